@@ -1,2 +1,46 @@
-//! stub
-fn main() {}
+//! This project's pipeline. Everything that can be decided about it is decided here; `cargo xtask --help` shows what
+//! can be done with it.
+
+use gangplank::project::{App, Check, Ci, Env, Health, Project, Service};
+use std::process::ExitCode;
+use std::time::Duration;
+
+const PROJECT: Project = Project {
+    app: App { name: "app", packages: &["app"], include: &["app/static"] },
+    // The workspace hands over from job to job; the directory keeps releases on this machine.
+    stores: &["circleci:workspace"],
+    envs: &[
+        Env {
+            name: "dev",
+            targets: &["file:target/deploy/dev"],
+            vars: &[("PORT", "${DEV_PORT:-8081}")],
+            service: SERVICE,
+            health: answers("http://127.0.0.1:${DEV_PORT:-8081}/version"),
+            keep: 3,
+            approval: false,
+            context: Some("app-dev"),
+        },
+        Env {
+            name: "prod",
+            targets: &["file:target/deploy/prod"],
+            vars: &[("PORT", "${PROD_PORT:-8082}")],
+            service: SERVICE,
+            health: answers("http://127.0.0.1:${PROD_PORT:-8082}/version"),
+            keep: 5,
+            approval: true,
+            context: Some("app-prod"),
+        },
+    ],
+    ci: Ci::DEFAULT,
+};
+
+const SERVICE: Service = Service::Keeper { run: &["bin/app"], stop_timeout: Duration::from_secs(15) };
+
+/// Healthy is what answers with the commit that was deployed, and not merely something on that port.
+const fn answers(url: &'static str) -> Health {
+    Health::new(Check::Http { url, status: 200, body: Some("{commit}") })
+}
+
+fn main() -> ExitCode {
+    gangplank::main(&PROJECT)
+}

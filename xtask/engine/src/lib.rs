@@ -1,2 +1,128 @@
-//! stub
+//! From a commit to production on CircleCI, without shell scripts.
+//!
+//! A project has two rooms: its app, and an `xtask` whose `main.rs` states the pipeline as constants and calls
+//! [`main`]. This crate is the engine behind it:
+//!
+//! 1. [`build`] compiles the app and seals a [`release::Release`]: a reproducible bundle with a manifest of digests.
+//! 2. A [`store::Store`] hands releases from the job that builds to the jobs that deploy.
+//! 3. [`deploy`] plans from the state of each [`target::Target`] and applies the plan: install everywhere, switch
+//!    atomically, restart, check health, and put the old release back when that fails.
+//! 4. [`ci`] writes the same pipeline as CircleCI's config, and runs it on this machine.
+//!
+//! Functions return [`error::Result`]; a [`error::Failure`] in an error carries the exit code and the hint.
+//! ARCHITECTURE.md in the repository has the map and the rules.
+
+// Values: pure.
+pub mod error;
+pub mod event;
+pub mod project;
+pub mod release;
+
+// Doors: the outside, once each.
+pub mod cx;
+mod git;
+pub mod http;
+pub mod machine;
+
+// Adapters: one role each.
+mod health;
+mod include;
+pub mod service;
+pub mod store;
+pub mod target;
+
+// Verbs: read like the shell session that they replace.
+pub mod build;
+pub mod checks;
 pub mod ci;
+pub mod deploy;
+
+// Face: all that prints.
+mod cli;
+mod commands;
+mod report;
+
+use crate::cli::{Cli, Color};
+use crate::commands::Answer;
+use crate::cx::Cx;
+use crate::error::{Result, hint_of, kind_of};
+use crate::event::Sink;
+use crate::project::Project;
+use crate::report::style::Style;
+use crate::report::term::{Level, TermSink};
+use crate::report::{json, term, text};
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Runs the command line of this process on a project.
+pub fn main(project: &'static Project) -> ExitCode {
+    ExitCode::from(run(project, std::env::args_os()))
+}
+
+fn run(project: &Project, args: impl IntoIterator<Item = OsString>) -> u8 {
+    let env = Cx::process_env();
+    let set = |name: &str| env.get(name).is_some_and(|value| !value.is_empty());
+    let dumb = env.get("TERM").is_some_and(|term| term == "dumb");
+    let styled = |flag, terminal| Style::decide(flag, set("NO_COLOR"), dumb, terminal);
+    let cli = match cli::parse(args) {
+        Ok(cli) => cli,
+        Err(refused) => return print_refusal(&refused, &styled),
+    };
+    let flag = match cli.global.color {
+        Color::Auto => None,
+        Color::Always => Some(true),
+        Color::Never => Some(false),
+    };
+    let out = styled(flag, std::io::stdout().is_terminal());
+    let err = styled(flag, std::io::stderr().is_terminal());
+    let level = match (cli.global.quiet, cli.global.verbose) {
+        (true, _) => Level::Quiet,
+        (false, 0) => Level::Normal,
+        (false, _) => Level::Verbose,
+    };
+    let sink: Arc<dyn Sink> = if cli.global.json { Arc::new(json::JsonSink) } else { Arc::new(TermSink::new(err, level)) };
+    let cx = match Cx::find_root() {
+        Ok(root) => Cx::new(root, env, sink),
+        Err(error) => return fail(None, &error, cli.global.json, err),
+    };
+    match project.validate().and_then(|()| commands::run(&cx, project, &cli)) {
+        Ok(answer) => print_answer(&cx, &cli, &answer, out).map_or_else(|error| fail(Some(&cx), &error, cli.global.json, err), |()| verdict(&answer)),
+        Err(error) => fail(Some(&cx), &error, cli.global.json, err),
+    }
+}
+
+/// Help and version go to stdout with 0, a usage error to stderr with 2.
+fn print_refusal((text, code, is_error): &(String, u8, bool), styled: &dyn Fn(Option<bool>, bool) -> Style) -> u8 {
+    let terminal = if *is_error { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
+    let text = if styled(None, terminal).color { text.clone() } else { cli::plain(text) };
+    // A closed pipe is how `| head` says that it has seen enough.
+    let _ = if *is_error { std::io::stderr().write_all(text.as_bytes()) } else { std::io::stdout().write_all(text.as_bytes()) };
+    *code
+}
+
+fn print_answer(cx: &Cx, cli: &Cli, answer: &Answer, style: Style) -> Result<()> {
+    let text = if cli.global.json { json::answer(answer) } else { text::answer(answer, style, cx.now()) };
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(cx.scrub(&text).as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// A linter that found errors has done its work, and still has to fail a pipeline.
+fn verdict(answer: &Answer) -> u8 {
+    match answer {
+        Answer::Findings(findings) => u8::from(findings.iter().any(|it| it.severity == ci::lint::Severity::Error)),
+        _ => 0,
+    }
+}
+
+fn fail(cx: Option<&Cx>, error: &anyhow::Error, as_json: bool, style: Style) -> u8 {
+    let scrub = |text: &str| cx.map_or_else(|| text.to_owned(), |cx| cx.scrub(text));
+    let (message, hint, code) = (scrub(&format!("{error:#}")), hint_of(error).map(scrub), kind_of(error) as u8);
+    let text = if as_json { json::error(&message, hint.as_deref(), code) } else { term::error(style, &message, hint.as_deref()) };
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    code
+}

@@ -1,0 +1,230 @@
+//! `build`: cargo, then a bundle of the binaries and the included files, sealed as a release.
+
+use crate::cx::Cx;
+use crate::error::{Explain, Kind, Result, failed, usage};
+use crate::machine;
+use crate::project::App;
+use crate::release::id::ReleaseId;
+use crate::release::manifest::{self, Bundle, Commit, Content, FileEntry, Manifest};
+use crate::release::pack::{self, Source};
+use crate::release::{Release, digest};
+use crate::{git, include};
+use serde::Serialize;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use xshell::{Shell, cmd};
+
+/// Directory of sealed releases below the workspace root.
+pub const RELEASES: &str = "target/releases";
+
+/// What `build` answers.
+#[derive(Debug, Serialize)]
+pub struct Built {
+    /// The release.
+    pub release: ReleaseId,
+    /// Where it lies.
+    pub dir: PathBuf,
+    /// Size of the bundle in bytes.
+    pub bytes: u64,
+    /// Digest of the bundle.
+    pub sha256: String,
+    /// Number of files in it.
+    pub files: usize,
+    /// Whether the release was there already with these very files, so that nothing was compressed.
+    pub up_to_date: bool,
+}
+
+/// Builds the app of the checkout and seals it into `target/releases/<id>/`.
+pub fn build(cx: &Cx, app: &App) -> Result<Built> {
+    let commit = git::commit(cx)?;
+    let toolchain = toolchain(cx)?;
+    let compiled = compile(cx, app, &commit)?;
+    let sources = include::sources(&cx.root, &compiled.package_dirs, app.include, &compiled.binaries)?;
+    let releases = cx.root.join(RELEASES);
+    fs::create_dir_all(&releases).explain(Kind::Failed, || format!("cannot make {}", releases.display()), || "check its permissions".into())?;
+    let clean_id = ReleaseId::new(commit.time, &commit.sha, None)?;
+    // A clean tree with a release of its id, and any dirty tree, is worth a look before the work of compressing.
+    let known = if commit.dirty || releases.join(clean_id.as_str()).exists() { Some(hash(cx, &sources)?) } else { None };
+    let tree = known.as_deref().map(tree_digest);
+    let id = if commit.dirty { ReleaseId::new(commit.time, &commit.sha, tree.as_deref())? } else { clean_id };
+    if let Some(built) = up_to_date(&releases, &id, known.as_deref()) {
+        return Ok(built);
+    }
+    if releases.join(id.as_str()).exists() {
+        cx.warn(format!("{id} was built before with other bytes (another toolchain, or files that git ignores): building it anew"));
+    }
+    let progress = cx.progress("compressing");
+    let mtime = u64::try_from(commit.time.as_second()).unwrap_or(0);
+    let aside = releases.join(format!(".packing-{}", std::process::id()));
+    let packed = pack::pack(&sources, mtime, &aside, &progress).inspect_err(|_| drop(fs::remove_file(&aside)))?;
+    let manifest = Manifest {
+        schema: manifest::SCHEMA,
+        app: app.name.to_owned(),
+        id: id.clone(),
+        commit,
+        ci: machine::ci_job(cx),
+        rustc: toolchain.rustc,
+        target: toolchain.host,
+        profile: "release".into(),
+        bundle: Bundle {
+            file: Manifest::bundle_name(app.name, &id),
+            bytes: packed.bytes,
+            sha256: packed.sha256.clone(),
+            tar_sha256: packed.tar_sha256.clone(),
+        },
+        files: packed.files.clone(),
+    };
+    let release = Release::seal(&packed, manifest, &releases).inspect_err(|_| drop(fs::remove_file(&aside)))?;
+    Ok(built(release.manifest(), release.dir(), false))
+}
+
+fn built(manifest: &Manifest, dir: &Path, up_to_date: bool) -> Built {
+    Built {
+        release: manifest.id.clone(),
+        dir: dir.to_owned(),
+        bytes: manifest.bundle.bytes,
+        sha256: manifest.bundle.sha256.clone(),
+        files: manifest.files.len(),
+        up_to_date,
+    }
+}
+
+/// The release that is there, if it was made of the same files and its bundle still has its size.
+fn up_to_date(releases: &Path, id: &ReleaseId, files: Option<&[FileEntry]>) -> Option<Built> {
+    let dir = releases.join(id.as_str());
+    let manifest = Release::read_manifest(&dir).ok()?;
+    let bundle = fs::metadata(dir.join(&manifest.bundle.file)).ok()?;
+    let same = Some(manifest.files.as_slice()) == files && bundle.len() == manifest.bundle.bytes && dir.join(crate::release::SUMS).exists();
+    same.then(|| built(&manifest, &dir, true))
+}
+
+fn hash(cx: &Cx, sources: &[Source]) -> Result<Vec<FileEntry>> {
+    let total = sources.iter().map(|source| source.bytes).sum();
+    let progress = cx.progress("hashing");
+    let mut done = 0;
+    sources
+        .iter()
+        .map(|source| {
+            let content = match &source.link {
+                Some(to) => Content::Link(to.clone()),
+                None => {
+                    let hashed = File::open(&source.from).and_then(|mut file| digest::of_reader(&mut file));
+                    let what = || format!("cannot read {}", source.from.display());
+                    Content::Sha256(hashed.explain(Kind::Failed, what, || "make it readable, or take it out of `include`".into())?.0)
+                }
+            };
+            done += source.bytes;
+            progress(done, total);
+            Ok(FileEntry { path: source.path.clone(), bytes: source.bytes, mode: source.mode, content })
+        })
+        .collect()
+}
+
+fn tree_digest(files: &[FileEntry]) -> String {
+    digest::of(&serde_json::to_vec(files).expect("entries have no maps with odd keys"))
+}
+
+struct Toolchain {
+    rustc: String,
+    host: String,
+}
+
+fn toolchain(cx: &Cx) -> Result<Toolchain> {
+    let mut command = Command::new(cx.var("RUSTC").unwrap_or("rustc"));
+    command.arg("-vV").current_dir(&cx.root);
+    let text = cx.read(command)?;
+    let host = text.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or("unknown").to_owned();
+    Ok(Toolchain { rustc: text.lines().next().unwrap_or("unknown").to_owned(), host })
+}
+
+#[derive(Default)]
+struct Compiled {
+    binaries: Vec<PathBuf>,
+    package_dirs: Vec<PathBuf>,
+}
+
+/// Runs cargo and takes the paths of the binaries from its messages, because they depend on the configuration.
+fn compile(cx: &Cx, app: &App, commit: &Commit) -> Result<Compiled> {
+    let [first, ..] = app.packages else { return Ok(Compiled::default()) };
+    let sh = Shell::new()?;
+    sh.change_dir(&cx.root);
+    let packages = app.packages.iter().flat_map(|package| ["--package", package]);
+    let mut command = Command::from(
+        cmd!(sh, "cargo build --release --locked --bins {packages...} --message-format=json-render-diagnostics"),
+    );
+    if let Some(cargo) = cx.var("CARGO") {
+        command = with_program(&command, cargo);
+    }
+    for name in cx.vars().keys().filter(|name| is_cargos_own(name)) {
+        command.env_remove(name);
+    }
+    let sha = if commit.dirty { format!("{}-dirty", commit.sha) } else { commit.sha.clone() };
+    command.env("GANGPLANK_COMMIT", sha).env("SOURCE_DATE_EPOCH", commit.time.as_second().to_string());
+    let answer = cx.answer_with_stderr(command)?;
+    if !answer.ok() {
+        let packages = app.packages.join(", ");
+        return failed(format!("cargo could not build {packages} ({})", crate::cx::exit(answer.code)))
+            .hint(format!("cargo's words are above; `cargo build --release --locked --package {first}` shows them again"))
+            .err();
+    }
+    let compiled = read_messages(&answer.stdout);
+    if compiled.binaries.is_empty() {
+        return usage(format!("package `{}` has no binary", app.packages.join("`, `")))
+            .hint("name a package with a src/main.rs in `packages`, see xtask/src/main.rs")
+            .err();
+    }
+    Ok(compiled)
+}
+
+fn with_program(command: &Command, program: &str) -> Command {
+    let mut other = Command::new(program);
+    other.args(command.get_args());
+    if let Some(dir) = command.get_current_dir() {
+        other.current_dir(dir);
+    }
+    other
+}
+
+/// Variables that `cargo run` sets for us and that would make another cargo build everything again.
+pub fn is_cargos_own(name: &str) -> bool {
+    name.starts_with("CARGO_PKG_")
+        || name.starts_with("CARGO_BIN_")
+        || ["CARGO", "CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "RUST_RECURSION_COUNT"].contains(&name)
+}
+
+/// Reads `--message-format=json`: <https://doc.rust-lang.org/cargo/reference/external-tools.html#json-messages>.
+fn read_messages(stdout: &str) -> Compiled {
+    let mut compiled = Compiled::default();
+    for message in stdout.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
+        let Some(executable) = message["executable"].as_str() else { continue };
+        if message["reason"] == "compiler-artifact" {
+            compiled.binaries.push(executable.into());
+            compiled.package_dirs.extend(message["manifest_path"].as_str().and_then(|path| Path::new(path).parent()).map(Path::to_owned));
+        }
+    }
+    compiled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binaries_come_from_cargos_messages() {
+        let lines = r#"{"reason":"compiler-artifact","manifest_path":"/w/lib/Cargo.toml","executable":null}
+{"reason":"compiler-artifact","manifest_path":"/w/app/Cargo.toml","executable":"/w/target/release/app"}
+not json
+{"reason":"build-finished","success":true}"#;
+        let compiled = read_messages(lines);
+        assert_eq!(compiled.binaries, [PathBuf::from("/w/target/release/app")]);
+        assert_eq!(compiled.package_dirs, [PathBuf::from("/w/app")]);
+    }
+
+    #[test]
+    fn only_cargos_own_variables_are_hidden_from_cargo() {
+        for (name, own) in [("CARGO_PKG_NAME", true), ("CARGO", true), ("CARGO_HOME", false), ("CARGO_TARGET_DIR", false), ("RUSTFLAGS", false)] {
+            assert_eq!(is_cargos_own(name), own, "{name}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! `test`: everything that has to hold before a commit is worth building, in one command for laptops and CI.
+
+use crate::build::is_cargos_own;
+use crate::ci::{generate, lint};
+use crate::cx::{Cx, Input, exit};
+use crate::error::{Failure, Kind, Result};
+use crate::project::Project;
+use serde::Serialize;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+/// Tests that could not run append a line to the file that this variable names, so that nobody misses it.
+pub const SKIPS: &str = "GANGPLANK_SKIPS";
+/// Tests that need Python's validator of CircleCI configs find it here.
+pub const CHECK_JSONSCHEMA: &str = "GANGPLANK_CHECK_JSONSCHEMA";
+
+/// What `test` answers.
+#[derive(Debug, Serialize)]
+pub struct Tested {
+    /// Each check, with its wall time.
+    pub checks: Vec<Checked>,
+    /// What was skipped, and why.
+    pub skipped: Vec<String>,
+}
+
+/// A check that passed.
+#[derive(Debug, Serialize)]
+pub struct Checked {
+    /// Its name.
+    pub check: String,
+    /// Wall time.
+    pub ms: u64,
+}
+
+/// Runs the checks in order and stops at the first that fails. `quick` leaves out the end-to-end tests. `args` go to
+/// the test harness.
+pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<Tested> {
+    let skips = cx.root.join("target/test-skips.txt");
+    let _ = fs::create_dir_all(cx.root.join("target"));
+    let _ = fs::remove_file(&skips);
+    let mut tested = Tested { checks: Vec::new(), skipped: Vec::new() };
+    let mut timed = |name: &str, work: &mut dyn FnMut() -> Result<()>| {
+        cx.note(format!("checking {name}"));
+        let started = Instant::now();
+        work()?;
+        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tested.checks.push(Checked { check: name.to_owned(), ms });
+        Ok::<(), anyhow::Error>(())
+    };
+    timed("format", &mut || {
+        component(cx, "rustfmt", "fmt")?;
+        cargo(cx, &["fmt", "--all", "--check"], &[], "cargo fmt --all")
+    })?;
+    timed("clippy", &mut || {
+        component(cx, "clippy", "clippy")?;
+        let hint = "cargo clippy --workspace --all-targets shows them again";
+        cargo(cx, &["clippy", "--quiet", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"], &[], hint)
+    })?;
+    timed("CircleCI config", &mut || {
+        generate::generate(cx, project, true)?;
+        let text = fs::read_to_string(cx.root.join(generate::CONFIG))?;
+        match lint::lint(&text)?.into_iter().find(|finding| finding.severity == lint::Severity::Error) {
+            Some(finding) => Failure::new(Kind::Failed, format!("{}:{}: {}", generate::CONFIG, finding.line, finding.message)).hint(finding.hint).err(),
+            None => Ok(()),
+        }
+    })?;
+    timed("tests", &mut || {
+        let validator = if quick { None } else { validator(cx) };
+        let mut words = vec!["test", "--workspace", "--locked"];
+        if quick {
+            words.extend(["--lib", "--bins"]);
+        }
+        words.push("--");
+        words.extend(args.iter().map(String::as_str));
+        let skips = skips.display().to_string();
+        let mut vars = vec![(SKIPS, skips.as_str())];
+        let validator = validator.map(|path| path.display().to_string());
+        vars.extend(validator.as_deref().map(|path| (CHECK_JSONSCHEMA, path)));
+        cargo(cx, &words, &vars, "cargo test --workspace NAME runs one test alone")
+    })?;
+    if quick {
+        tested.skipped.push("end-to-end tests: `cargo xtask test` runs them too".into());
+    }
+    tested.skipped.extend(fs::read_to_string(&skips).unwrap_or_default().lines().map(str::to_owned));
+    for skipped in &tested.skipped {
+        cx.warn(format!("skipped: {skipped}"));
+    }
+    Ok(tested)
+}
+
+fn cargo_command(cx: &Cx, args: &[&str]) -> Command {
+    let mut command = Command::new(cx.var("CARGO").unwrap_or("cargo"));
+    command.args(args).current_dir(&cx.root);
+    for name in cx.vars().keys().filter(|name| is_cargos_own(name)) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn cargo(cx: &Cx, args: &[&str], vars: &[(&str, &str)], hint: &str) -> Result<()> {
+    let mut command = cargo_command(cx, args);
+    command.envs(vars.iter().copied());
+    match cx.watch(command)? {
+        Some(0) => Ok(()),
+        code => Failure::new(Kind::Failed, format!("`cargo {}` {}", args[0], exit(code))).hint(hint).err(),
+    }
+}
+
+/// CircleCI's Rust images come without clippy; rustup brings it.
+fn component(cx: &Cx, component: &str, subcommand: &str) -> Result<()> {
+    if cx.answer(cargo_command(cx, &[subcommand, "--version"]), Input::Empty)?.ok() {
+        return Ok(());
+    }
+    let mut rustup = Command::new("rustup");
+    rustup.args(["component", "add", component]);
+    match cx.watch(rustup)? {
+        Some(0) => Ok(()),
+        _ => Failure::new(Kind::Failed, format!("`cargo {subcommand}` is not installed")).hint(format!("rustup component add {component}")).err(),
+    }
+}
+
+/// The validator with CircleCI's own schema, from PyPI, in a virtual environment under `target/`.
+fn validator(cx: &Cx) -> Option<PathBuf> {
+    let tools = cx.root.join("target/tools");
+    let program = tools.join("bin/check-jsonschema");
+    if !program.exists() {
+        cx.note("installing check-jsonschema into target/tools");
+        let mut venv = Command::new("python3");
+        venv.args(["-m", "venv"]).arg(&tools);
+        let made = cx.answer(venv, Input::Empty).is_ok_and(|answer| answer.ok());
+        let mut pip = Command::new(tools.join("bin/pip"));
+        pip.args(["install", "--quiet", "--disable-pip-version-check", "check-jsonschema==0.39.0"]);
+        if !made || !cx.answer(pip, Input::Empty).is_ok_and(|answer| answer.ok()) {
+            return None;
+        }
+    }
+    Some(program)
+}

@@ -1,0 +1,487 @@
+//! What protects production: order, secrets, one deploy at a time.
+
+use std::collections::BTreeMap;
+
+use super::Report;
+use super::model::{Invocation, Model, Role, Workflow};
+use super::scripts;
+use super::text;
+
+/// Longer keys are refused.
+const SERIAL_GROUP_MAX: usize = 512;
+
+pub(super) fn deploy_without_requires(model: &Model, report: &mut Report) {
+    for (workflow, invocation) in model.invocations() {
+        let ships = invocation.is_deploying()
+            || (holds_secrets(invocation)
+                && !text::says_build(&invocation.name)
+                && !text::says_check(&invocation.name));
+        if !ships || !invocation.requires.is_empty() || invocation.is_persisting() {
+            continue;
+        }
+        // A job for tags cannot wait for one that no tag starts.
+        let is_apart = |it: &Invocation| invocation.is_for_tags() && !it.may_run_on_tags();
+        let mut others = workflow.invocations.iter().filter(|it| it.name != invocation.name && !is_apart(it));
+        let Some(building) = others.find(|it| it.is_building()) else { continue };
+        report.error(
+            "deploy-without-requires",
+            invocation.line,
+            format!(
+                "job `{}` of workflow `{}` requires nothing, so it starts together with `{}`",
+                invocation.name, workflow.name, building.name
+            ),
+            format!("add `requires: [{}]`", building.name),
+        );
+    }
+}
+
+fn holds_secrets(invocation: &Invocation) -> bool {
+    matches!(invocation.role, Role::Build | Role::Orb) && !invocation.contexts().is_empty()
+}
+
+/// A deploy in a workflow of its own runs beside the build, and can only ship an earlier one's files.
+pub(super) fn deploy_races_build(model: &Model, report: &mut Report) {
+    let elsewhere = |workflow: &Workflow| {
+        // Under different conditions they may well belong to different pipelines.
+        let together = |it: &Workflow| it.name != workflow.name && it.condition == workflow.condition;
+        let others = model.invocations().filter(|(it, _)| together(it));
+        let mut building = others.filter(|(_, it)| it.is_building());
+        building.next().map(|(it, job)| (it.name.to_owned(), job.name.clone()))
+    };
+    for workflow in &model.workflows {
+        let jobs = &workflow.invocations;
+        let is_building_here = jobs.iter().any(Invocation::is_building);
+        let Some((other, building)) = elsewhere(workflow).filter(|_| !is_building_here) else { continue };
+        for invocation in jobs.iter().filter(|it| is_racing(it)) {
+            report.error(
+                "deploy-races-build",
+                invocation.line,
+                format!(
+                    "job `{}` of workflow `{}` starts together with `{building}` of workflow `{other}`, \
+                     so it ships what an earlier pipeline built",
+                    invocation.name, workflow.name
+                ),
+                format!(
+                    "move it into workflow `{other}` with `requires: [{building}]`, or run its workflow on \
+                     request only: `when: pipeline.parameters.<name>`"
+                ),
+            );
+        }
+    }
+}
+
+/// Ships at once, and without sources of its own that it could build.
+fn is_racing(invocation: &Invocation) -> bool {
+    let has_sources = invocation.steps.iter().any(|step| step.name == "checkout");
+    invocation.is_deploying()
+        && invocation.parents.is_empty()
+        && !invocation.opaque
+        && !has_sources
+        && !invocation.is_asked_for()
+}
+
+pub(super) fn unguarded_contexts(model: &Model, report: &mut Report) {
+    for (workflow, invocation) in unguarded(model) {
+        if !holds_secrets(invocation) {
+            continue;
+        }
+        let contexts = invocation.contexts();
+        let line = invocation.body.and_then(|body| body.entry("context"));
+        report.error(
+            "unguarded-context",
+            line.map_or(invocation.line, |(key, _)| key.line),
+            format!(
+                "job `{}` of workflow `{}` has the secrets of {} on every branch: \
+                 whoever can push a branch can read them",
+                invocation.name,
+                workflow.name,
+                text::listed(&contexts)
+            ),
+            "add `filters: pipeline.git.branch == \"main\"` to the job, or to all jobs that it requires",
+        );
+    }
+}
+
+/// Jobs that run for every branch.
+fn unguarded<'a>(model: &'a Model) -> impl Iterator<Item = (&'a Workflow<'a>, &'a Invocation<'a>)> {
+    model.workflows.iter().flat_map(|workflow| {
+        let guarded = workflow.guarded();
+        let open = workflow.invocations.iter().zip(guarded).filter(|(_, guarded)| !guarded);
+        open.map(move |(invocation, _)| (workflow, invocation))
+    })
+}
+
+/// The recipe that keeps the number of the latest build in a project variable.
+pub(super) fn pointer_from_any_branch(model: &Model, report: &mut Report) {
+    for (workflow, invocation) in unguarded(model) {
+        let writes = |text: &str| scripts::api_calls(text).any(|call| call.writes_variable());
+        let commands = invocation.steps.iter().filter_map(|step| Some((step.line, step.command()?)));
+        for (line, _) in commands.filter(|(_, command)| writes(&command.text)) {
+            report.error(
+                "pointer-from-any-branch",
+                line,
+                format!(
+                    "job `{}` of workflow `{}` sets a project variable on every branch: \
+                     the next deploy ships whichever branch was built last",
+                    invocation.name, workflow.name
+                ),
+                "add `filters: pipeline.git.branch == \"main\"`, or find the build by its commit instead",
+            );
+        }
+    }
+}
+
+pub(super) fn map_filters(model: &Model, report: &mut Report) {
+    for (_, invocation) in model.invocations() {
+        let filters = invocation.body.and_then(|body| body.entry("filters"));
+        if let Some((key, _)) = filters.filter(|(_, filters)| !filters.entries().is_empty()) {
+            report.warning(
+                "map-filters",
+                key.line,
+                format!("job `{}` has its filters as a map, deprecated since July 2026", invocation.name),
+                "write an expression: `filters: pipeline.git.branch == \"main\"`, or for tags \
+                 `pipeline.git.tag starts-with \"v\"`",
+            );
+        }
+    }
+}
+
+/// A tag starts only jobs with a filter for tags, and a job whose requirements all stay out stays out.
+pub(super) fn unreachable_on_tags(model: &Model, report: &mut Report) {
+    for (workflow, invocation) in model.invocations() {
+        let parents: Vec<&Invocation> = invocation.parents.iter().map(|&it| &workflow.invocations[it]).collect();
+        let filters = invocation.body.and_then(|body| body.get("filters"));
+        let Some(tags) = filters.and_then(|filters| filters.entry("tags")) else { continue };
+        if parents.is_empty() || parents.iter().any(|it| it.may_run_on_tags()) {
+            continue;
+        }
+        let names: Vec<&str> = parents.iter().map(|it| it.name.as_str()).collect();
+        report.error(
+            "unreachable-on-tags",
+            tags.0.line,
+            format!(
+                "job `{}` of workflow `{}` is meant for tags, but it requires {}, which no tag starts: \
+                 so it does not start either",
+                invocation.name,
+                workflow.name,
+                text::listed(&names)
+            ),
+            "give every job that it requires, directly or not, the same filter for tags",
+        );
+    }
+}
+
+pub(super) fn bad_serial_groups(model: &Model, report: &mut Report) {
+    for (_, invocation) in model.invocations() {
+        let keys = [invocation.serial_group(), invocation.serial_group_of_group()];
+        for (line, key) in keys.into_iter().flatten() {
+            let Some(fault) = fault_of_key(key) else { continue };
+            report.error(
+                "bad-serial-group",
+                line,
+                format!("job `{}` has {fault}", invocation.name),
+                "use letters, digits and `._/-`: `serial-group: << pipeline.project.slug >>/prod`",
+            );
+        }
+    }
+}
+
+fn fault_of_key(key: &str) -> Option<String> {
+    let literal = text::without_expressions(key);
+    let legal = |c: &char| c.is_ascii_alphanumeric() || "._/-".contains(*c);
+    if let Some(bad) = literal.chars().find(|c| !legal(c)) {
+        return Some(format!("serial group `{key}`, in which `{bad}` is not allowed"));
+    }
+    (literal.len() > SERIAL_GROUP_MAX).then(|| format!("a serial group of more than {SERIAL_GROUP_MAX} characters"))
+}
+
+pub(super) fn serial_group_twice(model: &Model, report: &mut Report) {
+    for workflow in &model.workflows {
+        let mut taken: BTreeMap<String, &str> = BTreeMap::new();
+        for invocation in &workflow.invocations {
+            let Some((line, key)) = invocation.serial_group() else { continue };
+            let spaceless: String = key.split_whitespace().collect();
+            let own = invocation.name.as_str();
+            // The jobs of a matrix share the key, unless a value of the matrix is part of it.
+            let shared = invocation.matrix && !key.contains("matrix.");
+            let first = taken.insert(spaceless, own).or(shared.then_some(own));
+            let Some(first) = first else { continue };
+            let who = if first == own { "the jobs of its matrix".to_owned() } else { format!("`{first}`") };
+            report.error(
+                "serial-group-twice",
+                line,
+                format!(
+                    "job `{own}` of workflow `{}` shares serial group `{key}` with {who}: \
+                     a pipeline that meets its own key can skip or cancel its own jobs",
+                    workflow.name
+                ),
+                "give each job its own key, or lock them together as one entry of `job-groups:`",
+            );
+        }
+    }
+}
+
+pub(super) fn deploy_without_serial_group(model: &Model, report: &mut Report) {
+    for (workflow, invocation) in model.invocations() {
+        let key = invocation.serial_group().or(invocation.serial_group_of_group());
+        if !invocation.is_deploying() || key.is_some() {
+            continue;
+        }
+        report.warning(
+            "deploy-without-serial-group",
+            invocation.line,
+            format!(
+                "job `{}` of workflow `{}` has no serial group: two pipelines can deploy at once, and in \
+                 the wrong order",
+                invocation.name, workflow.name
+            ),
+            "add `serial-group: << pipeline.project.slug >>/<environment>`",
+        );
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::needless_raw_string_hashes, reason = "as `expect-test` writes them")]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use crate::ci::lint::tests;
+
+    const JOBS: &str = "
+        parameters: { env: { type: string, default: '' } }
+        jobs:
+          build: { steps: [{ store_artifacts: { path: out } }] }
+          test: { steps: [checkout] }
+          ship: { steps: [{ run: make ship }] }
+          deploy: { steps: [{ run: make deploy }] }
+          deploy-docs: { steps: [checkout, { run: make docs }] }
+        workflows:
+          w:
+            jobs: ";
+
+    fn check(jobs: &str, expected: Expect) {
+        tests::check_used(&format!("{JOBS}{jobs}"), expected);
+    }
+
+    #[test]
+    fn deploys_require_something() {
+        check(
+            "[build, { deploy: { serial-group: a } }]",
+            expect![[r#"
+                10 error deploy-without-requires: job `deploy` of workflow `w` requires nothing, so it starts together with `build`
+                    add `requires: [build]`
+            "#]],
+        );
+        check("[build, { deploy: { serial-group: a, requires: [build] } }]", expect![""]);
+        check("[test, { deploy: { serial-group: a } }]", expect![""]);
+        check(
+            "[build, { ship: { context: prod, filters: pipeline.git.branch == 'main' } }]",
+            expect![[r#"
+                10 error deploy-without-requires: job `ship` of workflow `w` requires nothing, so it starts together with `build`
+                    add `requires: [build]`
+            "#]],
+        );
+        check("[build, { test: { context: pull, filters: pipeline.git.branch == 'main' } }]", expect![""]);
+        check("[build, { build: { name: build-release } }]", expect![""]);
+    }
+
+    #[test]
+    fn deploys_that_race_a_build_elsewhere() {
+        let both = |deploy: &str| format!("[build]\n          v: {deploy}");
+        check(
+            &both("{ jobs: [{ deploy: { serial-group: a } }] }"),
+            expect![[r#"
+                11 error deploy-races-build: job `deploy` of workflow `v` starts together with `build` of workflow `w`, so it ships what an earlier pipeline built
+                    move it into workflow `w` with `requires: [build]`, or run its workflow on request only: `when: pipeline.parameters.<name>`
+            "#]],
+        );
+        check(&both("{ when: pipeline.parameters.env, jobs: [{ deploy: { serial-group: a } }] }"), expect![[""]]);
+        let unless = "unless: pipeline.parameters.env";
+        let same = format!(
+            "[build]\n            {unless}\n          v: {{ {unless}, jobs: [{{ deploy: {{ serial-group: a }} }}] }}"
+        );
+        check(
+            &same,
+            expect![[r#"
+            12 error deploy-races-build: job `deploy` of workflow `v` starts together with `build` of workflow `w`, so it ships what an earlier pipeline built
+                move it into workflow `w` with `requires: [build]`, or run its workflow on request only: `when: pipeline.parameters.<name>`
+        "#]],
+        );
+        check(
+            &both("{ jobs: [{ deploy: { serial-group: a, filters: pipeline.parameters.env != '' } }] }"),
+            expect![[""]],
+        );
+        check(&both("{ jobs: [{ deploy-docs: { serial-group: a } }] }"), expect![[""]]);
+    }
+
+    #[test]
+    fn jobs_for_tags() {
+        let tags = "filters: { branches: { ignore: /.*/ }, tags: { only: /v.*/ } }";
+        let deploy = format!("deploy: {{ serial-group: a, {tags}");
+        check(
+            &format!("[build, {{ {deploy} }} }}]"),
+            expect![[r#"
+                10 warning map-filters: job `deploy` has its filters as a map, deprecated since July 2026
+                    write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
+            "#]],
+        );
+        check(
+            &format!("[{{ build: {{ {tags} }} }}, {{ {deploy} }} }}]"),
+            expect![[r#"
+                10 error deploy-without-requires: job `deploy` of workflow `w` requires nothing, so it starts together with `build`
+                    add `requires: [build]`
+                10 warning map-filters: job `build` has its filters as a map, deprecated since July 2026
+                    write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
+                10 warning map-filters: job `deploy` has its filters as a map, deprecated since July 2026
+                    write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
+            "#]],
+        );
+        check(
+            &format!("[build, {{ {deploy}, requires: [build] }} }}]"),
+            expect![[r#"
+                10 warning map-filters: job `deploy` has its filters as a map, deprecated since July 2026
+                    write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
+                10 error unreachable-on-tags: job `deploy` of workflow `w` is meant for tags, but it requires `build`, which no tag starts: so it does not start either
+                    give every job that it requires, directly or not, the same filter for tags
+            "#]],
+        );
+        check(
+            &format!("[{{ build: {{ {tags} }} }}, {{ {deploy}, requires: [build] }} }}]"),
+            expect![[r#"
+                10 warning map-filters: job `build` has its filters as a map, deprecated since July 2026
+                    write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
+                10 warning map-filters: job `deploy` has its filters as a map, deprecated since July 2026
+                    write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
+            "#]],
+        );
+        check("[build, { deploy: { serial-group: a, filters: pipeline.git.tag starts-with 'v' } }]", expect![[""]]);
+    }
+
+    #[test]
+    fn contexts_need_a_filter() {
+        check(
+            "[{ ship: { context: prod } }]",
+            expect![[r#"
+                10 error unguarded-context: job `ship` of workflow `w` has the secrets of `prod` on every branch: whoever can push a branch can read them
+                    add `filters: pipeline.git.branch == "main"` to the job, or to all jobs that it requires
+            "#]],
+        );
+        check(
+            "[{ ship: { context: [prod, aws], filters: { tags: { only: /v.*/ } } } }]",
+            expect![[r#"
+                10 warning map-filters: job `ship` has its filters as a map, deprecated since July 2026
+                    write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
+                10 error unguarded-context: job `ship` of workflow `w` has the secrets of `prod` and `aws` on every branch: whoever can push a branch can read them
+                    add `filters: pipeline.git.branch == "main"` to the job, or to all jobs that it requires
+            "#]],
+        );
+        check(
+            "[{ ship: { context: prod, filters: { branches: { only: /.*/ } } } }]",
+            expect![[r#"
+                10 warning map-filters: job `ship` has its filters as a map, deprecated since July 2026
+                    write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
+                10 error unguarded-context: job `ship` of workflow `w` has the secrets of `prod` on every branch: whoever can push a branch can read them
+                    add `filters: pipeline.git.branch == "main"` to the job, or to all jobs that it requires
+            "#]],
+        );
+        check(
+            "[{ ship: { context: prod, filters: { branches: { ignore: /.*/ }, tags: { only: /v.*/ } } } }]",
+            expect![[r#"
+                10 warning map-filters: job `ship` has its filters as a map, deprecated since July 2026
+                    write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
+            "#]],
+        );
+        check("[{ ship: { context: prod, filters: pipeline.git.branch == 'main' } }]", expect![""]);
+    }
+
+    #[test]
+    fn a_filter_before_the_context_guards_it_only_alone() {
+        check(
+            "[{ test: { filters: pipeline.git.branch == 'main' } }, { ship: { context: prod, requires: [test] } }]",
+            expect![""],
+        );
+        check(
+            "[build, { test: { filters: pipeline.git.branch == 'main' } }, { ship: { context: prod, requires: [build, test] } }]",
+            expect![[r#"
+                10 error unguarded-context: job `ship` of workflow `w` has the secrets of `prod` on every branch: whoever can push a branch can read them
+                    add `filters: pipeline.git.branch == "main"` to the job, or to all jobs that it requires
+            "#]],
+        );
+        check("[{ hold: { type: approval, context: prod } }]", expect![""]);
+        check("[{ ship: { context: prod } }]\n            when: << pipeline.parameters.env >>", expect![""]);
+    }
+
+    #[test]
+    fn pointers_are_written_on_one_branch() {
+        let jobs = |filters: &str| {
+            let call = "curl --fail-with-body -d @- https://circleci.com/api/v2/project/gh/a/b/envvar";
+            format!("[{{ ship: {{ {filters} post-steps: [{{ run: {call} }}] }} }}]")
+        };
+        check(
+            &jobs(""),
+            expect![[r#"
+                10 error pointer-from-any-branch: job `ship` of workflow `w` sets a project variable on every branch: the next deploy ships whichever branch was built last
+                    add `filters: pipeline.git.branch == "main"`, or find the build by its commit instead
+            "#]],
+        );
+        check(&jobs("filters: pipeline.git.branch == 'main',"), expect![""]);
+    }
+
+    #[test]
+    fn serial_groups() {
+        check(
+            "[{ deploy: { serial-group: 'prod eu' } }]",
+            expect![[r#"
+                10 error bad-serial-group: job `deploy` has serial group `prod eu`, in which ` ` is not allowed
+                    use letters, digits and `._/-`: `serial-group: << pipeline.project.slug >>/prod`
+            "#]],
+        );
+        check("[{ deploy: { serial-group: << pipeline.project.slug >>/prod_1.a-b } }]", expect![""]);
+        check(
+            "[{ deploy: { serial-group: << pipeline.project.slug } }]",
+            expect![[r#"
+                10 error bad-serial-group: job `deploy` has serial group `<< pipeline.project.slug`, in which `<` is not allowed
+                    use letters, digits and `._/-`: `serial-group: << pipeline.project.slug >>/prod`
+            "#]],
+        );
+        check(&format!("[{{ deploy: {{ serial-group: {} }} }}]", "x".repeat(512)), expect![""]);
+        check(
+            &format!("[{{ deploy: {{ serial-group: {} }} }}]", "x".repeat(513)),
+            expect![[r#"
+                10 error bad-serial-group: job `deploy` has a serial group of more than 512 characters
+                    use letters, digits and `._/-`: `serial-group: << pipeline.project.slug >>/prod`
+            "#]],
+        );
+        check(
+            "[deploy]",
+            expect![[r#"
+            10 warning deploy-without-serial-group: job `deploy` of workflow `w` has no serial group: two pipelines can deploy at once, and in the wrong order
+                add `serial-group: << pipeline.project.slug >>/<environment>`
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_serial_group_is_for_one_job_of_a_workflow() {
+        let two = |one: &str, other: &str| {
+            format!("[{{ test: {{ serial-group: {one} }} }}, {{ ship: {{ serial-group: {other} }} }}]")
+        };
+        check(
+            &two("a/<<pipeline.id>>", "a/<< pipeline.id >>"),
+            expect![[r#"
+                10 error serial-group-twice: job `ship` of workflow `w` shares serial group `a/<< pipeline.id >>` with `test`: a pipeline that meets its own key can skip or cancel its own jobs
+                    give each job its own key, or lock them together as one entry of `job-groups:`
+            "#]],
+        );
+        check(&two("a/dev", "a/prod"), expect![""]);
+        let matrix = "matrix: { parameters: { env: [dev, prod] } }";
+        check(
+            &format!("[{{ test: {{ serial-group: a, {matrix} }} }}]"),
+            expect![[r#"
+                10 error serial-group-twice: job `test` of workflow `w` shares serial group `a` with the jobs of its matrix: a pipeline that meets its own key can skip or cancel its own jobs
+                    give each job its own key, or lock them together as one entry of `job-groups:`
+            "#]],
+        );
+        check(&format!("[{{ test: {{ serial-group: a/<< matrix.env >>, {matrix} }} }}]"), expect![""]);
+    }
+}

@@ -1,0 +1,367 @@
+//! Shell text in `run` steps: calls to CircleCI's API that cannot fail, tokens that others can read,
+//! deploys that run twice, release markers split over two jobs.
+
+use std::iter::Peekable;
+use std::str::Chars;
+
+use super::Report;
+use super::model::{Model, Step};
+use super::text;
+
+/// Words that may stand before the program of a command.
+const PREFIXES: &[&str] = &["!", "do", "else", "exec", "if", "sudo", "then", "time", "until", "while", "{"];
+
+/// One simple command: its words without their quotes.
+pub(super) struct Call {
+    words: Vec<String>,
+}
+
+/// The commands of a script that speak to CircleCI's API.
+pub(super) fn api_calls(script: &str) -> impl Iterator<Item = Call> {
+    calls(script)
+        .into_iter()
+        .filter(|call| call.is_client() && call.words.iter().any(|word| word.contains("circleci.com/api")))
+}
+
+impl Call {
+    fn program(&self) -> &str {
+        let is_prefix = |word: &str| word.contains('=') || PREFIXES.contains(&word);
+        let program = self.words.iter().find(|word| !is_prefix(word));
+        program.map_or("", |program| program.rsplit('/').next().unwrap_or(program))
+    }
+
+    fn is_client(&self) -> bool {
+        matches!(self.program(), "curl" | "wget" | "http" | "https")
+    }
+
+    /// Whether an error of the server would go unnoticed. `--write-out` is how a script looks at the
+    /// status by itself.
+    fn ignores_errors(&self) -> bool {
+        let notices = |word: &String| {
+            let short = word.starts_with('-') && !word.starts_with("--") && word.len() <= 6;
+            let letters = short && word[1..].chars().all(|c| c.is_ascii_alphabetic());
+            word.starts_with("--fail") || word.starts_with("--write-out") || (letters && word.contains(['f', 'w']))
+        };
+        self.program() == "curl" && !self.words.iter().any(notices)
+    }
+
+    pub fn writes_variable(&self) -> bool {
+        let writes = |word: &String| word.contains("POST") || word.starts_with("-d") || word.starts_with("--data");
+        self.words.iter().any(|word| word.contains("/envvar")) && self.words.iter().any(writes)
+    }
+
+    /// A variable with a token that stands in an argument.
+    fn token(&self) -> Option<String> {
+        let expanded = self.words.iter().flat_map(|word| word.split('$').skip(1));
+        let names = expanded.map(|rest| {
+            let rest = rest.trim_start_matches('{');
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            &rest[..end.unwrap_or(rest.len())]
+        });
+        names.into_iter().find(|name| name.to_ascii_uppercase().contains("TOKEN")).map(str::to_owned)
+    }
+
+    /// The deploy name of `circleci run release <verb>`, which is `default` when left out.
+    fn release_marker(&self, verb: &str) -> Option<&str> {
+        let start = ["circleci", "run", "release", verb];
+        let at = self.words.windows(start.len()).position(|words| words == start)?;
+        let name = self.words.get(at + start.len()).filter(|word| !word.starts_with('-'));
+        Some(name.map_or("default", String::as_str))
+    }
+}
+
+/// Cuts a script into commands and words. It knows quotes, comments, continued lines, operators and
+/// `$( … )`, which is what the commands of a configuration are made of; it is not a shell.
+fn calls(script: &str) -> Vec<Call> {
+    let mut found = Vec::new();
+    let mut words: Vec<String> = Vec::new();
+    let mut word = String::new();
+    let mut quote = None;
+    let mut chars = script.chars().peekable();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => quote = Some(c),
+            (None | Some('"'), '$') if chars.peek() == Some(&'(') => {
+                // What it runs has quotes of its own, whatever stands around it.
+                found.extend(calls(&substitution(&mut chars)));
+                word.push_str("$()");
+            }
+            (None | Some('"'), '\\') => match chars.next() {
+                Some('\n') | None => {}
+                Some(escaped) => word.push(escaped),
+            },
+            (None, '#') if word.is_empty() => while chars.next_if(|&c| c != '\n').is_some() {},
+            (None, c) if c.is_whitespace() || ";|&()`".contains(c) => {
+                words.extend(finished(&mut word));
+                if c != ' ' && c != '\t' {
+                    found.extend(finished(&mut words).map(|words| Call { words }));
+                }
+            }
+            (_, c) => word.push(c),
+        }
+    }
+    words.extend(finished(&mut word));
+    found.extend(finished(&mut words).map(|words| Call { words }));
+    found
+}
+
+fn finished<T: Default + PartialEq>(part: &mut T) -> Option<T> {
+    let part = std::mem::take(part);
+    (part != T::default()).then_some(part)
+}
+
+/// The inside of a `$( … )` whose `$` has been read. Without its `)` it goes on to the end.
+fn substitution(chars: &mut Peekable<Chars>) -> String {
+    let mut inside = String::new();
+    let mut open = 0;
+    let mut quote = None;
+    for c in chars.by_ref() {
+        match (quote, c) {
+            (Some(mark), c) if c == mark => quote = None,
+            (None, '\'' | '"') => quote = Some(c),
+            (None, '(') => open += 1,
+            (None, ')') => open -= 1,
+            _ => {}
+        }
+        if open == 0 {
+            break;
+        }
+        inside.push(c);
+    }
+    inside.split_off(inside.len().min(1))
+}
+
+pub(super) fn api_calls_without_fail(model: &Model, report: &mut Report) {
+    for (list, step) in model.steps() {
+        let Some(command) = step.command() else { continue };
+        if api_calls(&command.text).any(|call| call.ignores_errors()) {
+            report.warning(
+                "api-call-without-fail",
+                step.line,
+                format!("{} calls CircleCI's API with a `curl` that exits 0 on 401, 404 and 500", list.owner),
+                "add `--fail-with-body --retry 3`, so that the step fails when the call does",
+            );
+        }
+    }
+}
+
+pub(super) fn tokens_on_command_line(model: &Model, report: &mut Report) {
+    for (list, step) in model.steps() {
+        let Some(command) = step.command() else { continue };
+        let clients = calls(&command.text).into_iter().filter(Call::is_client);
+        for (program, token) in clients.filter_map(|call| Some((call.program().to_owned(), call.token()?))) {
+            let hint = if program == "wget" {
+                "wget sends its headers to every host that it is redirected to; use `curl --header @file` \
+                 with `Authorization: Bearer`"
+            } else {
+                "write `Authorization: Bearer …` to a file that only you can read, and pass `--header @file`"
+            };
+            report.warning(
+                "token-on-command-line",
+                step.line,
+                format!("{} passes `${token}` to `{program}` as an argument, which `ps` shows", list.owner),
+                hint,
+            );
+        }
+    }
+}
+
+pub(super) fn deploy_reruns(model: &Model, report: &mut Report) {
+    let hint = "remove `max_auto_reruns`, unless the same deploy may safely run again half-way";
+    for (list, step) in model.steps() {
+        let Some((key, _)) = step.body.and_then(|body| body.entry("max_auto_reruns")) else { continue };
+        let own = [step.text("name"), step.command()].into_iter().flatten();
+        let deploys = own.into_iter().any(|it| text::says_deploy(&it.text));
+        let is_check = text::says_check(list.name) || text::says_build(list.name);
+        if deploys || (text::says_deploy(list.name) && !is_check) {
+            let message = format!("{} reruns a deploy by itself when it fails", list.owner);
+            report.warning("deploy-auto-rerun", key.line, message, hint);
+        }
+    }
+    for workflow in &model.workflows {
+        let deploying = workflow.invocations.iter().find(|it| it.is_deploying());
+        if let (Some(line), Some(job)) = (workflow.max_auto_reruns, deploying) {
+            let message = format!("workflow `{}` reruns job `{}` by itself when it fails", workflow.name, job.name);
+            report.warning("deploy-auto-rerun", line, message, hint);
+        }
+    }
+}
+
+pub(super) fn split_release_markers(model: &Model, report: &mut Report) {
+    for workflow in &model.workflows {
+        let jobs = &workflow.invocations;
+        let plans = |steps: &[Step], name: &str| {
+            markers(steps, "plan").iter().any(|(_, call)| call.release_marker("plan") == Some(name))
+        };
+        for invocation in jobs {
+            for (line, call) in markers(&invocation.steps, "update") {
+                let name = call.release_marker("update").unwrap_or_default();
+                // A canceled job cannot say so itself, another one has to.
+                let is_cancel = call.words.iter().any(|word| word.to_ascii_uppercase().contains("CANCEL"));
+                let planned = jobs.iter().find(|it| plans(&it.steps, name));
+                let Some(planned) = planned.filter(|_| !is_cancel && !plans(&invocation.steps, name)) else {
+                    continue;
+                };
+                report.warning(
+                    "split-release-marker",
+                    line,
+                    format!(
+                        "job `{}` updates the release marker `{name}` that job `{}` planned: \
+                         after a rerun from failed the update finds no plan",
+                        invocation.name, planned.name
+                    ),
+                    "run `circleci run release plan` and `update` in one job",
+                );
+            }
+        }
+    }
+}
+
+/// The calls of `circleci run release <verb>` in some steps, with the lines of the steps.
+fn markers(steps: &[Step], verb: &str) -> Vec<(usize, Call)> {
+    let commands = steps.iter().filter_map(|step| Some((step.line, step.command()?)));
+    let calls = commands.flat_map(|(line, command)| calls(&command.text).into_iter().map(move |call| (line, call)));
+    calls.filter(|(_, call)| call.release_marker(verb).is_some()).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::needless_raw_string_hashes, reason = "as `expect-test` writes them")]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::calls;
+    use crate::ci::lint::tests;
+
+    /// Lints one shell script as the only step of a job.
+    fn check(script: &str, expected: Expect) {
+        let script = script.replace('\n', "\n          ");
+        tests::check(&format!("jobs:\n  build:\n    steps:\n      - run: |\n          {script}\n"), expected);
+    }
+
+    #[test]
+    fn scripts_are_cut_into_calls() {
+        let table = [
+            ("a b | c 'd e' && f", "a,b|c,d e|f"),
+            ("a \\\n  b # c 'd\ne", "a,b|e"),
+            ("x=\"$(a \"$(b c)\" d)\" e", "b,c|a,$(),d|x=$(),e"),
+            ("if ! a; then (b); fi", "if,!,a|then|b|fi"),
+            ("a \"b 'c\" 'd", "a,b 'c,d"),
+            ("a $(b", "b|a,$()"),
+            ("a \"\\\"b\\\"\" \\", "a,\"b\""),
+        ];
+        for (script, words) in table {
+            let found: Vec<String> = calls(script).iter().map(|call| call.words.join(",")).collect();
+            assert_eq!(found.join("|"), words, "{script}");
+        }
+    }
+
+    #[test]
+    fn api_calls_that_cannot_fail() {
+        check(
+            "curl -X POST https://circleci.com/api/v2/project",
+            expect![[r#"
+            4 warning api-call-without-fail: job `build` calls CircleCI's API with a `curl` that exits 0 on 401, 404 and 500
+                add `--fail-with-body --retry 3`, so that the step fails when the call does
+        "#]],
+        );
+        check(
+            "if curl -sL \"https://circleci.com/api/v2/me?a=b&c=d\"; then a; fi",
+            expect![[r#"
+            4 warning api-call-without-fail: job `build` calls CircleCI's API with a `curl` that exits 0 on 401, 404 and 500
+                add `--fail-with-body --retry 3`, so that the step fails when the call does
+        "#]],
+        );
+        check(
+            "x=\"$(curl --silent \"https://circleci.com/api/v2/me\")\"",
+            expect![[r#"
+            4 warning api-call-without-fail: job `build` calls CircleCI's API with a `curl` that exits 0 on 401, 404 and 500
+                add `--fail-with-body --retry 3`, so that the step fails when the call does
+        "#]],
+        );
+        check("curl -fsSL https://circleci.com/api/v2/me", expect![[""]]);
+        check("curl \"https://circleci.com/api/v2/me?a=b&c=d\" \\\n --fail-with-body", expect![[""]]);
+        check("curl -w '%{http_code}' https://circleci.com/api/v2/me", expect![[""]]);
+        check("curl https://example.com/; echo https://circleci.com/api/v2/me", expect![[""]]);
+    }
+
+    #[test]
+    fn tokens_that_others_can_read() {
+        check(
+            "curl -u \"$API_TOKEN:\" https://x.org",
+            expect![[r#"
+            4 warning token-on-command-line: job `build` passes `$API_TOKEN` to `curl` as an argument, which `ps` shows
+                write `Authorization: Bearer …` to a file that only you can read, and pass `--header @file`
+        "#]],
+        );
+        check(
+            "wget --header=\"Circle-Token: ${CIRCLE_TOKEN}\" https://x.org",
+            expect![[r#"
+            4 warning token-on-command-line: job `build` passes `$CIRCLE_TOKEN` to `wget` as an argument, which `ps` shows
+                wget sends its headers to every host that it is redirected to; use `curl --header @file` with `Authorization: Bearer`
+        "#]],
+        );
+        check(
+            "sudo /usr/bin/curl https://x.org?circle-token=$token",
+            expect![[r#"
+            4 warning token-on-command-line: job `build` passes `$token` to `curl` as an argument, which `ps` shows
+                write `Authorization: Bearer …` to a file that only you can read, and pass `--header @file`
+        "#]],
+        );
+        check("curl --header @headers https://x.org", expect![[""]]);
+        check("printf 'Authorization: Bearer %s' \"$CIRCLE_TOKEN\" > headers", expect![[""]]);
+        check("curl -H 'X: $CIRCLE_SHA1' https://x.org", expect![[""]]);
+    }
+
+    #[test]
+    fn deploys_do_not_rerun_by_themselves() {
+        tests::check(
+            "
+            jobs:
+              a: { steps: [{ run: { command: ./deploy.sh, max_auto_reruns: 2 } }, { run: ./deploy.sh }] }
+              b: { steps: [{ run: { command: make test, max_auto_reruns: 2 } }] }
+              c: { steps: [{ run: { name: Publish, command: make, max_auto_reruns: 2 } }] }
+              deploy: { steps: [{ run: { command: make ship, max_auto_reruns: 2 } }] }
+              test-deploy: { steps: [{ run: { command: make ship, max_auto_reruns: 2 } }] }
+            workflows:
+              v: { max_auto_reruns: 2, jobs: [a, b, c, test-deploy] }
+              w: { max_auto_reruns: 2, jobs: [{ deploy: { serial-group: x } }] }
+            ",
+            expect![[r#"
+                2 warning deploy-auto-rerun: job `a` reruns a deploy by itself when it fails
+                    remove `max_auto_reruns`, unless the same deploy may safely run again half-way
+                4 warning deploy-auto-rerun: job `c` reruns a deploy by itself when it fails
+                    remove `max_auto_reruns`, unless the same deploy may safely run again half-way
+                5 warning deploy-auto-rerun: job `deploy` reruns a deploy by itself when it fails
+                    remove `max_auto_reruns`, unless the same deploy may safely run again half-way
+                9 warning deploy-auto-rerun: workflow `w` reruns job `deploy` by itself when it fails
+                    remove `max_auto_reruns`, unless the same deploy may safely run again half-way
+            "#]],
+        );
+    }
+
+    #[test]
+    fn release_markers_stay_in_one_job() {
+        let plan = "run: circleci run release plan web --target-version=$CIRCLE_SHA1";
+        let update = "run: circleci run release update web --status=SUCCESS";
+        let config = |deploy: &str, after: &str| {
+            format!(
+                "jobs:\n  go: {{ steps: [{deploy}] }}\n  end: {{ steps: [{after}] }}\n\
+                 workflows: {{ w: {{ jobs: [go, {{ end: {{ requires: [go] }} }}] }} }}\n"
+            )
+        };
+        let both = format!("{{ {plan} }}, {{ {update} }}");
+        tests::check(
+            &config(&format!("{{ {plan} }}"), &format!("{{ {update} }}")),
+            expect![[r#"
+            3 warning split-release-marker: job `end` updates the release marker `web` that job `go` planned: after a rerun from failed the update finds no plan
+                run `circleci run release plan` and `update` in one job
+        "#]],
+        );
+        tests::check(&config(&both, "checkout"), expect![[""]]);
+        let cancel = update.replace("SUCCESS", "CANCELED");
+        tests::check(&config(&both, &format!("{{ {cancel} }}")), expect![[""]]);
+        let other = update.replace("web ", "api ");
+        tests::check(&config(&both, &format!("{{ {other} }}")), expect![[""]]);
+    }
+}

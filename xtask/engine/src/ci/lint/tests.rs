@@ -1,0 +1,445 @@
+//! The linter as a whole: the article that this project answers, a configuration without fault, and
+//! text that is no configuration at all. Each check has its own table beside it.
+
+#![allow(clippy::needless_raw_string_hashes, reason = "as `expect-test` writes them")]
+
+use std::fmt::Write as _;
+
+use expect_test::{Expect, expect};
+
+use super::lint;
+
+/// Lints a configuration, written indented as in the test, and compares all findings.
+#[expect(clippy::needless_pass_by_value, reason = "an `expect!` is written at the call")]
+pub(super) fn check(yaml: &str, expected: Expect) {
+    expected.assert_eq(&findings(&dedent(yaml), &[]));
+}
+
+/// The same for a table whose jobs are not all used by every row.
+#[expect(clippy::needless_pass_by_value, reason = "an `expect!` is written at the call")]
+pub(super) fn check_used(yaml: &str, expected: Expect) {
+    expected.assert_eq(&findings(&dedent(yaml), &["unused-job"]));
+}
+
+fn findings(yaml: &str, ignored: &[&str]) -> String {
+    let mut text = String::new();
+    match lint(yaml) {
+        Ok(findings) => {
+            for it in findings.iter().filter(|it| !ignored.contains(&it.code)) {
+                let severity = format!("{:?}", it.severity).to_lowercase();
+                writeln!(text, "{} {severity} {}: {}\n    {}", it.line, it.code, it.message, it.hint).unwrap();
+            }
+        }
+        Err(error) => writeln!(text, "not YAML: {error}").unwrap(),
+    }
+    text
+}
+
+/// Takes the first line break and the common indent away, so that line 1 is the first line seen.
+fn dedent(yaml: &str) -> String {
+    let yaml = yaml.strip_prefix('\n').unwrap_or(yaml);
+    let indent = |line: &str| line.len() - line.trim_start_matches(' ').len();
+    let common = yaml.lines().filter(|line| !line.trim().is_empty()).map(indent).min().unwrap_or(0);
+    yaml.lines().map(|line| line.get(common..).unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+const CLEAN: &str = r#"
+    version: 2.1
+    parameters:
+      note: { type: string, default: "" }
+    executors:
+      rust:
+        docker: [{ image: "cimg/rust:1.94.0" }]
+        resource_class: large
+        working_directory: ~/project
+    commands:
+      fetch:
+        parameters:
+          to: { type: string, default: /tmp/workspace }
+        steps:
+          - attach_workspace: { at: << parameters.to >> }
+    jobs:
+      check:
+        executor: rust
+        steps:
+          - checkout
+          - restore_cache: { keys: ['v1-{{ checksum "Cargo.lock" }}', v1-] }
+          - run: cargo test
+          - run: echo << pipeline.parameters.note >>
+      build:
+        executor: rust
+        steps:
+          - checkout
+          - run: cargo xtask build
+          - persist_to_workspace:
+              root: /tmp/workspace
+              paths: [releases, bin]
+          - store_artifacts: { path: /tmp/workspace/releases }
+      deploy:
+        executor: rust
+        parameters:
+          env: { type: string }
+        steps:
+          - fetch
+          - run: /tmp/workspace/bin/xtask deploy << parameters.env >>
+    workflows:
+      main:
+        jobs:
+          - check
+          - build:
+              requires: [check]
+          - deploy:
+              name: deploy-dev
+              env: dev
+              requires: [build]
+              context: [dev]
+              serial-group: << pipeline.project.slug >>/dev
+              filters: pipeline.git.branch == "main"
+          - hold:
+              type: approval
+              requires: [deploy-dev]
+          - deploy:
+              name: deploy-prod
+              env: prod
+              requires: [hold]
+              context: [prod]
+              serial-group: << pipeline.project.slug >>/prod
+              filters: pipeline.git.branch == "main"
+"#;
+
+#[test]
+fn a_clean_configuration_yields_the_approval_alone() {
+    check(
+        CLEAN,
+        expect![[r#"
+        14 warning approval-outlives-workspace: job `deploy-prod` attaches what `build` persisted, after the approval `hold`: an approval waits up to 90 days, a workspace lives 15
+            let the job fall back to a store that keeps releases (artifacts by commit, S3) when the workspace is gone
+    "#]],
+    );
+    let without_hold = CLEAN.replace("type: approval", "type: no-op");
+    check(&without_hold, expect![[""]]);
+}
+
+/// The article's single workflow, with its indentation put back.
+const SEED_SINGLE: &str = r"
+    version: 2.1
+    executors:
+      my-executor:
+        docker:
+          - image: my-image/build-agent:latest
+        working_directory: ~
+    jobs:
+      build:
+        executor: my-executor
+        steps:
+          - checkout:
+              path: ~/my-project
+          - run:
+              name: build
+              command: ./build.sh
+          - persist_to_workspace:
+              root: workspace
+              paths:
+                - build_artifacts
+      deploy:
+        executor: my-executor
+        steps:
+          - attach_workspace:
+              at: ~/workspace
+          - run:
+              name: deploy
+              command: ./deploy.sh
+    workflows:
+      build-deploy:
+        jobs:
+          - build
+          - deploy:
+              requires:
+                - build
+              filters:
+                branches:
+                  only: main
+";
+
+#[test]
+fn the_single_workflow_of_the_article() {
+    check(
+        SEED_SINGLE,
+        expect![[r#"
+            5 warning mutable-image: executor `my-executor` runs on image `my-image/build-agent:latest`, whose tag `latest` moves
+                pin a version tag or a digest (`@sha256:…`), so that the same commit builds the same again
+            6 error null-working-directory: executor `my-executor` has a `working_directory` that YAML reads as null, not as a directory
+                write `working_directory: ~/project`, quote it (`"~"`), or leave it out
+            11 warning checkout-elsewhere: job `build` checks out into `~/my-project`, but its commands run in `~/project` (line 13)
+                leave `path` out, or set `working_directory: ~/my-project` for the job
+            24 warning workspace-directory-mismatch: job `deploy` attaches at `~/workspace`, but the files were persisted from `~/project/workspace`: the root is stripped, so every path changes between the jobs
+                use one absolute directory on both sides: `root: /tmp/workspace` and `at: /tmp/workspace`
+            32 warning deploy-without-serial-group: job `deploy` of workflow `build-deploy` has no serial group: two pipelines can deploy at once, and in the wrong order
+                add `serial-group: << pipeline.project.slug >>/<environment>`
+            35 warning map-filters: job `deploy` has its filters as a map, deprecated since July 2026
+                write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
+        "#]],
+    );
+}
+
+/// The article's two workflows that hand over a build number.
+const SEED_MULTI: &str = r#"
+    version: 2.1
+    executors:
+      my-executor:
+        docker:
+          - image: my-image/build-agent:latest
+        working_directory: ~
+    commands:
+      get_latest_artifacts:
+        steps:
+          - run:
+              name: download artifacts
+              command: |
+                curl -L -X GET "https://circleci.com/api/v2/project/:vcs-type/:username/:project/$LATEST_BUILD_NUM/artifacts" \
+                -H "Accept: application/json" \
+                -u "$API_TOKEN:" \
+                | grep -o 'https://[^"]*' \
+                | wget --verbose --header "Circle-Token: $API_TOKEN" --input-file -
+    jobs:
+      build:
+        executor: my-executor
+        steps:
+          - checkout:
+              path: ~/my-project
+          - run:
+              name: build
+              command: ./build.sh
+          - store_artifacts:
+              path: build_artifacts
+          - run:
+              name: set latest build environment var
+              command: |
+                curl -X POST -H "Content-Type: application/json" -d "{\"name\": \"LATEST_BUILD_NUM\", \"value\": \"$CIRCLE_BUILD_NUM\"}" \
+                https://circleci.com/api/v2/project/:vcs-type/:username/:project/envvar -H "Circle-Token: $API_TOKEN"
+      deploy-dev:
+        executor: my-executor
+        steps:
+          - get_latest_artifacts
+          - run:
+              name: deploy to dev
+              command: deploy-dev.sh
+      deploy-prod:
+        executor: my-executor
+        steps:
+          - get_latest_artifacts
+          - run:
+              name: deploy to prod
+              command: deploy-prod.sh
+    workflows:
+      build-deploy-dev:
+        jobs:
+          - build
+          - deploy-dev:
+              requires:
+                - build
+              filters:
+                branches:
+                  only: main
+      deploy-prod:
+        jobs:
+          - deploy-prod:
+              filters:
+                branches:
+                  only: main
+"#;
+
+#[test]
+fn the_two_workflows_of_the_article() {
+    check(
+        SEED_MULTI,
+        expect![[r#"
+            5 warning mutable-image: executor `my-executor` runs on image `my-image/build-agent:latest`, whose tag `latest` moves
+                pin a version tag or a digest (`@sha256:…`), so that the same commit builds the same again
+            6 error null-working-directory: executor `my-executor` has a `working_directory` that YAML reads as null, not as a directory
+                write `working_directory: ~/project`, quote it (`"~"`), or leave it out
+            10 warning api-call-without-fail: command `get_latest_artifacts` calls CircleCI's API with a `curl` that exits 0 on 401, 404 and 500
+                add `--fail-with-body --retry 3`, so that the step fails when the call does
+            10 warning token-on-command-line: command `get_latest_artifacts` passes `$API_TOKEN` to `curl` as an argument, which `ps` shows
+                write `Authorization: Bearer …` to a file that only you can read, and pass `--header @file`
+            10 warning token-on-command-line: command `get_latest_artifacts` passes `$API_TOKEN` to `wget` as an argument, which `ps` shows
+                wget sends its headers to every host that it is redirected to; use `curl --header @file` with `Authorization: Bearer`
+            22 warning checkout-elsewhere: job `build` checks out into `~/my-project`, but its commands run in `~/project` (line 24)
+                leave `path` out, or set `working_directory: ~/my-project` for the job
+            29 warning api-call-without-fail: job `build` calls CircleCI's API with a `curl` that exits 0 on 401, 404 and 500
+                add `--fail-with-body --retry 3`, so that the step fails when the call does
+            29 error pointer-from-any-branch: job `build` of workflow `build-deploy-dev` sets a project variable on every branch: the next deploy ships whichever branch was built last
+                add `filters: pipeline.git.branch == "main"`, or find the build by its commit instead
+            29 warning token-on-command-line: job `build` passes `$API_TOKEN` to `curl` as an argument, which `ps` shows
+                write `Authorization: Bearer …` to a file that only you can read, and pass `--header @file`
+            52 warning deploy-without-serial-group: job `deploy-dev` of workflow `build-deploy-dev` has no serial group: two pipelines can deploy at once, and in the wrong order
+                add `serial-group: << pipeline.project.slug >>/<environment>`
+            55 warning map-filters: job `deploy-dev` has its filters as a map, deprecated since July 2026
+                write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
+            60 error deploy-races-build: job `deploy-prod` of workflow `deploy-prod` starts together with `build` of workflow `build-deploy-dev`, so it ships what an earlier pipeline built
+                move it into workflow `build-deploy-dev` with `requires: [build]`, or run its workflow on request only: `when: pipeline.parameters.<name>`
+            60 warning deploy-without-serial-group: job `deploy-prod` of workflow `deploy-prod` has no serial group: two pipelines can deploy at once, and in the wrong order
+                add `serial-group: << pipeline.project.slug >>/<environment>`
+            61 warning map-filters: job `deploy-prod` has its filters as a map, deprecated since July 2026
+                write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
+        "#]],
+    );
+}
+
+/// The article's two recipes, each as the command of a job.
+const SEED_RECIPES: &str = r#"
+    version: 2.1
+    jobs:
+      build:
+        docker: [{ image: "cimg/base:2024.12" }]
+        steps:
+          - run: |
+              curl -X POST -H "Content-Type: application/json" -d "{\"name\": \"LATEST_BUILD_NUM\", \"value\": \"$CIRCLE_BUILD_NUM\"}" \
+              https://circleci.com/api/v2/project/:vcs-type/:username/:project/envvar -H "Circle-Token: $ARTIFACT_TOKEN"
+          - run: |
+              curl -L -X GET "https://circleci.com/api/v2/project/:vcs-type/:username/:project/$LATEST_BUILD_NUM/artifacts" \
+              -H "Accept: application/json" \
+              -u "$API_TOKEN:" \
+              | grep -o 'https://[^"]*' \
+              | wget --verbose --header "Circle-Token: $API_TOKEN" --input-file -
+"#;
+
+#[test]
+fn the_recipes_of_the_article() {
+    check(
+        SEED_RECIPES,
+        expect![[r#"
+        6 warning api-call-without-fail: job `build` calls CircleCI's API with a `curl` that exits 0 on 401, 404 and 500
+            add `--fail-with-body --retry 3`, so that the step fails when the call does
+        6 error pointer-from-any-branch: job `build` of workflow `build` sets a project variable on every branch: the next deploy ships whichever branch was built last
+            add `filters: pipeline.git.branch == "main"`, or find the build by its commit instead
+        6 warning token-on-command-line: job `build` passes `$ARTIFACT_TOKEN` to `curl` as an argument, which `ps` shows
+            write `Authorization: Bearer …` to a file that only you can read, and pass `--header @file`
+        9 warning api-call-without-fail: job `build` calls CircleCI's API with a `curl` that exits 0 on 401, 404 and 500
+            add `--fail-with-body --retry 3`, so that the step fails when the call does
+        9 warning token-on-command-line: job `build` passes `$API_TOKEN` to `curl` as an argument, which `ps` shows
+            write `Authorization: Bearer …` to a file that only you can read, and pass `--header @file`
+        9 warning token-on-command-line: job `build` passes `$API_TOKEN` to `wget` as an argument, which `ps` shows
+            wget sends its headers to every host that it is redirected to; use `curl --header @file` with `Authorization: Bearer`
+    "#]],
+    );
+}
+
+#[test]
+fn what_is_no_configuration() {
+    check(
+        "",
+        expect![[r#"
+        1 error empty-config: the file is empty
+            write at least `version: 2.1`, `jobs:` and `workflows:`
+    "#]],
+    );
+    check(
+        "# a comment",
+        expect![[r#"
+        1 error empty-config: the file is empty
+            write at least `version: 2.1`, `jobs:` and `workflows:`
+    "#]],
+    );
+    check(
+        "- a\n- b",
+        expect![[r#"
+        1 error not-a-map: the top level is not a map of keys
+            start with `version: 2.1`, then `jobs:` and `workflows:`
+    "#]],
+    );
+    check(
+        "just text",
+        expect![[r#"
+        1 error not-a-map: the top level is not a map of keys
+            start with `version: 2.1`, then `jobs:` and `workflows:`
+    "#]],
+    );
+    check(
+        "~",
+        expect![[r#"
+        1 error not-a-map: the top level is not a map of keys
+            start with `version: 2.1`, then `jobs:` and `workflows:`
+    "#]],
+    );
+    check(
+        "jobs: [",
+        expect![[r#"
+        not YAML: line 2 column 1: while parsing a node, did not find expected node content
+    "#]],
+    );
+    check(
+        "a: 1\n b: 2",
+        expect![[r#"
+        not YAML: line 2 column 3: mapping values are not allowed in this context
+    "#]],
+    );
+}
+
+#[test]
+fn what_runs_nothing_or_too_much() {
+    check(
+        "jobs: {}\nworkflows: {}",
+        expect![[r#"
+        1 error no-workflow: nothing runs: there is no workflow, and no job named `build` that would run without one
+            add `workflows: { main: { jobs: [...] } }`
+    "#]],
+    );
+    check("jobs: { build: { steps: [checkout] } }", expect![[""]]);
+    check(
+        "jobs: { test: { steps: [checkout] } }",
+        expect![[r#"
+        1 error no-workflow: nothing runs: there is no workflow, and no job named `build` that would run without one
+            add `workflows: { main: { jobs: [...] } }`
+    "#]],
+    );
+    check(
+        "jobs: { build: { steps: [checkout] } }\n---\njobs: {}",
+        expect![[r#"
+        3 warning extra-document: a second YAML document starts here; only the first one was checked
+            keep one document in the file: remove the `---` between them
+    "#]],
+    );
+}
+
+#[test]
+fn wrong_shapes_read_as_absent() {
+    let shapes = [
+        "jobs: 1\nworkflows: 2",
+        "jobs: [a]\nworkflows: [b]",
+        "jobs: { a: , b: 3, c: [], d: { steps: 4 } }\nworkflows: { w: , x: 1, y: [], z: { jobs: { a: 1 } } }",
+        "jobs: { a: { steps: [[[run]], {}, { run: }, { run: [] }, 5, ~] } }\nworkflows: { w: { jobs: [{}, ~, [a], 1] } }",
+        "workflows: { w: { jobs: [{ a: { requires: { b: c }, context: { d: e }, matrix: f, filters: [g] } }] } }",
+        "{ [a, b]: c, { d: e }: f, jobs: { [g]: h } }",
+        "orbs: x\nparameters: [y]\nexecutors: z\ncommands: 3\njob-groups: [1]\nfunctions: ''",
+    ];
+    for shape in shapes {
+        assert!(lint(shape).is_ok(), "{shape}");
+    }
+}
+
+#[test]
+fn no_text_makes_it_panic() {
+    for config in [CLEAN, SEED_MULTI].map(dedent) {
+        for (at, _) in config.char_indices() {
+            let _ = lint(&config[..at]);
+        }
+    }
+    let config = dedent(CLEAN);
+    for (at, c) in config.char_indices() {
+        for other in ["é", "\n", "<<"] {
+            let _ = lint(&[&config[..at], other, &config[at + c.len_utf8()..]].concat());
+        }
+    }
+}
+
+#[test]
+fn commands_that_multiply_come_to_an_end() {
+    let mut config = String::from("commands:\n");
+    for n in 0..40 {
+        let calls = vec![format!("c{}", n + 1); 10].join(", ");
+        writeln!(config, "  c{n}: {{ steps: [{calls}] }}").unwrap();
+    }
+    config.push_str("  c40: { steps: [checkout] }\njobs: { build: { steps: [c0] } }\n");
+    assert_eq!(findings(&config, &[]), "");
+}

@@ -1,0 +1,280 @@
+//! The command line: what can be typed, and which function answers. clap stops here.
+
+use crate::deploy::Options;
+use crate::release::id::Selector;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// From a commit to production on CircleCI, without shell scripts
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, propagate_version = false, disable_help_subcommand = true)]
+#[command(after_help = "A RELEASE is an id, 4 to 40 digits of a commit's SHA, `latest`, or `@ENV` (what runs there now).\n\
+Exit codes: 0 ok, 1 failed (nothing changed or all put back), 2 usage, 3 authentication, 4 remote API, 5 not found,\n\
+6 locked, 7 verification failed, 8 stale (older than what is live), 9 failed and NOT put back.")]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Only say what would be done
+    #[arg(short = 'n', long, global = true)]
+    pub dry_run: bool,
+    /// Answer in JSON on stdout, events as JSON lines on stderr
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say less
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more: every command that is run
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// When to use colours; NO_COLOR is honoured
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+    /// Answer every question with yes
+    #[arg(short, long, global = true)]
+    pub yes: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build the app and seal a release into target/releases
+    Build,
+    /// Check every byte of a release against its manifest
+    Verify {
+        /// A release, or the directory of one
+        release: String,
+    },
+    /// Put a release into the stores
+    Put {
+        /// The release; that of the checkout when left out
+        release: Option<Selector>,
+        /// Only this store
+        #[arg(long, value_name = "URL")]
+        store: Option<String>,
+    },
+    /// Fetch a release from the first store that has it
+    Fetch {
+        /// The release; that of the checkout when left out
+        release: Option<Selector>,
+        /// Where to put it
+        #[arg(long, value_name = "DIR", default_value = "target/fetched")]
+        into: PathBuf,
+    },
+    /// Show what `deploy` would do
+    Plan {
+        /// The env
+        env: String,
+        /// The release; that of the checkout when left out
+        release: Option<Selector>,
+        #[command(flatten)]
+        deploy: Older,
+    },
+    /// Make a release live in an env
+    Deploy {
+        /// The env
+        env: String,
+        /// The release; that of the checkout when left out
+        release: Option<Selector>,
+        #[command(flatten)]
+        older: Older,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Make live in one env what runs in another: the same bytes
+    Promote {
+        /// The env to take it from
+        from: String,
+        /// The env to make it live in
+        to: String,
+        #[command(flatten)]
+        older: Older,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Go back to what was live and healthy before
+    Rollback {
+        /// The env
+        env: String,
+        /// Go back to this one
+        release: Option<Selector>,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Show what is live where
+    Status {
+        /// Only this env
+        env: Option<String>,
+    },
+    /// Show what happened in an env
+    History {
+        /// The env
+        env: String,
+        /// How many records
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+        /// Installs, switches and removals too
+        #[arg(long)]
+        all: bool,
+    },
+    /// List releases: where they are kept and where they are live
+    Releases,
+    /// Compare what is live in an env with a release
+    Diff {
+        /// The env
+        env: String,
+        /// The release; that of the checkout when left out
+        release: Option<Selector>,
+    },
+    /// Remove old releases from the targets of an env
+    Prune {
+        /// The env
+        env: String,
+        /// How many good releases stay; the project's number when left out
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        keep: Option<u16>,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Show or remove the lock of an env
+    #[command(subcommand)]
+    Lock(Lock),
+    /// CircleCI: write, check and run the pipeline
+    #[command(subcommand)]
+    Ci(Ci),
+    /// Format, clippy, config, unit and end-to-end tests
+    Test {
+        /// Leave out the end-to-end tests
+        #[arg(long)]
+        quick: bool,
+        /// Arguments for the test harness, e.g. --test-threads=8
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Older {
+    /// Go on although the release is older than what is live
+    #[arg(long)]
+    pub allow_older: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Change {
+    /// How long to wait for somebody else's lock
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub lock_wait: u64,
+    /// The reason, for the history
+    #[arg(long, value_name = "TEXT")]
+    pub why: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Lock {
+    /// Say who has the lock
+    Status {
+        /// The env
+        env: String,
+    },
+    /// Remove a lock whose owner is gone for good
+    Release {
+        /// The env
+        env: String,
+        /// Remove it although nobody can tell whether its owner is gone
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Ci {
+    /// Write .circleci/config.yml
+    Generate {
+        /// Only compare: fail with a diff when the file is not as it should be
+        #[arg(long)]
+        check: bool,
+    },
+    /// Find what CircleCI's schema does not: missing jobs, workspaces, contexts
+    Lint {
+        /// The config
+        #[arg(default_value = ".circleci/config.yml")]
+        file: PathBuf,
+    },
+    /// Run the pipeline on this machine
+    Run {
+        /// Only this job and those that it requires
+        job: Option<String>,
+        /// Hold at approvals instead of asking
+        #[arg(long, conflicts_with = "yes")]
+        no_approve: bool,
+        /// The branch that CircleCI would see
+        #[arg(long, value_name = "NAME")]
+        branch: Option<String>,
+    },
+}
+
+impl Change {
+    /// With the global options and those of `older`.
+    pub fn options(&self, global: &Global, older: Option<Older>) -> Options {
+        Options {
+            dry_run: global.dry_run,
+            allow_older: older.is_some_and(|older| older.allow_older),
+            lock_wait: Duration::from_secs(self.lock_wait),
+            why: self.why.clone(),
+            into: None,
+        }
+    }
+}
+
+impl Command {
+    /// Whether it leaves something half done when it is killed, and so wants to be asked to stop instead.
+    pub fn changes_hosts(&self) -> bool {
+        matches!(
+            self,
+            Self::Deploy { .. } | Self::Promote { .. } | Self::Rollback { .. } | Self::Prune { .. } | Self::Ci(Ci::Run { .. })
+        )
+    }
+}
+
+/// Reads the command line. The text of a usage error, help and version are clap's, with its exit code.
+pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Cli, (String, u8, bool)> {
+    Cli::try_parse_from(args).map_err(|error| {
+        let code = u8::try_from(error.exit_code()).unwrap_or(2);
+        (error.render().ansi().to_string(), code, error.use_stderr())
+    })
+}
+
+/// The same text without colours.
+pub fn plain(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\x1b[") {
+        out.push_str(before);
+        rest = after.split_once('m').map_or("", |(_, after)| after);
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_are_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

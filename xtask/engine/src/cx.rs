@@ -1,0 +1,365 @@
+//! The outside, once each: the environment, the clock, other programs, the machine, and the way out for events.
+//!
+//! Everything below takes a [`Cx`] and nothing else of the outside, so a test decides what a command sees.
+
+use crate::error::{Explain, Kind, Result, failed, usage};
+use crate::event::{Event, Sink};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Variables that the engine reads, beside CircleCI's own.
+pub mod var {
+    /// Directory that relative `file:` URLs are relative to, when it is not the workspace root. Set for jobs that run
+    /// in a checkout of their own on this machine.
+    pub const HOME: &str = "GANGPLANK_HOME";
+    /// Directory of the CircleCI workspace, when it is not `/tmp/workspace`.
+    pub const WORKSPACE: &str = "GANGPLANK_WORKSPACE";
+}
+
+/// What a command is given of the outside.
+pub struct Cx {
+    /// Root of the Cargo workspace.
+    pub root: PathBuf,
+    /// What relative `file:` URLs are relative to.
+    pub home: PathBuf,
+    env: BTreeMap<String, String>,
+    secrets: Vec<String>,
+    sink: Arc<dyn Sink>,
+    interrupts: Arc<AtomicUsize>,
+    catching: AtomicBool,
+}
+
+/// What another program answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// Exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained.
+    pub stderr: String,
+}
+
+impl Answer {
+    /// Whether it exited with 0.
+    pub fn ok(&self) -> bool {
+        self.code == Some(0)
+    }
+}
+
+/// What another program reads.
+pub enum Input<'a> {
+    /// Nothing.
+    Empty,
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// These bytes, then all of this file.
+    BytesThenFile(&'a [u8], File),
+}
+
+impl Cx {
+    /// A context with the environment `env`.
+    pub fn new(root: PathBuf, env: BTreeMap<String, String>, sink: Arc<dyn Sink>) -> Self {
+        let home = env.get(var::HOME).map_or_else(|| root.clone(), PathBuf::from);
+        let secrets = env.iter().filter(|(name, value)| is_secret(name, value)).map(|(_, value)| value.clone()).collect();
+        Self { root, home, env, secrets, sink, interrupts: Arc::default(), catching: AtomicBool::new(false) }
+    }
+
+    /// The environment of this process; names and values that are not UTF-8 are left out.
+    pub fn process_env() -> BTreeMap<String, String> {
+        std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
+    }
+
+    /// The nearest directory at or above the current one whose `Cargo.toml` has a `[workspace]`.
+    pub fn find_root() -> Result<PathBuf> {
+        let here = std::env::current_dir().explain(Kind::Failed, || "cannot read the current directory".into(), || "change to the project".into())?;
+        for dir in here.ancestors() {
+            if std::fs::read_to_string(dir.join("Cargo.toml")).is_ok_and(|text| text.lines().any(|line| line.trim() == "[workspace]")) {
+                return Ok(dir.to_owned());
+            }
+        }
+        usage(format!("no Cargo workspace at or above {}", here.display())).hint("change to the project: `cd PROJECT`").err()
+    }
+
+    /// A variable that is set and not empty.
+    pub fn var(&self, name: &str) -> Option<&str> {
+        self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// All variables.
+    pub fn vars(&self) -> &BTreeMap<String, String> {
+        &self.env
+    }
+
+    /// Whether CircleCI runs this.
+    pub fn in_ci(&self) -> bool {
+        self.var("CIRCLECI") == Some("true")
+    }
+
+    /// Now.
+    #[expect(clippy::unused_self, reason = "the clock belongs to the context, and only the context may read it")]
+    pub fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    /// Fills `${NAME:-default}` from the environment.
+    pub fn expand(&self, text: &str) -> Result<String> {
+        crate::project::expand(text, &|name| self.var(name).map(str::to_owned))
+    }
+
+    /// The engine's own program, as it runs now.
+    pub fn program() -> Result<PathBuf> {
+        std::env::current_exe().explain(Kind::Failed, || "cannot find my own program".into(), || "run it by its path".into())
+    }
+
+    /// Sends an event on its way, without the value of any secret variable in it.
+    pub fn emit(&self, event: Event) {
+        self.sink.emit(&self.scrubbed(event));
+    }
+
+    /// An [`Event::Note`].
+    pub fn note(&self, text: impl Into<String>) {
+        self.emit(Event::Note { text: text.into() });
+    }
+
+    /// An [`Event::Warning`].
+    pub fn warn(&self, text: impl Into<String>) {
+        self.emit(Event::Warning { text: text.into() });
+    }
+
+    /// A progress report for `task` that emits [`Event::Progress`].
+    pub fn progress(&self, task: &str) -> impl Fn(u64, u64) + Sync {
+        let task = task.to_owned();
+        move |done, total| self.sink.emit(&Event::Progress { task: task.clone(), done, total })
+    }
+
+    /// Replaces the values of secret variables by `****`.
+    pub fn scrub(&self, text: &str) -> String {
+        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "****"))
+    }
+
+    fn scrubbed(&self, event: Event) -> Event {
+        let scrub = |text: String| if self.secrets.is_empty() { text } else { self.scrub(&text) };
+        match event {
+            Event::Ran { command, ms, ok } => Event::Ran { command: scrub(command), ms, ok },
+            Event::Note { text } => Event::Note { text: scrub(text) },
+            Event::Warning { text } => Event::Warning { text: scrub(text) },
+            Event::ServiceLog { target, lines } => Event::ServiceLog { target, lines: lines.into_iter().map(scrub).collect() },
+            other @ (Event::StepStarted { .. }
+            | Event::StepEnded { .. }
+            | Event::Progress { .. }
+            | Event::JobStarted { .. }
+            | Event::JobEnded { .. }) => other,
+        }
+    }
+
+    /// From now on Ctrl-C and SIGTERM ask to stop at the next safe point, where what is half done is put back. The
+    /// third one ends the process as it is, for a person who will not wait.
+    pub fn catch_interrupts(&self) -> Result<()> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+        self.catching.store(true, Ordering::Relaxed);
+        let (count, sink) = (Arc::clone(&self.interrupts), Arc::clone(&self.sink));
+        thread::spawn(move || {
+            for _ in signals.forever() {
+                let text = match count.fetch_add(1, Ordering::Relaxed) {
+                    0 => "stopping: putting back what is half done",
+                    1 => "still putting back; once more leaves everything as it is now",
+                    _ => std::process::exit(Kind::NotPutBack as i32),
+                };
+                sink.emit(&Event::Warning { text: text.into() });
+            }
+        });
+        Ok(())
+    }
+
+    /// Whether somebody asked to stop.
+    pub fn interrupted(&self) -> bool {
+        self.interrupts.load(Ordering::Relaxed) > 0
+    }
+
+    /// Runs a command to its end, keeping what it prints. An exit code other than 0 is an answer, not an error.
+    pub fn answer(&self, command: Command, input: Input) -> Result<Answer> {
+        self.run(command, input, Stdio::piped())
+    }
+
+    /// Runs a command that shows its own progress: its stderr is ours.
+    pub fn answer_with_stderr(&self, command: Command) -> Result<Answer> {
+        self.run(command, Input::Empty, Stdio::inherit())
+    }
+
+    /// Runs a command and gives its output without the newline at the end; another exit code than 0 is an error with
+    /// the command and its stderr in it.
+    pub fn read(&self, command: Command) -> Result<String> {
+        let shown = show(&command);
+        let answer = self.answer(command, Input::Empty)?;
+        if answer.ok() {
+            return Ok(answer.stdout.trim_end_matches('\n').to_owned());
+        }
+        failed(format!("`{shown}` {}: {}", exit(answer.code), self.scrub(answer.stderr.trim()))).hint("run it by hand to see more").err()
+    }
+
+    /// Runs a command whose output is for the reader of our stderr, and gives its exit code. Somebody who asks us to
+    /// stop asks the command too.
+    pub fn watch(&self, mut command: Command) -> Result<Option<i32>> {
+        let shown = show(&command);
+        let started = Instant::now();
+        let to_stderr = io::stderr().as_fd().try_clone_to_owned()?;
+        command.stdin(Stdio::null()).stdout(to_stderr).stderr(Stdio::inherit());
+        let mut child = self.spawn(&mut command)?;
+        let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let mut asked = false;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if self.interrupted() && !asked {
+                asked = true;
+                let _ = group.map(|group| rustix::process::kill_process_group(group, rustix::process::Signal::TERM));
+            }
+            thread::sleep(Duration::from_millis(20));
+        };
+        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.emit(Event::Ran { command: shown, ms, ok: status.success() });
+        Ok(status.code())
+    }
+
+    fn spawn(&self, command: &mut Command) -> Result<Child> {
+        if self.catching.load(Ordering::Relaxed) {
+            // A group of its own, so that Ctrl-C reaches us alone and we can put back what is half done.
+            command.process_group(0);
+        }
+        match command.spawn() {
+            Ok(child) => Ok(child),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let program = command.get_program().to_string_lossy().into_owned();
+                usage(format!("cannot run `{program}`: it is not installed, or not on PATH")).hint(format!("install {program}")).err()
+            }
+            Err(e) => Err(e).explain(Kind::Failed, || format!("cannot run `{}`", show(command)), || "check the program".into()),
+        }
+    }
+
+    fn run(&self, mut command: Command, input: Input, stderr: Stdio) -> Result<Answer> {
+        let shown = show(&command);
+        let started = Instant::now();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
+        let mut child = self.spawn(&mut command)?;
+        let (stdin, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (stdout, stderr) = thread::scope(|scope| {
+            scope.spawn(move || feed(stdin, input));
+            let err = scope.spawn(move || read_all(err));
+            (read_all(out), err.join().unwrap_or_default())
+        });
+        let status = child.wait().explain(Kind::Failed, || format!("lost `{shown}`"), || "run it again".into())?;
+        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.emit(Event::Ran { command: shown, ms, ok: status.success() });
+        Ok(Answer { code: status.code(), stdout, stderr })
+    }
+}
+
+/// A program that ends before it has read everything breaks the pipe; its exit code tells the rest.
+fn feed(stdin: Option<impl Write>, input: Input) {
+    let Some(mut stdin) = stdin else { return };
+    let _ = match input {
+        Input::Empty => Ok(0),
+        Input::Bytes(bytes) => stdin.write_all(bytes).map(|()| 0),
+        Input::BytesThenFile(bytes, mut file) => stdin.write_all(bytes).and_then(|()| io::copy(&mut file, &mut stdin)),
+    };
+}
+
+fn read_all(stream: Option<impl Read>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(mut stream) = stream {
+        let _ = stream.read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A command as one would type it; a script of many lines is cut to its first.
+fn show(command: &Command) -> String {
+    let mut shown = command.get_program().to_string_lossy().into_owned();
+    for arg in command.get_args() {
+        let arg = arg.to_string_lossy();
+        shown.push(' ');
+        match arg.trim().split_once('\n') {
+            Some((first, _)) => shown.push_str(&crate::target::script::quote(&format!("{first} ..."))),
+            None => shown.push_str(&crate::target::script::quote(&arg)),
+        }
+    }
+    shown
+}
+
+/// `failed with exit code 2`, `was ended by a signal`.
+pub fn exit(code: Option<i32>) -> String {
+    code.map_or("was ended by a signal".into(), |code| format!("failed with exit code {code}"))
+}
+
+/// Whether a variable holds something that must not be shown. Short values would blank out half of every line.
+fn is_secret(name: &str, value: &str) -> bool {
+    let telling = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "API_KEY", "ACCESS_KEY", "PRIVATE_KEY", "CREDENTIAL"];
+    value.len() >= 8 && telling.iter().any(|word| name.to_ascii_uppercase().contains(word)) && !Path::new(value).is_absolute()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    #[derive(Default, Clone)]
+    struct Memory(Arc<Mutex<Vec<Event>>>);
+
+    impl Sink for Memory {
+        fn emit(&self, event: &Event) {
+            self.0.lock().unwrap().push(event.clone());
+        }
+    }
+
+    fn cx(vars: &[(&str, &str)]) -> (Cx, Memory) {
+        let memory = Memory::default();
+        let env = vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        (Cx::new("/".into(), env, Arc::new(memory.clone())), memory)
+    }
+
+    fn sh(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn secrets_never_reach_an_event_or_an_error() {
+        let (cx, memory) = cx(&[("CIRCLE_TOKEN", "CCIPAT_sesame"), ("SECRET_SHORT", "on"), ("HOME", "/root")]);
+        cx.note("got CCIPAT_sesame on");
+        let error = cx.read(sh("echo CCIPAT_sesame >&2; exit 3")).unwrap_err();
+        assert!(!format!("{error:#}").contains("sesame"), "{error:#}");
+        let events = format!("{:?}", memory.0.lock().unwrap());
+        assert!(!events.contains("sesame") && events.contains("got **** on"), "{events}");
+    }
+
+    #[test]
+    fn a_failing_command_is_an_error_with_its_words() {
+        let (cx, _) = cx(&[]);
+        let error = cx.read(sh("echo why >&2; exit 3")).unwrap_err();
+        assert_eq!(format!("{error:#}"), "`sh -c 'echo why >&2; exit 3'` failed with exit code 3: why");
+        let error = cx.read(Command::new("no-such-program-here")).unwrap_err();
+        assert!(format!("{error:#}").contains("not installed"), "{error:#}");
+    }
+
+    #[test]
+    fn input_larger_than_a_pipe_reaches_a_program_that_answers_while_it_reads() {
+        let (cx, _) = cx(&[]);
+        let bytes = vec![b'x'; 1 << 20];
+        assert_eq!(cx.answer(sh("cat"), Input::Bytes(&bytes)).unwrap().stdout.len(), 1 << 20);
+        assert_eq!(cx.answer(sh("exit 4"), Input::Bytes(&bytes)).unwrap().code, Some(4));
+    }
+}

@@ -1,0 +1,297 @@
+//! Doing what a plan says, and undoing it when it goes wrong.
+//!
+//! Install everywhere before anything is switched; then target by target: switch, restart, check; then record all as
+//! live. When a step fails, every target that was switched goes back to its fallback, and the command fails.
+
+use crate::deploy::Site;
+use crate::deploy::history::{Happened, Record, Verb};
+use crate::deploy::plan::{HostPlan, Step};
+use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of};
+use crate::event::Event;
+use crate::release::Release;
+use crate::release::id::ReleaseId;
+use crate::service::Script;
+use crate::target::Target;
+use serde::Serialize;
+use std::time::Instant;
+
+/// How many lines of a service's log are shown when it fails.
+const LOG_LINES: u32 = 20;
+
+/// What a changing command answers.
+#[derive(Debug, Serialize)]
+pub struct Outcome {
+    /// The env.
+    pub env: String,
+    /// What was asked for.
+    pub verb: Verb,
+    /// Whether anything was changed.
+    pub changed: bool,
+    /// Whether this is only a plan.
+    pub dry_run: bool,
+    /// What is live now, or would be.
+    pub release: Option<ReleaseId>,
+    /// The steps, target by target.
+    pub targets: Vec<HostPlan>,
+}
+
+impl Outcome {
+    /// A plan that is not carried out.
+    pub fn planned(env: &str, verb: Verb, targets: Vec<HostPlan>) -> Self {
+        let release = goal_of(&targets);
+        Self { env: env.to_owned(), verb, changed: false, dry_run: true, release, targets }
+    }
+
+    /// Whether everything was as wanted already.
+    pub fn nothing_to_do(&self) -> bool {
+        self.targets.iter().all(|host| host.steps.is_empty())
+    }
+}
+
+fn goal_of(plans: &[HostPlan]) -> Option<ReleaseId> {
+    plans.iter().flat_map(|host| &host.steps).find_map(|step| match step {
+        Step::Confirm { release } | Step::Activate { release, .. } => Some(release.clone()),
+        _ => None,
+    })
+}
+
+/// A target on which the switch was begun.
+struct Begun {
+    host: usize,
+    restarted: bool,
+}
+
+/// A target with its plan.
+struct Host<'a> {
+    target: &'a dyn Target,
+    plan: &'a HostPlan,
+}
+
+struct Run<'a> {
+    site: &'a Site<'a>,
+    base: &'a Record,
+    release: Option<&'a Release>,
+}
+
+/// Carries out `plans`, one for each target of the site, in order.
+pub fn apply(site: &Site, verb: Verb, plans: Vec<HostPlan>, release: Option<&Release>, base: &Record) -> Result<Outcome> {
+    let run = Run { site, base, release };
+    let hosts: Vec<_> = site.targets.iter().zip(&plans).map(|(target, plan)| Host { target: &**target, plan }).collect();
+    run.install(&hosts)?;
+    let mut begun = Vec::new();
+    if let Err(error) = run.switch(&hosts, &mut begun) {
+        return Err(run.put_back(&hosts, &begun, &error));
+    }
+    run.prune(&hosts);
+    let release = goal_of(&plans).or_else(|| release.map(|release| release.id().clone()));
+    let changed = plans.iter().any(|host| !host.steps.is_empty());
+    Ok(Outcome { env: site.env.name.to_owned(), verb, changed, dry_run: false, release, targets: plans })
+}
+
+impl Run<'_> {
+    fn install(&self, hosts: &[Host]) -> Result<()> {
+        for host in hosts {
+            for step in &host.plan.steps {
+                let (Step::Install { release: id }, Some(release)) = (step, self.release) else { continue };
+                self.stop_here()?;
+                self.timed(host, step, || host.target.install(release, &self.record(Happened::Installed, id, None)))
+                    .map_err(|error| explain(&error, "nothing was switched"))?;
+            }
+        }
+        self.stop_here()
+    }
+
+    fn stop_here(&self) -> Result<()> {
+        if self.site.cx.interrupted() {
+            return failed("stopped before anything was switched").hint("run the same command again to go on").err();
+        }
+        Ok(())
+    }
+
+    /// Switches, restarts and checks each target, then records all of them. `begun` gets every target on which a step
+    /// was begun, whether or not it succeeded.
+    fn switch(&self, hosts: &[Host], begun: &mut Vec<Begun>) -> Result<()> {
+        for (index, host) in hosts.iter().enumerate() {
+            for step in &host.plan.steps {
+                if !matches!(step, Step::Activate { .. } | Step::Restart { .. } | Step::Check { .. }) {
+                    continue;
+                }
+                if begun.last().is_none_or(|last| last.host != index) {
+                    begun.push(Begun { host: index, restarted: false });
+                }
+                if let (Step::Restart { .. }, Some(last)) = (step, begun.last_mut()) {
+                    last.restarted = true;
+                }
+                if self.site.cx.interrupted() {
+                    return failed("stopped by a signal").err();
+                }
+                self.timed(host, step, || self.step(host, step))?;
+            }
+        }
+        for host in hosts {
+            for step in &host.plan.steps {
+                if let Step::Confirm { release } = step {
+                    self.timed(host, step, || {
+                        self.optional(host, self.site.spec.confirm(host.target.root()).as_ref())?;
+                        host.target.record(&Record { from: replaced(host), ..self.record(Happened::Live, release, None) })
+                    })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&self, host: &Host, step: &Step) -> Result<()> {
+        let site = self.site;
+        match step {
+            Step::Activate { release, from } => {
+                let record = Record { from: from.clone(), ..self.record(Happened::Switched, release, None) };
+                host.target.activate(Some(release), Some(&record))
+            }
+            Step::Restart { release } => {
+                let restarted = self.optional(host, site.spec.restart(host.target.root(), release, false).as_ref());
+                restarted.inspect_err(|_| self.show_log(host))
+            }
+            Step::Check { release } => {
+                let commit = self.commit(release);
+                site.checker.wait(site.cx, host.target, &site.spec, release, commit.as_deref()).map_err(|why| {
+                    self.show_log(host);
+                    failed(format!("{}: {why}", host.target.url())).into()
+                })
+            }
+            Step::Install { .. } | Step::Confirm { .. } | Step::Remove { .. } => Ok(()),
+        }
+    }
+
+    /// Full SHA of a release's commit: of the one at hand, or as the host knows it.
+    fn commit(&self, id: &ReleaseId) -> Option<String> {
+        if let Some(release) = self.release.filter(|release| release.id() == id) {
+            return Some(release.manifest().commit.sha.clone());
+        }
+        self.site.targets.iter().find_map(|target| target.manifest(id).ok()).map(|manifest| manifest.commit.sha)
+    }
+
+    fn optional(&self, host: &Host, script: Option<&Script>) -> Result<()> {
+        let Some(script) = script else { return Ok(()) };
+        let answer = host.target.run(script)?;
+        if answer.ok() {
+            return Ok(());
+        }
+        let said = [answer.stderr.trim(), answer.stdout.trim()].join(" ");
+        failed(format!("{}: the service command {}: {}", host.target.url(), crate::cx::exit(answer.code), self.site.cx.scrub(said.trim()))).err()
+    }
+
+    fn show_log(&self, host: &Host) {
+        let Some(script) = self.site.spec.log(host.target.root(), LOG_LINES) else { return };
+        if let Ok(answer) = host.target.run(&script) {
+            let lines = answer.stdout.lines().map(str::to_owned).collect();
+            self.site.cx.emit(Event::ServiceLog { target: host.target.url().to_owned(), lines });
+        }
+    }
+
+    fn prune(&self, hosts: &[Host]) {
+        for host in hosts {
+            for step in &host.plan.steps {
+                let Step::Remove { releases } = step else { continue };
+                let why = (!releases.is_empty()).then(|| step.to_string());
+                let record = Record { event: Happened::Removed, why: why.or_else(|| self.base.why.clone()), ..self.base.clone() };
+                if let Err(error) = self.timed(host, step, || host.target.remove(releases, &record)) {
+                    // What is live is healthy; a full disk or a wrong owner is no reason to take it back.
+                    self.site.cx.warn(format!("could not prune: {error:#}"));
+                }
+            }
+        }
+    }
+
+    /// Puts the fallback back on every target that was begun. The error says what failed and whether it was put back.
+    fn put_back(&self, hosts: &[Host], begun: &[Begun], cause: &anyhow::Error) -> anyhow::Error {
+        let mut stuck = Vec::new();
+        let mut back = Vec::new();
+        for begun in begun.iter().rev() {
+            let host = &hosts[begun.host];
+            match self.put_back_one(host, begun.restarted, cause) {
+                Ok(now) => back.push(now),
+                Err(error) => stuck.push(format!("{}: {error:#}", host.target.url())),
+            }
+        }
+        let env = self.site.env.name;
+        if stuck.is_empty() {
+            back.reverse();
+            let hint = hint_of(cause).map_or_else(|| format!("mend it and deploy again; `cargo xtask status {env}` shows what is live"), str::to_owned);
+            return Failure::new(kind_of(cause), format!("{cause:#}; {}", back.join(", "))).hint(hint).into();
+        }
+        Failure::new(Kind::NotPutBack, format!("{cause:#}; and it could NOT be put back: {}", stuck.join("; ")))
+            .hint(format!("look at the host now; then `cargo xtask rollback {env}` or `cargo xtask deploy {env}`"))
+            .into()
+    }
+
+    fn put_back_one(&self, host: &Host, restarted: bool, cause: &anyhow::Error) -> Result<String> {
+        let why = self.site.cx.scrub(&format!("{cause:#}"));
+        let (spec, url, root) = (&self.site.spec, host.target.url(), host.target.root());
+        let tried = goal_of(std::slice::from_ref(host.plan));
+        let Some(old) = &host.plan.fallback else {
+            if restarted {
+                self.optional(host, spec.stop(root).as_ref())?;
+            }
+            host.target.activate(None, None)?;
+            self.remember(host, Happened::Failed, tried.as_ref(), &why);
+            return Ok(format!("nothing is live on {url}: there was no healthy release to go back to"));
+        };
+        let live = host.target.state()?;
+        if live.live() != Some(old) {
+            let step = Step::Activate { release: old.clone(), from: live.live().cloned() };
+            self.timed(host, &step, || host.target.activate(Some(old), None))?;
+        }
+        if restarted {
+            let step = Step::Restart { release: old.clone() };
+            let script = spec.restart(root, old, true);
+            self.timed(host, &step, || self.optional(host, script.as_ref())).inspect_err(|_| self.show_log(host))?;
+        }
+        let commit = self.commit(old);
+        let checker = self.site.checker.patient();
+        checker.wait(self.site.cx, host.target, spec, old, commit.as_deref()).map_err(|why| failed(format!("{old} was put back, but {why}")))?;
+        self.remember(host, Happened::Failed, tried.as_ref().filter(|new| *new != old), &why);
+        self.remember(host, Happened::Restored, Some(old), &why);
+        Ok(format!("{old} is live again on {url}"))
+    }
+
+    /// Writes a record if the host will take it: a full disk must not keep the old release from coming back.
+    fn remember(&self, host: &Host, event: Happened, id: Option<&ReleaseId>, why: &str) {
+        let Some(id) = id else { return };
+        if let Err(error) = host.target.record(&self.record(event, id, Some(why))) {
+            self.site.cx.warn(format!("{error:#}"));
+        }
+    }
+
+    fn record(&self, event: Happened, id: &ReleaseId, why: Option<&str>) -> Record {
+        let why = why.map(str::to_owned).or_else(|| self.base.why.clone());
+        Record { at: self.site.cx.now(), event, release: Some(id.clone()), commit: self.commit_at_hand(id), why, ..self.base.clone() }
+    }
+
+    fn commit_at_hand(&self, id: &ReleaseId) -> Option<String> {
+        self.release.filter(|release| release.id() == id).map(|release| release.manifest().commit.sha.clone())
+    }
+
+    fn timed<T>(&self, host: &Host, step: &Step, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let (cx, target) = (self.site.cx, host.target.url().to_owned());
+        cx.emit(Event::StepStarted { target: target.clone(), step: step.to_string() });
+        let started = Instant::now();
+        let done = work();
+        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        cx.emit(Event::StepEnded { target, step: step.to_string(), ms, ok: done.is_ok() });
+        done
+    }
+}
+
+/// What a plan takes the place of.
+fn replaced(host: &Host) -> Option<ReleaseId> {
+    host.plan.steps.iter().find_map(|step| match step {
+        Step::Activate { from, .. } => from.clone(),
+        _ => None,
+    })
+}
+
+fn explain(error: &anyhow::Error, state: &str) -> anyhow::Error {
+    let hint = hint_of(error).unwrap_or("mend it and run the same command again").to_owned();
+    Failure::new(kind_of(error), format!("{error:#}; {state}")).hint(hint).into()
+}

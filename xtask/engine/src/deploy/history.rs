@@ -1,0 +1,287 @@
+//! What happened on a target, and what follows from it.
+//!
+//! `history.jsonl` is only ever appended to. Rollback and pruning fold it; directory times and counts decide nothing,
+//! because a copied directory or a failed release would mislead them.
+
+use crate::release::id::ReleaseId;
+use crate::release::manifest::CiJob;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// What a record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Happened {
+    /// A release was put on the target; nothing was switched.
+    Installed,
+    /// `current` is about to point at it. Not yet known to work.
+    Switched,
+    /// It is live and healthy.
+    Live,
+    /// It was tried and did not work.
+    Failed,
+    /// It is live again because its successor failed.
+    Restored,
+    /// Old releases were removed.
+    Removed,
+}
+
+/// Why it happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verb {
+    /// `deploy`
+    Deploy,
+    /// `promote`
+    Promote,
+    /// `rollback`
+    Rollback,
+    /// `prune`
+    Prune,
+}
+
+impl Verb {
+    /// The word as it is typed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deploy => "deploy",
+            Self::Promote => "promote",
+            Self::Rollback => "rollback",
+            Self::Prune => "prune",
+        }
+    }
+}
+
+/// A line of `history.jsonl`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// When, RFC 3339 in UTC.
+    pub at: jiff::Timestamp,
+    /// What.
+    pub event: Happened,
+    /// In the course of what.
+    pub verb: Verb,
+    /// The release; absent when several were removed.
+    pub release: Option<ReleaseId>,
+    /// What was live before.
+    pub from: Option<ReleaseId>,
+    /// Full SHA of the release's commit, where it is known.
+    pub commit: Option<String>,
+    /// Who.
+    pub by: String,
+    /// The CircleCI job.
+    pub ci: Option<CiJob>,
+    /// The reason given with `--why`, or the reason of a failure.
+    pub why: Option<String>,
+}
+
+impl Record {
+    /// The line, with its newline.
+    pub fn to_line(&self) -> String {
+        let mut line = serde_json::to_string(self).expect("a record has no maps with odd keys");
+        line.push('\n');
+        line
+    }
+}
+
+/// The records of a target, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    /// Every record that could be read.
+    pub records: Vec<Record>,
+    /// Lines that could not: a crash tears at most the last one.
+    pub unreadable: usize,
+}
+
+impl History {
+    /// Reads `history.jsonl`; lines that are no records are counted and passed over.
+    pub fn parse(text: &str) -> Self {
+        let mut history = Self::default();
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            match serde_json::from_str(line) {
+                Ok(record) => history.records.push(record),
+                Err(_) => history.unreadable += 1,
+            }
+        }
+        history
+    }
+
+    /// The releases that were live and healthy, each on the one that it replaced; the last is the one to be live now.
+    /// A rollback takes releases off, so two rollbacks go back two.
+    pub fn live_stack(&self) -> Vec<&ReleaseId> {
+        let mut stack: Vec<&ReleaseId> = Vec::new();
+        for record in &self.records {
+            let Some(release) = &record.release else { continue };
+            let back = match record.event {
+                Happened::Live => record.verb == Verb::Rollback,
+                Happened::Restored => true,
+                _ => continue,
+            };
+            match stack.iter().rposition(|id| *id == release) {
+                Some(at) if back => stack.truncate(at + 1),
+                Some(at) if at + 1 == stack.len() => {}
+                _ => stack.push(release),
+            }
+        }
+        stack
+    }
+
+    /// Whether the last switch to `id` ended well. A deploy that was killed between switch and health check leaves an
+    /// unconfirmed release behind.
+    pub fn confirmed(&self, id: &ReleaseId) -> bool {
+        let last = self.records.iter().rev().find(|record| {
+            matches!(record.event, Happened::Switched | Happened::Live | Happened::Restored) && record.release.is_some()
+        });
+        last.is_some_and(|record| record.event != Happened::Switched && record.release.as_ref() == Some(id))
+    }
+
+    /// Whether a switch to anything was ever begun. Without one, what is live was put there by somebody else.
+    pub fn knows_a_switch(&self) -> bool {
+        self.records.iter().any(|record| record.event == Happened::Switched)
+    }
+
+    /// The release that `rollback` goes back to when `current` is live.
+    pub fn previous(&self, current: Option<&ReleaseId>) -> Option<&ReleaseId> {
+        let stack = self.live_stack();
+        match stack.split_last() {
+            // What is live never became healthy: the last good one is the way back.
+            Some((top, _)) if Some(*top) != current => Some(top),
+            Some((_, below)) => below.last().copied(),
+            None => None,
+        }
+    }
+
+    /// Releases whose last verdict was good, the most recent verdict first.
+    pub fn good(&self) -> Vec<&ReleaseId> {
+        self.by_verdict(|event| matches!(event, Happened::Live | Happened::Restored))
+    }
+
+    /// Releases whose last verdict was bad, the most recent verdict first.
+    pub fn bad(&self) -> Vec<&ReleaseId> {
+        self.by_verdict(|event| event == Happened::Failed)
+    }
+
+    fn by_verdict(&self, wanted: impl Fn(Happened) -> bool) -> Vec<&ReleaseId> {
+        let mut seen = BTreeSet::new();
+        let verdicts = self.records.iter().rev().filter(|r| matches!(r.event, Happened::Live | Happened::Restored | Happened::Failed));
+        verdicts
+            .filter_map(|record| Some((record.release.as_ref()?, record.event)))
+            .filter(|(id, _)| seen.insert(*id))
+            .filter(|(_, event)| wanted(*event))
+            .map(|(id, _)| id)
+            .collect()
+    }
+
+    /// Whether any record speaks of the release.
+    pub fn knows(&self, id: &ReleaseId) -> bool {
+        self.records.iter().any(|record| record.release.as_ref() == Some(id))
+    }
+
+    /// The record that made a release live.
+    pub fn last_live(&self, id: &ReleaseId) -> Option<&Record> {
+        let live = |r: &&Record| matches!(r.event, Happened::Live | Happened::Restored) && r.release.as_ref() == Some(id);
+        self.records.iter().rev().find(live)
+    }
+
+    /// Full SHA of a release's commit, from any record that has it.
+    pub fn commit(&self, id: &ReleaseId) -> Option<&str> {
+        self.records.iter().rev().filter(|r| r.release.as_ref() == Some(id)).find_map(|r| r.commit.as_deref())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    //! Histories written as words: `"live 1; switched 2; failed 2; restored 1; rollback 1"`.
+
+    use super::{Happened, History, Record, Verb};
+    use crate::release::id::ReleaseId;
+
+    /// The id with a one-digit name: `3` is three days later than `0`.
+    pub fn id(n: &str) -> ReleaseId {
+        format!("2026080{n}T000000-000000{n}").parse().expect("a digit")
+    }
+
+    /// `rollback N` is a live record of a rollback.
+    pub fn history(words: &str) -> History {
+        let records = words.split(';').map(str::trim).filter(|w| !w.is_empty()).map(|word| {
+            let (what, n) = word.split_once(' ').expect("WHAT ID");
+            let (event, verb) = match what {
+                "installed" => (Happened::Installed, Verb::Deploy),
+                "switched" => (Happened::Switched, Verb::Deploy),
+                "live" => (Happened::Live, Verb::Deploy),
+                "failed" => (Happened::Failed, Verb::Deploy),
+                "restored" => (Happened::Restored, Verb::Deploy),
+                "rollback" => (Happened::Live, Verb::Rollback),
+                other => panic!("no such record: {other}"),
+            };
+            let at = jiff::Timestamp::UNIX_EPOCH;
+            Record { at, event, verb, release: Some(id(n)), from: None, commit: None, by: "test".into(), ci: None, why: None }
+        });
+        History { records: records.collect(), unreadable: 0 }
+    }
+
+    /// The digits of ids.
+    pub fn digits<'a>(ids: impl IntoIterator<Item = &'a ReleaseId>) -> String {
+        ids.into_iter().map(|id| &id.as_str()[7..8]).collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{digits, history, id};
+    use super::*;
+    use expect_test::{Expect, expect};
+
+    fn check(words: &str, current: &str, want: &Expect) {
+        let history = history(words);
+        let current = (!current.is_empty()).then(|| id(current));
+        let found = format!(
+            "stack [{}] previous {} good [{}] bad [{}] confirmed {}",
+            digits(history.live_stack()),
+            history.previous(current.as_ref()).map_or("none".into(), |id| digits([id])),
+            digits(history.good()),
+            digits(history.bad()),
+            current.is_some_and(|id| history.confirmed(&id)),
+        );
+        want.assert_eq(&found);
+    }
+
+    #[test]
+    fn folding() {
+        check("", "", &expect!["stack [] previous none good [] bad [] confirmed false"]);
+        check("switched 1; live 1", "1", &expect!["stack [1] previous none good [1] bad [] confirmed true"]);
+        check("live 1; switched 2; live 2", "2", &expect!["stack [1 2] previous 1 good [2 1] bad [] confirmed true"]);
+    }
+
+    #[test]
+    fn two_rollbacks_go_back_two() {
+        check("live 1; live 2; live 3; rollback 2", "2", &expect!["stack [1 2] previous 1 good [2 3 1] bad [] confirmed true"]);
+        check("live 1; live 2; live 3; rollback 2; rollback 1", "1", &expect!["stack [1] previous none good [1 2 3] bad [] confirmed true"]);
+    }
+
+    #[test]
+    fn a_failed_release_is_never_the_way_back() {
+        check("live 1; switched 2; failed 2; restored 1; switched 3; live 3", "3", &expect!["stack [1 3] previous 1 good [3 1] bad [2] confirmed true"]);
+    }
+
+    #[test]
+    fn killed_between_switch_and_health() {
+        check("live 1; live 2; switched 3", "3", &expect!["stack [1 2] previous 2 good [2 1] bad [] confirmed false"]);
+        check("live 1; switched 1", "1", &expect!["stack [1] previous none good [1] bad [] confirmed false"]);
+    }
+
+    #[test]
+    fn an_older_release_deployed_on_purpose_can_be_rolled_back() {
+        check("live 1; live 2; live 1", "1", &expect!["stack [1 2 1] previous 2 good [1 2] bad [] confirmed true"]);
+    }
+
+    #[test]
+    fn torn_lines_are_passed_over() {
+        let mut text: String = history("live 1; live 2").records.iter().map(Record::to_line).collect();
+        text.truncate(text.len() - 20);
+        text.push_str("\n\nnot json\n");
+        text.push_str(&history("live 3").records[0].to_line());
+        let history = History::parse(&text);
+        assert_eq!((digits(history.live_stack()).as_str(), history.unreadable), ("1 3", 2));
+    }
+}

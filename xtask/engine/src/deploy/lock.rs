@@ -1,0 +1,94 @@
+//! Taking the locks of an env, and what to do when somebody has one.
+//!
+//! A lock is never broken for its age: a dead owner is one whose process is known to be gone. Everybody else is waited
+//! for or named.
+
+use crate::cx::Cx;
+use crate::deploy::state::Lock;
+use crate::error::{Failure, Kind, Result};
+use crate::machine::{Life, Owner};
+use crate::target::Target;
+use std::time::{Duration, Instant};
+
+/// How often a lock that somebody has is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// The locks of some targets; given back when dropped.
+pub struct Locks<'a> {
+    cx: &'a Cx,
+    held: Vec<&'a dyn Target>,
+    token: String,
+}
+
+impl<'a> Locks<'a> {
+    /// Takes the lock of every target, in order, or of none.
+    pub fn take(cx: &'a Cx, targets: &'a [Box<dyn Target + 'a>], owner: &Owner, wait: Duration) -> Result<Self> {
+        let mut locks = Self { cx, held: Vec::new(), token: owner.token.clone() };
+        let started = Instant::now();
+        for target in targets {
+            locks.take_one(&**target, owner, started, wait)?;
+            locks.held.push(&**target);
+        }
+        Ok(locks)
+    }
+
+    fn take_one(&self, target: &dyn Target, owner: &Owner, started: Instant, wait: Duration) -> Result<()> {
+        let mut told = false;
+        loop {
+            let mut lock = target.lock(owner)?;
+            if let Lock::Held(dead) = &lock
+                && dead.life() == Life::Dead
+            {
+                self.cx.warn(format!("{}: taking over the lock of {}: its process {} is gone", target.url(), describe(dead), dead.pid));
+                lock = target.take_over(owner, dead)?;
+            }
+            if lock == Lock::Free {
+                return Ok(());
+            }
+            if self.cx.interrupted() || started.elapsed() >= wait {
+                return Err(locked(target.url(), &lock).into());
+            }
+            if !told {
+                self.cx.note(format!("{}: waiting up to {} s for the lock of {}", target.url(), wait.as_secs(), who(&lock)));
+                told = true;
+            }
+            std::thread::sleep(AGAIN);
+        }
+    }
+
+    /// Gives the locks back now.
+    pub fn release(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Locks<'_> {
+    fn drop(&mut self) {
+        for target in self.held.drain(..).rev() {
+            if let Err(error) = target.unlock(Some(&self.token)) {
+                self.cx.warn(format!("the lock stays: {error:#}; `cargo xtask lock release ENV --force` removes it"));
+            }
+        }
+    }
+}
+
+fn locked(url: &str, lock: &Lock) -> Failure {
+    Failure::new(Kind::Locked, format!("{url} is locked by {}", who(lock))).hint(
+        "wait for it with --lock-wait SECONDS; if that run is gone for good: `cargo xtask lock release ENV --force`",
+    )
+}
+
+/// Whoever has a lock, in words.
+pub fn who(lock: &Lock) -> String {
+    match lock {
+        Lock::Free => "nobody".into(),
+        Lock::Held(owner) => describe(owner),
+        Lock::Unreadable(text) => format!("somebody who left no name (`{}`)", text.chars().take(60).collect::<String>()),
+    }
+}
+
+/// An owner in words.
+pub fn describe(owner: &Owner) -> String {
+    let job = owner.ci.as_ref().and_then(|ci| ci.url.as_deref()).map(|url| format!(", {url}")).unwrap_or_default();
+    format!("{} since {} ({}{job})", owner.by, owner.since.strftime("%Y-%m-%d %H:%M:%SZ"), owner.doing)
+}

@@ -1,0 +1,251 @@
+//! deploy, promote, rollback and prune: lock, state, plan, apply, in this order on every target of an env.
+
+pub mod apply;
+pub mod history;
+pub mod lock;
+pub mod plan;
+pub mod report;
+pub mod resolve;
+pub mod state;
+
+use crate::cx::Cx;
+use crate::deploy::apply::Outcome;
+use crate::deploy::history::{Record, Verb};
+use crate::deploy::lock::Locks;
+use crate::deploy::plan::{Ancestry, Goal, HostPlan};
+use crate::deploy::resolve::Catalog;
+use crate::deploy::state::State;
+use crate::error::{Result, not_found, usage};
+use crate::git;
+use crate::health::Checker;
+use crate::machine::{Owner, ci_job, person};
+use crate::project::{Env, Project};
+use crate::release::Release;
+use crate::release::id::{ReleaseId, Selector};
+use crate::service::Spec;
+use crate::target::{self, Target};
+use std::time::Duration;
+
+/// What all changing commands take.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Deploy although the release is older than what is live.
+    pub allow_older: bool,
+    /// How long to wait for somebody else's lock.
+    pub lock_wait: Duration,
+    /// The reason, for the history.
+    pub why: Option<String>,
+    /// Where fetched releases are put.
+    pub into: Option<std::path::PathBuf>,
+}
+
+/// An env with everything filled in and opened.
+pub struct Site<'cx> {
+    /// The outside.
+    pub cx: &'cx Cx,
+    /// The env as the project states it.
+    pub env: &'cx Env,
+    /// Its targets.
+    pub targets: Vec<Box<dyn Target + 'cx>>,
+    /// Its service, with variables.
+    pub spec: Spec,
+    /// Its health check, with variables.
+    pub checker: Checker,
+}
+
+impl<'cx> Site<'cx> {
+    /// Opens the targets of an env. Fails before anything is touched when a variable is missing or a URL is wrong.
+    pub fn open(cx: &'cx Cx, env: &'cx Env) -> Result<Self> {
+        let targets = env.targets.iter().map(|url| target::open(cx, url)).collect::<Result<Vec<_>>>()?;
+        Self::with_targets(cx, env, targets)
+    }
+
+    /// The same on targets that are open already.
+    pub fn with_targets(cx: &'cx Cx, env: &'cx Env, targets: Vec<Box<dyn Target + 'cx>>) -> Result<Self> {
+        let vars = env.vars.iter().map(|(name, value)| Ok(((*name).to_owned(), cx.expand(value)?))).collect::<Result<Vec<_>>>()?;
+        let spec = Spec::new(&env.service, &vars);
+        Ok(Self { cx, env, targets, spec, checker: Checker::new(cx, &env.health)? })
+    }
+
+    /// The state of every target.
+    pub fn states(&self) -> Result<Vec<State>> {
+        let states = self.targets.iter().map(|target| target.state()).collect::<Result<Vec<_>>>()?;
+        for (target, state) in self.targets.iter().zip(&states) {
+            if state.history.unreadable > 0 {
+                let lines = state.history.unreadable;
+                self.cx.warn(format!("{}: passed over {lines} torn line(s) of history.jsonl, left by a crash", target.url()));
+            }
+        }
+        Ok(states)
+    }
+
+    fn locked<T>(&self, doing: &str, wait: Duration, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let locks = Locks::take(self.cx, &self.targets, &Owner::me(self.cx, doing), wait)?;
+        let done = work();
+        locks.release();
+        done
+    }
+
+    fn goal(&self, verb: Verb, release: &ReleaseId, bundle: Option<&Release>, states: &[State], options: &Options) -> Goal {
+        let sha = bundle.map_or(release.short_sha(), |release| &release.manifest().commit.sha);
+        let lives = states.iter().filter_map(|state| Some((state.live()?, state)));
+        let ages = lives.map(|(live, state)| {
+            let live_sha = state.history.commit(live).unwrap_or(live.short_sha());
+            let ancestry = if live == release { Ancestry::Unknown } else { git::ancestry(self.cx, sha, live_sha) };
+            (live.clone(), plan::age(release, live, ancestry))
+        });
+        Goal {
+            verb,
+            release: release.clone(),
+            bundle: bundle.map(|release| release.manifest().bundle.sha256.clone()),
+            service: self.spec.digest(),
+            has_service: self.spec != Spec::None,
+            allow_older: options.allow_older,
+            ages: ages.collect(),
+        }
+    }
+
+    fn plans(&self, goal: &Goal, states: &[State]) -> Result<Vec<HostPlan>> {
+        let each = self.targets.iter().zip(states);
+        each.map(|(target, state)| plan::plan(target.url(), goal, state, self.env.keep)).collect()
+    }
+
+    fn record(&self, verb: Verb, why: Option<&str>) -> Record {
+        Record {
+            at: self.cx.now(),
+            event: history::Happened::Installed,
+            verb,
+            release: None,
+            from: None,
+            commit: None,
+            by: person(self.cx),
+            ci: ci_job(self.cx),
+            why: why.map(str::to_owned),
+        }
+    }
+
+    fn work(&self, verb: Verb, plans: Vec<HostPlan>, release: Option<&Release>, options: &Options) -> Result<Outcome> {
+        if options.dry_run {
+            return Ok(Outcome::planned(self.env.name, verb, plans));
+        }
+        apply::apply(self, verb, plans, release, &self.record(verb, options.why.as_deref()))
+    }
+}
+
+/// `deploy ENV [RELEASE]`
+pub fn deploy(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>, options: &Options) -> Result<Outcome> {
+    let site = Site::open(cx, project.env(env)?)?;
+    let catalog = Catalog::open(cx, project)?;
+    let id = catalog.resolve(release)?;
+    allowed(site.env, &id)?;
+    let release = catalog.fetch(&id, options.into.as_deref())?;
+    put_live(&site, Verb::Deploy, &release, options)
+}
+
+/// Makes a verified release live on a site.
+pub fn put_live(site: &Site, verb: Verb, release: &Release, options: &Options) -> Result<Outcome> {
+    let work = || {
+        let states = site.states()?;
+        let goal = site.goal(verb, release.id(), Some(release), &states, options);
+        site.work(verb, site.plans(&goal, &states)?, Some(release), options)
+    };
+    if options.dry_run {
+        return work();
+    }
+    site.locked(&format!("{} {} to {}", verb.as_str(), release.id(), site.env.name), options.lock_wait, work)
+}
+
+fn allowed(env: &Env, id: &ReleaseId) -> Result<()> {
+    if env.approval && id.is_dirty() {
+        return usage(format!("{id} was built from files that no commit holds, and {} needs approval", env.name))
+            .hint("commit, build again, and deploy that")
+            .err();
+    }
+    Ok(())
+}
+
+/// `promote FROM TO`: what runs in one env goes live in another, the same bytes, never rebuilt.
+pub fn promote(cx: &Cx, project: &Project, from: &str, to: &str, options: &Options) -> Result<Outcome> {
+    let (source, site) = (Site::open(cx, project.env(from)?)?, Site::open(cx, project.env(to)?)?);
+    let mut proven = Vec::new();
+    for (target, state) in source.targets.iter().zip(source.states()?) {
+        match state.confirmed_live() {
+            Some(id) => proven.push((target, id.clone())),
+            None => {
+                return not_found(format!("{} has no healthy release to promote", target.url()))
+                    .hint(format!("see `cargo xtask status {from}`, then `cargo xtask deploy {from}`"))
+                    .err();
+            }
+        }
+    }
+    let found: Vec<_> = proven.iter().map(|(target, id)| (target.url().to_owned(), id.clone())).collect();
+    let id = plan::agreed(from, &found)?;
+    allowed(site.env, &id)?;
+    let release = Catalog::open(cx, project)?.fetch(&id, options.into.as_deref())?;
+    for (target, id) in &proven {
+        let running = target.manifest(id)?;
+        if running.bundle.sha256 != release.manifest().bundle.sha256 {
+            return crate::error::verification(format!("{} runs other bytes of {id} than the stores hold", target.url()))
+                .hint(format!("deploy {id} to {from} again, then promote"))
+                .err();
+        }
+    }
+    put_live(&site, Verb::Promote, &release, options)
+}
+
+/// `rollback ENV [RELEASE]`
+pub fn rollback(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>, options: &Options) -> Result<Outcome> {
+    let site = Site::open(cx, project.env(env)?)?;
+    let named = match release {
+        Some(selector) => Some(resolve::for_rollback(cx, project, &site, selector)?),
+        None => None,
+    };
+    let work = || roll_back(&site, named.as_ref(), options, |id| Catalog::open(cx, project)?.fetch(id, options.into.as_deref()));
+    if options.dry_run {
+        return work();
+    }
+    site.locked(&format!("rollback of {env}"), options.lock_wait, work)
+}
+
+/// Goes back to `named`, or to what was live and healthy before, on a site that is locked. `fetch` is asked only when
+/// a target no longer has the release.
+pub fn roll_back(
+    site: &Site,
+    named: Option<&ReleaseId>,
+    options: &Options,
+    fetch: impl FnOnce(&ReleaseId) -> Result<Release>,
+) -> Result<Outcome> {
+    let states = site.states()?;
+    let id = match named {
+        Some(id) => id.clone(),
+        None => {
+            let found = site.targets.iter().zip(&states).map(|(target, state)| {
+                Ok((target.url().to_owned(), plan::rollback_to(target.url(), state)?))
+            });
+            plan::agreed(site.env.name, &found.collect::<Result<Vec<_>>>()?)?
+        }
+    };
+    allowed(site.env, &id)?;
+    let everywhere = states.iter().all(|state| state.installed.contains_key(&id));
+    let release = if everywhere { None } else { Some(fetch(&id)?) };
+    let goal = site.goal(Verb::Rollback, &id, release.as_ref(), &states, options);
+    site.work(Verb::Rollback, site.plans(&goal, &states)?, release.as_ref(), options)
+}
+
+/// `prune ENV`
+pub fn prune(cx: &Cx, project: &Project, env: &str, keep: Option<usize>, options: &Options) -> Result<Outcome> {
+    let site = Site::open(cx, project.env(env)?)?;
+    prune_site(&site, keep.unwrap_or(site.env.keep), options)
+}
+
+/// Prunes the targets of a site.
+pub fn prune_site(site: &Site, keep: usize, options: &Options) -> Result<Outcome> {
+    let work = || {
+        let each = site.states()?;
+        let plans = site.targets.iter().zip(&each).map(|(target, state)| plan::plan_prune(target.url(), state, keep));
+        site.work(Verb::Prune, plans.collect::<Result<_>>()?, None, options)
+    };
+    if options.dry_run { work() } else { site.locked(&format!("prune of {}", site.env.name), options.lock_wait, work) }
+}

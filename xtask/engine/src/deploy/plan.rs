@@ -1,0 +1,276 @@
+//! Every decision of deploy, promote, rollback and prune, as pure functions from values to steps.
+//!
+//! `plan` is what `--dry-run` prints and what `apply` does: there is no other code that decides. See
+//! ARCHITECTURE.md for the rules and where they come from.
+
+use crate::deploy::history::Verb;
+use crate::deploy::state::{Current, Kept, Root, State};
+use crate::error::{Failure, Kind, Result, failed, not_found, usage, verification};
+use crate::release::id::ReleaseId;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// How many failed releases stay on a target, as evidence.
+const FAILED_KEPT: usize = 2;
+
+/// What is wanted of a target.
+#[derive(Debug, Clone)]
+pub struct Goal {
+    /// Why.
+    pub verb: Verb,
+    /// What is to be live.
+    pub release: ReleaseId,
+    /// Digest of its bundle; unknown when a rollback has not needed it.
+    pub bundle: Option<String>,
+    /// Digest of the service that is to run; `None` for services that are not kept by us.
+    pub service: Option<String>,
+    /// Whether there is a service to restart.
+    pub has_service: bool,
+    /// Go on although the release is older than what is live.
+    pub allow_older: bool,
+    /// Age of the release against each release that may be live somewhere.
+    pub ages: BTreeMap<ReleaseId, Age>,
+}
+
+/// How a release stands to the one that is live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    /// It holds the live one's history, or is younger.
+    Newer,
+    /// The same commit.
+    Same,
+    /// The live one holds its history, or is younger.
+    Older,
+}
+
+/// What git knows of two commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ancestry {
+    /// The candidate is an ancestor of the live commit.
+    CandidateFirst,
+    /// The live commit is an ancestor of the candidate.
+    LiveFirst,
+    /// Neither, or the checkout is too shallow to tell.
+    Unknown,
+}
+
+/// Age of `candidate` against `live`: by the commit graph where it is known, by commit time else.
+pub fn age(candidate: &ReleaseId, live: &ReleaseId, ancestry: Ancestry) -> Age {
+    if candidate.short_sha() == live.short_sha() && candidate.time() == live.time() {
+        return Age::Same;
+    }
+    match ancestry {
+        Ancestry::CandidateFirst => Age::Older,
+        Ancestry::LiveFirst => Age::Newer,
+        Ancestry::Unknown if candidate.time() < live.time() => Age::Older,
+        Ancestry::Unknown => Age::Newer,
+    }
+}
+
+/// One thing to do on one target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum Step {
+    /// Put the release on the target, verified, without making it live.
+    Install {
+        /// What.
+        release: ReleaseId,
+    },
+    /// Point `current` at it.
+    Activate {
+        /// What.
+        release: ReleaseId,
+        /// What was live.
+        from: Option<ReleaseId>,
+    },
+    /// Stop the old process and start the new one.
+    Restart {
+        /// What.
+        release: ReleaseId,
+    },
+    /// Wait until it is healthy.
+    Check {
+        /// What.
+        release: ReleaseId,
+    },
+    /// Write down that it is live and healthy.
+    Confirm {
+        /// What.
+        release: ReleaseId,
+    },
+    /// Remove old releases.
+    Remove {
+        /// Which; empty when only debris is removed.
+        releases: Vec<ReleaseId>,
+    },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Install { release } => write!(f, "install {release}"),
+            Self::Activate { release, from: Some(from) } => write!(f, "activate {release} (was {from})"),
+            Self::Activate { release, from: None } => write!(f, "activate {release} (first release)"),
+            Self::Restart { release } => write!(f, "restart the service with {release}"),
+            Self::Check { release } => write!(f, "check the health of {release}"),
+            Self::Confirm { release } => write!(f, "record that {release} is live"),
+            Self::Remove { releases } if releases.is_empty() => f.write_str("remove what interrupted runs left"),
+            Self::Remove { releases } => {
+                let names: Vec<_> = releases.iter().map(ReleaseId::as_str).collect();
+                write!(f, "remove {}", names.join(", "))
+            }
+        }
+    }
+}
+
+/// What to do on one target, and what to go back to when it fails.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostPlan {
+    /// URL of the target.
+    pub target: String,
+    /// In this order. Empty: it is as wanted.
+    pub steps: Vec<Step>,
+    /// The release that a failure puts back; `None` when there was no good one.
+    pub fallback: Option<ReleaseId>,
+}
+
+/// Plans one target.
+pub fn plan(target: &str, goal: &Goal, state: &State, keep: usize) -> Result<HostPlan> {
+    usable(target, state)?;
+    let release = &goal.release;
+    if let (Some(have), Some(want)) = (state.installed.get(release), &goal.bundle)
+        && have != want
+    {
+        return verification(format!("{target} already has a {release} with other bytes: bundle {}, this one is {}", short(have), short(want)))
+            .hint("one commit was built twice with different results: make the build reproducible, or deploy a new commit")
+            .err();
+    }
+    if goal.verb != Verb::Rollback && !goal.allow_older {
+        never_backwards(target, goal, state)?;
+    }
+    let release = release.clone();
+    let mut steps = Vec::new();
+    if !state.installed.contains_key(&release) {
+        steps.push(Step::Install { release: release.clone() });
+    }
+    let switch = state.live() != Some(&release);
+    let confirmed = state.history.confirmed(&release) && !switch;
+    let runs = match (&goal.service, &state.service) {
+        (Some(want), Kept::Running(have)) => want == have,
+        (Some(_), _) => false,
+        // The service is somebody else's: only a switch, or one that never ended well, is a reason to touch it.
+        (None, _) => !goal.has_service || confirmed,
+    };
+    if switch {
+        steps.push(Step::Activate { release: release.clone(), from: state.live().cloned() });
+    }
+    if goal.has_service && (switch || !runs) {
+        steps.push(Step::Restart { release: release.clone() });
+    }
+    if switch || !runs || !confirmed {
+        steps.push(Step::Check { release: release.clone() });
+        steps.push(Step::Confirm { release: release.clone() });
+    }
+    steps.extend(prune_step(state, Some(&release), keep));
+    Ok(HostPlan { target: target.to_owned(), steps, fallback: fallback(state) })
+}
+
+/// Plans a pruning, without a release to deploy.
+pub fn plan_prune(target: &str, state: &State, keep: usize) -> Result<HostPlan> {
+    usable(target, state)?;
+    Ok(HostPlan { target: target.to_owned(), steps: prune_step(state, None, keep).into_iter().collect(), fallback: None })
+}
+
+/// The release that `rollback` means on a target.
+pub fn rollback_to(target: &str, state: &State) -> Result<ReleaseId> {
+    usable(target, state)?;
+    match state.history.previous(state.live()) {
+        Some(id) => Ok(id.clone()),
+        None => not_found(match state.live() {
+            Some(live) => format!("{target} has nothing to roll back to: {live} is the only release that was ever healthy there"),
+            None => format!("{target} has nothing to roll back to: nothing was ever deployed there"),
+        })
+        .hint("name a release to go back to: `cargo xtask rollback ENV RELEASE`; `cargo xtask releases` lists them")
+        .err(),
+    }
+}
+
+/// A target that a person has to look at first.
+fn usable(target: &str, state: &State) -> Result<()> {
+    match (&state.root, &state.current) {
+        (Root::NotADirectory, _) => {
+            failed(format!("{target} is not a directory")).hint("remove the file, or give the env another target").err()
+        }
+        (_, Current::NotALink) => failed(format!("{target}: `current` is not a symbolic link"))
+            .hint("somebody made it by hand: move it away, e.g. `mv current current.by-hand`, then deploy again")
+            .err(),
+        (_, Current::Foreign(to)) => failed(format!("{target}: `current` points to `{to}`, which is no release of ours"))
+            .hint("remove the link if nothing needs it, or deploy to an empty directory")
+            .err(),
+        _ => Ok(()),
+    }
+}
+
+fn never_backwards(target: &str, goal: &Goal, state: &State) -> Result<()> {
+    let Some(live) = state.live() else { return Ok(()) };
+    if goal.ages.get(live) != Some(&Age::Older) {
+        return Ok(());
+    }
+    Failure::new(Kind::Stale, format!("{} is older than {live}, which is live on {target}", goal.release))
+        .hint(format!("to go back use `cargo xtask rollback ENV {}`; to insist, deploy with --allow-older", goal.release))
+        .err()
+}
+
+/// What to go back to: the last release that was healthy here and still is installed.
+fn fallback(state: &State) -> Option<ReleaseId> {
+    if let Some(live) = state.confirmed_live() {
+        return Some(live.clone());
+    }
+    let good = state.history.live_stack().into_iter().rev().find(|id| state.installed.contains_key(*id));
+    match good {
+        Some(id) => Some(id.clone()),
+        // Live, but not through us: better than nothing.
+        None if !state.history.knows_a_switch() => state.live().cloned(),
+        None => None,
+    }
+}
+
+/// What goes: releases that were good beyond `keep`, failed ones beyond [`FAILED_KEPT`], and those that were installed
+/// but never tried. What no record speaks of is not ours to judge and stays.
+fn prune_step(state: &State, goal: Option<&ReleaseId>, keep: usize) -> Option<Step> {
+    let history = &state.history;
+    let mut stay: BTreeSet<&ReleaseId> = goal.into_iter().chain(state.live()).chain(history.previous(state.live())).collect();
+    stay.extend(fallback(state).and_then(|id| state.installed.get_key_value(&id)).map(|(id, _)| id));
+    let stack = history.live_stack();
+    let below = |id: &&ReleaseId| Some(*id) != goal;
+    // After this plan the goal is live: what is live now becomes its rollback.
+    stay.extend(stack.iter().rev().copied().filter(below).find(|id| state.installed.contains_key(*id)));
+    let installed = |id: &&&ReleaseId| state.installed.contains_key(**id);
+    let room = keep.saturating_sub(goal.map_or(0, |_| 1));
+    stay.extend(history.good().iter().filter(|id| Some(**id) != goal).filter(installed).take(room));
+    stay.extend(history.bad().iter().filter(installed).take(FAILED_KEPT));
+    let gone: Vec<_> = state.installed.keys().filter(|id| !stay.contains(id) && history.knows(id)).cloned().collect();
+    (!gone.is_empty() || state.debris > 0).then_some(Step::Remove { releases: gone })
+}
+
+fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
+/// The release that several targets agree on, or an error that says how they differ.
+pub fn agreed(env: &str, found: &[(String, ReleaseId)]) -> Result<ReleaseId> {
+    match found.first() {
+        Some((_, first)) if found.iter().all(|(_, id)| id == first) => Ok(first.clone()),
+        _ => {
+            let each: Vec<_> = found.iter().map(|(target, id)| format!("{target} to {id}")).collect();
+            usage(format!("the targets of {env} would go back to different releases: {}", each.join(", ")))
+                .hint(format!("name one: `cargo xtask rollback {env} RELEASE`"))
+                .err()
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

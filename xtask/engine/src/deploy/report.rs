@@ -1,0 +1,273 @@
+//! Questions that change nothing: status, history, releases, diff, and whether a release is whole.
+
+use crate::build::RELEASES;
+use crate::cx::Cx;
+use crate::deploy::history::{Happened, Record};
+use crate::deploy::lock::who;
+use crate::deploy::resolve::Catalog;
+use crate::deploy::state::{Current, Kept, Lock, Root};
+use crate::deploy::state::State;
+use crate::error::{Result, not_found};
+use crate::git;
+use crate::project::{Env, Project};
+use crate::release::id::{ReleaseId, Selector};
+use crate::release::manifest::{Content, Manifest};
+use crate::release::{Release, manifest};
+use crate::target::Target;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// One target as `status` shows it.
+#[derive(Debug, Serialize)]
+pub struct HostStatus {
+    /// The env.
+    pub env: String,
+    /// The target.
+    pub target: String,
+    /// `live`, `unconfirmed`, `empty`, or what is wrong.
+    pub state: &'static str,
+    /// What `current` points at.
+    pub release: Option<ReleaseId>,
+    /// Since when it is live.
+    pub since: Option<jiff::Timestamp>,
+    /// Who made it live.
+    pub by: Option<String>,
+    /// What `rollback` would go back to.
+    pub previous: Option<ReleaseId>,
+    /// `running`, `stopped`, or absent when the service is not kept by us.
+    pub service: Option<&'static str>,
+    /// Who has the lock.
+    pub locked_by: Option<String>,
+    /// How many releases are installed.
+    pub installed: usize,
+}
+
+/// `status [ENV]`
+pub fn status(cx: &Cx, project: &Project, env: Option<&str>) -> Result<Vec<HostStatus>> {
+    let envs: Vec<&Env> = match env {
+        Some(name) => vec![project.env(name)?],
+        None => project.envs.iter().collect(),
+    };
+    let mut all = Vec::new();
+    for env in envs {
+        let targets = env.targets.iter().map(|url| crate::target::open(cx, url)).collect::<Result<Vec<_>>>()?;
+        for target in &targets {
+            all.push(host_status(env.name, target.url(), &target.state()?));
+        }
+    }
+    Ok(all)
+}
+
+fn host_status(env: &str, target: &str, state: &State) -> HostStatus {
+    let live = state.live();
+    let record = live.and_then(|id| state.history.last_live(id));
+    HostStatus {
+        env: env.to_owned(),
+        target: target.to_owned(),
+        state: match (&state.root, &state.current) {
+            (Root::NotADirectory, _) => "not a directory",
+            (_, Current::NotALink) => "`current` is not a link",
+            (_, Current::Foreign(_)) => "`current` is not ours",
+            (_, Current::None) => "empty",
+            (_, Current::Release(id)) if !state.installed.contains_key(id) => "`current` dangles",
+            (_, Current::Release(id)) if state.history.confirmed(id) => "live",
+            (_, Current::Release(_)) => "unconfirmed",
+        },
+        release: live.cloned(),
+        since: record.map(|record| record.at),
+        by: record.map(|record| record.by.clone()),
+        previous: state.history.previous(live).cloned(),
+        service: match state.service {
+            Kept::None => None,
+            Kept::Stopped => Some("stopped"),
+            Kept::Running(_) => Some("running"),
+        },
+        locked_by: (state.lock != Lock::Free).then(|| who(&state.lock)),
+        installed: state.installed.len(),
+    }
+}
+
+/// The records of one target.
+#[derive(Debug, Serialize)]
+pub struct HostHistory {
+    /// The target.
+    pub target: String,
+    /// Its records, oldest first.
+    pub records: Vec<Record>,
+    /// Lines that could not be read.
+    pub unreadable: usize,
+}
+
+/// `history ENV`: the last `limit` records of each target. Without `all` only what changed what is live.
+pub fn history(cx: &Cx, project: &Project, env: &str, limit: usize, all: bool) -> Result<Vec<HostHistory>> {
+    let env = project.env(env)?;
+    let targets = env.targets.iter().map(|url| crate::target::open(cx, url)).collect::<Result<Vec<_>>>()?;
+    let one = |target: &dyn Target| {
+        let history = target.state()?.history;
+        let telling = |record: &Record| all || matches!(record.event, Happened::Live | Happened::Failed | Happened::Restored);
+        let mut records: Vec<_> = history.records.into_iter().filter(telling).collect();
+        records.drain(..records.len().saturating_sub(limit));
+        Ok(HostHistory { target: target.url().to_owned(), records, unreadable: history.unreadable })
+    };
+    targets.iter().map(|target| one(&**target)).collect()
+}
+
+/// One release as `releases` shows it.
+#[derive(Debug, Serialize)]
+pub struct Listed {
+    /// Its id.
+    pub release: ReleaseId,
+    /// Full SHA of its commit.
+    pub commit: String,
+    /// Branch of its commit.
+    pub branch: Option<String>,
+    /// Size of the bundle in bytes.
+    pub bytes: u64,
+    /// Commit time.
+    pub time: jiff::Timestamp,
+    /// Which stores keep it.
+    pub stores: Vec<String>,
+    /// In which envs it is live.
+    pub live_in: Vec<String>,
+}
+
+/// `releases`
+pub fn releases(cx: &Cx, project: &Project) -> Result<Vec<Listed>> {
+    let mut live: BTreeMap<ReleaseId, Vec<String>> = BTreeMap::new();
+    for host in status(cx, project, None)? {
+        if let Some(id) = host.release {
+            let envs = live.entry(id).or_default();
+            if !envs.contains(&host.env) {
+                envs.push(host.env);
+            }
+        }
+    }
+    let listed = Catalog::open(cx, project)?.list()?.into_iter().map(|(manifest, stores)| Listed {
+        live_in: live.get(&manifest.id).cloned().unwrap_or_default(),
+        release: manifest.id,
+        commit: manifest.commit.sha,
+        branch: manifest.commit.branch,
+        bytes: manifest.bundle.bytes,
+        time: manifest.commit.time,
+        stores,
+    });
+    Ok(listed.collect())
+}
+
+/// What would change.
+#[derive(Debug, Serialize)]
+pub struct Diff {
+    /// The env.
+    pub env: String,
+    /// What is live there.
+    pub live: ReleaseId,
+    /// What it is compared with.
+    pub candidate: ReleaseId,
+    /// Files only in the candidate.
+    pub added: Vec<FileChange>,
+    /// Files only in what is live.
+    pub removed: Vec<FileChange>,
+    /// Files that differ.
+    pub changed: Vec<FileChange>,
+    /// Bytes of all files now and then.
+    pub bytes: (u64, u64),
+    /// Commits that the candidate brings, the newest first; absent when git does not know both.
+    pub commits: Option<Vec<String>>,
+    /// Commits that the candidate takes away.
+    pub lost_commits: Option<Vec<String>>,
+}
+
+/// One file of a [`Diff`].
+#[derive(Debug, Serialize)]
+pub struct FileChange {
+    /// Its path in the bundle.
+    pub path: String,
+    /// Bytes before; 0 when it is new.
+    pub from: u64,
+    /// Bytes after; 0 when it goes.
+    pub to: u64,
+}
+
+/// `diff ENV [RELEASE]`: the first target speaks for the env.
+pub fn diff(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>) -> Result<Diff> {
+    let env = project.env(env)?;
+    let target = crate::target::open(cx, env.targets[0])?;
+    let Some(live) = target.state()?.live().cloned() else {
+        return not_found(format!("nothing is live on {}", target.url())).hint(format!("`cargo xtask deploy {}` makes it so", env.name)).err();
+    };
+    let old = target.manifest(&live)?;
+    let catalog = Catalog::open(cx, project)?;
+    let id = catalog.resolve(release)?;
+    let Some((new, _)) = catalog.list()?.into_iter().find(|(manifest, _)| manifest.id == id) else {
+        return not_found(format!("no store has {id}")).hint("`cargo xtask releases` lists what there is").err();
+    };
+    Ok(compare(cx, env.name, &old, &new))
+}
+
+fn compare(cx: &Cx, env: &str, old: &Manifest, new: &Manifest) -> Diff {
+    let by_path = |manifest: &Manifest| -> BTreeMap<String, (u64, u32, Content)> {
+        manifest.files.iter().map(|file| (file.path.clone(), (file.bytes, file.mode, file.content.clone()))).collect()
+    };
+    let (before, after) = (by_path(old), by_path(new));
+    let (mut added, mut removed, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+    for (path, file) in &after {
+        match before.get(path) {
+            None => added.push(FileChange { path: path.clone(), from: 0, to: file.0 }),
+            Some(other) if other != file => changed.push(FileChange { path: path.clone(), from: other.0, to: file.0 }),
+            Some(_) => {}
+        }
+    }
+    for (path, file) in before.iter().filter(|(path, _)| !after.contains_key(*path)) {
+        removed.push(FileChange { path: path.clone(), from: file.0, to: 0 });
+    }
+    let sum = |files: &BTreeMap<String, (u64, u32, Content)>| files.values().map(|file| file.0).sum();
+    Diff {
+        env: env.to_owned(),
+        live: old.id.clone(),
+        candidate: new.id.clone(),
+        added,
+        removed,
+        changed,
+        bytes: (sum(&before), sum(&after)),
+        commits: git::log(cx, &old.commit.sha, &new.commit.sha),
+        lost_commits: git::log(cx, &new.commit.sha, &old.commit.sha),
+    }
+}
+
+/// What `verify` answers when all is well.
+#[derive(Debug, Serialize)]
+pub struct Verified {
+    /// The release.
+    pub release: ReleaseId,
+    /// Where it lies.
+    pub dir: PathBuf,
+    /// Number of files checked.
+    pub files: usize,
+    /// Bytes of the bundle.
+    pub bytes: u64,
+    /// Digest of the bundle.
+    pub sha256: String,
+}
+
+/// `verify RELEASE`: a selector, or the directory of a release.
+pub fn verify(cx: &Cx, project: &Project, release: &str) -> Result<Verified> {
+    let path = Path::new(release);
+    let progress = cx.progress("verifying");
+    let release = if path.join(manifest::FILE).exists() || release.contains('/') {
+        Release::open(path, &progress)?
+    } else {
+        let catalog = Catalog::open(cx, project)?;
+        let id = catalog.resolve(Some(&release.parse()?))?;
+        let here = cx.root.join(RELEASES).join(id.as_str());
+        if here.exists() { Release::open(&here, &progress)? } else { catalog.fetch(&id, None)? }
+    };
+    let manifest = release.manifest();
+    Ok(Verified {
+        release: manifest.id.clone(),
+        dir: release.dir().to_owned(),
+        files: manifest.files.len(),
+        bytes: manifest.bundle.bytes,
+        sha256: manifest.bundle.sha256.clone(),
+    })
+}

@@ -1,0 +1,127 @@
+//! From what a person typed to one release: over the stores, the checkout and what the envs run.
+
+use crate::build::RELEASES;
+use crate::cx::Cx;
+use crate::deploy::{Site, plan};
+use crate::error::{Result, not_found, usage};
+use crate::git;
+use crate::project::Project;
+use crate::release::Release;
+use crate::release::id::{ReleaseId, Selector};
+use crate::release::manifest::Manifest;
+use crate::store::{self, Store};
+use std::path::Path;
+
+/// The stores of a project, opened. Outside CircleCI the releases that were built here come first, and the workspace
+/// of CircleCI is left out.
+pub struct Catalog<'cx> {
+    cx: &'cx Cx,
+    project: &'cx Project,
+    stores: Vec<Box<dyn Store + 'cx>>,
+}
+
+impl<'cx> Catalog<'cx> {
+    /// Opens the stores that are of use here.
+    pub fn open(cx: &'cx Cx, project: &'cx Project) -> Result<Self> {
+        let local = format!("file:{}", cx.root.join(RELEASES).display());
+        let urls: Vec<&str> = if cx.in_ci() {
+            project.stores.to_vec()
+        } else {
+            std::iter::once(local.as_str()).chain(project.stores.iter().copied().filter(|url| !store::only_in_ci(url))).collect()
+        };
+        let stores = urls.into_iter().map(|url| store::open(cx, url)).collect::<Result<_>>()?;
+        Ok(Self { cx, project, stores })
+    }
+
+    /// Only what was built in this checkout.
+    pub fn built(cx: &'cx Cx, project: &'cx Project) -> Result<Self> {
+        let stores = vec![store::open(cx, &format!("file:{}", cx.root.join(RELEASES).display()))?];
+        Ok(Self { cx, project, stores })
+    }
+
+    /// Every release, the newest first, each with the stores that keep it.
+    pub fn list(&self) -> Result<Vec<(Manifest, Vec<String>)>> {
+        store::list(&self.stores)
+    }
+
+    /// The release that a selector means. Without one it is that of the commit: of `CIRCLE_SHA1` in a job, of the
+    /// checkout elsewhere.
+    pub fn resolve(&self, selector: Option<&Selector>) -> Result<ReleaseId> {
+        match selector {
+            None => self.of_checkout(),
+            Some(Selector::Id(id)) => Ok(id.clone()),
+            Some(Selector::Sha(sha)) => store::by_sha(&self.list()?, sha),
+            Some(Selector::Latest) => match self.list()?.into_iter().find(|(manifest, _)| !manifest.commit.dirty) {
+                Some((manifest, _)) => Ok(manifest.id),
+                None => not_found("there is no release yet").hint("run `cargo xtask build`").err(),
+            },
+            Some(Selector::Env(env)) => self.running(env),
+            Some(Selector::Build(number)) => usage(format!("build:{number} names a job of CircleCI, and no store of this project can ask CircleCI"))
+                .hint("use an id or a commit's SHA: `cargo xtask releases` lists them")
+                .err(),
+        }
+    }
+
+    fn of_checkout(&self) -> Result<ReleaseId> {
+        let all = self.list()?;
+        if let Some(sha) = self.cx.var("CIRCLE_SHA1") {
+            return store::by_sha(&all, sha);
+        }
+        let commit = git::commit(self.cx)?;
+        if !commit.dirty {
+            return store::by_sha(&all, &commit.sha);
+        }
+        let of_tree = all.iter().find(|(manifest, _)| manifest.commit.sha == commit.sha && manifest.commit.dirty);
+        match of_tree {
+            Some((manifest, _)) => Ok(manifest.id.clone()),
+            None => not_found(format!("the checkout has changes that no commit holds, and no release of them was built ({})", &commit.sha[..7]))
+                .hint("run `cargo xtask build`, or name a release: `cargo xtask releases` lists them")
+                .err(),
+        }
+    }
+
+    fn running(&self, env: &str) -> Result<ReleaseId> {
+        let site = Site::open(self.cx, self.project.env(env)?)?;
+        let mut found = Vec::new();
+        for (target, state) in site.targets.iter().zip(site.states()?) {
+            match state.confirmed_live() {
+                Some(id) => found.push((target.url().to_owned(), id.clone())),
+                None => {
+                    return not_found(format!("{} runs no healthy release", target.url())).hint(format!("see `cargo xtask status {env}`")).err();
+                }
+            }
+        }
+        plan::agreed(env, &found)
+    }
+
+    /// Fetches a release from the first store that has it, verified, into `into` or `target/fetched`.
+    pub fn fetch(&self, id: &ReleaseId, into: Option<&Path>) -> Result<Release> {
+        let default = self.cx.root.join("target/fetched");
+        let release = store::fetch(self.cx, &self.stores, id, into.unwrap_or(&default))?;
+        if let Some(sha) = self.cx.var("CIRCLE_SHA1").filter(|sha| id.short_sha() == &sha[..sha.len().min(ReleaseId::SHORT)])
+            && release.manifest().commit.sha != sha
+        {
+            return crate::error::verification(format!("{id} was built from {}, not from {sha}", release.manifest().commit.sha))
+                .hint("rerun the build job of this commit")
+                .err();
+        }
+        Ok(release)
+    }
+}
+
+/// The release to roll back to, by selector: one that a target has counts even when no store keeps it any more.
+pub fn for_rollback(cx: &Cx, project: &Project, site: &Site, selector: &Selector) -> Result<ReleaseId> {
+    if let Selector::Sha(sha) = selector {
+        let short = &sha[..sha.len().min(ReleaseId::SHORT)];
+        let mut found: Vec<ReleaseId> = Vec::new();
+        for state in site.states()? {
+            found.extend(state.installed.into_keys().filter(|id| id.short_sha().starts_with(short)));
+        }
+        found.sort();
+        found.dedup();
+        if let [id] = found.as_slice() {
+            return Ok(id.clone());
+        }
+    }
+    Catalog::open(cx, project)?.resolve(Some(selector))
+}

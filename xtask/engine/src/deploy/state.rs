@@ -1,0 +1,160 @@
+//! What a target is like now, as it reported it in one round trip.
+
+use crate::deploy::history::History;
+use crate::machine::Owner;
+use crate::release::id::ReleaseId;
+use std::collections::BTreeMap;
+
+/// A target as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// What is at its path.
+    pub root: Root,
+    /// Where `current` points.
+    pub current: Current,
+    /// Installed releases, each with the digest of the bundle that it came from.
+    pub installed: BTreeMap<ReleaseId, String>,
+    /// How many half done directories interrupted runs have left.
+    pub debris: usize,
+    /// Who has the lock.
+    pub lock: Lock,
+    /// The kept process.
+    pub service: Kept,
+    /// What happened.
+    pub history: History,
+}
+
+/// What is at the path of a target.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Root {
+    /// Nothing yet.
+    #[default]
+    Absent,
+    /// A directory.
+    Directory,
+    /// A file, or a link to nowhere.
+    NotADirectory,
+}
+
+/// Where `current` points.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Current {
+    /// There is no such link.
+    #[default]
+    None,
+    /// To a release.
+    Release(ReleaseId),
+    /// To something that is no release of ours.
+    Foreign(String),
+    /// It is a file or a directory that somebody made by hand.
+    NotALink,
+}
+
+/// The state of the lock.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Lock {
+    /// Nobody has it.
+    #[default]
+    Free,
+    /// Somebody has it.
+    Held(Box<Owner>),
+    /// The file is there, but says nothing that we understand.
+    Unreadable(String),
+}
+
+/// The process of the keeper.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Kept {
+    /// There never was one.
+    #[default]
+    None,
+    /// It does not run.
+    Stopped,
+    /// It runs a spec with this digest.
+    Running(String),
+}
+
+impl State {
+    /// Reads what [`crate::target::script::state`] prints. Lines that mean nothing are passed over.
+    pub fn parse(text: &str) -> Self {
+        let mut state = Self::default();
+        let mut rest = text;
+        while let Some((line, after)) = rest.split_once('\n') {
+            rest = after;
+            let (word, value) = line.split_once(' ').unwrap_or((line, ""));
+            match word {
+                "root" => state.root = Root::Directory,
+                "not-a-directory" => state.root = Root::NotADirectory,
+                "current" => {
+                    let id = value.strip_prefix("releases/").and_then(|id| id.parse().ok());
+                    state.current = id.map_or_else(|| Current::Foreign(value.to_owned()), Current::Release);
+                }
+                "current-blocked" => state.current = Current::NotALink,
+                "release" => {
+                    if let Some((id, sum)) = value.split_once(' ').and_then(|(id, sum)| Some((id.parse().ok()?, sum))) {
+                        state.installed.insert(id, sum.to_owned());
+                    }
+                }
+                "debris" => state.debris += 1,
+                "lock" => state.lock = Lock::parse(value),
+                "service" => {
+                    state.service = value.strip_prefix("running ").map_or(Kept::Stopped, |digest| Kept::Running(digest.to_owned()));
+                }
+                "history" => {
+                    state.history = History::parse(rest);
+                    break;
+                }
+                _ => {}
+            }
+        }
+        state
+    }
+
+    /// The release that `current` points at.
+    pub fn live(&self) -> Option<&ReleaseId> {
+        match &self.current {
+            Current::Release(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// The release that is live, healthy when last seen, and installed.
+    pub fn confirmed_live(&self) -> Option<&ReleaseId> {
+        self.live().filter(|id| self.history.confirmed(id) && self.installed.contains_key(*id))
+    }
+}
+
+impl Lock {
+    /// Reads the content of a lock file.
+    pub fn parse(text: &str) -> Self {
+        serde_json::from_str(text).map_or_else(|_| Self::Unreadable(text.trim().to_owned()), |owner| Self::Held(Box::new(owner)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_read() {
+        let state = State::parse(
+            "root\ncurrent releases/20260801T000000-0000001\nrelease 20260801T000000-0000001 abc\nrelease junk abc\n\
+             debris\nlock nonsense\nservice running d1\nhistory\ntorn\n",
+        );
+        assert_eq!(state.root, Root::Directory);
+        assert_eq!(state.live().unwrap().as_str(), "20260801T000000-0000001");
+        assert_eq!((state.installed.len(), state.debris, state.history.unreadable), (1, 1, 1));
+        assert_eq!(state.lock, Lock::Unreadable("nonsense".into()));
+        assert_eq!(state.service, Kept::Running("d1".into()));
+        assert_eq!(state.confirmed_live(), None);
+    }
+
+    #[test]
+    fn odd_targets() {
+        assert_eq!(State::parse("absent\n"), State::default());
+        assert_eq!(State::parse("not-a-directory\n").root, Root::NotADirectory);
+        assert_eq!(State::parse("root\ncurrent-blocked\n").current, Current::NotALink);
+        assert_eq!(State::parse("root\ncurrent /var/www\n").current, Current::Foreign("/var/www".into()));
+        assert_eq!(State::parse(""), State::default());
+    }
+}

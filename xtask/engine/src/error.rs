@@ -1,0 +1,153 @@
+//! What went wrong, in the words of the person who has to mend it.
+//!
+//! Inside the engine errors are `anyhow`. A [`Failure`] somewhere in the chain adds the two things that change
+//! behaviour: the exit code that scripts rely on and the `hint:` line with the next command to type.
+
+use std::fmt;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = anyhow::Error> = std::result::Result<T, E>;
+
+/// What kind of failure it was. The discriminant is the documented exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing was changed, or everything was put back.
+    Failed = 1,
+    /// The command line, the project or the checkout does not make sense.
+    Usage = 2,
+    /// A credential is missing, wrong or expired.
+    Auth = 3,
+    /// A remote service answered with an error.
+    Remote = 4,
+    /// The release, environment or file asked for does not exist.
+    NotFound = 5,
+    /// Somebody else is deploying.
+    Locked = 6,
+    /// Bytes are not what the manifest says.
+    Verification = 7,
+    /// The release is older than what is live.
+    Stale = 8,
+    /// A deploy failed and could not be put back: a person has to look.
+    NotPutBack = 9,
+}
+
+impl Kind {
+    /// The kind that an exit code of our own stands for; any other code is [`Kind::Failed`].
+    pub fn from_code(code: Option<i32>) -> Self {
+        let all = [
+            Self::Usage,
+            Self::Auth,
+            Self::Remote,
+            Self::NotFound,
+            Self::Locked,
+            Self::Verification,
+            Self::Stale,
+            Self::NotPutBack,
+        ];
+        all.into_iter().find(|kind| Some(*kind as i32) == code).unwrap_or(Self::Failed)
+    }
+}
+
+/// An error with an exit code and, nearly always, a hint.
+#[derive(Debug)]
+pub struct Failure {
+    kind: Kind,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure of `kind`; `message` says what failed, on what path, URL or host.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None }
+    }
+
+    /// Adds what to do next, as a command to type where there is one.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Shorthand for `return failure.err()`.
+    pub fn err<T>(self) -> Result<T> {
+        Err(self.into())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// [`Kind::Usage`], the most frequent one.
+pub fn usage(message: impl Into<String>) -> Failure {
+    Failure::new(Kind::Usage, message)
+}
+
+/// [`Kind::NotFound`].
+pub fn not_found(message: impl Into<String>) -> Failure {
+    Failure::new(Kind::NotFound, message)
+}
+
+/// [`Kind::Failed`].
+pub fn failed(message: impl Into<String>) -> Failure {
+    Failure::new(Kind::Failed, message)
+}
+
+/// [`Kind::Verification`].
+pub fn verification(message: impl Into<String>) -> Failure {
+    Failure::new(Kind::Verification, message)
+}
+
+/// The kind of an error: that of the outermost [`Failure`] in its chain, [`Kind::Failed`] without one.
+pub fn kind_of(error: &anyhow::Error) -> Kind {
+    find(error).map_or(Kind::Failed, |failure| failure.kind)
+}
+
+/// The hint of the outermost [`Failure`] that has one.
+pub fn hint_of(error: &anyhow::Error) -> Option<&str> {
+    error.chain().filter_map(|cause| cause.downcast_ref::<Failure>()).find_map(|failure| failure.hint.as_deref())
+}
+
+fn find(error: &anyhow::Error) -> Option<&Failure> {
+    error.downcast_ref::<Failure>().or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
+}
+
+/// Gives an error from a library or the system its exit code and hint.
+pub trait Explain<T> {
+    /// Keeps the whole chain as the message, so that nothing of the cause is lost.
+    fn explain(self, kind: Kind, what: impl FnOnce() -> String, hint: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<anyhow::Error>> Explain<T> for Result<T, E> {
+    fn explain(self, kind: Kind, what: impl FnOnce() -> String, hint: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|cause| {
+            let cause: anyhow::Error = cause.into();
+            Failure::new(kind, format!("{}: {cause:#}", what())).hint(hint()).into()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn kind_and_hint_survive_context() {
+        let error = usage("no env `stage`").hint("use dev or prod").err::<()>().context("cannot deploy").unwrap_err();
+        assert_eq!(kind_of(&error), Kind::Usage);
+        assert_eq!(hint_of(&error), Some("use dev or prod"));
+        assert_eq!(format!("{error:#}"), "cannot deploy: no env `stage`");
+    }
+
+    #[test]
+    fn a_plain_error_is_exit_code_one_without_hint() {
+        let error = anyhow::anyhow!("boom");
+        assert_eq!((kind_of(&error) as u8, hint_of(&error)), (1, None));
+    }
+}

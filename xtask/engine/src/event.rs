@@ -1,0 +1,85 @@
+//! What happens while a command runs, as data.
+//!
+//! The engine never prints: it emits events, and a sink (terminal, JSON lines) decides what a reader sees. The enum
+//! is closed on purpose, so that a sink that forgets one does not compile.
+
+use serde::Serialize;
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A command of another program ended. `ms` is its wall time.
+    Ran {
+        /// The command as it could be typed.
+        command: String,
+        /// Wall time in milliseconds.
+        ms: u64,
+        /// Whether it exited with 0.
+        ok: bool,
+    },
+    /// Something worth a line.
+    Note {
+        /// The line, without a newline.
+        text: String,
+    },
+    /// Something that is not an error, but that somebody should look at.
+    Warning {
+        /// The line, without a newline.
+        text: String,
+    },
+    /// A step of a plan began on a target.
+    StepStarted {
+        /// URL of the target.
+        target: String,
+        /// What is being done, e.g. `install 20260822T101500-1a2b3c4`.
+        step: String,
+    },
+    /// A step of a plan ended on a target.
+    StepEnded {
+        /// URL of the target.
+        target: String,
+        /// The words that [`Event::StepStarted`] had.
+        step: String,
+        /// Wall time in milliseconds.
+        ms: u64,
+        /// Whether it succeeded.
+        ok: bool,
+    },
+    /// How far a long task is. Ends with `done == total`.
+    Progress {
+        /// What is being done, e.g. `compressing`.
+        task: String,
+        /// Bytes done.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// The last lines that a service wrote, shown when it did not become healthy.
+    ServiceLog {
+        /// URL of the target.
+        target: String,
+        /// The lines, oldest first.
+        lines: Vec<String>,
+    },
+    /// A job of the pipeline began, in a run on this machine.
+    JobStarted {
+        /// Name of the job.
+        job: String,
+    },
+    /// A job of the pipeline ended.
+    JobEnded {
+        /// Name of the job.
+        job: String,
+        /// Wall time in milliseconds.
+        ms: u64,
+        /// `success`, `failed`, `approved`, `on hold` or `not run`.
+        status: String,
+    },
+}
+
+/// Where events go.
+pub trait Sink: Send + Sync {
+    /// Takes one event; never fails, because there is nobody left to tell.
+    fn emit(&self, event: &Event);
+}

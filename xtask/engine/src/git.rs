@@ -1,0 +1,101 @@
+//! What git knows of the checkout. All of git is asked here.
+
+use crate::cx::{Cx, Input};
+use crate::deploy::plan::Ancestry;
+use crate::error::{Failure, Result, usage, verification};
+use crate::release::manifest::Commit;
+use std::path::Path;
+use std::process::Command;
+use xshell::{Shell, cmd};
+
+/// A shell in `dir` for [`cmd!`], whose commands we then run ourselves to see their output and their time.
+fn shell(dir: &Path) -> Result<Shell> {
+    let sh = Shell::new()?;
+    sh.change_dir(dir);
+    Ok(sh)
+}
+
+/// Facts of the commit that is checked out. Errors name what is missing: git, a repository, a commit.
+pub fn commit(cx: &Cx) -> Result<Commit> {
+    let sh = shell(&cx.root)?;
+    let root = cx.root.display();
+    let answer = cx.answer(Command::from(cmd!(sh, "git rev-parse --verify --quiet HEAD")), Input::Empty)?;
+    if !answer.ok() {
+        return Err(no_commit(cx, &sh, &answer.stderr));
+    }
+    let sha = answer.stdout.trim().to_owned();
+    if let Some(want) = cx.var("CIRCLE_SHA1").filter(|want| *want != sha) {
+        return verification(format!("{root} has commit {sha} checked out, but CIRCLE_SHA1 is {want}"))
+            .hint("check out CIRCLE_SHA1 and nothing else in the job")
+            .err();
+    }
+    let seconds = cx.read(cmd!(sh, "git show --no-patch --format=%ct {sha}").into())?;
+    let time = jiff::Timestamp::from_second(seconds.trim().parse()?)?;
+    let status = cx.read(cmd!(sh, "git status --porcelain --untracked-files=normal").into())?;
+    Ok(Commit { sha, time, branch: branch(cx)?, tag: tag(cx, &sh)?, dirty: !status.is_empty() })
+}
+
+fn no_commit(cx: &Cx, sh: &Shell, stderr: &str) -> anyhow::Error {
+    let root = cx.root.display();
+    let inside = cx.answer(cmd!(sh, "git rev-parse --git-dir").into(), Input::Empty);
+    let failure: Failure = match inside {
+        Ok(answer) if answer.ok() => usage(format!("{root} has no commit yet")).hint("make one: `git add --all && git commit --message 'first'`"),
+        Ok(answer) if answer.stderr.contains("dubious ownership") => usage(format!("git refuses {root}: {}", answer.stderr.trim()))
+            .hint(format!("if you trust it: `git config --global --add safe.directory {root}`")),
+        _ => usage(format!("{root} is not a git checkout {}", stderr.trim()).trim_end().to_owned())
+            .hint("a release is named after its commit: run `git init`, commit, and try again"),
+    };
+    failure.into()
+}
+
+/// The branch; `None` on a detached HEAD that is no CircleCI job.
+pub fn branch(cx: &Cx) -> Result<Option<String>> {
+    if let Some(branch) = cx.var("CIRCLE_BRANCH") {
+        return Ok(Some(branch.to_owned()));
+    }
+    let sh = shell(&cx.root)?;
+    let answer = cx.answer(cmd!(sh, "git symbolic-ref --quiet --short HEAD").into(), Input::Empty)?;
+    Ok(Some(answer.stdout.trim().to_owned()).filter(|branch| answer.ok() && !branch.is_empty()))
+}
+
+fn tag(cx: &Cx, sh: &Shell) -> Result<Option<String>> {
+    if let Some(tag) = cx.var("CIRCLE_TAG") {
+        return Ok(Some(tag.to_owned()));
+    }
+    let answer = cx.answer(cmd!(sh, "git tag --points-at HEAD").into(), Input::Empty)?;
+    Ok(answer.stdout.lines().next().map(str::to_owned))
+}
+
+/// Whether one of two commits holds the other. `Unknown` when either is not in this checkout, or when the checkout is
+/// shallow and a "no" would mean nothing.
+pub fn ancestry(cx: &Cx, candidate: &str, live: &str) -> Ancestry {
+    let holds = |older: &str, newer: &str| {
+        let sh = shell(&cx.root).ok()?;
+        let answer = cx.answer(cmd!(sh, "git merge-base --is-ancestor {older} {newer}").into(), Input::Empty).ok()?;
+        (answer.code == Some(0)).then_some(())
+    };
+    if holds(candidate, live).is_some() {
+        Ancestry::CandidateFirst
+    } else if holds(live, candidate).is_some() {
+        Ancestry::LiveFirst
+    } else {
+        Ancestry::Unknown
+    }
+}
+
+/// One line for each commit of `newer` that `older` does not hold, the newest first.
+pub fn log(cx: &Cx, older: &str, newer: &str) -> Option<Vec<String>> {
+    let sh = shell(&cx.root).ok()?;
+    let range = format!("{older}..{newer}");
+    let answer = cx.answer(cmd!(sh, "git log --no-decorate --format='%h %s' {range} --").into(), Input::Empty).ok()?;
+    answer.ok().then(|| answer.stdout.lines().map(str::to_owned).collect())
+}
+
+/// Makes a clean checkout of `sha` in `into`, which must not exist.
+pub fn checkout(cx: &Cx, sha: &str, branch: &str, into: &Path) -> Result<()> {
+    let (sh, from) = (shell(&cx.root)?, &cx.root);
+    cx.read(cmd!(sh, "git clone --quiet --local --no-checkout {from} {into}").into())?;
+    let sh = shell(into)?;
+    cx.read(cmd!(sh, "git checkout --quiet -B {branch} {sha}").into())?;
+    Ok(())
+}

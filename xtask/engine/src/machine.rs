@@ -1,0 +1,113 @@
+//! Who we are: the machine, the process and the person, as they stand in a lock and in the history.
+
+use crate::cx::Cx;
+use crate::release::manifest::CiJob;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The owner of a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Unique for each taking of a lock: only its holder removes it.
+    pub token: String,
+    /// `ana@laptop`, or the CircleCI user.
+    pub by: String,
+    /// Names the machine, its boot and its process namespace: only there do the next two mean something.
+    pub machine: String,
+    /// Process id.
+    pub pid: u32,
+    /// When that process started, in the kernel's own units; tells a reused process id.
+    pub started: Option<u64>,
+    /// When the lock was taken, RFC 3339.
+    pub since: jiff::Timestamp,
+    /// What is being done, e.g. `deploy 20260822T101500-1a2b3c4 to dev`.
+    pub doing: String,
+    /// The CircleCI job.
+    pub ci: Option<CiJob>,
+}
+
+/// What is known of the process that holds a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It runs on this machine.
+    Alive,
+    /// It ran on this machine and is gone.
+    Dead,
+    /// It runs, or ran, somewhere else.
+    Unknown,
+}
+
+impl Owner {
+    /// This process, about to do something.
+    pub fn me(cx: &Cx, doing: impl Into<String>) -> Self {
+        static TAKEN: AtomicU32 = AtomicU32::new(0);
+        let pid = std::process::id();
+        let n = TAKEN.fetch_add(1, Ordering::Relaxed);
+        let now = cx.now();
+        Self {
+            token: format!("{pid:x}-{:x}-{n:x}", now.as_nanosecond()),
+            by: person(cx),
+            machine: machine(),
+            pid,
+            started: started(pid),
+            since: now,
+            doing: doing.into(),
+            ci: ci_job(cx),
+        }
+    }
+
+    /// Whether the owner still runs, as far as this machine can tell.
+    pub fn life(&self) -> Life {
+        if self.machine != machine() {
+            return Life::Unknown;
+        }
+        let runs = i32::try_from(self.pid)
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+            .is_some_and(|pid| !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH)));
+        if runs && started(self.pid) == self.started { Life::Alive } else { Life::Dead }
+    }
+}
+
+/// Who does this: the CircleCI user in a job, `user@host` elsewhere.
+pub fn person(cx: &Cx) -> String {
+    if cx.in_ci() {
+        return cx.var("CIRCLE_USERNAME").unwrap_or("circleci").to_owned();
+    }
+    format!("{}@{}", cx.var("USER").or(cx.var("LOGNAME")).unwrap_or("somebody"), hostname())
+}
+
+/// The job that this runs in.
+pub fn ci_job(cx: &Cx) -> Option<CiJob> {
+    let job = cx.var("CIRCLE_BUILD_NUM")?.parse().ok()?;
+    Some(CiJob {
+        job,
+        url: cx.var("CIRCLE_BUILD_URL").map(str::to_owned),
+        workflow: cx.var("CIRCLE_WORKFLOW_ID").map(str::to_owned),
+        pipeline: cx.var("PIPELINE_NUMBER").and_then(|n| n.parse().ok()),
+    })
+}
+
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Host name, boot and process namespace. Two containers on one host differ in the last, two boots in the second.
+fn machine() -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let namespace = fs::read_link("/proc/self/ns/pid").map(|link| link.to_string_lossy().into_owned()).unwrap_or_default();
+    format!("{} {} {namespace}", hostname(), boot.trim()).trim().to_owned()
+}
+
+/// Field 22 of `/proc/PID/stat` (proc(5)); `None` where there is no `/proc`, or no such process.
+fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let after_name = stat.rsplit_once(") ")?.1;
+    let mut fields = after_name.split(' ');
+    // A zombie is dead: nobody will ever release what it held.
+    if fields.next() == Some("Z") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}

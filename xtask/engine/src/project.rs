@@ -1,0 +1,243 @@
+//! The project as its `xtask/src/main.rs` states it: constants, checked by the compiler, no file format to learn.
+
+use crate::error::{Result, usage};
+use std::time::Duration;
+
+/// Everything that a user decides about the pipeline.
+#[derive(Debug, Clone, Copy)]
+pub struct Project {
+    /// What is built.
+    pub app: App,
+    /// Where releases are handed over, in the order in which a deploy looks for them: `file:DIR`,
+    /// `circleci:workspace`. Relative directories are relative to the workspace root.
+    pub stores: &'static [&'static str],
+    /// Where releases are deployed, in the order in which a workflow deploys them.
+    pub envs: &'static [Env],
+    /// How CircleCI runs it.
+    pub ci: Ci,
+}
+
+/// What goes into a bundle.
+#[derive(Debug, Clone, Copy)]
+pub struct App {
+    /// Name of the app: letters, digits, `-` and `_`. It is in the name of the bundle.
+    pub name: &'static str,
+    /// Cargo packages whose binaries are built and placed in `bin/`. Empty for a site without a program.
+    pub packages: &'static [&'static str],
+    /// Files, directories or globs relative to the workspace root. A path below a package's directory loses
+    /// that prefix in the bundle (`app/static/index.html` becomes `static/index.html`); others keep theirs.
+    pub include: &'static [&'static str],
+}
+
+/// A place where the app runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Env {
+    /// `dev`, `prod`, ...: letters, digits and `-`.
+    pub name: &'static str,
+    /// One URL for each host: `file:DIR`.
+    pub targets: &'static [&'static str],
+    /// Environment variables of the service. A value may hold `${NAME}` or `${NAME:-default}`, filled in from the
+    /// environment of the deploy.
+    pub vars: &'static [(&'static str, &'static str)],
+    /// How the app is started after a switch.
+    pub service: Service,
+    /// How we know that it works.
+    pub health: Health,
+    /// How many good releases stay on a host for rollback, the live one included. At least 2.
+    pub keep: usize,
+    /// Whether a person has to say yes: an approval job in CircleCI, a question on a terminal. Dirty trees never go here.
+    pub approval: bool,
+    /// CircleCI context with this env's secrets.
+    pub context: Option<&'static str>,
+}
+
+/// How the app is started and stopped on a target.
+#[derive(Debug, Clone, Copy)]
+pub enum Service {
+    /// Nothing to start: another program serves `current`.
+    None,
+    /// The built-in process keeper, for machines without a service manager: pid file, log, SIGTERM, then start.
+    Keeper {
+        /// Program and arguments, relative to the release: `&["bin/app"]`.
+        run: &'static [&'static str],
+        /// How long the old process may take to stop before it is killed.
+        stop_timeout: Duration,
+    },
+    /// Commands of the host's own service manager, run by `sh` in the root of the target with `vars` set.
+    Command {
+        /// Starts or restarts the service from `current`; must return only when the old one is gone.
+        restart: &'static str,
+        /// Stops the service, used when a first deploy is taken back.
+        stop: &'static str,
+        /// Exits with 0 while the service runs.
+        status: &'static str,
+        /// Prints the last lines of its log.
+        log: &'static str,
+    },
+}
+
+/// A health check with its patience.
+#[derive(Debug, Clone, Copy)]
+pub struct Health {
+    /// What is asked.
+    pub check: Check,
+    /// How long the service may take to become healthy.
+    pub deadline: Duration,
+    /// The pause between two questions.
+    pub interval: Duration,
+    /// How many passes in a row make it healthy.
+    pub passes: u32,
+}
+
+/// What a health check asks.
+#[derive(Debug, Clone, Copy)]
+pub enum Check {
+    /// Nothing: a release counts as healthy once it is switched and its service has started.
+    None,
+    /// An HTTP GET from the machine that deploys. `url` takes `${NAME:-default}` as `vars` do.
+    Http {
+        /// The URL.
+        url: &'static str,
+        /// The status that it must answer with.
+        status: u16,
+        /// Text that the body must hold; `{commit}` stands for the full SHA of the release.
+        body: Option<&'static str>,
+    },
+    /// A TCP connection to `host:port`; takes `${NAME:-default}`.
+    Tcp {
+        /// The address.
+        addr: &'static str,
+    },
+    /// A command, run by `sh` in the `current` directory of the target; healthy when it exits with 0.
+    Command(&'static str),
+}
+
+impl Health {
+    /// No check at all.
+    pub const NONE: Self = Self::new(Check::None);
+
+    /// A check with the usual patience: 30 s, every 250 ms, two passes in a row.
+    pub const fn new(check: Check) -> Self {
+        Self { check, deadline: Duration::from_secs(30), interval: Duration::from_millis(250), passes: 2 }
+    }
+}
+
+/// How CircleCI runs the pipeline.
+#[derive(Debug, Clone, Copy)]
+pub struct Ci {
+    /// Only commits of this branch are deployed.
+    pub branch: &'static str,
+    /// Image of the jobs that compile.
+    pub rust_image: &'static str,
+    /// Image of the jobs that deploy: they need no Rust.
+    pub deploy_image: &'static str,
+    /// Resource class of the jobs that compile.
+    pub resource_class: &'static str,
+}
+
+impl Ci {
+    /// Images with pinned tags, a `medium` machine, branch `main`.
+    pub const DEFAULT: Self = Self {
+        branch: "main",
+        rust_image: "cimg/rust:1.94.0",
+        deploy_image: "cimg/base:2026.07",
+        resource_class: "medium",
+    };
+}
+
+impl Project {
+    /// The env of that name.
+    pub fn env(&self, name: &str) -> Result<&Env> {
+        let names: Vec<_> = self.envs.iter().map(|env| env.name).collect();
+        match self.envs.iter().find(|env| env.name == name) {
+            Some(env) => Ok(env),
+            None => usage(format!("no env `{name}` in this project")).hint(format!("use one of: {}", names.join(", "))).err(),
+        }
+    }
+
+    /// What the compiler cannot check: names that become file names, keys and URLs.
+    pub fn validate(&self) -> Result<()> {
+        let wrong = |what: String, rule: &str| usage(what).hint(format!("{rule}; see xtask/src/main.rs")).err();
+        let word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        if !word(self.app.name) {
+            return wrong(format!("app name `{}` cannot be part of a file name", self.app.name), "use letters, digits, `-` and `_`");
+        }
+        for (index, env) in self.envs.iter().enumerate() {
+            if !word(env.name) {
+                return wrong(format!("env name `{}` cannot be a job name", env.name), "use letters, digits, `-` and `_`");
+            }
+            if self.envs[..index].iter().any(|other| other.name == env.name) {
+                return wrong(format!("env `{}` is there twice", env.name), "give each env its own name");
+            }
+            if env.keep < 2 {
+                return wrong(format!("env `{}` keeps {} release(s): nothing to roll back to", env.name, env.keep), "set `keep` to 2 or more");
+            }
+            if env.targets.is_empty() {
+                return wrong(format!("env `{}` has no targets", env.name), "add one, e.g. \"file:target/deploy/dev\"");
+            }
+            for (n, target) in env.targets.iter().enumerate() {
+                if env.targets[..n].contains(target) {
+                    return wrong(format!("env `{}` has target {target} twice", env.name), "name each target once");
+                }
+            }
+            if let Service::Keeper { run: [], .. } = env.service {
+                return wrong(format!("env `{}` keeps a process without a command", env.name), "set `run`, e.g. &[\"bin/app\"]");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fills `${NAME}` and `${NAME:-default}` in `text` from `lookup`.
+pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find("${") {
+        out.push_str(&rest[..start]);
+        let inner = &rest[start + 2..];
+        let Some(end) = inner.find('}') else {
+            return usage(format!("`{text}` has `${{` without `}}`")).hint("write ${NAME} or ${NAME:-default}").err();
+        };
+        let (name, default) = match inner[..end].split_once(":-") {
+            Some((name, default)) => (name, Some(default.to_owned())),
+            None => (&inner[..end], None),
+        };
+        match lookup(name).filter(|value| !value.is_empty()).or(default) {
+            Some(value) => out.push_str(&value),
+            None => {
+                return usage(format!("`{text}` needs the environment variable {name}, which is not set"))
+                    .hint(format!("export {name}=..., put it in the env's CircleCI context, or write ${{{name}:-default}}"))
+                    .err();
+            }
+        }
+        rest = &inner[end + 1..];
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_filled_in() {
+        let lookup = |name: &str| match name {
+            "PORT" => Some("81".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        };
+        for (text, want) in [
+            ("plain", "plain"),
+            ("${PORT}", "81"),
+            ("a${PORT}b${NO:-x y}", "a81bx y"),
+            ("${EMPTY:-d}", "d"),
+            ("$PORT {PORT}", "$PORT {PORT}"),
+            ("${NO:-}", ""),
+        ] {
+            assert_eq!(expand(text, &lookup).unwrap(), want, "{text}");
+        }
+        assert!(expand("${NO}", &lookup).unwrap_err().to_string().contains("needs the environment variable NO"));
+        assert!(expand("${PORT", &lookup).unwrap_err().to_string().contains("without"));
+    }
+}

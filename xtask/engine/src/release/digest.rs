@@ -1,0 +1,107 @@
+//! SHA-256, as hex and as a reader and writer that hash what passes through.
+
+use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
+
+/// A digest being made.
+#[derive(Clone, Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest in hex.
+    pub fn hex(self) -> String {
+        self.0.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    }
+}
+
+/// The digest of some bytes, hex.
+pub fn of(bytes: &[u8]) -> String {
+    let mut hasher = Hasher::default();
+    hasher.update(bytes);
+    hasher.hex()
+}
+
+/// The digest of all that is left in a reader, hex, and how many bytes it was.
+pub fn of_reader(reader: &mut dyn Read) -> io::Result<(String, u64)> {
+    let mut through = Through::new(io::sink());
+    let bytes = io::copy(reader, &mut through)?;
+    Ok((through.hex(), bytes))
+}
+
+/// Passes reads or writes on, hashing and counting them.
+pub struct Through<T> {
+    inner: T,
+    hasher: Hasher,
+    bytes: u64,
+}
+
+impl<T> Through<T> {
+    /// Wraps a reader or a writer.
+    pub fn new(inner: T) -> Self {
+        Self { inner, hasher: Hasher::default(), bytes: 0 }
+    }
+
+    /// Bytes that have passed.
+    pub fn passed(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The digest of what has passed.
+    pub fn hex(self) -> String {
+        self.hasher.hex()
+    }
+
+    /// The digest of what has passed, and what was wrapped.
+    pub fn into_parts(self) -> (String, T) {
+        (self.hasher.hex(), self.inner)
+    }
+
+    /// What was wrapped.
+    pub fn get_ref(&self) -> &T {
+        &self.inner
+    }
+
+    fn seen(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+    }
+}
+
+impl<R: Read> Read for Through<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.seen(&buffer[..n]);
+        Ok(n)
+    }
+}
+
+impl<W: Write> Write for Through<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(bytes)?;
+        self.seen(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_digest_of_nothing_is_the_known_one() {
+        // FIPS 180-4 test vector.
+        assert_eq!(super::of(b""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(super::of_reader(&mut &b"abc"[..]).unwrap().0, super::of(b"abc"));
+    }
+}

@@ -1,0 +1,178 @@
+//! Names of releases, and the ways to point at one.
+
+use crate::error::{Result, usage};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Commit time (UTC) and short SHA, e.g. `20260822T101500-1a2b3c4`. The same commit has the same id on every machine,
+/// and ids sort by time. A dirty tree adds `-dirty-` and eight digits of the digest of its files.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ReleaseId(String);
+
+impl ReleaseId {
+    /// Digits of the SHA in an id.
+    pub const SHORT: usize = 7;
+
+    /// The id of a commit; `dirty` is the digest (hex) of the files when they are not those of the commit.
+    pub fn new(time: Timestamp, sha: &str, dirty: Option<&str>) -> Result<Self> {
+        let time = time.strftime("%Y%m%dT%H%M%S");
+        let short = sha.get(..Self::SHORT).unwrap_or(sha);
+        match dirty {
+            None => format!("{time}-{short}").parse(),
+            Some(digest) => format!("{time}-{short}-dirty-{}", digest.get(..8).unwrap_or(digest)).parse(),
+        }
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The commit time as it stands in the id; compares as text.
+    pub fn time(&self) -> &str {
+        &self.0[..15]
+    }
+
+    /// The first digits of the commit's SHA.
+    pub fn short_sha(&self) -> &str {
+        self.0[16..].split('-').next().unwrap_or_default()
+    }
+
+    /// Whether it was built from files that no commit holds.
+    pub fn is_dirty(&self) -> bool {
+        self.0.contains("-dirty-")
+    }
+}
+
+impl FromStr for ReleaseId {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if is_id(text) {
+            return Ok(Self(text.to_owned()));
+        }
+        usage(format!("`{text}` is not a release id")).hint("ids look like 20260822T101500-1a2b3c4: `cargo xtask releases` lists them").err()
+    }
+}
+
+fn is_id(text: &str) -> bool {
+    let hex = |s: &str| s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
+    let (head, dirty) = match text.split_once("-dirty-") {
+        Some((head, digest)) => (head, Some(digest)),
+        None => (text, None),
+    };
+    let Some((time, sha)) = head.split_once('-') else { return false };
+    let Some((day, clock)) = time.split_once('T') else { return false };
+    day.len() == 8
+        && clock.len() == 6
+        && digits(day)
+        && digits(clock)
+        && sha.len() == ReleaseId::SHORT
+        && hex(sha)
+        && dirty.is_none_or(|digest| digest.len() == 8 && hex(digest))
+}
+
+impl TryFrom<String> for ReleaseId {
+    type Error = anyhow::Error;
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<ReleaseId> for String {
+    fn from(id: ReleaseId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for ReleaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// What a person types where a release is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selector {
+    /// A whole id.
+    Id(ReleaseId),
+    /// The first 4 to 40 digits of a commit's SHA.
+    Sha(String),
+    /// The newest release that is not dirty.
+    Latest,
+    /// What runs in an env now: `@dev`.
+    Env(String),
+    /// What a CircleCI job built: `build:123`.
+    Build(u64),
+}
+
+impl FromStr for Selector {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let lower = text.to_ascii_lowercase();
+        if text == "latest" {
+            return Ok(Self::Latest);
+        }
+        if let Some(env) = text.strip_prefix('@') {
+            return Ok(Self::Env(env.to_owned()));
+        }
+        if let Some(number) = text.strip_prefix("build:").and_then(|n| n.parse().ok()) {
+            return Ok(Self::Build(number));
+        }
+        if is_id(text) {
+            return Ok(Self::Id(ReleaseId(text.to_owned())));
+        }
+        if (4..=40).contains(&lower.len()) && lower.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Ok(Self::Sha(lower));
+        }
+        usage(format!("`{text}` does not name a release"))
+            .hint("use an id, 4 to 40 digits of a commit's SHA, `latest`, `@ENV` or `build:NUMBER`; `cargo xtask releases` lists them")
+            .err()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHA: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
+
+    #[test]
+    fn ids_are_made_and_read_back() {
+        let time: Timestamp = "2026-08-22T12:15:00+02:00".parse().unwrap();
+        let id = ReleaseId::new(time, SHA, None).unwrap();
+        assert_eq!(id.as_str(), "20260822T101500-1a2b3c4");
+        assert_eq!((id.time(), id.short_sha(), id.is_dirty()), ("20260822T101500", "1a2b3c4", false));
+        let dirty = ReleaseId::new(time, SHA, Some("ffeeddccbbaa")).unwrap();
+        assert_eq!(dirty.as_str(), "20260822T101500-1a2b3c4-dirty-ffeeddcc");
+        assert_eq!((dirty.short_sha(), dirty.is_dirty()), ("1a2b3c4", true));
+        assert_eq!(dirty.as_str().parse::<ReleaseId>().unwrap(), dirty);
+    }
+
+    #[test]
+    fn what_is_no_id() {
+        for text in ["", "-", "x", "20260822T101500", "20260822T101500-1a2b3c", "20260822T101500-1A2B3C4", "../etc",
+            "20260822T101500-1a2b3c4-dirty-", "20260822T101500-1a2b3c4/..", "20260822T101500-1a2b3c4-dirty-0123456g", "é0260822T101500-1a2b3c4"]
+        {
+            assert!(text.parse::<ReleaseId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn selectors() {
+        let select = |text: &str| text.parse::<Selector>().ok();
+        assert_eq!(select("latest"), Some(Selector::Latest));
+        assert_eq!(select("@dev"), Some(Selector::Env("dev".into())));
+        assert_eq!(select("build:123"), Some(Selector::Build(123)));
+        assert_eq!(select("1A2b"), Some(Selector::Sha("1a2b".into())));
+        assert!(matches!(select("20260822T101500-1a2b3c4"), Some(Selector::Id(_))));
+        for text in ["", "1a2", "build:x", "nope!", "latest ", &"a".repeat(41)] {
+            assert_eq!(select(text), None, "{text}");
+        }
+    }
+}

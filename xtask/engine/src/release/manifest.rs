@@ -1,0 +1,259 @@
+//! The manifest: the only contract between jobs, stores and hosts.
+
+use crate::error::{Result, verification};
+use crate::release::id::ReleaseId;
+use serde::{Deserialize, Serialize};
+
+/// The version of the format that this engine writes and reads.
+pub const SCHEMA: u32 = 1;
+/// Its name inside a release directory.
+pub const FILE: &str = "manifest.json";
+
+/// What a release is made of and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Always [`SCHEMA`].
+    pub schema: u32,
+    /// Name of the app.
+    pub app: String,
+    /// Id of the release.
+    pub id: ReleaseId,
+    /// The commit that it was built from.
+    pub commit: Commit,
+    /// The CircleCI job that built it.
+    pub ci: Option<CiJob>,
+    /// `rustc --version` of the build.
+    pub rustc: String,
+    /// Target triple, e.g. `x86_64-unknown-linux-gnu`.
+    pub target: String,
+    /// Cargo profile, e.g. `release`.
+    pub profile: String,
+    /// The archive.
+    pub bundle: Bundle,
+    /// Every file of the archive, sorted by path.
+    pub files: Vec<FileEntry>,
+}
+
+/// Facts of a commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// Full SHA.
+    pub sha: String,
+    /// Commit time, RFC 3339 in UTC.
+    pub time: jiff::Timestamp,
+    /// Branch, unless the checkout is detached.
+    pub branch: Option<String>,
+    /// Tag that points at the commit.
+    pub tag: Option<String>,
+    /// Whether the tree had changes that no commit holds.
+    pub dirty: bool,
+}
+
+/// A job of CircleCI.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CiJob {
+    /// `CIRCLE_BUILD_NUM`.
+    pub job: u64,
+    /// `CIRCLE_BUILD_URL`.
+    pub url: Option<String>,
+    /// `CIRCLE_WORKFLOW_ID`.
+    pub workflow: Option<String>,
+    /// `PIPELINE_NUMBER`, which our configs set from `<< pipeline.number >>`.
+    pub pipeline: Option<u64>,
+}
+
+/// The archive of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bundle {
+    /// File name.
+    pub file: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the file, hex.
+    pub sha256: String,
+    /// SHA-256 of the tar inside, which no other compressor changes.
+    pub tar_sha256: String,
+}
+
+/// One file of the archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Path in the bundle: relative, `/` between parts, no `.` and `..`.
+    pub path: String,
+    /// Size in bytes; 0 for a link.
+    pub bytes: u64,
+    /// `0o644` or `0o755`, as a decimal number in JSON.
+    pub mode: u32,
+    /// What it holds.
+    #[serde(flatten)]
+    pub content: Content,
+}
+
+/// What an entry holds: `"sha256": "..."` or `"link": "..."`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Content {
+    /// Digest of a regular file, hex.
+    Sha256(String),
+    /// Target of a symbolic link.
+    Link(String),
+}
+
+impl Manifest {
+    /// The name that a bundle has.
+    pub fn bundle_name(app: &str, id: &ReleaseId) -> String {
+        format!("{app}-{id}.tar.gz")
+    }
+
+    /// Reads a manifest; `origin` names the file or URL in errors.
+    pub fn parse(text: &[u8], origin: &str) -> Result<Self> {
+        let broken = |why: String| {
+            verification(format!("{origin}: {why}")).hint("the release is damaged or not ours: build or fetch it again")
+        };
+        let value: serde_json::Value = serde_json::from_slice(text).map_err(|e| broken(format!("not a manifest: {e}")))?;
+        match value.get("schema").and_then(serde_json::Value::as_u64) {
+            Some(schema) if schema == u64::from(SCHEMA) => {}
+            Some(schema) => {
+                return verification(format!("{origin}: manifest schema {schema}, this engine reads schema {SCHEMA}"))
+                    .hint("use the engine that made the release, or build it again with this one")
+                    .err();
+            }
+            None => return broken("not a manifest: it has no `schema`".into()).err(),
+        }
+        let manifest: Self = serde_json::from_value(value).map_err(|e| broken(format!("not a manifest: {e}")))?;
+        manifest.check().map_err(broken)?;
+        Ok(manifest)
+    }
+
+    /// The manifest as it is written: pretty JSON, a newline at the end, the same bytes for the same value.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut text = serde_json::to_vec_pretty(self).expect("a manifest has no maps with odd keys");
+        text.push(b'\n');
+        text
+    }
+
+    /// Refuses what could harm a host: a manifest is read from places that others write to.
+    fn check(&self) -> Result<(), String> {
+        if self.bundle.file != Self::bundle_name(&self.app, &self.id) {
+            return Err(format!("bundle is named `{}`", self.bundle.file));
+        }
+        for digest in [&self.bundle.sha256, &self.bundle.tar_sha256] {
+            check_digest(digest)?;
+        }
+        for pair in self.files.windows(2) {
+            if pair[0].path >= pair[1].path {
+                return Err(format!("files out of order or twice at `{}`", pair[1].path));
+            }
+        }
+        for file in &self.files {
+            check_path(&file.path)?;
+            if !matches!(file.mode, 0o644 | 0o755) {
+                return Err(format!("`{}` has mode {:o}", file.path, file.mode));
+            }
+            match &file.content {
+                Content::Sha256(digest) => check_digest(digest)?,
+                Content::Link(to) => resolve_link(&file.path, to).map(|_| ()).ok_or(format!("link `{}` leaves the bundle", file.path))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The files in the form of `sha256sum`, for `sha256sum -c` in the directory of an unpacked release. Links are
+    /// left out: coreutils would follow them.
+    pub fn checksums(&self) -> String {
+        let mut out = String::new();
+        for file in &self.files {
+            if let Content::Sha256(digest) = &file.content {
+                out.push_str(&checksum_line(digest, &file.path));
+            }
+        }
+        out
+    }
+}
+
+/// A line of `sha256sum`, which marks names with a backslash by one at the start of the line.
+pub fn checksum_line(digest: &str, path: &str) -> String {
+    if path.contains('\\') {
+        format!("\\{digest}  {}\n", path.replace('\\', "\\\\"))
+    } else {
+        format!("{digest}  {path}\n")
+    }
+}
+
+fn check_digest(digest: &str) -> Result<(), String> {
+    let hex = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    if hex { Ok(()) } else { Err(format!("`{digest}` is no SHA-256")) }
+}
+
+/// Why a path may not be in a bundle: it could leave the release directory, or would not survive a text file.
+pub fn check_path(path: &str) -> Result<(), String> {
+    let why = if path.is_empty() {
+        "is empty"
+    } else if path.starts_with('/') {
+        "is absolute"
+    } else if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        "has an empty part, `.` or `..`"
+    } else if path.split('/').next() == Some(crate::release::META) {
+        "is reserved for the engine"
+    } else if path.chars().any(char::is_control) {
+        "has a control character"
+    } else {
+        return Ok(());
+    };
+    Err(format!("path `{}` {why}", path.escape_debug()))
+}
+
+/// Where a relative link points inside the bundle; `None` when it leaves it.
+pub fn resolve_link(path: &str, to: &str) -> Option<String> {
+    if to.is_empty() || to.starts_with('/') || to.chars().any(char::is_control) {
+        return None;
+    }
+    let mut parts: Vec<&str> = path.split('/').collect();
+    parts.pop();
+    for part in to.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop()?;
+            }
+            name => parts.push(name),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_may_not_be_in_a_bundle() {
+        for path in ["bin/app", "static/a b'\"c.txt", "a\\b", "ü/é", ".hidden", "a..b/c"] {
+            assert_eq!(check_path(path), Ok(()), "{path}");
+        }
+        for path in ["", "/etc/passwd", "../x", "a/../b", "a//b", "./a", "a/.", "a\nb", ".gangplank/manifest.json", "a\u{7f}"] {
+            assert!(check_path(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn links_stay_inside() {
+        for (path, to, want) in [
+            ("a/b", "c", Some("a/c")),
+            ("a/b", "../c/./d", Some("c/d")),
+            ("b", "..", None),
+            ("a/b", "../../x", None),
+            ("b", "/etc/passwd", None),
+            ("b", "", None),
+            ("a/b", "..", Some("")),
+        ] {
+            assert_eq!(resolve_link(path, to).as_deref(), want, "{path} -> {to}");
+        }
+    }
+
+    #[test]
+    fn checksum_lines_are_those_of_coreutils() {
+        assert_eq!(checksum_line("ab", "a b"), "ab  a b\n");
+        assert_eq!(checksum_line("ab", "a\\b"), "\\ab  a\\\\b\n");
+    }
+}

@@ -1,0 +1,182 @@
+//! A release: a directory of `manifest.json`, `<app>-<id>.tar.gz` and `SHA256SUMS`.
+//!
+//! [`Release`] has private fields and two constructors, [`Release::seal`] and [`Release::open`], and both hash every
+//! byte. Whatever takes a `&Release` therefore cannot be handed unverified bytes.
+
+mod check;
+pub mod digest;
+pub mod id;
+pub mod manifest;
+pub mod pack;
+
+use crate::error::{Explain, Kind, Result, not_found, verification};
+use crate::release::id::ReleaseId;
+use crate::release::manifest::{Manifest, checksum_line};
+use crate::release::pack::Packed;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The directory inside an installed release that belongs to the engine.
+pub const META: &str = ".gangplank";
+/// Digests of the other two files, in the form of `sha256sum`.
+pub const SUMS: &str = "SHA256SUMS";
+
+/// A release whose every byte matched its manifest.
+#[derive(Debug, Clone)]
+pub struct Release {
+    dir: PathBuf,
+    manifest: Manifest,
+}
+
+/// Called with the bytes done so far and in all.
+pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
+
+impl Release {
+    /// Makes `into/<id>` out of a packed bundle that lies in `into`. Written aside, synced, renamed: after a crash the
+    /// directory is there whole or not at all. A release that was there is replaced.
+    pub fn seal(packed: &Packed, manifest: Manifest, into: &Path) -> Result<Self> {
+        let aside = into.join(format!(".sealing-{}-{}", manifest.id, std::process::id()));
+        let made = Self::seal_aside(packed, &manifest, &aside).and_then(|()| {
+            let dir = into.join(manifest.id.as_str());
+            replace_dir(&aside, &dir)?;
+            Ok(dir)
+        });
+        match made {
+            Ok(dir) => Ok(Self { dir, manifest }),
+            Err(error) => {
+                let _ = fs::remove_dir_all(&aside);
+                Err(error)
+            }
+        }
+    }
+
+    fn seal_aside(packed: &Packed, manifest: &Manifest, aside: &Path) -> Result<()> {
+        let _ = fs::remove_dir_all(aside);
+        let what = |path: &Path| format!("cannot write {}", path.display());
+        let hint = || "check free space and permissions: `df -h .`".to_owned();
+        fs::create_dir_all(aside).explain(Kind::Failed, || what(aside), hint)?;
+        let bundle = aside.join(&manifest.bundle.file);
+        fs::rename(&packed.path, &bundle).explain(Kind::Failed, || what(&bundle), hint)?;
+        let json = manifest.to_json();
+        let sums = sums(manifest, &json);
+        for (name, bytes) in [(manifest::FILE, json.as_slice()), (SUMS, sums.as_bytes())] {
+            let path = aside.join(name);
+            write_synced(&path, bytes).explain(Kind::Failed, || what(&path), hint)?;
+        }
+        sync_dir(aside).explain(Kind::Failed, || what(aside), hint)
+    }
+
+    /// Opens a release directory after checking every byte of it: the three files are there and no other, the bundle
+    /// has its digest, and each file inside has its path, size, mode and digest. The error names the first bad file.
+    pub fn open(dir: &Path, progress: Progress) -> Result<Self> {
+        let manifest = Self::read_manifest(dir)?;
+        let bad = |file: &str, why: String| {
+            verification(format!("{}: {why}", dir.join(file).display())).hint("fetch or build the release again; do not deploy it")
+        };
+        let json = fs::read(dir.join(manifest::FILE)).map_err(|e| bad(manifest::FILE, e.to_string()))?;
+        for entry in fs::read_dir(dir).map_err(|e| bad("", e.to_string()))? {
+            let name = entry.map_err(|e| bad("", e.to_string()))?.file_name().to_string_lossy().into_owned();
+            if ![manifest::FILE, SUMS, &manifest.bundle.file].contains(&name.as_str()) {
+                return bad(&name, "is not part of the release".into()).err();
+            }
+        }
+        let listed = fs::read_to_string(dir.join(SUMS)).map_err(|e| bad(SUMS, e.to_string()))?;
+        if !listed.contains(&checksum_line(&digest::of(&json), manifest::FILE)) {
+            return bad(manifest::FILE, format!("was changed after it was sealed, {SUMS} has another digest")).err();
+        }
+        if listed != sums(&manifest, &json) {
+            return bad(SUMS, "does not list exactly the manifest and the bundle".into()).err();
+        }
+        check::bundle(&dir.join(&manifest.bundle.file), &manifest, progress)?;
+        Ok(Self { dir: dir.to_owned(), manifest })
+    }
+
+    /// Reads the manifest of a release directory without checking the bundle: enough to list, not enough to deploy.
+    pub fn read_manifest(dir: &Path) -> Result<Manifest> {
+        let path = dir.join(manifest::FILE);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return not_found(format!("no release in {}: {} is missing", dir.display(), manifest::FILE))
+                    .hint("run `cargo xtask releases` to see what there is, `cargo xtask build` to make one")
+                    .err();
+            }
+            Err(e) => return Err(e).explain(Kind::Failed, || format!("cannot read {}", path.display()), || "check its permissions".into()),
+        };
+        let manifest = Manifest::parse(&text, &path.display().to_string())?;
+        if dir.file_name().is_some_and(|name| name.to_string_lossy().parse::<ReleaseId>().is_ok_and(|id| id != manifest.id)) {
+            return verification(format!("{}: holds the release {}", path.display(), manifest.id))
+                .hint("a release directory must bear its id as its name")
+                .err();
+        }
+        Ok(manifest)
+    }
+
+    /// Renames the directory of the release, replacing what was there.
+    pub fn moved_to(self, dir: &Path) -> std::io::Result<Self> {
+        if dir.exists() {
+            fs::remove_dir_all(dir)?;
+        }
+        fs::rename(&self.dir, dir)?;
+        Ok(Self { dir: dir.to_owned(), manifest: self.manifest })
+    }
+
+    /// Id of the release.
+    pub fn id(&self) -> &ReleaseId {
+        &self.manifest.id
+    }
+
+    /// Its manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The directory that holds it.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Path of the bundle.
+    pub fn bundle(&self) -> PathBuf {
+        self.dir.join(&self.manifest.bundle.file)
+    }
+
+    /// The three files, the manifest last: whoever copies in this order has committed when the last one is there.
+    pub fn files(&self) -> [PathBuf; 3] {
+        [self.bundle(), self.dir.join(SUMS), self.dir.join(manifest::FILE)]
+    }
+}
+
+fn sums(manifest: &Manifest, json: &[u8]) -> String {
+    checksum_line(&manifest.bundle.sha256, &manifest.bundle.file) + &checksum_line(&digest::of(json), manifest::FILE)
+}
+
+/// Writes a file and waits until the disk has it.
+pub fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Waits until the disk has the names in a directory.
+pub fn sync_dir(dir: &Path) -> std::io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Renames `aside` to `dir`, moving what was there out of the way first.
+fn replace_dir(aside: &Path, dir: &Path) -> Result<()> {
+    let old = aside.with_extension("old");
+    let what = || format!("cannot move the release to {}", dir.display());
+    let hint = || "check its permissions".to_owned();
+    if dir.exists() {
+        let _ = fs::remove_dir_all(&old);
+        fs::rename(dir, &old).explain(Kind::Failed, what, hint)?;
+    }
+    fs::rename(aside, dir).explain(Kind::Failed, what, hint)?;
+    let _ = fs::remove_dir_all(&old);
+    if let Some(parent) = dir.parent() {
+        sync_dir(parent).explain(Kind::Failed, what, hint)?;
+    }
+    Ok(())
+}

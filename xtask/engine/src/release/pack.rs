@@ -1,0 +1,299 @@
+//! Making a bundle: one pass that reads, hashes, tars and compresses, with the compression spread over threads.
+//!
+//! The tar stream is cut at fixed offsets into blocks, and each block becomes a gzip member of its own. RFC 1952
+//! (section 2.2) makes a row of members one gzip file, so `tar xzf` reads it. Because the cuts depend on the stream
+//! alone, the bytes are the same whatever the number of threads:
+//!
+//! ```text
+//! files ─▶ tar + SHA-256 ─▶ 1 MiB blocks ─▶ N × deflate ─▶ in order ─▶ SHA-256 + file
+//! ```
+
+use crate::error::{Explain, Kind, Result, failed};
+use crate::release::Progress;
+use crate::release::digest::{Hasher, Through};
+use crate::release::manifest::{Content, FileEntry};
+use libdeflater::{CompressionLvl, Compressor};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// Bytes of tar in a gzip member. Smaller costs size, larger costs parallelism.
+const BLOCK: usize = 1 << 20;
+/// As small as `gzip -6`, at a quarter of its time.
+const LEVEL: i32 = 6;
+
+/// A file that goes into a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Path in the bundle.
+    pub path: String,
+    /// Where it is read from.
+    pub from: PathBuf,
+    /// Size in bytes; 0 for a link.
+    pub bytes: u64,
+    /// `0o644` or `0o755`.
+    pub mode: u32,
+    /// Target, for a symbolic link.
+    pub link: Option<String>,
+}
+
+/// A bundle on disk, not yet sealed.
+#[derive(Debug)]
+pub struct Packed {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Its digest, hex.
+    pub sha256: String,
+    /// The digest of the tar inside, hex.
+    pub tar_sha256: String,
+    /// What is in it.
+    pub files: Vec<FileEntry>,
+}
+
+/// Packs `sources`, which must be sorted by path, into the file `out`, with every mtime set to `mtime` (Unix seconds).
+pub fn pack(sources: &[Source], mtime: u64, out: &Path, progress: Progress) -> Result<Packed> {
+    let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    pack_with(threads, sources, mtime, out, progress)
+}
+
+fn pack_with(threads: usize, sources: &[Source], mtime: u64, out: &Path, progress: Progress) -> Result<Packed> {
+    let (to_workers, blocks) = sync_channel::<(u64, Vec<u8>)>(threads * 2);
+    let (to_writer, members) = sync_channel::<(u64, Vec<u8>)>(threads * 2);
+    let blocks = Arc::new(Mutex::new(blocks));
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            let (blocks, to_writer) = (Arc::clone(&blocks), to_writer.clone());
+            scope.spawn(move || compress_blocks(&blocks, &to_writer));
+        }
+        drop((to_writer, blocks));
+        let writer = scope.spawn(move || write_members(&members, out).map_err(|e| write_error(e, out)).inspect_err(|_| drain(&members)));
+        let tarred = tar_files(sources, mtime, to_workers, progress);
+        // A full disk is the cause and the broken channel its effect, so the writer's error is the one to tell.
+        let (sha256, bytes) = writer.join().expect("the writer does not panic")?;
+        let (tar_sha256, files) = tarred?;
+        Ok(Packed { path: out.to_owned(), bytes, sha256, tar_sha256, files })
+    })
+}
+
+fn write_error(cause: io::Error, out: &Path) -> anyhow::Error {
+    let explained: Result<()> = Err(cause).explain(
+        Kind::Failed,
+        || format!("cannot write {}", out.display()),
+        || "check free space and permissions: `df -h .`".into(),
+    );
+    explained.expect_err("made from an error")
+}
+
+/// Takes what is still coming, so that workers blocked on a full channel can end.
+fn drain(members: &Receiver<(u64, Vec<u8>)>) {
+    while members.recv().is_ok() {}
+}
+
+fn compress_blocks(blocks: &Mutex<Receiver<(u64, Vec<u8>)>>, members: &SyncSender<(u64, Vec<u8>)>) {
+    let mut compressor = Compressor::new(CompressionLvl::new(LEVEL).expect("6 is a level"));
+    loop {
+        let next = blocks.lock().expect("no worker panics").recv();
+        let Ok((index, block)) = next else { return };
+        let mut member = vec![0; compressor.gzip_compress_bound(block.len())];
+        let size = compressor.gzip_compress(&block, &mut member).expect("the bound is large enough");
+        member.truncate(size);
+        if members.send((index, member)).is_err() {
+            return;
+        }
+    }
+}
+
+fn write_members(members: &Receiver<(u64, Vec<u8>)>, out: &Path) -> io::Result<(String, u64)> {
+    let mut file = Through::new(BufWriter::new(File::create(out)?));
+    let mut waiting = BTreeMap::new();
+    let mut next = 0;
+    while let Ok((index, member)) = members.recv() {
+        waiting.insert(index, member);
+        while let Some(member) = waiting.remove(&next) {
+            file.write_all(&member)?;
+            next += 1;
+        }
+    }
+    file.flush()?;
+    file.get_ref().get_ref().sync_all()?;
+    let bytes = file.passed();
+    Ok((file.hex(), bytes))
+}
+
+/// The writing end of the tar: hashes it whole and hands it on in blocks.
+struct Blocks {
+    block: Vec<u8>,
+    index: u64,
+    hasher: Hasher,
+    to_workers: SyncSender<(u64, Vec<u8>)>,
+}
+
+impl Blocks {
+    fn send(&mut self) -> io::Result<()> {
+        let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK));
+        self.to_workers.send((self.index, block)).map_err(|_| io::Error::other("the compressor stopped"))?;
+        self.index += 1;
+        Ok(())
+    }
+}
+
+impl Write for Blocks {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = bytes.len().min(BLOCK - self.block.len());
+        self.block.extend_from_slice(&bytes[..n]);
+        self.hasher.update(&bytes[..n]);
+        if self.block.len() == BLOCK {
+            self.send()?;
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn tar_files(
+    sources: &[Source],
+    mtime: u64,
+    to_workers: SyncSender<(u64, Vec<u8>)>,
+    progress: Progress,
+) -> Result<(String, Vec<FileEntry>)> {
+    let blocks = Blocks { block: Vec::with_capacity(BLOCK), index: 0, hasher: Hasher::default(), to_workers };
+    let mut tar = tar::Builder::new(blocks);
+    let total: u64 = sources.iter().map(|source| source.bytes).sum();
+    let done = AtomicU64::new(0);
+    let mut files = Vec::with_capacity(sources.len());
+    for source in sources {
+        let seen = |n: u64| progress(done.fetch_add(n, Ordering::Relaxed) + n, total);
+        files.push(append(&mut tar, source, mtime, &seen)?);
+    }
+    let mut blocks = tar.into_inner()?;
+    if !blocks.block.is_empty() {
+        blocks.send()?;
+    }
+    Ok((blocks.hasher.hex(), files))
+}
+
+fn append(tar: &mut tar::Builder<Blocks>, source: &Source, mtime: u64, seen: &dyn Fn(u64)) -> Result<FileEntry> {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(source.mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(mtime);
+    let entry = |content| FileEntry { path: source.path.clone(), bytes: source.bytes, mode: source.mode, content };
+    if let Some(to) = &source.link {
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        tar.append_link(&mut header, &source.path, to)?;
+        return Ok(entry(Content::Link(to.clone())));
+    }
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_size(source.bytes);
+    let file = File::open(&source.from).explain(
+        Kind::Failed,
+        || format!("cannot read {}", source.from.display()),
+        || "make it readable, or take it out of `include`".into(),
+    )?;
+    let mut reader = Through::new(Counted { inner: file.take(source.bytes), seen });
+    tar.append_data(&mut header, &source.path, &mut reader)?;
+    if reader.passed() != source.bytes || at_end(&source.from, source.bytes)? {
+        return failed(format!("{} changed while it was packed", source.from.display()))
+            .hint("stop what writes to it, then run the command again")
+            .err();
+    }
+    Ok(entry(Content::Sha256(reader.hex())))
+}
+
+fn at_end(path: &Path, bytes: u64) -> Result<bool> {
+    Ok(path.metadata()?.len() != bytes)
+}
+
+/// One gzip member with some small files and no end of archive, to be put before the members of a bundle.
+pub fn small_member(files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
+    let mut tar = Vec::new();
+    for (path, bytes) in files {
+        let mut one = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(bytes.len() as u64);
+        one.append_data(&mut header, path, bytes.as_slice())?;
+        // A header, and the content padded to whole blocks; what follows is the end of archive that we leave out.
+        tar.extend_from_slice(&one.into_inner()?[..512 + bytes.len().next_multiple_of(512)]);
+    }
+    let mut compressor = Compressor::new(CompressionLvl::new(LEVEL).expect("6 is a level"));
+    let mut member = vec![0; compressor.gzip_compress_bound(tar.len())];
+    let size = compressor.gzip_compress(&tar, &mut member).expect("the bound is large enough");
+    member.truncate(size);
+    Ok(member)
+}
+
+struct Counted<'a, R> {
+    inner: R,
+    seen: &'a dyn Fn(u64),
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        (self.seen)(n as u64);
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources(dir: &Path) -> Vec<Source> {
+        let big: Vec<u8> = (0..3_500_000u32).flat_map(|i| (i / 7).to_le_bytes()).take(3 * BLOCK + 12345).collect();
+        let mut sources = Vec::new();
+        for (path, bytes, mode) in [("bin/app", big.as_slice(), 0o755), ("static/a b.txt", b"hello", 0o644), ("static/empty", b"", 0o644)] {
+            let from = dir.join(path.replace('/', "_"));
+            std::fs::write(&from, bytes).unwrap();
+            sources.push(Source { path: path.into(), from, bytes: bytes.len() as u64, mode, link: None });
+        }
+        let long = format!("static/{}/x", "long".repeat(60));
+        sources.push(Source { path: long, from: dir.join("static_empty"), bytes: 0, mode: 0o644, link: None });
+        sources.push(Source { path: "z".into(), from: dir.join("z"), bytes: 0, mode: 0o755, link: Some("bin/app".into()) });
+        sources
+    }
+
+    #[test]
+    fn the_bytes_do_not_depend_on_the_number_of_threads() {
+        let dir = tempfile::tempdir().unwrap();
+        let sources = sources(dir.path());
+        let one = pack_with(1, &sources, 42, &dir.path().join("1.gz"), &|_, _| {}).unwrap();
+        for threads in [2, 3, 8] {
+            let out = dir.path().join(format!("{threads}.gz"));
+            let many = pack_with(threads, &sources, 42, &out, &|_, _| {}).unwrap();
+            assert_eq!((&many.sha256, &many.tar_sha256, &many.files), (&one.sha256, &one.tar_sha256, &one.files));
+            assert_eq!(std::fs::read(&out).unwrap().len() as u64, many.bytes);
+        }
+    }
+
+    #[test]
+    fn a_file_that_grows_or_shrinks_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        for (bytes, name) in [(4, "grown"), (6, "shrunk")] {
+            let mut sources = sources(dir.path());
+            sources[1].bytes = bytes;
+            let error = pack(&sources, 42, &dir.path().join(name), &|_, _| {}).unwrap_err();
+            assert!(format!("{error:#}").contains("changed while it was packed"), "{name}: {error:#}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_an_error_that_names_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = pack(&sources(dir.path()), 42, &dir.path().join("no/such/dir.gz"), &|_, _| {}).unwrap_err();
+        assert!(format!("{error:#}").contains("no/such/dir.gz"), "{error:#}");
+    }
+}

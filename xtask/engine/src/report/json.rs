@@ -1,0 +1,28 @@
+//! For machines: one answer on stdout, one event a line on stderr.
+
+use crate::commands::Answer;
+use crate::event::{Event, Sink};
+use std::io::Write;
+
+/// Writes events as JSON lines. Progress is left out: a log wants results.
+pub struct JsonSink;
+
+impl Sink for JsonSink {
+    fn emit(&self, event: &Event) {
+        if !matches!(event, Event::Progress { .. })
+            && let Ok(line) = serde_json::to_string(event)
+        {
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+    }
+}
+
+/// An answer as pretty JSON.
+pub fn answer(answer: &Answer) -> String {
+    serde_json::to_string_pretty(answer).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}")) + "\n"
+}
+
+/// An error as a line of JSON.
+pub fn error(message: &str, hint: Option<&str>, code: u8) -> String {
+    serde_json::json!({ "error": message, "hint": hint, "exit_code": code }).to_string() + "\n"
+}

@@ -1,0 +1,6 @@
+//! All that is printed: answers on stdout, everything else on stderr.
+
+pub mod json;
+pub mod style;
+pub mod term;
+pub mod text;

@@ -1,0 +1,141 @@
+//! Colours, sizes, times and columns: how a value looks on a screen. Colour only repeats what the words say.
+
+use jiff::{SpanRound, Timestamp, Unit};
+
+/// Whether to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Style {
+    /// Use ANSI colours.
+    pub color: bool,
+}
+
+impl Style {
+    /// Decides for one stream: a flag wins, then `NO_COLOR` (<https://no-color.org>), then whether it is a terminal.
+    pub fn decide(flag: Option<bool>, no_color: bool, dumb: bool, terminal: bool) -> Self {
+        Self { color: flag.unwrap_or(!no_color && !dumb && terminal) }
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// For what went well.
+    pub fn good(self, text: &str) -> String {
+        self.paint("32", text)
+    }
+
+    /// For what failed.
+    pub fn bad(self, text: &str) -> String {
+        self.paint("1;31", text)
+    }
+
+    /// For what somebody should look at.
+    pub fn warn(self, text: &str) -> String {
+        self.paint("33", text)
+    }
+
+    /// For what is less important than its neighbours.
+    pub fn dim(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+
+    /// For headings and names.
+    pub fn strong(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+}
+
+/// `1.2 MiB`
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// `340 ms`, `2.1 s`, `3 min 5 s`
+pub fn duration(ms: u64) -> String {
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        1000..60_000 => format!("{:.1} s", ms as f64 / 1000.0),
+        _ => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1000),
+    }
+}
+
+/// `2026-08-22 10:15Z, 3 h ago`
+pub fn when(at: Timestamp, now: Timestamp) -> String {
+    format!("{}, {}", at.strftime("%Y-%m-%d %H:%MZ"), ago(at, now))
+}
+
+/// `just now`, `5 min ago`, `3 h ago`, `12 d ago`
+pub fn ago(at: Timestamp, now: Timestamp) -> String {
+    let Ok(span) = at.until(now).and_then(|span| span.round(SpanRound::new().largest(Unit::Hour).smallest(Unit::Minute))) else {
+        return "just now".into();
+    };
+    let hours = i64::from(span.get_hours());
+    match (hours, span.get_minutes()) {
+        (..0, _) | (0, ..1) => "just now".into(),
+        (0, minutes) => format!("{minutes} min ago"),
+        (1..48, _) => format!("{hours} h ago"),
+        _ => format!("{} d ago", hours / 24),
+    }
+}
+
+/// Rows in columns, each as wide as its widest cell, two spaces between. The first row is the heading.
+pub fn table(style: Style, rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<_> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        let line = line.trim_end();
+        out.push_str(&if index == 0 { style.dim(line) } else { line.to_owned() });
+        out.push('\n');
+    }
+    out
+}
+
+/// `1 file`, `2 files`
+pub fn count(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units() {
+        for (n, want) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 20, "5.0 MiB"), (3 << 40, "3.0 TiB")] {
+            assert_eq!(bytes(n), want);
+        }
+        for (ms, want) in [(0, "0 ms"), (999, "999 ms"), (2100, "2.1 s"), (185_000, "3 min 5 s")] {
+            assert_eq!(duration(ms), want);
+        }
+        let now: Timestamp = "2026-08-22T10:15:00Z".parse().unwrap();
+        for (at, want) in [("10:15:00", "just now"), ("10:20:00", "just now"), ("10:10:00", "5 min ago"), ("07:00:00", "3 h ago")] {
+            assert_eq!(ago(format!("2026-08-22T{at}Z").parse().unwrap(), now), want, "{at}");
+        }
+        assert_eq!(ago("2026-08-10T10:15:00Z".parse().unwrap(), now), "12 d ago");
+    }
+
+    #[test]
+    fn colour_is_decided_by_flag_then_no_color_then_terminal() {
+        for (flag, no_color, dumb, terminal, want) in [
+            (None, false, false, true, true),
+            (None, false, false, false, false),
+            (None, true, false, true, false),
+            (None, false, true, true, false),
+            (Some(true), true, true, false, true),
+            (Some(false), false, false, true, false),
+        ] {
+            assert_eq!(Style::decide(flag, no_color, dumb, terminal).color, want);
+        }
+    }
+}

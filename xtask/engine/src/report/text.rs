@@ -1,0 +1,218 @@
+//! Answers as people read them. Pure: values and the time of day in, text out.
+
+use crate::ci::lint::{Finding, Severity};
+use crate::ci::run::CiRun;
+use crate::commands::{Answer, LockState, PutDone};
+use crate::deploy::apply::Outcome;
+use crate::deploy::history::{Happened, Verb};
+use crate::deploy::report::{Diff, FileChange, HostHistory, HostStatus, Listed};
+use crate::release::id::ReleaseId;
+use crate::report::style::{Style, ago, bytes, count, duration, table, when};
+use jiff::Timestamp;
+use std::fmt::Write;
+
+/// The text of an answer.
+pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
+    match answer {
+        Answer::Built(built) => {
+            let how = if built.up_to_date { "up to date" } else { "built" };
+            format!("{} {how}: {}, {}, {}\n", built.release, count(built.files, "file"), bytes(built.bytes), built.dir.display())
+        }
+        Answer::Verified(it) => format!("{} verified: {} of {}, bundle sha256 {}\n", it.release, count(it.files, "file"), bytes(it.bytes), it.sha256),
+        Answer::Fetched(it) => format!("{}\n", it.dir.display()),
+        Answer::Put(done) => done.iter().map(put).collect(),
+        Answer::Outcome(outcome) => self::outcome(outcome, style),
+        Answer::Status(hosts) => status(hosts, style, now),
+        Answer::History(hosts) => hosts.iter().map(|host| history(host, style, now)).collect::<Vec<_>>().join("\n"),
+        Answer::Releases(listed) => releases(listed, style, now),
+        Answer::Diff(diff) => self::diff(diff, style),
+        Answer::Lock(locks) => locks.iter().map(lock).collect(),
+        Answer::Generated(it) => format!("{} {}\n", it.path.display(), if it.changed { "written" } else { "is up to date" }),
+        Answer::Findings(findings) => lint(findings, style),
+        Answer::CiRun(run) => ci_run(run, style),
+        Answer::Tested(tested) => {
+            let checks: Vec<_> = tested.checks.iter().map(|it| format!("{} ({})", it.check, duration(it.ms))).collect();
+            let skipped = if tested.skipped.is_empty() { String::new() } else { format!("; {} skipped, see above", tested.skipped.len()) };
+            format!("passed: {}{skipped}\n", checks.join(", "))
+        }
+    }
+}
+
+fn put(done: &PutDone) -> String {
+    let how = if done.already_there { "has it already, the same bytes" } else { "stored" };
+    format!("{}: {} {how}\n", done.store, done.release)
+}
+
+fn name(id: Option<&ReleaseId>) -> String {
+    id.map_or_else(|| "-".to_owned(), ToString::to_string)
+}
+
+fn outcome(outcome: &Outcome, style: Style) -> String {
+    let release = name(outcome.release.as_ref());
+    let env = &outcome.env;
+    if outcome.nothing_to_do() {
+        return match outcome.verb {
+            Verb::Prune => format!("{env}: nothing to prune\n"),
+            _ if outcome.dry_run => format!("{env}: nothing to do, everything is as wanted already\n"),
+            _ => format!("{env} already runs {release}: nothing to do\n"),
+        };
+    }
+    if !outcome.dry_run {
+        return match outcome.verb {
+            Verb::Prune => format!("{env}: {}\n", style.good("pruned")),
+            Verb::Rollback => format!("{env}: {} to {release}\n", style.good("rolled back")),
+            Verb::Deploy | Verb::Promote => format!("{env}: {release} is {}\n", style.good("live")),
+        };
+    }
+    let mut out = String::new();
+    for host in &outcome.targets {
+        let _ = writeln!(out, "{}", style.strong(&host.target));
+        for (n, step) in host.steps.iter().enumerate() {
+            let _ = writeln!(out, "  {}. {step}", n + 1);
+        }
+        if host.steps.is_empty() {
+            out.push_str("  nothing to do\n");
+        } else if outcome.verb != Verb::Prune {
+            let back = host.fallback.as_ref().map_or("nothing: there is no healthy release yet".into(), ToString::to_string);
+            let _ = writeln!(out, "  if that fails: back to {back}");
+        }
+    }
+    out
+}
+
+fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
+    let heading = ["ENV", "TARGET", "STATE", "RELEASE", "SINCE", "BY", "PREVIOUS", "SERVICE"].map(str::to_owned).to_vec();
+    let mut rows = vec![heading];
+    let mut notes = String::new();
+    for host in hosts {
+        rows.push(vec![
+            host.env.clone(),
+            host.target.clone(),
+            host.state.to_owned(),
+            name(host.release.as_ref()),
+            host.since.map_or("-".into(), |at| ago(at, now)),
+            host.by.clone().unwrap_or_else(|| "-".into()),
+            name(host.previous.as_ref()),
+            host.service.unwrap_or("-").to_owned(),
+        ]);
+        if let Some(who) = &host.locked_by {
+            let _ = writeln!(notes, "{} is locked by {who}", host.target);
+        }
+        if host.state == "unconfirmed" {
+            let _ = writeln!(notes, "{}: a deploy was interrupted before its health check; run it again or roll back", host.target);
+        }
+    }
+    table(style, &rows) + &notes
+}
+
+fn history(host: &HostHistory, style: Style, now: Timestamp) -> String {
+    let mut rows = vec![["WHEN", "WHAT", "RELEASE", "FROM", "BY", "WHY"].map(str::to_owned).to_vec()];
+    for record in &host.records {
+        let event = match record.event {
+            Happened::Installed => "installed",
+            Happened::Switched => "switched",
+            Happened::Live => "live",
+            Happened::Failed => "FAILED",
+            Happened::Restored => "restored",
+            Happened::Removed => "removed",
+        };
+        let job = record.ci.as_ref().and_then(|ci| ci.url.as_deref()).map(|url| format!(" {url}")).unwrap_or_default();
+        let why = record.why.as_deref().unwrap_or("-").replace('\n', " ");
+        rows.push(vec![
+            when(record.at, now),
+            format!("{} ({})", event, record.verb.as_str()),
+            name(record.release.as_ref()),
+            name(record.from.as_ref()),
+            format!("{}{job}", record.by),
+            why,
+        ]);
+    }
+    let torn = if host.unreadable > 0 { format!("{} torn line(s) were passed over\n", host.unreadable) } else { String::new() };
+    format!("{}\n{}{torn}", style.strong(&host.target), table(style, &rows))
+}
+
+fn releases(listed: &[Listed], style: Style, now: Timestamp) -> String {
+    if listed.is_empty() {
+        return "no releases yet: `cargo xtask build` makes one\n".into();
+    }
+    let mut rows = vec![["RELEASE", "BRANCH", "COMMITTED", "SIZE", "LIVE IN", "KEPT BY"].map(str::to_owned).to_vec()];
+    for it in listed {
+        rows.push(vec![
+            it.release.to_string(),
+            it.branch.clone().unwrap_or_else(|| "-".into()),
+            ago(it.time, now),
+            bytes(it.bytes),
+            if it.live_in.is_empty() { "-".into() } else { it.live_in.join(", ") },
+            it.stores.join(", "),
+        ]);
+    }
+    table(style, &rows)
+}
+
+fn diff(diff: &Diff, style: Style) -> String {
+    if diff.live == diff.candidate {
+        return format!("{} runs {} already\n", diff.env, diff.live);
+    }
+    let mut out = format!("{}: {} -> {}\n", diff.env, diff.live, style.strong(diff.candidate.as_str()));
+    let mut files = |sign: &str, changes: &[FileChange]| {
+        for change in changes {
+            let _ = writeln!(out, "  {sign} {}  {} -> {}", change.path, bytes(change.from), bytes(change.to));
+        }
+    };
+    files("+", &diff.added);
+    files("-", &diff.removed);
+    files("~", &diff.changed);
+    let (added, removed, changed) = (diff.added.len(), diff.removed.len(), diff.changed.len());
+    let _ = writeln!(out, "{added} added, {removed} removed, {changed} changed; {} -> {}", bytes(diff.bytes.0), bytes(diff.bytes.1));
+    for (title, commits) in [("commits it brings", &diff.commits), ("commits it takes away", &diff.lost_commits)] {
+        match commits {
+            Some(commits) if !commits.is_empty() => {
+                let _ = writeln!(out, "{title}:");
+                commits.iter().for_each(|commit| drop(writeln!(out, "  {commit}")));
+            }
+            _ => {}
+        }
+    }
+    if diff.commits.is_none() {
+        out.push_str("commits: this checkout does not know both of them\n");
+    }
+    out
+}
+
+fn lock(state: &LockState) -> String {
+    match (&state.held_by, state.released) {
+        (None, _) => format!("{}: not locked\n", state.target),
+        (Some(who), false) => format!("{}: locked by {who}\n", state.target),
+        (Some(who), true) => format!("{}: removed the lock of {who}\n", state.target),
+    }
+}
+
+fn lint(findings: &[Finding], style: Style) -> String {
+    if findings.is_empty() {
+        return "no findings\n".into();
+    }
+    let mut out = String::new();
+    for it in findings {
+        let severity = match it.severity {
+            Severity::Error => style.bad("error"),
+            Severity::Warning => style.warn("warning"),
+        };
+        let _ = writeln!(out, "line {}: {severity} [{}] {}\n  hint: {}", it.line, it.code, it.message, it.hint);
+    }
+    let errors = findings.iter().filter(|it| it.severity == Severity::Error).count();
+    let _ = writeln!(out, "{}, {}", count(errors, "error"), count(findings.len() - errors, "warning"));
+    out
+}
+
+fn ci_run(run: &CiRun, style: Style) -> String {
+    let mut rows = vec![["JOB", "STATUS", "TIME"].map(str::to_owned).to_vec()];
+    rows.extend(run.jobs.iter().map(|it| vec![it.job.clone(), it.status.to_owned(), duration(it.ms)]));
+    let mut out = table(style, &rows);
+    for live in &run.live {
+        let _ = writeln!(out, "{} ({}): {}", live.env, live.target, live.release.as_ref().map_or("nothing is live".into(), |id| format!("{id} is live")));
+    }
+    if !run.changed {
+        out.push_str("nothing changed: every env ran this already, or no deploy job ran\n");
+    }
+    out
+}

@@ -1,0 +1,163 @@
+//! A directory as a store: `DIR/<id>/` with the three files of a release. It is also CircleCI's workspace, which is
+//! a directory that CircleCI carries from job to job.
+
+use crate::cx::Cx;
+use crate::error::{Explain, Failure, Kind, Result, not_found, verification};
+use crate::release::id::ReleaseId;
+use crate::release::manifest::{Content, Manifest};
+use crate::release::{Release, sync_dir};
+use crate::store::{Put, Store, only_in_ci};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A directory of releases.
+pub struct DirStore<'cx> {
+    cx: &'cx Cx,
+    url: String,
+    dir: PathBuf,
+}
+
+impl<'cx> DirStore<'cx> {
+    /// The store in `dir`, which need not exist yet.
+    pub fn new(cx: &'cx Cx, url: &str, dir: PathBuf) -> Self {
+        Self { cx, url: url.to_owned(), dir }
+    }
+
+    fn failed(&self, path: &Path) -> impl FnOnce() -> String {
+        let text = format!("{}: cannot write {}", self.url, path.display());
+        move || text
+    }
+
+    fn copy(&self, files: &[PathBuf], into: &Path, task: &str) -> io::Result<()> {
+        let total = files.iter().map(|file| fs::metadata(file).map(|meta| meta.len())).sum::<io::Result<u64>>()?;
+        let progress = self.cx.progress(task);
+        let mut done = 0;
+        for from in files {
+            let mut to = File::create(into.join(from.file_name().unwrap_or_default()))?;
+            done += io::copy(&mut File::open(from)?, &mut to)?;
+            to.sync_all()?;
+            progress(done, total);
+        }
+        sync_dir(into)
+    }
+
+    /// What a put under an id that is taken means.
+    fn compare(&self, release: &Release) -> Result<Put> {
+        let ours = release.manifest();
+        let theirs = Release::read_manifest(&self.dir.join(release.id().as_str()))?;
+        if ours.bundle == theirs.bundle {
+            return Ok(Put::AlreadyThere);
+        }
+        verification(format!("{} has another {}: {}", self.url, ours.id, first_difference(ours, &theirs)))
+            .hint("a release never changes: make the build reproducible, or commit and build anew")
+            .err()
+    }
+}
+
+/// The first file in which two releases differ.
+fn first_difference(ours: &Manifest, theirs: &Manifest) -> String {
+    for file in &ours.files {
+        match theirs.files.iter().find(|other| other.path == file.path) {
+            None => return format!("`{}` is not in it", file.path),
+            Some(other) if other == file => {}
+            Some(other) => {
+                let short = |content: &Content| match content {
+                    Content::Sha256(digest) => digest[..12].to_owned(),
+                    Content::Link(to) => format!("link to {to}"),
+                };
+                return format!("`{}` differs ({} there, {} here)", file.path, short(&other.content), short(&file.content));
+            }
+        }
+    }
+    match theirs.files.iter().find(|other| !ours.files.iter().any(|file| file.path == other.path)) {
+        Some(other) => format!("`{}` is only in it", other.path),
+        None => "the files are the same, but they were packed differently".into(),
+    }
+}
+
+impl Store for DirStore<'_> {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn put(&self, release: &Release) -> Result<Put> {
+        let hint = || "check free space and permissions: `df -h` and `ls -ld` on the directory".to_owned();
+        let place = self.dir.join(release.id().as_str());
+        if place.exists() {
+            return self.compare(release);
+        }
+        fs::create_dir_all(&self.dir).explain(Kind::Failed, self.failed(&self.dir), hint)?;
+        let aside = self.dir.join(format!(".incoming-{}-{}", release.id(), std::process::id()));
+        let _ = fs::remove_dir_all(&aside);
+        let written = fs::create_dir(&aside).and_then(|()| self.copy(&release.files(), &aside, "storing"));
+        // The rename is the commit: it puts the release there whole, or fails because another put was faster.
+        let renamed = written.and_then(|()| fs::rename(&aside, &place)).and_then(|()| sync_dir(&self.dir));
+        match renamed {
+            Ok(()) => Ok(Put::Stored),
+            Err(error) => {
+                let _ = fs::remove_dir_all(&aside);
+                if place.exists() { self.compare(release) } else { Err(error).explain(Kind::Failed, self.failed(&place), hint) }
+            }
+        }
+    }
+
+    fn get(&self, id: &ReleaseId, into: &Path) -> Result<Release> {
+        let place = self.dir.join(id.as_str());
+        if !place.join(crate::release::manifest::FILE).exists() {
+            return Err(self.absent(id).into());
+        }
+        let manifest = Release::read_manifest(&place)?;
+        let hint = || "check free space and permissions: `df -h .`".to_owned();
+        let what = || format!("{}: cannot copy {id} to {}", self.url, into.display());
+        let (copy, aside) = (into.join(id.as_str()), into.join(format!(".fetching-{id}-{}", std::process::id())));
+        let files = [&manifest.bundle.file, crate::release::SUMS, crate::release::manifest::FILE].map(|name| place.join(name));
+        let _ = fs::remove_dir_all(&aside);
+        fs::create_dir_all(&aside).explain(Kind::Failed, what, hint)?;
+        let copied = self.copy(&files, &aside, "fetching").explain(Kind::Failed, what, hint);
+        let progress = self.cx.progress("verifying");
+        match copied.and_then(|()| Release::open(&aside, &progress)) {
+            Ok(release) => release.moved_to(&copy).explain(Kind::Failed, what, hint),
+            Err(error) => {
+                let _ = fs::remove_dir_all(&aside);
+                // The copy is gone, so the error has to speak of what it was a copy of.
+                let text = format!("{error:#}").replace(&*aside.to_string_lossy(), &place.to_string_lossy());
+                let hint = crate::error::hint_of(&error).unwrap_or("fetch it again").to_owned();
+                Failure::new(crate::error::kind_of(&error), text).hint(hint).err()
+            }
+        }
+    }
+
+    fn list(&self) -> Result<Vec<Manifest>> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => {
+                let what = || format!("{}: cannot read {}", self.url, self.dir.display());
+                return Err(e).explain(Kind::Failed, what, || "check its permissions".into());
+            }
+        };
+        let mut manifests = Vec::new();
+        for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().parse::<ReleaseId>().is_ok()) {
+            match Release::read_manifest(&entry.path()) {
+                Ok(manifest) => manifests.push(manifest),
+                Err(error) => self.cx.warn(format!("passed over a release that cannot be read: {error:#}")),
+            }
+        }
+        manifests.sort_by(|a, b| b.id.cmp(&a.id));
+        Ok(manifests)
+    }
+}
+
+impl DirStore<'_> {
+    fn absent(&self, id: &ReleaseId) -> Failure {
+        let dir = self.dir.display();
+        let failure = not_found(format!("{id} is not in {dir}"));
+        if only_in_ci(&self.url) {
+            return failure.hint(
+                "an empty workspace means that no job that this one `requires` persisted it, or that it is older than 15 days: rerun the build job",
+            );
+        }
+        failure.hint("`cargo xtask releases` lists what there is; `cargo xtask build` makes one of the commit that is checked out")
+    }
+}

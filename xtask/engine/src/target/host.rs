@@ -1,0 +1,179 @@
+//! A host with the layout that Capistrano settled: `releases/<id>/`, `current`, `history.jsonl`, `.lock`.
+//!
+//! The local machine is a host like any other: what is done there is said to `sh` in the words that a remote host
+//! would be told, so both are one implementation and one set of tests.
+
+use crate::cx::{Answer, Cx, Input};
+use crate::deploy::history::Record;
+use crate::deploy::state::{Lock, State};
+use crate::error::{Explain, Failure, Kind, Result, failed, verification};
+use crate::machine::Owner;
+use crate::release::id::ReleaseId;
+use crate::release::manifest::{Manifest, checksum_line};
+use crate::release::{META, Release, digest, manifest};
+use crate::service::Script;
+use crate::target::{Target, script};
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
+
+/// The directory of a host.
+pub struct HostTarget<'cx> {
+    cx: &'cx Cx,
+    url: String,
+    root: String,
+}
+
+impl<'cx> HostTarget<'cx> {
+    /// A directory of this machine.
+    pub fn local(cx: &'cx Cx, url: &str, dir: &Path) -> Self {
+        Self { cx, url: url.to_owned(), root: dir.to_string_lossy().into_owned() }
+    }
+
+    /// Says something to the host. A clean environment keeps our variables, tokens among them, out of it, as ssh would.
+    fn say(&self, text: &str, input: Input) -> Result<Answer> {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(text).current_dir("/").env_clear();
+        for name in ["PATH", "HOME", "USER", "LANG", "TMPDIR"] {
+            if let Some(value) = self.cx.var(name) {
+                command.env(name, value);
+            }
+        }
+        self.cx.answer(command, input)
+    }
+
+    /// Says something that has to work.
+    fn tell(&self, what: &str, text: &str, input: Input) -> Result<String> {
+        let answer = self.say(text, input)?;
+        if answer.ok() {
+            return Ok(answer.stdout);
+        }
+        Err(self.complaint(what, &answer).into())
+    }
+
+    fn complaint(&self, what: &str, answer: &Answer) -> Failure {
+        let said = [answer.stderr.trim(), answer.stdout.trim()].into_iter().find(|text| !text.is_empty()).unwrap_or("it said nothing");
+        let message = format!("{}: cannot {what}: {}", self.url, self.cx.scrub(said));
+        if answer.code == Some(script::EXIT_VERIFICATION) {
+            return verification(message).hint("the bytes on the host are not those of the release: look at the disk, then deploy again");
+        }
+        let hint = if said.contains("No space left") {
+            "make room: `df -h` shows the disk, `cargo xtask prune ENV` removes old releases"
+        } else if said.contains("ermission denied") || said.contains("Read-only file system") {
+            "check who owns the directory and whether the disk is writable"
+        } else {
+            "run it again with -v to see the commands"
+        };
+        failed(message).hint(hint)
+    }
+}
+
+impl Target for HostTarget<'_> {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn root(&self) -> &str {
+        &self.root
+    }
+
+    fn state(&self) -> Result<State> {
+        Ok(State::parse(&self.tell("read its state", &script::state(&self.root), Input::Empty)?))
+    }
+
+    fn lock(&self, owner: &Owner) -> Result<Lock> {
+        let json = to_json(owner);
+        let said = self.tell("take the lock", &script::lock(&self.root, &owner.token), Input::Bytes(&json))?;
+        Ok(held(&said))
+    }
+
+    fn take_over(&self, owner: &Owner, dead: &Owner) -> Result<Lock> {
+        let json = to_json(owner);
+        let text = script::take_over(&self.root, &owner.token, &dead.token);
+        Ok(held(&self.tell("take over the lock", &text, Input::Bytes(&json))?))
+    }
+
+    fn unlock(&self, token: Option<&str>) -> Result<()> {
+        self.tell("give up the lock", &script::unlock(&self.root, token), Input::Empty).map(drop)
+    }
+
+    fn install(&self, release: &Release, record: &Record) -> Result<()> {
+        let sum = &release.manifest().bundle.sha256;
+        let meta = meta_member(release, record)?;
+        let bundle = File::open(release.bundle()).explain(
+            Kind::Failed,
+            || format!("cannot read {}", release.bundle().display()),
+            || "fetch the release again".into(),
+        )?;
+        let text = script::install(&self.root, release.id(), sum);
+        self.tell(&format!("install {}", release.id()), &text, Input::BytesThenFile(&meta, bundle)).map(drop)
+    }
+
+    fn activate(&self, release: Option<&ReleaseId>, record: Option<&Record>) -> Result<()> {
+        let line = record.map(Record::to_line).unwrap_or_default();
+        let (what, text) = match release {
+            Some(id) => (format!("activate {id}"), script::activate(&self.root, id)),
+            None => ("remove `current`".to_owned(), script::deactivate(&self.root)),
+        };
+        self.tell(&what, &text, Input::Bytes(line.as_bytes())).map(drop)
+    }
+
+    fn record(&self, record: &Record) -> Result<()> {
+        self.tell("write the history", &script::record(&self.root), Input::Bytes(record.to_line().as_bytes())).map(drop)
+    }
+
+    fn remove(&self, releases: &[ReleaseId], record: &Record) -> Result<()> {
+        let text = script::remove(&self.root, releases);
+        self.tell("remove old releases", &text, Input::Bytes(record.to_line().as_bytes())).map(drop)
+    }
+
+    fn manifest(&self, release: &ReleaseId) -> Result<Manifest> {
+        let text = self.tell("read a manifest", &script::read_meta(&self.root, release, manifest::FILE), Input::Empty)?;
+        Manifest::parse(text.as_bytes(), &format!("{} {release}", self.url))
+    }
+
+    fn verify(&self, release: &ReleaseId) -> Result<Vec<String>> {
+        let answer = self.say(&script::verify(&self.root, release), Input::Empty)?;
+        match answer.code {
+            Some(0) => Ok(Vec::new()),
+            Some(script::EXIT_VERIFICATION) => Ok(answer.stdout.lines().map(str::to_owned).collect()),
+            _ => Err(self.complaint("check the files", &answer).into()),
+        }
+    }
+
+    fn run(&self, script: &Script) -> Result<Answer> {
+        self.say(&script.text, Input::Bytes(script.stdin.as_bytes()))
+    }
+}
+
+fn to_json(owner: &Owner) -> Vec<u8> {
+    let mut json = serde_json::to_vec(owner).expect("an owner has no maps with odd keys");
+    json.push(b'\n');
+    json
+}
+
+fn held(said: &str) -> Lock {
+    match said.trim().split_once('\n') {
+        Some(("held", owner)) => Lock::parse(owner),
+        _ if said.trim() == "held" => Lock::Unreadable(String::new()),
+        _ => Lock::Free,
+    }
+}
+
+/// A gzip member with the engine's own files, to be sent before the members of the bundle: together they are one
+/// `tar.gz`, because this one leaves out the end of the archive.
+fn meta_member(release: &Release, record: &Record) -> Result<Vec<u8>> {
+    let manifest = release.manifest();
+    let json = manifest.to_json();
+    let name = |file: &str| format!("{META}/{file}");
+    let bundle = format!("{}\n", manifest.bundle.sha256);
+    let sums = manifest.checksums() + &checksum_line(&digest::of(&json), &name(manifest::FILE));
+    let files = [
+        (manifest::FILE, json.as_slice()),
+        ("bundle", bundle.as_bytes()),
+        ("record", record.to_line().as_bytes()),
+        (crate::release::SUMS, sums.as_bytes()),
+    ]
+    .map(|(file, bytes)| (name(file), bytes.to_vec()));
+    crate::release::pack::small_member(&files)
+}

@@ -1,0 +1,66 @@
+//! Where releases go live: one role, few methods, each a whole thing.
+
+pub mod host;
+pub mod script;
+
+use crate::cx::{Answer, Cx};
+use crate::deploy::history::Record;
+use crate::deploy::state::{Lock, State};
+use crate::error::{Result, usage};
+use crate::machine::Owner;
+use crate::release::Release;
+use crate::release::id::ReleaseId;
+use crate::release::manifest::Manifest;
+use crate::service::Script;
+use std::path::{Path, PathBuf};
+
+/// A place that holds releases and makes one of them live.
+///
+/// Every method either did all of what it says or changed nothing that `state` shows, and may be repeated. The
+/// contract suite in `tests/it/target.rs` says so for each implementation.
+pub trait Target: Sync {
+    /// Its URL, as the project names it.
+    fn url(&self) -> &str;
+    /// Its directory, as its host names it.
+    fn root(&self) -> &str;
+    /// Everything that a plan needs, in one round trip.
+    fn state(&self) -> Result<State>;
+    /// Takes the lock, or says who has it.
+    fn lock(&self, owner: &Owner) -> Result<Lock>;
+    /// Takes the lock from an owner that is known to be dead.
+    fn take_over(&self, owner: &Owner, dead: &Owner) -> Result<Lock>;
+    /// Removes the lock if it is that of this token; without one, whatever is there.
+    fn unlock(&self, token: Option<&str>) -> Result<()>;
+    /// Puts a release on the target, verified there, without making it live. The record goes into the history.
+    fn install(&self, release: &Release, record: &Record) -> Result<()>;
+    /// Makes an installed release live in one atomic step; `None` makes nothing live. A record that cannot be written
+    /// first keeps the step from being taken.
+    fn activate(&self, release: Option<&ReleaseId>, record: Option<&Record>) -> Result<()>;
+    /// Appends to the history.
+    fn record(&self, record: &Record) -> Result<()>;
+    /// Removes releases, never the live one, and what interrupted runs left.
+    fn remove(&self, releases: &[ReleaseId], record: &Record) -> Result<()>;
+    /// The manifest of an installed release.
+    fn manifest(&self, release: &ReleaseId) -> Result<Manifest>;
+    /// Checks the files of an installed release; gives those that differ.
+    fn verify(&self, release: &ReleaseId) -> Result<Vec<String>>;
+    /// Runs a script of a service or a health check.
+    fn run(&self, script: &Script) -> Result<Answer>;
+}
+
+/// Opens a target by its URL.
+pub fn open<'cx>(cx: &'cx Cx, url: &str) -> Result<Box<dyn Target + 'cx>> {
+    match url.split_once(':') {
+        Some(("file", dir)) if !dir.is_empty() => Ok(Box::new(host::HostTarget::local(cx, url, &local_dir(&cx.home, dir)))),
+        Some((scheme @ ("ssh" | "s3"), _)) => {
+            usage(format!("target {url}: this engine cannot deploy to {scheme}: yet")).hint("use file:DIR, on the machine that runs the job").err()
+        }
+        _ => usage(format!("`{url}` is not the URL of a target")).hint("use file:DIR, e.g. file:target/deploy/dev").err(),
+    }
+}
+
+/// The directory of a `file:` URL: relative ones are relative to `home`, and `file:///srv/app` is `/srv/app`.
+pub fn local_dir(home: &Path, dir: &str) -> PathBuf {
+    let dir = dir.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(dir);
+    home.join(dir)
+}

@@ -1,0 +1,243 @@
+//! What is said to a host: POSIX shell commands, built as pure values and tested as text.
+//!
+//! The same scripts run under the local `sh` and, over ssh, under a host's. They need sh, tar, gzip and coreutils.
+//! Each starts with `set -eu`, so the first command that fails ends it. There is exactly one [`quote`].
+
+use crate::release::META;
+use crate::release::id::ReleaseId;
+
+/// Exit code of a script that found bytes that do not match.
+pub const EXIT_VERIFICATION: i32 = 77;
+/// How many lines of history a host reports.
+const HISTORY_LINES: u32 = 5000;
+
+/// A word that `sh` reads back as `text`, whatever is in it.
+pub fn quote(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&b);
+    if !text.is_empty() && text.bytes().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+fn in_root(root: &str, body: &str) -> String {
+    format!("set -eu; umask 022; LC_ALL=C; export LC_ALL\ncd -- {}\n{body}", quote(root))
+}
+
+/// Prints the state of a target, a line each, the history last because it is free text.
+pub fn state(root: &str) -> String {
+    format!(
+        "set -eu; LC_ALL=C; export LC_ALL; root={root}
+if [ ! -e \"$root\" ] && [ ! -L \"$root\" ]; then echo absent; exit 0; fi
+if [ ! -d \"$root\" ]; then echo not-a-directory; exit 0; fi
+cd -- \"$root\"
+echo root
+if [ -L current ]; then echo \"current $(readlink current)\"; elif [ -e current ]; then echo current-blocked; fi
+for meta in releases/*/{META}/bundle; do
+  [ -f \"$meta\" ] || continue
+  sum=; read -r sum < \"$meta\" || true
+  dir=${{meta%/{META}/bundle}}
+  echo \"release ${{dir##*/}} $sum\"
+done
+for debris in releases/.incoming-* releases/.removing-*; do [ ! -e \"$debris\" ] || echo debris; done
+if [ -f .lock ]; then echo \"lock $(cat .lock)\"; fi
+{service}
+if [ -f history.jsonl ]; then echo history; tail -n {HISTORY_LINES} history.jsonl; fi
+",
+        root = quote(root),
+        service = crate::service::keeper_state(),
+    )
+}
+
+/// Takes the lock or says who has it. Reads the owner from stdin.
+///
+/// The owner is written aside and hard-linked into place: link(2) either makes the whole lock or fails because there is
+/// one, so there is no moment at which a lock has no owner.
+pub fn lock(root: &str, token: &str) -> String {
+    format!("mkdir -p -- {}\n", quote(root))
+        + &in_root(
+            root,
+            &format!(
+                "new=.lock.{token}; cat > \"$new\"
+if ln \"$new\" .lock 2>/dev/null; then rm -f \"$new\"; echo acquired; exit 0; fi
+rm -f \"$new\"
+if [ -f .lock ]; then echo held; cat .lock; else echo 'cannot make a hard link for .lock' >&2; exit 1; fi
+"
+            ),
+        )
+}
+
+/// Takes the lock from an owner that is known to be dead. Two who try it at once cannot both win: what was moved
+/// aside is looked at, and put back when it is no longer the dead owner's.
+pub fn take_over(root: &str, token: &str, dead: &str) -> String {
+    in_root(
+        root,
+        &format!(
+            "new=.lock.{token}; old=.lock.dead.{token}; cat > \"$new\"
+mv -f .lock \"$old\" 2>/dev/null || true
+if [ -f \"$old\" ] && ! grep -qF {dead} \"$old\"; then ln \"$old\" .lock 2>/dev/null || true; fi
+rm -f \"$old\"
+if ln \"$new\" .lock 2>/dev/null; then rm -f \"$new\"; echo acquired; exit 0; fi
+rm -f \"$new\"; echo held; cat .lock 2>/dev/null || true
+",
+            dead = quote(&format!("\"token\":\"{dead}\"")),
+        ),
+    )
+}
+
+/// Removes the lock if it is the one with this token; without a token, whatever is there.
+pub fn unlock(root: &str, token: Option<&str>) -> String {
+    let remove = match token {
+        Some(token) => format!("if grep -qF {} .lock 2>/dev/null; then rm -f .lock; fi\n", quote(&format!("\"token\":\"{token}\""))),
+        None => "rm -f .lock\n".to_owned(),
+    };
+    in_root(root, &remove)
+}
+
+/// Unpacks a release from stdin aside, checks every file on the host, and moves it into `releases/`.
+/// The stream is a `tar.gz` with the manifest, the digests and the record in [`META`].
+pub fn install(root: &str, id: &ReleaseId, sum: &str) -> String {
+    format!("mkdir -p -- {}/releases\n", quote(root))
+        + &in_root(
+            root,
+            &format!(
+                "aside=releases/.incoming-{id}; final=releases/{id}
+if [ -d \"$final\" ]; then
+  have=; read -r have < \"$final/{META}/bundle\" || true
+  if [ \"$have\" = {sum} ]; then cat > /dev/null; echo already; exit 0; fi
+  echo \"$final has other bytes\" >&2; exit {EXIT_VERIFICATION}
+fi
+rm -rf \"$aside\"; mkdir \"$aside\"
+tar -xzof - -C \"$aside\"
+if command -v sha256sum > /dev/null 2>&1; then check='sha256sum -c'; else check='shasum -a 256 -c'; fi
+if ! said=$(cd \"$aside\" && $check {META}/SHA256SUMS 2>&1); then
+  printf '%s\\n' \"$said\" | grep -v ': OK$' | head -n 5 >&2 || true
+  exit {EXIT_VERIFICATION}
+fi
+sync -f \"$aside\" 2>/dev/null || sync
+{MEND}
+cat \"$aside/{META}/record\" >> history.jsonl
+mv \"$aside\" \"$final\"
+"
+            ),
+        )
+}
+
+/// A torn last line, left by a crash, must not swallow the record that follows it.
+const MEND: &str = "if [ -s history.jsonl ] && [ -n \"$(tail -c 1 history.jsonl)\" ]; then echo >> history.jsonl; fi";
+
+/// Appends what is on stdin, and does not touch a history that it has nothing to add to: on a full disk a release must
+/// still be switched back.
+const APPEND_ANY: &str = "line=$(cat)
+if [ -n \"$line\" ]; then
+  if [ -s history.jsonl ] && [ -n \"$(tail -c 1 history.jsonl)\" ]; then echo >> history.jsonl; fi
+  printf '%s\\n' \"$line\" >> history.jsonl
+fi";
+
+/// Appends the record on stdin to the history.
+pub fn record(root: &str) -> String {
+    in_root(root, &format!("{MEND}\ncat >> history.jsonl\n"))
+}
+
+/// Points `current` at a release, after the record on stdin, if any, says that this is about to happen.
+///
+/// `ln -sfn` unlinks first on some systems. A link made aside and renamed over the old one is atomic on all, and moving
+/// it into `.` instead of onto `current` keeps `mv` from following the old link.
+pub fn activate(root: &str, id: &ReleaseId) -> String {
+    in_root(
+        root,
+        &format!(
+            "if [ -e current ] && [ ! -L current ]; then echo 'current is not a symbolic link' >&2; exit 1; fi
+[ -d releases/{id}/{META} ] || {{ echo 'releases/{id} is not installed' >&2; exit 1; }}
+{APPEND_ANY}
+rm -rf .switch; mkdir .switch
+ln -s releases/{id} .switch/current
+mv -f .switch/current .
+rmdir .switch
+"
+        ),
+    )
+}
+
+/// Removes `current`, when a first deploy failed and there is nothing to go back to. Reads a record, if any, from stdin.
+pub fn deactivate(root: &str) -> String {
+    in_root(root, &format!("if [ -e current ] && [ ! -L current ]; then exit 1; fi\n{APPEND_ANY}\nrm -f current\n"))
+}
+
+/// Removes releases, never the one that is live, and what interrupted runs left. A release is first renamed, so that
+/// a half removed one is never taken for a whole one. Reads the record from stdin.
+pub fn remove(root: &str, ids: &[ReleaseId]) -> String {
+    let ids: Vec<_> = ids.iter().map(ReleaseId::as_str).collect();
+    in_root(
+        root,
+        &format!(
+            "{MEND}
+cat >> history.jsonl
+[ -d releases ] || exit 0
+cd releases
+live=$(readlink ../current || true)
+for id in {ids}; do
+  if [ \"$live\" = \"releases/$id\" ]; then continue; fi
+  if [ -d \"$id\" ]; then rm -rf \".removing-$id\"; mv \"$id\" \".removing-$id\"; fi
+done
+rm -rf .incoming-* .removing-*
+",
+            ids = ids.join(" "),
+        ),
+    )
+}
+
+/// Runs a command of the project in `current`.
+pub fn in_current(root: &str, command: &str) -> String {
+    in_root(root, &format!("cd current/\n{command}\n"))
+}
+
+/// Prints a file of the engine's in an installed release.
+pub fn read_meta(root: &str, id: &ReleaseId, file: &str) -> String {
+    in_root(root, &format!("cat releases/{id}/{META}/{file}\n"))
+}
+
+/// Checks an installed release against the digests that came with it; prints the files that differ.
+pub fn verify(root: &str, id: &ReleaseId) -> String {
+    in_root(
+        root,
+        &format!(
+            "cd releases/{id}
+if command -v sha256sum > /dev/null 2>&1; then check='sha256sum -c'; else check='shasum -a 256 -c'; fi
+if ! said=$($check {META}/SHA256SUMS 2>&1); then printf '%s\\n' \"$said\" | grep -v ': OK$' | head -n 5; exit {EXIT_VERIFICATION}; fi
+"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    #[test]
+    fn quoting_round_trips_through_sh() {
+        for text in ["", "plain", "a b", "it's", "$HOME `id` \"x\" \\", "-n", "*", "a\nb", "ü", "'", "''a''", ";|&<>(){}#~!"] {
+            let answer = std::process::Command::new("sh").args(["-c", &format!("printf %s {}", quote(text))]).output().unwrap();
+            assert_eq!(String::from_utf8(answer.stdout).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn the_switch_as_text() {
+        let id = "20260822T101500-1a2b3c4".parse().unwrap();
+        expect![[r#"
+            set -eu; umask 022; LC_ALL=C; export LC_ALL
+            cd -- '/srv/my app'
+            if [ -e current ] && [ ! -L current ]; then echo 'current is not a symbolic link' >&2; exit 1; fi
+            [ -d releases/20260822T101500-1a2b3c4/.gangplank ] || { echo 'releases/20260822T101500-1a2b3c4 is not installed' >&2; exit 1; }
+            line=$(cat)
+            if [ -n "$line" ]; then
+              if [ -s history.jsonl ] && [ -n "$(tail -c 1 history.jsonl)" ]; then echo >> history.jsonl; fi
+              printf '%s\n' "$line" >> history.jsonl
+            fi
+            rm -rf .switch; mkdir .switch
+            ln -s releases/20260822T101500-1a2b3c4 .switch/current
+            mv -f .switch/current .
+            rmdir .switch
+        "#]]
+        .assert_eq(&activate("/srv/my app", &id));
+    }
+}
