@@ -168,7 +168,9 @@ fn diff(diff: &Diff, style: Style) -> String {
         match commits {
             Some(commits) if !commits.is_empty() => {
                 let _ = writeln!(out, "{title}:");
-                commits.iter().for_each(|commit| drop(writeln!(out, "  {commit}")));
+                for commit in commits {
+                    let _ = writeln!(out, "  {commit}");
+                }
             }
             _ => {}
         }
