@@ -44,7 +44,8 @@ impl<'cx> HostTarget<'cx> {
 
     /// Says something that has to work.
     fn tell(&self, what: &str, text: &str, input: Input) -> Result<String> {
-        let answer = self.say(text, input)?;
+        // The first line is what -v shows of a script.
+        let answer = self.say(&format!("# {what}\n{text}"), input)?;
         if answer.ok() {
             return Ok(answer.stdout);
         }
