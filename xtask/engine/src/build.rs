@@ -42,17 +42,24 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
     let compiled = compile(cx, app, &commit)?;
     let sources = include::sources(&cx.root, &compiled.package_dirs, app.include, &compiled.binaries)?;
     let releases = cx.root.join(RELEASES);
-    fs::create_dir_all(&releases).explain(Kind::Failed, || format!("cannot make {}", releases.display()), || "check its permissions".into())?;
+    fs::create_dir_all(&releases).explain(
+        Kind::Failed,
+        || format!("cannot make {}", releases.display()),
+        || "check its permissions".into(),
+    )?;
     let clean_id = ReleaseId::new(commit.time, &commit.sha, None)?;
     // A clean tree with a release of its id, and any dirty tree, is worth a look before the work of compressing.
-    let known = if commit.dirty || releases.join(clean_id.as_str()).exists() { Some(hash(cx, &sources)?) } else { None };
+    let known =
+        if commit.dirty || releases.join(clean_id.as_str()).exists() { Some(hash(cx, &sources)?) } else { None };
     let tree = known.as_deref().map(tree_digest);
     let id = if commit.dirty { ReleaseId::new(commit.time, &commit.sha, tree.as_deref())? } else { clean_id };
     if let Some(built) = up_to_date(&releases, &id, known.as_deref()) {
         return Ok(built);
     }
     if releases.join(id.as_str()).exists() {
-        cx.warn(format!("{id} was built before with other bytes (another toolchain, or files that git ignores): building it anew"));
+        cx.warn(format!(
+            "{id} was built before with other bytes (another toolchain, or files that git ignores): building it anew"
+        ));
     }
     let progress = cx.progress("compressing");
     let mtime = u64::try_from(commit.time.as_second()).unwrap_or(0);
@@ -95,7 +102,9 @@ fn up_to_date(releases: &Path, id: &ReleaseId, files: Option<&[FileEntry]>) -> O
     let dir = releases.join(id.as_str());
     let manifest = Release::read_manifest(&dir).ok()?;
     let bundle = fs::metadata(dir.join(&manifest.bundle.file)).ok()?;
-    let same = Some(manifest.files.as_slice()) == files && bundle.len() == manifest.bundle.bytes && dir.join(crate::release::SUMS).exists();
+    let same = Some(manifest.files.as_slice()) == files
+        && bundle.len() == manifest.bundle.bytes
+        && dir.join(crate::release::SUMS).exists();
     same.then(|| built(&manifest, &dir, true))
 }
 
@@ -111,7 +120,11 @@ fn hash(cx: &Cx, sources: &[Source]) -> Result<Vec<FileEntry>> {
                 None => {
                     let hashed = File::open(&source.from).and_then(|mut file| digest::of_reader(&mut file));
                     let what = || format!("cannot read {}", source.from.display());
-                    Content::Sha256(hashed.explain(Kind::Failed, what, || "make it readable, or take it out of `include`".into())?.0)
+                    Content::Sha256(
+                        hashed
+                            .explain(Kind::Failed, what, || "make it readable, or take it out of `include`".into())?
+                            .0,
+                    )
                 }
             };
             done += source.bytes;
@@ -150,9 +163,10 @@ fn compile(cx: &Cx, app: &App, commit: &Commit) -> Result<Compiled> {
     let sh = Shell::new()?;
     sh.change_dir(&cx.root);
     let packages = app.packages.iter().flat_map(|package| ["--package", package]);
-    let mut command = Command::from(
-        cmd!(sh, "cargo build --release --locked --bins {packages...} --message-format=json-render-diagnostics"),
-    );
+    let mut command = Command::from(cmd!(
+        sh,
+        "cargo build --release --locked --bins {packages...} --message-format=json-render-diagnostics"
+    ));
     if let Some(cargo) = cx.var("CARGO") {
         command = with_program(&command, cargo);
     }
@@ -165,7 +179,9 @@ fn compile(cx: &Cx, app: &App, commit: &Commit) -> Result<Compiled> {
     if !answer.ok() {
         let packages = app.packages.join(", ");
         return failed(format!("cargo could not build {packages} ({})", crate::cx::exit(answer.code)))
-            .hint(format!("cargo's words are above; `cargo build --release --locked --package {first}` shows them again"))
+            .hint(format!(
+                "cargo's words are above; `cargo build --release --locked --package {first}` shows them again"
+            ))
             .err();
     }
     let compiled = read_messages(&answer.stdout);
@@ -190,7 +206,15 @@ fn with_program(command: &Command, program: &str) -> Command {
 pub fn is_cargos_own(name: &str) -> bool {
     name.starts_with("CARGO_PKG_")
         || name.starts_with("CARGO_BIN_")
-        || ["CARGO", "CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "RUST_RECURSION_COUNT"].contains(&name)
+        || [
+            "CARGO",
+            "CARGO_MANIFEST_DIR",
+            "CARGO_MANIFEST_PATH",
+            "CARGO_CRATE_NAME",
+            "CARGO_PRIMARY_PACKAGE",
+            "RUST_RECURSION_COUNT",
+        ]
+        .contains(&name)
 }
 
 /// Reads `--message-format=json`: <https://doc.rust-lang.org/cargo/reference/external-tools.html#json-messages>.
@@ -200,7 +224,9 @@ fn read_messages(stdout: &str) -> Compiled {
         let Some(executable) = message["executable"].as_str() else { continue };
         if message["reason"] == "compiler-artifact" {
             compiled.binaries.push(executable.into());
-            compiled.package_dirs.extend(message["manifest_path"].as_str().and_then(|path| Path::new(path).parent()).map(Path::to_owned));
+            compiled.package_dirs.extend(
+                message["manifest_path"].as_str().and_then(|path| Path::new(path).parent()).map(Path::to_owned),
+            );
         }
     }
     compiled
@@ -223,7 +249,13 @@ not json
 
     #[test]
     fn only_cargos_own_variables_are_hidden_from_cargo() {
-        for (name, own) in [("CARGO_PKG_NAME", true), ("CARGO", true), ("CARGO_HOME", false), ("CARGO_TARGET_DIR", false), ("RUSTFLAGS", false)] {
+        for (name, own) in [
+            ("CARGO_PKG_NAME", true),
+            ("CARGO", true),
+            ("CARGO_HOME", false),
+            ("CARGO_TARGET_DIR", false),
+            ("RUSTFLAGS", false),
+        ] {
             assert_eq!(is_cargos_own(name), own, "{name}");
         }
     }

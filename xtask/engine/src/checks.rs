@@ -56,13 +56,22 @@ pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<
     timed("clippy", &mut || {
         component(cx, "clippy", "clippy")?;
         let hint = "cargo clippy --workspace --all-targets shows them again";
-        cargo(cx, &["clippy", "--quiet", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"], &[], hint)
+        cargo(
+            cx,
+            &["clippy", "--quiet", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"],
+            &[],
+            hint,
+        )
     })?;
     timed("CircleCI config", &mut || {
         generate::generate(cx, project, true)?;
         let text = fs::read_to_string(cx.root.join(generate::CONFIG))?;
         match lint::lint(&text)?.into_iter().find(|finding| finding.severity == lint::Severity::Error) {
-            Some(finding) => Failure::new(Kind::Failed, format!("{}:{}: {}", generate::CONFIG, finding.line, finding.message)).hint(finding.hint).err(),
+            Some(finding) => {
+                Failure::new(Kind::Failed, format!("{}:{}: {}", generate::CONFIG, finding.line, finding.message))
+                    .hint(finding.hint)
+                    .err()
+            }
             None => Ok(()),
         }
     })?;
@@ -117,7 +126,9 @@ fn component(cx: &Cx, component: &str, subcommand: &str) -> Result<()> {
     rustup.args(["component", "add", component]);
     match cx.watch(rustup)? {
         Some(0) => Ok(()),
-        _ => Failure::new(Kind::Failed, format!("`cargo {subcommand}` is not installed")).hint(format!("rustup component add {component}")).err(),
+        _ => Failure::new(Kind::Failed, format!("`cargo {subcommand}` is not installed"))
+            .hint(format!("rustup component add {component}"))
+            .err(),
     }
 }
 

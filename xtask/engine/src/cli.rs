@@ -8,10 +8,18 @@ use std::time::Duration;
 
 /// From a commit to production on CircleCI, without shell scripts
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", version, propagate_version = false, disable_help_subcommand = true)]
-#[command(after_help = "A RELEASE is an id, 4 to 40 digits of a commit's SHA, `latest`, or `@ENV` (what runs there now).\n\
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    propagate_version = false,
+    disable_help_subcommand = true
+)]
+#[command(
+    after_help = "A RELEASE is an id, 4 to 40 digits of a commit's SHA, `latest`, or `@ENV` (what runs there now).\n\
 Exit codes: 0 ok, 1 failed (nothing changed or all put back), 2 usage, 3 authentication, 4 remote API, 5 not found,\n\
-6 locked, 7 verification failed, 8 stale (older than what is live), 9 failed and NOT put back.")]
+6 locked, 7 verification failed, 8 stale (older than what is live), 9 failed and NOT put back."
+)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -245,7 +253,11 @@ impl Command {
     pub fn changes_hosts(&self) -> bool {
         matches!(
             self,
-            Self::Deploy { .. } | Self::Promote { .. } | Self::Rollback { .. } | Self::Prune { .. } | Self::Ci(Ci::Run { .. })
+            Self::Deploy { .. }
+                | Self::Promote { .. }
+                | Self::Rollback { .. }
+                | Self::Prune { .. }
+                | Self::Ci(Ci::Run { .. })
         )
     }
 }

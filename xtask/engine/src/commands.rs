@@ -89,7 +89,8 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli) -> Result<Answer> {
         }
         Command::Deploy { env, release, older, change } => {
             confirm(cx, project.env(env)?, cli, "deploy to")?;
-            deploy::deploy(cx, project, env, release.as_ref(), &change.options(global, Some(*older))).map(Answer::Outcome)
+            deploy::deploy(cx, project, env, release.as_ref(), &change.options(global, Some(*older)))
+                .map(Answer::Outcome)
         }
         Command::Promote { from, to, older, change } => {
             confirm(cx, project.env(to)?, cli, "promote to")?;
@@ -119,7 +120,9 @@ fn confirm(cx: &Cx, env: &Env, cli: &Cli, what: &str) -> Result<()> {
     }
     match ask(&format!("{what} {}?", env.name))? {
         Some(true) => Ok(()),
-        Some(false) => failed("not confirmed, nothing was changed").hint("`cargo xtask plan ENV` shows what would be done").err(),
+        Some(false) => {
+            failed("not confirmed, nothing was changed").hint("`cargo xtask plan ENV` shows what would be done").err()
+        }
         None => usage(format!("{} needs approval, and there is no terminal to ask on", env.name))
             .hint("say --yes if that is what you want")
             .err(),
@@ -146,7 +149,9 @@ fn put(cx: &Cx, project: &Project, release: Option<&Selector>, only: Option<&str
         None => project.stores.iter().copied().filter(|url| cx.in_ci() || !store::only_in_ci(url)).collect(),
     };
     if urls.is_empty() {
-        return usage("no store of this project is of use outside CircleCI").hint("name one: `cargo xtask put --store file:DIR`").err();
+        return usage("no store of this project is of use outside CircleCI")
+            .hint("name one: `cargo xtask put --store file:DIR`")
+            .err();
     }
     let mut done = Vec::new();
     for url in urls {
@@ -164,7 +169,8 @@ fn persist_program(cx: &Cx) -> Result<()> {
     let to = store::workspace(cx).join(ci::pipeline::PERSISTED);
     let from = Cx::program()?;
     let what = || format!("cannot copy {} to {}", from.display(), to.display());
-    let copied = std::fs::create_dir_all(to.parent().unwrap_or(Path::new("/"))).and_then(|()| std::fs::copy(&from, &to));
+    let copied =
+        std::fs::create_dir_all(to.parent().unwrap_or(Path::new("/"))).and_then(|()| std::fs::copy(&from, &to));
     copied.explain(Kind::Failed, what, || "check free space and permissions: `df -h /tmp`".into()).map(drop)
 }
 
@@ -197,9 +203,12 @@ fn lock(cx: &Cx, project: &Project, command: &LockCommand) -> Result<Vec<LockSta
             let dead = matches!(&lock, Lock::Held(owner) if owner.life() == Life::Dead);
             if !dead && !force {
                 let who = held_by.unwrap_or_default();
-                return Failure::new(Kind::Locked, format!("{url} is locked by {who}, and nothing says that it is gone"))
-                    .hint(format!("make sure that it no longer runs, then: `cargo xtask lock release {env} --force`"))
-                    .err();
+                return Failure::new(
+                    Kind::Locked,
+                    format!("{url} is locked by {who}, and nothing says that it is gone"),
+                )
+                .hint(format!("make sure that it no longer runs, then: `cargo xtask lock release {env} --force`"))
+                .err();
             }
             target.unlock(match &lock {
                 Lock::Held(owner) => Some(&owner.token),
@@ -214,7 +223,9 @@ fn lock(cx: &Cx, project: &Project, command: &LockCommand) -> Result<Vec<LockSta
 
 fn ci(cx: &Cx, project: &Project, cli: &Cli, command: &Ci) -> Result<Answer> {
     match command {
-        Ci::Generate { check } => ci::generate::generate(cx, project, *check || cli.global.dry_run).map(Answer::Generated),
+        Ci::Generate { check } => {
+            ci::generate::generate(cx, project, *check || cli.global.dry_run).map(Answer::Generated)
+        }
         Ci::Lint { file } => lint(cx, file).map(Answer::Findings),
         Ci::Run { job, no_approve, branch } => {
             let approve = |name: &str| match (cli.global.yes, *no_approve) {
@@ -237,6 +248,7 @@ fn ci(cx: &Cx, project: &Project, cli: &Cli, command: &Ci) -> Result<Answer> {
 fn lint(cx: &Cx, file: &PathBuf) -> Result<Vec<ci::lint::Finding>> {
     let path = cx.root.join(file);
     let what = || format!("cannot read {}", path.display());
-    let text = std::fs::read_to_string(&path).explain(Kind::NotFound, what, || "`cargo xtask ci generate` writes .circleci/config.yml".into())?;
+    let text = std::fs::read_to_string(&path)
+        .explain(Kind::NotFound, what, || "`cargo xtask ci generate` writes .circleci/config.yml".into())?;
     ci::lint::lint(&text).explain(Kind::Failed, || path.display().to_string(), || "mend the YAML first".into())
 }

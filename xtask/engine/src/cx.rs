@@ -71,7 +71,8 @@ impl Cx {
     /// A context with the environment `env`.
     pub fn new(root: PathBuf, env: BTreeMap<String, String>, sink: Arc<dyn Sink>) -> Self {
         let home = env.get(var::HOME).map_or_else(|| root.clone(), PathBuf::from);
-        let secrets = env.iter().filter(|(name, value)| is_secret(name, value)).map(|(_, value)| value.clone()).collect();
+        let secrets =
+            env.iter().filter(|(name, value)| is_secret(name, value)).map(|(_, value)| value.clone()).collect();
         Self { root, home, env, secrets, sink, interrupts: Arc::default(), catching: AtomicBool::new(false) }
     }
 
@@ -82,13 +83,21 @@ impl Cx {
 
     /// The nearest directory at or above the current one whose `Cargo.toml` has a `[workspace]`.
     pub fn find_root() -> Result<PathBuf> {
-        let here = std::env::current_dir().explain(Kind::Failed, || "cannot read the current directory".into(), || "change to the project".into())?;
+        let here = std::env::current_dir().explain(
+            Kind::Failed,
+            || "cannot read the current directory".into(),
+            || "change to the project".into(),
+        )?;
         for dir in here.ancestors() {
-            if std::fs::read_to_string(dir.join("Cargo.toml")).is_ok_and(|text| text.lines().any(|line| line.trim() == "[workspace]")) {
+            if std::fs::read_to_string(dir.join("Cargo.toml"))
+                .is_ok_and(|text| text.lines().any(|line| line.trim() == "[workspace]"))
+            {
                 return Ok(dir.to_owned());
             }
         }
-        usage(format!("no Cargo workspace at or above {}", here.display())).hint("change to the project: `cd PROJECT`").err()
+        usage(format!("no Cargo workspace at or above {}", here.display()))
+            .hint("change to the project: `cd PROJECT`")
+            .err()
     }
 
     /// A variable that is set and not empty.
@@ -119,7 +128,11 @@ impl Cx {
 
     /// The engine's own program, as it runs now.
     pub fn program() -> Result<PathBuf> {
-        std::env::current_exe().explain(Kind::Failed, || "cannot find my own program".into(), || "run it by its path".into())
+        std::env::current_exe().explain(
+            Kind::Failed,
+            || "cannot find my own program".into(),
+            || "run it by its path".into(),
+        )
     }
 
     /// Sends an event on its way, without the value of any secret variable in it.
@@ -154,7 +167,9 @@ impl Cx {
             Event::Ran { command, ms, ok } => Event::Ran { command: scrub(command), ms, ok },
             Event::Note { text } => Event::Note { text: scrub(text) },
             Event::Warning { text } => Event::Warning { text: scrub(text) },
-            Event::ServiceLog { target, lines } => Event::ServiceLog { target, lines: lines.into_iter().map(scrub).collect() },
+            Event::ServiceLog { target, lines } => {
+                Event::ServiceLog { target, lines: lines.into_iter().map(scrub).collect() }
+            }
             other @ (Event::StepStarted { .. }
             | Event::StepEnded { .. }
             | Event::Progress { .. }
@@ -206,7 +221,9 @@ impl Cx {
         if answer.ok() {
             return Ok(answer.stdout.trim_end_matches('\n').to_owned());
         }
-        failed(format!("`{shown}` {}: {}", exit(answer.code), self.scrub(answer.stderr.trim()))).hint("run it by hand to see more").err()
+        failed(format!("`{shown}` {}: {}", exit(answer.code), self.scrub(answer.stderr.trim())))
+            .hint("run it by hand to see more")
+            .err()
     }
 
     /// Runs a command whose output is for the reader of our stderr, and gives its exit code. Somebody who asks us to
@@ -243,9 +260,15 @@ impl Cx {
             Ok(child) => Ok(child),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let program = command.get_program().to_string_lossy().into_owned();
-                usage(format!("cannot run `{program}`: it is not installed, or not on PATH")).hint(format!("install {program}")).err()
+                usage(format!("cannot run `{program}`: it is not installed, or not on PATH"))
+                    .hint(format!("install {program}"))
+                    .err()
             }
-            Err(e) => Err(e).explain(Kind::Failed, || format!("cannot run `{}`", show(command)), || "check the program".into()),
+            Err(e) => Err(e).explain(
+                Kind::Failed,
+                || format!("cannot run `{}`", show(command)),
+                || "check the program".into(),
+            ),
         }
     }
 
@@ -307,7 +330,9 @@ pub fn exit(code: Option<i32>) -> String {
 /// Whether a variable holds something that must not be shown. Short values would blank out half of every line.
 fn is_secret(name: &str, value: &str) -> bool {
     let telling = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "API_KEY", "ACCESS_KEY", "PRIVATE_KEY", "CREDENTIAL"];
-    value.len() >= 8 && telling.iter().any(|word| name.to_ascii_uppercase().contains(word)) && !Path::new(value).is_absolute()
+    value.len() >= 8
+        && telling.iter().any(|word| name.to_ascii_uppercase().contains(word))
+        && !Path::new(value).is_absolute()
 }
 
 #[cfg(test)]

@@ -39,9 +39,13 @@ fn no_commit(cx: &Cx, sh: &Shell, stderr: &str) -> anyhow::Error {
     let root = cx.root.display();
     let inside = cx.answer(cmd!(sh, "git rev-parse --git-dir").into(), Input::Empty);
     let failure: Failure = match inside {
-        Ok(answer) if answer.ok() => usage(format!("{root} has no commit yet")).hint("make one: `git add --all && git commit --message 'first'`"),
-        Ok(answer) if answer.stderr.contains("dubious ownership") => usage(format!("git refuses {root}: {}", answer.stderr.trim()))
-            .hint(format!("if you trust it: `git config --global --add safe.directory {root}`")),
+        Ok(answer) if answer.ok() => {
+            usage(format!("{root} has no commit yet")).hint("make one: `git add --all && git commit --message 'first'`")
+        }
+        Ok(answer) if answer.stderr.contains("dubious ownership") => {
+            usage(format!("git refuses {root}: {}", answer.stderr.trim()))
+                .hint(format!("if you trust it: `git config --global --add safe.directory {root}`"))
+        }
         _ => usage(format!("{root} is not a git checkout {}", stderr.trim()).trim_end().to_owned())
             .hint("a release is named after its commit: run `git init`, commit, and try again"),
     };

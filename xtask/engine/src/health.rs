@@ -44,7 +44,13 @@ impl Checker {
             Check::Tcp { addr } => Question::Tcp { addr: cx.expand(addr)? },
             Check::Command(command) => Question::Command(command.to_owned()),
         };
-        Ok(Self { question, deadline: health.deadline, interval: health.interval, passes: health.passes.max(1), interruptible: true })
+        Ok(Self {
+            question,
+            deadline: health.deadline,
+            interval: health.interval,
+            passes: health.passes.max(1),
+            interruptible: true,
+        })
     }
 
     /// The same check for a release that is put back: nobody may interrupt that one.
@@ -54,7 +60,14 @@ impl Checker {
     }
 
     /// Asks until there were enough passes in a row. The error is the reason to show.
-    pub fn wait(&self, cx: &Cx, target: &dyn Target, spec: &Spec, release: &ReleaseId, commit: Option<&str>) -> Result<(), String> {
+    pub fn wait(
+        &self,
+        cx: &Cx,
+        target: &dyn Target,
+        spec: &Spec,
+        release: &ReleaseId,
+        commit: Option<&str>,
+    ) -> Result<(), String> {
         let started = Instant::now();
         let mut passes = 0;
         loop {
@@ -91,7 +104,11 @@ impl Checker {
                 let script = Script { text: script::in_current(target.root(), command), stdin: String::new() };
                 let answer = target.run(&script).map_err(|e| format!("{e:#}"))?;
                 let said = if answer.stderr.trim().is_empty() { answer.stdout } else { answer.stderr };
-                if answer.code == Some(0) { Ok(()) } else { Err(format!("`{command}` {}: {}", crate::cx::exit(answer.code), said.trim())) }
+                if answer.code == Some(0) {
+                    Ok(())
+                } else {
+                    Err(format!("`{command}` {}: {}", crate::cx::exit(answer.code), said.trim()))
+                }
             }
         }
     }
@@ -105,7 +122,11 @@ fn ask_http(url: &str, status: u16, body: Option<&str>, commit: Option<&str>) ->
     let Some(body) = body else { return Ok(()) };
     // A release put there before us may have no known commit; then any commit will do.
     let want = body.replace("{commit}", commit.unwrap_or_default());
-    if response.body.contains(&want) { Ok(()) } else { Err(format!("GET {url} does not hold `{want}`: {}", first_line(&response.body))) }
+    if response.body.contains(&want) {
+        Ok(())
+    } else {
+        Err(format!("GET {url} does not hold `{want}`: {}", first_line(&response.body)))
+    }
 }
 
 fn first_line(body: &str) -> String {

@@ -23,7 +23,9 @@ pub struct Response {
 pub fn check_url(url: &str) -> Result<()> {
     match reqwest::Url::parse(url) {
         Ok(parsed) if matches!(parsed.scheme(), "http" | "https") && parsed.has_host() => Ok(()),
-        Ok(_) => usage(format!("`{url}` is not an http or https URL")).hint("write e.g. http://127.0.0.1:8080/health").err(),
+        Ok(_) => {
+            usage(format!("`{url}` is not an http or https URL")).hint("write e.g. http://127.0.0.1:8080/health").err()
+        }
         Err(e) => usage(format!("`{url}` is not a URL: {e}")).hint("write e.g. http://127.0.0.1:8080/health").err(),
     }
 }

@@ -18,7 +18,8 @@ pub fn sources(root: &Path, package_dirs: &[PathBuf], include: &[&str], binaries
     for binary in binaries {
         let name = binary.file_name().unwrap_or_default().to_string_lossy();
         let meta = metadata(binary)?;
-        let source = Source { path: format!("bin/{name}"), from: binary.clone(), bytes: meta.len(), mode: 0o755, link: None };
+        let source =
+            Source { path: format!("bin/{name}"), from: binary.clone(), bytes: meta.len(), mode: 0o755, link: None };
         add(&mut found, source)?;
     }
     for pattern in include {
@@ -27,7 +28,9 @@ pub fn sources(root: &Path, package_dirs: &[PathBuf], include: &[&str], binaries
         }
     }
     if found.is_empty() {
-        return usage("the bundle would be empty: no package and nothing included").hint("set `packages` or `include`, see xtask/src/main.rs").err();
+        return usage("the bundle would be empty: no package and nothing included")
+            .hint("set `packages` or `include`, see xtask/src/main.rs")
+            .err();
     }
     check_links(&found)?;
     Ok(found.into_values().collect())
@@ -35,11 +38,14 @@ pub fn sources(root: &Path, package_dirs: &[PathBuf], include: &[&str], binaries
 
 fn add(found: &mut BTreeMap<String, Source>, source: Source) -> Result<()> {
     match found.get(&source.path) {
-        Some(other) if other.from != source.from => {
-            usage(format!("{} and {} would both be `{}` in the bundle", other.from.display(), source.from.display(), source.path))
-                .hint("rename one of them, or take it out of `include`")
-                .err()
-        }
+        Some(other) if other.from != source.from => usage(format!(
+            "{} and {} would both be `{}` in the bundle",
+            other.from.display(),
+            source.from.display(),
+            source.path
+        ))
+        .hint("rename one of them, or take it out of `include`")
+        .err(),
         _ => {
             found.insert(source.path.clone(), source);
             Ok(())
@@ -51,7 +57,9 @@ fn add(found: &mut BTreeMap<String, Source>, source: Source) -> Result<()> {
 fn matches(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     let inside = !pattern.is_empty() && !pattern.starts_with('/') && !pattern.split('/').any(|part| part == "..");
     if !inside {
-        return usage(format!("include `{pattern}` leaves the workspace")).hint("name files below the workspace root, relative to it").err();
+        return usage(format!("include `{pattern}` leaves the workspace"))
+            .hint("name files below the workspace root, relative to it")
+            .err();
     }
     let path = root.join(pattern);
     let is_glob = pattern.contains(['*', '?', '[']) && fs::symlink_metadata(&path).is_err();
@@ -74,9 +82,17 @@ fn files_below(path: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
 fn glob_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     let compiled = match glob::Pattern::new(pattern) {
         Ok(compiled) => compiled,
-        Err(e) => return usage(format!("include `{pattern}` is not a glob: {e}")).hint("use `*`, `?`, `[a-z]` and `**`").err(),
+        Err(e) => {
+            return usage(format!("include `{pattern}` is not a glob: {e}"))
+                .hint("use `*`, `?`, `[a-z]` and `**`")
+                .err();
+        }
     };
-    let options = glob::MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
+    let options = glob::MatchOptions {
+        case_sensitive: true,
+        require_literal_separator: true,
+        require_literal_leading_dot: false,
+    };
     let fixed: PathBuf = pattern.split('/').take_while(|part| !part.contains(['*', '?', '['])).collect();
     let files = files_below(&root.join(fixed), pattern)?;
     let relative = |file: &PathBuf| file.strip_prefix(root).is_ok_and(|path| compiled.matches_path_with(path, options));
@@ -86,7 +102,11 @@ fn glob_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
 fn walk(path: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in WalkDir::new(path).follow_links(false).sort_by_file_name() {
-        let entry = entry.explain(Kind::Failed, || format!("cannot read all of include `{pattern}`"), || "check the permissions".into())?;
+        let entry = entry.explain(
+            Kind::Failed,
+            || format!("cannot read all of include `{pattern}`"),
+            || "check the permissions".into(),
+        )?;
         if !entry.file_type().is_dir() {
             files.push(entry.into_path());
         }
@@ -95,28 +115,48 @@ fn walk(path: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
 }
 
 fn metadata(path: &Path) -> Result<Metadata> {
-    fs::symlink_metadata(path).explain(Kind::Failed, || format!("cannot read {}", path.display()), || "check its permissions".into())
+    fs::symlink_metadata(path).explain(
+        Kind::Failed,
+        || format!("cannot read {}", path.display()),
+        || "check its permissions".into(),
+    )
 }
 
 fn source(root: &Path, package_dirs: &[PathBuf], file: &Path) -> Result<Source> {
-    let relative = package_dirs.iter().find_map(|dir| file.strip_prefix(dir).ok()).or_else(|| file.strip_prefix(root).ok()).unwrap_or(file);
+    let relative = package_dirs
+        .iter()
+        .find_map(|dir| file.strip_prefix(dir).ok())
+        .or_else(|| file.strip_prefix(root).ok())
+        .unwrap_or(file);
     let Some(path) = relative.to_str() else {
-        return usage(format!("{} has a name that is not UTF-8", file.display())).hint("rename the file: a manifest is JSON").err();
+        return usage(format!("{} has a name that is not UTF-8", file.display()))
+            .hint("rename the file: a manifest is JSON")
+            .err();
     };
     if let Err(why) = check_path(path) {
-        return usage(format!("{}: {why}", file.display().to_string().escape_debug())).hint("rename the file, or take it out of `include`").err();
+        return usage(format!("{}: {why}", file.display().to_string().escape_debug()))
+            .hint("rename the file, or take it out of `include`")
+            .err();
     }
     let meta = metadata(file)?;
     let kind = meta.file_type();
     if kind.is_symlink() {
-        let to = fs::read_link(file).explain(Kind::Failed, || format!("cannot read {}", file.display()), || "check its permissions".into())?;
+        let to = fs::read_link(file).explain(
+            Kind::Failed,
+            || format!("cannot read {}", file.display()),
+            || "check its permissions".into(),
+        )?;
         let Some(to) = to.to_str() else {
-            return usage(format!("link {} has a target that is not UTF-8", file.display())).hint("rename the target").err();
+            return usage(format!("link {} has a target that is not UTF-8", file.display()))
+                .hint("rename the target")
+                .err();
         };
         return Ok(Source { path: path.into(), from: file.into(), bytes: 0, mode: 0o755, link: Some(to.into()) });
     }
     if !kind.is_file() {
-        return usage(format!("{} is neither a file, a directory nor a link", file.display())).hint("take it out of `include`").err();
+        return usage(format!("{} is neither a file, a directory nor a link", file.display()))
+            .hint("take it out of `include`")
+            .err();
     }
     let mode = if meta.permissions().mode() & 0o100 == 0 { 0o644 } else { 0o755 };
     Ok(Source { path: path.into(), from: file.into(), bytes: meta.len(), mode, link: None })
@@ -124,7 +164,8 @@ fn source(root: &Path, package_dirs: &[PathBuf], file: &Path) -> Result<Source> 
 
 /// Every link must end at a file or a directory of the bundle: one that dangles here would dangle on the host.
 fn check_links(found: &BTreeMap<String, Source>) -> Result<()> {
-    let dirs: BTreeSet<&str> = found.keys().flat_map(|path| path.match_indices('/').map(|(at, _)| &path[..at])).collect();
+    let dirs: BTreeSet<&str> =
+        found.keys().flat_map(|path| path.match_indices('/').map(|(at, _)| &path[..at])).collect();
     for (path, source) in found.iter().filter(|(_, source)| source.link.is_some()) {
         let mut at = path.clone();
         let mut hops = 0;
@@ -140,9 +181,13 @@ fn check_links(found: &BTreeMap<String, Source>) -> Result<()> {
                 }
                 Some(_) => "points to nothing in the bundle",
             };
-            return usage(format!("link {} -> {} {why}", source.from.display(), source.link.as_deref().unwrap_or_default()))
-                .hint("include what it points to, or take the link out of `include`")
-                .err();
+            return usage(format!(
+                "link {} -> {} {why}",
+                source.from.display(),
+                source.link.as_deref().unwrap_or_default()
+            ))
+            .hint("include what it points to, or take the link out of `include`")
+            .err();
         }
     }
     Ok(())

@@ -82,13 +82,15 @@ fn run(project: &Project, args: impl IntoIterator<Item = OsString>) -> u8 {
         (false, 0) => Level::Normal,
         (false, _) => Level::Verbose,
     };
-    let sink: Arc<dyn Sink> = if cli.global.json { Arc::new(json::JsonSink) } else { Arc::new(TermSink::new(err, level)) };
+    let sink: Arc<dyn Sink> =
+        if cli.global.json { Arc::new(json::JsonSink) } else { Arc::new(TermSink::new(err, level)) };
     let cx = match Cx::find_root() {
         Ok(root) => Cx::new(root, env, sink),
         Err(error) => return fail(None, &error, cli.global.json, err),
     };
     match project.validate().and_then(|()| commands::run(&cx, project, &cli)) {
-        Ok(answer) => print_answer(&cx, &cli, &answer, out).map_or_else(|error| fail(Some(&cx), &error, cli.global.json, err), |()| verdict(&answer)),
+        Ok(answer) => print_answer(&cx, &cli, &answer, out)
+            .map_or_else(|error| fail(Some(&cx), &error, cli.global.json, err), |()| verdict(&answer)),
         Err(error) => fail(Some(&cx), &error, cli.global.json, err),
     }
 }
@@ -98,7 +100,11 @@ fn print_refusal((text, code, is_error): &(String, u8, bool), styled: &dyn Fn(Op
     let terminal = if *is_error { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
     let text = if styled(None, terminal).color { text.clone() } else { cli::plain(text) };
     // A closed pipe is how `| head` says that it has seen enough.
-    let _ = if *is_error { std::io::stderr().write_all(text.as_bytes()) } else { std::io::stdout().write_all(text.as_bytes()) };
+    let _ = if *is_error {
+        std::io::stderr().write_all(text.as_bytes())
+    } else {
+        std::io::stdout().write_all(text.as_bytes())
+    };
     *code
 }
 
@@ -122,7 +128,11 @@ fn verdict(answer: &Answer) -> u8 {
 fn fail(cx: Option<&Cx>, error: &anyhow::Error, as_json: bool, style: Style) -> u8 {
     let scrub = |text: &str| cx.map_or_else(|| text.to_owned(), |cx| cx.scrub(text));
     let (message, hint, code) = (scrub(&format!("{error:#}")), hint_of(error).map(scrub), kind_of(error) as u8);
-    let text = if as_json { json::error(&message, hint.as_deref(), code) } else { term::error(style, &message, hint.as_deref()) };
+    let text = if as_json {
+        json::error(&message, hint.as_deref(), code)
+    } else {
+        term::error(style, &message, hint.as_deref())
+    };
     let _ = std::io::stderr().write_all(text.as_bytes());
     code
 }

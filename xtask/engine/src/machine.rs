@@ -96,7 +96,8 @@ fn hostname() -> String {
 /// Host name, boot and process namespace. Two containers on one host differ in the last, two boots in the second.
 fn machine() -> String {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let namespace = fs::read_link("/proc/self/ns/pid").map(|link| link.to_string_lossy().into_owned()).unwrap_or_default();
+    let namespace =
+        fs::read_link("/proc/self/ns/pid").map(|link| link.to_string_lossy().into_owned()).unwrap_or_default();
     format!("{} {} {namespace}", hostname(), boot.trim()).trim().to_owned()
 }
 

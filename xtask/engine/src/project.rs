@@ -151,26 +151,38 @@ impl Project {
         let names: Vec<_> = self.envs.iter().map(|env| env.name).collect();
         match self.envs.iter().find(|env| env.name == name) {
             Some(env) => Ok(env),
-            None => usage(format!("no env `{name}` in this project")).hint(format!("use one of: {}", names.join(", "))).err(),
+            None => usage(format!("no env `{name}` in this project"))
+                .hint(format!("use one of: {}", names.join(", ")))
+                .err(),
         }
     }
 
     /// What the compiler cannot check: names that become file names, keys and URLs.
     pub fn validate(&self) -> Result<()> {
         let wrong = |what: String, rule: &str| usage(what).hint(format!("{rule}; see xtask/src/main.rs")).err();
-        let word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let word =
+            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         if !word(self.app.name) {
-            return wrong(format!("app name `{}` cannot be part of a file name", self.app.name), "use letters, digits, `-` and `_`");
+            return wrong(
+                format!("app name `{}` cannot be part of a file name", self.app.name),
+                "use letters, digits, `-` and `_`",
+            );
         }
         for (index, env) in self.envs.iter().enumerate() {
             if !word(env.name) {
-                return wrong(format!("env name `{}` cannot be a job name", env.name), "use letters, digits, `-` and `_`");
+                return wrong(
+                    format!("env name `{}` cannot be a job name", env.name),
+                    "use letters, digits, `-` and `_`",
+                );
             }
             if self.envs[..index].iter().any(|other| other.name == env.name) {
                 return wrong(format!("env `{}` is there twice", env.name), "give each env its own name");
             }
             if env.keep < 2 {
-                return wrong(format!("env `{}` keeps {} release(s): nothing to roll back to", env.name, env.keep), "set `keep` to 2 or more");
+                return wrong(
+                    format!("env `{}` keeps {} release(s): nothing to roll back to", env.name, env.keep),
+                    "set `keep` to 2 or more",
+                );
             }
             if env.targets.is_empty() {
                 return wrong(format!("env `{}` has no targets", env.name), "add one, e.g. \"file:target/deploy/dev\"");
@@ -181,7 +193,10 @@ impl Project {
                 }
             }
             if let Service::Keeper { run: [], .. } = env.service {
-                return wrong(format!("env `{}` keeps a process without a command", env.name), "set `run`, e.g. &[\"bin/app\"]");
+                return wrong(
+                    format!("env `{}` keeps a process without a command", env.name),
+                    "set `run`, e.g. &[\"bin/app\"]",
+                );
             }
         }
         Ok(())
@@ -206,7 +221,9 @@ pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Str
             Some(value) => out.push_str(&value),
             None => {
                 return usage(format!("`{text}` needs the environment variable {name}, which is not set"))
-                    .hint(format!("export {name}=..., put it in the env's CircleCI context, or write ${{{name}:-default}}"))
+                    .hint(format!(
+                        "export {name}=..., put it in the env's CircleCI context, or write ${{{name}:-default}}"
+                    ))
                     .err();
             }
         }

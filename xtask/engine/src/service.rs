@@ -60,7 +60,10 @@ impl Spec {
             Service::None => Self::None,
             Service::Keeper { run, stop_timeout } => {
                 let run: Vec<_> = run.iter().map(|word| quote(word)).collect();
-                Self::Keeper { spec: format!("{exports}exec {}\n", run.join(" ")), stop_seconds: stop_timeout.as_secs().max(1) }
+                Self::Keeper {
+                    spec: format!("{exports}exec {}\n", run.join(" ")),
+                    stop_seconds: stop_timeout.as_secs().max(1),
+                }
             }
             Service::Command { restart, stop, status, log } => Self::Command {
                 exports,
@@ -101,9 +104,10 @@ impl Spec {
     pub fn stop(&self, root: &str) -> Option<Script> {
         match self {
             Self::None => None,
-            Self::Keeper { stop_seconds, .. } => {
-                Some(Script { text: keeper(root, &format!("{}\nrm -f service/spec.new\n", stop(*stop_seconds))), stdin: String::new() })
-            }
+            Self::Keeper { stop_seconds, .. } => Some(Script {
+                text: keeper(root, &format!("{}\nrm -f service/spec.new\n", stop(*stop_seconds))),
+                stdin: String::new(),
+            }),
             Self::Command { exports, stop, .. } => Some(command(root, exports, stop)),
         }
     }
@@ -140,7 +144,9 @@ exit 1\n";
                 );
                 Some(Script { text: keeper(root, &body), stdin: String::new() })
             }
-            Self::Command { log, exports, .. } if !log.is_empty() => Some(command(root, exports, &format!("({log}) 2>&1 | tail -n {lines}"))),
+            Self::Command { log, exports, .. } if !log.is_empty() => {
+                Some(command(root, exports, &format!("({log}) 2>&1 | tail -n {lines}")))
+            }
             Self::Command { .. } => None,
         }
     }
@@ -234,11 +240,13 @@ mod tests {
     #[test]
     fn variables_are_quoted_and_never_in_the_script() {
         let vars = [("PASSWORD".to_owned(), "it's $HOME".to_owned())];
-        let keeper = Spec::new(&Service::Keeper { run: &["bin/app", "--x y"], stop_timeout: Duration::from_secs(3) }, &vars);
+        let keeper =
+            Spec::new(&Service::Keeper { run: &["bin/app", "--x y"], stop_timeout: Duration::from_secs(3) }, &vars);
         let script = keeper.restart("/srv/a", &"20260822T101500-1a2b3c4".parse().unwrap(), false).unwrap();
         assert_eq!(script.stdin, "export PASSWORD='it'\\''s $HOME'\nexec bin/app '--x y'\n");
         assert!(!script.text.contains("PASSWORD"));
-        let command = Spec::new(&Service::Command { restart: "svc restart", stop: "svc stop", status: "", log: "" }, &vars);
+        let command =
+            Spec::new(&Service::Command { restart: "svc restart", stop: "svc stop", status: "", log: "" }, &vars);
         let script = command.restart("/srv/a", &"20260822T101500-1a2b3c4".parse().unwrap(), false).unwrap();
         assert!(!script.text.contains("PASSWORD") && script.stdin.contains("PASSWORD"));
         assert_eq!(command.status("/srv/a"), None);

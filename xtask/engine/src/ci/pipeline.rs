@@ -110,7 +110,12 @@ pub fn workspace(project: &Project) -> Pipeline {
         let branch = Some(ci.branch.to_owned());
         if env.approval {
             let name = format!("approve-{}", env.name);
-            jobs.push(Job { name: name.clone(), requires: vec![after.clone()], branch: branch.clone(), kind: Kind::Approval });
+            jobs.push(Job {
+                name: name.clone(),
+                requires: vec![after.clone()],
+                branch: branch.clone(),
+                kind: Kind::Approval,
+            });
             after = name;
         }
         let name = format!("deploy-{}", env.name);
@@ -134,7 +139,8 @@ pub fn workspace(project: &Project) -> Pipeline {
 }
 
 fn check(project: &Project) -> Job {
-    let steps = vec![Step::Checkout, Step::RestoreCargoCache, xtask("Check", &["test", "--quick"]), Step::SaveCargoCache];
+    let steps =
+        vec![Step::Checkout, Step::RestoreCargoCache, xtask("Check", &["test", "--quick"]), Step::SaveCargoCache];
     Job { name: "check".into(), requires: vec![], branch: None, kind: compiling(project, steps) }
 }
 
@@ -172,7 +178,8 @@ impl Pipeline {
 
     /// Every job that must have succeeded before `name`, directly or not, in order.
     pub fn ancestors(&self, name: &str) -> Vec<&Job> {
-        let mut needed: Vec<&str> = self.job(name).map(|job| job.requires.iter().map(String::as_str).collect()).unwrap_or_default();
+        let mut needed: Vec<&str> =
+            self.job(name).map(|job| job.requires.iter().map(String::as_str).collect()).unwrap_or_default();
         let mut found: Vec<&str> = Vec::new();
         while let Some(next) = needed.pop() {
             if !found.contains(&next) {

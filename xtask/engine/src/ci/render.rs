@@ -44,7 +44,10 @@ fn write_step(out: &mut String, step: &Step) {
     let _ = match step {
         Step::Checkout => writeln!(out, "      - checkout"),
         Step::RestoreCargoCache => {
-            write!(out, "      - restore_cache:\n          keys:\n            - {CACHE_KEY}\n            - {CACHE_PREFIX}\n")
+            write!(
+                out,
+                "      - restore_cache:\n          keys:\n            - {CACHE_KEY}\n            - {CACHE_PREFIX}\n"
+            )
         }
         Step::SaveCargoCache => write!(
             out,
@@ -89,5 +92,9 @@ fn write_node(out: &mut String, job: &Job) {
             let _ = writeln!(fields, "          serial-group: {group}");
         }
     }
-    let _ = if fields.is_empty() { writeln!(out, "      - {}", job.name) } else { write!(out, "      - {}:\n{fields}", job.name) };
+    let _ = if fields.is_empty() {
+        writeln!(out, "      - {}", job.name)
+    } else {
+        write!(out, "      - {}:\n{fields}", job.name)
+    };
 }

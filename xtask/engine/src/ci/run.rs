@@ -88,7 +88,11 @@ pub fn run(cx: &Cx, project: &Project, pipeline: &Pipeline, options: &Options) -
     let commit = git::commit(cx)?;
     let branch = match options.branch.map(str::to_owned).or(commit.branch.clone()) {
         Some(branch) => branch,
-        None => return usage("HEAD is detached: CircleCI would know the branch, we do not").hint("say it: `cargo xtask ci run --branch main`").err(),
+        None => {
+            return usage("HEAD is detached: CircleCI would know the branch, we do not")
+                .hint("say it: `cargo xtask ci run --branch main`")
+                .err();
+        }
     };
     let wanted = wanted(pipeline, options.job)?;
     if commit.dirty {
@@ -105,12 +109,19 @@ pub fn run(cx: &Cx, project: &Project, pipeline: &Pipeline, options: &Options) -
     let mut jobs: Vec<JobEnd> = Vec::new();
     let mut failure = None;
     for job in pipeline.jobs.iter().filter(|job| wanted.contains(&job.name)) {
-        let ready = job.requires.iter().all(|name| jobs.iter().any(|end| end.job == *name && matches!(end.status, "success" | "approved")));
+        let ready = job
+            .requires
+            .iter()
+            .all(|name| jobs.iter().any(|end| end.job == *name && matches!(end.status, "success" | "approved")));
         let started = Instant::now();
         let status = if !ready || cx.interrupted() {
             "not run"
         } else if job.branch.as_ref().is_some_and(|only| *only != branch) {
-            cx.note(format!("{} runs only on {}, this is {branch}", job.name, job.branch.as_deref().unwrap_or_default()));
+            cx.note(format!(
+                "{} runs only on {}, this is {branch}",
+                job.name,
+                job.branch.as_deref().unwrap_or_default()
+            ));
             "not run"
         } else {
             match run.job(job, options.approve) {
@@ -140,7 +151,9 @@ fn wanted(pipeline: &Pipeline, job: Option<&str>) -> Result<Vec<String>> {
     let Some(name) = job else { return Ok(pipeline.jobs.iter().map(|job| job.name.clone()).collect()) };
     if pipeline.job(name).is_none() {
         let names: Vec<_> = pipeline.jobs.iter().map(|job| job.name.as_str()).collect();
-        return usage(format!("no job `{name}` in the pipeline")).hint(format!("use one of: {}", names.join(", "))).err();
+        return usage(format!("no job `{name}` in the pipeline"))
+            .hint(format!("use one of: {}", names.join(", ")))
+            .err();
     }
     Ok(pipeline.ancestors(name).into_iter().map(|job| job.name.clone()).chain([name.to_owned()]).collect())
 }
@@ -152,13 +165,18 @@ fn alone(dir: &Path) -> Result<File> {
     let file = File::create(dir.join("lock"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(_) => Failure::new(error::Kind::Locked, "another `cargo xtask ci run` is at work in this checkout").hint("wait until it has ended").err(),
+        Err(_) => Failure::new(error::Kind::Locked, "another `cargo xtask ci run` is at work in this checkout")
+            .hint("wait until it has ended")
+            .err(),
     }
 }
 
 fn live(cx: &Cx, project: &Project) -> Result<Vec<Live>> {
     let all = report::status(cx, project, None)?;
-    Ok(all.into_iter().map(|host| Live { env: host.env, target: host.target, release: host.release, since: host.since }).collect())
+    Ok(all
+        .into_iter()
+        .map(|host| Live { env: host.env, target: host.target, release: host.release, since: host.since })
+        .collect())
 }
 
 impl Run<'_> {
@@ -173,7 +191,11 @@ impl Run<'_> {
     fn work(&self, job: &Job, work: &Work) -> Result<()> {
         let dir = self.dir.join("jobs").join(&job.name);
         let (project, workspace) = (dir.join("project"), dir.join("workspace"));
-        fs::create_dir_all(&dir).explain(error::Kind::Failed, || format!("cannot make {}", dir.display()), || "check its permissions".into())?;
+        fs::create_dir_all(&dir).explain(
+            error::Kind::Failed,
+            || format!("cannot make {}", dir.display()),
+            || "check its permissions".into(),
+        )?;
         let number = self.next_number()?;
         for step in &work.steps {
             if self.cx.interrupted() {
@@ -188,7 +210,9 @@ impl Run<'_> {
                     let files = self.layers.attach(self.pipeline, &job.name, &local(at, &workspace))?;
                     self.cx.note(format!("attached {files} file(s) of the jobs before"));
                 }
-                Step::StoreArtifacts { path, destination } => self.artifacts(job, &local(path, &workspace), destination)?,
+                Step::StoreArtifacts { path, destination } => {
+                    self.artifacts(job, &local(path, &workspace), destination)?
+                }
                 Step::Xtask { name, args, by } => {
                     let mut command = match by {
                         Xtask::Cargo => Command::new(self.cx.var("CARGO").unwrap_or("cargo")),
@@ -202,7 +226,10 @@ impl Run<'_> {
                     let code = self.cx.watch(command)?;
                     if code != Some(0) {
                         return Failure::new(error::Kind::from_code(code), format!("step `{name}` {}", cx::exit(code)))
-                            .hint(format!("its words are above; to run the job alone: `cargo xtask ci run {}`", job.name))
+                            .hint(format!(
+                                "its words are above; to run the job alone: `cargo xtask ci run {}`",
+                                job.name
+                            ))
                             .err();
                     }
                 }

@@ -23,9 +23,12 @@ impl Layers {
     /// `filepath.Match`, which has no `**`.
     pub fn persist(&self, job: &str, root: &Path, paths: &[String]) -> Result<()> {
         if !root.is_dir() {
-            return failed(format!("job `{job}`: Error locating workspace root directory: {} does not exist", root.display()))
-                .hint("a step before must create it; `root` and `at` must be the same absolute directory")
-                .err();
+            return failed(format!(
+                "job `{job}`: Error locating workspace root directory: {} does not exist",
+                root.display()
+            ))
+            .hint("a step before must create it; `root` and `at` must be the same absolute directory")
+            .err();
         }
         let mut matched = false;
         for file in files_below(root)? {
@@ -84,7 +87,11 @@ fn files_below(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// Whether a path entry names this file, or a directory above it.
 fn matches(pattern: &str, file: &Path) -> bool {
-    let options = glob::MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
+    let options = glob::MatchOptions {
+        case_sensitive: true,
+        require_literal_separator: true,
+        require_literal_leading_dot: false,
+    };
     let Ok(glob) = glob::Pattern::new(pattern.trim_end_matches('/')) else { return false };
     file.ancestors().any(|part| !part.as_os_str().is_empty() && glob.matches_path_with(part, options))
 }
@@ -146,7 +153,10 @@ mod tests {
         persist(&layers, dir.path(), "a", &["x"], &["x"]).unwrap();
         persist(&layers, dir.path(), "b", &["x"], &["x"]).unwrap();
         let error = layers.attach(&pipeline("a; b; c a b"), "c", &dir.path().join("c")).unwrap_err();
-        assert!(error.to_string().contains("Concurrent upstream jobs persisted the same file(s): x by a and b"), "{error}");
+        assert!(
+            error.to_string().contains("Concurrent upstream jobs persisted the same file(s): x by a and b"),
+            "{error}"
+        );
         layers.attach(&pipeline("a; b a; c b"), "c", &dir.path().join("c2")).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("c2/x")).unwrap(), "x of b");
     }

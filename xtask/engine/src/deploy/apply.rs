@@ -74,9 +74,16 @@ struct Run<'a> {
 }
 
 /// Carries out `plans`, one for each target of the site, in order.
-pub fn apply(site: &Site, verb: Verb, plans: Vec<HostPlan>, release: Option<&Release>, base: &Record) -> Result<Outcome> {
+pub fn apply(
+    site: &Site,
+    verb: Verb,
+    plans: Vec<HostPlan>,
+    release: Option<&Release>,
+    base: &Record,
+) -> Result<Outcome> {
     let run = Run { site, base, release };
-    let hosts: Vec<_> = site.targets.iter().zip(&plans).map(|(target, plan)| Host { target: &**target, plan }).collect();
+    let hosts: Vec<_> =
+        site.targets.iter().zip(&plans).map(|(target, plan)| Host { target: &**target, plan }).collect();
     run.install(&hosts)?;
     let mut begun = Vec::new();
     if let Err(error) = run.switch(&hosts, &mut begun) {
@@ -133,7 +140,8 @@ impl Run<'_> {
                 if let Step::Confirm { release } = step {
                     self.timed(host, step, || {
                         self.optional(host, self.site.spec.confirm(host.target.root()).as_ref())?;
-                        host.target.record(&Record { from: replaced(host), ..self.record(Happened::Live, release, None) })
+                        host.target
+                            .record(&Record { from: replaced(host), ..self.record(Happened::Live, release, None) })
                     })?;
                 }
             }
@@ -178,7 +186,13 @@ impl Run<'_> {
             return Ok(());
         }
         let said = [answer.stderr.trim(), answer.stdout.trim()].join(" ");
-        failed(format!("{}: the service command {}: {}", host.target.url(), crate::cx::exit(answer.code), self.site.cx.scrub(said.trim()))).err()
+        failed(format!(
+            "{}: the service command {}: {}",
+            host.target.url(),
+            crate::cx::exit(answer.code),
+            self.site.cx.scrub(said.trim())
+        ))
+        .err()
     }
 
     fn show_log(&self, host: &Host) {
@@ -194,7 +208,11 @@ impl Run<'_> {
             for step in &host.plan.steps {
                 let Step::Remove { releases } = step else { continue };
                 let why = (!releases.is_empty()).then(|| step.to_string());
-                let record = Record { event: Happened::Removed, why: why.or_else(|| self.base.why.clone()), ..self.base.clone() };
+                let record = Record {
+                    event: Happened::Removed,
+                    why: why.or_else(|| self.base.why.clone()),
+                    ..self.base.clone()
+                };
                 if let Err(error) = self.timed(host, step, || host.target.remove(releases, &record)) {
                     // What is live is healthy; a full disk or a wrong owner is no reason to take it back.
                     self.site.cx.warn(format!("could not prune: {error:#}"));
@@ -217,7 +235,10 @@ impl Run<'_> {
         let env = self.site.env.name;
         if stuck.is_empty() {
             back.reverse();
-            let hint = hint_of(cause).map_or_else(|| format!("mend it and deploy again; `cargo xtask status {env}` shows what is live"), str::to_owned);
+            let hint = hint_of(cause).map_or_else(
+                || format!("mend it and deploy again; `cargo xtask status {env}` shows what is live"),
+                str::to_owned,
+            );
             return Failure::new(kind_of(cause), format!("{cause:#}; {}", back.join(", "))).hint(hint).into();
         }
         Failure::new(Kind::NotPutBack, format!("{cause:#}; and it could NOT be put back: {}", stuck.join("; ")))
@@ -249,7 +270,9 @@ impl Run<'_> {
         }
         let commit = self.commit(old);
         let checker = self.site.checker.patient();
-        checker.wait(self.site.cx, host.target, spec, old, commit.as_deref()).map_err(|why| failed(format!("{old} was put back, but {why}")))?;
+        checker
+            .wait(self.site.cx, host.target, spec, old, commit.as_deref())
+            .map_err(|why| failed(format!("{old} was put back, but {why}")))?;
         self.remember(host, Happened::Failed, tried.as_ref().filter(|new| *new != old), &why);
         self.remember(host, Happened::Restored, Some(old), &why);
         Ok(format!("{old} is live again on {url}"))
@@ -265,7 +288,14 @@ impl Run<'_> {
 
     fn record(&self, event: Happened, id: &ReleaseId, why: Option<&str>) -> Record {
         let why = why.map(str::to_owned).or_else(|| self.base.why.clone());
-        Record { at: self.site.cx.now(), event, release: Some(id.clone()), commit: self.commit_at_hand(id), why, ..self.base.clone() }
+        Record {
+            at: self.site.cx.now(),
+            event,
+            release: Some(id.clone()),
+            commit: self.commit_at_hand(id),
+            why,
+            ..self.base.clone()
+        }
     }
 
     fn commit_at_hand(&self, id: &ReleaseId) -> Option<String> {

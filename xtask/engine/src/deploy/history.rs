@@ -163,7 +163,11 @@ impl History {
 
     fn by_verdict(&self, wanted: impl Fn(Happened) -> bool) -> Vec<&ReleaseId> {
         let mut seen = BTreeSet::new();
-        let verdicts = self.records.iter().rev().filter(|r| matches!(r.event, Happened::Live | Happened::Restored | Happened::Failed));
+        let verdicts = self
+            .records
+            .iter()
+            .rev()
+            .filter(|r| matches!(r.event, Happened::Live | Happened::Restored | Happened::Failed));
         verdicts
             .filter_map(|record| Some((record.release.as_ref()?, record.event)))
             .filter(|(id, _)| seen.insert(*id))
@@ -179,7 +183,8 @@ impl History {
 
     /// The record that made a release live.
     pub fn last_live(&self, id: &ReleaseId) -> Option<&Record> {
-        let live = |r: &&Record| matches!(r.event, Happened::Live | Happened::Restored) && r.release.as_ref() == Some(id);
+        let live =
+            |r: &&Record| matches!(r.event, Happened::Live | Happened::Restored) && r.release.as_ref() == Some(id);
         self.records.iter().rev().find(live)
     }
 
@@ -215,7 +220,17 @@ pub(super) mod testing {
                 other => panic!("no such record: {other}"),
             };
             let at = jiff::Timestamp::UNIX_EPOCH;
-            Record { at, event, verb, release: Some(id(n)), from: None, commit: None, by: "test".into(), ci: None, why: None }
+            Record {
+                at,
+                event,
+                verb,
+                release: Some(id(n)),
+                from: None,
+                commit: None,
+                by: "test".into(),
+                ci: None,
+                why: None,
+            }
         });
         History { records: records.collect(), unreadable: 0 }
     }
@@ -255,13 +270,25 @@ mod tests {
 
     #[test]
     fn two_rollbacks_go_back_two() {
-        check("live 1; live 2; live 3; rollback 2", "2", &expect!["stack [1 2] previous 1 good [2 3 1] bad [] confirmed true"]);
-        check("live 1; live 2; live 3; rollback 2; rollback 1", "1", &expect!["stack [1] previous none good [1 2 3] bad [] confirmed true"]);
+        check(
+            "live 1; live 2; live 3; rollback 2",
+            "2",
+            &expect!["stack [1 2] previous 1 good [2 3 1] bad [] confirmed true"],
+        );
+        check(
+            "live 1; live 2; live 3; rollback 2; rollback 1",
+            "1",
+            &expect!["stack [1] previous none good [1 2 3] bad [] confirmed true"],
+        );
     }
 
     #[test]
     fn a_failed_release_is_never_the_way_back() {
-        check("live 1; switched 2; failed 2; restored 1; switched 3; live 3", "3", &expect!["stack [1 3] previous 1 good [3 1] bad [2] confirmed true"]);
+        check(
+            "live 1; switched 2; failed 2; restored 1; switched 3; live 3",
+            "3",
+            &expect!["stack [1 3] previous 1 good [3 1] bad [2] confirmed true"],
+        );
     }
 
     #[test]

@@ -39,7 +39,12 @@ impl<'a> Locks<'a> {
             if let Lock::Held(dead) = &lock
                 && dead.life() == Life::Dead
             {
-                self.cx.warn(format!("{}: taking over the lock of {}: its process {} is gone", target.url(), describe(dead), dead.pid));
+                self.cx.warn(format!(
+                    "{}: taking over the lock of {}: its process {} is gone",
+                    target.url(),
+                    describe(dead),
+                    dead.pid
+                ));
                 lock = target.take_over(owner, dead)?;
             }
             if lock == Lock::Free {
@@ -49,7 +54,12 @@ impl<'a> Locks<'a> {
                 return Err(locked(target.url(), &lock).into());
             }
             if !told {
-                self.cx.note(format!("{}: waiting up to {} s for the lock of {}", target.url(), wait.as_secs(), who(&lock)));
+                self.cx.note(format!(
+                    "{}: waiting up to {} s for the lock of {}",
+                    target.url(),
+                    wait.as_secs(),
+                    who(&lock)
+                ));
                 told = true;
             }
             std::thread::sleep(AGAIN);
@@ -83,7 +93,9 @@ pub fn who(lock: &Lock) -> String {
     match lock {
         Lock::Free => "nobody".into(),
         Lock::Held(owner) => describe(owner),
-        Lock::Unreadable(text) => format!("somebody who left no name (`{}`)", text.chars().take(60).collect::<String>()),
+        Lock::Unreadable(text) => {
+            format!("somebody who left no name (`{}`)", text.chars().take(60).collect::<String>())
+        }
     }
 }
 

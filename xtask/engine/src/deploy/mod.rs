@@ -64,7 +64,11 @@ impl<'cx> Site<'cx> {
 
     /// The same on targets that are open already.
     pub fn with_targets(cx: &'cx Cx, env: &'cx Env, targets: Vec<Box<dyn Target + 'cx>>) -> Result<Self> {
-        let vars = env.vars.iter().map(|(name, value)| Ok(((*name).to_owned(), cx.expand(value)?))).collect::<Result<Vec<_>>>()?;
+        let vars = env
+            .vars
+            .iter()
+            .map(|(name, value)| Ok(((*name).to_owned(), cx.expand(value)?)))
+            .collect::<Result<Vec<_>>>()?;
         let spec = Spec::new(&env.service, &vars);
         Ok(Self { cx, env, targets, spec, checker: Checker::new(cx, &env.health)? })
     }
@@ -75,7 +79,10 @@ impl<'cx> Site<'cx> {
         for (target, state) in self.targets.iter().zip(&states) {
             if state.history.unreadable > 0 {
                 let lines = state.history.unreadable;
-                self.cx.warn(format!("{}: passed over {lines} torn line(s) of history.jsonl, left by a crash", target.url()));
+                self.cx.warn(format!(
+                    "{}: passed over {lines} torn line(s) of history.jsonl, left by a crash",
+                    target.url()
+                ));
             }
         }
         Ok(states)
@@ -88,7 +95,14 @@ impl<'cx> Site<'cx> {
         done
     }
 
-    fn goal(&self, verb: Verb, release: &ReleaseId, bundle: Option<&Release>, states: &[State], options: &Options) -> Goal {
+    fn goal(
+        &self,
+        verb: Verb,
+        release: &ReleaseId,
+        bundle: Option<&Release>,
+        states: &[State],
+        options: &Options,
+    ) -> Goal {
         let sha = bundle.map_or(release.short_sha(), |release| &release.manifest().commit.sha);
         let lives = states.iter().filter_map(|state| Some((state.live()?, state)));
         let ages = lives.map(|(live, state)| {
@@ -187,22 +201,33 @@ pub fn promote(cx: &Cx, project: &Project, from: &str, to: &str, options: &Optio
     for (target, id) in &proven {
         let running = target.manifest(id)?;
         if running.bundle.sha256 != release.manifest().bundle.sha256 {
-            return crate::error::verification(format!("{} runs other bytes of {id} than the stores hold", target.url()))
-                .hint(format!("deploy {id} to {from} again, then promote"))
-                .err();
+            return crate::error::verification(format!(
+                "{} runs other bytes of {id} than the stores hold",
+                target.url()
+            ))
+            .hint(format!("deploy {id} to {from} again, then promote"))
+            .err();
         }
     }
     put_live(&site, Verb::Promote, &release, options)
 }
 
 /// `rollback ENV [RELEASE]`
-pub fn rollback(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>, options: &Options) -> Result<Outcome> {
+pub fn rollback(
+    cx: &Cx,
+    project: &Project,
+    env: &str,
+    release: Option<&Selector>,
+    options: &Options,
+) -> Result<Outcome> {
     let site = Site::open(cx, project.env(env)?)?;
     let named = match release {
         Some(selector) => Some(resolve::for_rollback(cx, project, &site, selector)?),
         None => None,
     };
-    let work = || roll_back(&site, named.as_ref(), options, |id| Catalog::open(cx, project)?.fetch(id, options.into.as_deref()));
+    let work = || {
+        roll_back(&site, named.as_ref(), options, |id| Catalog::open(cx, project)?.fetch(id, options.into.as_deref()))
+    };
     if options.dry_run {
         return work();
     }
@@ -221,9 +246,11 @@ pub fn roll_back(
     let id = match named {
         Some(id) => id.clone(),
         None => {
-            let found = site.targets.iter().zip(&states).map(|(target, state)| {
-                Ok((target.url().to_owned(), plan::rollback_to(target.url(), state)?))
-            });
+            let found = site
+                .targets
+                .iter()
+                .zip(&states)
+                .map(|(target, state)| Ok((target.url().to_owned(), plan::rollback_to(target.url(), state)?)));
             plan::agreed(site.env.name, &found.collect::<Result<Vec<_>>>()?)?
         }
     };

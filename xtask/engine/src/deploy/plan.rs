@@ -142,9 +142,13 @@ pub fn plan(target: &str, goal: &Goal, state: &State, keep: usize) -> Result<Hos
     if let (Some(have), Some(want)) = (state.installed.get(release), &goal.bundle)
         && have != want
     {
-        return verification(format!("{target} already has a {release} with other bytes: bundle {}, this one is {}", short(have), short(want)))
-            .hint("one commit was built twice with different results: make the build reproducible, or deploy a new commit")
-            .err();
+        return verification(format!(
+            "{target} already has a {release} with other bytes: bundle {}, this one is {}",
+            short(have),
+            short(want)
+        ))
+        .hint("one commit was built twice with different results: make the build reproducible, or deploy a new commit")
+        .err();
     }
     if goal.verb != Verb::Rollback && !goal.allow_older {
         never_backwards(target, goal, state)?;
@@ -179,7 +183,11 @@ pub fn plan(target: &str, goal: &Goal, state: &State, keep: usize) -> Result<Hos
 /// Plans a pruning, without a release to deploy.
 pub fn plan_prune(target: &str, state: &State, keep: usize) -> Result<HostPlan> {
     usable(target, state)?;
-    Ok(HostPlan { target: target.to_owned(), steps: prune_step(state, None, keep).into_iter().collect(), fallback: None })
+    Ok(HostPlan {
+        target: target.to_owned(),
+        steps: prune_step(state, None, keep).into_iter().collect(),
+        fallback: None,
+    })
 }
 
 /// The release that `rollback` means on a target.
@@ -188,7 +196,9 @@ pub fn rollback_to(target: &str, state: &State) -> Result<ReleaseId> {
     match state.history.previous(state.live()) {
         Some(id) => Ok(id.clone()),
         None => not_found(match state.live() {
-            Some(live) => format!("{target} has nothing to roll back to: {live} is the only release that was ever healthy there"),
+            Some(live) => {
+                format!("{target} has nothing to roll back to: {live} is the only release that was ever healthy there")
+            }
             None => format!("{target} has nothing to roll back to: nothing was ever deployed there"),
         })
         .hint("name a release to go back to: `cargo xtask rollback ENV RELEASE`; `cargo xtask releases` lists them")
@@ -205,9 +215,11 @@ fn usable(target: &str, state: &State) -> Result<()> {
         (_, Current::NotALink) => failed(format!("{target}: `current` is not a symbolic link"))
             .hint("somebody made it by hand: move it away, e.g. `mv current current.by-hand`, then deploy again")
             .err(),
-        (_, Current::Foreign(to)) => failed(format!("{target}: `current` points to `{to}`, which is no release of ours"))
-            .hint("remove the link if nothing needs it, or deploy to an empty directory")
-            .err(),
+        (_, Current::Foreign(to)) => {
+            failed(format!("{target}: `current` points to `{to}`, which is no release of ours"))
+                .hint("remove the link if nothing needs it, or deploy to an empty directory")
+                .err()
+        }
         _ => Ok(()),
     }
 }
@@ -218,7 +230,10 @@ fn never_backwards(target: &str, goal: &Goal, state: &State) -> Result<()> {
         return Ok(());
     }
     Failure::new(Kind::Stale, format!("{} is older than {live}, which is live on {target}", goal.release))
-        .hint(format!("to go back use `cargo xtask rollback ENV {}`; to insist, deploy with --allow-older", goal.release))
+        .hint(format!(
+            "to go back use `cargo xtask rollback ENV {}`; to insist, deploy with --allow-older",
+            goal.release
+        ))
         .err()
 }
 
@@ -240,7 +255,8 @@ fn fallback(state: &State) -> Option<ReleaseId> {
 /// but never tried. What no record speaks of is not ours to judge and stays.
 fn prune_step(state: &State, goal: Option<&ReleaseId>, keep: usize) -> Option<Step> {
     let history = &state.history;
-    let mut stay: BTreeSet<&ReleaseId> = goal.into_iter().chain(state.live()).chain(history.previous(state.live())).collect();
+    let mut stay: BTreeSet<&ReleaseId> =
+        goal.into_iter().chain(state.live()).chain(history.previous(state.live())).collect();
     stay.extend(fallback(state).and_then(|id| state.installed.get_key_value(&id)).map(|(id, _)| id));
     let stack = history.live_stack();
     let below = |id: &&ReleaseId| Some(*id) != goal;

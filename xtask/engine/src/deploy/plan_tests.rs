@@ -29,9 +29,7 @@ fn goal(verb: Verb, release: &str, state: &State) -> Goal {
 }
 
 fn text(planned: Result<HostPlan>) -> String {
-    let digits = |text: String| {
-        (0..10).fold(text, |text, n| text.replace(id(&n.to_string()).as_str(), &n.to_string()))
-    };
+    let digits = |text: String| (0..10).fold(text, |text, n| text.replace(id(&n.to_string()).as_str(), &n.to_string()));
     digits(match planned {
         Err(error) => format!("exit {}: {error}\nhint: {}\n", kind_of(&error) as u8, hint_of(&error).unwrap_or("none")),
         Ok(host) => {
@@ -48,76 +46,130 @@ fn check(words: &str, log: &str, verb: Verb, release: &str, want: &Expect) {
 
 #[test]
 fn first_deploy() {
-    check("", "", Verb::Deploy, "1", &expect![[r"
+    check(
+        "",
+        "",
+        Verb::Deploy,
+        "1",
+        &expect![[r"
         install 1
         activate 1 (first release)
         check the health of 1
         record that 1 is live
         else back to nothing
-    "]]);
+    "]],
+    );
 }
 
 #[test]
 fn the_next_deploy() {
-    check("current 1; installed 1", "live 1", Verb::Deploy, "2", &expect![[r"
+    check(
+        "current 1; installed 1",
+        "live 1",
+        Verb::Deploy,
+        "2",
+        &expect![[r"
         install 2
         activate 2 (was 1)
         check the health of 2
         record that 2 is live
         else back to 1
-    "]]);
+    "]],
+    );
 }
 
 #[test]
 fn as_wanted_is_nothing_to_do() {
-    check("current 2; installed 1 2", "live 1; live 2", Verb::Deploy, "2", &expect![[r"
+    check(
+        "current 2; installed 1 2",
+        "live 1; live 2",
+        Verb::Deploy,
+        "2",
+        &expect![[r"
         else back to 2
-    "]]);
+    "]],
+    );
 }
 
 #[test]
 fn never_backwards_by_accident() {
-    check("current 2; installed 1 2", "live 1; live 2", Verb::Deploy, "1", &expect![[r"
+    check(
+        "current 2; installed 1 2",
+        "live 1; live 2",
+        Verb::Deploy,
+        "1",
+        &expect![[r"
         exit 8: 1 is older than 2, which is live on file:t
         hint: to go back use `cargo xtask rollback ENV 1`; to insist, deploy with --allow-older
-    "]]);
-    check("current 2; installed 1 2", "live 1; live 2", Verb::Promote, "1", &expect![[r"
+    "]],
+    );
+    check(
+        "current 2; installed 1 2",
+        "live 1; live 2",
+        Verb::Promote,
+        "1",
+        &expect![[r"
         exit 8: 1 is older than 2, which is live on file:t
         hint: to go back use `cargo xtask rollback ENV 1`; to insist, deploy with --allow-older
-    "]]);
-    check("current 2; installed 1 2", "live 1; live 2", Verb::Rollback, "1", &expect![[r"
+    "]],
+    );
+    check(
+        "current 2; installed 1 2",
+        "live 1; live 2",
+        Verb::Rollback,
+        "1",
+        &expect![[r"
         activate 1 (was 2)
         check the health of 1
         record that 1 is live
         else back to 2
-    "]]);
+    "]],
+    );
 }
 
 #[test]
 fn a_killed_deploy_is_finished_by_a_rerun() {
-    check("current 2; installed 1 2", "live 1; switched 2", Verb::Deploy, "2", &expect![[r"
+    check(
+        "current 2; installed 1 2",
+        "live 1; switched 2",
+        Verb::Deploy,
+        "2",
+        &expect![[r"
         check the health of 2
         record that 2 is live
         else back to 1
-    "]]);
-    check("current 1; installed 1 2; debris", "live 1; installed 2", Verb::Deploy, "2", &expect![[r"
+    "]],
+    );
+    check(
+        "current 1; installed 1 2; debris",
+        "live 1; installed 2",
+        Verb::Deploy,
+        "2",
+        &expect![[r"
         activate 2 (was 1)
         check the health of 2
         record that 2 is live
         remove what interrupted runs left
         else back to 1
-    "]]);
+    "]],
+    );
 }
 
 #[test]
 fn after_a_killed_deploy_another_one_goes_back_to_the_last_good() {
-    check("current 2; installed 1 2", "live 1; switched 2", Verb::Deploy, "3", &expect![[r"
+    check(
+        "current 2; installed 1 2",
+        "live 1; switched 2",
+        Verb::Deploy,
+        "3",
+        &expect![[r"
         install 3
         activate 3 (was 2)
         check the health of 3
         record that 3 is live
         else back to 1
-    "]]);
+    "]],
+    );
 }
 
 #[test]
@@ -138,16 +190,24 @@ fn a_kept_service_is_restarted_when_it_is_due() {
         let goal = Goal { service: Some("new".into()), has_service: true, ..goal(Verb::Deploy, "2", &state) };
         want.assert_eq(&text(plan("file:t", &goal, &state, 3)));
     };
-    with_service("current 2; installed 1 2; running new", &expect![[r"
+    with_service(
+        "current 2; installed 1 2; running new",
+        &expect![[r"
         else back to 2
-    "]]);
-    for words in ["current 2; installed 1 2; running old", "current 2; installed 1 2; stopped", "current 2; installed 1 2"] {
-        with_service(words, &expect![[r"
+    "]],
+    );
+    for words in
+        ["current 2; installed 1 2; running old", "current 2; installed 1 2; stopped", "current 2; installed 1 2"]
+    {
+        with_service(
+            words,
+            &expect![[r"
             restart the service with 2
             check the health of 2
             record that 2 is live
             else back to 2
-        "]]);
+        "]],
+        );
     }
 }
 
@@ -158,20 +218,30 @@ fn somebody_elses_service_is_left_alone_unless_the_last_deploy_was_killed() {
         let goal = Goal { has_service: true, ..goal(Verb::Deploy, "2", &state) };
         want.assert_eq(&text(plan("file:t", &goal, &state, 3)));
     };
-    command("live 1; live 2", &expect![[r"
+    command(
+        "live 1; live 2",
+        &expect![[r"
         else back to 2
-    "]]);
-    command("live 1; switched 2", &expect![[r"
+    "]],
+    );
+    command(
+        "live 1; switched 2",
+        &expect![[r"
         restart the service with 2
         check the health of 2
         record that 2 is live
         else back to 1
-    "]]);
+    "]],
+    );
 }
 
 #[test]
 fn hand_made_targets_are_refused() {
-    for (current, root) in [(Current::NotALink, Root::Directory), (Current::Foreign("/x".into()), Root::Directory), (Current::None, Root::NotADirectory)] {
+    for (current, root) in [
+        (Current::NotALink, Root::Directory),
+        (Current::Foreign("/x".into()), Root::Directory),
+        (Current::None, Root::NotADirectory),
+    ] {
         let state = State { current, root, ..State::default() };
         let error = plan("file:t", &goal(Verb::Deploy, "1", &state), &state, 3).unwrap_err();
         assert_eq!(kind_of(&error), Kind::Failed);
@@ -185,57 +255,103 @@ fn pruning_counts_only_what_was_good() {
         want.assert_eq(&text(plan_prune("file:t", &state(words, log), keep)));
     };
     // Four failures in a row do not push out the last good release.
-    pruned("current 1; installed 1 2 3 4 5", "live 1; failed 2; failed 3; failed 4; failed 5", 2, &expect![[r"
+    pruned(
+        "current 1; installed 1 2 3 4 5",
+        "live 1; failed 2; failed 3; failed 4; failed 5",
+        2,
+        &expect![[r"
         remove 2, 3
         else back to nothing
-    "]]);
+    "]],
+    );
     // The live one and its rollback stay even with a `keep` of one.
-    pruned("current 3; installed 1 2 3", "live 1; live 2; live 3", 1, &expect![[r"
+    pruned(
+        "current 3; installed 1 2 3",
+        "live 1; live 2; live 3",
+        1,
+        &expect![[r"
         remove 1
         else back to nothing
-    "]]);
+    "]],
+    );
     // Installed, never tried: an interrupted deploy left it. Without any record: not ours.
-    pruned("current 2; installed 1 2 3 4", "live 1; live 2; installed 3", 3, &expect![[r"
+    pruned(
+        "current 2; installed 1 2 3 4",
+        "live 1; live 2; installed 3",
+        3,
+        &expect![[r"
         remove 3
         else back to nothing
-    "]]);
-    pruned("current 2; installed 1 2", "live 1; live 2", 2, &expect![[r"
+    "]],
+    );
+    pruned(
+        "current 2; installed 1 2",
+        "live 1; live 2",
+        2,
+        &expect![[r"
         else back to nothing
-    "]]);
+    "]],
+    );
 }
 
 #[test]
 fn a_deploy_prunes_as_if_it_had_succeeded() {
-    check("current 3; installed 1 2 3", "live 1; live 2; live 3", Verb::Deploy, "4", &expect![[r"
+    check(
+        "current 3; installed 1 2 3",
+        "live 1; live 2; live 3",
+        Verb::Deploy,
+        "4",
+        &expect![[r"
         install 4
         activate 4 (was 3)
         check the health of 4
         record that 4 is live
         remove 1
         else back to 3
-    "]]);
+    "]],
+    );
 }
 
 #[test]
 fn what_rollback_means() {
     let to = |words: &str, log: &str, want: &Expect| {
-        let found = rollback_to("file:t", &state(words, log)).map(|id| HostPlan { target: String::new(), steps: vec![], fallback: Some(id) });
+        let found = rollback_to("file:t", &state(words, log)).map(|id| HostPlan {
+            target: String::new(),
+            steps: vec![],
+            fallback: Some(id),
+        });
         want.assert_eq(&text(found));
     };
-    to("current 2; installed 1 2", "live 1; live 2", &expect![[r"
+    to(
+        "current 2; installed 1 2",
+        "live 1; live 2",
+        &expect![[r"
         else back to 1
-    "]]);
-    to("current 1; installed 1 2", "live 1; live 2; rollback 1", &expect![[r"
+    "]],
+    );
+    to(
+        "current 1; installed 1 2",
+        "live 1; live 2; rollback 1",
+        &expect![[r"
         exit 5: file:t has nothing to roll back to: 1 is the only release that was ever healthy there
         hint: name a release to go back to: `cargo xtask rollback ENV RELEASE`; `cargo xtask releases` lists them
-    "]]);
-    to("current 3; installed 2 3", "live 1; live 2; switched 3", &expect![[r"
+    "]],
+    );
+    to(
+        "current 3; installed 2 3",
+        "live 1; live 2; switched 3",
+        &expect![[r"
         else back to 2
-    "]]);
-    to("", "", &expect![[r"
+    "]],
+    );
+    to(
+        "",
+        "",
+        &expect![[r"
         exit 5: file:t has nothing to roll back to: nothing was ever deployed there
         hint: name a release to go back to: `cargo xtask rollback ENV RELEASE`; `cargo xtask releases` lists them
-    "]]);
+    "]],
+    );
 }
 
 #[test]

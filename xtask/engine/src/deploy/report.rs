@@ -5,8 +5,8 @@ use crate::cx::Cx;
 use crate::deploy::history::{Happened, Record};
 use crate::deploy::lock::who;
 use crate::deploy::resolve::Catalog;
-use crate::deploy::state::{Current, Kept, Lock, Root};
 use crate::deploy::state::State;
+use crate::deploy::state::{Current, Kept, Lock, Root};
 use crate::error::{Result, not_found};
 use crate::git;
 use crate::project::{Env, Project};
@@ -105,7 +105,8 @@ pub fn history(cx: &Cx, project: &Project, env: &str, limit: usize, all: bool) -
     let targets = env.targets.iter().map(|url| crate::target::open(cx, url)).collect::<Result<Vec<_>>>()?;
     let one = |target: &dyn Target| {
         let history = target.state()?.history;
-        let telling = |record: &Record| all || matches!(record.event, Happened::Live | Happened::Failed | Happened::Restored);
+        let telling =
+            |record: &Record| all || matches!(record.event, Happened::Live | Happened::Failed | Happened::Restored);
         let mut records: Vec<_> = history.records.into_iter().filter(telling).collect();
         records.drain(..records.len().saturating_sub(limit));
         Ok(HostHistory { target: target.url().to_owned(), records, unreadable: history.unreadable })
@@ -194,7 +195,9 @@ pub fn diff(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>) -
     let env = project.env(env)?;
     let target = crate::target::open(cx, env.targets[0])?;
     let Some(live) = target.state()?.live().cloned() else {
-        return not_found(format!("nothing is live on {}", target.url())).hint(format!("`cargo xtask deploy {}` makes it so", env.name)).err();
+        return not_found(format!("nothing is live on {}", target.url()))
+            .hint(format!("`cargo xtask deploy {}` makes it so", env.name))
+            .err();
     };
     let old = target.manifest(&live)?;
     let catalog = Catalog::open(cx, project)?;

@@ -27,7 +27,9 @@ impl<'cx> Catalog<'cx> {
         let urls: Vec<&str> = if cx.in_ci() {
             project.stores.to_vec()
         } else {
-            std::iter::once(local.as_str()).chain(project.stores.iter().copied().filter(|url| !store::only_in_ci(url))).collect()
+            std::iter::once(local.as_str())
+                .chain(project.stores.iter().copied().filter(|url| !store::only_in_ci(url)))
+                .collect()
         };
         let stores = urls.into_iter().map(|url| store::open(cx, url)).collect::<Result<_>>()?;
         Ok(Self { cx, project, stores })
@@ -56,9 +58,11 @@ impl<'cx> Catalog<'cx> {
                 None => not_found("there is no release yet").hint("run `cargo xtask build`").err(),
             },
             Some(Selector::Env(env)) => self.running(env),
-            Some(Selector::Build(number)) => usage(format!("build:{number} names a job of CircleCI, and no store of this project can ask CircleCI"))
-                .hint("use an id or a commit's SHA: `cargo xtask releases` lists them")
-                .err(),
+            Some(Selector::Build(number)) => {
+                usage(format!("build:{number} names a job of CircleCI, and no store of this project can ask CircleCI"))
+                    .hint("use an id or a commit's SHA: `cargo xtask releases` lists them")
+                    .err()
+            }
         }
     }
 
@@ -74,9 +78,12 @@ impl<'cx> Catalog<'cx> {
         let of_tree = all.iter().find(|(manifest, _)| manifest.commit.sha == commit.sha && manifest.commit.dirty);
         match of_tree {
             Some((manifest, _)) => Ok(manifest.id.clone()),
-            None => not_found(format!("the checkout has changes that no commit holds, and no release of them was built ({})", &commit.sha[..7]))
-                .hint("run `cargo xtask build`, or name a release: `cargo xtask releases` lists them")
-                .err(),
+            None => not_found(format!(
+                "the checkout has changes that no commit holds, and no release of them was built ({})",
+                &commit.sha[..7]
+            ))
+            .hint("run `cargo xtask build`, or name a release: `cargo xtask releases` lists them")
+            .err(),
         }
     }
 
@@ -87,7 +94,9 @@ impl<'cx> Catalog<'cx> {
             match state.confirmed_live() {
                 Some(id) => found.push((target.url().to_owned(), id.clone())),
                 None => {
-                    return not_found(format!("{} runs no healthy release", target.url())).hint(format!("see `cargo xtask status {env}`")).err();
+                    return not_found(format!("{} runs no healthy release", target.url()))
+                        .hint(format!("see `cargo xtask status {env}`"))
+                        .err();
                 }
             }
         }
@@ -98,12 +107,16 @@ impl<'cx> Catalog<'cx> {
     pub fn fetch(&self, id: &ReleaseId, into: Option<&Path>) -> Result<Release> {
         let default = self.cx.root.join("target/fetched");
         let release = store::fetch(self.cx, &self.stores, id, into.unwrap_or(&default))?;
-        if let Some(sha) = self.cx.var("CIRCLE_SHA1").filter(|sha| id.short_sha() == &sha[..sha.len().min(ReleaseId::SHORT)])
+        if let Some(sha) =
+            self.cx.var("CIRCLE_SHA1").filter(|sha| id.short_sha() == &sha[..sha.len().min(ReleaseId::SHORT)])
             && release.manifest().commit.sha != sha
         {
-            return crate::error::verification(format!("{id} was built from {}, not from {sha}", release.manifest().commit.sha))
-                .hint("rerun the build job of this commit")
-                .err();
+            return crate::error::verification(format!(
+                "{id} was built from {}, not from {sha}",
+                release.manifest().commit.sha
+            ))
+            .hint("rerun the build job of this commit")
+            .err();
         }
         Ok(release)
     }

@@ -98,7 +98,8 @@ impl State {
                 "debris" => state.debris += 1,
                 "lock" => state.lock = Lock::parse(value),
                 "service" => {
-                    state.service = value.strip_prefix("running ").map_or(Kept::Stopped, |digest| Kept::Running(digest.to_owned()));
+                    state.service =
+                        value.strip_prefix("running ").map_or(Kept::Stopped, |digest| Kept::Running(digest.to_owned()));
                 }
                 "history" => {
                     state.history = History::parse(rest);
@@ -127,7 +128,8 @@ impl State {
 impl Lock {
     /// Reads the content of a lock file.
     pub fn parse(text: &str) -> Self {
-        serde_json::from_str(text).map_or_else(|_| Self::Unreadable(text.trim().to_owned()), |owner| Self::Held(Box::new(owner)))
+        serde_json::from_str(text)
+            .map_or_else(|_| Self::Unreadable(text.trim().to_owned()), |owner| Self::Held(Box::new(owner)))
     }
 }
 

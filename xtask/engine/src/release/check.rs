@@ -17,7 +17,9 @@ pub fn bundle(path: &Path, manifest: &Manifest, progress: Progress) -> Result<()
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return bad(format!("{name}: the bundle is missing")).err(),
-        Err(e) => return Err(e).explain(Kind::Failed, || format!("cannot read {name}"), || "check its permissions".into()),
+        Err(e) => {
+            return Err(e).explain(Kind::Failed, || format!("cannot read {name}"), || "check its permissions".into());
+        }
     };
     let size = file.metadata()?.len();
     if size != manifest.bundle.bytes {

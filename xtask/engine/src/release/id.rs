@@ -54,7 +54,9 @@ impl FromStr for ReleaseId {
         if is_id(text) {
             return Ok(Self(text.to_owned()));
         }
-        usage(format!("`{text}` is not a release id")).hint("ids look like 20260822T101500-1a2b3c4: `cargo xtask releases` lists them").err()
+        usage(format!("`{text}` is not a release id"))
+            .hint("ids look like 20260822T101500-1a2b3c4: `cargo xtask releases` lists them")
+            .err()
     }
 }
 
@@ -156,9 +158,19 @@ mod tests {
 
     #[test]
     fn what_is_no_id() {
-        for text in ["", "-", "x", "20260822T101500", "20260822T101500-1a2b3c", "20260822T101500-1A2B3C4", "../etc",
-            "20260822T101500-1a2b3c4-dirty-", "20260822T101500-1a2b3c4/..", "20260822T101500-1a2b3c4-dirty-0123456g", "é0260822T101500-1a2b3c4"]
-        {
+        for text in [
+            "",
+            "-",
+            "x",
+            "20260822T101500",
+            "20260822T101500-1a2b3c",
+            "20260822T101500-1A2B3C4",
+            "../etc",
+            "20260822T101500-1a2b3c4-dirty-",
+            "20260822T101500-1a2b3c4/..",
+            "20260822T101500-1a2b3c4-dirty-0123456g",
+            "é0260822T101500-1a2b3c4",
+        ] {
             assert!(text.parse::<ReleaseId>().is_err(), "{text}");
         }
     }

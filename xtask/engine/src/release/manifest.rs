@@ -110,7 +110,8 @@ impl Manifest {
         let broken = |why: String| {
             verification(format!("{origin}: {why}")).hint("the release is damaged or not ours: build or fetch it again")
         };
-        let value: serde_json::Value = serde_json::from_slice(text).map_err(|e| broken(format!("not a manifest: {e}")))?;
+        let value: serde_json::Value =
+            serde_json::from_slice(text).map_err(|e| broken(format!("not a manifest: {e}")))?;
         match value.get("schema").and_then(serde_json::Value::as_u64) {
             Some(schema) if schema == u64::from(SCHEMA) => {}
             Some(schema) => {
@@ -152,7 +153,9 @@ impl Manifest {
             }
             match &file.content {
                 Content::Sha256(digest) => check_digest(digest)?,
-                Content::Link(to) => resolve_link(&file.path, to).map(|_| ()).ok_or(format!("link `{}` leaves the bundle", file.path))?,
+                Content::Link(to) => {
+                    resolve_link(&file.path, to).map(|_| ()).ok_or(format!("link `{}` leaves the bundle", file.path))?
+                }
             }
         }
         Ok(())
@@ -231,7 +234,9 @@ mod tests {
         for path in ["bin/app", "static/a b'\"c.txt", "a\\b", "ü/é", ".hidden", "a..b/c"] {
             assert_eq!(check_path(path), Ok(()), "{path}");
         }
-        for path in ["", "/etc/passwd", "../x", "a/../b", "a//b", "./a", "a/.", "a\nb", ".gangplank/manifest.json", "a\u{7f}"] {
+        for path in
+            ["", "/etc/passwd", "../x", "a/../b", "a//b", "./a", "a/.", "a\nb", ".gangplank/manifest.json", "a\u{7f}"]
+        {
             assert!(check_path(path).is_err(), "{path}");
         }
     }

@@ -72,7 +72,8 @@ impl Release {
     pub fn open(dir: &Path, progress: Progress) -> Result<Self> {
         let manifest = Self::read_manifest(dir)?;
         let bad = |file: &str, why: String| {
-            verification(format!("{}: {why}", dir.join(file).display())).hint("fetch or build the release again; do not deploy it")
+            verification(format!("{}: {why}", dir.join(file).display()))
+                .hint("fetch or build the release again; do not deploy it")
         };
         let json = fs::read(dir.join(manifest::FILE)).map_err(|e| bad(manifest::FILE, e.to_string()))?;
         for entry in fs::read_dir(dir).map_err(|e| bad("", e.to_string()))? {
@@ -102,10 +103,19 @@ impl Release {
                     .hint("run `cargo xtask releases` to see what there is, `cargo xtask build` to make one")
                     .err();
             }
-            Err(e) => return Err(e).explain(Kind::Failed, || format!("cannot read {}", path.display()), || "check its permissions".into()),
+            Err(e) => {
+                return Err(e).explain(
+                    Kind::Failed,
+                    || format!("cannot read {}", path.display()),
+                    || "check its permissions".into(),
+                );
+            }
         };
         let manifest = Manifest::parse(&text, &path.display().to_string())?;
-        if dir.file_name().is_some_and(|name| name.to_string_lossy().parse::<ReleaseId>().is_ok_and(|id| id != manifest.id)) {
+        if dir
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().parse::<ReleaseId>().is_ok_and(|id| id != manifest.id))
+        {
             return verification(format!("{}: holds the release {}", path.display(), manifest.id))
                 .hint("a release directory must bear its id as its name")
                 .err();

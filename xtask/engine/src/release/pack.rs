@@ -73,7 +73,9 @@ fn pack_with(threads: usize, sources: &[Source], mtime: u64, out: &Path, progres
             scope.spawn(move || compress_blocks(&blocks, &to_writer));
         }
         drop((to_writer, blocks));
-        let writer = scope.spawn(move || write_members(&members, out).map_err(|e| write_error(e, out)).inspect_err(|_| drain(&members)));
+        let writer = scope.spawn(move || {
+            write_members(&members, out).map_err(|e| write_error(e, out)).inspect_err(|_| drain(&members))
+        });
         let tarred = tar_files(sources, mtime, to_workers, progress);
         // A full disk is the cause and the broken channel its effect, so the writer's error is the one to tell.
         let (sha256, bytes) = writer.join().expect("the writer does not panic")?;
@@ -255,14 +257,22 @@ mod tests {
     fn sources(dir: &Path) -> Vec<Source> {
         let big: Vec<u8> = (0..3_500_000u32).flat_map(|i| (i / 7).to_le_bytes()).take(3 * BLOCK + 12345).collect();
         let mut sources = Vec::new();
-        for (path, bytes, mode) in [("bin/app", big.as_slice(), 0o755), ("static/a b.txt", b"hello", 0o644), ("static/empty", b"", 0o644)] {
+        for (path, bytes, mode) in
+            [("bin/app", big.as_slice(), 0o755), ("static/a b.txt", b"hello", 0o644), ("static/empty", b"", 0o644)]
+        {
             let from = dir.join(path.replace('/', "_"));
             std::fs::write(&from, bytes).unwrap();
             sources.push(Source { path: path.into(), from, bytes: bytes.len() as u64, mode, link: None });
         }
         let long = format!("static/{}/x", "long".repeat(60));
         sources.push(Source { path: long, from: dir.join("static_empty"), bytes: 0, mode: 0o644, link: None });
-        sources.push(Source { path: "z".into(), from: dir.join("z"), bytes: 0, mode: 0o755, link: Some("bin/app".into()) });
+        sources.push(Source {
+            path: "z".into(),
+            from: dir.join("z"),
+            bytes: 0,
+            mode: 0o755,
+            link: Some("bin/app".into()),
+        });
         sources
     }
 

@@ -73,7 +73,9 @@ pub fn when(at: Timestamp, now: Timestamp) -> String {
 
 /// `just now`, `5 min ago`, `3 h ago`, `12 d ago`
 pub fn ago(at: Timestamp, now: Timestamp) -> String {
-    let Ok(span) = at.until(now).and_then(|span| span.round(SpanRound::new().largest(Unit::Hour).smallest(Unit::Minute))) else {
+    let Ok(span) =
+        at.until(now).and_then(|span| span.round(SpanRound::new().largest(Unit::Hour).smallest(Unit::Minute)))
+    else {
         return "just now".into();
     };
     let hours = i64::from(span.get_hours());
@@ -88,7 +90,9 @@ pub fn ago(at: Timestamp, now: Timestamp) -> String {
 /// Rows in columns, each as wide as its widest cell, two spaces between. The first row is the heading.
 pub fn table(style: Style, rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
     let widths: Vec<_> = (0..columns).map(width).collect();
     let mut out = String::new();
     for (index, row) in rows.iter().enumerate() {
@@ -119,7 +123,9 @@ mod tests {
             assert_eq!(duration(ms), want);
         }
         let now: Timestamp = "2026-08-22T10:15:00Z".parse().unwrap();
-        for (at, want) in [("10:15:00", "just now"), ("10:20:00", "just now"), ("10:10:00", "5 min ago"), ("07:00:00", "3 h ago")] {
+        for (at, want) in
+            [("10:15:00", "just now"), ("10:20:00", "just now"), ("10:10:00", "5 min ago"), ("07:00:00", "3 h ago")]
+        {
             assert_eq!(ago(format!("2026-08-22T{at}Z").parse().unwrap(), now), want, "{at}");
         }
         assert_eq!(ago("2026-08-10T10:15:00Z".parse().unwrap(), now), "12 d ago");

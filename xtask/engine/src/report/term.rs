@@ -95,8 +95,12 @@ impl Sink for TermSink {
             }
             _ if self.level == Level::Quiet => return,
             Event::Note { text } => text.clone(),
-            Event::StepEnded { target, step, ms, ok: true } => format!("{} {target}: {step} ({})", style.good("ok"), duration(*ms)),
-            Event::StepEnded { target, step, ms, ok: false } => format!("{} {target}: {step} ({})", style.bad("failed"), duration(*ms)),
+            Event::StepEnded { target, step, ms, ok: true } => {
+                format!("{} {target}: {step} ({})", style.good("ok"), duration(*ms))
+            }
+            Event::StepEnded { target, step, ms, ok: false } => {
+                format!("{} {target}: {step} ({})", style.bad("failed"), duration(*ms))
+            }
             Event::JobStarted { job } => format!("{}", style.strong(&format!("== {job}"))),
             Event::JobEnded { job, ms, status } => style.strong(&format!("== {job}: {status} ({})", duration(*ms))),
             Event::Ran { .. } | Event::StepStarted { .. } if self.level < Level::Verbose => return,

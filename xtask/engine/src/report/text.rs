@@ -16,9 +16,21 @@ pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
     match answer {
         Answer::Built(built) => {
             let how = if built.up_to_date { "up to date" } else { "built" };
-            format!("{} {how}: {}, {}, {}\n", built.release, count(built.files, "file"), bytes(built.bytes), built.dir.display())
+            format!(
+                "{} {how}: {}, {}, {}\n",
+                built.release,
+                count(built.files, "file"),
+                bytes(built.bytes),
+                built.dir.display()
+            )
         }
-        Answer::Verified(it) => format!("{} verified: {} of {}, bundle sha256 {}\n", it.release, count(it.files, "file"), bytes(it.bytes), it.sha256),
+        Answer::Verified(it) => format!(
+            "{} verified: {} of {}, bundle sha256 {}\n",
+            it.release,
+            count(it.files, "file"),
+            bytes(it.bytes),
+            it.sha256
+        ),
         Answer::Fetched(it) => format!("{}\n", it.dir.display()),
         Answer::Put(done) => done.iter().map(put).collect(),
         Answer::Outcome(outcome) => self::outcome(outcome, style),
@@ -27,12 +39,18 @@ pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
         Answer::Releases(listed) => releases(listed, style, now),
         Answer::Diff(diff) => self::diff(diff, style),
         Answer::Lock(locks) => locks.iter().map(lock).collect(),
-        Answer::Generated(it) => format!("{} {}\n", it.path.display(), if it.changed { "written" } else { "is up to date" }),
+        Answer::Generated(it) => {
+            format!("{} {}\n", it.path.display(), if it.changed { "written" } else { "is up to date" })
+        }
         Answer::Findings(findings) => lint(findings, style),
         Answer::CiRun(run) => ci_run(run, style),
         Answer::Tested(tested) => {
             let checks: Vec<_> = tested.checks.iter().map(|it| format!("{} ({})", it.check, duration(it.ms))).collect();
-            let skipped = if tested.skipped.is_empty() { String::new() } else { format!("; {} skipped, see above", tested.skipped.len()) };
+            let skipped = if tested.skipped.is_empty() {
+                String::new()
+            } else {
+                format!("; {} skipped, see above", tested.skipped.len())
+            };
             format!("passed: {}{skipped}\n", checks.join(", "))
         }
     }
@@ -73,7 +91,8 @@ fn outcome(outcome: &Outcome, style: Style) -> String {
         if host.steps.is_empty() {
             out.push_str("  nothing to do\n");
         } else if outcome.verb != Verb::Prune {
-            let back = host.fallback.as_ref().map_or("nothing: there is no healthy release yet".into(), ToString::to_string);
+            let back =
+                host.fallback.as_ref().map_or("nothing: there is no healthy release yet".into(), ToString::to_string);
             let _ = writeln!(out, "  if that fails: back to {back}");
         }
     }
@@ -81,7 +100,8 @@ fn outcome(outcome: &Outcome, style: Style) -> String {
 }
 
 fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
-    let heading = ["ENV", "TARGET", "STATE", "RELEASE", "SINCE", "BY", "PREVIOUS", "SERVICE"].map(str::to_owned).to_vec();
+    let heading =
+        ["ENV", "TARGET", "STATE", "RELEASE", "SINCE", "BY", "PREVIOUS", "SERVICE"].map(str::to_owned).to_vec();
     let mut rows = vec![heading];
     let mut notes = String::new();
     for host in hosts {
@@ -99,7 +119,11 @@ fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
             let _ = writeln!(notes, "{} is locked by {who}", host.target);
         }
         if host.state == "unconfirmed" {
-            let _ = writeln!(notes, "{}: a deploy was interrupted before its health check; run it again or roll back", host.target);
+            let _ = writeln!(
+                notes,
+                "{}: a deploy was interrupted before its health check; run it again or roll back",
+                host.target
+            );
         }
     }
     table(style, &rows) + &notes
@@ -127,7 +151,11 @@ fn history(host: &HostHistory, style: Style, now: Timestamp) -> String {
             why,
         ]);
     }
-    let torn = if host.unreadable > 0 { format!("{} torn line(s) were passed over\n", host.unreadable) } else { String::new() };
+    let torn = if host.unreadable > 0 {
+        format!("{} torn line(s) were passed over\n", host.unreadable)
+    } else {
+        String::new()
+    };
     format!("{}\n{}{torn}", style.strong(&host.target), table(style, &rows))
 }
 
@@ -163,7 +191,12 @@ fn diff(diff: &Diff, style: Style) -> String {
     files("-", &diff.removed);
     files("~", &diff.changed);
     let (added, removed, changed) = (diff.added.len(), diff.removed.len(), diff.changed.len());
-    let _ = writeln!(out, "{added} added, {removed} removed, {changed} changed; {} -> {}", bytes(diff.bytes.0), bytes(diff.bytes.1));
+    let _ = writeln!(
+        out,
+        "{added} added, {removed} removed, {changed} changed; {} -> {}",
+        bytes(diff.bytes.0),
+        bytes(diff.bytes.1)
+    );
     for (title, commits) in [("commits it brings", &diff.commits), ("commits it takes away", &diff.lost_commits)] {
         match commits {
             Some(commits) if !commits.is_empty() => {
@@ -211,7 +244,13 @@ fn ci_run(run: &CiRun, style: Style) -> String {
     rows.extend(run.jobs.iter().map(|it| vec![it.job.clone(), it.status.to_owned(), duration(it.ms)]));
     let mut out = table(style, &rows);
     for live in &run.live {
-        let _ = writeln!(out, "{} ({}): {}", live.env, live.target, live.release.as_ref().map_or("nothing is live".into(), |id| format!("{id} is live")));
+        let _ = writeln!(
+            out,
+            "{} ({}): {}",
+            live.env,
+            live.target,
+            live.release.as_ref().map_or("nothing is live".into(), |id| format!("{id} is live"))
+        );
     }
     if !run.changed {
         out.push_str("nothing changed: every env ran this already, or no deploy job ran\n");

@@ -66,7 +66,12 @@ fn first_difference(ours: &Manifest, theirs: &Manifest) -> String {
                     Content::Sha256(digest) => digest[..12].to_owned(),
                     Content::Link(to) => format!("link to {to}"),
                 };
-                return format!("`{}` differs ({} there, {} here)", file.path, short(&other.content), short(&file.content));
+                return format!(
+                    "`{}` differs ({} there, {} here)",
+                    file.path,
+                    short(&other.content),
+                    short(&file.content)
+                );
             }
         }
     }
@@ -97,7 +102,11 @@ impl Store for DirStore<'_> {
             Ok(()) => Ok(Put::Stored),
             Err(error) => {
                 let _ = fs::remove_dir_all(&aside);
-                if place.exists() { self.compare(release) } else { Err(error).explain(Kind::Failed, self.failed(&place), hint) }
+                if place.exists() {
+                    self.compare(release)
+                } else {
+                    Err(error).explain(Kind::Failed, self.failed(&place), hint)
+                }
             }
         }
     }
@@ -111,7 +120,8 @@ impl Store for DirStore<'_> {
         let hint = || "check free space and permissions: `df -h .`".to_owned();
         let what = || format!("{}: cannot copy {id} to {}", self.url, into.display());
         let (copy, aside) = (into.join(id.as_str()), into.join(format!(".fetching-{id}-{}", std::process::id())));
-        let files = [&manifest.bundle.file, crate::release::SUMS, crate::release::manifest::FILE].map(|name| place.join(name));
+        let files =
+            [&manifest.bundle.file, crate::release::SUMS, crate::release::manifest::FILE].map(|name| place.join(name));
         let _ = fs::remove_dir_all(&aside);
         fs::create_dir_all(&aside).explain(Kind::Failed, what, hint)?;
         let copied = self.copy(&files, &aside, "fetching").explain(Kind::Failed, what, hint);
@@ -138,7 +148,8 @@ impl Store for DirStore<'_> {
             }
         };
         let mut manifests = Vec::new();
-        for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().parse::<ReleaseId>().is_ok()) {
+        for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().parse::<ReleaseId>().is_ok())
+        {
             match Release::read_manifest(&entry.path()) {
                 Ok(manifest) => manifests.push(manifest),
                 Err(error) => self.cx.warn(format!("passed over a release that cannot be read: {error:#}")),

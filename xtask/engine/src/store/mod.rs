@@ -44,9 +44,11 @@ pub fn open<'cx>(cx: &'cx Cx, url: &str) -> Result<Box<dyn Store + 'cx>> {
     match url.split_once(':') {
         Some(("file", dir)) if !dir.is_empty() => Ok(Box::new(dir::DirStore::new(cx, url, local_dir(&cx.home, dir)))),
         Some(("circleci", "workspace")) => Ok(Box::new(dir::DirStore::new(cx, url, workspace(cx).join("releases")))),
-        Some(("circleci", "artifacts")) | Some(("s3" | "gs" | "az", _)) => usage(format!("store {url}: this engine does not have it yet"))
-            .hint("use file:DIR or circleci:workspace in `stores`, see xtask/src/main.rs")
-            .err(),
+        Some(("circleci", "artifacts")) | Some(("s3" | "gs" | "az", _)) => {
+            usage(format!("store {url}: this engine does not have it yet"))
+                .hint("use file:DIR or circleci:workspace in `stores`, see xtask/src/main.rs")
+                .err()
+        }
         _ => usage(format!("`{url}` is not the URL of a store")).hint("use file:DIR or circleci:workspace").err(),
     }
 }
@@ -83,7 +85,9 @@ pub fn fetch(cx: &Cx, stores: &[Box<dyn Store + '_>], id: &ReleaseId, into: &Pat
             }
         }
     }
-    let Some(worst) = worst else { return usage("the project names no store").hint("set `stores`, see xtask/src/main.rs").err() };
+    let Some(worst) = worst else {
+        return usage("the project names no store").hint("set `stores`, see xtask/src/main.rs").err();
+    };
     let hint = hint_of(&worst).unwrap_or("`cargo xtask releases` lists what there is").to_owned();
     crate::error::Failure::new(kind_of(&worst), said.join("; ")).hint(hint).err()
 }
@@ -105,7 +109,8 @@ pub fn list(stores: &[Box<dyn Store + '_>]) -> Result<Vec<(Manifest, Vec<String>
 
 /// The release of a commit, or an error that says what there is instead.
 pub fn by_sha(all: &[(Manifest, Vec<String>)], sha: &str) -> Result<ReleaseId> {
-    let found: Vec<_> = all.iter().filter(|(manifest, _)| manifest.commit.sha.starts_with(sha)).map(|(m, _)| &m.id).collect();
+    let found: Vec<_> =
+        all.iter().filter(|(manifest, _)| manifest.commit.sha.starts_with(sha)).map(|(m, _)| &m.id).collect();
     // A clean build of a commit beats the dirty ones that were tried on the way to it.
     let clean: Vec<_> = found.iter().filter(|id| !id.is_dirty()).collect();
     match (clean.as_slice(), found.as_slice()) {
@@ -116,7 +121,9 @@ pub fn by_sha(all: &[(Manifest, Vec<String>)], sha: &str) -> Result<ReleaseId> {
             .err(),
         _ => {
             let ids: Vec<_> = clean.iter().map(|id| id.as_str()).collect();
-            usage(format!("`{sha}` means several releases: {}", ids.join(", "))).hint("give more digits, or a whole id").err()
+            usage(format!("`{sha}` means several releases: {}", ids.join(", ")))
+                .hint("give more digits, or a whole id")
+                .err()
         }
     }
 }

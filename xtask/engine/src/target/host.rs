@@ -53,10 +53,14 @@ impl<'cx> HostTarget<'cx> {
     }
 
     fn complaint(&self, what: &str, answer: &Answer) -> Failure {
-        let said = [answer.stderr.trim(), answer.stdout.trim()].into_iter().find(|text| !text.is_empty()).unwrap_or("it said nothing");
+        let said = [answer.stderr.trim(), answer.stdout.trim()]
+            .into_iter()
+            .find(|text| !text.is_empty())
+            .unwrap_or("it said nothing");
         let message = format!("{}: cannot {what}: {}", self.url, self.cx.scrub(said));
         if answer.code == Some(script::EXIT_VERIFICATION) {
-            return verification(message).hint("the bytes on the host are not those of the release: look at the disk, then deploy again");
+            return verification(message)
+                .hint("the bytes on the host are not those of the release: look at the disk, then deploy again");
         }
         let hint = if said.contains("No space left") {
             "make room: `df -h` shows the disk, `cargo xtask prune ENV` removes old releases"
@@ -129,7 +133,8 @@ impl Target for HostTarget<'_> {
     }
 
     fn manifest(&self, release: &ReleaseId) -> Result<Manifest> {
-        let text = self.tell("read a manifest", &script::read_meta(&self.root, release, manifest::FILE), Input::Empty)?;
+        let text =
+            self.tell("read a manifest", &script::read_meta(&self.root, release, manifest::FILE), Input::Empty)?;
         Manifest::parse(text.as_bytes(), &format!("{} {release}", self.url))
     }
 

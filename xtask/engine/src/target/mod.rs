@@ -51,11 +51,17 @@ pub trait Target: Sync {
 /// Opens a target by its URL.
 pub fn open<'cx>(cx: &'cx Cx, url: &str) -> Result<Box<dyn Target + 'cx>> {
     match url.split_once(':') {
-        Some(("file", dir)) if !dir.is_empty() => Ok(Box::new(host::HostTarget::local(cx, url, &local_dir(&cx.home, dir)))),
-        Some((scheme @ ("ssh" | "s3"), _)) => {
-            usage(format!("target {url}: this engine cannot deploy to {scheme}: yet")).hint("use file:DIR, on the machine that runs the job").err()
+        Some(("file", dir)) if !dir.is_empty() => {
+            Ok(Box::new(host::HostTarget::local(cx, url, &local_dir(&cx.home, dir))))
         }
-        _ => usage(format!("`{url}` is not the URL of a target")).hint("use file:DIR, e.g. file:target/deploy/dev").err(),
+        Some((scheme @ ("ssh" | "s3"), _)) => {
+            usage(format!("target {url}: this engine cannot deploy to {scheme}: yet"))
+                .hint("use file:DIR, on the machine that runs the job")
+                .err()
+        }
+        _ => {
+            usage(format!("`{url}` is not the URL of a target")).hint("use file:DIR, e.g. file:target/deploy/dev").err()
+        }
     }
 }
 

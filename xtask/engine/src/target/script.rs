@@ -14,7 +14,11 @@ const HISTORY_LINES: u32 = 5000;
 /// A word that `sh` reads back as `text`, whatever is in it.
 pub fn quote(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&b);
-    if !text.is_empty() && text.bytes().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
 }
 
 fn in_root(root: &str, body: &str) -> String {
@@ -85,7 +89,10 @@ rm -f \"$new\"; echo held; cat .lock 2>/dev/null || true
 /// Removes the lock if it is the one with this token; without a token, whatever is there.
 pub fn unlock(root: &str, token: Option<&str>) -> String {
     let remove = match token {
-        Some(token) => format!("if grep -qF {} .lock 2>/dev/null; then rm -f .lock; fi\n", quote(&format!("\"token\":\"{token}\""))),
+        Some(token) => format!(
+            "if grep -qF {} .lock 2>/dev/null; then rm -f .lock; fi\n",
+            quote(&format!("\"token\":\"{token}\""))
+        ),
         None => "rm -f .lock\n".to_owned(),
     };
     in_root(root, &remove)
@@ -214,8 +221,11 @@ mod tests {
 
     #[test]
     fn quoting_round_trips_through_sh() {
-        for text in ["", "plain", "a b", "it's", "$HOME `id` \"x\" \\", "-n", "*", "a\nb", "ü", "'", "''a''", ";|&<>(){}#~!"] {
-            let answer = std::process::Command::new("sh").args(["-c", &format!("printf %s {}", quote(text))]).output().unwrap();
+        for text in
+            ["", "plain", "a b", "it's", "$HOME `id` \"x\" \\", "-n", "*", "a\nb", "ü", "'", "''a''", ";|&<>(){}#~!"]
+        {
+            let answer =
+                std::process::Command::new("sh").args(["-c", &format!("printf %s {}", quote(text))]).output().unwrap();
             assert_eq!(String::from_utf8(answer.stdout).unwrap(), text);
         }
     }
