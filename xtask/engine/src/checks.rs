@@ -132,7 +132,7 @@ fn component(cx: &Cx, component: &str, subcommand: &str) -> Result<()> {
     }
 }
 
-/// The validator with CircleCI's own schema, from PyPI, in a virtual environment under `target/`.
+/// The validator with CircleCI's own schema, from `PyPI`, in a virtual environment under `target/`.
 fn validator(cx: &Cx) -> Option<PathBuf> {
     let tools = cx.root.join("target/tools");
     let program = tools.join("bin/check-jsonschema");

@@ -28,6 +28,7 @@ pub struct Cli {
 }
 
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Only say what would be done
@@ -42,7 +43,7 @@ pub struct Global {
     /// Say more: every command that is run
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
-    /// When to use colours; NO_COLOR is honoured
+    /// When to use colours; the variable `NO_COLOR` is honoured
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub color: Color,
     /// Answer every question with yes

@@ -116,7 +116,6 @@ impl Cx {
     }
 
     /// Now.
-    #[expect(clippy::unused_self, reason = "the clock belongs to the context, and only the context may read it")]
     pub fn now(&self) -> Timestamp {
         Timestamp::now()
     }
@@ -221,7 +220,7 @@ impl Cx {
         if answer.ok() {
             return Ok(answer.stdout.trim_end_matches('\n').to_owned());
         }
-        failed(format!("`{shown}` {}: {}", exit(answer.code), self.scrub(answer.stderr.trim())))
+        failed(self.scrub(&format!("`{shown}` {}: {}", exit(answer.code), answer.stderr.trim())))
             .hint("run it by hand to see more")
             .err()
     }

@@ -86,13 +86,10 @@ struct Run<'a> {
 /// Runs a pipeline. Fails with the kind of failure of the first job that failed.
 pub fn run(cx: &Cx, project: &Project, pipeline: &Pipeline, options: &Options) -> Result<CiRun> {
     let commit = git::commit(cx)?;
-    let branch = match options.branch.map(str::to_owned).or(commit.branch.clone()) {
-        Some(branch) => branch,
-        None => {
-            return usage("HEAD is detached: CircleCI would know the branch, we do not")
-                .hint("say it: `cargo xtask ci run --branch main`")
-                .err();
-        }
+    let Some(branch) = options.branch.map(str::to_owned).or(commit.branch.clone()) else {
+        return usage("HEAD is detached: CircleCI would know the branch, we do not")
+            .hint("say it: `cargo xtask ci run --branch main`")
+            .err();
     };
     let wanted = wanted(pipeline, options.job)?;
     if commit.dirty {
@@ -211,7 +208,7 @@ impl Run<'_> {
                     self.cx.note(format!("attached {files} file(s) of the jobs before"));
                 }
                 Step::StoreArtifacts { path, destination } => {
-                    self.artifacts(job, &local(path, &workspace), destination)?
+                    self.artifacts(job, &local(path, &workspace), destination)?;
                 }
                 Step::Xtask { name, args, by } => {
                     let mut command = match by {

@@ -242,7 +242,7 @@ fn hand_made_targets_are_refused() {
         (Current::Foreign("/x".into()), Root::Directory),
         (Current::None, Root::NotADirectory),
     ] {
-        let state = State { current, root, ..State::default() };
+        let state = State { root, current, ..State::default() };
         let error = plan("file:t", &goal(Verb::Deploy, "1", &state), &state, 3).unwrap_err();
         assert_eq!(kind_of(&error), Kind::Failed);
         assert!(hint_of(&error).is_some(), "{error}");

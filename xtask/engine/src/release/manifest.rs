@@ -154,7 +154,7 @@ impl Manifest {
             match &file.content {
                 Content::Sha256(digest) => check_digest(digest)?,
                 Content::Link(to) => {
-                    resolve_link(&file.path, to).map(|_| ()).ok_or(format!("link `{}` leaves the bundle", file.path))?
+                    resolve_link(&file.path, to).ok_or(format!("link `{}` leaves the bundle", file.path))?;
                 }
             }
         }

@@ -101,7 +101,7 @@ impl Sink for TermSink {
             Event::StepEnded { target, step, ms, ok: false } => {
                 format!("{} {target}: {step} ({})", style.bad("failed"), duration(*ms))
             }
-            Event::JobStarted { job } => format!("{}", style.strong(&format!("== {job}"))),
+            Event::JobStarted { job } => style.strong(&format!("== {job}")),
             Event::JobEnded { job, ms, status } => style.strong(&format!("== {job}: {status} ({})", duration(*ms))),
             Event::Ran { .. } | Event::StepStarted { .. } if self.level < Level::Verbose => return,
             Event::Ran { command, ms, ok } => {

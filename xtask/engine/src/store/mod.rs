@@ -44,7 +44,7 @@ pub fn open<'cx>(cx: &'cx Cx, url: &str) -> Result<Box<dyn Store + 'cx>> {
     match url.split_once(':') {
         Some(("file", dir)) if !dir.is_empty() => Ok(Box::new(dir::DirStore::new(cx, url, local_dir(&cx.home, dir)))),
         Some(("circleci", "workspace")) => Ok(Box::new(dir::DirStore::new(cx, url, workspace(cx).join("releases")))),
-        Some(("circleci", "artifacts")) | Some(("s3" | "gs" | "az", _)) => {
+        Some(("circleci", "artifacts") | ("s3" | "gs" | "az", _)) => {
             usage(format!("store {url}: this engine does not have it yet"))
                 .hint("use file:DIR or circleci:workspace in `stores`, see xtask/src/main.rs")
                 .err()

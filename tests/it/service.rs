@@ -1,0 +1,178 @@
+//! The process keeper and the command kind, with real processes on real ports.
+
+use crate::project::{Project, eventually, free_port};
+use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
+
+fn process(p: &Project, env: &str) -> String {
+    p.read(&format!("srv/{env}/service/process")).split(' ').next().unwrap().to_owned()
+}
+
+fn alive(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+#[test]
+fn a_service_that_was_killed_is_started_again_by_a_deploy() {
+    let p = Project::with_service();
+    p.release("1");
+    p.run("deploy dev").ok();
+    let first = process(&p, "dev");
+    assert!(Command::new("kill").args(["-KILL", &first]).status().unwrap().success());
+    eventually("it is dead", || !alive(&first));
+    p.run("status dev").ok().has("stopped");
+    p.run("deploy dev").ok().has("is live");
+    assert_eq!(p.get("dev").unwrap(), "1");
+    assert_ne!(process(&p, "dev"), first);
+}
+
+#[test]
+fn other_variables_restart_the_service_and_bad_ones_are_put_back() {
+    let mut p = Project::with_service();
+    p.release("1");
+    p.run("deploy dev").ok();
+    let (old, new) = (p.port("dev"), free_port());
+    p.change(&format!("PORT={old}"), &format!("PORT={new}"));
+    p.change(&format!(":{old}/"), &format!(":{new}/"));
+    p.run("deploy dev").ok().has("is live");
+    assert_eq!(p.get("dev").unwrap(), "1");
+    // A port that is taken: the process that is kept must come back with the variables that worked.
+    let taken = free_port();
+    let _holder = TcpListener::bind(("127.0.0.1", taken)).unwrap();
+    p.change(&format!("PORT={new}"), &format!("PORT={taken}"));
+    p.run("deploy dev").fails(1, "exit code 98", "deploy again").told("cannot listen on");
+    p.change(&format!("PORT={taken}"), &format!("PORT={new}"));
+    assert_eq!(p.get("dev").unwrap(), "1");
+}
+
+#[test]
+fn a_port_that_somebody_else_has_is_not_taken_for_health() {
+    let p = Project::with_service();
+    p.release("1");
+    let _holder = TcpListener::bind(("127.0.0.1", p.port("dev"))).unwrap();
+    p.run("deploy dev")
+        .fails(1, "stopped by itself: the process ended with exit code 98", "deploy again")
+        .told("Address already in use");
+    assert_eq!(p.current("srv/dev"), None, "a first deploy that fails leaves nothing live");
+}
+
+#[test]
+fn what_never_becomes_healthy_is_taken_back() {
+    let mut p = Project::with_service();
+    p.change("env prod", "patience 600|50|2\nenv prod");
+    p.release("1");
+    p.run("deploy dev").ok();
+    for (behavior, why) in
+        [("hang\n", "Connection refused"), ("status 500\n", "answered 500, not 200"), ("exit 1\n", "exit code 1")]
+    {
+        p.write("behavior", behavior);
+        p.release(behavior.trim());
+        p.run("deploy dev").fails(1, why, "deploy again").told("the last lines of its log");
+        assert_eq!(p.get("dev").unwrap(), "1", "after {behavior}");
+        p.run("status dev").ok().has("live").has("running");
+    }
+}
+
+#[test]
+fn old_and_new_are_never_both_bound() {
+    // The new process would fail to listen, and the deploy with it, if the old one still did.
+    let p = Project::with_service();
+    p.release("1");
+    p.run("deploy dev").ok();
+    for n in 2..6 {
+        let before = process(&p, "dev");
+        p.release(&n.to_string());
+        p.run("deploy dev").ok();
+        assert!(!alive(&before), "{before} outlived its release");
+        assert_eq!(p.get("dev").unwrap(), n.to_string());
+    }
+}
+
+#[test]
+fn a_process_that_will_not_stop_is_killed() {
+    let mut p = Project::with_service();
+    // A shell that ignores SIGTERM and waits for the app, which gets no signal of its own.
+    p.write("bin/stubborn", "#!/bin/sh\ntrap '' TERM\nbin/app &\nwait\nwait\nwait\n");
+    make_executable(&p, "bin/stubborn");
+    p.change("include bin/app\n", "include bin/app\ninclude bin/stubborn\n");
+    p.change("keeper bin/app", "keeper bin/stubborn");
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.release("2");
+    p.run("deploy dev").ok();
+    assert_eq!(p.get("dev").unwrap(), "2");
+}
+
+#[test]
+fn the_service_gets_its_variables_and_none_of_ours() {
+    let mut p = Project::with_service();
+    p.write("bin/show", "#!/bin/sh\nenv | sort > ../../env.txt\nexec bin/app\n");
+    make_executable(&p, "bin/show");
+    p.change("include bin/app\n", "include bin/app\ninclude bin/show\n");
+    p.change("keeper bin/app", "keeper bin/show");
+    p.change(
+        "var PORT",
+        "var GREETING=it's ${WHOM:-you} $HOME \"quoted\"\nvar DATABASE=${DATABASE_PASSWORD}\nvar PORT",
+    );
+    p.var("CIRCLE_TOKEN", "CCIPAT_open-sesame");
+    p.release("1");
+    p.run("deploy dev").fails(2, "DATABASE_PASSWORD", "CircleCI context");
+    p.var("DATABASE_PASSWORD", "hunter2-hunter2");
+    let ran = p.run("deploy dev -v").ok();
+    let env = p.read("srv/dev/env.txt");
+    assert!(env.contains("GREETING=it's you $HOME \"quoted\"\n"), "{env}");
+    assert!(env.contains("DATABASE=hunter2-hunter2\n"), "{env}");
+    assert!(!env.contains("sesame") && !env.contains("GANGPLANK_FIXTURE"), "{env}");
+    assert!(!ran.stderr.contains("hunter2"), "{}", ran.stderr);
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(p.path("srv/dev/service/spec")).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn commands_of_the_host_start_and_stop_the_service() {
+    let mut p = Project::new();
+    let service = "command echo $WORD $(readlink current) >> started|echo stopped >> started|test -s started|tail started\nvar WORD=go\n";
+    p.change(
+        "target file:srv/dev\n",
+        &format!("target file:srv/dev\n{service}healthy ! grep -q bad www/index.html\npatience 0|1|1\n"),
+    );
+    let bad = p.release("bad first");
+    p.run("deploy dev").code(1).told("no healthy release to go back to");
+    let v1 = p.release("1");
+    p.run("deploy dev").ok();
+    p.run("deploy dev").ok().has("nothing to do");
+    let worse = p.release("bad again");
+    p.run("deploy dev").code(1).told("is live again");
+    let lines = [
+        format!("go releases/{bad}"),
+        "stopped".into(),
+        format!("go releases/{v1}"),
+        format!("go releases/{worse}"),
+        format!("go releases/{v1}"),
+    ];
+    assert_eq!(p.read("srv/dev/started").lines().collect::<Vec<_>>(), lines);
+}
+
+#[test]
+fn a_tcp_check_wants_a_listener() {
+    let mut p = Project::with_service();
+    let port = p.port("dev");
+    p.change(
+        &format!("http http://127.0.0.1:{port}/version|200|{{commit}}\n"),
+        &format!("tcp 127.0.0.1:{port}\npatience 3000|20|3\n"),
+    );
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.write("behavior", "hang\n");
+    p.release("2");
+    p.run("deploy dev").fails(1, "was not healthy within 3 s", "deploy again");
+    assert_eq!(p.get("dev").unwrap(), "1");
+}
+
+fn make_executable(p: &Project, path: &str) {
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(p.path(path), permissions).unwrap();
+}
