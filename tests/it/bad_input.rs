@@ -1,1 +1,356 @@
-//! later
+//! Wrong input, each with its message, its hint and its exit code, and nothing lost or half done after it.
+
+use crate::project::{Project, skip};
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Command;
+
+fn mode(p: &Project, path: &str, mode: u32) {
+    fs::set_permissions(p.path(path), PermissionsExt::from_mode(mode)).unwrap();
+}
+
+/// Root may read and write everything, so what permissions forbid has to be asked as somebody else.
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
+}
+
+#[test]
+fn a_checkout_that_is_none() {
+    let p = Project::bare("include www\nenv dev\ntarget file:srv/dev\n");
+    p.run("build").fails(2, "is not a git checkout", "git init");
+    p.git(&["init", "--quiet", "--initial-branch", "main"]);
+    p.run("build").fails(2, "has no commit yet", "git commit");
+    p.commit("1");
+    p.run("build").ok();
+}
+
+#[test]
+fn outside_any_project() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let p = Project::new();
+    let output = p.command("status").current_dir(elsewhere.path()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains("no Cargo workspace at or above") && said.contains("hint: change to the project"), "{said}");
+}
+
+#[test]
+fn a_detached_head_and_a_shallow_clone_still_build_and_deploy() {
+    let p = Project::new();
+    let v1 = p.commit("1");
+    let v2 = p.commit("2");
+    p.git(&["checkout", "--quiet", "--detach", "HEAD^"]);
+    p.run("build").ok().has(&v1);
+    p.run("deploy dev").ok();
+    p.run("ci run").fails(2, "HEAD is detached", "--branch main");
+    p.git(&["checkout", "--quiet", "main"]);
+    let clone = p.path("target/shallow");
+    let url = format!("file://{}", p.path("").display());
+    p.git(&["clone", "--quiet", "--depth", "1", &url, clone.to_str().unwrap()]);
+    let built = p.command("build").current_dir(&clone).output().unwrap();
+    assert!(built.status.success() && String::from_utf8_lossy(&built.stdout).contains(&v2));
+    // The clone does not hold the older commit; its time still says that going back there is going backwards.
+    let mut deploy = p.command("deploy dev");
+    assert!(deploy.current_dir(&clone).env("GANGPLANK_HOME", p.path("")).status().unwrap().success());
+    p.run(&format!("deploy dev {v1}")).fails(8, "is older than", "rollback ENV");
+}
+
+#[test]
+fn a_dirty_tree_is_named_so_and_never_goes_where_approval_is_needed() {
+    let p = Project::new();
+    p.commit("1");
+    p.write("www/index.html", "changed\n");
+    let ran = p.run("build").ok().has("-dirty-");
+    let id = ran.stdout.split(' ').next().unwrap().to_owned();
+    p.run("build").ok().has("up to date");
+    p.run("deploy dev").ok().has(&id);
+    p.run("deploy prod --yes").fails(2, "built from files that no commit holds", "commit, build again");
+    p.run("promote dev prod --yes").fails(2, "built from files that no commit holds", "commit");
+    assert_eq!(p.current("srv/prod"), None);
+    p.write("www/index.html", "changed again\n");
+    let other = p.run("build").ok().stdout;
+    assert!(!other.contains(&id), "other files, other name: {other}");
+}
+
+#[test]
+fn packages_and_includes_that_are_not_there() {
+    let mut p = Project::new();
+    p.change("include www\n", "include nothing/*.css\n");
+    p.run("build").fails(2, "include `nothing/*.css` matches no file", "check the spelling");
+    p.change("include nothing/*.css\n", "include ../secrets\n");
+    p.run("build").fails(2, "include `../secrets` leaves the workspace", "below the workspace root");
+    p.change("include ../secrets\n", "include /etc/passwd\n");
+    p.run("build").fails(2, "leaves the workspace", "below the workspace root");
+    p.change("include /etc/passwd\n", "include www/[\n");
+    p.run("build").fails(2, "is not a glob", "use `*`");
+    p.change("include www/[\n", "package nobody\n");
+    p.write("one/Cargo.toml", "[package]\nname = \"one\"\nversion = \"0.1.0\"\nedition = \"2024\"\n");
+    p.write("one/src/lib.rs", "");
+    p.write("Cargo.toml", "[workspace]\nmembers = [\"one\"]\nresolver = \"3\"\n");
+    p.write("Cargo.lock", "version = 4\n\n[[package]]\nname = \"one\"\nversion = \"0.1.0\"\n");
+    p.run("build").fails(1, "cargo could not build nobody", "cargo build --release").told("did not match any packages");
+    p.change("package nobody\n", "package one\n");
+    p.run("build").fails(2, "package `one` has no binary", "src/main.rs");
+}
+
+#[test]
+fn odd_file_names() {
+    let p = Project::new();
+    for name in ["with space", "quote'\"s", "back\\slash", "ünïcode", "-dash", "$(x)`y`;*?"] {
+        p.write(&format!("www/{name}"), name);
+    }
+    p.release("names");
+    p.run("verify latest").ok().has("7 files");
+    p.run("deploy dev").ok();
+    assert_eq!(p.read("srv/dev/current/www/quote'\"s"), "quote'\"s");
+    assert_eq!(p.read("srv/dev/current/www/back\\slash"), "back\\slash");
+    p.write("www/new\nline", "");
+    p.commit("newline");
+    p.run("build").fails(2, "control character", "rename the file");
+    fs::remove_file(p.path("www/new\nline")).unwrap();
+    fs::write(p.path("www").join(OsStr::from_bytes(b"\xff\xfe")), "").unwrap();
+    p.run("build").fails(2, "not UTF-8", "rename the file");
+}
+
+#[test]
+fn links_that_lead_nowhere() {
+    let p = Project::new();
+    for (link, to, why) in [
+        ("www/gone", "missing", "points to nothing in the bundle"),
+        ("www/out", "../../outside", "leaves the bundle"),
+        ("www/abs", "/etc/passwd", "leaves the bundle"),
+        ("www/loop", "loop", "is part of a loop"),
+    ] {
+        symlink(to, p.path(link)).unwrap();
+        p.run("build").fails(2, why, "take the link out");
+        fs::remove_file(p.path(link)).unwrap();
+    }
+    symlink("index.html", p.path("www/good")).unwrap();
+    symlink("../www", p.path("www/dir")).unwrap();
+    p.release("links");
+    p.run("deploy dev").ok();
+    assert_eq!(fs::read_link(p.path("srv/dev/current/www/good")).unwrap(), OsStr::new("index.html"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read() {
+    if is_root() {
+        // The file system refuses root as well when the file is a socket.
+        let p = Project::new();
+        let _socket = std::os::unix::net::UnixListener::bind(p.path("www/socket")).unwrap();
+        p.run("build").fails(2, "neither a file, a directory nor a link", "take it out");
+        return skip("an unreadable file: root can read every file");
+    }
+    let p = Project::new();
+    mode(&p, "www/index.html", 0o000);
+    p.run("build").fails(1, "cannot read", "make it readable");
+    mode(&p, "www/index.html", 0o644);
+}
+
+/// Runs `test` with a file system of 256 KiB mounted at `at`.
+fn with_tiny_disk(p: &Project, at: &str, test: impl FnOnce()) {
+    fs::create_dir_all(p.path(at)).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(p.path(at)).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        return skip("a full disk: cannot mount a small tmpfs here");
+    }
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(test));
+    let unmounted = Command::new("umount").arg("--lazy").arg(p.path(at)).status();
+    assert!(unmounted.is_ok_and(|status| status.success()));
+    done.unwrap();
+}
+
+fn noise(p: &Project, path: &str, bytes: u32) {
+    let mut x: u32 = 1;
+    let noise: Vec<u8> = (0..bytes)
+        .map(|_| {
+            x ^= x << 13;
+            x ^= x >> 17;
+            x ^= x << 5;
+            x.to_le_bytes()[3]
+        })
+        .collect();
+    fs::write(p.path(path), noise).unwrap();
+}
+
+#[test]
+fn a_full_disk_where_it_is_built() {
+    let p = Project::new();
+    noise(&p, "www/noise", 600_000);
+    p.commit("noise");
+    with_tiny_disk(&p, "target", || {
+        p.run("build").fails(1, "No space left on device", "df -h");
+        let left: Vec<_> = fs::read_dir(p.path("target/releases")).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        assert!(left.is_empty(), "{left:?}");
+    });
+}
+
+#[test]
+fn a_full_disk_where_it_is_stored_or_deployed() {
+    let mut p = Project::new();
+    p.change("target file:srv/dev\n", "target file:srv/dev\nhealthy true\npatience 0|1|1\n");
+    p.release("1");
+    with_tiny_disk(&p, "srv", || {
+        let v1 = p.run("deploy dev").ok().stdout;
+        noise(&p, "www/noise", 600_000);
+        p.release("noise");
+        p.run("deploy dev").fails(1, "nothing was switched", "make room");
+        assert!(v1.contains(&p.current("srv/dev").unwrap()), "the old release is still live");
+        fs::remove_file(p.path("www/noise")).unwrap();
+        p.release("small again");
+        p.run("deploy dev").ok();
+        assert_eq!(p.live("srv/dev"), "small again");
+    });
+    with_tiny_disk(&p, "store", || {
+        noise(&p, "www/noise", 600_000);
+        p.release("noise for the store");
+        p.run("put").fails(1, "No space left on device", "free space");
+        assert_eq!(fs::read_dir(p.path("store")).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn a_store_that_cannot_be_written() {
+    let p = Project::new();
+    p.release("1");
+    p.write("store", "a file in its place");
+    p.run("put").fails(1, "file:store: cannot write", "permissions");
+    let mounted = fs::remove_file(p.path("store")).and_then(|()| fs::create_dir(p.path("store")));
+    mounted.unwrap();
+    let read_only = Command::new("mount").args(["-t", "tmpfs", "-o", "ro", "tmpfs"]).arg(p.path("store")).output();
+    if !read_only.is_ok_and(|output| output.status.success()) {
+        return skip("a read-only store: cannot mount here");
+    }
+    let ran = p.run("put");
+    assert!(Command::new("umount").arg(p.path("store")).status().unwrap().success());
+    ran.fails(1, "Read-only file system", "permissions");
+}
+
+#[test]
+fn damaged_releases() {
+    let p = Project::new();
+    let id = p.release("1");
+    let dir = format!("target/releases/{id}");
+    let bundle = format!("{dir}/shop-{id}.tar.gz");
+    let original = |file: &str| fs::read(p.path(file)).unwrap();
+    let (gz, manifest, sums) = (original(&bundle), original(&format!("{dir}/manifest.json")), original(&format!("{dir}/SHA256SUMS")));
+    let check = |what: &str, hint: &str| {
+        p.run(&format!("verify {dir}")).fails(7, what, hint);
+        p.run(&format!("deploy dev {id}")).code(7);
+        assert_eq!(p.current("srv/dev"), None);
+        fs::write(p.path(&bundle), &gz).unwrap();
+        fs::write(p.path(&format!("{dir}/manifest.json")), &manifest).unwrap();
+        fs::write(p.path(&format!("{dir}/SHA256SUMS")), &sums).unwrap();
+        p.run(&format!("verify {dir}")).ok();
+    };
+    for at in [20, gz.len() / 2, gz.len() - 3] {
+        let mut bad = gz.clone();
+        bad[at] ^= 0x10;
+        fs::write(p.path(&bundle), bad).unwrap();
+        check(&format!("shop-{id}.tar.gz"), "do not deploy it");
+    }
+    fs::write(p.path(&bundle), &gz[..gz.len() - 1]).unwrap();
+    check("bytes, the manifest says", "do not deploy it");
+    fs::remove_file(p.path(&bundle)).unwrap();
+    check("missing", "do not deploy it");
+    let text = String::from_utf8(manifest.clone()).unwrap();
+    p.write(&format!("{dir}/manifest.json"), &text.replace("\"schema\": 1", "\"schema\": 2"));
+    check("manifest schema 2", "build it again");
+    p.write(&format!("{dir}/manifest.json"), &text[..text.len() / 2]);
+    check("not a manifest", "build or fetch it again");
+    p.write(&format!("{dir}/manifest.json"), &text.replace("\"branch\": \"main\"", "\"branch\": \"evil\""));
+    check("manifest.json: was changed after it was sealed", "do not deploy it");
+    p.write(&format!("{dir}/SHA256SUMS"), "");
+    check("manifest.json", "do not deploy it");
+    p.write(&format!("{dir}/extra"), "");
+    p.run(&format!("verify {dir}")).fails(7, "extra: is not part of the release", "do not deploy it");
+    fs::remove_file(p.path(&format!("{dir}/extra"))).unwrap();
+    fs::remove_file(p.path(&format!("{dir}/manifest.json"))).unwrap();
+    p.run(&format!("verify {dir}")).fails(5, "manifest.json is missing", "cargo xtask build");
+}
+
+#[test]
+fn releases_that_are_not_there() {
+    let p = Project::new();
+    p.run("deploy dev").fails(5, "no release of commit", "cargo xtask build");
+    p.run("deploy dev latest").fails(5, "no release yet", "cargo xtask build");
+    p.release("1");
+    p.run("deploy dev 20200101T000000-0000000").fails(5, "20200101T000000-0000000", "cargo xtask releases");
+    p.run("deploy dev abcd").fails(5, "no release of commit abcd", "cargo xtask");
+    p.run("deploy dev build:7").fails(2, "names a job of CircleCI", "cargo xtask releases");
+    p.run("deploy dev @prod").fails(5, "runs no healthy release", "cargo xtask status prod");
+    p.run("deploy stage").fails(2, "no env `stage`", "dev, prod");
+    p.run("promote dev prod --yes").fails(5, "no healthy release to promote", "cargo xtask deploy dev");
+    p.run("rollback dev").fails(5, "nothing was ever deployed", "rollback ENV RELEASE");
+    let unparsed = p.run("deploy dev nope!").code(2);
+    assert!(unparsed.stderr.contains("does not name a release"), "{}", unparsed.stderr);
+}
+
+#[test]
+fn targets_that_were_made_by_hand() {
+    let p = Project::new();
+    p.release("1");
+    p.write("srv/dev", "a file");
+    p.run("deploy dev").fails(1, "is not a directory", "another target");
+    assert_eq!(p.read("srv/dev"), "a file");
+    fs::remove_file(p.path("srv/dev")).unwrap();
+    p.write("srv/dev/current/index.html", "by hand");
+    p.run("deploy dev").fails(1, "`current` is not a symbolic link", "move it away");
+    p.run("plan dev").fails(1, "`current` is not a symbolic link", "move it away");
+    assert_eq!(p.read("srv/dev/current/index.html"), "by hand");
+    p.run("status dev").ok().has("`current` is not a link");
+    fs::remove_dir_all(p.path("srv/dev/current")).unwrap();
+    symlink("/var/www", p.path("srv/dev/current")).unwrap();
+    p.run("deploy dev").fails(1, "points to `/var/www`", "remove the link");
+    fs::remove_file(p.path("srv/dev/current")).unwrap();
+    p.run("deploy dev").ok();
+}
+
+#[test]
+fn a_torn_history_is_passed_over_and_mended() {
+    let p = Project::new();
+    let v1 = p.release("1");
+    p.run("deploy dev").ok();
+    let v2 = p.release("2");
+    p.run("deploy dev").ok();
+    let path = p.path("srv/dev/history.jsonl");
+    let history = fs::read_to_string(&path).unwrap();
+    // The record that v2 is live is torn, as by a crash.
+    fs::write(&path, &history[..history.len() - 30]).unwrap();
+    p.run("status dev").ok().has("unconfirmed").has("interrupted before its health check");
+    p.run("deploy dev").ok().told("torn line").has(&format!("{v2} is live"));
+    p.run("rollback dev").ok().has(&v1);
+    p.run("history dev").ok().has("torn line");
+}
+
+#[test]
+fn other_bytes_under_the_same_id() {
+    let p = Project::new();
+    p.write(".gitignore", "/target\n/store\n/srv\n/settings\n/www/generated\n");
+    p.write("www/generated", "once");
+    p.release("1");
+    p.run("put").ok();
+    p.run("put").ok().has("the same bytes");
+    p.run("deploy dev").ok();
+    p.write("www/generated", "twice");
+    p.run("build").ok().told("built before with other bytes");
+    p.run("put").fails(7, "`www/generated` differs", "reproducible");
+    p.run("deploy dev").fails(7, "with other bytes", "deploy a new commit");
+    assert_eq!(p.read("srv/dev/current/www/generated"), "once");
+}
+
+#[test]
+fn targets_and_stores_of_an_unknown_kind() {
+    let mut p = Project::new();
+    p.release("1");
+    p.change("target file:srv/dev\n", "target ftp://host/dir\n");
+    p.run("deploy dev").fails(2, "`ftp://host/dir` is not the URL of a target", "file:DIR");
+    p.change("target ftp://host/dir\n", "target ssh://host/dir\n");
+    p.run("deploy dev").fails(2, "cannot deploy to ssh:", "file:DIR");
+    p.change("store file:store\n", "store s3://bucket/x\n");
+    p.run("put").fails(2, "does not have it yet", "circleci:workspace");
+    p.change("target ssh://host/dir\n", "target file:srv/a\ntarget file:srv/a\n");
+    p.run("status").fails(2, "has target file:srv/a twice", "xtask/src/main.rs");
+}

@@ -122,6 +122,11 @@ impl Store for DirStore<'_> {
         let (copy, aside) = (into.join(id.as_str()), into.join(format!(".fetching-{id}-{}", std::process::id())));
         let files =
             [&manifest.bundle.file, crate::release::SUMS, crate::release::manifest::FILE].map(|name| place.join(name));
+        if let Some(missing) = files.iter().find(|file| !file.exists()) {
+            return verification(format!("{}: {} is missing", self.url, missing.display()))
+                .hint("the release is damaged: build it again; do not deploy it")
+                .err();
+        }
         let _ = fs::remove_dir_all(&aside);
         fs::create_dir_all(&aside).explain(Kind::Failed, what, hint)?;
         let copied = self.copy(&files, &aside, "fetching").explain(Kind::Failed, what, hint);

@@ -62,10 +62,12 @@ impl<'cx> HostTarget<'cx> {
             return verification(message)
                 .hint("the bytes on the host are not those of the release: look at the disk, then deploy again");
         }
-        let hint = if said.contains("No space left") {
+        let hint = if said.contains("No space left") || said.contains("Wrote only") {
             "make room: `df -h` shows the disk, `cargo xtask prune ENV` removes old releases"
         } else if said.contains("ermission denied") || said.contains("Read-only file system") {
             "check who owns the directory and whether the disk is writable"
+        } else if said.contains("is not a directory") {
+            "move the file away, or give the env another target"
         } else {
             "run it again with -v to see the commands"
         };

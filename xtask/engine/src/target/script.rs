@@ -25,6 +25,17 @@ fn in_root(root: &str, body: &str) -> String {
     format!("set -eu; umask 022; LC_ALL=C; export LC_ALL\ncd -- {}\n{body}", quote(root))
 }
 
+/// The same in a root that may have to be made first.
+fn in_made_root(root: &str, body: &str) -> String {
+    let root = quote(root);
+    format!(
+        "set -eu; umask 022; LC_ALL=C; export LC_ALL
+if [ -e {root} ] && [ ! -d {root} ]; then echo {root} 'is not a directory' >&2; exit 1; fi
+mkdir -p -- {root}; cd -- {root}
+{body}"
+    )
+}
+
 /// Prints the state of a target, a line each, the history last because it is free text.
 pub fn state(root: &str) -> String {
     format!(
@@ -55,17 +66,14 @@ if [ -f history.jsonl ]; then echo history; tail -n {HISTORY_LINES} history.json
 /// The owner is written aside and hard-linked into place: link(2) either makes the whole lock or fails because there is
 /// one, so there is no moment at which a lock has no owner.
 pub fn lock(root: &str, token: &str) -> String {
-    format!("mkdir -p -- {}\n", quote(root))
-        + &in_root(
-            root,
-            &format!(
-                "new=.lock.{token}; cat > \"$new\"
+    let body = format!(
+        "new=.lock.{token}; cat > \"$new\"
 if ln \"$new\" .lock 2>/dev/null; then rm -f \"$new\"; echo acquired; exit 0; fi
 rm -f \"$new\"
 if [ -f .lock ]; then echo held; cat .lock; else echo 'cannot make a hard link for .lock' >&2; exit 1; fi
 "
-            ),
-        )
+    );
+    in_made_root(root, &body)
 }
 
 /// Takes the lock from an owner that is known to be dead. Two who try it at once cannot both win: what was moved
@@ -99,19 +107,19 @@ pub fn unlock(root: &str, token: Option<&str>) -> String {
 }
 
 /// Unpacks a release from stdin aside, checks every file on the host, and moves it into `releases/`.
-/// The stream is a `tar.gz` with the manifest, the digests and the record in [`META`].
+/// What an earlier run left half done goes first, and a failure leaves nothing: on a full disk both would stand in the
+/// way. The stream is a `tar.gz` with the manifest, the digests and the record in [`META`].
 pub fn install(root: &str, id: &ReleaseId, sum: &str) -> String {
-    format!("mkdir -p -- {}/releases\n", quote(root))
-        + &in_root(
-            root,
-            &format!(
-                "aside=releases/.incoming-{id}; final=releases/{id}
+    let body = format!(
+        "aside=releases/.incoming-{id}; final=releases/{id}
+mkdir -p releases
 if [ -d \"$final\" ]; then
   have=; read -r have < \"$final/{META}/bundle\" || true
   if [ \"$have\" = {sum} ]; then cat > /dev/null; echo already; exit 0; fi
   echo \"$final has other bytes\" >&2; exit {EXIT_VERIFICATION}
 fi
-rm -rf \"$aside\"; mkdir \"$aside\"
+rm -rf releases/.incoming-*; mkdir \"$aside\"
+trap 'rm -rf \"$aside\"' 0
 tar -xzof - -C \"$aside\"
 if command -v sha256sum > /dev/null 2>&1; then check='sha256sum -c'; else check='shasum -a 256 -c'; fi
 if ! said=$(cd \"$aside\" && $check {META}/SHA256SUMS 2>&1); then
@@ -123,8 +131,8 @@ sync -f \"$aside\" 2>/dev/null || sync
 cat \"$aside/{META}/record\" >> history.jsonl
 mv \"$aside\" \"$final\"
 "
-            ),
-        )
+    );
+    in_made_root(root, &body)
 }
 
 /// A torn last line, left by a crash, must not swallow the record that follows it.
