@@ -182,7 +182,8 @@ fn a_full_disk_where_it_is_built() {
     p.commit("noise");
     with_tiny_disk(&p, "target", || {
         p.run("build").fails(1, "No space left on device", "df -h");
-        let left: Vec<_> = fs::read_dir(p.path("target/releases")).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        let left: Vec<_> =
+            fs::read_dir(p.path("target/releases")).unwrap().flatten().map(|entry| entry.file_name()).collect();
         assert!(left.is_empty(), "{left:?}");
     });
 }
@@ -235,7 +236,8 @@ fn damaged_releases() {
     let dir = format!("target/releases/{id}");
     let bundle = format!("{dir}/shop-{id}.tar.gz");
     let original = |file: &str| fs::read(p.path(file)).unwrap();
-    let (gz, manifest, sums) = (original(&bundle), original(&format!("{dir}/manifest.json")), original(&format!("{dir}/SHA256SUMS")));
+    let (gz, manifest, sums) =
+        (original(&bundle), original(&format!("{dir}/manifest.json")), original(&format!("{dir}/SHA256SUMS")));
     let check = |what: &str, hint: &str| {
         p.run(&format!("verify {dir}")).fails(7, what, hint);
         p.run(&format!("deploy dev {id}")).code(7);

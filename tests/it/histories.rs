@@ -1,1 +1,265 @@
-//! later
+//! Random histories of deploy, failed deploy, rollback, promote and prune, killed between any two steps and run again.
+//!
+//! After every command, killed or not, on real directories: `current` points to a complete release that verifies, or
+//! to what it was before; the last good release is still there; the lock is free or its owner is known; and running
+//! the command again converges.
+
+use crate::parts::{Mortal, cx, release};
+use gangplank::cx::Cx;
+use gangplank::deploy::history::Verb;
+use gangplank::deploy::state::{Lock, State};
+use gangplank::deploy::{Options, Site, prune_site, put_live, roll_back};
+use gangplank::error::{Kind, kind_of, not_found};
+use gangplank::machine::Life;
+use gangplank::project::{Check, Env, Health, Service};
+use gangplank::release::Release;
+use gangplank::release::id::ReleaseId;
+use gangplank::target::{self, Target};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use std::path::Path;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+/// Releases 0 to 7; every fourth one is not healthy.
+const RELEASES: u32 = 8;
+const KEEP: usize = 2;
+
+fn is_good(n: usize) -> bool {
+    n % 4 != 3
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Deploy { env: usize, release: usize, older: bool },
+    Promote,
+    Rollback { env: usize },
+    Prune { env: usize },
+}
+
+/// A command, and after how many calls to its targets it is killed.
+fn command() -> impl Strategy<Value = (Op, Option<usize>)> {
+    let op = prop_oneof![
+        6 => (0..2usize, 0..RELEASES as usize, any::<bool>()).prop_map(|(env, release, older)| Op::Deploy { env, release, older }),
+        2 => Just(Op::Promote),
+        3 => (0..2usize).prop_map(|env| Op::Rollback { env }),
+        1 => (0..2usize).prop_map(|env| Op::Prune { env }),
+    ];
+    (op, prop::option::weighted(0.5, 0..16usize))
+}
+
+const fn env(name: &'static str, target: &'static [&'static str]) -> Env {
+    Env {
+        name,
+        targets: target,
+        vars: &[],
+        service: Service::None,
+        health: Health {
+            check: Check::Command("test ! -e broken"),
+            deadline: Duration::ZERO,
+            interval: Duration::ZERO,
+            passes: 1,
+        },
+        keep: KEEP,
+        approval: false,
+        context: None,
+    }
+}
+
+/// Two hosts of one env, which must never part, and an env of one host.
+static ENVS: [Env; 2] = [env("a", &["file:a1", "file:a2"]), env("b", &["file:b"])];
+
+struct World<'a> {
+    cx: &'a Cx,
+    releases: &'a [Release],
+}
+
+impl World<'_> {
+    fn site<'s>(&'s self, env: usize, left: Option<&'s AtomicUsize>) -> Site<'s> {
+        let targets = ENVS[env].targets.iter().map(|url| {
+            let target = target::open(self.cx, url).unwrap();
+            match left {
+                Some(left) => Box::new(Mortal::new(target, left)) as Box<dyn Target>,
+                None => target,
+            }
+        });
+        Site::with_targets(self.cx, &ENVS[env], targets.collect()).unwrap()
+    }
+
+    fn states(&self, env: usize) -> Vec<State> {
+        self.site(env, None).states().unwrap()
+    }
+
+    fn number(&self, id: &ReleaseId) -> usize {
+        self.releases.iter().position(|release| release.id() == id).unwrap()
+    }
+
+    /// Runs a command; gives the env and the release that it was to make live, and how it ended.
+    fn run(&self, op: &Op, left: Option<&AtomicUsize>) -> (usize, Option<usize>, Result<(), Kind>) {
+        let options = Options::default();
+        let kinds = |done: Result<_, anyhow::Error>| done.map(drop).map_err(|error| kind_of(&error));
+        match op {
+            Op::Deploy { env, release, older } => {
+                let options = Options { allow_older: *older, ..options };
+                let done = put_live(&self.site(*env, left), Verb::Deploy, &self.releases[*release], &options);
+                (*env, Some(*release), kinds(done))
+            }
+            Op::Promote => match self.states(0)[0].confirmed_live().map(|id| self.number(id)) {
+                Some(n) => {
+                    (1, Some(n), kinds(put_live(&self.site(1, left), Verb::Promote, &self.releases[n], &options)))
+                }
+                None => (1, None, Ok(())),
+            },
+            Op::Rollback { env } => {
+                let site = self.site(*env, left);
+                let fetch = |id: &ReleaseId| match self.releases.iter().find(|release| release.id() == id) {
+                    Some(release) => Ok(release.clone()),
+                    None => not_found("no such release").err(),
+                };
+                (*env, None, kinds(roll_back(&site, None, &options, fetch)))
+            }
+            Op::Prune { env } => (*env, None, kinds(prune_site(&self.site(*env, left), KEEP, &options))),
+        }
+    }
+
+    /// What must hold at any moment, `before` being the states before the command.
+    fn check(&self, env: usize, before: &[State], wanted: Option<usize>, killed: bool) -> Result<(), TestCaseError> {
+        let site = self.site(env, None);
+        for ((target, state), old) in site.targets.iter().zip(self.states(env)).zip(before) {
+            if let Some(live) = state.live() {
+                prop_assert!(state.installed.contains_key(live), "{} is live and not installed", live);
+                prop_assert_eq!(target.verify(live).unwrap(), Vec::<String>::new());
+            }
+            let known = wanted.map(|n| self.releases[n].id());
+            let was_good = |id: &ReleaseId| old.history.live_stack().contains(&id);
+            // Without any good release a failed one is taken away.
+            let none_left = state.live().is_none() && old.history.live_stack().is_empty();
+            let allowed =
+                none_left || state.live() == old.live() || state.live() == known || state.live().is_some_and(was_good);
+            prop_assert!(allowed, "{:?} became {:?}, wanted {:?}", old.live(), state.live(), known);
+            // The way back: what was live and good before is still installed.
+            if let Some(good) = old.confirmed_live() {
+                prop_assert!(state.installed.contains_key(good), "the good {} is gone", good);
+            }
+            if let Some(previous) = state.history.previous(state.live()) {
+                let had = old.installed.contains_key(previous) || state.live() == known;
+                prop_assert!(!had || state.installed.contains_key(previous), "the rollback {} is gone", previous);
+            }
+            match &state.lock {
+                Lock::Free => {}
+                Lock::Held(owner) if killed => prop_assert_eq!(owner.life(), Life::Dead),
+                lock => prop_assert!(false, "the lock stayed: {:?}", lock),
+            }
+        }
+        Ok(())
+    }
+
+    /// What must hold after a command that nobody killed.
+    fn check_end(
+        &self,
+        op: &Op,
+        env: usize,
+        wanted: Option<usize>,
+        end: &Result<(), Kind>,
+    ) -> Result<(), TestCaseError> {
+        let states = self.states(env);
+        match (end, wanted) {
+            (Ok(()), Some(n)) => {
+                prop_assert!(is_good(n), "an unhealthy release stayed live");
+                for state in &states {
+                    prop_assert_eq!(state.confirmed_live(), Some(self.releases[n].id()));
+                }
+            }
+            (Err(kind), _) => {
+                prop_assert_ne!(*kind, Kind::NotPutBack, "{:?}", op);
+                for state in &states {
+                    let live = state.live().map(|id| self.number(id));
+                    prop_assert!(live.is_none_or(is_good), "an unhealthy release stayed live after {:?}", op);
+                }
+            }
+            (Ok(()), None) => {}
+        }
+        let lives: Vec<_> = states.iter().map(|state| state.live().cloned()).collect();
+        prop_assert!(
+            lives.windows(2).all(|pair| pair[0] == pair[1]),
+            "the hosts of an env parted: {:?} after {:?}",
+            lives,
+            op
+        );
+        Ok(())
+    }
+}
+
+fn live_through(releases: &[Release], dir: &Path, commands: &[(Op, Option<usize>)]) -> Result<(), TestCaseError> {
+    let cx = cx(dir);
+    let world = World { cx: &cx, releases };
+    for (op, kill) in commands {
+        let env = match op {
+            Op::Deploy { env, .. } | Op::Rollback { env } | Op::Prune { env } => *env,
+            Op::Promote => 1,
+        };
+        let before = world.states(env);
+        let back: Vec<_> = before.iter().map(|state| state.history.previous(state.live()).cloned()).collect();
+        if let Some(after) = kill {
+            let left = AtomicUsize::new(*after);
+            let (env, wanted, _) = world.run(op, Some(&left));
+            world.check(env, &before, wanted, true)?;
+        }
+        let before = world.states(env);
+        let (env, wanted, end) = world.run(op, None);
+        world.check(env, &before, wanted, false)?;
+        world.check_end(op, env, wanted, &end)?;
+        if let (Op::Rollback { .. }, Ok(())) = (op, &end) {
+            let now: Vec<_> = world.states(env).iter().map(|state| state.live().cloned()).collect();
+            prop_assert_eq!(&now, &back, "killed and repeated, a rollback still goes back one");
+        }
+        if end.is_ok() && matches!(op, Op::Deploy { .. } | Op::Prune { .. }) {
+            let settled = world.states(env);
+            let (_, _, again) = world.run(op, None);
+            prop_assert_eq!(again, Ok(()), "the second time");
+            prop_assert_eq!(world.states(env), settled, "running it again changed something");
+        }
+    }
+    Ok(())
+}
+
+/// A directory in memory where there is one: the tests do thousands of `sync`s.
+fn fast_dir() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
+/// Runs a share of the cases, so that the shares run at the same time.
+fn share(cases: u32) {
+    let dir = fast_dir();
+    let make = |n: u32| {
+        let text = format!("release {n}");
+        let broken = if is_good(n as usize) { vec![] } else { vec![("broken", "")] };
+        release(dir.path(), n, &[&[("www/index.html", text.as_str())], broken.as_slice()].concat())
+    };
+    let releases: Vec<_> = (0..RELEASES).map(make).collect();
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
+    let histories = prop::collection::vec(command(), 1..7);
+    let result = TestRunner::new(config).run(&histories, |commands| {
+        let world = tempfile::tempdir_in(dir.path()).unwrap();
+        live_through(&releases, world.path(), &commands)
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn a_thousand_histories_part_1() {
+    share(350);
+}
+
+#[test]
+fn a_thousand_histories_part_2() {
+    share(350);
+}
+
+#[test]
+fn a_thousand_histories_part_3() {
+    share(350);
+}

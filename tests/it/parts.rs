@@ -1,1 +1,139 @@
-//! later
+//! The engine's parts without the command line: a context, small releases, and a target that dies on command.
+
+use gangplank::cx::{Answer, Cx};
+use gangplank::deploy::history::Record;
+use gangplank::deploy::state::{Lock, State};
+use gangplank::error::{Result, failed};
+use gangplank::event::{Event, Sink};
+use gangplank::machine::Owner;
+use gangplank::release::Release;
+use gangplank::release::id::ReleaseId;
+use gangplank::release::manifest::{Bundle, Commit, Manifest};
+use gangplank::release::pack::{self, Source};
+use gangplank::service::Script;
+use gangplank::target::Target;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+struct Silence;
+
+impl Sink for Silence {
+    fn emit(&self, _: &Event) {}
+}
+
+/// A context rooted in `dir` that says nothing.
+pub fn cx(dir: &Path) -> Cx {
+    let env: BTreeMap<_, _> =
+        [("PATH", std::env::var("PATH").unwrap()), ("USER", "ana".into())].map(|(k, v)| (k.to_owned(), v)).into();
+    Cx::new(dir.to_owned(), env, Arc::new(Silence))
+}
+
+/// A record for calls that need one.
+pub fn record() -> Record {
+    let line = r#"{"at":"2026-08-01T00:00:00Z","event":"installed","verb":"deploy","release":null,"from":null,"commit":null,"by":"ana","ci":null,"why":null}"#;
+    serde_json::from_str(line).unwrap()
+}
+
+/// Makes release number `n`, a minute younger than `n - 1`, with the given files.
+pub fn release(dir: &Path, n: u32, files: &[(&str, &str)]) -> Release {
+    let from = dir.join(format!("files-{n}"));
+    let mut sources: Vec<Source> = Vec::new();
+    for (path, text) in files {
+        let file = from.join(path);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, text).unwrap();
+        sources.push(Source { path: (*path).into(), from: file, bytes: text.len() as u64, mode: 0o644, link: None });
+    }
+    sources.sort_by(|a, b| a.path.cmp(&b.path));
+    let packed = pack::pack(&sources, 0, &dir.join(format!("packed-{n}")), &|_, _| {}).unwrap();
+    let sha = format!("{n:040x}").replace('0', "a");
+    let time: jiff::Timestamp = format!("2026-08-01T{:02}:{:02}:00Z", n / 60, n % 60).parse().unwrap();
+    let id = ReleaseId::new(time, &sha, None).unwrap();
+    let manifest = Manifest {
+        schema: 1,
+        app: "shop".into(),
+        id: id.clone(),
+        commit: Commit { sha, time, branch: Some("main".into()), tag: None, dirty: false },
+        ci: None,
+        rustc: "rustc".into(),
+        target: "any".into(),
+        profile: "release".into(),
+        bundle: Bundle {
+            file: Manifest::bundle_name("shop", &id),
+            bytes: packed.bytes,
+            sha256: packed.sha256.clone(),
+            tar_sha256: packed.tar_sha256.clone(),
+        },
+        files: packed.files.clone(),
+    };
+    std::fs::create_dir_all(dir.join("releases")).unwrap();
+    Release::seal(&packed, manifest, &dir.join("releases")).unwrap()
+}
+
+/// An owner whose process is known to be gone.
+pub fn dead(owner: &Owner) -> Owner {
+    Owner { pid: u32::try_from(i32::MAX).unwrap(), started: Some(1), ..owner.clone() }
+}
+
+/// A target that does as told until a number of calls have been made, and nothing after that, like a deploy whose
+/// process was killed. The lock it took is that of a dead process.
+pub struct Mortal<'a> {
+    inner: Box<dyn Target + 'a>,
+    left: &'a AtomicUsize,
+}
+
+impl<'a> Mortal<'a> {
+    /// Dies when `left`, which several targets may share, has been counted down.
+    pub fn new(inner: Box<dyn Target + 'a>, left: &'a AtomicUsize) -> Self {
+        Self { inner, left }
+    }
+
+    fn live(&self) -> Result<&dyn Target> {
+        let alive = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        if alive { Ok(&*self.inner) } else { failed("killed").err() }
+    }
+}
+
+impl Target for Mortal<'_> {
+    fn url(&self) -> &str {
+        self.inner.url()
+    }
+    fn root(&self) -> &str {
+        self.inner.root()
+    }
+    fn state(&self) -> Result<State> {
+        self.live()?.state()
+    }
+    fn lock(&self, owner: &Owner) -> Result<Lock> {
+        self.live()?.lock(&dead(owner))
+    }
+    fn take_over(&self, owner: &Owner, gone: &Owner) -> Result<Lock> {
+        self.live()?.take_over(&dead(owner), gone)
+    }
+    fn unlock(&self, token: Option<&str>) -> Result<()> {
+        self.live()?.unlock(token)
+    }
+    fn install(&self, release: &Release, record: &Record) -> Result<()> {
+        self.live()?.install(release, record)
+    }
+    fn activate(&self, release: Option<&ReleaseId>, record: Option<&Record>) -> Result<()> {
+        self.live()?.activate(release, record)
+    }
+    fn record(&self, record: &Record) -> Result<()> {
+        self.live()?.record(record)
+    }
+    fn remove(&self, releases: &[ReleaseId], record: &Record) -> Result<()> {
+        self.live()?.remove(releases, record)
+    }
+    fn manifest(&self, release: &ReleaseId) -> Result<Manifest> {
+        self.live()?.manifest(release)
+    }
+    fn verify(&self, release: &ReleaseId) -> Result<Vec<String>> {
+        self.live()?.verify(release)
+    }
+    fn run(&self, script: &Script) -> Result<Answer> {
+        self.live()?.run(script)
+    }
+}

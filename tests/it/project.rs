@@ -267,7 +267,10 @@ impl Ran {
     #[track_caller]
     pub fn fails(self, code: i32, error: &str, hint: &str) -> Self {
         let ran = self.code(code).says("");
-        let errors = ran.stderr.rsplit("error: ").next()
+        let errors = ran
+            .stderr
+            .rsplit("error: ")
+            .next()
             .unwrap_or_default()
             .split("\nhint: ")
             .next()

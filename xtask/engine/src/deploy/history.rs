@@ -129,10 +129,21 @@ impl History {
     /// Whether the last switch to `id` ended well. A deploy that was killed between switch and health check leaves an
     /// unconfirmed release behind.
     pub fn confirmed(&self, id: &ReleaseId) -> bool {
-        let last = self.records.iter().rev().find(|record| {
-            matches!(record.event, Happened::Switched | Happened::Live | Happened::Restored) && record.release.is_some()
-        });
-        last.is_some_and(|record| record.event != Happened::Switched && record.release.as_ref() == Some(id))
+        self.last_switch()
+            .is_some_and(|record| record.event != Happened::Switched && record.release.as_ref() == Some(id))
+    }
+
+    /// The last record that says what is live.
+    fn last_switch(&self) -> Option<&Record> {
+        let switches =
+            |record: &&Record| matches!(record.event, Happened::Switched | Happened::Live | Happened::Restored);
+        self.records.iter().rev().filter(|record| record.release.is_some()).find(switches)
+    }
+
+    /// The release that a rollback made live at or after `since`, if that was the last that happened.
+    pub fn rolled_back_since(&self, since: jiff::Timestamp) -> Option<&ReleaseId> {
+        let last = self.last_switch().filter(|record| record.at >= since);
+        last.filter(|record| (record.event, record.verb) == (Happened::Live, Verb::Rollback))?.release.as_ref()
     }
 
     /// Whether a switch to anything was ever begun. Without one, what is live was put there by somebody else.
@@ -142,6 +153,13 @@ impl History {
 
     /// The release that `rollback` goes back to when `current` is live.
     pub fn previous(&self, current: Option<&ReleaseId>) -> Option<&ReleaseId> {
+        if let Some(last) = self.last_switch()
+            && (last.event, last.verb) == (Happened::Switched, Verb::Rollback)
+            && last.release.as_ref() == current
+        {
+            // A rollback was killed before its health check: to go back is to finish it.
+            return last.release.as_ref();
+        }
         let stack = self.live_stack();
         match stack.split_last() {
             // What is live never became healthy: the last good one is the way back.
@@ -206,7 +224,7 @@ pub(super) mod testing {
         format!("2026080{n}T000000-000000{n}").parse().expect("a digit")
     }
 
-    /// `rollback N` is a live record of a rollback.
+    /// `rolling N` and `rollback N` are the switch and the end of a rollback.
     pub fn history(words: &str) -> History {
         let records = words.split(';').map(str::trim).filter(|w| !w.is_empty()).map(|word| {
             let (what, n) = word.split_once(' ').expect("WHAT ID");
@@ -217,6 +235,7 @@ pub(super) mod testing {
                 "failed" => (Happened::Failed, Verb::Deploy),
                 "restored" => (Happened::Restored, Verb::Deploy),
                 "rollback" => (Happened::Live, Verb::Rollback),
+                "rolling" => (Happened::Switched, Verb::Rollback),
                 other => panic!("no such record: {other}"),
             };
             let at = jiff::Timestamp::UNIX_EPOCH;
@@ -295,6 +314,14 @@ mod tests {
     fn killed_between_switch_and_health() {
         check("live 1; live 2; switched 3", "3", &expect!["stack [1 2] previous 2 good [2 1] bad [] confirmed false"]);
         check("live 1; switched 1", "1", &expect!["stack [1] previous none good [1] bad [] confirmed false"]);
+    }
+
+    #[test]
+    fn a_killed_rollback_is_finished_and_not_turned_around() {
+        check("live 1; live 2; rolling 1", "1", &expect!["stack [1 2] previous 1 good [2 1] bad [] confirmed false"]);
+        let done = history("live 1; live 2; rolling 1; rollback 1");
+        assert_eq!(done.rolled_back_since(jiff::Timestamp::UNIX_EPOCH), Some(&id("1")));
+        assert_eq!(history("live 1; live 2").rolled_back_since(jiff::Timestamp::UNIX_EPOCH), None);
     }
 
     #[test]

@@ -18,12 +18,13 @@ pub struct Locks<'a> {
     cx: &'a Cx,
     held: Vec<&'a dyn Target>,
     token: String,
+    dead: Vec<Owner>,
 }
 
 impl<'a> Locks<'a> {
     /// Takes the lock of every target, in order, or of none.
     pub fn take(cx: &'a Cx, targets: &'a [Box<dyn Target + 'a>], owner: &Owner, wait: Duration) -> Result<Self> {
-        let mut locks = Self { cx, held: Vec::new(), token: owner.token.clone() };
+        let mut locks = Self { cx, held: Vec::new(), token: owner.token.clone(), dead: Vec::new() };
         let started = Instant::now();
         for target in targets {
             locks.take_one(&**target, owner, started, wait)?;
@@ -32,7 +33,7 @@ impl<'a> Locks<'a> {
         Ok(locks)
     }
 
-    fn take_one(&self, target: &dyn Target, owner: &Owner, started: Instant, wait: Duration) -> Result<()> {
+    fn take_one(&mut self, target: &dyn Target, owner: &Owner, started: Instant, wait: Duration) -> Result<()> {
         let mut told = false;
         loop {
             let mut lock = target.lock(owner)?;
@@ -45,7 +46,9 @@ impl<'a> Locks<'a> {
                     describe(dead),
                     dead.pid
                 ));
-                lock = target.take_over(owner, dead)?;
+                let dead = (**dead).clone();
+                lock = target.take_over(owner, &dead)?;
+                self.dead.push(dead);
             }
             if lock == Lock::Free {
                 return Ok(());
@@ -66,9 +69,9 @@ impl<'a> Locks<'a> {
         }
     }
 
-    /// Gives the locks back now.
-    pub fn release(self) {
-        drop(self);
+    /// When the run began whose locks were taken over, if it was doing the same.
+    pub fn interrupted(&self, doing: &str) -> Option<jiff::Timestamp> {
+        self.dead.iter().filter(|owner| owner.doing == doing).map(|owner| owner.since).min()
     }
 }
 

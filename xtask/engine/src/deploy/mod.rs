@@ -24,6 +24,7 @@ use crate::release::Release;
 use crate::release::id::{ReleaseId, Selector};
 use crate::service::Spec;
 use crate::target::{self, Target};
+use jiff::Timestamp;
 use std::time::Duration;
 
 /// What all changing commands take.
@@ -88,11 +89,19 @@ impl<'cx> Site<'cx> {
         Ok(states)
     }
 
-    fn locked<T>(&self, doing: &str, wait: Duration, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let locks = Locks::take(self.cx, &self.targets, &Owner::me(self.cx, doing), wait)?;
-        let done = work();
-        locks.release();
-        done
+    /// Does `work` under the locks of all targets, or without them when nothing will be changed. It is told when a run
+    /// began that did the same and was killed.
+    fn locked<T>(
+        &self,
+        doing: &str,
+        options: &Options,
+        work: impl FnOnce(Option<Timestamp>) -> Result<T>,
+    ) -> Result<T> {
+        if options.dry_run {
+            return work(None);
+        }
+        let locks = Locks::take(self.cx, &self.targets, &Owner::me(self.cx, doing), options.lock_wait)?;
+        work(locks.interrupted(doing))
     }
 
     fn goal(
@@ -124,6 +133,14 @@ impl<'cx> Site<'cx> {
     fn plans(&self, goal: &Goal, states: &[State]) -> Result<Vec<HostPlan>> {
         let each = self.targets.iter().zip(states);
         each.map(|(target, state)| plan::plan(target.url(), goal, state, self.env.keep)).collect()
+    }
+
+    fn agreed_rollback(&self, states: &[State], interrupted: Option<Timestamp>) -> Result<ReleaseId> {
+        let each =
+            self.targets.iter().zip(states).map(|(target, state)| {
+                Ok((target.url().to_owned(), plan::rollback_to(target.url(), state, interrupted)?))
+            });
+        plan::agreed(self.env.name, &each.collect::<Result<Vec<_>>>()?)
     }
 
     fn record(&self, verb: Verb, why: Option<&str>) -> Record {
@@ -160,15 +177,12 @@ pub fn deploy(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>,
 
 /// Makes a verified release live on a site.
 pub fn put_live(site: &Site, verb: Verb, release: &Release, options: &Options) -> Result<Outcome> {
-    let work = || {
+    let doing = format!("{} {} to {}", verb.as_str(), release.id(), site.env.name);
+    site.locked(&doing, options, |_| {
         let states = site.states()?;
         let goal = site.goal(verb, release.id(), Some(release), &states, options);
         site.work(verb, site.plans(&goal, &states)?, Some(release), options)
-    };
-    if options.dry_run {
-        return work();
-    }
-    site.locked(&format!("{} {} to {}", verb.as_str(), release.id(), site.env.name), options.lock_wait, work)
+    })
 }
 
 fn allowed(env: &Env, id: &ReleaseId) -> Result<()> {
@@ -225,40 +239,28 @@ pub fn rollback(
         Some(selector) => Some(resolve::for_rollback(cx, project, &site, selector)?),
         None => None,
     };
-    let work = || {
-        roll_back(&site, named.as_ref(), options, |id| Catalog::open(cx, project)?.fetch(id, options.into.as_deref()))
-    };
-    if options.dry_run {
-        return work();
-    }
-    site.locked(&format!("rollback of {env}"), options.lock_wait, work)
+    roll_back(&site, named.as_ref(), options, |id| Catalog::open(cx, project)?.fetch(id, options.into.as_deref()))
 }
 
-/// Goes back to `named`, or to what was live and healthy before, on a site that is locked. `fetch` is asked only when
-/// a target no longer has the release.
+/// Goes back to `named`, or to what was live and healthy before. `fetch` is asked only when a target no longer has it.
 pub fn roll_back(
     site: &Site,
     named: Option<&ReleaseId>,
     options: &Options,
     fetch: impl FnOnce(&ReleaseId) -> Result<Release>,
 ) -> Result<Outcome> {
-    let states = site.states()?;
-    let id = match named {
-        Some(id) => id.clone(),
-        None => {
-            let found = site
-                .targets
-                .iter()
-                .zip(&states)
-                .map(|(target, state)| Ok((target.url().to_owned(), plan::rollback_to(target.url(), state)?)));
-            plan::agreed(site.env.name, &found.collect::<Result<Vec<_>>>()?)?
-        }
-    };
-    allowed(site.env, &id)?;
-    let everywhere = states.iter().all(|state| state.installed.contains_key(&id));
-    let release = if everywhere { None } else { Some(fetch(&id)?) };
-    let goal = site.goal(Verb::Rollback, &id, release.as_ref(), &states, options);
-    site.work(Verb::Rollback, site.plans(&goal, &states)?, release.as_ref(), options)
+    site.locked(&format!("rollback of {}", site.env.name), options, |interrupted| {
+        let states = site.states()?;
+        let id = match named {
+            Some(id) => id.clone(),
+            None => site.agreed_rollback(&states, interrupted)?,
+        };
+        allowed(site.env, &id)?;
+        let everywhere = states.iter().all(|state| state.installed.contains_key(&id));
+        let release = if everywhere { None } else { Some(fetch(&id)?) };
+        let goal = site.goal(Verb::Rollback, &id, release.as_ref(), &states, options);
+        site.work(Verb::Rollback, site.plans(&goal, &states)?, release.as_ref(), options)
+    })
 }
 
 /// `prune ENV`
@@ -269,10 +271,9 @@ pub fn prune(cx: &Cx, project: &Project, env: &str, keep: Option<usize>, options
 
 /// Prunes the targets of a site.
 pub fn prune_site(site: &Site, keep: usize, options: &Options) -> Result<Outcome> {
-    let work = || {
-        let each = site.states()?;
-        let plans = site.targets.iter().zip(&each).map(|(target, state)| plan::plan_prune(target.url(), state, keep));
+    site.locked(&format!("prune of {}", site.env.name), options, |_| {
+        let states = site.states()?;
+        let plans = site.targets.iter().zip(&states).map(|(target, state)| plan::plan_prune(target.url(), state, keep));
         site.work(Verb::Prune, plans.collect::<Result<_>>()?, None, options)
-    };
-    if options.dry_run { work() } else { site.locked(&format!("prune of {}", site.env.name), options.lock_wait, work) }
+    })
 }

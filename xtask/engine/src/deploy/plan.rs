@@ -3,7 +3,7 @@
 //! `plan` is what `--dry-run` prints and what `apply` does: there is no other code that decides. See
 //! ARCHITECTURE.md for the rules and where they come from.
 
-use crate::deploy::history::Verb;
+use crate::deploy::history::{Happened, Record, Verb};
 use crate::deploy::state::{Current, Kept, Root, State};
 use crate::error::{Failure, Kind, Result, failed, not_found, usage, verification};
 use crate::release::id::ReleaseId;
@@ -176,23 +176,23 @@ pub fn plan(target: &str, goal: &Goal, state: &State, keep: usize) -> Result<Hos
         steps.push(Step::Check { release: release.clone() });
         steps.push(Step::Confirm { release: release.clone() });
     }
-    steps.extend(prune_step(state, Some(&release), keep));
+    steps.extend(prune_step(&once_live(goal, state), keep));
     Ok(HostPlan { target: target.to_owned(), steps, fallback: fallback(state) })
 }
 
 /// Plans a pruning, without a release to deploy.
 pub fn plan_prune(target: &str, state: &State, keep: usize) -> Result<HostPlan> {
     usable(target, state)?;
-    Ok(HostPlan {
-        target: target.to_owned(),
-        steps: prune_step(state, None, keep).into_iter().collect(),
-        fallback: None,
-    })
+    Ok(HostPlan { target: target.to_owned(), steps: prune_step(state, keep).into_iter().collect(), fallback: None })
 }
 
-/// The release that `rollback` means on a target.
-pub fn rollback_to(target: &str, state: &State) -> Result<ReleaseId> {
+/// The release that `rollback` means on a target. `interrupted` is when a rollback began that was killed and is now
+/// run again: where that one had come to its end, there is nothing left to go back to.
+pub fn rollback_to(target: &str, state: &State, interrupted: Option<jiff::Timestamp>) -> Result<ReleaseId> {
     usable(target, state)?;
+    if let Some(done) = interrupted.and_then(|since| state.history.rolled_back_since(since)) {
+        return Ok(done.clone());
+    }
     match state.history.previous(state.live()) {
         Some(id) => Ok(id.clone()),
         None => not_found(match state.live() {
@@ -253,21 +253,37 @@ fn fallback(state: &State) -> Option<ReleaseId> {
 
 /// What goes: releases that were good beyond `keep`, failed ones beyond [`FAILED_KEPT`], and those that were installed
 /// but never tried. What no record speaks of is not ours to judge and stays.
-fn prune_step(state: &State, goal: Option<&ReleaseId>, keep: usize) -> Option<Step> {
+fn prune_step(state: &State, keep: usize) -> Option<Step> {
     let history = &state.history;
-    let mut stay: BTreeSet<&ReleaseId> =
-        goal.into_iter().chain(state.live()).chain(history.previous(state.live())).collect();
-    stay.extend(fallback(state).and_then(|id| state.installed.get_key_value(&id)).map(|(id, _)| id));
-    let stack = history.live_stack();
-    let below = |id: &&ReleaseId| Some(*id) != goal;
-    // After this plan the goal is live: what is live now becomes its rollback.
-    stay.extend(stack.iter().rev().copied().filter(below).find(|id| state.installed.contains_key(*id)));
     let installed = |id: &&&ReleaseId| state.installed.contains_key(**id);
-    let room = keep.saturating_sub(goal.map_or(0, |_| 1));
-    stay.extend(history.good().iter().filter(|id| Some(**id) != goal).filter(installed).take(room));
+    let mut stay: BTreeSet<&ReleaseId> = state.live().into_iter().chain(history.previous(state.live())).collect();
+    // The way back from a release that is not confirmed yet.
+    stay.extend(history.live_stack().iter().rev().find(installed));
+    stay.extend(history.good().iter().filter(installed).take(keep));
     stay.extend(history.bad().iter().filter(installed).take(FAILED_KEPT));
     let gone: Vec<_> = state.installed.keys().filter(|id| !stay.contains(id) && history.knows(id)).cloned().collect();
     (!gone.is_empty() || state.debris > 0).then_some(Step::Remove { releases: gone })
+}
+
+/// The state once the goal is live: what a deploy prunes is what a prune after it would.
+fn once_live(goal: &Goal, state: &State) -> State {
+    let mut after = state.clone();
+    if !(state.live() == Some(&goal.release) && state.history.confirmed(&goal.release)) {
+        after.history.records.push(Record {
+            at: jiff::Timestamp::UNIX_EPOCH,
+            event: Happened::Live,
+            verb: goal.verb,
+            release: Some(goal.release.clone()),
+            from: None,
+            commit: None,
+            by: String::new(),
+            ci: None,
+            why: None,
+        });
+    }
+    after.current = Current::Release(goal.release.clone());
+    after.installed.insert(goal.release.clone(), goal.bundle.clone().unwrap_or_default());
+    after
 }
 
 fn short(digest: &str) -> &str {

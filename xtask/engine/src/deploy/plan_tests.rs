@@ -162,13 +162,14 @@ fn after_a_killed_deploy_another_one_goes_back_to_the_last_good() {
         "live 1; switched 2",
         Verb::Deploy,
         "3",
-        &expect![[r"
-        install 3
-        activate 3 (was 2)
-        check the health of 3
-        record that 3 is live
-        else back to 1
-    "]],
+        &expect![[r#"
+            install 3
+            activate 3 (was 2)
+            check the health of 3
+            record that 3 is live
+            remove 2
+            else back to 1
+        "#]],
     );
 }
 
@@ -315,7 +316,7 @@ fn a_deploy_prunes_as_if_it_had_succeeded() {
 #[test]
 fn what_rollback_means() {
     let to = |words: &str, log: &str, want: &Expect| {
-        let found = rollback_to("file:t", &state(words, log)).map(|id| HostPlan {
+        let found = rollback_to("file:t", &state(words, log), None).map(|id| HostPlan {
             target: String::new(),
             steps: vec![],
             fallback: Some(id),
@@ -352,6 +353,13 @@ fn what_rollback_means() {
         hint: name a release to go back to: `cargo xtask rollback ENV RELEASE`; `cargo xtask releases` lists them
     "]],
     );
+}
+
+#[test]
+fn a_rollback_that_was_killed_after_its_end_is_not_repeated() {
+    let done = state("current 2; installed 1 2 3", "live 1; live 2; live 3; rollback 2");
+    assert_eq!(rollback_to("file:t", &done, Some(jiff::Timestamp::UNIX_EPOCH)).unwrap(), id("2"));
+    assert_eq!(rollback_to("file:t", &done, None).unwrap(), id("1"));
 }
 
 #[test]
