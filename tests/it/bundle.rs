@@ -1,1 +1,130 @@
-//! later
+//! The same commit is the same bytes, whatever the machine; and every tool can read them.
+
+use crate::project::Project;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+/// A workspace with a program, static files of all kinds, and one commit.
+fn original() -> Project {
+    let p = Project::bare("package shop\ninclude shop/static\ninclude docs/**/*.md\nenv dev\ntarget file:srv/dev\n");
+    p.write("Cargo.toml", "[workspace]\nmembers = [\"shop\"]\nresolver = \"3\"\n");
+    p.write("shop/Cargo.toml", "[package]\nname = \"shop\"\nversion = \"0.1.0\"\nedition = \"2024\"\n");
+    p.write("shop/src/main.rs", "fn main() {\n    let n: Option<u32> = std::env::args().count().try_into().ok();\n    println!(\"{}\", n.expect(\"counted\"));\n}\n");
+    p.write("Cargo.lock", "version = 4\n\n[[package]]\nname = \"shop\"\nversion = \"0.1.0\"\n");
+    for n in 0..40 {
+        p.write(&format!("shop/static/{}/{n}.txt", n % 7), &format!("{n} {}", "text ".repeat(n * 50)));
+    }
+    p.write("docs/deep/er/a.md", "# a");
+    p.write("docs/b.md", "# b");
+    p.write("docs/not.txt", "");
+    symlink("0/0.txt", p.path("shop/static/link")).unwrap();
+    p.git(&["init", "--quiet", "--initial-branch", "main"]);
+    p.commit("1");
+    p
+}
+
+fn build(p: &Project, dir: &Path, umask: &str, vars: &[(&str, &str)]) -> (Vec<u8>, serde_json::Value) {
+    let inner = p.command("build");
+    let mut command = Command::new("sh");
+    command
+        .arg("-c")
+        .arg(format!("umask {umask}; exec \"$0\" build"))
+        .arg(inner.get_program())
+        .current_dir(dir)
+        .env_clear();
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).envs(vars.iter().copied());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let release = fs::read_dir(dir.join("target/releases")).unwrap().next().unwrap().unwrap().path();
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(release.join("manifest.json")).unwrap()).unwrap();
+    (fs::read(release.join(manifest["bundle"]["file"].as_str().unwrap())).unwrap(), manifest)
+}
+
+#[test]
+fn two_clones_make_the_same_bytes() {
+    let p = original();
+    let clones = tempfile::tempdir().unwrap();
+    let clone = |name: &str| {
+        let dir = clones.path().join(name);
+        p.git(&["clone", "--quiet", ".", dir.to_str().unwrap()]);
+        dir
+    };
+    let one = clone("one");
+    let two = clone("an other/much longer path");
+    // Another order of creation, other times and other permissions than git gave.
+    let files = two.join("shop/static");
+    let mut texts: Vec<_> = walk(&files).into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect();
+    texts.reverse();
+    fs::remove_dir_all(&files).unwrap();
+    for (text, path) in &texts {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        let touched = Command::new("touch").args(["-d", "2001-02-03T04:05:06"]).arg(path).status().unwrap();
+        assert!(touched.success());
+    }
+    symlink("0/0.txt", files.join("link")).unwrap();
+    let (first, manifest) = build(&p, &one, "022", &[("TZ", "UTC"), ("LANG", "C")]);
+    let (second, other) =
+        build(&p, &two, "077", &[("TZ", "Asia/Tokyo"), ("LANG", "de_DE.UTF-8"), ("LC_ALL", "de_DE.UTF-8")]);
+    assert_eq!(manifest["files"], other["files"]);
+    assert!(first == second, "the bundles differ");
+}
+
+fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            files.extend(walk(&entry.path()));
+        } else if kind.is_file() {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn coreutils_and_tar_accept_it() {
+    let p = original();
+    let built = p.run("build --json").ok();
+    let built: serde_json::Value = serde_json::from_str(&built.stdout).unwrap();
+    let dir = built["dir"].as_str().unwrap();
+    let run = |program: &str, args: &[&str]| {
+        let output = Command::new(program).args(args).current_dir(dir).output().unwrap();
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(run("sha256sum", &["--check", "SHA256SUMS"]).lines().count(), 2);
+    let bundle = fs::read_dir(dir)
+        .unwrap()
+        .flatten()
+        .map(|e| e.file_name().into_string().unwrap())
+        .find(|n| n.ends_with("gz"))
+        .unwrap();
+    run("gzip", &["--test", &bundle]);
+    let listed = run("tar", &["--list", "--verbose", "--gzip", "--file", &bundle]);
+    let names: Vec<_> = listed.lines().map(|line| line.split_whitespace().nth(5).unwrap()).collect();
+    assert_eq!(&names[..4], ["bin/shop", "docs/b.md", "docs/deep/er/a.md", "static/0/0.txt"], "{listed}");
+    assert!(listed.contains("-rwxr-xr-x 0/0") && listed.contains("static/link -> 0/0.txt"), "{listed}");
+    fs::create_dir(p.path("out")).unwrap();
+    run("tar", &["xzf", &bundle, "-C", p.path("out").to_str().unwrap()]);
+    let ran = Command::new(p.path("out/bin/shop")).output().unwrap();
+    assert_eq!(ran.stdout, b"1\n");
+}
+
+#[test]
+fn an_unchanged_commit_is_not_compressed_again() {
+    let p = original();
+    p.run("build").ok().has(" built: 44 files");
+    let releases = p.path("target/releases");
+    let release = fs::read_dir(&releases).unwrap().next().unwrap().unwrap().path();
+    let stamp = |name: &str| fs::metadata(release.join(name)).unwrap().modified().unwrap();
+    let before = stamp("manifest.json");
+    let ran = p.run("build -v").ok().has("up to date");
+    assert_eq!(stamp("manifest.json"), before);
+    assert!(!ran.stderr.contains("compressing"), "{}", ran.stderr);
+}

@@ -1,1 +1,159 @@
-//! later
+//! The command line as people meet it: help, colours, quietness, a closed pipe.
+
+use crate::project::{Project, root};
+use expect_test::expect_file;
+use std::process::{Command, Stdio};
+
+const COMMANDS: &[&str] = &[
+    "",
+    "build",
+    "verify",
+    "put",
+    "fetch",
+    "plan",
+    "deploy",
+    "promote",
+    "rollback",
+    "status",
+    "history",
+    "releases",
+    "diff",
+    "prune",
+    "lock",
+    "lock status",
+    "lock release",
+    "ci",
+    "ci generate",
+    "ci lint",
+    "ci run",
+    "test",
+];
+
+#[test]
+fn help_of_every_command() {
+    let p = Project::new();
+    let mut all = String::new();
+    for command in COMMANDS {
+        let ran = p.run(&format!("{command} --help")).ok();
+        assert!(ran.stderr.is_empty(), "{}", ran.stderr);
+        let lines = ran.stdout.lines().count();
+        assert!(lines <= 45, "`{command} --help` has {lines} lines: nobody reads that");
+        all.push_str(&format!("$ {}\n\n{}\n\n", format!("cargo xtask {command}").trim(), ran.stdout.trim_end()));
+    }
+    expect_file![root().join("tests/it/golden/help.txt")].assert_eq(&all);
+}
+
+#[test]
+fn help_covers_every_command() {
+    let p = Project::new();
+    for (parent, depth) in [("", 0), ("lock", 1), ("ci", 1)] {
+        let help = p.run(&format!("{parent} --help")).ok().stdout;
+        let listed = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+        for line in listed.lines() {
+            let name = line.split_whitespace().next().unwrap();
+            let whole = format!("{parent} {name}");
+            assert!(COMMANDS.contains(&whole.trim()), "`{whole}` (depth {depth}) is missing in COMMANDS");
+        }
+    }
+}
+
+#[test]
+fn usage_errors_are_exit_code_two() {
+    let p = Project::new();
+    for line in [
+        "",
+        "nonsense",
+        "deploy",
+        "deploy dev --lock-wait soon",
+        "build extra",
+        "status --quiet --verbose",
+        "prune dev --keep 0",
+    ] {
+        let ran = p.run(line).code(2);
+        assert!(ran.stdout.is_empty(), "{}", ran.stdout);
+        assert!(ran.stderr.contains("Usage:") || ran.stderr.contains("error:"), "{}", ran.stderr);
+    }
+    p.run("deploi").code(2).told("deploy");
+}
+
+#[test]
+fn colour_only_where_it_is_wanted() {
+    let mut p = Project::new();
+    p.release("1");
+    let colours = |p: &Project, line: &str| {
+        let ran = p.run(line);
+        (ran.stdout.contains('\x1b'), ran.stderr.contains('\x1b'))
+    };
+    assert_eq!(colours(&p, "status"), (false, false), "a pipe");
+    assert_eq!(colours(&p, "status --color always").0, true);
+    assert_eq!(colours(&p, "deploy nowhere --color always"), (false, true));
+    p.var("NO_COLOR", "1");
+    assert_eq!(colours(&p, "status --color auto"), (false, false));
+    assert_eq!(colours(&p, "deploy"), (false, false), "a usage error");
+}
+
+#[test]
+fn quiet_and_verbose() {
+    let p = Project::new();
+    p.release("1");
+    assert_eq!(p.run("deploy dev --quiet").ok().stderr, "");
+    p.run("rollback dev").code(5);
+    p.run("deploy prod --yes -v").ok().told("$ sh -c '# install ");
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let p = Project::new();
+    p.release("1");
+    let mut child = p.command("status").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn a_plan_and_a_dry_run_say_the_same_and_change_nothing() {
+    let p = Project::new();
+    p.release("1");
+    let planned = p.run("plan dev").ok().stdout;
+    assert_eq!(p.run("deploy dev --dry-run").ok().stdout, planned);
+    assert!(!p.path("srv").exists());
+    p.run("deploy dev").ok();
+    p.release("2");
+    p.run("deploy dev").ok();
+    for line in ["rollback dev -n", "prune dev --keep 1 -n", "promote dev prod -n"] {
+        let before = p.read("srv/dev/history.jsonl");
+        p.run(line).ok();
+        assert_eq!(p.read("srv/dev/history.jsonl"), before, "{line}");
+    }
+    assert!(!p.path("srv/prod").exists());
+    let done = p.run("rollback dev --json").ok();
+    let done: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(
+        done["targets"][0]["steps"][0]["step"], "activate",
+        "the steps that were planned are those that were done"
+    );
+}
+
+#[test]
+fn the_real_projects_command_runs_from_any_directory() {
+    let run = |dir: &str, args: &[&str]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_xtask")).args(args).current_dir(root().join(dir)).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, from_root) = run("", &["ci", "generate", "--check", "--json"]);
+    assert_eq!(code, Some(0), "the committed config is what main.rs says");
+    assert_eq!(run("app/src", &["ci", "generate", "--check", "--json"]), (Some(0), from_root));
+}
+
+#[test]
+fn what_is_live_is_checked_on_its_host() {
+    let p = Project::new();
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.run("verify @dev").ok().has("verified");
+    p.write("srv/dev/current/www/index.html", "edited by hand");
+    p.run("verify @dev").fails(7, "was changed on the host: www/index.html: FAILED", "deploy a new release");
+}

@@ -199,11 +199,19 @@ fn live_through(releases: &[Release], dir: &Path, commands: &[(Op, Option<usize>
             Op::Promote => 1,
         };
         let before = world.states(env);
-        let back: Vec<_> = before.iter().map(|state| state.history.previous(state.live()).cloned()).collect();
+        let way_back = |states: &[State]| -> Vec<_> {
+            states.iter().map(|state| state.history.previous(state.live()).cloned()).collect()
+        };
+        let mut back = way_back(&before);
         if let Some(after) = kill {
             let left = AtomicUsize::new(*after);
             let (env, wanted, _) = world.run(op, Some(&left));
             world.check(env, &before, wanted, true)?;
+            let after = world.states(env);
+            if after.iter().all(|state| state.lock == Lock::Free) {
+                // It had come to its end before it could be killed, so the next one is one of its own.
+                back = way_back(&after);
+            }
         }
         let before = world.states(env);
         let (env, wanted, end) = world.run(op, None);

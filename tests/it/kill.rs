@@ -1,1 +1,212 @@
-//! later
+//! The deploy is killed, for real, at every word that it says to a host; and the host is used at the same time.
+
+use crate::project::{Project, Ran, eventually};
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+/// A `sh`, first on PATH, that kills whoever runs it at the n-th time: before it does its work, or after.
+const DEADLY_SH: &str = r#"#!/bin/sh
+here=${0%/*}
+case $(cat /proc/$PPID/comm) in
+  xtask-fixture) ;;
+  *) exec /bin/sh "$@" ;;
+esac
+n=$(($(cat "$here/count") + 1)); echo $n > "$here/count"
+read -r at when < "$here/plan"
+if [ $n = $at ] && [ $when = before ]; then kill -KILL $PPID; exit 1; fi
+/bin/sh "$@"; code=$?
+if [ $n = $at ]; then kill -KILL $PPID; fi
+exit $code
+"#;
+
+/// Runs a command that is killed at the n-th script. Gives whether it lived to its end.
+fn killed(p: &Project, line: &str, at: u32, when: &str) -> bool {
+    p.write("target/deadly/sh", DEADLY_SH);
+    p.write("target/deadly/count", "0");
+    p.write("target/deadly/plan", &format!("{at} {when}"));
+    let sh = p.path("target/deadly/sh");
+    fs::set_permissions(&sh, PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", sh.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let output = p.command(line).env("PATH", path).output().unwrap();
+    output.status.code().is_some()
+}
+
+/// A host always has a whole release live that answers, or nothing when nothing was live before.
+fn check_host(p: &Project, target: &str, allowed: &[&str]) {
+    let Some(id) = p.current(target) else { return assert!(allowed.contains(&""), "nothing is live on {target}") };
+    assert!(allowed.contains(&id.as_str()), "{id} is live on {target}, not one of {allowed:?}");
+    let check = Command::new("sha256sum")
+        .args(["--check", "--quiet", ".gangplank/SHA256SUMS"])
+        .current_dir(p.path(target).join("current/"))
+        .output()
+        .unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+}
+
+fn kill_everywhere(when: &str) {
+    let mut reached = 0;
+    for at in 1..60 {
+        let mut p = Project::with_service();
+        p.change("target file:srv/dev\n", "target file:srv/dev\ntarget file:srv/dev2\n");
+        // Two hosts cannot share a port, so the second one only gets the files.
+        let v1 = p.release("1");
+        p.change("keeper bin/app\n", "command true|true|true|true\n");
+        p.change(
+            &format!("http http://127.0.0.1:{}/version|200|{{commit}}\n", p.port("dev")),
+            "healthy test -s www/index.html\n",
+        );
+        p.run("deploy dev").ok();
+        let v2 = p.release("2");
+        let lived = killed(&p, "deploy dev", at, when);
+        for host in ["srv/dev", "srv/dev2"] {
+            check_host(&p, host, &[&v1, &v2]);
+        }
+        let again = p.run("deploy dev").ok();
+        let took_over = again.stderr.contains("taking over the lock");
+        assert!(lived || when == "before" && at == 1 || took_over || !again.stdout.is_empty(), "{}", again.stderr);
+        for host in ["srv/dev", "srv/dev2"] {
+            check_host(&p, host, &[&v2]);
+            assert!(!p.path(host).join(".lock").exists(), "the lock of {host} stayed");
+        }
+        p.run("rollback dev").ok().has(&v1);
+        if lived {
+            break;
+        }
+        reached = at;
+    }
+    assert!(reached > 12, "a deploy to two hosts says more than {reached} things");
+}
+
+#[test]
+fn killed_before_every_word() {
+    kill_everywhere("before");
+}
+
+#[test]
+fn killed_after_every_word() {
+    kill_everywhere("after");
+}
+
+#[test]
+fn killed_while_a_service_is_switched() {
+    for at in 1..40 {
+        let p = Project::with_service();
+        p.release("1");
+        p.run("deploy dev").ok();
+        p.release("2");
+        let lived = killed(&p, "deploy dev", at, "after");
+        p.run("deploy dev").ok();
+        assert_eq!(p.get("dev").unwrap(), "2", "killed after word {at}");
+        p.run("rollback dev").ok();
+        assert_eq!(p.get("dev").unwrap(), "1", "killed after word {at}");
+        if lived {
+            return assert!(at > 8, "a deploy with a service says more than {at} things");
+        }
+    }
+    panic!("it never came to its end");
+}
+
+fn end(mut child: Child, line: &str) -> Ran {
+    let code = child.wait().unwrap().code().unwrap_or(-1);
+    let (mut stdout, mut stderr) = (String::new(), String::new());
+    child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    Ran { line: line.into(), code, stdout, stderr }
+}
+
+#[test]
+fn ctrl_c_puts_the_old_release_back() {
+    let mut p = Project::with_service();
+    p.change("env prod", "patience 60000|50|2\nenv prod");
+    let v1 = p.release("1");
+    p.run("deploy dev").ok();
+    for signal in ["-INT", "-TERM"] {
+        p.write("behavior", "hang\n");
+        let v2 = p.release(signal);
+        let child = p.start("deploy dev");
+        eventually("it is switched", || p.current("srv/dev").as_deref() == Some(v2.as_str()));
+        eventually("it hangs", || p.get("dev").is_err());
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        end(child, "deploy dev")
+            .fails(1, &format!("{v1} is live again"), "deploy again")
+            .told("stopping: putting back");
+        assert_eq!(p.get("dev").unwrap(), "1");
+        p.run("lock status dev").ok().has("not locked");
+    }
+}
+
+#[test]
+fn of_two_deploys_at_once_one_waits_or_says_who_has_the_lock() {
+    let mut p = Project::new();
+    let slow = "healthy test ! -e ../../wait\npatience 20000|20|1\n";
+    p.change("target file:srv/dev\n", &format!("target file:srv/dev\n{slow}"));
+    p.release("1");
+    p.write("srv/dev/wait", "");
+    let first = p.start("deploy dev");
+    eventually("the first has the lock", || p.path("srv/dev/.lock").exists());
+    p.run("deploy dev").fails(6, "file:srv/dev is locked by ana@", "--lock-wait").told("deploy 2026");
+    p.run("lock status dev").ok().has("locked by ana@");
+    p.run("lock release dev").fails(6, "nothing says that it is gone", "--force");
+    let waiting = p.start("deploy dev --lock-wait 30");
+    std::thread::sleep(Duration::from_millis(300));
+    fs::remove_file(p.path("srv/dev/wait")).unwrap();
+    end(first, "first").ok().has("is live");
+    end(waiting, "second").ok().has("nothing to do").told("waiting up to 30 s for the lock of ana@");
+}
+
+#[test]
+fn a_lock_that_nobody_understands_is_only_removed_by_force() {
+    let p = Project::new();
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.write("srv/dev/.lock", "made by hand\n");
+    p.release("2");
+    p.run("deploy dev").fails(6, "somebody who left no name (`made by hand`)", "--force");
+    p.run("status dev").ok().has("is locked by somebody");
+    p.run("lock release dev --force").ok().has("removed the lock");
+    p.run("deploy dev").ok();
+}
+
+#[test]
+fn a_lock_of_another_machine_is_not_taken_over() {
+    let p = Project::new();
+    p.release("1");
+    let owner = r#"{"token":"t","by":"bob@far","machine":"far away","pid":1,"started":null,"since":"2026-08-01T00:00:00Z","doing":"deploy x to dev","ci":{"job":7,"url":"https://circleci.com/gh/o/r/7","workflow":null,"pipeline":null}}"#;
+    p.write("srv/dev/.lock", owner);
+    p.run("deploy dev").fails(
+        6,
+        "bob@far since 2026-08-01 00:00:00Z (deploy x to dev, https://circleci.com/gh/o/r/7)",
+        "lock release",
+    );
+    assert_eq!(p.read("srv/dev/.lock"), owner);
+}
+
+#[test]
+fn a_reader_sees_the_old_or_the_new_and_never_nothing() {
+    let p = Project::new();
+    p.release("0");
+    p.run("deploy dev").ok();
+    let index = p.path("srv/dev/current/www/index.html");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut reads = 0_u32;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let text = fs::read_to_string(&index).expect("there is always a whole release");
+                assert!(text.trim().parse::<u32>().is_ok(), "{text:?}");
+                reads += 1;
+            }
+            reads
+        });
+        for n in 1..8 {
+            p.release(&n.to_string());
+            p.run("deploy dev").ok();
+        }
+        p.run("rollback dev").ok();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(reader.join().unwrap() > 1000);
+    });
+}

@@ -109,8 +109,8 @@ impl Target for Mortal<'_> {
     fn lock(&self, owner: &Owner) -> Result<Lock> {
         self.live()?.lock(&dead(owner))
     }
-    fn take_over(&self, owner: &Owner, gone: &Owner) -> Result<Lock> {
-        self.live()?.take_over(&dead(owner), gone)
+    fn take_over(&self, owner: &Owner, seen: &Owner, gone: &Owner) -> Result<Lock> {
+        self.live()?.take_over(&dead(owner), seen, gone)
     }
     fn unlock(&self, token: Option<&str>) -> Result<()> {
         self.live()?.unlock(token)

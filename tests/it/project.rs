@@ -73,11 +73,6 @@ impl Project {
         project
     }
 
-    /// Replaces the settings.
-    pub fn set(&mut self, settings: &str) {
-        settings.clone_into(&mut self.settings);
-    }
-
     /// Replaces a piece of the settings, which must be there.
     pub fn change(&mut self, from: &str, to: &str) {
         assert!(self.settings.contains(from), "no `{from}` in:\n{}", self.settings);

@@ -1,1 +1,110 @@
-//! later
+//! What every store promises, run by each of them.
+
+use crate::parts::{cx, release};
+use gangplank::cx::Cx;
+use gangplank::error::{Kind, kind_of};
+use gangplank::release::Release;
+use gangplank::store::{self, Put, Store};
+use std::fs;
+use std::path::Path;
+
+/// The contract: `open` opens the same, empty store each time.
+fn contract(dir: &Path, open: &dyn Fn() -> Box<dyn Store>) {
+    let (one, two) = (release(dir, 1, &[("a", "1"), ("b/c", "x")]), release(dir, 2, &[("a", "2")]));
+    let into = dir.join("fetched");
+    assert_eq!(open().list().unwrap(), []);
+    let absent = open().get(one.id(), &into).unwrap_err();
+    assert_eq!(kind_of(&absent), Kind::NotFound);
+
+    assert_eq!(open().put(&one).unwrap(), Put::Stored);
+    assert_eq!(open().put(&one).unwrap(), Put::AlreadyThere, "the same bytes again are a success");
+    assert_eq!(open().put(&two).unwrap(), Put::Stored);
+    let ids: Vec<_> = open().list().unwrap().into_iter().map(|manifest| manifest.id).collect();
+    assert_eq!(ids, [two.id().clone(), one.id().clone()], "the newest first");
+
+    let got = open().get(one.id(), &into).unwrap();
+    assert_eq!(got.manifest(), one.manifest());
+    assert_eq!(fs::read(got.bundle()).unwrap(), fs::read(one.bundle()).unwrap());
+    open().get(one.id(), &into).expect("again, over the first copy");
+    let leftovers =
+        fs::read_dir(&into).unwrap().flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with('.'));
+    assert_eq!(leftovers.count(), 0);
+
+    let other = dir.join("other");
+    fs::create_dir(&other).unwrap();
+    let impostor = release(&other, 1, &[("a", "1"), ("b/c", "y")]);
+    let error = open().put(&impostor).unwrap_err();
+    assert_eq!(kind_of(&error), Kind::Verification);
+    assert!(error.to_string().contains("`b/c` differs"), "{error}");
+    assert_eq!(open().get(one.id(), &into).unwrap().manifest(), one.manifest(), "the first one stays");
+}
+
+/// Many writers, one id: one content wins, nobody sees half.
+fn race(dir: &Path, open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
+    let contenders: Vec<Release> = (0..8)
+        .map(|n| {
+            let own = dir.join(format!("contender-{n}"));
+            fs::create_dir(&own).unwrap();
+            release(&own, 3, &[("a", if n % 2 == 0 { "even" } else { "odd" })])
+        })
+        .collect();
+    let stored = std::thread::scope(|scope| {
+        let puts: Vec<_> = contenders.iter().map(|release| scope.spawn(move || open().put(release))).collect();
+        puts.into_iter().map(|put| put.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert_eq!(stored.iter().filter(|put| matches!(put, Ok(Put::Stored))).count(), 1, "{stored:?}");
+    let winner = open().get(contenders[0].id(), &dir.join("raced")).unwrap();
+    for (release, put) in contenders.iter().zip(stored) {
+        match put {
+            Ok(_) => assert_eq!(release.manifest().bundle, winner.manifest().bundle),
+            Err(error) => assert_eq!(kind_of(&error), Kind::Verification, "{error:#}"),
+        }
+    }
+}
+
+fn with(url: &str, vars: impl Fn(&Path) -> Cx + Sync) {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || -> Box<dyn Store> {
+        let cx: &'static Cx = Box::leak(Box::new(vars(dir.path())));
+        store::open(cx, url).unwrap()
+    };
+    contract(dir.path(), &open);
+    race(dir.path(), &open);
+}
+
+#[test]
+fn a_directory() {
+    with("file:store/of/releases", cx);
+}
+
+#[test]
+fn the_workspace_of_circleci() {
+    with("circleci:workspace", |dir| {
+        let vars = [("GANGPLANK_WORKSPACE".to_owned(), dir.join("ws").display().to_string())];
+        Cx::new(dir.to_owned(), vars.into(), std::sync::Arc::new(Quiet))
+    });
+}
+
+struct Quiet;
+
+impl gangplank::event::Sink for Quiet {
+    fn emit(&self, _: &gangplank::event::Event) {}
+}
+
+#[test]
+fn a_damaged_release_is_never_handed_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let cx = cx(dir.path());
+    let one = release(dir.path(), 1, &[("a", "1")]);
+    let store = store::open(&cx, "file:store").unwrap();
+    store.put(&one).unwrap();
+    let bundle = dir.path().join("store").join(one.id().as_str()).join(&one.manifest().bundle.file);
+    let mut bytes = fs::read(&bundle).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&bundle, bytes).unwrap();
+    let error = store.get(one.id(), &dir.path().join("fetched")).unwrap_err();
+    assert_eq!(kind_of(&error), Kind::Verification);
+    assert!(error.to_string().contains(&bundle.display().to_string()), "it names the store's file: {error}");
+    assert!(!dir.path().join("fetched").join(one.id().as_str()).exists());
+}

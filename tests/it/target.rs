@@ -1,1 +1,134 @@
-//! later
+//! What every target promises, run by each of them.
+
+use crate::parts::{cx, dead, record, release};
+use gangplank::cx::Cx;
+use gangplank::deploy::state::{Current, Lock, Root};
+use gangplank::machine::Owner;
+use gangplank::service::Script;
+use gangplank::target::{self, Target, script};
+use std::path::Path;
+
+/// The contract, on a target that does not exist yet.
+fn contract(cx: &Cx, dir: &Path, target: &dyn Target) {
+    let releases = [1, 2, 3].map(|n| release(dir, n, &[("a b/c'd", &n.to_string()), ("x", "y")]));
+    let [one, two, three] = &releases;
+    assert_eq!(target.state().unwrap().root, Root::Absent, "looking changes nothing");
+
+    let me = Owner::me(cx, "deploy");
+    assert_eq!(target.lock(&me).unwrap(), Lock::Free);
+    let held = Lock::Held(Box::new(me.clone()));
+    assert_eq!(target.lock(&Owner::me(cx, "another")).unwrap(), held);
+    assert_eq!(target.state().unwrap().lock, held);
+    target.unlock(Some("not-mine")).unwrap();
+    assert_eq!(target.state().unwrap().lock, held, "only the owner's token opens");
+
+    target.install(one, &record()).unwrap();
+    target.install(one, &record()).expect("again");
+    let state = target.state().unwrap();
+    assert_eq!(
+        (state.current.clone(), state.installed.len(), state.debris),
+        (Current::None, 1, 0),
+        "installed is not live"
+    );
+    assert_eq!(state.installed[one.id()], one.manifest().bundle.sha256);
+    assert_eq!(state.history.records.len(), 1, "the second install did nothing");
+    assert_eq!(target.manifest(one.id()).unwrap(), *one.manifest());
+    assert_eq!(target.verify(one.id()).unwrap(), Vec::<String>::new());
+
+    target.activate(Some(two.id()), None).expect_err("not installed");
+    assert_eq!(target.state().unwrap().live(), None);
+    target.activate(Some(one.id()), Some(&record())).unwrap();
+    target.install(two, &record()).unwrap();
+    assert_eq!(target.state().unwrap().live(), Some(one.id()));
+    for _ in 0..2 {
+        target.activate(Some(two.id()), Some(&record())).unwrap();
+        assert_eq!(target.state().unwrap().live(), Some(two.id()));
+    }
+    let read = Script {
+        text: format!("cat {}", script::quote(&format!("{}/current/a b/c'd", target.root()))),
+        stdin: String::new(),
+    };
+    assert_eq!(target.run(&read).unwrap().stdout, "2");
+
+    target.install(three, &record()).unwrap();
+    target.remove(&[one.id().clone(), two.id().clone()], &record()).unwrap();
+    let state = target.state().unwrap();
+    assert_eq!(state.installed.keys().collect::<Vec<_>>(), [two.id(), three.id()], "the live one is never removed");
+    target.remove(&[one.id().clone()], &record()).expect("it is gone already");
+
+    let damage = Script {
+        text: format!("echo z > {}/releases/{}/x", script::quote(target.root()), three.id()),
+        stdin: String::new(),
+    };
+    target.run(&damage).unwrap();
+    assert_eq!(target.verify(three.id()).unwrap(), ["x: FAILED"]);
+
+    target.activate(None, Some(&record())).unwrap();
+    assert_eq!(target.state().unwrap().current, Current::None);
+    target.unlock(Some(&me.token)).unwrap();
+    assert_eq!(target.state().unwrap().lock, Lock::Free);
+    locks(cx, target);
+}
+
+/// Many who want the lock: one gets it, from nobody or from the dead.
+fn locks(cx: &Cx, target: &dyn Target) {
+    let owners: Vec<_> = (0..8).map(|n| Owner::me(cx, format!("deploy {n}"))).collect();
+    let wins = |got: Vec<Lock>| got.iter().filter(|lock| **lock == Lock::Free).count();
+    for round in 0..5 {
+        let got = std::thread::scope(|scope| {
+            let tries: Vec<_> = owners.iter().map(|owner| scope.spawn(|| target.lock(owner).unwrap())).collect();
+            tries.into_iter().map(|lock| lock.join().unwrap()).collect()
+        });
+        assert_eq!(wins(got), 1, "round {round}");
+        target.unlock(None).unwrap();
+
+        let gone = dead(&Owner::me(cx, "killed"));
+        target.lock(&gone).unwrap();
+        let got = std::thread::scope(|scope| {
+            let tries: Vec<_> =
+                owners.iter().map(|owner| scope.spawn(|| target.take_over(owner, &gone, &gone).unwrap())).collect();
+            tries.into_iter().map(|lock| lock.join().unwrap()).collect()
+        });
+        assert_eq!(wins(got), 1, "taking over, round {round}");
+        let Lock::Held(winner) = target.state().unwrap().lock else { panic!("nobody has it") };
+        assert!(owners.contains(&winner));
+        target.unlock(None).unwrap();
+        successor_died(cx, target, &owners);
+    }
+}
+
+/// One died with the lock, and the next while it took over: it had made its mark and not yet replaced the lock.
+fn successor_died(cx: &Cx, target: &dyn Target, owners: &[Owner]) {
+    let (first, second) = (dead(&Owner::me(cx, "killed")), dead(&Owner::me(cx, "killed too")));
+    target.lock(&first).unwrap();
+    let mark = format!("cat > {}/.lock.after.{}", script::quote(target.root()), first.token);
+    let json = serde_json::to_string(&second).unwrap();
+    assert!(target.run(&Script { text: mark, stdin: json }).unwrap().ok());
+    assert_eq!(target.take_over(&owners[0], &first, &first).unwrap(), Lock::Held(Box::new(second.clone())));
+    assert_eq!(target.take_over(&owners[0], &first, &second).unwrap(), Lock::Free);
+    assert_eq!(target.state().unwrap().lock, Lock::Held(Box::new(owners[0].clone())));
+    target.unlock(Some(&owners[0].token)).unwrap();
+}
+
+#[test]
+fn a_directory_of_this_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let cx = cx(dir.path());
+    contract(&cx, dir.path(), &*target::open(&cx, "file:srv/with space/it's").unwrap());
+}
+
+#[test]
+fn a_bundle_that_was_damaged_on_its_way_is_not_installed() {
+    let dir = tempfile::tempdir().unwrap();
+    let cx = cx(dir.path());
+    let target = target::open(&cx, "file:srv").unwrap();
+    let one = release(dir.path(), 1, &[("a", "1")]);
+    // It verified when it was opened, and changes before it is sent.
+    let other = release(dir.path(), 2, &[("a", "2")]);
+    std::fs::copy(other.bundle(), one.bundle()).unwrap();
+    let error = target.install(&one, &record()).unwrap_err();
+    assert_eq!(gangplank::error::kind_of(&error), gangplank::error::Kind::Verification);
+    assert!(error.to_string().contains("a: FAILED"), "{error}");
+    let state = target.state().unwrap();
+    assert_eq!((state.installed.len(), state.debris), (0, 0));
+}

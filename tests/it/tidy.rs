@@ -77,10 +77,7 @@ const LOWER: &[(&str, &str, &str)] = &[
 /// Uses across the layers that are meant: who, whom, why.
 const CROSSINGS: &[(&str, &str, &str)] = &[
     ("deploy::state", "machine", "a lock holds an `Owner`, which is data and knows how to find out about itself"),
-    ("health", "service", "a service that has ended will never be healthy, and its script says so"),
     ("health", "target", "a check may be a command on the target"),
-    ("store", "target", "`file:` means the same directory in the URLs of both"),
-    ("target", "service", "a service is a `Script`, a value, and a target is what runs scripts"),
 ];
 
 /// Failures that get their hint from the function that catches them: file, piece of the message, why.

@@ -7,7 +7,7 @@ use crate::project::App;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{self, Bundle, Commit, Content, FileEntry, Manifest};
 use crate::release::pack::{self, Source};
-use crate::release::{Release, digest};
+use crate::release::{Release, digest, scratch};
 use crate::{git, include};
 use serde::Serialize;
 use std::fs::{self, File};
@@ -63,7 +63,7 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
     }
     let progress = cx.progress("compressing");
     let mtime = u64::try_from(commit.time.as_second()).unwrap_or(0);
-    let aside = releases.join(format!(".packing-{}", std::process::id()));
+    let aside = scratch(&releases, "packing");
     let packed = pack::pack(&sources, mtime, &aside, &progress).inspect_err(|_| drop(fs::remove_file(&aside)))?;
     let manifest = Manifest {
         schema: manifest::SCHEMA,

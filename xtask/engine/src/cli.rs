@@ -62,7 +62,7 @@ pub enum Color {
 pub enum Command {
     /// Build the app and seal a release into target/releases
     Build,
-    /// Check every byte of a release against its manifest
+    /// Check every byte of a release against its manifest; `@ENV` checks what is live there
     Verify {
         /// A release, or the directory of one
         release: String,

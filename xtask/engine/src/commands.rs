@@ -14,7 +14,7 @@ use crate::store::Put;
 use crate::{build, checks, ci, store, target};
 use serde::Serialize;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What a command found out, for whoever prints it. As JSON it is the answer itself, without the name of the variant.
 #[derive(Debug, Serialize)]
@@ -178,14 +178,7 @@ fn fetch(cx: &Cx, project: &Project, release: Option<&Selector>, into: &Path) ->
     let catalog = Catalog::open(cx, project)?;
     let id = catalog.resolve(release)?;
     let release = catalog.fetch(&id, Some(&cx.root.join(into)))?;
-    let manifest = release.manifest();
-    Ok(report::Verified {
-        release: id,
-        dir: release.dir().to_owned(),
-        files: manifest.files.len(),
-        bytes: manifest.bundle.bytes,
-        sha256: manifest.bundle.sha256.clone(),
-    })
+    Ok(report::Verified::new(release.manifest(), release.dir()))
 }
 
 fn lock(cx: &Cx, project: &Project, command: &LockCommand) -> Result<Vec<LockState>> {
@@ -226,7 +219,7 @@ fn ci(cx: &Cx, project: &Project, cli: &Cli, command: &Ci) -> Result<Answer> {
         Ci::Generate { check } => {
             ci::generate::generate(cx, project, *check || cli.global.dry_run).map(Answer::Generated)
         }
-        Ci::Lint { file } => lint(cx, file).map(Answer::Findings),
+        Ci::Lint { file } => ci::lint::lint_file(&cx.root.join(file)).map(Answer::Findings),
         Ci::Run { job, no_approve, branch } => {
             let approve = |name: &str| match (cli.global.yes, *no_approve) {
                 (true, _) => Ok(true),
@@ -243,12 +236,4 @@ fn ci(cx: &Cx, project: &Project, cli: &Cli, command: &Ci) -> Result<Answer> {
             ci::run::run(cx, project, &ci::pipeline::workspace(project), &options).map(Answer::CiRun)
         }
     }
-}
-
-fn lint(cx: &Cx, file: &PathBuf) -> Result<Vec<ci::lint::Finding>> {
-    let path = cx.root.join(file);
-    let what = || format!("cannot read {}", path.display());
-    let text = std::fs::read_to_string(&path)
-        .explain(Kind::NotFound, what, || "`cargo xtask ci generate` writes .circleci/config.yml".into())?;
-    ci::lint::lint(&text).explain(Kind::Failed, || path.display().to_string(), || "mend the YAML first".into())
 }

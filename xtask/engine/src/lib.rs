@@ -17,6 +17,7 @@ pub mod error;
 pub mod event;
 pub mod project;
 pub mod release;
+pub mod service;
 
 // Doors: the outside, once each.
 pub mod cx;
@@ -27,7 +28,6 @@ pub mod machine;
 // Adapters: one role each.
 mod health;
 mod include;
-pub mod service;
 pub mod store;
 pub mod target;
 

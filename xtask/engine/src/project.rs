@@ -1,6 +1,7 @@
 //! The project as its `xtask/src/main.rs` states it: constants, checked by the compiler, no file format to learn.
 
 use crate::error::{Result, usage};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Everything that a user decides about the pipeline.
@@ -201,6 +202,12 @@ impl Project {
         }
         Ok(())
     }
+}
+
+/// The directory of a `file:` URL: relative ones are relative to `home`, and `file:///srv/app` is `/srv/app`.
+pub fn local_dir(home: &Path, dir: &str) -> PathBuf {
+    let dir = dir.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(dir);
+    home.join(dir)
 }
 
 /// Fills `${NAME}` and `${NAME:-default}` in `text` from `lookup`.

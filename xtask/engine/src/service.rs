@@ -6,7 +6,8 @@
 //! ```text
 //! service/spec       how the last healthy release was started: variables and the command (mode 0600)
 //! service/spec.new   the same for the release being tried; renamed to `spec` once it is healthy
-//! service/process    "PID START GROUP DIGEST": process, its start time, its process group, digest of its spec
+//! service/process    "PID START GROUP DIGEST RELEASE": process, its start time, its process group, digest of its
+//!                    spec, and what it runs
 //! service/exit       exit code of the process, once it has ended
 //! service/log        what it prints; service/log.start is where the current process began
 //! ```
@@ -172,8 +173,8 @@ const FUNCTIONS: &str = "started() {
 }
 alive() {
   [ -f service/process ] || return 1
-  pid=; start=; group=; digest=
-  read -r pid start group digest < service/process || return 1
+  pid=; start=; group=; digest=; release=
+  read -r pid start group digest release < service/process || return 1
   kill -0 \"$pid\" 2>/dev/null || return 1
   [ \"$(started \"$pid\")\" = \"$start\" ]
 }
@@ -205,7 +206,7 @@ fn start(id: &ReleaseId) -> String {
 line=$(cat \"/proc/$pid/stat\" 2>/dev/null || true)
 if [ -d /proc/self ]; then set -- ${line##*) }; start=${20:-gone}; else start=-; fi
 if command -v sha256sum > /dev/null 2>&1; then digest=$(sha256sum < \"service/$use\"); else digest=$(shasum -a 256 < \"service/$use\"); fi
-echo \"$pid $start $group ${digest%% *}\" > service/process.new
+echo \"$pid $start $group ${digest%% *} ${dir##*/}\" > service/process.new
 mv -f service/process.new service/process
 code=0; wait \"$pid\" || code=$?
 echo \"$code\" > service/exit";
@@ -223,11 +224,11 @@ naps=0; while [ ! -f service/process ] && [ $naps -lt 100 ]; do nap; naps=$((nap
     )
 }
 
-/// A line of a target's state about the kept process: `service running DIGEST` or `service stopped`.
+/// A line of a target's state about the kept process: `service running DIGEST RELEASE` or `service stopped`.
 pub fn keeper_state() -> String {
     format!(
         "{FUNCTIONS}if [ -d service ]; then
-  if alive; then echo \"service running $digest\"; else echo 'service stopped'; fi
+  if alive; then echo \"service running $digest $release\"; else echo 'service stopped'; fi
 fi"
     )
 }

@@ -22,13 +22,17 @@ mod text;
 mod workspace;
 
 #[cfg(test)]
+mod seed_tests;
+#[cfg(test)]
 mod tests;
 
 use anyhow::Result;
 use serde::Serialize;
+use std::path::Path;
 
 use self::model::Model;
 use super::yaml;
+use crate::error::{Explain, Kind};
 
 /// One fault: where it stands, what it is, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -92,6 +96,14 @@ const CHECKS: &[fn(&Model, &mut Report)] = &[
     scripts::deploy_reruns,
     scripts::split_release_markers,
 ];
+
+/// Lints a file; errors name it.
+pub fn lint_file(path: &Path) -> Result<Vec<Finding>> {
+    let what = || format!("cannot read {}", path.display());
+    let hint = || "`cargo xtask ci generate` writes .circleci/config.yml".to_owned();
+    let text = std::fs::read_to_string(path).explain(Kind::NotFound, what, hint)?;
+    lint(&text).explain(Kind::Failed, || path.display().to_string(), || "mend the YAML first".into())
+}
 
 /// Checks the text of a configuration. Findings are sorted by line.
 ///

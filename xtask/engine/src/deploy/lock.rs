@@ -37,18 +37,20 @@ impl<'a> Locks<'a> {
         let mut told = false;
         loop {
             let mut lock = target.lock(owner)?;
-            if let Lock::Held(dead) = &lock
-                && dead.life() == Life::Dead
-            {
-                self.cx.warn(format!(
-                    "{}: taking over the lock of {}: its process {} is gone",
-                    target.url(),
-                    describe(dead),
-                    dead.pid
-                ));
-                let dead = (**dead).clone();
-                lock = target.take_over(owner, &dead)?;
-                self.dead.push(dead);
+            if let Lock::Held(seen) = lock.clone() {
+                // Whoever died while taking over is succeeded in its turn.
+                while let Lock::Held(dead) = lock.clone()
+                    && dead.life() == Life::Dead
+                {
+                    let whose = describe(&dead);
+                    self.cx.warn(format!(
+                        "{}: taking over the lock of {whose}: its process {} is gone",
+                        target.url(),
+                        dead.pid
+                    ));
+                    lock = target.take_over(owner, &seen, &dead)?;
+                    self.dead.push(*dead);
+                }
             }
             if lock == Lock::Free {
                 return Ok(());

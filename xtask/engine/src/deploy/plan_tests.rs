@@ -5,14 +5,17 @@ use crate::deploy::history::testing::{history, id};
 use crate::error::{hint_of, kind_of};
 use expect_test::{Expect, expect};
 
-/// `current 2; installed 1 2 3; running new; debris` and a history.
+/// `current 2; installed 1 2 3; running new 2; debris` and a history.
 fn state(words: &str, log: &str) -> State {
     let mut state = State { root: Root::Directory, history: history(log), ..State::default() };
     for word in words.split(';').map(str::trim).filter(|w| !w.is_empty()) {
         match word.split_once(' ').unwrap_or((word, "")) {
             ("current", n) => state.current = Current::Release(id(n)),
             ("installed", ids) => state.installed = ids.split(' ').map(|n| (id(n), format!("sum{n}"))).collect(),
-            ("running", spec) => state.service = Kept::Running(spec.into()),
+            ("running", what) => {
+                let (spec, release) = what.split_once(' ').expect("running SPEC ID");
+                state.service = Kept::Running { spec: spec.into(), release: id(release) };
+            }
             ("stopped", _) => state.service = Kept::Stopped,
             ("debris", _) => state.debris = 1,
             other => panic!("{other:?}"),
@@ -192,14 +195,17 @@ fn a_kept_service_is_restarted_when_it_is_due() {
         want.assert_eq(&text(plan("file:t", &goal, &state, 3)));
     };
     with_service(
-        "current 2; installed 1 2; running new",
+        "current 2; installed 1 2; running new 2",
         &expect![[r"
         else back to 2
     "]],
     );
-    for words in
-        ["current 2; installed 1 2; running old", "current 2; installed 1 2; stopped", "current 2; installed 1 2"]
-    {
+    for words in [
+        "current 2; installed 1 2; running old 2",
+        "current 2; installed 1 2; running new 1",
+        "current 2; installed 1 2; stopped",
+        "current 2; installed 1 2",
+    ] {
         with_service(
             words,
             &expect![[r"

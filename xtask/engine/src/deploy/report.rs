@@ -7,7 +7,7 @@ use crate::deploy::lock::who;
 use crate::deploy::resolve::Catalog;
 use crate::deploy::state::State;
 use crate::deploy::state::{Current, Kept, Lock, Root};
-use crate::error::{Result, not_found};
+use crate::error::{Result, not_found, verification};
 use crate::git;
 use crate::project::{Env, Project};
 use crate::release::id::{ReleaseId, Selector};
@@ -81,7 +81,7 @@ fn host_status(env: &str, target: &str, state: &State) -> HostStatus {
         service: match state.service {
             Kept::None => None,
             Kept::Stopped => Some("stopped"),
-            Kept::Running(_) => Some("running"),
+            Kept::Running { .. } => Some("running"),
         },
         locked_by: (state.lock != Lock::Free).then(|| who(&state.lock)),
         installed: state.installed.len(),
@@ -253,24 +253,49 @@ pub struct Verified {
     pub sha256: String,
 }
 
-/// `verify RELEASE`: a selector, or the directory of a release.
+/// `verify RELEASE`: a selector, or the directory of a release. `@ENV` checks the files on the targets of the env.
 pub fn verify(cx: &Cx, project: &Project, release: &str) -> Result<Verified> {
     let path = Path::new(release);
     let progress = cx.progress("verifying");
     let release = if path.join(manifest::FILE).exists() || release.contains('/') {
         Release::open(path, &progress)?
     } else {
+        let selector = release.parse()?;
         let catalog = Catalog::open(cx, project)?;
-        let id = catalog.resolve(Some(&release.parse()?))?;
+        let id = catalog.resolve(Some(&selector))?;
+        if let Selector::Env(env) = &selector {
+            return verify_live(cx, project.env(env)?, &id);
+        }
         let here = cx.root.join(RELEASES).join(id.as_str());
         if here.exists() { Release::open(&here, &progress)? } else { catalog.fetch(&id, None)? }
     };
-    let manifest = release.manifest();
-    Ok(Verified {
-        release: manifest.id.clone(),
-        dir: release.dir().to_owned(),
-        files: manifest.files.len(),
-        bytes: manifest.bundle.bytes,
-        sha256: manifest.bundle.sha256.clone(),
-    })
+    Ok(Verified::new(release.manifest(), release.dir()))
+}
+
+fn verify_live(cx: &Cx, env: &Env, id: &ReleaseId) -> Result<Verified> {
+    let mut verified = None;
+    for url in env.targets {
+        let target = crate::target::open(cx, url)?;
+        if let Some(bad) = target.verify(id)?.first() {
+            return verification(format!("{url}: a file of {id} was changed on the host: {bad}"))
+                .hint(format!("somebody edited what is live: deploy a new release to {}, and find out who", env.name))
+                .err();
+        }
+        verified =
+            Some(Verified::new(&target.manifest(id)?, &Path::new(target.root()).join("releases").join(id.as_str())));
+    }
+    verified.ok_or_else(|| not_found(format!("{} has no targets", env.name)).hint("see xtask/src/main.rs").into())
+}
+
+impl Verified {
+    /// What was verified, and where.
+    pub fn new(manifest: &Manifest, dir: &Path) -> Self {
+        Self {
+            release: manifest.id.clone(),
+            dir: dir.to_owned(),
+            files: manifest.files.len(),
+            bytes: manifest.bundle.bytes,
+            sha256: manifest.bundle.sha256.clone(),
+        }
+    }
 }

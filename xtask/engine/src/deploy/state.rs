@@ -70,8 +70,13 @@ pub enum Kept {
     None,
     /// It does not run.
     Stopped,
-    /// It runs a spec with this digest.
-    Running(String),
+    /// It runs.
+    Running {
+        /// Digest of the spec that it was started with.
+        spec: String,
+        /// The release that it was started from, which is not the live one when a deploy was killed in between.
+        release: ReleaseId,
+    },
 }
 
 impl State {
@@ -97,10 +102,7 @@ impl State {
                 }
                 "debris" => state.debris += 1,
                 "lock" => state.lock = Lock::parse(value),
-                "service" => {
-                    state.service =
-                        value.strip_prefix("running ").map_or(Kept::Stopped, |digest| Kept::Running(digest.to_owned()));
-                }
+                "service" => state.service = Kept::parse(value),
                 "history" => {
                     state.history = History::parse(rest);
                     break;
@@ -125,6 +127,16 @@ impl State {
     }
 }
 
+impl Kept {
+    fn parse(text: &str) -> Self {
+        let running = text.strip_prefix("running ").and_then(|rest| rest.split_once(' '));
+        match running.and_then(|(spec, release)| Some((spec, release.parse().ok()?))) {
+            Some((spec, release)) => Self::Running { spec: spec.to_owned(), release },
+            None => Self::Stopped,
+        }
+    }
+}
+
 impl Lock {
     /// Reads the content of a lock file.
     pub fn parse(text: &str) -> Self {
@@ -141,13 +153,14 @@ mod tests {
     fn a_report_is_read() {
         let state = State::parse(
             "root\ncurrent releases/20260801T000000-0000001\nrelease 20260801T000000-0000001 abc\nrelease junk abc\n\
-             debris\nlock nonsense\nservice running d1\nhistory\ntorn\n",
+             debris\nlock nonsense\nservice running d1 20260801T000000-0000001\nhistory\ntorn\n",
         );
         assert_eq!(state.root, Root::Directory);
         assert_eq!(state.live().unwrap().as_str(), "20260801T000000-0000001");
         assert_eq!((state.installed.len(), state.debris, state.history.unreadable), (1, 1, 1));
         assert_eq!(state.lock, Lock::Unreadable("nonsense".into()));
-        assert_eq!(state.service, Kept::Running("d1".into()));
+        let release = "20260801T000000-0000001".parse().unwrap();
+        assert_eq!(state.service, Kept::Running { spec: "d1".into(), release });
         assert_eq!(state.confirmed_live(), None);
     }
 

@@ -16,6 +16,7 @@ use crate::release::pack::Packed;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The directory inside an installed release that belongs to the engine.
 pub const META: &str = ".gangplank";
@@ -36,7 +37,7 @@ impl Release {
     /// Makes `into/<id>` out of a packed bundle that lies in `into`. Written aside, synced, renamed: after a crash the
     /// directory is there whole or not at all. A release that was there is replaced.
     pub fn seal(packed: &Packed, manifest: Manifest, into: &Path) -> Result<Self> {
-        let aside = into.join(format!(".sealing-{}-{}", manifest.id, std::process::id()));
+        let aside = scratch(into, "sealing");
         let made = Self::seal_aside(packed, &manifest, &aside).and_then(|()| {
             let dir = into.join(manifest.id.as_str());
             replace_dir(&aside, &dir)?;
@@ -160,6 +161,15 @@ impl Release {
 
 fn sums(manifest: &Manifest, json: &[u8]) -> String {
     checksum_line(&manifest.bundle.sha256, &manifest.bundle.file) + &checksum_line(&digest::of(json), manifest::FILE)
+}
+
+/// A path in `dir` that nobody else uses, for what is written aside and then renamed.
+pub fn scratch(dir: &Path, purpose: &str) -> PathBuf {
+    static USED: AtomicU32 = AtomicU32::new(0);
+    let n = USED.fetch_add(1, Ordering::Relaxed);
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+    dir.join(format!(".{purpose}-{}-{now:x}-{n}", std::process::id()))
 }
 
 /// Writes a file and waits until the disk has it.

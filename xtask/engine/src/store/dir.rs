@@ -5,7 +5,7 @@ use crate::cx::Cx;
 use crate::error::{Explain, Failure, Kind, Result, not_found, verification};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{Content, Manifest};
-use crate::release::{Release, sync_dir};
+use crate::release::{Release, scratch, sync_dir};
 use crate::store::{Put, Store, only_in_ci};
 use std::fs::{self, File};
 use std::io;
@@ -93,7 +93,7 @@ impl Store for DirStore<'_> {
             return self.compare(release);
         }
         fs::create_dir_all(&self.dir).explain(Kind::Failed, self.failed(&self.dir), hint)?;
-        let aside = self.dir.join(format!(".incoming-{}-{}", release.id(), std::process::id()));
+        let aside = scratch(&self.dir, "incoming");
         let _ = fs::remove_dir_all(&aside);
         let written = fs::create_dir(&aside).and_then(|()| self.copy(&release.files(), &aside, "storing"));
         // The rename is the commit: it puts the release there whole, or fails because another put was faster.
@@ -119,7 +119,7 @@ impl Store for DirStore<'_> {
         let manifest = Release::read_manifest(&place)?;
         let hint = || "check free space and permissions: `df -h .`".to_owned();
         let what = || format!("{}: cannot copy {id} to {}", self.url, into.display());
-        let (copy, aside) = (into.join(id.as_str()), into.join(format!(".fetching-{id}-{}", std::process::id())));
+        let (copy, aside) = (into.join(id.as_str()), scratch(into, "fetching"));
         let files =
             [&manifest.bundle.file, crate::release::SUMS, crate::release::manifest::FILE].map(|name| place.join(name));
         if let Some(missing) = files.iter().find(|file| !file.exists()) {

@@ -4,10 +4,10 @@ pub mod dir;
 
 use crate::cx::{Cx, var};
 use crate::error::{Kind, Result, hint_of, kind_of, not_found, usage};
+use crate::project::local_dir;
 use crate::release::Release;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
-use crate::target::local_dir;
 use std::path::{Path, PathBuf};
 
 /// The directory that our configs persist and attach as CircleCI's workspace. Absolute, because relative ones mean

@@ -94,9 +94,9 @@ impl Target for HostTarget<'_> {
         Ok(held(&said))
     }
 
-    fn take_over(&self, owner: &Owner, dead: &Owner) -> Result<Lock> {
+    fn take_over(&self, owner: &Owner, seen: &Owner, dead: &Owner) -> Result<Lock> {
         let json = to_json(owner);
-        let text = script::take_over(&self.root, &owner.token, &dead.token);
+        let text = script::take_over(&self.root, &owner.token, &seen.token, &dead.token);
         Ok(held(&self.tell("take over the lock", &text, Input::Bytes(&json))?))
     }
 

@@ -8,11 +8,11 @@ use crate::deploy::history::Record;
 use crate::deploy::state::{Lock, State};
 use crate::error::{Result, usage};
 use crate::machine::Owner;
+use crate::project;
 use crate::release::Release;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::service::Script;
-use std::path::{Path, PathBuf};
 
 /// A place that holds releases and makes one of them live.
 ///
@@ -27,8 +27,8 @@ pub trait Target: Sync {
     fn state(&self) -> Result<State>;
     /// Takes the lock, or says who has it.
     fn lock(&self, owner: &Owner) -> Result<Lock>;
-    /// Takes the lock from an owner that is known to be dead.
-    fn take_over(&self, owner: &Owner, dead: &Owner) -> Result<Lock>;
+    /// Takes the lock, which `seen` has, from `dead`: the same owner, or one who died while it took over itself.
+    fn take_over(&self, owner: &Owner, seen: &Owner, dead: &Owner) -> Result<Lock>;
     /// Removes the lock if it is that of this token; without one, whatever is there.
     fn unlock(&self, token: Option<&str>) -> Result<()>;
     /// Puts a release on the target, verified there, without making it live. The record goes into the history.
@@ -52,7 +52,7 @@ pub trait Target: Sync {
 pub fn open<'cx>(cx: &'cx Cx, url: &str) -> Result<Box<dyn Target + 'cx>> {
     match url.split_once(':') {
         Some(("file", dir)) if !dir.is_empty() => {
-            Ok(Box::new(host::HostTarget::local(cx, url, &local_dir(&cx.home, dir))))
+            Ok(Box::new(host::HostTarget::local(cx, url, &project::local_dir(&cx.home, dir))))
         }
         Some((scheme @ ("ssh" | "s3"), _)) => {
             usage(format!("target {url}: this engine cannot deploy to {scheme}: yet"))
@@ -63,10 +63,4 @@ pub fn open<'cx>(cx: &'cx Cx, url: &str) -> Result<Box<dyn Target + 'cx>> {
             usage(format!("`{url}` is not the URL of a target")).hint("use file:DIR, e.g. file:target/deploy/dev").err()
         }
     }
-}
-
-/// The directory of a `file:` URL: relative ones are relative to `home`, and `file:///srv/app` is `/srv/app`.
-pub fn local_dir(home: &Path, dir: &str) -> PathBuf {
-    let dir = dir.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(dir);
-    home.join(dir)
 }

@@ -76,20 +76,24 @@ if [ -f .lock ]; then echo held; cat .lock; else echo 'cannot make a hard link f
     in_made_root(root, &body)
 }
 
-/// Takes the lock from an owner that is known to be dead. Two who try it at once cannot both win: what was moved
-/// aside is looked at, and put back when it is no longer the dead owner's.
-pub fn take_over(root: &str, token: &str, dead: &str) -> String {
+/// Takes the lock from an owner that is known to be dead. Reads the new owner from stdin.
+///
+/// `seen` is the token in the lock, `dead` that of the owner to succeed: the same, or of one who died while it took
+/// over itself. Whoever makes the mark of `dead`, again by link(2), is the only one who may replace the lock, and does
+/// so by a rename, so that there is no moment without a lock for a third one to slip in.
+pub fn take_over(root: &str, token: &str, seen: &str, dead: &str) -> String {
     in_root(
         root,
         &format!(
-            "new=.lock.{token}; old=.lock.dead.{token}; cat > \"$new\"
-mv -f .lock \"$old\" 2>/dev/null || true
-if [ -f \"$old\" ] && ! grep -qF {dead} \"$old\"; then ln \"$old\" .lock 2>/dev/null || true; fi
-rm -f \"$old\"
-if ln \"$new\" .lock 2>/dev/null; then rm -f \"$new\"; echo acquired; exit 0; fi
-rm -f \"$new\"; echo held; cat .lock 2>/dev/null || true
+            "new=.lock.{token}; mark=.lock.after.{dead}; cat > \"$new\"
+if ! ln \"$new\" \"$mark\" 2>/dev/null; then rm -f \"$new\"; echo held; cat \"$mark\" 2>/dev/null || true; exit 0; fi
+if grep -qF {seen_text} .lock 2>/dev/null; then
+  mv -f \"$new\" .lock; rm -f \"$mark\" .lock.after.{seen}; echo acquired
+else
+  rm -f \"$new\" \"$mark\"; echo held; cat .lock 2>/dev/null || true
+fi
 ",
-            dead = quote(&format!("\"token\":\"{dead}\"")),
+            seen_text = quote(&format!("\"token\":\"{seen}\"")),
         ),
     )
 }
@@ -216,7 +220,7 @@ pub fn verify(root: &str, id: &ReleaseId) -> String {
         &format!(
             "cd releases/{id}
 if command -v sha256sum > /dev/null 2>&1; then check='sha256sum -c'; else check='shasum -a 256 -c'; fi
-if ! said=$($check {META}/SHA256SUMS 2>&1); then printf '%s\\n' \"$said\" | grep -v ': OK$' | head -n 5; exit {EXIT_VERIFICATION}; fi
+if ! said=$($check {META}/SHA256SUMS 2>/dev/null); then printf '%s\\n' \"$said\" | grep -v ': OK$' | head -n 5; exit {EXIT_VERIFICATION}; fi
 "
         ),
     )
