@@ -69,7 +69,7 @@ fn a_job_gets_a_clean_checkout_and_a_failing_one_stops_the_rest() {
     p.commit("broken");
     // Not committed, so no job may see it.
     p.write("behavior", "");
-    let ran = p.run("ci run --yes").fails(1, "job `deploy-dev` failed", "");
+    let ran = p.run("ci run --yes").fails(1, "job `deploy-dev` failed", "its words are above");
     assert!(ran.stderr.contains("changes that are not committed are not part of this run"), "{}", ran.stderr);
     assert!(ran.stderr.contains("== deploy-prod: not run"), "{}", ran.stderr);
     assert!(ran.stderr.contains("told to exit with 9"), "{}", ran.stderr);
