@@ -160,7 +160,7 @@ impl World<'_> {
         op: &Op,
         env: usize,
         wanted: Option<usize>,
-        end: &Result<(), Kind>,
+        end: Result<(), Kind>,
     ) -> Result<(), TestCaseError> {
         let states = self.states(env);
         match (end, wanted) {
@@ -216,7 +216,7 @@ fn live_through(releases: &[Release], dir: &Path, commands: &[(Op, Option<usize>
         let before = world.states(env);
         let (env, wanted, end) = world.run(op, None);
         world.check(env, &before, wanted, false)?;
-        world.check_end(op, env, wanted, &end)?;
+        world.check_end(op, env, wanted, end)?;
         if let (Op::Rollback { .. }, Ok(())) = (op, &end) {
             let now: Vec<_> = world.states(env).iter().map(|state| state.live().cloned()).collect();
             prop_assert_eq!(&now, &back, "killed and repeated, a rollback still goes back one");
