@@ -171,7 +171,7 @@ impl World<'_> {
                 }
             }
             (Err(kind), _) => {
-                prop_assert_ne!(*kind, Kind::NotPutBack, "{:?}", op);
+                prop_assert_ne!(kind, Kind::NotPutBack, "{:?}", op);
                 for state in &states {
                     let live = state.live().map(|id| self.number(id));
                     prop_assert!(live.is_none_or(is_good), "an unhealthy release stayed live after {:?}", op);

@@ -7,7 +7,7 @@ use crate::error::{Failure, Kind, Result};
 use crate::project::Project;
 use serde::Serialize;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -133,20 +133,26 @@ fn component(cx: &Cx, component: &str, subcommand: &str) -> Result<()> {
     }
 }
 
-/// The validator with CircleCI's own schema, from `PyPI`, in a virtual environment under `target/`.
+/// The validator with CircleCI's own schema, from `PyPI`, in a virtual environment under `target/`. Debian splits the
+/// module for environments from Python; root may have it installed.
 fn validator(cx: &Cx) -> Option<PathBuf> {
     let tools = cx.root.join("target/tools");
     let program = tools.join("bin/check-jsonschema");
-    if !program.exists() {
-        cx.note("installing check-jsonschema into target/tools");
-        let mut venv = Command::new("python3");
-        venv.args(["-m", "venv"]).arg(&tools);
-        let made = cx.answer(venv, Input::Empty).is_ok_and(|answer| answer.ok());
-        let mut pip = Command::new(tools.join("bin/pip"));
-        pip.args(["install", "--quiet", "--disable-pip-version-check", "check-jsonschema==0.39.0"]);
-        if !made || !cx.answer(pip, Input::Empty).is_ok_and(|answer| answer.ok()) {
-            return None;
-        }
+    if program.exists() {
+        return Some(program);
     }
-    Some(program)
+    cx.note("installing check-jsonschema into target/tools");
+    let run = |program: &Path, args: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(args).current_dir(&cx.root);
+        cx.answer(command, Input::Empty).is_ok_and(|answer| answer.ok())
+    };
+    let venv = || run(Path::new("python3"), &["-m", "venv", "--clear", "target/tools"]);
+    let apt = || {
+        let install = ["install", "--yes", "--no-install-recommends", "python3", "python3-venv"];
+        run(Path::new("apt-get"), &["update"]) && run(Path::new("apt-get"), &install)
+    };
+    let pip = ["install", "--quiet", "--disable-pip-version-check", "check-jsonschema==0.39.0"];
+    let installed = (venv() || (apt() && venv())) && run(&tools.join("bin/pip"), &pip);
+    installed.then_some(program)
 }

@@ -17,8 +17,9 @@ use std::time::Duration;
 )]
 #[command(
     after_help = "A RELEASE is an id, 4 to 40 digits of a commit's SHA, `latest`, or `@ENV` (what runs there now).\n\
-Exit codes: 0 ok, 1 failed (nothing changed or all put back), 2 usage, 3 authentication, 4 remote API, 5 not found,\n\
-6 locked, 7 verification failed, 8 stale (older than what is live), 9 failed and NOT put back."
+Exit codes: 0 ok, 1 failed (nothing changed or all put back), 2 usage, 3 authentication,\n\
+4 remote API, 5 not found, 6 locked, 7 verification failed, 8 stale (older than what is live),\n\
+9 failed and NOT put back."
 )]
 pub struct Cli {
     #[command(flatten)]
