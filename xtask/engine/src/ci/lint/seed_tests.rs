@@ -1,7 +1,5 @@
 //! The configurations of the article that this project was made from, and what is wrong with each.
 
-#![allow(clippy::needless_raw_string_hashes, reason = "as `expect-test` writes them")]
-
 use super::tests::check;
 use expect_test::expect;
 

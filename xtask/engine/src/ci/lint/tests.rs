@@ -1,8 +1,6 @@
 //! The linter as a whole: the article that this project answers, a configuration without fault, and
 //! text that is no configuration at all. Each check has its own table beside it.
 
-#![allow(clippy::needless_raw_string_hashes, reason = "as `expect-test` writes them")]
-
 use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
