@@ -271,7 +271,7 @@ impl Ran {
             .next()
             .unwrap_or_default()
             .to_owned();
-        let hints = ran.stderr.split("\nhint: ").nth(1).unwrap_or_default().to_owned();
+        let hints = ran.stderr.rsplit("\nhint: ").next().unwrap_or_default().to_owned();
         assert!(errors.contains(error), "`{}`: no `{error}` in its error\nstderr: {}", ran.line, ran.stderr);
         assert!(
             !hint.is_empty() && hints.contains(hint),
