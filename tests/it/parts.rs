@@ -57,9 +57,7 @@ pub fn release(dir: &Path, n: u32, files: &[(&str, &str)]) -> Release {
         id: id.clone(),
         commit: Commit { sha, time, branch: Some("main".into()), tag: None, dirty: false },
         ci: None,
-        rustc: "rustc".into(),
-        target: "any".into(),
-        profile: "release".into(),
+        toolchain: None,
         bundle: Bundle {
             file: Manifest::bundle_name("shop", &id),
             bytes: packed.bytes,

@@ -5,7 +5,7 @@ use crate::error::{Explain, Kind, Result, failed, usage};
 use crate::machine;
 use crate::project::App;
 use crate::release::id::ReleaseId;
-use crate::release::manifest::{self, Bundle, Commit, Content, FileEntry, Manifest};
+use crate::release::manifest::{self, Bundle, Commit, Content, FileEntry, Manifest, Toolchain};
 use crate::release::pack::{self, Source};
 use crate::release::{Release, digest, scratch};
 use crate::{git, include};
@@ -38,7 +38,6 @@ pub struct Built {
 /// Builds the app of the checkout and seals it into `target/releases/<id>/`.
 pub fn build(cx: &Cx, app: &App) -> Result<Built> {
     let commit = git::commit(cx)?;
-    let toolchain = toolchain(cx)?;
     let compiled = compile(cx, app, &commit)?;
     let sources = include::sources(&cx.root, &compiled.package_dirs, app.include, &compiled.binaries)?;
     let releases = cx.root.join(RELEASES);
@@ -71,9 +70,7 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
         id: id.clone(),
         commit,
         ci: machine::ci_job(cx),
-        rustc: toolchain.rustc,
-        target: toolchain.host,
-        profile: "release".into(),
+        toolchain: if app.packages.is_empty() { None } else { Some(toolchain(cx)?) },
         bundle: Bundle {
             file: Manifest::bundle_name(app.name, &id),
             bytes: packed.bytes,
@@ -138,17 +135,13 @@ fn tree_digest(files: &[FileEntry]) -> String {
     digest::of(&serde_json::to_vec(files).expect("entries have no maps with odd keys"))
 }
 
-struct Toolchain {
-    rustc: String,
-    host: String,
-}
-
 fn toolchain(cx: &Cx) -> Result<Toolchain> {
     let mut command = Command::new(cx.var("RUSTC").unwrap_or("rustc"));
     command.arg("-vV").current_dir(&cx.root);
     let text = cx.read(command)?;
-    let host = text.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or("unknown").to_owned();
-    Ok(Toolchain { rustc: text.lines().next().unwrap_or("unknown").to_owned(), host })
+    let host = text.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or("unknown");
+    let rustc = text.lines().next().unwrap_or("unknown");
+    Ok(Toolchain { rustc: rustc.to_owned(), target: host.to_owned(), profile: "release".into() })
 }
 
 #[derive(Default)]

@@ -22,16 +22,23 @@ pub struct Manifest {
     pub commit: Commit,
     /// The CircleCI job that built it.
     pub ci: Option<CiJob>,
-    /// `rustc --version` of the build.
+    /// What compiled it; absent when nothing was compiled.
+    pub toolchain: Option<Toolchain>,
+    /// The archive.
+    pub bundle: Bundle,
+    /// Every file of the archive, sorted by path.
+    pub files: Vec<FileEntry>,
+}
+
+/// What compiled the binaries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Toolchain {
+    /// `rustc --version`.
     pub rustc: String,
     /// Target triple, e.g. `x86_64-unknown-linux-gnu`.
     pub target: String,
     /// Cargo profile, e.g. `release`.
     pub profile: String,
-    /// The archive.
-    pub bundle: Bundle,
-    /// Every file of the archive, sorted by path.
-    pub files: Vec<FileEntry>,
 }
 
 /// Facts of a commit.
