@@ -141,7 +141,7 @@ fn ask(question: &str) -> Result<Option<bool>> {
 }
 
 fn put(cx: &Cx, project: &Project, release: Option<&Selector>, only: Option<&str>) -> Result<Vec<PutDone>> {
-    let id = Catalog::built(cx, project)?.resolve(release)?;
+    let id = Catalog::built(cx, project).resolve(release)?;
     let progress = cx.progress("verifying");
     let release = crate::release::Release::open(&cx.root.join(build::RELEASES).join(id.as_str()), &progress)?;
     let urls: Vec<&str> = match only {

@@ -9,6 +9,7 @@ use crate::project::Project;
 use crate::release::Release;
 use crate::release::id::{ReleaseId, Selector};
 use crate::release::manifest::Manifest;
+use crate::store::dir::DirStore;
 use crate::store::{self, Store};
 use std::path::Path;
 
@@ -23,22 +24,20 @@ pub struct Catalog<'cx> {
 impl<'cx> Catalog<'cx> {
     /// Opens the stores that are of use here.
     pub fn open(cx: &'cx Cx, project: &'cx Project) -> Result<Self> {
-        let local = format!("file:{}", cx.root.join(RELEASES).display());
-        let urls: Vec<&str> = if cx.in_ci() {
-            project.stores.to_vec()
-        } else {
-            std::iter::once(local.as_str())
-                .chain(project.stores.iter().copied().filter(|url| !store::only_in_ci(url)))
-                .collect()
-        };
-        let stores = urls.into_iter().map(|url| store::open(cx, url)).collect::<Result<_>>()?;
-        Ok(Self { cx, project, stores })
+        let mut catalog = Self::built(cx, project);
+        if cx.in_ci() {
+            catalog.stores.clear();
+        }
+        for url in project.stores.iter().filter(|url| cx.in_ci() || !store::only_in_ci(url)) {
+            catalog.stores.push(store::open(cx, url)?);
+        }
+        Ok(catalog)
     }
 
     /// Only what was built in this checkout.
-    pub fn built(cx: &'cx Cx, project: &'cx Project) -> Result<Self> {
-        let stores = vec![store::open(cx, &format!("file:{}", cx.root.join(RELEASES).display()))?];
-        Ok(Self { cx, project, stores })
+    pub fn built(cx: &'cx Cx, project: &'cx Project) -> Self {
+        let here = DirStore::new(cx, &format!("file:{RELEASES}"), cx.root.join(RELEASES));
+        Self { cx, project, stores: vec![Box::new(here)] }
     }
 
     /// Every release, the newest first, each with the stores that keep it.
