@@ -297,7 +297,7 @@ fn releases_that_are_not_there() {
     p.run("deploy dev build:7").fails(2, "names a job of CircleCI", "cargo xtask releases");
     p.run("deploy dev @prod").fails(5, "runs no healthy release", "cargo xtask status prod");
     p.run("deploy stage").fails(2, "no env `stage`", "dev, prod");
-    p.run("promote dev prod --yes").fails(5, "no healthy release to promote", "cargo xtask deploy dev");
+    p.run("promote dev prod --yes").fails(5, "runs no healthy release", "cargo xtask deploy dev");
     p.run("rollback dev").fails(5, "nothing was ever deployed", "rollback ENV RELEASE");
     let unparsed = p.run("deploy dev nope!").code(2);
     assert!(unparsed.stderr.contains("does not name a release"), "{}", unparsed.stderr);

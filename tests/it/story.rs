@@ -112,6 +112,19 @@ fn targets_of_an_env_move_together() {
 }
 
 #[test]
+fn promoting_needs_the_secrets_of_the_env_that_it_goes_to_alone() {
+    let mut p = Project::new();
+    p.change("target file:srv/dev\n", "target file:srv/dev\nvar DATABASE=${DEV_DATABASE}\n");
+    let v1 = p.release("1");
+    p.var("DEV_DATABASE", "postgres://dev");
+    p.run("deploy dev").ok();
+    p.var("DEV_DATABASE", "");
+    p.run("deploy dev").fails(2, "needs the environment variable DEV_DATABASE", "context");
+    p.run("promote dev prod --yes").ok().has(&v1);
+    p.run("status").ok();
+}
+
+#[test]
 fn a_new_target_joins_and_an_interrupted_one_catches_up() {
     let mut p = Project::new();
     let v1 = p.release("1");

@@ -187,8 +187,8 @@ fn lock(cx: &Cx, project: &Project, command: &LockCommand) -> Result<Vec<LockSta
         LockCommand::Release { env, force } => (env, true, *force),
     };
     let mut states = Vec::new();
-    for url in project.env(env)?.targets {
-        let target = target::open(cx, url)?;
+    for target in target::open_all(cx, project.env(env)?)? {
+        let url = target.url();
         let lock = target.state()?.lock;
         let held_by = (lock != Lock::Free).then(|| deploy::lock::who(&lock));
         let mut released = false;
@@ -209,7 +209,7 @@ fn lock(cx: &Cx, project: &Project, command: &LockCommand) -> Result<Vec<LockSta
             })?;
             released = true;
         }
-        states.push(LockState { target: (*url).to_owned(), held_by, released });
+        states.push(LockState { target: url.to_owned(), held_by, released });
     }
     Ok(states)
 }

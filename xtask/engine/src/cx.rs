@@ -90,7 +90,7 @@ impl Cx {
         )?;
         for dir in here.ancestors() {
             if std::fs::read_to_string(dir.join("Cargo.toml"))
-                .is_ok_and(|text| text.lines().any(|line| line.trim() == "[workspace]"))
+                .is_ok_and(|text| text.lines().any(|line| line.trim_start().starts_with("[workspace")))
             {
                 return Ok(dir.to_owned());
             }

@@ -15,7 +15,7 @@ use crate::deploy::lock::Locks;
 use crate::deploy::plan::{Ancestry, Goal, HostPlan};
 use crate::deploy::resolve::Catalog;
 use crate::deploy::state::State;
-use crate::error::{Result, not_found, usage};
+use crate::error::{Result, usage, verification};
 use crate::git;
 use crate::health::Checker;
 use crate::machine::{Owner, ci_job, person};
@@ -59,8 +59,7 @@ pub struct Site<'cx> {
 impl<'cx> Site<'cx> {
     /// Opens the targets of an env. Fails before anything is touched when a variable is missing or a URL is wrong.
     pub fn open(cx: &'cx Cx, env: &'cx Env) -> Result<Self> {
-        let targets = env.targets.iter().map(|url| target::open(cx, url)).collect::<Result<Vec<_>>>()?;
-        Self::with_targets(cx, env, targets)
+        Self::with_targets(cx, env, target::open_all(cx, env)?)
     }
 
     /// The same on targets that are open already.
@@ -196,31 +195,17 @@ fn allowed(env: &Env, id: &ReleaseId) -> Result<()> {
 
 /// `promote FROM TO`: what runs in one env goes live in another, the same bytes, never rebuilt.
 pub fn promote(cx: &Cx, project: &Project, from: &str, to: &str, options: &Options) -> Result<Outcome> {
-    let (source, site) = (Site::open(cx, project.env(from)?)?, Site::open(cx, project.env(to)?)?);
-    let mut proven = Vec::new();
-    for (target, state) in source.targets.iter().zip(source.states()?) {
-        match state.confirmed_live() {
-            Some(id) => proven.push((target, id.clone())),
-            None => {
-                return not_found(format!("{} has no healthy release to promote", target.url()))
-                    .hint(format!("see `cargo xtask status {from}`, then `cargo xtask deploy {from}`"))
-                    .err();
-            }
-        }
-    }
-    let found: Vec<_> = proven.iter().map(|(target, id)| (target.url().to_owned(), id.clone())).collect();
-    let id = plan::agreed(from, &found)?;
+    let site = Site::open(cx, project.env(to)?)?;
+    // The source is only looked at: its variables may be secrets that this job does not have.
+    let source = target::open_all(cx, project.env(from)?)?;
+    let id = resolve::running(from, &source)?;
     allowed(site.env, &id)?;
     let release = Catalog::open(cx, project)?.fetch(&id, options.into.as_deref())?;
-    for (target, id) in &proven {
-        let running = target.manifest(id)?;
-        if running.bundle.sha256 != release.manifest().bundle.sha256 {
-            return crate::error::verification(format!(
-                "{} runs other bytes of {id} than the stores hold",
-                target.url()
-            ))
-            .hint(format!("deploy {id} to {from} again, then promote"))
-            .err();
+    for target in &source {
+        if target.manifest(&id)?.bundle.sha256 != release.manifest().bundle.sha256 {
+            return verification(format!("{} runs other bytes of {id} than the stores hold", target.url()))
+                .hint(format!("deploy {id} to {from} again, then promote"))
+                .err();
         }
     }
     put_live(&site, Verb::Promote, &release, options)

@@ -13,7 +13,7 @@ use crate::project::{Env, Project};
 use crate::release::id::{ReleaseId, Selector};
 use crate::release::manifest::{Content, Manifest};
 use crate::release::{Release, manifest};
-use crate::target::Target;
+use crate::target::{self, Target};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -51,8 +51,7 @@ pub fn status(cx: &Cx, project: &Project, env: Option<&str>) -> Result<Vec<HostS
     };
     let mut all = Vec::new();
     for env in envs {
-        let targets = env.targets.iter().map(|url| crate::target::open(cx, url)).collect::<Result<Vec<_>>>()?;
-        for target in &targets {
+        for target in target::open_all(cx, env)? {
             all.push(host_status(env.name, target.url(), &target.state()?));
         }
     }
@@ -102,7 +101,7 @@ pub struct HostHistory {
 /// `history ENV`: the last `limit` records of each target. Without `all` only what changed what is live.
 pub fn history(cx: &Cx, project: &Project, env: &str, limit: usize, all: bool) -> Result<Vec<HostHistory>> {
     let env = project.env(env)?;
-    let targets = env.targets.iter().map(|url| crate::target::open(cx, url)).collect::<Result<Vec<_>>>()?;
+    let targets = target::open_all(cx, env)?;
     let one = |target: &dyn Target| {
         let history = target.state()?.history;
         let telling =
@@ -193,7 +192,7 @@ pub struct FileChange {
 /// `diff ENV [RELEASE]`: the first target speaks for the env.
 pub fn diff(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>) -> Result<Diff> {
     let env = project.env(env)?;
-    let target = crate::target::open(cx, env.targets[0])?;
+    let target = target::open(cx, env.targets[0])?;
     let Some(live) = target.state()?.live().cloned() else {
         return not_found(format!("nothing is live on {}", target.url()))
             .hint(format!("`cargo xtask deploy {}` makes it so", env.name))
@@ -274,9 +273,9 @@ pub fn verify(cx: &Cx, project: &Project, release: &str) -> Result<Verified> {
 
 fn verify_live(cx: &Cx, env: &Env, id: &ReleaseId) -> Result<Verified> {
     let mut verified = None;
-    for url in env.targets {
-        let target = crate::target::open(cx, url)?;
+    for target in target::open_all(cx, env)? {
         if let Some(bad) = target.verify(id)?.first() {
+            let url = target.url();
             return verification(format!("{url}: a file of {id} was changed on the host: {bad}"))
                 .hint(format!("somebody edited what is live: deploy a new release to {}, and find out who", env.name))
                 .err();

@@ -11,6 +11,7 @@ use crate::release::id::{ReleaseId, Selector};
 use crate::release::manifest::Manifest;
 use crate::store::dir::DirStore;
 use crate::store::{self, Store};
+use crate::target::{self, Target};
 use std::path::Path;
 
 /// The stores of a project, opened. Outside CircleCI the releases that were built here come first, and the workspace
@@ -56,7 +57,7 @@ impl<'cx> Catalog<'cx> {
                 Some((manifest, _)) => Ok(manifest.id),
                 None => not_found("there is no release yet").hint("run `cargo xtask build`").err(),
             },
-            Some(Selector::Env(env)) => self.running(env),
+            Some(Selector::Env(env)) => running(env, &target::open_all(self.cx, self.project.env(env)?)?),
             Some(Selector::Build(number)) => {
                 usage(format!("build:{number} names a job of CircleCI, and no store of this project can ask CircleCI"))
                     .hint("use an id or a commit's SHA: `cargo xtask releases` lists them")
@@ -86,22 +87,6 @@ impl<'cx> Catalog<'cx> {
         }
     }
 
-    fn running(&self, env: &str) -> Result<ReleaseId> {
-        let site = Site::open(self.cx, self.project.env(env)?)?;
-        let mut found = Vec::new();
-        for (target, state) in site.targets.iter().zip(site.states()?) {
-            match state.confirmed_live() {
-                Some(id) => found.push((target.url().to_owned(), id.clone())),
-                None => {
-                    return not_found(format!("{} runs no healthy release", target.url()))
-                        .hint(format!("see `cargo xtask status {env}`"))
-                        .err();
-                }
-            }
-        }
-        plan::agreed(env, &found)
-    }
-
     /// Fetches a release from the first store that has it, verified, into `into` or `target/fetched`.
     pub fn fetch(&self, id: &ReleaseId, into: Option<&Path>) -> Result<Release> {
         let default = self.cx.root.join("target/fetched");
@@ -119,6 +104,22 @@ impl<'cx> Catalog<'cx> {
         }
         Ok(release)
     }
+}
+
+/// The healthy release that all targets of an env run.
+pub fn running(env: &str, targets: &[Box<dyn Target + '_>]) -> Result<ReleaseId> {
+    let mut found = Vec::new();
+    for target in targets {
+        match target.state()?.confirmed_live() {
+            Some(id) => found.push((target.url().to_owned(), id.clone())),
+            None => {
+                return not_found(format!("{} runs no healthy release", target.url()))
+                    .hint(format!("see `cargo xtask status {env}`, then `cargo xtask deploy {env}`"))
+                    .err();
+            }
+        }
+    }
+    plan::agreed(env, &found)
 }
 
 /// The release to roll back to, by selector: one that a target has counts even when no store keeps it any more.

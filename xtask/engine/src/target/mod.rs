@@ -8,7 +8,7 @@ use crate::deploy::history::Record;
 use crate::deploy::state::{Lock, State};
 use crate::error::{Result, usage};
 use crate::machine::Owner;
-use crate::project;
+use crate::project::{self, Env};
 use crate::release::Release;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
@@ -46,6 +46,11 @@ pub trait Target: Sync {
     fn verify(&self, release: &ReleaseId) -> Result<Vec<String>>;
     /// Runs a script of a service or a health check.
     fn run(&self, script: &Script) -> Result<Answer>;
+}
+
+/// Opens every target of an env. Needs none of the variables that its service does.
+pub fn open_all<'cx>(cx: &'cx Cx, env: &Env) -> Result<Vec<Box<dyn Target + 'cx>>> {
+    env.targets.iter().map(|url| open(cx, url)).collect()
 }
 
 /// Opens a target by its URL.
