@@ -139,6 +139,20 @@ fn ctrl_c_puts_the_old_release_back() {
 }
 
 #[test]
+fn odd_names_of_people_survive_in_a_lock() {
+    let mut p = Project::new();
+    p.var("USER", "DOMAIN\\n\"ana\" $HOME");
+    p.change("target file:srv/dev\n", "target file:srv/dev\nhealthy test ! -e ../../wait\npatience 20000|20|1\n");
+    p.release("1");
+    p.write("srv/dev/wait", "");
+    let first = p.start("deploy dev");
+    eventually("it has the lock", || p.path("srv/dev/.lock").exists());
+    p.run("lock status dev").ok().has("locked by DOMAIN\\n\"ana\" $HOME@");
+    fs::remove_file(p.path("srv/dev/wait")).unwrap();
+    end(first, "first").ok();
+}
+
+#[test]
 fn of_two_deploys_at_once_one_waits_or_says_who_has_the_lock() {
     let mut p = Project::new();
     let slow = "healthy test ! -e ../../wait\npatience 20000|20|1\n";

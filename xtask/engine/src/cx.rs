@@ -326,12 +326,16 @@ pub fn exit(code: Option<i32>) -> String {
     code.map_or("was ended by a signal".into(), |code| format!("failed with exit code {code}"))
 }
 
-/// Whether a variable holds something that must not be shown. Short values would blank out half of every line.
+/// Whether a variable holds something that must not be shown: its name says so, or it is a URL with a password in it.
+/// Short values would blank out half of every line.
 fn is_secret(name: &str, value: &str) -> bool {
-    let telling = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "API_KEY", "ACCESS_KEY", "PRIVATE_KEY", "CREDENTIAL"];
-    value.len() >= 8
-        && telling.iter().any(|word| name.to_ascii_uppercase().contains(word))
-        && !Path::new(value).is_absolute()
+    const TELLING: [&str; 9] =
+        ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "API_KEY", "ACCESS_KEY", "PRIVATE_KEY", "CREDENTIAL", "DSN"];
+    let name = name.to_ascii_uppercase();
+    let named = TELLING.iter().any(|word| name.contains(word)) && !Path::new(value).is_absolute();
+    let login =
+        value.split_once("://").is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|host| host.contains('@')));
+    value.len() >= 8 && (named || login)
 }
 
 #[cfg(test)]
@@ -368,6 +372,21 @@ mod tests {
         assert!(!format!("{error:#}").contains("sesame"), "{error:#}");
         let events = format!("{:?}", memory.0.lock().unwrap());
         assert!(!events.contains("sesame") && events.contains("got **** on"), "{events}");
+    }
+
+    #[test]
+    fn what_is_a_secret() {
+        for (name, value, secret) in [
+            ("CIRCLE_TOKEN", "0123456789", true),
+            ("db_password", "hunter2hunter2", true),
+            ("DATABASE_URL", "postgres://ana:sesame@db/shop", true),
+            ("HOMEPAGE", "https://example.com/@ana", false),
+            ("AWS_WEB_IDENTITY_TOKEN_FILE", "/run/token", false),
+            ("TOKEN", "short", false),
+            ("PATH", "/usr/bin:/bin", false),
+        ] {
+            assert_eq!(is_secret(name, value), secret, "{name}={value}");
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ if [ ! -e \"$root\" ] && [ ! -L \"$root\" ]; then echo absent; exit 0; fi
 if [ ! -d \"$root\" ]; then echo not-a-directory; exit 0; fi
 cd -- \"$root\"
 echo root
-if [ -L current ]; then echo \"current $(readlink current)\"; elif [ -e current ]; then echo current-blocked; fi
+if [ -L current ]; then printf 'current %s\\n' \"$(readlink current)\"; elif [ -e current ]; then echo current-blocked; fi
 for meta in releases/*/{META}/bundle; do
   [ -f \"$meta\" ] || continue
   sum=; read -r sum < \"$meta\" || true
@@ -52,7 +52,7 @@ for meta in releases/*/{META}/bundle; do
   echo \"release ${{dir##*/}} $sum\"
 done
 for debris in releases/.incoming-* releases/.removing-*; do [ ! -e \"$debris\" ] || echo debris; done
-if [ -f .lock ]; then echo \"lock $(cat .lock)\"; fi
+if [ -f .lock ]; then printf 'lock %s\\n' \"$(cat .lock)\"; fi
 {service}
 if [ -f history.jsonl ]; then echo history; tail -n {HISTORY_LINES} history.jsonl; fi
 ",
