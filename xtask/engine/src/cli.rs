@@ -251,6 +251,19 @@ impl Change {
 }
 
 impl Command {
+    /// Whether it changes nothing with `--dry-run`.
+    pub fn can_plan(&self) -> bool {
+        !matches!(
+            self,
+            Self::Build
+                | Self::Put { .. }
+                | Self::Fetch { .. }
+                | Self::Lock(Lock::Release { .. })
+                | Self::Ci(Ci::Run { .. })
+                | Self::Test { .. }
+        )
+    }
+
     /// Whether it leaves something half done when it is killed, and so wants to be asked to stop instead.
     pub fn changes_hosts(&self) -> bool {
         matches!(

@@ -75,6 +75,11 @@ pub struct LockState {
 /// Does what was typed.
 pub fn run(cx: &Cx, project: &Project, cli: &Cli) -> Result<Answer> {
     let global = &cli.global;
+    if global.dry_run && !cli.command.can_plan() {
+        return usage("this command has no --dry-run")
+            .hint("plan, deploy, promote, rollback, prune and ci generate can only say what they would do")
+            .err();
+    }
     if cli.command.changes_hosts() {
         cx.catch_interrupts()?;
     }
@@ -118,7 +123,7 @@ fn confirm(cx: &Cx, env: &Env, cli: &Cli, what: &str) -> Result<()> {
     if !env.approval || cli.global.yes || cli.global.dry_run || cx.in_ci() {
         return Ok(());
     }
-    match ask(&format!("{what} {}?", env.name))? {
+    match ask(cx, &format!("{what} {}?", env.name))? {
         Some(true) => Ok(()),
         Some(false) => {
             failed("not confirmed, nothing was changed").hint("`cargo xtask plan ENV` shows what would be done").err()
@@ -130,13 +135,16 @@ fn confirm(cx: &Cx, env: &Env, cli: &Cli, what: &str) -> Result<()> {
 }
 
 /// Asks on the terminal; `None` when there is none.
-fn ask(question: &str) -> Result<Option<bool>> {
+fn ask(cx: &Cx, question: &str) -> Result<Option<bool>> {
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
         return Ok(None);
     }
     crate::report::term::prompt(&format!("{question} [y/N] "));
     let mut line = String::new();
-    std::io::stdin().read_line(&mut line)?;
+    cx.asking(true);
+    let read = std::io::stdin().read_line(&mut line);
+    cx.asking(false);
+    read?;
     Ok(Some(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes")))
 }
 
@@ -224,7 +232,7 @@ fn ci(cx: &Cx, project: &Project, cli: &Cli, command: &Ci) -> Result<Answer> {
             let approve = |name: &str| match (cli.global.yes, *no_approve) {
                 (true, _) => Ok(true),
                 (_, true) => Ok(false),
-                _ => match ask(&format!("approve {name}?"))? {
+                _ => match ask(cx, &format!("approve {name}?"))? {
                     Some(yes) => Ok(yes),
                     None => {
                         cx.warn(format!("{name} is on hold: there is no terminal to ask on, say --yes to approve"));

@@ -4,14 +4,15 @@
 
 use crate::error::{Explain, Kind, Result, failed, usage};
 use crate::event::{Event, Sink};
+pub use crate::process::Input;
+use crate::process::{self, Limits};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::fmt::Write;
+use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -37,6 +38,7 @@ pub struct Cx {
     sink: Arc<dyn Sink>,
     interrupts: Arc<AtomicUsize>,
     catching: AtomicBool,
+    asking: Arc<AtomicBool>,
 }
 
 /// What another program answered.
@@ -57,23 +59,21 @@ impl Answer {
     }
 }
 
-/// What another program reads.
-pub enum Input<'a> {
-    /// Nothing.
-    Empty,
-    /// These bytes.
-    Bytes(&'a [u8]),
-    /// These bytes, then all of this file.
-    BytesThenFile(&'a [u8], File),
-}
-
 impl Cx {
     /// A context with the environment `env`.
     pub fn new(root: PathBuf, env: BTreeMap<String, String>, sink: Arc<dyn Sink>) -> Self {
         let home = env.get(var::HOME).map_or_else(|| root.clone(), PathBuf::from);
-        let secrets =
-            env.iter().filter(|(name, value)| is_secret(name, value)).map(|(_, value)| value.clone()).collect();
-        Self { root, home, env, secrets, sink, interrupts: Arc::default(), catching: AtomicBool::new(false) }
+        let secrets = secrets(&env);
+        Self {
+            root,
+            home,
+            env,
+            secrets,
+            sink,
+            interrupts: Arc::default(),
+            catching: AtomicBool::new(false),
+            asking: Arc::default(),
+        }
     }
 
     /// The environment of this process; names and values that are not UTF-8 are left out.
@@ -177,15 +177,19 @@ impl Cx {
         }
     }
 
-    /// From now on Ctrl-C and SIGTERM ask to stop at the next safe point, where what is half done is put back. The
+    /// From now on Ctrl-C, SIGTERM and a closed terminal ask to stop at the next safe point, where what is half done is put back. The
     /// third one ends the process as it is, for a person who will not wait.
     pub fn catch_interrupts(&self) -> Result<()> {
-        use signal_hook::consts::{SIGINT, SIGTERM};
-        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
         self.catching.store(true, Ordering::Relaxed);
-        let (count, sink) = (Arc::clone(&self.interrupts), Arc::clone(&self.sink));
+        let (count, sink, asking) = (Arc::clone(&self.interrupts), Arc::clone(&self.sink), Arc::clone(&self.asking));
         thread::spawn(move || {
             for _ in signals.forever() {
+                if asking.load(Ordering::Relaxed) {
+                    // Nothing is under way while a person is asked.
+                    std::process::exit(Kind::Failed as i32);
+                }
                 let text = match count.fetch_add(1, Ordering::Relaxed) {
                     0 => "stopping: putting back what is half done",
                     1 => "still putting back; once more leaves everything as it is now",
@@ -197,6 +201,11 @@ impl Cx {
         Ok(())
     }
 
+    /// Tells whether a question is open on the terminal: then a signal is the answer.
+    pub fn asking(&self, open: bool) {
+        self.asking.store(open, Ordering::Relaxed);
+    }
+
     /// Whether somebody asked to stop.
     pub fn interrupted(&self) -> bool {
         self.interrupts.load(Ordering::Relaxed) > 0
@@ -204,12 +213,26 @@ impl Cx {
 
     /// Runs a command to its end, keeping what it prints. An exit code other than 0 is an answer, not an error.
     pub fn answer(&self, command: Command, input: Input) -> Result<Answer> {
-        self.run(command, input, Stdio::piped())
+        self.answer_within(command, input, None, false)
+    }
+
+    /// The same, but after `limit`, or when somebody asks us to stop and it is `interruptible`, the command is ended
+    /// with all that it started.
+    pub fn answer_within(
+        &self,
+        mut command: Command,
+        input: Input,
+        limit: Option<Duration>,
+        interruptible: bool,
+    ) -> Result<Answer> {
+        command.stderr(Stdio::piped());
+        self.run(&mut command, input, limit, interruptible)
     }
 
     /// Runs a command that shows its own progress: its stderr is ours.
-    pub fn answer_with_stderr(&self, command: Command) -> Result<Answer> {
-        self.run(command, Input::Empty, Stdio::inherit())
+    pub fn answer_with_stderr(&self, mut command: Command) -> Result<Answer> {
+        command.stderr(Stdio::inherit());
+        self.run(&mut command, Input::Empty, None, false)
     }
 
     /// Runs a command and gives its output without the newline at the end; another exit code than 0 is an error with
@@ -232,79 +255,42 @@ impl Cx {
         let started = Instant::now();
         let to_stderr = io::stderr().as_fd().try_clone_to_owned()?;
         command.stdin(Stdio::null()).stdout(to_stderr).stderr(Stdio::inherit());
-        let mut child = self.spawn(&mut command)?;
-        let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        let mut asked = false;
-        let status = loop {
-            if let Some(status) = child.try_wait()? {
-                break status;
-            }
-            if self.interrupted() && !asked {
-                asked = true;
-                let _ = group.map(|group| rustix::process::kill_process_group(group, rustix::process::Signal::TERM));
-            }
-            thread::sleep(Duration::from_millis(20));
-        };
-        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.emit(Event::Ran { command: shown, ms, ok: status.success() });
+        let limits =
+            Limits { time: None, stop: &|| self.interrupted(), own_group: self.catching.load(Ordering::Relaxed) };
+        let mut child = process::start(&mut command, &limits).map_err(|e| not_started(&command, e))?;
+        let (status, _) = process::wait(&mut child, &limits)?;
+        self.ran(shown, started, status.success());
         Ok(status.code())
     }
 
-    fn spawn(&self, command: &mut Command) -> Result<Child> {
-        if self.catching.load(Ordering::Relaxed) {
-            // A group of its own, so that Ctrl-C reaches us alone and we can put back what is half done.
-            command.process_group(0);
-        }
-        match command.spawn() {
-            Ok(child) => Ok(child),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let program = command.get_program().to_string_lossy().into_owned();
-                usage(format!("cannot run `{program}`: it is not installed, or not on PATH"))
-                    .hint(format!("install {program}"))
-                    .err()
-            }
-            Err(e) => Err(e).explain(
-                Kind::Failed,
-                || format!("cannot run `{}`", show(command)),
-                || "check the program".into(),
-            ),
-        }
-    }
-
-    fn run(&self, mut command: Command, input: Input, stderr: Stdio) -> Result<Answer> {
-        let shown = show(&command);
+    fn run(&self, command: &mut Command, input: Input, limit: Option<Duration>, interruptible: bool) -> Result<Answer> {
+        let shown = show(command);
         let started = Instant::now();
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
-        let mut child = self.spawn(&mut command)?;
-        let (stdin, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (stdout, stderr) = thread::scope(|scope| {
-            scope.spawn(move || feed(stdin, input));
-            let err = scope.spawn(move || read_all(err));
-            (read_all(out), err.join().unwrap_or_default())
-        });
-        let status = child.wait().explain(Kind::Failed, || format!("lost `{shown}`"), || "run it again".into())?;
+        // A group of its own, so that Ctrl-C reaches us alone and we can put back what is half done.
+        let own_group = limit.is_some() || self.catching.load(Ordering::Relaxed);
+        let limits = Limits { time: limit, stop: &|| interruptible && self.interrupted(), own_group };
+        let mut ended = process::run(command, input, &limits).map_err(|e| not_started(command, e))?;
+        if ended.cut {
+            let _ = write!(ended.stderr, "\nit did not end within {:.1?} and was stopped", started.elapsed());
+        }
+        self.ran(shown, started, ended.status.success());
+        Ok(Answer { code: ended.status.code(), stdout: ended.stdout, stderr: ended.stderr })
+    }
+
+    fn ran(&self, command: String, started: Instant, ok: bool) {
         let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.emit(Event::Ran { command: shown, ms, ok: status.success() });
-        Ok(Answer { code: status.code(), stdout, stderr })
+        self.emit(Event::Ran { command, ms, ok });
     }
 }
 
-/// A program that ends before it has read everything breaks the pipe; its exit code tells the rest.
-fn feed(stdin: Option<impl Write>, input: Input) {
-    let Some(mut stdin) = stdin else { return };
-    let _ = match input {
-        Input::Empty => Ok(0),
-        Input::Bytes(bytes) => stdin.write_all(bytes).map(|()| 0),
-        Input::BytesThenFile(bytes, mut file) => stdin.write_all(bytes).and_then(|()| io::copy(&mut file, &mut stdin)),
-    };
-}
-
-fn read_all(stream: Option<impl Read>) -> String {
-    let mut bytes = Vec::new();
-    if let Some(mut stream) = stream {
-        let _ = stream.read_to_end(&mut bytes);
+fn not_started(command: &Command, cause: io::Error) -> anyhow::Error {
+    let program = command.get_program().to_string_lossy().into_owned();
+    if cause.kind() == io::ErrorKind::NotFound {
+        return usage(format!("cannot run `{program}`: it is not installed, or not on PATH"))
+            .hint(format!("install {program}"))
+            .into();
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    failed(format!("cannot run `{}`: {cause}", show(command))).hint("check the program").into()
 }
 
 /// A command as one would type it; a script of many lines is cut to its first.
@@ -319,6 +305,22 @@ fn show(command: &Command) -> String {
         }
     }
     shown
+}
+
+/// The texts that must not be shown: values of secret variables, their single lines, and both as JSON writes them. The
+/// longest come first, because one secret may begin like another.
+fn secrets(env: &BTreeMap<String, String>) -> Vec<String> {
+    let mut secrets = Vec::new();
+    for (_, value) in env.iter().filter(|(name, value)| is_secret(name, value)) {
+        for text in std::iter::once(value.as_str()).chain(value.lines().filter(|line| line.len() >= 8)) {
+            secrets.push(text.to_owned());
+            let escaped = serde_json::Value::from(text).to_string();
+            secrets.push(escaped[1..escaped.len() - 1].to_owned());
+        }
+    }
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets.dedup();
+    secrets
 }
 
 /// `failed with exit code 2`, `was ended by a signal`.
@@ -372,6 +374,31 @@ mod tests {
         assert!(!format!("{error:#}").contains("sesame"), "{error:#}");
         let events = format!("{:?}", memory.0.lock().unwrap());
         assert!(!events.contains("sesame") && events.contains("got **** on"), "{events}");
+    }
+
+    #[test]
+    fn secrets_that_begin_alike_or_need_escaping_are_covered_whole() {
+        let key = "-----BEGIN-----\nabcdefghij\n-----END-----";
+        let (cx, _) = cx(&[
+            ("A_TOKEN", "abcdefgh"),
+            ("B_TOKEN", "abcdefgh12345"),
+            ("C_TOKEN", "with\"quote\\s"),
+            ("PRIVATE_KEY", key),
+        ]);
+        assert_eq!(cx.scrub("abcdefgh12345 abcdefgh"), "**** ****");
+        assert_eq!(cx.scrub(r#""with\"quote\\s""#), r#""****""#);
+        assert_eq!(cx.scrub("line: abcdefghij"), "line: ****");
+    }
+
+    #[test]
+    fn a_command_that_hangs_or_leaves_its_pipe_behind_comes_to_an_end() {
+        let (cx, _) = cx(&[("PATH", "/usr/bin:/bin")]);
+        let limit = Some(Duration::from_millis(200));
+        let answer = cx.answer_within(sh("echo begun; sleep 60"), Input::Empty, limit, false).unwrap();
+        assert_eq!((answer.code, answer.stdout.trim()), (None, "begun"));
+        assert!(answer.stderr.contains("was stopped"), "{}", answer.stderr);
+        let answer = cx.answer(sh("sleep 5 & echo done"), Input::Empty).unwrap();
+        assert_eq!((answer.code, answer.stdout.trim()), (Some(0), "done"));
     }
 
     #[test]

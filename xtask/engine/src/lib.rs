@@ -24,6 +24,7 @@ pub mod cx;
 mod git;
 pub mod http;
 pub mod machine;
+mod process;
 
 // Adapters: one role each.
 mod health;

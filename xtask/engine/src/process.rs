@@ -1,0 +1,146 @@
+//! Running another program to its end, whatever it does: it may print more than a pipe holds while it reads, leave a
+//! child with our pipe in its hands, or never end at all.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long is waited for output after the program has ended: what it left behind may hold the pipe for ever.
+const GRACE: Duration = Duration::from_millis(500);
+/// How long a program that was asked to stop may take before it is killed.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What another program reads.
+pub enum Input<'a> {
+    /// Nothing.
+    Empty,
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// These bytes, then all of this file.
+    BytesThenFile(&'a [u8], File),
+}
+
+/// When a program is ended before its time.
+pub struct Limits<'a> {
+    /// After this long.
+    pub time: Option<Duration>,
+    /// As soon as this is true.
+    pub stop: &'a dyn Fn() -> bool,
+    /// Whether it gets a process group of its own, so that Ctrl-C on our terminal does not reach it.
+    pub own_group: bool,
+}
+
+/// How a program ended.
+pub struct Ended {
+    /// Its status.
+    pub status: ExitStatus,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained.
+    pub stderr: String,
+    /// Whether we ended it.
+    pub cut: bool,
+}
+
+/// Runs a command whose stdin and stdout are ours, and whose stderr is as the command has it.
+pub fn run(command: &mut Command, input: Input, limits: &Limits) -> io::Result<Ended> {
+    let mut child = start(command.stdin(Stdio::piped()).stdout(Stdio::piped()), limits)?;
+    feed(child.stdin.take(), input);
+    let (stdout, stderr) = (Collected::new(child.stdout.take()), Collected::new(child.stderr.take()));
+    let (status, cut) = wait(&mut child, limits)?;
+    Ok(Ended { status, stdout: stdout.text(), stderr: stderr.text(), cut })
+}
+
+/// Starts a command, in a process group of its own where the limits say so.
+pub fn start(command: &mut Command, limits: &Limits) -> io::Result<Child> {
+    if limits.own_group {
+        command.process_group(0);
+    }
+    command.spawn()
+}
+
+/// Waits for a child, and ends it, with its group if it has one, when a limit is reached.
+pub fn wait(child: &mut Child, limits: &Limits) -> io::Result<(ExitStatus, bool)> {
+    let started = Instant::now();
+    let mut asked: Option<Instant> = None;
+    let mut nap = Duration::from_micros(500);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok((status, asked.is_some()));
+        }
+        match asked {
+            None if limits.time.is_some_and(|limit| started.elapsed() > limit) || (limits.stop)() => {
+                asked = Some(Instant::now());
+                end(child, limits.own_group, rustix::process::Signal::TERM);
+            }
+            Some(since) if limits.time.is_some() && since.elapsed() > LAST_WORDS => {
+                end(child, limits.own_group, rustix::process::Signal::KILL);
+            }
+            _ => {}
+        }
+        thread::sleep(nap);
+        nap = (nap * 2).min(Duration::from_millis(20));
+    }
+}
+
+fn end(child: &Child, group: bool, signal: rustix::process::Signal) {
+    let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) else { return };
+    // It may have ended by itself just now.
+    let _ = if group {
+        rustix::process::kill_process_group(pid, signal)
+    } else {
+        rustix::process::kill_process(pid, signal)
+    };
+}
+
+/// Writes in a thread, because the program may answer while it reads. One that ends before it has read everything
+/// breaks the pipe; its exit code tells the rest.
+fn feed(stdin: Option<impl Write + Send + 'static>, input: Input) {
+    let Some(mut stdin) = stdin else { return };
+    let (bytes, file) = match input {
+        Input::Empty => return,
+        Input::Bytes(bytes) => (bytes.to_vec(), None),
+        Input::BytesThenFile(bytes, file) => (bytes.to_vec(), Some(file)),
+    };
+    thread::spawn(move || {
+        let written = stdin.write_all(&bytes);
+        if let (Ok(()), Some(mut file)) = (written, file) {
+            let _ = io::copy(&mut file, &mut stdin);
+        }
+    });
+}
+
+/// What a stream has given so far, collected by a thread.
+struct Collected {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    whole: Receiver<()>,
+}
+
+impl Collected {
+    fn new(stream: Option<impl Read + Send + 'static>) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let (ended, whole) = channel();
+        if let Some(mut stream) = stream {
+            let bytes = Arc::clone(&bytes);
+            thread::spawn(move || {
+                let mut piece = [0; 1 << 14];
+                while let Ok(n @ 1..) = stream.read(&mut piece) {
+                    bytes.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&piece[..n]);
+                }
+                let _ = ended.send(());
+            });
+        }
+        Self { bytes, whole }
+    }
+
+    fn text(self) -> String {
+        // Without a stream the sender is gone and there is nothing to wait for.
+        let _ = self.whole.recv_timeout(GRACE);
+        String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
