@@ -113,7 +113,7 @@ impl World<'_> {
             Op::Rollback { env } => {
                 let site = self.site(*env, left);
                 let fetch = |id: &ReleaseId| match self.releases.iter().find(|release| release.id() == id) {
-                    Some(release) => Ok(release.clone()),
+                    Some(release) => Ok(Box::new(release.clone())),
                     None => not_found("no such release").err(),
                 };
                 (*env, None, kinds(roll_back(&site, None, &options, fetch)))

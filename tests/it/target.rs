@@ -44,10 +44,8 @@ fn contract(cx: &Cx, dir: &Path, target: &dyn Target) {
         target.activate(Some(two.id()), Some(&record())).unwrap();
         assert_eq!(target.state().unwrap().live(), Some(two.id()));
     }
-    let read = Script {
-        text: format!("cat {}", script::quote(&format!("{}/current/a b/c'd", target.root()))),
-        stdin: String::new(),
-    };
+    let read =
+        Script::new(format!("cat {}", script::quote(&format!("{}/current/a b/c'd", target.root()))), String::new());
     assert_eq!(target.run(&read).unwrap().stdout, "2");
 
     target.install(three, &record()).unwrap();
@@ -56,10 +54,8 @@ fn contract(cx: &Cx, dir: &Path, target: &dyn Target) {
     assert_eq!(state.installed.keys().collect::<Vec<_>>(), [two.id(), three.id()], "the live one is never removed");
     target.remove(&[one.id().clone()], &record()).expect("it is gone already");
 
-    let damage = Script {
-        text: format!("echo z > {}/releases/{}/x", script::quote(target.root()), three.id()),
-        stdin: String::new(),
-    };
+    let damage =
+        Script::new(format!("echo z > {}/releases/{}/x", script::quote(target.root()), three.id()), String::new());
     target.run(&damage).unwrap();
     assert_eq!(target.verify(three.id()).unwrap(), ["x: FAILED"]);
 
@@ -103,7 +99,7 @@ fn successor_died(cx: &Cx, target: &dyn Target, owners: &[Owner]) {
     target.lock(&first).unwrap();
     let mark = format!("cat > {}/.lock.after.{}", script::quote(target.root()), first.token);
     let json = serde_json::to_string(&second).unwrap();
-    assert!(target.run(&Script { text: mark, stdin: json }).unwrap().ok());
+    assert!(target.run(&Script::new(mark, json)).unwrap().ok());
     assert_eq!(target.take_over(&owners[0], &first, &first).unwrap(), Lock::Held(Box::new(second.clone())));
     assert_eq!(target.take_over(&owners[0], &first, &second).unwrap(), Lock::Free);
     assert_eq!(target.state().unwrap().lock, Lock::Held(Box::new(owners[0].clone())));

@@ -46,6 +46,7 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
         || format!("cannot make {}", releases.display()),
         || "check its permissions".into(),
     )?;
+    machine::sweep(&releases);
     let clean_id = ReleaseId::new(commit.time, &commit.sha, None)?;
     // A clean tree with a release of its id, and any dirty tree, is worth a look before the work of compressing.
     let known =
@@ -94,14 +95,17 @@ fn built(manifest: &Manifest, dir: &Path, up_to_date: bool) -> Built {
     }
 }
 
-/// The release that is there, if it was made of the same files and its bundle still has its size.
+/// The release that is there, if it was made of the same files and its bundle still has its digest.
 fn up_to_date(releases: &Path, id: &ReleaseId, files: Option<&[FileEntry]>) -> Option<Built> {
     let dir = releases.join(id.as_str());
     let manifest = Release::read_manifest(&dir).ok()?;
-    let bundle = fs::metadata(dir.join(&manifest.bundle.file)).ok()?;
-    let same = Some(manifest.files.as_slice()) == files
-        && bundle.len() == manifest.bundle.bytes
-        && dir.join(crate::release::SUMS).exists();
+    let (bundle, _) = digest::of_reader(&mut File::open(dir.join(&manifest.bundle.file)).ok()?).ok()?;
+    let same = Some(manifest.files.as_slice()) == files && bundle == manifest.bundle.sha256;
+    let same = same && dir.join(crate::release::SUMS).exists();
+    if same {
+        // Of several builds of a dirty tree the last one is meant; see `Catalog::resolve`.
+        let _ = File::open(dir.join(manifest::FILE)).and_then(|file| file.set_modified(std::time::SystemTime::now()));
+    }
     same.then(|| built(&manifest, &dir, true))
 }
 

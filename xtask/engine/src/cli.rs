@@ -245,7 +245,6 @@ impl Change {
             allow_older: older.is_some_and(|older| older.allow_older),
             lock_wait: Duration::from_secs(self.lock_wait),
             why: self.why.clone(),
-            into: None,
         }
     }
 }

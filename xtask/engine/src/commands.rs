@@ -185,7 +185,7 @@ fn persist_program(cx: &Cx) -> Result<()> {
 fn fetch(cx: &Cx, project: &Project, release: Option<&Selector>, into: &Path) -> Result<report::Verified> {
     let catalog = Catalog::open(cx, project)?;
     let id = catalog.resolve(release)?;
-    let release = catalog.fetch(&id, Some(&cx.root.join(into)))?;
+    let release = catalog.fetch(&id, &cx.root.join(into))?;
     Ok(report::Verified::new(release.manifest(), release.dir()))
 }
 

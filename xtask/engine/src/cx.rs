@@ -257,7 +257,7 @@ impl Cx {
         command.stdin(Stdio::null()).stdout(to_stderr).stderr(Stdio::inherit());
         let limits =
             Limits { time: None, stop: &|| self.interrupted(), own_group: self.catching.load(Ordering::Relaxed) };
-        let mut child = process::start(&mut command, &limits).map_err(|e| not_started(&command, e))?;
+        let mut child = process::start(&mut command, &limits).map_err(|e| not_started(&command, &e))?;
         let (status, _) = process::wait(&mut child, &limits)?;
         self.ran(shown, started, status.success());
         Ok(status.code())
@@ -269,7 +269,7 @@ impl Cx {
         // A group of its own, so that Ctrl-C reaches us alone and we can put back what is half done.
         let own_group = limit.is_some() || self.catching.load(Ordering::Relaxed);
         let limits = Limits { time: limit, stop: &|| interruptible && self.interrupted(), own_group };
-        let mut ended = process::run(command, input, &limits).map_err(|e| not_started(command, e))?;
+        let mut ended = process::run(command, input, &limits).map_err(|e| not_started(command, &e))?;
         if ended.cut {
             let _ = write!(ended.stderr, "\nit did not end within {:.1?} and was stopped", started.elapsed());
         }
@@ -283,7 +283,7 @@ impl Cx {
     }
 }
 
-fn not_started(command: &Command, cause: io::Error) -> anyhow::Error {
+fn not_started(command: &Command, cause: &io::Error) -> anyhow::Error {
     let program = command.get_program().to_string_lossy().into_owned();
     if cause.kind() == io::ErrorKind::NotFound {
         return usage(format!("cannot run `{program}`: it is not installed, or not on PATH"))
@@ -299,10 +299,10 @@ fn show(command: &Command) -> String {
     for arg in command.get_args() {
         let arg = arg.to_string_lossy();
         shown.push(' ');
-        match arg.trim().split_once('\n') {
-            Some((first, _)) => shown.push_str(&crate::target::script::quote(&format!("{first} ..."))),
-            None => shown.push_str(&crate::target::script::quote(&arg)),
-        }
+        let mut lines = arg.trim().lines().filter(|line| !line.starts_with("# [lock "));
+        let first = lines.next().unwrap_or_default();
+        let more = if lines.next().is_some() { " ..." } else { "" };
+        shown.push_str(&crate::target::script::quote(&format!("{first}{more}")));
     }
     shown
 }

@@ -29,7 +29,7 @@ pub fn commit(cx: &Cx) -> Result<Commit> {
             .hint("check out CIRCLE_SHA1 and nothing else in the job")
             .err();
     }
-    let seconds = cx.read(cmd!(sh, "git show --no-patch --format=%ct {sha}").into())?;
+    let seconds = cx.read(cmd!(sh, "git show --no-patch --no-show-signature --format=%ct {sha}").into())?;
     let time = jiff::Timestamp::from_second(seconds.trim().parse()?)?;
     let status = cx.read(cmd!(sh, "git status --porcelain --untracked-files=normal").into())?;
     Ok(Commit { sha, time, branch: branch(cx)?, tag: tag(cx, &sh)?, dirty: !status.is_empty() })

@@ -2,28 +2,34 @@
 
 use crate::cx::Cx;
 use crate::error::Result;
-use crate::http;
+use crate::http::{self, Client};
 use crate::project::{Check, Health};
 use crate::release::id::ReleaseId;
 use crate::service::{Script, Spec};
 use crate::target::{Target, script};
+use serde::{Deserialize, Serialize};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-/// No single question may take longer than this, or one hung answer would eat the deadline.
+/// No request may take longer than this, or one hung answer would eat the deadline.
 const ONE_ANSWER: Duration = Duration::from_secs(5);
+/// Even at its deadline a check may take this long: a service gets one fair question.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// A health check with everything filled in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Checker {
     question: Question,
+    #[serde(skip)]
+    client: Option<Client>,
     deadline: Duration,
     interval: Duration,
     passes: u32,
+    #[serde(skip)]
     interruptible: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 enum Question {
     None,
     Http { url: String, status: u16, body: Option<String> },
@@ -44,7 +50,9 @@ impl Checker {
             Check::Tcp { addr } => Question::Tcp { addr: cx.expand(addr)? },
             Check::Command(command) => Question::Command(command.to_owned()),
         };
+        let client = if matches!(question, Question::Http { .. }) { Some(Client::new()?) } else { None };
         Ok(Self {
+            client,
             question,
             deadline: health.deadline,
             interval: health.interval,
@@ -53,10 +61,18 @@ impl Checker {
         })
     }
 
-    /// The same check for a release that is put back: nobody may interrupt that one.
+    /// The check of a release that is put back, as it was kept when that release became healthy; nobody may interrupt
+    /// it. Without one it is this check.
     #[must_use]
-    pub fn patient(&self) -> Self {
-        Self { interruptible: false, ..self.clone() }
+    pub fn as_kept(&self, kept: &str) -> Self {
+        let old: Self = serde_json::from_str(kept).unwrap_or_else(|_| self.clone());
+        let client = self.client.clone().or_else(|| Client::new().ok());
+        Self { interruptible: false, client, ..old }
+    }
+
+    /// The check as text, to be kept.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a check has no maps with odd keys")
     }
 
     /// Asks until there were enough passes in a row. The error is the reason to show.
@@ -71,37 +87,35 @@ impl Checker {
         let started = Instant::now();
         let mut passes = 0;
         loop {
-            if let Some(status) = spec.status(target.root()) {
-                let answer = target.run(&status).map_err(|e| format!("{e:#}"))?;
-                // The keeper restarts nothing: a process that ended stays ended, so waiting on would be in vain.
-                if !answer.ok() && matches!(spec, Spec::Keeper { .. }) {
-                    return Err(format!("{release} stopped by itself: {}", answer.stdout.trim()));
-                }
-            }
-            match self.ask(target, commit) {
+            let left = self.deadline.saturating_sub(started.elapsed()).max(SHORTEST);
+            match runs(target, spec).and_then(|()| self.ask(target, commit, left).map_err(Sick::Now)) {
                 Ok(()) => passes += 1,
-                Err(why) if started.elapsed() >= self.deadline => {
-                    return Err(format!("{release} was not healthy within {} s: {why}", self.deadline.as_secs()));
+                Err(Sick::ForEver(why)) => return Err(format!("{release} stopped by itself: {why}")),
+                Err(Sick::Now(why)) if started.elapsed() >= self.deadline => {
+                    return Err(format!("{release} was not healthy within {:?}: {why}", self.deadline));
                 }
-                Err(_) => passes = 0,
-            }
-            if passes >= self.passes || matches!(self.question, Question::None) {
-                return Ok(());
+                Err(Sick::Now(_)) => passes = 0,
             }
             if self.interruptible && cx.interrupted() {
                 return Err("stopped while waiting for the health check".into());
+            }
+            let nothing_to_ask = matches!((&self.question, spec), (Question::None, Spec::None));
+            if passes >= self.passes || nothing_to_ask {
+                return Ok(());
             }
             std::thread::sleep(self.interval);
         }
     }
 
-    fn ask(&self, target: &dyn Target, commit: Option<&str>) -> Result<(), String> {
+    fn ask(&self, target: &dyn Target, commit: Option<&str>, left: Duration) -> Result<(), String> {
         match &self.question {
             Question::None => Ok(()),
-            Question::Http { url, status, body } => ask_http(url, *status, body.as_deref(), commit),
+            Question::Http { url, status, body } => self.ask_http(url, *status, body.as_deref(), commit),
             Question::Tcp { addr } => ask_tcp(addr),
             Question::Command(command) => {
-                let script = Script { text: script::in_current(target.root(), command), stdin: String::new() };
+                let text = script::in_current(target.root(), command);
+                let script =
+                    Script { limit: left, interruptible: self.interruptible, ..Script::new(text, String::new()) };
                 let answer = target.run(&script).map_err(|e| format!("{e:#}"))?;
                 let said = if answer.stderr.trim().is_empty() { answer.stdout } else { answer.stderr };
                 if answer.code == Some(0) {
@@ -112,21 +126,47 @@ impl Checker {
             }
         }
     }
+
+    fn ask_http(&self, url: &str, status: u16, body: Option<&str>, commit: Option<&str>) -> Result<(), String> {
+        let Some(client) = &self.client else { return Err("no HTTP client".into()) };
+        let response = client.get(url, ONE_ANSWER).map_err(|why| format!("GET {url}: {why}"))?;
+        if response.status != status {
+            return Err(format!(
+                "GET {url} answered {}, not {status}: {}",
+                response.status,
+                first_line(&response.body)
+            ));
+        }
+        let Some(body) = body else { return Ok(()) };
+        // A release put there before us may have no known commit; then any commit will do.
+        let want = body.replace("{commit}", commit.unwrap_or_default());
+        if response.body.contains(&want) {
+            Ok(())
+        } else {
+            Err(format!("GET {url} does not hold `{want}`: {}", first_line(&response.body)))
+        }
+    }
 }
 
-fn ask_http(url: &str, status: u16, body: Option<&str>, commit: Option<&str>) -> Result<(), String> {
-    let response = http::get(url, ONE_ANSWER).map_err(|why| format!("GET {url}: {why}"))?;
-    if response.status != status {
-        return Err(format!("GET {url} answered {}, not {status}: {}", response.status, first_line(&response.body)));
+/// Whether the service itself says that it runs. The keeper restarts nothing: a process that ended stays ended, and
+/// waiting on would be in vain.
+fn runs(target: &dyn Target, spec: &Spec) -> Result<(), Sick> {
+    let Some(status) = spec.status(target.root()) else { return Ok(()) };
+    let answer = target.run(&status).map_err(|e| Sick::Now(format!("{e:#}")))?;
+    let said = answer.stdout.trim();
+    match (answer.ok(), spec) {
+        (true, _) => Ok(()),
+        (false, Spec::Keeper { .. }) => Err(Sick::ForEver(said.to_owned())),
+        (false, _) => Err(Sick::Now(format!("its status command {}: {said}", crate::cx::exit(answer.code)))),
     }
-    let Some(body) = body else { return Ok(()) };
-    // A release put there before us may have no known commit; then any commit will do.
-    let want = body.replace("{commit}", commit.unwrap_or_default());
-    if response.body.contains(&want) {
-        Ok(())
-    } else {
-        Err(format!("GET {url} does not hold `{want}`: {}", first_line(&response.body)))
-    }
+}
+
+/// Why a service is not healthy.
+enum Sick {
+    /// It may still become so.
+    Now(String),
+    /// It never will.
+    ForEver(String),
 }
 
 fn first_line(body: &str) -> String {

@@ -63,7 +63,7 @@ fn matches(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     }
     let path = root.join(pattern);
     let is_glob = pattern.contains(['*', '?', '[']) && fs::symlink_metadata(&path).is_err();
-    let files = if is_glob { glob_files(root, pattern)? } else { files_below(&path, pattern)? };
+    let files = if is_glob { glob_files(root, pattern)? } else { files_below(root, &path, pattern)? };
     if files.is_empty() {
         return usage(format!("include `{pattern}` matches no file in {}", root.display()))
             .hint("check the spelling; `git status --ignored` shows files that a build still has to make")
@@ -72,9 +72,17 @@ fn matches(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn files_below(path: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
+fn files_below(root: &Path, path: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     if fs::symlink_metadata(path).is_err() {
         return Ok(Vec::new());
+    }
+    // A directory on the way may be a link to somewhere else.
+    let dir = path.parent().unwrap_or(path).canonicalize();
+    let inside = dir.and_then(|dir| Ok(dir.starts_with(root.canonicalize()?)));
+    if !inside.explain(Kind::Failed, || format!("cannot read {}", path.display()), || "check its permissions".into())? {
+        return usage(format!("include `{pattern}` leaves the workspace through a link"))
+            .hint("name files below the workspace root, relative to it")
+            .err();
     }
     walk(path, pattern)
 }
@@ -94,14 +102,14 @@ fn glob_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
         require_literal_leading_dot: false,
     };
     let fixed: PathBuf = pattern.split('/').take_while(|part| !part.contains(['*', '?', '['])).collect();
-    let files = files_below(&root.join(fixed), pattern)?;
+    let files = files_below(root, &root.join(fixed), pattern)?;
     let relative = |file: &PathBuf| file.strip_prefix(root).is_ok_and(|path| compiled.matches_path_with(path, options));
     Ok(files.into_iter().filter(relative).collect())
 }
 
 fn walk(path: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for entry in WalkDir::new(path).follow_links(false).sort_by_file_name() {
+    for entry in WalkDir::new(path).follow_links(false).follow_root_links(false).sort_by_file_name() {
         let entry = entry.explain(
             Kind::Failed,
             || format!("cannot read all of include `{pattern}`"),

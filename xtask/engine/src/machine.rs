@@ -4,6 +4,7 @@ use crate::cx::Cx;
 use crate::release::manifest::CiJob;
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The owner of a lock.
@@ -32,6 +33,8 @@ pub struct Owner {
 pub enum Life {
     /// It runs on this machine.
     Alive,
+    /// It ran on this machine and is gone; the last command that it gave still runs.
+    Ending,
     /// It ran on this machine and is gone.
     Dead,
     /// It runs, or ran, somewhere else.
@@ -62,11 +65,50 @@ impl Owner {
         if self.machine != machine() {
             return Life::Unknown;
         }
-        let runs = i32::try_from(self.pid)
-            .ok()
-            .and_then(rustix::process::Pid::from_raw)
-            .is_some_and(|pid| !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH)));
-        if runs && started(self.pid) == self.started { Life::Alive } else { Life::Dead }
+        if runs(self.pid) && started(self.pid) == self.started {
+            Life::Alive
+        } else if said_by(&self.token) {
+            Life::Ending
+        } else {
+            Life::Dead
+        }
+    }
+}
+
+fn runs(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
+}
+
+/// Whether a script that was said under a lock still runs: a deploy that was killed leaves its last one behind, and a
+/// restart that overlaps with another would start two.
+fn said_by(token: &str) -> bool {
+    let scripts = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    let mark = mark(token).into_bytes();
+    scripts.into_iter().any(|line| line.windows(mark.len()).any(|piece| piece == mark))
+}
+
+/// How scripts name the lock under which they are said.
+pub fn mark(token: &str) -> String {
+    format!("[lock {token}]")
+}
+
+/// Removes what runs that were killed have left in a directory of ours: names made by [`crate::release::scratch`] whose
+/// process is gone.
+pub fn sweep(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let mut parts = name.split('-');
+        let ours = parts.next().is_some_and(|purpose| purpose.starts_with('.'));
+        let pid = parts.next().and_then(|pid| pid.parse().ok());
+        if ours && pid.is_some_and(|pid| !runs(pid)) {
+            let _ = fs::remove_dir_all(entry.path());
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 

@@ -193,6 +193,11 @@ impl Project {
                     return wrong(format!("env `{}` has target {target} twice", env.name), "name each target once");
                 }
             }
+            let name =
+                |text: &str| word(text) && !text.contains('-') && !text.starts_with(|c: char| c.is_ascii_digit());
+            if let Some((bad, _)) = env.vars.iter().find(|(var, _)| !name(var)) {
+                return wrong(format!("env `{}` has a variable `{bad}`", env.name), "use letters, digits and `_`");
+            }
             if let Service::Keeper { run: [], .. } = env.service {
                 return wrong(
                     format!("env `{}` keeps a process without a command", env.name),

@@ -16,6 +16,7 @@ use crate::project::Service;
 use crate::release::digest;
 use crate::release::id::ReleaseId;
 use crate::target::script::quote;
+use std::time::Duration;
 
 /// A service with its variables filled in, ready to be started on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,20 @@ pub struct Script {
     pub text: String,
     /// Standard input.
     pub stdin: String,
+    /// How long it may take; what takes longer is ended with all that it started.
+    pub limit: Duration,
+    /// Whether it is ended when somebody asks us to stop.
+    pub interruptible: bool,
+}
+
+/// Longer than any restart that is worth waiting for.
+const LIMIT: Duration = Duration::from_secs(600);
+
+impl Script {
+    /// A script that nobody may interrupt.
+    pub fn new(text: String, stdin: String) -> Self {
+        Self { text, stdin, limit: LIMIT, interruptible: false }
+    }
 }
 
 impl Spec {
@@ -90,12 +105,15 @@ impl Spec {
             Self::None => None,
             Self::Keeper { spec, stop_seconds } => {
                 let keep = if put_back {
-                    "cat > /dev/null; rm -f service/spec.new; use=spec; [ -f service/spec ] || { echo 'no service/spec to go back to' >&2; exit 1; }"
+                    "cat > /dev/null; rm -f service/spec.new; use=spec"
                 } else {
                     "(umask 077; cat > service/spec.new); use=spec.new"
                 };
-                let text = keeper(root, &format!("mkdir -p service\n{keep}\n{}\n{}", stop(*stop_seconds), start(id)));
-                Some(Script { text, stdin: spec.clone() })
+                // A release that went live without the keeper has nothing to be started again with.
+                let known = if put_back { "[ -f service/spec ] || exit 0" } else { ":" };
+                let text =
+                    keeper(root, &format!("mkdir -p service\n{keep}\n{}\n{known}\n{}", stop(*stop_seconds), start(id)));
+                Some(Script::new(text, spec.clone()))
             }
             Self::Command { exports, restart, .. } => Some(command(root, exports, restart)),
         }
@@ -105,10 +123,10 @@ impl Spec {
     pub fn stop(&self, root: &str) -> Option<Script> {
         match self {
             Self::None => None,
-            Self::Keeper { stop_seconds, .. } => Some(Script {
-                text: keeper(root, &format!("{}\nrm -f service/spec.new\n", stop(*stop_seconds))),
-                stdin: String::new(),
-            }),
+            Self::Keeper { stop_seconds, .. } => {
+                let body = format!("{}\nrm -f service/spec.new\n", stop(*stop_seconds));
+                Some(Script::new(keeper(root, &body), String::new()))
+            }
             Self::Command { exports, stop, .. } => Some(command(root, exports, stop)),
         }
     }
@@ -121,7 +139,7 @@ impl Spec {
                 let body = "if alive; then exit 0; fi
 if [ -f service/exit ]; then echo \"the process ended with exit code $(cat service/exit)\"; else echo 'no process runs'; fi
 exit 1\n";
-                Some(Script { text: keeper(root, body), stdin: String::new() })
+                Some(Script::new(keeper(root, body), String::new()))
             }
             Self::Command { exports, status, .. } if !status.is_empty() => Some(command(root, exports, status)),
             Self::Command { .. } => None,
@@ -131,7 +149,7 @@ exit 1\n";
     /// Remembers how the service was started, now that it is healthy.
     pub fn confirm(&self, root: &str) -> Option<Script> {
         let body = "if [ -f service/spec.new ]; then mv -f service/spec.new service/spec; fi\n";
-        matches!(self, Self::Keeper { .. }).then(|| Script { text: keeper(root, body), stdin: String::new() })
+        matches!(self, Self::Keeper { .. }).then(|| Script::new(keeper(root, body), String::new()))
     }
 
     /// Prints the last lines of the log of the current process.
@@ -143,7 +161,7 @@ exit 1\n";
                     "from=0; [ ! -f service/log.start ] || read -r from < service/log.start
 [ ! -f service/log ] || tail -c +$((from + 1)) service/log | tail -n {lines}\n"
                 );
-                Some(Script { text: keeper(root, &body), stdin: String::new() })
+                Some(Script::new(keeper(root, &body), String::new()))
             }
             Self::Command { log, exports, .. } if !log.is_empty() => {
                 Some(command(root, exports, &format!("({log}) 2>&1 | tail -n {lines}")))
@@ -156,7 +174,7 @@ exit 1\n";
 fn command(root: &str, exports: &str, command: &str) -> Script {
     // The variables come by stdin: they may be secret, and a command line is for everybody to read.
     let text = format!("set -eu; umask 022\ncd -- {}\nvars=$(cat); eval \"$vars\"\nset +eu\n{command}\n", quote(root));
-    Script { text, stdin: exports.to_owned() }
+    Script::new(text, exports.to_owned())
 }
 
 fn keeper(root: &str, body: &str) -> String {
@@ -209,7 +227,9 @@ if command -v sha256sum > /dev/null 2>&1; then digest=$(sha256sum < \"service/$u
 echo \"$pid $start $group ${digest%% *} ${dir##*/}\" > service/process.new
 mv -f service/process.new service/process
 code=0; wait \"$pid\" || code=$?
-echo \"$code\" > service/exit";
+echo \"$code\" > service/exit
+# What the process leaves behind could hold its port.
+[ \"$group\" = - ] || kill -KILL -- \"-$group\"";
     format!(
         "if [ -f service/log ] && [ \"$(wc -c < service/log)\" -gt 10485760 ]; then mv -f service/log service/log.1; fi
 [ -f service/log ] || : > service/log

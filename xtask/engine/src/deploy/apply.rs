@@ -6,13 +6,14 @@
 use crate::deploy::Site;
 use crate::deploy::history::{Happened, Record, Verb};
 use crate::deploy::plan::{HostPlan, Step};
-use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of};
+use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of, verification};
 use crate::event::Event;
 use crate::release::Release;
 use crate::release::id::ReleaseId;
 use crate::service::Script;
-use crate::target::Target;
+use crate::target::{Target, script};
 use serde::Serialize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 /// How many lines of a service's log are shown when it fails.
@@ -37,8 +38,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// A plan that is not carried out.
-    pub fn planned(env: &str, verb: Verb, targets: Vec<HostPlan>) -> Self {
-        let release = goal_of(&targets);
+    pub fn planned(env: &str, verb: Verb, release: Option<ReleaseId>, targets: Vec<HostPlan>) -> Self {
         Self { env: env.to_owned(), verb, changed: false, dry_run: true, release, targets }
     }
 
@@ -76,23 +76,31 @@ struct Run<'a> {
 /// Carries out `plans`, one for each target of the site, in order.
 pub fn apply(
     site: &Site,
-    verb: Verb,
-    plans: Vec<HostPlan>,
-    release: Option<&Release>,
     base: &Record,
+    plans: Vec<HostPlan>,
+    goal: Option<ReleaseId>,
+    release: Option<&Release>,
 ) -> Result<Outcome> {
     let run = Run { site, base, release };
     let hosts: Vec<_> =
         site.targets.iter().zip(&plans).map(|(target, plan)| Host { target: &**target, plan }).collect();
     run.install(&hosts)?;
     let mut begun = Vec::new();
-    if let Err(error) = run.switch(&hosts, &mut begun) {
+    // A bug of ours must not leave an unchecked release live either.
+    let switched = catch_unwind(AssertUnwindSafe(|| run.switch(&hosts, &mut begun)));
+    if let Err(error) = switched.unwrap_or_else(|_| failed("the engine panicked: its words are above").err()) {
         return Err(run.put_back(&hosts, &begun, &error));
     }
     run.prune(&hosts);
-    let release = goal_of(&plans).or_else(|| release.map(|release| release.id().clone()));
     let changed = plans.iter().any(|host| !host.steps.is_empty());
-    Ok(Outcome { env: site.env.name.to_owned(), verb, changed, dry_run: false, release, targets: plans })
+    Ok(Outcome {
+        env: site.env.name.to_owned(),
+        verb: base.verb,
+        changed,
+        dry_run: false,
+        release: goal,
+        targets: plans,
+    })
 }
 
 impl Run<'_> {
@@ -135,24 +143,40 @@ impl Run<'_> {
                 self.timed(host, step, || self.step(host, step))?;
             }
         }
+        if self.site.cx.interrupted() {
+            return failed("stopped by a signal").err();
+        }
         for host in hosts {
             for step in &host.plan.steps {
                 if let Step::Confirm { release } = step {
-                    self.timed(host, step, || {
-                        self.optional(host, self.site.spec.confirm(host.target.root()).as_ref())?;
-                        host.target
-                            .record(&Record { from: replaced(host), ..self.record(Happened::Live, release, None) })
-                    })?;
+                    let record = Record { from: replaced(host), ..self.record(Happened::Live, release, None) };
+                    self.timed(host, step, || host.target.record(&record))?;
                 }
             }
         }
+        self.keep(hosts);
         Ok(())
+    }
+
+    /// Keeps how each target was started and checked, for the day on which this release is put back. Only now: a
+    /// failure on the last target must find the first one's old way still there.
+    fn keep(&self, hosts: &[Host]) {
+        for host in hosts.iter().filter(|host| host.plan.steps.iter().any(|step| matches!(step, Step::Confirm { .. })))
+        {
+            let check = Script::new(script::keep_check(host.target.root()), self.site.checker.to_json());
+            for script in self.site.spec.confirm(host.target.root()).iter().chain([&check]) {
+                if let Err(error) = self.optional(host, Some(script)) {
+                    self.site.cx.warn(format!("{error:#}"));
+                }
+            }
+        }
     }
 
     fn step(&self, host: &Host, step: &Step) -> Result<()> {
         let site = self.site;
         match step {
             Step::Activate { release, from } => {
+                whole(host, release)?;
                 let record = Record { from: from.clone(), ..self.record(Happened::Switched, release, None) };
                 host.target.activate(Some(release), Some(&record))
             }
@@ -242,7 +266,7 @@ impl Run<'_> {
             return Failure::new(kind_of(cause), format!("{cause:#}; {}", back.join(", "))).hint(hint).into();
         }
         Failure::new(Kind::NotPutBack, format!("{cause:#}; and it could NOT be put back: {}", stuck.join("; ")))
-            .hint(format!("look at the host now; then `cargo xtask rollback {env}` or `cargo xtask deploy {env}`"))
+            .hint(format!("look at the host now, then go back by hand: `cargo xtask rollback {env}` tries the last healthy release again"))
             .into()
     }
 
@@ -268,12 +292,13 @@ impl Run<'_> {
             let script = spec.restart(root, old, true);
             self.timed(host, &step, || self.optional(host, script.as_ref())).inspect_err(|_| self.show_log(host))?;
         }
+        self.remember(host, Happened::Failed, tried.as_ref().filter(|new| *new != old), &why);
         let commit = self.commit(old);
-        let checker = self.site.checker.patient();
+        let kept = host.target.run(&Script::new(script::kept_check(root), String::new()))?;
+        let checker = self.site.checker.as_kept(&kept.stdout);
         checker
             .wait(self.site.cx, host.target, spec, old, commit.as_deref())
             .map_err(|why| failed(format!("{old} was put back, but {why}")))?;
-        self.remember(host, Happened::Failed, tried.as_ref().filter(|new| *new != old), &why);
         self.remember(host, Happened::Restored, Some(old), &why);
         Ok(format!("{old} is live again on {url}"))
     }
@@ -310,6 +335,21 @@ impl Run<'_> {
         let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         cx.emit(Event::StepEnded { target, step: step.to_string(), ms, ok: done.is_ok() });
         done
+    }
+}
+
+/// A release that was installed some day, and not just now, is looked at again before it goes live.
+fn whole(host: &Host, release: &ReleaseId) -> Result<()> {
+    if host.plan.steps.iter().any(|step| matches!(step, Step::Install { .. })) {
+        return Ok(());
+    }
+    match host.target.verify(release)?.first() {
+        None => Ok(()),
+        Some(bad) => {
+            verification(format!("{}: {release} was changed since it was installed: {bad}", host.target.url()))
+                .hint(format!("move releases/{release} away on the host, then run the same command again"))
+                .err()
+        }
     }
 }
 

@@ -97,7 +97,8 @@ impl History {
     /// Reads `history.jsonl`; lines that are no records are counted and passed over.
     pub fn parse(text: &str) -> Self {
         let mut history = Self::default();
-        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        // A crash of the host may leave NULs where a line was to be.
+        for line in text.lines().map(|line| line.trim_matches(['\0', ' '])).filter(|line| !line.is_empty()) {
             match serde_json::from_str(line) {
                 Ok(record) => history.records.push(record),
                 Err(_) => history.unreadable += 1,
@@ -160,13 +161,13 @@ impl History {
             // A rollback was killed before its health check: to go back is to finish it.
             return last.release.as_ref();
         }
-        let stack = self.live_stack();
-        match stack.split_last() {
-            // What is live never became healthy: the last good one is the way back.
-            Some((top, _)) if Some(*top) != current => Some(top),
-            Some((_, below)) => below.last().copied(),
-            None => None,
+        let mut stack = self.live_stack();
+        // What is live and not known to work is taken back to the last good one, be that the same release: then it is
+        // started and checked again.
+        if current.is_some_and(|id| self.confirmed(id)) && stack.last().copied() == current {
+            stack.pop();
         }
+        stack.last().copied()
     }
 
     /// Releases whose last verdict was good, the most recent verdict first.

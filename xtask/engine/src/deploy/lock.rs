@@ -5,13 +5,17 @@
 
 use crate::cx::Cx;
 use crate::deploy::state::Lock;
-use crate::error::{Failure, Kind, Result};
+use crate::error::{Failure, Kind, Result, failed};
 use crate::machine::{Life, Owner};
 use crate::target::Target;
 use std::time::{Duration, Instant};
 
 /// How often a lock that somebody has is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
+/// How long the last command of a killed deploy may take, whatever `--lock-wait` says.
+const LAST_COMMAND: Duration = Duration::from_secs(120);
+/// A job that says nothing for ten minutes is killed by CircleCI.
+const REMIND: Duration = Duration::from_secs(60);
 
 /// The locks of some targets; given back when dropped.
 pub struct Locks<'a> {
@@ -34,7 +38,7 @@ impl<'a> Locks<'a> {
     }
 
     fn take_one(&mut self, target: &dyn Target, owner: &Owner, started: Instant, wait: Duration) -> Result<()> {
-        let mut told = false;
+        let mut told: Option<Instant> = None;
         loop {
             let mut lock = target.lock(owner)?;
             if let Lock::Held(seen) = lock.clone() {
@@ -55,17 +59,20 @@ impl<'a> Locks<'a> {
             if lock == Lock::Free {
                 return Ok(());
             }
-            if self.cx.interrupted() || started.elapsed() >= wait {
+            let ending = matches!(&lock, Lock::Held(owner) if owner.life() == Life::Ending);
+            let wait = if ending { wait.max(LAST_COMMAND) } else { wait };
+            if self.cx.interrupted() {
+                return failed(format!("stopped while waiting for the lock of {}", target.url()))
+                    .hint("nothing was changed")
+                    .err();
+            }
+            if started.elapsed() >= wait {
                 return Err(locked(target.url(), &lock).into());
             }
-            if !told {
-                self.cx.note(format!(
-                    "{}: waiting up to {} s for the lock of {}",
-                    target.url(),
-                    wait.as_secs(),
-                    who(&lock)
-                ));
-                told = true;
+            if told.is_none_or(|told| told.elapsed() > REMIND) {
+                let why = if ending { "whose last command still runs" } else { "who is at work" };
+                self.cx.note(format!("{}: waiting up to {} s for {}, {why}", target.url(), wait.as_secs(), who(&lock)));
+                told = Some(Instant::now());
             }
             std::thread::sleep(AGAIN);
         }

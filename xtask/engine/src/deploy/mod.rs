@@ -38,8 +38,6 @@ pub struct Options {
     pub lock_wait: Duration,
     /// The reason, for the history.
     pub why: Option<String>,
-    /// Where fetched releases are put.
-    pub into: Option<std::path::PathBuf>,
 }
 
 /// An env with everything filled in and opened.
@@ -156,11 +154,18 @@ impl<'cx> Site<'cx> {
         }
     }
 
-    fn work(&self, verb: Verb, plans: Vec<HostPlan>, release: Option<&Release>, options: &Options) -> Result<Outcome> {
+    fn work(
+        &self,
+        verb: Verb,
+        goal: Option<ReleaseId>,
+        plans: Vec<HostPlan>,
+        release: Option<&Release>,
+        options: &Options,
+    ) -> Result<Outcome> {
         if options.dry_run {
-            return Ok(Outcome::planned(self.env.name, verb, plans));
+            return Ok(Outcome::planned(self.env.name, verb, goal, plans));
         }
-        apply::apply(self, verb, plans, release, &self.record(verb, options.why.as_deref()))
+        apply::apply(self, &self.record(verb, options.why.as_deref()), plans, goal, release)
     }
 }
 
@@ -170,7 +175,7 @@ pub fn deploy(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>,
     let catalog = Catalog::open(cx, project)?;
     let id = catalog.resolve(release)?;
     allowed(site.env, &id)?;
-    let release = catalog.fetch(&id, options.into.as_deref())?;
+    let release = catalog.fetch_for_deploy(&id)?;
     put_live(&site, Verb::Deploy, &release, options)
 }
 
@@ -180,7 +185,7 @@ pub fn put_live(site: &Site, verb: Verb, release: &Release, options: &Options) -
     site.locked(&doing, options, |_| {
         let states = site.states()?;
         let goal = site.goal(verb, release.id(), Some(release), &states, options);
-        site.work(verb, site.plans(&goal, &states)?, Some(release), options)
+        site.work(verb, Some(goal.release.clone()), site.plans(&goal, &states)?, Some(release), options)
     })
 }
 
@@ -200,7 +205,7 @@ pub fn promote(cx: &Cx, project: &Project, from: &str, to: &str, options: &Optio
     let source = target::open_all(cx, project.env(from)?)?;
     let id = resolve::running(from, &source)?;
     allowed(site.env, &id)?;
-    let release = Catalog::open(cx, project)?.fetch(&id, options.into.as_deref())?;
+    let release = Catalog::open(cx, project)?.fetch_for_deploy(&id)?;
     for target in &source {
         if target.manifest(&id)?.bundle.sha256 != release.manifest().bundle.sha256 {
             return verification(format!("{} runs other bytes of {id} than the stores hold", target.url()))
@@ -224,15 +229,15 @@ pub fn rollback(
         Some(selector) => Some(resolve::for_rollback(cx, project, &site, selector)?),
         None => None,
     };
-    roll_back(&site, named.as_ref(), options, |id| Catalog::open(cx, project)?.fetch(id, options.into.as_deref()))
+    roll_back(&site, named.as_ref(), options, |id| Catalog::open(cx, project)?.fetch_for_deploy(id))
 }
 
 /// Goes back to `named`, or to what was live and healthy before. `fetch` is asked only when a target no longer has it.
-pub fn roll_back(
+pub fn roll_back<R: std::ops::Deref<Target = Release>>(
     site: &Site,
     named: Option<&ReleaseId>,
     options: &Options,
-    fetch: impl FnOnce(&ReleaseId) -> Result<Release>,
+    fetch: impl FnOnce(&ReleaseId) -> Result<R>,
 ) -> Result<Outcome> {
     site.locked(&format!("rollback of {}", site.env.name), options, |interrupted| {
         let states = site.states()?;
@@ -243,8 +248,8 @@ pub fn roll_back(
         allowed(site.env, &id)?;
         let everywhere = states.iter().all(|state| state.installed.contains_key(&id));
         let release = if everywhere { None } else { Some(fetch(&id)?) };
-        let goal = site.goal(Verb::Rollback, &id, release.as_ref(), &states, options);
-        site.work(Verb::Rollback, site.plans(&goal, &states)?, release.as_ref(), options)
+        let goal = site.goal(Verb::Rollback, &id, release.as_deref(), &states, options);
+        site.work(Verb::Rollback, Some(id), site.plans(&goal, &states)?, release.as_deref(), options)
     })
 }
 
@@ -259,6 +264,6 @@ pub fn prune_site(site: &Site, keep: usize, options: &Options) -> Result<Outcome
     site.locked(&format!("prune of {}", site.env.name), options, |_| {
         let states = site.states()?;
         let plans = site.targets.iter().zip(&states).map(|(target, state)| plan::plan_prune(target.url(), state, keep));
-        site.work(Verb::Prune, plans.collect::<Result<_>>()?, None, options)
+        site.work(Verb::Prune, None, plans.collect::<Result<_>>()?, None, options)
     })
 }

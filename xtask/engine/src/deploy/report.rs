@@ -4,7 +4,7 @@ use crate::build::RELEASES;
 use crate::cx::Cx;
 use crate::deploy::history::{Happened, Record};
 use crate::deploy::lock::who;
-use crate::deploy::resolve::Catalog;
+use crate::deploy::resolve::{Catalog, FETCHED};
 use crate::deploy::state::State;
 use crate::deploy::state::{Current, Kept, Lock, Root};
 use crate::error::{Result, not_found, verification};
@@ -266,7 +266,7 @@ pub fn verify(cx: &Cx, project: &Project, release: &str) -> Result<Verified> {
             return verify_live(cx, project.env(env)?, &id);
         }
         let here = cx.root.join(RELEASES).join(id.as_str());
-        if here.exists() { Release::open(&here, &progress)? } else { catalog.fetch(&id, None)? }
+        if here.exists() { Release::open(&here, &progress)? } else { catalog.fetch(&id, &cx.root.join(FETCHED))? }
     };
     Ok(Verified::new(release.manifest(), release.dir()))
 }

@@ -5,14 +5,16 @@ use crate::cx::Cx;
 use crate::deploy::{Site, plan};
 use crate::error::{Result, not_found, usage};
 use crate::git;
+use crate::machine;
 use crate::project::Project;
-use crate::release::Release;
 use crate::release::id::{ReleaseId, Selector};
 use crate::release::manifest::Manifest;
+use crate::release::{Release, manifest, scratch};
 use crate::store::dir::DirStore;
 use crate::store::{self, Store};
 use crate::target::{self, Target};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// The stores of a project, opened. Outside CircleCI the releases that were built here come first, and the workspace
 /// of CircleCI is left out.
@@ -68,16 +70,19 @@ impl<'cx> Catalog<'cx> {
 
     fn of_checkout(&self) -> Result<ReleaseId> {
         let all = self.list()?;
+        let clean: Vec<_> = all.iter().filter(|(manifest, _)| !manifest.commit.dirty).cloned().collect();
         if let Some(sha) = self.cx.var("CIRCLE_SHA1") {
-            return store::by_sha(&all, sha);
+            return store::by_sha(&clean, sha);
         }
         let commit = git::commit(self.cx)?;
         if !commit.dirty {
-            return store::by_sha(&all, &commit.sha);
+            return store::by_sha(&clean, &commit.sha);
         }
-        let of_tree = all.iter().find(|(manifest, _)| manifest.commit.sha == commit.sha && manifest.commit.dirty);
-        match of_tree {
-            Some((manifest, _)) => Ok(manifest.id.clone()),
+        let dirty = all.into_iter().map(|(manifest, _)| manifest);
+        let dirty = dirty.filter(|manifest| manifest.commit.sha == commit.sha && manifest.commit.dirty);
+        // The files have no commit to go by, so what was built last is what is meant.
+        match dirty.max_by_key(|manifest| self.built_at(&manifest.id)) {
+            Some(manifest) => Ok(manifest.id),
             None => not_found(format!(
                 "the checkout has changes that no commit holds, and no release of them was built ({})",
                 &commit.sha[..7]
@@ -87,10 +92,25 @@ impl<'cx> Catalog<'cx> {
         }
     }
 
-    /// Fetches a release from the first store that has it, verified, into `into` or `target/fetched`.
-    pub fn fetch(&self, id: &ReleaseId, into: Option<&Path>) -> Result<Release> {
-        let default = self.cx.root.join("target/fetched");
-        let release = store::fetch(self.cx, &self.stores, id, into.unwrap_or(&default))?;
+    /// When a release was last built here, or found up to date.
+    fn built_at(&self, id: &ReleaseId) -> Option<SystemTime> {
+        let manifest = self.cx.root.join(RELEASES).join(id.as_str()).join(manifest::FILE);
+        std::fs::metadata(manifest).and_then(|meta| meta.modified()).ok()
+    }
+
+    /// Fetches a release into a directory of its own, so that two deploys in one checkout do not take it from each
+    /// other; it goes when the deploy ends.
+    pub fn fetch_for_deploy(&self, id: &ReleaseId) -> Result<Fetched> {
+        let fetched = self.cx.root.join(FETCHED);
+        machine::sweep(&fetched);
+        let dir = scratch(&fetched, "deploying");
+        let release = self.fetch(id, &dir).inspect_err(|_| drop(std::fs::remove_dir_all(&dir)))?;
+        Ok(Fetched { release, dir })
+    }
+
+    /// Fetches a release from the first store that has it, verified, into `into`.
+    pub fn fetch(&self, id: &ReleaseId, into: &Path) -> Result<Release> {
+        let release = store::fetch(self.cx, &self.stores, id, into)?;
         if let Some(sha) =
             self.cx.var("CIRCLE_SHA1").filter(|sha| id.short_sha() == &sha[..sha.len().min(ReleaseId::SHORT)])
             && release.manifest().commit.sha != sha
@@ -103,6 +123,28 @@ impl<'cx> Catalog<'cx> {
             .err();
         }
         Ok(release)
+    }
+}
+
+/// Where releases are fetched to, below the workspace root.
+pub const FETCHED: &str = "target/fetched";
+
+/// A release that was fetched to be deployed; its directory goes with it.
+pub struct Fetched {
+    release: Release,
+    dir: PathBuf,
+}
+
+impl std::ops::Deref for Fetched {
+    type Target = Release;
+    fn deref(&self) -> &Release {
+        &self.release
+    }
+}
+
+impl Drop for Fetched {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
 

@@ -140,8 +140,13 @@ impl Kept {
 impl Lock {
     /// Reads the content of a lock file.
     pub fn parse(text: &str) -> Self {
-        serde_json::from_str(text)
-            .map_or_else(|_| Self::Unreadable(text.trim().to_owned()), |owner| Self::Held(Box::new(owner)))
+        match serde_json::from_str::<Owner>(text) {
+            // The token goes into commands; one that we did not make is nobody's.
+            Ok(owner) if owner.token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => {
+                Self::Held(Box::new(owner))
+            }
+            _ => Self::Unreadable(text.trim().to_owned()),
+        }
     }
 }
 

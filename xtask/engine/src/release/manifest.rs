@@ -145,6 +145,15 @@ impl Manifest {
         if self.bundle.file != Self::bundle_name(&self.app, &self.id) {
             return Err(format!("bundle is named `{}`", self.bundle.file));
         }
+        if !self.app.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+            return Err(format!("app `{}` cannot be part of a file name", self.app.escape_debug()));
+        }
+        let links = self.files.iter().filter(|file| matches!(file.content, Content::Link(_)));
+        for link in links {
+            if let Some(file) = self.files.iter().find(|file| file.path.starts_with(&format!("{}/", link.path))) {
+                return Err(format!("`{}` would be written through the link `{}`", file.path, link.path));
+            }
+        }
         for digest in [&self.bundle.sha256, &self.bundle.tar_sha256] {
             check_digest(digest)?;
         }

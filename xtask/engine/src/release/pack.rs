@@ -206,7 +206,7 @@ fn append(tar: &mut tar::Builder<Blocks>, source: &Source, mtime: u64, seen: &dy
     )?;
     let mut reader = Through::new(Counted { inner: file.take(source.bytes), seen });
     tar.append_data(&mut header, &source.path, &mut reader)?;
-    if reader.passed() != source.bytes || at_end(&source.from, source.bytes)? {
+    if reader.passed() != source.bytes || resized(&source.from, source.bytes)? {
         return failed(format!("{} changed while it was packed", source.from.display()))
             .hint("stop what writes to it, then run the command again")
             .err();
@@ -214,7 +214,7 @@ fn append(tar: &mut tar::Builder<Blocks>, source: &Source, mtime: u64, seen: &dy
     Ok(entry(Content::Sha256(reader.hex())))
 }
 
-fn at_end(path: &Path, bytes: u64) -> Result<bool> {
+fn resized(path: &Path, bytes: u64) -> Result<bool> {
     Ok(path.metadata()?.len() != bytes)
 }
 

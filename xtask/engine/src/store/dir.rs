@@ -47,11 +47,28 @@ impl<'cx> DirStore<'cx> {
         let ours = release.manifest();
         let theirs = Release::read_manifest(&self.dir.join(release.id().as_str()))?;
         if ours.bundle == theirs.bundle {
-            return Ok(Put::AlreadyThere);
+            return self.heal(release);
         }
         verification(format!("{} has another {}: {}", self.url, ours.id, first_difference(ours, &theirs)))
             .hint("a release never changes: make the build reproducible, or commit and build anew")
             .err()
+    }
+}
+
+impl DirStore<'_> {
+    /// The same bytes again are a success, and a chance to replace a copy that the disk has damaged since.
+    fn heal(&self, release: &Release) -> Result<Put> {
+        let place = self.dir.join(release.id().as_str());
+        if let Err(error) = Release::open(&place, &|_, _| {}) {
+            self.cx.warn(format!("replacing a damaged release: {error:#}"));
+            let hint = || "check free space and permissions: `df -h` and `ls -ld` on the directory".to_owned();
+            let aside = scratch(&self.dir, "damaged");
+            fs::rename(&place, &aside).explain(Kind::Failed, self.failed(&place), hint)?;
+            let put = self.put(release);
+            let _ = fs::remove_dir_all(&aside);
+            return put;
+        }
+        Ok(Put::AlreadyThere)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::cx::{Answer, Cx, Input};
 use crate::deploy::history::Record;
 use crate::deploy::state::{Lock, State};
 use crate::error::{Explain, Failure, Kind, Result, failed, verification};
-use crate::machine::Owner;
+use crate::machine::{self, Owner};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{Manifest, checksum_line};
 use crate::release::{META, Release, digest, manifest};
@@ -16,30 +16,41 @@ use crate::target::{Target, script};
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// The directory of a host.
 pub struct HostTarget<'cx> {
     cx: &'cx Cx,
     url: String,
     root: String,
+    /// Token of the lock that we have.
+    token: Mutex<Option<String>>,
 }
 
 impl<'cx> HostTarget<'cx> {
     /// A directory of this machine.
     pub fn local(cx: &'cx Cx, url: &str, dir: &Path) -> Self {
-        Self { cx, url: url.to_owned(), root: dir.to_string_lossy().into_owned() }
+        Self { cx, url: url.to_owned(), root: dir.to_string_lossy().into_owned(), token: Mutex::default() }
     }
 
     /// Says something to the host. A clean environment keeps our variables, tokens among them, out of it, as ssh would.
     fn say(&self, text: &str, input: Input) -> Result<Answer> {
+        self.say_within(text, input, None, false)
+    }
+
+    fn say_within(&self, text: &str, input: Input, limit: Option<Duration>, interruptible: bool) -> Result<Answer> {
         let mut command = Command::new("sh");
-        command.arg("-c").arg(text).current_dir("/").env_clear();
+        let token = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Whoever finds our lock when we are gone sees by this whether our last command is gone too.
+        let marked = token.map(|token| format!("# {}\n{text}", machine::mark(&token)));
+        command.arg("-c").arg(marked.as_deref().unwrap_or(text)).current_dir("/").env_clear();
         for name in ["PATH", "HOME", "USER", "LANG", "TMPDIR"] {
             if let Some(value) = self.cx.var(name) {
                 command.env(name, value);
             }
         }
-        self.cx.answer(command, input)
+        self.cx.answer_within(command, input, limit, interruptible)
     }
 
     /// Says something that has to work.
@@ -50,6 +61,13 @@ impl<'cx> HostTarget<'cx> {
             return Ok(answer.stdout);
         }
         Err(self.complaint(what, &answer).into())
+    }
+
+    fn took(&self, owner: &Owner, lock: Lock) -> Lock {
+        if lock == Lock::Free {
+            *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(owner.token.clone());
+        }
+        lock
     }
 
     fn complaint(&self, what: &str, answer: &Answer) -> Failure {
@@ -91,17 +109,19 @@ impl Target for HostTarget<'_> {
     fn lock(&self, owner: &Owner) -> Result<Lock> {
         let json = to_json(owner);
         let said = self.tell("take the lock", &script::lock(&self.root, &owner.token), Input::Bytes(&json))?;
-        Ok(held(&said))
+        Ok(self.took(owner, held(&said)))
     }
 
     fn take_over(&self, owner: &Owner, seen: &Owner, dead: &Owner) -> Result<Lock> {
         let json = to_json(owner);
         let text = script::take_over(&self.root, &owner.token, &seen.token, &dead.token);
-        Ok(held(&self.tell("take over the lock", &text, Input::Bytes(&json))?))
+        Ok(self.took(owner, held(&self.tell("take over the lock", &text, Input::Bytes(&json))?)))
     }
 
     fn unlock(&self, token: Option<&str>) -> Result<()> {
-        self.tell("give up the lock", &script::unlock(&self.root, token), Input::Empty).map(drop)
+        self.tell("give up the lock", &script::unlock(&self.root, token), Input::Empty)?;
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
     }
 
     fn install(&self, release: &Release, record: &Record) -> Result<()> {
@@ -141,16 +161,17 @@ impl Target for HostTarget<'_> {
     }
 
     fn verify(&self, release: &ReleaseId) -> Result<Vec<String>> {
-        let answer = self.say(&script::verify(&self.root, release), Input::Empty)?;
-        match answer.code {
-            Some(0) => Ok(Vec::new()),
-            Some(script::EXIT_VERIFICATION) => Ok(answer.stdout.lines().map(str::to_owned).collect()),
-            _ => Err(self.complaint("check the files", &answer).into()),
-        }
+        let said = self.tell("check the files", &script::verify(&self.root, release), Input::Empty)?;
+        let (bad, files) = said.split_once("files\n").unwrap_or((&said, ""));
+        let manifest = self.manifest(release)?;
+        let known = |path: &str| manifest.files.binary_search_by(|file| file.path.as_str().cmp(path)).is_ok();
+        let extra = files.lines().filter_map(|line| line.strip_prefix("./")).filter(|path| !known(path));
+        let extra = extra.map(|path| format!("{path}: is not part of the release"));
+        Ok(bad.lines().map(str::to_owned).chain(extra).collect())
     }
 
     fn run(&self, script: &Script) -> Result<Answer> {
-        self.say(&script.text, Input::Bytes(script.stdin.as_bytes()))
+        self.say_within(&script.text, Input::Bytes(script.stdin.as_bytes()), Some(script.limit), script.interruptible)
     }
 }
 

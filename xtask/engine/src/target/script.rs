@@ -52,7 +52,7 @@ for meta in releases/*/{META}/bundle; do
   echo \"release ${{dir##*/}} $sum\"
 done
 for debris in releases/.incoming-* releases/.removing-*; do [ ! -e \"$debris\" ] || echo debris; done
-if [ -f .lock ]; then printf 'lock %s\\n' \"$(cat .lock)\"; fi
+if [ -d .lock ]; then echo 'lock a directory'; elif [ -f .lock ]; then printf 'lock %s\\n' \"$(cat .lock)\"; fi
 {service}
 if [ -f history.jsonl ]; then echo history; tail -n {HISTORY_LINES} history.jsonl; fi
 ",
@@ -68,9 +68,13 @@ if [ -f history.jsonl ]; then echo history; tail -n {HISTORY_LINES} history.json
 pub fn lock(root: &str, token: &str) -> String {
     let body = format!(
         "new=.lock.{token}; cat > \"$new\"
-if ln \"$new\" .lock 2>/dev/null; then rm -f \"$new\"; echo acquired; exit 0; fi
-rm -f \"$new\"
-if [ -f .lock ]; then echo held; cat .lock; else echo 'cannot make a hard link for .lock' >&2; exit 1; fi
+for try in 1 2 3 4 5 6 7 8 9; do
+  if [ -d .lock ]; then rm -f \"$new\"; echo held; echo 'a directory'; exit 0; fi
+  if said=$(ln \"$new\" .lock 2>&1); then rm -f \"$new\"; echo acquired; exit 0; fi
+  # Between the two somebody may have given it up: then it is worth another try.
+  if owner=$(cat .lock 2>/dev/null); then rm -f \"$new\"; echo held; printf '%s\\n' \"$owner\"; exit 0; fi
+done
+rm -f \"$new\"; printf '%s\\n' \"$said\" >&2; exit 1
 "
     );
     in_made_root(root, &body)
@@ -105,7 +109,7 @@ pub fn unlock(root: &str, token: Option<&str>) -> String {
             "if grep -qF {} .lock 2>/dev/null; then rm -f .lock; fi\n",
             quote(&format!("\"token\":\"{token}\""))
         ),
-        None => "rm -f .lock\n".to_owned(),
+        None => "rm -rf .lock .lock.after.*\n".to_owned(),
     };
     in_root(root, &remove)
 }
@@ -125,7 +129,7 @@ fi
 rm -rf releases/.incoming-*; mkdir \"$aside\"
 trap 'rm -rf \"$aside\"' 0
 tar -xzof - -C \"$aside\"
-if command -v sha256sum > /dev/null 2>&1; then check='sha256sum -c'; else check='shasum -a 256 -c'; fi
+{SUMS_TOOL}
 if ! said=$(cd \"$aside\" && $check {META}/SHA256SUMS 2>&1); then
   printf '%s\\n' \"$said\" | grep -v ': OK$' | head -n 5 >&2 || true
   exit {EXIT_VERIFICATION}
@@ -138,6 +142,10 @@ mv \"$aside\" \"$final\"
     );
     in_made_root(root, &body)
 }
+
+/// The checker of SHA-256 digests: that of coreutils, or macOS's.
+const SUMS_TOOL: &str =
+    "if command -v sha256sum > /dev/null 2>&1; then check='sha256sum -c'; else check='shasum -a 256 -c'; fi";
 
 /// A torn last line, left by a crash, must not swallow the record that follows it.
 const MEND: &str = "if [ -s history.jsonl ] && [ -n \"$(tail -c 1 history.jsonl)\" ]; then echo >> history.jsonl; fi";
@@ -177,7 +185,12 @@ rmdir .switch
 
 /// Removes `current`, when a first deploy failed and there is nothing to go back to. Reads a record, if any, from stdin.
 pub fn deactivate(root: &str) -> String {
-    in_root(root, &format!("if [ -e current ] && [ ! -L current ]; then exit 1; fi\n{APPEND_ANY}\nrm -f current\n"))
+    in_root(
+        root,
+        &format!(
+            "if [ -e current ] && [ ! -L current ]; then echo 'current is not a symbolic link' >&2; exit 1; fi\n{APPEND_ANY}\nrm -f current\n"
+        ),
+    )
 }
 
 /// Removes releases, never the one that is live, and what interrupted runs left. A release is first renamed, so that
@@ -208,19 +221,33 @@ pub fn in_current(root: &str, command: &str) -> String {
     in_root(root, &format!("cd current/\n{command}\n"))
 }
 
+/// Keeps the health check on stdin, which may hold a secret in its URL.
+pub fn keep_check(root: &str) -> String {
+    in_root(root, "(umask 077; cat > .health.new)\nmv -f .health.new .health\n")
+}
+
+/// Prints the check that was kept, or nothing.
+pub fn kept_check(root: &str) -> String {
+    in_root(root, "if [ -f .health ]; then cat .health; fi\n")
+}
+
 /// Prints a file of the engine's in an installed release.
 pub fn read_meta(root: &str, id: &ReleaseId, file: &str) -> String {
     in_root(root, &format!("cat releases/{id}/{META}/{file}\n"))
 }
 
-/// Checks an installed release against the digests that came with it; prints the files that differ.
+/// Checks an installed release against the digests that came with it. Prints the files that differ, then a line
+/// `files` and every file and link that there is.
 pub fn verify(root: &str, id: &ReleaseId) -> String {
     in_root(
         root,
         &format!(
             "cd releases/{id}
-if command -v sha256sum > /dev/null 2>&1; then check='sha256sum -c'; else check='shasum -a 256 -c'; fi
-if ! said=$($check {META}/SHA256SUMS 2>/dev/null); then printf '%s\\n' \"$said\" | grep -v ': OK$' | head -n 5; exit {EXIT_VERIFICATION}; fi
+{SUMS_TOOL}
+$check {META}/SHA256SUMS 2>/dev/null | grep -v ': OK$' || true
+[ -f {META}/SHA256SUMS ] || echo '{META}/SHA256SUMS: FAILED open or read'
+echo files
+find . -path ./{META} -prune -o ! -type d -print
 "
         ),
     )
