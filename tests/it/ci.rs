@@ -73,7 +73,9 @@ fn a_job_gets_a_clean_checkout_and_a_failing_one_stops_the_rest() {
     assert!(ran.stderr.contains("changes that are not committed are not part of this run"), "{}", ran.stderr);
     assert!(ran.stderr.contains("== deploy-prod: not run"), "{}", ran.stderr);
     assert!(ran.stderr.contains("told to exit with 9"), "{}", ran.stderr);
-    assert!(!p.path("target/ci/jobs/deploy-dev/project/target/releases").exists(), "what was not persisted is gone");
+    let job = p.path("target/ci/jobs/deploy-dev");
+    assert!(p.path("target/ci/jobs/build/project/target/releases").exists() && job.join("workspace/releases").exists());
+    assert!(!job.join("project/target/releases").exists(), "what was not persisted is gone");
 }
 
 #[test]

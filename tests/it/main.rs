@@ -6,6 +6,7 @@ mod bad_input;
 mod bundle;
 mod ci;
 mod cli;
+mod edges;
 mod histories;
 mod kill;
 mod parts;

@@ -140,7 +140,10 @@ impl Project {
 
     /// The command, ready to run: a clean environment with only PATH, HOME and what the test set.
     pub fn command(&self, line: &str) -> Command {
-        self.write("settings", &self.settings);
+        // Not again when it is there already: another command may be reading it.
+        if fs::read_to_string(self.path("settings")).ok().as_ref() != Some(&self.settings) {
+            self.write("settings", &self.settings);
+        }
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask-fixture"));
         command.args(split(line)).current_dir(self.dir.path()).env_clear().stdin(Stdio::null());
         for name in ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME"] {

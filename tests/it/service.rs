@@ -168,7 +168,7 @@ fn a_tcp_check_wants_a_listener() {
     p.run("deploy dev").ok();
     p.write("behavior", "hang\n");
     p.release("2");
-    p.run("deploy dev").fails(1, "was not healthy within 3 s", "deploy again");
+    p.run("deploy dev").fails(1, "was not healthy within 3s", "deploy again");
     assert_eq!(p.get("dev").unwrap(), "1");
 }
 

@@ -27,7 +27,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("indicatif", &["report/term.rs"]),
     ("libdeflater", &["release/pack.rs"]),
     ("reqwest", &["http.rs"]),
-    ("rustix", &["cx.rs", "machine.rs"]),
+    ("rustix", &["machine.rs", "process.rs"]),
     ("rustls", &["http.rs"]),
     ("saphyr_parser", &["ci/yaml.rs"]),
     ("sha2", &["release/digest.rs"]),
@@ -49,7 +49,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("dbg!", &[]),
     // Other programs are run by `Cx`, which keeps their stderr and says how long they took. Without arguments these
     // are the methods of a command; `http.rs` asks a response for its status.
-    (".spawn()", &["cx.rs"]),
+    (".spawn()", &["process.rs"]),
     (".status()", &["http.rs"]),
     (".output()", &[]),
     (".read()", &[]),
@@ -82,6 +82,7 @@ const CROSSINGS: &[(&str, &str, &str)] = &[
 
 /// Failures that get their hint from the function that catches them: file, piece of the message, why.
 const HINTED_ABOVE: &[(&str, &str, &str)] = &[
+    ("deploy/apply.rs", "the engine panicked", "`put_back` says what is live now, and what to do"),
     ("deploy/apply.rs", "stopped by a signal", "`put_back` says what is live now, and what to do"),
     ("deploy/apply.rs", "{}: {why}", "`put_back`, when a check fails"),
     ("deploy/apply.rs", "the service command", "`put_back`, when the service does not start"),

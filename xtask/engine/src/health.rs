@@ -25,6 +25,8 @@ pub struct Checker {
     deadline: Duration,
     interval: Duration,
     passes: u32,
+    /// Whether the service is asked too whether it runs.
+    with_service: bool,
     #[serde(skip)]
     interruptible: bool,
 }
@@ -39,7 +41,7 @@ enum Question {
 
 impl Checker {
     /// Fills in the variables of a check. Fails before anything is touched when one is missing or a URL is wrong.
-    pub fn new(cx: &Cx, health: &Health) -> Result<Self> {
+    pub fn new(cx: &Cx, health: &Health, spec: &Spec) -> Result<Self> {
         let question = match health.check {
             Check::None => Question::None,
             Check::Http { url, status, body } => {
@@ -57,6 +59,7 @@ impl Checker {
             deadline: health.deadline,
             interval: health.interval,
             passes: health.passes.max(1),
+            with_service: *spec != Spec::None,
             interruptible: true,
         })
     }
@@ -88,7 +91,8 @@ impl Checker {
         let mut passes = 0;
         loop {
             let left = self.deadline.saturating_sub(started.elapsed()).max(SHORTEST);
-            match runs(target, spec).and_then(|()| self.ask(target, commit, left).map_err(Sick::Now)) {
+            let running = if self.with_service { runs(target, spec) } else { Ok(()) };
+            match running.and_then(|()| self.ask(target, commit, left).map_err(Sick::Now)) {
                 Ok(()) => passes += 1,
                 Err(Sick::ForEver(why)) => return Err(format!("{release} stopped by itself: {why}")),
                 Err(Sick::Now(why)) if started.elapsed() >= self.deadline => {
@@ -99,7 +103,7 @@ impl Checker {
             if self.interruptible && cx.interrupted() {
                 return Err("stopped while waiting for the health check".into());
             }
-            let nothing_to_ask = matches!((&self.question, spec), (Question::None, Spec::None));
+            let nothing_to_ask = matches!(self.question, Question::None) && !self.with_service;
             if passes >= self.passes || nothing_to_ask {
                 return Ok(());
             }

@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn killed_between_switch_and_health() {
         check("live 1; live 2; switched 3", "3", &expect!["stack [1 2] previous 2 good [2 1] bad [] confirmed false"]);
-        check("live 1; switched 1", "1", &expect!["stack [1] previous none good [1] bad [] confirmed false"]);
+        check("live 1; switched 1", "1", &expect!["stack [1] previous 1 good [1] bad [] confirmed false"]);
     }
 
     #[test]

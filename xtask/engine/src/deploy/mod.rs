@@ -68,7 +68,8 @@ impl<'cx> Site<'cx> {
             .map(|(name, value)| Ok(((*name).to_owned(), cx.expand(value)?)))
             .collect::<Result<Vec<_>>>()?;
         let spec = Spec::new(&env.service, &vars);
-        Ok(Self { cx, env, targets, spec, checker: Checker::new(cx, &env.health)? })
+        let checker = Checker::new(cx, &env.health, &spec)?;
+        Ok(Self { cx, env, targets, spec, checker })
     }
 
     /// The state of every target.

@@ -1,0 +1,232 @@
+//! Bad days: checks that hang, machines without certificates, damage between two deploys, and old ways that changed.
+
+use crate::project::{Project, eventually, free_port};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+#[test]
+fn a_machine_without_certificates_is_told_before_anything_is_touched() {
+    let mut p = Project::with_service();
+    p.release("1");
+    p.var("SSL_CERT_FILE", "/nonexistent");
+    p.var("SSL_CERT_DIR", "/nonexistent");
+    p.run("deploy dev").code(1).told("cannot make HTTP requests").told("ca-certificates");
+    assert!(!p.path("srv/dev").exists());
+}
+
+#[test]
+fn a_check_that_hangs_ends_at_its_deadline_and_at_ctrl_c() {
+    let mut p = Project::new();
+    p.change("target file:srv/dev\n", "target file:srv/dev\nhealthy sleep 60\npatience 300|50|1\n");
+    p.release("1");
+    let started = Instant::now();
+    p.run("deploy dev").fails(1, "was stopped", "deploy again");
+    assert!(started.elapsed() < Duration::from_secs(20));
+    p.change("patience 300|50|1\n", "patience 60000|50|1\n");
+    let child = p.start("deploy dev");
+    eventually("it is switched", || p.current("srv/dev").is_some());
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(started.elapsed() < Duration::from_secs(40));
+    assert_eq!(p.current("srv/dev"), None);
+}
+
+#[test]
+fn a_restart_command_that_leaves_a_child_with_our_pipe_does_not_hold_us() {
+    let mut p = Project::new();
+    p.change("target file:srv/dev\n", "target file:srv/dev\ncommand sleep 30 &|true|true|true\n");
+    p.release("1");
+    let started = Instant::now();
+    p.run("deploy dev").ok();
+    assert!(started.elapsed() < Duration::from_secs(15));
+}
+
+#[test]
+fn a_status_command_that_fails_is_no_health() {
+    let mut p = Project::new();
+    p.change(
+        "target file:srv/dev\n",
+        "target file:srv/dev\ncommand true|true|echo inactive; false|true\npatience 200|50|2\n",
+    );
+    p.release("1");
+    p.run("deploy dev").fails(1, "its status command failed with exit code 1: inactive", "deploy again");
+}
+
+#[test]
+fn a_process_that_dies_a_moment_after_its_start_is_not_healthy() {
+    let mut p = Project::with_service();
+    p.write("bin/short", "#!/bin/sh\nsleep 0.1\nexit 7\n");
+    fs::set_permissions(p.path("bin/short"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let port = p.port("dev");
+    p.change("include bin/app\n", "include bin/app\ninclude bin/short\n");
+    p.change(
+        &format!("keeper bin/app\nhttp http://127.0.0.1:{port}/version|200|{{commit}}\n"),
+        "keeper bin/short\npatience 5000|200|3\n",
+    );
+    p.release("1");
+    p.run("deploy dev").fails(1, "the process ended with exit code 7", "deploy again");
+}
+
+#[test]
+fn what_is_put_back_is_started_and_checked_as_it_was() {
+    let mut p = Project::with_service();
+    p.release("1");
+    p.run("deploy dev").ok();
+    let (old, new) = (p.port("dev"), free_port());
+    p.change(&format!("PORT={old}"), &format!("PORT={new}"));
+    p.change(&format!(":{old}/"), &format!(":{new}/"));
+    p.write("behavior", "exit 3\n");
+    p.release("2");
+    p.run("deploy dev").fails(1, "is live again", "deploy again");
+    p.change(&format!("PORT={new}"), &format!("PORT={old}"));
+    assert_eq!(p.get("dev").unwrap(), "1", "on its own port, with its own check");
+}
+
+#[test]
+fn a_release_from_before_the_keeper_is_put_back_without_it() {
+    let mut p = Project::with_service();
+    let port = p.port("dev");
+    let keeper = format!("keeper bin/app\nhttp http://127.0.0.1:{port}/version|200|{{commit}}\n");
+    p.change(&keeper, "healthy true\n");
+    let v1 = p.release("1");
+    p.run("deploy dev").ok();
+    p.change("healthy true\n", &keeper.replace("200", "299"));
+    p.change("env prod", "patience 300|50|1\nenv prod");
+    p.release("2");
+    p.run("deploy dev").fails(1, &format!("{v1} is live again"), "deploy again");
+    assert!(p.get("dev").is_err(), "the process of the failed release is gone");
+}
+
+#[test]
+fn when_even_the_old_release_is_sick_it_says_so_and_a_rollback_tries_it_again() {
+    let mut p = Project::new();
+    let check = "healthy test ! -e ../../sick\npatience 0|1|1\n";
+    p.change("target file:srv/dev\n", &format!("target file:srv/dev\n{check}"));
+    p.release("1");
+    p.run("deploy dev").ok();
+    let v2 = p.release("2");
+    p.run("deploy dev").ok();
+    p.release("3");
+    p.write("srv/dev/sick", "");
+    p.run("deploy dev").fails(9, "could NOT be put back", "rollback dev");
+    assert_eq!(p.current("srv/dev").as_deref(), Some(v2.as_str()));
+    fs::remove_file(p.path("srv/dev/sick")).unwrap();
+    p.run("rollback dev").ok().says(&format!("dev: rolled back to {v2}\n"));
+    p.run("status dev").ok().has("live");
+}
+
+#[test]
+fn a_release_that_was_changed_on_the_host_does_not_go_live_again() {
+    let p = Project::new();
+    let v1 = p.release("1");
+    p.run("deploy dev").ok();
+    let v2 = p.release("2");
+    p.run("deploy dev").ok();
+    p.write(&format!("srv/dev/releases/{v1}/www/index.html"), "edited");
+    p.run("rollback dev").fails(7, "was changed since it was installed: www/index.html: FAILED", "move releases/");
+    assert_eq!(p.current("srv/dev").as_deref(), Some(v2.as_str()));
+    p.write(&format!("srv/dev/releases/{v2}/www/shell.php"), "");
+    p.run("verify @dev").fails(7, "www/shell.php: is not part of the release", "deploy a new release");
+}
+
+#[test]
+fn a_damaged_copy_in_a_store_is_replaced_by_the_next_put_and_a_damaged_build_by_the_next_build() {
+    let p = Project::new();
+    let id = p.release("1");
+    p.run("put").ok().has("stored");
+    let damage = |dir: &str| {
+        let path = p.path(&format!("{dir}/{id}/shop-{id}.tar.gz"));
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[30] ^= 1;
+        fs::write(path, bytes).unwrap();
+    };
+    damage("store");
+    p.run("put").ok().has("stored").told("replacing a damaged release");
+    p.run("put").ok().has("has it already");
+    damage("target/releases");
+    p.run("build").ok().has(" built: ");
+    p.run(&format!("verify {id}")).ok();
+}
+
+#[test]
+fn of_several_dirty_builds_the_last_is_deployed_and_a_clean_checkout_wants_a_clean_one() {
+    let p = Project::new();
+    for n in 1..6 {
+        p.write("www/index.html", &format!("edit {n}"));
+        p.run("build").ok();
+        p.run("deploy dev").ok();
+        assert_eq!(p.live("srv/dev"), format!("edit {n}"));
+    }
+    p.write("www/index.html", "edit 2");
+    p.run("build").ok().has("up to date");
+    p.run("deploy dev").ok();
+    assert_eq!(p.live("srv/dev"), "edit 2");
+    p.git(&["checkout", "--quiet", "--", "."]);
+    p.run("deploy dev").fails(5, "no release of commit", "cargo xtask build");
+}
+
+#[test]
+fn a_lock_that_is_a_directory_holds_too() {
+    let p = Project::new();
+    p.release("1");
+    fs::create_dir_all(p.path("srv/dev/.lock")).unwrap();
+    p.run("deploy dev").fails(6, "a directory", "--force");
+    p.run("lock status dev").ok().has("locked by somebody");
+    p.run("lock release dev --force").ok();
+    p.run("deploy dev").ok();
+}
+
+#[test]
+fn a_dry_run_that_cannot_be_dry_is_refused() {
+    let p = Project::new();
+    for line in ["build -n", "put -n", "fetch -n", "lock release dev --force -n", "ci run --yes -n", "test -n"] {
+        p.run(line).fails(2, "this command has no --dry-run", "plan");
+    }
+    assert!(!p.path("target/releases").exists());
+}
+
+#[test]
+fn an_include_does_not_leave_through_a_link() {
+    let mut p = Project::new();
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("key.pem"), "secret").unwrap();
+    symlink(outside.path(), p.path("pub")).unwrap();
+    p.change("include www\n", "include www\ninclude pub/key.pem\n");
+    p.commit("1");
+    p.run("build").fails(2, "leaves the workspace through a link", "below the workspace root");
+    p.change("include pub/key.pem\n", "include pub\n");
+    p.run("build").fails(2, "leaves the bundle", "take the link out");
+}
+
+#[test]
+fn three_deploys_from_one_checkout_do_not_take_the_release_from_each_other() {
+    let mut p = Project::new();
+    p.change("env prod", "env b\ntarget file:srv/b\nenv c\ntarget file:srv/c\nenv prod");
+    for n in 0..3 {
+        p.release(&n.to_string());
+        let children = ["dev", "b", "c"].map(|env| p.start(&format!("deploy {env}")));
+        for child in children {
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+    let left = fs::read_dir(p.path("target/fetched")).unwrap().count();
+    assert_eq!(left, 0, "what was fetched for a deploy goes with it");
+}
+
+#[test]
+fn the_last_command_of_a_killed_deploy_is_waited_for() {
+    let mut p = Project::new();
+    let slow = "command echo begin >> log; sleep 2; echo end >> log|true|true|true\n";
+    p.change("target file:srv/dev\n", &format!("target file:srv/dev\n{slow}"));
+    p.release("1");
+    let mut child = p.start("deploy dev");
+    eventually("the restart has begun", || fs::read_to_string(p.path("srv/dev/log")).is_ok());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    p.run("deploy dev").ok().told("whose last command still runs");
+    assert_eq!(p.read("srv/dev/log"), "begin\nend\nbegin\nend\n", "one after the other");
+}
