@@ -164,6 +164,9 @@ fn compile(cx: &Cx, app: &App, commit: &Commit) -> Result<Compiled> {
         sh,
         "cargo build --release --locked --bins {packages...} --message-format=json-render-diagnostics"
     ));
+    if let Some(config) = without_our_paths(&|name| cx.var(name).map(str::to_owned), &cx.root.display().to_string()) {
+        command.args(["--config", &config]);
+    }
     if let Some(cargo) = cx.var("CARGO") {
         command = with_program(&command, cargo);
     }
@@ -188,6 +191,20 @@ fn compile(cx: &Cx, app: &App, commit: &Commit) -> Result<Compiled> {
             .err();
     }
     Ok(compiled)
+}
+
+/// A setting of cargo that keeps the paths of this machine out of the binary, where panics in dependencies would name
+/// them: another home directory must not mean other bytes. Who sets flags of his own knows better.
+fn without_our_paths(var: &dyn Fn(&str) -> Option<String>, root: &str) -> Option<String> {
+    if ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"].iter().any(|name| var(name).is_some()) {
+        return None;
+    }
+    let cargo_home = var("CARGO_HOME").or_else(|| var("HOME").map(|home| format!("{home}/.cargo")))?;
+    let flags = [(cargo_home.as_str(), "/cargo"), (root, "/workspace")].map(|(from, to)| {
+        // A JSON string is a TOML string too.
+        serde_json::Value::from(format!("--remap-path-prefix={from}={to}")).to_string()
+    });
+    Some(format!("build.rustflags=[{}]", flags.join(", ")))
 }
 
 fn with_program(command: &Command, program: &str) -> Command {
@@ -242,6 +259,19 @@ not json
         let compiled = read_messages(lines);
         assert_eq!(compiled.binaries, [PathBuf::from("/w/target/release/app")]);
         assert_eq!(compiled.package_dirs, [PathBuf::from("/w/app")]);
+    }
+
+    #[test]
+    fn paths_of_this_machine_stay_out_of_the_binary() {
+        let config = |vars: &[(&str, &str)]| {
+            let var = |name: &str| vars.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+            without_our_paths(&var, "/w \"x\"")
+        };
+        let want = r#"build.rustflags=["--remap-path-prefix=/home/ana/.cargo=/cargo", "--remap-path-prefix=/w \"x\"=/workspace"]"#;
+        assert_eq!(config(&[("HOME", "/home/ana")]).as_deref(), Some(want));
+        assert!(config(&[("CARGO_HOME", "/c"), ("HOME", "/h")]).unwrap().contains("=/c=/cargo"));
+        assert_eq!(config(&[("HOME", "/h"), ("RUSTFLAGS", "-Cdebuginfo=1")]), None);
+        assert_eq!(config(&[]), None);
     }
 
     #[test]
