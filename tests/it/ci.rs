@@ -178,5 +178,6 @@ fn an_empty_workspace_is_explained() {
     p.var("GANGPLANK_WORKSPACE", p.path("target/empty").to_str().unwrap());
     p.run("deploy dev 20260801T000100-0000000").fails(5, "is not in", "no job that this one `requires` persisted it");
     p.var("CIRCLE_SHA1", &"1".repeat(40));
+    p.run("deploy dev").fails(5, "no store has any release", "persisted it");
     p.run("build").fails(7, "but CIRCLE_SHA1 is 1111", "check out CIRCLE_SHA1");
 }

@@ -230,3 +230,16 @@ fn the_last_command_of_a_killed_deploy_is_waited_for() {
     p.run("deploy dev").ok().told("whose last command still runs");
     assert_eq!(p.read("srv/dev/log"), "begin\nend\nbegin\nend\n", "one after the other");
 }
+
+#[test]
+fn what_an_ended_process_leaves_behind_does_not_keep_the_port() {
+    let mut p = Project::with_service();
+    p.write("bin/leaver", "#!/bin/sh\nbin/app &\nsleep 0.2\nexit 5\n");
+    fs::set_permissions(p.path("bin/leaver"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    p.change("include bin/app\n", "include bin/app\ninclude bin/leaver\n");
+    p.change("keeper bin/app", "keeper bin/leaver");
+    p.change("env prod", "patience 5000|100|20\nenv prod");
+    p.release("1");
+    p.run("deploy dev").fails(1, "the process ended with exit code 5", "deploy again");
+    eventually("the port is free", || p.get("dev").is_err());
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 const PROJECT: Project = Project {
     app: App { name: "app", packages: &["app"], include: &["app/static"] },
     // The workspace hands over from job to job; the directory keeps releases on this machine.
-    stores: &["circleci:workspace"],
+    stores: &["circleci:workspace", "file:target/store"],
     envs: &[
         Env {
             name: "dev",

@@ -57,9 +57,7 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
         return Ok(built);
     }
     if releases.join(id.as_str()).exists() {
-        cx.warn(format!(
-            "{id} was built before with other bytes (another toolchain, or files that git ignores): building it anew"
-        ));
+        cx.warn(format!("{id} was built before with other bytes, or is damaged: building it anew"));
     }
     let progress = cx.progress("compressing");
     let mtime = u64::try_from(commit.time.as_second()).unwrap_or(0);

@@ -71,6 +71,7 @@ pub enum Command {
     /// Put a release into the stores
     Put {
         /// The release; that of the checkout when left out
+        #[arg(value_parser = selector)]
         release: Option<Selector>,
         /// Only this store
         #[arg(long, value_name = "URL")]
@@ -79,6 +80,7 @@ pub enum Command {
     /// Fetch a release from the first store that has it
     Fetch {
         /// The release; that of the checkout when left out
+        #[arg(value_parser = selector)]
         release: Option<Selector>,
         /// Where to put it
         #[arg(long, value_name = "DIR", default_value = "target/fetched")]
@@ -89,6 +91,7 @@ pub enum Command {
         /// The env
         env: String,
         /// The release; that of the checkout when left out
+        #[arg(value_parser = selector)]
         release: Option<Selector>,
         #[command(flatten)]
         deploy: Older,
@@ -98,6 +101,7 @@ pub enum Command {
         /// The env
         env: String,
         /// The release; that of the checkout when left out
+        #[arg(value_parser = selector)]
         release: Option<Selector>,
         #[command(flatten)]
         older: Older,
@@ -120,6 +124,7 @@ pub enum Command {
         /// The env
         env: String,
         /// Go back to this one
+        #[arg(value_parser = selector)]
         release: Option<Selector>,
         #[command(flatten)]
         change: Change,
@@ -147,6 +152,7 @@ pub enum Command {
         /// The env
         env: String,
         /// The release; that of the checkout when left out
+        #[arg(value_parser = selector)]
         release: Option<Selector>,
     },
     /// Remove old releases from the targets of an env
@@ -274,6 +280,11 @@ impl Command {
                 | Self::Ci(Ci::Run { .. })
         )
     }
+}
+
+/// Reads a release; clap would drop the hint.
+fn selector(text: &str) -> Result<Selector, String> {
+    text.parse().map_err(|error| format!("{error}\nhint: {}", crate::error::hint_of(&error).unwrap_or("see --help")))
 }
 
 /// Reads the command line. The text of a usage error, help and version are clap's, with its exit code.

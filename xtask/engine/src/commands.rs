@@ -198,10 +198,11 @@ fn lock(cx: &Cx, project: &Project, command: &LockCommand) -> Result<Vec<LockSta
     for target in target::open_all(cx, project.env(env)?)? {
         let url = target.url();
         let lock = target.state()?.lock;
-        let held_by = (lock != Lock::Free).then(|| deploy::lock::who(&lock));
+        let dead = matches!(&lock, Lock::Held(owner) if owner.life() == Life::Dead);
+        let gone = if dead { "; its process is gone, the next deploy takes over" } else { "" };
+        let held_by = (lock != Lock::Free).then(|| deploy::lock::who(&lock) + gone);
         let mut released = false;
         if release && lock != Lock::Free {
-            let dead = matches!(&lock, Lock::Held(owner) if owner.life() == Life::Dead);
             if !dead && !force {
                 let who = held_by.unwrap_or_default();
                 return Failure::new(
@@ -232,7 +233,7 @@ fn ci(cx: &Cx, project: &Project, cli: &Cli, command: &Ci) -> Result<Answer> {
             let approve = |name: &str| match (cli.global.yes, *no_approve) {
                 (true, _) => Ok(true),
                 (_, true) => Ok(false),
-                _ => match ask(cx, &format!("approve {name}?"))? {
+                _ => match ask(cx, &format!("{name}?"))? {
                     Some(yes) => Ok(yes),
                     None => {
                         cx.warn(format!("{name} is on hold: there is no terminal to ask on, say --yes to approve"));

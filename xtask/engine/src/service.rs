@@ -229,7 +229,7 @@ mv -f service/process.new service/process
 code=0; wait \"$pid\" || code=$?
 echo \"$code\" > service/exit
 # What the process leaves behind could hold its port.
-[ \"$group\" = - ] || kill -KILL -- \"-$group\"";
+[ \"$group\" = - ] || kill -KILL \"-$group\"";
     format!(
         "if [ -f service/log ] && [ \"$(wc -c < service/log)\" -gt 10485760 ]; then mv -f service/log service/log.1; fi
 [ -f service/log ] || : > service/log

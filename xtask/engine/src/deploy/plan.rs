@@ -197,7 +197,7 @@ pub fn rollback_to(target: &str, state: &State, interrupted: Option<jiff::Timest
         Some(id) => Ok(id.clone()),
         None => not_found(match state.live() {
             Some(live) => {
-                format!("{target} has nothing to roll back to: {live} is the only release that was ever healthy there")
+                format!("{target} has nothing to roll back to: nothing was live and healthy before {live}")
             }
             None => format!("{target} has nothing to roll back to: nothing was ever deployed there"),
         })

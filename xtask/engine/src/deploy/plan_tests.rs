@@ -339,10 +339,10 @@ fn what_rollback_means() {
     to(
         "current 1; installed 1 2",
         "live 1; live 2; rollback 1",
-        &expect![[r"
-        exit 5: file:t has nothing to roll back to: 1 is the only release that was ever healthy there
-        hint: name a release to go back to: `cargo xtask rollback ENV RELEASE`; `cargo xtask releases` lists them
-    "]],
+        &expect![[r#"
+            exit 5: file:t has nothing to roll back to: nothing was live and healthy before 1
+            hint: name a release to go back to: `cargo xtask rollback ENV RELEASE`; `cargo xtask releases` lists them
+        "#]],
     );
     to(
         "current 3; installed 2 3",

@@ -72,6 +72,11 @@ impl<'cx> Catalog<'cx> {
         let all = self.list()?;
         let clean: Vec<_> = all.iter().filter(|(manifest, _)| !manifest.commit.dirty).cloned().collect();
         if let Some(sha) = self.cx.var("CIRCLE_SHA1") {
+            if all.is_empty() {
+                return not_found(format!("no store has any release, so none of commit {sha}"))
+                    .hint(store::EMPTY_WORKSPACE)
+                    .err();
+            }
             return store::by_sha(&clean, sha);
         }
         let commit = git::commit(self.cx)?;

@@ -118,7 +118,7 @@ fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
         if let Some(who) = &host.locked_by {
             let _ = writeln!(notes, "{} is locked by {who}", host.target);
         }
-        if host.state == "unconfirmed" {
+        if host.state == "unconfirmed" && host.locked_by.is_none() {
             let _ = writeln!(
                 notes,
                 "{}: a deploy was interrupted before its health check; run it again or roll back",

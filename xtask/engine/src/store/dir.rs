@@ -6,7 +6,7 @@ use crate::error::{Explain, Failure, Kind, Result, not_found, verification};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{Content, Manifest};
 use crate::release::{Release, scratch, sync_dir};
-use crate::store::{Put, Store, only_in_ci};
+use crate::store::{EMPTY_WORKSPACE, Put, Store, only_in_ci};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -187,9 +187,7 @@ impl DirStore<'_> {
         let dir = self.dir.display();
         let failure = not_found(format!("{id} is not in {dir}"));
         if only_in_ci(&self.url) {
-            return failure.hint(
-                "an empty workspace means that no job that this one `requires` persisted it, or that it is older than 15 days: rerun the build job",
-            );
+            return failure.hint(EMPTY_WORKSPACE);
         }
         failure.hint("`cargo xtask releases` lists what there is; `cargo xtask build` makes one of the commit that is checked out")
     }

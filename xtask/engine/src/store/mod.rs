@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 /// different places in `root` and in `at`.
 pub const WORKSPACE: &str = "/tmp/workspace";
 
+/// What an empty workspace means.
+pub const EMPTY_WORKSPACE: &str = "an empty workspace means that no job that this one `requires` persisted it, or that it is older than 15 days: rerun the build job";
+
 /// What a put did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
