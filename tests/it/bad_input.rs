@@ -333,7 +333,7 @@ fn a_torn_history_is_passed_over_and_mended() {
     let history = fs::read_to_string(&path).unwrap();
     // The record that v2 is live is torn, as by a crash.
     fs::write(&path, &history[..history.len() - 30]).unwrap();
-    p.run("status dev").ok().has("unconfirmed").has("interrupted before its health check");
+    p.run("status dev").ok().has("unconfirmed").has("did not come to a good end");
     p.run("deploy dev").ok().told("torn line").has(&format!("{v2} is live"));
     p.run("rollback dev").ok().has(&v1);
     p.run("history dev").ok().has("torn line");

@@ -243,3 +243,39 @@ fn what_an_ended_process_leaves_behind_does_not_keep_the_port() {
     p.run("deploy dev").fails(1, "the process ended with exit code 5", "deploy again");
     eventually("the port is free", || p.get("dev").is_err());
 }
+
+#[test]
+fn a_reason_holds_no_secret_and_steers_no_terminal() {
+    let mut p = Project::new();
+    p.var("CIRCLE_TOKEN", "CCIPAT_secret123456");
+    p.release("1");
+    p.run("deploy dev --why 'with CCIPAT_secret123456 \u{1b}[2J\u{7}'").ok();
+    assert!(!p.read("srv/dev/history.jsonl").contains("secret123456"));
+    let ran = p.run("history dev").ok().has("with ****");
+    assert!(!ran.stdout.contains(['\u{1b}', '\u{7}']), "{:?}", ran.stdout);
+    for line in
+        ["deploy CCIPAT_secret123456", "deploy dev CCIPAT_secret123456", "deploy dev CCIPAT_secret123456 --json"]
+    {
+        let ran = p.run(line).code(2);
+        assert!(!ran.stderr.contains("secret123456"), "{}", ran.stderr);
+    }
+    let refused = p.run("deploy dev nope! --json").code(2).stderr;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&refused).unwrap()["exit_code"], 2);
+}
+
+#[test]
+fn a_restart_that_fails_before_the_old_process_is_stopped_leaves_it_alone() {
+    let p = Project::with_service();
+    let v1 = p.release("1");
+    p.run("deploy dev").ok();
+    let process = p.read("srv/dev/service/process");
+    // In the way of what would be written.
+    fs::create_dir(p.path("srv/dev/service/spec.new")).unwrap();
+    p.release("2");
+    p.run("deploy dev").fails(1, &format!("{v1} is live"), "deploy again");
+    assert_eq!(p.read("srv/dev/service/process"), process, "the very process");
+    assert_eq!(p.get("dev").unwrap(), "1");
+    fs::remove_dir(p.path("srv/dev/service/spec.new")).unwrap();
+    p.run("deploy dev").ok();
+    assert_eq!(p.get("dev").unwrap(), "2");
+}

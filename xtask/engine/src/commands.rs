@@ -199,8 +199,7 @@ fn lock(cx: &Cx, project: &Project, command: &LockCommand) -> Result<Vec<LockSta
         let url = target.url();
         let lock = target.state()?.lock;
         let dead = matches!(&lock, Lock::Held(owner) if owner.life() == Life::Dead);
-        let gone = if dead { "; its process is gone, the next deploy takes over" } else { "" };
-        let held_by = (lock != Lock::Free).then(|| deploy::lock::who(&lock) + gone);
+        let held_by = deploy::lock::holder(&lock);
         let mut released = false;
         if release && lock != Lock::Free {
             if !dead && !force {

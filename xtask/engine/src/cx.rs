@@ -157,7 +157,7 @@ impl Cx {
 
     /// Replaces the values of secret variables by `****`.
     pub fn scrub(&self, text: &str) -> String {
-        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "****"))
+        mask(&self.secrets, text)
     }
 
     fn scrubbed(&self, event: Event) -> Event {
@@ -193,7 +193,11 @@ impl Cx {
                 let text = match count.fetch_add(1, Ordering::Relaxed) {
                     0 => "stopping: putting back what is half done",
                     1 => "still putting back; once more leaves everything as it is now",
-                    _ => std::process::exit(Kind::NotPutBack as i32),
+                    _ => {
+                        let text = "left as it is, half done; `cargo xtask status` shows it, and the same command again goes on";
+                        sink.emit(&Event::Warning { text: text.into() });
+                        std::process::exit(Kind::NotPutBack as i32)
+                    }
                 };
                 sink.emit(&Event::Warning { text: text.into() });
             }
@@ -305,6 +309,15 @@ fn show(command: &Command) -> String {
         shown.push_str(&crate::target::script::quote(&format!("{first}{more}")));
     }
     shown
+}
+
+/// [`Cx::scrub`] for what is said before there is a context.
+pub fn scrub(env: &BTreeMap<String, String>, text: &str) -> String {
+    mask(&secrets(env), text)
+}
+
+fn mask(secrets: &[String], text: &str) -> String {
+    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "****"))
 }
 
 /// The texts that must not be shown: values of secret variables, their single lines, and both as JSON writes them. The

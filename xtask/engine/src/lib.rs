@@ -67,9 +67,14 @@ fn run(project: &Project, args: impl IntoIterator<Item = OsString>) -> u8 {
     let set = |name: &str| env.get(name).is_some_and(|value| !value.is_empty());
     let dumb = env.get("TERM").is_some_and(|term| term == "dumb");
     let styled = |flag, terminal| Style::decide(flag, set("NO_COLOR"), dumb, terminal);
+    let args: Vec<OsString> = args.into_iter().collect();
+    let as_json = args.iter().any(|arg| arg == "--json");
     let cli = match cli::parse(args) {
         Ok(cli) => cli,
-        Err(refused) => return print_refusal(&refused, &styled),
+        Err((text, code, is_error)) => {
+            let text = cx::scrub(&env, &text);
+            return print_refusal(&(text, code, is_error), as_json, &styled);
+        }
     };
     let flag = match cli.global.color {
         Color::Auto => None,
@@ -97,9 +102,14 @@ fn run(project: &Project, args: impl IntoIterator<Item = OsString>) -> u8 {
 }
 
 /// Help and version go to stdout with 0, a usage error to stderr with 2.
-fn print_refusal((text, code, is_error): &(String, u8, bool), styled: &dyn Fn(Option<bool>, bool) -> Style) -> u8 {
+fn print_refusal(
+    (text, code, is_error): &(String, u8, bool),
+    as_json: bool,
+    styled: &dyn Fn(Option<bool>, bool) -> Style,
+) -> u8 {
     let terminal = if *is_error { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
     let text = if styled(None, terminal).color { text.clone() } else { cli::plain(text) };
+    let text = if as_json && *is_error { json::error(cli::plain(&text).trim(), None, *code) } else { text };
     // A closed pipe is how `| head` says that it has seen enough.
     let _ = if *is_error {
         std::io::stderr().write_all(text.as_bytes())

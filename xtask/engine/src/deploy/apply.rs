@@ -6,6 +6,7 @@
 use crate::deploy::Site;
 use crate::deploy::history::{Happened, Record, Verb};
 use crate::deploy::plan::{HostPlan, Step};
+use crate::deploy::state::{Kept, State};
 use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of, verification};
 use crate::event::Event;
 use crate::release::Release;
@@ -283,6 +284,11 @@ impl Run<'_> {
             return Ok(format!("nothing is live on {url}: there was no healthy release to go back to"));
         };
         let live = host.target.state()?;
+        let still_runs = self.still_runs(&live, old, tried.as_ref());
+        let restarted = restarted && !still_runs;
+        if live.live() == Some(old) && !restarted && live.history.confirmed(old) {
+            return Ok(format!("nothing was switched on {url}, {old} is live as before"));
+        }
         if live.live() != Some(old) {
             let step = Step::Activate { release: old.clone(), from: live.live().cloned() };
             self.timed(host, &step, || host.target.activate(Some(old), None))?;
@@ -301,6 +307,16 @@ impl Run<'_> {
             .map_err(|why| failed(format!("{old} was put back, but {why}")))?;
         self.remember(host, Happened::Restored, Some(old), &why);
         Ok(format!("{old} is live again on {url}"))
+    }
+
+    /// Whether the process of the old release was never stopped: then it is best left alone.
+    fn still_runs(&self, state: &State, old: &ReleaseId, tried: Option<&ReleaseId>) -> bool {
+        match &state.service {
+            Kept::Running { spec, release } => {
+                release == old && (tried != Some(old) || Some(spec) != self.site.spec.digest().as_ref())
+            }
+            Kept::None | Kept::Stopped => false,
+        }
     }
 
     /// Writes a record if the host will take it: a full disk must not keep the old release from coming back.

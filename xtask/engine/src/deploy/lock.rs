@@ -100,6 +100,13 @@ fn locked(url: &str, lock: &Lock) -> Failure {
     )
 }
 
+/// Who has a lock and whether that run still lives; `None` when it is free.
+pub fn holder(lock: &Lock) -> Option<String> {
+    let dead = matches!(lock, Lock::Held(owner) if owner.life() == Life::Dead);
+    let gone = if dead { "; its process is gone, the next deploy takes over" } else { "" };
+    (*lock != Lock::Free).then(|| who(lock) + gone)
+}
+
 /// Whoever has a lock, in words.
 pub fn who(lock: &Lock) -> String {
     match lock {

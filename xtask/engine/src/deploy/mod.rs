@@ -151,7 +151,8 @@ impl<'cx> Site<'cx> {
             commit: None,
             by: person(self.cx),
             ci: ci_job(self.cx),
-            why: why.map(str::to_owned),
+            // A history outlives the variables that would mask a secret in it.
+            why: why.map(|why| self.cx.scrub(why)),
         }
     }
 

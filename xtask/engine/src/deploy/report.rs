@@ -3,10 +3,10 @@
 use crate::build::RELEASES;
 use crate::cx::Cx;
 use crate::deploy::history::{Happened, Record};
-use crate::deploy::lock::who;
+use crate::deploy::lock::holder;
 use crate::deploy::resolve::{Catalog, FETCHED};
 use crate::deploy::state::State;
-use crate::deploy::state::{Current, Kept, Lock, Root};
+use crate::deploy::state::{Current, Kept, Root};
 use crate::error::{Result, not_found, verification};
 use crate::git;
 use crate::project::{Env, Project};
@@ -82,7 +82,7 @@ fn host_status(env: &str, target: &str, state: &State) -> HostStatus {
             Kept::Stopped => Some("stopped"),
             Kept::Running { .. } => Some("running"),
         },
-        locked_by: (state.lock != Lock::Free).then(|| who(&state.lock)),
+        locked_by: holder(&state.lock),
         installed: state.installed.len(),
     }
 }

@@ -89,6 +89,7 @@ pub fn ago(at: Timestamp, now: Timestamp) -> String {
 
 /// Rows in columns, each as wide as its widest cell, two spaces between. The first row is the heading.
 pub fn table(style: Style, rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -103,6 +104,11 @@ pub fn table(style: Style, rows: &[Vec<String>]) -> String {
         out.push('\n');
     }
     out
+}
+
+/// The text with its control characters written out: what others wrote must not steer our reader's terminal.
+pub fn visible(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 /// `1 file`, `2 files`
@@ -129,6 +135,11 @@ mod tests {
             assert_eq!(ago(format!("2026-08-22T{at}Z").parse().unwrap(), now), want, "{at}");
         }
         assert_eq!(ago("2026-08-10T10:15:00Z".parse().unwrap(), now), "12 d ago");
+    }
+
+    #[test]
+    fn control_characters_are_written_out() {
+        assert_eq!(visible("a\u{1b}[2Jb\u{7}\tü"), "a\\u{1b}[2Jb\\u{7}\\tü");
     }
 
     #[test]

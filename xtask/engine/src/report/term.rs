@@ -1,7 +1,7 @@
 //! For people: events as lines on stderr, progress as a bar on a terminal and as nothing in a log.
 
 use crate::event::{Event, Sink};
-use crate::report::style::{Style, duration};
+use crate::report::style::{Style, duration, visible};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -90,7 +90,7 @@ impl Sink for TermSink {
             Event::Warning { text } => format!("{} {text}", style.warn("warning:")),
             Event::ServiceLog { target, lines } if lines.is_empty() => format!("{target}: the service wrote no log"),
             Event::ServiceLog { target, lines } => {
-                let lines: String = lines.iter().map(|line| format!("\n  | {line}")).collect();
+                let lines: String = lines.iter().map(|line| format!("\n  | {}", visible(line))).collect();
                 format!("{target}: the last lines of its log:{lines}")
             }
             _ if self.level == Level::Quiet => return,

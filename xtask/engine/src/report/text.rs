@@ -7,7 +7,7 @@ use crate::deploy::apply::Outcome;
 use crate::deploy::history::{Happened, Verb};
 use crate::deploy::report::{Diff, FileChange, HostHistory, HostStatus, Listed};
 use crate::release::id::ReleaseId;
-use crate::report::style::{Style, ago, bytes, count, duration, table, when};
+use crate::report::style::{Style, ago, bytes, count, duration, table, visible, when};
 use jiff::Timestamp;
 use std::fmt::Write;
 
@@ -116,12 +116,12 @@ fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
             host.service.unwrap_or("-").to_owned(),
         ]);
         if let Some(who) = &host.locked_by {
-            let _ = writeln!(notes, "{} is locked by {who}", host.target);
+            let _ = writeln!(notes, "{} is locked by {}", host.target, visible(who));
         }
         if host.state == "unconfirmed" && host.locked_by.is_none() {
             let _ = writeln!(
                 notes,
-                "{}: a deploy was interrupted before its health check; run it again or roll back",
+                "{}: the last deploy did not come to a good end; deploy again, or roll back",
                 host.target
             );
         }
@@ -217,7 +217,7 @@ fn diff(diff: &Diff, style: Style) -> String {
 fn lock(state: &LockState) -> String {
     match (&state.held_by, state.released) {
         (None, _) => format!("{}: not locked\n", state.target),
-        (Some(who), false) => format!("{}: locked by {who}\n", state.target),
+        (Some(who), false) => format!("{}: locked by {}\n", state.target, visible(who)),
         (Some(who), true) => format!("{}: removed the lock of {who}\n", state.target),
     }
 }

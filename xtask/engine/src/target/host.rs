@@ -81,7 +81,7 @@ impl<'cx> HostTarget<'cx> {
                 .hint("the bytes on the host are not those of the release: look at the disk, then deploy again");
         }
         let hint = if said.contains("No space left") || said.contains("Wrote only") {
-            "make room: `df -h` shows the disk, `cargo xtask prune ENV` removes old releases"
+            "make room: `df -h` shows the disk; what is in releases/ and not live may be removed by hand, the oldest first"
         } else if said.contains("ermission denied") || said.contains("Read-only file system") {
             "check who owns the directory and whether the disk is writable"
         } else if said.contains("is not a directory") {

@@ -67,14 +67,14 @@ if [ -f history.jsonl ]; then echo history; tail -n {HISTORY_LINES} history.json
 /// one, so there is no moment at which a lock has no owner.
 pub fn lock(root: &str, token: &str) -> String {
     let body = format!(
-        "new=.lock.{token}; cat > \"$new\"
+        "new=.lock.{token}; trap 'rm -f \"$new\"' 0; cat > \"$new\"
 for try in 1 2 3 4 5 6 7 8 9; do
-  if [ -d .lock ]; then rm -f \"$new\"; echo held; echo 'a directory'; exit 0; fi
-  if said=$(ln \"$new\" .lock 2>&1); then rm -f \"$new\"; echo acquired; exit 0; fi
+  if [ -d .lock ]; then echo held; echo 'a directory'; exit 0; fi
+  if said=$(ln \"$new\" .lock 2>&1); then echo acquired; exit 0; fi
   # Between the two somebody may have given it up: then it is worth another try.
-  if owner=$(cat .lock 2>/dev/null); then rm -f \"$new\"; echo held; printf '%s\\n' \"$owner\"; exit 0; fi
+  if owner=$(cat .lock 2>/dev/null); then echo held; printf '%s\\n' \"$owner\"; exit 0; fi
 done
-rm -f \"$new\"; printf '%s\\n' \"$said\" >&2; exit 1
+printf '%s\\n' \"$said\" >&2; exit 1
 "
     );
     in_made_root(root, &body)
