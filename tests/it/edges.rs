@@ -64,7 +64,7 @@ fn a_process_that_dies_a_moment_after_its_start_is_not_healthy() {
     p.change("include bin/app\n", "include bin/app\ninclude bin/short\n");
     p.change(
         &format!("keeper bin/app\nhttp http://127.0.0.1:{port}/version|200|{{commit}}\n"),
-        "keeper bin/short\npatience 5000|200|3\n",
+        "keeper bin/short\npatience 5000|200|10\n",
     );
     p.release("1");
     p.run("deploy dev").fails(1, "the process ended with exit code 7", "deploy again");
@@ -220,7 +220,7 @@ fn three_deploys_from_one_checkout_do_not_take_the_release_from_each_other() {
 #[test]
 fn the_last_command_of_a_killed_deploy_is_waited_for() {
     let mut p = Project::new();
-    let slow = "command echo begin >> log; sleep 2; echo end >> log|true|true|true\n";
+    let slow = "command echo begin >> log; sleep 4; echo end >> log|true|true|true\n";
     p.change("target file:srv/dev\n", &format!("target file:srv/dev\n{slow}"));
     p.release("1");
     let mut child = p.start("deploy dev");
