@@ -160,7 +160,7 @@ mod tests {
     type Args = &'static [&'static str];
     type Env = &'static [(&'static str, &'static str)];
 
-    const ELSEWHERE: &str = "/work/target/debug/app";
+    const ELSEWHERE: &str = "/home/ana/shop/target/debug/app";
 
     fn read_from(args: &[&str], env: &[(&str, &str)], executable: &str) -> Result<Command, Failure> {
         let lookup = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
