@@ -58,8 +58,7 @@ fn a_status_command_that_fails_is_no_health() {
 #[test]
 fn a_process_that_dies_a_moment_after_its_start_is_not_healthy() {
     let mut p = Project::with_service();
-    p.write("bin/short", "#!/bin/sh\nsleep 0.1\nexit 7\n");
-    fs::set_permissions(p.path("bin/short"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    p.write_program("bin/short", "#!/bin/sh\nsleep 0.1\nexit 7\n");
     let port = p.port("dev");
     p.change("include bin/app\n", "include bin/app\ninclude bin/short\n");
     p.change(
@@ -76,8 +75,7 @@ fn what_is_put_back_is_started_and_checked_as_it_was() {
     p.release("1");
     p.run("deploy dev").ok();
     let (old, new) = (p.port("dev"), free_port());
-    p.change(&format!("PORT={old}"), &format!("PORT={new}"));
-    p.change(&format!(":{old}/"), &format!(":{new}/"));
+    p.move_port(old, new);
     p.write("behavior", "exit 3\n");
     p.release("2");
     p.run("deploy dev").fails(1, "is live again", "deploy again");
@@ -234,8 +232,7 @@ fn the_last_command_of_a_killed_deploy_is_waited_for() {
 #[test]
 fn what_an_ended_process_leaves_behind_does_not_keep_the_port() {
     let mut p = Project::with_service();
-    p.write("bin/leaver", "#!/bin/sh\nbin/app &\nsleep 0.2\nexit 5\n");
-    fs::set_permissions(p.path("bin/leaver"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    p.write_program("bin/leaver", "#!/bin/sh\nbin/app &\nsleep 0.2\nexit 5\n");
     p.change("include bin/app\n", "include bin/app\ninclude bin/leaver\n");
     p.change("keeper bin/app", "keeper bin/leaver");
     p.change("env prod", "patience 5000|100|20\nenv prod");

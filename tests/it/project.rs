@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -97,6 +98,18 @@ impl Project {
 
     pub fn read(&self, path: &str) -> String {
         fs::read_to_string(self.path(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+    }
+
+    /// Writes a program.
+    pub fn write_program(&self, path: &str, text: &str) {
+        self.write(path, text);
+        fs::set_permissions(self.path(path), PermissionsExt::from_mode(0o755)).unwrap();
+    }
+
+    /// Moves a service, and what asks for its health, to another port.
+    pub fn move_port(&mut self, from: u16, to: u16) {
+        self.change(&format!("PORT={from}"), &format!("PORT={to}"));
+        self.change(&format!(":{from}/"), &format!(":{to}/"));
     }
 
     /// Commits everything with `text` in `www/index.html`, a minute after the commit before. Gives the id.

@@ -34,8 +34,7 @@ fn other_variables_restart_the_service_and_bad_ones_are_put_back() {
     p.release("1");
     p.run("deploy dev").ok();
     let (old, new) = (p.port("dev"), free_port());
-    p.change(&format!("PORT={old}"), &format!("PORT={new}"));
-    p.change(&format!(":{old}/"), &format!(":{new}/"));
+    p.move_port(old, new);
     p.run("deploy dev").ok().has("is live");
     assert_eq!(p.get("dev").unwrap(), "1");
     // A port that is taken: the process that is kept must come back with the variables that worked.
@@ -94,8 +93,7 @@ fn old_and_new_are_never_both_bound() {
 fn a_process_that_will_not_stop_is_killed() {
     let mut p = Project::with_service();
     // A shell that ignores SIGTERM and waits for the app, which gets no signal of its own.
-    p.write("bin/stubborn", "#!/bin/sh\ntrap '' TERM\nbin/app &\nwait\nwait\nwait\n");
-    make_executable(&p, "bin/stubborn");
+    p.write_program("bin/stubborn", "#!/bin/sh\ntrap '' TERM\nbin/app &\nwait\nwait\nwait\n");
     p.change("include bin/app\n", "include bin/app\ninclude bin/stubborn\n");
     p.change("keeper bin/app", "keeper bin/stubborn");
     p.release("1");
@@ -108,8 +106,7 @@ fn a_process_that_will_not_stop_is_killed() {
 #[test]
 fn the_service_gets_its_variables_and_none_of_ours() {
     let mut p = Project::with_service();
-    p.write("bin/show", "#!/bin/sh\nenv | sort > ../../env.txt\nexec bin/app\n");
-    make_executable(&p, "bin/show");
+    p.write_program("bin/show", "#!/bin/sh\nenv | sort > ../../env.txt\nexec bin/app\n");
     p.change("include bin/app\n", "include bin/app\ninclude bin/show\n");
     p.change("keeper bin/app", "keeper bin/show");
     p.change(
@@ -170,9 +167,4 @@ fn a_tcp_check_wants_a_listener() {
     p.release("2");
     p.run("deploy dev").fails(1, "was not healthy within 3s", "deploy again");
     assert_eq!(p.get("dev").unwrap(), "1");
-}
-
-fn make_executable(p: &Project, path: &str) {
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(p.path(path), permissions).unwrap();
 }

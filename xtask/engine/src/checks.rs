@@ -4,6 +4,7 @@ use crate::build::is_cargos_own;
 use crate::ci::{generate, lint};
 use crate::cx::{Cx, Input, exit};
 use crate::error::{Failure, Kind, Result};
+use crate::event::ms_since;
 use crate::project::Project;
 use serde::Serialize;
 use std::fs;
@@ -45,7 +46,7 @@ pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<
         cx.note(format!("checking {name}"));
         let started = Instant::now();
         work()?;
-        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let ms = ms_since(started);
         tested.checks.push(Checked { check: name.to_owned(), ms });
         Ok::<(), anyhow::Error>(())
     };

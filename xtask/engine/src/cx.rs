@@ -3,7 +3,7 @@
 //! Everything below takes a [`Cx`] and nothing else of the outside, so a test decides what a command sees.
 
 use crate::error::{Explain, Kind, Result, failed, usage};
-use crate::event::{Event, Sink};
+use crate::event::{Event, Sink, ms_since};
 pub use crate::process::Input;
 use crate::process::{self, Limits};
 use jiff::Timestamp;
@@ -282,7 +282,7 @@ impl Cx {
     }
 
     fn ran(&self, command: String, started: Instant, ok: bool) {
-        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let ms = ms_since(started);
         self.emit(Event::Ran { command, ms, ok });
     }
 }

@@ -4,6 +4,7 @@
 //! is closed on purpose, so that a sink that forgets one does not compile.
 
 use serde::Serialize;
+use std::time::Instant;
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -76,6 +77,11 @@ pub enum Event {
         /// `success`, `failed`, `approved`, `on hold` or `not run`.
         status: String,
     },
+}
+
+/// Milliseconds since an instant, as events give them.
+pub fn ms_since(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Where events go.

@@ -10,7 +10,7 @@ use crate::ci::workspace::Layers;
 use crate::cx::{self, Cx};
 use crate::deploy::report;
 use crate::error::{self, Explain, Failure, Result, failed, usage};
-use crate::event::Event;
+use crate::event::{Event, ms_since};
 use crate::git;
 use crate::project::Project;
 use crate::release::id::ReleaseId;
@@ -129,7 +129,7 @@ pub fn run(cx: &Cx, project: &Project, pipeline: &Pipeline, options: &Options) -
                 }
             }
         };
-        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let ms = ms_since(started);
         cx.emit(Event::JobEnded { job: job.name.clone(), ms, status: status.into() });
         jobs.push(JobEnd { job: job.name.clone(), status, ms });
     }

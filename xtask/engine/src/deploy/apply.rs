@@ -8,7 +8,7 @@ use crate::deploy::history::{Happened, Record, Verb};
 use crate::deploy::plan::{HostPlan, Step};
 use crate::deploy::state::{Kept, State};
 use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of, verification};
-use crate::event::Event;
+use crate::event::{Event, ms_since};
 use crate::release::Release;
 use crate::release::id::ReleaseId;
 use crate::service::Script;
@@ -198,10 +198,8 @@ impl Run<'_> {
 
     /// Full SHA of a release's commit: of the one at hand, or as the host knows it.
     fn commit(&self, id: &ReleaseId) -> Option<String> {
-        if let Some(release) = self.release.filter(|release| release.id() == id) {
-            return Some(release.manifest().commit.sha.clone());
-        }
-        self.site.targets.iter().find_map(|target| target.manifest(id).ok()).map(|manifest| manifest.commit.sha)
+        let on_host = || self.site.targets.iter().find_map(|target| target.manifest(id).ok());
+        self.commit_at_hand(id).or_else(|| on_host().map(|manifest| manifest.commit.sha))
     }
 
     fn optional(&self, host: &Host, script: Option<&Script>) -> Result<()> {
@@ -348,7 +346,7 @@ impl Run<'_> {
         cx.emit(Event::StepStarted { target: target.clone(), step: step.to_string() });
         let started = Instant::now();
         let done = work();
-        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let ms = ms_since(started);
         cx.emit(Event::StepEnded { target, step: step.to_string(), ms, ok: done.is_ok() });
         done
     }

@@ -89,12 +89,12 @@ pub fn take_over(root: &str, token: &str, seen: &str, dead: &str) -> String {
     in_root(
         root,
         &format!(
-            "new=.lock.{token}; mark=.lock.after.{dead}; cat > \"$new\"
-if ! ln \"$new\" \"$mark\" 2>/dev/null; then rm -f \"$new\"; echo held; cat \"$mark\" 2>/dev/null || true; exit 0; fi
+            "new=.lock.{token}; mark=.lock.after.{dead}; trap 'rm -f \"$new\"' 0; cat > \"$new\"
+if ! ln \"$new\" \"$mark\" 2>/dev/null; then echo held; cat \"$mark\" 2>/dev/null || true; exit 0; fi
 if grep -qF {seen_text} .lock 2>/dev/null; then
   mv -f \"$new\" .lock; rm -f \"$mark\" .lock.after.{seen}; echo acquired
 else
-  rm -f \"$new\" \"$mark\"; echo held; cat .lock 2>/dev/null || true
+  rm -f \"$mark\"; echo held; cat .lock 2>/dev/null || true
 fi
 ",
             seen_text = quote(&format!("\"token\":\"{seen}\"")),
@@ -152,11 +152,15 @@ const MEND: &str = "if [ -s history.jsonl ] && [ -n \"$(tail -c 1 history.jsonl)
 
 /// Appends what is on stdin, and does not touch a history that it has nothing to add to: on a full disk a release must
 /// still be switched back.
-const APPEND_ANY: &str = "line=$(cat)
+fn append_any() -> String {
+    format!(
+        "line=$(cat)
 if [ -n \"$line\" ]; then
-  if [ -s history.jsonl ] && [ -n \"$(tail -c 1 history.jsonl)\" ]; then echo >> history.jsonl; fi
+  {MEND}
   printf '%s\\n' \"$line\" >> history.jsonl
-fi";
+fi"
+    )
+}
 
 /// Appends the record on stdin to the history.
 pub fn record(root: &str) -> String {
@@ -173,12 +177,13 @@ pub fn activate(root: &str, id: &ReleaseId) -> String {
         &format!(
             "if [ -e current ] && [ ! -L current ]; then echo 'current is not a symbolic link' >&2; exit 1; fi
 [ -d releases/{id}/{META} ] || {{ echo 'releases/{id} is not installed' >&2; exit 1; }}
-{APPEND_ANY}
+{append}
 rm -rf .switch; mkdir .switch
 ln -s releases/{id} .switch/current
 mv -f .switch/current .
 rmdir .switch
-"
+",
+            append = append_any(),
         ),
     )
 }
@@ -188,7 +193,8 @@ pub fn deactivate(root: &str) -> String {
     in_root(
         root,
         &format!(
-            "if [ -e current ] && [ ! -L current ]; then echo 'current is not a symbolic link' >&2; exit 1; fi\n{APPEND_ANY}\nrm -f current\n"
+            "if [ -e current ] && [ ! -L current ]; then echo 'current is not a symbolic link' >&2; exit 1; fi\n{append}\nrm -f current\n",
+            append = append_any(),
         ),
     )
 }
