@@ -3,6 +3,7 @@
 use crate::parts::{cx, release};
 use gangplank::cx::Cx;
 use gangplank::error::{Kind, kind_of};
+use gangplank::project::Ci;
 use gangplank::release::Release;
 use gangplank::store::{self, Put, Store};
 use std::fs;
@@ -66,7 +67,7 @@ fn with(url: &str, vars: impl Fn(&Path) -> Cx + Sync) {
     let dir = tempfile::tempdir().unwrap();
     let open = || -> Box<dyn Store> {
         let cx: &'static Cx = Box::leak(Box::new(vars(dir.path())));
-        store::open(cx, url).unwrap()
+        store::open(cx, &Ci::DEFAULT, url).unwrap()
     };
     contract(dir.path(), &open);
     race(dir.path(), &open);
@@ -96,7 +97,7 @@ fn a_damaged_release_is_never_handed_out() {
     let dir = tempfile::tempdir().unwrap();
     let cx = cx(dir.path());
     let one = release(dir.path(), 1, &[("a", "1")]);
-    let store = store::open(&cx, "file:store").unwrap();
+    let store = store::open(&cx, &Ci::DEFAULT, "file:store").unwrap();
     store.put(&one).unwrap();
     let bundle = dir.path().join("store").join(one.id().as_str()).join(&one.manifest().bundle.file);
     let mut bytes = fs::read(&bundle).unwrap();

@@ -163,7 +163,7 @@ fn put(cx: &Cx, project: &Project, release: Option<&Selector>, only: Option<&str
     }
     let mut done = Vec::new();
     for url in urls {
-        let put = store::open(cx, url)?.put(&release)?;
+        let put = store::open(cx, &project.ci, url)?.put(&release)?;
         if store::only_in_ci(url) {
             persist_program(cx)?;
         }

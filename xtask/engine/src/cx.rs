@@ -25,6 +25,8 @@ pub mod var {
     pub const HOME: &str = "GANGPLANK_HOME";
     /// Directory of the CircleCI workspace, when it is not `/tmp/workspace`.
     pub const WORKSPACE: &str = "GANGPLANK_WORKSPACE";
+    /// How many seconds a question to CircleCI's API may take with all its attempts, when it is not 120.
+    pub const API_DEADLINE: &str = "GANGPLANK_API_DEADLINE";
 }
 
 /// What a command is given of the outside.

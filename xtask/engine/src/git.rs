@@ -62,6 +62,21 @@ pub fn branch(cx: &Cx) -> Result<Option<String>> {
     Ok(Some(answer.stdout.trim().to_owned()).filter(|branch| answer.ok() && !branch.is_empty()))
 }
 
+/// URL of the remote `origin`.
+pub fn remote(cx: &Cx) -> Option<String> {
+    let sh = shell(&cx.root).ok()?;
+    let answer = cx.answer(cmd!(sh, "git remote get-url origin").into(), Input::Empty).ok()?;
+    answer.ok().then(|| answer.stdout.trim().to_owned())
+}
+
+/// The full SHA of a commit that this checkout has.
+pub fn expand(cx: &Cx, sha: &str) -> Option<String> {
+    let sh = shell(&cx.root).ok()?;
+    let commit = format!("{sha}^{{commit}}");
+    let answer = cx.answer(cmd!(sh, "git rev-parse --verify --quiet {commit}").into(), Input::Empty).ok()?;
+    answer.ok().then(|| answer.stdout.trim().to_owned()).filter(|whole| whole.starts_with(sha))
+}
+
 fn tag(cx: &Cx, sh: &Shell) -> Result<Option<String>> {
     if let Some(tag) = cx.var("CIRCLE_TAG") {
         return Ok(Some(tag.to_owned()));

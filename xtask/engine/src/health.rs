@@ -46,7 +46,7 @@ impl Checker {
             Check::None => Question::None,
             Check::Http { url, status, body } => {
                 let url = cx.expand(url)?;
-                http::check_url(&url)?;
+                http::url(&url)?;
                 Question::Http { url, status, body: body.map(str::to_owned) }
             }
             Check::Tcp { addr } => Question::Tcp { addr: cx.expand(addr)? },

@@ -1,15 +1,40 @@
-//! The one door to reqwest. Health checks go through it now; the CircleCI API will.
-//!
-//! Redirects are never followed by the client, no proxy of the environment is used, and nothing here holds a token.
+//! The one door to reqwest: single exchanges, without redirects, proxies or retries. What is made of them, with a
+//! token and with patience, is in [`session`]; the rules that it follows are in [`policy`].
+
+pub mod policy;
+pub mod session;
 
 use crate::error::{Explain, Kind, Result, usage};
+use serde_json::Value;
 use std::io::Read;
 use std::time::Duration;
 
+/// A URL that has been parsed.
+pub use reqwest::Url;
+
 /// A body longer than this is cut: a health check needs no more.
 const BODY_LIMIT: u64 = 64 * 1024;
+/// How long a server may say nothing.
+const SILENCE: Duration = Duration::from_secs(30);
 
-/// What a server answered.
+/// Something that must not be shown: it has no `Display`, and its `Debug` says nothing.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a text in.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// What a server answered to a health check.
 #[derive(Debug)]
 pub struct Response {
     /// Status code.
@@ -18,14 +43,53 @@ pub struct Response {
     pub body: String,
 }
 
-/// Checks that a URL is one that a [`Client`] can ask for.
-pub fn check_url(url: &str) -> Result<()> {
-    match reqwest::Url::parse(url) {
-        Ok(parsed) if matches!(parsed.scheme(), "http" | "https") && parsed.has_host() => Ok(()),
-        Ok(_) => {
-            usage(format!("`{url}` is not an http or https URL")).hint("write e.g. http://127.0.0.1:8080/health").err()
-        }
-        Err(e) => usage(format!("`{url}` is not a URL: {e}")).hint("write e.g. http://127.0.0.1:8080/health").err(),
+/// One question.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// Where to.
+    pub url: &'a Url,
+    /// A JSON document to POST; without one it is a GET.
+    pub post: Option<&'a Value>,
+    /// Sent as `Authorization: Bearer`.
+    pub token: Option<&'a Secret>,
+    /// Ask for the body from this byte on.
+    pub from: u64,
+}
+
+/// The head of an answer, and its body still to be read.
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    /// `Content-Type`, without parameters.
+    pub content_type: String,
+    /// `Location`, as sent.
+    pub location: Option<String>,
+    /// `Retry-After`, as sent.
+    pub retry_after: Option<String>,
+    /// `Content-Range`, as sent.
+    pub content_range: Option<String>,
+    /// `Sunset` or `Deprecation`: the endpoint will go away.
+    pub sunset: Option<String>,
+    /// The body.
+    pub body: Box<dyn Read>,
+}
+
+/// Why there was no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// The reason, without the URL: `Connection refused`.
+    pub why: String,
+    /// Whether the question never reached the server, so that asking again cannot do a thing twice.
+    pub unsent: bool,
+}
+
+/// Reads a URL that a [`Client`] can ask for.
+pub fn url(text: &str) -> Result<Url> {
+    let hint = "write e.g. http://127.0.0.1:8080/health";
+    match Url::parse(text) {
+        Ok(parsed) if matches!(parsed.scheme(), "http" | "https") && parsed.has_host() => Ok(parsed),
+        Ok(_) => usage(format!("`{text}` is not an http or https URL")).hint(hint).err(),
+        Err(e) => usage(format!("`{text}` is not a URL: {e}")).hint(hint).err(),
     }
 }
 
@@ -42,11 +106,18 @@ impl std::fmt::Debug for Client {
 impl Client {
     /// A client that follows no redirects.
     pub fn new() -> Result<Self> {
+        Self::patient(SILENCE)
+    }
+
+    /// The same, when a server may be silent for this long, before its answer and in the middle of a body.
+    pub fn patient(silence: Duration) -> Result<Self> {
         // A second call fails because a provider is there already, which is what we want.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::blocking::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            // Of the client and not of a request: that one would limit a whole download.
+            .timeout(silence)
             .user_agent(concat!("gangplank/", env!("CARGO_PKG_VERSION")))
             .build();
         client.map(Self).explain(
@@ -63,6 +134,38 @@ impl Client {
         let mut body = Vec::new();
         response.take(BODY_LIMIT).read_to_end(&mut body).map_err(|e| e.to_string())?;
         Ok(Response { status, body: String::from_utf8_lossy(&body).into_owned() })
+    }
+
+    /// One exchange. Any status is an answer.
+    pub fn ask(&self, ask: &Ask) -> Result<Answer, Broken> {
+        let request = match ask.post {
+            Some(body) => self
+                .0
+                .post(ask.url.clone())
+                .header("content-type", "application/json")
+                .body(serde_json::to_vec(body).unwrap_or_default()),
+            None => self.0.get(ask.url.clone()),
+        };
+        // CircleCI's v1.1 answers in another notation to whoever does not ask for JSON.
+        let mut request = request.header("accept", "application/json");
+        if let Some(Secret(token)) = ask.token {
+            request = request.bearer_auth(token);
+        }
+        if ask.from > 0 {
+            request = request.header("range", format!("bytes={}-", ask.from));
+        }
+        let response = request.send().map_err(|e| Broken { why: reason(&e), unsent: e.is_connect() })?;
+        let header = |name: &str| response.headers().get(name).and_then(|it| it.to_str().ok()).map(str::to_owned);
+        let content_type = header("content-type").unwrap_or_default();
+        Ok(Answer {
+            status: response.status().as_u16(),
+            content_type: content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase(),
+            location: header("location"),
+            retry_after: header("retry-after"),
+            content_range: header("content-range"),
+            sunset: header("sunset").or_else(|| header("deprecation")),
+            body: Box::new(response),
+        })
     }
 }
 

@@ -23,6 +23,7 @@ pub mod service;
 pub mod cx;
 mod git;
 pub mod http;
+pub mod circleci;
 pub mod machine;
 mod process;
 

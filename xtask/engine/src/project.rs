@@ -134,6 +134,10 @@ pub struct Ci {
     pub deploy_image: &'static str,
     /// Resource class of the jobs that compile.
     pub resource_class: &'static str,
+    /// Slug of the project for the API, where `CIRCLE_PROJECT_SLUG` is not set; `None` takes it from the git remote.
+    pub slug: Option<&'static str>,
+    /// Branches with a variable of the project that names the job of their newest release.
+    pub pointers: &'static [(&'static str, &'static str)],
 }
 
 impl Ci {
@@ -143,6 +147,8 @@ impl Ci {
         rust_image: "cimg/rust:1.94.0",
         deploy_image: "cimg/base:2026.07",
         resource_class: "medium",
+        slug: None,
+        pointers: &[("main", "LATEST_BUILD_NUM")],
     };
 }
 

@@ -201,9 +201,7 @@ pub fn diff(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>) -
     let old = target.manifest(&live)?;
     let catalog = Catalog::open(cx, project)?;
     let id = catalog.resolve(release)?;
-    let Some((new, _)) = catalog.list()?.into_iter().find(|(manifest, _)| manifest.id == id) else {
-        return not_found(format!("no store has {id}")).hint("`cargo xtask releases` lists what there is").err();
-    };
+    let new = catalog.manifest(&id)?;
     Ok(compare(cx, env.name, &old, &new))
 }
 

@@ -3,7 +3,7 @@
 use crate::build::RELEASES;
 use crate::cx::Cx;
 use crate::deploy::{Site, plan};
-use crate::error::{Result, not_found, usage};
+use crate::error::{Kind, Result, hint_of, kind_of, not_found};
 use crate::git;
 use crate::machine;
 use crate::project::Project;
@@ -22,6 +22,8 @@ pub struct Catalog<'cx> {
     cx: &'cx Cx,
     project: &'cx Project,
     stores: Vec<Box<dyn Store + 'cx>>,
+    /// What was left out, and why: part of the answer when nothing is found.
+    unasked: Vec<String>,
 }
 
 impl<'cx> Catalog<'cx> {
@@ -32,7 +34,11 @@ impl<'cx> Catalog<'cx> {
             catalog.stores.clear();
         }
         for url in project.stores.iter().filter(|url| cx.in_ci() || !store::only_in_ci(url)) {
-            catalog.stores.push(store::open(cx, url)?);
+            let store = store::open(cx, &project.ci, url)?;
+            match store.unusable() {
+                None => catalog.stores.push(store),
+                Some(why) => catalog.unasked.push(why),
+            }
         }
         Ok(catalog)
     }
@@ -40,12 +46,33 @@ impl<'cx> Catalog<'cx> {
     /// Only what was built in this checkout.
     pub fn built(cx: &'cx Cx, project: &'cx Project) -> Self {
         let here = DirStore::new(cx, &format!("file:{RELEASES}"), cx.root.join(RELEASES));
-        Self { cx, project, stores: vec![Box::new(here)] }
+        Self { cx, project, stores: vec![Box::new(here)], unasked: vec![] }
     }
 
-    /// Every release, the newest first, each with the stores that keep it.
+    /// Every release, the newest first, each with the stores that keep it. A store over the network that does not
+    /// answer is passed over aloud.
     pub fn list(&self) -> Result<Vec<(Manifest, Vec<String>)>> {
-        store::list(&self.stores)
+        for why in &self.unasked {
+            self.cx.note(why);
+        }
+        store::list(self.cx, &self.stores)
+    }
+
+    /// The manifest of a release.
+    pub fn manifest(&self, id: &ReleaseId) -> Result<Manifest> {
+        let found = store::find(&self.stores, &|store| {
+            Ok(store.of_commit(id.short_sha())?.into_iter().filter(|manifest| manifest.id == *id).collect())
+        })?;
+        match found.into_iter().next() {
+            Some(manifest) => Ok(manifest),
+            None => not_found(self.and_unasked(&format!("no store has {id}")))
+                .hint("`cargo xtask releases` lists what there is")
+                .err(),
+        }
+    }
+
+    fn and_unasked(&self, what: &str) -> String {
+        std::iter::once(what).chain(self.unasked.iter().map(String::as_str)).collect::<Vec<_>>().join("; ")
     }
 
     /// The release that a selector means. Without one it is that of the commit: of `CIRCLE_SHA1` in a job, of the
@@ -54,39 +81,69 @@ impl<'cx> Catalog<'cx> {
         match selector {
             None => self.of_checkout(),
             Some(Selector::Id(id)) => Ok(id.clone()),
-            Some(Selector::Sha(sha)) => store::by_sha(&self.list()?, sha),
-            Some(Selector::Latest) => match self.list()?.into_iter().find(|(manifest, _)| !manifest.commit.dirty) {
-                Some((manifest, _)) => Ok(manifest.id),
-                None => not_found("there is no release yet").hint("run `cargo xtask build`").err(),
-            },
+            Some(Selector::Sha(sha)) => self.by_sha(&self.of_commit(sha)?, sha),
+            Some(Selector::Latest) => {
+                let found = store::find(&self.stores, &|store| Ok(store.latest()?.into_iter().collect()))?;
+                match found.into_iter().max_by(|a, b| a.id.cmp(&b.id)) {
+                    Some(manifest) => Ok(manifest.id),
+                    None => {
+                        not_found(self.and_unasked("there is no release yet")).hint("run `cargo xtask build`").err()
+                    }
+                }
+            }
             Some(Selector::Env(env)) => running(env, &target::open_all(self.cx, self.project.env(env)?)?),
             Some(Selector::Build(number)) => {
-                usage(format!("build:{number} names a job of CircleCI, and no store of this project can ask CircleCI"))
-                    .hint("use an id or a commit's SHA: `cargo xtask releases` lists them")
-                    .err()
+                let found = store::find(&self.stores, &|store| Ok(store.of_build(*number)?.into_iter().collect()))?;
+                match found.into_iter().next() {
+                    Some(manifest) => Ok(manifest.id),
+                    None => not_found(self.and_unasked(&format!("no store has a release of job {number}")))
+                        .hint("`cargo xtask releases` lists what there is; only circleci:artifacts can ask CircleCI")
+                        .err(),
+                }
             }
         }
     }
 
+    fn of_commit(&self, sha: &str) -> Result<Vec<Manifest>> {
+        store::find(&self.stores, &|store| store.of_commit(sha))
+    }
+
+    fn by_sha(&self, found: &[Manifest], sha: &str) -> Result<ReleaseId> {
+        store::by_sha(found, sha).map_err(|error| {
+            if self.unasked.is_empty() || kind_of(&error) != Kind::NotFound {
+                return error;
+            }
+            let hint = hint_of(&error).unwrap_or("see `cargo xtask releases`").to_owned();
+            not_found(self.and_unasked(&format!("{error:#}"))).hint(hint).into()
+        })
+    }
+
     fn of_checkout(&self) -> Result<ReleaseId> {
-        let all = self.list()?;
-        let clean: Vec<_> = all.iter().filter(|(manifest, _)| !manifest.commit.dirty).cloned().collect();
         if let Some(sha) = self.cx.var("CIRCLE_SHA1") {
-            if all.is_empty() {
-                return not_found(format!("no store has any release, so none of commit {sha}"))
+            let mut found = self.of_commit(sha)?;
+            found.retain(|manifest| !manifest.commit.dirty);
+            let remote = self.stores.iter().any(|store| store.is_remote());
+            if found.is_empty() && !remote && store::list(self.cx, &self.stores)?.is_empty() {
+                return not_found(self.and_unasked(&format!("no store has any release, so none of commit {sha}")))
                     .hint(store::EMPTY_WORKSPACE)
                     .err();
             }
-            return store::by_sha(&clean, sha);
+            return self.by_sha(&found, sha);
         }
         let commit = git::commit(self.cx)?;
         if !commit.dirty {
-            return store::by_sha(&clean, &commit.sha);
+            let mut found = self.of_commit(&commit.sha)?;
+            found.retain(|manifest| !manifest.commit.dirty);
+            return self.by_sha(&found, &commit.sha);
         }
-        let dirty = all.into_iter().map(|(manifest, _)| manifest);
-        let dirty = dirty.filter(|manifest| manifest.commit.sha == commit.sha && manifest.commit.dirty);
+        // Only what was built from a checkout can be dirty, so no store over the network is asked.
+        let local = self.stores.iter().filter(|store| !store.is_remote());
+        let mut dirty = Vec::new();
+        for store in local {
+            dirty.extend(store.of_commit(&commit.sha)?.into_iter().filter(|manifest| manifest.commit.dirty));
+        }
         // The files have no commit to go by, so what was built last is what is meant.
-        match dirty.max_by_key(|manifest| self.built_at(&manifest.id)) {
+        match dirty.into_iter().max_by_key(|manifest| self.built_at(&manifest.id)) {
             Some(manifest) => Ok(manifest.id),
             None => not_found(format!(
                 "the checkout has changes that no commit holds, and no release of them was built ({})",

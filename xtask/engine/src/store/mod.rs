@@ -1,13 +1,16 @@
 //! Where releases are handed from the job that builds to the jobs that deploy: whole releases, never loose files.
 
+pub mod artifacts;
 pub mod dir;
 
 use crate::cx::{Cx, var};
 use crate::error::{Kind, Result, hint_of, kind_of, not_found, usage};
-use crate::project::local_dir;
+use crate::project::{Ci, local_dir};
 use crate::release::Release;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
+use serde::Serialize;
+use crate::store::artifacts::{ArtifactStore, Finder};
 use std::path::{Path, PathBuf};
 
 /// The directory that our configs persist and attach as CircleCI's workspace. Absolute, because relative ones mean
@@ -26,6 +29,23 @@ pub enum Put {
     AlreadyThere,
 }
 
+/// What `publish` did with a store's pointer to the newest release of a branch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Published {
+    /// The store.
+    pub store: String,
+    /// What points: the name of a variable.
+    pub pointer: Option<String>,
+    /// What it points at now: the number of the job that built the release.
+    pub job: Option<u64>,
+    /// The release of that job.
+    pub release: Option<ReleaseId>,
+    /// Whether it was moved just now.
+    pub moved: bool,
+    /// Why it was left, in words.
+    pub why: Option<String>,
+}
+
 /// A place that keeps releases.
 ///
 /// A put is immutable and atomic: the same bytes again are a success, other bytes under the same id an error that names
@@ -40,19 +60,50 @@ pub trait Store {
     fn get(&self, id: &ReleaseId, into: &Path) -> Result<Release>;
     /// Manifests of everything it keeps, the newest first.
     fn list(&self) -> Result<Vec<Manifest>>;
+
+    /// Whether a question to it goes over the network, so that it is asked last, and for no more than is needed.
+    fn is_remote(&self) -> bool {
+        false
+    }
+    /// Why it cannot be asked at all here, e.g. for want of a token; `None` when it can.
+    fn unusable(&self) -> Option<String> {
+        None
+    }
+    /// Manifests of a commit, by its SHA or the first digits of it.
+    fn of_commit(&self, sha: &str) -> Result<Vec<Manifest>> {
+        Ok(self.list()?.into_iter().filter(|manifest| manifest.commit.sha.starts_with(sha)).collect())
+    }
+    /// The newest release that is not dirty.
+    fn latest(&self) -> Result<Option<Manifest>> {
+        Ok(self.list()?.into_iter().find(|manifest| !manifest.commit.dirty))
+    }
+    /// The release that a CircleCI job built.
+    fn of_build(&self, job: u64) -> Result<Option<Manifest>> {
+        Ok(self.list()?.into_iter().find(|manifest| manifest.ci.as_ref().is_some_and(|ci| ci.job == job)))
+    }
+    /// Looks at every byte of a release where the store keeps it for others; `false` where `put` has seen to it.
+    fn confirm(&self, _release: &Release) -> Result<bool> {
+        Ok(false)
+    }
+    /// Moves the pointer to the newest release of a branch, never backwards; `None` where there is none to move.
+    fn publish(&self, _manifest: &Manifest) -> Result<Option<Published>> {
+        Ok(None)
+    }
 }
 
 /// Opens a store by its URL.
-pub fn open<'cx>(cx: &'cx Cx, url: &str) -> Result<Box<dyn Store + 'cx>> {
+pub fn open<'cx>(cx: &'cx Cx, ci: &'cx Ci, url: &str) -> Result<Box<dyn Store + 'cx>> {
     match url.split_once(':') {
         Some(("file", dir)) if !dir.is_empty() => Ok(Box::new(dir::DirStore::new(cx, url, local_dir(&cx.home, dir)))),
         Some(("circleci", "workspace")) => Ok(Box::new(dir::DirStore::new(cx, url, workspace(cx).join("releases")))),
-        Some(("circleci", "artifacts") | ("s3" | "gs" | "az", _)) => {
-            usage(format!("store {url}: this engine does not have it yet"))
-                .hint("use file:DIR or circleci:workspace in `stores`, see xtask/src/main.rs")
-                .err()
-        }
-        _ => usage(format!("`{url}` is not the URL of a store")).hint("use file:DIR or circleci:workspace").err(),
+        Some(("circleci", "artifacts")) => Ok(Box::new(ArtifactStore::new(cx, ci, url, Finder::Commit))),
+        Some(("circleci", "latest-artifacts")) => Ok(Box::new(ArtifactStore::new(cx, ci, url, Finder::Latest))),
+        Some(("s3" | "gs" | "az", _)) => usage(format!("store {url}: this engine does not have it yet"))
+            .hint("use file:DIR, circleci:workspace or circleci:artifacts in `stores`, see xtask/src/main.rs")
+            .err(),
+        _ => usage(format!("`{url}` is not the URL of a store"))
+            .hint("use file:DIR, circleci:workspace or circleci:artifacts")
+            .err(),
     }
 }
 
@@ -95,11 +146,47 @@ pub fn fetch(cx: &Cx, stores: &[Box<dyn Store + '_>], id: &ReleaseId, into: &Pat
     crate::error::Failure::new(kind_of(&worst), said.join("; ")).hint(hint).err()
 }
 
-/// Everything that the stores keep, each id once, the newest first.
-pub fn list(stores: &[Box<dyn Store + '_>]) -> Result<Vec<(Manifest, Vec<String>)>> {
+/// Asks the stores in order. Those over the network are asked only while nothing is found; what one of them says about
+/// its failure is the answer when nothing is found at all.
+pub fn find(
+    stores: &[Box<dyn Store + '_>],
+    ask: &dyn Fn(&dyn Store) -> Result<Vec<Manifest>>,
+) -> Result<Vec<Manifest>> {
+    let mut found: Vec<Manifest> = Vec::new();
+    let mut worst: Option<anyhow::Error> = None;
+    for store in stores {
+        if store.is_remote() && !found.is_empty() {
+            continue;
+        }
+        match ask(&**store) {
+            Ok(manifests) => found.extend(manifests),
+            Err(error) if store.is_remote() => {
+                if worst.as_ref().is_none_or(|worst| kind_of(worst) == Kind::NotFound) {
+                    worst = Some(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match worst {
+        Some(error) if found.is_empty() => Err(error),
+        _ => Ok(found),
+    }
+}
+
+/// Everything that the stores keep, each id once, the newest first. A store over the network that does not answer is
+/// passed over aloud.
+pub fn list(cx: &Cx, stores: &[Box<dyn Store + '_>]) -> Result<Vec<(Manifest, Vec<String>)>> {
     let mut all: Vec<(Manifest, Vec<String>)> = Vec::new();
     for store in stores {
-        for manifest in store.list()? {
+        let listed = match store.list() {
+            Err(error) if store.is_remote() => {
+                cx.warn(format!("{} is left out: {error:#}", store.url()));
+                continue;
+            }
+            listed => listed?,
+        };
+        for manifest in listed {
             match all.iter_mut().find(|(known, _)| known.id == manifest.id) {
                 Some((_, urls)) => urls.push(store.url().to_owned()),
                 None => all.push((manifest, vec![store.url().to_owned()])),
@@ -111,14 +198,15 @@ pub fn list(stores: &[Box<dyn Store + '_>]) -> Result<Vec<(Manifest, Vec<String>
 }
 
 /// The release of a commit, or an error that says what there is instead.
-pub fn by_sha(all: &[(Manifest, Vec<String>)], sha: &str) -> Result<ReleaseId> {
-    let found: Vec<_> =
-        all.iter().filter(|(manifest, _)| manifest.commit.sha.starts_with(sha)).map(|(m, _)| &m.id).collect();
+pub fn by_sha(found: &[Manifest], sha: &str) -> Result<ReleaseId> {
+    let mut found: Vec<_> = found.iter().map(|manifest| &manifest.id).collect();
+    found.sort();
+    found.dedup();
     // A clean build of a commit beats the dirty ones that were tried on the way to it.
     let clean: Vec<_> = found.iter().filter(|id| !id.is_dirty()).collect();
     match (clean.as_slice(), found.as_slice()) {
         ([id], _) => Ok((**id).clone()),
-        ([], [id, ..]) => Ok((*id).clone()),
+        ([], [.., id]) => Ok((*id).clone()),
         ([], []) => not_found(format!("no release of commit {sha}"))
             .hint("`cargo xtask build` makes one of the commit that is checked out; `cargo xtask releases` lists them")
             .err(),

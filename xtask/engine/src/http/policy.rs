@@ -1,0 +1,192 @@
+//! The rules for talking to a server that wants a token: which URLs are safe, who may see the token, when to ask again
+//! and for how long. Pure, so that each rule is a table of tests.
+
+use crate::http::Url;
+use jiff::Timestamp;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Redirects followed before it is called a loop.
+pub const REDIRECTS_MAX: usize = 10;
+/// The first pause between two attempts; doubled each time.
+const PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause that we choose ourselves.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Whether bytes to and from a URL are safe on their way: https, or this machine itself.
+pub fn is_secure(url: &Url) -> bool {
+    match url.scheme() {
+        "https" => url.has_host(),
+        "http" => is_loopback(url.host_str().unwrap_or_default()),
+        _ => false,
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let ip: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
+    host == "localhost" || ip.is_some_and(|ip| ip.is_loopback())
+}
+
+/// `scheme://host:port` of a URL: all of it that may be shown, since a path may hold a signature.
+pub fn origin(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+/// Who may see the token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allowed {
+    home: String,
+    cloud: bool,
+}
+
+impl Allowed {
+    /// The server that the token is for. CircleCI's cloud serves artifacts from hosts of their own.
+    pub fn new(home: &Url) -> Self {
+        Self { home: origin(home), cloud: home.scheme() == "https" && home.host_str() == Some("circleci.com") }
+    }
+
+    /// Whether the token may go to this URL.
+    pub fn holds(&self, url: &Url) -> bool {
+        let host = url.host_str().unwrap_or_default();
+        let artifacts = host == "circle-artifacts.com" || host.ends_with(".circle-artifacts.com");
+        is_secure(url)
+            && (origin(url) == self.home
+                || self.cloud && artifacts && url.scheme() == "https" && url.port_or_known_default() == Some(443))
+    }
+}
+
+/// What went wrong with an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// No answer, and the server never got the question.
+    Unsent,
+    /// No answer, or half of one.
+    Broken,
+    /// An answer that means "later": 429, or 5xx.
+    Status(u16),
+}
+
+/// How long to wait before the next attempt, or `None` to give up: asking again would do a thing twice, or the server
+/// asks for more time than is left. `jitter` is in 0 to 1 and spreads clients that failed together.
+pub fn pause(
+    attempt: u32,
+    trouble: &Trouble,
+    asked: Option<Duration>,
+    repeatable: bool,
+    left: Duration,
+    jitter: f64,
+) -> Option<Duration> {
+    let harmless = repeatable || matches!(trouble, Trouble::Unsent | Trouble::Status(429));
+    let own = PAUSE.saturating_mul(1 << attempt.min(10)).min(PAUSE_MAX).mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
+    let pause = asked.map_or(own, |asked| asked.max(own));
+    (harmless && pause < left).then_some(pause)
+}
+
+/// Whether a status means that the same question may get another answer later.
+pub fn is_passing(status: u16) -> bool {
+    matches!(status, 429 | 500 | 502 | 503 | 504)
+}
+
+/// Reads `Retry-After`: seconds, or a date (RFC 9110, 10.2.3).
+pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_zoned(text.trim()).ok()?.timestamp();
+    Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
+}
+
+/// The first byte that a `Content-Range: bytes 5-9/10` names (RFC 9110, 14.4).
+pub fn range_start(text: &str) -> Option<u64> {
+    text.trim().strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[test]
+    fn only_https_and_this_machine_are_secure() {
+        for (text, secure) in [
+            ("https://circleci.com/api", true),
+            ("http://circleci.com/api", false),
+            ("http://127.0.0.1:8080/x", true),
+            ("http://[::1]:8080/x", true),
+            ("http://localhost/x", true),
+            ("http://localhost.evil.example/x", false),
+            ("http://127.0.0.1.evil.example/x", false),
+            ("file:///etc/passwd", false),
+            ("ftp://127.0.0.1/x", false),
+        ] {
+            assert_eq!(is_secure(&url(text)), secure, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_token_stays_at_home() {
+        let cloud = Allowed::new(&url("https://circleci.com"));
+        for (text, may) in [
+            ("https://circleci.com/api/v2/me", true),
+            ("https://circleci.com:444/api", false),
+            ("http://circleci.com/api", false),
+            ("https://output.circle-artifacts.com/output/job/1", true),
+            ("https://12-34-gh.circle-artifacts.com/0/x", true),
+            ("http://output.circle-artifacts.com/x", false),
+            ("https://output.circle-artifacts.com:8443/x", false),
+            ("https://evilcircle-artifacts.com/x", false),
+            ("https://circleci.com.evil.example/", false),
+            ("https://bucket.s3.amazonaws.com/x?X-Amz-Signature=1", false),
+        ] {
+            assert_eq!(cloud.holds(&url(text)), may, "{text}");
+        }
+        let local = Allowed::new(&url("http://127.0.0.1:4000"));
+        for (text, may) in [
+            ("http://127.0.0.1:4000/output/job/1", true),
+            ("http://127.0.0.1:4001/bucket", false),
+            ("http://localhost:4000/", false),
+            ("https://circleci.com/", false),
+            ("https://output.circle-artifacts.com/", false),
+        ] {
+            assert_eq!(local.holds(&url(text)), may, "{text}");
+        }
+    }
+
+    #[test]
+    fn when_to_ask_again() {
+        let minute = Duration::from_secs(60);
+        let ms = |attempt, trouble, asked, repeatable, left| {
+            pause(attempt, &trouble, asked, repeatable, left, 1.0).map(|pause| pause.as_millis())
+        };
+        assert_eq!(ms(0, Trouble::Broken, None, true, minute), Some(250));
+        assert_eq!(ms(3, Trouble::Status(503), None, true, minute), Some(2000));
+        assert_eq!(ms(60, Trouble::Status(503), None, true, minute), Some(10_000));
+        assert_eq!(ms(0, Trouble::Broken, None, false, minute), None, "it may have been done");
+        assert_eq!(ms(0, Trouble::Status(502), None, false, minute), None);
+        assert_eq!(ms(0, Trouble::Unsent, None, false, minute), Some(250));
+        assert_eq!(ms(0, Trouble::Status(429), None, false, minute), Some(250), "429 says that nothing was done");
+        assert_eq!(ms(0, Trouble::Status(429), Some(Duration::from_secs(7)), true, minute), Some(7000));
+        assert_eq!(ms(0, Trouble::Status(429), Some(Duration::from_secs(3600)), true, minute), None);
+        assert_eq!(ms(4, Trouble::Broken, None, true, Duration::from_secs(1)), None, "the deadline would pass");
+        assert_eq!(pause(0, &Trouble::Broken, None, true, minute, 0.0), Some(Duration::from_millis(125)));
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = "2026-08-22T10:15:00Z".parse().unwrap();
+        let seconds = |text: &str| retry_after(text, now).map(|it| it.as_secs());
+        assert_eq!(seconds("12"), Some(12));
+        assert_eq!(seconds("Sat, 22 Aug 2026 10:15:30 GMT"), Some(30));
+        assert_eq!(seconds("Sat, 22 Aug 2026 10:14:30 GMT"), Some(0), "it has passed");
+        assert_eq!((seconds("soon"), seconds("-1")), (None, None));
+    }
+
+    #[test]
+    fn ranges() {
+        assert_eq!(range_start("bytes 5-9/10"), Some(5));
+        assert_eq!((range_start("bytes */10"), range_start("5-9")), (None, None));
+    }
+}

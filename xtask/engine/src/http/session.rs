@@ -1,0 +1,390 @@
+//! Talking to one server with a token: patience, redirects by hand, and downloads that are checked as they come.
+//!
+//! The token goes into one header, and only to the hosts that [`Allowed`] holds. Redirects are followed without it, so
+//! storage that a server points at never sees it (and would refuse a signed URL that comes with one).
+
+use crate::cx::{Cx, var};
+use crate::error::{Explain, Failure, Kind, Result, failed, not_found, verification};
+use crate::http::policy::{self, Allowed, REDIRECTS_MAX, Trouble, origin};
+use crate::http::{Answer, Ask, Client, Secret, Url};
+use crate::release::digest::Hasher;
+use serde_json::Value;
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// What to do about a token that is not accepted.
+pub const NEW_TOKEN: &str = "it is wrong, or expired (at the latest after a year): make a new personal API token at \
+     https://app.circleci.com/settings/user/tokens and set CIRCLE_TOKEN";
+/// How long a question may take with all its attempts; for a download, how long it may stand still.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// How long a server may say nothing.
+const SILENCE: Duration = Duration::from_secs(30);
+/// No answer of an API is longer.
+const ANSWER_MAX: u64 = 8 << 20;
+/// A pause that is longer than this is worth a line.
+const WORTH_A_LINE: Duration = Duration::from_secs(2);
+
+/// A server and what it takes to talk to it.
+pub struct Session<'cx> {
+    cx: &'cx Cx,
+    client: Client,
+    token: Secret,
+    allowed: Allowed,
+    deadline: Duration,
+}
+
+/// What an API answered, whole.
+#[derive(Debug)]
+pub struct Reply {
+    /// Status code.
+    pub status: u16,
+    /// `Content-Type`, without parameters.
+    pub content_type: String,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// What a download must be.
+#[derive(Debug, Clone, Copy)]
+pub struct Want<'a> {
+    /// What it is, for messages: `manifest.json of 20260822T101500-1a2b3c4`.
+    pub what: &'a str,
+    /// No more than so many bytes.
+    pub most: u64,
+    /// So many bytes and this SHA-256.
+    pub exactly: Option<(u64, &'a str)>,
+}
+
+/// Where a download goes.
+pub enum Place {
+    /// Into a file.
+    File(File),
+    /// Into memory.
+    Memory(Vec<u8>),
+    /// Nowhere: only its digest is wanted.
+    Nowhere,
+}
+
+/// An attempt that failed.
+enum Attempt {
+    /// The next one may do better.
+    Again { trouble: Trouble, asked: Option<Duration>, why: String },
+    /// There is no use in trying again.
+    Final(anyhow::Error),
+}
+
+/// A download on its way.
+struct Coming<'a> {
+    want: &'a Want<'a>,
+    place: &'a mut Place,
+    hasher: Hasher,
+    bytes: u64,
+}
+
+impl<'cx> Session<'cx> {
+    /// Talks to `home` with `token`.
+    pub fn new(cx: &'cx Cx, home: &Url, token: Secret) -> Result<Self> {
+        let deadline = match cx.var(var::API_DEADLINE) {
+            None => DEADLINE,
+            Some(text) => Duration::from_secs(text.parse().explain(
+                Kind::Usage,
+                || format!("{}={text} is no number of seconds", var::API_DEADLINE),
+                || format!("unset {}, or give whole seconds", var::API_DEADLINE),
+            )?),
+        };
+        let client = Client::patient(SILENCE.min(deadline.max(Duration::from_secs(1))))?;
+        Ok(Self { cx, client, token, allowed: Allowed::new(home), deadline })
+    }
+
+    /// A question to an API: a GET, or a POST of `post`. Any status that is not passing is an answer. `repeatable` says
+    /// that asking twice does no harm.
+    pub fn call(&self, url: &Url, post: Option<&Value>, repeatable: bool) -> Result<Reply> {
+        let what = format!("{} {}{}", if post.is_some() { "POST" } else { "GET" }, origin(url), url.path());
+        self.patiently(&what, repeatable, |_| {
+            let answer = match post {
+                None => self.follow(url, 0)?,
+                Some(_) => self.ask(url, post, 0)?,
+            };
+            if let Some(sunset) = &answer.sunset {
+                self.cx.warn(format!("{what}: CircleCI announces the end of this endpoint ({sunset})"));
+            }
+            let mut body = Vec::new();
+            answer
+                .body
+                .take(ANSWER_MAX + 1)
+                .read_to_end(&mut body)
+                .map_err(|e| Attempt::again(Trouble::Broken, format!("the answer broke off: {e}")))?;
+            if body.len() as u64 > ANSWER_MAX {
+                let failure = Failure::new(Kind::Remote, format!("{what}: the answer is longer than {ANSWER_MAX} bytes"));
+                return Err(Attempt::Final(failure.hint("is CIRCLE_HOST a CircleCI?").into()));
+            }
+            Ok(Reply { status: answer.status, content_type: answer.content_type, body })
+        })
+    }
+
+    /// Downloads into memory.
+    pub fn bytes(&self, url: &Url, want: &Want) -> Result<Vec<u8>> {
+        let mut place = Place::Memory(Vec::new());
+        self.download(url, want, &mut place)?;
+        match place {
+            Place::Memory(bytes) => Ok(bytes),
+            Place::File(_) | Place::Nowhere => Ok(Vec::new()),
+        }
+    }
+
+    /// Downloads into a new file, which is on the disk when this returns.
+    pub fn file(&self, url: &Url, want: &Want, path: &Path) -> Result<()> {
+        let what = || format!("cannot write {}", path.display());
+        let hint = || "check free space and permissions: `df -h .`".to_owned();
+        let mut place = Place::File(File::create(path).explain(Kind::Failed, what, hint)?);
+        self.download(url, want, &mut place)?;
+        let Place::File(file) = place else { return Ok(()) };
+        file.sync_all().explain(Kind::Failed, what, hint)
+    }
+
+    /// Downloads, goes on where a connection broke off, and checks size and digest. Gives size and SHA-256.
+    pub fn download(&self, url: &Url, want: &Want, place: &mut Place) -> Result<(u64, String)> {
+        let progress = self.cx.progress("fetching");
+        let mut coming = Coming { want, place, hasher: Hasher::default(), bytes: 0 };
+        self.patiently(&format!("{} from {}", want.what, origin(url)), true, |moved| {
+            let before = coming.bytes;
+            let answer = self.follow(url, coming.bytes)?;
+            let done = coming.take(self.cx, answer, &progress);
+            *moved = coming.bytes > before;
+            done
+        })?;
+        Ok((coming.bytes, coming.hasher.hex()))
+    }
+
+    /// Tries until it works, is final, or the deadline is near. An attempt that tells that it moved starts the clock
+    /// anew.
+    fn patiently<T>(
+        &self,
+        what: &str,
+        repeatable: bool,
+        mut attempt: impl FnMut(&mut bool) -> Result<T, Attempt>,
+    ) -> Result<T> {
+        let (mut started, mut tries, mut told) = (Instant::now(), 0, false);
+        loop {
+            let mut moved = false;
+            let (trouble, asked, why) = match attempt(&mut moved) {
+                Ok(done) => return Ok(done),
+                Err(Attempt::Final(error)) => return Err(error),
+                Err(Attempt::Again { trouble, asked, why }) => (trouble, asked, why),
+            };
+            if moved {
+                (started, tries) = (Instant::now(), 0);
+            }
+            let left = self.deadline.saturating_sub(started.elapsed());
+            let Some(pause) = policy::pause(tries, &trouble, asked, repeatable, left, jitter()) else {
+                return Err(self.gave_up(what, &why, &trouble, asked, tries + 1, repeatable));
+            };
+            if pause > WORTH_A_LINE && !told {
+                self.cx.note(format!("{what}: {why}; trying again in {} s", pause.as_secs()));
+                told = true;
+            }
+            self.sleep(pause)?;
+            tries += 1;
+        }
+    }
+
+    fn gave_up(
+        &self,
+        what: &str,
+        why: &str,
+        trouble: &Trouble,
+        asked: Option<Duration>,
+        tries: u32,
+        repeatable: bool,
+    ) -> anyhow::Error {
+        let asks = asked.map(|asked| format!(", and asks to wait {} s", asked.as_secs())).unwrap_or_default();
+        let times = if tries == 1 { "once".to_owned() } else { format!("{tries} times") };
+        let hint = match trouble {
+            Trouble::Status(429) => {
+                format!("too many questions: wait, then run the same command again; {}=SECONDS waits longer", var::API_DEADLINE)
+            }
+            _ if !repeatable && *trouble != Trouble::Unsent => {
+                "nobody knows whether it was done: look at the project in CircleCI, then run the same command again".into()
+            }
+            Trouble::Unsent => "check the network and CIRCLE_HOST, then run the same command again".into(),
+            _ => "see https://status.circleci.com, then run the same command again".into(),
+        };
+        Failure::new(Kind::Remote, self.cx.scrub(&format!("{what}: {why}{asks} (tried {times})"))).hint(hint).into()
+    }
+
+    /// Sleeps, but not through a signal.
+    fn sleep(&self, pause: Duration) -> Result<()> {
+        let until = Instant::now() + pause;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            self.stop_here()?;
+            std::thread::sleep(left.min(Duration::from_millis(50)));
+        }
+        Ok(())
+    }
+
+    fn stop_here(&self) -> Result<()> {
+        if self.cx.interrupted() {
+            return failed("stopped by a signal").hint("run the same command again to go on").err();
+        }
+        Ok(())
+    }
+
+    /// One exchange; a passing status is a failed attempt.
+    fn ask(&self, url: &Url, post: Option<&Value>, from: u64) -> Result<Answer, Attempt> {
+        self.stop_here().map_err(Attempt::Final)?;
+        if !policy::is_secure(url) {
+            return Err(insecure(url));
+        }
+        let token = self.allowed.holds(url).then_some(&self.token);
+        let answer = self.client.ask(&Ask { url, post, token, from }).map_err(|broken| {
+            Attempt::again(if broken.unsent { Trouble::Unsent } else { Trouble::Broken }, broken.why)
+        })?;
+        if policy::is_passing(answer.status) {
+            let asked = answer.retry_after.as_deref().and_then(|text| policy::retry_after(text, self.cx.now()));
+            let why = format!("{} answered {}", origin(url), answer.status);
+            return Err(Attempt::Again { trouble: Trouble::Status(answer.status), asked, why });
+        }
+        Ok(answer)
+    }
+
+    /// A GET that follows redirects by hand, since each hop decides anew whether it may see the token.
+    fn follow(&self, url: &Url, from: u64) -> Result<Answer, Attempt> {
+        let mut seen = vec![url.clone()];
+        loop {
+            let here = seen.last().unwrap_or(url);
+            let answer = self.ask(here, None, from)?;
+            if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
+                return Ok(answer);
+            }
+            let location = answer.location.unwrap_or_default();
+            let Ok(next) = here.join(&location) else {
+                return Err(Attempt::redirected(here, "to something that is no URL"));
+            };
+            if location.is_empty() || seen.contains(&next) || seen.len() > REDIRECTS_MAX {
+                return Err(Attempt::redirected(here, "in a loop"));
+            }
+            if !policy::is_secure(&next) {
+                return Err(Attempt::redirected(here, &format!("to {}, which is not https", origin(&next))));
+            }
+            seen.push(next);
+        }
+    }
+}
+
+/// A request that would leave the machine in the clear.
+fn insecure(url: &Url) -> Attempt {
+    let failure = crate::error::usage(format!("{} is neither https nor this machine", origin(url)));
+    Attempt::Final(failure.hint("use https: nothing is sent in the clear").into())
+}
+
+impl Attempt {
+    fn again(trouble: Trouble, why: String) -> Self {
+        Self::Again { trouble, asked: None, why }
+    }
+
+    fn redirected(from: &Url, how: &str) -> Self {
+        let failure = Failure::new(Kind::Remote, format!("{} redirects {how}", origin(from)));
+        Self::Final(failure.hint("nothing was taken from there; is CIRCLE_HOST a CircleCI?").into())
+    }
+}
+
+impl Coming<'_> {
+    /// Takes what an answer brings. What came before a break stays, for the next attempt to go on from.
+    fn take(&mut self, cx: &Cx, answer: Answer, progress: &dyn Fn(u64, u64)) -> Result<(), Attempt> {
+        let what = self.want.what;
+        match answer.status {
+            206 if answer.content_range.as_deref().and_then(policy::range_start) == Some(self.bytes) => {}
+            // Another range, or a server that knows no ranges: from the start.
+            200 | 206 if self.bytes == 0 || answer.status == 200 => self.restart()?,
+            206 => {
+                self.restart()?;
+                return Err(Attempt::again(Trouble::Broken, "the server sent another part than was asked for".into()));
+            }
+            401 => {
+                let failure = Failure::new(Kind::Auth, format!("{what}: the token is not accepted (401)"));
+                return Err(Attempt::Final(failure.hint(NEW_TOKEN).into()));
+            }
+            status => {
+                let failure = not_found(format!("{what}: the server answered {status}"));
+                let hint = "CircleCI keeps artifacts for 30 days at most: build the commit again";
+                return Err(Attempt::Final(failure.hint(hint).into()));
+            }
+        }
+        let total = self.want.exactly.map_or(0, |(bytes, _)| bytes);
+        let (mut body, mut buffer) = (answer.body, vec![0; 128 * 1024]);
+        loop {
+            if cx.interrupted() {
+                let failure = failed("stopped by a signal").hint("run the same command again to go on");
+                return Err(Attempt::Final(failure.into()));
+            }
+            let n = match body.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(_) if total > 0 && self.bytes == total => break,
+                Err(e) => return Err(Attempt::again(Trouble::Broken, format!("it broke off: {e}"))),
+            };
+            self.add(&buffer[..n])?;
+            if total > 0 {
+                progress(self.bytes, total);
+            }
+        }
+        self.check()
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> Result<(), Attempt> {
+        let most = self.want.exactly.map_or(self.want.most, |(bytes, _)| bytes);
+        if self.bytes + bytes.len() as u64 > most {
+            let failure = verification(format!("{}: there are more bytes than {most}", self.want.what));
+            return Err(Attempt::Final(failure.hint("the release is damaged: build it again; do not deploy it").into()));
+        }
+        let written = match self.place {
+            Place::File(file) => file.write_all(bytes),
+            Place::Memory(memory) => {
+                memory.extend_from_slice(bytes);
+                Ok(())
+            }
+            Place::Nowhere => Ok(()),
+        };
+        written.map_err(|e| disk(self.want.what, &e))?;
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn restart(&mut self) -> Result<(), Attempt> {
+        (self.hasher, self.bytes) = (Hasher::default(), 0);
+        match self.place {
+            Place::File(file) => {
+                file.set_len(0).and_then(|()| file.rewind()).map_err(|e| disk(self.want.what, &e))?;
+            }
+            Place::Memory(memory) => memory.clear(),
+            Place::Nowhere => {}
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), Attempt> {
+        let Some((bytes, sha256)) = self.want.exactly else { return Ok(()) };
+        if self.bytes < bytes {
+            return Err(Attempt::again(Trouble::Broken, format!("it ended after {} of {bytes} bytes", self.bytes)));
+        }
+        let got = self.hasher.clone().hex();
+        if got != sha256 {
+            let failure = verification(format!("{}: its SHA-256 is {got}, not {sha256}", self.want.what));
+            return Err(Attempt::Final(failure.hint("the release is damaged: build it again; do not deploy it").into()));
+        }
+        Ok(())
+    }
+}
+
+fn disk(what: &str, cause: &std::io::Error) -> Attempt {
+    Attempt::Final(failed(format!("{what}: cannot write it: {cause}")).hint("check free space: `df -h .`").into())
+}
+
+/// Something in 0 to 1 that two processes do not share.
+fn jitter() -> f64 {
+    f64::from(RandomState::new().hash_one(0) as u32) / f64::from(u32::MAX)
+}

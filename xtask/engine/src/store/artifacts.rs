@@ -1,0 +1,256 @@
+//! CircleCI's artifacts as a store: `store_artifacts` uploads, the REST API finds and downloads.
+//!
+//! A put lays the release where the config's `store_artifacts` step picks it up, which is the directory of the
+//! workspace too; nothing else can upload. What others get is found through the API by commit, never by "the latest
+//! job", and counts only when its manifest says that this job built this commit on this branch.
+
+mod find;
+mod pointer;
+
+use crate::circleci::model::Artifact;
+use crate::circleci::{self, CircleCi};
+use crate::cx::Cx;
+use crate::error::{Explain, Failure, Kind, Result, kind_of, not_found, usage};
+use crate::project::Ci;
+use crate::release::id::ReleaseId;
+use crate::release::manifest::Manifest;
+use crate::release::{Release, SUMS, digest, manifest, scratch};
+use crate::store::dir::DirStore;
+use crate::store::{Published, Put, Store, workspace};
+use find::Found;
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Name of the job that builds; its artifacts count and no other's.
+pub const BUILD_JOB: &str = "build";
+/// `destination` of the `store_artifacts` step: first part of every artifact's path.
+pub const DESTINATION: &str = "releases";
+/// How many pipelines `list` looks at: more questions than that are no answer to "what is there".
+const LISTED: usize = 20;
+/// How long the list of a job's artifacts may lag behind its upload step.
+const LAG: Duration = Duration::from_secs(60);
+
+/// How a release is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finder {
+    /// By commit: pipelines, workflows, jobs, artifacts of API v2.
+    Commit,
+    /// What API v1.1 calls the latest artifacts of a branch; for those who cannot do otherwise.
+    Latest,
+}
+
+/// The artifacts of a project's build jobs.
+pub struct ArtifactStore<'cx> {
+    cx: &'cx Cx,
+    ci: &'cx Ci,
+    url: String,
+    finder: Finder,
+    staged: DirStore<'cx>,
+    api: OnceCell<CircleCi<'cx>>,
+    found: RefCell<BTreeMap<ReleaseId, Found>>,
+}
+
+impl<'cx> ArtifactStore<'cx> {
+    /// The store. Nothing is asked before it is needed.
+    pub fn new(cx: &'cx Cx, ci: &'cx Ci, url: &str, finder: Finder) -> Self {
+        let staged = DirStore::new(cx, url, workspace(cx).join(DESTINATION));
+        Self { cx, ci, url: url.to_owned(), finder, staged, api: OnceCell::new(), found: RefCell::default() }
+    }
+
+    fn api(&self) -> Result<&CircleCi<'cx>> {
+        if let Some(api) = self.api.get() {
+            return Ok(api);
+        }
+        let api = CircleCi::open(self.cx, self.ci.slug)?;
+        Ok(self.api.get_or_init(|| api))
+    }
+
+    /// The branch whose builds count: that of the pipeline in a job, the project's elsewhere and for tags.
+    fn branch(&self) -> &str {
+        self.cx.var("CIRCLE_BRANCH").unwrap_or(self.ci.branch)
+    }
+
+    fn keep(&self, found: Found) -> Manifest {
+        let manifest = found.manifest.clone();
+        self.found.borrow_mut().insert(manifest.id.clone(), found);
+        manifest
+    }
+
+    fn find(&self, id: &ReleaseId) -> Result<Found> {
+        if let Some(found) = self.found.borrow().get(id) {
+            return Ok(found.clone());
+        }
+        let found = match self.finder {
+            Finder::Commit => find::of_commit(self, id.short_sha(), Some(id))?,
+            Finder::Latest => find::latest_v1(self)?,
+        };
+        if found.manifest.id == *id {
+            return Ok(found);
+        }
+        not_found(format!("the latest artifacts of {} are {}, not {id}", self.branch(), found.manifest.id))
+            .hint("v1.1 knows only the latest: put circleci:artifacts into `stores` to find a release by its commit")
+            .err()
+    }
+
+    fn download(&self, found: &Found, into: &Path) -> Result<Release> {
+        let (manifest, id, api) = (&found.manifest, &found.manifest.id, self.api()?);
+        let hint = || "check free space and permissions: `df -h .`".to_owned();
+        let aside = scratch(into, "fetching");
+        let what = || format!("cannot write {}", aside.display());
+        fs::create_dir_all(&aside).explain(Kind::Failed, what, hint)?;
+        let got = || -> Result<Release> {
+            fs::write(aside.join(manifest::FILE), &found.json).explain(Kind::Failed, what, hint)?;
+            let sums = api.small_file(&found.sums, &format!("{SUMS} of {id}"))?;
+            fs::write(aside.join(SUMS), sums).explain(Kind::Failed, what, hint)?;
+            let bundle = &manifest.bundle;
+            let exactly = (bundle.bytes, bundle.sha256.as_str());
+            api.file(&found.bundle, &bundle.file, exactly, &aside.join(&bundle.file))?;
+            Release::open(&aside, &self.cx.progress("verifying"))?
+                .moved_to(&into.join(id.as_str()))
+                .explain(Kind::Failed, what, hint)
+        };
+        got().inspect_err(|_| drop(fs::remove_dir_all(&aside))).map_err(|error| {
+            // The copy is gone, so the error has to speak of what it was a copy of.
+            let text = format!("{error:#}").replace(&*aside.to_string_lossy(), &format!("job {} of CircleCI", found.job));
+            let hint = crate::error::hint_of(&error).unwrap_or("fetch it again").to_owned();
+            Failure::new(kind_of(&error), text).hint(hint).into()
+        })
+    }
+
+    /// The three artifacts of a release, once all of them are listed.
+    fn uploaded(&self, job: u64, id: &ReleaseId, bundle: &str) -> Result<[Artifact; 3]> {
+        let started = Instant::now();
+        loop {
+            let listed = self.api()?.artifacts(job)?;
+            let found = [manifest::FILE, SUMS, bundle].map(|name| find::file(&listed, id, name));
+            if let [Some(manifest), Some(sums), Some(bundle)] = found {
+                return Ok([manifest.clone(), sums.clone(), bundle.clone()]);
+            }
+            if self.cx.interrupted() || started.elapsed() > LAG.min(self.patience()) {
+                let missing: Vec<_> = [manifest::FILE, SUMS, bundle]
+                    .into_iter()
+                    .filter(|name| find::file(&listed, id, name).is_none())
+                    .collect();
+                return Failure::new(
+                    Kind::Verification,
+                    format!("job {job} of CircleCI did not store {} of {id}", missing.join(", ")),
+                )
+                .hint(format!(
+                    "the job needs `store_artifacts` with path {}/{DESTINATION} and destination {DESTINATION} before \
+                     this step: `cargo xtask ci generate` writes it",
+                    workspace(self.cx).display()
+                ))
+                .err();
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        let seconds = self.cx.var(crate::cx::var::API_DEADLINE).and_then(|text| text.parse().ok());
+        seconds.map_or(LAG, Duration::from_secs)
+    }
+}
+
+/// The job that built a release, which is where its artifacts are.
+fn job_of(manifest: &Manifest) -> Result<u64> {
+    match &manifest.ci {
+        Some(ci) => Ok(ci.job),
+        None => usage(format!("{} was not built by a job of CircleCI", manifest.id))
+            .hint("build it in the job `build` of the pipeline: `cargo xtask ci generate` writes it")
+            .err(),
+    }
+}
+
+impl Store for ArtifactStore<'_> {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn put(&self, release: &Release) -> Result<Put> {
+        let node = self.cx.var("CIRCLE_NODE_INDEX").unwrap_or("0");
+        if node != "0" {
+            return usage(format!("this is node {node} of a parallel job, and each node stores its own artifacts"))
+                .hint("build in a job without `parallelism`, or only on node 0")
+                .err();
+        }
+        self.staged.put(release)
+    }
+
+    fn get(&self, id: &ReleaseId, into: &Path) -> Result<Release> {
+        let found = self.find(id)?;
+        self.download(&found, into)
+    }
+
+    /// The releases of the newest pipelines of the branch.
+    fn list(&self) -> Result<Vec<Manifest>> {
+        if self.finder == Finder::Latest {
+            return Ok(self.latest()?.into_iter().collect());
+        }
+        let mut all = Vec::new();
+        for pipeline in self.api()?.pipelines(self.branch()).take(LISTED) {
+            if let Some(found) = find::of_pipeline_or_warn(self, &pipeline?)? {
+                all.push(self.keep(found));
+            }
+        }
+        all.sort_by(|a, b| b.id.cmp(&a.id));
+        all.dedup_by(|a, b| a.id == b.id);
+        Ok(all)
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    fn unusable(&self) -> Option<String> {
+        (!circleci::has_token(self.cx)).then(|| format!("{} was not asked: CIRCLE_TOKEN is not set", self.url))
+    }
+
+    fn of_commit(&self, sha: &str) -> Result<Vec<Manifest>> {
+        let found = match self.finder {
+            Finder::Commit => find::of_commit(self, sha, None)?,
+            Finder::Latest => find::latest_v1(self)?,
+        };
+        let manifest = self.keep(found);
+        Ok(if manifest.commit.sha.starts_with(sha) { vec![manifest] } else { vec![] })
+    }
+
+    fn latest(&self) -> Result<Option<Manifest>> {
+        let found = match self.finder {
+            Finder::Commit => pointer::latest(self)?,
+            Finder::Latest => Some(find::latest_v1(self)?),
+        };
+        Ok(found.map(|found| self.keep(found)))
+    }
+
+    fn of_build(&self, job: u64) -> Result<Option<Manifest>> {
+        find::of_build(self, job).map(|found| Some(self.keep(found)))
+    }
+
+    fn confirm(&self, release: &Release) -> Result<bool> {
+        let (manifest, job) = (release.manifest(), job_of(release.manifest())?);
+        let stored = self.uploaded(job, release.id(), &manifest.bundle.file)?;
+        for (artifact, path) in stored.iter().zip([
+            release.dir().join(manifest::FILE),
+            release.dir().join(SUMS),
+            release.bundle(),
+        ]) {
+            let what = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let here = fs::File::open(&path).and_then(|mut file| digest::of_reader(&mut file));
+            let (sha256, bytes) =
+                here.explain(Kind::Failed, || format!("cannot read {}", path.display()), || "check the disk".into())?;
+            self.api()?.check_file(artifact, &format!("{what} of job {job}"), (bytes, &sha256))?;
+        }
+        Ok(true)
+    }
+
+    fn publish(&self, manifest: &Manifest) -> Result<Option<Published>> {
+        match self.finder {
+            Finder::Commit => pointer::publish(self, manifest).map(Some),
+            Finder::Latest => Ok(None),
+        }
+    }
+}
