@@ -1,7 +1,9 @@
 //! The command line: what can be typed, and which function answers. clap stops here.
 
 use crate::deploy::Options;
-use crate::release::id::Selector;
+use crate::project::Pattern;
+use crate::release::id::{Expected, Selector};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,12 +17,11 @@ use std::time::Duration;
     propagate_version = false,
     disable_help_subcommand = true
 )]
-#[command(
-    after_help = "A RELEASE is an id, 4 to 40 digits of a commit's SHA, `latest`, or `@ENV` (what runs there now).\n\
+#[command(after_help = "A RELEASE is an id, 4 to 40 digits of a commit's SHA, `HEAD` (of this commit), `latest`,\n\
+`@ENV` (what runs there now), or for a rollback `previous` (what was live and healthy before).\n\
 Exit codes: 0 ok, 1 failed (nothing changed or all put back), 2 usage, 3 authentication,\n\
-4 remote API, 5 not found, 6 locked, 7 verification failed, 8 stale (older than what is live),\n\
-9 failed and NOT put back."
-)]
+4 remote API, 5 not found, 6 locked, 7 verification failed, 8 stale (older than what is\n\
+live, or not what was expected to be live), 9 failed and NOT put back.")]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -106,6 +107,8 @@ pub enum Command {
         #[command(flatten)]
         older: Older,
         #[command(flatten)]
+        expect: Expect,
+        #[command(flatten)]
         change: Change,
     },
     /// Make live in one env what runs in another: the same bytes
@@ -117,15 +120,19 @@ pub enum Command {
         #[command(flatten)]
         older: Older,
         #[command(flatten)]
+        expect: Expect,
+        #[command(flatten)]
         change: Change,
     },
     /// Go back to what was live and healthy before
     Rollback {
         /// The env
         env: String,
-        /// Go back to this one
+        /// Go back to this one; `previous`, the release before, when left out
         #[arg(value_parser = selector)]
         release: Option<Selector>,
+        #[command(flatten)]
+        expect: Expect,
         #[command(flatten)]
         change: Change,
     },
@@ -189,13 +196,20 @@ pub struct Older {
     pub allow_older: bool,
 }
 
+#[derive(Debug, Clone, Default, Args)]
+pub struct Expect {
+    /// Change nothing unless this release, or commit, is live
+    #[arg(long, value_name = "SHA_OR_ID", value_parser = expected)]
+    pub expect_current: Option<Expected>,
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct Change {
     /// How long to wait for somebody else's lock
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub lock_wait: u64,
     /// The reason, for the history
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub why: Option<String>,
 }
 
@@ -218,11 +232,14 @@ pub enum Lock {
 
 #[derive(Debug, Subcommand)]
 pub enum Ci {
-    /// Write .circleci/config.yml
+    /// Write .circleci/config.yml, and rollback.yml and deploy.yml for CircleCI's Deploys page
     Generate {
-        /// Only compare: fail with a diff when the file is not as it should be
+        /// Only compare: fail with a diff when a file is not as it should be
         #[arg(long)]
         check: bool,
+        /// How releases are handed over; the project's `pattern` when left out
+        #[arg(long, value_name = "PATTERN", value_parser = pattern())]
+        pattern: Option<Pattern>,
     },
     /// Find what CircleCI's schema does not: missing jobs, workspaces, contexts
     Lint {
@@ -244,13 +261,14 @@ pub enum Ci {
 }
 
 impl Change {
-    /// With the global options and those of `older`.
-    pub fn options(&self, global: &Global, older: Option<Older>) -> Options {
+    /// With the global options and those of `older` and `expect`.
+    pub fn options(&self, global: &Global, older: Option<Older>, expect: &Expect) -> Options {
         Options {
             dry_run: global.dry_run,
             allow_older: older.is_some_and(|older| older.allow_older),
             lock_wait: Duration::from_secs(self.lock_wait),
-            why: self.why.clone(),
+            expect_current: expect.expect_current.clone().unwrap_or_default(),
+            why: self.why.clone().filter(|why| !crate::release::id::is_nil(why)),
         }
     }
 }
@@ -282,9 +300,24 @@ impl Command {
     }
 }
 
-/// Reads a release; clap would drop the hint.
+/// Reads a release.
 fn selector(text: &str) -> Result<Selector, String> {
-    text.parse().map_err(|error| format!("{error}\nhint: {}", crate::error::hint_of(&error).unwrap_or("see --help")))
+    text.parse().map_err(with_hint)
+}
+
+fn expected(text: &str) -> Result<Expected, String> {
+    text.parse().map_err(with_hint)
+}
+
+/// clap would drop the hint.
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` has it")]
+fn with_hint(error: anyhow::Error) -> String {
+    format!("{error}\nhint: {}", crate::error::hint_of(&error).unwrap_or("see --help"))
+}
+
+fn pattern() -> impl TypedValueParser<Value = Pattern> {
+    PossibleValuesParser::new(Pattern::ALL.map(Pattern::as_str))
+        .try_map(|text| text.parse::<Pattern>().map_err(with_hint))
 }
 
 /// Reads the command line. The text of a usage error, help and version are clap's, with its exit code.

@@ -1,6 +1,6 @@
 //! From a parsed command to the verb that does it, and to its answer.
 
-use crate::cli::{Ci, Cli, Command, Lock as LockCommand};
+use crate::cli::{Ci, Cli, Command, Expect, Lock as LockCommand};
 use crate::cx::Cx;
 use crate::deploy::apply::Outcome;
 use crate::deploy::resolve::Catalog;
@@ -41,7 +41,7 @@ pub enum Answer {
     /// `lock`
     Lock(Vec<LockState>),
     /// `ci generate`
-    Generated(ci::generate::Generated),
+    Generated(Vec<ci::generate::Generated>),
     /// `ci lint`
     Findings(Vec<ci::lint::Finding>),
     /// `ci run`
@@ -92,25 +92,27 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli) -> Result<Answer> {
             let options = Options { dry_run: true, allow_older: deploy.allow_older, ..Options::default() };
             deploy::deploy(cx, project, env, release.as_ref(), &options).map(Answer::Outcome)
         }
-        Command::Deploy { env, release, older, change } => {
+        Command::Deploy { env, release, older, expect, change } => {
             confirm(cx, project.env(env)?, cli, "deploy to")?;
-            deploy::deploy(cx, project, env, release.as_ref(), &change.options(global, Some(*older)))
+            deploy::deploy(cx, project, env, release.as_ref(), &change.options(global, Some(*older), expect))
                 .map(Answer::Outcome)
         }
-        Command::Promote { from, to, older, change } => {
+        Command::Promote { from, to, older, expect, change } => {
             confirm(cx, project.env(to)?, cli, "promote to")?;
-            deploy::promote(cx, project, from, to, &change.options(global, Some(*older))).map(Answer::Outcome)
+            deploy::promote(cx, project, from, to, &change.options(global, Some(*older), expect)).map(Answer::Outcome)
         }
-        Command::Rollback { env, release, change } => {
+        Command::Rollback { env, release, expect, change } => {
             confirm(cx, project.env(env)?, cli, "roll back")?;
-            deploy::rollback(cx, project, env, release.as_ref(), &change.options(global, None)).map(Answer::Outcome)
+            deploy::rollback(cx, project, env, release.as_ref(), &change.options(global, None, expect))
+                .map(Answer::Outcome)
         }
         Command::Status { env } => report::status(cx, project, env.as_deref()).map(Answer::Status),
         Command::History { env, limit, all } => report::history(cx, project, env, *limit, *all).map(Answer::History),
         Command::Releases => report::releases(cx, project).map(Answer::Releases),
         Command::Diff { env, release } => report::diff(cx, project, env, release.as_ref()).map(Answer::Diff),
         Command::Prune { env, keep, change } => {
-            deploy::prune(cx, project, env, keep.map(usize::from), &change.options(global, None)).map(Answer::Outcome)
+            let options = change.options(global, None, &Expect::default());
+            deploy::prune(cx, project, env, keep.map(usize::from), &options).map(Answer::Outcome)
         }
         Command::Lock(lock_command) => lock(cx, project, lock_command).map(Answer::Lock),
         Command::Ci(ci_command) => self::ci(cx, project, cli, ci_command),
@@ -224,8 +226,9 @@ fn lock(cx: &Cx, project: &Project, command: &LockCommand) -> Result<Vec<LockSta
 
 fn ci(cx: &Cx, project: &Project, cli: &Cli, command: &Ci) -> Result<Answer> {
     match command {
-        Ci::Generate { check } => {
-            ci::generate::generate(cx, project, *check || cli.global.dry_run).map(Answer::Generated)
+        Ci::Generate { check, pattern } => {
+            let pattern = pattern.unwrap_or(project.ci.pattern);
+            ci::generate::generate(cx, project, pattern, *check || cli.global.dry_run).map(Answer::Generated)
         }
         Ci::Lint { file } => ci::lint::lint_file(&cx.root.join(file)).map(Answer::Findings),
         Ci::Run { job, no_approve, branch } => {
@@ -241,7 +244,8 @@ fn ci(cx: &Cx, project: &Project, cli: &Cli, command: &Ci) -> Result<Answer> {
                 },
             };
             let options = ci::run::Options { job: job.as_deref(), branch: branch.as_deref(), approve: &approve };
-            ci::run::run(cx, project, &ci::pipeline::workspace(project), &options).map(Answer::CiRun)
+            let pipeline = ci::patterns::pipeline(project, project.ci.pattern)?;
+            ci::run::run(cx, project, &pipeline, &options).map(Answer::CiRun)
         }
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod generate;
 pub mod lint;
+pub mod patterns;
 pub mod pipeline;
 pub mod render;
 pub mod run;

@@ -52,7 +52,10 @@ impl<'cx> Catalog<'cx> {
     /// checkout elsewhere.
     pub fn resolve(&self, selector: Option<&Selector>) -> Result<ReleaseId> {
         match selector {
-            None => self.of_checkout(),
+            None | Some(Selector::Head) => self.of_checkout(),
+            Some(Selector::Previous) => usage("`previous` is what a rollback goes back to, and this is none")
+                .hint("use `cargo xtask rollback ENV`, or name a release: `cargo xtask releases` lists them")
+                .err(),
             Some(Selector::Id(id)) => Ok(id.clone()),
             Some(Selector::Sha(sha)) => store::by_sha(&self.list()?, sha),
             Some(Selector::Latest) => match self.list()?.into_iter().find(|(manifest, _)| !manifest.commit.dirty) {

@@ -39,8 +39,9 @@ pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
         Answer::Releases(listed) => releases(listed, style, now),
         Answer::Diff(diff) => self::diff(diff, style),
         Answer::Lock(locks) => locks.iter().map(lock).collect(),
-        Answer::Generated(it) => {
-            format!("{} {}\n", it.path.display(), if it.changed { "written" } else { "is up to date" })
+        Answer::Generated(files) => {
+            let state = |changed| if changed { "written" } else { "is up to date" };
+            files.iter().map(|it| format!("{} {}\n", it.path.display(), state(it.changed))).collect()
         }
         Answer::Findings(findings) => lint(findings, style),
         Answer::CiRun(run) => ci_run(run, style),
