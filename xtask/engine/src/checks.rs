@@ -65,16 +65,8 @@ pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<
         )
     })?;
     timed("CircleCI config", &mut || {
-        generate::generate(cx, project, true)?;
-        let findings = lint::lint_file(&cx.root.join(generate::CONFIG))?;
-        match findings.into_iter().find(|finding| finding.severity == lint::Severity::Error) {
-            Some(finding) => {
-                Failure::new(Kind::Failed, format!("{}:{}: {}", generate::CONFIG, finding.line, finding.message))
-                    .hint(finding.hint)
-                    .err()
-            }
-            None => Ok(()),
-        }
+        generate::generate(cx, project, project.ci.pattern, true)?;
+        generate::CONFIGS.iter().try_for_each(|config| without_errors(cx, config))
     })?;
     timed("tests", &mut || {
         let validator = if quick { None } else { validator(cx) };
@@ -99,6 +91,16 @@ pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<
         cx.warn(format!("skipped: {skipped}"));
     }
     Ok(tested)
+}
+
+fn without_errors(cx: &Cx, config: &str) -> Result<()> {
+    let findings = lint::lint_file(&cx.root.join(config))?;
+    match findings.into_iter().find(|finding| finding.severity == lint::Severity::Error) {
+        Some(finding) => Failure::new(Kind::Failed, format!("{config}:{}: {}", finding.line, finding.message))
+            .hint(finding.hint)
+            .err(),
+        None => Ok(()),
+    }
 }
 
 fn cargo_command(cx: &Cx, args: &[&str]) -> Command {

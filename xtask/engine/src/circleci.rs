@@ -54,14 +54,20 @@ pub fn token(cx: &Cx) -> Result<Secret> {
     };
     let token = cx.var(name).unwrap_or_default().trim();
     if token.starts_with("CCIPRJ_") {
-        return Failure::new(Kind::Auth, format!("{name} holds a project token (CCIPRJ_...), which API v2 does not accept"))
-            .hint(hint)
-            .err();
+        return Failure::new(
+            Kind::Auth,
+            format!("{name} holds a project token (CCIPRJ_...), which API v2 does not accept"),
+        )
+        .hint(hint)
+        .err();
     }
     if token.contains(|c: char| !c.is_ascii_graphic()) {
-        return Failure::new(Kind::Auth, format!("{name} holds characters that no token has: a space, a newline in it?"))
-            .hint(hint)
-            .err();
+        return Failure::new(
+            Kind::Auth,
+            format!("{name} holds characters that no token has: a space, a newline in it?"),
+        )
+        .hint(hint)
+        .err();
     }
     if name != TOKENS[0] {
         cx.note(format!("using the token in {name}; its usual name is {}", TOKENS[0]));
@@ -245,7 +251,11 @@ impl<'cx> CircleCi<'cx> {
     }
 
     /// The items of a list, asking for the next page when the last one is used up.
-    fn pages<T: DeserializeOwned>(&self, path: String, query: Vec<(&'static str, String)>) -> impl Iterator<Item = Result<T>> {
+    fn pages<T: DeserializeOwned>(
+        &self,
+        path: String,
+        query: Vec<(&'static str, String)>,
+    ) -> impl Iterator<Item = Result<T>> {
         let mut seen: Vec<String> = Vec::new();
         let mut next = Some(query.clone());
         let mut page = move || -> Result<Option<Vec<T>>> {
@@ -266,12 +276,11 @@ impl<'cx> CircleCi<'cx> {
             Ok(Some(items))
         };
         let mut failed = false;
-        std::iter::from_fn(move || if failed { None } else { page().inspect_err(|_| failed = true).transpose() }).flat_map(
-            |page| match page {
+        std::iter::from_fn(move || if failed { None } else { page().inspect_err(|_| failed = true).transpose() })
+            .flat_map(|page| match page {
                 Ok(items) => items.into_iter().map(Ok).collect::<Vec<_>>(),
                 Err(error) => vec![Err(error)],
-            },
-        )
+            })
     }
 
     /// The value of an answer, or what the status means.

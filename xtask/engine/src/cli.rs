@@ -1,7 +1,9 @@
 //! The command line: what can be typed, and which function answers. clap stops here.
 
 use crate::deploy::Options;
-use crate::release::id::Selector;
+use crate::project::Pattern;
+use crate::release::id::{Expected, Selector};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,12 +17,11 @@ use std::time::Duration;
     propagate_version = false,
     disable_help_subcommand = true
 )]
-#[command(
-    after_help = "A RELEASE is an id, 4 to 40 digits of a commit's SHA, `latest`, or `@ENV` (what runs there now).\n\
+#[command(after_help = "A RELEASE is an id, 4 to 40 digits of a commit's SHA, `HEAD` (of this commit), `latest`,\n\
+`@ENV` (what runs there now), or for a rollback `previous` (what was live and healthy before).\n\
 Exit codes: 0 ok, 1 failed (nothing changed or all put back), 2 usage, 3 authentication,\n\
-4 remote API, 5 not found, 6 locked, 7 verification failed, 8 stale (older than what is live),\n\
-9 failed and NOT put back."
-)]
+4 remote API, 5 not found, 6 locked, 7 verification failed, 8 stale (older than what is\n\
+live, or not what was expected to be live), 9 failed and NOT put back.")]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -76,6 +77,15 @@ pub enum Command {
         /// Only this store
         #[arg(long, value_name = "URL")]
         store: Option<String>,
+        /// Put nothing: check that CircleCI's `store_artifacts` step has uploaded all of it
+        #[arg(long)]
+        confirm: bool,
+    },
+    /// Point LATEST_BUILD_NUM to the build of a release, never backwards
+    Publish {
+        /// The release; that of the checkout when left out
+        #[arg(value_parser = selector)]
+        release: Option<Selector>,
     },
     /// Fetch a release from the first store that has it
     Fetch {
@@ -106,6 +116,8 @@ pub enum Command {
         #[command(flatten)]
         older: Older,
         #[command(flatten)]
+        expect: Expect,
+        #[command(flatten)]
         change: Change,
     },
     /// Make live in one env what runs in another: the same bytes
@@ -117,15 +129,19 @@ pub enum Command {
         #[command(flatten)]
         older: Older,
         #[command(flatten)]
+        expect: Expect,
+        #[command(flatten)]
         change: Change,
     },
     /// Go back to what was live and healthy before
     Rollback {
         /// The env
         env: String,
-        /// Go back to this one
+        /// Go back to this one; `previous`, the release before, when left out
         #[arg(value_parser = selector)]
         release: Option<Selector>,
+        #[command(flatten)]
+        expect: Expect,
         #[command(flatten)]
         change: Change,
     },
@@ -189,13 +205,20 @@ pub struct Older {
     pub allow_older: bool,
 }
 
+#[derive(Debug, Clone, Default, Args)]
+pub struct Expect {
+    /// Change nothing unless this release, or commit, is live
+    #[arg(long, value_name = "SHA_OR_ID", value_parser = expected)]
+    pub expect_current: Option<Expected>,
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct Change {
     /// How long to wait for somebody else's lock
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub lock_wait: u64,
     /// The reason, for the history
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub why: Option<String>,
 }
 
@@ -218,11 +241,14 @@ pub enum Lock {
 
 #[derive(Debug, Subcommand)]
 pub enum Ci {
-    /// Write .circleci/config.yml
+    /// Write .circleci/config.yml, and rollback.yml and deploy.yml for CircleCI's Deploys page
     Generate {
-        /// Only compare: fail with a diff when the file is not as it should be
+        /// Only compare: fail with a diff when a file is not as it should be
         #[arg(long)]
         check: bool,
+        /// How releases are handed over; the project's `pattern` when left out
+        #[arg(long, value_name = "PATTERN", value_parser = pattern())]
+        pattern: Option<Pattern>,
     },
     /// Find what CircleCI's schema does not: missing jobs, workspaces, contexts
     Lint {
@@ -240,17 +266,61 @@ pub enum Ci {
         /// The branch that CircleCI would see
         #[arg(long, value_name = "NAME")]
         branch: Option<String>,
+        /// How releases are handed over; the project's `pattern` when left out
+        #[arg(long, value_name = "PATTERN", value_parser = pattern())]
+        pattern: Option<Pattern>,
+    },
+    /// Start a deploy or a rollback on CircleCI: `ci trigger deploy prod`
+    #[command(subcommand)]
+    Trigger(Trigger),
+    /// Approve, on CircleCI, the deploy to an env that waits for it
+    Approve {
+        /// The env
+        env: String,
+        /// The pipeline; the newest one that waits when left out
+        #[arg(long, value_name = "NUMBER")]
+        pipeline: Option<u64>,
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub enum Trigger {
+    /// Start the workflow that deploys a release
+    Deploy(Request),
+    /// Start the workflow that goes back to what was live before
+    Rollback(Request),
+}
+
+#[derive(Debug, Args)]
+pub struct Request {
+    /// The env
+    pub env: String,
+    /// The release; that of the checkout, or for a rollback `previous`, when left out
+    #[arg(value_parser = selector)]
+    pub release: Option<Selector>,
+    /// Stay, show its jobs, and end as it ends
+    #[arg(long)]
+    pub follow: bool,
+    /// The reason, for the history
+    #[arg(long, value_name = "TEXT")]
+    pub why: Option<String>,
+    /// The branch whose config runs; the project's when left out
+    #[arg(long, value_name = "NAME")]
+    pub branch: Option<String>,
+    /// The pipeline definition, where the project has several with this config
+    #[arg(long, value_name = "ID")]
+    pub definition: Option<String>,
+}
+
 impl Change {
-    /// With the global options and those of `older`.
-    pub fn options(&self, global: &Global, older: Option<Older>) -> Options {
+    /// With the global options and those of `older` and `expect`.
+    pub fn options(&self, global: &Global, older: Option<Older>, expect: &Expect) -> Options {
         Options {
             dry_run: global.dry_run,
             allow_older: older.is_some_and(|older| older.allow_older),
             lock_wait: Duration::from_secs(self.lock_wait),
-            why: self.why.clone(),
+            expect_current: expect.expect_current.clone().unwrap_or_default(),
+            why: self.why.clone().filter(|why| !crate::release::id::is_nil(why)),
         }
     }
 }
@@ -262,9 +332,10 @@ impl Command {
             self,
             Self::Build
                 | Self::Put { .. }
+                | Self::Publish { .. }
                 | Self::Fetch { .. }
                 | Self::Lock(Lock::Release { .. })
-                | Self::Ci(Ci::Run { .. })
+                | Self::Ci(Ci::Run { .. } | Ci::Trigger(_) | Ci::Approve { .. })
                 | Self::Test { .. }
         )
     }
@@ -282,9 +353,24 @@ impl Command {
     }
 }
 
-/// Reads a release; clap would drop the hint.
+/// Reads a release.
 fn selector(text: &str) -> Result<Selector, String> {
-    text.parse().map_err(|error| format!("{error}\nhint: {}", crate::error::hint_of(&error).unwrap_or("see --help")))
+    text.parse().map_err(with_hint)
+}
+
+fn expected(text: &str) -> Result<Expected, String> {
+    text.parse().map_err(with_hint)
+}
+
+/// clap would drop the hint.
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` has it")]
+fn with_hint(error: anyhow::Error) -> String {
+    format!("{error}\nhint: {}", crate::error::hint_of(&error).unwrap_or("see --help"))
+}
+
+fn pattern() -> impl TypedValueParser<Value = Pattern> {
+    PossibleValuesParser::new(Pattern::ALL.map(Pattern::as_str))
+        .try_map(|text| text.parse::<Pattern>().map_err(with_hint))
 }
 
 /// Reads the command line. The text of a usage error, help and version are clap's, with its exit code.

@@ -1,20 +1,17 @@
 //! From a parsed command to the verb that does it, and to its answer.
 
-use crate::cli::{Ci, Cli, Command, Lock as LockCommand};
+use crate::cli::{Ci, Cli, Command, Expect, Lock as LockCommand, Trigger};
 use crate::cx::Cx;
 use crate::deploy::apply::Outcome;
-use crate::deploy::resolve::Catalog;
 use crate::deploy::state::Lock;
 use crate::deploy::{self, Options, report};
-use crate::error::{Explain, Failure, Kind, Result, failed, usage};
+use crate::error::{Failure, Kind, Result, failed, usage};
 use crate::machine::Life;
 use crate::project::{Env, Project};
-use crate::release::id::{ReleaseId, Selector};
-use crate::store::Put;
-use crate::{build, checks, ci, store, target};
+use crate::store::Published;
+use crate::{build, checks, ci, handoff, target};
 use serde::Serialize;
 use std::io::IsTerminal;
-use std::path::Path;
 
 /// What a command found out, for whoever prints it. As JSON it is the answer itself, without the name of the variant.
 #[derive(Debug, Serialize)]
@@ -25,7 +22,9 @@ pub enum Answer {
     /// `verify`
     Verified(report::Verified),
     /// `put`
-    Put(Vec<PutDone>),
+    Put(Vec<handoff::PutDone>),
+    /// `publish`
+    Published(Vec<Published>),
     /// `fetch`
     Fetched(report::Verified),
     /// `plan`, `deploy`, `promote`, `rollback`, `prune`
@@ -41,24 +40,17 @@ pub enum Answer {
     /// `lock`
     Lock(Vec<LockState>),
     /// `ci generate`
-    Generated(ci::generate::Generated),
+    Generated(Vec<ci::generate::Generated>),
     /// `ci lint`
     Findings(Vec<ci::lint::Finding>),
     /// `ci run`
     CiRun(ci::run::CiRun),
+    /// `ci trigger`
+    Triggered(ci::trigger::Started),
+    /// `ci approve`
+    Approved(ci::approve::Approved),
     /// `test`
     Tested(checks::Tested),
-}
-
-/// What `put` did with one store.
-#[derive(Debug, Serialize)]
-pub struct PutDone {
-    /// The store.
-    pub store: String,
-    /// The release.
-    pub release: ReleaseId,
-    /// Whether the store had it already.
-    pub already_there: bool,
 }
 
 /// The lock of one target.
@@ -86,31 +78,37 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli) -> Result<Answer> {
     match &cli.command {
         Command::Build => build::build(cx, &project.app).map(Answer::Built),
         Command::Verify { release } => report::verify(cx, project, release).map(Answer::Verified),
-        Command::Put { release, store } => put(cx, project, release.as_ref(), store.as_deref()).map(Answer::Put),
-        Command::Fetch { release, into } => fetch(cx, project, release.as_ref(), into).map(Answer::Fetched),
+        Command::Put { release, store, confirm } => {
+            let put = if *confirm { handoff::confirm } else { handoff::put };
+            put(cx, project, release.as_ref(), store.as_deref()).map(Answer::Put)
+        }
+        Command::Publish { release } => handoff::publish(cx, project, release.as_ref()).map(Answer::Published),
+        Command::Fetch { release, into } => handoff::fetch(cx, project, release.as_ref(), into).map(Answer::Fetched),
         Command::Plan { env, release, deploy } => {
             let options = Options { dry_run: true, allow_older: deploy.allow_older, ..Options::default() };
             deploy::deploy(cx, project, env, release.as_ref(), &options).map(Answer::Outcome)
         }
-        Command::Deploy { env, release, older, change } => {
+        Command::Deploy { env, release, older, expect, change } => {
             confirm(cx, project.env(env)?, cli, "deploy to")?;
-            deploy::deploy(cx, project, env, release.as_ref(), &change.options(global, Some(*older)))
+            deploy::deploy(cx, project, env, release.as_ref(), &change.options(global, Some(*older), expect))
                 .map(Answer::Outcome)
         }
-        Command::Promote { from, to, older, change } => {
+        Command::Promote { from, to, older, expect, change } => {
             confirm(cx, project.env(to)?, cli, "promote to")?;
-            deploy::promote(cx, project, from, to, &change.options(global, Some(*older))).map(Answer::Outcome)
+            deploy::promote(cx, project, from, to, &change.options(global, Some(*older), expect)).map(Answer::Outcome)
         }
-        Command::Rollback { env, release, change } => {
+        Command::Rollback { env, release, expect, change } => {
             confirm(cx, project.env(env)?, cli, "roll back")?;
-            deploy::rollback(cx, project, env, release.as_ref(), &change.options(global, None)).map(Answer::Outcome)
+            deploy::rollback(cx, project, env, release.as_ref(), &change.options(global, None, expect))
+                .map(Answer::Outcome)
         }
         Command::Status { env } => report::status(cx, project, env.as_deref()).map(Answer::Status),
         Command::History { env, limit, all } => report::history(cx, project, env, *limit, *all).map(Answer::History),
         Command::Releases => report::releases(cx, project).map(Answer::Releases),
         Command::Diff { env, release } => report::diff(cx, project, env, release.as_ref()).map(Answer::Diff),
         Command::Prune { env, keep, change } => {
-            deploy::prune(cx, project, env, keep.map(usize::from), &change.options(global, None)).map(Answer::Outcome)
+            let options = change.options(global, None, &Expect::default());
+            deploy::prune(cx, project, env, keep.map(usize::from), &options).map(Answer::Outcome)
         }
         Command::Lock(lock_command) => lock(cx, project, lock_command).map(Answer::Lock),
         Command::Ci(ci_command) => self::ci(cx, project, cli, ci_command),
@@ -148,47 +146,6 @@ fn ask(cx: &Cx, question: &str) -> Result<Option<bool>> {
     Ok(Some(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes")))
 }
 
-fn put(cx: &Cx, project: &Project, release: Option<&Selector>, only: Option<&str>) -> Result<Vec<PutDone>> {
-    let id = Catalog::built(cx, project).resolve(release)?;
-    let progress = cx.progress("verifying");
-    let release = crate::release::Release::open(&cx.root.join(build::RELEASES).join(id.as_str()), &progress)?;
-    let urls: Vec<&str> = match only {
-        Some(url) => vec![url],
-        None => project.stores.iter().copied().filter(|url| cx.in_ci() || !store::only_in_ci(url)).collect(),
-    };
-    if urls.is_empty() {
-        return usage("no store of this project is of use outside CircleCI")
-            .hint("name one: `cargo xtask put --store file:DIR`")
-            .err();
-    }
-    let mut done = Vec::new();
-    for url in urls {
-        let put = store::open(cx, &project.ci, url)?.put(&release)?;
-        if store::only_in_ci(url) {
-            persist_program(cx)?;
-        }
-        done.push(PutDone { store: url.to_owned(), release: id.clone(), already_there: put == Put::AlreadyThere });
-    }
-    Ok(done)
-}
-
-/// Puts this program beside the releases in the workspace, so that deploy jobs need neither Rust nor a compile.
-fn persist_program(cx: &Cx) -> Result<()> {
-    let to = store::workspace(cx).join(ci::pipeline::PERSISTED);
-    let from = Cx::program()?;
-    let what = || format!("cannot copy {} to {}", from.display(), to.display());
-    let copied =
-        std::fs::create_dir_all(to.parent().unwrap_or(Path::new("/"))).and_then(|()| std::fs::copy(&from, &to));
-    copied.explain(Kind::Failed, what, || "check free space and permissions: `df -h /tmp`".into()).map(drop)
-}
-
-fn fetch(cx: &Cx, project: &Project, release: Option<&Selector>, into: &Path) -> Result<report::Verified> {
-    let catalog = Catalog::open(cx, project)?;
-    let id = catalog.resolve(release)?;
-    let release = catalog.fetch(&id, &cx.root.join(into))?;
-    Ok(report::Verified::new(release.manifest(), release.dir()))
-}
-
 fn lock(cx: &Cx, project: &Project, command: &LockCommand) -> Result<Vec<LockState>> {
     let (env, release, force) = match command {
         LockCommand::Status { env } => (env, false, false),
@@ -224,11 +181,17 @@ fn lock(cx: &Cx, project: &Project, command: &LockCommand) -> Result<Vec<LockSta
 
 fn ci(cx: &Cx, project: &Project, cli: &Cli, command: &Ci) -> Result<Answer> {
     match command {
-        Ci::Generate { check } => {
-            ci::generate::generate(cx, project, *check || cli.global.dry_run).map(Answer::Generated)
+        Ci::Generate { check, pattern } => {
+            let pattern = pattern.unwrap_or(project.ci.pattern);
+            ci::generate::generate(cx, project, pattern, *check || cli.global.dry_run).map(Answer::Generated)
         }
         Ci::Lint { file } => ci::lint::lint_file(&cx.root.join(file)).map(Answer::Findings),
-        Ci::Run { job, no_approve, branch } => {
+        Ci::Trigger(trigger) => self::trigger(cx, project, cli, trigger).map(Answer::Triggered),
+        Ci::Approve { env, pipeline } => {
+            let ask = |question: &str| if cli.global.yes { Ok(Some(true)) } else { ask(cx, question) };
+            ci::approve::approve(cx, project, env, *pipeline, &ask).map(Answer::Approved)
+        }
+        Ci::Run { job, no_approve, branch, pattern } => {
             let approve = |name: &str| match (cli.global.yes, *no_approve) {
                 (true, _) => Ok(true),
                 (_, true) => Ok(false),
@@ -241,7 +204,37 @@ fn ci(cx: &Cx, project: &Project, cli: &Cli, command: &Ci) -> Result<Answer> {
                 },
             };
             let options = ci::run::Options { job: job.as_deref(), branch: branch.as_deref(), approve: &approve };
-            ci::run::run(cx, project, &ci::pipeline::workspace(project), &options).map(Answer::CiRun)
+            let pipeline = ci::patterns::pipeline(project, pattern.unwrap_or(project.ci.pattern))?;
+            ci::run::run(cx, project, &pipeline, &options).map(Answer::CiRun)
         }
     }
+}
+
+/// Starts a workflow on CircleCI. Whoever starts a deploy to an env with approval is asked here: no job there asks.
+fn trigger(cx: &Cx, project: &Project, cli: &Cli, trigger: &Trigger) -> Result<ci::trigger::Started> {
+    let (rollback, request) = match trigger {
+        Trigger::Deploy(request) => (false, request),
+        Trigger::Rollback(request) => (true, request),
+    };
+    confirm(cx, project.env(&request.env)?, cli, if rollback { "roll back" } else { "deploy to" })?;
+    let wish = ci::trigger::Wish {
+        rollback,
+        env: &request.env,
+        release: request.release.as_ref(),
+        why: request.why.as_deref(),
+        branch: request.branch.as_deref(),
+        definition: request.definition.as_deref(),
+    };
+    let approve = |job: &str| {
+        if cli.global.yes {
+            return Ok(Some(true));
+        }
+        let answer = ask(cx, &format!("{job}?"))?;
+        if answer.is_none() {
+            cx.note(format!("{job} is on hold: `cargo xtask ci approve {}` says yes", request.env));
+        }
+        Ok(answer)
+    };
+    let follow = if request.follow { Some(&approve as &dyn Fn(&str) -> Result<Option<bool>>) } else { None };
+    ci::trigger::trigger(cx, project, &wish, follow)
 }

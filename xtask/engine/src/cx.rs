@@ -136,6 +136,12 @@ impl Cx {
         )
     }
 
+    /// Where the program `name` is on PATH.
+    pub fn program_on_path(&self, name: &str) -> Option<PathBuf> {
+        let dirs = self.var("PATH").unwrap_or_default().split(':').filter(|dir| !dir.is_empty());
+        dirs.map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
+    }
+
     /// Sends an event on its way, without the value of any secret variable in it.
     pub fn emit(&self, event: Event) {
         self.sink.emit(&self.scrubbed(event));

@@ -25,7 +25,7 @@ pub enum Kind {
     Locked = 6,
     /// Bytes are not what the manifest says.
     Verification = 7,
-    /// The release is older than what is live.
+    /// The release is older than what is live, or something else is live than was expected.
     Stale = 8,
     /// A deploy failed and could not be put back: a person has to look.
     NotPutBack = 9,

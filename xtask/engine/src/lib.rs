@@ -20,10 +20,10 @@ pub mod release;
 pub mod service;
 
 // Doors: the outside, once each.
+pub mod circleci;
 pub mod cx;
 mod git;
 pub mod http;
-pub mod circleci;
 pub mod machine;
 mod process;
 
@@ -38,6 +38,7 @@ pub mod build;
 pub mod checks;
 pub mod ci;
 pub mod deploy;
+pub mod handoff;
 
 // Face: all that prints.
 mod cli;

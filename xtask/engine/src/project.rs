@@ -2,6 +2,7 @@
 
 use crate::error::{Result, usage};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Everything that a user decides about the pipeline.
@@ -134,19 +135,61 @@ pub struct Ci {
     pub deploy_image: &'static str,
     /// Resource class of the jobs that compile.
     pub resource_class: &'static str,
-    /// Slug of the project for the API, where `CIRCLE_PROJECT_SLUG` is not set; `None` takes it from the git remote.
+    /// How releases get from the job that builds to the jobs that deploy.
+    pub pattern: Pattern,
+    /// CircleCI context with the `CIRCLE_TOKEN` of the jobs that ask CircleCI's API.
+    pub context: Option<&'static str>,
+    /// Slug of the project in the API, e.g. `gh/acme/shop`; without one it follows from git's remote.
     pub slug: Option<&'static str>,
-    /// Branches with a variable of the project that names the job of their newest release.
+    /// Branches, each with the project variable that holds the number of its latest build.
     pub pointers: &'static [(&'static str, &'static str)],
 }
 
+/// How releases get from the job that builds to the jobs that deploy, and so which workflows there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pattern {
+    /// One workflow, from build to production: CircleCI's workspace hands over.
+    Workspace,
+    /// A workflow for each env that waits for a person, and one on request: CircleCI's artifacts hand over.
+    Artifacts,
+    /// The same workflows, with a bucket that keeps releases.
+    S3,
+}
+
+impl Pattern {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Workspace, Self::Artifacts, Self::S3];
+
+    /// The word as it is typed.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Workspace => "workspace",
+            Self::Artifacts => "artifacts",
+            Self::S3 => "s3",
+        }
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match Self::ALL.into_iter().find(|pattern| pattern.as_str() == text) {
+            Some(pattern) => Ok(pattern),
+            None => usage(format!("no pattern `{text}`")).hint("use one of: workspace, artifacts, s3").err(),
+        }
+    }
+}
+
 impl Ci {
-    /// Images with pinned tags, a `medium` machine, branch `main`.
+    /// Images with pinned tags, a `medium` machine, branch `main`, everything in one workflow.
     pub const DEFAULT: Self = Self {
         branch: "main",
         rust_image: "cimg/rust:1.94.0",
         deploy_image: "cimg/base:2026.07",
         resource_class: "medium",
+        pattern: Pattern::Workspace,
+        context: None,
         slug: None,
         pointers: &[("main", "LATEST_BUILD_NUM")],
     };
@@ -166,9 +209,6 @@ impl Project {
 
     /// What the compiler cannot check: names that become file names, keys and URLs.
     pub fn validate(&self) -> Result<()> {
-        let wrong = |what: String, rule: &str| usage(what).hint(format!("{rule}; see xtask/src/main.rs")).err();
-        let word =
-            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         if !word(self.app.name) {
             return wrong(
                 format!("app name `{}` cannot be part of a file name", self.app.name),
@@ -180,6 +220,12 @@ impl Project {
                 return wrong(
                     format!("env name `{}` cannot be a job name", env.name),
                     "use letters, digits, `-` and `_`",
+                );
+            }
+            if ["-on-request", "-on-approval"].iter().any(|end| env.name.ends_with(end)) {
+                return wrong(
+                    format!("env name `{}` ends like a job or workflow of ours", env.name),
+                    "give the env another name",
                 );
             }
             if self.envs[..index].iter().any(|other| other.name == env.name) {
@@ -199,9 +245,7 @@ impl Project {
                     return wrong(format!("env `{}` has target {target} twice", env.name), "name each target once");
                 }
             }
-            let name =
-                |text: &str| word(text) && !text.contains('-') && !text.starts_with(|c: char| c.is_ascii_digit());
-            if let Some((bad, _)) = env.vars.iter().find(|(var, _)| !name(var)) {
+            if let Some((bad, _)) = env.vars.iter().find(|(var, _)| !is_variable(var)) {
                 return wrong(format!("env `{}` has a variable `{bad}`", env.name), "use letters, digits and `_`");
             }
             if let Service::Keeper { run: [], .. } = env.service {
@@ -211,8 +255,47 @@ impl Project {
                 );
             }
         }
+        self.ci.validate()
+    }
+}
+
+impl Ci {
+    fn validate(&self) -> Result<()> {
+        if self.branch.is_empty() || self.branch.contains(['"', '\\']) {
+            return wrong(
+                format!("branch `{}` cannot stand in a config", self.branch),
+                "name the branch that is deployed",
+            );
+        }
+        for (n, (branch, variable)) in self.pointers.iter().enumerate() {
+            if branch.is_empty() {
+                return wrong(format!("pointer `{variable}` has no branch"), "name the branch whose builds it follows");
+            }
+            if !is_variable(variable) {
+                return wrong(
+                    format!("pointer `{variable}` of branch {branch} cannot be a project variable"),
+                    "use letters, digits and `_`",
+                );
+            }
+            if self.pointers[..n].iter().any(|(_, other)| other == variable) {
+                return wrong(format!("pointer `{variable}` is there twice"), "give each branch its own variable");
+            }
+        }
         Ok(())
     }
+}
+
+fn wrong(what: String, rule: &str) -> Result<()> {
+    usage(what).hint(format!("{rule}; see xtask/src/main.rs")).err()
+}
+
+fn word(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+/// Whether a shell takes it as the name of a variable.
+fn is_variable(text: &str) -> bool {
+    word(text) && !text.contains('-') && !text.starts_with(|c: char| c.is_ascii_digit())
 }
 
 /// The directory of a `file:` URL: relative ones are relative to `home`, and `file:///srv/app` is `/srv/app`.

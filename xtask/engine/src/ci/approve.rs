@@ -50,7 +50,9 @@ pub fn approve(
     match ask(&format!("{name} of pipeline {} (commit {short}, {age})?", pipeline.number))? {
         Some(true) => {}
         Some(false) => {
-            return failed("not confirmed, nothing was approved").hint("--pipeline NUMBER names another pipeline").err();
+            return failed("not confirmed, nothing was approved")
+                .hint("--pipeline NUMBER names another pipeline")
+                .err();
         }
         None => {
             return usage("there is no terminal to ask on").hint("say --yes if that is what you want").err();

@@ -91,7 +91,9 @@ fn started_at_all(api: &CircleCi, started: &Started, look: usize) -> Result<()> 
 fn pause(cx: &Cx, pause: Duration) -> Result<()> {
     for _ in 0..(pause.as_millis() / 50) {
         if cx.interrupted() {
-            return failed("stopped watching; the pipeline goes on").hint("`cargo xtask status` shows what is live").err();
+            return failed("stopped watching; the pipeline goes on")
+                .hint("`cargo xtask status` shows what is live")
+                .err();
         }
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -131,12 +133,20 @@ fn next(jobs: &[(Workflow, Vec<Job>)]) -> Next {
 }
 
 fn ended_badly(api: &CircleCi, started: &Started, status: &str, jobs: &[(Workflow, Vec<Job>)]) -> Failure {
-    let bad = jobs.iter().flat_map(|(_, jobs)| jobs).find(|job| matches!(job.status.as_str(), "failed" | "timedout" | "infrastructure_fail" | "unauthorized" | "canceled"));
+    let bad = jobs.iter().flat_map(|(_, jobs)| jobs).find(|job| {
+        matches!(job.status.as_str(), "failed" | "timedout" | "infrastructure_fail" | "unauthorized" | "canceled")
+    });
     let job = bad.map(|job| format!(", job `{}` {}", job.name, job.status)).unwrap_or_default();
     let url = bad.and_then(|job| job.job_number).and_then(|number| api.job(number).ok()).map(|job| job.web_url);
     let hint = match (status, url) {
-        ("canceled", _) => "CircleCI cancels pipelines of other branches than the default one when somebody pushes; trigger it again".into(),
-        ("unauthorized", _) => "the context of the job is restricted, and the person of this token is not among those who may use it".into(),
+        ("canceled", _) => {
+            "CircleCI cancels pipelines of other branches than the default one when somebody pushes; trigger it again"
+                .into()
+        }
+        ("unauthorized", _) => {
+            "the context of the job is restricted, and the person of this token is not among those who may use it"
+                .into()
+        }
         (_, Some(url)) => format!("its log: {url}"),
         (_, None) => "look at it in CircleCI".into(),
     };

@@ -1,17 +1,17 @@
-//! `ci generate`: the config as a file, and whether the file still is what the project says.
+//! `ci generate`: the configs as files, and whether the files still are what the project says.
 
-use crate::ci::{pipeline, render};
+use crate::ci::{patterns, render};
 use crate::cx::Cx;
 use crate::error::{Explain, Failure, Kind, Result};
-use crate::project::Project;
+use crate::project::{Pattern, Project};
 use serde::Serialize;
 use std::fs;
 use std::path::PathBuf;
 
-/// Path of the config below the workspace root.
-pub const CONFIG: &str = ".circleci/config.yml";
+/// Paths of the configs below the workspace root: the pipeline, and what the buttons of CircleCI's Deploys page run.
+pub const CONFIGS: [&str; 3] = [".circleci/config.yml", ".circleci/rollback.yml", ".circleci/deploy.yml"];
 
-/// What `ci generate` answers.
+/// What `ci generate` did with a file.
 #[derive(Debug, Serialize)]
 pub struct Generated {
     /// The file.
@@ -20,25 +20,40 @@ pub struct Generated {
     pub changed: bool,
 }
 
-/// Writes the config, or with `check` fails with a diff when it is not as it should be.
-pub fn generate(cx: &Cx, project: &Project, check: bool) -> Result<Generated> {
-    let path = cx.root.join(CONFIG);
-    let want = render::config(&pipeline::workspace(project));
-    let have = fs::read_to_string(&path).unwrap_or_default();
-    if have == want {
-        return Ok(Generated { path, changed: false });
+/// Writes the configs for a pattern, or with `check` fails with a diff when one is not as it should be.
+pub fn generate(cx: &Cx, project: &Project, pattern: Pattern, check: bool) -> Result<Vec<Generated>> {
+    let texts = [
+        render::config(&patterns::pipeline(project, pattern)?, render::PIPELINE),
+        render::config(&patterns::rollback_page(project), render::ROLLBACK),
+        render::config(&patterns::deploy_page(project), render::DEPLOY),
+    ];
+    let mut generated = Vec::new();
+    let mut drifted = Vec::new();
+    for (name, want) in CONFIGS.into_iter().zip(texts) {
+        let path = cx.root.join(name);
+        let have = fs::read_to_string(&path).unwrap_or_default();
+        let changed = have != want;
+        if changed && check {
+            let diff = similar::TextDiff::from_lines(&have, &want);
+            let diff = diff.unified_diff().header(name, "what xtask/src/main.rs says").to_string();
+            drifted.push(format!("{name} is not what xtask/src/main.rs says:\n{diff}"));
+        } else if changed {
+            write(&path, &want)?;
+        }
+        generated.push(Generated { path, changed });
     }
-    if check {
-        let diff = similar::TextDiff::from_lines(&have, &want);
-        let diff = diff.unified_diff().header(CONFIG, "what xtask/src/main.rs says").to_string();
-        return Failure::new(Kind::Failed, format!("{CONFIG} is not what xtask/src/main.rs says:\n{diff}"))
-            .hint("run `cargo xtask ci generate` and commit the file")
-            .err();
+    if drifted.is_empty() {
+        return Ok(generated);
     }
+    Failure::new(Kind::Failed, drifted.join("\n"))
+        .hint("run `cargo xtask ci generate` and commit the files in .circleci")
+        .err()
+}
+
+fn write(path: &std::path::Path, text: &str) -> Result<()> {
     let hint = || "check its permissions".to_owned();
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir).explain(Kind::Failed, || format!("cannot make {}", dir.display()), hint)?;
     }
-    fs::write(&path, want).explain(Kind::Failed, || format!("cannot write {}", path.display()), hint)?;
-    Ok(Generated { path, changed: true })
+    fs::write(path, text).explain(Kind::Failed, || format!("cannot write {}", path.display()), hint)
 }

@@ -1,10 +1,14 @@
 //! CircleCI: one [`pipeline::Pipeline`] value, written as YAML or carried out on this machine, and a linter for what
 //! CircleCI's schema lets through.
 
+pub mod approve;
+pub mod follow;
 pub mod generate;
 pub mod lint;
+pub mod patterns;
 pub mod pipeline;
 pub mod render;
 pub mod run;
+pub mod trigger;
 mod workspace;
 mod yaml;

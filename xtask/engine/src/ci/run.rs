@@ -5,7 +5,7 @@
 //! serial groups (jobs run one after another), and cargo's caches (cargo's own on this machine take their place).
 
 use crate::build::is_cargos_own;
-use crate::ci::pipeline::{Job, Kind, PERSISTED, Pipeline, Step, Work, Xtask};
+use crate::ci::pipeline::{Condition, Job, Kind, PERSISTED, Pipeline, Step, Values, Work, Workflow, Xtask};
 use crate::ci::workspace::Layers;
 use crate::cx::{self, Cx};
 use crate::deploy::report;
@@ -76,7 +76,8 @@ pub struct Live {
 struct Run<'a> {
     cx: &'a Cx,
     project: &'a Project,
-    pipeline: &'a Pipeline,
+    workflow: &'a Workflow,
+    values: &'a Values,
     commit: &'a Commit,
     branch: &'a str,
     dir: PathBuf,
@@ -91,7 +92,8 @@ pub fn run(cx: &Cx, project: &Project, pipeline: &Pipeline, options: &Options) -
             .hint("say it: `cargo xtask ci run --branch main`")
             .err();
     };
-    let wanted = wanted(pipeline, options.job)?;
+    let values = pipeline.values(&branch, &[])?;
+    let (workflows, wanted) = wanted(pipeline, &values, options.job)?;
     if commit.dirty {
         cx.warn("changes that are not committed are not part of this run: CircleCI would not have them either");
     }
@@ -101,37 +103,15 @@ pub fn run(cx: &Cx, project: &Project, pipeline: &Pipeline, options: &Options) -
         let _ = fs::remove_dir_all(dir.join(sub));
     }
     let before = live(cx, project)?;
-    let layers = Layers::new(dir.join("layers"));
-    let run = Run { cx, project, pipeline, commit: &commit, branch: &branch, dir, layers };
     let mut jobs: Vec<JobEnd> = Vec::new();
     let mut failure = None;
-    for job in pipeline.jobs.iter().filter(|job| wanted.contains(&job.name)) {
-        let ready = job
-            .requires
-            .iter()
-            .all(|name| jobs.iter().any(|end| end.job == *name && matches!(end.status, "success" | "approved")));
-        let started = Instant::now();
-        let status = if !ready || cx.interrupted() {
-            "not run"
-        } else if job.branch.as_ref().is_some_and(|only| *only != branch) {
-            cx.note(format!(
-                "{} runs only on {}, this is {branch}",
-                job.name,
-                job.branch.as_deref().unwrap_or_default()
-            ));
-            "not run"
-        } else {
-            match run.job(job, options.approve) {
-                Ok(status) => status,
-                Err(error) => {
-                    failure = failure.or(Some((job.name.clone(), error)));
-                    "failed"
-                }
-            }
-        };
-        let ms = ms_since(started);
-        cx.emit(Event::JobEnded { job: job.name.clone(), ms, status: status.into() });
-        jobs.push(JobEnd { job: job.name.clone(), status, ms });
+    for workflow in workflows {
+        let layers = Layers::new(dir.join("layers").join(&workflow.name));
+        let (dir, values) = (dir.clone(), &values);
+        let run = Run { cx, project, workflow, values, commit: &commit, branch: &branch, dir, layers };
+        let (ends, failed) = run.jobs(&wanted, options.approve);
+        jobs.extend(ends);
+        failure = failure.or(failed);
     }
     if let Some((job, error)) = failure {
         let hint = error::hint_of(&error).unwrap_or("its words are above").to_owned();
@@ -144,15 +124,26 @@ pub fn run(cx: &Cx, project: &Project, pipeline: &Pipeline, options: &Options) -
     Ok(CiRun { commit: commit.sha.clone(), changed: now != before, branch, jobs, live: now })
 }
 
-fn wanted(pipeline: &Pipeline, job: Option<&str>) -> Result<Vec<String>> {
-    let Some(name) = job else { return Ok(pipeline.jobs.iter().map(|job| job.name.clone()).collect()) };
-    if pipeline.job(name).is_none() {
-        let names: Vec<_> = pipeline.jobs.iter().map(|job| job.name.as_str()).collect();
+/// The workflows to run, and the names of the jobs in them. A job that is asked for runs whatever its workflow waits for.
+fn wanted<'a>(pipeline: &'a Pipeline, values: &Values, job: Option<&str>) -> Result<(Vec<&'a Workflow>, Vec<String>)> {
+    let running: Vec<_> = pipeline.running(values).collect();
+    let Some(name) = job else {
+        let names = running.iter().flat_map(|it| &it.jobs).map(|job| job.name.clone()).collect();
+        return Ok((running, names));
+    };
+    let Some(workflow) = running.into_iter().chain(&pipeline.workflows).find(|it| it.job(name).is_some()) else {
+        let mut names: Vec<&str> = Vec::new();
+        for job in pipeline.workflows.iter().flat_map(|it| &it.jobs) {
+            if !names.contains(&job.name.as_str()) {
+                names.push(&job.name);
+            }
+        }
         return usage(format!("no job `{name}` in the pipeline"))
             .hint(format!("use one of: {}", names.join(", ")))
             .err();
-    }
-    Ok(pipeline.ancestors(name).into_iter().map(|job| job.name.clone()).chain([name.to_owned()]).collect())
+    };
+    let names = workflow.ancestors(name).into_iter().map(|job| job.name.clone()).chain([name.to_owned()]).collect();
+    Ok((vec![workflow], names))
 }
 
 /// Two runs in one checkout would wipe each other's jobs.
@@ -177,6 +168,47 @@ fn live(cx: &Cx, project: &Project) -> Result<Vec<Live>> {
 }
 
 impl Run<'_> {
+    /// Runs the jobs that are wanted, each when those that it requires succeeded, and keeps the first failure.
+    fn jobs(
+        &self,
+        wanted: &[String],
+        approve: &dyn Fn(&str) -> Result<bool>,
+    ) -> (Vec<JobEnd>, Option<(String, anyhow::Error)>) {
+        let mut jobs: Vec<JobEnd> = Vec::new();
+        let mut failure = None;
+        for job in self.workflow.jobs.iter().filter(|job| wanted.contains(&job.name)) {
+            let ready = job
+                .requires
+                .iter()
+                .all(|name| jobs.iter().any(|end| end.job == *name && matches!(end.status, "success" | "approved")));
+            let started = Instant::now();
+            let status = if !ready || self.cx.interrupted() || self.is_filtered_out(job) {
+                "not run"
+            } else {
+                match self.job(job, approve) {
+                    Ok(status) => status,
+                    Err(error) => {
+                        failure = failure.or(Some((job.name.clone(), error)));
+                        "failed"
+                    }
+                }
+            };
+            let ms = ms_since(started);
+            self.cx.emit(Event::JobEnded { job: job.name.clone(), ms, status: status.into() });
+            jobs.push(JobEnd { job: job.name.clone(), status, ms });
+        }
+        (jobs, failure)
+    }
+
+    fn is_filtered_out(&self, job: &Job) -> bool {
+        let Some(filter) = job.filter.as_ref().filter(|filter| !filter.holds(self.values)) else { return false };
+        self.cx.note(match filter {
+            Condition::Branch(only) => format!("{} runs only on {only}, this is {}", job.name, self.branch),
+            other => format!("{} runs only when {}", job.name, other.expression()),
+        });
+        true
+    }
+
     fn job(&self, job: &Job, approve: &dyn Fn(&str) -> Result<bool>) -> Result<&'static str> {
         self.cx.emit(Event::JobStarted { job: job.name.clone() });
         match &job.kind {
@@ -194,6 +226,7 @@ impl Run<'_> {
             || "check its permissions".into(),
         )?;
         let number = self.next_number()?;
+        let variables = work.variables(self.values);
         for step in &work.steps {
             if self.cx.interrupted() {
                 return failed("stopped by a signal").hint("`cargo xtask ci run` starts again").err();
@@ -204,7 +237,7 @@ impl Run<'_> {
                 Step::RestoreCargoCache | Step::SaveCargoCache => {}
                 Step::Persist { root, paths } => self.layers.persist(&job.name, &local(root, &workspace), paths)?,
                 Step::Attach { at } => {
-                    let files = self.layers.attach(self.pipeline, &job.name, &local(at, &workspace))?;
+                    let files = self.layers.attach(self.workflow, &job.name, &local(at, &workspace))?;
                     self.cx.note(format!("attached {files} file(s) of the jobs before"));
                 }
                 Step::StoreArtifacts { path, destination } => {
@@ -218,8 +251,9 @@ impl Run<'_> {
                     if *by == Xtask::Cargo {
                         command.arg("xtask");
                     }
-                    command.args(args).current_dir(&project);
+                    command.args(args.iter().map(|arg| arg.resolve(&variables))).current_dir(&project);
                     self.environment(&mut command, job, number, &workspace, &project);
+                    command.envs(variables.iter().map(|(name, value)| (name, value)));
                     let code = self.cx.watch(command)?;
                     if code != Some(0) {
                         return Failure::new(error::Kind::from_code(code), format!("step `{name}` {}", cx::exit(code)))

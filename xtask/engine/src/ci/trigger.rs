@@ -4,7 +4,7 @@
 //! [`crate::ci::patterns`]. Nothing is deployed from here.
 
 use crate::ci::follow::{self, End};
-use crate::ci::patterns::{DEPLOY_ENV, REASON, RELEASE, ROLLBACK_ENV};
+use crate::ci::patterns::parameter::{DEPLOY_ENV, REASON, RELEASE, ROLLBACK_ENV};
 use crate::circleci::model::Definition;
 use crate::circleci::{CircleCi, Triggered};
 use crate::cx::Cx;
@@ -59,9 +59,11 @@ pub fn trigger(
 ) -> Result<Started> {
     project.env(wish.env)?;
     if project.ci.pattern == Pattern::Workspace {
-        return usage("the config of this project has no workflow that can be started from here: its pattern is `workspace`")
-            .hint("set `pattern: Pattern::Artifacts` in xtask/src/main.rs, run `cargo xtask ci generate`, and push")
-            .err();
+        return usage(
+            "the config of this project has no workflow that can be started from here: its pattern is `workspace`",
+        )
+        .hint("set `pattern: Pattern::Artifacts` in xtask/src/main.rs, run `cargo xtask ci generate`, and push")
+        .err();
     }
     let parameters = parameters(wish, &|| Ok(git::commit(cx)?.sha))?;
     let api = CircleCi::open(cx, project.ci.slug)?;
@@ -140,7 +142,10 @@ mod tests {
             (wish(false, Some(&Selector::Latest)), r#"{"deploy-env":"prod","release":"latest"}"#),
             (wish(false, Some(&build)), r#"{"deploy-env":"prod","release":"build:12"}"#),
             (wish(true, None), r#"{"release":"previous","rollback-env":"prod"}"#),
-            (Wish { why: Some("a price"), ..wish(true, Some(&build)) }, r#"{"reason":"a price","release":"build:12","rollback-env":"prod"}"#),
+            (
+                Wish { why: Some("a price"), ..wish(true, Some(&build)) },
+                r#"{"reason":"a price","release":"build:12","rollback-env":"prod"}"#,
+            ),
         ] {
             assert_eq!(text(&wish).unwrap(), want);
         }

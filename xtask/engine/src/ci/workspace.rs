@@ -1,7 +1,7 @@
 //! CircleCI's workspace on this machine, with the rules that CircleCI has: layers are added and never changed, a job
 //! sees those of the jobs that it requires, and two concurrent jobs may not persist the same file.
 
-use crate::ci::pipeline::Pipeline;
+use crate::ci::pipeline::Workflow;
 use crate::error::{Result, failed};
 use std::collections::BTreeMap;
 use std::fs;
@@ -46,13 +46,13 @@ impl Layers {
     }
 
     /// Copies the layers of all jobs that `job` requires, directly or not, into `at`.
-    pub fn attach(&self, pipeline: &Pipeline, job: &str, at: &Path) -> Result<usize> {
+    pub fn attach(&self, workflow: &Workflow, job: &str, at: &Path) -> Result<usize> {
         let mut owner: BTreeMap<PathBuf, &str> = BTreeMap::new();
-        for upstream in pipeline.ancestors(job) {
+        for upstream in workflow.ancestors(job) {
             let name = upstream.name.as_str();
             for file in files_below(&self.dir.join(name))? {
                 if let Some(other) = owner.insert(file.clone(), name)
-                    && !pipeline.ancestors(name).iter().any(|job| job.name == other)
+                    && !workflow.ancestors(name).iter().any(|job| job.name == other)
                 {
                     return failed(format!(
                         "job `{job}`: Concurrent upstream jobs persisted the same file(s): {} by {other} and {name}",
@@ -115,12 +115,13 @@ mod tests {
     use crate::ci::pipeline::{Job, Kind};
 
     /// `"a; b a; c a; d b c"`: each job after those that it requires.
-    fn pipeline(text: &str) -> Pipeline {
+    fn workflow(text: &str) -> Workflow {
         let jobs = text.split(';').map(|job| {
             let mut words = job.split_whitespace().map(str::to_owned);
-            Job { name: words.next().unwrap(), requires: words.collect(), branch: None, kind: Kind::Approval }
+            let job = Job::new(words.next().unwrap(), Kind::Approval);
+            Job { requires: words.collect(), ..job }
         });
-        Pipeline { workflow: "w".into(), jobs: jobs.collect() }
+        Workflow { name: "w".into(), when: None, jobs: jobs.collect() }
     }
 
     fn persist(layers: &Layers, dir: &Path, job: &str, files: &[&str], paths: &[&str]) -> Result<()> {
@@ -138,12 +139,12 @@ mod tests {
         let layers = Layers::new(dir.path().join("layers"));
         persist(&layers, dir.path(), "a", &["out/x", "out/deep/y", "left/z"], &["out"]).unwrap();
         persist(&layers, dir.path(), "b", &["b.txt"], &["*.txt"]).unwrap();
-        let pipeline = pipeline("a; b; c a; d c");
+        let workflow = workflow("a; b; c a; d c");
         let at = dir.path().join("c");
-        assert_eq!(layers.attach(&pipeline, "c", &at).unwrap(), 2);
+        assert_eq!(layers.attach(&workflow, "c", &at).unwrap(), 2);
         assert!(at.join("out/deep/y").exists() && !at.join("left/z").exists() && !at.join("b.txt").exists());
-        assert_eq!(layers.attach(&pipeline, "d", &dir.path().join("d")).unwrap(), 2, "through c");
-        assert_eq!(layers.attach(&pipeline, "b", &dir.path().join("b")).unwrap(), 0, "requires nothing");
+        assert_eq!(layers.attach(&workflow, "d", &dir.path().join("d")).unwrap(), 2, "through c");
+        assert_eq!(layers.attach(&workflow, "b", &dir.path().join("b")).unwrap(), 0, "requires nothing");
     }
 
     #[test]
@@ -152,12 +153,12 @@ mod tests {
         let layers = Layers::new(dir.path().join("layers"));
         persist(&layers, dir.path(), "a", &["x"], &["x"]).unwrap();
         persist(&layers, dir.path(), "b", &["x"], &["x"]).unwrap();
-        let error = layers.attach(&pipeline("a; b; c a b"), "c", &dir.path().join("c")).unwrap_err();
+        let error = layers.attach(&workflow("a; b; c a b"), "c", &dir.path().join("c")).unwrap_err();
         assert!(
             error.to_string().contains("Concurrent upstream jobs persisted the same file(s): x by a and b"),
             "{error}"
         );
-        layers.attach(&pipeline("a; b a; c b"), "c", &dir.path().join("c2")).unwrap();
+        layers.attach(&workflow("a; b a; c b"), "c", &dir.path().join("c2")).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("c2/x")).unwrap(), "x of b");
     }
 

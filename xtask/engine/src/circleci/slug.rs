@@ -31,7 +31,10 @@ impl Slug {
             _ => return wrong().err(),
         };
         let odd = |part: &str| {
-            part.is_empty() || part == "." || part == ".." || part.contains(|c: char| c.is_whitespace() || c.is_control())
+            part.is_empty()
+                || part == "."
+                || part == ".."
+                || part.contains(|c: char| c.is_whitespace() || c.is_control())
         };
         if odd(org) || odd(repo) {
             return wrong().err();
@@ -41,7 +44,8 @@ impl Slug {
 
     /// The slug of a git remote on GitHub or Bitbucket.
     pub fn of_remote(url: &str) -> Option<Self> {
-        let rest = ["git@", "ssh://git@", "https://", "http://"].iter().find_map(|start| url.trim().strip_prefix(start))?;
+        let rest =
+            ["git@", "ssh://git@", "https://", "http://"].iter().find_map(|start| url.trim().strip_prefix(start))?;
         // A token in front of the host is none of our business.
         let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
         let (host, path) = rest.split_once([':', '/'])?;
@@ -65,9 +69,11 @@ impl Slug {
             "gh" => "github",
             "bb" => "bitbucket",
             _ => {
-                return usage(format!("API v1.1 has no project {self}: it knows only GitHub's and Bitbucket's OAuth apps"))
-                    .hint("use the store circleci:artifacts, which asks API v2")
-                    .err();
+                return usage(format!(
+                    "API v1.1 has no project {self}: it knows only GitHub's and Bitbucket's OAuth apps"
+                ))
+                .hint("use the store circleci:artifacts, which asks API v2")
+                .err();
             }
         };
         Ok([provider, &self.org, &self.repo].map(escape).join("/"))
@@ -82,8 +88,10 @@ impl fmt::Display for Slug {
 
 /// The error where nothing says which project is meant.
 pub fn unknown() -> anyhow::Error {
-    usage("nobody says which CircleCI project this is: CIRCLE_PROJECT_SLUG is not set, and `git remote` names no \
-           repository on github.com or bitbucket.org")
+    usage(
+        "nobody says which CircleCI project this is: CIRCLE_PROJECT_SLUG is not set, and `git remote` names no \
+           repository on github.com or bitbucket.org",
+    )
     .hint(HINT)
     .into()
 }
@@ -108,11 +116,24 @@ mod tests {
             ("gh/acme/shop", "gh/acme/shop"),
             ("github/acme/shop", "gh/acme/shop"),
             ("bitbucket/acme/shop", "bb/acme/shop"),
-            ("circleci/43G3lM5RtfFE7v5sa4nWAU/44n9wujWcTnVZ2b5S8Fnat", "circleci/43G3lM5RtfFE7v5sa4nWAU/44n9wujWcTnVZ2b5S8Fnat"),
+            (
+                "circleci/43G3lM5RtfFE7v5sa4nWAU/44n9wujWcTnVZ2b5S8Fnat",
+                "circleci/43G3lM5RtfFE7v5sa4nWAU/44n9wujWcTnVZ2b5S8Fnat",
+            ),
         ] {
             assert_eq!(Slug::parse(text).unwrap().to_string(), want);
         }
-        for text in ["", "acme/shop", "gl/acme/shop", "gh/acme", "gh/acme/", "gh//shop", "gh/acme/shop/x", "gh/../x", "gh/a b/c"] {
+        for text in [
+            "",
+            "acme/shop",
+            "gl/acme/shop",
+            "gh/acme",
+            "gh/acme/",
+            "gh//shop",
+            "gh/acme/shop/x",
+            "gh/../x",
+            "gh/a b/c",
+        ] {
             assert!(Slug::parse(text).is_err(), "{text}");
         }
     }

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod history;
 pub mod lock;
+pub mod markers;
 pub mod plan;
 pub mod report;
 pub mod resolve;
@@ -12,16 +13,17 @@ use crate::cx::Cx;
 use crate::deploy::apply::Outcome;
 use crate::deploy::history::{Record, Verb};
 use crate::deploy::lock::Locks;
+use crate::deploy::markers::Markers;
 use crate::deploy::plan::{Ancestry, Goal, HostPlan};
 use crate::deploy::resolve::Catalog;
 use crate::deploy::state::State;
-use crate::error::{Result, usage, verification};
+use crate::error::{Failure, Kind, Result, usage, verification};
 use crate::git;
 use crate::health::Checker;
 use crate::machine::{Owner, ci_job, person};
 use crate::project::{Env, Project};
 use crate::release::Release;
-use crate::release::id::{ReleaseId, Selector};
+use crate::release::id::{Expected, ReleaseId, Selector};
 use crate::service::Spec;
 use crate::target::{self, Target};
 use jiff::Timestamp;
@@ -34,6 +36,8 @@ pub struct Options {
     pub dry_run: bool,
     /// Deploy although the release is older than what is live.
     pub allow_older: bool,
+    /// What has to be live, or nothing is changed.
+    pub expect_current: Expected,
     /// How long to wait for somebody else's lock.
     pub lock_wait: Duration,
     /// The reason, for the history.
@@ -102,6 +106,24 @@ impl<'cx> Site<'cx> {
         work(locks.interrupted(doing))
     }
 
+    /// Refuses when something else is live than was expected. What a killed run of the same command made live already
+    /// is no surprise.
+    fn expected(&self, goal: &ReleaseId, states: &[State], interrupted: bool, options: &Options) -> Result<()> {
+        let expected = &options.expect_current;
+        for (target, state) in self.targets.iter().zip(states) {
+            let live = state.live();
+            let commit = live.and_then(|live| state.history.commit(live));
+            if expected.is(live, commit) || (interrupted && live == Some(goal)) {
+                continue;
+            }
+            let live = live.map_or("nothing", ReleaseId::as_str);
+            return Failure::new(Kind::Stale, format!("{live} is live on {}, not {expected}", target.url()))
+                .hint(format!("somebody was faster: look at `cargo xtask status {}`, then decide again", self.env.name))
+                .err();
+        }
+        Ok(())
+    }
+
     fn goal(
         &self,
         verb: Verb,
@@ -167,7 +189,10 @@ impl<'cx> Site<'cx> {
         if options.dry_run {
             return Ok(Outcome::planned(self.env.name, verb, goal, plans));
         }
-        apply::apply(self, &self.record(verb, options.why.as_deref()), plans, goal, release)
+        let markers = Markers::begin(self, verb, goal.as_ref(), &plans, release);
+        let done = apply::apply(self, &self.record(verb, options.why.as_deref()), plans, goal, release);
+        markers.end(done.as_ref().err());
+        done
     }
 }
 
@@ -184,8 +209,9 @@ pub fn deploy(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>,
 /// Makes a verified release live on a site.
 pub fn put_live(site: &Site, verb: Verb, release: &Release, options: &Options) -> Result<Outcome> {
     let doing = format!("{} {} to {}", verb.as_str(), release.id(), site.env.name);
-    site.locked(&doing, options, |_| {
+    site.locked(&doing, options, |interrupted| {
         let states = site.states()?;
+        site.expected(release.id(), &states, interrupted.is_some(), options)?;
         let goal = site.goal(verb, release.id(), Some(release), &states, options);
         site.work(verb, Some(goal.release.clone()), site.plans(&goal, &states)?, Some(release), options)
     })
@@ -228,8 +254,8 @@ pub fn rollback(
 ) -> Result<Outcome> {
     let site = Site::open(cx, project.env(env)?)?;
     let named = match release {
+        None | Some(Selector::Previous) => None,
         Some(selector) => Some(resolve::for_rollback(cx, project, &site, selector)?),
-        None => None,
     };
     roll_back(&site, named.as_ref(), options, |id| Catalog::open(cx, project)?.fetch_for_deploy(id))
 }
@@ -247,6 +273,7 @@ pub fn roll_back<R: std::ops::Deref<Target = Release>>(
             Some(id) => id.clone(),
             None => site.agreed_rollback(&states, interrupted)?,
         };
+        site.expected(&id, &states, interrupted.is_some(), options)?;
         allowed(site.env, &id)?;
         let everywhere = states.iter().all(|state| state.installed.contains_key(&id));
         let release = if everywhere { None } else { Some(fetch(&id)?) };

@@ -3,7 +3,7 @@
 use crate::build::RELEASES;
 use crate::cx::Cx;
 use crate::deploy::{Site, plan};
-use crate::error::{Kind, Result, hint_of, kind_of, not_found};
+use crate::error::{Kind, Result, hint_of, kind_of, not_found, usage};
 use crate::git;
 use crate::machine;
 use crate::project::Project;
@@ -43,6 +43,16 @@ impl<'cx> Catalog<'cx> {
         Ok(catalog)
     }
 
+    /// What this machine holds: built here, or handed over by the workspace of this job. For what is to be stored.
+    pub fn at_hand(cx: &'cx Cx, project: &'cx Project) -> Self {
+        let mut catalog = Self::built(cx, project);
+        if cx.in_ci() {
+            let dir = store::workspace(cx).join(store::artifacts::DESTINATION);
+            catalog.stores.push(Box::new(DirStore::new(cx, store::WORKSPACE_URL, dir)));
+        }
+        catalog
+    }
+
     /// Only what was built in this checkout.
     pub fn built(cx: &'cx Cx, project: &'cx Project) -> Self {
         let here = DirStore::new(cx, &format!("file:{RELEASES}"), cx.root.join(RELEASES));
@@ -79,7 +89,10 @@ impl<'cx> Catalog<'cx> {
     /// checkout elsewhere.
     pub fn resolve(&self, selector: Option<&Selector>) -> Result<ReleaseId> {
         match selector {
-            None => self.of_checkout(),
+            None | Some(Selector::Head) => self.of_checkout(),
+            Some(Selector::Previous) => usage("`previous` is what a rollback goes back to, and this is none")
+                .hint("use `cargo xtask rollback ENV`, or name a release: `cargo xtask releases` lists them")
+                .err(),
             Some(Selector::Id(id)) => Ok(id.clone()),
             Some(Selector::Sha(sha)) => self.by_sha(&self.of_commit(sha)?, sha),
             Some(Selector::Latest) => {

@@ -118,7 +118,8 @@ impl<'cx> Session<'cx> {
                 .read_to_end(&mut body)
                 .map_err(|e| Attempt::again(Trouble::Broken, format!("the answer broke off: {e}")))?;
             if body.len() as u64 > ANSWER_MAX {
-                let failure = Failure::new(Kind::Remote, format!("{what}: the answer is longer than {ANSWER_MAX} bytes"));
+                let failure =
+                    Failure::new(Kind::Remote, format!("{what}: the answer is longer than {ANSWER_MAX} bytes"));
                 return Err(Attempt::Final(failure.hint("is CIRCLE_HOST a CircleCI?").into()));
             }
             Ok(Reply { status: answer.status, content_type: answer.content_type, body })
@@ -204,10 +205,14 @@ impl<'cx> Session<'cx> {
         let times = if tries == 1 { "once".to_owned() } else { format!("{tries} times") };
         let hint = match trouble {
             Trouble::Status(429) => {
-                format!("too many questions: wait, then run the same command again; {}=SECONDS waits longer", var::API_DEADLINE)
+                format!(
+                    "too many questions: wait, then run the same command again; {}=SECONDS waits longer",
+                    var::API_DEADLINE
+                )
             }
             _ if !repeatable && *trouble != Trouble::Unsent => {
-                "nobody knows whether it was done: look at the project in CircleCI, then run the same command again".into()
+                "nobody knows whether it was done: look at the project in CircleCI, then run the same command again"
+                    .into()
             }
             Trouble::Unsent => "check the network and CIRCLE_HOST, then run the same command again".into(),
             _ => "see https://status.circleci.com, then run the same command again".into(),
@@ -338,7 +343,9 @@ impl Coming<'_> {
         let most = self.want.exactly.map_or(self.want.most, |(bytes, _)| bytes);
         if self.bytes + bytes.len() as u64 > most {
             let failure = verification(format!("{}: there are more bytes than {most}", self.want.what));
-            return Err(Attempt::Final(failure.hint("the release is damaged: build it again; do not deploy it").into()));
+            return Err(Attempt::Final(
+                failure.hint("the release is damaged: build it again; do not deploy it").into(),
+            ));
         }
         let written = match self.place {
             Place::File(file) => file.write_all(bytes),
@@ -374,7 +381,9 @@ impl Coming<'_> {
         let got = self.hasher.clone().hex();
         if got != sha256 {
             let failure = verification(format!("{}: its SHA-256 is {got}, not {sha256}", self.want.what));
-            return Err(Attempt::Final(failure.hint("the release is damaged: build it again; do not deploy it").into()));
+            return Err(Attempt::Final(
+                failure.hint("the release is damaged: build it again; do not deploy it").into(),
+            ));
         }
         Ok(())
     }

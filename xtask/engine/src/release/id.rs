@@ -104,8 +104,12 @@ pub enum Selector {
     Id(ReleaseId),
     /// The first 4 to 40 digits of a commit's SHA.
     Sha(String),
+    /// That of the commit that is checked out, as without a selector.
+    Head,
     /// The newest release that is not dirty.
     Latest,
+    /// What was live and healthy before; only a rollback knows it.
+    Previous,
     /// What runs in an env now: `@dev`.
     Env(String),
     /// What a CircleCI job built: `build:123`.
@@ -117,8 +121,11 @@ impl FromStr for Selector {
 
     fn from_str(text: &str) -> Result<Self> {
         let lower = text.to_ascii_lowercase();
-        if text == "latest" {
-            return Ok(Self::Latest);
+        match text {
+            "HEAD" => return Ok(Self::Head),
+            "latest" => return Ok(Self::Latest),
+            "previous" => return Ok(Self::Previous),
+            _ => {}
         }
         if let Some(env) = text.strip_prefix('@') {
             return Ok(Self::Env(env.to_owned()));
@@ -133,9 +140,80 @@ impl FromStr for Selector {
             return Ok(Self::Sha(lower));
         }
         usage(format!("`{text}` does not name a release"))
-            .hint("use an id, 4 to 40 digits of a commit's SHA, `latest` or `@ENV`; `cargo xtask releases` lists them")
+            .hint("use an id, 4 to 40 digits of a commit's SHA, `HEAD`, `latest` or `@ENV`; `cargo xtask releases` lists them")
             .err()
     }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(f),
+            Self::Sha(sha) => f.write_str(sha),
+            Self::Head => f.write_str("HEAD"),
+            Self::Latest => f.write_str("latest"),
+            Self::Previous => f.write_str("previous"),
+            Self::Env(env) => write!(f, "@{env}"),
+            Self::Build(job) => write!(f, "build:{job}"),
+        }
+    }
+}
+
+/// What somebody believes to be live.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Expected {
+    /// Nothing in particular.
+    #[default]
+    Anything,
+    /// This release.
+    Id(ReleaseId),
+    /// A release of the commit with these first digits.
+    Sha(String),
+}
+
+impl Expected {
+    /// Whether it is `live`, a release of `commit` as far as that is known.
+    pub fn is(&self, live: Option<&ReleaseId>, commit: Option<&str>) -> bool {
+        match (self, live) {
+            (Self::Anything, _) => true,
+            (_, None) => false,
+            (Self::Id(id), Some(live)) => id == live,
+            (Self::Sha(sha), Some(live)) => match commit {
+                Some(commit) => commit.starts_with(sha),
+                None => live.short_sha().starts_with(&sha[..sha.len().min(ReleaseId::SHORT)]),
+            },
+        }
+    }
+}
+
+impl FromStr for Expected {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.parse() {
+            _ if is_nil(text) => Ok(Self::Anything),
+            Ok(Selector::Id(id)) => Ok(Self::Id(id)),
+            Ok(Selector::Sha(sha)) => Ok(Self::Sha(sha)),
+            _ => usage(format!("`{text}` names no release that could be live"))
+                .hint("use an id or 4 to 40 digits of a commit's SHA: `cargo xtask status` shows them")
+                .err(),
+        }
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anything => f.write_str("anything"),
+            Self::Id(id) => id.fmt(f),
+            Self::Sha(sha) => f.write_str(sha),
+        }
+    }
+}
+
+/// Whether a text is what CircleCI makes of a pipeline value that is not there.
+pub fn is_nil(text: &str) -> bool {
+    text.is_empty() || text == "<nil>"
 }
 
 #[cfg(test)]
@@ -178,13 +256,38 @@ mod tests {
     #[test]
     fn selectors() {
         let select = |text: &str| text.parse::<Selector>().ok();
+        assert_eq!(select("HEAD"), Some(Selector::Head));
         assert_eq!(select("latest"), Some(Selector::Latest));
+        assert_eq!(select("previous"), Some(Selector::Previous));
         assert_eq!(select("@dev"), Some(Selector::Env("dev".into())));
         assert_eq!(select("build:123"), Some(Selector::Build(123)));
         assert_eq!(select("1A2b"), Some(Selector::Sha("1a2b".into())));
         assert!(matches!(select("20260822T101500-1a2b3c4"), Some(Selector::Id(_))));
-        for text in ["", "1a2", "build:x", "nope!", "latest ", &"a".repeat(41)] {
+        for text in ["", "1a2", "build:x", "nope!", "latest ", "head", &"a".repeat(41)] {
             assert_eq!(select(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_expected_to_be_live() {
+        let live: ReleaseId = "20260822T101500-1a2b3c4".parse().unwrap();
+        for (text, commit, is) in [
+            ("", None, true),
+            ("<nil>", None, true),
+            ("20260822T101500-1a2b3c4", None, true),
+            ("20260822T101501-1a2b3c4", None, false),
+            ("1A2B", Some(SHA), true),
+            (SHA, Some(SHA), true),
+            ("1a2b3c4d6", Some(SHA), false),
+            // Without a record that knows the commit, the seven digits of the id are all there is.
+            (SHA, None, true),
+            ("1a2b3c5d", None, false),
+        ] {
+            assert_eq!(text.parse::<Expected>().unwrap().is(Some(&live), commit), is, "{text}");
+        }
+        assert!(!SHA.parse::<Expected>().unwrap().is(None, None));
+        for text in ["HEAD", "latest", "previous", "@dev", "build:3", "nope!"] {
+            assert!(text.parse::<Expected>().is_err(), "{text}");
         }
     }
 }

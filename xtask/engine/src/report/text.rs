@@ -2,12 +2,16 @@
 
 use crate::ci::lint::{Finding, Severity};
 use crate::ci::run::CiRun;
-use crate::commands::{Answer, LockState, PutDone};
+use crate::ci::trigger::Started;
+use crate::commands::{Answer, LockState};
 use crate::deploy::apply::Outcome;
 use crate::deploy::history::{Happened, Verb};
 use crate::deploy::report::{Diff, FileChange, HostHistory, HostStatus, Listed};
+use crate::handoff::PutDone;
 use crate::release::id::ReleaseId;
+
 use crate::report::style::{Style, ago, bytes, count, duration, table, visible, when};
+use crate::store::Published;
 use jiff::Timestamp;
 use std::fmt::Write;
 
@@ -33,14 +37,20 @@ pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
         ),
         Answer::Fetched(it) => format!("{}\n", it.dir.display()),
         Answer::Put(done) => done.iter().map(put).collect(),
+        Answer::Published(done) => done.iter().map(published).collect(),
+        Answer::Triggered(it) => triggered(it, style),
+        Answer::Approved(it) => {
+            format!("pipeline {}: {} of {} is {}\n", it.pipeline, it.job, it.workflow, style.good("approved"))
+        }
         Answer::Outcome(outcome) => self::outcome(outcome, style),
         Answer::Status(hosts) => status(hosts, style, now),
         Answer::History(hosts) => hosts.iter().map(|host| history(host, style, now)).collect::<Vec<_>>().join("\n"),
         Answer::Releases(listed) => releases(listed, style, now),
         Answer::Diff(diff) => self::diff(diff, style),
         Answer::Lock(locks) => locks.iter().map(lock).collect(),
-        Answer::Generated(it) => {
-            format!("{} {}\n", it.path.display(), if it.changed { "written" } else { "is up to date" })
+        Answer::Generated(files) => {
+            let state = |changed| if changed { "written" } else { "is up to date" };
+            files.iter().map(|it| format!("{} {}\n", it.path.display(), state(it.changed))).collect()
         }
         Answer::Findings(findings) => lint(findings, style),
         Answer::CiRun(run) => ci_run(run, style),
@@ -56,8 +66,31 @@ pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
     }
 }
 
+fn published(done: &Published) -> String {
+    let (store, why) = (&done.store, done.why.as_deref().filter(|why| !why.is_empty()));
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    match (&done.pointer, done.job) {
+        (Some(pointer), Some(job)) => {
+            let how = if done.moved { "names" } else { "names already" };
+            format!("{store}: {pointer} {how} job {job}, {}{why}\n", name(done.release.as_ref()))
+        }
+        _ => format!("{store}: nothing was published{why}\n"),
+    }
+}
+
+fn triggered(it: &Started, style: Style) -> String {
+    match &it.end {
+        None => format!("pipeline {} {}\n", it.pipeline, style.good("started")),
+        Some(end) => format!("pipeline {}: {}\n", it.pipeline, end.status.replace('_', " ")),
+    }
+}
+
 fn put(done: &PutDone) -> String {
-    let how = if done.already_there { "has it already, the same bytes" } else { "stored" };
+    let how = match (done.confirmed, done.already_there) {
+        (true, _) => "has all of it, every byte",
+        (false, true) => "has it already, the same bytes",
+        (false, false) => "stored",
+    };
     format!("{}: {} {how}\n", done.store, done.release)
 }
 

@@ -108,13 +108,16 @@ impl<'cx> ArtifactStore<'cx> {
             let bundle = &manifest.bundle;
             let exactly = (bundle.bytes, bundle.sha256.as_str());
             api.file(&found.bundle, &bundle.file, exactly, &aside.join(&bundle.file))?;
-            Release::open(&aside, &self.cx.progress("verifying"))?
-                .moved_to(&into.join(id.as_str()))
-                .explain(Kind::Failed, what, hint)
+            Release::open(&aside, &self.cx.progress("verifying"))?.moved_to(&into.join(id.as_str())).explain(
+                Kind::Failed,
+                what,
+                hint,
+            )
         };
         got().inspect_err(|_| drop(fs::remove_dir_all(&aside))).map_err(|error| {
             // The copy is gone, so the error has to speak of what it was a copy of.
-            let text = format!("{error:#}").replace(&*aside.to_string_lossy(), &format!("job {} of CircleCI", found.job));
+            let text =
+                format!("{error:#}").replace(&*aside.to_string_lossy(), &format!("job {} of CircleCI", found.job));
             let hint = crate::error::hint_of(&error).unwrap_or("fetch it again").to_owned();
             Failure::new(kind_of(&error), text).hint(hint).into()
         })
@@ -233,11 +236,9 @@ impl Store for ArtifactStore<'_> {
     fn confirm(&self, release: &Release) -> Result<bool> {
         let (manifest, job) = (release.manifest(), job_of(release.manifest())?);
         let stored = self.uploaded(job, release.id(), &manifest.bundle.file)?;
-        for (artifact, path) in stored.iter().zip([
-            release.dir().join(manifest::FILE),
-            release.dir().join(SUMS),
-            release.bundle(),
-        ]) {
+        for (artifact, path) in
+            stored.iter().zip([release.dir().join(manifest::FILE), release.dir().join(SUMS), release.bundle()])
+        {
             let what = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let here = fs::File::open(&path).and_then(|mut file| digest::of_reader(&mut file));
             let (sha256, bytes) =

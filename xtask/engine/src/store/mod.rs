@@ -9,13 +9,16 @@ use crate::project::{Ci, local_dir};
 use crate::release::Release;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
-use serde::Serialize;
 use crate::store::artifacts::{ArtifactStore, Finder};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// The directory that our configs persist and attach as CircleCI's workspace. Absolute, because relative ones mean
 /// different places in `root` and in `at`.
 pub const WORKSPACE: &str = "/tmp/workspace";
+
+/// URL of CircleCI's workspace as a store.
+pub const WORKSPACE_URL: &str = "circleci:workspace";
 
 /// What an empty workspace means.
 pub const EMPTY_WORKSPACE: &str = "an empty workspace means that no job that this one `requires` persisted it, or that it is older than 15 days: rerun the build job";
@@ -114,7 +117,7 @@ pub fn workspace(cx: &Cx) -> PathBuf {
 
 /// Whether a store is only there inside a CircleCI job.
 pub fn only_in_ci(url: &str) -> bool {
-    url == "circleci:workspace"
+    url == WORKSPACE_URL
 }
 
 /// Asks the stores in order and says which one served. Fails with what each of them said.

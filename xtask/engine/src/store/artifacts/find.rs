@@ -5,9 +5,9 @@
 use crate::circleci::model::{Artifact, Pipeline};
 use crate::error::{Failure, Kind, Result, kind_of, not_found, usage, verification};
 use crate::git;
+use crate::release::SUMS;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{self, Manifest};
-use crate::release::SUMS;
 use crate::store::artifacts::{ArtifactStore, BUILD_JOB, DESTINATION};
 use jiff::{SignedDuration, Timestamp};
 
@@ -293,8 +293,10 @@ impl Seen {
             };
         }
         if let Some((job, status)) = self.ended.first() {
-            return not_found(format!("the build of {what} ended with `{status}` (job {job}): what it stored does not count"))
-                .hint("mend it and push, or rerun the workflow");
+            return not_found(format!(
+                "the build of {what} ended with `{status}` (job {job}): what it stored does not count"
+            ))
+            .hint("mend it and push, or rerun the workflow");
         }
         if let Some(number) = self.pipelines.first() {
             return not_found(format!("pipeline {number} of {what} has no job `{BUILD_JOB}`"))

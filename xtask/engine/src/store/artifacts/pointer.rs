@@ -58,9 +58,12 @@ pub fn publish(store: &ArtifactStore, manifest: &Manifest) -> Result<Published> 
     };
     let ours = find::of_build(store, job_of(manifest)?)?;
     if ours.manifest.bundle != manifest.bundle {
-        return crate::error::verification(format!("job {} stored other bytes of {} than are here", ours.job, manifest.id))
-            .hint("publish from the workflow that built it")
-            .err();
+        return crate::error::verification(format!(
+            "job {} stored other bytes of {} than are here",
+            ours.job, manifest.id
+        ))
+        .hint("publish from the workflow that built it")
+        .err();
     }
     let mut moved = false;
     for _ in 0..ROUNDS {
@@ -90,9 +93,12 @@ pub fn publish(store: &ArtifactStore, manifest: &Manifest) -> Result<Published> 
         }
         let written = api.set_env_var(name, &best.job.to_string())?;
         if written.name != name || !shows(&written.value, best.job) {
-            return Failure::new(Kind::Remote, format!("CircleCI kept {}={} where {name} should name job {}", written.name, written.value, best.job))
-                .hint("look at the variable in the project's settings")
-                .err();
+            return Failure::new(
+                Kind::Remote,
+                format!("CircleCI kept {}={} where {name} should name job {}", written.name, written.value, best.job),
+            )
+            .hint("look at the variable in the project's settings")
+            .err();
         }
         moved = true;
     }
@@ -146,8 +152,11 @@ fn near_numbers(masked: &str, near: u64) -> Vec<u64> {
         return vec![end];
     }
     let base = near / 10_000;
-    let mut numbers: Vec<u64> =
-        [base.checked_sub(1), Some(base), Some(base + 1)].into_iter().flatten().map(|base| base * 10_000 + end).collect();
+    let mut numbers: Vec<u64> = [base.checked_sub(1), Some(base), Some(base + 1)]
+        .into_iter()
+        .flatten()
+        .map(|base| base * 10_000 + end)
+        .collect();
     numbers.sort_by_key(|number| number.abs_diff(near));
     numbers.truncate(2);
     numbers

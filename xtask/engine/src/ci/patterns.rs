@@ -1,0 +1,370 @@
+//! The pipelines of a project: one for each [`Pattern`], and the two that CircleCI's Deploys page starts.
+
+use crate::ci::pipeline::{Arg, Condition, Job, Kind, Parameter, Pipeline, Step, Work, Workflow, Xtask};
+use crate::error::{Result, usage};
+use crate::project::{Env, Pattern, Project};
+use crate::store::WORKSPACE;
+
+/// Parameters of the pipelines whose workflows can be asked for.
+pub mod parameter {
+    /// The env to deploy to.
+    pub const DEPLOY_ENV: &str = "deploy-env";
+    /// The env to roll back.
+    pub const ROLLBACK_ENV: &str = "rollback-env";
+    /// The release, as one would type it.
+    pub const RELEASE: &str = "release";
+    /// The reason, for the history.
+    pub const REASON: &str = "reason";
+}
+
+/// The pipeline of a pattern. Fails when the project has no store that the pattern hands over with.
+pub fn pipeline(project: &Project, pattern: Pattern) -> Result<Pipeline> {
+    let (needs, like): (&[&str], _) = match pattern {
+        Pattern::Workspace => (&["circleci:workspace"], "circleci:workspace"),
+        Pattern::Artifacts => (&["circleci:artifacts"], "circleci:artifacts"),
+        Pattern::S3 => (&["s3://", "gs://", "az://"], "s3://BUCKET/PREFIX"),
+    };
+    if !project.stores.iter().any(|store| needs.iter().any(|need| store.starts_with(need))) {
+        let pattern = pattern.as_str();
+        return usage(format!(
+            "pattern `{pattern}` hands over by {}, and no store of this project is one",
+            needs.join(" or ")
+        ))
+        .hint(format!("add \"{like}\" to `stores` in xtask/src/main.rs, or choose another pattern"))
+        .err();
+    }
+    Ok(match pattern {
+        Pattern::Workspace => workspace(project),
+        Pattern::Artifacts | Pattern::S3 => across_workflows(project, pattern),
+    })
+}
+
+/// One workflow: check, build, then each env in order, behind an approval where it asks for one.
+fn workspace(project: &Project) -> Pipeline {
+    let mut jobs = vec![check(project), build(project, Pattern::Workspace)];
+    let mut after = "build".to_owned();
+    for env in project.envs {
+        if env.approval {
+            let approve = Job { requires: vec![after.clone()], filter: Some(on_branch(project)), ..approve(env) };
+            after.clone_from(&approve.name);
+            jobs.push(approve);
+        }
+        let deploy = Job { requires: vec![after.clone()], ..deploy_from_workspace(project, env) };
+        after.clone_from(&deploy.name);
+        jobs.push(deploy);
+    }
+    Pipeline { parameters: vec![], workflows: vec![Workflow { name: "build-deploy".into(), when: None, jobs }] }
+}
+
+/// Workflows that hand over by a store: build and deploy where nobody is asked, a workflow for each approval, and for
+/// each env one to deploy and one to roll back on request.
+fn across_workflows(project: &Project, pattern: Pattern) -> Pipeline {
+    let free: Vec<_> = project.envs.iter().filter(|env| !env.approval).collect();
+    let mut jobs = vec![check(project), build(project, pattern), publish(project, pattern)];
+    let mut after = "publish".to_owned();
+    for env in &free {
+        let deploy = Job { requires: vec![after.clone()], ..deploy_from_workspace(project, env) };
+        after.clone_from(&deploy.name);
+        jobs.push(deploy);
+    }
+    let name = match free.as_slice() {
+        [] => "build".to_owned(),
+        free => format!("build-deploy-{}", free.iter().map(|env| env.name).collect::<Vec<_>>().join("-")),
+    };
+    let unasked = || vec![is(parameter::DEPLOY_ENV, ""), is(parameter::ROLLBACK_ENV, "")];
+    let mut workflows = vec![Workflow { name, when: Some(Condition::And(unasked())), jobs }];
+    for env in project.envs.iter().filter(|env| env.approval) {
+        let approve = approve(env);
+        let deploy = Job { requires: vec![approve.name.clone()], ..deploy_from_store(project, env) };
+        // Its branch is a condition of the workflow: an approval that nobody gives is not shown on every branch.
+        let when = unasked().into_iter().chain([on_branch(project)]).collect();
+        workflows.push(Workflow {
+            name: format!("deploy-{}-on-approval", env.name),
+            when: Some(Condition::And(when)),
+            jobs: vec![approve, deploy],
+        });
+    }
+    for env in project.envs {
+        workflows.push(Workflow {
+            name: format!("deploy-{}", env.name),
+            when: Some(is(parameter::DEPLOY_ENV, env.name)),
+            jobs: vec![deploy_from_store(project, env)],
+        });
+    }
+    for env in project.envs {
+        workflows.push(Workflow {
+            name: format!("rollback-{}", env.name),
+            when: Some(is(parameter::ROLLBACK_ENV, env.name)),
+            jobs: vec![rollback(project, env)],
+        });
+    }
+    let parameters = [
+        (parameter::DEPLOY_ENV, ""),
+        (parameter::ROLLBACK_ENV, ""),
+        (parameter::RELEASE, "HEAD"),
+        (parameter::REASON, ""),
+    ];
+    let parameters = parameters.map(|(name, default)| Parameter { name: name.into(), default: default.into() }).into();
+    Pipeline { parameters, workflows }
+}
+
+/// What the Rollback button of CircleCI's Deploys page starts.
+pub fn rollback_page(project: &Project) -> Pipeline {
+    page(project, "rollback", "Roll back", "environment_name")
+}
+
+/// What the Deploy and Promote buttons of CircleCI's Deploys page start.
+pub fn deploy_page(project: &Project) -> Pipeline {
+    page(project, "deploy", "Deploy", "target_environment_name")
+}
+
+/// One definition, and a node of it for each env: only a node has contexts and a serial group.
+fn page(project: &Project, verb: &str, title: &str, environment: &str) -> Pipeline {
+    let value = |name: &str| format!("<< pipeline.deploy.{name} >>");
+    let environment_of = [
+        ("ENVIRONMENT", environment),
+        ("TARGET_VERSION", "target_version"),
+        ("CURRENT_VERSION", "current_version"),
+        ("REASON", "reason"),
+    ];
+    let args = [word(verb), var("ENVIRONMENT"), word("--expect-current"), var("CURRENT_VERSION")].to_vec();
+    let work = Kind::Work(Work {
+        environment: environment_of.map(|(name, from)| (name.to_owned(), value(from))).into(),
+        ..compiling(project, vec![Step::Checkout, Step::RestoreCargoCache, change(title, args, "TARGET_VERSION")])
+    });
+    let node = |env: &Env| Job {
+        definition: verb.to_owned(),
+        filter: Some(Condition::Deploy { name: environment.to_owned(), is: env.name.to_owned() }),
+        ..on_env(project, env, Job::new(format!("{verb}-{}", env.name), work.clone()))
+    };
+    let jobs = project.envs.iter().map(node).collect();
+    Pipeline { parameters: vec![], workflows: vec![Workflow { name: verb.to_owned(), when: None, jobs }] }
+}
+
+fn is(parameter: &str, value: &str) -> Condition {
+    Condition::Parameter { name: parameter.into(), is: value.into() }
+}
+
+fn on_branch(project: &Project) -> Condition {
+    Condition::Branch(project.ci.branch.to_owned())
+}
+
+fn check(project: &Project) -> Job {
+    let steps =
+        vec![Step::Checkout, Step::RestoreCargoCache, cargo("Check", &["test", "--quick"]), Step::SaveCargoCache];
+    Job::new("check", Kind::Work(compiling(project, steps)))
+}
+
+fn build(project: &Project, pattern: Pattern) -> Job {
+    // It has no credentials, so a bucket is for the job after it.
+    let put: &[&str] = if pattern == Pattern::S3 { &["put", "--store", "circleci:workspace"] } else { &["put"] };
+    let mut steps = vec![
+        Step::Checkout,
+        Step::RestoreCargoCache,
+        cargo("Build", &["build"]),
+        cargo("Hand over to the deploy jobs", put),
+        Step::Persist { root: WORKSPACE.into(), paths: vec!["releases".into(), "bin".into()] },
+    ];
+    if pattern != Pattern::S3 {
+        steps.push(Step::StoreArtifacts { path: format!("{WORKSPACE}/releases"), destination: "releases".into() });
+    }
+    Job { requires: vec!["check".into()], ..Job::new("build", Kind::Work(compiling(project, steps))) }
+}
+
+/// Makes a build one that other workflows may take: it is where they look for it, and the branch's variable names it.
+fn publish(project: &Project, pattern: Pattern) -> Job {
+    let put: (&str, &[&str]) = match pattern {
+        Pattern::S3 => ("Put into the stores", &["put"]),
+        Pattern::Workspace | Pattern::Artifacts => ("Confirm the artifacts", &["put", "--confirm"]),
+    };
+    let steps = [put, ("Point to this build", &["publish"])].map(|(name, args)| persisted(name, args));
+    Job {
+        requires: vec!["build".into()],
+        filter: Some(on_branch(project)),
+        contexts: project.ci.context.iter().map(|context| (*context).to_owned()).collect(),
+        ..Job::new("publish", Kind::Work(on_workspace(project, steps.into())))
+    }
+}
+
+fn approve(env: &Env) -> Job {
+    Job::new(format!("approve-{}", env.name), Kind::Approval)
+}
+
+/// Deploys what this workflow built.
+fn deploy_from_workspace(project: &Project, env: &Env) -> Job {
+    let args = ["deploy", env.name, "--yes", "--lock-wait", "600"];
+    let step = persisted(&format!("Deploy to {}", env.name), &args);
+    Job {
+        filter: Some(on_branch(project)),
+        contexts: env.context.iter().map(|context| (*context).to_owned()).collect(),
+        serial_group: Some(serial_group(env)),
+        ..Job::new(format!("deploy-{}", env.name), Kind::Work(on_workspace(project, vec![step])))
+    }
+}
+
+/// Deploys a release that the parameters name, by default that of this commit: one that some workflow stored.
+fn deploy_from_store(project: &Project, env: &Env) -> Job {
+    let on_request = if env.approval { "" } else { "-on-request" };
+    let step = change(&format!("Deploy to {}", env.name), vec![word("deploy"), word(env.name)], "RELEASE");
+    requested(project, env, &format!("deploy-{}{on_request}", env.name), step)
+}
+
+fn rollback(project: &Project, env: &Env) -> Job {
+    let step = change(&format!("Roll back {}", env.name), vec![word("rollback"), word(env.name)], "RELEASE");
+    requested(project, env, &format!("rollback-{}", env.name), step)
+}
+
+/// No workspace crosses workflows, so the job compiles an xtask of its own.
+fn requested(project: &Project, env: &Env, name: &str, step: Step) -> Job {
+    let environment = [("RELEASE", parameter::RELEASE), ("REASON", parameter::REASON)]
+        .map(|(name, from)| (name.to_owned(), format!("<< pipeline.parameters.{from} >>")));
+    let work = Work {
+        environment: environment.into(),
+        ..compiling(project, vec![Step::Checkout, Step::RestoreCargoCache, step])
+    };
+    Job { filter: Some(on_branch(project)), ..on_env(project, env, Job::new(name, Kind::Work(work))) }
+}
+
+/// With the secrets of an env and of the API, and alone: deploys and rollbacks of an env share one key.
+fn on_env(project: &Project, env: &Env, job: Job) -> Job {
+    let contexts = env.context.into_iter().chain(project.ci.context).map(str::to_owned);
+    Job { contexts: contexts.collect(), serial_group: Some(serial_group(env)), ..job }
+}
+
+fn serial_group(env: &Env) -> String {
+    format!("<< pipeline.project.slug >>/deploy-{}", env.name)
+}
+
+/// A step that changes an env. The release comes after `--`, so that no text of a parameter is read as an option.
+fn change(name: &str, mut args: Vec<Arg>, release: &str) -> Step {
+    args.extend([word("--why"), var("REASON"), word("--yes"), word("--lock-wait"), word("600"), word("--")]);
+    args.push(var(release));
+    Step::Xtask { name: name.into(), args, by: Xtask::Cargo }
+}
+
+fn word(text: &str) -> Arg {
+    Arg::Word(text.into())
+}
+
+fn var(name: &str) -> Arg {
+    Arg::Var(name.into())
+}
+
+fn cargo(name: &str, args: &[&str]) -> Step {
+    Step::Xtask { name: name.into(), args: args.iter().map(|arg| word(arg)).collect(), by: Xtask::Cargo }
+}
+
+fn persisted(name: &str, args: &[&str]) -> Step {
+    Step::Xtask { name: name.into(), args: args.iter().map(|arg| word(arg)).collect(), by: Xtask::Persisted }
+}
+
+fn compiling(project: &Project, steps: Vec<Step>) -> Work {
+    Work {
+        image: project.ci.rust_image.to_owned(),
+        resource_class: project.ci.resource_class.to_owned(),
+        environment: vec![],
+        steps,
+    }
+}
+
+fn on_workspace(project: &Project, steps: Vec<Step>) -> Work {
+    let before = [Step::Checkout, Step::Attach { at: WORKSPACE.into() }];
+    Work {
+        image: project.ci.deploy_image.to_owned(),
+        resource_class: "small".into(),
+        environment: vec![],
+        steps: before.into_iter().chain(steps).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::hint_of;
+    use crate::project::{App, Ci, Health, Service};
+
+    const fn env(name: &'static str, approval: bool) -> Env {
+        Env {
+            name,
+            targets: &["file:srv"],
+            vars: &[],
+            service: Service::None,
+            health: Health::NONE,
+            keep: 2,
+            approval,
+            context: None,
+        }
+    }
+
+    const ENVS: &[Env] = &[env("dev", false), env("qa", false), env("prod", true)];
+
+    fn project(stores: &'static [&'static str], envs: &'static [Env]) -> Project {
+        Project { app: App { name: "shop", packages: &[], include: &[] }, stores, envs, ci: Ci::DEFAULT }
+    }
+
+    const STORES: &[&str] = &["circleci:workspace", "circleci:artifacts", "s3://bucket/shop"];
+
+    /// What runs with these values: each workflow with its jobs.
+    fn running(pipeline: &Pipeline, branch: &str, stated: &[(&str, &str)]) -> String {
+        let stated: Vec<_> = stated.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let values = pipeline.values(branch, &stated).unwrap();
+        let runs = |job: &&Job| job.filter.as_ref().is_none_or(|filter| filter.holds(&values));
+        let workflow = |it: &Workflow| {
+            let jobs: Vec<_> = it.jobs.iter().filter(runs).map(|job| job.name.as_str()).collect();
+            format!("{}: {}", it.name, jobs.join(" "))
+        };
+        pipeline.running(&values).map(workflow).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn which_workflows_run_when() {
+        let pipeline = pipeline(&project(STORES, ENVS), Pattern::Artifacts).unwrap();
+        for (branch, stated, want) in [
+            (
+                "main",
+                &[][..],
+                "build-deploy-dev-qa: check build publish deploy-dev deploy-qa; deploy-prod-on-approval: approve-prod deploy-prod",
+            ),
+            ("feature", &[], "build-deploy-dev-qa: check build"),
+            ("main", &[("deploy-env", "prod")], "deploy-prod: deploy-prod"),
+            ("main", &[("deploy-env", "dev"), ("release", "abcd")], "deploy-dev: deploy-dev-on-request"),
+            ("main", &[("rollback-env", "prod")], "rollback-prod: rollback-prod"),
+            ("feature", &[("rollback-env", "prod")], "rollback-prod: "),
+            ("main", &[("deploy-env", "stage")], ""),
+        ] {
+            assert_eq!(running(&pipeline, branch, stated), want, "{branch} {stated:?}");
+        }
+    }
+
+    #[test]
+    fn one_definition_for_each_name_and_one_key_for_each_env() {
+        for pattern in Pattern::ALL {
+            let pipeline = pipeline(&project(STORES, ENVS), pattern).unwrap();
+            assert!(pipeline.definitions().len() >= 5, "it asserts that no two differ");
+            for job in pipeline.workflows.iter().flat_map(|workflow| &workflow.jobs) {
+                let touches = |env: &&Env| job.kind != Kind::Approval && job.name.contains(&format!("-{}", env.name));
+                let key = ENVS.iter().find(touches).map(serial_group);
+                assert_eq!(job.serial_group, key, "{}", job.name);
+            }
+        }
+    }
+
+    #[test]
+    fn without_an_env_that_needs_nobody_there_is_only_a_build() {
+        let only: &[Env] = &[env("prod", true)];
+        let pipeline = pipeline(&project(STORES, Box::leak(only.into())), Pattern::S3).unwrap();
+        let names: Vec<_> = pipeline.workflows.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, ["build", "deploy-prod-on-approval", "deploy-prod", "rollback-prod"]);
+    }
+
+    #[test]
+    fn a_pattern_needs_its_store() {
+        for (pattern, store) in Pattern::ALL.into_iter().zip(STORES) {
+            let others: Vec<_> = STORES.iter().copied().filter(|other| other != store).collect();
+            let error = pipeline(&project(others.leak(), ENVS), pattern).unwrap_err();
+            let scheme = store.split("//").next().unwrap();
+            assert!(hint_of(&error).unwrap().contains(scheme), "{error:#}");
+            assert!(pipeline(&project(Box::leak(Box::new([*store])), ENVS), pattern).is_ok());
+        }
+    }
+}
