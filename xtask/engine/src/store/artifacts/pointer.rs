@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn the_number_meant_is_near() {
-        assert_eq!(near_numbers("xxxx6789", 56_800), [56_789, 46_789]);
+        assert_eq!(near_numbers("xxxx6789", 56_800), [56_789, 66_789]);
         assert_eq!(near_numbers("xxxx9998", 60_001), [59_998, 69_998]);
         assert_eq!(near_numbers("xxxx0003", 59_999), [60_003, 50_003]);
         assert_eq!(near_numbers("xxxx123", 130), [123]);
