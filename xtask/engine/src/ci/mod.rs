@@ -3,6 +3,7 @@
 
 pub mod generate;
 pub mod lint;
+pub mod loopback;
 pub mod pipeline;
 pub mod render;
 pub mod run;
