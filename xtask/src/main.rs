@@ -7,8 +7,9 @@ use std::time::Duration;
 
 const PROJECT: Project = Project {
     app: App { name: "app", packages: &["app"], include: &["app/static"] },
-    // The workspace hands over from job to job; the directory keeps releases on this machine.
-    stores: &["circleci:workspace", "file:target/store"],
+    // The workspace hands over from job to job, artifacts from workflow to workflow; the directory keeps releases on this
+    // machine.
+    stores: &["circleci:workspace", "circleci:artifacts", "file:target/store"],
     envs: &[
         Env {
             name: "dev",
@@ -31,7 +32,8 @@ const PROJECT: Project = Project {
             context: Some("app-prod"),
         },
     ],
-    ci: Ci::DEFAULT,
+    // The context holds CIRCLE_TOKEN, for the jobs that ask CircleCI's API.
+    ci: Ci { context: Some("app-circleci"), ..Ci::DEFAULT },
 };
 
 const SERVICE: Service = Service::Keeper { run: &["bin/app"], stop_timeout: Duration::from_secs(15) };

@@ -134,7 +134,7 @@ impl<'cx> CircleCi<'cx> {
     pub fn workflows(&self, pipeline: &str) -> Result<Vec<Workflow>> {
         let all = self.pages(format!("/pipeline/{}/workflow", escape(pipeline)), vec![]);
         let mut all = all.collect::<Result<Vec<Workflow>>>()?;
-        all.sort_by(|a, b| b.created_at.cmp(&a.created_at));
+        all.sort_by_key(|workflow| std::cmp::Reverse(workflow.created_at));
         Ok(all)
     }
 
@@ -157,7 +157,7 @@ impl<'cx> CircleCi<'cx> {
     pub fn latest_artifacts(&self, branch: &str) -> Result<Vec<Artifact>> {
         let path = format!("/api/v1.1/project/{}/latest/artifacts", self.slug.v1_path()?);
         let url = self.url(&path, &[("branch", branch.to_owned()), ("filter", "successful".to_owned())])?;
-        self.read(&url, self.session.call(&url, None, true)?)
+        self.read(&url, &self.session.call(&url, None, true)?)
     }
 
     /// A variable of the project, masked; `None` when there is none.
@@ -169,14 +169,14 @@ impl<'cx> CircleCi<'cx> {
             self.project()?;
             return Ok(None);
         }
-        self.read(&url, reply).map(Some)
+        self.read(&url, &reply).map(Some)
     }
 
     /// Sets a variable of the project, new or not. Last writer wins: the API has no precondition.
     pub fn set_env_var(&self, name: &str, value: &str) -> Result<EnvVar> {
         let url = self.v2(&format!("/project/{}/envvar", self.slug.path()), &[])?;
         let reply = self.session.call(&url, Some(&json!({ "name": name, "value": value })), true)?;
-        self.read(&url, reply)
+        self.read(&url, &reply)
     }
 
     /// Pipeline definitions of the project; none where the server knows no such thing.
@@ -208,14 +208,14 @@ impl<'cx> CircleCi<'cx> {
         if reply.status == 200 {
             return Ok(Triggered::NotStarted(message(&reply)));
         }
-        self.read(&url, reply).map(Triggered::Started)
+        self.read(&url, &reply).map(Triggered::Started)
     }
 
     /// Says yes to an approval job.
     pub fn approve(&self, workflow: &str, request: &str) -> Result<()> {
         let url = self.v2(&format!("/workflow/{}/approve/{}", escape(workflow), escape(request)), &[])?;
         let reply = self.session.call(&url, Some(&json!({})), true)?;
-        self.read::<Value>(&url, reply).map(drop)
+        self.read::<Value>(&url, &reply).map(drop)
     }
 
     /// A small file of a job.
@@ -237,7 +237,7 @@ impl<'cx> CircleCi<'cx> {
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         let url = self.v2(path, &[])?;
-        self.read(&url, self.session.call(&url, None, true)?)
+        self.read(&url, &self.session.call(&url, None, true)?)
     }
 
     fn v2(&self, path: &str, query: &[(&str, String)]) -> Result<Url> {
@@ -261,7 +261,7 @@ impl<'cx> CircleCi<'cx> {
         let mut page = move || -> Result<Option<Vec<T>>> {
             let Some(asked) = next.take() else { return Ok(None) };
             let url = self.v2(&path, &asked)?;
-            let Page { items, next_page_token } = self.read(&url, self.session.call(&url, None, true)?)?;
+            let Page { items, next_page_token } = self.read(&url, &self.session.call(&url, None, true)?)?;
             if let Some(token) = next_page_token.filter(|token| !token.is_empty()) {
                 if seen.contains(&token) || seen.len() >= PAGES_MAX {
                     return Failure::new(Kind::Remote, format!("{path}: the pages of the answer have no end"))
@@ -284,10 +284,10 @@ impl<'cx> CircleCi<'cx> {
     }
 
     /// The value of an answer, or what the status means.
-    fn read<T: DeserializeOwned>(&self, url: &Url, reply: Reply) -> Result<T> {
+    fn read<T: DeserializeOwned>(&self, url: &Url, reply: &Reply) -> Result<T> {
         let where_to = format!("{}{}", policy::origin(url), url.path());
         if !matches!(reply.status, 200..=202) {
-            return Err(self.refused(&where_to, &reply).into());
+            return Err(self.refused(&where_to, reply).into());
         }
         let wrong = |why: &str| {
             Failure::new(Kind::Remote, format!("{where_to} answered {why}: {}", start(&reply.body)))

@@ -81,7 +81,7 @@ pub enum Command {
         #[arg(long)]
         confirm: bool,
     },
-    /// Point LATEST_BUILD_NUM to the build of a release, never backwards
+    /// Point `LATEST_BUILD_NUM` to the build of a release, never backwards
     Publish {
         /// The release; that of the checkout when left out
         #[arg(value_parser = selector)]
@@ -269,6 +269,9 @@ pub enum Ci {
         /// How releases are handed over; the project's `pattern` when left out
         #[arg(long, value_name = "PATTERN", value_parser = pattern())]
         pattern: Option<Pattern>,
+        /// Start it with a parameter, e.g. deploy-env=prod, instead of a push
+        #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+        set: Vec<(String, String)>,
     },
     /// Start a deploy or a rollback on CircleCI: `ci trigger deploy prod`
     #[command(subcommand)]
@@ -371,6 +374,11 @@ fn with_hint(error: anyhow::Error) -> String {
 fn pattern() -> impl TypedValueParser<Value = Pattern> {
     PossibleValuesParser::new(Pattern::ALL.map(Pattern::as_str))
         .try_map(|text| text.parse::<Pattern>().map_err(with_hint))
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, e.g. deploy-env=prod")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// Reads the command line. The text of a usage error, help and version are clap's, with its exit code.

@@ -191,7 +191,7 @@ fn ci(cx: &Cx, project: &Project, cli: &Cli, command: &Ci) -> Result<Answer> {
             let ask = |question: &str| if cli.global.yes { Ok(Some(true)) } else { ask(cx, question) };
             ci::approve::approve(cx, project, env, *pipeline, &ask).map(Answer::Approved)
         }
-        Ci::Run { job, no_approve, branch, pattern } => {
+        Ci::Run { job, no_approve, branch, pattern, set } => {
             let approve = |name: &str| match (cli.global.yes, *no_approve) {
                 (true, _) => Ok(true),
                 (_, true) => Ok(false),
@@ -203,7 +203,7 @@ fn ci(cx: &Cx, project: &Project, cli: &Cli, command: &Ci) -> Result<Answer> {
                     }
                 },
             };
-            let options = ci::run::Options { job: job.as_deref(), branch: branch.as_deref(), approve: &approve };
+            let options = ci::run::Options { job: job.as_deref(), branch: branch.as_deref(), set, approve: &approve };
             let pipeline = ci::patterns::pipeline(project, pattern.unwrap_or(project.ci.pattern))?;
             ci::run::run(cx, project, &pipeline, &options).map(Answer::CiRun)
         }
@@ -235,6 +235,6 @@ fn trigger(cx: &Cx, project: &Project, cli: &Cli, trigger: &Trigger) -> Result<c
         }
         Ok(answer)
     };
-    let follow = if request.follow { Some(&approve as &dyn Fn(&str) -> Result<Option<bool>>) } else { None };
+    let follow = if request.follow { Some(&approve as ci::follow::Asking) } else { None };
     ci::trigger::trigger(cx, project, &wish, follow)
 }

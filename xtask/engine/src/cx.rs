@@ -102,6 +102,23 @@ impl Cx {
             .err()
     }
 
+    /// The same with some variables set otherwise, and those that are secrets kept as such.
+    #[must_use]
+    pub fn with_vars(&self, vars: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut env = self.env.clone();
+        env.extend(vars);
+        Self {
+            root: self.root.clone(),
+            home: self.home.clone(),
+            secrets: secrets(&env),
+            env,
+            sink: Arc::clone(&self.sink),
+            interrupts: Arc::clone(&self.interrupts),
+            catching: AtomicBool::new(self.catching.load(Ordering::Relaxed)),
+            asking: Arc::clone(&self.asking),
+        }
+    }
+
     /// A variable that is set and not empty.
     pub fn var(&self, name: &str) -> Option<&str> {
         self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())

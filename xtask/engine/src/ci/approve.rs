@@ -1,5 +1,6 @@
 //! `ci approve`: says yes, from a terminal, to an approval job that waits on CircleCI.
 
+use crate::ci::follow::Asking;
 use crate::circleci::CircleCi;
 use crate::circleci::model::{Job, Pipeline, Workflow};
 use crate::cx::Cx;
@@ -25,13 +26,7 @@ pub struct Approved {
 
 /// Approves the job of `env` in the newest pipeline in which it waits, or in the one with this number, after `ask` has
 /// shown which that is.
-pub fn approve(
-    cx: &Cx,
-    project: &Project,
-    env: &str,
-    number: Option<u64>,
-    ask: &dyn Fn(&str) -> Result<Option<bool>>,
-) -> Result<Approved> {
+pub fn approve(cx: &Cx, project: &Project, env: &str, number: Option<u64>, ask: Asking) -> Result<Approved> {
     project.env(env)?;
     let api = CircleCi::open(cx, project.ci.slug)?;
     let name = format!("approve-{env}");

@@ -14,6 +14,9 @@ const FIRST_LOOK: Duration = Duration::from_millis(500);
 /// How many looks without any workflow mean that none of the config took the parameters.
 const WORKFLOWLESS: usize = 20;
 
+/// Asks a person; `None` when nobody is there.
+pub type Asking<'a> = &'a dyn Fn(&str) -> Result<Option<bool>>;
+
 /// How a pipeline ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct End {
@@ -34,12 +37,7 @@ enum Next {
 
 /// Follows a pipeline to its end. A pipeline that does not succeed is an error. `approve` is asked for each approval:
 /// `None` leaves it on hold and ends the watch.
-pub fn follow(
-    cx: &Cx,
-    api: &CircleCi,
-    started: &Started,
-    approve: &dyn Fn(&str) -> Result<Option<bool>>,
-) -> Result<End> {
+pub fn follow(cx: &Cx, api: &CircleCi, started: &Started, approve: Asking) -> Result<End> {
     let mut known = BTreeMap::new();
     for look in 0.. {
         let workflows = api.workflows(&started.id)?;

@@ -5,6 +5,7 @@ pub mod approve;
 pub mod follow;
 pub mod generate;
 pub mod lint;
+pub mod loopback;
 pub mod patterns;
 pub mod pipeline;
 pub mod render;

@@ -3,7 +3,7 @@
 //! What runs is the config of the branch, with pipeline parameters that say which env and which release; see
 //! [`crate::ci::patterns`]. Nothing is deployed from here.
 
-use crate::ci::follow::{self, End};
+use crate::ci::follow::{self, Asking, End};
 use crate::ci::patterns::parameter::{DEPLOY_ENV, REASON, RELEASE, ROLLBACK_ENV};
 use crate::circleci::model::Definition;
 use crate::circleci::{CircleCi, Triggered};
@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 /// The path of the config that carries out our parameters.
-const CONFIG: &str = ".circleci/config.yml";
+const CONFIG: &str = crate::ci::generate::CONFIGS[0];
 /// No value of a parameter may be longer.
 const VALUE_MAX: usize = 512;
 
@@ -51,12 +51,7 @@ pub struct Started {
 }
 
 /// Starts it, and with `follow` stays until it has ended; an approval on the way is asked by `approve`.
-pub fn trigger(
-    cx: &Cx,
-    project: &Project,
-    wish: &Wish,
-    follow: Option<&dyn Fn(&str) -> Result<Option<bool>>>,
-) -> Result<Started> {
+pub fn trigger(cx: &Cx, project: &Project, wish: &Wish, follow: Option<Asking>) -> Result<Started> {
     project.env(wish.env)?;
     if project.ci.pattern == Pattern::Workspace {
         return usage(

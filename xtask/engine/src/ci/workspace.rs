@@ -71,7 +71,8 @@ impl Layers {
     }
 }
 
-fn files_below(dir: &Path) -> Result<Vec<PathBuf>> {
+/// Files below a directory, relative to it.
+pub fn files_below(dir: &Path) -> Result<Vec<PathBuf>> {
     if !dir.exists() {
         return Ok(Vec::new());
     }

@@ -43,7 +43,14 @@ pub struct Started {
 
 impl Cloud {
     /// Opens what runs before have left in `dir`.
-    pub fn open(cx: &Cx, project: &Project, pipeline: &Pipeline, commit: &Commit, branch: &str, dir: &Path) -> Result<Self> {
+    pub fn open(
+        cx: &Cx,
+        project: &Project,
+        pipeline: &Pipeline,
+        commit: &Commit,
+        branch: &str,
+        dir: &Path,
+    ) -> Result<Self> {
         let user: String = cx.var("USER").unwrap_or("somebody").chars().filter(char::is_ascii_alphanumeric).collect();
         let slug = format!("gh/{}/{}", if user.is_empty() { "somebody" } else { &user }, project.app.name);
         let kept = fs::read(dir.join("circleci.json")).ok();
@@ -59,7 +66,7 @@ impl Cloud {
         if world.definitions.is_empty() {
             let (id, created_at) = (world.uuid(), world.now());
             let (name, provider) = ("build".to_owned(), "github_oauth".to_owned());
-            let file_path = crate::ci::generate::CONFIG.to_owned();
+            let file_path = crate::ci::generate::CONFIGS[0].to_owned();
             world.definitions.push(Definition { id, name, provider, file_path, created_at });
         }
         Ok(Self { server: Loopback::start(world)?, token, dir: dir.to_owned() })
@@ -83,9 +90,9 @@ impl Cloud {
         let definition = self.server.world().definitions.first().map(|it| it.id.clone());
         match crate::circleci::CircleCi::open(&cx, None)?.trigger(definition.as_deref(), branch, parameters)? {
             crate::circleci::Triggered::Started(started) => Ok(started.id),
-            crate::circleci::Triggered::NotStarted(why) => {
-                crate::error::failed(format!("nothing was started: {why}")).hint("see `cargo xtask ci run --help`").err()
-            }
+            crate::circleci::Triggered::NotStarted(why) => crate::error::failed(format!("nothing was started: {why}"))
+                .hint("see `cargo xtask ci run --help`")
+                .err(),
         }
     }
 
@@ -167,13 +174,6 @@ impl Cloud {
             vars.push(("CIRCLE_TOKEN".into(), self.token.clone()));
         }
         vars
-    }
-
-    /// The commit and the branch that a pipeline is for, and what it was started with.
-    pub fn parameters(&self, pipeline: &str) -> Vec<(String, String)> {
-        let world = self.server.world();
-        let stated = world.triggered(pipeline).into_iter().flatten();
-        stated.map(|(name, value)| (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned))).collect()
     }
 }
 
