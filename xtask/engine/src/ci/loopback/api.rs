@@ -62,6 +62,11 @@ pub(super) fn answer(call: &mut Call, path: &str) -> (Reply, Option<&'static str
     (reply.unwrap_or_else(|refused| refused), Some(template))
 }
 
+/// Method and path of every route, as the specification writes them.
+pub(super) fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ROUTES.iter().map(|(method, template, _)| (*method, *template))
+}
+
 /// The route of a path below `/api/v2`, as the specification writes it.
 pub(super) fn template(method: &str, path: &str) -> Option<&'static str> {
     find(method, path).map(|(template, ..)| template)
@@ -195,7 +200,7 @@ impl Call<'_> {
         let content_type = self.request.headers.get("content-type").map_or("", String::as_str);
         let media_type = content_type.split(';').next().unwrap_or_default().trim();
         if !media_type.eq_ignore_ascii_case("application/json") {
-            return Err(Reply::message(415, "Unsupported media type: send application/json."));
+            return Err(Reply::message(400, "Unexpected content type: send application/json."));
         }
         match serde_json::from_slice(&self.request.body) {
             Ok(Value::Object(object)) => Ok(object),

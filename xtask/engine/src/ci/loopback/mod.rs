@@ -28,6 +28,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 /// Asked before the API is, on both hosts. What it answers is sent; `None` leaves the request to the API. It runs
 /// without a lock on the world.
@@ -131,6 +132,11 @@ impl Loopback {
         self.shared.api.clone()
     }
 
+    /// Method and path of each route of API v2 that is answered, as the specification writes them.
+    pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
+        api::routes()
+    }
+
     /// URL of storage.
     pub fn storage_url(&self) -> String {
         self.shared.storage.clone()
@@ -172,9 +178,15 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener, host: Host) {
             break;
         }
         open.retain(|(_, thread)| !thread.is_finished());
-        let Ok((stream, handle)) = stream.and_then(|stream| Ok((stream.try_clone()?, stream))) else { continue };
+        let Ok((stream, handle)) = stream.and_then(|stream| Ok((stream.try_clone()?, stream))) else {
+            // Out of descriptors: some connection has to end first.
+            thread::sleep(Duration::from_millis(10));
+            continue;
+        };
         let shared = Arc::clone(shared);
-        open.push((handle, thread::spawn(move || serve(&shared, stream, host))));
+        if let Ok(thread) = thread::Builder::new().spawn(move || serve(&shared, stream, host)) {
+            open.push((handle, thread));
+        }
     }
     for (stream, thread) in open {
         // Ends what the thread may be waiting for.

@@ -412,10 +412,12 @@ impl World {
         rerun
     }
 
-    /// A job stores a file.
+    /// A job stores a file, in place of one that it stored at the same path.
     pub fn store_artifact(&mut self, number: u64, path: &str, node_index: u32, file: PathBuf) {
         let artifact = Artifact { path: path.to_owned(), node_index, file, stored_at: self.now() };
-        self.artifacts.entry(number).or_default().push(artifact);
+        let stored = self.artifacts.entry(number).or_default();
+        stored.retain(|it| it.path != path || it.node_index != node_index);
+        stored.push(artifact);
     }
 
     /// The artifacts of a job go, as they do after [`World::retention`].
