@@ -123,7 +123,7 @@ fn definition(all: &[Definition]) -> Result<Option<String>> {
 mod tests {
     use super::*;
 
-    fn wish<'a>(rollback: bool, release: Option<&'a Selector>) -> Wish<'a> {
+    fn wish(rollback: bool, release: Option<&Selector>) -> Wish<'_> {
         Wish { rollback, env: "prod", release, why: None, branch: None, definition: None }
     }
 
