@@ -9,6 +9,7 @@ mod cli;
 mod edges;
 mod histories;
 mod kill;
+mod markers;
 mod parts;
 mod service;
 mod store;
