@@ -1,6 +1,7 @@
 //! The pipeline: as CircleCI's schema and our linter see it, and as it runs here.
 
 use crate::project::{Project, Ran, root, skip};
+use expect_test::expect_file;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -78,32 +79,99 @@ fn a_job_gets_a_clean_checkout_and_a_failing_one_stops_the_rest() {
     assert!(!job.join("project/target/releases").exists(), "what was not persisted is gone");
 }
 
+/// A project of the article's second kind: workflows that hand over by CircleCI's artifacts.
+fn across_workflows() -> Project {
+    let mut p = Project::new();
+    p.change("store file:store\n", "store circleci:workspace\nstore circleci:artifacts\nstore s3://builds/shop\n");
+    p.change("env dev\n", "pattern artifacts\nci-context shop-circleci\nenv dev\ncontext shop-dev\n");
+    p.change("env prod\n", "env prod\ncontext shop-prod\n");
+    p
+}
+
+/// What our linter finds.
+fn codes(p: &Project, file: &str) -> Vec<String> {
+    let findings = p.run(&format!("ci lint --json {file}")).ok().stdout;
+    let findings: Vec<serde_json::Value> = serde_json::from_str(&findings).unwrap();
+    findings.iter().map(|it| it["code"].as_str().unwrap().to_owned()).collect()
+}
+
 #[test]
 fn the_generated_config_has_no_findings_but_the_approval() {
-    let p = Project::new();
-    p.run("ci generate").ok().has("written");
-    p.run("ci generate").ok().has("is up to date");
+    let mut p = Project::new();
+    p.change("store file:store\n", "store circleci:workspace\n");
+    p.run("ci generate").ok().has("config.yml written").has("rollback.yml written").has("deploy.yml written");
+    p.run("ci generate").ok().has("config.yml is up to date").has("rollback.yml is up to date");
     p.run("ci generate --check").ok();
-    let findings = p.run("ci lint --json").ok().stdout;
-    let findings: Vec<serde_json::Value> = serde_json::from_str(&findings).unwrap();
-    let codes: Vec<_> = findings.iter().map(|it| it["code"].as_str().unwrap()).collect();
-    assert_eq!(codes, ["approval-outlives-workspace"]);
+    assert_eq!(codes(&p, ".circleci/config.yml"), ["approval-outlives-workspace"]);
+    assert!(codes(&p, ".circleci/rollback.yml").is_empty() && codes(&p, ".circleci/deploy.yml").is_empty());
+}
+
+#[test]
+fn configs_of_workflows_that_hand_over_by_a_store() {
+    let p = across_workflows();
+    for (pattern, goldens) in [
+        ("s3", [("config", "s3"), ("rollback", "rollback"), ("deploy", "deploy")]),
+        ("artifacts", [("config", "artifacts"), ("rollback", "rollback"), ("deploy", "deploy")]),
+    ] {
+        p.run(&format!("ci generate --pattern {pattern}")).ok();
+        for (file, golden) in goldens {
+            let file = format!(".circleci/{file}.yml");
+            let text = p.read(&file);
+            expect_file![root().join(format!("tests/it/golden/{golden}.yml"))].assert_eq(&text);
+            assert!(
+                !text.lines().any(|it| it.contains("command:") && it.contains("<<")),
+                "an injection in {golden}.yml"
+            );
+            assert_eq!(codes(&p, &file), [""; 0], "{golden}");
+            if let Some(ran) = validate(&p.path(&file)) {
+                ran.ok();
+            }
+        }
+    }
+    p.run("ci generate").ok().has("config.yml is up to date");
+}
+
+#[test]
+fn a_pattern_without_its_store_and_pointers_that_cannot_be() {
+    let mut p = Project::new();
+    p.run("ci generate").fails(2, "hands over by circleci:workspace", "add \"circleci:workspace\" to `stores`");
+    p.run("ci generate --pattern artifacts").fails(2, "hands over by circleci:artifacts", "add \"circleci:artifacts\"");
+    p.run("ci generate --pattern s3").fails(2, "hands over by s3:// or gs:// or az://", "add \"s3://BUCKET/PREFIX\"");
+    p.run("ci generate --pattern nonsense").code(2).told("artifacts");
+    let store = "store file:store\n";
+    for (pointers, what) in [
+        ("pointer =LATEST\n", "pointer `LATEST` has no branch"),
+        ("pointer main=LATEST-BUILD\n", "cannot be a project variable"),
+        ("pointer main=LATEST\npointer next=LATEST\n", "pointer `LATEST` is there twice"),
+    ] {
+        p.change(store, &format!("{store}{pointers}"));
+        p.run("status").fails(2, what, "see xtask/src/main.rs");
+        p.change(pointers, "");
+    }
+    p.change(store, &format!("{store}slug gh/acme/shop\npointer main=LATEST\npointer next=NEXT_BUILD_NUM\n"));
+    p.run("status").ok();
 }
 
 #[test]
 fn drift_is_shown_as_a_diff() {
-    let p = Project::new();
-    p.run("ci generate --check").fails(1, "config.yml is not what", "cargo xtask ci generate");
+    let mut p = Project::new();
+    p.change("store file:store\n", "store circleci:workspace\n");
+    let ran = p.run("ci generate --check").fails(1, "config.yml is not what", "cargo xtask ci generate");
+    assert!(ran.stderr.contains("rollback.yml is not what") && ran.stderr.contains("deploy.yml is not what"));
     p.run("ci generate").ok();
-    let config = p.read(".circleci/config.yml");
-    p.write(".circleci/config.yml", &config.replace("cimg/base", "my/base"));
-    let ran = p.run("ci generate --check").code(1);
-    assert!(
-        ran.stderr.contains("-      - image: my/base:2026.07\n+      - image: cimg/base:2026.07"),
-        "{}",
-        ran.stderr
-    );
-    assert!(p.read(".circleci/config.yml").contains("my/base"), "--check writes nothing");
+    for file in [".circleci/config.yml", ".circleci/rollback.yml"] {
+        let config = p.read(file);
+        p.write(file, &config.replace("cimg/", "my/"));
+        let ran = p.run("ci generate --check").code(1);
+        assert!(
+            ran.stderr.contains("-      - image: my/rust:1.94.0\n+      - image: cimg/rust:1.94.0"),
+            "{}",
+            ran.stderr
+        );
+        assert!(p.read(file).contains("my/rust"), "--check writes nothing");
+        p.write(file, &config);
+    }
+    p.run("ci generate --check").ok();
 }
 
 #[test]
@@ -137,8 +205,10 @@ fn validate(yaml: &std::path::Path) -> Option<Ran> {
 
 #[test]
 fn circlecis_own_schema_accepts_the_config() {
-    if let Some(ran) = validate(&root().join(".circleci/config.yml")) {
-        ran.ok();
+    for file in ["config", "rollback", "deploy"] {
+        if let Some(ran) = validate(&root().join(format!(".circleci/{file}.yml"))) {
+            ran.ok();
+        }
     }
     let p = Project::new();
     p.write("bad.yml", "version: 2.1\njobs:\n  a:\n    stepz: []\n");

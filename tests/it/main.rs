@@ -1,7 +1,10 @@
-//! End-to-end tests, one binary. `project` is the builder that they are written with.
+//! End-to-end tests, one binary. `project` is the builder that they are written with, `account` its
+//! project on a CircleCI.
 
+mod account;
 mod project;
 
+mod artifacts;
 mod bad_input;
 mod bundle;
 mod ci;
@@ -11,9 +14,12 @@ mod edges;
 mod histories;
 mod kill;
 mod loopback;
+mod markers;
 mod parts;
+mod pointer;
 mod service;
 mod store;
 mod story;
 mod target;
 mod tidy;
+mod trigger;

@@ -171,7 +171,12 @@ impl Project {
 
     /// Runs the command.
     pub fn run(&self, line: &str) -> Ran {
-        let output = self.command(line).output().unwrap();
+        self.run_with(line, &[])
+    }
+
+    /// Runs the command with more variables.
+    pub fn run_with(&self, line: &str, vars: &[(String, String)]) -> Ran {
+        let output = self.command(line).envs(vars.iter().map(|(name, value)| (name, value))).output().unwrap();
         Ran {
             line: line.to_owned(),
             code: output.status.code().unwrap_or(-1),

@@ -58,7 +58,8 @@ fn from_commit_to_live_and_back() {
 
 #[test]
 fn every_answer_is_json_when_asked() {
-    let p = Project::new();
+    let mut p = Project::new();
+    p.change("store file:store\n", "store file:store\nstore circleci:workspace\n");
     let json = |line: &str| -> serde_json::Value {
         let ran = p.run(line).ok();
         for event in ran.stderr.lines() {
@@ -81,7 +82,7 @@ fn every_answer_is_json_when_asked() {
     assert_eq!(json("prune dev --json")["changed"], false);
     assert_eq!(json("lock status dev --json")[0]["held_by"], serde_json::Value::Null);
     assert_eq!(json("fetch --json")["files"], 1);
-    assert_eq!(json("ci generate --json")["changed"], true);
+    assert_eq!(json("ci generate --json")[2]["changed"], true);
     assert!(json("ci lint --json").is_array());
     let error: serde_json::Value = serde_json::from_str(&p.run("deploy nowhere --json").code(2).stderr).unwrap();
     assert_eq!(error["exit_code"], 2);

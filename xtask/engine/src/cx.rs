@@ -64,7 +64,7 @@ impl Answer {
 impl Cx {
     /// A context with the environment `env`.
     pub fn new(root: PathBuf, env: BTreeMap<String, String>, sink: Arc<dyn Sink>) -> Self {
-        let home = env.get(var::HOME).map_or_else(|| root.clone(), PathBuf::from);
+        let home = env.get(var::HOME).filter(|home| !home.is_empty()).map_or_else(|| root.clone(), PathBuf::from);
         let secrets = secrets(&env);
         Self {
             root,

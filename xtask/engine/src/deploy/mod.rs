@@ -108,12 +108,12 @@ impl<'cx> Site<'cx> {
 
     /// Refuses when something else is live than was expected. What a killed run of the same command made live already
     /// is no surprise.
-    fn expected(&self, goal: &ReleaseId, states: &[State], interrupted: bool, options: &Options) -> Result<()> {
+    fn expected(&self, goal: Option<&ReleaseId>, states: &[State], interrupted: bool, options: &Options) -> Result<()> {
         let expected = &options.expect_current;
         for (target, state) in self.targets.iter().zip(states) {
             let live = state.live();
             let commit = live.and_then(|live| state.history.commit(live));
-            if expected.is(live, commit) || (interrupted && live == Some(goal)) {
+            if expected.is(live, commit) || (interrupted && live.is_some() && live == goal) {
                 continue;
             }
             let live = live.map_or("nothing", ReleaseId::as_str);
@@ -211,7 +211,7 @@ pub fn put_live(site: &Site, verb: Verb, release: &Release, options: &Options) -
     let doing = format!("{} {} to {}", verb.as_str(), release.id(), site.env.name);
     site.locked(&doing, options, |interrupted| {
         let states = site.states()?;
-        site.expected(release.id(), &states, interrupted.is_some(), options)?;
+        site.expected(Some(release.id()), &states, interrupted.is_some(), options)?;
         let goal = site.goal(verb, release.id(), Some(release), &states, options);
         site.work(verb, Some(goal.release.clone()), site.plans(&goal, &states)?, Some(release), options)
     })
@@ -255,6 +255,12 @@ pub fn rollback(
     let site = Site::open(cx, project.env(env)?)?;
     let named = match release {
         None | Some(Selector::Previous) => None,
+        // It would find what is live already and leave it there, with success: no way to take a bad commit back.
+        Some(Selector::Head) => {
+            return usage("HEAD is what a deploy brings, and no release to go back to")
+                .hint(format!("say `cargo xtask rollback {env} previous`, or name a release"))
+                .err();
+        }
         Some(selector) => Some(resolve::for_rollback(cx, project, &site, selector)?),
     };
     roll_back(&site, named.as_ref(), options, |id| Catalog::open(cx, project)?.fetch_for_deploy(id))
@@ -270,10 +276,11 @@ pub fn roll_back<R: std::ops::Deref<Target = Release>>(
     site.locked(&format!("rollback of {}", site.env.name), options, |interrupted| {
         let states = site.states()?;
         let id = match named {
-            Some(id) => id.clone(),
-            None => site.agreed_rollback(&states, interrupted)?,
+            Some(id) => Ok(id.clone()),
+            None => site.agreed_rollback(&states, interrupted),
         };
-        site.expected(&id, &states, interrupted.is_some(), options)?;
+        site.expected(id.as_ref().ok(), &states, interrupted.is_some(), options)?;
+        let id = id?;
         allowed(site.env, &id)?;
         let everywhere = states.iter().all(|state| state.installed.contains_key(&id));
         let release = if everywhere { None } else { Some(fetch(&id)?) };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Report;
-use super::model::{Invocation, Model, Role, Workflow};
+use super::model::{Invocation, Model, Role, Step, Workflow};
 use super::scripts;
 use super::text;
 
@@ -42,8 +42,7 @@ fn holds_secrets(invocation: &Invocation) -> bool {
 /// A deploy in a workflow of its own runs beside the build, and can only ship an earlier one's files.
 pub(super) fn deploy_races_build(model: &Model, report: &mut Report) {
     let elsewhere = |workflow: &Workflow| {
-        // Under different conditions they may well belong to different pipelines.
-        let together = |it: &Workflow| it.name != workflow.name && it.condition == workflow.condition;
+        let together = |it: &Workflow| it.name != workflow.name && it.starts_with(workflow);
         let others = model.invocations().filter(|(it, _)| together(it));
         let mut building = others.filter(|(_, it)| it.is_building());
         building.next().map(|(it, job)| (it.name.to_owned(), job.name.clone()))
@@ -73,10 +72,15 @@ pub(super) fn deploy_races_build(model: &Model, report: &mut Report) {
 /// Ships at once, and without sources of its own that it could build.
 fn is_racing(invocation: &Invocation) -> bool {
     let has_sources = invocation.steps.iter().any(|step| step.name == "checkout");
+    let takes = |verb: &String| ["deploy", "promote", "fetch"].contains(&verb.as_str());
+    let takes_a_build = invocation.steps.iter().filter_map(Step::command).any(|command| {
+        scripts::xtask_verbs(&command.text).iter().any(takes)
+            || scripts::api_calls(&command.text).any(|call| call.reads_artifacts())
+    });
     invocation.is_deploying()
         && invocation.parents.is_empty()
         && !invocation.opaque
-        && !has_sources
+        && (!has_sources || takes_a_build)
         && !invocation.is_asked_for()
 }
 
@@ -114,7 +118,10 @@ fn unguarded<'a>(model: &'a Model) -> impl Iterator<Item = (&'a Workflow<'a>, &'
 /// The recipe that keeps the number of the latest build in a project variable.
 pub(super) fn pointer_from_any_branch(model: &Model, report: &mut Report) {
     for (workflow, invocation) in unguarded(model) {
-        let writes = |text: &str| scripts::api_calls(text).any(|call| call.writes_variable());
+        let writes = |text: &str| {
+            scripts::api_calls(text).any(|call| call.writes_variable())
+                || scripts::xtask_verbs(text).iter().any(|verb| verb == "publish")
+        };
         let commands = invocation.steps.iter().filter_map(|step| Some((step.line, step.command()?)));
         for (line, _) in commands.filter(|(_, command)| writes(&command.text)) {
             report.error(
@@ -224,7 +231,7 @@ pub(super) fn serial_group_twice(model: &Model, report: &mut Report) {
 pub(super) fn deploy_without_serial_group(model: &Model, report: &mut Report) {
     for (workflow, invocation) in model.invocations() {
         let key = invocation.serial_group().or(invocation.serial_group_of_group());
-        if !invocation.is_deploying() || key.is_some() {
+        if !invocation.is_deploying() || key.is_some() || only_stores(invocation) {
             continue;
         }
         report.warning(
@@ -237,6 +244,42 @@ pub(super) fn deploy_without_serial_group(model: &Model, report: &mut Report) {
             ),
             "add `serial-group: << pipeline.project.slug >>/<environment>`",
         );
+    }
+}
+
+/// Whether all that it runs is our own way to keep releases, which several jobs may do at once.
+fn only_stores(invocation: &Invocation) -> bool {
+    let mut verbs =
+        invocation.steps.iter().filter_map(Step::command).map(|it| scripts::xtask_verbs(&it.text)).peekable();
+    let stores = |verb: &String| ["put", "publish", "verify"].contains(&verb.as_str());
+    verbs.peek().is_some() && verbs.all(|verbs| !verbs.is_empty() && verbs.iter().all(stores))
+}
+
+/// The second pattern of the article: a variable says which build is the latest, even in the workflow of that build.
+pub(super) fn pointer_to_own_build(model: &Model, report: &mut Report) {
+    for (workflow, at, invocation) in
+        model.workflows.iter().flat_map(|it| it.invocations.iter().enumerate().map(move |(at, job)| (it, at, job)))
+    {
+        let before = workflow.ancestors(at);
+        let Some(building) = before.iter().map(|&it| &workflow.invocations[it]).find(|it| it.is_building()) else {
+            continue;
+        };
+        for step in &invocation.steps {
+            let Some(command) = step.command() else { continue };
+            let Some(variable) = scripts::api_calls(&command.text).find_map(|call| call.numbered_by()) else {
+                continue;
+            };
+            report.warning(
+                "pointer-to-own-build",
+                step.line,
+                format!(
+                    "job `{}` of workflow `{}` ships what `${variable}` names, and not what `{}` built just now: \
+                     another pipeline may have set it since",
+                    invocation.name, workflow.name, building.name
+                ),
+                format!("persist the files in `{}` and attach its workspace here", building.name),
+            );
+        }
     }
 }
 
@@ -425,6 +468,78 @@ mod tests {
             "#]],
         );
         check(&jobs("filters: pipeline.git.branch == 'main',"), expect![""]);
+    }
+
+    /// Workflows of the second kind: `MAIN` is what runs for a push, by the defaults of its parameters.
+    fn check_workflows(workflows: &str, expected: Expect) {
+        let config = "
+        parameters: { env: { type: string, default: '' }, release: { type: string, default: HEAD } }
+        jobs:
+          build: { steps: [checkout, { run: cargo xtask build }, { persist_to_workspace: { root: /w, paths: [a] } }] }
+          publish: { steps: [{ run: cargo xtask put --confirm }, { run: /w/bin/xtask publish }] }
+          deploy: { steps: [checkout, { run: 'cargo xtask deploy prod -- \"$RELEASE\"' }] }
+          ask: { steps: [{ run: 'curl --fail https://circleci.com/api/v2/project/gh/a/b/${LATEST}/artifacts' }] }
+        workflows:
+          MAIN";
+        tests::check_used(&format!("{config}{workflows}"), expected);
+    }
+
+    #[test]
+    fn a_condition_that_holds_by_default_keeps_no_branch_out() {
+        let unasked = "when: pipeline.parameters.env == '' and pipeline.parameters.release == \"HEAD\"";
+        check_workflows(
+            &format!(": {{ {unasked}, jobs: [publish, {{ ask: {{ context: prod }} }}] }}"),
+            expect![[r#"
+            4 error pointer-from-any-branch: job `publish` of workflow `MAIN` sets a project variable on every branch: the next deploy ships whichever branch was built last
+                add `filters: pipeline.git.branch == "main"`, or find the build by its commit instead
+            8 error unguarded-context: job `ask` of workflow `MAIN` has the secrets of `prod` on every branch: whoever can push a branch can read them
+                add `filters: pipeline.git.branch == "main"` to the job, or to all jobs that it requires
+        "#]],
+        );
+        let on_main = format!("{unasked} and pipeline.git.branch == 'main'");
+        check_workflows(&format!(": {{ {on_main}, jobs: [publish, {{ ask: {{ context: prod }} }}] }}"), expect![[""]]);
+        let asked = "when: pipeline.parameters.env == 'prod'";
+        check_workflows(&format!(": {{ {asked}, jobs: [publish, {{ ask: {{ context: prod }} }}] }}"), expect![[""]]);
+    }
+
+    #[test]
+    fn what_one_push_starts_together() {
+        let both = |main: &str, other: &str| {
+            let deploy = "jobs: [{ deploy: { serial-group: a, filters: pipeline.git.branch == 'main' } }]";
+            format!(": {{ {main} jobs: [build] }}\n          other: {{ {other} {deploy} }}")
+        };
+        check_workflows(
+            &both("", "when: pipeline.git.branch == 'main',"),
+            expect![[r#"
+            9 error deploy-races-build: job `deploy` of workflow `other` starts together with `build` of workflow `MAIN`, so it ships what an earlier pipeline built
+                move it into workflow `MAIN` with `requires: [build]`, or run its workflow on request only: `when: pipeline.parameters.<name>`
+        "#]],
+        );
+        check_workflows(
+            &both("when: pipeline.parameters.env == '',", ""),
+            expect![[r#"
+            9 error deploy-races-build: job `deploy` of workflow `other` starts together with `build` of workflow `MAIN`, so it ships what an earlier pipeline built
+                move it into workflow `MAIN` with `requires: [build]`, or run its workflow on request only: `when: pipeline.parameters.<name>`
+        "#]],
+        );
+        check_workflows(&both("", "when: pipeline.parameters.env == 'prod',"), expect![[""]]);
+        check_workflows(
+            &both("", "when: pipeline.parameters.env == 'a' or pipeline.parameters.env == 'b',"),
+            expect![[""]],
+        );
+        check_workflows(&both("", "triggers: [{ schedule: { cron: '0 0 * * *' } }],"), expect![[""]]);
+    }
+
+    #[test]
+    fn a_pointer_beside_the_build_that_it_should_name() {
+        check_workflows(
+            ": { jobs: [build, { ask: { requires: [build] } }] }",
+            expect![[r#"
+            6 warning pointer-to-own-build: job `ask` of workflow `MAIN` ships what `$LATEST` names, and not what `build` built just now: another pipeline may have set it since
+                persist the files in `build` and attach its workspace here
+        "#]],
+        );
+        check_workflows(": { jobs: [ask] }", expect![[""]]);
     }
 
     #[test]

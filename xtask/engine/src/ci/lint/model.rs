@@ -66,10 +66,22 @@ pub(super) struct Text {
 
 pub(super) struct Workflow<'a> {
     pub name: &'a str,
-    /// What `when:`, `unless:` and a schedule say: with any of them it does not run for every push.
+    /// What `when:`, `unless:` and a schedule say.
     pub condition: Option<Vec<&'a str>>,
+    pub start: Start,
     pub max_auto_reruns: Option<usize>,
     pub invocations: Vec<Invocation<'a>>,
+}
+
+/// What makes a workflow run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    /// Every push, of any branch.
+    EveryPush,
+    /// A push of some branches.
+    SomePushes,
+    /// A parameter, a schedule, an event: no push alone.
+    Request,
 }
 
 /// A job as one workflow runs it.
@@ -287,6 +299,11 @@ fn is_filter(filters: &Node) -> bool {
 }
 
 impl Workflow<'_> {
+    /// Whether one push can start both.
+    pub fn starts_with(&self, other: &Self) -> bool {
+        self.condition == other.condition || ![self.start, other.start].contains(&Start::Request)
+    }
+
     /// Everything that runs before invocation `of`, by `requires` and what those require.
     pub fn ancestors(&self, of: usize) -> BTreeSet<usize> {
         let mut found = BTreeSet::new();
@@ -304,7 +321,7 @@ impl Workflow<'_> {
     /// A job that is filtered out is ignored in `requires`; only when all that it requires is
     /// filtered out does a job not run. So one unfiltered parent is enough to open the way.
     pub fn guarded(&self) -> Vec<bool> {
-        let own = |invocation: &Invocation| self.condition.is_some() || invocation.is_filtered();
+        let own = |invocation: &Invocation| self.start != Start::EveryPush || invocation.is_filtered();
         let mut guarded: Vec<bool> = self.invocations.iter().map(own).collect();
         loop {
             let opened = |at: usize| {

@@ -449,6 +449,10 @@ mod tests {
                   - build: { filters: pipeline.parameters.fast or pipeline.parameters.slow }
             "#,
             expect![[r#"
+                5 error parameter-in-command: a command has `<< pipeline.parameters.env >>` in it: whoever states the value writes a part of the script
+                    give it to the job by `environment: { VALUE: << pipeline.parameters.env >> }`, and write `"$VALUE"`
+                5 error parameter-in-command: a command has `<< pipeline.parameters.evn >>` in it: whoever states the value writes a part of the script
+                    give it to the job by `environment: { VALUE: << pipeline.parameters.evn >> }`, and write `"$VALUE"`
                 5 error undeclared-parameter: `pipeline.parameters.evn` is used, but the pipeline has no parameter `evn`
                     declare it: `parameters: { evn: { type: string, default: "" } }`; did you mean `env`?
                 7 error undeclared-parameter: `pipeline.parameters.cond` is used, but the pipeline has no parameter `cond`

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::model::{Definition, Invocation, Kind, Model, Role, Step, StepList, Text, Workflow};
+use super::model::{Definition, Invocation, Kind, Model, Role, Start, Step, StepList, Text, Workflow};
 use super::text::{self, Parameters};
 use crate::ci::yaml::Node;
 
@@ -117,7 +117,7 @@ fn workflows<'a>(model: &Model<'a>) -> Vec<Workflow<'a>> {
         .map(|(name, _, body)| {
             let jobs = body.get("jobs").map_or(&[][..], Node::items);
             let invocations = jobs.iter().flat_map(|job| invoked(model, job)).collect();
-            workflow(name, body, invocations)
+            workflow(model, name, body, invocations)
         })
         .collect()
 }
@@ -126,19 +126,46 @@ fn workflows<'a>(model: &Model<'a>) -> Vec<Workflow<'a>> {
 fn implicit_workflow<'a>(model: &Model<'a>) -> Option<Workflow<'a>> {
     let build = model.definitions.iter().find(|it| it.kind == Kind::Job && it.name == "build")?;
     let invocation = invocation(model, build.name, build.line, None);
-    Some(workflow("build", model.root, vec![invocation]))
+    Some(workflow(model, "build", model.root, vec![invocation]))
 }
 
-fn workflow<'a>(name: &'a str, body: &'a Node, invocations: Vec<Invocation<'a>>) -> Workflow<'a> {
+fn workflow<'a>(model: &Model<'a>, name: &'a str, body: &'a Node, invocations: Vec<Invocation<'a>>) -> Workflow<'a> {
     let conditions = ["when", "unless", "triggers"].into_iter().filter_map(|key| {
         let texts = body.get(key)?.texts();
         Some([vec![key], texts].concat())
     });
     let condition = conditions.reduce(|one, other| [one, other].concat());
     let max_auto_reruns = body.entry("max_auto_reruns").map(|(key, _)| key.line);
-    let mut workflow = Workflow { name, condition, max_auto_reruns, invocations };
+    let mut workflow = Workflow { name, condition, start: start(model, body), max_auto_reruns, invocations };
     link(&mut workflow);
     workflow
+}
+
+/// What a workflow waits for. Conditions that are not a row of comparisons get the benefit of the doubt.
+fn start(model: &Model, body: &Node) -> Start {
+    let written = |key| body.get(key).filter(|node| !node.is_null());
+    if written("unless").is_some() || written("triggers").is_some() {
+        return Start::Request;
+    }
+    let Some(when) = written("when") else { return Start::EveryPush };
+    let Some(expression) = when.text().filter(|text| !text.contains(" or ")) else { return Start::Request };
+    let mut start = Start::EveryPush;
+    for clause in expression.trim_start_matches("<<").trim_end_matches(">>").split(" and ").map(str::trim) {
+        if clause.contains("pipeline.git.") {
+            start = Start::SomePushes;
+        } else if !holds_by_default(model, clause) {
+            return Start::Request;
+        }
+    }
+    start
+}
+
+/// Whether `pipeline.parameters.x == "y"` is so when nobody states x.
+fn holds_by_default(model: &Model, clause: &str) -> bool {
+    let Some((name, is)) = clause.split_once("==") else { return false };
+    let Some(name) = name.trim().strip_prefix("pipeline.parameters.") else { return false };
+    let default = model.root.get("parameters").and_then(|it| it.get(name)?.get("default")?.text());
+    default == Some(is.trim().trim_matches(['"', '\'']))
 }
 
 /// Turns the names in `requires` into places. Names that lead nowhere are reported by a check.

@@ -18,9 +18,16 @@ pub(super) struct Call {
 
 /// The commands of a script that speak to CircleCI's API.
 pub(super) fn api_calls(script: &str) -> impl Iterator<Item = Call> {
-    calls(script)
-        .into_iter()
-        .filter(|call| call.is_client() && call.words.iter().any(|word| word.contains("circleci.com/api")))
+    calls(script).into_iter().filter(Call::is_api)
+}
+
+/// What a script asks of our own program: `put` of `cargo xtask put`.
+pub(super) fn xtask_verbs(script: &str) -> Vec<String> {
+    let verb = |call: Call| {
+        let at = call.words.iter().position(|word| word == "xtask" || word.ends_with("/xtask"))?;
+        call.words.into_iter().skip(at + 1).find(|word| !word.starts_with('-'))
+    };
+    calls(script).into_iter().filter_map(verb).collect()
 }
 
 impl Call {
@@ -28,6 +35,10 @@ impl Call {
         let is_prefix = |word: &str| word.contains('=') || PREFIXES.contains(&word);
         let program = self.words.iter().find(|word| !is_prefix(word));
         program.map_or("", |program| program.rsplit('/').next().unwrap_or(program))
+    }
+
+    fn is_api(&self) -> bool {
+        self.is_client() && self.words.iter().any(|word| word.contains("circleci.com/api"))
     }
 
     fn is_client(&self) -> bool {
@@ -48,6 +59,17 @@ impl Call {
     pub fn writes_variable(&self) -> bool {
         let writes = |word: &String| word.contains("POST") || word.starts_with("-d") || word.starts_with("--data");
         self.words.iter().any(|word| word.contains("/envvar")) && self.words.iter().any(writes)
+    }
+
+    pub fn reads_artifacts(&self) -> bool {
+        self.words.iter().any(|word| word.contains("/artifacts"))
+    }
+
+    /// The variable that says of which job the artifacts are.
+    pub fn numbered_by(&self) -> Option<String> {
+        let numbers = self.words.iter().filter_map(|word| word.split("/artifacts").next()?.rsplit_once('/'));
+        let names = numbers.filter(|_| self.reads_artifacts()).filter_map(|(_, number)| number.strip_prefix('$'));
+        names.map(|name| name.trim_matches(['{', '}']).to_owned()).next()
     }
 
     /// A variable with a token that stands in an argument.
@@ -146,6 +168,60 @@ pub(super) fn api_calls_without_fail(model: &Model, report: &mut Report) {
     }
 }
 
+/// An answer in JSON that is read as lines.
+pub(super) fn api_answers_by_grep(model: &Model, report: &mut Report) {
+    for (list, step) in model.steps() {
+        let Some(command) = step.command() else { continue };
+        let picks = |call: &Call| {
+            matches!(call.program(), "grep" | "sed" | "awk") && call.words.iter().any(|word| word.contains("http"))
+        };
+        // The command after the call is the one that its answer is piped to.
+        let all = calls(&command.text);
+        let pairs = all.windows(2).filter(|pair| pair[0].is_api() && pair[0].reads_artifacts());
+        if let Some(call) = pairs.map(|pair| &pair[1]).find(|call| picks(call)) {
+            report.warning(
+                "api-answer-by-grep",
+                step.line,
+                format!(
+                    "{} picks URLs out of the API's answer with `{}`: those of an error message too, and none of the \
+                     second page",
+                    list.owner,
+                    call.program()
+                ),
+                "read the JSON: `jq -r '.items[].url'`, then the page that `next_page_token` names",
+            );
+        }
+    }
+}
+
+/// A parameter is filled in before the shell reads the command, whatever is in it.
+pub(super) fn parameters_in_commands(model: &Model, report: &mut Report) {
+    // As it is written, and as it is where a command hands a parameter on.
+    let written = model.steps().map(|(_, step)| step);
+    for step in written.chain(model.invocations().flat_map(|(_, invocation)| &invocation.steps)) {
+        let Some(command) = step.command() else { continue };
+        for expression in text::expressions(&command.text).filter(|it| is_free_text(model, it)) {
+            report.error(
+                "parameter-in-command",
+                step.line,
+                format!(
+                    "a command has `<< {expression} >>` in it: whoever states the value writes a part of the script"
+                ),
+                format!("give it to the job by `environment: {{ VALUE: << {expression} >> }}`, and write `\"$VALUE\"`"),
+            );
+        }
+    }
+}
+
+/// Whether people state the text; numbers, booleans and enums cannot hold a command.
+fn is_free_text(model: &Model, expression: &str) -> bool {
+    let declared = |name: &str| model.root.get("parameters").and_then(|it| it.get(name)?.get("type")?.text());
+    let mut parameters = text::pipeline_parameters(expression);
+    parameters.any(|name| declared(name).is_none_or(|it| it == "string"))
+        || expression.starts_with("pipeline.deploy.")
+        || expression.starts_with("pipeline.trigger_parameters.")
+}
+
 pub(super) fn tokens_on_command_line(model: &Model, report: &mut Report) {
     for (list, step) in model.steps() {
         let Some(command) = step.command() else { continue };
@@ -230,7 +306,7 @@ fn markers(steps: &[Step], verb: &str) -> Vec<(usize, Call)> {
 mod tests {
     use expect_test::{Expect, expect};
 
-    use super::calls;
+    use super::{calls, xtask_verbs};
     use crate::ci::lint::tests;
 
     /// Lints one shell script as the only step of a job.
@@ -283,6 +359,54 @@ mod tests {
         check("curl \"https://circleci.com/api/v2/me?a=b&c=d\" \\\n --fail-with-body", expect![[""]]);
         check("curl -w '%{http_code}' https://circleci.com/api/v2/me", expect![[""]]);
         check("curl https://example.com/; echo https://circleci.com/api/v2/me", expect![[""]]);
+    }
+
+    #[test]
+    fn what_our_own_program_is_asked() {
+        for (script, verbs) in [
+            ("cargo xtask put --confirm\n/tmp/workspace/bin/xtask --quiet publish", "put publish"),
+            ("echo xtask; cargo build; xtask", ""),
+            ("if cargo xtask deploy prod; then echo; fi", "deploy"),
+        ] {
+            assert_eq!(xtask_verbs(script).join(" "), verbs, "{script}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_no_shell() {
+        tests::check(
+            "
+            parameters:
+              note: { type: string, default: '' }
+              count: { type: integer, default: 1 }
+              env: { type: enum, enum: [dev], default: dev }
+            commands:
+              say: { parameters: { what: { type: string } }, steps: [{ run: echo << parameters.what >> }] }
+            jobs:
+              build:
+                steps:
+                  - run: echo << pipeline.parameters.count >> << pipeline.parameters.env >> << pipeline.number >>
+                  - run: { command: echo \"$NOTE\", environment: { NOTE: << pipeline.parameters.note >> } }
+                  - run: echo '<< pipeline.parameters.note >>'
+                  - run: { command: echo << pipeline.deploy.reason >> }
+                  - say: { what: << pipeline.parameters.note >> }
+            ",
+            expect![[r#"
+                6 error parameter-in-command: a command has `<< pipeline.parameters.note >>` in it: whoever states the value writes a part of the script
+                    give it to the job by `environment: { VALUE: << pipeline.parameters.note >> }`, and write `"$VALUE"`
+                12 error parameter-in-command: a command has `<< pipeline.parameters.note >>` in it: whoever states the value writes a part of the script
+                    give it to the job by `environment: { VALUE: << pipeline.parameters.note >> }`, and write `"$VALUE"`
+                13 error parameter-in-command: a command has `<< pipeline.deploy.reason >>` in it: whoever states the value writes a part of the script
+                    give it to the job by `environment: { VALUE: << pipeline.deploy.reason >> }`, and write `"$VALUE"`
+            "#]],
+        );
+    }
+
+    #[test]
+    fn answers_are_read_as_json() {
+        let url = "https://circleci.com/api/v2/project/gh/a/b/1/artifacts";
+        check(&format!("curl --fail {url} | jq -r '.items[].url'; grep http log"), expect![""]);
+        check(&format!("curl --fail {url} | jq . | grep path"), expect![[""]]);
     }
 
     #[test]

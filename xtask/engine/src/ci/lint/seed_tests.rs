@@ -141,8 +141,12 @@ fn the_two_workflows_of_the_article() {
                 pin a version tag or a digest (`@sha256:…`), so that the same commit builds the same again
             6 error null-working-directory: executor `my-executor` has a `working_directory` that YAML reads as null, not as a directory
                 write `working_directory: ~/project`, quote it (`"~"`), or leave it out
+            10 warning api-answer-by-grep: command `get_latest_artifacts` picks URLs out of the API's answer with `grep`: those of an error message too, and none of the second page
+                read the JSON: `jq -r '.items[].url'`, then the page that `next_page_token` names
             10 warning api-call-without-fail: command `get_latest_artifacts` calls CircleCI's API with a `curl` that exits 0 on 401, 404 and 500
                 add `--fail-with-body --retry 3`, so that the step fails when the call does
+            10 warning pointer-to-own-build: job `deploy-dev` of workflow `build-deploy-dev` ships what `$LATEST_BUILD_NUM` names, and not what `build` built just now: another pipeline may have set it since
+                persist the files in `build` and attach its workspace here
             10 warning token-on-command-line: command `get_latest_artifacts` passes `$API_TOKEN` to `curl` as an argument, which `ps` shows
                 write `Authorization: Bearer …` to a file that only you can read, and pass `--header @file`
             10 warning token-on-command-line: command `get_latest_artifacts` passes `$API_TOKEN` to `wget` as an argument, which `ps` shows
@@ -192,18 +196,20 @@ fn the_recipes_of_the_article() {
     check(
         SEED_RECIPES,
         expect![[r#"
-        6 warning api-call-without-fail: job `build` calls CircleCI's API with a `curl` that exits 0 on 401, 404 and 500
-            add `--fail-with-body --retry 3`, so that the step fails when the call does
-        6 error pointer-from-any-branch: job `build` of workflow `build` sets a project variable on every branch: the next deploy ships whichever branch was built last
-            add `filters: pipeline.git.branch == "main"`, or find the build by its commit instead
-        6 warning token-on-command-line: job `build` passes `$ARTIFACT_TOKEN` to `curl` as an argument, which `ps` shows
-            write `Authorization: Bearer …` to a file that only you can read, and pass `--header @file`
-        9 warning api-call-without-fail: job `build` calls CircleCI's API with a `curl` that exits 0 on 401, 404 and 500
-            add `--fail-with-body --retry 3`, so that the step fails when the call does
-        9 warning token-on-command-line: job `build` passes `$API_TOKEN` to `curl` as an argument, which `ps` shows
-            write `Authorization: Bearer …` to a file that only you can read, and pass `--header @file`
-        9 warning token-on-command-line: job `build` passes `$API_TOKEN` to `wget` as an argument, which `ps` shows
-            wget sends its headers to every host that it is redirected to; use `curl --header @file` with `Authorization: Bearer`
-    "#]],
+            6 warning api-call-without-fail: job `build` calls CircleCI's API with a `curl` that exits 0 on 401, 404 and 500
+                add `--fail-with-body --retry 3`, so that the step fails when the call does
+            6 error pointer-from-any-branch: job `build` of workflow `build` sets a project variable on every branch: the next deploy ships whichever branch was built last
+                add `filters: pipeline.git.branch == "main"`, or find the build by its commit instead
+            6 warning token-on-command-line: job `build` passes `$ARTIFACT_TOKEN` to `curl` as an argument, which `ps` shows
+                write `Authorization: Bearer …` to a file that only you can read, and pass `--header @file`
+            9 warning api-answer-by-grep: job `build` picks URLs out of the API's answer with `grep`: those of an error message too, and none of the second page
+                read the JSON: `jq -r '.items[].url'`, then the page that `next_page_token` names
+            9 warning api-call-without-fail: job `build` calls CircleCI's API with a `curl` that exits 0 on 401, 404 and 500
+                add `--fail-with-body --retry 3`, so that the step fails when the call does
+            9 warning token-on-command-line: job `build` passes `$API_TOKEN` to `curl` as an argument, which `ps` shows
+                write `Authorization: Bearer …` to a file that only you can read, and pass `--header @file`
+            9 warning token-on-command-line: job `build` passes `$API_TOKEN` to `wget` as an argument, which `ps` shows
+                wget sends its headers to every host that it is redirected to; use `curl --header @file` with `Authorization: Bearer`
+        "#]],
     );
 }

@@ -64,7 +64,7 @@ const CLEAN: &str = r#"
           - checkout
           - restore_cache: { keys: ['v1-{{ checksum "Cargo.lock" }}', v1-] }
           - run: cargo test
-          - run: echo << pipeline.parameters.note >>
+          - run: { command: 'echo "$NOTE"', environment: { NOTE: << pipeline.parameters.note >> } }
       build:
         executor: rust
         steps:
