@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 pub struct Project {
     dir: TempDir,
     settings: String,
-    commits: std::cell::Cell<u32>,
+    commits: AtomicU32,
     vars: Vec<(String, String)>,
 }
 
@@ -65,7 +65,7 @@ impl Project {
         let project = Self {
             dir: tempfile::tempdir().unwrap(),
             settings: settings.to_owned(),
-            commits: std::cell::Cell::new(0),
+            commits: AtomicU32::new(0),
             vars: Vec::new(),
         };
         project.write("Cargo.toml", "[workspace]\nmembers = []\nresolver = \"3\"\n");
@@ -115,8 +115,7 @@ impl Project {
     /// Commits everything with `text` in `www/index.html`, a minute after the commit before. Gives the id.
     pub fn commit(&self, text: &str) -> String {
         self.write("www/index.html", &format!("{text}\n"));
-        let n = self.commits.get() + 1;
-        self.commits.set(n);
+        let n = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
         self.git(&["add", "--all"]);
         let date = format!("2026-08-01T{:02}:{:02}:00Z", n / 60, n % 60);
         let mut git = self.git_command(&["commit", "--quiet", "--allow-empty", "--message", text]);

@@ -150,11 +150,13 @@ impl<'cx> Session<'cx> {
     pub fn download(&self, url: &Url, want: &Want, place: &mut Place) -> Result<(u64, String)> {
         let progress = self.cx.progress("fetching");
         let mut coming = Coming { want, place, hasher: Hasher::default(), bytes: 0 };
+        // Only what was never there before counts: a file that always ends early would be asked for without end.
+        let mut furthest = 0;
         self.patiently(&format!("{} from {}", want.what, origin(url)), true, |moved| {
-            let before = coming.bytes;
             let answer = self.follow(url, coming.bytes)?;
-            let done = coming.take(self.cx, answer, &progress);
-            *moved = coming.bytes > before;
+            let (done, came) = coming.take(self.cx, answer, &progress);
+            *moved = came > furthest;
+            furthest = furthest.max(came);
             done
         })?;
         Ok((coming.bytes, coming.hasher.hex()))
@@ -297,8 +299,15 @@ impl Attempt {
 }
 
 impl Coming<'_> {
-    /// Takes what an answer brings. What came before a break stays, for the next attempt to go on from.
-    fn take(&mut self, cx: &Cx, answer: Answer, progress: &dyn Fn(u64, u64)) -> Result<(), Attempt> {
+    /// Takes what an answer brings, and tells how far it came. What came before a break stays, for the next attempt to
+    /// go on from.
+    fn take(&mut self, cx: &Cx, answer: Answer, progress: &dyn Fn(u64, u64)) -> (Result<(), Attempt>, u64) {
+        let taken = self.begin(&answer).and_then(|()| self.read(cx, answer, progress));
+        (taken, self.bytes)
+    }
+
+    /// Whether an answer goes on where we are; else it is taken from the start.
+    fn begin(&mut self, answer: &Answer) -> Result<(), Attempt> {
         let what = self.want.what;
         match answer.status {
             206 if answer.content_range.as_deref().and_then(policy::range_start) == Some(self.bytes) => {}
@@ -307,6 +316,11 @@ impl Coming<'_> {
             206 => {
                 self.restart()?;
                 return Err(Attempt::again(Trouble::Broken, "the server sent another part than was asked for".into()));
+            }
+            416 if self.bytes > 0 => {
+                let ended = format!("it ended after {} bytes", self.bytes);
+                self.restart()?;
+                return Err(Attempt::again(Trouble::Broken, ended));
             }
             401 => {
                 let failure = Failure::new(Kind::Auth, format!("{what}: the token is not accepted (401)"));
@@ -318,6 +332,10 @@ impl Coming<'_> {
                 return Err(Attempt::Final(failure.hint(hint).into()));
             }
         }
+        Ok(())
+    }
+
+    fn read(&mut self, cx: &Cx, answer: Answer, progress: &dyn Fn(u64, u64)) -> Result<(), Attempt> {
         let total = self.want.exactly.map_or(0, |(bytes, _)| bytes);
         let (mut body, mut buffer) = (answer.body, vec![0; 128 * 1024]);
         loop {

@@ -174,6 +174,11 @@ impl Store for ArtifactStore<'_> {
     }
 
     fn put(&self, release: &Release) -> Result<Put> {
+        if !self.cx.in_ci() {
+            return usage(format!("{}: only a job of CircleCI can store artifacts", self.url))
+                .hint("here, `cargo xtask put --store file:DIR` keeps a release")
+                .err();
+        }
         let node = self.cx.var("CIRCLE_NODE_INDEX").unwrap_or("0");
         if node != "0" {
             return usage(format!("this is node {node} of a parallel job, and each node stores its own artifacts"))

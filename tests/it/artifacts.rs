@@ -1,0 +1,525 @@
+//! Releases that are handed over by CircleCI's artifacts: found by commit, checked, and refused where they are not what
+//! was asked for.
+
+use crate::account::{Account, SLUG, TOKEN, project, vars};
+use crate::project::Project;
+use gangplank::ci::loopback::{Host, JobStatus, Reply, Request};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+#[test]
+fn prod_gets_the_commit_that_was_asked_for() {
+    let p = project();
+    let account = Account::new(&p);
+    let one = account.build(&p, "main");
+    p.commit("2");
+    let two = account.build(&p, "main");
+    // Days later, from another workflow: HEAD is the second commit, the first one is named.
+    let job = account.other_workflow(90, "main", &two.sha);
+    p.run_with(&format!("deploy prod {}", one.sha), &job).ok();
+    assert_eq!(p.live("srv/prod"), "1");
+    p.run_with("deploy prod HEAD", &job).ok();
+    assert_eq!(p.live("srv/prod"), "2");
+    // From a laptop, by the number of the job.
+    let ran = p.run_with(&format!("fetch build:{} --into target/it", one.job), &account.laptop()).ok();
+    assert!(ran.stdout.trim().ends_with(&one.id), "{}", ran.stdout);
+    p.run_with("releases", &account.laptop()).ok().has(&one.id).has(&two.id).has("circleci:artifacts");
+    p.run_with(&format!("diff prod {}", &one.sha[..7]), &account.laptop()).ok().has("~ www/index.html");
+}
+
+#[test]
+fn pages_reruns_and_app_pipelines_are_looked_through() {
+    let p = project();
+    for (slug, app) in
+        [(SLUG, false), ("bb/acme/shop", false), ("circleci/43G3lM5RtfFE7v5sa4nWAU/44n9wujWcTnVZ2b5S8Fnat", true)]
+    {
+        let account = Account::open(&p, slug, Box::new(|_| None));
+        let built = account.build(&p, "main");
+        let mut world = account.server.world();
+        assert_eq!(world.app_style, app);
+        world.page_size = 2;
+        let now = world.now();
+        for n in 0..7 {
+            world.push("main", &format!("{n:040}"), now);
+            world.push("side", &built.sha, now);
+        }
+        // A rerun of the same pipeline that failed later: the build is listed with its old number.
+        world.rerun_from_failed(&built.workflow);
+        // Many other artifacts, so that ours are on several pages.
+        let file = account.stored(built.job, &format!("releases/{}/SHA256SUMS", built.id));
+        for n in 0..5 {
+            world.store_artifact(built.job, &format!("logs/{n}"), 0, file.clone());
+        }
+        drop(world);
+        p.run_with(&format!("fetch {} --into target/it", built.sha), &account.laptop()).ok();
+        p.commit(slug);
+    }
+}
+
+/// What is wrong with the account, the command, the exit code, a piece of the error, a piece of the hint.
+type Case = (&'static str, fn(&Project, &Account), &'static str, i32, &'static str, &'static str);
+
+const CASES: &[Case] = &[
+    ("never built", |p, _| drop(p.commit("x")), "fetch HEAD", 5, "no pipeline of main built commit", "push it to main"),
+    (
+        "failed, with artifacts",
+        |p, a| {
+            let built = a.build(p, "main");
+            let id = a.server.world().job_numbered(built.job).unwrap().id.clone();
+            a.end(&built.workflow, &id, JobStatus::Failed);
+        },
+        "fetch HEAD",
+        5,
+        "ended with `failed` (job 12): what it stored does not count",
+        "rerun the workflow",
+    ),
+    (
+        "still running",
+        |p, a| {
+            let built = a.build(p, "main");
+            let id = a.server.world().job_numbered(built.job).unwrap().id.clone();
+            a.server.world().start_job(&id);
+        },
+        "fetch HEAD",
+        5,
+        "is still running (pipeline 1)",
+        "wait until it has ended",
+    ),
+    (
+        "expired",
+        |p, a| {
+            a.days_ago(40);
+            let built = a.build(p, "main");
+            a.server.world().expire_artifacts(built.job);
+        },
+        "fetch HEAD",
+        5,
+        "are gone: CircleCI kept them until 20",
+        "rerun its workflow from the start",
+    ),
+    (
+        "built on another branch",
+        |p, a| drop(a.build(p, "feature/x")),
+        "fetch HEAD",
+        5,
+        "no pipeline of main built commit",
+        "push it to main",
+    ),
+    (
+        "a job of another branch",
+        |p, a| drop(a.build(p, "feature/x")),
+        "fetch build:12",
+        7,
+        "job 12 built feature/x, not main",
+        "only builds of main",
+    ),
+    (
+        "a job that is no build",
+        |p, a| {
+            let built = a.build(p, "main");
+            let (workflow, _, id) = a.start(&built.pipeline, "deploy-dev");
+            a.end(&workflow, &id, JobStatus::Success);
+        },
+        "fetch build:13",
+        7,
+        "job 13 is `deploy-dev`, not `build`",
+        "name the build job",
+    ),
+    ("no such job", |p, a| drop(a.build(p, "main")), "fetch build:4711", 5, "Job not found", "check the number"),
+    (
+        "a build that stored nothing",
+        |p, a| {
+            let built = a.build(p, "main");
+            a.server.world().expire_artifacts(built.job);
+        },
+        "fetch HEAD",
+        5,
+        "but stored no release",
+        "store_artifacts",
+    ),
+    (
+        "a bundle that was changed",
+        |p, a| {
+            let built = a.build(p, "main");
+            let bundle = a.stored(built.job, &format!("releases/{0}/shop-{0}.tar.gz", built.id));
+            let mut bytes = fs::read(&bundle).unwrap();
+            let last = bytes.len() - 1;
+            bytes[last] ^= 1;
+            fs::write(bundle, bytes).unwrap();
+        },
+        "fetch HEAD",
+        7,
+        "its SHA-256 is",
+        "do not deploy it",
+    ),
+    (
+        "a bundle with more bytes",
+        |p, a| {
+            let built = a.build(p, "main");
+            let bundle = a.stored(built.job, &format!("releases/{0}/shop-{0}.tar.gz", built.id));
+            let mut bytes = fs::read(&bundle).unwrap();
+            bytes.extend([0; 4096]);
+            fs::write(bundle, bytes).unwrap();
+        },
+        "fetch HEAD",
+        7,
+        "there are more bytes than",
+        "do not deploy it",
+    ),
+    (
+        "the manifest of another commit",
+        |p, a| {
+            let built = a.build(p, "main");
+            let manifest = a.stored(built.job, &format!("releases/{}/manifest.json", built.id));
+            let text = fs::read_to_string(&manifest).unwrap();
+            fs::write(manifest, text.replace(&built.sha, &format!("{}{}", &built.sha[..7], "0".repeat(33)))).unwrap();
+        },
+        "fetch HEAD",
+        7,
+        "but the pipeline built",
+        "do not deploy it",
+    ),
+    (
+        "the manifest of another job",
+        |p, a| {
+            let built = a.build(p, "main");
+            let manifest = a.stored(built.job, &format!("releases/{}/manifest.json", built.id));
+            let text = fs::read_to_string(&manifest).unwrap();
+            fs::write(manifest, text.replace("\"job\": 12", "\"job\": 11")).unwrap();
+        },
+        "fetch HEAD",
+        7,
+        "it was built by job 11",
+        "do not deploy it",
+    ),
+];
+
+#[test]
+fn what_cannot_be_had_is_explained() {
+    for (what, spoil, line, code, error, hint) in CASES {
+        let p = project();
+        let account = Account::new(&p);
+        spoil(&p, &account);
+        eprintln!("{what}");
+        p.run_with(line, &account.laptop()).fails(*code, error, hint);
+        assert!(
+            !p.path("target/fetched").exists() || fs::read_dir(p.path("target/fetched")).unwrap().count() == 0,
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn a_path_of_the_server_is_never_a_path_here() {
+    let p = project();
+    let account = Account::new(&p);
+    let built = account.build(&p, "main");
+    let evil = p.path("target/evil");
+    fs::write(&evil, "evil").unwrap();
+    for path in [
+        "releases/../../evil",
+        "../evil",
+        "/etc/evil",
+        &format!("releases/{}/../evil", built.id),
+        "releases/x/manifest.json",
+    ] {
+        account.server.world().store_artifact(built.job, path, 0, evil.clone());
+    }
+    // The same names from another node of a parallel job, and names as Java encodes them.
+    for name in ["manifest.json", "SHA256SUMS"] {
+        account.server.world().store_artifact(built.job, &format!("releases/{}/{name}", built.id), 1, evil.clone());
+    }
+    p.run_with("fetch HEAD --into target/it", &account.laptop()).ok();
+    let dir = p.path("target/it").join(&built.id);
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 3);
+    assert!(!p.path("target/it/evil").exists() && !p.path("evil").exists());
+}
+
+#[test]
+fn names_that_the_server_encoded_are_found() {
+    let p = project();
+    let account = Account::new(&p);
+    let built = account.build(&p, "main");
+    for artifact in account.server.world().artifacts.get_mut(&built.job).unwrap() {
+        artifact.path = artifact.path.replace('/', "%2F");
+    }
+    p.run_with("fetch HEAD --into target/it", &account.laptop()).ok();
+}
+
+#[test]
+fn the_token_of_every_wrong_kind() {
+    let p = project();
+    let account = Account::new(&p);
+    account.build(&p, "main");
+    let with = |token: &str| {
+        let mut vars = account.laptop();
+        vars.push(("CIRCLE_TOKEN".into(), token.into()));
+        p.run_with("fetch build:12", &vars)
+    };
+    let requests = account.server.log().len();
+    with("CCIPRJ_0123456789").fails(
+        3,
+        "project token (CCIPRJ_...), which API v2 does not accept",
+        "personal API token",
+    );
+    with("two words").fails(3, "characters that no token has", "personal API token");
+    assert_eq!(account.server.log().len(), requests, "nothing was asked");
+    with("CCIPAT_expired_0123456789").fails(3, "answered 401", "new personal API token");
+    with("").fails(5, "circleci:artifacts was not asked: CIRCLE_TOKEN is not set", "cargo xtask releases");
+    let others = vars(&[("CIRCLE_TOKEN", ""), ("API_TOKEN", TOKEN)]);
+    let all: Vec<_> = account.laptop().into_iter().chain(others).collect();
+    p.run_with("fetch build:12 --into target/it", &all)
+        .ok()
+        .told("using the token in API_TOKEN; its usual name is CIRCLE_TOKEN");
+}
+
+#[test]
+fn the_project_of_every_wrong_kind() {
+    let p = project();
+    let account = Account::new(&p);
+    account.build(&p, "main");
+    let with = |slug: &str| {
+        let mut vars = account.laptop();
+        vars.push(("CIRCLE_PROJECT_SLUG".into(), slug.into()));
+        p.run_with("fetch build:12 --into target/it", &vars)
+    };
+    with("gh/acme/other").fails(5, "Project not found", "three things look like this");
+    with("circleci/a/b").fails(5, "Project not found", "three things look like this");
+    with("acme/shop").fails(2, "`acme/shop` is no project slug", "CIRCLE_PROJECT_SLUG");
+    with("").fails(2, "nobody says which CircleCI project this is", "CIRCLE_PROJECT_SLUG");
+    p.git(&["remote", "add", "origin", "git@github.com:acme/shop.git"]);
+    with("").ok();
+    let mut vars = account.laptop();
+    vars.push(("CIRCLE_HOST".into(), "http://circleci.example".into()));
+    p.run_with("fetch build:12", &vars).fails(2, "neither https nor this machine", "https://");
+}
+
+fn faulty(hook: impl Fn(&Request, usize) -> Option<Reply> + Send + Sync + 'static) -> (Project, Account) {
+    let p = project();
+    let count = AtomicUsize::new(0);
+    let account = Account::open(&p, SLUG, Box::new(move |request| hook(request, count.fetch_add(1, Ordering::SeqCst))));
+    account.build(&p, "main");
+    (p, account)
+}
+
+fn fetch(p: &Project, account: &Account, seconds: &str) -> crate::project::Ran {
+    let mut vars = account.laptop();
+    vars.push(("GANGPLANK_API_DEADLINE".into(), seconds.into()));
+    p.run_with("fetch HEAD --into target/it", &vars)
+}
+
+#[test]
+fn what_passes_is_waited_for() {
+    let (p, account) = faulty(|_, n| match n {
+        0 => Some(Reply::message(429, "Too many").header("Retry-After", "1")),
+        1 | 2 => Some(Reply::message(503, "later")),
+        3 => Some(Reply::text(502, "text/html", "<html>bad gateway</html>")),
+        _ => None,
+    });
+    let started = std::time::Instant::now();
+    fetch(&p, &account, "60").ok();
+    assert!(started.elapsed().as_millis() >= 1000, "Retry-After was honoured");
+}
+
+#[test]
+fn what_does_not_pass_in_time_is_an_error() {
+    let (p, account) = faulty(|_, _| Some(Reply::message(429, "Too many").header("Retry-After", "3600")));
+    let started = std::time::Instant::now();
+    fetch(&p, &account, "60").fails(4, "answered 429, and asks to wait 3600 s", "GANGPLANK_API_DEADLINE");
+    assert!(started.elapsed().as_secs() < 30, "it did not wait for what cannot come in time");
+    let (p, account) = faulty(|_, _| Some(Reply::message(500, "oops")));
+    fetch(&p, &account, "1").fails(4, "answered 500 (tried", "status.circleci.com");
+}
+
+#[test]
+fn answers_that_are_none() {
+    let (p, account) = faulty(|_, _| Some(Reply::text(200, "text/html", "<!doctype html>\nSign in")));
+    fetch(&p, &account, "5").fails(4, "a page of HTML, not JSON: <!doctype html>", "CIRCLE_HOST");
+    let (p, account) = faulty(|_, _| Some(Reply::text(200, "application/json", "{\"items\": 3}")));
+    fetch(&p, &account, "5").fails(4, "what we do not understand", "CIRCLE_HOST");
+    let (p, account) =
+        faulty(|_, _| Some(Reply::json(200, serde_json::json!({ "items": [], "next_page_token": "again" }))));
+    fetch(&p, &account, "5").fails(4, "pages of the answer have no end", "status.circleci.com");
+    let (p, account) = faulty(|_, _| Some(Reply::json(200, serde_json::json!({ "items": [] })).cut(4)));
+    fetch(&p, &account, "1").fails(4, "broke off", "run the same command again");
+}
+
+#[test]
+fn redirects_that_nobody_follows() {
+    for (location, error) in [
+        ("http://evil.example/x", "redirects to http://evil.example, which is not https"),
+        ("ftp://127.0.0.1/x", "which is not https"),
+        ("/output/again", "redirects in a loop"),
+        ("", "redirects in a loop"),
+    ] {
+        let (p, account) =
+            faulty(move |request, _| request.path.starts_with("/output/").then(|| Reply::redirect(location)));
+        fetch(&p, &account, "5").fails(4, error, "nothing was taken from there");
+    }
+}
+
+#[test]
+fn a_download_that_breaks_off_goes_on_where_it_was() {
+    let ranges = Arc::new(Mutex::new(Vec::new()));
+    let bundle = Arc::new(Mutex::new(None));
+    let (seen, broken, file) = (ranges.clone(), AtomicUsize::new(0), bundle.clone());
+    let p = project();
+    p.write("www/big.bin", &noise(300_000));
+    p.commit("big");
+    let account = Account::open(
+        &p,
+        SLUG,
+        Box::new(move |request| {
+            if request.host != Host::Storage || !request.path.ends_with(".tar.gz") {
+                return None;
+            }
+            seen.lock().unwrap().push(request.headers.get("range").cloned());
+            let file: PathBuf = file.lock().unwrap().clone()?;
+            (broken.fetch_add(1, Ordering::SeqCst) < 2).then(|| Reply::file(file).cut(50_000))
+        }),
+    );
+    let built = account.build(&p, "main");
+    let stored = account.stored(built.job, &format!("releases/{0}/shop-{0}.tar.gz", built.id));
+    assert!(fs::metadata(&stored).unwrap().len() > 150_000);
+    *bundle.lock().unwrap() = Some(stored);
+    fetch(&p, &account, "30").ok();
+    let ranges = ranges.lock().unwrap();
+    assert_eq!(ranges[0], None);
+    assert!(
+        ranges.iter().skip(1).all(|range| range.as_deref().is_some_and(|it| it.starts_with("bytes="))),
+        "{ranges:?}"
+    );
+}
+
+/// Text that does not compress.
+fn noise(chars: usize) -> String {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    (0..chars)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            char::from(b'!' + u8::try_from(state % 90).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn a_put_outside_a_job_and_on_a_second_node() {
+    let mut p = project();
+    p.release("1");
+    p.run("put").fails(2, "no store of this project is of use outside CircleCI", "--store file:DIR");
+    p.run("put --store circleci:artifacts").fails(2, "only a job of CircleCI can store artifacts", "file:DIR");
+    p.var("CIRCLECI", "true");
+    p.var("CIRCLE_NODE_INDEX", "1");
+    p.run("put").fails(2, "this is node 1 of a parallel job", "parallelism");
+}
+
+#[test]
+fn after_the_upload_every_byte_is_looked_at() {
+    let p = project();
+    let account = Account::new(&p);
+    let built = account.build(&p, "main");
+    let job = account.with_token(13, "main", &built.sha);
+    p.run_with("put --confirm", &job)
+        .ok()
+        .says(&format!("circleci:artifacts: {} has all of it, every byte\n", built.id));
+    let bundle = account.stored(built.job, &format!("releases/{0}/shop-{0}.tar.gz", built.id));
+    let bytes = fs::read(&bundle).unwrap();
+    fs::write(&bundle, &bytes[..bytes.len() - 1]).unwrap();
+    let mut impatient = job.clone();
+    impatient.push(("GANGPLANK_API_DEADLINE".into(), "1".into()));
+    p.run_with("put --confirm", &impatient).fails(4, "it ended after", "run the same command again");
+    fs::write(&bundle, [&bytes[..bytes.len() - 1], &[bytes[bytes.len() - 1] ^ 1]].concat()).unwrap();
+    p.run_with("put --confirm", &impatient).fails(7, "its SHA-256 is", "damaged");
+    account.server.world().artifacts.get_mut(&built.job).unwrap().retain(|it| !it.path.ends_with("SUMS"));
+    p.run_with("put --confirm", &impatient).fails(7, "did not store SHA256SUMS", "store_artifacts");
+}
+
+#[test]
+fn the_compatibility_mode_takes_nothing_without_our_manifest() {
+    let mut p = project();
+    p.change("store circleci:artifacts\n", "store circleci:latest-artifacts\n");
+    let account = Account::new(&p);
+    let built = account.build(&p, "main");
+    p.run_with("fetch latest --into target/it", &account.laptop()).ok();
+    p.run_with(&format!("fetch {} --into target/it", built.id), &account.laptop()).ok();
+    let job = account.other_workflow(90, "main", &built.sha);
+    p.run_with("deploy dev", &job).ok();
+    // The deploy job that runs after it stores nothing, and is the latest job now.
+    let (workflow, _, id) = account.start(&built.pipeline, "deploy-dev");
+    account.end(&workflow, &id, JobStatus::Success);
+    p.run_with("fetch latest", &account.laptop()).fails(
+        5,
+        "the latest successful job on main stored no release of ours",
+        "circleci:artifacts",
+    );
+    p.run_with(&format!("fetch {}", built.id), &account.laptop()).fails(
+        5,
+        "stored no release of ours",
+        "by its commit",
+    );
+}
+
+#[test]
+fn no_host_but_circlecis_own_sees_the_token_and_nothing_prints_it() {
+    let p = project();
+    let account = Account::new(&p);
+    let built = account.build(&p, "main");
+    let mut said = String::new();
+    let mut run = |line: &str, vars: &[(String, String)]| {
+        let ran = p.run_with(line, vars);
+        said += &format!("{}{}", ran.stdout, ran.stderr);
+        ran
+    };
+    let job = account.with_token(13, "main", &built.sha);
+    let other = account.other_workflow(14, "main", &built.sha);
+    run("put --confirm --json", &job).ok();
+    run("publish -v", &job).ok();
+    run("deploy dev -v", &other).ok();
+    run("deploy prod latest --json", &other).ok();
+    run("ci trigger deploy prod --yes", &account.laptop()).ok();
+    run("releases", &account.laptop()).ok();
+    run("fetch build:4711", &account.laptop()).code(5);
+    // A reason that holds the token, as people paste things.
+    run(&format!("rollback dev --why {TOKEN}"), &other).code(5);
+    let log = account.server.log();
+    assert!(log.iter().any(|it| it.host == Host::Storage), "storage was asked");
+    assert!(log.iter().filter(|it| it.host == Host::Api).all(|it| it.token_seen && it.credential_is_right));
+    assert!(log.iter().filter(|it| it.host == Host::Storage).all(|it| !it.token_seen && it.credential.is_none()));
+    assert!(!said.contains(TOKEN), "{said}");
+    for file in ["srv/dev/history.jsonl", "srv/prod/history.jsonl"] {
+        assert!(!p.read(file).contains(TOKEN));
+    }
+}
+
+#[test]
+fn no_process_listing_shows_the_token() {
+    let (waiting, go) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (told, free) = (waiting.clone(), go.clone());
+    let p = project();
+    let hook = move |request: &Request| {
+        if request.path.ends_with("/pipeline") {
+            told.store(true, Ordering::SeqCst);
+            crate::project::eventually("the test looked", || free.load(Ordering::SeqCst));
+        }
+        None
+    };
+    let account = Account::open(&p, SLUG, Box::new(hook));
+    account.build(&p, "main");
+    let mut command = p.command("deploy dev HEAD");
+    let mut child = command.envs(account.laptop()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    crate::project::eventually("it asks", || waiting.load(Ordering::SeqCst));
+    let mut seen = 0;
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        if let Ok(line) = fs::read(process.path().join("cmdline")) {
+            seen += usize::from(!line.is_empty());
+            assert!(!String::from_utf8_lossy(&line).contains(TOKEN));
+        }
+    }
+    assert!(seen > 1 || !PathBuf::from("/proc").exists());
+    go.store(true, Ordering::SeqCst);
+    assert!(child.wait().unwrap().success());
+}

@@ -1,0 +1,158 @@
+//! Deploys that are started, followed and approved on CircleCI from a laptop.
+
+use crate::account::{Account, SLUG, project};
+use crate::project::{Project, Ran, eventually};
+use gangplank::ci::loopback::{JobStatus, WorkflowStatus};
+use serde_json::json;
+
+fn trigger(p: &Project, account: &Account, line: &str) -> Ran {
+    p.run_with(&format!("ci trigger {line}"), &account.laptop())
+}
+
+fn stated(account: &Account, number: usize) -> serde_json::Value {
+    let world = account.server.world();
+    json!(world.triggered(&world.pipelines[number - 1].id).unwrap())
+}
+
+#[test]
+fn what_is_started_is_what_was_said() {
+    let p = project();
+    for (slug, definitions) in [(SLUG, true), (SLUG, false), ("circleci/a1B2/c3D4", true)] {
+        let account = Account::open(&p, slug, Box::new(|_| None));
+        let built = account.build(&p, "main");
+        if !definitions {
+            account.server.world().definitions.clear();
+        }
+        trigger(&p, &account, "deploy dev").ok().says("pipeline 2 started\n");
+        assert_eq!(stated(&account, 2), json!({ "deploy-env": "dev", "release": built.sha }));
+        trigger(&p, &account, "deploy prod latest --yes --why 'the new price'").ok();
+        assert_eq!(
+            stated(&account, 3),
+            json!({ "deploy-env": "prod", "release": "latest", "reason": "the new price" })
+        );
+        trigger(&p, &account, "rollback prod --yes").ok();
+        assert_eq!(stated(&account, 4), json!({ "rollback-env": "prod", "release": "previous" }));
+        let used = account
+            .server
+            .log()
+            .iter()
+            .any(|it| it.route == Some("/project/{provider}/{organization}/{project}/pipeline/run"));
+        assert_eq!(used, definitions, "the new endpoint where there is a definition");
+    }
+}
+
+#[test]
+fn what_cannot_be_started_is_explained() {
+    let mut p = project();
+    let account = Account::new(&p);
+    account.build(&p, "main");
+    trigger(&p, &account, "deploy stage").fails(2, "no env `stage`", "dev, prod");
+    trigger(&p, &account, "deploy prod").fails(2, "prod needs approval, and there is no terminal", "--yes");
+    trigger(&p, &account, "deploy dev previous").fails(2, "`previous` is for a rollback", "rollback ENV");
+    trigger(&p, &account, "deploy dev --branch nowhere").code(4);
+    account.server.world().skip_ci = true;
+    trigger(&p, &account, "deploy dev").fails(1, "CircleCI started nothing on main", "[skip ci]");
+    account.server.world().skip_ci = false;
+    account.server.world().parameters_declared.clear();
+    trigger(&p, &account, "deploy dev").code(4).told("deploy-env");
+    p.change("pattern artifacts\n", "");
+    trigger(&p, &account, "deploy dev").fails(2, "its pattern is `workspace`", "Pattern::Artifacts");
+}
+
+/// Carries out the next triggered pipeline as CircleCI would: one workflow, one job.
+fn carry_out(account: &Account, number: usize, end: JobStatus) {
+    eventually("the pipeline is there", || account.server.world().pipelines.len() >= number);
+    let id = account.server.world().pipelines[number - 1].id.clone();
+    let (workflow, _, job) = account.start(&id, "deploy-prod");
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    account.end(&workflow, &job, end);
+}
+
+#[test]
+fn followed_to_a_good_and_to_a_bad_end() {
+    let p = project();
+    let account = Account::new(&p);
+    account.build(&p, "main");
+    std::thread::scope(|scope| {
+        scope.spawn(|| carry_out(&account, 2, JobStatus::Success));
+        let ran = trigger(&p, &account, "deploy prod --yes --follow").ok().says("pipeline 2: success\n");
+        assert!(
+            ran.stderr.contains("deploy-prod: running") && ran.stderr.contains("deploy-prod: success"),
+            "{}",
+            ran.stderr
+        );
+        scope.spawn(|| carry_out(&account, 3, JobStatus::Failed));
+        trigger(&p, &account, "deploy prod --yes --follow").fails(
+            1,
+            "ended with `failed`, job `deploy-prod` failed",
+            "its log: http",
+        );
+    });
+}
+
+#[test]
+fn a_pipeline_that_runs_nothing_is_not_followed_for_ever() {
+    let p = project();
+    let account = Account::new(&p);
+    account.build(&p, "main");
+    let started = std::time::Instant::now();
+    let ran = trigger(&p, &account, "deploy dev --follow").code(1);
+    assert!(ran.stderr.contains("no workflow of the config took the parameters of pipeline 2"), "{}", ran.stderr);
+    assert!(started.elapsed().as_secs() < 60);
+}
+
+fn on_hold(account: &Account, number: usize) -> (String, String) {
+    let mut world = account.server.world();
+    let id = world.pipelines[number - 1].id.clone();
+    let workflow = world.add_workflow(&id, "deploy-prod-on-approval");
+    let job = world.add_approval(&workflow, "approve-prod", &[]);
+    world.hold(&job);
+    (workflow, job)
+}
+
+#[test]
+fn an_approval_from_the_terminal() {
+    let p = project();
+    let account = Account::new(&p);
+    let approve = |line: &str| p.run_with(line, &account.laptop());
+    let built = account.build(&p, "main");
+    approve("ci approve prod --yes").fails(5, "no job `approve-prod` is on hold", "--pipeline NUMBER");
+    let (_, first) = on_hold(&account, 1);
+    p.commit("2");
+    account.build(&p, "main");
+    let (_, second) = on_hold(&account, 2);
+    approve("ci approve prod").fails(2, "there is no terminal to ask on", "--yes");
+    approve("ci approve prod --pipeline 1 --yes --json").ok().has(&built.sha);
+    assert!(account.server.world().approved(&first) && !account.server.world().approved(&second));
+    approve("ci approve prod --yes").ok().says("pipeline 2: approve-prod of deploy-prod-on-approval is approved\n");
+    assert!(account.server.world().approved(&second));
+    approve("ci approve stage --yes").fails(2, "no env `stage`", "dev, prod");
+}
+
+#[test]
+fn a_followed_pipeline_is_approved_on_its_way() {
+    let p = project();
+    let account = Account::new(&p);
+    account.build(&p, "main");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            eventually("the pipeline is there", || account.server.world().pipelines.len() >= 2);
+            let (workflow, job) = on_hold(&account, 2);
+            eventually("it is approved", || account.server.world().approved(&job));
+            account.server.world().set_workflow_status(&workflow, WorkflowStatus::Success);
+        });
+        trigger(&p, &account, "deploy prod --yes --follow").ok();
+    });
+    let account = Account::new(&p);
+    account.build(&p, "main");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            eventually("the pipeline is there", || account.server.world().pipelines.len() >= 2);
+            on_hold(&account, 2);
+        });
+        trigger(&p, &account, "deploy dev --follow")
+            .ok()
+            .says("pipeline 2: on hold\n")
+            .told("`cargo xtask ci approve dev` says yes");
+    });
+}
