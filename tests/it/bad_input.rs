@@ -38,7 +38,8 @@ fn outside_any_project() {
 
 #[test]
 fn a_detached_head_and_a_shallow_clone_still_build_and_deploy() {
-    let p = Project::new();
+    let mut p = Project::new();
+    p.change("store file:store\n", "store file:store\nstore circleci:workspace\n");
     let v1 = p.commit("1");
     let v2 = p.commit("2");
     p.git(&["checkout", "--quiet", "--detach", "HEAD^"]);

@@ -11,6 +11,7 @@ mod ci;
 mod cli;
 mod conformance;
 mod edges;
+mod faults;
 mod histories;
 mod kill;
 mod loopback;

@@ -174,3 +174,24 @@ fn head_and_previous() {
     // What a pipeline passes on is a release, whatever it looks like.
     p.run("deploy dev -- --allow-older").code(2).told("`--allow-older` does not name a release");
 }
+
+#[test]
+fn a_killed_deploy_is_finished_whatever_was_expected_before() {
+    let mut p = Project::new();
+    p.change("target file:srv/dev\n", "target file:srv/dev\nhealthy touch ../../checking\npatience 5000|1|1\n");
+    let v1 = p.release("1");
+    p.run("deploy dev").ok();
+    std::fs::remove_file(p.path("srv/dev/checking")).unwrap();
+    let v2 = p.release("2");
+    p.change("patience 5000|1|1\n", "patience 60000|50|1000\n");
+    let line = format!("deploy dev --expect-current {v1}");
+    let mut child = p.start(&line);
+    crate::project::eventually("it checks", || p.path("srv/dev/checking").exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    p.change("patience 60000|50|1000\n", "patience 5000|1|1\n");
+    assert_eq!(p.current("srv/dev"), Some(v2.clone()), "switched, and not known to be healthy");
+    p.run(&format!("{line} --dry-run")).fails(8, &format!("{v2} is live"), "cargo xtask status dev");
+    p.run(&line).ok().says(&format!("dev: {v2} is live\n"));
+    p.run(&line).fails(8, &format!("{v2} is live"), "cargo xtask status dev");
+}

@@ -283,8 +283,8 @@ impl<'cx> Session<'cx> {
 
 /// A request that would leave the machine in the clear.
 fn insecure(url: &Url) -> Attempt {
-    let failure = crate::error::usage(format!("{} is neither https nor this machine", origin(url)));
-    Attempt::Final(failure.hint("use https: nothing is sent in the clear").into())
+    let what = format!("{} is neither https nor this machine", origin(url));
+    Attempt::Final(crate::error::usage(what).hint("use https: nothing is sent in the clear").into())
 }
 
 impl Attempt {
