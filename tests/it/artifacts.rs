@@ -361,7 +361,8 @@ fn no_host_but_circlecis_own_sees_the_token_and_nothing_prints_it() {
     let mut said = String::new();
     let mut run = |line: &str, vars: &[(String, String)]| {
         let ran = p.run_with(line, vars);
-        said += &format!("{}{}", ran.stdout, ran.stderr);
+        said += &ran.stdout;
+        said += &ran.stderr;
         ran
     };
     let job = account.with_token(13, "main", &built.sha);
