@@ -64,6 +64,47 @@ fn the_whole_workflow_on_this_machine_and_again() {
 }
 
 #[test]
+fn both_workflows_of_the_artifacts_pattern_with_the_api_in_the_loop() {
+    let mut p = with_xtask();
+    p.change(
+        "store circleci:workspace\n",
+        "store circleci:workspace\nstore circleci:artifacts\npattern artifacts\nci-context shop-ci\n",
+    );
+    p.run("ci generate").ok();
+    let one = p.commit("1");
+    let live = || (p.get("dev").unwrap(), p.get("prod").unwrap());
+    let is = |dev: &str, prod: &str| assert_eq!(live(), (dev.to_owned(), prod.to_owned()));
+    let ran = p.run("ci run --yes").ok().has("publish").has("approve-prod").has("deploy-prod");
+    assert!(ran.stderr.contains(&format!("fetched {one} from circleci:workspace")), "dev: {}", ran.stderr);
+    assert!(ran.stderr.contains(&format!("fetched {one} from circleci:artifacts")), "prod: {}", ran.stderr);
+    assert!(!ran.stderr.contains("CCIPAT_local_"), "the token of the run is shown");
+    is("1", "1");
+
+    // Prod on request, days later: by the pointer that `publish` moved, by commit, and back.
+    let two = p.commit("2");
+    p.run("ci run --no-approve").ok().has("on hold");
+    is("2", "1");
+    p.run("ci run --set deploy-env=prod --set release=latest --yes")
+        .ok()
+        .told(&format!("fetched {two} from circleci:artifacts"));
+    is("2", "2");
+    p.run("ci run --set rollback-env=prod --set release=previous --yes").ok();
+    is("2", "1");
+    let sha = p.git(&["rev-parse", "HEAD"]);
+    p.run(&format!("ci run --set deploy-env=prod --set release={sha} --set 'reason=; exit 1 $(x) `y`'")).ok();
+    is("2", "2");
+    assert!(p.read("srv/prod/history.jsonl").contains("; exit 1 $(x) `y`"), "a reason is text, whatever is in it");
+    p.run("ci run --set deploy-env=prod --set 'release=; reboot'").code(2).told("does not name a release");
+    p.run("ci run --set deploy-env=stage").fails(
+        2,
+        "no workflow of the pipeline runs with these parameters",
+        "dev, prod",
+    );
+    p.run("ci run --set x=1").fails(2, "no parameter `x`", "deploy-env");
+    p.run("ci run --set x").code(2).told("NAME=VALUE");
+}
+
+#[test]
 fn a_job_gets_a_clean_checkout_and_a_failing_one_stops_the_rest() {
     let p = with_xtask();
     p.write("behavior", "exit 9\n");

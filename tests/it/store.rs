@@ -1,13 +1,17 @@
 //! What every store promises, run by each of them.
 
+use crate::account::Account;
 use crate::parts::{cx, release};
+use gangplank::ci::loopback::JobStatus;
 use gangplank::cx::Cx;
 use gangplank::error::{Kind, kind_of};
 use gangplank::project::Ci;
 use gangplank::release::Release;
+use gangplank::release::id::ReleaseId;
+use gangplank::release::manifest::Manifest;
 use gangplank::store::{self, Put, Store};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The contract: `open` opens the same, empty store each time.
 fn contract(dir: &Path, open: &dyn Fn() -> Box<dyn Store>) {
@@ -84,6 +88,66 @@ fn the_workspace_of_circleci() {
         let vars = [("GANGPLANK_WORKSPACE".to_owned(), dir.join("ws").display().to_string())];
         Cx::new(dir.to_owned(), vars.into(), std::sync::Arc::new(Quiet))
     });
+}
+
+/// Artifacts, with CircleCI's part done: what a job has put is stored and the job ends. Each release gets a pipeline of
+/// its own, as a push would.
+struct Uploaded {
+    cx: &'static Cx,
+    account: &'static Account,
+    workspace: PathBuf,
+}
+
+impl Uploaded {
+    fn store(&self) -> Box<dyn Store + '_> {
+        store::open(self.cx, &Ci::DEFAULT, "circleci:artifacts").unwrap()
+    }
+}
+
+impl Store for Uploaded {
+    fn url(&self) -> &'static str {
+        "circleci:artifacts"
+    }
+
+    fn put(&self, release: &Release) -> gangplank::error::Result<Put> {
+        let put = self.store().put(release)?;
+        if put == Put::Stored {
+            let manifest = release.manifest();
+            let mut world = self.account.server.world();
+            let now = world.now();
+            let pipeline = world.push("main", &manifest.commit.sha, now);
+            drop(world);
+            let (workflow, number, job) = self.account.start(&pipeline, "build");
+            let dir = self.workspace.join("releases").join(release.id().as_str());
+            self.account.store(number, &dir, &format!("releases/{}", release.id()));
+            self.account.end(&workflow, &job, JobStatus::Success);
+        }
+        Ok(put)
+    }
+
+    fn get(&self, id: &ReleaseId, into: &Path) -> gangplank::error::Result<Release> {
+        self.store().get(id, into)
+    }
+
+    fn list(&self) -> gangplank::error::Result<Vec<Manifest>> {
+        self.store().list()
+    }
+}
+
+#[test]
+fn the_artifacts_of_circleci() {
+    let p = crate::account::project();
+    let account: &'static Account = Box::leak(Box::new(Account::new(&p)));
+    let dir = tempfile::tempdir().unwrap();
+    let workspace = dir.path().join("ws");
+    let vars = account.with_token(12, "main", "c0ffee").into_iter().chain([
+        ("GANGPLANK_WORKSPACE".to_owned(), workspace.display().to_string()),
+        ("PATH".to_owned(), std::env::var("PATH").unwrap()),
+    ]);
+    let cx: &'static Cx =
+        Box::leak(Box::new(Cx::new(dir.path().to_owned(), vars.collect(), std::sync::Arc::new(Quiet))));
+    let open = || -> Box<dyn Store> { Box::new(Uploaded { cx, account, workspace: workspace.clone() }) };
+    contract(dir.path(), &open);
 }
 
 struct Quiet;
