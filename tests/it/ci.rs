@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 /// A project whose `cargo xtask` is the fixture, so that jobs run as they would, without compiling the engine.
-fn with_xtask() -> Project {
+pub fn with_xtask() -> Project {
     let mut p = Project::with_service();
     p.change("store file:store\n", "store circleci:workspace\n");
     p.write("Cargo.toml", "[workspace]\nmembers = [\"shop\", \"xtask\"]\nresolver = \"3\"\n");

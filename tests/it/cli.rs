@@ -10,6 +10,7 @@ const COMMANDS: &[&str] = &[
     "build",
     "verify",
     "put",
+    "publish",
     "fetch",
     "plan",
     "deploy",
@@ -27,6 +28,10 @@ const COMMANDS: &[&str] = &[
     "ci generate",
     "ci lint",
     "ci run",
+    "ci trigger",
+    "ci trigger deploy",
+    "ci trigger rollback",
+    "ci approve",
     "test",
 ];
 
@@ -47,7 +52,7 @@ fn help_of_every_command() {
 #[test]
 fn help_covers_every_command() {
     let p = Project::new();
-    for (parent, depth) in [("", 0), ("lock", 1), ("ci", 1)] {
+    for (parent, depth) in [("", 0), ("lock", 1), ("ci", 1), ("ci trigger", 2)] {
         let help = p.run(&format!("{parent} --help")).ok().stdout;
         let listed = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
         for line in listed.lines() {

@@ -11,6 +11,7 @@ mod ci;
 mod cli;
 mod conformance;
 mod edges;
+mod executor;
 mod faults;
 mod histories;
 mod kill;

@@ -51,7 +51,7 @@ pub fn config(pipeline: &Pipeline, about: &str) -> String {
 fn write_job(out: &mut String, name: &str, work: &Work) {
     let _ = write!(
         out,
-        "  {name}:\n    docker:\n      - image: {}\n    resource_class: {}\n    environment:\n      PIPELINE_NUMBER: << pipeline.number >>\n      CIRCLE_PROJECT_SLUG: << pipeline.project.slug >>\n",
+        "  {name}:\n    docker:\n      - image: {}\n    resource_class: {}\n    environment:\n      PIPELINE_NUMBER: \"<< pipeline.number >>\"\n      CIRCLE_PROJECT_SLUG: << pipeline.project.slug >>\n",
         work.image, work.resource_class
     );
     for (name, value) in &work.environment {
