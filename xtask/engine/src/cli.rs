@@ -18,7 +18,8 @@ use std::time::Duration;
     disable_help_subcommand = true
 )]
 #[command(after_help = "A RELEASE is an id, 4 to 40 digits of a commit's SHA, `HEAD` (of this commit), `latest`,\n\
-`@ENV` (what runs there now), or for a rollback `previous` (what was live and healthy before).\n\
+`build:N` (of job N on CircleCI), `@ENV` (what runs there now), or for a rollback `previous`\n\
+(what was live and healthy before).\n\
 Exit codes: 0 ok, 1 failed (nothing changed or all put back), 2 usage, 3 authentication,\n\
 4 remote API, 5 not found, 6 locked, 7 verification failed, 8 stale (older than what is\n\
 live, or not what was expected to be live), 9 failed and NOT put back.")]

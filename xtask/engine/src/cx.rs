@@ -180,6 +180,11 @@ impl Cx {
         move |done, total| self.sink.emit(&Event::Progress { task: task.clone(), done, total })
     }
 
+    /// Whether any variable is a secret.
+    pub fn has_secrets(&self) -> bool {
+        !self.secrets.is_empty()
+    }
+
     /// Replaces the values of secret variables by `****`.
     pub fn scrub(&self, text: &str) -> String {
         mask(&self.secrets, text)

@@ -96,6 +96,9 @@ fn run(project: &Project, args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(root) => Cx::new(root, env, sink),
         Err(error) => return fail(None, &error, cli.global.json, err),
     };
+    if cx.has_secrets() {
+        process::keep_memory_private();
+    }
     match project.validate().and_then(|()| commands::run(&cx, project, &cli)) {
         Ok(answer) => print_answer(&cx, &cli, &answer, out)
             .map_or_else(|error| fail(Some(&cx), &error, cli.global.json, err), |()| verdict(&answer)),

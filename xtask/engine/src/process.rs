@@ -15,6 +15,14 @@ const GRACE: Duration = Duration::from_millis(500);
 /// How long a program that was asked to stop may take before it is killed.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// Keeps the memory of this process, in which there are secrets, out of core files and away from other processes of the
+/// same user. Programs that it starts are not affected. Only Linux has this (prctl(2), `PR_SET_DUMPABLE`).
+pub fn keep_memory_private() {
+    #[cfg(target_os = "linux")]
+    // Where it is refused, nothing is worse than before.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
 /// What another program reads.
 pub enum Input<'a> {
     /// Nothing.
@@ -142,5 +150,21 @@ impl Collected {
         // Without a stream the sender is gone and there is nothing to wait for.
         let _ = self.whole.recv_timeout(GRACE);
         String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::process::{DumpableBehavior, dumpable_behavior};
+
+    #[test]
+    fn a_private_process_leaves_no_core_and_its_children_do() {
+        super::keep_memory_private();
+        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+        let limits = super::Limits { time: None, stop: &|| false, own_group: false };
+        let mut own = std::process::Command::new("sh");
+        own.args(["-c", "test -r /proc/self/environ && echo readable"]);
+        own.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        assert_eq!(super::run(&mut own, super::Input::Empty, &limits).unwrap().stdout, "readable\n");
     }
 }

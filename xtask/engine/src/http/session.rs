@@ -5,6 +5,7 @@
 
 use crate::cx::{Cx, var};
 use crate::error::{Explain, Failure, Kind, Result, failed, not_found, verification};
+use crate::event::{Event, ms_since};
 use crate::http::policy::{self, Allowed, REDIRECTS_MAX, Trouble, origin};
 use crate::http::{Answer, Ask, Client, Secret, Url};
 use crate::release::digest::Hasher;
@@ -246,7 +247,14 @@ impl<'cx> Session<'cx> {
             return Err(insecure(url));
         }
         let token = self.allowed.holds(url).then_some(&self.token);
-        let answer = self.client.ask(&Ask { url, post, token, from }).map_err(|broken| {
+        let started = Instant::now();
+        let answer = self.client.ask(&Ask { url, post, token, from });
+        // The path of a host that may not see the token can be a signed one.
+        let path = if token.is_some() { url.path() } else { "/..." };
+        let command = format!("{} {}{path}", if post.is_some() { "POST" } else { "GET" }, origin(url));
+        let ok = answer.as_ref().is_ok_and(|answer| answer.status < 400);
+        self.cx.emit(Event::Ran { command, ms: ms_since(started), ok });
+        let answer = answer.map_err(|broken| {
             Attempt::again(if broken.unsent { Trouble::Unsent } else { Trouble::Broken }, broken.why)
         })?;
         if policy::is_passing(answer.status) {

@@ -81,7 +81,9 @@ pub fn publish(store: &ArtifactStore, manifest: &Manifest) -> Result<Published> 
                 ..left(format!("it names a newer build already, job {}", current.job))
             });
         }
-        if shown.as_deref().is_some_and(|shown| shows(shown, best.job)) {
+        // Another number may end alike. Writing once more is harmless; believing the end of it is not.
+        let sure = moved || given_job(store, name) == Some(best.job);
+        if sure && shown.as_deref().is_some_and(|shown| shows(shown, best.job)) {
             let why = (best.job != ours.job).then(|| format!("job {} has built a newer commit already", best.job));
             return Ok(Published {
                 pointer: Some(name.to_owned()),
@@ -133,9 +135,13 @@ fn newest_since(store: &ArtifactStore, ours: &Found) -> Result<Found> {
 /// fits, else the job near ours whose number ends like that.
 fn current(store: &ArtifactStore, name: &str, shown: Option<&str>, near: u64) -> Option<Found> {
     let shown = shown?;
-    let given = store.cx.var(name).and_then(|text| text.trim().parse::<u64>().ok());
-    let candidates = given.into_iter().chain(near_numbers(shown, near));
+    let candidates = given_job(store, name).into_iter().chain(near_numbers(shown, near));
     candidates.filter(|job| shows(shown, *job)).find_map(|job| find::of_build(store, job).ok())
+}
+
+/// What the variable named when this job began.
+fn given_job(store: &ArtifactStore, name: &str) -> Option<u64> {
+    store.cx.var(name)?.trim().parse().ok()
 }
 
 /// Whether a masked value may be this number: `xxxx` and its last four digits.
