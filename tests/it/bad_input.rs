@@ -295,7 +295,7 @@ fn releases_that_are_not_there() {
     p.release("1");
     p.run("deploy dev 20200101T000000-0000000").fails(5, "20200101T000000-0000000", "cargo xtask releases");
     p.run("deploy dev abcd").fails(5, "no release of commit abcd", "cargo xtask");
-    p.run("deploy dev build:7").fails(2, "names a job of CircleCI", "cargo xtask releases");
+    p.run("deploy dev build:7").fails(5, "no store has a release of job 7", "cargo xtask releases");
     p.run("deploy dev @prod").fails(5, "runs no healthy release", "cargo xtask status prod");
     p.run("deploy stage").fails(2, "no env `stage`", "dev, prod");
     p.run("promote dev prod --yes").fails(5, "runs no healthy release", "cargo xtask deploy dev");
