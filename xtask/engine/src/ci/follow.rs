@@ -11,8 +11,11 @@ use std::time::Duration;
 /// The pause between two looks, and between the first ones.
 const LOOK: Duration = Duration::from_secs(4);
 const FIRST_LOOK: Duration = Duration::from_millis(500);
-/// How many looks without any workflow mean that none of the config took the parameters.
-const WORKFLOWLESS: usize = 20;
+/// How many looks without any workflow mean that none of the config took the parameters: after `created` CircleCI has
+/// made all that there will be, so that only its replicas may be behind.
+const WORKFLOWLESS: usize = 8;
+/// The same while it is still reading the config.
+const UNREAD: usize = 40;
 
 /// Asks a person; `None` when nobody is there.
 pub type Asking<'a> = &'a dyn Fn(&str) -> Result<Option<bool>>;
@@ -78,7 +81,7 @@ fn started_at_all(api: &CircleCi, started: &Started, look: usize) -> Result<()> 
             .hint("`cargo xtask ci generate --check` and `cargo xtask ci lint` look at the config")
             .err();
     }
-    if look >= WORKFLOWLESS {
+    if look >= if pipeline.state == "created" { WORKFLOWLESS } else { UNREAD } {
         return failed(format!("no workflow of the config took the parameters of pipeline {}", started.number))
             .hint("is the generated config on that branch? `cargo xtask ci generate`, commit, push")
             .err();
