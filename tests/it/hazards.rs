@@ -37,6 +37,13 @@ fn job_id(account: &Account, built: &Built) -> String {
     account.server.world().job_numbered(built.job).unwrap().id.clone()
 }
 
+/// Two builds of which the first is published.
+fn two_builds(p: &Project, account: &Account) -> [Built; 2] {
+    let one = account.build(p, "main");
+    Recipe::publish(account, one.job).run().ok();
+    [one, next(p, account, "2")]
+}
+
 /// The build of another commit.
 fn next(p: &Project, account: &Account, text: &str) -> Built {
     p.commit(text);
@@ -46,10 +53,8 @@ fn next(p: &Project, account: &Account, text: &str) -> Built {
 #[test]
 fn s13_prod_does_not_race_the_build() {
     let Some((mut p, account)) = world() else { return };
-    let one = account.build(&p, "main");
-    Recipe::publish(&account, one.job).run().ok();
+    let [one, two] = two_builds(&p, &account);
     // The second build is in its last step, which has not published yet. The article's prod waits for nothing.
-    let two = next(&p, &account, "2");
     let build = job_id(&account, &two);
     account.server.world().start_job(&build);
     assert_eq!(node(&yaml(ARTICLE), "deploy-prod", "deploy-prod")["requires"], Value::Null);
@@ -119,10 +124,8 @@ fn s15_the_last_writer_does_not_win() {
 #[test]
 fn s16_dev_gets_what_its_own_pipeline_built() {
     let Some((mut p, account)) = world() else { return };
-    let one = account.build(&p, "main");
-    Recipe::publish(&account, one.job).run().ok();
-    // Another push is built before the first one's `deploy-dev` gets a machine, and with it the variable.
-    let two = next(&p, &account, "2");
+    let [one, two] = two_builds(&p, &account);
+    // The second push is built before the first one's `deploy-dev` gets a machine, and with it the variable.
     Recipe::publish(&account, two.job).run().ok();
     assert_eq!(Recipe::fetch(&account).run().release(), two.id, "the pipeline of 1 ships 2");
 
@@ -221,9 +224,7 @@ fn s28_what_has_expired_is_named_with_its_day() {
 #[test]
 fn s29_there_is_a_way_back() {
     let Some((p, account)) = world() else { return };
-    let one = account.build(&p, "main");
-    Recipe::publish(&account, one.job).run().ok();
-    let two = next(&p, &account, "2");
+    let [one, two] = two_builds(&p, &account);
     Recipe::publish(&account, two.job).run().ok();
     // Running the old pipeline's `deploy-prod` again is all that the article leaves, and it reads the same variable.
     assert_eq!(Recipe::fetch(&account).var("CIRCLE_SHA1", &one.sha).run().release(), two.id);

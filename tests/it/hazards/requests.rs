@@ -1,20 +1,13 @@
 //! The hazards of how the article asks: tokens, versions, slugs, answers that are not read, names of files.
 
 use super::recipe::{Recipe, TOKEN, world, world_with};
-use super::{next, only_the_article_has, ours};
-use crate::account::{Account, Built, SLUG, vars};
+use super::{only_the_article_has, ours, two_builds};
+use crate::account::{Account, SLUG, vars};
 use crate::project::{Project, Ran};
-use gangplank::ci::loopback::{Credential, Host, JobStatus, Logged, Reply, Request};
+use gangplank::ci::loopback::{Credential, Host, JobStatus, Reply, Request};
 use std::fs;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
-
-/// Two builds of which the first is published.
-fn two_builds(p: &Project, account: &Account) -> [Built; 2] {
-    let one = account.build(p, "main");
-    Recipe::publish(account, one.job).run().ok();
-    [one, next(p, account, "2")]
-}
 
 /// Ours on a laptop with another token.
 fn laptop_with(p: &Project, account: &Account, line: &str, token: (&str, &str)) -> Ran {
@@ -93,11 +86,9 @@ fn s20_the_version_of_the_api_and_its_kind_of_token() {
     let ran = fetch("CIRCLE_TOKEN", TOKEN).ok();
     let head = p.git(&["rev-parse", "--short=7", "HEAD"]);
     assert!(ran.stdout.trim().ends_with(&head), "the newest build of main: {}", ran.stdout);
-    assert!(account.server.log().iter().filter(|it| it.credential == Some(Credential::Bearer)).all(is_v2));
-}
-
-fn is_v2(it: &Logged) -> bool {
-    it.route.is_some() || it.path.starts_with("/output/")
+    let log = account.server.log();
+    let mut of_ours = log.iter().filter(|it| it.credential == Some(Credential::Bearer));
+    assert!(of_ours.all(|it| it.path.starts_with("/api/v2/") || it.path.starts_with("/output/")));
 }
 
 #[test]
@@ -183,14 +174,12 @@ fn s23_an_answer_is_read_as_what_it_is() {
     let fail = Arc::new(AtomicU16::new(0));
     let status = fail.clone();
     let hook = move |request: &Request| {
-        let help = format!("http://{}/help/limits", request.authority);
-        match status.load(Ordering::SeqCst) {
-            _ if request.path == "/help/limits" => Some(Reply::text(200, "text/html", "<html>limits</html>")),
-            200 | 429 | 500 if request.path.ends_with("/artifacts") => {
-                Some(Reply::message(status.load(Ordering::SeqCst), format!("See {help}")))
-            }
-            _ => None,
+        if request.path == "/help/limits" {
+            return Some(Reply::text(200, "text/html", "<html>limits</html>"));
         }
+        let status = status.load(Ordering::SeqCst);
+        let failing = status != 0 && request.path.ends_with("/artifacts");
+        failing.then(|| Reply::message(status, format!("See http://{}/help/limits", request.authority)))
     };
     let Some((mut p, account)) = world_with(SLUG, Box::new(hook)) else { return };
     let built = account.build(&p, "main");
