@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// YAML as JSON, which is all that a config needs. Every scalar is a text.
-fn yaml(text: &str) -> Value {
+pub fn yaml(text: &str) -> Value {
     enum Open {
         Seq(Vec<Value>),
         Map(Map<String, Value>, Option<String>),

@@ -13,6 +13,7 @@ mod conformance;
 mod edges;
 mod executor;
 mod faults;
+mod hazards;
 mod histories;
 mod kill;
 mod loopback;

@@ -70,6 +70,9 @@ pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<
     })?;
     timed("tests", &mut || {
         let validator = if quick { None } else { validator(cx) };
+        if !quick {
+            recipe_tools(cx);
+        }
         let mut words = vec!["test", "--workspace", "--locked"];
         if quick {
             // The end-to-end tests are the xtask package's own.
@@ -145,17 +148,31 @@ fn validator(cx: &Cx) -> Option<PathBuf> {
         return Some(program);
     }
     cx.note("installing check-jsonschema into target/tools");
-    let run = |program: &Path, args: &[&str]| {
-        let mut command = Command::new(program);
-        command.args(args).current_dir(&cx.root);
-        cx.answer(command, Input::Empty).is_ok_and(|answer| answer.ok())
-    };
-    let venv = || run(Path::new("python3"), &["-m", "venv", "--clear", "target/tools"]);
-    let apt = || {
-        let install = ["install", "--yes", "--no-install-recommends", "python3", "python3-venv"];
-        run(Path::new("apt-get"), &["update"]) && run(Path::new("apt-get"), &install)
-    };
+    let venv = || succeeds(cx, Path::new("python3"), &["-m", "venv", "--clear", "target/tools"]);
+    let apt = || apt_install(cx, &["python3", "python3-venv"]);
     let pip = ["install", "--quiet", "--disable-pip-version-check", "check-jsonschema==0.39.0"];
-    let installed = (venv() || (apt() && venv())) && run(&tools.join("bin/pip"), &pip);
+    let installed = (venv() || (apt() && venv())) && succeeds(cx, &tools.join("bin/pip"), &pip);
     installed.then_some(program)
+}
+
+/// Tests run the shell recipes that this project replaces. Without their tools they are skipped, and fail in CI.
+fn recipe_tools(cx: &Cx) {
+    let missing = |tool: &&str| !succeeds(cx, Path::new(tool), &["--version"]);
+    let missing: Vec<_> = ["curl", "wget"].into_iter().filter(missing).collect();
+    if !missing.is_empty() {
+        cx.note(format!("installing {}", missing.join(" and ")));
+        apt_install(cx, &missing);
+    }
+}
+
+/// Only root may, and only Debian and its kin have it; elsewhere it fails without harm.
+fn apt_install(cx: &Cx, packages: &[&str]) -> bool {
+    let install = [&["install", "--yes", "--no-install-recommends"], packages].concat();
+    succeeds(cx, Path::new("apt-get"), &["update"]) && succeeds(cx, Path::new("apt-get"), &install)
+}
+
+fn succeeds(cx: &Cx, program: &Path, args: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(args).current_dir(&cx.root);
+    cx.answer(command, Input::Empty).is_ok_and(|answer| answer.ok())
 }

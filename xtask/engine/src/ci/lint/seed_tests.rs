@@ -65,72 +65,8 @@ fn the_single_workflow_of_the_article() {
     );
 }
 
-/// The article's two workflows that hand over a build number.
-pub(super) const SEED_MULTI: &str = r#"
-    version: 2.1
-    executors:
-      my-executor:
-        docker:
-          - image: my-image/build-agent:latest
-        working_directory: ~
-    commands:
-      get_latest_artifacts:
-        steps:
-          - run:
-              name: download artifacts
-              command: |
-                curl -L -X GET "https://circleci.com/api/v2/project/:vcs-type/:username/:project/$LATEST_BUILD_NUM/artifacts" \
-                -H "Accept: application/json" \
-                -u "$API_TOKEN:" \
-                | grep -o 'https://[^"]*' \
-                | wget --verbose --header "Circle-Token: $API_TOKEN" --input-file -
-    jobs:
-      build:
-        executor: my-executor
-        steps:
-          - checkout:
-              path: ~/my-project
-          - run:
-              name: build
-              command: ./build.sh
-          - store_artifacts:
-              path: build_artifacts
-          - run:
-              name: set latest build environment var
-              command: |
-                curl -X POST -H "Content-Type: application/json" -d "{\"name\": \"LATEST_BUILD_NUM\", \"value\": \"$CIRCLE_BUILD_NUM\"}" \
-                https://circleci.com/api/v2/project/:vcs-type/:username/:project/envvar -H "Circle-Token: $API_TOKEN"
-      deploy-dev:
-        executor: my-executor
-        steps:
-          - get_latest_artifacts
-          - run:
-              name: deploy to dev
-              command: deploy-dev.sh
-      deploy-prod:
-        executor: my-executor
-        steps:
-          - get_latest_artifacts
-          - run:
-              name: deploy to prod
-              command: deploy-prod.sh
-    workflows:
-      build-deploy-dev:
-        jobs:
-          - build
-          - deploy-dev:
-              requires:
-                - build
-              filters:
-                branches:
-                  only: main
-      deploy-prod:
-        jobs:
-          - deploy-prod:
-              filters:
-                branches:
-                  only: main
-"#;
+/// The article's two workflows that hand over a build number; `tests/it/hazards` runs the commands in it.
+pub(super) const SEED_MULTI: &str = include_str!("article.yml");
 
 #[test]
 fn the_two_workflows_of_the_article() {

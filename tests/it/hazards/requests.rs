@@ -1,0 +1,286 @@
+//! The hazards of how the article asks: tokens, versions, slugs, answers that are not read, names of files.
+
+use super::recipe::{Recipe, TOKEN, world, world_with};
+use super::{only_the_article_has, ours, two_builds};
+use crate::account::{Account, SLUG, vars};
+use crate::project::{Project, Ran};
+use gangplank::ci::loopback::{Credential, Host, JobStatus, Reply, Request};
+use std::fs;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Ours on a laptop with another token.
+fn laptop_with(p: &Project, account: &Account, line: &str, token: (&str, &str)) -> Ran {
+    let all: Vec<_> = account.laptop().into_iter().chain(vars(&[("CIRCLE_TOKEN", ""), token])).collect();
+    p.run_with(line, &all)
+}
+
+#[test]
+fn s18_one_name_for_the_token() {
+    let Some((p, account)) = world() else { return };
+    let [one, two] = two_builds(&p, &account);
+    // The first recipe stands in the article with this name, the second one with `API_TOKEN`, which is what is set.
+    let done = Recipe::publish(&account, two.job).saying("$API_TOKEN", "$ARTIFACT_TOKEN").run().ok();
+    assert!(done.ran.stdout.contains("You must log in first"), "{}", done.ran.stdout);
+    assert_eq!(account.pointer().unwrap(), one.job.to_string());
+    assert_eq!(Recipe::fetch(&account).run().release(), one.id);
+
+    let mut job = account.job(90, "main", &two.sha);
+    p.run_with("publish", &job).fails(3, "CIRCLE_TOKEN is not set", "make a personal API token");
+    // Both of the article's names are taken too, with a word about it.
+    job.extend(vars(&[("ARTIFACT_TOKEN", TOKEN)]));
+    p.run_with("publish", &job).ok().told("using the token in ARTIFACT_TOKEN; its usual name is CIRCLE_TOKEN");
+    assert_eq!(account.pointer().unwrap(), two.job.to_string());
+    laptop_with(&p, &account, "fetch latest", ("API_TOKEN", TOKEN)).ok().told("its usual name is CIRCLE_TOKEN");
+}
+
+#[test]
+fn s19_a_pointer_that_was_not_written_fails_the_job() {
+    let refuse = Arc::new(AtomicU16::new(0));
+    let status = refuse.clone();
+    let hook = move |request: &Request| {
+        let status = status.load(Ordering::SeqCst);
+        let is_write = request.method == "POST" && request.path.ends_with("/envvar");
+        (is_write && status != 0).then(|| Reply::message(status, "Project not found"))
+    };
+    let Some((p, account)) = world_with(SLUG, Box::new(hook)) else { return };
+    let [one, two] = two_builds(&p, &account);
+    let mut job = account.with_token(90, "main", &two.sha);
+    job.push(("GANGPLANK_API_DEADLINE".into(), "1".into()));
+    for (status, code, hint) in [
+        (401, 3, "new personal API token"),
+        (404, 5, "three things look like this"),
+        (429, 4, "GANGPLANK_API_DEADLINE"),
+        (500, 4, "status.circleci.com"),
+    ] {
+        refuse.store(status, Ordering::SeqCst);
+        Recipe::publish(&account, two.job).run().ok();
+        assert_eq!(account.pointer().unwrap(), one.job.to_string(), "{status}");
+        assert_eq!(Recipe::fetch(&account).run().release(), one.id, "the build was green, and prod gets the old one");
+        p.run_with("publish", &job).fails(code, &format!("answered {status}"), hint);
+    }
+    refuse.store(0, Ordering::SeqCst);
+    p.run_with("publish", &job).ok();
+    assert_eq!(account.pointer().unwrap(), two.job.to_string());
+}
+
+#[test]
+fn s20_the_version_of_the_api_and_its_kind_of_token() {
+    let Some((p, account)) = world() else { return };
+    let [one, _] = two_builds(&p, &account);
+    // The text speaks of v1, where a project's own token does; the code asks v2, where it does not.
+    let token = "CCIPRJ_hazard_0123456789";
+    account.server.world().tokens.push(token.into());
+    let done = Recipe::fetch(&account).var("API_TOKEN", token).run();
+    assert_eq!((done.ran.code, done.files.len()), (1, 0), "{}", done.ran.stderr);
+    let v1 = |recipe: Recipe| recipe.saying("/api/v2/project/gh/", "/api/v1.1/project/github/");
+    assert_eq!(v1(Recipe::fetch(&account)).var("API_TOKEN", token).run().release(), one.id);
+    // "The latest job" of v1.1 is the deploy job as soon as there is one.
+    let (workflow, _, id) = account.start(&one.pipeline, "deploy-dev");
+    account.end(&workflow, &id, JobStatus::Success);
+    let done = v1(Recipe::fetch(&account)).var("LATEST_BUILD_NUM", "latest").run();
+    assert_eq!((done.ran.code, done.files.len()), (1, 0), "{}", done.ran.stderr);
+
+    let fetch = |name: &str, token: &str| laptop_with(&p, &account, "fetch latest --into target/it", (name, token));
+    fetch("CIRCLE_TOKEN", token).fails(3, "project token (CCIPRJ_...), which API v2 does not accept", "personal API");
+    let ran = fetch("CIRCLE_TOKEN", TOKEN).ok();
+    let head = p.git(&["rev-parse", "--short=7", "HEAD"]);
+    assert!(ran.stdout.trim().ends_with(&head), "the newest build of main: {}", ran.stdout);
+    let log = account.server.log();
+    let mut of_ours = log.iter().filter(|it| it.credential == Some(Credential::Bearer));
+    assert!(of_ours.all(|it| it.path.starts_with("/api/v2/") || it.path.starts_with("/output/")));
+}
+
+#[test]
+fn s21_a_slug_is_more_than_a_host_and_two_names() {
+    let Some((mut p, account)) = world() else { return };
+    let built = account.build(&p, "main");
+    Recipe::publish(&account, built.job).run().ok();
+    // v2 takes the short name, v1.1 does not.
+    let done = Recipe::fetch(&account).saying("/api/v2/", "/api/v1.1/").run();
+    assert_eq!((done.ran.code, done.files.len()), (1, 0), "{}", done.ran.stderr);
+
+    // A project of the GitHub App has no such names at all.
+    let slug = "circleci/43G3lM5RtfFE7v5sa4nWAU/44n9wujWcTnVZ2b5S8Fnat";
+    let app = Account::open(&p, slug, Box::new(|_| None));
+    app.server.world().tokens.push(TOKEN.into());
+    p.commit("2");
+    let built = app.build(&p, "main");
+    let done = Recipe::publish(&app, built.job).saying(slug, "github/acme/shop").run().ok();
+    assert!(done.ran.stdout.contains("Project not found"), "{}", done.ran.stdout);
+    assert_eq!(app.pointer(), None);
+    let done = Recipe::fetch(&app).saying(slug, "github/acme/shop").var("LATEST_BUILD_NUM", "12").run();
+    assert_eq!((done.ran.code, done.files.len()), (1, 0), "{}", done.ran.stderr);
+
+    let mut job = app.with_token(90, "main", &built.sha);
+    p.run_with("publish", &job).ok();
+    assert_eq!(app.pointer().unwrap(), built.job.to_string());
+    job.push(("CIRCLE_PROJECT_SLUG".into(), "github/acme/shop".into()));
+    p.run_with("publish", &job).fails(5, "Project not found", "three things look like this");
+    // In a job nobody has to know: CircleCI fills it in.
+    let slug = ours(&mut p)["jobs"]["publish"]["environment"]["CIRCLE_PROJECT_SLUG"].clone();
+    assert_eq!(slug, "<< pipeline.project.slug >>");
+}
+
+#[test]
+fn s22_no_process_list_shows_the_token() {
+    // Recipes of other tests run at the same time, with another token.
+    let token = format!("CCIPAT_ps_{}_5d3c1b", std::process::id());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (looked, shown) = (seen.clone(), token.clone());
+    // Whoever asks is looked at while it waits for the answer.
+    let hook = move |_: &Request| {
+        looked.lock().unwrap().push(programs_that_show(&shown));
+        None
+    };
+    let Some((mut p, account)) = world_with(SLUG, Box::new(hook)) else { return };
+    if programs_that_show("").is_empty() {
+        return crate::project::skip("the token in process lists: there is no /proc");
+    }
+    account.server.world().tokens.push(token.clone());
+    let built = account.build(&p, "main");
+    let looks = || std::mem::take(&mut *seen.lock().unwrap());
+    Recipe::publish(&account, built.job).var("API_TOKEN", &token).run().ok();
+    assert_eq!(looks(), [["curl"]]);
+    Recipe::fetch(&account).var("API_TOKEN", &token).run().ok();
+    // curl wipes `-u` soon after it began; wget stands beside it with the token all the time.
+    assert!(looks().iter().all(|it| it.contains(&"wget".to_owned())));
+    assert!(account.server.log().iter().any(|it| it.credential == Some(Credential::Basic)), "which is legacy");
+
+    let mut job = account.with_token(90, "main", &built.sha);
+    job.push(("CIRCLE_TOKEN".into(), token));
+    let asked = account.server.log().len();
+    p.run_with("put --confirm", &job).ok();
+    p.run_with("publish", &job).ok();
+    p.run_with("deploy prod HEAD", &job).ok();
+    let looks = looks();
+    assert!(looks.len() > 5 && looks.iter().all(Vec::is_empty), "{looks:?}");
+    let log = account.server.log().split_off(asked);
+    assert!(log.iter().all(|it| it.credential == (it.host == Host::Api).then_some(Credential::Bearer)));
+    ours(&mut p);
+    only_the_article_has(&p, "token-on-command-line");
+}
+
+/// Programs that have a text in their arguments, which is what `ps` shows to everybody on the machine.
+fn programs_that_show(text: &str) -> Vec<String> {
+    let lines = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let lines = lines.filter_map(|it| String::from_utf8(fs::read(it.path().join("cmdline")).ok()?).ok());
+    let showing = lines.filter(|line| !line.is_empty() && line.contains(text));
+    showing.map(|line| line.split('\0').next().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn s23_an_answer_is_read_as_what_it_is() {
+    let fail = Arc::new(AtomicU16::new(0));
+    let status = fail.clone();
+    let hook = move |request: &Request| {
+        if request.path == "/help/limits" {
+            return Some(Reply::text(200, "text/html", "<html>limits</html>"));
+        }
+        let status = status.load(Ordering::SeqCst);
+        let failing = status != 0 && request.path.ends_with("/artifacts");
+        failing.then(|| Reply::message(status, format!("See http://{}/help/limits", request.authority)))
+    };
+    let Some((mut p, account)) = world_with(SLUG, Box::new(hook)) else { return };
+    let built = account.build(&p, "main");
+    Recipe::publish(&account, built.job).run().ok();
+    let mut laptop = account.laptop();
+    laptop.push(("GANGPLANK_API_DEADLINE".into(), "1".into()));
+    for status in [429, 500] {
+        fail.store(status, Ordering::SeqCst);
+        let done = Recipe::fetch(&account).run().ok();
+        assert!(done.files.keys().eq(["limits"]), "the help page is the build, and all is well: {}", done.ran.stderr);
+        let ran = p.run_with("fetch HEAD", &laptop).code(4);
+        assert!(ran.stderr.contains(&format!("answered {status}")), "{}", ran.stderr);
+    }
+    // Two on a page: the third artifact is on the second one.
+    fail.store(0, Ordering::SeqCst);
+    account.server.world().page_size = 2;
+    let done = Recipe::fetch(&account).run().ok();
+    assert_eq!(done.files.len(), 2, "of three, and all is well");
+    let ran = p.run_with("fetch HEAD --into target/it", &laptop).ok();
+    assert_eq!(fs::read_dir(ran.stdout.trim()).unwrap().count(), 3);
+    ours(&mut p);
+    only_the_article_has(&p, "api-answer-by-grep");
+}
+
+#[test]
+fn s24_storage_sees_no_token_and_names_no_file() {
+    let Some((p, account)) = world() else { return };
+    let built = account.build(&p, "main");
+    let (workflow, number, id) = account.start(&built.pipeline, "build");
+    for name in ["linux/app.tar.gz", "mac/app.tar.gz", "notes 1+2.txt"] {
+        p.write(&format!("target/stored/{name}"), name);
+    }
+    account.store(number, &p.path("target/stored"), "build_artifacts");
+    account.end(&workflow, &id, JobStatus::Success);
+    Recipe::publish(&account, number).run().ok();
+    let done = Recipe::fetch(&account).run().ok();
+    let at_storage = |from: usize| {
+        let log = account.server.log().split_off(from);
+        log.into_iter().filter(|it| it.host == Host::Storage).map(|it| it.token_seen).collect::<Vec<_>>()
+    };
+    assert_eq!(at_storage(0), [true; 3], "the token goes to whoever is redirected to");
+    // Which of them is Linux's is for whoever deploys to guess, and one more name is not what was stored.
+    let names: Vec<_> = done.files.keys().map(String::as_str).collect();
+    assert_eq!(names, ["app.tar.gz", "app.tar.gz.1", "notes+1+2.txt"]);
+
+    let asked = account.server.log().len();
+    let before = p.git(&["status", "--porcelain", "--ignored"]);
+    p.run_with(&format!("fetch {} --into target/it", built.sha), &account.laptop()).ok();
+    assert_eq!(at_storage(asked), [false; 3]);
+    assert_eq!(p.git(&["status", "--porcelain", "--ignored"]), before, "nothing beside what was asked for");
+    let mut names: Vec<_> = fs::read_dir(p.path("target/it").join(&built.id)).unwrap().flatten().collect();
+    names.sort_by_key(fs::DirEntry::file_name);
+    let names: Vec<_> = names.iter().map(|it| it.file_name().into_string().unwrap()).collect();
+    assert_eq!(names, ["SHA256SUMS".into(), "manifest.json".into(), format!("shop-{}.tar.gz", built.id)]);
+}
+
+#[test]
+fn s25_nothing_to_deploy_is_an_error_that_says_so() {
+    let Some((p, account)) = world() else { return };
+    let built = account.build(&p, "main");
+    account.server.world().artifacts.clear();
+    Recipe::publish(&account, built.job).run().ok();
+    let done = Recipe::fetch(&account).run();
+    assert_eq!((done.ran.code, done.ran.stdout.as_str(), done.files.len()), (1, "", 0));
+    let why = done.ran.stderr.lines().filter(|line| line.contains("artifact") || line.contains("error"));
+    assert_eq!(why.count(), 0, "{}", done.ran.stderr);
+    // In a script of its own, or with CircleCI's `shell: /bin/sh`, the deploy goes on with nothing.
+    let done = Recipe::fetch(&account).shell(&["/bin/sh", "-c"]).run().ok();
+    assert_eq!(done.files.len(), 0);
+
+    let job = account.other_workflow(90, "main", &built.sha);
+    for line in ["fetch HEAD", "deploy prod HEAD", "deploy prod latest"] {
+        p.run_with(line, &job).fails(5, "but stored no release", "store_artifacts");
+    }
+    assert_eq!(p.current("srv/prod"), None);
+}
+
+/// Of `-L` and `-X GET` in the second recipe there is nothing to show: they are curl's defaults, or change nothing here.
+#[test]
+fn s27_json_is_not_written_by_hand() {
+    let Some((p, account)) = world() else { return };
+    let [one, two] = two_builds(&p, &account);
+    // The same line for a branch instead of a number: git allows a quote in its name, JSON does not.
+    let recipe = Recipe::publish(&account, two.job).saying("$CIRCLE_BUILD_NUM", "$CIRCLE_BRANCH");
+    let done = recipe.var("CIRCLE_BRANCH", "fix-\"quotes\"").run().ok();
+    assert!(done.ran.stdout.contains("Unexpected request body"), "{}", done.ran.stdout);
+    assert_eq!(account.pointer().unwrap(), one.job.to_string());
+    // Tried out on a laptop, where there is no such number, it empties the pointer.
+    Recipe::publish(&account, two.job).var("CIRCLE_BUILD_NUM", "").run().ok();
+    assert_eq!(account.pointer().unwrap(), "");
+    assert_eq!(Recipe::fetch(&account).run().ran.code, 1);
+
+    let job = account.other_workflow(90, "main", &two.sha);
+    p.run_with("deploy prod latest", &job).ok();
+    p.run("build").ok();
+    p.run_with("publish", &account.laptop()).fails(
+        2,
+        "no store of this project is of use outside CircleCI",
+        "file:DIR",
+    );
+    fs::remove_dir_all(p.path("target/releases")).unwrap();
+    account.publish(&p, &two, "main").ok();
+    assert_eq!(account.pointer().unwrap(), two.job.to_string());
+}
