@@ -158,7 +158,7 @@ impl Account {
 /// A project that hands over by artifacts, and nothing else.
 pub fn project() -> Project {
     let mut p = Project::new();
-    p.change("store file:store\n", "store circleci:artifacts\npattern artifacts\n");
+    p.change("store file:store\n", "store circleci:workspace\nstore circleci:artifacts\npattern artifacts\n");
     p
 }
 

@@ -175,11 +175,14 @@ fn configs_of_workflows_that_hand_over_by_a_store() {
 #[test]
 fn a_pattern_without_its_store_and_pointers_that_cannot_be() {
     let mut p = Project::new();
+    let store = "store file:store\n";
     p.run("ci generate").fails(2, "hands over by circleci:workspace", "add \"circleci:workspace\" to `stores`");
     p.run("ci generate --pattern artifacts").fails(2, "hands over by circleci:artifacts", "add \"circleci:artifacts\"");
     p.run("ci generate --pattern s3").fails(2, "hands over by s3:// or gs:// or az://", "add \"s3://BUCKET/PREFIX\"");
+    p.change(store, "store circleci:artifacts\n");
+    p.run("ci generate --pattern artifacts").fails(2, "hands over by circleci:workspace", "add \"circleci:workspace\"");
+    p.change("store circleci:artifacts\n", store);
     p.run("ci generate --pattern nonsense").code(2).told("artifacts");
-    let store = "store file:store\n";
     for (pointers, what) in [
         ("pointer =LATEST\n", "pointer `LATEST` has no branch"),
         ("pointer main=LATEST-BUILD\n", "cannot be a project variable"),

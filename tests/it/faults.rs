@@ -105,6 +105,21 @@ fn a_download_that_breaks_off_goes_on_where_it_was() {
     );
 }
 
+#[test]
+fn what_lies_here_needs_no_network() {
+    let mut p = project();
+    p.change("pattern artifacts\n", "store file:store\npattern artifacts\n");
+    let account = Account::new(&p);
+    let built = account.build(&p, "main");
+    let job = account.with_token(built.job, "main", &built.sha);
+    p.run_with("put --store file:store", &job).ok();
+    let before = account.server.log().len();
+    // Of the stores artifacts come before the directory.
+    let job = account.other_workflow(90, "main", &built.sha);
+    p.run_with("deploy prod", &job).ok().told("from file:store");
+    assert_eq!(account.server.log().len(), before);
+}
+
 /// Text that does not compress.
 fn noise(chars: usize) -> String {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;

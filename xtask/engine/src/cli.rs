@@ -344,7 +344,7 @@ impl Command {
         )
     }
 
-    /// Whether it leaves something half done when it is killed, and so wants to be asked to stop instead.
+    /// Whether it leaves something half done or unsaid when it is killed, and so wants to be asked to stop instead.
     pub fn changes_hosts(&self) -> bool {
         matches!(
             self,
@@ -352,7 +352,7 @@ impl Command {
                 | Self::Promote { .. }
                 | Self::Rollback { .. }
                 | Self::Prune { .. }
-                | Self::Ci(Ci::Run { .. })
+                | Self::Ci(Ci::Run { .. } | Ci::Trigger(_))
         )
     }
 }

@@ -23,6 +23,8 @@ pub struct PutDone {
     pub release: ReleaseId,
     /// Whether the store had it already.
     pub already_there: bool,
+    /// Whether it lies ready for the step of the job that uploads it.
+    pub by_step: bool,
     /// Whether every byte was looked at where others will take it from, and nothing was put.
     pub confirmed: bool,
 }
@@ -30,15 +32,23 @@ pub struct PutDone {
 /// `put [RELEASE]`
 pub fn put(cx: &Cx, project: &Project, release: Option<&Selector>, only: Option<&str>) -> Result<Vec<PutDone>> {
     let release = at_hand(cx, project, release)?;
-    let urls = urls(cx, project, only)?;
+    let urls = urls(cx, project, only);
+    if urls.is_empty() {
+        return usage("no store of this project is of use outside CircleCI")
+            .hint("name one: `cargo xtask put --store file:DIR`")
+            .err();
+    }
     let mut done = Vec::new();
     for url in urls {
-        let put = store::open(cx, &project.ci, url)?.put(&release)?;
+        let store = store::open(cx, &project.ci, url)?;
+        let put = store.put(&release)?;
         if store::only_in_ci(url) {
             persist_program(cx)?;
         }
-        let already_there = put == Put::AlreadyThere;
-        done.push(PutDone { store: url.to_owned(), release: release.id().clone(), already_there, confirmed: false });
+        let by_step = store.is_uploaded_by_a_step();
+        let already_there = put == Put::AlreadyThere && !by_step;
+        let release = release.id().clone();
+        done.push(PutDone { store: url.to_owned(), release, already_there, by_step, confirmed: false });
     }
     Ok(done)
 }
@@ -47,11 +57,15 @@ pub fn put(cx: &Cx, project: &Project, release: Option<&Selector>, only: Option<
 pub fn confirm(cx: &Cx, project: &Project, release: Option<&Selector>, only: Option<&str>) -> Result<Vec<PutDone>> {
     let release = at_hand(cx, project, release)?;
     let mut done = Vec::new();
-    for url in urls(cx, project, only)? {
+    for url in urls(cx, project, only) {
         if store::open(cx, &project.ci, url)?.confirm(&release)? {
             let id = release.id().clone();
-            done.push(PutDone { store: url.to_owned(), release: id, already_there: true, confirmed: true });
+            let (already_there, by_step, confirmed) = (true, false, true);
+            done.push(PutDone { store: url.to_owned(), release: id, already_there, by_step, confirmed });
         }
+    }
+    if done.is_empty() && !cx.in_ci() {
+        return only_of_a_job("what CircleCI was given");
     }
     if done.is_empty() {
         return usage("no store of this project has anything to confirm: their `put` has looked already")
@@ -65,8 +79,11 @@ pub fn confirm(cx: &Cx, project: &Project, release: Option<&Selector>, only: Opt
 pub fn publish(cx: &Cx, project: &Project, release: Option<&Selector>) -> Result<Vec<Published>> {
     let release = at_hand(cx, project, release)?;
     let mut done = Vec::new();
-    for url in urls(cx, project, None)? {
+    for url in urls(cx, project, None) {
         done.extend(store::open(cx, &project.ci, url)?.publish(release.manifest())?);
+    }
+    if done.is_empty() && !cx.in_ci() {
+        return only_of_a_job("the pointer");
     }
     if done.is_empty() {
         return usage("no store of this project has a pointer to the newest release")
@@ -84,18 +101,19 @@ pub fn fetch(cx: &Cx, project: &Project, release: Option<&Selector>, into: &Path
     Ok(Verified::new(release.manifest(), release.dir()))
 }
 
+/// Nobody else has the bytes that a job built.
+fn only_of_a_job<T>(what: &str) -> Result<T> {
+    usage(format!("{what} is looked after by the workflow that built the release, not from outside CircleCI"))
+        .hint("rerun the job `publish` of that workflow in CircleCI")
+        .err()
+}
+
 /// The stores to hand over to. What only a job can reach is left out elsewhere, unless it is named.
-fn urls<'a>(cx: &Cx, project: &'a Project, only: Option<&'a str>) -> Result<Vec<&'a str>> {
-    let urls: Vec<&str> = match only {
+fn urls<'a>(cx: &Cx, project: &'a Project, only: Option<&'a str>) -> Vec<&'a str> {
+    match only {
         Some(url) => vec![url],
         None => project.stores.iter().copied().filter(|url| cx.in_ci() || !url.starts_with("circleci:")).collect(),
-    };
-    if urls.is_empty() {
-        return usage("no store of this project is of use outside CircleCI")
-            .hint("name one: `cargo xtask put --store file:DIR`")
-            .err();
     }
-    Ok(urls)
 }
 
 /// A release of this machine, every byte looked at: built here, or brought by the workspace of this job.

@@ -5,7 +5,7 @@ use crate::circleci::model::{Job, Started, Workflow};
 use crate::cx::Cx;
 use crate::error::{Failure, Kind, Result, failed};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// The pause between two looks, and between the first ones.
@@ -41,7 +41,7 @@ enum Next {
 /// Follows a pipeline to its end. A pipeline that does not succeed is an error. `approve` is asked for each approval:
 /// `None` leaves it on hold and ends the watch.
 pub fn follow(cx: &Cx, api: &CircleCi, started: &Started, approve: Asking) -> Result<End> {
-    let mut known = BTreeMap::new();
+    let (mut known, mut approved) = (BTreeMap::new(), BTreeSet::new());
     for look in 0.. {
         let workflows = api.workflows(&started.id)?;
         let mut jobs: Vec<(Workflow, Vec<Job>)> = Vec::new();
@@ -57,6 +57,10 @@ pub fn follow(cx: &Cx, api: &CircleCi, started: &Started, approve: Asking) -> Re
         }
         for (workflow, job) in waiting(&jobs) {
             let Some(request) = &job.approval_request_id else { continue };
+            // CircleCI may show it on hold for a while after the yes.
+            if !approved.insert(request.clone()) {
+                continue;
+            }
             match approve(&job.name)? {
                 Some(true) => api.approve(&workflow.id, request)?,
                 Some(false) | None => return Ok(End { status: "on_hold".into(), jobs: statuses(&jobs) }),

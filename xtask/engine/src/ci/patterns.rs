@@ -3,7 +3,7 @@
 use crate::ci::pipeline::{Arg, Condition, Job, Kind, Parameter, Pipeline, Step, Work, Workflow, Xtask};
 use crate::error::{Result, usage};
 use crate::project::{Env, Pattern, Project};
-use crate::store::WORKSPACE;
+use crate::store::{WORKSPACE, WORKSPACE_URL};
 
 /// Parameters of the pipelines whose workflows can be asked for.
 pub mod parameter {
@@ -17,26 +17,29 @@ pub mod parameter {
     pub const REASON: &str = "reason";
 }
 
-/// The pipeline of a pattern. Fails when the project has no store that the pattern hands over with.
+/// The pipeline of a pattern. Fails when the project lacks a store that the pattern hands over with.
 pub fn pipeline(project: &Project, pattern: Pattern) -> Result<Pipeline> {
-    let (needs, like): (&[&str], _) = match pattern {
-        Pattern::Workspace => (&["circleci:workspace"], "circleci:workspace"),
-        Pattern::Artifacts => (&["circleci:artifacts"], "circleci:artifacts"),
-        Pattern::S3 => (&["s3://", "gs://", "az://"], "s3://BUCKET/PREFIX"),
-    };
-    if !project.stores.iter().any(|store| needs.iter().any(|need| store.starts_with(need))) {
-        let pattern = pattern.as_str();
-        return usage(format!(
-            "pattern `{pattern}` hands over by {}, and no store of this project is one",
-            needs.join(" or ")
-        ))
-        .hint(format!("add \"{like}\" to `stores` in xtask/src/main.rs, or choose another pattern"))
-        .err();
+    match pattern {
+        Pattern::Workspace => {}
+        Pattern::Artifacts => needs(project, pattern, &["circleci:artifacts"], "circleci:artifacts")?,
+        Pattern::S3 => needs(project, pattern, &["s3://", "gs://", "az://"], "s3://BUCKET/PREFIX")?,
     }
+    // Within a workflow every pattern hands over by its workspace: it needs no token, and brings the program too.
+    needs(project, pattern, &[WORKSPACE_URL], WORKSPACE_URL)?;
     Ok(match pattern {
         Pattern::Workspace => workspace(project),
         Pattern::Artifacts | Pattern::S3 => across_workflows(project, pattern),
     })
+}
+
+fn needs(project: &Project, pattern: Pattern, any_of: &[&str], like: &str) -> Result<()> {
+    if project.stores.iter().any(|store| any_of.iter().any(|one| store.starts_with(one))) {
+        return Ok(());
+    }
+    let (pattern, by) = (pattern.as_str(), any_of.join(" or "));
+    usage(format!("pattern `{pattern}` hands over by {by}, and no store of this project is one"))
+        .hint(format!("add \"{like}\" to `stores` in xtask/src/main.rs, or choose another pattern"))
+        .err()
 }
 
 /// One workflow: check, build, then each env in order, behind an approval where it asks for one.
@@ -157,7 +160,7 @@ fn check(project: &Project) -> Job {
 
 fn build(project: &Project, pattern: Pattern) -> Job {
     // It has no credentials, so a bucket is for the job after it.
-    let put: &[&str] = if pattern == Pattern::S3 { &["put", "--store", "circleci:workspace"] } else { &["put"] };
+    let put: &[&str] = if pattern == Pattern::S3 { &["put", "--store", WORKSPACE_URL] } else { &["put"] };
     let mut steps = vec![
         Step::Checkout,
         Step::RestoreCargoCache,
@@ -364,7 +367,8 @@ mod tests {
             let error = pipeline(&project(others.leak(), ENVS), pattern).unwrap_err();
             let scheme = store.split("//").next().unwrap();
             assert!(hint_of(&error).unwrap().contains(scheme), "{error:#}");
-            assert!(pipeline(&project(Box::leak(Box::new([*store])), ENVS), pattern).is_ok());
+            let enough: &[&str] = Box::leak(Box::new(["circleci:workspace", *store]));
+            assert!(pipeline(&project(enough, ENVS), pattern).is_ok());
         }
     }
 }

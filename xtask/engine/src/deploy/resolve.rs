@@ -40,6 +40,8 @@ impl<'cx> Catalog<'cx> {
                 Some(why) => catalog.unasked.push(why),
             }
         }
+        // A network that is gone must not keep anybody from what lies here.
+        catalog.stores.sort_by_key(|store| store.is_remote());
         Ok(catalog)
     }
 

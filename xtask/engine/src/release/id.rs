@@ -140,7 +140,7 @@ impl FromStr for Selector {
             return Ok(Self::Sha(lower));
         }
         usage(format!("`{text}` does not name a release"))
-            .hint("use an id, 4 to 40 digits of a commit's SHA, `HEAD`, `latest` or `@ENV`; `cargo xtask releases` lists them")
+            .hint("use an id, 4 to 40 digits of a commit's SHA, `HEAD`, `latest`, `previous`, `build:N` or `@ENV`; `cargo xtask releases` lists them")
             .err()
     }
 }

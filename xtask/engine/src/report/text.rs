@@ -86,10 +86,11 @@ fn triggered(it: &Started, style: Style) -> String {
 }
 
 fn put(done: &PutDone) -> String {
-    let how = match (done.confirmed, done.already_there) {
-        (true, _) => "has all of it, every byte",
-        (false, true) => "has it already, the same bytes",
-        (false, false) => "stored",
+    let how = match (done.confirmed, done.by_step, done.already_there) {
+        (true, ..) => "has all of it, every byte",
+        (_, true, _) => "lies ready for store_artifacts",
+        (_, _, true) => "has it already, the same bytes",
+        _ => "stored",
     };
     format!("{}: {} {how}\n", done.store, done.release)
 }

@@ -213,6 +213,10 @@ impl Store for ArtifactStore<'_> {
         true
     }
 
+    fn is_uploaded_by_a_step(&self) -> bool {
+        true
+    }
+
     fn unusable(&self) -> Option<String> {
         (!circleci::has_token(self.cx)).then(|| format!("{} was not asked: CIRCLE_TOKEN is not set", self.url))
     }

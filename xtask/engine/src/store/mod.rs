@@ -64,7 +64,7 @@ pub trait Store {
     /// Manifests of everything it keeps, the newest first.
     fn list(&self) -> Result<Vec<Manifest>>;
 
-    /// Whether a question to it goes over the network, so that it is asked last, and for no more than is needed.
+    /// Whether a question to it goes over the network, so that it is asked last, and only for what no other has.
     fn is_remote(&self) -> bool {
         false
     }
@@ -87,6 +87,10 @@ pub trait Store {
     /// Looks at every byte of a release where the store keeps it for others; `false` where `put` has seen to it.
     fn confirm(&self, _release: &Release) -> Result<bool> {
         Ok(false)
+    }
+    /// Whether `put` only lays a release ready, for a later step of the job to upload.
+    fn is_uploaded_by_a_step(&self) -> bool {
+        false
     }
     /// Moves the pointer to the newest release of a branch, never backwards; `None` where there is none to move.
     fn publish(&self, _manifest: &Manifest) -> Result<Option<Published>> {

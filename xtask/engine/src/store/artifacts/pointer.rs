@@ -53,7 +53,10 @@ pub fn publish(store: &ArtifactStore, manifest: &Manifest) -> Result<Published> 
         moved: false,
         why: Some(why),
     };
-    let Some(name) = variable(store, branch).filter(|_| branch == store.branch()) else {
+    if branch != store.branch() {
+        return Ok(left(format!("it is a build of `{branch}`, and this is a job of `{}`", store.branch())));
+    }
+    let Some(name) = variable(store, branch) else {
         return Ok(left(format!("only builds of {} have a pointer, this is one of `{branch}`", branches(store))));
     };
     let ours = find::of_build(store, job_of(manifest)?)?;
