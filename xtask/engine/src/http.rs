@@ -93,6 +93,12 @@ pub fn url(text: &str) -> Result<Url> {
     }
 }
 
+/// Chooses the cryptography of every client of this process.
+pub fn install_tls() {
+    // A second call fails because a provider is there already, which is what we want.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// A client, made before anything is touched: it fails where the machine has no certificates to trust.
 #[derive(Clone)]
 pub struct Client(reqwest::blocking::Client);
@@ -111,8 +117,7 @@ impl Client {
 
     /// The same, when a server may be silent for this long, before its answer and in the middle of a body.
     pub fn patient(silence: Duration) -> Result<Self> {
-        // A second call fails because a provider is there already, which is what we want.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        install_tls();
         let client = reqwest::blocking::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()

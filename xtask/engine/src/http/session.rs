@@ -85,17 +85,21 @@ struct Coming<'a> {
     bytes: u64,
 }
 
+/// How long a question may take with all its attempts.
+pub fn deadline(cx: &Cx) -> Result<Duration> {
+    let Some(text) = cx.var(var::API_DEADLINE) else { return Ok(DEADLINE) };
+    let seconds = text.parse().explain(
+        Kind::Usage,
+        || format!("{}={text} is no number of seconds", var::API_DEADLINE),
+        || format!("unset {}, or give whole seconds", var::API_DEADLINE),
+    )?;
+    Ok(Duration::from_secs(seconds))
+}
+
 impl<'cx> Session<'cx> {
     /// Talks to `home` with `token`.
     pub fn new(cx: &'cx Cx, home: &Url, token: Secret) -> Result<Self> {
-        let deadline = match cx.var(var::API_DEADLINE) {
-            None => DEADLINE,
-            Some(text) => Duration::from_secs(text.parse().explain(
-                Kind::Usage,
-                || format!("{}={text} is no number of seconds", var::API_DEADLINE),
-                || format!("unset {}, or give whole seconds", var::API_DEADLINE),
-            )?),
-        };
+        let deadline = deadline(cx)?;
         let client = Client::patient(SILENCE.min(deadline.max(Duration::from_secs(1))))?;
         Ok(Self { cx, client, token, allowed: Allowed::new(home), deadline })
     }

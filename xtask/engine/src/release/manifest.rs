@@ -140,6 +140,28 @@ impl Manifest {
         text
     }
 
+    /// The first file in which another manifest of the same id differs, in words.
+    pub fn difference(&self, theirs: &Self) -> String {
+        let short = |content: &Content| match content {
+            Content::Sha256(digest) => digest[..12].to_owned(),
+            Content::Link(to) => format!("link to {to}"),
+        };
+        for file in &self.files {
+            match theirs.files.iter().find(|other| other.path == file.path) {
+                None => return format!("`{}` is not in it", file.path),
+                Some(other) if other == file => {}
+                Some(other) => {
+                    let (there, here) = (short(&other.content), short(&file.content));
+                    return format!("`{}` differs ({there} there, {here} here)", file.path);
+                }
+            }
+        }
+        match theirs.files.iter().find(|other| !self.files.iter().any(|file| file.path == other.path)) {
+            Some(other) => format!("`{}` is only in it", other.path),
+            None => "the files are the same, but they were packed differently".into(),
+        }
+    }
+
     /// Refuses what could harm a host: a manifest is read from places that others write to.
     fn check(&self) -> Result<(), String> {
         if self.bundle.file != Self::bundle_name(&self.app, &self.id) {

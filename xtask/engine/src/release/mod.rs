@@ -159,7 +159,8 @@ impl Release {
     }
 }
 
-fn sums(manifest: &Manifest, json: &[u8]) -> String {
+/// The text of [`SUMS`] for a manifest and the bytes that it is written as.
+pub fn sums(manifest: &Manifest, json: &[u8]) -> String {
     checksum_line(&manifest.bundle.sha256, &manifest.bundle.file) + &checksum_line(&digest::of(json), manifest::FILE)
 }
 

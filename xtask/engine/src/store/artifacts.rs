@@ -10,13 +10,13 @@ mod pointer;
 use crate::circleci::model::Artifact;
 use crate::circleci::{self, CircleCi};
 use crate::cx::Cx;
-use crate::error::{Explain, Failure, Kind, Result, kind_of, not_found, usage};
+use crate::error::{Explain, Failure, Kind, Result, not_found, usage};
 use crate::project::Ci;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
-use crate::release::{Release, SUMS, digest, manifest, scratch};
+use crate::release::{Release, SUMS, digest, manifest};
 use crate::store::dir::DirStore;
-use crate::store::{Published, Put, Store, workspace};
+use crate::store::{Published, Put, Store, take_in, workspace};
 use find::Found;
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -97,29 +97,15 @@ impl<'cx> ArtifactStore<'cx> {
 
     fn download(&self, found: &Found, into: &Path) -> Result<Release> {
         let (manifest, id, api) = (&found.manifest, &found.manifest.id, self.api()?);
-        let hint = || "check free space and permissions: `df -h .`".to_owned();
-        let aside = scratch(into, "fetching");
-        let what = || format!("cannot write {}", aside.display());
-        fs::create_dir_all(&aside).explain(Kind::Failed, what, hint)?;
-        let got = || -> Result<Release> {
+        take_in(self.cx, id, into, &format!("job {} of CircleCI", found.job), &|aside| {
+            let what = || format!("cannot write {}", aside.display());
+            let hint = || "check free space and permissions: `df -h .`".to_owned();
             fs::write(aside.join(manifest::FILE), &found.json).explain(Kind::Failed, what, hint)?;
             let sums = api.small_file(&found.sums, &format!("{SUMS} of {id}"))?;
             fs::write(aside.join(SUMS), sums).explain(Kind::Failed, what, hint)?;
             let bundle = &manifest.bundle;
             let exactly = (bundle.bytes, bundle.sha256.as_str());
-            api.file(&found.bundle, &bundle.file, exactly, &aside.join(&bundle.file))?;
-            Release::open(&aside, &self.cx.progress("verifying"))?.moved_to(&into.join(id.as_str())).explain(
-                Kind::Failed,
-                what,
-                hint,
-            )
-        };
-        got().inspect_err(|_| drop(fs::remove_dir_all(&aside))).map_err(|error| {
-            // The copy is gone, so the error has to speak of what it was a copy of.
-            let text =
-                format!("{error:#}").replace(&*aside.to_string_lossy(), &format!("job {} of CircleCI", found.job));
-            let hint = crate::error::hint_of(&error).unwrap_or("fetch it again").to_owned();
-            Failure::new(kind_of(&error), text).hint(hint).into()
+            api.file(&found.bundle, &bundle.file, exactly, &aside.join(&bundle.file))
         })
     }
 

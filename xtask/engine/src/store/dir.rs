@@ -4,9 +4,9 @@
 use crate::cx::Cx;
 use crate::error::{Explain, Failure, Kind, Result, not_found, verification};
 use crate::release::id::ReleaseId;
-use crate::release::manifest::{Content, Manifest};
+use crate::release::manifest::Manifest;
 use crate::release::{Release, scratch, sync_dir};
-use crate::store::{EMPTY_WORKSPACE, Put, Store, only_in_ci};
+use crate::store::{EMPTY_WORKSPACE, Put, Store, only_in_ci, take_in};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ impl<'cx> DirStore<'cx> {
         if ours.bundle == theirs.bundle {
             return self.heal(release);
         }
-        verification(format!("{} has another {}: {}", self.url, ours.id, first_difference(ours, &theirs)))
+        verification(format!("{} has another {}: {}", self.url, ours.id, ours.difference(&theirs)))
             .hint("a release never changes: make the build reproducible, or commit and build anew")
             .err()
     }
@@ -69,32 +69,6 @@ impl DirStore<'_> {
             return put;
         }
         Ok(Put::AlreadyThere)
-    }
-}
-
-/// The first file in which two releases differ.
-fn first_difference(ours: &Manifest, theirs: &Manifest) -> String {
-    for file in &ours.files {
-        match theirs.files.iter().find(|other| other.path == file.path) {
-            None => return format!("`{}` is not in it", file.path),
-            Some(other) if other == file => {}
-            Some(other) => {
-                let short = |content: &Content| match content {
-                    Content::Sha256(digest) => digest[..12].to_owned(),
-                    Content::Link(to) => format!("link to {to}"),
-                };
-                return format!(
-                    "`{}` differs ({} there, {} here)",
-                    file.path,
-                    short(&other.content),
-                    short(&file.content)
-                );
-            }
-        }
-    }
-    match theirs.files.iter().find(|other| !ours.files.iter().any(|file| file.path == other.path)) {
-        Some(other) => format!("`{}` is only in it", other.path),
-        None => "the files are the same, but they were packed differently".into(),
     }
 }
 
@@ -134,9 +108,6 @@ impl Store for DirStore<'_> {
             return Err(self.absent(id).into());
         }
         let manifest = Release::read_manifest(&place)?;
-        let hint = || "check free space and permissions: `df -h .`".to_owned();
-        let what = || format!("{}: cannot copy {id} to {}", self.url, into.display());
-        let (copy, aside) = (into.join(id.as_str()), scratch(into, "fetching"));
         let files =
             [&manifest.bundle.file, crate::release::SUMS, crate::release::manifest::FILE].map(|name| place.join(name));
         if let Some(missing) = files.iter().find(|file| !file.exists()) {
@@ -144,20 +115,11 @@ impl Store for DirStore<'_> {
                 .hint("the release is damaged: build it again; do not deploy it")
                 .err();
         }
-        let _ = fs::remove_dir_all(&aside);
-        fs::create_dir_all(&aside).explain(Kind::Failed, what, hint)?;
-        let copied = self.copy(&files, &aside, "fetching").explain(Kind::Failed, what, hint);
-        let progress = self.cx.progress("verifying");
-        match copied.and_then(|()| Release::open(&aside, &progress)) {
-            Ok(release) => release.moved_to(&copy).explain(Kind::Failed, what, hint),
-            Err(error) => {
-                let _ = fs::remove_dir_all(&aside);
-                // The copy is gone, so the error has to speak of what it was a copy of.
-                let text = format!("{error:#}").replace(&*aside.to_string_lossy(), &place.to_string_lossy());
-                let hint = crate::error::hint_of(&error).unwrap_or("fetch it again").to_owned();
-                Failure::new(crate::error::kind_of(&error), text).hint(hint).err()
-            }
-        }
+        take_in(self.cx, id, into, &place.to_string_lossy(), &|aside| {
+            let what = || format!("{}: cannot copy {id} to {}", self.url, into.display());
+            let hint = || "check free space and permissions: `df -h .`".to_owned();
+            self.copy(&files, aside, "fetching").explain(Kind::Failed, what, hint)
+        })
     }
 
     fn list(&self) -> Result<Vec<Manifest>> {

@@ -4,13 +4,14 @@ pub mod artifacts;
 pub mod dir;
 
 use crate::cx::{Cx, var};
-use crate::error::{Kind, Result, hint_of, kind_of, not_found, usage};
+use crate::error::{Explain, Failure, Kind, Result, hint_of, kind_of, not_found, usage};
 use crate::project::{Ci, local_dir};
-use crate::release::Release;
+use crate::release::{Release, scratch};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::store::artifacts::{ArtifactStore, Finder};
 use serde::Serialize;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The directory that our configs persist and attach as CircleCI's workspace. Absolute, because relative ones mean
@@ -124,6 +125,33 @@ pub fn only_in_ci(url: &str) -> bool {
     url == WORKSPACE_URL
 }
 
+/// Makes `into/<id>` out of the three files that `fill` puts into a directory aside, once every byte of them is what it
+/// should be. `origin` is where they come from, for errors.
+fn take_in(
+    cx: &Cx,
+    id: &ReleaseId,
+    into: &Path,
+    origin: &str,
+    fill: &dyn Fn(&Path) -> Result<()>,
+) -> Result<Release> {
+    let aside = scratch(into, "fetching");
+    let what = || format!("cannot write {}", aside.display());
+    let hint = || "check free space and permissions: `df -h .`".to_owned();
+    let took = || -> Result<Release> {
+        fs::create_dir_all(&aside).explain(Kind::Failed, what, hint)?;
+        fill(&aside)?;
+        let release = Release::open(&aside, &cx.progress("verifying"))?;
+        release.moved_to(&into.join(id.as_str())).explain(Kind::Failed, what, hint)
+    };
+    took().map_err(|error| {
+        let _ = fs::remove_dir_all(&aside);
+        // The copy is gone, so the error has to speak of what it was a copy of.
+        let text = format!("{error:#}").replace(&*aside.to_string_lossy(), origin);
+        let hint = hint_of(&error).unwrap_or("fetch it again").to_owned();
+        Failure::new(kind_of(&error), text).hint(hint).into()
+    })
+}
+
 /// Asks the stores in order and says which one served. Fails with what each of them said.
 pub fn fetch(cx: &Cx, stores: &[Box<dyn Store + '_>], id: &ReleaseId, into: &Path) -> Result<Release> {
     let mut said = Vec::new();
@@ -150,7 +178,7 @@ pub fn fetch(cx: &Cx, stores: &[Box<dyn Store + '_>], id: &ReleaseId, into: &Pat
         return usage("the project names no store").hint("set `stores`, see xtask/src/main.rs").err();
     };
     let hint = hint_of(&worst).unwrap_or("`cargo xtask releases` lists what there is").to_owned();
-    crate::error::Failure::new(kind_of(&worst), said.join("; ")).hint(hint).err()
+    Failure::new(kind_of(&worst), said.join("; ")).hint(hint).err()
 }
 
 /// Asks the stores in order. Those over the network are asked only while nothing is found; what one of them says about

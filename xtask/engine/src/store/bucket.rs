@@ -1,0 +1,304 @@
+//! A bucket as a store: it outlives every job, host and laptop, and many write to it at once.
+//!
+//! ```text
+//! PREFIX/releases/<commit>/<id>/<digest>/<app>-<id>.tar.gz    the bundle, under its own digest
+//! PREFIX/releases/<commit>/<id>/manifest.json                 written last, and only where there is none: the commit
+//! PREFIX/latest/<branch>.json                                 the newest published release of a branch
+//! PREFIX/live/<env>.jsonl                                     what is and was live, as hosts keep it
+//! PREFIX/doomed.json                                          what a prune is about to remove
+//! ```
+//!
+//! Nothing is ever written over but `latest`, `live` and `doomed`, and those only in the version that was read.
+
+mod pointer;
+pub mod retention;
+mod role;
+
+use crate::cx::Cx;
+use crate::deploy::history::{History, Record};
+use crate::error::{Explain, Failure, Kind, Result, not_found, verification};
+use crate::project::Ci;
+use crate::release::id::ReleaseId;
+use crate::release::manifest::{self, Manifest};
+use crate::release::{Release, SUMS, digest, sums};
+use crate::store::object::Bucket;
+use crate::store::object::settings::{Credentials, Settings, settings};
+use crate::store::{Published, Put, Store, take_in};
+use std::cell::{Cell, OnceCell};
+use std::fs;
+use std::path::Path;
+
+/// Where releases are, relative to the prefix.
+const RELEASES: &str = "releases";
+
+/// Releases in a bucket.
+pub struct BucketStore<'cx> {
+    cx: &'cx Cx,
+    ci: &'cx Ci,
+    url: String,
+    settings: Option<Settings>,
+    bucket: OnceCell<Bucket<'cx>>,
+    probed: Cell<bool>,
+}
+
+impl<'cx> BucketStore<'cx> {
+    /// The store of a URL; nothing is asked yet.
+    pub fn new(cx: &'cx Cx, ci: &'cx Ci, url: &str) -> Result<Self> {
+        let settings = settings(url, cx.vars(), &|path| fs::read_to_string(path).ok())?;
+        let url = url.trim_end_matches('/').to_owned();
+        Ok(Self { cx, ci, url, settings: Some(settings), bucket: OnceCell::new(), probed: Cell::new(false) })
+    }
+
+    /// The store in a bucket that is open already.
+    pub fn with_bucket(cx: &'cx Cx, ci: &'cx Ci, url: &str, bucket: Bucket<'cx>) -> Self {
+        let bucket = OnceCell::from(bucket);
+        Self { cx, ci, url: url.to_owned(), settings: None, bucket, probed: Cell::new(false) }
+    }
+
+    fn bucket(&self) -> Result<&Bucket<'cx>> {
+        if let Some(bucket) = self.bucket.get() {
+            return Ok(bucket);
+        }
+        let mut settings = self.settings.clone().expect("a store without a bucket has settings");
+        match settings.credentials.clone() {
+            Credentials::Given => {}
+            Credentials::Exchanged(role) => settings.options.extend(role::keys(self.cx, &role)?),
+            Credentials::Missing(what) => {
+                return Failure::new(Kind::Auth, format!("{}: no credentials: set {what}", self.url))
+                    .hint("docs/s3.md says how a job gets them without a stored key")
+                    .err();
+            }
+        }
+        let bucket = Bucket::open(self.cx, &self.url, &settings)?;
+        Ok(self.bucket.get_or_init(|| bucket))
+    }
+
+    /// The bucket, for a write that relies on its condition.
+    fn trusted(&self) -> Result<&Bucket<'cx>> {
+        let bucket = self.bucket()?;
+        if !self.probed.get() {
+            bucket.probe()?;
+            self.probed.set(true);
+        }
+        Ok(bucket)
+    }
+
+    /// The branch whose releases are meant by `latest`.
+    fn branch(&self) -> &str {
+        self.cx.var("CIRCLE_BRANCH").unwrap_or(self.ci.branch)
+    }
+
+    /// Reads the manifests at these keys, the newest release first. What is none of ours is passed over aloud.
+    fn manifests(&self, keys: &[String]) -> Result<Vec<Manifest>> {
+        let mut found = Vec::new();
+        for (key, text) in self.bucket()?.read_all(keys)? {
+            match self.parse(&key, &text) {
+                Ok(manifest) => found.push(manifest),
+                Err(error) => self.cx.warn(format!("passed over what is no release: {error:#}")),
+            }
+        }
+        found.sort_by(|a, b| b.id.cmp(&a.id));
+        Ok(found)
+    }
+
+    /// A manifest, which must be that of its place.
+    fn parse(&self, key: &str, text: &[u8]) -> Result<Manifest> {
+        let origin = format!("{}/{key}", self.url);
+        let manifest = Manifest::parse(text, &origin)?;
+        if manifest_key(&manifest) == key {
+            return Ok(manifest);
+        }
+        verification(format!("{origin}: it is the manifest of {} of commit {}", manifest.id, manifest.commit.sha))
+            .hint("somebody copied or moved it: do not deploy it, remove it")
+            .err()
+    }
+
+    fn manifest_of(&self, id: &ReleaseId) -> Result<Option<Manifest>> {
+        let found = self.bucket()?.list_from(RELEASES, id.short_sha())?;
+        let want = format!("/{id}/{}", manifest::FILE);
+        let Some(object) = found.into_iter().find(|object| object.key.ends_with(&want)) else { return Ok(None) };
+        let Some((text, _)) = self.bucket()?.read(&object.key)? else { return Ok(None) };
+        self.parse(&object.key, &text).map(Some)
+    }
+
+    /// What a put means where a manifest is already.
+    fn compare(&self, release: &Release, text: &[u8]) -> Result<Put> {
+        let ours = release.manifest();
+        let theirs = self.parse(&manifest_key(ours), text)?;
+        if ours.bundle != theirs.bundle {
+            return verification(format!("{} has another {}: {}", self.url, ours.id, ours.difference(&theirs)))
+                .hint("a release never changes: make the build reproducible, or commit and build anew")
+                .err();
+        }
+        self.not_doomed(&ours.id)?;
+        self.send_bundle(release)?;
+        Ok(Put::AlreadyThere)
+    }
+
+    fn send_bundle(&self, release: &Release) -> Result<()> {
+        let (bucket, key) = (self.bucket()?, bundle_key(release.manifest()));
+        if bucket.size(&key)? == Some(release.manifest().bundle.bytes) {
+            return Ok(());
+        }
+        bucket.upload(&key, &release.bundle(), &self.cx.progress("storing"))
+    }
+
+    /// Whether all of it is there now: a prune may have taken the bundle for debris before the manifest was written.
+    fn read_back(&self, release: &Release) -> Result<()> {
+        let (bucket, ours) = (self.bucket()?, release.manifest());
+        let there = bucket.read(&manifest_key(ours))?.is_some_and(|(text, _)| text == ours.to_json());
+        self.send_bundle(release)?;
+        if there {
+            return Ok(());
+        }
+        verification(format!("{}: {} is not what was written a moment ago", self.url, ours.id))
+            .hint("run the same command again; if it stays so, the server loses writes")
+            .err()
+    }
+
+    fn not_doomed(&self, id: &ReleaseId) -> Result<()> {
+        match retention::doomed(self.bucket()?, self.cx.now())? {
+            Some(doomed) if doomed.releases.contains(id) => {
+                Failure::new(Kind::Locked, format!("{}: {} is removing {id} just now", self.url, doomed.by))
+                    .hint("wait a minute, then run the same command again")
+                    .err()
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn place(manifest: &Manifest) -> String {
+    format!("{RELEASES}/{}/{}", manifest.commit.sha, manifest.id)
+}
+
+fn manifest_key(manifest: &Manifest) -> String {
+    format!("{}/{}", place(manifest), manifest::FILE)
+}
+
+/// The digest is part of the key, so that two bundles of one id never meet.
+fn bundle_key(manifest: &Manifest) -> String {
+    format!("{}/{}/{}", place(manifest), &manifest.bundle.sha256[..16], manifest.bundle.file)
+}
+
+fn is_manifest(key: &str) -> bool {
+    key.rsplit('/').next() == Some(manifest::FILE)
+}
+
+impl Store for BucketStore<'_> {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn put(&self, release: &Release) -> Result<Put> {
+        let (ours, bucket) = (release.manifest(), self.bucket()?);
+        let key = manifest_key(ours);
+        if let Some((text, _)) = bucket.read(&key)? {
+            return self.compare(release, &text);
+        }
+        let bucket = self.trusted()?;
+        self.send_bundle(release)?;
+        if bucket.create(&key, ours.to_json())? {
+            self.read_back(release)?;
+            return Ok(Put::Stored);
+        }
+        // Somebody was faster; or we were, and the answer to the first attempt was lost.
+        let Some((text, _)) = bucket.read(&key)? else {
+            return Failure::new(Kind::Locked, format!("{}: {} was removed while it was stored", self.url, ours.id))
+                .hint("somebody prunes: run the same command again")
+                .err();
+        };
+        let compared = self.compare(release, &text);
+        if compared.is_err() && self.parse(&key, &text).is_ok_and(|theirs| theirs.bundle != ours.bundle) {
+            // Nobody will ever ask for it.
+            let _ = bucket.remove(&bundle_key(ours));
+        }
+        compared
+    }
+
+    fn get(&self, id: &ReleaseId, into: &Path) -> Result<Release> {
+        let Some(manifest) = self.manifest_of(id)? else {
+            return not_found(format!("{id} is not in {}", self.url))
+                .hint("`cargo xtask releases` lists what there is; `cargo xtask put` in the workflow that built it stores it")
+                .err();
+        };
+        let (bucket, key, json) = (self.bucket()?, bundle_key(&manifest), manifest.to_json());
+        take_in(self.cx, id, into, &format!("{}/{}", self.url, place(&manifest)), &|aside| {
+            let write = |name: &str, bytes: &[u8]| {
+                let what = || format!("cannot write {}", aside.join(name).display());
+                fs::write(aside.join(name), bytes).explain(Kind::Failed, what, || "check free space: `df -h .`".into())
+            };
+            write(manifest::FILE, &json)?;
+            write(SUMS, sums(&manifest, &json).as_bytes())?;
+            let (to, expected) = (aside.join(&manifest.bundle.file), &manifest.bundle);
+            let sha256 = bucket.download(&key, expected.bytes, &to, &self.cx.progress("fetching"))?;
+            if sha256 == expected.sha256 {
+                return Ok(());
+            }
+            verification(format!("{}/{key}: its digest is {sha256}, not {}", self.url, expected.sha256))
+                .hint("it was damaged in the store: remove the release there, and build it again")
+                .err()
+        })
+    }
+
+    fn list(&self) -> Result<Vec<Manifest>> {
+        let keys: Vec<_> = self.bucket()?.list(RELEASES)?.into_iter().map(|it| it.key).filter(|key| is_manifest(key)).collect();
+        self.manifests(&keys)
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    fn unusable(&self) -> Option<String> {
+        match self.settings.as_ref()?.credentials {
+            Credentials::Missing(what) => Some(format!("{} was not asked: it wants {what}", self.url)),
+            _ => None,
+        }
+    }
+
+    fn of_commit(&self, sha: &str) -> Result<Vec<Manifest>> {
+        let found = self.bucket()?.list_from(RELEASES, sha)?;
+        let keys: Vec<_> = found.into_iter().map(|it| it.key).filter(|key| is_manifest(key)).collect();
+        self.manifests(&keys)
+    }
+
+    fn latest(&self) -> Result<Option<Manifest>> {
+        pointer::latest(self)
+    }
+
+    fn confirm(&self, release: &Release) -> Result<bool> {
+        let (ours, bucket) = (release.manifest(), self.bucket()?);
+        let wrong = |what: &str| {
+            verification(format!("{}: {what} of {} is not what was built", self.url, ours.id))
+                .hint("do not deploy it: remove the release there, and run `cargo xtask put` again")
+        };
+        if bucket.read(&manifest_key(ours))?.is_none_or(|(text, _)| digest::of(&text) != digest::of(&ours.to_json())) {
+            return wrong("the manifest").err();
+        }
+        let aside = crate::release::scratch(release.dir().parent().unwrap_or(release.dir()), "confirming");
+        let sha256 = bucket.download(&bundle_key(ours), ours.bundle.bytes, &aside, &self.cx.progress("confirming"));
+        let _ = fs::remove_file(&aside);
+        if sha256? == ours.bundle.sha256 { Ok(true) } else { wrong("the bundle").err() }
+    }
+
+    fn publish(&self, manifest: &Manifest) -> Result<Option<Published>> {
+        pointer::publish(self, manifest).map(Some)
+    }
+
+    fn keeps_history(&self) -> bool {
+        true
+    }
+
+    fn append(&self, env: &str, record: &Record) -> Result<()> {
+        pointer::append(self, env, record)?;
+        match &record.release {
+            Some(id) => self.not_doomed(id),
+            None => Ok(()),
+        }
+    }
+
+    fn history(&self, env: &str) -> Result<Option<History>> {
+        pointer::history(self, env)
+    }
+}

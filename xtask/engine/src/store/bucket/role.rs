@@ -1,0 +1,118 @@
+//! Keys for an hour instead of keys for ever: CircleCI says who this job is, and the cloud's token service gives keys
+//! for that.
+//!
+//! The exchange: <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html>, the token:
+//! <https://circleci.com/docs/openid-connect-tokens/>.
+
+use crate::cx::{Cx, Input};
+use crate::error::{Failure, Kind, Result};
+use crate::http::{Client, Secret, policy};
+use crate::store::object::settings::Role;
+use std::process::Command;
+use std::time::Duration;
+
+/// Attempts, when the service does not answer.
+const ATTEMPTS: u32 = 4;
+
+/// The options that hold the keys of a role.
+pub type Keys = [(String, String); 3];
+
+enum Refused {
+    Expired(Failure),
+    Other(Failure),
+}
+
+impl Refused {
+    fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::Expired(failure) | Self::Other(failure) => failure.into(),
+        }
+    }
+}
+
+/// Asks for the keys of a role.
+pub fn keys(cx: &Cx, role: &Role) -> Result<Keys> {
+    let client = Client::new()?;
+    match exchange(cx, &client, role, &role.token) {
+        // The token of the environment lives an hour, and the job may be older.
+        Err(Refused::Expired(failure)) => match fresh(cx) {
+            Some(token) => exchange(cx, &client, role, &token).map_err(Refused::into_error),
+            None => Err(failure.into()),
+        },
+        done => done.map_err(Refused::into_error),
+    }
+}
+
+fn exchange(cx: &Cx, client: &Client, role: &Role, token: &Secret) -> Result<Keys, Refused> {
+    let session = format!("gangplank-{}", cx.var("CIRCLE_BUILD_NUM").unwrap_or("laptop"));
+    let fields = [
+        ("Action", "AssumeRoleWithWebIdentity"),
+        ("Version", "2011-06-15"),
+        ("RoleArn", role.arn.as_str()),
+        ("RoleSessionName", session.as_str()),
+    ];
+    let what = format!("cannot take on the role {} at {}", role.arn, policy::origin(&role.endpoint));
+    let mut why = String::new();
+    for attempt in 0..ATTEMPTS {
+        match client.post_form(&role.endpoint, &fields, ("WebIdentityToken", token)) {
+            Ok((status, text)) if !policy::is_passing(status) => return read(&what, status, &text),
+            Ok((status, _)) => why = format!("it answered {status}"),
+            Err(broken) => why = broken.why,
+        }
+        std::thread::sleep(Duration::from_millis(250 << attempt));
+    }
+    let hint = "check the network and AWS_ENDPOINT_URL_STS, then run the same command again";
+    Err(Refused::Other(Failure::new(Kind::Remote, format!("{what}: {why} (tried {ATTEMPTS} times)")).hint(hint)))
+}
+
+fn read(what: &str, status: u16, text: &str) -> Result<Keys, Refused> {
+    let element = |name: &str| {
+        let (_, rest) = text.split_once(&format!("<{name}>"))?;
+        Some(rest.split_once(&format!("</{name}>"))?.0.to_owned())
+    };
+    let names = [
+        ("aws_access_key_id", "AccessKeyId"),
+        ("aws_secret_access_key", "SecretAccessKey"),
+        ("aws_session_token", "SessionToken"),
+    ];
+    let found = names.map(|(option, name)| element(name).map(|value| (option.to_owned(), value)));
+    if let (200, [Some(id), Some(key), Some(session)]) = (status, found) {
+        return Ok([id, key, session]);
+    }
+    let code = element("Code").unwrap_or_else(|| status.to_string());
+    let message = element("Message").map(|message| format!(" ({message})")).unwrap_or_default();
+    let failure = Failure::new(Kind::Auth, format!("{what}: {code}{message}"));
+    Err(match code.as_str() {
+        "ExpiredTokenException" => {
+            Refused::Expired(failure.hint("the token of a job lives an hour: rerun the job from its start"))
+        }
+        _ => Refused::Other(
+            failure.hint("does the trust policy of the role name this organization, project and branch? See docs/s3.md"),
+        ),
+    })
+}
+
+/// A new token, where CircleCI's own program is at hand.
+fn fresh(cx: &Cx) -> Option<Secret> {
+    let mut command = Command::new(cx.program_on_path("circleci")?);
+    command.args(["run", "oidc", "get"]);
+    let answer = cx.answer(command, Input::Empty).ok()?;
+    let token = answer.stdout.trim();
+    (answer.ok() && !token.is_empty()).then(|| Secret::new(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_service_answers() {
+        let good = "<Credentials><AccessKeyId>ASIA</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken></Credentials>";
+        assert_eq!(read("x", 200, good).ok().unwrap()[2], ("aws_session_token".to_owned(), "t".to_owned()));
+        let refused = |status, text| read("cannot", status, text).map(drop).map_err(Refused::into_error).unwrap_err();
+        let denied = refused(403, "<Error><Code>AccessDenied</Code><Message>Not authorized</Message></Error>");
+        assert_eq!(denied.to_string(), "cannot: AccessDenied (Not authorized)");
+        assert!(matches!(read("x", 400, "<Code>ExpiredTokenException</Code>"), Err(Refused::Expired(_))));
+        assert_eq!(refused(200, "<html>").to_string(), "cannot: 200");
+    }
+}

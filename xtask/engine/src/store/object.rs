@@ -1,0 +1,375 @@
+//! The one door to object storage: whole objects, conditional writes, and big files in parts. Nothing here knows what
+//! a release is. What is async stays in here, on one thread.
+//!
+//! S3's conditional writes: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>.
+
+pub mod settings;
+mod trouble;
+
+use crate::cx::Cx;
+use crate::error::{Explain, Failure, Kind, Result, failed};
+use crate::release::digest::Hasher;
+use crate::release::{Progress, sync_dir};
+use crate::store::object::settings::{Scheme, Settings};
+use crate::store::object::trouble::{Doing, explain};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::memory::InMemory;
+use object_store::path::Path as Key;
+use object_store::signer::Signer;
+use object_store::{
+    BackoffConfig, ClientOptions, Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig,
+    UpdateVersion, WriteMultipart,
+};
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+/// Files are sent and fetched in parts of this many bytes: S3 takes no smaller ones than 5 MiB, and 10,000 at most.
+const PART: usize = 8 << 20;
+/// Parts on their way at once. With the size of a part this bounds the memory of a transfer.
+const AT_ONCE: usize = 5;
+/// Small objects read at once.
+const READS: usize = 16;
+/// An object that is read whole is no bigger than this.
+const SMALL_MAX: u64 = 64 << 20;
+/// How long one request may take, and how long to wait for a connection.
+const REQUEST: Duration = Duration::from_secs(60);
+const CONNECT: Duration = Duration::from_secs(10);
+/// How often a request is sent again.
+const RETRIES: usize = 10;
+
+/// A prefix of a bucket. Keys are relative to it, with `/` between their parts.
+pub struct Bucket<'cx> {
+    cx: &'cx Cx,
+    url: String,
+    root: Key,
+    store: Arc<dyn ObjectStore>,
+    signer: Option<Arc<dyn Signer>>,
+    runtime: Runtime,
+    /// Whether the server wants the tag in `If-Match` without its quotes, as Ceph did until 2023.
+    bare_tags: Cell<bool>,
+}
+
+/// The version of an object that was read, for a write that must find it unchanged.
+#[derive(Debug, Clone)]
+pub struct Version(UpdateVersion);
+
+/// An object in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Its key.
+    pub key: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When it was written, by the server's clock.
+    pub written: Timestamp,
+}
+
+impl<'cx> Bucket<'cx> {
+    /// Opens a bucket. No request is sent yet.
+    pub fn open(cx: &'cx Cx, url: &str, settings: &Settings) -> Result<Self> {
+        crate::http::install_tls();
+        let deadline = crate::http::session::deadline(cx)?;
+        let retry = RetryConfig { backoff: BackoffConfig::default(), max_retries: RETRIES, retry_timeout: deadline };
+        let client = ClientOptions::new()
+            .with_timeout(REQUEST.min(deadline))
+            .with_connect_timeout(CONNECT.min(deadline))
+            .with_allow_http(settings.plain_http);
+        let (store, signer) = build(settings, client, retry)
+            .map_err(|e| explain(url, Doing::Opening, &e))?;
+        Self::with(cx, url, &settings.prefix, store, Some(signer))
+    }
+
+    /// A bucket in the memory of this process, for tests.
+    pub fn in_memory(cx: &'cx Cx, store: &Memory) -> Result<Self> {
+        Self::with(cx, "memory:", "", store.0.clone(), None)
+    }
+
+    fn with(
+        cx: &'cx Cx,
+        url: &str,
+        prefix: &str,
+        store: Arc<dyn ObjectStore>,
+        signer: Option<Arc<dyn Signer>>,
+    ) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().explain(
+            Kind::Failed,
+            || format!("{url}: cannot start the network"),
+            || "are there file descriptors left? `ulimit -n`".into(),
+        )?;
+        let root = Key::from(prefix);
+        Ok(Self { cx, url: url.to_owned(), root, store, signer, runtime, bare_tags: Cell::new(false) })
+    }
+
+    fn key(&self, key: &str) -> Key {
+        Key::from_iter(self.root.parts().chain(Key::from(key).parts()))
+    }
+
+    fn relative(&self, key: &Key) -> String {
+        let parts = key.prefix_match(&self.root).map(|parts| parts.map(|part| part.as_ref().to_owned()));
+        parts.map(|parts| parts.collect::<Vec<_>>().join("/")).unwrap_or_default()
+    }
+
+    fn explained<T>(&self, doing: Doing, done: Result<T, Error>) -> Result<T> {
+        done.map_err(|error| explain(&self.url, doing, &error).into())
+    }
+
+    /// An object and its version; `None` when there is none.
+    pub fn read(&self, key: &str) -> Result<Option<(Vec<u8>, Version)>> {
+        self.runtime.block_on(self.read_one(key))
+    }
+
+    /// Several objects; those that are gone are left out.
+    pub fn read_all(&self, keys: &[String]) -> Result<Vec<(String, Vec<u8>)>> {
+        let each = stream::iter(keys.to_vec())
+            .map(|key| async move { Ok::<_, anyhow::Error>((key.clone(), self.read_one(&key).await?)) });
+        let all: Vec<_> = self.runtime.block_on(each.buffered(READS).try_collect())?;
+        Ok(all.into_iter().filter_map(|(key, read)| Some((key, read?.0))).collect())
+    }
+
+    async fn read_one(&self, key: &str) -> Result<Option<(Vec<u8>, Version)>> {
+        let doing = Doing::Reading(key);
+        let got = match self.store.get_opts(&self.key(key), GetOptions::new()).await {
+            Err(Error::NotFound { source, .. }) if !trouble::is_bucket_missing(&*source) => return Ok(None),
+            got => self.explained(doing, got)?,
+        };
+        if got.meta.size > SMALL_MAX {
+            return crate::error::verification(format!("{}/{key} has {} bytes: it is none of ours", self.url, got.meta.size))
+                .hint("look at it, and move it away")
+                .err();
+        }
+        let version = Version(UpdateVersion { e_tag: got.meta.e_tag.clone(), version: got.meta.version.clone() });
+        let bytes = self.explained(doing, got.bytes().await)?;
+        Ok(Some((bytes.into(), version)))
+    }
+
+    /// Writes an object that must not be there yet; `false` when it is.
+    pub fn create(&self, key: &str, bytes: Vec<u8>) -> Result<bool> {
+        self.write(key, bytes, PutMode::Create)
+    }
+
+    /// Writes an object that must still have this version; `false` when it has another or is gone.
+    pub fn replace(&self, key: &str, bytes: Vec<u8>, version: &Version) -> Result<bool> {
+        let mut version = version.0.clone();
+        if self.bare_tags.get() {
+            version.e_tag = version.e_tag.map(|tag| tag.trim_matches('"').to_owned());
+        }
+        self.write(key, bytes, PutMode::Update(version))
+    }
+
+    fn write(&self, key: &str, bytes: Vec<u8>, mode: PutMode) -> Result<bool> {
+        let options = PutOptions { mode, ..PutOptions::default() };
+        match self.runtime.block_on(self.store.put_opts(&self.key(key), bytes.into(), options)) {
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
+            Err(Error::NotFound { source, .. }) if !trouble::is_bucket_missing(&*source) => Ok(false),
+            done => self.explained(Doing::Writing(key), done).map(|_| true),
+        }
+    }
+
+    /// Finds out whether this server honours conditions on writes, by trying: whoever relies on one that ignores them
+    /// loses what others wrote. It leaves the object `probe` behind.
+    pub fn probe(&self) -> Result<()> {
+        const KEY: &str = "probe";
+        let note = || b"Gangplank looks here whether conditional writes are honoured.\n".to_vec();
+        let ignored = |what: &str| {
+            Failure::new(Kind::Remote, format!("{}: the server ignores `{what}`, so jobs could overwrite each other", self.url))
+                .hint("use a server that honours conditional writes (AWS S3, Cloudflare R2, Ceph, ...), or circleci:artifacts")
+                .err()
+        };
+        if self.create(KEY, note())? && self.create(KEY, note())? {
+            return ignored("If-None-Match: *");
+        }
+        let stale = Version(UpdateVersion { e_tag: Some("\"00000000000000000000000000000000\"".into()), version: Some("1".into()) });
+        if self.replace(KEY, note(), &stale)? {
+            return ignored("If-Match");
+        }
+        // Others may probe at the same time, so one refusal says nothing.
+        for attempt in 0..20 {
+            self.bare_tags.set(attempt % 2 == 1);
+            let Some((bytes, version)) = self.read(KEY)? else { continue };
+            if self.replace(KEY, bytes, &version)? {
+                return Ok(());
+            }
+        }
+        self.bare_tags.set(false);
+        Failure::new(Kind::Remote, format!("{}: the server refuses every `If-Match`, so no pointer can be moved", self.url))
+            .hint("use a server that honours conditional writes (AWS S3, Cloudflare R2, Ceph, ...), or circleci:artifacts")
+            .err()
+    }
+
+    /// Size of an object; `None` when there is none.
+    pub fn size(&self, key: &str) -> Result<Option<u64>> {
+        match self.runtime.block_on(self.store.head(&self.key(key))) {
+            // The answer to a HEAD has no body that could say that it is the bucket that is missing.
+            Err(Error::NotFound { .. }) => Ok(None),
+            done => self.explained(Doing::Reading(key), done).map(|meta| Some(meta.size)),
+        }
+    }
+
+    /// Sends a file, in parts when it is big. The object is there whole or not at all.
+    pub fn upload(&self, key: &str, from: &Path, progress: Progress) -> Result<()> {
+        self.runtime.block_on(self.send(key, from, progress))
+    }
+
+    async fn send(&self, key: &str, from: &Path, progress: Progress<'_>) -> Result<()> {
+        let unreadable = || format!("cannot read {}", from.display());
+        let hint = || "check the disk".to_owned();
+        let mut file = File::open(from).explain(Kind::Failed, unreadable, hint)?;
+        let total = file.metadata().explain(Kind::Failed, unreadable, hint)?.len();
+        let mut next = || -> Result<Vec<u8>> {
+            let mut part = Vec::with_capacity(PART);
+            (&mut file).take(PART as u64).read_to_end(&mut part).explain(Kind::Failed, unreadable, hint)?;
+            Ok(part)
+        };
+        let doing = Doing::Writing(key);
+        if total <= PART as u64 {
+            self.explained(doing, self.store.put(&self.key(key), next()?.into()).await)?;
+            progress(total, total);
+            return Ok(());
+        }
+        let upload = self.explained(doing, self.store.put_multipart(&self.key(key)).await)?;
+        let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
+        let mut sent = 0;
+        let parts = async {
+            loop {
+                // One less than at once, because the one that has just been read waits here.
+                upload.wait_for_capacity(AT_ONCE - 1).await.map_err(|e| explain(&self.url, doing, &e))?;
+                self.not_interrupted()?;
+                let part = next()?;
+                if part.is_empty() {
+                    return Ok::<_, anyhow::Error>(());
+                }
+                sent += part.len() as u64;
+                upload.put(part.into());
+                progress(sent, total);
+            }
+        };
+        match parts.await {
+            Ok(()) => self.explained(doing, upload.finish().await).map(drop),
+            Err(error) => {
+                // Parts that nobody completes cost money until somebody aborts them.
+                let _ = upload.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    fn not_interrupted(&self) -> Result<()> {
+        if self.cx.interrupted() {
+            return failed("stopped by a signal").hint("run the same command again").err();
+        }
+        Ok(())
+    }
+
+    /// Fetches an object of a known size and gives its SHA-256.
+    pub fn download(&self, key: &str, bytes: u64, to: &Path, progress: Progress) -> Result<String> {
+        self.runtime.block_on(self.receive(key, bytes, to, progress))
+    }
+
+    async fn receive(&self, key: &str, bytes: u64, to: &Path, progress: Progress<'_>) -> Result<String> {
+        let unwritable = || format!("cannot write {}", to.display());
+        let hint = || "check free space and permissions: `df -h .`".to_owned();
+        let mut file = File::create(to).explain(Kind::Failed, unwritable, hint)?;
+        let (object, step) = (self.key(key), PART as u64);
+        let ranges = (0..bytes.div_ceil(step)).map(|n| n * step..((n + 1) * step).min(bytes));
+        let mut parts =
+            stream::iter(ranges).map(|range| self.store.get_range(&object, range)).buffered(AT_ONCE);
+        let (mut hasher, mut done) = (Hasher::default(), 0);
+        while let Some(part) = parts.next().await {
+            self.not_interrupted()?;
+            let part = self.explained(Doing::Reading(key), part)?;
+            hasher.update(&part);
+            file.write_all(&part).explain(Kind::Failed, unwritable, hint)?;
+            done += part.len() as u64;
+            progress(done, bytes);
+        }
+        file.sync_all().and_then(|()| to.parent().map_or(Ok(()), sync_dir)).explain(Kind::Failed, unwritable, hint)?;
+        Ok(hasher.hex())
+    }
+
+    /// The objects below a prefix that ends a part of the key, in order of their keys.
+    pub fn list(&self, prefix: &str) -> Result<Vec<Object>> {
+        let prefix = self.key(prefix);
+        self.collect(self.store.list(Some(&prefix)))
+    }
+
+    /// The objects below `prefix` whose keys go on with `start`, which may end within a part of the key.
+    pub fn list_from(&self, prefix: &str, start: &str) -> Result<Vec<Object>> {
+        let below = self.key(prefix);
+        let want = format!("{below}/{start}");
+        let (offset, want) = (Key::from(want.as_str()), want.clone());
+        let found = self.store.list_with_offset(Some(&below), &offset);
+        self.collect(found.try_take_while(move |meta| {
+            std::future::ready(Ok(meta.location.as_ref().starts_with(&want)))
+        }).boxed())
+    }
+
+    fn collect(&self, found: stream::BoxStream<'_, Result<object_store::ObjectMeta, Error>>) -> Result<Vec<Object>> {
+        let found: Vec<_> = self.explained(Doing::Listing, self.runtime.block_on(found.try_collect()))?;
+        let mut objects: Vec<_> = found
+            .into_iter()
+            .map(|meta| Object {
+                key: self.relative(&meta.location),
+                bytes: meta.size,
+                written: Timestamp::from_second(meta.last_modified.timestamp()).unwrap_or_default(),
+            })
+            .collect();
+        objects.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(objects)
+    }
+
+    /// Removes objects; one that is gone already is a success.
+    pub fn remove(&self, key: &str) -> Result<()> {
+        match self.runtime.block_on(self.store.delete(&self.key(key))) {
+            Err(Error::NotFound { .. }) => Ok(()),
+            done => self.explained(Doing::Removing(key), done),
+        }
+    }
+
+    /// A URL that anybody can fetch the object from until it expires. It is a secret.
+    pub fn signed_url(&self, key: &str, valid: Duration) -> Result<crate::http::Url> {
+        let Some(signer) = &self.signer else {
+            return failed(format!("{}: nothing here can sign URLs", self.url)).hint("use an s3:// store").err();
+        };
+        let get = "GET".parse().expect("GET is a method");
+        self.explained(Doing::Reading(key), self.runtime.block_on(signer.signed_url(get, &self.key(key), valid)))
+    }
+}
+
+/// What several [`Bucket::in_memory`] share.
+#[derive(Clone, Default)]
+pub struct Memory(Arc<InMemory>);
+
+type Opened = (Arc<dyn ObjectStore>, Arc<dyn Signer>);
+
+fn build(settings: &Settings, client: ClientOptions, retry: RetryConfig) -> Result<Opened, Error> {
+    let options = settings.options.iter();
+    match settings.scheme {
+        Scheme::S3 => {
+            let builder = AmazonS3Builder::new().with_bucket_name(&settings.bucket).with_client_options(client);
+            let known = options.filter_map(|(name, value)| Some((name.parse::<AmazonS3ConfigKey>().ok()?, value)));
+            let store = Arc::new(known.fold(builder, |it, (key, value)| it.with_config(key, value)).with_retry(retry).build()?);
+            Ok((store.clone(), store))
+        }
+        Scheme::Google => {
+            let builder = GoogleCloudStorageBuilder::new().with_bucket_name(&settings.bucket).with_client_options(client);
+            let known = options.filter_map(|(name, value)| Some((name.parse::<GoogleConfigKey>().ok()?, value)));
+            let store = Arc::new(known.fold(builder, |it, (key, value)| it.with_config(key, value)).with_retry(retry).build()?);
+            Ok((store.clone(), store))
+        }
+        Scheme::Azure => {
+            let builder = MicrosoftAzureBuilder::new().with_container_name(&settings.bucket).with_client_options(client);
+            let known = options.filter_map(|(name, value)| Some((name.parse::<AzureConfigKey>().ok()?, value)));
+            let store = Arc::new(known.fold(builder, |it, (key, value)| it.with_config(key, value)).with_retry(retry).build()?);
+            Ok((store.clone(), store))
+        }
+    }
+}
