@@ -23,7 +23,7 @@ use crate::release::manifest::{self, Manifest};
 use crate::release::{Release, SUMS, digest, sums};
 use crate::store::object::Bucket;
 use crate::store::object::settings::{Credentials, Settings, settings};
-use crate::store::{Published, Put, Store, take_in};
+use crate::store::{Kept, Needed, Published, Put, Retention, Store, take_in};
 use std::cell::{Cell, OnceCell};
 use std::fs;
 use std::path::Path;
@@ -300,5 +300,9 @@ impl Store for BucketStore<'_> {
 
     fn history(&self, env: &str) -> Result<Option<History>> {
         pointer::history(self, env)
+    }
+
+    fn prune(&self, retention: Retention, by: &str, dry_run: bool, needed: Needed) -> Result<Option<Vec<Kept>>> {
+        retention::prune(self, retention, by, dry_run, needed).map(Some)
     }
 }

@@ -1,9 +1,14 @@
 //! Where releases are handed from the job that builds to the jobs that deploy: whole releases, never loose files.
 
 pub mod artifacts;
+#[cfg(feature = "s3")]
+pub mod bucket;
 pub mod dir;
+#[cfg(feature = "s3")]
+pub mod object;
 
 use crate::cx::{Cx, var};
+use crate::deploy::history::{History, Record};
 use crate::error::{Explain, Failure, Kind, Result, hint_of, kind_of, not_found, usage};
 use crate::project::{Ci, local_dir};
 use crate::release::{Release, scratch};
@@ -11,6 +16,7 @@ use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::store::artifacts::{ArtifactStore, Finder};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -49,6 +55,27 @@ pub struct Published {
     /// Why it was left, in words.
     pub why: Option<String>,
 }
+
+/// What a prune of a store leaves: of each branch the newest, and everything that is young.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// How many releases of each branch.
+    pub keep: usize,
+    /// How many days everything stays.
+    pub days: u32,
+}
+
+/// A release or object of a store, seen by a prune.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    /// The id, or the key of what no release needs.
+    pub what: String,
+    /// Why it stays; without a reason it goes.
+    pub why: Option<String>,
+}
+
+/// Says which releases are needed, and by whom.
+pub type Needed<'a> = &'a dyn Fn() -> Result<BTreeMap<ReleaseId, String>>;
 
 /// A place that keeps releases.
 ///
@@ -97,6 +124,22 @@ pub trait Store {
     fn publish(&self, _manifest: &Manifest) -> Result<Option<Published>> {
         Ok(None)
     }
+    /// Whether it keeps what is and was live in each env.
+    fn keeps_history(&self) -> bool {
+        false
+    }
+    /// Adds to what is and was live in an env. Fails when the release is about to be removed.
+    fn append(&self, _env: &str, _record: &Record) -> Result<()> {
+        Ok(())
+    }
+    /// What is and was live in an env, where somebody has said so.
+    fn history(&self, _env: &str) -> Result<Option<History>> {
+        Ok(None)
+    }
+    /// Removes what is not kept, or only says what it would remove; `None` where nothing can be removed.
+    fn prune(&self, _retention: Retention, _by: &str, _dry_run: bool, _needed: Needed) -> Result<Option<Vec<Kept>>> {
+        Ok(None)
+    }
 }
 
 /// Opens a store by its URL.
@@ -106,13 +149,23 @@ pub fn open<'cx>(cx: &'cx Cx, ci: &'cx Ci, url: &str) -> Result<Box<dyn Store + 
         Some(("circleci", "workspace")) => Ok(Box::new(dir::DirStore::new(cx, url, workspace(cx).join("releases")))),
         Some(("circleci", "artifacts")) => Ok(Box::new(ArtifactStore::new(cx, ci, url, Finder::Commit))),
         Some(("circleci", "latest-artifacts")) => Ok(Box::new(ArtifactStore::new(cx, ci, url, Finder::Latest))),
-        Some(("s3" | "gs" | "az", _)) => usage(format!("store {url}: this engine does not have it yet"))
-            .hint("use file:DIR, circleci:workspace or circleci:artifacts in `stores`, see xtask/src/main.rs")
-            .err(),
+        Some(("s3" | "gs" | "az", _)) => bucket(cx, ci, url),
         _ => usage(format!("`{url}` is not the URL of a store"))
-            .hint("use file:DIR, circleci:workspace or circleci:artifacts")
+            .hint("use file:DIR, circleci:workspace, circleci:artifacts or s3://BUCKET/PREFIX")
             .err(),
     }
+}
+
+#[cfg(feature = "s3")]
+fn bucket<'cx>(cx: &'cx Cx, ci: &'cx Ci, url: &str) -> Result<Box<dyn Store + 'cx>> {
+    Ok(Box::new(bucket::BucketStore::new(cx, ci, url)?))
+}
+
+#[cfg(not(feature = "s3"))]
+fn bucket<'cx>(_: &'cx Cx, _: &'cx Ci, url: &str) -> Result<Box<dyn Store + 'cx>> {
+    usage(format!("store {url}: this xtask was compiled without buckets"))
+        .hint("in xtask/Cargo.toml: gangplank = { path = \"engine\", features = [\"s3\"] }")
+        .err()
 }
 
 /// The directory of the CircleCI workspace.

@@ -6,10 +6,11 @@
 use crate::deploy::history::{Happened, History};
 use crate::error::{Failure, Kind, Result, verification};
 use crate::release::id::ReleaseId;
+use crate::release::manifest::Manifest;
 use crate::store::bucket::pointer::{Next, change};
-use crate::store::bucket::{BucketStore, RELEASES, is_manifest, place};
+use crate::store::bucket::{BucketStore, RELEASES, bundle_key, is_manifest, manifest_key};
 use crate::store::object::{Bucket, Object};
-use crate::store::{Kept, Retention};
+use crate::store::{Kept, Needed, Retention};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,12 +86,25 @@ pub fn plan(
 }
 
 /// Objects of puts that never came to their end: older than the time that every release is kept, and of no release.
-pub fn debris<'a>(objects: &'a [Object], retention: Retention, now: Timestamp) -> Vec<&'a Object> {
+/// `bundles` are the keys that manifests name. Beside a manifest that could not be read everything stays.
+pub fn debris<'a>(
+    objects: &'a [Object],
+    bundles: &BTreeSet<String>,
+    retention: Retention,
+    now: Timestamp,
+) -> Vec<&'a Object> {
     let dir = |key: &str| key.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
-    let whole: BTreeSet<_> = objects.iter().filter(|it| is_manifest(&it.key)).map(|it| dir(&it.key)).collect();
+    let read: BTreeSet<_> = bundles.iter().map(|key| dir(key)).collect();
+    let manifests = objects.iter().filter(|it| is_manifest(&it.key)).map(|it| dir(&it.key));
+    let unread: BTreeSet<_> = manifests.filter(|dir| !read.contains(dir)).collect();
     let limit = SignedDuration::from_hours(24 * i64::from(retention.days));
-    let old = |it: &&Object| now.duration_since(it.written) >= limit;
-    objects.iter().filter(|it| !whole.contains(&dir(&it.key))).filter(old).collect()
+    let is_debris = |it: &&Object| {
+        !is_manifest(&it.key)
+            && !bundles.contains(&it.key)
+            && !unread.contains(&dir(&it.key))
+            && now.duration_since(it.written) >= limit
+    };
+    objects.iter().filter(is_debris).collect()
 }
 
 /// The list of a prune that is under way.
@@ -106,15 +120,15 @@ pub fn prune(
     retention: Retention,
     by: &str,
     dry_run: bool,
-    needed: &dyn Fn() -> Result<BTreeMap<ReleaseId, String>>,
+    needed: Needed,
 ) -> Result<Vec<Kept>> {
     let bucket = store.bucket()?;
     let objects = bucket.list(RELEASES)?;
-    let releases = stored(store, &objects)?;
+    let (releases, bundles) = stored(store, &objects)?;
     let pointed = pointed(bucket)?;
     let now = store.cx.now();
     let mut plan = plan(&releases, &needed()?, &pointed, retention, now);
-    let debris = debris(&objects, retention, now);
+    let debris = debris(&objects, &bundles, retention, now);
     if !dry_run {
         let doom: BTreeSet<_> = plan.iter().filter(|(_, why)| why.is_none()).map(|(id, _)| id.clone()).collect();
         announce(store, Doomed { since: now, by: by.to_owned(), releases: doom })?;
@@ -177,16 +191,14 @@ fn announce(store: &BucketStore, doomed: Doomed) -> Result<()> {
     })
 }
 
-fn stored(store: &BucketStore, objects: &[Object]) -> Result<Vec<Stored>> {
+/// The releases, and the keys of their bundles.
+fn stored(store: &BucketStore, objects: &[Object]) -> Result<(Vec<Stored>, BTreeSet<String>)> {
     let keys: Vec<_> = objects.iter().filter(|it| is_manifest(&it.key)).map(|it| it.key.clone()).collect();
     let put: BTreeMap<_, _> = objects.iter().map(|it| (it.key.as_str(), it.written)).collect();
-    let manifests = store.manifests(&keys)?.into_iter();
-    Ok(manifests
-        .map(|it| {
-            let key = format!("{}/{}", place(&it), crate::release::manifest::FILE);
-            Stored { put: put[key.as_str()], branch: it.commit.branch, id: it.id }
-        })
-        .collect())
+    let manifests = store.manifests(&keys)?;
+    let bundles = manifests.iter().map(bundle_key).collect();
+    let stored = |it: Manifest| Stored { put: put[manifest_key(&it).as_str()], branch: it.commit.branch, id: it.id };
+    Ok((manifests.into_iter().map(stored).collect(), bundles))
 }
 
 /// What the pointers of branches name.
@@ -261,11 +273,16 @@ mod tests {
             object("releases/aa/1/d2/shop.tar.gz", 0),
             object("releases/bb/2/d3/shop.tar.gz", 0),
             object("releases/bb/3/d4/shop.tar.gz", 9),
+            object("releases/cc/4/manifest.json", 0),
+            object("releases/cc/4/d5/shop.tar.gz", 0),
         ];
+        let bundles = BTreeSet::from(["releases/aa/1/d1/shop.tar.gz".to_owned()]);
         let keys = |days| -> Vec<&str> {
-            debris(&objects, Retention { keep: 1, days }, at(10)).into_iter().map(|it| it.key.as_str()).collect()
+            let debris = debris(&objects, &bundles, Retention { keep: 1, days }, at(10));
+            debris.into_iter().map(|it| it.key.as_str()).collect()
         };
-        assert_eq!(keys(5), ["releases/bb/2/d3/shop.tar.gz"]);
-        assert_eq!(keys(0), ["releases/bb/2/d3/shop.tar.gz", "releases/bb/3/d4/shop.tar.gz"]);
+        let (lost, begun) = ("releases/aa/1/d2/shop.tar.gz", "releases/bb/2/d3/shop.tar.gz");
+        assert_eq!(keys(5), [lost, begun]);
+        assert_eq!(keys(0), [lost, begun, "releases/bb/3/d4/shop.tar.gz"]);
     }
 }
