@@ -3,7 +3,7 @@
 
 use crate::account::{Account, SLUG, TOKEN, project, vars};
 use crate::project::Project;
-use gangplank::ci::loopback::{Host, JobStatus, Request};
+use gangplank::ci::loopback::{Host, JobStatus, Request, WorkflowStatus};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -86,6 +86,23 @@ const CASES: &[Case] = &[
         5,
         "is still running (pipeline 1)",
         "wait until it has ended",
+    ),
+    (
+        "never begun",
+        |p, a| {
+            let sha = p.git(&["rev-parse", "HEAD"]);
+            let mut world = a.server.world();
+            let now = world.now();
+            let pipeline = world.push("main", &sha, now);
+            let workflow = world.add_workflow(&pipeline, "build-deploy-dev");
+            let job = world.add_job(&workflow, "build", &[]);
+            world.end_job(&job, JobStatus::NotRun);
+            world.set_workflow_status(&workflow, WorkflowStatus::Failed);
+        },
+        "fetch HEAD",
+        5,
+        "never began: it is `not_run` in pipeline 1",
+        "rerun the workflow",
     ),
     (
         "expired",
@@ -179,6 +196,21 @@ const CASES: &[Case] = &[
         "fetch HEAD",
         7,
         "but the pipeline built",
+        "do not deploy it",
+    ),
+    (
+        "the manifest of no job",
+        |p, a| {
+            let built = a.build(p, "main");
+            let manifest = a.stored(built.job, &format!("releases/{}/manifest.json", built.id));
+            let text = fs::read_to_string(&manifest).unwrap();
+            let (before, rest) = text.split_once("\"ci\": {").unwrap();
+            let (_, after) = rest.split_once('}').unwrap();
+            fs::write(manifest, format!("{before}\"ci\": null{after}")).unwrap();
+        },
+        "fetch HEAD",
+        7,
+        "it was not built by a job of CircleCI",
         "do not deploy it",
     ),
     (

@@ -39,10 +39,10 @@ fn what_passes_is_waited_for() {
 fn what_does_not_pass_in_time_is_an_error() {
     let (p, account) = faulty(|_, _| Some(Reply::message(429, "Too many").header("Retry-After", "3600")));
     let started = std::time::Instant::now();
-    fetch(&p, &account, "60").fails(4, "answered 429, and asks to wait 3600 s", "GANGPLANK_API_DEADLINE");
+    fetch(&p, &account, "60").fails(4, "answered 429 (Too many), and asks to wait 3600 s", "GANGPLANK_API_DEADLINE");
     assert!(started.elapsed().as_secs() < 30, "it did not wait for what cannot come in time");
     let (p, account) = faulty(|_, _| Some(Reply::message(500, "oops")));
-    fetch(&p, &account, "1").fails(4, "answered 500 (tried", "status.circleci.com");
+    fetch(&p, &account, "1").fails(4, "answered 500 (oops) (tried", "status.circleci.com");
 }
 
 #[test]

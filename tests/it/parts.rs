@@ -8,7 +8,7 @@ use gangplank::event::{Event, Sink};
 use gangplank::machine::Owner;
 use gangplank::release::Release;
 use gangplank::release::id::ReleaseId;
-use gangplank::release::manifest::{Bundle, Commit, Manifest};
+use gangplank::release::manifest::{Bundle, CiJob, Commit, Manifest};
 use gangplank::release::pack::{self, Source};
 use gangplank::service::Script;
 use gangplank::target::Target;
@@ -56,7 +56,7 @@ pub fn release(dir: &Path, n: u32, files: &[(&str, &str)]) -> Release {
         app: "shop".into(),
         id: id.clone(),
         commit: Commit { sha, time, branch: Some("main".into()), tag: None, dirty: false },
-        ci: None,
+        ci: Some(CiJob { job: 100 + u64::from(n), url: None, workflow: None, pipeline: None }),
         toolchain: None,
         bundle: Bundle {
             file: Manifest::bundle_name("shop", &id),

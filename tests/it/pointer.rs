@@ -113,6 +113,7 @@ fn numbers_of_five_digits_are_known_by_their_end() {
     // The value with the same end that is no build of ours is no newer build.
     set(&account, "46790");
     account.publish(&p, &two, "main").ok();
+    assert_eq!(account.pointer().unwrap(), two.job.to_string());
 }
 
 #[test]

@@ -116,6 +116,7 @@ impl Store for Uploaded {
             let mut world = self.account.server.world();
             let now = world.now();
             let pipeline = world.push("main", &manifest.commit.sha, now);
+            world.next_job_number = manifest.ci.as_ref().unwrap().job;
             drop(world);
             let (workflow, number, job) = self.account.start(&pipeline, "build");
             let dir = self.workspace.join("releases").join(release.id().as_str());

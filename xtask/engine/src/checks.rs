@@ -35,8 +35,8 @@ pub struct Checked {
     pub ms: u64,
 }
 
-/// Runs the checks in order and stops at the first that fails. `quick` leaves out the end-to-end tests. `args` go to
-/// the test harness.
+/// Runs the checks in order and stops at the first that fails. `quick` leaves out the end-to-end tests, and the features
+/// that the project does not use. `args` go to the test harness.
 pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<Tested> {
     let skips = cx.root.join("target/test-skips.txt");
     let _ = fs::create_dir_all(cx.root.join("target"));
@@ -50,6 +50,7 @@ pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<
         tested.checks.push(Checked { check: name.to_owned(), ms });
         Ok::<(), anyhow::Error>(())
     };
+    let features: &[&str] = if quick { &[] } else { &["--all-features"] };
     timed("format", &mut || {
         component(cx, "rustfmt", "fmt")?;
         cargo(cx, &["fmt", "--all", "--check"], &[], "cargo fmt --all")
@@ -57,12 +58,8 @@ pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<
     timed("clippy", &mut || {
         component(cx, "clippy", "clippy")?;
         let hint = "cargo clippy --workspace --all-targets shows them again";
-        cargo(
-            cx,
-            &["clippy", "--quiet", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"],
-            &[],
-            hint,
-        )
+        let words = ["clippy", "--quiet", "--workspace", "--all-targets", "--locked"];
+        cargo(cx, &[&words[..], features, &["--", "--deny", "warnings"]].concat(), &[], hint)
     })?;
     timed("CircleCI config", &mut || {
         generate::generate(cx, project, project.ci.pattern, true)?;
@@ -73,7 +70,7 @@ pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<
         if !quick {
             recipe_tools(cx);
         }
-        let mut words = vec!["test", "--workspace", "--locked"];
+        let mut words = [&["test", "--workspace", "--locked"], features].concat();
         if quick {
             // The end-to-end tests are the xtask package's own.
             words.extend(["--exclude", "xtask"]);

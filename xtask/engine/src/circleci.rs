@@ -212,10 +212,13 @@ impl<'cx> CircleCi<'cx> {
     }
 
     /// Says yes to an approval job.
-    pub fn approve(&self, workflow: &str, request: &str) -> Result<()> {
+    pub fn approve(&self, workflow: &str, job: &str, request: &str) -> Result<()> {
         let url = self.v2(&format!("/workflow/{}/approve/{}", escape(workflow), escape(request)), &[])?;
-        let reply = self.session.call(&url, Some(&json!({})), true)?;
-        self.read::<Value>(&url, &reply).map(drop)
+        let reply = self.session.call(&url, Some(&Value::Null), true)?;
+        let Err(refused) = self.read::<Value>(&url, &reply) else { return Ok(()) };
+        // The answer to a first yes may have been lost, or somebody else was faster.
+        let waits = |it: &Job| it.name == job && it.status == "on_hold";
+        if self.jobs(workflow)?.iter().any(waits) { Err(refused) } else { Ok(()) }
     }
 
     /// A small file of a job.

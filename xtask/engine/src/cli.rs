@@ -308,9 +308,6 @@ pub struct Request {
     /// The reason, for the history
     #[arg(long, value_name = "TEXT")]
     pub why: Option<String>,
-    /// The branch whose config runs; the project's when left out
-    #[arg(long, value_name = "NAME")]
-    pub branch: Option<String>,
     /// The pipeline definition, where the project has several with this config
     #[arg(long, value_name = "ID")]
     pub definition: Option<String>,

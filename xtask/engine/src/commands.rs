@@ -222,7 +222,6 @@ fn trigger(cx: &Cx, project: &Project, cli: &Cli, trigger: &Trigger) -> Result<c
         env: &request.env,
         release: request.release.as_ref(),
         why: request.why.as_deref(),
-        branch: request.branch.as_deref(),
         definition: request.definition.as_deref(),
     };
     let approve = |job: &str| {

@@ -25,7 +25,11 @@ pub mod var {
     pub const HOME: &str = "GANGPLANK_HOME";
     /// Directory of the CircleCI workspace, when it is not `/tmp/workspace`.
     pub const WORKSPACE: &str = "GANGPLANK_WORKSPACE";
-    /// How many seconds a question to CircleCI's API may take with all its attempts, when it is not 120.
+    /// Directory that takes the place of all buckets, for runs on this machine.
+    pub const BUCKETS: &str = "GANGPLANK_BUCKETS";
+    /// Cargo features with which the jobs of a run here compile their xtask.
+    pub const FEATURES: &str = "GANGPLANK_XTASK_FEATURES";
+    /// How many seconds a question to CircleCI's API or a bucket may take with all its attempts, when it is not 120.
     pub const API_DEADLINE: &str = "GANGPLANK_API_DEADLINE";
 }
 

@@ -48,7 +48,7 @@ pub struct Response {
 pub struct Ask<'a> {
     /// Where to.
     pub url: &'a Url,
-    /// A JSON document to POST; without one it is a GET.
+    /// A JSON document to POST, `null` for none at all; without it is a GET.
     pub post: Option<&'a Value>,
     /// Sent as `Authorization: Bearer`.
     pub token: Option<&'a Secret>,
@@ -163,9 +163,16 @@ impl Client {
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 
+    /// A PUT without a body, to a URL that is signed for it; gives the status.
+    pub fn put_empty(&self, url: &Url) -> Result<u16, Broken> {
+        let sent = self.0.put(url.clone()).header("content-length", "0").send();
+        sent.map(|it| it.status().as_u16()).map_err(|e| Broken { why: reason(&e), unsent: e.is_connect() })
+    }
+
     /// One exchange. Any status is an answer.
     pub fn ask(&self, ask: &Ask) -> Result<Answer, Broken> {
         let request = match ask.post {
+            Some(Value::Null) => self.0.post(ask.url.clone()),
             Some(body) => self
                 .0
                 .post(ask.url.clone())

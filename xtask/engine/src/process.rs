@@ -96,6 +96,31 @@ pub fn wait(child: &mut Child, limits: &Limits) -> io::Result<(ExitStatus, bool)
     }
 }
 
+/// A program that runs until its stdin closes, which it does when this is dropped, and also when this process is killed.
+pub struct Background(Child);
+
+impl Background {
+    /// Starts it; what it prints goes nowhere.
+    pub fn start(command: &mut Command) -> io::Result<Self> {
+        let child =
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn()?;
+        Ok(Self(child))
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.0.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let limits = Limits { time: Some(Duration::from_secs(15)), stop: &|| false, own_group: true };
+        let _ = wait(&mut self.0, &limits);
+    }
+}
+
 fn end(child: &Child, group: bool, signal: rustix::process::Signal) {
     let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) else { return };
     // It may have ended by itself just now.

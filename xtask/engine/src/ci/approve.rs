@@ -53,7 +53,12 @@ pub fn approve(cx: &Cx, project: &Project, env: &str, number: Option<u64>, ask: 
             return usage("there is no terminal to ask on").hint("say --yes if that is what you want").err();
         }
     }
-    api.approve(&workflow.id, job.approval_request_id.as_deref().unwrap_or_default())?;
+    let Some(request) = &job.approval_request_id else {
+        return failed(format!("CircleCI gives no way to approve {name} of pipeline {}", pipeline.number))
+            .hint("approve it in CircleCI")
+            .err();
+    };
+    api.approve(&workflow.id, &name, request)?;
     Ok(Approved { pipeline: pipeline.number, commit, workflow: workflow.name, job: name })
 }
 

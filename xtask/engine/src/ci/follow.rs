@@ -1,9 +1,9 @@
 //! Watching a pipeline on CircleCI until it has ended, and saying yes to what waits on the way.
 
 use crate::circleci::CircleCi;
-use crate::circleci::model::{Job, Started, Workflow};
+use crate::circleci::model::{Job, Pipeline, Started, Workflow};
 use crate::cx::Cx;
-use crate::error::{Failure, Kind, Result, failed};
+use crate::error::{Failure, Kind, Result, failed, kind_of};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -42,18 +42,19 @@ enum Next {
 /// `None` leaves it on hold and ends the watch.
 pub fn follow(cx: &Cx, api: &CircleCi, started: &Started, approve: Asking) -> Result<End> {
     let (mut known, mut approved) = (BTreeMap::new(), BTreeSet::new());
+    // Looks without any workflow, first while CircleCI reads the config, then after it has.
+    let (mut unread, mut workflowless) = (0, 0);
+    let goes_on = |error: anyhow::Error| goes_on(started, &error);
     for look in 0.. {
-        let workflows = api.workflows(&started.id)?;
-        let mut jobs: Vec<(Workflow, Vec<Job>)> = Vec::new();
-        for workflow in workflows {
-            let of = api.jobs(&workflow.id)?;
-            jobs.push((workflow, of));
-        }
+        // The state is read first: what it says of the workflows is then true of those that are read.
+        let pipeline = api.pipeline(&started.id).map_err(goes_on)?;
+        let jobs = all_jobs(api, started).map_err(goes_on)?;
         for line in changes(&mut known, &jobs) {
             cx.note(line);
         }
         if jobs.is_empty() {
-            started_at_all(api, started, look)?;
+            *(if pipeline.state == "created" { &mut workflowless } else { &mut unread }) += 1;
+            started_at_all(&pipeline, workflowless > WORKFLOWLESS || unread > UNREAD)?;
         }
         for (workflow, job) in waiting(&jobs) {
             let Some(request) = &job.approval_request_id else { continue };
@@ -62,7 +63,7 @@ pub fn follow(cx: &Cx, api: &CircleCi, started: &Started, approve: Asking) -> Re
                 continue;
             }
             match approve(&job.name)? {
-                Some(true) => api.approve(&workflow.id, request)?,
+                Some(true) => api.approve(&workflow.id, &job.name, request).map_err(goes_on)?,
                 Some(false) | None => return Ok(End { status: "on_hold".into(), jobs: statuses(&jobs) }),
             }
         }
@@ -76,17 +77,32 @@ pub fn follow(cx: &Cx, api: &CircleCi, started: &Started, approve: Asking) -> Re
     unreachable!("the loop above has no end of its own")
 }
 
+/// The usual hint, to run the same command again, would start a second pipeline.
+fn goes_on(started: &Started, error: &anyhow::Error) -> anyhow::Error {
+    let text = format!("pipeline {} goes on, but it cannot be watched: {error:#}", started.number);
+    let hint = "look at it in CircleCI, or at `cargo xtask status`; do not trigger it again";
+    Failure::new(kind_of(error), text).hint(hint).into()
+}
+
+fn all_jobs(api: &CircleCi, started: &Started) -> Result<Vec<(Workflow, Vec<Job>)>> {
+    let workflows = api.workflows(&started.id)?.into_iter();
+    workflows.map(|workflow| Ok((workflow.clone(), api.jobs(&workflow.id)?))).collect()
+}
+
 /// Whether a pipeline without workflows can still get one.
-fn started_at_all(api: &CircleCi, started: &Started, look: usize) -> Result<()> {
-    let pipeline = api.pipeline(&started.id)?;
+fn started_at_all(pipeline: &Pipeline, too_long: bool) -> Result<()> {
     if pipeline.state == "errored" {
         let errors: Vec<_> = pipeline.errors.iter().map(|error| error.message.as_str()).collect();
-        return failed(format!("CircleCI cannot run the config of pipeline {}: {}", started.number, errors.join("; ")))
-            .hint("`cargo xtask ci generate --check` and `cargo xtask ci lint` look at the config")
-            .err();
+        return failed(format!(
+            "CircleCI cannot run the config of pipeline {}: {}",
+            pipeline.number,
+            errors.join("; ")
+        ))
+        .hint("`cargo xtask ci generate --check` and `cargo xtask ci lint` look at the config")
+        .err();
     }
-    if look >= if pipeline.state == "created" { WORKFLOWLESS } else { UNREAD } {
-        return failed(format!("no workflow of the config took the parameters of pipeline {}", started.number))
+    if too_long {
+        return failed(format!("no workflow of the config took the parameters of pipeline {}", pipeline.number))
             .hint("is the generated config on that branch? `cargo xtask ci generate`, commit, push")
             .err();
     }

@@ -5,6 +5,9 @@
 //! for the token of the API), serial groups (jobs and workflows run one after another), and cargo's caches (cargo's own
 //! on this machine take their place).
 
+mod bucket;
+#[cfg(feature = "s3")]
+pub mod ceph;
 mod cloud;
 mod job;
 
@@ -78,6 +81,8 @@ pub struct Live {
 }
 
 struct Run<'a> {
+    /// What the jobs are told beside CircleCI's variables: where their bucket is.
+    told: &'a [(String, String)],
     cx: &'a Cx,
     project: &'a Project,
     workflow: &'a Workflow,
@@ -114,6 +119,8 @@ pub fn run(cx: &Cx, project: &Project, pipeline: &Pipeline, options: &Options) -
         let _ = fs::remove_dir_all(dir.join(sub));
     }
     let before = live(cx, project)?;
+    let local = bucket::local(cx, project, &dir)?;
+    let told = &local.vars;
     let cloud = Cloud::open(cx, project, pipeline, &commit, &branch, &dir)?;
     let id = if options.set.is_empty() {
         cloud.push(&branch, &commit)
@@ -127,9 +134,9 @@ pub fn run(cx: &Cx, project: &Project, pipeline: &Pipeline, options: &Options) -
         let layers = Layers::new(dir.join("layers").join(&workflow.name));
         let running = cloud.begin(&id, workflow);
         let (dir, values, commit, cloud) = (dir.clone(), &values, &commit, &cloud);
-        let run = Run { cx, project, workflow, values, commit, branch: &branch, dir, layers, cloud, running };
+        let run = Run { told, cx, project, workflow, values, commit, branch: &branch, dir, layers, cloud, running };
         let (ends, failed) = run.jobs(&wanted, options.approve);
-        cloud.finish(&run.running, failed.is_some(), ends.iter().any(|end| end.status == "on hold"));
+        cloud.finish(&run.running, failed.is_some(), ends.iter().any(|end| end.status == "on hold"), cx.interrupted());
         jobs.extend(ends);
         failure = failed;
         if failure.is_some() {

@@ -31,8 +31,6 @@ pub struct Wish<'a> {
     pub release: Option<&'a Selector>,
     /// The reason, for the history.
     pub why: Option<&'a str>,
-    /// The branch whose config runs; the project's when left out.
-    pub branch: Option<&'a str>,
     /// The pipeline definition, where the project has several.
     pub definition: Option<&'a str>,
 }
@@ -66,7 +64,7 @@ pub fn trigger(cx: &Cx, project: &Project, wish: &Wish, follow: Option<Asking>) 
         Some(id) => Some(id.to_owned()),
         None => definition(&api.definitions()?)?,
     };
-    let branch = wish.branch.unwrap_or(project.ci.branch);
+    let branch = project.ci.branch;
     let started = match api.trigger(definition.as_deref(), branch, &parameters)? {
         Triggered::Started(started) => started,
         Triggered::NotStarted(why) => {
@@ -124,7 +122,7 @@ mod tests {
     use super::*;
 
     fn wish(rollback: bool, release: Option<&Selector>) -> Wish<'_> {
-        Wish { rollback, env: "prod", release, why: None, branch: None, definition: None }
+        Wish { rollback, env: "prod", release, why: None, definition: None }
     }
 
     #[test]

@@ -47,7 +47,8 @@ pub struct PipelineError {
 
 #[derive(Debug, Clone, Deserialize)]
 struct Vcs {
-    revision: String,
+    // The specification has it nullable: a revision may not have been resolved.
+    revision: Option<String>,
     branch: Option<String>,
 }
 
@@ -65,7 +66,7 @@ struct Git {
 impl Pipeline {
     /// Full SHA of the commit. Pipelines of the GitHub App have it in another place than all others.
     pub fn revision(&self) -> Option<&str> {
-        let vcs = self.vcs.as_ref().map(|vcs| vcs.revision.as_str());
+        let vcs = self.vcs.as_ref().and_then(|vcs| vcs.revision.as_deref());
         vcs.or_else(|| self.git()?.checkout_sha.as_deref())
     }
 
@@ -178,4 +179,23 @@ pub struct Started {
     pub id: String,
     /// Counts up in the project.
     pub number: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revision_may_be_missing_or_elsewhere() {
+        let of = |vcs: &str, rest: &str| -> Option<String> {
+            let text = format!(
+                r#"{{"id":"a","number":1,"state":"created","created_at":"2026-08-01T00:00:00Z","vcs":{vcs}{rest}}}"#
+            );
+            serde_json::from_str::<Pipeline>(&text).unwrap().revision().map(str::to_owned)
+        };
+        assert_eq!(of(r#"{"revision":"c0ffee","branch":"main"}"#, ""), Some("c0ffee".into()));
+        assert_eq!(of(r#"{"revision":null,"branch":"main"}"#, ""), None);
+        let app = r#","trigger_parameters":{"git":{"branch":"main","checkout_sha":"beef"}}"#;
+        assert_eq!(of("null", app), Some("beef".into()));
+    }
 }

@@ -97,25 +97,17 @@ impl<'cx> Catalog<'cx> {
                 .err(),
             Some(Selector::Id(id)) => Ok(id.clone()),
             Some(Selector::Sha(sha)) => self.by_sha(&self.of_commit(sha)?, sha),
-            Some(Selector::Latest) => {
-                let found = store::find(&self.stores, &|store| Ok(store.latest()?.into_iter().collect()))?;
-                match found.into_iter().max_by(|a, b| a.id.cmp(&b.id)) {
-                    Some(manifest) => Ok(manifest.id),
-                    None => {
-                        not_found(self.and_unasked("there is no release yet")).hint("run `cargo xtask build`").err()
-                    }
-                }
-            }
+            Some(Selector::Latest) => match store::newest(self.cx, &self.stores)? {
+                Some(manifest) => Ok(manifest.id),
+                None => not_found(self.and_unasked("there is no release yet")).hint("run `cargo xtask build`").err(),
+            },
             Some(Selector::Env(env)) => running(env, &target::open_all(self.cx, self.project.env(env)?)?),
-            Some(Selector::Build(number)) => {
-                let found = store::find(&self.stores, &|store| Ok(store.of_build(*number)?.into_iter().collect()))?;
-                match found.into_iter().next() {
-                    Some(manifest) => Ok(manifest.id),
-                    None => not_found(self.and_unasked(&format!("no store has a release of job {number}")))
-                        .hint("`cargo xtask releases` lists what there is; only circleci:artifacts can ask CircleCI")
-                        .err(),
-                }
-            }
+            Some(Selector::Build(number)) => match store::of_build(&self.stores, *number)? {
+                Some(manifest) => Ok(manifest.id),
+                None => not_found(self.and_unasked(&format!("no store has a release of job {number}")))
+                    .hint("`cargo xtask releases` lists what there is; only circleci:artifacts can ask CircleCI")
+                    .err(),
+            },
         }
     }
 

@@ -25,6 +25,8 @@ const DEADLINE: Duration = Duration::from_secs(120);
 const SILENCE: Duration = Duration::from_secs(30);
 /// No answer of an API is longer.
 const ANSWER_MAX: u64 = 8 << 20;
+/// Of an answer that means "later" only its message is read.
+const MESSAGE_MAX: u64 = 4096;
 /// A pause that is longer than this is worth a line.
 const WORTH_A_LINE: Duration = Duration::from_secs(2);
 
@@ -110,18 +112,13 @@ impl<'cx> Session<'cx> {
         let what = format!("{} {}{}", if post.is_some() { "POST" } else { "GET" }, origin(url), url.path());
         self.patiently(&what, repeatable, |_| {
             let answer = match post {
-                None => self.follow(url, 0)?,
+                None => self.follow(url, 0, true)?,
                 Some(_) => self.ask(url, post, 0)?,
             };
             if let Some(sunset) = &answer.sunset {
                 self.cx.warn(format!("{what}: CircleCI announces the end of this endpoint ({sunset})"));
             }
-            let mut body = Vec::new();
-            answer
-                .body
-                .take(ANSWER_MAX + 1)
-                .read_to_end(&mut body)
-                .map_err(|e| Attempt::again(Trouble::Broken, format!("the answer broke off: {e}")))?;
+            let body = self.whole(answer.body)?;
             if body.len() as u64 > ANSWER_MAX {
                 let failure =
                     Failure::new(Kind::Remote, format!("{what}: the answer is longer than {ANSWER_MAX} bytes"));
@@ -129,6 +126,23 @@ impl<'cx> Session<'cx> {
             }
             Ok(Reply { status: answer.status, content_type: answer.content_type, body })
         })
+    }
+
+    /// The body of an answer, within the deadline: a server may send a byte now and then for ever.
+    fn whole(&self, body: Box<dyn Read>) -> Result<Vec<u8>, Attempt> {
+        let (started, mut whole, mut buffer) = (Instant::now(), Vec::new(), vec![0; 16 * 1024]);
+        let mut body = body.take(ANSWER_MAX + 1);
+        loop {
+            self.stop_here().map_err(Attempt::Final)?;
+            if started.elapsed() > self.deadline {
+                return Err(Attempt::again(Trouble::Broken, "the answer did not come to its end in time".into()));
+            }
+            match body.read(&mut buffer) {
+                Ok(0) => return Ok(whole),
+                Ok(n) => whole.extend_from_slice(&buffer[..n]),
+                Err(e) => return Err(Attempt::again(Trouble::Broken, format!("the answer broke off: {e}"))),
+            }
+        }
     }
 
     /// Downloads into memory.
@@ -158,7 +172,7 @@ impl<'cx> Session<'cx> {
         // Only what was never there before counts: a file that always ends early would be asked for without end.
         let mut furthest = 0;
         self.patiently(&format!("{} from {}", want.what, origin(url)), true, |moved| {
-            let answer = self.follow(url, coming.bytes)?;
+            let answer = self.follow(url, coming.bytes, false)?;
             let (done, came) = coming.take(self.cx, answer, &progress);
             *moved = came > furthest;
             furthest = furthest.max(came);
@@ -263,14 +277,20 @@ impl<'cx> Session<'cx> {
         })?;
         if policy::is_passing(answer.status) {
             let asked = answer.retry_after.as_deref().and_then(|text| policy::retry_after(text, self.cx.now()));
-            let why = format!("{} answered {}", origin(url), answer.status);
+            let mut body = Vec::new();
+            let _ = answer.body.take(MESSAGE_MAX).read_to_end(&mut body);
+            let message =
+                serde_json::from_slice::<Value>(&body).ok().and_then(|it| Some(it["message"].as_str()?.to_owned()));
+            let message = message.map(|it| format!(" ({it})")).unwrap_or_default();
+            let why = format!("{} answered {}{message}", origin(url), answer.status);
             return Err(Attempt::Again { trouble: Trouble::Status(answer.status), asked, why });
         }
         Ok(answer)
     }
 
-    /// A GET that follows redirects by hand, since each hop decides anew whether it may see the token.
-    fn follow(&self, url: &Url, from: u64) -> Result<Answer, Attempt> {
+    /// A GET that follows redirects by hand, since each hop decides anew whether it may see the token. `at_home`: what is
+    /// asked decides what is trusted, so nobody else may answer it.
+    fn follow(&self, url: &Url, from: u64, at_home: bool) -> Result<Answer, Attempt> {
         let mut seen = vec![url.clone()];
         loop {
             let here = seen.last().unwrap_or(url);
@@ -285,7 +305,10 @@ impl<'cx> Session<'cx> {
             if location.is_empty() || seen.contains(&next) || seen.len() > REDIRECTS_MAX {
                 return Err(Attempt::redirected(here, "in a loop"));
             }
-            if !policy::is_secure(&next) {
+            if at_home && !self.allowed.holds(&next) {
+                return Err(Attempt::redirected(here, &format!("a question to {}, another server", origin(&next))));
+            }
+            if !policy::is_secure(&next) || here.scheme() == "https" && next.scheme() != "https" {
                 return Err(Attempt::redirected(here, &format!("to {}, which is not https", origin(&next))));
             }
             seen.push(next);

@@ -139,6 +139,11 @@ impl FromStr for Selector {
         if (4..=40).contains(&lower.len()) && lower.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Ok(Self::Sha(lower));
         }
+        if text == "<nil>" {
+            return usage("CircleCI's page named no release")
+                .hint("choose a version on the page, or: `cargo xtask ci trigger deploy ENV RELEASE`")
+                .err();
+        }
         usage(format!("`{text}` does not name a release"))
             .hint("use an id, 4 to 40 digits of a commit's SHA, `HEAD`, `latest`, `previous`, `build:N` or `@ENV`; `cargo xtask releases` lists them")
             .err()

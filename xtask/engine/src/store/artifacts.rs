@@ -11,6 +11,7 @@ use crate::circleci::model::Artifact;
 use crate::circleci::{self, CircleCi};
 use crate::cx::Cx;
 use crate::error::{Explain, Failure, Kind, Result, not_found, usage};
+use crate::http::session::deadline;
 use crate::project::Ci;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
@@ -118,7 +119,7 @@ impl<'cx> ArtifactStore<'cx> {
             if let [Some(manifest), Some(sums), Some(bundle)] = found {
                 return Ok([manifest.clone(), sums.clone(), bundle.clone()]);
             }
-            if self.cx.interrupted() || started.elapsed() > LAG.min(self.patience()) {
+            if self.cx.interrupted() || started.elapsed() > LAG.min(deadline(self.cx)?) {
                 let missing: Vec<_> = [manifest::FILE, SUMS, bundle]
                     .into_iter()
                     .filter(|name| find::file(&listed, id, name).is_none())
@@ -136,11 +137,6 @@ impl<'cx> ArtifactStore<'cx> {
             }
             std::thread::sleep(Duration::from_millis(500));
         }
-    }
-
-    fn patience(&self) -> Duration {
-        let seconds = self.cx.var(crate::cx::var::API_DEADLINE).and_then(|text| text.parse().ok());
-        seconds.map_or(LAG, Duration::from_secs)
     }
 }
 

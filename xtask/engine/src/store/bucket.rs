@@ -14,7 +14,7 @@ mod pointer;
 pub mod retention;
 mod role;
 
-use crate::cx::Cx;
+use crate::cx::{Cx, var};
 use crate::deploy::history::{History, Record};
 use crate::error::{Explain, Failure, Kind, Result, not_found, verification};
 use crate::project::Ci;
@@ -62,6 +62,7 @@ impl<'cx> BucketStore<'cx> {
         let mut settings = self.settings.clone().expect("a store without a bucket has settings");
         match settings.credentials.clone() {
             Credentials::Given => {}
+            Credentials::Missing(_) if self.cx.var(var::BUCKETS).is_some() => {}
             Credentials::Exchanged(role) => settings.options.extend(role::keys(self.cx, &role)?),
             Credentials::Missing(what) => {
                 return Failure::new(Kind::Auth, format!("{}: no credentials: set {what}", self.url))
@@ -242,7 +243,8 @@ impl Store for BucketStore<'_> {
     }
 
     fn list(&self) -> Result<Vec<Manifest>> {
-        let keys: Vec<_> = self.bucket()?.list(RELEASES)?.into_iter().map(|it| it.key).filter(|key| is_manifest(key)).collect();
+        let keys: Vec<_> =
+            self.bucket()?.list(RELEASES)?.into_iter().map(|it| it.key).filter(|key| is_manifest(key)).collect();
         self.manifests(&keys)
     }
 
@@ -252,7 +254,9 @@ impl Store for BucketStore<'_> {
 
     fn unusable(&self) -> Option<String> {
         match self.settings.as_ref()?.credentials {
-            Credentials::Missing(what) => Some(format!("{} was not asked: it wants {what}", self.url)),
+            Credentials::Missing(what) if self.cx.var(var::BUCKETS).is_none() => {
+                Some(format!("{} was not asked: it wants {what}", self.url))
+            }
             _ => None,
         }
     }

@@ -11,9 +11,9 @@ use crate::cx::{Cx, var};
 use crate::deploy::history::{History, Record};
 use crate::error::{Explain, Failure, Kind, Result, hint_of, kind_of, not_found, usage};
 use crate::project::{Ci, local_dir};
-use crate::release::{Release, scratch};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
+use crate::release::{Release, scratch};
 use crate::store::artifacts::{ArtifactStore, Finder};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -180,13 +180,7 @@ pub fn only_in_ci(url: &str) -> bool {
 
 /// Makes `into/<id>` out of the three files that `fill` puts into a directory aside, once every byte of them is what it
 /// should be. `origin` is where they come from, for errors.
-fn take_in(
-    cx: &Cx,
-    id: &ReleaseId,
-    into: &Path,
-    origin: &str,
-    fill: &dyn Fn(&Path) -> Result<()>,
-) -> Result<Release> {
+fn take_in(cx: &Cx, id: &ReleaseId, into: &Path, origin: &str, fill: &dyn Fn(&Path) -> Result<()>) -> Result<Release> {
     let aside = scratch(into, "fetching");
     let what = || format!("cannot write {}", aside.display());
     let hint = || "check free space and permissions: `df -h .`".to_owned();
@@ -260,6 +254,39 @@ pub fn find(
         Some(error) if found.is_empty() => Err(error),
         _ => Ok(found),
     }
+}
+
+/// The newest release of all stores. One over the network that does not answer is passed over aloud, as long as there
+/// is another.
+pub fn newest(cx: &Cx, stores: &[Box<dyn Store + '_>]) -> Result<Option<Manifest>> {
+    let (mut newest, mut unanswered) = (None::<Manifest>, None);
+    for store in stores {
+        match store.latest() {
+            Ok(found) => newest = newest.into_iter().chain(found).max_by(|a, b| a.id.cmp(&b.id)),
+            Err(error) if store.is_remote() => unanswered = Some((store.url(), error)),
+            Err(error) => return Err(error),
+        }
+    }
+    match (newest, unanswered) {
+        (None, Some((_, error))) => Err(error),
+        (newest, None) => Ok(newest),
+        (newest, Some((url, error))) => {
+            cx.warn(format!("{url} is left out, and may have a newer release: {error:#}"));
+            Ok(newest)
+        }
+    }
+}
+
+/// The release that a job built. Numbers of jobs are CircleCI's: what a run on this machine has numbered is taken only
+/// where nobody can be asked who knows.
+pub fn of_build(stores: &[Box<dyn Store + '_>], job: u64) -> Result<Option<Manifest>> {
+    let remote = stores.iter().any(|store| store.is_remote());
+    for store in stores.iter().filter(|store| store.is_remote() || !remote) {
+        if let Some(manifest) = store.of_build(job)? {
+            return Ok(Some(manifest));
+        }
+    }
+    Ok(None)
 }
 
 /// Everything that the stores keep, each id once, the newest first. A store over the network that does not answer is

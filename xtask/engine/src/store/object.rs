@@ -6,7 +6,7 @@
 pub mod settings;
 mod trouble;
 
-use crate::cx::Cx;
+use crate::cx::{Cx, var};
 use crate::error::{Explain, Failure, Kind, Result, failed};
 use crate::release::digest::Hasher;
 use crate::release::{Progress, sync_dir};
@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path as Key;
 use object_store::signer::Signer;
@@ -27,7 +28,7 @@ use object_store::{
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -56,6 +57,8 @@ pub struct Bucket<'cx> {
     runtime: Runtime,
     /// Whether the server wants the tag in `If-Match` without its quotes, as Ceph did until 2023.
     bare_tags: Cell<bool>,
+    /// Of a directory: who holds it may compare and write, which no file system does at once.
+    lock: Option<PathBuf>,
 }
 
 /// The version of an object that was read, for a write that must find it unchanged.
@@ -76,6 +79,9 @@ pub struct Object {
 impl<'cx> Bucket<'cx> {
     /// Opens a bucket. No request is sent yet.
     pub fn open(cx: &'cx Cx, url: &str, settings: &Settings) -> Result<Self> {
+        if let Some(dir) = cx.var(var::BUCKETS) {
+            return Self::in_directory(cx, url, settings, Path::new(dir));
+        }
         crate::http::install_tls();
         let deadline = crate::http::session::deadline(cx)?;
         let retry = RetryConfig { backoff: BackoffConfig::default(), max_retries: RETRIES, retry_timeout: deadline };
@@ -83,9 +89,18 @@ impl<'cx> Bucket<'cx> {
             .with_timeout(REQUEST.min(deadline))
             .with_connect_timeout(CONNECT.min(deadline))
             .with_allow_http(settings.plain_http);
-        let (store, signer) = build(settings, client, retry)
-            .map_err(|e| explain(url, Doing::Opening, &e))?;
+        let (store, signer) = build(settings, client, retry).map_err(|e| explain(url, Doing::Opening, &e))?;
         Self::with(cx, url, &settings.prefix, store, Some(signer))
+    }
+
+    fn in_directory(cx: &'cx Cx, url: &str, settings: &Settings, dir: &Path) -> Result<Self> {
+        let dir = dir.join(&settings.bucket);
+        let what = || format!("cannot make {}", dir.display());
+        let hint = || "check its permissions".to_owned();
+        std::fs::create_dir_all(&dir).explain(Kind::Failed, what, hint)?;
+        let store = LocalFileSystem::new_with_prefix(&dir).explain(Kind::Failed, what, hint)?;
+        let bucket = Self::with(cx, url, &settings.prefix, Arc::new(store), None)?;
+        Ok(Self { lock: Some(dir.join(".lock")), ..bucket })
     }
 
     /// A bucket in the memory of this process, for tests.
@@ -106,11 +121,11 @@ impl<'cx> Bucket<'cx> {
             || "are there file descriptors left? `ulimit -n`".into(),
         )?;
         let root = Key::from(prefix);
-        Ok(Self { cx, url: url.to_owned(), root, store, signer, runtime, bare_tags: Cell::new(false) })
+        Ok(Self { cx, url: url.to_owned(), root, store, signer, runtime, bare_tags: Cell::new(false), lock: None })
     }
 
     fn key(&self, key: &str) -> Key {
-        Key::from_iter(self.root.parts().chain(Key::from(key).parts()))
+        self.root.parts().chain(Key::from(key).parts()).collect()
     }
 
     fn relative(&self, key: &Key) -> String {
@@ -142,9 +157,12 @@ impl<'cx> Bucket<'cx> {
             got => self.explained(doing, got)?,
         };
         if got.meta.size > SMALL_MAX {
-            return crate::error::verification(format!("{}/{key} has {} bytes: it is none of ours", self.url, got.meta.size))
-                .hint("look at it, and move it away")
-                .err();
+            return crate::error::verification(format!(
+                "{}/{key} has {} bytes: it is none of ours",
+                self.url, got.meta.size
+            ))
+            .hint("look at it, and move it away")
+            .err();
         }
         let version = Version(UpdateVersion { e_tag: got.meta.e_tag.clone(), version: got.meta.version.clone() });
         let bytes = self.explained(doing, got.bytes().await)?;
@@ -166,11 +184,26 @@ impl<'cx> Bucket<'cx> {
     }
 
     fn write(&self, key: &str, bytes: Vec<u8>, mode: PutMode) -> Result<bool> {
+        if let (Some(lock), PutMode::Update(version)) = (&self.lock, &mode) {
+            return self.swap(key, bytes, version, lock);
+        }
         let options = PutOptions { mode, ..PutOptions::default() };
         match self.runtime.block_on(self.store.put_opts(&self.key(key), bytes.into(), options)) {
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
             Err(Error::NotFound { source, .. }) if !trouble::is_bucket_missing(&*source) => Ok(false),
             done => self.explained(Doing::Writing(key), done).map(|_| true),
+        }
+    }
+
+    fn swap(&self, key: &str, bytes: Vec<u8>, version: &UpdateVersion, lock: &Path) -> Result<bool> {
+        let what = || format!("cannot lock {}", lock.display());
+        let hint = || "check its permissions".to_owned();
+        let file = File::create(lock).explain(Kind::Failed, what, hint)?;
+        file.lock().explain(Kind::Failed, what, hint)?;
+        match self.runtime.block_on(self.store.head(&self.key(key))) {
+            Ok(meta) if meta.e_tag == version.e_tag => self.write(key, bytes, PutMode::Overwrite),
+            Ok(_) | Err(Error::NotFound { .. }) => Ok(false),
+            Err(error) => self.explained(Doing::Writing(key), Err(error)),
         }
     }
 
@@ -187,7 +220,10 @@ impl<'cx> Bucket<'cx> {
         if self.create(KEY, note())? && self.create(KEY, note())? {
             return ignored("If-None-Match: *");
         }
-        let stale = Version(UpdateVersion { e_tag: Some("\"00000000000000000000000000000000\"".into()), version: Some("1".into()) });
+        let stale = Version(UpdateVersion {
+            e_tag: Some("\"00000000000000000000000000000000\"".into()),
+            version: Some("1".into()),
+        });
         if self.replace(KEY, note(), &stale)? {
             return ignored("If-Match");
         }
@@ -200,9 +236,12 @@ impl<'cx> Bucket<'cx> {
             }
         }
         self.bare_tags.set(false);
-        Failure::new(Kind::Remote, format!("{}: the server refuses every `If-Match`, so no pointer can be moved", self.url))
-            .hint("use a server that honours conditional writes (AWS S3, Cloudflare R2, Ceph, ...), or circleci:artifacts")
-            .err()
+        Failure::new(
+            Kind::Remote,
+            format!("{}: the server refuses every `If-Match`, so no pointer can be moved", self.url),
+        )
+        .hint("use a server that honours conditional writes (AWS S3, Cloudflare R2, Ceph, ...), or circleci:artifacts")
+        .err()
     }
 
     /// Size of an object; `None` when there is none.
@@ -280,8 +319,7 @@ impl<'cx> Bucket<'cx> {
         let mut file = File::create(to).explain(Kind::Failed, unwritable, hint)?;
         let (object, step) = (self.key(key), PART as u64);
         let ranges = (0..bytes.div_ceil(step)).map(|n| n * step..((n + 1) * step).min(bytes));
-        let mut parts =
-            stream::iter(ranges).map(|range| self.store.get_range(&object, range)).buffered(AT_ONCE);
+        let mut parts = stream::iter(ranges).map(|range| self.store.get_range(&object, range)).buffered(AT_ONCE);
         let (mut hasher, mut done) = (Hasher::default(), 0);
         while let Some(part) = parts.next().await {
             self.not_interrupted()?;
@@ -307,9 +345,9 @@ impl<'cx> Bucket<'cx> {
         let want = format!("{below}/{start}");
         let (offset, want) = (Key::from(want.as_str()), want.clone());
         let found = self.store.list_with_offset(Some(&below), &offset);
-        self.collect(found.try_take_while(move |meta| {
-            std::future::ready(Ok(meta.location.as_ref().starts_with(&want)))
-        }).boxed())
+        self.collect(
+            found.try_take_while(move |meta| std::future::ready(Ok(meta.location.as_ref().starts_with(&want)))).boxed(),
+        )
     }
 
     fn collect(&self, found: stream::BoxStream<'_, Result<object_store::ObjectMeta, Error>>) -> Result<Vec<Object>> {
@@ -336,11 +374,29 @@ impl<'cx> Bucket<'cx> {
 
     /// A URL that anybody can fetch the object from until it expires. It is a secret.
     pub fn signed_url(&self, key: &str, valid: Duration) -> Result<crate::http::Url> {
+        self.signed("GET", &self.key(key), valid)
+    }
+
+    /// Makes the bucket on a server of this machine; one that is there is a success.
+    pub fn make(&self) -> Result<()> {
+        let url = self.signed("PUT", &Key::default(), REQUEST)?;
+        match crate::http::Client::new()?.put_empty(&url) {
+            Ok(200 | 204 | 409) => Ok(()),
+            other => {
+                let why = other.map_or_else(|broken| broken.why, |status| format!("the server answered {status}"));
+                Failure::new(Kind::Remote, format!("cannot make the bucket of {}: {why}", self.url))
+                    .hint("look into the logs of the server")
+                    .err()
+            }
+        }
+    }
+
+    fn signed(&self, method: &str, key: &Key, valid: Duration) -> Result<crate::http::Url> {
         let Some(signer) = &self.signer else {
             return failed(format!("{}: nothing here can sign URLs", self.url)).hint("use an s3:// store").err();
         };
-        let get = "GET".parse().expect("GET is a method");
-        self.explained(Doing::Reading(key), self.runtime.block_on(signer.signed_url(get, &self.key(key), valid)))
+        let method = method.parse().expect("the methods above are methods");
+        self.explained(Doing::Opening, self.runtime.block_on(signer.signed_url(method, key, valid)))
     }
 }
 
@@ -356,19 +412,24 @@ fn build(settings: &Settings, client: ClientOptions, retry: RetryConfig) -> Resu
         Scheme::S3 => {
             let builder = AmazonS3Builder::new().with_bucket_name(&settings.bucket).with_client_options(client);
             let known = options.filter_map(|(name, value)| Some((name.parse::<AmazonS3ConfigKey>().ok()?, value)));
-            let store = Arc::new(known.fold(builder, |it, (key, value)| it.with_config(key, value)).with_retry(retry).build()?);
+            let store =
+                Arc::new(known.fold(builder, |it, (key, value)| it.with_config(key, value)).with_retry(retry).build()?);
             Ok((store.clone(), store))
         }
         Scheme::Google => {
-            let builder = GoogleCloudStorageBuilder::new().with_bucket_name(&settings.bucket).with_client_options(client);
+            let builder =
+                GoogleCloudStorageBuilder::new().with_bucket_name(&settings.bucket).with_client_options(client);
             let known = options.filter_map(|(name, value)| Some((name.parse::<GoogleConfigKey>().ok()?, value)));
-            let store = Arc::new(known.fold(builder, |it, (key, value)| it.with_config(key, value)).with_retry(retry).build()?);
+            let store =
+                Arc::new(known.fold(builder, |it, (key, value)| it.with_config(key, value)).with_retry(retry).build()?);
             Ok((store.clone(), store))
         }
         Scheme::Azure => {
-            let builder = MicrosoftAzureBuilder::new().with_container_name(&settings.bucket).with_client_options(client);
+            let builder =
+                MicrosoftAzureBuilder::new().with_container_name(&settings.bucket).with_client_options(client);
             let known = options.filter_map(|(name, value)| Some((name.parse::<AzureConfigKey>().ok()?, value)));
-            let store = Arc::new(known.fold(builder, |it, (key, value)| it.with_config(key, value)).with_retry(retry).build()?);
+            let store =
+                Arc::new(known.fold(builder, |it, (key, value)| it.with_config(key, value)).with_retry(retry).build()?);
             Ok((store.clone(), store))
         }
     }

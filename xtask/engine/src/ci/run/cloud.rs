@@ -131,11 +131,12 @@ impl Cloud {
     }
 
     /// A workflow has ended.
-    pub fn finish(&self, running: &Running, failed: bool, held: bool) {
-        let status = match (failed, held) {
-            (true, _) => WorkflowStatus::Failed,
-            (false, true) => WorkflowStatus::OnHold,
-            (false, false) => WorkflowStatus::Success,
+    pub fn finish(&self, running: &Running, failed: bool, held: bool, stopped: bool) {
+        let status = match (stopped, failed, held) {
+            (true, ..) => WorkflowStatus::Canceled,
+            (_, true, _) => WorkflowStatus::Failed,
+            (_, _, true) => WorkflowStatus::OnHold,
+            _ => WorkflowStatus::Success,
         };
         self.server.world().set_workflow_status(&running.workflow, status);
     }

@@ -96,8 +96,12 @@ impl Run<'_> {
                         Xtask::Cargo => Command::new(self.cx.var("CARGO").unwrap_or("cargo")),
                         Xtask::Persisted => Command::new(workspace.join(PERSISTED)),
                     };
-                    if *by == Xtask::Cargo {
-                        command.arg("xtask");
+                    match (by, self.cx.var(cx::var::FEATURES)) {
+                        (Xtask::Persisted, _) => {}
+                        (Xtask::Cargo, None) => drop(command.arg("xtask")),
+                        (Xtask::Cargo, Some(features)) => {
+                            command.args(["run", "--quiet", "--package", "xtask", "--features", features, "--"]);
+                        }
                     }
                     command.args(args.iter().map(|arg| arg.resolve(&variables))).current_dir(&project);
                     self.environment(&mut command, job, &started, &workspace, &project);
@@ -137,6 +141,7 @@ impl Run<'_> {
         }
         let with_token = self.project.ci.context.is_none_or(|context| job.contexts.iter().any(|it| it == context));
         command.envs(self.cloud.variables(&self.running, started, with_token));
+        command.envs(self.told.iter().map(|(name, value)| (name, value)));
         let url = format!("file://{}", project.display());
         let user = self.cx.var("USER").unwrap_or("somebody");
         let app = self.project.app.name;

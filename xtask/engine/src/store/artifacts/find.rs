@@ -32,10 +32,12 @@ pub struct Found {
 }
 
 /// What was met on the way to nothing.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Seen {
     pipelines: Vec<u64>,
     running: Vec<u64>,
+    unbegun: Vec<(u64, String)>,
+    others: Vec<Found>,
     ended: Vec<(u64, String)>,
     empty: Vec<(u64, Option<Timestamp>)>,
 }
@@ -65,10 +67,9 @@ pub fn of_commit(store: &ArtifactStore, sha: &str, id: Option<&ReleaseId>) -> Re
         if !pipeline.revision().is_some_and(|revision| revision.starts_with(&whole)) {
             continue;
         }
-        if let Some(found) = of_pipeline(store, &pipeline, &mut seen)?
-            && id.is_none_or(|id| *id == found.manifest.id)
-        {
-            return Ok(found);
+        match of_pipeline(store, &pipeline, &mut seen)? {
+            Some(found) if id.is_none_or(|id| *id == found.manifest.id) => return Ok(found),
+            other => seen.others.extend(other),
         }
     }
     Err(seen.explain(&format!("commit {whole}"), branch, store.cx.now()).into())
@@ -114,8 +115,14 @@ pub fn of_pipeline(store: &ArtifactStore, pipeline: &Pipeline, seen: &mut Seen) 
             if job.name != BUILD_JOB || job.kind != "build" {
                 continue;
             }
+            let active = matches!(workflow.status.as_str(), "running" | "failing" | "on_hold");
             let Some(number) = job.job_number else {
-                seen.running.push(pipeline.number);
+                // It has not begun, and in a workflow that has ended it never will.
+                if active {
+                    seen.running.push(pipeline.number);
+                } else {
+                    seen.unbegun.push((pipeline.number, job.status.clone()));
+                }
                 continue;
             };
             if looked_at.contains(&number) {
@@ -130,7 +137,8 @@ pub fn of_pipeline(store: &ArtifactStore, pipeline: &Pipeline, seen: &mut Seen) 
                     }
                     seen.empty.push((number, job.stopped_at));
                 }
-                "running" | "queued" | "not_running" | "blocked" | "on_hold" => seen.running.push(pipeline.number),
+                "running" => seen.running.push(pipeline.number),
+                "queued" | "not_running" | "blocked" | "on_hold" if active => seen.running.push(pipeline.number),
                 status => seen.ended.push((number, status.to_owned())),
             }
         }
@@ -231,17 +239,22 @@ fn check(manifest: &Manifest, id: &ReleaseId, origin: &Origin) -> Result<(), Str
     if manifest.id != *id {
         return Err(format!("it is the manifest of {}, not of {id}", manifest.id));
     }
-    if let Some(revision) = origin.revision
-        && revision != sha
-    {
-        return Err(format!("it was built from {sha}, but the pipeline built {revision}"));
+    match origin.revision {
+        Some(revision) if revision != sha => {
+            return Err(format!("it was built from {sha}, but the pipeline built {revision}"));
+        }
+        None if origin.job != 0 => return Err("CircleCI does not say which commit its pipeline built".into()),
+        _ => {}
     }
     if branch != Some(origin.branch) {
         return Err(format!("it was built on {}, not on {}", branch.unwrap_or("no branch"), origin.branch));
     }
     match &manifest.ci {
-        Some(ci) if ci.job != origin.job && origin.job != 0 => Err(format!("it was built by job {}", ci.job)),
-        _ => Ok(()),
+        // v1.1 names no job, so there the manifest alone says which.
+        _ if origin.job == 0 => Ok(()),
+        Some(ci) if ci.job == origin.job => Ok(()),
+        Some(ci) => Err(format!("it was built by job {}", ci.job)),
+        None => Err("it was not built by a job of CircleCI".into()),
     }
 }
 
@@ -276,12 +289,16 @@ fn decoded(path: &str) -> String {
 impl Seen {
     /// Why there is nothing, in the order in which a person can do something about it.
     fn explain(&self, what: &str, branch: &str, now: Timestamp) -> Failure {
+        if let Some(other) = self.others.first() {
+            return not_found(format!("job {} built {} of {what}, and no other release", other.job, other.manifest.id))
+                .hint(format!("is that the one that you mean? Its id is {}", other.manifest.id));
+        }
         if let Some(number) = self.running.first() {
             return not_found(format!("the build of {what} is still running (pipeline {number})"))
                 .hint("wait until it has ended, then run the same command again");
         }
         if let Some((job, stopped)) = self.empty.first() {
-            let until = stopped.map(|at| at + SignedDuration::from_hours(24 * RETENTION_DAYS));
+            let until = stopped.and_then(|at| at.checked_add(SignedDuration::from_hours(24 * RETENTION_DAYS)).ok());
             return match until.filter(|until| *until < now) {
                 Some(until) => not_found(format!(
                     "the artifacts of {what} (job {job}) are gone: CircleCI kept them until {} at most",
@@ -297,6 +314,10 @@ impl Seen {
                 "the build of {what} ended with `{status}` (job {job}): what it stored does not count"
             ))
             .hint("mend it and push, or rerun the workflow");
+        }
+        if let Some((number, status)) = self.unbegun.first() {
+            return not_found(format!("the build of {what} never began: it is `{status}` in pipeline {number}"))
+                .hint("what came before it has failed or was canceled: mend that and push, or rerun the workflow");
         }
         if let Some(number) = self.pipelines.first() {
             return not_found(format!("pipeline {number} of {what} has no job `{BUILD_JOB}`"))

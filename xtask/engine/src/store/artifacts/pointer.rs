@@ -73,7 +73,7 @@ pub fn publish(store: &ArtifactStore, manifest: &Manifest) -> Result<Published> 
         let best = newest_since(store, &ours)?;
         let api = store.api()?;
         let shown = api.env_var(name)?.map(|variable| variable.value);
-        if let Some(current) = current(store, name, shown.as_deref(), best.job)
+        if let Some(current) = current(store, name, shown.as_deref(), best.job)?
             && current.job != best.job
             && older(store.cx, &best.manifest, &current.manifest)
         {
@@ -136,10 +136,18 @@ fn newest_since(store: &ArtifactStore, ours: &Found) -> Result<Found> {
 
 /// What the pointer names now, if it can be found out: the value that this job was given, when the shown end of it still
 /// fits, else the job near ours whose number ends like that.
-fn current(store: &ArtifactStore, name: &str, shown: Option<&str>, near: u64) -> Option<Found> {
-    let shown = shown?;
+fn current(store: &ArtifactStore, name: &str, shown: Option<&str>, near: u64) -> Result<Option<Found>> {
+    let Some(shown) = shown else { return Ok(None) };
     let candidates = given_job(store, name).into_iter().chain(near_numbers(shown, near));
-    candidates.filter(|job| shows(shown, *job)).find_map(|job| find::of_build(store, job).ok())
+    for job in candidates.filter(|job| shows(shown, *job)) {
+        match find::of_build(store, job) {
+            Ok(found) => return Ok(Some(found)),
+            // No build of ours has that number.
+            Err(error) if matches!(kind_of(&error), Kind::NotFound | Kind::Verification) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 /// What the variable named when this job began.

@@ -117,7 +117,9 @@ pub fn publish(store: &BucketStore, manifest: &Manifest) -> Result<Published> {
         return Ok(left("only a clean build of a branch can be the newest of it"));
     };
     if store.manifest_of(&manifest.id)?.is_none_or(|theirs| theirs.bundle != manifest.bundle) {
-        return not_found(format!("{} does not have {}", store.url, manifest.id)).hint("run `cargo xtask put` first").err();
+        return not_found(format!("{} does not have {}", store.url, manifest.id))
+            .hint("run `cargo xtask put` first")
+            .err();
     }
     let key = latest_key(branch);
     let published = |latest: &Latest, moved: bool, why: Option<&str>| Published {

@@ -115,13 +115,7 @@ pub fn doomed(bucket: &Bucket, now: Timestamp) -> Result<Option<Doomed>> {
 }
 
 /// Removes what is not kept. `needed` is asked twice, the second time after everybody can see what is about to go.
-pub fn prune(
-    store: &BucketStore,
-    retention: Retention,
-    by: &str,
-    dry_run: bool,
-    needed: Needed,
-) -> Result<Vec<Kept>> {
+pub fn prune(store: &BucketStore, retention: Retention, by: &str, dry_run: bool, needed: Needed) -> Result<Vec<Kept>> {
     let bucket = store.bucket()?;
     let objects = bucket.list(RELEASES)?;
     let (releases, bundles) = stored(store, &objects)?;
@@ -131,16 +125,15 @@ pub fn prune(
     let debris = debris(&objects, &bundles, retention, now);
     if !dry_run {
         let doom: BTreeSet<_> = plan.iter().filter(|(_, why)| why.is_none()).map(|(id, _)| id.clone()).collect();
-        announce(store, Doomed { since: now, by: by.to_owned(), releases: doom })?;
+        announce(store, &Doomed { since: now, by: by.to_owned(), releases: doom })?;
         let needed = needed()?;
         for (id, why) in &mut plan {
             if let (None, Some(env)) = (&why, needed.get(id)) {
                 *why = Some(format!("{env} needs it"));
             }
         }
-        let removed = remove(store, &plan, &objects, now).and_then(|()| {
-            debris.iter().try_for_each(|object| bucket.remove(&object.key))
-        });
+        let removed = remove(store, &plan, &objects, now)
+            .and_then(|()| debris.iter().try_for_each(|object| bucket.remove(&object.key)));
         bucket.remove(DOOMED)?;
         removed?;
     }
@@ -158,9 +151,12 @@ fn remove(
 ) -> Result<()> {
     for (id, _) in plan.iter().filter(|(_, why)| why.is_none()) {
         if store.cx.interrupted() || store.cx.now().duration_since(began) > LIMIT {
-            return Failure::new(Kind::Failed, format!("{}: stopped before {id}; what was removed is gone whole", store.url))
-                .hint("the same command again goes on")
-                .err();
+            return Failure::new(
+                Kind::Failed,
+                format!("{}: stopped before {id}; what was removed is gone whole", store.url),
+            )
+            .hint("the same command again goes on")
+            .err();
         }
         let inside = format!("/{id}/");
         let own = objects.iter().filter(|it| it.key.contains(&inside));
@@ -173,18 +169,18 @@ fn remove(
 }
 
 /// One prune at a time, and everybody can see what it removes.
-fn announce(store: &BucketStore, doomed: Doomed) -> Result<()> {
+fn announce(store: &BucketStore, doomed: &Doomed) -> Result<()> {
     let now = store.cx.now();
     change((&store.url, store.trusted()?), DOOMED, |there| {
         let other: Option<Doomed> = there.and_then(|text| serde_json::from_slice(text).ok());
         match other {
-            Some(other) if now.duration_since(other.since) < STALE && other != doomed => {
+            Some(other) if now.duration_since(other.since) < STALE && other != *doomed => {
                 Failure::new(Kind::Locked, format!("{}: {} prunes since {}", store.url, other.by, other.since))
                     .hint("wait until it has ended; one that was killed is passed over after 30 minutes")
                     .err()
             }
             _ => {
-                let text = serde_json::to_vec(&doomed).expect("a list has no maps");
+                let text = serde_json::to_vec(doomed).expect("a list has no maps");
                 Ok(Next::Write(text, ()))
             }
         }

@@ -87,7 +87,8 @@ fn read(what: &str, status: u16, text: &str) -> Result<Keys, Refused> {
             Refused::Expired(failure.hint("the token of a job lives an hour: rerun the job from its start"))
         }
         _ => Refused::Other(
-            failure.hint("does the trust policy of the role name this organization, project and branch? See docs/s3.md"),
+            failure
+                .hint("does the trust policy of the role name this organization, project and branch? See docs/s3.md"),
         ),
     })
 }

@@ -141,22 +141,22 @@ fn s3(
 
 /// Whether an endpoint is spoken to unencrypted, which needs a word of its own when it is another machine.
 fn check_endpoint(url: &str, endpoint: &str, allowed: bool) -> Result<bool> {
-    let parsed = http::url(endpoint)
-        .map_err(|_| usage(format!("store {url}: its endpoint `{endpoint}` is no URL")).hint("e.g. S3_ENDPOINT=https://s3.example.org"))?;
+    let parsed = http::url(endpoint).map_err(|_| {
+        usage(format!("store {url}: its endpoint `{endpoint}` is no URL"))
+            .hint("e.g. S3_ENDPOINT=https://s3.example.org")
+    })?;
     if !is_secure(&parsed) && !allowed {
-        return usage(format!("store {url}: {} is another machine, and http shows it to everybody on the way", http::policy::origin(&parsed)))
-            .hint("use https, or set AWS_ALLOW_HTTP=true if that is what you want")
-            .err();
+        return usage(format!(
+            "store {url}: {} is another machine, and http shows it to everybody on the way",
+            http::policy::origin(&parsed)
+        ))
+        .hint("use https, or set AWS_ALLOW_HTTP=true if that is what you want")
+        .err();
     }
     Ok(parsed.scheme() == "http")
 }
 
-fn credentials(
-    vars: &BTreeMap<String, String>,
-    profile: &Profile,
-    region: &str,
-    files: Files,
-) -> Result<Credentials> {
+fn credentials(vars: &BTreeMap<String, String>, profile: &Profile, region: &str, files: Files) -> Result<Credentials> {
     let var = |name: &str| vars.get(name).map(String::as_str).filter(|value| !value.is_empty());
     match (var("AWS_ACCESS_KEY_ID"), var("AWS_SECRET_ACCESS_KEY")) {
         (Some(_), Some(_)) => return Ok(Credentials::Given),
@@ -172,9 +172,12 @@ fn credentials(
         let file = var("AWS_WEB_IDENTITY_TOKEN_FILE").and_then(files);
         let token = var("CIRCLE_OIDC_TOKEN_V2").or_else(|| var("CIRCLE_OIDC_TOKEN")).map(str::to_owned);
         let Some(token) = file.map(|text| text.trim().to_owned()).or(token) else {
-            return Ok(Credentials::Missing("a token for AWS_ROLE_ARN: CIRCLE_OIDC_TOKEN_V2 is there in jobs with a context"));
+            return Ok(Credentials::Missing(
+                "a token for AWS_ROLE_ARN: CIRCLE_OIDC_TOKEN_V2 is there in jobs with a context",
+            ));
         };
-        let endpoint = var("AWS_ENDPOINT_URL_STS").map_or_else(|| format!("https://sts.{region}.amazonaws.com"), str::to_owned);
+        let endpoint =
+            var("AWS_ENDPOINT_URL_STS").map_or_else(|| format!("https://sts.{region}.amazonaws.com"), str::to_owned);
         let endpoint = http::url(&endpoint)?;
         if !is_secure(&endpoint) {
             return usage("AWS_ENDPOINT_URL_STS is not https, and would show the token").hint("use https").err();
@@ -185,7 +188,11 @@ fn credentials(
         || var("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI").is_some()
         || var("AWS_CONTAINER_CREDENTIALS_FULL_URI").is_some()
         || var("AWS_SKIP_SIGNATURE") == Some("true");
-    Ok(if given { Credentials::Given } else { Credentials::Missing("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_ROLE_ARN") })
+    Ok(if given {
+        Credentials::Given
+    } else {
+        Credentials::Missing("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_ROLE_ARN")
+    })
 }
 
 /// A profile of `~/.aws/credentials` and `~/.aws/config`, the first one having the last word.
@@ -258,7 +265,15 @@ mod tests {
             let it = of(url, &[]).unwrap();
             assert_eq!((it.bucket.as_str(), it.prefix.as_str()), (bucket, prefix), "{url}");
         }
-        for url in ["s3://", "s3://a", "s3://a b/c", "s3://bucket/../x", "s3://bucket//x", "s3://user@bucket/x", "ftp://bucket/x"] {
+        for url in [
+            "s3://",
+            "s3://a",
+            "s3://a b/c",
+            "s3://bucket/../x",
+            "s3://bucket//x",
+            "s3://user@bucket/x",
+            "ftp://bucket/x",
+        ] {
             let error = of(url, &[]).map(drop).unwrap_err();
             assert_eq!(kind_of(&error), Kind::Usage, "{url}");
             assert!(hint_of(&error).is_some());
@@ -269,7 +284,8 @@ mod tests {
     fn who_asks() {
         let home = ("HOME", "/home/ana");
         let keys = [("AWS_ACCESS_KEY_ID", "AKIVAR"), ("AWS_SECRET_ACCESS_KEY", "x")];
-        let option = |vars: &[(&str, &str)], name: &str| of("s3://builds/shop", vars).unwrap().options.get(name).cloned();
+        let option =
+            |vars: &[(&str, &str)], name: &str| of("s3://builds/shop", vars).unwrap().options.get(name).cloned();
         assert_eq!(option(&[home, keys[0], keys[1]], "aws_access_key_id").unwrap(), "AKIVAR");
         assert_eq!(option(&[home, keys[0], keys[1]], "aws_session_token"), None);
         assert_eq!(option(&[home], "aws_access_key_id").unwrap(), "AKIDEFAULT");

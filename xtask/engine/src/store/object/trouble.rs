@@ -55,7 +55,8 @@ pub fn explain(url: &str, doing: Doing, error: &Error) -> Failure {
         "InvalidAccessKeyId" => (
             Kind::Auth,
             "the server does not know this access key".to_owned(),
-            "is AWS_ACCESS_KEY_ID of this account and endpoint? Make a new key, and set both halves in the context".into(),
+            "is AWS_ACCESS_KEY_ID of this account and endpoint? Make a new key, and set both halves in the context"
+                .into(),
         ),
         "SignatureDoesNotMatch" => (
             Kind::Auth,
@@ -74,7 +75,11 @@ pub fn explain(url: &str, doing: Doing, error: &Error) -> Failure {
         ),
         "AccessDenied" | "AllAccessDisabled" => {
             let permission = doing.permission();
-            (Kind::Auth, "access denied".to_owned(), format!("the role or key needs {permission} on it, and the bucket must be yours: see docs/s3.md"))
+            (
+                Kind::Auth,
+                "access denied".to_owned(),
+                format!("the role or key needs {permission} on it, and the bucket must be yours: see docs/s3.md"),
+            )
         }
         "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => (
             Kind::Usage,
@@ -105,11 +110,9 @@ fn other(error: &Error, text: &str, code: Option<&str>) -> (Kind, String, String
         _ if is_denied(error) => {
             (Kind::Auth, "access denied".into(), "check the credentials and their permissions: see docs/s3.md".into())
         }
-        Error::NotFound { .. } => (
-            Kind::NotFound,
-            "it is not there".into(),
-            "`cargo xtask releases` lists what there is".into(),
-        ),
+        Error::NotFound { .. } => {
+            (Kind::NotFound, "it is not there".into(), "`cargo xtask releases` lists what there is".into())
+        }
         _ => (Kind::Remote, innermost(error), again),
     }
 }
@@ -168,14 +171,28 @@ mod tests {
             ("<Error><Code>ExpiredToken</Code></Error>", Kind::Auth, "expired", "rerun"),
             ("<Error><Code>RequestTimeTooSkewed</Code></Error>", Kind::Auth, "clock", "date"),
             ("<Error><Code>AccessDenied</Code></Error>", Kind::Auth, "access denied", "s3:PutObject"),
-            ("<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>", Kind::Usage, "another region", "AWS_REGION=eu-west-1"),
-            ("<Error><Code>SlowDown</Code><Message>Reduce your rate</Message></Error>", Kind::Remote, "SlowDown (Reduce your rate)", "again"),
+            (
+                "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>",
+                Kind::Usage,
+                "another region",
+                "AWS_REGION=eu-west-1",
+            ),
+            (
+                "<Error><Code>SlowDown</Code><Message>Reduce your rate</Message></Error>",
+                Kind::Remote,
+                "SlowDown (Reduce your rate)",
+                "again",
+            ),
             ("<html>", Kind::Remote, "403", "again"),
         ] {
-            let failure: anyhow::Error = explain("s3://builds/shop", Doing::Writing("latest/main.json"), &error(body)).into();
+            let failure: anyhow::Error =
+                explain("s3://builds/shop", Doing::Writing("latest/main.json"), &error(body)).into();
             assert_eq!(kind_of(&failure), kind, "{body}");
             let text = failure.to_string();
-            assert!(text.starts_with("cannot write s3://builds/shop/latest/main.json: ") && text.contains(says), "{text}");
+            assert!(
+                text.starts_with("cannot write s3://builds/shop/latest/main.json: ") && text.contains(says),
+                "{text}"
+            );
             assert!(hint_of(&failure).unwrap().contains(hint), "{body}: {:?}", hint_of(&failure));
         }
     }
