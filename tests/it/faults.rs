@@ -121,7 +121,7 @@ fn what_lies_here_needs_no_network() {
 }
 
 /// Text that does not compress.
-fn noise(chars: usize) -> String {
+pub fn noise(chars: usize) -> String {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     (0..chars)
         .map(|_| {

@@ -6,6 +6,8 @@ mod project;
 
 mod artifacts;
 mod bad_input;
+#[cfg(feature = "s3")]
+mod bucket;
 mod bundle;
 mod ci;
 mod cli;

@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The contract: `open` opens the same, empty store each time.
-fn contract(dir: &Path, open: &dyn Fn() -> Box<dyn Store>) {
+pub fn contract(dir: &Path, open: &dyn Fn() -> Box<dyn Store>) {
     let (one, two) = (release(dir, 1, &[("a", "1"), ("b/c", "x")]), release(dir, 2, &[("a", "2")]));
     let into = dir.join("fetched");
     assert_eq!(open().list().unwrap(), []);
@@ -45,7 +45,7 @@ fn contract(dir: &Path, open: &dyn Fn() -> Box<dyn Store>) {
 }
 
 /// Many writers, one id: one content wins, nobody sees half.
-fn race(dir: &Path, open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
+pub fn race(dir: &Path, open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     let contenders: Vec<Release> = (0..8)
         .map(|n| {
             let own = dir.join(format!("contender-{n}"));

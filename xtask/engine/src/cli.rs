@@ -172,13 +172,20 @@ pub enum Command {
         #[arg(value_parser = selector)]
         release: Option<Selector>,
     },
-    /// Remove old releases from the targets of an env
+    /// Remove old releases from the targets of an env, or from a store
     Prune {
         /// The env
-        env: String,
-        /// How many good releases stay; the project's number when left out
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        #[arg(required_unless_present = "store", conflicts_with = "store")]
+        env: Option<String>,
+        /// How many good releases stay, the project's number when left out; in a store, how many of each branch, 10 then
+        #[arg(long, value_name = "N")]
         keep: Option<u16>,
+        /// A bucket to prune; without --yes it is only shown what would go
+        #[arg(long, value_name = "URL")]
+        store: Option<String>,
+        /// In a store, for how many days everything stays
+        #[arg(long, value_name = "N", default_value_t = 30, requires = "store")]
+        days: u32,
         #[command(flatten)]
         change: Change,
     },

@@ -8,7 +8,7 @@ use crate::deploy::{self, Options, report};
 use crate::error::{Failure, Kind, Result, failed, usage};
 use crate::machine::Life;
 use crate::project::{Env, Project};
-use crate::store::Published;
+use crate::store::{Published, Retention};
 use crate::{build, checks, ci, handoff, target};
 use serde::Serialize;
 use std::io::IsTerminal;
@@ -29,6 +29,8 @@ pub enum Answer {
     Fetched(report::Verified),
     /// `plan`, `deploy`, `promote`, `rollback`, `prune`
     Outcome(Outcome),
+    /// `prune --store`
+    Pruned(handoff::Pruned),
     /// `status`
     Status(Vec<report::HostStatus>),
     /// `history`
@@ -52,6 +54,9 @@ pub enum Answer {
     /// `test`
     Tested(checks::Tested),
 }
+
+/// Releases of each branch that a prune of a store keeps.
+const KEPT_OF_BRANCH: usize = 10;
 
 /// The lock of one target.
 #[derive(Debug, Serialize)]
@@ -106,8 +111,17 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli) -> Result<Answer> {
         Command::History { env, limit, all } => report::history(cx, project, env, *limit, *all).map(Answer::History),
         Command::Releases => report::releases(cx, project).map(Answer::Releases),
         Command::Diff { env, release } => report::diff(cx, project, env, release.as_ref()).map(Answer::Diff),
-        Command::Prune { env, keep, change } => {
+        Command::Prune { store: Some(url), keep, days, .. } => {
+            let retention = Retention { keep: keep.map_or(KEPT_OF_BRANCH, usize::from), days: *days };
+            let remove = global.yes && !global.dry_run;
+            handoff::prune(cx, project, url, retention, remove).map(Answer::Pruned)
+        }
+        Command::Prune { env, keep, change, .. } => {
             let options = change.options(global, None, &Expect::default());
+            let env = env.as_deref().unwrap_or_default();
+            if *keep == Some(0) {
+                return usage("--keep 0 would leave no release on a host").hint("2 are the least: --keep 2").err();
+            }
             deploy::prune(cx, project, env, keep.map(usize::from), &options).map(Answer::Outcome)
         }
         Command::Lock(lock_command) => lock(cx, project, lock_command).map(Answer::Lock),

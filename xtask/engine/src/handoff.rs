@@ -3,15 +3,19 @@
 use crate::build::RELEASES;
 use crate::ci::pipeline::PERSISTED;
 use crate::cx::Cx;
+use crate::deploy::history::History;
 use crate::deploy::report::Verified;
 use crate::deploy::resolve::Catalog;
-use crate::error::{Explain, Kind, Result, usage};
+use crate::error::{Explain, Failure, Kind, Result, kind_of, usage};
+use crate::machine::person;
 use crate::project::Project;
 use crate::release::Release;
 use crate::release::id::{ReleaseId, Selector};
 use crate::store::artifacts::DESTINATION;
-use crate::store::{self, Published, Put};
+use crate::store::{self, Kept, Published, Put, Retention, Store};
+use crate::target;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What `put` did with one store.
@@ -27,6 +31,17 @@ pub struct PutDone {
     pub by_step: bool,
     /// Whether every byte was looked at where others will take it from, and nothing was put.
     pub confirmed: bool,
+}
+
+/// What a prune of a store found.
+#[derive(Debug, Serialize)]
+pub struct Pruned {
+    /// The store.
+    pub store: String,
+    /// Whether what is not kept was removed, or only would be.
+    pub removed: bool,
+    /// Each release, the newest first, then what belongs to none.
+    pub kept: Vec<Kept>,
 }
 
 /// `put [RELEASE]`
@@ -106,6 +121,44 @@ fn only_of_a_job<T>(what: &str) -> Result<T> {
     usage(format!("{what} is looked after by the workflow that built the release, not from outside CircleCI"))
         .hint("rerun the job `publish` of that workflow in CircleCI")
         .err()
+}
+
+/// `prune --store URL`: what a store would forget, or with `remove` forgets.
+pub fn prune(cx: &Cx, project: &Project, url: &str, retention: Retention, remove: bool) -> Result<Pruned> {
+    let store = store::open(cx, &project.ci, url)?;
+    let needed = || needed(cx, project, &*store);
+    match store.prune(retention, &person(cx), !remove, &needed)? {
+        Some(kept) => Ok(Pruned { store: store.url().to_owned(), removed: remove, kept }),
+        None => usage(format!("{url} forgets by itself, or is a directory"))
+            .hint("only buckets are pruned: s3://BUCKET/PREFIX")
+            .err(),
+    }
+}
+
+/// The releases that any env runs, goes back to, or is about to run: by what its hosts say, and by what the store was
+/// told. An env of which nobody knows anything may run any of them.
+fn needed(cx: &Cx, project: &Project, store: &dyn Store) -> Result<BTreeMap<ReleaseId, String>> {
+    let mut needed = BTreeMap::new();
+    for env in project.envs {
+        let mut histories: Vec<History> = store.history(env.name)?.into_iter().collect();
+        for target in target::open_all(cx, env)? {
+            match target.state() {
+                Ok(state) => {
+                    needed.extend(state.live().map(|id| (id.clone(), env.name.to_owned())));
+                    histories.push(state.history);
+                }
+                Err(error) if histories.is_empty() => {
+                    return Failure::new(kind_of(&error), format!("nobody knows what {} runs: {error:#}", env.name))
+                        .hint("nothing was removed; prune where its hosts can be reached")
+                        .err();
+                }
+                Err(error) => cx.warn(format!("{} is not asked: {error:#}", target.url())),
+            }
+        }
+        let ids = histories.iter().flat_map(|history| history.needed(env.keep));
+        needed.extend(ids.map(|id| (id, env.name.to_owned())));
+    }
+    Ok(needed)
 }
 
 /// The stores to hand over to. What only a job can reach is left out elsewhere, unless it is named.

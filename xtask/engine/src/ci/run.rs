@@ -6,7 +6,6 @@
 //! on this machine take their place).
 
 mod bucket;
-#[cfg(feature = "s3")]
 pub mod ceph;
 mod cloud;
 mod job;

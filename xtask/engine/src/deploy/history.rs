@@ -127,6 +127,15 @@ impl History {
         stack
     }
 
+    /// The releases that must not be lost: the newest `keep` that were live and good, so what is live and what a rollback
+    /// goes back to, and what was begun last.
+    pub fn needed(&self, keep: usize) -> BTreeSet<ReleaseId> {
+        let stack = self.live_stack();
+        let begun = self.records.iter().rev().find(|record| record.event == Happened::Switched);
+        let begun = begun.and_then(|record| record.release.clone());
+        stack.into_iter().rev().take(keep.max(2)).cloned().chain(begun).collect()
+    }
+
     /// Whether the last switch to `id` ended well. A deploy that was killed between switch and health check leaves an
     /// unconfirmed release behind.
     pub fn confirmed(&self, id: &ReleaseId) -> bool {
@@ -279,6 +288,20 @@ mod tests {
             current.is_some_and(|id| history.confirmed(&id)),
         );
         want.assert_eq(&found);
+    }
+
+    #[test]
+    fn what_must_not_be_lost() {
+        for (words, keep, want) in [
+            ("", 2, ""),
+            ("live 1; live 2; live 3; live 4", 2, "3 4"),
+            ("live 1; live 2; live 3", 0, "2 3"),
+            ("live 1; live 2; live 3; rollback 2", 2, "1 2"),
+            ("live 1; live 2; switched 9", 2, "1 2 9"),
+            ("live 1; live 2; switched 9; failed 9", 2, "1 2 9"),
+        ] {
+            assert_eq!(digits(&history(words).needed(keep)), want, "{words}");
+        }
     }
 
     #[test]

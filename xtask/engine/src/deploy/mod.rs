@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod history;
+pub mod ledger;
 pub mod lock;
 pub mod markers;
 pub mod plan;
@@ -12,6 +13,7 @@ pub mod state;
 use crate::cx::Cx;
 use crate::deploy::apply::Outcome;
 use crate::deploy::history::{Record, Verb};
+use crate::deploy::ledger::Ledger;
 use crate::deploy::lock::Locks;
 use crate::deploy::markers::Markers;
 use crate::deploy::plan::{Ancestry, Goal, HostPlan};
@@ -56,12 +58,16 @@ pub struct Site<'cx> {
     pub spec: Spec,
     /// Its health check, with variables.
     pub checker: Checker,
+    /// Who is told what is live.
+    pub ledger: Ledger<'cx>,
 }
 
 impl<'cx> Site<'cx> {
     /// Opens the targets of an env. Fails before anything is touched when a variable is missing or a URL is wrong.
-    pub fn open(cx: &'cx Cx, env: &'cx Env) -> Result<Self> {
-        Self::with_targets(cx, env, target::open_all(cx, env)?)
+    pub fn open(cx: &'cx Cx, project: &'cx Project, env: &str) -> Result<Self> {
+        let env = project.env(env)?;
+        let ledger = Ledger::open(cx, project)?;
+        Ok(Self { ledger, ..Self::with_targets(cx, env, target::open_all(cx, env)?)? })
     }
 
     /// The same on targets that are open already.
@@ -73,7 +79,7 @@ impl<'cx> Site<'cx> {
             .collect::<Result<Vec<_>>>()?;
         let spec = Spec::new(&env.service, &vars);
         let checker = Checker::new(cx, &env.health, &spec)?;
-        Ok(Self { cx, env, targets, spec, checker })
+        Ok(Self { cx, env, targets, spec, checker, ledger: Ledger::default() })
     }
 
     /// The state of every target.
@@ -189,16 +195,24 @@ impl<'cx> Site<'cx> {
         if options.dry_run {
             return Ok(Outcome::planned(self.env.name, verb, goal, plans));
         }
+        let record = self.record(verb, options.why.as_deref());
+        let changes = plans.iter().any(|plan| !plan.steps.is_empty());
+        let commit = release.map(|release| release.manifest().commit.sha.clone());
+        let told = Record { release: goal.clone(), commit, ..record.clone() };
+        self.ledger.begins(self.cx, self.env.name, &told, changes)?;
         let markers = Markers::begin(self, verb, goal.as_ref(), &plans, release);
-        let done = apply::apply(self, &self.record(verb, options.why.as_deref()), plans, goal, release);
+        let done = apply::apply(self, &record, plans, goal, release);
         markers.end(done.as_ref().err());
+        if changes {
+            self.ledger.ended(self.cx, self.env.name, &told, done.as_ref().err());
+        }
         done
     }
 }
 
 /// `deploy ENV [RELEASE]`
 pub fn deploy(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>, options: &Options) -> Result<Outcome> {
-    let site = Site::open(cx, project.env(env)?)?;
+    let site = Site::open(cx, project, env)?;
     let catalog = Catalog::open(cx, project)?;
     let id = catalog.resolve(release)?;
     allowed(site.env, &id)?;
@@ -228,7 +242,7 @@ fn allowed(env: &Env, id: &ReleaseId) -> Result<()> {
 
 /// `promote FROM TO`: what runs in one env goes live in another, the same bytes, never rebuilt.
 pub fn promote(cx: &Cx, project: &Project, from: &str, to: &str, options: &Options) -> Result<Outcome> {
-    let site = Site::open(cx, project.env(to)?)?;
+    let site = Site::open(cx, project, to)?;
     // The source is only looked at: its variables may be secrets that this job does not have.
     let source = target::open_all(cx, project.env(from)?)?;
     let id = resolve::running(from, &source)?;
@@ -252,7 +266,7 @@ pub fn rollback(
     release: Option<&Selector>,
     options: &Options,
 ) -> Result<Outcome> {
-    let site = Site::open(cx, project.env(env)?)?;
+    let site = Site::open(cx, project, env)?;
     let named = match release {
         None | Some(Selector::Previous) => None,
         // It would find what is live already and leave it there, with success: no way to take a bad commit back.
@@ -291,7 +305,7 @@ pub fn roll_back<R: std::ops::Deref<Target = Release>>(
 
 /// `prune ENV`
 pub fn prune(cx: &Cx, project: &Project, env: &str, keep: Option<usize>, options: &Options) -> Result<Outcome> {
-    let site = Site::open(cx, project.env(env)?)?;
+    let site = Site::open(cx, project, env)?;
     prune_site(&site, keep.unwrap_or(site.env.keep), options)
 }
 

@@ -2,7 +2,8 @@
 
 use crate::build::RELEASES;
 use crate::cx::Cx;
-use crate::deploy::history::{Happened, Record};
+use crate::deploy::history::{Happened, History, Record};
+use crate::deploy::ledger::Ledger;
 use crate::deploy::lock::holder;
 use crate::deploy::resolve::{Catalog, FETCHED};
 use crate::deploy::state::State;
@@ -13,7 +14,7 @@ use crate::project::{Env, Project};
 use crate::release::id::{ReleaseId, Selector};
 use crate::release::manifest::{Content, Manifest};
 use crate::release::{Release, manifest};
-use crate::target::{self, Target};
+use crate::target;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -90,7 +91,7 @@ fn host_status(env: &str, target: &str, state: &State) -> HostStatus {
 /// The records of one target.
 #[derive(Debug, Serialize)]
 pub struct HostHistory {
-    /// The target.
+    /// The target, or the store that was told.
     pub target: String,
     /// Its records, oldest first.
     pub records: Vec<Record>,
@@ -98,19 +99,22 @@ pub struct HostHistory {
     pub unreadable: usize,
 }
 
-/// `history ENV`: the last `limit` records of each target. Without `all` only what changed what is live.
+/// `history ENV`: the last `limit` records of each target, and of each store that was told. Without `all` only what changed what is live.
 pub fn history(cx: &Cx, project: &Project, env: &str, limit: usize, all: bool) -> Result<Vec<HostHistory>> {
-    let env = project.env(env)?;
-    let targets = target::open_all(cx, env)?;
-    let one = |target: &dyn Target| {
-        let history = target.state()?.history;
+    let one = |(target, history): (String, History)| {
         let telling =
             |record: &Record| all || matches!(record.event, Happened::Live | Happened::Failed | Happened::Restored);
         let mut records: Vec<_> = history.records.into_iter().filter(telling).collect();
         records.drain(..records.len().saturating_sub(limit));
-        Ok(HostHistory { target: target.url().to_owned(), records, unreadable: history.unreadable })
+        HostHistory { target, records, unreadable: history.unreadable }
     };
-    targets.iter().map(|target| one(&**target)).collect()
+    let mut histories = Vec::new();
+    for target in target::open_all(cx, project.env(env)?)? {
+        histories.push((target.url().to_owned(), target.state()?.history));
+    }
+    // Stores know of it too, also when a host has lost what it knew.
+    histories.extend(Ledger::open(cx, project)?.histories(cx, env));
+    Ok(histories.into_iter().map(one).collect())
 }
 
 /// One release as `releases` shows it.

@@ -7,11 +7,11 @@ use crate::commands::{Answer, LockState};
 use crate::deploy::apply::Outcome;
 use crate::deploy::history::{Happened, Verb};
 use crate::deploy::report::{Diff, FileChange, HostHistory, HostStatus, Listed};
-use crate::handoff::PutDone;
+use crate::handoff::{Pruned, PutDone};
 use crate::release::id::ReleaseId;
 
 use crate::report::style::{Style, ago, bytes, count, duration, table, visible, when};
-use crate::store::Published;
+use crate::store::{Kept, Published};
 use jiff::Timestamp;
 use std::fmt::Write;
 
@@ -37,6 +37,7 @@ pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
         ),
         Answer::Fetched(it) => format!("{}\n", it.dir.display()),
         Answer::Put(done) => done.iter().map(put).collect(),
+        Answer::Pruned(done) => pruned(done, style),
         Answer::Published(done) => done.iter().map(published).collect(),
         Answer::Triggered(it) => triggered(it, style),
         Answer::Approved(it) => {
@@ -69,13 +70,30 @@ pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
 fn published(done: &Published) -> String {
     let (store, why) = (&done.store, done.why.as_deref().filter(|why| !why.is_empty()));
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-    match (&done.pointer, done.job) {
-        (Some(pointer), Some(job)) => {
-            let how = if done.moved { "names" } else { "names already" };
-            format!("{store}: {pointer} {how} job {job}, {}{why}\n", name(done.release.as_ref()))
-        }
-        _ => format!("{store}: nothing was published{why}\n"),
+    let Some(pointer) = &done.pointer else { return format!("{store}: nothing was published{why}\n") };
+    let how = if done.moved { "names" } else { "names already" };
+    let job = done.job.map(|job| format!("job {job}, ")).unwrap_or_default();
+    format!("{store}: {pointer} {how} {job}{}{why}\n", name(done.release.as_ref()))
+}
+
+fn pruned(done: &Pruned, style: Style) -> String {
+    let (mut out, mut gone) = (String::new(), 0);
+    for Kept { what, why } in &done.kept {
+        let _ = match why {
+            Some(why) => writeln!(out, "keep    {what}  {why}"),
+            None => {
+                gone += 1;
+                writeln!(out, "{} {what}", style.bad("remove "))
+            }
+        };
     }
+    let end = match (gone, done.removed) {
+        (0, _) => "nothing to remove".to_owned(),
+        (n, true) => format!("{n} removed"),
+        (n, false) => format!("{n} to remove; the same command with --yes removes them"),
+    };
+    let _ = writeln!(out, "{}: {end}", done.store);
+    out
 }
 
 fn triggered(it: &Started, style: Style) -> String {

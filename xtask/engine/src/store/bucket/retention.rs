@@ -3,7 +3,6 @@
 //! A prune and a deploy that meet: the deploy writes to `live` what it is about to bring and then looks at `doomed`,
 //! the prune writes `doomed` and then looks at `live`. One of them sees the other.
 
-use crate::deploy::history::{Happened, History};
 use crate::error::{Failure, Kind, Result, verification};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
@@ -41,15 +40,6 @@ pub struct Stored {
     pub branch: Option<String>,
     /// When it was put.
     pub put: Timestamp,
-}
-
-/// The releases that an env needs: what is live, what a rollback goes back to, and what was begun last.
-pub fn needed(history: &History, keep: usize) -> BTreeSet<ReleaseId> {
-    let stack = history.live_stack();
-    let mut needed: BTreeSet<_> = stack.iter().rev().take(keep.max(2)).map(|id| (*id).clone()).collect();
-    let begun = history.records.iter().rev().find(|record| record.event == Happened::Switched);
-    needed.extend(begun.and_then(|record| record.release.clone()));
-    needed
 }
 
 /// Each release with the reason to keep it; without one it may go.
@@ -242,22 +232,6 @@ mod tests {
         assert_eq!(kept(3, 0, 100), "65431");
         assert_eq!(kept(1, 5, 8), "6541", "what was put less than five days ago");
         assert_eq!(kept(0, 0, 100), "51", "the pointer of a branch never dangles");
-    }
-
-    #[test]
-    fn what_an_env_needs() {
-        let line = |event: &str, verb: &str, n| {
-            format!(
-                "{{\"at\":\"2026-08-01T00:00:00Z\",\"event\":\"{event}\",\"verb\":\"{verb}\",\"release\":\"{}\",\"from\":null,\"commit\":null,\"by\":\"ana\",\"ci\":null,\"why\":null}}\n",
-                id(n)
-            )
-        };
-        let history = |lines: &[String]| History::parse(&lines.concat());
-        let lived: Vec<_> = (0..5).map(|n| line("live", "deploy", n)).collect();
-        assert_eq!(needed(&history(&lived), 2), BTreeSet::from([id(3), id(4)]));
-        assert_eq!(needed(&history(&lived), 0), BTreeSet::from([id(3), id(4)]), "the way back always stays");
-        let begun = [lived, vec![line("switched", "deploy", 9)]].concat();
-        assert!(needed(&history(&begun), 2).contains(&id(9)), "it may be live by now");
     }
 
     #[test]

@@ -1,0 +1,315 @@
+//! Releases in buckets: the contract on each of them, many writers at once, puts that are killed at any request, and
+//! servers that are not well.
+
+mod faults;
+mod server;
+
+use crate::parts::{cx, release};
+use crate::project::Project;
+use crate::store::{contract, race};
+use gangplank::cx::Cx;
+use gangplank::error::{Kind, kind_of};
+use gangplank::project::Ci;
+use gangplank::release::Release;
+use gangplank::release::id::ReleaseId;
+use gangplank::store::bucket::BucketStore;
+use gangplank::store::object::{Bucket, Memory};
+use gangplank::store::{self, Put, Store};
+use server::{Fate, Proxy, ceph, fresh_url, with};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn leaked(cx: Cx) -> &'static Cx {
+    Box::leak(Box::new(cx))
+}
+
+fn open(cx: &'static Cx, url: &str) -> Box<dyn Store> {
+    store::open(cx, &Ci::DEFAULT, url).unwrap()
+}
+
+#[test]
+fn the_contract_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cx, memory) = (leaked(cx(dir.path())), Memory::default());
+    let open = || -> Box<dyn Store> {
+        let bucket = Bucket::in_memory(cx, &memory).unwrap();
+        Box::new(BucketStore::with_bucket(cx, &Ci::DEFAULT, "memory:", bucket))
+    };
+    contract(dir.path(), &open);
+    race(dir.path(), &open);
+}
+
+#[test]
+fn the_contract_in_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let vars = [("GANGPLANK_BUCKETS".to_owned(), dir.path().join("buckets").display().to_string())];
+    let cx = leaked(with(dir.path(), &vars));
+    let open = || open(cx, "s3://builds/shop");
+    contract(dir.path(), &open);
+    race(dir.path(), &open);
+}
+
+#[test]
+fn the_contract_on_ceph() {
+    let Some(ceph) = ceph() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (cx, url) = (leaked(with(dir.path(), &ceph.vars())), fresh_url());
+    let open = || open(cx, &url);
+    contract(dir.path(), &open);
+    race(dir.path(), &open);
+}
+
+const WRITERS: usize = 20;
+const ROUNDS: u32 = 50;
+
+/// Releases of one id with different bytes, made by hand: twenty for each round would be packed all night.
+fn contenders(dir: &Path, round: u32) -> Vec<Release> {
+    let one = |n: usize| {
+        let own = dir.join(format!("{round}-{n}"));
+        std::fs::create_dir(&own).unwrap();
+        release(&own, round, &[("a", &format!("{round} {n}"))])
+    };
+    (0..WRITERS).map(one).collect()
+}
+
+#[test]
+fn twenty_writers_for_one_id_and_exactly_one_wins() {
+    let Some(ceph) = ceph() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (cx, url) = (leaked(with(dir.path(), &ceph.vars())), fresh_url());
+    let rounds: Vec<_> = (0..ROUNDS).map(|round| contenders(dir.path(), round)).collect();
+    let (start, over) = (Barrier::new(WRITERS), AtomicBool::new(false));
+    let wins = std::thread::scope(|scope| {
+        let rounds = &rounds;
+        let (start, over, url) = (&start, &over, &url);
+        // Whoever looks sees all of a release or nothing of it.
+        let reader = scope.spawn(move || {
+            let (store, mut seen) = (open(cx, url), 0);
+            while !over.load(Ordering::Relaxed) {
+                for manifest in store.list().unwrap().into_iter().take(2) {
+                    store.get(&manifest.id, &dir_of_reader(cx)).unwrap();
+                    seen += 1;
+                }
+            }
+            seen
+        });
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|n| {
+                scope.spawn(move || {
+                    let store = open(cx, url);
+                    let puts = rounds.iter().map(|contenders| {
+                        start.wait();
+                        match store.put(&contenders[n]) {
+                            Ok(put) => {
+                                assert_eq!(put, Put::Stored);
+                                true
+                            }
+                            Err(error) => {
+                                assert_eq!(kind_of(&error), Kind::Verification, "{error:#}");
+                                assert!(error.to_string().contains("`a` differs"), "{error:#}");
+                                false
+                            }
+                        }
+                    });
+                    puts.collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let wins: Vec<Vec<bool>> = writers.into_iter().map(|it| it.join().unwrap()).collect();
+        over.store(true, Ordering::Relaxed);
+        assert!(reader.join().unwrap() > 0);
+        wins
+    });
+    let store = open(cx, &url);
+    for round in 0..ROUNDS as usize {
+        let winners: Vec<_> = (0..WRITERS).filter(|n| wins[*n][round]).collect();
+        let [winner] = winners.as_slice() else { panic!("round {round}: {winners:?}") };
+        let won = &rounds[round][*winner];
+        let got = store.get(won.id(), &dir.path().join("got")).unwrap();
+        assert_eq!(got.manifest(), won.manifest());
+    }
+    // The losers took their bundles with them.
+    let bucket = Bucket::open(cx, &url, &settings_of(cx, &url)).unwrap();
+    assert_eq!(bucket.list("releases").unwrap().len(), 2 * ROUNDS as usize);
+}
+
+fn dir_of_reader(cx: &Cx) -> std::path::PathBuf {
+    cx.root.join("read")
+}
+
+fn settings_of(cx: &Cx, url: &str) -> gangplank::store::object::settings::Settings {
+    gangplank::store::object::settings::settings(url, cx.vars(), &|_| None).unwrap()
+}
+
+#[test]
+fn twenty_publishers_and_the_newest_stays() {
+    let Some(ceph) = ceph() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (cx, url) = (leaked(with(dir.path(), &ceph.vars())), fresh_url());
+    let releases: Vec<_> = (0..20).map(|n| release(dir.path(), n, &[("a", &n.to_string())])).collect();
+    let store = open(cx, &url);
+    for release in &releases {
+        store.put(release).unwrap();
+    }
+    for round in 0..ROUNDS as usize {
+        let bucket = Bucket::open(cx, &url, &settings_of(cx, &url)).unwrap();
+        bucket.remove("latest/main.json").unwrap();
+        // Each round another order, and another one that is not there.
+        let absent = round % WRITERS;
+        let start = Barrier::new(WRITERS - 1);
+        let moved = std::thread::scope(|scope| {
+            let each = (0..WRITERS).map(|n| (n * 7 + round) % WRITERS).filter(|n| *n != absent);
+            let (start, url, releases) = (&start, &url, &releases);
+            let publishers: Vec<_> = each
+                .map(|n| {
+                    scope.spawn(move || {
+                        let store = open(cx, url);
+                        start.wait();
+                        let done = store.publish(releases[n].manifest()).unwrap().unwrap();
+                        assert!(done.release.unwrap() >= *releases[n].id(), "it never names an older one");
+                        done.moved
+                    })
+                })
+                .collect();
+            publishers.into_iter().map(|it| it.join().unwrap()).filter(|moved| *moved).count()
+        });
+        assert!(moved >= 1);
+        let newest = if absent == WRITERS - 1 { WRITERS - 2 } else { WRITERS - 1 };
+        assert_eq!(store.latest().unwrap().unwrap().id, *releases[newest].id(), "round {round}");
+    }
+}
+
+/// A project that stores in a bucket behind a proxy, or in front of none.
+fn project(url: &str, endpoint: &str) -> Project {
+    let mut p = Project::new();
+    p.change("store file:store\n", &format!("store {url}\n"));
+    p.var("S3_ENDPOINT", endpoint);
+    p.var("AWS_ACCESS_KEY_ID", "localkey");
+    p.var("AWS_SECRET_ACCESS_KEY", "localsecret");
+    p.var("GANGPLANK_API_DEADLINE", "20");
+    p
+}
+
+/// The release of `p` in its bucket is whole, or there is none.
+fn whole_or_absent(p: &Project, id: &str) -> bool {
+    let listed = p.run("releases --json").ok();
+    let there = serde_json::from_str::<serde_json::Value>(&listed.stdout)
+        .unwrap()
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|it| it["stores"].as_array().unwrap().iter().any(|it| it.as_str().unwrap().starts_with("s3:")));
+    if there {
+        p.run(&format!("put --confirm {id}")).ok();
+    }
+    there
+}
+
+#[test]
+fn a_put_that_is_killed_at_any_request() {
+    let Some(ceph) = ceph() else { return };
+    // Big enough for three parts.
+    let noise: String = crate::faults::noise(20 << 20);
+    let (mut absent, mut there) = (0, 0);
+    for at in 0.. {
+        let url = fresh_url();
+        let (told, pid) = (std::sync::Arc::new(AtomicBool::new(false)), std::sync::Arc::new(std::sync::Mutex::new(0)));
+        let (tell, of) = (told.clone(), pid.clone());
+        let proxy = Proxy::new(
+            &ceph.url(),
+            Box::new(move |number, _| {
+                if number == at {
+                    tell.store(true, Ordering::SeqCst);
+                    let pid = of.lock().unwrap().to_string();
+                    std::process::Command::new("kill").args(["-KILL", &pid]).status().unwrap();
+                    return Fate::CutRequest(0);
+                }
+                Fate::Forward
+            }),
+        );
+        let mut p = project(&url, &proxy.url());
+        p.write("www/noise", &noise);
+        let id = p.release("1");
+        {
+            // The proxy must not decide before it knows whom to kill.
+            let mut pid = pid.lock().unwrap();
+            let child = p.start("put");
+            *pid = child.id();
+            drop(pid);
+            child.wait_with_output().unwrap();
+        }
+        p.var("S3_ENDPOINT", &ceph.url());
+        match whole_or_absent(&p, &id) {
+            true => there += 1,
+            false => absent += 1,
+        }
+        if !told.load(Ordering::SeqCst) {
+            break;
+        }
+        // What is left over belongs to nobody, and a prune takes it; or the same command again completes it.
+        if at % 2 == 0 {
+            p.run(&format!("prune --store {url} --keep 1 --days 0 --yes")).ok();
+        }
+        p.run("put").ok();
+        assert!(whole_or_absent(&p, &id));
+    }
+    assert!(absent > 5 && there > 1, "{absent} {there}");
+}
+
+#[test]
+fn from_commit_to_live_through_a_bucket() {
+    let Some(ceph) = ceph() else { return };
+    let url = fresh_url();
+    let p = project(&url, &ceph.url());
+    let one = p.release("1");
+    p.run("put").ok().says(&format!("{url}: {one} stored\n"));
+    p.run("put").ok().has("has it already, the same bytes");
+    p.run("put --confirm").ok().has("has all of it, every byte");
+    p.run("deploy dev latest").ok();
+    p.run("publish").ok().says(&format!("{url}: latest/main.json now names {one}\n"));
+    p.run("publish").ok().has("names already");
+    let two = p.release("2");
+    p.run("put").ok();
+    p.run("publish").ok();
+    p.run(&format!("publish {one}")).ok().has("it names a newer release already");
+    // Another machine: nothing built there.
+    std::fs::remove_dir_all(p.path("target/releases")).unwrap();
+    p.run("deploy dev latest").ok().told(&format!("fetched {two} from {url}"));
+    p.run("promote dev prod --yes").ok();
+    p.run("releases").ok().has(&one).has(&two).has(&url);
+    // What is live, and what a rollback needs, is known without asking a host.
+    let history = p.run("history prod --json").ok().stdout;
+    assert!(history.contains(&two), "{history}");
+    let pruned = p.run(&format!("prune --store {url} --keep 0 --days 0 --dry-run")).ok();
+    assert!(pruned.stdout.contains(&format!("keep    {two}")), "{}", pruned.stdout);
+}
+
+fn retention(store: &dyn Store, keep: usize, days: u32, needed: &[(&ReleaseId, &str)]) -> Vec<String> {
+    let needed: BTreeMap<_, _> = needed.iter().map(|(id, env)| ((*id).clone(), (*env).to_owned())).collect();
+    let kept = store.prune(store::Retention { keep, days }, "ana", false, &|| Ok(needed.clone())).unwrap().unwrap();
+    kept.into_iter().filter(|it| it.why.is_none()).map(|it| it.what).collect()
+}
+
+#[test]
+fn a_prune_keeps_what_is_needed_and_removes_the_rest_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let vars = [("GANGPLANK_BUCKETS".to_owned(), dir.path().join("buckets").display().to_string())];
+    let cx = leaked(with(dir.path(), &vars));
+    let store = open(cx, "s3://builds/shop");
+    let releases: Vec<_> = (0..5).map(|n| release(dir.path(), n, &[("a", &n.to_string())])).collect();
+    for release in &releases {
+        store.put(release).unwrap();
+    }
+    assert_eq!(retention(&*store, 2, 1, &[]), [""; 0], "all are young");
+    let removed = retention(&*store, 2, 0, &[(releases[0].id(), "prod")]);
+    assert_eq!(removed, [releases[2].id().to_string(), releases[1].id().to_string()]);
+    let left: Vec<_> = store.list().unwrap().into_iter().map(|it| it.id).collect();
+    assert_eq!(left, [4, 3, 0].map(|n| releases[n].id().clone()));
+    let bucket = Bucket::open(cx, "s3://builds/shop", &settings_of(cx, "s3://builds/shop")).unwrap();
+    assert_eq!(bucket.list("releases").unwrap().len(), 6, "nothing of the others is left");
+    // They can be put again.
+    store.put(&releases[1]).unwrap();
+    store.get(releases[1].id(), &dir.path().join("got")).unwrap();
+}

@@ -1,0 +1,194 @@
+//! The Ceph of the tests, and a proxy before it that does as a test says at any request.
+
+use crate::parts::cx;
+use crate::project::skip;
+use gangplank::ci::run::ceph::Ceph;
+use gangplank::cx::Cx;
+use gangplank::store::object::Bucket;
+use gangplank::store::object::settings::settings;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+use tempfile::TempDir;
+
+pub const BUCKET: &str = "gangplank-tests";
+
+/// A server of one test run, which ends with the process.
+struct Shared {
+    ceph: Ceph,
+    _dir: TempDir,
+}
+
+/// The server of this test run; nothing where Ceph is not installed. CI has to have it, or nobody would notice.
+pub fn ceph() -> Option<&'static Ceph> {
+    static SHARED: OnceLock<Option<Shared>> = OnceLock::new();
+    let shared = SHARED.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        if !Ceph::is_installed(&cx(dir.path())) {
+            assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "install radosgw, ceph-mon and ceph-osd");
+            skip("buckets on a real server: Ceph is not installed (radosgw, ceph-mon, ceph-osd)");
+            return None;
+        }
+        let ceph = Ceph::start(dir.path()).unwrap();
+        make_bucket(&ceph);
+        Some(Shared { ceph, _dir: dir })
+    });
+    shared.as_ref().map(|shared| &shared.ceph)
+}
+
+pub fn make_bucket(ceph: &Ceph) {
+    let dir = tempfile::tempdir().unwrap();
+    let cx = with(dir.path(), &ceph.vars());
+    let url = format!("s3://{BUCKET}");
+    Bucket::open(&cx, &url, &settings(&url, cx.vars(), &|_| None).unwrap()).unwrap().make().unwrap();
+}
+
+/// A context with variables.
+pub fn with(dir: &Path, vars: &[(String, String)]) -> Cx {
+    cx(dir).with_vars(vars.iter().cloned())
+}
+
+/// A prefix that no other test uses.
+pub fn fresh_url() -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    format!("s3://{BUCKET}/test-{}/shop", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// What becomes of a request.
+pub enum Fate {
+    Forward,
+    /// This answer, and the server never sees it.
+    Answer(String),
+    /// The connection ends after so many bytes of the request.
+    CutRequest(usize),
+    /// It is forwarded, and the connection ends after so many bytes of the answer.
+    CutAnswer(usize),
+    /// It is held for ever.
+    Silence,
+}
+
+type Decide = Box<dyn Fn(usize, &str) -> Fate + Send + Sync>;
+
+/// Stands before a server and decides about each request by its number, from 0, and its first line.
+pub struct Proxy {
+    port: u16,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Proxy {
+    pub fn new(to: &str, decide: Decide) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (to, lines) = (to.trim_start_matches("http://").to_owned(), Arc::new(Mutex::new(Vec::new())));
+        let (decide, log) = (Arc::new(decide), Arc::clone(&lines));
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let (to, decide, log) = (to.clone(), Arc::clone(&decide), Arc::clone(&log));
+                std::thread::spawn(move || serve(client, &to, &**decide, &log));
+            }
+        });
+        Self { port, lines }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The first lines of all requests.
+    pub fn log(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+}
+
+/// One connection: request after request, each with its whole body before its answer.
+fn serve(mut client: TcpStream, to: &str, decide: &dyn Fn(usize, &str) -> Fate, log: &Mutex<Vec<String>>) {
+    let mut server = None;
+    while let Some((head, length)) = head(&mut client) {
+        let line = head.lines().next().unwrap_or_default().to_owned();
+        let number = {
+            let mut log = log.lock().unwrap();
+            log.push(line.clone());
+            log.len() - 1
+        };
+        let fate = decide(number, &line);
+        if let Fate::CutRequest(bytes) = fate
+            && bytes == 0
+        {
+            break;
+        }
+        let mut body = vec![0; length];
+        if head.to_ascii_lowercase().contains("expect: 100-continue") {
+            let _ = client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        if client.read_exact(&mut body).is_err() {
+            break;
+        }
+        let server = server.get_or_insert_with(|| TcpStream::connect(to).unwrap());
+        match fate {
+            Fate::Answer(text) => {
+                if client.write_all(text.as_bytes()).is_err() {
+                    break;
+                }
+            }
+            Fate::Silence => std::thread::sleep(Duration::from_secs(3600)),
+            Fate::CutRequest(bytes) => {
+                let _ = server.write_all(head.as_bytes()).and_then(|()| server.write_all(&body[..bytes.min(length)]));
+                break;
+            }
+            Fate::Forward | Fate::CutAnswer(_) => {
+                if server.write_all(head.as_bytes()).and_then(|()| server.write_all(&body)).is_err() {
+                    break;
+                }
+                let most = if let Fate::CutAnswer(bytes) = fate { bytes } else { usize::MAX };
+                if !answer(server, &mut client, line.starts_with("HEAD "), most) {
+                    break;
+                }
+            }
+        }
+    }
+    let _ = client.shutdown(Shutdown::Both);
+}
+
+/// The head of a message, and the length of the body that follows.
+fn head(stream: &mut TcpStream) -> Option<(String, usize)> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).ok()? == 0 {
+            return None;
+        }
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let lower = head.to_ascii_lowercase();
+    let length = lower.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    Some((head, length.unwrap_or(0)))
+}
+
+/// Hands an answer on; whether all of it went.
+fn answer(server: &mut TcpStream, client: &mut TcpStream, is_head: bool, most: usize) -> bool {
+    let Some((head, length)) = head(server) else { return false };
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    let mut whole = head.into_bytes();
+    if !is_head && !chunked {
+        let at = whole.len();
+        whole.resize(at + length, 0);
+        if server.read_exact(&mut whole[at..]).is_err() {
+            return false;
+        }
+    }
+    if !is_head && chunked {
+        let mut byte = [0];
+        while !whole.ends_with(b"\r\n0\r\n\r\n") {
+            if server.read_exact(&mut byte).is_err() {
+                return false;
+            }
+            whole.push(byte[0]);
+        }
+    }
+    let part = &whole[..whole.len().min(most)];
+    client.write_all(part).is_ok() && part.len() == whole.len()
+}

@@ -1,0 +1,82 @@
+//! What is live, told to the stores that keep it: a prune there has to know what hosts run and go back to, and a host
+//! that burned down does not take its history along.
+//!
+//! What is about to go live is told before it does. A store that cannot be told is passed over aloud: it must not keep
+//! anybody from a deploy. One that is just removing the release does.
+
+use crate::cx::Cx;
+use crate::deploy::history::{Happened, History, Record};
+use crate::error::{Kind, Result, kind_of};
+use crate::project::Project;
+use crate::store::{self, Store};
+
+/// The stores of a project that keep a history, for one env.
+#[derive(Default)]
+pub struct Ledger<'cx> {
+    stores: Vec<Box<dyn Store + 'cx>>,
+}
+
+impl<'cx> Ledger<'cx> {
+    /// The stores that can be asked here.
+    pub fn open(cx: &'cx Cx, project: &'cx Project) -> Result<Self> {
+        let mut stores = Vec::new();
+        for url in project.stores.iter().filter(|url| cx.in_ci() || !store::only_in_ci(url)) {
+            let store = store::open(cx, &project.ci, url)?;
+            if store.keeps_history() && store.unusable().is_none() {
+                stores.push(store);
+            }
+        }
+        Ok(Self { stores })
+    }
+
+    /// What each store knows of an env. One that does not answer is passed over aloud.
+    pub fn histories(&self, cx: &Cx, env: &str) -> Vec<(String, History)> {
+        let mut all = Vec::new();
+        for store in &self.stores {
+            match store.history(env) {
+                Ok(history) => all.extend(history.map(|history| (store.url().to_owned(), history))),
+                Err(error) => cx.warn(format!("{} is left out: {error:#}", store.url())),
+            }
+        }
+        all
+    }
+
+    /// The release of a record is about to go live. Without changes on any host it is only made sure that it is known to
+    /// be. A record without a release, that of a prune, is of no interest.
+    pub fn begins(&self, cx: &Cx, env: &str, record: &Record, changes: bool) -> Result<()> {
+        let Some(id) = &record.release else { return Ok(()) };
+        let event = if changes { Happened::Switched } else { Happened::Live };
+        let line = Record { event, ..record.clone() };
+        for store in &self.stores {
+            let told = match store.history(env) {
+                Ok(Some(history)) if !changes && history.live_stack().last() == Some(&id) => continue,
+                Ok(_) => store.append(env, &line),
+                Err(error) => Err(error),
+            };
+            match told {
+                Err(error) if kind_of(&error) == Kind::Locked => return Err(error),
+                Err(error) => untold(cx, store.url(), env, &error),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// How it ended.
+    pub fn ended(&self, cx: &Cx, env: &str, record: &Record, error: Option<&anyhow::Error>) {
+        let event = if error.is_none() { Happened::Live } else { Happened::Failed };
+        let why = error.map(|error| cx.scrub(&format!("{error:#}"))).or_else(|| record.why.clone());
+        let line = Record { event, at: cx.now(), why, ..record.clone() };
+        for store in self.stores.iter().filter(|_| record.release.is_some()) {
+            match store.append(env, &line) {
+                // It is live by now, whoever wants to remove it; and its beginning was told.
+                Err(error) if kind_of(&error) != Kind::Locked => untold(cx, store.url(), env, &error),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn untold(cx: &Cx, url: &str, env: &str, error: &anyhow::Error) {
+    cx.warn(format!("{url} was not told what is live in {env}, so a prune there does not know: {error:#}"));
+}
