@@ -8,35 +8,40 @@ use gangplank::store::object::Bucket;
 use gangplank::store::object::settings::settings;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
-use tempfile::TempDir;
 
 pub const BUCKET: &str = "gangplank-tests";
 
-/// A server of one test run, which ends with the process.
-struct Shared {
-    ceph: Ceph,
-    _dir: TempDir,
-}
-
 /// The server of this test run; nothing where Ceph is not installed. CI has to have it, or nobody would notice.
 pub fn ceph() -> Option<&'static Ceph> {
-    static SHARED: OnceLock<Option<Shared>> = OnceLock::new();
+    static SHARED: OnceLock<Option<Ceph>> = OnceLock::new();
     let shared = SHARED.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        if !Ceph::is_installed(&cx(dir.path())) {
+        let dir = own_dir();
+        if !Ceph::is_installed(&cx(&dir)) {
             assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "install radosgw, ceph-mon and ceph-osd");
             skip("buckets on a real server: Ceph is not installed (radosgw, ceph-mon, ceph-osd)");
             return None;
         }
-        let ceph = Ceph::start(dir.path()).unwrap();
+        let ceph = Ceph::start(&dir).unwrap();
         make_bucket(&ceph);
-        Some(Shared { ceph, _dir: dir })
+        Some(ceph)
     });
-    shared.as_ref().map(|shared| &shared.ceph)
+    shared.as_ref()
+}
+
+/// A directory of this process. What is shared by all tests is never dropped, so those of ended processes go here.
+fn own_dir() -> PathBuf {
+    let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    for entry in std::fs::read_dir(tmp).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.strip_prefix("ceph-").is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    tmp.join(format!("ceph-{}", std::process::id()))
 }
 
 pub fn make_bucket(ceph: &Ceph) {

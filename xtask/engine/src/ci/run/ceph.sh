@@ -5,7 +5,7 @@ dir=$1 v2=$2 v1=$3 gateway=$4
 mkdir -p "$dir/mon" "$dir/osd" "$dir/run" "$dir/log"
 conf=$dir/ceph.conf
 if [ ! -f "$dir/made" ]; then
-    rm -rf "$dir/mon" "$dir/osd"; mkdir "$dir/mon" "$dir/osd"
+    rm -rf "$dir/mon" "$dir/osd" "$dir/disk"; mkdir "$dir/mon" "$dir/osd"
     fsid=$(cat /proc/sys/kernel/random/uuid)
     cat > "$conf" <<CONF
 [global]
@@ -37,7 +37,7 @@ mon data avail warn = 2
 [osd]
 osd data = $dir/osd
 osd objectstore = bluestore
-bluestore block path = $dir/osd/block
+bluestore block path = $dir/disk
 bluestore block create = true
 bluestore block size = 8589934592
 osd memory target = 939524096
