@@ -7,9 +7,7 @@ use std::time::Duration;
 
 const PROJECT: Project = Project {
     app: App { name: "app", packages: &["app"], include: &["app/static"] },
-    // The workspace hands over from job to job, artifacts from workflow to workflow; the directory keeps releases on this
-    // machine.
-    stores: &["circleci:workspace", "circleci:artifacts", "file:target/store"],
+    stores: STORES,
     envs: &[
         Env {
             name: "dev",
@@ -34,6 +32,14 @@ const PROJECT: Project = Project {
     ],
     // The context holds CIRCLE_TOKEN, for the jobs that ask CircleCI's API.
     ci: Ci { context: Some("app-circleci"), ..Ci::DEFAULT },
+};
+
+/// The workspace hands over from job to job, artifacts from workflow to workflow; the directory keeps releases on this
+/// machine. A bucket, where the xtask is compiled with it, keeps them for ever.
+const STORES: &[&str] = if cfg!(feature = "s3") {
+    &["circleci:workspace", "s3://app-releases/app", "circleci:artifacts", "file:target/store"]
+} else {
+    &["circleci:workspace", "circleci:artifacts", "file:target/store"]
 };
 
 const SERVICE: Service = Service::Keeper { run: &["bin/app"], stop_timeout: Duration::from_secs(15) };

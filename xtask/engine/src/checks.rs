@@ -68,7 +68,7 @@ pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<
     timed("tests", &mut || {
         let validator = if quick { None } else { validator(cx) };
         if !quick {
-            recipe_tools(cx);
+            test_tools(cx);
         }
         let mut words = [&["test", "--workspace", "--locked"], features].concat();
         if quick {
@@ -152,12 +152,13 @@ fn validator(cx: &Cx) -> Option<PathBuf> {
     installed.then_some(program)
 }
 
-/// Tests run the shell recipes that this project replaces. Without their tools they are skipped, and fail in CI.
-fn recipe_tools(cx: &Cx) {
-    let missing = |tool: &&str| !succeeds(cx, Path::new(tool), &["--version"]);
-    let missing: Vec<_> = ["curl", "wget"].into_iter().filter(missing).collect();
+/// Tests run the shell recipes that this project replaces, and a real S3. Without their tools they are skipped, and fail
+/// in CI.
+fn test_tools(cx: &Cx) {
+    let missing = |tool: &&str| cx.program_on_path(tool).is_none();
+    let missing: Vec<_> = ["curl", "wget", "radosgw", "ceph-mon", "ceph-osd"].into_iter().filter(missing).collect();
     if !missing.is_empty() {
-        cx.note(format!("installing {}", missing.join(" and ")));
+        cx.note(format!("installing {}", missing.join(", ")));
         apt_install(cx, &missing);
     }
 }

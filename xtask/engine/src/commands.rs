@@ -1,13 +1,13 @@
 //! From a parsed command to the verb that does it, and to its answer.
 
 use crate::cli::{Ci, Cli, Command, Expect, Lock as LockCommand, Trigger};
-use crate::cx::Cx;
+use crate::cx::{Cx, var};
 use crate::deploy::apply::Outcome;
 use crate::deploy::state::Lock;
 use crate::deploy::{self, Options, report};
 use crate::error::{Failure, Kind, Result, failed, usage};
 use crate::machine::Life;
-use crate::project::{Env, Project};
+use crate::project::{Env, Pattern, Project};
 use crate::store::{Published, Retention};
 use crate::{build, checks, ci, handoff, target};
 use serde::Serialize;
@@ -217,11 +217,26 @@ fn ci(cx: &Cx, project: &Project, cli: &Cli, command: &Ci) -> Result<Answer> {
                     }
                 },
             };
+            if pattern.unwrap_or(project.ci.pattern) == Pattern::S3 && !cfg!(feature = "s3") {
+                return Err(with_buckets(cx));
+            }
             let options = ci::run::Options { job: job.as_deref(), branch: branch.as_deref(), set, approve: &approve };
             let pipeline = ci::patterns::pipeline(project, pattern.unwrap_or(project.ci.pattern))?;
             ci::run::run(cx, project, &pipeline, &options).map(Answer::CiRun)
         }
     }
+}
+
+/// Goes on as an xtask that was compiled with buckets, which takes a minute the first time. It comes back only when that
+/// cannot be.
+fn with_buckets(cx: &Cx) -> anyhow::Error {
+    if cx.var(var::FEATURES).is_some() {
+        return usage("the feature `s3` of the xtask does not turn on that of the engine")
+            .hint("in xtask/Cargo.toml: [features] s3 = [\"gangplank/s3\"]")
+            .into();
+    }
+    cx.note("this xtask was compiled without buckets: compiling it with the feature s3");
+    cx.become_xtask_with("s3")
 }
 
 /// Starts a workflow on CircleCI. Whoever starts a deploy to an env with approval is asked here: no job there asks.

@@ -301,6 +301,15 @@ impl Cx {
         Ok(status.code())
     }
 
+    /// Becomes the xtask of this workspace with a Cargo feature, on the same command line. Comes back only when it cannot.
+    pub fn become_xtask_with(&self, feature: &str) -> anyhow::Error {
+        let mut command = Command::new(self.var("CARGO").unwrap_or("cargo"));
+        command.args(["run", "--quiet", "--package", "xtask", "--features", feature, "--"]);
+        command.args(std::env::args_os().skip(1)).env(var::FEATURES, feature);
+        let cause = process::become_it(&mut command);
+        not_started(&command, &cause)
+    }
+
     fn run(&self, command: &mut Command, input: Input, limit: Option<Duration>, interruptible: bool) -> Result<Answer> {
         let shown = show(command);
         let started = Instant::now();
