@@ -168,7 +168,8 @@ fn build(project: &Project, pattern: Pattern) -> Job {
         cargo("Hand over to the deploy jobs", put),
         Step::Persist { root: WORKSPACE.into(), paths: vec!["releases".into(), "bin".into()] },
     ];
-    if pattern != Pattern::S3 {
+    // A bucket may have artifacts as its fall-back.
+    if pattern != Pattern::S3 || project.stores.iter().any(|store| store.starts_with("circleci:artifacts")) {
         steps.push(Step::StoreArtifacts { path: format!("{WORKSPACE}/releases"), destination: "releases".into() });
     }
     Job { requires: vec!["check".into()], ..Job::new("build", Kind::Work(compiling(project, steps))) }
