@@ -34,7 +34,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// What a server answered to a health check.
+/// What a server answered, where little is expected: to a health check, to a form.
 #[derive(Debug)]
 pub struct Response {
     /// Status code.
@@ -135,19 +135,16 @@ impl Client {
     /// A GET with a deadline for the whole exchange. The error is the short reason, without the URL.
     pub fn get(&self, url: &str, timeout: Duration) -> Result<Response, String> {
         let response = self.0.get(url).timeout(timeout).send().map_err(|e| reason(&e))?;
-        let status = response.status().as_u16();
-        let mut body = Vec::new();
-        response.take(BODY_LIMIT).read_to_end(&mut body).map_err(|e| e.to_string())?;
-        Ok(Response { status, body: String::from_utf8_lossy(&body).into_owned() })
+        short(response).map_err(|e| e.to_string())
     }
 
-    /// A POST of a form with a secret among its fields; gives the status and the first 64 KiB of the answer.
+    /// A POST of a form with a secret among its fields; gives what was answered.
     pub fn post_form(
         &self,
         url: &Url,
         fields: &[(&str, &str)],
         (name, Secret(secret)): (&str, &Secret),
-    ) -> Result<(u16, String), Broken> {
+    ) -> Result<Response, Broken> {
         let mut form = url.clone();
         form.query_pairs_mut().clear().extend_pairs(fields).append_pair(name, secret);
         let request = self
@@ -155,18 +152,13 @@ impl Client {
             .post(url.clone())
             .header("content-type", "application/x-www-form-urlencoded")
             .body(form.query().unwrap_or_default().to_owned());
-        let response = request.send().map_err(|e| Broken { why: reason(&e), unsent: e.is_connect() })?;
-        let status = response.status().as_u16();
-        let mut body = Vec::new();
-        let read = response.take(BODY_LIMIT).read_to_end(&mut body);
-        read.map_err(|e| Broken { why: e.to_string(), unsent: false })?;
-        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+        short(request.send().map_err(|e| broken(&e))?).map_err(|e| Broken { why: e.to_string(), unsent: false })
     }
 
     /// A PUT without a body, to a URL that is signed for it; gives the status.
     pub fn put_empty(&self, url: &Url) -> Result<u16, Broken> {
         let sent = self.0.put(url.clone()).header("content-length", "0").send();
-        sent.map(|it| it.status().as_u16()).map_err(|e| Broken { why: reason(&e), unsent: e.is_connect() })
+        sent.map(|it| it.status().as_u16()).map_err(|e| broken(&e))
     }
 
     /// One exchange. Any status is an answer.
@@ -188,7 +180,7 @@ impl Client {
         if ask.from > 0 {
             request = request.header("range", format!("bytes={}-", ask.from));
         }
-        let response = request.send().map_err(|e| Broken { why: reason(&e), unsent: e.is_connect() })?;
+        let response = request.send().map_err(|e| broken(&e))?;
         let header = |name: &str| response.headers().get(name).and_then(|it| it.to_str().ok()).map(str::to_owned);
         let content_type = header("content-type").unwrap_or_default();
         Ok(Answer {
@@ -201,6 +193,18 @@ impl Client {
             body: Box::new(response),
         })
     }
+}
+
+/// Status and the first 64 KiB of an answer.
+fn short(response: reqwest::blocking::Response) -> std::io::Result<Response> {
+    let status = response.status().as_u16();
+    let mut body = Vec::new();
+    response.take(BODY_LIMIT).read_to_end(&mut body)?;
+    Ok(Response { status, body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+fn broken(error: &reqwest::Error) -> Broken {
+    Broken { why: reason(error), unsent: error.is_connect() }
 }
 
 /// The innermost cause says it best: `Connection refused`.

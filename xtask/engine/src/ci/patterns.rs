@@ -33,13 +33,17 @@ pub fn pipeline(project: &Project, pattern: Pattern) -> Result<Pipeline> {
 }
 
 fn needs(project: &Project, pattern: Pattern, any_of: &[&str], like: &str) -> Result<()> {
-    if project.stores.iter().any(|store| any_of.iter().any(|one| store.starts_with(one))) {
+    if has_store(project, any_of) {
         return Ok(());
     }
     let (pattern, by) = (pattern.as_str(), any_of.join(" or "));
     usage(format!("pattern `{pattern}` hands over by {by}, and no store of this project is one"))
         .hint(format!("add \"{like}\" to `stores` in xtask/src/main.rs, or choose another pattern"))
         .err()
+}
+
+fn has_store(project: &Project, any_of: &[&str]) -> bool {
+    project.stores.iter().any(|store| any_of.iter().any(|one| store.starts_with(one)))
 }
 
 /// One workflow: check, build, then each env in order, behind an approval where it asks for one.
@@ -169,7 +173,7 @@ fn build(project: &Project, pattern: Pattern) -> Job {
         Step::Persist { root: WORKSPACE.into(), paths: vec!["releases".into(), "bin".into()] },
     ];
     // A bucket may have artifacts as its fall-back.
-    if pattern != Pattern::S3 || project.stores.iter().any(|store| store.starts_with("circleci:artifacts")) {
+    if pattern != Pattern::S3 || has_store(project, &["circleci:artifacts"]) {
         steps.push(Step::StoreArtifacts { path: format!("{WORKSPACE}/releases"), destination: "releases".into() });
     }
     Job { requires: vec!["check".into()], ..Job::new("build", Kind::Work(compiling(project, steps))) }

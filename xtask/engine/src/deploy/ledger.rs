@@ -7,26 +7,18 @@
 use crate::cx::Cx;
 use crate::deploy::history::{Happened, History, Record};
 use crate::error::{Kind, Result, kind_of};
-use crate::project::Project;
-use crate::store::{self, Store};
+use crate::store::Store;
 
-/// The stores of a project that keep a history, for one env.
+/// The stores of a catalog that keep a history.
 #[derive(Default)]
-pub struct Ledger<'cx> {
-    stores: Vec<Box<dyn Store + 'cx>>,
+pub struct Ledger<'a> {
+    stores: Vec<&'a dyn Store>,
 }
 
-impl<'cx> Ledger<'cx> {
-    /// The stores that can be asked here.
-    pub fn open(cx: &'cx Cx, project: &'cx Project) -> Result<Self> {
-        let mut stores = Vec::new();
-        for url in project.stores.iter().filter(|url| cx.in_ci() || !store::only_in_ci(url)) {
-            let store = store::open(cx, &project.ci, url)?;
-            if store.keeps_history() && store.unusable().is_none() {
-                stores.push(store);
-            }
-        }
-        Ok(Self { stores })
+impl<'a> Ledger<'a> {
+    /// Those of `stores` that keep one.
+    pub fn new(stores: impl Iterator<Item = &'a dyn Store>) -> Self {
+        Self { stores: stores.filter(|store| store.keeps_history()).collect() }
     }
 
     /// What each store knows of an env. One that does not answer is passed over aloud.

@@ -64,9 +64,7 @@ pub struct Site<'cx> {
 
 impl<'cx> Site<'cx> {
     /// Opens the targets of an env. Fails before anything is touched when a variable is missing or a URL is wrong.
-    pub fn open(cx: &'cx Cx, project: &'cx Project, env: &str) -> Result<Self> {
-        let env = project.env(env)?;
-        let ledger = Ledger::open(cx, project)?;
+    pub fn open(cx: &'cx Cx, env: &'cx Env, ledger: Ledger<'cx>) -> Result<Self> {
         Ok(Self { ledger, ..Self::with_targets(cx, env, target::open_all(cx, env)?)? })
     }
 
@@ -212,8 +210,9 @@ impl<'cx> Site<'cx> {
 
 /// `deploy ENV [RELEASE]`
 pub fn deploy(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>, options: &Options) -> Result<Outcome> {
-    let site = Site::open(cx, project, env)?;
+    let env = project.env(env)?;
     let catalog = Catalog::open(cx, project)?;
+    let site = Site::open(cx, env, catalog.ledger())?;
     let id = catalog.resolve(release)?;
     allowed(site.env, &id)?;
     let release = catalog.fetch_for_deploy(&id)?;
@@ -242,12 +241,14 @@ fn allowed(env: &Env, id: &ReleaseId) -> Result<()> {
 
 /// `promote FROM TO`: what runs in one env goes live in another, the same bytes, never rebuilt.
 pub fn promote(cx: &Cx, project: &Project, from: &str, to: &str, options: &Options) -> Result<Outcome> {
-    let site = Site::open(cx, project, to)?;
+    let env = project.env(to)?;
+    let catalog = Catalog::open(cx, project)?;
+    let site = Site::open(cx, env, catalog.ledger())?;
     // The source is only looked at: its variables may be secrets that this job does not have.
     let source = target::open_all(cx, project.env(from)?)?;
     let id = resolve::running(from, &source)?;
     allowed(site.env, &id)?;
-    let release = Catalog::open(cx, project)?.fetch_for_deploy(&id)?;
+    let release = catalog.fetch_for_deploy(&id)?;
     for target in &source {
         if target.manifest(&id)?.bundle.sha256 != release.manifest().bundle.sha256 {
             return verification(format!("{} runs other bytes of {id} than the stores hold", target.url()))
@@ -266,7 +267,9 @@ pub fn rollback(
     release: Option<&Selector>,
     options: &Options,
 ) -> Result<Outcome> {
-    let site = Site::open(cx, project, env)?;
+    let of = project.env(env)?;
+    let catalog = Catalog::open(cx, project)?;
+    let site = Site::open(cx, of, catalog.ledger())?;
     let named = match release {
         None | Some(Selector::Previous) => None,
         // It would find what is live already and leave it there, with success: no way to take a bad commit back.
@@ -275,9 +278,9 @@ pub fn rollback(
                 .hint(format!("say `cargo xtask rollback {env} previous`, or name a release"))
                 .err();
         }
-        Some(selector) => Some(resolve::for_rollback(cx, project, &site, selector)?),
+        Some(selector) => Some(resolve::for_rollback(&catalog, &site, selector)?),
     };
-    roll_back(&site, named.as_ref(), options, |id| Catalog::open(cx, project)?.fetch_for_deploy(id))
+    roll_back(&site, named.as_ref(), options, |id| catalog.fetch_for_deploy(id))
 }
 
 /// Goes back to `named`, or to what was live and healthy before. `fetch` is asked only when a target no longer has it.
@@ -305,7 +308,7 @@ pub fn roll_back<R: std::ops::Deref<Target = Release>>(
 
 /// `prune ENV`
 pub fn prune(cx: &Cx, project: &Project, env: &str, keep: Option<usize>, options: &Options) -> Result<Outcome> {
-    let site = Site::open(cx, project, env)?;
+    let site = Site::open(cx, project.env(env)?, Ledger::default())?;
     prune_site(&site, keep.unwrap_or(site.env.keep), options)
 }
 

@@ -3,7 +3,6 @@
 use crate::build::RELEASES;
 use crate::cx::Cx;
 use crate::deploy::history::{Happened, History, Record};
-use crate::deploy::ledger::Ledger;
 use crate::deploy::lock::holder;
 use crate::deploy::resolve::{Catalog, FETCHED};
 use crate::deploy::state::State;
@@ -99,7 +98,8 @@ pub struct HostHistory {
     pub unreadable: usize,
 }
 
-/// `history ENV`: the last `limit` records of each target, and of each store that was told. Without `all` only what changed what is live.
+/// `history ENV`: the last `limit` records of each target, and of each store that was told. Without `all` only what
+/// changed what is live.
 pub fn history(cx: &Cx, project: &Project, env: &str, limit: usize, all: bool) -> Result<Vec<HostHistory>> {
     let one = |(target, history): (String, History)| {
         let telling =
@@ -113,7 +113,7 @@ pub fn history(cx: &Cx, project: &Project, env: &str, limit: usize, all: bool) -
         histories.push((target.url().to_owned(), target.state()?.history));
     }
     // Stores know of it too, also when a host has lost what it knew.
-    histories.extend(Ledger::open(cx, project)?.histories(cx, env));
+    histories.extend(Catalog::open(cx, project)?.ledger().histories(cx, env));
     Ok(histories.into_iter().map(one).collect())
 }
 

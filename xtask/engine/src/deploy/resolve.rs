@@ -2,6 +2,7 @@
 
 use crate::build::RELEASES;
 use crate::cx::Cx;
+use crate::deploy::ledger::Ledger;
 use crate::deploy::{Site, plan};
 use crate::error::{Kind, Result, hint_of, kind_of, not_found, usage};
 use crate::git;
@@ -45,6 +46,11 @@ impl<'cx> Catalog<'cx> {
             catalog.stores.sort_by_key(|store| store.is_remote());
         }
         Ok(catalog)
+    }
+
+    /// Those of the stores that keep what is live.
+    pub fn ledger(&self) -> Ledger<'_> {
+        Ledger::new(self.stores.iter().map(|store| -> &dyn Store { &**store }))
     }
 
     /// What this machine holds: built here, or handed over by the workspace of this job. For what is to be stored.
@@ -236,7 +242,7 @@ pub fn running(env: &str, targets: &[Box<dyn Target + '_>]) -> Result<ReleaseId>
 }
 
 /// The release to roll back to, by selector: one that a target has counts even when no store keeps it any more.
-pub fn for_rollback(cx: &Cx, project: &Project, site: &Site, selector: &Selector) -> Result<ReleaseId> {
+pub fn for_rollback(catalog: &Catalog, site: &Site, selector: &Selector) -> Result<ReleaseId> {
     if let Selector::Sha(sha) = selector {
         let short = &sha[..sha.len().min(ReleaseId::SHORT)];
         let mut found: Vec<ReleaseId> = Vec::new();
@@ -249,5 +255,5 @@ pub fn for_rollback(cx: &Cx, project: &Project, site: &Site, selector: &Selector
             return Ok(id.clone());
         }
     }
-    Catalog::open(cx, project)?.resolve(Some(selector))
+    catalog.resolve(Some(selector))
 }

@@ -17,7 +17,7 @@ use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::release::{Release, SUMS, digest, manifest};
 use crate::store::dir::DirStore;
-use crate::store::{Published, Put, Store, take_in, workspace};
+use crate::store::{Published, Put, Store, branch, take_in, workspace};
 use find::Found;
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -71,7 +71,7 @@ impl<'cx> ArtifactStore<'cx> {
 
     /// The branch whose builds count: that of the pipeline in a job, the project's elsewhere and for tags.
     fn branch(&self) -> &str {
-        self.cx.var("CIRCLE_BRANCH").unwrap_or(self.ci.branch)
+        branch(self.cx, self.ci)
     }
 
     fn keep(&self, found: Found) -> Manifest {

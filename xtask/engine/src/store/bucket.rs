@@ -14,7 +14,7 @@ mod pointer;
 pub mod retention;
 mod role;
 
-use crate::cx::{Cx, var};
+use crate::cx::Cx;
 use crate::deploy::history::{History, Record};
 use crate::error::{Explain, Failure, Kind, Result, not_found, verification};
 use crate::project::Ci;
@@ -23,7 +23,7 @@ use crate::release::manifest::{self, Manifest};
 use crate::release::{Release, SUMS, digest, sums};
 use crate::store::object::Bucket;
 use crate::store::object::settings::{Credentials, Settings, settings};
-use crate::store::{Kept, Needed, Published, Put, Retention, Store, take_in};
+use crate::store::{Kept, Needed, Published, Put, Retention, Store, branch, take_in};
 use std::cell::{Cell, OnceCell};
 use std::fs;
 use std::path::Path;
@@ -62,7 +62,6 @@ impl<'cx> BucketStore<'cx> {
         let mut settings = self.settings.clone().expect("a store without a bucket has settings");
         match settings.credentials.clone() {
             Credentials::Given => {}
-            Credentials::Missing(_) if self.cx.var(var::BUCKETS).is_some() => {}
             Credentials::Exchanged(role) => settings.options.extend(role::keys(self.cx, &role)?),
             Credentials::Missing(what) => {
                 return Failure::new(Kind::Auth, format!("{}: no credentials: set {what}", self.url))
@@ -86,7 +85,7 @@ impl<'cx> BucketStore<'cx> {
 
     /// The branch whose releases are meant by `latest`.
     fn branch(&self) -> &str {
-        self.cx.var("CIRCLE_BRANCH").unwrap_or(self.ci.branch)
+        branch(self.cx, self.ci)
     }
 
     /// Reads the manifests at these keys, the newest release first. What is none of ours is passed over aloud.
@@ -254,9 +253,7 @@ impl Store for BucketStore<'_> {
 
     fn unusable(&self) -> Option<String> {
         match self.settings.as_ref()?.credentials {
-            Credentials::Missing(what) if self.cx.var(var::BUCKETS).is_none() => {
-                Some(format!("{} was not asked: it wants {what}", self.url))
-            }
+            Credentials::Missing(what) => Some(format!("{} was not asked: it wants {what}", self.url)),
             _ => None,
         }
     }

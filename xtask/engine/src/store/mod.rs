@@ -173,6 +173,11 @@ pub fn workspace(cx: &Cx) -> PathBuf {
     cx.var(var::WORKSPACE).unwrap_or(WORKSPACE).into()
 }
 
+/// The branch whose releases count: that of the pipeline in a job, the project's elsewhere and for tags.
+fn branch<'a>(cx: &'a Cx, ci: &'a Ci) -> &'a str {
+    cx.var("CIRCLE_BRANCH").unwrap_or(ci.branch)
+}
+
 /// Whether a store is only there inside a CircleCI job.
 pub fn only_in_ci(url: &str) -> bool {
     url == WORKSPACE_URL

@@ -4,7 +4,7 @@
 //! S3's conditional writes: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>.
 
 pub mod settings;
-mod trouble;
+pub mod trouble;
 
 use crate::cx::{Cx, var};
 use crate::error::{Explain, Failure, Kind, Result, failed};
@@ -22,11 +22,12 @@ use object_store::memory::InMemory;
 use object_store::path::Path as Key;
 use object_store::signer::Signer;
 use object_store::{
-    BackoffConfig, ClientOptions, Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig,
-    UpdateVersion, WriteMultipart,
+    BackoffConfig, ClientOptions, Error, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    RetryConfig, UpdateVersion, WriteMultipart,
 };
 use std::cell::Cell;
 use std::fs::File;
+use std::future::ready;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -343,14 +344,17 @@ impl<'cx> Bucket<'cx> {
     pub fn list_from(&self, prefix: &str, start: &str) -> Result<Vec<Object>> {
         let below = self.key(prefix);
         let want = format!("{below}/{start}");
-        let (offset, want) = (Key::from(want.as_str()), want.clone());
-        let found = self.store.list_with_offset(Some(&below), &offset);
-        self.collect(
-            found.try_take_while(move |meta| std::future::ready(Ok(meta.location.as_ref().starts_with(&want)))).boxed(),
-        )
+        let found = self.store.list_with_offset(Some(&below), &Key::from(want.as_str()));
+        let begins = move |meta: &ObjectMeta| meta.location.as_ref().starts_with(&want);
+        // A server lists in order, so that the first other key is the end; a directory lists in no order.
+        self.collect(if self.lock.is_some() {
+            found.try_filter(move |meta| ready(begins(meta))).boxed()
+        } else {
+            found.try_take_while(move |meta| ready(Ok(begins(meta)))).boxed()
+        })
     }
 
-    fn collect(&self, found: stream::BoxStream<'_, Result<object_store::ObjectMeta, Error>>) -> Result<Vec<Object>> {
+    fn collect(&self, found: stream::BoxStream<'_, Result<ObjectMeta, Error>>) -> Result<Vec<Object>> {
         let found: Vec<_> = self.explained(Doing::Listing, self.runtime.block_on(found.try_collect()))?;
         let mut objects: Vec<_> = found
             .into_iter()

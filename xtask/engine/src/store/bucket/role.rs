@@ -8,6 +8,7 @@ use crate::cx::{Cx, Input};
 use crate::error::{Failure, Kind, Result};
 use crate::http::{Client, Secret, policy};
 use crate::store::object::settings::Role;
+use crate::store::object::trouble::tag;
 use std::process::Command;
 use std::time::Duration;
 
@@ -54,33 +55,31 @@ fn exchange(cx: &Cx, client: &Client, role: &Role, token: &Secret) -> Result<Key
     let what = format!("cannot take on the role {} at {}", role.arn, policy::origin(&role.endpoint));
     let mut why = String::new();
     for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            std::thread::sleep(Duration::from_millis(125 << attempt));
+        }
         match client.post_form(&role.endpoint, &fields, ("WebIdentityToken", token)) {
-            Ok((status, text)) if !policy::is_passing(status) => return read(&what, status, &text),
-            Ok((status, _)) => why = format!("it answered {status}"),
+            Ok(answer) if !policy::is_passing(answer.status) => return read(&what, answer.status, &answer.body),
+            Ok(answer) => why = format!("it answered {}", answer.status),
             Err(broken) => why = broken.why,
         }
-        std::thread::sleep(Duration::from_millis(250 << attempt));
     }
     let hint = "check the network and AWS_ENDPOINT_URL_STS, then run the same command again";
     Err(Refused::Other(Failure::new(Kind::Remote, format!("{what}: {why} (tried {ATTEMPTS} times)")).hint(hint)))
 }
 
 fn read(what: &str, status: u16, text: &str) -> Result<Keys, Refused> {
-    let element = |name: &str| {
-        let (_, rest) = text.split_once(&format!("<{name}>"))?;
-        Some(rest.split_once(&format!("</{name}>"))?.0.to_owned())
-    };
     let names = [
         ("aws_access_key_id", "AccessKeyId"),
         ("aws_secret_access_key", "SecretAccessKey"),
         ("aws_session_token", "SessionToken"),
     ];
-    let found = names.map(|(option, name)| element(name).map(|value| (option.to_owned(), value)));
+    let found = names.map(|(option, name)| tag(text, name).map(|value| (option.to_owned(), value.to_owned())));
     if let (200, [Some(id), Some(key), Some(session)]) = (status, found) {
         return Ok([id, key, session]);
     }
-    let code = element("Code").unwrap_or_else(|| status.to_string());
-    let message = element("Message").map(|message| format!(" ({message})")).unwrap_or_default();
+    let code = tag(text, "Code").map_or_else(|| status.to_string(), str::to_owned);
+    let message = tag(text, "Message").map(|message| format!(" ({message})")).unwrap_or_default();
     let failure = Failure::new(Kind::Auth, format!("{what}: {code}{message}"));
     Err(match code.as_str() {
         "ExpiredTokenException" => {

@@ -2,6 +2,7 @@
 //!
 //! Names and order of what is looked at: <https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>.
 
+use crate::cx::var;
 use crate::error::{Failure, Kind, Result, usage};
 use crate::http::policy::is_secure;
 use crate::http::{self, Secret};
@@ -63,6 +64,11 @@ pub type Files<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// Reads the settings of a store.
 pub fn settings(url: &str, vars: &BTreeMap<String, String>, files: Files) -> Result<Settings> {
     let (scheme, bucket, prefix) = parts(url)?;
+    if vars.get(var::BUCKETS).is_some_and(|dir| !dir.is_empty()) {
+        // A directory takes the place of the server, and asks nobody who they are.
+        let (options, credentials) = (BTreeMap::new(), Credentials::Given);
+        return Ok(Settings { scheme, bucket, prefix, options, plain_http: false, credentials });
+    }
     match scheme {
         Scheme::S3 => s3(url, (bucket, prefix), vars, files),
         Scheme::Google | Scheme::Azure => {

@@ -148,8 +148,8 @@ fn full(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// The text of the first element of a name in an answer of S3's.
-fn tag<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+/// The text of the first element of a name in an answer of a cloud's.
+pub fn tag<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
     rest.split_once(&format!("</{name}>")).map(|(inside, _)| inside)
 }
