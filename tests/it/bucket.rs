@@ -276,11 +276,66 @@ fn from_commit_to_live_through_a_bucket() {
     p.run("deploy dev latest").ok().told(&format!("fetched {two} from {url}"));
     p.run("promote dev prod --yes").ok();
     p.run("releases").ok().has(&one).has(&two).has(&url);
-    // What is live, and what a rollback needs, is known without asking a host.
-    let history = p.run("history prod --json").ok().stdout;
-    assert!(history.contains(&two), "{history}");
+    // What is live is known to the bucket too: what was begun, and that it is good.
+    let history = p.run("history prod --all --json").ok().stdout;
+    let history: serde_json::Value = serde_json::from_str(&history).unwrap();
+    let told = history.as_array().unwrap().iter().find(|it| it["target"] == url.as_str()).expect("the bucket was told");
+    let events: Vec<_> = told["records"].as_array().unwrap().iter().map(|it| (&it["event"], &it["release"])).collect();
+    assert_eq!(events, [(&"switched".into(), &two.as_str().into()), (&"live".into(), &two.as_str().into())]);
+    // So it is kept when the host has forgotten everything.
+    std::fs::remove_dir_all(p.path("srv/prod")).unwrap();
     let pruned = p.run(&format!("prune --store {url} --keep 0 --days 0 --dry-run")).ok();
-    assert!(pruned.stdout.contains(&format!("keep    {two}")), "{}", pruned.stdout);
+    assert!(pruned.stdout.contains(&format!("keep    {two}  prod needs it")), "{}", pruned.stdout);
+}
+
+/// A project whose bucket is a directory.
+fn project_in(dir: &Path) -> Project {
+    let mut p = Project::new();
+    p.change("store file:store\n", "store s3://builds/shop\n");
+    p.var("GANGPLANK_BUCKETS", &dir.display().to_string());
+    p
+}
+
+#[test]
+fn each_of_many_commits_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = project_in(dir.path());
+    let ids: Vec<_> = (0..12).map(|n| p.release(&n.to_string())).collect();
+    for id in &ids {
+        p.run(&format!("put {id}")).ok();
+    }
+    std::fs::remove_dir_all(p.path("target/releases")).unwrap();
+    for id in &ids {
+        p.run(&format!("fetch {id} --into target/got")).ok();
+        p.run(&format!("fetch {} --into target/got", &id[id.len() - 7..])).ok();
+    }
+}
+
+#[test]
+fn what_a_prune_is_removing_is_not_deployed() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = project_in(dir.path());
+    let (one, two) = (p.release("1"), p.release("2"));
+    for id in [&one, &two] {
+        p.run(&format!("put {id}")).ok();
+    }
+    p.run(&format!("deploy dev {one}")).ok();
+    let doom = |since: String| {
+        let text = serde_json::json!({ "since": since, "by": "bob", "releases": [two.as_str()] }).to_string();
+        std::fs::write(dir.path().join("builds/shop/doomed.json"), text).unwrap();
+    };
+    doom(jiff::Timestamp::now().to_string());
+    p.run("deploy dev").fails(6, &format!("bob is removing {two} just now"), "run the same command again");
+    assert_eq!(p.live("srv/dev"), "1", "nothing was touched");
+    p.run("put").fails(6, "bob is removing", "run the same command again");
+    p.run("prune --store s3://builds/shop --yes").fails(6, "bob prunes since", "30 minutes");
+    // What was begun is needed, so the other prune, which looks again after it has told, leaves it.
+    let told = std::fs::read_to_string(dir.path().join("builds/shop/live/dev.jsonl")).unwrap();
+    assert!(told.lines().last().unwrap().contains(&two), "{told}");
+    // That of a prune which was killed means nothing after a while.
+    doom((jiff::Timestamp::now() - jiff::SignedDuration::from_mins(31)).to_string());
+    p.run("deploy dev").ok();
+    assert_eq!(p.live("srv/dev"), "2");
 }
 
 fn retention(store: &dyn Store, keep: usize, days: u32, needed: &[(&ReleaseId, &str)]) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! Buckets that are not well, or not ours: each is refused with what to do about it, and nothing is half done.
 
-use crate::bucket::project;
 use crate::bucket::server::{BUCKET, Fate, Proxy, ceph, fresh_url};
+use crate::bucket::{project, project_in};
 use crate::project::Project;
 use std::fs;
 use std::sync::Arc;
@@ -156,9 +156,7 @@ fn a_server_that_says_nothing_is_not_waited_for_for_ever() {
 #[test]
 fn what_is_none_of_ours_is_not_taken() {
     let dir = tempfile::tempdir().unwrap();
-    let mut p = Project::new();
-    p.change("store file:store\n", "store s3://builds/shop\n");
-    p.var("GANGPLANK_BUCKETS", &dir.path().display().to_string());
+    let p = project_in(dir.path());
     let one = p.release("1");
     p.run("put").ok();
     p.run("publish").ok();
