@@ -105,14 +105,7 @@ const CASES: &[Case] = &[
     ),
     (
         "a bundle that was changed",
-        |p, a| {
-            let built = a.build(p, "main");
-            let bundle = a.stored(built.job, &format!("releases/{0}/shop-{0}.tar.gz", built.id));
-            let mut bytes = fs::read(&bundle).unwrap();
-            let last = bytes.len() - 1;
-            bytes[last] ^= 1;
-            fs::write(bundle, bytes).unwrap();
-        },
+        |p, a| alter_bundle(p, a, |bytes| *bytes.last_mut().unwrap() ^= 1),
         "fetch HEAD",
         7,
         "its SHA-256 is",
@@ -120,13 +113,7 @@ const CASES: &[Case] = &[
     ),
     (
         "a bundle with more bytes",
-        |p, a| {
-            let built = a.build(p, "main");
-            let bundle = a.stored(built.job, &format!("releases/{0}/shop-{0}.tar.gz", built.id));
-            let mut bytes = fs::read(&bundle).unwrap();
-            bytes.extend([0; 4096]);
-            fs::write(bundle, bytes).unwrap();
-        },
+        |p, a| alter_bundle(p, a, |bytes| bytes.extend([0; 4096])),
         "fetch HEAD",
         7,
         "there are more bytes than",
@@ -135,10 +122,7 @@ const CASES: &[Case] = &[
     (
         "the manifest of another commit",
         |p, a| {
-            let built = a.build(p, "main");
-            let manifest = a.stored(built.job, &format!("releases/{}/manifest.json", built.id));
-            let text = fs::read_to_string(&manifest).unwrap();
-            fs::write(manifest, text.replace(&built.sha, &format!("{}{}", &built.sha[..7], "0".repeat(33)))).unwrap();
+            alter_manifest(p, a, |text, sha| text.replace(sha, &format!("{}{}", &sha[..7], "0".repeat(33))));
         },
         "fetch HEAD",
         7,
@@ -148,12 +132,11 @@ const CASES: &[Case] = &[
     (
         "the manifest of no job",
         |p, a| {
-            let built = a.build(p, "main");
-            let manifest = a.stored(built.job, &format!("releases/{}/manifest.json", built.id));
-            let text = fs::read_to_string(&manifest).unwrap();
-            let (before, rest) = text.split_once("\"ci\": {").unwrap();
-            let (_, after) = rest.split_once('}').unwrap();
-            fs::write(manifest, format!("{before}\"ci\": null{after}")).unwrap();
+            alter_manifest(p, a, |text, _| {
+                let (before, rest) = text.split_once("\"ci\": {").unwrap();
+                let (_, after) = rest.split_once('}').unwrap();
+                format!("{before}\"ci\": null{after}")
+            });
         },
         "fetch HEAD",
         7,
@@ -162,18 +145,30 @@ const CASES: &[Case] = &[
     ),
     (
         "the manifest of another job",
-        |p, a| {
-            let built = a.build(p, "main");
-            let manifest = a.stored(built.job, &format!("releases/{}/manifest.json", built.id));
-            let text = fs::read_to_string(&manifest).unwrap();
-            fs::write(manifest, text.replace("\"job\": 12", "\"job\": 11")).unwrap();
-        },
+        |p, a| alter_manifest(p, a, |text, _| text.replace("\"job\": 12", "\"job\": 11")),
         "fetch HEAD",
         7,
         "it was built by job 11",
         "do not deploy it",
     ),
 ];
+
+/// A build whose stored bundle is changed.
+fn alter_bundle(p: &Project, a: &Account, change: impl Fn(&mut Vec<u8>)) {
+    let built = a.build(p, "main");
+    let bundle = a.stored(built.job, &format!("releases/{0}/shop-{0}.tar.gz", built.id));
+    let mut bytes = fs::read(&bundle).unwrap();
+    change(&mut bytes);
+    fs::write(bundle, bytes).unwrap();
+}
+
+/// A build whose stored manifest is changed, by its text and commit.
+fn alter_manifest(p: &Project, a: &Account, change: impl Fn(&str, &str) -> String) {
+    let built = a.build(p, "main");
+    let manifest = a.stored(built.job, &format!("releases/{}/manifest.json", built.id));
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(manifest, change(&text, &built.sha)).unwrap();
+}
 
 #[test]
 fn what_cannot_be_had_is_explained() {
