@@ -2,6 +2,7 @@
 //! servers that are not well.
 
 mod faults;
+mod pull;
 mod server;
 
 use crate::parts::{cx, release};

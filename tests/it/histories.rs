@@ -61,8 +61,7 @@ const fn env(name: &'static str, target: &'static [&'static str]) -> Env {
             passes: 1,
         },
         keep: KEEP,
-        approval: false,
-        context: None,
+        ..Env::DEFAULT
     }
 }
 
@@ -101,19 +100,22 @@ impl World<'_> {
         match op {
             Op::Deploy { env, release, older } => {
                 let options = Options { allow_older: *older, ..options };
-                let done = put_live(&self.site(*env, left), Verb::Deploy, &self.releases[*release], &options);
+                let done =
+                    put_live(&self.site(*env, left), Verb::Deploy, &self.releases[*release].clone().into(), &options);
                 (*env, Some(*release), kinds(done))
             }
             Op::Promote => match self.states(0)[0].confirmed_live().map(|id| self.number(id)) {
-                Some(n) => {
-                    (1, Some(n), kinds(put_live(&self.site(1, left), Verb::Promote, &self.releases[n], &options)))
-                }
+                Some(n) => (
+                    1,
+                    Some(n),
+                    kinds(put_live(&self.site(1, left), Verb::Promote, &self.releases[n].clone().into(), &options)),
+                ),
                 None => (1, None, Ok(())),
             },
             Op::Rollback { env } => {
                 let site = self.site(*env, left);
                 let fetch = |id: &ReleaseId| match self.releases.iter().find(|release| release.id() == id) {
-                    Some(release) => Ok(Box::new(release.clone())),
+                    Some(release) => Ok(release.clone().into()),
                     None => not_found("no such release").err(),
                 };
                 (*env, None, kinds(roll_back(&site, None, &options, fetch)))

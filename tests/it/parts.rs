@@ -11,7 +11,7 @@ use gangplank::release::id::ReleaseId;
 use gangplank::release::manifest::{Bundle, CiJob, Commit, Manifest};
 use gangplank::release::pack::{self, Source};
 use gangplank::service::Script;
-use gangplank::target::Target;
+use gangplank::target::{Delivery, Target};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -113,8 +113,8 @@ impl Target for Mortal<'_> {
     fn unlock(&self, token: Option<&str>) -> Result<()> {
         self.live()?.unlock(token)
     }
-    fn install(&self, release: &Release, record: &Record) -> Result<()> {
-        self.live()?.install(release, record)
+    fn install(&self, delivery: &Delivery, record: &Record) -> Result<()> {
+        self.live()?.install(delivery, record)
     }
     fn activate(&self, release: Option<&ReleaseId>, record: Option<&Record>) -> Result<()> {
         self.live()?.activate(release, record)

@@ -282,9 +282,8 @@ impl Ran {
     #[track_caller]
     pub fn fails(self, code: i32, error: &str, hint: &str) -> Self {
         let ran = self.code(code).says("");
-        let errors = ran
-            .stderr
-            .rsplit("error: ")
+        let errors = format!("\n{}", ran.stderr)
+            .rsplit("\nerror: ")
             .next()
             .unwrap_or_default()
             .split("\nhint: ")

@@ -4,12 +4,13 @@ use crate::parts::{cx, dead, record, release};
 use gangplank::cx::Cx;
 use gangplank::deploy::state::{Current, Lock, Root};
 use gangplank::machine::Owner;
+use gangplank::release::Release;
 use gangplank::service::Script;
-use gangplank::target::{self, Target, script};
+use gangplank::target::{self, Delivery, Target, script};
 use std::path::Path;
 
-/// The contract, on a target that does not exist yet.
-fn contract(cx: &Cx, dir: &Path, target: &dyn Target) {
+/// The contract, on a target that does not exist yet and gets its releases by `deliver`.
+pub fn contract(cx: &Cx, dir: &Path, target: &dyn Target, deliver: &dyn Fn(&Release) -> Delivery<'_>) {
     let releases = [1, 2, 3].map(|n| release(dir, n, &[("a b/c'd", &n.to_string()), ("x", "y")]));
     let [one, two, three] = &releases;
     assert_eq!(target.state().unwrap().root, Root::Absent, "looking changes nothing");
@@ -22,8 +23,8 @@ fn contract(cx: &Cx, dir: &Path, target: &dyn Target) {
     target.unlock(Some("not-mine")).unwrap();
     assert_eq!(target.state().unwrap().lock, held, "only the owner's token opens");
 
-    target.install(one, &record()).unwrap();
-    target.install(one, &record()).expect("again");
+    target.install(&deliver(one), &record()).unwrap();
+    target.install(&deliver(one), &record()).expect("again");
     let state = target.state().unwrap();
     assert_eq!(
         (state.current.clone(), state.installed.len(), state.debris),
@@ -38,7 +39,7 @@ fn contract(cx: &Cx, dir: &Path, target: &dyn Target) {
     target.activate(Some(two.id()), None).expect_err("not installed");
     assert_eq!(target.state().unwrap().live(), None);
     target.activate(Some(one.id()), Some(&record())).unwrap();
-    target.install(two, &record()).unwrap();
+    target.install(&deliver(two), &record()).unwrap();
     assert_eq!(target.state().unwrap().live(), Some(one.id()));
     for _ in 0..2 {
         target.activate(Some(two.id()), Some(&record())).unwrap();
@@ -48,7 +49,7 @@ fn contract(cx: &Cx, dir: &Path, target: &dyn Target) {
         Script::new(format!("cat {}", script::quote(&format!("{}/current/a b/c'd", target.root()))), String::new());
     assert_eq!(target.run(&read).unwrap().stdout, "2");
 
-    target.install(three, &record()).unwrap();
+    target.install(&deliver(three), &record()).unwrap();
     target.remove(&[one.id().clone(), two.id().clone()], &record()).unwrap();
     let state = target.state().unwrap();
     assert_eq!(state.installed.keys().collect::<Vec<_>>(), [two.id(), three.id()], "the live one is never removed");
@@ -110,7 +111,9 @@ fn successor_died(cx: &Cx, target: &dyn Target, owners: &[Owner]) {
 fn a_directory_of_this_machine() {
     let dir = tempfile::tempdir().unwrap();
     let cx = cx(dir.path());
-    contract(&cx, dir.path(), &*target::open(&cx, "file:srv/with space/it's").unwrap());
+    contract(&cx, dir.path(), &*target::open(&cx, "file:srv/with space/it's").unwrap(), &|release| {
+        Delivery::Push(release)
+    });
 }
 
 #[test]
@@ -122,7 +125,7 @@ fn a_bundle_that_was_damaged_on_its_way_is_not_installed() {
     // It verified when it was opened, and changes before it is sent.
     let other = release(dir.path(), 2, &[("a", "2")]);
     std::fs::copy(other.bundle(), one.bundle()).unwrap();
-    let error = target.install(&one, &record()).unwrap_err();
+    let error = target.install(&Delivery::Push(&one), &record()).unwrap_err();
     assert_eq!(gangplank::error::kind_of(&error), gangplank::error::Kind::Verification);
     assert!(error.to_string().contains("a: FAILED"), "{error}");
     let state = target.state().unwrap();

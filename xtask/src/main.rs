@@ -18,6 +18,7 @@ const PROJECT: Project = Project {
             keep: 3,
             approval: false,
             context: Some("app-dev"),
+            ..Env::DEFAULT
         },
         Env {
             name: "prod",
@@ -28,6 +29,7 @@ const PROJECT: Project = Project {
             keep: 5,
             approval: true,
             context: Some("app-prod"),
+            ..Env::DEFAULT
         },
     ],
     // The context holds CIRCLE_TOKEN, for the jobs that ask CircleCI's API.

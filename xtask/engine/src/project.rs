@@ -51,6 +51,33 @@ pub struct Env {
     pub approval: bool,
     /// CircleCI context with this env's secrets.
     pub context: Option<&'static str>,
+    /// How a release gets to the hosts.
+    pub transfer: Transfer,
+}
+
+impl Env {
+    /// No service and no check, the last five releases kept, nobody asked. `name` and `targets` have to be given.
+    pub const DEFAULT: Self = Self {
+        name: "",
+        targets: &[],
+        vars: &[],
+        service: Service::None,
+        health: Health::NONE,
+        keep: 5,
+        approval: false,
+        context: None,
+        transfer: Transfer::Push,
+    };
+}
+
+/// How the bytes of a release get to a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transfer {
+    /// Whoever deploys fetches the bundle, checks it, and sends it to each host.
+    Push,
+    /// Each host fetches the bundle itself, by a URL of the store that expires, and checks it. The host needs `curl` or
+    /// GNU `wget`, and a store that can sign URLs (a bucket); without one it is sent, and that is said.
+    Pull,
 }
 
 /// How the app is started and stopped on a target.

@@ -300,7 +300,7 @@ mod tests {
             health: Health::NONE,
             keep: 2,
             approval,
-            context: None,
+            ..Env::DEFAULT
         }
     }
 

@@ -4,12 +4,12 @@
 //! live. When a step fails, every target that was switched goes back to its fallback, and the command fails.
 
 use crate::deploy::Site;
+use crate::deploy::fetched::Fetched;
 use crate::deploy::history::{Happened, Record, Verb};
 use crate::deploy::plan::{HostPlan, Step};
 use crate::deploy::state::{Kept, State};
 use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of, verification};
 use crate::event::{Event, ms_since};
-use crate::release::Release;
 use crate::release::id::ReleaseId;
 use crate::service::Script;
 use crate::target::{Target, script};
@@ -71,7 +71,7 @@ struct Host<'a> {
 struct Run<'a> {
     site: &'a Site<'a>,
     base: &'a Record,
-    release: Option<&'a Release>,
+    release: Option<&'a Fetched<'a>>,
 }
 
 /// Carries out `plans`, one for each target of the site, in order.
@@ -80,7 +80,7 @@ pub fn apply(
     base: &Record,
     plans: Vec<HostPlan>,
     goal: Option<ReleaseId>,
-    release: Option<&Release>,
+    release: Option<&Fetched>,
 ) -> Result<Outcome> {
     let run = Run { site, base, release };
     let hosts: Vec<_> =
@@ -110,8 +110,10 @@ impl Run<'_> {
             for step in &host.plan.steps {
                 let (Step::Install { release: id }, Some(release)) = (step, self.release) else { continue };
                 self.stop_here()?;
-                self.timed(host, step, || host.target.install(release, &self.record(Happened::Installed, id, None)))
-                    .map_err(|error| explain(&error, "nothing was switched"))?;
+                self.timed(host, step, || {
+                    host.target.install(&release.delivery()?, &self.record(Happened::Installed, id, None))
+                })
+                .map_err(|error| explain(&error, "nothing was switched"))?;
             }
         }
         self.stop_here()

@@ -5,10 +5,10 @@
 
 use crate::cx::{Answer, Cx, Input, exit, var};
 use crate::deploy::Site;
+use crate::deploy::fetched::Fetched;
 use crate::deploy::history::Verb;
 use crate::deploy::plan::{HostPlan, Step};
 use crate::error::Result;
-use crate::release::Release;
 use crate::release::id::ReleaseId;
 use std::path::PathBuf;
 use std::process::Command;
@@ -52,7 +52,7 @@ impl<'cx> Markers<'cx> {
         verb: Verb,
         goal: Option<&ReleaseId>,
         plans: &[HostPlan],
-        release: Option<&Release>,
+        release: Option<&Fetched>,
     ) -> Self {
         let cx = site.cx;
         let mut markers = Self { cx, env: site.env.name.to_owned(), program: None, limit: LIMIT };

@@ -1,6 +1,7 @@
 //! deploy, promote, rollback and prune: lock, state, plan, apply, in this order on every target of an env.
 
 pub mod apply;
+pub mod fetched;
 pub mod history;
 pub mod ledger;
 pub mod lock;
@@ -12,6 +13,7 @@ pub mod state;
 
 use crate::cx::Cx;
 use crate::deploy::apply::Outcome;
+use crate::deploy::fetched::Fetched;
 use crate::deploy::history::{Record, Verb};
 use crate::deploy::ledger::Ledger;
 use crate::deploy::lock::Locks;
@@ -24,7 +26,6 @@ use crate::git;
 use crate::health::Checker;
 use crate::machine::{Owner, ci_job, person};
 use crate::project::{Env, Project};
-use crate::release::Release;
 use crate::release::id::{Expected, ReleaseId, Selector};
 use crate::service::Spec;
 use crate::target::{self, Target};
@@ -132,7 +133,7 @@ impl<'cx> Site<'cx> {
         &self,
         verb: Verb,
         release: &ReleaseId,
-        bundle: Option<&Release>,
+        bundle: Option<&Fetched>,
         states: &[State],
         options: &Options,
     ) -> Goal {
@@ -187,7 +188,7 @@ impl<'cx> Site<'cx> {
         verb: Verb,
         goal: Option<ReleaseId>,
         plans: Vec<HostPlan>,
-        release: Option<&Release>,
+        release: Option<&Fetched>,
         options: &Options,
     ) -> Result<Outcome> {
         if options.dry_run {
@@ -215,12 +216,12 @@ pub fn deploy(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>,
     let site = Site::open(cx, env, catalog.ledger())?;
     let id = catalog.resolve(release)?;
     allowed(site.env, &id)?;
-    let release = catalog.fetch_for_deploy(&id)?;
+    let release = catalog.fetch_for_deploy(&id, site.env.transfer)?;
     put_live(&site, Verb::Deploy, &release, options)
 }
 
 /// Makes a verified release live on a site.
-pub fn put_live(site: &Site, verb: Verb, release: &Release, options: &Options) -> Result<Outcome> {
+pub fn put_live(site: &Site, verb: Verb, release: &Fetched, options: &Options) -> Result<Outcome> {
     let doing = format!("{} {} to {}", verb.as_str(), release.id(), site.env.name);
     site.locked(&doing, options, |interrupted| {
         let states = site.states()?;
@@ -248,7 +249,7 @@ pub fn promote(cx: &Cx, project: &Project, from: &str, to: &str, options: &Optio
     let source = target::open_all(cx, project.env(from)?)?;
     let id = resolve::running(from, &source)?;
     allowed(site.env, &id)?;
-    let release = catalog.fetch_for_deploy(&id)?;
+    let release = catalog.fetch_for_deploy(&id, site.env.transfer)?;
     for target in &source {
         if target.manifest(&id)?.bundle.sha256 != release.manifest().bundle.sha256 {
             return verification(format!("{} runs other bytes of {id} than the stores hold", target.url()))
@@ -280,15 +281,15 @@ pub fn rollback(
         }
         Some(selector) => Some(resolve::for_rollback(&catalog, &site, selector)?),
     };
-    roll_back(&site, named.as_ref(), options, |id| catalog.fetch_for_deploy(id))
+    roll_back(&site, named.as_ref(), options, |id| catalog.fetch_for_deploy(id, of.transfer))
 }
 
 /// Goes back to `named`, or to what was live and healthy before. `fetch` is asked only when a target no longer has it.
-pub fn roll_back<R: std::ops::Deref<Target = Release>>(
+pub fn roll_back<'a>(
     site: &Site,
     named: Option<&ReleaseId>,
     options: &Options,
-    fetch: impl FnOnce(&ReleaseId) -> Result<R>,
+    fetch: impl FnOnce(&ReleaseId) -> Result<Fetched<'a>>,
 ) -> Result<Outcome> {
     site.locked(&format!("rollback of {}", site.env.name), options, |interrupted| {
         let states = site.states()?;
@@ -301,8 +302,8 @@ pub fn roll_back<R: std::ops::Deref<Target = Release>>(
         allowed(site.env, &id)?;
         let everywhere = states.iter().all(|state| state.installed.contains_key(&id));
         let release = if everywhere { None } else { Some(fetch(&id)?) };
-        let goal = site.goal(Verb::Rollback, &id, release.as_deref(), &states, options);
-        site.work(Verb::Rollback, Some(id), site.plans(&goal, &states)?, release.as_deref(), options)
+        let goal = site.goal(Verb::Rollback, &id, release.as_ref(), &states, options);
+        site.work(Verb::Rollback, Some(id), site.plans(&goal, &states)?, release.as_ref(), options)
     })
 }
 

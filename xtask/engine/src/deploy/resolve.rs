@@ -2,19 +2,20 @@
 
 use crate::build::RELEASES;
 use crate::cx::Cx;
+use crate::deploy::fetched::Fetched;
 use crate::deploy::ledger::Ledger;
 use crate::deploy::{Site, plan};
 use crate::error::{Kind, Result, hint_of, kind_of, not_found, usage};
 use crate::git;
 use crate::machine;
-use crate::project::Project;
+use crate::project::{Project, Transfer};
 use crate::release::id::{ReleaseId, Selector};
 use crate::release::manifest::Manifest;
 use crate::release::{Release, manifest, scratch};
 use crate::store::dir::DirStore;
 use crate::store::{self, Store};
 use crate::target::{self, Target};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 /// The stores of a project, opened. Outside CircleCI the releases that were built here come first, and the workspace
@@ -177,53 +178,62 @@ impl<'cx> Catalog<'cx> {
 
     /// Fetches a release into a directory of its own, so that two deploys in one checkout do not take it from each
     /// other; it goes when the deploy ends.
-    pub fn fetch_for_deploy(&self, id: &ReleaseId) -> Result<Fetched> {
+    ///
+    /// With [`Transfer::Pull`] only its manifest is read, where a store can give hosts a URL of the bundle.
+    pub fn fetch_for_deploy(&self, id: &ReleaseId, transfer: Transfer) -> Result<Fetched<'_>> {
+        if transfer == Transfer::Pull {
+            if let Some((manifest, store)) = self.linked(id) {
+                self.of_this_commit(&manifest)?;
+                self.cx.note(format!("the hosts fetch {id} themselves from {}", store.url()));
+                return Ok(Fetched::there(manifest, store));
+            }
+            self.cx.warn(format!("no store can give the hosts a URL of {id}, so it is sent to them from here"));
+        }
         let fetched = self.cx.root.join(FETCHED);
         machine::sweep(&fetched);
         let dir = scratch(&fetched, "deploying");
         let release = self.fetch(id, &dir).inspect_err(|_| drop(std::fs::remove_dir_all(&dir)))?;
-        Ok(Fetched { release, dir })
+        Ok(Fetched::here(release, dir))
+    }
+
+    /// The first store that has a release and URLs of it to give away.
+    fn linked(&self, id: &ReleaseId) -> Option<(Manifest, &dyn Store)> {
+        for store in self.stores.iter().filter(|store| store.has_links()) {
+            match store.of_commit(id.short_sha()) {
+                Ok(found) => match found.into_iter().find(|manifest| manifest.id == *id) {
+                    Some(manifest) => return Some((manifest, &**store)),
+                    None => self.cx.note(format!("{} does not have {id}", store.url())),
+                },
+                Err(error) => self.cx.warn(format!("{} is left out: {error:#}", store.url())),
+            }
+        }
+        None
     }
 
     /// Fetches a release from the first store that has it, verified, into `into`.
     pub fn fetch(&self, id: &ReleaseId, into: &Path) -> Result<Release> {
         let release = store::fetch(self.cx, &self.stores, id, into)?;
+        self.of_this_commit(release.manifest())?;
+        Ok(release)
+    }
+
+    /// In a job it has to be of the job's commit, where it seems to be.
+    fn of_this_commit(&self, manifest: &Manifest) -> Result<()> {
+        let id = &manifest.id;
         if let Some(sha) =
             self.cx.var("CIRCLE_SHA1").filter(|sha| id.short_sha() == &sha[..sha.len().min(ReleaseId::SHORT)])
-            && release.manifest().commit.sha != sha
+            && manifest.commit.sha != sha
         {
-            return crate::error::verification(format!(
-                "{id} was built from {}, not from {sha}",
-                release.manifest().commit.sha
-            ))
-            .hint("rerun the build job of this commit")
-            .err();
+            return crate::error::verification(format!("{id} was built from {}, not from {sha}", manifest.commit.sha))
+                .hint("rerun the build job of this commit")
+                .err();
         }
-        Ok(release)
+        Ok(())
     }
 }
 
 /// Where releases are fetched to, below the workspace root.
 pub const FETCHED: &str = "target/fetched";
-
-/// A release that was fetched to be deployed; its directory goes with it.
-pub struct Fetched {
-    release: Release,
-    dir: PathBuf,
-}
-
-impl std::ops::Deref for Fetched {
-    type Target = Release;
-    fn deref(&self) -> &Release {
-        &self.release
-    }
-}
-
-impl Drop for Fetched {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
 
 /// The healthy release that all targets of an env run.
 pub fn running(env: &str, targets: &[Box<dyn Target + '_>]) -> Result<ReleaseId> {

@@ -17,6 +17,7 @@ mod role;
 use crate::cx::Cx;
 use crate::deploy::history::{History, Record};
 use crate::error::{Explain, Failure, Kind, Result, not_found, verification};
+use crate::http::Url;
 use crate::project::Ci;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{self, Manifest};
@@ -27,7 +28,10 @@ use crate::store::{Kept, Needed, Published, Put, Retention, Store, branch, take_
 use std::cell::{Cell, OnceCell};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
+/// How long a host may take until it begins to fetch a bundle; what has begun is not cut off.
+const LINK: Duration = Duration::from_secs(15 * 60);
 /// Where releases are, relative to the prefix.
 const RELEASES: &str = "releases";
 
@@ -281,6 +285,14 @@ impl Store for BucketStore<'_> {
         let sha256 = bucket.download(&bundle_key(ours), ours.bundle.bytes, &aside, &self.cx.progress("confirming"));
         let _ = fs::remove_file(&aside);
         if sha256? == ours.bundle.sha256 { Ok(true) } else { wrong("the bundle").err() }
+    }
+
+    fn has_links(&self) -> bool {
+        self.bucket().is_ok_and(Bucket::signs)
+    }
+
+    fn link(&self, manifest: &Manifest) -> Result<Url> {
+        self.bucket()?.signed_url(&bundle_key(manifest), LINK)
     }
 
     fn publish(&self, manifest: &Manifest) -> Result<Option<Published>> {

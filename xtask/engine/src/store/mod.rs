@@ -10,6 +10,7 @@ pub mod object;
 use crate::cx::{Cx, var};
 use crate::deploy::history::{History, Record};
 use crate::error::{Explain, Failure, Kind, Result, hint_of, kind_of, not_found, usage};
+use crate::http::Url;
 use crate::project::{Ci, local_dir};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
@@ -115,6 +116,16 @@ pub trait Store {
     /// Looks at every byte of a release where the store keeps it for others; `false` where `put` has seen to it.
     fn confirm(&self, _release: &Release) -> Result<bool> {
         Ok(false)
+    }
+    /// Whether [`Store::link`] can give URLs.
+    fn has_links(&self) -> bool {
+        false
+    }
+    /// A URL by which anybody can fetch a bundle for a while. It is a secret.
+    fn link(&self, manifest: &Manifest) -> Result<Url> {
+        usage(format!("{} has no URL of {} to give away", self.url(), manifest.id))
+            .hint("set `transfer: Transfer::Push`, see xtask/src/main.rs")
+            .err()
     }
     /// Whether `put` only lays a release ready, for a later step of the job to upload.
     fn is_uploaded_by_a_step(&self) -> bool {

@@ -376,6 +376,11 @@ impl<'cx> Bucket<'cx> {
         }
     }
 
+    /// Whether [`Bucket::signed_url`] works: not in a directory or in memory.
+    pub fn signs(&self) -> bool {
+        self.signer.is_some()
+    }
+
     /// A URL that anybody can fetch the object from until it expires. It is a secret.
     pub fn signed_url(&self, key: &str, valid: Duration) -> Result<crate::http::Url> {
         self.signed("GET", &self.key(key), valid)

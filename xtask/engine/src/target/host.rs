@@ -6,13 +6,14 @@
 use crate::cx::{Answer, Cx, Input};
 use crate::deploy::history::Record;
 use crate::deploy::state::{Lock, State};
-use crate::error::{Explain, Failure, Kind, Result, failed, verification};
+use crate::error::{Explain, Failure, Kind, Result, failed, hint_of, kind_of, verification};
+use crate::http::{Url, policy};
 use crate::machine::{self, Owner};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{Manifest, checksum_line};
-use crate::release::{META, Release, digest, manifest};
+use crate::release::{META, digest, manifest};
 use crate::service::Script;
-use crate::target::{Target, script};
+use crate::target::{Delivery, Target, script};
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;
@@ -124,16 +125,26 @@ impl Target for HostTarget<'_> {
         Ok(())
     }
 
-    fn install(&self, release: &Release, record: &Record) -> Result<()> {
-        let sum = &release.manifest().bundle.sha256;
-        let meta = meta_member(release, record)?;
-        let bundle = File::open(release.bundle()).explain(
-            Kind::Failed,
-            || format!("cannot read {}", release.bundle().display()),
-            || "fetch the release again".into(),
-        )?;
-        let text = script::install(&self.root, release.id(), sum);
-        self.tell(&format!("install {}", release.id()), &text, Input::BytesThenFile(&meta, bundle)).map(drop)
+    fn install(&self, delivery: &Delivery, record: &Record) -> Result<()> {
+        let manifest = delivery.manifest();
+        let (id, sum, meta) = (&manifest.id, &manifest.bundle.sha256, meta_member(manifest, record)?);
+        let what = format!("install {id}");
+        match delivery {
+            Delivery::Push(release) => {
+                let bundle = File::open(release.bundle()).explain(
+                    Kind::Failed,
+                    || format!("cannot read {}", release.bundle().display()),
+                    || "fetch the release again".into(),
+                )?;
+                let text = script::install(&self.root, id, sum);
+                self.tell(&what, &text, Input::BytesThenFile(&meta, bundle)).map(drop)
+            }
+            Delivery::Pull(_, url) => {
+                let input = [url.as_str().as_bytes(), b"\n", &meta].concat();
+                let text = script::install_pulled(&self.root, id, sum);
+                self.tell(&what, &text, Input::Bytes(&input)).map(drop).map_err(|error| pulled(&error, url))
+            }
+        }
     }
 
     fn activate(&self, release: Option<&ReleaseId>, record: Option<&Record>) -> Result<()> {
@@ -175,6 +186,22 @@ impl Target for HostTarget<'_> {
     }
 }
 
+/// What went wrong when a host fetched a bundle, without the URL, and with what to look at.
+fn pulled(error: &anyhow::Error, url: &Url) -> anyhow::Error {
+    let text = format!("{error:#}").replace(url.as_str(), "****");
+    let hint = if kind_of(error) == Kind::Verification {
+        "the store has other bytes than its manifest says: remove the release there, and build and put it again".into()
+    } else if text.contains("cannot fetch the bundle") {
+        format!(
+            "can that host reach {}? `transfer: Transfer::Push` in xtask/src/main.rs sends it from here",
+            policy::origin(url)
+        )
+    } else {
+        hint_of(error).unwrap_or("run it again with -v to see the commands").to_owned()
+    };
+    Failure::new(kind_of(error), text).hint(hint).into()
+}
+
 fn to_json(owner: &Owner) -> Vec<u8> {
     let mut json = serde_json::to_vec(owner).expect("an owner has no maps with odd keys");
     json.push(b'\n');
@@ -191,8 +218,7 @@ fn held(said: &str) -> Lock {
 
 /// A gzip member with the engine's own files, to be sent before the members of the bundle: together they are one
 /// `tar.gz`, because this one leaves out the end of the archive.
-fn meta_member(release: &Release, record: &Record) -> Result<Vec<u8>> {
-    let manifest = release.manifest();
+fn meta_member(manifest: &Manifest, record: &Record) -> Result<Vec<u8>> {
     let json = manifest.to_json();
     let name = |file: &str| format!("{META}/{file}");
     let bundle = format!("{}\n", manifest.bundle.sha256);

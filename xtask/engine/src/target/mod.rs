@@ -7,12 +7,31 @@ use crate::cx::{Answer, Cx};
 use crate::deploy::history::Record;
 use crate::deploy::state::{Lock, State};
 use crate::error::{Result, usage};
+use crate::http::Url;
 use crate::machine::Owner;
 use crate::project::{self, Env};
 use crate::release::Release;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::service::Script;
+
+/// A release on its way to a host.
+pub enum Delivery<'a> {
+    /// Its bytes are here, and are sent.
+    Push(&'a Release),
+    /// The host fetches the bundle by this URL, which is a secret, and checks all of it against the manifest.
+    Pull(&'a Manifest, Url),
+}
+
+impl Delivery<'_> {
+    /// What it must be when it has arrived.
+    pub fn manifest(&self) -> &Manifest {
+        match self {
+            Self::Push(release) => release.manifest(),
+            Self::Pull(manifest, _) => manifest,
+        }
+    }
+}
 
 /// A place that holds releases and makes one of them live.
 ///
@@ -32,7 +51,7 @@ pub trait Target: Sync {
     /// Removes the lock if it is that of this token; without one, whatever is there.
     fn unlock(&self, token: Option<&str>) -> Result<()>;
     /// Puts a release on the target, verified there, without making it live. The record goes into the history.
-    fn install(&self, release: &Release, record: &Record) -> Result<()>;
+    fn install(&self, delivery: &Delivery, record: &Record) -> Result<()>;
     /// Makes an installed release live in one atomic step; `None` makes nothing live. A record that cannot be written
     /// first keeps the step from being taken.
     fn activate(&self, release: Option<&ReleaseId>, record: Option<&Record>) -> Result<()>;

@@ -118,7 +118,44 @@ pub fn unlock(root: &str, token: Option<&str>) -> String {
 /// What an earlier run left half done goes first, and a failure leaves nothing: on a full disk both would stand in the
 /// way. The stream is a `tar.gz` with the manifest, the digests and the record in [`META`].
 pub fn install(root: &str, id: &ReleaseId, sum: &str) -> String {
-    let body = format!(
+    in_made_root(root, &installation(id, sum, "tar -xzof - -C \"$aside\""))
+}
+
+/// The same, and the host fetches the bundle itself: the first line on stdin is a URL, the stream after it holds only
+/// [`META`]. The URL is a secret, so it is in no argument of a program.
+///
+/// A bundle that was cut off is gone on with. It lies aside until its digest is right, so the disk has to hold it
+/// packed and unpacked.
+pub fn install_pulled(root: &str, id: &ReleaseId, sum: &str) -> String {
+    let fetch = format!(
+        "cat > \"$aside.meta\"
+if command -v curl > /dev/null 2>&1; then
+  get() {{ printf 'url = \"%s\"\\n' \"$url\" | curl -q -K - -sS -f -C - -o \"$aside.bundle\" --connect-timeout 10 --speed-limit 1024 --speed-time 30; }}
+elif command -v wget > /dev/null 2>&1; then
+  get() {{ printf '%s\\n' \"$url\" | wget -q -c -i - -O \"$aside.bundle\" --tries=1 --timeout=30; }}
+else
+  echo 'cannot fetch the bundle: there is neither curl nor wget' >&2; exit 1
+fi
+got=; said=
+for pause in 0 1 2 4 8; do
+  sleep \"$pause\"
+  if said=$(get 2>&1); then got=1; break; fi
+  # What the server refuses once it refuses again.
+  case $said in *' error: 4'*) break;; esac
+done
+[ -n \"$got\" ] || {{ printf 'cannot fetch the bundle: %s\\n' \"${{said:-wget failed}}\" >&2; exit 1; }}
+{SUMS_TOOL}
+if ! printf '%s  %s\\n' {sum} \"$aside.bundle\" | $check - > /dev/null 2>&1; then
+  echo 'the bundle that was fetched has another digest than its manifest says' >&2; exit {EXIT_VERIFICATION}
+fi
+cat \"$aside.meta\" \"$aside.bundle\" | tar -xzof - -C \"$aside\"
+rm -f \"$aside.meta\" \"$aside.bundle\""
+    );
+    in_made_root(root, &format!("read -r url\n{}", installation(id, sum, &fetch)))
+}
+
+fn installation(id: &ReleaseId, sum: &str, unpack: &str) -> String {
+    format!(
         "aside=releases/.incoming-{id}; final=releases/{id}
 mkdir -p releases
 if [ -d \"$final\" ]; then
@@ -127,8 +164,8 @@ if [ -d \"$final\" ]; then
   echo \"$final has other bytes\" >&2; exit {EXIT_VERIFICATION}
 fi
 rm -rf releases/.incoming-*; mkdir \"$aside\"
-trap 'rm -rf \"$aside\"' 0
-tar -xzof - -C \"$aside\"
+trap 'rm -rf \"$aside\" \"$aside\".*' 0
+{unpack}
 {SUMS_TOOL}
 if ! said=$(cd \"$aside\" && $check {META}/SHA256SUMS 2>&1); then
   printf '%s\\n' \"$said\" | grep -v ': OK$' | head -n 5 >&2 || true
@@ -139,8 +176,7 @@ sync -f \"$aside\" 2>/dev/null || sync
 cat \"$aside/{META}/record\" >> history.jsonl
 mv \"$aside\" \"$final\"
 "
-    );
-    in_made_root(root, &body)
+    )
 }
 
 /// The checker of SHA-256 digests: that of coreutils, or macOS's.

@@ -1,0 +1,174 @@
+//! Hosts that fetch releases themselves: the job never has the bundle, and nobody sees the URL.
+
+use crate::bucket::server::{Fate, Proxy, ceph, fresh_url, with};
+use crate::bucket::{leaked, open, project};
+use crate::project::Project;
+use crate::target::contract;
+use gangplank::target::{self, Delivery};
+use std::fs;
+use std::os::unix::fs::symlink;
+
+#[test]
+fn the_contract_of_a_host_that_fetches() {
+    let Some(ceph) = ceph() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let cx = leaked(with(dir.path(), &ceph.vars()));
+    let store = open(cx, &fresh_url());
+    contract(cx, dir.path(), &*target::open(cx, "file:srv/with space/it's").unwrap(), &|release| {
+        store.put(release).unwrap();
+        Delivery::Pull(release.manifest(), store.link(release.manifest()).unwrap())
+    });
+}
+
+/// A project with one release in its bucket, and hosts that fetch it.
+fn stored(endpoint: &str, noise: usize) -> (Project, String) {
+    let mut p = project(&fresh_url(), endpoint);
+    p.change("env prod\n", "pull\nenv prod\n");
+    p.write("www/noise", &crate::faults::noise(noise));
+    let id = p.release("1");
+    p.run("put").ok();
+    p.run("publish").ok();
+    fs::remove_dir_all(p.path("target/releases")).unwrap();
+    (p, id)
+}
+
+fn is_bundle(line: &str) -> bool {
+    line.starts_with("GET") && line.contains(".tar.gz")
+}
+
+#[test]
+fn the_bundle_goes_to_the_host_and_the_url_to_nobody() {
+    let Some(ceph) = ceph() else { return };
+    let proxy = Proxy::new(&ceph.url(), Box::new(|_, _| Fate::Forward));
+    let (mut p, id) = stored(&proxy.url(), 1 << 20);
+    // What anybody on the host can see of a program while it runs.
+    let seen = p.path("srv/seen");
+    p.write_program(
+        "spy/curl",
+        &format!(
+            "#!/bin/sh\n{{ printf '%s\\n' \"$@\"; env; cat /proc/$PPID/cmdline; }} >> {}\nPATH=${{PATH#*:}} exec curl \"$@\"\n",
+            seen.display()
+        ),
+    );
+    p.write("srv/seen", "");
+    p.var("PATH", &format!("{}:{}", p.path("spy").display(), std::env::var("PATH").unwrap()));
+    let before = proxy.log().len();
+    let ran = p.run("deploy dev latest -v").ok().told(&format!("the hosts fetch {id} themselves from s3://"));
+    assert_eq!(p.live("srv/dev"), "1");
+    let log = proxy.log().split_off(before);
+    let bundles: Vec<_> = log.iter().filter(|line| is_bundle(line)).collect();
+    let [bundle] = bundles.as_slice() else { panic!("{log:#?}") };
+    assert!(bundle.contains("X-Amz-Signature="), "the host was the only one: {bundle}");
+    assert!(!p.path("target/fetched").exists(), "the job did not fetch it");
+    let seen = fs::read_to_string(seen).unwrap();
+    assert!(seen.contains("-K"), "{seen}");
+    for text in [&seen, &ran.stderr, &ran.stdout] {
+        assert!(!text.contains("X-Amz"), "{text}");
+    }
+    // Again, and there is nothing to fetch.
+    p.run("deploy dev latest").ok();
+    assert_eq!(proxy.log().iter().filter(|line| is_bundle(line)).count(), 1);
+    p.run("verify @dev").ok();
+}
+
+#[test]
+fn a_fetch_that_is_cut_off_goes_on_where_it_was() {
+    let Some(ceph) = ceph() else { return };
+    let (noise, cut) = (8 << 20, 3 << 20);
+    let proxy = Proxy::new(
+        &ceph.url(),
+        Box::new({
+            let cuts = std::sync::atomic::AtomicUsize::new(0);
+            move |_, line| {
+                let first = is_bundle(line) && cuts.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0;
+                if first { Fate::CutAnswer(cut) } else { Fate::Forward }
+            }
+        }),
+    );
+    let (p, _) = stored(&proxy.url(), noise);
+    p.run("deploy dev latest").ok();
+    assert_eq!(p.live("srv/dev"), "1");
+    assert_eq!(proxy.log().iter().filter(|line| is_bundle(line)).count(), 2);
+}
+
+/// Nothing is live, nothing is installed, and nothing lies about.
+fn untouched(p: &Project) {
+    assert!(!p.path("srv/dev/current").exists());
+    let left: Vec<_> = fs::read_dir(p.path("srv/dev/releases")).unwrap().flatten().map(|it| it.file_name()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn what_the_host_cannot_fetch_changes_nothing() {
+    let Some(ceph) = ceph() else { return };
+    let refuses = Proxy::new(
+        &ceph.url(),
+        Box::new(|_, line| {
+            if !is_bundle(line) {
+                return Fate::Forward;
+            }
+            Fate::Answer("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".into())
+        }),
+    );
+    let (p, _) = stored(&refuses.url(), 1);
+    let ran = p.run("deploy dev latest");
+    let ran = ran.fails(1, "cannot fetch the bundle", &format!("can that host reach {}?", refuses.url()));
+    assert!(ran.stderr.contains("403") && ran.stderr.contains("nothing was switched"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("X-Amz"), "{}", ran.stderr);
+    assert_eq!(refuses.log().iter().filter(|line| is_bundle(line)).count(), 1, "a refusal is not asked for again");
+    untouched(&p);
+}
+
+#[test]
+fn other_bytes_than_those_of_the_manifest_are_not_installed() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(ceph) = ceph() else { return };
+    let cx = leaked(with(dir.path(), &ceph.vars()));
+    let (url, one) = (fresh_url(), crate::parts::release(dir.path(), 1, &[("a", "1")]));
+    let other = crate::parts::release(dir.path(), 2, &[("a", "2")]);
+    let store = open(cx, &url);
+    store.put(&other).unwrap();
+    let target = target::open(cx, "file:srv").unwrap();
+    let wrong = Delivery::Pull(one.manifest(), store.link(other.manifest()).unwrap());
+    let error = target.install(&wrong, &crate::parts::record()).unwrap_err();
+    assert_eq!(gangplank::error::kind_of(&error), gangplank::error::Kind::Verification);
+    assert!(error.to_string().contains("another digest"), "{error}");
+    let state = target.state().unwrap();
+    assert_eq!((state.installed.len(), state.debris), (0, 0));
+}
+
+/// A directory with every program of this machine but those of these names.
+fn programs_without(p: &Project, names: &[&str]) -> String {
+    let bin = p.path("target/bin");
+    fs::create_dir_all(&bin).unwrap();
+    for entry in ["/usr/bin", "/bin"].iter().flat_map(fs::read_dir).flatten().flatten() {
+        let name = entry.file_name();
+        if !names.iter().any(|it| name == **it) {
+            let _ = symlink(entry.path(), bin.join(name));
+        }
+    }
+    bin.display().to_string()
+}
+
+#[test]
+fn a_host_with_another_program_to_fetch_with_or_none() {
+    let Some(ceph) = ceph() else { return };
+    let (mut p, _) = stored(&ceph.url(), 1);
+    p.var("PATH", &programs_without(&p, &["curl", "wget"]));
+    p.run("deploy dev latest").fails(1, "there is neither curl nor wget", "Transfer::Push");
+    untouched(&p);
+    if std::path::Path::new("/usr/bin/wget").exists() {
+        p.var("PATH", &programs_without(&p, &["curl"]));
+        p.run("deploy dev latest").ok();
+        assert_eq!(p.live("srv/dev"), "1");
+    }
+}
+
+#[test]
+fn without_a_store_that_signs_it_is_sent() {
+    let mut p = Project::new();
+    p.change("env prod\n", "pull\nenv prod\n");
+    p.release("1");
+    p.run("deploy dev").ok().told("no store can give the hosts a URL");
+    assert_eq!(p.live("srv/dev"), "1");
+}

@@ -1,0 +1,64 @@
+//! A release that is about to be deployed: here with every byte, or known by its manifest and left to the hosts to fetch.
+
+use crate::error::Result;
+use crate::release::Release;
+use crate::release::id::ReleaseId;
+use crate::release::manifest::Manifest;
+use crate::store::Store;
+use crate::target::Delivery;
+use std::path::PathBuf;
+
+/// A release to be deployed. What was fetched for it goes with it.
+pub struct Fetched<'a>(Place<'a>);
+
+enum Place<'a> {
+    Here { release: Release, dir: Option<PathBuf> },
+    There { manifest: Manifest, store: &'a dyn Store },
+}
+
+impl<'a> Fetched<'a> {
+    /// One that lies in `dir`, which nobody else uses.
+    pub fn here(release: Release, dir: PathBuf) -> Self {
+        Self(Place::Here { release, dir: Some(dir) })
+    }
+
+    /// One that stays where it is.
+    pub fn there(manifest: Manifest, store: &'a dyn Store) -> Self {
+        Self(Place::There { manifest, store })
+    }
+
+    /// Its manifest.
+    pub fn manifest(&self) -> &Manifest {
+        match &self.0 {
+            Place::Here { release, .. } => release.manifest(),
+            Place::There { manifest, .. } => manifest,
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &ReleaseId {
+        &self.manifest().id
+    }
+
+    /// What a host is given. Asked for each host anew, because the URL in it expires.
+    pub fn delivery(&self) -> Result<Delivery<'_>> {
+        match &self.0 {
+            Place::Here { release, .. } => Ok(Delivery::Push(release)),
+            Place::There { manifest, store } => Ok(Delivery::Pull(manifest, store.link(manifest)?)),
+        }
+    }
+}
+
+impl From<Release> for Fetched<'_> {
+    fn from(release: Release) -> Self {
+        Self(Place::Here { release, dir: None })
+    }
+}
+
+impl Drop for Fetched<'_> {
+    fn drop(&mut self) {
+        if let Place::Here { dir: Some(dir), .. } = &self.0 {
+            let _ = std::fs::remove_dir_all(dir);
+        }
+    }
+}
