@@ -2,7 +2,7 @@
 
 use gangplank::cx::{Answer, Cx};
 use gangplank::deploy::history::Record;
-use gangplank::deploy::state::{Lock, State};
+use gangplank::deploy::state::{Lock, Lockable, State};
 use gangplank::error::{Result, failed};
 use gangplank::event::{Event, Sink};
 use gangplank::machine::Owner;
@@ -94,15 +94,12 @@ impl<'a> Mortal<'a> {
     }
 }
 
-impl Target for Mortal<'_> {
+impl Lockable for Mortal<'_> {
     fn url(&self) -> &str {
         self.inner.url()
     }
-    fn root(&self) -> &str {
-        self.inner.root()
-    }
-    fn state(&self) -> Result<State> {
-        self.live()?.state()
+    fn holder(&self) -> Result<Lock> {
+        self.live()?.holder()
     }
     fn lock(&self, owner: &Owner) -> Result<Lock> {
         self.live()?.lock(&dead(owner))
@@ -112,6 +109,15 @@ impl Target for Mortal<'_> {
     }
     fn unlock(&self, token: Option<&str>) -> Result<()> {
         self.live()?.unlock(token)
+    }
+}
+
+impl Target for Mortal<'_> {
+    fn root(&self) -> &str {
+        self.inner.root()
+    }
+    fn state(&self) -> Result<State> {
+        self.live()?.state()
     }
     fn install(&self, delivery: &Delivery, record: &Record) -> Result<()> {
         self.live()?.install(delivery, record)

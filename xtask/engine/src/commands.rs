@@ -3,7 +3,9 @@
 use crate::cli::{Ci, Cli, Command, Expect, Lock as LockCommand, Trigger};
 use crate::cx::{Cx, var};
 use crate::deploy::apply::Outcome;
-use crate::deploy::state::Lock;
+use crate::deploy::life::Registry;
+use crate::deploy::resolve::Catalog;
+use crate::deploy::state::{Lock, Lockable};
 use crate::deploy::{self, Options, report};
 use crate::error::{Failure, Kind, Result, failed, usage};
 use crate::machine::Life;
@@ -165,12 +167,22 @@ fn lock(cx: &Cx, project: &Project, command: &LockCommand) -> Result<Vec<LockSta
         LockCommand::Status { env } => (env, false, false),
         LockCommand::Release { env, force } => (env, true, *force),
     };
+    let targets = target::open_all(cx, project.env(env)?)?;
+    let catalog = Catalog::open(cx, project)?;
+    let (stores, registry) = (catalog.ledger().locks(env), Registry::new(cx, project.ci.slug));
+    let of_targets = targets.iter().map(|target| -> (&dyn Lockable, bool) { (&**target, true) });
     let mut states = Vec::new();
-    for target in target::open_all(cx, project.env(env)?)? {
-        let url = target.url();
-        let lock = target.state()?.lock;
-        let dead = matches!(&lock, Lock::Held(owner) if owner.life() == Life::Dead);
-        let held_by = deploy::lock::holder(&lock);
+    for (place, must_answer) in stores.iter().map(|store| (&**store, false)).chain(of_targets) {
+        let url = place.url();
+        let lock = match place.holder() {
+            Err(error) if !must_answer => {
+                cx.warn(format!("{url} is left out: {error:#}"));
+                continue;
+            }
+            answer => answer?,
+        };
+        let dead = matches!(&lock, Lock::Held(owner) if registry.life(owner) == Life::Dead);
+        let held_by = deploy::lock::holder(&registry, &lock);
         let mut released = false;
         if release && lock != Lock::Free {
             if !dead && !force {
@@ -182,7 +194,7 @@ fn lock(cx: &Cx, project: &Project, command: &LockCommand) -> Result<Vec<LockSta
                 .hint(format!("make sure that it no longer runs, then: `cargo xtask lock release {env} --force`"))
                 .err();
             }
-            target.unlock(match &lock {
+            place.unlock(match &lock {
                 Lock::Held(owner) => Some(&owner.token),
                 _ => None,
             })?;

@@ -68,8 +68,8 @@ struct Host<'a> {
     plan: &'a HostPlan,
 }
 
-struct Run<'a> {
-    site: &'a Site<'a>,
+struct Run<'a, 's> {
+    site: &'a Site<'s>,
     base: &'a Record,
     release: Option<&'a Fetched<'a>>,
 }
@@ -104,7 +104,7 @@ pub fn apply(
     })
 }
 
-impl Run<'_> {
+impl Run<'_, '_> {
     fn install(&self, hosts: &[Host]) -> Result<()> {
         for host in hosts {
             for step in &host.plan.steps {

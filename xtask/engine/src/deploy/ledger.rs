@@ -6,6 +6,7 @@
 
 use crate::cx::Cx;
 use crate::deploy::history::{Happened, History, Record};
+use crate::deploy::state::Lockable;
 use crate::error::{Kind, Result, kind_of};
 use crate::store::Store;
 
@@ -19,6 +20,11 @@ impl<'a> Ledger<'a> {
     /// Those of `stores` that keep one.
     pub fn new(stores: impl Iterator<Item = &'a dyn Store>) -> Self {
         Self { stores: stores.filter(|store| store.keeps_history()).collect() }
+    }
+
+    /// The locks of an env.
+    pub fn locks(&self, env: &str) -> Vec<Box<dyn Lockable + 'a>> {
+        self.stores.iter().filter_map(|store| store.lock_of(env)).collect()
     }
 
     /// What each store knows of an env. One that does not answer is passed over aloud.

@@ -1,11 +1,12 @@
 //! Taking the locks of an env, and what to do when somebody has one.
 //!
-//! A lock is never broken for its age: a dead owner is one whose process is known to be gone. Everybody else is waited
-//! for or named.
+//! A lock is never broken for its age: a dead owner is one whose process is known to be gone, or whose job CircleCI says
+//! has ended. Everybody else is waited for or named.
 
 use crate::cx::Cx;
-use crate::deploy::state::Lock;
-use crate::error::{Failure, Kind, Result, failed};
+use crate::deploy::life::Registry;
+use crate::deploy::state::{Lock, Lockable};
+use crate::error::{Failure, Kind, Result, failed, kind_of};
 use crate::machine::{Life, Owner};
 use crate::target::Target;
 use std::time::{Duration, Instant};
@@ -17,19 +18,35 @@ const LAST_COMMAND: Duration = Duration::from_secs(120);
 /// A job that says nothing for ten minutes is killed by CircleCI.
 const REMIND: Duration = Duration::from_secs(60);
 
-/// The locks of some targets; given back when dropped.
-pub struct Locks<'a> {
+/// The locks of an env; given back when dropped.
+pub struct Locks<'a, 'cx> {
     cx: &'a Cx,
-    held: Vec<&'a dyn Target>,
+    registry: &'a Registry<'cx>,
+    held: Vec<&'a dyn Lockable>,
     token: String,
     dead: Vec<Owner>,
 }
 
-impl<'a> Locks<'a> {
-    /// Takes the lock of every target, in order, or of none.
-    pub fn take(cx: &'a Cx, targets: &'a [Box<dyn Target + 'a>], owner: &Owner, wait: Duration) -> Result<Self> {
-        let mut locks = Self { cx, held: Vec::new(), token: owner.token.clone(), dead: Vec::new() };
+impl<'a, 'cx> Locks<'a, 'cx> {
+    /// Takes the lock of every target, in order, or of none. Before that those of `stores`, whose locks keep others
+    /// away early; one that does not answer is passed over aloud, because those of the targets hold all the same.
+    pub fn take(
+        registry: &'a Registry<'cx>,
+        stores: &'a [Box<dyn Lockable + 'a>],
+        targets: &'a [Box<dyn Target + 'a>],
+        owner: &Owner,
+        wait: Duration,
+    ) -> Result<Self> {
+        let cx = registry.cx();
+        let mut locks = Self { cx, registry, held: Vec::new(), token: owner.token.clone(), dead: Vec::new() };
         let started = Instant::now();
+        for store in stores {
+            match locks.take_one(&**store, owner, started, wait) {
+                Ok(()) => locks.held.push(&**store),
+                Err(error) if cx.interrupted() || kind_of(&error) == Kind::Locked => return Err(error),
+                Err(error) => cx.warn(format!("deploying without the lock of {}: {error:#}", store.url())),
+            }
+        }
         for target in targets {
             locks.take_one(&**target, owner, started, wait)?;
             locks.held.push(&**target);
@@ -37,41 +54,41 @@ impl<'a> Locks<'a> {
         Ok(locks)
     }
 
-    fn take_one(&mut self, target: &dyn Target, owner: &Owner, started: Instant, wait: Duration) -> Result<()> {
+    fn take_one(&mut self, place: &dyn Lockable, owner: &Owner, started: Instant, wait: Duration) -> Result<()> {
         let mut told: Option<Instant> = None;
         loop {
-            let mut lock = target.lock(owner)?;
+            let mut lock = place.lock(owner)?;
             if let Lock::Held(seen) = lock.clone() {
                 // Whoever died while taking over is succeeded in its turn.
                 while let Lock::Held(dead) = lock.clone()
-                    && dead.life() == Life::Dead
+                    && self.registry.life(&dead) == Life::Dead
                 {
-                    let whose = describe(&dead);
                     self.cx.warn(format!(
-                        "{}: taking over the lock of {whose}: its process {} is gone",
-                        target.url(),
-                        dead.pid
+                        "{}: taking over the lock of {}: {}",
+                        place.url(),
+                        describe(&dead),
+                        gone(&dead)
                     ));
-                    lock = target.take_over(owner, &seen, &dead)?;
+                    lock = place.take_over(owner, &seen, &dead)?;
                     self.dead.push(*dead);
                 }
             }
             if lock == Lock::Free {
                 return Ok(());
             }
-            let ending = matches!(&lock, Lock::Held(owner) if owner.life() == Life::Ending);
+            let ending = matches!(&lock, Lock::Held(owner) if self.registry.life(owner) == Life::Ending);
             let wait = if ending { wait.max(LAST_COMMAND) } else { wait };
             if self.cx.interrupted() {
-                return failed(format!("stopped while waiting for the lock of {}", target.url()))
+                return failed(format!("stopped while waiting for the lock of {}", place.url()))
                     .hint("nothing was changed")
                     .err();
             }
             if started.elapsed() >= wait {
-                return Err(locked(target.url(), &lock).into());
+                return Err(locked(place.url(), &lock).into());
             }
             if told.is_none_or(|told| told.elapsed() > REMIND) {
                 let why = if ending { "whose last command still runs" } else { "who is at work" };
-                self.cx.note(format!("{}: waiting up to {} s for {}, {why}", target.url(), wait.as_secs(), who(&lock)));
+                self.cx.note(format!("{}: waiting up to {} s for {}, {why}", place.url(), wait.as_secs(), who(&lock)));
                 told = Some(Instant::now());
             }
             std::thread::sleep(AGAIN);
@@ -84,10 +101,10 @@ impl<'a> Locks<'a> {
     }
 }
 
-impl Drop for Locks<'_> {
+impl Drop for Locks<'_, '_> {
     fn drop(&mut self) {
-        for target in self.held.drain(..).rev() {
-            if let Err(error) = target.unlock(Some(&self.token)) {
+        for place in self.held.drain(..).rev() {
+            if let Err(error) = place.unlock(Some(&self.token)) {
                 self.cx.warn(format!("the lock stays: {error:#}; `cargo xtask lock release ENV --force` removes it"));
             }
         }
@@ -100,11 +117,23 @@ fn locked(url: &str, lock: &Lock) -> Failure {
     )
 }
 
-/// Who has a lock and whether that run still lives; `None` when it is free.
-pub fn holder(lock: &Lock) -> Option<String> {
-    let dead = matches!(lock, Lock::Held(owner) if owner.life() == Life::Dead);
-    let gone = if dead { "; its process is gone, the next deploy takes over" } else { "" };
-    (*lock != Lock::Free).then(|| who(lock) + gone)
+/// Who has a lock, and whether that run is known to be over; `None` when it is free.
+pub fn holder(registry: &Registry, lock: &Lock) -> Option<String> {
+    match lock {
+        Lock::Free => None,
+        Lock::Held(owner) if registry.life(owner) == Life::Dead => {
+            Some(format!("{}; {}, the next deploy takes over", who(lock), gone(owner)))
+        }
+        _ => Some(who(lock)),
+    }
+}
+
+/// Why an owner is taken for dead.
+fn gone(owner: &Owner) -> String {
+    match (&owner.ci, owner.life()) {
+        (Some(ci), Life::Unknown) => format!("CircleCI says that job {} has ended", ci.job),
+        _ => format!("its process {} is gone", owner.pid),
+    }
 }
 
 /// Whoever has a lock, in words.

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod fetched;
 pub mod history;
 pub mod ledger;
+pub mod life;
 pub mod lock;
 pub mod markers;
 pub mod plan;
@@ -16,9 +17,10 @@ use crate::deploy::apply::Outcome;
 use crate::deploy::fetched::Fetched;
 use crate::deploy::history::{Record, Verb};
 use crate::deploy::ledger::Ledger;
+use crate::deploy::life::Registry;
 use crate::deploy::lock::Locks;
 use crate::deploy::markers::Markers;
-use crate::deploy::plan::{Ancestry, Goal, HostPlan};
+use crate::deploy::plan::{Age, Ancestry, Goal, HostPlan};
 use crate::deploy::resolve::Catalog;
 use crate::deploy::state::State;
 use crate::error::{Failure, Kind, Result, usage, verification};
@@ -61,12 +63,15 @@ pub struct Site<'cx> {
     pub checker: Checker,
     /// Who is told what is live.
     pub ledger: Ledger<'cx>,
+    /// Who knows whether others still run.
+    pub registry: Registry<'cx>,
 }
 
 impl<'cx> Site<'cx> {
     /// Opens the targets of an env. Fails before anything is touched when a variable is missing or a URL is wrong.
-    pub fn open(cx: &'cx Cx, env: &'cx Env, ledger: Ledger<'cx>) -> Result<Self> {
-        Ok(Self { ledger, ..Self::with_targets(cx, env, target::open_all(cx, env)?)? })
+    pub fn open(cx: &'cx Cx, project: &'cx Project, env: &'cx Env, ledger: Ledger<'cx>) -> Result<Self> {
+        let registry = Registry::new(cx, project.ci.slug);
+        Ok(Self { ledger, registry, ..Self::with_targets(cx, env, target::open_all(cx, env)?)? })
     }
 
     /// The same on targets that are open already.
@@ -78,7 +83,8 @@ impl<'cx> Site<'cx> {
             .collect::<Result<Vec<_>>>()?;
         let spec = Spec::new(&env.service, &vars);
         let checker = Checker::new(cx, &env.health, &spec)?;
-        Ok(Self { cx, env, targets, spec, checker, ledger: Ledger::default() })
+        let registry = Registry::new(cx, None);
+        Ok(Self { cx, env, targets, spec, checker, ledger: Ledger::default(), registry })
     }
 
     /// The state of every target.
@@ -107,7 +113,8 @@ impl<'cx> Site<'cx> {
         if options.dry_run {
             return work(None);
         }
-        let locks = Locks::take(self.cx, &self.targets, &Owner::me(self.cx, doing), options.lock_wait)?;
+        let (me, stores) = (Owner::me(self.cx, doing), self.ledger.locks(self.env.name));
+        let locks = Locks::take(&self.registry, &stores, &self.targets, &me, options.lock_wait)?;
         work(locks.interrupted(doing))
     }
 
@@ -125,6 +132,25 @@ impl<'cx> Site<'cx> {
             return Failure::new(Kind::Stale, format!("{live} is live on {}, not {expected}", target.url()))
                 .hint(format!("somebody was faster: look at `cargo xtask status {}`, then decide again", self.env.name))
                 .err();
+        }
+        Ok(())
+    }
+
+    /// Hosts that are new, or have lost everything, do not know what ran in this env; a store may.
+    fn never_backwards(&self, release: &Fetched, states: &[State], options: &Options) -> Result<()> {
+        if options.allow_older || states.iter().any(|state| state.live().is_some()) {
+            return Ok(());
+        }
+        for (url, history) in self.ledger.histories(self.cx, self.env.name) {
+            let Some(live) = history.live_stack().last().copied() else { continue };
+            let live_sha = history.commit(live).unwrap_or(live.short_sha());
+            let ancestry = git::ancestry(self.cx, &release.manifest().commit.sha, live_sha);
+            if plan::age(release.id(), live, ancestry) == Age::Older {
+                let (env, new) = (self.env.name, release.id());
+                return Failure::new(Kind::Stale, format!("{new} is older than {live}, which ran in {env} by what {url} was told, and the hosts run nothing"))
+                    .hint(format!("`cargo xtask deploy {env} {live}` brings that back; to insist, deploy with --allow-older"))
+                    .err();
+            }
         }
         Ok(())
     }
@@ -213,7 +239,7 @@ impl<'cx> Site<'cx> {
 pub fn deploy(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>, options: &Options) -> Result<Outcome> {
     let env = project.env(env)?;
     let catalog = Catalog::open(cx, project)?;
-    let site = Site::open(cx, env, catalog.ledger())?;
+    let site = Site::open(cx, project, env, catalog.ledger())?;
     let id = catalog.resolve(release)?;
     allowed(site.env, &id)?;
     let release = catalog.fetch_for_deploy(&id, site.env.transfer)?;
@@ -226,6 +252,7 @@ pub fn put_live(site: &Site, verb: Verb, release: &Fetched, options: &Options) -
     site.locked(&doing, options, |interrupted| {
         let states = site.states()?;
         site.expected(Some(release.id()), &states, interrupted.is_some(), options)?;
+        site.never_backwards(release, &states, options)?;
         let goal = site.goal(verb, release.id(), Some(release), &states, options);
         site.work(verb, Some(goal.release.clone()), site.plans(&goal, &states)?, Some(release), options)
     })
@@ -244,7 +271,7 @@ fn allowed(env: &Env, id: &ReleaseId) -> Result<()> {
 pub fn promote(cx: &Cx, project: &Project, from: &str, to: &str, options: &Options) -> Result<Outcome> {
     let env = project.env(to)?;
     let catalog = Catalog::open(cx, project)?;
-    let site = Site::open(cx, env, catalog.ledger())?;
+    let site = Site::open(cx, project, env, catalog.ledger())?;
     // The source is only looked at: its variables may be secrets that this job does not have.
     let source = target::open_all(cx, project.env(from)?)?;
     let id = resolve::running(from, &source)?;
@@ -270,7 +297,7 @@ pub fn rollback(
 ) -> Result<Outcome> {
     let of = project.env(env)?;
     let catalog = Catalog::open(cx, project)?;
-    let site = Site::open(cx, of, catalog.ledger())?;
+    let site = Site::open(cx, project, of, catalog.ledger())?;
     let named = match release {
         None | Some(Selector::Previous) => None,
         // It would find what is live already and leave it there, with success: no way to take a bad commit back.
@@ -309,7 +336,7 @@ pub fn roll_back<'a>(
 
 /// `prune ENV`
 pub fn prune(cx: &Cx, project: &Project, env: &str, keep: Option<usize>, options: &Options) -> Result<Outcome> {
-    let site = Site::open(cx, project.env(env)?, Ledger::default())?;
+    let site = Site::open(cx, project, project.env(env)?, Ledger::default())?;
     prune_site(&site, keep.unwrap_or(site.env.keep), options)
 }
 

@@ -3,6 +3,7 @@
 use crate::build::RELEASES;
 use crate::cx::Cx;
 use crate::deploy::history::{Happened, History, Record};
+use crate::deploy::life::Registry;
 use crate::deploy::lock::holder;
 use crate::deploy::resolve::{Catalog, FETCHED};
 use crate::deploy::state::State;
@@ -45,6 +46,7 @@ pub struct HostStatus {
 
 /// `status [ENV]`
 pub fn status(cx: &Cx, project: &Project, env: Option<&str>) -> Result<Vec<HostStatus>> {
+    let registry = Registry::new(cx, project.ci.slug);
     let envs: Vec<&Env> = match env {
         Some(name) => vec![project.env(name)?],
         None => project.envs.iter().collect(),
@@ -52,13 +54,13 @@ pub fn status(cx: &Cx, project: &Project, env: Option<&str>) -> Result<Vec<HostS
     let mut all = Vec::new();
     for env in envs {
         for target in target::open_all(cx, env)? {
-            all.push(host_status(env.name, target.url(), &target.state()?));
+            all.push(host_status(&registry, env.name, target.url(), &target.state()?));
         }
     }
     Ok(all)
 }
 
-fn host_status(env: &str, target: &str, state: &State) -> HostStatus {
+fn host_status(registry: &Registry, env: &str, target: &str, state: &State) -> HostStatus {
     let live = state.live();
     let record = live.and_then(|id| state.history.last_live(id));
     HostStatus {
@@ -82,7 +84,7 @@ fn host_status(env: &str, target: &str, state: &State) -> HostStatus {
             Kept::Stopped => Some("stopped"),
             Kept::Running { .. } => Some("running"),
         },
-        locked_by: holder(&state.lock),
+        locked_by: holder(registry, &state.lock),
         installed: state.installed.len(),
     }
 }

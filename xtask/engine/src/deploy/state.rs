@@ -1,6 +1,7 @@
 //! What a target is like now, as it reported it in one round trip.
 
 use crate::deploy::history::History;
+use crate::error::Result;
 use crate::machine::Owner;
 use crate::release::id::ReleaseId;
 use std::collections::BTreeMap;
@@ -60,6 +61,20 @@ pub enum Lock {
     Held(Box<Owner>),
     /// The file is there, but says nothing that we understand.
     Unreadable(String),
+}
+
+/// What only one deploy at a time may hold: a target, or an env as a store knows it.
+pub trait Lockable {
+    /// What it is, for people.
+    fn url(&self) -> &str;
+    /// Who has the lock now.
+    fn holder(&self) -> Result<Lock>;
+    /// Takes the lock, or says who has it.
+    fn lock(&self, owner: &Owner) -> Result<Lock>;
+    /// Takes the lock, which `seen` has, from `dead`: the same owner, or one who died while it took over itself.
+    fn take_over(&self, owner: &Owner, seen: &Owner, dead: &Owner) -> Result<Lock>;
+    /// Removes the lock if it is that of this token; without one, whatever is there.
+    fn unlock(&self, token: Option<&str>) -> Result<()>;
 }
 
 /// The process of the keeper.

@@ -5,23 +5,27 @@
 //! PREFIX/releases/<commit>/<id>/manifest.json                 written last, and only where there is none: the commit
 //! PREFIX/latest/<branch>.json                                 the newest published release of a branch
 //! PREFIX/live/<env>.jsonl                                     what is and was live, as hosts keep it
+//! PREFIX/locks/<env>.json                             who deploys the env just now
 //! PREFIX/doomed.json                                          what a prune is about to remove
 //! ```
 //!
-//! Nothing is ever written over but `latest`, `live` and `doomed`, and those only in the version that was read.
+//! Nothing is ever written over but `latest`, `live`, `locks` and `doomed`, and those only in the version that was read.
 
+mod lock;
 mod pointer;
 pub mod retention;
 mod role;
 
 use crate::cx::Cx;
 use crate::deploy::history::{History, Record};
+use crate::deploy::state::Lockable;
 use crate::error::{Explain, Failure, Kind, Result, not_found, verification};
 use crate::http::Url;
 use crate::project::Ci;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{self, Manifest};
 use crate::release::{Release, SUMS, digest, sums};
+use crate::store::bucket::lock::EnvLock;
 use crate::store::object::Bucket;
 use crate::store::object::settings::{Credentials, Settings, settings};
 use crate::store::{Kept, Needed, Published, Put, Retention, Store, branch, take_in};
@@ -309,6 +313,10 @@ impl Store for BucketStore<'_> {
             Some(id) => self.not_doomed(id),
             None => Ok(()),
         }
+    }
+
+    fn lock_of(&self, env: &str) -> Option<Box<dyn Lockable + '_>> {
+        Some(Box::new(EnvLock::new(self, env)))
     }
 
     fn history(&self, env: &str) -> Result<Option<History>> {

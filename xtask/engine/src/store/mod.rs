@@ -9,6 +9,7 @@ pub mod object;
 
 use crate::cx::{Cx, var};
 use crate::deploy::history::{History, Record};
+use crate::deploy::state::Lockable;
 use crate::error::{Explain, Failure, Kind, Result, hint_of, kind_of, not_found, usage};
 use crate::http::Url;
 use crate::project::{Ci, local_dir};
@@ -146,6 +147,10 @@ pub trait Store {
     /// What is and was live in an env, where somebody has said so.
     fn history(&self, _env: &str) -> Result<Option<History>> {
         Ok(None)
+    }
+    /// The lock of an env, where the store can keep one.
+    fn lock_of(&self, _env: &str) -> Option<Box<dyn Lockable + '_>> {
+        None
     }
     /// Removes what is not kept, or only says what it would remove; `None` where nothing can be removed.
     fn prune(&self, _retention: Retention, _by: &str, _dry_run: bool, _needed: Needed) -> Result<Option<Vec<Kept>>> {

@@ -5,7 +5,7 @@
 
 use crate::cx::{Answer, Cx, Input};
 use crate::deploy::history::Record;
-use crate::deploy::state::{Lock, State};
+use crate::deploy::state::{Lock, Lockable, State};
 use crate::error::{Explain, Failure, Kind, Result, failed, hint_of, kind_of, verification};
 use crate::http::{Url, policy};
 use crate::machine::{self, Owner};
@@ -15,7 +15,7 @@ use crate::release::{META, digest, manifest};
 use crate::service::Script;
 use crate::target::{Delivery, Target, script};
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -25,6 +25,8 @@ pub struct HostTarget<'cx> {
     cx: &'cx Cx,
     url: String,
     root: String,
+    /// By its path: a program that is looked for is forked for, and a fork copies the tables of our memory.
+    sh: PathBuf,
     /// Token of the lock that we have.
     token: Mutex<Option<String>>,
 }
@@ -32,7 +34,8 @@ pub struct HostTarget<'cx> {
 impl<'cx> HostTarget<'cx> {
     /// A directory of this machine.
     pub fn local(cx: &'cx Cx, url: &str, dir: &Path) -> Self {
-        Self { cx, url: url.to_owned(), root: dir.to_string_lossy().into_owned(), token: Mutex::default() }
+        let sh = cx.program_on_path("sh").unwrap_or_else(|| "/bin/sh".into());
+        Self { cx, url: url.to_owned(), root: dir.to_string_lossy().into_owned(), sh, token: Mutex::default() }
     }
 
     /// Says something to the host. A clean environment keeps our variables, tokens among them, out of it, as ssh would.
@@ -41,7 +44,7 @@ impl<'cx> HostTarget<'cx> {
     }
 
     fn say_within(&self, text: &str, input: Input, limit: Option<Duration>, interruptible: bool) -> Result<Answer> {
-        let mut command = Command::new("sh");
+        let mut command = Command::new(&self.sh);
         let token = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // Whoever finds our lock when we are gone sees by this whether our last command is gone too.
         let marked = token.map(|token| format!("# {}\n{text}", machine::mark(&token)));
@@ -94,17 +97,13 @@ impl<'cx> HostTarget<'cx> {
     }
 }
 
-impl Target for HostTarget<'_> {
+impl Lockable for HostTarget<'_> {
     fn url(&self) -> &str {
         &self.url
     }
 
-    fn root(&self) -> &str {
-        &self.root
-    }
-
-    fn state(&self) -> Result<State> {
-        Ok(State::parse(&self.tell("read its state", &script::state(&self.root), Input::Empty)?))
+    fn holder(&self) -> Result<Lock> {
+        Ok(self.state()?.lock)
     }
 
     fn lock(&self, owner: &Owner) -> Result<Lock> {
@@ -123,6 +122,16 @@ impl Target for HostTarget<'_> {
         self.tell("give up the lock", &script::unlock(&self.root, token), Input::Empty)?;
         *self.token.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(())
+    }
+}
+
+impl Target for HostTarget<'_> {
+    fn root(&self) -> &str {
+        &self.root
+    }
+
+    fn state(&self) -> Result<State> {
+        Ok(State::parse(&self.tell("read its state", &script::state(&self.root), Input::Empty)?))
     }
 
     fn install(&self, delivery: &Delivery, record: &Record) -> Result<()> {

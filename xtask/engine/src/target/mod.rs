@@ -5,10 +5,9 @@ pub mod script;
 
 use crate::cx::{Answer, Cx};
 use crate::deploy::history::Record;
-use crate::deploy::state::{Lock, State};
+use crate::deploy::state::{Lockable, State};
 use crate::error::{Result, usage};
 use crate::http::Url;
-use crate::machine::Owner;
 use crate::project::{self, Env};
 use crate::release::Release;
 use crate::release::id::ReleaseId;
@@ -37,19 +36,11 @@ impl Delivery<'_> {
 ///
 /// Every method either did all of what it says or changed nothing that `state` shows, and may be repeated. The
 /// contract suite in `tests/it/target.rs` says so for each implementation.
-pub trait Target: Sync {
-    /// Its URL, as the project names it.
-    fn url(&self) -> &str;
+pub trait Target: Lockable + Sync {
     /// Its directory, as its host names it.
     fn root(&self) -> &str;
     /// Everything that a plan needs, in one round trip.
     fn state(&self) -> Result<State>;
-    /// Takes the lock, or says who has it.
-    fn lock(&self, owner: &Owner) -> Result<Lock>;
-    /// Takes the lock, which `seen` has, from `dead`: the same owner, or one who died while it took over itself.
-    fn take_over(&self, owner: &Owner, seen: &Owner, dead: &Owner) -> Result<Lock>;
-    /// Removes the lock if it is that of this token; without one, whatever is there.
-    fn unlock(&self, token: Option<&str>) -> Result<()>;
     /// Puts a release on the target, verified there, without making it live. The record goes into the history.
     fn install(&self, delivery: &Delivery, record: &Record) -> Result<()>;
     /// Makes an installed release live in one atomic step; `None` makes nothing live. A record that cannot be written

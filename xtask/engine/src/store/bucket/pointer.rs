@@ -69,7 +69,7 @@ pub fn change<T>(
 }
 
 /// A branch or env as one part of a key.
-fn part(name: &str) -> String {
+pub fn part(name: &str) -> String {
     let keep = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     name.bytes().map(|byte| if keep(byte) { char::from(byte).to_string() } else { format!("={byte:02X}") }).collect()
 }

@@ -1,0 +1,113 @@
+//! Whether the owner of a lock still lives: this machine knows its own processes, and CircleCI its jobs.
+
+use crate::circleci::model::Job;
+use crate::circleci::{self, CircleCi};
+use crate::cx::Cx;
+use crate::machine::{Life, Owner};
+use jiff::{SignedDuration, Timestamp};
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// How often CircleCI is asked about the same job while somebody waits for its lock.
+const AGAIN: Duration = Duration::from_secs(15);
+/// How long the last command of a job that was cancelled may still run on a host.
+const ENDING: SignedDuration = SignedDuration::from_secs(30);
+
+/// Knows of owners whether they live.
+pub struct Registry<'cx> {
+    cx: &'cx Cx,
+    slug: Option<&'cx str>,
+    api: OnceCell<Option<CircleCi<'cx>>>,
+    asked: RefCell<BTreeMap<String, (Instant, Life)>>,
+}
+
+impl<'cx> Registry<'cx> {
+    /// Nothing is asked yet. `slug` is what the project states.
+    pub fn new(cx: &'cx Cx, slug: Option<&'cx str>) -> Self {
+        Self { cx, slug, api: OnceCell::new(), asked: RefCell::default() }
+    }
+
+    /// The outside.
+    pub fn cx(&self) -> &'cx Cx {
+        self.cx
+    }
+
+    /// Whether an owner lives. What cannot be found out is unknown, and never taken for dead.
+    pub fn life(&self, owner: &Owner) -> Life {
+        let life = owner.life();
+        if life != Life::Unknown || owner.ci.is_none() {
+            return life;
+        }
+        if let Some((at, life)) = self.asked.borrow().get(&owner.token)
+            && at.elapsed() < AGAIN
+        {
+            return *life;
+        }
+        let life = self.ask(owner).unwrap_or(Life::Unknown);
+        self.asked.borrow_mut().insert(owner.token.clone(), (Instant::now(), life));
+        life
+    }
+
+    fn ask(&self, owner: &Owner) -> Option<Life> {
+        let ci = owner.ci.as_ref()?;
+        let jobs = self.api()?.jobs(ci.workflow.as_deref()?);
+        match jobs {
+            Ok(jobs) => jobs.iter().find(|job| job.job_number == Some(ci.job)).map(|job| of_job(job, self.cx.now())),
+            Err(error) => {
+                self.cx.warn(format!("CircleCI does not say whether job {} still runs: {error:#}", ci.job));
+                None
+            }
+        }
+    }
+
+    fn api(&self) -> Option<&CircleCi<'cx>> {
+        let open = || circleci::has_token(self.cx).then(|| CircleCi::open(self.cx, self.slug).ok()).flatten();
+        self.api.get_or_init(open).as_ref()
+    }
+}
+
+/// What the status of a job says: the names are those of
+/// <https://circleci.com/api/v2/openapi.json>, and one that is not known there says nothing.
+fn of_job(job: &Job, now: Timestamp) -> Life {
+    match job.status.as_str() {
+        "success"
+        | "failed"
+        | "canceled"
+        | "timedout"
+        | "infrastructure_fail"
+        | "terminated-unknown"
+        | "not_run"
+        | "unauthorized" => match job.stopped_at {
+            Some(stopped) if now.duration_since(stopped) < ENDING => Life::Ending,
+            _ => Life::Dead,
+        },
+        "running" | "queued" | "not_running" | "on_hold" | "blocked" | "retried" => Life::Alive,
+        _ => Life::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_status_of_a_job_says() {
+        let now = Timestamp::from_second(1_780_000_000).unwrap();
+        let ago = |seconds| (now - SignedDuration::from_secs(seconds)).to_string();
+        for (status, stopped, life) in [
+            ("running", None, Life::Alive),
+            ("on_hold", None, Life::Alive),
+            ("canceled", Some(ago(5)), Life::Ending),
+            ("canceled", Some(ago(31)), Life::Dead),
+            ("failed", Some(ago(3600)), Life::Dead),
+            ("success", None, Life::Dead),
+            ("a new word", Some(ago(3600)), Life::Unknown),
+        ] {
+            let job = serde_json::json!({
+                "name": "deploy", "type": "build", "status": status, "job_number": 7, "stopped_at": stopped,
+            });
+            assert_eq!(of_job(&serde_json::from_value(job).unwrap(), now), life, "{status}");
+        }
+    }
+}
