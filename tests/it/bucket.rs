@@ -2,6 +2,7 @@
 //! servers that are not well.
 
 mod faults;
+mod locks;
 mod pull;
 mod server;
 

@@ -1,0 +1,167 @@
+//! Deploys of one env from several places: one at a time by the bucket's lock, whose owner CircleCI knows of, and never
+//! backwards by what the bucket was told.
+
+use crate::account::{Account, vars};
+use crate::bucket::server::{Fate, Proxy, ceph, fresh_url, with};
+use crate::bucket::{WRITERS, leaked, open, project, project_in};
+use crate::parts::dead;
+use crate::project::Project;
+use gangplank::ci::loopback::JobStatus;
+use gangplank::deploy::state::Lock;
+use gangplank::machine::Owner;
+use gangplank::release::manifest::CiJob;
+use std::fs;
+use std::path::Path;
+use std::sync::Barrier;
+
+#[test]
+fn twenty_want_the_lock_and_one_gets_it_from_nobody_or_from_the_dead() {
+    let Some(ceph) = ceph() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (cx, url) = (leaked(with(dir.path(), &ceph.vars())), fresh_url());
+    let store = open(cx, &url);
+    let lock = store.lock_of("prod").unwrap();
+    for round in 0..10 {
+        let gone = dead(&Owner::me(cx, "killed"));
+        for of_dead in [false, true] {
+            if of_dead {
+                assert_eq!(lock.lock(&gone).unwrap(), Lock::Free);
+            }
+            let (start, gone) = (Barrier::new(WRITERS), &gone);
+            let winners: Vec<Owner> = std::thread::scope(|scope| {
+                let (start, url) = (&start, &url);
+                let each = (0..WRITERS).map(|n| {
+                    scope.spawn(move || {
+                        let (store, me) = (open(cx, url), Owner::me(cx, format!("deploy {n}")));
+                        let lock = store.lock_of("prod").unwrap();
+                        start.wait();
+                        let got = if of_dead { lock.take_over(&me, gone, gone) } else { lock.lock(&me) };
+                        match got.unwrap() {
+                            Lock::Free => Some(me),
+                            Lock::Held(_) => None,
+                            Lock::Unreadable(text) => panic!("{text}"),
+                        }
+                    })
+                });
+                let all: Vec<_> = each.collect();
+                all.into_iter().filter_map(|it| it.join().unwrap()).collect()
+            });
+            let [winner] = winners.as_slice() else { panic!("round {round}: {winners:?}") };
+            assert_eq!(lock.holder().unwrap(), Lock::Held(Box::new(winner.clone())));
+            lock.unlock(Some("not-mine")).unwrap();
+            assert!(matches!(lock.holder().unwrap(), Lock::Held(_)), "only the owner's token opens");
+            lock.unlock(Some(&winner.token)).unwrap();
+            assert_eq!(lock.holder().unwrap(), Lock::Free);
+        }
+    }
+}
+
+/// A lock in a directory of buckets, held by a job that runs somewhere else.
+fn held(buckets: &Path, p: &Project, account: &Account) -> (String, u64, String) {
+    let pipeline = {
+        let mut world = account.server.world();
+        let now = world.now();
+        world.push("main", &p.git(&["rev-parse", "HEAD"]), now)
+    };
+    let (workflow, job, id) = account.start(&pipeline, "deploy-dev");
+    let ci = CiJob {
+        job,
+        url: Some(format!("https://circleci.com/gh/acme/shop/{job}")),
+        workflow: Some(workflow.clone()),
+        pipeline: None,
+    };
+    let cx = crate::parts::cx(p.path("").as_path());
+    let owner =
+        Owner { machine: "elsewhere".into(), by: "bob".into(), ci: Some(ci), ..Owner::me(&cx, "deploy of his") };
+    let path = buckets.join("builds/shop/locks/dev.json");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, serde_json::to_vec(&owner).unwrap()).unwrap();
+    (workflow, job, id)
+}
+
+#[test]
+fn the_lock_of_a_job_that_has_ended_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = project_in(dir.path());
+    p.release("1");
+    p.run("put").ok();
+    let account = Account::new(&p);
+    // Long ago on the server, so that the last command of a job that ends now is over.
+    account.days_ago(1);
+    let (workflow, job, id) = held(dir.path(), &p, &account);
+    let laptop = account.laptop();
+    let hint = "cargo xtask lock release ENV --force";
+    p.run_with("deploy dev", &laptop).fails(6, &format!("acme/shop/{job})"), hint);
+    assert!(!p.path("srv/dev").exists(), "the hosts were not asked");
+    p.run_with("lock status dev", &laptop).ok().has("locks/dev.json").has("bob since");
+    p.run_with("lock release dev", &laptop).fails(6, "nothing says that it is gone", "--force");
+    account.end(&workflow, &id, JobStatus::Canceled);
+    // Without a token nobody can ask.
+    p.run("deploy dev").fails(6, "is locked by bob", hint);
+    p.run_with("lock status dev", &laptop).ok().has(&format!("CircleCI says that job {job} has ended"));
+    p.run_with("deploy dev", &laptop).ok().told(&format!("CircleCI says that job {job} has ended"));
+    assert_eq!(p.live("srv/dev"), "1");
+    assert_eq!(fs::read_to_string(dir.path().join("builds/shop/locks/dev.json")).unwrap(), "{}", "given back");
+    // An API that does not answer is no reason to break a lock.
+    held(dir.path(), &p, &account);
+    let nowhere = vars(&[
+        ("CIRCLE_HOST", "http://127.0.0.1:1"),
+        ("CIRCLE_TOKEN", "x"),
+        ("CIRCLE_PROJECT_SLUG", "gh/acme/shop"),
+        ("GANGPLANK_API_DEADLINE", "1"),
+    ]);
+    p.run_with("deploy dev", &nowhere).fails(6, "is locked by bob", hint).told("does not say whether job");
+    p.run_with("lock release dev --force", &nowhere).ok();
+    p.run("deploy dev").ok();
+}
+
+#[test]
+fn a_deploy_that_was_killed_on_this_machine_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = project_in(dir.path());
+    p.release("1");
+    p.run("put").ok();
+    let cx = crate::parts::cx(p.path("").as_path());
+    let path = dir.path().join("builds/shop/locks/dev.json");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, serde_json::to_vec(&dead(&Owner::me(&cx, "deploy"))).unwrap()).unwrap();
+    p.run("deploy dev").ok().told("taking over the lock");
+    // What nobody wrote is nobody's, and only --force removes it.
+    fs::write(&path, "?").unwrap();
+    p.run("deploy dev").fails(6, "somebody who left no name", "--force");
+    p.run("lock release dev --force").ok();
+    p.run("deploy dev").ok();
+}
+
+#[test]
+fn a_bucket_that_takes_no_lock_keeps_nobody_from_a_deploy() {
+    let Some(ceph) = ceph() else { return };
+    let denied = "<Error><Code>AccessDenied</Code></Error>";
+    let answer = format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\n\r\n{denied}", denied.len());
+    let proxy = Proxy::new(
+        &ceph.url(),
+        Box::new(move |_, line| if line.contains("/locks/") { Fate::Answer(answer.clone()) } else { Fate::Forward }),
+    );
+    let p = project(&fresh_url(), &proxy.url());
+    p.release("1");
+    p.run("put").ok();
+    p.run("deploy dev").ok().told("deploying without the lock of s3://");
+    p.run("lock status dev").ok().told("is left out");
+    assert_eq!(p.live("srv/dev"), "1");
+}
+
+#[test]
+fn a_host_that_lost_everything_does_not_go_backwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = project_in(dir.path());
+    let (one, two) = (p.release("1"), p.release("2"));
+    for id in [&one, &two] {
+        p.run(&format!("put {id}")).ok();
+    }
+    p.run("deploy dev").ok();
+    fs::remove_dir_all(p.path("srv/dev")).unwrap();
+    p.run(&format!("deploy dev {one}")).fails(8, &format!("{one} is older than {two}"), &format!("deploy dev {two}"));
+    assert!(!p.path("srv/dev/releases").exists(), "nothing was installed");
+    p.run(&format!("deploy dev {one} --allow-older")).ok();
+    assert_eq!(p.live("srv/dev"), "1");
+}
