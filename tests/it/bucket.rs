@@ -3,6 +3,7 @@
 
 mod faults;
 mod locks;
+mod oidc;
 mod pull;
 mod server;
 

@@ -33,7 +33,7 @@ pub fn ceph() -> Option<&'static Ceph> {
 }
 
 /// A directory of this process. What is shared by all tests is never dropped, so those of ended processes go here.
-fn own_dir() -> PathBuf {
+pub fn own_dir() -> PathBuf {
     let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
     for entry in std::fs::read_dir(tmp).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

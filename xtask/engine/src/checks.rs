@@ -156,7 +156,8 @@ fn validator(cx: &Cx) -> Option<PathBuf> {
 /// in CI.
 fn test_tools(cx: &Cx) {
     let missing = |tool: &&str| cx.program_on_path(tool).is_none();
-    let missing: Vec<_> = ["curl", "wget", "radosgw", "ceph-mon", "ceph-osd"].into_iter().filter(missing).collect();
+    let missing: Vec<_> =
+        ["curl", "openssl", "wget", "radosgw", "ceph-mon", "ceph-osd"].into_iter().filter(missing).collect();
     if !missing.is_empty() {
         cx.note(format!("installing {}", missing.join(", ")));
         apt_install(cx, &missing);

@@ -49,6 +49,9 @@ ms mon client mode = crc
 rgw frontends = beast endpoint=127.0.0.1:$gateway
 rgw enable usage log = false
 rgw thread pool size = 64
+# Roles can be taken on with a token, as in the cloud.
+rgw sts key = sixteencharacter
+rgw s3 auth use sts = true
 CONF
     monmaptool --create --clobber --addv a "[v2:127.0.0.1:$v2,v1:127.0.0.1:$v1]" --fsid "$fsid" "$dir/monmap" > "$dir/log/out" 2>&1
     ceph-mon --mkfs -i a --monmap "$dir/monmap" -c "$conf" >> "$dir/log/out" 2>&1

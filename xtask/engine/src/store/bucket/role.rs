@@ -5,7 +5,7 @@
 //! <https://circleci.com/docs/openid-connect-tokens/>.
 
 use crate::cx::{Cx, Input};
-use crate::error::{Failure, Kind, Result};
+use crate::error::{Failure, Kind, Result, kind_of};
 use crate::http::{Client, Secret, policy};
 use crate::store::object::settings::Role;
 use crate::store::object::trouble::tag;
@@ -18,33 +18,20 @@ const ATTEMPTS: u32 = 4;
 /// The options that hold the keys of a role.
 pub type Keys = [(String, String); 3];
 
-enum Refused {
-    Expired(Failure),
-    Other(Failure),
-}
-
-impl Refused {
-    fn into_error(self) -> anyhow::Error {
-        match self {
-            Self::Expired(failure) | Self::Other(failure) => failure.into(),
-        }
-    }
-}
-
 /// Asks for the keys of a role.
 pub fn keys(cx: &Cx, role: &Role) -> Result<Keys> {
     let client = Client::new()?;
     match exchange(cx, &client, role, &role.token) {
-        // The token of the environment lives an hour, and the job may be older.
-        Err(Refused::Expired(failure)) => match fresh(cx) {
-            Some(token) => exchange(cx, &client, role, &token).map_err(Refused::into_error),
-            None => Err(failure.into()),
+        // The token of the environment lives an hour, and the job may be older. Not every service says that it expired.
+        Err(refused) if kind_of(&refused) == Kind::Auth => match fresh(cx) {
+            Some(token) => exchange(cx, &client, role, &token),
+            None => Err(refused),
         },
-        done => done.map_err(Refused::into_error),
+        done => done,
     }
 }
 
-fn exchange(cx: &Cx, client: &Client, role: &Role, token: &Secret) -> Result<Keys, Refused> {
+fn exchange(cx: &Cx, client: &Client, role: &Role, token: &Secret) -> Result<Keys> {
     let session = format!("gangplank-{}", cx.var("CIRCLE_BUILD_NUM").unwrap_or("laptop"));
     let fields = [
         ("Action", "AssumeRoleWithWebIdentity"),
@@ -65,10 +52,10 @@ fn exchange(cx: &Cx, client: &Client, role: &Role, token: &Secret) -> Result<Key
         }
     }
     let hint = "check the network and AWS_ENDPOINT_URL_STS, then run the same command again";
-    Err(Refused::Other(Failure::new(Kind::Remote, format!("{what}: {why} (tried {ATTEMPTS} times)")).hint(hint)))
+    Failure::new(Kind::Remote, format!("{what}: {why} (tried {ATTEMPTS} times)")).hint(hint).err()
 }
 
-fn read(what: &str, status: u16, text: &str) -> Result<Keys, Refused> {
+fn read(what: &str, status: u16, text: &str) -> Result<Keys> {
     let names = [
         ("aws_access_key_id", "AccessKeyId"),
         ("aws_secret_access_key", "SecretAccessKey"),
@@ -80,16 +67,14 @@ fn read(what: &str, status: u16, text: &str) -> Result<Keys, Refused> {
     }
     let code = tag(text, "Code").map_or_else(|| status.to_string(), str::to_owned);
     let message = tag(text, "Message").map(|message| format!(" ({message})")).unwrap_or_default();
-    let failure = Failure::new(Kind::Auth, format!("{what}: {code}{message}"));
-    Err(match code.as_str() {
-        "ExpiredTokenException" => {
-            Refused::Expired(failure.hint("the token of a job lives an hour: rerun the job from its start"))
+    let hint = match code.as_str() {
+        "ExpiredTokenException" => "the token of a job lives an hour: rerun the job from its start",
+        _ => {
+            "does the trust policy of the role name this organization, project and branch, and is the job younger than \
+             an hour? See docs/s3.md"
         }
-        _ => Refused::Other(
-            failure
-                .hint("does the trust policy of the role name this organization, project and branch? See docs/s3.md"),
-        ),
-    })
+    };
+    Failure::new(Kind::Auth, format!("{what}: {code}{message}")).hint(hint).err()
 }
 
 /// A new token, where CircleCI's own program is at hand.
@@ -104,15 +89,17 @@ fn fresh(cx: &Cx) -> Option<Secret> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::hint_of;
 
     #[test]
     fn what_the_service_answers() {
         let good = "<Credentials><AccessKeyId>ASIA</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken></Credentials>";
         assert_eq!(read("x", 200, good).ok().unwrap()[2], ("aws_session_token".to_owned(), "t".to_owned()));
-        let refused = |status, text| read("cannot", status, text).map(drop).map_err(Refused::into_error).unwrap_err();
+        let refused = |status, text| read("cannot", status, text).map(drop).unwrap_err();
         let denied = refused(403, "<Error><Code>AccessDenied</Code><Message>Not authorized</Message></Error>");
         assert_eq!(denied.to_string(), "cannot: AccessDenied (Not authorized)");
-        assert!(matches!(read("x", 400, "<Code>ExpiredTokenException</Code>"), Err(Refused::Expired(_))));
+        let expired = refused(400, "<Code>ExpiredTokenException</Code>");
+        assert!(hint_of(&expired).unwrap().contains("from its start"));
         assert_eq!(refused(200, "<html>").to_string(), "cannot: 200");
     }
 }
