@@ -5,6 +5,7 @@ mod faults;
 mod locks;
 mod oidc;
 mod pull;
+mod races;
 mod server;
 
 use crate::parts::{cx, release};

@@ -308,11 +308,18 @@ impl Store for BucketStore<'_> {
     }
 
     fn append(&self, env: &str, record: &Record) -> Result<()> {
+        let Some(id) = &record.release else { return pointer::append(self, env, record) };
+        // What another store handed over need not be here, but what was here has to stay.
+        let was_there = self.manifest_of(id)?.is_some();
         pointer::append(self, env, record)?;
-        match &record.release {
-            Some(id) => self.not_doomed(id),
-            None => Ok(()),
+        self.not_doomed(id)?;
+        // A prune that looked before the line was written may have ended before we looked at its list.
+        if was_there && self.manifest_of(id)?.is_none() {
+            return Failure::new(Kind::Locked, format!("{}: a prune has removed {id} just now", self.url))
+                .hint("`cargo xtask put` stores it again; `cargo xtask releases` lists what is left")
+                .err();
         }
+        Ok(())
     }
 
     fn lock_of(&self, env: &str) -> Option<Box<dyn Lockable + '_>> {

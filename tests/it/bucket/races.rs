@@ -1,0 +1,124 @@
+//! A prune that meets puts and deploys: nobody is left with half a release, and nothing that is about to go live goes.
+
+use crate::bucket::server::{ceph, fresh_url, with};
+use crate::bucket::{leaked, open};
+use crate::parts::{record, release};
+use gangplank::cx::Cx;
+use gangplank::deploy::history::{Happened, Record};
+use gangplank::error::{Kind, kind_of};
+use gangplank::release::Release;
+use gangplank::store::{Retention, Store};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Barrier;
+
+const NOTHING: Retention = Retention { keep: 0, days: 0 };
+
+/// A prune that keeps only what `live` names, as the verb does it.
+fn prune(store: &dyn Store) -> usize {
+    let needed = || {
+        let history = store.history("prod")?;
+        let ids: Vec<_> = history.iter().flat_map(|it| it.records.iter().filter_map(|it| it.release.clone())).collect();
+        Ok(ids.into_iter().map(|id| (id, "prod".to_owned())).collect::<BTreeMap<_, _>>())
+    };
+    let kept = store.prune(NOTHING, "ana", false, &needed).unwrap().unwrap();
+    kept.iter().filter(|it| it.why.is_none()).count()
+}
+
+fn whole(store: &dyn Store, release: &Release, into: &Path) -> bool {
+    let listed = store.list().unwrap().iter().any(|it| it.id == *release.id());
+    if listed {
+        let got = store.get(release.id(), into).unwrap();
+        assert_eq!(got.manifest(), release.manifest());
+    }
+    listed
+}
+
+fn put_meets_prune(cx: &'static Cx, url: &str, dir: &Path, rounds: u32) {
+    let (mut removed, mut refused, mut there) = (0, 0, 0);
+    for round in 0..rounds {
+        let release = release(dir, round, &[("a", &round.to_string())]);
+        if round % 2 == 0 {
+            open(cx, url).put(&release).unwrap();
+        }
+        let start = Barrier::new(2);
+        let (put, gone) = std::thread::scope(|scope| {
+            let put = scope.spawn(|| {
+                let store = open(cx, url);
+                start.wait();
+                store.put(&release)
+            });
+            let prune = scope.spawn(|| {
+                let store = open(cx, url);
+                start.wait();
+                prune(&*store)
+            });
+            (put.join().unwrap(), prune.join().unwrap())
+        });
+        removed += gone;
+        if let Err(error) = put {
+            assert_eq!(kind_of(&error), Kind::Locked, "round {round}: {error:#}");
+            refused += 1;
+        }
+        let store = open(cx, url);
+        there += u32::from(whole(&*store, &release, &dir.join("got")));
+        store.put(&release).unwrap_or_else(|error| panic!("round {round}, again: {error:#}"));
+        assert!(whole(&*store, &release, &dir.join("got")), "round {round}");
+        prune(&*store);
+        assert!(store.list().unwrap().is_empty(), "round {round}");
+    }
+    assert!(removed > 0, "{removed} {refused} {there}");
+}
+
+#[test]
+fn a_put_and_a_prune_in_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let vars = [("GANGPLANK_BUCKETS".to_owned(), dir.path().join("buckets").display().to_string())];
+    put_meets_prune(leaked(with(dir.path(), &vars)), "s3://builds/shop", dir.path(), 100);
+}
+
+#[test]
+fn a_put_and_a_prune_on_ceph() {
+    let Some(ceph) = ceph() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    put_meets_prune(leaked(with(dir.path(), &ceph.vars())), &fresh_url(), dir.path(), 12);
+}
+
+/// What is said to be about to go live is there, or whoever says so is told that it goes.
+#[test]
+fn a_deploy_and_a_prune_on_ceph() {
+    let Some(ceph) = ceph() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (cx, (mut kept, mut refused)) = (leaked(with(dir.path(), &ceph.vars())), (0, 0));
+    for round in 0..12 {
+        let (url, release) = (fresh_url(), release(dir.path(), round, &[("a", &round.to_string())]));
+        open(cx, &url).put(&release).unwrap();
+        let start = Barrier::new(2);
+        let (told, pruned) = std::thread::scope(|scope| {
+            let deploy = scope.spawn(|| {
+                let store = open(cx, &url);
+                let line = Record { event: Happened::Switched, release: Some(release.id().clone()), ..record() };
+                start.wait();
+                store.append("prod", &line)
+            });
+            let prune = scope.spawn(|| {
+                let store = open(cx, &url);
+                start.wait();
+                prune(&*store)
+            });
+            (deploy.join().unwrap(), prune.join().unwrap())
+        });
+        let there = whole(&*open(cx, &url), &release, &dir.path().join("got"));
+        match told {
+            Ok(()) => {
+                assert!(there, "round {round}: a deploy went on, and the prune removed {pruned}");
+                kept += 1;
+            }
+            Err(error) => {
+                assert_eq!(kind_of(&error), Kind::Locked, "round {round}: {error:#}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(kept + refused, 12);
+}
