@@ -1,6 +1,7 @@
 //! Releases in buckets: the contract on each of them, many writers at once, puts that are killed at any request, and
 //! servers that are not well.
 
+mod chains;
 mod faults;
 mod locks;
 mod oidc;

@@ -1,0 +1,73 @@
+//! `stores: [workspace, s3, artifacts]`: the first one that can serves, and what kept the others is said.
+
+use crate::account::{Account, Built};
+use crate::project::Project;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A project with all three ways to hand over, and a build of it in each of them.
+fn built(buckets: &Path) -> (Project, Account, Built) {
+    let mut p = Project::new();
+    p.change("store file:store\n", "store circleci:workspace\nstore s3://builds/shop\nstore circleci:artifacts\n");
+    p.var("GANGPLANK_BUCKETS", &buckets.display().to_string());
+    let account = Account::new(&p);
+    let built = account.build(&p, "main");
+    (p, account, built)
+}
+
+fn bundle(buckets: &Path, built: &Built) -> PathBuf {
+    let release = buckets.join("builds/shop/releases").join(&built.sha).join(&built.id);
+    let digest = fs::read_dir(&release).unwrap().flatten().find(|it| it.path().is_dir()).unwrap();
+    fs::read_dir(digest.path()).unwrap().flatten().next().unwrap().path()
+}
+
+#[test]
+fn the_workspace_of_the_same_workflow_serves_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (p, account, built) = built(dir.path());
+    let ran = p.run_with("deploy dev", &account.with_token(built.job, "main", &built.sha)).ok();
+    ran.told(&format!("fetched {} from circleci:workspace", built.id));
+}
+
+#[test]
+fn a_workspace_that_expired_while_an_approval_waited_is_no_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let (p, account, built) = built(dir.path());
+    let job = account.other_workflow(90, "main", &built.sha);
+    let ran = p.run_with("deploy prod", &job).ok();
+    ran.told("circleci:workspace could not serve").told(&format!("fetched {} from s3://builds/shop", built.id));
+    assert_eq!(p.live("srv/prod"), "1");
+}
+
+#[test]
+fn a_bucket_that_was_damaged_or_emptied_is_passed_over_aloud() {
+    let dir = tempfile::tempdir().unwrap();
+    let (p, account, built) = built(dir.path());
+    let job = account.other_workflow(90, "main", &built.sha);
+    let bundle = bundle(dir.path(), &built);
+    let bytes = fs::read(&bundle).unwrap();
+    fs::write(&bundle, vec![0; bytes.len()]).unwrap();
+    let from_artifacts = format!("fetched {} from circleci:artifacts", built.id);
+    p.run_with("deploy dev", &job).ok().told("its digest is").told(&from_artifacts);
+    fs::remove_dir_all(dir.path().join("builds/shop/releases")).unwrap();
+    p.run_with(&format!("deploy prod {}", built.id), &job)
+        .ok()
+        .told(&format!("{} is not in s3://builds/shop", built.id))
+        .told(&from_artifacts);
+    assert_eq!(p.live("srv/prod"), "1");
+}
+
+#[test]
+fn when_none_can_serve_each_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let (p, account, built) = built(dir.path());
+    account.server.world().expire_artifacts(built.job);
+    fs::remove_file(bundle(dir.path(), &built)).unwrap();
+    let job = account.other_workflow(90, "main", &built.sha);
+    let ran = p.run_with(&format!("deploy prod {}", built.id), &job);
+    assert_ne!(ran.code, 0);
+    for url in ["circleci:workspace", "s3://builds/shop", "circleci:artifacts"] {
+        assert!(ran.stderr.contains(&format!("{url} could not serve")), "{url}: {}", ran.stderr);
+    }
+    assert!(ran.stderr.contains("\nhint: ") && !p.path("srv/prod").exists(), "{}", ran.stderr);
+}
