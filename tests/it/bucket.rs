@@ -8,6 +8,7 @@ mod oidc;
 mod pull;
 mod races;
 mod server;
+mod windows;
 
 use crate::parts::{cx, release};
 use crate::project::Project;
@@ -236,6 +237,10 @@ fn a_put_that_is_killed_at_any_request() {
         );
         let mut p = project(&url, &proxy.url());
         p.write("www/noise", &noise);
+        // Nothing runs there, and a prune can see that.
+        for env in ["dev", "prod"] {
+            std::fs::create_dir_all(p.path(&format!("srv/{env}"))).unwrap();
+        }
         let id = p.release("1");
         {
             // The proxy must not decide before it knows whom to kill.
@@ -345,7 +350,10 @@ fn what_a_prune_is_removing_is_not_deployed() {
 
 fn retention(store: &dyn Store, keep: usize, days: u32, needed: &[(&ReleaseId, &str)]) -> Vec<String> {
     let needed: BTreeMap<_, _> = needed.iter().map(|(id, env)| ((*id).clone(), (*env).to_owned())).collect();
-    let kept = store.prune(store::Retention { keep, days }, "ana", false, &|| Ok(needed.clone())).unwrap().unwrap();
+    let kept = store
+        .prune(store::Retention { app: "shop", keep, days }, "ana", false, &|| Ok(needed.clone()))
+        .unwrap()
+        .unwrap();
     kept.into_iter().filter(|it| it.why.is_none()).map(|it| it.what).collect()
 }
 

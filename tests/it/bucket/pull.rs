@@ -4,6 +4,7 @@ use crate::bucket::server::{Fate, Proxy, ceph, fresh_url, with};
 use crate::bucket::{leaked, open, project};
 use crate::project::Project;
 use crate::target::contract;
+use gangplank::ci::run::ceph::Ceph;
 use gangplank::target::{self, Delivery};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -98,25 +99,32 @@ fn untouched(p: &Project) {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// A server that answers every request for a bundle with this status.
+fn answering(ceph: &Ceph, status: &'static str) -> Proxy {
+    let answer = format!("HTTP/1.1 {status}\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 3\r\n\r\nno\n");
+    Proxy::new(
+        &ceph.url(),
+        Box::new(move |_, line| if is_bundle(line) { Fate::Answer(answer.clone()) } else { Fate::Forward }),
+    )
+}
+
 #[test]
 fn what_the_host_cannot_fetch_changes_nothing() {
     let Some(ceph) = ceph() else { return };
-    let refuses = Proxy::new(
-        &ceph.url(),
-        Box::new(|_, line| {
-            if !is_bundle(line) {
-                return Fate::Forward;
-            }
-            Fate::Answer("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".into())
-        }),
-    );
-    let (p, _) = stored(&refuses.url(), 1);
-    let ran = p.run("deploy dev latest");
-    let ran = ran.fails(1, "cannot fetch the bundle", &format!("can that host reach {}?", refuses.url()));
-    assert!(ran.stderr.contains("403") && ran.stderr.contains("nothing was switched"), "{}", ran.stderr);
-    assert!(!ran.stderr.contains("X-Amz"), "{}", ran.stderr);
-    assert_eq!(refuses.log().iter().filter(|line| is_bundle(line)).count(), 1, "a refusal is not asked for again");
-    untouched(&p);
+    for (status, error, hint, asked) in [
+        ("403 Forbidden", "the server refused it with 403", "good for 15 minutes", 1),
+        ("307 Temporary Redirect", "the server answered 307, a redirect", "can that host reach", 1),
+        ("503 Slow Down", "503", "can that host reach", 5),
+        ("429 Too Many Requests", "429", "can that host reach", 5),
+    ] {
+        let server = answering(ceph, status);
+        let (p, _) = stored(&server.url(), 1);
+        let ran = p.run("deploy dev latest").fails(1, error, hint);
+        assert!(ran.stderr.contains("nothing was switched") && !ran.stderr.contains("X-Amz"), "{}", ran.stderr);
+        let times = server.log().iter().filter(|line| is_bundle(line)).count();
+        assert_eq!(times, asked, "{status}: what is refused for good is not asked for again");
+        untouched(&p);
+    }
 }
 
 #[test]
@@ -155,9 +163,13 @@ fn a_host_with_another_program_to_fetch_with_or_none() {
     let Some(ceph) = ceph() else { return };
     let (mut p, _) = stored(&ceph.url(), 1);
     p.var("PATH", &programs_without(&p, &["curl", "wget"]));
-    p.run("deploy dev latest").fails(1, "there is neither curl nor wget", "Transfer::Push");
+    p.run("deploy dev latest").fails(1, "there is neither curl nor GNU wget", "Transfer::Push");
     untouched(&p);
     if std::path::Path::new("/usr/bin/wget").exists() {
+        let refuses = answering(ceph, "403 Forbidden");
+        let (mut q, _) = stored(&refuses.url(), 1);
+        q.var("PATH", &programs_without(&q, &["curl"]));
+        q.run("deploy dev latest").fails(1, "the server refused it with 403", "good for 15 minutes");
         p.var("PATH", &programs_without(&p, &["curl"]));
         p.run("deploy dev latest").ok();
         assert_eq!(p.live("srv/dev"), "1");

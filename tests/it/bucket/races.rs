@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Barrier;
 
-const NOTHING: Retention = Retention { keep: 0, days: 0 };
+const NOTHING: Retention = Retention { app: "shop", keep: 0, days: 0 };
 
 /// A prune that keeps only what `live` names, as the verb does it.
 fn prune(store: &dyn Store) -> usize {

@@ -60,10 +60,10 @@ pub enum Answer {
 /// Releases of each branch that a prune of a store keeps.
 const KEPT_OF_BRANCH: usize = 10;
 
-/// The lock of one target.
+/// The lock of a target, or of an env in a store.
 #[derive(Debug, Serialize)]
 pub struct LockState {
-    /// The target.
+    /// What is locked.
     pub target: String,
     /// Who has it, in words; absent when it is free.
     pub held_by: Option<String>,
@@ -114,7 +114,8 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli) -> Result<Answer> {
         Command::Releases => report::releases(cx, project).map(Answer::Releases),
         Command::Diff { env, release } => report::diff(cx, project, env, release.as_ref()).map(Answer::Diff),
         Command::Prune { store: Some(url), keep, days, .. } => {
-            let retention = Retention { keep: keep.map_or(KEPT_OF_BRANCH, usize::from), days: *days };
+            let keep = keep.map_or(KEPT_OF_BRANCH, usize::from);
+            let retention = Retention { app: project.app.name, keep, days: *days };
             let remove = global.yes && !global.dry_run;
             handoff::prune(cx, project, url, retention, remove).map(Answer::Pruned)
         }

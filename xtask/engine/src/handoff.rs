@@ -6,16 +6,17 @@ use crate::cx::Cx;
 use crate::deploy::history::History;
 use crate::deploy::report::Verified;
 use crate::deploy::resolve::Catalog;
-use crate::error::{Explain, Failure, Kind, Result, kind_of, usage};
+use crate::deploy::state::Root;
+use crate::error::{Explain, Failure, Kind, Result, failed, kind_of, usage};
 use crate::machine::person;
-use crate::project::Project;
+use crate::project::{Env, Project};
 use crate::release::Release;
 use crate::release::id::{ReleaseId, Selector};
 use crate::store::artifacts::DESTINATION;
 use crate::store::{self, Kept, Published, Put, Retention, Store};
 use crate::target;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What `put` did with one store.
@@ -84,7 +85,7 @@ pub fn confirm(cx: &Cx, project: &Project, release: Option<&Selector>, only: Opt
     }
     if done.is_empty() {
         return usage("no store of this project has anything to confirm: their `put` has looked already")
-            .hint("--confirm is for circleci:artifacts, which a step of CircleCI uploads to")
+            .hint("--confirm is for circleci:artifacts, which a step of CircleCI uploads to, and for buckets")
             .err();
     }
     Ok(done)
@@ -102,7 +103,7 @@ pub fn publish(cx: &Cx, project: &Project, release: Option<&Selector>) -> Result
     }
     if done.is_empty() {
         return usage("no store of this project has a pointer to the newest release")
-            .hint("circleci:artifacts has one: see `stores` in xtask/src/main.rs")
+            .hint("circleci:artifacts and buckets have one: see `stores` in xtask/src/main.rs")
             .err();
     }
     Ok(done)
@@ -125,6 +126,11 @@ fn only_of_a_job<T>(what: &str) -> Result<T> {
 
 /// `prune --store URL`: what a store would forget, or with `remove` forgets.
 pub fn prune(cx: &Cx, project: &Project, url: &str, retention: Retention, remove: bool) -> Result<Pruned> {
+    if !project.stores.contains(&url) {
+        return usage(format!("{url} is no store of this project, so nobody here knows what is needed of it"))
+            .hint(format!("name one of: {}", project.stores.join(", ")))
+            .err();
+    }
     let store = store::open(cx, &project.ci, url)?;
     let needed = || needed(cx, project, &*store);
     match store.prune(retention, &person(cx), !remove, &needed)? {
@@ -139,25 +145,39 @@ pub fn prune(cx: &Cx, project: &Project, url: &str, retention: Retention, remove
 /// told. An env of which nobody knows anything may run any of them.
 fn needed(cx: &Cx, project: &Project, store: &dyn Store) -> Result<BTreeMap<ReleaseId, String>> {
     let mut needed = BTreeMap::new();
-    for env in project.envs {
-        let mut histories: Vec<History> = store.history(env.name)?.into_iter().collect();
-        for target in target::open_all(cx, env)? {
-            match target.state() {
-                Ok(state) => {
-                    needed.extend(state.live().map(|id| (id.clone(), env.name.to_owned())));
-                    histories.push(state.history);
-                }
-                Err(error) if histories.is_empty() => {
-                    return Failure::new(kind_of(&error), format!("nobody knows what {} runs: {error:#}", env.name))
-                        .hint("nothing was removed; prune where its hosts can be reached")
-                        .err();
-                }
-                Err(error) => cx.warn(format!("{} is not asked: {error:#}", target.url())),
-            }
-        }
-        let ids = histories.iter().flat_map(|history| history.needed(env.keep));
-        needed.extend(ids.map(|id| (id, env.name.to_owned())));
+    let mut need = |env: &str, keep: usize, history: &History| {
+        needed.extend(history.needed(keep).into_iter().map(|id| (id, env.to_owned())));
+    };
+    let (mut told, mut live) = (BTreeSet::new(), BTreeMap::new());
+    for (name, history) in store.histories()? {
+        let keep = project.envs.iter().find(|env| env.name == name).map_or(Env::DEFAULT.keep, |env| env.keep);
+        need(&name, keep, &history);
+        told.insert(name);
     }
+    for env in project.envs {
+        for target in target::open_all(cx, env)? {
+            let unknown = match target.state() {
+                Ok(state) if state.root == Root::Directory => {
+                    need(env.name, env.keep, &state.history);
+                    live.extend(state.live().map(|id| (id.clone(), env.name.to_owned())));
+                    continue;
+                }
+                // Nothing was ever deployed there; or it is the directory of another machine, which is not here.
+                Ok(_) => failed(format!("there is nothing at {}", target.url())).into(),
+                Err(error) => error,
+            };
+            if !told.contains(env.name) {
+                return Failure::new(kind_of(&unknown), format!("nobody knows what {} runs: {unknown:#}", env.name))
+                    .hint(format!(
+                        "nothing was removed; prune where its hosts can be reached, or after a deploy to {}",
+                        env.name
+                    ))
+                    .err();
+            }
+            cx.note(format!("{unknown:#}: what {} runs is known from {}", env.name, store.url()));
+        }
+    }
+    needed.extend(live);
     Ok(needed)
 }
 

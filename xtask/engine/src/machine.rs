@@ -31,13 +31,13 @@ pub struct Owner {
 /// What is known of the process that holds a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Life {
-    /// It runs on this machine.
+    /// It runs.
     Alive,
-    /// It ran on this machine and is gone; the last command that it gave still runs.
+    /// It is gone; the last command that it gave still runs, or may do so.
     Ending,
-    /// It ran on this machine and is gone.
+    /// It is gone.
     Dead,
-    /// It runs, or ran, somewhere else.
+    /// It runs, or ran, where nobody here can look.
     Unknown,
 }
 

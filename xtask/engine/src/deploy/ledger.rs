@@ -9,31 +9,52 @@ use crate::deploy::history::{Happened, History, Record};
 use crate::deploy::state::Lockable;
 use crate::error::{Kind, Result, kind_of};
 use crate::store::Store;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 /// The stores of a catalog that keep a history.
 #[derive(Default)]
 pub struct Ledger<'a> {
     stores: Vec<&'a dyn Store>,
+    /// Those that did not answer: each is waited for once in a command.
+    lost: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Ledger<'a> {
     /// Those of `stores` that keep one.
     pub fn new(stores: impl Iterator<Item = &'a dyn Store>) -> Self {
-        Self { stores: stores.filter(|store| store.keeps_history()).collect() }
+        Self { stores: stores.filter(|store| store.keeps_history()).collect(), lost: RefCell::default() }
     }
 
     /// The locks of an env.
     pub fn locks(&self, env: &str) -> Vec<Box<dyn Lockable + 'a>> {
-        self.stores.iter().filter_map(|store| store.lock_of(env)).collect()
+        self.stores().filter_map(|store| store.lock_of(env)).collect()
+    }
+
+    fn stores(&self) -> impl Iterator<Item = &'a dyn Store> {
+        let answers = |store: &&'a dyn Store| !self.lost.borrow().contains(store.url());
+        self.stores.iter().copied().filter(answers)
+    }
+
+    /// Leaves a store out from now on, if it is one that does not answer.
+    pub fn lose(&self, url: &str, error: &anyhow::Error) {
+        if matches!(kind_of(error), Kind::Remote | Kind::Auth)
+            && let Some(store) = self.stores.iter().find(|store| url.starts_with(store.url()))
+        {
+            self.lost.borrow_mut().insert(store.url().to_owned());
+        }
     }
 
     /// What each store knows of an env. One that does not answer is passed over aloud.
     pub fn histories(&self, cx: &Cx, env: &str) -> Vec<(String, History)> {
         let mut all = Vec::new();
-        for store in &self.stores {
+        for store in self.stores() {
             match store.history(env) {
                 Ok(history) => all.extend(history.map(|history| (store.url().to_owned(), history))),
-                Err(error) => cx.warn(format!("{} is left out: {error:#}", store.url())),
+                Err(error) => {
+                    cx.warn(format!("{} is left out: {error:#}", store.url()));
+                    self.lose(store.url(), &error);
+                }
             }
         }
         all
@@ -45,7 +66,10 @@ impl<'a> Ledger<'a> {
         let Some(id) = &record.release else { return Ok(()) };
         let event = if changes { Happened::Switched } else { Happened::Live };
         let line = Record { event, ..record.clone() };
-        for store in &self.stores {
+        for url in &*self.lost.borrow() {
+            untold(cx, url, env, "it did not answer");
+        }
+        for store in self.stores() {
             let told = match store.history(env) {
                 Ok(Some(history)) if !changes && history.live_stack().last() == Some(&id) => continue,
                 Ok(_) => store.append(env, &line),
@@ -53,7 +77,10 @@ impl<'a> Ledger<'a> {
             };
             match told {
                 Err(error) if kind_of(&error) == Kind::Locked => return Err(error),
-                Err(error) => untold(cx, store.url(), env, &error),
+                Err(error) => {
+                    untold(cx, store.url(), env, &format!("{error:#}"));
+                    self.lose(store.url(), &error);
+                }
                 Ok(()) => {}
             }
         }
@@ -65,16 +92,16 @@ impl<'a> Ledger<'a> {
         let event = if error.is_none() { Happened::Live } else { Happened::Failed };
         let why = error.map(|error| cx.scrub(&format!("{error:#}"))).or_else(|| record.why.clone());
         let line = Record { event, at: cx.now(), why, ..record.clone() };
-        for store in self.stores.iter().filter(|_| record.release.is_some()) {
+        for store in self.stores().filter(|_| record.release.is_some()) {
             match store.append(env, &line) {
                 // It is live by now, whoever wants to remove it; and its beginning was told.
-                Err(error) if kind_of(&error) != Kind::Locked => untold(cx, store.url(), env, &error),
+                Err(error) if kind_of(&error) != Kind::Locked => untold(cx, store.url(), env, &format!("{error:#}")),
                 _ => {}
             }
         }
     }
 }
 
-fn untold(cx: &Cx, url: &str, env: &str, error: &anyhow::Error) {
-    cx.warn(format!("{url} was not told what is live in {env}, so a prune there does not know: {error:#}"));
+fn untold(cx: &Cx, url: &str, env: &str, why: &str) {
+    cx.warn(format!("{url} was not told what is live in {env}, so a prune there does not know: {why}"));
 }

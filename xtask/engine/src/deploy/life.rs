@@ -78,11 +78,13 @@ fn of_job(job: &Job, now: Timestamp) -> Life {
         | "infrastructure_fail"
         | "terminated-unknown"
         | "not_run"
-        | "unauthorized" => match job.stopped_at {
-            Some(stopped) if now.duration_since(stopped) < ENDING => Life::Ending,
-            _ => Life::Dead,
+        | "unauthorized"
+        | "retried" => match job.stopped_at {
+            Some(stopped) if now.duration_since(stopped) >= ENDING => Life::Dead,
+            // Without a time it is being stopped just now.
+            _ => Life::Ending,
         },
-        "running" | "queued" | "not_running" | "on_hold" | "blocked" | "retried" => Life::Alive,
+        "running" | "queued" | "not_running" | "on_hold" | "blocked" => Life::Alive,
         _ => Life::Unknown,
     }
 }
@@ -101,7 +103,8 @@ mod tests {
             ("canceled", Some(ago(5)), Life::Ending),
             ("canceled", Some(ago(31)), Life::Dead),
             ("failed", Some(ago(3600)), Life::Dead),
-            ("success", None, Life::Dead),
+            ("canceled", None, Life::Ending),
+            ("retried", Some(ago(60)), Life::Dead),
             ("a new word", Some(ago(3600)), Life::Unknown),
         ] {
             let job = serde_json::json!({

@@ -23,6 +23,7 @@ pub struct Locks<'a, 'cx> {
     cx: &'a Cx,
     registry: &'a Registry<'cx>,
     held: Vec<&'a dyn Lockable>,
+    unanswered: Vec<(String, anyhow::Error)>,
     token: String,
     dead: Vec<Owner>,
 }
@@ -38,45 +39,67 @@ impl<'a, 'cx> Locks<'a, 'cx> {
         wait: Duration,
     ) -> Result<Self> {
         let cx = registry.cx();
-        let mut locks = Self { cx, registry, held: Vec::new(), token: owner.token.clone(), dead: Vec::new() };
+        let mut locks = Self {
+            cx,
+            registry,
+            held: Vec::new(),
+            unanswered: Vec::new(),
+            token: owner.token.clone(),
+            dead: Vec::new(),
+        };
         let started = Instant::now();
         for store in stores {
             match locks.take_one(&**store, owner, started, wait) {
-                Ok(()) => locks.held.push(&**store),
+                Ok(_) => locks.held.push(&**store),
                 Err(error) if cx.interrupted() || kind_of(&error) == Kind::Locked => return Err(error),
-                Err(error) => cx.warn(format!("deploying without the lock of {}: {error:#}", store.url())),
+                Err(error) => {
+                    cx.warn(format!("deploying without the lock of {}: {error:#}", store.url()));
+                    // It may have been written all the same, and only the answer was lost.
+                    if kind_of(&error) != Kind::Auth {
+                        locks.held.push(&**store);
+                    }
+                    locks.unanswered.push((store.url().to_owned(), error));
+                }
             }
         }
         for target in targets {
-            locks.take_one(&**target, owner, started, wait)?;
+            // Only a target knows how far a run had come that was killed.
+            let dead = locks.take_one(&**target, owner, started, wait)?;
+            locks.dead.extend(dead);
             locks.held.push(&**target);
         }
         Ok(locks)
     }
 
-    fn take_one(&mut self, place: &dyn Lockable, owner: &Owner, started: Instant, wait: Duration) -> Result<()> {
+    /// Takes one lock, and gives the dead whom it was taken from.
+    fn take_one(&self, place: &dyn Lockable, owner: &Owner, started: Instant, wait: Duration) -> Result<Vec<Owner>> {
         let mut told: Option<Instant> = None;
+        let mut held: Option<Lock> = None;
         loop {
-            let mut lock = place.lock(owner)?;
-            if let Lock::Held(seen) = lock.clone() {
-                // Whoever died while taking over is succeeded in its turn.
-                while let Lock::Held(dead) = lock.clone()
-                    && self.registry.life(&dead) == Life::Dead
-                {
-                    self.cx.warn(format!(
-                        "{}: taking over the lock of {}: {}",
-                        place.url(),
-                        describe(&dead),
-                        gone(&dead)
-                    ));
-                    lock = place.take_over(owner, &seen, &dead)?;
-                    self.dead.push(*dead);
+            let mut lock = match (place.lock(owner), &held) {
+                (Ok(lock), _) => lock,
+                // Somebody was at work a moment ago; that the place does not answer now makes nobody free.
+                (Err(_), Some(held)) => return Err(locked(place.url(), held).into()),
+                (Err(error), None) => return Err(error),
+            };
+            if let Lock::Held(seen) = lock.clone()
+                && self.registry.life(&seen) == Life::Dead
+            {
+                let (now, dead) = self.succeed(place, owner, &seen)?;
+                if now == Lock::Free {
+                    return Ok(dead);
                 }
+                lock = now;
             }
             if lock == Lock::Free {
-                return Ok(());
+                return Ok(vec![]);
             }
-            let ending = matches!(&lock, Lock::Held(owner) if self.registry.life(owner) == Life::Ending);
+            let life = match &lock {
+                Lock::Held(owner) => self.registry.life(owner),
+                _ => Life::Unknown,
+            };
+            // Whoever is dead by now died while it took over itself: the next round takes its lock.
+            let ending = matches!(life, Life::Ending | Life::Dead);
             let wait = if ending { wait.max(LAST_COMMAND) } else { wait };
             if self.cx.interrupted() {
                 return failed(format!("stopped while waiting for the lock of {}", place.url()))
@@ -91,8 +114,32 @@ impl<'a, 'cx> Locks<'a, 'cx> {
                 self.cx.note(format!("{}: waiting up to {} s for {}, {why}", place.url(), wait.as_secs(), who(&lock)));
                 told = Some(Instant::now());
             }
+            held = Some(lock);
             std::thread::sleep(AGAIN);
         }
+    }
+
+    /// Tries to succeed `seen`, who is dead, or whoever died while taking over from it. Gives what the lock is then, and
+    /// all of the dead.
+    fn succeed(&self, place: &dyn Lockable, owner: &Owner, seen: &Owner) -> Result<(Lock, Vec<Owner>)> {
+        let mut chain = vec![seen.clone()];
+        loop {
+            let dead = chain.last().unwrap_or(seen);
+            self.cx.warn(format!("{}: taking over the lock of {}: {}", place.url(), describe(dead), gone(dead)));
+            match place.take_over(owner, seen, dead)? {
+                Lock::Held(next)
+                    if chain.iter().all(|dead| dead.token != next.token) && self.registry.life(&next) == Life::Dead =>
+                {
+                    chain.push(*next);
+                }
+                lock => return Ok((lock, chain)),
+            }
+        }
+    }
+
+    /// The stores that could not be locked, and why.
+    pub fn unanswered(&self) -> &[(String, anyhow::Error)] {
+        &self.unanswered
     }
 
     /// When the run began whose locks were taken over, if it was doing the same.

@@ -115,6 +115,9 @@ impl<'cx> Site<'cx> {
         }
         let (me, stores) = (Owner::me(self.cx, doing), self.ledger.locks(self.env.name));
         let locks = Locks::take(&self.registry, &stores, &self.targets, &me, options.lock_wait)?;
+        for (url, error) in locks.unanswered() {
+            self.ledger.lose(url, error);
+        }
         work(locks.interrupted(doing))
     }
 

@@ -26,6 +26,8 @@ pub struct Catalog<'cx> {
     stores: Vec<Box<dyn Store + 'cx>>,
     /// What was left out, and why: part of the answer when nothing is found.
     unasked: Vec<String>,
+    /// Those of them that keep what is live.
+    untold: Vec<String>,
 }
 
 impl<'cx> Catalog<'cx> {
@@ -39,7 +41,10 @@ impl<'cx> Catalog<'cx> {
             let store = store::open(cx, &project.ci, url)?;
             match store.unusable() {
                 None => catalog.stores.push(store),
-                Some(why) => catalog.unasked.push(why),
+                Some(why) => {
+                    catalog.untold.extend(store.keeps_history().then(|| why.clone()));
+                    catalog.unasked.push(why);
+                }
             }
         }
         if !cx.in_ci() {
@@ -51,6 +56,9 @@ impl<'cx> Catalog<'cx> {
 
     /// Those of the stores that keep what is live.
     pub fn ledger(&self) -> Ledger<'_> {
+        for why in &self.untold {
+            self.cx.warn(format!("{why}; so nobody there is told what is live, and its lock of an env is left alone"));
+        }
         Ledger::new(self.stores.iter().map(|store| -> &dyn Store { &**store }))
     }
 
@@ -67,7 +75,7 @@ impl<'cx> Catalog<'cx> {
     /// Only what was built in this checkout.
     pub fn built(cx: &'cx Cx, project: &'cx Project) -> Self {
         let here = DirStore::new(cx, &format!("file:{RELEASES}"), cx.root.join(RELEASES));
-        Self { cx, project, stores: vec![Box::new(here)], unasked: vec![] }
+        Self { cx, project, stores: vec![Box::new(here)], unasked: vec![], untold: vec![] }
     }
 
     /// Every release, the newest first, each with the stores that keep it. A store over the network that does not
@@ -198,12 +206,22 @@ impl<'cx> Catalog<'cx> {
 
     /// The first store that has a release and URLs of it to give away.
     fn linked(&self, id: &ReleaseId) -> Option<(Manifest, &dyn Store)> {
-        for store in self.stores.iter().filter(|store| store.has_links()) {
-            match store.of_commit(id.short_sha()) {
-                Ok(found) => match found.into_iter().find(|manifest| manifest.id == *id) {
-                    Some(manifest) => return Some((manifest, &**store)),
-                    None => self.cx.note(format!("{} does not have {id}", store.url())),
-                },
+        for store in &self.stores {
+            let linked = || -> Result<Option<Manifest>> {
+                if !store.has_links()? {
+                    return Ok(None);
+                }
+                let Some(manifest) = store.of_commit(id.short_sha())?.into_iter().find(|it| it.id == *id) else {
+                    self.cx.note(format!("{} does not have {id}", store.url()));
+                    return Ok(None);
+                };
+                // Whether it can be signed shows only when it is.
+                store.link(&manifest)?;
+                Ok(Some(manifest))
+            };
+            match linked() {
+                Ok(Some(manifest)) => return Some((manifest, &**store)),
+                Ok(None) => {}
                 Err(error) => self.cx.warn(format!("{} is left out: {error:#}", store.url())),
             }
         }

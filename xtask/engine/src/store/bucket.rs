@@ -5,7 +5,7 @@
 //! PREFIX/releases/<commit>/<id>/manifest.json                 written last, and only where there is none: the commit
 //! PREFIX/latest/<branch>.json                                 the newest published release of a branch
 //! PREFIX/live/<env>.jsonl                                     what is and was live, as hosts keep it
-//! PREFIX/locks/<env>.json                             who deploys the env just now
+//! PREFIX/locks/<env>.json                                     who deploys the env just now
 //! PREFIX/doomed.json                                          what a prune is about to remove
 //! ```
 //!
@@ -36,6 +36,8 @@ use std::time::Duration;
 
 /// How long a host may take until it begins to fetch a bundle; what has begun is not cut off.
 const LINK: Duration = Duration::from_secs(15 * 60);
+/// How often a manifest is written that is refused and yet not there.
+const CREATES: u32 = 3;
 /// Where releases are, relative to the prefix.
 const RELEASES: &str = "releases";
 
@@ -165,14 +167,54 @@ impl<'cx> BucketStore<'cx> {
     }
 
     fn not_doomed(&self, id: &ReleaseId) -> Result<()> {
-        match retention::doomed(self.bucket()?, self.cx.now())? {
-            Some(doomed) if doomed.releases.contains(id) => {
-                Failure::new(Kind::Locked, format!("{}: {} is removing {id} just now", self.url, doomed.by))
-                    .hint("wait a minute, then run the same command again")
-                    .err()
+        match retention::doomed(self)? {
+            Some(doomed) if doomed.releases.contains(id) => Err(self.removed_by(&doomed.by, id)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a release that was here a moment ago stays here.
+    fn stays(&self, id: &ReleaseId) -> Result<()> {
+        self.not_doomed(id)?;
+        // A prune may have ended between that moment and the look at its list.
+        if self.manifest_of(id)?.is_none() {
+            return Failure::new(Kind::Locked, format!("{}: a prune has removed {id} just now", self.url))
+                .hint("`cargo xtask put` stores it again; `cargo xtask releases` lists what is left")
+                .err();
+        }
+        Ok(())
+    }
+
+    fn removed_by(&self, who: &str, id: &ReleaseId) -> anyhow::Error {
+        Failure::new(Kind::Locked, format!("{}: {who} is removing {id} just now", self.url))
+            .hint("wait a minute, then run the same command again")
+            .into()
+    }
+
+    /// Whether a manifest that was just written stays whole. A prune that looked before may be about to take its bundle,
+    /// and a release without one is worse than none.
+    fn settled(&self, ours: &Manifest) -> Result<()> {
+        let bundle = bundle_key(ours);
+        match retention::doomed(self)? {
+            Some(doomed) if doomed.releases.contains(&ours.id) || doomed.debris.contains(&bundle) => {
+                self.bucket()?.remove(&manifest_key(ours))?;
+                Err(self.removed_by(&doomed.by, &ours.id))
             }
             _ => Ok(()),
         }
+    }
+
+    /// Where the bundle of a manifest is, if it is there.
+    fn bundle_of(&self, manifest: &Manifest) -> Result<String> {
+        let key = bundle_key(manifest);
+        let why = match self.bucket()?.size(&key)? {
+            Some(bytes) if bytes == manifest.bundle.bytes => return Ok(key),
+            Some(bytes) => format!("has {bytes} bytes, not {}", manifest.bundle.bytes),
+            None => "is gone".to_owned(),
+        };
+        verification(format!("{}/{key}: the manifest of {} is there, but its bundle {why}", self.url, manifest.id))
+            .hint(format!("where it was built: `cargo xtask put {}` stores it again", manifest.id))
+            .err()
     }
 }
 
@@ -206,12 +248,21 @@ impl Store for BucketStore<'_> {
         }
         let bucket = self.trusted()?;
         self.send_bundle(release)?;
-        if bucket.create(&key, ours.to_json())? {
-            self.read_back(release)?;
-            return Ok(Put::Stored);
+        let mut there = None;
+        for _ in 0..CREATES {
+            if bucket.create(&key, ours.to_json())? {
+                self.settled(ours)?;
+                self.read_back(release)?;
+                return Ok(Put::Stored);
+            }
+            // Somebody was faster; or we were, and the answer to the first attempt was lost; or two came at once, and the
+            // server took neither.
+            there = bucket.read(&key)?;
+            if there.is_some() {
+                break;
+            }
         }
-        // Somebody was faster; or we were, and the answer to the first attempt was lost.
-        let Some((text, _)) = bucket.read(&key)? else {
+        let Some((text, _)) = there else {
             return Failure::new(Kind::Locked, format!("{}: {} was removed while it was stored", self.url, ours.id))
                 .hint("somebody prunes: run the same command again")
                 .err();
@@ -230,7 +281,7 @@ impl Store for BucketStore<'_> {
                 .hint("`cargo xtask releases` lists what there is; `cargo xtask put` in the workflow that built it stores it")
                 .err();
         };
-        let (bucket, key, json) = (self.bucket()?, bundle_key(&manifest), manifest.to_json());
+        let (bucket, key, json) = (self.bucket()?, self.bundle_of(&manifest)?, manifest.to_json());
         take_in(self.cx, id, into, &format!("{}/{}", self.url, place(&manifest)), &|aside| {
             let write = |name: &str, bytes: &[u8]| {
                 let what = || format!("cannot write {}", aside.join(name).display());
@@ -291,12 +342,12 @@ impl Store for BucketStore<'_> {
         if sha256? == ours.bundle.sha256 { Ok(true) } else { wrong("the bundle").err() }
     }
 
-    fn has_links(&self) -> bool {
-        self.bucket().is_ok_and(Bucket::signs)
+    fn has_links(&self) -> Result<bool> {
+        Ok(self.bucket()?.signs())
     }
 
     fn link(&self, manifest: &Manifest) -> Result<Url> {
-        self.bucket()?.signed_url(&bundle_key(manifest), LINK)
+        self.bucket()?.signed_url(&self.bundle_of(manifest)?, LINK)
     }
 
     fn publish(&self, manifest: &Manifest) -> Result<Option<Published>> {
@@ -312,14 +363,7 @@ impl Store for BucketStore<'_> {
         // What another store handed over need not be here, but what was here has to stay.
         let was_there = self.manifest_of(id)?.is_some();
         pointer::append(self, env, record)?;
-        self.not_doomed(id)?;
-        // A prune that looked before the line was written may have ended before we looked at its list.
-        if was_there && self.manifest_of(id)?.is_none() {
-            return Failure::new(Kind::Locked, format!("{}: a prune has removed {id} just now", self.url))
-                .hint("`cargo xtask put` stores it again; `cargo xtask releases` lists what is left")
-                .err();
-        }
-        Ok(())
+        if was_there { self.stays(id) } else { self.not_doomed(id) }
     }
 
     fn lock_of(&self, env: &str) -> Option<Box<dyn Lockable + '_>> {
@@ -328,6 +372,10 @@ impl Store for BucketStore<'_> {
 
     fn history(&self, env: &str) -> Result<Option<History>> {
         pointer::history(self, env)
+    }
+
+    fn histories(&self) -> Result<Vec<(String, History)>> {
+        pointer::histories(self)
     }
 
     fn prune(&self, retention: Retention, by: &str, dry_run: bool, needed: Needed) -> Result<Option<Vec<Kept>>> {

@@ -46,7 +46,7 @@ pub enum Put {
 pub struct Published {
     /// The store.
     pub store: String,
-    /// What points: the name of a variable.
+    /// What points: the name of a variable, or the key of an object.
     pub pointer: Option<String>,
     /// What it points at now: the number of the job that built the release.
     pub job: Option<u64>,
@@ -60,7 +60,9 @@ pub struct Published {
 
 /// What a prune of a store leaves: of each branch the newest, and everything that is young.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
+pub struct Retention<'a> {
+    /// The app whose releases go; those of others in the same place stay.
+    pub app: &'a str,
     /// How many releases of each branch.
     pub keep: usize,
     /// How many days everything stays.
@@ -119,8 +121,8 @@ pub trait Store {
         Ok(false)
     }
     /// Whether [`Store::link`] can give URLs.
-    fn has_links(&self) -> bool {
-        false
+    fn has_links(&self) -> Result<bool> {
+        Ok(false)
     }
     /// A URL by which anybody can fetch a bundle for a while. It is a secret.
     fn link(&self, manifest: &Manifest) -> Result<Url> {
@@ -147,6 +149,10 @@ pub trait Store {
     /// What is and was live in an env, where somebody has said so.
     fn history(&self, _env: &str) -> Result<Option<History>> {
         Ok(None)
+    }
+    /// What is and was live in every env that the store was told of.
+    fn histories(&self) -> Result<Vec<(String, History)>> {
+        Ok(vec![])
     }
     /// The lock of an env, where the store can keep one.
     fn lock_of(&self, _env: &str) -> Option<Box<dyn Lockable + '_>> {

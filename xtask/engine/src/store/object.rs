@@ -43,7 +43,7 @@ const READS: usize = 16;
 /// An object that is read whole is no bigger than this.
 const SMALL_MAX: u64 = 64 << 20;
 /// How long one request may take, and how long to wait for a connection.
-const REQUEST: Duration = Duration::from_secs(60);
+const REQUEST: Duration = Duration::from_secs(300);
 const CONNECT: Duration = Duration::from_secs(10);
 /// How often a request is sent again.
 const RETRIES: usize = 10;
@@ -188,10 +188,12 @@ impl<'cx> Bucket<'cx> {
         if let (Some(lock), PutMode::Update(version)) = (&self.lock, &mode) {
             return self.swap(key, bytes, version, lock);
         }
+        let replaces = matches!(mode, PutMode::Update(_));
         let options = PutOptions { mode, ..PutOptions::default() };
         match self.runtime.block_on(self.store.put_opts(&self.key(key), bytes.into(), options)) {
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
-            Err(Error::NotFound { source, .. }) if !trouble::is_bucket_missing(&*source) => Ok(false),
+            // What was to be replaced is gone. Where something new was to be made, it is the bucket that is not there.
+            Err(Error::NotFound { source, .. }) if replaces && !trouble::is_bucket_missing(&*source) => Ok(false),
             done => self.explained(Doing::Writing(key), done).map(|_| true),
         }
     }
@@ -228,12 +230,16 @@ impl<'cx> Bucket<'cx> {
         if self.replace(KEY, note(), &stale)? {
             return ignored("If-Match");
         }
-        // Others may probe at the same time, so one refusal says nothing.
-        for attempt in 0..20 {
-            self.bare_tags.set(attempt % 2 == 1);
+        // Others may probe at the same time, so one refusal says nothing; one of a version that is still there says that
+        // the tag was written in the other way.
+        for _ in 0..20 {
             let Some((bytes, version)) = self.read(KEY)? else { continue };
             if self.replace(KEY, bytes, &version)? {
-                return Ok(());
+                // In the way that it is written now, the condition has to be minded too.
+                return if self.replace(KEY, note(), &stale)? { ignored("If-Match") } else { Ok(()) };
+            }
+            if self.read(KEY)?.is_some_and(|(_, now)| now.0.e_tag == version.0.e_tag) {
+                self.bare_tags.set(!self.bare_tags.get());
             }
         }
         self.bare_tags.set(false);
@@ -405,7 +411,7 @@ impl<'cx> Bucket<'cx> {
             return failed(format!("{}: nothing here can sign URLs", self.url)).hint("use an s3:// store").err();
         };
         let method = method.parse().expect("the methods above are methods");
-        self.explained(Doing::Opening, self.runtime.block_on(signer.signed_url(method, key, valid)))
+        self.explained(Doing::Signing, self.runtime.block_on(signer.signed_url(method, key, valid)))
     }
 }
 
@@ -415,30 +421,44 @@ pub struct Memory(Arc<InMemory>);
 
 type Opened = (Arc<dyn ObjectStore>, Arc<dyn Signer>);
 
+/// The bucket is set last: no variable may have another one meant.
 fn build(settings: &Settings, client: ClientOptions, retry: RetryConfig) -> Result<Opened, Error> {
     let options = settings.options.iter();
     match settings.scheme {
         Scheme::S3 => {
-            let builder = AmazonS3Builder::new().with_bucket_name(&settings.bucket).with_client_options(client);
+            let builder = AmazonS3Builder::new().with_client_options(client);
             let known = options.filter_map(|(name, value)| Some((name.parse::<AmazonS3ConfigKey>().ok()?, value)));
-            let store =
-                Arc::new(known.fold(builder, |it, (key, value)| it.with_config(key, value)).with_retry(retry).build()?);
+            let store = Arc::new(
+                known
+                    .fold(builder, |it, (key, value)| it.with_config(key, value))
+                    .with_bucket_name(&settings.bucket)
+                    .with_retry(retry)
+                    .build()?,
+            );
             Ok((store.clone(), store))
         }
         Scheme::Google => {
-            let builder =
-                GoogleCloudStorageBuilder::new().with_bucket_name(&settings.bucket).with_client_options(client);
+            let builder = GoogleCloudStorageBuilder::new().with_client_options(client);
             let known = options.filter_map(|(name, value)| Some((name.parse::<GoogleConfigKey>().ok()?, value)));
-            let store =
-                Arc::new(known.fold(builder, |it, (key, value)| it.with_config(key, value)).with_retry(retry).build()?);
+            let store = Arc::new(
+                known
+                    .fold(builder, |it, (key, value)| it.with_config(key, value))
+                    .with_bucket_name(&settings.bucket)
+                    .with_retry(retry)
+                    .build()?,
+            );
             Ok((store.clone(), store))
         }
         Scheme::Azure => {
-            let builder =
-                MicrosoftAzureBuilder::new().with_container_name(&settings.bucket).with_client_options(client);
+            let builder = MicrosoftAzureBuilder::new().with_client_options(client);
             let known = options.filter_map(|(name, value)| Some((name.parse::<AzureConfigKey>().ok()?, value)));
-            let store =
-                Arc::new(known.fold(builder, |it, (key, value)| it.with_config(key, value)).with_retry(retry).build()?);
+            let store = Arc::new(
+                known
+                    .fold(builder, |it, (key, value)| it.with_config(key, value))
+                    .with_container_name(&settings.bucket)
+                    .with_retry(retry)
+                    .build()?,
+            );
             Ok((store.clone(), store))
         }
     }

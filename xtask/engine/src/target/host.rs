@@ -200,6 +200,8 @@ fn pulled(error: &anyhow::Error, url: &Url) -> anyhow::Error {
     let text = format!("{error:#}").replace(url.as_str(), "****");
     let hint = if kind_of(error) == Kind::Verification {
         "the store has other bytes than its manifest says: remove the release there, and build and put it again".into()
+    } else if text.contains("the server refused it") {
+        "was the job's key or role allowed to read it? The URL is signed with it, and is good for 15 minutes by the server's clock".into()
     } else if text.contains("cannot fetch the bundle") {
         format!(
             "can that host reach {}? `transfer: Transfer::Push` in xtask/src/main.rs sends it from here",

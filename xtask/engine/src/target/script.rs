@@ -129,21 +129,7 @@ pub fn install(root: &str, id: &ReleaseId, sum: &str) -> String {
 pub fn install_pulled(root: &str, id: &ReleaseId, sum: &str) -> String {
     let fetch = format!(
         "cat > \"$aside.meta\"
-if command -v curl > /dev/null 2>&1; then
-  get() {{ printf 'url = \"%s\"\\n' \"$url\" | curl -q -K - -sS -f -C - -o \"$aside.bundle\" --connect-timeout 10 --speed-limit 1024 --speed-time 30; }}
-elif command -v wget > /dev/null 2>&1; then
-  get() {{ printf '%s\\n' \"$url\" | wget -q -c -i - -O \"$aside.bundle\" --tries=1 --timeout=30; }}
-else
-  echo 'cannot fetch the bundle: there is neither curl nor wget' >&2; exit 1
-fi
-got=; said=
-for pause in 0 1 2 4 8; do
-  sleep \"$pause\"
-  if said=$(get 2>&1); then got=1; break; fi
-  # What the server refuses once it refuses again.
-  case $said in *' error: 4'*) break;; esac
-done
-[ -n \"$got\" ] || {{ printf 'cannot fetch the bundle: %s\\n' \"${{said:-wget failed}}\" >&2; exit 1; }}
+{FETCH}
 {SUMS_TOOL}
 if ! printf '%s  %s\\n' {sum} \"$aside.bundle\" | $check - > /dev/null 2>&1; then
   echo 'the bundle that was fetched has another digest than its manifest says' >&2; exit {EXIT_VERIFICATION}
@@ -178,6 +164,36 @@ mv \"$aside\" \"$final\"
 "
     )
 }
+
+/// Fetches `$url` into `$aside.bundle`, in up to five attempts that each go on where the last one was. What the server
+/// refuses or sends elsewhere is not asked for again, but when it says that it is busy.
+const FETCH: &str = r#"if command -v curl > /dev/null 2>&1; then
+  get() {
+    code=$(printf 'url = "%s"\n' "$url" | curl -q -K - -s -S -f -C - -o "$aside.bundle" -w '%{http_code}' \
+      --connect-timeout 10 --speed-limit 1024 --speed-time 30 2> "$aside.said") && ok=1 || ok=
+    said=$(cat "$aside.said")
+  }
+elif wget --version 2> /dev/null | grep -q GNU; then
+  get() {
+    printf '%s\n' "$url" | wget -nv -c -i - -O "$aside.bundle" --max-redirect=0 --tries=1 --timeout=30 2> "$aside.said" && ok=1 || ok=
+    code=$(sed -n 's/.*ERROR \([0-9][0-9]*\).*/\1/p' "$aside.said"); said="wget failed ${code:-without saying why}"
+    [ -z "$ok" ] || code=200
+  }
+else
+  echo 'cannot fetch the bundle: there is neither curl nor GNU wget' >&2; exit 1
+fi
+for pause in 0 1 2 4 8 end; do
+  [ "$pause" != end ] || { printf 'cannot fetch the bundle: %s\n' "$said" >&2; exit 1; }
+  sleep "$pause"
+  get
+  case $ok$code in
+    1200|1206) break;;
+    408|429|*[!0-9]*|"") ;;
+    13??|3??) printf 'cannot fetch the bundle: the server answered %s, a redirect\n' "${code#1}" >&2; exit 1;;
+    4??) printf 'cannot fetch the bundle: the server refused it with %s\n' "$code" >&2; exit 1;;
+  esac
+done
+rm -f "$aside.said""#;
 
 /// The checker of SHA-256 digests: that of coreutils, or macOS's.
 const SUMS_TOOL: &str =

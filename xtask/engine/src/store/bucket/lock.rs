@@ -1,4 +1,4 @@
-//! The lock of an env: whoever deploys it from another place waits, before anything is fetched and on whatever hosts.
+//! The lock of an env: whoever deploys it from another place waits, before any host is asked.
 //!
 //! The object holds its owner, or `{}` when nobody deploys; it is only ever written in the version that was read, so
 //! that one of many gets it. It is not removed: not every server can remove under a condition.

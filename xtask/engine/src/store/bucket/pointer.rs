@@ -103,6 +103,24 @@ pub fn latest(store: &BucketStore) -> Result<Option<Manifest>> {
     }
 }
 
+/// What is and was live in every env of which anybody said so; also in those that this checkout does not know.
+pub fn histories(store: &BucketStore) -> Result<Vec<(String, History)>> {
+    let keys: Vec<_> = store.bucket()?.list("live")?.into_iter().map(|object| object.key).collect();
+    let read = store.bucket()?.read_all(&keys)?;
+    let of = |(key, text): (String, Vec<u8>)| {
+        let env = key.trim_start_matches("live/").trim_end_matches(".jsonl").to_owned();
+        let history = History::parse(&String::from_utf8_lossy(&text));
+        // It is written whole, so a line that cannot be read was not torn by a crash, and may name anything.
+        if history.unreadable > 0 {
+            return verification(format!("{}/{key}: {} line(s) of it are no records", store.url, history.unreadable))
+                .hint("look at it, and mend or remove those lines")
+                .err();
+        }
+        Ok((env, history))
+    };
+    read.into_iter().map(of).collect()
+}
+
 /// Points the branch of a release to it, unless it points to a newer one.
 pub fn publish(store: &BucketStore, manifest: &Manifest) -> Result<Published> {
     let left = |why: &str| Published {
@@ -130,7 +148,7 @@ pub fn publish(store: &BucketStore, manifest: &Manifest) -> Result<Published> {
         why: why.map(str::to_owned),
         ..left("")
     };
-    change((&store.url, store.trusted()?), &key, |there| {
+    let done = change((&store.url, store.trusted()?), &key, |there| {
         let ours = Latest {
             schema: 1,
             release: manifest.id.clone(),
@@ -150,7 +168,10 @@ pub fn publish(store: &BucketStore, manifest: &Manifest) -> Result<Published> {
         }
         let text = serde_json::to_vec(&ours).expect("a pointer has no maps");
         Ok(Next::Write(text, published(&ours, true, None)))
-    })
+    })?;
+    // A prune that looked before the pointer was written may be about to remove what it names, or have done so.
+    store.stays(&manifest.id)?;
+    Ok(done)
 }
 
 /// Adds a line to what is and was live in an env.

@@ -1,20 +1,23 @@
-//! What a bucket may forget. Pure but for the last function: which releases go is a table of tests.
+//! What a bucket may forget. Which releases go, and what is debris, is decided by pure functions, tested as tables.
 //!
 //! A prune and a deploy that meet: the deploy writes to `live` what it is about to bring and then looks at `doomed`,
-//! the prune writes `doomed` and then looks at `live`. One of them sees the other.
+//! the prune writes `doomed` and then looks at `live`. One of them sees the other. So it is with a publish and `latest`,
+//! and with a put and the listing.
 
 use crate::error::{Failure, Kind, Result, verification};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::store::bucket::pointer::{Next, change};
 use crate::store::bucket::{BucketStore, RELEASES, bundle_key, is_manifest, manifest_key};
-use crate::store::object::{Bucket, Object};
+use crate::store::object::Object;
 use crate::store::{Kept, Needed, Retention};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 const DOOMED: &str = "doomed.json";
+/// What stands in it when nobody prunes. It is not removed: not every server can remove under a condition.
+const NOTHING: &[u8] = b"{}";
 /// A prune that has not ended after this long was killed: it removes nothing any more, and its list means nothing.
 const STALE: SignedDuration = SignedDuration::from_mins(30);
 /// How long a prune goes on removing: well before others take it for dead.
@@ -29,6 +32,9 @@ pub struct Doomed {
     pub by: String,
     /// Its releases.
     pub releases: BTreeSet<ReleaseId>,
+    /// Keys of what no release needs.
+    #[serde(default)]
+    pub debris: BTreeSet<String>,
 }
 
 /// A release in a listing.
@@ -40,6 +46,8 @@ pub struct Stored {
     pub branch: Option<String>,
     /// When it was put.
     pub put: Timestamp,
+    /// Of which app it is.
+    pub app: String,
 }
 
 /// Each release with the reason to keep it; without one it may go.
@@ -56,6 +64,9 @@ pub fn plan(
     let reason = |it: &Stored, nth: usize| {
         if let Some(env) = needed.get(&it.id) {
             return Some(format!("{env} needs it"));
+        }
+        if it.app != retention.app {
+            return Some(format!("it is of another app, {}", it.app));
         }
         if pointed.contains(&it.id) {
             return Some("it is the latest of a branch".into());
@@ -98,10 +109,22 @@ pub fn debris<'a>(
 }
 
 /// The list of a prune that is under way.
-pub fn doomed(bucket: &Bucket, now: Timestamp) -> Result<Option<Doomed>> {
-    let Some((text, _)) = bucket.read(DOOMED)? else { return Ok(None) };
-    let doomed: Option<Doomed> = serde_json::from_slice(&text).ok();
-    Ok(doomed.filter(|doomed| now.duration_since(doomed.since) < STALE))
+pub fn doomed(store: &BucketStore) -> Result<Option<Doomed>> {
+    let read = store.bucket()?.read(DOOMED)?;
+    let doomed = parse(&store.url, read.as_ref().map(|(text, _)| text.as_slice()))?;
+    Ok(doomed.filter(|doomed| store.cx.now().duration_since(doomed.since) < STALE))
+}
+
+/// Reads the list. One that cannot be read may name anything.
+fn parse(url: &str, there: Option<&[u8]>) -> Result<Option<Doomed>> {
+    match there {
+        None | Some(NOTHING) => Ok(None),
+        Some(text) => serde_json::from_slice(text).map(Some).map_err(|error| {
+            verification(format!("{url}/{DOOMED}: it is no list of a prune: {error}"))
+                .hint("look at it and remove it when nobody prunes")
+                .into()
+        }),
+    }
 }
 
 /// Removes what is not kept. `needed` is asked twice, the second time after everybody can see what is about to go.
@@ -109,27 +132,69 @@ pub fn prune(store: &BucketStore, retention: Retention, by: &str, dry_run: bool,
     let bucket = store.bucket()?;
     let objects = bucket.list(RELEASES)?;
     let (releases, bundles) = stored(store, &objects)?;
-    let pointed = pointed(bucket)?;
     let now = store.cx.now();
-    let mut plan = plan(&releases, &needed()?, &pointed, retention, now);
-    let debris = debris(&objects, &bundles, retention, now);
+    let mut plan = plan(&releases, &needed()?, &pointed(store)?, retention, now);
+    let mut debris: BTreeSet<_> =
+        debris(&objects, &bundles, retention, now).into_iter().map(|object| object.key.clone()).collect();
     if !dry_run {
         let doom: BTreeSet<_> = plan.iter().filter(|(_, why)| why.is_none()).map(|(id, _)| id.clone()).collect();
-        announce(store, &Doomed { since: now, by: by.to_owned(), releases: doom })?;
-        let needed = needed()?;
-        for (id, why) in &mut plan {
-            if let (None, Some(env)) = (&why, needed.get(id)) {
-                *why = Some(format!("{env} needs it"));
-            }
-        }
-        let removed = remove(store, &plan, &objects, now)
-            .and_then(|()| debris.iter().try_for_each(|object| bucket.remove(&object.key)));
-        bucket.remove(DOOMED)?;
-        removed?;
+        let doomed = Doomed { since: now, by: by.to_owned(), releases: doom, debris: debris.clone() };
+        announce(store, &doomed)?;
+        let removed = look_again(store, &mut plan, &mut debris, needed)
+            .and_then(|()| remove(store, &plan, &objects, now))
+            .and_then(|()| debris.iter().try_for_each(|key| not_over(store, now).and_then(|()| bucket.remove(key))));
+        let ended = end(store, &doomed);
+        removed.and(ended)?;
     }
     let mut kept: Vec<_> = plan.into_iter().map(|(id, why)| Kept { what: id.to_string(), why }).collect();
-    kept.extend(debris.iter().map(|object| Kept { what: object.key.clone(), why: None }));
+    kept.extend(debris.into_iter().map(|key| Kept { what: key, why: None }));
     Ok(kept)
+}
+
+/// What others have come to need until everybody could see what is about to go.
+fn look_again(
+    store: &BucketStore,
+    plan: &mut [(ReleaseId, Option<String>)],
+    debris: &mut BTreeSet<String>,
+    needed: Needed,
+) -> Result<()> {
+    let (needed, pointed) = (needed()?, pointed(store)?);
+    for (id, why) in plan.iter_mut().filter(|(_, why)| why.is_none()) {
+        *why = match needed.get(id) {
+            Some(env) => Some(format!("{env} needs it")),
+            None if pointed.contains(id) => Some("it is the latest of a branch".into()),
+            None => None,
+        };
+    }
+    // A put that found a bundle of before, and has written its manifest since.
+    let objects = store.bucket()?.list(RELEASES)?;
+    let of_release = |key: &str| key.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+    let whole: BTreeSet<_> = objects.iter().filter(|it| is_manifest(&it.key)).map(|it| of_release(&it.key)).collect();
+    let before: BTreeSet<_> = plan.iter().map(|(id, _)| id.as_str()).collect();
+    debris.retain(|key| {
+        let release = of_release(key);
+        let known = release.rsplit('/').next().is_some_and(|id| before.contains(id));
+        known || !whole.contains(&release)
+    });
+    Ok(())
+}
+
+/// A prune that takes too long is taken for dead by others, so it stops well before.
+fn not_over(store: &BucketStore, began: Timestamp) -> Result<()> {
+    if store.cx.interrupted() || store.cx.now().duration_since(began) > LIMIT {
+        return Failure::new(Kind::Failed, format!("{}: stopped; what was removed is gone whole", store.url))
+            .hint("the same command again goes on")
+            .err();
+    }
+    Ok(())
+}
+
+/// Takes the list back, if it is still ours.
+fn end(store: &BucketStore, ours: &Doomed) -> Result<()> {
+    change((&store.url, store.trusted()?), DOOMED, |there| {
+        let theirs = parse(&store.url, there)?.is_none_or(|it| it != *ours);
+        Ok(if theirs { Next::Leave(()) } else { Next::Write(NOTHING.to_vec(), ()) })
+    })
 }
 
 /// Manifests go first: from then on nobody finds the release.
@@ -140,14 +205,7 @@ fn remove(
     began: Timestamp,
 ) -> Result<()> {
     for (id, _) in plan.iter().filter(|(_, why)| why.is_none()) {
-        if store.cx.interrupted() || store.cx.now().duration_since(began) > LIMIT {
-            return Failure::new(
-                Kind::Failed,
-                format!("{}: stopped before {id}; what was removed is gone whole", store.url),
-            )
-            .hint("the same command again goes on")
-            .err();
-        }
+        not_over(store, began)?;
         let inside = format!("/{id}/");
         let own = objects.iter().filter(|it| it.key.contains(&inside));
         let (manifests, others): (Vec<_>, Vec<_>) = own.partition(|it| is_manifest(&it.key));
@@ -161,18 +219,15 @@ fn remove(
 /// One prune at a time, and everybody can see what it removes.
 fn announce(store: &BucketStore, doomed: &Doomed) -> Result<()> {
     let now = store.cx.now();
-    change((&store.url, store.trusted()?), DOOMED, |there| {
-        let other: Option<Doomed> = there.and_then(|text| serde_json::from_slice(text).ok());
-        match other {
-            Some(other) if now.duration_since(other.since) < STALE && other != *doomed => {
-                Failure::new(Kind::Locked, format!("{}: {} prunes since {}", store.url, other.by, other.since))
-                    .hint("wait until it has ended; one that was killed is passed over after 30 minutes")
-                    .err()
-            }
-            _ => {
-                let text = serde_json::to_vec(doomed).expect("a list has no maps");
-                Ok(Next::Write(text, ()))
-            }
+    change((&store.url, store.trusted()?), DOOMED, |there| match parse(&store.url, there)? {
+        Some(other) if now.duration_since(other.since) < STALE && other != *doomed => {
+            Failure::new(Kind::Locked, format!("{}: {} prunes since {}", store.url, other.by, other.since))
+                .hint("wait until it has ended; one that was killed is passed over after 30 minutes")
+                .err()
+        }
+        _ => {
+            let text = serde_json::to_vec(doomed).expect("a list has no maps");
+            Ok(Next::Write(text, ()))
         }
     })
 }
@@ -183,23 +238,29 @@ fn stored(store: &BucketStore, objects: &[Object]) -> Result<(Vec<Stored>, BTree
     let put: BTreeMap<_, _> = objects.iter().map(|it| (it.key.as_str(), it.written)).collect();
     let manifests = store.manifests(&keys)?;
     let bundles = manifests.iter().map(bundle_key).collect();
-    let stored = |it: Manifest| Stored { put: put[manifest_key(&it).as_str()], branch: it.commit.branch, id: it.id };
+    let stored = |it: Manifest| Stored {
+        put: put[manifest_key(&it).as_str()],
+        branch: it.commit.branch,
+        id: it.id,
+        app: it.app,
+    };
     Ok((manifests.into_iter().map(stored).collect(), bundles))
 }
 
 /// What the pointers of branches name.
-fn pointed(bucket: &Bucket) -> Result<BTreeSet<ReleaseId>> {
+fn pointed(store: &BucketStore) -> Result<BTreeSet<ReleaseId>> {
     #[derive(Deserialize)]
     struct Pointer {
         release: ReleaseId,
     }
+    let bucket = store.bucket()?;
     let keys: Vec<_> = bucket.list("latest")?.into_iter().map(|object| object.key).collect();
     let read = bucket.read_all(&keys)?;
     read.into_iter()
         .map(|(key, text)| match serde_json::from_slice::<Pointer>(&text) {
             Ok(pointer) => Ok(pointer.release),
             // A pointer that cannot be read may point to anything.
-            Err(error) => verification(format!("{key} is no pointer: {error}"))
+            Err(error) => verification(format!("{}/{key} is no pointer: {error}", store.url))
                 .hint("look at it and remove it; the next `cargo xtask publish` writes it again")
                 .err(),
         })
@@ -220,11 +281,13 @@ mod tests {
 
     #[test]
     fn what_is_kept() {
-        let stored = |n, branch: &str| Stored { id: id(n), branch: Some(branch.into()), put: at(n) };
+        let stored =
+            |n, branch: &str| Stored { id: id(n), branch: Some(branch.into()), put: at(n), app: "shop".into() };
         let releases: Vec<_> = (0..6).map(|n| stored(n, "main")).chain([stored(7, "next")]).collect();
         let needed = BTreeMap::from([(id(1), "prod".to_owned())]);
         let kept = |keep, days, now| -> String {
-            let plan = plan(&releases, &needed, &BTreeSet::from([id(5)]), Retention { keep, days }, at(now));
+            let retention = Retention { app: "shop", keep, days };
+            let plan = plan(&releases, &needed, &BTreeSet::from([id(5)]), retention, at(now));
             let kept = plan.iter().filter(|(_, why)| why.is_some());
             kept.map(|(id, _)| releases.iter().position(|it| it.id == *id).unwrap().to_string()).collect()
         };
@@ -232,6 +295,10 @@ mod tests {
         assert_eq!(kept(3, 0, 100), "65431");
         assert_eq!(kept(1, 5, 8), "6541", "what was put less than five days ago");
         assert_eq!(kept(0, 0, 100), "51", "the pointer of a branch never dangles");
+        let foreign = [Stored { app: "other".into(), ..stored(1, "main") }];
+        let retention = Retention { app: "shop", keep: 0, days: 0 };
+        let plan = plan(&foreign, &BTreeMap::new(), &BTreeSet::new(), retention, at(100));
+        assert_eq!(plan[0].1.as_deref(), Some("it is of another app, other"));
     }
 
     #[test]
@@ -248,7 +315,7 @@ mod tests {
         ];
         let bundles = BTreeSet::from(["releases/aa/1/d1/shop.tar.gz".to_owned()]);
         let keys = |days| -> Vec<&str> {
-            let debris = debris(&objects, &bundles, Retention { keep: 1, days }, at(10));
+            let debris = debris(&objects, &bundles, Retention { app: "shop", keep: 1, days }, at(10));
             debris.into_iter().map(|it| it.key.as_str()).collect()
         };
         let (lost, begun) = ("releases/aa/1/d2/shop.tar.gz", "releases/bb/2/d3/shop.tar.gz");

@@ -108,6 +108,24 @@ fn parts(url: &str) -> Result<(Scheme, String, String)> {
     Ok((scheme, bucket.to_owned(), prefix.to_owned()))
 }
 
+/// The variables of AWS that are for the client of buckets. Those that name a bucket or an endpoint are not among them:
+/// the one is in the URL of the store, the other is looked at here.
+const PASSED_ON: &[&str] = &[
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_METADATA_ENDPOINT",
+    "AWS_REQUEST_PAYER",
+    "AWS_SERVER_SIDE_ENCRYPTION",
+    "AWS_SKIP_SIGNATURE",
+    "AWS_SSE_BUCKET_KEY_ENABLED",
+    "AWS_SSE_KMS_KEY_ID",
+    "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
+];
+
 fn s3(
     url: &str,
     (bucket, prefix): (String, String),
@@ -118,7 +136,7 @@ fn s3(
     let profile = Profile::read(vars, files);
     let mut options: BTreeMap<String, String> = vars
         .iter()
-        .filter(|(name, value)| name.starts_with("AWS_") && !value.is_empty())
+        .filter(|(name, value)| PASSED_ON.contains(&name.as_str()) && !value.is_empty())
         .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()))
         .collect();
     let endpoint = var("S3_ENDPOINT")

@@ -18,6 +18,8 @@ pub enum Doing<'a> {
     Listing,
     /// Removing an object.
     Removing(&'a str),
+    /// Signing a URL.
+    Signing,
 }
 
 impl Doing<'_> {
@@ -28,16 +30,18 @@ impl Doing<'_> {
             Self::Writing(key) => format!("cannot write {url}/{key}"),
             Self::Listing => format!("cannot list {url}"),
             Self::Removing(key) => format!("cannot remove {url}/{key}"),
+            Self::Signing => format!("cannot sign a URL of {url}"),
         }
     }
 
     /// The permission of S3 that it takes.
     fn permission(self) -> &'static str {
         match self {
-            Self::Opening | Self::Listing => "s3:ListBucket",
-            Self::Reading(_) => "s3:GetObject",
-            Self::Writing(_) => "s3:PutObject",
-            Self::Removing(_) => "s3:DeleteObject",
+            Self::Opening | Self::Listing => "s3:ListBucket on the bucket",
+            // Without the second, the server denies what is not there instead of saying so.
+            Self::Reading(_) | Self::Signing => "s3:GetObject on it and s3:ListBucket on the bucket",
+            Self::Writing(_) => "s3:PutObject on it",
+            Self::Removing(_) => "s3:DeleteObject on it",
         }
     }
 }
@@ -50,7 +54,11 @@ pub fn explain(url: &str, doing: Doing, error: &Error) -> Failure {
     let (kind, why, hint) = match code.unwrap_or_default() {
         "NoSuchBucket" => {
             let bucket = url.split('/').nth(2).unwrap_or_default();
-            (Kind::Usage, "there is no such bucket".to_owned(), format!("create it: `aws s3 mb s3://{bucket}`"))
+            let hint = match url.split_once("://") {
+                Some(("s3", _)) => format!("create it: `aws s3 mb s3://{bucket}`"),
+                _ => format!("create {bucket} first"),
+            };
+            (Kind::Usage, "there is no such bucket".to_owned(), hint)
         }
         "InvalidAccessKeyId" => (
             Kind::Auth,
@@ -78,7 +86,7 @@ pub fn explain(url: &str, doing: Doing, error: &Error) -> Failure {
             (
                 Kind::Auth,
                 "access denied".to_owned(),
-                format!("the role or key needs {permission} on it, and the bucket must be yours: see docs/s3.md"),
+                format!("the role or key needs {permission}, and the bucket must be yours: see docs/s3.md"),
             )
         }
         "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => (

@@ -1,0 +1,292 @@
+//! What others do between two requests of ours: each window is opened by hand, because no race is sure to hit it.
+
+use crate::bucket::server::with;
+use crate::bucket::{leaked, open, project_in, settings_of};
+use crate::parts::{dead, release};
+use crate::project::Project;
+use gangplank::cx::Cx;
+use gangplank::deploy::life::Registry;
+use gangplank::deploy::lock::Locks;
+use gangplank::deploy::state::{Lock, Lockable};
+use gangplank::error::{Kind, Result, failed, kind_of};
+use gangplank::machine::Owner;
+use gangplank::release::Release;
+use gangplank::store::object::Bucket;
+use gangplank::store::{Put, Retention, Store};
+use gangplank::target;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const URL: &str = "s3://builds/shop";
+const NOTHING: Retention = Retention { app: "shop", keep: 0, days: 0 };
+
+fn setup() -> (TempDir, &'static Cx) {
+    let dir = tempfile::tempdir().unwrap();
+    let vars = [("GANGPLANK_BUCKETS".to_owned(), dir.path().join("buckets").display().to_string())];
+    let cx = leaked(with(dir.path(), &vars));
+    (dir, cx)
+}
+
+fn bucket(cx: &'static Cx) -> Bucket<'static> {
+    Bucket::open(cx, URL, &settings_of(cx, URL)).unwrap()
+}
+
+fn manifest_key(release: &Release) -> String {
+    format!("releases/{}/{}/manifest.json", release.manifest().commit.sha, release.id())
+}
+
+/// Prunes everything, and does something between the list that all can see and the second look.
+fn prune_and(store: &dyn Store, meanwhile: impl Fn()) {
+    let looks = Cell::new(0);
+    let needed = || {
+        looks.set(looks.get() + 1);
+        if looks.get() == 2 {
+            meanwhile();
+        }
+        Ok(BTreeMap::new())
+    };
+    store.prune(NOTHING, "ana", false, &needed).unwrap();
+}
+
+/// All of it is there, or nothing.
+fn whole_or_absent(store: &dyn Store, dir: &Path) -> bool {
+    let listed = store.list().unwrap();
+    for manifest in &listed {
+        store.get(&manifest.id, &dir.join("got")).unwrap();
+    }
+    !listed.is_empty()
+}
+
+#[test]
+fn a_put_that_finds_the_bundle_which_a_prune_takes_for_debris() {
+    let (dir, cx) = setup();
+    let (store, one) = (open(cx, URL), release(dir.path(), 1, &[("a", "1")]));
+    store.put(&one).unwrap();
+    bucket(cx).remove(&manifest_key(&one)).unwrap();
+    let put = Cell::new(None);
+    prune_and(&*store, || put.set(Some(open(cx, URL).put(&one))));
+    let error = put.take().unwrap().expect_err("it cannot stay");
+    assert_eq!(kind_of(&error), Kind::Locked, "{error:#}");
+    assert!(!whole_or_absent(&*store, dir.path()));
+    assert_eq!(store.put(&one).unwrap(), Put::Stored);
+    assert!(whole_or_absent(&*store, dir.path()));
+}
+
+#[test]
+fn a_put_between_a_prunes_two_removals() {
+    let (dir, cx) = setup();
+    let (store, one) = (open(cx, URL), release(dir.path(), 1, &[("a", "1")]));
+    store.put(&one).unwrap();
+    bucket(cx).remove(&manifest_key(&one)).unwrap();
+    let list = serde_json::json!({ "since": jiff::Timestamp::now().to_string(), "by": "bob", "releases": [one.id().as_str()] });
+    fs::write(dir.path().join("buckets/builds/shop/doomed.json"), list.to_string()).unwrap();
+    let error = store.put(&one).unwrap_err();
+    assert!(error.to_string().contains("bob is removing"), "{error:#}");
+    assert!(store.list().unwrap().is_empty(), "no manifest is left without its bundle");
+}
+
+#[test]
+fn a_publish_while_a_prune_looks_the_second_time() {
+    let (dir, cx) = setup();
+    let (store, one) = (open(cx, URL), release(dir.path(), 1, &[("a", "1")]));
+    store.put(&one).unwrap();
+    prune_and(&*store, || {
+        let error = open(cx, URL).publish(one.manifest()).unwrap_err();
+        assert_eq!(kind_of(&error), Kind::Locked, "{error:#}");
+    });
+    assert_eq!(store.latest().unwrap().unwrap().id, *one.id(), "what a pointer names is kept");
+}
+
+#[test]
+fn a_prune_that_comes_back_late_leaves_the_list_of_the_next_one() {
+    let (dir, cx) = setup();
+    let store = open(cx, URL);
+    store.put(&release(dir.path(), 1, &[("a", "1")])).unwrap();
+    let list = dir.path().join("buckets/builds/shop/doomed.json");
+    let bobs =
+        serde_json::json!({ "since": jiff::Timestamp::now().to_string(), "by": "bob", "releases": [] }).to_string();
+    prune_and(&*store, || fs::write(&list, &bobs).unwrap());
+    assert_eq!(fs::read_to_string(&list).unwrap(), bobs);
+    fs::write(&list, "?").unwrap();
+    let error = store.prune(NOTHING, "ana", false, &|| Ok(BTreeMap::new())).unwrap_err();
+    assert!(error.to_string().contains("it is no list of a prune"), "{error:#}");
+}
+
+#[test]
+fn a_manifest_without_its_bundle_says_so() {
+    let (dir, cx) = setup();
+    let (store, one) = (open(cx, URL), release(dir.path(), 1, &[("a", "1")]));
+    store.put(&one).unwrap();
+    for object in bucket(cx).list("releases").unwrap().iter().filter(|it| it.key.ends_with(".tar.gz")) {
+        bucket(cx).remove(&object.key).unwrap();
+    }
+    let error = store.get(one.id(), &dir.path().join("got")).unwrap_err();
+    assert_eq!(kind_of(&error), Kind::Verification, "{error:#}");
+    assert!(error.to_string().contains("its bundle is gone"), "{error:#}");
+    assert_eq!(store.put(&one).unwrap(), Put::AlreadyThere, "and a put mends it");
+    store.get(one.id(), &dir.path().join("got")).unwrap();
+}
+
+#[test]
+fn no_variable_means_another_bucket() {
+    let dir = tempfile::tempdir().unwrap();
+    for extra in ["AWS_BUCKET_NAME", "AWS_BUCKET", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_STS", "NONE"] {
+        let vars = [
+            ("AWS_ACCESS_KEY_ID", "AKIAAAAAAAAA"),
+            ("AWS_SECRET_ACCESS_KEY", "abcdefghijkl"),
+            (extra, "someone-elses"),
+        ];
+        let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let cx = leaked(with(dir.path(), &vars));
+        let url = bucket(cx).signed_url("x", Duration::from_secs(60)).unwrap();
+        let at = format!("{}{}", url.host_str().unwrap(), url.path());
+        assert_eq!(at, "s3.us-east-1.amazonaws.com/builds/shop/x", "{extra}");
+    }
+}
+
+/// A lock from which somebody else takes over first, and dies; or whose answer to being taken is lost.
+struct Racy<'a> {
+    inner: &'a dyn Lockable,
+    other: Option<Owner>,
+    loses_answers: bool,
+    calls: Cell<u32>,
+}
+
+impl Lockable for Racy<'_> {
+    fn url(&self) -> &str {
+        self.inner.url()
+    }
+    fn holder(&self) -> Result<Lock> {
+        self.inner.holder()
+    }
+    fn lock(&self, owner: &Owner) -> Result<Lock> {
+        let lock = self.inner.lock(owner)?;
+        if self.loses_answers { failed("no answer in time").err() } else { Ok(lock) }
+    }
+    fn take_over(&self, owner: &Owner, seen: &Owner, gone: &Owner) -> Result<Lock> {
+        if let (0, Some(other)) = (self.calls.replace(self.calls.get() + 1), &self.other) {
+            assert_eq!(self.inner.take_over(other, seen, gone)?, Lock::Free);
+        }
+        assert!(self.calls.get() < 20, "it is tried for ever");
+        self.inner.take_over(owner, seen, gone)
+    }
+    fn unlock(&self, token: Option<&str>) -> Result<()> {
+        self.inner.unlock(token)
+    }
+}
+
+fn take(cx: &'static Cx, racy: Racy) -> Result<()> {
+    let (places, registry) = ([Box::new(racy) as Box<dyn Lockable>], Registry::new(cx, None));
+    Locks::take(&registry, &places, &[], &Owner::me(cx, "mine"), Duration::ZERO).map(drop)
+}
+
+#[test]
+fn whoever_took_over_first_and_died_is_succeeded_in_turn() {
+    let (_dir, cx) = setup();
+    let (store, host) = (open(cx, URL), target::open(cx, "file:srv/x").unwrap());
+    let of_store = store.lock_of("prod").unwrap();
+    for inner in [&*of_store, &*host] {
+        let calls = Cell::new(0);
+        inner.lock(&dead(&Owner::me(cx, "killed"))).unwrap();
+        let other = Some(dead(&Owner::me(cx, "killed too")));
+        take(cx, Racy { inner, other, loses_answers: false, calls }).unwrap();
+        assert_eq!(inner.holder().unwrap(), Lock::Free, "taken, and given back");
+    }
+}
+
+#[test]
+fn a_lock_whose_answer_was_lost_is_given_back() {
+    let (_dir, cx) = setup();
+    let store = open(cx, URL);
+    let inner = store.lock_of("prod").unwrap();
+    take(cx, Racy { inner: &*inner, other: None, loses_answers: true, calls: Cell::new(0) }).unwrap();
+    assert_eq!(inner.holder().unwrap(), Lock::Free);
+}
+
+#[test]
+fn a_lock_that_stayed_in_the_bucket_does_not_swallow_the_next_rollback() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = project_in(dir.path());
+    for n in ["1", "2", "3"] {
+        let id = p.release(n);
+        p.run(&format!("put {id}")).ok();
+        p.run(&format!("deploy dev {id}")).ok();
+    }
+    let since = jiff::Timestamp::now();
+    p.run("rollback dev").ok();
+    // It was over, but its lock in the bucket could not be given back.
+    let cx = crate::parts::cx(p.path("").as_path());
+    let owner = dead(&Owner { since, ..Owner::me(&cx, "rollback of dev") });
+    fs::write(dir.path().join("builds/shop/locks/dev.json"), serde_json::to_vec(&owner).unwrap()).unwrap();
+    p.run("rollback dev").ok();
+    assert_eq!(p.live("srv/dev"), "1", "two rollbacks go back two");
+}
+
+const PRUNE: &str = "prune --store s3://builds/shop --days 0 --keep 0 --yes";
+
+fn stored(dir: &Path, id: &str) -> bool {
+    fs::read_dir(dir.join("builds/shop/releases"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|commit| commit.path().join(id).join("manifest.json").exists())
+}
+
+#[test]
+fn what_nobody_here_knows_of_is_not_pruned() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = project_in(dir.path());
+    let one = p.release("1");
+    p.run("put").ok();
+    // Nothing is here, and nobody was told: perhaps it all runs on another machine.
+    p.run(PRUNE).fails(1, "nobody knows what dev runs", "after a deploy to dev");
+    fs::create_dir_all(p.path("srv/prod")).unwrap();
+    p.run("deploy dev").ok();
+    let live = dir.path().join("builds/shop/live");
+    fs::remove_dir_all(&live).unwrap();
+    fs::rename(p.path("srv/dev"), p.path("elsewhere")).unwrap();
+    p.run(PRUNE).fails(1, "nobody knows what dev runs", "nothing was removed");
+    assert!(stored(dir.path(), &one));
+    // An env of another branch, which this checkout does not have.
+    fs::rename(p.path("elsewhere"), p.path("srv/dev")).unwrap();
+    p.run("deploy dev").ok();
+    fs::rename(live.join("dev.jsonl"), live.join("review-7.jsonl")).unwrap();
+    fs::remove_dir_all(p.path("srv/dev")).unwrap();
+    fs::create_dir_all(p.path("srv/dev")).unwrap();
+    p.run(PRUNE).ok().has(&format!("keep    {one}  review-7 needs it"));
+    fs::write(live.join("review-7.jsonl"), "?\n").unwrap();
+    p.run(PRUNE).fails(7, "review-7.jsonl: 1 line(s) of it are no records", "mend or remove");
+    assert!(stored(dir.path(), &one));
+}
+
+#[test]
+fn the_releases_of_others_are_not_pruned() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = project_in(dir.path());
+    let one = p.release("1");
+    p.run("put").ok();
+    let mut q = Project::new();
+    q.change("store file:store\n", "store s3://other/app\n");
+    q.var("GANGPLANK_BUCKETS", &dir.path().display().to_string());
+    q.run(PRUNE).fails(2, "is no store of this project", "s3://other/app");
+    q.change("store s3://other/app\n", "app blog\nstore s3://builds/shop\n");
+    for env in ["dev", "prod"] {
+        fs::create_dir_all(q.path(&format!("srv/{env}"))).unwrap();
+    }
+    q.run(PRUNE).ok().has("it is of another app, shop");
+    assert!(stored(dir.path(), &one));
+}
+
+#[test]
+fn a_bucket_without_credentials_is_missed_aloud() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut p = project_in(dir.path());
+    p.release("1");
+    p.var("GANGPLANK_BUCKETS", "");
+    p.run("deploy dev").ok().told("so nobody there is told what is live");
+    p.run("lock status dev").ok().told("its lock of an env is left alone");
+}
