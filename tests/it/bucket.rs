@@ -15,6 +15,7 @@ use crate::project::Project;
 use crate::store::{contract, race};
 use gangplank::cx::Cx;
 use gangplank::error::{Kind, kind_of};
+use gangplank::machine::Owner;
 use gangplank::project::Ci;
 use gangplank::release::Release;
 use gangplank::release::id::ReleaseId;
@@ -295,7 +296,7 @@ fn from_commit_to_live_through_a_bucket() {
     // So it is kept when the host has forgotten everything.
     std::fs::remove_dir_all(p.path("srv/prod")).unwrap();
     let pruned = p.run(&format!("prune --store {url} --keep 0 --days 0 --dry-run")).ok();
-    assert!(pruned.stdout.contains(&format!("keep    {two}  prod needs it")), "{}", pruned.stdout);
+    assert!(pruned.stdout.contains(&format!("keep    {two}  needed by dev, prod")), "{}", pruned.stdout);
 }
 
 /// A project whose bucket is a directory.
@@ -330,6 +331,7 @@ fn what_a_prune_is_removing_is_not_deployed() {
         p.run(&format!("put {id}")).ok();
     }
     p.run(&format!("deploy dev {one}")).ok();
+    std::fs::create_dir_all(p.path("srv/prod")).unwrap();
     let doom = |since: String| {
         let text = serde_json::json!({ "since": since, "by": "bob", "releases": [two.as_str()] }).to_string();
         std::fs::write(dir.path().join("builds/shop/doomed.json"), text).unwrap();
@@ -348,10 +350,15 @@ fn what_a_prune_is_removing_is_not_deployed() {
     assert_eq!(p.live("srv/dev"), "2");
 }
 
+/// Who prunes in tests.
+fn ana() -> Owner {
+    Owner::me(&crate::parts::cx(Path::new("/")), "prune")
+}
+
 fn retention(store: &dyn Store, keep: usize, days: u32, needed: &[(&ReleaseId, &str)]) -> Vec<String> {
     let needed: BTreeMap<_, _> = needed.iter().map(|(id, env)| ((*id).clone(), (*env).to_owned())).collect();
     let kept = store
-        .prune(store::Retention { app: "shop", keep, days }, "ana", false, &|| Ok(needed.clone()))
+        .prune(store::Retention { app: "shop", keep, days }, &ana(), false, &|| Ok(needed.clone()))
         .unwrap()
         .unwrap();
     kept.into_iter().filter(|it| it.why.is_none()).map(|it| it.what).collect()

@@ -2,8 +2,9 @@
 //! its age and its audience, and gives keys for an hour. Ceph's service knows no condition on the subject, so that part
 //! of the trust policy in docs/s3.md is not tried here.
 
-use crate::bucket::server::{BUCKET, ceph, fresh_url, own_dir};
+use crate::bucket::server::{BUCKET, ceph, fresh_url, make_bucket, own_dir};
 use crate::project::Project;
+use gangplank::ci::run::ceph::Ceph;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
@@ -85,8 +86,8 @@ impl Issuer {
 /// Tells Ceph of the issuer, and of two roles that let in whom it vouches for, if it is for our organization: one may
 /// use the bucket of the tests, the other may not.
 fn register(url: &str, fingerprint: &str) {
-    let ceph = ceph().unwrap();
-    let conf = own_dir().join("ceph.conf").display().to_string();
+    let ceph = with_tokens();
+    let conf = own_dir().join("tokens/ceph.conf").display().to_string();
     let admin = |args: &[&str]| run("radosgw-admin", &[&["-n", "client.rgw", "-c", &conf], args].concat(), b"");
     admin(&["caps", "add", "--uid=ci", "--caps=oidc-provider=*;roles=*"]);
     let form = [
@@ -117,6 +118,17 @@ fn register(url: &str, fingerprint: &str) {
     }
 }
 
+/// A Ceph of these tests alone: with its token service on, it has other words for a wrong secret key.
+fn with_tokens() -> &'static Ceph {
+    static SHARED: OnceLock<Ceph> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        let more = "rgw sts key = sixteencharacter\nrgw s3 auth use sts = true";
+        let ceph = Ceph::start_with(&own_dir().join("tokens"), more).unwrap();
+        make_bucket(&ceph);
+        ceph
+    })
+}
+
 fn issuer() -> Option<&'static Issuer> {
     static SHARED: OnceLock<Option<Issuer>> = OnceLock::new();
     SHARED.get_or_init(|| ceph().map(|_| Issuer::start())).as_ref()
@@ -124,7 +136,7 @@ fn issuer() -> Option<&'static Issuer> {
 
 /// A project whose jobs have a role and a token, and no key.
 fn with_role(role: &str, token: &str) -> Project {
-    let ceph = ceph().unwrap();
+    let ceph = with_tokens();
     let mut p = Project::new();
     p.change("store file:store\n", &format!("store {}\n", fresh_url()));
     p.change("env prod\n", "pull\nenv prod\n");

@@ -1,7 +1,7 @@
 //! A prune that meets puts and deploys: nobody is left with half a release, and nothing that is about to go live goes.
 
 use crate::bucket::server::{ceph, fresh_url, with};
-use crate::bucket::{leaked, open};
+use crate::bucket::{ana, leaked, open};
 use crate::parts::{record, release};
 use gangplank::cx::Cx;
 use gangplank::deploy::history::{Happened, Record};
@@ -21,7 +21,7 @@ fn prune(store: &dyn Store) -> usize {
         let ids: Vec<_> = history.iter().flat_map(|it| it.records.iter().filter_map(|it| it.release.clone())).collect();
         Ok(ids.into_iter().map(|id| (id, "prod".to_owned())).collect::<BTreeMap<_, _>>())
     };
-    let kept = store.prune(NOTHING, "ana", false, &needed).unwrap().unwrap();
+    let kept = store.prune(NOTHING, &ana(), false, &needed).unwrap().unwrap();
     kept.iter().filter(|it| it.why.is_none()).count()
 }
 

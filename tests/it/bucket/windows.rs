@@ -1,7 +1,7 @@
 //! What others do between two requests of ours: each window is opened by hand, because no race is sure to hit it.
 
 use crate::bucket::server::with;
-use crate::bucket::{leaked, open, project_in, settings_of};
+use crate::bucket::{ana, leaked, open, project_in, settings_of};
 use crate::parts::{dead, release};
 use crate::project::Project;
 use gangplank::cx::Cx;
@@ -49,7 +49,7 @@ fn prune_and(store: &dyn Store, meanwhile: impl Fn()) {
         }
         Ok(BTreeMap::new())
     };
-    store.prune(NOTHING, "ana", false, &needed).unwrap();
+    store.prune(NOTHING, &ana(), false, &needed).unwrap();
 }
 
 /// All of it is there, or nothing.
@@ -112,8 +112,32 @@ fn a_prune_that_comes_back_late_leaves_the_list_of_the_next_one() {
     prune_and(&*store, || fs::write(&list, &bobs).unwrap());
     assert_eq!(fs::read_to_string(&list).unwrap(), bobs);
     fs::write(&list, "?").unwrap();
-    let error = store.prune(NOTHING, "ana", false, &|| Ok(BTreeMap::new())).unwrap_err();
+    let error = store.prune(NOTHING, &ana(), false, &|| Ok(BTreeMap::new())).unwrap_err();
     assert!(error.to_string().contains("it is no list of a prune"), "{error:#}");
+}
+
+#[test]
+fn a_list_of_a_prune_counts_while_that_prune_may_run() {
+    let (dir, cx) = setup();
+    let (store, one) = (open(cx, URL), release(dir.path(), 1, &[("a", "1")]));
+    store.put(&one).unwrap();
+    let list = dir.path().join("buckets/builds/shop/doomed.json");
+    let at = |minutes| (jiff::Timestamp::now() + jiff::SignedDuration::from_mins(minutes)).to_string();
+    let write = |since: String, owner: Option<Owner>| {
+        let text = serde_json::json!({ "since": since, "by": "bob", "owner": owner, "releases": [one.id().as_str()] });
+        fs::write(&list, text.to_string()).unwrap();
+    };
+    for (since, owner, counts) in [
+        (at(0), None, true),
+        (at(-29), Some(ana()), true),
+        (at(-31), None, false),
+        // A clock that is wrong by a day.
+        (at(24 * 60), None, false),
+        (at(0), Some(dead(&ana())), false),
+    ] {
+        write(since.clone(), owner);
+        assert_eq!(store.put(&one).is_err(), counts, "{since}");
+    }
 }
 
 #[test]
@@ -257,7 +281,7 @@ fn what_nobody_here_knows_of_is_not_pruned() {
     fs::rename(live.join("dev.jsonl"), live.join("review-7.jsonl")).unwrap();
     fs::remove_dir_all(p.path("srv/dev")).unwrap();
     fs::create_dir_all(p.path("srv/dev")).unwrap();
-    p.run(PRUNE).ok().has(&format!("keep    {one}  review-7 needs it"));
+    p.run(PRUNE).ok().has(&format!("keep    {one}  needed by review-7"));
     fs::write(live.join("review-7.jsonl"), "?\n").unwrap();
     p.run(PRUNE).fails(7, "review-7.jsonl: 1 line(s) of it are no records", "mend or remove");
     assert!(stored(dir.path(), &one));

@@ -349,13 +349,15 @@ impl Command {
     }
 
     /// Whether it leaves something half done or unsaid when it is killed, and so wants to be asked to stop instead.
-    pub fn changes_hosts(&self) -> bool {
+    pub fn stops_when_asked(&self) -> bool {
         matches!(
             self,
             Self::Deploy { .. }
                 | Self::Promote { .. }
                 | Self::Rollback { .. }
                 | Self::Prune { .. }
+                | Self::Put { .. }
+                | Self::Fetch { .. }
                 | Self::Ci(Ci::Run { .. } | Ci::Trigger(_))
         )
     }

@@ -7,7 +7,7 @@ use crate::deploy::life::Registry;
 use crate::deploy::resolve::Catalog;
 use crate::deploy::state::{Lock, Lockable};
 use crate::deploy::{self, Options, report};
-use crate::error::{Failure, Kind, Result, failed, usage};
+use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of, usage};
 use crate::machine::Life;
 use crate::project::{Env, Pattern, Project};
 use crate::store::{Published, Retention};
@@ -79,7 +79,7 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli) -> Result<Answer> {
             .hint("plan, deploy, promote, rollback, prune and ci generate can only say what they would do")
             .err();
     }
-    if cli.command.changes_hosts() {
+    if cli.command.stops_when_asked() {
         cx.catch_interrupts()?;
     }
     match &cli.command {
@@ -172,12 +172,14 @@ fn lock(cx: &Cx, project: &Project, command: &LockCommand) -> Result<Vec<LockSta
     let catalog = Catalog::open(cx, project)?;
     let (stores, registry) = (catalog.ledger().locks(env), Registry::new(cx, project.ci.slug));
     let of_targets = targets.iter().map(|target| -> (&dyn Lockable, bool) { (&**target, true) });
-    let mut states = Vec::new();
+    let (mut states, mut unanswered) = (Vec::new(), None);
     for (place, must_answer) in stores.iter().map(|store| (&**store, false)).chain(of_targets) {
         let url = place.url();
         let lock = match place.holder() {
             Err(error) if !must_answer => {
-                cx.warn(format!("{url} is left out: {error:#}"));
+                let held_by = Some(format!("nobody knows whom: {error:#}"));
+                states.push(LockState { target: url.to_owned(), held_by, released: false });
+                unanswered = Some(error);
                 continue;
             }
             answer => answer?,
@@ -203,7 +205,12 @@ fn lock(cx: &Cx, project: &Project, command: &LockCommand) -> Result<Vec<LockSta
         }
         states.push(LockState { target: url.to_owned(), held_by, released });
     }
-    Ok(states)
+    match unanswered.filter(|_| release) {
+        Some(error) => Failure::new(kind_of(&error), format!("a lock may be left, others were removed: {error:#}"))
+            .hint(hint_of(&error).unwrap_or("run the same command again").to_owned())
+            .err(),
+        None => Ok(states),
+    }
 }
 
 fn ci(cx: &Cx, project: &Project, cli: &Cli, command: &Ci) -> Result<Answer> {

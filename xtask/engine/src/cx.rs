@@ -225,7 +225,7 @@ impl Cx {
                     std::process::exit(Kind::Failed as i32);
                 }
                 let text = match count.fetch_add(1, Ordering::Relaxed) {
-                    0 => "stopping: putting back what is half done",
+                    0 => "stopping at the next safe point; what is half done is put back",
                     1 => "still putting back; once more leaves everything as it is now",
                     _ => {
                         let text = "left as it is, half done; `cargo xtask status` shows it, and the same command again goes on";

@@ -3,12 +3,11 @@
 use crate::build::RELEASES;
 use crate::ci::pipeline::PERSISTED;
 use crate::cx::Cx;
-use crate::deploy::history::History;
 use crate::deploy::report::Verified;
 use crate::deploy::resolve::Catalog;
 use crate::deploy::state::Root;
-use crate::error::{Explain, Failure, Kind, Result, failed, kind_of, usage};
-use crate::machine::person;
+use crate::error::{Explain, Failure, Kind, Result, kind_of, usage};
+use crate::machine::{self, Owner};
 use crate::project::{Env, Project};
 use crate::release::Release;
 use crate::release::id::{ReleaseId, Selector};
@@ -57,6 +56,11 @@ pub fn put(cx: &Cx, project: &Project, release: Option<&Selector>, only: Option<
     let mut done = Vec::new();
     for url in urls {
         let store = store::open(cx, &project.ci, url)?;
+        // A laptop has not the credentials of every store. A job has to, and whoever names one means it.
+        if let Some(why) = store.unusable().filter(|_| !cx.in_ci() && only.is_none()) {
+            cx.warn(why);
+            continue;
+        }
         let put = store.put(&release)?;
         if store::only_in_ci(url) {
             persist_program(cx)?;
@@ -65,6 +69,11 @@ pub fn put(cx: &Cx, project: &Project, release: Option<&Selector>, only: Option<
         let already_there = put == Put::AlreadyThere && !by_step;
         let release = release.id().clone();
         done.push(PutDone { store: url.to_owned(), release, already_there, by_step, confirmed: false });
+    }
+    if done.is_empty() {
+        return Failure::new(Kind::Auth, "no store of this project can be put to from here")
+            .hint("the warnings above say what each of them wants; docs/s3.md says where it comes from")
+            .err();
     }
     Ok(done)
 }
@@ -113,7 +122,10 @@ pub fn publish(cx: &Cx, project: &Project, release: Option<&Selector>) -> Result
 pub fn fetch(cx: &Cx, project: &Project, release: Option<&Selector>, into: &Path) -> Result<Verified> {
     let catalog = Catalog::open(cx, project)?;
     let id = catalog.resolve(release)?;
-    let release = catalog.fetch(&id, &cx.root.join(into))?;
+    let into = cx.root.join(into);
+    // What a fetch that was killed has left.
+    machine::sweep(&into);
+    let release = catalog.fetch(&id, &into)?;
     Ok(Verified::new(release.manifest(), release.dir()))
 }
 
@@ -133,7 +145,7 @@ pub fn prune(cx: &Cx, project: &Project, url: &str, retention: Retention, remove
     }
     let store = store::open(cx, &project.ci, url)?;
     let needed = || needed(cx, project, &*store);
-    match store.prune(retention, &person(cx), !remove, &needed)? {
+    match store.prune(retention, &Owner::me(cx, format!("prune of {url}")), !remove, &needed)? {
         Some(kept) => Ok(Pruned { store: store.url().to_owned(), removed: remove, kept }),
         None => usage(format!("{url} forgets by itself, or is a directory"))
             .hint("only buckets are pruned: s3://BUCKET/PREFIX")
@@ -144,41 +156,44 @@ pub fn prune(cx: &Cx, project: &Project, url: &str, retention: Retention, remove
 /// The releases that any env runs, goes back to, or is about to run: by what its hosts say, and by what the store was
 /// told. An env of which nobody knows anything may run any of them.
 fn needed(cx: &Cx, project: &Project, store: &dyn Store) -> Result<BTreeMap<ReleaseId, String>> {
-    let mut needed = BTreeMap::new();
-    let mut need = |env: &str, keep: usize, history: &History| {
-        needed.extend(history.needed(keep).into_iter().map(|id| (id, env.to_owned())));
+    let mut needed: BTreeMap<ReleaseId, BTreeSet<String>> = BTreeMap::new();
+    let mut need = |env: &str, ids: BTreeSet<ReleaseId>| {
+        for id in ids {
+            needed.entry(id).or_default().insert(env.to_owned());
+        }
     };
-    let (mut told, mut live) = (BTreeSet::new(), BTreeMap::new());
+    let mut told = BTreeSet::new();
     for (name, history) in store.histories()? {
         let keep = project.envs.iter().find(|env| env.name == name).map_or(Env::DEFAULT.keep, |env| env.keep);
-        need(&name, keep, &history);
+        need(&name, history.needed(keep));
         told.insert(name);
     }
     for env in project.envs {
         for target in target::open_all(cx, env)? {
             let unknown = match target.state() {
                 Ok(state) if state.root == Root::Directory => {
-                    need(env.name, env.keep, &state.history);
-                    live.extend(state.live().map(|id| (id.clone(), env.name.to_owned())));
+                    need(env.name, state.history.needed(env.keep));
+                    need(env.name, state.live().into_iter().cloned().collect());
                     continue;
                 }
                 // Nothing was ever deployed there; or it is the directory of another machine, which is not here.
-                Ok(_) => failed(format!("there is nothing at {}", target.url())).into(),
-                Err(error) => error,
+                Ok(_) => (Kind::Failed, format!("there is nothing at {}", target.url())),
+                Err(error) => (kind_of(&error), format!("{error:#}")),
             };
+            let (kind, why) = unknown;
             if !told.contains(env.name) {
-                return Failure::new(kind_of(&unknown), format!("nobody knows what {} runs: {unknown:#}", env.name))
+                return Failure::new(kind, format!("nobody knows what {} runs: {why}", env.name))
                     .hint(format!(
                         "nothing was removed; prune where its hosts can be reached, or after a deploy to {}",
                         env.name
                     ))
                     .err();
             }
-            cx.note(format!("{unknown:#}: what {} runs is known from {}", env.name, store.url()));
+            cx.note(format!("{why}: what {} runs is known from {}", env.name, store.url()));
         }
     }
-    needed.extend(live);
-    Ok(needed)
+    let names = |envs: BTreeSet<String>| envs.into_iter().collect::<Vec<_>>().join(", ");
+    Ok(needed.into_iter().map(|(id, envs)| (id, names(envs))).collect())
 }
 
 /// The stores to hand over to. What only a job can reach is left out elsewhere, unless it is named.

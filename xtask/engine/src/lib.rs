@@ -128,7 +128,11 @@ fn print_answer(cx: &Cx, cli: &Cli, answer: &Answer, style: Style) -> Result<()>
     let text = if cli.global.json { json::answer(answer) } else { text::answer(answer, style, cx.now()) };
     let mut stdout = std::io::stdout();
     match stdout.write_all(cx.scrub(&text).as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            error::failed(format!("cannot print the answer: {error}"))
+                .hint("what was asked for is done: `cargo xtask status` and `history` show it")
+                .err()
+        }
         _ => Ok(()),
     }
 }

@@ -106,6 +106,12 @@ pub fn apply(
 
 impl Run<'_, '_> {
     fn install(&self, hosts: &[Host]) -> Result<()> {
+        let installs = |host: &Host| host.plan.steps.iter().any(|step| matches!(step, Step::Install { .. }));
+        if let Some((id, url)) = self.release.and_then(|it| Some((it.id(), it.origin()?)))
+            && hosts.iter().any(installs)
+        {
+            self.site.cx.note(format!("the hosts fetch {id} themselves from {url}"));
+        }
         for host in hosts {
             for step in &host.plan.steps {
                 let (Step::Install { release: id }, Some(release)) = (step, self.release) else { continue };

@@ -40,6 +40,14 @@ impl<'a> Fetched<'a> {
         &self.manifest().id
     }
 
+    /// Where the hosts fetch it from, if they do.
+    pub fn origin(&self) -> Option<&str> {
+        match &self.0 {
+            Place::Here { .. } => None,
+            Place::There { store, .. } => Some(store.url()),
+        }
+    }
+
     /// What a host is given. Asked for each host anew, because the URL in it expires.
     pub fn delivery(&self) -> Result<Delivery<'_>> {
         match &self.0 {

@@ -50,7 +50,17 @@ impl<'a> Ledger<'a> {
         let mut all = Vec::new();
         for store in self.stores() {
             match store.history(env) {
-                Ok(history) => all.extend(history.map(|history| (store.url().to_owned(), history))),
+                Ok(history) => {
+                    let history = history.inspect(|history| {
+                        if history.unreadable > 0 {
+                            let (n, url) = (history.unreadable, store.url());
+                            cx.warn(format!(
+                                "{url}: passed over {n} line(s) of what was live in {env}: look at live/{env}.jsonl"
+                            ));
+                        }
+                    });
+                    all.extend(history.map(|history| (store.url().to_owned(), history)));
+                }
                 Err(error) => {
                     cx.warn(format!("{} is left out: {error:#}", store.url()));
                     self.lose(store.url(), &error);
@@ -76,7 +86,7 @@ impl<'a> Ledger<'a> {
                 Err(error) => Err(error),
             };
             match told {
-                Err(error) if kind_of(&error) == Kind::Locked => return Err(error),
+                Err(error) if matches!(kind_of(&error), Kind::Locked | Kind::Usage) => return Err(error),
                 Err(error) => {
                     untold(cx, store.url(), env, &format!("{error:#}"));
                     self.lose(store.url(), &error);

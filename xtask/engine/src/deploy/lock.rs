@@ -51,7 +51,10 @@ impl<'a, 'cx> Locks<'a, 'cx> {
         for store in stores {
             match locks.take_one(&**store, owner, started, wait) {
                 Ok(_) => locks.held.push(&**store),
-                Err(error) if cx.interrupted() || kind_of(&error) == Kind::Locked => return Err(error),
+                // No such bucket, another region: that is no outage, and stays so until somebody mends it.
+                Err(error) if cx.interrupted() || matches!(kind_of(&error), Kind::Locked | Kind::Usage) => {
+                    return Err(error);
+                }
                 Err(error) => {
                     cx.warn(format!("deploying without the lock of {}: {error:#}", store.url()));
                     // It may have been written all the same, and only the answer was lost.

@@ -192,7 +192,6 @@ impl<'cx> Catalog<'cx> {
         if transfer == Transfer::Pull {
             if let Some((manifest, store)) = self.linked(id) {
                 self.of_this_commit(&manifest)?;
-                self.cx.note(format!("the hosts fetch {id} themselves from {}", store.url()));
                 return Ok(Fetched::there(manifest, store));
             }
             self.cx.warn(format!("no store can give the hosts a URL of {id}, so it is sent to them from here"));

@@ -12,6 +12,7 @@ use crate::deploy::history::{History, Record};
 use crate::deploy::state::Lockable;
 use crate::error::{Explain, Failure, Kind, Result, hint_of, kind_of, not_found, usage};
 use crate::http::Url;
+use crate::machine::Owner;
 use crate::project::{Ci, local_dir};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
@@ -159,7 +160,7 @@ pub trait Store {
         None
     }
     /// Removes what is not kept, or only says what it would remove; `None` where nothing can be removed.
-    fn prune(&self, _retention: Retention, _by: &str, _dry_run: bool, _needed: Needed) -> Result<Option<Vec<Kept>>> {
+    fn prune(&self, _retention: Retention, _by: &Owner, _dry_run: bool, _needed: Needed) -> Result<Option<Vec<Kept>>> {
         Ok(None)
     }
 }
@@ -220,7 +221,10 @@ fn take_in(cx: &Cx, id: &ReleaseId, into: &Path, origin: &str, fill: &dyn Fn(&Pa
     took().map_err(|error| {
         let _ = fs::remove_dir_all(&aside);
         // The copy is gone, so the error has to speak of what it was a copy of.
-        let text = format!("{error:#}").replace(&*aside.to_string_lossy(), origin);
+        let text = format!("{error:#}");
+        // A disk that is full is here, though.
+        let is_ours = kind_of(&error) == Kind::Failed;
+        let text = if is_ours { text } else { text.replace(&*aside.to_string_lossy(), origin) };
         let hint = hint_of(&error).unwrap_or("fetch it again").to_owned();
         Failure::new(kind_of(&error), text).hint(hint).into()
     })

@@ -12,6 +12,7 @@ use crate::release::digest::Hasher;
 use crate::release::{Progress, sync_dir};
 use crate::store::object::settings::{Scheme, Settings};
 use crate::store::object::trouble::{Doing, explain};
+use futures_util::future::{Either, select};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
@@ -45,6 +46,12 @@ const SMALL_MAX: u64 = 64 << 20;
 /// How long one request may take, and how long to wait for a connection.
 const REQUEST: Duration = Duration::from_secs(300);
 const CONNECT: Duration = Duration::from_secs(10);
+/// How long a request takes until a person wants to hear of it.
+const SLOW: Duration = Duration::from_secs(5);
+/// How long the last request gets after somebody asked us to stop.
+const LAST_REQUEST: Duration = Duration::from_secs(3);
+/// How often is looked whether somebody did.
+const TICK: Duration = Duration::from_millis(100);
 /// How often a request is sent again.
 const RETRIES: usize = 10;
 
@@ -134,20 +141,45 @@ impl<'cx> Bucket<'cx> {
         parts.map(|parts| parts.collect::<Vec<_>>().join("/")).unwrap_or_default()
     }
 
+    /// Waits for a request. It says so after `slow`, and gives up soon after somebody asked us to stop; a request that
+    /// begins after that, to put things in order, gets as long.
+    fn wait<T: Stopped>(&self, slow: Option<Duration>, request: impl Future<Output = T>) -> T {
+        self.runtime.block_on(async {
+            let mut request = std::pin::pin!(request);
+            let (mut waited, mut stopping) = (Duration::ZERO, Duration::ZERO);
+            loop {
+                let tick = std::pin::pin!(tokio::time::sleep(TICK));
+                if let Either::Left((done, _)) = select(&mut request, tick).await {
+                    return done;
+                }
+                waited += TICK;
+                if slow == Some(waited) {
+                    self.cx.note(format!("{} has not answered for {} s: still waiting", self.url, waited.as_secs()));
+                }
+                if self.cx.interrupted() {
+                    stopping += TICK;
+                    if stopping >= LAST_REQUEST {
+                        return T::stopped();
+                    }
+                }
+            }
+        })
+    }
+
     fn explained<T>(&self, doing: Doing, done: Result<T, Error>) -> Result<T> {
         done.map_err(|error| explain(&self.url, doing, &error).into())
     }
 
     /// An object and its version; `None` when there is none.
     pub fn read(&self, key: &str) -> Result<Option<(Vec<u8>, Version)>> {
-        self.runtime.block_on(self.read_one(key))
+        self.wait(Some(SLOW), self.read_one(key))
     }
 
     /// Several objects; those that are gone are left out.
     pub fn read_all(&self, keys: &[String]) -> Result<Vec<(String, Vec<u8>)>> {
         let each = stream::iter(keys.to_vec())
             .map(|key| async move { Ok::<_, anyhow::Error>((key.clone(), self.read_one(&key).await?)) });
-        let all: Vec<_> = self.runtime.block_on(each.buffered(READS).try_collect())?;
+        let all: Vec<_> = self.wait(Some(SLOW), each.buffered(READS).try_collect())?;
         Ok(all.into_iter().filter_map(|(key, read)| Some((key, read?.0))).collect())
     }
 
@@ -190,7 +222,7 @@ impl<'cx> Bucket<'cx> {
         }
         let replaces = matches!(mode, PutMode::Update(_));
         let options = PutOptions { mode, ..PutOptions::default() };
-        match self.runtime.block_on(self.store.put_opts(&self.key(key), bytes.into(), options)) {
+        match self.wait(Some(SLOW), self.store.put_opts(&self.key(key), bytes.into(), options)) {
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
             // What was to be replaced is gone. Where something new was to be made, it is the bucket that is not there.
             Err(Error::NotFound { source, .. }) if replaces && !trouble::is_bucket_missing(&*source) => Ok(false),
@@ -203,7 +235,7 @@ impl<'cx> Bucket<'cx> {
         let hint = || "check its permissions".to_owned();
         let file = File::create(lock).explain(Kind::Failed, what, hint)?;
         file.lock().explain(Kind::Failed, what, hint)?;
-        match self.runtime.block_on(self.store.head(&self.key(key))) {
+        match self.wait(Some(SLOW), self.store.head(&self.key(key))) {
             Ok(meta) if meta.e_tag == version.e_tag => self.write(key, bytes, PutMode::Overwrite),
             Ok(_) | Err(Error::NotFound { .. }) => Ok(false),
             Err(error) => self.explained(Doing::Writing(key), Err(error)),
@@ -253,7 +285,7 @@ impl<'cx> Bucket<'cx> {
 
     /// Size of an object; `None` when there is none.
     pub fn size(&self, key: &str) -> Result<Option<u64>> {
-        match self.runtime.block_on(self.store.head(&self.key(key))) {
+        match self.wait(Some(SLOW), self.store.head(&self.key(key))) {
             // The answer to a HEAD has no body that could say that it is the bucket that is missing.
             Err(Error::NotFound { .. }) => Ok(None),
             done => self.explained(Doing::Reading(key), done).map(|meta| Some(meta.size)),
@@ -262,7 +294,7 @@ impl<'cx> Bucket<'cx> {
 
     /// Sends a file, in parts when it is big. The object is there whole or not at all.
     pub fn upload(&self, key: &str, from: &Path, progress: Progress) -> Result<()> {
-        self.runtime.block_on(self.send(key, from, progress))
+        self.wait(None, self.send(key, from, progress))
     }
 
     async fn send(&self, key: &str, from: &Path, progress: Progress<'_>) -> Result<()> {
@@ -317,7 +349,7 @@ impl<'cx> Bucket<'cx> {
 
     /// Fetches an object of a known size and gives its SHA-256.
     pub fn download(&self, key: &str, bytes: u64, to: &Path, progress: Progress) -> Result<String> {
-        self.runtime.block_on(self.receive(key, bytes, to, progress))
+        self.wait(None, self.receive(key, bytes, to, progress))
     }
 
     async fn receive(&self, key: &str, bytes: u64, to: &Path, progress: Progress<'_>) -> Result<String> {
@@ -361,7 +393,7 @@ impl<'cx> Bucket<'cx> {
     }
 
     fn collect(&self, found: stream::BoxStream<'_, Result<ObjectMeta, Error>>) -> Result<Vec<Object>> {
-        let found: Vec<_> = self.explained(Doing::Listing, self.runtime.block_on(found.try_collect()))?;
+        let found: Vec<_> = self.explained(Doing::Listing, self.wait(Some(SLOW), found.try_collect()))?;
         let mut objects: Vec<_> = found
             .into_iter()
             .map(|meta| Object {
@@ -376,7 +408,7 @@ impl<'cx> Bucket<'cx> {
 
     /// Removes objects; one that is gone already is a success.
     pub fn remove(&self, key: &str) -> Result<()> {
-        match self.runtime.block_on(self.store.delete(&self.key(key))) {
+        match self.wait(Some(SLOW), self.store.delete(&self.key(key))) {
             Err(Error::NotFound { .. }) => Ok(()),
             done => self.explained(Doing::Removing(key), done),
         }
@@ -411,7 +443,24 @@ impl<'cx> Bucket<'cx> {
             return failed(format!("{}: nothing here can sign URLs", self.url)).hint("use an s3:// store").err();
         };
         let method = method.parse().expect("the methods above are methods");
-        self.explained(Doing::Signing, self.runtime.block_on(signer.signed_url(method, key, valid)))
+        self.explained(Doing::Signing, self.wait(Some(SLOW), signer.signed_url(method, key, valid)))
+    }
+}
+
+/// What it is to have been stopped while waiting.
+trait Stopped {
+    fn stopped() -> Self;
+}
+
+impl<T> Stopped for Result<T, Error> {
+    fn stopped() -> Self {
+        Err(Error::Generic { store: "", source: trouble::STOPPED.into() })
+    }
+}
+
+impl<T> Stopped for Result<T> {
+    fn stopped() -> Self {
+        failed(trouble::STOPPED).hint("run the same command again").err()
     }
 }
 

@@ -199,7 +199,8 @@ impl Target for HostTarget<'_> {
 fn pulled(error: &anyhow::Error, url: &Url) -> anyhow::Error {
     let text = format!("{error:#}").replace(url.as_str(), "****");
     let hint = if kind_of(error) == Kind::Verification {
-        "the store has other bytes than its manifest says: remove the release there, and build and put it again".into()
+        "the store has other bytes than its manifest says: where it was built, `cargo xtask put --confirm` mends it"
+            .into()
     } else if text.contains("the server refused it") {
         "was the job's key or role allowed to read it? The URL is signed with it, and is good for 15 minutes by the server's clock".into()
     } else if text.contains("cannot fetch the bundle") {

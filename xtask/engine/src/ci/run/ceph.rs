@@ -31,11 +31,16 @@ impl Ceph {
 
     /// Starts it on what `dir` holds, or anew, and waits until it answers.
     pub fn start(dir: &Path) -> Result<Self> {
+        Self::start_with(dir, "")
+    }
+
+    /// The same, with more lines in the configuration of its gateway.
+    pub fn start_with(dir: &Path, more: &str) -> Result<Self> {
         let what = || format!("cannot make {}", dir.display());
         fs::create_dir_all(dir).explain(Kind::Failed, what, || "check its permissions".into())?;
         let ports = ports(dir).explain(Kind::Failed, what, || "check its permissions".into())?;
         let mut command = Command::new("sh");
-        command.args(["-c", SCRIPT, "ceph"]).arg(dir).args(ports.map(|port| port.to_string()));
+        command.args(["-c", SCRIPT, "ceph"]).arg(dir).args(ports.map(|port| port.to_string())).arg(more);
         let server = Background::start(&mut command).explain(
             Kind::Failed,
             || "cannot run `sh`".into(),

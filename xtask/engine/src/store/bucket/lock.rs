@@ -45,7 +45,8 @@ impl<'a, 'cx> EnvLock<'a, 'cx> {
 
 fn parse(there: Option<&[u8]>) -> Lock {
     match there {
-        None | Some(FREE) => Lock::Free,
+        None => Lock::Free,
+        Some(text) if text.trim_ascii() == FREE => Lock::Free,
         Some(text) => Lock::parse(&String::from_utf8_lossy(text)),
     }
 }

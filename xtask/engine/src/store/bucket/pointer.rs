@@ -177,7 +177,11 @@ pub fn publish(store: &BucketStore, manifest: &Manifest) -> Result<Published> {
 /// Adds a line to what is and was live in an env.
 pub fn append(store: &BucketStore, env: &str, record: &Record) -> Result<()> {
     change((&store.url, store.trusted()?), &live_key(env), |there| {
-        let text = String::from_utf8_lossy(there.unwrap_or_default()).into_owned() + &record.to_line();
+        let mut text = String::from_utf8_lossy(there.unwrap_or_default()).into_owned();
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(&record.to_line());
         let lines: Vec<_> = text.split_inclusive('\n').collect();
         Ok(Next::Write(lines[lines.len().saturating_sub(LINES_MAX)..].concat().into_bytes(), ()))
     })

@@ -5,6 +5,7 @@
 //! and with a put and the listing.
 
 use crate::error::{Failure, Kind, Result, verification};
+use crate::machine::{Life, Owner};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::store::bucket::pointer::{Next, change};
@@ -28,8 +29,11 @@ const LIMIT: SignedDuration = SignedDuration::from_mins(15);
 pub struct Doomed {
     /// Since when.
     pub since: Timestamp,
-    /// Who prunes.
+    /// Who prunes, for people.
     pub by: String,
+    /// The same, for whoever wants to know whether it still runs.
+    #[serde(default)]
+    pub owner: Option<Owner>,
     /// Its releases.
     pub releases: BTreeSet<ReleaseId>,
     /// Keys of what no release needs.
@@ -63,7 +67,7 @@ pub fn plan(
     let mut of_branch: BTreeMap<&Option<String>, usize> = BTreeMap::new();
     let reason = |it: &Stored, nth: usize| {
         if let Some(env) = needed.get(&it.id) {
-            return Some(format!("{env} needs it"));
+            return Some(format!("needed by {env}"));
         }
         if it.app != retention.app {
             return Some(format!("it is of another app, {}", it.app));
@@ -112,7 +116,15 @@ pub fn debris<'a>(
 pub fn doomed(store: &BucketStore) -> Result<Option<Doomed>> {
     let read = store.bucket()?.read(DOOMED)?;
     let doomed = parse(&store.url, read.as_ref().map(|(text, _)| text.as_slice()))?;
-    Ok(doomed.filter(|doomed| store.cx.now().duration_since(doomed.since) < STALE))
+    Ok(doomed.filter(|doomed| doomed.counts(store.cx.now())))
+}
+
+impl Doomed {
+    /// Whether somebody may still go by it: not after a while, by whatever clock, nor once it is known to be over.
+    fn counts(&self, now: Timestamp) -> bool {
+        let dead = self.owner.as_ref().is_some_and(|owner| owner.life() == Life::Dead);
+        now.duration_since(self.since).abs() < STALE && !dead
+    }
 }
 
 /// Reads the list. One that cannot be read may name anything.
@@ -128,7 +140,13 @@ fn parse(url: &str, there: Option<&[u8]>) -> Result<Option<Doomed>> {
 }
 
 /// Removes what is not kept. `needed` is asked twice, the second time after everybody can see what is about to go.
-pub fn prune(store: &BucketStore, retention: Retention, by: &str, dry_run: bool, needed: Needed) -> Result<Vec<Kept>> {
+pub fn prune(
+    store: &BucketStore,
+    retention: Retention,
+    by: &Owner,
+    dry_run: bool,
+    needed: Needed,
+) -> Result<Vec<Kept>> {
     let bucket = store.bucket()?;
     let objects = bucket.list(RELEASES)?;
     let (releases, bundles) = stored(store, &objects)?;
@@ -136,9 +154,11 @@ pub fn prune(store: &BucketStore, retention: Retention, by: &str, dry_run: bool,
     let mut plan = plan(&releases, &needed()?, &pointed(store)?, retention, now);
     let mut debris: BTreeSet<_> =
         debris(&objects, &bundles, retention, now).into_iter().map(|object| object.key.clone()).collect();
-    if !dry_run {
-        let doom: BTreeSet<_> = plan.iter().filter(|(_, why)| why.is_none()).map(|(id, _)| id.clone()).collect();
-        let doomed = Doomed { since: now, by: by.to_owned(), releases: doom, debris: debris.clone() };
+    let releases: BTreeSet<_> = plan.iter().filter(|(_, why)| why.is_none()).map(|(id, _)| id.clone()).collect();
+    let goes = !releases.is_empty() || !debris.is_empty();
+    if goes && !dry_run {
+        let owner = Some(by.clone());
+        let doomed = Doomed { since: now, by: by.by.clone(), owner, releases, debris: debris.clone() };
         announce(store, &doomed)?;
         let removed = look_again(store, &mut plan, &mut debris, needed)
             .and_then(|()| remove(store, &plan, &objects, now))
@@ -161,7 +181,7 @@ fn look_again(
     let (needed, pointed) = (needed()?, pointed(store)?);
     for (id, why) in plan.iter_mut().filter(|(_, why)| why.is_none()) {
         *why = match needed.get(id) {
-            Some(env) => Some(format!("{env} needs it")),
+            Some(env) => Some(format!("needed by {env}")),
             None if pointed.contains(id) => Some("it is the latest of a branch".into()),
             None => None,
         };
@@ -220,9 +240,14 @@ fn remove(
 fn announce(store: &BucketStore, doomed: &Doomed) -> Result<()> {
     let now = store.cx.now();
     change((&store.url, store.trusted()?), DOOMED, |there| match parse(&store.url, there)? {
-        Some(other) if now.duration_since(other.since) < STALE && other != *doomed => {
-            Failure::new(Kind::Locked, format!("{}: {} prunes since {}", store.url, other.by, other.since))
-                .hint("wait until it has ended; one that was killed is passed over after 30 minutes")
+        Some(other) if other.counts(now) && other != *doomed => {
+            let since = other.since.strftime("%Y-%m-%d %H:%M:%SZ");
+            Failure::new(Kind::Locked, format!("{}: {} prunes since {since}", store.url, other.by))
+                .hint(format!(
+                    "wait until it has ended; one that was killed is passed over after 30 minutes, or at once when you \
+                     remove {}/{DOOMED}",
+                    store.url
+                ))
                 .err()
         }
         _ => {

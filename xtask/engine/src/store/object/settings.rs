@@ -44,7 +44,7 @@ pub enum Credentials {
     /// By keys that a role's token service gives for a token of CircleCI's.
     Exchanged(Role),
     /// Not at all: nothing was found. The text says what was looked for.
-    Missing(&'static str),
+    Missing(String),
 }
 
 /// A role to take on.
@@ -64,6 +64,7 @@ pub type Files<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// Reads the settings of a store.
 pub fn settings(url: &str, vars: &BTreeMap<String, String>, files: Files) -> Result<Settings> {
     let (scheme, bucket, prefix) = parts(url)?;
+    let vars = &clean(vars)?;
     if vars.get(var::BUCKETS).is_some_and(|dir| !dir.is_empty()) {
         // A directory takes the place of the server, and asks nobody who they are.
         let (options, credentials) = (BTreeMap::new(), Credentials::Given);
@@ -78,12 +79,29 @@ pub fn settings(url: &str, vars: &BTreeMap<String, String>, files: Files) -> Res
                 named.map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
             let credentials = match (options.is_empty(), scheme) {
                 (false, _) => Credentials::Given,
-                (true, Scheme::Google) => Credentials::Missing("GOOGLE_SERVICE_ACCOUNT"),
-                (true, _) => Credentials::Missing("AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"),
+                (true, Scheme::Google) => Credentials::Missing("GOOGLE_SERVICE_ACCOUNT".into()),
+                (true, _) => Credentials::Missing("AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY".into()),
             };
             Ok(Settings { scheme, bucket, prefix, options, plain_http: false, credentials })
         }
     }
+}
+
+/// The variables of clouds without the blanks that a copy brings along. What cannot be sent is refused.
+fn clean(vars: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+    let ours =
+        |name: &str| ["AWS_", "AZURE_", "GOOGLE_", "S3_", "CIRCLE_OIDC_"].iter().any(|own| name.starts_with(own));
+    let clean = |(name, value): (&String, &String)| {
+        let value = if ours(name) { value.trim() } else { value.as_str() };
+        // A service account of Google's may be a document of many lines.
+        if ours(name) && !name.starts_with("GOOGLE_") && value.contains(|c: char| c.is_control() || !c.is_ascii()) {
+            return usage(format!("{name} holds a character that cannot be sent: a newline in it?"))
+                .hint("set it again, in one line")
+                .err();
+        }
+        Ok((name.clone(), value.to_owned()))
+    };
+    vars.iter().map(clean).collect()
 }
 
 fn parts(url: &str) -> Result<(Scheme, String, String)> {
@@ -97,8 +115,14 @@ fn parts(url: &str) -> Result<(Scheme, String, String)> {
     };
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-    if bucket.len() < 3 || bucket.len() > 63 || !bucket.chars().all(is_name) {
-        return wrong("the name of a bucket has 3 to 63 letters, digits, `-` and `.`").err();
+    // Google's may have a `_`, too.
+    let of_bucket = |c: char| {
+        c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.') || c == '_' && scheme == Scheme::Google
+    };
+    let ends = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let whole = bucket.chars().all(of_bucket) && bucket.starts_with(ends) && bucket.ends_with(ends);
+    if bucket.len() < 3 || bucket.len() > 63 || !whole || bucket.contains("..") {
+        return wrong("the name of a bucket has 3 to 63 small letters, digits, `-` and `.`").err();
     }
     let prefix = prefix.trim_end_matches('/');
     let bad = |part: &str| part.is_empty() || part == "." || part == ".." || !part.chars().all(is_name);
@@ -146,7 +170,9 @@ fn s3(
     let plain_http = match endpoint {
         None => false,
         Some(endpoint) => {
-            let plain = check_endpoint(url, endpoint, var("AWS_ALLOW_HTTP") == Some("true"))?;
+            let allowed =
+                var("AWS_ALLOW_HTTP").is_some_and(|it| ["true", "1"].contains(&it.to_ascii_lowercase().as_str()));
+            let plain = check_endpoint(url, endpoint, allowed)?;
             options.insert("aws_endpoint_url_s3".into(), endpoint.to_owned());
             plain
         }
@@ -196,26 +222,36 @@ fn credentials(vars: &BTreeMap<String, String>, profile: &Profile, region: &str,
         let file = var("AWS_WEB_IDENTITY_TOKEN_FILE").and_then(files);
         let token = var("CIRCLE_OIDC_TOKEN_V2").or_else(|| var("CIRCLE_OIDC_TOKEN")).map(str::to_owned);
         let Some(token) = file.map(|text| text.trim().to_owned()).or(token) else {
-            return Ok(Credentials::Missing(
-                "a token for AWS_ROLE_ARN: CIRCLE_OIDC_TOKEN_V2 is there in jobs with a context",
-            ));
+            let what = "CIRCLE_OIDC_TOKEN_V2, to take on AWS_ROLE_ARN with: jobs with a context have it";
+            return Ok(Credentials::Missing(what.into()));
         };
         let endpoint =
             var("AWS_ENDPOINT_URL_STS").map_or_else(|| format!("https://sts.{region}.amazonaws.com"), str::to_owned);
-        let endpoint = http::url(&endpoint)?;
+        let endpoint = http::url(&endpoint).map_err(|_| {
+            usage(format!("`{endpoint}` is no URL of a token service"))
+                .hint("set AWS_REGION to a region, or AWS_ENDPOINT_URL_STS to a URL")
+        })?;
         if !is_secure(&endpoint) {
             return usage("AWS_ENDPOINT_URL_STS is not https, and would show the token").hint("use https").err();
         }
         return Ok(Credentials::Exchanged(Role { arn: arn.to_owned(), token: Secret::new(token), endpoint }));
     }
+    if profile.get("aws_access_key_id").is_some() != profile.get("aws_secret_access_key").is_some() {
+        let name = var("AWS_PROFILE").unwrap_or("default");
+        return Failure::new(Kind::Auth, format!("profile `{name}` of ~/.aws has only one half of a key"))
+            .hint("it needs aws_access_key_id and aws_secret_access_key: `aws configure` writes both")
+            .err();
+    }
     let given = profile.get("aws_access_key_id").is_some()
         || var("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI").is_some()
         || var("AWS_CONTAINER_CREDENTIALS_FULL_URI").is_some()
         || var("AWS_SKIP_SIGNATURE") == Some("true");
-    Ok(if given {
-        Credentials::Given
-    } else {
-        Credentials::Missing("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_ROLE_ARN")
+    Ok(match (given, var("AWS_PROFILE")) {
+        (true, _) => Credentials::Given,
+        (false, None) => Credentials::Missing("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_ROLE_ARN".into()),
+        (false, Some(name)) => Credentials::Missing(format!(
+            "aws_access_key_id in profile `{name}` of ~/.aws/credentials or ~/.aws/config; SSO and role_arn are not read"
+        )),
     })
 }
 
@@ -296,6 +332,10 @@ mod tests {
             "s3://bucket/../x",
             "s3://bucket//x",
             "s3://user@bucket/x",
+            "s3://...",
+            "s3://App-Bucket/x",
+            "s3://app_bucket/x",
+            "s3://-bucket/x",
             "ftp://bucket/x",
         ] {
             let error = of(url, &[]).map(drop).unwrap_err();
@@ -332,6 +372,9 @@ mod tests {
         assert_eq!(kind(&[role, ("AWS_WEB_IDENTITY_TOKEN_FILE", "/token")]), "exchanged");
         let half = of("s3://builds/shop", &keys[..1]).map(drop).unwrap_err();
         assert_eq!(kind_of(&half), Kind::Auth);
+        assert_eq!(option(&[home, ("AWS_REGION", " us-west-2\n")], "aws_region").unwrap(), "us-west-2");
+        let broken = of("s3://builds/shop", &[("AWS_SESSION_TOKEN", "a\nb")]).map(drop).unwrap_err();
+        assert!(broken.to_string().contains("AWS_SESSION_TOKEN holds a character"), "{broken}");
     }
 
     #[test]

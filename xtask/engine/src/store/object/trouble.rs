@@ -5,6 +5,9 @@
 use crate::error::{Failure, Kind};
 use object_store::Error;
 
+/// Why a request was given up that nothing is wrong with.
+pub const STOPPED: &str = "stopped by a signal";
+
 /// What was tried.
 #[derive(Debug, Clone, Copy)]
 pub enum Doing<'a> {
@@ -115,6 +118,7 @@ fn other(error: &Error, text: &str, code: Option<&str>) -> (Kind, String, String
         return (kind, format!("the server answered {code}{message}"), again);
     }
     match error {
+        _ if text.contains(STOPPED) => (Kind::Failed, STOPPED.into(), "run the same command again".into()),
         _ if is_denied(error) => {
             (Kind::Auth, "access denied".into(), "check the credentials and their permissions: see docs/s3.md".into())
         }
