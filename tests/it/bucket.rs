@@ -326,8 +326,8 @@ fn each_of_many_commits_is_found() {
 fn what_a_prune_is_removing_is_not_deployed() {
     let dir = tempfile::tempdir().unwrap();
     let p = project_in(dir.path());
-    let (one, two) = (p.release("1"), p.release("2"));
-    for id in [&one, &two] {
+    let (zero, one, two) = (p.release("0"), p.release("1"), p.release("2"));
+    for id in [&zero, &one, &two] {
         p.run(&format!("put {id}")).ok();
     }
     p.run(&format!("deploy dev {one}")).ok();
@@ -340,7 +340,7 @@ fn what_a_prune_is_removing_is_not_deployed() {
     p.run("deploy dev").fails(6, &format!("bob is removing {two} just now"), "run the same command again");
     assert_eq!(p.live("srv/dev"), "1", "nothing was touched");
     p.run("put").fails(6, "bob is removing", "run the same command again");
-    p.run("prune --store s3://builds/shop --yes").fails(6, "bob prunes since", "30 minutes");
+    p.run("prune --store s3://builds/shop --keep 1 --days 0 --yes").fails(6, "bob prunes since", "30 minutes");
     // What was begun is needed, so the other prune, which looks again after it has told, leaves it.
     let told = std::fs::read_to_string(dir.path().join("builds/shop/live/dev.jsonl")).unwrap();
     assert!(told.lines().last().unwrap().contains(&two), "{told}");

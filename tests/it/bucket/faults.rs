@@ -230,3 +230,57 @@ fn the_server_dies_in_the_middle_of_a_put() {
     p.run("put").ok().has(&format!("{id} stored"));
     p.run("put --confirm").ok();
 }
+
+#[test]
+fn a_bucket_that_says_nothing_can_be_left() {
+    let Some(ceph) = ceph() else { return };
+    let proxy = Proxy::new(&ceph.url(), Box::new(|_, _| Fate::Silence));
+    let p = project(&fresh_url(), &proxy.url());
+    p.release("1");
+    let child = p.start("put");
+    // It is waited for, and a person who will not wait is heard.
+    std::thread::sleep(std::time::Duration::from_millis(6500));
+    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let asked = std::time::Instant::now();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("has not answered for 5 s: still waiting"), "{stderr}");
+    assert!(stderr.contains("stopped by a signal") && stderr.contains("hint: "), "{stderr}");
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(asked.elapsed() < std::time::Duration::from_secs(15), "{:?}", asked.elapsed());
+}
+
+#[test]
+fn blanks_that_came_along_with_a_copy_do_no_harm() {
+    let Some(ceph) = ceph() else { return };
+    let mut p = project(&fresh_url(), &format!(" {}\n", ceph.url()));
+    p.var("AWS_ACCESS_KEY_ID", "localkey\n");
+    p.var("AWS_REGION", " us-east-1");
+    p.release("1");
+    p.run("put").ok();
+    p.var("AWS_SECRET_ACCESS_KEY", "local\nsecret");
+    p.run("put").fails(2, "AWS_SECRET_ACCESS_KEY holds a character that cannot be sent", "in one line");
+}
+
+#[test]
+fn what_was_damaged_is_mended_where_it_was_built() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = project_in(dir.path());
+    let id = p.release("1");
+    p.run("put").ok();
+    let mut files = Vec::new();
+    let mut dirs = vec![dir.path().join("builds/shop/releases")];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap().flatten() {
+            if entry.path().is_dir() { dirs.push(entry.path()) } else { files.push(entry.path()) }
+        }
+    }
+    assert_eq!(files.len(), 2);
+    for file in files {
+        let good = fs::read(&file).unwrap();
+        fs::write(&file, vec![b'x'; good.len()]).unwrap();
+        p.run("put --confirm").ok().told("was damaged, and is mended");
+        assert_eq!(fs::read(&file).unwrap(), good);
+    }
+    p.run(&format!("put --confirm {id}")).ok().has("every byte");
+}

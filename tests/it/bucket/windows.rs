@@ -111,6 +111,8 @@ fn a_prune_that_comes_back_late_leaves_the_list_of_the_next_one() {
         serde_json::json!({ "since": jiff::Timestamp::now().to_string(), "by": "bob", "releases": [] }).to_string();
     prune_and(&*store, || fs::write(&list, &bobs).unwrap());
     assert_eq!(fs::read_to_string(&list).unwrap(), bobs);
+    fs::remove_file(&list).unwrap();
+    store.put(&release(dir.path(), 2, &[("a", "2")])).unwrap();
     fs::write(&list, "?").unwrap();
     let error = store.prune(NOTHING, &ana(), false, &|| Ok(BTreeMap::new())).unwrap_err();
     assert!(error.to_string().contains("it is no list of a prune"), "{error:#}");

@@ -4,12 +4,11 @@
 //! S3's conditional writes: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>.
 
 pub mod settings;
+mod transfer;
 pub mod trouble;
 
 use crate::cx::{Cx, var};
 use crate::error::{Explain, Failure, Kind, Result, failed};
-use crate::release::digest::Hasher;
-use crate::release::{Progress, sync_dir};
 use crate::store::object::settings::{Scheme, Settings};
 use crate::store::object::trouble::{Doing, explain};
 use futures_util::future::{Either, select};
@@ -24,12 +23,11 @@ use object_store::path::Path as Key;
 use object_store::signer::Signer;
 use object_store::{
     BackoffConfig, ClientOptions, Error, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
-    RetryConfig, UpdateVersion, WriteMultipart,
+    RetryConfig, UpdateVersion,
 };
 use std::cell::Cell;
 use std::fs::File;
 use std::future::ready;
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -290,86 +288,6 @@ impl<'cx> Bucket<'cx> {
             Err(Error::NotFound { .. }) => Ok(None),
             done => self.explained(Doing::Reading(key), done).map(|meta| Some(meta.size)),
         }
-    }
-
-    /// Sends a file, in parts when it is big. The object is there whole or not at all.
-    pub fn upload(&self, key: &str, from: &Path, progress: Progress) -> Result<()> {
-        self.wait(None, self.send(key, from, progress))
-    }
-
-    async fn send(&self, key: &str, from: &Path, progress: Progress<'_>) -> Result<()> {
-        let unreadable = || format!("cannot read {}", from.display());
-        let hint = || "check the disk".to_owned();
-        let mut file = File::open(from).explain(Kind::Failed, unreadable, hint)?;
-        let total = file.metadata().explain(Kind::Failed, unreadable, hint)?.len();
-        let mut next = || -> Result<Vec<u8>> {
-            let mut part = Vec::with_capacity(PART);
-            (&mut file).take(PART as u64).read_to_end(&mut part).explain(Kind::Failed, unreadable, hint)?;
-            Ok(part)
-        };
-        let doing = Doing::Writing(key);
-        if total <= PART as u64 {
-            self.explained(doing, self.store.put(&self.key(key), next()?.into()).await)?;
-            progress(total, total);
-            return Ok(());
-        }
-        let upload = self.explained(doing, self.store.put_multipart(&self.key(key)).await)?;
-        let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
-        let mut sent = 0;
-        let parts = async {
-            loop {
-                // One less than at once, because the one that has just been read waits here.
-                upload.wait_for_capacity(AT_ONCE - 1).await.map_err(|e| explain(&self.url, doing, &e))?;
-                self.not_interrupted()?;
-                let part = next()?;
-                if part.is_empty() {
-                    return Ok::<_, anyhow::Error>(());
-                }
-                sent += part.len() as u64;
-                upload.put(part.into());
-                progress(sent, total);
-            }
-        };
-        match parts.await {
-            Ok(()) => self.explained(doing, upload.finish().await).map(drop),
-            Err(error) => {
-                // Parts that nobody completes cost money until somebody aborts them.
-                let _ = upload.abort().await;
-                Err(error)
-            }
-        }
-    }
-
-    fn not_interrupted(&self) -> Result<()> {
-        if self.cx.interrupted() {
-            return failed("stopped by a signal").hint("run the same command again").err();
-        }
-        Ok(())
-    }
-
-    /// Fetches an object of a known size and gives its SHA-256.
-    pub fn download(&self, key: &str, bytes: u64, to: &Path, progress: Progress) -> Result<String> {
-        self.wait(None, self.receive(key, bytes, to, progress))
-    }
-
-    async fn receive(&self, key: &str, bytes: u64, to: &Path, progress: Progress<'_>) -> Result<String> {
-        let unwritable = || format!("cannot write {}", to.display());
-        let hint = || "check free space and permissions: `df -h .`".to_owned();
-        let mut file = File::create(to).explain(Kind::Failed, unwritable, hint)?;
-        let (object, step) = (self.key(key), PART as u64);
-        let ranges = (0..bytes.div_ceil(step)).map(|n| n * step..((n + 1) * step).min(bytes));
-        let mut parts = stream::iter(ranges).map(|range| self.store.get_range(&object, range)).buffered(AT_ONCE);
-        let (mut hasher, mut done) = (Hasher::default(), 0);
-        while let Some(part) = parts.next().await {
-            self.not_interrupted()?;
-            let part = self.explained(Doing::Reading(key), part)?;
-            hasher.update(&part);
-            file.write_all(&part).explain(Kind::Failed, unwritable, hint)?;
-            done += part.len() as u64;
-            progress(done, bytes);
-        }
-        file.sync_all().and_then(|()| to.parent().map_or(Ok(()), sync_dir)).explain(Kind::Failed, unwritable, hint)?;
-        Ok(hasher.hex())
     }
 
     /// The objects below a prefix that ends a part of the key, in order of their keys.
