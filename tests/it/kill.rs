@@ -137,7 +137,7 @@ fn ctrl_c_puts_the_old_release_back() {
         assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
         end(child, "deploy dev")
             .fails(1, &format!("{v1} is live again"), "deploy again")
-            .told("stopping: putting back");
+            .told("stopping at the next safe point");
         assert_eq!(p.get("dev").unwrap(), "1");
         p.run("lock status dev").ok().has("not locked");
     }

@@ -342,7 +342,8 @@ fn not_started(command: &Command, cause: &io::Error) -> anyhow::Error {
 
 /// A command as one would type it; a script of many lines is cut to its first.
 fn show(command: &Command) -> String {
-    let mut shown = command.get_program().to_string_lossy().into_owned();
+    let program = Path::new(command.get_program());
+    let mut shown = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
     for arg in command.get_args() {
         let arg = arg.to_string_lossy();
         shown.push(' ');
