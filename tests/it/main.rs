@@ -15,6 +15,7 @@ mod conformance;
 mod edges;
 mod executor;
 mod faults;
+mod fleet;
 mod hazards;
 mod histories;
 mod kill;

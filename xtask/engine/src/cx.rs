@@ -5,7 +5,7 @@
 use crate::error::{Explain, Kind, Result, failed, usage};
 use crate::event::{Event, Sink, ms_since};
 pub use crate::process::Input;
-use crate::process::{self, Limits};
+use crate::process::{self, Background, Limits};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -264,13 +264,44 @@ impl Cx {
         interruptible: bool,
     ) -> Result<Answer> {
         command.stderr(Stdio::piped());
-        self.run(&mut command, input, limit, interruptible)
+        let shown = show(&command);
+        self.run(&mut command, shown, input, limit, interruptible)
+    }
+
+    /// The same, told to people in other words.
+    pub fn answer_as(
+        &self,
+        shown: &str,
+        mut command: Command,
+        input: Input,
+        limit: Option<Duration>,
+        interruptible: bool,
+    ) -> Result<Answer> {
+        command.stderr(Stdio::piped());
+        self.run(&mut command, shown.to_owned(), input, limit, interruptible)
+    }
+
+    /// Starts a command that stays in the background until it is dropped, and waits until it prints `word`. Gives what it
+    /// complained when it ends before.
+    pub fn background(
+        &self,
+        command: &mut Command,
+        shown: &str,
+        word: &str,
+        limit: Duration,
+    ) -> Result<Result<Background, String>> {
+        let started = Instant::now();
+        let limits = Limits { time: Some(limit), stop: &|| self.interrupted(), own_group: true };
+        let began = Background::start_until(command, word, &limits).map_err(|e| not_started(command, &e))?;
+        self.ran(shown.to_owned(), started, began.is_ok());
+        Ok(began)
     }
 
     /// Runs a command that shows its own progress: its stderr is ours.
     pub fn answer_with_stderr(&self, mut command: Command) -> Result<Answer> {
         command.stderr(Stdio::inherit());
-        self.run(&mut command, Input::Empty, None, false)
+        let shown = show(&command);
+        self.run(&mut command, shown, Input::Empty, None, false)
     }
 
     /// Runs a command and gives its output without the newline at the end; another exit code than 0 is an error with
@@ -310,8 +341,14 @@ impl Cx {
         not_started(&command, &cause)
     }
 
-    fn run(&self, command: &mut Command, input: Input, limit: Option<Duration>, interruptible: bool) -> Result<Answer> {
-        let shown = show(command);
+    fn run(
+        &self,
+        command: &mut Command,
+        shown: String,
+        input: Input,
+        limit: Option<Duration>,
+        interruptible: bool,
+    ) -> Result<Answer> {
         let started = Instant::now();
         // A group of its own, so that Ctrl-C reaches us alone and we can put back what is half done.
         let own_group = limit.is_some() || self.catching.load(Ordering::Relaxed);

@@ -112,6 +112,32 @@ impl Background {
         Ok(Self(child))
     }
 
+    /// Starts it and waits until it prints `word`. Gives what it complained when it ends before, or takes longer than
+    /// `limits` have it.
+    pub fn start_until(command: &mut Command, word: &str, limits: &Limits) -> io::Result<Result<Self, String>> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child = command.spawn()?;
+        let (stdout, stderr) = (Collected::new(child.stdout.take()), Collected::new(child.stderr.take()));
+        let mut background = Self(child);
+        let started = Instant::now();
+        loop {
+            if stdout.so_far().contains(word) {
+                return Ok(Ok(background));
+            }
+            if background.has_ended() {
+                return Ok(Err(stderr.text()));
+            }
+            let late = limits.time.is_some_and(|limit| started.elapsed() >= limit);
+            if late || (limits.stop)() {
+                end(&background.0, true, rustix::process::Signal::TERM);
+                let why =
+                    if late { format!("it did not end within {:.1?}", started.elapsed()) } else { "stopped".into() };
+                return Ok(Err(format!("{}\n{why}", stderr.so_far())));
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Whether it has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.0.try_wait(), Ok(None))
@@ -176,10 +202,14 @@ impl Collected {
         Self { bytes, whole }
     }
 
+    fn so_far(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+
     fn text(self) -> String {
         // Without a stream the sender is gone and there is nothing to wait for.
         let _ = self.whole.recv_timeout(GRACE);
-        String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+        self.so_far()
     }
 }
 

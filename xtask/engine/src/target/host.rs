@@ -13,6 +13,7 @@ use crate::release::id::ReleaseId;
 use crate::release::manifest::{Manifest, checksum_line};
 use crate::release::{META, digest, manifest};
 use crate::service::Script;
+use crate::target::ssh::{Address, Ssh};
 use crate::target::{Delivery, Target, script};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -25,17 +26,30 @@ pub struct HostTarget<'cx> {
     cx: &'cx Cx,
     url: String,
     root: String,
-    /// By its path: a program that is looked for is forked for, and a fork copies the tables of our memory.
-    sh: PathBuf,
+    place: Place<'cx>,
     /// Token of the lock that we have.
     token: Mutex<Option<String>>,
+}
+
+enum Place<'cx> {
+    /// This machine, and the path of its shell: a program that is looked for is forked for, and a fork copies the tables
+    /// of our memory.
+    Here(PathBuf),
+    There(Ssh<'cx>),
 }
 
 impl<'cx> HostTarget<'cx> {
     /// A directory of this machine.
     pub fn local(cx: &'cx Cx, url: &str, dir: &Path) -> Self {
         let sh = cx.program_on_path("sh").unwrap_or_else(|| "/bin/sh".into());
-        Self { cx, url: url.to_owned(), root: dir.to_string_lossy().into_owned(), sh, token: Mutex::default() }
+        let root = dir.to_string_lossy().into_owned();
+        Self { cx, url: url.to_owned(), root, place: Place::Here(sh), token: Mutex::default() }
+    }
+
+    /// A directory of another machine.
+    pub fn remote(cx: &'cx Cx, url: &str, address: Address) -> Self {
+        let root = address.root.clone();
+        Self { cx, url: url.to_owned(), root, place: Place::There(Ssh::new(cx, url, address)), token: Mutex::default() }
     }
 
     /// Says something to the host. A clean environment keeps our variables, tokens among them, out of it, as ssh would.
@@ -44,10 +58,14 @@ impl<'cx> HostTarget<'cx> {
     }
 
     fn say_within(&self, text: &str, input: Input, limit: Option<Duration>, interruptible: bool) -> Result<Answer> {
-        let mut command = Command::new(&self.sh);
-        let token = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // Whoever finds our lock when we are gone sees by this whether our last command is gone too.
-        let marked = token.map(|token| format!("# {}\n{text}", machine::mark(&token)));
+        let mark = self.token.lock().unwrap_or_else(PoisonError::into_inner).as_deref().map(machine::mark);
+        let sh = match &self.place {
+            Place::There(ssh) => return ssh.say(text, mark.as_deref(), input, limit, interruptible),
+            Place::Here(sh) => sh,
+        };
+        let marked = mark.map(|mark| format!("# {mark}\n{text}"));
+        let mut command = Command::new(sh);
         command.arg("-c").arg(marked.as_deref().unwrap_or(text)).current_dir("/").env_clear();
         for name in ["PATH", "HOME", "USER", "LANG", "TMPDIR"] {
             if let Some(value) = self.cx.var(name) {

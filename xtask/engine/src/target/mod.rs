@@ -2,6 +2,7 @@
 
 pub mod host;
 pub mod script;
+pub mod ssh;
 
 use crate::cx::{Answer, Cx};
 use crate::deploy::history::Record;
@@ -13,6 +14,7 @@ use crate::release::Release;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::service::Script;
+use crate::target::ssh::Address;
 
 /// A release on its way to a host.
 pub enum Delivery<'a> {
@@ -69,13 +71,9 @@ pub fn open<'cx>(cx: &'cx Cx, url: &str) -> Result<Box<dyn Target + 'cx>> {
         Some(("file", dir)) if !dir.is_empty() => {
             Ok(Box::new(host::HostTarget::local(cx, url, &project::local_dir(&cx.home, dir))))
         }
-        Some((scheme @ ("ssh" | "s3"), _)) => {
-            usage(format!("target {url}: this engine cannot deploy to {scheme}: yet"))
-                .hint("use file:DIR, on the machine that runs the job")
-                .err()
-        }
-        _ => {
-            usage(format!("`{url}` is not the URL of a target")).hint("use file:DIR, e.g. file:target/deploy/dev").err()
-        }
+        Some(("ssh", _)) => Ok(Box::new(host::HostTarget::remote(cx, url, Address::parse(url)?))),
+        _ => usage(format!("`{url}` is not the URL of a target"))
+            .hint("use ssh://USER@HOST/DIR, or file:DIR, e.g. file:target/deploy/dev")
+            .err(),
     }
 }

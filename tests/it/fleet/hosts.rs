@@ -1,0 +1,128 @@
+//! The hosts of a test: started, broken and stopped with it.
+
+use crate::project::{free_port, skip};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Some sshds on loopback.
+pub struct Fleet {
+    dir: PathBuf,
+    keeper: Child,
+    _own: tempfile::TempDir,
+}
+
+impl Fleet {
+    /// Starts `n` hosts; nothing where sshd is not installed. CI has to have it, or nobody would notice.
+    pub fn start(n: usize) -> Option<Self> {
+        Self::with(n, |_| String::new())
+    }
+
+    /// The same, with more lines in each sshd's configuration.
+    pub fn with(n: usize, more: impl Fn(usize) -> String) -> Option<Self> {
+        let sshd = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"].into_iter().find(|path| Path::new(path).exists());
+        let Some(sshd) = sshd else {
+            assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "install openssh-server");
+            skip("hosts over ssh: there is no sshd (openssh-server)");
+            return None;
+        };
+        let own = tempfile::tempdir().unwrap();
+        let dir = own.path().to_owned();
+        // Only for its separation of privileges, and only as root.
+        let _ = fs::create_dir_all("/run/sshd");
+        keygen(&dir.join("client"));
+        let (mut config, mut known, mut lines) = (String::new(), String::new(), String::new());
+        for host in 0..n {
+            let own = dir.join(format!("h{host}"));
+            fs::create_dir_all(own.join("srv")).unwrap();
+            keygen(&own.join("hostkey"));
+            let port = free_port();
+            let key = fs::read_to_string(own.join("hostkey.pub")).unwrap();
+            let key: Vec<_> = key.split(' ').take(2).collect();
+            known += &format!("[127.0.0.1]:{port} {}\n", key.join(" "));
+            config += &format!("Host fleet{host}\n  HostName 127.0.0.1\n  Port {port}\n");
+            let client = dir.join("client.pub").display().to_string();
+            let at = own.display();
+            let sshd_config = format!(
+                "Port {port}\nListenAddress 127.0.0.1\nHostKey {at}/hostkey\nPidFile {at}/pid\nAuthorizedKeysFile {client}\n\
+                 AuthenticationMethods publickey\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\n\
+                 StrictModes no\nPermitRootLogin yes\nPrintMotd no\nMaxStartups 100:30:200\n{}",
+                more(host)
+            );
+            fs::write(own.join("sshd_config"), sshd_config).unwrap();
+            lines += &format!("{sshd} -D -f {at}/sshd_config -E {at}/log & pids=\"$pids $!\"\n");
+        }
+        config += &format!(
+            "Host fleet*\n  IdentityFile {0}/client\n  IdentitiesOnly yes\n  UserKnownHostsFile {0}/known_hosts\n  \
+             GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n  KexAlgorithms curve25519-sha256\n",
+            dir.display()
+        );
+        fs::write(dir.join("known_hosts"), known).unwrap();
+        fs::write(dir.join("ssh_config"), config).unwrap();
+        program(
+            &dir.join("bin/ssh"),
+            &format!("#!/bin/sh\nexec {} -F {}/ssh_config \"$@\"\n", which("ssh"), dir.display()),
+        );
+        // However this process ends, its end of the pipe closes, and the sshds go.
+        let keeper = format!("pids=; {lines}cat > /dev/null; kill $pids; wait");
+        let keeper =
+            Command::new("sh").args(["-c", &keeper]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let fleet = Self { dir, keeper, _own: own };
+        for host in 0..n {
+            let started = Instant::now();
+            while !fleet.dir.join(format!("h{host}/pid")).exists() {
+                let log = || fs::read_to_string(fleet.dir.join(format!("h{host}/log"))).unwrap_or_default();
+                assert!(started.elapsed() < Duration::from_secs(20), "sshd {host} did not start: {}", log());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        Some(fleet)
+    }
+
+    /// `PATH` with an ssh that knows these hosts as `fleet0`, `fleet1`, ...
+    pub fn path(&self) -> String {
+        format!("{}:{}", self.dir.join("bin").display(), std::env::var("PATH").unwrap())
+    }
+
+    /// The directory that is this host's own.
+    pub fn srv(&self, host: usize) -> PathBuf {
+        self.dir.join(format!("h{host}/srv"))
+    }
+
+    /// URL of a target on a host.
+    pub fn target(&self, host: usize, dir: &str) -> String {
+        format!("ssh://fleet{host}{}/{dir}", self.srv(host).display())
+    }
+
+    /// A file of the harness: `known_hosts`, `ssh_config`, ...
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+fn keygen(path: &Path) {
+    let path = path.display().to_string();
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &path]).status().unwrap();
+    assert!(made.success());
+}
+
+fn which(program: &str) -> String {
+    let dirs = std::env::var("PATH").unwrap();
+    let found = dirs.split(':').map(|dir| Path::new(dir).join(program)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("no {program}")).display().to_string()
+}
+
+fn program(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+}
