@@ -1,19 +1,178 @@
 //! Real sshds of this machine, each with a port, a host key and a directory of its own, and all that goes wrong between
 //! them and us.
 
-pub mod hosts;
+mod hosts;
 
-use crate::fleet::hosts::Fleet;
 use crate::parts::cx;
+use crate::project::Project;
 use crate::target::contract;
 use gangplank::target::{self, Delivery};
+use hosts::Fleet;
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
 
-#[test]
-fn the_contract_over_ssh() {
-    let Some(fleet) = Fleet::start(1) else { return };
+fn over_ssh(fleet: &Fleet) {
     let dir = tempfile::tempdir().unwrap();
     let cx = cx(dir.path()).with_vars([("PATH".to_owned(), fleet.path())]);
     contract(&cx, dir.path(), &*target::open(&cx, &fleet.target(0, "with space/it's")).unwrap(), &|release| {
         Delivery::Push(release)
     });
+}
+
+#[test]
+fn the_contract_over_ssh() {
+    let Some(fleet) = Fleet::start(1) else { return };
+    over_ssh(&fleet);
+}
+
+/// csh reads quotes, newlines and `!` in ways of its own, and many a profile greets whoever comes.
+#[test]
+fn the_contract_with_csh_and_a_profile_that_talks() {
+    let Some(csh) = ["/bin/csh", "/usr/bin/csh", "/bin/tcsh"].into_iter().find(|path| Path::new(path).exists()) else {
+        crate::project::skip("a host with csh: it is not installed");
+        return;
+    };
+    let greeting = "echo 'Welcome! You have mail.'; echo 'Last login: never' >&2";
+    let more = format!("ForceCommand {greeting}; exec {csh} -f -c \"$SSH_ORIGINAL_COMMAND\"\n");
+    let Some(fleet) = Fleet::with(1, |_| more.clone()) else { return };
+    over_ssh(&fleet);
+}
+
+/// A project whose dev env runs on all hosts of a fleet.
+fn project(fleet: &Fleet, hosts: usize, more: &str) -> Project {
+    let mut p = Project::new();
+    let targets: String = (0..hosts).map(|host| format!("target {}\n", fleet.target(host, "app"))).collect();
+    p.change("target file:srv/dev\n", &format!("{targets}healthy test ! -e www/broken\npatience 5000|50|1\n{more}"));
+    p.var("PATH", &fleet.path());
+    p
+}
+
+fn live(fleet: &Fleet, host: usize) -> String {
+    fs::read_to_string(fleet.srv(host).join("app/current/www/index.html")).unwrap_or_default().trim().to_owned()
+}
+
+fn all_live(fleet: &Fleet, hosts: usize) -> String {
+    (0..hosts).map(|host| live(fleet, host)).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_story_of_a_fleet() {
+    let Some(fleet) = Fleet::start(4) else { return };
+    let p = project(&fleet, 4, "strategy canary 1\n");
+    let one = p.release("1");
+    p.run("deploy dev").ok().says(&format!("dev: {one} is live\n"));
+    assert_eq!(all_live(&fleet, 4), "1 1 1 1");
+    p.run("deploy dev").ok().has("already runs");
+    p.release("2");
+    p.run("deploy dev").ok();
+    assert_eq!(all_live(&fleet, 4), "2 2 2 2");
+    // It is sick wherever it runs; only the canary ever runs it.
+    p.write("www/broken", "");
+    let three = p.release("3");
+    let ran = p.run("deploy dev").fails(1, "is live again on ssh://fleet0", "deploy again");
+    assert!(ran.stderr.contains("3 host(s) were not reached"), "{}", ran.stderr);
+    assert_eq!(all_live(&fleet, 4), "2 2 2 2");
+    for host in 1..4 {
+        let history = fs::read_to_string(fleet.srv(host).join("app/history.jsonl")).unwrap();
+        let switched = history.lines().filter(|line| line.contains(&three) && line.contains("switched")).count();
+        assert_eq!(switched, 0, "host {host} was left alone");
+    }
+    p.run("rollback dev").ok();
+    assert_eq!(all_live(&fleet, 4), "1 1 1 1");
+    p.run("status dev").ok().has("ssh://fleet3");
+    p.run("verify @dev").ok();
+    p.run("promote dev prod --yes").ok();
+    assert_eq!(p.live("srv/prod"), "1");
+    p.run("prune dev").ok();
+    p.run("history dev").ok().has(&one);
+}
+
+#[test]
+fn what_keeps_us_out_is_said_with_what_to_do() {
+    let Some(fleet) = Fleet::start(1) else { return };
+    let mut p = project(&fleet, 1, "");
+    p.release("1");
+    let known = fs::read_to_string(fleet.file("known_hosts")).unwrap();
+    fs::write(fleet.file("known_hosts"), "").unwrap();
+    p.run("deploy dev").fails(3, "its host key is not known here", "`ssh-keyscan fleet0`");
+    let other = fs::read_to_string(fleet.file("client.pub")).unwrap();
+    let (address, _) = known.split_once(' ').unwrap();
+    let other: Vec<_> = other.split(' ').take(2).collect();
+    fs::write(fleet.file("known_hosts"), format!("{address} {}\n", other.join(" "))).unwrap();
+    p.run("deploy dev").fails(3, "its host key is not the one in known_hosts", "somebody may stand between");
+    fs::write(fleet.file("known_hosts"), &known).unwrap();
+
+    let keys = fs::read_to_string(fleet.file("client.pub")).unwrap();
+    fs::write(fleet.file("client.pub"), "").unwrap();
+    p.run("status dev").fails(3, "it does not let us in", "`add_ssh_keys`");
+    fs::write(fleet.file("client.pub"), keys).unwrap();
+    p.run("deploy dev").ok();
+
+    let url = fleet.target(0, "app");
+    let mut other = |from: &str, to: &str| p.change(from, to);
+    other(&url, "ssh://nowhere.invalid/srv/app");
+    p.run("status dev").fails(4, "nobody knows that host", "DNS");
+    let closed = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    p.change("nowhere.invalid/", &format!("127.0.0.1:{closed}/"));
+    p.run("status dev").fails(4, "Connection refused", &format!("`ssh -p {closed} 127.0.0.1 true`"));
+    // It takes the connection and says nothing.
+    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    p.change(&closed.to_string(), &silent.local_addr().unwrap().port().to_string());
+    p.run("status dev").fails(4, "ssh://127.0.0.1", "can you reach it?");
+    p.var("PATH", "/nonexistent");
+    p.run("status dev").fails(2, "cannot run `ssh`", "install ssh");
+}
+
+#[test]
+fn urls_that_name_no_host_or_no_place() {
+    for (url, error) in [
+        ("ssh://web1", "it names no directory"),
+        ("ssh://web1/", "has to be absolute"),
+        ("ssh://-oProxyCommand=id/srv/app", "its host is no name"),
+        ("ssh://ana:secret@web1/srv/app", "a password has no place in it"),
+        ("ssh://web1:port/srv/app", "its port is no number"),
+        ("ssh://web1/srv/../etc", "without `..`"),
+    ] {
+        let mut p = Project::new();
+        p.change("target file:srv/dev\n", &format!("target {url}\n"));
+        p.run("status dev").fails(2, error, "ssh://deploy@web1.example.com/srv/app");
+    }
+}
+
+#[test]
+fn what_is_secret_is_in_no_command_line_here_or_there() {
+    let Some(fleet) = Fleet::start(1) else { return };
+    let seen = fleet.file("seen");
+    // Whatever ssh is told, and whatever stands in the process list of the host while the service starts.
+    let spy = "ps -eo args= >> srv/seen 2> /dev/null || cat /proc/[0-9]*/cmdline >> srv/seen";
+    let mut p = project(&fleet, 1, "var API_TOKEN=${DEPLOY_TOKEN}\n");
+    p.change(
+        "healthy test",
+        &format!("command {}|true|true|true\nhealthy test", spy.replace("srv/seen", &seen.display().to_string())),
+    );
+    p.var("DEPLOY_TOKEN", "tok-5ec3e7a0b1c2d3e4f5");
+    p.release("1");
+    let ran = p.run("deploy dev -v").ok();
+    let seen = fs::read(seen).unwrap();
+    let seen = String::from_utf8_lossy(&seen);
+    assert!(seen.contains("ssh"), "{seen}");
+    for text in [&*seen, &ran.stderr, &ran.stdout] {
+        assert!(!text.contains("tok-5ec3e7a0b1c2d3e4f5"), "{text}");
+    }
+}
+
+#[test]
+fn nothing_of_ours_is_left_behind() {
+    let Some(fleet) = Fleet::start(2) else { return };
+    let mut p = project(&fleet, 2, "strategy all\n");
+    let tmp = p.path("srv/t");
+    fs::create_dir_all(&tmp).unwrap();
+    p.var("TMPDIR", &tmp.display().to_string());
+    p.release("1");
+    p.run("deploy dev").ok();
+    assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0, "the sockets are gone");
+    let control = tmp.display().to_string();
+    let left = std::process::Command::new("pgrep").args(["-f", &control]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "", "and the connections with them");
 }

@@ -65,6 +65,7 @@ pub fn contract(cx: &Cx, dir: &Path, target: &dyn Target, deliver: &dyn Fn(&Rele
     target.unlock(Some(&me.token)).unwrap();
     assert_eq!(target.state().unwrap().lock, Lock::Free);
     locks(cx, target);
+    last_words(cx, target);
 }
 
 /// Many who want the lock: one gets it, from nobody or from the dead.
@@ -92,6 +93,23 @@ fn locks(cx: &Cx, target: &dyn Target) {
         target.unlock(None).unwrap();
         successor_died(cx, target, &owners);
     }
+}
+
+/// The last script of the dead still runs on the host: nobody takes over before it has ended.
+fn last_words(cx: &Cx, target: &dyn Target) {
+    let (gone, me) = (dead(&Owner::me(cx, "killed")), Owner::me(cx, "next"));
+    target.lock(&gone).unwrap();
+    let mark = gangplank::machine::mark(&gone.token);
+    let script = format!("sh -c 'sleep 1; :' {} > /dev/null 2>&1 < /dev/null &", script::quote(&mark));
+    assert!(target.run(&Script::new(script, String::new())).unwrap().ok());
+    let seen = Lock::Held(Box::new(gone.clone()));
+    assert_eq!(target.take_over(&me, &gone, &gone).unwrap(), seen, "it may still restart something");
+    let started = std::time::Instant::now();
+    while target.take_over(&me, &gone, &gone).unwrap() != Lock::Free {
+        assert!(started.elapsed() < std::time::Duration::from_secs(10));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    target.unlock(Some(&me.token)).unwrap();
 }
 
 /// One died with the lock, and the next while it took over: it had made its mark and not yet replaced the lock.

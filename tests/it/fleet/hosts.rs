@@ -1,6 +1,7 @@
 //! The hosts of a test: started, broken and stopped with it.
 
 use crate::project::{free_port, skip};
+use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -41,8 +42,8 @@ impl Fleet {
             let port = free_port();
             let key = fs::read_to_string(own.join("hostkey.pub")).unwrap();
             let key: Vec<_> = key.split(' ').take(2).collect();
-            known += &format!("[127.0.0.1]:{port} {}\n", key.join(" "));
-            config += &format!("Host fleet{host}\n  HostName 127.0.0.1\n  Port {port}\n");
+            writeln!(known, "[127.0.0.1]:{port} {}", key.join(" ")).unwrap();
+            writeln!(config, "Host fleet{host}\n  HostName 127.0.0.1\n  Port {port}").unwrap();
             let client = dir.join("client.pub").display().to_string();
             let at = own.display();
             let sshd_config = format!(
@@ -52,13 +53,15 @@ impl Fleet {
                 more(host)
             );
             fs::write(own.join("sshd_config"), sshd_config).unwrap();
-            lines += &format!("{sshd} -D -f {at}/sshd_config -E {at}/log & pids=\"$pids $!\"\n");
+            writeln!(lines, "{sshd} -D -f {at}/sshd_config -E {at}/log & pids=\"$pids $!\"").unwrap();
         }
-        config += &format!(
+        write!(
+            config,
             "Host fleet*\n  IdentityFile {0}/client\n  IdentitiesOnly yes\n  UserKnownHostsFile {0}/known_hosts\n  \
              GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n  KexAlgorithms curve25519-sha256\n",
             dir.display()
-        );
+        )
+        .unwrap();
         fs::write(dir.join("known_hosts"), known).unwrap();
         fs::write(dir.join("ssh_config"), config).unwrap();
         program(

@@ -53,6 +53,8 @@ pub struct Env {
     pub context: Option<&'static str>,
     /// How a release gets to the hosts.
     pub transfer: Transfer,
+    /// In which order the hosts are switched.
+    pub strategy: Strategy,
 }
 
 impl Env {
@@ -67,7 +69,22 @@ impl Env {
         approval: false,
         context: None,
         transfer: Transfer::Push,
+        strategy: Strategy::Batches(1),
     };
+}
+
+/// In which order the hosts of an env are switched, once all of them have the release. Each wave has to be healthy before
+/// the next begins; when one is not, every host that was switched goes back, and the others are left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// All at once.
+    All,
+    /// So many first, then all others at once.
+    Canary(usize),
+    /// So many at a time, so that no more are down at once.
+    Batches(usize),
+    /// The same as a share of all, in percent, rounded up.
+    Percent(u8),
 }
 
 /// How the bytes of a release get to a host.

@@ -3,18 +3,24 @@
 //! Install everywhere before anything is switched; then target by target: switch, restart, check; then record all as
 //! live. When a step fails, every target that was switched goes back to its fallback, and the command fails.
 
+use crate::cx::Cx;
 use crate::deploy::Site;
 use crate::deploy::fetched::Fetched;
 use crate::deploy::history::{Happened, Record, Verb};
 use crate::deploy::plan::{HostPlan, Step};
 use crate::deploy::state::{Kept, State};
+use crate::deploy::waves::{AT_ONCE, each, waves};
 use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of, verification};
 use crate::event::{Event, ms_since};
+use crate::health::Checker;
+use crate::project::Env;
 use crate::release::id::ReleaseId;
-use crate::service::Script;
+use crate::release::manifest::Manifest;
+use crate::service::{Script, Spec};
 use crate::target::{Target, script};
 use serde::Serialize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// How many lines of a service's log are shown when it fails.
@@ -56,22 +62,29 @@ fn goal_of(plans: &[HostPlan]) -> Option<ReleaseId> {
     })
 }
 
-/// A target on which the switch was begun.
-struct Begun {
-    host: usize,
-    restarted: bool,
-}
-
-/// A target with its plan.
+/// A target with its plan, and how far it has come.
 struct Host<'a> {
     target: &'a dyn Target,
     plan: &'a HostPlan,
+    /// Whether a step of the switch was begun, successful or not.
+    begun: AtomicBool,
+    /// Whether the service was told to restart.
+    restarted: AtomicBool,
 }
 
-struct Run<'a, 's> {
-    site: &'a Site<'s>,
+impl Host<'_> {
+    fn has(&self, wanted: impl Fn(&Step) -> bool) -> bool {
+        self.plan.steps.iter().any(wanted)
+    }
+}
+
+struct Run<'a> {
+    cx: &'a Cx,
+    env: &'a Env,
+    spec: &'a Spec,
+    checker: &'a Checker,
     base: &'a Record,
-    release: Option<&'a Fetched<'a>>,
+    manifest: Option<&'a Manifest>,
 }
 
 /// Carries out `plans`, one for each target of the site, in order.
@@ -82,17 +95,16 @@ pub fn apply(
     goal: Option<ReleaseId>,
     release: Option<&Fetched>,
 ) -> Result<Outcome> {
-    let run = Run { site, base, release };
-    let hosts: Vec<_> =
-        site.targets.iter().zip(&plans).map(|(target, plan)| Host { target: &**target, plan }).collect();
-    run.install(&hosts)?;
-    let mut begun = Vec::new();
+    let manifest = release.map(Fetched::manifest);
+    let run = Run { cx: site.cx, env: site.env, spec: &site.spec, checker: &site.checker, base, manifest };
+    let hosts: Vec<_> = site.targets.iter().zip(&plans).map(|(target, plan)| Host::new(&**target, plan)).collect();
+    run.install(&hosts, release)?;
     // A bug of ours must not leave an unchecked release live either.
-    let switched = catch_unwind(AssertUnwindSafe(|| run.switch(&hosts, &mut begun)));
+    let switched = catch_unwind(AssertUnwindSafe(|| run.switch(&hosts)));
     if let Err(error) = switched.unwrap_or_else(|_| failed("the engine panicked: its words are above").err()) {
-        return Err(run.put_back(&hosts, &begun, &error));
+        return Err(run.put_back(&hosts, &error));
     }
-    run.prune(&hosts);
+    each(&hosts, AT_ONCE, |host| run.prune(host));
     let changed = plans.iter().any(|host| !host.steps.is_empty());
     Ok(Outcome {
         env: site.env.name.to_owned(),
@@ -104,85 +116,108 @@ pub fn apply(
     })
 }
 
-impl Run<'_, '_> {
-    fn install(&self, hosts: &[Host]) -> Result<()> {
-        let installs = |host: &Host| host.plan.steps.iter().any(|step| matches!(step, Step::Install { .. }));
-        if let Some((id, url)) = self.release.and_then(|it| Some((it.id(), it.origin()?)))
-            && hosts.iter().any(installs)
-        {
-            self.site.cx.note(format!("the hosts fetch {id} themselves from {url}"));
+impl<'a> Host<'a> {
+    fn new(target: &'a dyn Target, plan: &'a HostPlan) -> Self {
+        Self { target, plan, begun: AtomicBool::new(false), restarted: AtomicBool::new(false) }
+    }
+}
+
+/// What went wrong on some hosts, as one error: of the kind and with the hint of the first one.
+fn all_of(done: Vec<Result<()>>) -> Result<()> {
+    let errors: Vec<_> = done.into_iter().filter_map(Result::err).collect();
+    let Some(first) = errors.first() else { return Ok(()) };
+    let text = errors.iter().map(|error| format!("{error:#}")).collect::<Vec<_>>().join("; ");
+    let failure = Failure::new(kind_of(first), text);
+    Err(match hint_of(first) {
+        Some(hint) => failure.hint(hint.to_owned()).into(),
+        None => failure.into(),
+    })
+}
+
+impl Run<'_> {
+    fn install(&self, hosts: &[Host], release: Option<&Fetched>) -> Result<()> {
+        let installs = |step: &Step| matches!(step, Step::Install { .. });
+        let (Some(release), true) = (release, hosts.iter().any(|host| host.has(installs))) else {
+            return self.stop_here();
+        };
+        if let Some(url) = release.origin() {
+            self.cx.note(format!("the hosts fetch {} themselves from {url}", release.id()));
         }
-        for host in hosts {
-            for step in &host.plan.steps {
-                let (Step::Install { release: id }, Some(release)) = (step, self.release) else { continue };
-                self.stop_here()?;
-                self.timed(host, step, || {
-                    host.target.install(&release.delivery()?, &self.record(Happened::Installed, id, None))
-                })
-                .map_err(|error| explain(&error, "nothing was switched"))?;
-            }
-        }
+        let wanting: Vec<_> = hosts.iter().filter(|host| host.has(installs)).collect();
+        let deliveries = wanting.iter().map(|host| Ok((*host, release.delivery()?))).collect::<Result<Vec<_>>>()?;
+        let (id, step) = (release.id(), Step::Install { release: release.id().clone() });
+        let done = each(&deliveries, AT_ONCE, |(host, delivery)| {
+            self.stop_here()?;
+            let record = self.record(Happened::Installed, id, None);
+            self.timed(host, &step, || host.target.install(delivery, &record))
+        });
+        all_of(done).map_err(|error| explain(&error, "nothing was switched"))?;
         self.stop_here()
     }
 
     fn stop_here(&self) -> Result<()> {
-        if self.site.cx.interrupted() {
+        if self.cx.interrupted() {
             return failed("stopped before anything was switched").hint("run the same command again to go on").err();
         }
         Ok(())
     }
 
-    /// Switches, restarts and checks each target, then records all of them. `begun` gets every target on which a step
-    /// was begun, whether or not it succeeded.
-    fn switch(&self, hosts: &[Host], begun: &mut Vec<Begun>) -> Result<()> {
-        for (index, host) in hosts.iter().enumerate() {
-            for step in &host.plan.steps {
-                if !matches!(step, Step::Activate { .. } | Step::Restart { .. } | Step::Check { .. }) {
-                    continue;
-                }
-                if begun.last().is_none_or(|last| last.host != index) {
-                    begun.push(Begun { host: index, restarted: false });
-                }
-                if let (Step::Restart { .. }, Some(last)) = (step, begun.last_mut()) {
-                    last.restarted = true;
-                }
-                if self.site.cx.interrupted() {
-                    return failed("stopped by a signal").err();
-                }
-                self.timed(host, step, || self.step(host, step))?;
-            }
+    /// Switches, restarts and checks wave by wave, then records all hosts as live.
+    fn switch(&self, hosts: &[Host]) -> Result<()> {
+        for wave in waves(self.env.strategy, hosts.len()) {
+            let hosts = &hosts[wave];
+            all_of(each(hosts, hosts.len(), |host| self.switch_one(host)))?;
         }
-        if self.site.cx.interrupted() {
+        if self.cx.interrupted() {
             return failed("stopped by a signal").err();
         }
-        for host in hosts {
-            for step in &host.plan.steps {
-                if let Step::Confirm { release } = step {
-                    let record = Record { from: replaced(host), ..self.record(Happened::Live, release, None) };
-                    self.timed(host, step, || host.target.record(&record))?;
-                }
-            }
-        }
-        self.keep(hosts);
+        all_of(each(hosts, AT_ONCE, |host| self.confirm(host)))?;
+        // Only now: a failure on the last target must find the first one's old way still there.
+        each(hosts, AT_ONCE, |host| self.keep(host));
         Ok(())
     }
 
-    /// Keeps how each target was started and checked, for the day on which this release is put back. Only now: a
-    /// failure on the last target must find the first one's old way still there.
-    fn keep(&self, hosts: &[Host]) {
-        for host in hosts.iter().filter(|host| host.plan.steps.iter().any(|step| matches!(step, Step::Confirm { .. })))
-        {
-            let check = Script::new(script::keep_check(host.target.root()), self.site.checker.to_json());
-            for script in self.site.spec.confirm(host.target.root()).iter().chain([&check]) {
-                if let Err(error) = self.optional(host, Some(script)) {
-                    self.site.cx.warn(format!("{error:#}"));
-                }
+    fn switch_one(&self, host: &Host) -> Result<()> {
+        for step in &host.plan.steps {
+            if !matches!(step, Step::Activate { .. } | Step::Restart { .. } | Step::Check { .. }) {
+                continue;
+            }
+            host.begun.store(true, Ordering::SeqCst);
+            if matches!(step, Step::Restart { .. }) {
+                host.restarted.store(true, Ordering::SeqCst);
+            }
+            if self.cx.interrupted() {
+                return failed("stopped by a signal").err();
+            }
+            self.timed(host, step, || self.step(host, step))?;
+        }
+        Ok(())
+    }
+
+    fn confirm(&self, host: &Host) -> Result<()> {
+        for step in &host.plan.steps {
+            if let Step::Confirm { release } = step {
+                let record = Record { from: replaced(host), ..self.record(Happened::Live, release, None) };
+                self.timed(host, step, || host.target.record(&record))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps how a target was started and checked, for the day on which this release is put back.
+    fn keep(&self, host: &Host) {
+        if !host.has(|step| matches!(step, Step::Confirm { .. })) {
+            return;
+        }
+        let check = Script::new(script::keep_check(host.target.root()), self.checker.to_json());
+        for script in self.spec.confirm(host.target.root()).iter().chain([&check]) {
+            if let Err(error) = self.optional(host, Some(script)) {
+                self.cx.warn(format!("{error:#}"));
             }
         }
     }
 
     fn step(&self, host: &Host, step: &Step) -> Result<()> {
-        let site = self.site;
         match step {
             Step::Activate { release, from } => {
                 whole(host, release)?;
@@ -190,12 +225,12 @@ impl Run<'_, '_> {
                 host.target.activate(Some(release), Some(&record))
             }
             Step::Restart { release } => {
-                let restarted = self.optional(host, site.spec.restart(host.target.root(), release, false).as_ref());
+                let restarted = self.optional(host, self.spec.restart(host.target.root(), release, false).as_ref());
                 restarted.inspect_err(|_| self.show_log(host))
             }
             Step::Check { release } => {
-                let commit = self.commit(release);
-                site.checker.wait(site.cx, host.target, &site.spec, release, commit.as_deref()).map_err(|why| {
+                let commit = self.commit(host, release);
+                self.checker.wait(self.cx, host.target, self.spec, release, commit.as_deref()).map_err(|why| {
                     self.show_log(host);
                     failed(format!("{}: {why}", host.target.url())).into()
                 })
@@ -205,9 +240,9 @@ impl Run<'_, '_> {
     }
 
     /// Full SHA of a release's commit: of the one at hand, or as the host knows it.
-    fn commit(&self, id: &ReleaseId) -> Option<String> {
-        let on_host = || self.site.targets.iter().find_map(|target| target.manifest(id).ok());
-        self.commit_at_hand(id).or_else(|| on_host().map(|manifest| manifest.commit.sha))
+    fn commit(&self, host: &Host, id: &ReleaseId) -> Option<String> {
+        let on_host = || host.target.manifest(id).ok().map(|manifest| manifest.commit.sha);
+        self.commit_at_hand(id).or_else(on_host)
     }
 
     fn optional(&self, host: &Host, script: Option<&Script>) -> Result<()> {
@@ -221,65 +256,64 @@ impl Run<'_, '_> {
             "{}: the service command {}: {}",
             host.target.url(),
             crate::cx::exit(answer.code),
-            self.site.cx.scrub(said.trim())
+            self.cx.scrub(said.trim())
         ))
         .err()
     }
 
     fn show_log(&self, host: &Host) {
-        let Some(script) = self.site.spec.log(host.target.root(), LOG_LINES) else { return };
+        let Some(script) = self.spec.log(host.target.root(), LOG_LINES) else { return };
         if let Ok(answer) = host.target.run(&script) {
             let lines = answer.stdout.lines().map(str::to_owned).collect();
-            self.site.cx.emit(Event::ServiceLog { target: host.target.url().to_owned(), lines });
+            self.cx.emit(Event::ServiceLog { target: host.target.url().to_owned(), lines });
         }
     }
 
-    fn prune(&self, hosts: &[Host]) {
-        for host in hosts {
-            for step in &host.plan.steps {
-                let Step::Remove { releases } = step else { continue };
-                let why = (!releases.is_empty()).then(|| step.to_string());
-                let record = Record {
-                    event: Happened::Removed,
-                    why: why.or_else(|| self.base.why.clone()),
-                    ..self.base.clone()
-                };
-                if let Err(error) = self.timed(host, step, || host.target.remove(releases, &record)) {
-                    // What is live is healthy; a full disk or a wrong owner is no reason to take it back.
-                    self.site.cx.warn(format!("could not prune: {error:#}"));
-                }
+    fn prune(&self, host: &Host) {
+        for step in &host.plan.steps {
+            let Step::Remove { releases } = step else { continue };
+            let why = (!releases.is_empty()).then(|| step.to_string());
+            let record =
+                Record { event: Happened::Removed, why: why.or_else(|| self.base.why.clone()), ..self.base.clone() };
+            if let Err(error) = self.timed(host, step, || host.target.remove(releases, &record)) {
+                // What is live is healthy; a full disk or a wrong owner is no reason to take it back.
+                self.cx.warn(format!("could not prune: {error:#}"));
             }
         }
     }
 
     /// Puts the fallback back on every target that was begun. The error says what failed and whether it was put back.
-    fn put_back(&self, hosts: &[Host], begun: &[Begun], cause: &anyhow::Error) -> anyhow::Error {
-        let mut stuck = Vec::new();
-        let mut back = Vec::new();
-        for begun in begun.iter().rev() {
-            let host = &hosts[begun.host];
-            match self.put_back_one(host, begun.restarted, cause) {
+    fn put_back(&self, hosts: &[Host], cause: &anyhow::Error) -> anyhow::Error {
+        let begun: Vec<_> = hosts.iter().filter(|host| host.begun.load(Ordering::SeqCst)).collect();
+        let (mut stuck, mut back) = (Vec::new(), Vec::new());
+        for (host, done) in begun.iter().zip(each(&begun, AT_ONCE, |host| self.put_back_one(host, cause))) {
+            match done {
                 Ok(now) => back.push(now),
                 Err(error) => stuck.push(format!("{}: {error:#}", host.target.url())),
             }
         }
-        let env = self.site.env.name;
+        let env = self.env.name;
         if stuck.is_empty() {
-            back.reverse();
             let hint = hint_of(cause).map_or_else(
                 || format!("mend it and deploy again; `cargo xtask status {env}` shows what is live"),
                 str::to_owned,
             );
-            return Failure::new(kind_of(cause), format!("{cause:#}; {}", back.join(", "))).hint(hint).into();
+            let untouched = hosts.len() - begun.len();
+            if untouched > 0 && hosts.len() > 1 {
+                back.push(format!("{untouched} host(s) were not reached"));
+            }
+            let now = if back.is_empty() { "nothing was switched".to_owned() } else { back.join(", ") };
+            return Failure::new(kind_of(cause), format!("{cause:#}; {now}")).hint(hint).into();
         }
         Failure::new(Kind::NotPutBack, format!("{cause:#}; and it could NOT be put back: {}", stuck.join("; ")))
             .hint(format!("look at the host now, then go back by hand: `cargo xtask rollback {env}` tries the last healthy release again"))
             .into()
     }
 
-    fn put_back_one(&self, host: &Host, restarted: bool, cause: &anyhow::Error) -> Result<String> {
-        let why = self.site.cx.scrub(&format!("{cause:#}"));
-        let (spec, url, root) = (&self.site.spec, host.target.url(), host.target.root());
+    fn put_back_one(&self, host: &Host, cause: &anyhow::Error) -> Result<String> {
+        let why = self.cx.scrub(&format!("{cause:#}"));
+        let (spec, url, root) = (self.spec, host.target.url(), host.target.root());
+        let restarted = host.restarted.load(Ordering::SeqCst);
         let tried = goal_of(std::slice::from_ref(host.plan));
         let Some(old) = &host.plan.fallback else {
             if restarted {
@@ -305,11 +339,11 @@ impl Run<'_, '_> {
             self.timed(host, &step, || self.optional(host, script.as_ref())).inspect_err(|_| self.show_log(host))?;
         }
         self.remember(host, Happened::Failed, tried.as_ref().filter(|new| *new != old), &why);
-        let commit = self.commit(old);
+        let commit = self.commit(host, old);
         let kept = host.target.run(&Script::new(script::kept_check(root), String::new()))?;
-        let checker = self.site.checker.as_kept(&kept.stdout);
+        let checker = self.checker.as_kept(&kept.stdout);
         checker
-            .wait(self.site.cx, host.target, spec, old, commit.as_deref())
+            .wait(self.cx, host.target, spec, old, commit.as_deref())
             .map_err(|why| failed(format!("{old} was put back, but {why}")))?;
         self.remember(host, Happened::Restored, Some(old), &why);
         Ok(format!("{old} is live again on {url}"))
@@ -319,7 +353,7 @@ impl Run<'_, '_> {
     fn still_runs(&self, state: &State, old: &ReleaseId, tried: Option<&ReleaseId>) -> bool {
         match &state.service {
             Kept::Running { spec, release } => {
-                release == old && (tried != Some(old) || Some(spec) != self.site.spec.digest().as_ref())
+                release == old && (tried != Some(old) || Some(spec) != self.spec.digest().as_ref())
             }
             Kept::None | Kept::Stopped => false,
         }
@@ -329,14 +363,14 @@ impl Run<'_, '_> {
     fn remember(&self, host: &Host, event: Happened, id: Option<&ReleaseId>, why: &str) {
         let Some(id) = id else { return };
         if let Err(error) = host.target.record(&self.record(event, id, Some(why))) {
-            self.site.cx.warn(format!("{error:#}"));
+            self.cx.warn(format!("{error:#}"));
         }
     }
 
     fn record(&self, event: Happened, id: &ReleaseId, why: Option<&str>) -> Record {
         let why = why.map(str::to_owned).or_else(|| self.base.why.clone());
         Record {
-            at: self.site.cx.now(),
+            at: self.cx.now(),
             event,
             release: Some(id.clone()),
             commit: self.commit_at_hand(id),
@@ -346,11 +380,11 @@ impl Run<'_, '_> {
     }
 
     fn commit_at_hand(&self, id: &ReleaseId) -> Option<String> {
-        self.release.filter(|release| release.id() == id).map(|release| release.manifest().commit.sha.clone())
+        self.manifest.filter(|manifest| manifest.id == *id).map(|manifest| manifest.commit.sha.clone())
     }
 
     fn timed<T>(&self, host: &Host, step: &Step, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let (cx, target) = (self.site.cx, host.target.url().to_owned());
+        let (cx, target) = (self.cx, host.target.url().to_owned());
         cx.emit(Event::StepStarted { target: target.clone(), step: step.to_string() });
         let started = Instant::now();
         let done = work();

@@ -11,6 +11,7 @@ pub mod plan;
 pub mod report;
 pub mod resolve;
 pub mod state;
+pub mod waves;
 
 use crate::cx::Cx;
 use crate::deploy::apply::Outcome;
@@ -23,6 +24,7 @@ use crate::deploy::markers::Markers;
 use crate::deploy::plan::{Age, Ancestry, Goal, HostPlan};
 use crate::deploy::resolve::Catalog;
 use crate::deploy::state::State;
+use crate::deploy::waves::{AT_ONCE, each};
 use crate::error::{Failure, Kind, Result, usage, verification};
 use crate::git;
 use crate::health::Checker;
@@ -89,7 +91,7 @@ impl<'cx> Site<'cx> {
 
     /// The state of every target.
     pub fn states(&self) -> Result<Vec<State>> {
-        let states = self.targets.iter().map(|target| target.state()).collect::<Result<Vec<_>>>()?;
+        let states = each(&self.targets, AT_ONCE, |target| target.state()).into_iter().collect::<Result<Vec<_>>>()?;
         for (target, state) in self.targets.iter().zip(&states) {
             if state.history.unreadable > 0 {
                 let lines = state.history.unreadable;

@@ -132,6 +132,8 @@ impl Lockable for HostTarget<'_> {
 
     fn take_over(&self, owner: &Owner, seen: &Owner, dead: &Owner) -> Result<Lock> {
         let json = to_json(owner);
+        // Whoever takes over holds nothing yet.
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let text = script::take_over(&self.root, &owner.token, &seen.token, &dead.token);
         Ok(self.took(owner, held(&self.tell("take over the lock", &text, Input::Bytes(&json))?)))
     }

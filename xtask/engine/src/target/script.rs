@@ -80,17 +80,25 @@ printf '%s\\n' \"$said\" >&2; exit 1
     in_made_root(root, &body)
 }
 
+/// `said_by TOKEN` is true while a script still runs here that was said under that lock: whoever said it may be gone, and
+/// a restart that overlaps with another would start two. Without `/proc` nobody can tell. The mark is on no command line
+/// of this script's own.
+const SAID_BY: &str = r#"said_by() { printf '[lock %s]' "$1" | grep -qsF -f - /proc/[0-9]*/cmdline; }"#;
+
 /// Takes the lock from an owner that is known to be dead. Reads the new owner from stdin.
 ///
 /// `seen` is the token in the lock, `dead` that of the owner to succeed: the same, or of one who died while it took
 /// over itself. Whoever makes the mark of `dead`, again by link(2), is the only one who may replace the lock, and does
-/// so by a rename, so that there is no moment without a lock for a third one to slip in.
+/// so by a rename, so that there is no moment without a lock for a third one to slip in. While the last script of one of
+/// them still runs here, nobody succeeds.
 pub fn take_over(root: &str, token: &str, seen: &str, dead: &str) -> String {
     in_root(
         root,
         &format!(
-            "new=.lock.{token}; mark=.lock.after.{dead}; trap 'rm -f \"$new\"' 0; cat > \"$new\"
+            "{SAID_BY}
+new=.lock.{token}; mark=.lock.after.{dead}; trap 'rm -f \"$new\"' 0; cat > \"$new\"
 if ! ln \"$new\" \"$mark\" 2>/dev/null; then echo held; cat \"$mark\" 2>/dev/null || true; exit 0; fi
+if said_by {seen} || said_by {dead}; then rm -f \"$mark\"; echo held; cat .lock 2>/dev/null || true; exit 0; fi
 if grep -qF {seen_text} .lock 2>/dev/null; then
   mv -f \"$new\" .lock; rm -f \"$mark\" .lock.after.{seen}; echo acquired
 else

@@ -1,6 +1,6 @@
-//! A host over ssh: the system's own program, so that ssh_config, agent, ProxyJump and known_hosts all hold.
+//! A host over ssh: the system's own program, so that `ssh_config`, agent, `ProxyJump` and `known_hosts` all hold.
 //!
-//! One connection for each host: the first command opens it and the others share it (ssh_config(5), `ControlPath`). It
+//! One connection for each host: the first command opens it and the others share it (`ssh_config(5)`, `ControlPath`). It
 //! ends with this process, however that ends, because its far end reads a pipe that we hold.
 //!
 //! ssh hands the login shell of the host one string. That may be csh, and its profile may talk, so the string is always
@@ -26,7 +26,7 @@ const READY: &str = "gangplank: ready";
 /// How long a connection may take: names, jump hosts, keys.
 const CONNECT: Duration = Duration::from_secs(60);
 /// No question, no terminal, no forwarding; a network that is gone is noticed after a minute. All else is for the
-/// ssh_config of whoever runs this.
+/// `ssh_config` of whoever runs this.
 const OPTIONS: &[&str] = &[
     "BatchMode=yes",
     "ClearAllForwardings=yes",
@@ -45,7 +45,7 @@ const OPTIONS: &[&str] = &[
 pub struct Address {
     /// The login, when the URL has one.
     pub user: Option<String>,
-    /// A name of ssh_config, of DNS, or an address.
+    /// A name of `ssh_config`, of DNS, or an address.
     pub host: String,
     /// The port, when the URL has one.
     pub port: Option<u16>,
@@ -90,7 +90,7 @@ impl Address {
         if !word(host) {
             return wrong("its host is no name").err();
         }
-        if !user.is_none_or(word) {
+        if !user.is_none_or(|user| word(user) && !user.contains(':')) {
             return wrong("its user is no name; a password has no place in it").err();
         }
         Ok(Self { user: user.map(str::to_owned), host: host.to_owned(), port, root })

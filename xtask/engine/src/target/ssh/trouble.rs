@@ -1,5 +1,5 @@
 //! What ssh complains, as failures with something to do about them. ssh ends with 255 whatever is wrong, so its words
-//! are all there is: those of OpenSSH 7 to 10.
+//! are all there is: those of `OpenSSH` 7 to 10.
 
 use crate::error::{Failure, Kind};
 use crate::target::ssh::Address;
