@@ -42,8 +42,9 @@ impl Fleet {
             let port = free_port();
             let key = fs::read_to_string(own.join("hostkey.pub")).unwrap();
             let key: Vec<_> = key.split(' ').take(2).collect();
-            writeln!(known, "[127.0.0.1]:{port} {}", key.join(" ")).unwrap();
-            writeln!(config, "Host fleet{host}\n  HostName 127.0.0.1\n  Port {port}").unwrap();
+            writeln!(known, "fleet{host} {}", key.join(" ")).unwrap();
+            writeln!(config, "Host fleet{host}\n  HostName 127.0.0.1\n  HostKeyAlias fleet{host}\n  Port {port}")
+                .unwrap();
             let client = dir.join("client.pub").display().to_string();
             let at = own.display();
             let sshd_config = format!(
@@ -97,6 +98,17 @@ impl Fleet {
     /// URL of a target on a host.
     pub fn target(&self, host: usize, dir: &str) -> String {
         format!("ssh://fleet{host}{}/{dir}", self.srv(host).display())
+    }
+
+    /// From now on a host is reached by another port: that of a proxy before it. Gives its own.
+    pub fn reach_by(&self, host: usize, port: u16) -> u16 {
+        let path = self.file("ssh_config");
+        let config = fs::read_to_string(&path).unwrap();
+        let before = format!("HostKeyAlias fleet{host}\n  Port ");
+        let (head, rest) = config.split_once(&before).unwrap();
+        let (own, rest) = rest.split_once('\n').unwrap();
+        fs::write(path, format!("{head}{before}{port}\n{rest}")).unwrap();
+        own.parse().unwrap()
     }
 
     /// A file of the harness: `known_hosts`, `ssh_config`, ...

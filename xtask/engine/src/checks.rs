@@ -152,12 +152,15 @@ fn validator(cx: &Cx) -> Option<PathBuf> {
     installed.then_some(program)
 }
 
-/// Tests run the shell recipes that this project replaces, and a real S3. Without their tools they are skipped, and fail
+/// Tests run the shell recipes that this project replaces, a real S3 and real sshds. Without their tools they are skipped, and fail
 /// in CI.
 fn test_tools(cx: &Cx) {
-    let missing = |tool: &&str| cx.program_on_path(tool).is_none();
-    let missing: Vec<_> =
-        ["curl", "openssl", "wget", "radosgw", "ceph-mon", "ceph-osd"].into_iter().filter(missing).collect();
+    // Packages that are called like their program; sshd is in a directory that is on few people's PATH.
+    let programs = ["csh", "curl", "openssl", "wget", "radosgw", "ceph-mon", "ceph-osd"];
+    let mut missing: Vec<_> = programs.into_iter().filter(|tool| cx.program_on_path(tool).is_none()).collect();
+    if !Path::new("/usr/sbin/sshd").exists() {
+        missing.push("openssh-server");
+    }
     if !missing.is_empty() {
         cx.note(format!("installing {}", missing.join(", ")));
         apt_install(cx, &missing);

@@ -206,13 +206,17 @@ impl<'cx> Ssh<'cx> {
         let mut answer = self.cx.answer_as(&shown, command, input, limit, interruptible)?;
         match answer.stdout.split_once(&format!("{READY}\n")) {
             Some((_, said)) => answer.stdout = said.to_owned(),
-            // The script never began, so nothing was done.
+            // Mostly the script never began. Where the connection broke before its first word came back, nobody knows.
             None => {
                 *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 if self.cx.interrupted() && interruptible {
                     return failed(format!("{}: stopped", self.url)).hint("run the same command again").err();
                 }
-                return Err(trouble::explain(&self.url, &self.address, &answer.stderr).into());
+                return Err(match answer.stderr.trim() {
+                    "" => trouble::broken(&self.url, what, ""),
+                    said => trouble::explain(&self.url, &self.address, said),
+                }
+                .into());
             }
         }
         if answer.code == Some(255) {
