@@ -116,6 +116,9 @@ impl Target for Mortal<'_> {
     fn root(&self) -> &str {
         self.inner.root()
     }
+    fn host(&self) -> &str {
+        self.inner.host()
+    }
     fn state(&self) -> Result<State> {
         self.live()?.state()
     }

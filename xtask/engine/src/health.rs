@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
+/// Stands for the host of each target.
+const HOST: &str = "{host}";
 /// No request may take longer than this, or one hung answer would eat the deadline.
 const ONE_ANSWER: Duration = Duration::from_secs(5);
 /// Even at its deadline a check may take this long: a service gets one fair question.
@@ -46,7 +48,7 @@ impl Checker {
             Check::None => Question::None,
             Check::Http { url, status, body } => {
                 let url = cx.expand(url)?;
-                http::url(&url)?;
+                http::url(&url.replace(HOST, "localhost"))?;
                 Question::Http { url, status, body: body.map(str::to_owned) }
             }
             Check::Tcp { addr } => Question::Tcp { addr: cx.expand(addr)? },
@@ -115,8 +117,10 @@ impl Checker {
     fn ask(&self, target: &dyn Target, commit: Option<&str>, left: Duration) -> Result<(), String> {
         match &self.question {
             Question::None => Ok(()),
-            Question::Http { url, status, body } => self.ask_http(url, *status, body.as_deref(), commit),
-            Question::Tcp { addr } => ask_tcp(addr),
+            Question::Http { url, status, body } => {
+                self.ask_http(&url.replace(HOST, target.host()), *status, body.as_deref(), commit)
+            }
+            Question::Tcp { addr } => ask_tcp(&addr.replace(HOST, target.host())),
             Question::Command(command) => {
                 let text = script::in_current(target.root(), command);
                 let script =

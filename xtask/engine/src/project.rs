@@ -36,7 +36,7 @@ pub struct App {
 pub struct Env {
     /// `dev`, `prod`, ...: letters, digits and `-`.
     pub name: &'static str,
-    /// One URL for each host: `file:DIR`.
+    /// One URL for each host: `ssh://USER@HOST/DIR` or `file:DIR`.
     pub targets: &'static [&'static str],
     /// Environment variables of the service. A value may hold `${NAME}` or `${NAME:-default}`, filled in from the
     /// environment of the deploy.
@@ -142,7 +142,7 @@ pub enum Check {
     None,
     /// An HTTP GET from the machine that deploys. `url` takes `${NAME:-default}` as `vars` do.
     Http {
-        /// The URL.
+        /// The URL; `{host}` stands for the host of each target.
         url: &'static str,
         /// The status that it must answer with.
         status: u16,
@@ -151,7 +151,7 @@ pub enum Check {
     },
     /// A TCP connection to `host:port`; takes `${NAME:-default}`.
     Tcp {
-        /// The address.
+        /// The address; `{host}` stands for the host of each target.
         addr: &'static str,
     },
     /// A command, run by `sh` in the `current` directory of the target; healthy when it exits with 0.

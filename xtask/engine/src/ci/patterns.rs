@@ -137,7 +137,7 @@ fn page(project: &Project, verb: &str, title: &str, environment: &str) -> Pipeli
     let args = [word(verb), var("ENVIRONMENT"), word("--expect-current"), var("CURRENT_VERSION")].to_vec();
     let work = Kind::Work(Work {
         environment: environment_of.map(|(name, from)| (name.to_owned(), value(from))).into(),
-        ..compiling(project, vec![Step::Checkout, Step::RestoreCargoCache, change(title, args, "TARGET_VERSION")])
+        ..compiling(project, to_hosts(project, [Step::RestoreCargoCache, change(title, args, "TARGET_VERSION")]))
     });
     let node = |env: &Env| Job {
         definition: verb.to_owned(),
@@ -228,7 +228,7 @@ fn requested(project: &Project, env: &Env, name: &str, step: Step) -> Job {
         .map(|(name, from)| (name.to_owned(), format!("<< pipeline.parameters.{from} >>")));
     let work = Work {
         environment: environment.into(),
-        ..compiling(project, vec![Step::Checkout, Step::RestoreCargoCache, step])
+        ..compiling(project, to_hosts(project, [Step::RestoreCargoCache, step]))
     };
     Job { filter: Some(on_branch(project)), ..on_env(project, env, Job::new(name, Kind::Work(work))) }
 }
@@ -275,8 +275,18 @@ fn compiling(project: &Project, steps: Vec<Step>) -> Work {
     }
 }
 
+/// The steps of a job that deploys: it has the keys of its hosts, where there are hosts.
+fn to_hosts<const N: usize>(project: &Project, steps: [Step; N]) -> Vec<Step> {
+    let mut all = vec![Step::Checkout];
+    if project.envs.iter().flat_map(|env| env.targets).any(|target| target.starts_with("ssh:")) {
+        all.push(Step::AddSshKeys);
+    }
+    all.extend(steps);
+    all
+}
+
 fn on_workspace(project: &Project, steps: Vec<Step>) -> Work {
-    let before = [Step::Checkout, Step::Attach { at: WORKSPACE.into() }];
+    let before = to_hosts(project, [Step::Attach { at: WORKSPACE.into() }]);
     Work {
         image: project.ci.deploy_image.to_owned(),
         resource_class: "small".into(),

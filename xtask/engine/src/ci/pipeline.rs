@@ -103,6 +103,8 @@ pub struct Work {
 pub enum Step {
     /// Check out the commit.
     Checkout,
+    /// Make the project's ssh keys known to the agent.
+    AddSshKeys,
     /// Restore cargo's downloads.
     RestoreCargoCache,
     /// Save cargo's downloads.

@@ -73,6 +73,7 @@ fn quoted(text: &str) -> String {
 fn write_step(out: &mut String, step: &Step) {
     let _ = match step {
         Step::Checkout => writeln!(out, "      - checkout"),
+        Step::AddSshKeys => writeln!(out, "      - add_ssh_keys"),
         Step::RestoreCargoCache => {
             write!(
                 out,

@@ -150,6 +150,13 @@ impl Target for HostTarget<'_> {
         &self.root
     }
 
+    fn host(&self) -> &str {
+        match &self.place {
+            Place::Here(_) => "127.0.0.1",
+            Place::There(ssh) => &ssh.address.host,
+        }
+    }
+
     fn state(&self) -> Result<State> {
         Ok(State::parse(&self.tell("read its state", &script::state(&self.root), Input::Empty)?))
     }

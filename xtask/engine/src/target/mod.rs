@@ -41,6 +41,8 @@ impl Delivery<'_> {
 pub trait Target: Lockable + Sync {
     /// Its directory, as its host names it.
     fn root(&self) -> &str;
+    /// The name or address of its host, as it is reached from here.
+    fn host(&self) -> &str;
     /// Everything that a plan needs, in one round trip.
     fn state(&self) -> Result<State>;
     /// Puts a release on the target, verified there, without making it live. The record goes into the history.

@@ -21,6 +21,8 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+/// A file of the repository with keys of hosts, one a line as in `known_hosts`: jobs of CircleCI start without any.
+const KNOWN_HOSTS: &str = ".circleci/known_hosts";
 /// What a host says before a script says anything.
 const READY: &str = "gangplank: ready";
 /// How long a connection may take: names, jump hosts, keys.
@@ -114,7 +116,8 @@ impl Address {
 pub struct Ssh<'cx> {
     cx: &'cx Cx,
     url: String,
-    address: Address,
+    /// Where it is.
+    pub address: Address,
     connection: Mutex<Option<Connection>>,
 }
 
@@ -173,6 +176,10 @@ impl<'cx> Ssh<'cx> {
         let mut command = Command::new(self.cx.program_on_path("ssh").unwrap_or_else(|| "ssh".into()));
         for option in OPTIONS {
             command.args(["-o", option]);
+        }
+        let known = self.cx.home.join(KNOWN_HOSTS);
+        if known.is_file() {
+            command.args(["-o", &format!("GlobalKnownHostsFile=\"{}\" /etc/ssh/ssh_known_hosts", known.display())]);
         }
         command.arg("-S").arg(socket);
         command

@@ -82,7 +82,8 @@ impl Run<'_> {
             match step {
                 Step::Checkout => git::checkout(self.cx, &self.commit.sha, self.branch, &project)?,
                 // Cargo's downloads are those of this machine.
-                Step::RestoreCargoCache | Step::SaveCargoCache => {}
+                // The keys of whoever runs this are there.
+                Step::AddSshKeys | Step::RestoreCargoCache | Step::SaveCargoCache => {}
                 Step::Persist { root, paths } => self.layers.persist(&job.name, &local(root, &workspace), paths)?,
                 Step::Attach { at } => {
                     let files = self.layers.attach(self.workflow, &job.name, &local(at, &workspace))?;
