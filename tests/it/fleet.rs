@@ -132,7 +132,7 @@ fn urls_that_name_no_host_or_no_place() {
         ("ssh://-oProxyCommand=id/srv/app", "its host is no name"),
         ("ssh://ana:secret@web1/srv/app", "a password has no place in it"),
         ("ssh://web1:port/srv/app", "its port is no number"),
-        ("ssh://web1/srv/../etc", "without `..`"),
+        ("ssh://web1/srv/../etc", "without `.` and `..`"),
     ] {
         let mut p = Project::new();
         p.change("target file:srv/dev\n", &format!("target {url}\n"));

@@ -6,23 +6,42 @@ use crate::project::Project;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-/// Stands before a host. The connections together may send it so many bytes, then all are cut; `usize::MAX` for ever.
-fn proxy(to: u16, left: &Arc<AtomicUsize>) -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let (port, left) = (listener.local_addr().unwrap().port(), Arc::clone(left));
-    std::thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else { continue };
-            let (mut from_server, mut to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-            std::thread::spawn(move || drop(std::io::copy(&mut from_server, &mut to_client)));
-            let left = Arc::clone(&left);
-            std::thread::spawn(move || pump(client, server, &left));
+/// Stands before a host, and cuts connections.
+struct Proxy {
+    /// How many bytes it passes on to the host, of all connections together; `usize::MAX` for ever.
+    left: Arc<AtomicUsize>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Proxy {
+    /// From now on the host is reached by it.
+    fn before(fleet: &Fleet, host: usize) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let to = fleet.reach_by(host, listener.local_addr().unwrap().port());
+        let proxy = Self { left: Arc::new(AtomicUsize::new(usize::MAX)), open: Arc::default() };
+        let (all_left, open) = (Arc::clone(&proxy.left), Arc::clone(&proxy.open));
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else { continue };
+                open.lock().unwrap().extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
+                let (mut from_server, mut to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                std::thread::spawn(move || drop(std::io::copy(&mut from_server, &mut to_client)));
+                let left = Arc::clone(&all_left);
+                std::thread::spawn(move || pump(client, server, &left));
+            }
+        });
+        proxy
+    }
+
+    /// Cuts what is open now; who comes later is served.
+    fn cut(&self) {
+        for stream in self.open.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
         }
-    });
-    port
+    }
 }
 
 fn pump(mut client: TcpStream, mut server: TcpStream, left: &AtomicUsize) {
@@ -44,14 +63,13 @@ fn a_connection_that_is_cut_in_the_middle_of_an_install() {
     let p = project(&fleet, 2, "strategy all\n");
     p.release("1");
     p.run("deploy dev").ok();
-    let left = Arc::new(AtomicUsize::new(500_000));
-    let port = proxy(fleet.reach_by(1, 1), &left);
-    fleet.reach_by(1, port);
+    let proxy = Proxy::before(&fleet, 1);
+    proxy.left.store(500_000, Ordering::SeqCst);
     p.write("www/noise", &crate::faults::noise(2 << 20));
     p.release("2");
     p.run("deploy dev").fails(4, "the connection broke while it was told to install", "run the same command again");
     assert_eq!(all_live(&fleet, 2), "1 1", "nothing was switched anywhere");
-    left.store(usize::MAX, Ordering::SeqCst);
+    proxy.left.store(usize::MAX, Ordering::SeqCst);
     p.run("deploy dev").ok();
     assert_eq!(all_live(&fleet, 2), "2 2");
     let releases = fs::read_dir(fleet.srv(1).join("app/releases")).unwrap().flatten();
@@ -158,4 +176,80 @@ fn a_host_that_cannot_take_the_release_keeps_all_from_being_switched() {
     fs::rename(fleet.srv(2).join("app/kept"), fleet.srv(2).join("app/releases")).unwrap();
     p.run("deploy dev").ok();
     assert_eq!(all_live(&fleet, 3), "2 2 2");
+}
+
+#[test]
+fn ctrl_c_while_a_command_checks_puts_the_old_release_back() {
+    let Some(fleet) = Fleet::start(1) else { return };
+    let mut p = project(&fleet, 1, "");
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.change("healthy test ! -e www/broken", "healthy grep -q 1 www/index.html || sleep 30");
+    p.change("patience 5000|50|1", "patience 40000|50|1");
+    p.release("2");
+    let child = p.start("deploy dev");
+    crate::project::eventually("the switch", || live(&fleet, 0) == "2");
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("is live again on ssh://fleet0"), "{stderr}");
+    assert_eq!(live(&fleet, 0), "1");
+    assert!(!fleet.srv(0).join("app/.lock").exists(), "{stderr}");
+}
+
+#[test]
+fn exit_codes_and_words_of_a_host_are_its_own() {
+    let Some(fleet) = Fleet::start(1) else { return };
+    let mut p = project(&fleet, 1, "command echo sick; exit 255|true|true|true\n");
+    p.release("1");
+    p.run("deploy dev").fails(1, "the service command failed with exit code 255: sick", "deploy again");
+    // Whatever eats what the host should read: nothing is done, and nothing is said to be done.
+    let eats = format!("#!/bin/sh\nexec {} \"$@\" < /dev/null\n", fleet.file("bin/ssh").display());
+    p.write_program("srv/bin/ssh", &eats);
+    p.var("PATH", &format!("{}:{}", p.path("srv/bin").display(), fleet.path()));
+    let ran = p.run("deploy dev");
+    assert_eq!(ran.code, 4, "{}", ran.stderr);
+}
+
+#[test]
+fn a_check_that_takes_too_long_is_ended_on_the_host() {
+    let Some(fleet) = Fleet::start(1) else { return };
+    let mut p = project(&fleet, 1, "");
+    p.change("healthy test ! -e www/broken", "healthy sleep 4711");
+    p.change("patience 5000|50|1", "patience 1000|50|1");
+    p.release("1");
+    p.run("deploy dev").fails(1, "was not healthy within 1s", "deploy again");
+    crate::project::eventually("the check is gone", || {
+        let left = std::process::Command::new("pgrep").args(["-f", "^sleep 4711"]).output().unwrap();
+        left.stdout.is_empty()
+    });
+}
+
+/// The connection breaks while the host waits for the old process to stop: it goes on by itself and starts the new one,
+/// and only then is the old one put back.
+#[test]
+fn a_connection_that_is_cut_in_the_middle_of_a_restart() {
+    let Some(fleet) = Fleet::start(1) else { return };
+    let mut p = Project::with_service();
+    p.change("target file:srv/dev\n", &format!("target {}\n", fleet.target(0, "app")));
+    p.var("PATH", &fleet.path());
+    p.write("behavior", "deaf\n");
+    let one = p.release("1");
+    p.run("deploy dev").ok();
+    let proxy = Proxy::before(&fleet, 0);
+    p.release("2");
+    let child = p.start("deploy dev");
+    let spec = fleet.srv(0).join("app/service/spec.new");
+    crate::project::eventually("the restart", || spec.exists());
+    proxy.cut();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{stderr}");
+    assert!(stderr.contains("is live again on ssh://fleet0"), "{stderr}");
+    assert_eq!(live(&fleet, 0), "1");
+    let process = fs::read_to_string(fleet.srv(0).join("app/service/process")).unwrap();
+    assert!(process.contains(&one), "what is live is what runs: {process}");
+    p.run("status dev").ok().has("running");
 }

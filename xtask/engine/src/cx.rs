@@ -56,6 +56,8 @@ pub struct Answer {
     pub stdout: String,
     /// What it complained.
     pub stderr: String,
+    /// Whether we ended it: it took too long, or somebody asked us to stop.
+    pub cut: bool,
 }
 
 impl Answer {
@@ -289,9 +291,11 @@ impl Cx {
         shown: &str,
         word: &str,
         limit: Duration,
+        interruptible: bool,
     ) -> Result<Result<Background, String>> {
         let started = Instant::now();
-        let limits = Limits { time: Some(limit), stop: &|| self.interrupted(), own_group: true };
+        let stop = || interruptible && self.interrupted();
+        let limits = Limits { time: Some(limit), stop: &stop, own_group: true };
         let began = Background::start_until(command, word, &limits).map_err(|e| not_started(command, &e))?;
         self.ran(shown.to_owned(), started, began.is_ok());
         Ok(began)
@@ -358,7 +362,7 @@ impl Cx {
             let _ = write!(ended.stderr, "\nit did not end within {:.1?} and was stopped", started.elapsed());
         }
         self.ran(shown, started, ended.status.success());
-        Ok(Answer { code: ended.status.code(), stdout: ended.stdout, stderr: ended.stderr })
+        Ok(Answer { code: ended.status.code(), stdout: ended.stdout, stderr: ended.stderr, cut: ended.cut })
     }
 
     fn ran(&self, command: String, started: Instant, ok: bool) {

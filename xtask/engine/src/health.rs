@@ -118,13 +118,14 @@ impl Checker {
         match &self.question {
             Question::None => Ok(()),
             Question::Http { url, status, body } => {
-                self.ask_http(&url.replace(HOST, target.host()), *status, body.as_deref(), commit)
+                self.ask_http(&at(url, target.host()), *status, body.as_deref(), commit)
             }
-            Question::Tcp { addr } => ask_tcp(&addr.replace(HOST, target.host())),
+            Question::Tcp { addr } => ask_tcp(&at(addr, target.host())),
             Question::Command(command) => {
                 let text = script::in_current(target.root(), command);
                 let script =
-                    Script { limit: left, interruptible: self.interruptible, ..Script::new(text, String::new()) };
+                    Script { limit: left, interruptible: self.interruptible, ..Script::new(text, String::new()) }
+                        .called("check the health");
                 let answer = target.run(&script).map_err(|e| format!("{e:#}"))?;
                 let said = if answer.stderr.trim().is_empty() { answer.stdout } else { answer.stderr };
                 if answer.code == Some(0) {
@@ -155,6 +156,12 @@ impl Checker {
             Err(format!("GET {url} does not hold `{want}`: {}", first_line(&response.body)))
         }
     }
+}
+
+/// An address with the host in its place, in brackets where a colon follows colons.
+fn at(address: &str, host: &str) -> String {
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    address.replace(HOST, &host)
 }
 
 /// Whether the service itself says that it runs. The keeper restarts nothing: a process that ended stays ended, and

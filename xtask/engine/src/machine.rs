@@ -100,10 +100,16 @@ pub fn mark(token: &str) -> String {
 /// Removes what runs that were killed have left in a directory of ours: names made by [`crate::release::scratch`] whose
 /// process is gone.
 pub fn sweep(dir: &Path) {
+    sweep_of(dir, "");
+}
+
+/// The same, only of names for this purpose: in a directory that is not ours alone.
+pub fn sweep_of(dir: &Path, purpose: &str) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let mut parts = name.split('-');
-        let ours = parts.next().is_some_and(|purpose| purpose.starts_with('.'));
+        let ours =
+            parts.next().and_then(|word| word.strip_prefix('.')).is_some_and(|it| purpose.is_empty() || it == purpose);
         let pid = parts.next().and_then(|pid| pid.parse().ok());
         if ours && pid.is_some_and(|pid| !runs(pid)) {
             let _ = fs::remove_dir_all(entry.path());

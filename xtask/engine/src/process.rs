@@ -125,7 +125,7 @@ impl Background {
                 return Ok(Ok(background));
             }
             if background.has_ended() {
-                return Ok(Err(stderr.text()));
+                return Ok(Err(format!("{}\n{}", stdout.text(), stderr.text())));
             }
             let late = limits.time.is_some_and(|limit| started.elapsed() >= limit);
             if late || (limits.stop)() {
@@ -136,6 +136,11 @@ impl Background {
             }
             thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Ends it now, whatever it still does.
+    pub fn stop(&mut self) {
+        end(&self.0, true, rustix::process::Signal::TERM);
     }
 
     /// Whether it has ended by itself.

@@ -48,6 +48,8 @@ pub enum Spec {
 /// A script and what it reads. What it reads may be secret; the script never is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Script {
+    /// What it does, for people who look at the processes of a host.
+    pub what: &'static str,
     /// POSIX commands.
     pub text: String,
     /// Standard input.
@@ -64,7 +66,13 @@ const LIMIT: Duration = Duration::from_secs(600);
 impl Script {
     /// A script that nobody may interrupt.
     pub fn new(text: String, stdin: String) -> Self {
-        Self { text, stdin, limit: LIMIT, interruptible: false }
+        Self { what: "run a script", text, stdin, limit: LIMIT, interruptible: false }
+    }
+
+    /// Says what it does.
+    #[must_use]
+    pub fn called(self, what: &'static str) -> Self {
+        Self { what, ..self }
     }
 }
 
@@ -113,9 +121,11 @@ impl Spec {
                 let known = if put_back { "[ -f service/spec ] || exit 0" } else { ":" };
                 let text =
                     keeper(root, &format!("mkdir -p service\n{keep}\n{}\n{known}\n{}", stop(*stop_seconds), start(id)));
-                Some(Script::new(text, spec.clone()))
+                Some(Script::new(text, spec.clone()).called("restart the service"))
             }
-            Self::Command { exports, restart, .. } => Some(command(root, exports, restart)),
+            Self::Command { exports, restart, .. } => {
+                Some(command(root, exports, restart).called("restart the service"))
+            }
         }
     }
 
@@ -125,9 +135,9 @@ impl Spec {
             Self::None => None,
             Self::Keeper { stop_seconds, .. } => {
                 let body = format!("{}\nrm -f service/spec.new\n", stop(*stop_seconds));
-                Some(Script::new(keeper(root, &body), String::new()))
+                Some(Script::new(keeper(root, &body), String::new()).called("stop the service"))
             }
-            Self::Command { exports, stop, .. } => Some(command(root, exports, stop)),
+            Self::Command { exports, stop, .. } => Some(command(root, exports, stop).called("stop the service")),
         }
     }
 
@@ -139,9 +149,11 @@ impl Spec {
                 let body = "if alive; then exit 0; fi
 if [ -f service/exit ]; then echo \"the process ended with exit code $(cat service/exit)\"; else echo 'no process runs'; fi
 exit 1\n";
-                Some(Script::new(keeper(root, body), String::new()))
+                Some(Script::new(keeper(root, body), String::new()).called("ask whether the service runs"))
             }
-            Self::Command { exports, status, .. } if !status.is_empty() => Some(command(root, exports, status)),
+            Self::Command { exports, status, .. } if !status.is_empty() => {
+                Some(command(root, exports, status).called("ask whether the service runs"))
+            }
             Self::Command { .. } => None,
         }
     }

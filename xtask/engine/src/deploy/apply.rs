@@ -298,9 +298,10 @@ impl Run<'_> {
                 || format!("mend it and deploy again; `cargo xtask status {env}` shows what is live"),
                 str::to_owned,
             );
-            let untouched = hosts.len() - begun.len();
-            if untouched > 0 && hosts.len() > 1 {
-                back.push(format!("{untouched} host(s) were not reached"));
+            let switches = |host: &&Host| host.has(|step| matches!(step, Step::Activate { .. } | Step::Restart { .. }));
+            let unreached = hosts.iter().filter(switches).filter(|host| !host.begun.load(Ordering::SeqCst)).count();
+            if unreached > 0 {
+                back.push(format!("{unreached} host(s) were not reached"));
             }
             let now = if back.is_empty() { "nothing was switched".to_owned() } else { back.join(", ") };
             return Failure::new(kind_of(cause), format!("{cause:#}; {now}")).hint(hint).into();

@@ -67,8 +67,16 @@ impl<'a, 'cx> Locks<'a, 'cx> {
         }
         for target in targets {
             // Only a target knows how far a run had come that was killed.
-            let dead = locks.take_one(&**target, owner, started, wait)?;
-            locks.dead.extend(dead);
+            match locks.take_one(&**target, owner, started, wait) {
+                Ok(dead) => locks.dead.extend(dead),
+                Err(error) => {
+                    // The lock may have been taken, and only the answer was lost: then it is given back with the others.
+                    if kind_of(&error) == Kind::Remote {
+                        locks.held.push(&**target);
+                    }
+                    return Err(error);
+                }
+            }
             locks.held.push(&**target);
         }
         Ok(locks)

@@ -59,12 +59,12 @@ impl<'cx> HostTarget<'cx> {
 
     fn say_within(&self, text: &str, input: Input, limit: Option<Duration>, interruptible: bool) -> Result<Answer> {
         // Whoever finds our lock when we are gone sees by this whether our last command is gone too.
-        let mark = self.token.lock().unwrap_or_else(PoisonError::into_inner).as_deref().map(machine::mark);
+        let token = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let sh = match &self.place {
-            Place::There(ssh) => return ssh.say(text, mark.as_deref(), input, limit, interruptible),
+            Place::There(ssh) => return ssh.say(text, token.as_deref(), input, limit, interruptible),
             Place::Here(sh) => sh,
         };
-        let marked = mark.map(|mark| format!("# {mark}\n{text}"));
+        let marked = token.as_deref().map(machine::mark).map(|mark| format!("# {mark}\n{text}"));
         let mut command = Command::new(sh);
         command.arg("-c").arg(marked.as_deref().unwrap_or(text)).current_dir("/").env_clear();
         for name in ["PATH", "HOME", "USER", "LANG", "TMPDIR"] {
@@ -218,7 +218,8 @@ impl Target for HostTarget<'_> {
     }
 
     fn run(&self, script: &Script) -> Result<Answer> {
-        self.say_within(&script.text, Input::Bytes(script.stdin.as_bytes()), Some(script.limit), script.interruptible)
+        let text = format!("# {}\n{}", script.what, script.text);
+        self.say_within(&text, Input::Bytes(script.stdin.as_bytes()), Some(script.limit), script.interruptible)
     }
 }
 
@@ -250,8 +251,8 @@ fn to_json(owner: &Owner) -> Vec<u8> {
 fn held(said: &str) -> Lock {
     match said.trim().split_once('\n') {
         Some(("held", owner)) => Lock::parse(owner),
-        _ if said.trim() == "held" => Lock::Unreadable(String::new()),
-        _ => Lock::Free,
+        _ if said.trim() == "acquired" => Lock::Free,
+        _ => Lock::Unreadable(String::new()),
     }
 }
 

@@ -85,6 +85,20 @@ printf '%s\\n' \"$said\" >&2; exit 1
 /// of this script's own.
 const SAID_BY: &str = r#"said_by() { printf '[lock %s]' "$1" | grep -qsF -f - /proc/[0-9]*/cmdline; }"#;
 
+/// Waits until the last script that was said under a lock has ended: after a connection broke, nobody knows how far it
+/// came, and what is said next must not meet it.
+pub fn settle(token: &str) -> String {
+    format!(
+        "{SAID_BY}
+naps=0
+while said_by {token}; do
+  naps=$((naps + 1)); [ $naps -lt 600 ] || {{ echo 'the last command still runs there' >&2; exit 1; }}
+  sleep 0.2 2>/dev/null || sleep 1
+done
+"
+    )
+}
+
 /// Takes the lock from an owner that is known to be dead. Reads the new owner from stdin.
 ///
 /// `seen` is the token in the lock, `dead` that of the owner to succeed: the same, or of one who died while it took

@@ -11,13 +11,15 @@ pub mod trouble;
 
 use crate::cx::{Answer, Cx, Input};
 use crate::error::{Result, failed, usage};
+use crate::machine;
 use crate::process::Background;
-use crate::target::script::quote;
+use crate::target::script::{self, quote};
 use std::borrow::Cow;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +27,10 @@ use std::time::Duration;
 const KNOWN_HOSTS: &str = ".circleci/known_hosts";
 /// What a host says before a script says anything.
 const READY: &str = "gangplank: ready";
+/// What it says after it, with the exit code.
+const DONE: &str = "gangplank: done";
+/// An input of text up to so many bytes goes as a line.
+const LINE_MAX: usize = 1 << 16;
 /// How long a connection may take: names, jump hosts, keys.
 const CONNECT: Duration = Duration::from_secs(60);
 /// No question, no terminal, no forwarding; a network that is gone is noticed after a minute. All else is for the
@@ -65,8 +71,8 @@ impl Address {
         let rest = url.strip_prefix("ssh://").ok_or_else(|| wrong("it does not begin with ssh://"))?;
         let Some((authority, dir)) = rest.split_once('/') else { return wrong("it names no directory").err() };
         let root = format!("/{}", dir.trim_end_matches('/'));
-        if root == "/" || root.split('/').any(|part| part == "..") || root.contains(['\n', '\0']) {
-            return wrong("its directory has to be absolute, below `/`, and without `..`").err();
+        if root == "/" || root.split('/').any(|part| [".", ".."].contains(&part)) || root.contains(['\n', '\0']) {
+            return wrong("its directory has to be absolute, below `/`, and without `.` and `..`").err();
         }
         let (user, host) = match authority.rsplit_once('@') {
             Some((user, host)) => (Some(user), host),
@@ -119,17 +125,24 @@ pub struct Ssh<'cx> {
     /// Where it is.
     pub address: Address,
     connection: Mutex<Option<Connection>>,
+    /// Whether the last command may still run there, because the connection broke or we went away.
+    unsettled: AtomicBool,
 }
 
 /// An open connection; closed when dropped.
 struct Connection {
     /// Holds the socket, for nobody but us.
     dir: PathBuf,
-    _master: Background,
+    master: Background,
+    /// Whether it is of no use any more: then nobody waits for what it still carries.
+    broken: bool,
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        if self.broken {
+            self.master.stop();
+        }
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
@@ -143,33 +156,45 @@ impl Connection {
 impl<'cx> Ssh<'cx> {
     /// Nothing is said yet.
     pub fn new(cx: &'cx Cx, url: &str, address: Address) -> Self {
-        Self { cx, url: url.to_owned(), address, connection: Mutex::default() }
+        Self { cx, url: url.to_owned(), address, connection: Mutex::default(), unsettled: AtomicBool::new(false) }
     }
 
-    /// Opens the connection, if it is not open.
-    pub fn connect(&self) -> Result<()> {
-        self.socket().map(drop)
-    }
-
-    fn socket(&self) -> Result<PathBuf> {
+    /// The socket of the connection, which is opened if it is not.
+    fn socket(&self, interruptible: bool) -> Result<PathBuf> {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = &*connection {
             return Ok(Connection::socket(&open.dir));
         }
         let dir = private_dir(self.cx)?;
-        let opened = self.open(&dir);
+        let opened = self.open(&dir, interruptible);
         let master = opened.inspect_err(|_| drop(fs::remove_dir_all(&dir)))?;
         let socket = Connection::socket(&dir);
-        *connection = Some(Connection { dir, _master: master });
+        *connection = Some(Connection { dir, master, broken: false });
         Ok(socket)
     }
 
-    fn open(&self, dir: &Path) -> Result<Background> {
+    fn open(&self, dir: &Path, interruptible: bool) -> Result<Background> {
         let mut command = self.command(&Connection::socket(dir));
         command.args(["-o", "ControlMaster=yes", "-o", "ControlPersist=no"]).args(self.address.args());
         command.arg(format!("sh -c 'echo \"{READY}\"; exec cat > /dev/null'"));
-        let said = self.cx.background(&mut command, &format!("ssh {}", self.address.host), READY, CONNECT)?;
-        said.map_err(|said| trouble::explain(&self.url, &self.address, &said).into())
+        let shown = format!("ssh {}", self.address.host);
+        let said = self.cx.background(&mut command, &shown, READY, CONNECT, interruptible)?;
+        said.map_err(|said| {
+            if interruptible && self.cx.interrupted() {
+                return failed(format!("{}: stopped while connecting", self.url))
+                    .hint("nothing was changed there")
+                    .into();
+            }
+            trouble::explain(&self.url, &self.address, &said).into()
+        })
+    }
+
+    /// Gives up the connection: the next command opens another, and first waits for the end of what this one carried.
+    fn give_up(&self) {
+        self.unsettled.store(true, Ordering::SeqCst);
+        if let Some(mut connection) = self.connection.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            connection.broken = true;
+        }
     }
 
     fn command(&self, socket: &Path) -> Command {
@@ -178,6 +203,9 @@ impl<'cx> Ssh<'cx> {
             command.args(["-o", option]);
         }
         let known = self.cx.home.join(KNOWN_HOSTS);
+        if known.is_file() || self.cx.in_ci() {
+            command.args(["-o", "StrictHostKeyChecking=yes"]);
+        }
         if known.is_file() {
             command.args(["-o", &format!("GlobalKnownHostsFile=\"{}\" /etc/ssh/ssh_known_hosts", known.display())]);
         }
@@ -185,59 +213,110 @@ impl<'cx> Ssh<'cx> {
         command
     }
 
-    /// Says a script to the host. `mark` names the lock under which it is said, for whoever looks at the processes there.
+    /// Says a script to the host. `token` is that of the lock under which it is said, for whoever looks at the processes
+    /// there.
     pub fn say(
         &self,
         text: &str,
-        mark: Option<&str>,
+        token: Option<&str>,
         input: Input,
         limit: Option<Duration>,
         interruptible: bool,
     ) -> Result<Answer> {
-        let what = text.strip_prefix("# ").and_then(|text| text.lines().next()).unwrap_or("a script");
-        let mut command = self.command(&self.socket()?);
+        if let Some(token) = token
+            && self.unsettled.swap(false, Ordering::SeqCst)
+        {
+            let text = format!("# wait for the last command\n{}", script::settle(token));
+            let settled = self.say_now(&text, None, Input::Empty, None, false);
+            if !settled.as_ref().is_ok_and(Answer::ok) {
+                self.unsettled.store(true, Ordering::SeqCst);
+                let why = settled.map_or_else(|error| format!("{error:#}"), |answer| answer.stderr.trim().to_owned());
+                return failed(format!("{}: {why}", self.url))
+                    .hint("look at the processes of the host: `ps` shows the lock under which each script runs")
+                    .err();
+            }
+        }
+        self.say_now(text, token, input, limit, interruptible)
+    }
+
+    fn say_now(
+        &self,
+        text: &str,
+        token: Option<&str>,
+        input: Input,
+        limit: Option<Duration>,
+        interruptible: bool,
+    ) -> Result<Answer> {
+        let what = text.strip_prefix("# ").and_then(|text| text.lines().next()).unwrap_or("run a script");
+        let mut command = self.command(&self.socket(interruptible)?);
         command.args(["-o", "ControlMaster=no"]).args(self.address.args());
-        let name = [what, mark.unwrap_or_default()].join(" ");
-        command.arg(format!("{BOOTSTRAP} {}", quote(&plain(name.trim()))));
-        let line = one_line(text);
-        let (bytes, file) = match input {
-            Input::Empty => (line, None),
-            Input::Bytes(bytes) => ([&line, bytes].concat(), None),
-            Input::BytesThenFile(bytes, file) => ([&line, bytes].concat(), Some(file)),
-        };
+        let name = [what, &token.map(machine::mark).unwrap_or_default()].join(" ");
+        command.arg(format!("{} {}", bootstrap(limit), quote(&plain(name.trim()))));
+        let (bytes, file) = sent(text, input);
         let input = match file {
             Some(file) => Input::BytesThenFile(&bytes, file),
             None => Input::Bytes(&bytes),
         };
         let shown = format!("ssh {} # {what}", self.address.host);
-        let mut answer = self.cx.answer_as(&shown, command, input, limit, interruptible)?;
-        match answer.stdout.split_once(&format!("{READY}\n")) {
-            Some((_, said)) => answer.stdout = said.to_owned(),
-            // Mostly the script never began. Where the connection broke before its first word came back, nobody knows.
-            None => {
-                *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                if self.cx.interrupted() && interruptible {
-                    return failed(format!("{}: stopped", self.url)).hint("run the same command again").err();
-                }
-                return Err(match answer.stderr.trim() {
-                    "" => trouble::broken(&self.url, what, ""),
-                    said => trouble::explain(&self.url, &self.address, said),
-                }
-                .into());
-            }
+        let answer = self.cx.answer_as(&shown, command, input, limit, interruptible)?;
+        if let Some(done) = heard(&answer) {
+            return Ok(done);
         }
-        if answer.code == Some(255) {
-            // ssh's own: the connection broke while the script ran, and how far it came nobody knows.
-            *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            return Err(trouble::broken(&self.url, what, &answer.stderr).into());
+        self.give_up();
+        if answer.cut {
+            // We went away; what it does there ends by itself, and is waited for before anything else is said.
+            return Ok(answer);
         }
-        Ok(answer)
+        // Where the connection broke before its first word came back, nobody knows whether the script began.
+        Err(match answer.stderr.trim() {
+            said if said.is_empty() || answer.stdout.contains(READY) => trouble::broken(&self.url, what, said),
+            said => trouble::explain(&self.url, &self.address, said),
+        }
+        .into())
     }
 }
 
-/// Reads a line, and runs what it says with what follows it. `read` takes no byte more than the line, in every shell.
-const BOOTSTRAP: &str =
-    r#"sh -c 'echo "gangplank: ready"; IFS= read -r script; script=$(printf %b "$script"); eval "$script"'"#;
+/// Reads a line and runs what it says with what follows it; then says how that ended. A line that was cut is not run:
+/// `read` fails on it, and takes no byte more than a line, in every shell. With a limit the host ends the script itself,
+/// because it does not hear of it when we go away.
+fn bootstrap(limit: Option<Duration>) -> String {
+    let run = match limit {
+        None => "(eval \"$script\")".to_owned(),
+        Some(limit) => format!(
+            "if command -v timeout > /dev/null 2>&1; then timeout -k 2 {} sh -c \"$script\" \"$0\"; else (eval \"$script\"); fi",
+            limit.as_secs() + 1
+        ),
+    };
+    format!(
+        "sh -c 'echo \"{READY}\"; echo \"{READY}\" >&2; IFS= read -r script || exit 255; script=$(printf %b \"$script\"); {run}; printf \"\\n%s %s\\n\" \"{DONE}\" \"$?\"'"
+    )
+}
+
+/// What goes over stdin: the script, and its input. An input of text goes as a line too, so that one that was cut is
+/// never taken for whole; what is not text is checked by its digests.
+fn sent(script: &str, input: Input<'_>) -> (Vec<u8>, Option<File>) {
+    match input {
+        Input::Empty => (one_line(script), None),
+        Input::Bytes(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) if text.len() <= LINE_MAX && !text.contains('\0') => {
+                let script = format!("IFS= read -r input || exit 255\nprintf %b \"$input\" | (\n{script}\n)");
+                ([one_line(&script), one_line(text)].concat(), None)
+            }
+            _ => ([&one_line(script), bytes].concat(), None),
+        },
+        Input::BytesThenFile(bytes, file) => ([&one_line(script), bytes].concat(), Some(file)),
+    }
+}
+
+/// What a script said and how it ended, without the words of profiles and of ssh before it; `None` when it did not come to
+/// its end.
+fn heard(answer: &Answer) -> Option<Answer> {
+    let (_, said) = answer.stdout.split_once(&format!("{READY}\n"))?;
+    let (said, code) = said.rsplit_once(&format!("\n{DONE} "))?;
+    let complained = answer.stderr.split_once(&format!("{READY}\n")).map_or(answer.stderr.as_str(), |(_, said)| said);
+    let code = code.trim().parse().ok()?;
+    Some(Answer { code: Some(code), stdout: said.to_owned(), stderr: complained.to_owned(), cut: false })
+}
 
 /// A text as one line, which `printf %b` turns back: POSIX knows `\\` and `\n` there.
 fn one_line(text: &str) -> Vec<u8> {
@@ -255,6 +334,8 @@ fn plain(text: &str) -> Cow<'_, str> {
 /// A new directory that only we can enter, with a path so short that a socket fits in it.
 fn private_dir(cx: &Cx) -> Result<PathBuf> {
     for base in [cx.var("XDG_RUNTIME_DIR"), cx.var("TMPDIR"), Some("/tmp")].into_iter().flatten() {
+        // What runs that were killed have left.
+        machine::sweep_of(Path::new(base), "ssh");
         let dir = crate::release::scratch(Path::new(base), "ssh");
         // sun_path(7) has 108 bytes, and ssh adds some of its own while it makes the socket.
         if dir.as_os_str().len() <= 70 && fs::DirBuilder::new().mode(0o700).create(&dir).is_ok() {
@@ -297,10 +378,24 @@ mod tests {
             "ssh://web1:x/srv",
             "ssh://web1:70000/srv",
             "ssh://web1/srv/../etc",
+            "ssh://web1/./.",
             "ssh://a b/srv",
             "ssh:web1/srv",
         ] {
             assert_eq!(crate::error::kind_of(&parse(url).unwrap_err()), Kind::Usage, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_was_cut_is_never_taken_for_whole() {
+        let answer = |stdout: &str| Answer { code: Some(0), stdout: stdout.into(), stderr: String::new(), cut: false };
+        let heard = |stdout: &str| heard(&answer(stdout)).map(|it| (it.stdout, it.code.unwrap()));
+        assert_eq!(heard("hi\ngangplank: ready\nsaid\n\ngangplank: done 3\n").unwrap(), ("said\n".into(), 3));
+        assert_eq!(heard("gangplank: ready\n\ngangplank: done 255\n").unwrap(), (String::new(), 255));
+        for cut in
+            ["", "hi\n", "gangplank: ready\n", "gangplank: ready\nsaid\n", "gangplank: ready\nx\ngangplank: done \n"]
+        {
+            assert_eq!(heard(cut), None, "{cut:?}");
         }
     }
 

@@ -12,12 +12,13 @@ pub fn explain(url: &str, address: &Address, said: &str) -> Failure {
     let last = lines.last().map_or("it said nothing", |line| *line);
     let host = &address.host;
     let port = address.port.map(|port| format!(" -p {port}")).unwrap_or_default();
+    let known = address.port.map_or(host.clone(), |port| format!("[{host}]:{port}"));
     let (kind, what, hint) = if all.contains("REMOTE HOST IDENTIFICATION HAS CHANGED") {
         (
             Kind::Auth,
             "its host key is not the one in known_hosts".to_owned(),
             format!(
-                "somebody may stand between: compare it with the host's own (`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` there), then `ssh-keygen -R {host}`"
+                "somebody may stand between: compare it with the host's own (`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` there), then `ssh-keygen -R '{known}'`, or the line in .circleci/known_hosts"
             ),
         )
     } else if all.contains("Host key verification failed")
@@ -31,7 +32,7 @@ pub fn explain(url: &str, address: &Address, said: &str) -> Failure {
                 "`ssh-keyscan{port} {host}` prints it: compare it with the host's own, then put it into known_hosts; docs/hosts.md shows how in CircleCI"
             ),
         )
-    } else if all.contains("Permission denied") {
+    } else if all.contains("Permission denied (") {
         (
             Kind::Auth,
             format!("it does not let us in: {last}"),
