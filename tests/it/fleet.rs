@@ -83,6 +83,11 @@ fn the_story_of_a_fleet() {
     assert_eq!(all_live(&fleet, 4), "1 1 1 1");
     p.run("status dev").ok().has("ssh://fleet3");
     p.run("verify @dev").ok();
+    // A host that is down hides no other.
+    let port = fleet.reach_by(3, 1);
+    p.run("status dev").code(4).has("unreachable").has("live").told("Connection refused");
+    p.run("releases").ok().has("dev");
+    fleet.reach_by(3, port);
     p.run("promote dev prod --yes").ok();
     assert_eq!(p.live("srv/prod"), "1");
     p.run("prune dev").ok();

@@ -137,10 +137,13 @@ fn print_answer(cx: &Cx, cli: &Cli, answer: &Answer, style: Style) -> Result<()>
     }
 }
 
-/// A linter that found errors has done its work, and still has to fail a pipeline.
+/// A linter that found errors has done its work, and still has to fail a pipeline. So has a status without some hosts.
 fn verdict(answer: &Answer) -> u8 {
     match answer {
         Answer::Findings(findings) => u8::from(findings.iter().any(|it| it.severity == ci::lint::Severity::Error)),
+        Answer::Status(hosts) if hosts.iter().any(|host| host.state == deploy::report::UNREACHABLE) => {
+            error::Kind::Remote as u8
+        }
         _ => 0,
     }
 }

@@ -8,6 +8,7 @@ use crate::deploy::lock::holder;
 use crate::deploy::resolve::{Catalog, FETCHED};
 use crate::deploy::state::State;
 use crate::deploy::state::{Current, Kept, Root};
+use crate::deploy::waves::{AT_ONCE, each};
 use crate::error::{Result, not_found, verification};
 use crate::git;
 use crate::project::{Env, Project};
@@ -26,7 +27,7 @@ pub struct HostStatus {
     pub env: String,
     /// The target.
     pub target: String,
-    /// `live`, `unconfirmed`, `empty`, or what is wrong.
+    /// `live`, `unconfirmed`, `empty`, [`UNREACHABLE`], or what is wrong.
     pub state: &'static str,
     /// What `current` points at.
     pub release: Option<ReleaseId>,
@@ -44,18 +45,35 @@ pub struct HostStatus {
     pub installed: usize,
 }
 
-/// `status [ENV]`
+/// The state of a host that does not answer.
+pub const UNREACHABLE: &str = "unreachable";
+
+/// `status [ENV]`. One host that does not answer does not hide the others; when none does, that is the error.
 pub fn status(cx: &Cx, project: &Project, env: Option<&str>) -> Result<Vec<HostStatus>> {
     let registry = Registry::new(cx, project.ci.slug);
     let envs: Vec<&Env> = match env {
         Some(name) => vec![project.env(name)?],
         None => project.envs.iter().collect(),
     };
-    let mut all = Vec::new();
+    let (mut all, mut errors) = (Vec::new(), Vec::new());
     for env in envs {
-        for target in target::open_all(cx, env)? {
-            all.push(host_status(&registry, env.name, target.url(), &target.state()?));
+        let targets = target::open_all(cx, env)?;
+        for (target, state) in targets.iter().zip(each(&targets, AT_ONCE, |target| target.state())) {
+            let state = state.map_err(|error| errors.push(error));
+            let mut host = host_status(&registry, env.name, target.url(), state.as_ref().unwrap_or(&State::default()));
+            if state.is_err() {
+                host.state = UNREACHABLE;
+            }
+            all.push(host);
         }
+    }
+    if errors.len() == all.len()
+        && let Some(error) = errors.pop()
+    {
+        return Err(error);
+    }
+    for error in errors {
+        cx.warn(format!("{error:#}"));
     }
     Ok(all)
 }
@@ -141,7 +159,11 @@ pub struct Listed {
 /// `releases`
 pub fn releases(cx: &Cx, project: &Project) -> Result<Vec<Listed>> {
     let mut live: BTreeMap<ReleaseId, Vec<String>> = BTreeMap::new();
-    for host in status(cx, project, None)? {
+    let hosts = status(cx, project, None).unwrap_or_else(|error| {
+        cx.warn(format!("what is live is not known: {error:#}"));
+        vec![]
+    });
+    for host in hosts {
         if let Some(id) = host.release {
             let envs = live.entry(id).or_default();
             if !envs.contains(&host.env) {
