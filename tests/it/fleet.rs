@@ -1,6 +1,7 @@
 //! Real sshds of this machine, each with a port, a host key and a directory of its own, and all that goes wrong between
 //! them and us.
 
+mod delta;
 mod faults;
 mod hosts;
 

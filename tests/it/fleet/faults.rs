@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Stands before a host, and cuts connections.
-struct Proxy {
+pub struct Proxy {
     /// How many bytes it passes on to the host, of all connections together; `usize::MAX` for ever.
-    left: Arc<AtomicUsize>,
+    pub left: Arc<AtomicUsize>,
     open: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Proxy {
     /// From now on the host is reached by it.
-    fn before(fleet: &Fleet, host: usize) -> Self {
+    pub fn before(fleet: &Fleet, host: usize) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let to = fleet.reach_by(host, listener.local_addr().unwrap().port());
         let proxy = Self { left: Arc::new(AtomicUsize::new(usize::MAX)), open: Arc::default() };
@@ -37,7 +37,7 @@ impl Proxy {
     }
 
     /// Cuts what is open now; who comes later is served.
-    fn cut(&self) {
+    pub fn cut(&self) {
         for stream in self.open.lock().unwrap().drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }

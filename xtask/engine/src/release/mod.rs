@@ -4,6 +4,7 @@
 //! byte. Whatever takes a `&Release` therefore cannot be handed unverified bytes.
 
 mod check;
+pub mod delta;
 pub mod digest;
 pub mod id;
 pub mod manifest;

@@ -11,7 +11,7 @@ use crate::http::{Url, policy};
 use crate::machine::{self, Owner};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{Manifest, checksum_line};
-use crate::release::{META, digest, manifest};
+use crate::release::{META, Release, delta, digest, manifest, scratch};
 use crate::service::Script;
 use crate::target::ssh::{Address, Ssh};
 use crate::target::{Delivery, Target, script};
@@ -73,6 +73,47 @@ impl<'cx> HostTarget<'cx> {
             }
         }
         self.cx.answer_within(command, input, limit, interruptible)
+    }
+
+    /// Installs a release by what differs from the live one, where that saves enough. Gives whether it did: where it did
+    /// not, all of it is to be sent.
+    fn install_changes(&self, release: &Release, record: &Record) -> Result<bool> {
+        let ours = release.manifest();
+        let said = self.tell("say what is live", &script::live_manifest(&self.root), Input::Empty)?;
+        let Ok(theirs) = Manifest::parse(said.as_bytes(), &self.url) else { return Ok(false) };
+        let same = delta::same(ours, &theirs);
+        if theirs.id == ours.id || !delta::is_worth_it(ours, &same) {
+            return Ok(false);
+        }
+        let aside = scratch(release.dir().parent().unwrap_or(release.dir()), "delta");
+        let sent = delta::cut(&release.bundle(), &same, &aside).and_then(|()| {
+            let list: String = same.iter().map(|path| format!("./{path}\n")).collect();
+            let meta = meta_member(ours, record, Some(&list))?;
+            let changes = File::open(&aside)?;
+            let bytes = meta.len() as u64 + changes.metadata()?.len();
+            let text = script::install_changes(&self.root, &ours.id, &ours.bundle.sha256, &theirs.id);
+            self.tell(&format!("install {}", ours.id), &text, Input::BytesThenFile(&meta, changes)).map(|_| bytes)
+        });
+        let _ = std::fs::remove_file(&aside);
+        match sent {
+            Ok(bytes) => {
+                self.cx.note(format!(
+                    "{}: {bytes} bytes sent of {}: {} of {} files are those of {}",
+                    self.url,
+                    ours.bundle.bytes,
+                    same.len(),
+                    ours.files.len(),
+                    theirs.id
+                ));
+                Ok(true)
+            }
+            // Somebody has changed what is live by hand. What is sent whole does not depend on it.
+            Err(error) if kind_of(&error) == Kind::Verification => {
+                self.cx.warn(format!("{error:#}: so all of it is sent"));
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Says something that has to work.
@@ -163,10 +204,13 @@ impl Target for HostTarget<'_> {
 
     fn install(&self, delivery: &Delivery, record: &Record) -> Result<()> {
         let manifest = delivery.manifest();
-        let (id, sum, meta) = (&manifest.id, &manifest.bundle.sha256, meta_member(manifest, record)?);
+        let (id, sum, meta) = (&manifest.id, &manifest.bundle.sha256, meta_member(manifest, record, None)?);
         let what = format!("install {id}");
         match delivery {
             Delivery::Push(release) => {
+                if matches!(self.place, Place::There(_)) && self.install_changes(release, record)? {
+                    return Ok(());
+                }
                 let bundle = File::open(release.bundle()).explain(
                     Kind::Failed,
                     || format!("cannot read {}", release.bundle().display()),
@@ -258,7 +302,7 @@ fn held(said: &str) -> Lock {
 
 /// A gzip member with the engine's own files, to be sent before the members of the bundle: together they are one
 /// `tar.gz`, because this one leaves out the end of the archive.
-fn meta_member(manifest: &Manifest, record: &Record) -> Result<Vec<u8>> {
+fn meta_member(manifest: &Manifest, record: &Record, same: Option<&str>) -> Result<Vec<u8>> {
     let json = manifest.to_json();
     let name = |file: &str| format!("{META}/{file}");
     let bundle = format!("{}\n", manifest.bundle.sha256);
@@ -270,5 +314,6 @@ fn meta_member(manifest: &Manifest, record: &Record) -> Result<Vec<u8>> {
         (crate::release::SUMS, sums.as_bytes()),
     ]
     .map(|(file, bytes)| (name(file), bytes.to_vec()));
-    crate::release::pack::small_member(&files)
+    let list = same.map(|same| (name(script::SAME), same.as_bytes().to_vec()));
+    crate::release::pack::small_member(&files.into_iter().chain(list).collect::<Vec<_>>())
 }

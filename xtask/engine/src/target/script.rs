@@ -3,9 +3,11 @@
 //! The same scripts run under the local `sh` and, over ssh, under a host's. They need sh, tar, gzip and coreutils.
 //! Each starts with `set -eu`, so the first command that fails ends it. There is exactly one [`quote`].
 
-use crate::release::META;
 use crate::release::id::ReleaseId;
+use crate::release::{META, manifest};
 
+/// The list of the files that are the same in a release that is installed, in [`META`] while one is being installed.
+pub const SAME: &str = "same";
 /// Exit code of a script that found bytes that do not match.
 pub const EXIT_VERIFICATION: i32 = 77;
 /// How many lines of history a host reports.
@@ -141,6 +143,23 @@ pub fn unlock(root: &str, token: Option<&str>) -> String {
 /// way. The stream is a `tar.gz` with the manifest, the digests and the record in [`META`].
 pub fn install(root: &str, id: &ReleaseId, sum: &str) -> String {
     in_made_root(root, &installation(id, sum, "tar -xzof - -C \"$aside\""))
+}
+
+/// The same with an archive of only what differs from a release that is installed there. [`META`] in the stream has the
+/// list of what is the same; it is copied, never linked, so that nothing that one release writes is another's.
+pub fn install_changes(root: &str, id: &ReleaseId, sum: &str, from: &ReleaseId) -> String {
+    let unpack = format!(
+        "tar -xzof - -C \"$aside\"
+(cd releases/{from} && tar -cf - -T -) < \"$aside/{META}/{SAME}\" | tar -xof - -C \"$aside\"
+rm -f \"$aside/{META}/{SAME}\""
+    );
+    in_made_root(root, &installation(id, sum, &unpack))
+}
+
+/// Prints the manifest of what is live, or nothing.
+pub fn live_manifest(root: &str) -> String {
+    let root = quote(root);
+    format!("cd -- {root} 2>/dev/null || exit 0\ncat current/{META}/{} 2>/dev/null || true\n", manifest::FILE)
 }
 
 /// The same, and the host fetches the bundle itself: the first line on stdin is a URL, the stream after it holds only
