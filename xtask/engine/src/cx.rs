@@ -260,14 +260,12 @@ impl Cx {
     /// with all that it started.
     pub fn answer_within(
         &self,
-        mut command: Command,
+        command: Command,
         input: Input,
         limit: Option<Duration>,
         interruptible: bool,
     ) -> Result<Answer> {
-        command.stderr(Stdio::piped());
-        let shown = show(&command);
-        self.run(&mut command, shown, input, limit, interruptible)
+        self.answer_as(&show(&command), command, input, limit, interruptible)
     }
 
     /// The same, told to people in other words.

@@ -1,7 +1,7 @@
 //! Doing what a plan says, and undoing it when it goes wrong.
 //!
-//! Install everywhere before anything is switched; then target by target: switch, restart, check; then record all as
-//! live. When a step fails, every target that was switched goes back to its fallback, and the command fails.
+//! Install everywhere before anything is switched; then wave by wave, the targets of a wave at once: switch,
+//! restart, check; then record all as live. When a step fails, every target that was switched goes back to its fallback, and the command fails.
 
 use crate::cx::Cx;
 use crate::deploy::Site;
@@ -72,7 +72,11 @@ struct Host<'a> {
     restarted: AtomicBool,
 }
 
-impl Host<'_> {
+impl<'a> Host<'a> {
+    fn new(target: &'a dyn Target, plan: &'a HostPlan) -> Self {
+        Self { target, plan, begun: AtomicBool::new(false), restarted: AtomicBool::new(false) }
+    }
+
     fn has(&self, wanted: impl Fn(&Step) -> bool) -> bool {
         self.plan.steps.iter().any(wanted)
     }
@@ -114,12 +118,6 @@ pub fn apply(
         release: goal,
         targets: plans,
     })
-}
-
-impl<'a> Host<'a> {
-    fn new(target: &'a dyn Target, plan: &'a HostPlan) -> Self {
-        Self { target, plan, begun: AtomicBool::new(false), restarted: AtomicBool::new(false) }
-    }
 }
 
 /// What went wrong on some hosts, as one error: of the kind and with the hint of the first one.

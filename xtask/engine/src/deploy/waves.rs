@@ -10,19 +10,19 @@ pub const AT_ONCE: usize = 16;
 
 /// The waves in which `hosts` hosts are switched, by their places in the env. Each has to be healthy before the next.
 pub fn waves(strategy: Strategy, hosts: usize) -> Vec<Range<usize>> {
-    let batches = |from: usize, size: usize| {
+    let batches = |size: usize| {
         let size = size.max(1);
-        (from..hosts).step_by(size).map(move |start| start..(start + size).min(hosts))
+        (0..hosts).step_by(size).map(|start| start..(start + size).min(hosts)).collect()
     };
     match strategy {
-        Strategy::All => batches(0, hosts).collect(),
+        Strategy::All => batches(hosts),
         Strategy::Canary(first) => {
-            let first = first.clamp(1, hosts.max(1)).min(hosts);
-            batches(0, first).take(1).chain(batches(first, hosts)).collect()
+            let first = first.max(1).min(hosts);
+            [0..first, first..hosts].into_iter().filter(|wave| !wave.is_empty()).collect()
         }
-        Strategy::Batches(size) => batches(0, size).collect(),
+        Strategy::Batches(size) => batches(size),
         // Rounded up, so that a small share of few hosts is one.
-        Strategy::Percent(share) => batches(0, (hosts * usize::from(share.min(100))).div_ceil(100)).collect(),
+        Strategy::Percent(share) => batches((hosts * usize::from(share.min(100))).div_ceil(100)),
     }
 }
 

@@ -117,7 +117,8 @@ pub trait Store {
     fn of_build(&self, job: u64) -> Result<Option<Manifest>> {
         Ok(self.list()?.into_iter().find(|manifest| manifest.ci.as_ref().is_some_and(|ci| ci.job == job)))
     }
-    /// Looks at every byte of a release where the store keeps it for others; `false` where `put` has seen to it.
+    /// Looks at every byte of a release where the store keeps it for others, and mends it where the store can; `false`
+    /// where `put` has seen to it.
     fn confirm(&self, _release: &Release) -> Result<bool> {
         Ok(false)
     }

@@ -390,43 +390,20 @@ type Opened = (Arc<dyn ObjectStore>, Arc<dyn Signer>);
 
 /// The bucket is set last: no variable may have another one meant.
 fn build(settings: &Settings, client: ClientOptions, retry: RetryConfig) -> Result<Opened, Error> {
-    let options = settings.options.iter();
+    // The builders of the library are alike, but have no trait in common.
+    macro_rules! open {
+        ($builder:ident, $key:ident, $with_bucket:ident) => {{
+            let options = settings.options.iter();
+            let known = options.filter_map(|(name, value)| Some((name.parse::<$key>().ok()?, value)));
+            let builder = $builder::new().with_client_options(client).with_retry(retry);
+            let builder = known.fold(builder, |it, (key, value)| it.with_config(key, value));
+            let store = Arc::new(builder.$with_bucket(&settings.bucket).build()?);
+            Ok((store.clone(), store))
+        }};
+    }
     match settings.scheme {
-        Scheme::S3 => {
-            let builder = AmazonS3Builder::new().with_client_options(client);
-            let known = options.filter_map(|(name, value)| Some((name.parse::<AmazonS3ConfigKey>().ok()?, value)));
-            let store = Arc::new(
-                known
-                    .fold(builder, |it, (key, value)| it.with_config(key, value))
-                    .with_bucket_name(&settings.bucket)
-                    .with_retry(retry)
-                    .build()?,
-            );
-            Ok((store.clone(), store))
-        }
-        Scheme::Google => {
-            let builder = GoogleCloudStorageBuilder::new().with_client_options(client);
-            let known = options.filter_map(|(name, value)| Some((name.parse::<GoogleConfigKey>().ok()?, value)));
-            let store = Arc::new(
-                known
-                    .fold(builder, |it, (key, value)| it.with_config(key, value))
-                    .with_bucket_name(&settings.bucket)
-                    .with_retry(retry)
-                    .build()?,
-            );
-            Ok((store.clone(), store))
-        }
-        Scheme::Azure => {
-            let builder = MicrosoftAzureBuilder::new().with_client_options(client);
-            let known = options.filter_map(|(name, value)| Some((name.parse::<AzureConfigKey>().ok()?, value)));
-            let store = Arc::new(
-                known
-                    .fold(builder, |it, (key, value)| it.with_config(key, value))
-                    .with_container_name(&settings.bucket)
-                    .with_retry(retry)
-                    .build()?,
-            );
-            Ok((store.clone(), store))
-        }
+        Scheme::S3 => open!(AmazonS3Builder, AmazonS3ConfigKey, with_bucket_name),
+        Scheme::Google => open!(GoogleCloudStorageBuilder, GoogleConfigKey, with_bucket_name),
+        Scheme::Azure => open!(MicrosoftAzureBuilder, AzureConfigKey, with_container_name),
     }
 }

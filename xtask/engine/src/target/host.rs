@@ -53,11 +53,7 @@ impl<'cx> HostTarget<'cx> {
     }
 
     /// Says something to the host. A clean environment keeps our variables, tokens among them, out of it, as ssh would.
-    fn say(&self, text: &str, input: Input) -> Result<Answer> {
-        self.say_within(text, input, None, false)
-    }
-
-    fn say_within(&self, text: &str, input: Input, limit: Option<Duration>, interruptible: bool) -> Result<Answer> {
+    fn say(&self, text: &str, input: Input, limit: Option<Duration>, interruptible: bool) -> Result<Answer> {
         // Whoever finds our lock when we are gone sees by this whether our last command is gone too.
         let token = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let sh = match &self.place {
@@ -89,8 +85,9 @@ impl<'cx> HostTarget<'cx> {
         let sent = delta::cut(&release.bundle(), &same, &aside).and_then(|()| {
             let list: String = same.iter().map(|path| format!("./{path}\n")).collect();
             let meta = meta_member(ours, record, Some(&list))?;
-            let changes = File::open(&aside)?;
-            let bytes = meta.len() as u64 + changes.metadata()?.len();
+            let what = || format!("cannot read {}", aside.display());
+            let changes = File::open(&aside).explain(Kind::Failed, what, || "check the disk".into())?;
+            let bytes = meta.len() as u64 + changes.metadata().map_or(0, |it| it.len());
             let text = script::install_changes(&self.root, &ours.id, &ours.bundle.sha256, &theirs.id);
             self.tell(&format!("install {}", ours.id), &text, Input::BytesThenFile(&meta, changes)).map(|_| bytes)
         });
@@ -119,7 +116,7 @@ impl<'cx> HostTarget<'cx> {
     /// Says something that has to work.
     fn tell(&self, what: &str, text: &str, input: Input) -> Result<String> {
         // The first line is what -v shows of a script.
-        let answer = self.say(&format!("# {what}\n{text}"), input)?;
+        let answer = self.say(&format!("# {what}\n{text}"), input, None, false)?;
         if answer.ok() {
             return Ok(answer.stdout);
         }
@@ -204,7 +201,8 @@ impl Target for HostTarget<'_> {
 
     fn install(&self, delivery: &Delivery, record: &Record) -> Result<()> {
         let manifest = delivery.manifest();
-        let (id, sum, meta) = (&manifest.id, &manifest.bundle.sha256, meta_member(manifest, record, None)?);
+        let (id, sum) = (&manifest.id, &manifest.bundle.sha256);
+        let meta = || meta_member(manifest, record, None);
         let what = format!("install {id}");
         match delivery {
             Delivery::Push(release) => {
@@ -217,10 +215,10 @@ impl Target for HostTarget<'_> {
                     || "fetch the release again".into(),
                 )?;
                 let text = script::install(&self.root, id, sum);
-                self.tell(&what, &text, Input::BytesThenFile(&meta, bundle)).map(drop)
+                self.tell(&what, &text, Input::BytesThenFile(&meta()?, bundle)).map(drop)
             }
             Delivery::Pull(_, url) => {
-                let input = [url.as_str().as_bytes(), b"\n", &meta].concat();
+                let input = [url.as_str().as_bytes(), b"\n", &meta()?].concat();
                 let text = script::install_pulled(&self.root, id, sum);
                 self.tell(&what, &text, Input::Bytes(&input)).map(drop).map_err(|error| pulled(&error, url))
             }
@@ -263,7 +261,7 @@ impl Target for HostTarget<'_> {
 
     fn run(&self, script: &Script) -> Result<Answer> {
         let text = format!("# {}\n{}", script.what, script.text);
-        self.say_within(&text, Input::Bytes(script.stdin.as_bytes()), Some(script.limit), script.interruptible)
+        self.say(&text, Input::Bytes(script.stdin.as_bytes()), Some(script.limit), script.interruptible)
     }
 }
 

@@ -203,10 +203,11 @@ impl<'cx> Ssh<'cx> {
             command.args(["-o", option]);
         }
         let known = self.cx.home.join(KNOWN_HOSTS);
-        if known.is_file() || self.cx.in_ci() {
+        let is_there = known.is_file();
+        if is_there || self.cx.in_ci() {
             command.args(["-o", "StrictHostKeyChecking=yes"]);
         }
-        if known.is_file() {
+        if is_there {
             command.args(["-o", &format!("GlobalKnownHostsFile=\"{}\" /etc/ssh/ssh_known_hosts", known.display())]);
         }
         command.arg("-S").arg(socket);
