@@ -107,6 +107,11 @@ fn what_keeps_us_out_is_said_with_what_to_do() {
     let other: Vec<_> = other.split(' ').take(2).collect();
     fs::write(fleet.file("known_hosts"), format!("fleet0 {}\n", other.join(" "))).unwrap();
     p.run("deploy dev").fails(3, "its host key is not the one in known_hosts", "somebody may stand between");
+    // What the repository knows counts as well.
+    fs::write(fleet.file("known_hosts"), "").unwrap();
+    p.write(".circleci/known_hosts", &known);
+    p.run("status dev").ok();
+    fs::remove_file(p.path(".circleci/known_hosts")).unwrap();
     fs::write(fleet.file("known_hosts"), &known).unwrap();
 
     let keys = fs::read_to_string(fleet.file("client.pub")).unwrap();
@@ -128,6 +133,22 @@ fn what_keeps_us_out_is_said_with_what_to_do() {
     p.run("status dev").fails(4, "ssh://127.0.0.1", "can you reach it?");
     p.var("PATH", "/nonexistent");
     p.run("status dev").fails(2, "cannot run `ssh`", "install ssh");
+}
+
+#[test]
+fn jobs_that_deploy_to_hosts_have_their_keys() {
+    for pattern in ["workspace", "artifacts"] {
+        let mut p = Project::new();
+        p.change("store file:store\n", "store circleci:workspace\nstore circleci:artifacts\n");
+        let generate = format!("ci generate --pattern {pattern}");
+        p.run(&generate).ok();
+        assert!(!p.read(".circleci/config.yml").contains("add_ssh_keys"), "{pattern}: without hosts there are none");
+        p.change("target file:srv/dev\n", "target ssh://deploy@web1/srv/app\n");
+        p.run(&generate).ok();
+        let config = p.read(".circleci/config.yml");
+        assert!(config.contains("      - checkout\n      - add_ssh_keys\n"), "{pattern}: {config}");
+        p.run("ci lint").ok();
+    }
 }
 
 #[test]

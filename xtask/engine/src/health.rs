@@ -199,3 +199,15 @@ fn ask_tcp(addr: &str) -> Result<(), String> {
     }
     Err(last)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::at;
+
+    #[test]
+    fn the_host_in_an_address() {
+        assert_eq!(at("http://{host}:80/x", "web1"), "http://web1:80/x");
+        assert_eq!(at("{host}:80", "fe80::1"), "[fe80::1]:80");
+        assert_eq!(at("127.0.0.1:80", "web1"), "127.0.0.1:80");
+    }
+}
