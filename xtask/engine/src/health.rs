@@ -164,16 +164,16 @@ fn at(address: &str, host: &str) -> String {
     address.replace(HOST, &host)
 }
 
-/// Whether the service itself says that it runs. The keeper restarts nothing: a process that ended stays ended, and
-/// waiting on would be in vain.
+/// Whether the service itself says that it runs. What will not come back by itself is not waited for.
 fn runs(target: &dyn Target, spec: &Spec) -> Result<(), Sick> {
     let Some(status) = spec.status(target.root()) else { return Ok(()) };
     let answer = target.run(&status).map_err(|e| Sick::Now(format!("{e:#}")))?;
     let said = answer.stdout.trim();
-    match (answer.ok(), spec) {
-        (true, _) => Ok(()),
-        (false, Spec::Keeper { .. }) => Err(Sick::ForEver(said.to_owned())),
-        (false, _) => Err(Sick::Now(format!("its status command {}: {said}", crate::cx::exit(answer.code)))),
+    match spec {
+        _ if answer.ok() => Ok(()),
+        _ if spec.is_gone(answer.code) => Err(Sick::ForEver(said.to_owned())),
+        Spec::Systemd(_) => Err(Sick::Now(said.to_owned())),
+        _ => Err(Sick::Now(format!("its status command {}: {said}", crate::cx::exit(answer.code)))),
     }
 }
 

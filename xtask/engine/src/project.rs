@@ -109,6 +109,22 @@ pub enum Service {
         /// How long the old process may take to stop before it is killed.
         stop_timeout: Duration,
     },
+    /// A unit of the host's systemd, written and installed by the deploy. `vars` reach it by a file that only the login
+    /// of the deploy can read.
+    Systemd {
+        /// Its name, without `.service`. Each target of one host needs its own.
+        unit: &'static str,
+        /// Whose systemd.
+        manager: Manager,
+        /// Program and arguments: `&["bin/app"]`, relative to the release.
+        run: &'static [&'static str],
+        /// More lines of its `[Service]` section: `MemoryMax=512M`, `User=shop`.
+        lines: &'static [&'static str],
+        /// How long the old process may take to stop before it is killed.
+        stop_timeout: Duration,
+        /// What happens to connections in the meantime.
+        handover: Handover,
+    },
     /// Commands of the host's own service manager, run by `sh` in the root of the target with `vars` set.
     Command {
         /// Starts or restarts the service from `current`; must return only when the old one is gone.
@@ -120,6 +136,39 @@ pub enum Service {
         /// Prints the last lines of its log.
         log: &'static str,
     },
+}
+
+/// Whose systemd runs a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manager {
+    /// That of the login of the deploy (`systemctl --user`): nothing needs root, but `loginctl enable-linger` once.
+    User,
+    /// That of the system, and the login of the deploy is root.
+    System,
+    /// That of the system, by `sudo -n`. Whoever may install a unit may do everything; see docs/hosts.md.
+    Sudo,
+}
+
+impl Manager {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::System | Self::Sudo => "system",
+        }
+    }
+}
+
+/// What happens to connections while a unit is restarted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handover {
+    /// They are refused from the end of the old process until the new one listens.
+    Restart,
+    /// systemd listens at these addresses (`ListenStream=`, e.g. `8080` or `127.0.0.1:8080`) and hands the sockets over, so
+    /// that connections wait. The app has to take them (`LISTEN_FDS`) and to end on SIGTERM once it has answered.
+    Sockets(&'static [&'static str]),
+    /// The process gets SIGHUP and stays, for an app that then reads its files again from its working directory's path.
+    Reload,
 }
 
 /// A health check with its patience.
@@ -292,14 +341,46 @@ impl Project {
             if let Some((bad, _)) = env.vars.iter().find(|(var, _)| !is_variable(var)) {
                 return wrong(format!("env `{}` has a variable `{bad}`", env.name), "use letters, digits and `_`");
             }
-            if let Service::Keeper { run: [], .. } = env.service {
-                return wrong(
-                    format!("env `{}` keeps a process without a command", env.name),
-                    "set `run`, e.g. &[\"bin/app\"]",
-                );
-            }
+            env.service.validate(env)?;
         }
         self.ci.validate()
+    }
+}
+
+impl Service {
+    fn validate(&self, env: &Env) -> Result<()> {
+        if let Self::Keeper { run: [], .. } | Self::Systemd { run: [], .. } = self {
+            return wrong(
+                format!("env `{}` starts a service without a command", env.name),
+                "set `run`, e.g. &[\"bin/app\"]",
+            );
+        }
+        let Self::Systemd { unit, run, lines, handover, .. } = *self else { return Ok(()) };
+        if !word(&unit.replace(['.', '@'], "")) || unit.ends_with(".service") {
+            return wrong(
+                format!("env `{}` has a unit `{unit}`", env.name),
+                "use letters, digits, `-`, `_`, `.` and `@`, without `.service`",
+            );
+        }
+        let sockets = if let Handover::Sockets(sockets) = handover { sockets } else { &[] };
+        let broken = |text: &&&str| text.contains(['\n', '\r', '\0']);
+        if let Some(bad) = [run, lines, sockets].into_iter().flatten().find(broken) {
+            return wrong(
+                format!("unit `{unit}` has a text of several lines: {bad:?}"),
+                "write each line as a text of its own",
+            );
+        }
+        // What systemd reads in a path is not what a shell does.
+        if let Some(target) = env.targets.iter().find(|target| target.contains(['"', '\\', '$', '\''])) {
+            return wrong(
+                format!("unit `{unit}` cannot run in {target}"),
+                "use a directory without quotes, `$` and `\\`",
+            );
+        }
+        if handover == Handover::Sockets(&[]) {
+            return wrong(format!("unit `{unit}` has no sockets to hand over"), "name an address, e.g. \"8080\"");
+        }
+        Ok(())
     }
 }
 

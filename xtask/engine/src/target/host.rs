@@ -63,7 +63,7 @@ impl<'cx> HostTarget<'cx> {
         let marked = token.as_deref().map(machine::mark).map(|mark| format!("# {mark}\n{text}"));
         let mut command = Command::new(sh);
         command.arg("-c").arg(marked.as_deref().unwrap_or(text)).current_dir("/").env_clear();
-        for name in ["PATH", "HOME", "USER", "LANG", "TMPDIR"] {
+        for name in ["PATH", "HOME", "USER", "LANG", "TMPDIR", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"] {
             if let Some(value) = self.cx.var(name) {
                 command.env(name, value);
             }

@@ -59,7 +59,7 @@ if [ -d .lock ]; then echo 'lock a directory'; elif [ -f .lock ]; then printf 'l
 if [ -f history.jsonl ]; then echo history; tail -n {HISTORY_LINES} history.jsonl; fi
 ",
         root = quote(root),
-        service = crate::service::keeper_state(),
+        service = crate::service::state(),
     )
 }
 

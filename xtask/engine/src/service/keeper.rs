@@ -1,0 +1,143 @@
+//! The built-in process keeper, for machines without a service manager.
+//!
+//! It is no supervisor: it starts one process, remembers it, and stops it before it starts the next, so that old and new
+//! are never both bound. Its files live in `service/`:
+//!
+//! ```text
+//! service/spec       how the last healthy release was started: variables and the command (mode 0600)
+//! service/spec.new   the same for the release being tried; renamed to `spec` once it is healthy
+//! service/process    "PID START GROUP DIGEST RELEASE": process, its start time, its process group, digest of its
+//!                    spec, and what it runs
+//! service/exit       exit code of the process, once it has ended
+//! service/log        what it prints; service/log.start is where the current process began
+//! ```
+
+use crate::release::id::ReleaseId;
+use crate::service::Script;
+use crate::target::script::quote;
+
+/// Two services would want one port.
+const NO_UNIT: &str = r#"if [ -f service/systemd ]; then
+  read -r manager unit _ < service/systemd
+  echo "the unit $unit of the $manager's systemd runs here: on that host \`systemctl disable --now $unit\` (\`--user\` where it is a user's) and \`rm $PWD/service/systemd\`, then deploy again" >&2; exit 1
+fi"#;
+
+/// Stops what runs and starts `id` by `spec`, a script that sets the variables and becomes the app. With `put_back` it is
+/// started as it was when it was last healthy.
+pub fn restart(root: &str, id: &ReleaseId, spec: &str, stop_seconds: u64, put_back: bool) -> Script {
+    let keep = if put_back {
+        "cat > /dev/null; rm -f service/spec.new; use=spec"
+    } else {
+        "(umask 077; cat > service/spec.new); use=spec.new"
+    };
+    // A release that went live without the keeper has nothing to be started again with.
+    let known = if put_back { "[ -f service/spec ] || exit 0" } else { ":" };
+    let body = format!("mkdir -p service\n{NO_UNIT}\n{keep}\n{}\n{known}\n{}", stop_process(stop_seconds), start(id));
+    Script::new(script(root, &body), spec.to_owned())
+}
+
+/// Stops the process.
+pub fn stop(root: &str, stop_seconds: u64) -> Script {
+    let body = format!("{}\nrm -f service/spec.new\n", stop_process(stop_seconds));
+    Script::new(script(root, &body), String::new())
+}
+
+/// Exits with 0 while the process runs; else prints why not.
+pub fn status(root: &str) -> Script {
+    let body = "if alive; then exit 0; fi
+if [ -f service/exit ]; then echo \"the process ended with exit code $(cat service/exit)\"; else echo 'no process runs'; fi
+exit 1\n";
+    Script::new(script(root, body), String::new())
+}
+
+/// Remembers how the process was started, now that it is healthy.
+pub fn confirm(root: &str) -> Script {
+    let body = "if [ -f service/spec.new ]; then mv -f service/spec.new service/spec; fi\n";
+    Script::new(script(root, body), String::new())
+}
+
+/// Prints the last lines of the log of the current process.
+pub fn log(root: &str, lines: u32) -> Script {
+    let body = format!(
+        "from=0; [ ! -f service/log.start ] || read -r from < service/log.start
+[ ! -f service/log ] || tail -c +$((from + 1)) service/log | tail -n {lines}\n"
+    );
+    Script::new(script(root, &body), String::new())
+}
+
+/// A script in `root` that can ask whether the kept process is alive.
+pub fn script(root: &str, body: &str) -> String {
+    format!("set -eu; umask 022; LC_ALL=C; export LC_ALL\ncd -- {}\n{FUNCTIONS}{body}", quote(root))
+}
+
+/// `alive` is true while the kept process runs: the process exists, is no zombie, and began when ours did, so that a
+/// reused process id is never taken for it. `started PID` prints field 22 of `/proc/PID/stat`, `-` without `/proc`.
+pub const FUNCTIONS: &str = "started() {
+  if [ ! -d /proc/self ]; then echo -; return 0; fi
+  line=$(cat \"/proc/$1/stat\" 2>/dev/null) || return 0
+  set -- ${line##*) }
+  [ \"$1\" = Z ] || echo \"${20}\"
+}
+alive() {
+  [ -f service/process ] || return 1
+  pid=; start=; group=; digest=; release=
+  read -r pid start group digest release < service/process || return 1
+  kill -0 \"$pid\" 2>/dev/null || return 1
+  [ \"$(started \"$pid\")\" = \"$start\" ]
+}
+nap() { sleep 0.05 2>/dev/null || sleep 1; }
+";
+
+/// SIGTERM, a while, SIGKILL, a while; fails when the process is still there. What it leaves of its process group is
+/// killed too, because a child could hold the port.
+fn stop_process(seconds: u64) -> String {
+    format!(
+        "if alive; then
+  kill -TERM \"$pid\" 2>/dev/null || true
+  naps=0; while alive && [ $naps -lt {patience} ]; do nap; naps=$((naps + 1)); done
+  if alive; then kill -KILL \"$pid\" 2>/dev/null || true; naps=0; while alive && [ $naps -lt 100 ]; do nap; naps=$((naps + 1)); done; fi
+  if alive; then echo \"process $pid does not end\" >&2; exit 1; fi
+  if [ \"$group\" != - ]; then kill -KILL \"-$group\" 2>/dev/null || true; fi
+fi
+rm -f service/process service/exit",
+        patience = seconds * 20,
+    )
+}
+
+/// Starts the spec in the directory of the release, in a session of its own where `setsid` exists, with a clean
+/// environment: neither a variable nor a descriptor of the deploy reaches the app.
+fn start(id: &ReleaseId) -> String {
+    let wrapper = "set -u; dir=$1; use=$2; group=$3
+[ \"$group\" = - ] || group=$$
+(cd -P -- \"$dir\" && exec sh \"../../service/$use\") < /dev/null & pid=$!
+line=$(cat \"/proc/$pid/stat\" 2>/dev/null || true)
+if [ -d /proc/self ]; then set -- ${line##*) }; start=${20:-gone}; else start=-; fi
+if command -v sha256sum > /dev/null 2>&1; then digest=$(sha256sum < \"service/$use\"); else digest=$(shasum -a 256 < \"service/$use\"); fi
+echo \"$pid $start $group ${digest%% *} ${dir##*/}\" > service/process.new
+mv -f service/process.new service/process
+code=0; wait \"$pid\" || code=$?
+echo \"$code\" > service/exit
+# What the process leaves behind could hold its port.
+[ \"$group\" = - ] || kill -KILL \"-$group\"";
+    format!(
+        "if [ -f service/log ] && [ \"$(wc -c < service/log)\" -gt 10485760 ]; then mv -f service/log service/log.1; fi
+[ -f service/log ] || : > service/log
+echo $(($(wc -c < service/log))) > service/log.start
+if command -v setsid > /dev/null 2>&1; then launch=setsid; group=own; else launch=nohup; group=-; fi
+env -i PATH=\"$PATH\" HOME=\"${{HOME:-/}}\" USER=\"${{USER:-}}\" LANG=\"${{LANG:-C.UTF-8}}\" \\
+  $launch sh -c {wrapper} keeper releases/{id} \"$use\" $group >> service/log 2>&1 < /dev/null &
+naps=0; while [ ! -f service/process ] && [ $naps -lt 100 ]; do nap; naps=$((naps + 1)); done
+[ -f service/process ] || {{ echo 'the process keeper did not start' >&2; exit 1; }}
+",
+        wrapper = quote(wrapper),
+    )
+}
+
+/// A line of a target's state about the kept process: `service running DIGEST RELEASE` or `service stopped`.
+pub fn state() -> String {
+    format!(
+        "{FUNCTIONS}if [ -d service ]; then
+  if alive; then echo \"service running $digest $release\"; else echo 'service stopped'; fi
+fi"
+    )
+}

@@ -1,0 +1,205 @@
+//! Starting and stopping the app on a target, as scripts: one module for each kind of service.
+
+mod keeper;
+mod systemd;
+
+use crate::project::Service;
+use crate::release::digest;
+use crate::release::id::ReleaseId;
+use crate::target::script::quote;
+use std::time::Duration;
+pub use systemd::Unit;
+
+/// A service with its variables filled in, ready to be started on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Spec {
+    /// Nothing to start.
+    None,
+    /// A process of the keeper.
+    Keeper {
+        /// The text of `service/spec`: a script that sets the variables and becomes the app.
+        spec: String,
+        /// Seconds that the old process may take to stop.
+        stop_seconds: u64,
+    },
+    /// A unit of systemd.
+    Systemd(Unit),
+    /// Commands of the project.
+    Command {
+        /// Lines that export the variables.
+        exports: String,
+        /// See [`Service::Command`].
+        restart: String,
+        /// See [`Service::Command`].
+        stop: String,
+        /// See [`Service::Command`].
+        status: String,
+        /// See [`Service::Command`].
+        log: String,
+    },
+}
+
+/// A script and what it reads. What it reads may be secret; the script never is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    /// What it does, for people who look at the processes of a host.
+    pub what: &'static str,
+    /// POSIX commands.
+    pub text: String,
+    /// Standard input.
+    pub stdin: String,
+    /// How long it may take; what takes longer is ended with all that it started.
+    pub limit: Duration,
+    /// Whether it is ended when somebody asks us to stop.
+    pub interruptible: bool,
+}
+
+/// What [`Spec::status`] exits with when the service will not come back by itself.
+const GONE: i32 = 3;
+/// Longer than any restart that is worth waiting for.
+const LIMIT: Duration = Duration::from_secs(600);
+
+impl Script {
+    /// A script that nobody may interrupt.
+    pub fn new(text: String, stdin: String) -> Self {
+        Self { what: "run a script", text, stdin, limit: LIMIT, interruptible: false }
+    }
+
+    /// Says what it does.
+    #[must_use]
+    pub fn called(self, what: &'static str) -> Self {
+        Self { what, ..self }
+    }
+}
+
+impl Spec {
+    /// Makes the spec of a service; `vars` are already filled in.
+    pub fn new(service: &Service, vars: &[(String, String)]) -> Self {
+        let exports: String = vars.iter().map(|(name, value)| format!("export {name}={}\n", quote(value))).collect();
+        match service {
+            Service::None => Self::None,
+            Service::Keeper { run, stop_timeout } => {
+                let run: Vec<_> = run.iter().map(|word| quote(word)).collect();
+                Self::Keeper {
+                    spec: format!("{exports}exec {}\n", run.join(" ")),
+                    stop_seconds: stop_timeout.as_secs().max(1),
+                }
+            }
+            Service::Systemd { unit, manager, run, lines, stop_timeout, handover } => {
+                Self::Systemd(Unit::new(unit, *manager, run, lines, *stop_timeout, *handover, vars))
+            }
+            Service::Command { restart, stop, status, log } => Self::Command {
+                exports,
+                restart: (*restart).to_owned(),
+                stop: (*stop).to_owned(),
+                status: (*status).to_owned(),
+                log: (*log).to_owned(),
+            },
+        }
+    }
+
+    /// Names what would be started: another digest means that a restart is due even though the release is the same.
+    pub fn digest(&self) -> Option<String> {
+        match self {
+            Self::Keeper { spec, .. } => Some(digest::of(spec.as_bytes())),
+            Self::Systemd(unit) => Some(unit.digest()),
+            Self::None | Self::Command { .. } => None,
+        }
+    }
+
+    /// Stops what runs and starts `id`. With `put_back` it is started as it was when it was last healthy.
+    pub fn restart(&self, root: &str, id: &ReleaseId, put_back: bool) -> Option<Script> {
+        let script = match self {
+            Self::None => return None,
+            Self::Keeper { spec, stop_seconds } => keeper::restart(root, id, spec, *stop_seconds, put_back),
+            Self::Systemd(unit) => unit.restart(root, id, put_back),
+            Self::Command { exports, restart, .. } => command(root, exports, restart),
+        };
+        Some(script.called("restart the service"))
+    }
+
+    /// Stops the service.
+    pub fn stop(&self, root: &str) -> Option<Script> {
+        let script = match self {
+            Self::None => return None,
+            Self::Keeper { stop_seconds, .. } => keeper::stop(root, *stop_seconds),
+            Self::Systemd(unit) => unit.stop(root),
+            Self::Command { exports, stop, .. } => command(root, exports, stop),
+        };
+        Some(script.called("stop the service"))
+    }
+
+    /// Exits with 0 while the service runs, with [`GONE`] when it will not come back by itself; else prints why not.
+    pub fn status(&self, root: &str) -> Option<Script> {
+        let script = match self {
+            Self::Keeper { .. } => keeper::status(root),
+            Self::Systemd(unit) => unit.status(root),
+            Self::Command { exports, status, .. } if !status.is_empty() => command(root, exports, status),
+            Self::None | Self::Command { .. } => return None,
+        };
+        Some(script.called("ask whether the service runs"))
+    }
+
+    /// Remembers how the service was started, now that it is healthy.
+    pub fn confirm(&self, root: &str) -> Option<Script> {
+        match self {
+            Self::Keeper { .. } => Some(keeper::confirm(root)),
+            Self::Systemd(unit) => Some(unit.confirm(root)),
+            Self::None | Self::Command { .. } => None,
+        }
+    }
+
+    /// Prints the last lines of the service's log.
+    pub fn log(&self, root: &str, lines: u32) -> Option<Script> {
+        match self {
+            Self::Keeper { .. } => Some(keeper::log(root, lines)),
+            Self::Systemd(unit) => Some(unit.log(root, lines)),
+            Self::Command { log, exports, .. } if !log.is_empty() => {
+                Some(command(root, exports, &format!("({log}) 2>&1 | tail -n {lines}")))
+            }
+            Self::None | Self::Command { .. } => None,
+        }
+    }
+
+    /// Whether a code of [`Self::status`] says that the service will not come back.
+    pub fn is_gone(&self, code: Option<i32>) -> bool {
+        match self {
+            // The keeper restarts nothing.
+            Self::Keeper { .. } => code != Some(0),
+            Self::Systemd(_) => code == Some(GONE),
+            Self::None | Self::Command { .. } => false,
+        }
+    }
+}
+
+/// Lines of a target's state about its service: `service running DIGEST RELEASE` or `service stopped`.
+pub fn state() -> String {
+    format!("{}\n{}", keeper::state(), systemd::STATE)
+}
+
+fn command(root: &str, exports: &str, command: &str) -> Script {
+    // The variables come by stdin: they may be secret, and a command line is for everybody to read.
+    let text = format!("set -eu; umask 022\ncd -- {}\nvars=$(cat); eval \"$vars\"\nset +eu\n{command}\n", quote(root));
+    Script::new(text, exports.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn variables_are_quoted_and_never_in_the_script() {
+        let vars = [("PASSWORD".to_owned(), "it's $HOME".to_owned())];
+        let keeper =
+            Spec::new(&Service::Keeper { run: &["bin/app", "--x y"], stop_timeout: Duration::from_secs(3) }, &vars);
+        let script = keeper.restart("/srv/a", &"20260822T101500-1a2b3c4".parse().unwrap(), false).unwrap();
+        assert_eq!(script.stdin, "export PASSWORD='it'\\''s $HOME'\nexec bin/app '--x y'\n");
+        assert!(!script.text.contains("PASSWORD"));
+        let command =
+            Spec::new(&Service::Command { restart: "svc restart", stop: "svc stop", status: "", log: "" }, &vars);
+        let script = command.restart("/srv/a", &"20260822T101500-1a2b3c4".parse().unwrap(), false).unwrap();
+        assert!(!script.text.contains("PASSWORD") && script.stdin.contains("PASSWORD"));
+        assert_eq!(command.status("/srv/a"), None);
+    }
+}

@@ -1,0 +1,361 @@
+//! The app as a unit of systemd, of the system or of a user: written from the project, installed when it differs,
+//! restarted, and asked how it is.
+//!
+//! Files in `service/` of a target:
+//!
+//! ```text
+//! service/spec-DIGEST/  a way to start it: env (mode 0600), unit, and socket where systemd listens for it
+//! service/good          digest of the way in which it was last healthy: what a put-back uses
+//! service/unit, socket  what was installed last; service/env is what the unit reads its variables from
+//! service/systemd       "MANAGER UNIT DIGEST RELEASE": what runs; absent while it is being restarted
+//! service/since         when it was restarted last, in seconds since 1970: its log begins there
+//! ```
+//!
+//! Units: `systemd.unit(5)`, `systemd.service(5)`, `systemd.socket(5)`; variables: `EnvironmentFile=` in
+//! `systemd.exec(5)`.
+
+use crate::project::{Handover, Manager};
+use crate::release::digest;
+use crate::release::id::ReleaseId;
+use crate::service::{GONE, Script, keeper};
+use crate::target::script::quote;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// A process that systemd has started again so often during a check will not become healthy.
+const CRASHES: u32 = 3;
+
+/// A unit with its variables filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unit {
+    name: String,
+    manager: Manager,
+    run: Vec<String>,
+    lines: Vec<String>,
+    stop_seconds: u64,
+    handover: Handover,
+    env: String,
+}
+
+impl Unit {
+    /// See [`crate::project::Service::Systemd`].
+    pub fn new(
+        name: &str,
+        manager: Manager,
+        run: &[&str],
+        lines: &[&str],
+        stop_timeout: Duration,
+        handover: Handover,
+        vars: &[(String, String)],
+    ) -> Self {
+        let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        Self {
+            name: name.to_owned(),
+            manager,
+            run: owned(run),
+            lines: owned(lines),
+            stop_seconds: stop_timeout.as_secs().max(1),
+            handover,
+            env: vars.iter().map(|(name, value)| format!("{name}={}\n", env_quote(value))).collect(),
+        }
+    }
+
+    /// Names what would be started, wherever its root is.
+    pub fn digest(&self) -> String {
+        digest::of(format!("{}\n{}\n{}", self.unit("."), self.socket("."), self.env).as_bytes())
+    }
+
+    /// The text of `NAME.service`.
+    fn unit(&self, root: &str) -> String {
+        let mut text = format!("{}\n[Unit]\nDescription={}\nAfter=network-online.target\n", head(root), self.name);
+        // What crashes for as long as its database is away has to come back with it.
+        text.push_str("StartLimitIntervalSec=0\n");
+        if matches!(self.handover, Handover::Sockets(_)) {
+            let _ = write!(text, "Requires={0}.socket\nAfter={0}.socket\n", self.name);
+        }
+        let root = root.replace('%', "%%");
+        let program = match self.run.first() {
+            Some(program) if program.starts_with('/') => program.clone(),
+            program => format!("{root}/current/{}", program.map_or("", String::as_str)).replace('%', "%%"),
+        };
+        let words: String = self.run.iter().skip(1).map(|word| format!(" {}", word_quote(word))).collect();
+        let _ = write!(
+            text,
+            "\n[Service]\nType=exec\nWorkingDirectory={root}/current\nEnvironmentFile={root}/service/env\n\
+             ExecStart=\"{program}\"{words}\n"
+        );
+        if self.handover == Handover::Reload {
+            text.push_str("ExecReload=/bin/kill -HUP $MAINPID\n");
+        }
+        let _ = write!(text, "TimeoutStopSec={}\nRestart=on-failure\nRestartSec=1\n", self.stop_seconds);
+        let has_user = self.lines.iter().any(|line| line.starts_with("User="));
+        if self.manager != Manager::User && !has_user {
+            text.push_str("User=@login@\n");
+        }
+        for line in &self.lines {
+            let _ = writeln!(text, "{line}");
+        }
+        let wanted = if self.manager == Manager::User { "default.target" } else { "multi-user.target" };
+        let _ = write!(text, "\n[Install]\nWantedBy={wanted}\n");
+        text
+    }
+
+    /// The text of `NAME.socket`, empty where the app listens for itself.
+    fn socket(&self, root: &str) -> String {
+        let Handover::Sockets(addresses) = self.handover else { return String::new() };
+        let listen: String = addresses.iter().map(|address| format!("ListenStream={address}\n")).collect();
+        format!(
+            "{}\n[Unit]\nDescription={}: its sockets\n\n[Socket]\n{listen}\n[Install]\nWantedBy=sockets.target\n",
+            head(root),
+            self.name
+        )
+    }
+
+    fn script(&self, root: &str, body: &str) -> Script {
+        Script::new(
+            keeper::script(root, &format!("{}name={}\n{body}", functions(self.manager), self.name)),
+            String::new(),
+        )
+    }
+
+    /// Installs what differs and restarts. With `put_back` it is started as it was when it was last healthy.
+    pub fn restart(&self, root: &str, id: &ReleaseId, put_back: bool) -> Script {
+        let digest = self.digest();
+        let choose = if put_back {
+            format!("cat > /dev/null\nif [ ! -f service/good ]; then\n{STOP}exit 0\nfi\nread -r use < service/good")
+        } else {
+            format!(
+                "use={digest}; spec=service/spec-$use
+(umask 077; mkdir -p \"$spec\"; cat > \"$spec/env\")
+printf %s {unit} | sed \"s/^User=@login@$/User=$(id -un)/\" > \"$spec/unit\"
+printf %s {socket} > \"$spec/socket\"",
+                unit = quote(&self.unit(root)),
+                socket = quote(&self.socket(root)),
+            )
+        };
+        let start = if self.handover == Handover::Reload {
+            "if [ -n \"$same\" ] && [ -z \"$changed\" ] && ctl is-active -q \"$name.service\"; then
+  ctl reload \"$name.service\"
+else
+  ctl restart \"$name.service\"
+fi"
+        } else {
+            "ctl restart \"$name.service\""
+        };
+        let body = format!(
+            "mkdir -p service
+if alive; then echo \"a process of the built-in keeper runs here: \\`kill $pid\\` on that host, then deploy again\" >&2; exit 1; fi
+{choose}
+{PLACE}
+date +%s > service/since
+rm -f service/systemd
+{LISTEN}
+{start}
+echo \"{manager} $name $use {id}\" > service/systemd.new
+mv -f service/systemd.new service/systemd
+",
+            manager = self.manager.as_str(),
+        );
+        let script = self.script(root, &body);
+        Script { stdin: self.env.clone(), ..script }
+    }
+
+    /// Stops it, and keeps it from being started at boot.
+    pub fn stop(&self, root: &str) -> Script {
+        self.script(root, STOP)
+    }
+
+    /// Exits with 0 while it runs, with [`GONE`] when it will not come back by itself; else prints why not.
+    pub fn status(&self, root: &str) -> Script {
+        let body = format!(
+            "set -- $(systemctl $scope show -p ActiveState -p ExecMainStatus -p NRestarts -p Result -p SubState \"$name.service\" | sort)
+[ $# -eq 5 ] || {{ echo 'systemd says nothing of it'; exit 1; }}
+active=${{1#*=}}; code=${{2#*=}}; crashes=${{3#*=}}; result=${{4#*=}}; sub=${{5#*=}}
+if [ \"$crashes\" -ge {CRASHES} ]; then echo \"it crashed $crashes times, last with exit status $code\"; exit {GONE}; fi
+case $active in
+  active|reloading) exit 0;;
+  failed) echo \"it failed ($result), exit status $code\"; exit {GONE};;
+  inactive) echo \"it ended with exit status $code\"; exit {GONE};;
+esac
+if [ \"$sub\" = auto-restart ]; then echo \"it crashed with exit status $code, and is started again\"; else echo \"it is $active\"; fi
+exit 1
+"
+        );
+        self.script(root, &body)
+    }
+
+    /// Prints the last lines of its log since the last restart.
+    pub fn log(&self, root: &str, lines: u32) -> Script {
+        let option = if self.manager == Manager::User { "--user-unit" } else { "--unit" };
+        let body = format!(
+            "from=; [ ! -f service/since ] || from=--since=@$(cat service/since)
+journalctl {option}=\"$name.service\" $from -n {lines} --no-pager -o cat 2>&1\n"
+        );
+        self.script(root, &body)
+    }
+
+    /// Remembers how it was started, now that it is healthy.
+    pub fn confirm(&self, root: &str) -> Script {
+        let body = "if [ ! -f service/systemd ]; then exit 0; fi
+read -r _ _ use _ < service/systemd
+echo \"$use\" > service/good.new; mv -f service/good.new service/good
+for spec in service/spec-*; do [ \"$spec\" = \"service/spec-$use\" ] || rm -rf \"$spec\"; done
+";
+        Script::new(keeper::script(root, body), String::new())
+    }
+}
+
+/// The first line of what we write; what has another is somebody else's.
+fn head(root: &str) -> String {
+    format!("# Written by gangplank for {root}; changes belong into a drop-in: the next deploy overwrites this file.")
+}
+
+/// A value for `EnvironmentFile=`: in double quotes, where only four characters mean something.
+fn env_quote(value: &str) -> String {
+    let mut text = String::from("\"");
+    for c in value.chars() {
+        if "\"\\`$".contains(c) {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text.push('"');
+    text
+}
+
+/// A word of `ExecStart=`: systemd expands `%` and `$` in it, and reads escapes as C does.
+fn word_quote(word: &str) -> String {
+    let escaped = word.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "$$").replace('%', "%%");
+    format!("\"{escaped}\"")
+}
+
+/// `ctl` speaks to the manager as whoever may, `put FILE UNIT` installs a file into `$dir`.
+fn functions(manager: Manager) -> &'static str {
+    match manager {
+        Manager::User => {
+            "scope=--user; dir=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
+: \"${XDG_RUNTIME_DIR:=/run/user/$(id -u)}\"; export XDG_RUNTIME_DIR
+if ! said=$(systemctl --user show -p Version 2>&1); then
+  echo \"systemd runs nothing for this login: as root of that host \\`loginctl enable-linger $(id -un)\\`: $said\" >&2; exit 1
+fi
+ctl() { systemctl --user \"$@\"; }
+put() { mkdir -p \"$dir\"; cp \"$1\" \"$dir/.$2.new\"; mv -f \"$dir/.$2.new\" \"$dir/$2\"; }
+"
+        }
+        Manager::System => {
+            "scope=; dir=/etc/systemd/system
+ctl() { systemctl \"$@\"; }
+put() { install -m 644 \"$1\" \"$dir/$2\"; }
+"
+        }
+        Manager::Sudo => {
+            "scope=; dir=/etc/systemd/system
+ctl() { case $1 in is-*|show) systemctl \"$@\";; *) sudo -n systemctl \"$@\";; esac; }
+put() { sudo -n install -m 644 \"$PWD/$1\" \"$dir/$2\"; }
+"
+        }
+    }
+}
+
+/// Installs the files of `$use` that differ, and says so in `$changed`; `$same` where the variables do not differ.
+const PLACE: &str = r#"spec=service/spec-$use; changed=; same=
+[ ! -f service/env ] || [ "$(cat service/env)" != "$(cat "$spec/env")" ] || same=1
+(umask 077; cp "$spec/env" service/env.new); mv -f service/env.new service/env
+place() {
+  cp "$spec/$1" "service/$1"
+  if [ -f "$dir/$2" ]; then
+    [ "$(cat "service/$1")" != "$(cat "$dir/$2")" ] || return 0
+    if ! head -n 1 "$dir/$2" | grep -qxF "$(head -n 1 "service/$1")"; then
+      echo "$dir/$2 is not ours: move it away, or give the env another \`unit\`" >&2; exit 1
+    fi
+  fi
+  put "service/$1" "$2"; changed="$changed $2"
+}
+place unit "$name.service"
+[ ! -s "$spec/socket" ] || place socket "$name.socket"
+if [ -n "$changed" ] || [ "$(ctl show -p NeedDaemonReload --value "$name.service")" = yes ]; then ctl daemon-reload; fi
+ctl is-enabled -q "$name.service" || ctl enable -q "$name.service""#;
+
+/// Lets systemd listen where it should, and nowhere else. A socket cannot begin to listen while its service runs.
+const LISTEN: &str = r#"if [ -s "$spec/socket" ]; then
+  ctl is-enabled -q "$name.socket" || ctl enable -q "$name.socket"
+  case $changed in *.socket*) ctl stop "$name.service" "$name.socket";; esac
+  ctl is-active -q "$name.socket" || { ctl stop "$name.service"; ctl start "$name.socket"; }
+elif ctl is-active -q "$name.socket"; then
+  ctl disable -q --now "$name.socket"
+fi"#;
+
+const STOP: &str = r##"rm -f service/systemd
+if head -n 1 "$dir/$name.service" 2>/dev/null | grep -qF "# Written by gangplank for $PWD;"; then
+  for unit in "$name.socket" "$name.service"; do [ ! -f "$dir/$unit" ] || ctl disable -q --now "$unit"; done
+fi
+"##;
+
+/// A line of a target's state about its unit.
+pub const STATE: &str = r#"if [ -f service/systemd ]; then
+  manager=; unit=; digest=; release=; scope=
+  read -r manager unit digest release < service/systemd || true
+  if [ "$manager" = user ]; then scope=--user; : "${XDG_RUNTIME_DIR:=/run/user/$(id -u)}"; export XDG_RUNTIME_DIR; fi
+  if systemctl $scope is-active -q "$unit.service" 2>/dev/null; then echo "service running $digest $release"; else echo 'service stopped'; fi
+fi"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    fn unit(manager: Manager, handover: Handover) -> Unit {
+        let vars = [("PASSWORD".to_owned(), "it's \"$HOME\" `\\".to_owned())];
+        let lines = ["MemoryMax=512M"];
+        Unit::new("shop", manager, &["bin/app", "100%", "$x \"y\""], &lines, Duration::from_secs(15), handover, &vars)
+    }
+
+    #[test]
+    fn a_unit_of_a_user_whose_sockets_systemd_holds() {
+        let unit = unit(Manager::User, Handover::Sockets(&["127.0.0.1:8080"]));
+        expect![[r##"
+            # Written by gangplank for /srv/my app; changes belong into a drop-in: the next deploy overwrites this file.
+            [Unit]
+            Description=shop
+            After=network-online.target
+            StartLimitIntervalSec=0
+            Requires=shop.socket
+            After=shop.socket
+
+            [Service]
+            Type=exec
+            WorkingDirectory=/srv/my app/current
+            EnvironmentFile=/srv/my app/service/env
+            ExecStart="/srv/my app/current/bin/app" "100%%" "$$x \"y\""
+            TimeoutStopSec=15
+            Restart=on-failure
+            RestartSec=1
+            MemoryMax=512M
+
+            [Install]
+            WantedBy=default.target
+            # Written by gangplank for /srv/my app; changes belong into a drop-in: the next deploy overwrites this file.
+            [Unit]
+            Description=shop: its sockets
+
+            [Socket]
+            ListenStream=127.0.0.1:8080
+
+            [Install]
+            WantedBy=sockets.target
+        "##]]
+        .assert_eq(&(unit.unit("/srv/my app") + &unit.socket("/srv/my app")));
+    }
+
+    #[test]
+    fn variables_come_by_stdin_and_a_unit_of_the_system_has_a_user() {
+        let unit = unit(Manager::Sudo, Handover::Reload);
+        let script = unit.restart("/srv/app", &"20260822T101500-1a2b3c4".parse().unwrap(), false);
+        assert_eq!(script.stdin, "PASSWORD=\"it's \\\"\\$HOME\\\" \\`\\\\\"\n");
+        assert!(!script.text.contains("PASSWORD"));
+        assert!(script.text.contains("User=@login@\n") && script.text.contains("ExecReload=/bin/kill -HUP"));
+        let own = Unit { lines: vec!["User=shop".into()], ..unit.clone() };
+        assert!(!own.unit("/srv/app").contains("@login@"));
+        assert_ne!(own.digest(), unit.digest());
+    }
+}
