@@ -58,7 +58,10 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
     runtime.block_on(async {
         // The signals come first: whoever reads the line below may send one at once.
         let signal = server::signal()?;
-        let listener = server::listen(settings.address).await?;
+        let listener = match server::inherited()? {
+            Some(listener) => listener,
+            None => server::listen(settings.address).await?,
+        };
         let address = listener.local_addr().unwrap_or(settings.address);
         say(format_args!("listening on http://{address}, commit {}", env!("APP_COMMIT_SHORT")));
         server::serve(listener, server::router(folder), signal, server::GRACE).await

@@ -59,6 +59,21 @@ async fn with_headers(mut response: Response) -> Response {
     response
 }
 
+/// The socket that systemd listens on for us, if it does (`sd_listen_fds(3)`): it stays open while one release takes
+/// over from another, so connections wait instead of being refused.
+pub fn inherited() -> Result<Option<TcpListener>, Failure> {
+    let socket = listenfd::ListenFd::from_env().take_tcp_listener(0);
+    let listener = socket.and_then(|socket| {
+        let Some(socket) = socket else { return Ok(None) };
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(socket).map(Some)
+    });
+    listener.map_err(|error| Failure {
+        hint: "let the unit's first `ListenStream=` be a TCP port".to_owned(),
+        ..failure("cannot take over the socket of systemd", &error)
+    })
+}
+
 /// Takes the port.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {

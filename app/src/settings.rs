@@ -20,7 +20,8 @@ Usage: app [--help | --version]
 Environment:
   HOST        address to listen on [default: 127.0.0.1]
   PORT        port to listen on, 0 for any free one [default: 8080]
-  STATIC_DIR  folder of files to serve [default: the one that was shipped with app]";
+  STATIC_DIR  folder of files to serve [default: the one that was shipped with app]
+  LISTEN_FDS  set by systemd where it hands over a socket, which is then used instead of HOST and PORT";
 
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const PORT: u16 = 8080;

@@ -4,6 +4,8 @@
 mod delta;
 mod faults;
 mod hosts;
+mod machine;
+mod systemd;
 
 use crate::parts::cx;
 use crate::project::Project;

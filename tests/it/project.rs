@@ -208,14 +208,20 @@ impl Project {
 
     /// What the service of an env answers to `GET /`, or why it does not.
     pub fn get(&self, env: &str) -> Result<String, String> {
-        use std::io::{Read, Write};
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port(env))).map_err(|e| e.to_string())?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").map_err(|e| e.to_string())?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).map_err(|e| e.to_string())?;
-        Ok(text.split("\r\n\r\n").nth(1).unwrap_or_default().trim().to_owned())
+        get("127.0.0.1", self.port(env))
     }
+}
+
+/// What `/` of a service answers.
+pub fn get(host: &str, port: u16) -> Result<String, String> {
+    use std::io::{Read, Write};
+    let mut stream = TcpStream::connect((host, port)).map_err(|e| e.to_string())?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").map_err(|e| e.to_string())?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).map_err(|e| e.to_string())?;
+    let body = text.split_once("\r\n\r\n").ok_or("no answer")?.1;
+    Ok(body.trim().to_owned())
 }
 
 impl Drop for Project {
@@ -348,6 +354,17 @@ pub fn test_app() -> &'static Path {
 }
 
 /// Root of this repository.
+/// The sample app, as this workspace builds it.
+pub fn sample_app() -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+        let built = Command::new(cargo).args(["build", "--quiet", "--package", "app"]).current_dir(root()).status();
+        assert!(built.unwrap().success());
+    });
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("debug/app")
+}
+
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }

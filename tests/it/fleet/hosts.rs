@@ -1,5 +1,6 @@
 //! The hosts of a test: started, broken and stopped with it.
 
+use super::machine;
 use crate::project::{free_port, skip};
 use std::fmt::Write;
 use std::fs;
@@ -23,6 +24,24 @@ impl Fleet {
 
     /// The same, with more lines in each sshd's configuration.
     pub fn with(n: usize, more: impl Fn(usize) -> String) -> Option<Self> {
+        Self::launch(n, more, |_, sshd| format!("{sshd} & pids=\"$pids $!\""))
+    }
+
+    /// Hosts that are machines of their own: each with a systemd of its user, its journal, its `/run`, its home and its
+    /// address. Only root can make them; elsewhere there are none.
+    pub fn with_systemd(n: usize) -> Option<Self> {
+        let groups = machine::groups()?;
+        let environment = |at: &str| format!("HOME={at}/home XDG_RUNTIME_DIR={at}/run");
+        let fleet = Self::launch(
+            n,
+            |host| format!("SetEnv {}\n", environment(&format!("@dir@/h{host}"))),
+            |at, sshd| machine::boot(at, &environment(at), &groups, sshd),
+        )?;
+        (0..n).for_each(|host| machine::wait(&fleet.dir.join(format!("h{host}"))));
+        Some(fleet)
+    }
+
+    fn launch(n: usize, more: impl Fn(usize) -> String, start: impl Fn(&str, &str) -> String) -> Option<Self> {
         let sshd = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"].into_iter().find(|path| Path::new(path).exists());
         let Some(sshd) = sshd else {
             assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "install openssh-server");
@@ -43,22 +62,27 @@ impl Fleet {
             let key = fs::read_to_string(own.join("hostkey.pub")).unwrap();
             let key: Vec<_> = key.split(' ').take(2).collect();
             writeln!(known, "fleet{host} {}", key.join(" ")).unwrap();
-            writeln!(config, "Host fleet{host}\n  HostName 127.0.0.1\n  HostKeyAlias fleet{host}\n  Port {port}")
-                .unwrap();
+            let address = address(host);
+            writeln!(
+                config,
+                "Host fleet{host} {address}\n  HostName {address}\n  HostKeyAlias fleet{host}\n  Port {port}"
+            )
+            .unwrap();
             let client = dir.join("client.pub").display().to_string();
             let at = own.display();
             let sshd_config = format!(
-                "Port {port}\nListenAddress 127.0.0.1\nHostKey {at}/hostkey\nPidFile {at}/pid\nAuthorizedKeysFile {client}\n\
+                "Port {port}\nListenAddress {address}\nHostKey {at}/hostkey\nPidFile {at}/pid\nAuthorizedKeysFile {client}\n\
                  AuthenticationMethods publickey\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\n\
                  StrictModes no\nPermitRootLogin yes\nPrintMotd no\nMaxStartups 100:30:200\n{}",
-                more(host)
+                more(host).replace("@dir@", &dir.display().to_string())
             );
             fs::write(own.join("sshd_config"), sshd_config).unwrap();
-            writeln!(lines, "{sshd} -D -f {at}/sshd_config -E {at}/log & pids=\"$pids $!\"").unwrap();
+            let sshd = format!("{sshd} -D -f {at}/sshd_config -E {at}/log");
+            writeln!(lines, "{}", start(&at.to_string(), &sshd)).unwrap();
         }
         write!(
             config,
-            "Host fleet*\n  IdentityFile {0}/client\n  IdentitiesOnly yes\n  UserKnownHostsFile {0}/known_hosts\n  \
+            "Host fleet* 127.0.1.*\n  IdentityFile {0}/client\n  IdentitiesOnly yes\n  UserKnownHostsFile {0}/known_hosts\n  \
              GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n  KexAlgorithms curve25519-sha256\n",
             dir.display()
         )
@@ -70,7 +94,10 @@ impl Fleet {
             &format!("#!/bin/sh\nexec {} -F {}/ssh_config \"$@\"\n", which("ssh"), dir.display()),
         );
         // However this process ends, its end of the pipe closes, and the sshds go.
-        let keeper = format!("pids=; {lines}cat > /dev/null; kill $pids; wait");
+        let keeper = format!(
+            "pids=; groups=; {lines}cat > /dev/null; kill $pids; wait
+for group in $groups; do find $group -depth -type d -exec rmdir {{}} \\;; done"
+        );
         let keeper =
             Command::new("sh").args(["-c", &keeper]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let fleet = Self { dir, keeper, _own: own };
@@ -95,9 +122,19 @@ impl Fleet {
         self.dir.join(format!("h{host}/srv"))
     }
 
+    /// The home of its user, where it has one of its own.
+    pub fn home(&self, host: usize) -> PathBuf {
+        self.dir.join(format!("h{host}/home"))
+    }
+
     /// URL of a target on a host.
     pub fn target(&self, host: usize, dir: &str) -> String {
         format!("ssh://fleet{host}{}/{dir}", self.srv(host).display())
+    }
+
+    /// The same, with the host's address in place of its name.
+    pub fn target_by_address(&self, host: usize, dir: &str) -> String {
+        format!("ssh://{}{}/{dir}", address(host), self.srv(host).display())
     }
 
     /// From now on a host is reached by another port: that of a proxy before it. Gives its own.
@@ -122,6 +159,11 @@ impl Drop for Fleet {
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
     }
+}
+
+/// Each host has its own, so that the services of all can have one port.
+pub fn address(host: usize) -> String {
+    format!("127.0.1.{}", 10 + host)
 }
 
 fn keygen(path: &Path) {
