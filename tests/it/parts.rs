@@ -10,8 +10,7 @@ use gangplank::release::Release;
 use gangplank::release::id::ReleaseId;
 use gangplank::release::manifest::{Bundle, CiJob, Commit, Manifest};
 use gangplank::release::pack::{self, Source};
-use gangplank::service::Script;
-use gangplank::target::{Delivery, Target};
+use gangplank::target::{Act, Delivery, Target};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -125,22 +124,24 @@ impl Target for Mortal<'_> {
     fn install(&self, delivery: &Delivery, record: &Record) -> Result<()> {
         self.live()?.install(delivery, record)
     }
-    fn activate(&self, release: Option<&ReleaseId>, record: Option<&Record>) -> Result<()> {
-        self.live()?.activate(release, record)
+    fn act(&self, acts: &[Act]) -> Result<Vec<Answer>> {
+        // A host may lose its power between any two of them.
+        let mut answers = Vec::new();
+        for act in acts {
+            answers.extend(self.live()?.act(&[*act])?);
+            if answers.last().is_some_and(|answer| !answer.ok()) {
+                break;
+            }
+        }
+        Ok(answers)
     }
-    fn record(&self, record: &Record) -> Result<()> {
-        self.live()?.record(record)
-    }
-    fn remove(&self, releases: &[ReleaseId], record: &Record) -> Result<()> {
-        self.live()?.remove(releases, record)
+    fn complaint(&self, act: &Act, answer: &Answer) -> anyhow::Error {
+        self.inner.complaint(act, answer)
     }
     fn manifest(&self, release: &ReleaseId) -> Result<Manifest> {
         self.live()?.manifest(release)
     }
     fn verify(&self, release: &ReleaseId) -> Result<Vec<String>> {
         self.live()?.verify(release)
-    }
-    fn run(&self, script: &Script) -> Result<Answer> {
-        self.live()?.run(script)
     }
 }

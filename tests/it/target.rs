@@ -5,6 +5,7 @@ use gangplank::cx::Cx;
 use gangplank::deploy::state::{Current, Lock, Root};
 use gangplank::machine::Owner;
 use gangplank::release::Release;
+use gangplank::release::delta::Changes;
 use gangplank::service::Script;
 use gangplank::target::{self, Delivery, Target, script};
 use std::path::Path;
@@ -129,8 +130,9 @@ fn successor_died(cx: &Cx, target: &dyn Target, owners: &[Owner]) {
 fn a_directory_of_this_machine() {
     let dir = tempfile::tempdir().unwrap();
     let cx = cx(dir.path());
+    let changes: &Changes = Box::leak(Box::default());
     contract(&cx, dir.path(), &*target::open(&cx, "file:srv/with space/it's").unwrap(), &|release| {
-        Delivery::Push(release)
+        Delivery::Push(release, changes)
     });
 }
 
@@ -143,7 +145,7 @@ fn a_bundle_that_was_damaged_on_its_way_is_not_installed() {
     // It verified when it was opened, and changes before it is sent.
     let other = release(dir.path(), 2, &[("a", "2")]);
     std::fs::copy(other.bundle(), one.bundle()).unwrap();
-    let error = target.install(&Delivery::Push(&one), &record()).unwrap_err();
+    let error = target.install(&Delivery::Push(&one, &Changes::default()), &record()).unwrap_err();
     assert_eq!(gangplank::error::kind_of(&error), gangplank::error::Kind::Verification);
     assert!(error.to_string().contains("a: FAILED"), "{error}");
     let state = target.state().unwrap();

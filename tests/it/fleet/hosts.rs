@@ -65,13 +65,14 @@ impl Fleet {
             let address = address(host);
             writeln!(
                 config,
-                "Host fleet{host} {address}\n  HostName {address}\n  HostKeyAlias fleet{host}\n  Port {port}"
+                "Host fleet{host}\n  HostName 127.0.0.1\n  HostKeyAlias fleet{host}\n  Port {port}\n\
+                 Host {address}\n  HostKeyAlias fleet{host}\n  Port {port}"
             )
             .unwrap();
             let client = dir.join("client.pub").display().to_string();
             let at = own.display();
             let sshd_config = format!(
-                "Port {port}\nListenAddress {address}\nHostKey {at}/hostkey\nPidFile {at}/pid\nAuthorizedKeysFile {client}\n\
+                "Port {port}\nListenAddress 127.0.0.1\nListenAddress {address}\nHostKey {at}/hostkey\nPidFile {at}/pid\nAuthorizedKeysFile {client}\n\
                  AuthenticationMethods publickey\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\n\
                  StrictModes no\nPermitRootLogin yes\nPrintMotd no\nMaxStartups 100:30:200\n{}",
                 more(host).replace("@dir@", &dir.display().to_string())
@@ -125,6 +126,12 @@ for group in $groups; do find $group -depth -type d -exec rmdir {{}} \\;; done"
     /// The home of its user, where it has one of its own.
     pub fn home(&self, host: usize) -> PathBuf {
         self.dir.join(format!("h{host}/home"))
+    }
+
+    /// What a host answers to a command, whatever its exit code.
+    pub fn ask(&self, host: usize, command: &str) -> String {
+        let asked = Command::new(self.file("bin/ssh")).arg(format!("fleet{host}")).arg(command).output().unwrap();
+        String::from_utf8(asked.stdout).unwrap().trim().to_owned()
     }
 
     /// URL of a target on a host.

@@ -3,6 +3,11 @@
 use super::hosts::{Fleet, address};
 use crate::project::{Project, free_port, get};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// A project whose dev env is the sample app under systemd on all hosts, at one port.
 fn project(fleet: &Fleet, hosts: usize, handover: &str) -> (Project, u16) {
@@ -40,4 +45,146 @@ fn a_unit_of_a_user() {
     p.release("1");
     p.run("deploy dev").ok();
     assert_eq!(says(0, port), "1");
+}
+
+#[test]
+fn a_unit_that_crashes_is_put_back_with_its_log() {
+    let Some(fleet) = Fleet::with_systemd(1) else { return };
+    let (mut p, port) = project(&fleet, 1, "restart");
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.run("deploy dev").ok().has("already runs");
+    // Other variables are a reason to start it again, and reach it by a file that only its user reads.
+    p.change("it's \"$HOME\"", "other");
+    p.run("deploy dev").ok().told("restart the service");
+    let env = fleet.srv(0).join("app/service/env");
+    assert_eq!(fs::metadata(&env).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::read_to_string(&env).unwrap(), "STATIC_DIR=\"www\"\nGREETING=\"other\"\n");
+    let unit = fleet.home(0).join(".config/systemd/user/shop.service");
+    let good = fs::read_to_string(&unit).unwrap();
+    assert!(!good.contains("other"), "{good}");
+
+    // It ends at once, wherever it is started from.
+    p.change("var GREETING=other\n", "var PORT=no\n");
+    p.release("2");
+    let ran = p.run("deploy dev").fails(1, "it crashed 3 times, last with exit status 2", "deploy again");
+    assert!(ran.stderr.contains("PORT"), "the journal's last words: {}", ran.stderr);
+    assert_eq!(says(0, port), "1");
+    p.change("var PORT=no\n", "var GREETING=other\n");
+    p.run("status dev").ok().has("running");
+    // A crash of its own is mended by systemd.
+    let pid = fleet.ask(0, "systemctl --user show -p MainPID --value shop");
+    fleet.ask(0, &format!("kill -KILL {pid}"));
+    crate::project::eventually("it is started again", || get(&address(0), port).is_ok_and(|said| said == "1"));
+
+    // A change by hand is undone; what somebody else wrote is not touched.
+    fs::write(&unit, good.replace("RestartSec=1", "RestartSec=9")).unwrap();
+    p.run("deploy dev").ok();
+    p.change("restart|bin/app", "restart|bin/app more");
+    p.run("deploy dev").code(1);
+    p.change("restart|bin/app more", "restart|bin/app");
+    assert_eq!(says(0, port), "1");
+    assert_eq!(fs::read_to_string(&unit).unwrap(), good);
+    p.run("deploy dev").ok();
+    assert_eq!(says(0, port), "2");
+    p.run("rollback dev").ok();
+    assert_eq!(says(0, port), "1");
+    fs::write(&unit, "[Service]\nExecStart=/bin/true\n").unwrap();
+    p.change("GREETING=other", "GREETING=third");
+    p.run("deploy dev").fails(1, "shop.service is not ours", "deploy again");
+    assert_eq!(fs::read_to_string(&unit).unwrap(), "[Service]\nExecStart=/bin/true\n");
+}
+
+#[test]
+fn a_first_release_that_fails_leaves_no_unit_enabled() {
+    let Some(fleet) = Fleet::with_systemd(1) else { return };
+    let (mut p, _) = project(&fleet, 1, "sockets");
+    p.change("var GREETING", "var PORT=no\nvar GREETING");
+    p.change("|200|ok", "|200|never");
+    p.change("patience 8000", "patience 1000");
+    p.release("1");
+    p.run("deploy dev").fails(1, "nothing is live", "deploy again");
+    assert_eq!(fleet.ask(0, "systemctl --user is-enabled shop.service shop.socket"), "disabled\ndisabled");
+    assert_eq!(fleet.ask(0, "systemctl --user is-active shop.service shop.socket"), "inactive\ninactive");
+}
+
+#[test]
+fn the_keeper_and_systemd_do_not_meet() {
+    let Some(fleet) = Fleet::with_systemd(1) else { return };
+    let (mut p, port) = project(&fleet, 1, "restart");
+    let kept = format!("var HOST={}\nvar PORT={port}\nkeeper bin/app", address(0));
+    p.change("systemd shop|restart|bin/app", &kept);
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.change(&kept, "systemd shop|restart|bin/app");
+    p.run("deploy dev").fails(1, "a process of the built-in keeper runs here: `kill ", "deploy again");
+    assert_eq!(says(0, port), "1");
+    let process = fs::read_to_string(fleet.srv(0).join("app/service/process")).unwrap();
+    fleet.ask(0, &format!("kill {}", process.split(' ').next().unwrap()));
+    p.run("deploy dev").ok();
+    assert_eq!(says(0, port), "1");
+    p.change("systemd shop|restart|bin/app", &kept);
+    p.run("deploy dev").fails(1, "the unit shop of the user's systemd runs here", "deploy again");
+    assert_eq!(says(0, port), "1");
+}
+
+#[test]
+fn a_login_without_systemd_is_told_how_to_get_it() {
+    let Some(fleet) = Fleet::start(1) else { return };
+    let mut p = Project::new();
+    let target = fleet.target(0, "app");
+    p.change("target file:srv/dev\n", &format!("target {target}\nsystemd shop|restart|bin/app\n"));
+    p.var("PATH", &fleet.path());
+    p.release("1");
+    p.run("deploy dev").fails(1, "`loginctl enable-linger ", "deploy again");
+}
+
+/// Connects once for each request, as fast as it can, until it is told to stop; gives how many were answered, and what
+/// went wrong with the others.
+struct Hammer {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<(usize, Vec<String>)>>,
+}
+
+impl Hammer {
+    fn on(hosts: usize, port: u16) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let one = |host: usize| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                let (mut good, mut bad) = (0, Vec::new());
+                while !stop.load(Ordering::SeqCst) {
+                    match get(&address(host), port) {
+                        Ok(said) if !said.is_empty() => good += 1,
+                        other => bad.push(format!("host {host}: {other:?}")),
+                    }
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                (good, bad)
+            })
+        };
+        Self { threads: (0..hosts).map(one).collect(), stop }
+    }
+
+    fn stop(self) -> (usize, Vec<String>) {
+        self.stop.store(true, Ordering::SeqCst);
+        let done = self.threads.into_iter().map(|thread| thread.join().unwrap());
+        done.fold((0, Vec::new()), |(good, bad), (more, worse)| (good + more, [bad, worse].concat()))
+    }
+}
+
+#[test]
+fn no_request_fails_while_systemd_holds_the_socket() {
+    let Some(fleet) = Fleet::with_systemd(1) else { return };
+    let (p, port) = project(&fleet, 1, "sockets");
+    p.release("1");
+    p.run("deploy dev").ok();
+    let hammer = Hammer::on(1, port);
+    p.release("2");
+    p.run("deploy dev").ok();
+    assert_eq!(says(0, port), "2");
+    p.run("rollback dev").ok();
+    assert_eq!(says(0, port), "1");
+    let (good, bad) = hammer.stop();
+    assert!(good > 20 && bad.is_empty(), "{good} answered, {} not: {:?}", bad.len(), bad.first());
 }

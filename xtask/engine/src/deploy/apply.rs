@@ -3,7 +3,7 @@
 //! Install everywhere before anything is switched; then wave by wave, the targets of a wave at once: switch,
 //! restart, check; then record all as live. When a step fails, every target that was switched goes back to its fallback, and the command fails.
 
-use crate::cx::Cx;
+use crate::cx::{Answer, Cx};
 use crate::deploy::Site;
 use crate::deploy::fetched::Fetched;
 use crate::deploy::history::{Happened, Record, Verb};
@@ -14,10 +14,11 @@ use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of, verification
 use crate::event::{Event, ms_since};
 use crate::health::Checker;
 use crate::project::Env;
+use crate::release::delta::Changes;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::service::{Script, Spec};
-use crate::target::{Target, script};
+use crate::target::{Act, Target, script};
 use serde::Serialize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -108,7 +109,6 @@ pub fn apply(
     if let Err(error) = switched.unwrap_or_else(|_| failed("the engine panicked: its words are above").err()) {
         return Err(run.put_back(&hosts, &error));
     }
-    each(&hosts, AT_ONCE, |host| run.prune(host));
     let changed = plans.iter().any(|host| !host.steps.is_empty());
     Ok(Outcome {
         env: site.env.name.to_owned(),
@@ -142,12 +142,14 @@ impl Run<'_> {
             self.cx.note(format!("the hosts fetch {} themselves from {url}", release.id()));
         }
         let wanting: Vec<_> = hosts.iter().filter(|host| host.has(installs)).collect();
-        let deliveries = wanting.iter().map(|host| Ok((*host, release.delivery()?))).collect::<Result<Vec<_>>>()?;
+        let changes = Changes::default();
+        let delivery = |host| Ok((host, release.delivery(&changes)?));
+        let deliveries = wanting.iter().copied().map(delivery).collect::<Result<Vec<_>>>()?;
         let (id, step) = (release.id(), Step::Install { release: release.id().clone() });
         let done = each(&deliveries, AT_ONCE, |(host, delivery)| {
             self.stop_here()?;
             let record = self.record(Happened::Installed, id, None);
-            self.timed(host, &step, || host.target.install(delivery, &record))
+            self.timed(host, &step.to_string(), || host.target.install(delivery, &record))
         });
         all_of(done).map_err(|error| explain(&error, "nothing was switched"))?;
         self.stop_here()
@@ -169,72 +171,179 @@ impl Run<'_> {
         if self.cx.interrupted() {
             return failed("stopped by a signal").err();
         }
-        all_of(each(hosts, AT_ONCE, |host| self.confirm(host)))?;
-        // Only now: a failure on the last target must find the first one's old way still there.
-        each(hosts, AT_ONCE, |host| self.keep(host));
+        // What follows `live` must find every host recorded: a failure on the last one has to find the first one's old
+        // way still there. One host alone can be told all of it at once.
+        let alone = hosts.len() == 1;
+        if !alone {
+            all_of(each(hosts, AT_ONCE, |host| self.confirm(host)))?;
+        }
+        all_of(each(hosts, AT_ONCE, |host| self.settle(host, alone)))
+    }
+
+    /// Switches a host and starts its service in one round trip, then waits until it is healthy.
+    fn switch_one(&self, host: &Host) -> Result<()> {
+        let root = host.target.root();
+        let (mut record, mut ready, mut restart) = (None, None, None);
+        let (mut names, mut switched, mut check) = (Vec::new(), None, None);
+        for step in &host.plan.steps {
+            match step {
+                Step::Activate { release, from } => {
+                    record = Some(Record { from: from.clone(), ..self.record(Happened::Switched, release, None) });
+                    switched = Some(release);
+                }
+                Step::Restart { release } => {
+                    ready = self.spec.ready(root);
+                    restart = self.spec.restart(root, release, false);
+                }
+                Step::Check { .. } => {
+                    check = Some(step);
+                    continue;
+                }
+                Step::Install { .. } | Step::Confirm { .. } | Step::Remove { .. } => continue,
+            }
+            names.push(step.to_string());
+        }
+        let mut acts = Vec::new();
+        if let Some(release) = switched {
+            // A release that was installed some day, and not just now, is looked at again before it goes live.
+            if !host.has(|step| matches!(step, Step::Install { .. })) {
+                acts.push(Act::Whole(release));
+            }
+        }
+        acts.extend(ready.as_ref().map(Act::Run));
+        acts.extend(switched.map(|release| Act::Activate(Some(release), record.as_ref())));
+        acts.extend(restart.as_ref().map(Act::Run));
+        if !acts.is_empty() {
+            self.begin(host)?;
+            self.timed(host, &names.join(", "), || self.act(host, &acts))?;
+        }
+        if let Some(step @ Step::Check { release }) = check {
+            self.begin(host)?;
+            self.timed(host, &step.to_string(), || self.check(host, release))?;
+        }
         Ok(())
     }
 
-    fn switch_one(&self, host: &Host) -> Result<()> {
-        for step in &host.plan.steps {
-            if !matches!(step, Step::Activate { .. } | Step::Restart { .. } | Step::Check { .. }) {
-                continue;
+    fn begin(&self, host: &Host) -> Result<()> {
+        host.begun.store(true, Ordering::SeqCst);
+        if self.cx.interrupted() { failed("stopped by a signal").err() } else { Ok(()) }
+    }
+
+    /// Does what a switch consists of. Where the answer is lost, all of it may have been done.
+    fn act(&self, host: &Host, acts: &[Act]) -> Result<()> {
+        let restarts = |began: &[Act]| self.spec.restarts() && matches!(began.last(), Some(Act::Run(_)));
+        let answers = host.target.act(acts).inspect_err(|_| {
+            host.restarted.fetch_or(restarts(acts), Ordering::SeqCst);
+        })?;
+        let began = &acts[..answers.len().min(acts.len())];
+        host.restarted.fetch_or(began.len() == acts.len() && restarts(began), Ordering::SeqCst);
+        let Some((act, answer)) = began.iter().zip(&answers).find(|(_, answer)| !answer.ok()) else { return Ok(()) };
+        match act {
+            Act::Run(_) => {
+                if began.len() == acts.len() {
+                    self.show_log(host);
+                }
+                self.service_failed(host, answer)
             }
-            host.begun.store(true, Ordering::SeqCst);
-            if matches!(step, Step::Restart { .. }) {
-                host.restarted.store(true, Ordering::SeqCst);
+            Act::Whole(release) => {
+                let why = answer.stderr.trim().lines().next().unwrap_or("its files differ").to_owned();
+                if answer.code != Some(script::EXIT_VERIFICATION) {
+                    return Err(host.target.complaint(act, answer));
+                }
+                verification(format!("{}: {release} was changed since it was installed: {why}", host.target.url()))
+                    .hint(format!("move releases/{release} away on the host, then run the same command again"))
+                    .err()
             }
-            if self.cx.interrupted() {
-                return failed("stopped by a signal").err();
-            }
-            self.timed(host, step, || self.step(host, step))?;
+            _ => Err(host.target.complaint(act, answer)),
         }
-        Ok(())
+    }
+
+    fn check(&self, host: &Host, release: &ReleaseId) -> Result<()> {
+        let commit = self.commit(host, release);
+        self.checker.wait(self.cx, host.target, self.spec, release, commit.as_deref()).map_err(|why| {
+            self.show_log(host);
+            failed(format!("{}: {why}", host.target.url())).into()
+        })
     }
 
     fn confirm(&self, host: &Host) -> Result<()> {
-        for step in &host.plan.steps {
-            if let Step::Confirm { release } = step {
+        let Some((name, record)) = self.lives(host) else { return Ok(()) };
+        self.timed(host, &name, || host.target.record(&record))
+    }
+
+    /// The record that a host is live, and the step that writes it.
+    fn lives(&self, host: &Host) -> Option<(String, Record)> {
+        host.plan.steps.iter().find_map(|step| match step {
+            Step::Confirm { release } => {
                 let record = Record { from: replaced(host), ..self.record(Happened::Live, release, None) };
-                self.timed(host, step, || host.target.record(&record))?;
+                Some((step.to_string(), record))
             }
+            _ => None,
+        })
+    }
+
+    /// What is left to do on a host that is healthy: keep how it was started and checked, for the day on which this release
+    /// is put back, prune, and give up the lock. None of it is a reason to take the release back; the record that it is
+    /// live, with `confirm`, is.
+    fn settle(&self, host: &Host, confirm: bool) -> Result<()> {
+        let root = host.target.root();
+        let live = self.lives(host);
+        let mut kept = Vec::new();
+        if live.is_some() {
+            kept.extend(self.spec.confirm(root));
+            kept.push(Script::new(script::keep_check(root), self.checker.to_json()).called("keep the health check"));
+        }
+        let prune = host.plan.steps.iter().find_map(|step| match step {
+            Step::Remove { releases } => {
+                let why = (!releases.is_empty()).then(|| step.to_string()).or_else(|| self.base.why.clone());
+                let record = Record { event: Happened::Removed, release: None, commit: None, why, ..self.base.clone() };
+                Some((step.to_string(), releases, record))
+            }
+            _ => None,
+        });
+        let live = live.filter(|_| confirm);
+        let names: Vec<_> =
+            live.iter().map(|(name, _)| name.clone()).chain(prune.iter().map(|(name, ..)| name.clone())).collect();
+        let mut acts: Vec<_> = live.iter().map(|(_, record)| Act::Record(record)).collect();
+        acts.extend(kept.iter().map(Act::Run));
+        acts.extend(prune.iter().map(|(_, releases, record)| Act::Remove(releases, record)));
+        if acts.is_empty() {
+            return Ok(());
+        }
+        acts.push(Act::Unlock);
+        let done = || self.go_on(host, &acts, live.as_ref().map(|(_, record)| record));
+        if names.is_empty() { done() } else { self.timed(host, &names.join(", "), done) }
+    }
+
+    /// Does the acts, and goes on after one that fails, unless that is the first and `live` the record that it writes.
+    fn go_on(&self, host: &Host, acts: &[Act], live: Option<&Record>) -> Result<()> {
+        let mut left = acts;
+        while !left.is_empty() {
+            let vital = live.filter(|_| left.len() == acts.len());
+            let answers = match (host.target.act(left), vital) {
+                (Ok(answers), _) => answers,
+                // The answer was lost; the history says whether the record was written, and only then was more done.
+                (Err(error), Some(record)) if !self.is_recorded(host, record) => return Err(error),
+                (Err(error), _) => {
+                    self.cx.warn(format!("{error:#}"));
+                    return Ok(());
+                }
+            };
+            let Some(at) = answers.iter().position(|answer| !answer.ok()) else { return Ok(()) };
+            let error = host.target.complaint(&left[at], &answers[at]);
+            if at == 0 && vital.is_some() {
+                return Err(error);
+            }
+            // What is live is healthy; a full disk or a wrong owner is no reason to take it back.
+            self.cx.warn(format!("{error:#}"));
+            left = &left[at + 1..];
         }
         Ok(())
     }
 
-    /// Keeps how a target was started and checked, for the day on which this release is put back.
-    fn keep(&self, host: &Host) {
-        if !host.has(|step| matches!(step, Step::Confirm { .. })) {
-            return;
-        }
-        let check = Script::new(script::keep_check(host.target.root()), self.checker.to_json());
-        for script in self.spec.confirm(host.target.root()).iter().chain([&check]) {
-            if let Err(error) = self.optional(host, Some(script)) {
-                self.cx.warn(format!("{error:#}"));
-            }
-        }
-    }
-
-    fn step(&self, host: &Host, step: &Step) -> Result<()> {
-        match step {
-            Step::Activate { release, from } => {
-                whole(host, release)?;
-                let record = Record { from: from.clone(), ..self.record(Happened::Switched, release, None) };
-                host.target.activate(Some(release), Some(&record))
-            }
-            Step::Restart { release } => {
-                let restarted = self.optional(host, self.spec.restart(host.target.root(), release, false).as_ref());
-                restarted.inspect_err(|_| self.show_log(host))
-            }
-            Step::Check { release } => {
-                let commit = self.commit(host, release);
-                self.checker.wait(self.cx, host.target, self.spec, release, commit.as_deref()).map_err(|why| {
-                    self.show_log(host);
-                    failed(format!("{}: {why}", host.target.url())).into()
-                })
-            }
-            Step::Install { .. } | Step::Confirm { .. } | Step::Remove { .. } => Ok(()),
-        }
+    fn is_recorded(&self, host: &Host, record: &Record) -> bool {
+        let Ok(state) = host.target.state() else { return false };
+        state.live() == record.release.as_ref() && state.history.records.contains(record)
     }
 
     /// Full SHA of a release's commit: of the one at hand, or as the host knows it.
@@ -246,9 +355,10 @@ impl Run<'_> {
     fn optional(&self, host: &Host, script: Option<&Script>) -> Result<()> {
         let Some(script) = script else { return Ok(()) };
         let answer = host.target.run(script)?;
-        if answer.ok() {
-            return Ok(());
-        }
+        if answer.ok() { Ok(()) } else { self.service_failed(host, &answer) }
+    }
+
+    fn service_failed(&self, host: &Host, answer: &Answer) -> Result<()> {
         let said = [answer.stderr.trim(), answer.stdout.trim()].join(" ");
         failed(format!(
             "{}: the service command {}: {}",
@@ -264,19 +374,6 @@ impl Run<'_> {
         if let Ok(answer) = host.target.run(&script) {
             let lines = answer.stdout.lines().map(str::to_owned).collect();
             self.cx.emit(Event::ServiceLog { target: host.target.url().to_owned(), lines });
-        }
-    }
-
-    fn prune(&self, host: &Host) {
-        for step in &host.plan.steps {
-            let Step::Remove { releases } = step else { continue };
-            let why = (!releases.is_empty()).then(|| step.to_string());
-            let record =
-                Record { event: Happened::Removed, why: why.or_else(|| self.base.why.clone()), ..self.base.clone() };
-            if let Err(error) = self.timed(host, step, || host.target.remove(releases, &record)) {
-                // What is live is healthy; a full disk or a wrong owner is no reason to take it back.
-                self.cx.warn(format!("could not prune: {error:#}"));
-            }
         }
     }
 
@@ -330,12 +427,13 @@ impl Run<'_> {
         }
         if live.live() != Some(old) {
             let step = Step::Activate { release: old.clone(), from: live.live().cloned() };
-            self.timed(host, &step, || host.target.activate(Some(old), None))?;
+            self.timed(host, &step.to_string(), || host.target.activate(Some(old), None))?;
         }
         if restarted {
             let step = Step::Restart { release: old.clone() };
             let script = spec.restart(root, old, true);
-            self.timed(host, &step, || self.optional(host, script.as_ref())).inspect_err(|_| self.show_log(host))?;
+            self.timed(host, &step.to_string(), || self.optional(host, script.as_ref()))
+                .inspect_err(|_| self.show_log(host))?;
         }
         self.remember(host, Happened::Failed, tried.as_ref().filter(|new| *new != old), &why);
         let commit = self.commit(host, old);
@@ -378,11 +476,15 @@ impl Run<'_> {
         }
     }
 
+    /// The commit of a release, where its manifest or a history has told it.
     fn commit_at_hand(&self, id: &ReleaseId) -> Option<String> {
-        self.manifest.filter(|manifest| manifest.id == *id).map(|manifest| manifest.commit.sha.clone())
+        match self.manifest.filter(|manifest| manifest.id == *id) {
+            Some(manifest) => Some(manifest.commit.sha.clone()),
+            None => self.base.commit.clone().filter(|_| self.base.release.as_ref() == Some(id)),
+        }
     }
 
-    fn timed<T>(&self, host: &Host, step: &Step, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    fn timed<T>(&self, host: &Host, step: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let (cx, target) = (self.cx, host.target.url().to_owned());
         cx.emit(Event::StepStarted { target: target.clone(), step: step.to_string() });
         let started = Instant::now();
@@ -390,21 +492,6 @@ impl Run<'_> {
         let ms = ms_since(started);
         cx.emit(Event::StepEnded { target, step: step.to_string(), ms, ok: done.is_ok() });
         done
-    }
-}
-
-/// A release that was installed some day, and not just now, is looked at again before it goes live.
-fn whole(host: &Host, release: &ReleaseId) -> Result<()> {
-    if host.plan.steps.iter().any(|step| matches!(step, Step::Install { .. })) {
-        return Ok(());
-    }
-    match host.target.verify(release)?.first() {
-        None => Ok(()),
-        Some(bad) => {
-            verification(format!("{}: {release} was changed since it was installed: {bad}", host.target.url()))
-                .hint(format!("move releases/{release} away on the host, then run the same command again"))
-                .err()
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::release::Release;
+use crate::release::delta::Changes;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::store::Store;
@@ -49,9 +50,9 @@ impl<'a> Fetched<'a> {
     }
 
     /// What a host is given. Asked for each host anew, because the URL in it expires.
-    pub fn delivery(&self) -> Result<Delivery<'_>> {
+    pub fn delivery<'d>(&'d self, changes: &'d Changes) -> Result<Delivery<'d>> {
         match &self.0 {
-            Place::Here { release, .. } => Ok(Delivery::Push(release)),
+            Place::Here { release, .. } => Ok(Delivery::Push(release, changes)),
             Place::There { manifest, store } => Ok(Delivery::Pull(manifest, store.link(manifest)?)),
         }
     }

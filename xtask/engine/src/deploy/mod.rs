@@ -218,6 +218,7 @@ impl<'cx> Site<'cx> {
         &self,
         verb: Verb,
         goal: Option<ReleaseId>,
+        states: &[State],
         plans: Vec<HostPlan>,
         release: Option<&Fetched>,
         options: &Options,
@@ -225,13 +226,14 @@ impl<'cx> Site<'cx> {
         if options.dry_run {
             return Ok(Outcome::planned(self.env.name, verb, goal, plans));
         }
-        let record = self.record(verb, options.why.as_deref());
         let changes = plans.iter().any(|plan| !plan.steps.is_empty());
+        let known = |id: &ReleaseId| states.iter().find_map(|state| state.history.commit(id).map(str::to_owned));
         let commit = release.map(|release| release.manifest().commit.sha.clone());
-        let told = Record { release: goal.clone(), commit, ..record.clone() };
+        let commit = commit.or_else(|| goal.as_ref().and_then(known));
+        let told = Record { release: goal.clone(), commit, ..self.record(verb, options.why.as_deref()) };
         self.ledger.begins(self.cx, self.env.name, &told, changes)?;
         let markers = Markers::begin(self, verb, goal.as_ref(), &plans, release);
-        let done = apply::apply(self, &record, plans, goal, release);
+        let done = apply::apply(self, &told, plans, goal, release);
         markers.end(done.as_ref().err());
         if changes {
             self.ledger.ended(self.cx, self.env.name, &told, done.as_ref().err());
@@ -259,7 +261,7 @@ pub fn put_live(site: &Site, verb: Verb, release: &Fetched, options: &Options) -
         site.expected(Some(release.id()), &states, interrupted.is_some(), options)?;
         site.never_backwards(release, &states, options)?;
         let goal = site.goal(verb, release.id(), Some(release), &states, options);
-        site.work(verb, Some(goal.release.clone()), site.plans(&goal, &states)?, Some(release), options)
+        site.work(verb, Some(goal.release.clone()), &states, site.plans(&goal, &states)?, Some(release), options)
     })
 }
 
@@ -335,7 +337,7 @@ pub fn roll_back<'a>(
         let everywhere = states.iter().all(|state| state.installed.contains_key(&id));
         let release = if everywhere { None } else { Some(fetch(&id)?) };
         let goal = site.goal(Verb::Rollback, &id, release.as_ref(), &states, options);
-        site.work(Verb::Rollback, Some(id), site.plans(&goal, &states)?, release.as_ref(), options)
+        site.work(Verb::Rollback, Some(id), &states, site.plans(&goal, &states)?, release.as_ref(), options)
     })
 }
 
@@ -350,6 +352,6 @@ pub fn prune_site(site: &Site, keep: usize, options: &Options) -> Result<Outcome
     site.locked(&format!("prune of {}", site.env.name), options, |_| {
         let states = site.states()?;
         let plans = site.targets.iter().zip(&states).map(|(target, state)| plan::plan_prune(target.url(), state, keep));
-        site.work(Verb::Prune, None, plans.collect::<Result<_>>()?, None, options)
+        site.work(Verb::Prune, None, &states, plans.collect::<Result<_>>()?, None, options)
     })
 }

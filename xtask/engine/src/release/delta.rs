@@ -3,13 +3,15 @@
 
 use crate::error::{Explain, Kind, Result};
 use crate::release::manifest::{Content, FileEntry, Manifest};
+use crate::release::{Release, scratch};
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
-use std::collections::BTreeSet;
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Less than this is sent again rather than asked for.
 const WORTH_IT: u64 = 64 << 10;
@@ -30,6 +32,52 @@ pub fn is_worth_it(ours: &Manifest, same: &BTreeSet<&str>) -> bool {
     let all: u64 = ours.files.iter().map(|file| file.bytes).sum();
     let saved: u64 = ours.files.iter().filter(|it| same.contains(it.path.as_str())).map(|it| it.bytes).sum();
     saved >= WORTH_IT && saved * 2 >= all
+}
+
+/// What has to be sent to a host that has a certain other release.
+#[derive(Debug)]
+pub struct Delta {
+    /// The paths of what is the same there.
+    pub same: Vec<String>,
+    /// All else, as an archive. It goes when the last [`Changes`] does.
+    pub file: PathBuf,
+}
+
+/// The changes from release to release, each packed once, however many hosts get it.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// By the digests of both bundles; `None` where all is better sent.
+    known: Mutex<BTreeMap<[String; 2], Option<Arc<Delta>>>>,
+}
+
+impl Changes {
+    /// What has to be sent to a host that has `theirs`; `None` where that would save too little.
+    pub fn from(&self, theirs: &Manifest, release: &Release) -> Result<Option<Arc<Delta>>> {
+        // Whoever comes second waits for the first: both want the same.
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let ours = release.manifest();
+        let both = [theirs.bundle.sha256.clone(), ours.bundle.sha256.clone()];
+        if let Some(delta) = known.get(&both) {
+            return Ok(delta.clone());
+        }
+        let same = same(ours, theirs);
+        let delta = if is_worth_it(ours, &same) {
+            let file = scratch(release.dir().parent().unwrap_or(release.dir()), "delta");
+            cut(&release.bundle(), &same, &file).inspect_err(|_| drop(fs::remove_file(&file)))?;
+            let same = same.into_iter().map(str::to_owned).collect();
+            Some(Arc::new(Delta { same, file }))
+        } else {
+            None
+        };
+        known.insert(both, delta.clone());
+        Ok(delta)
+    }
+}
+
+impl Drop for Delta {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.file);
+    }
 }
 
 /// Writes what is left of a bundle without these files to `to`, again a `tar.gz`.

@@ -107,6 +107,14 @@ impl Spec {
         }
     }
 
+    /// Fails where a restart would fail before it has touched anything.
+    pub fn ready(&self, root: &str) -> Option<Script> {
+        match self {
+            Self::Systemd(unit) => Some(unit.ready(root).called("ask for systemd")),
+            Self::None | Self::Keeper { .. } | Self::Command { .. } => None,
+        }
+    }
+
     /// Stops what runs and starts `id`. With `put_back` it is started as it was when it was last healthy.
     pub fn restart(&self, root: &str, id: &ReleaseId, put_back: bool) -> Option<Script> {
         let script = match self {
@@ -159,6 +167,11 @@ impl Spec {
             }
             Self::None | Self::Command { .. } => None,
         }
+    }
+
+    /// Whether there is something to restart.
+    pub fn restarts(&self) -> bool {
+        !matches!(self, Self::None)
     }
 
     /// Whether a code of [`Self::status`] says that the service will not come back.

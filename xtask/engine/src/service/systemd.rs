@@ -9,6 +9,7 @@
 //! service/unit, socket  what was installed last; service/env is what the unit reads its variables from
 //! service/systemd       "MANAGER UNIT DIGEST RELEASE": what runs; absent while it is being restarted
 //! service/since         when it was restarted last, in seconds since 1970: its log begins there
+//! service/crashes       how often systemd had started it again by then, which a restart does not always forget
 //! ```
 //!
 //! Units: `systemd.unit(5)`, `systemd.service(5)`, `systemd.socket(5)`; variables: `EnvironmentFile=` in
@@ -118,6 +119,31 @@ impl Unit {
         )
     }
 
+    /// Fails where this manager does not answer, or a unit of that name is somebody else's.
+    pub fn ready(&self, root: &str) -> Script {
+        let hint = match self.manager {
+            Manager::User => "as root of that host `loginctl enable-linger $(id -un)`",
+            Manager::System | Manager::Sudo => "is it the init system of that host?",
+        }
+        .replace('`', "\\`");
+        let may = if self.manager == Manager::Sudo {
+            "sudo -n -l systemctl restart \"$name.service\" > /dev/null"
+        } else {
+            ":"
+        };
+        let body = format!(
+            "if ! said=$(systemctl $scope show -p Version 2>&1); then echo \"systemd does not answer this login: {hint}: $said\" >&2; exit 1; fi
+{may}
+{NO_KEEPER}
+for file in \"$dir/$name.service\" \"$dir/$name.socket\"; do
+  [ ! -f \"$file\" ] || head -n 1 \"$file\" | grep -qF {ours} || {{ echo \"$file is not ours: move it away, or give the env another \\`unit\\`\" >&2; exit 1; }}
+done
+",
+            ours = quote(&head(root)),
+        );
+        self.script(root, &body)
+    }
+
     /// Installs what differs and restarts. With `put_back` it is started as it was when it was last healthy.
     pub fn restart(&self, root: &str, id: &ReleaseId, put_back: bool) -> Script {
         let digest = self.digest();
@@ -144,13 +170,14 @@ fi"
         };
         let body = format!(
             "mkdir -p service
-if alive; then echo \"a process of the built-in keeper runs here: \\`kill $pid\\` on that host, then deploy again\" >&2; exit 1; fi
+{NO_KEEPER}
 {choose}
 {PLACE}
 date +%s > service/since
 rm -f service/systemd
 {LISTEN}
 {start}
+ctl show -p NRestarts --value \"$name.service\" > service/crashes
 echo \"{manager} $name $use {id}\" > service/systemd.new
 mv -f service/systemd.new service/systemd
 ",
@@ -171,6 +198,8 @@ mv -f service/systemd.new service/systemd
             "set -- $(systemctl $scope show -p ActiveState -p ExecMainStatus -p NRestarts -p Result -p SubState \"$name.service\" | sort)
 [ $# -eq 5 ] || {{ echo 'systemd says nothing of it'; exit 1; }}
 active=${{1#*=}}; code=${{2#*=}}; crashes=${{3#*=}}; result=${{4#*=}}; sub=${{5#*=}}
+before=0; [ ! -f service/crashes ] || read -r before < service/crashes
+[ \"$crashes\" -lt \"$before\" ] || crashes=$((crashes - before))
 if [ \"$crashes\" -ge {CRASHES} ]; then echo \"it crashed $crashes times, last with exit status $code\"; exit {GONE}; fi
 case $active in
   active|reloading) exit 0;;
@@ -257,6 +286,9 @@ put() { sudo -n install -m 644 \"$PWD/$1\" \"$dir/$2\"; }
     }
 }
 
+/// Two services would want one port.
+const NO_KEEPER: &str = r#"if alive; then echo "a process of the built-in keeper runs here: \`kill $pid\` on that host, then deploy again" >&2; exit 1; fi"#;
+
 /// Installs the files of `$use` that differ, and says so in `$changed`; `$same` where the variables do not differ.
 const PLACE: &str = r#"spec=service/spec-$use; changed=; same=
 [ ! -f service/env ] || [ "$(cat service/env)" != "$(cat "$spec/env")" ] || same=1
@@ -265,9 +297,6 @@ place() {
   cp "$spec/$1" "service/$1"
   if [ -f "$dir/$2" ]; then
     [ "$(cat "service/$1")" != "$(cat "$dir/$2")" ] || return 0
-    if ! head -n 1 "$dir/$2" | grep -qxF "$(head -n 1 "service/$1")"; then
-      echo "$dir/$2 is not ours: move it away, or give the env another \`unit\`" >&2; exit 1
-    fi
   fi
   put "service/$1" "$2"; changed="$changed $2"
 }

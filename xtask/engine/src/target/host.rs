@@ -9,12 +9,12 @@ use crate::deploy::state::{Lock, Lockable, State};
 use crate::error::{Explain, Failure, Kind, Result, failed, hint_of, kind_of, verification};
 use crate::http::{Url, policy};
 use crate::machine::{self, Owner};
+use crate::release::delta::Changes;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{Manifest, checksum_line};
-use crate::release::{META, Release, delta, digest, manifest, scratch};
-use crate::service::Script;
+use crate::release::{META, Release, digest, manifest};
 use crate::target::ssh::{Address, Ssh};
-use crate::target::{Delivery, Target, script};
+use crate::target::{Act, Delivery, Target, script, sequence};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,6 +29,12 @@ pub struct HostTarget<'cx> {
     place: Place<'cx>,
     /// Token of the lock that we have.
     token: Mutex<Option<String>>,
+    /// Token of the last lock that we gave up.
+    given_up: Mutex<Option<String>>,
+    /// What was said of the state when the lock was taken. Nobody else changes it, and we have not yet.
+    fresh: Mutex<Option<State>>,
+    /// What was live, with the digest of its bundle, when last seen.
+    live: Mutex<Option<(ReleaseId, String)>>,
 }
 
 enum Place<'cx> {
@@ -42,20 +48,32 @@ impl<'cx> HostTarget<'cx> {
     /// A directory of this machine.
     pub fn local(cx: &'cx Cx, url: &str, dir: &Path) -> Self {
         let sh = cx.program_on_path("sh").unwrap_or_else(|| "/bin/sh".into());
-        let root = dir.to_string_lossy().into_owned();
-        Self { cx, url: url.to_owned(), root, place: Place::Here(sh), token: Mutex::default() }
+        Self::at(cx, url, dir.to_string_lossy().into_owned(), Place::Here(sh))
     }
 
     /// A directory of another machine.
     pub fn remote(cx: &'cx Cx, url: &str, address: Address) -> Self {
-        let root = address.root.clone();
-        Self { cx, url: url.to_owned(), root, place: Place::There(Ssh::new(cx, url, address)), token: Mutex::default() }
+        Self::at(cx, url, address.root.clone(), Place::There(Ssh::new(cx, url, address)))
+    }
+
+    fn at(cx: &'cx Cx, url: &str, root: String, place: Place<'cx>) -> Self {
+        Self {
+            cx,
+            url: url.to_owned(),
+            root,
+            place,
+            token: Mutex::default(),
+            given_up: Mutex::default(),
+            fresh: Mutex::default(),
+            live: Mutex::default(),
+        }
     }
 
     /// Says something to the host. A clean environment keeps our variables, tokens among them, out of it, as ssh would.
     fn say(&self, text: &str, input: Input, limit: Option<Duration>, interruptible: bool) -> Result<Answer> {
+        set(&self.fresh, None);
         // Whoever finds our lock when we are gone sees by this whether our last command is gone too.
-        let token = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let token = get(&self.token);
         let sh = match &self.place {
             Place::There(ssh) => return ssh.say(text, token.as_deref(), input, limit, interruptible),
             Place::Here(sh) => sh,
@@ -71,34 +89,43 @@ impl<'cx> HostTarget<'cx> {
         self.cx.answer_within(command, input, limit, interruptible)
     }
 
+    /// The manifest of what is live: as it lies beside the release that is sent, or as the host has it.
+    fn live_manifest(&self, release: &Release) -> Result<Option<Manifest>> {
+        let Some((live, bundle)) = get(&self.live) else { return Ok(None) };
+        let beside = release.dir().with_file_name(live.as_str()).join(manifest::FILE);
+        let known = std::fs::read(&beside).ok().and_then(|text| Manifest::parse(&text, &self.url).ok());
+        if let Some(known) = known.filter(|known| known.bundle.sha256 == bundle) {
+            return Ok(Some(known));
+        }
+        let text = script::read_meta(&self.root, &live, manifest::FILE);
+        match self.tell("say what is live", &text, Input::Empty) {
+            Ok(said) => Ok(Manifest::parse(said.as_bytes(), &self.url).ok()),
+            // Without one everything is sent.
+            Err(error) if kind_of(&error) == Kind::Failed => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Installs a release by what differs from the live one, where that saves enough. Gives whether it did: where it did
     /// not, all of it is to be sent.
-    fn install_changes(&self, release: &Release, record: &Record) -> Result<bool> {
+    fn install_changes(&self, release: &Release, changes: &Changes, record: &Record) -> Result<bool> {
         let ours = release.manifest();
-        let said = self.tell("say what is live", &script::live_manifest(&self.root), Input::Empty)?;
-        let Ok(theirs) = Manifest::parse(said.as_bytes(), &self.url) else { return Ok(false) };
-        let same = delta::same(ours, &theirs);
-        if theirs.id == ours.id || !delta::is_worth_it(ours, &same) {
-            return Ok(false);
-        }
-        let aside = scratch(release.dir().parent().unwrap_or(release.dir()), "delta");
-        let sent = delta::cut(&release.bundle(), &same, &aside).and_then(|()| {
-            let list: String = same.iter().map(|path| format!("./{path}\n")).collect();
-            let meta = meta_member(ours, record, Some(&list))?;
-            let what = || format!("cannot read {}", aside.display());
-            let changes = File::open(&aside).explain(Kind::Failed, what, || "check the disk".into())?;
-            let bytes = meta.len() as u64 + changes.metadata().map_or(0, |it| it.len());
-            let text = script::install_changes(&self.root, &ours.id, &ours.bundle.sha256, &theirs.id);
-            self.tell(&format!("install {}", ours.id), &text, Input::BytesThenFile(&meta, changes)).map(|_| bytes)
-        });
-        let _ = std::fs::remove_file(&aside);
-        match sent {
-            Ok(bytes) => {
+        let theirs = self.live_manifest(release)?;
+        let Some(theirs) = theirs.filter(|theirs| theirs.id != ours.id) else { return Ok(false) };
+        let Some(delta) = changes.from(&theirs, release)? else { return Ok(false) };
+        let list: String = delta.same.iter().map(|path| format!("./{path}\n")).collect();
+        let meta = meta_member(ours, record, Some(&list))?;
+        let what = || format!("cannot read {}", delta.file.display());
+        let changed = File::open(&delta.file).explain(Kind::Failed, what, || "check the disk".into())?;
+        let bytes = meta.len() as u64 + changed.metadata().map_or(0, |it| it.len());
+        let text = script::install_changes(&self.root, &ours.id, &ours.bundle.sha256, &theirs.id);
+        match self.tell(&format!("install {}", ours.id), &text, Input::BytesThenFile(&meta, changed)) {
+            Ok(_) => {
                 self.cx.note(format!(
                     "{}: {bytes} bytes sent of {}: {} of {} files are those of {}",
                     self.url,
                     ours.bundle.bytes,
-                    same.len(),
+                    delta.same.len(),
                     ours.files.len(),
                     theirs.id
                 ));
@@ -120,17 +147,42 @@ impl<'cx> HostTarget<'cx> {
         if answer.ok() {
             return Ok(answer.stdout);
         }
-        Err(self.complaint(what, &answer).into())
+        Err(self.complain(what, &answer).into())
     }
 
     fn took(&self, owner: &Owner, lock: Lock) -> Lock {
         if lock == Lock::Free {
-            *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(owner.token.clone());
+            set(&self.token, Some(owner.token.clone()));
         }
         lock
     }
 
-    fn complaint(&self, what: &str, answer: &Answer) -> Failure {
+    /// An act as a script and what it reads.
+    fn script(&self, act: &Act) -> (String, String) {
+        let line = |record: &Record| record.to_line();
+        let root = &self.root;
+        match act {
+            Act::Run(script) => (script.text.clone(), script.stdin.clone()),
+            Act::Whole(id) => (script::whole(root, id), String::new()),
+            Act::Activate(Some(id), record) => (script::activate(root, id), record.map(line).unwrap_or_default()),
+            Act::Activate(None, record) => (script::deactivate(root), record.map(line).unwrap_or_default()),
+            Act::Record(record) => (script::record(root), line(record)),
+            Act::Remove(releases, record) => (script::remove(root, releases), line(record)),
+            Act::Unlock => {
+                let token = get(&self.token);
+                (token.map_or_else(|| ":".to_owned(), |token| script::unlock(root, Some(&token))), String::new())
+            }
+        }
+    }
+
+    fn seen(&self, said: &str) -> State {
+        let state = State::parse(said);
+        let live = state.live().and_then(|live| Some((live.clone(), state.installed.get(live)?.clone())));
+        set(&self.live, live);
+        state
+    }
+
+    fn complain(&self, what: &str, answer: &Answer) -> Failure {
         let said = [answer.stderr.trim(), answer.stdout.trim()]
             .into_iter()
             .find(|text| !text.is_empty())
@@ -163,22 +215,39 @@ impl Lockable for HostTarget<'_> {
     }
 
     fn lock(&self, owner: &Owner) -> Result<Lock> {
-        let json = to_json(owner);
-        let said = self.tell("take the lock", &script::lock(&self.root, &owner.token), Input::Bytes(&json))?;
-        Ok(self.took(owner, held(&said)))
+        let scripts = [
+            (script::lock(&self.root, &owner.token), String::from_utf8_lossy(&to_json(owner)).into_owned()),
+            (script::state(&self.root), String::new()),
+        ];
+        let (text, input) = sequence::sequence(&scripts);
+        let answer = self.say(&format!("# take the lock\n{text}"), Input::Bytes(input.as_bytes()), None, false)?;
+        let answers = sequence::parts(&answer);
+        let said = answers.first().unwrap_or(&answer);
+        if !said.ok() {
+            return Err(self.complain("take the lock", said).into());
+        }
+        let lock = self.took(owner, held(&said.stdout));
+        if let (Lock::Free, Some(state)) = (&lock, answers.get(1).filter(|state| state.ok())) {
+            let state = self.seen(&state.stdout);
+            set(&self.fresh, Some(state));
+        }
+        Ok(lock)
     }
 
     fn take_over(&self, owner: &Owner, seen: &Owner, dead: &Owner) -> Result<Lock> {
         let json = to_json(owner);
         // Whoever takes over holds nothing yet.
-        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        set(&self.token, None);
         let text = script::take_over(&self.root, &owner.token, &seen.token, &dead.token);
         Ok(self.took(owner, held(&self.tell("take over the lock", &text, Input::Bytes(&json))?)))
     }
 
     fn unlock(&self, token: Option<&str>) -> Result<()> {
+        if token.is_some() && get(&self.given_up).as_deref() == token {
+            return Ok(());
+        }
         self.tell("give up the lock", &script::unlock(&self.root, token), Input::Empty)?;
-        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        set(&self.token, None);
         Ok(())
     }
 }
@@ -196,7 +265,10 @@ impl Target for HostTarget<'_> {
     }
 
     fn state(&self) -> Result<State> {
-        Ok(State::parse(&self.tell("read its state", &script::state(&self.root), Input::Empty)?))
+        if let Some(state) = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Ok(state);
+        }
+        Ok(self.seen(&self.tell("read its state", &script::state(&self.root), Input::Empty)?))
     }
 
     fn install(&self, delivery: &Delivery, record: &Record) -> Result<()> {
@@ -205,8 +277,8 @@ impl Target for HostTarget<'_> {
         let meta = || meta_member(manifest, record, None);
         let what = format!("install {id}");
         match delivery {
-            Delivery::Push(release) => {
-                if matches!(self.place, Place::There(_)) && self.install_changes(release, record)? {
+            Delivery::Push(release, changes) => {
+                if matches!(self.place, Place::There(_)) && self.install_changes(release, changes, record)? {
                     return Ok(());
                 }
                 let bundle = File::open(release.bundle()).explain(
@@ -225,22 +297,29 @@ impl Target for HostTarget<'_> {
         }
     }
 
-    fn activate(&self, release: Option<&ReleaseId>, record: Option<&Record>) -> Result<()> {
-        let line = record.map(Record::to_line).unwrap_or_default();
-        let (what, text) = match release {
-            Some(id) => (format!("activate {id}"), script::activate(&self.root, id)),
-            None => ("remove `current`".to_owned(), script::deactivate(&self.root)),
-        };
-        self.tell(&what, &text, Input::Bytes(line.as_bytes())).map(drop)
+    fn act(&self, acts: &[Act]) -> Result<Vec<Answer>> {
+        let what: Vec<_> = acts.iter().map(name).collect();
+        let what = what.join(", ");
+        let mut scripts: Vec<_> = acts.iter().map(|act| self.script(act)).collect();
+        let runs: Vec<_> = acts.iter().filter_map(|act| if let Act::Run(it) = act { Some(it) } else { None }).collect();
+        let limit = runs.iter().map(|script| script.limit).max();
+        let interruptible = runs.len() == acts.len() && runs.iter().all(|script| script.interruptible);
+        let alone = scripts.len() == 1;
+        let (text, input) = if alone { scripts.remove(0) } else { sequence::sequence(&scripts) };
+        // The first line is what -v shows of a script.
+        let answer = self.say(&format!("# {what}\n{text}"), Input::Bytes(input.as_bytes()), limit, interruptible)?;
+        let answers = if alone || answer.cut || !answer.ok() { vec![answer] } else { sequence::parts(&answer) };
+        if answers.len() == acts.len()
+            && acts.iter().zip(&answers).any(|(act, answer)| matches!(act, Act::Unlock) && answer.ok())
+        {
+            set(&self.given_up, get(&self.token));
+            set(&self.token, None);
+        }
+        Ok(answers)
     }
 
-    fn record(&self, record: &Record) -> Result<()> {
-        self.tell("write the history", &script::record(&self.root), Input::Bytes(record.to_line().as_bytes())).map(drop)
-    }
-
-    fn remove(&self, releases: &[ReleaseId], record: &Record) -> Result<()> {
-        let text = script::remove(&self.root, releases);
-        self.tell("remove old releases", &text, Input::Bytes(record.to_line().as_bytes())).map(drop)
+    fn complaint(&self, act: &Act, answer: &Answer) -> anyhow::Error {
+        self.complain(&name(act), answer).into()
     }
 
     fn manifest(&self, release: &ReleaseId) -> Result<Manifest> {
@@ -257,11 +336,6 @@ impl Target for HostTarget<'_> {
         let extra = files.lines().filter_map(|line| line.strip_prefix("./")).filter(|path| !known(path));
         let extra = extra.map(|path| format!("{path}: is not part of the release"));
         Ok(bad.lines().map(str::to_owned).chain(extra).collect())
-    }
-
-    fn run(&self, script: &Script) -> Result<Answer> {
-        let text = format!("# {}\n{}", script.what, script.text);
-        self.say(&text, Input::Bytes(script.stdin.as_bytes()), Some(script.limit), script.interruptible)
     }
 }
 
@@ -282,6 +356,27 @@ fn pulled(error: &anyhow::Error, url: &Url) -> anyhow::Error {
         hint_of(error).unwrap_or("run it again with -v to see the commands").to_owned()
     };
     Failure::new(kind_of(error), text).hint(hint).into()
+}
+
+/// What an act does, for people who look at the processes of a host.
+fn name(act: &Act) -> String {
+    match act {
+        Act::Run(script) => script.what.to_owned(),
+        Act::Whole(id) => format!("check the files of {id}"),
+        Act::Activate(Some(id), _) => format!("activate {id}"),
+        Act::Activate(None, _) => "remove `current`".to_owned(),
+        Act::Record(_) => "write the history".to_owned(),
+        Act::Remove(..) => "remove old releases".to_owned(),
+        Act::Unlock => "give up the lock".to_owned(),
+    }
+}
+
+fn get<T: Clone>(shared: &Mutex<Option<T>>) -> Option<T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn set<T>(shared: &Mutex<Option<T>>, value: Option<T>) {
+    *shared.lock().unwrap_or_else(PoisonError::into_inner) = value;
 }
 
 fn to_json(owner: &Owner) -> Vec<u8> {

@@ -2,6 +2,7 @@
 
 pub mod host;
 pub mod script;
+pub mod sequence;
 pub mod ssh;
 
 use crate::cx::{Answer, Cx};
@@ -11,6 +12,7 @@ use crate::error::{Result, usage};
 use crate::http::Url;
 use crate::project::{self, Env};
 use crate::release::Release;
+use crate::release::delta::Changes;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::service::Script;
@@ -19,7 +21,7 @@ use crate::target::ssh::Address;
 /// A release on its way to a host.
 pub enum Delivery<'a> {
     /// Its bytes are here, and are sent.
-    Push(&'a Release),
+    Push(&'a Release, &'a Changes),
     /// The host fetches the bundle by this URL, which is a secret, and checks all of it against the manifest.
     Pull(&'a Manifest, Url),
 }
@@ -28,10 +30,28 @@ impl Delivery<'_> {
     /// What it must be when it has arrived.
     pub fn manifest(&self) -> &Manifest {
         match self {
-            Self::Push(release) => release.manifest(),
+            Self::Push(release, _) => release.manifest(),
             Self::Pull(manifest, _) => manifest,
         }
     }
+}
+
+/// One thing to do on a target.
+#[derive(Clone, Copy)]
+pub enum Act<'a> {
+    /// Runs a script of a service or a health check.
+    Run(&'a Script),
+    /// Refuses, with code [`script::EXIT_VERIFICATION`], a release whose files are no longer those that were installed.
+    Whole(&'a ReleaseId),
+    /// Makes an installed release live in one atomic step; `None` makes nothing live. A record that cannot be written
+    /// first keeps the step from being taken.
+    Activate(Option<&'a ReleaseId>, Option<&'a Record>),
+    /// Appends to the history.
+    Record(&'a Record),
+    /// Removes releases, never the live one, and what interrupted runs left. The record goes into the history.
+    Remove(&'a [ReleaseId], &'a Record),
+    /// Gives up the lock that is held through this value.
+    Unlock,
 }
 
 /// A place that holds releases and makes one of them live.
@@ -47,19 +67,40 @@ pub trait Target: Lockable + Sync {
     fn state(&self) -> Result<State>;
     /// Puts a release on the target, verified there, without making it live. The record goes into the history.
     fn install(&self, delivery: &Delivery, record: &Record) -> Result<()>;
-    /// Makes an installed release live in one atomic step; `None` makes nothing live. A record that cannot be written
-    /// first keeps the step from being taken.
-    fn activate(&self, release: Option<&ReleaseId>, record: Option<&Record>) -> Result<()>;
-    /// Appends to the history.
-    fn record(&self, record: &Record) -> Result<()>;
-    /// Removes releases, never the live one, and what interrupted runs left.
-    fn remove(&self, releases: &[ReleaseId], record: &Record) -> Result<()>;
+    /// Does several things in this order, in one round trip, up to the first that fails. Gives an answer for each that was
+    /// begun.
+    fn act(&self, acts: &[Act]) -> Result<Vec<Answer>>;
+    /// What to say of an act that failed.
+    fn complaint(&self, act: &Act, answer: &Answer) -> anyhow::Error;
     /// The manifest of an installed release.
     fn manifest(&self, release: &ReleaseId) -> Result<Manifest>;
     /// Checks the files of an installed release; gives those that differ.
     fn verify(&self, release: &ReleaseId) -> Result<Vec<String>>;
-    /// Runs a script of a service or a health check.
-    fn run(&self, script: &Script) -> Result<Answer>;
+
+    /// Does one thing that has to work.
+    fn must(&self, act: Act) -> Result<()> {
+        match self.act(&[act])?.first() {
+            Some(answer) if !answer.ok() => Err(self.complaint(&act, answer)),
+            _ => Ok(()),
+        }
+    }
+    /// See [`Act::Activate`].
+    fn activate(&self, release: Option<&ReleaseId>, record: Option<&Record>) -> Result<()> {
+        self.must(Act::Activate(release, record))
+    }
+    /// See [`Act::Record`].
+    fn record(&self, record: &Record) -> Result<()> {
+        self.must(Act::Record(record))
+    }
+    /// See [`Act::Remove`].
+    fn remove(&self, releases: &[ReleaseId], record: &Record) -> Result<()> {
+        self.must(Act::Remove(releases, record))
+    }
+    /// See [`Act::Run`].
+    fn run(&self, script: &Script) -> Result<Answer> {
+        let nothing = Answer { code: None, stdout: String::new(), stderr: String::new(), cut: false };
+        Ok(self.act(&[Act::Run(script)])?.pop().unwrap_or(nothing))
+    }
 }
 
 /// Opens every target of an env. Needs none of the variables that its service does.

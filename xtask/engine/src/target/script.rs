@@ -3,8 +3,8 @@
 //! The same scripts run under the local `sh` and, over ssh, under a host's. They need sh, tar, gzip and coreutils.
 //! Each starts with `set -eu`, so the first command that fails ends it. There is exactly one [`quote`].
 
+use crate::release::META;
 use crate::release::id::ReleaseId;
-use crate::release::{META, manifest};
 
 /// The list of the files that are the same in a release that is installed, in [`META`] while one is being installed.
 pub const SAME: &str = "same";
@@ -154,12 +154,6 @@ pub fn install_changes(root: &str, id: &ReleaseId, sum: &str, from: &ReleaseId) 
 rm -f \"$aside/{META}/{SAME}\""
     );
     in_made_root(root, &installation(id, sum, &unpack))
-}
-
-/// Prints the manifest of what is live, or nothing.
-pub fn live_manifest(root: &str) -> String {
-    let root = quote(root);
-    format!("cd -- {root} 2>/dev/null || exit 0\ncat current/{META}/{} 2>/dev/null || true\n", manifest::FILE)
 }
 
 /// The same, and the host fetches the bundle itself: the first line on stdin is a URL, the stream after it holds only
@@ -333,6 +327,24 @@ pub fn kept_check(root: &str) -> String {
 /// Prints a file of the engine's in an installed release.
 pub fn read_meta(root: &str, id: &ReleaseId, file: &str) -> String {
     in_root(root, &format!("cat releases/{id}/{META}/{file}\n"))
+}
+
+/// Fails when an installed release is not what it was: a file differs from its digest, is missing, or is one too many.
+pub fn whole(root: &str, id: &ReleaseId) -> String {
+    in_root(
+        root,
+        &format!(
+            "cd releases/{id}
+{SUMS_TOOL}
+bad() {{ printf '%s\\n' \"$1\" | head -n 5 >&2; exit {EXIT_VERIFICATION}; }}
+[ -f {META}/SHA256SUMS ] || bad '{META}/SHA256SUMS is gone'
+said=$($check {META}/SHA256SUMS 2>/dev/null) || bad \"$(printf '%s\\n' \"$said\" | grep -v ': OK$')\"
+# Each name is there twice, in the list and on the disk.
+odd=$({{ sed 's/^[^ ]* [ *]//' {META}/SHA256SUMS | grep -v '^{META}/'; find . -path ./{META} -prune -o -type f -print | sed 's|^[.]/||'; }} | grep -vF '\\' | sort | uniq -u)
+[ -z \"$odd\" ] || bad \"$odd is not part of the release\"
+"
+        ),
+    )
 }
 
 /// Checks an installed release against the digests that came with it. Prints the files that differ, then a line

@@ -14,6 +14,7 @@ use crate::error::{Result, failed, usage};
 use crate::machine;
 use crate::process::Background;
 use crate::target::script::{self, quote};
+use crate::target::sequence::one_line;
 use std::borrow::Cow;
 use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;
@@ -297,15 +298,15 @@ fn bootstrap(limit: Option<Duration>) -> String {
 /// never taken for whole; what is not text is checked by its digests.
 fn sent(script: &str, input: Input<'_>) -> (Vec<u8>, Option<File>) {
     match input {
-        Input::Empty => (one_line(script), None),
+        Input::Empty => (one_line(script).into_bytes(), None),
         Input::Bytes(bytes) => match std::str::from_utf8(bytes) {
             Ok(text) if text.len() <= LINE_MAX && !text.contains('\0') => {
                 let script = format!("IFS= read -r input || exit 255\nprintf %b \"$input\" | (\n{script}\n)");
-                ([one_line(&script), one_line(text)].concat(), None)
+                ((one_line(&script) + &one_line(text)).into_bytes(), None)
             }
-            _ => ([&one_line(script), bytes].concat(), None),
+            _ => ([one_line(script).as_bytes(), bytes].concat(), None),
         },
-        Input::BytesThenFile(bytes, file) => ([&one_line(script), bytes].concat(), Some(file)),
+        Input::BytesThenFile(bytes, file) => ([one_line(script).as_bytes(), bytes].concat(), Some(file)),
     }
 }
 
@@ -317,13 +318,6 @@ fn heard(answer: &Answer) -> Option<Answer> {
     let complained = answer.stderr.split_once(&format!("{READY}\n")).map_or(answer.stderr.as_str(), |(_, said)| said);
     let code = code.trim().parse().ok()?;
     Some(Answer { code: Some(code), stdout: said.to_owned(), stderr: complained.to_owned(), cut: false })
-}
-
-/// A text as one line, which `printf %b` turns back: POSIX knows `\\` and `\n` there.
-fn one_line(text: &str) -> Vec<u8> {
-    let mut line = text.replace('\\', "\\\\").replace('\n', "\\n").into_bytes();
-    line.push(b'\n');
-    line
 }
 
 /// What a process is called on the host, in characters that mean nothing to any shell.
@@ -403,7 +397,7 @@ mod tests {
     #[test]
     fn a_script_is_one_line_on_its_way() {
         let script = "printf '%s\\n' \"a\\\\b\"\nexit 3\n";
-        assert_eq!(one_line(script), b"printf '%s\\\\n' \"a\\\\\\\\b\"\\nexit 3\\n\n");
+        assert_eq!(one_line(script), "printf '%s\\\\n' \"a\\\\\\\\b\"\\nexit 3\\n\n");
         assert_eq!(plain("install `x` $y 'z' [lock a-1]"), "install x y z [lock a-1]");
     }
 }

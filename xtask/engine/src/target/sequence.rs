@@ -1,0 +1,74 @@
+//! Several scripts as one: a host that is far away is asked as seldom as may be.
+
+use crate::cx::Answer;
+
+/// What stands between the answers of a sequence, with the exit code of the part before it.
+const PART: &str = "gangplank: part";
+
+/// A text as one line, which `printf %b` turns back: POSIX knows `\\\\` and `\\n` there.
+pub fn one_line(text: &str) -> String {
+    format!("{}\n", text.replace('\\', "\\\\").replace('\n', "\\n"))
+}
+
+/// Several scripts, each with its own text on stdin, as one that stops after the first that fails; and what it reads.
+pub fn sequence(parts: &[(String, String)]) -> (String, String) {
+    let mut text = format!(
+        "part() {{ printf '\\n%s %s\\n' '{PART}' \"$1\"; printf '\\n%s %s\\n' '{PART}' \"$1\" >&2; [ \"$1\" = 0 ] || exit 0; }}\n"
+    );
+    for (part, _) in parts {
+        text.push_str(&format!("IFS= read -r input || exit 255\nprintf %b \"$input\" | (\n{part}\n)\npart $?\n"));
+    }
+    (text, parts.iter().map(|(_, input)| one_line(input)).collect())
+}
+
+/// The answers of the parts of a sequence that were begun.
+pub fn parts(answer: &Answer) -> Vec<Answer> {
+    let mark = format!("\n{PART} ");
+    let mut complaints = answer.stderr.split(&mark);
+    let mut complained = complaints.next().unwrap_or_default();
+    let mut said = answer.stdout.split(&mark);
+    let mut before = said.next().unwrap_or_default();
+    let mut answers = Vec::new();
+    for after in said {
+        let (code, next) = after.split_once('\n').unwrap_or((after, ""));
+        answers.push(Answer {
+            code: code.parse().ok(),
+            stdout: before.to_owned(),
+            stderr: complained.to_owned(),
+            cut: false,
+        });
+        before = next;
+        complained = complaints.next().and_then(|text| text.split_once('\n')).map_or("", |(_, text)| text);
+    }
+    answers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sequence_stops_at_what_fails() {
+        let part = |text: &str, input: &str| (text.to_owned(), input.to_owned());
+        let (text, input) = sequence(&[
+            part("cat; echo e1 >&2", "a\\n\\\nb c'\n"),
+            part("echo before; exit 7", ""),
+            part("echo never", ""),
+        ]);
+        let mut sh = std::process::Command::new("sh");
+        sh.args(["-c", &text]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = sh.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+        let out = child.wait_with_output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let answer = Answer { code: out.status.code(), stdout: text(out.stdout), stderr: text(out.stderr), cut: false };
+        let said: Vec<_> = parts(&answer).into_iter().map(|it| (it.code, it.stdout, it.stderr)).collect();
+        assert_eq!(
+            said,
+            [
+                (Some(0), "a\\n\\\nb c'\n".to_owned(), "e1\n".to_owned()),
+                (Some(7), "before\n".to_owned(), String::new())
+            ]
+        );
+    }
+}
