@@ -18,6 +18,7 @@ mod faults;
 mod fleet;
 mod hazards;
 mod histories;
+mod hooks;
 mod kill;
 mod loopback;
 mod markers;

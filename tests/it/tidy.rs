@@ -75,6 +75,7 @@ const LOWER: &[(&str, &str, &str)] = &[
     ("deploy::history", "Values", "the log of a target as data; the verbs of deploy are its readers"),
     ("deploy::plan", "Values", "every decision of a deploy, pure, next to what applies it"),
     ("deploy::state", "Values", "what a target answers, parsed; the plan starts from it"),
+    ("target::sequence", "Values", "several of them as one, again as text"),
     ("target::script", "Values", "POSIX commands as text; nothing runs them here"),
 ];
 
@@ -89,8 +90,7 @@ const HINTED_ABOVE: &[(&str, &str, &str)] = &[
     ("deploy/apply.rs", "the engine panicked", "`put_back` says what is live now, and what to do"),
     ("deploy/apply.rs", "stopped by a signal", "`put_back` says what is live now, and what to do"),
     ("deploy/apply.rs", "{}: {why}", "`put_back`, when a check fails"),
-    ("deploy/apply.rs", "the service command", "`put_back`, when the service does not start"),
-    ("deploy/apply.rs", "was put back, but", "`put_back` says that a person has to look"),
+    ("deploy/apply/put_back.rs", "was put back, but", "`put_back` says that a person has to look"),
 ];
 
 /// Fails with all offences.

@@ -42,12 +42,7 @@ impl Fleet {
     }
 
     fn launch(n: usize, more: impl Fn(usize) -> String, start: impl Fn(&str, &str) -> String) -> Option<Self> {
-        let sshd = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"].into_iter().find(|path| Path::new(path).exists());
-        let Some(sshd) = sshd else {
-            assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "install openssh-server");
-            skip("hosts over ssh: there is no sshd (openssh-server)");
-            return None;
-        };
+        let sshd = sshd()?;
         let own = tempfile::tempdir().unwrap();
         let dir = own.path().to_owned();
         // Only for its separation of privileges, and only as root.
@@ -166,6 +161,15 @@ impl Drop for Fleet {
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
     }
+}
+
+fn sshd() -> Option<&'static str> {
+    let found = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"].into_iter().find(|path| Path::new(path).exists());
+    if found.is_none() {
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "install openssh-server");
+        skip("hosts over ssh: there is no sshd (openssh-server)");
+    }
+    found
 }
 
 /// Each host has its own, so that the services of all can have one port.

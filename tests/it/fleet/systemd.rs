@@ -89,7 +89,7 @@ fn a_unit_that_crashes_is_put_back_with_its_log() {
     assert_eq!(says(0, port), "1");
     fs::write(&unit, "[Service]\nExecStart=/bin/true\n").unwrap();
     p.change("GREETING=other", "GREETING=third");
-    p.run("deploy dev").fails(1, "shop.service is not ours", "deploy again");
+    p.run("deploy dev").fails(1, "shop.service is not ours", "give the env another `unit`");
     assert_eq!(fs::read_to_string(&unit).unwrap(), "[Service]\nExecStart=/bin/true\n");
 }
 
@@ -115,14 +115,14 @@ fn the_keeper_and_systemd_do_not_meet() {
     p.release("1");
     p.run("deploy dev").ok();
     p.change(&kept, "systemd shop|restart|bin/app");
-    p.run("deploy dev").fails(1, "a process of the built-in keeper runs here: `kill ", "deploy again");
+    p.run("deploy dev").fails(1, "a process of the built-in keeper runs here", "`kill ");
     assert_eq!(says(0, port), "1");
     let process = fs::read_to_string(fleet.srv(0).join("app/service/process")).unwrap();
     fleet.ask(0, &format!("kill {}", process.split(' ').next().unwrap()));
     p.run("deploy dev").ok();
     assert_eq!(says(0, port), "1");
     p.change("systemd shop|restart|bin/app", &kept);
-    p.run("deploy dev").fails(1, "the unit shop of the user's systemd runs here", "deploy again");
+    p.run("deploy dev").fails(1, "the unit shop of the user's systemd runs here", "`systemctl disable --now shop`");
     assert_eq!(says(0, port), "1");
 }
 
@@ -134,7 +134,7 @@ fn a_login_without_systemd_is_told_how_to_get_it() {
     p.change("target file:srv/dev\n", &format!("target {target}\nsystemd shop|restart|bin/app\n"));
     p.var("PATH", &fleet.path());
     p.release("1");
-    p.run("deploy dev").fails(1, "`loginctl enable-linger ", "deploy again");
+    p.run("deploy dev").fails(1, "systemd does not answer this login", "`loginctl enable-linger ");
 }
 
 /// Connects once for each request, as fast as it can, until it is told to stop; gives how many were answered, and what

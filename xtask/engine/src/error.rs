@@ -132,6 +132,16 @@ impl<T, E: Into<anyhow::Error>> Explain<T> for Result<T, E> {
     }
 }
 
+/// What a script said, and the hint that it gave in a last line of its own.
+pub fn split_hint(said: &str) -> (&str, Option<&str>) {
+    match said.trim_end().rsplit_once("hint: ") {
+        Some((said, hint)) if !hint.contains('\n') && (said.is_empty() || said.ends_with('\n')) => {
+            (said.trim(), Some(hint))
+        }
+        _ => (said.trim(), None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,6 +15,7 @@
 // Values: pure.
 pub mod error;
 pub mod event;
+pub mod hook;
 pub mod project;
 pub mod release;
 pub mod service;

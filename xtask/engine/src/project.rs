@@ -1,6 +1,7 @@
 //! The project as its `xtask/src/main.rs` states it: constants, checked by the compiler, no file format to learn.
 
 use crate::error::{Result, usage};
+use crate::hook::Hook;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -55,6 +56,13 @@ pub struct Env {
     pub transfer: Transfer,
     /// In which order the hosts are switched.
     pub strategy: Strategy,
+    /// How many hosts may be switched at once, whatever the strategy says; all, when left out.
+    pub max_unavailable: Option<usize>,
+    /// Paths of a release that are the same in all of them: `uploads/` is a directory, made when it is not there;
+    /// `config/local.toml` a file, which has to be. They live in `shared/` of a target.
+    pub shared: &'static [&'static str],
+    /// What the project does of its own around a switch.
+    pub hooks: &'static [Hook],
 }
 
 impl Env {
@@ -70,6 +78,9 @@ impl Env {
         context: None,
         transfer: Transfer::Push,
         strategy: Strategy::Batches(1),
+        max_unavailable: None,
+        shared: &[],
+        hooks: &[],
     };
 }
 
@@ -342,8 +353,35 @@ impl Project {
                 return wrong(format!("env `{}` has a variable `{bad}`", env.name), "use letters, digits and `_`");
             }
             env.service.validate(env)?;
+            env.validate_extras()?;
         }
         self.ci.validate()
+    }
+}
+
+impl Env {
+    fn validate_extras(&self) -> Result<()> {
+        let env = self.name;
+        let inside = |path: &str| {
+            let mut parts = path.trim_end_matches('/').split('/');
+            let plain = parts.all(|part| !matches!(part, "" | "." | ".." | ".gangplank"));
+            plain && !path.contains(['\n', '\0'])
+        };
+        if let Some(bad) = self.shared.iter().find(|path| !inside(path)) {
+            return wrong(format!("env `{env}` shares `{bad}`"), "name a path inside the release, e.g. \"uploads/\"");
+        }
+        for (n, hook) in self.hooks.iter().enumerate() {
+            if !word(hook.name) || self.hooks[..n].iter().any(|other| other.name == hook.name) {
+                return wrong(
+                    format!("env `{env}` has a hook `{}`", hook.name),
+                    "give each hook its own name of letters, digits, `-` and `_`",
+                );
+            }
+        }
+        if self.max_unavailable == Some(0) {
+            return wrong(format!("env `{env}` may switch no host"), "set `max_unavailable` to 1 or more");
+        }
+        Ok(())
     }
 }
 

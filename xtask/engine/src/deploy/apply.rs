@@ -3,16 +3,19 @@
 //! Install everywhere before anything is switched; then wave by wave, the targets of a wave at once: switch,
 //! restart, check; then record all as live. When a step fails, every target that was switched goes back to its fallback, and the command fails.
 
+mod put_back;
+mod settle;
+
 use crate::cx::{Answer, Cx};
-use crate::deploy::Site;
 use crate::deploy::fetched::Fetched;
 use crate::deploy::history::{Happened, Record, Verb};
 use crate::deploy::plan::{HostPlan, Step};
-use crate::deploy::state::{Kept, State};
 use crate::deploy::waves::{AT_ONCE, each, waves};
-use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of, verification};
+use crate::deploy::{Site, hooks};
+use crate::error::{Failure, Result, failed, hint_of, kind_of, split_hint, verification};
 use crate::event::{Event, ms_since};
 use crate::health::Checker;
+use crate::hook::{Hook, Hosts, Moment};
 use crate::project::Env;
 use crate::release::delta::Changes;
 use crate::release::id::ReleaseId;
@@ -87,6 +90,7 @@ struct Run<'a> {
     cx: &'a Cx,
     env: &'a Env,
     spec: &'a Spec,
+    exports: &'a str,
     checker: &'a Checker,
     base: &'a Record,
     manifest: Option<&'a Manifest>,
@@ -101,7 +105,8 @@ pub fn apply(
     release: Option<&Fetched>,
 ) -> Result<Outcome> {
     let manifest = release.map(Fetched::manifest);
-    let run = Run { cx: site.cx, env: site.env, spec: &site.spec, checker: &site.checker, base, manifest };
+    let (cx, env, spec, checker) = (site.cx, site.env, &site.spec, &site.checker);
+    let run = Run { cx, env, spec, exports: &site.exports, checker, base, manifest };
     let hosts: Vec<_> = site.targets.iter().zip(&plans).map(|(target, plan)| Host::new(&**target, plan)).collect();
     run.install(&hosts, release)?;
     // A bug of ours must not leave an unchecked release live either.
@@ -109,6 +114,7 @@ pub fn apply(
     if let Err(error) = switched.unwrap_or_else(|_| failed("the engine panicked: its words are above").err()) {
         return Err(run.put_back(&hosts, &error));
     }
+    run.announce(&hosts);
     let changed = plans.iter().any(|host| !host.steps.is_empty());
     Ok(Outcome {
         env: site.env.name.to_owned(),
@@ -164,7 +170,12 @@ impl Run<'_> {
 
     /// Switches, restarts and checks wave by wave, then records all hosts as live.
     fn switch(&self, hosts: &[Host]) -> Result<()> {
-        for wave in waves(self.env.strategy, hosts.len()) {
+        for host in hosts {
+            for hook in self.hooks(host, Moment::Before, Hosts::First) {
+                self.hook(host, hook)?;
+            }
+        }
+        for wave in waves(self.env.strategy, self.env.max_unavailable, hosts.len()) {
             let hosts = &hosts[wave];
             all_of(each(hosts, hosts.len(), |host| self.switch_one(host)))?;
         }
@@ -182,46 +193,93 @@ impl Run<'_> {
 
     /// Switches a host and starts its service in one round trip, then waits until it is healthy.
     fn switch_one(&self, host: &Host) -> Result<()> {
-        let root = host.target.root();
-        let (mut record, mut ready, mut restart) = (None, None, None);
-        let (mut names, mut switched, mut check) = (Vec::new(), None, None);
-        for step in &host.plan.steps {
-            match step {
-                Step::Activate { release, from } => {
-                    record = Some(Record { from: from.clone(), ..self.record(Happened::Switched, release, None) });
-                    switched = Some(release);
-                }
-                Step::Restart { release } => {
-                    ready = self.spec.ready(root);
-                    restart = self.spec.restart(root, release, false);
-                }
-                Step::Check { .. } => {
-                    check = Some(step);
-                    continue;
-                }
-                Step::Install { .. } | Step::Confirm { .. } | Step::Remove { .. } => continue,
+        let steps = &host.plan.steps;
+        let activate = steps.iter().find_map(|step| match step {
+            Step::Activate { release, from } => {
+                let record = Record { from: from.clone(), ..self.record(Happened::Switched, release, None) };
+                Some((release, record))
             }
-            names.push(step.to_string());
+            _ => None,
+        });
+        let restart = steps.iter().find_map(|step| match step {
+            Step::Restart { release } => Some(release),
+            _ => None,
+        });
+        for hook in self.hooks(host, Moment::Before, Hosts::Each) {
+            self.begin(host)?;
+            self.hook(host, hook)?;
         }
+        if activate.is_some() || restart.is_some() {
+            self.begin(host)?;
+            let both = steps.iter().filter(|step| matches!(step, Step::Activate { .. } | Step::Restart { .. }));
+            let names: Vec<_> = both.map(Step::to_string).collect();
+            let switch = activate.as_ref().map(|(release, record)| (*release, record));
+            self.timed(host, &names.join(", "), || self.activate(host, switch, restart))?;
+        }
+        for step in steps {
+            if let Step::Check { release } = step {
+                self.begin(host)?;
+                self.timed(host, &step.to_string(), || self.check(host, release))?;
+            }
+        }
+        self.hooks(host, Moment::After, Hosts::Each).try_for_each(|hook| self.hook(host, hook))
+    }
+
+    fn activate(&self, host: &Host, switch: Option<(&ReleaseId, &Record)>, restart: Option<&ReleaseId>) -> Result<()> {
+        let root = host.target.root();
+        let script = |script: Script, what| script.called(what);
+        let share = switch.filter(|_| !self.env.shared.is_empty()).map(|(id, _)| {
+            script(Script::new(script::share(root, id, self.env.shared), String::new()), "link shared files")
+        });
+        let ready = restart.and_then(|_| self.spec.ready(root));
+        let restart = restart.and_then(|id| self.spec.restart(root, id, false));
         let mut acts = Vec::new();
-        if let Some(release) = switched {
+        if let Some((release, _)) = switch {
             // A release that was installed some day, and not just now, is looked at again before it goes live.
             if !host.has(|step| matches!(step, Step::Install { .. })) {
                 acts.push(Act::Whole(release));
             }
         }
-        acts.extend(ready.as_ref().map(Act::Run));
-        acts.extend(switched.map(|release| Act::Activate(Some(release), record.as_ref())));
+        acts.extend(ready.iter().chain(&share).map(Act::Run));
+        acts.extend(switch.map(|(release, record)| Act::Activate(Some(release), Some(record))));
         acts.extend(restart.as_ref().map(Act::Run));
-        if !acts.is_empty() {
-            self.begin(host)?;
-            self.timed(host, &names.join(", "), || self.act(host, &acts))?;
+        self.act(host, &acts, restart.is_some())
+    }
+
+    /// The hooks that are due on a host.
+    fn hooks<'h>(&'h self, host: &'h Host, moment: Moment, hosts: Hosts) -> impl Iterator<Item = &'h Hook> {
+        let planned = host.plan.steps.iter().filter_map(|step| match step {
+            Step::Hook { name, .. } => Some(name),
+            _ => None,
+        });
+        let named = planned.filter_map(|name| self.env.hooks.iter().find(|hook| hook.name == name));
+        named.filter(move |hook| hook.moment == moment && hook.hosts == hosts)
+    }
+
+    fn hook(&self, host: &Host, hook: &Hook) -> Result<()> {
+        let Some(release) = goal_of(std::slice::from_ref(host.plan)) else { return Ok(()) };
+        if self.cx.interrupted() {
+            return failed("stopped by a signal").err();
         }
-        if let Some(step @ Step::Check { release }) = check {
-            self.begin(host)?;
-            self.timed(host, &step.to_string(), || self.check(host, release))?;
+        let name = format!("run the hook {}", hook.name);
+        let run = || hooks::run(self.cx, self.env.name, self.exports, hook, host.target, &release);
+        self.timed(host, &name, run).map_err(|error| explain(&error, &format!("so the hook {} failed", hook.name)))
+    }
+
+    /// Runs the hooks for when all is well. Nothing that they do, not even a panic, is a reason to take it back.
+    fn announce(&self, hosts: &[Host]) {
+        for host in hosts {
+            for hook in self.hooks(host, Moment::After, Hosts::First) {
+                let done = catch_unwind(AssertUnwindSafe(|| self.hook(host, hook)));
+                match done {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => self.cx.warn(format!("{error:#}; the release is live all the same")),
+                    Err(_) => {
+                        self.cx.warn(format!("the hook {} panicked; the release is live all the same", hook.name));
+                    }
+                }
+            }
         }
-        Ok(())
     }
 
     fn begin(&self, host: &Host) -> Result<()> {
@@ -230,19 +288,16 @@ impl Run<'_> {
     }
 
     /// Does what a switch consists of. Where the answer is lost, all of it may have been done.
-    fn act(&self, host: &Host, acts: &[Act]) -> Result<()> {
-        let restarts = |began: &[Act]| self.spec.restarts() && matches!(began.last(), Some(Act::Run(_)));
+    fn act(&self, host: &Host, acts: &[Act], restarts: bool) -> Result<()> {
         let answers = host.target.act(acts).inspect_err(|_| {
-            host.restarted.fetch_or(restarts(acts), Ordering::SeqCst);
+            host.restarted.fetch_or(restarts, Ordering::SeqCst);
         })?;
-        let began = &acts[..answers.len().min(acts.len())];
-        host.restarted.fetch_or(began.len() == acts.len() && restarts(began), Ordering::SeqCst);
-        let Some((act, answer)) = began.iter().zip(&answers).find(|(_, answer)| !answer.ok()) else { return Ok(()) };
+        let last = answers.len() >= acts.len();
+        host.restarted.fetch_or(last && restarts, Ordering::SeqCst);
+        let Some((act, answer)) = acts.iter().zip(&answers).find(|(_, answer)| !answer.ok()) else { return Ok(()) };
         match act {
-            Act::Run(_) => {
-                if began.len() == acts.len() {
-                    self.show_log(host);
-                }
+            Act::Run(_) if last && restarts => {
+                self.show_log(host);
                 self.service_failed(host, answer)
             }
             Act::Whole(release) => {
@@ -282,70 +337,6 @@ impl Run<'_> {
         })
     }
 
-    /// What is left to do on a host that is healthy: keep how it was started and checked, for the day on which this release
-    /// is put back, prune, and give up the lock. None of it is a reason to take the release back; the record that it is
-    /// live, with `confirm`, is.
-    fn settle(&self, host: &Host, confirm: bool) -> Result<()> {
-        let root = host.target.root();
-        let live = self.lives(host);
-        let mut kept = Vec::new();
-        if live.is_some() {
-            kept.extend(self.spec.confirm(root));
-            kept.push(Script::new(script::keep_check(root), self.checker.to_json()).called("keep the health check"));
-        }
-        let prune = host.plan.steps.iter().find_map(|step| match step {
-            Step::Remove { releases } => {
-                let why = (!releases.is_empty()).then(|| step.to_string()).or_else(|| self.base.why.clone());
-                let record = Record { event: Happened::Removed, release: None, commit: None, why, ..self.base.clone() };
-                Some((step.to_string(), releases, record))
-            }
-            _ => None,
-        });
-        let live = live.filter(|_| confirm);
-        let names: Vec<_> =
-            live.iter().map(|(name, _)| name.clone()).chain(prune.iter().map(|(name, ..)| name.clone())).collect();
-        let mut acts: Vec<_> = live.iter().map(|(_, record)| Act::Record(record)).collect();
-        acts.extend(kept.iter().map(Act::Run));
-        acts.extend(prune.iter().map(|(_, releases, record)| Act::Remove(releases, record)));
-        if acts.is_empty() {
-            return Ok(());
-        }
-        acts.push(Act::Unlock);
-        let done = || self.go_on(host, &acts, live.as_ref().map(|(_, record)| record));
-        if names.is_empty() { done() } else { self.timed(host, &names.join(", "), done) }
-    }
-
-    /// Does the acts, and goes on after one that fails, unless that is the first and `live` the record that it writes.
-    fn go_on(&self, host: &Host, acts: &[Act], live: Option<&Record>) -> Result<()> {
-        let mut left = acts;
-        while !left.is_empty() {
-            let vital = live.filter(|_| left.len() == acts.len());
-            let answers = match (host.target.act(left), vital) {
-                (Ok(answers), _) => answers,
-                // The answer was lost; the history says whether the record was written, and only then was more done.
-                (Err(error), Some(record)) if !self.is_recorded(host, record) => return Err(error),
-                (Err(error), _) => {
-                    self.cx.warn(format!("{error:#}"));
-                    return Ok(());
-                }
-            };
-            let Some(at) = answers.iter().position(|answer| !answer.ok()) else { return Ok(()) };
-            let error = host.target.complaint(&left[at], &answers[at]);
-            if at == 0 && vital.is_some() {
-                return Err(error);
-            }
-            // What is live is healthy; a full disk or a wrong owner is no reason to take it back.
-            self.cx.warn(format!("{error:#}"));
-            left = &left[at + 1..];
-        }
-        Ok(())
-    }
-
-    fn is_recorded(&self, host: &Host, record: &Record) -> bool {
-        let Ok(state) = host.target.state() else { return false };
-        state.live() == record.release.as_ref() && state.history.records.contains(record)
-    }
-
     /// Full SHA of a release's commit: of the one at hand, or as the host knows it.
     fn commit(&self, host: &Host, id: &ReleaseId) -> Option<String> {
         let on_host = || host.target.manifest(id).ok().map(|manifest| manifest.commit.sha);
@@ -359,14 +350,14 @@ impl Run<'_> {
     }
 
     fn service_failed(&self, host: &Host, answer: &Answer) -> Result<()> {
-        let said = [answer.stderr.trim(), answer.stdout.trim()].join(" ");
-        failed(format!(
-            "{}: the service command {}: {}",
-            host.target.url(),
-            crate::cx::exit(answer.code),
-            self.cx.scrub(said.trim())
-        ))
-        .err()
+        let said = self.cx.scrub(&[answer.stdout.trim(), answer.stderr.trim()].join("\n"));
+        let (said, hint) = split_hint(&said);
+        let (url, exit) = (host.target.url(), crate::cx::exit(answer.code));
+        let failure = failed(format!("{url}: the service command {exit}: {}", said.replace('\n', " ")));
+        Err(match hint {
+            Some(hint) => failure.hint(hint.to_owned()).into(),
+            None => failure.into(),
+        })
     }
 
     fn show_log(&self, host: &Host) {
@@ -374,93 +365,6 @@ impl Run<'_> {
         if let Ok(answer) = host.target.run(&script) {
             let lines = answer.stdout.lines().map(str::to_owned).collect();
             self.cx.emit(Event::ServiceLog { target: host.target.url().to_owned(), lines });
-        }
-    }
-
-    /// Puts the fallback back on every target that was begun. The error says what failed and whether it was put back.
-    fn put_back(&self, hosts: &[Host], cause: &anyhow::Error) -> anyhow::Error {
-        let begun: Vec<_> = hosts.iter().filter(|host| host.begun.load(Ordering::SeqCst)).collect();
-        let (mut stuck, mut back) = (Vec::new(), Vec::new());
-        for (host, done) in begun.iter().zip(each(&begun, AT_ONCE, |host| self.put_back_one(host, cause))) {
-            match done {
-                Ok(now) => back.push(now),
-                Err(error) => stuck.push(format!("{}: {error:#}", host.target.url())),
-            }
-        }
-        let env = self.env.name;
-        if stuck.is_empty() {
-            let hint = hint_of(cause).map_or_else(
-                || format!("mend it and deploy again; `cargo xtask status {env}` shows what is live"),
-                str::to_owned,
-            );
-            let switches = |host: &&Host| host.has(|step| matches!(step, Step::Activate { .. } | Step::Restart { .. }));
-            let unreached = hosts.iter().filter(switches).filter(|host| !host.begun.load(Ordering::SeqCst)).count();
-            if unreached > 0 {
-                back.push(format!("{unreached} host(s) were not reached"));
-            }
-            let now = if back.is_empty() { "nothing was switched".to_owned() } else { back.join(", ") };
-            return Failure::new(kind_of(cause), format!("{cause:#}; {now}")).hint(hint).into();
-        }
-        Failure::new(Kind::NotPutBack, format!("{cause:#}; and it could NOT be put back: {}", stuck.join("; ")))
-            .hint(format!("look at the host now, then go back by hand: `cargo xtask rollback {env}` tries the last healthy release again"))
-            .into()
-    }
-
-    fn put_back_one(&self, host: &Host, cause: &anyhow::Error) -> Result<String> {
-        let why = self.cx.scrub(&format!("{cause:#}"));
-        let (spec, url, root) = (self.spec, host.target.url(), host.target.root());
-        let restarted = host.restarted.load(Ordering::SeqCst);
-        let tried = goal_of(std::slice::from_ref(host.plan));
-        let Some(old) = &host.plan.fallback else {
-            if restarted {
-                self.optional(host, spec.stop(root).as_ref())?;
-            }
-            host.target.activate(None, None)?;
-            self.remember(host, Happened::Failed, tried.as_ref(), &why);
-            return Ok(format!("nothing is live on {url}: there was no healthy release to go back to"));
-        };
-        let live = host.target.state()?;
-        let still_runs = self.still_runs(&live, old, tried.as_ref());
-        let restarted = restarted && !still_runs;
-        if live.live() == Some(old) && !restarted && live.history.confirmed(old) {
-            return Ok(format!("nothing was switched on {url}, {old} is live as before"));
-        }
-        if live.live() != Some(old) {
-            let step = Step::Activate { release: old.clone(), from: live.live().cloned() };
-            self.timed(host, &step.to_string(), || host.target.activate(Some(old), None))?;
-        }
-        if restarted {
-            let step = Step::Restart { release: old.clone() };
-            let script = spec.restart(root, old, true);
-            self.timed(host, &step.to_string(), || self.optional(host, script.as_ref()))
-                .inspect_err(|_| self.show_log(host))?;
-        }
-        self.remember(host, Happened::Failed, tried.as_ref().filter(|new| *new != old), &why);
-        let commit = self.commit(host, old);
-        let kept = host.target.run(&Script::new(script::kept_check(root), String::new()))?;
-        let checker = self.checker.as_kept(&kept.stdout);
-        checker
-            .wait(self.cx, host.target, spec, old, commit.as_deref())
-            .map_err(|why| failed(format!("{old} was put back, but {why}")))?;
-        self.remember(host, Happened::Restored, Some(old), &why);
-        Ok(format!("{old} is live again on {url}"))
-    }
-
-    /// Whether the process of the old release was never stopped: then it is best left alone.
-    fn still_runs(&self, state: &State, old: &ReleaseId, tried: Option<&ReleaseId>) -> bool {
-        match &state.service {
-            Kept::Running { spec, release } => {
-                release == old && (tried != Some(old) || Some(spec) != self.spec.digest().as_ref())
-            }
-            Kept::None | Kept::Stopped => false,
-        }
-    }
-
-    /// Writes a record if the host will take it: a full disk must not keep the old release from coming back.
-    fn remember(&self, host: &Host, event: Happened, id: Option<&ReleaseId>, why: &str) {
-        let Some(id) = id else { return };
-        if let Err(error) = host.target.record(&self.record(event, id, Some(why))) {
-            self.cx.warn(format!("{error:#}"));
         }
     }
 

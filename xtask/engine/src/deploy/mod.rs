@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod fetched;
 pub mod history;
+mod hooks;
 pub mod ledger;
 pub mod life;
 pub mod lock;
@@ -31,7 +32,7 @@ use crate::health::Checker;
 use crate::machine::{Owner, ci_job, person};
 use crate::project::{Env, Project};
 use crate::release::id::{Expected, ReleaseId, Selector};
-use crate::service::Spec;
+use crate::service::{self, Spec};
 use crate::target::{self, Target};
 use jiff::Timestamp;
 use std::time::Duration;
@@ -61,6 +62,8 @@ pub struct Site<'cx> {
     pub targets: Vec<Box<dyn Target + 'cx>>,
     /// Its service, with variables.
     pub spec: Spec,
+    /// Lines that export its variables, for hooks.
+    pub exports: String,
     /// Its health check, with variables.
     pub checker: Checker,
     /// Who is told what is live.
@@ -85,8 +88,8 @@ impl<'cx> Site<'cx> {
             .collect::<Result<Vec<_>>>()?;
         let spec = Spec::new(&env.service, &vars);
         let checker = Checker::new(cx, &env.health, &spec)?;
-        let registry = Registry::new(cx, None);
-        Ok(Self { cx, env, targets, spec, checker, ledger: Ledger::default(), registry })
+        let (registry, exports) = (Registry::new(cx, None), service::exports(&vars));
+        Ok(Self { cx, env, targets, spec, exports, checker, ledger: Ledger::default(), registry })
     }
 
     /// The state of every target.
@@ -188,7 +191,10 @@ impl<'cx> Site<'cx> {
 
     fn plans(&self, goal: &Goal, states: &[State]) -> Result<Vec<HostPlan>> {
         let each = self.targets.iter().zip(states);
-        each.map(|(target, state)| plan::plan(target.url(), goal, state, self.env.keep)).collect()
+        let plans = each.map(|(target, state)| plan::plan(target.url(), goal, state, self.env.keep));
+        let mut plans = plans.collect::<Result<Vec<_>>>()?;
+        plan::add_hooks(&mut plans, self.env.hooks);
+        Ok(plans)
     }
 
     fn agreed_rollback(&self, states: &[State], interrupted: Option<Timestamp>) -> Result<ReleaseId> {
@@ -255,6 +261,7 @@ pub fn deploy(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>,
 
 /// Makes a verified release live on a site.
 pub fn put_live(site: &Site, verb: Verb, release: &Fetched, options: &Options) -> Result<Outcome> {
+    keeps_off_shared(site.env, release)?;
     let doing = format!("{} {} to {}", verb.as_str(), release.id(), site.env.name);
     site.locked(&doing, options, |interrupted| {
         let states = site.states()?;
@@ -270,6 +277,27 @@ fn allowed(env: &Env, id: &ReleaseId) -> Result<()> {
         return usage(format!("{id} was built from files that no commit holds, and {} needs approval", env.name))
             .hint("commit, build again, and deploy that")
             .err();
+    }
+    Ok(())
+}
+
+/// Refuses a release that holds what all releases of an env share.
+fn keeps_off_shared(env: &Env, release: &Fetched) -> Result<()> {
+    let below = |path: &str, shared: &str| {
+        let rest = path.strip_prefix(shared.trim_end_matches('/'));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    for file in &release.manifest().files {
+        if let Some(shared) = env.shared.iter().find(|shared| below(&file.path, shared)) {
+            return usage(format!(
+                "{} holds {}, and {} shares {shared} among its releases",
+                release.id(),
+                file.path,
+                env.name
+            ))
+            .hint("take it out of `include`, or out of `shared`, in xtask/src/main.rs")
+            .err();
+        }
     }
     Ok(())
 }

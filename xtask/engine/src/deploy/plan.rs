@@ -6,6 +6,7 @@
 use crate::deploy::history::{Happened, Record, Verb};
 use crate::deploy::state::{Current, Kept, Root, State};
 use crate::error::{Failure, Kind, Result, failed, not_found, usage, verification};
+use crate::hook::{Hook, Hosts, Moment};
 use crate::release::id::ReleaseId;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,6 +85,13 @@ pub enum Step {
         /// What was live.
         from: Option<ReleaseId>,
     },
+    /// Run a hook of the project.
+    Hook {
+        /// Its name.
+        name: String,
+        /// What goes live.
+        release: ReleaseId,
+    },
     /// Stop the old process and start the new one.
     Restart {
         /// What.
@@ -112,6 +120,7 @@ impl fmt::Display for Step {
             Self::Install { release } => write!(f, "install {release}"),
             Self::Activate { release, from: Some(from) } => write!(f, "activate {release} (was {from})"),
             Self::Activate { release, from: None } => write!(f, "activate {release} (first release)"),
+            Self::Hook { name, .. } => write!(f, "run the hook {name}"),
             Self::Restart { release } => write!(f, "restart the service with {release}"),
             Self::Check { release } => write!(f, "check the health of {release}"),
             Self::Confirm { release } => write!(f, "record that {release} is live"),
@@ -178,6 +187,26 @@ pub fn plan(target: &str, goal: &Goal, state: &State, keep: usize) -> Result<Hos
     }
     steps.extend(prune_step(&once_live(goal, state), keep));
     Ok(HostPlan { target: target.to_owned(), steps, fallback: fallback(state) })
+}
+
+/// Adds the hooks of a project to the plans of the hosts that are switched.
+pub fn add_hooks(plans: &mut [HostPlan], hooks: &[Hook]) {
+    let mut first = true;
+    for plan in plans {
+        let Some(at) = plan.steps.iter().position(|step| matches!(step, Step::Activate { .. })) else { continue };
+        let Step::Activate { release, .. } = plan.steps[at].clone() else { continue };
+        let steps = |moment, hosts| -> Vec<Step> {
+            let these = hooks.iter().filter(|hook| hook.moment == moment && hook.hosts == hosts);
+            these.map(|hook| Step::Hook { name: hook.name.to_owned(), release: release.clone() }).collect()
+        };
+        let once = |steps: Vec<Step>| if first { steps } else { vec![] };
+        let healthy = plan.steps.iter().position(|step| matches!(step, Step::Confirm { .. })).unwrap_or(at + 1);
+        plan.steps.splice(healthy..healthy, steps(Moment::After, Hosts::Each));
+        plan.steps
+            .splice(at..at, [once(steps(Moment::Before, Hosts::First)), steps(Moment::Before, Hosts::Each)].concat());
+        plan.steps.extend(once(steps(Moment::After, Hosts::First)));
+        first = false;
+    }
 }
 
 /// Plans a pruning, without a release to deploy.

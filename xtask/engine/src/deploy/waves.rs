@@ -8,8 +8,18 @@ use std::sync::{Mutex, PoisonError};
 /// How many hosts are worked on at once where nothing is switched. Each costs a process, and a connection the first time.
 pub const AT_ONCE: usize = 16;
 
-/// The waves in which `hosts` hosts are switched, by their places in the env. Each has to be healthy before the next.
-pub fn waves(strategy: Strategy, hosts: usize) -> Vec<Range<usize>> {
+/// The waves in which `hosts` hosts are switched, by their places in the env, none larger than `limit`. Each has to be
+/// healthy before the next.
+pub fn waves(strategy: Strategy, limit: Option<usize>, hosts: usize) -> Vec<Range<usize>> {
+    let size = limit.unwrap_or(usize::MAX).max(1);
+    let split = |wave: Range<usize>| {
+        let (end, starts) = (wave.end, wave.step_by(size));
+        starts.map(move |start| start..start.saturating_add(size).min(end))
+    };
+    unlimited(strategy, hosts).into_iter().flat_map(split).collect()
+}
+
+fn unlimited(strategy: Strategy, hosts: usize) -> Vec<Range<usize>> {
     let batches = |size: usize| {
         let size = size.max(1);
         (0..hosts).step_by(size).map(|start| start..(start + size).min(hosts)).collect()
@@ -52,9 +62,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_wave_is_larger_than_may_be_away() {
+        assert_eq!(waves(Strategy::Canary(1), Some(2), 6), [0..1, 1..3, 3..5, 5..6]);
+        assert_eq!(waves(Strategy::All, Some(9), 3).len(), 1);
+        assert_eq!(waves(Strategy::All, Some(0), 2), [0..1, 1..2]);
+    }
+
+    #[test]
     fn who_goes_first() {
         let shown = |strategy, hosts| -> String {
-            waves(strategy, hosts).iter().map(|wave| wave.len().to_string()).collect::<Vec<_>>().join(" ")
+            waves(strategy, None, hosts).iter().map(|wave| wave.len().to_string()).collect::<Vec<_>>().join(" ")
         };
         for (strategy, hosts, want) in [
             (Strategy::All, 5, "5"),
@@ -74,7 +91,7 @@ mod tests {
             (Strategy::Percent(255), 4, "4"),
         ] {
             assert_eq!(shown(strategy, hosts), want, "{strategy:?} of {hosts}");
-            let all: Vec<_> = waves(strategy, hosts).into_iter().flatten().collect();
+            let all: Vec<_> = waves(strategy, None, hosts).into_iter().flatten().collect();
             assert_eq!(all, (0..hosts).collect::<Vec<_>>(), "each host once, in order");
         }
     }

@@ -19,7 +19,8 @@ use crate::target::script::quote;
 /// Two services would want one port.
 const NO_UNIT: &str = r#"if [ -f service/systemd ]; then
   read -r manager unit _ < service/systemd
-  echo "the unit $unit of the $manager's systemd runs here: on that host \`systemctl disable --now $unit\` (\`--user\` where it is a user's) and \`rm $PWD/service/systemd\`, then deploy again" >&2; exit 1
+  echo "the unit $unit of the $manager's systemd runs here" >&2
+  echo "hint: on that host \`systemctl disable --now $unit\` (\`--user\` where it is a user's) and \`rm $PWD/service/systemd\`, then deploy again" >&2; exit 1
 fi"#;
 
 /// Stops what runs and starts `id` by `spec`, a script that sets the variables and becomes the app. With `put_back` it is

@@ -7,6 +7,7 @@ use crate::project::Service;
 use crate::release::digest;
 use crate::release::id::ReleaseId;
 use crate::target::script::quote;
+use crate::target::sequence::one_line;
 use std::time::Duration;
 pub use systemd::Unit;
 
@@ -28,6 +29,8 @@ pub enum Spec {
     Command {
         /// Lines that export the variables.
         exports: String,
+        /// The same as a file for `EnvironmentFile=`.
+        env: String,
         /// See [`Service::Command`].
         restart: String,
         /// See [`Service::Command`].
@@ -75,7 +78,7 @@ impl Script {
 impl Spec {
     /// Makes the spec of a service; `vars` are already filled in.
     pub fn new(service: &Service, vars: &[(String, String)]) -> Self {
-        let exports: String = vars.iter().map(|(name, value)| format!("export {name}={}\n", quote(value))).collect();
+        let exports = exports(vars);
         match service {
             Service::None => Self::None,
             Service::Keeper { run, stop_timeout } => {
@@ -90,6 +93,7 @@ impl Spec {
             }
             Service::Command { restart, stop, status, log } => Self::Command {
                 exports,
+                env: systemd::env_file(vars),
                 restart: (*restart).to_owned(),
                 stop: (*stop).to_owned(),
                 status: (*status).to_owned(),
@@ -121,7 +125,7 @@ impl Spec {
             Self::None => return None,
             Self::Keeper { spec, stop_seconds } => keeper::restart(root, id, spec, *stop_seconds, put_back),
             Self::Systemd(unit) => unit.restart(root, id, put_back),
-            Self::Command { exports, restart, .. } => command(root, exports, restart),
+            Self::Command { exports, env, restart, .. } => with_env_file(root, exports, env, restart),
         };
         Some(script.called("restart the service"))
     }
@@ -169,11 +173,6 @@ impl Spec {
         }
     }
 
-    /// Whether there is something to restart.
-    pub fn restarts(&self) -> bool {
-        !matches!(self, Self::None)
-    }
-
     /// Whether a code of [`Self::status`] says that the service will not come back.
     pub fn is_gone(&self, code: Option<i32>) -> bool {
         match self {
@@ -190,7 +189,29 @@ pub fn state() -> String {
     format!("{}\n{}", keeper::state(), systemd::STATE)
 }
 
-fn command(root: &str, exports: &str, command: &str) -> Script {
+/// Lines that export variables.
+pub fn exports(vars: &[(String, String)]) -> String {
+    vars.iter().map(|(name, value)| format!("export {name}={}\n", quote(value))).collect()
+}
+
+/// The command of a restart, after the variables were written to `service/env`, where a unit that is not ours, or Docker's
+/// `--env-file`, may read them.
+fn with_env_file(root: &str, exports: &str, env: &str, restart: &str) -> Script {
+    let text = format!(
+        "set -eu; umask 022
+cd -- {}
+IFS= read -r line; vars=$(printf %b \"$line\"); IFS= read -r line
+mkdir -p service; (umask 077; printf %b \"$line\" > service/env.new); mv -f service/env.new service/env
+eval \"$vars\"
+set +eu
+{restart}\n",
+        quote(root)
+    );
+    Script::new(text, one_line(exports) + &one_line(env))
+}
+
+/// A command of the project with variables, in a directory.
+pub fn command(root: &str, exports: &str, command: &str) -> Script {
     // The variables come by stdin: they may be secret, and a command line is for everybody to read.
     let text = format!("set -eu; umask 022\ncd -- {}\nvars=$(cat); eval \"$vars\"\nset +eu\n{command}\n", quote(root));
     Script::new(text, exports.to_owned())

@@ -57,7 +57,7 @@ impl Unit {
             lines: owned(lines),
             stop_seconds: stop_timeout.as_secs().max(1),
             handover,
-            env: vars.iter().map(|(name, value)| format!("{name}={}\n", env_quote(value))).collect(),
+            env: env_file(vars),
         }
     }
 
@@ -132,11 +132,15 @@ impl Unit {
             ":"
         };
         let body = format!(
-            "if ! said=$(systemctl $scope show -p Version 2>&1); then echo \"systemd does not answer this login: {hint}: $said\" >&2; exit 1; fi
+            "if ! said=$(systemctl $scope show -p Version 2>&1); then
+  echo \"systemd does not answer this login: $said\" >&2; echo \"hint: {hint}, then deploy again\" >&2; exit 1
+fi
 {may}
 {NO_KEEPER}
 for file in \"$dir/$name.service\" \"$dir/$name.socket\"; do
-  [ ! -f \"$file\" ] || head -n 1 \"$file\" | grep -qF {ours} || {{ echo \"$file is not ours: move it away, or give the env another \\`unit\\`\" >&2; exit 1; }}
+  [ ! -f \"$file\" ] || head -n 1 \"$file\" | grep -qF {ours} || {{
+    echo \"$file is not ours\" >&2; echo 'hint: move it away, or give the env another `unit`' >&2; exit 1
+  }}
 done
 ",
             ours = quote(&head(root)),
@@ -239,6 +243,11 @@ fn head(root: &str) -> String {
     format!("# Written by gangplank for {root}; changes belong into a drop-in: the next deploy overwrites this file.")
 }
 
+/// Variables as a file for `EnvironmentFile=`.
+pub fn env_file(vars: &[(String, String)]) -> String {
+    vars.iter().map(|(name, value)| format!("{name}={}\n", env_quote(value))).collect()
+}
+
 /// A value for `EnvironmentFile=`: in double quotes, where only four characters mean something.
 fn env_quote(value: &str) -> String {
     let mut text = String::from("\"");
@@ -264,9 +273,6 @@ fn functions(manager: Manager) -> &'static str {
         Manager::User => {
             "scope=--user; dir=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
 : \"${XDG_RUNTIME_DIR:=/run/user/$(id -u)}\"; export XDG_RUNTIME_DIR
-if ! said=$(systemctl --user show -p Version 2>&1); then
-  echo \"systemd runs nothing for this login: as root of that host \\`loginctl enable-linger $(id -un)\\`: $said\" >&2; exit 1
-fi
 ctl() { systemctl --user \"$@\"; }
 put() { mkdir -p \"$dir\"; cp \"$1\" \"$dir/.$2.new\"; mv -f \"$dir/.$2.new\" \"$dir/$2\"; }
 "
@@ -287,7 +293,9 @@ put() { sudo -n install -m 644 \"$PWD/$1\" \"$dir/$2\"; }
 }
 
 /// Two services would want one port.
-const NO_KEEPER: &str = r#"if alive; then echo "a process of the built-in keeper runs here: \`kill $pid\` on that host, then deploy again" >&2; exit 1; fi"#;
+const NO_KEEPER: &str = r#"if alive; then
+  echo "a process of the built-in keeper runs here" >&2; echo "hint: \`kill $pid\` on that host, then deploy again" >&2; exit 1
+fi"#;
 
 /// Installs the files of `$use` that differ, and says so in `$changed`; `$same` where the variables do not differ.
 const PLACE: &str = r#"spec=service/spec-$use; changed=; same=

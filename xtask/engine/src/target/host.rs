@@ -6,7 +6,7 @@
 use crate::cx::{Answer, Cx, Input};
 use crate::deploy::history::Record;
 use crate::deploy::state::{Lock, Lockable, State};
-use crate::error::{Explain, Failure, Kind, Result, failed, hint_of, kind_of, verification};
+use crate::error::{Explain, Failure, Kind, Result, failed, hint_of, kind_of, split_hint, verification};
 use crate::http::{Url, policy};
 use crate::machine::{self, Owner};
 use crate::release::delta::Changes;
@@ -187,12 +187,15 @@ impl<'cx> HostTarget<'cx> {
             .into_iter()
             .find(|text| !text.is_empty())
             .unwrap_or("it said nothing");
+        let (said, known) = split_hint(said);
         let message = format!("{}: cannot {what}: {}", self.url, self.cx.scrub(said));
         if answer.code == Some(script::EXIT_VERIFICATION) {
             return verification(message)
                 .hint("the bytes on the host are not those of the release: look at the disk, then deploy again");
         }
-        let hint = if said.contains("No space left") || said.contains("Wrote only") {
+        let hint = if let Some(known) = known {
+            known
+        } else if said.contains("No space left") || said.contains("Wrote only") {
             "make room: `df -h` shows the disk; what is in releases/ and not live may be removed by hand, the oldest first"
         } else if said.contains("ermission denied") || said.contains("Read-only file system") {
             "check who owns the directory and whether the disk is writable"
@@ -201,7 +204,7 @@ impl<'cx> HostTarget<'cx> {
         } else {
             "run it again with -v to see the commands"
         };
-        failed(message).hint(hint)
+        failed(message).hint(hint.to_owned())
     }
 }
 
@@ -221,7 +224,7 @@ impl Lockable for HostTarget<'_> {
         ];
         let (text, input) = sequence::sequence(&scripts);
         let answer = self.say(&format!("# take the lock\n{text}"), Input::Bytes(input.as_bytes()), None, false)?;
-        let answers = sequence::parts(&answer);
+        let answers = parts(&answer);
         let said = answers.first().unwrap_or(&answer);
         if !said.ok() {
             return Err(self.complain("take the lock", said).into());
@@ -308,7 +311,7 @@ impl Target for HostTarget<'_> {
         let (text, input) = if alone { scripts.remove(0) } else { sequence::sequence(&scripts) };
         // The first line is what -v shows of a script.
         let answer = self.say(&format!("# {what}\n{text}"), Input::Bytes(input.as_bytes()), limit, interruptible)?;
-        let answers = if alone || answer.cut || !answer.ok() { vec![answer] } else { sequence::parts(&answer) };
+        let answers = if alone || answer.cut || !answer.ok() { vec![answer] } else { parts(&answer) };
         if answers.len() == acts.len()
             && acts.iter().zip(&answers).any(|(act, answer)| matches!(act, Act::Unlock) && answer.ok())
         {
@@ -356,6 +359,12 @@ fn pulled(error: &anyhow::Error, url: &Url) -> anyhow::Error {
         hint_of(error).unwrap_or("run it again with -v to see the commands").to_owned()
     };
     Failure::new(kind_of(error), text).hint(hint).into()
+}
+
+/// The answers of the parts of a sequence that were begun.
+fn parts(answer: &Answer) -> Vec<Answer> {
+    let parts = sequence::parts(&answer.stdout, &answer.stderr).into_iter();
+    parts.map(|(code, stdout, stderr)| Answer { code, stdout, stderr, cut: false }).collect()
 }
 
 /// What an act does, for people who look at the processes of a host.

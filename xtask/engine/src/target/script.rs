@@ -275,6 +275,33 @@ rmdir .switch
     )
 }
 
+/// Links what all releases share into one, by links that are right wherever the root lies. A path that ends in `/` is a
+/// directory, and is made; a file has to be there.
+pub fn share(root: &str, id: &ReleaseId, paths: &[&str]) -> String {
+    let links: String = paths
+        .iter()
+        .map(|path| {
+            let (name, kind) = (path.trim_end_matches('/'), if path.ends_with('/') { "dir" } else { "file" });
+            let up = "../".repeat(2 + name.matches('/').count());
+            format!("share {} {} {kind}\n", quote(name), quote(&format!("{up}shared/{name}")))
+        })
+        .collect();
+    in_root(
+        root,
+        &format!(
+            "share() {{
+  at=\"releases/{id}/$1\"
+  if [ \"$3\" = dir ]; then mkdir -p \"shared/$1\"; fi
+  if [ ! -e \"shared/$1\" ]; then echo \"shared/$1 is not there\" >&2; echo 'hint: put it on the host, then deploy again' >&2; exit 1; fi
+  if [ -L \"$at\" ] && [ \"$(readlink \"$at\")\" = \"$2\" ]; then return 0; fi
+  if [ -e \"$at\" ] || [ -L \"$at\" ]; then echo \"the release holds $1 itself, which is shared\" >&2; echo 'hint: leave it out of what is included' >&2; exit 1; fi
+  mkdir -p \"$(dirname \"$at\")\"; ln -s \"$2\" \"$at\"
+}}
+{links}"
+        ),
+    )
+}
+
 /// Removes `current`, when a first deploy failed and there is nothing to go back to. Reads a record, if any, from stdin.
 pub fn deactivate(root: &str) -> String {
     in_root(
@@ -358,7 +385,11 @@ pub fn verify(root: &str, id: &ReleaseId) -> String {
 $check {META}/SHA256SUMS 2>/dev/null | grep -v ': OK$' || true
 [ -f {META}/SHA256SUMS ] || echo '{META}/SHA256SUMS: FAILED open or read'
 echo files
-find . -path ./{META} -prune -o ! -type d -print
+find . -path ./{META} -prune -o -type f -print
+# Links into what is shared are ours.
+find . -path ./{META} -prune -o -type l -print | while IFS= read -r link; do
+  case $(readlink \"$link\") in ../*shared/*) ;; *) printf '%s\\n' \"$link\";; esac
+done
 "
         ),
     )

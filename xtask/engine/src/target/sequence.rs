@@ -1,6 +1,6 @@
 //! Several scripts as one: a host that is far away is asked as seldom as may be.
 
-use crate::cx::Answer;
+use std::fmt::Write;
 
 /// What stands between the answers of a sequence, with the exit code of the part before it.
 const PART: &str = "gangplank: part";
@@ -16,27 +16,25 @@ pub fn sequence(parts: &[(String, String)]) -> (String, String) {
         "part() {{ printf '\\n%s %s\\n' '{PART}' \"$1\"; printf '\\n%s %s\\n' '{PART}' \"$1\" >&2; [ \"$1\" = 0 ] || exit 0; }}\n"
     );
     for (part, _) in parts {
-        text.push_str(&format!("IFS= read -r input || exit 255\nprintf %b \"$input\" | (\n{part}\n)\npart $?\n"));
+        let _ = write!(text, "IFS= read -r input || exit 255\nprintf %b \"$input\" | (\n{part}\n)\npart $?\n");
     }
     (text, parts.iter().map(|(_, input)| one_line(input)).collect())
 }
 
+/// What a part of a sequence answered: exit code, stdout, stderr.
+pub type Part = (Option<i32>, String, String);
+
 /// The answers of the parts of a sequence that were begun.
-pub fn parts(answer: &Answer) -> Vec<Answer> {
+pub fn parts(stdout: &str, stderr: &str) -> Vec<Part> {
     let mark = format!("\n{PART} ");
-    let mut complaints = answer.stderr.split(&mark);
+    let mut complaints = stderr.split(&mark);
     let mut complained = complaints.next().unwrap_or_default();
-    let mut said = answer.stdout.split(&mark);
+    let mut said = stdout.split(&mark);
     let mut before = said.next().unwrap_or_default();
     let mut answers = Vec::new();
     for after in said {
         let (code, next) = after.split_once('\n').unwrap_or((after, ""));
-        answers.push(Answer {
-            code: code.parse().ok(),
-            stdout: before.to_owned(),
-            stderr: complained.to_owned(),
-            cut: false,
-        });
+        answers.push((code.parse().ok(), before.to_owned(), complained.to_owned()));
         before = next;
         complained = complaints.next().and_then(|text| text.split_once('\n')).map_or("", |(_, text)| text);
     }
@@ -61,8 +59,7 @@ mod tests {
         std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
         let out = child.wait_with_output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        let answer = Answer { code: out.status.code(), stdout: text(out.stdout), stderr: text(out.stderr), cut: false };
-        let said: Vec<_> = parts(&answer).into_iter().map(|it| (it.code, it.stdout, it.stderr)).collect();
+        let said = parts(&text(out.stdout), &text(out.stderr));
         assert_eq!(
             said,
             [

@@ -1,0 +1,103 @@
+//! What a project does of its own around a switch, and what its releases share.
+
+use crate::project::Project;
+use std::fs;
+
+/// Two hosts, and hooks that write down that they ran, and where.
+fn project() -> Project {
+    let mut p = Project::new();
+    p.change("include www\n", "include www\ninclude hooks\n");
+    p.change(
+        "target file:srv/dev\n",
+        "target file:srv/dev\ntarget file:srv/dev2\nvar TOKEN=${TOKEN:-none}\nstrategy all\nmax-unavailable 1\n\
+         healthy test ! -e www/broken\npatience 300|50|1\n",
+    );
+    for hook in ["before-first", "before-each", "after-each", "after-first"] {
+        p.change("strategy all\n", &format!("strategy all\nhook {hook}\n"));
+        let text = format!(
+            "live=$(readlink ../../current) || true\necho \"{hook} $1 $TOKEN now ${{live##*/}}\" >> ../../ran\necho said {hook}\n"
+        );
+        p.write(&format!("hooks/{hook}"), &text);
+    }
+    p
+}
+
+fn ran(p: &Project, host: &str) -> String {
+    let path = p.path(&format!("{host}/ran"));
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    let _ = fs::remove_file(path);
+    text
+}
+
+#[test]
+fn hooks_run_where_and_when_they_should() {
+    let mut p = project();
+    p.var("TOKEN", "hush-5e1f9a7c3d");
+    let one = p.release("1");
+    p.run("plan dev").ok().has("run the hook before-first").has("run the hook after-first");
+    let deployed = p.run("deploy dev").ok().told("said before-each");
+    let each = |one: &str| format!("before-each dev hush-5e1f9a7c3d now \nafter-each dev hush-5e1f9a7c3d now {one}\n");
+    let first =
+        format!("before-first dev hush-5e1f9a7c3d now \n{}after-first dev hush-5e1f9a7c3d now {one}\n", each(&one));
+    assert_eq!((ran(&p, "srv/dev"), ran(&p, "srv/dev2")), (first, each(&one)));
+    assert!(!deployed.stderr.contains("hush"), "{}", deployed.stderr);
+    p.run("deploy dev").ok().has("already runs");
+    assert_eq!(ran(&p, "srv/dev"), "", "nothing was switched");
+
+    // Each in its own way keeps a release from going live, or does not.
+    let broken = [
+        ("before-first", 1, "so the hook before-first failed; nothing was switched", "1"),
+        ("before-each", 1, "so the hook before-each failed", "1"),
+        ("after-each", 1, "so the hook after-each failed", "1"),
+    ];
+    for (hook, code, error, live) in broken {
+        let before = p.read(&format!("hooks/{hook}"));
+        p.write(&format!("hooks/{hook}"), "echo no database >&2; exit 3\n");
+        p.release("2");
+        p.run("deploy dev").fails(code, error, "deploy again").told("exit code 3").told("no database");
+        assert_eq!((p.live("srv/dev"), p.live("srv/dev2")), (live.into(), live.into()), "{hook}");
+        p.write(&format!("hooks/{hook}"), &before);
+    }
+    p.write("hooks/after-first", "exit 3\n");
+    p.release("3");
+    p.run("deploy dev").ok().told("so the hook after-first failed; the release is live all the same");
+    p.change("include hooks\n", "include hooks\ninclude panic\n");
+    p.write("panic", "now\n");
+    p.release("4");
+    p.run("deploy dev").ok().told("the hook after-first panicked; the release is live all the same");
+    assert_eq!((p.live("srv/dev"), p.live("srv/dev2")), ("4".into(), "4".into()));
+    assert!(!p.path("srv/dev/.lock").exists() && !p.path("srv/dev2/.lock").exists());
+}
+
+#[test]
+fn what_is_shared_stays_when_releases_go() {
+    let mut p = project();
+    for hook in ["before-first", "before-each", "after-each", "after-first"] {
+        p.change(&format!("hook {hook}\n"), "");
+    }
+    p.change("strategy all\n", "strategy all\nshared data/up loads/\nshared config.toml\n");
+    p.release("1");
+    p.run("deploy dev").fails(1, "cannot link shared files: shared/config.toml is not there", "put it on the host");
+    assert!(p.current("srv/dev").is_none(), "nothing is live");
+    for host in ["srv/dev", "srv/dev2"] {
+        p.write(&format!("{host}/shared/config.toml"), "colour = \"red\"\n");
+    }
+    p.run("deploy dev").ok();
+    p.write("srv/dev/current/data/up loads/photo", "kept");
+    p.release("2");
+    p.run("deploy dev").ok();
+    assert_eq!(p.read("srv/dev/current/data/up loads/photo"), "kept");
+    assert_eq!(p.read("srv/dev2/current/config.toml"), "colour = \"red\"\n");
+    p.run("verify @dev").ok();
+    p.run("rollback dev").ok();
+    p.run("prune dev --keep 2").ok();
+    assert_eq!(p.read("srv/dev/shared/data/up loads/photo"), "kept");
+
+    // A release that brings it itself would be hidden behind the link.
+    p.write("config.toml", "");
+    p.change("include www\n", "include www\ninclude config.toml\n");
+    p.release("3");
+    p.run("deploy dev").fails(2, "holds config.toml, and dev shares config.toml", "take it out of `include`");
+    p.change("shared config.toml", "shared ../etc");
+    p.run("status dev").fails(2, "shares `../etc`", "inside the release");
+}

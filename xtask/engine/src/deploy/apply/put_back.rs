@@ -1,0 +1,101 @@
+//! Going back when a switch has failed.
+
+use super::{Host, Run, goal_of};
+use crate::deploy::history::Happened;
+use crate::deploy::plan::Step;
+use crate::deploy::state::{Kept, State};
+use crate::deploy::waves::{AT_ONCE, each};
+use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of};
+use crate::release::id::ReleaseId;
+use crate::service::Script;
+use crate::target::script;
+use std::sync::atomic::Ordering;
+
+impl Run<'_> {
+    /// Puts the fallback back on every target that was begun. The error says what failed and whether it was put back.
+    pub(super) fn put_back(&self, hosts: &[Host], cause: &anyhow::Error) -> anyhow::Error {
+        let begun: Vec<_> = hosts.iter().filter(|host| host.begun.load(Ordering::SeqCst)).collect();
+        let (mut stuck, mut back) = (Vec::new(), Vec::new());
+        for (host, done) in begun.iter().zip(each(&begun, AT_ONCE, |host| self.put_back_one(host, cause))) {
+            match done {
+                Ok(now) => back.push(now),
+                Err(error) => stuck.push(format!("{}: {error:#}", host.target.url())),
+            }
+        }
+        let env = self.env.name;
+        if stuck.is_empty() {
+            let hint = hint_of(cause).map_or_else(
+                || format!("mend it and deploy again; `cargo xtask status {env}` shows what is live"),
+                str::to_owned,
+            );
+            let switches = |host: &&Host| host.has(|step| matches!(step, Step::Activate { .. } | Step::Restart { .. }));
+            let unreached = hosts.iter().filter(switches).filter(|host| !host.begun.load(Ordering::SeqCst)).count();
+            if unreached > 0 && !begun.is_empty() {
+                back.push(format!("{unreached} host(s) were not reached"));
+            }
+            let now = if back.is_empty() { "nothing was switched".to_owned() } else { back.join(", ") };
+            return Failure::new(kind_of(cause), format!("{cause:#}; {now}")).hint(hint).into();
+        }
+        Failure::new(Kind::NotPutBack, format!("{cause:#}; and it could NOT be put back: {}", stuck.join("; ")))
+            .hint(format!("look at the host now, then go back by hand: `cargo xtask rollback {env}` tries the last healthy release again"))
+            .into()
+    }
+
+    fn put_back_one(&self, host: &Host, cause: &anyhow::Error) -> Result<String> {
+        let why = self.cx.scrub(&format!("{cause:#}"));
+        let (spec, url, root) = (self.spec, host.target.url(), host.target.root());
+        let restarted = host.restarted.load(Ordering::SeqCst);
+        let tried = goal_of(std::slice::from_ref(host.plan));
+        let Some(old) = &host.plan.fallback else {
+            if restarted {
+                self.optional(host, spec.stop(root).as_ref())?;
+            }
+            host.target.activate(None, None)?;
+            self.remember(host, Happened::Failed, tried.as_ref(), &why);
+            return Ok(format!("nothing is live on {url}: there was no healthy release to go back to"));
+        };
+        let live = host.target.state()?;
+        let still_runs = self.still_runs(&live, old, tried.as_ref());
+        let restarted = restarted && !still_runs;
+        if live.live() == Some(old) && !restarted && live.history.confirmed(old) {
+            return Ok(format!("nothing was switched on {url}, {old} is live as before"));
+        }
+        if live.live() != Some(old) {
+            let step = Step::Activate { release: old.clone(), from: live.live().cloned() };
+            self.timed(host, &step.to_string(), || host.target.activate(Some(old), None))?;
+        }
+        if restarted {
+            let step = Step::Restart { release: old.clone() };
+            let script = spec.restart(root, old, true);
+            self.timed(host, &step.to_string(), || self.optional(host, script.as_ref()))
+                .inspect_err(|_| self.show_log(host))?;
+        }
+        self.remember(host, Happened::Failed, tried.as_ref().filter(|new| *new != old), &why);
+        let commit = self.commit(host, old);
+        let kept = host.target.run(&Script::new(script::kept_check(root), String::new()))?;
+        let checker = self.checker.as_kept(&kept.stdout);
+        checker
+            .wait(self.cx, host.target, spec, old, commit.as_deref())
+            .map_err(|why| failed(format!("{old} was put back, but {why}")))?;
+        self.remember(host, Happened::Restored, Some(old), &why);
+        Ok(format!("{old} is live again on {url}"))
+    }
+
+    /// Whether the process of the old release was never stopped: then it is best left alone.
+    fn still_runs(&self, state: &State, old: &ReleaseId, tried: Option<&ReleaseId>) -> bool {
+        match &state.service {
+            Kept::Running { spec, release } => {
+                release == old && (tried != Some(old) || Some(spec) != self.spec.digest().as_ref())
+            }
+            Kept::None | Kept::Stopped => false,
+        }
+    }
+
+    /// Writes a record if the host will take it: a full disk must not keep the old release from coming back.
+    fn remember(&self, host: &Host, event: Happened, id: Option<&ReleaseId>, why: &str) {
+        let Some(id) = id else { return };
+        if let Err(error) = host.target.record(&self.record(event, id, Some(why))) {
+            self.cx.warn(format!("{error:#}"));
+        }
+    }
+}

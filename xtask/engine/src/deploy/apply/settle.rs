@@ -1,0 +1,78 @@
+//! What is left to do on a host that is healthy.
+
+use super::{Host, Run};
+use crate::deploy::history::{Happened, Record};
+use crate::deploy::plan::Step;
+use crate::error::Result;
+use crate::hook::{Hosts, Moment};
+use crate::service::Script;
+use crate::target::{Act, script};
+
+impl Run<'_> {
+    /// What is left to do on a host that is healthy: keep how it was started and checked, for the day on which this release
+    /// is put back, prune, and give up the lock. None of it is a reason to take the release back; the record that it is
+    /// live, with `confirm`, is.
+    pub(super) fn settle(&self, host: &Host, confirm: bool) -> Result<()> {
+        let root = host.target.root();
+        let live = self.lives(host);
+        let mut kept = Vec::new();
+        if live.is_some() {
+            kept.extend(self.spec.confirm(root));
+            kept.push(Script::new(script::keep_check(root), self.checker.to_json()).called("keep the health check"));
+        }
+        let prune = host.plan.steps.iter().find_map(|step| match step {
+            Step::Remove { releases } => {
+                let why = (!releases.is_empty()).then(|| step.to_string()).or_else(|| self.base.why.clone());
+                let record = Record { event: Happened::Removed, release: None, commit: None, why, ..self.base.clone() };
+                Some((step.to_string(), releases, record))
+            }
+            _ => None,
+        });
+        let live = live.filter(|_| confirm);
+        let names: Vec<_> =
+            live.iter().map(|(name, _)| name.clone()).chain(prune.iter().map(|(name, ..)| name.clone())).collect();
+        let mut acts: Vec<_> = live.iter().map(|(_, record)| Act::Record(record)).collect();
+        acts.extend(kept.iter().map(Act::Run));
+        acts.extend(prune.iter().map(|(_, releases, record)| Act::Remove(releases, record)));
+        if acts.is_empty() {
+            return Ok(());
+        }
+        // What a hook still announces, nobody else is to change meanwhile.
+        if self.hooks(host, Moment::After, Hosts::First).next().is_none() {
+            acts.push(Act::Unlock);
+        }
+        let done = || self.go_on(host, &acts, live.as_ref().map(|(_, record)| record));
+        if names.is_empty() { done() } else { self.timed(host, &names.join(", "), done) }
+    }
+
+    /// Does the acts, and goes on after one that fails, unless that is the first and `live` the record that it writes.
+    fn go_on(&self, host: &Host, acts: &[Act], live: Option<&Record>) -> Result<()> {
+        let mut left = acts;
+        while !left.is_empty() {
+            let vital = live.filter(|_| left.len() == acts.len());
+            let answers = match (host.target.act(left), vital) {
+                (Ok(answers), _) => answers,
+                // The answer was lost; the history says whether the record was written, and only then was more done.
+                (Err(error), Some(record)) if !is_recorded(host, record) => return Err(error),
+                (Err(error), _) => {
+                    self.cx.warn(format!("{error:#}"));
+                    return Ok(());
+                }
+            };
+            let Some(at) = answers.iter().position(|answer| !answer.ok()) else { return Ok(()) };
+            let error = host.target.complaint(&left[at], &answers[at]);
+            if at == 0 && vital.is_some() {
+                return Err(error);
+            }
+            // What is live is healthy; a full disk or a wrong owner is no reason to take it back.
+            self.cx.warn(format!("{error:#}"));
+            left = &left[at + 1..];
+        }
+        Ok(())
+    }
+}
+
+fn is_recorded(host: &Host, record: &Record) -> bool {
+    let Ok(state) = host.target.state() else { return false };
+    state.live() == record.release.as_ref() && state.history.records.contains(record)
+}

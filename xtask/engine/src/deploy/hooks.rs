@@ -1,0 +1,62 @@
+//! Running the hooks of a project on a host.
+
+use crate::cx::Cx;
+use crate::error::{Result, failed};
+use crate::hook::{Hook, Host};
+use crate::release::id::ReleaseId;
+use crate::service::{self, Script};
+use crate::target::Target;
+use std::time::Duration;
+
+/// Long enough for the migration of a database.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+/// A host as a hook sees it.
+struct Place<'a> {
+    cx: &'a Cx,
+    env: &'a str,
+    exports: &'a str,
+    target: &'a dyn Target,
+    release: &'a ReleaseId,
+}
+
+impl Host for Place<'_> {
+    fn env(&self) -> &str {
+        self.env
+    }
+
+    fn target(&self) -> &str {
+        self.target.url()
+    }
+
+    fn release(&self) -> &str {
+        self.release.as_str()
+    }
+
+    fn run(&self, command: &str) -> Result<String> {
+        let dir = format!("{}/releases/{}", self.target.root(), self.release);
+        let script = service::command(&dir, self.exports, command).called("run a hook");
+        let answer = self.target.run(&Script { limit: LIMIT, ..script })?;
+        let said = [answer.stdout.as_str(), answer.stderr.as_str()].concat();
+        for line in said.lines() {
+            self.cx.note(format!("  | {}", self.cx.scrub(line)));
+        }
+        if answer.ok() {
+            return Ok(answer.stdout);
+        }
+        let last = said.lines().last().unwrap_or("it said nothing").to_owned();
+        failed(format!(
+            "`{command}` {} on {}: {}",
+            crate::cx::exit(answer.code),
+            self.target.url(),
+            self.cx.scrub(&last)
+        ))
+        .hint("mend it, then deploy again: hooks run again, too")
+        .err()
+    }
+}
+
+/// Runs a hook.
+pub fn run(cx: &Cx, env: &str, exports: &str, hook: &Hook, target: &dyn Target, release: &ReleaseId) -> Result<()> {
+    (hook.run)(&Place { cx, env, exports, target, release })
+}
