@@ -4,6 +4,7 @@
 mod delta;
 mod faults;
 mod hosts;
+mod listen;
 
 use crate::parts::cx;
 use crate::project::Project;

@@ -4,6 +4,7 @@ use gangplank::cx::{Answer, Cx};
 use gangplank::deploy::history::Record;
 use gangplank::deploy::state::{Lock, Lockable, State};
 use gangplank::error::{Result, failed};
+use gangplank::event::Stream;
 use gangplank::event::{Event, Sink};
 use gangplank::machine::Owner;
 use gangplank::release::Release;
@@ -142,5 +143,13 @@ impl Target for Mortal<'_> {
     }
     fn run(&self, script: &Script) -> Result<Answer> {
         self.live()?.run(script)
+    }
+    fn attend(
+        &self,
+        script: &Script,
+        heard: &mut dyn FnMut(Stream, String),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<i32>> {
+        self.live()?.attend(script, heard, stop)
     }
 }

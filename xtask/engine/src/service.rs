@@ -79,7 +79,7 @@ impl Script {
 impl Spec {
     /// Makes the spec of a service; `vars` are already filled in.
     pub fn new(service: &Service, vars: &[(String, String)]) -> Self {
-        let exports: String = vars.iter().map(|(name, value)| format!("export {name}={}\n", quote(value))).collect();
+        let exports = Self::exports(vars);
         match service {
             Service::None => Self::None,
             Service::Keeper { run, stop_timeout } => {
@@ -97,6 +97,11 @@ impl Spec {
                 log: (*log).to_owned(),
             },
         }
+    }
+
+    /// Lines that export variables.
+    pub fn exports(vars: &[(String, String)]) -> String {
+        vars.iter().map(|(name, value)| format!("export {name}={}\n", quote(value))).collect()
     }
 
     /// Names what would be started: another digest means that a restart is due even though the release is the same.
@@ -176,10 +181,38 @@ exit 1\n";
                 Some(Script::new(keeper(root, &body), String::new()))
             }
             Self::Command { log, exports, .. } if !log.is_empty() => {
-                Some(command(root, exports, &format!("({log}) 2>&1 | tail -n {lines}")))
+                Some(command(root, exports, &format!("LINES={lines} FOLLOW=0\n({log}) 2>&1 | tail -n {lines}")))
             }
             Self::Command { .. } => None,
         }
+    }
+
+    /// Prints the last lines of the log, also those of processes before the current one.
+    pub fn last_lines(&self, root: &str, lines: u32) -> Option<Script> {
+        let script = match self {
+            Self::Keeper { .. } => {
+                let body = format!("[ ! -f service/log ] || tail -n {lines} service/log\n");
+                Some(Script::new(keeper(root, &body), String::new()))
+            }
+            Self::None | Self::Command { .. } => self.log(root, lines),
+        };
+        script.map(|script| script.called("show the log of the service"))
+    }
+
+    /// The same, and then each line as it is written, until it is ended. It may end by itself, and is not begun again.
+    pub fn follow(&self, root: &str, lines: u32) -> Option<Script> {
+        let script = match self {
+            Self::None => None,
+            // By its name: at a start the keeper moves a large log away.
+            Self::Keeper { .. } => {
+                Some(Script::new(keeper(root, &format!("exec tail -n {lines} -F service/log\n")), String::new()))
+            }
+            Self::Command { log, exports, .. } if log.contains("FOLLOW") => {
+                Some(command(root, exports, &format!("LINES={lines} FOLLOW=1\n({log}) 2>&1")))
+            }
+            Self::Command { .. } => None,
+        };
+        script.map(|script| script.called("follow the log of the service"))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Whether the owner of a lock still lives: this machine knows its own processes, and CircleCI its jobs.
+//! Whether the owner of a lock still lives: this machine knows its own processes, CircleCI its jobs, and of all others it
+//! is known for how long they have not renewed it.
 
 use crate::circleci::model::Job;
 use crate::circleci::{self, CircleCi};
@@ -35,9 +36,27 @@ impl<'cx> Registry<'cx> {
 
     /// Whether an owner lives. What cannot be found out is unknown, and never taken for dead.
     pub fn life(&self, owner: &Owner) -> Life {
-        let life = owner.life();
-        if life != Life::Unknown || owner.ci.is_none() {
-            return life;
+        match owner.life() {
+            Life::Unknown => judge(self.of_ci(owner), owner.lease, owner.unheard),
+            life => life,
+        }
+    }
+
+    /// Why an owner is taken for dead.
+    pub fn gone(&self, owner: &Owner) -> String {
+        match (&owner.ci, owner.life(), owner.unheard) {
+            (_, Life::Alive | Life::Ending | Life::Dead, _) => format!("its process {} is gone", owner.pid),
+            (Some(ci), _, _) if self.of_ci(owner) == Life::Dead => {
+                format!("CircleCI says that job {} has ended", ci.job)
+            }
+            (_, _, unheard) => format!("it has not been heard of for {} min", unheard.unwrap_or_default() / 60),
+        }
+    }
+
+    /// What CircleCI says of an owner's job.
+    fn of_ci(&self, owner: &Owner) -> Life {
+        if owner.ci.is_none() {
+            return Life::Unknown;
         }
         if let Some((at, life)) = self.asked.borrow().get(&owner.token)
             && at.elapsed() < AGAIN
@@ -67,6 +86,18 @@ impl<'cx> Registry<'cx> {
     }
 }
 
+/// Whether an owner lives whom this machine cannot see, by what CircleCI says of its job and by its lease.
+///
+/// CircleCI comes first: a job that runs is waited for, however long nothing was heard of it. An owner that never renewed
+/// is not judged by that. Nobody is robbed by a wrong answer here, only stopped: whoever wakes up finds the lock to be
+/// another's before it does anything more.
+fn judge(of_ci: Life, lease: Option<u64>, unheard: Option<u64>) -> Life {
+    match (of_ci, lease, unheard) {
+        (Life::Unknown, Some(lease), Some(unheard)) if unheard >= lease => Life::Dead,
+        (life, _, _) => life,
+    }
+}
+
 /// What the status of a job says: the names are those of
 /// <https://circleci.com/api/v2/openapi.json>, and one that is not known there says nothing.
 fn of_job(job: &Job, now: Timestamp) -> Life {
@@ -92,6 +123,26 @@ fn of_job(job: &Job, now: Timestamp) -> Life {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_dead_by_its_silence() {
+        for (of_ci, lease, unheard, life) in [
+            (Life::Unknown, Some(180), Some(180), Life::Dead),
+            (Life::Unknown, Some(180), Some(9000), Life::Dead),
+            (Life::Unknown, Some(180), Some(179), Life::Unknown),
+            // It was renewed within the minute, or the host cannot tell.
+            (Life::Unknown, Some(180), None, Life::Unknown),
+            // A version that does not renew.
+            (Life::Unknown, None, Some(9000), Life::Unknown),
+            // CircleCI knows better.
+            (Life::Alive, Some(180), Some(9000), Life::Alive),
+            (Life::Ending, Some(180), Some(9000), Life::Ending),
+            (Life::Dead, Some(180), None, Life::Dead),
+            (Life::Dead, None, None, Life::Dead),
+        ] {
+            assert_eq!(judge(of_ci, lease, unheard), life, "{of_ci:?} {lease:?} {unheard:?}");
+        }
+    }
 
     #[test]
     fn what_the_status_of_a_job_says() {

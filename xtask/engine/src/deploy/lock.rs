@@ -1,7 +1,7 @@
 //! Taking the locks of an env, and what to do when somebody has one.
 //!
-//! A lock is never broken for its age: a dead owner is one whose process is known to be gone, or whose job CircleCI says
-//! has ended. Everybody else is waited for or named.
+//! A dead owner is one whose process is known to be gone, whose job CircleCI says has ended, or of whom nobody here can
+//! know that and who has let its lease run out. Everybody else is waited for or named.
 
 use crate::cx::Cx;
 use crate::deploy::life::Registry;
@@ -136,7 +136,12 @@ impl<'a, 'cx> Locks<'a, 'cx> {
         let mut chain = vec![seen.clone()];
         loop {
             let dead = chain.last().unwrap_or(seen);
-            self.cx.warn(format!("{}: taking over the lock of {}: {}", place.url(), describe(dead), gone(dead)));
+            self.cx.warn(format!(
+                "{}: taking over the lock of {}: {}",
+                place.url(),
+                describe(dead),
+                self.registry.gone(dead)
+            ));
             match place.take_over(owner, seen, dead)? {
                 Lock::Held(next)
                     if chain.iter().all(|dead| dead.token != next.token) && self.registry.life(&next) == Life::Dead =>
@@ -170,9 +175,19 @@ impl Drop for Locks<'_, '_> {
 }
 
 fn locked(url: &str, lock: &Lock) -> Failure {
-    Failure::new(Kind::Locked, format!("{url} is locked by {}", who(lock))).hint(
-        "wait for it with --lock-wait SECONDS; if that run is gone for good: `cargo xtask lock release ENV --force`",
-    )
+    let (heard, wait) = match lock {
+        Lock::Held(owner) => match silence(owner) {
+            Some((unheard, lease)) => (
+                format!(", last heard of {unheard} s ago"),
+                format!(" (if nothing more is heard of it, {} are enough)", lease.saturating_sub(unheard) + 1),
+            ),
+            None => Default::default(),
+        },
+        _ => Default::default(),
+    };
+    Failure::new(Kind::Locked, format!("{url} is locked by {}{heard}", who(lock))).hint(format!(
+        "wait for it with --lock-wait SECONDS{wait}; if that run is gone for good: `cargo xtask lock release ENV --force`"
+    ))
 }
 
 /// Who has a lock, and whether that run is known to be over; `None` when it is free.
@@ -180,18 +195,19 @@ pub fn holder(registry: &Registry, lock: &Lock) -> Option<String> {
     match lock {
         Lock::Free => None,
         Lock::Held(owner) if registry.life(owner) == Life::Dead => {
-            Some(format!("{}; {}, the next deploy takes over", who(lock), gone(owner)))
+            Some(format!("{}; {}, the next deploy takes over", who(lock), registry.gone(owner)))
         }
-        _ => Some(who(lock)),
+        Lock::Held(owner) => match silence(owner) {
+            Some((unheard, _)) => Some(format!("{}, last heard of {unheard} s ago", who(lock))),
+            None => Some(who(lock)),
+        },
+        Lock::Unreadable(_) => Some(who(lock)),
     }
 }
 
-/// Why an owner is taken for dead.
-fn gone(owner: &Owner) -> String {
-    match (&owner.ci, owner.life()) {
-        (Some(ci), Life::Unknown) => format!("CircleCI says that job {} has ended", ci.job),
-        _ => format!("its process {} is gone", owner.pid),
-    }
+/// For how many seconds an owner whom nobody here can see was not heard of, and after how many it is taken for dead.
+fn silence(owner: &Owner) -> Option<(u64, u64)> {
+    if owner.life() == Life::Unknown { owner.unheard.zip(owner.lease) } else { None }
 }
 
 /// Whoever has a lock, in words.

@@ -7,12 +7,15 @@ use crate::cx::{Answer, Cx, Input};
 use crate::deploy::history::Record;
 use crate::deploy::state::{Lock, Lockable, State};
 use crate::error::{Explain, Failure, Kind, Result, failed, hint_of, kind_of, verification};
+use crate::event::Stream;
 use crate::http::{Url, policy};
 use crate::machine::{self, Owner};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{Manifest, checksum_line};
 use crate::release::{META, Release, delta, digest, manifest, scratch};
 use crate::service::Script;
+use crate::target::script::attend::attended;
+use crate::target::script::lease;
 use crate::target::ssh::{Address, Ssh};
 use crate::target::{Delivery, Target, script};
 use std::fs::File;
@@ -20,6 +23,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+/// How long a renewal of the lock may take.
+const RENEWAL: Duration = Duration::from_secs(10);
 
 /// The directory of a host.
 pub struct HostTarget<'cx> {
@@ -55,20 +61,36 @@ impl<'cx> HostTarget<'cx> {
     /// Says something to the host. A clean environment keeps our variables, tokens among them, out of it, as ssh would.
     fn say(&self, text: &str, input: Input, limit: Option<Duration>, interruptible: bool) -> Result<Answer> {
         // Whoever finds our lock when we are gone sees by this whether our last command is gone too.
-        let token = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let token = self.token();
         let sh = match &self.place {
             Place::There(ssh) => return ssh.say(text, token.as_deref(), input, limit, interruptible),
             Place::Here(sh) => sh,
         };
         let marked = token.as_deref().map(machine::mark).map(|mark| format!("# {mark}\n{text}"));
+        let command = self.shell(sh, marked.as_deref().unwrap_or(text));
+        self.cx.answer_within(command, input, limit, interruptible)
+    }
+
+    /// A shell of this machine that runs a script.
+    fn shell(&self, sh: &Path, text: &str) -> Command {
         let mut command = Command::new(sh);
-        command.arg("-c").arg(marked.as_deref().unwrap_or(text)).current_dir("/").env_clear();
+        command.arg("-c").arg(text).current_dir("/").env_clear();
         for name in ["PATH", "HOME", "USER", "LANG", "TMPDIR"] {
             if let Some(value) = self.cx.var(name) {
                 command.env(name, value);
             }
         }
-        self.cx.answer_within(command, input, limit, interruptible)
+        command
+    }
+
+    fn token(&self) -> Option<String> {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A script that is only run while the lock under which it is said is ours. The first line is what -v shows of it.
+    fn fenced(&self, what: &str, text: &str) -> String {
+        let fence = self.token().map(|token| lease::fence(&self.root, &token)).unwrap_or_default();
+        format!("# {what}\n{fence}{text}")
     }
 
     /// Installs a release by what differs from the live one, where that saves enough. Gives whether it did: where it did
@@ -115,8 +137,12 @@ impl<'cx> HostTarget<'cx> {
 
     /// Says something that has to work.
     fn tell(&self, what: &str, text: &str, input: Input) -> Result<String> {
-        // The first line is what -v shows of a script.
-        let answer = self.say(&format!("# {what}\n{text}"), input, None, false)?;
+        self.tell_as_is(what, &self.fenced(what, text), input)
+    }
+
+    /// The same without a look at the lock.
+    fn tell_as_is(&self, what: &str, text: &str, input: Input) -> Result<String> {
+        let answer = self.say(text, input, None, false)?;
         if answer.ok() {
             return Ok(answer.stdout);
         }
@@ -130,11 +156,26 @@ impl<'cx> HostTarget<'cx> {
         lock
     }
 
+    /// The failure of a script that was not run because the lock is another's.
+    fn lost(&self, what: &str, said: &str) -> Failure {
+        let now = said.lines().map(Lock::parse).find_map(|lock| match lock {
+            Lock::Held(owner) => Some(format!("{} has it", owner.by)),
+            _ => None,
+        });
+        let now = now.unwrap_or_else(|| "it was removed".into());
+        Failure::new(Kind::Locked, format!("{}: did not {what}: the lock is not ours any more, {now}", self.url)).hint(
+            "this run was not heard of for too long, or somebody removed its lock: `cargo xtask status` shows what is live now",
+        )
+    }
+
     fn complaint(&self, what: &str, answer: &Answer) -> Failure {
         let said = [answer.stderr.trim(), answer.stdout.trim()]
             .into_iter()
             .find(|text| !text.is_empty())
             .unwrap_or("it said nothing");
+        if is_lost(answer) {
+            return self.lost(what, &answer.stderr);
+        }
         let message = format!("{}: cannot {what}: {}", self.url, self.cx.scrub(said));
         if answer.code == Some(script::EXIT_VERIFICATION) {
             return verification(message)
@@ -172,14 +213,28 @@ impl Lockable for HostTarget<'_> {
         let json = to_json(owner);
         // Whoever takes over holds nothing yet.
         *self.token.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let text = script::take_over(&self.root, &owner.token, &seen.token, &dead.token);
+        let unheard = seen.unheard.unwrap_or_default();
+        let text = script::take_over(&self.root, &owner.token, &seen.token, &dead.token, unheard);
         Ok(self.took(owner, held(&self.tell("take over the lock", &text, Input::Bytes(&json))?)))
     }
 
     fn unlock(&self, token: Option<&str>) -> Result<()> {
-        self.tell("give up the lock", &script::unlock(&self.root, token), Input::Empty)?;
+        // It looks itself whose lock that is.
+        let (what, text) = ("give up the lock", script::unlock(&self.root, token));
+        self.tell_as_is(what, &format!("# {what}\n{text}"), Input::Empty)?;
         *self.token.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(())
+    }
+
+    fn renew(&self) {
+        let Some(token) = self.token() else { return };
+        let text = format!("# renew the lock\n{}", lease::renew(&self.root, &token));
+        match &self.place {
+            Place::There(ssh) => ssh.say_aside(&text, RENEWAL),
+            Place::Here(sh) => {
+                let _ = self.cx.answer_within(self.shell(sh, &text), Input::Empty, Some(RENEWAL), false);
+            }
+        }
     }
 }
 
@@ -260,9 +315,33 @@ impl Target for HostTarget<'_> {
     }
 
     fn run(&self, script: &Script) -> Result<Answer> {
-        let text = format!("# {}\n{}", script.what, script.text);
-        self.say(&text, Input::Bytes(script.stdin.as_bytes()), Some(script.limit), script.interruptible)
+        let text = self.fenced(script.what, &script.text);
+        let answer =
+            self.say(&text, Input::Bytes(script.stdin.as_bytes()), Some(script.limit), script.interruptible)?;
+        if is_lost(&answer) { self.lost(script.what, &answer.stderr).err() } else { Ok(answer) }
     }
+
+    fn attend(
+        &self,
+        script: &Script,
+        heard: &mut dyn FnMut(Stream, String),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<i32>> {
+        let text = format!("# {}\n{}", script.what, script.text);
+        let sh = match &self.place {
+            Place::There(ssh) => return ssh.attend(&text, &script.stdin, heard, stop),
+            Place::Here(sh) => sh,
+        };
+        let command = self.shell(sh, &format!("# {}\n{}", script.what, attended(&script.text)));
+        let shown = format!("sh # {}", script.what);
+        let (code, stopped) = self.cx.stream(&shown, command, &script::line(&script.stdin), heard, stop)?;
+        Ok(code.filter(|_| !stopped))
+    }
+}
+
+/// Whether a script was not run because the lock is another's by now.
+fn is_lost(answer: &Answer) -> bool {
+    answer.code == Some(lease::EXIT_LOST) && answer.stderr.contains(lease::LOST)
 }
 
 /// What went wrong when a host fetched a bundle, without the URL, and with what to look at.
@@ -292,7 +371,7 @@ fn to_json(owner: &Owner) -> Vec<u8> {
 
 fn held(said: &str) -> Lock {
     match said.trim().split_once('\n') {
-        Some(("held", owner)) => Lock::parse(owner),
+        Some((held, owner)) if held.starts_with("held") => Lock::parse(owner).unheard(&held["held".len()..]),
         _ if said.trim() == "acquired" => Lock::Free,
         _ => Lock::Unreadable(String::new()),
     }

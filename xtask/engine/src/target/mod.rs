@@ -8,6 +8,7 @@ use crate::cx::{Answer, Cx};
 use crate::deploy::history::Record;
 use crate::deploy::state::{Lockable, State};
 use crate::error::{Result, usage};
+use crate::event::Stream;
 use crate::http::Url;
 use crate::project::{self, Env};
 use crate::release::Release;
@@ -60,6 +61,14 @@ pub trait Target: Lockable + Sync {
     fn verify(&self, release: &ReleaseId) -> Result<Vec<String>>;
     /// Runs a script of a service or a health check.
     fn run(&self, script: &Script) -> Result<Answer>;
+    /// Runs a script, under no lock, and hands over its lines as they come. Gives its exit code, or `None` when `stop`
+    /// said that it is enough: then nothing of it runs there any more.
+    fn attend(
+        &self,
+        script: &Script,
+        heard: &mut dyn FnMut(Stream, String),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<i32>>;
 }
 
 /// Opens every target of an env. Needs none of the variables that its service does.
