@@ -3,7 +3,7 @@
 
 mod delta;
 mod faults;
-mod hosts;
+pub mod hosts;
 mod listen;
 
 use crate::parts::cx;

@@ -19,6 +19,7 @@ mod fleet;
 mod hazards;
 mod histories;
 mod kill;
+mod lease;
 mod loopback;
 mod markers;
 mod parts;

@@ -90,7 +90,9 @@ impl<'a> Audience<'a> {
         let mut hosts: Vec<_> =
             target::open_all(cx, env)?.into_iter().map(|target| Host { name: name(&*target), target }).collect();
         if hosts.iter().map(|host| &host.name).collect::<BTreeSet<_>>().len() < hosts.len() {
-            hosts.iter_mut().for_each(|host| host.name = host.target.url().to_owned());
+            for host in &mut hosts {
+                host.target.url().clone_into(&mut host.name);
+            }
         }
         let known = hosts.iter().map(|host| host.name.clone()).collect::<Vec<_>>().join(", ");
         if let Some(wanted) = wanted {

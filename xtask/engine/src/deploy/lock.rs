@@ -9,6 +9,8 @@ use crate::deploy::state::{Lock, Lockable};
 use crate::error::{Failure, Kind, Result, failed, kind_of};
 use crate::machine::{Life, Owner};
 use crate::target::Target;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// How often a lock that somebody has is tried again.
@@ -26,6 +28,8 @@ pub struct Locks<'a, 'cx> {
     unanswered: Vec<(String, anyhow::Error)>,
     token: String,
     dead: Vec<Owner>,
+    /// Which dead were said to be succeeded, and where.
+    told: RefCell<BTreeSet<String>>,
 }
 
 impl<'a, 'cx> Locks<'a, 'cx> {
@@ -46,6 +50,7 @@ impl<'a, 'cx> Locks<'a, 'cx> {
             unanswered: Vec::new(),
             token: owner.token.clone(),
             dead: Vec::new(),
+            told: RefCell::default(),
         };
         let started = Instant::now();
         for store in stores {
@@ -136,12 +141,11 @@ impl<'a, 'cx> Locks<'a, 'cx> {
         let mut chain = vec![seen.clone()];
         loop {
             let dead = chain.last().unwrap_or(seen);
-            self.cx.warn(format!(
-                "{}: taking over the lock of {}: {}",
-                place.url(),
-                describe(dead),
-                self.registry.gone(dead)
-            ));
+            // As long as its last command runs, this is tried again and again.
+            if self.told.borrow_mut().insert(format!("{} {}", place.url(), dead.token)) {
+                let (who, why) = (describe(dead), self.registry.gone(dead));
+                self.cx.warn(format!("{}: taking over the lock of {who}: {why}", place.url()));
+            }
             match place.take_over(owner, seen, dead)? {
                 Lock::Held(next)
                     if chain.iter().all(|dead| dead.token != next.token) && self.registry.life(&next) == Life::Dead =>

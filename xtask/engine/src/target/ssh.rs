@@ -258,7 +258,9 @@ impl<'cx> Ssh<'cx> {
         let shown = format!("ssh {} # {what}", self.address.host);
         let mut hear = |stream, line| {
             let lines = talk.borrow_mut().hear(stream, line);
-            lines.into_iter().for_each(|line| heard(stream, line));
+            for line in lines {
+                heard(stream, line);
+            }
         };
         let (_, stopped) = self.cx.stream(&shown, command, &bytes, &mut hear, &left)?;
         let talk = talk.into_inner();
