@@ -504,6 +504,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_heard_is_what_the_script_wrote() {
+        let heard = |lines: &str| {
+            let mut talk = Talk::default();
+            let said: Vec<_> = lines.lines().flat_map(|line| talk.hear(Stream::Stdout, line.to_owned())).collect();
+            (said.join("|"), talk.ended.map(|(code, _)| code))
+        };
+        for (lines, said, code) in [
+            ("welcome\ngangplank: ready\na\n\n\nb\n\ngangplank: done 3\nleft behind\n", "a|||b", Some(3)),
+            ("gangplank: ready\nno newline\ngangplank: done 0\n", "no newline", Some(0)),
+            ("gangplank: ready\n\n\ngangplank: done 0\n", "", Some(0)),
+            ("gangplank: ready\nso far\n", "so far", None),
+            ("it says nothing of ours\n", "", None),
+        ] {
+            assert_eq!(heard(lines), (said.to_owned(), code), "{lines:?}");
+        }
+        let mut talk = Talk::default();
+        assert_eq!(talk.hear(Stream::Stderr, "a profile".into()), Vec::<String>::new());
+        assert_eq!(talk.hear(Stream::Stderr, READY.into()), Vec::<String>::new());
+        assert_eq!(talk.hear(Stream::Stderr, "its own".into()), ["its own"]);
+        assert!(!talk.begun && talk.before.starts_with("a profile\n"));
+    }
+
+    #[test]
     fn a_script_is_one_line_on_its_way() {
         let script = "printf '%s\\n' \"a\\\\b\"\nexit 3\n";
         assert_eq!(script::line(script), b"printf '%s\\\\n' \"a\\\\\\\\b\"\\nexit 3\\n\n");
