@@ -17,6 +17,8 @@ const COMMANDS: &[&str] = &[
     "promote",
     "rollback",
     "status",
+    "logs",
+    "exec",
     "history",
     "releases",
     "diff",

@@ -3,7 +3,8 @@
 
 mod delta;
 mod faults;
-mod hosts;
+pub mod hosts;
+mod listen;
 mod machine;
 mod systemd;
 

@@ -20,6 +20,7 @@ mod hazards;
 mod histories;
 mod hooks;
 mod kill;
+mod lease;
 mod loopback;
 mod markers;
 mod parts;

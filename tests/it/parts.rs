@@ -4,12 +4,14 @@ use gangplank::cx::{Answer, Cx};
 use gangplank::deploy::history::Record;
 use gangplank::deploy::state::{Lock, Lockable, State};
 use gangplank::error::{Result, failed};
+use gangplank::event::Stream;
 use gangplank::event::{Event, Sink};
 use gangplank::machine::Owner;
 use gangplank::release::Release;
 use gangplank::release::id::ReleaseId;
 use gangplank::release::manifest::{Bundle, CiJob, Commit, Manifest};
 use gangplank::release::pack::{self, Source};
+use gangplank::service::Script;
 use gangplank::target::{Act, Delivery, Target};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -143,5 +145,13 @@ impl Target for Mortal<'_> {
     }
     fn verify(&self, release: &ReleaseId) -> Result<Vec<String>> {
         self.live()?.verify(release)
+    }
+    fn attend(
+        &self,
+        script: &Script,
+        heard: &mut dyn FnMut(Stream, String),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<i32>> {
+        self.live()?.attend(script, heard, stop)
     }
 }

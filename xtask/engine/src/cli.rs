@@ -151,6 +151,31 @@ pub enum Command {
         /// Only this env
         env: Option<String>,
     },
+    /// Show the last lines of the service's log on each host of an env; as JSON a line each
+    Logs {
+        /// The env
+        env: String,
+        /// Go on with what is written from now on, until Ctrl-C
+        #[arg(short, long)]
+        follow: bool,
+        /// How many lines of each host
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        lines: u32,
+        /// Only this host, by name or URL
+        #[arg(long, value_name = "NAME_OR_URL")]
+        host: Option<String>,
+    },
+    /// Run a command in the live release on each host of an env, with its `vars`, under no lock
+    Exec {
+        /// The env
+        env: String,
+        /// Only this host, by name or URL
+        #[arg(long, value_name = "NAME_OR_URL")]
+        host: Option<String>,
+        /// The program and its arguments, each as it is; for pipes and the like: -- sh -c 'a | b'
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<String>,
+    },
     /// Show what happened in an env
     History {
         /// The env
@@ -343,9 +368,15 @@ impl Command {
                 | Self::Publish { .. }
                 | Self::Fetch { .. }
                 | Self::Lock(Lock::Release { .. })
+                | Self::Exec { .. }
                 | Self::Ci(Ci::Run { .. } | Ci::Trigger(_) | Ci::Approve { .. })
                 | Self::Test { .. }
         )
+    }
+
+    /// Whether it shows what hosts say while they say it, and wants to end that itself.
+    pub fn listens(&self) -> bool {
+        matches!(self, Self::Logs { .. } | Self::Exec { .. })
     }
 
     /// Whether it leaves something half done or unsaid when it is killed, and so wants to be asked to stop instead.

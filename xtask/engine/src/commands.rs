@@ -8,6 +8,7 @@ use crate::deploy::resolve::Catalog;
 use crate::deploy::state::{Lock, Lockable};
 use crate::deploy::{self, Options, report};
 use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of, usage};
+use crate::event::Listener;
 use crate::machine::Life;
 use crate::project::{Env, Pattern, Project};
 use crate::store::{Published, Retention};
@@ -35,6 +36,8 @@ pub enum Answer {
     Pruned(handoff::Pruned),
     /// `status`
     Status(Vec<report::HostStatus>),
+    /// `logs`, `exec`: nothing is left to say
+    Heard,
     /// `history`
     History(Vec<report::HostHistory>),
     /// `releases`
@@ -71,16 +74,16 @@ pub struct LockState {
     pub released: bool,
 }
 
-/// Does what was typed.
-pub fn run(cx: &Cx, project: &Project, cli: &Cli) -> Result<Answer> {
+/// Does what was typed. What hosts say meanwhile goes to `listener`.
+pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<Answer> {
     let global = &cli.global;
     if global.dry_run && !cli.command.can_plan() {
         return usage("this command has no --dry-run")
             .hint("plan, deploy, promote, rollback, prune and ci generate can only say what they would do")
             .err();
     }
-    if cli.command.stops_when_asked() {
-        cx.catch_interrupts()?;
+    if cli.command.stops_when_asked() || cli.command.listens() {
+        cx.catch_interrupts(cli.command.stops_when_asked())?;
     }
     match &cli.command {
         Command::Build => build::build(cx, &project.app).map(Answer::Built),
@@ -110,6 +113,14 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli) -> Result<Answer> {
                 .map(Answer::Outcome)
         }
         Command::Status { env } => report::status(cx, project, env.as_deref()).map(Answer::Status),
+        Command::Logs { env, follow, lines, host } => {
+            let show = if *follow { deploy::hosts::follow } else { deploy::hosts::logs };
+            show(cx, project.env(env)?, host.as_deref(), *lines, listener).map(|()| Answer::Heard)
+        }
+        Command::Exec { env, host, command } => {
+            confirm(cx, project.env(env)?, cli, "run a command in")?;
+            deploy::hosts::exec(cx, project.env(env)?, host.as_deref(), command, listener).map(|()| Answer::Heard)
+        }
         Command::History { env, limit, all } => report::history(cx, project, env, *limit, *all).map(Answer::History),
         Command::Releases => report::releases(cx, project).map(Answer::Releases),
         Command::Diff { env, release } => report::diff(cx, project, env, release.as_ref()).map(Answer::Diff),

@@ -3,7 +3,7 @@
 //! Everything below takes a [`Cx`] and nothing else of the outside, so a test decides what a command sees.
 
 use crate::error::{Explain, Kind, Result, failed, usage};
-use crate::event::{Event, Sink, ms_since};
+use crate::event::{Event, Sink, Stream, ms_since};
 pub use crate::process::Input;
 use crate::process::{self, Background, Limits};
 use jiff::Timestamp;
@@ -214,8 +214,8 @@ impl Cx {
     }
 
     /// From now on Ctrl-C, SIGTERM and a closed terminal ask to stop at the next safe point, where what is half done is put back. The
-    /// third one ends the process as it is, for a person who will not wait.
-    pub fn catch_interrupts(&self) -> Result<()> {
+    /// third one ends the process as it is, for a person who will not wait; the second one does where nothing is `at_stake`.
+    pub fn catch_interrupts(&self, at_stake: bool) -> Result<()> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
         self.catching.store(true, Ordering::Relaxed);
@@ -227,6 +227,8 @@ impl Cx {
                     std::process::exit(Kind::Failed as i32);
                 }
                 let text = match count.fetch_add(1, Ordering::Relaxed) {
+                    0 if !at_stake => continue,
+                    _ if !at_stake => std::process::exit(Kind::Failed as i32),
                     0 => "stopping at the next safe point; what is half done is put back",
                     1 => "still putting back; once more leaves everything as it is now",
                     _ => {
@@ -279,6 +281,22 @@ impl Cx {
     ) -> Result<Answer> {
         command.stderr(Stdio::piped());
         self.run(&mut command, shown.to_owned(), input, limit, interruptible)
+    }
+
+    /// Runs a command and hands over its lines as they come, until it ends or `stop` says so; see [`process::stream`].
+    pub fn stream(
+        &self,
+        shown: &str,
+        mut command: Command,
+        input: &[u8],
+        heard: &mut dyn FnMut(Stream, String),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(Option<i32>, bool)> {
+        let started = Instant::now();
+        let ended = process::stream(&mut command, input, heard, stop);
+        let (status, stopped) = ended.map_err(|e| not_started(&command, &e))?;
+        self.ran(shown.to_owned(), started, status.success());
+        Ok((status.code(), stopped))
     }
 
     /// Starts a command that stays in the background until it is dropped, and waits until it prints `word`. Gives what it

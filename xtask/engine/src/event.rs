@@ -79,6 +79,44 @@ pub enum Event {
     },
 }
 
+/// Which of its two streams a program wrote to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// What it printed.
+    Stdout,
+    /// What it complained.
+    Stderr,
+}
+
+/// What a host said while somebody listens: the answer of `logs` and `exec`, which comes line by line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Said {
+    /// A line.
+    Line {
+        /// What the host is called.
+        host: String,
+        /// As how wide a column people see the hosts' names; 0 when there is only one, which needs none.
+        #[serde(skip)]
+        column: usize,
+        /// Where it was written to.
+        stream: Stream,
+        /// The line, without a newline.
+        line: String,
+    },
+    /// The command came to its end there.
+    Ended {
+        /// What the host is called.
+        host: String,
+        /// Its exit code.
+        exit_code: i32,
+    },
+}
+
+/// Who listens. Tells whether it wants to hear more.
+pub type Listener<'a> = &'a (dyn Fn(&Said) -> bool + Sync);
+
 /// Milliseconds since an instant, as events give them.
 pub fn ms_since(started: Instant) -> u64 {
     u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)

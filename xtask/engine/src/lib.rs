@@ -50,7 +50,7 @@ use crate::cli::{Cli, Color};
 use crate::commands::Answer;
 use crate::cx::Cx;
 use crate::error::{Result, hint_of, kind_of};
-use crate::event::Sink;
+use crate::event::{Said, Sink, Stream};
 use crate::project::Project;
 use crate::report::style::Style;
 use crate::report::term::{Level, TermSink};
@@ -100,7 +100,8 @@ fn run(project: &Project, args: impl IntoIterator<Item = OsString>) -> u8 {
     if cx.has_secrets() {
         process::keep_memory_private();
     }
-    match project.validate().and_then(|()| commands::run(&cx, project, &cli)) {
+    let say = |said: &Said| print_said(said, cli.global.json, out, err);
+    match project.validate().and_then(|()| commands::run(&cx, project, &cli, &say)) {
         Ok(answer) => print_answer(&cx, &cli, &answer, out)
             .map_or_else(|error| fail(Some(&cx), &error, cli.global.json, err), |()| verdict(&answer)),
         Err(error) => fail(Some(&cx), &error, cli.global.json, err),
@@ -123,6 +124,27 @@ fn print_refusal(
         std::io::stdout().write_all(text.as_bytes())
     };
     *code
+}
+
+/// Passes on what a host said, to the stream that it was said to. In JSON all of it is the answer.
+fn print_said(said: &Said, as_json: bool, out: Style, err: Style) -> bool {
+    let written = match said {
+        _ if as_json => print(&mut std::io::stdout(), &json::said(said)),
+        Said::Line { host, column, stream: Stream::Stdout, line } => {
+            print(&mut std::io::stdout(), &text::said(host, *column, line, out))
+        }
+        Said::Line { host, column, stream: Stream::Stderr, line } => {
+            print(&mut std::io::stderr(), &text::said(host, *column, line, err))
+        }
+        Said::Ended { .. } => Ok(()),
+    };
+    // Whoever has closed the pipe has seen enough.
+    written.is_ok()
+}
+
+fn print(to: &mut impl Write, text: &str) -> std::io::Result<()> {
+    to.write_all(text.as_bytes())?;
+    to.flush()
 }
 
 fn print_answer(cx: &Cx, cli: &Cli, answer: &Answer, style: Style) -> Result<()> {

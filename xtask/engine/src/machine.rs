@@ -26,7 +26,18 @@ pub struct Owner {
     pub doing: String,
     /// The CircleCI job.
     pub ci: Option<CiJob>,
+    /// After so many seconds without a renewal it may be taken for dead by those who can neither see its process nor ask
+    /// CircleCI. Owners of old did not renew, and have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<u64>,
+    /// For how many seconds it had not been renewed when it was read, by the clock of the host that keeps the lock;
+    /// absent within the first minute, and where nobody can tell.
+    #[serde(skip)]
+    pub unheard: Option<u64>,
 }
+
+/// See [`Owner::lease`]: nine renewals that did not come through.
+const LEASE: u64 = 180;
 
 /// What is known of the process that holds a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +68,8 @@ impl Owner {
             since: now,
             doing: doing.into(),
             ci: ci_job(cx),
+            lease: Some(LEASE),
+            unheard: None,
         }
     }
 

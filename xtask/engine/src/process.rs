@@ -1,11 +1,12 @@
 //! Running another program to its end, whatever it does: it may print more than a pipe holds while it reads, leave a
 //! child with our pipe in its hands, or never end at all.
 
+use crate::event::Stream;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -99,6 +100,78 @@ pub fn wait(child: &mut Child, limits: &Limits) -> io::Result<(ExitStatus, bool)
         thread::sleep(nap);
         nap = (nap * 2).min(Duration::from_millis(20));
     }
+}
+
+/// How long what is streamed may take to end once we have gone away: its far end has to hear of it, and to be rough.
+const FAREWELL: Duration = Duration::from_secs(6);
+/// What goes on for longer than this without a newline is cut into lines.
+const LINE_MAX: u64 = 1 << 16;
+
+/// Runs a command and hands over every line as it comes. After `input` its stdin stays open: it closes when `stop` says
+/// so or when we are killed, and what runs has to end by that. Gives whether it was stopped.
+pub fn stream(
+    command: &mut Command,
+    input: &[u8],
+    heard: &mut dyn FnMut(Stream, String),
+    stop: &dyn Fn() -> bool,
+) -> io::Result<(ExitStatus, bool)> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = command.spawn()?;
+    let (open, closes) = channel::<()>();
+    let mut open = Some(open);
+    if let Some(mut stdin) = child.stdin.take() {
+        let input = input.to_vec();
+        thread::spawn(move || {
+            let _ = stdin.write_all(&input);
+            let _ = closes.recv();
+        });
+    }
+    let (sender, lines) = sync_channel(1 << 8);
+    read_lines(child.stdout.take(), Stream::Stdout, sender.clone());
+    read_lines(child.stderr.take(), Stream::Stderr, sender);
+    let mut left: Option<Instant> = None;
+    let status = loop {
+        match lines.recv_timeout(Duration::from_millis(20)) {
+            Ok((stream, line)) => heard(stream, line),
+            Err(RecvTimeoutError::Disconnected) => thread::sleep(Duration::from_millis(5)),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        match left {
+            None if stop() => {
+                left = Some(Instant::now());
+                drop(open.take());
+            }
+            Some(since) if since.elapsed() > FAREWELL => end(&child, true, rustix::process::Signal::KILL),
+            _ => {}
+        }
+    };
+    // What is still on its way; what it left behind may hold the pipe for ever.
+    while let Ok((stream, line)) = lines.recv_timeout(GRACE) {
+        heard(stream, line);
+        if stop() {
+            break;
+        }
+    }
+    Ok((status, left.is_some()))
+}
+
+fn read_lines(stream: Option<impl Read + Send + 'static>, which: Stream, to: SyncSender<(Stream, String)>) {
+    let Some(stream) = stream else { return };
+    thread::spawn(move || {
+        let mut stream = BufReader::new(stream);
+        let mut line = Vec::new();
+        while let Ok(1..) = stream.by_ref().take(LINE_MAX).read_until(b'\n', &mut line) {
+            let text = line.strip_suffix(b"\n").unwrap_or(&line);
+            let text = text.strip_suffix(b"\r").unwrap_or(text);
+            if to.send((which, String::from_utf8_lossy(text).into_owned())).is_err() {
+                return;
+            }
+            line.clear();
+        }
+    });
 }
 
 /// A program that runs until its stdin closes, which it does when this is dropped, and also when this process is killed.

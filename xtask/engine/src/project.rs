@@ -144,7 +144,7 @@ pub enum Service {
         stop: &'static str,
         /// Exits with 0 while the service runs.
         status: &'static str,
-        /// Prints the last lines of its log.
+        /// Prints the last `$LINES` lines of its log, and goes on when `$FOLLOW` is 1.
         log: &'static str,
     },
 }

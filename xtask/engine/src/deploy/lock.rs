@@ -1,14 +1,17 @@
 //! Taking the locks of an env, and what to do when somebody has one.
 //!
-//! A lock is never broken for its age: a dead owner is one whose process is known to be gone, or whose job CircleCI says
-//! has ended. Everybody else is waited for or named.
+//! A dead owner is one whose process is known to be gone, whose job CircleCI says has ended, or of whom nobody here can
+//! know that and who has let its lease run out. Everybody else is waited for or named.
 
 use crate::cx::Cx;
 use crate::deploy::life::Registry;
 use crate::deploy::state::{Lock, Lockable};
+use crate::deploy::waves::{AT_ONCE, each};
 use crate::error::{Failure, Kind, Result, failed, kind_of};
 use crate::machine::{Life, Owner};
 use crate::target::Target;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often a lock that somebody has is tried again.
@@ -19,38 +22,45 @@ const LAST_COMMAND: Duration = Duration::from_secs(120);
 const REMIND: Duration = Duration::from_secs(60);
 
 /// The locks of an env; given back when dropped.
-pub struct Locks<'a, 'cx> {
+pub struct Locks<'a> {
     cx: &'a Cx,
-    registry: &'a Registry<'cx>,
-    held: Vec<&'a dyn Lockable>,
+    stores: Vec<&'a dyn Lockable>,
+    targets: Vec<&'a (dyn Target + 'a)>,
     unanswered: Vec<(String, anyhow::Error)>,
     token: String,
     dead: Vec<Owner>,
 }
 
-impl<'a, 'cx> Locks<'a, 'cx> {
-    /// Takes the lock of every target, in order, or of none. Before that those of `stores`, whose locks keep others
+/// Who takes locks, and how long that may take.
+struct Taker<'a, 'cx> {
+    cx: &'a Cx,
+    registry: &'a Registry<'cx>,
+    owner: &'a Owner,
+    started: Instant,
+    wait: Duration,
+    /// Which dead were said to be succeeded, and where.
+    told: Mutex<BTreeSet<String>>,
+}
+
+impl<'a> Locks<'a> {
+    /// Takes the lock of every target or of none: that of the first, then all others at once. Before that those of `stores`, whose locks keep others
     /// away early; one that does not answer is passed over aloud, because those of the targets hold all the same.
     pub fn take(
-        registry: &'a Registry<'cx>,
+        registry: &'a Registry,
         stores: &'a [Box<dyn Lockable + 'a>],
         targets: &'a [Box<dyn Target + 'a>],
         owner: &Owner,
         wait: Duration,
     ) -> Result<Self> {
         let cx = registry.cx();
-        let mut locks = Self {
-            cx,
-            registry,
-            held: Vec::new(),
-            unanswered: Vec::new(),
-            token: owner.token.clone(),
-            dead: Vec::new(),
-        };
-        let started = Instant::now();
+        let taker = Taker { cx, registry, owner, started: Instant::now(), wait, told: Mutex::default() };
+        let (stores_held, targets_held) = (Vec::new(), Vec::new());
+        let token = owner.token.clone();
+        let mut locks =
+            Self { cx, stores: stores_held, targets: targets_held, unanswered: Vec::new(), token, dead: Vec::new() };
         for store in stores {
-            match locks.take_one(&**store, owner, started, wait) {
-                Ok(_) => locks.held.push(&**store),
+            match taker.take(&**store) {
+                Ok(_) => locks.stores.push(&**store),
                 // No such bucket, another region: that is no outage, and stays so until somebody mends it.
                 Err(error) if cx.interrupted() || matches!(kind_of(&error), Kind::Locked | Kind::Usage) => {
                     return Err(error);
@@ -59,35 +69,54 @@ impl<'a, 'cx> Locks<'a, 'cx> {
                     cx.warn(format!("deploying without the lock of {}: {error:#}", store.url()));
                     // It may have been written all the same, and only the answer was lost.
                     if kind_of(&error) != Kind::Auth {
-                        locks.held.push(&**store);
+                        locks.stores.push(&**store);
                     }
                     locks.unanswered.push((store.url().to_owned(), error));
                 }
             }
         }
-        for target in targets {
-            // Only a target knows how far a run had come that was killed.
-            match locks.take_one(&**target, owner, started, wait) {
-                Ok(dead) => locks.dead.extend(dead),
-                Err(error) => {
+        // Whoever has the first one is let through at the others.
+        let (first, others) = targets.split_at(targets.len().min(1));
+        for targets in [first, others] {
+            let mut failed = None;
+            for (target, taken) in targets.iter().zip(each(targets, AT_ONCE, |target| taker.take(&**target))) {
+                match taken {
+                    // Only a target knows how far a run had come that was killed.
+                    Ok(dead) => locks.dead.extend(dead),
                     // The lock may have been taken, and only the answer was lost: then it is given back with the others.
-                    if kind_of(&error) == Kind::Remote {
-                        locks.held.push(&**target);
+                    Err(error) if kind_of(&error) == Kind::Remote => failed = failed.or(Some(error)),
+                    Err(error) => {
+                        failed = failed.or(Some(error));
+                        continue;
                     }
-                    return Err(error);
                 }
+                locks.targets.push(&**target);
             }
-            locks.held.push(&**target);
+            if let Some(error) = failed {
+                return Err(error);
+            }
         }
         Ok(locks)
     }
 
+    /// The stores that could not be locked, and why.
+    pub fn unanswered(&self) -> &[(String, anyhow::Error)] {
+        &self.unanswered
+    }
+
+    /// When the run began whose locks were taken over, if it was doing the same.
+    pub fn interrupted(&self, doing: &str) -> Option<jiff::Timestamp> {
+        self.dead.iter().filter(|owner| owner.doing == doing).map(|owner| owner.since).min()
+    }
+}
+
+impl Taker<'_, '_> {
     /// Takes one lock, and gives the dead whom it was taken from.
-    fn take_one(&self, place: &dyn Lockable, owner: &Owner, started: Instant, wait: Duration) -> Result<Vec<Owner>> {
+    fn take(&self, place: &dyn Lockable) -> Result<Vec<Owner>> {
         let mut told: Option<Instant> = None;
         let mut held: Option<Lock> = None;
         loop {
-            let mut lock = match (place.lock(owner), &held) {
+            let mut lock = match (place.lock(self.owner), &held) {
                 (Ok(lock), _) => lock,
                 // Somebody was at work a moment ago; that the place does not answer now makes nobody free.
                 (Err(_), Some(held)) => return Err(locked(place.url(), held).into()),
@@ -96,7 +125,7 @@ impl<'a, 'cx> Locks<'a, 'cx> {
             if let Lock::Held(seen) = lock.clone()
                 && self.registry.life(&seen) == Life::Dead
             {
-                let (now, dead) = self.succeed(place, owner, &seen)?;
+                let (now, dead) = self.succeed(place, &seen)?;
                 if now == Lock::Free {
                     return Ok(dead);
                 }
@@ -111,13 +140,13 @@ impl<'a, 'cx> Locks<'a, 'cx> {
             };
             // Whoever is dead by now died while it took over itself: the next round takes its lock.
             let ending = matches!(life, Life::Ending | Life::Dead);
-            let wait = if ending { wait.max(LAST_COMMAND) } else { wait };
+            let wait = if ending { self.wait.max(LAST_COMMAND) } else { self.wait };
             if self.cx.interrupted() {
                 return failed(format!("stopped while waiting for the lock of {}", place.url()))
                     .hint("nothing was changed")
                     .err();
             }
-            if started.elapsed() >= wait {
+            if self.started.elapsed() >= wait {
                 return Err(locked(place.url(), &lock).into());
             }
             if told.is_none_or(|told| told.elapsed() > REMIND) {
@@ -132,12 +161,20 @@ impl<'a, 'cx> Locks<'a, 'cx> {
 
     /// Tries to succeed `seen`, who is dead, or whoever died while taking over from it. Gives what the lock is then, and
     /// all of the dead.
-    fn succeed(&self, place: &dyn Lockable, owner: &Owner, seen: &Owner) -> Result<(Lock, Vec<Owner>)> {
+    fn succeed(&self, place: &dyn Lockable, seen: &Owner) -> Result<(Lock, Vec<Owner>)> {
         let mut chain = vec![seen.clone()];
         loop {
             let dead = chain.last().unwrap_or(seen);
-            self.cx.warn(format!("{}: taking over the lock of {}: {}", place.url(), describe(dead), gone(dead)));
-            match place.take_over(owner, seen, dead)? {
+            // As long as its last command runs, this is tried again and again.
+            if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(format!(
+                "{} {}",
+                place.url(),
+                dead.token
+            )) {
+                let (who, why) = (describe(dead), self.registry.gone(dead));
+                self.cx.warn(format!("{}: taking over the lock of {who}: {why}", place.url()));
+            }
+            match place.take_over(self.owner, seen, dead)? {
                 Lock::Held(next)
                     if chain.iter().all(|dead| dead.token != next.token) && self.registry.life(&next) == Life::Dead =>
                 {
@@ -147,32 +184,35 @@ impl<'a, 'cx> Locks<'a, 'cx> {
             }
         }
     }
-
-    /// The stores that could not be locked, and why.
-    pub fn unanswered(&self) -> &[(String, anyhow::Error)] {
-        &self.unanswered
-    }
-
-    /// When the run began whose locks were taken over, if it was doing the same.
-    pub fn interrupted(&self, doing: &str) -> Option<jiff::Timestamp> {
-        self.dead.iter().filter(|owner| owner.doing == doing).map(|owner| owner.since).min()
-    }
 }
 
-impl Drop for Locks<'_, '_> {
+impl Drop for Locks<'_> {
     fn drop(&mut self) {
-        for place in self.held.drain(..).rev() {
+        let give_up = |place: &dyn Lockable| {
             if let Err(error) = place.unlock(Some(&self.token)) {
                 self.cx.warn(format!("the lock stays: {error:#}; `cargo xtask lock release ENV --force` removes it"));
             }
-        }
+        };
+        each(&self.targets, AT_ONCE, |target| give_up(*target));
+        // While a store keeps others away, they do not meet us on our way out.
+        self.stores.iter().rev().for_each(|store| give_up(*store));
     }
 }
 
 fn locked(url: &str, lock: &Lock) -> Failure {
-    Failure::new(Kind::Locked, format!("{url} is locked by {}", who(lock))).hint(
-        "wait for it with --lock-wait SECONDS; if that run is gone for good: `cargo xtask lock release ENV --force`",
-    )
+    let (heard, wait) = match lock {
+        Lock::Held(owner) => match silence(owner) {
+            Some((unheard, lease)) => (
+                format!(", last heard of {unheard} s ago"),
+                format!(" (if nothing more is heard of it, {} are enough)", lease.saturating_sub(unheard) + 1),
+            ),
+            None => Default::default(),
+        },
+        _ => Default::default(),
+    };
+    Failure::new(Kind::Locked, format!("{url} is locked by {}{heard}", who(lock))).hint(format!(
+        "wait for it with --lock-wait SECONDS{wait}; if that run is gone for good: `cargo xtask lock release ENV --force`"
+    ))
 }
 
 /// Who has a lock, and whether that run is known to be over; `None` when it is free.
@@ -180,18 +220,19 @@ pub fn holder(registry: &Registry, lock: &Lock) -> Option<String> {
     match lock {
         Lock::Free => None,
         Lock::Held(owner) if registry.life(owner) == Life::Dead => {
-            Some(format!("{}; {}, the next deploy takes over", who(lock), gone(owner)))
+            Some(format!("{}; {}, the next deploy takes over", who(lock), registry.gone(owner)))
         }
-        _ => Some(who(lock)),
+        Lock::Held(owner) => match silence(owner) {
+            Some((unheard, _)) => Some(format!("{}, last heard of {unheard} s ago", who(lock))),
+            None => Some(who(lock)),
+        },
+        Lock::Unreadable(_) => Some(who(lock)),
     }
 }
 
-/// Why an owner is taken for dead.
-fn gone(owner: &Owner) -> String {
-    match (&owner.ci, owner.life()) {
-        (Some(ci), Life::Unknown) => format!("CircleCI says that job {} has ended", ci.job),
-        _ => format!("its process {} is gone", owner.pid),
-    }
+/// For how many seconds an owner whom nobody here can see was not heard of, and after how many it is taken for dead.
+fn silence(owner: &Owner) -> Option<(u64, u64)> {
+    if owner.life() == Life::Unknown { owner.unheard.zip(owner.lease) } else { None }
 }
 
 /// Whoever has a lock, in words.

@@ -4,6 +4,8 @@ pub mod apply;
 pub mod fetched;
 pub mod history;
 mod hooks;
+pub mod hosts;
+pub mod lease;
 pub mod ledger;
 pub mod life;
 pub mod lock;
@@ -119,11 +121,14 @@ impl<'cx> Site<'cx> {
             return work(None);
         }
         let (me, stores) = (Owner::me(self.cx, doing), self.ledger.locks(self.env.name));
-        let locks = Locks::take(&self.registry, &stores, &self.targets, &me, options.lock_wait)?;
-        for (url, error) in locks.unanswered() {
-            self.ledger.lose(url, error);
-        }
-        work(locks.interrupted(doing))
+        // From the first lock on: whoever waits for the second one must not lose it.
+        lease::renewed(&self.targets, lease::OFTEN, || {
+            let locks = Locks::take(&self.registry, &stores, &self.targets, &me, options.lock_wait)?;
+            for (url, error) in locks.unanswered() {
+                self.ledger.lose(url, error);
+            }
+            work(locks.interrupted(doing))
+        })
     }
 
     /// Refuses when something else is live than was expected. What a killed run of the same command made live already

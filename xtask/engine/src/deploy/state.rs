@@ -75,6 +75,9 @@ pub trait Lockable {
     fn take_over(&self, owner: &Owner, seen: &Owner, dead: &Owner) -> Result<Lock>;
     /// Removes the lock if it is that of this token; without one, whatever is there.
     fn unlock(&self, token: Option<&str>) -> Result<()>;
+    /// Says that we, who have the lock, are at work. It may fail unheard: the next time it may not. Where nobody is judged
+    /// by that, nothing is said.
+    fn renew(&self) {}
 }
 
 /// The process of the keeper.
@@ -117,6 +120,7 @@ impl State {
                 }
                 "debris" => state.debris += 1,
                 "lock" => state.lock = Lock::parse(value),
+                "unheard" => state.lock = std::mem::take(&mut state.lock).unheard(value),
                 "service" => state.service = Kept::parse(value),
                 "history" => {
                     state.history = History::parse(rest);
@@ -153,6 +157,15 @@ impl Kept {
 }
 
 impl Lock {
+    /// The same, not renewed for so many seconds, if any.
+    #[must_use]
+    pub fn unheard(self, seconds: &str) -> Self {
+        match self {
+            Self::Held(owner) => Self::Held(Box::new(Owner { unheard: seconds.trim().parse().ok(), ..*owner })),
+            other => other,
+        }
+    }
+
     /// Reads the content of a lock file.
     pub fn parse(text: &str) -> Self {
         match serde_json::from_str::<Owner>(text) {

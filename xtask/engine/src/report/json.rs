@@ -1,7 +1,7 @@
 //! For machines: one answer on stdout, one event a line on stderr.
 
 use crate::commands::Answer;
-use crate::event::{Event, Sink};
+use crate::event::{Event, Said, Sink};
 use std::io::Write;
 
 /// Writes events as JSON lines. Progress is left out: a log wants results.
@@ -17,8 +17,16 @@ impl Sink for JsonSink {
     }
 }
 
-/// An answer as pretty JSON.
+/// What a host said, as a line of JSON.
+pub fn said(said: &Said) -> String {
+    serde_json::to_string(said).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}")) + "\n"
+}
+
+/// An answer as pretty JSON; nothing where it went past line by line.
 pub fn answer(answer: &Answer) -> String {
+    if matches!(answer, Answer::Heard) {
+        return String::new();
+    }
     serde_json::to_string_pretty(answer).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}")) + "\n"
 }
 

@@ -45,6 +45,7 @@ pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
         }
         Answer::Outcome(outcome) => self::outcome(outcome, style),
         Answer::Status(hosts) => status(hosts, style, now),
+        Answer::Heard => String::new(),
         Answer::History(hosts) => hosts.iter().map(|host| history(host, style, now)).collect::<Vec<_>>().join("\n"),
         Answer::Releases(listed) => releases(listed, style, now),
         Answer::Diff(diff) => self::diff(diff, style),
@@ -64,6 +65,15 @@ pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
             };
             format!("passed: {}{skipped}\n", checks.join(", "))
         }
+    }
+}
+
+/// A line that a host said, with its name before it where several may speak. Tabs are left as they are.
+pub fn said(host: &str, column: usize, line: &str, style: Style) -> String {
+    let line = line.split('\t').map(visible).collect::<Vec<_>>().join("\t");
+    match column {
+        0 => format!("{line}\n"),
+        _ => format!("{} {line}\n", style.dim(&format!("{host:<column$} |"))),
     }
 }
 

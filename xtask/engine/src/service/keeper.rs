@@ -66,6 +66,16 @@ pub fn log(root: &str, lines: u32) -> Script {
     Script::new(script(root, &body), String::new())
 }
 
+/// Prints the last lines of the log, also those of processes before the current one.
+pub fn last_lines(root: &str, lines: u32) -> Script {
+    Script::new(script(root, &format!("[ ! -f service/log ] || tail -n {lines} service/log\n")), String::new())
+}
+
+/// The same, and then each line as it is written. By its name: at a start a large log is moved away.
+pub fn follow(root: &str, lines: u32) -> Script {
+    Script::new(script(root, &format!("exec tail -n {lines} -F service/log\n")), String::new())
+}
+
 /// A script in `root` that can ask whether the kept process is alive.
 pub fn script(root: &str, body: &str) -> String {
     format!("set -eu; umask 022; LC_ALL=C; export LC_ALL\ncd -- {}\n{FUNCTIONS}{body}", quote(root))

@@ -167,10 +167,33 @@ impl Spec {
             Self::Keeper { .. } => Some(keeper::log(root, lines)),
             Self::Systemd(unit) => Some(unit.log(root, lines)),
             Self::Command { log, exports, .. } if !log.is_empty() => {
-                Some(command(root, exports, &format!("({log}) 2>&1 | tail -n {lines}")))
+                Some(command(root, exports, &format!("LINES={lines} FOLLOW=0\n({log}) 2>&1 | tail -n {lines}")))
             }
             Self::None | Self::Command { .. } => None,
         }
+    }
+
+    /// The same with those of processes before the current one.
+    pub fn last_lines(&self, root: &str, lines: u32) -> Option<Script> {
+        let script = match self {
+            Self::Keeper { .. } => keeper::last_lines(root, lines),
+            Self::Systemd(unit) => unit.last_lines(root, lines),
+            Self::None | Self::Command { .. } => self.log(root, lines)?,
+        };
+        Some(script.called("show the log of the service"))
+    }
+
+    /// The same, and then each line as it is written, until it is ended. It may end by itself, and is not begun again.
+    pub fn follow(&self, root: &str, lines: u32) -> Option<Script> {
+        let script = match self {
+            Self::Keeper { .. } => keeper::follow(root, lines),
+            Self::Systemd(unit) => unit.follow(root, lines),
+            Self::Command { log, exports, .. } if log.contains("FOLLOW") => {
+                command(root, exports, &format!("LINES={lines} FOLLOW=1\n({log}) 2>&1"))
+            }
+            Self::None | Self::Command { .. } => return None,
+        };
+        Some(script.called("follow the log of the service"))
     }
 
     /// Whether a code of [`Self::status`] says that the service will not come back.

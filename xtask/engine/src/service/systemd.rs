@@ -219,10 +219,24 @@ exit 1
 
     /// Prints the last lines of its log since the last restart.
     pub fn log(&self, root: &str, lines: u32) -> Script {
-        let option = if self.manager == Manager::User { "--user-unit" } else { "--unit" };
+        self.journal(root, &format!("$from -n {lines}"))
+    }
+
+    /// Prints the last lines of its log, also those of processes before the current one.
+    pub fn last_lines(&self, root: &str, lines: u32) -> Script {
+        self.journal(root, &format!("-n {lines}"))
+    }
+
+    /// The same, and then each line as it is written.
+    pub fn follow(&self, root: &str, lines: u32) -> Script {
+        self.journal(root, &format!("-n {lines} -f"))
+    }
+
+    fn journal(&self, root: &str, options: &str) -> Script {
+        let unit = if self.manager == Manager::User { "--user-unit" } else { "--unit" };
         let body = format!(
             "from=; [ ! -f service/since ] || from=--since=@$(cat service/since)
-journalctl {option}=\"$name.service\" $from -n {lines} --no-pager -o cat 2>&1\n"
+exec journalctl {unit}=\"$name.service\" {options} --no-pager -o cat 2>&1\n"
         );
         self.script(root, &body)
     }

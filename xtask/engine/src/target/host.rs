@@ -7,12 +7,17 @@ use crate::cx::{Answer, Cx, Input};
 use crate::deploy::history::Record;
 use crate::deploy::state::{Lock, Lockable, State};
 use crate::error::{Explain, Failure, Kind, Result, failed, hint_of, kind_of, split_hint, verification};
+use crate::event::Stream;
 use crate::http::{Url, policy};
 use crate::machine::{self, Owner};
 use crate::release::delta::Changes;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{Manifest, checksum_line};
 use crate::release::{META, Release, digest, manifest};
+use crate::service::Script;
+use crate::target::script::attend::attended;
+use crate::target::script::lease;
+use crate::target::sequence::one_line;
 use crate::target::ssh::{Address, Ssh};
 use crate::target::{Act, Delivery, Target, script, sequence};
 use std::fs::File;
@@ -20,6 +25,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+/// How long a renewal of the lock may take.
+const RENEWAL: Duration = Duration::from_secs(10);
 
 /// The directory of a host.
 pub struct HostTarget<'cx> {
@@ -73,20 +81,36 @@ impl<'cx> HostTarget<'cx> {
     fn say(&self, text: &str, input: Input, limit: Option<Duration>, interruptible: bool) -> Result<Answer> {
         set(&self.fresh, None);
         // Whoever finds our lock when we are gone sees by this whether our last command is gone too.
-        let token = get(&self.token);
+        let token = self.token();
         let sh = match &self.place {
             Place::There(ssh) => return ssh.say(text, token.as_deref(), input, limit, interruptible),
             Place::Here(sh) => sh,
         };
         let marked = token.as_deref().map(machine::mark).map(|mark| format!("# {mark}\n{text}"));
+        let command = self.shell(sh, marked.as_deref().unwrap_or(text));
+        self.cx.answer_within(command, input, limit, interruptible)
+    }
+
+    /// A shell of this machine that runs a script.
+    fn shell(&self, sh: &Path, text: &str) -> Command {
         let mut command = Command::new(sh);
-        command.arg("-c").arg(marked.as_deref().unwrap_or(text)).current_dir("/").env_clear();
+        command.arg("-c").arg(text).current_dir("/").env_clear();
         for name in ["PATH", "HOME", "USER", "LANG", "TMPDIR", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"] {
             if let Some(value) = self.cx.var(name) {
                 command.env(name, value);
             }
         }
-        self.cx.answer_within(command, input, limit, interruptible)
+        command
+    }
+
+    fn token(&self) -> Option<String> {
+        get(&self.token)
+    }
+
+    /// A script that is only run while the lock under which it is said is ours. The first line is what -v shows of it.
+    fn fenced(&self, what: &str, text: &str) -> String {
+        let fence = self.token().map(|token| lease::fence(&self.root, &token)).unwrap_or_default();
+        format!("# {what}\n{fence}{text}")
     }
 
     /// The manifest of what is live: as it lies beside the release that is sent, or as the host has it.
@@ -142,8 +166,12 @@ impl<'cx> HostTarget<'cx> {
 
     /// Says something that has to work.
     fn tell(&self, what: &str, text: &str, input: Input) -> Result<String> {
-        // The first line is what -v shows of a script.
-        let answer = self.say(&format!("# {what}\n{text}"), input, None, false)?;
+        self.tell_as_is(what, &self.fenced(what, text), input)
+    }
+
+    /// The same without a look at the lock.
+    fn tell_as_is(&self, what: &str, text: &str, input: Input) -> Result<String> {
+        let answer = self.say(text, input, None, false)?;
         if answer.ok() {
             return Ok(answer.stdout);
         }
@@ -182,11 +210,26 @@ impl<'cx> HostTarget<'cx> {
         state
     }
 
+    /// The failure of a script that was not run because the lock is another's.
+    fn lost(&self, what: &str, said: &str) -> Failure {
+        let now = said.lines().map(Lock::parse).find_map(|lock| match lock {
+            Lock::Held(owner) => Some(format!("{} has it", owner.by)),
+            _ => None,
+        });
+        let now = now.unwrap_or_else(|| "it was removed".into());
+        Failure::new(Kind::Locked, format!("{}: did not {what}: the lock is not ours any more, {now}", self.url)).hint(
+            "this run was not heard of for too long, or somebody removed its lock: `cargo xtask status` shows what is live now",
+        )
+    }
+
     fn complain(&self, what: &str, answer: &Answer) -> Failure {
         let said = [answer.stderr.trim(), answer.stdout.trim()]
             .into_iter()
             .find(|text| !text.is_empty())
             .unwrap_or("it said nothing");
+        if is_lost(answer) {
+            return self.lost(what, &answer.stderr);
+        }
         let (said, known) = split_hint(said);
         let message = format!("{}: cannot {what}: {}", self.url, self.cx.scrub(said));
         if answer.code == Some(script::EXIT_VERIFICATION) {
@@ -241,7 +284,8 @@ impl Lockable for HostTarget<'_> {
         let json = to_json(owner);
         // Whoever takes over holds nothing yet.
         set(&self.token, None);
-        let text = script::take_over(&self.root, &owner.token, &seen.token, &dead.token);
+        let unheard = seen.unheard.unwrap_or_default();
+        let text = script::take_over(&self.root, &owner.token, &seen.token, &dead.token, unheard);
         Ok(self.took(owner, held(&self.tell("take over the lock", &text, Input::Bytes(&json))?)))
     }
 
@@ -249,9 +293,22 @@ impl Lockable for HostTarget<'_> {
         if token.is_some() && get(&self.given_up).as_deref() == token {
             return Ok(());
         }
-        self.tell("give up the lock", &script::unlock(&self.root, token), Input::Empty)?;
+        // It looks itself whose lock that is.
+        let (what, text) = ("give up the lock", script::unlock(&self.root, token));
+        self.tell_as_is(what, &format!("# {what}\n{text}"), Input::Empty)?;
         set(&self.token, None);
         Ok(())
+    }
+
+    fn renew(&self) {
+        let Some(token) = self.token() else { return };
+        let text = format!("# renew the lock\n{}", lease::renew(&self.root, &token));
+        match &self.place {
+            Place::There(ssh) => ssh.say_aside(&text, RENEWAL),
+            Place::Here(sh) => {
+                let _ = self.cx.answer_within(self.shell(sh, &text), Input::Empty, Some(RENEWAL), false);
+            }
+        }
     }
 }
 
@@ -309,8 +366,11 @@ impl Target for HostTarget<'_> {
         let interruptible = runs.len() == acts.len() && runs.iter().all(|script| script.interruptible);
         let alone = scripts.len() == 1;
         let (text, input) = if alone { scripts.remove(0) } else { sequence::sequence(&scripts) };
-        // The first line is what -v shows of a script.
-        let answer = self.say(&format!("# {what}\n{text}"), Input::Bytes(input.as_bytes()), limit, interruptible)?;
+        let text = self.fenced(&what, &text);
+        let answer = self.say(&text, Input::Bytes(input.as_bytes()), limit, interruptible)?;
+        if is_lost(&answer) {
+            return self.lost(&what, &answer.stderr).err();
+        }
         let answers = if alone || answer.cut || !answer.ok() { vec![answer] } else { parts(&answer) };
         if answers.len() == acts.len()
             && acts.iter().zip(&answers).any(|(act, answer)| matches!(act, Act::Unlock) && answer.ok())
@@ -340,6 +400,28 @@ impl Target for HostTarget<'_> {
         let extra = extra.map(|path| format!("{path}: is not part of the release"));
         Ok(bad.lines().map(str::to_owned).chain(extra).collect())
     }
+
+    fn attend(
+        &self,
+        script: &Script,
+        heard: &mut dyn FnMut(Stream, String),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<i32>> {
+        let text = format!("# {}\n{}", script.what, script.text);
+        let sh = match &self.place {
+            Place::There(ssh) => return ssh.attend(&text, &script.stdin, heard, stop),
+            Place::Here(sh) => sh,
+        };
+        let command = self.shell(sh, &format!("# {}\n{}", script.what, attended(&script.text)));
+        let shown = format!("sh # {}", script.what);
+        let (code, stopped) = self.cx.stream(&shown, command, one_line(&script.stdin).as_bytes(), heard, stop)?;
+        Ok(code.filter(|_| !stopped))
+    }
+}
+
+/// Whether a script was not run because the lock is another's by now.
+fn is_lost(answer: &Answer) -> bool {
+    answer.code == Some(lease::EXIT_LOST) && answer.stderr.contains(lease::LOST)
 }
 
 /// What went wrong when a host fetched a bundle, without the URL, and with what to look at.
@@ -396,7 +478,7 @@ fn to_json(owner: &Owner) -> Vec<u8> {
 
 fn held(said: &str) -> Lock {
     match said.trim().split_once('\n') {
-        Some(("held", owner)) => Lock::parse(owner),
+        Some((held, owner)) if held.starts_with("held") => Lock::parse(owner).unheard(&held["held".len()..]),
         _ if said.trim() == "acquired" => Lock::Free,
         _ => Lock::Unreadable(String::new()),
     }

@@ -9,6 +9,7 @@ use crate::cx::{Answer, Cx};
 use crate::deploy::history::Record;
 use crate::deploy::state::{Lockable, State};
 use crate::error::{Result, usage};
+use crate::event::Stream;
 use crate::http::Url;
 use crate::project::{self, Env};
 use crate::release::Release;
@@ -76,6 +77,14 @@ pub trait Target: Lockable + Sync {
     fn manifest(&self, release: &ReleaseId) -> Result<Manifest>;
     /// Checks the files of an installed release; gives those that differ.
     fn verify(&self, release: &ReleaseId) -> Result<Vec<String>>;
+    /// Runs a script, under no lock, and hands over its lines as they come. Gives its exit code, or `None` when `stop`
+    /// said that it is enough: then nothing of it runs there any more.
+    fn attend(
+        &self,
+        script: &Script,
+        heard: &mut dyn FnMut(Stream, String),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<i32>>;
 
     /// Does one thing that has to work.
     fn must(&self, act: Act) -> Result<()> {

@@ -3,8 +3,12 @@
 //! The same scripts run under the local `sh` and, over ssh, under a host's. They need sh, tar, gzip and coreutils.
 //! Each starts with `set -eu`, so the first command that fails ends it. There is exactly one [`quote`].
 
+pub mod attend;
+pub mod lease;
+
 use crate::release::META;
 use crate::release::id::ReleaseId;
+use crate::target::script::lease::{UNHEARD, has};
 
 /// The list of the files that are the same in a release that is installed, in [`META`] while one is being installed.
 pub const SAME: &str = "same";
@@ -54,7 +58,8 @@ for meta in releases/*/{META}/bundle; do
   echo \"release ${{dir##*/}} $sum\"
 done
 for debris in releases/.incoming-* releases/.removing-*; do [ ! -e \"$debris\" ] || echo debris; done
-if [ -d .lock ]; then echo 'lock a directory'; elif [ -f .lock ]; then printf 'lock %s\\n' \"$(cat .lock)\"; fi
+{UNHEARD}
+if [ -d .lock ]; then echo 'lock a directory'; elif [ -f .lock ]; then printf 'lock %s\\n' \"$(cat .lock)\"; echo \"unheard $(unheard)\"; fi
 {service}
 if [ -f history.jsonl ]; then echo history; tail -n {HISTORY_LINES} history.jsonl; fi
 ",
@@ -69,12 +74,13 @@ if [ -f history.jsonl ]; then echo history; tail -n {HISTORY_LINES} history.json
 /// one, so there is no moment at which a lock has no owner.
 pub fn lock(root: &str, token: &str) -> String {
     let body = format!(
-        "new=.lock.{token}; trap 'rm -f \"$new\"' 0; cat > \"$new\"
+        "{UNHEARD}
+new=.lock.{token}; trap 'rm -f \"$new\"' 0; cat > \"$new\"
 for try in 1 2 3 4 5 6 7 8 9; do
   if [ -d .lock ]; then echo held; echo 'a directory'; exit 0; fi
   if said=$(ln \"$new\" .lock 2>&1); then echo acquired; exit 0; fi
   # Between the two somebody may have given it up: then it is worth another try.
-  if owner=$(cat .lock 2>/dev/null); then echo held; printf '%s\\n' \"$owner\"; exit 0; fi
+  if owner=$(cat .lock 2>/dev/null); then echo \"held $(unheard)\"; printf '%s\\n' \"$owner\"; exit 0; fi
 done
 printf '%s\\n' \"$said\" >&2; exit 1
 "
@@ -106,22 +112,26 @@ done
 /// `seen` is the token in the lock, `dead` that of the owner to succeed: the same, or of one who died while it took
 /// over itself. Whoever makes the mark of `dead`, again by link(2), is the only one who may replace the lock, and does
 /// so by a rename, so that there is no moment without a lock for a third one to slip in. While the last script of one of
-/// them still runs here, nobody succeeds.
-pub fn take_over(root: &str, token: &str, seen: &str, dead: &str) -> String {
+/// them still runs here, nobody succeeds. Nor when the lock was renewed since it was seen, `unheard` seconds old.
+pub fn take_over(root: &str, token: &str, seen: &str, dead: &str, unheard: u64) -> String {
     in_root(
         root,
         &format!(
             "{SAID_BY}
+{UNHEARD}
 new=.lock.{token}; mark=.lock.after.{dead}; trap 'rm -f \"$new\"' 0; cat > \"$new\"
 if ! ln \"$new\" \"$mark\" 2>/dev/null; then echo held; cat \"$mark\" 2>/dev/null || true; exit 0; fi
-if said_by {seen} || said_by {dead}; then rm -f \"$mark\"; echo held; cat .lock 2>/dev/null || true; exit 0; fi
-if grep -qF {seen_text} .lock 2>/dev/null; then
+late=$(unheard)
+if said_by {seen} || said_by {dead} || [ \"${{late:-0}}\" -lt {unheard} ]; then
+  rm -f \"$mark\"; echo \"held $late\"; cat .lock 2>/dev/null || true; exit 0
+fi
+if {has_seen}; then
   mv -f \"$new\" .lock; rm -f \"$mark\" .lock.after.{seen}; echo acquired
 else
   rm -f \"$mark\"; echo held; cat .lock 2>/dev/null || true
 fi
 ",
-            seen_text = quote(&format!("\"token\":\"{seen}\"")),
+            has_seen = has(seen),
         ),
     )
 }
@@ -129,10 +139,7 @@ fi
 /// Removes the lock if it is the one with this token; without a token, whatever is there.
 pub fn unlock(root: &str, token: Option<&str>) -> String {
     let remove = match token {
-        Some(token) => format!(
-            "if grep -qF {} .lock 2>/dev/null; then rm -f .lock; fi\n",
-            quote(&format!("\"token\":\"{token}\""))
-        ),
+        Some(token) => format!("if {}; then rm -f .lock; fi\n", has(token)),
         None => "rm -rf .lock .lock.after.*\n".to_owned(),
     };
     in_root(root, &remove)

@@ -11,18 +11,21 @@ pub mod trouble;
 
 use crate::cx::{Answer, Cx, Input};
 use crate::error::{Result, failed, usage};
+use crate::event::Stream;
 use crate::machine;
 use crate::process::Background;
+use crate::target::script::attend::attended;
 use crate::target::script::{self, quote};
 use crate::target::sequence::one_line;
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A file of the repository with keys of hosts, one a line as in `known_hosts`: jobs of CircleCI start without any.
 const KNOWN_HOSTS: &str = ".circleci/known_hosts";
@@ -34,6 +37,8 @@ const DONE: &str = "gangplank: done";
 const LINE_MAX: usize = 1 << 16;
 /// How long a connection may take: names, jump hosts, keys.
 const CONNECT: Duration = Duration::from_secs(60);
+/// How long is waited for what a program has left behind, once it has come to its end.
+const STRAGGLERS: Duration = Duration::from_millis(500);
 /// No question, no terminal, no forwarding; a network that is gone is noticed after a minute. All else is for the
 /// `ssh_config` of whoever runs this.
 const OPTIONS: &[&str] = &[
@@ -215,6 +220,66 @@ impl<'cx> Ssh<'cx> {
         command
     }
 
+    /// `ssh` for one script on the connection of this socket.
+    fn session(&self, socket: &Path, what: &str, token: Option<&str>, limit: Option<Duration>) -> Command {
+        let mut command = self.command(socket);
+        command.args(["-o", "ControlMaster=no"]).args(self.address.args());
+        let name = [what, &token.map(machine::mark).unwrap_or_default()].join(" ");
+        command.arg(format!("{} {}", bootstrap(limit), quote(&plain(name.trim()))));
+        command
+    }
+
+    /// Says a script beside what is being said, if there is a connection that is free for it. Whatever becomes of it,
+    /// nobody is held up, and the connection stays.
+    pub fn say_aside(&self, text: &str, limit: Duration) {
+        let socket = match self.connection.try_lock() {
+            Ok(connection) => connection.as_ref().map(|open| Connection::socket(&open.dir)),
+            Err(_) => None,
+        };
+        let Some(socket) = socket else { return };
+        let what = what(text);
+        let command = self.session(&socket, what, None, Some(limit));
+        let shown = format!("ssh {} # {what}", self.address.host);
+        let _ = self.cx.answer_as(&shown, command, Input::Bytes(one_line(text).as_bytes()), Some(limit), false);
+    }
+
+    /// Says a script whose lines are heard as they come, and gives its exit code; `None` when `stop` ended it.
+    pub fn attend(
+        &self,
+        text: &str,
+        input: &str,
+        heard: &mut dyn FnMut(Stream, String),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<i32>> {
+        let what = what(text);
+        let command = self.session(&self.socket(true)?, what, None, None);
+        let bytes = (one_line(&attended(text)) + &one_line(input)).into_bytes();
+        let talk = RefCell::new(Talk::default());
+        let left = || stop() || talk.borrow().ended.is_some_and(|(_, at)| at.elapsed() > STRAGGLERS);
+        let shown = format!("ssh {} # {what}", self.address.host);
+        let mut hear = |stream, line| {
+            let lines = talk.borrow_mut().hear(stream, line);
+            for line in lines {
+                heard(stream, line);
+            }
+        };
+        let (_, stopped) = self.cx.stream(&shown, command, &bytes, &mut hear, &left)?;
+        let talk = talk.into_inner();
+        if let Some((code, _)) = talk.ended {
+            return Ok(Some(code));
+        }
+        self.give_up();
+        if stopped {
+            return Ok(None);
+        }
+        Err(if talk.begun {
+            trouble::broken(&self.url, what, "")
+        } else {
+            trouble::explain(&self.url, &self.address, &talk.before)
+        }
+        .into())
+    }
+
     /// Says a script to the host. `token` is that of the lock under which it is said, for whoever looks at the processes
     /// there.
     pub fn say(
@@ -249,11 +314,8 @@ impl<'cx> Ssh<'cx> {
         limit: Option<Duration>,
         interruptible: bool,
     ) -> Result<Answer> {
-        let what = text.strip_prefix("# ").and_then(|text| text.lines().next()).unwrap_or("run a script");
-        let mut command = self.command(&self.socket(interruptible)?);
-        command.args(["-o", "ControlMaster=no"]).args(self.address.args());
-        let name = [what, &token.map(machine::mark).unwrap_or_default()].join(" ");
-        command.arg(format!("{} {}", bootstrap(limit), quote(&plain(name.trim()))));
+        let what = what(text);
+        let command = self.session(&self.socket(interruptible)?, what, token, limit);
         let (bytes, file) = sent(text, input);
         let input = match file {
             Some(file) => Input::BytesThenFile(&bytes, file),
@@ -275,6 +337,54 @@ impl<'cx> Ssh<'cx> {
             said => trouble::explain(&self.url, &self.address, said),
         }
         .into())
+    }
+}
+
+/// What a script is called: its first line.
+fn what(text: &str) -> &str {
+    text.strip_prefix("# ").and_then(|text| text.lines().next()).unwrap_or("run a script")
+}
+
+/// What was heard of a script so far.
+#[derive(Default)]
+struct Talk {
+    /// Whether it has begun.
+    begun: bool,
+    /// Whether all that is complained is its own by now, and not of a profile.
+    complains: bool,
+    /// What was complained before it began.
+    before: String,
+    /// An empty line that it may have printed, or that comes before its last word.
+    empty: bool,
+    /// Its exit code, and when it ended.
+    ended: Option<(i32, Instant)>,
+}
+
+impl Talk {
+    /// Takes a line, and gives those that the script wrote.
+    fn hear(&mut self, stream: Stream, line: String) -> Vec<String> {
+        match stream {
+            Stream::Stderr if self.complains => vec![line],
+            Stream::Stderr => {
+                self.complains = line == READY;
+                self.before += &(line + "\n");
+                vec![]
+            }
+            Stream::Stdout if !self.begun => {
+                self.begun = line == READY;
+                vec![]
+            }
+            Stream::Stdout if self.ended.is_some() => vec![],
+            Stream::Stdout => {
+                let code = line.strip_prefix(DONE).and_then(|code| code.trim().parse().ok());
+                if let Some(code) = code {
+                    self.ended = Some((code, Instant::now()));
+                    return vec![];
+                }
+                let before = std::mem::replace(&mut self.empty, line.is_empty());
+                before.then(String::new).into_iter().chain((!line.is_empty()).then_some(line)).collect()
+            }
+        }
     }
 }
 
@@ -392,6 +502,29 @@ mod tests {
         {
             assert_eq!(heard(cut), None, "{cut:?}");
         }
+    }
+
+    #[test]
+    fn what_is_heard_is_what_the_script_wrote() {
+        let heard = |lines: &str| {
+            let mut talk = Talk::default();
+            let said: Vec<_> = lines.lines().flat_map(|line| talk.hear(Stream::Stdout, line.to_owned())).collect();
+            (said.join("|"), talk.ended.map(|(code, _)| code))
+        };
+        for (lines, said, code) in [
+            ("welcome\ngangplank: ready\na\n\n\nb\n\ngangplank: done 3\nleft behind\n", "a|||b", Some(3)),
+            ("gangplank: ready\nno newline\ngangplank: done 0\n", "no newline", Some(0)),
+            ("gangplank: ready\n\n\ngangplank: done 0\n", "", Some(0)),
+            ("gangplank: ready\nso far\n", "so far", None),
+            ("it says nothing of ours\n", "", None),
+        ] {
+            assert_eq!(heard(lines), (said.to_owned(), code), "{lines:?}");
+        }
+        let mut talk = Talk::default();
+        assert_eq!(talk.hear(Stream::Stderr, "a profile".into()), Vec::<String>::new());
+        assert_eq!(talk.hear(Stream::Stderr, READY.into()), Vec::<String>::new());
+        assert_eq!(talk.hear(Stream::Stderr, "its own".into()), ["its own"]);
+        assert!(!talk.begun && talk.before.starts_with("a profile\n"));
     }
 
     #[test]

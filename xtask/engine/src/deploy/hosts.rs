@@ -1,0 +1,173 @@
+//! `logs` and `exec`: what the hosts of an env say, as they say it.
+//!
+//! Both take no lock and record nothing: they change nothing that the engine knows of, and a deploy that hangs is a time at
+//! which both are wanted.
+
+use crate::cx::Cx;
+use crate::deploy::waves::{AT_ONCE, each};
+use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of, usage};
+use crate::event::{Listener, Said, Stream};
+use crate::project::Env;
+use crate::service::{self, Script, Spec};
+use crate::target::script::attend;
+use crate::target::{self, Target};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Hosts that are listened to.
+struct Audience<'a> {
+    cx: &'a Cx,
+    env: &'a Env,
+    hosts: Vec<Host<'a>>,
+    listener: Listener<'a>,
+    /// Whether they are listened to for as long as they speak.
+    following: bool,
+    /// Whether nobody listens any more.
+    enough: AtomicBool,
+}
+
+struct Host<'a> {
+    target: Box<dyn Target + 'a>,
+    name: String,
+}
+
+/// How it ended on a host: with an exit code, or not by itself.
+type End = Result<Option<i32>>;
+
+/// `logs ENV`: the last lines of each host.
+pub fn logs(cx: &Cx, env: &Env, host: Option<&str>, lines: u32, listener: Listener) -> Result<()> {
+    let spec = loggable(cx, env)?;
+    let audience = Audience::new(cx, env, host, listener)?;
+    let ends = audience.hear(AT_ONCE, |root| spec.last_lines(root, lines));
+    audience.settle("the log could not be read", ends)
+}
+
+/// `logs ENV --follow`: and what comes after them, until somebody says that it is enough, or no host has more to say.
+pub fn follow(cx: &Cx, env: &Env, host: Option<&str>, lines: u32, listener: Listener) -> Result<()> {
+    let spec = loggable(cx, env)?;
+    if spec.follow("/", lines).is_none() {
+        return usage(format!("the `log` command of {} prints what there is, and ends", env.name))
+            .hint("let it follow when the shell variable FOLLOW is 1, as docs/service.md shows; or leave out --follow")
+            .err();
+    }
+    let audience = Audience { following: true, ..Audience::new(cx, env, host, listener)? };
+    let ends = audience.hear(audience.hosts.len(), |root| spec.follow(root, lines));
+    audience.settle("the log could not be followed", ends)
+}
+
+/// `exec ENV -- COMMAND`: exits with 0 when it did so on each host.
+pub fn exec(cx: &Cx, env: &Env, host: Option<&str>, words: &[String], listener: Listener) -> Result<()> {
+    let vars = env.vars.iter().map(|(name, value)| Ok(((*name).to_owned(), cx.expand(value)?)));
+    let exports = service::exports(&vars.collect::<Result<Vec<_>>>()?);
+    let audience = Audience::new(cx, env, host, listener)?;
+    let ends = audience
+        .hear(AT_ONCE, |root| Some(Script::new(attend::exec(root, words), exports.clone()).called("run a command")));
+    for (host, end) in audience.hosts.iter().zip(&ends) {
+        if let Ok(Some(exit_code)) = end {
+            listener(&Said::Ended { host: host.name.clone(), exit_code: *exit_code });
+        }
+    }
+    if cx.interrupted() {
+        return failed("stopped, and the command with it").hint("whatever it did until then is done").err();
+    }
+    audience.settle("the command failed", ends)
+}
+
+/// The service of an env that has a log. Variables that are not set here are left out: no secret is needed to look.
+fn loggable(cx: &Cx, env: &Env) -> Result<Spec> {
+    let vars = env.vars.iter().filter_map(|(name, value)| Some(((*name).to_owned(), cx.expand(value).ok()?)));
+    let spec = Spec::new(&env.service, &vars.collect::<Vec<_>>());
+    if spec.log("/", 1).is_none() {
+        return usage(format!("nobody knows where {} writes a log", env.name))
+            .hint("give its `service` in xtask/src/main.rs a `log` command, or keep it with Service::Keeper: docs/service.md")
+            .err();
+    }
+    Ok(spec)
+}
+
+impl<'a> Audience<'a> {
+    fn new(cx: &'a Cx, env: &'a Env, wanted: Option<&str>, listener: Listener<'a>) -> Result<Self> {
+        let mut hosts: Vec<_> =
+            target::open_all(cx, env)?.into_iter().map(|target| Host { name: name(&*target), target }).collect();
+        if hosts.iter().map(|host| &host.name).collect::<BTreeSet<_>>().len() < hosts.len() {
+            for host in &mut hosts {
+                host.target.url().clone_into(&mut host.name);
+            }
+        }
+        let known = hosts.iter().map(|host| host.name.clone()).collect::<Vec<_>>().join(", ");
+        if let Some(wanted) = wanted {
+            hosts.retain(|host| [host.name.as_str(), host.target.url(), host.target.host()].contains(&wanted));
+            if hosts.is_empty() {
+                return usage(format!("{} has no host {wanted}", env.name)).hint(format!("it has {known}")).err();
+            }
+        }
+        Ok(Self { cx, env, hosts, listener, following: false, enough: AtomicBool::new(false) })
+    }
+
+    /// Runs a script on each host, so many at once, and passes on what they say.
+    fn hear(&self, at_once: usize, script: impl Fn(&str) -> Option<Script> + Sync) -> Vec<End> {
+        let column = match self.hosts.as_slice() {
+            [_] => 0,
+            hosts => hosts.iter().map(|host| host.name.chars().count()).max().unwrap_or(0),
+        };
+        each(&self.hosts, at_once, |host| {
+            let Some(script) = script(host.target.root()) else { return Ok(None) };
+            let mut heard = |stream: Stream, line: String| {
+                let line = Said::Line { host: host.name.clone(), column, stream, line: self.cx.scrub(&line) };
+                if !(self.listener)(&line) {
+                    self.enough.store(true, Ordering::Relaxed);
+                }
+            };
+            if self.is_over() {
+                return Ok(None);
+            }
+            let end = host.target.attend(&script, &mut heard, &|| self.is_over());
+            if self.following && !self.is_over() {
+                self.tell(host, &end);
+            }
+            end
+        })
+    }
+
+    fn is_over(&self) -> bool {
+        self.enough.load(Ordering::Relaxed) || self.cx.interrupted()
+    }
+
+    /// Says at once that nothing more comes from a host: the others may go on for hours.
+    fn tell(&self, host: &Host, end: &End) {
+        self.cx.warn(match end {
+            Err(error) => format!("{error:#}"),
+            Ok(Some(code @ 1..)) => format!("{}: its log ended, with exit code {code}", host.name),
+            Ok(_) => format!("{}: its log ended", host.name),
+        });
+    }
+
+    /// One error of all that went wrong: that a host could not be reached counts most.
+    fn settle(&self, what: &str, ends: Vec<End>) -> Result<()> {
+        let (mut failed_on, mut errors) = (Vec::new(), Vec::new());
+        for (host, end) in self.hosts.iter().zip(ends) {
+            match end {
+                Ok(Some(0) | None) => {}
+                Ok(Some(code)) => failed_on.push(format!("{} (exit code {code})", host.name)),
+                Err(error) => errors.push(error),
+            }
+        }
+        let failed_on = (!failed_on.is_empty()).then(|| format!("{what} on {}", failed_on.join(", ")));
+        let Some(first) = errors.first() else {
+            let Some(text) = failed_on else { return Ok(()) };
+            let host = format!("what it said is above; `--host NAME` tries one host of {} alone", self.env.name);
+            return failed(text).hint(host).err();
+        };
+        // Several hosts that are out of reach for several reasons are out of reach.
+        let kind =
+            if errors.iter().all(|error| kind_of(error) == kind_of(first)) { kind_of(first) } else { Kind::Remote };
+        let hint = hint_of(first).unwrap_or("`--host NAME` leaves out the others").to_owned();
+        let texts = errors.iter().map(|error| format!("{error:#}"));
+        Failure::new(kind, failed_on.into_iter().chain(texts).collect::<Vec<_>>().join("; ")).hint(hint).err()
+    }
+}
+
+/// What a host is called among others: by its name where it has one, else by the URL of the target.
+fn name(target: &dyn Target) -> String {
+    if target.url().starts_with("ssh:") { target.host() } else { target.url() }.to_owned()
+}
