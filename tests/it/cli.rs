@@ -33,6 +33,7 @@ const COMMANDS: &[&str] = &[
     "ci trigger rollback",
     "ci approve",
     "test",
+    "bench",
 ];
 
 #[test]

@@ -25,11 +25,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 use workload::{Version, Workload};
-
-/// After this long a run is given up.
-const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// What is measured.
 #[derive(Debug, Clone)]
@@ -256,7 +252,7 @@ impl Course<'_> {
         self.cx.read(Command::new("sync"))?;
         self.fleet.network.set_delay(self.delay_ms);
         self.fleet.network.take_bytes();
-        let took = self.cx.measure(command, &output, PATIENCE)?;
+        let took = self.cx.measure(command, &output)?;
         let bytes = self.fleet.network.take_bytes();
         if self.cx.interrupted() {
             return failed("stopped by a signal, nothing was measured to its end")
@@ -264,14 +260,11 @@ impl Course<'_> {
                 .err();
         }
         if !took.status.success() {
-            let said = fs::read_to_string(&log).unwrap_or_default();
-            let last: Vec<_> = said.lines().rev().take(20).collect();
-            let last: Vec<_> = last.into_iter().rev().collect();
-            return failed(format!("{name} {}: {}", crate::cx::exit(took.status.code()), last.join("\n")))
+            return failed(format!("{name} {}: {}", crate::cx::exit(took.status.code()), last_words(&log)))
                 .hint("mend it, or choose whom to compare with: --against NAME")
                 .err();
         }
-        self.verify(name, &self.workload.versions[n])?;
+        self.verify(name, &self.workload.versions[n], &log)?;
         Ok(Figures { seconds: took.wall.as_secs_f64(), cpu_seconds: took.cpu.as_secs_f64(), bytes })
     }
 
@@ -288,7 +281,7 @@ impl Course<'_> {
         let (version, previous) = (&self.workload.versions[n], n.checked_sub(1).map(|n| &self.workload.versions[n]));
         let mut command = Command::new("sh");
         command.args(["-c", peer.script, peer.name]).current_dir(self.scratch.join(peer.name));
-        command.env("HOSTS", self.fleet.names.join(" ")).env("FLEET", &self.fleet.dir).env("NAME", peer.name);
+        command.env("MACHINES", self.fleet.names.join(" ")).env("FLEET", &self.fleet.dir).env("NAME", peer.name);
         command.env("RELEASE", version.name).env("PREVIOUS", previous.map_or("", |previous| previous.name));
         command.env("STAGE", &version.stage).env("ARCHIVE", &version.archive);
         command.env("SSH_CONFIG", self.fleet.dir.join("ssh_config"));
@@ -308,7 +301,7 @@ impl Course<'_> {
     }
 
     /// Whether every host has the right bytes at `current`.
-    fn verify(&self, name: &str, version: &Version) -> Result<()> {
+    fn verify(&self, name: &str, version: &Version, log: &Path) -> Result<()> {
         let (path, want) = &version.changed;
         for host in &self.fleet.names {
             let file = self.fleet.root(host, name).join("current").join(path);
@@ -318,12 +311,21 @@ impl Course<'_> {
                 Ok(_) => "it has other bytes".to_owned(),
                 Err(error) => error.to_string(),
             };
-            return verification(format!("{name} said that it had deployed, but on {host} {}: {why}", file.display()))
+            let (file, said) = (file.display(), last_words(log));
+            return verification(format!("{name} said that it had deployed, but on {host} {file}: {why}\n{said}"))
                 .hint("leave it out with --against, or mend its script in bench/fleet/contenders")
                 .err();
         }
         Ok(())
     }
+}
+
+/// The end of what a contender printed.
+fn last_words(log: &Path) -> String {
+    let said = fs::read(log).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let lines: Vec<_> = said.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 /// The words for a first release and for a small change.

@@ -10,7 +10,7 @@ pub struct Peer {
     pub programs: &'static [&'static str],
     /// How to get them.
     pub install: &'static str,
-    /// What `sh` runs, with its files as the current directory. Variables: `HOSTS` (their names), `FLEET`
+    /// What `sh` runs, with its files as the current directory. Variables: `MACHINES` (names of the hosts), `FLEET`
     /// (`$FLEET/$host/srv/$NAME` is the directory on a host), `NAME`, `RELEASE`, `PREVIOUS` (empty for the first),
     /// `STAGE` (the built directory), `ARCHIVE` (the same as `tar.gz`), `SSH_CONFIG`.
     pub script: &'static str,

@@ -7,7 +7,7 @@ one() {
     ssh "$1" "cd '$root' && ln -sfn 'releases/$RELEASE' next && mv -T next current"
 }
 pids=
-for host in $HOSTS; do
+for host in $MACHINES; do
     one "$host" &
     pids="$pids $!"
 done

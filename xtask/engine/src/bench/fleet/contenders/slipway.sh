@@ -1,16 +1,18 @@
-# All hosts at once. Its systemd is a program that says yes; see hosts.sh.
+# All hosts at once. Its systemd is a program that says yes, see hosts.sh. It has a temporary file per app and host, and
+# all hosts are one machine here, so each host has an app of its own.
 set -eu
-{
-    echo 'app = "bench"'
-    echo 'hosts = ['
-    n=0
-    for host in $HOSTS; do
-        echo "  { addr = \"$host\", root = \"$FLEET/$host/srv/$NAME\", sudo = false },"
-        n=$((n + 1))
-    done
-    echo ']'
-    printf '[build]\nartifact = "%s/payload"\n' "$STAGE"
-    printf '[rollout]\nparallel = %s\n' "$n"
-    printf '[service]\nscope = "user"\nexec_start = "{current}/payload/app"\n'
-} > slipway.toml
-exec slipway deploy
+pids=
+for host in $MACHINES; do
+    cat > "$host.toml" <<CONFIG
+app = "bench-$host"
+hosts = [{ addr = "$host", root = "$FLEET/$host/srv/$NAME", sudo = false }]
+[build]
+artifact = "$STAGE/payload"
+[service]
+scope = "user"
+exec_start = "{current}/payload/app"
+CONFIG
+    slipway deploy --config "$host.toml" &
+    pids="$pids $!"
+done
+for pid in $pids; do wait "$pid"; done

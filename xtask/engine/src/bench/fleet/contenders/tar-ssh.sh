@@ -1,7 +1,7 @@
 # All hosts at once, one connection each, nothing written twice, every file checked there: as good as a script gets.
 set -eu
 pids=
-for host in $HOSTS; do
+for host in $MACHINES; do
     ssh "$host" "
         set -e
         mkdir -p '$FLEET/$host/srv/$NAME/releases/$RELEASE'
