@@ -247,13 +247,14 @@ pub struct Fleet {
 
 impl Fleet {
     /// What `bench fleet` is asked.
-    pub fn options(&self) -> crate::bench::fleet::Options {
+    pub fn options(&self, global: &Global) -> crate::bench::fleet::Options {
         crate::bench::fleet::Options {
             hosts: self.hosts.into(),
             workloads: self.workload.clone(),
             delays_ms: self.delay_ms.clone(),
             rounds: self.rounds.into(),
             against: self.against.clone(),
+            verbose: global.verbose > 0,
         }
     }
 }

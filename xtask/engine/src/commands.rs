@@ -132,7 +132,9 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli) -> Result<Answer> {
         Command::Lock(lock_command) => lock(cx, project, lock_command).map(Answer::Lock),
         Command::Ci(ci_command) => self::ci(cx, project, cli, ci_command),
         Command::Test { quick, args } => checks::test(cx, project, *quick, args).map(Answer::Tested),
-        Command::Bench { what: Bench::Fleet, fleet } => bench::fleet::fleet(cx, &fleet.options()).map(Answer::Bench),
+        Command::Bench { what: Bench::Fleet, fleet } => {
+            bench::fleet::fleet(cx, &fleet.options(global)).map(Answer::Bench)
+        }
         Command::BenchDeploy { release, targets } => bench::fleet::deploy(cx, release, targets).map(Answer::Outcome),
     }
 }

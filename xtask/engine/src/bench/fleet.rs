@@ -40,6 +40,8 @@ pub struct Options {
     pub rounds: usize,
     /// Names of the peers; all that are installed when empty.
     pub against: Vec<String>,
+    /// Whether all that contenders print is told, and ours tells how long each of its commands took.
+    pub verbose: bool,
 }
 
 /// What `bench fleet` answers. As JSON:
@@ -136,7 +138,8 @@ pub fn fleet(cx: &Cx, options: &Options) -> Result<Report> {
         let dir = Scratch(scratch.0.join(format!("workload{n}")));
         let workload = Workload::prepare(cx, &dir.0, source)?;
         for &delay_ms in &options.delays_ms {
-            let course = Course { cx, scratch: &scratch.0, fleet: &fleet, workload: &workload, delay_ms };
+            let verbose = options.verbose;
+            let course = Course { cx, scratch: &scratch.0, fleet: &fleet, workload: &workload, delay_ms, verbose };
             rows.extend(course.compare(&peers, options.rounds)?);
         }
     }
@@ -189,6 +192,7 @@ struct Course<'a> {
     fleet: &'a Fleet,
     workload: &'a Workload,
     delay_ms: u64,
+    verbose: bool,
 }
 
 impl Course<'_> {
@@ -264,6 +268,9 @@ impl Course<'_> {
                 .hint("mend it, or choose whom to compare with: --against NAME")
                 .err();
         }
+        if self.verbose {
+            self.cx.note(String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()));
+        }
         self.verify(name, &self.workload.versions[n], &log)?;
         Ok(Figures { seconds: took.wall.as_secs_f64(), cpu_seconds: took.cpu.as_secs_f64(), bytes })
     }
@@ -271,6 +278,9 @@ impl Course<'_> {
     fn ours(&self, version: &Version) -> Result<Command> {
         let mut command = Command::new(Cx::program()?);
         command.args(["bench-deploy", version.id.as_str()]).current_dir(&self.workload.project);
+        if self.verbose {
+            command.arg("--verbose");
+        }
         for host in &self.fleet.names {
             command.arg(format!("ssh://{host}{}", self.fleet.root(host, OURS).display()));
         }
