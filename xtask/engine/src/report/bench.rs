@@ -7,7 +7,7 @@ use std::fmt::Write;
 /// The text of `bench fleet`.
 pub fn fleet(report: &Report, style: Style) -> String {
     let heading =
-        ["WORKLOAD", "DELAY", "RELEASE", "AGAINST", "RATIO", "OURS", "THEIRS", "CPU", "THEIRS", "SENT", "THEIRS"];
+        ["WORKLOAD", "DELAY", "RELEASE", "AGAINST", "RATIO", "OURS", "THEIRS", "CPU", "THEIRS", "BYTES", "THEIRS"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(report.rows.iter().map(row));
     let mut out = table(style, &aligned(rows));
@@ -84,7 +84,7 @@ mod tests {
             missing: vec![Missing { peer: "slipway", install: "cargo install slipway" }],
         };
         expect![[r#"
-            WORKLOAD  DELAY  RELEASE  AGAINST  RATIO    OURS   THEIRS     CPU  THEIRS     SENT    THEIRS
+            WORKLOAD  DELAY  RELEASE  AGAINST  RATIO    OURS   THEIRS     CPU  THEIRS    BYTES    THEIRS
             W1        50 ms  first    scp       0.25  4.00 s  16.04 s  1.00 s  4.01 s  1.0 MiB   3.0 MiB
             W1        50 ms  change   rsync     1.10  0.50 s   0.45 s  0.12 s  0.11 s    900 B  12.1 KiB
             10 hosts, 3 rounds, 2 cores that they share; medians, RATIO that of the pairs: below 1 ours is faster
