@@ -6,6 +6,7 @@ mod project;
 
 mod artifacts;
 mod bad_input;
+mod bench;
 #[cfg(feature = "s3")]
 mod bucket;
 mod bundle;

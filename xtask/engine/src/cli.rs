@@ -229,6 +229,59 @@ pub enum Command {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Measure this engine against what others do, on this machine alone
+    Bench {
+        /// What is measured; `fleet` is a first release and a small change to many hosts over ssh
+        what: Bench,
+        #[command(flatten)]
+        fleet: Fleet,
+    },
+    /// The deploy that `bench fleet` measures
+    #[command(hide = true)]
+    BenchDeploy {
+        #[arg(value_parser = selector)]
+        release: Selector,
+        targets: Vec<String>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Bench {
+    // Without a text of its own: with one, clap makes each option three lines long.
+    Fleet,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Fleet {
+    /// How many hosts are started
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=100))]
+    hosts: u16,
+    /// Deploy this directory and, as its second release, DIR.v2 beside it; a small one of our own when left out
+    #[arg(long, value_name = "DIR")]
+    workload: Vec<PathBuf>,
+    /// How much longer a round trip takes
+    #[arg(long, value_name = "MS", default_values_t = [0, 50])]
+    delay_ms: Vec<u64>,
+    /// How often everybody has a turn
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Only against these; all that are installed when left out
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(crate::bench::fleet::names()))]
+    against: Vec<String>,
+}
+
+impl Fleet {
+    /// What `bench fleet` is asked.
+    pub fn options(&self, global: &Global) -> crate::bench::fleet::Options {
+        crate::bench::fleet::Options {
+            hosts: self.hosts.into(),
+            workloads: self.workload.clone(),
+            delays_ms: self.delay_ms.clone(),
+            rounds: self.rounds.into(),
+            against: self.against.clone(),
+            verbose: global.verbose > 0,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Args)]
@@ -371,6 +424,8 @@ impl Command {
                 | Self::Exec { .. }
                 | Self::Ci(Ci::Run { .. } | Ci::Trigger(_) | Ci::Approve { .. })
                 | Self::Test { .. }
+                | Self::Bench { .. }
+                | Self::BenchDeploy { .. }
         )
     }
 
@@ -390,6 +445,8 @@ impl Command {
                 | Self::Put { .. }
                 | Self::Fetch { .. }
                 | Self::Ci(Ci::Run { .. } | Ci::Trigger(_))
+                | Self::Bench { .. }
+                | Self::BenchDeploy { .. }
         )
     }
 }

@@ -1,6 +1,6 @@
 //! From a parsed command to the verb that does it, and to its answer.
 
-use crate::cli::{Ci, Cli, Command, Expect, Lock as LockCommand, Trigger};
+use crate::cli::{Bench, Ci, Cli, Command, Expect, Lock as LockCommand, Trigger};
 use crate::cx::{Cx, var};
 use crate::deploy::apply::Outcome;
 use crate::deploy::life::Registry;
@@ -12,7 +12,7 @@ use crate::event::Listener;
 use crate::machine::Life;
 use crate::project::{Env, Pattern, Project};
 use crate::store::{Published, Retention};
-use crate::{build, checks, ci, handoff, target};
+use crate::{bench, build, checks, ci, handoff, target};
 use serde::Serialize;
 use std::io::IsTerminal;
 
@@ -58,6 +58,8 @@ pub enum Answer {
     Approved(ci::approve::Approved),
     /// `test`
     Tested(checks::Tested),
+    /// `bench`
+    Bench(bench::fleet::Report),
 }
 
 /// Releases of each branch that a prune of a store keeps.
@@ -141,6 +143,10 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         Command::Lock(lock_command) => lock(cx, project, lock_command).map(Answer::Lock),
         Command::Ci(ci_command) => self::ci(cx, project, cli, ci_command),
         Command::Test { quick, args } => checks::test(cx, project, *quick, args).map(Answer::Tested),
+        Command::Bench { what: Bench::Fleet, fleet } => {
+            bench::fleet::fleet(cx, &fleet.options(global)).map(Answer::Bench)
+        }
+        Command::BenchDeploy { release, targets } => bench::fleet::deploy(cx, release, targets).map(Answer::Outcome),
     }
 }
 

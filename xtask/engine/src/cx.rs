@@ -4,8 +4,8 @@
 
 use crate::error::{Explain, Kind, Result, failed, usage};
 use crate::event::{Event, Sink, Stream, ms_since};
-pub use crate::process::Input;
 use crate::process::{self, Background, Limits};
+pub use crate::process::{Input, Measured};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -123,6 +123,12 @@ impl Cx {
             catching: AtomicBool::new(self.catching.load(Ordering::Relaxed)),
             asking: Arc::clone(&self.asking),
         }
+    }
+
+    /// The same in another checkout.
+    #[must_use]
+    pub fn at(&self, root: &Path) -> Self {
+        Self { root: root.to_owned(), home: root.to_owned(), ..self.with_vars([]) }
     }
 
     /// A variable that is set and not empty.
@@ -350,6 +356,18 @@ impl Cx {
         let (status, _) = process::wait(&mut child, &limits)?;
         self.ran(shown, started, status.success());
         Ok(status.code())
+    }
+
+    /// Runs a command to its end and measures it; what it prints goes into a file. What it leaves in the background is
+    /// ended too.
+    pub fn measure(&self, mut command: Command, output: &std::fs::File) -> Result<Measured> {
+        let shown = show(&command);
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
+        let limits = Limits { time: None, stop: &|| self.interrupted(), own_group: true };
+        let started = Instant::now();
+        let measured = process::measure(&mut command, &limits).map_err(|e| not_started(&command, &e))?;
+        self.ran(shown, started, measured.status.success());
+        Ok(measured)
     }
 
     /// Becomes the xtask of this workspace with a Cargo feature, on the same command line. Comes back only when it cannot.

@@ -35,6 +35,7 @@ pub mod store;
 pub mod target;
 
 // Verbs: read like the shell session that they replace.
+pub mod bench;
 pub mod build;
 pub mod checks;
 pub mod ci;

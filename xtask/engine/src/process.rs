@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// How long is waited for output after the program has ended: what it left behind may hold the pipe for ever.
 const GRACE: Duration = Duration::from_millis(500);
+/// By this variable the processes are known that a program which is measured leaves behind.
+const MARK: &str = "GANGPLANK_MEASURED";
 /// How long a program that was asked to stop may take before it is killed.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -80,6 +83,11 @@ pub fn become_it(command: &mut Command) -> io::Error {
 
 /// Waits for a child, and ends it, with its group if it has one, when a limit is reached.
 pub fn wait(child: &mut Child, limits: &Limits) -> io::Result<(ExitStatus, bool)> {
+    wait_looking(child, limits, Duration::from_millis(20))
+}
+
+/// The same, looking at it at least this often.
+fn wait_looking(child: &mut Child, limits: &Limits, often: Duration) -> io::Result<(ExitStatus, bool)> {
     let started = Instant::now();
     let mut asked: Option<Instant> = None;
     let mut nap = Duration::from_micros(500);
@@ -98,7 +106,7 @@ pub fn wait(child: &mut Child, limits: &Limits) -> io::Result<(ExitStatus, bool)
             _ => {}
         }
         thread::sleep(nap);
-        nap = (nap * 2).min(Duration::from_millis(20));
+        nap = (nap * 2).min(often);
     }
 }
 
@@ -172,6 +180,78 @@ fn read_lines(stream: Option<impl Read + Send + 'static>, which: Stream, to: Syn
             line.clear();
         }
     });
+}
+
+/// What a program was measured to need.
+#[derive(Debug, Clone, Copy)]
+pub struct Measured {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// From its start to its end.
+    pub wall: Duration,
+    /// Processor time, of all that it started too.
+    pub cpu: Duration,
+}
+
+/// Runs a command to its end and measures it. What it leaves in the background counts and is ended. Only Linux tells of
+/// processor time and of what was left.
+pub fn measure(command: &mut Command, limits: &Limits) -> io::Result<Measured> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let mark = COUNT.fetch_add(1, Ordering::Relaxed).to_string();
+    adopt_orphans();
+    let (before, started) = (cpu_of_children(), Instant::now());
+    let mut child = start(command.env(MARK, &mark), limits)?;
+    let (status, _) = wait_looking(&mut child, limits, Duration::from_millis(1))?;
+    let wall = started.elapsed();
+    end_children_with(&format!("{MARK}={mark}"));
+    Ok(Measured { status, wall, cpu: cpu_of_children().saturating_sub(before) })
+}
+
+/// From now on what our programs leave behind is our child.
+fn adopt_orphans() {
+    #[cfg(target_os = "linux")]
+    // Where it is refused, what was left is not ours to end.
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+}
+
+/// Ends our children that have a variable, and takes note of their time.
+fn end_children_with(variable: &str) {
+    use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+    let started = Instant::now();
+    let mut ending = Vec::new();
+    loop {
+        let left = children().into_iter().filter(|pid| {
+            let vars = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            // One that has ended has no variables any more, until its parent has taken note of it.
+            ending.contains(pid) || vars.split(|byte| *byte == 0).any(|it| it == variable.as_bytes())
+        });
+        ending = left.collect();
+        if ending.is_empty() {
+            return;
+        }
+        let signal = if started.elapsed() < LAST_WORDS { Signal::TERM } else { Signal::KILL };
+        for pid in ending.iter().copied().filter_map(Pid::from_raw) {
+            // It may have ended by itself just now.
+            let _ = kill_process(pid, signal);
+            let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Processes whose parent is this one; see proc(5).
+fn children() -> Vec<i32> {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+/// Processor time of the children that have ended, and of theirs: `cutime` and `cstime` of proc(5), in hundredths.
+fn cpu_of_children() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<_> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let ticks = |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0);
+    Duration::from_millis((ticks(13) + ticks(14)) * 10)
 }
 
 /// A program that runs until its stdin closes, which it does when this is dropped, and also when this process is killed.
@@ -294,6 +374,22 @@ impl Collected {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use rustix::process::{DumpableBehavior, dumpable_behavior};
+    use std::time::Duration;
+
+    #[test]
+    fn what_a_program_leaves_behind_is_measured_and_ended() {
+        let mut command = std::process::Command::new("sh");
+        let busy = "n=0; while [ $n -lt 50000 ]; do n=$((n + 1)); done";
+        command.args(["-c", &format!("setsid sh -c '{busy}; exec sleep 47.11' & sleep 0.5; {busy}")]);
+        command.stdout(std::process::Stdio::null());
+        let limits = super::Limits { time: None, stop: &|| false, own_group: true };
+        let measured = super::measure(&mut command, &limits).unwrap();
+        assert!(measured.status.success() && measured.wall >= Duration::from_millis(500), "{measured:?}");
+        assert!(measured.cpu > Duration::ZERO, "{measured:?}");
+        let commands = std::fs::read_dir("/proc").unwrap().flatten();
+        let commands = commands.filter_map(|it| std::fs::read_to_string(it.path().join("cmdline")).ok());
+        assert!(commands.into_iter().all(|line| !line.contains("47.11")));
+    }
 
     #[test]
     fn a_private_process_leaves_no_core_and_its_children_do() {

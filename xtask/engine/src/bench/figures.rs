@@ -1,0 +1,82 @@
+//! What is made of many measurements: medians, and medians of ratios of runs that were made one after the other.
+//!
+//! A quotient of two medians would compare a run in a quiet minute with one in a busy minute.
+
+use serde::Serialize;
+
+/// What one run took.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Figures {
+    /// Wall time from the start of the command to its end.
+    pub seconds: f64,
+    /// Processor time of the command and all that it started here; not that of the hosts.
+    pub cpu_seconds: f64,
+    /// Bytes over the network, both ways.
+    pub bytes: u64,
+}
+
+/// Ours against theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Comparison {
+    /// Our wall time by theirs: the median over the rounds. Below 1 we are faster.
+    pub ratio: f64,
+    /// Our medians.
+    pub ours: Figures,
+    /// Their medians.
+    pub theirs: Figures,
+}
+
+/// Compares runs of the same rounds; nothing where there are none.
+pub fn compare(ours: &[Figures], theirs: &[Figures]) -> Option<Comparison> {
+    let ratios = ours.iter().zip(theirs).map(|(ours, theirs)| ours.seconds / theirs.seconds);
+    Some(Comparison { ratio: median(ratios)?, ours: medians(ours)?, theirs: medians(theirs)? })
+}
+
+fn medians(runs: &[Figures]) -> Option<Figures> {
+    Some(Figures {
+        seconds: median(runs.iter().map(|run| run.seconds))?,
+        cpu_seconds: median(runs.iter().map(|run| run.cpu_seconds))?,
+        bytes: median(runs.iter().map(|run| run.bytes as f64))? as u64,
+    })
+}
+
+/// The value in the middle; of an even number, the mean of the two there.
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    let upper = *values.get(middle)?;
+    Some(if values.len() % 2 == 1 { upper } else { f64::midpoint(values[middle - 1], upper) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle() {
+        let cases: &[(&[f64], Option<f64>)] = &[
+            (&[], None),
+            (&[3.0], Some(3.0)),
+            (&[3.0, 1.0], Some(2.0)),
+            (&[9.0, 1.0, 2.0], Some(2.0)),
+            (&[4.0, 1.0, 3.0, 2.0], Some(2.5)),
+        ];
+        for (values, want) in cases {
+            assert_eq!(median(values.iter().copied()), *want, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn ratios_are_those_of_pairs() {
+        let runs = |seconds: &[f64]| -> Vec<_> {
+            seconds.iter().map(|&seconds| Figures { seconds, cpu_seconds: seconds / 2.0, bytes: 7 }).collect()
+        };
+        // The machine was ten times slower in the second round, for both.
+        let compared = compare(&runs(&[1.0, 10.0, 1.5]), &runs(&[2.0, 20.0, 2.0])).unwrap();
+        assert!((compared.ratio - 0.5).abs() < 1e-9, "{compared:?}");
+        assert_eq!(compared.ours, Figures { seconds: 1.5, cpu_seconds: 0.75, bytes: 7 });
+        assert_eq!(compared.theirs, Figures { seconds: 2.0, cpu_seconds: 1.0, bytes: 7 });
+        assert_eq!(compare(&[], &[]), None);
+    }
+}

@@ -1,0 +1,100 @@
+//! Who takes part in a bench of a fleet: our own `deploy`, and what people use in its place, each a short script.
+//!
+//! They start from what was built before, and all have to end with `current` at the new release.
+
+/// What others do.
+pub struct Peer {
+    /// Its name on the command line, in the report, and of its directory on a host.
+    pub name: &'static str,
+    /// Programs that it needs on PATH.
+    pub programs: &'static [&'static str],
+    /// How to get them.
+    pub install: &'static str,
+    /// What `sh` runs, with its files as the current directory. Variables: `MACHINES` (names of the hosts), `FLEET`
+    /// (`$FLEET/$host/srv/$NAME` is the directory on a host), `NAME`, `RELEASE`, `PREVIOUS` (empty for the first),
+    /// `STAGE` (the built directory), `ARCHIVE` (the same as `tar.gz`), `SSH_CONFIG`.
+    pub script: &'static str,
+    /// More files that it reads.
+    pub files: &'static [(&'static str, &'static str)],
+}
+
+/// The name of our own.
+pub const OURS: &str = "ours";
+
+const OPENSSH: &str = "apt-get install openssh-client";
+
+/// All others.
+pub const PEERS: &[Peer] = &[
+    Peer {
+        name: "scp",
+        programs: &["scp", "ssh"],
+        install: OPENSSH,
+        script: include_str!("contenders/scp.sh"),
+        files: &[],
+    },
+    Peer {
+        name: "tar-ssh",
+        programs: &["ssh"],
+        install: OPENSSH,
+        script: include_str!("contenders/tar-ssh.sh"),
+        files: &[],
+    },
+    Peer {
+        name: "rsync",
+        programs: &["rsync", "ssh"],
+        install: "apt-get install rsync",
+        script: include_str!("contenders/rsync.sh"),
+        files: &[],
+    },
+    Peer {
+        name: "capistrano",
+        programs: &["cap"],
+        install: "apt-get install ruby; gem install capistrano",
+        script: include_str!("contenders/capistrano.sh"),
+        files: &[
+            ("Capfile", include_str!("contenders/Capfile")),
+            ("config/deploy.rb", include_str!("contenders/deploy.rb")),
+            ("config/deploy/bench.rb", include_str!("contenders/bench.rb")),
+        ],
+    },
+    Peer {
+        name: "ansible",
+        programs: &["ansible-playbook"],
+        install: "pip install ansible-core",
+        script: include_str!("contenders/ansible.sh"),
+        files: &[("site.yml", include_str!("contenders/site.yml"))],
+    },
+    Peer {
+        name: "slipway",
+        programs: &["slipway"],
+        install: "cargo install slipway",
+        script: include_str!("contenders/slipway.sh"),
+        files: &[],
+    },
+];
+
+/// A peer that takes part, or why it does not.
+pub fn peers<'a>(
+    against: &'a [String],
+    is_there: &'a dyn Fn(&str) -> bool,
+) -> impl Iterator<Item = (&'static Peer, bool)> + 'a {
+    let wanted = |peer: &&Peer| against.is_empty() || against.iter().any(|name| name == peer.name);
+    PEERS.iter().filter(wanted).map(|peer| (peer, peer.programs.iter().all(|program| is_there(program))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_takes_part() {
+        let chosen = |against: &[&str], missing: &str| {
+            let against: Vec<_> = against.iter().map(|name| (*name).to_owned()).collect();
+            let chosen = |(peer, there): (&Peer, bool)| format!("{}{}", peer.name, if there { "" } else { "?" });
+            peers(&against, &|program| program != missing).map(chosen).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(chosen(&[], ""), "scp tar-ssh rsync capistrano ansible slipway");
+        assert_eq!(chosen(&["rsync", "scp"], "rsync"), "scp rsync?");
+        assert_eq!(chosen(&[], "ssh"), "scp? tar-ssh? rsync? capistrano ansible slipway");
+    }
+}

@@ -1,0 +1,3 @@
+# Its own deploy, with all hooks; see deploy.rb.
+set -eu
+exec cap bench deploy

@@ -1,0 +1,220 @@
+//! What is deployed in a bench: two releases of which the second differs in one file of a hundred, once sealed as ours
+//! and once as everybody else wants them, a directory and a plain `tar.gz`.
+
+use crate::build;
+use crate::cx::Cx;
+use crate::error::{Explain, Kind, Result, usage};
+use crate::project::App;
+use crate::release::Release;
+use crate::release::id::ReleaseId;
+use crate::release::manifest::{Content, FileEntry, Manifest};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+/// The directory in every release that holds what is deployed.
+const PAYLOAD: &str = "payload";
+const SUMS: &str = "SHA256SUMS";
+
+/// Two releases, ready to be deployed by everybody.
+pub struct Workload {
+    /// Its name, for the report.
+    pub name: String,
+    /// A checkout with both of them sealed.
+    pub project: PathBuf,
+    /// First and second.
+    pub versions: [Version; 2],
+}
+
+/// A release in all the forms that contenders want.
+pub struct Version {
+    /// Its id, where it is ours.
+    pub id: ReleaseId,
+    /// `one` or `two`, where it is theirs.
+    pub name: &'static str,
+    /// Its files, with their digests as `sha256sum -c` wants them.
+    pub stage: PathBuf,
+    /// The same, packed.
+    pub archive: PathBuf,
+    /// A file that differs between the two, and its digest here.
+    pub changed: (String, String),
+}
+
+impl Workload {
+    /// Makes one in `dir`, which is new: of `source` and its neighbour `source.v2`, or of bytes of its own.
+    pub fn prepare(cx: &Cx, dir: &Path, source: Option<&Path>) -> Result<Self> {
+        let what = || format!("cannot prepare a workload in {}", dir.display());
+        let hint = || "check free space: every host takes both releases of each contender".to_owned();
+        let project = dir.join("project");
+        let stages = ["one", "two"].map(|name| dir.join(name));
+        for made in stages.iter().chain([&project]) {
+            fs::create_dir_all(made).explain(Kind::Failed, what, hint)?;
+        }
+        let name = match source {
+            Some(source) => copy(cx, source, &stages)?,
+            None => invent(&stages).explain(Kind::Failed, what, hint).map(|()| "small".to_owned())?,
+        };
+        let cx = cx.at(&project);
+        begin(&cx).explain(Kind::Failed, what, hint)?;
+        let mut manifests = Vec::new();
+        for stage in &stages {
+            manifests.push(seal(&cx, stage)?);
+            let payload = stage.join(PAYLOAD);
+            fs::rename(project.join(PAYLOAD), &payload).explain(Kind::Failed, what, hint)?;
+            let sums = manifests[manifests.len() - 1].checksums();
+            fs::write(stage.join(SUMS), sums).explain(Kind::Failed, what, hint)?;
+            let mut tar = Command::new("tar");
+            tar.arg("-czf").arg(stage.with_extension("tar.gz")).arg("-C").arg(stage).args([PAYLOAD, SUMS]);
+            cx.read(tar)?;
+        }
+        let Some(changed) = changed(&manifests[0].files, &manifests[1].files) else {
+            return usage(format!("{name}: the second release has the same files as the first"))
+                .hint("DIR.v2 has to differ from DIR in a file that both have")
+                .err();
+        };
+        let [one, two] = stages;
+        let version = |n: usize, name, stage: PathBuf| Version {
+            id: manifests[n].id.clone(),
+            name,
+            archive: stage.with_extension("tar.gz"),
+            stage,
+            changed: (changed.0.clone(), changed.1[n].clone()),
+        };
+        Ok(Self { name, project, versions: [version(0, "one", one), version(1, "two", two)] })
+    }
+}
+
+/// Copies a directory and its `.v2` with their times, by which rsync knows what changed. Gives its name.
+fn copy(cx: &Cx, source: &Path, stages: &[PathBuf; 2]) -> Result<String> {
+    let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for (from, stage) in [source.to_owned(), source.with_file_name(format!("{name}.v2"))].iter().zip(stages) {
+        if !from.is_dir() {
+            return usage(format!("{} is not there", from.display()))
+                .hint("a workload is a directory DIR and its second release DIR.v2 beside it")
+                .err();
+        }
+        let mut cp = Command::new("cp");
+        cp.arg("-a").arg(from).arg(stage.join(PAYLOAD));
+        cx.read(cp)?;
+    }
+    Ok(name)
+}
+
+/// A binary of 8 MiB and 200 small files; in the second release some pages of the binary and 2 of the files are new.
+fn invent(stages: &[PathBuf; 2]) -> std::io::Result<()> {
+    for (stage, second) in stages.iter().zip([false, true]) {
+        let payload = stage.join(PAYLOAD);
+        fs::create_dir_all(payload.join("share"))?;
+        let mut binary = bytes(1, 8 << 20);
+        for n in (0..8).filter(|_| second) {
+            binary[n << 20..][..1024].copy_from_slice(&bytes(100 + n as u64, 1024));
+        }
+        write(&payload.join("app"), &binary, second)?;
+        for n in 0..200 {
+            let mut text = bytes(1000 + n, 4096);
+            let changed = second && n % 100 == 0;
+            if changed {
+                text.extend_from_slice(b"release 2\n");
+            }
+            write(&payload.join(format!("share/{n}.txt")), &text, changed)?;
+        }
+    }
+    Ok(())
+}
+
+/// With a time that tells what changed: rsync looks at whole seconds.
+fn write(path: &Path, bytes: &[u8], changed: bool) -> std::io::Result<()> {
+    fs::write(path, bytes)?;
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(if changed { 1_767_225_660 } else { 1_767_225_600 });
+    File::options().write(true).open(path)?.set_modified(time)
+}
+
+/// The same bytes for the same seed, which gzip makes a quarter smaller, as it does a binary or two (xorshift64).
+fn bytes(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8 & 0x3f
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// A checkout in which nothing is tracked but what a checkout has to have.
+fn begin(cx: &Cx) -> Result<()> {
+    fs::write(cx.root.join("Cargo.toml"), "[workspace]\nmembers = []\nresolver = \"3\"\n")?;
+    fs::write(cx.root.join(".gitignore"), format!("/target\n/{PAYLOAD}\n"))?;
+    git(cx, "init --quiet --initial-branch main", "")
+}
+
+/// Commits, a minute after the commit before, and seals what is staged. The files stay in the checkout.
+fn seal(cx: &Cx, stage: &Path) -> Result<Manifest> {
+    let second = stage.ends_with("two");
+    fs::rename(stage.join(PAYLOAD), cx.root.join(PAYLOAD))?;
+    fs::write(cx.root.join("version"), stage.to_string_lossy().as_bytes())?;
+    git(cx, "add --all", "")?;
+    git(cx, "commit --quiet --message bench", &format!("2026-01-01T00:0{}:00Z", u8::from(second)))?;
+    let built = build::build(cx, &App { name: "bench", packages: &[], include: &[PAYLOAD] })?;
+    Release::read_manifest(&built.dir)
+}
+
+fn git(cx: &Cx, words: &str, date: &str) -> Result<()> {
+    let mut git = Command::new("git");
+    git.args(words.split(' ')).current_dir(&cx.root);
+    git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
+    for who in ["AUTHOR", "COMMITTER"] {
+        git.env(format!("GIT_{who}_NAME"), "bench").env(format!("GIT_{who}_EMAIL"), "bench@example.com");
+        git.env(format!("GIT_{who}_DATE"), date);
+    }
+    cx.read(git).map(drop)
+}
+
+/// The first file that both releases have with different bytes, and its digest in each.
+fn changed(one: &[FileEntry], two: &[FileEntry]) -> Option<(String, [String; 2])> {
+    two.iter().find_map(|new| {
+        let old = one.iter().find(|old| old.path == new.path)?;
+        match (&old.content, &new.content) {
+            (Content::Sha256(old), Content::Sha256(now)) if old != now => {
+                Some((new.path.clone(), [old.clone(), now.clone()]))
+            }
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_compared_is_a_file_that_changed() {
+        let files = |text: &str| -> Vec<FileEntry> {
+            let file = |word: &str| {
+                let (path, digest) = word.split_once('=').unwrap();
+                let content = match digest.strip_prefix('>') {
+                    Some(to) => Content::Link(to.into()),
+                    None => Content::Sha256(digest.into()),
+                };
+                FileEntry { path: path.into(), bytes: 1, mode: 0o644, content }
+            };
+            text.split_whitespace().map(file).collect()
+        };
+        for (one, two, want) in [
+            ("a=1 b=1", "a=1 b=2", Some("b 1 2")),
+            ("a=1", "a=1 b=2", None),
+            ("a=1 c=1", "a=>c c=3", Some("c 1 3")),
+            ("a=1", "a=1", None),
+        ] {
+            let found = changed(&files(one), &files(two)).map(|(path, [one, two])| format!("{path} {one} {two}"));
+            assert_eq!(found.as_deref(), want, "{one} -> {two}");
+        }
+    }
+
+    #[test]
+    fn the_small_workload_is_the_same_every_time() {
+        assert_eq!(bytes(1, 64), bytes(1, 64));
+        assert_ne!(bytes(1, 64), bytes(2, 64));
+    }
+}
