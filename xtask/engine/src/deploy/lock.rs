@@ -75,6 +75,10 @@ impl<'a> Locks<'a> {
                 }
             }
         }
+        // A connection takes many round trips, and those of all hosts can be made at once.
+        if targets.len() > 1 {
+            each(targets, AT_ONCE, |target| target.reach());
+        }
         // Whoever has the first one is let through at the others.
         let (first, others) = targets.split_at(targets.len().min(1));
         for targets in [first, others] {

@@ -27,11 +27,11 @@ pub fn same<'a>(ours: &'a Manifest, theirs: &Manifest) -> BTreeSet<&'a str> {
     ours.files.iter().filter(plain).filter(|file| known(file)).map(|file| file.path.as_str()).collect()
 }
 
-/// Whether taking these over saves enough: at least half of the bytes.
+/// Whether taking these over saves enough: an eighth of the bytes.
 pub fn is_worth_it(ours: &Manifest, same: &BTreeSet<&str>) -> bool {
     let all: u64 = ours.files.iter().map(|file| file.bytes).sum();
     let saved: u64 = ours.files.iter().filter(|it| same.contains(it.path.as_str())).map(|it| it.bytes).sum();
-    saved >= WORTH_IT && saved * 2 >= all
+    saved >= WORTH_IT && saved * 8 >= all
 }
 
 /// What has to be sent to a host that has a certain other release.

@@ -64,6 +64,8 @@ pub trait Target: Lockable + Sync {
     fn root(&self) -> &str;
     /// The name or address of its host, as it is reached from here.
     fn host(&self) -> &str;
+    /// Makes ready for being spoken to. That it cannot be reached is said by whatever is said to it next.
+    fn reach(&self) {}
     /// Everything that a plan needs, in one round trip.
     fn state(&self) -> Result<State>;
     /// Puts a release on the target, verified there, without making it live. The record goes into the history.

@@ -131,6 +131,8 @@ pub struct Ssh<'cx> {
     /// Where it is.
     pub address: Address,
     connection: Mutex<Option<Connection>>,
+    /// Why it could not be opened ahead of time, for whoever asks next.
+    refused: Mutex<Option<anyhow::Error>>,
     /// Whether the last command may still run there, because the connection broke or we went away.
     unsettled: AtomicBool,
 }
@@ -162,7 +164,14 @@ impl Connection {
 impl<'cx> Ssh<'cx> {
     /// Nothing is said yet.
     pub fn new(cx: &'cx Cx, url: &str, address: Address) -> Self {
-        Self { cx, url: url.to_owned(), address, connection: Mutex::default(), unsettled: AtomicBool::new(false) }
+        Self {
+            cx,
+            url: url.to_owned(),
+            address,
+            connection: Mutex::default(),
+            refused: Mutex::default(),
+            unsettled: AtomicBool::new(false),
+        }
     }
 
     /// The socket of the connection, which is opened if it is not.
@@ -171,12 +180,20 @@ impl<'cx> Ssh<'cx> {
         if let Some(open) = &*connection {
             return Ok(Connection::socket(&open.dir));
         }
+        if let Some(error) = self.refused.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(error);
+        }
         let dir = private_dir(self.cx)?;
         let opened = self.open(&dir, interruptible);
         let master = opened.inspect_err(|_| drop(fs::remove_dir_all(&dir)))?;
         let socket = Connection::socket(&dir);
         *connection = Some(Connection { dir, master, broken: false });
         Ok(socket)
+    }
+
+    /// Opens the connection. Whoever speaks next says why it could not be opened.
+    pub fn reach(&self) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = self.socket(true).err();
     }
 
     fn open(&self, dir: &Path, interruptible: bool) -> Result<Background> {
