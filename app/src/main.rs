@@ -14,6 +14,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use server::Door;
 use settings::{Command, Failure, Settings};
 
 /// `app 0.1.0 (<short commit> <time>)`, all of it known when the binary is built.
@@ -58,13 +59,13 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
     runtime.block_on(async {
         // The signals come first: whoever reads the line below may send one at once.
         let signal = server::signal()?;
-        let listener = match server::inherited()? {
-            Some(listener) => listener,
-            None => server::listen(settings.address).await?,
+        let door = match server::inherited()? {
+            Some(listener) => Door::new(listener, true),
+            None => Door::new(server::listen(settings.address).await?, false),
         };
-        let address = listener.local_addr().unwrap_or(settings.address);
+        let address = door.address().unwrap_or(settings.address);
         say(format_args!("listening on http://{address}, commit {}", env!("APP_COMMIT_SHORT")));
-        server::serve(listener, server::router(folder), signal, server::GRACE).await
+        server::serve(door, server::router(folder), signal, server::GRACE).await
     })?;
     // A file on a slow disk must not hold up the exit; every request has been answered or given up by now.
     runtime.shutdown_background();

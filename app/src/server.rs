@@ -15,8 +15,9 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use axum::serve::Listener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
 use tower_http::services::ServeDir;
 
 use crate::settings::Failure;
@@ -24,6 +25,9 @@ use crate::settings::Failure;
 /// How long requests may go on after the signal to stop. Docker kills after 10 s, most others later: there has to be
 /// time left to say goodbye.
 pub const GRACE: Duration = Duration::from_secs(9);
+
+/// How long a connection that was taken from systemd's socket may take to send its request once we stop.
+const LINGER: Duration = Duration::from_millis(250);
 
 /// The answer of `/version`. Nothing in it needs escaping: the build script lets only commit ids and times through.
 const VERSION: &str = concat!(
@@ -87,16 +91,59 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     })
 }
 
+/// Where connections come from, until it is told to take no more: they are left to the next process.
+pub struct Door {
+    listener: TcpListener,
+    closed: watch::Receiver<bool>,
+    close: watch::Sender<bool>,
+    linger: Duration,
+}
+
+impl Door {
+    /// A socket of our own is closed when we stop. That of systemd stays, so whoever is in already gets a moment to say
+    /// what it wants: a connection that is closed before its request was read is an error to its client.
+    pub fn new(listener: TcpListener, stays: bool) -> Self {
+        let (close, closed) = watch::channel(false);
+        Self { listener, closed, close, linger: if stays { LINGER } else { Duration::ZERO } }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listener.local_addr().ok()
+    }
+}
+
+impl Listener for Door {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        let closed = async { drop(self.closed.wait_for(|closed| *closed).await) };
+        tokio::select! {
+            biased;
+            () = closed => std::future::pending().await,
+            accepted = Listener::accept(&mut self.listener) => accepted,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
 /// Answers requests until `stop` is ready, then finishes those in flight for up to `grace`.
 pub async fn serve(
-    listener: TcpListener,
+    door: Door,
     router: Router,
     stop: impl Future<Output = ()> + Send + 'static,
     grace: Duration,
 ) -> Result<(), Failure> {
     let (tell, told) = oneshot::channel();
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
+    let (close, linger) = (door.close.clone(), door.linger);
+    let serving = axum::serve(door, router).with_graceful_shutdown(async move {
         stop.await;
+        let _ = close.send(true);
+        tokio::time::sleep(linger).await;
         let _ = tell.send(());
     });
     let overdue = async {
@@ -186,7 +233,7 @@ mod tests {
                     let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
                     let _ = tell.send(listener.local_addr().expect("an address"));
                     let stop = async { stopped.await.unwrap_or_default() };
-                    serve(listener, router, stop, grace).await
+                    serve(Door::new(listener, false), router, stop, grace).await
                 })
             });
             let address = told.recv_timeout(PATIENCE).expect("the service starts");

@@ -6,6 +6,7 @@ mod faults;
 pub mod hosts;
 mod listen;
 mod machine;
+mod story;
 mod systemd;
 
 use crate::parts::cx;

@@ -80,6 +80,11 @@ impl Project {
         self.settings = self.settings.replace(from, to);
     }
 
+    /// Adds settings at the end.
+    pub fn add(&mut self, settings: &str) {
+        self.settings.push_str(settings);
+    }
+
     /// Sets a variable for the commands that follow.
     pub fn var(&mut self, name: &str, value: &str) {
         self.vars.retain(|(known, _)| known != name);

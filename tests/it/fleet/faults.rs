@@ -76,86 +76,76 @@ fn a_connection_that_is_cut_in_the_middle_of_an_install() {
     assert!(releases.into_iter().all(|it| !it.file_name().to_string_lossy().starts_with('.')), "no debris");
 }
 
-/// In the place of ssh: the same words, run by a shell of this machine. It counts what it is told, and after the command
-/// of a number it kills who told it.
+/// Before ssh: it counts what is said to hosts, and before or after the command of a number it kills who says it. The
+/// connection itself says nothing.
 const COUNTING: &str = r#"#!/bin/sh
-for last; do :; done
+case " $* " in *" ControlMaster=yes "*) exec "$REAL" "$@";; esac
 n=1; while ! mkdir "$COUNT/$n" 2> /dev/null; do n=$((n + 1)); done
 if [ "$n" = "$(cat "$COUNT/kill-before")" ]; then kill -9 "$PPID"; exit 255; fi
-env -u COUNT sh -c "$last"; code=$?
+"$REAL" "$@"; code=$?
 if [ "$n" = "$(cat "$COUNT/kill-after")" ]; then kill -9 "$PPID"; fi
 exit "$code"
 "#;
 
-struct Counted {
-    p: Project,
-}
-
-impl Counted {
-    const HOSTS: usize = 3;
-
-    fn new() -> Self {
-        let mut p = Project::new();
-        let root = p.path("").display().to_string();
-        let targets: String = (0..Self::HOSTS).map(|n| format!("target ssh://fake{n}{root}srv/h{n}\n")).collect();
-        p.change(
-            "target file:srv/dev\n",
-            &format!("{targets}strategy canary 1\nhealthy test -d www\npatience 2000|10|1\n"),
-        );
-        p.write_program("srv/bin/ssh", COUNTING);
-        p.var("PATH", &format!("{}:{}", p.path("srv/bin").display(), std::env::var("PATH").unwrap()));
-        p.var("COUNT", &p.path("srv/count").display().to_string());
-        Self { p }
-    }
-
-    /// From now on the deployer is killed before or after the command of this number; 0 for never.
-    fn kill(&self, when: &str, number: usize) {
-        let _ = fs::remove_dir_all(self.p.path("srv/count"));
-        self.p.write("srv/count/kill-before", "0");
-        self.p.write("srv/count/kill-after", "0");
-        self.p.write(&format!("srv/count/kill-{when}"), &number.to_string());
-    }
-
-    fn said(&self) -> usize {
-        fs::read_dir(self.p.path("srv/count")).unwrap().flatten().filter(|it| it.path().is_dir()).count()
-    }
-
-    fn live(&self, host: usize) -> String {
-        self.p.live(&format!("srv/h{host}"))
-    }
+/// From now on the deployer is killed before or after the command of this number; 0 for never.
+fn kill_at(p: &Project, when: &str, number: usize) {
+    let _ = fs::remove_dir_all(p.path("srv/count"));
+    p.write("srv/count/kill-before", "0");
+    p.write("srv/count/kill-after", "0");
+    p.write(&format!("srv/count/kill-{when}"), &number.to_string());
 }
 
 #[test]
 fn a_deployer_that_is_killed_at_every_command_to_three_hosts() {
-    let mut kills = 0;
+    const HOSTS: usize = 3;
+    let Some(fleet) = Fleet::start(HOSTS) else { return };
+    let mut p = project(&fleet, HOSTS, "strategy canary 1\n");
+    p.change("patience 5000", "patience 30000");
+    p.write_program("srv/bin/ssh", COUNTING);
+    p.var("PATH", &format!("{}:{}", p.path("srv/bin").display(), std::env::var("PATH").unwrap()));
+    p.var("COUNT", &p.path("srv/count").display().to_string());
+    p.var("REAL", &fleet.file("bin/ssh").display().to_string());
+    kill_at(&p, "before", 0);
+    p.release("0");
+    p.run("deploy dev").ok();
+    let (mut kills, mut before) = (0, "0".to_owned());
     for when in ["before", "after"] {
         for number in 1.. {
-            let world = Counted::new();
-            world.kill(when, 0);
-            world.p.release("1");
-            world.p.run("deploy dev").ok();
-            world.p.release("2");
-            world.kill(when, number);
-            let killed = world.p.run("deploy dev");
-            let said = world.said();
-            for host in 0..Counted::HOSTS {
-                assert!(["1", "2"].contains(&world.live(host).as_str()), "{when} {number}: host {host}");
+            let now = format!("{when}-{number}");
+            p.release(&now);
+            kill_at(&p, when, number);
+            let killed = p.run("deploy dev");
+            let said = fs::read_dir(p.path("srv/count")).unwrap().flatten().filter(|it| it.path().is_dir()).count();
+            for host in 0..HOSTS {
+                assert!(
+                    [&before, &now].contains(&&live(&fleet, host)),
+                    "{now}: host {host} runs {}",
+                    live(&fleet, host)
+                );
             }
-            world.kill(when, 0);
-            world.p.run("deploy dev --lock-wait 20").ok();
-            for host in 0..Counted::HOSTS {
-                assert_eq!(world.live(host), "2", "{when} {number}: host {host}");
-                let left = world.p.path(&format!("srv/h{host}/.lock"));
-                assert!(!left.exists(), "{when} {number}: the lock of host {host} was given back");
+            kill_at(&p, when, 0);
+            p.run("deploy dev --lock-wait 20").ok();
+            assert_eq!(all_live(&fleet, HOSTS), vec![now.clone(); HOSTS].join(" "));
+            for host in 0..HOSTS {
+                let root = fleet.srv(host).join("app");
+                assert!(!root.join(".lock").exists(), "{now}: the lock of host {host} was given back");
+                let debris = fs::read_dir(root.join("releases")).unwrap().flatten();
+                assert!(
+                    debris.into_iter().all(|it| !it.file_name().to_string_lossy().starts_with('.')),
+                    "{now}: debris"
+                );
             }
+            before.clone_from(&now);
             if killed.code == 0 {
-                assert!(number > said, "{when} {number}: it was not killed");
+                assert!(number > said, "{now}: it was not killed");
                 break;
             }
             kills += 1;
         }
     }
-    assert!(kills > 40, "{kills}");
+    p.run("rollback dev").ok();
+    p.run("verify @dev").ok();
+    assert!(kills >= 30, "a deploy to three hosts says more than {kills} things");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// A project whose dev env is the sample app under systemd on all hosts, at one port.
-fn project(fleet: &Fleet, hosts: usize, handover: &str) -> (Project, u16) {
+pub fn project(fleet: &Fleet, hosts: usize, handover: &str) -> (Project, u16) {
     let port = free_port();
     let targets: String = (0..hosts).map(|host| format!("target {}\n", fleet.target_by_address(host, "app"))).collect();
     let mut p = Project::bare(&format!(
@@ -34,7 +34,7 @@ fn project(fleet: &Fleet, hosts: usize, handover: &str) -> (Project, u16) {
     (p, port)
 }
 
-fn says(host: usize, port: u16) -> String {
+pub fn says(host: usize, port: u16) -> String {
     get(&address(host), port).unwrap()
 }
 
@@ -140,13 +140,13 @@ fn a_login_without_systemd_is_told_how_to_get_it() {
 
 /// Connects once for each request, as fast as it can, until it is told to stop; gives how many were answered, and what
 /// went wrong with the others.
-struct Hammer {
+pub struct Hammer {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<(usize, Vec<String>)>>,
 }
 
 impl Hammer {
-    fn on(hosts: usize, port: u16) -> Self {
+    pub fn on(hosts: usize, port: u16, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let one = |host: usize| {
             let stop = Arc::clone(&stop);
@@ -157,7 +157,7 @@ impl Hammer {
                         Ok(said) if !said.is_empty() => good += 1,
                         other => bad.push(format!("host {host}: {other:?}")),
                     }
-                    std::thread::sleep(Duration::from_millis(2));
+                    std::thread::sleep(pause);
                 }
                 (good, bad)
             })
@@ -165,7 +165,7 @@ impl Hammer {
         Self { threads: (0..hosts).map(one).collect(), stop }
     }
 
-    fn stop(self) -> (usize, Vec<String>) {
+    pub fn stop(self) -> (usize, Vec<String>) {
         self.stop.store(true, Ordering::SeqCst);
         let done = self.threads.into_iter().map(|thread| thread.join().unwrap());
         done.fold((0, Vec::new()), |(good, bad), (more, worse)| (good + more, [bad, worse].concat()))
@@ -178,7 +178,7 @@ fn no_request_fails_while_systemd_holds_the_socket() {
     let (p, port) = project(&fleet, 1, "sockets");
     p.release("1");
     p.run("deploy dev").ok();
-    let hammer = Hammer::on(1, port);
+    let hammer = Hammer::on(1, port, Duration::from_millis(2));
     p.release("2");
     p.run("deploy dev").ok();
     assert_eq!(says(0, port), "2");

@@ -155,12 +155,12 @@ fn validator(cx: &Cx) -> Option<PathBuf> {
 /// Tests run the shell recipes that this project replaces, a real S3 and real sshds. Without their tools they are skipped, and fail
 /// in CI.
 fn test_tools(cx: &Cx) {
-    // Packages that are called like their program; sshd is in a directory that is on few people's PATH.
+    // Packages that are called like their program; the others lie in directories that are on few people's PATH.
     let programs = ["csh", "curl", "openssl", "wget", "radosgw", "ceph-mon", "ceph-osd"];
     let mut missing: Vec<_> = programs.into_iter().filter(|tool| cx.program_on_path(tool).is_none()).collect();
-    if !Path::new("/usr/sbin/sshd").exists() {
-        missing.push("openssh-server");
-    }
+    let hidden =
+        [("/lib/systemd/systemd", "systemd"), ("/usr/sbin/nginx", "nginx-light"), ("/usr/sbin/sshd", "openssh-server")];
+    missing.extend(hidden.iter().filter(|(path, _)| !Path::new(path).exists()).map(|(_, package)| *package));
     if !missing.is_empty() {
         cx.note(format!("installing {}", missing.join(", ")));
         apt_install(cx, &missing);

@@ -132,12 +132,11 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
             let remove = global.yes && !global.dry_run;
             handoff::prune(cx, project, url, retention, remove).map(Answer::Pruned)
         }
+        Command::Prune { keep: Some(0), .. } => {
+            usage("--keep 0 would leave no release on a host").hint("2 are the least: --keep 2").err()
+        }
         Command::Prune { env, keep, change, .. } => {
-            let options = change.options(global, None, &Expect::default());
-            let env = env.as_deref().unwrap_or_default();
-            if *keep == Some(0) {
-                return usage("--keep 0 would leave no release on a host").hint("2 are the least: --keep 2").err();
-            }
+            let (env, options) = (env.as_deref().unwrap_or_default(), change.options(global, None, &Expect::default()));
             deploy::prune(cx, project, env, keep.map(usize::from), &options).map(Answer::Outcome)
         }
         Command::Lock(lock_command) => lock(cx, project, lock_command).map(Answer::Lock),
