@@ -209,3 +209,34 @@ fn nothing_of_ours_is_left_behind() {
     let left = std::process::Command::new("pgrep").args(["-f", &control]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&left.stdout), "", "and the connections with them");
 }
+
+/// A host may be far away.
+#[test]
+fn a_host_is_asked_seldom() {
+    let Some(fleet) = Fleet::start(2) else { return };
+    let mut p = Project::new();
+    p.change("target file:srv/dev\n", &format!("target {}\n", fleet.target(0, "app")));
+    p.change("target file:srv/prod\n", &format!("target {}\ntarget {}\n", fleet.target(0, "p"), fleet.target(1, "p")));
+    p.var("PATH", &fleet.path());
+    let asked = |line: &str, host: &str| {
+        let said = p.run(&format!("{line} -v")).ok().stderr;
+        let commands: Vec<_> = said.lines().filter_map(|line| line.split_once(&format!("$ ssh {host} # "))).collect();
+        // The connection itself, which has no name, and what is asked on it.
+        (commands.len(), commands.iter().map(|(_, what)| *what).collect::<Vec<_>>().join("; "))
+    };
+    p.release("1");
+    asked("deploy dev", "fleet0");
+    asked("deploy prod --yes", "fleet1");
+    p.release("2");
+    for (line, host, most) in [
+        ("status dev", "fleet0", 1),
+        ("deploy dev", "fleet0", 4),
+        ("deploy dev", "fleet0", 2),
+        ("rollback dev", "fleet0", 3),
+        ("deploy prod --yes", "fleet1", 5),
+        ("rollback prod --yes", "fleet1", 4),
+    ] {
+        let (times, what) = asked(line, host);
+        assert!(times <= most, "{line}: {times} times: {what}");
+    }
+}

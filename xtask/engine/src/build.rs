@@ -15,8 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use xshell::{Shell, cmd};
 
-/// Directory of sealed releases below the workspace root.
-pub const RELEASES: &str = "target/releases";
+pub use crate::release::RELEASES;
 
 /// What `build` answers.
 #[derive(Debug, Serialize)]

@@ -19,6 +19,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// Directory of sealed releases below the workspace root.
+pub const RELEASES: &str = "target/releases";
 /// The directory inside an installed release that belongs to the engine.
 pub const META: &str = ".gangplank";
 /// Digests of the other two files, in the form of `sha256sum`.

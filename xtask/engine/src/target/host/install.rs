@@ -7,7 +7,7 @@ use crate::error::{Explain, Failure, Kind, Result, hint_of, kind_of};
 use crate::http::{Url, policy};
 use crate::release::delta::Changes;
 use crate::release::manifest::{Manifest, checksum_line};
-use crate::release::{META, Release, digest, manifest};
+use crate::release::{META, RELEASES, Release, digest, manifest};
 use crate::target::{Delivery, script};
 use std::fs::File;
 
@@ -39,11 +39,11 @@ impl HostTarget<'_> {
         }
     }
 
-    /// The manifest of what is live: as it lies beside the release that is sent, or as the host has it.
-    fn live_manifest(&self, release: &Release) -> Result<Option<Manifest>> {
+    /// The manifest of what is live: as it was built here, or as the host has it.
+    fn live_manifest(&self) -> Result<Option<Manifest>> {
         let Some((live, bundle)) = get(&self.live) else { return Ok(None) };
-        let beside = release.dir().with_file_name(live.as_str()).join(manifest::FILE);
-        let known = std::fs::read(&beside).ok().and_then(|text| Manifest::parse(&text, &self.url).ok());
+        let here = self.cx.root.join(RELEASES).join(live.as_str()).join(manifest::FILE);
+        let known = std::fs::read(&here).ok().and_then(|text| Manifest::parse(&text, &self.url).ok());
         if let Some(known) = known.filter(|known| known.bundle.sha256 == bundle) {
             return Ok(Some(known));
         }
@@ -60,7 +60,7 @@ impl HostTarget<'_> {
     /// not, all of it is to be sent.
     fn install_changes(&self, release: &Release, changes: &Changes, record: &Record) -> Result<bool> {
         let ours = release.manifest();
-        let theirs = self.live_manifest(release)?;
+        let theirs = self.live_manifest()?;
         let Some(theirs) = theirs.filter(|theirs| theirs.id != ours.id) else { return Ok(false) };
         let Some(delta) = changes.from(&theirs, release)? else { return Ok(false) };
         let list: String = delta.same.iter().map(|path| format!("./{path}\n")).collect();
