@@ -129,8 +129,7 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         Command::Prune { store: Some(url), keep, days, .. } => {
             let keep = keep.map_or(KEPT_OF_BRANCH, usize::from);
             let retention = Retention { app: project.app.name, keep, days: *days };
-            let remove = global.yes && !global.dry_run;
-            handoff::prune(cx, project, url, retention, remove).map(Answer::Pruned)
+            handoff::prune(cx, project, url, retention, global.yes && !global.dry_run).map(Answer::Pruned)
         }
         Command::Prune { keep: Some(0), .. } => {
             usage("--keep 0 would leave no release on a host").hint("2 are the least: --keep 2").err()
