@@ -66,15 +66,26 @@ fn hooks_run_where_and_when_they_should() {
     p.release("4");
     p.run("deploy dev").ok().told("the hook after-first panicked; the release is live all the same");
     assert_eq!((p.live("srv/dev"), p.live("srv/dev2")), ("4".into(), "4".into()));
+
+    // Killed between the switch and the record that it is live: what comes after is still to be done.
+    let history = p.read("srv/dev/history.jsonl");
+    let cut: Vec<_> = history.lines().filter(|line| !line.contains("removed")).collect();
+    p.write("srv/dev/history.jsonl", &(cut[..cut.len() - 1].join("\n") + "\n"));
+    ran(&p, "srv/dev");
+    p.run("deploy dev").ok();
+    let after = ran(&p, "srv/dev");
+    assert!(after.contains("after-each") && !after.contains("before"), "{after}");
     assert!(!p.path("srv/dev/.lock").exists() && !p.path("srv/dev2/.lock").exists());
 }
 
 #[test]
 fn what_is_shared_stays_when_releases_go() {
     let mut p = project();
-    for hook in ["before-first", "before-each", "after-each", "after-first"] {
+    for hook in ["before-each", "after-each", "after-first"] {
         p.change(&format!("hook {hook}\n"), "");
     }
+    // A migration reads what is shared.
+    p.write("hooks/before-first", "cat config.toml\n");
     p.change("strategy all\n", "strategy all\nshared data/up loads/\nshared config.toml\n");
     p.release("1");
     p.run("deploy dev").fails(1, "cannot link shared files: shared/config.toml is not there", "put it on the host");
@@ -98,6 +109,26 @@ fn what_is_shared_stays_when_releases_go() {
     p.change("include www\n", "include www\ninclude config.toml\n");
     p.release("3");
     p.run("deploy dev").fails(2, "holds config.toml, and dev shares config.toml", "take it out of `include`");
-    p.change("shared config.toml", "shared ../etc");
+    p.change("include config.toml\n", "");
+    p.change("shared config.toml", "shared data");
+    p.run("status dev").fails(2, "shares `data/up loads` in `data`", "the outer one");
+    p.change("shared data\n", "shared ../etc\n");
     p.run("status dev").fails(2, "shares `../etc`", "inside the release");
+}
+
+#[test]
+fn the_way_back_to_a_release_from_before_a_file_was_shared() {
+    let mut p = Project::new();
+    p.change("include www\n", "include www\ninclude config.toml\n");
+    p.write("config.toml", "own\n");
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.change("include config.toml\n", "");
+    p.change("env prod", "shared config.toml\nenv prod");
+    p.write("srv/dev/shared/config.toml", "shared\n");
+    p.release("2");
+    p.run("deploy dev").ok();
+    assert_eq!(p.read("srv/dev/current/config.toml"), "shared\n");
+    p.run("rollback dev").ok();
+    assert_eq!(p.read("srv/dev/current/config.toml"), "own\n");
 }

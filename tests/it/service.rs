@@ -168,3 +168,24 @@ fn a_tcp_check_wants_a_listener() {
     p.run("deploy dev").fails(1, "was not healthy within 3s", "deploy again");
     assert_eq!(p.get("dev").unwrap(), "1");
 }
+
+/// The shell of a switch may be killed itself, for want of memory: nobody knows then how far the restart came.
+#[test]
+fn a_restart_that_is_killed_is_undone() {
+    let mut p = Project::new();
+    p.change(
+        "env prod",
+        "var COLOUR=${COLOUR:-red}\ncommand echo $COLOUR $(cat current/www/index.html) >> started; if [ -e current/www/die ]; then kill -KILL $$; fi|true|true|true\nenv prod",
+    );
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.run("status dev").ok().has("live");
+    assert!(!p.run("status dev").stdout.contains("stopped"), "nothing of ours runs it");
+    p.write("www/die", "");
+    p.var("COLOUR", "blue");
+    p.release("2");
+    let ran = p.run("deploy dev").fails(1, "is live again", "deploy again");
+    assert!(!ran.stderr.contains("gangplank:"), "{}", ran.stderr);
+    assert_eq!(p.read("srv/dev/started"), "red 1\nblue 2\nred 1\n", "as it was when it was healthy");
+    assert_eq!(p.read("srv/dev/service/env"), "COLOUR=\"red\"\n");
+}

@@ -81,41 +81,92 @@ fn a_connection_that_is_cut_in_the_middle_of_an_install() {
 const COUNTING: &str = r#"#!/bin/sh
 case " $* " in *" ControlMaster=yes "*) exec "$REAL" "$@";; esac
 n=1; while ! mkdir "$COUNT/$n" 2> /dev/null; do n=$((n + 1)); done
+if [ "$n" = "$(cat "$COUNT/lose")" ]; then "$REAL" "$@" > /dev/null 2>&1; exit 255; fi
 "$REAL" "$@"; code=$?
 if [ "$n" = "$(cat "$COUNT/kill")" ]; then kill -9 "$PPID"; fi
 exit "$code"
 "#;
 
-/// From now on the deployer is killed after the command of this number; 0 for never.
-fn kill_at(p: &Project, number: usize) {
+/// From now on the deployer is killed after the command of this number, or does not hear its answer; 0 for never.
+fn count(p: &Project, kill: usize, lose: usize) {
     let _ = fs::remove_dir_all(p.path("srv/count"));
-    p.write("srv/count/kill", &number.to_string());
+    p.write("srv/count/kill", &kill.to_string());
+    p.write("srv/count/lose", &lose.to_string());
+}
+
+/// A project on all hosts of a fleet, whose commands are counted.
+fn counted(fleet: &Fleet, hosts: usize, more: &str) -> Project {
+    let mut p = project(fleet, hosts, more);
+    p.change("patience 5000", "patience 30000");
+    p.write_program("srv/bin/ssh", COUNTING);
+    p.var("PATH", &format!("{}:{}", p.path("srv/bin").display(), std::env::var("PATH").unwrap()));
+    p.var("COUNT", &p.path("srv/count").display().to_string());
+    p.var("REAL", &fleet.file("bin/ssh").display().to_string());
+    count(&p, 0, 0);
+    p
+}
+
+/// The host does what it is told, and nobody hears so: whatever is said of it then is true, and the same again converges.
+#[test]
+fn an_answer_that_is_lost() {
+    let Some(fleet) = Fleet::start(2) else { return };
+    for (dir, hosts) in [("one", 1), ("two", 2)] {
+        let mut p = counted(&fleet, hosts, "command true|true|true|true\nstrategy all\nkeep 2\n");
+        for host in 0..hosts {
+            p.change(&fleet.target(host, "app"), &fleet.target(host, dir));
+        }
+        let lives = || -> Vec<_> {
+            let live = |host| fs::read_to_string(fleet.srv(host).join(dir).join("current/www/index.html")).unwrap();
+            (0..hosts).map(|host| live(host).trim().to_owned()).collect()
+        };
+        for release in ["a", "b", "c"] {
+            p.release(release);
+            p.run("deploy dev").ok();
+        }
+        let mut before = "c".to_owned();
+        for number in 1.. {
+            let now = format!("{dir}-{number}");
+            p.release(&now);
+            count(&p, 0, number);
+            let ran = p.run("deploy dev --lock-wait 20");
+            let said = fs::read_dir(p.path("srv/count")).unwrap().flatten().filter(|it| it.path().is_dir()).count();
+            count(&p, 0, 0);
+            let lives = lives();
+            let want = match ran.code {
+                0 => &now,
+                1 | 4 => &before,
+                code => panic!("{now}: code {code}: {}", ran.stderr),
+            };
+            assert!(lives.iter().all(|live| live == want), "{now}: {lives:?} after code {}: {}", ran.code, ran.stderr);
+            p.run("deploy dev --lock-wait 20").ok();
+            before.clone_from(&now);
+            if number > said {
+                assert!(number > hosts * 4, "{number}");
+                break;
+            }
+        }
+        p.run("rollback dev").ok();
+    }
 }
 
 #[test]
 fn a_deployer_that_is_killed_at_every_command_to_three_hosts() {
     const HOSTS: usize = 3;
     let Some(fleet) = Fleet::start(HOSTS) else { return };
-    let mut p = project(&fleet, HOSTS, "strategy canary 1\n");
-    p.change("patience 5000", "patience 30000");
-    p.write_program("srv/bin/ssh", COUNTING);
-    p.var("PATH", &format!("{}:{}", p.path("srv/bin").display(), std::env::var("PATH").unwrap()));
-    p.var("COUNT", &p.path("srv/count").display().to_string());
-    p.var("REAL", &fleet.file("bin/ssh").display().to_string());
-    kill_at(&p, 0);
+    let p = counted(&fleet, HOSTS, "strategy canary 1\n");
     p.release("0");
     p.run("deploy dev").ok();
     let (mut kills, mut before) = (0, "0".to_owned());
     for number in 1.. {
         let now = format!("after-{number}");
         p.release(&now);
-        kill_at(&p, number);
+        count(&p, number, 0);
         let killed = p.run("deploy dev");
         let said = fs::read_dir(p.path("srv/count")).unwrap().flatten().filter(|it| it.path().is_dir()).count();
         for host in 0..HOSTS {
             assert!([&before, &now].contains(&&live(&fleet, host)), "{now}: host {host} runs {}", live(&fleet, host));
         }
-        kill_at(&p, 0);
+        count(&p, 0, 0);
         p.run("deploy dev --lock-wait 20").ok();
         assert_eq!(all_live(&fleet, HOSTS), vec![now.clone(); HOSTS].join(" "));
         for host in 0..HOSTS {

@@ -103,7 +103,7 @@ fn a_first_release_that_fails_leaves_no_unit_enabled() {
     p.change("patience 8000", "patience 1000");
     p.release("1");
     p.run("deploy dev").fails(1, "nothing is live", "deploy again");
-    assert_eq!(fleet.ask(0, "systemctl --user is-enabled shop.service shop.socket"), "disabled\ndisabled");
+    assert_eq!(fleet.ask(0, "systemctl --user is-enabled shop.service shop.socket 2>/dev/null"), "");
     assert_eq!(fleet.ask(0, "systemctl --user is-active shop.service shop.socket"), "inactive\ninactive");
 }
 
@@ -136,6 +136,32 @@ fn a_login_without_systemd_is_told_how_to_get_it() {
     p.var("PATH", &fleet.path());
     p.release("1");
     p.run("deploy dev").fails(1, "systemd does not answer this login", "`loginctl enable-linger ");
+}
+
+/// Two units of one app would want one port; a unit that came with the system is nobody's to replace.
+#[test]
+fn a_unit_of_another_name_or_of_somebody_else() {
+    let Some(fleet) = Fleet::with_systemd(1) else { return };
+    let (mut p, port) = project(&fleet, 1, "restart");
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.change("systemd shop|", "systemd other|");
+    p.release("2");
+    p.run("deploy dev").fails(1, "the unit shop of the user's systemd runs here, not other", "disable --now shop");
+    assert_eq!(says(0, port), "1");
+    p.change("systemd other|", "systemd shop|");
+    p.run("deploy dev").ok();
+    let vendor = fleet.home(0).join(".local/share/systemd/user/cron.service");
+    fs::create_dir_all(vendor.parent().unwrap()).unwrap();
+    fs::write(&vendor, "[Service]\nExecStart=/bin/sleep 600\n").unwrap();
+    fleet.ask(0, "systemctl --user daemon-reload; systemctl --user start cron");
+    p.change(&fleet.target_by_address(0, "app"), &fleet.target_by_address(0, "other"));
+    p.change("systemd shop|", "systemd cron|");
+    p.run("deploy dev").fails(1, "cron.service is not ours", "another `unit`");
+    assert_eq!(fleet.ask(0, "systemctl --user is-active cron shop"), "active\nactive");
+    p.change("systemd cron|restart", "systemd cron|sockets");
+    p.change("http http://", "tcp ");
+    p.run("status dev").fails(2, "would be answered by systemd itself", "`Check::Http`");
 }
 
 /// Connects once for each request, as fast as it can, until it is told to stop; gives how many were answered, and what

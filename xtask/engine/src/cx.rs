@@ -61,6 +61,9 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// That of a program of which nothing is known.
+    pub const NONE: Self = Self { code: None, stdout: String::new(), stderr: String::new(), cut: false };
+
     /// Whether it exited with 0.
     pub fn ok(&self) -> bool {
         self.code == Some(0)

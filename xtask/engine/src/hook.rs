@@ -58,6 +58,7 @@ pub trait Host {
     /// Id of the release that goes live.
     fn release(&self) -> &str;
     /// Runs a command with `sh` in the directory of the release on the host, with the env's `vars` set, for up to an hour.
-    /// What it says is shown, and given back. The error has its last words.
+    /// What it says is shown, and given back. The error has its last words. The command itself is for everybody on the host
+    /// to read: a secret belongs into `vars`. It runs to its end; Ctrl-C waits for it.
     fn run(&self, command: &str) -> Result<String>;
 }

@@ -178,8 +178,6 @@ pub enum Handover {
     /// systemd listens at these addresses (`ListenStream=`, e.g. `8080` or `127.0.0.1:8080`) and hands the sockets over, so
     /// that connections wait. The app has to take them (`LISTEN_FDS`) and to end on SIGTERM once it has answered.
     Sockets(&'static [&'static str]),
-    /// The process gets SIGHUP and stays, for an app that then reads its files again from its working directory's path.
-    Reload,
 }
 
 /// A health check with its patience.
@@ -370,6 +368,16 @@ impl Env {
         if let Some(bad) = self.shared.iter().find(|path| !inside(path)) {
             return wrong(format!("env `{env}` shares `{bad}`"), "name a path inside the release, e.g. \"uploads/\"");
         }
+        let name = |path: &'static str| path.trim_end_matches('/');
+        let nested = |a: &str, b: &str| a == b || b.strip_prefix(a).is_some_and(|rest| rest.starts_with('/'));
+        for (n, one) in self.shared.iter().enumerate() {
+            let others = self.shared.iter().enumerate().filter(|(other, _)| *other != n);
+            if let Some((_, other)) =
+                others.map(|(at, other)| (at, name(other))).find(|(_, other)| nested(name(one), other))
+            {
+                return wrong(format!("env `{env}` shares `{other}` in `{one}`"), "the outer one alone is enough");
+            }
+        }
         for (n, hook) in self.hooks.iter().enumerate() {
             if !word(hook.name) || self.hooks[..n].iter().any(|other| other.name == hook.name) {
                 return wrong(
@@ -393,7 +401,7 @@ impl Service {
                 "set `run`, e.g. &[\"bin/app\"]",
             );
         }
-        let Self::Systemd { unit, run, lines, handover, .. } = *self else { return Ok(()) };
+        let Self::Systemd { unit, manager, run, lines, handover, .. } = *self else { return Ok(()) };
         if !word(&unit.replace(['.', '@'], "")) || unit.ends_with(".service") {
             return wrong(
                 format!("env `{}` has a unit `{unit}`", env.name),
@@ -413,6 +421,21 @@ impl Service {
             return wrong(
                 format!("unit `{unit}` cannot run in {target}"),
                 "use a directory without quotes, `$` and `\\`",
+            );
+        }
+        if run[0].contains(['"', '\\', '$']) {
+            return wrong(format!("unit `{unit}` cannot run {}", run[0]), "use a path without quotes, `$` and `\\`");
+        }
+        if manager == Manager::System && !lines.iter().any(|line| line.starts_with("User=")) {
+            return wrong(
+                format!("unit `{unit}` would run as root"),
+                "say as whom in `lines`, e.g. \"User=shop\", or \"User=root\" if that is meant",
+            );
+        }
+        if matches!((handover, env.health.check), (Handover::Sockets(_), Check::Tcp { .. })) {
+            return wrong(
+                format!("the health check of env `{}` would be answered by systemd itself", env.name),
+                "use `Check::Http` or `Check::Command` where systemd holds the sockets",
             );
         }
         if handover == Handover::Sockets(&[]) {

@@ -114,6 +114,11 @@ pub fn apply(
     if let Err(error) = switched.unwrap_or_else(|_| failed("the engine panicked: its words are above").err()) {
         return Err(run.put_back(&hosts, &error));
     }
+    // From here on hosts may have given up their locks. What follows `live` must find every host recorded: a failure on
+    // the last one has to find the first one's old way still there. One host alone can be told all of it at once.
+    if let Err(error) = all_of(each(&hosts, AT_ONCE, |host| run.settle(host, hosts.len() == 1))) {
+        return Err(run.put_back(&hosts, &error));
+    }
     run.announce(&hosts);
     let changed = plans.iter().any(|host| !host.steps.is_empty());
     Ok(Outcome {
@@ -172,6 +177,7 @@ impl Run<'_> {
     fn switch(&self, hosts: &[Host]) -> Result<()> {
         for host in hosts {
             for hook in self.hooks(host, Moment::Before, Hosts::First) {
+                self.share(host)?;
                 self.hook(host, hook)?;
             }
         }
@@ -182,13 +188,10 @@ impl Run<'_> {
         if self.cx.interrupted() {
             return failed("stopped by a signal").err();
         }
-        // What follows `live` must find every host recorded: a failure on the last one has to find the first one's old
-        // way still there. One host alone can be told all of it at once.
-        let alone = hosts.len() == 1;
-        if !alone {
-            all_of(each(hosts, AT_ONCE, |host| self.confirm(host)))?;
+        if hosts.len() == 1 {
+            return Ok(());
         }
-        all_of(each(hosts, AT_ONCE, |host| self.settle(host, alone)))
+        all_of(each(hosts, AT_ONCE, |host| self.confirm(host)))
     }
 
     /// Switches a host and starts its service in one round trip, then waits until it is healthy.
@@ -207,6 +210,7 @@ impl Run<'_> {
         });
         for hook in self.hooks(host, Moment::Before, Hosts::Each) {
             self.begin(host)?;
+            self.share(host)?;
             self.hook(host, hook)?;
         }
         if activate.is_some() || restart.is_some() {
@@ -227,10 +231,7 @@ impl Run<'_> {
 
     fn activate(&self, host: &Host, switch: Option<(&ReleaseId, &Record)>, restart: Option<&ReleaseId>) -> Result<()> {
         let root = host.target.root();
-        let script = |script: Script, what| script.called(what);
-        let share = switch.filter(|_| !self.env.shared.is_empty()).map(|(id, _)| {
-            script(Script::new(script::share(root, id, self.env.shared), String::new()), "link shared files")
-        });
+        let share = switch.and_then(|(release, _)| self.sharing(host, release));
         let ready = restart.and_then(|_| self.spec.ready(root));
         let restart = restart.and_then(|id| self.spec.restart(root, id, false));
         let mut acts = Vec::new();
@@ -244,6 +245,23 @@ impl Run<'_> {
         acts.extend(switch.map(|(release, record)| Act::Activate(Some(release), Some(record))));
         acts.extend(restart.as_ref().map(Act::Run));
         self.act(host, &acts, restart.is_some())
+    }
+
+    /// The script that links what is shared into a release. On the way back a release from before it was shared keeps its
+    /// own.
+    fn sharing(&self, host: &Host, release: &ReleaseId) -> Option<Script> {
+        let keep_own = self.base.verb == Verb::Rollback;
+        let text = || script::share(host.target.root(), release, self.env.shared, keep_own);
+        (!self.env.shared.is_empty()).then(|| Script::new(text(), String::new()).called("link shared files"))
+    }
+
+    /// Links what is shared ahead of the switch, for hooks that need it.
+    fn share(&self, host: &Host) -> Result<()> {
+        let release = goal_of(std::slice::from_ref(host.plan));
+        match release.and_then(|release| self.sharing(host, &release)) {
+            Some(script) => host.target.must(Act::Run(&script)),
+            None => Ok(()),
+        }
     }
 
     /// The hooks that are due on a host.
@@ -292,9 +310,14 @@ impl Run<'_> {
         let answers = host.target.act(acts).inspect_err(|_| {
             host.restarted.fetch_or(restarts, Ordering::SeqCst);
         })?;
-        let last = answers.len() >= acts.len();
+        let failed = answers.iter().position(|answer| !answer.ok());
+        let last = failed.is_none_or(|at| at + 1 >= acts.len());
         host.restarted.fetch_or(last && restarts, Ordering::SeqCst);
-        let Some((act, answer)) = acts.iter().zip(&answers).find(|(_, answer)| !answer.ok()) else { return Ok(()) };
+        let (act, answer) = match failed {
+            Some(at) => (&acts[at], &answers[at]),
+            None if answers.len() >= acts.len() => return Ok(()),
+            None => (&acts[answers.len()], &Answer::NONE),
+        };
         match act {
             Act::Run(_) if last && restarts => {
                 self.show_log(host);
@@ -323,7 +346,11 @@ impl Run<'_> {
 
     fn confirm(&self, host: &Host) -> Result<()> {
         let Some((name, record)) = self.lives(host) else { return Ok(()) };
-        self.timed(host, &name, || host.target.record(&record))
+        self.timed(host, &name, || match host.target.record(&record) {
+            // Only the answer was lost.
+            Err(_) if settle::is_recorded(host, &record) => Ok(()),
+            done => done,
+        })
     }
 
     /// The record that a host is live, and the step that writes it.

@@ -6,10 +6,13 @@ use crate::hook::{Hook, Host};
 use crate::release::id::ReleaseId;
 use crate::service::{self, Script};
 use crate::target::Target;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
 use std::time::Duration;
 
 /// Long enough for the migration of a database.
 const LIMIT: Duration = Duration::from_secs(3600);
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// A host as a hook sees it.
 struct Place<'a> {
@@ -36,8 +39,10 @@ impl Host for Place<'_> {
     fn run(&self, command: &str) -> Result<String> {
         let dir = format!("{}/releases/{}", self.target.root(), self.release);
         let script = service::command(&dir, self.exports, command).called("run a hook");
-        let answer = self.target.run(&Script { limit: LIMIT, ..script })?;
-        let said = [answer.stdout.as_str(), answer.stderr.as_str()].concat();
+        let script = Script { limit: LIMIT, ..script };
+        let answer = self.with_signs_of_life(|| self.target.run(&script))?;
+        let said = [answer.stdout.trim_end(), answer.stderr.trim_end()].join("\n");
+        let said = said.trim();
         for line in said.lines() {
             self.cx.note(format!("  | {}", self.cx.scrub(line)));
         }
@@ -53,6 +58,26 @@ impl Host for Place<'_> {
         ))
         .hint("mend it, then deploy again: hooks run again, too")
         .err()
+    }
+}
+
+impl Place<'_> {
+    /// CircleCI ends a job that says nothing for ten minutes.
+    fn with_signs_of_life<T>(&self, work: impl FnOnce() -> T) -> T {
+        let (working, over) = channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                for minutes in 1.. {
+                    if over.recv_timeout(MINUTE) != Err(RecvTimeoutError::Timeout) {
+                        return;
+                    }
+                    self.cx.note(format!("{}: the hook has been running for {minutes} min", self.target.url()));
+                }
+            });
+            let done = work();
+            drop(working);
+            done
+        })
     }
 }
 

@@ -189,23 +189,28 @@ pub fn plan(target: &str, goal: &Goal, state: &State, keep: usize) -> Result<Hos
     Ok(HostPlan { target: target.to_owned(), steps, fallback: fallback(state) })
 }
 
-/// Adds the hooks of a project to the plans of the hosts that are switched.
+/// Adds the hooks of a project to the plans of the hosts that are switched. Those for after run wherever a release is
+/// recorded as live: a run that was killed in between is finished.
 pub fn add_hooks(plans: &mut [HostPlan], hooks: &[Hook]) {
-    let mut first = true;
-    for plan in plans {
-        let Some(at) = plan.steps.iter().position(|step| matches!(step, Step::Activate { .. })) else { continue };
-        let Step::Activate { release, .. } = plan.steps[at].clone() else { continue };
-        let steps = |moment, hosts| -> Vec<Step> {
+    let due = |moment, release: &ReleaseId, first: bool| -> [Vec<Step>; 2] {
+        [Hosts::First, Hosts::Each].map(|hosts| {
             let these = hooks.iter().filter(|hook| hook.moment == moment && hook.hosts == hosts);
+            let these = these.filter(|_| first || hosts == Hosts::Each);
             these.map(|hook| Step::Hook { name: hook.name.to_owned(), release: release.clone() }).collect()
-        };
-        let once = |steps: Vec<Step>| if first { steps } else { vec![] };
-        let healthy = plan.steps.iter().position(|step| matches!(step, Step::Confirm { .. })).unwrap_or(at + 1);
-        plan.steps.splice(healthy..healthy, steps(Moment::After, Hosts::Each));
-        plan.steps
-            .splice(at..at, [once(steps(Moment::Before, Hosts::First)), steps(Moment::Before, Hosts::Each)].concat());
-        plan.steps.extend(once(steps(Moment::After, Hosts::First)));
-        first = false;
+        })
+    };
+    let (mut first_switch, mut first_live) = (true, true);
+    for plan in plans {
+        let at = |plan: &HostPlan, wanted: fn(&Step) -> bool| plan.steps.iter().position(wanted);
+        let Some(live) = at(plan, |step| matches!(step, Step::Confirm { .. })) else { continue };
+        let Step::Confirm { release } = plan.steps[live].clone() else { continue };
+        let [once, each] = due(Moment::After, &release, std::mem::take(&mut first_live));
+        plan.steps.splice(live..live, each);
+        plan.steps.extend(once);
+        if let Some(switch) = at(plan, |step| matches!(step, Step::Activate { .. })) {
+            let before = due(Moment::Before, &release, std::mem::take(&mut first_switch));
+            plan.steps.splice(switch..switch, before.concat());
+        }
     }
 }
 

@@ -16,12 +16,16 @@ use crate::release::id::ReleaseId;
 use crate::service::Script;
 use crate::target::script::quote;
 
-/// Two services would want one port.
-const NO_UNIT: &str = r#"if [ -f service/systemd ]; then
-  read -r manager unit _ < service/systemd
+/// Fails where a unit of systemd runs the app: two services would want one port.
+pub fn ready(root: &str) -> Script {
+    let body = r#"if [ -f service/name ]; then
+  read -r manager unit < service/name
   echo "the unit $unit of the $manager's systemd runs here" >&2
-  echo "hint: on that host \`systemctl disable --now $unit\` (\`--user\` where it is a user's) and \`rm $PWD/service/systemd\`, then deploy again" >&2; exit 1
-fi"#;
+  echo "hint: on that host \`systemctl disable --now $unit\` (\`--user\` where it is a user's) and \`rm $PWD/service/name $PWD/service/systemd\`, then deploy again" >&2; exit 1
+fi
+"#;
+    Script::new(script(root, body), String::new())
+}
 
 /// Stops what runs and starts `id` by `spec`, a script that sets the variables and becomes the app. With `put_back` it is
 /// started as it was when it was last healthy.
@@ -33,7 +37,7 @@ pub fn restart(root: &str, id: &ReleaseId, spec: &str, stop_seconds: u64, put_ba
     };
     // A release that went live without the keeper has nothing to be started again with.
     let known = if put_back { "[ -f service/spec ] || exit 0" } else { ":" };
-    let body = format!("mkdir -p service\n{NO_UNIT}\n{keep}\n{}\n{known}\n{}", stop_process(stop_seconds), start(id));
+    let body = format!("mkdir -p service\n{keep}\n{}\n{known}\n{}", stop_process(stop_seconds), start(id));
     Script::new(script(root, &body), spec.to_owned())
 }
 
@@ -147,7 +151,7 @@ naps=0; while [ ! -f service/process ] && [ $naps -lt 100 ]; do nap; naps=$((nap
 /// A line of a target's state about the kept process: `service running DIGEST RELEASE` or `service stopped`.
 pub fn state() -> String {
     format!(
-        "{FUNCTIONS}if [ -d service ]; then
+        "{FUNCTIONS}if [ -f service/spec ] || [ -f service/spec.new ] || [ -f service/process ]; then
   if alive; then echo \"service running $digest $release\"; else echo 'service stopped'; fi
 fi"
     )

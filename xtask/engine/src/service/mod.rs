@@ -115,7 +115,8 @@ impl Spec {
     pub fn ready(&self, root: &str) -> Option<Script> {
         match self {
             Self::Systemd(unit) => Some(unit.ready(root).called("ask for systemd")),
-            Self::None | Self::Keeper { .. } | Self::Command { .. } => None,
+            Self::Keeper { .. } => Some(keeper::ready(root).called("look for another service")),
+            Self::None | Self::Command { .. } => None,
         }
     }
 
@@ -125,7 +126,7 @@ impl Spec {
             Self::None => return None,
             Self::Keeper { spec, stop_seconds } => keeper::restart(root, id, spec, *stop_seconds, put_back),
             Self::Systemd(unit) => unit.restart(root, id, put_back),
-            Self::Command { exports, env, restart, .. } => with_env_file(root, exports, env, restart),
+            Self::Command { exports, env, restart, .. } => with_env_file(root, exports, env, restart, put_back),
         };
         Some(script.called("restart the service"))
     }
@@ -157,7 +158,16 @@ impl Spec {
         match self {
             Self::Keeper { .. } => Some(keeper::confirm(root)),
             Self::Systemd(unit) => Some(unit.confirm(root)),
-            Self::None | Self::Command { .. } => None,
+            Self::Command { .. } => Some(Script::new(
+                keeper::script(
+                    root,
+                    "for file in vars env; do
+  [ ! -f \"service/$file\" ] || { cp -p \"service/$file\" \"service/$file.new\"; mv -f \"service/$file.new\" \"service/$file.good\"; }
+done\n",
+                ),
+                String::new(),
+            )),
+            Self::None => None,
         }
     }
 
@@ -217,14 +227,24 @@ pub fn exports(vars: &[(String, String)]) -> String {
     vars.iter().map(|(name, value)| format!("export {name}={}\n", quote(value))).collect()
 }
 
-/// The command of a restart, after the variables were written to `service/env`, where a unit that is not ours, or Docker's
-/// `--env-file`, may read them.
-fn with_env_file(root: &str, exports: &str, env: &str, restart: &str) -> Script {
+/// The command of a restart, after the variables were written to `service/env`, where a unit that is not ours may read
+/// them. With `put_back` they are those with which the service was healthy last.
+fn with_env_file(root: &str, exports: &str, env: &str, restart: &str, put_back: bool) -> Script {
+    let good = if put_back {
+        "if [ -f service/vars.good ]; then
+  vars=$(cat service/vars.good); cp -p service/vars.good service/vars; cp -p service/env.good service/env
+fi"
+    } else {
+        ":"
+    };
     let text = format!(
         "set -eu; umask 022
 cd -- {}
 IFS= read -r line; vars=$(printf %b \"$line\"); IFS= read -r line
-mkdir -p service; (umask 077; printf %b \"$line\" > service/env.new); mv -f service/env.new service/env
+mkdir -p service
+(umask 077; printf %b \"$line\" > service/env.new; printf '%s\\n' \"$vars\" > service/vars.new)
+mv -f service/env.new service/env; mv -f service/vars.new service/vars
+{good}
 eval \"$vars\"
 set +eu
 {restart}\n",

@@ -7,6 +7,7 @@
 //! service/spec-DIGEST/  a way to start it: env (mode 0600), unit, and socket where systemd listens for it
 //! service/good          digest of the way in which it was last healthy: what a put-back uses
 //! service/unit, socket  what was installed last; service/env is what the unit reads its variables from
+//! service/name          "MANAGER UNIT", from the first restart on until it is stopped for good
 //! service/systemd       "MANAGER UNIT DIGEST RELEASE": what runs; absent while it is being restarted
 //! service/since         when it was restarted last, in seconds since 1970: its log begins there
 //! service/crashes       how often systemd had started it again by then, which a restart does not always forget
@@ -76,8 +77,8 @@ impl Unit {
         }
         let root = root.replace('%', "%%");
         let program = match self.run.first() {
-            Some(program) if program.starts_with('/') => program.clone(),
-            program => format!("{root}/current/{}", program.map_or("", String::as_str)).replace('%', "%%"),
+            Some(program) if program.starts_with('/') => program.replace('%', "%%"),
+            program => format!("{root}/current/{}", program.map_or("", String::as_str).replace('%', "%%")),
         };
         let words: String = self.run.iter().skip(1).map(|word| format!(" {}", word_quote(word))).collect();
         let _ = write!(
@@ -85,10 +86,7 @@ impl Unit {
             "\n[Service]\nType=exec\nWorkingDirectory={root}/current\nEnvironmentFile={root}/service/env\n\
              ExecStart=\"{program}\"{words}\n"
         );
-        if self.handover == Handover::Reload {
-            text.push_str("ExecReload=/bin/kill -HUP $MAINPID\n");
-        }
-        let _ = write!(text, "TimeoutStopSec={}\nRestart=on-failure\nRestartSec=1\n", self.stop_seconds);
+        let _ = write!(text, "TimeoutStopSec={}\nRestart=always\nRestartSec=1\n", self.stop_seconds);
         let has_user = self.lines.iter().any(|line| line.starts_with("User="));
         if self.manager != Manager::User && !has_user {
             text.push_str("User=@login@\n");
@@ -127,20 +125,31 @@ impl Unit {
         }
         .replace('`', "\\`");
         let may = if self.manager == Manager::Sudo {
-            "sudo -n -l systemctl restart \"$name.service\" > /dev/null"
+            "for may in \"systemctl restart $name.service\" \"systemctl enable -q $name.service\" 'systemctl daemon-reload' \\
+  \"install -m 644 $PWD/service/unit $dir/$name.service\"; do
+  sudo -n -l $may > /dev/null 2>&1 || { echo \"this login may not do \\`sudo $may\\`\" >&2; echo 'hint: docs/hosts.md has the line for sudoers' >&2; exit 1; }
+done"
         } else {
             ":"
         };
+        let manager = self.manager.as_str();
         let body = format!(
             "if ! said=$(systemctl $scope show -p Version 2>&1); then
   echo \"systemd does not answer this login: $said\" >&2; echo \"hint: {hint}, then deploy again\" >&2; exit 1
 fi
 {may}
 {NO_KEEPER}
-for file in \"$dir/$name.service\" \"$dir/$name.socket\"; do
-  [ ! -f \"$file\" ] || head -n 1 \"$file\" | grep -qF {ours} || {{
-    echo \"$file is not ours\" >&2; echo 'hint: move it away, or give the env another `unit`' >&2; exit 1
-  }}
+if [ -f service/name ] && [ \"$(cat service/name)\" != \"{manager} $name\" ]; then
+  read -r other unit < service/name
+  echo \"the unit $unit of the $other's systemd runs here, not $name of the {manager}'s\" >&2
+  echo \"hint: on that host \\`systemctl disable --now $unit\\` (\\`--user\\` where it is a user's) and \\`rm $PWD/service/name $PWD/service/systemd\\`, then deploy again\" >&2; exit 1
+fi
+for unit in \"$name.service\" \"$name.socket\"; do
+  for file in \"$dir/$unit\" \"$(systemctl $scope show -p FragmentPath --value \"$unit\")\"; do
+    [ ! -f \"$file\" ] || head -n 1 \"$file\" | grep -qF {ours} || {{
+      echo \"$file is not ours\" >&2; echo 'hint: move it away, or give the env another `unit`' >&2; exit 1
+    }}
+  done
 done
 ",
             ours = quote(&head(root)),
@@ -157,30 +166,25 @@ done
             format!(
                 "use={digest}; spec=service/spec-$use
 (umask 077; mkdir -p \"$spec\"; cat > \"$spec/env\")
-printf %s {unit} | sed \"s/^User=@login@$/User=$(id -un)/\" > \"$spec/unit\"
+printf %s {unit} | while IFS= read -r line; do
+  [ \"$line\" != User=@login@ ] || line=User=$(id -un)
+  printf '%s\\n' \"$line\"
+done > \"$spec/unit\"
 printf %s {socket} > \"$spec/socket\"",
                 unit = quote(&self.unit(root)),
                 socket = quote(&self.socket(root)),
             )
         };
-        let start = if self.handover == Handover::Reload {
-            "if [ -n \"$same\" ] && [ -z \"$changed\" ] && ctl is-active -q \"$name.service\"; then
-  ctl reload \"$name.service\"
-else
-  ctl restart \"$name.service\"
-fi"
-        } else {
-            "ctl restart \"$name.service\""
-        };
         let body = format!(
             "mkdir -p service
 {NO_KEEPER}
 {choose}
+echo \"{manager} $name\" > service/name
 {PLACE}
 date +%s > service/since
 rm -f service/systemd
 {LISTEN}
-{start}
+ctl restart \"$name.service\"
 ctl show -p NRestarts --value \"$name.service\" > service/crashes
 echo \"{manager} $name $use {id}\" > service/systemd.new
 mv -f service/systemd.new service/systemd
@@ -219,7 +223,8 @@ exit 1
 
     /// Prints the last lines of its log since the last restart.
     pub fn log(&self, root: &str, lines: u32) -> Script {
-        self.journal(root, &format!("$from -n {lines}"))
+        let since = "$([ ! -f service/since ] || echo --since=@$(cat service/since))";
+        self.journal(root, &format!("{since} -n {lines}"))
     }
 
     /// Prints the last lines of its log, also those of processes before the current one.
@@ -234,10 +239,7 @@ exit 1
 
     fn journal(&self, root: &str, options: &str) -> Script {
         let unit = if self.manager == Manager::User { "--user-unit" } else { "--unit" };
-        let body = format!(
-            "from=; [ ! -f service/since ] || from=--since=@$(cat service/since)
-exec journalctl {unit}=\"$name.service\" {options} --no-pager -o cat 2>&1\n"
-        );
+        let body = format!("exec journalctl {unit}=\"$name.service\" {options} --no-pager -o cat 2>&1\n");
         self.script(root, &body)
     }
 
@@ -288,18 +290,21 @@ fn functions(manager: Manager) -> &'static str {
             "scope=--user; dir=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
 : \"${XDG_RUNTIME_DIR:=/run/user/$(id -u)}\"; export XDG_RUNTIME_DIR
 ctl() { systemctl --user \"$@\"; }
+drop() { rm -f \"$dir/$1\"; }
 put() { mkdir -p \"$dir\"; cp \"$1\" \"$dir/.$2.new\"; mv -f \"$dir/.$2.new\" \"$dir/$2\"; }
 "
         }
         Manager::System => {
             "scope=; dir=/etc/systemd/system
 ctl() { systemctl \"$@\"; }
+drop() { rm -f \"$dir/$1\"; }
 put() { install -m 644 \"$1\" \"$dir/$2\"; }
 "
         }
         Manager::Sudo => {
             "scope=; dir=/etc/systemd/system
 ctl() { case $1 in is-*|show) systemctl \"$@\";; *) sudo -n systemctl \"$@\";; esac; }
+drop() { :; }
 put() { sudo -n install -m 644 \"$PWD/$1\" \"$dir/$2\"; }
 "
         }
@@ -311,9 +316,8 @@ const NO_KEEPER: &str = r#"if alive; then
   echo "a process of the built-in keeper runs here" >&2; echo "hint: \`kill $pid\` on that host, then deploy again" >&2; exit 1
 fi"#;
 
-/// Installs the files of `$use` that differ, and says so in `$changed`; `$same` where the variables do not differ.
-const PLACE: &str = r#"spec=service/spec-$use; changed=; same=
-[ ! -f service/env ] || [ "$(cat service/env)" != "$(cat "$spec/env")" ] || same=1
+/// Installs the files of `$use` that differ, and says so in `$changed`.
+const PLACE: &str = r#"spec=service/spec-$use; changed=
 (umask 077; cp "$spec/env" service/env.new); mv -f service/env.new service/env
 place() {
   cp "$spec/$1" "service/$1"
@@ -332,13 +336,17 @@ const LISTEN: &str = r#"if [ -s "$spec/socket" ]; then
   ctl is-enabled -q "$name.socket" || ctl enable -q "$name.socket"
   case $changed in *.socket*) ctl stop "$name.service" "$name.socket";; esac
   ctl is-active -q "$name.socket" || { ctl stop "$name.service"; ctl start "$name.socket"; }
-elif ctl is-active -q "$name.socket"; then
+elif ctl is-active -q "$name.socket" || ctl is-enabled -q "$name.socket" 2>/dev/null; then
   ctl disable -q --now "$name.socket"
 fi"#;
 
-const STOP: &str = r##"rm -f service/systemd
+/// Stops it for good, and takes away what was installed where that needs nobody else.
+const STOP: &str = r##"rm -f service/systemd service/name
 if head -n 1 "$dir/$name.service" 2>/dev/null | grep -qF "# Written by gangplank for $PWD;"; then
-  for unit in "$name.socket" "$name.service"; do [ ! -f "$dir/$unit" ] || ctl disable -q --now "$unit"; done
+  for unit in "$name.socket" "$name.service"; do
+    [ ! -f "$dir/$unit" ] || { ctl disable -q --now "$unit"; drop "$unit"; }
+  done
+  ctl daemon-reload
 fi
 "##;
 
@@ -379,7 +387,7 @@ mod tests {
             EnvironmentFile=/srv/my app/service/env
             ExecStart="/srv/my app/current/bin/app" "100%%" "$$x \"y\""
             TimeoutStopSec=15
-            Restart=on-failure
+            Restart=always
             RestartSec=1
             MemoryMax=512M
 
@@ -400,11 +408,11 @@ mod tests {
 
     #[test]
     fn variables_come_by_stdin_and_a_unit_of_the_system_has_a_user() {
-        let unit = unit(Manager::Sudo, Handover::Reload);
+        let unit = unit(Manager::Sudo, Handover::Restart);
         let script = unit.restart("/srv/app", &"20260822T101500-1a2b3c4".parse().unwrap(), false);
         assert_eq!(script.stdin, "PASSWORD=\"it's \\\"\\$HOME\\\" \\`\\\\\"\n");
         assert!(!script.text.contains("PASSWORD"));
-        assert!(script.text.contains("User=@login@\n") && script.text.contains("ExecReload=/bin/kill -HUP"));
+        assert!(script.text.contains("User=@login@\n"));
         let own = Unit { lines: vec!["User=shop".into()], ..unit.clone() };
         assert!(!own.unit("/srv/app").contains("@login@"));
         assert_ne!(own.digest(), unit.digest());

@@ -28,6 +28,9 @@ use std::time::Duration;
 /// How long a renewal of the lock may take.
 const RENEWAL: Duration = Duration::from_secs(10);
 
+/// How long a disk may take over a release, to hash it or to remove it.
+const SLOW_DISK: Duration = Duration::from_secs(3600);
+
 /// The directory of a host.
 pub struct HostTarget<'cx> {
     cx: &'cx Cx,
@@ -151,6 +154,13 @@ impl<'cx> HostTarget<'cx> {
         }
     }
 
+    /// The state, whoever has the lock: looking harms nobody.
+    fn look(&self) -> Result<State> {
+        let what = "read its state";
+        let said = self.tell_as_is(what, &format!("# {what}\n{}", script::state(&self.root)), Input::Empty)?;
+        Ok(self.seen(&said))
+    }
+
     fn seen(&self, said: &str) -> State {
         let state = State::parse(said);
         let live = state.live().and_then(|live| Some((live.clone(), state.installed.get(live)?.clone())));
@@ -205,7 +215,7 @@ impl Lockable for HostTarget<'_> {
     }
 
     fn holder(&self) -> Result<Lock> {
-        Ok(self.seen(&self.tell("read its state", &script::state(&self.root), Input::Empty)?).lock)
+        Ok(self.look()?.lock)
     }
 
     fn lock(&self, owner: &Owner) -> Result<Lock> {
@@ -215,7 +225,7 @@ impl Lockable for HostTarget<'_> {
         ];
         let (text, input) = sequence::sequence(&scripts);
         let answer = self.say(&format!("# take the lock\n{text}"), Input::Bytes(input.as_bytes()), None, false)?;
-        let answers = parts(&answer);
+        let answers = parts(&answer, scripts.len());
         let said = answers.first().unwrap_or(&answer);
         if !said.ok() {
             return Err(self.complain("take the lock", said).into());
@@ -239,6 +249,10 @@ impl Lockable for HostTarget<'_> {
 
     fn unlock(&self, token: Option<&str>) -> Result<()> {
         if token.is_some() && get(&self.given_up).as_deref() == token {
+            return Ok(());
+        }
+        let never_reached = matches!(&self.place, Place::There(ssh) if !ssh.was_reached());
+        if token.is_some() && never_reached {
             return Ok(());
         }
         // It looks itself whose lock that is.
@@ -282,7 +296,7 @@ impl Target for HostTarget<'_> {
         if let Some(state) = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Ok(state);
         }
-        Ok(self.seen(&self.tell("read its state", &script::state(&self.root), Input::Empty)?))
+        self.look()
     }
 
     fn install(&self, delivery: &Delivery, record: &Record) -> Result<()> {
@@ -294,7 +308,9 @@ impl Target for HostTarget<'_> {
         let what = what.join(", ");
         let mut scripts: Vec<_> = acts.iter().map(|act| self.script(act)).collect();
         let runs: Vec<_> = acts.iter().filter_map(|act| if let Act::Run(it) = act { Some(it) } else { None }).collect();
-        let limit = runs.iter().map(|script| script.limit).max();
+        // What is hashed, or removed, takes its time.
+        let limit = if runs.is_empty() { None } else { Some(runs.iter().map(|script| script.limit).sum()) };
+        let limit = limit.map(|limit: Duration| if runs.len() < acts.len() { limit + SLOW_DISK } else { limit });
         let interruptible = runs.len() == acts.len() && runs.iter().all(|script| script.interruptible);
         let alone = scripts.len() == 1;
         let (text, input) = if alone { scripts.remove(0) } else { sequence::sequence(&scripts) };
@@ -303,7 +319,7 @@ impl Target for HostTarget<'_> {
         if is_lost(&answer) {
             return self.lost(&what, &answer.stderr).err();
         }
-        let answers = if alone || answer.cut || !answer.ok() { vec![answer] } else { parts(&answer) };
+        let answers = if alone { vec![answer] } else { parts(&answer, acts.len()) };
         if answers.len() == acts.len()
             && acts.iter().zip(&answers).any(|(act, answer)| matches!(act, Act::Unlock) && answer.ok())
         {
@@ -356,10 +372,17 @@ fn is_lost(answer: &Answer) -> bool {
     answer.code == Some(lease::EXIT_LOST) && answer.stderr.contains(lease::LOST)
 }
 
-/// The answers of the parts of a sequence that were begun.
-fn parts(answer: &Answer) -> Vec<Answer> {
-    let parts = sequence::parts(&answer.stdout, &answer.stderr).into_iter();
-    parts.map(|(code, stdout, stderr)| Answer { code, stdout, stderr, cut: false }).collect()
+/// The answers of the parts of a sequence of `count` that were begun. One that did not come to its end, because the script
+/// was ended, has the answer of the script.
+fn parts(answer: &Answer, count: usize) -> Vec<Answer> {
+    let (parts, stdout, stderr) = sequence::parts(&answer.stdout, &answer.stderr);
+    let ended = parts.into_iter().map(|(code, stdout, stderr)| Answer { code, stdout, stderr, cut: false });
+    let mut answers: Vec<_> = ended.collect();
+    if answers.len() < count && answers.iter().all(Answer::ok) {
+        let code = answer.code.filter(|code| *code != 0);
+        answers.push(Answer { code, stdout, stderr, cut: answer.cut });
+    }
+    answers
 }
 
 /// What an act does, for people who look at the processes of a host.

@@ -91,8 +91,9 @@ pub trait Target: Lockable + Sync {
     /// Does one thing that has to work.
     fn must(&self, act: Act) -> Result<()> {
         match self.act(&[act])?.first() {
-            Some(answer) if !answer.ok() => Err(self.complaint(&act, answer)),
-            _ => Ok(()),
+            Some(answer) if answer.ok() => Ok(()),
+            Some(answer) => Err(self.complaint(&act, answer)),
+            None => Err(self.complaint(&act, &Answer::NONE)),
         }
     }
     /// See [`Act::Activate`].
@@ -109,8 +110,7 @@ pub trait Target: Lockable + Sync {
     }
     /// See [`Act::Run`].
     fn run(&self, script: &Script) -> Result<Answer> {
-        let nothing = Answer { code: None, stdout: String::new(), stderr: String::new(), cut: false };
-        Ok(self.act(&[Act::Run(script)])?.pop().unwrap_or(nothing))
+        Ok(self.act(&[Act::Run(script)])?.pop().unwrap_or(Answer::NONE))
     }
 }
 

@@ -283,8 +283,9 @@ rmdir .switch
 }
 
 /// Links what all releases share into one, by links that are right wherever the root lies. A path that ends in `/` is a
-/// directory, and is made; a file has to be there.
-pub fn share(root: &str, id: &ReleaseId, paths: &[&str]) -> String {
+/// directory, and is made; a file has to be there. With `keep_own` what the release brings itself stays.
+pub fn share(root: &str, id: &ReleaseId, paths: &[&str], keep_own: bool) -> String {
+    let own = if keep_own { "return 0" } else { ":" };
     let links: String = paths
         .iter()
         .map(|path| {
@@ -298,6 +299,7 @@ pub fn share(root: &str, id: &ReleaseId, paths: &[&str]) -> String {
         &format!(
             "share() {{
   at=\"releases/{id}/$1\"
+  if [ -e \"$at\" ] && [ ! -L \"$at\" ]; then {own}; fi
   if [ \"$3\" = dir ]; then mkdir -p \"shared/$1\"; fi
   if [ ! -e \"shared/$1\" ]; then echo \"shared/$1 is not there\" >&2; echo 'hint: put it on the host, then deploy again' >&2; exit 1; fi
   if [ -L \"$at\" ] && [ \"$(readlink \"$at\")\" = \"$2\" ]; then return 0; fi
@@ -395,7 +397,8 @@ echo files
 find . -path ./{META} -prune -o -type f -print
 # Links into what is shared are ours.
 find . -path ./{META} -prune -o -type l -print | while IFS= read -r link; do
-  case $(readlink \"$link\") in ../*shared/*) ;; *) printf '%s\\n' \"$link\";; esac
+  to=$(readlink \"$link\" | sed 's|^\\([.][.]/\\)*||')
+  [ \"$to\" = \"shared/${{link#./}}\" ] || printf '%s\\n' \"$link\"
 done
 "
         ),

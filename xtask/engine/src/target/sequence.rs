@@ -24,8 +24,8 @@ pub fn sequence(parts: &[(String, String)]) -> (String, String) {
 /// What a part of a sequence answered: exit code, stdout, stderr.
 pub type Part = (Option<i32>, String, String);
 
-/// The answers of the parts of a sequence that were begun.
-pub fn parts(stdout: &str, stderr: &str) -> Vec<Part> {
+/// The answers of the parts of a sequence that came to their end, and what the one after them had said when it was cut.
+pub fn parts(stdout: &str, stderr: &str) -> (Vec<Part>, String, String) {
     let mark = format!("\n{PART} ");
     let mut complaints = stderr.split(&mark);
     let mut complained = complaints.next().unwrap_or_default();
@@ -38,7 +38,7 @@ pub fn parts(stdout: &str, stderr: &str) -> Vec<Part> {
         before = next;
         complained = complaints.next().and_then(|text| text.split_once('\n')).map_or("", |(_, text)| text);
     }
-    answers
+    (answers, before.to_owned(), complained.to_owned())
 }
 
 #[cfg(test)]
@@ -59,7 +59,7 @@ mod tests {
         std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
         let out = child.wait_with_output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        let said = parts(&text(out.stdout), &text(out.stderr));
+        let (said, ..) = parts(&text(out.stdout), &text(out.stderr));
         assert_eq!(
             said,
             [

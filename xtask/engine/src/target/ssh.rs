@@ -131,6 +131,7 @@ pub struct Ssh<'cx> {
     /// Where it is.
     pub address: Address,
     connection: Mutex<Option<Connection>>,
+    reached: AtomicBool,
     /// Why it could not be opened ahead of time, for whoever asks next.
     refused: Mutex<Option<anyhow::Error>>,
     /// Whether the last command may still run there, because the connection broke or we went away.
@@ -170,6 +171,7 @@ impl<'cx> Ssh<'cx> {
             address,
             connection: Mutex::default(),
             refused: Mutex::default(),
+            reached: AtomicBool::new(false),
             unsettled: AtomicBool::new(false),
         }
     }
@@ -187,8 +189,14 @@ impl<'cx> Ssh<'cx> {
         let opened = self.open(&dir, interruptible);
         let master = opened.inspect_err(|_| drop(fs::remove_dir_all(&dir)))?;
         let socket = Connection::socket(&dir);
+        self.reached.store(true, Ordering::SeqCst);
         *connection = Some(Connection { dir, master, broken: false });
         Ok(socket)
+    }
+
+    /// Whether there ever was a connection.
+    pub fn was_reached(&self) -> bool {
+        self.reached.load(Ordering::SeqCst)
     }
 
     /// Opens the connection. Whoever speaks next says why it could not be opened.
@@ -346,11 +354,14 @@ impl<'cx> Ssh<'cx> {
         self.give_up();
         if answer.cut {
             // We went away; what it does there ends by itself, and is waited for before anything else is said.
-            return Ok(answer);
+            let after = |text: &str| text.split_once(&format!("{READY}\n")).map_or(text, |(_, said)| said).to_owned();
+            return Ok(Answer { stdout: after(&answer.stdout), stderr: after(&answer.stderr), ..answer });
         }
         // Where the connection broke before its first word came back, nobody knows whether the script began.
         Err(match answer.stderr.trim() {
-            said if said.is_empty() || answer.stdout.contains(READY) => trouble::broken(&self.url, what, said),
+            said if said.is_empty() || answer.stdout.contains(READY) || said.contains(READY) => {
+                trouble::broken(&self.url, what, said)
+            }
             said => trouble::explain(&self.url, &self.address, said),
         }
         .into())

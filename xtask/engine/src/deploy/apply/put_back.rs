@@ -47,6 +47,12 @@ impl Run<'_> {
         let restarted = host.restarted.load(Ordering::SeqCst);
         let tried = goal_of(std::slice::from_ref(host.plan));
         let Some(old) = &host.plan.fallback else {
+            let live = host.target.state()?;
+            // What was there, unconfirmed as it is, may be all that answers.
+            if !restarted && live.live() != tried.as_ref() {
+                let live = live.live().map_or_else(String::new, |id| format!(", {id} is live as before"));
+                return Ok(format!("nothing was switched on {url}{live}"));
+            }
             if restarted {
                 self.optional(host, spec.stop(root).as_ref())?;
             }

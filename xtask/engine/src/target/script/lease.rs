@@ -20,7 +20,7 @@ pub const UNHEARD: &str = r#"unheard() {
 
 /// Says that the owner of a lock is at work, if it is still its lock.
 pub fn renew(root: &str, token: &str) -> String {
-    format!("cd -- {} && {} && touch .lock\n", quote(root), has(token))
+    format!("cd -- {} && {} && touch -c .lock\n", quote(root), has(token))
 }
 
 /// Comes before every script that is said under a lock, and ends it where the lock is another's by now: whoever said it
