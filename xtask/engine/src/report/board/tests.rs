@@ -1,0 +1,3 @@
+//! Tables of events and the lines that they become.
+
+use super::*;
