@@ -17,8 +17,12 @@ fn plain(_: Style, text: &str) -> String {
 impl Board {
     /// The table within a screen. Where that is too low, who is at work and who failed; the others are counted.
     pub fn lines(&self, now: u64, (columns, rows): (usize, usize), style: Style) -> Vec<String> {
+        let footer = fit(vec![(plain, self.footer(now))], columns, style);
+        if rows < 3 {
+            return vec![footer];
+        }
         // One line is the footer, and the cursor stands below.
-        let room = rows.saturating_sub(2).max(1);
+        let room = rows - 2;
         let (shown, others) =
             if self.rows.len() <= room { (self.rows.iter().collect(), Vec::new()) } else { self.parted(room - 1) };
         let mut lines = self.drawn(&shown, now, columns, style);
@@ -26,7 +30,7 @@ impl Board {
             let text = format!("{:8}… and {}: {}", "", count(others.len(), "other"), self.counts(&others));
             lines.push(fit(vec![(Style::dim, text)], columns, style));
         }
-        lines.push(fit(vec![(plain, self.footer(now))], columns, style));
+        lines.push(footer);
         lines
     }
 
@@ -45,8 +49,7 @@ impl Board {
         });
         let worth = |row: &Row| matches!(self.mark(row), Mark::Failed | Mark::Working);
         let shown: Vec<_> = ranked.iter().filter(|(_, row)| worth(row)).take(room).map(|(at, _)| *at).collect();
-        let (shown, others): (Vec<_>, Vec<_>) =
-            self.rows.iter().enumerate().partition(|(at, _)| shown.contains(at));
+        let (shown, others): (Vec<_>, Vec<_>) = self.rows.iter().enumerate().partition(|(at, _)| shown.contains(at));
         let rows = |of: Vec<(usize, _)>| of.into_iter().map(|(_, row)| row).collect();
         (rows(shown), rows(others))
     }

@@ -31,7 +31,11 @@ fn host(url: &str) -> &str {
 fn label(url: &str) -> &str {
     let host = host(url);
     let bare = host.trim_matches(['[', ']']);
-    if bare.parse::<IpAddr>().is_ok() || !url.starts_with("ssh:") { host } else { host.split('.').next().unwrap_or(host) }
+    if bare.parse::<IpAddr>().is_ok() || !url.starts_with("ssh:") {
+        host
+    } else {
+        host.split('.').next().unwrap_or(host)
+    }
 }
 
 #[cfg(test)]
