@@ -177,10 +177,38 @@ fn a_host_that_stays_sick() {
         3 hosts: 1 failed, 1 put back, 1 …
     "#]],
     );
-    check(3, &ONE_SICK.replace("2 back ok", "2 back failed"), (80, 24), &expect![[""]]);
+    check(
+        3,
+        &ONE_SICK.replace("2 back ok", "2 back failed"),
+        (80, 24),
+        &expect![[r#"
+        back    web1  put back           5.8 s
+        failed  web2  NOT put back       6.2 s  check the health of 20260801T000100-abc…
+                web3  installed          1.2 s
+        3 hosts: 1 failed, 1 put back, 1 installed (11.0 s)
+    "#]],
+    );
     // What did not end before all did, did not end well.
-    check(2, "1 install; put-back 1; failed x", (80, 24), &expect![[""]]);
-    check(2, "1 install; 1 install failed; 2 install; 2 install ok; failed x", (80, 24), &expect![[""]]);
+    check(
+        2,
+        "1 install; put-back 1; failed x",
+        (80, 24),
+        &expect![[r#"
+        failed  web1  NOT put back
+                web2  untouched
+        2 hosts: 1 failed, 1 untouched (1.5 s)
+    "#]],
+    );
+    check(
+        2,
+        "1 install; 1 install failed; 2 install; 2 install ok; failed x",
+        (80, 24),
+        &expect![[r#"
+        failed  web1  install         1.2 s  install 20260801T000100-abcdef0
+                web2  installed       1.2 s
+        2 hosts: 1 failed, 1 installed (2.5 s)
+    "#]],
+    );
 }
 
 #[test]
@@ -207,12 +235,13 @@ fn hooks() {
     );
 }
 
+const TWELVE: &str = "2 install; 5 install; 9 install; 9 install failed; 1 install; 1 install ok; 7 install";
+
 #[test]
 fn more_hosts_than_the_screen_has_rows() {
-    let events = "2 install; 5 install; 9 install; 9 install failed; 1 install; 1 install ok; 7 install";
     check(
         12,
-        events,
+        TWELVE,
         (80, 24),
         &expect![[r#"
                 web1   installed       1.2 s
@@ -232,7 +261,7 @@ fn more_hosts_than_the_screen_has_rows() {
     );
     check(
         12,
-        events,
+        TWELVE,
         (80, 8),
         &expect![[r#"
         /       web2   install           3 s
@@ -245,7 +274,7 @@ fn more_hosts_than_the_screen_has_rows() {
     );
     check(
         12,
-        events,
+        TWELVE,
         (80, 5),
         &expect![[r#"
         /       web2   install           3 s
@@ -254,18 +283,21 @@ fn more_hosts_than_the_screen_has_rows() {
         before the switch: 1 failed, 3 at work, 1 installed, 7 waiting (3 s)
     "#]],
     );
+}
+
+#[test]
+fn a_screen_that_is_too_low_and_the_end() {
     check(
         12,
-        events,
+        TWELVE,
         (80, 1),
         &expect![[r#"
-                … and 12 others: 1 failed, 3 at work, 1 installed, 7 waiting
-        before the switch: 1 failed, 3 at work, 1 installed, 7 waiting (3 s)
-    "#]],
+            before the switch: 1 failed, 3 at work, 1 installed, 7 waiting (3 s)
+        "#]],
     );
     check(
         12,
-        &format!("{events}; failed x"),
+        &format!("{TWELVE}; failed x"),
         (80, 5),
         &expect![[r#"
                 web1   installed       1.2 s
