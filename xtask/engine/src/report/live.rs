@@ -90,25 +90,22 @@ impl Drawing {
         let mut stderr = std::io::stderr();
         let (columns, rows) = machine::screen(&stderr).unwrap_or(USUAL);
         let now = crate::event::ms_since(self.since);
-        let plain = Style { color: false };
-        let lines = |style| match self.board.ended() {
-            true => self.board.whole(now, columns, style),
-            false => self.board.lines(now, (columns, rows), style),
-        };
+        let rows = if self.board.ended() { usize::MAX } else { rows };
+        let lines = |style| self.board.lines(now, (columns, rows), style);
         // A window that became narrower has wrapped what is there.
         let up: usize = self.drawn.iter().map(|width| width.div_ceil(columns).max(1)).sum();
         let mut text = if up > 0 { format!("\x1b[{up}A\r") } else { "\r".to_owned() };
         if let Some(above) = above {
-            let _ = write!(text, "\x1b[J{above}\n");
+            let _ = writeln!(text, "\x1b[J{above}");
         }
         // Without wrapping: a character that is two columns wide must not cost a line.
         text.push_str("\x1b[?7l");
         for line in lines(self.style) {
-            let _ = write!(text, "{line}\x1b[K\n");
+            let _ = writeln!(text, "{line}\x1b[K");
         }
         text.push_str("\x1b[?7h\x1b[J");
         let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
-        self.drawn = lines(plain).iter().map(|line| line.chars().count()).collect();
+        self.drawn = lines(Style { color: false }).iter().map(|line| line.chars().count()).collect();
     }
 }
 

@@ -34,11 +34,6 @@ impl Board {
         lines
     }
 
-    /// All of it, whatever the height.
-    pub fn whole(&self, now: u64, columns: usize, style: Style) -> Vec<String> {
-        self.lines(now, (columns, self.rows.len() + 2), style)
-    }
-
     /// Who is shown where there is room for so many, and who is not; both in the order of the env.
     fn parted(&self, room: usize) -> (Vec<&Row>, Vec<&Row>) {
         let mut ranked: Vec<_> = self.rows.iter().enumerate().collect();

@@ -54,11 +54,11 @@ fn board(hosts: usize, events: &str) -> (Board, u64) {
 fn check(hosts: usize, events: &str, size: (usize, usize), want: &Expect) {
     let (board, now) = board(hosts, events);
     let style = Style { color: false };
-    let lines = if board.ended() { board.whole(now, size.0, style) } else { board.lines(now, size, style) };
+    let lines = board.lines(now, size, style);
     for line in &lines {
         assert!(line.chars().count() <= size.0 && line.trim_end() == line, "{line:?}");
     }
-    assert!(board.ended() || lines.len() < size.1.max(2), "the cursor stands below");
+    assert!(lines.len() < size.1.max(2), "the cursor stands below");
     want.assert_eq(&(lines.join("\n") + "\n"));
 }
 
@@ -177,6 +177,10 @@ fn a_host_that_stays_sick() {
         3 hosts: 1 failed, 1 put back, 1 …
     "#]],
     );
+}
+
+#[test]
+fn hosts_that_are_not_put_back_or_need_not_be() {
     check(
         3,
         &ONE_SICK.replace("2 back ok", "2 back failed"),
@@ -298,7 +302,7 @@ fn a_screen_that_is_too_low_and_the_end() {
     check(
         12,
         &format!("{TWELVE}; failed x"),
-        (80, 5),
+        (80, usize::MAX),
         &expect![[r#"
                 web1   installed       1.2 s
                 web2   untouched
@@ -321,8 +325,8 @@ fn a_screen_that_is_too_low_and_the_end() {
 fn colour_only_paints() {
     let (board, now) = board(3, ONE_SICK);
     for columns in [12, 40, 80] {
-        let plain = board.whole(now, columns, Style { color: false });
-        let painted = board.whole(now, columns, Style { color: true });
+        let plain = board.lines(now, (columns, 24), Style { color: false });
+        let painted = board.lines(now, (columns, 24), Style { color: true });
         assert_ne!(plain, painted);
         let mut bare = painted.join("\n");
         for code in ["\x1b[0m", "\x1b[1;31m", "\x1b[2m", "\x1b[32m", "\x1b[33m"] {
