@@ -18,7 +18,8 @@ fn screen(written: &str, columns: usize) -> Vec<String> {
                 left = left.as_str()[end + 1..].chars();
                 match (code, number) {
                     ("A", number) => row = row.checked_sub(number.parse().unwrap()).expect("within the screen"),
-                    ("K", "") => lines[row].truncate(column),
+                    // At the end of a full line the cursor stands on its last character.
+                    ("K", "") => lines[row].truncate(column.min(columns - 1)),
                     ("J", "") => {
                         lines.truncate(row + 1);
                         lines[row].truncate(column);
@@ -71,7 +72,7 @@ fn project() -> Option<Project> {
     }
     let mut p = Project::new();
     let targets: String = (1..=6).map(|host| format!("target file:srv/web{host}\n")).collect();
-    let check = "healthy sleep 0.3; test ! -e ../../sick\npatience 600|50|1\nstrategy batches 2\n";
+    let check = "command true|true|true|echo so it said\nhealthy sleep 0.3; test ! -e ../../sick\npatience 600|50|1\nstrategy batches 2\n";
     p.change("target file:srv/dev\n", &format!("{targets}{check}"));
     Some(p)
 }
@@ -110,7 +111,7 @@ fn one_row_a_host_stays_on_the_screen() {
 }
 
 #[test]
-fn what_was_put_back_is_in_the_table() {
+fn what_was_put_back_is_in_the_table_and_the_log_above() {
     let Some(p) = project() else { return };
     p.release("1");
     p.run("deploy dev").ok();
@@ -119,7 +120,8 @@ fn what_was_put_back_is_in_the_table() {
     let (code, written) = on_terminal(&p, "deploy dev", (80, 24), &[("NO_COLOR", "1")]);
     let lines = screen(&written, 80);
     assert_eq!(code, 9, "the old release is sick there as well: {lines:#?}");
-    let table = words(&lines[1..8]);
+    assert_eq!(lines[1..3], ["file:srv/web4: the last lines of its log:", "  | so it said"], "{lines:#?}");
+    let table = words(&lines[3..10]);
     assert_eq!(
         table,
         [
@@ -133,7 +135,7 @@ fn what_was_put_back_is_in_the_table() {
         ],
         "{lines:#?}"
     );
-    assert!(lines[8].starts_with("error: "), "{lines:#?}");
+    assert!(lines[10].starts_with("error: "), "{lines:#?}");
     assert!(!written.contains("\x1b[3") && !written.contains("\x1b[1;"), "NO_COLOR: {written:?}");
 }
 

@@ -98,10 +98,11 @@ impl Drawing {
         if let Some(above) = above {
             let _ = writeln!(text, "\x1b[J{above}");
         }
-        // Without wrapping: a character that is two columns wide must not cost a line.
+        // Without wrapping: a character that is two columns wide must not cost a line. What was there goes first: after a
+        // line that is as wide as the screen, the cursor stands on its last character.
         text.push_str("\x1b[?7l");
         for line in lines(self.style) {
-            let _ = writeln!(text, "{line}\x1b[K");
+            let _ = writeln!(text, "\x1b[K{line}");
         }
         text.push_str("\x1b[?7h\x1b[J");
         let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
