@@ -22,6 +22,7 @@ mod histories;
 mod hooks;
 mod kill;
 mod lease;
+mod live;
 mod loopback;
 mod markers;
 mod parts;

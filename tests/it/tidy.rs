@@ -43,7 +43,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("std::env", &["cx.rs", "lib.rs"]),
     ("std::io::stdin", &["commands.rs"]),
     ("std::io::stdout", &["lib.rs"]),
-    ("std::io::stderr", &["commands.rs", "cx.rs", "lib.rs", "report/json.rs", "report/term.rs"]),
+    ("std::io::stderr", &["commands.rs", "cx.rs", "lib.rs", "report/json.rs", "report/live.rs", "report/term.rs"]),
     ("std::process::exit", &["cx.rs"]),
     // These panic when the reader has gone: `cargo xtask releases | head -1`.
     ("print!", &[]),

@@ -216,6 +216,8 @@ impl Cx {
             }
             other @ (Event::StepStarted { .. }
             | Event::StepEnded { .. }
+            | Event::Stage { .. }
+            | Event::PutBack { .. }
             | Event::Progress { .. }
             | Event::JobStarted { .. }
             | Event::JobEnded { .. }) => other,

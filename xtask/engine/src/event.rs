@@ -47,6 +47,24 @@ pub enum Event {
         /// Whether it succeeded.
         ok: bool,
     },
+    /// The work on the targets of an env came to a stage.
+    Stage {
+        /// To which one.
+        stage: Stage,
+        /// Which wave it is, from 1; 0 outside of waves.
+        wave: usize,
+        /// How many waves there are.
+        waves: usize,
+        /// URLs of the targets that have a part in it.
+        targets: Vec<String>,
+    },
+    /// Putting a target back ended.
+    PutBack {
+        /// URL of the target.
+        target: String,
+        /// Whether it is as it was before.
+        ok: bool,
+    },
     /// How far a long task is. Ends with `done == total`.
     Progress {
         /// What is being done, e.g. `compressing`.
@@ -77,6 +95,24 @@ pub enum Event {
         /// `success`, `failed`, `approved`, `on hold` or `not run`.
         status: String,
     },
+}
+
+/// How far the work on the targets of an env has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// Nothing is switched yet: releases are installed where they are missing.
+    Install,
+    /// A wave is switched and checked.
+    Switch,
+    /// All are healthy, which is recorded; what is old is removed.
+    Settle,
+    /// Something failed, and what was switched goes back.
+    PutBack,
+    /// It ended well.
+    Done,
+    /// It ended in an error.
+    Failed,
 }
 
 /// Which of its two streams a program wrote to.

@@ -92,8 +92,10 @@ fn run(project: &Project, args: impl IntoIterator<Item = OsString>) -> u8 {
         (false, 0) => Level::Normal,
         (false, _) => Level::Verbose,
     };
+    // The terminal of a CI job is a log.
+    let redraws = !dumb && !set("CI");
     let sink: Arc<dyn Sink> =
-        if cli.global.json { Arc::new(json::JsonSink) } else { Arc::new(TermSink::new(err, level)) };
+        if cli.global.json { Arc::new(json::JsonSink) } else { Arc::new(TermSink::new(err, level, redraws)) };
     let cx = match Cx::find_root() {
         Ok(root) => Cx::new(root, env, sink),
         Err(error) => return fail(None, &error, cli.global.json, err),

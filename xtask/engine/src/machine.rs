@@ -1,9 +1,11 @@
-//! Who we are: the machine, the process and the person, as they stand in a lock and in the history.
+//! Who we are: the machine, the process and the person, as they stand in a lock and in the history; and the screen
+//! that we are seen on.
 
 use crate::cx::Cx;
 use crate::release::manifest::CiJob;
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -172,4 +174,10 @@ fn started(pid: u32) -> Option<u64> {
         return None;
     }
     fields.nth(18)?.parse().ok()
+}
+
+/// Columns and rows of the terminal that an open file is.
+pub fn screen(of: impl AsFd) -> Option<(usize, usize)> {
+    let size = rustix::termios::tcgetwinsize(of).ok()?;
+    (size.ws_col > 0 && size.ws_row > 0).then(|| (size.ws_col.into(), size.ws_row.into()))
 }

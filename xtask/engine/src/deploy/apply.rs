@@ -13,7 +13,7 @@ use crate::deploy::plan::{HostPlan, Step};
 use crate::deploy::waves::{AT_ONCE, each, waves};
 use crate::deploy::{Site, hooks};
 use crate::error::{Failure, Result, failed, hint_of, kind_of, split_hint, verification};
-use crate::event::{Event, ms_since};
+use crate::event::{Event, Stage, ms_since};
 use crate::health::Checker;
 use crate::hook::{Hook, Hosts, Moment};
 use crate::project::Env;
@@ -94,6 +94,8 @@ struct Run<'a> {
     checker: &'a Checker,
     base: &'a Record,
     manifest: Option<&'a Manifest>,
+    /// How many waves the hosts are switched in.
+    waves: usize,
 }
 
 /// Carries out `plans`, one for each target of the site, in order.
@@ -106,20 +108,13 @@ pub fn apply(
 ) -> Result<Outcome> {
     let manifest = release.map(Fetched::manifest);
     let (cx, env, spec, checker) = (site.cx, site.env, &site.spec, &site.checker);
-    let run = Run { cx, env, spec, exports: &site.exports, checker, base, manifest };
+    let waves = waves(env.strategy, env.max_unavailable, plans.len()).len();
+    let run = Run { cx, env, spec, exports: &site.exports, checker, base, manifest, waves };
     let hosts: Vec<_> = site.targets.iter().zip(&plans).map(|(target, plan)| Host::new(&**target, plan)).collect();
-    run.install(&hosts, release)?;
-    // A bug of ours must not leave an unchecked release live either.
-    let switched = catch_unwind(AssertUnwindSafe(|| run.switch(&hosts)));
-    if let Err(error) = switched.unwrap_or_else(|_| failed("the engine panicked: its words are above").err()) {
-        return Err(run.put_back(&hosts, &error));
-    }
-    // From here on hosts may have given up their locks. What follows `live` must find every host recorded: a failure on
-    // the last one has to find the first one's old way still there. One host alone can be told all of it at once.
-    if let Err(error) = all_of(each(&hosts, AT_ONCE, |host| run.settle(host, hosts.len() == 1))) {
-        return Err(run.put_back(&hosts, &error));
-    }
-    run.announce(&hosts);
+    run.stage(Stage::Install, 0, &hosts);
+    let done = run.carry_out(&hosts, release);
+    run.stage(if done.is_ok() { Stage::Done } else { Stage::Failed }, 0, &hosts);
+    done?;
     let changed = plans.iter().any(|host| !host.steps.is_empty());
     Ok(Outcome {
         env: site.env.name.to_owned(),
@@ -144,6 +139,29 @@ fn all_of(done: Vec<Result<()>>) -> Result<()> {
 }
 
 impl Run<'_> {
+    fn carry_out(&self, hosts: &[Host], release: Option<&Fetched>) -> Result<()> {
+        self.install(hosts, release)?;
+        // A bug of ours must not leave an unchecked release live either.
+        let switched = catch_unwind(AssertUnwindSafe(|| self.switch(hosts)));
+        if let Err(error) = switched.unwrap_or_else(|_| failed("the engine panicked: its words are above").err()) {
+            return Err(self.put_back(hosts, &error));
+        }
+        // From here on hosts may have given up their locks. What follows `live` must find every host recorded: a failure
+        // on the last one has to find the first one's old way still there. One host alone can be told all of it at once.
+        if let Err(error) = all_of(each(hosts, AT_ONCE, |host| self.settle(host, hosts.len() == 1))) {
+            return Err(self.put_back(hosts, &error));
+        }
+        self.announce(hosts);
+        Ok(())
+    }
+
+    /// Says how far we are, and which of the hosts have a part in it.
+    fn stage<'h>(&self, stage: Stage, wave: usize, hosts: impl IntoIterator<Item = &'h Host<'h>>) {
+        let working = hosts.into_iter().filter(|host| !host.plan.steps.is_empty());
+        let targets = working.map(|host| host.target.url().to_owned()).collect();
+        self.cx.emit(Event::Stage { stage, wave, waves: self.waves, targets });
+    }
+
     fn install(&self, hosts: &[Host], release: Option<&Fetched>) -> Result<()> {
         let installs = |step: &Step| matches!(step, Step::Install { .. });
         let (Some(release), true) = (release, hosts.iter().any(|host| host.has(installs))) else {
@@ -181,13 +199,15 @@ impl Run<'_> {
                 self.hook(host, hook)?;
             }
         }
-        for wave in waves(self.env.strategy, self.env.max_unavailable, hosts.len()) {
-            let hosts = &hosts[wave];
+        for (wave, part) in waves(self.env.strategy, self.env.max_unavailable, hosts.len()).into_iter().enumerate() {
+            let hosts = &hosts[part];
+            self.stage(Stage::Switch, wave + 1, hosts);
             all_of(each(hosts, hosts.len(), |host| self.switch_one(host)))?;
         }
         if self.cx.interrupted() {
             return failed("stopped by a signal").err();
         }
+        self.stage(Stage::Settle, 0, hosts);
         if hosts.len() == 1 {
             return Ok(());
         }

@@ -1,7 +1,9 @@
 //! All that is printed: answers on stdout, everything else on stderr.
 
 mod bench;
+mod board;
 pub mod json;
+mod live;
 pub mod style;
 pub mod term;
 pub mod text;

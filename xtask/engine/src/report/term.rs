@@ -1,6 +1,7 @@
 //! For people: events as lines on stderr, progress as a bar on a terminal and as nothing in a log.
 
 use crate::event::{Event, Sink};
+use crate::report::live::Live;
 use crate::report::style::{Style, duration, visible};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
@@ -27,6 +28,8 @@ pub struct TermSink {
     style: Style,
     level: Level,
     bars: bool,
+    /// The hosts at work, where they are shown as a table and not as lines.
+    live: Option<Live>,
     running: Mutex<BTreeMap<String, Bar>>,
 }
 
@@ -36,13 +39,17 @@ struct Bar {
 }
 
 impl TermSink {
-    /// A sink for stderr.
-    pub fn new(style: Style, level: Level) -> Self {
+    /// A sink for stderr. `redraws` says whether it can be drawn over again there, and somebody looks on.
+    pub fn new(style: Style, level: Level, redraws: bool) -> Self {
         let bars = level != Level::Quiet && std::io::stderr().is_terminal();
-        Self { style, level, bars, running: Mutex::default() }
+        let live = (redraws && bars && level == Level::Normal).then(|| Live::new(style));
+        Self { style, level, bars, live, running: Mutex::default() }
     }
 
     fn line(&self, text: &str) {
+        if self.live.as_ref().is_some_and(|live| live.print_above(text)) {
+            return;
+        }
         let print = || drop(writeln!(std::io::stderr(), "{text}"));
         let running = self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match running.values().find_map(|bar| bar.bar.as_ref()) {
@@ -85,6 +92,9 @@ fn new_bar(task: &str, total: u64) -> ProgressBar {
 impl Sink for TermSink {
     fn emit(&self, event: &Event) {
         let style = self.style;
+        if self.live.as_ref().is_some_and(|live| live.take(event)) {
+            return;
+        }
         let text = match event {
             Event::Progress { task, done, total } => return self.progress(task, *done, *total),
             Event::Warning { text } => format!("{} {text}", style.warn("warning:")),
@@ -109,6 +119,8 @@ impl Sink for TermSink {
                 style.dim(&format!("$ {command} ({}{how})", duration(*ms)))
             }
             Event::StepStarted { target, step } => format!("{target}: {step}"),
+            // The lines of the steps say it.
+            Event::Stage { .. } | Event::PutBack { .. } => return,
         };
         self.line(&text);
     }

@@ -6,6 +6,7 @@ use crate::deploy::plan::Step;
 use crate::deploy::state::{Kept, State};
 use crate::deploy::waves::{AT_ONCE, each};
 use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of};
+use crate::event::{Event, Stage};
 use crate::release::id::ReleaseId;
 use crate::service::Script;
 use crate::target::script;
@@ -16,7 +17,13 @@ impl Run<'_> {
     pub(super) fn put_back(&self, hosts: &[Host], cause: &anyhow::Error) -> anyhow::Error {
         let begun: Vec<_> = hosts.iter().filter(|host| host.begun.load(Ordering::SeqCst)).collect();
         let (mut stuck, mut back) = (Vec::new(), Vec::new());
-        for (host, done) in begun.iter().zip(each(&begun, AT_ONCE, |host| self.put_back_one(host, cause))) {
+        self.stage(Stage::PutBack, 0, begun.iter().copied());
+        let put_back = |host: &&Host| {
+            let done = self.put_back_one(host, cause);
+            self.cx.emit(Event::PutBack { target: host.target.url().to_owned(), ok: done.is_ok() });
+            done
+        };
+        for (host, done) in begun.iter().zip(each(&begun, AT_ONCE, put_back)) {
             match done {
                 Ok(now) => back.push(now),
                 Err(error) => stuck.push(format!("{}: {error:#}", host.target.url())),

@@ -1,0 +1,165 @@
+//! The table of hosts that a deploy draws on a terminal: the real command under `script`, and the screen that it leaves.
+
+use crate::project::{Project, skip};
+use std::fs;
+use std::process::{Command, Stdio};
+
+/// What a terminal of this width shows in the end, of the codes that we write.
+fn screen(written: &str, columns: usize) -> Vec<String> {
+    let (mut lines, mut row, mut column, mut wraps) = (vec![Vec::new()], 0_usize, 0, true);
+    let mut left = written.chars();
+    while let Some(c) = left.next() {
+        match c {
+            '\r' => column = 0,
+            '\n' => row += 1,
+            '\x1b' => {
+                let end = left.as_str().find(|c: char| c.is_ascii_alphabetic()).expect("a code ends");
+                let (number, code) = (&left.as_str()[1..end], &left.as_str()[end..=end]);
+                left = left.as_str()[end + 1..].chars();
+                match (code, number) {
+                    ("A", number) => row = row.checked_sub(number.parse().unwrap()).expect("within the screen"),
+                    // At the end of a full line the cursor stands on its last character.
+                    ("K", "") => lines[row].truncate(column.min(columns - 1)),
+                    ("J", "") => {
+                        lines.truncate(row + 1);
+                        lines[row].truncate(column);
+                    }
+                    ("l" | "h", "?7") => wraps = code == "h",
+                    ("m", _) => {}
+                    _ => panic!("{number}{code}"),
+                }
+            }
+            c => {
+                if column == columns && wraps {
+                    (row, column) = (row + 1, 0);
+                }
+                lines.resize(lines.len().max(row + 1), Vec::new());
+                column = (column + 1).min(columns);
+                let line = &mut lines[row];
+                line.resize(line.len().max(column), ' ');
+                line[column - 1] = c;
+            }
+        }
+        lines.resize(lines.len().max(row + 1), Vec::new());
+    }
+    let text = |line: Vec<char>| line.into_iter().collect::<String>().trim_end().to_owned();
+    let mut lines: Vec<_> = lines.into_iter().map(text).collect();
+    while lines.last().is_some_and(String::is_empty) {
+        lines.pop();
+    }
+    lines
+}
+
+/// Runs a command on a terminal of this size; gives its exit code and all that was written.
+fn on_terminal(p: &Project, line: &str, (columns, rows): (usize, usize), vars: &[(&str, &str)]) -> (i32, String) {
+    let command = p.command(line);
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    let inner = format!("stty cols {columns} rows {rows}; exec {}", words.join(" "));
+    let mut script = Command::new("script");
+    script.args(["-qec", &inner, "/dev/null"]).current_dir(command.get_current_dir().unwrap()).env_clear();
+    script.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    script.env("TERM", "xterm").env("SHELL", "/bin/sh").envs(vars.iter().copied()).stdin(Stdio::null());
+    let output = script.output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+}
+
+/// A project with six hosts of which the fourth is sick when it has a file `sick`; nothing without a terminal to run it on.
+fn project() -> Option<Project> {
+    if !Command::new("script").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        skip("a terminal: there is no `script` of util-linux");
+        return None;
+    }
+    let mut p = Project::new();
+    let targets: String = (1..=6).map(|host| format!("target file:srv/web{host}\n")).collect();
+    let check = "command true|true|true|echo so it said\nhealthy sleep 0.3; test ! -e ../../sick\npatience 600|50|1\nstrategy batches 2\n";
+    p.change("target file:srv/dev\n", &format!("{targets}{check}"));
+    Some(p)
+}
+
+/// The lines without the times, which are different each time.
+fn words(lines: &[String]) -> Vec<String> {
+    let timeless = |line: &String| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let is_time = |at: usize| {
+            let unit = |word: &&str| matches!(word.trim_end_matches(')'), "ms" | "s");
+            unit(&words[at]) || words.get(at + 1).is_some_and(unit)
+        };
+        (0..words.len()).filter(|at| !is_time(*at)).map(|at| words[at]).collect::<Vec<_>>().join(" ")
+    };
+    lines.iter().map(timeless).collect()
+}
+
+#[test]
+fn one_row_a_host_stays_on_the_screen() {
+    let Some(p) = project() else { return };
+    let one = p.release("1");
+    for (size, deploys) in [((80, 24), "deploy dev"), ((200, 50), "deploy dev"), ((80, 5), "deploy dev")] {
+        for host in 1..=6 {
+            let _ = fs::remove_dir_all(p.path(&format!("srv/web{host}")));
+        }
+        let (code, written) = on_terminal(&p, deploys, size, &[]);
+        assert_eq!(code, 0, "{written}");
+        let mut want: Vec<_> = (1..=6).map(|host| format!("ok web{host} live")).collect();
+        want.push("6 hosts: 6 live".to_owned());
+        want.push(format!("dev: {one} is live"));
+        let lines = screen(&written, size.0);
+        assert!(lines[0].starts_with("fetched "), "{lines:#?}");
+        assert_eq!(words(&lines[1..]), want, "{size:?}: {lines:#?}");
+        assert!(!written.contains("\x1b[?25l"), "the cursor is there all the time");
+    }
+}
+
+#[test]
+fn what_was_put_back_is_in_the_table_and_the_log_above() {
+    let Some(p) = project() else { return };
+    p.release("1");
+    p.run("deploy dev").ok();
+    let two = p.release("2");
+    p.write("srv/web4/sick", "");
+    let (code, written) = on_terminal(&p, "deploy dev", (80, 24), &[("NO_COLOR", "1")]);
+    let lines = screen(&written, 80);
+    assert_eq!(code, 9, "the old release is sick there as well: {lines:#?}");
+    assert_eq!(lines[1..3], ["file:srv/web4: the last lines of its log:", "  | so it said"], "{lines:#?}");
+    let table = words(&lines[3..10]);
+    assert_eq!(
+        table,
+        [
+            "back web1 put back".to_owned(),
+            "back web2 put back".into(),
+            "back web3 put back".into(),
+            format!("failed web4 NOT put back check the health of {}…", two.strip_suffix(&two[19..]).unwrap()),
+            "web5 installed".into(),
+            "web6 installed".into(),
+            "6 hosts: 1 failed, 3 put back, 2 installed".into(),
+        ],
+        "{lines:#?}"
+    );
+    assert!(lines[10].starts_with("error: "), "{lines:#?}");
+    assert!(!written.contains("\x1b[3") && !written.contains("\x1b[1;"), "NO_COLOR: {written:?}");
+}
+
+#[test]
+fn where_nobody_looks_on_there_are_lines() {
+    let Some(p) = project() else { return };
+    p.release("1");
+    for (n, (line, vars)) in [
+        ("deploy dev", [("TERM", "dumb")]),
+        ("deploy dev", [("CI", "true")]),
+        ("deploy dev --verbose", [("TERM", "xterm")]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        p.release(&format!("{n}"));
+        let (code, written) = on_terminal(&p, line, (80, 24), &vars);
+        assert_eq!(code, 0, "{written}");
+        assert!(written.contains(" file:srv/web1: install "), "{vars:?}: {written}");
+        assert!(!written.contains("\x1b[?7l"), "{vars:?}: {written}");
+    }
+    // Of one host as well.
+    p.release("one");
+    let (code, written) = on_terminal(&p, "promote dev prod --yes", (80, 24), &[]);
+    assert_eq!(code, 0, "{written}");
+    assert!(written.contains("file:srv/prod: install ") && !written.contains("\x1b[?7l"), "{written}");
+}
