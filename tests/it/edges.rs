@@ -276,3 +276,23 @@ fn a_restart_that_fails_before_the_old_process_is_stopped_leaves_it_alone() {
     p.run("deploy dev").ok();
     assert_eq!(p.get("dev").unwrap(), "2");
 }
+
+#[test]
+fn a_host_that_joined_later_goes_back_with_the_others() {
+    let mut p = Project::new();
+    let one = p.release("1");
+    p.run("put").ok();
+    p.run("deploy dev").ok();
+    p.change("target file:srv/dev\n", "target file:srv/dev\ntarget file:srv/new\n");
+    p.release("2");
+    p.run("put").ok();
+    p.run("status dev").ok().has("file:srv/new");
+    p.run("deploy dev").ok();
+    assert_eq!((p.live("srv/dev"), p.live("srv/new")), ("2".into(), "2".into()));
+    p.run("rollback dev").ok().told(&format!("it follows the others to {one}"));
+    assert_eq!((p.live("srv/dev"), p.live("srv/new")), ("1".into(), "1".into()));
+    // A host that is gone is taken out of the list, and missed by nobody.
+    p.change("target file:srv/dev\n", "");
+    p.run("deploy dev").ok();
+    assert_eq!(p.live("srv/new"), "2");
+}

@@ -2,6 +2,7 @@
 
 use crate::bucket::server::{Fate, Proxy, ceph, fresh_url, with};
 use crate::bucket::{leaked, open, project};
+use crate::fleet::hosts::Fleet;
 use crate::project::Project;
 use crate::target::contract;
 use gangplank::ci::run::ceph::Ceph;
@@ -16,6 +17,19 @@ fn the_contract_of_a_host_that_fetches() {
     let cx = leaked(with(dir.path(), &ceph.vars()));
     let store = open(cx, &fresh_url());
     contract(cx, dir.path(), &*target::open(cx, "file:srv/with space/it's").unwrap(), &|release| {
+        store.put(release).unwrap();
+        Delivery::Pull(release.manifest(), store.link(release.manifest()).unwrap())
+    });
+}
+
+#[test]
+fn the_contract_of_a_host_over_ssh_that_fetches() {
+    let (Some(ceph), Some(fleet)) = (ceph(), Fleet::start(1)) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let vars = [&ceph.vars()[..], &[("PATH".to_owned(), fleet.path())]].concat();
+    let cx = leaked(with(dir.path(), &vars));
+    let store = open(cx, &fresh_url());
+    contract(cx, dir.path(), &*target::open(cx, &fleet.target(0, "with space/it's")).unwrap(), &|release| {
         store.put(release).unwrap();
         Delivery::Pull(release.manifest(), store.link(release.manifest()).unwrap())
     });

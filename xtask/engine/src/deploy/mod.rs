@@ -28,7 +28,7 @@ use crate::deploy::plan::{Age, Ancestry, Goal, HostPlan};
 use crate::deploy::resolve::Catalog;
 use crate::deploy::state::State;
 use crate::deploy::waves::{AT_ONCE, each};
-use crate::error::{Failure, Kind, Result, usage, verification};
+use crate::error::{Failure, Kind, Result, kind_of, usage, verification};
 use crate::git;
 use crate::health::Checker;
 use crate::machine::{Owner, ci_job, person};
@@ -202,12 +202,26 @@ impl<'cx> Site<'cx> {
         Ok(plans)
     }
 
+    /// What all targets would go back to. One that joined later knows no way back of its own, and follows the others.
     fn agreed_rollback(&self, states: &[State], interrupted: Option<Timestamp>) -> Result<ReleaseId> {
-        let each =
-            self.targets.iter().zip(states).map(|(target, state)| {
-                Ok((target.url().to_owned(), plan::rollback_to(target.url(), state, interrupted)?))
-            });
-        plan::agreed(self.env.name, &each.collect::<Result<Vec<_>>>()?)
+        let (mut found, mut lost) = (Vec::new(), None);
+        for (target, state) in self.targets.iter().zip(states) {
+            match plan::rollback_to(target.url(), state, interrupted) {
+                Ok(id) => found.push((target.url().to_owned(), id)),
+                Err(error) if kind_of(&error) == Kind::NotFound => lost = lost.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        match lost {
+            Some(error) if found.is_empty() => Err(error),
+            lost => {
+                let id = plan::agreed(self.env.name, &found)?;
+                if let Some(error) = lost {
+                    self.cx.note(format!("{error:#}: it follows the others to {id}"));
+                }
+                Ok(id)
+            }
+        }
     }
 
     fn record(&self, verb: Verb, why: Option<&str>) -> Record {
