@@ -164,5 +164,5 @@ fn what_is_live_is_checked_on_its_host() {
     p.run("deploy dev").ok();
     p.run("verify @dev").ok().has("verified");
     p.write("srv/dev/current/www/index.html", "edited by hand");
-    p.run("verify @dev").fails(7, "was changed on the host: www/index.html: FAILED", "deploy a new release");
+    p.run("verify @dev").fails(7, "was changed on the host: www/index.html: FAILED", "sends it again");
 }

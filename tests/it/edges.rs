@@ -277,6 +277,28 @@ fn a_restart_that_fails_before_the_old_process_is_stopped_leaves_it_alone() {
     assert_eq!(p.get("dev").unwrap(), "2");
 }
 
+/// One host of three does not answer at night, and the others have to go back.
+#[test]
+fn a_host_that_is_left_out() {
+    let mut p = Project::new();
+    p.change("target file:srv/dev\n", "target file:srv/dev\ntarget file:srv/two\n");
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.release("2");
+    p.run("deploy dev").ok();
+    fs::rename(p.path("srv/two"), p.path("srv/gone")).unwrap();
+    p.write("srv/two", "no directory");
+    p.run("rollback dev").code(1);
+    assert_eq!(p.live("srv/dev"), "2");
+    p.run("rollback dev --without file:srv/three").fails(2, "--without file:srv/three", "name some of file:srv/dev");
+    p.run("rollback dev --without file:srv/two").ok().told("file:srv/two is left out");
+    assert_eq!(p.live("srv/dev"), "1");
+    fs::remove_file(p.path("srv/two")).unwrap();
+    fs::rename(p.path("srv/gone"), p.path("srv/two")).unwrap();
+    p.run("deploy dev").ok();
+    assert_eq!((p.live("srv/dev"), p.live("srv/two")), ("2".into(), "2".into()));
+}
+
 #[test]
 fn a_host_that_joined_later_goes_back_with_the_others() {
     let mut p = Project::new();

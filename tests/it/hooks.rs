@@ -52,9 +52,9 @@ fn hooks_run_where_and_when_they_should() {
     ];
     for (hook, code, error, live) in broken {
         let before = p.read(&format!("hooks/{hook}"));
-        p.write(&format!("hooks/{hook}"), "echo no database >&2; exit 3\n");
+        p.write(&format!("hooks/{hook}"), "printf 'no \\033[31mdatabase\\007\\n' >&2; exit 3\n");
         p.release("2");
-        p.run("deploy dev").fails(code, error, "deploy again").told("exit code 3").told("no database");
+        p.run("deploy dev").fails(code, error, "deploy again").told("exit code 3").told("no \\u{1b}[31mdatabase");
         assert_eq!((p.live("srv/dev"), p.live("srv/dev2")), (live.into(), live.into()), "{hook}");
         p.write(&format!("hooks/{hook}"), &before);
     }
@@ -114,6 +114,17 @@ fn what_is_shared_stays_when_releases_go() {
     p.run("status dev").fails(2, "shares `data/up loads` in `data`", "the outer one");
     p.change("shared data\n", "shared ../etc\n");
     p.run("status dev").fails(2, "shares `../etc`", "inside the release");
+}
+
+/// What one host lacks is found out before another is switched.
+#[test]
+fn a_shared_file_that_one_host_lacks_keeps_all_from_being_switched() {
+    let mut p = Project::new();
+    p.change("target file:srv/dev\n", "target file:srv/dev\ntarget file:srv/two\nshared config.toml\n");
+    p.write("srv/dev/shared/config.toml", "");
+    p.release("1");
+    p.run("deploy dev").fails(1, "shared/config.toml is not there", "put it on the host").told("nothing was switched");
+    assert!(!p.read("srv/dev/history.jsonl").contains("switched"));
 }
 
 #[test]

@@ -138,6 +138,61 @@ fn a_login_without_systemd_is_told_how_to_get_it() {
     p.run("deploy dev").fails(1, "systemd does not answer this login", "`loginctl enable-linger ");
 }
 
+/// What somebody changes on the host, by hand or by a bad setting, is seen and mended, or undone.
+#[test]
+fn a_unit_that_is_not_as_it_was() {
+    let Some(fleet) = Fleet::with_systemd(1) else { return };
+    let (mut p, port) = project(&fleet, 1, "restart");
+    p.release("1");
+    p.run("deploy dev").ok();
+    let unit = fleet.home(0).join(".config/systemd/user/shop.service");
+    let good = fs::read_to_string(&unit).unwrap();
+    let edit = format!("echo MemoryMax=1G >> {}", unit.display());
+    for harm in [edit.as_str(), "systemctl --user disable -q shop", &format!("rm {}", unit.display())] {
+        fleet.ask(0, harm);
+        p.run("status dev").ok().has("unit changed");
+        p.run("deploy dev").ok().told("restart the service");
+        assert_eq!(fs::read_to_string(&unit).unwrap(), good, "{harm}");
+        assert_eq!(fleet.ask(0, "systemctl --user is-enabled shop"), "enabled");
+        p.run("deploy dev").ok().has("already runs");
+    }
+    // It cannot listen there: what systemd thinks of it is no reason to leave the old one down.
+    p.change("restart|bin/app", "sockets|bin/app");
+    let drop_in = fleet.home(0).join(".config/systemd/user/shop.socket.d/address.conf");
+    let address = fs::read_to_string(&drop_in).unwrap();
+    fs::write(&drop_in, "[Socket]\nListenStream=\nListenStream=notaport\n").unwrap();
+    p.release("2");
+    p.run("deploy dev").fails(1, "is live again", "deploy again");
+    assert_eq!(says(0, port), "1");
+    fs::write(&drop_in, address).unwrap();
+    p.run("deploy dev").ok();
+    assert_eq!(says(0, port), "2");
+    // Files that were edited are not started again.
+    fs::write(fleet.srv(0).join("app/current/www/index.html"), "evil\n").unwrap();
+    p.change("GREETING=it", "GREETING=was");
+    p.run("deploy dev").fails(7, "was changed since it was installed", "move releases/");
+    let live = fleet.ask(0, &format!("basename $(readlink {}/app/current)", fleet.srv(0).display()));
+    let releases = fleet.srv(0).join("app/releases");
+    fs::rename(releases.join(&live), releases.join("edited")).unwrap();
+    p.run("deploy dev").ok();
+    assert_eq!(says(0, port), "2");
+}
+
+/// It crashes a second after each start; nobody asks anything else.
+#[test]
+fn a_unit_that_crashes_later_is_not_healthy() {
+    let Some(fleet) = Fleet::with_systemd(1) else { return };
+    let (mut p, port) = project(&fleet, 1, "restart");
+    p.change(&format!("http http://{{host}}:{port}/health|200|ok\n"), "");
+    p.change("patience 8000", "patience 20000");
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.write_program("bin/app", "#!/bin/sh\nsleep 1\nexit 3\n");
+    p.release("2");
+    p.run("deploy dev").fails(1, "crashed 3 times", "deploy again");
+    assert_eq!(says(0, port), "1");
+}
+
 /// Two units of one app would want one port; a unit that came with the system is nobody's to replace.
 #[test]
 fn a_unit_of_another_name_or_of_somebody_else() {

@@ -306,6 +306,9 @@ pub struct Change {
     /// The reason, for the history
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub why: Option<String>,
+    /// Leave out a target that does not answer, by the name of its host or its URL; may be repeated
+    #[arg(long, value_name = "HOST")]
+    pub without: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -406,6 +409,7 @@ impl Change {
             allow_older: older.is_some_and(|older| older.allow_older),
             lock_wait: Duration::from_secs(self.lock_wait),
             expect_current: expect.expect_current.clone().unwrap_or_default(),
+            without: self.without.clone(),
             why: self.why.clone().filter(|why| !crate::release::id::is_nil(why)),
         }
     }

@@ -18,6 +18,9 @@ const ONE_ANSWER: Duration = Duration::from_secs(5);
 /// Even at its deadline a check may take this long: a service gets one fair question.
 const SHORTEST: Duration = Duration::from_secs(1);
 
+/// How long a unit of systemd has to stay up where nothing else is asked.
+const STAYS_UP: Duration = Duration::from_secs(5);
+
 /// A health check with everything filled in.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Checker {
@@ -106,8 +109,10 @@ impl Checker {
             if self.interruptible && cx.interrupted() {
                 return Err("stopped while waiting for the health check".into());
             }
-            let nothing_to_ask = matches!(self.question, Question::None) && !self.with_service;
-            if passes >= self.passes || nothing_to_ask {
+            let only_service = matches!(self.question, Question::None);
+            // What crashes a second after its start, and is started again, looks well now and then.
+            let long_enough = !(only_service && matches!(spec, Spec::Systemd(_))) || started.elapsed() >= STAYS_UP;
+            if (passes >= self.passes && long_enough) || (only_service && !self.with_service) {
                 return Ok(());
             }
             std::thread::sleep(self.interval);

@@ -343,7 +343,8 @@ impl Project {
                 return wrong(format!("env `{}` has no targets", env.name), "add one, e.g. \"file:target/deploy/dev\"");
             }
             for (n, target) in env.targets.iter().enumerate() {
-                if env.targets[..n].contains(target) {
+                let same = |other: &&&str| other.trim_end_matches('/') == target.trim_end_matches('/');
+                if env.targets[..n].iter().any(|other| same(&other)) {
                     return wrong(format!("env `{}` has target {target} twice", env.name), "name each target once");
                 }
             }
@@ -436,6 +437,15 @@ impl Service {
             return wrong(
                 format!("the health check of env `{}` would be answered by systemd itself", env.name),
                 "use `Check::Http` or `Check::Command` where systemd holds the sockets",
+            );
+        }
+        let port = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0);
+        let address =
+            |text: &str| port(text) || text.starts_with('/') || text.rsplit_once(':').is_some_and(|(_, it)| port(it));
+        if let Some(bad) = sockets.iter().find(|text| !address(text) || text.contains(' ')) {
+            return wrong(
+                format!("unit `{unit}` cannot listen at `{bad}`"),
+                "write a port, an address with a port, or an absolute path",
             );
         }
         if handover == Handover::Sockets(&[]) {

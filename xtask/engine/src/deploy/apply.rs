@@ -3,19 +3,20 @@
 //! Install everywhere before anything is switched; then wave by wave, the targets of a wave at once: switch,
 //! restart, check; then record all as live. When a step fails, every target that was switched goes back to its fallback, and the command fails.
 
+mod around;
 mod put_back;
 mod settle;
 
 use crate::cx::{Answer, Cx};
+use crate::deploy::Site;
 use crate::deploy::fetched::Fetched;
 use crate::deploy::history::{Happened, Record, Verb};
 use crate::deploy::plan::{HostPlan, Step};
 use crate::deploy::waves::{AT_ONCE, each, waves};
-use crate::deploy::{Site, hooks};
 use crate::error::{Failure, Result, failed, hint_of, kind_of, split_hint, verification};
 use crate::event::{Event, Stage, ms_since};
 use crate::health::Checker;
-use crate::hook::{Hook, Hosts, Moment};
+use crate::hook::{Hosts, Moment};
 use crate::project::Env;
 use crate::release::delta::Changes;
 use crate::release::id::ReleaseId;
@@ -74,15 +75,32 @@ struct Host<'a> {
     begun: AtomicBool,
     /// Whether the service was told to restart.
     restarted: AtomicBool,
+    /// Whether all was looked at that could keep it from being switched.
+    prepared: AtomicBool,
 }
 
 impl<'a> Host<'a> {
     fn new(target: &'a dyn Target, plan: &'a HostPlan) -> Self {
-        Self { target, plan, begun: AtomicBool::new(false), restarted: AtomicBool::new(false) }
+        Self {
+            target,
+            plan,
+            begun: AtomicBool::new(false),
+            restarted: AtomicBool::new(false),
+            prepared: AtomicBool::new(false),
+        }
     }
 
     fn has(&self, wanted: impl Fn(&Step) -> bool) -> bool {
         self.plan.steps.iter().any(wanted)
+    }
+
+    /// A release that was installed some day, and not just now, is looked at again before it goes live.
+    fn to_be_checked(&self) -> Option<&ReleaseId> {
+        let installs = self.has(|step| matches!(step, Step::Install { .. }));
+        self.plan.steps.iter().find_map(|step| match step {
+            Step::Activate { release, .. } | Step::Restart { release } if !installs => Some(release),
+            _ => None,
+        })
     }
 }
 
@@ -193,6 +211,11 @@ impl Run<'_> {
 
     /// Switches, restarts and checks wave by wave, then records all hosts as live.
     fn switch(&self, hosts: &[Host]) -> Result<()> {
+        // One host alone is asked in the same breath in which it is switched.
+        if hosts.len() > 1 {
+            let ready = each(hosts, AT_ONCE, |host| self.prepare(host));
+            all_of(ready).map_err(|error| explain(&error, "before anything was switched"))?;
+        }
         for host in hosts {
             for hook in self.hooks(host, Moment::Before, Hosts::First) {
                 self.share(host)?;
@@ -251,73 +274,15 @@ impl Run<'_> {
 
     fn activate(&self, host: &Host, switch: Option<(&ReleaseId, &Record)>, restart: Option<&ReleaseId>) -> Result<()> {
         let root = host.target.root();
-        let share = switch.and_then(|(release, _)| self.sharing(host, release));
-        let ready = restart.and_then(|_| self.spec.ready(root));
+        let prepared = host.prepared.load(Ordering::SeqCst);
+        let scripts = if prepared { vec![] } else { self.preparing(host) };
+        let checked = host.to_be_checked().filter(|_| !prepared);
         let restart = restart.and_then(|id| self.spec.restart(root, id, false));
-        let mut acts = Vec::new();
-        if let Some((release, _)) = switch {
-            // A release that was installed some day, and not just now, is looked at again before it goes live.
-            if !host.has(|step| matches!(step, Step::Install { .. })) {
-                acts.push(Act::Whole(release));
-            }
-        }
-        acts.extend(ready.iter().chain(&share).map(Act::Run));
+        let mut acts: Vec<_> = checked.map(Act::Whole).into_iter().collect();
+        acts.extend(scripts.iter().map(Act::Run));
         acts.extend(switch.map(|(release, record)| Act::Activate(Some(release), Some(record))));
         acts.extend(restart.as_ref().map(Act::Run));
         self.act(host, &acts, restart.is_some())
-    }
-
-    /// The script that links what is shared into a release. On the way back a release from before it was shared keeps its
-    /// own.
-    fn sharing(&self, host: &Host, release: &ReleaseId) -> Option<Script> {
-        let keep_own = self.base.verb == Verb::Rollback;
-        let text = || script::share(host.target.root(), release, self.env.shared, keep_own);
-        (!self.env.shared.is_empty()).then(|| Script::new(text(), String::new()).called("link shared files"))
-    }
-
-    /// Links what is shared ahead of the switch, for hooks that need it.
-    fn share(&self, host: &Host) -> Result<()> {
-        let release = goal_of(std::slice::from_ref(host.plan));
-        match release.and_then(|release| self.sharing(host, &release)) {
-            Some(script) => host.target.must(Act::Run(&script)),
-            None => Ok(()),
-        }
-    }
-
-    /// The hooks that are due on a host.
-    fn hooks<'h>(&'h self, host: &'h Host, moment: Moment, hosts: Hosts) -> impl Iterator<Item = &'h Hook> {
-        let planned = host.plan.steps.iter().filter_map(|step| match step {
-            Step::Hook { name, .. } => Some(name),
-            _ => None,
-        });
-        let named = planned.filter_map(|name| self.env.hooks.iter().find(|hook| hook.name == name));
-        named.filter(move |hook| hook.moment == moment && hook.hosts == hosts)
-    }
-
-    fn hook(&self, host: &Host, hook: &Hook) -> Result<()> {
-        let Some(release) = goal_of(std::slice::from_ref(host.plan)) else { return Ok(()) };
-        if self.cx.interrupted() {
-            return failed("stopped by a signal").err();
-        }
-        let name = format!("run the hook {}", hook.name);
-        let run = || hooks::run(self.cx, self.env.name, self.exports, hook, host.target, &release);
-        self.timed(host, &name, run).map_err(|error| explain(&error, &format!("so the hook {} failed", hook.name)))
-    }
-
-    /// Runs the hooks for when all is well. Nothing that they do, not even a panic, is a reason to take it back.
-    fn announce(&self, hosts: &[Host]) {
-        for host in hosts {
-            for hook in self.hooks(host, Moment::After, Hosts::First) {
-                let done = catch_unwind(AssertUnwindSafe(|| self.hook(host, hook)));
-                match done {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => self.cx.warn(format!("{error:#}; the release is live all the same")),
-                    Err(_) => {
-                        self.cx.warn(format!("the hook {} panicked; the release is live all the same", hook.name));
-                    }
-                }
-            }
-        }
     }
 
     fn begin(&self, host: &Host) -> Result<()> {

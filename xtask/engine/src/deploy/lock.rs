@@ -194,7 +194,7 @@ impl Drop for Locks<'_> {
     fn drop(&mut self) {
         let give_up = |place: &dyn Lockable| {
             if let Err(error) = place.unlock(Some(&self.token)) {
-                self.cx.warn(format!("the lock stays: {error:#}; `cargo xtask lock release ENV --force` removes it"));
+                self.cx.warn(format!("the lock stays, and the next run takes it over: {error:#}"));
             }
         };
         each(&self.targets, AT_ONCE, |target| give_up(*target));

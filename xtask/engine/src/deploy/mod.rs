@@ -52,6 +52,8 @@ pub struct Options {
     pub lock_wait: Duration,
     /// The reason, for the history.
     pub why: Option<String>,
+    /// Hosts, or URLs of targets, that are left out.
+    pub without: Vec<String>,
 }
 
 /// An env with everything filled in and opened.
@@ -79,6 +81,33 @@ impl<'cx> Site<'cx> {
     pub fn open(cx: &'cx Cx, project: &'cx Project, env: &'cx Env, ledger: Ledger<'cx>) -> Result<Self> {
         let registry = Registry::new(cx, project.ci.slug);
         Ok(Self { ledger, registry, ..Self::with_targets(cx, env, target::open_all(cx, env)?)? })
+    }
+
+    /// The same without the targets that somebody leaves out because they do not answer.
+    pub fn open_most(
+        cx: &'cx Cx,
+        project: &'cx Project,
+        env: &'cx Env,
+        ledger: Ledger<'cx>,
+        without: &[String],
+    ) -> Result<Self> {
+        let mut site = Self::open(cx, project, env, ledger)?;
+        for name in without {
+            let before = site.targets.len();
+            site.targets.retain(|target| target.host() != name && target.url() != name);
+            if site.targets.len() == before || site.targets.is_empty() {
+                let all: Vec<_> = env.targets.to_vec();
+                return usage(format!(
+                    "--without {name}: that leaves {} with {} of its targets",
+                    env.name,
+                    site.targets.len()
+                ))
+                .hint(format!("name some of {}", all.join(", ")))
+                .err();
+            }
+            cx.warn(format!("{name} is left out; the next deploy with it brings it up to date"));
+        }
+        Ok(site)
     }
 
     /// The same on targets that are open already.
@@ -271,7 +300,7 @@ impl<'cx> Site<'cx> {
 pub fn deploy(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>, options: &Options) -> Result<Outcome> {
     let env = project.env(env)?;
     let catalog = Catalog::open(cx, project)?;
-    let site = Site::open(cx, project, env, catalog.ledger())?;
+    let site = Site::open_most(cx, project, env, catalog.ledger(), &options.without)?;
     let id = catalog.resolve(release)?;
     allowed(site.env, &id)?;
     let release = catalog.fetch_for_deploy(&id, site.env.transfer)?;
@@ -325,7 +354,7 @@ fn keeps_off_shared(env: &Env, release: &Fetched) -> Result<()> {
 pub fn promote(cx: &Cx, project: &Project, from: &str, to: &str, options: &Options) -> Result<Outcome> {
     let env = project.env(to)?;
     let catalog = Catalog::open(cx, project)?;
-    let site = Site::open(cx, project, env, catalog.ledger())?;
+    let site = Site::open_most(cx, project, env, catalog.ledger(), &options.without)?;
     // The source is only looked at: its variables may be secrets that this job does not have.
     let source = target::open_all(cx, project.env(from)?)?;
     let id = resolve::running(from, &source)?;
@@ -351,7 +380,7 @@ pub fn rollback(
 ) -> Result<Outcome> {
     let of = project.env(env)?;
     let catalog = Catalog::open(cx, project)?;
-    let site = Site::open(cx, project, of, catalog.ledger())?;
+    let site = Site::open_most(cx, project, of, catalog.ledger(), &options.without)?;
     let named = match release {
         None | Some(Selector::Previous) => None,
         // It would find what is live already and leave it there, with success: no way to take a bad commit back.
@@ -390,7 +419,7 @@ pub fn roll_back<'a>(
 
 /// `prune ENV`
 pub fn prune(cx: &Cx, project: &Project, env: &str, keep: Option<usize>, options: &Options) -> Result<Outcome> {
-    let site = Site::open(cx, project, project.env(env)?, Ledger::default())?;
+    let site = Site::open_most(cx, project, project.env(env)?, Ledger::default(), &options.without)?;
     prune_site(&site, keep.unwrap_or(site.env.keep), options)
 }
 

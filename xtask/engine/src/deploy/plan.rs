@@ -170,6 +170,8 @@ pub fn plan(target: &str, goal: &Goal, state: &State, keep: usize) -> Result<Hos
     let switch = state.live() != Some(&release);
     let confirmed = state.history.confirmed(&release) && !switch;
     let runs = match (&goal.service, &state.service) {
+        // Its files were moved away under what runs.
+        _ if goal.has_service && !state.installed.contains_key(&release) => false,
         (Some(want), Kept::Running { spec, release: running }) => want == spec && *running == release,
         (Some(_), _) => false,
         // The service is somebody else's: only a switch, or one that never ended well, is a reason to touch it.

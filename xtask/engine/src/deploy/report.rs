@@ -100,6 +100,7 @@ fn host_status(registry: &Registry, env: &str, target: &str, state: &State) -> H
         service: match state.service {
             Kept::None => None,
             Kept::Stopped => Some("stopped"),
+            Kept::Drifted => Some("unit changed"),
             Kept::Running { .. } => Some("running"),
         },
         locked_by: holder(registry, &state.lock),
@@ -303,7 +304,10 @@ fn verify_live(cx: &Cx, env: &Env, id: &ReleaseId) -> Result<Verified> {
         if let Some(bad) = target.verify(id)?.first() {
             let url = target.url();
             return verification(format!("{url}: a file of {id} was changed on the host: {bad}"))
-                .hint(format!("somebody edited what is live: deploy a new release to {}, and find out who", env.name))
+                .hint(format!(
+                    "find out who edited it; then on that host `mv releases/{id} releases/{id}.edited`, and `cargo xtask deploy {} {id}` sends it again",
+                    env.name
+                ))
                 .err();
         }
         verified =

@@ -88,6 +88,8 @@ pub enum Kept {
     None,
     /// It does not run.
     Stopped,
+    /// It runs, and its unit is no longer the one that was installed, or would not be started at boot.
+    Drifted,
     /// It runs.
     Running {
         /// Digest of the spec that it was started with.
@@ -151,6 +153,7 @@ impl Kept {
         let running = text.strip_prefix("running ").and_then(|rest| rest.split_once(' '));
         match running.and_then(|(spec, release)| Some((spec, release.parse().ok()?))) {
             Some((spec, release)) => Self::Running { spec: spec.to_owned(), release },
+            None if text == "drifted" => Self::Drifted,
             None => Self::Stopped,
         }
     }

@@ -97,14 +97,14 @@ impl Sink for TermSink {
         }
         let text = match event {
             Event::Progress { task, done, total } => return self.progress(task, *done, *total),
-            Event::Warning { text } => format!("{} {text}", style.warn("warning:")),
+            Event::Warning { text } => format!("{} {}", style.warn("warning:"), printable(text)),
             Event::ServiceLog { target, lines } if lines.is_empty() => format!("{target}: the service wrote no log"),
             Event::ServiceLog { target, lines } => {
                 let lines: String = lines.iter().map(|line| format!("\n  | {}", visible(line))).collect();
                 format!("{target}: the last lines of its log:{lines}")
             }
             _ if self.level == Level::Quiet => return,
-            Event::Note { text } => text.clone(),
+            Event::Note { text } => printable(text),
             Event::StepEnded { target, step, ms, ok: true } => {
                 format!("{} {target}: {step} ({})", style.good("ok"), duration(*ms))
             }
@@ -126,10 +126,18 @@ impl Sink for TermSink {
     }
 }
 
+/// A text that may hold words of a host, without what a terminal would obey. Lines stay lines.
+fn printable(text: &str) -> String {
+    text.split('\n')
+        .map(|line| line.split('\t').map(visible).collect::<Vec<_>>().join("\t"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
 /// An error as people see it.
 pub fn error(style: Style, message: &str, hint: Option<&str>) -> String {
-    let hint = hint.map(|hint| format!("{} {hint}\n", style.strong("hint:"))).unwrap_or_default();
-    format!("{} {message}\n{hint}", style.bad("error:"))
+    let hint = hint.map(|hint| format!("{} {}\n", style.strong("hint:"), printable(hint))).unwrap_or_default();
+    format!("{} {}\n{hint}", style.bad("error:"), printable(message))
 }
 
 /// Asks something on stderr, without a newline.

@@ -147,6 +147,9 @@ fi
 for unit in \"$name.service\" \"$name.socket\"; do
   for file in \"$dir/$unit\" \"$(systemctl $scope show -p FragmentPath --value \"$unit\")\"; do
     [ ! -f \"$file\" ] || head -n 1 \"$file\" | grep -qF {ours} || {{
+      if head -n 1 \"$file\" | grep -qF '# Written by gangplank for'; then
+        echo \"$file belongs to another target of this host\" >&2; echo 'hint: each target of one host needs a `unit` of its own' >&2; exit 1
+      fi
       echo \"$file is not ours\" >&2; echo 'hint: move it away, or give the env another `unit`' >&2; exit 1
     }}
   done
@@ -334,10 +337,13 @@ ctl is-enabled -q "$name.service" || ctl enable -q "$name.service""#;
 /// Lets systemd listen where it should, and nowhere else. A socket cannot begin to listen while its service runs.
 const LISTEN: &str = r#"if [ -s "$spec/socket" ]; then
   ctl is-enabled -q "$name.socket" || ctl enable -q "$name.socket"
-  case $changed in *.socket*) ctl stop "$name.service" "$name.socket";; esac
-  ctl is-active -q "$name.socket" || { ctl stop "$name.service"; ctl start "$name.socket"; }
-elif ctl is-active -q "$name.socket" || ctl is-enabled -q "$name.socket" 2>/dev/null; then
-  ctl disable -q --now "$name.socket"
+  # What is not loaded need not be stopped.
+  case $changed in *.socket*) ctl stop "$name.service" "$name.socket" 2>/dev/null || true;; esac
+  ctl is-active -q "$name.socket" || { ctl stop "$name.service" 2>/dev/null || true; ctl start "$name.socket"; }
+elif [ -f "$dir/$name.socket" ] && head -n 1 "$dir/$name.socket" | grep -qF "$(head -n 1 service/unit)"; then
+  ctl disable -q --now "$name.socket" 2>/dev/null || true
+  drop "$name.socket"
+  ctl daemon-reload
 fi"#;
 
 /// Stops it for good, and takes away what was installed where that needs nobody else.
@@ -355,7 +361,12 @@ pub const STATE: &str = r#"if [ -f service/systemd ]; then
   manager=; unit=; digest=; release=; scope=
   read -r manager unit digest release < service/systemd || true
   if [ "$manager" = user ]; then scope=--user; : "${XDG_RUNTIME_DIR:=/run/user/$(id -u)}"; export XDG_RUNTIME_DIR; fi
-  if systemctl $scope is-active -q "$unit.service" 2>/dev/null; then echo "service running $digest $release"; else echo 'service stopped'; fi
+  dir=/etc/systemd/system; [ "$manager" != user ] || dir=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
+  if ! systemctl $scope is-active -q "$unit.service" 2>/dev/null; then echo 'service stopped'
+  elif [ "$(cat service/unit 2>/dev/null)" != "$(cat "$dir/$unit.service" 2>/dev/null)" ] ||
+    ! systemctl $scope is-enabled -q "$unit.service" 2>/dev/null; then echo 'service drifted'
+  else echo "service running $digest $release"; fi
+elif [ -f service/name ]; then echo 'service stopped'
 fi"#;
 
 #[cfg(test)]

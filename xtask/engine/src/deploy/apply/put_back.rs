@@ -44,7 +44,10 @@ impl Run<'_> {
             return Failure::new(kind_of(cause), format!("{cause:#}; {now}")).hint(hint).into();
         }
         Failure::new(Kind::NotPutBack, format!("{cause:#}; and it could NOT be put back: {}", stuck.join("; ")))
-            .hint(format!("look at the host now, then go back by hand: `cargo xtask rollback {env}` tries the last healthy release again"))
+            .hint(match begun.iter().find_map(|host| host.plan.fallback.as_ref()) {
+                Some(old) => format!("look at that host now; when it is mended, `cargo xtask rollback {env} {old}` brings it back to {old}, and leaves alone who runs it"),
+                None => format!("look at that host now; when it is mended, deploy again; `cargo xtask status {env}` shows what is live"),
+            })
             .into()
     }
 
@@ -100,7 +103,7 @@ impl Run<'_> {
             Kept::Running { spec, release } => {
                 release == old && (tried != Some(old) || Some(spec) != self.spec.digest().as_ref())
             }
-            Kept::None | Kept::Stopped => false,
+            Kept::None | Kept::Stopped | Kept::Drifted => false,
         }
     }
 
