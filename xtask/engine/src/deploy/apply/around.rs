@@ -69,7 +69,7 @@ impl Run<'_> {
     pub(super) fn hook(&self, host: &Host, hook: &Hook) -> Result<()> {
         let Some(release) = goal_of(std::slice::from_ref(host.plan)) else { return Ok(()) };
         if self.cx.interrupted() {
-            return failed("stopped by a signal").err();
+            return failed("stopped by a signal").hint("run the same command again to go on").err();
         }
         let name = format!("run the hook {}", hook.name);
         let run = || hooks::run(self.cx, self.env.name, self.exports, hook, host.target, &release);
