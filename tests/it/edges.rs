@@ -127,7 +127,7 @@ fn a_release_that_was_changed_on_the_host_does_not_go_live_again() {
     p.run("rollback dev").fails(7, "was changed since it was installed: www/index.html: FAILED", "move releases/");
     assert_eq!(p.current("srv/dev").as_deref(), Some(v2.as_str()));
     p.write(&format!("srv/dev/releases/{v2}/www/shell.php"), "");
-    p.run("verify @dev").fails(7, "www/shell.php: is not part of the release", "deploy a new release");
+    p.run("verify @dev").fails(7, "www/shell.php: is not part of the release", "sends it again");
 }
 
 #[test]
@@ -317,4 +317,16 @@ fn a_host_that_joined_later_goes_back_with_the_others() {
     p.change("target file:srv/dev\n", "");
     p.run("deploy dev").ok();
     assert_eq!(p.live("srv/new"), "2");
+}
+
+#[test]
+fn two_apps_do_not_share_a_directory() {
+    let mut p = Project::new();
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.change("include www\n", "app other\ninclude www\n");
+    p.release("2");
+    p.run("deploy dev").fails(2, "file:srv/dev runs a release of shop, not of other", "a directory of its own");
+    p.run("prune dev").fails(2, "runs a release of shop", "a directory of its own");
+    assert_eq!(p.live("srv/dev"), "1");
 }

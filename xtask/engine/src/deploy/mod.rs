@@ -62,6 +62,8 @@ pub struct Site<'cx> {
     pub cx: &'cx Cx,
     /// The env as the project states it.
     pub env: &'cx Env,
+    /// Name of the app; unknown where a site was opened without a project.
+    pub app: Option<&'cx str>,
     /// Its targets.
     pub targets: Vec<Box<dyn Target + 'cx>>,
     /// Its service, with variables.
@@ -80,7 +82,8 @@ impl<'cx> Site<'cx> {
     /// Opens the targets of an env. Fails before anything is touched when a variable is missing or a URL is wrong.
     pub fn open(cx: &'cx Cx, project: &'cx Project, env: &'cx Env, ledger: Ledger<'cx>) -> Result<Self> {
         let registry = Registry::new(cx, project.ci.slug);
-        Ok(Self { ledger, registry, ..Self::with_targets(cx, env, target::open_all(cx, env)?)? })
+        let app = Some(project.app.name);
+        Ok(Self { app, ledger, registry, ..Self::with_targets(cx, env, target::open_all(cx, env)?)? })
     }
 
     /// The same without the targets that somebody leaves out because they do not answer.
@@ -120,13 +123,20 @@ impl<'cx> Site<'cx> {
         let spec = Spec::new(&env.service, &vars);
         let checker = Checker::new(cx, &env.health, &spec)?;
         let (registry, exports) = (Registry::new(cx, None), service::exports(&vars));
-        Ok(Self { cx, env, targets, spec, exports, checker, ledger: Ledger::default(), registry })
+        Ok(Self { cx, env, app: None, targets, spec, exports, checker, ledger: Ledger::default(), registry })
     }
 
     /// The state of every target.
     pub fn states(&self) -> Result<Vec<State>> {
         let states = each(&self.targets, AT_ONCE, |target| target.state()).into_iter().collect::<Result<Vec<_>>>()?;
         for (target, state) in self.targets.iter().zip(&states) {
+            if let (Some(ours), Some(theirs)) = (self.app, &state.app)
+                && ours != theirs
+            {
+                return usage(format!("{} runs a release of {theirs}, not of {ours}", target.url()))
+                    .hint("give each app a directory of its own, in `targets` of xtask/src/main.rs")
+                    .err();
+            }
             if state.history.unreadable > 0 {
                 let lines = state.history.unreadable;
                 self.cx.warn(format!(

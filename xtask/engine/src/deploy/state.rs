@@ -13,6 +13,8 @@ pub struct State {
     pub root: Root,
     /// Where `current` points.
     pub current: Current,
+    /// Name of the app whose release is live.
+    pub app: Option<String>,
     /// Installed releases, each with the digest of the bundle that it came from.
     pub installed: BTreeMap<ReleaseId, String>,
     /// How many half done directories interrupted runs have left.
@@ -121,6 +123,7 @@ impl State {
                     }
                 }
                 "debris" => state.debris += 1,
+                "app" => state.app = Some(value.to_owned()),
                 "lock" => state.lock = Lock::parse(value),
                 "unheard" => state.lock = std::mem::take(&mut state.lock).unheard(value),
                 "service" => state.service = Kept::parse(value),
@@ -188,11 +191,12 @@ mod tests {
     #[test]
     fn a_report_is_read() {
         let state = State::parse(
-            "root\ncurrent releases/20260801T000000-0000001\nrelease 20260801T000000-0000001 abc\nrelease junk abc\n\
+            "root\ncurrent releases/20260801T000000-0000001\napp shop\nrelease 20260801T000000-0000001 abc\nrelease junk abc\n\
              debris\nlock nonsense\nservice running d1 20260801T000000-0000001\nhistory\ntorn\n",
         );
         assert_eq!(state.root, Root::Directory);
         assert_eq!(state.live().unwrap().as_str(), "20260801T000000-0000001");
+        assert_eq!(state.app.as_deref(), Some("shop"));
         assert_eq!((state.installed.len(), state.debris, state.history.unreadable), (1, 1, 1));
         assert_eq!(state.lock, Lock::Unreadable("nonsense".into()));
         let release = "20260801T000000-0000001".parse().unwrap();

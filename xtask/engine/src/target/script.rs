@@ -51,6 +51,8 @@ if [ ! -d \"$root\" ]; then echo not-a-directory; exit 0; fi
 cd -- \"$root\"
 echo root
 if [ -L current ]; then printf 'current %s\\n' \"$(readlink current)\"; elif [ -e current ]; then echo current-blocked; fi
+# The third line of a manifest.
+if [ -f current/{META}/manifest.json ]; then head -n 5 current/{META}/manifest.json | sed -n 's/^ *\"app\": \"\\([A-Za-z0-9_-]*\\)\",$/app \\1/p'; fi
 for meta in releases/*/{META}/bundle; do
   [ -f \"$meta\" ] || continue
   sum=; read -r sum < \"$meta\" || true
