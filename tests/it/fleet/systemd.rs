@@ -189,7 +189,7 @@ fn a_unit_that_crashes_later_is_not_healthy() {
     p.run("deploy dev").ok();
     p.write_program("bin/app", "#!/bin/sh\nsleep 1\nexit 3\n");
     p.release("2");
-    p.run("deploy dev").fails(1, "crashed 3 times", "deploy again");
+    p.run("deploy dev").fails(1, "it has crashed 1 time(s)", "deploy again");
     assert_eq!(says(0, port), "1");
 }
 

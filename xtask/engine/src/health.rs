@@ -97,7 +97,8 @@ impl Checker {
         let mut passes = 0;
         loop {
             let left = self.deadline.saturating_sub(started.elapsed()).max(SHORTEST);
-            let running = if self.with_service { runs(target, spec) } else { Ok(()) };
+            let else_asked = !matches!(self.question, Question::None);
+            let running = if self.with_service { runs(target, spec, else_asked) } else { Ok(()) };
             match running.and_then(|()| self.ask(target, commit, left).map_err(Sick::Now)) {
                 Ok(()) => passes += 1,
                 Err(Sick::ForEver(why)) => return Err(format!("{release} stopped by itself: {why}")),
@@ -109,10 +110,9 @@ impl Checker {
             if self.interruptible && cx.interrupted() {
                 return Err("stopped while waiting for the health check".into());
             }
-            let only_service = matches!(self.question, Question::None);
-            // What crashes a second after its start, and is started again, looks well now and then.
-            let long_enough = !(only_service && matches!(spec, Spec::Systemd(_))) || started.elapsed() >= STAYS_UP;
-            if (passes >= self.passes && long_enough) || (only_service && !self.with_service) {
+            // What crashes a second after its start looks well at first.
+            let long_enough = else_asked || !matches!(spec, Spec::Systemd(_)) || started.elapsed() >= STAYS_UP;
+            if (passes >= self.passes && long_enough) || (!else_asked && !self.with_service) {
                 return Ok(());
             }
             std::thread::sleep(self.interval);
@@ -170,8 +170,8 @@ fn at(address: &str, host: &str) -> String {
 }
 
 /// Whether the service itself says that it runs. What will not come back by itself is not waited for.
-fn runs(target: &dyn Target, spec: &Spec) -> Result<(), Sick> {
-    let Some(status) = spec.status(target.root()) else { return Ok(()) };
+fn runs(target: &dyn Target, spec: &Spec, else_asked: bool) -> Result<(), Sick> {
+    let Some(status) = spec.status(target.root(), else_asked) else { return Ok(()) };
     let answer = target.run(&status).map_err(|e| Sick::Now(format!("{e:#}")))?;
     let said = answer.stdout.trim();
     match spec {

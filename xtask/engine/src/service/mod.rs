@@ -143,10 +143,12 @@ impl Spec {
     }
 
     /// Exits with 0 while the service runs, with [`GONE`] when it will not come back by itself; else prints why not.
-    pub fn status(&self, root: &str) -> Option<Script> {
+    ///
+    /// `else_asked` is whether somebody asks the app itself, too.
+    pub fn status(&self, root: &str, else_asked: bool) -> Option<Script> {
         let script = match self {
             Self::Keeper { .. } => keeper::status(root),
-            Self::Systemd(unit) => unit.status(root),
+            Self::Systemd(unit) => unit.status(root, else_asked),
             Self::Command { exports, status, .. } if !status.is_empty() => command(root, exports, status),
             Self::None | Self::Command { .. } => return None,
         };
@@ -277,6 +279,6 @@ mod tests {
             Spec::new(&Service::Command { restart: "svc restart", stop: "svc stop", status: "", log: "" }, &vars);
         let script = command.restart("/srv/a", &"20260822T101500-1a2b3c4".parse().unwrap(), false).unwrap();
         assert!(!script.text.contains("PASSWORD") && script.stdin.contains("PASSWORD"));
-        assert_eq!(command.status("/srv/a"), None);
+        assert_eq!(command.status("/srv/a", false), None);
     }
 }

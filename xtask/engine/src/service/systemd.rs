@@ -203,15 +203,17 @@ mv -f service/systemd.new service/systemd
         self.script(root, STOP)
     }
 
-    /// Exits with 0 while it runs, with [`GONE`] when it will not come back by itself; else prints why not.
-    pub fn status(&self, root: &str) -> Script {
+    /// Exits with 0 while it runs, with [`GONE`] when it will not come back by itself; else prints why not. Where nothing
+    /// `else_asked` says whether it works, one crash is enough.
+    pub fn status(&self, root: &str, else_asked: bool) -> Script {
+        let crashes = if else_asked { CRASHES } else { 1 };
         let body = format!(
             "set -- $(systemctl $scope show -p ActiveState -p ExecMainStatus -p NRestarts -p Result -p SubState \"$name.service\" | sort)
 [ $# -eq 5 ] || {{ echo 'systemd says nothing of it'; exit 1; }}
 active=${{1#*=}}; code=${{2#*=}}; crashes=${{3#*=}}; result=${{4#*=}}; sub=${{5#*=}}
 before=0; [ ! -f service/crashes ] || read -r before < service/crashes
 [ \"$crashes\" -lt \"$before\" ] || crashes=$((crashes - before))
-if [ \"$crashes\" -ge {CRASHES} ]; then echo \"it crashed $crashes times, last with exit status $code\"; exit {GONE}; fi
+if [ \"$crashes\" -ge {crashes} ]; then echo \"it has crashed $crashes time(s)\"; exit {GONE}; fi
 case $active in
   active|reloading) exit 0;;
   failed) echo \"it failed ($result), exit status $code\"; exit {GONE};;
