@@ -45,6 +45,7 @@ fn a_unit_of_a_user() {
     p.release("1");
     p.run("deploy dev").ok();
     assert_eq!(says(0, port), "1");
+    p.run("logs dev").ok().has(&format!("listening on http://{}:{port}", address(0)));
 }
 
 #[test]

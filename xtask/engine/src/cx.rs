@@ -294,7 +294,7 @@ impl Cx {
         self.run(&mut command, shown.to_owned(), input, limit, interruptible)
     }
 
-    /// Runs a command and hands over its lines as they come, until it ends or `stop` says so; see [`process::stream`].
+    /// Runs a command and hands over its lines as they come, until it ends or `stop` says so; see `process::stream`.
     pub fn stream(
         &self,
         shown: &str,

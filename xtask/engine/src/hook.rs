@@ -16,7 +16,7 @@
 
 use crate::error::Result;
 
-/// One thing that a project does when a release is switched.
+/// One thing that a project does when a release is switched, or has gone live.
 #[derive(Debug, Clone, Copy)]
 pub struct Hook {
     /// What it is called in plans and errors: letters, digits, `-` and `_`.

@@ -60,13 +60,6 @@ impl Outcome {
     }
 }
 
-fn goal_of(plans: &[HostPlan]) -> Option<ReleaseId> {
-    plans.iter().flat_map(|host| &host.steps).find_map(|step| match step {
-        Step::Confirm { release } | Step::Activate { release, .. } => Some(release.clone()),
-        _ => None,
-    })
-}
-
 /// A target with its plan, and how far it has come.
 struct Host<'a> {
     target: &'a dyn Target,
@@ -75,32 +68,45 @@ struct Host<'a> {
     begun: AtomicBool,
     /// Whether the service was told to restart.
     restarted: AtomicBool,
-    /// Whether all was looked at that could keep it from being switched.
-    prepared: AtomicBool,
 }
 
 impl<'a> Host<'a> {
     fn new(target: &'a dyn Target, plan: &'a HostPlan) -> Self {
-        Self {
-            target,
-            plan,
-            begun: AtomicBool::new(false),
-            restarted: AtomicBool::new(false),
-            prepared: AtomicBool::new(false),
-        }
+        Self { target, plan, begun: AtomicBool::new(false), restarted: AtomicBool::new(false) }
     }
 
     fn has(&self, wanted: impl Fn(&Step) -> bool) -> bool {
         self.plan.steps.iter().any(wanted)
     }
 
-    /// A release that was installed some day, and not just now, is looked at again before it goes live.
-    fn to_be_checked(&self) -> Option<&ReleaseId> {
-        let installs = self.has(|step| matches!(step, Step::Install { .. }));
+    /// What goes live here.
+    fn goal(&self) -> Option<&'a ReleaseId> {
         self.plan.steps.iter().find_map(|step| match step {
-            Step::Activate { release, .. } | Step::Restart { release } if !installs => Some(release),
+            Step::Confirm { release } | Step::Activate { release, .. } => Some(release),
             _ => None,
         })
+    }
+
+    /// What `current` will point at, and what it does now.
+    fn switch(&self) -> Option<(&'a ReleaseId, Option<&'a ReleaseId>)> {
+        self.plan.steps.iter().find_map(|step| match step {
+            Step::Activate { release, from } => Some((release, from.as_ref())),
+            _ => None,
+        })
+    }
+
+    /// What the service is restarted with.
+    fn restart(&self) -> Option<&'a ReleaseId> {
+        self.plan.steps.iter().find_map(|step| match step {
+            Step::Restart { release } => Some(release),
+            _ => None,
+        })
+    }
+
+    /// A release that was installed some day, and not just now, is looked at again before it goes live.
+    fn to_be_checked(&self) -> Option<&'a ReleaseId> {
+        let installs = self.has(|step| matches!(step, Step::Install { .. }));
+        self.switch().map(|(release, _)| release).or_else(|| self.restart()).filter(|_| !installs)
     }
 }
 
@@ -114,6 +120,8 @@ struct Run<'a> {
     manifest: Option<&'a Manifest>,
     /// How many waves the hosts are switched in.
     waves: usize,
+    /// Whether there is one host alone: it is told at once what several are told step by step.
+    alone: bool,
 }
 
 /// Carries out `plans`, one for each target of the site, in order.
@@ -127,7 +135,7 @@ pub fn apply(
     let manifest = release.map(Fetched::manifest);
     let (cx, env, spec, checker) = (site.cx, site.env, &site.spec, &site.checker);
     let waves = waves(env.strategy, env.max_unavailable, plans.len()).len();
-    let run = Run { cx, env, spec, exports: &site.exports, checker, base, manifest, waves };
+    let run = Run { cx, env, spec, exports: &site.exports, checker, base, manifest, waves, alone: plans.len() == 1 };
     let hosts: Vec<_> = site.targets.iter().zip(&plans).map(|(target, plan)| Host::new(&**target, plan)).collect();
     run.stage(Stage::Install, 0, &hosts);
     let done = run.carry_out(&hosts, release);
@@ -166,7 +174,7 @@ impl Run<'_> {
         }
         // From here on hosts may have given up their locks. What follows `live` must find every host recorded: a failure
         // on the last one has to find the first one's old way still there. One host alone can be told all of it at once.
-        if let Err(error) = all_of(each(hosts, AT_ONCE, |host| self.settle(host, hosts.len() == 1))) {
+        if let Err(error) = all_of(each(hosts, AT_ONCE, |host| self.settle(host))) {
             return Err(self.put_back(hosts, &error));
         }
         self.announce(hosts);
@@ -211,10 +219,9 @@ impl Run<'_> {
 
     /// Switches, restarts and checks wave by wave, then records all hosts as live.
     fn switch(&self, hosts: &[Host]) -> Result<()> {
-        // One host alone is asked in the same breath in which it is switched.
-        if hosts.len() > 1 {
-            let ready = each(hosts, AT_ONCE, |host| self.prepare(host));
-            all_of(ready).map_err(|error| explain(&error, "before anything was switched"))?;
+        // One host alone is looked at in the same breath in which it is switched.
+        if !self.alone {
+            all_of(each(hosts, AT_ONCE, |host| self.prepare(host)))?;
         }
         for host in hosts {
             for hook in self.hooks(host, Moment::Before, Hosts::First) {
@@ -231,7 +238,7 @@ impl Run<'_> {
             return failed("stopped by a signal").err();
         }
         self.stage(Stage::Settle, 0, hosts);
-        if hosts.len() == 1 {
+        if self.alone {
             return Ok(());
         }
         all_of(each(hosts, AT_ONCE, |host| self.confirm(host)))
@@ -239,29 +246,17 @@ impl Run<'_> {
 
     /// Switches a host and starts its service in one round trip, then waits until it is healthy.
     fn switch_one(&self, host: &Host) -> Result<()> {
-        let steps = &host.plan.steps;
-        let activate = steps.iter().find_map(|step| match step {
-            Step::Activate { release, from } => {
-                let record = Record { from: from.clone(), ..self.record(Happened::Switched, release, None) };
-                Some((release, record))
-            }
-            _ => None,
-        });
-        let restart = steps.iter().find_map(|step| match step {
-            Step::Restart { release } => Some(release),
-            _ => None,
-        });
         for hook in self.hooks(host, Moment::Before, Hosts::Each) {
             self.begin(host)?;
             self.share(host)?;
             self.hook(host, hook)?;
         }
-        if activate.is_some() || restart.is_some() {
+        let steps = &host.plan.steps;
+        let both = steps.iter().filter(|step| matches!(step, Step::Activate { .. } | Step::Restart { .. }));
+        let names: Vec<_> = both.map(Step::to_string).collect();
+        if !names.is_empty() {
             self.begin(host)?;
-            let both = steps.iter().filter(|step| matches!(step, Step::Activate { .. } | Step::Restart { .. }));
-            let names: Vec<_> = both.map(Step::to_string).collect();
-            let switch = activate.as_ref().map(|(release, record)| (*release, record));
-            self.timed(host, &names.join(", "), || self.activate(host, switch, restart))?;
+            self.timed(host, &names.join(", "), || self.activate(host))?;
         }
         for step in steps {
             if let Step::Check { release } = step {
@@ -272,15 +267,14 @@ impl Run<'_> {
         self.hooks(host, Moment::After, Hosts::Each).try_for_each(|hook| self.hook(host, hook))
     }
 
-    fn activate(&self, host: &Host, switch: Option<(&ReleaseId, &Record)>, restart: Option<&ReleaseId>) -> Result<()> {
-        let root = host.target.root();
-        let prepared = host.prepared.load(Ordering::SeqCst);
-        let scripts = if prepared { vec![] } else { self.preparing(host) };
-        let checked = host.to_be_checked().filter(|_| !prepared);
-        let restart = restart.and_then(|id| self.spec.restart(root, id, false));
-        let mut acts: Vec<_> = checked.map(Act::Whole).into_iter().collect();
-        acts.extend(scripts.iter().map(Act::Run));
-        acts.extend(switch.map(|(release, record)| Act::Activate(Some(release), Some(record))));
+    fn activate(&self, host: &Host) -> Result<()> {
+        let switched = host.switch().map(|(release, from)| {
+            (release, Record { from: from.cloned(), ..self.record(Happened::Switched, release, None) })
+        });
+        let restart = host.restart().and_then(|id| self.spec.restart(host.target.root(), id, false));
+        let scripts = self.preparing(host);
+        let mut acts = if self.alone { looks(host, &scripts) } else { vec![] };
+        acts.extend(switched.as_ref().map(|(release, record)| Act::Activate(Some(release), Some(record))));
         acts.extend(restart.as_ref().map(Act::Run));
         self.act(host, &acts, restart.is_some())
     }
@@ -342,7 +336,10 @@ impl Run<'_> {
     fn lives(&self, host: &Host) -> Option<(String, Record)> {
         host.plan.steps.iter().find_map(|step| match step {
             Step::Confirm { release } => {
-                let record = Record { from: replaced(host), ..self.record(Happened::Live, release, None) };
+                let record = Record {
+                    from: host.switch().and_then(|(_, from)| from.cloned()),
+                    ..self.record(Happened::Live, release, None)
+                };
                 Some((step.to_string(), record))
             }
             _ => None,
@@ -411,12 +408,9 @@ impl Run<'_> {
     }
 }
 
-/// What a plan takes the place of.
-fn replaced(host: &Host) -> Option<ReleaseId> {
-    host.plan.steps.iter().find_map(|step| match step {
-        Step::Activate { from, .. } => from.clone(),
-        _ => None,
-    })
+/// The acts that find out whether a host can be switched.
+fn looks<'s>(host: &Host<'s>, scripts: &'s [Script]) -> Vec<Act<'s>> {
+    host.to_be_checked().map(Act::Whole).into_iter().chain(scripts.iter().map(Act::Run)).collect()
 }
 
 fn explain(error: &anyhow::Error, state: &str) -> anyhow::Error {

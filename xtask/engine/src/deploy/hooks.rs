@@ -1,14 +1,13 @@
 //! Running the hooks of a project on a host.
 
 use crate::cx::Cx;
+use crate::deploy::waves::meanwhile;
 use crate::error::{Result, failed};
 use crate::hook::{Hook, Host};
 use crate::release::id::ReleaseId;
 use crate::service::{self, Script};
 use crate::target::Target;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Long enough for the migration of a database.
 const LIMIT: Duration = Duration::from_secs(3600);
@@ -40,7 +39,13 @@ impl Host for Place<'_> {
         let dir = format!("{}/releases/{}", self.target.root(), self.release);
         let script = service::command(&dir, self.exports, command).called("run a hook");
         let script = Script { limit: LIMIT, ..script };
-        let answer = self.with_signs_of_life(|| self.target.run(&script))?;
+        // CircleCI ends a job that says nothing for ten minutes.
+        let started = Instant::now();
+        let sign_of_life = || {
+            let minutes = started.elapsed().as_secs() / 60;
+            self.cx.note(format!("{}: the hook has been running for {minutes} min", self.target.url()));
+        };
+        let answer = meanwhile(MINUTE, sign_of_life, || self.target.run(&script))?;
         let said = [answer.stdout.trim_end(), answer.stderr.trim_end()].join("\n");
         let said = said.trim();
         for line in said.lines() {
@@ -58,26 +63,6 @@ impl Host for Place<'_> {
         ))
         .hint("mend it, then deploy again: hooks run again, too")
         .err()
-    }
-}
-
-impl Place<'_> {
-    /// CircleCI ends a job that says nothing for ten minutes.
-    fn with_signs_of_life<T>(&self, work: impl FnOnce() -> T) -> T {
-        let (working, over) = channel::<()>();
-        thread::scope(|scope| {
-            scope.spawn(move || {
-                for minutes in 1.. {
-                    if over.recv_timeout(MINUTE) != Err(RecvTimeoutError::Timeout) {
-                        return;
-                    }
-                    self.cx.note(format!("{}: the hook has been running for {minutes} min", self.target.url()));
-                }
-            });
-            let done = work();
-            drop(working);
-            done
-        })
     }
 }
 

@@ -4,6 +4,7 @@
 //! which both are wanted.
 
 use crate::cx::Cx;
+use crate::deploy::filled_in;
 use crate::deploy::waves::{AT_ONCE, each};
 use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of, usage};
 use crate::event::{Listener, Said, Stream};
@@ -57,8 +58,7 @@ pub fn follow(cx: &Cx, env: &Env, host: Option<&str>, lines: u32, listener: List
 
 /// `exec ENV -- COMMAND`: exits with 0 when it did so on each host.
 pub fn exec(cx: &Cx, env: &Env, host: Option<&str>, words: &[String], listener: Listener) -> Result<()> {
-    let vars = env.vars.iter().map(|(name, value)| Ok(((*name).to_owned(), cx.expand(value)?)));
-    let exports = service::exports(&vars.collect::<Result<Vec<_>>>()?);
+    let exports = service::exports(&filled_in(cx, env)?);
     let audience = Audience::new(cx, env, host, listener)?;
     let ends = audience
         .hear(AT_ONCE, |root| Some(Script::new(attend::exec(root, words), exports.clone()).called("run a command")));
@@ -79,7 +79,7 @@ fn loggable(cx: &Cx, env: &Env) -> Result<Spec> {
     let spec = Spec::new(&env.service, &vars.collect::<Vec<_>>());
     if spec.log("/", 1).is_none() {
         return usage(format!("nobody knows where {} writes a log", env.name))
-            .hint("give its `service` in xtask/src/main.rs a `log` command, or keep it with Service::Keeper: docs/service.md")
+            .hint("give its `service` in xtask/src/main.rs a `log` command, or use Service::Keeper or Service::Systemd: docs/service.md")
             .err();
     }
     Ok(spec)
@@ -96,7 +96,7 @@ impl<'a> Audience<'a> {
         }
         let known = hosts.iter().map(|host| host.name.clone()).collect::<Vec<_>>().join(", ");
         if let Some(wanted) = wanted {
-            hosts.retain(|host| [host.name.as_str(), host.target.url(), host.target.host()].contains(&wanted));
+            hosts.retain(|host| host.target.is_called(wanted));
             if hosts.is_empty() {
                 return usage(format!("{} has no host {wanted}", env.name)).hint(format!("it has {known}")).err();
             }

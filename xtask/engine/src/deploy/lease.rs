@@ -1,9 +1,7 @@
 //! Renewing locks while something is done under them, so that those who cannot see us know that we live.
 
-use crate::deploy::waves::{AT_ONCE, each};
+use crate::deploy::waves::{AT_ONCE, each, meanwhile};
 use crate::target::Target;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
 use std::time::Duration;
 
 /// How often a lock is renewed; [`crate::machine::Owner::lease`] is many times as long.
@@ -14,15 +12,6 @@ pub const OFTEN: Duration = Duration::from_secs(20);
 /// Nothing is concluded here from a renewal that fails. A lock that was lost is noticed by the next script that is said
 /// under it: it looks itself, on the host, before it does anything.
 pub fn renewed<T>(targets: &[Box<dyn Target + '_>], often: Duration, work: impl FnOnce() -> T) -> T {
-    let (working, over) = channel::<()>();
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            while over.recv_timeout(often) == Err(RecvTimeoutError::Timeout) {
-                each(targets, AT_ONCE, |target| target.renew());
-            }
-        });
-        let done = work();
-        drop(working);
-        done
-    })
+    let renew = || drop(each(targets, AT_ONCE, |target| target.renew()));
+    meanwhile(often, renew, work)
 }

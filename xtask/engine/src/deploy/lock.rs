@@ -43,8 +43,9 @@ struct Taker<'a, 'cx> {
 }
 
 impl<'a> Locks<'a> {
-    /// Takes the lock of every target or of none: that of the first, then all others at once. Before that those of `stores`, whose locks keep others
-    /// away early; one that does not answer is passed over aloud, because those of the targets hold all the same.
+    /// Takes the lock of every target or of none: that of the first, then all others at once. Before that
+    /// those of `stores`, whose locks keep others away early; one that does not answer is passed over aloud, because those
+    /// of the targets hold all the same.
     pub fn take(
         registry: &'a Registry,
         stores: &'a [Box<dyn Lockable + 'a>],
@@ -54,10 +55,14 @@ impl<'a> Locks<'a> {
     ) -> Result<Self> {
         let cx = registry.cx();
         let taker = Taker { cx, registry, owner, started: Instant::now(), wait, told: Mutex::default() };
-        let (stores_held, targets_held) = (Vec::new(), Vec::new());
-        let token = owner.token.clone();
-        let mut locks =
-            Self { cx, stores: stores_held, targets: targets_held, unanswered: Vec::new(), token, dead: Vec::new() };
+        let mut locks = Self {
+            cx,
+            stores: Vec::new(),
+            targets: Vec::new(),
+            unanswered: Vec::new(),
+            token: owner.token.clone(),
+            dead: Vec::new(),
+        };
         for store in stores {
             match taker.take(&**store) {
                 Ok(_) => locks.stores.push(&**store),

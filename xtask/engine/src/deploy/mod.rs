@@ -97,15 +97,14 @@ impl<'cx> Site<'cx> {
         let mut site = Self::open(cx, project, env, ledger)?;
         for name in without {
             let before = site.targets.len();
-            site.targets.retain(|target| target.host() != name && target.url() != name);
+            site.targets.retain(|target| !target.is_called(name));
             if site.targets.len() == before || site.targets.is_empty() {
-                let all: Vec<_> = env.targets.to_vec();
                 return usage(format!(
                     "--without {name}: that leaves {} with {} of its targets",
                     env.name,
                     site.targets.len()
                 ))
-                .hint(format!("name some of {}", all.join(", ")))
+                .hint(format!("name some of {}", env.targets.join(", ")))
                 .err();
             }
             cx.warn(format!("{name} is left out; the next deploy with it brings it up to date"));
@@ -115,11 +114,7 @@ impl<'cx> Site<'cx> {
 
     /// The same on targets that are open already.
     pub fn with_targets(cx: &'cx Cx, env: &'cx Env, targets: Vec<Box<dyn Target + 'cx>>) -> Result<Self> {
-        let vars = env
-            .vars
-            .iter()
-            .map(|(name, value)| Ok(((*name).to_owned(), cx.expand(value)?)))
-            .collect::<Result<Vec<_>>>()?;
+        let vars = filled_in(cx, env)?;
         let spec = Spec::new(&env.service, &vars);
         let checker = Checker::new(cx, &env.health, &spec)?;
         let (registry, exports) = (Registry::new(cx, None), service::exports(&vars));
@@ -337,6 +332,11 @@ fn allowed(env: &Env, id: &ReleaseId) -> Result<()> {
             .err();
     }
     Ok(())
+}
+
+/// The variables of an env, each with its value.
+fn filled_in(cx: &Cx, env: &Env) -> Result<Vec<(String, String)>> {
+    env.vars.iter().map(|(name, value)| Ok(((*name).to_owned(), cx.expand(value)?))).collect()
 }
 
 /// Refuses a release that holds what all releases of an env share.

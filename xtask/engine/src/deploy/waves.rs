@@ -1,9 +1,12 @@
-//! In which order the hosts of an env are switched, and doing something on many of them at once.
+//! In which order the hosts of an env are switched, doing something on many of them at once, and something
+//! meanwhile.
 
 use crate::project::Strategy;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// How many hosts are worked on at once where nothing is switched. Each costs a process, and a connection the first time.
 pub const AT_ONCE: usize = 16;
@@ -55,6 +58,21 @@ pub fn each<T: Sync, R: Send>(items: &[T], at_once: usize, work: impl Fn(&T) -> 
         }
     });
     answers.into_iter().filter_map(|answer| answer.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
+}
+
+/// Does `work`, and `tick` every so often until it is done, however that ends.
+pub fn meanwhile<T>(often: Duration, tick: impl Fn() + Send, work: impl FnOnce() -> T) -> T {
+    let (working, over) = channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while over.recv_timeout(often) == Err(RecvTimeoutError::Timeout) {
+                tick();
+            }
+        });
+        let done = work();
+        drop(working);
+        done
+    })
 }
 
 #[cfg(test)]

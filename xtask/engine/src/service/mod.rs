@@ -142,7 +142,7 @@ impl Spec {
         Some(script.called("stop the service"))
     }
 
-    /// Exits with 0 while the service runs, with [`GONE`] when it will not come back by itself; else prints why not.
+    /// Exits with 0 while the service runs, with `GONE` when it will not come back by itself; else prints why not.
     ///
     /// `else_asked` is whether somebody asks the app itself, too.
     pub fn status(&self, root: &str, else_asked: bool) -> Option<Script> {
@@ -160,15 +160,7 @@ impl Spec {
         match self {
             Self::Keeper { .. } => Some(keeper::confirm(root)),
             Self::Systemd(unit) => Some(unit.confirm(root)),
-            Self::Command { .. } => Some(Script::new(
-                keeper::script(
-                    root,
-                    "for file in vars env; do
-  [ ! -f \"service/$file\" ] || { cp -p \"service/$file\" \"service/$file.new\"; mv -f \"service/$file.new\" \"service/$file.good\"; }
-done\n",
-                ),
-                String::new(),
-            )),
+            Self::Command { .. } => Some(keep_vars(root)),
             Self::None => None,
         }
     }
@@ -221,7 +213,7 @@ done\n",
 
 /// Lines of a target's state about its service: `service running DIGEST RELEASE` or `service stopped`.
 pub fn state() -> String {
-    format!("{}\n{}", keeper::state(), systemd::STATE)
+    format!("{}\n{}", keeper::state(), systemd::state())
 }
 
 /// Lines that export variables.
@@ -253,6 +245,15 @@ set +eu
         quote(root)
     );
     Script::new(text, one_line(exports) + &one_line(env))
+}
+
+/// Remembers the variables with which the service became healthy.
+fn keep_vars(root: &str) -> Script {
+    let body = r#"for file in vars env; do
+  [ ! -f "service/$file" ] || { cp -p "service/$file" "service/$file.new"; mv -f "service/$file.new" "service/$file.good"; }
+done
+"#;
+    Script::new(keeper::script(root, body), String::new())
 }
 
 /// A command of the project with variables, in a directory.

@@ -132,16 +132,15 @@ done"
         } else {
             ":"
         };
-        let manager = self.manager.as_str();
         let body = format!(
             "if ! said=$(systemctl $scope show -p Version 2>&1); then
   echo \"systemd does not answer this login: $said\" >&2; echo \"hint: {hint}, then deploy again\" >&2; exit 1
 fi
 {may}
 {NO_KEEPER}
-if [ -f service/name ] && [ \"$(cat service/name)\" != \"{manager} $name\" ]; then
+if [ -f service/name ] && [ \"$(cat service/name)\" != \"$manager $name\" ]; then
   read -r other unit < service/name
-  echo \"the unit $unit of the $other's systemd runs here, not $name of the {manager}'s\" >&2
+  echo \"the unit $unit of the $other's systemd runs here, not $name of the $manager's\" >&2
   echo \"hint: on that host \\`systemctl disable --now $unit\\` (\\`--user\\` where it is a user's) and \\`rm $PWD/service/name $PWD/service/systemd\\`, then deploy again\" >&2; exit 1
 fi
 for unit in \"$name.service\" \"$name.socket\"; do
@@ -182,17 +181,16 @@ printf %s {socket} > \"$spec/socket\"",
             "mkdir -p service
 {NO_KEEPER}
 {choose}
-echo \"{manager} $name\" > service/name
+echo \"$manager $name\" > service/name
 {PLACE}
 date +%s > service/since
 rm -f service/systemd
 {LISTEN}
 ctl restart \"$name.service\"
 ctl show -p NRestarts --value \"$name.service\" > service/crashes
-echo \"{manager} $name $use {id}\" > service/systemd.new
+echo \"$manager $name $use {id}\" > service/systemd.new
 mv -f service/systemd.new service/systemd
-",
-            manager = self.manager.as_str(),
+"
         );
         let script = self.script(root, &body);
         Script { stdin: self.env.clone(), ..script }
@@ -203,7 +201,7 @@ mv -f service/systemd.new service/systemd
         self.script(root, STOP)
     }
 
-    /// Exits with 0 while it runs, with [`GONE`] when it will not come back by itself; else prints why not. Where nothing
+    /// Exits with 0 while it runs, with `GONE` when it will not come back by itself; else prints why not. Where nothing
     /// `else_asked` says whether it works, one crash is enough.
     pub fn status(&self, root: &str, else_asked: bool) -> Script {
         let crashes = if else_asked { CRASHES } else { 1 };
@@ -288,32 +286,31 @@ fn word_quote(word: &str) -> String {
     format!("\"{escaped}\"")
 }
 
-/// `ctl` speaks to the manager as whoever may, `put FILE UNIT` installs a file into `$dir`.
-fn functions(manager: Manager) -> &'static str {
-    match manager {
-        Manager::User => {
-            "scope=--user; dir=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
-: \"${XDG_RUNTIME_DIR:=/run/user/$(id -u)}\"; export XDG_RUNTIME_DIR
-ctl() { systemctl --user \"$@\"; }
-drop() { rm -f \"$dir/$1\"; }
-put() { mkdir -p \"$dir\"; cp \"$1\" \"$dir/.$2.new\"; mv -f \"$dir/.$2.new\" \"$dir/$2\"; }
-"
-        }
-        Manager::System => {
-            "scope=; dir=/etc/systemd/system
-ctl() { systemctl \"$@\"; }
-drop() { rm -f \"$dir/$1\"; }
-put() { install -m 644 \"$1\" \"$dir/$2\"; }
-"
+/// Of a `$manager`: `$scope` is how systemctl is told, `$dir` where its units are.
+const SCOPE: &str = r#"scope=; dir=/etc/systemd/system
+if [ "$manager" = user ]; then
+  scope=--user; dir=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
+  : "${XDG_RUNTIME_DIR:=/run/user/$(id -u)}"; export XDG_RUNTIME_DIR
+fi
+"#;
+
+/// `ctl` speaks to the manager as whoever may, `put FILE UNIT` installs a file into `$dir`, `drop UNIT` removes it.
+fn functions(manager: Manager) -> String {
+    let may = match manager {
+        Manager::User | Manager::System => {
+            r#"ctl() { systemctl $scope "$@"; }
+drop() { rm -f "$dir/$1"; }
+put() { mkdir -p "$dir"; cp "$1" "$dir/.$2.new"; chmod 644 "$dir/.$2.new"; mv -f "$dir/.$2.new" "$dir/$2"; }
+"#
         }
         Manager::Sudo => {
-            "scope=; dir=/etc/systemd/system
-ctl() { case $1 in is-*|show) systemctl \"$@\";; *) sudo -n systemctl \"$@\";; esac; }
+            r#"ctl() { case $1 in is-*|show) systemctl "$@";; *) sudo -n systemctl "$@";; esac; }
 drop() { :; }
-put() { sudo -n install -m 644 \"$PWD/$1\" \"$dir/$2\"; }
-"
+put() { sudo -n install -m 644 "$PWD/$1" "$dir/$2"; }
+"#
         }
-    }
+    };
+    format!("manager={}\n{SCOPE}{may}", manager.as_str())
 }
 
 /// Two services would want one port.
@@ -359,17 +356,20 @@ fi
 "##;
 
 /// A line of a target's state about its unit.
-pub const STATE: &str = r#"if [ -f service/systemd ]; then
-  manager=; unit=; digest=; release=; scope=
+pub fn state() -> String {
+    format!(
+        r#"if [ -f service/systemd ]; then
+  manager=; unit=; digest=; release=
   read -r manager unit digest release < service/systemd || true
-  if [ "$manager" = user ]; then scope=--user; : "${XDG_RUNTIME_DIR:=/run/user/$(id -u)}"; export XDG_RUNTIME_DIR; fi
-  dir=/etc/systemd/system; [ "$manager" != user ] || dir=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
+  {SCOPE}
   if ! systemctl $scope is-active -q "$unit.service" 2>/dev/null; then echo 'service stopped'
   elif [ "$(cat service/unit 2>/dev/null)" != "$(cat "$dir/$unit.service" 2>/dev/null)" ] ||
     ! systemctl $scope is-enabled -q "$unit.service" 2>/dev/null; then echo 'service drifted'
   else echo "service running $digest $release"; fi
 elif [ -f service/name ]; then echo 'service stopped'
-fi"#;
+fi"#
+    )
+}
 
 #[cfg(test)]
 mod tests {

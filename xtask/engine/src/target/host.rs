@@ -12,8 +12,7 @@ use crate::error::{Failure, Kind, Result, failed, split_hint, verification};
 use crate::event::Stream;
 use crate::machine::{self, Owner};
 use crate::release::id::ReleaseId;
-use crate::release::manifest;
-use crate::release::manifest::Manifest;
+use crate::release::manifest::{self, Manifest};
 use crate::service::Script;
 use crate::target::script::attend::attended;
 use crate::target::script::lease;
@@ -148,8 +147,7 @@ impl<'cx> HostTarget<'cx> {
             Act::Record(record) => (script::record(root), line(record)),
             Act::Remove(releases, record) => (script::remove(root, releases), line(record)),
             Act::Unlock => {
-                let token = get(&self.token);
-                (token.map_or_else(|| ":".to_owned(), |token| script::unlock(root, Some(&token))), String::new())
+                (self.token().map_or_else(|| ":".to_owned(), |token| script::unlock(root, Some(&token))), String::new())
             }
         }
     }
@@ -308,9 +306,8 @@ impl Target for HostTarget<'_> {
         let what = what.join(", ");
         let mut scripts: Vec<_> = acts.iter().map(|act| self.script(act)).collect();
         let runs: Vec<_> = acts.iter().filter_map(|act| if let Act::Run(it) = act { Some(it) } else { None }).collect();
-        // What is hashed, or removed, takes its time.
-        let limit = if runs.is_empty() { None } else { Some(runs.iter().map(|script| script.limit).sum()) };
-        let limit = limit.map(|limit: Duration| if runs.len() < acts.len() { limit + SLOW_DISK } else { limit });
+        let slow = if runs.len() < acts.len() { SLOW_DISK } else { Duration::ZERO };
+        let limit = (!runs.is_empty()).then(|| runs.iter().map(|script| script.limit).sum::<Duration>() + slow);
         let interruptible = runs.len() == acts.len() && runs.iter().all(|script| script.interruptible);
         let alone = scripts.len() == 1;
         let (text, input) = if alone { scripts.remove(0) } else { sequence::sequence(&scripts) };
@@ -323,7 +320,7 @@ impl Target for HostTarget<'_> {
         if answers.len() == acts.len()
             && acts.iter().zip(&answers).any(|(act, answer)| matches!(act, Act::Unlock) && answer.ok())
         {
-            set(&self.given_up, get(&self.token));
+            set(&self.given_up, self.token());
             set(&self.token, None);
         }
         Ok(answers)

@@ -64,6 +64,10 @@ pub trait Target: Lockable + Sync {
     fn root(&self) -> &str;
     /// The name or address of its host, as it is reached from here.
     fn host(&self) -> &str;
+    /// Whether somebody means it by `name`: its URL, or its host.
+    fn is_called(&self, name: &str) -> bool {
+        [self.url(), self.host()].contains(&name)
+    }
     /// Makes ready for being spoken to. That it cannot be reached is said by whatever is said to it next.
     fn reach(&self) {}
     /// Everything that a plan needs, in one round trip.
@@ -88,13 +92,14 @@ pub trait Target: Lockable + Sync {
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<i32>>;
 
+    /// Does one thing, and gives its answer.
+    fn one(&self, act: Act) -> Result<Answer> {
+        Ok(self.act(&[act])?.pop().unwrap_or(Answer::NONE))
+    }
     /// Does one thing that has to work.
     fn must(&self, act: Act) -> Result<()> {
-        match self.act(&[act])?.first() {
-            Some(answer) if answer.ok() => Ok(()),
-            Some(answer) => Err(self.complaint(&act, answer)),
-            None => Err(self.complaint(&act, &Answer::NONE)),
-        }
+        let answer = self.one(act)?;
+        if answer.ok() { Ok(()) } else { Err(self.complaint(&act, &answer)) }
     }
     /// See [`Act::Activate`].
     fn activate(&self, release: Option<&ReleaseId>, record: Option<&Record>) -> Result<()> {
@@ -110,7 +115,7 @@ pub trait Target: Lockable + Sync {
     }
     /// See [`Act::Run`].
     fn run(&self, script: &Script) -> Result<Answer> {
-        Ok(self.act(&[Act::Run(script)])?.pop().unwrap_or(Answer::NONE))
+        self.one(Act::Run(script))
     }
 }
 

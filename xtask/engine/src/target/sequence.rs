@@ -5,7 +5,7 @@ use std::fmt::Write;
 /// What stands between the answers of a sequence, with the exit code of the part before it.
 const PART: &str = "gangplank: part";
 
-/// A text as one line, which `printf %b` turns back: POSIX knows `\\\\` and `\\n` there.
+/// A text as one line, which `printf %b` turns back: POSIX knows `\\` and `\n` there.
 pub fn one_line(text: &str) -> String {
     format!("{}\n", text.replace('\\', "\\\\").replace('\n', "\\n"))
 }

@@ -1,6 +1,6 @@
 //! Going back when a switch has failed.
 
-use super::{Host, Run, goal_of};
+use super::{Host, Run};
 use crate::deploy::history::Happened;
 use crate::deploy::plan::Step;
 use crate::deploy::state::{Kept, State};
@@ -35,7 +35,7 @@ impl Run<'_> {
                 || format!("mend it and deploy again; `cargo xtask status {env}` shows what is live"),
                 str::to_owned,
             );
-            let switches = |host: &&Host| host.has(|step| matches!(step, Step::Activate { .. } | Step::Restart { .. }));
+            let switches = |host: &&Host| host.switch().is_some() || host.restart().is_some();
             let unreached = hosts.iter().filter(switches).filter(|host| !host.begun.load(Ordering::SeqCst)).count();
             if unreached > 0 && !begun.is_empty() {
                 back.push(format!("{unreached} host(s) were not reached"));
@@ -55,11 +55,11 @@ impl Run<'_> {
         let why = self.cx.scrub(&format!("{cause:#}"));
         let (spec, url, root) = (self.spec, host.target.url(), host.target.root());
         let restarted = host.restarted.load(Ordering::SeqCst);
-        let tried = goal_of(std::slice::from_ref(host.plan));
+        let tried = host.goal();
         let Some(old) = &host.plan.fallback else {
             let live = host.target.state()?;
             // What was there, unconfirmed as it is, may be all that answers.
-            if !restarted && live.live() != tried.as_ref() {
+            if !restarted && live.live() != tried {
                 let live = live.live().map_or_else(String::new, |id| format!(", {id} is live as before"));
                 return Ok(format!("nothing was switched on {url}{live}"));
             }
@@ -67,11 +67,11 @@ impl Run<'_> {
                 self.optional(host, spec.stop(root).as_ref())?;
             }
             host.target.activate(None, None)?;
-            self.remember(host, Happened::Failed, tried.as_ref(), &why);
+            self.remember(host, Happened::Failed, tried, &why);
             return Ok(format!("nothing is live on {url}: there was no healthy release to go back to"));
         };
         let live = host.target.state()?;
-        let still_runs = self.still_runs(&live, old, tried.as_ref());
+        let still_runs = self.still_runs(&live, old, tried);
         let restarted = restarted && !still_runs;
         if live.live() == Some(old) && !restarted && live.history.confirmed(old) {
             return Ok(format!("nothing was switched on {url}, {old} is live as before"));
@@ -86,7 +86,7 @@ impl Run<'_> {
             self.timed(host, &step.to_string(), || self.optional(host, script.as_ref()))
                 .inspect_err(|_| self.show_log(host))?;
         }
-        self.remember(host, Happened::Failed, tried.as_ref().filter(|new| *new != old), &why);
+        self.remember(host, Happened::Failed, tried.filter(|new| *new != old), &why);
         let commit = self.commit(host, old);
         let kept = host.target.run(&Script::new(script::kept_check(root), String::new()))?;
         let checker = self.checker.as_kept(&kept.stdout);

@@ -11,8 +11,8 @@ use crate::target::{Act, script};
 impl Run<'_> {
     /// What is left to do on a host that is healthy: keep how it was started and checked, for the day on which this release
     /// is put back, prune, and give up the lock. None of it is a reason to take the release back; the record that it is
-    /// live, with `confirm`, is.
-    pub(super) fn settle(&self, host: &Host, confirm: bool) -> Result<()> {
+    /// live is, and is written here where there is one host alone.
+    pub(super) fn settle(&self, host: &Host) -> Result<()> {
         let root = host.target.root();
         let live = self.lives(host);
         let mut kept = Vec::new();
@@ -28,7 +28,7 @@ impl Run<'_> {
             }
             _ => None,
         });
-        let live = live.filter(|_| confirm);
+        let live = live.filter(|_| self.alone);
         let names: Vec<_> =
             live.iter().map(|(name, _)| name.clone()).chain(prune.iter().map(|(name, ..)| name.clone())).collect();
         let mut acts: Vec<_> = live.iter().map(|(_, record)| Act::Record(record)).collect();
