@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use server::Door;
 use settings::{Command, Failure, Settings};
 
-/// `app 0.1.0 (<short commit> <time>)`, all of it known when the binary is built.
+/// `NAME 0.1.0 (<short commit> <time>)`, all of it known when the binary is built.
 const VERSION: &str = concat!(
     env!("CARGO_PKG_NAME"),
     " ",

@@ -317,10 +317,10 @@ mod tests {
         assert_eq!(answer.status, 200);
         assert!(answer.head.contains("content-type: application/json"), "{}", answer.head);
         let (commit, built) = (env!("APP_COMMIT"), env!("APP_BUILT"));
-        let version = env!("CARGO_PKG_VERSION");
+        let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
         assert_eq!(
             answer.body,
-            format!(r#"{{"app":"app","version":"{version}","commit":"{commit}","built":"{built}"}}"#)
+            format!(r#"{{"app":"{name}","version":"{version}","commit":"{commit}","built":"{built}"}}"#)
         );
     }
 

@@ -12,16 +12,20 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// The answer to `--help`.
-pub const USAGE: &str = "\
+pub const USAGE: &str = concat!(
+    "\
 Serves a folder of static files, /health and /version over HTTP.
 
-Usage: app [--help | --version]
+Usage: ",
+    env!("CARGO_PKG_NAME"),
+    " [--help | --version]
 
 Environment:
   HOST        address to listen on [default: 127.0.0.1]
   PORT        port to listen on, 0 for any free one [default: 8080]
-  STATIC_DIR  folder of files to serve [default: the one that was shipped with app]
-  LISTEN_FDS  set by systemd where it hands over a socket, which is then used instead of HOST and PORT";
+  STATIC_DIR  folder of files to serve [default: the one that was shipped with the program]
+  LISTEN_FDS  set by systemd where it hands over a socket, which is then used instead of HOST and PORT"
+);
 
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const PORT: u16 = 8080;
@@ -80,7 +84,7 @@ pub fn read(
             Some("-V" | "--version") => version = true,
             _ => {
                 let message = format!("unknown argument {:?}", arg.to_string_lossy());
-                return Err(misuse(message, "`app --help` lists what there is"));
+                return Err(misuse(message, concat!("`", env!("CARGO_PKG_NAME"), " --help` lists what there is")));
             }
         }
     }

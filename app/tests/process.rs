@@ -8,9 +8,12 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+/// The program; the package may be renamed without a change here.
+const PROGRAM: &str = env!(concat!("CARGO_BIN_EXE_", env!("CARGO_PKG_NAME")));
+
 /// The program with an environment that no variable of the caller leaks into.
 fn app() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_app"));
+    let mut command = Command::new(PROGRAM);
     for name in ["HOST", "PORT", "STATIC_DIR"] {
         command.env_remove(name);
     }
@@ -35,20 +38,21 @@ impl Drop for Running {
 #[test]
 fn version_and_help_go_to_standard_output() {
     let output = app().arg("--version").output().expect("it runs");
-    let line =
-        concat!("app ", env!("CARGO_PKG_VERSION"), " (", env!("APP_COMMIT_SHORT"), " ", env!("APP_BUILT"), ")\n");
-    assert_eq!(outcome(&output), (Some(0), line.to_owned(), String::new()));
+    let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    let line = format!("{name} {version} ({} {})\n", env!("APP_COMMIT_SHORT"), env!("APP_BUILT"));
+    assert_eq!(outcome(&output), (Some(0), line, String::new()));
 
     let (code, stdout, stderr) = outcome(&app().arg("--help").output().expect("it runs"));
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    assert!(stdout.contains("Usage: app"), "{stdout}");
+    assert!(stdout.contains(&format!("Usage: {name} ")), "{stdout}");
 }
 
 #[test]
 fn mistakes_of_the_caller_exit_with_2() {
     let (code, stdout, stderr) = outcome(&app().arg("--prot").output().expect("it runs"));
     assert_eq!((code, stdout.as_str()), (Some(2), ""));
-    assert_eq!(stderr, "error: unknown argument \"--prot\"\nhint: `app --help` lists what there is\n");
+    let hint = concat!("hint: `", env!("CARGO_PKG_NAME"), " --help` lists what there is\n");
+    assert_eq!(stderr, format!("error: unknown argument \"--prot\"\n{hint}"));
 
     let (code, stdout, stderr) = outcome(&app().env("PORT", "http").output().expect("it runs"));
     assert_eq!((code, stdout.as_str()), (Some(2), ""));
@@ -100,7 +104,7 @@ fn the_files_beside_the_bin_folder_are_found_from_anywhere() {
     std::fs::create_dir_all(&files).expect("a folder");
     // A link, because a fresh copy may be "text file busy": a process that some other test starts at this moment
     // inherits the open file for an instant.
-    std::fs::hard_link(env!("CARGO_BIN_EXE_app"), bin.join("app")).expect("a link");
+    std::fs::hard_link(PROGRAM, bin.join("app")).expect("a link");
 
     let child = Command::new(bin.join("app"))
         .current_dir("/")
