@@ -1,0 +1,297 @@
+//! `new`: a project made from this repository's own files, an existing one that gets an xtask, and an engine replaced by
+//! a newer one.
+//!
+//! What is written is made first, as values ([`tree`], [`main_rs`], [`manifest`]); then it is written aside and moved into
+//! place, so that a command that fails or is killed leaves what was there.
+
+mod adopt;
+mod found;
+mod main_rs;
+mod manifest;
+mod place;
+mod scripts;
+mod tree;
+mod upgrade;
+
+pub use adopt::adopt;
+pub use upgrade::upgrade;
+
+use crate::cx::Cx;
+use crate::error::{Result, failed, usage};
+use crate::git;
+use crate::project::{Pattern, Project};
+use main_rs::{App, Plan, Place};
+use place::Aside;
+use scripts::Mapped;
+use serde::Serialize;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Where the engine of a project lies, unless it comes from elsewhere.
+const ENGINE_DIR: &str = "xtask/engine";
+
+/// What somebody wants to have made.
+#[derive(Debug, Clone, Default)]
+pub struct Wish {
+    /// Name of the app; that of the directory when left out.
+    pub name: Option<String>,
+    /// How releases are handed over; one workflow with a workspace when left out.
+    pub pattern: Option<Pattern>,
+    /// `ENV=URL`, or a URL of prod.
+    pub targets: Vec<String>,
+    /// URL of the bucket, for the pattern `s3`.
+    pub bucket: Option<String>,
+    /// Where the engine comes from.
+    pub engine: Engine,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+/// Where the engine of a project comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// A copy in `xtask/engine`: the project stands without us.
+    #[default]
+    Vendor,
+    /// A tag of a git repository.
+    Git {
+        /// Its URL.
+        url: String,
+        /// The tag.
+        tag: String,
+    },
+    /// A checkout of this repository.
+    Path(PathBuf),
+}
+
+/// What was made, or would be.
+#[derive(Debug, Serialize)]
+pub struct Made {
+    /// `new`, `adopt` or `upgrade`.
+    pub what: &'static str,
+    /// The workspace.
+    pub path: PathBuf,
+    /// Name of the app.
+    pub name: String,
+    /// How releases are handed over; absent for an upgrade.
+    pub pattern: Option<&'static str>,
+    /// The first commit of a new project.
+    pub commit: Option<String>,
+    /// Version of the engine before an upgrade.
+    pub from_version: Option<String>,
+    /// Version of the engine.
+    pub version: &'static str,
+    /// Whether nothing was written.
+    pub dry_run: bool,
+    /// Files that were written, relative to `path`; those of a vendored engine count as one, `xtask/engine/`.
+    pub files: Vec<String>,
+    /// What lines of scripts that were there become.
+    pub scripts: Vec<Mapped>,
+    /// What a person should know.
+    pub notes: Vec<String>,
+    /// What can be typed next.
+    pub next: Vec<String>,
+}
+
+impl FromStr for Engine {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let git = |rest: &str| {
+            let (url, tag) = rest.rsplit_once(",tag=")?;
+            Some(Self::Git { url: url.to_owned(), tag: tag.to_owned() }).filter(|_| !url.is_empty() && !tag.is_empty())
+        };
+        let engine = match text.split_once('=') {
+            None if text == "vendor" => Some(Self::Vendor),
+            Some(("git", rest)) => git(rest),
+            Some(("path", dir)) if !dir.is_empty() => Some(Self::Path(dir.into())),
+            _ => None,
+        };
+        match engine {
+            Some(engine) => Ok(engine),
+            None => usage(format!("no engine `{text}`")).hint("use vendor, git=URL,tag=TAG or path=DIR").err(),
+        }
+    }
+}
+
+/// Makes a project at `path`, which must not exist or be empty.
+pub fn create(cx: &Cx, path: &Path, wish: &Wish) -> Result<Made> {
+    let path = place::absolute(path)?;
+    let name = wish.name.clone().unwrap_or_else(|| name_of(&path));
+    check_name(&name)?;
+    place::check_free(&path)?;
+    git::can_commit(cx)?;
+    let plan = Plan { app: App::sample(&name), ..plan(&name, wish)? };
+    let made = Made {
+        what: "new",
+        name: name.clone(),
+        pattern: Some(plan.pattern.as_str()),
+        files: vec![],
+        notes: notes(&path, wish),
+        next: vec![
+            format!("cd {}", path.display()),
+            "cargo xtask ci run      # the whole pipeline on this machine".into(),
+            "cargo xtask test        # everything that has to hold before a commit is worth building".into(),
+            "cargo xtask doctor      # what is still missing for CircleCI and the hosts".into(),
+        ],
+        ..Made::of(&path, wish)
+    };
+    let tree = tree::project(&plan, &engine_of(&wish.engine)?)?;
+    let files = tree.names();
+    if wish.dry_run {
+        return Ok(Made { files, ..made });
+    }
+    let aside = Aside::beside(&path)?;
+    tree.write(aside.path())?;
+    cx.stop_if_asked()?;
+    settle(cx, aside.path())?;
+    write_configs(cx, aside.path(), &plan)?;
+    cx.stop_if_asked()?;
+    let commit = git::first_commit(cx, aside.path(), "A project made by `cargo xtask new`")?;
+    cx.stop_if_asked()?;
+    aside.move_to(&path)?;
+    Ok(Made { files, commit: Some(commit), ..made })
+}
+
+impl Made {
+    fn of(path: &Path, wish: &Wish) -> Self {
+        Self {
+            what: "",
+            path: path.to_owned(),
+            name: String::new(),
+            pattern: None,
+            commit: None,
+            from_version: None,
+            version: env!("CARGO_PKG_VERSION"),
+            dry_run: wish.dry_run,
+            files: vec![],
+            scripts: vec![],
+            notes: vec![],
+            next: vec![],
+        }
+    }
+}
+
+/// What follows from a wish, for an app that is still unknown.
+fn plan(name: &str, wish: &Wish) -> Result<Plan> {
+    let pattern = wish.pattern.unwrap_or(Pattern::Workspace);
+    let mut envs = [Place::local("dev"), Place::local("prod")];
+    for target in &wish.targets {
+        let (env, url) = match target.split_once('=') {
+            Some((env, url)) if !env.contains([':', '/']) => (env, url),
+            _ => ("prod", target.as_str()),
+        };
+        let Some(place) = envs.iter_mut().find(|place| place.name == env) else {
+            return usage(format!("no env `{env}`: a new project has dev and prod"))
+                .hint("more can be added in xtask/src/main.rs afterwards")
+                .err();
+        };
+        crate::target::check_url(url)?;
+        place.add(url);
+    }
+    let bucket = wish.bucket.clone().unwrap_or_else(|| format!("s3://{name}-releases/{name}"));
+    if wish.bucket.is_some() && pattern != Pattern::S3 {
+        return usage("--bucket is for projects that hand over by a bucket").hint("add --pattern s3").err();
+    }
+    if !["s3://", "gs://", "az://"].iter().any(|scheme| bucket.starts_with(scheme)) || bucket.contains(['"', '\\']) {
+        return usage(format!("`{bucket}` is not the URL of a bucket")).hint("write s3://BUCKET/PREFIX").err();
+    }
+    Ok(Plan { app: App::sample(name), pattern, bucket, envs, branch: "main".into(), is_strict: true, is_formatted: true })
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// A name has to do as a package, a binary, a part of file names and of CircleCI contexts.
+pub fn check_name(name: &str) -> Result<()> {
+    let well_formed = name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        && name.len() <= 64;
+    let reserved = ["gangplank", "xtask", "xtask-fixture", "test", "core", "std", "alloc", "proc_macro", "build", "deps"];
+    let keywords = [
+        "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate", "do", "dyn", "else",
+        "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let", "loop", "macro", "match", "mod",
+        "move", "mut", "override", "priv", "pub", "ref", "return", "self", "Self", "static", "struct", "super", "trait",
+        "true", "try", "type", "typeof", "unsafe", "unsized", "use", "virtual", "where", "while", "yield",
+    ];
+    if !well_formed {
+        return usage(format!("`{name}` cannot be the name of a crate"))
+            .hint("begin with a letter, go on with letters, digits, `-` and `_`: --name my-shop")
+            .err();
+    }
+    if reserved.contains(&name) || keywords.contains(&name) {
+        return usage(format!("`{name}` means something to Rust or to this workspace already"))
+            .hint(format!("give it another one: --name my-{name}"))
+            .err();
+    }
+    Ok(())
+}
+
+fn notes(path: &Path, wish: &Wish) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(outer) = path.parent().and_then(place::repository_of) {
+        notes.push(format!(
+            "it lies inside the git repository {}: it stands alone, so it can be moved anywhere",
+            outer.display()
+        ));
+    }
+    if let Engine::Path(dir) = &wish.engine {
+        notes.push(format!("its engine is {}: it builds on this machine only", dir.display()));
+    }
+    notes
+}
+
+/// The engine with a path that a manifest can name, which must be one.
+fn engine_of(engine: &Engine) -> Result<Engine> {
+    let Engine::Path(dir) = engine else { return Ok(engine.clone()) };
+    let dir = place::absolute(dir)?;
+    match [dir.join(ENGINE_DIR), dir.clone()].into_iter().find(|dir| tree::is_engine(dir)) {
+        Some(dir) => Ok(Engine::Path(dir)),
+        None => usage(format!("{} holds no engine", dir.display()))
+            .hint("name a checkout of Gangplank: --engine path=../gangplank")
+            .err(),
+    }
+}
+
+/// Cargo.lock for the members that there are now, offline where cargo knows enough, and main.rs as rustfmt has it.
+fn settle(cx: &Cx, dir: &Path) -> Result<()> {
+    let there = cx.at(dir);
+    let lock = |more: &[&str]| there.cargo_answer(&[&["update", "--workspace", "--quiet"], more].concat());
+    let mut answer = lock(&["--offline"])?;
+    if !answer.ok() {
+        cx.note("asking crates.io for the versions of crates");
+        answer = lock(&[])?;
+    }
+    if !answer.ok() {
+        return failed(format!("cargo cannot make Cargo.lock: {}", answer.stderr.trim()))
+            .hint("let cargo reach crates.io once, then run the same command again")
+            .err();
+    }
+    let fmt = there.cargo_answer(&["fmt", "--package", "xtask"]);
+    if !fmt.is_ok_and(|answer| answer.ok()) {
+        cx.warn("xtask/src/main.rs is not formatted: `rustup component add rustfmt`, then `cargo fmt`");
+    }
+    if !there.cargo_answer(&["metadata", "--format-version", "1", "--offline", "--locked"])?.ok() {
+        cx.warn("some crates are not on this machine yet: the first command there has to reach crates.io");
+    }
+    Ok(())
+}
+
+/// The configs, from the very values that main.rs states.
+fn write_configs(cx: &Cx, dir: &Path, plan: &Plan) -> Result<()> {
+    let project: Project = plan.project();
+    crate::ci::generate::generate(&cx.at(dir), &project, plan.pattern, false).map(drop)
+}
+
+/// Text of a file, or nothing where there is none.
+fn read_if_there(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => failed(format!("cannot read {}: {error}", path.display()))
+            .hint("is it text, and may you read it? `ls -l` shows")
+            .err(),
+    }
+}

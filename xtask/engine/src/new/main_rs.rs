@@ -1,0 +1,268 @@
+//! `xtask/src/main.rs` of a project: that of this repository with other values in it.
+//!
+//! It is filled in piece by piece, and each piece has to be there, so a change of the file that this module does not know
+//! of is an error of its tests and not a project that does not compile.
+
+use crate::error::{Result, failed};
+use crate::project::{self, Ci, Env, Pattern, Project};
+
+/// What main.rs states.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What is built.
+    pub app: App,
+    /// How releases are handed over.
+    pub pattern: Pattern,
+    /// URL of the bucket, where the pattern has one.
+    pub bucket: String,
+    /// dev and prod.
+    pub envs: [Place; 2],
+    /// The branch that is deployed.
+    pub branch: String,
+    /// Whether warnings of clippy fail the pipeline.
+    pub is_strict: bool,
+    /// Whether code that rustfmt would change does.
+    pub is_formatted: bool,
+}
+
+/// What is built and how it is started.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// Its name.
+    pub name: String,
+    /// Packages whose binaries are built.
+    pub packages: Vec<String>,
+    /// Files that go with them.
+    pub include: Vec<String>,
+    /// How it runs.
+    pub runs: Runs,
+}
+
+/// How an app runs, as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Runs {
+    /// A service of ours, which says its commit at `/version`.
+    Sample,
+    /// A program that listens at `PORT`, as far as one can see.
+    Server(String),
+    /// No service, or none that one can see.
+    No,
+}
+
+/// Where an env's app goes.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Name of the env.
+    pub name: &'static str,
+    /// URLs of its targets; a directory of this machine when there is none.
+    pub targets: Vec<String>,
+}
+
+impl App {
+    /// The sample app under another name.
+    pub fn sample(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            packages: vec![name.to_owned()],
+            include: vec!["app/static".into()],
+            runs: Runs::Sample,
+        }
+    }
+}
+
+impl Place {
+    /// An env without a host.
+    pub fn local(name: &'static str) -> Self {
+        Self { name, targets: vec![] }
+    }
+
+    /// One more target.
+    pub fn add(&mut self, url: &str) {
+        self.targets.push(url.to_owned());
+    }
+
+    fn is_remote(&self) -> bool {
+        self.targets.iter().any(|target| target.starts_with("ssh:"))
+    }
+
+    fn urls(&self) -> Vec<String> {
+        if self.targets.is_empty() { vec![format!("file:target/deploy/{}", self.name)] } else { self.targets.clone() }
+    }
+}
+
+impl Plan {
+    /// The stores, in the order in which a deploy asks them.
+    fn stores(&self) -> Vec<String> {
+        let handed_over_by = match self.pattern {
+            Pattern::Workspace => None,
+            Pattern::Artifacts => Some("circleci:artifacts".to_owned()),
+            Pattern::S3 => Some(self.bucket.clone()),
+        };
+        ["circleci:workspace".to_owned()].into_iter().chain(handed_over_by).chain(["file:target/store".into()]).collect()
+    }
+
+    /// Only jobs that ask CircleCI's API need its token.
+    fn context(&self) -> Option<String> {
+        (self.pattern == Pattern::Artifacts).then(|| format!("{}-circleci", self.app.name))
+    }
+
+    /// The same as main.rs will say, as far as the configs depend on it. It lives as long as the process, like the constant.
+    pub fn project(&self) -> Project {
+        let envs = self.envs.iter().map(|place| Env {
+            name: place.name,
+            targets: leak_all(&place.urls()),
+            approval: place.name == "prod",
+            context: Some(leak(&format!("{}-{}", self.app.name, place.name))),
+            ..Env::DEFAULT
+        });
+        Project {
+            app: project::App { name: leak(&self.app.name), packages: &[], include: &[] },
+            stores: leak_all(&self.stores()),
+            envs: Box::leak(envs.collect::<Vec<_>>().into_boxed_slice()),
+            ci: Ci {
+                branch: leak(&self.branch),
+                pattern: self.pattern,
+                context: self.context().map(|it| leak(&it)),
+                pointers: Box::leak(Box::new([(leak(&self.branch), "LATEST_BUILD_NUM")])),
+                ..Ci::DEFAULT
+            },
+        }
+    }
+}
+
+fn leak(text: &str) -> &'static str {
+    Box::leak(text.to_owned().into_boxed_str())
+}
+
+fn leak_all(texts: &[String]) -> &'static [&'static str] {
+    Box::leak(texts.iter().map(|text| leak(text)).collect::<Vec<_>>().into_boxed_slice())
+}
+
+/// A Rust array of texts.
+fn array(texts: &[String]) -> String {
+    format!("&[{}]", texts.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", "))
+}
+
+/// The text of main.rs for a plan, out of that of this repository.
+pub fn fill(template: &str, plan: &Plan) -> Result<String> {
+    let mut main = Filling(template.to_owned());
+    let app = &plan.app;
+    main.cut("/// The workspace hands over from job to job", "const SERVICE: ")?;
+    main.swap("stores: STORES", &format!("stores: {}", array(&plan.stores())))?;
+    main.swap(
+        r#"name: "app", packages: &["app"], include: &["app/static"]"#,
+        &format!("name: {:?}, packages: {}, include: {}", app.name, array(&app.packages), array(&app.include)),
+    )?;
+    for place in &plan.envs {
+        fill_env(&mut main, place, &app.name)?;
+    }
+    match &app.runs {
+        Runs::Sample => main.swap("bin/app", &format!("bin/{}", app.name))?,
+        Runs::Server(binary) => {
+            main.swap("bin/app", &format!("bin/{binary}"))?;
+            ports_for_health(&mut main)?;
+        }
+        Runs::No => nothing_runs(&mut main)?,
+    }
+    fill_ci(&mut main, plan)?;
+    Ok(main.0)
+}
+
+fn fill_env(main: &mut Filling, place: &Place, app: &str) -> Result<()> {
+    let Place { name, .. } = place;
+    main.swap(&format!(r#"&["file:target/deploy/{name}"]"#), &array(&place.urls()))?;
+    main.swap(&format!("\"app-{name}\""), &format!("\"{app}-{name}\""))?;
+    if place.is_remote() {
+        // Whoever deploys asks the host, so the app has to listen where the host can be asked.
+        let port = format!("${{{}_PORT:-", name.to_uppercase());
+        main.swap(&format!("http://127.0.0.1:{port}"), &format!("http://{{host}}:{port}"))?;
+        main.swap(&format!("vars: &[(\"PORT\", \"{port}"), &format!("vars: &[(\"HOST\", \"0.0.0.0\"), (\"PORT\", \"{port}"))?;
+    }
+    Ok(())
+}
+
+/// Nobody knows what a foreign app answers; that it takes connections can be seen.
+fn ports_for_health(main: &mut Filling) -> Result<()> {
+    main.swap_all("answers(\"http://", "listens(\"")?;
+    main.swap_all("/version\")", "\")")?;
+    main.cut("/// Healthy is what answers with the commit", "fn main()")?;
+    main.swap(
+        "fn main()",
+        "/// Healthy is what takes connections. A service that says its commit can be asked for it: see `Check::Http`.\n\
+         const fn listens(addr: &'static str) -> Health {\n    Health::new(Check::Tcp { addr })\n}\n\nfn main()",
+    )
+}
+
+/// Only files are put in place: another program serves them, or a person starts them.
+fn nothing_runs(main: &mut Filling) -> Result<()> {
+    main.drop_lines(&["            vars: ", "            service: ", "            health: "])?;
+    main.cut("const SERVICE: ", "fn main()")?;
+    main.swap("App, Check, Ci, Env, Health, Project, Service}", "App, Ci, Env, Project}")?;
+    main.swap("use std::time::Duration;\n", "")
+}
+
+fn fill_ci(main: &mut Filling, plan: &Plan) -> Result<()> {
+    let mut says = Vec::new();
+    if plan.branch != "main" {
+        says.push(format!("branch: {:?}", plan.branch));
+        says.push(format!("pointers: &[({:?}, \"LATEST_BUILD_NUM\")]", plan.branch));
+    }
+    if plan.pattern != Pattern::Workspace {
+        says.push(format!("pattern: Pattern::{:?}", plan.pattern));
+        main.swap("Ci, Env,", "Ci, Env, Pattern,")?;
+    }
+    says.extend(plan.context().map(|context| format!("context: Some({context:?})")));
+    says.extend((!plan.is_strict).then(|| "deny_warnings: false".to_owned()));
+    says.extend((!plan.is_formatted).then(|| "format: false".to_owned()));
+    if plan.context().is_none() {
+        main.drop_lines(&["    // The context holds CIRCLE_TOKEN"])?;
+    }
+    let ci = if says.is_empty() { "Ci::DEFAULT".into() } else { format!("Ci {{ {}, ..Ci::DEFAULT }}", says.join(", ")) };
+    main.swap(r#"Ci { context: Some("app-circleci"), ..Ci::DEFAULT }"#, &ci)
+}
+
+/// A text whose pieces are replaced, each of which has to be there.
+struct Filling(String);
+
+impl Filling {
+    fn swap(&mut self, from: &str, to: &str) -> Result<()> {
+        if self.0.matches(from).count() != 1 {
+            return missing(from);
+        }
+        self.0 = self.0.replace(from, to);
+        Ok(())
+    }
+
+    fn swap_all(&mut self, from: &str, to: &str) -> Result<()> {
+        if !self.0.contains(from) {
+            return missing(from);
+        }
+        self.0 = self.0.replace(from, to);
+        Ok(())
+    }
+
+    /// Takes out everything from one piece up to another.
+    fn cut(&mut self, from: &str, to: &str) -> Result<()> {
+        let Some(start) = self.0.find(from) else { return missing(from) };
+        let Some(length) = self.0[start..].find(to) else { return missing(to) };
+        self.0.replace_range(start..start + length, "");
+        Ok(())
+    }
+
+    /// Takes out all lines that begin so.
+    fn drop_lines(&mut self, starts: &[&str]) -> Result<()> {
+        for start in starts {
+            if !self.0.lines().any(|line| line.starts_with(start)) {
+                return missing(start);
+            }
+            self.0 = self.0.lines().filter(|line| !line.starts_with(start)).map(|line| format!("{line}\n")).collect();
+        }
+        Ok(())
+    }
+}
+
+fn missing<T>(piece: &str) -> Result<T> {
+    failed(format!("xtask/src/main.rs, of which new projects are made, has not exactly one `{}`", piece.trim()))
+        .hint("bring it back, or change `new/main_rs.rs` with it")
+        .err()
+}
