@@ -228,6 +228,16 @@ pub fn is_cargos_own(name: &str) -> bool {
         .contains(&name)
 }
 
+/// Cargo on this workspace, as somebody at the prompt would run it: without what the cargo that runs us told us.
+pub fn cargo(cx: &Cx, args: &[&str]) -> Command {
+    let mut command = Command::new(cx.var("CARGO").unwrap_or("cargo"));
+    command.args(args).current_dir(&cx.root);
+    for name in cx.vars().keys().filter(|name| is_cargos_own(name)) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// Reads `--message-format=json`: <https://doc.rust-lang.org/cargo/reference/external-tools.html#json-messages>.
 fn read_messages(stdout: &str) -> Compiled {
     let mut compiled = Compiled::default();

@@ -1,6 +1,6 @@
 //! `test`: everything that has to hold before a commit is worth building, in one command for laptops and CI.
 
-use crate::build::is_cargos_own;
+use crate::build;
 use crate::ci::{generate, lint};
 use crate::cx::{Cx, Input, exit};
 use crate::error::{Failure, Kind, Result};
@@ -50,24 +50,29 @@ pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<
         tested.checks.push(Checked { check: name.to_owned(), ms });
         Ok::<(), anyhow::Error>(())
     };
-    let features: &[&str] = if quick { &[] } else { &["--all-features"] };
-    timed("format", &mut || {
-        component(cx, "rustfmt", "fmt")?;
-        cargo(cx, &["fmt", "--all", "--check"], &[], "cargo fmt --all")
-    })?;
+    // A project may have features that exclude each other; the engine has none.
+    let engines = is_engines_own(cx);
+    let features: &[&str] = if quick || !engines { &[] } else { &["--all-features"] };
+    if project.ci.format {
+        timed("format", &mut || {
+            component(cx, "rustfmt", "fmt")?;
+            cargo(cx, &["fmt", "--all", "--check"], &[], "cargo fmt --all")
+        })?;
+    }
     timed("clippy", &mut || {
         component(cx, "clippy", "clippy")?;
         let hint = "cargo clippy --workspace --all-targets shows them again";
         let words = ["clippy", "--quiet", "--workspace", "--all-targets", "--locked"];
-        cargo(cx, &[&words[..], features, &["--", "--deny", "warnings"]].concat(), &[], hint)
+        let deny: &[&str] = if project.ci.deny_warnings { &["--", "--deny", "warnings"] } else { &[] };
+        cargo(cx, &[&words[..], features, deny].concat(), &[], hint)
     })?;
     timed("CircleCI config", &mut || {
         generate::generate(cx, project, project.ci.pattern, true)?;
         generate::CONFIGS.iter().try_for_each(|config| without_errors(cx, config))
     })?;
     timed("tests", &mut || {
-        let validator = if quick { None } else { validator(cx) };
-        if !quick {
+        let validator = if quick || !engines { None } else { validator(cx) };
+        if !quick && engines {
             test_tools(cx);
         }
         let mut words = [&["test", "--workspace", "--locked"], features].concat();
@@ -93,6 +98,11 @@ pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<
     Ok(tested)
 }
 
+/// Whether this is the repository of the engine, whose tests need more than those of a project.
+fn is_engines_own(cx: &Cx) -> bool {
+    cx.root.join("tests/it/main.rs").is_file() && cx.root.join("xtask/engine").is_dir()
+}
+
 fn without_errors(cx: &Cx, config: &str) -> Result<()> {
     let findings = lint::lint_file(&cx.root.join(config))?;
     match findings.into_iter().find(|finding| finding.severity == lint::Severity::Error) {
@@ -103,17 +113,8 @@ fn without_errors(cx: &Cx, config: &str) -> Result<()> {
     }
 }
 
-fn cargo_command(cx: &Cx, args: &[&str]) -> Command {
-    let mut command = Command::new(cx.var("CARGO").unwrap_or("cargo"));
-    command.args(args).current_dir(&cx.root);
-    for name in cx.vars().keys().filter(|name| is_cargos_own(name)) {
-        command.env_remove(name);
-    }
-    command
-}
-
 fn cargo(cx: &Cx, args: &[&str], vars: &[(&str, &str)], hint: &str) -> Result<()> {
-    let mut command = cargo_command(cx, args);
+    let mut command = build::cargo(cx, args);
     command.envs(vars.iter().copied());
     match cx.watch(command)? {
         Some(0) => Ok(()),
@@ -123,7 +124,7 @@ fn cargo(cx: &Cx, args: &[&str], vars: &[(&str, &str)], hint: &str) -> Result<()
 
 /// CircleCI's Rust images come without clippy; rustup brings it.
 fn component(cx: &Cx, component: &str, subcommand: &str) -> Result<()> {
-    if cx.answer(cargo_command(cx, &[subcommand, "--version"]), Input::Empty)?.ok() {
+    if cx.answer(build::cargo(cx, &[subcommand, "--version"]), Input::Empty)?.ok() {
         return Ok(());
     }
     let mut rustup = Command::new("rustup");

@@ -1,6 +1,6 @@
 //! From a parsed command to the verb that does it, and to its answer.
 
-use crate::cli::{Bench, Ci, Cli, Command, Expect, Lock as LockCommand, Trigger};
+use crate::cli::{Bench, Ci, Cli, Command, Expect, Lock as LockCommand, New, Trigger};
 use crate::cx::{Cx, var};
 use crate::deploy::apply::Outcome;
 use crate::deploy::life::Registry;
@@ -58,6 +58,9 @@ pub enum Answer {
     Approved(ci::approve::Approved),
     /// `test`
     Tested(checks::Tested),
+    /// `new`
+    #[cfg(feature = "new")]
+    Made(crate::new::Made),
     /// `bench`
     Bench(bench::fleet::Report),
 }
@@ -141,6 +144,7 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         Command::Lock(lock_command) => lock(cx, project, lock_command).map(Answer::Lock),
         Command::Ci(ci_command) => self::ci(cx, project, cli, ci_command),
         Command::Test { quick, args } => checks::test(cx, project, *quick, args).map(Answer::Tested),
+        Command::New(new) => self::new(cx, cli, new),
         Command::Bench { what: Bench::Fleet, fleet } => {
             bench::fleet::fleet(cx, &fleet.options(global)).map(Answer::Bench)
         }
@@ -170,12 +174,16 @@ fn ask(cx: &Cx, question: &str) -> Result<Option<bool>> {
         return Ok(None);
     }
     crate::report::term::prompt(&format!("{question} [y/N] "));
+    Ok(Some(matches!(read_line(cx)?.trim().to_ascii_lowercase().as_str(), "y" | "yes")))
+}
+
+fn read_line(cx: &Cx) -> Result<String> {
     let mut line = String::new();
     cx.asking(true);
     let read = std::io::stdin().read_line(&mut line);
     cx.asking(false);
     read?;
-    Ok(Some(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes")))
+    Ok(line)
 }
 
 fn lock(cx: &Cx, project: &Project, command: &LockCommand) -> Result<Vec<LockState>> {
@@ -272,6 +280,54 @@ fn with_buckets(cx: &Cx) -> anyhow::Error {
     }
     cx.note("this xtask was compiled without buckets: compiling it with the feature s3");
     cx.become_xtask_with("s3")
+}
+
+/// Goes on as an xtask that was compiled with what projects are made of, so that nobody else compiles that.
+#[cfg(not(feature = "new"))]
+fn new(cx: &Cx, _: &Cli, _: &New) -> Result<Answer> {
+    if cx.var(var::FEATURES).is_some() {
+        return usage("the feature `new` of the xtask does not turn on that of the engine")
+            .hint("in xtask/Cargo.toml: [features] new = [\"gangplank/new\"]")
+            .err();
+    }
+    cx.note("compiling what projects are made of");
+    Err(cx.become_xtask_with("new"))
+}
+
+#[cfg(feature = "new")]
+fn new(cx: &Cx, cli: &Cli, new: &New) -> Result<Answer> {
+    let mut wish = crate::new::Wish {
+        name: new.name.clone(),
+        pattern: new.pattern,
+        targets: new.target.clone(),
+        bucket: new.bucket.clone(),
+        engine: new.engine.parse()?,
+        dry_run: cli.global.dry_run,
+    };
+    let made = match (&new.upgrade, &new.into, &new.path) {
+        (Some(dir), ..) => crate::new::upgrade(cx, dir, new.force, &wish),
+        (_, Some(dir), _) => crate::new::adopt(cx, dir, &wish),
+        (.., Some(path)) => {
+            if !cli.global.yes && !cli.global.dry_run {
+                crate::new::complete(&mut wish, path, &|question, default| ask_text(cx, question, default))?;
+            }
+            crate::new::create(cx, path, &wish)
+        }
+        _ => return usage("which project?").hint("`cargo xtask new ../shop`").err(),
+    };
+    made.map(Answer::Made)
+}
+
+/// Asks for a text on the terminal; the default without one.
+#[cfg(feature = "new")]
+fn ask_text(cx: &Cx, question: &str, default: &str) -> Result<String> {
+    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        return Ok(default.to_owned());
+    }
+    crate::report::term::prompt(&format!("{question} [{default}] "));
+    let line = read_line(cx)?;
+    let line = line.trim();
+    Ok(if line.is_empty() { default } else { line }.to_owned())
 }
 
 /// Starts a workflow on CircleCI. Whoever starts a deploy to an env with approval is asked here: no job there asks.

@@ -118,3 +118,33 @@ pub fn checkout(cx: &Cx, sha: &str, branch: &str, into: &Path) -> Result<()> {
     cx.read(cmd!(sh, "git checkout --quiet -B {branch} {sha}").into())?;
     Ok(())
 }
+
+#[cfg(feature = "new")]
+/// Fails where a commit could not be made: without git, or where nobody has said whose it would be.
+pub fn can_commit(cx: &Cx) -> Result<()> {
+    let sh = shell(&cx.root)?;
+    if cx.answer(cmd!(sh, "git var GIT_COMMITTER_IDENT").into(), Input::Empty)?.ok() {
+        return Ok(());
+    }
+    usage("git does not know who you are, so it cannot make a first commit")
+        .hint("`git config --global user.name NAME` and `git config --global user.email ADDRESS`")
+        .err()
+}
+
+#[cfg(feature = "new")]
+/// Makes `dir` a repository with everything in one commit, and gives its SHA.
+pub fn first_commit(cx: &Cx, dir: &Path, message: &str) -> Result<String> {
+    let sh = shell(dir)?;
+    cx.read(cmd!(sh, "git init --quiet --initial-branch main").into())?;
+    cx.read(cmd!(sh, "git add --all").into())?;
+    cx.read(cmd!(sh, "git commit --quiet --no-verify --message {message}").into())?;
+    cx.read(cmd!(sh, "git rev-parse HEAD").into())
+}
+
+#[cfg(feature = "new")]
+/// What is different in `path` since the commit that last touched `mark`.
+pub fn diff_since(cx: &Cx, mark: &str, path: &str) -> Option<String> {
+    let sh = shell(&cx.root).ok()?;
+    let since = cx.read(cmd!(sh, "git log --max-count=1 --format=%H -- {mark}").into()).ok()?;
+    cx.read(cmd!(sh, "git diff --no-color --no-ext-diff {since} -- {path}").into()).ok().filter(|diff| !diff.is_empty())
+}

@@ -107,6 +107,13 @@ fn glob_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     Ok(files.into_iter().filter(relative).collect())
 }
 
+/// Paths of all files below a directory, relative to it.
+#[cfg(feature = "new")]
+pub fn below(dir: &Path) -> Result<Vec<String>> {
+    let relative = |file: PathBuf| Some(file.strip_prefix(dir).ok()?.to_string_lossy().into_owned());
+    Ok(walk(dir, &dir.to_string_lossy())?.into_iter().filter_map(relative).collect())
+}
+
 fn walk(path: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in WalkDir::new(path).follow_links(false).follow_root_links(false).sort_by_file_name() {

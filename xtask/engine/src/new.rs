@@ -16,11 +16,12 @@ mod upgrade;
 pub use adopt::adopt;
 pub use upgrade::upgrade;
 
-use crate::cx::Cx;
+use crate::build;
+use crate::cx::{Answer, Cx, Input};
 use crate::error::{Result, failed, usage};
 use crate::git;
 use crate::project::{Pattern, Project};
-use main_rs::{App, Plan, Place};
+use main_rs::{App, Place, Plan};
 use place::Aside;
 use scripts::Mapped;
 use serde::Serialize;
@@ -115,6 +116,36 @@ impl FromStr for Engine {
     }
 }
 
+/// Asks for what a wish leaves open. `ask` takes a question and the answer that stands when nobody gives another.
+pub fn complete(wish: &mut Wish, path: &Path, ask: &dyn Fn(&str, &str) -> Result<String>) -> Result<()> {
+    // What cannot work is said before anybody is asked.
+    let path = place::absolute(path)?;
+    place::check_free(&path)?;
+    let name = match wish.name.take() {
+        Some(name) => name,
+        None => ask("name of the app", &name_of(&path))?,
+    };
+    check_name(&name)?;
+    let pattern = match wish.pattern {
+        Some(pattern) => pattern,
+        None => ask("hand over by workspace, artifacts or s3", Pattern::Workspace.as_str())?.parse()?,
+    };
+    if pattern == Pattern::S3 && wish.bucket.is_none() {
+        wish.bucket = Some(ask("bucket", &bucket_of(&name))?);
+    }
+    if wish.targets.is_empty() {
+        let local = Place::local("prod").urls().join(" ");
+        let prod = ask("prod: this machine, or ssh://USER@HOST/DIR for each host", &local)?;
+        wish.targets = prod.split_whitespace().filter(|url| **url != local).map(str::to_owned).collect();
+    }
+    (wish.name, wish.pattern) = (Some(name), Some(pattern));
+    Ok(())
+}
+
+fn bucket_of(name: &str) -> String {
+    format!("s3://{name}-releases/{name}")
+}
+
 /// Makes a project at `path`, which must not exist or be empty.
 pub fn create(cx: &Cx, path: &Path, wish: &Wish) -> Result<Made> {
     let path = place::absolute(path)?;
@@ -122,7 +153,7 @@ pub fn create(cx: &Cx, path: &Path, wish: &Wish) -> Result<Made> {
     check_name(&name)?;
     place::check_free(&path)?;
     git::can_commit(cx)?;
-    let plan = Plan { app: App::sample(&name), ..plan(&name, wish)? };
+    let plan = Plan { app: App::sample(&name), ..plan(cx, &name, wish)? };
     let made = Made {
         what: "new",
         name: name.clone(),
@@ -144,12 +175,12 @@ pub fn create(cx: &Cx, path: &Path, wish: &Wish) -> Result<Made> {
     }
     let aside = Aside::beside(&path)?;
     tree.write(aside.path())?;
-    cx.stop_if_asked()?;
+    stop_if_asked(cx)?;
     settle(cx, aside.path())?;
     write_configs(cx, aside.path(), &plan)?;
-    cx.stop_if_asked()?;
+    stop_if_asked(cx)?;
     let commit = git::first_commit(cx, aside.path(), "A project made by `cargo xtask new`")?;
-    cx.stop_if_asked()?;
+    stop_if_asked(cx)?;
     aside.move_to(&path)?;
     Ok(Made { files, commit: Some(commit), ..made })
 }
@@ -174,7 +205,7 @@ impl Made {
 }
 
 /// What follows from a wish, for an app that is still unknown.
-fn plan(name: &str, wish: &Wish) -> Result<Plan> {
+fn plan(cx: &Cx, name: &str, wish: &Wish) -> Result<Plan> {
     let pattern = wish.pattern.unwrap_or(Pattern::Workspace);
     let mut envs = [Place::local("dev"), Place::local("prod")];
     for target in &wish.targets {
@@ -187,17 +218,25 @@ fn plan(name: &str, wish: &Wish) -> Result<Plan> {
                 .hint("more can be added in xtask/src/main.rs afterwards")
                 .err();
         };
-        crate::target::check_url(url)?;
+        crate::target::open(cx, url)?;
         place.add(url);
     }
-    let bucket = wish.bucket.clone().unwrap_or_else(|| format!("s3://{name}-releases/{name}"));
+    let bucket = wish.bucket.clone().unwrap_or_else(|| bucket_of(name));
     if wish.bucket.is_some() && pattern != Pattern::S3 {
         return usage("--bucket is for projects that hand over by a bucket").hint("add --pattern s3").err();
     }
     if !["s3://", "gs://", "az://"].iter().any(|scheme| bucket.starts_with(scheme)) || bucket.contains(['"', '\\']) {
         return usage(format!("`{bucket}` is not the URL of a bucket")).hint("write s3://BUCKET/PREFIX").err();
     }
-    Ok(Plan { app: App::sample(name), pattern, bucket, envs, branch: "main".into(), is_strict: true, is_formatted: true })
+    Ok(Plan {
+        app: App::sample(name),
+        pattern,
+        bucket,
+        envs,
+        branch: "main".into(),
+        is_strict: true,
+        is_formatted: true,
+    })
 }
 
 fn name_of(path: &Path) -> String {
@@ -209,12 +248,14 @@ pub fn check_name(name: &str) -> Result<()> {
     let well_formed = name.starts_with(|first: char| first.is_ascii_alphabetic())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
         && name.len() <= 64;
-    let reserved = ["gangplank", "xtask", "xtask-fixture", "test", "core", "std", "alloc", "proc_macro", "build", "deps"];
+    let reserved =
+        ["gangplank", "xtask", "xtask-fixture", "test", "core", "std", "alloc", "proc_macro", "build", "deps"];
     let keywords = [
-        "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate", "do", "dyn", "else",
-        "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let", "loop", "macro", "match", "mod",
-        "move", "mut", "override", "priv", "pub", "ref", "return", "self", "Self", "static", "struct", "super", "trait",
-        "true", "try", "type", "typeof", "unsafe", "unsized", "use", "virtual", "where", "while", "yield",
+        "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate", "do", "dyn",
+        "else", "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let", "loop", "macro",
+        "match", "mod", "move", "mut", "override", "priv", "pub", "ref", "return", "self", "Self", "static", "struct",
+        "super", "trait", "true", "try", "type", "typeof", "unsafe", "unsized", "use", "virtual", "where", "while",
+        "yield",
     ];
     if !well_formed {
         return usage(format!("`{name}` cannot be the name of a crate"))
@@ -258,7 +299,7 @@ fn engine_of(engine: &Engine) -> Result<Engine> {
 /// Cargo.lock for the members that there are now, offline where cargo knows enough, and main.rs as rustfmt has it.
 fn settle(cx: &Cx, dir: &Path) -> Result<()> {
     let there = cx.at(dir);
-    let lock = |more: &[&str]| there.cargo_answer(&[&["update", "--workspace", "--quiet"], more].concat());
+    let lock = |more: &[&str]| cargo(&there, &[&["update", "--workspace", "--quiet"], more].concat());
     let mut answer = lock(&["--offline"])?;
     if !answer.ok() {
         cx.note("asking crates.io for the versions of crates");
@@ -269,11 +310,11 @@ fn settle(cx: &Cx, dir: &Path) -> Result<()> {
             .hint("let cargo reach crates.io once, then run the same command again")
             .err();
     }
-    let fmt = there.cargo_answer(&["fmt", "--package", "xtask"]);
+    let fmt = cargo(&there, &["fmt", "--package", "xtask"]);
     if !fmt.is_ok_and(|answer| answer.ok()) {
         cx.warn("xtask/src/main.rs is not formatted: `rustup component add rustfmt`, then `cargo fmt`");
     }
-    if !there.cargo_answer(&["metadata", "--format-version", "1", "--offline", "--locked"])?.ok() {
+    if !cargo(&there, &["metadata", "--format-version", "1", "--offline", "--locked"])?.ok() {
         cx.warn("some crates are not on this machine yet: the first command there has to reach crates.io");
     }
     Ok(())
@@ -283,6 +324,19 @@ fn settle(cx: &Cx, dir: &Path) -> Result<()> {
 fn write_configs(cx: &Cx, dir: &Path, plan: &Plan) -> Result<()> {
     let project: Project = plan.project();
     crate::ci::generate::generate(&cx.at(dir), &project, plan.pattern, false).map(drop)
+}
+
+/// What cargo answers in the root of `cx`.
+fn cargo(cx: &Cx, args: &[&str]) -> Result<Answer> {
+    cx.answer(build::cargo(cx, args), Input::Empty)
+}
+
+/// Between two steps is where Ctrl-C is heard. What was begun is taken back by whoever began it.
+fn stop_if_asked(cx: &Cx) -> Result<()> {
+    if !cx.interrupted() {
+        return Ok(());
+    }
+    failed("stopped by a signal; nothing was made").hint("run the same command again").err()
 }
 
 /// Text of a file, or nothing where there is none.

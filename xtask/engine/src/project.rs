@@ -245,6 +245,10 @@ pub struct Ci {
     pub slug: Option<&'static str>,
     /// Branches, each with the project variable that holds the number of its latest build.
     pub pointers: &'static [(&'static str, &'static str)],
+    /// Whether code that rustfmt would change fails `test`.
+    pub format: bool,
+    /// Whether a warning of clippy fails `test`; errors always do.
+    pub deny_warnings: bool,
 }
 
 /// How releases get from the job that builds to the jobs that deploy, and so which workflows there are.
@@ -284,7 +288,7 @@ impl FromStr for Pattern {
 }
 
 impl Ci {
-    /// Images with pinned tags, a `medium` machine, branch `main`, everything in one workflow.
+    /// Images with pinned tags, a `medium` machine, branch `main`, everything in one workflow, every check.
     pub const DEFAULT: Self = Self {
         branch: "main",
         rust_image: "cimg/rust:1.94.0",
@@ -294,6 +298,8 @@ impl Ci {
         context: None,
         slug: None,
         pointers: &[("main", "LATEST_BUILD_NUM")],
+        format: true,
+        deny_warnings: true,
     };
 }
 

@@ -85,7 +85,8 @@ impl Place {
         self.targets.iter().any(|target| target.starts_with("ssh:"))
     }
 
-    fn urls(&self) -> Vec<String> {
+    /// URLs of its targets.
+    pub fn urls(&self) -> Vec<String> {
         if self.targets.is_empty() { vec![format!("file:target/deploy/{}", self.name)] } else { self.targets.clone() }
     }
 }
@@ -98,7 +99,11 @@ impl Plan {
             Pattern::Artifacts => Some("circleci:artifacts".to_owned()),
             Pattern::S3 => Some(self.bucket.clone()),
         };
-        ["circleci:workspace".to_owned()].into_iter().chain(handed_over_by).chain(["file:target/store".into()]).collect()
+        ["circleci:workspace".to_owned()]
+            .into_iter()
+            .chain(handed_over_by)
+            .chain(["file:target/store".into()])
+            .collect()
     }
 
     /// Only jobs that ask CircleCI's API need its token.
@@ -176,7 +181,10 @@ fn fill_env(main: &mut Filling, place: &Place, app: &str) -> Result<()> {
         // Whoever deploys asks the host, so the app has to listen where the host can be asked.
         let port = format!("${{{}_PORT:-", name.to_uppercase());
         main.swap(&format!("http://127.0.0.1:{port}"), &format!("http://{{host}}:{port}"))?;
-        main.swap(&format!("vars: &[(\"PORT\", \"{port}"), &format!("vars: &[(\"HOST\", \"0.0.0.0\"), (\"PORT\", \"{port}"))?;
+        main.swap(
+            &format!("vars: &[(\"PORT\", \"{port}"),
+            &format!("vars: &[(\"HOST\", \"0.0.0.0\"), (\"PORT\", \"{port}"),
+        )?;
     }
     Ok(())
 }
@@ -209,7 +217,8 @@ fn fill_ci(main: &mut Filling, plan: &Plan) -> Result<()> {
     }
     if plan.pattern != Pattern::Workspace {
         says.push(format!("pattern: Pattern::{:?}", plan.pattern));
-        main.swap("Ci, Env,", "Ci, Env, Pattern,")?;
+        let last = if plan.app.runs == Runs::No { "Project}" } else { "Project, Service}" };
+        main.swap(last, &format!("Pattern, {last}"))?;
     }
     says.extend(plan.context().map(|context| format!("context: Some({context:?})")));
     says.extend((!plan.is_strict).then(|| "deny_warnings: false".to_owned()));
@@ -217,7 +226,8 @@ fn fill_ci(main: &mut Filling, plan: &Plan) -> Result<()> {
     if plan.context().is_none() {
         main.drop_lines(&["    // The context holds CIRCLE_TOKEN"])?;
     }
-    let ci = if says.is_empty() { "Ci::DEFAULT".into() } else { format!("Ci {{ {}, ..Ci::DEFAULT }}", says.join(", ")) };
+    let ci =
+        if says.is_empty() { "Ci::DEFAULT".into() } else { format!("Ci {{ {}, ..Ci::DEFAULT }}", says.join(", ")) };
     main.swap(r#"Ci { context: Some("app-circleci"), ..Ci::DEFAULT }"#, &ci)
 }
 

@@ -72,9 +72,9 @@ pub fn check_free(path: &Path) -> Result<()> {
             .hint(format!("`mkdir -p {}`", parent.display()))
             .err();
     }
-    match fs::read_dir(path) {
-        Ok(mut entries) if entries.next().is_some() => taken("exists and is not empty"),
-        Ok(_) => Ok(()),
+    match fs::read_dir(path).map(Iterator::count) {
+        Ok(0) => Ok(()),
+        Ok(_) => taken("exists and is not empty"),
         Err(_) if path.symlink_metadata().is_ok() => taken("exists and is no directory"),
         Err(_) => Ok(()),
     }
@@ -98,7 +98,9 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
         }
         fs::rename(&aside, path)
     };
-    write()
-        .inspect_err(|_| drop(fs::remove_file(&aside)))
-        .explain(Kind::Failed, || format!("cannot write {}", path.display()), hint)
+    write().inspect_err(|_| drop(fs::remove_file(&aside))).explain(
+        Kind::Failed,
+        || format!("cannot write {}", path.display()),
+        hint,
+    )
 }

@@ -4,6 +4,8 @@ mod bench;
 mod board;
 pub mod json;
 mod live;
+#[cfg(feature = "new")]
+mod made;
 pub mod style;
 pub mod term;
 pub mod text;

@@ -28,6 +28,8 @@ pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
                 built.dir.display()
             )
         }
+        #[cfg(feature = "new")]
+        Answer::Made(made) => super::made::made(made, style),
         Answer::Verified(it) => format!(
             "{} verified: {} of {}, bundle sha256 {}\n",
             it.release,

@@ -1,0 +1,212 @@
+//! Cargo's files, edited so that comments, order and line ends stay.
+
+use crate::error::{Explain, Kind, Result, usage};
+use crate::new::{ENGINE_DIR, Engine};
+use crate::project::Pattern;
+use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
+
+/// The alias that makes `cargo xtask` of the package.
+const ALIAS: &str = "run --quiet --package xtask --";
+
+/// Crates whose loops decide how long a build and a deploy take, and that an xtask would run unoptimised.
+pub const HOT: &[&str] = &["sha2", "tar", "flate2", "zlib-rs", "libdeflate-sys", "libdeflater", "rustls-pki-types"];
+
+/// Reads TOML, edits it, and gives it back with the line ends that it had.
+fn edit(name: &str, text: &str, change: impl FnOnce(&mut DocumentMut) -> Result<()>) -> Result<String> {
+    let windows = text.contains("\r\n");
+    let mut document: DocumentMut = text.replace("\r\n", "\n").parse().explain(
+        Kind::Usage,
+        || format!("cannot read {name}"),
+        || "mend it first: `cargo metadata --no-deps` says what is wrong".into(),
+    )?;
+    change(&mut document)?;
+    let text = document.to_string();
+    Ok(if windows { text.replace('\n', "\r\n") } else { text })
+}
+
+fn table<'a>(of: &'a mut dyn TableLike, name: &str) -> Result<&'a mut dyn TableLike> {
+    let entry = of.entry(name).or_insert_with(|| {
+        let mut table = Table::new();
+        // `[profile]` alone says nothing; its tables do.
+        table.set_implicit(true);
+        Item::Table(table)
+    });
+    match entry.as_table_like_mut() {
+        Some(table) => Ok(table),
+        None => usage(format!("`{name}` is no table")).hint("mend Cargo.toml first").err(),
+    }
+}
+
+/// Adds a text to an array, in the way in which the array is written.
+fn push(array: &mut Array, text: &str) {
+    if array.iter().any(|it| it.as_str() == Some(text)) {
+        return;
+    }
+    // One item a line stays one item a line.
+    let decor = array.iter().last().map(|last| last.decor().clone());
+    let several = array.len() > 1 || array.trailing().as_str().is_some_and(|it| it.contains('\n'));
+    let mut item = Value::from(text);
+    match decor.filter(|_| several) {
+        Some(decor) => {
+            // What follows the last one, a comment perhaps, stays with it.
+            let prefix = decor.prefix().and_then(|it| it.as_str()).unwrap_or(" ").to_owned();
+            let prefix = prefix.rsplit_once('\n').map_or(prefix.clone(), |(_, indent)| format!("\n{indent}"));
+            item.decor_mut().set_prefix(prefix);
+            array.push_formatted(item);
+        }
+        None => array.push(item),
+    }
+}
+
+fn array<'a>(of: &'a mut dyn TableLike, name: &str) -> Result<&'a mut Array> {
+    match of.entry(name).or_insert_with(|| value(Array::new())).as_array_mut() {
+        Some(array) => Ok(array),
+        None => usage(format!("`{name}` is no array")).hint("mend Cargo.toml first").err(),
+    }
+}
+
+/// The root manifest of a project made from this repository's.
+pub fn workspace_of_new(text: &str, vendored: bool) -> Result<String> {
+    edit("Cargo.toml", text, |document| {
+        let workspace = table(document.as_table_mut(), "workspace")?;
+        array(workspace, "members")?.retain(|member| member.as_str() != Some(ENGINE_DIR));
+        if vendored {
+            let mut exclude = Array::new();
+            exclude.push(ENGINE_DIR);
+            // It has its own rules and its own tests, and comes and goes as one.
+            workspace.insert("exclude", value(exclude));
+        }
+        // Whose it is, is for its owner to say.
+        table(workspace, "package")?.remove("license");
+        Ok(())
+    })
+}
+
+/// The root manifest of a project that gets an xtask.
+pub fn workspace_of_adopted(text: &str, vendored: bool) -> Result<String> {
+    edit("Cargo.toml", text, |document| {
+        let is_package = document.contains_key("package");
+        let root = document.as_table_mut();
+        if !root.contains_key("workspace") {
+            root.insert("workspace", Item::Table(Table::new()));
+        }
+        let workspace = table(root, "workspace")?;
+        let members = array(workspace, "members")?;
+        let before = members.clone();
+        push(members, "xtask");
+        if !is_package && workspace.get("default-members").is_none() {
+            // Without it `cargo build` would build the xtask from now on.
+            workspace.insert("default-members", value(before));
+        }
+        if vendored {
+            push(array(workspace, "exclude")?, ENGINE_DIR);
+        }
+        let profile = table(table(table(root, "profile")?, "dev")?, "package")?;
+        if profile.get("*").is_none() {
+            for name in HOT.iter().filter(|name| profile.get(name).is_none()).collect::<Vec<_>>() {
+                let mut level = toml_edit::InlineTable::new();
+                level.insert("opt-level", 3.into());
+                profile.insert(name, value(level));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The manifest of the sample app under another name.
+pub fn app(text: &str, name: &str) -> Result<String> {
+    edit("app/Cargo.toml", text, |document| {
+        let package = table(document.as_table_mut(), "package")?;
+        package.insert("name", value(name));
+        package.insert("description", value("The service that this workspace ships."));
+        package.remove("license");
+        Ok(())
+    })
+}
+
+/// The manifest of an xtask. It states what it inherits here, because a workspace may have nothing to inherit.
+pub fn xtask(text: &str, engine: &Engine, pattern: Pattern, is_new: bool) -> Result<String> {
+    edit("xtask/Cargo.toml", text, |document| {
+        own(table(document.as_table_mut(), "package")?, &[("version", "0.1.0")])?;
+        table(document.as_table_mut(), "package")?.remove("license");
+        let mut from = toml_edit::InlineTable::new();
+        match engine {
+            Engine::Vendor => drop(from.insert("path", "engine".into())),
+            Engine::Path(dir) => drop(from.insert("path", dir.display().to_string().into())),
+            Engine::Git { url, tag } => {
+                from.insert("git", url.into());
+                from.insert("tag", tag.into());
+            }
+        }
+        table(document.as_table_mut(), "dependencies")?.insert("gangplank", value(from));
+        if !is_new {
+            // The lints are the workspace's of a new project, and the test is of its app.
+            document.remove("lints");
+            document.remove("test");
+        }
+        if pattern == Pattern::S3 {
+            let mut default = Array::new();
+            default.push("s3");
+            table(document.as_table_mut(), "features")?.insert("default", value(default));
+        }
+        Ok(())
+    })
+}
+
+/// The manifest of a vendored engine: it inherits nothing, because it is no member of the workspace around it.
+pub fn engine(text: &str) -> Result<String> {
+    edit("xtask/engine/Cargo.toml", text, |document| {
+        own(
+            table(document.as_table_mut(), "package")?,
+            &[("version", env!("CARGO_PKG_VERSION")), ("license", env!("CARGO_PKG_LICENSE"))],
+        )?;
+        document.remove("lints");
+        // Its own tests stay in its own repository.
+        document.remove("dev-dependencies");
+        Ok(())
+    })
+}
+
+/// States what was inherited.
+fn own(package: &mut dyn TableLike, more: &[(&str, &str)]) -> Result<()> {
+    let known = [("edition", "2024"), ("rust-version", env!("CARGO_PKG_RUST_VERSION"))];
+    for (key, text) in known.iter().chain(more) {
+        if package.get(key).is_some_and(|item| !item.is_str()) {
+            package.insert(key, value(*text));
+        }
+    }
+    if package.get("publish").is_some_and(|item| !item.is_bool()) {
+        package.insert("publish", value(false));
+    }
+    Ok(())
+}
+
+/// The version that a manifest states.
+pub fn version(text: &str) -> Option<String> {
+    let document: DocumentMut = text.parse().ok()?;
+    let version = document.get("package")?.get("version")?;
+    // In this repository the workspace states it.
+    Some(version.as_str().unwrap_or(env!("CARGO_PKG_VERSION")).to_owned())
+}
+
+/// `.cargo/config.toml` with the alias; `None` when it has it already.
+pub fn with_alias(text: &str) -> Result<Option<String>> {
+    let mut added = true;
+    let edited = edit(".cargo/config.toml", text, |document| {
+        if !document.contains_key("alias") {
+            document.insert("alias", Item::Table(Table::new()));
+        }
+        let alias = table(document.as_table_mut(), "alias")?;
+        match alias.get("xtask") {
+            None => drop(alias.insert("xtask", value(ALIAS))),
+            Some(item) if item.as_str() == Some(ALIAS) => added = false,
+            Some(item) => {
+                return usage(format!(".cargo/config.toml has an alias `xtask` already: {}", item.to_string().trim()))
+                    .hint("give that one another name, then run the same command again")
+                    .err();
+            }
+        }
+        Ok(())
+    })?;
+    Ok(added.then_some(edited))
+}

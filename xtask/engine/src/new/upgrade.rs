@@ -1,0 +1,134 @@
+//! `new --upgrade`: a vendored engine is replaced by the one that runs this command.
+
+use crate::cx::Cx;
+use crate::error::{Explain, Failure, Kind, Result, usage};
+use crate::git;
+use crate::new::place::{self, Aside};
+use crate::new::{ENGINE_DIR, Made, Wish, cargo, read_if_there, tree};
+use std::fs;
+use std::path::Path;
+
+/// The old engine while the new one is moved into its place.
+const OLD: &str = "xtask/.engine-before";
+
+/// Replaces the engine of the project in `dir`, and writes its configs anew. One that was edited by hand stays unless
+/// `force`.
+pub fn upgrade(cx: &Cx, dir: &Path, force: bool, wish: &Wish) -> Result<Made> {
+    let dir = place::absolute(dir)?;
+    let engine = dir.join(ENGINE_DIR);
+    bring_back(&dir, &engine)?;
+    if !engine.join(tree::SUMS).is_file() && !(force && tree::is_engine(&engine)) {
+        return no_engine(&dir);
+    }
+    let edited = if force { vec![] } else { tree::edited(&engine)? };
+    if !edited.is_empty() {
+        return refuse(cx, &dir, &edited);
+    }
+    let before = tree::version_of(&engine);
+    let vendored = tree::vendored()?;
+    let same = read_if_there(&engine.join(tree::SUMS))?.map(String::into_bytes).as_ref() == vendored.0.get(tree::SUMS);
+    let news = news(&read_if_there(&engine.join("CHANGELOG.md"))?.unwrap_or_default(), &vendored.changelog());
+    let made = Made {
+        what: "upgrade",
+        name: dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        from_version: before,
+        files: if same && !force { vec![] } else { vec![format!("{ENGINE_DIR}/")] },
+        notes: news,
+        next: vec![
+            format!("cd {}", dir.display()),
+            "git diff --stat".into(),
+            "cargo xtask test".into(),
+            format!("git add --all && git commit --message 'Engine {}'", env!("CARGO_PKG_VERSION")),
+        ],
+        ..Made::of(&dir, wish)
+    };
+    if made.files.is_empty() || wish.dry_run {
+        return Ok(made);
+    }
+    replace(&dir, &engine, &vendored)?;
+    regenerate(cx, &dir)?;
+    Ok(made)
+}
+
+fn no_engine<T>(dir: &Path) -> Result<T> {
+    let manifest = read_if_there(&dir.join("xtask/Cargo.toml"))?.unwrap_or_default();
+    let failure = usage(format!("{} has no vendored engine in {ENGINE_DIR}", dir.display()));
+    let elsewhere = manifest.lines().find(|line| line.starts_with("gangplank") && !line.contains("\"engine\""));
+    match elsewhere {
+        Some(line) => failure.hint(format!(
+            "it comes from elsewhere: change the tag in xtask/Cargo.toml, `{line}`, then `cargo xtask ci generate`"
+        )),
+        None => failure.hint(format!("give the project an xtask first: `cargo xtask new --into {}`", dir.display())),
+    }
+    .err()
+}
+
+/// A run that was killed between two renames has left the old engine under another name.
+fn bring_back(dir: &Path, engine: &Path) -> Result<()> {
+    let old = dir.join(OLD);
+    if old.is_dir() && !engine.exists() {
+        let hint = || format!("`mv {OLD} {ENGINE_DIR}`");
+        return fs::rename(&old, engine).explain(
+            Kind::Failed,
+            || "cannot bring back the engine of a killed run".into(),
+            hint,
+        );
+    }
+    let _ = fs::remove_dir_all(old);
+    Ok(())
+}
+
+fn replace(dir: &Path, engine: &Path, vendored: &tree::Tree) -> Result<()> {
+    let aside = Aside::beside(engine)?;
+    vendored.write(aside.path())?;
+    let old = dir.join(OLD);
+    let hint = || format!("`ls -ld {}` shows whose it is", dir.join("xtask").display());
+    fs::rename(engine, &old).explain(Kind::Failed, || format!("cannot move {}", engine.display()), hint)?;
+    aside.move_to(engine).inspect_err(|_| drop(fs::rename(&old, engine)))?;
+    let _ = fs::remove_dir_all(old);
+    Ok(())
+}
+
+fn refuse<T>(cx: &Cx, dir: &Path, edited: &[String]) -> Result<T> {
+    let diff = git::diff_since(&cx.at(dir), &format!("{ENGINE_DIR}/{}", tree::SUMS), ENGINE_DIR);
+    let list = edited.iter().map(|path| format!("  {ENGINE_DIR}/{path}\n")).collect::<String>();
+    let shown = diff.unwrap_or_default();
+    Failure::new(
+        Kind::Failed,
+        format!("the engine was edited by hand since it was put there:\n{list}{shown}").trim_end(),
+    )
+    .hint("move what you need into xtask/src (docs/extending.md), or throw it away: --upgrade --force")
+    .err()
+}
+
+/// The configs that the new engine makes of the same main.rs.
+fn regenerate(cx: &Cx, dir: &Path) -> Result<()> {
+    cx.note("compiling the new engine, to write the configs with it");
+    let answer = cargo(&cx.at(dir), &["run", "--quiet", "--package", "xtask", "--", "ci", "generate"])?;
+    if answer.ok() {
+        return Ok(());
+    }
+    Failure::new(
+        Kind::Failed,
+        format!("the engine is replaced, but the project does not compile with it:\n{}", answer.stderr.trim()),
+    )
+    .hint("mend xtask/src/main.rs, then `cargo xtask ci generate`; or go back: `git checkout xtask/engine`")
+    .err()
+}
+
+/// Lines of the new changelog that the old one has not, without the frame.
+fn news(old: &str, new: &str) -> Vec<String> {
+    let known: std::collections::BTreeSet<&str> = old.lines().collect();
+    new.lines().filter(|line| !line.trim().is_empty() && !known.contains(line)).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn news_are_what_was_not_there() {
+        let old = "# Changelog\n\n## 0.1.0\n\n- a\n";
+        let new = "# Changelog\n\n## 0.2.0\n\n- b\n\n## 0.1.0\n\n- a\n";
+        assert_eq!(super::news(old, new), ["## 0.2.0", "- b"]);
+        assert!(super::news(new, new).is_empty());
+    }
+}
