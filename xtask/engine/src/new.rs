@@ -314,7 +314,7 @@ fn settle(cx: &Cx, dir: &Path) -> Result<()> {
     if !fmt.is_ok_and(|answer| answer.ok()) {
         cx.warn("xtask/src/main.rs is not formatted: `rustup component add rustfmt`, then `cargo fmt`");
     }
-    if !cargo(&there, &["metadata", "--format-version", "1", "--offline", "--locked"])?.ok() {
+    if !cargo(&there, &["tree", "--workspace", "--depth", "0", "--offline", "--locked"])?.ok() {
         cx.warn("some crates are not on this machine yet: the first command there has to reach crates.io");
     }
     Ok(())

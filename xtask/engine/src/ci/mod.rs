@@ -12,4 +12,4 @@ pub mod render;
 pub mod run;
 pub mod trigger;
 mod workspace;
-pub mod yaml;
+pub(crate) mod yaml;

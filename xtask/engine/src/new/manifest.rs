@@ -69,12 +69,8 @@ fn array<'a>(of: &'a mut dyn TableLike, name: &str) -> Result<&'a mut Array> {
 pub fn workspace_of_new(text: &str, vendored: bool) -> Result<String> {
     edit("Cargo.toml", text, |document| {
         let workspace = table(document.as_table_mut(), "workspace")?;
-        array(workspace, "members")?.retain(|member| member.as_str() != Some(ENGINE_DIR));
-        if vendored {
-            let mut exclude = Array::new();
-            exclude.push(ENGINE_DIR);
-            // It has its own rules and its own tests, and comes and goes as one.
-            workspace.insert("exclude", value(exclude));
+        if !vendored {
+            array(workspace, "members")?.retain(|member| member.as_str() != Some(ENGINE_DIR));
         }
         // Whose it is, is for its owner to say.
         table(workspace, "package")?.remove("license");
@@ -94,12 +90,12 @@ pub fn workspace_of_adopted(text: &str, vendored: bool) -> Result<String> {
         let members = array(workspace, "members")?;
         let before = members.clone();
         push(members, "xtask");
+        if vendored {
+            push(members, ENGINE_DIR);
+        }
         if !is_package && workspace.get("default-members").is_none() {
             // Without it `cargo build` would build the xtask from now on.
             workspace.insert("default-members", value(before));
-        }
-        if vendored {
-            push(array(workspace, "exclude")?, ENGINE_DIR);
         }
         let profile = table(table(table(root, "profile")?, "dev")?, "package")?;
         if profile.get("*").is_none() {
@@ -153,7 +149,7 @@ pub fn xtask(text: &str, engine: &Engine, pattern: Pattern, is_new: bool) -> Res
     })
 }
 
-/// The manifest of a vendored engine: it inherits nothing, because it is no member of the workspace around it.
+/// The manifest of a vendored engine: it inherits nothing, because the workspace around it is not ours.
 pub fn engine(text: &str) -> Result<String> {
     edit("xtask/engine/Cargo.toml", text, |document| {
         own(
@@ -161,8 +157,6 @@ pub fn engine(text: &str) -> Result<String> {
             &[("version", env!("CARGO_PKG_VERSION")), ("license", env!("CARGO_PKG_LICENSE"))],
         )?;
         document.remove("lints");
-        // Its own tests stay in its own repository.
-        document.remove("dev-dependencies");
         Ok(())
     })
 }
