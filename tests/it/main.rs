@@ -25,6 +25,8 @@ mod lease;
 mod live;
 mod loopback;
 mod markers;
+#[cfg(feature = "new")]
+mod new;
 mod parts;
 mod pointer;
 mod service;

@@ -1,0 +1,272 @@
+//! `new`: projects made from this repository, projects that get an xtask, and engines that are replaced.
+
+mod adopt;
+mod whole;
+
+use crate::project::{Ran, root};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The real xtask, of this repository, with a git identity and without a terminal.
+pub fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(args).current_dir(root()).env_clear().stdin(Stdio::null());
+    for name in ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null").env("USER", "ana");
+    for who in ["AUTHOR", "COMMITTER"] {
+        command.env(format!("GIT_{who}_NAME"), "Test").env(format!("GIT_{who}_EMAIL"), "test@example.com");
+    }
+    command
+}
+
+pub fn ran(mut command: Command) -> Ran {
+    let output = command.output().unwrap();
+    Ran {
+        line: format!("{command:?}"),
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Makes a project in `dir`.
+pub fn make(dir: &Path, more: &[&str]) -> Ran {
+    ran(command(&[&["new", dir.to_str().unwrap()], more].concat()))
+}
+
+/// Names of what lies in a directory.
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn git(dir: &Path, line: &str) -> String {
+    let mut git = Command::new("git");
+    git.args(line.split(' ')).current_dir(dir).env("GIT_CONFIG_GLOBAL", "/dev/null");
+    for who in ["AUTHOR", "COMMITTER"] {
+        git.env(format!("GIT_{who}_NAME"), "Test").env(format!("GIT_{who}_EMAIL"), "test@example.com");
+    }
+    let output = git.output().unwrap();
+    assert!(output.status.success(), "git {line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn a_project_is_there_whole_with_a_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let shop = dir.path().join("shop");
+    let made = make(&shop, &[]).ok().has("shop made").has("cargo xtask ci run");
+    assert_eq!(names(dir.path()), ["shop"], "nothing lies beside it");
+    assert_eq!(git(&shop, "status --porcelain"), "");
+    assert_eq!(git(&shop, "rev-list --count HEAD"), "1");
+    assert!(made.stdout.contains(&git(&shop, "rev-parse --short=7 HEAD")), "{}", made.stdout);
+    for (path, piece) in [
+        ("Cargo.toml", r#"members = ["app", "xtask", "xtask/engine"]"#),
+        ("Cargo.lock", "name = \"shop\""),
+        ("app/Cargo.toml", "name = \"shop\""),
+        ("xtask/src/main.rs", r#"app: App { name: "shop", packages: &["shop"]"#),
+        ("xtask/engine/CHANGELOG.md", "# Changelog"),
+        ("xtask/engine/docs/hosts.md", "# Hosts over ssh"),
+        (".circleci/config.yml", "shop-prod"),
+        ("README.md", "# shop"),
+    ] {
+        let text = fs::read_to_string(shop.join(path)).unwrap();
+        assert!(text.contains(piece), "{path} has no {piece}");
+    }
+    assert!(!fs::read_to_string(shop.join("xtask/Cargo.toml")).unwrap().contains("dev-dependencies"));
+    let sums = Command::new("sha256sum")
+        .args(["--check", "--quiet", "SHA256SUMS"])
+        .current_dir(shop.join("xtask/engine"))
+        .status()
+        .unwrap();
+    assert!(sums.success(), "coreutils agree with the digests");
+}
+
+#[test]
+fn flags_decide_what_main_rs_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let main = |name: &str| fs::read_to_string(at(name).join("xtask/src/main.rs")).unwrap();
+
+    make(
+        &at("a"),
+        &[
+            "--name",
+            "web-shop",
+            "--pattern",
+            "artifacts",
+            "--target",
+            "ssh://deploy@web1/srv/a",
+            "--target",
+            "ssh://deploy@web2/srv/a",
+        ],
+    )
+    .ok();
+    let a = main("a");
+    for piece in [
+        r#"name: "web-shop", packages: &["web-shop"]"#,
+        r#""circleci:artifacts""#,
+        r#"targets: &["ssh://deploy@web1/srv/a", "ssh://deploy@web2/srv/a"]"#,
+        r#"vars: &[("HOST", "0.0.0.0"), ("PORT", "${PROD_PORT:-8082}")]"#,
+        "http://{host}:${PROD_PORT:-8082}/version",
+        "http://127.0.0.1:${DEV_PORT:-8081}/version",
+        "pattern: Pattern::Artifacts",
+        r#"context: Some("web-shop-circleci")"#,
+    ] {
+        assert!(a.contains(piece), "no {piece} in\n{a}");
+    }
+
+    make(&at("b"), &["--pattern", "s3", "--bucket", "s3://acme/b", "--target", "dev=ssh://d@dev/srv/b"]).ok();
+    let b = main("b");
+    assert!(b.contains(r#"&["circleci:workspace", "s3://acme/b", "file:target/store"]"#), "{b}");
+    assert!(b.contains(r#"targets: &["ssh://d@dev/srv/b"]"#), "{b}");
+    assert!(fs::read_to_string(at("b").join("xtask/Cargo.toml")).unwrap().contains(r#"default = ["s3"]"#));
+
+    let url = format!("git={},tag=v1", "https://example.com/gangplank.git");
+    // Its Cargo.lock would need that repository.
+    make(&at("c"), &["--engine", &url]).fails(1, "cannot make Cargo.lock", "crates.io");
+    assert_eq!(names(dir.path()), ["a", "b"]);
+
+    make(&at("d"), &["--dry-run"]).ok().has("would be made");
+    assert_eq!(names(dir.path()), ["a", "b"]);
+}
+
+#[test]
+fn what_cannot_be_made_is_refused_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir(at("full")).unwrap();
+    fs::write(at("full/notes"), "mine").unwrap();
+    fs::write(at("file"), "mine").unwrap();
+    std::os::unix::fs::symlink("nowhere", at("link")).unwrap();
+    for (path, more, what, hint) in [
+        ("full", &[][..], "exists and is not empty", "--into DIR"),
+        ("file", &[], "exists and is no directory", "--into DIR"),
+        ("link", &[], "exists and is no directory", "--into DIR"),
+        ("no/such/shop", &[], "there is no directory", "mkdir -p"),
+        ("1shop", &[], "cannot be the name of a crate", "--name"),
+        ("shöp", &[], "cannot be the name of a crate", "--name"),
+        ("shop", &["--name", "my shop"], "cannot be the name of a crate", "--name"),
+        ("shop", &["--name", "-"], "cannot be the name of a crate", "--name"),
+        ("fn", &[], "means something to Rust", "--name my-fn"),
+        ("shop", &["--name", "gangplank"], "means something to Rust", "--name my-gangplank"),
+        ("shop", &["--target", "ftp://web1/"], "is not the URL of a target", "ssh://USER@HOST/DIR"),
+        ("shop", &["--target", "stage=ssh://u@h/srv"], "no env `stage`", "xtask/src/main.rs"),
+        ("shop", &["--bucket", "s3://a/b"], "hand over by a bucket", "--pattern s3"),
+        ("shop", &["--pattern", "s3", "--bucket", "acme"], "is not the URL of a bucket", "s3://BUCKET/PREFIX"),
+        ("shop", &["--engine", "cargo"], "no engine `cargo`", "vendor, git=URL,tag=TAG or path=DIR"),
+        ("shop", &["--engine", "git=https://x"], "no engine", "git=URL,tag=TAG"),
+        ("shop", &["--engine", "path=/nowhere"], "holds no engine", "path=../gangplank"),
+    ] {
+        make(&at(path), more).fails(2, what, hint);
+    }
+    assert_eq!(names(dir.path()), ["file", "full", "link"]);
+    assert_eq!(names(&at("full")), ["notes"]);
+    // Root may write everywhere but here.
+    make(Path::new("/proc/shop"), &[]).fails(1, "cannot write in /proc", "ls -ld /proc");
+
+    let nobody = |name: &str| {
+        let mut command = command(&["new", at(name).to_str().unwrap()]);
+        command.env_remove("GIT_COMMITTER_NAME").env_remove("GIT_COMMITTER_EMAIL").env("EMAIL", "");
+        command
+    };
+    let mut unknown = nobody("shop");
+    unknown
+        .env("GIT_CONFIG_COUNT", "1")
+        .env("GIT_CONFIG_KEY_0", "user.useConfigOnly")
+        .env("GIT_CONFIG_VALUE_0", "true");
+    ran(unknown).fails(2, "git does not know who you are", "git config --global user.name");
+
+    let mut without = command(&["new", at("shop").to_str().unwrap()]);
+    without.env("PATH", dir.path());
+    let said = ran(without);
+    assert!(said.code != 0 && said.stderr.contains("git") && said.stderr.contains("hint:"), "{said:?}");
+    assert_eq!(names(dir.path()), ["file", "full", "link"]);
+}
+
+#[test]
+fn an_empty_directory_will_do_and_a_name_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let shop = dir.path().join("shop");
+    fs::create_dir(&shop).unwrap();
+    let mut here = command(&["new", "."]);
+    // From inside a directory that is no workspace there is no `cargo xtask`, so this one is named from outside.
+    here.current_dir(root());
+    ran(here).fails(2, "exists and is not empty", "--into");
+    make(&shop, &[]).ok().has("shop made");
+}
+
+/// A project on whose `cargo` one can wait.
+fn with_slow_cargo(dir: &TempDir) -> (Command, std::path::PathBuf) {
+    let (cargo, began) = (dir.path().join("cargo"), dir.path().join("began"));
+    fs::write(&cargo, format!("#!/bin/sh\ntouch {}\nsleep 3\nexec cargo \"$@\"\n", began.display())).unwrap();
+    fs::set_permissions(&cargo, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let made = dir.path().join("made");
+    fs::create_dir(&made).unwrap();
+    let mut command = command(&["new", made.join("shop").to_str().unwrap()]);
+    command.env("CARGO", &cargo).stdout(Stdio::null()).stderr(Stdio::null());
+    (command, began)
+}
+
+#[test]
+fn interrupted_halfway_nothing_is_left_and_killed_halfway_the_next_run_clears_it() {
+    for (signal, left) in [("-INT", 0), ("-KILL", 1)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut command, began) = with_slow_cargo(&dir);
+        let mut child = command.spawn().unwrap();
+        while !began.exists() {
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(child.try_wait().unwrap().is_none(), "it ended before cargo was asked");
+        }
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        assert!(!child.wait().unwrap().success());
+        let made = dir.path().join("made");
+        let there = names(&made);
+        assert_eq!(there.len(), left, "{there:?}");
+        assert!(there.iter().all(|name| name.starts_with(".gangplank-")), "{there:?}");
+        make(&made.join("shop"), &[]).ok();
+        assert_eq!(names(&made), ["shop"]);
+    }
+}
+
+#[test]
+fn an_engine_is_replaced_unless_somebody_edited_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let shop = dir.path().join("shop");
+    make(&shop, &[]).ok();
+    let upgrade = |more: &[&str]| ran(command(&[&["new", "--upgrade", shop.to_str().unwrap()], more].concat()));
+    upgrade(&[]).ok().has("has this very engine").has("nothing to do");
+
+    let engine = shop.join("xtask/engine");
+    let lib = fs::read_to_string(engine.join("src/lib.rs")).unwrap();
+    fs::write(engine.join("src/lib.rs"), format!("{lib}// mine\n")).unwrap();
+    fs::write(engine.join("src/mine.rs"), "").unwrap();
+    let refused = upgrade(&[]).fails(1, "was edited by hand", "--upgrade --force");
+    for piece in ["xtask/engine/src/lib.rs", "xtask/engine/src/mine.rs", "+// mine"] {
+        assert!(refused.stderr.contains(piece), "no {piece} in {}", refused.stderr);
+    }
+    git(&shop, "add --all");
+    git(&shop, "commit --quiet --message mine");
+    upgrade(&[]).fails(1, "was edited by hand", "--upgrade --force");
+    upgrade(&["--force", "--dry-run"]).ok().has("would be replaced");
+    assert!(engine.join("src/mine.rs").exists());
+
+    // A run that was killed between two renames.
+    fs::rename(&engine, shop.join("xtask/.engine-before")).unwrap();
+    upgrade(&[]).fails(1, "was edited by hand", "--force");
+    assert!(engine.join("src/mine.rs").exists());
+
+    let nothing = dir.path().join("nothing");
+    fs::create_dir(&nothing).unwrap();
+    ran(command(&["new", "--upgrade", nothing.to_str().unwrap()])).fails(2, "has no vendored engine", "--into");
+}

@@ -1,0 +1,243 @@
+//! `new --into`: crates of other people, and workspaces with something in the way.
+
+use super::whole::{Compiled, Ended, ports};
+use super::{command, git, names, ran};
+use crate::project::{Ran, root};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// Crates of different shapes, as they are on crates.io: a binary, two of which a workspace is made, and a library with a
+/// binary and a build script.
+const CRATES: &[(&str, &str)] = &[("huniq", "2.7.0"), ("diffr", "0.1.5"), ("runiq", "2.1.0"), ("pastel", "0.12.0")];
+
+/// Where cargo has unpacked the sources of a crate; it fetches them from the registry when they are not there yet.
+fn source(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("crates-{}", std::process::id()));
+    if !dir.join("Cargo.lock").exists() {
+        let wanted: String = CRATES.iter().map(|(name, version)| format!("{name} = \"={version}\"\n")).collect();
+        fs::create_dir_all(dir.join("src")).unwrap();
+        fs::write(dir.join("src/lib.rs"), "").unwrap();
+        let package =
+            "[package]\nname = \"crates\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[workspace]\n[dependencies]\n";
+        fs::write(dir.join("Cargo.toml"), format!("{package}{wanted}")).unwrap();
+    }
+    let output = Command::new("cargo")
+        .args(["metadata", "--quiet", "--format-version", "1"])
+        .current_dir(&dir)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let manifest = packages.iter().find(|package| package["name"] == name).unwrap()["manifest_path"].as_str().unwrap();
+    Path::new(manifest).parent().unwrap().to_owned()
+}
+
+/// Puts a crate into `to`, with its manifest as its author wrote it.
+fn unpack(name: &str, to: &Path) {
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    assert!(Command::new("cp").arg("-r").arg(source(name)).arg(to).status().unwrap().success());
+    fs::rename(to.join("Cargo.toml.orig"), to.join("Cargo.toml")).unwrap();
+    for registrys_own in [".cargo-ok", ".cargo_vcs_info.json"] {
+        let _ = fs::remove_file(to.join(registrys_own));
+    }
+}
+
+fn commit(dir: &Path) {
+    git(dir, "init --quiet --initial-branch main");
+    git(dir, "add --all");
+    git(dir, "commit --quiet --message theirs");
+}
+
+fn adopt(dir: &Path, more: &[&str]) -> Ran {
+    ran(command(&[&["new", "--into", dir.to_str().unwrap()], more].concat()))
+}
+
+/// Adopts it, and takes it from a commit to dev without a change by hand.
+fn deliver(compiled: &Compiled, dir: &Path, binaries: &[&str]) {
+    commit(dir);
+    let before = git(dir, "ls-files");
+    let adopted = adopt(dir, &["--engine", &format!("path={}", root().display())]).ok().has("an xtask");
+    let changed: Vec<_> = git(dir, "diff --name-only").lines().map(str::to_owned).collect();
+    for path in &changed {
+        assert!(
+            [".gitignore", "Cargo.toml", "Cargo.lock"].contains(&path.as_str()),
+            "{path} was touched: {}",
+            adopted.stdout
+        );
+    }
+    assert_eq!(git(dir, "ls-files"), before, "nothing is staged");
+    // What was in the manifest is there still, line by line.
+    let removed: Vec<_> = git(dir, "diff -- Cargo.toml")
+        .lines()
+        .filter(|line| line.starts_with('-'))
+        .skip(1)
+        .map(str::to_owned)
+        .collect();
+    assert!(removed.iter().all(|line| line.starts_with("-members")), "{removed:?}");
+    git(dir, "add --all");
+    git(dir, "commit --quiet --message adopted");
+    let _ended = Ended(dir.to_owned());
+    // As in this workspace, so that what it has compiled will do.
+    let vars = [&ports()[..], &[("CARGO_PROFILE_DEV_DEBUG", "line-tables-only".into())]].concat();
+    compiled.xtask(dir, "ci generate --check", &vars).ok();
+    compiled.xtask(dir, "build", &vars).ok();
+    compiled.xtask(dir, "deploy dev", &vars).ok().has("is live");
+    assert_eq!(names(&dir.join("target/deploy/dev/current/bin")), binaries);
+    assert_eq!(git(dir, "status --porcelain"), "", "a build leaves the tree clean");
+}
+
+#[test]
+fn a_single_binary() {
+    let (compiled, dir) = (Compiled::new(), tempfile::tempdir().unwrap());
+    let at = dir.path().join("huniq");
+    unpack("huniq", &at);
+    deliver(&compiled, &at, &["huniq"]);
+}
+
+#[test]
+fn a_workspace_with_several_binaries() {
+    let (compiled, dir) = (Compiled::new(), tempfile::tempdir().unwrap());
+    let at = dir.path().join("filters");
+    for name in ["diffr", "runiq"] {
+        unpack(name, &at.join("crates").join(name));
+        let _ = fs::remove_file(at.join("crates").join(name).join("Cargo.lock"));
+    }
+    fs::write(at.join("Cargo.toml"), "# Our filters.\n[workspace]\nresolver = \"2\"\nmembers = [\"crates/*\"] # all\n")
+        .unwrap();
+    deliver(&compiled, &at, &["diffr", "runiq"]);
+}
+
+#[test]
+fn a_library_with_a_binary_and_a_build_script() {
+    let (compiled, dir) = (Compiled::new(), tempfile::tempdir().unwrap());
+    let at = dir.path().join("pastel");
+    unpack("pastel", &at);
+    deliver(&compiled, &at, &["pastel"]);
+}
+
+/// A small crate with a commit.
+fn small() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().join("web");
+    fs::create_dir_all(at.join("src")).unwrap();
+    fs::write(at.join("src/main.rs"), "fn main() {}\n").unwrap();
+    fs::write(at.join("Cargo.toml"), "[package]\nname = \"web\"\nversion = \"0.1.0\"\nedition = \"2021\"\n").unwrap();
+    (dir, at)
+}
+
+#[test]
+fn scripts_and_a_config_are_read_and_kept() {
+    let (_dir, at) = small();
+    fs::create_dir_all(at.join("static")).unwrap();
+    fs::write(at.join("static/a.css"), "").unwrap();
+    fs::write(at.join("deploy.sh"), "#!/bin/sh\nset -e\nscp web.tgz web1:\nnpm run build\n").unwrap();
+    let theirs = "version: 2.1\norbs:\n  codecov: codecov/codecov@3\njobs:\n  lint:\n    docker: [{image: cimg/base:2024.01}]\n    steps: [checkout]\n";
+    fs::create_dir_all(at.join(".circleci")).unwrap();
+    fs::write(at.join(".circleci/config.yml"), theirs).unwrap();
+    commit(&at);
+    let adopted = adopt(&at, &["--target", "ssh://deploy@web1/srv/web"]).ok();
+    let adopted = adopted.has("deploy.sh:3").has("targets").has("deploy.sh:4").has("a step of your own");
+    let adopted = adopted.has("orbs codecov; jobs lint").has("config.before-gangplank.yml");
+    assert!(!adopted.stdout.contains("deploy.sh:2"), "{}", adopted.stdout);
+    assert_eq!(fs::read_to_string(at.join(".circleci/config.before-gangplank.yml")).unwrap(), theirs);
+    let main = fs::read_to_string(at.join("xtask/src/main.rs")).unwrap();
+    assert!(main.contains(r#"include: &["static"]"#) && main.contains("ssh://deploy@web1/srv/web"), "{main}");
+    // Again: it has an xtask now.
+    adopt(&at, &[]).fails(2, "has an xtask of ours already", "--upgrade");
+}
+
+#[test]
+fn comments_order_and_line_ends_stay() {
+    let (_dir, at) = small();
+    let manifest = "# ours\r\n[package]\r\nname = \"web\" # the name\r\nversion = \"0.1.0\"\r\nedition = \"2021\"\r\n\r\n[workspace]\r\nexclude = [\r\n    \"old\", # kept\r\n]\r\n";
+    fs::write(at.join("Cargo.toml"), manifest).unwrap();
+    fs::create_dir(at.join(".cargo")).unwrap();
+    fs::write(at.join(".cargo/config.toml"), "# mine\n[alias]\nb = \"build\"\n").unwrap();
+    commit(&at);
+    adopt(&at, &[]).ok();
+    let now = fs::read_to_string(at.join("Cargo.toml")).unwrap();
+    assert!(!now.replace("\r\n", "").contains('\n'), "every line ends as before: {now:?}");
+    for line in manifest.lines() {
+        assert!(now.contains(line), "`{line}` is gone: {now}");
+    }
+    assert_eq!(
+        fs::read_to_string(at.join(".cargo/config.toml")).unwrap(),
+        "# mine\n[alias]\nb = \"build\"\nxtask = \"run --quiet --package xtask --\"\n"
+    );
+}
+
+#[test]
+fn what_is_in_the_way_is_named_and_nothing_is_changed() {
+    type Case = (&'static str, &'static dyn Fn(&Path), &'static str, &'static str);
+    let cases: &[Case] = &[
+        (
+            "alias",
+            &|at| {
+                fs::create_dir(at.join(".cargo")).unwrap();
+                fs::write(at.join(".cargo/config.toml"), "[alias]\nxtask = \"run -p tools --\"\n").unwrap();
+            },
+            "has an alias `xtask` already",
+            "another name",
+        ),
+        (
+            "xtask",
+            &|at| {
+                fs::create_dir_all(at.join("xtask/src")).unwrap();
+                fs::write(at.join("xtask/src/main.rs"), "fn main() {}\n").unwrap();
+            },
+            "is an xtask already",
+            "rename",
+        ),
+        (
+            "old config",
+            &|at| {
+                fs::create_dir(at.join(".cargo")).unwrap();
+                fs::write(at.join(".cargo/config"), "").unwrap();
+            },
+            "old name of its config",
+            "git mv",
+        ),
+        ("no manifest", &|at| fs::remove_file(at.join("Cargo.toml")).unwrap(), "no Cargo.toml", "cargo xtask new"),
+        (
+            "broken",
+            &|at| fs::write(at.join("Cargo.toml"), "[package\n").unwrap(),
+            "cargo cannot read",
+            "cargo metadata",
+        ),
+        (
+            "a member",
+            &|at| {
+                fs::write(at.parent().unwrap().join("Cargo.toml"), "[workspace]\nmembers = [\"web\"]\n").unwrap();
+            },
+            "is a member of the workspace",
+            "--into",
+        ),
+    ];
+    for (what, prepare, message, hint) in cases {
+        let (_dir, at) = small();
+        prepare(&at);
+        commit(&at);
+        adopt(&at, &[]).fails(2, message, hint);
+        assert_eq!(git(&at, "status --porcelain"), "", "{what}");
+    }
+}
+
+#[test]
+fn a_dry_run_and_a_failure_leave_it_as_it_was() {
+    let (_dir, at) = small();
+    commit(&at);
+    adopt(&at, &["--dry-run"]).ok().has("would get an xtask").has("Cargo.toml");
+    assert_eq!(git(&at, "status --porcelain"), "");
+    // Cargo cannot find that tag, after everything else was written.
+    adopt(&at, &["--engine", "git=file:///nowhere,tag=v1"]).fails(1, "cannot make Cargo.lock", "crates.io");
+    assert_eq!(git(&at, "status --porcelain"), "");
+    assert!(!at.join(".cargo").exists() && !at.join("xtask").exists());
+
+    // Killed halfway: the xtask is there, and no manifest names it.
+    fs::create_dir_all(at.join("xtask/src")).unwrap();
+    fs::write(at.join("xtask/src/main.rs"), "fn main() { gangplank::main(&PROJECT) }\n").unwrap();
+    adopt(&at, &[]).ok().has("an xtask");
+}

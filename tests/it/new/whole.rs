@@ -1,0 +1,119 @@
+//! Made projects that are used: each compiles its own engine, passes its own tests and runs its own pipeline.
+
+use super::{command, git, make, ran};
+use crate::project::{Ran, free_port, root};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard};
+
+/// A target directory that has what this workspace has compiled of other people's crates.
+pub struct Compiled {
+    pub dir: PathBuf,
+    _one_at_a_time: MutexGuard<'static, ()>,
+}
+
+/// Cargo would make them wait for each other anyway.
+static COMPILING: Mutex<()> = Mutex::new(());
+
+impl Compiled {
+    pub fn new() -> Self {
+        let guard = COMPILING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let dir = tmp.join("made");
+        for profile in ["debug", "release"].into_iter().filter(|profile| !dir.join(profile).exists()) {
+            let from = tmp.parent().unwrap().join(profile);
+            for part in [".fingerprint", "build", "deps"].into_iter().filter(|part| from.join(part).exists()) {
+                let to = dir.join(profile).join(part);
+                fs::create_dir_all(&to).unwrap();
+                for entry in fs::read_dir(from.join(part)).unwrap() {
+                    let name = entry.unwrap().file_name().into_string().unwrap();
+                    let plain = name.trim_start_matches("lib");
+                    if !["it-", "xtask", "gangplank", "app-", "pipeline", "process"]
+                        .iter()
+                        .any(|own| plain.starts_with(own))
+                    {
+                        // With its times, by which cargo tells what is fresh.
+                        let copied = Command::new("cp").arg("-a").arg(from.join(part).join(&name)).arg(&to).status();
+                        assert!(copied.unwrap().success());
+                    }
+                }
+            }
+        }
+        Self { dir, _one_at_a_time: guard }
+    }
+
+    /// `cargo xtask` of a project.
+    pub fn xtask(&self, project: &Path, line: &str, vars: &[(&str, String)]) -> Ran {
+        let mut cargo = Command::new("cargo");
+        let like = command(&[]);
+        cargo.env_clear().envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        cargo.arg("xtask").args(line.split(' ')).current_dir(project).stdin(Stdio::null());
+        cargo.env("CARGO_TARGET_DIR", &self.dir).envs(vars.iter().map(|(name, value)| (name, value)));
+        ran(cargo)
+    }
+}
+
+/// Ends what the keeper has started for a project.
+pub struct Ended(pub PathBuf);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        for env in ["dev", "prod"] {
+            let kept =
+                fs::read_to_string(self.0.join(format!("target/deploy/{env}/service/process"))).unwrap_or_default();
+            if let Some(group) = kept.split(' ').nth(2) {
+                let _ = Command::new("kill").args(["-KILL", "--", &format!("-{group}")]).stderr(Stdio::null()).status();
+            }
+        }
+    }
+}
+
+pub fn ports() -> [(&'static str, String); 2] {
+    [("DEV_PORT", free_port().to_string()), ("PROD_PORT", free_port().to_string())]
+}
+
+/// Contents of everything that git knows below a directory.
+fn tracked(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = git(dir, "ls-files");
+    files.lines().map(|path| (path.to_owned(), fs::read(dir.join(path)).unwrap())).collect()
+}
+
+#[test]
+fn a_project_of_a_project_is_the_same_and_passes_its_own_tests() {
+    let compiled = Compiled::new();
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (dir.path().join("first"), dir.path().join("second"));
+    make(&first, &["--name", "shop"]).ok();
+    // Its app was changed since; that of a new project is not.
+    fs::write(first.join("app/src/main.rs"), "fn main() {}\n").unwrap();
+    compiled.xtask(&first, &format!("new {} --name shop", second.display()), &[]).ok().has("shop made");
+    git(&first, "checkout --quiet app");
+    let (one, two) = (tracked(&first), tracked(&second));
+    let differing: Vec<_> = one.keys().chain(two.keys()).filter(|path| one.get(*path) != two.get(*path)).collect();
+    assert!(differing.is_empty(), "{differing:?}");
+
+    let tested = compiled.xtask(&second, "test", &[]).ok();
+    assert!(tested.stdout.contains("tests"), "{}", tested.stdout);
+    assert_eq!(git(&second, "status --porcelain"), "");
+}
+
+#[test]
+fn a_project_of_each_pattern_runs_its_own_pipeline() {
+    let compiled = Compiled::new();
+    // The engine from here is compiled once for both; the vendored one is the other test's.
+    let engine = format!("path={}", root().display());
+    for pattern in ["workspace", "artifacts", "s3"] {
+        let dir = tempfile::tempdir().unwrap();
+        let shop = dir.path().join("shop");
+        make(&shop, &["--pattern", pattern, "--engine", &engine]).ok();
+        let _ended = Ended(shop.clone());
+        let ran = compiled.xtask(&shop, "ci run --yes", &ports()).ok();
+        assert!(ran.stdout.contains("success") && !ran.stdout.contains("failed"), "{pattern}: {}", ran.stdout);
+        let status = compiled.xtask(&shop, "status --json", &ports()).ok();
+        let hosts: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+        let states: Vec<_> = hosts.as_array().unwrap().iter().map(|host| &host["state"]).collect();
+        assert_eq!(states, ["live", "live"], "{pattern}");
+    }
+}
