@@ -276,3 +276,66 @@ fn missing<T>(piece: &str) -> Result<T> {
         .hint("bring it back, or change `new/main_rs.rs` with it")
         .err()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(app: App, pattern: Pattern) -> Plan {
+        let envs = [Place::local("dev"), Place::local("prod")];
+        let bucket = "s3://acme/app".into();
+        Plan { app, pattern, bucket, envs, branch: "main".into(), is_strict: true, is_formatted: true }
+    }
+
+    fn filled(plan: &Plan) -> String {
+        fill(crate::new::tree::template("xtask/src/main.rs").unwrap(), plan).unwrap()
+    }
+
+    #[test]
+    fn every_piece_is_there_for_every_kind_of_app() {
+        let foreign = |runs: Runs| App { name: "web".into(), packages: vec!["web".into()], include: vec![], runs };
+        for app in [App::sample("web"), foreign(Runs::Server("webd".into())), foreign(Runs::No)] {
+            for pattern in Pattern::ALL {
+                let mut plan = plan(app.clone(), pattern);
+                let text = filled(&plan);
+                assert!(!text.contains("\"app\"") && !text.contains("app-") && !text.contains("STORES"), "{text}");
+                assert_eq!(text.contains("Pattern::"), pattern != Pattern::Workspace, "{text}");
+                assert_eq!(text.matches("web-circleci").count(), usize::from(pattern == Pattern::Artifacts), "{text}");
+                plan.branch = "trunk".into();
+                plan.is_strict = false;
+                assert!(filled(&plan).contains(r#"branch: "trunk""#));
+            }
+        }
+    }
+
+    #[test]
+    fn an_app_of_which_little_is_known_is_asked_little() {
+        let app = |runs| App { name: "web".into(), packages: vec!["web".into()], include: vec![], runs };
+        let server = filled(&plan(app(Runs::Server("webd".into())), Pattern::Workspace));
+        assert!(server.contains(r#"health: listens("127.0.0.1:${DEV_PORT:-8081}")"#), "{server}");
+        assert!(server.contains(r#"run: &["bin/webd"]"#) && !server.contains("/version"), "{server}");
+        let files = filled(&plan(app(Runs::No), Pattern::Workspace));
+        assert!(!files.contains("SERVICE") && !files.contains("Health") && !files.contains("PORT"), "{files}");
+    }
+
+    #[test]
+    fn the_configs_come_from_what_main_rs_will_say() {
+        let mut plan = plan(App::sample("shop"), Pattern::Artifacts);
+        plan.envs[1].add("ssh://deploy@web1/srv/shop");
+        let project = plan.project();
+        let text = filled(&plan);
+        for env in project.envs {
+            assert!(text.contains(&format!("name: {:?}", env.name)), "{text}");
+            assert!(text.contains(&array(&env.targets.iter().map(ToString::to_string).collect::<Vec<_>>())), "{text}");
+            assert!(text.contains(&format!("context: Some({:?})", env.context.unwrap())), "{text}");
+            assert!(text.contains(&format!("approval: {}", env.approval)));
+        }
+        assert!(text.contains(&array(&project.stores.iter().map(ToString::to_string).collect::<Vec<_>>())), "{text}");
+    }
+
+    #[test]
+    fn a_piece_that_is_gone_is_named() {
+        let error = fill("fn main() {}\n", &plan(App::sample("shop"), Pattern::Workspace)).unwrap_err();
+        assert!(error.to_string().contains("has not exactly one `/// The workspace hands over"), "{error}");
+    }
+}

@@ -204,3 +204,58 @@ pub fn with_alias(text: &str) -> Result<Option<String>> {
     })?;
     Ok(added.then_some(edited))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_added_as_they_are_written() {
+        for (before, after) in [
+            ("members = [\"a\", \"b\"]", "members = [\"a\", \"b\", \"xtask\", \"xtask/engine\"]"),
+            ("members = [\"crates/*\"] # all", "members = [\"crates/*\", \"xtask\", \"xtask/engine\"] # all"),
+            (
+                "members = [\n  \"a\", # first\n  \"b\",\n]",
+                "members = [\n  \"a\", # first\n  \"b\",\n  \"xtask\",\n  \"xtask/engine\",\n]",
+            ),
+            ("members = [ \"a\" ]", "members = [ \"a\" , \"xtask\", \"xtask/engine\"]"),
+            ("", "members = [\"xtask\", \"xtask/engine\"]"),
+        ] {
+            let text =
+                workspace_of_adopted(&format!("[package]\nname = \"a\"\n\n[workspace]\n{before}\n"), true).unwrap();
+            assert!(text.contains(after), "{before}\nbecame\n{text}");
+            assert!(!text.contains("default-members"), "a package at the root is the default: {text}");
+        }
+    }
+
+    #[test]
+    fn what_cargo_builds_by_default_stays() {
+        let text = workspace_of_adopted("[workspace]\nmembers = [\"a\"]\n", false).unwrap();
+        assert!(text.contains("members = [\"a\", \"xtask\"]\ndefault-members = [\"a\"]\n"), "{text}");
+        let own = "[workspace]\nmembers = [\"a\", \"b\"]\ndefault-members = [\"b\"]\n";
+        assert!(workspace_of_adopted(own, false).unwrap().contains("default-members = [\"b\"]"));
+    }
+
+    #[test]
+    fn profiles_that_are_there_stay() {
+        let own = "[workspace]\nmembers = []\n\n[profile.dev.package.sha2]\nopt-level = 1\n";
+        let text = workspace_of_adopted(own, true).unwrap();
+        assert!(text.contains("[profile.dev.package.sha2]\nopt-level = 1"), "{text}");
+        assert_eq!(text.matches("opt-level = 3").count(), HOT.len() - 1, "{text}");
+        let all = "[workspace]\nmembers = []\n\n[profile.dev.package.\"*\"]\nopt-level = 2\n";
+        assert!(!workspace_of_adopted(all, true).unwrap().contains("opt-level = 3"));
+        // The same crates are optimised in this repository.
+        let ours = crate::new::tree::template("Cargo.toml").unwrap();
+        for name in HOT {
+            assert!(ours.contains(&format!("\n{name} = {{ opt-level = 3 }}")), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_engine_inherits_nothing() {
+        let text = engine(include_str!("../../Cargo.toml")).unwrap();
+        assert!(!text.contains("workspace"), "{text}");
+        assert_eq!(engine(&text).unwrap(), text, "a second time changes nothing");
+        assert_eq!(version(&text).as_deref(), Some(env!("CARGO_PKG_VERSION")));
+    }
+}

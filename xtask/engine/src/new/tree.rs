@@ -63,7 +63,8 @@ impl Tree {
     }
 }
 
-fn template(path: &str) -> Result<&'static str> {
+/// A file of which projects are made.
+pub fn template(path: &str) -> Result<&'static str> {
     let found = embedded::TEMPLATE.iter().find(|(name, _)| *name == path);
     match found.and_then(|(_, bytes)| std::str::from_utf8(bytes).ok()) {
         Some(text) => Ok(text),
