@@ -38,6 +38,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("similar", &["ci/generate.rs"]),
     ("tar", &["release/check.rs", "release/delta.rs", "release/pack.rs"]),
     ("tokio", &["store/object.rs"]),
+    ("toml_edit", &["new/manifest.rs"]),
     ("walkdir", &["ci/workspace.rs", "include.rs"]),
     ("xshell", &["build.rs", "git.rs"]),
     ("std::env", &["cx.rs", "lib.rs"]),
