@@ -78,7 +78,7 @@ fn walk(dir: &Path, name: &str, files: &mut Vec<(String, PathBuf)>) {
     for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
         let entry = entry.file_name().to_string_lossy().into_owned();
         // What editors leave.
-        if !entry.ends_with('~') && !entry.ends_with(".orig") && !entry.ends_with(".swp") {
+        if !["~", ".orig", ".swp"].iter().any(|end| entry.ends_with(end)) {
             walk(dir, &format!("{name}/{entry}"), files);
         }
     }

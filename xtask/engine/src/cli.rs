@@ -270,7 +270,7 @@ pub struct New {
     /// A host or directory of prod, or ENV=URL; may be repeated
     #[arg(long, value_name = "URL")]
     pub target: Vec<String>,
-    /// The bucket of the pattern s3, e.g. s3://shop-releases/shop
+    /// The bucket of the pattern s3, e.g. `s3://shop-releases/shop`
     #[arg(long, value_name = "URL")]
     pub bucket: Option<String>,
     /// Where the engine comes from: vendor (a copy), git=URL,tag=TAG or path=DIR

@@ -211,7 +211,7 @@ fn notes(dir: &Path, plan: &Plan, kept: bool) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     match &plan.app.runs {
         _ if plan.app.packages.is_empty() => {
-            notes.push("no package has a binary: name in `include` what is shipped".into())
+            notes.push("no package has a binary: name in `include` what is shipped".into());
         }
         Runs::Server(binary) => notes.push(format!(
             "bin/{binary} looks like a server: it is started with PORT set, and healthy once it takes connections there"

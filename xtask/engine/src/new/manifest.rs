@@ -123,7 +123,7 @@ pub fn app(text: &str, name: &str) -> Result<String> {
 /// The manifest of an xtask. It states what it inherits here, because a workspace may have nothing to inherit.
 pub fn xtask(text: &str, engine: &Engine, pattern: Pattern, is_new: bool) -> Result<String> {
     edit("xtask/Cargo.toml", text, |document| {
-        own(table(document.as_table_mut(), "package")?, &[("version", "0.1.0")])?;
+        own(table(document.as_table_mut(), "package")?, &[("version", "0.1.0")]);
         table(document.as_table_mut(), "package")?.remove("license");
         let mut from = toml_edit::InlineTable::new();
         match engine {
@@ -155,14 +155,14 @@ pub fn engine(text: &str) -> Result<String> {
         own(
             table(document.as_table_mut(), "package")?,
             &[("version", env!("CARGO_PKG_VERSION")), ("license", env!("CARGO_PKG_LICENSE"))],
-        )?;
+        );
         document.remove("lints");
         Ok(())
     })
 }
 
 /// States what was inherited.
-fn own(package: &mut dyn TableLike, more: &[(&str, &str)]) -> Result<()> {
+fn own(package: &mut dyn TableLike, more: &[(&str, &str)]) {
     let known = [("edition", "2024"), ("rust-version", env!("CARGO_PKG_RUST_VERSION"))];
     for (key, text) in known.iter().chain(more) {
         if package.get(key).is_some_and(|item| !item.is_str()) {
@@ -172,7 +172,6 @@ fn own(package: &mut dyn TableLike, more: &[(&str, &str)]) -> Result<()> {
     if package.get("publish").is_some_and(|item| !item.is_bool()) {
         package.insert("publish", value(false));
     }
-    Ok(())
 }
 
 /// The version that a manifest states.

@@ -5,7 +5,7 @@ use crate::new::main_rs::{self, Plan};
 use crate::new::{ENGINE_DIR, Engine, manifest};
 use crate::release::digest;
 use crate::release::manifest::checksum_line;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -140,15 +140,15 @@ pub fn edited(dir: &Path) -> Result<Vec<String>> {
         || "--force replaces the engine whatever it is".into(),
     )?;
     let mut edited = Vec::new();
-    let mut known = BTreeMap::new();
+    let mut known = BTreeSet::new();
     for (sum, path) in sums.lines().filter_map(|line| line.split_once("  ")) {
-        known.insert(path.to_owned(), ());
+        known.insert(path);
         if fs::read(dir.join(path)).ok().map(|bytes| digest::of(&bytes)).as_deref() != Some(sum) {
             edited.push(path.to_owned());
         }
     }
     let there = crate::include::below(dir)?;
-    edited.extend(there.into_iter().filter(|path| path != SUMS && !known.contains_key(path)));
+    edited.extend(there.into_iter().filter(|path| path != SUMS && !known.contains(path.as_str())));
     edited.sort();
     Ok(edited)
 }

@@ -17,7 +17,8 @@ pub fn upgrade(cx: &Cx, dir: &Path, force: bool, wish: &Wish) -> Result<Made> {
     let dir = place::absolute(dir)?;
     let engine = dir.join(ENGINE_DIR);
     bring_back(&dir, &engine)?;
-    if !engine.join(tree::SUMS).is_file() && !(force && tree::is_engine(&engine)) {
+    let is_vendored = engine.join(tree::SUMS).is_file() || (force && tree::is_engine(&engine));
+    if !is_vendored {
         return no_engine(&dir);
     }
     let edited = if force { vec![] } else { tree::edited(&engine)? };
