@@ -30,9 +30,12 @@ fn source(name: &str) -> PathBuf {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    // Crates without a library are fetched, and then left out of the answer; pastel, which has one, lies beside them.
     let packages = metadata["packages"].as_array().unwrap();
-    let manifest = packages.iter().find(|package| package["name"] == name).unwrap()["manifest_path"].as_str().unwrap();
-    Path::new(manifest).parent().unwrap().to_owned()
+    let pastel =
+        packages.iter().find(|package| package["name"] == "pastel").unwrap()["manifest_path"].as_str().unwrap();
+    let (_, version) = CRATES.iter().find(|(known, _)| *known == name).unwrap();
+    Path::new(pastel).ancestors().nth(2).unwrap().join(format!("{name}-{version}"))
 }
 
 /// Puts a crate into `to`, with its manifest as its author wrote it.

@@ -198,22 +198,7 @@ pub enum Command {
         release: Option<Selector>,
     },
     /// Remove old releases from the targets of an env, or from a store
-    Prune {
-        /// The env
-        #[arg(required_unless_present = "store", conflicts_with = "store")]
-        env: Option<String>,
-        /// How many good releases stay, the project's number when left out; in a store, how many of each branch, 10 then
-        #[arg(long, value_name = "N")]
-        keep: Option<u16>,
-        /// A bucket to prune; without --yes it is only shown what would go
-        #[arg(long, value_name = "URL")]
-        store: Option<String>,
-        /// In a store, for how many days everything stays
-        #[arg(long, value_name = "N", default_value_t = 30, requires = "store")]
-        days: u32,
-        #[command(flatten)]
-        change: Change,
-    },
+    Prune(Prune),
     /// Show or remove the lock of an env
     #[command(subcommand)]
     Lock(Lock),
@@ -245,6 +230,24 @@ pub enum Command {
         release: Selector,
         targets: Vec<String>,
     },
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Prune {
+    /// The env
+    #[arg(required_unless_present = "store", conflicts_with = "store")]
+    pub env: Option<String>,
+    /// How many good releases stay, the project's number when left out; in a store, how many of each branch, 10 then
+    #[arg(long, value_name = "N")]
+    pub keep: Option<u16>,
+    /// A bucket to prune; without --yes it is only shown what would go
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+    /// In a store, for how many days everything stays
+    #[arg(long, value_name = "N", default_value_t = 30, requires = "store")]
+    pub days: u32,
+    #[command(flatten)]
+    pub change: Change,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -478,7 +481,7 @@ impl Command {
             Self::Deploy { .. }
                 | Self::Promote { .. }
                 | Self::Rollback { .. }
-                | Self::Prune { .. }
+                | Self::Prune(_)
                 | Self::Put { .. }
                 | Self::Fetch { .. }
                 | Self::Ci(Ci::Run { .. } | Ci::Trigger(_))

@@ -1,6 +1,6 @@
 //! From a parsed command to the verb that does it, and to its answer.
 
-use crate::cli::{Bench, Ci, Cli, Command, Expect, Lock as LockCommand, New, Trigger};
+use crate::cli::{Bench, Ci, Cli, Command, Expect, Global, Lock as LockCommand, New, Prune, Trigger};
 use crate::cx::{Cx, var};
 use crate::deploy::apply::Outcome;
 use crate::deploy::life::Registry;
@@ -129,18 +129,7 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         Command::History { env, limit, all } => report::history(cx, project, env, *limit, *all).map(Answer::History),
         Command::Releases => report::releases(cx, project).map(Answer::Releases),
         Command::Diff { env, release } => report::diff(cx, project, env, release.as_ref()).map(Answer::Diff),
-        Command::Prune { store: Some(url), keep, days, .. } => {
-            let keep = keep.map_or(KEPT_OF_BRANCH, usize::from);
-            let retention = Retention { app: project.app.name, keep, days: *days };
-            handoff::prune(cx, project, url, retention, global.yes && !global.dry_run).map(Answer::Pruned)
-        }
-        Command::Prune { keep: Some(0), .. } => {
-            usage("--keep 0 would leave no release on a host").hint("2 are the least: --keep 2").err()
-        }
-        Command::Prune { env, keep, change, .. } => {
-            let (env, options) = (env.as_deref().unwrap_or_default(), change.options(global, None, &Expect::default()));
-            deploy::prune(cx, project, env, keep.map(usize::from), &options).map(Answer::Outcome)
-        }
+        Command::Prune(prune) => self::prune(cx, project, global, prune),
         Command::Lock(lock_command) => lock(cx, project, lock_command).map(Answer::Lock),
         Command::Ci(ci_command) => self::ci(cx, project, cli, ci_command),
         Command::Test { quick, args } => checks::test(cx, project, *quick, args).map(Answer::Tested),
@@ -150,6 +139,20 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         }
         Command::BenchDeploy { release, targets } => bench::fleet::deploy(cx, release, targets).map(Answer::Outcome),
     }
+}
+
+fn prune(cx: &Cx, project: &Project, global: &Global, prune: &Prune) -> Result<Answer> {
+    if let Some(url) = &prune.store {
+        let keep = prune.keep.map_or(KEPT_OF_BRANCH, usize::from);
+        let retention = Retention { app: project.app.name, keep, days: prune.days };
+        return handoff::prune(cx, project, url, retention, global.yes && !global.dry_run).map(Answer::Pruned);
+    }
+    if prune.keep == Some(0) {
+        return usage("--keep 0 would leave no release on a host").hint("2 are the least: --keep 2").err();
+    }
+    let options = prune.change.options(global, None, &Expect::default());
+    let env = prune.env.as_deref().unwrap_or_default();
+    deploy::prune(cx, project, env, prune.keep.map(usize::from), &options).map(Answer::Outcome)
 }
 
 /// An env with approval asks on a terminal. In CircleCI the approval job has asked already.
