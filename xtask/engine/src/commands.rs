@@ -12,7 +12,7 @@ use crate::event::Listener;
 use crate::machine::Life;
 use crate::project::{Env, Pattern, Project};
 use crate::store::{Published, Retention};
-use crate::{bench, build, checks, ci, handoff, target};
+use crate::{bench, build, checks, ci, doctor, handoff, target};
 use serde::Serialize;
 use std::io::IsTerminal;
 
@@ -56,6 +56,8 @@ pub enum Answer {
     Triggered(ci::trigger::Started),
     /// `ci approve`
     Approved(ci::approve::Approved),
+    /// `doctor`
+    Diagnosis(doctor::Diagnosis),
     /// `test`
     Tested(checks::Tested),
     /// `bench`
@@ -140,6 +142,7 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         }
         Command::Lock(lock_command) => lock(cx, project, lock_command).map(Answer::Lock),
         Command::Ci(ci_command) => self::ci(cx, project, cli, ci_command),
+        Command::Doctor { env, ci } => doctor::doctor(cx, project, env.as_deref(), *ci).map(Answer::Diagnosis),
         Command::Test { quick, args } => checks::test(cx, project, *quick, args).map(Answer::Tested),
         Command::Bench { what: Bench::Fleet, fleet } => {
             bench::fleet::fleet(cx, &fleet.options(global)).map(Answer::Bench)
