@@ -274,22 +274,27 @@ fn directory(it: &Examined, host: &Host) -> Check {
 
 /// Whether a release has room, packed and unpacked.
 fn room(it: &Examined) -> Option<Check> {
-    let mib = |kib: u64| {
-        if kib < 10 << 10 { format!("{:.1} MiB", kib as f64 / 1024.0) } else { format!("{} MiB", kib >> 10) }
-    };
     let free = it.free?;
     let want = it.live.map_or(UNKNOWN_SIZE, |live| live * 2);
     let hint = "make room: `df -h` shows the disk; `cargo xtask prune ENV` removes old releases";
     Some(if free < want {
-        let why = format!("{} free, and a release takes {} while it is installed", mib(free), mib(want));
+        let why = format!("{} free, and a release takes {} while it is installed", size(free), size(want));
         Check::broken("disk", why, hint)
     } else if it.inodes == Some(0) {
         Check::broken("disk", "there is room, but for no more files (inodes)", hint.replace("df -h", "df -i"))
     } else if free < SCARCE {
-        Check::warning("disk", format!("{} free", mib(free)), hint)
+        Check::warning("disk", format!("{} free", size(free)), hint)
     } else {
-        Check::ok("disk", format!("{} MiB free", free >> 10))
+        Check::ok("disk", format!("{} free", size(free)))
     })
+}
+
+fn size(kib: u64) -> String {
+    match kib {
+        0..10_240 => format!("{:.1} MiB", kib as f64 / 1024.0),
+        10_240..10_485_760 => format!("{} MiB", kib >> 10),
+        _ => format!("{} GiB", kib >> 20),
+    }
 }
 
 fn clock(skew: i64) -> Check {

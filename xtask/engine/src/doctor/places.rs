@@ -62,7 +62,11 @@ pub fn look(cx: &Cx, scope: &Scope, answers: bool) -> (Vec<Check>, Vec<Locked>) 
 }
 
 fn ask(cx: &Cx, scope: &Scope, url: &'static str, store: &dyn Store) -> About {
-    match store.unusable() {
+    let why = store.unusable().map(|why| why.replace(&format!("{url} was not asked: "), ""));
+    match why {
+        _ if url.starts_with("circleci:") && !store::only_in_ci(url) && scope.ci => {
+            About::Unasked("a job with the token asks it".into())
+        }
         _ if url.starts_with("circleci:") && !store::only_in_ci(url) => About::ByApi,
         _ if store::only_in_ci(url) && !scope.in_job => About::OnlyInJobs,
         Some(why) if scope.ci => About::Unasked(why),

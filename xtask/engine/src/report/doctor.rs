@@ -81,17 +81,62 @@ fn verdict(found: &Diagnosis, style: Style) -> String {
         (Some(env), _) => format!("a deploy to {env}"),
         (None, _) => "a deploy".to_owned(),
     };
-    let warnings = match found.warnings {
-        0 => String::new(),
-        n => format!(", {}", count(n, "warning")),
-    };
-    if found.works {
-        return format!(
-            "{} would work{}\n",
-            what,
-            if warnings.is_empty() { warnings } else { format!(":{}", &warnings[1..]) }
-        )
-        .replace("would work", &style.good("would work"));
+    let how = if found.works { style.good("would work") } else { style.bad("would not work") };
+    let mut why = Vec::new();
+    if found.broken > 0 {
+        why.push(format!("{} broken", found.broken));
     }
-    format!("{what} {}: {} broken{warnings}\n", style.bad("would not work"), found.broken)
+    if found.warnings > 0 {
+        why.push(count(found.warnings, "warning"));
+    }
+    let colon = if why.is_empty() { "" } else { ": " };
+    format!("{what} {how}{colon}{}\n", why.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    fn check(what: &str, state: State, detail: &str, hint: Option<&str>) -> Check {
+        Check {
+            group: "dev".into(),
+            subject: Some("ssh://web1/srv/app".into()),
+            what: what.into(),
+            state,
+            detail: Some(detail.to_owned()).filter(|detail| !detail.is_empty()),
+            hint: hint.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn what_is_well_is_short_and_what_is_to_be_copied_stays_whole() {
+        let checks = vec![
+            check("ssh", State::Ok, "as deploy", None),
+            check(
+                "directory",
+                State::Broken,
+                "deploy may not write /srv/app/releases, which is longer than a line of eighty columns holds",
+                Some(
+                    "as root of that host: `chown -R deploy /srv/app/with/a/long/name && ls -ld /srv/app/with/a/long/name`",
+                ),
+            ),
+            check("live", State::Skipped, "it was\u{7} not asked", None),
+            check("tools", State::Ok, "", None),
+        ];
+        let found = Diagnosis { works: false, env: Some("dev".into()), ci: false, broken: 1, warnings: 2, checks };
+        let text = diagnosis(&found, Style { color: false });
+        expect![[r#"
+            dev: ssh://web1/srv/app
+              broken  directory: deploy may not write /srv/app/releases, which is longer
+                      than a line of eighty columns holds
+                      hint: as root of that host: `chown -R deploy /srv/app/with/a/long/name && ls -ld /srv/app/with/a/long/name`
+              skipped live: it was\u{7} not asked
+              ok      ssh (as deploy), tools
+            a deploy to dev would not work: 1 broken, 2 warnings
+        "#]].assert_eq(&text);
+        assert!(diagnosis(&found, Style { color: true }).contains("\x1b[1;31mbroken \x1b[0m directory"));
+        let well = Diagnosis { works: true, env: None, ci: true, broken: 0, warnings: 0, checks: vec![] };
+        assert_eq!(diagnosis(&well, Style { color: false }), "a pipeline would work\n");
+    }
 }
