@@ -21,7 +21,7 @@ pub fn checks(ran: &Ran, state: &str) -> Vec<String> {
             found.push(rest.to_owned());
             inside = true;
         } else if inside && line.starts_with("          ") {
-            found.last_mut().unwrap().push_str(&format!(" {}", line.trim()));
+            *found.last_mut().unwrap() += &line[9..];
         } else {
             inside = false;
         }

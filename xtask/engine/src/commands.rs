@@ -81,14 +81,7 @@ pub struct LockState {
 /// Does what was typed. What hosts say meanwhile goes to `listener`.
 pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<Answer> {
     let global = &cli.global;
-    if global.dry_run && !cli.command.can_plan() {
-        return usage("this command has no --dry-run")
-            .hint("plan, deploy, promote, rollback, prune and ci generate can only say what they would do")
-            .err();
-    }
-    if cli.command.stops_when_asked() || cli.command.listens() {
-        cx.catch_interrupts(cli.command.stops_when_asked())?;
-    }
+    prepare(cx, cli)?;
     match &cli.command {
         Command::Build => build::build(cx, &project.app).map(Answer::Built),
         Command::Verify { release } => report::verify(cx, project, release).map(Answer::Verified),
@@ -149,6 +142,19 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         }
         Command::BenchDeploy { release, targets } => bench::fleet::deploy(cx, release, targets).map(Answer::Outcome),
     }
+}
+
+/// Refuses a dry run of what has none, and sees to it that a signal is heard where it has to be.
+fn prepare(cx: &Cx, cli: &Cli) -> Result<()> {
+    if cli.global.dry_run && !cli.command.can_plan() {
+        return usage("this command has no --dry-run")
+            .hint("plan, deploy, promote, rollback, prune and ci generate can only say what they would do")
+            .err();
+    }
+    if cli.command.stops_when_asked() || cli.command.listens() {
+        cx.catch_interrupts(cli.command.stops_when_asked())?;
+    }
+    Ok(())
 }
 
 /// An env with approval asks on a terminal. In CircleCI the approval job has asked already.

@@ -58,7 +58,7 @@ pub fn look(cx: &Cx, scope: &Scope) -> (Vec<Check>, bool) {
     };
     let need = scope.need();
     if scope.ci || !matches!(token, Token::Good) {
-        return (judge_token(&token, need, scope.ci).into_iter().collect(), false);
+        return (vec![judge_token(&token, need, scope.ci)], false);
     }
     cx.note("asking CircleCI");
     let account = Account { token, ..ask(cx, scope) };
@@ -135,8 +135,8 @@ fn required(text: &str) -> Vec<String> {
     names.filter(|name| !name.contains(":-")).map(str::to_owned).collect()
 }
 
-fn judge_token(token: &Token, need: Need, ci: bool) -> Option<Check> {
-    Some(match token {
+fn judge_token(token: &Token, need: Need, ci: bool) -> Check {
+    match token {
         Token::Good => Check::ok("token", "a personal one, by its look"),
         Token::Wrong(fault) if need == Need::Never && !ci => Check::of("token", State::Warning, fault),
         Token::Wrong(fault) => Check::of("token", State::Broken, fault),
@@ -156,7 +156,7 @@ fn judge_token(token: &Token, need: Need, ci: bool) -> Option<Check> {
                 Need::Never => Check::skipped("token", "CIRCLE_TOKEN is not set, and nothing here needs it"),
             }
         }
-    })
+    }
 }
 
 fn judge(account: &Account, scope: &Scope) -> Vec<Check> {
@@ -171,7 +171,7 @@ fn judge(account: &Account, scope: &Scope) -> Vec<Check> {
             let what = if fault.kind == Kind::Remote { "API" } else { "token" };
             return vec![Check::of(what, word, fault), Check::skipped("project", "nobody could be asked")];
         }
-        None => return judge_token(&account.token, scope.need(), scope.ci).into_iter().collect(),
+        None => return vec![judge_token(&account.token, scope.need(), scope.ci)],
     };
     let mut checks = vec![Check::ok("token", format!("that of {login}"))];
     let default_branch = match &account.project {
@@ -305,5 +305,90 @@ fn components(found: &Found<Vec<String>>, app: &str) -> Check {
         Err(fault) => Check::of(what, State::Skipped, fault),
         Ok(names) if names.iter().any(|name| name == app) => Check::ok(what, format!("it knows {app}")),
         Ok(_) => Check::skipped(what, format!("it has not heard of {app}: the first deploy in a job tells it")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::project::{App, Ci, Pattern, Project};
+
+    fn no(kind: Kind, text: &str) -> Fault {
+        Fault { kind, text: text.into(), hint: "do this".into() }
+    }
+
+    /// What is said first that is not well, for a project that needs the API as much.
+    fn first(account: &Account, need: Need) -> String {
+        let (pattern, stores): (_, &[&str]) = match need {
+            Need::Always => (Pattern::Artifacts, &[]),
+            Need::Sometimes => (Pattern::Workspace, &["circleci:artifacts"]),
+            Need::Never => (Pattern::Workspace, &["file:store"]),
+        };
+        let app = App { name: "shop", packages: &[], include: &[] };
+        let project = Project { app, stores, envs: &[], ci: Ci { pattern, ..Ci::DEFAULT } };
+        let scope = Scope { project: &project, envs: &[], ci: false, in_job: false };
+        assert_eq!(scope.need(), need);
+        let checks = judge(account, &scope);
+        let sick = checks.iter().find(|it| matches!(it.state, State::Broken | State::Warning));
+        sick.map(|it| format!("{} {}: {}", it.state.as_str(), it.what, it.detail.as_deref().unwrap_or_default()))
+            .unwrap_or_default()
+    }
+
+    fn good() -> Account {
+        Account { token: Token::Good, slug: "gh/acme/shop".into(), me: Some(Ok("ana".into())), ..Account::default() }
+    }
+
+    #[test]
+    fn which_of_the_things_that_look_alike_it_is() {
+        let token = |token| Account { token, ..Account::default() };
+        let wrong = || Token::Wrong(no(Kind::Auth, "a project token"));
+        for (account, need, says) in [
+            (token(Token::Missing), Need::Always, "broken token: CIRCLE_TOKEN is not set, and releases"),
+            (token(Token::Missing), Need::Sometimes, "warning token: CIRCLE_TOKEN is not set: only"),
+            (token(Token::Missing), Need::Never, ""),
+            (token(wrong()), Need::Always, "broken token: a project token"),
+            (token(wrong()), Need::Sometimes, "broken token: a project token"),
+            (token(wrong()), Need::Never, "warning token: a project token"),
+            (Account { open: Some(no(Kind::Usage, "no slug")), ..good() }, Need::Always, "broken project: no slug"),
+            (Account { me: Some(Err(no(Kind::Auth, "401"))), ..good() }, Need::Always, "broken token: 401"),
+            (Account { me: Some(Err(no(Kind::Remote, "503"))), ..good() }, Need::Always, "broken API: 503"),
+            (Account { me: Some(Err(no(Kind::Remote, "503"))), ..good() }, Need::Never, "warning API: 503"),
+            (
+                Account { project: Some(Err(no(Kind::NotFound, "404"))), ..good() },
+                Need::Always,
+                "broken project: the token is good, but ana sees no project gh/acme/shop",
+            ),
+            (Account { project: Some(Err(no(Kind::Auth, "403"))), ..good() }, Need::Always, "broken project: 403"),
+            (Account { project: Some(Ok(None)), ..good() }, Need::Always, ""),
+        ] {
+            let said = first(&account, need);
+            assert!(said.starts_with(says) && says.is_empty() == said.is_empty(), "{need:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_is_set_for_the_project() {
+        let project = |branch: &str| Some(Ok(Some(branch.to_owned())));
+        let advanced = |autocancel_builds, build_fork_prs, forks_receive_secret_env_vars| {
+            Some(Ok(Advanced { autocancel_builds, build_fork_prs, forks_receive_secret_env_vars }))
+        };
+        for (branch, settings, says) in [
+            ("main", advanced(true, false, true), ""),
+            ("main", advanced(false, true, true), "warning settings: pull requests from forks"),
+            ("trunk", advanced(true, false, false), "warning settings: a push to main cancels"),
+            ("main", Some(Err(no(Kind::Auth, "403"))), ""),
+        ] {
+            let said = first(&Account { project: project(branch), settings, ..good() }, Need::Never);
+            assert!(said.starts_with(says) && says.is_empty() == said.is_empty(), "{said}");
+        }
+        let one = |variables: Option<&[&str]>| {
+            let variables = variables.map(|all| all.iter().map(|it| (*it).to_owned()).collect());
+            context(&Context { name: "c".into(), variables, needs: vec!["KEY".into()] }).state
+        };
+        assert_eq!((one(None), one(Some(&[])), one(Some(&["KEY"]))), (State::Broken, State::Warning, State::Ok));
+        let files = |all: &[&str]| definitions(&Ok(all.iter().map(|it| (*it).to_owned()).collect())).state;
+        assert_eq!((files(&[]), files(&["x.yml"])), (State::Skipped, State::Warning));
+        assert_eq!((files(&CONFIGS[..1]), files(&CONFIGS)), (State::Skipped, State::Ok));
+        assert_eq!(required("${A}${B:-b}x${C}${"), ["A", "C"]);
     }
 }

@@ -1,8 +1,9 @@
 //! What is here: programs, git, and the project as its files state it.
 
 use crate::ci::generate;
-use crate::cx::{Cx, Input};
-use crate::doctor::{Check, Fault, Found, Scope, fault, grouped};
+use crate::cx::{Cx, Input, exit};
+use crate::doctor::{Check, Fault, Found, Scope, State, fault, grouped};
+use crate::error::Kind;
 use crate::git;
 use crate::release::manifest::Commit;
 use crate::{store, target};
@@ -76,14 +77,13 @@ fn look_for_tools(cx: &Cx, scope: &Scope) -> Vec<Tool> {
         let mut command = Command::new(program);
         command.arg(arg);
         let said = cx.answer_within(command, Input::Empty, Some(VERSION), true).map_err(fault);
-        let said = said.and_then(|answer| match answer.ok() {
-            // ssh complains its version.
-            true => Ok([answer.stdout, answer.stderr].concat().lines().next().unwrap_or_default().to_owned()),
-            false => Err(Fault {
-                kind: crate::error::Kind::Failed,
-                text: format!("`{name} {arg}` {}: {}", crate::cx::exit(answer.code), answer.stderr.trim()),
-                hint: get.to_owned(),
-            }),
+        let said = said.and_then(|answer| {
+            if answer.ok() {
+                // ssh complains its version.
+                return Ok([answer.stdout, answer.stderr].concat().lines().next().unwrap_or_default().to_owned());
+            }
+            let text = format!("`{name} {arg}` {}: {}", exit(answer.code), answer.stderr.trim());
+            Err(Fault { kind: Kind::Failed, text, hint: get.to_owned() })
         });
         Tool { name, get, said }
     };
@@ -142,7 +142,7 @@ fn judge_tools(tools: &[Tool]) -> Vec<Check> {
 fn judge_git(git: &Git) -> Vec<Check> {
     let commit = match &git.commit {
         _ if !git.here => return vec![Check::skipped("commit", "git does not run")],
-        Err(fault) => return vec![Check::of("commit", super::State::Broken, fault)],
+        Err(fault) => return vec![Check::of("commit", State::Broken, fault)],
         Ok(commit) => commit,
     };
     let sha = commit.sha.get(..7).unwrap_or(&commit.sha);
@@ -179,13 +179,13 @@ fn judge_git(git: &Git) -> Vec<Check> {
 fn judge_files(files: &Files) -> Vec<Check> {
     let mut checks = vec![match &files.valid {
         Ok(()) => Check::fine("xtask/src/main.rs"),
-        Err(fault) => Check::of("xtask/src/main.rs", super::State::Broken, fault),
+        Err(fault) => Check::of("xtask/src/main.rs", State::Broken, fault),
     }];
-    checks.extend(files.urls.iter().map(|fault| Check::of("xtask/src/main.rs", super::State::Broken, fault)));
+    checks.extend(files.urls.iter().map(|fault| Check::of("xtask/src/main.rs", State::Broken, fault)));
     let (word, why) = if files.circleci {
-        (super::State::Broken, "every job says `cargo xtask`")
+        (State::Broken, "every job says `cargo xtask`")
     } else {
-        (super::State::Warning, "`cargo xtask` works for nobody else")
+        (State::Warning, "`cargo xtask` works for nobody else")
     };
     let hint = format!("add to {ALIAS}: [alias] xtask = \"run --quiet --package xtask --\"");
     checks.push(match files.alias.as_deref() {
@@ -211,7 +211,7 @@ fn judge_files(files: &Files) -> Vec<Check> {
     checks.push(match &files.drift {
         _ if files.valid.is_err() => Check::skipped("CircleCI config", "main.rs comes first"),
         _ if !files.circleci => Check::skipped("CircleCI config", "there is none, and no store that needs one"),
-        Err(fault) => Check::of("CircleCI config", super::State::Broken, fault),
+        Err(fault) => Check::of("CircleCI config", State::Broken, fault),
         Ok(stale) if stale.is_empty() => Check::ok("CircleCI config", "is what main.rs says"),
         Ok(stale) => Check::broken(
             "CircleCI config",
@@ -220,4 +220,90 @@ fn judge_files(files: &Files) -> Vec<Check> {
         ),
     });
     checks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(checks: &[Check]) -> String {
+        let sick = checks.iter().filter(|it| matches!(it.state, State::Broken | State::Warning));
+        let one = |it: &Check| format!("{} {}: {}", it.state.as_str(), it.what, it.hint.as_deref().unwrap_or_default());
+        sick.map(one).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn aliases() {
+        let ours = "run --quiet --package xtask --";
+        for (config, is) in [
+            (format!("[alias]\nxtask = \"{ours}\"\n"), Some(ours)),
+            (format!("[build]\njobs = 2\n[ alias ]\n xtask=\"{ours}\"\n"), Some(ours)),
+            (format!("alias.xtask = \"{ours}\"\n"), Some(ours)),
+            (format!("[env]\nxtask = \"{ours}\"\n"), None),
+            ("[alias]\n# xtask = \"x\"\nxt = \"x\"\n".into(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(alias(&config).as_deref(), is, "{config}");
+        }
+    }
+
+    #[test]
+    fn what_git_says() {
+        let commit = |branch: Option<&str>, dirty| {
+            let time = jiff::Timestamp::UNIX_EPOCH;
+            Ok(Commit { sha: "c0ffee123".into(), time, branch: branch.map(str::to_owned), tag: None, dirty })
+        };
+        let main = Some("main");
+        for (here, commit, shallow, in_job, says) in [
+            (true, commit(main, false), false, false, ""),
+            (true, commit(main, true), false, false, "warning changes: `git status`"),
+            (true, commit(main, false), true, true, "warning history: `git fetch --unshallow`"),
+            (true, commit(None, false), false, false, "warning commit: `git switch"),
+            (true, commit(None, false), false, true, ""),
+            (false, commit(main, false), false, false, ""),
+            (
+                true,
+                Err(Fault { kind: Kind::Usage, text: "none".into(), hint: "git init".into() }),
+                false,
+                false,
+                "broken commit: git init",
+            ),
+        ] {
+            let said = told(&judge_git(&Git { here, commit, shallow, in_job }));
+            assert!(said.starts_with(says) && says.is_empty() == said.is_empty(), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_the_files_say() {
+        let fault = |hint: &str| Fault { kind: Kind::Usage, text: "no".into(), hint: hint.into() };
+        let well = || Files {
+            valid: Ok(()),
+            alias: Some("run --package xtask --".into()),
+            lockfile: true,
+            circleci: true,
+            drift: Ok(vec![]),
+            urls: vec![],
+        };
+        for (files, says) in [
+            (well(), ""),
+            (Files { valid: Err(fault("set keep")), ..well() }, "broken xtask/src/main.rs: set keep"),
+            (Files { urls: vec![fault("use ssh://")], ..well() }, "broken xtask/src/main.rs: use ssh://"),
+            (Files { alias: None, ..well() }, "broken alias: add to .cargo/config.toml"),
+            (Files { alias: Some("check".into()), ..well() }, "broken alias: add to .cargo/config.toml"),
+            (Files { alias: None, circleci: false, ..well() }, "warning alias: add to .cargo/config.toml"),
+            (Files { lockfile: false, ..well() }, "broken Cargo.lock: `cargo generate-lockfile`"),
+            (Files { lockfile: false, circleci: false, ..well() }, "warning Cargo.lock: `cargo generate-lockfile`"),
+            (Files { drift: Ok(vec!["config.yml"]), ..well() }, "broken CircleCI config: `cargo xtask ci generate`"),
+            (Files { drift: Err(fault("add a store")), ..well() }, "broken CircleCI config: add a store"),
+            (Files { drift: Err(fault("add a store")), circleci: false, ..well() }, ""),
+        ] {
+            let said = told(&judge_files(&files));
+            assert!(said.starts_with(says) && says.is_empty() == said.is_empty(), "{says}: {said}");
+        }
+        let gone = Tool { name: "git", get: "install git", said: Err(fault("")) };
+        let there = Tool { name: "cargo", get: "", said: Ok("cargo 1.95.0 (abc 2026)".into()) };
+        let checks = judge_tools(&[gone, there]);
+        assert_eq!((told(&checks).as_str(), checks[1].detail.as_deref()), ("broken git: install git", Some("1.95.0")));
+    }
 }

@@ -17,7 +17,7 @@ use crate::target::{self, Act, Target, script};
 use jiff::Timestamp;
 use std::time::Duration;
 
-/// How long a host may take for each of what it is asked.
+/// How long a host may take for all that it is asked.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// A clock that is wrong by more than this makes histories that nobody understands.
 const SKEW_MAX: i64 = 30;
@@ -75,7 +75,7 @@ pub fn look(cx: &Cx, scope: &Scope, locks: &[Locked]) -> Vec<Check> {
         let name = site.env.name;
         let mut of_env = judge_site(site);
         of_env.extend(unopened.iter().filter(|(of, _)| *of == at).map(|(_, check)| check.clone()));
-        of_env.extend(locks.iter().filter(|it| it.env == name).filter_map(|it| lock(name, &it.url, it.by.as_ref())));
+        of_env.extend(locks.iter().filter(|it| it.env == name).map(|it| lock(name, Some(&it.url), it.by.as_ref())));
         checks.extend(grouped(name, of_env));
         for (host, _) in hosts.iter().zip(&opened).filter(|(_, (of, _))| *of == at) {
             let lock = host.state.as_ref().and_then(|state| owner(&registry, &state.as_ref().ok()?.lock));
@@ -102,12 +102,12 @@ fn fill_in<'a>(cx: &Cx, env: &'a Env) -> Site<'a> {
 
 fn ask(cx: &Cx, site: &Site, target: &dyn Target) -> Host {
     let (env, root) = (site.env, target.root());
-    let look =
-        |what, text| Script { limit: PATIENCE, interruptible: true, ..Script::new(text, String::new()).called(what) };
+    let look = |what, text| Script::new(text, String::new()).called(what);
     let needs = Needs { service: &env.service, transfer: env.transfer, shared: env.shared };
     let mut scripts = vec![look("look around", examine(root, needs)), look("read its state", script::state(root))];
-    let ready = site.spec.ready(root);
-    scripts.extend(ready.map(|it| Script { limit: PATIENCE, interruptible: true, ..it }));
+    scripts.extend(site.spec.ready(root));
+    let limit = PATIENCE / u32::try_from(scripts.len()).unwrap_or(1);
+    let scripts: Vec<_> = scripts.into_iter().map(|it| Script { limit, interruptible: true, ..it }).collect();
     let acts: Vec<_> = scripts.iter().map(Act::Run).collect();
     // What it takes to get there says nothing of a clock.
     target.reach();
@@ -129,8 +129,8 @@ fn ask(cx: &Cx, site: &Site, target: &dyn Target) -> Host {
         Err(error) => return Host { examined: Err(fault(error)), ..host },
     };
     let found = |at: usize| {
-        let failed = |answer| plain(&host.url, fault(target.complaint(&acts[at], answer)));
-        answers.get(at).map(|answer| if answer.ok() { Ok(answer.stdout.as_str()) } else { Err(failed(answer)) })
+        let why = |answer| plain(&host.url, fault(target.complaint(&acts[at], answer)));
+        answers.get(at).map(|answer| if answer.ok() { Ok(answer.stdout.as_str()) } else { Err(why(answer)) })
     };
     let examined = Examined::parse(answers.first().map_or("", |answer| answer.stdout.as_str()));
     let state = found(1).map(|said| said.map(TargetState::parse));
@@ -172,9 +172,9 @@ fn judge_site(site: &Site) -> Vec<Check> {
     checks
 }
 
-fn lock(env: &str, url: &str, by: Option<&(String, Life)>) -> Option<Check> {
-    let what = if url.is_empty() { "lock".to_owned() } else { format!("lock {url}") };
-    Some(match by {
+fn lock(env: &str, url: Option<&str>, by: Option<&(String, Life)>) -> Check {
+    let what = url.map_or_else(|| "lock".to_owned(), |url| format!("lock {url}"));
+    match by {
         None => Check::ok(what, "free"),
         Some((by, Life::Dead)) => {
             let hint = format!("nothing to do; to remove it now: `cargo xtask lock release {env}`");
@@ -188,7 +188,7 @@ fn lock(env: &str, url: &str, by: Option<&(String, Life)>) -> Option<Check> {
                  release {env} --force`"
             ),
         ),
-    })
+    }
 }
 
 fn judge(host: &Host, env: &Env, app: &str, held: Option<&(String, Life)>) -> Vec<Check> {
@@ -362,7 +362,7 @@ fn live(host: &Host, env: &Env, app: &str, held: Option<&(String, Life)>) -> Vec
             "give each app a directory of its own, in `targets` of xtask/src/main.rs",
         ));
     }
-    checks.extend(lock(env.name, "", held));
+    checks.push(lock(env.name, None, held));
     let Some(id) = state.live() else {
         checks.push(Check::ok("live", "nothing yet"));
         return checks;
@@ -379,4 +379,129 @@ fn live(host: &Host, env: &Env, app: &str, held: Option<&(String, Life)>) -> Vec
         _ => Check::ok("live", id.as_str()),
     });
     checks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// State, name and either the fix or what was found, of all that is not well and not skipped.
+    fn told(checks: &[Check]) -> Vec<String> {
+        let sick = checks.iter().filter(|check| !matches!(check.state, State::Ok | State::Skipped));
+        sick.map(|it| format!("{} {}: {}", it.state.as_str(), it.what, it.hint.as_deref().unwrap_or("no hint")))
+            .collect()
+    }
+
+    fn well() -> Examined {
+        Examined {
+            clock: Some(0),
+            login: "deploy".into(),
+            found: "/srv/app".into(),
+            free: Some(1 << 30),
+            done: true,
+            ..Examined::default()
+        }
+    }
+
+    fn host(it: Examined) -> Host {
+        Host {
+            url: "ssh://web1/srv/app".into(),
+            far: true,
+            root: "/srv/app".into(),
+            skew: Some(0),
+            examined: Ok(it),
+            state: Some(Ok(TargetState::default())),
+            ready: Some(Ok(())),
+            health: None,
+        }
+    }
+
+    const ENV: Env = Env {
+        name: "dev",
+        service: Service::Keeper { run: &["bin/app"], stop_timeout: Duration::ZERO },
+        shared: &["uploads/"],
+        ..Env::DEFAULT
+    };
+
+    #[test]
+    fn what_a_host_says_and_what_to_do() {
+        let of = |change: &dyn Fn(&mut Examined)| {
+            let mut it = well();
+            change(&mut it);
+            told(&judge(&host(it), &ENV, "shop", None)).join("; ")
+        };
+        assert_eq!(of(&|_| {}), "");
+        let table: &[(&dyn Fn(&mut Examined), &str)] = &[
+            (
+                &|it| it.lacks = vec!["tar".into(), "find".into()],
+                "broken tools: on that host, e.g. `apt-get install tar findutils`",
+            ),
+            (&|it| it.found = "/srv".into(), ""),
+            (&|it| it.blocked = Some("/srv".into()), "broken directory: on that host move it away"),
+            (
+                &|it| it.unwritable = vec!["/srv/app".into()],
+                "broken directory: as root of that host: `chown -R deploy /srv/app`",
+            ),
+            (&|it| it.unshared = vec!["a.toml".into()], "broken shared: on that host put a file there"),
+            (&|it| it.free = Some(30 << 10), "warning disk: make room"),
+            (&|it| it.free = Some(10 << 10), "broken disk: make room"),
+            // A release is small where one is known to be.
+            (&|it| (it.free, it.live) = (Some(10 << 10), Some(1 << 10)), "warning disk: make room"),
+            (&|it| (it.free, it.live) = (Some(1 << 20), Some(1 << 20)), "broken disk: make room"),
+            (&|it| it.inodes = Some(0), "broken disk: make room: `df -i`"),
+            (&|it| it.free = None, ""),
+            (&|it| it.linger = Some(false), "broken keeper: as root of that host: `loginctl enable-linger deploy`"),
+            (&|it| it.done = false, "broken disk: does its disk hang? On that host: `df -k /srv/app`"),
+        ];
+        for (n, (change, says)) in table.iter().enumerate() {
+            let said = of(change);
+            assert!(said.starts_with(says) && says.is_empty() == said.is_empty(), "{n}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_is_on_a_host() {
+        let fault =
+            Fault { kind: crate::error::Kind::Remote, text: "ssh://web1/srv/app: gone".into(), hint: "wait".into() };
+        let lost = judge(&Host { examined: Err(fault.clone()), ..host(well()) }, &ENV, "shop", None);
+        assert_eq!(told(&lost), ["broken ssh: wait"]);
+        assert_eq!(lost[0].detail.as_deref(), Some("gone"));
+        let id = "20260822T101500-1a2b3c4";
+        let of = |state: &str, health, held: Option<Life>| {
+            let held = held.map(|life| ("ana".to_owned(), life));
+            let it = Host { state: Some(Ok(TargetState::parse(state))), health, ..host(well()) };
+            told(&judge(&it, &ENV, "shop", held.as_ref())).join("; ")
+        };
+        let live = format!("root\ncurrent releases/{id}\napp shop\nrelease {id} x\n");
+        assert_eq!(of(&live, Some(Ok(())), None), "");
+        for (state, health, held, says) in [
+            (live.clone(), Some(Err("no".to_owned())), None, "warning live: `cargo xtask logs dev`"),
+            (format!("{live}service stopped\n"), None, None, "warning live: `cargo xtask logs dev`"),
+            (format!("{live}service drifted\n"), None, None, "warning live: put changes into a drop-in"),
+            (live.replace("app shop", "app other"), None, None, "broken app: give each app a directory"),
+            (live.clone(), None, Some(Life::Dead), "warning lock: nothing to do"),
+            (live.clone(), None, Some(Life::Alive), "broken lock: wait for it"),
+            (live.clone(), None, Some(Life::Unknown), "broken lock: wait for it"),
+            ("root\ncurrent-blocked\n".into(), None, None, "broken current: somebody made it by hand"),
+            ("root\ncurrent /elsewhere\n".into(), None, None, "broken current: remove the link"),
+        ] {
+            let said = of(&state, health, held);
+            assert!(said.starts_with(says), "{state}: {said}");
+        }
+        let refused = Host { state: Some(Err(fault)), ready: None, ..host(well()) };
+        assert_eq!(told(&judge(&refused, &ENV, "shop", None)), ["broken state: wait"]);
+    }
+
+    #[test]
+    fn clocks() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        for (clock, ahead) in [(100, 0), (105, 0), (110, 0), (70, -30), (150, 40)] {
+            assert_eq!(skew(clock, at(100), at(110)), ahead, "{clock}");
+        }
+        assert_eq!((clock(30).state, clock(31).state, clock(-31).state), (State::Ok, State::Warning, State::Warning));
+        assert_eq!(
+            (size(1536), size(200 << 10), size(69 << 20)),
+            ("1.5 MiB".into(), "200 MiB".into(), "69 GiB".into())
+        );
+    }
 }

@@ -58,7 +58,7 @@ pub fn look(cx: &Cx, scope: &Scope, answers: bool) -> (Vec<Check>, Vec<Locked>) 
         };
         places.push(Place { url, about });
     }
-    (judge(&places, scope.project.ci.pattern, scope, answers), locks)
+    (judge(&places, scope.project.ci.pattern, scope.in_job, answers), locks)
 }
 
 fn ask(cx: &Cx, scope: &Scope, url: &'static str, store: &dyn Store) -> About {
@@ -96,7 +96,7 @@ pub fn owner(registry: &Registry, found: &Lock) -> Option<(String, Life)> {
     lock::holder(registry, found).map(|who| (who, life))
 }
 
-fn judge(places: &[Place], pattern: Pattern, scope: &Scope, answers: bool) -> Vec<Check> {
+fn judge(places: &[Place], pattern: Pattern, in_job: bool, answers: bool) -> Vec<Check> {
     let one = |place: &Place| {
         let (url, is_bucket) = (place.url, place.url.contains("://") && !place.url.starts_with("file:"));
         match &place.about {
@@ -105,7 +105,7 @@ fn judge(places: &[Place], pattern: Pattern, scope: &Scope, answers: bool) -> Ve
             About::ByApi => Check::skipped(url, "it is asked by CircleCI's API, see above"),
             About::OnlyInJobs => Check::skipped(url, "it is there in jobs alone"),
             About::Unasked(why) => Check::skipped(url, why),
-            About::Unusable(why) if is_bucket && (pattern == Pattern::S3 || scope.in_job) => {
+            About::Unusable(why) if is_bucket && (pattern == Pattern::S3 || in_job) => {
                 Check::broken(url, why, CREDENTIALS)
             }
             About::Unusable(why) => Check::warning(url, why, CREDENTIALS),
@@ -116,7 +116,7 @@ fn judge(places: &[Place], pattern: Pattern, scope: &Scope, answers: bool) -> Ve
     };
     let checks: Vec<_> = places.iter().map(one).collect();
     match checks.as_slice() {
-        [] if scope.in_job => vec![Check::broken(
+        [] if in_job => vec![Check::broken(
             "stores",
             "the project names none, so no job can hand over to another",
             "add \"circleci:workspace\" to `stores` in xtask/src/main.rs",
@@ -128,3 +128,38 @@ fn judge(places: &[Place], pattern: Pattern, scope: &Scope, answers: bool) -> Ve
 
 const CREDENTIALS: &str = "`export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=...`, or set AWS_PROFILE; docs/s3.md says \
      how a job gets them without a stored key";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn what_becomes_of_each_store() {
+        use State::{Broken, Ok as Fine, Skipped, Warning};
+        let no = || Fault { kind: Kind::Remote, text: "no".into(), hint: "do this".into() };
+        let unusable = || About::Unusable("it wants a key".into());
+        let (bucket, dir) = ("s3://builds/shop", "file:store");
+        for (url, about, pattern, in_job, answers, state) in [
+            (dir, About::Tried(Ok(())), Pattern::Workspace, false, false, Fine),
+            (dir, About::Tried(Err(no())), Pattern::Workspace, false, false, Broken),
+            (dir, About::Unasked("in a job".into()), Pattern::Workspace, true, false, Skipped),
+            ("nonsense:x", About::Unopened(no()), Pattern::Workspace, false, false, Broken),
+            ("circleci:workspace", About::OnlyInJobs, Pattern::Workspace, false, true, Skipped),
+            ("circleci:artifacts", About::ByApi, Pattern::Artifacts, false, true, Fine),
+            ("circleci:artifacts", About::ByApi, Pattern::Artifacts, false, false, Skipped),
+            (bucket, About::Tried(Ok(())), Pattern::S3, false, false, Fine),
+            (bucket, About::Tried(Err(no())), Pattern::Workspace, false, false, Broken),
+            // A laptop without keys deploys what it has; a job without them has nothing.
+            (bucket, unusable(), Pattern::Workspace, false, false, Warning),
+            (bucket, unusable(), Pattern::Workspace, true, false, Broken),
+            (bucket, unusable(), Pattern::S3, false, false, Broken),
+        ] {
+            let checks = judge(&[Place { url, about }], pattern, in_job, answers);
+            assert_eq!(checks[0].state, state, "{url} {pattern:?} {in_job}");
+            assert_eq!(checks[0].hint.is_some(), matches!(state, Broken | Warning), "{url}");
+        }
+        assert_eq!(judge(&[], Pattern::Workspace, true, false)[0].state, Broken);
+        assert_eq!(judge(&[], Pattern::Workspace, false, false)[0].state, Skipped);
+    }
+}
