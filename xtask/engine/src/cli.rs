@@ -220,7 +220,7 @@ pub enum Command {
     /// CircleCI: write, check and run the pipeline
     #[command(subcommand)]
     Ci(Ci),
-    /// Say everything that is wrong, each with its fix: tools, git, project, CircleCI, stores, hosts
+    /// Say everything that would keep a deploy from working, each with its fix
     #[command(
         after_help = "It changes nothing. Exit codes: 0 a deploy would work (there may be warnings), 1 it would not."
     )]
