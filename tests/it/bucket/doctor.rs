@@ -24,6 +24,24 @@ fn a_bucket_that_is_well_keeps_nothing_of_it() {
     assert!(checks(&ran, "ok").iter().any(|it| it.contains("locks/dev.json (free)")), "{}", ran.stdout);
     assert_eq!(keys(&ceph.vars(), &url), [""; 0]);
     run(&p, "doctor --ci", &[]).code(0).told(&format!("asking {url}"));
+    // Whoever may not remove leaves what a put leaves, and does so once.
+    let denied = || {
+        let body = "<Error><Code>AccessDenied</Code></Error>";
+        let length = body.len();
+        format!("HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\nContent-Length: {length}\r\n\r\n{body}")
+    };
+    let keeps = Proxy::new(
+        &ceph.url(),
+        Box::new(move |_, line| {
+            let removes = line.starts_with("DELETE") || line.starts_with("POST") && line.contains("?delete");
+            if removes { Fate::Answer(denied()) } else { Fate::Forward }
+        }),
+    );
+    let p = project(&url, &keeps.url());
+    for _ in 0..2 {
+        run(&p, "doctor dev", &[]).code(0);
+        assert_eq!(keys(&ceph.vars(), &url), ["probe"]);
+    }
 }
 
 #[test]
@@ -60,7 +78,7 @@ fn a_server_that_minds_no_condition_and_one_that_is_gone() {
     p.var("GANGPLANK_API_DEADLINE", "2");
     broken(&p, "doctor", "the server ignores `If-None-Match: *`", "use a server that honours conditional writes");
     p.var("S3_ENDPOINT", &format!("http://127.0.0.1:{}", crate::project::free_port()));
-    broken(&p, "doctor", "cannot write", "see that the server is well");
+    broken(&p, "doctor", "Connection refused", "see that the server is well");
 }
 
 #[test]

@@ -385,6 +385,8 @@ fn live(host: &Host, env: &Env, app: &str, held: Option<&(String, Life)>) -> Vec
 mod tests {
     use super::*;
 
+    type Change<'a> = &'a dyn Fn(&mut Examined);
+
     /// State, name and either the fix or what was found, of all that is not well and not skipped.
     fn told(checks: &[Check]) -> Vec<String> {
         let sick = checks.iter().filter(|check| !matches!(check.state, State::Ok | State::Skipped));
@@ -431,7 +433,7 @@ mod tests {
             told(&judge(&host(it), &ENV, "shop", None)).join("; ")
         };
         assert_eq!(of(&|_| {}), "");
-        let table: &[(&dyn Fn(&mut Examined), &str)] = &[
+        let table: &[(Change, &str)] = &[
             (
                 &|it| it.lacks = vec!["tar".into(), "find".into()],
                 "broken tools: on that host, e.g. `apt-get install tar findutils`",

@@ -50,6 +50,8 @@ const SLOW: Duration = Duration::from_secs(5);
 const LAST_REQUEST: Duration = Duration::from_secs(3);
 /// How often is looked whether somebody did.
 const TICK: Duration = Duration::from_millis(100);
+/// What conditional writes are tried with.
+const PROBE: &str = "probe";
 /// How often a request is sent again.
 const RETRIES: usize = 10;
 
@@ -243,14 +245,18 @@ impl<'cx> Bucket<'cx> {
     /// Finds out whether this server honours conditions on writes, by trying: whoever relies on one that ignores them
     /// loses what others wrote. It leaves the object `probe` behind.
     pub fn probe(&self) -> Result<()> {
-        self.probe_by("probe")
+        self.probe_by(PROBE)
     }
 
-    /// The same by an object that nobody else looks at, and that is removed again.
+    /// The same, and no object is there afterwards that was not there before: the one that it is tried with has a name
+    /// of its own and is removed again. Whoever may not remove leaves what the next put would.
     pub fn examine(&self) -> Result<()> {
-        let key = format!("probe-{}-{}", std::process::id(), Timestamp::now().as_nanosecond());
-        let probed = self.probe_by(&key);
-        let removed = self.remove(&key);
+        let own = format!("{PROBE}-{}-{}", std::process::id(), Timestamp::now().as_nanosecond());
+        if self.read(PROBE)?.is_some() || self.remove(&own).is_err() {
+            return self.probe();
+        }
+        let probed = self.probe_by(&own);
+        let removed = self.remove(&own);
         probed.and(removed)
     }
 
