@@ -2,6 +2,7 @@
 //! servers that are not well.
 
 mod chains;
+mod doctor;
 mod faults;
 mod locks;
 mod oidc;

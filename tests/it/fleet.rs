@@ -2,6 +2,7 @@
 //! them and us.
 
 mod delta;
+mod doctor;
 mod faults;
 pub mod hosts;
 mod listen;

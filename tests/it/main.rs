@@ -13,6 +13,7 @@ mod bundle;
 mod ci;
 mod cli;
 mod conformance;
+mod doctor;
 mod edges;
 mod executor;
 mod faults;

@@ -7,7 +7,8 @@ pub mod model;
 pub mod slug;
 
 use crate::circleci::model::{
-    Artifact, Definition, EnvVar, Job, JobDetails, Page, Pipeline, Project, Started, Workflow,
+    Artifact, ContextVariable, Definition, EnvVar, Job, JobDetails, Listed, Page, Person, Pipeline, Project, Settings,
+    Started, Workflow,
 };
 use crate::circleci::slug::{Slug, escape};
 use crate::cx::Cx;
@@ -108,6 +109,34 @@ impl<'cx> CircleCi<'cx> {
     /// Its slug.
     pub fn slug(&self) -> &Slug {
         &self.slug
+    }
+
+    /// Whose token it is.
+    pub fn me(&self) -> Result<Person> {
+        self.get("/me")
+    }
+
+    /// What people have set for the project.
+    pub fn settings(&self) -> Result<Settings> {
+        self.get(&format!("/project/{}/settings", self.slug.path()))
+    }
+
+    /// Contexts of an organization.
+    pub fn contexts(&self, organization: &str) -> Result<Vec<Listed>> {
+        self.pages("/context".into(), vec![("owner-id", organization.to_owned())]).collect()
+    }
+
+    /// Names of the variables of a context.
+    pub fn context_variables(&self, context: &str) -> Result<Vec<String>> {
+        let all = self.pages(format!("/context/{}/environment-variable", escape(context)), vec![]);
+        all.map(|it: Result<ContextVariable>| Ok(it?.variable)).collect()
+    }
+
+    /// What the Deploys page has heard of from this project.
+    pub fn components(&self, project: &Project) -> Result<Vec<Listed>> {
+        let organization = project.organization_id.clone().unwrap_or_default();
+        let of = [("org-id", organization), ("project-id", project.id.clone()), ("page-size", "20".to_owned())];
+        self.pages("/deploy/components".into(), of.to_vec()).collect()
     }
 
     /// The project itself.

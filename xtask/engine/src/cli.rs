@@ -205,6 +205,17 @@ pub enum Command {
     /// CircleCI: write, check and run the pipeline
     #[command(subcommand)]
     Ci(Ci),
+    /// Say everything that would keep a deploy from working, each with its fix
+    #[command(
+        after_help = "It changes nothing. Exit codes: 0 a deploy would work (there may be warnings), 1 it would not."
+    )]
+    Doctor {
+        /// Only this env; all when left out
+        env: Option<String>,
+        /// Only what a job without contexts can know: no hosts, and buckets only with credentials
+        #[arg(long, conflicts_with = "env")]
+        ci: bool,
+    },
     /// Format, clippy, config, unit and end-to-end tests
     Test {
         /// Leave out the end-to-end tests
@@ -469,9 +480,14 @@ impl Command {
         )
     }
 
-    /// Whether it shows what hosts say while they say it, and wants to end that itself.
+    /// Whether it shows what hosts say while they say it, or waits for them, and wants to end that itself.
     pub fn listens(&self) -> bool {
-        matches!(self, Self::Logs { .. } | Self::Exec { .. })
+        matches!(self, Self::Logs { .. } | Self::Exec { .. } | Self::Doctor { .. })
+    }
+
+    /// Whether it works on a project that does not make sense.
+    pub fn takes_any_project(&self) -> bool {
+        matches!(self, Self::Doctor { .. })
     }
 
     /// Whether it leaves something half done or unsaid when it is killed, and so wants to be asked to stop instead.

@@ -12,7 +12,7 @@ use crate::event::Listener;
 use crate::machine::Life;
 use crate::project::{Env, Pattern, Project};
 use crate::store::{Published, Retention};
-use crate::{bench, build, checks, ci, handoff, target};
+use crate::{bench, build, checks, ci, doctor, handoff, target};
 use serde::Serialize;
 use std::io::IsTerminal;
 
@@ -56,6 +56,8 @@ pub enum Answer {
     Triggered(ci::trigger::Started),
     /// `ci approve`
     Approved(ci::approve::Approved),
+    /// `doctor`
+    Diagnosis(doctor::Diagnosis),
     /// `test`
     Tested(checks::Tested),
     /// `new`
@@ -82,14 +84,7 @@ pub struct LockState {
 /// Does what was typed. What hosts say meanwhile goes to `listener`.
 pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<Answer> {
     let global = &cli.global;
-    if global.dry_run && !cli.command.can_plan() {
-        return usage("this command has no --dry-run")
-            .hint("plan, deploy, promote, rollback, prune and ci generate can only say what they would do")
-            .err();
-    }
-    if cli.command.stops_when_asked() || cli.command.listens() {
-        cx.catch_interrupts(cli.command.stops_when_asked())?;
-    }
+    prepare(cx, cli)?;
     match &cli.command {
         Command::Build => build::build(cx, &project.app).map(Answer::Built),
         Command::Verify { release } => report::verify(cx, project, release).map(Answer::Verified),
@@ -132,6 +127,7 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         Command::Prune(prune) => self::prune(cx, project, global, prune),
         Command::Lock(lock_command) => lock(cx, project, lock_command).map(Answer::Lock),
         Command::Ci(ci_command) => self::ci(cx, project, cli, ci_command),
+        Command::Doctor { env, ci } => doctor::doctor(cx, project, env.as_deref(), *ci).map(Answer::Diagnosis),
         Command::Test { quick, args } => checks::test(cx, project, *quick, args).map(Answer::Tested),
         Command::New(new) => self::new(cx, cli, new),
         Command::Bench { what: Bench::Fleet, fleet } => {
@@ -153,6 +149,19 @@ fn prune(cx: &Cx, project: &Project, global: &Global, prune: &Prune) -> Result<A
     let options = prune.change.options(global, None, &Expect::default());
     let env = prune.env.as_deref().unwrap_or_default();
     deploy::prune(cx, project, env, prune.keep.map(usize::from), &options).map(Answer::Outcome)
+}
+
+/// Refuses a dry run of what has none, and sees to it that a signal is heard where it has to be.
+fn prepare(cx: &Cx, cli: &Cli) -> Result<()> {
+    if cli.global.dry_run && !cli.command.can_plan() {
+        return usage("this command has no --dry-run")
+            .hint("plan, deploy, promote, rollback, prune and ci generate can only say what they would do")
+            .err();
+    }
+    if cli.command.stops_when_asked() || cli.command.listens() {
+        cx.catch_interrupts(cli.command.stops_when_asked())?;
+    }
+    Ok(())
 }
 
 /// An env with approval asks on a terminal. In CircleCI the approval job has asked already.

@@ -62,6 +62,12 @@ pub fn branch(cx: &Cx) -> Result<Option<String>> {
     Ok(Some(answer.stdout.trim().to_owned()).filter(|branch| answer.ok() && !branch.is_empty()))
 }
 
+/// Whether the checkout has not all commits that lead to its own.
+pub fn is_shallow(cx: &Cx) -> bool {
+    let asked = shell(&cx.root).and_then(|sh| cx.read(cmd!(sh, "git rev-parse --is-shallow-repository").into()));
+    asked.is_ok_and(|said| said.trim() == "true")
+}
+
 /// URL of the remote `origin`.
 pub fn remote(cx: &Cx) -> Option<String> {
     let sh = shell(&cx.root).ok()?;

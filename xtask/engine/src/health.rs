@@ -119,6 +119,11 @@ impl Checker {
         }
     }
 
+    /// Asks once.
+    pub fn once(&self, target: &dyn Target, commit: Option<&str>) -> Result<(), String> {
+        self.ask(target, commit, ONE_ANSWER)
+    }
+
     fn ask(&self, target: &dyn Target, commit: Option<&str>, left: Duration) -> Result<(), String> {
         match &self.question {
             Question::None => Ok(()),

@@ -40,6 +40,7 @@ pub mod build;
 pub mod checks;
 pub mod ci;
 pub mod deploy;
+pub mod doctor;
 pub mod handoff;
 #[cfg(feature = "new")]
 pub mod new;
@@ -106,7 +107,9 @@ fn run(project: &Project, args: impl IntoIterator<Item = OsString>) -> u8 {
         process::keep_memory_private();
     }
     let say = |said: &Said| print_said(said, cli.global.json, out, err);
-    match project.validate().and_then(|()| commands::run(&cx, project, &cli, &say)) {
+    // The doctor says itself what is wrong with a project, and goes on.
+    let valid = if cli.command.takes_any_project() { Ok(()) } else { project.validate() };
+    match valid.and_then(|()| commands::run(&cx, project, &cli, &say)) {
         Ok(answer) => print_answer(&cx, &cli, &answer, out)
             .map_or_else(|error| fail(Some(&cx), &error, cli.global.json, err), |()| verdict(&answer)),
         Err(error) => fail(Some(&cx), &error, cli.global.json, err),
@@ -165,10 +168,12 @@ fn print_answer(cx: &Cx, cli: &Cli, answer: &Answer, style: Style) -> Result<()>
     }
 }
 
-/// A linter that found errors has done its work, and still has to fail a pipeline. So has a status without some hosts.
+/// A linter that found errors has done its work, and still has to fail a pipeline. So has a doctor, and a status without
+/// some hosts.
 fn verdict(answer: &Answer) -> u8 {
     match answer {
         Answer::Findings(findings) => u8::from(findings.iter().any(|it| it.severity == ci::lint::Severity::Error)),
+        Answer::Diagnosis(found) => u8::from(!found.works),
         Answer::Status(hosts) if hosts.iter().any(|host| host.state == deploy::report::UNREACHABLE) => {
             error::Kind::Remote as u8
         }

@@ -20,16 +20,30 @@ pub struct Generated {
     pub changed: bool,
 }
 
-/// Writes the configs for a pattern, or with `check` fails with a diff when one is not as it should be.
-pub fn generate(cx: &Cx, project: &Project, pattern: Pattern, check: bool) -> Result<Vec<Generated>> {
-    let texts = [
+/// The texts of [`CONFIGS`].
+fn texts(project: &Project, pattern: Pattern) -> Result<[String; 3]> {
+    Ok([
         render::config(&patterns::pipeline(project, pattern)?, render::PIPELINE),
         render::config(&patterns::rollback_page(project), render::ROLLBACK),
         render::config(&patterns::deploy_page(project), render::DEPLOY),
-    ];
+    ])
+}
+
+/// Paths of the configs that are not what the project says.
+pub fn drift(cx: &Cx, project: &Project) -> Result<Vec<&'static str>> {
+    let wanted = CONFIGS.into_iter().zip(texts(project, project.ci.pattern)?);
+    let stale = |(name, want): (&'static str, String)| {
+        let same = fs::read_to_string(cx.root.join(name)).is_ok_and(|have| have == want);
+        (!same).then_some(name)
+    };
+    Ok(wanted.filter_map(stale).collect())
+}
+
+/// Writes the configs for a pattern, or with `check` fails with a diff when one is not as it should be.
+pub fn generate(cx: &Cx, project: &Project, pattern: Pattern, check: bool) -> Result<Vec<Generated>> {
     let mut generated = Vec::new();
     let mut drifted = Vec::new();
-    for (name, want) in CONFIGS.into_iter().zip(texts) {
+    for (name, want) in CONFIGS.into_iter().zip(texts(project, pattern)?) {
         let path = cx.root.join(name);
         let have = fs::read_to_string(&path).unwrap_or_default();
         let changed = have != want;

@@ -157,8 +157,14 @@ fn on_branch(project: &Project) -> Condition {
 }
 
 fn check(project: &Project) -> Job {
-    let steps =
-        vec![Step::Checkout, Step::RestoreCargoCache, cargo("Check", &["test", "--quick"]), Step::SaveCargoCache];
+    let steps = vec![
+        Step::Checkout,
+        Step::RestoreCargoCache,
+        // What is wrong with the set-up is said before minutes are spent on what it breaks.
+        cargo("Doctor", &["doctor", "--ci"]),
+        cargo("Check", &["test", "--quick"]),
+        Step::SaveCargoCache,
+    ];
     Job::new("check", Kind::Work(compiling(project, steps)))
 }
 

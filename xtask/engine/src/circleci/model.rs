@@ -18,6 +18,59 @@ pub struct Page<T> {
 pub struct Project {
     /// UUID.
     pub id: String,
+    /// UUID of its organization.
+    pub organization_id: Option<String>,
+    /// Its repository.
+    pub vcs_info: Option<Repository>,
+}
+
+/// The repository of a project.
+#[derive(Debug, Deserialize)]
+pub struct Repository {
+    /// The branch that counts where none is named.
+    pub default_branch: Option<String>,
+}
+
+/// `GET /me`
+#[derive(Debug, Deserialize)]
+pub struct Person {
+    /// What they are called.
+    pub login: String,
+}
+
+/// `GET /project/{slug}/settings`
+#[derive(Debug, Deserialize)]
+pub struct Settings {
+    /// What people can turn on and off.
+    pub advanced: Advanced,
+}
+
+/// Settings of a project, as far as they matter to a deploy. One that an older server does not know is off.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+pub struct Advanced {
+    /// A push cancels what runs on its branch, unless that is the default one.
+    pub autocancel_builds: bool,
+    /// Pull requests from forks are built.
+    pub build_fork_prs: bool,
+    /// And get the secrets.
+    pub forks_receive_secret_env_vars: bool,
+}
+
+/// A context, or a component of the Deploys page.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Listed {
+    /// UUID.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+}
+
+/// A variable of a context; its value is not shown.
+#[derive(Debug, Deserialize)]
+pub struct ContextVariable {
+    /// Its name.
+    pub variable: String,
 }
 
 /// A pipeline: one event, one config.

@@ -243,7 +243,7 @@ pub fn rollback_to(target: &str, state: &State, interrupted: Option<jiff::Timest
 }
 
 /// A target that a person has to look at first.
-fn usable(target: &str, state: &State) -> Result<()> {
+pub fn usable(target: &str, state: &State) -> Result<()> {
     match (&state.root, &state.current) {
         (Root::NotADirectory, _) => {
             failed(format!("{target} is not a directory")).hint("remove the file, or give the env another target").err()

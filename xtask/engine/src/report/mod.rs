@@ -2,6 +2,7 @@
 
 mod bench;
 mod board;
+mod doctor;
 pub mod json;
 mod live;
 #[cfg(feature = "new")]

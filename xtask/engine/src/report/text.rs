@@ -58,6 +58,7 @@ pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
         }
         Answer::Findings(findings) => lint(findings, style),
         Answer::CiRun(run) => ci_run(run, style),
+        Answer::Diagnosis(found) => crate::report::doctor::diagnosis(found, style),
         Answer::Bench(report) => crate::report::bench::fleet(report, style),
         Answer::Tested(tested) => {
             let checks: Vec<_> = tested.checks.iter().map(|it| format!("{} ({})", it.check, duration(it.ms))).collect();

@@ -21,10 +21,10 @@ pub fn ready(root: &str) -> Script {
     let body = r#"if [ -f service/name ]; then
   read -r manager unit < service/name
   echo "the unit $unit of the $manager's systemd runs here" >&2
-  echo "hint: on that host \`systemctl disable --now $unit\` (\`--user\` where it is a user's) and \`rm $PWD/service/name $PWD/service/systemd\`, then deploy again" >&2; exit 1
+  echo "hint: on that host \`systemctl disable --now $unit\` (\`--user\` where it is a user's) and \`rm $root/service/name $root/service/systemd\`, then deploy again" >&2; exit 1
 fi
 "#;
-    Script::new(script(root, body), String::new())
+    Script::new(ahead(root, body), String::new())
 }
 
 /// Stops what runs and starts `id` by `spec`, a script that sets the variables and becomes the app. With `put_back` it is
@@ -83,6 +83,12 @@ pub fn follow(root: &str, lines: u32) -> Script {
 /// A script in `root` that can ask whether the kept process is alive.
 pub fn script(root: &str, body: &str) -> String {
     format!("set -eu; umask 022; LC_ALL=C; export LC_ALL\ncd -- {}\n{FUNCTIONS}{body}", quote(root))
+}
+
+/// The same before there has to be a root, which is `$root`.
+pub fn ahead(root: &str, body: &str) -> String {
+    let start = "cd -- \"$root\" 2> /dev/null || cd /";
+    format!("set -eu; umask 022; LC_ALL=C; export LC_ALL; root={}\n{start}\n{FUNCTIONS}{body}", quote(root))
 }
 
 /// `alive` is true while the kept process runs: the process exists, is no zombie, and began when ours did, so that a

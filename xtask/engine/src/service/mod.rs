@@ -111,7 +111,7 @@ impl Spec {
         }
     }
 
-    /// Fails where a restart would fail before it has touched anything.
+    /// Fails where a restart would fail before it has touched anything. The root need not be there yet.
     pub fn ready(&self, root: &str) -> Option<Script> {
         match self {
             Self::Systemd(unit) => Some(unit.ready(root).called("ask for systemd")),

@@ -111,10 +111,11 @@ impl Unit {
     }
 
     fn script(&self, root: &str, body: &str) -> Script {
-        Script::new(
-            keeper::script(root, &format!("{}name={}\n{body}", functions(self.manager), self.name)),
-            String::new(),
-        )
+        Script::new(keeper::script(root, &self.with_functions(body)), String::new())
+    }
+
+    fn with_functions(&self, body: &str) -> String {
+        format!("{}name={}\n{body}", functions(self.manager), self.name)
     }
 
     /// Fails where this manager does not answer, or a unit of that name is somebody else's.
@@ -126,7 +127,7 @@ impl Unit {
         .replace('`', "\\`");
         let may = if self.manager == Manager::Sudo {
             "for may in \"systemctl restart $name.service\" \"systemctl enable -q $name.service\" 'systemctl daemon-reload' \\
-  \"install -m 644 $PWD/service/unit $dir/$name.service\"; do
+  \"install -m 644 $root/service/unit $dir/$name.service\"; do
   sudo -n -l $may > /dev/null 2>&1 || { echo \"this login may not do \\`sudo $may\\`\" >&2; echo 'hint: docs/hosts.md has the line for sudoers' >&2; exit 1; }
 done"
         } else {
@@ -141,7 +142,7 @@ fi
 if [ -f service/name ] && [ \"$(cat service/name)\" != \"$manager $name\" ]; then
   read -r other unit < service/name
   echo \"the unit $unit of the $other's systemd runs here, not $name of the $manager's\" >&2
-  echo \"hint: on that host \\`systemctl disable --now $unit\\` (\\`--user\\` where it is a user's) and \\`rm $PWD/service/name $PWD/service/systemd\\`, then deploy again\" >&2; exit 1
+  echo \"hint: on that host \\`systemctl disable --now $unit\\` (\\`--user\\` where it is a user's) and \\`rm $root/service/name $root/service/systemd\\`, then deploy again\" >&2; exit 1
 fi
 for unit in \"$name.service\" \"$name.socket\"; do
   for file in \"$dir/$unit\" \"$(systemctl $scope show -p FragmentPath --value \"$unit\")\"; do
@@ -156,7 +157,7 @@ done
 ",
             ours = quote(&head(root)),
         );
-        self.script(root, &body)
+        Script::new(keeper::ahead(root, &self.with_functions(&body)), String::new())
     }
 
     /// Installs what differs and restarts. With `put_back` it is started as it was when it was last healthy.

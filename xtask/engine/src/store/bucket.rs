@@ -320,6 +320,10 @@ impl Store for BucketStore<'_> {
         }
     }
 
+    fn examine(&self) -> Result<()> {
+        self.bucket()?.examine()
+    }
+
     fn of_commit(&self, sha: &str) -> Result<Vec<Manifest>> {
         let found = self.bucket()?.list_from(RELEASES, sha)?;
         let keys: Vec<_> = found.into_iter().map(|it| it.key).filter(|key| is_manifest(key)).collect();

@@ -2,7 +2,7 @@
 //! a directory that CircleCI carries from job to job.
 
 use crate::cx::Cx;
-use crate::error::{Explain, Failure, Kind, Result, not_found, verification};
+use crate::error::{Explain, Failure, Kind, Result, not_found, usage, verification};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::release::{Release, scratch, sync_dir};
@@ -119,6 +119,20 @@ impl Store for DirStore<'_> {
             let what = || format!("{}: cannot copy {id} to {}", self.url, into.display());
             let hint = || "check free space and permissions: `df -h .`".to_owned();
             self.copy(&files, aside, "fetching").explain(Kind::Failed, what, hint)
+        })
+    }
+
+    fn examine(&self) -> Result<()> {
+        let there = self.dir.ancestors().find(|dir| fs::symlink_metadata(dir).is_ok()).unwrap_or(&self.dir);
+        if !there.is_dir() {
+            return usage(format!("{}: {} is in the way, and no directory", self.url, there.display()))
+                .hint("move it away, or name another directory in `stores` of xtask/src/main.rs")
+                .err();
+        }
+        let aside = scratch(there, "examining");
+        let tried = File::create_new(&aside).and_then(|_| fs::remove_file(&aside));
+        tried.explain(Kind::Failed, self.failed(&self.dir), || {
+            format!("check who owns it, and free space: `ls -ld {0}` and `df -h {0}`", there.display())
         })
     }
 

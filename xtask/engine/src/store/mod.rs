@@ -105,6 +105,10 @@ pub trait Store {
     fn unusable(&self) -> Option<String> {
         None
     }
+    /// Whether a put would work, by trying; what is written for that is gone again.
+    fn examine(&self) -> Result<()> {
+        Ok(())
+    }
     /// Manifests of a commit, by its SHA or the first digits of it.
     fn of_commit(&self, sha: &str) -> Result<Vec<Manifest>> {
         Ok(self.list()?.into_iter().filter(|manifest| manifest.commit.sha.starts_with(sha)).collect())

@@ -50,6 +50,8 @@ const SLOW: Duration = Duration::from_secs(5);
 const LAST_REQUEST: Duration = Duration::from_secs(3);
 /// How often is looked whether somebody did.
 const TICK: Duration = Duration::from_millis(100);
+/// What conditional writes are tried with.
+const PROBE: &str = "probe";
 /// How often a request is sent again.
 const RETRIES: usize = 10;
 
@@ -243,32 +245,47 @@ impl<'cx> Bucket<'cx> {
     /// Finds out whether this server honours conditions on writes, by trying: whoever relies on one that ignores them
     /// loses what others wrote. It leaves the object `probe` behind.
     pub fn probe(&self) -> Result<()> {
-        const KEY: &str = "probe";
+        self.probe_by(PROBE)
+    }
+
+    /// The same, and no object is there afterwards that was not there before: the one that it is tried with has a name
+    /// of its own and is removed again. Whoever may not remove leaves what the next put would.
+    pub fn examine(&self) -> Result<()> {
+        let own = format!("{PROBE}-{}-{}", std::process::id(), Timestamp::now().as_nanosecond());
+        if self.read(PROBE)?.is_some() || self.remove(&own).is_err() {
+            return self.probe();
+        }
+        let probed = self.probe_by(&own);
+        let removed = self.remove(&own);
+        probed.and(removed)
+    }
+
+    fn probe_by(&self, key: &str) -> Result<()> {
         let note = || b"Gangplank looks here whether conditional writes are honoured.\n".to_vec();
         let ignored = |what: &str| {
             Failure::new(Kind::Remote, format!("{}: the server ignores `{what}`, so jobs could overwrite each other", self.url))
                 .hint("use a server that honours conditional writes (AWS S3, Cloudflare R2, Ceph, ...), or circleci:artifacts")
                 .err()
         };
-        if self.create(KEY, note())? && self.create(KEY, note())? {
+        if self.create(key, note())? && self.create(key, note())? {
             return ignored("If-None-Match: *");
         }
         let stale = Version(UpdateVersion {
             e_tag: Some("\"00000000000000000000000000000000\"".into()),
             version: Some("1".into()),
         });
-        if self.replace(KEY, note(), &stale)? {
+        if self.replace(key, note(), &stale)? {
             return ignored("If-Match");
         }
         // Others may probe at the same time, so one refusal says nothing; one of a version that is still there says that
         // the tag was written in the other way.
         for _ in 0..20 {
-            let Some((bytes, version)) = self.read(KEY)? else { continue };
-            if self.replace(KEY, bytes, &version)? {
+            let Some((bytes, version)) = self.read(key)? else { continue };
+            if self.replace(key, bytes, &version)? {
                 // In the way that it is written now, the condition has to be minded too.
-                return if self.replace(KEY, note(), &stale)? { ignored("If-Match") } else { Ok(()) };
+                return if self.replace(key, note(), &stale)? { ignored("If-Match") } else { Ok(()) };
             }
-            if self.read(KEY)?.is_some_and(|(_, now)| now.0.e_tag == version.0.e_tag) {
+            if self.read(key)?.is_some_and(|(_, now)| now.0.e_tag == version.0.e_tag) {
                 self.bare_tags.set(!self.bare_tags.get());
             }
         }

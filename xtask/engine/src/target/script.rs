@@ -4,6 +4,7 @@
 //! Each starts with `set -eu`, so the first command that fails ends it. There is exactly one [`quote`].
 
 pub mod attend;
+pub mod examine;
 pub mod lease;
 
 use crate::release::META;

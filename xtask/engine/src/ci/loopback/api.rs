@@ -2,7 +2,7 @@
 
 use super::http::{Reply, Request};
 use super::world::World;
-use super::{Credential, trigger, v2};
+use super::{Credential, about, trigger, v2};
 use crate::error::Result;
 use crate::release::digest;
 use serde_json::{Map, Value, json};
@@ -45,6 +45,10 @@ const ROUTES: &[(&str, &str, Handler)] = &[
     ("POST", "/workflow/{id}/approve/{approval_request_id}", v2::approve),
     ("POST", "/workflow/{id}/cancel", v2::cancel),
     ("GET", "/projects/{project_id}/pipeline-definitions", trigger::definitions),
+    ("GET", "/project/{provider}/{organization}/{project}/settings", about::settings),
+    ("GET", "/context", about::contexts),
+    ("GET", "/context/{context_id}/environment-variable", about::context_variables),
+    ("GET", "/deploy/components", about::components),
 ];
 
 /// Answers a path below `/api/v2`, and says which route it was.

@@ -9,6 +9,7 @@
 //! that says nothing the texts are ours. Not imitated: rate limits (a [`Hook`] can be one), EDN, the artifacts of public
 //! projects, which need no token, and every route that our client does not use.
 
+mod about;
 mod api;
 mod http;
 mod output;
@@ -18,7 +19,9 @@ mod v2;
 mod world;
 
 pub use self::http::{Body, Host, Reply, Request};
-pub use self::world::{Artifact, Definition, Job, JobStatus, Pipeline, Variable, Workflow, WorkflowStatus, World};
+pub use self::world::{
+    Artifact, Definition, Job, JobStatus, Pipeline, Settings, Variable, Workflow, WorkflowStatus, World,
+};
 
 use self::api::Call;
 use crate::error::{Explain, Kind, Result};

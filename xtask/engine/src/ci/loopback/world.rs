@@ -44,6 +44,15 @@ pub struct World {
     pub artifacts: BTreeMap<u64, Vec<Artifact>>,
     /// The project's environment variables.
     pub envvars: BTreeMap<String, Variable>,
+    /// What people set in the project's settings.
+    #[serde(default)]
+    pub settings: Settings,
+    /// The organization's contexts, each with the names of its variables.
+    #[serde(default)]
+    pub contexts: BTreeMap<String, Vec<String>>,
+    /// What the Deploys page has heard of.
+    #[serde(default)]
+    pub components: Vec<String>,
     /// Ways to start a pipeline with `pipeline/run`; may be none.
     pub definitions: Vec<Definition>,
     /// Parameters that the config declares; any other is refused.
@@ -68,6 +77,17 @@ pub struct World {
     #[serde(skip)]
     pub(super) signed: BTreeMap<String, PathBuf>,
     ids: u64,
+}
+
+/// Settings of a project, as far as somebody asks for them.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Settings {
+    /// A push cancels what runs on its branch, unless that is the default one.
+    pub autocancel_builds: bool,
+    /// Pull requests from forks are built.
+    pub build_fork_prs: bool,
+    /// And get the secrets.
+    pub forks_receive_secret_env_vars: bool,
 }
 
 /// A pipeline.
@@ -248,6 +268,9 @@ impl World {
             jobs: Vec::new(),
             artifacts: BTreeMap::new(),
             envvars: BTreeMap::new(),
+            settings: Settings::default(),
+            contexts: BTreeMap::new(),
+            components: Vec::new(),
             definitions: Vec::new(),
             parameters_declared: Vec::new(),
             branches: BTreeMap::new(),

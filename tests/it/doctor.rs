@@ -1,0 +1,433 @@
+//! Broken set-ups, each as a whole: the first thing that the doctor calls broken is the cause, with the right fix, and
+//! it leaves nothing behind. Those with hosts are in `fleet::doctor`, those with buckets in `bucket::doctor`.
+
+use crate::account::{self, Account, SLUG, TOKEN};
+use crate::ci::with_xtask;
+use crate::project::{Project, Ran};
+use gangplank::ci::loopback::{Body, Reply, Settings};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The checks in a state, each with its hint in one line.
+pub fn checks(ran: &Ran, state: &str) -> Vec<String> {
+    let start = format!("  {state:<7} ");
+    let mut found: Vec<String> = Vec::new();
+    let mut inside = false;
+    for line in ran.stdout.lines() {
+        if let Some(rest) = line.strip_prefix(&start) {
+            found.push(rest.to_owned());
+            inside = true;
+        } else if inside && line.starts_with("          ") {
+            *found.last_mut().unwrap() += &line[9..];
+        } else {
+            inside = false;
+        }
+    }
+    found
+}
+
+/// Every file below the project, without what git and the test itself keep.
+fn everything(dir: &Path, into: &mut BTreeSet<PathBuf>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name() != ".git" && entry.file_type().is_ok_and(|it| it.is_dir()) {
+            everything(&entry.path(), into);
+        }
+        into.insert(entry.path());
+    }
+}
+
+/// Runs it and makes sure that nothing came or went.
+#[track_caller]
+pub fn run(p: &Project, line: &str, vars: &[(String, String)]) -> Ran {
+    let all = || {
+        let mut all = BTreeSet::new();
+        everything(&p.path(""), &mut all);
+        all
+    };
+    // It writes the settings.
+    let _ = p.command(line);
+    let before = all();
+    let ran = p.run_with(line, vars);
+    let after = all();
+    let changed: Vec<_> = before.symmetric_difference(&after).collect();
+    assert!(changed.is_empty(), "`{line}` left or took {changed:?}");
+    let fits = |line: &str| line.len() <= 80 || line.contains('`') || line.contains("://");
+    assert!(line.contains("--json") || ran.stdout.lines().all(fits), "{}", ran.stdout);
+    ran
+}
+
+/// A deploy would not work, and the first of what is broken says this.
+#[track_caller]
+pub fn broken_with(p: &Project, line: &str, vars: &[(String, String)], says: &str, hint: &str) -> Ran {
+    let ran = run(p, line, vars).code(1);
+    let all = checks(&ran, "broken");
+    let first = all.first().unwrap_or_else(|| panic!("nothing is broken: {ran:?}"));
+    let (said, hinted) = first.split_once(" hint: ").unwrap_or((first, ""));
+    assert!(said.contains(says) && hinted.contains(hint), "not `{says}` and `{hint}`:\n{first}\n\n{}", ran.stdout);
+    let last = ran.stdout.lines().last().unwrap();
+    assert!(last.contains("would not work: ") && last.contains(&format!("{} broken", all.len())), "{last}");
+    ran
+}
+
+/// The same without more variables.
+#[track_caller]
+pub fn broken(p: &Project, line: &str, says: &str, hint: &str) -> Ran {
+    broken_with(p, line, &[], says, hint)
+}
+
+/// A deploy would work, and somebody is warned of this.
+#[track_caller]
+pub fn warned(p: &Project, line: &str, says: &str, hint: &str) -> Ran {
+    let ran = run(p, line, &[]).code(0);
+    let all = checks(&ran, "warning");
+    assert!(all.iter().any(|it| it.contains(says) && it.contains(hint)), "no `{says}` with `{hint}`: {}", ran.stdout);
+    ran
+}
+
+/// A directory with links to the programs of `PATH`, without some.
+pub fn programs_without(dir: &Path, without: &[&str]) -> String {
+    fs::create_dir_all(dir).unwrap();
+    for from in std::env::var("PATH").unwrap().split(':') {
+        for entry in fs::read_dir(from).into_iter().flatten().flatten() {
+            if !without.iter().any(|name| entry.file_name() == *name) {
+                let _ = symlink(entry.path(), dir.join(entry.file_name()));
+            }
+        }
+    }
+    dir.display().to_string()
+}
+
+#[test]
+fn all_is_well() {
+    let p = with_xtask();
+    let ran = run(&p, "doctor", &[]).code(0);
+    assert_eq!((checks(&ran, "broken"), checks(&ran, "warning")), (vec![], vec![]), "{}", ran.stdout);
+    assert!(ran.stdout.ends_with("\na deploy would work\n"), "{}", ran.stdout);
+    for piece in ["\ntools\n", "\ngit\n", "project\n", "circleci\n", "stores\n", "dev: file:srv/dev\n", "prod: "] {
+        assert!(format!("\n{}", ran.stdout).contains(piece), "no {piece}: {}", ran.stdout);
+    }
+    assert!(!p.path("srv").exists(), "what a deploy makes is not made");
+    let one = run(&p, "doctor prod", &[]).code(0);
+    assert!(one.stdout.ends_with("\na deploy to prod would work\n") && !one.stdout.contains("\ndev"), "{}", one.stdout);
+    run(&p, "doctor stage", &[]).fails(2, "no env `stage`", "dev, prod");
+    // What runs is asked for its health.
+    p.release("1");
+    p.run("deploy dev").ok();
+    let deployed = run(&p, "doctor dev", &[]).code(0);
+    assert!(checks(&deployed, "ok").iter().any(|it| it.contains("live (20260801T")), "{}", deployed.stdout);
+    assert_eq!(checks(&deployed, "warning"), [""; 0]);
+}
+
+#[test]
+fn as_json() {
+    let mut p = with_xtask();
+    p.change("keeper bin/app", "var KEY=${KEY}\nkeeper bin/app");
+    let ran = run(&p, "doctor dev --json", &[]).code(1);
+    let it: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&it["works"], &it["env"], &it["ci"]), (&false.into(), &"dev".into(), &false.into()));
+    assert_eq!((&it["broken"], &it["warnings"]), (&1.into(), &0.into()));
+    let checks = it["checks"].as_array().unwrap();
+    let sick = checks.iter().find(|check| check["state"] == "broken").unwrap();
+    assert_eq!((&sick["group"], &sick["subject"], &sick["what"]), (&"dev".into(), &().into(), &"KEY".into()));
+    assert!(sick["hint"].as_str().unwrap().starts_with("export KEY="), "{sick}");
+    assert!(checks.iter().any(|check| check["subject"] == "file:srv/dev" && check["what"] == "disk"), "{it}");
+    for check in checks {
+        assert_eq!(
+            check["hint"].is_string(),
+            ["broken", "warning"].contains(&check["state"].as_str().unwrap()),
+            "{check}"
+        );
+    }
+}
+
+#[test]
+fn a_machine_that_lacks_a_program() {
+    let mut p = with_xtask();
+    let tools = tempfile::tempdir().unwrap();
+    p.var("PATH", &programs_without(&tools.path().join("a"), &["git"]));
+    let ran = broken(&p, "doctor", "git: cannot run `git`", "apt-get install git");
+    assert!(checks(&ran, "skipped").iter().any(|it| it.contains("git does not run")), "{}", ran.stdout);
+    assert_eq!(checks(&ran, "broken").len(), 1, "what follows from it is not broken too: {}", ran.stdout);
+    p.var("PATH", &programs_without(&tools.path().join("b"), &["ssh"]));
+    p.change("target file:srv/dev", "target ssh://nowhere.invalid/srv/dev");
+    broken(&p, "doctor dev", "ssh: cannot run `ssh`", "apt-get install openssh-client");
+}
+
+#[test]
+fn no_git_and_no_commit() {
+    let p = Project::bare("include www\nstore file:store\nenv dev\ntarget file:srv/dev\n");
+    broken(&p, "doctor", "is not a git checkout", "`git init`, commit");
+    p.git(&["init", "--quiet", "--initial-branch", "main"]);
+    broken(&p, "doctor", "has no commit yet", "git add --all && git commit");
+    p.commit("1");
+    warned(&p, "doctor", "alias: .cargo/config.toml has none", "[alias] xtask = \"run --quiet --package xtask --\"");
+}
+
+#[test]
+fn a_checkout_that_is_dirty_detached_or_shallow_is_a_warning() {
+    let p = with_xtask();
+    p.write("new", "");
+    warned(&p, "doctor", "not committed", "git status");
+    p.commit("2");
+    p.git(&["checkout", "--quiet", "--detach"]);
+    warned(&p, "doctor", "is on no branch", "git switch");
+    p.git(&["switch", "--quiet", "main"]);
+    let head = p.git(&["rev-parse", "HEAD"]);
+    fs::write(p.path(".git/shallow"), format!("{head}\n")).unwrap();
+    warned(&p, "doctor", "is shallow", "git fetch --unshallow");
+    p.write(".git/shallow", "");
+    run(&p, "doctor", &account::vars(&[("CIRCLE_SHA1", &"1".repeat(40))])).code(1).has("CIRCLE_SHA1");
+}
+
+#[test]
+fn a_project_that_says_nonsense_or_lacks_a_file() {
+    let mut p = with_xtask();
+    p.change("keeper bin/app", "keep 1\nkeeper bin/app");
+    let ran = broken(&p, "doctor", "keeps 1 release(s)", "set `keep` to 2 or more");
+    assert!(ran.stdout.contains("dev: file:srv/dev"), "and goes on: {}", ran.stdout);
+    p.change("keep 1\n", "");
+    fs::remove_file(p.path(".cargo/config.toml")).unwrap();
+    broken(&p, "doctor", "alias: .cargo/config.toml has none, and every job says `cargo xtask`", "[alias] xtask");
+    p.write(".cargo/config.toml", "[alias]\nxtask = \"check\"\n");
+    broken(&p, "doctor", "`cargo xtask` is `check`", "[alias] xtask");
+    p.git(&["checkout", "--quiet", "."]);
+    fs::remove_file(p.path("Cargo.lock")).unwrap();
+    broken(&p, "doctor", "Cargo.lock: there is none", "cargo generate-lockfile");
+    p.git(&["checkout", "--quiet", "."]);
+    p.write(".circleci/rollback.yml", "version: 2.1\n");
+    broken(&p, "doctor", "main.rs says: .circleci/rollback.yml", "cargo xtask ci generate");
+    fs::remove_dir_all(p.path(".circleci")).unwrap();
+    broken(&p, "doctor", "config.yml, .circleci/rollback.yml, .circleci/deploy.yml", "cargo xtask ci generate");
+    p.git(&["checkout", "--quiet", "."]);
+    p.change("store circleci:workspace", "store circleci:workspace\npattern s3");
+    broken(&p, "doctor", "no store of this project is one", "add \"s3://BUCKET/PREFIX\"");
+}
+
+#[test]
+fn a_store_and_a_target_with_a_file_in_their_way() {
+    let mut p = with_xtask();
+    p.change("store circleci:workspace\n", "store circleci:workspace\nstore file:kept/store\nstore nonsense:x\n");
+    p.write("kept", "");
+    p.write("srv/dev", "");
+    p.commit("in the way");
+    let ran = broken(&p, "doctor dev", "file:kept/store: ", "move it away, or name another directory in `stores`");
+    let all = checks(&ran, "broken");
+    assert!(all[1].contains("is not the URL of a store") && all[1].contains("use file:DIR"), "{all:?}");
+    assert!(all[2].contains("srv/dev is in the way") && all[2].contains("give the env another target"), "{all:?}");
+}
+
+#[test]
+fn variables_and_a_health_check_that_cannot_be_filled_in() {
+    let mut p = with_xtask();
+    p.change("keeper bin/app", "var PASSWORD=${DB_PASSWORD}\nvar KEY=${API_KEY}\ncontext shop-dev\nkeeper bin/app");
+    p.run("ci generate").ok();
+    p.commit("variables");
+    let ran = broken(&p, "doctor dev", "DB_PASSWORD, which is not set", "export DB_PASSWORD=");
+    let all = checks(&ran, "broken");
+    assert!(all[1].contains("API_KEY, which is not set") && all[1].contains("what context shop-dev holds"), "{all:?}");
+    p.var("DB_PASSWORD", "opensesame9");
+    p.var("API_KEY", "opensesame8");
+    let ran = run(&p, "doctor dev -v", &[]).code(0);
+    assert!(!ran.stdout.contains("opensesame") && !ran.stderr.contains("opensesame"), "{ran:?}");
+    let port = p.port("dev");
+    p.change(&format!("http http://127.0.0.1:{port}/"), "http ftp://127.0.0.1/");
+    broken(
+        &p,
+        "doctor dev",
+        "health check: `ftp://127.0.0.1/version` is not an http or https URL",
+        "http://127.0.0.1:8080/health",
+    );
+}
+
+#[test]
+fn what_is_live_and_not_well_is_a_warning() {
+    let mut p = with_xtask();
+    p.release("1");
+    p.run("deploy dev").ok();
+    let pid = p.read("srv/dev/service/process").split(' ').next().unwrap().to_owned();
+    assert!(std::process::Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+    crate::project::eventually("it is gone", || p.path("srv/dev/service/exit").exists());
+    warned(&p, "doctor dev", "its service does not run", "cargo xtask logs dev");
+    p.run("deploy dev").ok();
+    let (old, new) = (p.port("dev"), crate::project::free_port());
+    p.change(&format!("http http://127.0.0.1:{old}/"), &format!("http http://127.0.0.1:{new}/"));
+    warned(&p, "doctor dev", "which is not healthy: GET http", "cargo xtask logs dev");
+}
+
+const OWNER: &str = r#"{"token":"a-b-0","by":"ana@laptop","machine":"elsewhere","pid":1,"started":null,"since":"2026-08-01T00:00:00Z","doing":"deploy x to dev","ci":null,"lease":180}"#;
+
+#[test]
+fn a_lock_that_is_held_and_one_that_was_left_behind() {
+    let p = with_xtask();
+    p.write("srv/dev/.lock", OWNER);
+    broken(&p, "doctor dev", "lock: held by ana@laptop", "cargo xtask deploy dev --lock-wait 600");
+    let lock = fs::File::options().write(true).open(p.path("srv/dev/.lock")).unwrap();
+    lock.set_modified(std::time::SystemTime::now() - Duration::from_secs(600)).unwrap();
+    warned(&p, "doctor dev", "the next deploy takes over", "cargo xtask lock release dev");
+    assert_eq!(p.read("srv/dev/.lock"), OWNER);
+}
+
+#[test]
+fn a_directory_that_is_not_as_we_left_it() {
+    let mut p = with_xtask();
+    p.change("env dev\n", "env dev\nshared config/local.toml\nshared uploads/\n");
+    broken(&p, "doctor dev", "shared/config/local.toml is not there", "put a file there");
+    p.write("srv/dev/shared/config/local.toml", "");
+    run(&p, "doctor dev", &[]).code(0);
+    p.write("srv/dev/current/index.html", "by hand");
+    broken(&p, "doctor dev", "`current` is not a symbolic link", "move it away");
+    fs::remove_dir_all(p.path("srv/dev/current")).unwrap();
+    p.change("shared config/local.toml\nshared uploads/\n", "");
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.add("app other\n");
+    broken(&p, "doctor dev", "a release of shop is live there, not of other", "a directory of its own");
+}
+
+fn account_of(p: &mut Project) -> Account {
+    p.change("store circleci:workspace\n", "store circleci:workspace\nstore circleci:artifacts\npattern artifacts\n");
+    p.run("ci generate").ok();
+    p.commit("artifacts");
+    Account::new(p)
+}
+
+#[test]
+fn an_account_that_is_well_is_only_asked() {
+    let mut p = with_xtask();
+    let account = account_of(&mut p);
+    p.change("env dev\n", "ci-context shop-ci\nenv dev\ncontext shop-dev\nvar KEY=${KEY}\n");
+    p.run("ci generate").ok();
+    p.commit("contexts");
+    let mut world = account.server.world();
+    world.contexts =
+        [("shop-ci".to_owned(), vec!["CIRCLE_TOKEN".to_owned()]), ("shop-dev".into(), vec!["KEY".into()])].into();
+    world.components = vec!["shop".into()];
+    for file in ["rollback", "deploy"] {
+        let (id, created_at) = (world.uuid(), world.now());
+        let (provider, file_path) = ("github_app".into(), format!(".circleci/{file}.yml"));
+        world.definitions.push(gangplank::ci::loopback::Definition {
+            id,
+            name: file.into(),
+            provider,
+            file_path,
+            created_at,
+        });
+    }
+    let now = world.now();
+    world
+        .envvars
+        .insert("LATEST_BUILD_NUM".into(), gangplank::ci::loopback::Variable { value: "12".into(), created_at: now });
+    drop(world);
+    let vars = [&account.laptop()[..], &account::vars(&[("KEY", "v")])].concat();
+    let ran = run(&p, "doctor", &vars).code(0);
+    assert_eq!(checks(&ran, "warning"), [""; 0], "{}", ran.stdout);
+    let well = checks(&ran, "ok").join(" ");
+    for piece in ["token (that of ana)", "project (gh/acme/shop)", "settings", "context shop-dev", "LATEST_BUILD_NUM"] {
+        assert!(well.contains(piece), "no {piece}: {}", ran.stdout);
+    }
+    for piece in ["pipeline definitions", "Deploys page (it knows shop)", "circleci:artifacts"] {
+        assert!(well.contains(piece), "no {piece}: {}", ran.stdout);
+    }
+    assert!(account.server.log().iter().all(|it| it.method == "GET"), "it only asks");
+    assert!(!ran.stdout.contains(TOKEN) && !ran.stderr.contains(TOKEN));
+
+    // What is missing there, and what should be otherwise.
+    let mut world = account.server.world();
+    world.contexts = [("shop-dev".to_owned(), vec![])].into();
+    world.envvars.clear();
+    world.default_branch = "trunk".into();
+    world.settings = Settings { autocancel_builds: true, build_fork_prs: true, forks_receive_secret_env_vars: true };
+    drop(world);
+    let ran = broken_with(&p, "doctor", &vars, "context shop-ci: there is none", "make it in Organization settings");
+    let warnings = checks(&ran, "warning");
+    for piece in ["anybody can read them", "cancels the deploy", "it lacks KEY", "no such variable"] {
+        assert!(warnings.iter().any(|it| it.contains(piece)), "no {piece}: {}", ran.stdout);
+    }
+}
+
+#[test]
+fn tokens_that_are_of_no_use() {
+    let mut p = with_xtask();
+    let account = account_of(&mut p);
+    let with = |token: &str, slug: &str| {
+        account::vars(&[("CIRCLE_HOST", &account.server.url()), ("CIRCLE_TOKEN", token), ("CIRCLE_PROJECT_SLUG", slug)])
+    };
+    let new = "https://app.circleci.com/settings/user/tokens";
+    broken(&p, "doctor", "token: CIRCLE_TOKEN is not set, and releases are handed over by the API", new);
+    for (token, slug, says, hint) in [
+        ("", SLUG, "CIRCLE_TOKEN is not set", new),
+        ("CCIPRJ_0123456789abcdef", SLUG, "holds a project token", new),
+        ("CCIPAT_two words", SLUG, "a space, a newline in it?", new),
+        ("CCIPAT_expired_0123456789abcdef", SLUG, "token: ", "expired (at the latest after a year)"),
+        (
+            TOKEN,
+            "gh/acme/shpo",
+            "the token is good, but ana sees no project gh/acme/shpo",
+            "export CIRCLE_PROJECT_SLUG=",
+        ),
+        (TOKEN, "shop", "`shop` is no project slug", "set CIRCLE_PROJECT_SLUG"),
+    ] {
+        let ran = broken_with(&p, "doctor", &with(token, slug), says, hint);
+        assert!(!ran.stdout.contains("0123456789abcdef") && !ran.stderr.contains("0123456789abcdef"), "{ran:?}");
+        assert_eq!(checks(&ran, "broken").len(), 1, "{}", ran.stdout);
+    }
+    // Who hands over otherwise needs none.
+    p.change("pattern artifacts\n", "");
+    p.run("ci generate").ok();
+    p.commit("workspace");
+    warned(&p, "doctor", "only what other stores keep", new);
+    p.change("store circleci:artifacts\n", "");
+    let ran = run(&p, "doctor", &[]).code(0);
+    assert!(
+        checks(&ran, "warning").is_empty()
+            && checks(&ran, "skipped").iter().any(|it| it.contains("nothing here needs it"))
+    );
+    run(&p, "doctor", &with("CCIPRJ_0123456789abcdef", SLUG)).code(0).has("warning token: ");
+}
+
+#[test]
+fn an_api_that_hangs_or_is_none() {
+    let mut p = with_xtask();
+    account_of(&mut p);
+    let hangs: gangplank::ci::loopback::Hook = Box::new(|_| {
+        std::thread::sleep(Duration::from_secs(5));
+        None
+    });
+    let slow = Account::open(&p, SLUG, hangs);
+    p.var("GANGPLANK_API_DEADLINE", "1");
+    let started = Instant::now();
+    let ran = broken_with(&p, "doctor", &slow.laptop(), "API: ", "status.circleci.com");
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert!(ran.stdout.contains("dev: file:srv/dev"), "and goes on: {}", ran.stdout);
+    let mut elsewhere = slow.laptop();
+    elsewhere[0].1 = format!("http://127.0.0.1:{}", crate::project::free_port());
+    broken_with(&p, "doctor", &elsewhere, "API: ", "check the network and CIRCLE_HOST");
+    let html: gangplank::ci::loopback::Hook = Box::new(|_| {
+        let body = Body::Text { content_type: "text/html".into(), text: "<html>Sign in</html>".into() };
+        Some(Reply { status: 200, headers: vec![], body })
+    });
+    let page = Account::open(&p, SLUG, html);
+    broken_with(&p, "doctor", &page.laptop(), "a page of HTML", "is CIRCLE_HOST a CircleCI?");
+}
+
+#[test]
+fn a_job_asks_only_what_it_can_know() {
+    let mut p = with_xtask();
+    p.change("target file:srv/dev", "target ssh://nowhere.invalid/srv/dev\nvar KEY=${KEY}");
+    p.run("ci generate").ok();
+    p.commit("far");
+    let ran = run(&p, "doctor --ci", &[]).code(0);
+    assert!(ran.stdout.ends_with("\na pipeline would work\n") && !ran.stdout.contains("nowhere"), "{}", ran.stdout);
+    assert_eq!(ran.stderr, "", "nobody is asked");
+    let project_token = account::vars(&[("CIRCLE_TOKEN", "CCIPRJ_0123456789abcdef")]);
+    broken_with(&p, "doctor --ci", &project_token, "holds a project token", "make a personal API token");
+    p.change("target ssh://nowhere.invalid/srv/dev", "target ssh:nonsense");
+    p.write(".circleci/config.yml", "version: 2.1\n");
+    let ran =
+        broken(&p, "doctor --ci", "target ssh:nonsense: it does not begin with ssh://", "use ssh://USER@HOST/DIR");
+    assert!(checks(&ran, "broken")[1].contains("cargo xtask ci generate"), "{}", ran.stdout);
+    run(&p, "doctor dev --ci", &[]).code(2);
+}

@@ -1,0 +1,165 @@
+//! The stores: whether each can be opened, asked and written, and who has the lock of an env there.
+
+use crate::cx::Cx;
+use crate::deploy::life::Registry;
+use crate::deploy::lock;
+use crate::deploy::state::Lock;
+use crate::doctor::{Check, Fault, Found, Scope, State, fault};
+use crate::machine::Life;
+use crate::project::Pattern;
+use crate::store::{self, Store};
+
+/// Who has the lock of an env, in words, and whether they live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Locked {
+    /// The env.
+    pub env: &'static str,
+    /// What is locked.
+    pub url: String,
+    /// Who has it; nobody where it is free.
+    pub by: Option<(String, Life)>,
+}
+
+/// What is known of a store.
+struct Place {
+    url: &'static str,
+    about: About,
+}
+
+enum About {
+    /// Its URL means nothing here.
+    Unopened(Fault),
+    /// It is asked through the API, which the group before is about.
+    ByApi,
+    /// There is none outside of a job.
+    OnlyInJobs,
+    /// It is not asked here, for this reason.
+    Unasked(String),
+    /// It cannot be asked for want of credentials.
+    Unusable(String),
+    /// It was written to.
+    Tried(Found<()>),
+}
+
+/// The checks of all stores, and the locks that they keep of the envs. `answers` is whether the API does.
+pub fn look(cx: &Cx, scope: &Scope, answers: bool) -> (Vec<Check>, Vec<Locked>) {
+    let registry = Registry::new(cx, scope.project.ci.slug);
+    let (mut places, mut locks) = (Vec::new(), Vec::new());
+    for &url in scope.project.stores {
+        let about = match store::open(cx, &scope.project.ci, url) {
+            Err(error) => About::Unopened(fault(error)),
+            Ok(store) => {
+                let about = ask(cx, scope, url, &*store);
+                if matches!(about, About::Tried(Ok(()))) && !scope.ci {
+                    locks.extend(scope.envs.iter().filter_map(|env| held(&registry, &*store, env.name)));
+                }
+                about
+            }
+        };
+        places.push(Place { url, about });
+    }
+    (judge(&places, scope.project.ci.pattern, scope.in_job, answers), locks)
+}
+
+fn ask(cx: &Cx, scope: &Scope, url: &'static str, store: &dyn Store) -> About {
+    let why = store.unusable().map(|why| why.replace(&format!("{url} was not asked: "), ""));
+    match why {
+        _ if url.starts_with("circleci:") && !store::only_in_ci(url) && scope.ci => {
+            About::Unasked("a job with the token asks it".into())
+        }
+        _ if url.starts_with("circleci:") && !store::only_in_ci(url) => About::ByApi,
+        _ if store::only_in_ci(url) && !scope.in_job => About::OnlyInJobs,
+        Some(why) if scope.ci => About::Unasked(why),
+        Some(why) => About::Unusable(why),
+        None if scope.ci && !store.is_remote() => About::Unasked("a job that deploys writes to it".into()),
+        None => {
+            if store.is_remote() {
+                cx.note(format!("asking {url}"));
+            }
+            About::Tried(store.examine().map_err(fault))
+        }
+    }
+}
+
+fn held(registry: &Registry, store: &dyn Store, env: &'static str) -> Option<Locked> {
+    let place = store.lock_of(env)?;
+    // Whoever cannot be asked for a lock was asked for more a moment ago.
+    Some(Locked { env, url: place.url().to_owned(), by: owner(registry, &place.holder().ok()?) })
+}
+
+/// Who has a lock, and whether they live.
+pub fn owner(registry: &Registry, found: &Lock) -> Option<(String, Life)> {
+    let life = match found {
+        Lock::Held(owner) => registry.life(owner),
+        Lock::Free | Lock::Unreadable(_) => Life::Unknown,
+    };
+    lock::holder(registry, found).map(|who| (who, life))
+}
+
+fn judge(places: &[Place], pattern: Pattern, in_job: bool, answers: bool) -> Vec<Check> {
+    let one = |place: &Place| {
+        let (url, is_bucket) = (place.url, place.url.contains("://") && !place.url.starts_with("file:"));
+        match &place.about {
+            About::Unopened(fault) => Check::of(url, State::Broken, fault),
+            About::ByApi if answers => Check::fine(url),
+            About::ByApi => Check::skipped(url, "it is asked by CircleCI's API, see above"),
+            About::OnlyInJobs => Check::skipped(url, "it is there in jobs alone"),
+            About::Unasked(why) => Check::skipped(url, why),
+            About::Unusable(why) if is_bucket && (pattern == Pattern::S3 || in_job) => {
+                Check::broken(url, why, CREDENTIALS)
+            }
+            About::Unusable(why) => Check::warning(url, why, CREDENTIALS),
+            About::Tried(Err(fault)) => Check::of(url, State::Broken, fault),
+            About::Tried(Ok(())) if is_bucket => Check::ok(url, "written to, under conditions that it minds"),
+            About::Tried(Ok(())) => Check::ok(url, "may be written"),
+        }
+    };
+    let checks: Vec<_> = places.iter().map(one).collect();
+    match checks.as_slice() {
+        [] if in_job => vec![Check::broken(
+            "stores",
+            "the project names none, so no job can hand over to another",
+            "add \"circleci:workspace\" to `stores` in xtask/src/main.rs",
+        )],
+        [] => vec![Check::skipped("stores", "the project names none: what was built here is deployed from here")],
+        _ => checks,
+    }
+}
+
+const CREDENTIALS: &str = "`export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=...`, or set AWS_PROFILE; docs/s3.md says \
+     how a job gets them without a stored key";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn what_becomes_of_each_store() {
+        use State::{Broken, Ok as Fine, Skipped, Warning};
+        let no = || Fault { kind: Kind::Remote, text: "no".into(), hint: "do this".into() };
+        let unusable = || About::Unusable("it wants a key".into());
+        let (bucket, dir) = ("s3://builds/shop", "file:store");
+        for (url, about, pattern, in_job, answers, state) in [
+            (dir, About::Tried(Ok(())), Pattern::Workspace, false, false, Fine),
+            (dir, About::Tried(Err(no())), Pattern::Workspace, false, false, Broken),
+            (dir, About::Unasked("in a job".into()), Pattern::Workspace, true, false, Skipped),
+            ("nonsense:x", About::Unopened(no()), Pattern::Workspace, false, false, Broken),
+            ("circleci:workspace", About::OnlyInJobs, Pattern::Workspace, false, true, Skipped),
+            ("circleci:artifacts", About::ByApi, Pattern::Artifacts, false, true, Fine),
+            ("circleci:artifacts", About::ByApi, Pattern::Artifacts, false, false, Skipped),
+            (bucket, About::Tried(Ok(())), Pattern::S3, false, false, Fine),
+            (bucket, About::Tried(Err(no())), Pattern::Workspace, false, false, Broken),
+            // A laptop without keys deploys what it has; a job without them has nothing.
+            (bucket, unusable(), Pattern::Workspace, false, false, Warning),
+            (bucket, unusable(), Pattern::Workspace, true, false, Broken),
+            (bucket, unusable(), Pattern::S3, false, false, Broken),
+        ] {
+            let checks = judge(&[Place { url, about }], pattern, in_job, answers);
+            assert_eq!(checks[0].state, state, "{url} {pattern:?} {in_job}");
+            assert_eq!(checks[0].hint.is_some(), matches!(state, Broken | Warning), "{url}");
+        }
+        assert_eq!(judge(&[], Pattern::Workspace, true, false)[0].state, Broken);
+        assert_eq!(judge(&[], Pattern::Workspace, false, false)[0].state, Skipped);
+    }
+}

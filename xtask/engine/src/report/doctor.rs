@@ -1,0 +1,142 @@
+//! A diagnosis as people read it: the groups in order, what is well in short, what is not with its fix below.
+
+use crate::doctor::{Check, Diagnosis, State};
+use crate::report::style::{Style, count, visible};
+use std::fmt::Write;
+
+/// Lines are broken so that they fit here.
+const WIDTH: usize = 80;
+/// Where details begin.
+const INDENT: usize = 10;
+
+/// The text of a diagnosis.
+pub fn diagnosis(found: &Diagnosis, style: Style) -> String {
+    let mut out = String::new();
+    let heading = |check: &Check| (check.group.clone(), check.subject.clone());
+    for part in found.checks.chunk_by(|a, b| heading(a) == heading(b)) {
+        let (group, subject) = heading(&part[0]);
+        let title = subject.map_or(group.clone(), |subject| format!("{group}: {subject}"));
+        let _ = writeln!(out, "{}", style.strong(&visible(&title)));
+        let well: Vec<_> = part.iter().filter(|check| check.state == State::Ok).map(in_short).collect();
+        for check in part.iter().filter(|check| check.state != State::Ok) {
+            out.push_str(&in_full(check, style));
+        }
+        if !well.is_empty() {
+            out.push_str(&row(&style.good(&format!("{:<7}", State::Ok.as_str())), &well.join(", ")));
+        }
+    }
+    out + &verdict(found, style)
+}
+
+fn in_short(check: &Check) -> String {
+    match &check.detail {
+        Some(detail) => format!("{} ({detail})", check.what),
+        None => check.what.clone(),
+    }
+}
+
+fn in_full(check: &Check, style: Style) -> String {
+    let word = format!("{:<7}", check.state.as_str());
+    let word = match check.state {
+        State::Broken => style.bad(&word),
+        State::Warning => style.warn(&word),
+        State::Ok | State::Skipped => style.dim(&word),
+    };
+    let detail = check.detail.as_deref().unwrap_or_default();
+    let mut text = row(&word, &format!("{}: {detail}", check.what));
+    if let Some(hint) = &check.hint {
+        text.push_str(&row(&" ".repeat(7), &format!("hint: {hint}")));
+    }
+    text
+}
+
+fn row(word: &str, text: &str) -> String {
+    let between = format!("\n{}", " ".repeat(INDENT));
+    format!("  {word} {}\n", wrapped(&visible(text), WIDTH - INDENT).join(&between))
+}
+
+/// Breaks a text between words. What stands in backticks is to be copied, and stays in one line however long it is.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut inside = false;
+    for word in text.split(' ') {
+        let last = lines.last_mut().expect("there is one from the start");
+        let fits = last.chars().count() + 1 + word.chars().count() <= width;
+        if last.is_empty() {
+            last.push_str(word);
+        } else if inside || fits {
+            last.push(' ');
+            last.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+        inside ^= word.matches('`').count() % 2 == 1;
+    }
+    lines
+}
+
+fn verdict(found: &Diagnosis, style: Style) -> String {
+    let what = match (&found.env, found.ci) {
+        (_, true) => "a pipeline".to_owned(),
+        (Some(env), _) => format!("a deploy to {env}"),
+        (None, _) => "a deploy".to_owned(),
+    };
+    let how = if found.works { style.good("would work") } else { style.bad("would not work") };
+    let mut why = Vec::new();
+    if found.broken > 0 {
+        why.push(format!("{} broken", found.broken));
+    }
+    if found.warnings > 0 {
+        why.push(count(found.warnings, "warning"));
+    }
+    let colon = if why.is_empty() { "" } else { ": " };
+    format!("{what} {how}{colon}{}\n", why.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    fn check(what: &str, state: State, detail: &str, hint: Option<&str>) -> Check {
+        Check {
+            group: "dev".into(),
+            subject: Some("ssh://web1/srv/app".into()),
+            what: what.into(),
+            state,
+            detail: Some(detail.to_owned()).filter(|detail| !detail.is_empty()),
+            hint: hint.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn what_is_well_is_short_and_what_is_to_be_copied_stays_whole() {
+        let checks = vec![
+            check("ssh", State::Ok, "as deploy", None),
+            check(
+                "directory",
+                State::Broken,
+                "deploy may not write /srv/app/releases, which is longer than a line of eighty columns holds",
+                Some(
+                    "as root of that host: `chown -R deploy /srv/app/with/a/long/name && ls -ld /srv/app/with/a/long/name`",
+                ),
+            ),
+            check("live", State::Skipped, "it was\u{7} not asked", None),
+            check("tools", State::Ok, "", None),
+        ];
+        let found = Diagnosis { works: false, env: Some("dev".into()), ci: false, broken: 1, warnings: 2, checks };
+        let text = diagnosis(&found, Style { color: false });
+        expect![[r#"
+            dev: ssh://web1/srv/app
+              broken  directory: deploy may not write /srv/app/releases, which is longer
+                      than a line of eighty columns holds
+                      hint: as root of that host: `chown -R deploy /srv/app/with/a/long/name && ls -ld /srv/app/with/a/long/name`
+              skipped live: it was\u{7} not asked
+              ok      ssh (as deploy), tools
+            a deploy to dev would not work: 1 broken, 2 warnings
+        "#]].assert_eq(&text);
+        assert!(diagnosis(&found, Style { color: true }).contains("\x1b[1;31mbroken \x1b[0m directory"));
+        let well = Diagnosis { works: true, env: None, ci: true, broken: 0, warnings: 0, checks: vec![] };
+        assert_eq!(diagnosis(&well, Style { color: false }), "a pipeline would work\n");
+    }
+}
