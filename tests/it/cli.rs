@@ -36,6 +36,8 @@ const COMMANDS: &[&str] = &[
     "ci approve",
     "test",
     "bench",
+    "completions",
+    "man",
 ];
 
 #[test]

@@ -28,6 +28,7 @@ mod markers;
 mod parts;
 mod pointer;
 mod service;
+mod shell;
 mod store;
 mod story;
 mod target;

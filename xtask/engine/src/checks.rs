@@ -156,10 +156,14 @@ fn validator(cx: &Cx) -> Option<PathBuf> {
 /// in CI.
 fn test_tools(cx: &Cx) {
     // Packages that are called like their program; the others lie in directories that are on few people's PATH.
-    let programs = ["csh", "curl", "openssl", "wget", "radosgw", "ceph-mon", "ceph-osd"];
+    let programs = ["csh", "curl", "fish", "groff", "openssl", "wget", "zsh", "radosgw", "ceph-mon", "ceph-osd"];
     let mut missing: Vec<_> = programs.into_iter().filter(|tool| cx.program_on_path(tool).is_none()).collect();
-    let hidden =
-        [("/lib/systemd/systemd", "systemd"), ("/usr/sbin/nginx", "nginx-light"), ("/usr/sbin/sshd", "openssh-server")];
+    let hidden = [
+        ("/lib/systemd/systemd", "systemd"),
+        ("/usr/sbin/nginx", "nginx-light"),
+        ("/usr/sbin/sshd", "openssh-server"),
+        ("/usr/share/bash-completion/bash_completion", "bash-completion"),
+    ];
     missing.extend(hidden.iter().filter(|(path, _)| !Path::new(path).exists()).map(|(_, package)| *package));
     if !missing.is_empty() {
         cx.note(format!("installing {}", missing.join(", ")));

@@ -4,7 +4,8 @@ use crate::deploy::Options;
 use crate::project::Pattern;
 use crate::release::id::{Expected, Selector};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,12 +18,11 @@ use std::time::Duration;
     propagate_version = false,
     disable_help_subcommand = true
 )]
-#[command(after_help = "A RELEASE is an id, 4 to 40 digits of a commit's SHA, `HEAD` (of this commit), `latest`,\n\
-`build:N` (of job N on CircleCI), `@ENV` (what runs there now), or for a rollback `previous`\n\
-(what was live and healthy before).\n\
-Exit codes: 0 ok, 1 failed (nothing changed or all put back), 2 usage, 3 authentication,\n\
-4 remote API, 5 not found, 6 locked, 7 verification failed, 8 stale (older than what is\n\
-live, or not what was expected to be live), 9 failed and NOT put back.")]
+#[command(after_help = "\
+A RELEASE is an id, 4 to 40 digits of a commit's SHA, `HEAD` (of this commit), `latest`, `build:N`
+(of job N on CircleCI), `@ENV` (what runs there now), or for a rollback `previous`.
+Exit codes: 0 ok, 1 failed (nothing changed or all put back), 2 usage, 3 authentication, 4 remote
+API, 5 not found, 6 locked, 7 verification failed, 8 stale, 9 failed and NOT put back: README.md")]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -46,8 +46,8 @@ pub struct Global {
     /// Say more: every command that is run
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
-    /// When to use colours; the variable `NO_COLOR` is honoured
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    /// Colours: auto, always or never; `NO_COLOR` is honoured
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     pub color: Color,
     /// Answer every question with yes
     #[arg(short, long, global = true)]
@@ -165,7 +165,7 @@ pub enum Command {
         #[arg(long, value_name = "NAME_OR_URL")]
         host: Option<String>,
     },
-    /// Run a command in the live release on each host of an env, with its `vars`, under no lock
+    /// Run a command in the live release on each host, with the env's `vars`, under no lock
     Exec {
         /// The env
         env: String,
@@ -236,6 +236,23 @@ pub enum Command {
         #[command(flatten)]
         fleet: Fleet,
     },
+    /// Print a script by which a shell completes what is typed: docs/shell.md
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write a man page for each command
+    Man {
+        /// Where to
+        dir: PathBuf,
+    },
+    /// What a shell asks for: what may follow these words
+    #[command(hide = true)]
+    Complete {
+        /// All words after `cargo xtask`, the one under the cursor last
+        #[arg(last = true)]
+        words: Vec<OsString>,
+    },
     /// The deploy that `bench fleet` measures
     #[command(hide = true)]
     BenchDeploy {
@@ -249,6 +266,13 @@ pub enum Command {
 pub enum Bench {
     // Without a text of its own: with one, clap makes each option three lines long.
     Fleet,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    Bash,
+    Fish,
+    Zsh,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -430,6 +454,7 @@ impl Command {
                 | Self::Test { .. }
                 | Self::Bench { .. }
                 | Self::BenchDeploy { .. }
+                | Self::Man { .. }
         )
     }
 
@@ -480,8 +505,16 @@ fn setting(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
+/// Everything that can be typed.
+pub type Definition = clap::Command;
+
+/// The same, for those who complete it and write about it.
+pub fn definition() -> Definition {
+    Cli::command()
+}
+
 /// Reads the command line. The text of a usage error, help and version are clap's, with its exit code.
-pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Cli, (String, u8, bool)> {
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, (String, u8, bool)> {
     Cli::try_parse_from(args).map_err(|error| {
         let code = u8::try_from(error.exit_code()).unwrap_or(2);
         (error.render().ansi().to_string(), code, error.use_stderr())
@@ -501,10 +534,8 @@ pub fn plain(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     #[test]
     fn the_definitions_are_sound() {
-        super::Cli::command().debug_assert();
+        super::definition().debug_assert();
     }
 }

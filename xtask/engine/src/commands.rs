@@ -12,9 +12,10 @@ use crate::event::Listener;
 use crate::machine::Life;
 use crate::project::{Env, Pattern, Project};
 use crate::store::{Published, Retention};
-use crate::{bench, build, checks, ci, handoff, target};
+use crate::{bench, build, checks, ci, complete, handoff, target};
 use serde::Serialize;
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 
 /// What a command found out, for whoever prints it. As JSON it is the answer itself, without the name of the variant.
 #[derive(Debug, Serialize)]
@@ -60,6 +61,17 @@ pub enum Answer {
     Tested(checks::Tested),
     /// `bench`
     Bench(bench::fleet::Report),
+    /// `completions`
+    Script(complete::Script),
+    /// `man`
+    Man(Vec<Page>),
+}
+
+/// A man page.
+#[derive(Debug, Serialize)]
+pub struct Page {
+    /// Its file.
+    pub path: PathBuf,
 }
 
 /// Releases of each branch that a prune of a store keeps.
@@ -79,14 +91,7 @@ pub struct LockState {
 /// Does what was typed. What hosts say meanwhile goes to `listener`.
 pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<Answer> {
     let global = &cli.global;
-    if global.dry_run && !cli.command.can_plan() {
-        return usage("this command has no --dry-run")
-            .hint("plan, deploy, promote, rollback, prune and ci generate can only say what they would do")
-            .err();
-    }
-    if cli.command.stops_when_asked() || cli.command.listens() {
-        cx.catch_interrupts(cli.command.stops_when_asked())?;
-    }
+    prepare(cx, cli)?;
     match &cli.command {
         Command::Build => build::build(cx, &project.app).map(Answer::Built),
         Command::Verify { release } => report::verify(cx, project, release).map(Answer::Verified),
@@ -131,12 +136,9 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
             let retention = Retention { app: project.app.name, keep, days: *days };
             handoff::prune(cx, project, url, retention, global.yes && !global.dry_run).map(Answer::Pruned)
         }
-        Command::Prune { keep: Some(0), .. } => {
-            usage("--keep 0 would leave no release on a host").hint("2 are the least: --keep 2").err()
-        }
         Command::Prune { env, keep, change, .. } => {
-            let (env, options) = (env.as_deref().unwrap_or_default(), change.options(global, None, &Expect::default()));
-            deploy::prune(cx, project, env, keep.map(usize::from), &options).map(Answer::Outcome)
+            let options = change.options(global, None, &Expect::default());
+            prune(cx, project, env.as_deref().unwrap_or_default(), *keep, &options).map(Answer::Outcome)
         }
         Command::Lock(lock_command) => lock(cx, project, lock_command).map(Answer::Lock),
         Command::Ci(ci_command) => self::ci(cx, project, cli, ci_command),
@@ -144,8 +146,32 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         Command::Bench { what: Bench::Fleet, fleet } => {
             bench::fleet::fleet(cx, &fleet.options(global)).map(Answer::Bench)
         }
+        Command::Completions { shell } => Ok(Answer::Script(complete::script(*shell))),
+        Command::Man { dir } => man(cx, dir).map(Answer::Man),
+        // It was answered before anything could go wrong.
+        Command::Complete { .. } => Ok(Answer::Heard),
         Command::BenchDeploy { release, targets } => bench::fleet::deploy(cx, release, targets).map(Answer::Outcome),
     }
+}
+
+/// What has to be so before a command begins.
+fn prepare(cx: &Cx, cli: &Cli) -> Result<()> {
+    if cli.global.dry_run && !cli.command.can_plan() {
+        return usage("this command has no --dry-run")
+            .hint("plan, deploy, promote, rollback, prune and ci generate can only say what they would do")
+            .err();
+    }
+    if cli.command.stops_when_asked() || cli.command.listens() {
+        cx.catch_interrupts(cli.command.stops_when_asked())?;
+    }
+    Ok(())
+}
+
+fn prune(cx: &Cx, project: &Project, env: &str, keep: Option<u16>, options: &Options) -> Result<Outcome> {
+    if keep == Some(0) {
+        return usage("--keep 0 would leave no release on a host").hint("2 are the least: --keep 2").err();
+    }
+    deploy::prune(cx, project, env, keep.map(usize::from), options)
 }
 
 /// An env with approval asks on a terminal. In CircleCI the approval job has asked already.
@@ -253,7 +279,7 @@ fn ci(cx: &Cx, project: &Project, cli: &Cli, command: &Ci) -> Result<Answer> {
                 },
             };
             if pattern.unwrap_or(project.ci.pattern) == Pattern::S3 && !cfg!(feature = "s3") {
-                return Err(with_buckets(cx));
+                return Err(with_feature(cx, "s3", "buckets"));
             }
             let options = ci::run::Options { job: job.as_deref(), branch: branch.as_deref(), set, approve: &approve };
             let pipeline = ci::patterns::pipeline(project, pattern.unwrap_or(project.ci.pattern))?;
@@ -262,16 +288,26 @@ fn ci(cx: &Cx, project: &Project, cli: &Cli, command: &Ci) -> Result<Answer> {
     }
 }
 
-/// Goes on as an xtask that was compiled with buckets, which takes a minute the first time. It comes back only when that
-/// cannot be.
-fn with_buckets(cx: &Cx) -> anyhow::Error {
+/// Goes on as an xtask that was compiled with a feature, which takes a minute the first time. It comes back only when
+/// that cannot be.
+fn with_feature(cx: &Cx, feature: &str, what: &str) -> anyhow::Error {
     if cx.var(var::FEATURES).is_some() {
-        return usage("the feature `s3` of the xtask does not turn on that of the engine")
-            .hint("in xtask/Cargo.toml: [features] s3 = [\"gangplank/s3\"]")
+        return usage(format!("the feature `{feature}` of the xtask does not turn on that of the engine"))
+            .hint(format!("in xtask/Cargo.toml: [features] {feature} = [\"gangplank/{feature}\"]"))
             .into();
     }
-    cx.note("this xtask was compiled without buckets: compiling it with the feature s3");
-    cx.become_xtask_with("s3")
+    cx.note(format!("this xtask was compiled without {what}: compiling it with the feature {feature}"));
+    cx.become_xtask_with(feature)
+}
+
+#[cfg(feature = "man")]
+fn man(cx: &Cx, dir: &Path) -> Result<Vec<Page>> {
+    Ok(crate::man::write(&cx.root.join(dir))?.into_iter().map(|path| Page { path }).collect())
+}
+
+#[cfg(not(feature = "man"))]
+fn man(cx: &Cx, _: &Path) -> Result<Vec<Page>> {
+    Err(with_feature(cx, "man", "man pages"))
 }
 
 /// Starts a workflow on CircleCI. Whoever starts a deploy to an env with approval is asked here: no job there asks.

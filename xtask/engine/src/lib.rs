@@ -45,6 +45,9 @@ pub mod handoff;
 // Face: all that prints.
 mod cli;
 mod commands;
+mod complete;
+#[cfg(feature = "man")]
+mod man;
 mod report;
 
 use crate::cli::{Cli, Color};
@@ -66,7 +69,7 @@ pub fn main(project: &'static Project) -> ExitCode {
     ExitCode::from(run(project, std::env::args_os()))
 }
 
-fn run(project: &Project, args: impl IntoIterator<Item = OsString>) -> u8 {
+fn run(project: &'static Project, args: impl IntoIterator<Item = OsString>) -> u8 {
     let env = Cx::process_env();
     let set = |name: &str| env.get(name).is_some_and(|value| !value.is_empty());
     let dumb = env.get("TERM").is_some_and(|term| term == "dumb");
@@ -80,6 +83,11 @@ fn run(project: &Project, args: impl IntoIterator<Item = OsString>) -> u8 {
             return print_refusal(&(text, code, is_error), as_json, &styled);
         }
     };
+    if let cli::Command::Complete { words } = &cli.command {
+        // Whoever is typing is told nothing else, whatever goes wrong.
+        let _ = print(&mut std::io::stdout(), &complete::candidates(project, env, words));
+        return 0;
+    }
     let flag = match cli.global.color {
         Color::Auto => None,
         Color::Always => Some(true),
