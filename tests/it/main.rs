@@ -15,6 +15,7 @@ mod cli;
 mod conformance;
 mod edges;
 mod executor;
+mod extending;
 mod faults;
 mod fleet;
 mod hazards;

@@ -1,10 +1,14 @@
 //! The command line: what can be typed, and which function answers. clap stops here.
 
+mod ci;
+
+pub use self::ci::{Ci, Trigger};
+
 use crate::deploy::Options;
-use crate::project::Pattern;
+use crate::extend::{self, Extras};
 use crate::release::id::{Expected, Selector};
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -260,6 +264,9 @@ pub enum Command {
         release: Selector,
         targets: Vec<String>,
     },
+    /// One of the project's own
+    #[command(skip)]
+    Own(&'static extend::Command, Vec<String>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -352,79 +359,6 @@ pub enum Lock {
     },
 }
 
-#[derive(Debug, Subcommand)]
-pub enum Ci {
-    /// Write .circleci/config.yml, and rollback.yml and deploy.yml for CircleCI's Deploys page
-    Generate {
-        /// Only compare: fail with a diff when a file is not as it should be
-        #[arg(long)]
-        check: bool,
-        /// How releases are handed over; the project's `pattern` when left out
-        #[arg(long, value_name = "PATTERN", value_parser = pattern())]
-        pattern: Option<Pattern>,
-    },
-    /// Find what CircleCI's schema does not: missing jobs, workspaces, contexts
-    Lint {
-        /// The config
-        #[arg(default_value = ".circleci/config.yml")]
-        file: PathBuf,
-    },
-    /// Run the pipeline on this machine
-    Run {
-        /// Only this job and those that it requires
-        job: Option<String>,
-        /// Hold at approvals instead of asking
-        #[arg(long, conflicts_with = "yes")]
-        no_approve: bool,
-        /// The branch that CircleCI would see
-        #[arg(long, value_name = "NAME")]
-        branch: Option<String>,
-        /// How releases are handed over; the project's `pattern` when left out
-        #[arg(long, value_name = "PATTERN", value_parser = pattern())]
-        pattern: Option<Pattern>,
-        /// Start it with a parameter, e.g. deploy-env=prod, instead of a push
-        #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
-        set: Vec<(String, String)>,
-    },
-    /// Start a deploy or a rollback on CircleCI: `ci trigger deploy prod`
-    #[command(subcommand)]
-    Trigger(Trigger),
-    /// Approve, on CircleCI, the deploy to an env that waits for it
-    Approve {
-        /// The env
-        env: String,
-        /// The pipeline; the newest one that waits when left out
-        #[arg(long, value_name = "NUMBER")]
-        pipeline: Option<u64>,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Trigger {
-    /// Start the workflow that deploys a release
-    Deploy(Request),
-    /// Start the workflow that goes back to what was live before
-    Rollback(Request),
-}
-
-#[derive(Debug, Args)]
-pub struct Request {
-    /// The env
-    pub env: String,
-    /// The release; that of the checkout, or for a rollback `previous`, when left out
-    #[arg(value_parser = selector)]
-    pub release: Option<Selector>,
-    /// Stay, show its jobs, and end as it ends
-    #[arg(long)]
-    pub follow: bool,
-    /// The reason, for the history
-    #[arg(long, value_name = "TEXT")]
-    pub why: Option<String>,
-    /// The pipeline definition, where the project has several with this config
-    #[arg(long, value_name = "ID")]
-    pub definition: Option<String>,
-}
-
 impl Change {
     /// With the global options and those of `older` and `expect`.
     pub fn options(&self, global: &Global, older: Option<Older>, expect: &Expect) -> Options {
@@ -455,6 +389,7 @@ impl Command {
                 | Self::Bench { .. }
                 | Self::BenchDeploy { .. }
                 | Self::Man { .. }
+                | Self::Own(..)
         )
     }
 
@@ -495,27 +430,35 @@ fn with_hint(error: anyhow::Error) -> String {
     format!("{error}\nhint: {}", crate::error::hint_of(&error).unwrap_or("see --help"))
 }
 
-fn pattern() -> impl TypedValueParser<Value = Pattern> {
-    PossibleValuesParser::new(Pattern::ALL.map(Pattern::as_str))
-        .try_map(|text| text.parse::<Pattern>().map_err(with_hint))
-}
-
-fn setting(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, e.g. deploy-env=prod")?;
-    Ok((name.to_owned(), value.to_owned()))
-}
-
 /// Everything that can be typed.
 pub type Definition = clap::Command;
 
-/// The same, for those who complete it and write about it.
-pub fn definition() -> Definition {
-    Cli::command()
+/// The same, with the commands of the project's own after ours.
+pub fn definition(extras: &'static Extras) -> Definition {
+    let own = extras.commands.iter().map(|own| {
+        let words = Arg::new(WORDS).value_name("WORDS").num_args(0..).help("What it is to be about");
+        Definition::new(own.name).about(own.about).arg(words)
+    });
+    Cli::command().subcommands(own)
 }
 
+/// What our commands are called.
+pub fn names() -> Vec<String> {
+    Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect()
+}
+
+/// The arguments of a command of the project's own.
+const WORDS: &str = "words";
+
 /// Reads the command line. The text of a usage error, help and version are clap's, with its exit code.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, (String, u8, bool)> {
-    Cli::try_parse_from(args).map_err(|error| {
+pub fn parse(extras: &'static Extras, args: impl IntoIterator<Item = OsString>) -> Result<Cli, (String, u8, bool)> {
+    let parsed = definition(extras).try_get_matches_from(args).and_then(|matches| {
+        let own = matches.subcommand().and_then(|(name, inner)| Some((extras.command(name)?, inner)));
+        let Some((command, inner)) = own else { return Cli::from_arg_matches(&matches) };
+        let words = inner.get_many(WORDS).unwrap_or_default().cloned().collect();
+        Ok(Cli { global: Global::from_arg_matches(&matches)?, command: Command::Own(command, words) })
+    });
+    parsed.map_err(|error| {
         let code = u8::try_from(error.exit_code()).unwrap_or(2);
         (error.render().ansi().to_string(), code, error.use_stderr())
     })
@@ -536,6 +479,6 @@ pub fn plain(text: &str) -> String {
 mod tests {
     #[test]
     fn the_definitions_are_sound() {
-        super::definition().debug_assert();
+        super::definition(&super::Extras::NONE).debug_assert();
     }
 }

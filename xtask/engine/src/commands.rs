@@ -65,6 +65,15 @@ pub enum Answer {
     Script(complete::Script),
     /// `man`
     Man(Vec<Page>),
+    /// A command of the project's own.
+    Own(Own),
+}
+
+/// What a command of the project's own says.
+#[derive(Debug, Serialize)]
+pub struct Own {
+    /// Its words.
+    pub text: String,
 }
 
 /// A man page.
@@ -147,6 +156,7 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
             bench::fleet::fleet(cx, &fleet.options(global)).map(Answer::Bench)
         }
         Command::Completions { shell } => Ok(Answer::Script(complete::script(*shell))),
+        Command::Own(own, words) => (own.run)(cx, project, words).map(|text| Answer::Own(Own { text })),
         Command::Man { dir } => man(cx, dir).map(Answer::Man),
         // It was answered before anything could go wrong.
         Command::Complete { .. } => Ok(Answer::Heard),
@@ -302,7 +312,7 @@ fn with_feature(cx: &Cx, feature: &str, what: &str) -> anyhow::Error {
 
 #[cfg(feature = "man")]
 fn man(cx: &Cx, dir: &Path) -> Result<Vec<Page>> {
-    Ok(crate::man::write(&cx.root.join(dir))?.into_iter().map(|path| Page { path }).collect())
+    Ok(crate::man::write(cx.extras, &cx.root.join(dir))?.into_iter().map(|path| Page { path }).collect())
 }
 
 #[cfg(not(feature = "man"))]

@@ -7,6 +7,7 @@ use crate::ci::patterns;
 use crate::cli::{self, Definition, Shell};
 use crate::cx::Cx;
 use crate::event::{Event, Sink};
+use crate::extend::Extras;
 use crate::project::{Env, Project, local_dir};
 use crate::release::RELEASES;
 use crate::release::id::ReleaseId;
@@ -43,10 +44,16 @@ pub fn script(shell: Shell) -> Script {
 }
 
 /// What may stand in place of the last of `words`, a candidate a line with its meaning after a tab.
-pub fn candidates(project: &'static Project, vars: BTreeMap<String, String>, words: &[OsString]) -> String {
+pub fn candidates(
+    project: &'static Project,
+    extras: &'static Extras,
+    vars: BTreeMap<String, String>,
+    words: &[OsString],
+) -> String {
     let Ok(root) = Cx::find_root() else { return String::new() };
-    let known = Arc::new(Known { cx: Cx::new(root, vars, Arc::new(Nobody)), project, words: words.to_vec() });
-    let mut command = with_values(cli::definition(), &known);
+    let cx = Cx::new(root, vars, Arc::new(Nobody)).with_extras(extras);
+    let known = Arc::new(Known { cx, project, words: words.to_vec() });
+    let mut command = with_values(cli::definition(extras), &known);
     let empty = [OsString::new()];
     let words = if words.is_empty() { &empty } else { words };
     let args = [&["cargo xtask".into()], words].concat();

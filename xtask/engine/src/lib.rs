@@ -15,6 +15,7 @@
 // Values: pure.
 pub mod error;
 pub mod event;
+pub mod extend;
 pub mod hook;
 pub mod project;
 pub mod release;
@@ -55,6 +56,7 @@ use crate::commands::Answer;
 use crate::cx::Cx;
 use crate::error::{Result, hint_of, kind_of};
 use crate::event::{Said, Sink, Stream};
+use crate::extend::Extras;
 use crate::project::Project;
 use crate::report::style::Style;
 use crate::report::term::{Level, TermSink};
@@ -66,17 +68,25 @@ use std::sync::Arc;
 
 /// Runs the command line of this process on a project.
 pub fn main(project: &'static Project) -> ExitCode {
-    ExitCode::from(run(project, std::env::args_os()))
+    main_with(project, &Extras::NONE)
 }
 
-fn run(project: &'static Project, args: impl IntoIterator<Item = OsString>) -> u8 {
+/// The same, with what the project adds of its own.
+pub fn main_with(project: &'static Project, extras: &'static Extras) -> ExitCode {
+    ExitCode::from(run(project, extras, std::env::args_os()))
+}
+
+fn run(project: &'static Project, extras: &'static Extras, args: impl IntoIterator<Item = OsString>) -> u8 {
     let env = Cx::process_env();
     let set = |name: &str| env.get(name).is_some_and(|value| !value.is_empty());
     let dumb = env.get("TERM").is_some_and(|term| term == "dumb");
     let styled = |flag, terminal| Style::decide(flag, set("NO_COLOR"), dumb, terminal);
     let args: Vec<OsString> = args.into_iter().collect();
     let as_json = args.iter().any(|arg| arg == "--json");
-    let cli = match cli::parse(args) {
+    if let Err(error) = extras.validate(&cli::names()) {
+        return fail(None, &error, as_json, styled(None, std::io::stderr().is_terminal()));
+    }
+    let cli = match cli::parse(extras, args) {
         Ok(cli) => cli,
         Err((text, code, is_error)) => {
             let text = cx::scrub(&env, &text);
@@ -85,7 +95,7 @@ fn run(project: &'static Project, args: impl IntoIterator<Item = OsString>) -> u
     };
     if let cli::Command::Complete { words } = &cli.command {
         // Whoever is typing is told nothing else, whatever goes wrong.
-        let _ = print(&mut std::io::stdout(), &complete::candidates(project, env, words));
+        let _ = print(&mut std::io::stdout(), &complete::candidates(project, extras, env, words));
         return 0;
     }
     let flag = match cli.global.color {
@@ -105,7 +115,7 @@ fn run(project: &'static Project, args: impl IntoIterator<Item = OsString>) -> u
     let sink: Arc<dyn Sink> =
         if cli.global.json { Arc::new(json::JsonSink) } else { Arc::new(TermSink::new(err, level, redraws)) };
     let cx = match Cx::find_root() {
-        Ok(root) => Cx::new(root, env, sink),
+        Ok(root) => Cx::new(root, env, sink).with_extras(extras),
         Err(error) => return fail(None, &error, cli.global.json, err),
     };
     if cx.has_secrets() {

@@ -2,17 +2,18 @@
 
 use crate::cli::{self, Definition};
 use crate::error::{Explain, Kind, Result};
+use crate::extend::Extras;
 use clap_mangen::Man;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Writes them into a directory, and says which.
-pub fn write(dir: &Path) -> Result<Vec<PathBuf>> {
+pub fn write(extras: &'static Extras, dir: &Path) -> Result<Vec<PathBuf>> {
     let what = || format!("cannot write to {}", dir.display());
     let hint = || "name a directory that you may write to".to_owned();
     fs::create_dir_all(dir).explain(Kind::Failed, what, hint)?;
     // With a dash, as `man cargo-xtask-deploy` and `man cargo xtask deploy` look for it.
-    let mut command = cli::definition().name("cargo-xtask").bin_name("cargo xtask");
+    let mut command = cli::definition(extras).name("cargo-xtask").bin_name("cargo xtask");
     command.build();
     let mut written = Vec::new();
     pages(&command, &mut |command| {
