@@ -93,22 +93,22 @@ fn a_store() {
     let mut p = Project::new();
     p.add("app app\n");
     let id = p.release("1");
-    let share = p.path("share");
+    let share = p.path("store/share");
     let program = extended("A store", ("/mnt/nas/releases", share.to_str().unwrap()));
     let url = format!("share:{}", share.display());
     let run = |line: &str| run(&p, &program, line);
     let (code, _, said) = run(&format!("put --store {url}"));
     assert!(code == 1 && said.contains("is not mounted here") && said.contains("hint: mount it"), "{said}");
     assert!(run("put").2.contains("is not mounted here"));
-    p.write("share/.share", "");
+    p.write("store/share/.share", "");
     let (_, said, err) = run("put");
     assert_eq!(said, format!("{url}: {id} stored\n"), "{err}");
+    let (code, _, said) = run("put --store tape:1");
+    assert!(code == 2 && said.contains("is not the URL of a store"), "{said}");
     fs::remove_dir_all(p.path("target/releases")).unwrap();
     let (code, _, said) = run("fetch");
     assert!(code == 0 && said.contains(&format!("fetched {id} from {url}")), "{said}");
     assert!(run("releases").1.contains(&id));
-    let (code, _, said) = run("put --store tape:1");
-    assert!(code == 2 && said.contains("is not the URL of a store"), "{said}");
 }
 
 #[test]

@@ -114,3 +114,33 @@ fn names(what: &str, own: &[&str], ours: &[&str]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::hint_of;
+
+    #[test]
+    fn names_are_new_and_can_be_typed() {
+        const fn called(name: &'static str) -> Command {
+            Command { name, about: "", run: |_, _, _| Ok(String::new()) }
+        }
+        const CASES: &[(&[Command], &str)] = &[
+            (&[called("hello"), called("hello-2")], ""),
+            (&[called("deploy")], "the command `deploy` of this project is one of the engine's"),
+            (&[called("help")], "the command `help` of this project is one of the engine's"),
+            (&[called("a b")], "the command `a b` of this project cannot be typed"),
+            (&[called("-n")], "the command `-n` of this project cannot be typed"),
+            (&[called("hi"), called("hi")], "the command `hi` of this project is there twice"),
+        ];
+        for (commands, want) in CASES {
+            let error = Extras { commands, ..Extras::NONE }.validate(&["deploy".into()]).err();
+            assert_eq!(error.as_ref().map(ToString::to_string).unwrap_or_default(), *want);
+            assert!(error.is_none_or(|error| hint_of(&error).unwrap().contains("see xtask/src/main.rs")));
+        }
+        let stores = Extras { stores: &[("s3", |_, _| panic!("not opened"))], ..Extras::NONE };
+        assert!(stores.validate(&[]).unwrap_err().to_string().contains("the kind of store `s3`"));
+        let targets = Extras { targets: &[("ssh", |_, _| panic!("not opened"))], ..Extras::NONE };
+        assert!(targets.validate(&[]).unwrap_err().to_string().contains("the kind of target `ssh`"));
+    }
+}
