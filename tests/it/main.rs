@@ -21,6 +21,7 @@ mod fleet;
 mod hazards;
 mod histories;
 mod hooks;
+mod json;
 mod kill;
 mod lease;
 mod live;
