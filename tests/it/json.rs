@@ -115,6 +115,10 @@ fn on_a_laptop(seen: &Shapes) {
     p.change("include www\n", "include www\ninclude hooks\n");
     p.commit("1");
     let run = |section: &str, line: &str| seen.run(section, &p, line, &[]);
+    let built = run("build", "build");
+    let bundle = fs::read_dir(built["dir"].as_str().unwrap()).unwrap().flatten().map(|it| it.path());
+    fs::write(bundle.into_iter().find(|path| path.extension().is_some_and(|it| it == "gz")).unwrap(), "damaged")
+        .unwrap();
     run("build", "build");
     run(SEALED, "verify latest");
     run("put", "put");
