@@ -61,6 +61,13 @@ pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<
         let words = ["clippy", "--quiet", "--workspace", "--all-targets", "--locked"];
         cargo(cx, &[&words[..], features, &["--", "--deny", "warnings"]].concat(), &[], hint)
     })?;
+    if !quick {
+        timed("documentation", &mut || {
+            let words = [&["doc", "--quiet", "--workspace", "--no-deps", "--locked"], features].concat();
+            let hint = "RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps --all-features shows them again";
+            cargo(cx, &words, &[("RUSTDOCFLAGS", "--deny warnings")], hint)
+        })?;
+    }
     timed("CircleCI config", &mut || {
         generate::generate(cx, project, project.ci.pattern, true)?;
         generate::CONFIGS.iter().try_for_each(|config| without_errors(cx, config))
