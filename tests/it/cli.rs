@@ -38,6 +38,8 @@ const COMMANDS: &[&str] = &[
     "test",
     "new",
     "bench",
+    "completions",
+    "man",
 ];
 
 #[test]

@@ -8,6 +8,7 @@ use gangplank::deploy::lease;
 use gangplank::deploy::state::Lock;
 use gangplank::machine::Owner;
 use gangplank::service::Script;
+use gangplank::target::host::HostTarget;
 use gangplank::target::{self, Target};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -186,6 +187,15 @@ fn locks_are_renewed_here() {
     let root = dir.path().join("it's here");
     let cx = cx(dir.path());
     renewals(dir.path(), target::open(&cx, &format!("file:{}", root.display())).unwrap(), &root);
+}
+
+#[test]
+fn locks_are_renewed_behind_another_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("it's here");
+    let cx = cx(dir.path());
+    let target = HostTarget::through(&cx, "env:here", "here", root.to_str().unwrap(), &["env"]);
+    renewals(dir.path(), Box::new(target), &root);
 }
 
 #[test]

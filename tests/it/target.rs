@@ -7,6 +7,7 @@ use gangplank::machine::Owner;
 use gangplank::release::Release;
 use gangplank::release::delta::Changes;
 use gangplank::service::Script;
+use gangplank::target::host::HostTarget;
 use gangplank::target::{self, Delivery, Target, script};
 use std::path::Path;
 
@@ -134,6 +135,17 @@ fn a_directory_of_this_machine() {
     contract(&cx, dir.path(), &*target::open(&cx, "file:srv/with space/it's").unwrap(), &|release| {
         Delivery::Push(release, changes)
     });
+}
+
+#[test]
+fn a_place_behind_another_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let cx = cx(dir.path());
+    let changes: &Changes = Box::leak(Box::default());
+    // `env` runs the words after it, as `docker exec -i NAME` does.
+    let root = dir.path().join("srv/with space/it's");
+    let target = HostTarget::through(&cx, "env:here", "here", root.to_str().unwrap(), &["env"]);
+    contract(&cx, dir.path(), &target, &|release| Delivery::Push(release, changes));
 }
 
 #[test]

@@ -21,7 +21,9 @@ const PACKAGES_MAX: usize = 145;
 
 /// Who may name what: a crate, a part of the standard library, a macro, or a call. Nobody where the list is empty.
 const DOORS: &[(&str, &[&str])] = &[
-    ("clap", &["cli.rs"]),
+    ("clap", &["cli.rs", "cli/ci.rs", "cli/new.rs"]),
+    ("clap_complete", &["complete.rs"]),
+    ("clap_mangen", &["man.rs"]),
     ("flate2", &["release/check.rs", "release/delta.rs"]),
     ("futures_util", &["store/object.rs", "store/object/transfer.rs"]),
     ("glob", &["ci/workspace.rs", "include.rs"]),
@@ -83,6 +85,9 @@ const LOWER: &[(&str, &str, &str)] = &[
 /// Uses across the layers that are meant: who, whom, why.
 const CROSSINGS: &[(&str, &str, &str)] = &[
     ("deploy::state", "machine", "a lock holds an `Owner`, which is data and knows how to find out about itself"),
+    ("extend", "cx", "what a project adds are functions, and that is what they are given"),
+    ("extend", "store", "such a function opens a store"),
+    ("extend", "target", "or a target"),
     ("health", "target", "a check may be a command on the target"),
 ];
 

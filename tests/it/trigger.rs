@@ -59,7 +59,7 @@ fn what_cannot_be_started_is_explained() {
 }
 
 /// Carries out the next triggered pipeline as CircleCI would: one workflow, one job.
-fn carry_out(account: &Account, number: usize, end: JobStatus) {
+pub fn carry_out(account: &Account, number: usize, end: JobStatus) {
     eventually("the pipeline is there", || account.server.world().pipelines.len() >= number);
     let id = account.server.world().pipelines[number - 1].id.clone();
     let (workflow, _, job) = account.start(&id, "deploy-prod");
@@ -98,7 +98,7 @@ fn a_pipeline_that_runs_nothing_is_not_followed_for_ever() {
     assert!(ran.stderr.contains("no workflow of the config took the parameters of pipeline 2"), "{}", ran.stderr);
 }
 
-fn on_hold(account: &Account, number: usize) -> (String, String) {
+pub fn on_hold(account: &Account, number: usize) -> (String, String) {
     let mut world = account.server.world();
     let id = world.pipelines[number - 1].id.clone();
     let workflow = world.add_workflow(&id, "deploy-prod-on-approval");

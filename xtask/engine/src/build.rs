@@ -36,6 +36,10 @@ pub struct Built {
 
 /// Builds the app of the checkout and seals it into `target/releases/<id>/`.
 pub fn build(cx: &Cx, app: &App) -> Result<Built> {
+    for step in cx.extras.steps {
+        cx.note(format!("step {}", step.name));
+        (step.run)(cx)?;
+    }
     let commit = git::commit(cx)?;
     let compiled = compile(cx, app, &commit)?;
     let sources = include::sources(&cx.root, &compiled.package_dirs, app.include, &compiled.binaries)?;

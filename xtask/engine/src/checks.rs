@@ -68,6 +68,13 @@ pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<
         let deny: &[&str] = if project.ci.deny_warnings { &["--", "--deny", "warnings"] } else { &[] };
         cargo(cx, &[&words[..], features, others, deny].concat(), &[], hint)
     })?;
+    if !quick {
+        timed("documentation", &mut || {
+            let words = [&["doc", "--quiet", "--workspace", "--no-deps", "--locked"], features].concat();
+            let hint = "RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps --all-features shows them again";
+            cargo(cx, &words, &[("RUSTDOCFLAGS", "--deny warnings")], hint)
+        })?;
+    }
     timed("CircleCI config", &mut || {
         generate::generate(cx, project, project.ci.pattern, true)?;
         generate::CONFIGS.iter().try_for_each(|config| without_errors(cx, config))
@@ -159,10 +166,14 @@ fn validator(cx: &Cx) -> Option<PathBuf> {
 /// in CI.
 fn test_tools(cx: &Cx) {
     // Packages that are called like their program; the others lie in directories that are on few people's PATH.
-    let programs = ["csh", "curl", "openssl", "wget", "radosgw", "ceph-mon", "ceph-osd"];
+    let programs = ["csh", "curl", "fish", "groff", "openssl", "wget", "zsh", "radosgw", "ceph-mon", "ceph-osd"];
     let mut missing: Vec<_> = programs.into_iter().filter(|tool| cx.program_on_path(tool).is_none()).collect();
-    let hidden =
-        [("/lib/systemd/systemd", "systemd"), ("/usr/sbin/nginx", "nginx-light"), ("/usr/sbin/sshd", "openssh-server")];
+    let hidden = [
+        ("/lib/systemd/systemd", "systemd"),
+        ("/usr/sbin/nginx", "nginx-light"),
+        ("/usr/sbin/sshd", "openssh-server"),
+        ("/usr/share/bash-completion/bash_completion", "bash-completion"),
+    ];
     missing.extend(hidden.iter().filter(|(path, _)| !Path::new(path).exists()).map(|(_, package)| *package));
     if !missing.is_empty() {
         cx.note(format!("installing {}", missing.join(", ")));

@@ -1,10 +1,17 @@
 //! The command line: what can be typed, and which function answers. clap stops here.
 
+mod ci;
+mod new;
+
+pub use self::ci::{Ci, Trigger};
+pub use self::new::New;
+
 use crate::deploy::Options;
-use crate::project::Pattern;
+use crate::extend::{self, Extras};
 use crate::release::id::{Expected, Selector};
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,12 +24,11 @@ use std::time::Duration;
     propagate_version = false,
     disable_help_subcommand = true
 )]
-#[command(after_help = "A RELEASE is an id, 4 to 40 digits of a commit's SHA, `HEAD` (of this commit), `latest`,\n\
-`build:N` (of job N on CircleCI), `@ENV` (what runs there now), or for a rollback `previous`\n\
-(what was live and healthy before).\n\
-Exit codes: 0 ok, 1 failed (nothing changed or all put back), 2 usage, 3 authentication,\n\
-4 remote API, 5 not found, 6 locked, 7 verification failed, 8 stale (older than what is\n\
-live, or not what was expected to be live), 9 failed and NOT put back.")]
+#[command(after_help = "\
+A RELEASE is an id, 4 to 40 digits of a commit's SHA, `HEAD` (of this commit), `latest`, `build:N`
+(of job N on CircleCI), `@ENV` (what runs there now), or for a rollback `previous`.
+Exit codes: 0 ok, 1 failed (nothing changed or all put back), 2 usage, 3 authentication, 4 remote
+API, 5 not found, 6 locked, 7 verification failed, 8 stale, 9 failed and NOT put back: README.md")]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -46,8 +52,8 @@ pub struct Global {
     /// Say more: every command that is run
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
-    /// When to use colours; the variable `NO_COLOR` is honoured
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    /// Colours: auto, always or never; `NO_COLOR` is honoured
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     pub color: Color,
     /// Answer every question with yes
     #[arg(short, long, global = true)]
@@ -165,7 +171,7 @@ pub enum Command {
         #[arg(long, value_name = "NAME_OR_URL")]
         host: Option<String>,
     },
-    /// Run a command in the live release on each host of an env, with its `vars`, under no lock
+    /// Run a command in the live release on each host, with the env's `vars`, under no lock
     Exec {
         /// The env
         env: String,
@@ -234,6 +240,23 @@ pub enum Command {
         #[command(flatten)]
         fleet: Fleet,
     },
+    /// Print a script by which a shell completes what is typed: docs/shell.md
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write a man page for each command
+    Man {
+        /// Where to
+        dir: PathBuf,
+    },
+    /// What a shell asks for: what may follow these words
+    #[command(hide = true)]
+    Complete {
+        /// All words after `cargo xtask`, the one under the cursor last
+        #[arg(last = true)]
+        words: Vec<OsString>,
+    },
     /// The deploy that `bench fleet` measures
     #[command(hide = true)]
     BenchDeploy {
@@ -241,6 +264,9 @@ pub enum Command {
         release: Selector,
         targets: Vec<String>,
     },
+    /// One of the project's own
+    #[command(skip)]
+    Own(&'static extend::Command, Vec<String>),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -261,41 +287,17 @@ pub struct Prune {
     pub change: Change,
 }
 
-#[derive(Debug, Clone, Args)]
-pub struct New {
-    /// Its directory, which must not exist or be empty
-    #[arg(required_unless_present_any = ["into", "upgrade"])]
-    pub path: Option<PathBuf>,
-    /// Give the workspace or crate in DIR a pipeline instead, and leave alone what is there
-    #[arg(long, value_name = "DIR", conflicts_with = "path")]
-    pub into: Option<PathBuf>,
-    /// Replace the engine of the project in DIR by this one instead
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["path", "into", "name", "pattern", "target", "bucket", "engine"])]
-    pub upgrade: Option<PathBuf>,
-    /// Replace an engine that was edited by hand, too
-    #[arg(long, requires = "upgrade")]
-    pub force: bool,
-    /// Name of the app; that of the directory, or of the package, when left out
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-    /// How releases are handed over
-    #[arg(long, value_name = "PATTERN", value_parser = pattern())]
-    pub pattern: Option<Pattern>,
-    /// A host or directory of prod, or ENV=URL; may be repeated
-    #[arg(long, value_name = "URL")]
-    pub target: Vec<String>,
-    /// The bucket of the pattern s3, e.g. `s3://shop-releases/shop`
-    #[arg(long, value_name = "URL")]
-    pub bucket: Option<String>,
-    /// Where the engine comes from: vendor (a copy), git=URL,tag=TAG or path=DIR
-    #[arg(long, value_name = "FROM", default_value = "vendor")]
-    pub engine: String,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Bench {
     // Without a text of its own: with one, clap makes each option three lines long.
     Fleet,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    Bash,
+    Fish,
+    Zsh,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -375,79 +377,6 @@ pub enum Lock {
     },
 }
 
-#[derive(Debug, Subcommand)]
-pub enum Ci {
-    /// Write .circleci/config.yml, and rollback.yml and deploy.yml for CircleCI's Deploys page
-    Generate {
-        /// Only compare: fail with a diff when a file is not as it should be
-        #[arg(long)]
-        check: bool,
-        /// How releases are handed over; the project's `pattern` when left out
-        #[arg(long, value_name = "PATTERN", value_parser = pattern())]
-        pattern: Option<Pattern>,
-    },
-    /// Find what CircleCI's schema does not: missing jobs, workspaces, contexts
-    Lint {
-        /// The config
-        #[arg(default_value = ".circleci/config.yml")]
-        file: PathBuf,
-    },
-    /// Run the pipeline on this machine
-    Run {
-        /// Only this job and those that it requires
-        job: Option<String>,
-        /// Hold at approvals instead of asking
-        #[arg(long, conflicts_with = "yes")]
-        no_approve: bool,
-        /// The branch that CircleCI would see
-        #[arg(long, value_name = "NAME")]
-        branch: Option<String>,
-        /// How releases are handed over; the project's `pattern` when left out
-        #[arg(long, value_name = "PATTERN", value_parser = pattern())]
-        pattern: Option<Pattern>,
-        /// Start it with a parameter, e.g. deploy-env=prod, instead of a push
-        #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
-        set: Vec<(String, String)>,
-    },
-    /// Start a deploy or a rollback on CircleCI: `ci trigger deploy prod`
-    #[command(subcommand)]
-    Trigger(Trigger),
-    /// Approve, on CircleCI, the deploy to an env that waits for it
-    Approve {
-        /// The env
-        env: String,
-        /// The pipeline; the newest one that waits when left out
-        #[arg(long, value_name = "NUMBER")]
-        pipeline: Option<u64>,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Trigger {
-    /// Start the workflow that deploys a release
-    Deploy(Request),
-    /// Start the workflow that goes back to what was live before
-    Rollback(Request),
-}
-
-#[derive(Debug, Args)]
-pub struct Request {
-    /// The env
-    pub env: String,
-    /// The release; that of the checkout, or for a rollback `previous`, when left out
-    #[arg(value_parser = selector)]
-    pub release: Option<Selector>,
-    /// Stay, show its jobs, and end as it ends
-    #[arg(long)]
-    pub follow: bool,
-    /// The reason, for the history
-    #[arg(long, value_name = "TEXT")]
-    pub why: Option<String>,
-    /// The pipeline definition, where the project has several with this config
-    #[arg(long, value_name = "ID")]
-    pub definition: Option<String>,
-}
-
 impl Change {
     /// With the global options and those of `older` and `expect`.
     pub fn options(&self, global: &Global, older: Option<Older>, expect: &Expect) -> Options {
@@ -477,6 +406,8 @@ impl Command {
                 | Self::Test { .. }
                 | Self::Bench { .. }
                 | Self::BenchDeploy { .. }
+                | Self::Man { .. }
+                | Self::Own(..)
         )
     }
 
@@ -523,19 +454,35 @@ fn with_hint(error: anyhow::Error) -> String {
     format!("{error}\nhint: {}", crate::error::hint_of(&error).unwrap_or("see --help"))
 }
 
-fn pattern() -> impl TypedValueParser<Value = Pattern> {
-    PossibleValuesParser::new(Pattern::ALL.map(Pattern::as_str))
-        .try_map(|text| text.parse::<Pattern>().map_err(with_hint))
+/// Everything that can be typed.
+pub type Definition = clap::Command;
+
+/// The same, with the commands of the project's own after ours.
+pub fn definition(extras: &'static Extras) -> Definition {
+    let own = extras.commands.iter().map(|own| {
+        let words = Arg::new(WORDS).value_name("WORDS").num_args(0..).help("What it is to be about");
+        Definition::new(own.name).about(own.about).arg(words)
+    });
+    Cli::command().subcommands(own)
 }
 
-fn setting(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, e.g. deploy-env=prod")?;
-    Ok((name.to_owned(), value.to_owned()))
+/// What our commands are called.
+pub fn names() -> Vec<String> {
+    Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect()
 }
+
+/// The arguments of a command of the project's own.
+const WORDS: &str = "words";
 
 /// Reads the command line. The text of a usage error, help and version are clap's, with its exit code.
-pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Cli, (String, u8, bool)> {
-    Cli::try_parse_from(args).map_err(|error| {
+pub fn parse(extras: &'static Extras, args: impl IntoIterator<Item = OsString>) -> Result<Cli, (String, u8, bool)> {
+    let parsed = definition(extras).try_get_matches_from(args).and_then(|matches| {
+        let own = matches.subcommand().and_then(|(name, inner)| Some((extras.command(name)?, inner)));
+        let Some((command, inner)) = own else { return Cli::from_arg_matches(&matches) };
+        let words = inner.get_many(WORDS).unwrap_or_default().cloned().collect();
+        Ok(Cli { global: Global::from_arg_matches(&matches)?, command: Command::Own(command, words) })
+    });
+    parsed.map_err(|error| {
         let code = u8::try_from(error.exit_code()).unwrap_or(2);
         (error.render().ansi().to_string(), code, error.use_stderr())
     })
@@ -554,10 +501,8 @@ pub fn plain(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     #[test]
     fn the_definitions_are_sound() {
-        super::Cli::command().debug_assert();
+        super::definition(&super::Extras::NONE).debug_assert();
     }
 }

@@ -12,9 +12,10 @@ use crate::event::Listener;
 use crate::machine::Life;
 use crate::project::{Env, Pattern, Project};
 use crate::store::{Published, Retention};
-use crate::{bench, build, checks, ci, doctor, handoff, target};
+use crate::{bench, build, checks, ci, complete, doctor, handoff, target};
 use serde::Serialize;
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 
 /// What a command found out, for whoever prints it. As JSON it is the answer itself, without the name of the variant.
 #[derive(Debug, Serialize)]
@@ -65,6 +66,26 @@ pub enum Answer {
     Made(crate::new::Made),
     /// `bench`
     Bench(bench::fleet::Report),
+    /// `completions`
+    Script(complete::Script),
+    /// `man`
+    Man(Vec<Page>),
+    /// A command of the project's own.
+    Own(Own),
+}
+
+/// What a command of the project's own says.
+#[derive(Debug, Serialize)]
+pub struct Own {
+    /// Its words.
+    pub text: String,
+}
+
+/// A man page.
+#[derive(Debug, Serialize)]
+pub struct Page {
+    /// Its file.
+    pub path: PathBuf,
 }
 
 /// Releases of each branch that a prune of a store keeps.
@@ -133,6 +154,11 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         Command::Bench { what: Bench::Fleet, fleet } => {
             bench::fleet::fleet(cx, &fleet.options(global)).map(Answer::Bench)
         }
+        Command::Completions { shell } => Ok(Answer::Script(complete::script(*shell))),
+        Command::Own(own, words) => (own.run)(cx, project, words).map(|text| Answer::Own(Own { text })),
+        Command::Man { dir } => man(cx, dir).map(Answer::Man),
+        // It was answered before anything could go wrong.
+        Command::Complete { .. } => Ok(Answer::Heard),
         Command::BenchDeploy { release, targets } => bench::fleet::deploy(cx, release, targets).map(Answer::Outcome),
     }
 }
@@ -273,7 +299,7 @@ fn ci(cx: &Cx, project: &Project, cli: &Cli, command: &Ci) -> Result<Answer> {
                 },
             };
             if pattern.unwrap_or(project.ci.pattern) == Pattern::S3 && !cfg!(feature = "s3") {
-                return Err(with_buckets(cx));
+                return Err(with_feature(cx, "s3", "buckets"));
             }
             let options = ci::run::Options { job: job.as_deref(), branch: branch.as_deref(), set, approve: &approve };
             let pipeline = ci::patterns::pipeline(project, pattern.unwrap_or(project.ci.pattern))?;
@@ -282,28 +308,31 @@ fn ci(cx: &Cx, project: &Project, cli: &Cli, command: &Ci) -> Result<Answer> {
     }
 }
 
-/// Goes on as an xtask that was compiled with buckets, which takes a minute the first time. It comes back only when that
-/// cannot be.
-fn with_buckets(cx: &Cx) -> anyhow::Error {
+/// Goes on as an xtask that was compiled with a feature, which takes a minute the first time. It comes back only when
+/// that cannot be.
+fn with_feature(cx: &Cx, feature: &str, what: &str) -> anyhow::Error {
     if cx.var(var::FEATURES).is_some() {
-        return usage("the feature `s3` of the xtask does not turn on that of the engine")
-            .hint("in xtask/Cargo.toml: [features] s3 = [\"gangplank/s3\"]")
+        return usage(format!("the feature `{feature}` of the xtask does not turn on that of the engine"))
+            .hint(format!("in xtask/Cargo.toml: [features] {feature} = [\"gangplank/{feature}\"]"))
             .into();
     }
-    cx.note("this xtask was compiled without buckets: compiling it with the feature s3");
-    cx.become_xtask_with("s3")
+    cx.note(format!("this xtask was compiled without {what}: compiling it with the feature {feature}"));
+    cx.become_xtask_with(feature)
 }
 
-/// Goes on as an xtask that was compiled with what projects are made of, so that nobody else compiles that.
+#[cfg(feature = "man")]
+fn man(cx: &Cx, dir: &Path) -> Result<Vec<Page>> {
+    Ok(crate::man::write(cx.extras, &cx.root.join(dir))?.into_iter().map(|path| Page { path }).collect())
+}
+
+#[cfg(not(feature = "man"))]
+fn man(cx: &Cx, _: &Path) -> Result<Vec<Page>> {
+    Err(with_feature(cx, "man", "man pages"))
+}
+
 #[cfg(not(feature = "new"))]
 fn new(cx: &Cx, _: &Cli, _: &New) -> Result<Answer> {
-    if cx.var(var::FEATURES).is_some() {
-        return usage("the feature `new` of the xtask does not turn on that of the engine")
-            .hint("in xtask/Cargo.toml: [features] new = [\"gangplank/new\"]")
-            .err();
-    }
-    cx.note("compiling what projects are made of");
-    Err(cx.become_xtask_with("new"))
+    Err(with_feature(cx, "new", "what projects are made of"))
 }
 
 #[cfg(feature = "new")]

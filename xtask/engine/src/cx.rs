@@ -4,6 +4,7 @@
 
 use crate::error::{Explain, Kind, Result, failed, usage};
 use crate::event::{Event, Sink, Stream, ms_since};
+use crate::extend::Extras;
 use crate::process::{self, Background, Limits};
 pub use crate::process::{Input, Measured};
 use jiff::Timestamp;
@@ -39,6 +40,8 @@ pub struct Cx {
     pub root: PathBuf,
     /// What relative `file:` URLs are relative to.
     pub home: PathBuf,
+    /// What the project adds of its own.
+    pub extras: &'static Extras,
     env: BTreeMap<String, String>,
     secrets: Vec<String>,
     sink: Arc<dyn Sink>,
@@ -78,6 +81,7 @@ impl Cx {
         Self {
             root,
             home,
+            extras: &Extras::NONE,
             env,
             secrets,
             sink,
@@ -119,6 +123,7 @@ impl Cx {
         Self {
             root: self.root.clone(),
             home: self.home.clone(),
+            extras: self.extras,
             secrets: secrets(&env),
             env,
             sink: Arc::clone(&self.sink),
@@ -126,6 +131,12 @@ impl Cx {
             catching: AtomicBool::new(self.catching.load(Ordering::Relaxed)),
             asking: Arc::clone(&self.asking),
         }
+    }
+
+    /// The same with what a project adds.
+    #[must_use]
+    pub fn with_extras(self, extras: &'static Extras) -> Self {
+        Self { extras, ..self }
     }
 
     /// The same in another checkout.

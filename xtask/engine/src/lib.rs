@@ -1,20 +1,87 @@
 //! From a commit to production on CircleCI, without shell scripts.
 //!
-//! A project has two rooms: its app, and an `xtask` whose `main.rs` states the pipeline as constants and calls
-//! [`main`]. This crate is the engine behind it:
+//! A project has two rooms: its app, and an `xtask` whose `main.rs` states the pipeline as constants and calls [`main`].
+//! This crate is the engine behind it. The tour below follows a release from a commit to a host, and says where to look
+//! when you want to use, or change, what happens there.
 //!
-//! 1. [`build`] compiles the app and seals a [`release::Release`]: a reproducible bundle with a manifest of digests.
-//! 2. A [`store::Store`] hands releases from the job that builds to the jobs that deploy.
-//! 3. [`deploy`] plans from the state of each [`target::Target`] and applies the plan: install everywhere, switch
-//!    atomically, restart, check health, and put the old release back when that fails.
-//! 4. [`ci`] writes the same pipeline as CircleCI's config, and runs it on this machine.
+//! # What a project states
 //!
-//! Functions return [`error::Result`]; a [`error::Failure`] in an error carries the exit code and the hint.
-//! ARCHITECTURE.md in the repository has the map and the rules.
+//! A [`Project`]: what is built, where it is handed over, and the envs where it goes live. All of it is constants, so the
+//! compiler checks it and there is no file format to learn.
+//!
+//! ```
+//! use gangplank::project::{App, Check, Ci, Env, Health, Project, Service};
+//! use std::time::Duration;
+//!
+//! const PROJECT: Project = Project {
+//!     app: App { name: "shop", packages: &["shop"], include: &["shop/static"] },
+//!     stores: &["circleci:workspace", "file:target/store"],
+//!     envs: &[Env {
+//!         name: "prod",
+//!         targets: &["ssh://deploy@web1.example.com/srv/shop"],
+//!         vars: &[("PORT", "8080")],
+//!         service: Service::Keeper { run: &["bin/shop"], stop_timeout: Duration::from_secs(15) },
+//!         health: Health::new(Check::Http { url: "http://{host}:8080/version", status: 200, body: Some("{commit}") }),
+//!         approval: true,
+//!         ..Env::DEFAULT
+//!     }],
+//!     ci: Ci::DEFAULT,
+//! };
+//! # PROJECT.validate().unwrap();
+//! // fn main() -> std::process::ExitCode { gangplank::main(&PROJECT) }
+//! ```
+//!
+//! What it does of its own around a switch is a [`hook`]; stores, targets, commands and steps of a build of its own are
+//! [`extend::Extras`], and [`main_with`] takes them.
+//!
+//! # From a commit to a release
+//!
+//! [`build`](mod@build) compiles the app and packs it with what is included. The result is a [`release::Release`]: a
+//! directory with a bundle, a [`Manifest`](release::manifest::Manifest) and digests. There are two ways to get one,
+//! [`seal`](release::Release::seal) and [`open`](release::Release::open), and both hash every byte: whoever has a
+//! `&Release` needs to check nothing. The same commit gives the same bytes on every machine, under the same
+//! [`ReleaseId`](release::id::ReleaseId); people point at one by a [`Selector`](release::id::Selector).
+//!
+//! # From job to job
+//!
+//! A [`Store`](store::Store) keeps whole releases and never replaces one: a directory, CircleCI's workspace, its artifacts,
+//! or a bucket. [`handoff`] has the verbs. A [`Catalog`](deploy::resolve::Catalog) is the stores of a project opened, and
+//! finds what somebody meant.
+//!
+//! # Onto the hosts
+//!
+//! A [`Target`](target::Target) holds many releases and makes one of them live. There is one,
+//! [`HostTarget`](target::host::HostTarget), for this machine, for ssh and for what other programs reach: each says the same
+//! POSIX scripts, which [`target::script`] writes as text.
+//!
+//! [`deploy`](mod@deploy) reads the [`State`](deploy::state::State) of the targets, [`plan`](deploy::plan)s the steps that
+//! are missing, and [`apply`](deploy::apply) carries them out: install everywhere, switch, restart, ask for health, and go
+//! back where that fails. All decisions are in `plan`, which touches nothing. What was live is what the
+//! [`History`](deploy::history::History) of a target says; no clock and no count of directories decides anything.
+//!
+//! # On CircleCI, and without it
+//!
+//! [`ci::pipeline`] is the pipeline as one value. [`ci::render`] writes it as YAML, [`ci::run`] carries it out on this
+//! machine, with a CircleCI of its own behind it ([`ci::loopback`]). [`ci::lint`] finds faults in configs, ours or not.
+//!
+//! # What everything is given, and gives
+//!
+//! - A [`Cx`]: the environment, the programs, the clock, the way out for events. Nothing else looks outside, so a test
+//!   decides what a command sees.
+//! - [`error::Result`]: errors are `anyhow`, with a [`Failure`](error::Failure) in the chain that carries the exit code and
+//!   the hint.
+//! - [`event::Event`]s while it works, and one answer at the end. Nothing below this file prints.
+//!
+//! # To change it
+//!
+//! The modules are in layers, in the order in which `lib.rs` has them, and each knows only what comes before it there.
+//! ARCHITECTURE.md in the repository has the map, the rules, the reasons, and where to add what; `tests/it/tidy.rs` holds
+//! the rules.
 
 // Values: pure.
 pub mod error;
 pub mod event;
+pub mod extend;
 pub mod hook;
 pub mod project;
 pub mod release;
@@ -48,6 +115,9 @@ pub mod new;
 // Face: all that prints.
 mod cli;
 mod commands;
+mod complete;
+#[cfg(feature = "man")]
+mod man;
 mod report;
 
 use crate::cli::{Cli, Color};
@@ -55,6 +125,7 @@ use crate::commands::Answer;
 use crate::cx::Cx;
 use crate::error::{Result, hint_of, kind_of};
 use crate::event::{Said, Sink, Stream};
+use crate::extend::Extras;
 use crate::project::Project;
 use crate::report::style::Style;
 use crate::report::term::{Level, TermSink};
@@ -66,23 +137,36 @@ use std::sync::Arc;
 
 /// Runs the command line of this process on a project.
 pub fn main(project: &'static Project) -> ExitCode {
-    ExitCode::from(run(project, std::env::args_os()))
+    main_with(project, &Extras::NONE)
 }
 
-fn run(project: &Project, args: impl IntoIterator<Item = OsString>) -> u8 {
+/// The same, with what the project adds of its own.
+pub fn main_with(project: &'static Project, extras: &'static Extras) -> ExitCode {
+    ExitCode::from(run(project, extras, std::env::args_os()))
+}
+
+fn run(project: &'static Project, extras: &'static Extras, args: impl IntoIterator<Item = OsString>) -> u8 {
     let env = Cx::process_env();
     let set = |name: &str| env.get(name).is_some_and(|value| !value.is_empty());
     let dumb = env.get("TERM").is_some_and(|term| term == "dumb");
     let styled = |flag, terminal| Style::decide(flag, set("NO_COLOR"), dumb, terminal);
     let args: Vec<OsString> = args.into_iter().collect();
     let as_json = args.iter().any(|arg| arg == "--json");
-    let cli = match cli::parse(args) {
+    if let Err(error) = extras.validate(&cli::names()) {
+        return fail(None, &error, as_json, styled(None, std::io::stderr().is_terminal()));
+    }
+    let cli = match cli::parse(extras, args) {
         Ok(cli) => cli,
         Err((text, code, is_error)) => {
             let text = cx::scrub(&env, &text);
             return print_refusal(&(text, code, is_error), as_json, &styled);
         }
     };
+    if let cli::Command::Complete { words } = &cli.command {
+        // Whoever is typing is told nothing else, whatever goes wrong.
+        let _ = print(&mut std::io::stdout(), &complete::candidates(project, extras, env, words));
+        return 0;
+    }
     let flag = match cli.global.color {
         Color::Auto => None,
         Color::Always => Some(true),
@@ -100,7 +184,7 @@ fn run(project: &Project, args: impl IntoIterator<Item = OsString>) -> u8 {
     let sink: Arc<dyn Sink> =
         if cli.global.json { Arc::new(json::JsonSink) } else { Arc::new(TermSink::new(err, level, redraws)) };
     let cx = match Cx::find_root() {
-        Ok(root) => Cx::new(root, env, sink),
+        Ok(root) => Cx::new(root, env, sink).with_extras(extras),
         Err(error) => return fail(None, &error, cli.global.json, err),
     };
     if cx.has_secrets() {

@@ -5,7 +5,7 @@
 //! deploy before the build has ended, and the file is still valid. Those faults come to light on
 //! CircleCI, minutes later, or never, so they are looked for here, without network or account.
 //!
-//! Text goes in, findings come out. `read` turns the YAML into a [`model::Model`], in which commands
+//! Text goes in, findings come out. `read` turns the YAML into a `Model`, in which commands
 //! are written out and `requires` are links; every check is one function over that model. A thing
 //! that is only known on CircleCI (an orb's steps, a pipeline value) is given the benefit of the
 //! doubt. What the schema reports already is not repeated.

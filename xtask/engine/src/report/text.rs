@@ -60,6 +60,9 @@ pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
         Answer::CiRun(run) => ci_run(run, style),
         Answer::Diagnosis(found) => crate::report::doctor::diagnosis(found, style),
         Answer::Bench(report) => crate::report::bench::fleet(report, style),
+        Answer::Script(it) => it.script.to_owned(),
+        Answer::Own(own) => own.text.clone(),
+        Answer::Man(pages) => pages.iter().map(|page| format!("{}\n", page.path.display())).collect(),
         Answer::Tested(tested) => {
             let checks: Vec<_> = tested.checks.iter().map(|it| format!("{} ({})", it.check, duration(it.ms))).collect();
             let skipped = if tested.skipped.is_empty() {

@@ -11,6 +11,7 @@ use crate::cx::{Cx, var};
 use crate::deploy::history::{History, Record};
 use crate::deploy::state::Lockable;
 use crate::error::{Explain, Failure, Kind, Result, hint_of, kind_of, not_found, usage};
+use crate::extend::own;
 use crate::http::Url;
 use crate::machine::Owner;
 use crate::project::{Ci, local_dir};
@@ -178,9 +179,12 @@ pub fn open<'cx>(cx: &'cx Cx, ci: &'cx Ci, url: &str) -> Result<Box<dyn Store + 
         Some(("circleci", "artifacts")) => Ok(Box::new(ArtifactStore::new(cx, ci, url, Finder::Commit))),
         Some(("circleci", "latest-artifacts")) => Ok(Box::new(ArtifactStore::new(cx, ci, url, Finder::Latest))),
         Some(("s3" | "gs" | "az", _)) => bucket(cx, ci, url),
-        _ => usage(format!("`{url}` is not the URL of a store"))
-            .hint("use file:DIR, circleci:workspace, circleci:artifacts or s3://BUCKET/PREFIX")
-            .err(),
+        scheme => match own(cx.extras.stores, scheme) {
+            Some(open) => open(cx, url),
+            None => usage(format!("`{url}` is not the URL of a store"))
+                .hint("use file:DIR, circleci:workspace, circleci:artifacts or s3://BUCKET/PREFIX")
+                .err(),
+        },
     }
 }
 

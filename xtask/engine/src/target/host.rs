@@ -18,6 +18,7 @@ use crate::target::script::attend::attended;
 use crate::target::script::lease;
 use crate::target::sequence::one_line;
 use crate::target::ssh::{Address, Ssh};
+use crate::target::through::Through;
 use crate::target::{Act, Delivery, Target, script, sequence};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -51,6 +52,7 @@ enum Place<'cx> {
     /// of our memory.
     Here(PathBuf),
     There(Ssh<'cx>),
+    Behind(Through<'cx>),
 }
 
 impl<'cx> HostTarget<'cx> {
@@ -63,6 +65,12 @@ impl<'cx> HostTarget<'cx> {
     /// A directory of another machine.
     pub fn remote(cx: &'cx Cx, url: &str, address: Address) -> Self {
         Self::at(cx, url, address.root.clone(), Place::There(Ssh::new(cx, url, address)))
+    }
+
+    /// A directory of wherever `program` runs the words that come after it, e.g. `["docker", "exec", "-i", "web1"]`. `name` is
+    /// what people call that place.
+    pub fn through(cx: &'cx Cx, url: &str, name: &str, dir: &str, program: &[&str]) -> Self {
+        Self::at(cx, url, dir.to_owned(), Place::Behind(Through::new(cx, url, name, program)))
     }
 
     fn at(cx: &'cx Cx, url: &str, root: String, place: Place<'cx>) -> Self {
@@ -85,6 +93,7 @@ impl<'cx> HostTarget<'cx> {
         let token = self.token();
         let sh = match &self.place {
             Place::There(ssh) => return ssh.say(text, token.as_deref(), input, limit, interruptible),
+            Place::Behind(it) => return it.say(text, token.as_deref(), input, limit, interruptible),
             Place::Here(sh) => sh,
         };
         let marked = token.as_deref().map(machine::mark).map(|mark| format!("# {mark}\n{text}"));
@@ -265,6 +274,7 @@ impl Lockable for HostTarget<'_> {
         let text = format!("# renew the lock\n{}", lease::renew(&self.root, &token));
         match &self.place {
             Place::There(ssh) => ssh.say_aside(&text, RENEWAL),
+            Place::Behind(it) => drop(it.say(&text, None, Input::Empty, Some(RENEWAL), false)),
             Place::Here(sh) => {
                 let _ = self.cx.answer_within(self.shell(sh, &text), Input::Empty, Some(RENEWAL), false);
             }
@@ -281,6 +291,7 @@ impl Target for HostTarget<'_> {
         match &self.place {
             Place::Here(_) => "127.0.0.1",
             Place::There(ssh) => &ssh.address.host,
+            Place::Behind(it) => &it.name,
         }
     }
 
@@ -355,6 +366,7 @@ impl Target for HostTarget<'_> {
         let text = format!("# {}\n{}", script.what, script.text);
         let sh = match &self.place {
             Place::There(ssh) => return ssh.attend(&text, &script.stdin, heard, stop),
+            Place::Behind(it) => return it.attend(&text, &script.stdin, heard, stop),
             Place::Here(sh) => sh,
         };
         let command = self.shell(sh, &format!("# {}\n{}", script.what, attended(&script.text)));

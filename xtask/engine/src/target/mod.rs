@@ -4,12 +4,14 @@ pub mod host;
 pub mod script;
 pub mod sequence;
 pub mod ssh;
+pub mod through;
 
 use crate::cx::{Answer, Cx};
 use crate::deploy::history::Record;
 use crate::deploy::state::{Lockable, State};
 use crate::error::{Result, usage};
 use crate::event::Stream;
+use crate::extend::own;
 use crate::http::Url;
 use crate::project::{self, Env};
 use crate::release::Release;
@@ -131,8 +133,11 @@ pub fn open<'cx>(cx: &'cx Cx, url: &str) -> Result<Box<dyn Target + 'cx>> {
             Ok(Box::new(host::HostTarget::local(cx, url, &project::local_dir(&cx.home, dir))))
         }
         Some(("ssh", _)) => Ok(Box::new(host::HostTarget::remote(cx, url, Address::parse(url)?))),
-        _ => usage(format!("`{url}` is not the URL of a target"))
-            .hint("use ssh://USER@HOST/DIR, or file:DIR, e.g. file:target/deploy/dev")
-            .err(),
+        scheme => match own(cx.extras.targets, scheme) {
+            Some(open) => open(cx, url),
+            None => usage(format!("`{url}` is not the URL of a target"))
+                .hint("use ssh://USER@HOST/DIR, or file:DIR, e.g. file:target/deploy/dev")
+                .err(),
+        },
     }
 }

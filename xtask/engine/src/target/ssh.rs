@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 /// A file of the repository with keys of hosts, one a line as in `known_hosts`: jobs of CircleCI start without any.
 const KNOWN_HOSTS: &str = ".circleci/known_hosts";
 /// What a host says before a script says anything.
-const READY: &str = "gangplank: ready";
+pub(super) const READY: &str = "gangplank: ready";
 /// What it says after it, with the exit code.
 const DONE: &str = "gangplank: done";
 /// An input of text up to so many bytes goes as a line.
@@ -38,7 +38,7 @@ const LINE_MAX: usize = 1 << 16;
 /// How long a connection may take: names, jump hosts, keys.
 const CONNECT: Duration = Duration::from_secs(60);
 /// How long is waited for what a program has left behind, once it has come to its end.
-const STRAGGLERS: Duration = Duration::from_millis(500);
+pub(super) const STRAGGLERS: Duration = Duration::from_millis(500);
 /// No question, no terminal, no forwarding; a network that is gone is noticed after a minute. All else is for the
 /// `ssh_config` of whoever runs this.
 const OPTIONS: &[&str] = &[
@@ -369,28 +369,28 @@ impl<'cx> Ssh<'cx> {
 }
 
 /// What a script is called: its first line.
-fn what(text: &str) -> &str {
+pub(super) fn what(text: &str) -> &str {
     text.strip_prefix("# ").and_then(|text| text.lines().next()).unwrap_or("run a script")
 }
 
 /// What was heard of a script so far.
 #[derive(Default)]
-struct Talk {
+pub(super) struct Talk {
     /// Whether it has begun.
     begun: bool,
     /// Whether all that is complained is its own by now, and not of a profile.
     complains: bool,
     /// What was complained before it began.
-    before: String,
+    pub(super) before: String,
     /// An empty line that it may have printed, or that comes before its last word.
     empty: bool,
     /// Its exit code, and when it ended.
-    ended: Option<(i32, Instant)>,
+    pub(super) ended: Option<(i32, Instant)>,
 }
 
 impl Talk {
     /// Takes a line, and gives those that the script wrote.
-    fn hear(&mut self, stream: Stream, line: String) -> Vec<String> {
+    pub(super) fn hear(&mut self, stream: Stream, line: String) -> Vec<String> {
         match stream {
             Stream::Stderr if self.complains => vec![line],
             Stream::Stderr => {
@@ -419,7 +419,7 @@ impl Talk {
 /// Reads a line and runs what it says with what follows it; then says how that ended. A line that was cut is not run:
 /// `read` fails on it, and takes no byte more than a line, in every shell. With a limit the host ends the script itself,
 /// because it does not hear of it when we go away.
-fn bootstrap(limit: Option<Duration>) -> String {
+pub(super) fn bootstrap(limit: Option<Duration>) -> String {
     let run = match limit {
         None => "(eval \"$script\")".to_owned(),
         Some(limit) => format!(
@@ -434,7 +434,7 @@ fn bootstrap(limit: Option<Duration>) -> String {
 
 /// What goes over stdin: the script, and its input. An input of text goes as a line too, so that one that was cut is
 /// never taken for whole; what is not text is checked by its digests.
-fn sent(script: &str, input: Input<'_>) -> (Vec<u8>, Option<File>) {
+pub(super) fn sent(script: &str, input: Input<'_>) -> (Vec<u8>, Option<File>) {
     match input {
         Input::Empty => (one_line(script).into_bytes(), None),
         Input::Bytes(bytes) => match std::str::from_utf8(bytes) {
@@ -450,7 +450,7 @@ fn sent(script: &str, input: Input<'_>) -> (Vec<u8>, Option<File>) {
 
 /// What a script said and how it ended, without the words of profiles and of ssh before it; `None` when it did not come to
 /// its end.
-fn heard(answer: &Answer) -> Option<Answer> {
+pub(super) fn heard(answer: &Answer) -> Option<Answer> {
     let (_, said) = answer.stdout.split_once(&format!("{READY}\n"))?;
     let (said, code) = said.rsplit_once(&format!("\n{DONE} "))?;
     let complained = answer.stderr.split_once(&format!("{READY}\n")).map_or(answer.stderr.as_str(), |(_, said)| said);
@@ -459,7 +459,7 @@ fn heard(answer: &Answer) -> Option<Answer> {
 }
 
 /// What a process is called on the host, in characters that mean nothing to any shell.
-fn plain(text: &str) -> Cow<'_, str> {
+pub(super) fn plain(text: &str) -> Cow<'_, str> {
     let fits = |c: char| c.is_ascii_alphanumeric() || " -_.:/[]".contains(c);
     if text.chars().all(fits) { text.into() } else { text.chars().filter(|c| fits(*c)).collect::<String>().into() }
 }

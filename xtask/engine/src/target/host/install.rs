@@ -20,7 +20,7 @@ impl HostTarget<'_> {
         let what = format!("install {id}");
         match delivery {
             Delivery::Push(release, changes) => {
-                if matches!(self.place, Place::There(_)) && self.install_changes(release, changes, record)? {
+                if !matches!(self.place, Place::Here(_)) && self.install_changes(release, changes, record)? {
                     return Ok(());
                 }
                 let bundle = File::open(release.bundle()).explain(
