@@ -429,5 +429,11 @@ fn a_job_asks_only_what_it_can_know() {
     let ran =
         broken(&p, "doctor --ci", "target ssh:nonsense: it does not begin with ssh://", "use ssh://USER@HOST/DIR");
     assert!(checks(&ran, "broken")[1].contains("cargo xtask ci generate"), "{}", ran.stdout);
+    p.git(&["checkout", "--quiet", "."]);
+    p.change("target ssh:nonsense", "target file:srv/dev");
+    p.run("ci generate").ok();
+    p.change("store circleci:workspace\n", "store circleci:workspace\nstore nonsense:x\n");
+    let ran = broken(&p, "doctor --ci", "nonsense:x: ", "use file:DIR");
+    assert_eq!(checks(&ran, "broken").len(), 1, "{}", ran.stdout);
     run(&p, "doctor dev --ci", &[]).code(2);
 }

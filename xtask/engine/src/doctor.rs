@@ -157,10 +157,10 @@ impl Scope<'_> {
 
     /// Whether a deploy needs CircleCI's API.
     fn need(&self) -> Need {
-        let asks = |url: &&&str| ["circleci:artifacts", "circleci:latest-artifacts"].contains(*url);
+        let asks = |url: &&str| ["circleci:artifacts", "circleci:latest-artifacts"].contains(url);
         match self.project.ci.pattern {
             Pattern::Artifacts => Need::Always,
-            Pattern::Workspace | Pattern::S3 if self.project.stores.iter().any(|url| asks(&url)) => Need::Sometimes,
+            Pattern::Workspace | Pattern::S3 if self.project.stores.iter().any(asks) => Need::Sometimes,
             Pattern::Workspace | Pattern::S3 => Need::Never,
         }
     }

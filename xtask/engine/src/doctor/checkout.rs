@@ -6,7 +6,7 @@ use crate::doctor::{Check, Fault, Found, Scope, State, fault, grouped};
 use crate::error::Kind;
 use crate::git;
 use crate::release::manifest::Commit;
-use crate::{store, target};
+use crate::target;
 use std::process::Command;
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ struct Files {
     circleci: bool,
     /// Configs that are not what the project says.
     drift: Found<Vec<&'static str>>,
-    /// URLs of targets and stores that mean nothing.
+    /// URLs of targets that mean nothing.
     urls: Vec<Fault>,
 }
 
@@ -95,9 +95,8 @@ fn read_files(cx: &Cx, scope: &Scope) -> Files {
     let has_config = generate::CONFIGS.iter().any(|config| cx.root.join(config).exists());
     let valid = project.validate().map_err(fault);
     let targets = scope.envs.iter().flat_map(|env| env.targets).map(|url| target::open(cx, url).map(drop));
-    let stores = project.stores.iter().map(|url| store::open(cx, &project.ci, url).map(drop));
-    // The groups of stores and envs name those of their own; here are those that a job cannot look at.
-    let urls = targets.chain(stores).filter_map(Result::err).map(fault).filter(|_| scope.ci).collect();
+    // The groups of envs have those of their own, but a job looks at none.
+    let urls = targets.filter_map(Result::err).map(fault).filter(|_| scope.ci).collect();
     Files {
         alias: alias(&std::fs::read_to_string(cx.root.join(ALIAS)).unwrap_or_default()),
         lockfile: cx.root.join("Cargo.lock").exists(),
