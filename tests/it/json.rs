@@ -161,6 +161,8 @@ fn on_a_laptop(seen: &Shapes) {
     run("lock", "lock release dev --force");
     seen.events(&p.run("deploy dev --lock-wait soon --json").code(2));
     seen.events(&p.run("deploy nowhere --json").code(2));
+    run("doctor", "doctor");
+    run("doctor", "doctor dev");
     run("completions", "completions bash");
     if cfg!(feature = "man") {
         run("man", "man target/man");
@@ -236,9 +238,30 @@ fn made_here(seen: &Shapes) {
     seen.see("diff", &serde_json::to_value(diff).unwrap());
     let ci = CiJob { job: 1, url: None, workflow: None, pipeline: None };
     seen.see("history", &serde_json::json!([{ "records": [{ "at": time, "ci": ci }] }]));
+    #[cfg(feature = "new")]
+    for known in [true, false] {
+        let text = |text: &str| known.then(|| text.to_owned());
+        let becomes = known.then_some("cargo xtask build");
+        let made = gangplank::new::Made {
+            what: "adopt",
+            path: "/srv/shop".into(),
+            name: "shop".into(),
+            pattern: known.then_some("s3"),
+            commit: text("c"),
+            from_version: text("0.1.0"),
+            version: "0.1.0",
+            dry_run: false,
+            files: vec!["f".into()],
+            scripts: vec![gangplank::new::Mapped { file: "f".into(), line: 1, text: "l".into(), becomes }],
+            notes: vec!["n".into()],
+            next: vec!["n".into()],
+        };
+        seen.see("new", &serde_json::to_value(made).unwrap());
+    }
     seen.see("A command of one's own", &serde_json::json!({ "text": "" }));
 }
 
+#[cfg(feature = "new")]
 #[test]
 fn every_answer_event_and_error_has_the_shape_that_the_guide_says() {
     let seen = Shapes::default();

@@ -14,6 +14,7 @@ mod tree;
 mod upgrade;
 
 pub use adopt::adopt;
+pub use scripts::Mapped;
 pub use upgrade::upgrade;
 
 use crate::build;
@@ -23,7 +24,6 @@ use crate::git;
 use crate::project::{Pattern, Project};
 use main_rs::{App, Place, Plan};
 use place::Aside;
-use scripts::Mapped;
 use serde::Serialize;
 use std::fs;
 use std::path::{Path, PathBuf};
