@@ -83,8 +83,11 @@ fn deliver(compiled: &Compiled, dir: &Path, binaries: &[&str]) {
     git(dir, "add --all");
     git(dir, "commit --quiet --message adopted");
     let _ended = Ended(dir.to_owned());
-    // As in this workspace, so that what it has compiled will do.
-    let vars = [&ports()[..], &[("CARGO_PROFILE_DEV_DEBUG", "line-tables-only".into())]].concat();
+    // The first as in this workspace, so that what it has compiled will do; the others because nobody runs it.
+    let quick = [("DEV_DEBUG", "line-tables-only"), ("RELEASE_LTO", "off"), ("RELEASE_OPT_LEVEL", "0")];
+    let mut vars = ports().to_vec();
+    let names_of = quick.map(|(key, value)| (format!("CARGO_PROFILE_{key}"), value.to_owned()));
+    vars.extend(names_of.iter().map(|(key, value)| (key.as_str(), value.clone())));
     compiled.xtask(dir, "ci generate --check", &vars).ok();
     compiled.xtask(dir, "build", &vars).ok();
     compiled.xtask(dir, "deploy dev", &vars).ok().has("is live");
