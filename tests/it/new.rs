@@ -165,9 +165,14 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
         ("shop", &["--pattern", "s3", "--bucket", "acme"], "is not the URL of a bucket", "s3://BUCKET/PREFIX"),
         ("shop", &["--engine", "cargo"], "no engine `cargo`", "vendor, git=URL,tag=TAG or path=DIR"),
         ("shop", &["--engine", "git=https://x"], "no engine", "git=URL,tag=TAG"),
+        ("shop", &["--engine", "git=https://hunter2@x/y,tag=v1"], "has a password or token in it", "credential helper"),
+        ("shop", &["--name", "tokio"], "means something to", "--name my-tokio"),
+        ("shop", &["--name", "examples"], "means something to", "--name my-examples"),
+        ("shop", &["--target", "ssh://u@h/a", "--target", "ssh://u@h/a"], "twice", "once"),
         ("shop", &["--engine", "path=/nowhere"], "holds no engine", "path=../gangplank"),
     ] {
-        make(&at(path), more).fails(2, what, hint);
+        let refused = make(&at(path), more).fails(2, what, hint);
+        assert!(!refused.stderr.contains("hunter2"), "{}", refused.stderr);
     }
     assert_eq!(names(dir.path()), ["file", "full", "link"]);
     assert_eq!(names(&at("full")), ["notes"]);
@@ -191,6 +196,38 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
     let said = ran(without);
     assert!(said.code != 0 && said.stderr.contains("git") && said.stderr.contains("hint:"), "{said:?}");
     assert_eq!(names(dir.path()), ["file", "full", "link"]);
+}
+
+#[test]
+fn a_hook_of_another_repository_is_left_alone_and_so_are_its_rules() {
+    let dir = tempfile::tempdir().unwrap();
+    let (other, shop) = (dir.path().join("other"), dir.path().join("shop"));
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("theirs"), "").unwrap();
+    git(&other, "init --quiet");
+    git(&other, "add --all");
+    git(&other, "commit --quiet --message theirs");
+    let rules = dir.path().join("rules");
+    fs::write(&rules, "release/\nCargo.lock\ndocs/\n").unwrap();
+    let mut inside = command(&["new", shop.to_str().unwrap()]);
+    inside.env("GIT_DIR", other.join(".git")).env("GIT_WORK_TREE", &other).env("GIT_CONFIG_COUNT", "2");
+    inside.env("GIT_CONFIG_KEY_0", "core.excludesFile").env("GIT_CONFIG_VALUE_0", &rules);
+    inside.env("GIT_CONFIG_KEY_1", "commit.gpgsign").env("GIT_CONFIG_VALUE_1", "true");
+    ran(inside).ok();
+    assert_eq!(git(&other, "rev-list --count HEAD"), "1");
+    assert_eq!(git(&other, "ls-files"), "theirs");
+    assert_eq!(git(&shop, "rev-list --count HEAD"), "1");
+    assert!(git(&shop, "ls-files").contains("xtask/engine/src/release/mod.rs"));
+}
+
+#[test]
+fn values_that_look_like_pieces_of_the_template_are_values() {
+    let dir = tempfile::tempdir().unwrap();
+    let shop = dir.path().join("shop");
+    make(&shop, &["--target", "ssh://web1/srv/bin/app", "--target", "ssh://web1/app-dev"]).ok();
+    let main = fs::read_to_string(shop.join("xtask/src/main.rs")).unwrap();
+    assert!(main.contains(r#"&["ssh://web1/srv/bin/app", "ssh://web1/app-dev"]"#), "{main}");
+    assert!(main.contains(r#"run: &["bin/shop"]"#), "{main}");
 }
 
 #[test]
@@ -265,6 +302,60 @@ fn an_engine_is_replaced_unless_somebody_edited_it() {
     fs::rename(&engine, shop.join("xtask/.engine-before")).unwrap();
     upgrade(&[]).fails(1, "was edited by hand", "--force");
     assert!(engine.join("src/mine.rs").exists());
+
+    // An older engine, as it would be: other files, other digests, an older changelog.
+    fs::remove_file(engine.join("src/mine.rs")).unwrap();
+    fs::write(engine.join("src/lib.rs"), &lib).unwrap();
+    let changelog = fs::read_to_string(engine.join("CHANGELOG.md")).unwrap();
+    fs::write(engine.join("CHANGELOG.md"), changelog.lines().take(12).collect::<Vec<_>>().join("\n")).unwrap();
+    fs::write(engine.join("src/gone.rs"), "//! It was there once.\n").unwrap();
+    let sums = Command::new("sh")
+        .args([
+            "-c",
+            "find . -type f ! -name SHA256SUMS | sed 's|^[.]/||' | LC_ALL=C sort | xargs sha256sum > SHA256SUMS",
+        ])
+        .current_dir(&engine)
+        .status();
+    assert!(sums.unwrap().success());
+    git(&shop, "add --all");
+    git(&shop, "commit --quiet --message older");
+    let main = fs::read_to_string(shop.join("xtask/src/main.rs")).unwrap();
+    // Cargo's work is not what is tried here: this one says that it does not compile, then that it does.
+    let cargo = dir.path().join("cargo");
+    let says = |code: u8| {
+        fs::write(
+            &cargo,
+            format!("#!/bin/sh\necho \"$*\" >> {0}.said\necho broken >&2\nexit {code}\n", cargo.display()),
+        )
+        .unwrap();
+        fs::set_permissions(&cargo, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut upgrade = command(&["new", "--upgrade", shop.to_str().unwrap()]);
+        upgrade.env("CARGO", &cargo);
+        ran(upgrade)
+    };
+    says(1).fails(1, "the old one is back:\nbroken", "--upgrade --force");
+    assert_eq!(git(&shop, "status --porcelain"), "");
+    says(0).ok().has("engine 0.1.0 replaced by 0.1.0").has("`new PATH` makes a project");
+    assert!(!engine.join("src/gone.rs").exists() && !shop.join("xtask/.engine-before").exists());
+    assert_eq!(fs::read_to_string(shop.join("xtask/src/main.rs")).unwrap(), main);
+    assert!(fs::read_to_string(dir.path().join("cargo.said")).unwrap().contains("ci generate"));
+    upgrade(&[]).ok().has("nothing to do");
+
+    let manifest = fs::read_to_string(engine.join("Cargo.toml")).unwrap();
+    fs::write(engine.join("Cargo.toml"), manifest.replacen("0.1.0", "9.0.0", 1)).unwrap();
+    assert!(
+        Command::new("sh")
+            .args([
+                "-c",
+                "find . -type f ! -name SHA256SUMS | sed 's|^[.]/||' | LC_ALL=C sort | xargs sha256sum > SHA256SUMS"
+            ])
+            .current_dir(&engine)
+            .status()
+            .unwrap()
+            .success()
+    );
+    upgrade(&[]).fails(2, "the engine there is 9.0.0", "--force");
+    ran(command(&["new", "--upgrade", "."])).fails(2, "is the repository of the engine itself", "git pull");
 
     let nothing = dir.path().join("nothing");
     fs::create_dir(&nothing).unwrap();

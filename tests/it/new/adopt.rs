@@ -242,8 +242,113 @@ fn a_dry_run_and_a_failure_leave_it_as_it_was() {
     assert_eq!(git(&at, "status --porcelain"), "");
     assert!(!at.join(".cargo").exists() && !at.join("xtask").exists());
 
-    // Killed halfway: the xtask is there, and no manifest names it.
-    fs::create_dir_all(at.join("xtask/src")).unwrap();
-    fs::write(at.join("xtask/src/main.rs"), "fn main() { gangplank::main(&PROJECT) }\n").unwrap();
+    // A cargo that fails once the lock was to be written: everything is taken back, what was there before stays.
+    fs::create_dir(at.join(".cargo")).unwrap();
+    fs::write(at.join(".cargo/config.toml"), "[term]\nquiet = true\n").unwrap();
+    let (mut failing, _) = with_cargo(&at, "case $1 in update) exit 1;; esac");
+    ran_of(&mut failing).fails(1, "cannot make Cargo.lock", "crates.io");
+    assert_eq!(git(&at, "status --porcelain"), "?? .cargo/");
+    assert_eq!(fs::read_to_string(at.join(".cargo/config.toml")).unwrap(), "[term]\nquiet = true\n");
+}
+
+/// `new --into` with a cargo that does something of its own first.
+fn with_cargo(at: &Path, first: &str) -> (Command, PathBuf) {
+    let cargo = at.parent().unwrap().join("cargo");
+    fs::write(&cargo, format!("#!/bin/sh\n{first}\nexec cargo \"$@\"\n")).unwrap();
+    fs::set_permissions(&cargo, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = command(&["new", "--into", at.to_str().unwrap()]);
+    command.env("CARGO", &cargo);
+    (command, cargo)
+}
+
+fn ran_of(command: &mut Command) -> Ran {
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+    Ran { line: format!("{command:?}"), code: output.status.code().unwrap_or(-1), stdout, stderr }
+}
+
+#[test]
+fn killed_halfway_the_same_command_goes_on() {
+    let (_dir, at) = small();
+    commit(&at);
+    let began = at.parent().unwrap().join("began");
+    let (mut slow, _) = with_cargo(&at, &format!("case $1 in update) touch {}; sleep 60;; esac", began.display()));
+    let mut child = slow.spawn().unwrap();
+    crate::project::eventually("cargo is asked for the lock", || began.exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(at.join("xtask/.unfinished").exists(), "it was killed halfway");
+    let _ = Command::new("pkill").args(["-f", &format!("touch {}", began.display())]).status();
     adopt(&at, &[]).ok().has("an xtask");
+    assert!(!at.join("xtask/.unfinished").exists());
+    assert!(names(&at).iter().all(|name| !name.starts_with(".gangplank")), "{:?}", names(&at));
+    let manifest = fs::read_to_string(at.join("Cargo.toml")).unwrap();
+    assert_eq!(manifest.matches("\"xtask\"").count(), 1, "{manifest}");
+}
+
+#[test]
+fn what_is_theirs_stays_theirs() {
+    // An xtask of theirs that says what ours does, in a workspace that names it in its own way.
+    let (_dir, at) = small();
+    fs::write(at.join("Cargo.toml"), "[workspace]\nmembers = ['xtask']\n").unwrap();
+    fs::create_dir_all(at.join("xtask/src")).unwrap();
+    fs::write(at.join("xtask/Cargo.toml"), "[package]\nname = \"xtask\"\nversion = \"0.1.0\"\nedition = \"2021\"\n")
+        .unwrap();
+    fs::write(at.join("xtask/src/main.rs"), "fn main() { /* gangplank::main( */ }\n").unwrap();
+    for more in [&["--dry-run"][..], &[]] {
+        adopt(&at, more).fails(2, "is an xtask already", "rename");
+        assert!(at.join("xtask/src/main.rs").exists());
+    }
+
+    // Configs of theirs under the names of ours, and a linked file.
+    let (_dir, at) = small();
+    fs::create_dir_all(at.join(".circleci")).unwrap();
+    fs::create_dir_all(at.join(".cargo")).unwrap();
+    for name in ["config", "rollback", "deploy"] {
+        fs::write(at.join(format!(".circleci/{name}.yml")), format!("# {name} of theirs\n")).unwrap();
+    }
+    let shared = at.parent().unwrap().join("shared.toml");
+    fs::write(&shared, "[term]\nquiet = false\n").unwrap();
+    std::os::unix::fs::symlink(&shared, at.join(".cargo/config.toml")).unwrap();
+    commit(&at);
+    adopt(&at, &[]).ok().has("deploy.before-gangplank.yml");
+    for name in ["config", "rollback", "deploy"] {
+        let kept = fs::read_to_string(at.join(format!(".circleci/{name}.before-gangplank.yml"))).unwrap();
+        assert_eq!(kept, format!("# {name} of theirs\n"));
+    }
+    assert!(at.join(".cargo/config.toml").is_symlink());
+    assert!(fs::read_to_string(&shared).unwrap().contains("xtask = "));
+
+    // What was kept once is not overwritten.
+    let (_dir, at) = small();
+    fs::create_dir_all(at.join(".circleci")).unwrap();
+    fs::write(at.join(".circleci/config.yml"), "# theirs\n").unwrap();
+    fs::write(at.join(".circleci/config.before-gangplank.yml"), "# older\n").unwrap();
+    commit(&at);
+    adopt(&at, &[]).fails(2, "would be kept as", "mv ");
+    assert_eq!(git(&at, "status --porcelain"), "");
+}
+
+#[test]
+fn what_git_ignores_and_what_cannot_be_shipped_is_said() {
+    let (_dir, at) = small();
+    fs::write(at.join(".gitignore"), "/target\nrelease/\n").unwrap();
+    for (folder, file) in [("static", true), ("public", false)] {
+        fs::create_dir_all(at.join(folder)).unwrap();
+        if file {
+            fs::write(at.join(folder).join("a"), "").unwrap();
+        }
+    }
+    // Latin-1, and a secret.
+    fs::write(
+        at.join("build.sh"),
+        b"#!/bin/sh\n# caf\xe9\ncurl -H \"Circle-Token: hunter2\" https://circleci.com/api\n",
+    )
+    .unwrap();
+    commit(&at);
+    let adopted =
+        adopt(&at, &[]).ok().has("git ignores").has("git add --force").has("public is not in `include`: it is empty");
+    assert!(!adopted.stdout.contains("hunter2") && adopted.stdout.contains("build.sh:3"), "{}", adopted.stdout);
+    assert!(fs::read_to_string(at.join("xtask/src/main.rs")).unwrap().contains(r#"include: &["static"]"#));
 }

@@ -34,6 +34,13 @@ pub mod var {
     pub const API_DEADLINE: &str = "GANGPLANK_API_DEADLINE";
 }
 
+/// Whether a line of a manifest makes it that of a workspace.
+fn is_workspace(line: &str) -> bool {
+    let word = line.trim_start_matches('[').trim_start();
+    word.strip_prefix("workspace").is_some_and(|rest| rest.trim_start().starts_with(['.', ']', '=']))
+        && !line.ends_with("workspace = true")
+}
+
 /// What a command is given of the outside.
 pub struct Cx {
     /// Root of the Cargo workspace.
@@ -105,7 +112,7 @@ impl Cx {
         )?;
         for dir in here.ancestors() {
             if std::fs::read_to_string(dir.join("Cargo.toml"))
-                .is_ok_and(|text| text.lines().any(|line| line.trim_start().starts_with("[workspace")))
+                .is_ok_and(|text| text.lines().any(|line| is_workspace(line.trim_start())))
             {
                 return Ok(dir.to_owned());
             }

@@ -138,19 +138,41 @@ pub fn can_commit(cx: &Cx) -> Result<()> {
 }
 
 #[cfg(feature = "new")]
-/// Makes `dir` a repository with everything in one commit, and gives its SHA.
+/// Makes `dir` a repository with everything in one commit, and gives its SHA. Whoever runs us inside a hook has told git
+/// of another repository, and of one that signs what it commits.
 pub fn first_commit(cx: &Cx, dir: &Path, message: &str) -> Result<String> {
     let sh = shell(dir)?;
-    cx.read(cmd!(sh, "git init --quiet --initial-branch main").into())?;
-    cx.read(cmd!(sh, "git add --all").into())?;
-    cx.read(cmd!(sh, "git commit --quiet --no-verify --message {message}").into())?;
-    cx.read(cmd!(sh, "git rev-parse HEAD").into())
+    cx.read(alone(cmd!(sh, "git init --quiet --initial-branch main")))?;
+    cx.read(alone(cmd!(sh, "git add --all --force")))?;
+    cx.read(alone(cmd!(sh, "git -c commit.gpgsign=false commit --quiet --no-verify --message {message}")))?;
+    cx.read(alone(cmd!(sh, "git rev-parse HEAD")))
+}
+
+/// A command of git that goes by its directory alone.
+#[cfg(feature = "new")]
+fn alone(command: xshell::Cmd) -> Command {
+    let mut command = Command::from(command);
+    // As `git rev-parse --local-env-vars` lists them.
+    for name in ["DIR", "WORK_TREE", "INDEX_FILE", "OBJECT_DIRECTORY", "COMMON_DIR", "PREFIX", "NAMESPACE", "CONFIG"] {
+        command.env_remove(format!("GIT_{name}"));
+    }
+    command.env_remove("GIT_ALTERNATE_OBJECT_DIRECTORIES");
+    command
+}
+
+/// Files below some paths that a rule keeps out of commits.
+#[cfg(feature = "new")]
+pub fn ignored(cx: &Cx, paths: &[&str]) -> Option<Vec<String>> {
+    let sh = shell(&cx.root).ok()?;
+    let command = cmd!(sh, "git ls-files --others --ignored --exclude-standard -- {paths...}");
+    Some(cx.read(alone(command)).ok()?.lines().map(str::to_owned).collect())
 }
 
 #[cfg(feature = "new")]
 /// What is different in `path` since the commit that last touched `mark`.
 pub fn diff_since(cx: &Cx, mark: &str, path: &str) -> Option<String> {
     let sh = shell(&cx.root).ok()?;
-    let since = cx.read(cmd!(sh, "git log --max-count=1 --format=%H -- {mark}").into()).ok()?;
-    cx.read(cmd!(sh, "git diff --no-color --no-ext-diff {since} -- {path}").into()).ok().filter(|diff| !diff.is_empty())
+    let since = cx.read(alone(cmd!(sh, "git log --max-count=1 --format=%H -- {mark}"))).ok()?;
+    let diff = cx.read(alone(cmd!(sh, "git diff --no-color --no-ext-diff {since} -- {path}"))).ok();
+    diff.filter(|diff| !diff.is_empty())
 }

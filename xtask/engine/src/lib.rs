@@ -267,7 +267,7 @@ fn verdict(answer: &Answer) -> u8 {
 
 /// A hint that names a guide names it where it lies: with the engine, in a project that was made.
 fn here(hint: &str) -> String {
-    hint.replace("docs/", concat!(env!("GANGPLANK_DOCS"), "/"))
+    format!(" {hint}").replace(" docs/", concat!(" ", env!("GANGPLANK_DOCS"), "/")).split_off(1)
 }
 
 fn fail(cx: Option<&Cx>, error: &anyhow::Error, as_json: bool, style: Style) -> u8 {

@@ -5,6 +5,7 @@
 //! place, so that a command that fails or is killed leaves what was there.
 
 mod adopt;
+mod changes;
 mod found;
 mod main_rs;
 mod manifest;
@@ -105,6 +106,16 @@ impl FromStr for Engine {
         };
         let engine = match text.split_once('=') {
             None if text == "vendor" => Some(Self::Vendor),
+            // It would stand in a manifest, and in what cargo says of it.
+            Some(("git", rest))
+                if rest.split_once("://").is_some_and(|(scheme, rest)| {
+                    scheme.starts_with("http") && rest.split('/').next().is_some_and(|host| host.contains('@'))
+                }) =>
+            {
+                return usage("the URL of the engine has a password or token in it")
+                    .hint("leave it out: git asks its credential helper; or use git=ssh://git@HOST/PATH,tag=TAG")
+                    .err();
+            }
             Some(("git", rest)) => git(rest),
             Some(("path", dir)) if !dir.is_empty() => Some(Self::Path(dir.into())),
             _ => None,
@@ -168,6 +179,7 @@ pub fn create(cx: &Cx, path: &Path, wish: &Wish) -> Result<Made> {
         ],
         ..Made::of(&path, wish)
     };
+    plan.project().validate()?;
     let tree = tree::project(&plan, &engine_of(&wish.engine)?)?;
     let files = tree.names();
     if wish.dry_run {
@@ -248,8 +260,20 @@ pub fn check_name(name: &str) -> Result<()> {
     let well_formed = name.starts_with(|first: char| first.is_ascii_alphabetic())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
         && name.len() <= 64;
-    let reserved =
-        ["gangplank", "xtask", "xtask-fixture", "test", "core", "std", "alloc", "proc_macro", "build", "deps"];
+    let reserved = [
+        "gangplank",
+        "xtask",
+        "xtask-fixture",
+        "test",
+        "core",
+        "std",
+        "alloc",
+        "proc_macro",
+        "build",
+        "deps",
+        "examples",
+        "incremental",
+    ];
     let keywords = [
         "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate", "do", "dyn",
         "else", "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let", "loop", "macro",
@@ -262,8 +286,8 @@ pub fn check_name(name: &str) -> Result<()> {
             .hint("begin with a letter, go on with letters, digits, `-` and `_`: --name my-shop")
             .err();
     }
-    if reserved.contains(&name) || keywords.contains(&name) {
-        return usage(format!("`{name}` means something to Rust or to this workspace already"))
+    if reserved.contains(&name) || keywords.contains(&name) || tree::locked(name) {
+        return usage(format!("`{name}` means something to Rust, to cargo or to this workspace already"))
             .hint(format!("give it another one: --name my-{name}"))
             .err();
     }
@@ -328,7 +352,7 @@ fn write_configs(cx: &Cx, dir: &Path, plan: &Plan) -> Result<()> {
 
 /// What cargo answers in the root of `cx`.
 fn cargo(cx: &Cx, args: &[&str]) -> Result<Answer> {
-    cx.answer(build::cargo(cx, args), Input::Empty)
+    cx.answer_within(build::cargo(cx, args), Input::Empty, None, true)
 }
 
 /// Between two steps is where Ctrl-C is heard. What was begun is taken back by whoever began it.

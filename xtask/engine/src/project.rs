@@ -247,7 +247,7 @@ pub struct Ci {
     pub pointers: &'static [(&'static str, &'static str)],
     /// Whether code that rustfmt would change fails `test`.
     pub format: bool,
-    /// Whether a warning of clippy fails `test`; errors always do.
+    /// Whether a warning of clippy or rustdoc fails `test`; errors always do.
     pub deny_warnings: bool,
 }
 

@@ -115,15 +115,27 @@ fn alias(config: &str) -> Option<String> {
     let mut inside = false;
     for line in config.lines().map(str::trim) {
         if let Some(table) = line.strip_prefix('[') {
-            inside = table.trim_end_matches(']').trim() == "alias";
+            inside = table.split(']').next().unwrap_or_default().trim() == "alias";
         } else if let Some((key, value)) = line.split_once('=') {
-            let key = key.trim();
+            let key = key.trim().trim_matches('"');
             if (inside && key == "xtask") || key == "alias.xtask" {
-                return Some(value.trim().trim_matches('"').to_owned());
+                return Some(words(value.trim()));
             }
         }
     }
     None
+}
+
+/// The value of an alias as one types it: it is a text or an array of texts.
+fn words(value: &str) -> String {
+    match value.strip_prefix('[') {
+        Some(array) => {
+            let array = array.split(']').next().unwrap_or_default();
+            let words = array.split(',').map(|word| word.trim().trim_matches(['"', '\'']));
+            words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+        }
+        None => value.trim_start_matches(['"', '\'']).split(['"', '\'']).next().unwrap_or_default().to_owned(),
+    }
 }
 
 fn judge_tools(tools: &[Tool]) -> Vec<Check> {
@@ -238,6 +250,8 @@ mod tests {
             (format!("[alias]\nxtask = \"{ours}\"\n"), Some(ours)),
             (format!("[build]\njobs = 2\n[ alias ]\n xtask=\"{ours}\"\n"), Some(ours)),
             (format!("alias.xtask = \"{ours}\"\n"), Some(ours)),
+            (format!("[alias] # ours\n\"xtask\" = \"{ours}\" # it\n"), Some(ours)),
+            ("alias.xtask = [\"run\", \"--package\", 'xtask']\n".into(), Some("run --package xtask")),
             (format!("[env]\nxtask = \"{ours}\"\n"), None),
             ("[alias]\n# xtask = \"x\"\nxt = \"x\"\n".into(), None),
             (String::new(), None),

@@ -1,9 +1,10 @@
 //! `new --into`: an xtask for a workspace or a crate that has none, beside everything that is there.
 
-use crate::ci::{generate, render, yaml};
+use crate::ci::{generate, yaml};
 use crate::cx::Cx;
 use crate::error::{Explain, Kind, Result, usage};
 use crate::git;
+use crate::new::changes::Changes;
 use crate::new::found::{self, Workspace};
 use crate::new::main_rs::{Plan, Runs};
 use crate::new::place::{self, Aside};
@@ -15,14 +16,12 @@ use crate::new::{
 use std::fs;
 use std::path::Path;
 
-/// The config that was there before ours.
-const KEPT_CONFIG: &str = ".circleci/config.before-gangplank.yml";
-const CONFIG: &str = ".circleci/config.yml";
+/// In an xtask that is not finished: the mark that it is ours, and that nobody has worked on it.
+const UNFINISHED: &str = "xtask/.unfinished";
 
-/// A file that is replaced as a whole; `before` is what it held.
+/// A file that is replaced as a whole.
 struct Edit {
     path: &'static str,
-    before: Option<String>,
     after: String,
 }
 
@@ -34,20 +33,24 @@ pub fn adopt(cx: &Cx, dir: &Path, wish: &Wish) -> Result<Made> {
             .hint(format!("a project from nothing: `cargo xtask new {}`", dir.display()))
             .err();
     };
-    finish_interrupted(&dir)?;
     let workspace = found::workspace(cx, &dir)?;
-    check_is_without(&dir, &workspace)?;
+    if !dir.join(UNFINISHED).is_file() {
+        check_is_without(&dir, &workspace)?;
+    }
     let app = workspace.app(wish.name.as_deref());
     check_name(&app.name)?;
     let there = cx.at(&dir);
     let branch = git::branch(&there).ok().flatten().unwrap_or_else(|| "main".into());
-    let formatted = cargo(&there, &["fmt", "--all", "--check"]).is_ok_and(|answer| answer.ok());
+    let fmt = |words: &[&str]| cargo(&there, &[&["fmt"], words].concat()).is_ok_and(|answer| answer.ok());
+    // Nobody knows without rustfmt, which `test` installs.
+    let formatted = !fmt(&["--version"]) || fmt(&["--all", "--check"]);
     let plan = Plan { app, branch, is_strict: false, is_formatted: formatted, ..plan(cx, "app", wish)? };
     let plan = Plan { bucket: wish.bucket.clone().unwrap_or_else(|| bucket_of(&plan.app.name)), ..plan };
     let vendored = wish.engine == Engine::Vendor;
     let files = tree::xtask(&plan, &engine_of(&wish.engine)?, false)?;
     let edits = edits(&dir, &root, vendored)?;
-    let kept = dir.join(CONFIG).is_file() && !generated(&dir)?;
+    plan.project().validate()?;
+    let kept = kept(&dir)?;
     let mut names = files.names();
     names.extend(edits.iter().map(|edit| edit.path.to_owned()));
     names.extend(generate::CONFIGS.map(str::to_owned));
@@ -56,8 +59,8 @@ pub fn adopt(cx: &Cx, dir: &Path, wish: &Wish) -> Result<Made> {
         name: plan.app.name.clone(),
         pattern: Some(plan.pattern.as_str()),
         files: names,
-        scripts: scripts_in(&dir)?,
-        notes: notes(&dir, &plan, kept)?,
+        scripts: scripts_in(&dir),
+        notes: notes(&dir, &plan, &kept),
         next: vec![
             format!("cd {}", dir.display()),
             "cargo xtask build       # look at xtask/src/main.rs first: it says what is built and where it goes".into(),
@@ -70,77 +73,91 @@ pub fn adopt(cx: &Cx, dir: &Path, wish: &Wish) -> Result<Made> {
     if wish.dry_run {
         return Ok(made);
     }
-    write(cx, &dir, &files, &edits, kept, &plan)?;
-    Ok(made)
+    write(cx, &dir, &files, &edits, &kept, &plan)?;
+    let notes = made.notes.into_iter().chain(ignored(&there)).collect();
+    Ok(Made { notes, ..made })
 }
 
-/// Everything or nothing: what was written before something failed is taken back.
-fn write(cx: &Cx, dir: &Path, files: &tree::Tree, edits: &[Edit], kept: bool, plan: &Plan) -> Result<()> {
-    let lock = read_if_there(&dir.join("Cargo.lock"))?;
-    let configs = generate::CONFIGS.map(|name| (name, read_if_there(&dir.join(name))));
+/// Everything or nothing: what was written before something failed is taken back. After a kill the same command begins
+/// again: what it finds it writes as before.
+fn write(cx: &Cx, dir: &Path, files: &tree::Tree, edits: &[Edit], kept: &[Kept], plan: &Plan) -> Result<()> {
     let aside = Aside::beside(&dir.join("xtask"))?;
     files.write(aside.path())?;
-    let work = || -> Result<()> {
-        let moved = fs::rename(aside.path().join("xtask"), dir.join("xtask"));
-        moved.explain(
+    let hint = || format!("`ls -ld {}` shows whose it is", dir.display());
+    let what = || format!("cannot write {UNFINISHED}");
+    fs::write(aside.path().join(UNFINISHED), "").explain(Kind::Failed, what, hint)?;
+    if dir.join(UNFINISHED).is_file() {
+        fs::remove_dir_all(dir.join("xtask")).explain(
             Kind::Failed,
-            || "cannot move xtask into place".into(),
-            || "is it there already? `ls xtask`".into(),
+            || "cannot remove the unfinished xtask of a killed run".into(),
+            || "`rm -r xtask`".into(),
         )?;
+    }
+    let mut changes = Changes::in_dir(dir);
+    let mut work = || -> Result<()> {
+        changes.move_in(&aside.path().join("xtask"), "xtask")?;
         for edit in edits {
             stop_if_asked(cx)?;
-            place::write(&dir.join(edit.path), &edit.after)?;
+            changes.write(edit.path, edit.after.as_bytes())?;
         }
+        changes.keep("Cargo.lock")?;
         settle(cx, dir)?;
         stop_if_asked(cx)?;
-        if kept {
-            let copied = fs::copy(dir.join(CONFIG), dir.join(KEPT_CONFIG));
-            copied.explain(
-                Kind::Failed,
-                || format!("cannot write {KEPT_CONFIG}"),
-                || "check its permissions".into(),
-            )?;
+        for Kept { name, path, bytes } in kept {
+            changes.write(path, bytes)?;
+            changes.keep(name)?;
         }
+        generate::CONFIGS.iter().try_for_each(|name| changes.keep(name))?;
         write_configs(cx, dir, plan)?;
-        stop_if_asked(cx)
+        stop_if_asked(cx)?;
+        fs::remove_file(dir.join(UNFINISHED)).explain(
+            Kind::Failed,
+            || format!("cannot remove {UNFINISHED}"),
+            || "check permissions".into(),
+        )
     };
-    work().inspect_err(|_| {
-        let restore = |path: &str, before: Option<&str>| {
-            let path = dir.join(path);
-            let _ = before.map_or_else(|| fs::remove_file(&path), |text| fs::write(&path, text));
-        };
-        for edit in edits.iter().rev() {
-            restore(edit.path, edit.before.as_deref());
-        }
-        restore("Cargo.lock", lock.as_deref());
-        for (name, before) in &configs {
-            if let Ok(before) = before {
-                restore(name, before.as_deref());
-            }
-        }
-        if kept {
-            restore(KEPT_CONFIG, None);
-        }
-        let _ = fs::remove_dir_all(dir.join("xtask"));
-        for empty in [".circleci", ".cargo"] {
-            let _ = fs::remove_dir(dir.join(empty));
-        }
-    })
+    let worked = work();
+    worked.map_err(|cause| changes.undo(cause))
 }
 
-/// A run that was killed has left an xtask of ours that no manifest names yet.
-fn finish_interrupted(dir: &Path) -> Result<()> {
-    let ours = fs::read_to_string(dir.join("xtask/src/main.rs")).is_ok_and(|main| main.contains("gangplank::main("));
-    let named = fs::read_to_string(dir.join("Cargo.toml")).is_ok_and(|manifest| manifest.contains("\"xtask\""));
-    if ours && !named {
-        let hint = || "remove it: `rm -r xtask`".into();
-        return fs::remove_dir_all(dir.join("xtask")).explain(
-            Kind::Failed,
-            || "cannot remove the xtask of a killed run".into(),
-            hint,
-        );
+/// A config that was there before ours, and where it stays.
+struct Kept {
+    name: &'static str,
+    path: &'static str,
+    bytes: Vec<u8>,
+}
+
+/// Configs under the names of ours that we did not make.
+fn kept(dir: &Path) -> Result<Vec<Kept>> {
+    const PATHS: [&str; 3] = [
+        ".circleci/config.before-gangplank.yml",
+        ".circleci/rollback.before-gangplank.yml",
+        ".circleci/deploy.before-gangplank.yml",
+    ];
+    let mut kept = Vec::new();
+    for (name, path) in generate::CONFIGS.into_iter().zip(PATHS) {
+        let Ok(bytes) = fs::read(dir.join(name)) else { continue };
+        if String::from_utf8_lossy(&bytes).starts_with("# Made by `cargo xtask ci generate`") {
+            continue;
+        }
+        if fs::read(dir.join(path)).is_ok_and(|other| other != bytes) {
+            return usage(format!("{name} would be kept as {path}, and that is there"))
+                .hint(format!("give it another name: `mv {path} .circleci/before.yml`"))
+                .err();
+        }
+        kept.push(Kept { name, path, bytes });
     }
-    Ok(())
+    Ok(kept)
+}
+
+/// What git would leave out of a commit, by a rule that somebody wrote for something else.
+fn ignored(cx: &Cx) -> Option<String> {
+    let ignored = git::ignored(cx, &["xtask", ".circleci", ".cargo", "Cargo.lock"])?;
+    let first = ignored.first()?;
+    Some(format!(
+        "git ignores {} of the new files, {first} for one: `git add --force xtask .circleci .cargo Cargo.lock`",
+        ignored.len()
+    ))
 }
 
 fn check_is_without(dir: &Path, workspace: &Workspace) -> Result<()> {
@@ -169,7 +186,7 @@ fn edits(dir: &Path, root: &str, vendored: bool) -> Result<Vec<Edit>> {
     let ignored = read_if_there(&dir.join(".gitignore"))?;
     let mut edits = Vec::new();
     if let Some(after) = manifest::with_alias(alias.as_deref().unwrap_or_default())? {
-        edits.push(Edit { path: ".cargo/config.toml", before: alias, after });
+        edits.push(Edit { path: ".cargo/config.toml", after });
     }
     let ignores = |text: &str| {
         text.lines().any(|line| ["/target", "target", "target/", "/target/", "**/target"].contains(&line.trim()))
@@ -178,36 +195,28 @@ fn edits(dir: &Path, root: &str, vendored: bool) -> Result<Vec<Edit>> {
         // Releases lie there, and a tree that git calls dirty goes to no env with an approval.
         let before = ignored.clone().unwrap_or_default();
         let end = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
-        edits.push(Edit { path: ".gitignore", before: ignored, after: format!("{before}{end}/target\n") });
+        edits.push(Edit { path: ".gitignore", after: format!("{before}{end}/target\n") });
     }
     // The manifest is last: from then on the xtask is part of the workspace.
-    edits.push(Edit {
-        path: "Cargo.toml",
-        before: Some(root.to_owned()),
-        after: manifest::workspace_of_adopted(root, vendored)?,
-    });
+    edits.push(Edit { path: "Cargo.toml", after: manifest::workspace_of_adopted(root, vendored)? });
     Ok(edits)
 }
 
-/// Whether the config that is there was made by us.
-fn generated(dir: &Path) -> Result<bool> {
-    Ok(read_if_there(&dir.join(CONFIG))?.is_some_and(|text| text.starts_with(render::PIPELINE)))
-}
-
-fn scripts_in(dir: &Path) -> Result<Vec<Mapped>> {
+fn scripts_in(dir: &Path) -> Vec<Mapped> {
     let mut mapped = Vec::new();
     for folder in scripts::DIRS {
         for name in scripts::NAMES {
             let path = Path::new(folder).join(name);
-            if let Some(text) = read_if_there(&dir.join(&path))? {
-                mapped.extend(scripts::map(&path.to_string_lossy(), &text));
+            // Nothing depends on them, so what is not quite text is read all the same.
+            if let Ok(bytes) = fs::read(dir.join(&path)) {
+                mapped.extend(scripts::map(&path.to_string_lossy(), &String::from_utf8_lossy(&bytes)));
             }
         }
     }
-    Ok(mapped)
+    mapped
 }
 
-fn notes(dir: &Path, plan: &Plan, kept: bool) -> Result<Vec<String>> {
+fn notes(dir: &Path, plan: &Plan, kept: &[Kept]) -> Vec<String> {
     let mut notes = Vec::new();
     match &plan.app.runs {
         _ if plan.app.packages.is_empty() => {
@@ -226,13 +235,15 @@ fn notes(dir: &Path, plan: &Plan, kept: bool) -> Result<Vec<String>> {
             "there is no git repository: a release is named after its commit, so `git init` and commit first".into(),
         );
     }
-    if kept {
-        notes.push(format!("the config that was there is kept as {KEPT_CONFIG}; CircleCI does not read that name"));
-        notes.extend(outline(&read_if_there(&dir.join(CONFIG))?.unwrap_or_default()).map(|what| {
+    for Kept { name, path, bytes } in kept {
+        notes.push(format!("{name} was there and is kept as {path}, a name that CircleCI does not read"));
+        notes.extend(outline(&String::from_utf8_lossy(bytes)).map(|what| {
             format!("it has {what}: what of it is still wanted can run from that file, as a pipeline of its own (Project Settings, Pipelines)")
         }));
     }
-    Ok(notes)
+    let left = plan.app.left_out.iter();
+    notes.extend(left.map(|(folder, why)| format!("{folder} is not in `include`: {why}")));
+    notes
 }
 
 /// The jobs and orbs of a config.

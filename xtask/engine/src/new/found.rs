@@ -99,14 +99,27 @@ impl Workspace {
     pub fn app(&self, name: Option<&str>) -> App {
         let shipped: Vec<_> = self.packages.iter().filter(|package| package.binaries().next().is_some()).collect();
         let dirs = shipped.iter().filter_map(|package| package.manifest_path.parent());
-        let mut include: Vec<String> = dirs
+        let mut folders: Vec<PathBuf> = dirs
             .chain([self.workspace_root.as_path()])
             .flat_map(|dir| FOLDERS.iter().map(move |folder| dir.join(folder)))
             .filter(|folder| folder.is_dir())
-            .filter_map(|folder| Some(folder.strip_prefix(&self.workspace_root).ok()?.to_str()?.to_owned()))
             .collect();
-        include.sort();
-        include.dedup();
+        folders.sort();
+        folders.dedup();
+        let (mut include, mut left_out, mut taken) = (Vec::<String>::new(), Vec::new(), Vec::new());
+        for folder in folders {
+            let Some(path) = folder.strip_prefix(&self.workspace_root).ok().and_then(Path::to_str) else { continue };
+            let name = folder.file_name().map(ToOwned::to_owned);
+            if crate::include::below(&folder).is_ok_and(|files| files.is_empty()) {
+                left_out.push((path.to_owned(), "it is empty"));
+            } else if taken.contains(&name) {
+                // A bundle has no packages in it, so both would be one folder.
+                left_out.push((path.to_owned(), "another package has a folder of that name"));
+            } else {
+                taken.push(name);
+                include.push(path.to_owned());
+            }
+        }
         let server = shipped.iter().find(|package| package.is_server()).and_then(|package| package.binaries().next());
         let root = self.workspace_root.file_name().map(|name| name.to_string_lossy().into_owned());
         let only = if let [package] = shipped.as_slice() { Some(package.name.clone()) } else { None };
@@ -114,6 +127,7 @@ impl Workspace {
             name: name.map(str::to_owned).or(only).or(root).unwrap_or_default(),
             packages: shipped.iter().map(|package| package.name.clone()).collect(),
             include,
+            left_out,
             runs: server.map_or(Runs::No, |binary| Runs::Server(binary.to_owned())),
         }
     }

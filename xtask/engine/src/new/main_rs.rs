@@ -34,6 +34,8 @@ pub struct App {
     pub packages: Vec<String>,
     /// Files that go with them.
     pub include: Vec<String>,
+    /// Folders that look as if they did, and why they do not.
+    pub left_out: Vec<(String, &'static str)>,
     /// How it runs.
     pub runs: Runs,
 }
@@ -65,6 +67,7 @@ impl App {
             name: name.to_owned(),
             packages: vec![name.to_owned()],
             include: vec!["app/static".into()],
+            left_out: vec![],
             runs: Runs::Sample,
         }
     }
@@ -150,33 +153,39 @@ fn array(texts: &[String]) -> String {
 
 /// The text of main.rs for a plan, out of that of this repository.
 pub fn fill(template: &str, plan: &Plan) -> Result<String> {
-    let mut main = Filling(template.to_owned());
+    let mut main = Filling { text: template.to_owned(), values: vec![] };
     let app = &plan.app;
     main.cut("/// The workspace hands over from job to job", "const SERVICE: ")?;
-    main.swap("stores: STORES", &format!("stores: {}", array(&plan.stores())))?;
-    main.swap(
-        r#"name: "app", packages: &["app"], include: &["app/static"]"#,
-        &format!("name: {:?}, packages: {}, include: {}", app.name, array(&app.packages), array(&app.include)),
-    )?;
+    let stores = main.value(array(&plan.stores()));
+    main.swap("stores: STORES", &format!("stores: {stores}"))?;
+    let built = format!("name: {:?}, packages: {}, include: {}", app.name, array(&app.packages), array(&app.include));
+    let built = main.value(built);
+    main.swap(r#"name: "app", packages: &["app"], include: &["app/static"]"#, &built)?;
     for place in &plan.envs {
         fill_env(&mut main, place, &app.name)?;
     }
     match &app.runs {
-        Runs::Sample => main.swap("bin/app", &format!("bin/{}", app.name))?,
+        Runs::Sample => {
+            let run = main.value(format!("bin/{}", app.name));
+            main.swap("bin/app", &run)?;
+        }
         Runs::Server(binary) => {
-            main.swap("bin/app", &format!("bin/{binary}"))?;
+            let run = main.value(format!("bin/{binary}"));
+            main.swap("bin/app", &run)?;
             ports_for_health(&mut main)?;
         }
         Runs::No => nothing_runs(&mut main)?,
     }
     fill_ci(&mut main, plan)?;
-    Ok(main.0)
+    Ok(main.finish())
 }
 
 fn fill_env(main: &mut Filling, place: &Place, app: &str) -> Result<()> {
     let Place { name, .. } = place;
-    main.swap(&format!(r#"&["file:target/deploy/{name}"]"#), &array(&place.urls()))?;
-    main.swap(&format!("\"app-{name}\""), &format!("\"{app}-{name}\""))?;
+    let urls = main.value(array(&place.urls()));
+    main.swap(&format!(r#"&["file:target/deploy/{name}"]"#), &urls)?;
+    let context = main.value(format!("{app}-{name}"));
+    main.swap(&format!("\"app-{name}\""), &format!("\"{context}\""))?;
     if place.is_remote() {
         // Whoever deploys asks the host, so the app has to listen where the host can be asked.
         let port = format!("${{{}_PORT:-", name.to_uppercase());
@@ -231,41 +240,63 @@ fn fill_ci(main: &mut Filling, plan: &Plan) -> Result<()> {
     main.swap(r#"Ci { context: Some("app-circleci"), ..Ci::DEFAULT }"#, &ci)
 }
 
-/// A text whose pieces are replaced, each of which has to be there.
-struct Filling(String);
+/// A text whose pieces are replaced, each of which has to be there. What replaces them is put in at the end, so that no
+/// value of a person's is taken for a piece.
+struct Filling {
+    text: String,
+    values: Vec<String>,
+}
+
+/// Stands for a value: private characters around its number.
+fn placeholder(n: usize) -> String {
+    format!("\u{e000}{n}\u{e001}")
+}
 
 impl Filling {
     fn swap(&mut self, from: &str, to: &str) -> Result<()> {
-        if self.0.matches(from).count() != 1 {
+        if self.text.matches(from).count() != 1 {
             return missing(from);
         }
-        self.0 = self.0.replace(from, to);
+        self.text = self.text.replace(from, to);
         Ok(())
     }
 
+    /// Keeps a value of a person's, and gives what stands for it.
+    fn value(&mut self, value: String) -> String {
+        self.values.push(value);
+        placeholder(self.values.len() - 1)
+    }
+
+    /// The text with all values in it.
+    fn finish(self) -> String {
+        let values = self.values.iter().enumerate();
+        values.fold(self.text, |text, (n, value)| text.replace(&placeholder(n), value))
+    }
+
     fn swap_all(&mut self, from: &str, to: &str) -> Result<()> {
-        if !self.0.contains(from) {
+        if !self.text.contains(from) {
             return missing(from);
         }
-        self.0 = self.0.replace(from, to);
+        self.text = self.text.replace(from, to);
         Ok(())
     }
 
     /// Takes out everything from one piece up to another.
     fn cut(&mut self, from: &str, to: &str) -> Result<()> {
-        let Some(start) = self.0.find(from) else { return missing(from) };
-        let Some(length) = self.0[start..].find(to) else { return missing(to) };
-        self.0.replace_range(start..start + length, "");
+        let Some(start) = self.text.find(from) else { return missing(from) };
+        let Some(length) = self.text[start..].find(to) else { return missing(to) };
+        self.text.replace_range(start..start + length, "");
         Ok(())
     }
 
     /// Takes out all lines that begin so.
     fn drop_lines(&mut self, starts: &[&str]) -> Result<()> {
         for start in starts {
-            if !self.0.lines().any(|line| line.starts_with(start)) {
+            if !self.text.lines().any(|line| line.starts_with(start)) {
                 return missing(start);
             }
-            self.0 = self.0.lines().filter(|line| !line.starts_with(start)).map(|line| format!("{line}\n")).collect();
+            self.text =
+                self.text.lines().filter(|line| !line.starts_with(start)).map(|line| format!("{line}\n")).collect();
         }
         Ok(())
     }
@@ -293,7 +324,13 @@ mod tests {
 
     #[test]
     fn every_piece_is_there_for_every_kind_of_app() {
-        let foreign = |runs: Runs| App { name: "web".into(), packages: vec!["web".into()], include: vec![], runs };
+        let foreign = |runs: Runs| App {
+            name: "web".into(),
+            packages: vec!["web".into()],
+            include: vec![],
+            left_out: vec![],
+            runs,
+        };
         for app in [App::sample("web"), foreign(Runs::Server("webd".into())), foreign(Runs::No)] {
             for pattern in Pattern::ALL {
                 let mut plan = plan(app.clone(), pattern);
@@ -310,7 +347,8 @@ mod tests {
 
     #[test]
     fn an_app_of_which_little_is_known_is_asked_little() {
-        let app = |runs| App { name: "web".into(), packages: vec!["web".into()], include: vec![], runs };
+        let app =
+            |runs| App { name: "web".into(), packages: vec!["web".into()], include: vec![], left_out: vec![], runs };
         let server = filled(&plan(app(Runs::Server("webd".into())), Pattern::Workspace));
         assert!(server.contains(r#"health: listens("127.0.0.1:${DEV_PORT:-8081}")"#), "{server}");
         assert!(server.contains(r#"run: &["bin/webd"]"#) && !server.contains("/version"), "{server}");

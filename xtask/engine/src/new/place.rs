@@ -85,18 +85,19 @@ pub fn repository_of(dir: &Path) -> Option<&Path> {
     dir.ancestors().find(|dir| dir.join(".git").exists())
 }
 
-/// Replaces a file as a whole, or leaves it as it is.
-pub fn write(path: &Path, text: &str) -> Result<()> {
-    let parent = path.parent().unwrap_or(path);
+/// Replaces a file as a whole, or leaves it as it is. A link stays one: what it points to is replaced.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let parent = path.parent().unwrap_or(&path);
     let aside = scratch(parent, PURPOSE);
     let hint = || format!("`ls -ld {}` shows whose it is", parent.display());
     let write = || {
         fs::create_dir_all(parent)?;
-        fs::write(&aside, text)?;
-        if let Ok(meta) = fs::metadata(path) {
+        fs::write(&aside, bytes)?;
+        if let Ok(meta) = fs::metadata(&path) {
             fs::set_permissions(&aside, meta.permissions())?;
         }
-        fs::rename(&aside, path)
+        fs::rename(&aside, &path)
     };
     write().inspect_err(|_| drop(fs::remove_file(&aside))).explain(
         Kind::Failed,

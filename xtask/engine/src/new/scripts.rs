@@ -11,7 +11,7 @@ pub struct Mapped {
     pub file: String,
     /// Number of the line, from 1.
     pub line: usize,
-    /// The line.
+    /// The line; of one that speaks of a secret only its first word.
     pub text: String,
     /// The command or the constant; absent where nothing here does that.
     pub becomes: Option<&'static str>,
@@ -110,9 +110,20 @@ pub fn map(file: &str, text: &str) -> Vec<Mapped> {
         if line.is_empty() || line.starts_with('#') || (becomes.is_none() && is_glue(line)) {
             continue;
         }
-        mapped.push(Mapped { file: file.to_owned(), line: n + 1, text: line.to_owned(), becomes });
+        mapped.push(Mapped { file: file.to_owned(), line: n + 1, text: shown(line), becomes });
     }
     mapped
+}
+
+/// A line as it may be shown. One that speaks of a secret may hold it.
+fn shown(line: &str) -> String {
+    const SECRETS: &[&str] =
+        &["token", "secret", "passw", "authorization", "credential", "api_key", "apikey", "-u ", "--user "];
+    let lower = line.to_ascii_lowercase();
+    if SECRETS.iter().any(|word| lower.contains(word)) || line.contains("://") && line.contains('@') {
+        return format!("{} ****", line.split_whitespace().next().unwrap_or_default());
+    }
+    line.to_owned()
 }
 
 /// Whether a line holds a word: not as the end of another one, as `zip ` is in `gzip `.
@@ -133,6 +144,18 @@ fn is_glue(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        for (line, shows) in [
+            ("curl -H \"Circle-Token: CCIPAT_x\" https://circleci.com/api", "curl ****"),
+            ("curl -u ana:pw https://x", "curl ****"),
+            ("git push https://tok@github.com/a/b", "git ****"),
+            ("scp app.tgz web1:", "scp app.tgz web1:"),
+        ] {
+            assert_eq!(shown(line), shows);
+        }
+    }
 
     #[test]
     fn lines_become_commands() {

@@ -74,6 +74,11 @@ pub fn template(path: &str) -> Result<&'static str> {
     }
 }
 
+/// Whether a crate of that name is among those of a project already.
+pub fn locked(name: &str) -> bool {
+    name != "app" && template("Cargo.lock").is_ok_and(|lock| lock.contains(&format!("\nname = \"{name}\"\n")))
+}
+
 /// A new project.
 pub fn project(plan: &Plan, engine: &Engine) -> Result<Tree> {
     let name = &plan.app.name;
@@ -117,6 +122,8 @@ pub fn vendored() -> Result<Tree> {
     }
     let manifest = tree.0.remove("Cargo.toml").unwrap_or_default();
     tree.text("Cargo.toml", manifest::engine(&String::from_utf8_lossy(&manifest))?);
+    // Digests are of these bytes, whatever git is told of line ends.
+    tree.text(".gitattributes", "* -text\n");
     let sums: String = tree.0.iter().map(|(path, bytes)| checksum_line(&digest::of(bytes), path)).collect();
     tree.text(SUMS, sums);
     Ok(tree)

@@ -16,7 +16,12 @@ const OLD: &str = "xtask/.engine-before";
 pub fn upgrade(cx: &Cx, dir: &Path, force: bool, wish: &Wish) -> Result<Made> {
     let dir = place::absolute(dir)?;
     let engine = dir.join(ENGINE_DIR);
-    bring_back(&dir, &engine)?;
+    if dir.join("tests/it/main.rs").is_file() {
+        return usage(format!("{} is the repository of the engine itself", dir.display()))
+            .hint("`git pull` is what makes it newer")
+            .err();
+    }
+    let unfinished = bring_back(&dir, &engine, wish.dry_run)?;
     let is_vendored = engine.join(tree::SUMS).is_file() || (force && tree::is_engine(&engine));
     if !is_vendored {
         return no_engine(&dir);
@@ -43,11 +48,25 @@ pub fn upgrade(cx: &Cx, dir: &Path, force: bool, wish: &Wish) -> Result<Made> {
         ],
         ..Made::of(&dir, wish)
     };
-    if made.files.is_empty() || wish.dry_run {
+    if wish.dry_run || (made.files.is_empty() && !unfinished) {
         return Ok(made);
     }
-    replace(&dir, &engine, &vendored)?;
-    regenerate(cx, &dir)?;
+    if !force && is_newer(made.from_version.as_deref(), made.version) {
+        let from = made.from_version.unwrap_or_default();
+        return usage(format!("the engine there is {from}, and this one only {}", made.version))
+            .hint("run this from a newer checkout; --force puts the older one there")
+            .err();
+    }
+    if !made.files.is_empty() {
+        replace(&dir, &engine, &vendored)?;
+    }
+    regenerate(cx, &dir, force).inspect_err(|_| {
+        // Forced, the new one stays, so that main.rs can be mended against it.
+        if !force && dir.join(OLD).is_dir() && fs::remove_dir_all(&engine).is_ok() {
+            let _ = fs::rename(dir.join(OLD), &engine);
+        }
+    })?;
+    let _ = fs::remove_dir_all(dir.join(OLD));
     Ok(made)
 }
 
@@ -64,30 +83,35 @@ fn no_engine<T>(dir: &Path) -> Result<T> {
     .err()
 }
 
-/// A run that was killed between two renames has left the old engine under another name.
-fn bring_back(dir: &Path, engine: &Path) -> Result<()> {
+/// A run that was killed between two renames has left the old engine under another name; one that was killed later has not
+/// written the configs, which is told.
+fn bring_back(dir: &Path, engine: &Path, dry_run: bool) -> Result<bool> {
     let old = dir.join(OLD);
-    if old.is_dir() && !engine.exists() {
+    if old.is_dir() && !engine.exists() && !dry_run {
         let hint = || format!("`mv {OLD} {ENGINE_DIR}`");
-        return fs::rename(&old, engine).explain(
+        fs::rename(&old, engine).explain(
             Kind::Failed,
             || "cannot bring back the engine of a killed run".into(),
             hint,
-        );
+        )?;
     }
-    let _ = fs::remove_dir_all(old);
-    Ok(())
+    Ok(old.is_dir())
+}
+
+/// Whether `there` is a newer version than `ours`.
+fn is_newer(there: Option<&str>, ours: &str) -> bool {
+    let numbers = |version: &str| version.split('.').map(|part| part.parse::<u64>().ok()).collect::<Option<Vec<_>>>();
+    there.and_then(numbers).zip(numbers(ours)).is_some_and(|(there, ours)| there > ours)
 }
 
 fn replace(dir: &Path, engine: &Path, vendored: &tree::Tree) -> Result<()> {
     let aside = Aside::beside(engine)?;
     vendored.write(aside.path())?;
     let old = dir.join(OLD);
+    let _ = fs::remove_dir_all(&old);
     let hint = || format!("`ls -ld {}` shows whose it is", dir.join("xtask").display());
     fs::rename(engine, &old).explain(Kind::Failed, || format!("cannot move {}", engine.display()), hint)?;
-    aside.move_to(engine).inspect_err(|_| drop(fs::rename(&old, engine)))?;
-    let _ = fs::remove_dir_all(old);
-    Ok(())
+    aside.move_to(engine).inspect_err(|_| drop(fs::rename(&old, engine)))
 }
 
 fn refuse<T>(cx: &Cx, dir: &Path, edited: &[String]) -> Result<T> {
@@ -103,18 +127,21 @@ fn refuse<T>(cx: &Cx, dir: &Path, edited: &[String]) -> Result<T> {
 }
 
 /// The configs that the new engine makes of the same main.rs.
-fn regenerate(cx: &Cx, dir: &Path) -> Result<()> {
+fn regenerate(cx: &Cx, dir: &Path, force: bool) -> Result<()> {
     cx.note("compiling the new engine, to write the configs with it");
     let answer = cargo(&cx.at(dir), &["run", "--quiet", "--package", "xtask", "--", "ci", "generate"])?;
     if answer.ok() {
         return Ok(());
     }
-    Failure::new(
-        Kind::Failed,
-        format!("the engine is replaced, but the project does not compile with it:\n{}", answer.stderr.trim()),
-    )
-    .hint("mend xtask/src/main.rs, then `cargo xtask ci generate`; or go back: `git checkout xtask/engine`")
-    .err()
+    let said = answer.stderr.trim();
+    if force {
+        return Failure::new(Kind::Failed, format!("the engine is replaced, and its configs are not written:\n{said}"))
+            .hint("mend what it says, in xtask/src/main.rs perhaps, then `cargo xtask ci generate`")
+            .err();
+    }
+    Failure::new(Kind::Failed, format!("the new engine does not go with this project; the old one is back:\n{said}"))
+        .hint("to mend xtask/src/main.rs against the new one: --upgrade --force puts it there all the same")
+        .err()
 }
 
 /// Lines of the new changelog that the old one has not, without the frame.

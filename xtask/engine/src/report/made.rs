@@ -9,7 +9,7 @@ const NAMED: usize = 12;
 
 pub fn made(made: &Made, style: Style) -> String {
     let mut out = headline(made);
-    if made.what != "new" && made.files.len() <= NAMED {
+    if made.what == "adopt" && made.files.len() <= NAMED {
         for file in &made.files {
             let _ = writeln!(out, "  {file}");
         }
@@ -18,7 +18,8 @@ pub fn made(made: &Made, style: Style) -> String {
         out.push('\n');
         let heading = ["LINE", "SCRIPT", "BECOMES"].map(str::to_owned).to_vec();
         let rows = made.scripts.iter().map(|it| {
-            let becomes = it.becomes.unwrap_or("nothing here does that: a step of your own, see docs/extending.md");
+            let becomes =
+                it.becomes.unwrap_or(concat!("a step of your own: ", env!("GANGPLANK_DOCS"), "/extending.md"));
             vec![format!("{}:{}", it.file, it.line), shortened(&it.text), becomes.to_owned()]
         });
         out.push_str(&table(style, &[heading].into_iter().chain(rows).collect::<Vec<_>>()));

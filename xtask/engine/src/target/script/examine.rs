@@ -60,7 +60,7 @@ elif [ \"$at\" = \"$root\" ]; then
   done
 fi
 set -- $(df -Pk \"$at\" 2>/dev/null | tail -n 1); echo \"free $4\"
-set -- $(df -Pi \"$at\" 2>/dev/null | tail -n 1); echo \"inodes $4\"
+set -- $(df -Pi \"$at\" 2>/dev/null | tail -n 1); [ \"${{2:-0}}\" = 0 ] || echo \"inodes $4\"
 set -- $(du -sk \"$root/current/\" 2>/dev/null | tail -n 1); echo \"live $1\"
 echo done
 ",
