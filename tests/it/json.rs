@@ -238,7 +238,6 @@ fn made_here(seen: &Shapes) {
     seen.see("diff", &serde_json::to_value(diff).unwrap());
     let ci = CiJob { job: 1, url: None, workflow: None, pipeline: None };
     seen.see("history", &serde_json::json!([{ "records": [{ "at": time, "ci": ci }] }]));
-    #[cfg(feature = "new")]
     for known in [true, false] {
         let text = |text: &str| known.then(|| text.to_owned());
         let becomes = known.then_some("cargo xtask build");
@@ -261,7 +260,6 @@ fn made_here(seen: &Shapes) {
     seen.see("A command of one's own", &serde_json::json!({ "text": "" }));
 }
 
-#[cfg(feature = "new")]
 #[test]
 fn every_answer_event_and_error_has_the_shape_that_the_guide_says() {
     let seen = Shapes::default();

@@ -22,6 +22,7 @@ mod fleet;
 mod hazards;
 mod histories;
 mod hooks;
+#[cfg(feature = "new")]
 mod json;
 mod kill;
 mod lease;

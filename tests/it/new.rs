@@ -303,20 +303,30 @@ fn an_engine_is_replaced_unless_somebody_edited_it() {
     upgrade(&[]).fails(1, "was edited by hand", "--force");
     assert!(engine.join("src/mine.rs").exists());
 
+    let nothing = dir.path().join("nothing");
+    fs::create_dir(&nothing).unwrap();
+    ran(command(&["new", "--upgrade", nothing.to_str().unwrap()])).fails(2, "has no vendored engine", "--into");
+}
+
+/// Digests of an engine as it is now.
+fn seal(engine: &Path) {
+    let line = "find . -type f ! -name SHA256SUMS | sed 's|^[.]/||' | LC_ALL=C sort | xargs sha256sum > SHA256SUMS";
+    assert!(Command::new("sh").args(["-c", line]).current_dir(engine).status().unwrap().success());
+}
+
+#[test]
+fn an_older_engine_is_replaced_or_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let shop = dir.path().join("shop");
+    make(&shop, &[]).ok();
+    let engine = shop.join("xtask/engine");
+    let upgrade = |more: &[&str]| ran(command(&[&["new", "--upgrade", shop.to_str().unwrap()], more].concat()));
+
     // An older engine, as it would be: other files, other digests, an older changelog.
-    fs::remove_file(engine.join("src/mine.rs")).unwrap();
-    fs::write(engine.join("src/lib.rs"), &lib).unwrap();
     let changelog = fs::read_to_string(engine.join("CHANGELOG.md")).unwrap();
     fs::write(engine.join("CHANGELOG.md"), changelog.lines().take(12).collect::<Vec<_>>().join("\n")).unwrap();
     fs::write(engine.join("src/gone.rs"), "//! It was there once.\n").unwrap();
-    let sums = Command::new("sh")
-        .args([
-            "-c",
-            "find . -type f ! -name SHA256SUMS | sed 's|^[.]/||' | LC_ALL=C sort | xargs sha256sum > SHA256SUMS",
-        ])
-        .current_dir(&engine)
-        .status();
-    assert!(sums.unwrap().success());
+    seal(&engine);
     git(&shop, "add --all");
     git(&shop, "commit --quiet --message older");
     let main = fs::read_to_string(shop.join("xtask/src/main.rs")).unwrap();
@@ -343,21 +353,7 @@ fn an_engine_is_replaced_unless_somebody_edited_it() {
 
     let manifest = fs::read_to_string(engine.join("Cargo.toml")).unwrap();
     fs::write(engine.join("Cargo.toml"), manifest.replacen("0.1.0", "9.0.0", 1)).unwrap();
-    assert!(
-        Command::new("sh")
-            .args([
-                "-c",
-                "find . -type f ! -name SHA256SUMS | sed 's|^[.]/||' | LC_ALL=C sort | xargs sha256sum > SHA256SUMS"
-            ])
-            .current_dir(&engine)
-            .status()
-            .unwrap()
-            .success()
-    );
+    seal(&engine);
     upgrade(&[]).fails(2, "the engine there is 9.0.0", "--force");
     ran(command(&["new", "--upgrade", "."])).fails(2, "is the repository of the engine itself", "git pull");
-
-    let nothing = dir.path().join("nothing");
-    fs::create_dir(&nothing).unwrap();
-    ran(command(&["new", "--upgrade", nothing.to_str().unwrap()])).fails(2, "has no vendored engine", "--into");
 }
