@@ -162,7 +162,7 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
         ("shop", &["--target", "ftp://web1/"], "is not the URL of a target", "ssh://USER@HOST/DIR"),
         ("shop", &["--target", "stage=ssh://u@h/srv"], "no env `stage`", "xtask/src/main.rs"),
         ("shop", &["--bucket", "s3://a/b"], "hand over by a bucket", "--pattern s3"),
-        ("shop", &["--pattern", "s3", "--bucket", "acme"], "is not the URL of a bucket", "s3://BUCKET/PREFIX"),
+        ("shop", &["--pattern", "s3", "--bucket", "acme"], "not the URL of a bucket", "s3://BUCKET/PREFIX"),
         ("shop", &["--engine", "cargo"], "no engine `cargo`", "vendor, git=URL,tag=TAG or path=DIR"),
         ("shop", &["--engine", "git=https://x"], "no engine", "git=URL,tag=TAG"),
         ("shop", &["--engine", "git=https://hunter2@x/y,tag=v1"], "has a password or token in it", "credential helper"),

@@ -104,6 +104,7 @@ fn a_single_binary() {
 }
 
 #[test]
+#[ignore = "two minutes, as `a_single_binary`"]
 fn a_workspace_with_several_binaries() {
     let (compiled, dir) = (Compiled::new(), tempfile::tempdir().unwrap());
     let at = dir.path().join("filters");
@@ -117,6 +118,7 @@ fn a_workspace_with_several_binaries() {
 }
 
 #[test]
+#[ignore = "two minutes, as `a_single_binary`"]
 fn a_library_with_a_binary_and_a_build_script() {
     let (compiled, dir) = (Compiled::new(), tempfile::tempdir().unwrap());
     let at = dir.path().join("pastel");

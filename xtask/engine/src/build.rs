@@ -1,6 +1,6 @@
 //! `build`: cargo, then a bundle of the binaries and the included files, sealed as a release.
 
-use crate::cx::Cx;
+use crate::cx::{Cx, is_cargos_own};
 use crate::error::{Explain, Kind, Result, failed, usage};
 use crate::machine;
 use crate::project::App;
@@ -215,21 +215,6 @@ fn with_program(command: &Command, program: &str) -> Command {
         other.current_dir(dir);
     }
     other
-}
-
-/// Variables that `cargo run` sets for us and that would make another cargo build everything again.
-pub fn is_cargos_own(name: &str) -> bool {
-    name.starts_with("CARGO_PKG_")
-        || name.starts_with("CARGO_BIN_")
-        || [
-            "CARGO",
-            "CARGO_MANIFEST_DIR",
-            "CARGO_MANIFEST_PATH",
-            "CARGO_CRATE_NAME",
-            "CARGO_PRIMARY_PACKAGE",
-            "RUST_RECURSION_COUNT",
-        ]
-        .contains(&name)
 }
 
 /// Cargo on this workspace, as somebody at the prompt would run it: without what the cargo that runs us told us.

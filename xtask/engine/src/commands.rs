@@ -350,7 +350,7 @@ fn new(cx: &Cx, cli: &Cli, new: &New) -> Result<Answer> {
         (_, Some(dir), _) => crate::new::adopt(cx, dir, &wish),
         (.., Some(path)) => {
             if !cli.global.yes && !cli.global.dry_run {
-                crate::new::complete(&mut wish, path, &|question, default| ask_text(cx, question, default))?;
+                crate::new::complete(cx, &mut wish, path, &|question, default| ask_text(cx, question, default))?;
             }
             crate::new::create(cx, path, &wish)
         }
@@ -365,8 +365,11 @@ fn ask_text(cx: &Cx, question: &str, default: &str) -> Result<String> {
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
         return Ok(default.to_owned());
     }
-    crate::report::term::prompt(&format!("{question} [{default}] "));
+    crate::report::term::prompt(&format!("{question} [{default}]: "));
     let line = read_line(cx)?;
+    if line.is_empty() {
+        return failed("no answer; nothing was made").hint("say it by flags: `cargo xtask new --help`").err();
+    }
     let line = line.trim();
     Ok(if line.is_empty() { default } else { line }.to_owned())
 }

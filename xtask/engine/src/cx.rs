@@ -41,6 +41,21 @@ fn is_workspace(line: &str) -> bool {
         && !line.ends_with("workspace = true")
 }
 
+/// Variables that `cargo run` sets for us and that would make another cargo build everything again.
+pub fn is_cargos_own(name: &str) -> bool {
+    name.starts_with("CARGO_PKG_")
+        || name.starts_with("CARGO_BIN_")
+        || [
+            "CARGO",
+            "CARGO_MANIFEST_DIR",
+            "CARGO_MANIFEST_PATH",
+            "CARGO_CRATE_NAME",
+            "CARGO_PRIMARY_PACKAGE",
+            "RUST_RECURSION_COUNT",
+        ]
+        .contains(&name)
+}
+
 /// What a command is given of the outside.
 pub struct Cx {
     /// Root of the Cargo workspace.
@@ -398,6 +413,10 @@ impl Cx {
         let mut command = Command::new(self.var("CARGO").unwrap_or("cargo"));
         command.args(["run", "--quiet", "--package", "xtask", "--features", feature, "--"]);
         command.args(std::env::args_os().skip(1)).env(var::FEATURES, feature);
+        // What the cargo that runs us has set makes build scripts run anew, and those of ring take a minute.
+        for name in self.env.keys().filter(|name| is_cargos_own(name)) {
+            command.env_remove(name);
+        }
         let cause = process::become_it(&mut command);
         not_started(&command, &cause)
     }

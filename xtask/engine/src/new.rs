@@ -20,7 +20,7 @@ pub use upgrade::upgrade;
 
 use crate::build;
 use crate::cx::{Answer, Cx, Input};
-use crate::error::{Result, failed, usage};
+use crate::error::{Result, failed, hint_of, usage};
 use crate::git;
 use crate::project::{Pattern, Project};
 use main_rs::{App, Place, Plan};
@@ -127,30 +127,55 @@ impl FromStr for Engine {
     }
 }
 
-/// Asks for what a wish leaves open. `ask` takes a question and the answer that stands when nobody gives another.
-pub fn complete(wish: &mut Wish, path: &Path, ask: &dyn Fn(&str, &str) -> Result<String>) -> Result<()> {
+/// Asks a question, with the answer that stands when nobody gives another.
+type Ask<'a> = &'a dyn Fn(&str, &str) -> Result<String>;
+
+/// Asks for what a wish leaves open, each until the answer will do.
+pub fn complete(cx: &Cx, wish: &mut Wish, path: &Path, ask: Ask) -> Result<()> {
     // What cannot work is said before anybody is asked.
     let path = place::absolute(path)?;
     place::check_free(&path)?;
+    git::can_commit(cx)?;
+    let again = |question: &str, default: &str, check: &dyn Fn(&str) -> Result<()>| loop {
+        let answer = ask(question, default)?;
+        match check(&answer) {
+            Ok(()) => return Ok::<_, anyhow::Error>(answer),
+            // With the default nothing else would come of asking again.
+            Err(error) if answer == default => return Err(error),
+            Err(error) => cx.warn(format!("{error}; {}", hint_of(&error).unwrap_or_default())),
+        }
+    };
     let name = match wish.name.take() {
         Some(name) => name,
-        None => ask("name of the app", &name_of(&path))?,
+        None => again("Name of the app", &name_of(&path), &check_name)?,
     };
     check_name(&name)?;
-    let pattern = match wish.pattern {
-        Some(pattern) => pattern,
-        None => ask("hand over by workspace, artifacts or s3", Pattern::Workspace.as_str())?.parse()?,
-    };
-    if pattern == Pattern::S3 && wish.bucket.is_none() {
-        wish.bucket = Some(ask("bucket", &bucket_of(&name))?);
+    if wish.pattern.is_none() {
+        let question = "Releases go from build to deploy by: workspace (one workflow), artifacts (several, through \
+                        CircleCI's API), s3 (a bucket)";
+        let known = |text: &str| text.parse::<Pattern>().map(drop);
+        wish.pattern = Some(again(question, Pattern::Workspace.as_str(), &known)?.parse()?);
+    }
+    wish.name = Some(name.clone());
+    if wish.pattern == Some(Pattern::S3) && wish.bucket.is_none() {
+        wish.bucket = Some(again("Bucket", &bucket_of(&name), &check_bucket)?);
     }
     if wish.targets.is_empty() {
         let local = Place::local("prod").urls().join(" ");
-        let prod = ask("prod: this machine, or ssh://USER@HOST/DIR for each host", &local)?;
-        wish.targets = prod.split_whitespace().filter(|url| **url != local).map(str::to_owned).collect();
+        let urls = |answer: &str| answer.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let check = |answer: &str| urls(answer).iter().try_for_each(|url| crate::target::open(cx, url).map(drop));
+        let prod = again("Hosts of prod, as ssh://USER@HOST/DIR", &local, &check)?;
+        wish.targets = urls(&prod).into_iter().filter(|url| *url != local).collect();
     }
-    (wish.name, wish.pattern) = (Some(name), Some(pattern));
     Ok(())
+}
+
+fn check_bucket(bucket: &str) -> Result<()> {
+    let known = ["s3://", "gs://", "az://"].iter().any(|scheme| bucket.starts_with(scheme));
+    if known && !bucket.contains(['"', '\\', '@']) {
+        return Ok(());
+    }
+    usage("that is not the URL of a bucket").hint("write s3://BUCKET/PREFIX").err()
 }
 
 fn bucket_of(name: &str) -> String {
@@ -237,9 +262,7 @@ fn plan(cx: &Cx, name: &str, wish: &Wish) -> Result<Plan> {
     if wish.bucket.is_some() && pattern != Pattern::S3 {
         return usage("--bucket is for projects that hand over by a bucket").hint("add --pattern s3").err();
     }
-    if !["s3://", "gs://", "az://"].iter().any(|scheme| bucket.starts_with(scheme)) || bucket.contains(['"', '\\']) {
-        return usage(format!("`{bucket}` is not the URL of a bucket")).hint("write s3://BUCKET/PREFIX").err();
-    }
+    check_bucket(&bucket)?;
     Ok(Plan {
         app: App::sample(name),
         pattern,

@@ -198,7 +198,10 @@ fn judge_files(files: &Files) -> Vec<Check> {
     } else {
         (State::Warning, "`cargo xtask` works for nobody else")
     };
-    let hint = format!("add to {ALIAS}: [alias] xtask = \"run --quiet --package xtask --\"");
+    let hint = format!(
+        "give {ALIAS} a table [alias] with xtask = \"run --quiet --package xtask --\", or where it has none: \
+         `printf '[alias]\\nxtask = \"run --quiet --package xtask --\"\\n' >> {ALIAS}`"
+    );
     checks.push(match files.alias.as_deref() {
         Some(alias) if alias.contains("xtask") => Check::fine("alias"),
         Some(alias) => {

@@ -56,8 +56,10 @@ pub fn absolute(path: &Path) -> Result<PathBuf> {
         || format!("`{}` is no path", path.display()),
         || "name a directory: `cargo xtask new ../shop`".into(),
     )?;
-    // `.` and `..` at the end have no name of their own to call a project by.
-    Ok(fs::canonicalize(&whole).unwrap_or(whole))
+    // `.` and `..` have no name of their own to call a project by, nor are they in what lies around it.
+    let parent = whole.parent().and_then(|parent| fs::canonicalize(parent).ok());
+    let joined = parent.zip(whole.file_name()).map(|(parent, name)| parent.join(name));
+    Ok(fs::canonicalize(&whole).ok().or(joined).unwrap_or(whole))
 }
 
 /// Refuses a place where something is.

@@ -118,10 +118,10 @@ pub fn map(file: &str, text: &str) -> Vec<Mapped> {
 /// A line as it may be shown. One that speaks of a secret may hold it.
 fn shown(line: &str) -> String {
     const SECRETS: &[&str] =
-        &["token", "secret", "passw", "authorization", "credential", "api_key", "apikey", "-u ", "--user "];
+        &["token", "secret", "passw", "authorization", "credential", "api_key", "apikey", "-u ", "--user ", "sshpass"];
     let lower = line.to_ascii_lowercase();
     if SECRETS.iter().any(|word| lower.contains(word)) || line.contains("://") && line.contains('@') {
-        return format!("{} ****", line.split_whitespace().next().unwrap_or_default());
+        return format!("{} ****", line.split([' ', '=', '\t']).next().unwrap_or_default());
     }
     line.to_owned()
 }
@@ -151,6 +151,8 @@ mod tests {
             ("curl -H \"Circle-Token: CCIPAT_x\" https://circleci.com/api", "curl ****"),
             ("curl -u ana:pw https://x", "curl ****"),
             ("git push https://tok@github.com/a/b", "git ****"),
+            ("AWS_SECRET_ACCESS_KEY=x aws s3 cp a s3://b", "AWS_SECRET_ACCESS_KEY ****"),
+            ("sshpass -p pw scp app.tgz web1:", "sshpass ****"),
             ("scp app.tgz web1:", "scp app.tgz web1:"),
         ] {
             assert_eq!(shown(line), shows);

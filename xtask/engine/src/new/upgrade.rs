@@ -15,6 +15,9 @@ const OLD: &str = "xtask/.engine-before";
 /// `force`.
 pub fn upgrade(cx: &Cx, dir: &Path, force: bool, wish: &Wish) -> Result<Made> {
     let dir = place::absolute(dir)?;
+    if !dir.is_dir() {
+        return usage(format!("there is no directory {}", dir.display())).hint("name the root of a project").err();
+    }
     let engine = dir.join(ENGINE_DIR);
     if dir.join("tests/it/main.rs").is_file() {
         return usage(format!("{} is the repository of the engine itself", dir.display()))
@@ -73,6 +76,15 @@ pub fn upgrade(cx: &Cx, dir: &Path, force: bool, wish: &Wish) -> Result<Made> {
 fn no_engine<T>(dir: &Path) -> Result<T> {
     let manifest = read_if_there(&dir.join("xtask/Cargo.toml"))?.unwrap_or_default();
     let failure = usage(format!("{} has no vendored engine in {ENGINE_DIR}", dir.display()));
+    if tree::is_engine(&dir.join(ENGINE_DIR)) {
+        return usage(format!(
+            "{ENGINE_DIR} in {} has no {}, so nobody knows whether it was edited",
+            dir.display(),
+            tree::SUMS
+        ))
+        .hint(format!("replace it whatever it is: `cargo xtask new --upgrade {} --force`", dir.display()))
+        .err();
+    }
     let elsewhere = manifest.lines().find(|line| line.starts_with("gangplank") && !line.contains("\"engine\""));
     match elsewhere {
         Some(line) => failure.hint(format!(

@@ -1,11 +1,10 @@
 //! One workflow of a run, job by job and step by step.
 
-use crate::build::is_cargos_own;
 use crate::ci::pipeline::{Condition, Job, Kind, PERSISTED, Step, Work, Xtask};
 use crate::ci::run::cloud::Started;
 use crate::ci::run::{JobEnd, Run};
 use crate::ci::workspace::files_below;
-use crate::cx;
+use crate::cx::{self, is_cargos_own};
 use crate::error::{self, Explain, Failure, Result, failed};
 use crate::event::{Event, ms_since};
 use crate::git;
