@@ -1,7 +1,7 @@
 //! `new`: a project made from this repository's own files, an existing one that gets an xtask, and an engine replaced by
 //! a newer one.
 //!
-//! What is written is made first, as values ([`tree`], [`main_rs`], [`manifest`]); then it is written aside and moved into
+//! What is written is made first, as values (`tree`, `main_rs`, `manifest`); then it is written aside and moved into
 //! place, so that a command that fails or is killed leaves what was there.
 
 mod adopt;
