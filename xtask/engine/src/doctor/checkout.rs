@@ -198,16 +198,16 @@ fn judge_files(files: &Files) -> Vec<Check> {
     } else {
         (State::Warning, "`cargo xtask` works for nobody else")
     };
-    let hint = format!(
-        "give {ALIAS} a table [alias] with xtask = \"run --quiet --package xtask --\", or where it has none: \
-         `printf '[alias]\\nxtask = \"run --quiet --package xtask --\"\\n' >> {ALIAS}`"
-    );
+    let ours = "xtask = \"run --quiet --package xtask --\"";
+    let add =
+        format!("`printf '[alias]\\n{ours}\\n' >> {ALIAS}`; where it has a table [alias], one line there: {ours}");
+    let change = format!("in {ALIAS}: {ours}");
     checks.push(match files.alias.as_deref() {
         Some(alias) if alias.contains("xtask") => Check::fine("alias"),
         Some(alias) => {
-            Check::new("alias", word, Some(format!("`cargo xtask` is `{alias}`, which is not the xtask")), Some(hint))
+            Check::new("alias", word, Some(format!("`cargo xtask` is `{alias}`, which is not the xtask")), Some(change))
         }
-        None => Check::new("alias", word, Some(format!("{ALIAS} has none, and {why}")), Some(hint)),
+        None => Check::new("alias", word, Some(format!("{ALIAS} has none, and {why}")), Some(add)),
     });
     checks.push(match (files.lockfile, files.circleci) {
         (true, _) => Check::fine("Cargo.lock"),
