@@ -454,7 +454,11 @@ mod tests {
             (&|it| it.inodes = Some(0), "broken disk: make room: `df -i`"),
             (&|it| it.free = None, ""),
             (&|it| it.linger = Some(false), "broken keeper: as root of that host: `loginctl enable-linger deploy`"),
-            (&|it| it.done = false, "broken disk: does its disk hang? On that host: `df -k /srv/app`"),
+            (&|it| it.done = false, ""),
+            (
+                &|it| (it.free, it.done) = (None, false),
+                "broken disk: does its disk hang? On that host: `df -k /srv/app`",
+            ),
         ];
         for (n, (change, says)) in table.iter().enumerate() {
             let said = of(change);
