@@ -1,6 +1,6 @@
 //! `build`: cargo, then a bundle of the binaries and the included files, sealed as a release.
 
-use crate::cx::{Cx, is_cargos_own};
+use crate::cx::Cx;
 use crate::error::{Explain, Kind, Result, failed, usage};
 use crate::machine;
 use crate::project::App;
@@ -13,7 +13,6 @@ use serde::Serialize;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use xshell::{Shell, cmd};
 
 pub use crate::release::RELEASES;
 
@@ -158,21 +157,11 @@ struct Compiled {
 /// Runs cargo and takes the paths of the binaries from its messages, because they depend on the configuration.
 fn compile(cx: &Cx, app: &App, commit: &Commit) -> Result<Compiled> {
     let [first, ..] = app.packages else { return Ok(Compiled::default()) };
-    let sh = Shell::new()?;
-    sh.change_dir(&cx.root);
-    let packages = app.packages.iter().flat_map(|package| ["--package", package]);
-    let mut command = Command::from(cmd!(
-        sh,
-        "cargo build --release --locked --bins {packages...} --message-format=json-render-diagnostics"
-    ));
+    let packages: Vec<_> = app.packages.iter().flat_map(|package| ["--package", package]).collect();
+    let build = ["build", "--release", "--locked", "--bins", "--message-format=json-render-diagnostics"];
+    let mut command = cx.cargo(&[&build[..], &packages].concat());
     if let Some(config) = without_our_paths(&|name| cx.var(name).map(str::to_owned), &cx.root.display().to_string()) {
         command.args(["--config", &config]);
-    }
-    if let Some(cargo) = cx.var("CARGO") {
-        command = with_program(&command, cargo);
-    }
-    for name in cx.vars().keys().filter(|name| is_cargos_own(name)) {
-        command.env_remove(name);
     }
     let sha = if commit.dirty { format!("{}-dirty", commit.sha) } else { commit.sha.clone() };
     command.env("GANGPLANK_COMMIT", sha).env("SOURCE_DATE_EPOCH", commit.time.as_second().to_string());
@@ -206,25 +195,6 @@ fn without_our_paths(var: &dyn Fn(&str) -> Option<String>, root: &str) -> Option
         serde_json::Value::from(format!("--remap-path-prefix={from}={to}")).to_string()
     });
     Some(format!("build.rustflags=[{}]", flags.join(", ")))
-}
-
-fn with_program(command: &Command, program: &str) -> Command {
-    let mut other = Command::new(program);
-    other.args(command.get_args());
-    if let Some(dir) = command.get_current_dir() {
-        other.current_dir(dir);
-    }
-    other
-}
-
-/// Cargo on this workspace, as somebody at the prompt would run it: without what the cargo that runs us told us.
-pub fn cargo(cx: &Cx, args: &[&str]) -> Command {
-    let mut command = Command::new(cx.var("CARGO").unwrap_or("cargo"));
-    command.args(args).current_dir(&cx.root);
-    for name in cx.vars().keys().filter(|name| is_cargos_own(name)) {
-        command.env_remove(name);
-    }
-    command
 }
 
 /// Reads `--message-format=json`: <https://doc.rust-lang.org/cargo/reference/external-tools.html#json-messages>.
@@ -268,18 +238,5 @@ not json
         assert!(config(&[("CARGO_HOME", "/c"), ("HOME", "/h")]).unwrap().contains("=/c=/cargo"));
         assert_eq!(config(&[("HOME", "/h"), ("RUSTFLAGS", "-Cdebuginfo=1")]), None);
         assert_eq!(config(&[]), None);
-    }
-
-    #[test]
-    fn only_cargos_own_variables_are_hidden_from_cargo() {
-        for (name, own) in [
-            ("CARGO_PKG_NAME", true),
-            ("CARGO", true),
-            ("CARGO_HOME", false),
-            ("CARGO_TARGET_DIR", false),
-            ("RUSTFLAGS", false),
-        ] {
-            assert_eq!(is_cargos_own(name), own, "{name}");
-        }
     }
 }

@@ -1,6 +1,5 @@
 //! `test`: everything that has to hold before a commit is worth building, in one command for laptops and CI.
 
-use crate::build;
 use crate::ci::{generate, lint};
 use crate::cx::{Cx, Input, exit};
 use crate::error::{Failure, Kind, Result};
@@ -124,7 +123,7 @@ fn without_errors(cx: &Cx, config: &str) -> Result<()> {
 }
 
 fn cargo(cx: &Cx, args: &[&str], vars: &[(&str, &str)], hint: &str) -> Result<()> {
-    let mut command = build::cargo(cx, args);
+    let mut command = cx.cargo(args);
     command.envs(vars.iter().copied());
     match cx.watch(command)? {
         Some(0) => Ok(()),
@@ -134,7 +133,7 @@ fn cargo(cx: &Cx, args: &[&str], vars: &[(&str, &str)], hint: &str) -> Result<()
 
 /// CircleCI's Rust images come without clippy; rustup brings it.
 fn component(cx: &Cx, component: &str, subcommand: &str) -> Result<()> {
-    if cx.answer(build::cargo(cx, &[subcommand, "--version"]), Input::Empty)?.ok() {
+    if cx.answer(cx.cargo(&[subcommand, "--version"]), Input::Empty)?.ok() {
         return Ok(());
     }
     let mut rustup = Command::new("rustup");

@@ -408,15 +408,22 @@ impl Cx {
         Ok(measured)
     }
 
-    /// Becomes the xtask of this workspace with a Cargo feature, on the same command line. Comes back only when it cannot.
-    pub fn become_xtask_with(&self, feature: &str) -> anyhow::Error {
+    /// Cargo on this workspace, as somebody at the prompt would run it: without what the cargo that runs us told us, which
+    /// makes build scripts run anew, and those of ring take a minute.
+    pub fn cargo(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.var("CARGO").unwrap_or("cargo"));
-        command.args(["run", "--quiet", "--package", "xtask", "--features", feature, "--"]);
-        command.args(std::env::args_os().skip(1)).env(var::FEATURES, feature);
-        // What the cargo that runs us has set makes build scripts run anew, and those of ring take a minute.
+        command.args(args).current_dir(&self.root);
         for name in self.env.keys().filter(|name| is_cargos_own(name)) {
             command.env_remove(name);
         }
+        command
+    }
+
+    /// Becomes the xtask of this workspace with a Cargo feature, on the same command line. Comes back only when it cannot.
+    pub fn become_xtask_with(&self, feature: &str) -> anyhow::Error {
+        let mut command = self.cargo(&["run", "--quiet", "--package", "xtask", "--features", feature, "--"]);
+        // Paths on the command line are relative to where it was typed.
+        command.args(std::env::args_os().skip(1)).env(var::FEATURES, feature).current_dir(".");
         let cause = process::become_it(&mut command);
         not_started(&command, &cause)
     }
@@ -517,6 +524,19 @@ fn is_secret(name: &str, value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_cargos_own_variables_are_hidden_from_cargo() {
+        for (name, own) in [
+            ("CARGO_PKG_NAME", true),
+            ("CARGO", true),
+            ("CARGO_HOME", false),
+            ("CARGO_TARGET_DIR", false),
+            ("RUSTFLAGS", false),
+        ] {
+            assert_eq!(is_cargos_own(name), own, "{name}");
+        }
+    }
     use std::sync::Mutex;
 
     #[derive(Default, Clone)]

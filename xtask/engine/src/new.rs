@@ -18,7 +18,6 @@ pub use adopt::adopt;
 pub use scripts::Mapped;
 pub use upgrade::upgrade;
 
-use crate::build;
 use crate::cx::{Answer, Cx, Input};
 use crate::error::{Result, failed, hint_of, usage};
 use crate::git;
@@ -375,7 +374,7 @@ fn write_configs(cx: &Cx, dir: &Path, plan: &Plan) -> Result<()> {
 
 /// What cargo answers in the root of `cx`.
 fn cargo(cx: &Cx, args: &[&str]) -> Result<Answer> {
-    cx.answer_within(build::cargo(cx, args), Input::Empty, None, true)
+    cx.answer_within(cx.cargo(args), Input::Empty, None, true)
 }
 
 /// Between two steps is where Ctrl-C is heard. What was begun is taken back by whoever began it.
