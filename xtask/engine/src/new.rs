@@ -22,6 +22,7 @@ use crate::cx::{Answer, Cx, Input};
 use crate::error::{Result, failed, hint_of, usage};
 use crate::git;
 use crate::project::{Pattern, Project};
+use crate::store::is_bucket;
 use main_rs::{App, Place, Plan};
 use place::Aside;
 use serde::Serialize;
@@ -170,8 +171,7 @@ pub fn complete(cx: &Cx, wish: &mut Wish, path: &Path, ask: Ask) -> Result<()> {
 }
 
 fn check_bucket(bucket: &str) -> Result<()> {
-    let known = ["s3://", "gs://", "az://"].iter().any(|scheme| bucket.starts_with(scheme));
-    if known && !bucket.contains(['"', '\\', '@']) {
+    if is_bucket(bucket) && !bucket.contains(['"', '\\', '@']) {
         return Ok(());
     }
     usage("that is not the URL of a bucket").hint("write s3://BUCKET/PREFIX").err()

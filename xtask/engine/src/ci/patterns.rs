@@ -3,7 +3,7 @@
 use crate::ci::pipeline::{Arg, Condition, Job, Kind, Parameter, Pipeline, Step, Work, Workflow, Xtask};
 use crate::error::{Result, usage};
 use crate::project::{Env, Pattern, Project};
-use crate::store::{WORKSPACE, WORKSPACE_URL};
+use crate::store::{BUCKETS, WORKSPACE, WORKSPACE_URL};
 
 /// Parameters of the pipelines whose workflows can be asked for.
 pub mod parameter {
@@ -22,7 +22,7 @@ pub fn pipeline(project: &Project, pattern: Pattern) -> Result<Pipeline> {
     match pattern {
         Pattern::Workspace => {}
         Pattern::Artifacts => needs(project, pattern, &["circleci:artifacts"], "circleci:artifacts")?,
-        Pattern::S3 => needs(project, pattern, &["s3://", "gs://", "az://"], "s3://BUCKET/PREFIX")?,
+        Pattern::S3 => needs(project, pattern, &BUCKETS, "s3://BUCKET/PREFIX")?,
     }
     // Within a workflow every pattern hands over by its workspace: it needs no token, and brings the program too.
     needs(project, pattern, &[WORKSPACE_URL], WORKSPACE_URL)?;

@@ -9,6 +9,9 @@ use std::fmt::Write;
 const CACHE_KEY: &str = r#"v1-cargo-{{ arch }}-{{ checksum "Cargo.lock" }}"#;
 const CACHE_PREFIX: &str = "v1-cargo-{{ arch }}-";
 
+/// What every config of ours begins with.
+pub const MADE: &str = "# Made by `cargo xtask ci generate`";
+
 /// What the file of the pipeline opens with.
 pub const PIPELINE: &str = "\
 # Made by `cargo xtask ci generate` from xtask/src/main.rs. Change it there: `cargo xtask ci generate --check` and

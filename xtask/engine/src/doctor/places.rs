@@ -98,7 +98,7 @@ pub fn owner(registry: &Registry, found: &Lock) -> Option<(String, Life)> {
 
 fn judge(places: &[Place], pattern: Pattern, in_job: bool, answers: bool) -> Vec<Check> {
     let one = |place: &Place| {
-        let (url, is_bucket) = (place.url, place.url.contains("://") && !place.url.starts_with("file:"));
+        let (url, is_bucket) = (place.url, store::is_bucket(place.url));
         match &place.about {
             About::Unopened(fault) => Check::of(url, State::Broken, fault),
             About::ByApi if answers => Check::fine(url),

@@ -1,6 +1,6 @@
 //! `new --into`: an xtask for a workspace or a crate that has none, beside everything that is there.
 
-use crate::ci::{generate, yaml};
+use crate::ci::{generate, render, yaml};
 use crate::cx::Cx;
 use crate::error::{Explain, Kind, Result, usage};
 use crate::git;
@@ -10,8 +10,8 @@ use crate::new::main_rs::{Plan, Runs};
 use crate::new::place::{self, Aside};
 use crate::new::scripts::{self, Mapped};
 use crate::new::{
-    Engine, Made, Wish, bucket_of, cargo, check_name, engine_of, manifest, plan, read_if_there, settle, stop_if_asked,
-    tree, write_configs,
+    Engine, Made, Wish, cargo, check_name, engine_of, manifest, plan, read_if_there, settle, stop_if_asked, tree,
+    write_configs,
 };
 use std::fs;
 use std::path::Path;
@@ -44,8 +44,8 @@ pub fn adopt(cx: &Cx, dir: &Path, wish: &Wish) -> Result<Made> {
     let fmt = |words: &[&str]| cargo(&there, &[&["fmt"], words].concat()).is_ok_and(|answer| answer.ok());
     // Nobody knows without rustfmt, which `test` installs.
     let formatted = !fmt(&["--version"]) || fmt(&["--all", "--check"]);
-    let plan = Plan { app, branch, is_strict: false, is_formatted: formatted, ..plan(cx, "app", wish)? };
-    let plan = Plan { bucket: wish.bucket.clone().unwrap_or_else(|| bucket_of(&plan.app.name)), ..plan };
+    let of_wish = plan(cx, &app.name, wish)?;
+    let plan = Plan { app, branch, is_strict: false, is_formatted: formatted, ..of_wish };
     let vendored = wish.engine == Engine::Vendor;
     let files = tree::xtask(&plan, &engine_of(&wish.engine)?, false)?;
     let edits = edits(&dir, &root, vendored)?;
@@ -123,24 +123,20 @@ fn write(cx: &Cx, dir: &Path, files: &tree::Tree, edits: &[Edit], kept: &[Kept],
 /// A config that was there before ours, and where it stays.
 struct Kept {
     name: &'static str,
-    path: &'static str,
+    path: String,
     bytes: Vec<u8>,
 }
 
 /// Configs under the names of ours that we did not make.
 fn kept(dir: &Path) -> Result<Vec<Kept>> {
-    const PATHS: [&str; 3] = [
-        ".circleci/config.before-gangplank.yml",
-        ".circleci/rollback.before-gangplank.yml",
-        ".circleci/deploy.before-gangplank.yml",
-    ];
     let mut kept = Vec::new();
-    for (name, path) in generate::CONFIGS.into_iter().zip(PATHS) {
+    for name in generate::CONFIGS {
+        let path = name.replace(".yml", ".before-gangplank.yml");
         let Ok(bytes) = fs::read(dir.join(name)) else { continue };
-        if String::from_utf8_lossy(&bytes).starts_with("# Made by `cargo xtask ci generate`") {
+        if String::from_utf8_lossy(&bytes).starts_with(render::MADE) {
             continue;
         }
-        if fs::read(dir.join(path)).is_ok_and(|other| other != bytes) {
+        if fs::read(dir.join(&path)).is_ok_and(|other| other != bytes) {
             return usage(format!("{name} would be kept as {path}, and that is there"))
                 .hint(format!("give it another name: `mv {path} .circleci/before.yml`"))
                 .err();

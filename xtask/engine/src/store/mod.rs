@@ -31,6 +31,14 @@ pub const WORKSPACE: &str = "/tmp/workspace";
 /// URL of CircleCI's workspace as a store.
 pub const WORKSPACE_URL: &str = "circleci:workspace";
 
+/// How URLs of buckets begin.
+pub const BUCKETS: [&str; 3] = ["s3://", "gs://", "az://"];
+
+/// Whether a URL is that of a bucket.
+pub fn is_bucket(url: &str) -> bool {
+    BUCKETS.iter().any(|scheme| url.starts_with(scheme))
+}
+
 /// What an empty workspace means.
 pub const EMPTY_WORKSPACE: &str = "an empty workspace means that no job that this one `requires` persisted it, or that it is older than 15 days: rerun the build job";
 
