@@ -27,13 +27,7 @@ pub fn command(args: &[&str]) -> Command {
 }
 
 pub fn ran(mut command: Command) -> Ran {
-    let output = command.output().unwrap();
-    Ran {
-        line: format!("{command:?}"),
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    Ran::of(&format!("{command:?}"), &mut command)
 }
 
 /// Makes a project in `dir`.

@@ -180,13 +180,7 @@ impl Project {
 
     /// Runs the command with more variables.
     pub fn run_with(&self, line: &str, vars: &[(String, String)]) -> Ran {
-        let output = self.command(line).envs(vars.iter().map(|(name, value)| (name, value))).output().unwrap();
-        Ran {
-            line: line.to_owned(),
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
+        Ran::of(line, self.command(line).envs(vars.iter().map(|(name, value)| (name, value))))
     }
 
     /// Starts the command without waiting for it.
@@ -233,15 +227,31 @@ impl Drop for Project {
     /// Leaves no process behind, whatever the test did.
     fn drop(&mut self) {
         for env in fs::read_dir(self.path("srv")).into_iter().flatten().flatten() {
-            let kept = fs::read_to_string(env.path().join("service/process")).unwrap_or_default();
-            if let Some(group) = kept.split(' ').nth(2).filter(|group| *group != "-") {
-                let _ = Command::new("kill").args(["-KILL", "--", &format!("-{group}")]).stderr(Stdio::null()).status();
-            }
+            end_kept(&env.path());
         }
     }
 }
 
+/// Ends what the keeper of a target has started.
+pub fn end_kept(target: &Path) {
+    let kept = fs::read_to_string(target.join("service/process")).unwrap_or_default();
+    if let Some(group) = kept.split(' ').nth(2).filter(|group| *group != "-") {
+        let _ = Command::new("kill").args(["-KILL", "--", &format!("-{group}")]).stderr(Stdio::null()).status();
+    }
+}
+
 impl Ran {
+    /// What a command answers. `line` is what it is called in messages.
+    pub fn of(line: &str, command: &mut Command) -> Self {
+        let output = command.output().unwrap();
+        Self {
+            line: line.to_owned(),
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
     /// It succeeded.
     #[track_caller]
     pub fn ok(self) -> Self {

@@ -248,27 +248,20 @@ fn a_dry_run_and_a_failure_leave_it_as_it_was() {
     // A cargo that fails once the lock was to be written: everything is taken back, what was there before stays.
     fs::create_dir(at.join(".cargo")).unwrap();
     fs::write(at.join(".cargo/config.toml"), "[term]\nquiet = true\n").unwrap();
-    let (mut failing, _) = with_cargo(&at, "case $1 in update) exit 1;; esac");
-    ran_of(&mut failing).fails(1, "cannot make Cargo.lock", "crates.io");
+    let failing = with_cargo(&at, "case $1 in update) exit 1;; esac");
+    ran(failing).fails(1, "cannot make Cargo.lock", "crates.io");
     assert_eq!(git(&at, "status --porcelain"), "?? .cargo/");
     assert_eq!(fs::read_to_string(at.join(".cargo/config.toml")).unwrap(), "[term]\nquiet = true\n");
 }
 
 /// `new --into` with a cargo that does something of its own first.
-fn with_cargo(at: &Path, first: &str) -> (Command, PathBuf) {
+fn with_cargo(at: &Path, first: &str) -> Command {
     let cargo = at.parent().unwrap().join("cargo");
     fs::write(&cargo, format!("#!/bin/sh\n{first}\nexec cargo \"$@\"\n")).unwrap();
     fs::set_permissions(&cargo, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let mut command = command(&["new", "--into", at.to_str().unwrap()]);
     command.env("CARGO", &cargo);
-    (command, cargo)
-}
-
-fn ran_of(command: &mut Command) -> Ran {
-    let output = command.output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-    Ran { line: format!("{command:?}"), code: output.status.code().unwrap_or(-1), stdout, stderr }
+    command
 }
 
 #[test]
@@ -276,7 +269,7 @@ fn killed_halfway_the_same_command_goes_on() {
     let (_dir, at) = small();
     commit(&at);
     let began = at.parent().unwrap().join("began");
-    let (mut slow, _) = with_cargo(&at, &format!("case $1 in update) touch {}; sleep 60;; esac", began.display()));
+    let mut slow = with_cargo(&at, &format!("case $1 in update) touch {}; sleep 60;; esac", began.display()));
     let mut child = slow.spawn().unwrap();
     crate::project::eventually("cargo is asked for the lock", || began.exists());
     child.kill().unwrap();

@@ -1,7 +1,7 @@
 //! Made projects that are used: each compiles its own engine, passes its own tests and runs its own pipeline.
 
 use super::{command, git, make, ran};
-use crate::project::{Ran, free_port, root};
+use crate::project::{Ran, end_kept, free_port, root};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,11 +61,7 @@ pub struct Ended(pub PathBuf);
 impl Drop for Ended {
     fn drop(&mut self) {
         for env in ["dev", "prod"] {
-            let kept =
-                fs::read_to_string(self.0.join(format!("target/deploy/{env}/service/process"))).unwrap_or_default();
-            if let Some(group) = kept.split(' ').nth(2) {
-                let _ = Command::new("kill").args(["-KILL", "--", &format!("-{group}")]).stderr(Stdio::null()).status();
-            }
+            end_kept(&self.0.join("target/deploy").join(env));
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::target::script::lease;
 use crate::target::sequence::one_line;
 use crate::target::ssh::{Address, Ssh};
 use crate::target::through::Through;
+use crate::target::wire::Wire;
 use crate::target::{Act, Delivery, Target, script, sequence};
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -5,6 +5,7 @@ pub mod script;
 pub mod sequence;
 pub mod ssh;
 pub mod through;
+mod wire;
 
 use crate::cx::{Answer, Cx};
 use crate::deploy::history::Record;
