@@ -3,7 +3,7 @@
 mod adopt;
 mod whole;
 
-use crate::project::{Ran, root};
+use crate::project::{Ran, as_somebody, root};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -19,10 +19,8 @@ pub fn command(args: &[&str]) -> Command {
             command.env(name, value);
         }
     }
-    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null").env("USER", "ana");
-    for who in ["AUTHOR", "COMMITTER"] {
-        command.env(format!("GIT_{who}_NAME"), "Test").env(format!("GIT_{who}_EMAIL"), "test@example.com");
-    }
+    as_somebody(&mut command);
+    command.env("USER", "ana");
     command
 }
 
@@ -45,10 +43,8 @@ fn names(dir: &Path) -> Vec<String> {
 
 fn git(dir: &Path, line: &str) -> String {
     let mut git = Command::new("git");
-    git.args(line.split(' ')).current_dir(dir).env("GIT_CONFIG_GLOBAL", "/dev/null");
-    for who in ["AUTHOR", "COMMITTER"] {
-        git.env(format!("GIT_{who}_NAME"), "Test").env(format!("GIT_{who}_EMAIL"), "test@example.com");
-    }
+    git.args(line.split(' ')).current_dir(dir);
+    as_somebody(&mut git);
     let output = git.output().unwrap();
     assert!(output.status.success(), "git {line}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()

@@ -145,13 +145,8 @@ impl Project {
 
     fn git_command(&self, args: &[&str]) -> Command {
         let mut git = Command::new("git");
-        git.args(args)
-            .current_dir(self.dir.path())
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_CONFIG_SYSTEM", "/dev/null");
-        for who in ["AUTHOR", "COMMITTER"] {
-            git.env(format!("GIT_{who}_NAME"), "Test").env(format!("GIT_{who}_EMAIL"), "test@example.com");
-        }
+        git.args(args).current_dir(self.dir.path());
+        as_somebody(&mut git);
         git
     }
 
@@ -229,6 +224,14 @@ impl Drop for Project {
         for env in fs::read_dir(self.path("srv")).into_iter().flatten().flatten() {
             end_kept(&env.path());
         }
+    }
+}
+
+/// Gives git a name to commit under, and nothing that this machine has set.
+pub fn as_somebody(command: &mut Command) {
+    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
+    for who in ["AUTHOR", "COMMITTER"] {
+        command.env(format!("GIT_{who}_NAME"), "Test").env(format!("GIT_{who}_EMAIL"), "test@example.com");
     }
 }
 
