@@ -10,7 +10,7 @@ mod hosts;
 mod places;
 
 use crate::cx::{Cx, var};
-use crate::error::{Kind, Result, hint_of, kind_of};
+use crate::error::{Kind, Result, hint_of, kind_of, with_guides};
 use crate::project::{self, Env, Pattern, Project};
 use serde::Serialize;
 
@@ -215,7 +215,7 @@ impl Diagnosis {
         // Before lines are broken: half a secret is not found any more.
         for check in &mut checks {
             for text in [&mut check.detail, &mut check.hint].into_iter().flatten() {
-                *text = cx.scrub(text);
+                *text = cx.scrub(&with_guides(text));
             }
         }
         let count = |state| checks.iter().filter(|check| check.state == state).count();

@@ -132,6 +132,11 @@ impl<T, E: Into<anyhow::Error>> Explain<T> for Result<T, E> {
     }
 }
 
+/// A text that names a guide names it where it lies: with the engine, in a project that was made.
+pub fn with_guides(text: &str) -> String {
+    format!(" {text}").replace(" docs/", concat!(" ", env!("GANGPLANK_DOCS"), "/")).split_off(1)
+}
+
 /// What a script said, and the hint that it gave in a last line of its own.
 pub fn split_hint(said: &str) -> (&str, Option<&str>) {
     match said.trim_end().rsplit_once("hint: ") {

@@ -265,15 +265,13 @@ fn verdict(answer: &Answer) -> u8 {
     }
 }
 
-/// A hint that names a guide names it where it lies: with the engine, in a project that was made.
-fn here(hint: &str) -> String {
-    format!(" {hint}").replace(" docs/", concat!(" ", env!("GANGPLANK_DOCS"), "/")).split_off(1)
-}
-
 fn fail(cx: Option<&Cx>, error: &anyhow::Error, as_json: bool, style: Style) -> u8 {
     let scrub = |text: &str| cx.map_or_else(|| text.to_owned(), |cx| cx.scrub(text));
-    let (message, hint, code) =
-        (scrub(&format!("{error:#}")), hint_of(error).map(|hint| scrub(&here(hint))), kind_of(error) as u8);
+    let (message, hint, code) = (
+        scrub(&format!("{error:#}")),
+        hint_of(error).map(|hint| scrub(&error::with_guides(hint))),
+        kind_of(error) as u8,
+    );
     let text = if as_json {
         json::error(&message, hint.as_deref(), code)
     } else {

@@ -126,11 +126,8 @@ fn judge(places: &[Place], pattern: Pattern, in_job: bool, answers: bool) -> Vec
     }
 }
 
-const CREDENTIALS: &str = concat!(
-    "`export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=...`, or set AWS_PROFILE; ",
-    env!("GANGPLANK_DOCS"),
-    "/s3.md says how a job gets them without a stored key"
-);
+const CREDENTIALS: &str = "`export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=...`, or set AWS_PROFILE; docs/s3.md says \
+     how a job gets them without a stored key";
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
 //! A project that was made, as a person reads it: what there is, what to know, what to type.
 
+use crate::error::with_guides;
 use crate::new::Made;
 use crate::report::style::{Style, count, table};
 use std::fmt::Write;
@@ -18,9 +19,8 @@ pub fn made(made: &Made, style: Style) -> String {
         out.push('\n');
         let heading = ["LINE", "SCRIPT", "BECOMES"].map(str::to_owned).to_vec();
         let rows = made.scripts.iter().map(|it| {
-            let becomes =
-                it.becomes.unwrap_or(concat!("a step of your own: ", env!("GANGPLANK_DOCS"), "/extending.md"));
-            vec![format!("{}:{}", it.file, it.line), shortened(&it.text), becomes.to_owned()]
+            let becomes = it.becomes.unwrap_or("a step of your own: docs/extending.md");
+            vec![format!("{}:{}", it.file, it.line), shortened(&it.text), with_guides(becomes)]
         });
         out.push_str(&table(style, &[heading].into_iter().chain(rows).collect::<Vec<_>>()));
     }
