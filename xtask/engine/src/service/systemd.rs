@@ -228,22 +228,23 @@ exit 1
     /// Prints the last lines of its log since the last restart.
     pub fn log(&self, root: &str, lines: u32) -> Script {
         let since = "$([ ! -f service/since ] || echo --since=@$(cat service/since))";
-        self.journal(root, &format!("{since} -n {lines}"))
+        // What it wrote when it crashed a moment ago may still be on its way into the journal.
+        self.journal(root, "journalctl --sync > /dev/null 2>&1\n", &format!("{since} -n {lines}"))
     }
 
     /// Prints the last lines of its log, also those of processes before the current one.
     pub fn last_lines(&self, root: &str, lines: u32) -> Script {
-        self.journal(root, &format!("-n {lines}"))
+        self.journal(root, "", &format!("-n {lines}"))
     }
 
     /// The same, and then each line as it is written.
     pub fn follow(&self, root: &str, lines: u32) -> Script {
-        self.journal(root, &format!("-n {lines} -f"))
+        self.journal(root, "", &format!("-n {lines} -f"))
     }
 
-    fn journal(&self, root: &str, options: &str) -> Script {
+    fn journal(&self, root: &str, first: &str, options: &str) -> Script {
         let unit = if self.manager == Manager::User { "--user-unit" } else { "--unit" };
-        let body = format!("exec journalctl {unit}=\"$name.service\" {options} --no-pager -o cat 2>&1\n");
+        let body = format!("{first}exec journalctl {unit}=\"$name.service\" {options} --no-pager -o cat 2>&1\n");
         self.script(root, &body)
     }
 
