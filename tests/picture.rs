@@ -10,14 +10,16 @@ use std::time::{Duration, Instant};
 
 /// Where the project of the picture lies, as the picture shows it.
 const DIR: &str = "/tmp/picture";
+/// What it compiles is kept for the next picture.
+const COMPILED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/picture");
 /// The terminal.
-const COLUMNS: &str = "96";
+const COLUMNS: &str = "120";
 const ROWS: &str = "120";
 const PROMPT: &str = "$ ";
 
 /// What is typed, and what is answered where it asks.
 const TYPED: &[(&str, Option<&str>)] = &[
-    ("cargo xtask build", None),
+    ("cargo xtask build 2>&1 | tail -1", None),
     ("cargo xtask deploy dev", None),
     ("cargo xtask promote dev prod", Some("y")),
     ("echo 'fn main() { std::process::exit(3) }' > app/src/main.rs && git commit -qam broken", None),
@@ -34,8 +36,8 @@ fn main() {
     let shop = format!("{DIR}/shop");
     run(root, "cargo", &["xtask", "new", &shop, "--yes"]);
     // Nobody wants to look at a compiler.
-    run(Path::new(&shop), "cargo", &["build", "--quiet", "--package", "xtask"]);
-    run(Path::new(&shop), "cargo", &["build", "--quiet", "--release", "--package", "shop"]);
+    run(Path::new(&shop), "cargo", &["xtask", "build", "--quiet"]);
+    fs::remove_dir_all(format!("{shop}/target/releases")).expect("a release was built");
 
     let terminal = Terminal::open(&shop);
     for (line, answer) in TYPED {
@@ -64,7 +66,7 @@ struct Terminal;
 
 impl Terminal {
     fn open(dir: &str) -> Self {
-        let shell = format!("env PS1='{PROMPT}' TERM=tmux-256color sh");
+        let shell = format!("env PS1='{PROMPT}' TERM=tmux-256color USER=ana CARGO_TARGET_DIR='{COMPILED}' sh");
         tmux(&["-f", "/dev/null", "new-session", "-d", "-s", "picture", "-x", COLUMNS, "-y", ROWS, "-c", dir, &shell]);
         let terminal = Self;
         terminal.wait_for(|screen| screen.trim_end() == PROMPT.trim_end());
@@ -106,6 +108,7 @@ fn tmux(args: &[&str]) -> String {
 }
 
 fn run(dir: &Path, program: &str, args: &[&str]) {
-    let status = Command::new(program).args(args).current_dir(dir).status().expect("it starts");
+    let mut command = Command::new(program);
+    let status = command.args(args).current_dir(dir).env("CARGO_TARGET_DIR", COMPILED).status().expect("it starts");
     assert!(status.success(), "{program} {args:?}");
 }
