@@ -190,17 +190,24 @@ fn a_project_that_says_nonsense_or_lacks_a_file() {
     assert!(ran.stdout.contains("dev: file:srv/dev"), "and goes on: {}", ran.stdout);
     p.change("keep 1\n", "");
     fs::remove_file(p.path(".cargo/config.toml")).unwrap();
-    broken(&p, "doctor", "alias: .cargo/config.toml has none, and every job says `cargo xtask`", "printf '[alias]");
+    broken(
+        &p,
+        "doctor --ci",
+        "alias: .cargo/config.toml has none, and every job says `cargo xtask`",
+        "printf '[alias]",
+    );
     p.write(".cargo/config.toml", "[alias]\nxtask = \"check\"\n");
-    broken(&p, "doctor", "`cargo xtask` is `check`", "in .cargo/config.toml: xtask =");
+    broken(&p, "doctor --ci", "`cargo xtask` is `check`", "in .cargo/config.toml: xtask =");
     p.git(&["checkout", "--quiet", "."]);
     fs::remove_file(p.path("Cargo.lock")).unwrap();
-    broken(&p, "doctor", "Cargo.lock: there is none", "cargo generate-lockfile");
+    broken(&p, "doctor --ci", "Cargo.lock: there is none", "cargo generate-lockfile");
     p.git(&["checkout", "--quiet", "."]);
     p.write(".circleci/rollback.yml", "version: 2.1\n");
-    broken(&p, "doctor", "main.rs says: .circleci/rollback.yml", "cargo xtask ci generate");
+    broken(&p, "doctor --ci", "main.rs says: .circleci/rollback.yml", "cargo xtask ci generate");
+    // A deploy from here does not read it.
+    warned(&p, "doctor", "main.rs says: .circleci/rollback.yml", "cargo xtask ci generate");
     fs::remove_dir_all(p.path(".circleci")).unwrap();
-    broken(&p, "doctor", "config.yml, .circleci/rollback.yml, .circleci/deploy.yml", "cargo xtask ci generate");
+    broken(&p, "doctor --ci", "config.yml, .circleci/rollback.yml, .circleci/deploy.yml", "cargo xtask ci generate");
     p.git(&["checkout", "--quiet", "."]);
     p.change("store circleci:workspace", "store circleci:workspace\npattern s3");
     broken(&p, "doctor", "no store of this project is one", "add \"s3://BUCKET/PREFIX\"");
@@ -255,6 +262,23 @@ fn what_is_live_and_not_well_is_a_warning() {
     let (old, new) = (p.port("dev"), crate::project::free_port());
     p.change(&format!("http http://127.0.0.1:{old}/"), &format!("http http://127.0.0.1:{new}/"));
     warned(&p, "doctor dev", "which is not healthy: GET http", "cargo xtask logs dev");
+}
+
+#[test]
+fn a_port_that_somebody_else_has_is_a_warning() {
+    let mut p = with_xtask();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in taken.incoming().flatten() {
+            let mut stream = stream;
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    let free = p.port("dev");
+    p.change(&format!("http http://127.0.0.1:{free}/"), &format!("http http://127.0.0.1:${{DEV_PORT:-{port}}}/"));
+    warned(&p, "doctor dev", &format!("something answers at http://127.0.0.1:{port}/version"), "DEV_PORT=ANOTHER");
 }
 
 const OWNER: &str = r#"{"token":"a-b-0","by":"ana@laptop","machine":"elsewhere","pid":1,"started":null,"since":"2026-08-01T00:00:00Z","doing":"deploy x to dev","ci":null,"lease":180}"#;

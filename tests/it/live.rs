@@ -2,6 +2,7 @@
 
 use crate::project::{Project, skip};
 use std::fs;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
 /// What a terminal of this width shows in the end, of the codes that we write.
@@ -50,8 +51,8 @@ fn screen(written: &str, columns: usize) -> Vec<String> {
     lines
 }
 
-/// Runs a command on a terminal of this size; gives its exit code and all that was written.
-fn on_terminal(p: &Project, line: &str, (columns, rows): (usize, usize), vars: &[(&str, &str)]) -> (i32, String) {
+/// A command on a terminal of this size.
+fn terminal(p: &Project, line: &str, (columns, rows): (usize, usize), vars: &[(&str, &str)]) -> Command {
     let command = p.command(line);
     let words = [command.get_program()].into_iter().chain(command.get_args());
     let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
@@ -60,14 +61,46 @@ fn on_terminal(p: &Project, line: &str, (columns, rows): (usize, usize), vars: &
     script.args(["-qec", &inner, "/dev/null"]).current_dir(command.get_current_dir().unwrap()).env_clear();
     script.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     script.env("TERM", "xterm").env("SHELL", "/bin/sh").envs(vars.iter().copied()).stdin(Stdio::null());
-    let output = script.output().unwrap();
+    script
+}
+
+/// Runs a command on a terminal of this size; gives its exit code and all that was written.
+fn on_terminal(p: &Project, line: &str, size: (usize, usize), vars: &[(&str, &str)]) -> (i32, String) {
+    let output = terminal(p, line, size, vars).output().unwrap();
     (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+}
+
+/// Runs a command that asks something, does `meanwhile`, and types `answer`.
+fn asked(p: &Project, line: &str, meanwhile: impl FnOnce(), answer: &str) -> (i32, String) {
+    let mut command = terminal(p, line, (200, 50), &[("NO_COLOR", "1")]);
+    let mut script = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut written, mut stdout) = (String::new(), script.stdout.take().unwrap());
+    let mut piece = [0; 1024];
+    loop {
+        let n = stdout.read(&mut piece).unwrap();
+        written.push_str(&String::from_utf8_lossy(&piece[..n]));
+        if n == 0 || written.ends_with("[y/N] ") {
+            break;
+        }
+    }
+    meanwhile();
+    let mut stdin = script.stdin.take().unwrap();
+    stdin.write_all(answer.as_bytes()).unwrap();
+    stdout.read_to_string(&mut written).unwrap();
+    (script.wait().unwrap().code().unwrap(), written)
+}
+
+fn has_terminal() -> bool {
+    let has = Command::new("script").arg("--version").stdout(Stdio::null()).status().is_ok_and(|it| it.success());
+    if !has {
+        skip("a terminal: there is no `script` of util-linux");
+    }
+    has
 }
 
 /// A project with six hosts of which the fourth is sick when it has a file `sick`; nothing without a terminal to run it on.
 fn project() -> Option<Project> {
-    if !Command::new("script").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
-        skip("a terminal: there is no `script` of util-linux");
+    if !has_terminal() {
         return None;
     }
     let mut p = Project::new();
@@ -162,4 +195,38 @@ fn where_nobody_looks_on_there_are_lines() {
     let (code, written) = on_terminal(&p, "promote dev prod --yes", (80, 24), &[]);
     assert_eq!(code, 0, "{written}");
     assert!(written.contains("file:srv/prod: install ") && !written.contains("\x1b[?7l"), "{written}");
+}
+
+#[test]
+fn approval_is_asked_for_what_would_be_done_and_nothing_else_is_done() {
+    if !has_terminal() {
+        return;
+    }
+    let p = Project::new();
+    let one = p.release("1");
+    let question = format!("prod: nothing -> {one}; deploy? [y/N] ");
+    for answer in ["n\n", "\n", "\x03"] {
+        let (code, written) = asked(&p, "deploy prod", || (), answer);
+        assert!(code == 1 && written.contains(&question) && written.contains("nothing was changed"), "{written}");
+        assert!(!p.path("srv/prod").exists());
+    }
+    let (code, written) = asked(&p, "deploy prod", || (), "y\n");
+    assert!(code == 0 && written.contains(&format!("prod: {one} is live")), "{written}");
+
+    let two = p.release("2");
+    let three = p.release("3");
+    p.run(&format!("deploy dev {three}")).ok();
+    let faster = || drop(p.run(&format!("deploy prod {two} --yes")).ok());
+    let (code, written) = asked(&p, "promote dev prod", faster, "y\n");
+    assert!(written.contains(&format!("prod: {one} -> {three}, brings 2 commits; promote? [y/N] ")), "{written}");
+    assert!(code == 8 && written.contains("prod has changed since the question was asked"), "{code}: {written}");
+    assert!(written.contains("cargo xtask status prod"), "{written}");
+    p.run("status prod").says(&two);
+
+    let (code, written) = asked(&p, "rollback prod", || (), "y\n");
+    assert!(written.contains(&format!("prod: {two} -> {one}, takes away 1 commit; roll back? [y/N] ")), "{written}");
+    assert!(code == 0 && written.contains(&format!("rolled back to {one}")), "{written}");
+    // What is so already needs no approval.
+    let (code, written) = on_terminal(&p, &format!("deploy prod {one}"), (80, 24), &[]);
+    assert!(code == 0 && written.contains("nothing to do") && !written.contains("[y/N]"), "{written}");
 }

@@ -44,9 +44,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ("walkdir", &["ci/workspace.rs", "include.rs"]),
     ("xshell", &["git.rs"]),
     ("std::env", &["cx.rs", "lib.rs"]),
-    ("std::io::stdin", &["commands.rs"]),
+    ("std::io::stdin", &["approval.rs"]),
     ("std::io::stdout", &["lib.rs"]),
-    ("std::io::stderr", &["commands.rs", "cx.rs", "lib.rs", "report/json.rs", "report/live.rs", "report/term.rs"]),
+    ("std::io::stderr", &["approval.rs", "cx.rs", "lib.rs", "report/json.rs", "report/live.rs", "report/term.rs"]),
     ("std::process::exit", &["cx.rs"]),
     // These panic when the reader has gone: `cargo xtask releases | head -1`.
     ("print!", &[]),

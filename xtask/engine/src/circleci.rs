@@ -94,6 +94,11 @@ impl<'cx> CircleCi<'cx> {
         let token = token(cx)?;
         let host = cx.var("CIRCLE_HOST").unwrap_or("https://circleci.com").trim_end_matches('/');
         let home = http::url(&if host.contains("://") { host.to_owned() } else { format!("https://{host}") })?;
+        if !home.username().is_empty() || home.password().is_some() {
+            return usage("CIRCLE_HOST has a user or a password in it, and the API takes neither")
+                .hint("write the host alone, such as https://circleci.com, and set CIRCLE_TOKEN")
+                .err();
+        }
         if !policy::is_secure(&home) {
             return usage(format!("CIRCLE_HOST={host} is neither https nor this machine"))
                 .hint("the token is not sent in the clear: write https://")

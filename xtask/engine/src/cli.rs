@@ -386,6 +386,7 @@ impl Change {
             lock_wait: Duration::from_secs(self.lock_wait),
             expect_current: expect.expect_current.clone().unwrap_or_default(),
             without: self.without.clone(),
+            approved: None,
             why: self.why.clone().filter(|why| !crate::release::id::is_nil(why)),
         }
     }
@@ -409,6 +410,26 @@ impl Command {
                 | Self::Man { .. }
                 | Self::Own(..)
         )
+    }
+
+    /// The env that it is about.
+    pub fn env(&self) -> Option<&str> {
+        match self {
+            Self::Plan { env, .. }
+            | Self::Deploy { env, .. }
+            | Self::Promote { to: env, .. }
+            | Self::Rollback { env, .. }
+            | Self::Logs { env, .. }
+            | Self::Exec { env, .. }
+            | Self::History { env, .. }
+            | Self::Diff { env, .. }
+            | Self::Lock(Lock::Status { env } | Lock::Release { env, .. })
+            | Self::Ci(Ci::Approve { env, .. }) => Some(env),
+            Self::Ci(Ci::Trigger(Trigger::Deploy(request) | Trigger::Rollback(request))) => Some(&request.env),
+            Self::Status { env } | Self::Doctor { env, .. } => env.as_deref(),
+            Self::Prune(prune) => prune.env.as_deref(),
+            _ => None,
+        }
     }
 
     /// Whether it shows what hosts say while they say it, or waits for them, and wants to end that itself.

@@ -1,5 +1,6 @@
 //! From a parsed command to the verb that does it, and to its answer.
 
+use crate::approval::{approved, ask, confirm};
 use crate::cli::{Bench, Ci, Cli, Command, Expect, Global, Lock as LockCommand, New, Prune, Trigger};
 use crate::cx::{Cx, var};
 use crate::deploy::apply::Outcome;
@@ -7,14 +8,13 @@ use crate::deploy::life::Registry;
 use crate::deploy::resolve::Catalog;
 use crate::deploy::state::{Lock, Lockable};
 use crate::deploy::{self, Options, report};
-use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of, usage};
+use crate::error::{Failure, Kind, Result, hint_of, kind_of, usage};
 use crate::event::Listener;
 use crate::machine::Life;
-use crate::project::{Env, Pattern, Project};
+use crate::project::{Pattern, Project};
 use crate::store::{Published, Retention};
 use crate::{bench, build, checks, ci, complete, doctor, handoff, target};
 use serde::Serialize;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 /// What a command found out, for whoever prints it. As JSON it is the answer itself, without the name of the variant.
@@ -120,18 +120,21 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
             deploy::deploy(cx, project, env, release.as_ref(), &options).map(Answer::Outcome)
         }
         Command::Deploy { env, release, older, expect, change } => {
-            confirm(cx, project.env(env)?, cli, "deploy to")?;
-            deploy::deploy(cx, project, env, release.as_ref(), &change.options(global, Some(*older), expect))
-                .map(Answer::Outcome)
+            let options = change.options(global, Some(*older), expect);
+            approved(cx, project.env(env)?, global.yes, &options, &|options| {
+                deploy::deploy(cx, project, env, release.as_ref(), options)
+            })
+            .map(Answer::Outcome)
         }
         Command::Promote { from, to, older, expect, change } => {
-            confirm(cx, project.env(to)?, cli, "promote to")?;
-            deploy::promote(cx, project, from, to, &change.options(global, Some(*older), expect)).map(Answer::Outcome)
+            let options = change.options(global, Some(*older), expect);
+            let promote = |options: &_| deploy::promote(cx, project, from, to, options);
+            approved(cx, project.env(to)?, global.yes, &options, &promote).map(Answer::Outcome)
         }
         Command::Rollback { env, release, expect, change } => {
-            confirm(cx, project.env(env)?, cli, "roll back")?;
-            deploy::rollback(cx, project, env, release.as_ref(), &change.options(global, None, expect))
-                .map(Answer::Outcome)
+            let options = change.options(global, None, expect);
+            let roll_back = |options: &_| deploy::rollback(cx, project, env, release.as_ref(), options);
+            approved(cx, project.env(env)?, global.yes, &options, &roll_back).map(Answer::Outcome)
         }
         Command::Status { env } => report::status(cx, project, env.as_deref()).map(Answer::Status),
         Command::Logs { env, follow, lines, host } => {
@@ -139,7 +142,7 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
             show(cx, project.env(env)?, host.as_deref(), *lines, listener).map(|()| Answer::Heard)
         }
         Command::Exec { env, host, command } => {
-            confirm(cx, project.env(env)?, cli, "run a command in")?;
+            confirm(cx, project.env(env)?, global.yes, "run a command in")?;
             deploy::hosts::exec(cx, project.env(env)?, host.as_deref(), command, listener).map(|()| Answer::Heard)
         }
         Command::History { env, limit, all } => report::history(cx, project, env, *limit, *all).map(Answer::History),
@@ -188,40 +191,6 @@ fn prepare(cx: &Cx, cli: &Cli) -> Result<()> {
         cx.catch_interrupts(cli.command.stops_when_asked())?;
     }
     Ok(())
-}
-
-/// An env with approval asks on a terminal. In CircleCI the approval job has asked already.
-fn confirm(cx: &Cx, env: &Env, cli: &Cli, what: &str) -> Result<()> {
-    if !env.approval || cli.global.yes || cli.global.dry_run || cx.in_ci() {
-        return Ok(());
-    }
-    match ask(cx, &format!("{what} {}?", env.name))? {
-        Some(true) => Ok(()),
-        Some(false) => {
-            failed("not confirmed, nothing was changed").hint("`cargo xtask plan ENV` shows what would be done").err()
-        }
-        None => usage(format!("{} needs approval, and there is no terminal to ask on", env.name))
-            .hint("say --yes if that is what you want")
-            .err(),
-    }
-}
-
-/// Asks on the terminal; `None` when there is none.
-fn ask(cx: &Cx, question: &str) -> Result<Option<bool>> {
-    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
-        return Ok(None);
-    }
-    crate::report::term::prompt(&format!("{question} [y/N] "));
-    Ok(Some(matches!(read_line(cx)?.trim().to_ascii_lowercase().as_str(), "y" | "yes")))
-}
-
-fn read_line(cx: &Cx) -> Result<String> {
-    let mut line = String::new();
-    cx.asking(true);
-    let read = std::io::stdin().read_line(&mut line);
-    cx.asking(false);
-    read?;
-    Ok(line)
 }
 
 fn lock(cx: &Cx, project: &Project, command: &LockCommand) -> Result<Vec<LockState>> {
@@ -350,7 +319,9 @@ fn new(cx: &Cx, cli: &Cli, new: &New) -> Result<Answer> {
         (_, Some(dir), _) => crate::new::adopt(cx, dir, &wish),
         (.., Some(path)) => {
             if !cli.global.yes && !cli.global.dry_run {
-                crate::new::complete(cx, &mut wish, path, &|question, default| ask_text(cx, question, default))?;
+                crate::new::complete(cx, &mut wish, path, &|question, default| {
+                    crate::approval::ask_text(cx, question, default)
+                })?;
             }
             crate::new::create(cx, path, &wish)
         }
@@ -359,28 +330,13 @@ fn new(cx: &Cx, cli: &Cli, new: &New) -> Result<Answer> {
     made.map(Answer::Made)
 }
 
-/// Asks for a text on the terminal; the default without one.
-#[cfg(feature = "new")]
-fn ask_text(cx: &Cx, question: &str, default: &str) -> Result<String> {
-    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
-        return Ok(default.to_owned());
-    }
-    crate::report::term::prompt(&format!("{question} [{default}]: "));
-    let line = read_line(cx)?;
-    if line.is_empty() {
-        return failed("no answer; nothing was made").hint("say it by flags: `cargo xtask new --help`").err();
-    }
-    let line = line.trim();
-    Ok(if line.is_empty() { default } else { line }.to_owned())
-}
-
 /// Starts a workflow on CircleCI. Whoever starts a deploy to an env with approval is asked here: no job there asks.
 fn trigger(cx: &Cx, project: &Project, cli: &Cli, trigger: &Trigger) -> Result<ci::trigger::Started> {
     let (rollback, request) = match trigger {
         Trigger::Deploy(request) => (false, request),
         Trigger::Rollback(request) => (true, request),
     };
-    confirm(cx, project.env(&request.env)?, cli, if rollback { "roll back" } else { "deploy to" })?;
+    confirm(cx, project.env(&request.env)?, cli.global.yes, if rollback { "roll back" } else { "deploy to" })?;
     let wish = ci::trigger::Wish {
         rollback,
         env: &request.env,

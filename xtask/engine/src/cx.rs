@@ -267,7 +267,8 @@ impl Cx {
         thread::spawn(move || {
             for _ in signals.forever() {
                 if asking.load(Ordering::Relaxed) {
-                    // Nothing is under way while a person is asked.
+                    // Nothing is under way while a person is asked. The line of the question is still open.
+                    sink.emit(&Event::Warning { text: "no answer; nothing was changed".into() });
                     std::process::exit(Kind::Failed as i32);
                 }
                 let text = match count.fetch_add(1, Ordering::Relaxed) {

@@ -137,6 +137,19 @@ pub fn with_guides(text: &str) -> String {
     format!(" {text}").replace(" docs/", concat!(" ", env!("GANGPLANK_DOCS"), "/")).split_off(1)
 }
 
+/// A hint of whoever did not know in which env it would be followed says `ENV`; here somebody knows.
+pub fn in_env(hint: &str, env: Option<&str>) -> String {
+    match env {
+        Some(env) => {
+            let known = |word: &str| word.trim_matches(['`', ',', ';', ':', '.']) == "ENV";
+            let words =
+                hint.split(' ').map(|word| if known(word) { word.replace("ENV", env) } else { word.to_owned() });
+            words.collect::<Vec<_>>().join(" ")
+        }
+        None => hint.to_owned(),
+    }
+}
+
 /// What a script said, and the hint that it gave in a last line of its own.
 pub fn split_hint(said: &str) -> (&str, Option<&str>) {
     match said.trim_end().rsplit_once("hint: ") {
@@ -158,6 +171,13 @@ mod tests {
         assert_eq!(kind_of(&error), Kind::Usage);
         assert_eq!(hint_of(&error), Some("use dev or prod"));
         assert_eq!(format!("{error:#}"), "cannot deploy: no env `stage`");
+    }
+
+    #[test]
+    fn a_hint_names_the_env_where_it_is_known() {
+        let hint = "`cargo xtask rollback ENV`, or `plan ENV 1a2b`; $ENVIRONMENT stays";
+        assert_eq!(in_env(hint, Some("prod")), "`cargo xtask rollback prod`, or `plan prod 1a2b`; $ENVIRONMENT stays");
+        assert_eq!(in_env(hint, None), hint);
     }
 
     #[test]

@@ -124,6 +124,20 @@ impl Checker {
         self.ask(target, commit, ONE_ANSWER)
     }
 
+    /// The address that is asked, where something answers there. A proxy says with 5xx that nothing is behind it.
+    pub fn answered(&self, target: &dyn Target) -> Option<String> {
+        let address = match &self.question {
+            Question::Http { url, .. } => at(url, target.host()),
+            Question::Tcp { addr } => at(addr, target.host()),
+            Question::None | Question::Command(_) => return None,
+        };
+        let answers = match &self.client {
+            Some(client) => client.get(&address, ONE_ANSWER).is_ok_and(|response| response.status < 500),
+            None => ask_tcp(&address).is_ok(),
+        };
+        answers.then_some(address)
+    }
+
     fn ask(&self, target: &dyn Target, commit: Option<&str>, left: Duration) -> Result<(), String> {
         match &self.question {
             Question::None => Ok(()),

@@ -113,6 +113,7 @@ pub mod handoff;
 pub mod new;
 
 // Face: all that prints.
+mod approval;
 mod cli;
 mod commands;
 mod complete;
@@ -132,6 +133,7 @@ use crate::report::term::{Level, TermSink};
 use crate::report::{json, term, text};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -149,11 +151,11 @@ fn run(project: &'static Project, extras: &'static Extras, args: impl IntoIterat
     let env = Cx::process_env();
     let set = |name: &str| env.get(name).is_some_and(|value| !value.is_empty());
     let dumb = env.get("TERM").is_some_and(|term| term == "dumb");
-    let styled = |flag, terminal| Style::decide(flag, set("NO_COLOR"), dumb, terminal);
+    let styled = |flag, width| Style::decide(flag, set("NO_COLOR"), dumb, width);
     let args: Vec<OsString> = args.into_iter().collect();
     let as_json = args.iter().any(|arg| arg == "--json");
     if let Err(error) = extras.validate(&cli::names()) {
-        return fail(None, &error, as_json, styled(None, std::io::stderr().is_terminal()));
+        return fail(None, &error, None, as_json, styled(None, width(&std::io::stderr())));
     }
     let cli = match cli::parse(extras, args) {
         Ok(cli) => cli,
@@ -172,8 +174,8 @@ fn run(project: &'static Project, extras: &'static Extras, args: impl IntoIterat
         Color::Always => Some(true),
         Color::Never => Some(false),
     };
-    let out = styled(flag, std::io::stdout().is_terminal());
-    let err = styled(flag, std::io::stderr().is_terminal());
+    let out = styled(flag, width(&std::io::stdout()));
+    let err = styled(flag, width(&std::io::stderr()));
     let level = match (cli.global.quiet, cli.global.verbose) {
         (true, _) => Level::Quiet,
         (false, 0) => Level::Normal,
@@ -185,7 +187,7 @@ fn run(project: &'static Project, extras: &'static Extras, args: impl IntoIterat
         if cli.global.json { Arc::new(json::JsonSink) } else { Arc::new(TermSink::new(err, level, redraws)) };
     let cx = match Cx::find_root() {
         Ok(root) => Cx::new(root, env, sink).with_extras(extras),
-        Err(error) => return fail(None, &error, cli.global.json, err),
+        Err(error) => return fail(None, &error, None, cli.global.json, err),
     };
     if cx.has_secrets() {
         process::keep_memory_private();
@@ -195,19 +197,24 @@ fn run(project: &'static Project, extras: &'static Extras, args: impl IntoIterat
     let valid = if cli.command.takes_any_project() { Ok(()) } else { project.validate() };
     match valid.and_then(|()| commands::run(&cx, project, &cli, &say)) {
         Ok(answer) => print_answer(&cx, &cli, &answer, out)
-            .map_or_else(|error| fail(Some(&cx), &error, cli.global.json, err), |()| verdict(&answer)),
-        Err(error) => fail(Some(&cx), &error, cli.global.json, err),
+            .map_or_else(|error| fail(Some(&cx), &error, None, cli.global.json, err), |()| verdict(&answer)),
+        Err(error) => fail(Some(&cx), &error, cli.command.env(), cli.global.json, err),
     }
+}
+
+/// Columns of a terminal; one that does not say has the usual 80.
+fn width<Stream: IsTerminal + AsFd>(stream: &Stream) -> Option<usize> {
+    stream.is_terminal().then(|| machine::screen(stream).map_or(80, |(columns, _)| columns))
 }
 
 /// Help and version go to stdout with 0, a usage error to stderr with 2.
 fn print_refusal(
     (text, code, is_error): &(String, u8, bool),
     as_json: bool,
-    styled: &dyn Fn(Option<bool>, bool) -> Style,
+    styled: &dyn Fn(Option<bool>, Option<usize>) -> Style,
 ) -> u8 {
-    let terminal = if *is_error { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
-    let text = if styled(None, terminal).color { text.clone() } else { cli::plain(text) };
+    let width = if *is_error { width(&std::io::stderr()) } else { width(&std::io::stdout()) };
+    let text = if styled(None, width).color { text.clone() } else { cli::plain(text) };
     let text = if as_json && *is_error { json::error(cli::plain(&text).trim(), None, *code) } else { text };
     // A closed pipe is how `| head` says that it has seen enough.
     let _ = if *is_error {
@@ -265,11 +272,11 @@ fn verdict(answer: &Answer) -> u8 {
     }
 }
 
-fn fail(cx: Option<&Cx>, error: &anyhow::Error, as_json: bool, style: Style) -> u8 {
+fn fail(cx: Option<&Cx>, error: &anyhow::Error, env: Option<&str>, as_json: bool, style: Style) -> u8 {
     let scrub = |text: &str| cx.map_or_else(|| text.to_owned(), |cx| cx.scrub(text));
     let (message, hint, code) = (
         scrub(&format!("{error:#}")),
-        hint_of(error).map(|hint| scrub(&error::with_guides(hint))),
+        hint_of(error).map(|hint| scrub(&error::in_env(&error::with_guides(hint), env))),
         kind_of(error) as u8,
     );
     let text = if as_json {

@@ -18,11 +18,13 @@ pub use adopt::adopt;
 pub use scripts::Mapped;
 pub use upgrade::upgrade;
 
+use crate::ci::generate;
 use crate::cx::{Answer, Cx, Input};
 use crate::error::{Result, failed, hint_of, usage};
 use crate::git;
 use crate::project::{Pattern, Project};
 use crate::store::is_bucket;
+use crate::target::script::quote;
 use main_rs::{App, Place, Plan};
 use place::Aside;
 use serde::Serialize;
@@ -196,7 +198,7 @@ pub fn create(cx: &Cx, path: &Path, wish: &Wish) -> Result<Made> {
         files: vec![],
         notes: notes(&path, wish),
         next: vec![
-            format!("cd {}", path.display()),
+            format!("cd {}", quote(&path.display().to_string())),
             "cargo xtask ci run      # the whole pipeline on this machine".into(),
             "cargo xtask test        # everything that has to hold before a commit is worth building".into(),
             "cargo xtask doctor      # what is still missing for CircleCI and the hosts".into(),
@@ -205,7 +207,10 @@ pub fn create(cx: &Cx, path: &Path, wish: &Wish) -> Result<Made> {
     };
     plan.project().validate()?;
     let tree = tree::project(&plan, &engine_of(&wish.engine)?)?;
-    let files = tree.names();
+    let mut files = tree.names();
+    files.push("Cargo.lock".into());
+    files.extend(generate::CONFIGS.map(str::to_owned));
+    files.sort();
     if wish.dry_run {
         return Ok(Made { files, ..made });
     }
@@ -353,7 +358,7 @@ fn settle(cx: &Cx, dir: &Path) -> Result<()> {
     }
     if !answer.ok() {
         return failed(format!("cargo cannot make Cargo.lock: {}", answer.stderr.trim()))
-            .hint("let cargo reach crates.io once, then run the same command again")
+            .hint("where cargo speaks of the network, let it reach crates.io once; then run the same command again")
             .err();
     }
     let fmt = cargo(&there, &["fmt", "--package", "xtask"]);
@@ -369,7 +374,7 @@ fn settle(cx: &Cx, dir: &Path) -> Result<()> {
 /// The configs, from the very values that main.rs states.
 fn write_configs(cx: &Cx, dir: &Path, plan: &Plan) -> Result<()> {
     let project: Project = plan.project();
-    crate::ci::generate::generate(&cx.at(dir), &project, plan.pattern, false).map(drop)
+    generate::generate(&cx.at(dir), &project, plan.pattern, false).map(drop)
 }
 
 /// What cargo answers in the root of `cx`.

@@ -54,6 +54,8 @@ pub struct Options {
     pub why: Option<String>,
     /// Hosts, or URLs of targets, that are left out.
     pub without: Vec<String>,
+    /// The plans that somebody said yes to: nothing else is done.
+    pub approved: Option<Vec<HostPlan>>,
 }
 
 /// An env with everything filled in and opened.
@@ -236,6 +238,19 @@ impl<'cx> Site<'cx> {
         Ok(plans)
     }
 
+    /// Refuses to do anything else than what was approved. A killed run of the same command was approved before, and
+    /// has done a part of it.
+    fn still_approved(&self, plans: &[HostPlan], interrupted: bool, options: &Options) -> Result<()> {
+        match &options.approved {
+            Some(approved) if approved != plans && !interrupted => {
+                Failure::new(Kind::Stale, format!("{} has changed since the question was asked", self.env.name))
+                    .hint(format!("look at `cargo xtask status {}`, then run the same command again", self.env.name))
+                    .err()
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What all targets would go back to. One that joined later knows no way back of its own, and follows the others.
     fn agreed_rollback(&self, states: &[State], interrupted: Option<Timestamp>) -> Result<ReleaseId> {
         let (mut found, mut lost) = (Vec::new(), None);
@@ -321,7 +336,9 @@ pub fn put_live(site: &Site, verb: Verb, release: &Fetched, options: &Options) -
         site.expected(Some(release.id()), &states, interrupted.is_some(), options)?;
         site.never_backwards(release, &states, options)?;
         let goal = site.goal(verb, release.id(), Some(release), &states, options);
-        site.work(verb, Some(goal.release.clone()), &states, site.plans(&goal, &states)?, Some(release), options)
+        let plans = site.plans(&goal, &states)?;
+        site.still_approved(&plans, interrupted.is_some(), options)?;
+        site.work(verb, Some(goal.release.clone()), &states, plans, Some(release), options)
     })
 }
 
@@ -423,7 +440,9 @@ pub fn roll_back<'a>(
         let everywhere = states.iter().all(|state| state.installed.contains_key(&id));
         let release = if everywhere { None } else { Some(fetch(&id)?) };
         let goal = site.goal(Verb::Rollback, &id, release.as_ref(), &states, options);
-        site.work(Verb::Rollback, Some(id), &states, site.plans(&goal, &states)?, release.as_ref(), options)
+        let plans = site.plans(&goal, &states)?;
+        site.still_approved(&plans, interrupted.is_some(), options)?;
+        site.work(Verb::Rollback, Some(id), &states, plans, release.as_ref(), options)
     })
 }
 

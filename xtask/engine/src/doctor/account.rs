@@ -163,7 +163,7 @@ fn judge(account: &Account, scope: &Scope) -> Vec<Check> {
     // A token that nothing needs keeps nobody from a deploy.
     let word = if scope.need() == Need::Never { State::Warning } else { State::Broken };
     if let Some(fault) = &account.open {
-        return vec![Check::of("project", word, fault)];
+        return vec![judge_token(&Token::Good, scope.need(), scope.ci), Check::of("project", word, fault)];
     }
     let login = match &account.me {
         Some(Ok(login)) => login,

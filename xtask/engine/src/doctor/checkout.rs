@@ -40,6 +40,8 @@ struct Files {
     lockfile: bool,
     /// Whether jobs of CircleCI run the project.
     circleci: bool,
+    /// Whether it is they that should work: a deploy from here does not need what only they read.
+    pipeline: bool,
     /// Configs that are not what the project says.
     drift: Found<Vec<&'static str>>,
     /// URLs of targets that mean nothing.
@@ -101,6 +103,7 @@ fn read_files(cx: &Cx, scope: &Scope) -> Files {
         alias: alias(&std::fs::read_to_string(cx.root.join(ALIAS)).unwrap_or_default()),
         lockfile: cx.root.join("Cargo.lock").exists(),
         circleci: scope.uses_circleci(has_config),
+        pipeline: scope.ci || scope.in_job,
         drift: match &valid {
             Ok(()) => generate::drift(cx, project).map_err(fault),
             Err(fault) => Err(fault.clone()),
@@ -193,11 +196,8 @@ fn judge_files(files: &Files) -> Vec<Check> {
         Err(fault) => Check::of("xtask/src/main.rs", State::Broken, fault),
     }];
     checks.extend(files.urls.iter().map(|fault| Check::of("xtask/src/main.rs", State::Broken, fault)));
-    let (word, why) = if files.circleci {
-        (State::Broken, "every job says `cargo xtask`")
-    } else {
-        (State::Warning, "`cargo xtask` works for nobody else")
-    };
+    let word = if files.circleci && files.pipeline { State::Broken } else { State::Warning };
+    let why = if files.circleci { "every job says `cargo xtask`" } else { "`cargo xtask` works for nobody else" };
     let ours = "xtask = \"run --quiet --package xtask --\"";
     let add =
         format!("`printf '[alias]\\n{ours}\\n' >> {ALIAS}`; where it has a table [alias], one line there: {ours}");
@@ -211,26 +211,26 @@ fn judge_files(files: &Files) -> Vec<Check> {
     });
     checks.push(match (files.lockfile, files.circleci) {
         (true, _) => Check::fine("Cargo.lock"),
-        (false, true) => Check::broken(
-            "Cargo.lock",
-            "there is none: the jobs build with --locked, and name their cache after it",
-            "`cargo generate-lockfile`, then commit Cargo.lock",
-        ),
-        (false, false) => Check::warning(
-            "Cargo.lock",
-            "there is none, and `cargo xtask build` wants one that is committed",
-            "`cargo generate-lockfile`, then commit Cargo.lock",
-        ),
+        (false, circleci) => {
+            let why = if circleci {
+                "there is none: the jobs build with --locked, and name their cache after it"
+            } else {
+                "there is none, and `cargo xtask build` wants one that is committed"
+            };
+            let hint = "`cargo generate-lockfile`, then commit Cargo.lock".to_owned();
+            Check::new("Cargo.lock", word, Some(why.into()), Some(hint))
+        }
     });
     checks.push(match &files.drift {
         _ if files.valid.is_err() => Check::skipped("CircleCI config", "main.rs comes first"),
         _ if !files.circleci => Check::skipped("CircleCI config", "there is none, and no store that needs one"),
         Err(fault) => Check::of("CircleCI config", State::Broken, fault),
         Ok(stale) if stale.is_empty() => Check::ok("CircleCI config", "is what main.rs says"),
-        Ok(stale) => Check::broken(
+        Ok(stale) => Check::new(
             "CircleCI config",
-            format!("not what xtask/src/main.rs says: {}", stale.join(", ")),
-            "`cargo xtask ci generate`, then commit .circleci",
+            word,
+            Some(format!("not what xtask/src/main.rs says: {}", stale.join(", "))),
+            Some("`cargo xtask ci generate`, then commit .circleci".into()),
         ),
     });
     checks
@@ -298,6 +298,7 @@ mod tests {
             alias: Some("run --package xtask --".into()),
             lockfile: true,
             circleci: true,
+            pipeline: true,
             drift: Ok(vec![]),
             urls: vec![],
         };
@@ -311,6 +312,11 @@ mod tests {
             (Files { lockfile: false, ..well() }, "broken Cargo.lock: `cargo generate-lockfile`"),
             (Files { lockfile: false, circleci: false, ..well() }, "warning Cargo.lock: `cargo generate-lockfile`"),
             (Files { drift: Ok(vec!["config.yml"]), ..well() }, "broken CircleCI config: `cargo xtask ci generate`"),
+            (
+                Files { drift: Ok(vec!["config.yml"]), pipeline: false, ..well() },
+                "warning CircleCI config: `cargo xtask ci generate`",
+            ),
+            (Files { lockfile: false, pipeline: false, ..well() }, "warning Cargo.lock: `cargo generate-lockfile`"),
             (Files { drift: Err(fault("add a store")), ..well() }, "broken CircleCI config: add a store"),
             (Files { drift: Err(fault("add a store")), circleci: false, ..well() }, ""),
         ] {

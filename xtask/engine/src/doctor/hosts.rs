@@ -49,6 +49,8 @@ struct Host {
     ready: Option<Found<()>>,
     /// What the health check says of what is live.
     health: Option<Result<(), String>>,
+    /// The address of the service, where something answers and the service does not run.
+    taken: Option<String>,
 }
 
 /// A group for each env. `locks` are those that stores keep.
@@ -123,6 +125,7 @@ fn ask(cx: &Cx, site: &Site, target: &dyn Target) -> Host {
         state: None,
         ready: None,
         health: None,
+        taken: None,
     };
     let answers = match answers {
         Ok(answers) => answers,
@@ -139,6 +142,11 @@ fn ask(cx: &Cx, site: &Site, target: &dyn Target) -> Host {
         && let Some(live) = state.live()
     {
         host.health = Some(checker.once(target, state.history.commit(live)));
+    }
+    if let (Some(checker), Some(Ok(TargetState { service: Kept::None | Kept::Stopped, .. }))) = (&site.checker, &state)
+        && matches!(env.service, Service::Keeper { .. } | Service::Systemd { .. })
+    {
+        host.taken = checker.answered(target);
     }
     host.skew = examined.clock.map(|clock| skew(clock, before, after));
     Host { examined: Ok(examined), state, ready, ..host }
@@ -223,7 +231,21 @@ fn judge(host: &Host, env: &Env, app: &str, held: Option<&(String, Life)>) -> Ve
         checks.push(shared(it, host));
     }
     checks.extend(live(host, env, app, held));
+    checks.extend(host.taken.as_deref().map(|address| taken(address, host.far, env)));
     checks
+}
+
+/// Somebody else where the service wants to listen.
+fn taken(address: &str, far: bool, env: &Env) -> Check {
+    let place = if far { "on that host " } else { "" };
+    let texts = env.vars.iter().map(|(_, value)| *value).chain(super::address(&env.health.check));
+    let mut ways = texts.flat_map(|text| text.split("${").skip(1)).filter_map(|rest| rest.split_once(":-"));
+    let other = ways.next().map_or("another in xtask/src/main.rs".to_owned(), |(name, _)| format!("{name}=ANOTHER"));
+    Check::warning(
+        "port",
+        format!("something answers at {address} while the service does not run"),
+        format!("{place}`ss -ltnp` shows what; end it, or give {} a port of its own: {other}", env.name),
+    )
 }
 
 fn tools(it: &Examined, far: bool) -> Check {
@@ -416,6 +438,7 @@ mod tests {
             state: Some(Ok(TargetState::default())),
             ready: Some(Ok(())),
             health: None,
+            taken: None,
         }
     }
 
@@ -495,6 +518,14 @@ mod tests {
             let said = of(&state, health, held);
             assert!(said.starts_with(says), "{state}: {said}");
         }
+        let port = Host { taken: Some("http://web1:80".into()), ..host(well()) };
+        let said = told(&judge(&port, &ENV, "shop", None));
+        assert_eq!(
+            said,
+            [
+                "warning port: `ss -ltnp` shows what; end it, or give dev a port of its own: another in xtask/src/main.rs"
+            ]
+        );
         let refused = Host { state: Some(Err(fault)), ready: None, ..host(well()) };
         assert_eq!(told(&judge(&refused, &ENV, "shop", None)), ["broken state: wait"]);
     }

@@ -13,6 +13,7 @@ use crate::new::{
     Engine, Made, Wish, cargo, check_name, engine_of, manifest, plan, read_if_there, settle, stop_if_asked, tree,
     write_configs,
 };
+use crate::target::script::quote;
 use std::fs;
 use std::path::Path;
 
@@ -54,6 +55,9 @@ pub fn adopt(cx: &Cx, dir: &Path, wish: &Wish) -> Result<Made> {
     let mut names = files.names();
     names.extend(edits.iter().map(|edit| edit.path.to_owned()));
     names.extend(generate::CONFIGS.map(str::to_owned));
+    names.push("Cargo.lock".into());
+    names.sort();
+    names.dedup();
     let made = Made {
         what: "adopt",
         name: plan.app.name.clone(),
@@ -61,13 +65,7 @@ pub fn adopt(cx: &Cx, dir: &Path, wish: &Wish) -> Result<Made> {
         files: names,
         scripts: scripts_in(&dir),
         notes: notes(&dir, &plan, &kept),
-        next: vec![
-            format!("cd {}", dir.display()),
-            "cargo xtask build       # look at xtask/src/main.rs first: it says what is built and where it goes".into(),
-            "cargo xtask deploy dev".into(),
-            "git add --all && git commit --message 'Deliver with cargo xtask'".into(),
-            "cargo xtask ci run      # the whole pipeline on this machine".into(),
-        ],
+        next: next(&dir),
         ..Made::of(&dir, wish)
     };
     if wish.dry_run {
@@ -76,6 +74,23 @@ pub fn adopt(cx: &Cx, dir: &Path, wish: &Wish) -> Result<Made> {
     write(cx, &dir, &files, &edits, &kept, &plan)?;
     let notes = made.notes.into_iter().chain(ignored(&there)).collect();
     Ok(Made { notes, ..made })
+}
+
+/// What to type, in this order.
+fn next(dir: &Path) -> Vec<String> {
+    let commit = "git add --all && git commit --message 'Deliver with cargo xtask'";
+    let mut next = vec![
+        format!("cd {}", quote(&dir.display().to_string())),
+        "cargo xtask build       # look at xtask/src/main.rs first: it says what is built and where it goes".into(),
+        "cargo xtask deploy dev".into(),
+        "cargo xtask ci run      # the whole pipeline on this machine".into(),
+    ];
+    // A release is one of a commit; who has none needs it first.
+    match place::repository_of(dir) {
+        Some(_) => next.insert(3, commit.to_owned()),
+        None => next.insert(1, format!("git init && {commit}")),
+    }
+    next
 }
 
 /// Everything or nothing: what was written before something failed is taken back. After a kill the same command begins

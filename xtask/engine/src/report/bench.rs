@@ -90,6 +90,6 @@ mod tests {
             10 hosts, 3 rounds, 2 cores that they share; medians, RATIO that of the pairs: below 1 ours is faster
             slipway is not installed: cargo install slipway
         "#]]
-        .assert_eq(&fleet(&report, Style { color: false }));
+        .assert_eq(&fleet(&report, Style::PLAIN));
     }
 }

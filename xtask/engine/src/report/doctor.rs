@@ -1,11 +1,12 @@
 //! A diagnosis as people read it: the groups in order, what is well in short, what is not with its fix below.
 
 use crate::doctor::{Check, Diagnosis, State};
-use crate::report::style::{Style, count, visible};
+use crate::report::style::{Style, count, visible, wrapped};
 use std::fmt::Write;
 
-/// Lines are broken so that they fit here.
-const WIDTH: usize = 80;
+/// Lines are broken so that they fit in the terminal, and so that they can be read: not below the first, not above the
+/// second, and as the middle one without a terminal.
+const WIDTHS: (usize, usize, usize) = (40, 80, 120);
 /// Where details begin.
 const INDENT: usize = 10;
 
@@ -22,7 +23,7 @@ pub fn diagnosis(found: &Diagnosis, style: Style) -> String {
             out.push_str(&in_full(check, style));
         }
         if !well.is_empty() {
-            out.push_str(&row(&style.good(&format!("{:<7}", State::Ok.as_str())), &well.join(", ")));
+            out.push_str(&row(style, &style.good(&format!("{:<7}", State::Ok.as_str())), &well.join(", ")));
         }
     }
     out + &verdict(found, style)
@@ -43,36 +44,18 @@ fn in_full(check: &Check, style: Style) -> String {
         State::Ok | State::Skipped => style.dim(&word),
     };
     let detail = check.detail.as_deref().unwrap_or_default();
-    let mut text = row(&word, &format!("{}: {detail}", check.what));
+    let mut text = row(style, &word, &format!("{}: {detail}", check.what));
     if let Some(hint) = &check.hint {
-        text.push_str(&row(&" ".repeat(7), &format!("hint: {hint}")));
+        text.push_str(&row(style, &" ".repeat(7), &format!("hint: {hint}")));
     }
     text
 }
 
-fn row(word: &str, text: &str) -> String {
+fn row(style: Style, word: &str, text: &str) -> String {
+    let (least, usual, most) = WIDTHS;
+    let width = style.width.unwrap_or(usual).clamp(least, most) - INDENT;
     let between = format!("\n{}", " ".repeat(INDENT));
-    format!("  {word} {}\n", wrapped(&visible(text), WIDTH - INDENT).join(&between))
-}
-
-/// Breaks a text between words. What stands in backticks is to be copied, and stays in one line however long it is.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    let mut inside = false;
-    for word in text.split(' ') {
-        let last = lines.last_mut().expect("there is one from the start");
-        let fits = last.chars().count() + 1 + word.chars().count() <= width;
-        if last.is_empty() {
-            last.push_str(word);
-        } else if inside || fits {
-            last.push(' ');
-            last.push_str(word);
-        } else {
-            lines.push(word.to_owned());
-        }
-        inside ^= word.matches('`').count() % 2 == 1;
-    }
-    lines
+    format!("  {word} {}\n", wrapped(&visible(text), width).join(&between))
 }
 
 fn verdict(found: &Diagnosis, style: Style) -> String {
@@ -125,7 +108,7 @@ mod tests {
             check("tools", State::Ok, "", None),
         ];
         let found = Diagnosis { works: false, env: Some("dev".into()), ci: false, broken: 1, warnings: 2, checks };
-        let text = diagnosis(&found, Style { color: false });
+        let text = diagnosis(&found, Style::PLAIN);
         expect![[r#"
             dev: ssh://web1/srv/app
               broken  directory: deploy may not write /srv/app/releases, which is longer
@@ -135,8 +118,10 @@ mod tests {
               ok      ssh (as deploy), tools
             a deploy to dev would not work: 1 broken, 2 warnings
         "#]].assert_eq(&text);
-        assert!(diagnosis(&found, Style { color: true }).contains("\x1b[1;31mbroken \x1b[0m directory"));
+        assert!(
+            diagnosis(&found, Style { color: true, ..Style::PLAIN }).contains("\x1b[1;31mbroken \x1b[0m directory")
+        );
         let well = Diagnosis { works: true, env: None, ci: true, broken: 0, warnings: 0, checks: vec![] };
-        assert_eq!(diagnosis(&well, Style { color: false }), "a pipeline would work\n");
+        assert_eq!(diagnosis(&well, Style::PLAIN), "a pipeline would work\n");
     }
 }

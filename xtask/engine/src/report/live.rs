@@ -106,7 +106,7 @@ impl Drawing {
         }
         text.push_str("\x1b[?7h\x1b[J");
         let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
-        self.drawn = lines(Style { color: false }).iter().map(|line| line.chars().count()).collect();
+        self.drawn = lines(Style::PLAIN).iter().map(|line| line.chars().count()).collect();
     }
 }
 

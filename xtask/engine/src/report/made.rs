@@ -42,7 +42,9 @@ pub fn made(made: &Made, style: Style) -> String {
 fn headline(made: &Made) -> String {
     let path = made.path.display();
     let would = |done: &str, would: &str| if made.dry_run { would.to_owned() } else { done.to_owned() };
-    let files = count(made.files.len(), "file");
+    // Whoever counts would count those of the engine one by one.
+    let engine = made.files.iter().filter(|file| *file == "xtask/engine/").count();
+    let files = count(made.files.len() - engine, "file") + if engine > 0 { " and the engine" } else { "" };
     match (made.what, &made.from_version) {
         ("new", _) => {
             let commit =

@@ -1,18 +1,28 @@
 //! Colours, sizes, times and columns: how a value looks on a screen. Colour only repeats what the words say.
 
 use jiff::{SpanRound, Timestamp, Unit};
+use std::ops::Range;
 
-/// Whether to colour.
+/// How a stream looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Style {
     /// Use ANSI colours.
     pub color: bool,
+    /// Columns of the terminal; `None` in a pipe, where lines are as long as they are.
+    pub width: Option<usize>,
 }
 
+/// What begins the further lines of a row, or of a text that is broken.
+const INDENT: &str = "    ";
+
 impl Style {
-    /// Decides for one stream: a flag wins, then `NO_COLOR` (<https://no-color.org>), then whether it is a terminal.
-    pub fn decide(flag: Option<bool>, no_color: bool, dumb: bool, terminal: bool) -> Self {
-        Self { color: flag.unwrap_or(!no_color && !dumb && terminal) }
+    /// For a pipe or a file.
+    pub const PLAIN: Self = Self { color: false, width: None };
+
+    /// Decides for one stream: a flag wins, then `NO_COLOR` (<https://no-color.org>), then whether it is a terminal, which
+    /// is to say whether it has columns.
+    pub fn decide(flag: Option<bool>, no_color: bool, dumb: bool, width: Option<usize>) -> Self {
+        Self { color: flag.unwrap_or(!no_color && !dumb && width.is_some()), width }
     }
 
     fn paint(self, code: &str, text: &str) -> String {
@@ -87,7 +97,8 @@ pub fn ago(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// Rows in columns, each as wide as its widest cell, two spaces between. The first row is the heading.
+/// Rows in columns, each as wide as its widest cell, two spaces between. The first row is the heading. What is too wide
+/// for the terminal goes on in further lines of the row, whole columns at a time.
 pub fn table(style: Style, rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -95,15 +106,67 @@ pub fn table(style: Style, rows: &[Vec<String>]) -> String {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<_> = (0..columns).map(width).collect();
+    let parts = folded(&widths, style.width.unwrap_or(usize::MAX));
     let mut out = String::new();
     for (index, row) in rows.iter().enumerate() {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        let line = cells.collect::<Vec<_>>().join("  ");
-        let line = line.trim_end();
-        out.push_str(&if index == 0 { style.dim(line) } else { line.to_owned() });
-        out.push('\n');
+        for part in &parts {
+            let indent = if part.start == 0 { "" } else { INDENT };
+            let cells = part.clone().filter_map(|n| Some(format!("{:<1$}", row.get(n)?, widths[n])));
+            let line = cells.collect::<Vec<_>>().join("  ");
+            let lines = match style.width {
+                Some(width) => wrapped(line.trim_end(), width.saturating_sub(indent.len())),
+                None => vec![line.trim_end().to_owned()],
+            };
+            for line in lines.iter().filter(|line| indent.is_empty() || !line.is_empty()) {
+                let line = format!("{indent}{line}");
+                out.push_str(&if index == 0 { style.dim(&line) } else { line });
+                out.push('\n');
+            }
+        }
     }
     out
+}
+
+/// Which columns share a line.
+fn folded(widths: &[usize], width: usize) -> Vec<Range<usize>> {
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    let mut used = 0;
+    for (n, column) in widths.iter().enumerate() {
+        match parts.last_mut() {
+            Some(part) if used + 2 + column <= width => {
+                (part.end, used) = (n + 1, used + 2 + column);
+            }
+            before => {
+                used = if before.is_some() { INDENT.len() } else { 0 } + column;
+                parts.push(n..n + 1);
+            }
+        }
+    }
+    parts
+}
+
+/// Breaks a text between words, where it is longer than a line. What stands in backticks is to be copied, and stays in
+/// one line however long it is.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    if text.chars().count() <= width {
+        return vec![text.to_owned()];
+    }
+    let mut lines = vec![String::new()];
+    let mut inside = false;
+    for word in text.split(' ') {
+        let last = lines.last_mut().expect("there is one from the start");
+        let fits = last.chars().count() + 1 + word.chars().count() <= width;
+        if last.is_empty() {
+            last.push_str(word);
+        } else if inside || fits {
+            last.push(' ');
+            last.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+        inside ^= word.matches('`').count() % 2 == 1;
+    }
+    lines
 }
 
 /// The text with its control characters written out: what others wrote must not steer our reader's terminal.
@@ -119,6 +182,7 @@ pub fn count(n: usize, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use expect_test::expect;
 
     #[test]
     fn units() {
@@ -144,15 +208,56 @@ mod tests {
 
     #[test]
     fn colour_is_decided_by_flag_then_no_color_then_terminal() {
-        for (flag, no_color, dumb, terminal, want) in [
-            (None, false, false, true, true),
-            (None, false, false, false, false),
-            (None, true, false, true, false),
-            (None, false, true, true, false),
-            (Some(true), true, true, false, true),
-            (Some(false), false, false, true, false),
+        for (flag, no_color, dumb, width, want) in [
+            (None, false, false, Some(80), true),
+            (None, false, false, None, false),
+            (None, true, false, Some(80), false),
+            (None, false, true, Some(80), false),
+            (Some(true), true, true, None, true),
+            (Some(false), false, false, Some(80), false),
         ] {
-            assert_eq!(Style::decide(flag, no_color, dumb, terminal).color, want);
+            assert_eq!(Style::decide(flag, no_color, dumb, width).color, want);
         }
+    }
+
+    #[test]
+    fn a_table_folds_where_the_terminal_ends() {
+        let row = |cells: [&str; 4]| cells.map(str::to_owned).to_vec();
+        let rows = [
+            row(["ENV", "TARGET", "STATE", "WHY"]),
+            row(["dev", "ssh://web1/srv/shop", "live", ""]),
+            row(["prod", "ssh://web2/srv/shop", "live", "the one before was broken"]),
+        ];
+        let folded = |width| table(Style { width, ..Style::PLAIN }, &rows);
+        let wide = expect![[r#"
+            ENV   TARGET               STATE  WHY
+            dev   ssh://web1/srv/shop  live
+            prod  ssh://web2/srv/shop  live   the one before was broken
+        "#]];
+        wide.assert_eq(&folded(None));
+        wide.assert_eq(&folded(Some(59)));
+        expect![[r#"
+            ENV   TARGET               STATE
+                WHY
+            dev   ssh://web1/srv/shop  live
+            prod  ssh://web2/srv/shop  live
+                the one before was broken
+        "#]]
+        .assert_eq(&folded(Some(58)));
+        expect![[r#"
+            ENV
+                TARGET
+                STATE
+                WHY
+            dev
+                ssh://web1/srv/shop
+                live
+            prod
+                ssh://web2/srv/shop
+                live
+                the one before was
+                broken
+        "#]]
+        .assert_eq(&folded(Some(22)));
     }
 }

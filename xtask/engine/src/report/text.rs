@@ -10,7 +10,7 @@ use crate::deploy::report::{Diff, FileChange, HostHistory, HostStatus, Listed};
 use crate::handoff::{Pruned, PutDone};
 use crate::release::id::ReleaseId;
 
-use crate::report::style::{Style, ago, bytes, count, duration, table, visible, when};
+use crate::report::style::{Style, bytes, count, duration, table, visible, when};
 use crate::store::{Kept, Published};
 use jiff::Timestamp;
 use std::fmt::Write;
@@ -179,7 +179,7 @@ fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
             host.target.clone(),
             host.state.to_owned(),
             name(host.release.as_ref()),
-            host.since.map_or("-".into(), |at| ago(at, now)),
+            host.since.map_or("-".into(), |at| when(at, now)),
             host.by.clone().unwrap_or_else(|| "-".into()),
             name(host.previous.as_ref()),
             host.service.unwrap_or("-").to_owned(),
@@ -187,13 +187,20 @@ fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
         if let Some(who) = &host.locked_by {
             let _ = writeln!(notes, "{} is locked by {}", host.target, visible(who));
         }
-        if host.state == "unconfirmed" && host.locked_by.is_none() {
-            let _ = writeln!(
+        let (target, env) = (&host.target, &host.env);
+        let _ = match (host.state, host.service) {
+            _ if host.locked_by.is_some() => Ok(()),
+            ("unconfirmed", _) => writeln!(
                 notes,
-                "{}: the last deploy did not come to a good end; deploy again, or roll back",
-                host.target
-            );
-        }
+                "{target}: the last deploy did not come to a good end; deploy again, or `cargo xtask rollback {env}`"
+            ),
+            ("live", Some("stopped")) => writeln!(
+                notes,
+                "{target}: its service does not run: `cargo xtask logs {env}` shows why, `cargo xtask deploy {env} {}` starts it",
+                name(host.release.as_ref())
+            ),
+            _ => Ok(()),
+        };
     }
     table(style, &rows) + &notes
 }
@@ -210,7 +217,9 @@ fn history(host: &HostHistory, style: Style, now: Timestamp) -> String {
             Happened::Removed => "removed",
         };
         let job = record.ci.as_ref().and_then(|ci| ci.url.as_deref()).map(|url| format!(" {url}")).unwrap_or_default();
-        let why = record.why.as_deref().unwrap_or("-").replace('\n', " ");
+        let why = record.why.as_deref().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+        // The table says of which target it speaks.
+        let why = why.strip_prefix(&format!("{}: ", host.target)).unwrap_or(&why).to_owned();
         rows.push(vec![
             when(record.at, now),
             format!("{} ({})", event, record.verb.as_str()),
@@ -237,7 +246,7 @@ fn releases(listed: &[Listed], style: Style, now: Timestamp) -> String {
         rows.push(vec![
             it.release.to_string(),
             it.branch.clone().unwrap_or_else(|| "-".into()),
-            ago(it.time, now),
+            when(it.time, now),
             bytes(it.bytes),
             if it.live_in.is_empty() { "-".into() } else { it.live_in.join(", ") },
             it.stores.join(", "),

@@ -53,7 +53,7 @@ fn board(hosts: usize, events: &str) -> (Board, u64) {
 
 fn check(hosts: usize, events: &str, size: (usize, usize), want: &Expect) {
     let (board, now) = board(hosts, events);
-    let style = Style { color: false };
+    let style = Style::PLAIN;
     let lines = board.lines(now, size, style);
     for line in &lines {
         assert!(line.chars().count() <= size.0 && line.trim_end() == line, "{line:?}");
@@ -325,8 +325,8 @@ fn a_screen_that_is_too_low_and_the_end() {
 fn colour_only_paints() {
     let (board, now) = board(3, ONE_SICK);
     for columns in [12, 40, 80] {
-        let plain = board.lines(now, (columns, 24), Style { color: false });
-        let painted = board.lines(now, (columns, 24), Style { color: true });
+        let plain = board.lines(now, (columns, 24), Style::PLAIN);
+        let painted = board.lines(now, (columns, 24), Style { color: true, ..Style::PLAIN });
         assert_ne!(plain, painted);
         let mut bare = painted.join("\n");
         for code in ["\x1b[0m", "\x1b[1;31m", "\x1b[2m", "\x1b[32m", "\x1b[33m"] {

@@ -1,0 +1,212 @@
+//! The question before an env with approval is changed: what would be done is planned first and put into one line, and
+//! what a yes allows is that plan and no other.
+
+use crate::cx::Cx;
+use crate::deploy::Options;
+use crate::deploy::apply::Outcome;
+use crate::deploy::history::Verb;
+use crate::deploy::plan::Step;
+use crate::error::{Result, failed, usage};
+use crate::git;
+use crate::project::Env;
+use crate::release::id::ReleaseId;
+use crate::report::style::count;
+use crate::report::term;
+use std::io::IsTerminal;
+
+/// Does a change of an env. `approved` says that nobody has to be asked; a job of CircleCI was asked before it began.
+pub fn approved(
+    cx: &Cx,
+    env: &Env,
+    approved: bool,
+    options: &Options,
+    change: &dyn Fn(&Options) -> Result<Outcome>,
+) -> Result<Outcome> {
+    if !env.approval || approved || options.dry_run || cx.in_ci() {
+        return change(options);
+    }
+    if !can_ask() {
+        return unasked(env);
+    }
+    let plan = change(&Options { dry_run: true, ..options.clone() })?;
+    if plan.nothing_to_do() {
+        // Whoever asks for what is so already also wants the lock, and the history, to say so.
+        return change(options);
+    }
+    answered(env, ask(cx, &question(&plan, &|older, newer| commits(cx, older, newer)))?)?;
+    change(&Options { approved: Some(plan.targets), ..options.clone() })
+}
+
+/// Asks whether to do something that has no plan.
+pub fn confirm(cx: &Cx, env: &Env, approved: bool, what: &str) -> Result<()> {
+    if !env.approval || approved || cx.in_ci() {
+        return Ok(());
+    }
+    match ask(cx, &format!("{what} {}?", env.name))? {
+        Some(yes) => answered(env, Some(yes)),
+        None => unasked(env),
+    }
+}
+
+/// Asks on the terminal; `None` when there is none.
+pub fn ask(cx: &Cx, question: &str) -> Result<Option<bool>> {
+    if !can_ask() {
+        return Ok(None);
+    }
+    term::prompt(&format!("{question} [y/N] "));
+    Ok(Some(matches!(read_line(cx)?.trim().to_ascii_lowercase().as_str(), "y" | "yes")))
+}
+
+/// Asks for a text on the terminal; the default without one.
+#[cfg(feature = "new")]
+pub fn ask_text(cx: &Cx, question: &str, default: &str) -> Result<String> {
+    if !can_ask() {
+        return Ok(default.to_owned());
+    }
+    term::prompt(&format!("{question} [{default}]: "));
+    let line = read_line(cx)?;
+    if line.is_empty() {
+        return failed("no answer; nothing was made").hint("say it by flags: `cargo xtask new --help`").err();
+    }
+    let line = line.trim();
+    Ok(if line.is_empty() { default } else { line }.to_owned())
+}
+
+fn can_ask() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+fn read_line(cx: &Cx) -> Result<String> {
+    let mut line = String::new();
+    cx.asking(true);
+    let read = std::io::stdin().read_line(&mut line);
+    cx.asking(false);
+    read?;
+    Ok(line)
+}
+
+fn answered(env: &Env, answer: Option<bool>) -> Result<()> {
+    match answer {
+        Some(true) => Ok(()),
+        _ => failed("not confirmed, nothing was changed")
+            .hint(format!("`cargo xtask plan {}` shows what a deploy would do", env.name))
+            .err(),
+    }
+}
+
+fn unasked<T>(env: &Env) -> Result<T> {
+    usage(format!("{} needs approval, and there is no terminal to ask on", env.name))
+        .hint("say --yes if that is what you want")
+        .err()
+}
+
+/// How many commits `newer` has that `older` has not, as far as this checkout knows both.
+fn commits(cx: &Cx, older: &ReleaseId, newer: &ReleaseId) -> Option<usize> {
+    git::log(cx, older.short_sha(), newer.short_sha()).map(|log| log.len())
+}
+
+/// A plan as a question of a line.
+fn question(plan: &Outcome, commits: &dyn Fn(&ReleaseId, &ReleaseId) -> Option<usize>) -> String {
+    let steps = || plan.targets.iter().flat_map(|host| &host.steps);
+    let mut from = Vec::new();
+    for step in steps() {
+        if let Step::Activate { from: was, .. } = step
+            && !from.contains(&was.as_ref())
+        {
+            from.push(was.as_ref());
+        }
+    }
+    let targets = match plan.targets.iter().filter(|host| !host.steps.is_empty()).count() {
+        1 => String::new(),
+        n => format!(" on {}", count(n, "target")),
+    };
+    let what = match (&plan.release, &from[..]) {
+        (Some(to), [_, ..]) => {
+            let lives: Vec<_> = from.iter().map(|was| was.map_or("nothing", ReleaseId::as_str)).collect();
+            let news = match from[..] {
+                [Some(was)] => distance(was, to, commits),
+                _ => String::new(),
+            };
+            format!("{} -> {to}{news}{targets}", lives.join(", "))
+        }
+        // It is live, and something around it is not as it should be.
+        _ => {
+            let mut words: Vec<_> = steps().map(ToString::to_string).collect();
+            words.dedup();
+            format!("{}{targets}", words.join(", "))
+        }
+    };
+    let verb = if plan.verb == Verb::Rollback { "roll back" } else { plan.verb.as_str() };
+    format!("{}: {what}; {verb}?", plan.env)
+}
+
+/// What a switch brings, and what it takes away.
+fn distance(was: &ReleaseId, to: &ReleaseId, commits: &dyn Fn(&ReleaseId, &ReleaseId) -> Option<usize>) -> String {
+    let said = |verb, n| match n {
+        None | Some(0) => String::new(),
+        Some(n) => format!(", {verb} {}", count(n, "commit")),
+    };
+    said("brings", commits(was, to)) + &said("takes away", commits(to, was))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deploy::plan::HostPlan;
+
+    const A: &str = "20260822T101500-aaaaaaa";
+    const B: &str = "20260823T101500-bbbbbbb";
+
+    fn id(text: &str) -> ReleaseId {
+        text.parse().unwrap()
+    }
+
+    fn host(target: &str, steps: Vec<Step>) -> HostPlan {
+        HostPlan { target: target.into(), steps, fallback: None }
+    }
+
+    fn switch(from: Option<&str>, to: &str) -> Vec<Step> {
+        vec![
+            Step::Install { release: id(to) },
+            Step::Activate { release: id(to), from: from.map(id) },
+            Step::Confirm { release: id(to) },
+        ]
+    }
+
+    #[test]
+    fn the_question_says_what_is_approved() {
+        let knows = |older: &ReleaseId, newer: &ReleaseId| Some(if older < newer { 3 } else { 0 });
+        let ignorant = |_: &ReleaseId, _: &ReleaseId| None;
+        let restart = vec![Step::Restart { release: id(B) }, Step::Check { release: id(B) }];
+        for (verb, targets, known, want) in [
+            (Verb::Promote, vec![switch(Some(A), B)], true, format!("prod: {A} -> {B}, brings 3 commits; promote?")),
+            (Verb::Deploy, vec![switch(Some(A), B)], false, format!("prod: {A} -> {B}; deploy?")),
+            (
+                Verb::Rollback,
+                vec![switch(Some(B), A), switch(Some(B), A)],
+                true,
+                format!("prod: {B} -> {A}, takes away 3 commits on 2 targets; roll back?"),
+            ),
+            (
+                Verb::Deploy,
+                vec![switch(None, B), switch(Some(A), B), vec![]],
+                true,
+                format!("prod: nothing, {A} -> {B} on 2 targets; deploy?"),
+            ),
+            (
+                Verb::Deploy,
+                vec![restart],
+                true,
+                format!("prod: restart the service with {B}, check the health of {B}; deploy?"),
+            ),
+        ] {
+            let goal = match &targets[0][0] {
+                Step::Install { release } | Step::Restart { release } => release.clone(),
+                _ => unreachable!("no other plan is here"),
+            };
+            let targets = targets.into_iter().map(|steps| host("file:srv", steps)).collect();
+            let plan = Outcome::planned("prod", verb, Some(goal), targets);
+            assert_eq!(question(&plan, if known { &knows } else { &ignorant }), want);
+        }
+    }
+}
