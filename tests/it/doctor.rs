@@ -1,15 +1,16 @@
 //! Broken set-ups, each as a whole: the first thing that the doctor calls broken is the cause, with the right fix, and
 //! it leaves nothing behind. Those with hosts are in `fleet::doctor`, those with buckets in `bucket::doctor`.
 
-use crate::account::{self, Account, SLUG, TOKEN};
+mod account;
+
 use crate::ci::with_xtask;
 use crate::project::{Project, Ran};
-use gangplank::ci::loopback::{Body, Reply, Settings};
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The checks in a state, each with its hint in one line.
 pub fn checks(ran: &Ran, state: &str) -> Vec<String> {
@@ -179,7 +180,7 @@ fn a_checkout_that_is_dirty_detached_or_shallow_is_a_warning() {
     fs::write(p.path(".git/shallow"), format!("{head}\n")).unwrap();
     warned(&p, "doctor", "is shallow", "git fetch --unshallow");
     p.write(".git/shallow", "");
-    run(&p, "doctor", &account::vars(&[("CIRCLE_SHA1", &"1".repeat(40))])).code(1).has("CIRCLE_SHA1");
+    run(&p, "doctor", &crate::account::vars(&[("CIRCLE_SHA1", &"1".repeat(40))])).code(1).has("CIRCLE_SHA1");
 }
 
 #[test]
@@ -309,155 +310,4 @@ fn a_directory_that_is_not_as_we_left_it() {
     p.run("deploy dev").ok();
     p.add("app other\n");
     broken(&p, "doctor dev", "a release of shop is live there, not of other", "a directory of its own");
-}
-
-fn account_of(p: &mut Project) -> Account {
-    p.change("store circleci:workspace\n", "store circleci:workspace\nstore circleci:artifacts\npattern artifacts\n");
-    p.run("ci generate").ok();
-    p.commit("artifacts");
-    Account::new(p)
-}
-
-#[test]
-fn an_account_that_is_well_is_only_asked() {
-    let mut p = with_xtask();
-    let account = account_of(&mut p);
-    p.change("env dev\n", "ci-context shop-ci\nenv dev\ncontext shop-dev\nvar KEY=${KEY}\n");
-    p.run("ci generate").ok();
-    p.commit("contexts");
-    let mut world = account.server.world();
-    world.contexts =
-        [("shop-ci".to_owned(), vec!["CIRCLE_TOKEN".to_owned()]), ("shop-dev".into(), vec!["KEY".into()])].into();
-    world.components = vec!["shop".into()];
-    for file in ["rollback", "deploy"] {
-        let (id, created_at) = (world.uuid(), world.now());
-        let (provider, file_path) = ("github_app".into(), format!(".circleci/{file}.yml"));
-        world.definitions.push(gangplank::ci::loopback::Definition {
-            id,
-            name: file.into(),
-            provider,
-            file_path,
-            created_at,
-        });
-    }
-    let now = world.now();
-    world
-        .envvars
-        .insert("LATEST_BUILD_NUM".into(), gangplank::ci::loopback::Variable { value: "12".into(), created_at: now });
-    drop(world);
-    let vars = [&account.laptop()[..], &account::vars(&[("KEY", "v")])].concat();
-    let ran = run(&p, "doctor", &vars).code(0);
-    assert_eq!(checks(&ran, "warning"), [""; 0], "{}", ran.stdout);
-    let well = checks(&ran, "ok").join(" ");
-    for piece in ["token (that of ana)", "project (gh/acme/shop)", "settings", "context shop-dev", "LATEST_BUILD_NUM"] {
-        assert!(well.contains(piece), "no {piece}: {}", ran.stdout);
-    }
-    for piece in ["pipeline definitions", "Deploys page (it knows shop)", "circleci:artifacts"] {
-        assert!(well.contains(piece), "no {piece}: {}", ran.stdout);
-    }
-    assert!(account.server.log().iter().all(|it| it.method == "GET"), "it only asks");
-    assert!(!ran.stdout.contains(TOKEN) && !ran.stderr.contains(TOKEN));
-
-    // What is missing there, and what should be otherwise.
-    let mut world = account.server.world();
-    world.contexts = [("shop-dev".to_owned(), vec![])].into();
-    world.envvars.clear();
-    world.default_branch = "trunk".into();
-    world.settings = Settings { autocancel_builds: true, build_fork_prs: true, forks_receive_secret_env_vars: true };
-    drop(world);
-    let ran = broken_with(&p, "doctor", &vars, "context shop-ci: there is none", "make it in Organization settings");
-    let warnings = checks(&ran, "warning");
-    for piece in ["anybody can read them", "cancels the deploy", "it lacks KEY", "no such variable"] {
-        assert!(warnings.iter().any(|it| it.contains(piece)), "no {piece}: {}", ran.stdout);
-    }
-}
-
-#[test]
-fn tokens_that_are_of_no_use() {
-    let mut p = with_xtask();
-    let account = account_of(&mut p);
-    let with = |token: &str, slug: &str| {
-        account::vars(&[("CIRCLE_HOST", &account.server.url()), ("CIRCLE_TOKEN", token), ("CIRCLE_PROJECT_SLUG", slug)])
-    };
-    let new = "https://app.circleci.com/settings/user/tokens";
-    broken(&p, "doctor", "token: CIRCLE_TOKEN is not set, and releases are handed over by the API", new);
-    for (token, slug, says, hint) in [
-        ("", SLUG, "CIRCLE_TOKEN is not set", new),
-        ("CCIPRJ_0123456789abcdef", SLUG, "holds a project token", new),
-        ("CCIPAT_two words", SLUG, "a space, a newline in it?", new),
-        ("CCIPAT_expired_0123456789abcdef", SLUG, "token: ", "expired (at the latest after a year)"),
-        (
-            TOKEN,
-            "gh/acme/shpo",
-            "the token is good, but ana sees no project gh/acme/shpo",
-            "export CIRCLE_PROJECT_SLUG=",
-        ),
-        (TOKEN, "shop", "`shop` is no project slug", "set CIRCLE_PROJECT_SLUG"),
-    ] {
-        let ran = broken_with(&p, "doctor", &with(token, slug), says, hint);
-        assert!(!ran.stdout.contains("0123456789abcdef") && !ran.stderr.contains("0123456789abcdef"), "{ran:?}");
-        assert_eq!(checks(&ran, "broken").len(), 1, "{}", ran.stdout);
-    }
-    // Who hands over otherwise needs none.
-    p.change("pattern artifacts\n", "");
-    p.run("ci generate").ok();
-    p.commit("workspace");
-    warned(&p, "doctor", "only what other stores keep", new);
-    p.change("store circleci:artifacts\n", "");
-    let ran = run(&p, "doctor", &[]).code(0);
-    assert!(
-        checks(&ran, "warning").is_empty()
-            && checks(&ran, "skipped").iter().any(|it| it.contains("nothing here needs it"))
-    );
-    run(&p, "doctor", &with("CCIPRJ_0123456789abcdef", SLUG)).code(0).has("warning token: ");
-}
-
-#[test]
-fn an_api_that_hangs_or_is_none() {
-    let mut p = with_xtask();
-    account_of(&mut p);
-    let hangs: gangplank::ci::loopback::Hook = Box::new(|_| {
-        std::thread::sleep(Duration::from_secs(5));
-        None
-    });
-    let slow = Account::open(&p, SLUG, hangs);
-    p.var("GANGPLANK_API_DEADLINE", "1");
-    let started = Instant::now();
-    let ran = broken_with(&p, "doctor", &slow.laptop(), "API: ", "status.circleci.com");
-    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
-    assert!(ran.stdout.contains("dev: file:srv/dev"), "and goes on: {}", ran.stdout);
-    let mut elsewhere = slow.laptop();
-    elsewhere[0].1 = format!("http://127.0.0.1:{}", crate::project::free_port());
-    broken_with(&p, "doctor", &elsewhere, "API: ", "check the network and CIRCLE_HOST");
-    let html: gangplank::ci::loopback::Hook = Box::new(|_| {
-        let body = Body::Text { content_type: "text/html".into(), text: "<html>Sign in</html>".into() };
-        Some(Reply { status: 200, headers: vec![], body })
-    });
-    let page = Account::open(&p, SLUG, html);
-    broken_with(&p, "doctor", &page.laptop(), "a page of HTML", "is CIRCLE_HOST a CircleCI?");
-}
-
-#[test]
-fn a_job_asks_only_what_it_can_know() {
-    let mut p = with_xtask();
-    p.change("target file:srv/dev", "target ssh://nowhere.invalid/srv/dev\nvar KEY=${KEY}");
-    p.run("ci generate").ok();
-    p.commit("far");
-    let ran = run(&p, "doctor --ci", &[]).code(0);
-    assert!(ran.stdout.ends_with("\na pipeline would work\n") && !ran.stdout.contains("nowhere"), "{}", ran.stdout);
-    assert_eq!(ran.stderr, "", "nobody is asked");
-    let project_token = account::vars(&[("CIRCLE_TOKEN", "CCIPRJ_0123456789abcdef")]);
-    broken_with(&p, "doctor --ci", &project_token, "holds a project token", "make a personal API token");
-    p.change("target ssh://nowhere.invalid/srv/dev", "target ssh:nonsense");
-    p.write(".circleci/config.yml", "version: 2.1\n");
-    let ran =
-        broken(&p, "doctor --ci", "target ssh:nonsense: it does not begin with ssh://", "use ssh://USER@HOST/DIR");
-    assert!(checks(&ran, "broken")[1].contains("cargo xtask ci generate"), "{}", ran.stdout);
-    p.git(&["checkout", "--quiet", "."]);
-    p.change("target ssh:nonsense", "target file:srv/dev");
-    p.run("ci generate").ok();
-    p.change("store circleci:workspace\n", "store circleci:workspace\nstore nonsense:x\n");
-    let ran = broken(&p, "doctor --ci", "nonsense:x: ", "use file:DIR");
-    assert_eq!(checks(&ran, "broken").len(), 1, "{}", ran.stdout);
-    run(&p, "doctor dev --ci", &[]).code(2);
 }

@@ -221,7 +221,7 @@ fn approval_is_asked_for_what_would_be_done_and_nothing_else_is_done() {
     assert!(written.contains(&format!("prod: {one} -> {three}, brings 2 commits; promote? [y/N] ")), "{written}");
     assert!(code == 8 && written.contains("prod has changed since the question was asked"), "{code}: {written}");
     assert!(written.contains("cargo xtask status prod"), "{written}");
-    p.run("status prod").says(&two);
+    assert!(p.run("status prod").ok().stdout.contains(&two));
 
     let (code, written) = asked(&p, "rollback prod", || (), "y\n");
     assert!(written.contains(&format!("prod: {two} -> {one}, takes away 1 commit; roll back? [y/N] ")), "{written}");

@@ -523,7 +523,7 @@ mod tests {
         assert_eq!(
             said,
             [
-                "warning port: `ss -ltnp` shows what; end it, or give dev a port of its own: another in xtask/src/main.rs"
+                "warning port: on that host `ss -ltnp` shows what; end it, or give dev a port of its own: another in xtask/src/main.rs"
             ]
         );
         let refused = Host { state: Some(Err(fault)), ready: None, ..host(well()) };
