@@ -55,7 +55,7 @@ fn a_detached_head_and_a_shallow_clone_still_build_and_deploy() {
     // The clone does not hold the older commit; its time still says that going back there is going backwards.
     let mut deploy = p.command("deploy dev");
     assert!(deploy.current_dir(&clone).env("GANGPLANK_HOME", p.path("")).status().unwrap().success());
-    p.run(&format!("deploy dev {v1}")).fails(8, "is older than", "rollback ENV");
+    p.run(&format!("deploy dev {v1}")).fails(8, "is older than", "rollback dev");
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn releases_that_are_not_there() {
     p.run("deploy dev @prod").fails(5, "runs no healthy release", "cargo xtask status prod");
     p.run("deploy stage").fails(2, "no env `stage`", "dev, prod");
     p.run("promote dev prod --yes").fails(5, "runs no healthy release", "cargo xtask deploy dev");
-    p.run("rollback dev").fails(5, "nothing was ever deployed", "rollback ENV RELEASE");
+    p.run("rollback dev").fails(5, "nothing was ever deployed", "rollback dev RELEASE");
     p.run("deploy dev nope!").code(2).told("does not name a release").told("hint: use an id, 4 to 40 digits");
 }
 

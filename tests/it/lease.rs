@@ -52,7 +52,7 @@ const LEASE: &str = r#","lease":180"#;
 #[test]
 fn who_is_silent_for_longer_than_its_lease_is_succeeded() {
     let (p, lock) = locked(LEASE, "null");
-    p.run("deploy dev").fails(6, "is locked by bob@far since", "lock release ENV --force");
+    p.run("deploy dev").fails(6, "is locked by bob@far since", "lock release dev --force");
     age(&lock, 100);
     p.run("deploy dev").fails(6, "last heard of 10", "if nothing more is heard of it, ");
     p.run("lock status dev").ok().has("bob@far").has("last heard of 10");
@@ -73,13 +73,13 @@ fn who_is_silent_for_longer_than_its_lease_is_succeeded() {
 fn whose_version_does_not_renew_is_not_judged_by_it() {
     let (p, lock) = locked("", "null");
     age(&lock, 1_000_000);
-    p.run("deploy dev").fails(6, "is locked by bob@far", "lock release ENV --force");
+    p.run("deploy dev").fails(6, "is locked by bob@far", "lock release dev --force");
     assert!(lock.exists());
     // A clock that was set back.
     let (p, lock) = locked(LEASE, "null");
     let file = fs::File::open(&lock).unwrap();
     file.set_modified(SystemTime::now() + Duration::from_secs(100_000)).unwrap();
-    p.run("deploy dev").fails(6, "is locked by bob@far", "lock release ENV --force");
+    p.run("deploy dev").fails(6, "is locked by bob@far", "lock release dev --force");
 }
 
 #[test]

@@ -163,9 +163,9 @@ fn head_and_previous() {
     let v1 = p.release("1");
     p.run("deploy dev HEAD").ok().says(&format!("dev: {v1} is live\n"));
     for line in ["deploy dev previous", "diff dev previous", "put previous", "fetch previous", "verify previous"] {
-        p.run(line).fails(2, "`previous` is what a rollback goes back to", "cargo xtask rollback ENV");
+        p.run(line).fails(2, "`previous` is what a rollback goes back to", "cargo xtask rollback ");
     }
-    p.run("rollback dev previous").fails(5, "nothing to roll back to", "rollback ENV RELEASE");
+    p.run("rollback dev previous").fails(5, "nothing to roll back to", "rollback dev RELEASE");
     p.release("2");
     p.run("deploy dev -- HEAD").ok();
     p.run("rollback dev HEAD").fails(2, "HEAD is what a deploy brings", "rollback dev previous");

@@ -38,13 +38,13 @@ fn from_commit_to_live_and_back() {
     assert_eq!(p.get("dev").unwrap(), "2");
     p.run("rollback dev").ok().says(&format!("dev: rolled back to {v1}\n"));
     assert_eq!(p.get("dev").unwrap(), "1");
-    p.run("rollback dev").fails(5, "nothing to roll back to", "rollback ENV RELEASE");
+    p.run("rollback dev").fails(5, "nothing to roll back to", "rollback dev RELEASE");
     assert_eq!(p.get("dev").unwrap(), "1");
     p.run(&format!("rollback dev {v4}")).ok();
     assert_eq!(p.get("dev").unwrap(), "4");
 
     // Going back by accident is refused, on purpose is not.
-    p.run(&format!("deploy dev {v2}")).fails(8, "is older than", "rollback ENV");
+    p.run(&format!("deploy dev {v2}")).fails(8, "is older than", "rollback dev");
     p.run(&format!("deploy dev {v2} --allow-older")).ok();
     assert_eq!(p.get("dev").unwrap(), "2");
 

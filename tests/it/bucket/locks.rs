@@ -90,7 +90,7 @@ fn the_lock_of_a_job_that_has_ended_is_taken_over() {
     account.days_ago(1);
     let (workflow, job, id) = held(dir.path(), &p, &account);
     let laptop = account.laptop();
-    let hint = "cargo xtask lock release ENV --force";
+    let hint = "cargo xtask lock release dev --force";
     p.run_with("deploy dev", &laptop).fails(6, &format!("acme/shop/{job})"), hint);
     assert!(!p.path("srv/dev").exists(), "the hosts were not asked");
     p.run_with("lock status dev", &laptop).ok().has("locks/dev.json").has("bob since");

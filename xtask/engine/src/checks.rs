@@ -13,6 +13,8 @@ use std::time::Instant;
 
 /// Tests that could not run append a line to the file that this variable names, so that nobody misses it.
 pub const SKIPS: &str = "GANGPLANK_SKIPS";
+/// How many tests run side by side.
+const THREADS: &str = "RUST_TEST_THREADS";
 /// Tests that need Python's validator of CircleCI configs find it here.
 pub const CHECK_JSONSCHEMA: &str = "GANGPLANK_CHECK_JSONSCHEMA";
 
@@ -93,6 +95,11 @@ pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<
         words.extend(args.iter().map(String::as_str));
         let skips = skips.display().to_string();
         let mut vars = vec![(SKIPS, skips.as_str())];
+        // Ours wait for hosts and deadlines half of the time.
+        let threads = (std::thread::available_parallelism().map_or(1, usize::from) + 2).to_string();
+        if engines && cx.var(THREADS).is_none() {
+            vars.push((THREADS, &threads));
+        }
         let validator = validator.map(|path| path.display().to_string());
         vars.extend(validator.as_deref().map(|path| (CHECK_JSONSCHEMA, path)));
         cargo(cx, &words, &vars, "cargo test --workspace NAME runs one test alone")

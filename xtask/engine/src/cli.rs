@@ -75,6 +75,9 @@ pub enum Command {
     Verify {
         /// A release, or the directory of one
         release: String,
+        /// Unpack it there as well, in one pass; nothing is there before all of it was found good
+        #[arg(long, value_name = "DIR")]
+        unpack: Option<PathBuf>,
     },
     /// Put a release into the stores
     Put {

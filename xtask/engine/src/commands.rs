@@ -108,7 +108,9 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
     prepare(cx, cli)?;
     match &cli.command {
         Command::Build => build::build(cx, &project.app).map(Answer::Built),
-        Command::Verify { release } => report::verify(cx, project, release).map(Answer::Verified),
+        Command::Verify { release, unpack } => {
+            report::verify(cx, project, release, unpack.as_deref()).map(Answer::Verified)
+        }
         Command::Put { release, store, confirm } => {
             let put = if *confirm { handoff::confirm } else { handoff::put };
             put(cx, project, release.as_ref(), store.as_deref()).map(Answer::Put)

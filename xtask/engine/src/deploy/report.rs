@@ -9,7 +9,7 @@ use crate::deploy::resolve::{Catalog, FETCHED};
 use crate::deploy::state::State;
 use crate::deploy::state::{Current, Kept, Root};
 use crate::deploy::waves::{AT_ONCE, each};
-use crate::error::{Result, not_found, verification};
+use crate::error::{Result, not_found, usage, verification};
 use crate::git;
 use crate::project::{Env, Project};
 use crate::release::id::{ReleaseId, Selector};
@@ -280,20 +280,34 @@ pub struct Verified {
 }
 
 /// `verify RELEASE`: a selector, or the directory of a release. `@ENV` checks the files on the targets of the env.
-pub fn verify(cx: &Cx, project: &Project, release: &str) -> Result<Verified> {
+/// With `unpack` its files are in that directory afterwards.
+pub fn verify(cx: &Cx, project: &Project, release: &str, unpack: Option<&Path>) -> Result<Verified> {
     let path = Path::new(release);
     let progress = cx.progress("verifying");
+    let open = |dir: &Path| match unpack {
+        Some(into) => Release::open_unpacked(dir, &cx.root.join(into), &progress),
+        None => Release::open(dir, &progress),
+    };
     let release = if path.join(manifest::FILE).exists() || release.contains('/') {
-        Release::open(path, &progress)?
+        open(path)?
     } else {
         let selector = release.parse()?;
         let catalog = Catalog::open(cx, project)?;
         let id = catalog.resolve(Some(&selector))?;
         if let Selector::Env(env) = &selector {
+            if unpack.is_some() {
+                return usage(format!("what runs in {env} is unpacked there already"))
+                    .hint(format!("to have it here as well: `cargo xtask verify {id} --unpack DIR`"))
+                    .err();
+            }
             return verify_live(cx, project.env(env)?, &id);
         }
         let here = cx.root.join(RELEASES).join(id.as_str());
-        if here.exists() { Release::open(&here, &progress)? } else { catalog.fetch(&id, &cx.root.join(FETCHED))? }
+        match (here.exists(), unpack) {
+            (true, _) => open(&here)?,
+            (false, None) => catalog.fetch(&id, &cx.root.join(FETCHED))?,
+            (false, Some(_)) => open(catalog.fetch(&id, &cx.root.join(FETCHED))?.dir())?,
+        }
     };
     Ok(Verified::new(release.manifest(), release.dir()))
 }

@@ -1,17 +1,22 @@
 //! Checking a bundle against its manifest in one pass: the file is hashed, inflated and read as a tar, and every entry
-//! is compared with its line of the manifest. Nothing is written, so a bad bundle can do no harm.
+//! is compared with its line of the manifest. Where it is unpacked as well, that is the same pass, into a directory that
+//! nobody looks at before all of it was found good.
 
 use crate::error::{Explain, Kind, Result, verification};
-use crate::release::Progress;
-use crate::release::digest::{self, Through};
+use crate::release::digest::{Hasher, Through};
 use crate::release::manifest::{Content, FileEntry, Manifest};
+use crate::release::unpack::{Into, Written};
+use crate::release::{Progress, members};
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-/// Checks the bundle at `path`; the error names the first bad file in it.
-pub fn bundle(path: &Path, manifest: &Manifest, progress: Progress) -> Result<()> {
+/// What is hashed as it lies on the disk.
+type Raw<'a> = Through<BufReader<Told<'a, File>>>;
+
+/// Checks the bundle at `path`, and unpacks it where `into` says; the error names the first bad file in it.
+pub fn bundle(path: &Path, manifest: &Manifest, mut into: Option<&mut Into>, progress: Progress) -> Result<()> {
     let name = path.display();
     let bad = |why: String| verification(why).hint("fetch or build the release again; do not deploy it");
     let file = match File::open(path) {
@@ -26,74 +31,124 @@ pub fn bundle(path: &Path, manifest: &Manifest, progress: Progress) -> Result<()
         return bad(format!("{name}: has {size} bytes, the manifest says {}", manifest.bundle.bytes)).err();
     }
     let told = Told { inner: file, done: 0, total: size, progress };
-    let raw = Through::new(BufReader::with_capacity(1 << 18, told));
-    let mut tar = tar::Archive::new(Through::new(MultiGzDecoder::new(raw)));
-    let mut expected = manifest.files.iter();
-    for entry in tar.entries().map_err(|e| bad(format!("{name}: {e}")))? {
-        let want = expected.next();
-        let at = want.map_or("after the last file", |file| file.path.as_str());
-        let mut entry = entry.map_err(|e| bad(format!("{name}: damaged at `{at}`: {e}")))?;
-        let found = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let Some(want) = want else {
-            return bad(format!("{name}: `{found}` is in the bundle, but not in the manifest")).err();
-        };
-        if let Some(why) = difference(&mut entry, &found, want) {
-            return bad(format!("{name}: {why}")).err();
-        }
+    let mut file = BufReader::with_capacity(1 << 18, told);
+    let ours = file.fill_buf().is_ok_and(members::are_ours);
+    let raw = Through::new(file);
+    let mut entries = |tar: &mut dyn Read| entries(tar, manifest, into.as_deref_mut());
+    let (found, raw) = if ours {
+        members::inflated(raw, entries)
+    } else {
+        // Whoever made it, it is gzip, if in one piece.
+        let mut tar = MultiGzDecoder::new(raw);
+        (entries(&mut tar), Ok(tar.into_inner()))
+    };
+    match found {
+        Ok(()) => {}
+        Err(Wrong::Bundle(why)) => return bad(format!("{name}: {why}")).err(),
+        Err(Wrong::Place(error)) => return Err(error),
     }
-    if let Some(missing) = expected.next() {
-        return bad(format!("{name}: `{}` is missing", missing.path)).err();
-    }
-    whole(tar.into_inner(), manifest).map_err(|why| bad(format!("{name}: {why}")).into())
+    let raw = raw.map_err(|e| bad(format!("{name}: damaged at its end: {e}")))?;
+    whole(raw, manifest).map_err(|why| bad(format!("{name}: {why}")).into())
 }
 
-/// What is wrong with an entry, if anything.
-fn difference<R: Read>(entry: &mut tar::Entry<R>, found: &str, want: &FileEntry) -> Option<String> {
+/// Whose fault it is.
+pub enum Wrong {
+    /// The bundle is not what its manifest says.
+    Bundle(String),
+    /// There is no room, or no permission, where it is unpacked.
+    Place(anyhow::Error),
+}
+
+impl From<String> for Wrong {
+    fn from(why: String) -> Self {
+        Self::Bundle(why)
+    }
+}
+
+/// Reads a tar to its end, which must be padding and no more.
+fn entries(tar: &mut dyn Read, manifest: &Manifest, mut into: Option<&mut Into>) -> Result<(), Wrong> {
+    let mut tar = tar::Archive::new(tar);
+    let mut expected = manifest.files.iter();
+    for entry in tar.entries().map_err(|e| e.to_string())? {
+        let want = expected.next();
+        let at = want.map_or("after the last file", |file| file.path.as_str());
+        let mut entry = entry.map_err(|e| format!("damaged at `{at}`: {e}"))?;
+        let found = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let Some(want) = want else {
+            return Err(format!("`{found}` is in the bundle, but not in the manifest").into());
+        };
+        difference(&mut entry, &found, want, into.as_deref_mut())?;
+    }
+    if let Some(missing) = expected.next() {
+        return Err(format!("`{}` is missing", missing.path).into());
+    }
+    // GNU tar pads to 10 KiB records; whatever is longer was put there.
+    let mut rest = Vec::new();
+    let tar = tar.into_inner();
+    tar.take(1 << 14).read_to_end(&mut rest).map_err(|e| format!("damaged at its end: {e}"))?;
+    if rest.len() == 1 << 14 || rest.iter().any(|&byte| byte != 0) {
+        return Err("has something behind its last file".to_owned().into());
+    }
+    Ok(())
+}
+
+/// Finds out what is wrong with an entry, if anything.
+fn difference<R: Read>(
+    entry: &mut tar::Entry<R>,
+    found: &str,
+    want: &FileEntry,
+    into: Option<&mut Into>,
+) -> Result<(), Wrong> {
     let path = &want.path;
     if found != path {
-        return Some(format!("`{path}` is missing, `{found}` is in its place"));
+        return Err(format!("`{path}` is missing, `{found}` is in its place").into());
     }
     if entry.header().mode().ok() != Some(want.mode) {
-        return Some(format!("`{path}` has another mode than {:o}", want.mode));
+        return Err(format!("`{path}` has another mode than {:o}", want.mode).into());
     }
     match &want.content {
         Content::Link(to) => {
             let link = entry.link_name_bytes().map(|name| String::from_utf8_lossy(&name).into_owned());
-            let same = entry.header().entry_type().is_symlink() && link.as_ref() == Some(to);
-            (!same).then(|| format!("`{path}` is not the link to `{to}`"))
+            if !entry.header().entry_type().is_symlink() || link.as_ref() != Some(to) {
+                return Err(format!("`{path}` is not the link to `{to}`").into());
+            }
+            into.map_or(Ok(()), |into| into.link(path, to)).map_err(Wrong::Place)
         }
         Content::Sha256(sha256) => {
             if !entry.header().entry_type().is_file() {
-                return Some(format!("`{path}` is not a regular file"));
+                return Err(format!("`{path}` is not a regular file").into());
             }
             if entry.size() != want.bytes {
-                return Some(format!("`{path}` has {} bytes, the manifest says {}", entry.size(), want.bytes));
+                return Err(format!("`{path}` has {} bytes, the manifest says {}", entry.size(), want.bytes).into());
             }
-            match digest::of_reader(entry) {
-                Err(e) => Some(format!("`{path}` is damaged: {e}")),
-                Ok((found, bytes)) if found != *sha256 || bytes != want.bytes => {
-                    Some(format!("`{path}` has another content than the manifest says"))
+            let mtime = entry.header().mtime().unwrap_or_default();
+            let mut to = into.map(|into| into.file(want, mtime)).transpose().map_err(Wrong::Place)?;
+            let mut hasher = Hasher::default();
+            let (mut bytes, mut buffer) = (0, [0; 1 << 16]);
+            loop {
+                let n = entry.read(&mut buffer).map_err(|e| format!("`{path}` is damaged: {e}"))?;
+                if n == 0 {
+                    break;
                 }
-                Ok(_) => None,
+                bytes += n as u64;
+                hasher.update(&buffer[..n]);
+                to.as_mut().map_or(Ok(()), |to| to.write(&buffer[..n])).map_err(Wrong::Place)?;
             }
+            if hasher.hex() != *sha256 || bytes != want.bytes {
+                return Err(format!("`{path}` has another content than the manifest says").into());
+            }
+            to.map_or(Ok(()), Written::done).map_err(Wrong::Place)
         }
     }
 }
 
-/// Reads to the end, which must be the padding of a tar and no more, and compares the digests of both layers.
-fn whole<R: Read>(mut tar: Through<MultiGzDecoder<Through<R>>>, manifest: &Manifest) -> Result<(), String> {
-    // GNU tar pads to 10 KiB records; whatever is longer was put there.
-    let mut rest = Vec::new();
-    (&mut tar).take(1 << 14).read_to_end(&mut rest).map_err(|e| format!("damaged at its end: {e}"))?;
-    if rest.len() == 1 << 14 || rest.iter().any(|&byte| byte != 0) {
+/// Makes sure that nothing was left to read, and compares the digest. That of the tar inside follows from it.
+fn whole(mut raw: Raw, manifest: &Manifest) -> Result<(), String> {
+    let left = raw.read(&mut [0]).map_err(|e| format!("damaged at its end: {e}"))?;
+    if left > 0 || raw.passed() != manifest.bundle.bytes {
         return Err("has something behind its last file".into());
     }
-    if tar.get_ref().get_ref().passed() != manifest.bundle.bytes {
-        return Err("has something behind its last file".into());
-    }
-    let (tar_sha256, raw) = tar.into_parts();
-    let (sha256, _) = raw.into_inner().into_parts();
-    if sha256 != manifest.bundle.sha256 || tar_sha256 != manifest.bundle.tar_sha256 {
+    if raw.hex() != manifest.bundle.sha256 {
         return Err("does not have the digest that the manifest says".into());
     }
     Ok(())

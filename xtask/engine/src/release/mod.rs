@@ -8,12 +8,15 @@ pub mod delta;
 pub mod digest;
 pub mod id;
 pub mod manifest;
+mod members;
 pub mod pack;
+mod unpack;
 
-use crate::error::{Explain, Kind, Result, not_found, verification};
+use crate::error::{Explain, Kind, Result, not_found, usage, verification};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{Manifest, checksum_line};
 use crate::release::pack::Packed;
+use crate::release::unpack::Into;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -74,6 +77,29 @@ impl Release {
     /// Opens a release directory after checking every byte of it: the three files are there and no other, the bundle
     /// has its digest, and each file inside has its path, size, mode and digest. The error names the first bad file.
     pub fn open(dir: &Path, progress: Progress) -> Result<Self> {
+        Self::check(dir, None, progress)
+    }
+
+    /// The same, and unpacks it into `into`, which must not be there, in the one pass that checks it. The directory is there
+    /// when all of it was found good, or not at all.
+    pub fn open_unpacked(dir: &Path, into: &Path, progress: Progress) -> Result<Self> {
+        let what = || format!("cannot unpack into {}", into.display());
+        let hint = || "name a directory that is not there, where there is room: `df -h .`".to_owned();
+        if into.symlink_metadata().is_ok() {
+            return usage(format!("{} is there already", into.display())).hint(hint()).err();
+        }
+        let parent = into.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::create_dir_all(parent).explain(Kind::Failed, what, hint)?;
+        let aside = scratch(parent, "unpacking");
+        let checked = Into::new(&aside).and_then(|mut to| Self::check(dir, Some(&mut to), progress));
+        let done = checked.and_then(|release| {
+            fs::rename(&aside, into).explain(Kind::Failed, what, hint)?;
+            Ok(release)
+        });
+        done.inspect_err(|_| drop(fs::remove_dir_all(&aside)))
+    }
+
+    fn check(dir: &Path, into: Option<&mut Into>, progress: Progress) -> Result<Self> {
         let manifest = Self::read_manifest(dir)?;
         let bad = |file: &str, why: String| {
             verification(format!("{}: {why}", dir.join(file).display()))
@@ -93,7 +119,7 @@ impl Release {
         if listed != sums(&manifest, &json) {
             return bad(SUMS, "does not list exactly the manifest and the bundle".into()).err();
         }
-        check::bundle(&dir.join(&manifest.bundle.file), &manifest, progress)?;
+        check::bundle(&dir.join(&manifest.bundle.file), &manifest, into, progress)?;
         Ok(Self { dir: dir.to_owned(), manifest })
     }
 

@@ -1,8 +1,8 @@
 //! Making a bundle: one pass that reads, hashes, tars and compresses, with the compression spread over threads.
 //!
-//! The tar stream is cut at fixed offsets into blocks, and each block becomes a gzip member of its own. RFC 1952
-//! (section 2.2) makes a row of members one gzip file, so `tar xzf` reads it. Because the cuts depend on the stream
-//! alone, the bytes are the same whatever the number of threads:
+//! The tar stream is cut at fixed offsets into blocks, and each block becomes a gzip member of its own; a row of members
+//! is one gzip file, so `tar xzf` reads it. Because the cuts depend on the stream alone, the bytes are the same whatever
+//! the number of threads:
 //!
 //! ```text
 //! files ─▶ tar + SHA-256 ─▶ 1 MiB blocks ─▶ N × deflate ─▶ in order ─▶ SHA-256 + file
@@ -12,7 +12,7 @@ use crate::error::{Explain, Kind, Result, failed};
 use crate::release::Progress;
 use crate::release::digest::{Hasher, Through};
 use crate::release::manifest::{Content, FileEntry};
-use libdeflater::{CompressionLvl, Compressor};
+use crate::release::members::{BLOCK, Deflate};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -21,11 +21,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
-
-/// Bytes of tar in a gzip member. Smaller costs size, larger costs parallelism.
-const BLOCK: usize = 1 << 20;
-/// As small as `gzip -6`, at a quarter of its time.
-const LEVEL: i32 = 6;
 
 /// A file that goes into a bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,14 +94,11 @@ fn drain(members: &Receiver<(u64, Vec<u8>)>) {
 }
 
 fn compress_blocks(blocks: &Mutex<Receiver<(u64, Vec<u8>)>>, members: &SyncSender<(u64, Vec<u8>)>) {
-    let mut compressor = Compressor::new(CompressionLvl::new(LEVEL).expect("6 is a level"));
+    let mut deflate = Deflate::default();
     loop {
         let next = blocks.lock().expect("no worker panics").recv();
         let Ok((index, block)) = next else { return };
-        let mut member = vec![0; compressor.gzip_compress_bound(block.len())];
-        let size = compressor.gzip_compress(&block, &mut member).expect("the bound is large enough");
-        member.truncate(size);
-        if members.send((index, member)).is_err() {
+        if members.send((index, deflate.member(&block))).is_err() {
             return;
         }
     }
@@ -218,7 +210,7 @@ fn resized(path: &Path, bytes: u64) -> Result<bool> {
     Ok(path.metadata()?.len() != bytes)
 }
 
-/// One gzip member with some small files and no end of archive, to be put before the members of a bundle.
+/// Gzip members with some small files and no end of archive, to be put before the members of a bundle.
 pub fn small_member(files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut tar = Vec::new();
     for (path, bytes) in files {
@@ -230,11 +222,8 @@ pub fn small_member(files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
         // A header, and the content padded to whole blocks; what follows is the end of archive that we leave out.
         tar.extend_from_slice(&one.into_inner()?[..512 + bytes.len().next_multiple_of(512)]);
     }
-    let mut compressor = Compressor::new(CompressionLvl::new(LEVEL).expect("6 is a level"));
-    let mut member = vec![0; compressor.gzip_compress_bound(tar.len())];
-    let size = compressor.gzip_compress(&tar, &mut member).expect("the bound is large enough");
-    member.truncate(size);
-    Ok(member)
+    let mut deflate = Deflate::default();
+    Ok(tar.chunks(BLOCK).flat_map(|block| deflate.member(block)).collect())
 }
 
 struct Counted<'a, R> {
