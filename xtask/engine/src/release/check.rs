@@ -12,6 +12,9 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
+/// What is read, hashed and written at a time.
+const BUFFER: usize = 1 << 17;
+
 /// What is hashed as it lies on the disk.
 type Raw<'a> = Through<BufReader<Told<'a, File>>>;
 
@@ -124,7 +127,8 @@ fn difference<R: Read>(
             let mtime = entry.header().mtime().unwrap_or_default();
             let mut to = into.map(|into| into.file(want, mtime)).transpose().map_err(Wrong::Place)?;
             let mut hasher = Hasher::default();
-            let (mut bytes, mut buffer) = (0, [0; 1 << 16]);
+            let mut buffer = vec![0; usize::try_from(want.bytes).unwrap_or(BUFFER).clamp(1, BUFFER)];
+            let mut bytes = 0;
             loop {
                 let n = entry.read(&mut buffer).map_err(|e| format!("`{path}` is damaged: {e}"))?;
                 if n == 0 {

@@ -133,7 +133,7 @@ pub fn inflated<From: Read + Send, T>(from: From, work: impl FnOnce(&mut dyn Rea
             }
             Ok(from)
         });
-        let mut blocks = Blocks { blocks, block: Vec::new(), at: 0 };
+        let mut blocks = Blocks { queue: blocks, block: Vec::new(), at: 0 };
         let done = work(&mut blocks);
         drop(blocks);
         (done, reading.join().expect("reading does not panic"))
@@ -142,7 +142,7 @@ pub fn inflated<From: Read + Send, T>(from: From, work: impl FnOnce(&mut dyn Rea
 
 /// The blocks in order.
 struct Blocks {
-    blocks: Receiver<Receiver<Inflated>>,
+    queue: Receiver<Receiver<Inflated>>,
     block: Vec<u8>,
     at: usize,
 }
@@ -150,7 +150,7 @@ struct Blocks {
 impl Read for Blocks {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.at == self.block.len() {
-            let Ok(next) = self.blocks.recv() else { return Ok(0) };
+            let Ok(next) = self.queue.recv() else { return Ok(0) };
             self.block = next.recv().ok().flatten().ok_or_else(damaged)?;
             self.at = 0;
         }
