@@ -128,3 +128,50 @@ fn an_unchanged_commit_is_not_compressed_again() {
     p.run("build").ok().has("up to date");
     assert_eq!(stamp(), before);
 }
+
+/// Everything below a directory: path, mode, time of files, and content or target.
+fn listed(dir: &Path) -> Vec<String> {
+    let list = r"find . -mindepth 1 \( -type f -printf '%P %m %T@ ' -exec sha256sum '{}' ';' \) -o -type l -printf '%P -> %l\n' | sort";
+    let output = Command::new("sh").args(["-c", list]).current_dir(dir).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn what_is_verified_can_be_unpacked_as_tar_does() {
+    let p = original();
+    let (_, manifest) = build(&p, &p.path(""), "022", &[]);
+    let id = manifest["id"].as_str().unwrap();
+    let bundle = p.path(&format!("target/releases/{id}/{}", manifest["bundle"]["file"].as_str().unwrap()));
+    fs::create_dir(p.path("target/tar")).unwrap();
+    let tar = Command::new("tar").arg("-xzf").arg(&bundle).arg("-C").arg(p.path("target/tar")).status().unwrap();
+    assert!(tar.success());
+    let into = p.path("target/ours/here");
+    let said = format!(", unpacked into {}\n", into.display());
+    let ran = p.run(&format!("verify {id} --unpack target/ours/here")).ok();
+    assert!(ran.stdout.ends_with(&said), "{}", ran.stdout);
+    let (ours, theirs) = (listed(&into), listed(&p.path("target/tar")));
+    assert!(ours.len() > 40, "{ours:?}");
+    assert_eq!(ours, theirs);
+    // By the directory as well; what is there is left alone, and so is a link to nowhere.
+    p.run(&format!("verify target/releases/{id} --unpack target/ours/again")).ok();
+    symlink("nowhere", p.path("target/ours/link")).unwrap();
+    for there in ["here", "link"] {
+        let line = format!("verify {id} --unpack target/ours/{there}");
+        p.run(&line).fails(2, "is there already", "name a directory that is not there");
+    }
+    assert_eq!(listed(&into), theirs);
+    p.run("deploy dev").ok();
+    p.run("verify @dev --unpack target/live").fails(2, "is unpacked there already", &format!("verify {id} --unpack"));
+    p.run(&format!("verify {id} --unpack target/dry --dry-run")).fails(2, "no --dry-run", "plan, deploy");
+
+    // A byte of the last member: all before it was written by then.
+    let mut bytes = fs::read(&bundle).unwrap();
+    let at = bytes.len() - 20;
+    bytes[at] ^= 1;
+    fs::write(&bundle, bytes).unwrap();
+    p.run(&format!("verify {id} --unpack target/ours/bad")).fails(7, "damaged", "do not deploy it");
+    let mut left: Vec<_> = fs::read_dir(p.path("target/ours")).unwrap().map(|it| it.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["again", "here", "link"]);
+}

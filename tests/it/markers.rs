@@ -163,7 +163,9 @@ fn head_and_previous() {
     let v1 = p.release("1");
     p.run("deploy dev HEAD").ok().says(&format!("dev: {v1} is live\n"));
     for line in ["deploy dev previous", "diff dev previous", "put previous", "fetch previous", "verify previous"] {
-        p.run(line).fails(2, "`previous` is what a rollback goes back to", "cargo xtask rollback ");
+        let env = if line.contains("dev") { "dev" } else { "ENV" };
+        let hint = format!("cargo xtask rollback {env}`");
+        p.run(line).fails(2, "`previous` is what a rollback goes back to", &hint);
     }
     p.run("rollback dev previous").fails(5, "nothing to roll back to", "rollback dev RELEASE");
     p.release("2");

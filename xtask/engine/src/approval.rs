@@ -29,11 +29,10 @@ pub fn approved(
         return unasked(env);
     }
     let plan = change(&Options { dry_run: true, ..options.clone() })?;
-    if plan.nothing_to_do() {
-        // Whoever asks for what is so already also wants the lock, and the history, to say so.
-        return change(options);
+    // Nobody has to approve of nothing, and nothing is all that is done then.
+    if !plan.nothing_to_do() {
+        answered(env, ask(cx, &question(&plan, &|older, newer| commits(cx, older, newer)))?)?;
     }
-    answered(env, ask(cx, &question(&plan, &|older, newer| commits(cx, older, newer)))?)?;
     change(&Options { approved: Some(plan.targets), ..options.clone() })
 }
 
@@ -131,8 +130,12 @@ fn question(plan: &Outcome, commits: &dyn Fn(&ReleaseId, &ReleaseId) -> Option<u
         }
         // It is live, and something around it is not as it should be.
         _ => {
-            let mut words: Vec<_> = steps().map(ToString::to_string).collect();
-            words.dedup();
+            let mut words: Vec<String> = Vec::new();
+            for step in steps().map(ToString::to_string) {
+                if !words.contains(&step) {
+                    words.push(step);
+                }
+            }
             format!("{}{targets}", words.join(", "))
         }
     };
@@ -195,9 +198,15 @@ mod tests {
             ),
             (
                 Verb::Deploy,
-                vec![restart],
+                vec![restart.clone()],
                 true,
                 format!("prod: restart the service with {B}, check the health of {B}; deploy?"),
+            ),
+            (
+                Verb::Deploy,
+                vec![restart.clone(), restart],
+                true,
+                format!("prod: restart the service with {B}, check the health of {B} on 2 targets; deploy?"),
             ),
         ] {
             let goal = match &targets[0][0] {

@@ -401,6 +401,7 @@ impl Command {
         !matches!(
             self,
             Self::Build
+                | Self::Verify { unpack: Some(_), .. }
                 | Self::Put { .. }
                 | Self::Publish { .. }
                 | Self::Fetch { .. }

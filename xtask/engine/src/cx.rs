@@ -268,7 +268,7 @@ impl Cx {
             for _ in signals.forever() {
                 if asking.load(Ordering::Relaxed) {
                     // Nothing is under way while a person is asked. The line of the question is still open.
-                    sink.emit(&Event::Warning { text: "no answer; nothing was changed".into() });
+                    sink.emit(&Event::Warning { text: "no answer; nothing more is done".into() });
                     std::process::exit(Kind::Failed as i32);
                 }
                 let text = match count.fetch_add(1, Ordering::Relaxed) {

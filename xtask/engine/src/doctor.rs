@@ -10,7 +10,7 @@ mod hosts;
 mod places;
 
 use crate::cx::{Cx, var};
-use crate::error::{Kind, Result, hint_of, in_env, kind_of, with_guides};
+use crate::error::{Kind, Result, hint_of, kind_of, with_guides};
 use crate::project::{self, Env, Pattern, Project};
 use serde::Serialize;
 
@@ -214,8 +214,6 @@ impl Diagnosis {
     fn new(cx: &Cx, env: Option<&str>, ci: bool, mut checks: Vec<Check>) -> Self {
         // Before lines are broken: half a secret is not found any more.
         for check in &mut checks {
-            // Groups of hosts are called as their env is.
-            check.hint = check.hint.take().map(|hint| in_env(&hint, Some(&check.group)));
             for text in [&mut check.detail, &mut check.hint].into_iter().flatten() {
                 *text = cx.scrub(&with_guides(text));
             }

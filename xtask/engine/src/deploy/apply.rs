@@ -156,7 +156,7 @@ pub fn apply(
 fn all_of(done: Vec<Result<()>>) -> Result<()> {
     let errors: Vec<_> = done.into_iter().filter_map(Result::err).collect();
     let Some(first) = errors.first() else { return Ok(()) };
-    let text = errors.iter().map(|error| format!("{error:#}")).collect::<Vec<_>>().join(";\n       ");
+    let text = errors.iter().map(|error| format!("{error:#}")).collect::<Vec<_>>().join("; ");
     let failure = Failure::new(kind_of(first), text);
     Err(match hint_of(first) {
         Some(hint) => failure.hint(hint.to_owned()).into(),

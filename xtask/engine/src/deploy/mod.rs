@@ -26,12 +26,12 @@ use crate::deploy::lock::Locks;
 use crate::deploy::markers::Markers;
 use crate::deploy::plan::{Age, Ancestry, Goal, HostPlan};
 use crate::deploy::resolve::Catalog;
-use crate::deploy::state::State;
+use crate::deploy::state::{Lock, Lockable, State};
 use crate::deploy::waves::{AT_ONCE, each};
 use crate::error::{Failure, Kind, Result, kind_of, usage, verification};
 use crate::git;
 use crate::health::Checker;
-use crate::machine::{Owner, ci_job, person};
+use crate::machine::{Life, Owner, ci_job, person};
 use crate::project::{Env, Project};
 use crate::release::id::{Expected, ReleaseId, Selector};
 use crate::service::{self, Spec};
@@ -153,10 +153,11 @@ impl<'cx> Site<'cx> {
         options: &Options,
         work: impl FnOnce(Option<Timestamp>) -> Result<T>,
     ) -> Result<T> {
+        let stores = self.ledger.locks(self.env.name);
         if options.dry_run {
-            return work(None);
+            return work(if self.env.approval { self.would_go_on(doing, &stores) } else { None });
         }
-        let (me, stores) = (Owner::me(self.cx, doing), self.ledger.locks(self.env.name));
+        let me = Owner::me(self.cx, doing);
         // From the first lock on: whoever waits for the second one must not lose it.
         lease::renewed(&self.targets, lease::OFTEN, || {
             let locks = Locks::take(&self.registry, &stores, &self.targets, &me, options.lock_wait)?;
@@ -165,6 +166,20 @@ impl<'cx> Site<'cx> {
             }
             work(locks.interrupted(doing))
         })
+    }
+
+    /// When the killed run began that a run would go on with which did the same now. A plan that somebody approves of has
+    /// to know.
+    fn would_go_on(&self, doing: &str, stores: &[Box<dyn Lockable + 'cx>]) -> Option<Timestamp> {
+        let of_targets = self.targets.iter().map(|target| -> &dyn Lockable { &**target });
+        let places = stores.iter().map(|store| -> &dyn Lockable { &**store }).chain(of_targets);
+        let dead = |place: &dyn Lockable| match place.holder() {
+            Ok(Lock::Held(owner)) if owner.doing == doing && self.registry.life(&owner) == Life::Dead => {
+                Some(owner.since)
+            }
+            _ => None,
+        };
+        places.filter_map(dead).min()
     }
 
     /// Refuses when something else is live than was expected. What a killed run of the same command made live already
@@ -238,11 +253,10 @@ impl<'cx> Site<'cx> {
         Ok(plans)
     }
 
-    /// Refuses to do anything else than what was approved. A killed run of the same command was approved before, and
-    /// has done a part of it.
-    fn still_approved(&self, plans: &[HostPlan], interrupted: bool, options: &Options) -> Result<()> {
+    /// Refuses to do anything else than what was approved.
+    fn still_approved(&self, plans: &[HostPlan], options: &Options) -> Result<()> {
         match &options.approved {
-            Some(approved) if approved != plans && !interrupted => {
+            Some(approved) if approved != plans => {
                 Failure::new(Kind::Stale, format!("{} has changed since the question was asked", self.env.name))
                     .hint(format!("look at `cargo xtask status {}`, then run the same command again", self.env.name))
                     .err()
@@ -337,7 +351,7 @@ pub fn put_live(site: &Site, verb: Verb, release: &Fetched, options: &Options) -
         site.never_backwards(release, &states, options)?;
         let goal = site.goal(verb, release.id(), Some(release), &states, options);
         let plans = site.plans(&goal, &states)?;
-        site.still_approved(&plans, interrupted.is_some(), options)?;
+        site.still_approved(&plans, options)?;
         site.work(verb, Some(goal.release.clone()), &states, plans, Some(release), options)
     })
 }
@@ -441,7 +455,7 @@ pub fn roll_back<'a>(
         let release = if everywhere { None } else { Some(fetch(&id)?) };
         let goal = site.goal(Verb::Rollback, &id, release.as_ref(), &states, options);
         let plans = site.plans(&goal, &states)?;
-        site.still_approved(&plans, interrupted.is_some(), options)?;
+        site.still_approved(&plans, options)?;
         site.work(Verb::Rollback, Some(id), &states, plans, release.as_ref(), options)
     })
 }

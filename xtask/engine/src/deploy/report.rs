@@ -11,10 +11,11 @@ use crate::deploy::state::{Current, Kept, Root};
 use crate::deploy::waves::{AT_ONCE, each};
 use crate::error::{Result, not_found, usage, verification};
 use crate::git;
+use crate::machine;
 use crate::project::{Env, Project};
 use crate::release::id::{ReleaseId, Selector};
 use crate::release::manifest::{Content, Manifest};
-use crate::release::{Release, manifest};
+use crate::release::{Release, UNPACKING, manifest};
 use crate::target;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -277,6 +278,9 @@ pub struct Verified {
     pub bytes: u64,
     /// Digest of the bundle.
     pub sha256: String,
+    /// Where it was unpacked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unpacked: Option<PathBuf>,
 }
 
 /// `verify RELEASE`: a selector, or the directory of a release. `@ENV` checks the files on the targets of the env.
@@ -284,8 +288,12 @@ pub struct Verified {
 pub fn verify(cx: &Cx, project: &Project, release: &str, unpack: Option<&Path>) -> Result<Verified> {
     let path = Path::new(release);
     let progress = cx.progress("verifying");
-    let open = |dir: &Path| match unpack {
-        Some(into) => Release::open_unpacked(dir, &cx.root.join(into), &progress),
+    let open = |dir: &Path| match unpack.map(|into| cx.root.join(into)) {
+        Some(into) => {
+            // What a run that was killed has left.
+            into.parent().into_iter().for_each(|dir| machine::sweep_of(dir, UNPACKING));
+            Release::open_unpacked(dir, &into, &progress)
+        }
         None => Release::open(dir, &progress),
     };
     let release = if path.join(manifest::FILE).exists() || release.contains('/') {
@@ -309,7 +317,8 @@ pub fn verify(cx: &Cx, project: &Project, release: &str, unpack: Option<&Path>) 
             (false, Some(_)) => open(catalog.fetch(&id, &cx.root.join(FETCHED))?.dir())?,
         }
     };
-    Ok(Verified::new(release.manifest(), release.dir()))
+    let unpacked = unpack.map(|into| cx.root.join(into));
+    Ok(Verified { unpacked, ..Verified::new(release.manifest(), release.dir()) })
 }
 
 fn verify_live(cx: &Cx, env: &Env, id: &ReleaseId) -> Result<Verified> {
@@ -339,6 +348,7 @@ impl Verified {
             files: manifest.files.len(),
             bytes: manifest.bundle.bytes,
             sha256: manifest.bundle.sha256.clone(),
+            unpacked: None,
         }
     }
 }

@@ -224,7 +224,7 @@ fn judge(host: &Host, env: &Env, app: &str, held: Option<&(String, Life)>) -> Ve
         ));
         return checks;
     }
-    checks.extend(room(it));
+    checks.extend(room(it, env.name));
     checks.extend(host.skew.map(clock));
     checks.extend(manager(it, &env.service, host.ready.as_ref()));
     if !env.shared.is_empty() {
@@ -238,9 +238,8 @@ fn judge(host: &Host, env: &Env, app: &str, held: Option<&(String, Life)>) -> Ve
 /// Somebody else where the service wants to listen.
 fn taken(address: &str, far: bool, env: &Env) -> Check {
     let place = if far { "on that host " } else { "" };
-    let texts = env.vars.iter().map(|(_, value)| *value).chain(super::address(&env.health.check));
-    let mut ways = texts.flat_map(|text| text.split("${").skip(1)).filter_map(|rest| rest.split_once(":-"));
-    let other = ways.next().map_or("another in xtask/src/main.rs".to_owned(), |(name, _)| format!("{name}=ANOTHER"));
+    let way = super::address(&env.health.check).and_then(|text| text.split_once("${")?.1.split_once(":-"));
+    let other = way.map_or("another in xtask/src/main.rs".to_owned(), |(name, _)| format!("{name}=ANOTHER"));
     Check::warning(
         "port",
         format!("something answers at {address} while the service does not run"),
@@ -296,10 +295,10 @@ fn directory(it: &Examined, host: &Host) -> Check {
 }
 
 /// Whether a release has room, packed and unpacked.
-fn room(it: &Examined) -> Option<Check> {
+fn room(it: &Examined, env: &str) -> Option<Check> {
     let free = it.free?;
     let want = it.live.map_or(UNKNOWN_SIZE, |live| live * 2);
-    let hint = "make room: `df -h` shows the disk; `cargo xtask prune ENV` removes old releases";
+    let hint = format!("make room: `df -h` shows the disk; `cargo xtask prune {env}` removes old releases");
     Some(if free < want {
         let why = format!("{} free, and a release takes {} while it is installed", size(free), size(want));
         Check::broken("disk", why, hint)

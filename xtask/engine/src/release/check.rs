@@ -5,7 +5,7 @@
 use crate::error::{Explain, Kind, Result, verification};
 use crate::release::digest::{Hasher, Through};
 use crate::release::manifest::{Content, FileEntry, Manifest};
-use crate::release::unpack::{Into, Written};
+use crate::release::unpack::{Unpacking, Written};
 use crate::release::{Progress, members};
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
@@ -19,7 +19,7 @@ const BUFFER: usize = 1 << 17;
 type Raw<'a> = Through<BufReader<Told<'a, File>>>;
 
 /// Checks the bundle at `path`, and unpacks it where `into` says; the error names the first bad file in it.
-pub fn bundle(path: &Path, manifest: &Manifest, mut into: Option<&mut Into>, progress: Progress) -> Result<()> {
+pub fn bundle(path: &Path, manifest: &Manifest, mut into: Option<&mut Unpacking>, progress: Progress) -> Result<()> {
     let name = path.display();
     let bad = |why: String| verification(why).hint("fetch or build the release again; do not deploy it");
     let file = match File::open(path) {
@@ -45,6 +45,14 @@ pub fn bundle(path: &Path, manifest: &Manifest, mut into: Option<&mut Into>, pro
         let mut tar = MultiGzDecoder::new(raw);
         (entries(&mut tar), Ok(tar.into_inner()))
     };
+    // A disk that fails is the cause, and what seems to be missing its effect. Of damage the entry knows where it is.
+    let raw = match raw {
+        Err(e) if !matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
+            let hint = || "look at the disk: `dmesg | tail`".to_owned();
+            return Err(e).explain(Kind::Failed, || format!("cannot read {name}"), hint);
+        }
+        raw => raw,
+    };
     match found {
         Ok(()) => {}
         Err(Wrong::Bundle(why)) => return bad(format!("{name}: {why}")).err(),
@@ -69,7 +77,7 @@ impl From<String> for Wrong {
 }
 
 /// Reads a tar to its end, which must be padding and no more.
-fn entries(tar: &mut dyn Read, manifest: &Manifest, mut into: Option<&mut Into>) -> Result<(), Wrong> {
+fn entries(tar: &mut dyn Read, manifest: &Manifest, mut into: Option<&mut Unpacking>) -> Result<(), Wrong> {
     let mut tar = tar::Archive::new(tar);
     let mut expected = manifest.files.iter();
     for entry in tar.entries().map_err(|e| e.to_string())? {
@@ -100,7 +108,7 @@ fn difference<R: Read>(
     entry: &mut tar::Entry<R>,
     found: &str,
     want: &FileEntry,
-    into: Option<&mut Into>,
+    into: Option<&mut Unpacking>,
 ) -> Result<(), Wrong> {
     let path = &want.path;
     if found != path {
@@ -130,10 +138,12 @@ fn difference<R: Read>(
             let mut buffer = vec![0; usize::try_from(want.bytes).unwrap_or(BUFFER).clamp(1, BUFFER)];
             let mut bytes = 0;
             loop {
-                let n = entry.read(&mut buffer).map_err(|e| format!("`{path}` is damaged: {e}"))?;
-                if n == 0 {
-                    break;
-                }
+                let n = match entry.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(n) => n,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(e) => return Err(format!("`{path}` is damaged: {e}").into()),
+                };
                 bytes += n as u64;
                 hasher.update(&buffer[..n]);
                 to.as_mut().map_or(Ok(()), |to| to.write(&buffer[..n])).map_err(Wrong::Place)?;
@@ -146,7 +156,7 @@ fn difference<R: Read>(
     }
 }
 
-/// Makes sure that nothing was left to read, and compares the digest. That of the tar inside follows from it.
+/// Makes sure that nothing was left to read, and compares the digest.
 fn whole(mut raw: Raw, manifest: &Manifest) -> Result<(), String> {
     let left = raw.read(&mut [0]).map_err(|e| format!("damaged at its end: {e}"))?;
     if left > 0 || raw.passed() != manifest.bundle.bytes {

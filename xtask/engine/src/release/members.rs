@@ -8,7 +8,8 @@
 //! 1f 8b 08 04  00 00 00 00  00 ff  08 00  'G' 'P' 04 00  LENGTH(4)  deflate...  CRC-32(4)  SIZE(4)
 //! ```
 
-use libdeflater::{CompressionLvl, Compressor, Crc, Decompressor};
+use flate2::{Decompress, FlushDecompress, Status};
+use libdeflater::{CompressionLvl, Compressor, Crc};
 use std::io::{self, Read};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -52,15 +53,20 @@ impl Deflate {
 }
 
 /// Takes a member apart; `None` when it is damaged, or larger than any of ours.
-fn inflate(inflater: &mut Decompressor, member: &[u8]) -> Option<Vec<u8>> {
+///
+/// All of it has to be one member. Another one hidden behind the end of what is deflated would be read by gzip on a host,
+/// and by nobody here: libdeflate does not say how far it read, so it is not asked.
+fn inflate(inflater: &mut Decompress, member: &[u8]) -> Option<Vec<u8>> {
     let (deflated, trailer) = member.get(HEADER..)?.split_last_chunk::<TRAILER>()?;
     let word = |at: usize| u32::from_le_bytes(trailer[at..at + 4].try_into().expect("four bytes"));
     let size = usize::try_from(word(4)).ok().filter(|size| *size <= BLOCK)?;
     let mut block = vec![0; size];
-    let inflated = inflater.deflate_decompress(deflated, &mut block).ok()?;
+    inflater.reset(false);
+    let end = inflater.decompress(deflated, &mut block, FlushDecompress::Finish).ok()?;
+    let whole = inflater.total_in() == deflated.len() as u64 && inflater.total_out() == size as u64;
     let mut crc = Crc::new();
     crc.update(&block);
-    (inflated == size && crc.sum() == word(0)).then_some(block)
+    (end == Status::StreamEnd && whole && crc.sum() == word(0)).then_some(block)
 }
 
 /// The length that the header of one of our members says; `None` for any other.
@@ -80,10 +86,12 @@ fn next(from: &mut dyn Read) -> io::Result<Option<Vec<u8>>> {
     let mut header = [0; HEADER];
     let mut filled = 0;
     while filled < HEADER {
-        match from.read(&mut header[filled..])? {
-            0 if filled == 0 => return Ok(None),
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => filled += n,
+        match from.read(&mut header[filled..]) {
+            Ok(0) if filled == 0 => return Ok(None),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => filled += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     let Some(length) = length(&header) else { return Err(damaged()) };
@@ -114,7 +122,7 @@ pub fn inflated<From: Read + Send, T>(from: From, work: impl FnOnce(&mut dyn Rea
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                let mut inflater = Decompressor::new();
+                let mut inflater = Decompress::new(false);
                 loop {
                     let next = members.lock().expect("no worker panics").recv();
                     let Ok((member, to)) = next else { return };
@@ -215,6 +223,17 @@ mod tests {
         for cut in [1, HEADER - 1, HEADER, row.len() / 2, row.len() - 1] {
             assert!(all(&row[..cut]).is_err(), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_member_hides_no_other() {
+        let mut deflate = Deflate::default();
+        let (shown, hidden) = (deflate.member(b"shown"), deflate.member(b"hidden"));
+        // What gzip reads as two, dressed up as one that ends as the first does.
+        let mut spliced = [&shown[..], &hidden, &shown[shown.len() - TRAILER..]].concat();
+        let length = u32::try_from(spliced.len()).unwrap();
+        spliced[START.len()..HEADER].copy_from_slice(&length.to_le_bytes());
+        assert!(all(&spliced).is_err());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::error::{Explain, Kind, Result, not_found, usage, verification};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{Manifest, checksum_line};
 use crate::release::pack::Packed;
-use crate::release::unpack::Into;
+use crate::release::unpack::Unpacking;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,9 @@ pub const RELEASES: &str = "target/releases";
 pub const META: &str = ".gangplank";
 /// Digests of the other two files, in the form of `sha256sum`.
 pub const SUMS: &str = "SHA256SUMS";
+
+/// What is unpacked lies under a [`scratch`] of this name until all of it was found good.
+pub const UNPACKING: &str = "unpacking";
 
 /// A release whose every byte matched its manifest.
 #[derive(Debug, Clone)]
@@ -90,16 +93,17 @@ impl Release {
         }
         let parent = into.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(parent).explain(Kind::Failed, what, hint)?;
-        let aside = scratch(parent, "unpacking");
-        let checked = Into::new(&aside).and_then(|mut to| Self::check(dir, Some(&mut to), progress));
-        let done = checked.and_then(|release| {
+        let aside = scratch(parent, UNPACKING);
+        let mut to = Unpacking::new(&aside)?;
+        let done = Self::check(dir, Some(&mut to), progress).and_then(|release| {
+            to.done()?;
             fs::rename(&aside, into).explain(Kind::Failed, what, hint)?;
             Ok(release)
         });
         done.inspect_err(|_| drop(fs::remove_dir_all(&aside)))
     }
 
-    fn check(dir: &Path, into: Option<&mut Into>, progress: Progress) -> Result<Self> {
+    fn check(dir: &Path, into: Option<&mut Unpacking>, progress: Progress) -> Result<Self> {
         let manifest = Self::read_manifest(dir)?;
         let bad = |file: &str, why: String| {
             verification(format!("{}: {why}", dir.join(file).display()))

@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// A directory that is filled.
-pub struct Into {
+pub struct Unpacking {
     dir: PathBuf,
     made: BTreeSet<PathBuf>,
+    /// Made last, so that nothing is written through one.
+    links: Vec<(PathBuf, String)>,
 }
 
 /// A file that is being written.
@@ -23,12 +25,12 @@ pub struct Written {
     mtime: SystemTime,
 }
 
-impl Into {
+impl Unpacking {
     /// Makes the directory, which must not be there. Paths come from a manifest, whose reader refuses those that lead out
     /// of it.
     pub fn new(dir: &Path) -> Result<Self> {
         at(dir, fs::create_dir(dir))?;
-        Ok(Self { dir: dir.to_owned(), made: BTreeSet::new() })
+        Ok(Self { dir: dir.to_owned(), made: BTreeSet::new(), links: Vec::new() })
     }
 
     /// Begins a file; `mtime` in seconds since 1970.
@@ -37,14 +39,24 @@ impl Into {
         // Until it is whole nobody else may look, whatever its mode will be.
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let opened = at(&path, opened)?;
-        let mtime = SystemTime::UNIX_EPOCH + Duration::from_secs(mtime);
+        // A header may say any number.
+        let mtime = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(mtime)).unwrap_or(SystemTime::UNIX_EPOCH);
         Ok(Written { file: opened, path, mode: file.mode, mtime })
     }
 
-    /// Makes a symbolic link.
+    /// Remembers a symbolic link.
     pub fn link(&mut self, path: &str, to: &str) -> Result<()> {
         let path = self.place(path)?;
-        at(&path, symlink(to, &path))
+        self.links.push((path, to.to_owned()));
+        Ok(())
+    }
+
+    /// Makes the links.
+    pub fn done(self) -> Result<()> {
+        for (path, to) in &self.links {
+            at(path, symlink(to, path))?;
+        }
+        Ok(())
     }
 
     fn place(&mut self, path: &str) -> Result<PathBuf> {

@@ -31,11 +31,12 @@ pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
         #[cfg(feature = "new")]
         Answer::Made(made) => super::made::made(made, style),
         Answer::Verified(it) => format!(
-            "{} verified: {} of {}, bundle sha256 {}\n",
+            "{} verified: {} of {}, bundle sha256 {}{}\n",
             it.release,
             count(it.files, "file"),
             bytes(it.bytes),
-            it.sha256
+            it.sha256,
+            it.unpacked.as_ref().map_or(String::new(), |dir| format!(", unpacked into {}", dir.display()))
         ),
         Answer::Fetched(it) => format!("{}\n", it.dir.display()),
         Answer::Put(done) => done.iter().map(put).collect(),
@@ -217,7 +218,7 @@ fn history(host: &HostHistory, style: Style, now: Timestamp) -> String {
             Happened::Removed => "removed",
         };
         let job = record.ci.as_ref().and_then(|ci| ci.url.as_deref()).map(|url| format!(" {url}")).unwrap_or_default();
-        let why = record.why.as_deref().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+        let why = record.why.as_deref().unwrap_or_default().replace('\n', " ");
         // The table says of which target it speaks.
         let why = why.strip_prefix(&format!("{}: ", host.target)).unwrap_or(&why).to_owned();
         rows.push(vec![
