@@ -57,8 +57,12 @@ fn terminal(p: &Project, line: &str, (columns, rows): (usize, usize), vars: &[(&
     let words = [command.get_program()].into_iter().chain(command.get_args());
     let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
     let inner = format!("stty cols {columns} rows {rows}; exec {}", words.join(" "));
-    let mut script = Command::new("script");
-    script.args(["-qec", &inner, "/dev/null"]).current_dir(command.get_current_dir().unwrap()).env_clear();
+    // Whoever waits for an answer that does not come is ended.
+    let mut script = Command::new("timeout");
+    script
+        .args(["120", "script", "-qec", &inner, "/dev/null"])
+        .current_dir(command.get_current_dir().unwrap())
+        .env_clear();
     script.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     script.env("TERM", "xterm").env("SHELL", "/bin/sh").envs(vars.iter().copied()).stdin(Stdio::null());
     script

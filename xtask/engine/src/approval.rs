@@ -52,8 +52,7 @@ pub fn ask(cx: &Cx, question: &str) -> Result<Option<bool>> {
     if !can_ask() {
         return Ok(None);
     }
-    term::prompt(&format!("{question} [y/N] "));
-    Ok(Some(matches!(read_line(cx)?.trim().to_ascii_lowercase().as_str(), "y" | "yes")))
+    Ok(Some(matches!(answer(cx, &format!("{question} [y/N] "))?.trim().to_ascii_lowercase().as_str(), "y" | "yes")))
 }
 
 /// Asks for a text on the terminal; the default without one.
@@ -62,8 +61,7 @@ pub fn ask_text(cx: &Cx, question: &str, default: &str) -> Result<String> {
     if !can_ask() {
         return Ok(default.to_owned());
     }
-    term::prompt(&format!("{question} [{default}]: "));
-    let line = read_line(cx)?;
+    let line = answer(cx, &format!("{question} [{default}]: "))?;
     if line.is_empty() {
         return failed("no answer; nothing was made").hint("say it by flags: `cargo xtask new --help`").err();
     }
@@ -75,9 +73,11 @@ fn can_ask() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
-fn read_line(cx: &Cx) -> Result<String> {
+/// The line that is typed after a prompt. From the prompt on Ctrl-C is an answer.
+fn answer(cx: &Cx, prompt: &str) -> Result<String> {
     let mut line = String::new();
     cx.asking(true);
+    term::prompt(prompt);
     let read = std::io::stdin().read_line(&mut line);
     cx.asking(false);
     read?;

@@ -40,8 +40,7 @@ pub struct Checked {
 /// that the project does not use. `args` go to the test harness.
 pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<Tested> {
     let skips = cx.root.join("target/test-skips.txt");
-    let _ = fs::create_dir_all(cx.root.join("target"));
-    let _ = fs::remove_file(&skips);
+    let _ = (fs::create_dir_all(cx.root.join("target")), fs::remove_file(&skips));
     let mut tested = Tested { checks: Vec::new(), skipped: Vec::new() };
     let mut timed = |name: &str, work: &mut dyn FnMut() -> Result<()>| {
         cx.note(format!("checking {name}"));
@@ -51,8 +50,8 @@ pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<
         tested.checks.push(Checked { check: name.to_owned(), ms });
         Ok::<(), anyhow::Error>(())
     };
-    // A project may have features that exclude each other; the engine has none. A vendored engine was tested at home.
     let engines = is_engines_own(cx);
+    // A vendored engine was tested at home, and a project may have features that exclude each other.
     let vendored = !engines && cx.root.join("xtask/engine/Cargo.toml").is_file();
     let others: &[&str] = if vendored { &["--exclude", "gangplank"] } else { &[] };
     let features: &[&str] = if quick || !engines { &[] } else { &["--all-features"] };
@@ -95,11 +94,8 @@ pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<
         words.extend(args.iter().map(String::as_str));
         let skips = skips.display().to_string();
         let mut vars = vec![(SKIPS, skips.as_str())];
-        // Ours wait for hosts and deadlines half of the time.
-        let threads = (std::thread::available_parallelism().map_or(1, usize::from) + 2).to_string();
-        if engines && cx.var(THREADS).is_none() {
-            vars.push((THREADS, &threads));
-        }
+        let threads = threads(cx).filter(|_| engines);
+        vars.extend(threads.as_deref().map(|threads| (THREADS, threads)));
         let validator = validator.map(|path| path.display().to_string());
         vars.extend(validator.as_deref().map(|path| (CHECK_JSONSCHEMA, path)));
         cargo(cx, &words, &vars, "cargo test --workspace NAME runs one test alone")
@@ -108,10 +104,14 @@ pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<
         tested.skipped.push("end-to-end tests: `cargo xtask test` runs them too".into());
     }
     tested.skipped.extend(fs::read_to_string(&skips).unwrap_or_default().lines().map(str::to_owned));
-    for skipped in &tested.skipped {
-        cx.warn(format!("skipped: {skipped}"));
-    }
+    tested.skipped.iter().for_each(|skipped| cx.warn(format!("skipped: {skipped}")));
     Ok(tested)
+}
+
+/// How many tests of the engine run side by side, where nobody says: they wait for hosts and deadlines half of the time.
+fn threads(cx: &Cx) -> Option<String> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cx.var(THREADS).is_none().then(|| (cores + 2).to_string())
 }
 
 /// Whether this is the repository of the engine, whose tests need more than those of a project.

@@ -119,6 +119,23 @@ impl<'a> Locks<'a> {
     }
 }
 
+/// When the killed run began that a run would go on with which did the same now. A plan that somebody is asked to approve
+/// of has to know, and takes no lock.
+pub fn killed(
+    registry: &Registry,
+    stores: &[Box<dyn Lockable + '_>],
+    targets: &[Box<dyn Target + '_>],
+    doing: &str,
+) -> Option<jiff::Timestamp> {
+    let of_targets = targets.iter().map(|target| -> &dyn Lockable { &**target });
+    let places = stores.iter().map(|store| -> &dyn Lockable { &**store }).chain(of_targets);
+    let dead = |place: &dyn Lockable| match place.holder() {
+        Ok(Lock::Held(owner)) if owner.doing == doing && registry.life(&owner) == Life::Dead => Some(owner.since),
+        _ => None,
+    };
+    places.filter_map(dead).min()
+}
+
 impl Taker<'_, '_> {
     /// Takes one lock, and gives the dead whom it was taken from.
     fn take(&self, place: &dyn Lockable) -> Result<Vec<Owner>> {

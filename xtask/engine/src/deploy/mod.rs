@@ -26,12 +26,12 @@ use crate::deploy::lock::Locks;
 use crate::deploy::markers::Markers;
 use crate::deploy::plan::{Age, Ancestry, Goal, HostPlan};
 use crate::deploy::resolve::Catalog;
-use crate::deploy::state::{Lock, Lockable, State};
+use crate::deploy::state::State;
 use crate::deploy::waves::{AT_ONCE, each};
 use crate::error::{Failure, Kind, Result, kind_of, usage, verification};
 use crate::git;
 use crate::health::Checker;
-use crate::machine::{Life, Owner, ci_job, person};
+use crate::machine::{Owner, ci_job, person};
 use crate::project::{Env, Project};
 use crate::release::id::{Expected, ReleaseId, Selector};
 use crate::service::{self, Spec};
@@ -155,7 +155,8 @@ impl<'cx> Site<'cx> {
     ) -> Result<T> {
         let stores = self.ledger.locks(self.env.name);
         if options.dry_run {
-            return work(if self.env.approval { self.would_go_on(doing, &stores) } else { None });
+            let killed = || lock::killed(&self.registry, &stores, &self.targets, doing);
+            return work(if self.env.approval { killed() } else { None });
         }
         let me = Owner::me(self.cx, doing);
         // From the first lock on: whoever waits for the second one must not lose it.
@@ -166,20 +167,6 @@ impl<'cx> Site<'cx> {
             }
             work(locks.interrupted(doing))
         })
-    }
-
-    /// When the killed run began that a run would go on with which did the same now. A plan that somebody approves of has
-    /// to know.
-    fn would_go_on(&self, doing: &str, stores: &[Box<dyn Lockable + 'cx>]) -> Option<Timestamp> {
-        let of_targets = self.targets.iter().map(|target| -> &dyn Lockable { &**target });
-        let places = stores.iter().map(|store| -> &dyn Lockable { &**store }).chain(of_targets);
-        let dead = |place: &dyn Lockable| match place.holder() {
-            Ok(Lock::Held(owner)) if owner.doing == doing && self.registry.life(&owner) == Life::Dead => {
-                Some(owner.since)
-            }
-            _ => None,
-        };
-        places.filter_map(dead).min()
     }
 
     /// Refuses when something else is live than was expected. What a killed run of the same command made live already
