@@ -1,4 +1,4 @@
-//! `bench fleet` from start to end, as small as it gets. How fast anybody was is not asked.
+//! Benches from start to end, as small as they get. How fast anybody was is not asked.
 
 use crate::project::{Project, skip};
 use std::fs;
@@ -90,5 +90,39 @@ fn ctrl_c_leaves_nothing_behind() {
     assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(1));
     assert_eq!(left(&own), [""; 0]);
+    assert_eq!(fs::read_dir(own.path()).unwrap().count(), 0, "its files are gone");
+}
+
+/// The rows of a bench on a small directory: who was met, each with figures that make sense.
+#[track_caller]
+fn raced(p: &Project, line: &str, against: &[&str]) -> Vec<serde_json::Value> {
+    let ran = p.run(&format!("{line} --rounds 1 --json")).ok();
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let rows = report["rows"].as_array().unwrap().clone();
+    assert_eq!(rows.iter().map(|row| row["against"].as_str().unwrap()).collect::<Vec<_>>(), against, "{report}");
+    for row in &rows {
+        let number = |who: &str, what: &str| row[who][what].as_f64().unwrap();
+        assert!(row["ratio"].as_f64().unwrap() > 0.0 && number("ours", "seconds") > 0.0, "{row}");
+        assert!(number("theirs", "seconds") > 0.0, "{row}");
+    }
+    rows
+}
+
+#[test]
+fn packing_and_unpacking_are_measured_and_gone() {
+    let (mut p, own) = (Project::new(), tempfile::tempdir().unwrap());
+    p.var("TMPDIR", own.path().to_str().unwrap());
+    p.write("w/text", &"some text\n".repeat(1000));
+    p.write("w/more/file", "more");
+    let bundled = raced(&p, "bench bundle --workload w --against tar-gz", &["tar-gz"]);
+    assert!(bundled[0]["ours"]["bytes"].as_u64().unwrap() > 500, "a manifest as well: {}", bundled[0]);
+    let fetched = raced(&p, "bench fetch --workload w", &["tar", "tar-files"]);
+    for row in &fetched {
+        assert_eq!((&row["ours"]["bytes"], &row["theirs"]["bytes"]), (&10_004.into(), &10_004.into()), "{row}");
+    }
+    // Without a directory it makes one.
+    let own_bytes = raced(&p, "bench fetch --against tar", &["tar"]);
+    assert_eq!(own_bytes[0]["workload"], "small");
+    p.run("bench bundle --workload nowhere").fails(2, "nowhere is not there", "a workload is a directory DIR");
     assert_eq!(fs::read_dir(own.path()).unwrap().count(), 0, "its files are gone");
 }

@@ -6,7 +6,8 @@ use crate::project::{Project, Ran, root};
 use crate::trigger::{carry_out, on_hold};
 use expect_test::expect_file;
 use gangplank::bench::figures::{Comparison, Figures};
-use gangplank::bench::fleet::{Missing, Report, Row};
+use gangplank::bench::fleet::{Report, Row};
+use gangplank::bench::{Missing, race};
 use gangplank::checks::{Checked, Tested};
 use gangplank::ci::approve::Approved;
 use gangplank::ci::loopback::JobStatus;
@@ -217,7 +218,12 @@ fn made_here(seen: &Shapes) {
     let row = Row { workload: "w".into(), delay_ms: 50, release: "first", against: "scp", comparison };
     let missing = vec![Missing { peer: "rsync", install: "apt-get" }];
     let report = Report { bench: "fleet", hosts: 10, rounds: 3, cpus: 2, rows: vec![row], missing };
-    seen.see("bench", &serde_json::to_value(report).unwrap());
+    seen.see("bench fleet", &serde_json::to_value(report).unwrap());
+    let comparison = Comparison { ratio: 0.5, ours: figures(), theirs: figures() };
+    let rows = vec![race::Row { workload: "w".into(), what: "bundle", against: "tar-gz", comparison }];
+    let missing = vec![Missing { peer: "tar-pigz-files", install: "apt-get" }];
+    let report = race::Report { bench: "bundle", rounds: 3, cpus: 2, rows, missing };
+    seen.see("bench bundle", &serde_json::to_value(report).unwrap());
     // What is not known everywhere.
     let (release, why) = (None, None);
     let published = Published { store: "s3://b/p".into(), pointer: None, job: None, release, moved: false, why };

@@ -19,6 +19,7 @@ mod executor;
 mod extending;
 mod faults;
 mod fleet;
+mod growth;
 mod hazards;
 mod histories;
 mod hooks;

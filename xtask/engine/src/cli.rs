@@ -238,7 +238,8 @@ pub enum Command {
     New(New),
     /// Measure this engine against what others do, on this machine alone
     Bench {
-        /// What is measured; `fleet` is a first release and a small change to many hosts over ssh
+        /// `bundle` packs, `fetch` unpacks, `overhead` and `compile` are what an xtask costs beside cargo alone, `fleet` is a
+        /// first release and a small change to many hosts over ssh
         what: Bench,
         #[command(flatten)]
         fleet: Fleet,
@@ -260,6 +261,9 @@ pub enum Command {
         #[arg(last = true)]
         words: Vec<OsString>,
     },
+    /// The build that `bench bundle` measures
+    #[command(hide = true)]
+    BenchBundle,
     /// The deploy that `bench fleet` measures
     #[command(hide = true)]
     BenchDeploy {
@@ -292,7 +296,11 @@ pub struct Prune {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Bench {
-    // Without a text of its own: with one, clap makes each option three lines long.
+    // Without texts of their own: with one, clap makes each option three lines long.
+    Bundle,
+    Fetch,
+    Overhead,
+    Compile,
     Fleet,
 }
 
@@ -305,27 +313,27 @@ pub enum Shell {
 
 #[derive(Debug, Clone, Args)]
 pub struct Fleet {
-    /// How many hosts are started
+    /// How many hosts `fleet` starts
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=100))]
     hosts: u16,
-    /// Deploy this directory and, as its second release, DIR.v2 beside it; a small one of our own when left out
+    /// Pack this directory, and for `fleet` as its second release DIR.v2 beside it; a small one of our own when left out
     #[arg(long, value_name = "DIR")]
     workload: Vec<PathBuf>,
-    /// How much longer a round trip takes
+    /// How much longer a round trip of `fleet` takes
     #[arg(long, value_name = "MS", default_values_t = [0, 50])]
     delay_ms: Vec<u64>,
     /// How often everybody has a turn
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Only against these; all that are installed when left out
-    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(crate::bench::fleet::names()))]
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(crate::bench::names()))]
     against: Vec<String>,
 }
 
 impl Fleet {
-    /// What `bench fleet` is asked.
-    pub fn options(&self, global: &Global) -> crate::bench::fleet::Options {
-        crate::bench::fleet::Options {
+    /// What a bench is asked.
+    pub fn options(&self, global: &Global) -> crate::bench::Options {
+        crate::bench::Options {
             hosts: self.hosts.into(),
             workloads: self.workload.clone(),
             delays_ms: self.delay_ms.clone(),
@@ -410,6 +418,7 @@ impl Command {
                 | Self::Ci(Ci::Run { .. } | Ci::Trigger(_) | Ci::Approve { .. })
                 | Self::Test { .. }
                 | Self::Bench { .. }
+                | Self::BenchBundle
                 | Self::BenchDeploy { .. }
                 | Self::Man { .. }
                 | Self::Own(..)

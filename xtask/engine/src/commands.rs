@@ -64,8 +64,10 @@ pub enum Answer {
     /// `new`
     #[cfg(feature = "new")]
     Made(crate::new::Made),
-    /// `bench`
+    /// `bench fleet`
     Bench(bench::fleet::Report),
+    /// The other benches
+    Race(bench::race::Report),
     /// `completions`
     Script(complete::Script),
     /// `man`
@@ -156,15 +158,24 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         Command::Doctor { env, ci } => doctor::doctor(cx, project, env.as_deref(), *ci).map(Answer::Diagnosis),
         Command::Test { quick, args } => checks::test(cx, project, *quick, args).map(Answer::Tested),
         Command::New(new) => self::new(cx, cli, new),
-        Command::Bench { what: Bench::Fleet, fleet } => {
-            bench::fleet::fleet(cx, &fleet.options(global)).map(Answer::Bench)
-        }
+        Command::Bench { what, fleet } => self::bench(cx, project, *what, &fleet.options(global)),
+        Command::BenchBundle => bench::files::seal(cx).map(Answer::Built),
         Command::Completions { shell } => Ok(Answer::Script(complete::script(*shell))),
         Command::Own(own, words) => (own.run)(cx, project, words).map(|text| Answer::Own(Own { text })),
         Command::Man { dir } => man(cx, dir).map(Answer::Man),
         // It was answered before anything could go wrong.
         Command::Complete { .. } => Ok(Answer::Heard),
         Command::BenchDeploy { release, targets } => bench::fleet::deploy(cx, release, targets).map(Answer::Outcome),
+    }
+}
+
+fn bench(cx: &Cx, project: &Project, what: Bench, options: &bench::Options) -> Result<Answer> {
+    match what {
+        Bench::Bundle => bench::files::bundle(cx, options).map(Answer::Race),
+        Bench::Fetch => bench::files::fetch(cx, options).map(Answer::Race),
+        Bench::Overhead => bench::tools::overhead(cx, &project.app, options).map(Answer::Race),
+        Bench::Compile => bench::tools::compile(cx, options).map(Answer::Race),
+        Bench::Fleet => bench::fleet::fleet(cx, options).map(Answer::Bench),
     }
 }
 

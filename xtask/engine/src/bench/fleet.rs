@@ -4,45 +4,26 @@
 //! starts the disk is quiet, and after it one file that changed is compared on every host: who does not deliver is not
 //! fast, and ends the bench.
 
-mod contenders;
+pub mod contenders;
 mod hosts;
 mod proxy;
-mod workload;
 
 use crate::bench::figures::{Comparison, Figures, compare};
+use crate::bench::workload::{Version, Workload};
+use crate::bench::{Missing, Options, Scratch, private_dir};
 use crate::cx::{Cx, var};
 use crate::deploy::apply::Outcome;
 use crate::deploy::{self, Options as DeployOptions};
 use crate::error::{Explain, Kind, Result, failed, usage, verification};
-use crate::machine;
 use crate::project::{App, Ci, Env, Project, Strategy};
+use crate::release::digest;
 use crate::release::id::Selector;
-use crate::release::{digest, scratch};
-use contenders::{OURS, PEERS, Peer};
+use contenders::{OURS, Peer};
 use hosts::Fleet;
 use serde::Serialize;
 use std::fs::{self, File};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use workload::{Version, Workload};
-
-/// What is measured.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// How many hosts.
-    pub hosts: usize,
-    /// Directories with a `.v2` beside each; a small workload of our own when there are none.
-    pub workloads: Vec<PathBuf>,
-    /// By how much a round trip is longer, one table each.
-    pub delays_ms: Vec<u64>,
-    /// How often everybody has a turn.
-    pub rounds: usize,
-    /// Names of the peers; all that are installed when empty.
-    pub against: Vec<String>,
-    /// Whether all that contenders print is told, and ours tells how long each of its commands took.
-    pub verbose: bool,
-}
 
 /// What `bench fleet` answers. As JSON:
 ///
@@ -87,29 +68,6 @@ pub struct Row {
     pub comparison: Comparison,
 }
 
-/// A peer that is not installed.
-#[derive(Debug, Serialize)]
-pub struct Missing {
-    /// Its name.
-    pub peer: &'static str,
-    /// How to get it.
-    pub install: &'static str,
-}
-
-/// The words for `--against`.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    PEERS.iter().map(|peer| peer.name)
-}
-
-/// A directory that goes with the bench.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Measures.
 pub fn fleet(cx: &Cx, options: &Options) -> Result<Report> {
     let is_there = |program: &str| cx.program_on_path(program).is_some();
@@ -130,11 +88,7 @@ pub fn fleet(cx: &Cx, options: &Options) -> Result<Report> {
     }
     let fleet = Fleet::start(cx, &fleet_dir, options.hosts)?;
     let mut rows = Vec::new();
-    let sources: Vec<_> = match options.workloads.as_slice() {
-        [] => vec![None],
-        some => some.iter().map(|dir| Some(dir.as_path())).collect(),
-    };
-    for (n, source) in sources.into_iter().enumerate() {
+    for (n, source) in options.sources().enumerate() {
         let dir = Scratch(scratch.0.join(format!("workload{n}")));
         let workload = Workload::prepare(cx, &dir.0, source)?;
         for &delay_ms in &options.delays_ms {
@@ -143,8 +97,7 @@ pub fn fleet(cx: &Cx, options: &Options) -> Result<Report> {
             rows.extend(course.compare(&peers, options.rounds)?);
         }
     }
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    Ok(Report { bench: "fleet", hosts: options.hosts, rounds: options.rounds, cpus, rows, missing })
+    Ok(Report { bench: "fleet", hosts: options.hosts, rounds: options.rounds, cpus: super::cpus(), rows, missing })
 }
 
 /// The deploy that is measured: of a release of the checkout to these targets, without a service. It is a command of its
@@ -159,20 +112,6 @@ pub fn deploy(cx: &Cx, release: &Selector, targets: &[String]) -> Result<Outcome
         ci: Ci::DEFAULT,
     };
     deploy::deploy(cx, &project, env.name, Some(release), &DeployOptions::default())
-}
-
-/// In `TMPDIR` or `/tmp`, because paths of sockets have to be short. As much of it as hosts and contenders write.
-fn private_dir(cx: &Cx) -> Result<PathBuf> {
-    let base = PathBuf::from(cx.var("TMPDIR").unwrap_or("/tmp"));
-    // What benches that were killed have left.
-    machine::sweep_of(&base, "bench");
-    let dir = scratch(&base, "bench");
-    fs::DirBuilder::new().mode(0o700).create(&dir).explain(
-        Kind::Failed,
-        || format!("cannot make {}", dir.display()),
-        || "TMPDIR names another place".into(),
-    )?;
-    Ok(dir)
 }
 
 fn lay_out(dir: &Path, peer: &Peer) -> std::io::Result<()> {

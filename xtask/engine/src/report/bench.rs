@@ -1,6 +1,9 @@
 //! What a bench found, as a table that can be pasted into a document.
 
+use crate::bench::Missing;
+use crate::bench::figures::Comparison;
 use crate::bench::fleet::{Report, Row};
+use crate::bench::race;
 use crate::report::style::{Style, bytes, count, table};
 use std::fmt::Write;
 
@@ -10,7 +13,7 @@ pub fn fleet(report: &Report, style: Style) -> String {
         ["WORKLOAD", "DELAY", "RELEASE", "AGAINST", "RATIO", "OURS", "THEIRS", "CPU", "THEIRS", "BYTES", "THEIRS"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(report.rows.iter().map(row));
-    let mut out = table(style, &aligned(rows));
+    let mut out = table(style, &aligned(rows, 4));
     let _ = writeln!(
         out,
         "{}, {}, {} that they share; medians, RATIO that of the pairs: below 1 ours is faster",
@@ -18,35 +21,53 @@ pub fn fleet(report: &Report, style: Style) -> String {
         count(report.rounds, "round"),
         count(report.cpus, "core")
     );
-    for it in &report.missing {
-        let _ = writeln!(out, "{} is not installed: {}", it.peer, it.install);
-    }
-    out
+    out + &missing(&report.missing)
+}
+
+/// The text of the other benches.
+pub fn race(report: &race::Report, style: Style) -> String {
+    let heading = ["WORKLOAD", "WHAT", "AGAINST", "RATIO", "OURS", "THEIRS", "CPU", "THEIRS", "BYTES", "THEIRS"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    rows.extend(report.rows.iter().map(|row| {
+        let words = [row.workload.clone(), row.what.to_owned(), row.against.to_owned()];
+        words.into_iter().chain(figures(&row.comparison)).collect()
+    }));
+    let mut out = table(style, &aligned(rows, 3));
+    let _ = writeln!(
+        out,
+        "{}, {}; medians, RATIO that of the pairs: below 1 ours is faster",
+        count(report.rounds, "round"),
+        count(report.cpus, "core")
+    );
+    out + &missing(&report.missing)
+}
+
+fn missing(missing: &[Missing]) -> String {
+    missing.iter().map(|it| format!("{} is not installed: {}\n", it.peer, it.install)).collect()
 }
 
 fn row(row: &Row) -> Vec<String> {
-    let (ours, theirs) = (&row.comparison.ours, &row.comparison.theirs);
+    let words = [row.workload.clone(), format!("{} ms", row.delay_ms), row.release.to_owned(), row.against.to_owned()];
+    words.into_iter().chain(figures(&row.comparison)).collect()
+}
+
+fn figures(it: &Comparison) -> [String; 7] {
     let seconds = |seconds: f64| format!("{seconds:.2} s");
-    vec![
-        row.workload.clone(),
-        format!("{} ms", row.delay_ms),
-        row.release.to_owned(),
-        row.against.to_owned(),
-        format!("{:.2}", row.comparison.ratio),
-        seconds(ours.seconds),
-        seconds(theirs.seconds),
-        seconds(ours.cpu_seconds),
-        seconds(theirs.cpu_seconds),
-        bytes(ours.bytes),
-        bytes(theirs.bytes),
+    [
+        format!("{:.2}", it.ratio),
+        seconds(it.ours.seconds),
+        seconds(it.theirs.seconds),
+        seconds(it.ours.cpu_seconds),
+        seconds(it.theirs.cpu_seconds),
+        bytes(it.ours.bytes),
+        bytes(it.theirs.bytes),
     ]
 }
 
 /// Numbers end at the same column; the words before them begin there.
-fn aligned(mut rows: Vec<Vec<String>>) -> Vec<Vec<String>> {
-    const WORDS: usize = 4;
+fn aligned(mut rows: Vec<Vec<String>>, words: usize) -> Vec<Vec<String>> {
     let columns = rows.first().map_or(0, Vec::len);
-    for column in WORDS..columns {
+    for column in words..columns {
         let width = rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
         for row in &mut rows {
             row[column] = format!("{:>width$}", row[column]);
@@ -58,8 +79,7 @@ fn aligned(mut rows: Vec<Vec<String>>) -> Vec<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::figures::{Comparison, Figures};
-    use crate::bench::fleet::Missing;
+    use crate::bench::figures::Figures;
     use expect_test::expect;
 
     #[test]
@@ -91,5 +111,21 @@ mod tests {
             slipway is not installed: cargo install slipway
         "#]]
         .assert_eq(&fleet(&report, Style::PLAIN));
+    }
+
+    #[test]
+    fn a_race() {
+        let figures = |seconds: f64, bytes| Figures { seconds, cpu_seconds: seconds * 1.9, bytes };
+        let comparison = Comparison { ratio: 0.17, ours: figures(0.52, 23 << 20), theirs: figures(3.1, 23 << 20) };
+        let rows = vec![race::Row { workload: "W1".into(), what: "bundle", against: "tar-gz", comparison }];
+        let missing = vec![Missing { peer: "tar-pigz-files", install: "apt-get install pigz" }];
+        let report = race::Report { bench: "bundle", rounds: 1, cpus: 2, rows, missing };
+        expect![[r#"
+            WORKLOAD  WHAT    AGAINST  RATIO    OURS  THEIRS     CPU  THEIRS     BYTES    THEIRS
+            W1        bundle  tar-gz    0.17  0.52 s  3.10 s  0.99 s  5.89 s  23.0 MiB  23.0 MiB
+            1 round, 2 cores; medians, RATIO that of the pairs: below 1 ours is faster
+            tar-pigz-files is not installed: apt-get install pigz
+        "#]]
+        .assert_eq(&race(&report, Style::PLAIN));
     }
 }

@@ -61,6 +61,7 @@ pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
         Answer::CiRun(run) => ci_run(run, style),
         Answer::Diagnosis(found) => crate::report::doctor::diagnosis(found, style),
         Answer::Bench(report) => crate::report::bench::fleet(report, style),
+        Answer::Race(report) => crate::report::bench::race(report, style),
         Answer::Script(it) => it.script.to_owned(),
         Answer::Own(own) => own.text.clone(),
         Answer::Man(pages) => pages.iter().map(|page| format!("{}\n", page.path.display())).collect(),

@@ -1,10 +1,9 @@
 //! What is deployed in a bench: two releases of which the second differs in one file of a hundred, once sealed as ours
 //! and once as everybody else wants them, a directory and a plain `tar.gz`.
 
-use crate::build;
+use crate::bench::files;
 use crate::cx::Cx;
 use crate::error::{Explain, Kind, Result, usage};
-use crate::project::App;
 use crate::release::Release;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{Content, FileEntry, Manifest};
@@ -14,8 +13,42 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 /// The directory in every release that holds what is deployed.
-const PAYLOAD: &str = "payload";
+pub const PAYLOAD: &str = "payload";
 const SUMS: &str = "SHA256SUMS";
+
+/// A checkout with something to pack.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Its name, for the report.
+    pub name: String,
+    /// Where everybody may write.
+    pub dir: PathBuf,
+    /// The checkout, with [`PAYLOAD`].
+    pub project: PathBuf,
+}
+
+impl Source {
+    /// Makes one in `dir`, which is new: of `source`, or of bytes of its own.
+    pub fn prepare(cx: &Cx, dir: &Path, source: Option<&Path>) -> Result<Self> {
+        let what = || format!("cannot prepare a workload in {}", dir.display());
+        let hint = || "check free space: it is packed and unpacked by each contender".to_owned();
+        let (project, unused) = (dir.join("project"), dir.join("second"));
+        for made in [&project, &unused] {
+            fs::create_dir_all(made).explain(Kind::Failed, what, hint)?;
+        }
+        let name = match source {
+            Some(source) => copy(cx, source, &project)?,
+            None => {
+                invent(&[project.clone(), unused]).explain(Kind::Failed, what, hint).map(|()| "small".to_owned())?
+            }
+        };
+        let cx = cx.at(&project);
+        begin(&cx).explain(Kind::Failed, what, hint)?;
+        git(&cx, "add --all", "")?;
+        git(&cx, "commit --quiet --message bench", "2026-01-01T00:00:00Z")?;
+        Ok(Self { name, dir: dir.to_owned(), project })
+    }
+}
 
 /// Two releases, ready to be deployed by everybody.
 pub struct Workload {
@@ -52,7 +85,11 @@ impl Workload {
             fs::create_dir_all(made).explain(Kind::Failed, what, hint)?;
         }
         let name = match source {
-            Some(source) => copy(cx, source, &stages)?,
+            Some(source) => {
+                let name = copy(cx, source, &stages[0])?;
+                copy(cx, &source.with_file_name(format!("{name}.v2")), &stages[1])?;
+                name
+            }
             None => invent(&stages).explain(Kind::Failed, what, hint).map(|()| "small".to_owned())?,
         };
         let cx = cx.at(&project);
@@ -85,20 +122,17 @@ impl Workload {
     }
 }
 
-/// Copies a directory and its `.v2` with their times, by which rsync knows what changed. Gives its name.
-fn copy(cx: &Cx, source: &Path, stages: &[PathBuf; 2]) -> Result<String> {
-    let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    for (from, stage) in [source.to_owned(), source.with_file_name(format!("{name}.v2"))].iter().zip(stages) {
-        if !from.is_dir() {
-            return usage(format!("{} is not there", from.display()))
-                .hint("a workload is a directory DIR and its second release DIR.v2 beside it")
-                .err();
-        }
-        let mut cp = Command::new("cp");
-        cp.arg("-a").arg(from).arg(stage.join(PAYLOAD));
-        cx.read(cp)?;
+/// Copies a directory with its times, by which rsync knows what changed. Gives its name.
+fn copy(cx: &Cx, from: &Path, stage: &Path) -> Result<String> {
+    if !from.is_dir() {
+        return usage(format!("{} is not there", from.display()))
+            .hint("a workload is a directory DIR, and for hosts its second release DIR.v2 beside it")
+            .err();
     }
-    Ok(name)
+    let mut cp = Command::new("cp");
+    cp.arg("-a").arg(from).arg(stage.join(PAYLOAD));
+    cx.read(cp)?;
+    Ok(from.file_name().unwrap_or_default().to_string_lossy().into_owned())
 }
 
 /// A binary of 8 MiB and 200 small files; in the second release some pages of the binary and 2 of the files are new.
@@ -156,8 +190,7 @@ fn seal(cx: &Cx, stage: &Path) -> Result<Manifest> {
     fs::write(cx.root.join("version"), stage.to_string_lossy().as_bytes())?;
     git(cx, "add --all", "")?;
     git(cx, "commit --quiet --message bench", &format!("2026-01-01T00:0{}:00Z", u8::from(second)))?;
-    let built = build::build(cx, &App { name: "bench", packages: &[], include: &[PAYLOAD] })?;
-    Release::read_manifest(&built.dir)
+    Release::read_manifest(&files::seal(cx)?.dir)
 }
 
 fn git(cx: &Cx, words: &str, date: &str) -> Result<()> {

@@ -1,0 +1,162 @@
+//! `bench bundle` and `bench fetch`: a directory into a sealed release, and out of it again with every byte checked,
+//! against the `tar` and `sha256sum` of a build.sh and a deploy.sh.
+
+use crate::bench::race::{Contender, Race, Report};
+use crate::bench::workload::{PAYLOAD, Source};
+use crate::bench::{Missing, Options, Scratch, private_dir};
+use crate::build::{self, Built};
+use crate::cx::Cx;
+use crate::error::{Explain, Kind, Result};
+use crate::project::App;
+use crate::release::RELEASES;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What people write in its place, and what that needs.
+pub struct Peer {
+    /// Its name on the command line and in the report.
+    pub name: &'static str,
+    program: &'static str,
+    install: &'static str,
+    /// What `sh` runs. `TREE` is what is packed, `OUT` a directory that is not there yet, `PACKED` a directory of what
+    /// `tar-pigz` or `tar-gz` would have made.
+    script: &'static str,
+}
+
+/// A bundle with the digest of the whole, or also that of each file.
+pub const BUNDLERS: &[Peer] = &[
+    Peer {
+        name: "tar-gz",
+        program: "tar",
+        install: "apt-get install tar",
+        script: "mkdir \"$OUT\"; tar -czf \"$OUT/b.tar.gz\" -C \"$TREE\" .; cd \"$OUT\"; sha256sum b.tar.gz > b.sum",
+    },
+    Peer {
+        name: "tar-pigz-files",
+        program: "pigz",
+        install: "apt-get install pigz",
+        script:
+            "mkdir \"$OUT\"; cd \"$TREE\"; find . -type f -print0 | sort -z | xargs -0 sha256sum > \"$OUT/files.sum\"
+tar -I pigz -cf \"$OUT/b.tar.gz\" .; cd \"$OUT\"; sha256sum b.tar.gz > b.sum",
+    },
+    Peer {
+        name: "tar-zstd-files",
+        program: "zstd",
+        install: "apt-get install zstd",
+        script:
+            "mkdir \"$OUT\"; cd \"$TREE\"; find . -type f -print0 | sort -z | xargs -0 sha256sum > \"$OUT/files.sum\"
+tar -I 'zstd -q -T0 -3' -cf \"$OUT/b.tar.zst\" .; cd \"$OUT\"; sha256sum b.tar.zst > b.sum",
+    },
+];
+
+/// The way back.
+pub const UNPACKERS: &[Peer] = &[
+    Peer {
+        name: "tar",
+        program: "tar",
+        install: "apt-get install tar",
+        script: "cd \"$PACKED\"; sha256sum -c --status b.sum; mkdir \"$OUT\"; tar -xzf b.tar.gz -C \"$OUT\"",
+    },
+    Peer {
+        name: "tar-files",
+        program: "tar",
+        install: "apt-get install tar",
+        script: "cd \"$PACKED\"; sha256sum -c --status b.sum; mkdir \"$OUT\"; tar -xzf b.tar.gz -C \"$OUT\"
+cd \"$OUT\"; sha256sum -c --status \"$PACKED/files.sum\"",
+    },
+];
+
+/// What the second kind starts from.
+const PACK: &str = "tar -czf \"$OUT/b.tar.gz\" -C \"$TREE\" .; cd \"$OUT\"; sha256sum b.tar.gz > b.sum
+cd \"$TREE\"; find . -type f -print0 | sort -z | xargs -0 sha256sum > \"$OUT/files.sum\"";
+
+/// Seals what lies in [`PAYLOAD`] of a checkout. A command of its own because a project is compiled into an xtask, and
+/// nobody can type this one.
+pub fn seal(cx: &Cx) -> Result<Built> {
+    build::build(cx, &App { name: "bench", packages: &[], include: &[PAYLOAD] })
+}
+
+/// `bench bundle`
+pub fn bundle(cx: &Cx, options: &Options) -> Result<Report> {
+    race(cx, options, "bundle", BUNDLERS)
+}
+
+/// `bench fetch`
+pub fn fetch(cx: &Cx, options: &Options) -> Result<Report> {
+    race(cx, options, "fetch", UNPACKERS)
+}
+
+fn race(cx: &Cx, options: &Options, bench: &'static str, peers: &'static [Peer]) -> Result<Report> {
+    let wanted = |peer: &&Peer| options.against.is_empty() || options.against.iter().any(|name| name == peer.name);
+    let is_there = |peer: &&Peer| cx.program_on_path(peer.program).is_some();
+    let (present, missing): (Vec<_>, Vec<_>) = peers.iter().filter(wanted).partition(is_there);
+    let scratch = Scratch(private_dir(cx)?);
+    let mut rows = Vec::new();
+    for (n, source) in options.sources().enumerate() {
+        let dir = Scratch(scratch.0.join(format!("workload{n}")));
+        let source = Source::prepare(cx, &dir.0, source)?;
+        let contenders =
+            if bench == "bundle" { bundlers(&source, &present)? } else { unpackers(cx, &source, &present)? };
+        let race = Race { workload: &source.name, what: bench, alike: bench == "fetch", contenders };
+        rows.extend(race.run(cx, &scratch.0, options.rounds)?);
+    }
+    let missing = missing.into_iter().map(|peer| Missing { peer: peer.name, install: peer.install }).collect();
+    Ok(Report { bench, rounds: options.rounds, cpus: super::cpus(), rows, missing })
+}
+
+fn bundlers(source: &Source, peers: &[&'static Peer]) -> Result<Vec<Contender>> {
+    let (program, project) = (Cx::program()?, source.project.clone());
+    let ours = Contender {
+        name: "ours",
+        makes: Some(project.join(RELEASES)),
+        command: Box::new(move || {
+            let mut command = Command::new(&program);
+            command.arg("bench-bundle").current_dir(&project);
+            command
+        }),
+    };
+    Ok(std::iter::once(ours).chain(peers.iter().map(|peer| theirs(peer, source))).collect())
+}
+
+fn unpackers(cx: &Cx, source: &Source, peers: &[&'static Peer]) -> Result<Vec<Contender>> {
+    let what = || format!("cannot write into {}", source.dir.display());
+    fs::create_dir(source.packed()).explain(Kind::Failed, what, || "TMPDIR names another place".into())?;
+    cx.read(sh(PACK, source, &source.packed()))?;
+    let sealed = seal(&cx.at(&source.project))?.dir;
+    let (program, project, out) = (Cx::program()?, source.project.clone(), source.dir.join("out-ours"));
+    let makes = Some(out.clone());
+    let command = move || {
+        let mut command = Command::new(&program);
+        command.arg("verify").arg(&sealed).arg("--unpack").arg(&out).current_dir(&project);
+        command
+    };
+    // Ours has the directory around it.
+    let ours = Contender { name: "ours", makes, command: Box::new(command) };
+    Ok(std::iter::once(ours).chain(peers.iter().map(|peer| theirs(peer, source))).collect())
+}
+
+fn theirs(peer: &'static Peer, source: &Source) -> Contender {
+    let (out, source) = (source.dir.join(format!("out-{}", peer.name)), source.clone());
+    let makes = Some(out.clone());
+    Contender { name: peer.name, makes, command: Box::new(move || sh(peer.script, &source, &out)) }
+}
+
+fn sh(script: &str, source: &Source, out: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-ec", script]).env("LC_ALL", "C");
+    command.env("TREE", source.tree()).env("PACKED", source.packed()).env("OUT", out);
+    command
+}
+
+impl Source {
+    /// What is packed.
+    fn tree(&self) -> PathBuf {
+        self.project.join(PAYLOAD)
+    }
+
+    /// Where what others unpack lies.
+    fn packed(&self) -> PathBuf {
+        self.dir.join("packed")
+    }
+}

@@ -1,0 +1,141 @@
+//! Commands on this machine against each other, in turns: the part of a bench that every one of them has.
+
+use crate::bench::Missing;
+use crate::bench::figures::{Comparison, Figures, compare};
+use crate::cx::{Cx, exit};
+use crate::error::{Explain, Kind, Result, failed, verification};
+use serde::Serialize;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What `bench bundle`, `fetch`, `overhead` and `compile` answer. As JSON:
+///
+/// ```json
+/// {"bench": "bundle", "rounds": 3, "cpus": 2,
+///  "rows": [{"workload": "W1", "what": "bundle", "against": "tar-gz", "ratio": 0.2,
+///            "ours": {"seconds": 0.5, "cpu_seconds": 0.9, "bytes": 1000},
+///            "theirs": {"seconds": 2.5, "cpu_seconds": 2.4, "bytes": 1001}}],
+///  "missing": [{"peer": "tar-pigz", "install": "apt-get install pigz"}]}
+/// ```
+///
+/// `bytes` is the size of what was made. The figures are medians over the rounds, `ratio` that of the pairs.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Its name.
+    pub bench: &'static str,
+    /// How many rounds.
+    pub rounds: usize,
+    /// Cores of this machine.
+    pub cpus: usize,
+    /// A comparison for each workload, task and peer.
+    pub rows: Vec<Row>,
+    /// Peers that did not take part.
+    pub missing: Vec<Missing>,
+}
+
+/// Ours against one peer.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// What it was done to.
+    pub workload: String,
+    /// What was done.
+    pub what: &'static str,
+    /// Name of the peer.
+    pub against: &'static str,
+    /// The figures.
+    #[serde(flatten)]
+    pub comparison: Comparison,
+}
+
+/// Who takes part.
+pub struct Contender {
+    /// Its name.
+    pub name: &'static str,
+    /// What it types.
+    pub command: Box<dyn Fn() -> Command>,
+    /// What it makes. Removed before each run, so that everybody starts from nothing; its bytes are counted.
+    pub makes: Option<PathBuf>,
+}
+
+/// One task.
+pub struct Race<'a> {
+    /// What it is done to.
+    pub workload: &'a str,
+    /// The task.
+    pub what: &'static str,
+    /// Whether all have to make the same number of bytes: who does not deliver is not fast.
+    pub alike: bool,
+    /// Ours first.
+    pub contenders: Vec<Contender>,
+}
+
+impl Race<'_> {
+    /// Lets everybody have a turn in each round. What they print goes into `scratch`.
+    pub fn run(&self, cx: &Cx, scratch: &Path, rounds: usize) -> Result<Vec<Row>> {
+        let mut all = vec![Vec::new(); self.contenders.len()];
+        for round in 1..=rounds {
+            for (contender, runs) in self.contenders.iter().zip(&mut all) {
+                let run = contender.measure(cx, scratch)?;
+                cx.note(format!(
+                    "{}, {}, round {round} of {rounds}: {} {:.2} s, {} bytes",
+                    self.workload, self.what, contender.name, run.seconds, run.bytes
+                ));
+                runs.push(run);
+            }
+        }
+        let (ours, theirs) = all.split_first().expect("we take part");
+        let mut rows = Vec::new();
+        for (peer, theirs) in self.contenders.iter().skip(1).zip(theirs) {
+            if self.alike && ours[0].bytes != theirs[0].bytes {
+                let (ours, theirs) = (ours[0].bytes, theirs[0].bytes);
+                return verification(format!("{} made {theirs} bytes where ours made {ours}", peer.name))
+                    .hint("leave it out with --against, or mend its script in bench/files.rs")
+                    .err();
+            }
+            let Some(comparison) = compare(ours, theirs) else { continue };
+            rows.push(Row { workload: self.workload.to_owned(), what: self.what, against: peer.name, comparison });
+        }
+        Ok(rows)
+    }
+}
+
+impl Contender {
+    fn measure(&self, cx: &Cx, scratch: &Path) -> Result<Figures> {
+        let log = scratch.join("log");
+        let what = || format!("cannot write into {}", scratch.display());
+        let hint = || "TMPDIR names another place".to_owned();
+        if let Some(made) = self.makes.as_deref().filter(|made| made.exists()) {
+            fs::remove_dir_all(made).explain(Kind::Failed, what, hint)?;
+        }
+        let output = File::create(&log).explain(Kind::Failed, what, hint)?;
+        // Nobody pays for what the run before has left to write.
+        cx.read(Command::new("sync"))?;
+        let took = cx.measure((self.command)(), &output)?;
+        if cx.interrupted() {
+            return failed("stopped by a signal, nothing was measured to its end")
+                .hint("files of the bench are gone; run it again")
+                .err();
+        }
+        if !took.status.success() {
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            let last = said.trim().lines().last().unwrap_or("it said nothing").to_owned();
+            return failed(format!("{} {}: {last}", self.name, exit(took.status.code())))
+                .hint("mend it, or choose whom to compare with: --against NAME")
+                .err();
+        }
+        let bytes = self.makes.as_deref().map_or(Ok(0), size_of).explain(Kind::Failed, what, hint)?;
+        Ok(Figures { seconds: took.wall.as_secs_f64(), cpu_seconds: took.cpu.as_secs_f64(), bytes })
+    }
+}
+
+/// Bytes of all files below a directory.
+fn size_of(dir: &Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir)? {
+        let (entry, path) = entry.map(|entry| (entry.metadata(), entry.path()))?;
+        let entry = entry?;
+        bytes += if entry.is_dir() { size_of(&path)? } else { entry.len() };
+    }
+    Ok(bytes)
+}

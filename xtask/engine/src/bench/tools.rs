@@ -1,0 +1,109 @@
+//! `bench overhead` and `bench compile`: what it costs that the pipeline is a program, against cargo alone.
+
+use crate::bench::race::{Contender, Race, Report};
+use crate::bench::{Options, Scratch, private_dir};
+use crate::cx::Cx;
+use crate::error::{Explain, Kind, Result};
+use crate::project::App;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The peer: cargo without an xtask.
+pub const CARGO: &str = "cargo";
+
+/// What somebody who writes such an xtask begins with.
+const BRIEF: &str = r#"
+[dependencies]
+anyhow = "1"
+clap = { version = "4", features = ["derive"] }
+flate2 = "1"
+reqwest = { version = "0.13", default-features = false, features = ["blocking", "rustls-no-provider"] }
+rustls = { version = "0.23", default-features = false, features = ["ring", "std", "tls12"] }
+serde = { version = "1", features = ["derive"] }
+serde_json = "1"
+sha2 = "0.11"
+tar = { version = "0.4", default-features = false }
+walkdir = "2"
+xshell = "0.2"
+"#;
+
+/// `bench overhead`: a build with nothing to do, and the first words of the command, in the project that it is typed in.
+pub fn overhead(cx: &Cx, app: &App, options: &Options) -> Result<Report> {
+    let scratch = Scratch(private_dir(cx)?);
+    let empty = project(&scratch.0.join("empty"), "")?;
+    let packages: Vec<_> = app.packages.iter().flat_map(|package| ["--package", package]).collect();
+    let build = [&["build", "--release", "--locked", "--quiet"], &packages[..]].concat();
+    let races = [
+        ("build", ["xtask", "build"].to_vec(), cargo(cx, &cx.root, &build)),
+        ("--help", ["xtask", "--help"].to_vec(), cargo(cx, &empty, &["run", "--quiet"])),
+    ];
+    let mut rows = Vec::new();
+    for (what, ours, theirs) in races {
+        let contenders = vec![contender("ours", cargo(cx, &cx.root, &ours), None), contender(CARGO, theirs, None)];
+        let race = Race { workload: app.name, what, alike: false, contenders };
+        // The first time there is something to do.
+        race.run(cx, &scratch.0, 1)?;
+        rows.extend(race.run(cx, &scratch.0, options.rounds)?);
+    }
+    Ok(Report { bench: "overhead", rounds: options.rounds, cpus: super::cpus(), rows, missing: vec![] })
+}
+
+/// `bench compile`: this project's xtask from nothing, against the crates that such an xtask would begin with.
+pub fn compile(cx: &Cx, options: &Options) -> Result<Report> {
+    let scratch = Scratch(private_dir(cx)?);
+    let brief = project(&scratch.0.join("brief"), BRIEF)?;
+    // The versions that this project has are on this machine.
+    let lock = || "is there a Cargo.lock? `cargo generate-lockfile`".to_owned();
+    fs::copy(cx.root.join("Cargo.lock"), brief.join("Cargo.lock")).explain(
+        Kind::Failed,
+        || "cannot copy Cargo.lock".into(),
+        lock,
+    )?;
+    let contender = |name, dir: &Path, words: &[&str]| {
+        let target = scratch.0.join(format!("target-{name}"));
+        let (make, out) = (cargo(cx, dir, words), target.clone());
+        let command = move || {
+            let mut command = make();
+            command.arg("--target-dir").arg(&out);
+            command
+        };
+        contender(name, Box::new(command), Some(target))
+    };
+    let contenders = vec![
+        contender("ours", &cx.root, &["build", "--quiet", "--locked", "--package", "xtask"]),
+        contender(CARGO, &brief, &["build", "--quiet"]),
+    ];
+    let race = Race { workload: "xtask", what: "compile", alike: false, contenders };
+    let rows = race.run(cx, &scratch.0, options.rounds)?;
+    Ok(Report { bench: "compile", rounds: options.rounds, cpus: super::cpus(), rows, missing: vec![] })
+}
+
+type Make = Box<dyn Fn() -> Command>;
+
+fn contender(name: &'static str, command: Make, makes: Option<PathBuf>) -> Contender {
+    Contender { name, command, makes }
+}
+
+/// Cargo in a directory, as somebody at the prompt would run it.
+fn cargo(cx: &Cx, dir: &Path, words: &[&str]) -> Make {
+    let there = cx.at(dir);
+    let words: Vec<_> = words.iter().map(|&word| word.to_owned()).collect();
+    Box::new(move || {
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        there.cargo(&words)
+    })
+}
+
+/// A package with an empty `main`.
+fn project(dir: &Path, dependencies: &str) -> Result<PathBuf> {
+    let write = || {
+        fs::create_dir_all(dir.join("src"))?;
+        fs::write(dir.join("src/main.rs"), "fn main() {}\n")?;
+        let package = "[package]\nname = \"empty\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[workspace]\n";
+        fs::write(dir.join("Cargo.toml"), format!("{package}{dependencies}"))
+    };
+    let what = || format!("cannot write into {}", dir.display());
+    write().explain(Kind::Failed, what, || "TMPDIR names another place".into())?;
+    Ok(dir.to_owned())
+}
