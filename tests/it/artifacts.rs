@@ -151,6 +151,8 @@ fn a_put_outside_a_job_and_on_a_second_node() {
     p.run("put").fails(2, "no store of this project is of use outside CircleCI", "--store file:DIR");
     p.run("put --store circleci:artifacts").fails(2, "only a job of CircleCI can store artifacts", "file:DIR");
     p.var("CIRCLECI", "true");
+    let workspace = p.path("workspace").display().to_string();
+    p.var("GANGPLANK_WORKSPACE", &workspace);
     p.var("CIRCLE_NODE_INDEX", "1");
     p.run("put").fails(2, "this is node 1 of a parallel job", "parallelism");
 }

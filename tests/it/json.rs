@@ -223,7 +223,7 @@ fn made_here(seen: &Shapes) {
     let rows = vec![race::Row { workload: "w".into(), what: "bundle", against: "tar-gz", comparison }];
     let missing = vec![Missing { peer: "tar-pigz-files", install: "apt-get" }];
     let report = race::Report { bench: "bundle", rounds: 3, cpus: 2, rows, missing };
-    seen.see("bench bundle", &serde_json::to_value(report).unwrap());
+    seen.see("bench bundle, bench fetch, bench overhead, bench compile", &serde_json::to_value(report).unwrap());
     // What is not known everywhere.
     let (release, why) = (None, None);
     let published = Published { store: "s3://b/p".into(), pointer: None, job: None, release, moved: false, why };

@@ -102,13 +102,18 @@ fn last_words(cx: &Cx, target: &dyn Target) {
     let (gone, me) = (dead(&Owner::me(cx, "killed")), Owner::me(cx, "next"));
     target.lock(&gone).unwrap();
     let mark = gangplank::machine::mark(&gone.token);
-    let script = format!("sh -c 'sleep 1; :' {} > /dev/null 2>&1 < /dev/null &", script::quote(&mark));
-    assert!(target.run(&Script::new(script, String::new())).unwrap().ok());
+    let run = |text: String| assert!(target.run(&Script::new(text, String::new())).unwrap().ok());
+    // It works until it is told to end, or somebody has forgotten it.
+    let busy = format!("{}/busy", script::quote(target.root()));
+    let work = "n=0; while [ -e \"$1\" ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n + 1)); done";
+    let mark = script::quote(&mark);
+    run(format!("touch {busy}; sh -c '{work}' {mark} {busy} > /dev/null 2>&1 < /dev/null &"));
     let seen = Lock::Held(Box::new(gone.clone()));
     assert_eq!(target.take_over(&me, &gone, &gone).unwrap(), seen, "it may still restart something");
+    run(format!("rm {busy}"));
     let started = std::time::Instant::now();
     while target.take_over(&me, &gone, &gone).unwrap() != Lock::Free {
-        assert!(started.elapsed() < std::time::Duration::from_secs(10));
+        assert!(started.elapsed() < std::time::Duration::from_secs(30));
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     target.unlock(Some(&me.token)).unwrap();
