@@ -24,15 +24,15 @@ fn cost(p: &Project, line: &str) -> (f64, u64) {
 /// Fills the store with copies of a release, each of a commit of its own a second older than the one before.
 fn fill(p: &Project, id: &str, releases: usize) {
     let text = p.read(&format!("store/{id}/manifest.json"));
+    let manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let commit = manifest["commit"]["sha"].as_str().unwrap().to_owned();
     let have = fs::read_dir(p.path("store")).unwrap().count();
     for n in have..releases {
         let other = format!("20260731T{:02}{:02}{:02}-{n:07x}", n / 3600 % 24, n / 60 % 60, n % 60);
         let dir = p.path(&format!("store/{other}"));
         fs::create_dir(&dir).unwrap();
         let sha = format!("{n:07x}{}", "0".repeat(33));
-        let mut manifest: serde_json::Value = serde_json::from_str(&text.replace(id, &other)).unwrap();
-        manifest["commit"]["sha"] = sha.into();
-        fs::write(dir.join("manifest.json"), manifest.to_string()).unwrap();
+        fs::write(dir.join("manifest.json"), text.replace(id, &other).replace(&commit, &sha)).unwrap();
     }
 }
 

@@ -119,20 +119,26 @@ impl Manifest {
         let broken = |why: String| {
             verification(format!("{origin}: {why}")).hint("the release is damaged or not ours: build or fetch it again")
         };
+        let why = match serde_json::from_slice::<Self>(text) {
+            Ok(manifest) if manifest.schema == SCHEMA => {
+                manifest.check().map_err(broken)?;
+                return Ok(manifest);
+            }
+            Ok(_) => String::new(),
+            Err(e) => e.to_string(),
+        };
+        // One of another schema may have other fields, so that is what is looked at first.
         let value: serde_json::Value =
             serde_json::from_slice(text).map_err(|e| broken(format!("not a manifest: {e}")))?;
         match value.get("schema").and_then(serde_json::Value::as_u64) {
-            Some(schema) if schema == u64::from(SCHEMA) => {}
+            Some(schema) if schema == u64::from(SCHEMA) => broken(format!("not a manifest: {why}")).err(),
             Some(schema) => {
-                return verification(format!("{origin}: manifest schema {schema}, this engine reads schema {SCHEMA}"))
+                verification(format!("{origin}: manifest schema {schema}, this engine reads schema {SCHEMA}"))
                     .hint("use the engine that made the release, or build it again with this one")
-                    .err();
+                    .err()
             }
-            None => return broken("not a manifest: it has no `schema`".into()).err(),
+            None => broken("not a manifest: it has no `schema`".into()).err(),
         }
-        let manifest: Self = serde_json::from_value(value).map_err(|e| broken(format!("not a manifest: {e}")))?;
-        manifest.check().map_err(broken)?;
-        Ok(manifest)
     }
 
     /// The manifest as it is written: pretty JSON, a newline at the end, the same bytes for the same value.

@@ -137,6 +137,25 @@ impl Store for DirStore<'_> {
     }
 
     fn list(&self) -> Result<Vec<Manifest>> {
+        Ok(self.read(&self.ids()?).collect())
+    }
+
+    // Names tell the commit and the time, so that what is asked for is found without reading all that there is.
+
+    fn of_commit(&self, sha: &str) -> Result<Vec<Manifest>> {
+        let mut ids = self.ids()?;
+        ids.retain(|id| sha.starts_with(id.short_sha()) || id.short_sha().starts_with(sha));
+        Ok(self.read(&ids).filter(|manifest| manifest.commit.sha.starts_with(sha)).collect())
+    }
+
+    fn latest(&self) -> Result<Option<Manifest>> {
+        Ok(self.read(&self.ids()?).find(|manifest| !manifest.commit.dirty))
+    }
+}
+
+impl DirStore<'_> {
+    /// What there is by name, the newest first.
+    fn ids(&self) -> Result<Vec<ReleaseId>> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -145,20 +164,20 @@ impl Store for DirStore<'_> {
                 return Err(e).explain(Kind::Failed, what, || "check its permissions".into());
             }
         };
-        let mut manifests = Vec::new();
-        for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().parse::<ReleaseId>().is_ok())
-        {
-            match Release::read_manifest(&entry.path()) {
-                Ok(manifest) => manifests.push(manifest),
-                Err(error) => self.cx.warn(format!("passed over a release that cannot be read: {error:#}")),
-            }
-        }
-        manifests.sort_by(|a, b| b.id.cmp(&a.id));
-        Ok(manifests)
+        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut ids: Vec<ReleaseId> = names.filter_map(|name| name.parse().ok()).collect();
+        ids.sort_by(|a, b| b.cmp(a));
+        Ok(ids)
     }
-}
 
-impl DirStore<'_> {
+    /// Their manifests, one by one; what cannot be read is passed over aloud.
+    fn read<'a>(&'a self, ids: &'a [ReleaseId]) -> impl Iterator<Item = Manifest> + 'a {
+        ids.iter().filter_map(|id| {
+            let read = Release::read_manifest(&self.dir.join(id.as_str()));
+            read.map_err(|error| self.cx.warn(format!("passed over a release that cannot be read: {error:#}"))).ok()
+        })
+    }
+
     fn absent(&self, id: &ReleaseId) -> Failure {
         let dir = self.dir.display();
         let failure = not_found(format!("{id} is not in {dir}"));
