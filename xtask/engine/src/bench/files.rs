@@ -71,7 +71,7 @@ cd \"$OUT\"; sha256sum -c --status \"$PACKED/files.sum\"",
 const PACK: &str = "tar -czf \"$OUT/b.tar.gz\" -C \"$TREE\" .; cd \"$OUT\"; sha256sum b.tar.gz > b.sum
 cd \"$TREE\"; find . -type f -print0 | sort -z | xargs -0 sha256sum > \"$OUT/files.sum\"";
 
-/// Seals what lies in [`PAYLOAD`] of a checkout. A command of its own because a project is compiled into an xtask, and
+/// Seals the directory `payload` of a checkout. A command of its own because a project is compiled into an xtask, and
 /// nobody can type this one.
 pub fn seal(cx: &Cx) -> Result<Built> {
     build::build(cx, &App { name: "bench", packages: &[], include: &[PAYLOAD] })
