@@ -123,6 +123,10 @@ fn packing_and_unpacking_are_measured_and_gone() {
     // Without a directory it makes one.
     let own_bytes = raced(&p, "bench fetch --against tar", &["tar"]);
     assert_eq!(own_bytes[0]["workload"], "small");
+    for (bench, name) in [("bundle", "scp"), ("fetch", "tar-gz"), ("fleet", "cargo"), ("compile", "tar")] {
+        let says = format!("{name} does not take part in bench {bench}");
+        p.run(&format!("bench {bench} --against {name}")).fails(2, &says, "choose from ");
+    }
     p.run("bench bundle --workload nowhere").fails(2, "nowhere is not there", "a workload is a directory DIR");
     assert_eq!(fs::read_dir(own.path()).unwrap().count(), 0, "its files are gone");
 }

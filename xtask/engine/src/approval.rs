@@ -25,13 +25,14 @@ pub fn approved(
     if !env.approval || approved || options.dry_run || cx.in_ci() {
         return change(options);
     }
+    // Before anything is fetched for a plan.
     if !can_ask() {
-        return unasked(env);
+        settle(env, None)?;
     }
     let plan = change(&Options { dry_run: true, ..options.clone() })?;
     // Nobody has to approve of nothing, and nothing is all that is done then.
     if !plan.nothing_to_do() {
-        answered(env, ask(cx, &question(&plan, &|older, newer| commits(cx, older, newer)))?)?;
+        settle(env, ask(cx, &question(&plan, &|older, newer| commits(cx, older, newer)))?)?;
     }
     change(&Options { approved: Some(plan.targets), ..options.clone() })
 }
@@ -41,10 +42,7 @@ pub fn confirm(cx: &Cx, env: &Env, approved: bool, what: &str) -> Result<()> {
     if !env.approval || approved || cx.in_ci() {
         return Ok(());
     }
-    match ask(cx, &format!("{what} {}?", env.name))? {
-        Some(yes) => answered(env, Some(yes)),
-        None => unasked(env),
-    }
+    settle(env, ask(cx, &format!("{what} {}?", env.name))?)
 }
 
 /// Asks on the terminal; `None` when there is none.
@@ -84,19 +82,17 @@ fn answer(cx: &Cx, prompt: &str) -> Result<String> {
     Ok(line)
 }
 
-fn answered(env: &Env, answer: Option<bool>) -> Result<()> {
+/// Goes on after a yes alone.
+fn settle(env: &Env, answer: Option<bool>) -> Result<()> {
     match answer {
         Some(true) => Ok(()),
-        _ => failed("not confirmed, nothing was changed")
+        Some(false) => failed("not confirmed, nothing was changed")
             .hint(format!("`cargo xtask plan {}` shows what a deploy would do", env.name))
             .err(),
+        None => usage(format!("{} needs approval, and there is no terminal to ask on", env.name))
+            .hint("say --yes if that is what you want")
+            .err(),
     }
-}
-
-fn unasked<T>(env: &Env) -> Result<T> {
-    usage(format!("{} needs approval, and there is no terminal to ask on", env.name))
-        .hint("say --yes if that is what you want")
-        .err()
 }
 
 /// How many commits `newer` has that `older` has not, as far as this checkout knows both.

@@ -12,7 +12,7 @@ pub mod tools;
 mod workload;
 
 use crate::cx::Cx;
-use crate::error::{Explain, Kind, Result};
+use crate::error::{Explain, Kind, Result, usage};
 use crate::machine;
 use crate::release::scratch;
 use serde::Serialize;
@@ -42,6 +42,17 @@ impl Options {
     fn sources(&self) -> impl Iterator<Item = Option<&Path>> {
         let own = self.workloads.is_empty().then_some(None);
         own.into_iter().chain(self.workloads.iter().map(|dir| Some(dir.as_path())))
+    }
+
+    /// Refuses a peer that this bench does not meet: nobody would be compared with.
+    fn check_against(&self, bench: &str, peers: impl Iterator<Item = &'static str>) -> Result<()> {
+        let peers: Vec<_> = peers.collect();
+        match self.against.iter().find(|name| !peers.contains(&name.as_str())) {
+            Some(name) => usage(format!("{name} does not take part in bench {bench}"))
+                .hint(format!("choose from {}", peers.join(", ")))
+                .err(),
+            None => Ok(()),
+        }
     }
 }
 

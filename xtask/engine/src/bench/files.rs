@@ -19,8 +19,8 @@ pub struct Peer {
     pub name: &'static str,
     program: &'static str,
     install: &'static str,
-    /// What `sh` runs. `TREE` is what is packed, `OUT` a directory that is not there yet, `PACKED` a directory of what
-    /// `tar-pigz` or `tar-gz` would have made.
+    /// What `sh` runs. `TREE` is what is packed, `OUT` a directory that is not there yet, `PACKED` a directory with
+    /// what [`PACK`] has made.
     script: &'static str,
 }
 
@@ -67,7 +67,7 @@ cd \"$OUT\"; sha256sum -c --status \"$PACKED/files.sum\"",
     },
 ];
 
-/// What the second kind starts from.
+/// What [`UNPACKERS`] start from.
 const PACK: &str = "tar -czf \"$OUT/b.tar.gz\" -C \"$TREE\" .; cd \"$OUT\"; sha256sum b.tar.gz > b.sum
 cd \"$TREE\"; find . -type f -print0 | sort -z | xargs -0 sha256sum > \"$OUT/files.sum\"";
 
@@ -88,6 +88,7 @@ pub fn fetch(cx: &Cx, options: &Options) -> Result<Report> {
 }
 
 fn race(cx: &Cx, options: &Options, bench: &'static str, peers: &'static [Peer]) -> Result<Report> {
+    options.check_against(bench, peers.iter().map(|peer| peer.name))?;
     let wanted = |peer: &&Peer| options.against.is_empty() || options.against.iter().any(|name| name == peer.name);
     let is_there = |peer: &&Peer| cx.program_on_path(peer.program).is_some();
     let (present, missing): (Vec<_>, Vec<_>) = peers.iter().filter(wanted).partition(is_there);
@@ -96,8 +97,8 @@ fn race(cx: &Cx, options: &Options, bench: &'static str, peers: &'static [Peer])
     for (n, source) in options.sources().enumerate() {
         let dir = Scratch(scratch.0.join(format!("workload{n}")));
         let source = Source::prepare(cx, &dir.0, source)?;
-        let contenders =
-            if bench == "bundle" { bundlers(&source, &present)? } else { unpackers(cx, &source, &present)? };
+        let ours = if bench == "bundle" { bundler(&source)? } else { unpacker(cx, &source)? };
+        let contenders = std::iter::once(ours).chain(present.iter().map(|peer| theirs(peer, &source))).collect();
         let race = Race { workload: &source.name, what: bench, alike: bench == "fetch", contenders };
         rows.extend(race.run(cx, &scratch.0, options.rounds)?);
     }
@@ -105,21 +106,19 @@ fn race(cx: &Cx, options: &Options, bench: &'static str, peers: &'static [Peer])
     Ok(Report { bench, rounds: options.rounds, cpus: super::cpus(), rows, missing })
 }
 
-fn bundlers(source: &Source, peers: &[&'static Peer]) -> Result<Vec<Contender>> {
+fn bundler(source: &Source) -> Result<Contender> {
     let (program, project) = (Cx::program()?, source.project.clone());
-    let ours = Contender {
-        name: "ours",
-        makes: Some(project.join(RELEASES)),
-        command: Box::new(move || {
-            let mut command = Command::new(&program);
-            command.arg("bench-bundle").current_dir(&project);
-            command
-        }),
+    let makes = Some(project.join(RELEASES));
+    let command = move || {
+        let mut command = Command::new(&program);
+        command.arg("bench-bundle").current_dir(&project);
+        command
     };
-    Ok(std::iter::once(ours).chain(peers.iter().map(|peer| theirs(peer, source))).collect())
+    Ok(Contender { name: "ours", makes, command: Box::new(command) })
 }
 
-fn unpackers(cx: &Cx, source: &Source, peers: &[&'static Peer]) -> Result<Vec<Contender>> {
+/// Ours, after what everybody starts from was packed.
+fn unpacker(cx: &Cx, source: &Source) -> Result<Contender> {
     let what = || format!("cannot write into {}", source.dir.display());
     fs::create_dir(source.packed()).explain(Kind::Failed, what, || "TMPDIR names another place".into())?;
     cx.read(sh(PACK, source, &source.packed()))?;
@@ -131,9 +130,7 @@ fn unpackers(cx: &Cx, source: &Source, peers: &[&'static Peer]) -> Result<Vec<Co
         command.arg("verify").arg(&sealed).arg("--unpack").arg(&out).current_dir(&project);
         command
     };
-    // Ours has the directory around it.
-    let ours = Contender { name: "ours", makes, command: Box::new(command) };
-    Ok(std::iter::once(ours).chain(peers.iter().map(|peer| theirs(peer, source))).collect())
+    Ok(Contender { name: "ours", makes, command: Box::new(command) })
 }
 
 fn theirs(peer: &'static Peer, source: &Source) -> Contender {

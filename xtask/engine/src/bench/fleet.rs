@@ -9,12 +9,13 @@ mod hosts;
 mod proxy;
 
 use crate::bench::figures::{Comparison, Figures, compare};
+use crate::bench::race::{last_words, time};
 use crate::bench::workload::{Version, Workload};
 use crate::bench::{Missing, Options, Scratch, private_dir};
 use crate::cx::{Cx, var};
 use crate::deploy::apply::Outcome;
 use crate::deploy::{self, Options as DeployOptions};
-use crate::error::{Explain, Kind, Result, failed, usage, verification};
+use crate::error::{Explain, Kind, Result, usage, verification};
 use crate::project::{App, Ci, Env, Project, Strategy};
 use crate::release::digest;
 use crate::release::id::Selector;
@@ -70,6 +71,7 @@ pub struct Row {
 
 /// Measures.
 pub fn fleet(cx: &Cx, options: &Options) -> Result<Report> {
+    options.check_against("fleet", contenders::PEERS.iter().map(|peer| peer.name))?;
     let is_there = |program: &str| cx.program_on_path(program).is_some();
     let (present, missing): (Vec<_>, Vec<_>) =
         contenders::peers(&options.against, &is_there).partition(|(_, there)| *there);
@@ -184,8 +186,6 @@ impl Course<'_> {
     fn measure(&self, contender: Option<&Peer>, n: usize) -> Result<Figures> {
         let name = contender.map_or(OURS, |peer| peer.name);
         let log = self.scratch.join("log");
-        let what = || format!("cannot write {}", log.display());
-        let output = File::create(&log).explain(Kind::Failed, what, || "check free space: `df -h`".into())?;
         let mut command = match contender {
             None => self.ours(&self.workload.versions[n])?,
             Some(peer) => self.theirs(peer, n),
@@ -195,18 +195,8 @@ impl Course<'_> {
         self.cx.read(Command::new("sync"))?;
         self.fleet.network.set_delay(self.delay_ms);
         self.fleet.network.take_bytes();
-        let took = self.cx.measure(command, &output)?;
+        let took = time(self.cx, name, command, &log)?;
         let bytes = self.fleet.network.take_bytes();
-        if self.cx.interrupted() {
-            return failed("stopped by a signal, nothing was measured to its end")
-                .hint("hosts and files of the bench are gone; run it again")
-                .err();
-        }
-        if !took.status.success() {
-            return failed(format!("{name} {}: {}", crate::cx::exit(took.status.code()), last_words(&log)))
-                .hint("mend it, or choose whom to compare with: --against NAME")
-                .err();
-        }
         if self.verbose {
             self.cx.note(String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()));
         }
@@ -270,12 +260,5 @@ impl Course<'_> {
 }
 
 /// The end of what a contender printed.
-fn last_words(log: &Path) -> String {
-    let said = fs::read(log).unwrap_or_default();
-    let said = String::from_utf8_lossy(&said);
-    let lines: Vec<_> = said.lines().collect();
-    lines[lines.len().saturating_sub(20)..].join("\n")
-}
-
 /// The words for a first release and for a small change.
 const RELEASES: [&str; 2] = ["first", "change"];

@@ -2,7 +2,7 @@
 
 use crate::bench::Missing;
 use crate::bench::figures::{Comparison, Figures, compare};
-use crate::cx::{Cx, exit};
+use crate::cx::{Cx, Measured, exit};
 use crate::error::{Explain, Kind, Result, failed, verification};
 use serde::Serialize;
 use std::fs::{self, File};
@@ -102,31 +102,43 @@ impl Race<'_> {
 
 impl Contender {
     fn measure(&self, cx: &Cx, scratch: &Path) -> Result<Figures> {
-        let log = scratch.join("log");
         let what = || format!("cannot write into {}", scratch.display());
         let hint = || "TMPDIR names another place".to_owned();
         if let Some(made) = self.makes.as_deref().filter(|made| made.exists()) {
             fs::remove_dir_all(made).explain(Kind::Failed, what, hint)?;
         }
-        let output = File::create(&log).explain(Kind::Failed, what, hint)?;
         // Nobody pays for what the run before has left to write.
         cx.read(Command::new("sync"))?;
-        let took = cx.measure((self.command)(), &output)?;
-        if cx.interrupted() {
-            return failed("stopped by a signal, nothing was measured to its end")
-                .hint("files of the bench are gone; run it again")
-                .err();
-        }
-        if !took.status.success() {
-            let said = fs::read_to_string(&log).unwrap_or_default();
-            let last = said.trim().lines().last().unwrap_or("it said nothing").to_owned();
-            return failed(format!("{} {}: {last}", self.name, exit(took.status.code())))
-                .hint("mend it, or choose whom to compare with: --against NAME")
-                .err();
-        }
+        let took = time(cx, self.name, (self.command)(), &scratch.join("log"))?;
         let bytes = self.makes.as_deref().map_or(Ok(0), size_of).explain(Kind::Failed, what, hint)?;
         Ok(Figures { seconds: took.wall.as_secs_f64(), cpu_seconds: took.cpu.as_secs_f64(), bytes })
     }
+}
+
+/// Runs what somebody types to its good end; what it prints goes into `log`.
+pub fn time(cx: &Cx, name: &str, command: Command, log: &Path) -> Result<Measured> {
+    let what = || format!("cannot write {}", log.display());
+    let output = File::create(log).explain(Kind::Failed, what, || "check free space: `df -h`".into())?;
+    let took = cx.measure(command, &output)?;
+    if cx.interrupted() {
+        return failed("stopped by a signal, nothing was measured to its end")
+            .hint("hosts and files of the bench are gone; run it again")
+            .err();
+    }
+    if !took.status.success() {
+        return failed(format!("{name} {}: {}", exit(took.status.code()), last_words(log)))
+            .hint("mend it, or choose whom to compare with: --against NAME")
+            .err();
+    }
+    Ok(took)
+}
+
+/// The last lines that a contender printed.
+pub fn last_words(log: &Path) -> String {
+    let said = fs::read(log).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let lines: Vec<_> = said.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 /// Bytes of all files below a directory.

@@ -30,6 +30,7 @@ xshell = "0.2"
 
 /// `bench overhead`: a build with nothing to do, and the first words of the command, in the project that it is typed in.
 pub fn overhead(cx: &Cx, app: &App, options: &Options) -> Result<Report> {
+    options.check_against("overhead", [CARGO].into_iter())?;
     let scratch = Scratch(private_dir(cx)?);
     let empty = project(&scratch.0.join("empty"), "")?;
     let packages: Vec<_> = app.packages.iter().flat_map(|package| ["--package", package]).collect();
@@ -51,6 +52,7 @@ pub fn overhead(cx: &Cx, app: &App, options: &Options) -> Result<Report> {
 
 /// `bench compile`: this project's xtask from nothing, against the crates that such an xtask would begin with.
 pub fn compile(cx: &Cx, options: &Options) -> Result<Report> {
+    options.check_against("compile", [CARGO].into_iter())?;
     let scratch = Scratch(private_dir(cx)?);
     let brief = project(&scratch.0.join("brief"), BRIEF)?;
     // The versions that this project has are on this machine.

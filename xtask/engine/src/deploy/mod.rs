@@ -301,6 +301,7 @@ impl<'cx> Site<'cx> {
         if options.dry_run {
             return Ok(Outcome::planned(self.env.name, verb, goal, plans));
         }
+        self.still_approved(&plans, options)?;
         let changes = plans.iter().any(|plan| !plan.steps.is_empty());
         let known = |id: &ReleaseId| states.iter().find_map(|state| state.history.commit(id).map(str::to_owned));
         let commit = release.map(|release| release.manifest().commit.sha.clone());
@@ -337,9 +338,7 @@ pub fn put_live(site: &Site, verb: Verb, release: &Fetched, options: &Options) -
         site.expected(Some(release.id()), &states, interrupted.is_some(), options)?;
         site.never_backwards(release, &states, options)?;
         let goal = site.goal(verb, release.id(), Some(release), &states, options);
-        let plans = site.plans(&goal, &states)?;
-        site.still_approved(&plans, options)?;
-        site.work(verb, Some(goal.release.clone()), &states, plans, Some(release), options)
+        site.work(verb, Some(goal.release.clone()), &states, site.plans(&goal, &states)?, Some(release), options)
     })
 }
 
@@ -441,9 +440,7 @@ pub fn roll_back<'a>(
         let everywhere = states.iter().all(|state| state.installed.contains_key(&id));
         let release = if everywhere { None } else { Some(fetch(&id)?) };
         let goal = site.goal(Verb::Rollback, &id, release.as_ref(), &states, options);
-        let plans = site.plans(&goal, &states)?;
-        site.still_approved(&plans, options)?;
-        site.work(Verb::Rollback, Some(id), &states, plans, release.as_ref(), options)
+        site.work(Verb::Rollback, Some(id), &states, site.plans(&goal, &states)?, release.as_ref(), options)
     })
 }
 

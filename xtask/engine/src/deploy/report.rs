@@ -288,11 +288,12 @@ pub struct Verified {
 pub fn verify(cx: &Cx, project: &Project, release: &str, unpack: Option<&Path>) -> Result<Verified> {
     let path = Path::new(release);
     let progress = cx.progress("verifying");
-    let open = |dir: &Path| match unpack.map(|into| cx.root.join(into)) {
+    let unpacked = unpack.map(|into| cx.root.join(into));
+    let open = |dir: &Path| match &unpacked {
         Some(into) => {
             // What a run that was killed has left.
             into.parent().into_iter().for_each(|dir| machine::sweep_of(dir, UNPACKING));
-            Release::open_unpacked(dir, &into, &progress)
+            Release::open_unpacked(dir, into, &progress)
         }
         None => Release::open(dir, &progress),
     };
@@ -317,7 +318,6 @@ pub fn verify(cx: &Cx, project: &Project, release: &str, unpack: Option<&Path>) 
             (false, Some(_)) => open(catalog.fetch(&id, &cx.root.join(FETCHED))?.dir())?,
         }
     };
-    let unpacked = unpack.map(|into| cx.root.join(into));
     Ok(Verified { unpacked, ..Verified::new(release.manifest(), release.dir()) })
 }
 

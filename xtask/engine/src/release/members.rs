@@ -105,6 +105,11 @@ fn damaged() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "a gzip member is damaged")
 }
 
+/// How many blocks are worked on at once.
+pub fn threads() -> usize {
+    thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 type Inflated = Option<Vec<u8>>;
 
 /// Reads and inflates `from` on threads of its own, and gives `work` what it inflates to, as a reader. The other end of
@@ -114,7 +119,7 @@ type Inflated = Option<Vec<u8>>;
 /// file + SHA-256 ─▶ members ─▶ N × inflate ─▶ in order ─▶ work
 /// ```
 pub fn inflated<From: Read + Send, T>(from: From, work: impl FnOnce(&mut dyn Read) -> T) -> (T, io::Result<From>) {
-    let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = threads();
     // Each member goes with the place where its block is waited for, so that the blocks come in order by themselves.
     let (to_workers, members) = sync_channel::<(Vec<u8>, SyncSender<Inflated>)>(threads);
     let (to_work, blocks) = sync_channel::<Receiver<Inflated>>(threads * 2);

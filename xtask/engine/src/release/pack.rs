@@ -12,7 +12,7 @@ use crate::error::{Explain, Kind, Result, failed};
 use crate::release::Progress;
 use crate::release::digest::{Hasher, Through};
 use crate::release::manifest::{Content, FileEntry};
-use crate::release::members::{BLOCK, Deflate};
+use crate::release::members::{BLOCK, Deflate, threads};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -54,8 +54,7 @@ pub struct Packed {
 
 /// Packs `sources`, which must be sorted by path, into the file `out`, with every mtime set to `mtime` (Unix seconds).
 pub fn pack(sources: &[Source], mtime: u64, out: &Path, progress: Progress) -> Result<Packed> {
-    let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    pack_with(threads, sources, mtime, out, progress)
+    pack_with(threads(), sources, mtime, out, progress)
 }
 
 fn pack_with(threads: usize, sources: &[Source], mtime: u64, out: &Path, progress: Progress) -> Result<Packed> {
