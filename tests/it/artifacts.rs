@@ -142,6 +142,9 @@ fn the_project_of_every_wrong_kind() {
     let mut vars = account.laptop();
     vars.push(("CIRCLE_HOST".into(), "http://circleci.example".into()));
     p.run_with("fetch build:12", &vars).fails(2, "neither https nor this machine", "https://");
+    vars.push(("CIRCLE_HOST".into(), "https://joe:opensesame9@circleci.example".into()));
+    let ran = p.run_with("fetch build:12", &vars).fails(2, "has a user or a password in it", "set CIRCLE_TOKEN");
+    assert!(!ran.stderr.contains("opensesame9"), "{}", ran.stderr);
 }
 
 #[test]

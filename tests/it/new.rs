@@ -59,6 +59,19 @@ fn a_project_is_there_whole_with_a_commit() {
     assert_eq!(git(&shop, "status --porcelain"), "");
     assert_eq!(git(&shop, "rev-list --count HEAD"), "1");
     assert!(made.stdout.contains(&git(&shop, "rev-parse --short=7 HEAD")), "{}", made.stdout);
+    // What it says it has made is what git knows, the engine as one.
+    let with_blank = dir.path().join("a shop");
+    let said = make(&with_blank, &["--name", "shop", "--json"]).ok();
+    let said: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    let files: Vec<_> = said["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();
+    let known = git(&with_blank, "ls-files");
+    let mut known: Vec<_> = known.lines().filter(|path| !path.starts_with("xtask/engine/")).collect();
+    known.push("xtask/engine/");
+    known.sort_unstable();
+    assert_eq!(files, known);
+    assert_eq!(said["next"][0], format!("cd '{}'", with_blank.display()));
+    assert!(made.stdout.contains(&format!("{} files and the engine", files.len() - 1)), "{}", made.stdout);
+    fs::remove_dir_all(with_blank).unwrap();
     for (path, piece) in [
         ("Cargo.toml", r#"members = ["app", "xtask", "xtask/engine"]"#),
         ("Cargo.lock", "name = \"shop\""),

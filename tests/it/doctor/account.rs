@@ -93,6 +93,8 @@ fn tokens_that_are_of_no_use() {
         let ran = broken_with(&p, "doctor", &with(token, slug), says, hint);
         assert!(!ran.stdout.contains("0123456789abcdef") && !ran.stderr.contains("0123456789abcdef"), "{ran:?}");
         assert_eq!(checks(&ran, "broken").len(), 1, "{}", ran.stdout);
+        let well = checks(&ran, "ok").iter().any(|it| it.contains("token ("));
+        assert_eq!(well, token == TOKEN, "a token that is well is said to be: {}", ran.stdout);
     }
     // Who hands over otherwise needs none.
     p.change("pattern artifacts\n", "");

@@ -348,3 +348,19 @@ fn what_git_ignores_and_what_cannot_be_shipped_is_said() {
     assert!(!adopted.stdout.contains("hunter2") && adopted.stdout.contains("build.sh:3"), "{}", adopted.stdout);
     assert!(fs::read_to_string(at.join("xtask/src/main.rs")).unwrap().contains(r#"include: &["static"]"#));
 }
+
+#[test]
+fn what_is_typed_next_begins_with_git_where_there_is_none() {
+    let (_dir, at) = small();
+    let typed = |at: &Path| {
+        let said = adopt(at, &["--json", "--dry-run"]).ok().stdout;
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let words = |line: &serde_json::Value| line.as_str().unwrap().split("  ").next().unwrap().to_owned();
+        said["next"].as_array().unwrap().iter().skip(1).map(words).collect::<Vec<_>>()
+    };
+    let add = "git add --all && git commit --message 'Deliver with cargo xtask'";
+    let (build, deploy, run) = ("cargo xtask build", "cargo xtask deploy dev", "cargo xtask ci run");
+    assert_eq!(typed(&at), [&*format!("git init && {add}"), build, deploy, run]);
+    commit(&at);
+    assert_eq!(typed(&at), [build, deploy, add, run]);
+}

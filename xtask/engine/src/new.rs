@@ -208,7 +208,6 @@ pub fn create(cx: &Cx, path: &Path, wish: &Wish) -> Result<Made> {
     plan.project().validate()?;
     let tree = tree::project(&plan, &engine_of(&wish.engine)?)?;
     let mut files = tree.names();
-    files.push("Cargo.lock".into());
     files.extend(generate::CONFIGS.map(str::to_owned));
     files.sort();
     if wish.dry_run {
