@@ -330,3 +330,27 @@ fn two_apps_do_not_share_a_directory() {
     p.run("prune dev").fails(2, "runs a release of shop", "a directory of its own");
     assert_eq!(p.live("srv/dev"), "1");
 }
+
+#[test]
+fn of_many_releases_the_newest_are_shown_and_the_rest_is_said() {
+    let p = Project::new();
+    let ids = ["1", "2", "3"].map(|n| p.release(n));
+    let shown = |line: &str| {
+        let ran = p.run(line).ok();
+        let which: Vec<_> = ids.iter().map(|id| ran.stdout.contains(id.as_str())).collect();
+        (which, ran.stderr)
+    };
+    let (which, said) = shown("releases --limit 2");
+    assert_eq!(which, [false, true, true]);
+    assert!(said.contains("these are the newest 2; `cargo xtask releases --limit 100` shows more"), "{said}");
+    for line in ["releases --limit 3", "releases"] {
+        let (which, said) = shown(line);
+        assert_eq!((which.as_slice(), said.contains("newest")), ([true; 3].as_slice(), false), "{line}");
+    }
+    assert_eq!(p.run("releases --limit 0 --json").ok().stdout.trim(), "[]");
+    // A beginning that tells nothing makes all of it be looked at, and then it is said what is wrong.
+    p.write(&format!("target/releases/{}/manifest.json", ids[1]), "{\"schema\": 7}");
+    let (which, said) = shown("releases");
+    assert_eq!(which, [true, false, true]);
+    assert!(said.contains("passed over a release") && said.contains("schema 7"), "{said}");
+}

@@ -8,7 +8,7 @@ use gangplank::error::{Kind, kind_of};
 use gangplank::project::Ci;
 use gangplank::release::Release;
 use gangplank::release::id::ReleaseId;
-use gangplank::release::manifest::Manifest;
+use gangplank::release::manifest::{Head, Manifest};
 use gangplank::store::{self, Put, Store};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,10 @@ pub fn contract(dir: &Path, open: &dyn Fn() -> Box<dyn Store>) {
     assert_eq!(open().put(&two).unwrap(), Put::Stored);
     let ids: Vec<_> = open().list().unwrap().into_iter().map(|manifest| manifest.id).collect();
     assert_eq!(ids, [two.id().clone(), one.id().clone()], "the newest first");
+    let newest = |most| open().newest(most).unwrap();
+    assert_eq!(newest(0), []);
+    assert_eq!(newest(1), [Head::from(two.manifest().clone())]);
+    assert_eq!(newest(9), [&two, &one].map(|it| Head::from(it.manifest().clone())));
 
     let got = open().get(one.id(), &into).unwrap();
     assert_eq!(got.manifest(), one.manifest());

@@ -197,7 +197,11 @@ pub enum Command {
         all: bool,
     },
     /// List releases: where they are kept and where they are live
-    Releases,
+    Releases {
+        /// How many, the newest first
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: usize,
+    },
     /// Compare what is live in an env with a release
     Diff {
         /// The env

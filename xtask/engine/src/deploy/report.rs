@@ -158,8 +158,8 @@ pub struct Listed {
     pub live_in: Vec<String>,
 }
 
-/// `releases`
-pub fn releases(cx: &Cx, project: &Project) -> Result<Vec<Listed>> {
+/// `releases`: the newest `most`; that there are more is said.
+pub fn releases(cx: &Cx, project: &Project, most: usize) -> Result<Vec<Listed>> {
     let mut live: BTreeMap<ReleaseId, Vec<String>> = BTreeMap::new();
     let hosts = status(cx, project, None).unwrap_or_else(|error| {
         cx.warn(format!("what is live is not known: {error:#}"));
@@ -173,13 +173,19 @@ pub fn releases(cx: &Cx, project: &Project) -> Result<Vec<Listed>> {
             }
         }
     }
-    let listed = Catalog::open(cx, project)?.list()?.into_iter().map(|(manifest, stores)| Listed {
-        live_in: live.get(&manifest.id).cloned().unwrap_or_default(),
-        release: manifest.id,
-        commit: manifest.commit.sha,
-        branch: manifest.commit.branch,
-        bytes: manifest.bundle.bytes,
-        time: manifest.commit.time,
+    let mut found = Catalog::open(cx, project)?.list(most.saturating_add(1))?;
+    if found.len() > most {
+        found.truncate(most);
+        let more = most.saturating_mul(10).max(100);
+        cx.note(format!("these are the newest {most}; `cargo xtask releases --limit {more}` shows more"));
+    }
+    let listed = found.into_iter().map(|(head, stores)| Listed {
+        live_in: live.get(&head.id).cloned().unwrap_or_default(),
+        release: head.id,
+        commit: head.commit.sha,
+        branch: head.commit.branch,
+        bytes: head.bundle.bytes,
+        time: head.commit.time,
         stores,
     });
     Ok(listed.collect())

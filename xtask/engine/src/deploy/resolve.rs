@@ -10,7 +10,7 @@ use crate::git;
 use crate::machine;
 use crate::project::{Project, Transfer};
 use crate::release::id::{ReleaseId, Selector};
-use crate::release::manifest::Manifest;
+use crate::release::manifest::{Head, Manifest};
 use crate::release::{Release, manifest, scratch};
 use crate::store::dir::DirStore;
 use crate::store::{self, Store};
@@ -78,13 +78,13 @@ impl<'cx> Catalog<'cx> {
         Self { cx, project, stores: vec![Box::new(here)], unasked: vec![], untold: vec![] }
     }
 
-    /// Every release, the newest first, each with the stores that keep it. A store over the network that does not
-    /// answer is passed over aloud.
-    pub fn list(&self) -> Result<Vec<(Manifest, Vec<String>)>> {
+    /// The newest `most` releases, the newest first, each with the stores that keep it. A store over the network that
+    /// does not answer is passed over aloud.
+    pub fn list(&self, most: usize) -> Result<Vec<(Head, Vec<String>)>> {
         for why in &self.unasked {
             self.cx.note(why);
         }
-        store::list(self.cx, &self.stores)
+        store::list(self.cx, &self.stores, most)
     }
 
     /// The manifest of a release.
@@ -147,7 +147,7 @@ impl<'cx> Catalog<'cx> {
             let mut found = self.of_commit(sha)?;
             found.retain(|manifest| !manifest.commit.dirty);
             let remote = self.stores.iter().any(|store| store.is_remote());
-            if found.is_empty() && !remote && store::list(self.cx, &self.stores)?.is_empty() {
+            if found.is_empty() && !remote && store::list(self.cx, &self.stores, 1)?.is_empty() {
                 return not_found(self.and_unasked(&format!("no store has any release, so none of commit {sha}")))
                     .hint(store::EMPTY_WORKSPACE)
                     .err();

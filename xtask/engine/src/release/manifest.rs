@@ -31,6 +31,38 @@ pub struct Manifest {
     pub files: Vec<FileEntry>,
 }
 
+/// What a list shows of a release: its manifest without the files, which are most of it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Head {
+    schema: u32,
+    /// Id of the release.
+    pub id: ReleaseId,
+    /// The commit that it was built from.
+    pub commit: Commit,
+    /// The archive.
+    pub bundle: Bundle,
+}
+
+impl Head {
+    /// How much of the beginning of a manifest is worth reading for it, in bytes.
+    pub const ENOUGH: usize = 4 << 10;
+
+    /// Reads it from the beginning of a manifest as [`Manifest::to_json`] writes it; `None` when it has to be read whole.
+    pub fn of_beginning(text: &[u8]) -> Option<Self> {
+        // Strings have no line breaks in JSON, so that this is the list and nothing that looks like it.
+        let files = b",\n  \"files\": [";
+        let at = text.windows(files.len()).position(|window| window == files)?;
+        let head: Self = serde_json::from_slice(&[&text[..at], b"}"].concat()).ok()?;
+        (head.schema == SCHEMA).then_some(head)
+    }
+}
+
+impl From<Manifest> for Head {
+    fn from(Manifest { schema, id, commit, bundle, .. }: Manifest) -> Self {
+        Self { schema, id, commit, bundle }
+    }
+}
+
 /// What compiled the binaries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Toolchain {
@@ -289,6 +321,29 @@ mod tests {
             ["", "/etc/passwd", "../x", "a/../b", "a//b", "./a", "a/.", "a\nb", ".gangplank/manifest.json", "a\u{7f}"]
         {
             assert!(check_path(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_head_is_the_beginning_of_a_manifest() {
+        let odd = "20260822T101500-1a2b3c4";
+        let json = serde_json::json!({
+            "schema": SCHEMA, "app": "shop", "id": odd, "ci": null, "toolchain": null,
+            "commit": { "sha": "1a2b3c4", "time": "2026-08-22T10:15:00Z", "branch": ",\n  \"files\": [", "tag": null, "dirty": false },
+            "bundle": { "file": "x", "bytes": 7, "sha256": "", "tar_sha256": "" },
+            "files": [{ "path": "a", "bytes": 1, "mode": 420, "link": "b" }],
+        });
+        let manifest: Manifest = serde_json::from_value(json).unwrap();
+        let text = manifest.to_json();
+        let head = Head::from(manifest);
+        assert_eq!((head.id.as_str(), head.bundle.bytes), (odd, 7));
+        let begins = text.windows(8).position(|window| window == b"\"path\": ").unwrap();
+        for end in [begins, text.len()] {
+            assert_eq!(Head::of_beginning(&text[..end]).as_ref(), Some(&head), "{end} bytes");
+        }
+        let other = String::from_utf8(text.clone()).unwrap().replace("\"schema\": 1", "\"schema\": 2");
+        for other in [other.as_bytes(), &text[..begins - 40], b"", b"{}"] {
+            assert_eq!(Head::of_beginning(other), None, "{}", String::from_utf8_lossy(other));
         }
     }
 

@@ -24,7 +24,7 @@ use crate::http::Url;
 use crate::machine::Owner;
 use crate::project::Ci;
 use crate::release::id::ReleaseId;
-use crate::release::manifest::{self, Manifest};
+use crate::release::manifest::{self, Head, Manifest};
 use crate::release::{Release, SUMS, digest, sums};
 use crate::store::bucket::lock::EnvLock;
 use crate::store::object::Bucket;
@@ -100,6 +100,10 @@ impl<'cx> BucketStore<'cx> {
     }
 
     /// Reads the manifests at these keys, the newest release first. What is none of ours is passed over aloud.
+    fn manifest_keys(&self) -> Result<Vec<String>> {
+        Ok(self.bucket()?.list(RELEASES)?.into_iter().map(|it| it.key).filter(|key| is_manifest(key)).collect())
+    }
+
     fn manifests(&self, keys: &[String]) -> Result<Vec<Manifest>> {
         let mut found = Vec::new();
         for (key, text) in self.bucket()?.read_all(keys)? {
@@ -304,9 +308,22 @@ impl Store for BucketStore<'_> {
     }
 
     fn list(&self) -> Result<Vec<Manifest>> {
-        let keys: Vec<_> =
-            self.bucket()?.list(RELEASES)?.into_iter().map(|it| it.key).filter(|key| is_manifest(key)).collect();
-        self.manifests(&keys)
+        self.manifests(&self.manifest_keys()?)
+    }
+
+    fn newest(&self, most: usize) -> Result<Vec<Head>> {
+        let mut keys = self.manifest_keys()?;
+        // They end with the id and the name of the file, and ids sort by time.
+        keys.sort_by(|a, b| b.rsplit('/').nth(1).cmp(&a.rsplit('/').nth(1)));
+        let mut found = Vec::new();
+        let mut rest = keys.as_slice();
+        // Among those that are read there may be some that are none of ours.
+        while found.len() < most && !rest.is_empty() {
+            let (next, after) = rest.split_at(rest.len().min(most - found.len()));
+            found.extend(self.manifests(next)?.into_iter().map(Head::from));
+            rest = after;
+        }
+        Ok(found)
     }
 
     fn is_remote(&self) -> bool {

@@ -4,11 +4,11 @@
 use crate::cx::Cx;
 use crate::error::{Explain, Failure, Kind, Result, not_found, usage, verification};
 use crate::release::id::ReleaseId;
-use crate::release::manifest::Manifest;
+use crate::release::manifest::{self, Head, Manifest};
 use crate::release::{Release, scratch, sync_dir};
 use crate::store::{EMPTY_WORKSPACE, Put, Store, only_in_ci, take_in};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// A directory of releases.
@@ -104,12 +104,11 @@ impl Store for DirStore<'_> {
 
     fn get(&self, id: &ReleaseId, into: &Path) -> Result<Release> {
         let place = self.dir.join(id.as_str());
-        if !place.join(crate::release::manifest::FILE).exists() {
+        if !place.join(manifest::FILE).exists() {
             return Err(self.absent(id).into());
         }
-        let manifest = Release::read_manifest(&place)?;
-        let files =
-            [&manifest.bundle.file, crate::release::SUMS, crate::release::manifest::FILE].map(|name| place.join(name));
+        let bundle = Release::read_manifest(&place)?.bundle.file;
+        let files = [&bundle, crate::release::SUMS, manifest::FILE].map(|name| place.join(name));
         if let Some(missing) = files.iter().find(|file| !file.exists()) {
             return verification(format!("{}: {} is missing", self.url, missing.display()))
                 .hint("the release is damaged: build it again; do not deploy it")
@@ -138,6 +137,11 @@ impl Store for DirStore<'_> {
 
     fn list(&self) -> Result<Vec<Manifest>> {
         Ok(self.read(&self.ids()?).collect())
+    }
+
+    fn newest(&self, most: usize) -> Result<Vec<Head>> {
+        let ids = self.ids()?;
+        Ok(self.aloud(ids.iter().map(|id| self.head(id))).take(most).collect())
     }
 
     // Names tell the commit and the time, so that what is asked for is found without reading all that there is.
@@ -172,10 +176,25 @@ impl DirStore<'_> {
 
     /// Their manifests, one by one; what cannot be read is passed over aloud.
     fn read<'a>(&'a self, ids: &'a [ReleaseId]) -> impl Iterator<Item = Manifest> + 'a {
-        ids.iter().filter_map(|id| {
-            let read = Release::read_manifest(&self.dir.join(id.as_str()));
+        self.aloud(ids.iter().map(|id| Release::read_manifest(&self.dir.join(id.as_str()))))
+    }
+
+    fn aloud<'a, T: 'a>(&'a self, read: impl Iterator<Item = Result<T>> + 'a) -> impl Iterator<Item = T> + 'a {
+        read.filter_map(|read| {
             read.map_err(|error| self.cx.warn(format!("passed over a release that cannot be read: {error:#}"))).ok()
         })
+    }
+
+    /// What is at the beginning of a manifest, where it is one of ours and undamaged; else all of it is looked at.
+    fn head(&self, id: &ReleaseId) -> Result<Head> {
+        let dir = self.dir.join(id.as_str());
+        let mut beginning = Vec::with_capacity(Head::ENOUGH);
+        let read = File::open(dir.join(manifest::FILE))
+            .and_then(|file| file.take(Head::ENOUGH as u64).read_to_end(&mut beginning));
+        match read.ok().and_then(|_| Head::of_beginning(&beginning)) {
+            Some(head) if head.id == *id => Ok(head),
+            _ => Release::read_manifest(&dir).map(Head::from),
+        }
     }
 
     fn absent(&self, id: &ReleaseId) -> Failure {

@@ -16,7 +16,7 @@ use crate::http::Url;
 use crate::machine::Owner;
 use crate::project::{Ci, local_dir};
 use crate::release::id::ReleaseId;
-use crate::release::manifest::Manifest;
+use crate::release::manifest::{Head, Manifest};
 use crate::release::{Release, scratch};
 use crate::store::artifacts::{ArtifactStore, Finder};
 use serde::Serialize;
@@ -117,6 +117,10 @@ pub trait Store {
     /// Whether a put would work, by trying; what is written for that is gone again.
     fn examine(&self) -> Result<()> {
         Ok(())
+    }
+    /// What the newest `most` releases are, the newest first, for a list of them.
+    fn newest(&self, most: usize) -> Result<Vec<Head>> {
+        Ok(self.list()?.into_iter().take(most).map(Head::from).collect())
     }
     /// Manifests of a commit, by its SHA or the first digits of it.
     fn of_commit(&self, sha: &str) -> Result<Vec<Manifest>> {
@@ -337,27 +341,24 @@ pub fn of_build(stores: &[Box<dyn Store + '_>], job: u64) -> Result<Option<Manif
     Ok(None)
 }
 
-/// Everything that the stores keep, each id once, the newest first. A store over the network that does not answer is
-/// passed over aloud.
-pub fn list(cx: &Cx, stores: &[Box<dyn Store + '_>]) -> Result<Vec<(Manifest, Vec<String>)>> {
-    let mut all: Vec<(Manifest, Vec<String>)> = Vec::new();
+/// The newest `most` releases that the stores keep, each id once, the newest first. A store over the network that does
+/// not answer is passed over aloud.
+pub fn list(cx: &Cx, stores: &[Box<dyn Store + '_>], most: usize) -> Result<Vec<(Head, Vec<String>)>> {
+    let mut all: BTreeMap<ReleaseId, (Head, Vec<String>)> = BTreeMap::new();
     for store in stores {
-        let listed = match store.list() {
+        let listed = match store.newest(most) {
             Err(error) if store.is_remote() => {
                 cx.warn(format!("{} is left out: {error:#}", store.url()));
                 continue;
             }
             listed => listed?,
         };
-        for manifest in listed {
-            match all.iter_mut().find(|(known, _)| known.id == manifest.id) {
-                Some((_, urls)) => urls.push(store.url().to_owned()),
-                None => all.push((manifest, vec![store.url().to_owned()])),
-            }
+        for head in listed {
+            let known = all.entry(head.id.clone()).or_insert_with(|| (head, vec![]));
+            known.1.push(store.url().to_owned());
         }
     }
-    all.sort_by(|(a, _), (b, _)| b.id.cmp(&a.id));
-    Ok(all)
+    Ok(all.into_values().rev().take(most).collect())
 }
 
 /// The release of a commit, or an error that says what there is instead.
