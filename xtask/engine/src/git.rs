@@ -116,6 +116,16 @@ pub fn log(cx: &Cx, older: &str, newer: &str) -> Option<Vec<String>> {
     answer.ok().then(|| answer.stdout.lines().map(str::to_owned).collect())
 }
 
+/// The hunks by which a file, which need not be there, differs from a text.
+pub fn diff(cx: &Cx, file: &Path, text: &str) -> Option<String> {
+    let sh = shell(&cx.root).ok()?;
+    let file = if file.exists() { file } else { Path::new("/dev/null") };
+    let command = cmd!(sh, "git diff --no-index --no-color --no-ext-diff -- {file} -");
+    let answer = cx.answer(command.into(), Input::Bytes(text.as_bytes())).ok()?;
+    // Above them it names the files in its own way.
+    answer.stdout.find("@@").map(|at| answer.stdout[at..].to_owned())
+}
+
 /// Makes a clean checkout of `sha` in `into`, which must not exist.
 pub fn checkout(cx: &Cx, sha: &str, branch: &str, into: &Path) -> Result<()> {
     let (sh, from) = (shell(&cx.root)?, &cx.root);

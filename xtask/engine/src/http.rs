@@ -218,3 +218,17 @@ fn reason(error: &reqwest::Error) -> String {
     }
     cause.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_hosts_may_be_of_any_language() {
+        // Cargo.lock chooses what `idna` knows of Unicode: see ARCHITECTURE.md.
+        for (host, ascii) in [("bücher.example", "xn--bcher-kva.example"), ("日本.example", "xn--wgv71a.example")] {
+            assert_eq!(url(&format!("https://{host}/health")).unwrap().host_str(), Some(ascii), "{host}");
+        }
+        assert!(url("https://xn--a.example").is_err() && url("https://a\u{202e}b.example").is_err());
+    }
+}

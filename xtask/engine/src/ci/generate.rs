@@ -3,6 +3,7 @@
 use crate::ci::{patterns, render};
 use crate::cx::Cx;
 use crate::error::{Explain, Failure, Kind, Result};
+use crate::git;
 use crate::project::{Pattern, Project};
 use serde::Serialize;
 use std::fs;
@@ -48,9 +49,9 @@ pub fn generate(cx: &Cx, project: &Project, pattern: Pattern, check: bool) -> Re
         let have = fs::read_to_string(&path).unwrap_or_default();
         let changed = have != want;
         if changed && check {
-            let diff = similar::TextDiff::from_lines(&have, &want);
-            let diff = diff.unified_diff().header(name, "what xtask/src/main.rs says").to_string();
-            drifted.push(format!("{name} is not what xtask/src/main.rs says:\n{diff}"));
+            let diff = git::diff(cx, &path, &want).unwrap_or_default();
+            let header = format!("--- {name}\n+++ what xtask/src/main.rs says\n");
+            drifted.push(format!("{name} is not what xtask/src/main.rs says:\n{header}{diff}"));
         } else if changed {
             write(&path, &want)?;
         }
