@@ -39,7 +39,8 @@ fn a_second_release_sends_what_differs() {
     let same = fleet.srv(0).join(format!("app/releases/{two}/.gangplank/same"));
     assert!(!same.exists());
     // Most of it is new: then all of it is sent.
-    p.write("www/noise", &crate::faults::noise(5 << 20));
+    let other: String = crate::faults::noise(5 << 20).chars().rev().collect();
+    p.write("www/noise", &other);
     p.release("3");
     let (all, _) = sent("deploy dev");
     assert!(all > 3 << 20, "{all}");
@@ -61,5 +62,57 @@ fn a_live_release_that_was_edited_by_hand_is_not_built_upon() {
     fs::remove_file(fleet.srv(0).join("app/current/www/noise")).unwrap();
     p.release("3");
     p.run("deploy dev").ok().told("so all of it is sent");
+    p.run("verify @dev").ok();
+}
+
+#[test]
+fn of_a_large_file_only_what_is_new_is_sent() {
+    let Some(fleet) = Fleet::start(2) else { return };
+    let p = project(&fleet, 2, "");
+    let noise = crate::faults::noise(4 << 20);
+    p.write("www/noise", &noise);
+    p.write_program("www/tool", &format!("#!/bin/sh\n{noise}"));
+    let odd = "www/a name of 'two' lines";
+    p.write(odd, &noise[..200_000]);
+    let one = p.release("1");
+    p.run("deploy dev").ok();
+    // Something is put in at the beginning of one, and written over in the middle of the other.
+    let other = crate::faults::noise(100);
+    p.write("www/noise", &format!("{other}{noise}"));
+    p.write_program("www/tool", &format!("#!/bin/sh\n{}{other}{}", &noise[..2 << 20], &noise[(2 << 20) + 100..]));
+    p.write(odd, &format!("{other}{}", &noise[..200_000]));
+    let two = p.release("2");
+    let proxy = Proxy::before(&fleet, 0);
+    proxy.left.store(MANY, Ordering::SeqCst);
+    let ran = p.run("deploy dev").ok();
+    let sent = MANY - proxy.left.load(Ordering::SeqCst);
+    assert!((200_000..700_000).contains(&sent), "{sent} bytes");
+    ran.told(&format!("are those of {one}, and most of 2 more"));
+    p.run("verify @dev").ok();
+    let file = |host: usize, id: &str, path: &str| {
+        fs::metadata(fleet.srv(host).join(format!("app/releases/{id}/{path}"))).unwrap()
+    };
+    for host in [0, 1] {
+        assert_eq!(file(host, &two, "www/tool").mode() & 0o777, 0o755);
+        let times: Vec<_> = ["www/tool", "www/noise", odd].iter().map(|path| file(host, &two, path).mtime()).collect();
+        assert_eq!(times, [times[2]; 3], "that of the commit, like any other file's");
+        for left in ["same", "patches", "new"] {
+            assert!(!fleet.srv(host).join(format!("app/releases/{two}/.gangplank/{left}")).exists(), "{left}");
+        }
+    }
+    // What is here of the older release need not be right: what is on the host is checked.
+    let bundle = p.path(&format!("target/releases/{two}/shop-{two}.tar.gz"));
+    let older = p.path(&format!("target/releases/{one}/shop-{one}.tar.gz"));
+    fs::copy(&older, &bundle).unwrap();
+    p.write("www/noise", &format!("{other}{other}{noise}"));
+    let three = p.release("3");
+    p.run("deploy dev").ok();
+    p.run("verify @dev").ok();
+    // Nor need it have been built here: a store has it.
+    p.run(&format!("put {three}")).ok();
+    fs::remove_dir_all(p.path(&format!("target/releases/{three}"))).unwrap();
+    p.write("www/noise", &format!("{other}{other}{other}{noise}"));
+    p.release("4");
+    p.run("deploy dev").ok().told(&format!("are those of {three}, and most of 1 more"));
     p.run("verify @dev").ok();
 }

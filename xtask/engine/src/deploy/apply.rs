@@ -18,12 +18,12 @@ use crate::event::{Event, Stage, ms_since};
 use crate::health::Checker;
 use crate::hook::{Hosts, Moment};
 use crate::project::Env;
-use crate::release::delta::Changes;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::service::{Script, Spec};
 use crate::target::{Act, Target, script};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -197,7 +197,13 @@ impl Run<'_> {
             self.cx.note(format!("the hosts fetch {} themselves from {url}", release.id()));
         }
         let wanting: Vec<_> = hosts.iter().filter(|host| host.has(installs)).collect();
-        let changes = Changes::default();
+        let mut have = BTreeMap::new();
+        // What goes no way is not made less.
+        let afar = wanting.iter().filter(|host| !host.target.url().starts_with("file:"));
+        for live in afar.filter_map(|host| host.plan.fallback.clone()) {
+            *have.entry(live).or_default() += 1;
+        }
+        let changes = release.changes(&have);
         let delivery = |host| Ok((host, release.delivery(&changes)?));
         let deliveries = wanting.iter().copied().map(delivery).collect::<Result<Vec<_>>>()?;
         let (id, step) = (release.id(), Step::Install { release: release.id().clone() });

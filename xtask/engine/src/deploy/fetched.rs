@@ -1,5 +1,6 @@
 //! A release that is about to be deployed: here with every byte, or known by its manifest and left to the hosts to fetch.
 
+use crate::deploy::resolve::Catalog;
 use crate::error::Result;
 use crate::release::Release;
 use crate::release::delta::Changes;
@@ -7,20 +8,21 @@ use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::store::Store;
 use crate::target::Delivery;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// A release to be deployed. What was fetched for it goes with it.
 pub struct Fetched<'a>(Place<'a>);
 
 enum Place<'a> {
-    Here { release: Release, dir: Option<PathBuf> },
+    Here { release: Release, aside: Option<(PathBuf, &'a Catalog<'a>)> },
     There { manifest: Manifest, store: &'a dyn Store },
 }
 
 impl<'a> Fetched<'a> {
     /// One that lies in `dir`, which nobody else uses.
-    pub fn here(release: Release, dir: PathBuf) -> Self {
-        Self(Place::Here { release, dir: Some(dir) })
+    pub fn here(release: Release, dir: PathBuf, catalog: &'a Catalog) -> Self {
+        Self(Place::Here { release, aside: Some((dir, catalog)) })
     }
 
     /// One that stays where it is.
@@ -49,6 +51,13 @@ impl<'a> Fetched<'a> {
         }
     }
 
+    /// How it differs from what the hosts have: so many of them a release.
+    pub fn changes(&self, hosts: &BTreeMap<ReleaseId, usize>) -> Changes {
+        let Place::Here { aside: Some((dir, catalog)), .. } = &self.0 else { return Changes::default() };
+        let older = |(id, hosts): (&ReleaseId, &usize)| Some((id.clone(), catalog.older(id, *hosts, dir)?));
+        Changes::new(hosts.iter().filter(|(id, _)| *id != self.id()).filter_map(older).collect())
+    }
+
     /// What a host is given. Asked for each host anew, because the URL in it expires.
     pub fn delivery<'d>(&'d self, changes: &'d Changes) -> Result<Delivery<'d>> {
         match &self.0 {
@@ -60,13 +69,13 @@ impl<'a> Fetched<'a> {
 
 impl From<Release> for Fetched<'_> {
     fn from(release: Release) -> Self {
-        Self(Place::Here { release, dir: None })
+        Self(Place::Here { release, aside: None })
     }
 }
 
 impl Drop for Fetched<'_> {
     fn drop(&mut self) {
-        if let Place::Here { dir: Some(dir), .. } = &self.0 {
+        if let Place::Here { aside: Some((dir, _)), .. } = &self.0 {
             let _ = std::fs::remove_dir_all(dir);
         }
     }

@@ -15,7 +15,7 @@ use crate::release::{Release, manifest, scratch};
 use crate::store::dir::DirStore;
 use crate::store::{self, Store};
 use crate::target::{self, Target};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// The stores of a project, opened. Outside CircleCI the releases that were built here come first, and the workspace
@@ -200,7 +200,18 @@ impl<'cx> Catalog<'cx> {
         machine::sweep(&fetched);
         let dir = scratch(&fetched, "deploying");
         let release = self.fetch(id, &dir).inspect_err(|_| drop(std::fs::remove_dir_all(&dir)))?;
-        Ok(Fetched::here(release, dir))
+        Ok(Fetched::here(release, dir, self))
+    }
+
+    /// The bundle of a release that `hosts` hosts have, to see what they lack of another one. Where it was not built here it
+    /// is fetched into `dir`, unless it would come over the network for one host alone, which that would save nothing.
+    pub fn older(&self, id: &ReleaseId, hosts: usize, dir: &Path) -> Option<PathBuf> {
+        let built = self.cx.root.join(RELEASES).join(id.as_str());
+        if let Ok(manifest) = Release::read_manifest(&built) {
+            return Some(built.join(manifest.bundle.file));
+        }
+        let near = self.stores.iter().filter(|store| hosts > 1 || !store.is_remote());
+        near.filter_map(|store| store.get(id, dir).ok()).map(|release| release.bundle()).next()
     }
 
     /// The first store that has a release and URLs of it to give away.

@@ -10,6 +10,7 @@ pub mod id;
 pub mod manifest;
 mod members;
 pub mod pack;
+mod patch;
 mod unpack;
 
 use crate::error::{Explain, Kind, Result, not_found, usage, verification};

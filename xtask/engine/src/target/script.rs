@@ -8,6 +8,7 @@ pub mod examine;
 pub mod lease;
 
 use crate::release::META;
+use crate::release::delta::{NEW, PATCHES};
 use crate::release::id::ReleaseId;
 use crate::target::script::lease::{UNHEARD, has};
 
@@ -156,12 +157,25 @@ pub fn install(root: &str, id: &ReleaseId, sum: &str) -> String {
 }
 
 /// The same with an archive of only what differs from a release that is installed there. [`META`] in the stream has the
-/// list of what is the same; it is copied, never linked, so that nothing that one release writes is another's.
+/// list of what is the same; it is copied, never linked, so that nothing that one release writes is another's. It may have
+/// files to put together as well, of ranges of those that they replace and of what is new: all bytes from an offset on are
+/// `tail`'s, and how many of them `head`'s.
 pub fn install_changes(root: &str, id: &ReleaseId, sum: &str, from: &ReleaseId) -> String {
     let unpack = format!(
         "tar -xzof - -C \"$aside\"
 (cd releases/{from} && tar -cf - -T -) < \"$aside/{META}/{SAME}\" | tar -xof - -C \"$aside\"
-rm -f \"$aside/{META}/{SAME}\""
+part() {{ tail -c +$(($2 + 1)) \"$1\" 2> /dev/null | head -c \"$3\" >> \"$to\"; }}
+if [ -f \"$aside/{META}/{PATCHES}\" ]; then
+  while read -r what a b; do
+    case $what in
+      file) from=\"releases/{from}/$b\"; to=\"$aside/$b\"; mkdir -p \"${{to%/*}}\"; : > \"$to\"; chmod \"$a\" \"$to\" ;;
+      old) part \"$from\" \"$a\" \"$b\" ;;
+      new) part \"$aside/{META}/{NEW}\" \"$a\" \"$b\" ;;
+      end) touch -r \"$aside/{META}/{NEW}\" \"$to\" ;;
+    esac
+  done < \"$aside/{META}/{PATCHES}\"
+fi
+rm -f \"$aside/{META}/{SAME}\" \"$aside/{META}/{PATCHES}\" \"$aside/{META}/{NEW}\""
     );
     in_made_root(root, &installation(id, sum, &unpack))
 }

@@ -72,12 +72,13 @@ impl HostTarget<'_> {
         match self.tell(&format!("install {}", ours.id), &text, Input::BytesThenFile(&meta, changed)) {
             Ok(_) => {
                 self.cx.note(format!(
-                    "{}: {bytes} bytes sent of {}: {} of {} files are those of {}",
+                    "{}: {bytes} bytes sent of {}: {} of {} files are those of {}{}",
                     self.url,
                     ours.bundle.bytes,
                     delta.same.len(),
                     ours.files.len(),
-                    theirs.id
+                    theirs.id,
+                    if delta.patched > 0 { format!(", and most of {} more", delta.patched) } else { String::new() }
                 ));
                 Ok(true)
             }
