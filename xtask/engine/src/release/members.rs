@@ -19,6 +19,12 @@ use std::thread;
 pub const BLOCK: usize = 1 << 20;
 /// As small as `gzip -6`, at a quarter of its time.
 const LEVEL: i32 = 6;
+/// The fastest, to find out whether it is worth the time.
+const TRY: i32 = 1;
+/// As it is.
+const STORED: i32 = 0;
+/// So many samples of so many bytes tell what a block is like.
+const SAMPLES: (usize, usize) = (4, 8 << 10);
 /// Before the length: magic, deflate, FEXTRA, no time, no flags, unknown system, the length of the field, its name and
 /// the length of its data.
 const START: [u8; 16] = [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 8, 0, b'G', b'P', 4, 0];
@@ -26,19 +32,44 @@ const HEADER: usize = START.len() + 4;
 const TRAILER: usize = 8;
 
 /// Makes members.
-pub struct Deflate(Compressor);
+pub struct Deflate {
+    usual: Compressor,
+    fast: Compressor,
+    stored: Compressor,
+}
 
 impl Default for Deflate {
     fn default() -> Self {
-        Self(Compressor::new(CompressionLvl::new(LEVEL).expect("6 is a level")))
+        let level = |level| Compressor::new(CompressionLvl::new(level).expect("0 to 12 are levels"));
+        Self { usual: level(LEVEL), fast: level(TRY), stored: level(STORED) }
     }
 }
 
+/// Deflates into the middle of what will be a member.
+fn deflate(compressor: &mut Compressor, block: &[u8]) -> (Vec<u8>, usize) {
+    let mut member = vec![0; HEADER + compressor.deflate_compress_bound(block.len()) + TRAILER];
+    let deflated = compressor.deflate_compress(block, &mut member[HEADER..]).expect("the bound is large enough");
+    (member, deflated)
+}
+
 impl Deflate {
+    /// Whether a block is compressed already, as pictures, fonts and archives are, by samples from all over it: to find
+    /// nothing to save takes longer than to save something.
+    fn is_compressed(&mut self, block: &[u8]) -> bool {
+        let (samples, bytes) = SAMPLES;
+        if block.len() < samples * bytes {
+            return false;
+        }
+        let some: Vec<u8> =
+            block.chunks(block.len() / samples).take(samples).flat_map(|part| &part[..bytes]).copied().collect();
+        let (_, deflated) = deflate(&mut self.fast, &some);
+        deflated >= some.len() / 100 * 99
+    }
+
     /// A block as a member.
     pub fn member(&mut self, block: &[u8]) -> Vec<u8> {
-        let mut member = vec![0; HEADER + self.0.deflate_compress_bound(block.len()) + TRAILER];
-        let deflated = self.0.deflate_compress(block, &mut member[HEADER..]).expect("the bound is large enough");
+        let compressor = if self.is_compressed(block) { &mut self.stored } else { &mut self.usual };
+        let (mut member, deflated) = deflate(compressor, block);
         let end = HEADER + deflated;
         member.truncate(end + TRAILER);
         let length = u32::try_from(member.len()).expect("a block is a megabyte");
@@ -215,6 +246,25 @@ mod tests {
         };
         let noise: Vec<u8> = (0..BLOCK + 5).map(|_| random()).collect();
         assert!(all(&row(&noise)).unwrap() == noise);
+    }
+
+    #[test]
+    fn what_is_compressed_already_is_stored_and_nothing_else() {
+        let mut seed = 7u64;
+        let mut random = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) as u8
+        };
+        let noise: Vec<u8> = (0..BLOCK).map(|_| random()).collect();
+        let mut deflate = Deflate::default();
+        assert!(deflate.is_compressed(&noise));
+        let member = deflate.member(&noise);
+        assert!(member.len() < BLOCK + BLOCK / 1000 && all(&member).unwrap() == noise);
+        let (text, half) = (bytes(BLOCK), [&noise[..BLOCK / 2], &bytes(BLOCK / 2)].concat());
+        for block in [&text, &half, &noise[..100], &[]] {
+            assert!(!deflate.is_compressed(block));
+            assert!(all(&deflate.member(block)).unwrap() == block);
+        }
     }
 
     #[test]
