@@ -8,6 +8,8 @@ pub mod figures;
 pub mod files;
 pub mod fleet;
 pub mod race;
+#[cfg(feature = "s3")]
+pub mod s3;
 pub mod tools;
 mod workload;
 
@@ -68,6 +70,8 @@ pub struct Missing {
 /// The words for `--against`.
 pub fn names() -> impl Iterator<Item = &'static str> {
     let files = files::BUNDLERS.iter().chain(files::UNPACKERS).map(|peer| peer.name);
+    #[cfg(feature = "s3")]
+    let files = files.chain(s3::PEERS.iter().map(|peer| peer.name));
     fleet::contenders::PEERS.iter().map(|peer| peer.name).chain(files).chain([tools::CARGO])
 }
 

@@ -1,15 +1,16 @@
 //! The command line: what can be typed, and which function answers. clap stops here.
 
+mod bench;
 mod ci;
 mod new;
 
+pub use self::bench::{Bench, Fleet};
 pub use self::ci::{Ci, Trigger};
 pub use self::new::New;
 
 use crate::deploy::Options;
 use crate::extend::{self, Extras};
 use crate::release::id::{Expected, Selector};
-use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -242,8 +243,8 @@ pub enum Command {
     New(New),
     /// Measure this engine against what others do, on this machine alone
     Bench {
-        /// `bundle` packs, `fetch` unpacks, `overhead` and `compile` are what an xtask costs beside cargo alone, `fleet` is a
-        /// first release and a small change to many hosts over ssh
+        /// `bundle` packs, `fetch` unpacks, `overhead` and `compile` are what an xtask costs beside cargo alone, `s3` copies
+        /// a release to a bucket and back, `fleet` is a first release and a small change to many hosts over ssh
         what: Bench,
         #[command(flatten)]
         fleet: Fleet,
@@ -268,6 +269,15 @@ pub enum Command {
     /// The build that `bench bundle` measures
     #[command(hide = true)]
     BenchBundle,
+    /// The copies that `bench s3` measures
+    #[cfg(feature = "s3")]
+    #[command(hide = true)]
+    BenchCopy {
+        #[arg(value_parser = selector)]
+        release: Selector,
+        store: String,
+        into: Option<PathBuf>,
+    },
     /// The deploy that `bench fleet` measures
     #[command(hide = true)]
     BenchDeploy {
@@ -299,53 +309,10 @@ pub struct Prune {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Bench {
-    // Without texts of their own: with one, clap makes each option three lines long.
-    Bundle,
-    Fetch,
-    Overhead,
-    Compile,
-    Fleet,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Shell {
     Bash,
     Fish,
     Zsh,
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct Fleet {
-    /// How many hosts `fleet` starts
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=100))]
-    hosts: u16,
-    /// Pack this directory, and for `fleet` as its second release DIR.v2 beside it; a small one of our own when left out
-    #[arg(long, value_name = "DIR")]
-    workload: Vec<PathBuf>,
-    /// How much longer a round trip of `fleet` takes
-    #[arg(long, value_name = "MS", default_values_t = [0, 50])]
-    delay_ms: Vec<u64>,
-    /// How often everybody has a turn
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
-    rounds: u16,
-    /// Only against these; all that are installed when left out
-    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(crate::bench::names()))]
-    against: Vec<String>,
-}
-
-impl Fleet {
-    /// What a bench is asked.
-    pub fn options(&self, global: &Global) -> crate::bench::Options {
-        crate::bench::Options {
-            hosts: self.hosts.into(),
-            workloads: self.workload.clone(),
-            delays_ms: self.delay_ms.clone(),
-            rounds: self.rounds.into(),
-            against: self.against.clone(),
-            verbose: global.verbose > 0,
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, Args)]

@@ -165,6 +165,10 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         Command::Man { dir } => man(cx, dir).map(Answer::Man),
         // It was answered before anything could go wrong.
         Command::Complete { .. } => Ok(Answer::Heard),
+        #[cfg(feature = "s3")]
+        Command::BenchCopy { release, store, into } => {
+            bench::s3::copy(cx, release, store, into.as_deref()).map(Answer::Put)
+        }
         Command::BenchDeploy { release, targets } => bench::fleet::deploy(cx, release, targets).map(Answer::Outcome),
     }
 }
@@ -175,6 +179,10 @@ fn bench(cx: &Cx, project: &Project, what: Bench, options: &bench::Options) -> R
         Bench::Fetch => bench::files::fetch(cx, options).map(Answer::Race),
         Bench::Overhead => bench::tools::overhead(cx, &project.app, options).map(Answer::Race),
         Bench::Compile => bench::tools::compile(cx, options).map(Answer::Race),
+        #[cfg(feature = "s3")]
+        Bench::S3 => bench::s3::s3(cx, options).map(Answer::Race),
+        #[cfg(not(feature = "s3"))]
+        Bench::S3 => Err(with_feature(cx, "s3", "buckets")),
         Bench::Fleet => bench::fleet::fleet(cx, options).map(Answer::Bench),
     }
 }

@@ -106,7 +106,7 @@ fn race(cx: &Cx, options: &Options, bench: &'static str, peers: &'static [Peer])
     Ok(Report { bench, rounds: options.rounds, cpus: super::cpus(), rows, missing })
 }
 
-fn bundler(source: &Source) -> Result<Contender> {
+fn bundler(source: &Source) -> Result<Contender<'static>> {
     let (program, project) = (Cx::program()?, source.project.clone());
     let makes = Some(project.join(RELEASES));
     let command = move || {
@@ -118,7 +118,7 @@ fn bundler(source: &Source) -> Result<Contender> {
 }
 
 /// Ours, after what everybody starts from was packed.
-fn unpacker(cx: &Cx, source: &Source) -> Result<Contender> {
+fn unpacker(cx: &Cx, source: &Source) -> Result<Contender<'static>> {
     let what = || format!("cannot write into {}", source.dir.display());
     fs::create_dir(source.packed()).explain(Kind::Failed, what, || "TMPDIR names another place".into())?;
     cx.read(sh(PACK, source, &source.packed()))?;
@@ -133,7 +133,7 @@ fn unpacker(cx: &Cx, source: &Source) -> Result<Contender> {
     Ok(Contender { name: "ours", makes, command: Box::new(command) })
 }
 
-fn theirs(peer: &'static Peer, source: &Source) -> Contender {
+fn theirs(peer: &'static Peer, source: &Source) -> Contender<'static> {
     let (out, source) = (source.dir.join(format!("out-{}", peer.name)), source.clone());
     let makes = Some(out.clone());
     Contender { name: peer.name, makes, command: Box::new(move || sh(peer.script, &source, &out)) }

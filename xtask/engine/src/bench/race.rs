@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What `bench bundle`, `fetch`, `overhead` and `compile` answer. As JSON:
+/// What `bench bundle`, `fetch`, `overhead`, `compile` and `s3` answer. As JSON:
 ///
 /// ```json
 /// {"bench": "bundle", "rounds": 3, "cpus": 2,
@@ -49,11 +49,11 @@ pub struct Row {
 }
 
 /// Who takes part.
-pub struct Contender {
+pub struct Contender<'a> {
     /// Its name.
     pub name: &'static str,
     /// What it types.
-    pub command: Box<dyn Fn() -> Command>,
+    pub command: Box<dyn Fn() -> Command + 'a>,
     /// What it makes. Removed before each run, so that everybody starts from nothing; its bytes are counted.
     pub makes: Option<PathBuf>,
 }
@@ -67,7 +67,7 @@ pub struct Race<'a> {
     /// Whether all have to make the same number of bytes: who does not deliver is not fast.
     pub alike: bool,
     /// Ours first.
-    pub contenders: Vec<Contender>,
+    pub contenders: Vec<Contender<'a>>,
 }
 
 impl Race<'_> {
@@ -100,7 +100,7 @@ impl Race<'_> {
     }
 }
 
-impl Contender {
+impl Contender<'_> {
     fn measure(&self, cx: &Cx, scratch: &Path) -> Result<Figures> {
         let what = || format!("cannot write into {}", scratch.display());
         let hint = || "TMPDIR names another place".to_owned();

@@ -83,7 +83,7 @@ pub fn compile(cx: &Cx, options: &Options) -> Result<Report> {
 
 type Make = Box<dyn Fn() -> Command>;
 
-fn contender(name: &'static str, command: Make, makes: Option<PathBuf>) -> Contender {
+fn contender(name: &'static str, command: Make, makes: Option<PathBuf>) -> Contender<'static> {
     Contender { name, command, makes }
 }
 

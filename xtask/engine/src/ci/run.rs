@@ -5,7 +5,7 @@
 //! for the token of the API), serial groups (jobs and workflows run one after another), and cargo's caches (cargo's own
 //! on this machine take their place).
 
-mod bucket;
+pub(crate) mod bucket;
 pub mod ceph;
 mod cloud;
 mod job;

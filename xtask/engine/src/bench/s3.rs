@@ -1,0 +1,184 @@
+//! `bench s3`: a release into a bucket and out of it again, against the tools that a build.sh would copy it with. The
+//! server is that of the environment, or a Ceph that this machine has, so that both ends share its cores.
+
+use crate::bench::race::{Contender, Race, Report, Row, time};
+use crate::bench::workload::{PAYLOAD, Source};
+use crate::bench::{Missing, Options, Scratch, files, private_dir};
+use crate::ci::run::bucket;
+use crate::cx::{Cx, var};
+use crate::deploy::resolve::Catalog;
+use crate::error::{Explain, Kind, Result, usage};
+use crate::handoff::{self, PutDone};
+use crate::project::{App, Ci, Project};
+use crate::release::id::{ReleaseId, Selector};
+use crate::release::{RELEASES, Release};
+use crate::store;
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The bucket, where the environment has the server of it and nothing else is said.
+pub const BUCKET: &str = "s3://gangplank-bench/releases";
+/// Bytes of the release that is made up: it does not compress, and is a multipart upload for everybody.
+const BYTES: u64 = 300_000_000;
+
+/// Who copies one object.
+pub struct Peer {
+    /// Its name on the command line and in the report.
+    pub name: &'static str,
+    install: &'static str,
+    /// What `sh` runs; `$1` is what is copied, and `$2` where to.
+    script: &'static str,
+}
+
+/// What a build.sh has.
+pub const PEERS: &[Peer] = &[
+    Peer { name: "aws", install: "pip install awscli", script: "aws s3 cp --only-show-errors \"$1\" \"$2\"" },
+    Peer {
+        name: "s5cmd",
+        install: "https://github.com/peak/s5cmd/releases",
+        script: "s5cmd --log error --endpoint-url \"$AWS_ENDPOINT_URL\" cp \"$1\" \"$2\"",
+    },
+];
+
+/// `bench s3`
+pub fn s3(cx: &Cx, options: &Options) -> Result<Report> {
+    options.check_against("s3", PEERS.iter().map(|peer| peer.name))?;
+    let wanted = |peer: &&Peer| options.against.is_empty() || options.against.iter().any(|name| name == peer.name);
+    let is_there = |peer: &&Peer| cx.program_on_path(peer.name).is_some();
+    let (present, missing): (Vec<_>, Vec<_>) = PEERS.iter().filter(wanted).partition(is_there);
+    let scratch = Scratch(private_dir(cx)?);
+    let url = cx.var("GANGPLANK_BENCH_BUCKET").unwrap_or(BUCKET).to_owned();
+    let local = bucket::local(cx, &project(&url), &scratch.0)?;
+    if local.vars.iter().any(|(name, _)| name == var::BUCKETS) {
+        return usage("there is no S3 here to copy to")
+            .hint("install Ceph (docs/s3.md says what of it), or set S3_ENDPOINT and the keys, and GANGPLANK_BENCH_BUCKET=s3://BUCKET/PREFIX")
+            .err();
+    }
+    let cx = &cx.with_vars(local.vars.iter().cloned());
+    let mut rows = Vec::new();
+    for (n, source) in options.sources().enumerate() {
+        let dir = Scratch(scratch.0.join(format!("workload{n}")));
+        let noise = scratch.0.join("noise");
+        if source.is_none() {
+            make_noise(&noise).explain(
+                Kind::Failed,
+                || format!("cannot write into {}", noise.display()),
+                || "TMPDIR names another place".into(),
+            )?;
+        }
+        let source = Source::prepare(cx, &dir.0, Some(source.unwrap_or(&noise)))?;
+        let course = Course { cx, url: &url, source: &source, runs: Cell::new(0) };
+        rows.extend(course.run(&present, &scratch.0, options.rounds)?);
+    }
+    let missing = missing.into_iter().map(|peer| Missing { peer: peer.name, install: peer.install }).collect();
+    Ok(Report { bench: "s3", rounds: options.rounds, cpus: super::cpus(), rows, missing })
+}
+
+/// A project with this store alone.
+pub fn project(url: &str) -> Project {
+    let stores: &'static [&'static str] = vec![&*url.to_owned().leak()].leak();
+    Project { app: App { name: "bench", packages: &[], include: &[PAYLOAD] }, stores, envs: &[], ci: Ci::DEFAULT }
+}
+
+/// The copies that are measured: a release of the checkout to a store, or from there into a directory. A command of its
+/// own because a project is compiled into an xtask, and nobody can type this one.
+pub fn copy(cx: &Cx, release: &Selector, url: &str, into: Option<&Path>) -> Result<Vec<PutDone>> {
+    let project = project(url);
+    match into {
+        None => handoff::put(cx, &project, Some(release), Some(url)),
+        Some(into) => {
+            let id = Catalog::built(cx, &project).resolve(Some(release))?;
+            store::open(cx, &project.ci, url)?.get(&id, into).map(|_| vec![])
+        }
+    }
+}
+
+fn make_noise(dir: &Path) -> io::Result<()> {
+    fs::create_dir(dir)?;
+    let mut noise = File::open("/dev/urandom")?.take(BYTES);
+    io::copy(&mut noise, &mut File::create(dir.join("noise"))?).map(drop)
+}
+
+struct Course<'a> {
+    cx: &'a Cx,
+    url: &'a str,
+    source: &'a Source,
+    /// How often something was put: each time to another place, so that nobody finds it there.
+    runs: Cell<u32>,
+}
+
+impl Course<'_> {
+    fn run(&self, peers: &[&'static Peer], scratch: &Path, rounds: usize) -> Result<Vec<Row>> {
+        let sealed = Release::read_manifest(&files::seal(&self.cx.at(&self.source.project))?.dir)?;
+        let bundle = self.source.project.join(RELEASES).join(sealed.id.as_str()).join(&sealed.bundle.file);
+        let id = &sealed.id;
+        let new_place = || {
+            self.runs.set(self.runs.get() + 1);
+            format!("{}/{}", self.url, self.runs.get())
+        };
+        let up = |peer: Option<&'static Peer>| {
+            let bundle = bundle.display().to_string();
+            let command = move || match peer {
+                None => self.ours(id, &new_place(), None),
+                Some(peer) => self.theirs(peer, &bundle, &format!("{}/bundle", new_place())),
+            };
+            contender(peer, Box::new(command), None)
+        };
+        let everybody = || std::iter::once(None).chain(peers.iter().map(|peer| Some(*peer)));
+        let (up, name) = (everybody().map(up).collect(), self.source.name.as_str());
+        let mut rows =
+            Race { workload: name, what: "up", alike: false, contenders: up }.run(self.cx, scratch, rounds)?;
+        // What everybody fetches was put by ourselves, in the last place where it was looked for.
+        let there = new_place();
+        let log = scratch.join("log");
+        time(self.cx, "ours", self.ours(id, &there, None), &log)?;
+        let object = format!("{there}/bundle");
+        if let Some(peer) = peers.first() {
+            time(self.cx, peer.name, self.theirs(peer, &bundle.display().to_string(), &object), &log)?;
+        }
+        let down = |peer: Option<&'static Peer>| {
+            let out = self.source.dir.join(format!("down-{}", peer.map_or("ours", |peer| peer.name)));
+            let (there, object, into) = (there.clone(), object.clone(), out.clone());
+            let command = move || match peer {
+                None => self.ours(id, &there, Some(&into)),
+                Some(peer) => self.theirs(peer, &object, &into.join("bundle").display().to_string()),
+            };
+            contender(peer, Box::new(command), Some(out))
+        };
+        let down = everybody().map(down).collect();
+        rows.extend(
+            Race { workload: name, what: "down", alike: false, contenders: down }.run(self.cx, scratch, rounds)?,
+        );
+        Ok(rows)
+    }
+
+    fn ours(&self, id: &ReleaseId, store: &str, into: Option<&Path>) -> Command {
+        let mut command = Command::new(Cx::program().unwrap_or_default());
+        command.args(["bench-copy", id.as_str(), store]).args(into).current_dir(&self.source.project);
+        command.envs(self.cx.vars());
+        command
+    }
+
+    fn theirs(&self, peer: &Peer, from: &str, to: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-ec", peer.script, "sh", from, to]).envs(self.cx.vars());
+        if let Some(endpoint) = self.cx.var("S3_ENDPOINT") {
+            command.env("AWS_ENDPOINT_URL", endpoint);
+        }
+        if self.cx.var("AWS_REGION").is_none() {
+            command.env("AWS_REGION", "us-east-1");
+        }
+        command
+    }
+}
+
+fn contender<'a>(
+    peer: Option<&'static Peer>,
+    command: Box<dyn Fn() -> Command + 'a>,
+    makes: Option<PathBuf>,
+) -> Contender<'a> {
+    Contender { name: peer.map_or("ours", |peer| peer.name), command, makes }
+}
