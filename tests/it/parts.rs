@@ -48,7 +48,7 @@ pub fn release(dir: &Path, n: u32, files: &[(&str, &str)]) -> Release {
         sources.push(Source { path: (*path).into(), from: file, bytes: text.len() as u64, mode: 0o644, link: None });
     }
     sources.sort_by(|a, b| a.path.cmp(&b.path));
-    let packed = pack::pack(&sources, 0, &dir.join(format!("packed-{n}")), &|_, _| {}).unwrap();
+    let packed = pack::pack(&sources, 0, &dir.join(format!("packed-{n}")), None, &|_, _| {}).unwrap();
     let sha = format!("{n:040x}").replace('0', "a");
     let time: jiff::Timestamp = format!("2026-08-01T{:02}:{:02}:00Z", n / 60, n % 60).parse().unwrap();
     let id = ReleaseId::new(time, &sha, None).unwrap();

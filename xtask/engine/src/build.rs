@@ -64,7 +64,9 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
     let progress = cx.progress("compressing");
     let mtime = u64::try_from(commit.time.as_second()).unwrap_or(0);
     let aside = scratch(&releases, "packing");
-    let packed = pack::pack(&sources, mtime, &aside, &progress).inspect_err(|_| drop(fs::remove_file(&aside)))?;
+    let older = newest_bundle(&releases, app.name);
+    let packed = pack::pack(&sources, mtime, &aside, older.as_deref(), &progress)
+        .inspect_err(|_| drop(fs::remove_file(&aside)))?;
     let manifest = Manifest {
         schema: manifest::SCHEMA,
         app: app.name.to_owned(),
@@ -82,6 +84,17 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
     };
     let release = Release::seal(&packed, manifest, &releases).inspect_err(|_| drop(fs::remove_file(&aside)))?;
     Ok(built(release.manifest(), release.dir(), false))
+}
+
+/// The bundle that was built last: the one that is most like the next.
+fn newest_bundle(releases: &Path, app: &str) -> Option<PathBuf> {
+    let entries = fs::read_dir(releases).ok()?.flatten();
+    let bundle = |entry: fs::DirEntry| {
+        let id: ReleaseId = entry.file_name().to_str()?.parse().ok()?;
+        let bundle = entry.path().join(Manifest::bundle_name(app, &id));
+        Some((bundle.metadata().and_then(|meta| meta.modified()).ok()?, bundle))
+    };
+    entries.filter_map(bundle).max().map(|(_, bundle)| bundle)
 }
 
 fn built(manifest: &Manifest, dir: &Path, up_to_date: bool) -> Built {

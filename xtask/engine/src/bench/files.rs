@@ -77,7 +77,7 @@ pub fn seal(cx: &Cx) -> Result<Built> {
     build::build(cx, &App { name: "bench", packages: &[], include: &[PAYLOAD] })
 }
 
-/// `bench bundle`
+/// `bench bundle`: a first release, and where there is one the next.
 pub fn bundle(cx: &Cx, options: &Options) -> Result<Report> {
     race(cx, options, "bundle", BUNDLERS)
 }
@@ -94,21 +94,32 @@ fn race(cx: &Cx, options: &Options, bench: &'static str, peers: &'static [Peer])
     let (present, missing): (Vec<_>, Vec<_>) = peers.iter().filter(wanted).partition(is_there);
     let scratch = Scratch(private_dir(cx)?);
     let mut rows = Vec::new();
-    for (n, source) in options.sources().enumerate() {
+    for (n, from) in options.sources().enumerate() {
         let dir = Scratch(scratch.0.join(format!("workload{n}")));
-        let source = Source::prepare(cx, &dir.0, source)?;
-        let ours = if bench == "bundle" { bundler(&source)? } else { unpacker(cx, &source)? };
-        let contenders = std::iter::once(ours).chain(present.iter().map(|peer| theirs(peer, &source))).collect();
-        let race = Race { workload: &source.name, what: bench, alike: bench == "fetch", contenders };
-        rows.extend(race.run(cx, &scratch.0, options.rounds)?);
+        let source = Source::prepare(cx, &dir.0, from)?;
+        let mut race = |what, ours| {
+            let contenders = std::iter::once(ours).chain(present.iter().map(|peer| theirs(peer, &source))).collect();
+            let race = Race { workload: &source.name, what, alike: bench == "fetch", contenders };
+            race.run(cx, &scratch.0, options.rounds).map(|done| rows.extend(done))
+        };
+        if bench == "fetch" {
+            race(bench, unpacker(cx, &source)?)?;
+            continue;
+        }
+        let releases = source.project.join(RELEASES);
+        race(bench, bundler(&source, releases)?)?;
+        // The next release, with the one before beside it as in any checkout.
+        if source.advance(cx, from)? {
+            let release = seal(&cx.at(&source.project))?.dir;
+            race("change", bundler(&source, release)?)?;
+        }
     }
     let missing = missing.into_iter().map(|peer| Missing { peer: peer.name, install: peer.install }).collect();
     Ok(Report { bench, rounds: options.rounds, cpus: super::cpus(), rows, missing })
 }
 
-fn bundler(source: &Source) -> Result<Contender<'static>> {
-    let (program, project) = (Cx::program()?, source.project.clone());
-    let makes = Some(project.join(RELEASES));
+fn bundler(source: &Source, makes: PathBuf) -> Result<Contender<'static>> {
+    let (program, project, makes) = (Cx::program()?, source.project.clone(), Some(makes));
     let command = move || {
         let mut command = Command::new(&program);
         command.arg("bench-bundle").current_dir(&project);

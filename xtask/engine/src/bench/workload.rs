@@ -50,6 +50,30 @@ impl Source {
     }
 }
 
+impl Source {
+    /// Makes the checkout one of the second release; `false` where there is none.
+    pub fn advance(&self, cx: &Cx, source: Option<&Path>) -> Result<bool> {
+        let second = match source {
+            Some(source) => source.with_file_name(format!("{}.v2", self.name)),
+            None => self.dir.join("second").join(PAYLOAD),
+        };
+        if !second.is_dir() {
+            return Ok(false);
+        }
+        let payload = self.project.join(PAYLOAD);
+        fs::remove_dir_all(&payload).explain(
+            Kind::Failed,
+            || format!("cannot remove {}", payload.display()),
+            || "TMPDIR names another place".to_owned(),
+        )?;
+        copy(cx, &second, &self.project)?;
+        let cx = cx.at(&self.project);
+        git(&cx, "add --all", "")?;
+        git(&cx, "commit --quiet --message change", "2026-01-01T00:01:00Z")?;
+        Ok(true)
+    }
+}
+
 /// Two releases, ready to be deployed by everybody.
 pub struct Workload {
     /// Its name, for the report.

@@ -14,6 +14,11 @@ impl Hasher {
         self.0.update(bytes);
     }
 
+    /// The first bytes of the digest.
+    pub fn bytes<const N: usize>(self) -> [u8; N] {
+        *self.0.finalize().first_chunk().expect("a digest has 32 bytes")
+    }
+
     /// The digest in hex.
     pub fn hex(self) -> String {
         self.0.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {

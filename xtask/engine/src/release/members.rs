@@ -1,16 +1,22 @@
-//! A bundle as a row of gzip members that each say how long they are, so that they can be inflated side by side.
+//! A bundle as a row of gzip members that each say how long they are, so that they can be inflated side by side, and of
+//! what they are made, so that the next bundle can take them over.
 //!
 //! RFC 1952 (section 2.2) makes a row of members one gzip file, and lets each header carry fields of its own (section
-//! 2.3.1.1, `FEXTRA`), which other tools pass over. Ours is called `GP` and holds the length of the whole member in four
-//! bytes, the least significant first:
+//! 2.3.1.1, `FEXTRA`), which other tools pass over. Ours is called `GP`. It holds the length of the whole member, a
+//! CRC-32 of what is deflated, both in four bytes, the least significant first, and 16 bytes of a SHA-256 of the block:
 //!
 //! ```text
-//! 1f 8b 08 04  00 00 00 00  00 ff  08 00  'G' 'P' 04 00  LENGTH(4)  deflate...  CRC-32(4)  SIZE(4)
+//! 1f 8b 08 04  00 00 00 00  00 ff  1c 00  'G' 'P' 18 00  LENGTH(4)  CRC(4)  DIGEST(16)  deflate...  CRC-32(4)  SIZE(4)
 //! ```
 
+use crate::release::digest::Hasher;
 use flate2::{Decompress, FlushDecompress, Status};
 use libdeflater::{CompressionLvl, Compressor, Crc};
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -25,10 +31,15 @@ const TRY: i32 = 1;
 const STORED: i32 = 0;
 /// So many samples of so many bytes tell what a block is like.
 const SAMPLES: (usize, usize) = (4, 8 << 10);
+/// Counts how blocks have been deflated so far. It goes into their digests, so that nothing is taken over that would be
+/// deflated in another way today: the bytes of a bundle never depend on what was built before.
+const ENCODER: u8 = 1;
 /// Before the length: magic, deflate, FEXTRA, no time, no flags, unknown system, the length of the field, its name and
 /// the length of its data.
-const START: [u8; 16] = [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 8, 0, b'G', b'P', 4, 0];
-const HEADER: usize = START.len() + 4;
+const START: [u8; 16] = [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 4 + FIELD, 0, b'G', b'P', FIELD, 0];
+/// Length, CRC-32, digest.
+const FIELD: u8 = 4 + 4 + 16;
+const HEADER: usize = START.len() + FIELD as usize;
 const TRAILER: usize = 8;
 
 /// Makes members.
@@ -66,6 +77,11 @@ impl Deflate {
         deflated >= some.len() / 100 * 99
     }
 
+    /// A block as a member: that of an older bundle where it has one, which is the same as one made anew.
+    pub fn member_or(&mut self, older: Option<&Older>, block: &[u8]) -> Vec<u8> {
+        older.and_then(|older| older.member(&Digest::of(block))).unwrap_or_else(|| self.member(block))
+    }
+
     /// A block as a member.
     pub fn member(&mut self, block: &[u8]) -> Vec<u8> {
         let compressor = if self.is_compressed(block) { &mut self.stored } else { &mut self.usual };
@@ -74,12 +90,68 @@ impl Deflate {
         member.truncate(end + TRAILER);
         let length = u32::try_from(member.len()).expect("a block is a megabyte");
         member[..START.len()].copy_from_slice(&START);
-        member[START.len()..HEADER].copy_from_slice(&length.to_le_bytes());
-        let mut crc = Crc::new();
-        crc.update(block);
-        member[end..end + 4].copy_from_slice(&crc.sum().to_le_bytes());
+        let fields =
+            [&length.to_le_bytes()[..], &crc(&member[HEADER..end]).to_le_bytes(), &Digest::of(block).0].concat();
+        member[START.len()..HEADER].copy_from_slice(&fields);
+        member[end..end + 4].copy_from_slice(&crc(block).to_le_bytes());
         member[end + 4..].copy_from_slice(&u32::try_from(block.len()).expect("as above").to_le_bytes());
         member
+    }
+}
+
+fn crc(bytes: &[u8]) -> u32 {
+    let mut crc = Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}
+
+/// By which a block is known again.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Clone, Copy)]
+struct Digest([u8; 16]);
+
+impl Digest {
+    fn of(block: &[u8]) -> Self {
+        let mut hasher = Hasher::default();
+        hasher.update(&[ENCODER]);
+        hasher.update(block);
+        Self(hasher.bytes())
+    }
+}
+
+/// The members of a bundle that was made before.
+pub struct Older {
+    file: File,
+    /// Where each begins, and its length.
+    members: BTreeMap<Digest, (u64, usize)>,
+}
+
+impl Older {
+    /// Reads the headers of a bundle; `None` when it cannot be read, or others have made it.
+    pub fn open(bundle: &Path) -> Option<Self> {
+        let file = File::open(bundle).ok()?;
+        let (mut members, mut at, end) = (BTreeMap::new(), 0, file.metadata().ok()?.len());
+        while at < end {
+            let mut header = [0; HEADER];
+            file.read_exact_at(&mut header, at).ok()?;
+            let length = length(&header)?;
+            members.insert(Digest(*header.last_chunk()?), (at, length));
+            at += length as u64;
+        }
+        Some(Self { file, members })
+    }
+
+    /// How many blocks are in both.
+    #[cfg(test)]
+    pub fn in_common(&self, other: &Self) -> usize {
+        self.members.keys().filter(|digest| other.member(digest).is_some()).count()
+    }
+
+    /// The member of a block. What the disk has changed since is as good as absent.
+    fn member(&self, digest: &Digest) -> Option<Vec<u8>> {
+        let &(at, length) = self.members.get(digest)?;
+        let mut member = vec![0; length];
+        self.file.read_exact_at(&mut member, at).ok()?;
+        (crc(&member[HEADER..length - TRAILER]) == said_crc(&member)?).then_some(member)
     }
 }
 
@@ -89,20 +161,26 @@ impl Deflate {
 /// and by nobody here: libdeflate does not say how far it read, so it is not asked.
 fn inflate(inflater: &mut Decompress, member: &[u8]) -> Option<Vec<u8>> {
     let (deflated, trailer) = member.get(HEADER..)?.split_last_chunk::<TRAILER>()?;
+    if crc(deflated) != said_crc(member)? {
+        return None;
+    }
     let word = |at: usize| u32::from_le_bytes(trailer[at..at + 4].try_into().expect("four bytes"));
     let size = usize::try_from(word(4)).ok().filter(|size| *size <= BLOCK)?;
     let mut block = vec![0; size];
     inflater.reset(false);
     let end = inflater.decompress(deflated, &mut block, FlushDecompress::Finish).ok()?;
     let whole = inflater.total_in() == deflated.len() as u64 && inflater.total_out() == size as u64;
-    let mut crc = Crc::new();
-    crc.update(&block);
-    (end == Status::StreamEnd && whole && crc.sum() == word(0)).then_some(block)
+    (end == Status::StreamEnd && whole && crc(&block) == word(0)).then_some(block)
+}
+
+/// The checksum of what is deflated, as the header says it.
+fn said_crc(member: &[u8]) -> Option<u32> {
+    member.get(START.len() + 4..)?.first_chunk().copied().map(u32::from_le_bytes)
 }
 
 /// The length that the header of one of our members says; `None` for any other.
 fn length(header: &[u8; HEADER]) -> Option<usize> {
-    let length = u32::from_le_bytes(*header.last_chunk::<4>()?) as usize;
+    let length = u32::from_le_bytes(*header[START.len()..].first_chunk()?) as usize;
     let most = HEADER + TRAILER + BLOCK + BLOCK / 64;
     (header.starts_with(&START) && (HEADER + TRAILER..=most).contains(&length)).then_some(length)
 }
@@ -268,9 +346,24 @@ mod tests {
     }
 
     #[test]
+    fn whoever_deflates_in_another_way_says_so() {
+        let text: Vec<u8> = (0..40_000u32).flat_map(|n| format!("{} ", n * n % 9973).into_bytes()).collect();
+        let member = Deflate::default().member(&text);
+        let digest = crate::release::digest::of(&member[HEADER..]);
+        let want = "50308b328d603764";
+        assert_eq!(
+            (ENCODER, &digest[..16]),
+            (1, want),
+            "another libdeflate, or level: count ENCODER up, and say this digest"
+        );
+    }
+
+    #[test]
     fn any_damage_is_noticed() {
         let row = row(&bytes(3 * BLOCK));
-        for at in (0..row.len()).step_by(row.len() / 97).chain(0..HEADER).chain(row.len() - TRAILER..row.len()) {
+        // All but the digest, which only whoever looks for the block reads.
+        let header = 0..HEADER - size_of::<Digest>();
+        for at in (HEADER..row.len()).step_by(row.len() / 97).chain(header).chain(row.len() - TRAILER..row.len()) {
             let mut bad = row.clone();
             bad[at] ^= 0x10;
             assert!(all(&bad).is_err(), "byte {at}");
@@ -287,7 +380,7 @@ mod tests {
         // What gzip reads as two, dressed up as one that ends as the first does.
         let mut spliced = [&shown[..], &hidden, &shown[shown.len() - TRAILER..]].concat();
         let length = u32::try_from(spliced.len()).unwrap();
-        spliced[START.len()..HEADER].copy_from_slice(&length.to_le_bytes());
+        spliced[START.len()..][..4].copy_from_slice(&length.to_le_bytes());
         assert!(all(&spliced).is_err());
     }
 

@@ -1,8 +1,9 @@
 //! Making a bundle: one pass that reads, hashes, tars and compresses, with the compression spread over threads.
 //!
-//! The tar stream is cut at fixed offsets into blocks, and each block becomes a gzip member of its own; a row of members
-//! is one gzip file, so `tar xzf` reads it. Because the cuts depend on the stream alone, the bytes are the same whatever
-//! the number of threads:
+//! The tar stream is cut into blocks, and each block becomes a gzip member of its own; a row of members is one gzip file,
+//! so `tar xzf` reads it. A block ends after a mebibyte, and where a file of that size begins or ends, so that its blocks
+//! stay the same whatever stands around it, and an older bundle may have them. Because the cuts depend on the stream alone,
+//! the bytes are the same whatever the number of threads:
 //!
 //! ```text
 //! files ─▶ tar + SHA-256 ─▶ 1 MiB blocks ─▶ N × deflate ─▶ in order ─▶ SHA-256 + file
@@ -12,7 +13,8 @@ use crate::error::{Explain, Kind, Result, failed};
 use crate::release::Progress;
 use crate::release::digest::{Hasher, Through};
 use crate::release::manifest::{Content, FileEntry};
-use crate::release::members::{BLOCK, Deflate, threads};
+use crate::release::members::{BLOCK, Deflate, Older, threads};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -53,18 +55,27 @@ pub struct Packed {
 }
 
 /// Packs `sources`, which must be sorted by path, into the file `out`, with every mtime set to `mtime` (Unix seconds).
-pub fn pack(sources: &[Source], mtime: u64, out: &Path, progress: Progress) -> Result<Packed> {
-    pack_with(threads(), sources, mtime, out, progress)
+/// What an `older` bundle has compressed already is taken from there; the bytes are the same without it.
+pub fn pack(sources: &[Source], mtime: u64, out: &Path, older: Option<&Path>, progress: Progress) -> Result<Packed> {
+    pack_with(threads(), sources, mtime, out, older, progress)
 }
 
-fn pack_with(threads: usize, sources: &[Source], mtime: u64, out: &Path, progress: Progress) -> Result<Packed> {
+fn pack_with(
+    threads: usize,
+    sources: &[Source],
+    mtime: u64,
+    out: &Path,
+    older: Option<&Path>,
+    progress: Progress,
+) -> Result<Packed> {
+    let older = older.and_then(Older::open);
     let (to_workers, blocks) = sync_channel::<(u64, Vec<u8>)>(threads * 2);
     let (to_writer, members) = sync_channel::<(u64, Vec<u8>)>(threads * 2);
     let blocks = Arc::new(Mutex::new(blocks));
     thread::scope(|scope| {
         for _ in 0..threads {
-            let (blocks, to_writer) = (Arc::clone(&blocks), to_writer.clone());
-            scope.spawn(move || compress_blocks(&blocks, &to_writer));
+            let (blocks, to_writer, older) = (Arc::clone(&blocks), to_writer.clone(), older.as_ref());
+            scope.spawn(move || compress_blocks(&blocks, older, &to_writer));
         }
         drop((to_writer, blocks));
         let writer = scope.spawn(move || {
@@ -92,12 +103,16 @@ fn drain(members: &Receiver<(u64, Vec<u8>)>) {
     while members.recv().is_ok() {}
 }
 
-fn compress_blocks(blocks: &Mutex<Receiver<(u64, Vec<u8>)>>, members: &SyncSender<(u64, Vec<u8>)>) {
+fn compress_blocks(
+    blocks: &Mutex<Receiver<(u64, Vec<u8>)>>,
+    older: Option<&Older>,
+    members: &SyncSender<(u64, Vec<u8>)>,
+) {
     let mut deflate = Deflate::default();
     loop {
         let next = blocks.lock().expect("no worker panics").recv();
         let Ok((index, block)) = next else { return };
-        if members.send((index, deflate.member(&block))).is_err() {
+        if members.send((index, deflate.member_or(older, &block))).is_err() {
             return;
         }
     }
@@ -121,14 +136,16 @@ fn write_members(members: &Receiver<(u64, Vec<u8>)>, out: &Path) -> io::Result<(
 }
 
 /// The writing end of the tar: hashes it whole and hands it on in blocks.
-struct Blocks {
+struct Blocks<'a> {
     block: Vec<u8>,
+    /// Whether a new block begins with what is written next.
+    cut: &'a Cell<bool>,
     index: u64,
     hasher: Hasher,
     to_workers: SyncSender<(u64, Vec<u8>)>,
 }
 
-impl Blocks {
+impl Blocks<'_> {
     fn send(&mut self) -> io::Result<()> {
         let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK));
         self.to_workers.send((self.index, block)).map_err(|_| io::Error::other("the compressor stopped"))?;
@@ -137,8 +154,11 @@ impl Blocks {
     }
 }
 
-impl Write for Blocks {
+impl Write for Blocks<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.cut.take() && !self.block.is_empty() {
+            self.send()?;
+        }
         let n = bytes.len().min(BLOCK - self.block.len());
         self.block.extend_from_slice(&bytes[..n]);
         self.hasher.update(&bytes[..n]);
@@ -159,14 +179,18 @@ fn tar_files(
     to_workers: SyncSender<(u64, Vec<u8>)>,
     progress: Progress,
 ) -> Result<(String, Vec<FileEntry>)> {
-    let blocks = Blocks { block: Vec::with_capacity(BLOCK), index: 0, hasher: Hasher::default(), to_workers };
+    let cut = Cell::new(false);
+    let block = Vec::with_capacity(BLOCK);
+    let blocks = Blocks { block, cut: &cut, index: 0, hasher: Hasher::default(), to_workers };
     let mut tar = tar::Builder::new(blocks);
     let total: u64 = sources.iter().map(|source| source.bytes).sum();
     let done = AtomicU64::new(0);
     let mut files = Vec::with_capacity(sources.len());
     for source in sources {
         let seen = |n: u64| progress(done.fetch_add(n, Ordering::Relaxed) + n, total);
-        files.push(append(&mut tar, source, mtime, &seen)?);
+        let large = source.bytes >= BLOCK as u64;
+        files.push(append(&mut tar, source, mtime, large.then_some(&cut), &seen)?);
+        cut.set(large);
     }
     let mut blocks = tar.into_inner()?;
     if !blocks.block.is_empty() {
@@ -175,7 +199,13 @@ fn tar_files(
     Ok((blocks.hasher.hex(), files))
 }
 
-fn append(tar: &mut tar::Builder<Blocks>, source: &Source, mtime: u64, seen: &dyn Fn(u64)) -> Result<FileEntry> {
+fn append(
+    tar: &mut tar::Builder<Blocks>,
+    source: &Source,
+    mtime: u64,
+    cut: Option<&Cell<bool>>,
+    seen: &dyn Fn(u64),
+) -> Result<FileEntry> {
     let mut header = tar::Header::new_gnu();
     header.set_mode(source.mode);
     header.set_uid(0);
@@ -195,7 +225,7 @@ fn append(tar: &mut tar::Builder<Blocks>, source: &Source, mtime: u64, seen: &dy
         || format!("cannot read {}", source.from.display()),
         || "make it readable, or take it out of `include`".into(),
     )?;
-    let mut reader = Through::new(Counted { inner: file.take(source.bytes), seen });
+    let mut reader = Through::new(Counted { inner: file.take(source.bytes), cut, seen });
     tar.append_data(&mut header, &source.path, &mut reader)?;
     if reader.passed() != source.bytes || resized(&source.from, source.bytes)? {
         return failed(format!("{} changed while it was packed", source.from.display()))
@@ -227,11 +257,16 @@ pub fn small_member(files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
 
 struct Counted<'a, R> {
     inner: R,
+    /// Told when the first bytes are asked for, which is after the header was written.
+    cut: Option<&'a Cell<bool>>,
     seen: &'a dyn Fn(u64),
 }
 
 impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(cut) = self.cut.take() {
+            cut.set(true);
+        }
         let n = self.inner.read(buffer)?;
         (self.seen)(n as u64);
         Ok(n)
@@ -268,13 +303,41 @@ mod tests {
     fn the_bytes_do_not_depend_on_the_number_of_threads() {
         let dir = tempfile::tempdir().unwrap();
         let sources = sources(dir.path());
-        let one = pack_with(1, &sources, 42, &dir.path().join("1.gz"), &|_, _| {}).unwrap();
+        let one = pack_with(1, &sources, 42, &dir.path().join("1.gz"), None, &|_, _| {}).unwrap();
         for threads in [2, 3, 8] {
             let out = dir.path().join(format!("{threads}.gz"));
-            let many = pack_with(threads, &sources, 42, &out, &|_, _| {}).unwrap();
+            let many = pack_with(threads, &sources, 42, &out, None, &|_, _| {}).unwrap();
             assert_eq!((&many.sha256, &many.tar_sha256, &many.files), (&one.sha256, &one.tar_sha256, &one.files));
             assert_eq!(std::fs::read(&out).unwrap().len() as u64, many.bytes);
         }
+    }
+
+    #[test]
+    fn what_was_compressed_before_is_taken_over_and_changes_no_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sources = sources(dir.path());
+        let at = |name: &str| dir.path().join(name);
+        pack(&sources, 42, &at("1.gz"), None, &|_, _| {}).unwrap();
+        // Another commit, with a file more before the large one, of which only the middle is new.
+        std::fs::write(at("a"), "a").unwrap();
+        sources.insert(0, Source { path: "a".into(), from: at("a"), bytes: 1, mode: 0o644, link: None });
+        let mut big = std::fs::read(&sources[1].from).unwrap();
+        big[BLOCK + 5] ^= 1;
+        std::fs::write(&sources[1].from, &big).unwrap();
+        let anew = pack(&sources, 43, &at("anew.gz"), None, &|_, _| {}).unwrap();
+        let pack_after = |older: &Path| pack(&sources, 43, &at("2.gz"), Some(older), &|_, _| {}).unwrap().sha256;
+        assert_eq!(pack_after(&at("1.gz")), anew.sha256);
+        let (one, two) = (Older::open(&at("1.gz")).unwrap(), Older::open(&at("2.gz")).unwrap());
+        assert_eq!(two.in_common(&one), 3, "of the large file's four blocks");
+        // One that is damaged, cut off, or none of ours.
+        let mut bytes = std::fs::read(at("1.gz")).unwrap();
+        for (n, at) in [bytes.len() / 3, bytes.len() / 2, bytes.len() - 99].into_iter().enumerate() {
+            bytes[at] ^= 1;
+            let bad = dir.path().join(format!("bad{n}.gz"));
+            std::fs::write(&bad, if n == 2 { &bytes[..at] } else { &bytes }).unwrap();
+            assert_eq!(pack_after(&bad), anew.sha256, "damaged at {at}");
+        }
+        assert_eq!(pack_after(&at("a")), anew.sha256);
     }
 
     #[test]
@@ -283,7 +346,7 @@ mod tests {
         for (bytes, name) in [(4, "grown"), (6, "shrunk")] {
             let mut sources = sources(dir.path());
             sources[1].bytes = bytes;
-            let error = pack(&sources, 42, &dir.path().join(name), &|_, _| {}).unwrap_err();
+            let error = pack(&sources, 42, &dir.path().join(name), None, &|_, _| {}).unwrap_err();
             assert!(format!("{error:#}").contains("changed while it was packed"), "{name}: {error:#}");
         }
     }
@@ -291,7 +354,7 @@ mod tests {
     #[test]
     fn a_directory_that_is_not_there_is_an_error_that_names_the_file() {
         let dir = tempfile::tempdir().unwrap();
-        let error = pack(&sources(dir.path()), 42, &dir.path().join("no/such/dir.gz"), &|_, _| {}).unwrap_err();
+        let error = pack(&sources(dir.path()), 42, &dir.path().join("no/such/dir.gz"), None, &|_, _| {}).unwrap_err();
         assert!(format!("{error:#}").contains("no/such/dir.gz"), "{error:#}");
     }
 }
