@@ -106,7 +106,7 @@ fn of_a_large_file_only_what_is_new_is_sent() {
     fs::copy(&older, &bundle).unwrap();
     p.write("www/noise", &format!("{other}{other}{noise}"));
     let three = p.release("3");
-    p.run("deploy dev").ok();
+    p.run("deploy dev").ok().told("so all of it is sent");
     p.run("verify @dev").ok();
     // Nor need it have been built here: a store has it.
     p.run(&format!("put {three}")).ok();

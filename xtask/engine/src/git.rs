@@ -120,10 +120,10 @@ pub fn log(cx: &Cx, older: &str, newer: &str) -> Option<Vec<String>> {
 pub fn diff(cx: &Cx, file: &Path, text: &str) -> Option<String> {
     let sh = shell(&cx.root).ok()?;
     let file = if file.exists() { file } else { Path::new("/dev/null") };
-    let command = cmd!(sh, "git diff --no-index --no-color --no-ext-diff -- {file} -");
+    let command = cmd!(sh, "git diff --no-index --no-color --no-ext-diff --no-textconv --text -- {file} -");
     let answer = cx.answer(command.into(), Input::Bytes(text.as_bytes())).ok()?;
     // Above them it names the files in its own way.
-    answer.stdout.find("@@").map(|at| answer.stdout[at..].to_owned())
+    answer.stdout.find("\n@@").map(|at| answer.stdout[at + 1..].to_owned())
 }
 
 /// Makes a clean checkout of `sha` in `into`, which must not exist.

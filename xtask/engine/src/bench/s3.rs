@@ -1,5 +1,5 @@
 //! `bench s3`: a release into a bucket and out of it again, against the tools that a build.sh would copy it with. The
-//! server is that of the environment, or a Ceph that this machine has, so that both ends share its cores.
+//! server is a Ceph that starts for it, so that both ends share its cores, or that of a bucket that is named.
 
 use crate::bench::race::{Contender, Race, Report, Row, time};
 use crate::bench::workload::{PAYLOAD, Source};
@@ -13,14 +13,17 @@ use crate::project::{App, Ci, Project};
 use crate::release::id::{ReleaseId, Selector};
 use crate::release::{RELEASES, Release};
 use crate::store;
+use crate::store::object::{Bucket, settings::settings};
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The bucket, where the environment has the server of it and nothing else is said.
-pub const BUCKET: &str = "s3://gangplank-bench/releases";
+/// The bucket of a server of our own.
+const BUCKET: &str = "s3://gangplank-bench/releases";
+/// Names the bucket of another one.
+const BENCH_BUCKET: &str = "GANGPLANK_BENCH_BUCKET";
 /// Bytes of the release that is made up: it does not compress, and is a multipart upload for everybody.
 const BYTES: u64 = 300_000_000;
 
@@ -50,18 +53,34 @@ pub fn s3(cx: &Cx, options: &Options) -> Result<Report> {
     let is_there = |peer: &&Peer| cx.program_on_path(peer.name).is_some();
     let (present, missing): (Vec<_>, Vec<_>) = PEERS.iter().filter(wanted).partition(is_there);
     let scratch = Scratch(private_dir(cx)?);
-    let url = cx.var("GANGPLANK_BENCH_BUCKET").unwrap_or(BUCKET).to_owned();
+    let bucket = cx.var(BENCH_BUCKET).unwrap_or(BUCKET);
+    // A place that nobody has used, so that nothing is found there.
+    let run = scratch.0.file_name().unwrap_or_default().to_string_lossy().replace('.', "");
+    let url = format!("{bucket}/{run}");
     let local = bucket::local(cx, &project(&url), &scratch.0)?;
-    if local.vars.iter().any(|(name, _)| name == var::BUCKETS) {
-        return usage("there is no S3 here to copy to")
-            .hint("install Ceph (docs/s3.md says what of it), or set S3_ENDPOINT and the keys, and GANGPLANK_BENCH_BUCKET=s3://BUCKET/PREFIX")
+    let is_server = local.vars.iter().all(|(name, _)| name != var::BUCKETS) && cx.var(var::BUCKETS).is_none();
+    // A name of ours may be anybody's elsewhere.
+    if !is_server || local.vars.is_empty() && cx.var(BENCH_BUCKET).is_none() {
+        return usage("there is no S3 of this machine to copy to, and no bucket is named")
+            .hint(format!(
+                "install Ceph (docs/s3.md), or set {BENCH_BUCKET}=s3://BUCKET/PREFIX, with keys and S3_ENDPOINT"
+            ))
             .err();
     }
     let cx = &cx.with_vars(local.vars.iter().cloned());
+    cx.note(format!("what is copied goes to {url}, and is removed in the end"));
+    let done = copies(cx, options, &scratch.0, &url, &present);
+    let rows = clear(cx, &url).and(done)?;
+    let missing = missing.into_iter().map(|peer| Missing { peer: peer.name, install: peer.install }).collect();
+    Ok(Report { bench: "s3", rounds: options.rounds, cpus: super::cpus(), rows, missing })
+}
+
+fn copies(cx: &Cx, options: &Options, scratch: &Path, url: &str, peers: &[&'static Peer]) -> Result<Vec<Row>> {
+    let runs = Cell::new(0);
     let mut rows = Vec::new();
     for (n, source) in options.sources().enumerate() {
-        let dir = Scratch(scratch.0.join(format!("workload{n}")));
-        let noise = scratch.0.join("noise");
+        let dir = Scratch(scratch.join(format!("workload{n}")));
+        let noise = scratch.join("noise");
         if source.is_none() {
             make_noise(&noise).explain(
                 Kind::Failed,
@@ -70,11 +89,16 @@ pub fn s3(cx: &Cx, options: &Options) -> Result<Report> {
             )?;
         }
         let source = Source::prepare(cx, &dir.0, Some(source.unwrap_or(&noise)))?;
-        let course = Course { cx, url: &url, source: &source, runs: Cell::new(0) };
-        rows.extend(course.run(&present, &scratch.0, options.rounds)?);
+        let course = Course { cx, url, source: &source, runs: &runs };
+        rows.extend(course.run(peers, scratch, options.rounds)?);
     }
-    let missing = missing.into_iter().map(|peer| Missing { peer: peer.name, install: peer.install }).collect();
-    Ok(Report { bench: "s3", rounds: options.rounds, cpus: super::cpus(), rows, missing })
+    Ok(rows)
+}
+
+/// Removes what was copied.
+fn clear(cx: &Cx, url: &str) -> Result<()> {
+    let bucket = Bucket::open(cx, url, &settings(url, cx.vars(), &|_| None)?)?;
+    bucket.list("")?.iter().try_for_each(|object| bucket.remove(&object.key))
 }
 
 /// A project with this store alone.
@@ -107,7 +131,7 @@ struct Course<'a> {
     url: &'a str,
     source: &'a Source,
     /// How often something was put: each time to another place, so that nobody finds it there.
-    runs: Cell<u32>,
+    runs: &'a Cell<u32>,
 }
 
 impl Course<'_> {

@@ -69,7 +69,7 @@ impl Source {
         copy(cx, &second, &self.project)?;
         let cx = cx.at(&self.project);
         git(&cx, "add --all", "")?;
-        git(&cx, "commit --quiet --message change", "2026-01-01T00:01:00Z")?;
+        git(&cx, "commit --quiet --allow-empty --message change", "2026-01-01T00:01:00Z")?;
         Ok(true)
     }
 }

@@ -54,7 +54,8 @@ impl<'a> Fetched<'a> {
     /// How it differs from what the hosts have: so many of them a release.
     pub fn changes(&self, hosts: &BTreeMap<ReleaseId, usize>) -> Changes {
         let Place::Here { aside: Some((dir, catalog)), .. } = &self.0 else { return Changes::default() };
-        let older = |(id, hosts): (&ReleaseId, &usize)| Some((id.clone(), catalog.older(id, *hosts, dir)?));
+        let older =
+            |(id, hosts): (&ReleaseId, &usize)| Some((id.clone(), catalog.older(id, self.manifest(), *hosts, dir)?));
         Changes::new(hosts.iter().filter(|(id, _)| *id != self.id()).filter_map(older).collect())
     }
 

@@ -9,6 +9,7 @@ use crate::error::{Kind, Result, hint_of, kind_of, not_found, usage};
 use crate::git;
 use crate::machine;
 use crate::project::{Project, Transfer};
+use crate::release::delta;
 use crate::release::id::{ReleaseId, Selector};
 use crate::release::manifest::{Head, Manifest};
 use crate::release::{Release, manifest, scratch};
@@ -203,15 +204,21 @@ impl<'cx> Catalog<'cx> {
         Ok(Fetched::here(release, dir, self))
     }
 
-    /// The bundle of a release that `hosts` hosts have, to see what they lack of another one. Where it was not built here it
-    /// is fetched into `dir`, unless it would come over the network for one host alone, which that would save nothing.
-    pub fn older(&self, id: &ReleaseId, hosts: usize, dir: &Path) -> Option<PathBuf> {
+    /// The bundle of a release that `hosts` hosts have, to see what they lack of `newer`. Where it was not built here it is
+    /// fetched into `dir`, if there are files to look into, unless it would come over the network for one host alone,
+    /// which that would save nothing.
+    pub fn older(&self, id: &ReleaseId, newer: &Manifest, hosts: usize, dir: &Path) -> Option<PathBuf> {
         let built = self.cx.root.join(RELEASES).join(id.as_str());
         if let Ok(manifest) = Release::read_manifest(&built) {
             return Some(built.join(manifest.bundle.file));
         }
         let near = self.stores.iter().filter(|store| hosts > 1 || !store.is_remote());
-        near.filter_map(|store| store.get(id, dir).ok()).map(|release| release.bundle()).next()
+        near.filter_map(|store| {
+            let known = store.of_commit(id.short_sha()).ok()?.into_iter().find(|manifest| manifest.id == *id)?;
+            delta::differ_inside(newer, &known).then(|| store.get(id, dir).ok())?
+        })
+        .map(|release| release.bundle())
+        .next()
     }
 
     /// The first store that has a release and URLs of it to give away.

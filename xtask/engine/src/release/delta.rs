@@ -54,6 +54,11 @@ fn changed<'a>(ours: &'a Manifest, theirs: &Manifest) -> BTreeSet<&'a str> {
     files.filter(|file| find(&file.path).is_ok_and(|it| differs(file, it))).map(|file| file.path.as_str()).collect()
 }
 
+/// Whether there are files of which it is worth to know what is new in them.
+pub fn differ_inside(ours: &Manifest, theirs: &Manifest) -> bool {
+    !changed(ours, theirs).is_empty()
+}
+
 /// What has to be sent to a host that has a certain other release.
 #[derive(Debug)]
 pub struct Delta {
@@ -171,7 +176,10 @@ fn cut<'a>(bundle: &Path, without: &BTreeSet<&str>, older: &'a Older, to: &Path)
             }
             let mut header = entry.header().clone();
             if let Some((name, chunks)) = older.get_key_value(name) {
-                let pieces = patch::pieces(chunks, &mut entry, &mut BufWriter::new(&mut new))?;
+                let bytes = header.size()?;
+                let mut to = BufWriter::new(&mut new);
+                let pieces = patch::pieces(chunks, &mut entry, bytes, &mut to)?;
+                to.flush()?;
                 patches.add(name, &header, &pieces)?;
                 continue;
             }

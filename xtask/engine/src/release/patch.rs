@@ -3,7 +3,7 @@
 //! Both are cut where their bytes say so (`FastCDC`), so that something put in or taken out moves the cuts around it and
 //! no others. Nothing depends on a match being right: whoever puts the pieces together checks the digest of the whole.
 
-use crate::release::digest;
+use crate::release::digest::Hasher;
 use fastcdc::v2020::StreamCDC;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -11,7 +11,7 @@ use std::io::{self, Read, Write};
 /// Bytes of a chunk: the least, the usual and the most.
 const CHUNK: (usize, usize, usize) = (4 << 10, 16 << 10, 64 << 10);
 /// A shorter row of chunks is sent rather than copied, which takes two processes on the host: at least so many bytes, and
-/// this part of the older file, so that a file has no more than some five hundred pieces.
+/// this part of the larger of both files, so that a file has no more than some five hundred pieces.
 const WORTH_A_COPY: (u64, u64) = (64 << 10, 256);
 
 /// A piece of a file.
@@ -26,7 +26,7 @@ pub enum Piece {
 /// Where each chunk of an older file stands, by its digest.
 #[derive(Debug, Default)]
 pub struct Chunks {
-    at: HashMap<String, u64>,
+    at: HashMap<Digest, u64>,
     bytes: u64,
 }
 
@@ -36,16 +36,19 @@ impl Chunks {
         let mut all = Self::default();
         for chunk in chunks(file) {
             let chunk = chunk?;
-            all.at.insert(digest::of(&chunk.data), chunk.offset);
+            all.at.insert(digest_of(&chunk.data), chunk.offset);
             all.bytes = chunk.offset + chunk.length as u64;
         }
         Ok(all)
     }
+}
 
-    fn worth_a_copy(&self) -> u64 {
-        let (least, part) = WORTH_A_COPY;
-        least.max(self.bytes / part)
-    }
+type Digest = [u8; 32];
+
+fn digest_of(bytes: &[u8]) -> Digest {
+    let mut hasher = Hasher::default();
+    hasher.update(bytes);
+    hasher.bytes()
 }
 
 type Chunk = fastcdc::v2020::ChunkData;
@@ -55,12 +58,14 @@ fn chunks(file: impl Read) -> impl Iterator<Item = io::Result<Chunk>> {
     StreamCDC::new(file, least, usual, most).map(|next| next.map_err(io::Error::other))
 }
 
-/// Reads a file to its end as pieces, and writes what is new to `new`.
-pub fn pieces(older: &Chunks, file: impl Read, new: &mut dyn Write) -> io::Result<Vec<Piece>> {
-    let mut pieces = Pieces { done: Vec::new(), least: older.worth_a_copy(), at: 0, row: Vec::new(), new };
+/// Reads a file of so many bytes to its end as pieces, and writes what is new to `new`.
+pub fn pieces(older: &Chunks, file: impl Read, bytes: u64, new: &mut dyn Write) -> io::Result<Vec<Piece>> {
+    let (least, part) = WORTH_A_COPY;
+    let least = least.max(older.bytes.max(bytes) / part);
+    let mut pieces = Pieces { done: Vec::new(), least, at: 0, row: Vec::new(), new };
     for chunk in chunks(file) {
         let chunk = chunk?;
-        match older.at.get(&digest::of(&chunk.data)) {
+        match older.at.get(&digest_of(&chunk.data)) {
             Some(&at) => pieces.old(at, &chunk.data)?,
             None => {
                 pieces.give_up_row()?;
@@ -135,7 +140,7 @@ mod tests {
     /// The new file put together from its pieces, and how many bytes of it had to be sent.
     fn there_and_back(old: &[u8], new: &[u8]) -> (usize, Vec<Piece>) {
         let mut literals = Vec::new();
-        let pieces = pieces(&Chunks::of(old).unwrap(), new, &mut literals).unwrap();
+        let pieces = pieces(&Chunks::of(old).unwrap(), new, new.len() as u64, &mut literals).unwrap();
         let (mut made, mut rest) = (Vec::new(), literals.as_slice());
         for piece in &pieces {
             match *piece {
@@ -187,5 +192,7 @@ mod tests {
         let zeros = vec![0; 1 << 20];
         assert_eq!(there_and_back(&old, &zeros).0, zeros.len());
         assert!(there_and_back(&zeros, &zeros).0 < zeros.len());
+        let many = vec![0; 128 << 20];
+        assert!(there_and_back(&zeros, &many).1.len() <= 512);
     }
 }

@@ -99,11 +99,11 @@ impl<'cx> BucketStore<'cx> {
         branch(self.cx, self.ci)
     }
 
-    /// Reads the manifests at these keys, the newest release first. What is none of ours is passed over aloud.
     fn manifest_keys(&self) -> Result<Vec<String>> {
         Ok(self.bucket()?.list(RELEASES)?.into_iter().map(|it| it.key).filter(|key| is_manifest(key)).collect())
     }
 
+    /// Reads the manifests at these keys, the newest release first. What is none of ours is passed over aloud.
     fn manifests(&self, keys: &[String]) -> Result<Vec<Manifest>> {
         let mut found = Vec::new();
         for (key, text) in self.bucket()?.read_all(keys)? {

@@ -185,7 +185,8 @@ impl DirStore<'_> {
         })
     }
 
-    /// What is at the beginning of a manifest, where it is one of ours and undamaged; else all of it is looked at.
+    /// What is at the beginning of a manifest. All of it is looked at only where that does not tell: whether the rest is
+    /// whole is a matter of whoever takes the release.
     fn head(&self, id: &ReleaseId) -> Result<Head> {
         let dir = self.dir.join(id.as_str());
         let mut beginning = Vec::with_capacity(Head::ENOUGH);

@@ -159,12 +159,17 @@ pub fn install(root: &str, id: &ReleaseId, sum: &str) -> String {
 /// The same with an archive of only what differs from a release that is installed there. [`META`] in the stream has the
 /// list of what is the same; it is copied, never linked, so that nothing that one release writes is another's. It may have
 /// files to put together as well, of ranges of those that they replace and of what is new: all bytes from an offset on are
-/// `tail`'s, and how many of them `head`'s.
+/// `tail`'s, and how many of them `head`'s. Where that cannot be, whoever asked sends all of it.
 pub fn install_changes(root: &str, id: &ReleaseId, sum: &str, from: &ReleaseId) -> String {
     let unpack = format!(
         "tar -xzof - -C \"$aside\"
-(cd releases/{from} && tar -cf - -T -) < \"$aside/{META}/{SAME}\" | tar -xof - -C \"$aside\"
-part() {{ tail -c +$(($2 + 1)) \"$1\" 2> /dev/null | head -c \"$3\" >> \"$to\"; }}
+if [ -s \"$aside/{META}/{SAME}\" ]; then
+  (cd releases/{from} && tar -cf - -T -) < \"$aside/{META}/{SAME}\" | tar -xof - -C \"$aside\"
+fi
+part() {{
+  tail -c +$(($2 + 1)) \"$1\" 2> /dev/null | head -c \"$3\" >> \"$to\" && return
+  echo \"cannot put $to together\" >&2; exit {EXIT_VERIFICATION}
+}}
 if [ -f \"$aside/{META}/{PATCHES}\" ]; then
   while read -r what a b; do
     case $what in
