@@ -4,7 +4,7 @@ use crate::fleet::faults::Proxy;
 use crate::fleet::hosts::Fleet;
 use crate::fleet::{live, project};
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::sync::atomic::Ordering;
 
 const MANY: usize = 1 << 40;
@@ -114,5 +114,35 @@ fn of_a_large_file_only_what_is_new_is_sent() {
     p.write("www/noise", &format!("{other}{other}{other}{noise}"));
     p.release("4");
     p.run("deploy dev").ok().told(&format!("are those of {three}, and most of 1 more"));
+    p.run("verify @dev").ok();
+}
+
+#[test]
+fn a_host_that_cannot_put_a_file_together_is_sent_all_of_it() {
+    let path = std::env::var("PATH").unwrap();
+    let Some(fleet) = Fleet::with(1, |_| format!("SetEnv PATH=@dir@/own:{path}\n")) else { return };
+    let p = project(&fleet, 1, "");
+    let noise = crate::faults::noise(1 << 20);
+    p.write("www/noise", &noise);
+    p.release("1");
+    p.run("deploy dev").ok();
+    // As POSIX had it before 2024.
+    let head = fleet.file("own").join("head");
+    fs::create_dir_all(fleet.file("own")).unwrap();
+    fs::write(
+        &head,
+        "#!/bin/sh\ncase $1 in -c*) echo 'head: what is -c?' >&2; exit 1 ;; esac\nexec /usr/bin/head \"$@\"\n",
+    )
+    .unwrap();
+    fs::set_permissions(&head, fs::Permissions::from_mode(0o755)).unwrap();
+    p.write("www/noise", &format!("{noise}more"));
+    p.release("2");
+    p.run("deploy dev").ok().told("head: what is -c?").told("so all of it is sent");
+    assert_eq!(live(&fleet, 0), "2");
+    p.run("verify @dev").ok();
+    fs::remove_file(head).unwrap();
+    p.write("www/noise", &format!("{noise}more and more"));
+    p.release("3");
+    p.run("deploy dev").ok().told(", and most of 1 more");
     p.run("verify @dev").ok();
 }
