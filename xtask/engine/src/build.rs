@@ -92,7 +92,8 @@ fn newest_bundle(releases: &Path, app: &str) -> Option<PathBuf> {
     let bundle = |entry: fs::DirEntry| {
         let id: ReleaseId = entry.file_name().to_str()?.parse().ok()?;
         let bundle = entry.path().join(Manifest::bundle_name(app, &id));
-        Some((bundle.metadata().and_then(|meta| meta.modified()).ok()?, bundle))
+        let meta = bundle.metadata().ok().filter(fs::Metadata::is_file)?;
+        Some((meta.modified().ok()?, bundle))
     };
     entries.filter_map(bundle).max().map(|(_, bundle)| bundle)
 }

@@ -200,8 +200,8 @@ pub enum Command {
     /// List releases: where they are kept and where they are live
     Releases {
         /// How many, the newest first
-        #[arg(long, value_name = "N", default_value_t = 100)]
-        limit: usize,
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
     },
     /// Compare what is live in an env with a release
     Diff {

@@ -150,7 +150,7 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
             deploy::hosts::exec(cx, project.env(env)?, host.as_deref(), command, listener).map(|()| Answer::Heard)
         }
         Command::History { env, limit, all } => report::history(cx, project, env, *limit, *all).map(Answer::History),
-        Command::Releases { limit } => report::releases(cx, project, *limit).map(Answer::Releases),
+        Command::Releases { limit } => report::releases(cx, project, *limit as usize).map(Answer::Releases),
         Command::Diff { env, release } => report::diff(cx, project, env, release.as_ref()).map(Answer::Diff),
         Command::Prune(prune) => self::prune(cx, project, global, prune),
         Command::Lock(lock_command) => lock(cx, project, lock_command).map(Answer::Lock),

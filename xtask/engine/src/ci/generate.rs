@@ -49,7 +49,7 @@ pub fn generate(cx: &Cx, project: &Project, pattern: Pattern, check: bool) -> Re
         let have = fs::read_to_string(&path).unwrap_or_default();
         let changed = have != want;
         if changed && check {
-            let diff = git::diff(cx, &path, &want).unwrap_or_default();
+            let diff = git::diff(cx, &path, &want).unwrap_or_else(|| "(git cannot show in which lines)".into());
             let header = format!("--- {name}\n+++ what xtask/src/main.rs says\n");
             drifted.push(format!("{name} is not what xtask/src/main.rs says:\n{header}{diff}"));
         } else if changed {

@@ -79,7 +79,7 @@ impl Deflate {
 
     /// A block as a member: that of an older bundle where it has one, which is the same as one made anew.
     pub fn member_or(&mut self, older: Option<&Older>, block: &[u8]) -> Vec<u8> {
-        older.and_then(|older| older.member(&Digest::of(block))).unwrap_or_else(|| self.member(block))
+        older.and_then(|older| older.member(&Digest::of(block), trailer(block))).unwrap_or_else(|| self.member(block))
     }
 
     /// A block as a member.
@@ -93,8 +93,7 @@ impl Deflate {
         let fields =
             [&length.to_le_bytes()[..], &crc(&member[HEADER..end]).to_le_bytes(), &Digest::of(block).0].concat();
         member[START.len()..HEADER].copy_from_slice(&fields);
-        member[end..end + 4].copy_from_slice(&crc(block).to_le_bytes());
-        member[end + 4..].copy_from_slice(&u32::try_from(block.len()).expect("as above").to_le_bytes());
+        member[end..].copy_from_slice(&trailer(block));
         member
     }
 }
@@ -103,6 +102,15 @@ fn crc(bytes: &[u8]) -> u32 {
     let mut crc = Crc::new();
     crc.update(bytes);
     crc.sum()
+}
+
+/// What a member ends with: a CRC-32 of the block, and its size.
+fn trailer(block: &[u8]) -> [u8; TRAILER] {
+    let size = u32::try_from(block.len()).expect("a block is a megabyte");
+    let mut trailer = [0; TRAILER];
+    trailer[..4].copy_from_slice(&crc(block).to_le_bytes());
+    trailer[4..].copy_from_slice(&size.to_le_bytes());
+    trailer
 }
 
 /// By which a block is known again.
@@ -143,15 +151,16 @@ impl Older {
     /// How many blocks are in both.
     #[cfg(test)]
     pub fn in_common(&self, other: &Self) -> usize {
-        self.members.keys().filter(|digest| other.member(digest).is_some()).count()
+        self.members.keys().filter(|digest| other.members.contains_key(digest)).count()
     }
 
-    /// The member of a block. What the disk has changed since is as good as absent.
-    fn member(&self, digest: &Digest) -> Option<Vec<u8>> {
+    /// The member of a block, which ends with this trailer. What the disk has changed since is as good as absent.
+    fn member(&self, digest: &Digest, trailer: [u8; TRAILER]) -> Option<Vec<u8>> {
         let &(at, length) = self.members.get(digest)?;
         let mut member = vec![0; length];
         self.file.read_exact_at(&mut member, at).ok()?;
-        (crc(&member[HEADER..length - TRAILER]) == said_crc(&member)?).then_some(member)
+        let is_whole = crc(&member[HEADER..length - TRAILER]) == said_crc(&member)? && member.ends_with(&trailer);
+        is_whole.then_some(member)
     }
 }
 

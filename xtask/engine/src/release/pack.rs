@@ -338,6 +338,22 @@ mod tests {
             assert_eq!(pack_after(&bad), anew.sha256, "damaged at {at}");
         }
         assert_eq!(pack_after(&at("a")), anew.sha256);
+        // Wherever one bit of a member that would be taken over is damaged.
+        let whole = std::fs::read(at("2.gz")).unwrap();
+        let one_bad = |byte: usize| {
+            let mut bytes = whole.clone();
+            bytes[byte] ^= 1;
+            std::fs::write(at("bad.gz"), &bytes).unwrap();
+            pack_after(&at("bad.gz"))
+        };
+        let length = |at: usize| u32::from_le_bytes(*whole[at + 16..].first_chunk().unwrap()) as usize;
+        let begins: Vec<_> =
+            std::iter::successors(Some(0), |at| Some(at + length(*at)).filter(|at| *at < whole.len())).collect();
+        assert_eq!(begins.len(), 6, "what comes before, four blocks, what comes after");
+        let trailers = begins.iter().flat_map(|at| at + length(*at) - 8..at + length(*at));
+        for byte in trailers.chain(begins[1]..begins[1] + 60).chain((0..whole.len()).step_by(whole.len() / 40)) {
+            assert_eq!(one_bad(byte), anew.sha256, "byte {byte}");
+        }
     }
 
     #[test]
