@@ -1,9 +1,9 @@
 //! `bench bundle` and `bench fetch`: a directory into a sealed release, and out of it again with every byte checked,
 //! against the `tar` and `sha256sum` of a build.sh and a deploy.sh.
 
-use crate::bench::race::{Contender, Race, Report};
+use crate::bench::race::{Contender, Peer, Race, Report, present};
 use crate::bench::workload::{PAYLOAD, Source};
-use crate::bench::{Missing, Options, Scratch, private_dir};
+use crate::bench::{Options, Scratch, private_dir};
 use crate::build::{self, Built};
 use crate::cx::Cx;
 use crate::error::{Explain, Kind, Result};
@@ -13,17 +13,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What people write in its place, and what that needs.
-pub struct Peer {
-    /// Its name on the command line and in the report.
-    pub name: &'static str,
-    program: &'static str,
-    install: &'static str,
-    /// What `sh` runs. `TREE` is what is packed, `OUT` a directory that is not there yet, `PACKED` a directory with
-    /// what [`PACK`] has made.
-    script: &'static str,
-}
-
+/// What writes a bundle: `TREE` is what is packed, `OUT` a directory that is not there yet.
+///
 /// A bundle with the digest of the whole, or also that of each file.
 pub const BUNDLERS: &[Peer] = &[
     Peer {
@@ -50,7 +41,7 @@ tar -I 'zstd -q -T0 -3' -cf \"$OUT/b.tar.zst\" .; cd \"$OUT\"; sha256sum b.tar.z
     },
 ];
 
-/// The way back.
+/// The way back; `PACKED` is a directory with what everybody unpacks.
 pub const UNPACKERS: &[Peer] = &[
     Peer {
         name: "tar",
@@ -88,10 +79,7 @@ pub fn fetch(cx: &Cx, options: &Options) -> Result<Report> {
 }
 
 fn race(cx: &Cx, options: &Options, bench: &'static str, peers: &'static [Peer]) -> Result<Report> {
-    options.check_against(bench, peers.iter().map(|peer| peer.name))?;
-    let wanted = |peer: &&Peer| options.against.is_empty() || options.against.iter().any(|name| name == peer.name);
-    let is_there = |peer: &&Peer| cx.program_on_path(peer.program).is_some();
-    let (present, missing): (Vec<_>, Vec<_>) = peers.iter().filter(wanted).partition(is_there);
+    let (present, missing) = present(cx, options, bench, peers)?;
     let scratch = Scratch(private_dir(cx)?);
     let mut rows = Vec::new();
     for (n, from) in options.sources().enumerate() {
@@ -114,7 +102,6 @@ fn race(cx: &Cx, options: &Options, bench: &'static str, peers: &'static [Peer])
             race("change", bundler(&source, release)?)?;
         }
     }
-    let missing = missing.into_iter().map(|peer| Missing { peer: peer.name, install: peer.install }).collect();
     Ok(Report { bench, rounds: options.rounds, cpus: super::cpus(), rows, missing })
 }
 

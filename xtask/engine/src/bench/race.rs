@@ -1,7 +1,7 @@
 //! Commands on this machine against each other, in turns: the part of a bench that every one of them has.
 
-use crate::bench::Missing;
 use crate::bench::figures::{Comparison, Figures, compare};
+use crate::bench::{Missing, Options};
 use crate::cx::{Cx, Measured, exit};
 use crate::error::{Explain, Kind, Result, failed, verification};
 use serde::Serialize;
@@ -56,6 +56,33 @@ pub struct Contender<'a> {
     pub command: Box<dyn Fn() -> Command + 'a>,
     /// What it makes. Removed before each run, so that everybody starts from nothing; its bytes are counted.
     pub makes: Option<PathBuf>,
+}
+
+/// What people type in the place of ours, and what that needs.
+pub struct Peer {
+    /// Its name on the command line and in the report.
+    pub name: &'static str,
+    /// What has to be on PATH.
+    pub program: &'static str,
+    /// How to get it.
+    pub install: &'static str,
+    /// What `sh` runs; each bench says with which variables and arguments.
+    pub script: &'static str,
+}
+
+/// The peers that are wanted: those that are installed, and the others.
+pub fn present(
+    cx: &Cx,
+    options: &Options,
+    bench: &str,
+    peers: &'static [Peer],
+) -> Result<(Vec<&'static Peer>, Vec<Missing>)> {
+    options.check_against(bench, peers.iter().map(|peer| peer.name))?;
+    let wanted = |peer: &&Peer| options.against.is_empty() || options.against.iter().any(|name| name == peer.name);
+    let is_there = |peer: &&Peer| cx.program_on_path(peer.program).is_some();
+    let (present, missing): (Vec<_>, Vec<_>) = peers.iter().filter(wanted).partition(is_there);
+    let missing = missing.into_iter().map(|peer| Missing { peer: peer.name, install: peer.install });
+    Ok((present, missing.collect()))
 }
 
 /// One task.

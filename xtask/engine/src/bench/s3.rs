@@ -1,17 +1,17 @@
 //! `bench s3`: a release into a bucket and out of it again, against the tools that a build.sh would copy it with. The
 //! server is a Ceph that starts for it, so that both ends share its cores, or that of a bucket that is named.
 
-use crate::bench::race::{Contender, Race, Report, Row, time};
+use crate::bench::race::{Contender, Peer, Race, Report, Row, present, time};
 use crate::bench::workload::{PAYLOAD, Source};
-use crate::bench::{Missing, Options, Scratch, files, private_dir};
+use crate::bench::{Options, Scratch, files, private_dir};
 use crate::ci::run::bucket;
 use crate::cx::{Cx, var};
 use crate::deploy::resolve::Catalog;
 use crate::error::{Explain, Kind, Result, usage};
 use crate::handoff::{self, PutDone};
 use crate::project::{App, Ci, Project};
+use crate::release::Release;
 use crate::release::id::{ReleaseId, Selector};
-use crate::release::{RELEASES, Release};
 use crate::store;
 use crate::store::object::{Bucket, settings::settings};
 use std::cell::Cell;
@@ -27,20 +27,17 @@ const BENCH_BUCKET: &str = "GANGPLANK_BENCH_BUCKET";
 /// Bytes of the release that is made up: it does not compress, and is a multipart upload for everybody.
 const BYTES: u64 = 300_000_000;
 
-/// Who copies one object.
-pub struct Peer {
-    /// Its name on the command line and in the report.
-    pub name: &'static str,
-    install: &'static str,
-    /// What `sh` runs; `$1` is what is copied, and `$2` where to.
-    script: &'static str,
-}
-
-/// What a build.sh has.
+/// What a build.sh has to copy one object: `$1` is what is copied, and `$2` where to.
 pub const PEERS: &[Peer] = &[
-    Peer { name: "aws", install: "pip install awscli", script: "aws s3 cp --only-show-errors \"$1\" \"$2\"" },
+    Peer {
+        name: "aws",
+        program: "aws",
+        install: "pip install awscli",
+        script: "aws s3 cp --only-show-errors \"$1\" \"$2\"",
+    },
     Peer {
         name: "s5cmd",
+        program: "s5cmd",
         install: "https://github.com/peak/s5cmd/releases",
         script: "s5cmd --log error --endpoint-url \"$AWS_ENDPOINT_URL\" cp \"$1\" \"$2\"",
     },
@@ -48,10 +45,7 @@ pub const PEERS: &[Peer] = &[
 
 /// `bench s3`
 pub fn s3(cx: &Cx, options: &Options) -> Result<Report> {
-    options.check_against("s3", PEERS.iter().map(|peer| peer.name))?;
-    let wanted = |peer: &&Peer| options.against.is_empty() || options.against.iter().any(|name| name == peer.name);
-    let is_there = |peer: &&Peer| cx.program_on_path(peer.name).is_some();
-    let (present, missing): (Vec<_>, Vec<_>) = PEERS.iter().filter(wanted).partition(is_there);
+    let (present, missing) = present(cx, options, "s3", PEERS)?;
     let scratch = Scratch(private_dir(cx)?);
     let bucket = cx.var(BENCH_BUCKET).unwrap_or(BUCKET);
     // A place that nobody has used, so that nothing is found there.
@@ -71,7 +65,6 @@ pub fn s3(cx: &Cx, options: &Options) -> Result<Report> {
     cx.note(format!("what is copied goes to {url}, and is removed in the end"));
     let done = copies(cx, options, &scratch.0, &url, &present);
     let rows = clear(cx, &url).and(done)?;
-    let missing = missing.into_iter().map(|peer| Missing { peer: peer.name, install: peer.install }).collect();
     Ok(Report { bench: "s3", rounds: options.rounds, cpus: super::cpus(), rows, missing })
 }
 
@@ -136,8 +129,9 @@ struct Course<'a> {
 
 impl Course<'_> {
     fn run(&self, peers: &[&'static Peer], scratch: &Path, rounds: usize) -> Result<Vec<Row>> {
-        let sealed = Release::read_manifest(&files::seal(&self.cx.at(&self.source.project))?.dir)?;
-        let bundle = self.source.project.join(RELEASES).join(sealed.id.as_str()).join(&sealed.bundle.file);
+        let dir = files::seal(&self.cx.at(&self.source.project))?.dir;
+        let sealed = Release::read_manifest(&dir)?;
+        let bundle = dir.join(&sealed.bundle.file);
         let id = &sealed.id;
         let new_place = || {
             self.runs.set(self.runs.get() + 1);
@@ -155,7 +149,7 @@ impl Course<'_> {
         let (up, name) = (everybody().map(up).collect(), self.source.name.as_str());
         let mut rows =
             Race { workload: name, what: "up", alike: false, contenders: up }.run(self.cx, scratch, rounds)?;
-        // What everybody fetches was put by ourselves, in the last place where it was looked for.
+        // What is fetched: a release as ours, and an object as theirs.
         let there = new_place();
         let log = scratch.join("log");
         time(self.cx, "ours", self.ours(id, &there, None), &log)?;

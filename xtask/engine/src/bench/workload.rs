@@ -32,14 +32,14 @@ impl Source {
     pub fn prepare(cx: &Cx, dir: &Path, source: Option<&Path>) -> Result<Self> {
         let what = || format!("cannot prepare a workload in {}", dir.display());
         let hint = || "check free space: it is packed and unpacked by each contender".to_owned();
-        let (project, unused) = (dir.join("project"), dir.join("second"));
-        for made in [&project, &unused] {
+        let (project, second) = (dir.join("project"), dir.join("second"));
+        for made in [&project, &second] {
             fs::create_dir_all(made).explain(Kind::Failed, what, hint)?;
         }
         let name = match source {
             Some(source) => copy(cx, source, &project)?,
             None => {
-                invent(&[project.clone(), unused]).explain(Kind::Failed, what, hint).map(|()| "small".to_owned())?
+                invent(&[project.clone(), second]).explain(Kind::Failed, what, hint).map(|()| "small".to_owned())?
             }
         };
         let cx = cx.at(&project);
@@ -48,9 +48,7 @@ impl Source {
         git(&cx, "commit --quiet --message bench", "2026-01-01T00:00:00Z")?;
         Ok(Self { name, dir: dir.to_owned(), project })
     }
-}
 
-impl Source {
     /// Makes the checkout one of the second release; `false` where there is none.
     pub fn advance(&self, cx: &Cx, source: Option<&Path>) -> Result<bool> {
         let second = match source {

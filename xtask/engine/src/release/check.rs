@@ -7,7 +7,6 @@ use crate::release::digest::{Hasher, Through};
 use crate::release::manifest::{Content, FileEntry, Manifest};
 use crate::release::unpack::{Unpacking, Written};
 use crate::release::{Progress, members};
-use flate2::read::MultiGzDecoder;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -37,14 +36,8 @@ pub fn bundle(path: &Path, manifest: &Manifest, mut into: Option<&mut Unpacking>
     let mut file = BufReader::with_capacity(1 << 18, told);
     let ours = file.fill_buf().is_ok_and(members::are_ours);
     let raw = Through::new(file);
-    let mut entries = |tar: &mut dyn Read| entries(tar, manifest, into.as_deref_mut());
-    let (found, raw) = if ours {
-        members::inflated(raw, entries)
-    } else {
-        // Whoever made it, it is gzip, if in one piece.
-        let mut tar = MultiGzDecoder::new(raw);
-        (entries(&mut tar), Ok(tar.into_inner()))
-    };
+    let entries = |tar: &mut dyn Read| entries(tar, manifest, into.as_deref_mut());
+    let (found, raw) = members::read(ours, raw, entries);
     // A disk that fails is the cause, and what seems to be missing its effect. Of damage the entry knows where it is.
     let raw = match raw {
         Err(e) if !matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {

@@ -8,7 +8,6 @@ use crate::release::manifest::{Content, FileEntry, Manifest};
 use crate::release::patch::{self, Chunks, Piece};
 use crate::release::{META, Release, members, scratch};
 use flate2::Compression;
-use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -132,11 +131,8 @@ type Older = BTreeMap<String, Chunks>;
 /// Reads the entries of a bundle, which no check is made of.
 fn read<T>(bundle: &Path, work: impl FnOnce(&mut dyn Read) -> io::Result<T>) -> io::Result<T> {
     let mut file = BufReader::with_capacity(1 << 18, File::open(bundle)?);
-    if file.fill_buf().is_ok_and(members::are_ours) {
-        members::inflated(file, work).0
-    } else {
-        work(&mut MultiGzDecoder::new(file))
-    }
+    let ours = file.fill_buf().is_ok_and(members::are_ours);
+    members::read(ours, file, work).0
 }
 
 /// The chunks of some files of a bundle.

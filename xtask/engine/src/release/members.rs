@@ -10,6 +10,7 @@
 //! ```
 
 use crate::release::digest::Hasher;
+use flate2::read::MultiGzDecoder;
 use flate2::{Decompress, FlushDecompress, Status};
 use libdeflater::{CompressionLvl, Compressor, Crc};
 use std::collections::BTreeMap;
@@ -79,21 +80,26 @@ impl Deflate {
 
     /// A block as a member: that of an older bundle where it has one, which is the same as one made anew.
     pub fn member_or(&mut self, older: Option<&Older>, block: &[u8]) -> Vec<u8> {
-        older.and_then(|older| older.member(&Digest::of(block), trailer(block))).unwrap_or_else(|| self.member(block))
+        let (digest, trailer) = (Digest::of(block), trailer(block));
+        let known = older.and_then(|older| older.member(&digest, trailer));
+        known.unwrap_or_else(|| self.make(block, &digest, trailer))
     }
 
     /// A block as a member.
     pub fn member(&mut self, block: &[u8]) -> Vec<u8> {
+        self.member_or(None, block)
+    }
+
+    fn make(&mut self, block: &[u8], digest: &Digest, trailer: [u8; TRAILER]) -> Vec<u8> {
         let compressor = if self.is_compressed(block) { &mut self.stored } else { &mut self.usual };
         let (mut member, deflated) = deflate(compressor, block);
         let end = HEADER + deflated;
         member.truncate(end + TRAILER);
         let length = u32::try_from(member.len()).expect("a block is a megabyte");
         member[..START.len()].copy_from_slice(&START);
-        let fields =
-            [&length.to_le_bytes()[..], &crc(&member[HEADER..end]).to_le_bytes(), &Digest::of(block).0].concat();
+        let fields = [&length.to_le_bytes()[..], &crc(&member[HEADER..end]).to_le_bytes(), &digest.0].concat();
         member[START.len()..HEADER].copy_from_slice(&fields);
-        member[end..].copy_from_slice(&trailer(block));
+        member[end..].copy_from_slice(&trailer);
         member
     }
 }
@@ -236,7 +242,7 @@ type Inflated = Option<Vec<u8>>;
 /// ```text
 /// file + SHA-256 ─▶ members ─▶ N × inflate ─▶ in order ─▶ work
 /// ```
-pub fn inflated<From: Read + Send, T>(from: From, work: impl FnOnce(&mut dyn Read) -> T) -> (T, io::Result<From>) {
+fn inflated<From: Read + Send, T>(from: From, work: impl FnOnce(&mut dyn Read) -> T) -> (T, io::Result<From>) {
     let threads = threads();
     // Each member goes with the place where its block is waited for, so that the blocks come in order by themselves.
     let (to_workers, members) = sync_channel::<(Vec<u8>, SyncSender<Inflated>)>(threads);
@@ -271,6 +277,20 @@ pub fn inflated<From: Read + Send, T>(from: From, work: impl FnOnce(&mut dyn Rea
     })
 }
 
+/// Gives `work` what a bundle inflates to: side by side where it `are_ours`, and else, whoever made it, as gzip in one
+/// piece. The other end of `from` comes back as from [`inflated`].
+pub fn read<From: Read + Send, T>(
+    ours: bool,
+    from: From,
+    work: impl FnOnce(&mut dyn Read) -> T,
+) -> (T, io::Result<From>) {
+    if ours {
+        return inflated(from, work);
+    }
+    let mut tar = MultiGzDecoder::new(from);
+    (work(&mut tar), Ok(tar.into_inner()))
+}
+
 /// The blocks in order.
 struct Blocks {
     queue: Receiver<Receiver<Inflated>>,
@@ -295,7 +315,6 @@ impl Read for Blocks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flate2::read::MultiGzDecoder;
 
     fn bytes(n: usize) -> Vec<u8> {
         (0..n).map(|i| (i * i / 7 % 251) as u8).collect()
