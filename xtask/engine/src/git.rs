@@ -19,11 +19,12 @@ fn shell(dir: &Path) -> Result<Shell> {
 pub fn commit(cx: &Cx) -> Result<Commit> {
     let sh = shell(&cx.root)?;
     let root = cx.root.display();
-    let answer = cx.answer(Command::from(cmd!(sh, "git rev-parse --verify --quiet HEAD")), Input::Empty)?;
-    if !answer.ok() {
+    let answer = cx
+        .answer(Command::from(cmd!(sh, "git status --porcelain=v2 --branch --untracked-files=normal")), Input::Empty)?;
+    let head = answer.ok().then(|| head(&answer.stdout)).flatten();
+    let Some(Head { sha, branch, dirty }) = head else {
         return Err(no_commit(cx, &sh, &answer.stderr));
-    }
-    let sha = answer.stdout.trim().to_owned();
+    };
     if let Some(want) = cx.var("CIRCLE_SHA1").filter(|want| *want != sha) {
         return verification(format!("{root} has commit {sha} checked out, but CIRCLE_SHA1 is {want}"))
             .hint("check out CIRCLE_SHA1 and nothing else in the job")
@@ -31,8 +32,25 @@ pub fn commit(cx: &Cx) -> Result<Commit> {
     }
     let seconds = cx.read(cmd!(sh, "git show --no-patch --no-show-signature --format=%ct {sha}").into())?;
     let time = jiff::Timestamp::from_second(seconds.trim().parse()?)?;
-    let status = cx.read(cmd!(sh, "git status --porcelain --untracked-files=normal").into())?;
-    Ok(Commit { sha, time, branch: branch(cx)?, tag: tag(cx, &sh)?, dirty: !status.is_empty() })
+    let branch = cx.var("CIRCLE_BRANCH").map(str::to_owned).or(branch);
+    Ok(Commit { sha, time, branch, tag: tag(cx, &sh)?, dirty })
+}
+
+/// What is checked out.
+#[derive(Debug, PartialEq)]
+struct Head {
+    sha: String,
+    branch: Option<String>,
+    dirty: bool,
+}
+
+/// Reads what `git status --porcelain=v2 --branch` prints (git-status(1)); `None` before the first commit.
+fn head(status: &str) -> Option<Head> {
+    let header = |name: &str| status.lines().find_map(|line| line.strip_prefix("# branch.")?.strip_prefix(name));
+    let sha = header("oid ").filter(|sha| sha.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    let branch = header("head ").filter(|branch| *branch != "(detached)");
+    let dirty = status.lines().any(|line| !line.starts_with('#'));
+    Some(Head { sha: sha.to_owned(), branch: branch.map(str::to_owned), dirty })
 }
 
 fn no_commit(cx: &Cx, sh: &Shell, stderr: &str) -> anyhow::Error {
@@ -185,4 +203,35 @@ pub fn diff_since(cx: &Cx, mark: &str, path: &str) -> Option<String> {
     let since = cx.read(alone(cmd!(sh, "git log --max-count=1 --format=%H -- {mark}"))).ok()?;
     let diff = cx.read(alone(cmd!(sh, "git diff --no-color --no-ext-diff {since} -- {path}"))).ok();
     diff.filter(|diff| !diff.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_read() {
+        let sha = "59d0a4a01dc3bd9ee1a12d4f9e1f2a3b4c5d6e7f";
+        for (status, branch, dirty) in [
+            (format!("# branch.oid {sha}\n# branch.head main\n"), Some("main"), false),
+            (format!("# branch.oid {sha}\n# branch.head (detached)\n"), None, false),
+            (
+                format!("# branch.oid {sha}\n# branch.head a/b\n# branch.upstream o/b\n# branch.ab +1 -0\n"),
+                Some("a/b"),
+                false,
+            ),
+            (format!("# branch.oid {sha}\n# branch.head main\n? # branch.head x\n"), Some("main"), true),
+            (
+                format!("# branch.oid {sha}\n# branch.head main\n1 .M N... 100644 100644 100644 a b app/a\n"),
+                Some("main"),
+                true,
+            ),
+        ] {
+            let head = head(&status).unwrap();
+            assert_eq!((head.sha.as_str(), head.branch.as_deref(), head.dirty), (sha, branch, dirty), "{status}");
+        }
+        for status in ["", "# branch.oid (initial)\n# branch.head main\n"] {
+            assert_eq!(head(status), None, "{status}");
+        }
+    }
 }

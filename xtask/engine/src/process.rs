@@ -64,7 +64,7 @@ pub fn run(command: &mut Command, input: Input, limits: &Limits) -> io::Result<E
     let mut child = start(command.stdin(Stdio::piped()).stdout(Stdio::piped()), limits)?;
     feed(child.stdin.take(), input);
     let (stdout, stderr) = (Collected::new(child.stdout.take()), Collected::new(child.stderr.take()));
-    let (status, cut) = wait(&mut child, limits)?;
+    let (status, cut) = wait_looking(&mut child, limits, OFTEN, &mut |nap| stdout.ends_within(nap))?;
     Ok(Ended { status, stdout: stdout.text(), stderr: stderr.text(), cut })
 }
 
@@ -81,16 +81,33 @@ pub fn become_it(command: &mut Command) -> io::Error {
     command.exec()
 }
 
+/// How often a child is looked at, at least.
+const OFTEN: Duration = Duration::from_millis(20);
+/// How soon after something was heard of it, and at first.
+const SOON: Duration = Duration::from_micros(200);
+
 /// Waits for a child, and ends it, with its group if it has one, when a limit is reached.
 pub fn wait(child: &mut Child, limits: &Limits) -> io::Result<(ExitStatus, bool)> {
-    wait_looking(child, limits, Duration::from_millis(20))
+    wait_looking(child, limits, OFTEN, &mut nothing_is_heard)
 }
 
-/// The same, looking at it at least this often.
-fn wait_looking(child: &mut Child, limits: &Limits, often: Duration) -> io::Result<(ExitStatus, bool)> {
+/// Sleeps, where nothing tells that a child may have ended.
+fn nothing_is_heard(nap: Duration) -> bool {
+    thread::sleep(nap);
+    false
+}
+
+/// The same, looking at it at least as `often`, and as soon as `heard`, which waits no longer than it is told, says that
+/// it may have ended.
+fn wait_looking(
+    child: &mut Child,
+    limits: &Limits,
+    often: Duration,
+    heard: &mut dyn FnMut(Duration) -> bool,
+) -> io::Result<(ExitStatus, bool)> {
     let started = Instant::now();
     let mut asked: Option<Instant> = None;
-    let mut nap = Duration::from_micros(500);
+    let mut nap = SOON;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok((status, asked.is_some()));
@@ -105,8 +122,7 @@ fn wait_looking(child: &mut Child, limits: &Limits, often: Duration) -> io::Resu
             }
             _ => {}
         }
-        thread::sleep(nap);
-        nap = (nap * 2).min(often);
+        nap = if heard(nap) { SOON } else { (nap * 2).min(often) };
     }
 }
 
@@ -201,7 +217,7 @@ pub fn measure(command: &mut Command, limits: &Limits) -> io::Result<Measured> {
     adopt_orphans();
     let (before, started) = (cpu_of_children(), Instant::now());
     let mut child = start(command.env(MARK, &mark), limits)?;
-    let (status, _) = wait_looking(&mut child, limits, Duration::from_millis(1))?;
+    let (status, _) = wait_looking(&mut child, limits, Duration::from_millis(1), &mut nothing_is_heard)?;
     let wall = started.elapsed();
     end_children_with(&format!("{MARK}={mark}"));
     Ok(Measured { status, wall, cpu: cpu_of_children().saturating_sub(before) })
@@ -362,6 +378,16 @@ impl Collected {
 
     fn so_far(&self) -> String {
         String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+
+    /// Waits so long; whether it has ended just now, as the streams of a program do when the program itself ends.
+    fn ends_within(&self, nap: Duration) -> bool {
+        match self.whole.recv_timeout(nap) {
+            Ok(()) => true,
+            Err(RecvTimeoutError::Timeout) => false,
+            // It had ended before, or there never was one.
+            Err(RecvTimeoutError::Disconnected) => nothing_is_heard(nap),
+        }
     }
 
     fn text(self) -> String {

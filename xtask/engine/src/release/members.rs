@@ -11,8 +11,8 @@
 
 use crate::release::digest::Hasher;
 use flate2::read::MultiGzDecoder;
-use flate2::{Decompress, FlushDecompress, Status};
-use libdeflater::{CompressionLvl, Compressor, Crc};
+use libdeflater::{CompressionLvl, Compressor, Crc, Decompressor};
+use memchr::memmem;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -72,8 +72,8 @@ impl Deflate {
         if block.len() < samples * bytes {
             return false;
         }
-        let some: Vec<u8> =
-            block.chunks(block.len() / samples).take(samples).flat_map(|part| &part[..bytes]).copied().collect();
+        let some =
+            block.chunks(block.len() / samples).take(samples).map(|part| &part[..bytes]).collect::<Vec<_>>().concat();
         let (_, deflated) = deflate(&mut self.fast, &some);
         deflated >= some.len() / 100 * 99
     }
@@ -173,19 +173,18 @@ impl Older {
 /// Takes a member apart; `None` when it is damaged, or larger than any of ours.
 ///
 /// All of it has to be one member. Another one hidden behind the end of what is deflated would be read by gzip on a host,
-/// and by nobody here: libdeflate does not say how far it read, so it is not asked.
-fn inflate(inflater: &mut Decompress, member: &[u8]) -> Option<Vec<u8>> {
+/// and by nobody here. libdeflate finds the trailer where what is deflated ends, but does not say where that was; as there
+/// is only one such trailer in the whole member, it is the last.
+fn inflate(inflater: &mut Decompressor, member: &[u8]) -> Option<Vec<u8>> {
     let (deflated, trailer) = member.get(HEADER..)?.split_last_chunk::<TRAILER>()?;
     if crc(deflated) != said_crc(member)? {
         return None;
     }
-    let word = |at: usize| u32::from_le_bytes(trailer[at..at + 4].try_into().expect("four bytes"));
-    let size = usize::try_from(word(4)).ok().filter(|size| *size <= BLOCK)?;
-    let mut block = vec![0; size];
-    inflater.reset(false);
-    let end = inflater.decompress(deflated, &mut block, FlushDecompress::Finish).ok()?;
-    let whole = inflater.total_in() == deflated.len() as u64 && inflater.total_out() == size as u64;
-    (end == Status::StreamEnd && whole && crc(&block) == word(0)).then_some(block)
+    let size = u32::from_le_bytes(*trailer.last_chunk()?);
+    let mut block = vec![0; usize::try_from(size).ok().filter(|size| *size <= BLOCK)?];
+    let inflated = inflater.gzip_decompress(member, &mut block).ok()?;
+    let is_last = memmem::find(&member[HEADER..], trailer) == Some(deflated.len());
+    (inflated == block.len() && is_last).then_some(block)
 }
 
 /// The checksum of what is deflated, as the header says it.
@@ -251,7 +250,7 @@ fn inflated<From: Read + Send, T>(from: From, work: impl FnOnce(&mut dyn Read) -
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                let mut inflater = Decompress::new(false);
+                let mut inflater = Decompressor::new();
                 loop {
                     let next = members.lock().expect("no worker panics").recv();
                     let Ok((member, to)) = next else { return };
