@@ -224,6 +224,10 @@ fn a_full_disk_where_it_is_stored_or_deployed() {
         p.run("put").fails(1, "No space left on device", "free space");
         assert_eq!(fs::read_dir(p.path("store")).unwrap().count(), 0);
     });
+    with_tiny_disk(&p, "out", || {
+        p.run("verify HEAD --unpack out/here").fails(1, "No space left on device", "free space");
+        assert_eq!(fs::read_dir(p.path("out")).unwrap().count(), 0);
+    });
 }
 
 #[test]

@@ -31,6 +31,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("httparse", &["ci/loopback/http.rs"]),
     ("indicatif", &["report/term.rs"]),
     ("libdeflater", &["release/members.rs"]),
+    ("memchr", &["release/members.rs"]),
     ("object_store", &["store/object.rs", "store/object/transfer.rs", "store/object/trouble.rs"]),
     ("reqwest", &["http.rs"]),
     ("rustix", &["machine.rs", "process.rs"]),

@@ -5,14 +5,14 @@
 use crate::error::{Explain, Kind, Result, verification};
 use crate::release::digest::{Hasher, Through};
 use crate::release::manifest::{Content, FileEntry, Manifest};
-use crate::release::unpack::{Unpacking, Written};
+use crate::release::unpack::Unpacking;
 use crate::release::{Progress, members};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 /// What is read, hashed and written at a time.
-const BUFFER: usize = 1 << 17;
+const PIECE: usize = 1 << 16;
 
 /// What is hashed as it lies on the disk.
 type Raw<'a> = Through<BufReader<Told<'a, File>>>;
@@ -101,7 +101,7 @@ fn difference<R: Read>(
     entry: &mut tar::Entry<R>,
     found: &str,
     want: &FileEntry,
-    into: Option<&mut Unpacking>,
+    mut into: Option<&mut Unpacking>,
 ) -> Result<(), Wrong> {
     let path = &want.path;
     if found != path {
@@ -126,27 +126,29 @@ fn difference<R: Read>(
                 return Err(format!("`{path}` has {} bytes, the manifest says {}", entry.size(), want.bytes).into());
             }
             let mtime = entry.header().mtime().unwrap_or_default();
-            let mut to = into.map(|into| into.file(want, mtime)).transpose().map_err(Wrong::Place)?;
-            let mut hasher = Hasher::default();
-            let mut buffer = vec![0; usize::try_from(want.bytes).unwrap_or(BUFFER).clamp(1, BUFFER)];
-            let mut bytes = 0;
-            loop {
-                let n = match entry.read(&mut buffer) {
-                    Ok(0) => break,
-                    Ok(n) => n,
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(e) => return Err(format!("`{path}` is damaged: {e}").into()),
-                };
-                bytes += n as u64;
-                hasher.update(&buffer[..n]);
-                to.as_mut().map_or(Ok(()), |to| to.write(&buffer[..n])).map_err(Wrong::Place)?;
-            }
-            if hasher.hex() != *sha256 || bytes != want.bytes {
+            into.as_deref_mut().map_or(Ok(()), |into| into.file(want, mtime)).map_err(Wrong::Place)?;
+            if content(entry, want, into.as_deref_mut())? != *sha256 {
                 return Err(format!("`{path}` has another content than the manifest says").into());
             }
-            to.map_or(Ok(()), Written::done).map_err(Wrong::Place)
+            into.map_or(Ok(()), Unpacking::file_ends).map_err(Wrong::Place)
         }
     }
+}
+
+/// Reads what an entry holds, passes it on, and gives its digest.
+fn content(entry: &mut dyn Read, want: &FileEntry, mut into: Option<&mut Unpacking>) -> Result<String, Wrong> {
+    let mut hasher = Hasher::default();
+    let mut left = want.bytes;
+    while left > 0 {
+        let mut piece = vec![0; usize::try_from(left).unwrap_or(PIECE).min(PIECE)];
+        entry.read_exact(&mut piece).map_err(|e| format!("`{}` is damaged: {e}", want.path))?;
+        left -= piece.len() as u64;
+        hasher.update(&piece);
+        if let Some(into) = &mut into {
+            into.bytes(piece).map_err(Wrong::Place)?;
+        }
+    }
+    Ok(hasher.hex())
 }
 
 /// Makes sure that nothing was left to read, and compares the digest.

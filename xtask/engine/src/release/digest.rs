@@ -1,7 +1,6 @@
 //! SHA-256, as hex and as a reader and writer that hash what passes through.
 
 use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 
 /// A digest being made.
@@ -21,10 +20,8 @@ impl Hasher {
 
     /// The digest in hex.
     pub fn hex(self) -> String {
-        self.0.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        let digit = |bits: u8| char::from(b"0123456789abcdef"[usize::from(bits)]);
+        self.0.finalize().iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
     }
 }
 

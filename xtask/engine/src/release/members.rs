@@ -19,7 +19,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
 /// Bytes of tar in a member. Smaller costs size, larger costs parallelism.
@@ -175,16 +175,17 @@ impl Older {
 /// All of it has to be one member. Another one hidden behind the end of what is deflated would be read by gzip on a host,
 /// and by nobody here. libdeflate finds the trailer where what is deflated ends, but does not say where that was; as there
 /// is only one such trailer in the whole member, it is the last.
-fn inflate(inflater: &mut Decompressor, member: &[u8]) -> Option<Vec<u8>> {
+///
+/// It inflates into `room`, which is a [`BLOCK`], and gives the number of bytes.
+fn inflate(inflater: &mut Decompressor, member: &[u8], room: &mut [u8]) -> Option<usize> {
     let (deflated, trailer) = member.get(HEADER..)?.split_last_chunk::<TRAILER>()?;
     if crc(deflated) != said_crc(member)? {
         return None;
     }
-    let size = u32::from_le_bytes(*trailer.last_chunk()?);
-    let mut block = vec![0; usize::try_from(size).ok().filter(|size| *size <= BLOCK)?];
-    let inflated = inflater.gzip_decompress(member, &mut block).ok()?;
+    let size = usize::try_from(u32::from_le_bytes(*trailer.last_chunk()?)).ok()?;
+    let inflated = inflater.gzip_decompress(member, room.get_mut(..size)?).ok()?;
     let is_last = memmem::find(&member[HEADER..], trailer) == Some(deflated.len());
-    (inflated == block.len() && is_last).then_some(block)
+    (inflated == size && is_last).then_some(size)
 }
 
 /// The checksum of what is deflated, as the header says it.
@@ -233,7 +234,8 @@ pub fn threads() -> usize {
     thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-type Inflated = Option<Vec<u8>>;
+/// A block and how many bytes of it are in use. To get a megabyte of memory takes long, so it goes round.
+type Inflated = Option<(Vec<u8>, usize)>;
 
 /// Reads and inflates `from` on threads of its own, and gives `work` what it inflates to, as a reader. The other end of
 /// `from` comes back with the answer, when it was read to its end. Memory is bounded by the number of threads.
@@ -246,7 +248,8 @@ fn inflated<From: Read + Send, T>(from: From, work: impl FnOnce(&mut dyn Read) -
     // Each member goes with the place where its block is waited for, so that the blocks come in order by themselves.
     let (to_workers, members) = sync_channel::<(Vec<u8>, SyncSender<Inflated>)>(threads);
     let (to_work, blocks) = sync_channel::<Receiver<Inflated>>(threads * 2);
-    let members = Mutex::new(members);
+    let (to_spare, spare) = channel();
+    let (members, spare) = (Mutex::new(members), Mutex::new(spare));
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -255,7 +258,9 @@ fn inflated<From: Read + Send, T>(from: From, work: impl FnOnce(&mut dyn Read) -
                     let next = members.lock().expect("no worker panics").recv();
                     let Ok((member, to)) = next else { return };
                     // Nobody waits for it any more when `work` has ended early.
-                    let _ = to.send(inflate(&mut inflater, &member));
+                    let used = spare.lock().expect("no worker panics").try_recv();
+                    let mut room = used.unwrap_or_else(|_| vec![0; BLOCK]);
+                    let _ = to.send(inflate(&mut inflater, &member, &mut room).map(|bytes| (room, bytes)));
                 }
             });
         }
@@ -269,7 +274,7 @@ fn inflated<From: Read + Send, T>(from: From, work: impl FnOnce(&mut dyn Read) -
             }
             Ok(from)
         });
-        let mut blocks = Blocks { queue: blocks, block: Vec::new(), at: 0 };
+        let mut blocks = Blocks { queue: blocks, block: vec![0; BLOCK], at: 0, end: 0, to_spare };
         let done = work(&mut blocks);
         drop(blocks);
         (done, reading.join().expect("reading does not panic"))
@@ -295,16 +300,20 @@ struct Blocks {
     queue: Receiver<Receiver<Inflated>>,
     block: Vec<u8>,
     at: usize,
+    end: usize,
+    to_spare: Sender<Vec<u8>>,
 }
 
 impl Read for Blocks {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.block.len() {
+        while self.at == self.end {
             let Ok(next) = self.queue.recv() else { return Ok(0) };
-            self.block = next.recv().ok().flatten().ok_or_else(damaged)?;
-            self.at = 0;
+            let (block, end) = next.recv().ok().flatten().ok_or_else(damaged)?;
+            // Nobody wants it any more once all members are on their way.
+            let _ = self.to_spare.send(std::mem::replace(&mut self.block, block));
+            (self.at, self.end) = (0, end);
         }
-        let n = buffer.len().min(self.block.len() - self.at);
+        let n = buffer.len().min(self.end - self.at);
         buffer[..n].copy_from_slice(&self.block[self.at..self.at + n]);
         self.at += n;
         Ok(n)

@@ -1,4 +1,5 @@
 //! Where a bundle is unpacked to while it is checked: a new directory, with the modes and times that `tar -x` would give.
+//! A thread of its own writes, so that whoever checks does not wait for the disk.
 
 use crate::error::{Explain, Kind, Result};
 use crate::release::manifest::FileEntry;
@@ -7,56 +8,114 @@ use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
+
+/// How many pieces may wait for the disk.
+const WAITING: usize = 32;
 
 /// A directory that is filled.
 pub struct Unpacking {
-    dir: PathBuf,
-    made: BTreeSet<PathBuf>,
-    /// Made last, so that nothing is written through one.
-    links: Vec<(PathBuf, String)>,
+    to_disk: Option<SyncSender<Step>>,
+    disk: Option<JoinHandle<Result<()>>>,
 }
 
-/// A file that is being written.
-pub struct Written {
-    path: PathBuf,
-    file: File,
-    mode: u32,
-    mtime: SystemTime,
+/// What is told to the disk. Paths come from a manifest, whose reader refuses those that lead out of the directory.
+enum Step {
+    File { path: String, mode: u32, mtime: SystemTime },
+    Bytes(Vec<u8>),
+    FileEnds,
+    Link { path: String, to: String },
 }
 
 impl Unpacking {
-    /// Makes the directory, which must not be there. Paths come from a manifest, whose reader refuses those that lead out
-    /// of it.
+    /// Makes the directory, which must not be there.
     pub fn new(dir: &Path) -> Result<Self> {
         at(dir, fs::create_dir(dir))?;
-        Ok(Self { dir: dir.to_owned(), made: BTreeSet::new(), links: Vec::new() })
+        let (to_disk, steps) = sync_channel(WAITING);
+        let dir = dir.to_owned();
+        let disk = thread::spawn(move || Disk { dir, made: BTreeSet::new() }.follow(&steps));
+        Ok(Self { to_disk: Some(to_disk), disk: Some(disk) })
     }
 
     /// Begins a file; `mtime` in seconds since 1970.
-    pub fn file(&mut self, file: &FileEntry, mtime: u64) -> Result<Written> {
-        let path = self.place(&file.path)?;
-        // Until it is whole nobody else may look, whatever its mode will be.
-        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let opened = at(&path, opened)?;
+    pub fn file(&mut self, file: &FileEntry, mtime: u64) -> Result<()> {
         // A header may say any number.
         let mtime = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(mtime)).unwrap_or(SystemTime::UNIX_EPOCH);
-        Ok(Written { file: opened, path, mode: file.mode, mtime })
+        self.tell(Step::File { path: file.path.clone(), mode: file.mode, mtime })
+    }
+
+    /// Adds bytes to the file that was begun last.
+    pub fn bytes(&mut self, bytes: Vec<u8>) -> Result<()> {
+        self.tell(Step::Bytes(bytes))
+    }
+
+    /// Gives that file its mode and time.
+    pub fn file_ends(&mut self) -> Result<()> {
+        self.tell(Step::FileEnds)
     }
 
     /// Remembers a symbolic link.
     pub fn link(&mut self, path: &str, to: &str) -> Result<()> {
-        let path = self.place(path)?;
-        self.links.push((path, to.to_owned()));
-        Ok(())
+        self.tell(Step::Link { path: path.to_owned(), to: to.to_owned() })
     }
 
-    /// Makes the links.
-    pub fn done(self) -> Result<()> {
-        for (path, to) in &self.links {
+    /// Waits until all is written.
+    pub fn done(mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn tell(&mut self, step: Step) -> Result<()> {
+        let told = self.to_disk.as_ref().is_some_and(|disk| disk.send(step).is_ok());
+        // It takes everything until it fails.
+        if told { Ok(()) } else { self.end() }
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.to_disk = None;
+        self.disk.take().map_or(Ok(()), |disk| disk.join().expect("the disk does not panic"))
+    }
+}
+
+/// Whoever gives up removes the directory next, and nobody may write into it any more.
+impl Drop for Unpacking {
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}
+
+/// The other end.
+struct Disk {
+    dir: PathBuf,
+    made: BTreeSet<PathBuf>,
+}
+
+impl Disk {
+    fn follow(mut self, steps: &Receiver<Step>) -> Result<()> {
+        // Made last, so that nothing is written through one.
+        let mut links = Vec::new();
+        let mut open = None;
+        while let Ok(step) = steps.recv() {
+            match step {
+                Step::File { path, mode, mtime } => open = Some(self.file(&path, mode, mtime)?),
+                Step::Bytes(bytes) => open.as_mut().map_or(Ok(()), |open| open.write(&bytes))?,
+                Step::FileEnds => open.take().map_or(Ok(()), Written::done)?,
+                Step::Link { path, to } => links.push((self.place(&path)?, to)),
+            }
+        }
+        for (path, to) in &links {
             at(path, symlink(to, path))?;
         }
         Ok(())
+    }
+
+    fn file(&mut self, path: &str, mode: u32, mtime: SystemTime) -> Result<Written> {
+        let path = self.place(path)?;
+        // Until it is whole nobody else may look, whatever its mode will be.
+        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let file = at(&path, opened)?;
+        Ok(Written { path, file, mode, mtime })
     }
 
     fn place(&mut self, path: &str) -> Result<PathBuf> {
@@ -70,14 +129,20 @@ impl Unpacking {
     }
 }
 
+/// A file that is being written.
+struct Written {
+    path: PathBuf,
+    file: File,
+    mode: u32,
+    mtime: SystemTime,
+}
+
 impl Written {
-    /// Adds bytes.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
         at(&self.path, self.file.write_all(bytes))
     }
 
-    /// Gives it its mode and time.
-    pub fn done(self) -> Result<()> {
+    fn done(self) -> Result<()> {
         let set = || {
             self.file.set_permissions(Permissions::from_mode(self.mode))?;
             self.file.set_times(FileTimes::new().set_modified(self.mtime))
