@@ -175,3 +175,46 @@ fn what_is_verified_can_be_unpacked_as_tar_does() {
     left.sort();
     assert_eq!(left, ["again", "here", "link"]);
 }
+
+/// What `zstd` is asked for on hosts.
+#[test]
+fn a_bundle_of_zstd_is_built_checked_unpacked_and_deployed() {
+    let mut p = Project::new();
+    p.change("env dev\n", "zstd\nenv dev\n");
+    if Command::new("zstd").arg("--version").output().is_err() {
+        return crate::project::skip("bundles of zstd: there is none");
+    }
+    p.release("1");
+    let releases = fs::read_dir(p.path("target/releases")).unwrap().flatten();
+    let id = releases.map(|it| it.file_name().into_string().unwrap()).find(|it| !it.starts_with('.')).unwrap();
+    let bundle = p.path(&format!("target/releases/{id}/shop-{id}.tar.zst"));
+    let listed_by_tar = Command::new("tar").args(["--zstd", "-tf"]).arg(&bundle).output().unwrap();
+    assert!(String::from_utf8_lossy(&listed_by_tar.stdout).contains("www/index.html\n"), "{listed_by_tar:?}");
+    p.run("verify HEAD --unpack target/out").ok();
+    assert!(p.path("target/out/www/index.html").exists());
+    p.run("put").ok();
+    fs::remove_dir_all(p.path("target/releases")).unwrap();
+    p.run("deploy dev").ok();
+    assert_eq!(p.live("srv/dev"), "1");
+    // The other kind follows it, and it goes back.
+    p.change("zstd\n", "");
+    p.release("2");
+    p.run("deploy dev").ok();
+    p.run("rollback dev").ok();
+    assert_eq!(p.live("srv/dev"), "1");
+}
+
+#[test]
+fn a_host_without_zstd_is_told_what_to_do() {
+    let mut p = Project::new();
+    p.change("env dev\n", "zstd\nenv dev\n");
+    p.release("1");
+    p.var("PATH", &crate::doctor::programs_without(&p.path("target/bin"), &["zstd"]));
+    let doctor = p.run("doctor dev");
+    assert!(doctor.stdout.contains("not there, or not on PATH: zstd"), "{}", doctor.stdout);
+    p.run("deploy dev").fails(1, "there is no zstd here", "apt-get install zstd");
+    p.change("zstd\n", "");
+    p.release("2");
+    p.run("deploy dev").ok();
+    assert_eq!(p.live("srv/dev"), "2");
+}

@@ -7,6 +7,7 @@ use gangplank::error::{Result, failed};
 use gangplank::event::Stream;
 use gangplank::event::{Event, Sink};
 use gangplank::machine::Owner;
+use gangplank::project::Compression;
 use gangplank::release::Release;
 use gangplank::release::id::ReleaseId;
 use gangplank::release::manifest::{Bundle, CiJob, Commit, Manifest};
@@ -48,7 +49,8 @@ pub fn release(dir: &Path, n: u32, files: &[(&str, &str)]) -> Release {
         sources.push(Source { path: (*path).into(), from: file, bytes: text.len() as u64, mode: 0o644, link: None });
     }
     sources.sort_by(|a, b| a.path.cmp(&b.path));
-    let packed = pack::pack(&sources, 0, &dir.join(format!("packed-{n}")), None, &|_, _| {}).unwrap();
+    let packed =
+        pack::pack(&sources, 0, &dir.join(format!("packed-{n}")), Compression::Gzip, None, &|_, _| {}).unwrap();
     let sha = format!("{n:040x}").replace('0', "a");
     let time: jiff::Timestamp = format!("2026-08-01T{:02}:{:02}:00Z", n / 60, n % 60).parse().unwrap();
     let id = ReleaseId::new(time, &sha, None).unwrap();
@@ -60,7 +62,7 @@ pub fn release(dir: &Path, n: u32, files: &[(&str, &str)]) -> Release {
         ci: Some(CiJob { job: 100 + u64::from(n), url: None, workflow: None, pipeline: None }),
         toolchain: None,
         bundle: Bundle {
-            file: Manifest::bundle_name("shop", &id),
+            file: Manifest::bundle_name("shop", &id, Compression::Gzip),
             bytes: packed.bytes,
             sha256: packed.sha256.clone(),
             tar_sha256: packed.tar_sha256.clone(),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 const PROJECT: Project = Project {
-    app: App { name: "app", packages: &["app"], include: &["app/static"] },
+    app: App { name: "app", packages: &["app"], include: &["app/static"], ..App::DEFAULT },
     stores: STORES,
     envs: &[
         Env {

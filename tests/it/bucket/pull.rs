@@ -191,6 +191,20 @@ fn a_host_with_another_program_to_fetch_with_or_none() {
 }
 
 #[test]
+fn a_bundle_of_zstd_is_fetched_too() {
+    let Some(ceph) = ceph() else { return };
+    let mut p = project(&fresh_url(), &ceph.url());
+    p.change("env dev\n", "zstd\nenv dev\npull\n");
+    p.release("1");
+    p.run("put").ok();
+    p.run("publish").ok();
+    fs::remove_dir_all(p.path("target/releases")).unwrap();
+    p.run("deploy dev latest").ok().told("the hosts fetch");
+    assert_eq!(p.live("srv/dev"), "1");
+    p.run("verify @dev").ok();
+}
+
+#[test]
 fn without_a_store_that_signs_it_is_sent() {
     let mut p = Project::new();
     p.change("env prod\n", "pull\nenv prod\n");

@@ -64,8 +64,8 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
     let progress = cx.progress("compressing");
     let mtime = u64::try_from(commit.time.as_second()).unwrap_or(0);
     let aside = scratch(&releases, "packing");
-    let older = newest_bundle(&releases, app.name);
-    let packed = pack::pack(&sources, mtime, &aside, older.as_deref(), &progress)
+    let older = newest_bundle(&releases, app);
+    let packed = pack::pack(&sources, mtime, &aside, app.compression, older.as_deref(), &progress)
         .inspect_err(|_| drop(fs::remove_file(&aside)))?;
     let manifest = Manifest {
         schema: manifest::SCHEMA,
@@ -75,7 +75,7 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
         ci: machine::ci_job(cx),
         toolchain: if app.packages.is_empty() { None } else { Some(toolchain(cx)?) },
         bundle: Bundle {
-            file: Manifest::bundle_name(app.name, &id),
+            file: Manifest::bundle_name(app.name, &id, app.compression),
             bytes: packed.bytes,
             sha256: packed.sha256.clone(),
             tar_sha256: packed.tar_sha256.clone(),
@@ -87,11 +87,11 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
 }
 
 /// The bundle that was built last: the one that is most like the next.
-fn newest_bundle(releases: &Path, app: &str) -> Option<PathBuf> {
+fn newest_bundle(releases: &Path, app: &App) -> Option<PathBuf> {
     let entries = fs::read_dir(releases).ok()?.flatten();
     let bundle = |entry: fs::DirEntry| {
         let id: ReleaseId = entry.file_name().to_str()?.parse().ok()?;
-        let bundle = entry.path().join(Manifest::bundle_name(app, &id));
+        let bundle = entry.path().join(Manifest::bundle_name(app.name, &id, app.compression));
         let meta = bundle.metadata().ok().filter(fs::Metadata::is_file)?;
         Some((meta.modified().ok()?, bundle))
     };

@@ -268,7 +268,11 @@ pub enum Command {
     },
     /// The build that `bench bundle` measures
     #[command(hide = true)]
-    BenchBundle,
+    BenchBundle {
+        /// A `.tar.zst` in the place of a `.tar.gz`
+        #[arg(long)]
+        zstd: bool,
+    },
     /// The copies that `bench s3` measures
     #[cfg(feature = "s3")]
     #[command(hide = true)]
@@ -389,7 +393,7 @@ impl Command {
                 | Self::Ci(Ci::Run { .. } | Ci::Trigger(_) | Ci::Approve { .. })
                 | Self::Test { .. }
                 | Self::Bench { .. }
-                | Self::BenchBundle
+                | Self::BenchBundle { .. }
                 | Self::BenchDeploy { .. }
                 | Self::Man { .. }
                 | Self::Own(..)

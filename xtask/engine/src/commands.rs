@@ -159,7 +159,7 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         Command::Test { quick, args } => checks::test(cx, project, *quick, args).map(Answer::Tested),
         Command::New(new) => self::new(cx, cli, new),
         Command::Bench { what, fleet } => self::bench(cx, project, *what, &fleet.options(global)),
-        Command::BenchBundle => bench::files::seal(cx).map(Answer::Built),
+        Command::BenchBundle { zstd } => bench::files::seal(cx, *zstd).map(Answer::Built),
         Command::Completions { shell } => Ok(Answer::Script(complete::script(*shell))),
         Command::Own(own, words) => (own.run)(cx, project, words).map(|text| Answer::Own(Own { text })),
         Command::Man { dir } => man(cx, dir).map(Answer::Man),

@@ -70,6 +70,7 @@ fn no_commit(cx: &Cx, sh: &Shell, stderr: &str) -> anyhow::Error {
     failure.into()
 }
 
+#[cfg(feature = "new")]
 /// The branch; `None` on a detached HEAD that is no CircleCI job.
 pub fn branch(cx: &Cx) -> Result<Option<String>> {
     if let Some(branch) = cx.var("CIRCLE_BRANCH") {

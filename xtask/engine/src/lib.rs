@@ -14,7 +14,7 @@
 //! use std::time::Duration;
 //!
 //! const PROJECT: Project = Project {
-//!     app: App { name: "shop", packages: &["shop"], include: &["shop/static"] },
+//!     app: App { name: "shop", packages: &["shop"], include: &["shop/static"], ..App::DEFAULT },
 //!     stores: &["circleci:workspace", "file:target/store"],
 //!     envs: &[Env {
 //!         name: "prod",

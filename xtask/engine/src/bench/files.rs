@@ -7,11 +7,14 @@ use crate::bench::{Options, Scratch, private_dir};
 use crate::build::{self, Built};
 use crate::cx::Cx;
 use crate::error::{Explain, Kind, Result};
-use crate::project::App;
+use crate::project::{App, Compression};
 use crate::release::RELEASES;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// What packs a `.tar.zst`, which meets ours of that kind, where this xtask has it.
+const ZSTD: &str = "zstd";
 
 /// What writes a bundle: `TREE` is what is packed, `OUT` a directory that is not there yet.
 ///
@@ -33,7 +36,7 @@ tar -I pigz -cf \"$OUT/b.tar.gz\" .; cd \"$OUT\"; sha256sum b.tar.gz > b.sum",
     },
     Peer {
         name: "tar-zstd-files",
-        program: "zstd",
+        program: ZSTD,
         install: "apt-get install zstd",
         script:
             "mkdir \"$OUT\"; cd \"$TREE\"; find . -type f -print0 | sort -z | xargs -0 sha256sum > \"$OUT/files.sum\"
@@ -64,8 +67,9 @@ cd \"$TREE\"; find . -type f -print0 | sort -z | xargs -0 sha256sum > \"$OUT/fil
 
 /// Seals the directory `payload` of a checkout. A command of its own because a project is compiled into an xtask, and
 /// nobody can type this one.
-pub fn seal(cx: &Cx) -> Result<Built> {
-    build::build(cx, &App { name: "bench", packages: &[], include: &[PAYLOAD] })
+pub fn seal(cx: &Cx, zstd: bool) -> Result<Built> {
+    let compression = if zstd { Compression::Zstd } else { Compression::Gzip };
+    build::build(cx, &App { name: "bench", include: &[PAYLOAD], compression, ..App::DEFAULT })
 }
 
 /// `bench bundle`: a first release, and where there is one the next.
@@ -86,7 +90,12 @@ fn race(cx: &Cx, options: &Options, bench: &'static str, peers: &'static [Peer])
         let dir = Scratch(scratch.0.join(format!("workload{n}")));
         let source = Source::prepare(cx, &dir.0, from)?;
         let mut race = |what, ours| {
-            let contenders = std::iter::once(ours).chain(present.iter().map(|peer| theirs(peer, &source))).collect();
+            let meets = |peer: &&&Peer| (peer.program == ZSTD) == (what == ZSTD);
+            let peers = present.iter().filter(meets).map(|peer| theirs(peer, &source));
+            let contenders: Vec<_> = std::iter::once(ours).chain(peers).collect();
+            if contenders.len() == 1 {
+                return Ok(());
+            }
             let race = Race { workload: &source.name, what, alike: bench == "fetch", contenders };
             race.run(cx, &scratch.0, options.rounds).map(|done| rows.extend(done))
         };
@@ -95,21 +104,23 @@ fn race(cx: &Cx, options: &Options, bench: &'static str, peers: &'static [Peer])
             continue;
         }
         let releases = source.project.join(RELEASES);
-        race(bench, bundler(&source, releases)?)?;
+        race(bench, bundler(&source, releases.clone(), false)?)?;
+        #[cfg(feature = "zstd")]
+        race(ZSTD, bundler(&source, releases, true)?)?;
         // The next release, with the one before beside it as in any checkout.
         if source.advance(cx, from)? {
-            let release = seal(&cx.at(&source.project))?.dir;
-            race("change", bundler(&source, release)?)?;
+            let release = seal(&cx.at(&source.project), false)?.dir;
+            race("change", bundler(&source, release, false)?)?;
         }
     }
     Ok(Report { bench, rounds: options.rounds, cpus: super::cpus(), rows, missing })
 }
 
-fn bundler(source: &Source, makes: PathBuf) -> Result<Contender<'static>> {
+fn bundler(source: &Source, makes: PathBuf, zstd: bool) -> Result<Contender<'static>> {
     let (program, project, makes) = (Cx::program()?, source.project.clone(), Some(makes));
     let command = move || {
         let mut command = Command::new(&program);
-        command.arg("bench-bundle").current_dir(&project);
+        command.arg("bench-bundle").args(zstd.then_some("--zstd")).current_dir(&project);
         command
     };
     Ok(Contender { name: "ours", makes, command: Box::new(command) })
@@ -120,7 +131,7 @@ fn unpacker(cx: &Cx, source: &Source) -> Result<Contender<'static>> {
     let what = || format!("cannot write into {}", source.dir.display());
     fs::create_dir(source.packed()).explain(Kind::Failed, what, || "TMPDIR names another place".into())?;
     cx.read(sh(PACK, source, &source.packed()))?;
-    let sealed = seal(&cx.at(&source.project))?.dir;
+    let sealed = seal(&cx.at(&source.project), false)?.dir;
     let (program, project, out) = (Cx::program()?, source.project.clone(), source.dir.join("out-ours"));
     let makes = Some(out.clone());
     let command = move || {

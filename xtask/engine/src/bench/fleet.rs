@@ -107,12 +107,8 @@ pub fn fleet(cx: &Cx, options: &Options) -> Result<Report> {
 pub fn deploy(cx: &Cx, release: &Selector, targets: &[String]) -> Result<Outcome> {
     let targets: Vec<&'static str> = targets.iter().map(|target| &*target.clone().leak()).collect();
     let env = Env { name: "fleet", targets: targets.leak(), strategy: Strategy::All, ..Env::DEFAULT };
-    let project = Project {
-        app: App { name: "bench", packages: &[], include: &[] },
-        stores: &[],
-        envs: vec![env].leak(),
-        ci: Ci::DEFAULT,
-    };
+    let project =
+        Project { app: App { name: "bench", ..App::DEFAULT }, stores: &[], envs: vec![env].leak(), ci: Ci::DEFAULT };
     deploy::deploy(cx, &project, env.name, Some(release), &DeployOptions::default())
 }
 

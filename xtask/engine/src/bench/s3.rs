@@ -97,7 +97,7 @@ fn clear(cx: &Cx, url: &str) -> Result<()> {
 /// A project with this store alone.
 pub fn project(url: &str) -> Project {
     let stores: &'static [&'static str] = vec![&*url.to_owned().leak()].leak();
-    Project { app: App { name: "bench", packages: &[], include: &[PAYLOAD] }, stores, envs: &[], ci: Ci::DEFAULT }
+    Project { app: App { name: "bench", include: &[PAYLOAD], ..App::DEFAULT }, stores, envs: &[], ci: Ci::DEFAULT }
 }
 
 /// The copies that are measured: a release of the checkout to a store, or from there into a directory. A command of its
@@ -129,7 +129,7 @@ struct Course<'a> {
 
 impl Course<'_> {
     fn run(&self, peers: &[&'static Peer], scratch: &Path, rounds: usize) -> Result<Vec<Row>> {
-        let dir = files::seal(&self.cx.at(&self.source.project))?.dir;
+        let dir = files::seal(&self.cx.at(&self.source.project), false)?.dir;
         let sealed = Release::read_manifest(&dir)?;
         let bundle = dir.join(&sealed.bundle.file);
         let id = &sealed.id;

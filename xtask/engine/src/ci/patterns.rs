@@ -323,7 +323,7 @@ mod tests {
     const ENVS: &[Env] = &[env("dev", false), env("qa", false), env("prod", true)];
 
     fn project(stores: &'static [&'static str], envs: &'static [Env]) -> Project {
-        Project { app: App { name: "shop", packages: &[], include: &[] }, stores, envs, ci: Ci::DEFAULT }
+        Project { app: App { name: "shop", ..App::DEFAULT }, stores, envs, ci: Ci::DEFAULT }
     }
 
     const STORES: &[&str] = &["circleci:workspace", "circleci:artifacts", "s3://bucket/shop"];

@@ -324,7 +324,7 @@ mod tests {
             Need::Sometimes => (Pattern::Workspace, &["circleci:artifacts"]),
             Need::Never => (Pattern::Workspace, &["file:store"]),
         };
-        let app = App { name: "shop", packages: &[], include: &[] };
+        let app = App { name: "shop", ..App::DEFAULT };
         let project = Project { app, stores, envs: &[], ci: Ci { pattern, ..Ci::DEFAULT } };
         let scope = Scope { project: &project, envs: &[], ci: false, in_job: false };
         assert_eq!(scope.need(), need);

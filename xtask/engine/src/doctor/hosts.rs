@@ -10,7 +10,7 @@ use crate::doctor::places::{Locked, owner};
 use crate::doctor::{Check, Fault, Found, Scope, State, fault, grouped};
 use crate::health::Checker;
 use crate::machine::Life;
-use crate::project::{Env, Service};
+use crate::project::{Compression, Env, Service};
 use crate::service::{Script, Spec};
 use crate::target::script::examine::{Examined, Needs, examine};
 use crate::target::{self, Act, Target, script};
@@ -71,7 +71,8 @@ pub fn look(cx: &Cx, scope: &Scope, locks: &[Locked]) -> Vec<Check> {
         cx.note(format!("asking {} {hosts}", opened.len()));
     }
     let registry = Registry::new(cx, scope.project.ci.slug);
-    let hosts = each(&opened, AT_ONCE, |(at, target)| ask(cx, &sites[*at], &**target));
+    let compression = scope.project.app.compression;
+    let hosts = each(&opened, AT_ONCE, |(at, target)| ask(cx, &sites[*at], compression, &**target));
     let mut checks = Vec::new();
     for (at, site) in sites.iter().enumerate() {
         let name = site.env.name;
@@ -102,10 +103,10 @@ fn fill_in<'a>(cx: &Cx, env: &'a Env) -> Site<'a> {
     Site { env, spec, checker: checker.ok(), faults }
 }
 
-fn ask(cx: &Cx, site: &Site, target: &dyn Target) -> Host {
+fn ask(cx: &Cx, site: &Site, compression: Compression, target: &dyn Target) -> Host {
     let (env, root) = (site.env, target.root());
     let look = |what, text| Script::new(text, String::new()).called(what);
-    let needs = Needs { service: &env.service, transfer: env.transfer, shared: env.shared };
+    let needs = Needs { service: &env.service, transfer: env.transfer, compression, shared: env.shared };
     let mut scripts = vec![look("look around", examine(root, needs)), look("read its state", script::state(root))];
     scripts.extend(site.spec.ready(root));
     let limit = PATIENCE / u32::try_from(scripts.len()).unwrap_or(1);

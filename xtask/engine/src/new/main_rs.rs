@@ -124,7 +124,7 @@ impl Plan {
             ..Env::DEFAULT
         });
         Project {
-            app: project::App { name: leak(&self.app.name), packages: &[], include: &[] },
+            app: project::App { name: leak(&self.app.name), ..project::App::DEFAULT },
             stores: leak_all(&self.stores()),
             envs: Box::leak(envs.collect::<Vec<_>>().into_boxed_slice()),
             ci: Ci {

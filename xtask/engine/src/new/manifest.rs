@@ -9,8 +9,19 @@ use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 const ALIAS: &str = "run --quiet --package xtask --";
 
 /// Crates whose loops decide how long a build and a deploy take, and that an xtask would run unoptimised.
-pub const HOT: &[&str] =
-    &["sha2", "tar", "fastcdc", "flate2", "zlib-rs", "libdeflate-sys", "libdeflater", "memchr", "rustls-pki-types"];
+pub const HOT: &[&str] = &[
+    "sha2",
+    "tar",
+    "fastcdc",
+    "flate2",
+    "zlib-rs",
+    "libdeflate-sys",
+    "libdeflater",
+    "memchr",
+    "zstd-safe",
+    "zstd-sys",
+    "rustls-pki-types",
+];
 
 /// Reads TOML, edits it, and gives it back with the line ends that it had.
 fn edit(name: &str, text: &str, change: impl FnOnce(&mut DocumentMut) -> Result<()>) -> Result<String> {

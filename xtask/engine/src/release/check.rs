@@ -19,6 +19,7 @@ type Raw<'a> = Through<BufReader<Told<'a, File>>>;
 
 /// Checks the bundle at `path`, and unpacks it where `into` says; the error names the first bad file in it.
 pub fn bundle(path: &Path, manifest: &Manifest, mut into: Option<&mut Unpacking>, progress: Progress) -> Result<()> {
+    members::supports(manifest.compression())?;
     let name = path.display();
     let bad = |why: String| verification(why).hint("fetch or build the release again; do not deploy it");
     let file = match File::open(path) {

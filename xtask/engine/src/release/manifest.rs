@@ -116,6 +116,17 @@ pub struct Bundle {
     pub tar_sha256: String,
 }
 
+/// How a bundle is compressed. Releases of both kinds may be in one store and on one host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// A `.tar.gz`, which every host can read.
+    #[default]
+    Gzip,
+    /// A `.tar.zst`: made in a third of the time, and somewhat smaller. Needs the engine's feature `zstd`, and the program
+    /// `zstd` on each host.
+    Zstd,
+}
+
 /// One file of the archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
@@ -142,8 +153,18 @@ pub enum Content {
 
 impl Manifest {
     /// The name that a bundle has.
-    pub fn bundle_name(app: &str, id: &ReleaseId) -> String {
-        format!("{app}-{id}.tar.gz")
+    pub fn bundle_name(app: &str, id: &ReleaseId, compression: Compression) -> String {
+        let ending = match compression {
+            Compression::Gzip => "gz",
+            Compression::Zstd => "zst",
+        };
+        format!("{app}-{id}.tar.{ending}")
+    }
+
+    /// How the bundle is compressed, by its name.
+    pub fn compression(&self) -> Compression {
+        let is = |compression: &Compression| Self::bundle_name(&self.app, &self.id, *compression) == self.bundle.file;
+        Some(Compression::Zstd).filter(is).unwrap_or_default()
     }
 
     /// Reads a manifest; `origin` names the file or URL in errors.
@@ -204,7 +225,7 @@ impl Manifest {
 
     /// Refuses what could harm a host: a manifest is read from places that others write to.
     fn check(&self) -> Result<(), String> {
-        if self.bundle.file != Self::bundle_name(&self.app, &self.id) {
+        if self.bundle.file != Self::bundle_name(&self.app, &self.id, self.compression()) {
             return Err(format!("bundle is named `{}`", self.bundle.file));
         }
         if !self.app.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {

@@ -1,18 +1,24 @@
-//! A bundle as a row of gzip members that each say how long they are, so that they can be inflated side by side, and of
-//! what they are made, so that the next bundle can take them over.
-//!
-//! RFC 1952 (section 2.2) makes a row of members one gzip file, and lets each header carry fields of its own (section
-//! 2.3.1.1, `FEXTRA`), which other tools pass over. Ours is called `GP`. It holds the length of the whole member, a
-//! CRC-32 of what is deflated, both in four bytes, the least significant first, and 16 bytes of a SHA-256 of the block:
+//! A bundle as a row of members that each say how long they are, so that they can be taken apart side by side, and of
+//! what they are made, so that the next bundle can take them over. A member begins with
 //!
 //! ```text
-//! 1f 8b 08 04  00 00 00 00  00 ff  1c 00  'G' 'P' 18 00  LENGTH(4)  CRC(4)  DIGEST(16)  deflate...  CRC-32(4)  SIZE(4)
+//! START(16)  LENGTH(4)  CRC(4)  DIGEST(16)
 //! ```
+//!
+//! which the tools of its compression pass over: the length of the whole member, a CRC-32 of what is compressed, both with
+//! the least significant byte first, and 16 bytes of a SHA-256 of the block. What stands around these is in [`gzip`] and in
+//! [`zstd`].
 
+mod gzip;
+mod zstd;
+
+use crate::error::Result;
+#[cfg(not(feature = "zstd"))]
+use crate::error::usage;
+use crate::project::Compression;
 use crate::release::digest::Hasher;
 use flate2::read::MultiGzDecoder;
-use libdeflater::{CompressionLvl, Compressor, Crc, Decompressor};
-use memchr::memmem;
+use libdeflater::Crc;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -24,84 +30,76 @@ use std::thread;
 
 /// Bytes of tar in a member. Smaller costs size, larger costs parallelism.
 pub const BLOCK: usize = 1 << 20;
-/// As small as `gzip -6`, at a quarter of its time.
-const LEVEL: i32 = 6;
-/// The fastest, to find out whether it is worth the time.
-const TRY: i32 = 1;
-/// As it is.
-const STORED: i32 = 0;
-/// So many samples of so many bytes tell what a block is like.
-const SAMPLES: (usize, usize) = (4, 8 << 10);
-/// Counts how blocks have been deflated so far. It goes into their digests, so that nothing is taken over that would be
-/// deflated in another way today: the bytes of a bundle never depend on what was built before.
-const ENCODER: u8 = 1;
-/// Before the length: magic, deflate, FEXTRA, no time, no flags, unknown system, the length of the field, its name and
-/// the length of its data.
-const START: [u8; 16] = [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 4 + FIELD, 0, b'G', b'P', FIELD, 0];
+/// By what a member is known.
+const START: usize = 16;
 /// Length, CRC-32, digest.
-const FIELD: u8 = 4 + 4 + 16;
-const HEADER: usize = START.len() + FIELD as usize;
-const TRAILER: usize = 8;
+const FIELD: usize = 4 + 4 + 16;
+const HEADER: usize = START + FIELD;
+/// What may be added to a block that does not compress.
+const MORE: usize = 1 << 14;
+
+/// Fails where bundles of this compression can be neither made nor read.
+pub fn supports(compression: Compression) -> Result<()> {
+    Compress::new(compression).map(drop)
+}
+
+#[cfg(not(feature = "zstd"))]
+fn not_compiled_in() -> anyhow::Error {
+    usage("this xtask was compiled without zstd, and the bundle is a .tar.zst")
+        .hint("in xtask/Cargo.toml: gangplank = { path = \"engine\", features = [\"zstd\"] }")
+        .into()
+}
 
 /// Makes members.
-pub struct Deflate {
-    usual: Compressor,
-    fast: Compressor,
-    stored: Compressor,
+pub enum Compress {
+    /// Of a `tar.gz`.
+    Gzip(Box<gzip::Deflate>),
+    /// Of a `tar.zst`.
+    #[cfg(feature = "zstd")]
+    Zstd(Box<zstd::Pack>),
 }
 
-impl Default for Deflate {
-    fn default() -> Self {
-        let level = |level| Compressor::new(CompressionLvl::new(level).expect("0 to 12 are levels"));
-        Self { usual: level(LEVEL), fast: level(TRY), stored: level(STORED) }
-    }
-}
-
-/// Deflates into the middle of what will be a member.
-fn deflate(compressor: &mut Compressor, block: &[u8]) -> (Vec<u8>, usize) {
-    let mut member = vec![0; HEADER + compressor.deflate_compress_bound(block.len()) + TRAILER];
-    let deflated = compressor.deflate_compress(block, &mut member[HEADER..]).expect("the bound is large enough");
-    (member, deflated)
-}
-
-impl Deflate {
-    /// Whether a block is compressed already, as pictures, fonts and archives are, by samples from all over it: to find
-    /// nothing to save takes longer than to save something.
-    fn is_compressed(&mut self, block: &[u8]) -> bool {
-        let (samples, bytes) = SAMPLES;
-        if block.len() < samples * bytes {
-            return false;
+impl Compress {
+    /// For one thread. An error where it is not compiled in.
+    #[cfg_attr(feature = "zstd", expect(clippy::unnecessary_wraps, reason = "without zstd it fails"))]
+    pub fn new(compression: Compression) -> Result<Self> {
+        match compression {
+            Compression::Gzip => Ok(Self::Gzip(Box::default())),
+            #[cfg(feature = "zstd")]
+            Compression::Zstd => Ok(Self::Zstd(Box::default())),
+            #[cfg(not(feature = "zstd"))]
+            Compression::Zstd => Err(not_compiled_in()),
         }
-        let some =
-            block.chunks(block.len() / samples).take(samples).map(|part| &part[..bytes]).collect::<Vec<_>>().concat();
-        let (_, deflated) = deflate(&mut self.fast, &some);
-        deflated >= some.len() / 100 * 99
     }
 
     /// A block as a member: that of an older bundle where it has one, which is the same as one made anew.
     pub fn member_or(&mut self, older: Option<&Older>, block: &[u8]) -> Vec<u8> {
-        let (digest, trailer) = (Digest::of(block), trailer(block));
-        let known = older.and_then(|older| older.member(&digest, trailer));
-        known.unwrap_or_else(|| self.make(block, &digest, trailer))
+        match self {
+            Self::Gzip(gzip) => {
+                let digest = Digest::of(gzip::ENCODER, block);
+                let known = older.and_then(|older| older.member(&digest)).filter(|member| gzip::is_of(member, block));
+                known.unwrap_or_else(|| gzip.member(block, &digest))
+            }
+            #[cfg(feature = "zstd")]
+            Self::Zstd(zstd) => {
+                let digest = Digest::of(zstd::ENCODER, block);
+                older.and_then(|older| older.member(&digest)).unwrap_or_else(|| zstd.member(block, &digest))
+            }
+        }
     }
 
     /// A block as a member.
     pub fn member(&mut self, block: &[u8]) -> Vec<u8> {
         self.member_or(None, block)
     }
+}
 
-    fn make(&mut self, block: &[u8], digest: &Digest, trailer: [u8; TRAILER]) -> Vec<u8> {
-        let compressor = if self.is_compressed(block) { &mut self.stored } else { &mut self.usual };
-        let (mut member, deflated) = deflate(compressor, block);
-        let end = HEADER + deflated;
-        member.truncate(end + TRAILER);
-        let length = u32::try_from(member.len()).expect("a block is a megabyte");
-        member[..START.len()].copy_from_slice(&START);
-        let fields = [&length.to_le_bytes()[..], &crc(&member[HEADER..end]).to_le_bytes(), &digest.0].concat();
-        member[START.len()..HEADER].copy_from_slice(&fields);
-        member[end..].copy_from_slice(&trailer);
-        member
-    }
+/// Writes what a member begins with, when all else is there. The CRC is of what is between the header and `end`.
+fn begin(member: &mut [u8], start: &[u8; START], end: usize, digest: &Digest) {
+    let length = u32::try_from(member.len()).expect("a block is a megabyte");
+    let crc = crc(&member[HEADER..end]);
+    member[..START].copy_from_slice(start);
+    member[START..HEADER].copy_from_slice(&[&length.to_le_bytes()[..], &crc.to_le_bytes(), &digest.0].concat());
 }
 
 fn crc(bytes: &[u8]) -> u32 {
@@ -110,23 +108,16 @@ fn crc(bytes: &[u8]) -> u32 {
     crc.sum()
 }
 
-/// What a member ends with: a CRC-32 of the block, and its size.
-fn trailer(block: &[u8]) -> [u8; TRAILER] {
-    let size = u32::try_from(block.len()).expect("a block is a megabyte");
-    let mut trailer = [0; TRAILER];
-    trailer[..4].copy_from_slice(&crc(block).to_le_bytes());
-    trailer[4..].copy_from_slice(&size.to_le_bytes());
-    trailer
-}
-
 /// By which a block is known again.
 #[derive(PartialEq, Eq, PartialOrd, Ord, Clone, Copy)]
-struct Digest([u8; 16]);
+pub struct Digest([u8; 16]);
 
 impl Digest {
-    fn of(block: &[u8]) -> Self {
+    /// The number of the encoder counts in how many ways blocks have been compressed so far, so that nothing is taken over
+    /// that would be compressed in another way today: the bytes of a bundle never depend on what was built before.
+    fn of(encoder: u8, block: &[u8]) -> Self {
         let mut hasher = Hasher::default();
-        hasher.update(&[ENCODER]);
+        hasher.update(&[encoder]);
         hasher.update(block);
         Self(hasher.bytes())
     }
@@ -160,44 +151,54 @@ impl Older {
         self.members.keys().filter(|digest| other.members.contains_key(digest)).count()
     }
 
-    /// The member of a block, which ends with this trailer. What the disk has changed since is as good as absent.
-    fn member(&self, digest: &Digest, trailer: [u8; TRAILER]) -> Option<Vec<u8>> {
+    /// The member of a block. What the disk has changed since is as good as absent.
+    fn member(&self, digest: &Digest) -> Option<Vec<u8>> {
         let &(at, length) = self.members.get(digest)?;
         let mut member = vec![0; length];
         self.file.read_exact_at(&mut member, at).ok()?;
-        let is_whole = crc(&member[HEADER..length - TRAILER]) == said_crc(&member)? && member.ends_with(&trailer);
-        is_whole.then_some(member)
+        compressed(&member)?;
+        Some(member)
     }
 }
 
-/// Takes a member apart; `None` when it is damaged, or larger than any of ours.
-///
-/// All of it has to be one member. Another one hidden behind the end of what is deflated would be read by gzip on a host,
-/// and by nobody here. libdeflate finds the trailer where what is deflated ends, but does not say where that was; as there
-/// is only one such trailer in the whole member, it is the last.
-///
-/// It inflates into `room`, which is a [`BLOCK`], and gives the number of bytes.
-fn inflate(inflater: &mut Decompressor, member: &[u8], room: &mut [u8]) -> Option<usize> {
-    let (deflated, trailer) = member.get(HEADER..)?.split_last_chunk::<TRAILER>()?;
-    if crc(deflated) != said_crc(member)? {
-        return None;
-    }
-    let size = usize::try_from(u32::from_le_bytes(*trailer.last_chunk()?)).ok()?;
-    let inflated = inflater.gzip_decompress(member, room.get_mut(..size)?).ok()?;
-    let is_last = memmem::find(&member[HEADER..], trailer) == Some(deflated.len());
-    (inflated == size && is_last).then_some(size)
+/// What is compressed in a member; `None` when its checksum is another than the header says.
+fn compressed(member: &[u8]) -> Option<&[u8]> {
+    let body = member.get(HEADER..)?;
+    let body = if member.starts_with(&gzip::START) { body.split_last_chunk::<{ gzip::TRAILER }>()?.0 } else { body };
+    let said = u32::from_le_bytes(*member.get(START + 4..)?.first_chunk()?);
+    (crc(body) == said).then_some(body)
 }
 
-/// The checksum of what is deflated, as the header says it.
-fn said_crc(member: &[u8]) -> Option<u32> {
-    member.get(START.len() + 4..)?.first_chunk().copied().map(u32::from_le_bytes)
+/// Takes members apart.
+#[derive(Default)]
+struct Expand {
+    gzip: gzip::Inflate,
+    #[cfg(feature = "zstd")]
+    zstd: zstd::Unpack,
+}
+
+impl Expand {
+    /// Into `room`, which is a [`BLOCK`]; gives the number of bytes. `None` when it is damaged, or larger than any of ours.
+    ///
+    /// All of it has to be one member: another one hidden behind the end of what is compressed would be read by the host,
+    /// and by nobody here.
+    fn member(&mut self, member: &[u8], room: &mut [u8]) -> Option<usize> {
+        let body = compressed(member)?;
+        if member.starts_with(&gzip::START) {
+            return self.gzip.member(member, body, room);
+        }
+        #[cfg(feature = "zstd")]
+        return self.zstd.member(body, room);
+        #[cfg(not(feature = "zstd"))]
+        None
+    }
 }
 
 /// The length that the header of one of our members says; `None` for any other.
 fn length(header: &[u8; HEADER]) -> Option<usize> {
-    let length = u32::from_le_bytes(*header[START.len()..].first_chunk()?) as usize;
-    let most = HEADER + TRAILER + BLOCK + BLOCK / 64;
-    (header.starts_with(&START) && (HEADER + TRAILER..=most).contains(&length)).then_some(length)
+    let length = u32::from_le_bytes(*header[START..].first_chunk()?) as usize;
+    let ours = header.starts_with(&gzip::START) || header.starts_with(&zstd::START);
+    (ours && (HEADER + 1..=HEADER + BLOCK + MORE).contains(&length)).then_some(length)
 }
 
 /// Whether what begins like this is a row of our members.
@@ -226,7 +227,7 @@ fn next(from: &mut dyn Read) -> io::Result<Option<Vec<u8>>> {
 }
 
 fn damaged() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "a gzip member is damaged")
+    io::Error::new(io::ErrorKind::InvalidData, "a member is damaged")
 }
 
 /// How many blocks are worked on at once.
@@ -253,14 +254,14 @@ fn inflated<From: Read + Send, T>(from: From, work: impl FnOnce(&mut dyn Read) -
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                let mut inflater = Decompressor::new();
+                let mut expand = Expand::default();
                 loop {
                     let next = members.lock().expect("no worker panics").recv();
                     let Ok((member, to)) = next else { return };
                     // Nobody waits for it any more when `work` has ended early.
                     let used = spare.lock().expect("no worker panics").try_recv();
                     let mut room = used.unwrap_or_else(|_| vec![0; BLOCK]);
-                    let _ = to.send(inflate(&mut inflater, &member, &mut room).map(|bytes| (room, bytes)));
+                    let _ = to.send(expand.member(&member, &mut room).map(|bytes| (room, bytes)));
                 }
             });
         }
@@ -328,9 +329,15 @@ mod tests {
         (0..n).map(|i| (i * i / 7 % 251) as u8).collect()
     }
 
-    fn row(bytes: &[u8]) -> Vec<u8> {
-        let mut deflate = Deflate::default();
-        bytes.chunks(BLOCK).flat_map(|block| deflate.member(block)).collect()
+    const ALL: &[Compression] = &[
+        Compression::Gzip,
+        #[cfg(feature = "zstd")]
+        Compression::Zstd,
+    ];
+
+    fn row(compression: Compression, bytes: &[u8]) -> Vec<u8> {
+        let mut compress = Compress::new(compression).unwrap();
+        bytes.chunks(BLOCK).flat_map(|block| compress.member(block)).collect()
     }
 
     fn all(row: &[u8]) -> io::Result<Vec<u8>> {
@@ -342,14 +349,24 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_gzip_to_everybody_and_comes_back_in_order() {
-        for n in [1, BLOCK - 1, BLOCK, 5 * BLOCK + 17] {
+    fn a_row_is_one_file_to_everybody_and_comes_back_in_order() {
+        for (&compression, n) in ALL.iter().flat_map(|it| [1, BLOCK - 1, BLOCK, 5 * BLOCK + 17].map(|n| (it, n))) {
             let bytes = bytes(n);
-            let row = row(&bytes);
+            let row = row(compression, &bytes);
             assert!(all(&row).unwrap() == bytes, "{n}");
             assert!(are_ours(&row));
             let mut theirs = Vec::new();
-            MultiGzDecoder::new(row.as_slice()).read_to_end(&mut theirs).unwrap();
+            match compression {
+                Compression::Gzip => drop(MultiGzDecoder::new(row.as_slice()).read_to_end(&mut theirs).unwrap()),
+                // As one frame after another, in one piece.
+                #[cfg(feature = "zstd")]
+                Compression::Zstd => {
+                    theirs.resize(n, 0);
+                    assert_eq!(zstd::Unpack::default().member(&row, &mut theirs), Some(n));
+                }
+                #[cfg(not(feature = "zstd"))]
+                Compression::Zstd => {}
+            }
             assert!(theirs == bytes, "{n}");
         }
         // What does not compress is no longer than it may be.
@@ -359,7 +376,9 @@ mod tests {
             (seed >> 33) as u8
         };
         let noise: Vec<u8> = (0..BLOCK + 5).map(|_| random()).collect();
-        assert!(all(&row(&noise)).unwrap() == noise);
+        for &compression in ALL {
+            assert!(all(&row(compression, &noise)).unwrap() == noise);
+        }
     }
 
     #[test]
@@ -370,59 +389,65 @@ mod tests {
             (seed >> 33) as u8
         };
         let noise: Vec<u8> = (0..BLOCK).map(|_| random()).collect();
-        let mut deflate = Deflate::default();
+        let (mut deflate, mut compress) = (gzip::Deflate::default(), Compress::new(Compression::Gzip).unwrap());
         assert!(deflate.is_compressed(&noise));
-        let member = deflate.member(&noise);
+        let member = compress.member(&noise);
         assert!(member.len() < BLOCK + BLOCK / 1000 && all(&member).unwrap() == noise);
         let (text, half) = (bytes(BLOCK), [&noise[..BLOCK / 2], &bytes(BLOCK / 2)].concat());
         for block in [&text, &half, &noise[..100], &[]] {
             assert!(!deflate.is_compressed(block));
-            assert!(all(&deflate.member(block)).unwrap() == block);
+            assert!(all(&compress.member(block)).unwrap() == block);
         }
     }
 
     #[test]
-    fn whoever_deflates_in_another_way_says_so() {
+    fn whoever_compresses_in_another_way_says_so() {
         let text: Vec<u8> = (0..40_000u32).flat_map(|n| format!("{} ", n * n % 9973).into_bytes()).collect();
-        let member = Deflate::default().member(&text);
-        let digest = crate::release::digest::of(&member[HEADER..]);
-        let want = "50308b328d603764";
-        assert_eq!(
-            (ENCODER, &digest[..16]),
-            (1, want),
-            "another libdeflate, or level: count ENCODER up, and say this digest"
-        );
+        let made = |compression| {
+            let member = Compress::new(compression).unwrap().member(&text);
+            crate::release::digest::of(&member[HEADER..])[..16].to_owned()
+        };
+        let why = "another library, or level: count ENCODER up, and say this digest";
+        assert_eq!((gzip::ENCODER, made(Compression::Gzip).as_str()), (1, "50308b328d603764"), "{why}");
+        #[cfg(feature = "zstd")]
+        assert_eq!((zstd::ENCODER, made(Compression::Zstd).as_str()), (2, "e3102eeedbb53f6c"), "{why}");
     }
 
     #[test]
     fn any_damage_is_noticed() {
-        let row = row(&bytes(3 * BLOCK));
-        // All but the digest, which only whoever looks for the block reads.
-        let header = 0..HEADER - size_of::<Digest>();
-        for at in (HEADER..row.len()).step_by(row.len() / 97).chain(header).chain(row.len() - TRAILER..row.len()) {
-            let mut bad = row.clone();
-            bad[at] ^= 0x10;
-            assert!(all(&bad).is_err(), "byte {at}");
-        }
-        for cut in [1, HEADER - 1, HEADER, row.len() / 2, row.len() - 1] {
-            assert!(all(&row[..cut]).is_err(), "cut at {cut}");
+        for &compression in ALL {
+            let row = row(compression, &bytes(3 * BLOCK));
+            let next = |at: usize| at + length(row[at..].first_chunk().unwrap()).unwrap();
+            let begins: Vec<_> =
+                std::iter::successors(Some(0), |&at| Some(next(at)).filter(|at| *at < row.len())).collect();
+            // All but the digests, which only whoever looks for a block reads.
+            let read = |at: &usize| !begins.iter().any(|begin| (begin + START + 8..begin + HEADER).contains(at));
+            let some = (0..row.len()).step_by(row.len() / 97).chain(0..HEADER).chain(row.len() - 8..row.len());
+            for at in some.filter(read) {
+                let mut bad = row.clone();
+                bad[at] ^= 0x10;
+                assert!(all(&bad).is_err(), "{compression:?}: byte {at}");
+            }
+            for cut in [1, HEADER - 1, HEADER, row.len() / 2, row.len() - 1] {
+                assert!(all(&row[..cut]).is_err(), "{compression:?}: cut at {cut}");
+            }
         }
     }
 
     #[test]
     fn a_member_hides_no_other() {
-        let mut deflate = Deflate::default();
+        let mut deflate = Compress::new(Compression::Gzip).unwrap();
         let (shown, hidden) = (deflate.member(b"shown"), deflate.member(b"hidden"));
         // What gzip reads as two, dressed up as one that ends as the first does.
-        let mut spliced = [&shown[..], &hidden, &shown[shown.len() - TRAILER..]].concat();
+        let mut spliced = [&shown[..], &hidden, &shown[shown.len() - gzip::TRAILER..]].concat();
         let length = u32::try_from(spliced.len()).unwrap();
-        spliced[START.len()..][..4].copy_from_slice(&length.to_le_bytes());
+        spliced[START..][..4].copy_from_slice(&length.to_le_bytes());
         assert!(all(&spliced).is_err());
     }
 
     #[test]
     fn whoever_has_seen_enough_ends_it() {
-        let row = row(&bytes(40 * BLOCK));
+        let row = row(Compression::Gzip, &bytes(40 * BLOCK));
         let (first, _) = inflated(row.as_slice(), |blocks| {
             let mut first = [0; 3];
             blocks.read_exact(&mut first).map(|()| first)

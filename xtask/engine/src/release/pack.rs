@@ -1,19 +1,20 @@
 //! Making a bundle: one pass that reads, hashes, tars and compresses, with the compression spread over threads.
 //!
-//! The tar stream is cut into blocks, and each block becomes a gzip member of its own; a row of members is one gzip file,
-//! so `tar xzf` reads it. A block ends after a mebibyte, and where a file of that size begins or ends, so that its blocks
+//! The tar stream is cut into blocks, and each block becomes a member of its own; a row of members is one gzip file, or one
+//! of zstd, so `tar xzf` reads it. A block ends after a mebibyte, and where a file of that size begins or ends, so that its blocks
 //! stay the same whatever stands around it, and an older bundle may have them. Because the cuts depend on the stream alone,
 //! the bytes are the same whatever the number of threads:
 //!
 //! ```text
-//! files ─▶ tar + SHA-256 ─▶ 1 MiB blocks ─▶ N × deflate ─▶ in order ─▶ SHA-256 + file
+//! files ─▶ tar + SHA-256 ─▶ 1 MiB blocks ─▶ N × compress ─▶ in order ─▶ SHA-256 + file
 //! ```
 
 use crate::error::{Explain, Kind, Result, failed};
+use crate::project::Compression;
 use crate::release::Progress;
 use crate::release::digest::{Hasher, Through};
 use crate::release::manifest::{Content, FileEntry};
-use crate::release::members::{BLOCK, Deflate, Older, threads};
+use crate::release::members::{BLOCK, Compress, Older, threads};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -56,12 +57,20 @@ pub struct Packed {
 
 /// Packs `sources`, which must be sorted by path, into the file `out`, with every mtime set to `mtime` (Unix seconds).
 /// What an `older` bundle has compressed already is taken from there; the bytes are the same without it.
-pub fn pack(sources: &[Source], mtime: u64, out: &Path, older: Option<&Path>, progress: Progress) -> Result<Packed> {
-    pack_with(threads(), sources, mtime, out, older, progress)
+pub fn pack(
+    sources: &[Source],
+    mtime: u64,
+    out: &Path,
+    compression: Compression,
+    older: Option<&Path>,
+    progress: Progress,
+) -> Result<Packed> {
+    let workers = (0..threads()).map(|_| Compress::new(compression)).collect::<Result<Vec<_>>>()?;
+    pack_with(workers, sources, mtime, out, older, progress)
 }
 
 fn pack_with(
-    threads: usize,
+    workers: Vec<Compress>,
     sources: &[Source],
     mtime: u64,
     out: &Path,
@@ -69,13 +78,14 @@ fn pack_with(
     progress: Progress,
 ) -> Result<Packed> {
     let older = older.and_then(Older::open);
+    let threads = workers.len();
     let (to_workers, blocks) = sync_channel::<(u64, Vec<u8>)>(threads * 2);
     let (to_writer, members) = sync_channel::<(u64, Vec<u8>)>(threads * 2);
     let blocks = Arc::new(Mutex::new(blocks));
     thread::scope(|scope| {
-        for _ in 0..threads {
+        for worker in workers {
             let (blocks, to_writer, older) = (Arc::clone(&blocks), to_writer.clone(), older.as_ref());
-            scope.spawn(move || compress_blocks(&blocks, older, &to_writer));
+            scope.spawn(move || compress_blocks(worker, &blocks, older, &to_writer));
         }
         drop((to_writer, blocks));
         let writer = scope.spawn(move || {
@@ -104,15 +114,15 @@ fn drain(members: &Receiver<(u64, Vec<u8>)>) {
 }
 
 fn compress_blocks(
+    mut compress: Compress,
     blocks: &Mutex<Receiver<(u64, Vec<u8>)>>,
     older: Option<&Older>,
     members: &SyncSender<(u64, Vec<u8>)>,
 ) {
-    let mut deflate = Deflate::default();
     loop {
         let next = blocks.lock().expect("no worker panics").recv();
         let Ok((index, block)) = next else { return };
-        if members.send((index, deflate.member_or(older, &block))).is_err() {
+        if members.send((index, compress.member_or(older, &block))).is_err() {
             return;
         }
     }
@@ -239,8 +249,8 @@ fn resized(path: &Path, bytes: u64) -> Result<bool> {
     Ok(path.metadata()?.len() != bytes)
 }
 
-/// Gzip members with some small files and no end of archive, to be put before the members of a bundle.
-pub fn small_member(files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
+/// Members with some small files and no end of archive, to be put before the members of a bundle.
+pub fn small_member(files: &[(String, Vec<u8>)], compression: Compression) -> Result<Vec<u8>> {
     let mut tar = Vec::new();
     for (path, bytes) in files {
         let mut one = tar::Builder::new(Vec::new());
@@ -251,8 +261,8 @@ pub fn small_member(files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
         // A header, and the content padded to whole blocks; what follows is the end of archive that we leave out.
         tar.extend_from_slice(&one.into_inner()?[..512 + bytes.len().next_multiple_of(512)]);
     }
-    let mut deflate = Deflate::default();
-    Ok(tar.chunks(BLOCK).flat_map(|block| deflate.member(block)).collect())
+    let mut compress = Compress::new(compression)?;
+    Ok(tar.chunks(BLOCK).flat_map(|block| compress.member(block)).collect())
 }
 
 struct Counted<'a, R> {
@@ -276,6 +286,10 @@ impl<R: Read> Read for Counted<'_, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn workers(n: usize) -> Vec<Compress> {
+        (0..n).map(|_| Compress::new(Compression::Gzip).unwrap()).collect()
+    }
 
     fn sources(dir: &Path) -> Vec<Source> {
         let big: Vec<u8> = (0..3_500_000u32).flat_map(|i| (i / 7).to_le_bytes()).take(3 * BLOCK + 12345).collect();
@@ -303,10 +317,10 @@ mod tests {
     fn the_bytes_do_not_depend_on_the_number_of_threads() {
         let dir = tempfile::tempdir().unwrap();
         let sources = sources(dir.path());
-        let one = pack_with(1, &sources, 42, &dir.path().join("1.gz"), None, &|_, _| {}).unwrap();
+        let one = pack_with(workers(1), &sources, 42, &dir.path().join("1.gz"), None, &|_, _| {}).unwrap();
         for threads in [2, 3, 8] {
             let out = dir.path().join(format!("{threads}.gz"));
-            let many = pack_with(threads, &sources, 42, &out, None, &|_, _| {}).unwrap();
+            let many = pack_with(workers(threads), &sources, 42, &out, None, &|_, _| {}).unwrap();
             assert_eq!((&many.sha256, &many.tar_sha256, &many.files), (&one.sha256, &one.tar_sha256, &one.files));
             assert_eq!(std::fs::read(&out).unwrap().len() as u64, many.bytes);
         }
@@ -317,15 +331,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut sources = sources(dir.path());
         let at = |name: &str| dir.path().join(name);
-        pack(&sources, 42, &at("1.gz"), None, &|_, _| {}).unwrap();
+        pack(&sources, 42, &at("1.gz"), Compression::Gzip, None, &|_, _| {}).unwrap();
         // Another commit, with a file more before the large one, of which only the middle is new.
         std::fs::write(at("a"), "a").unwrap();
         sources.insert(0, Source { path: "a".into(), from: at("a"), bytes: 1, mode: 0o644, link: None });
         let mut big = std::fs::read(&sources[1].from).unwrap();
         big[BLOCK + 5] ^= 1;
         std::fs::write(&sources[1].from, &big).unwrap();
-        let anew = pack(&sources, 43, &at("anew.gz"), None, &|_, _| {}).unwrap();
-        let pack_after = |older: &Path| pack(&sources, 43, &at("2.gz"), Some(older), &|_, _| {}).unwrap().sha256;
+        let anew = pack(&sources, 43, &at("anew.gz"), Compression::Gzip, None, &|_, _| {}).unwrap();
+        let pack_after =
+            |older: &Path| pack(&sources, 43, &at("2.gz"), Compression::Gzip, Some(older), &|_, _| {}).unwrap().sha256;
         assert_eq!(pack_after(&at("1.gz")), anew.sha256);
         let (one, two) = (Older::open(&at("1.gz")).unwrap(), Older::open(&at("2.gz")).unwrap());
         assert_eq!(two.in_common(&one), 3, "of the large file's four blocks");
@@ -362,7 +377,7 @@ mod tests {
         for (bytes, name) in [(4, "grown"), (6, "shrunk")] {
             let mut sources = sources(dir.path());
             sources[1].bytes = bytes;
-            let error = pack(&sources, 42, &dir.path().join(name), None, &|_, _| {}).unwrap_err();
+            let error = pack(&sources, 42, &dir.path().join(name), Compression::Gzip, None, &|_, _| {}).unwrap_err();
             assert!(format!("{error:#}").contains("changed while it was packed"), "{name}: {error:#}");
         }
     }
@@ -370,7 +385,9 @@ mod tests {
     #[test]
     fn a_directory_that_is_not_there_is_an_error_that_names_the_file() {
         let dir = tempfile::tempdir().unwrap();
-        let error = pack(&sources(dir.path()), 42, &dir.path().join("no/such/dir.gz"), None, &|_, _| {}).unwrap_err();
+        let error =
+            pack(&sources(dir.path()), 42, &dir.path().join("no/such/dir.gz"), Compression::Gzip, None, &|_, _| {})
+                .unwrap_err();
         assert!(format!("{error:#}").contains("no/such/dir.gz"), "{error:#}");
     }
 }

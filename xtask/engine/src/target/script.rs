@@ -7,6 +7,7 @@ pub mod attend;
 pub mod examine;
 pub mod lease;
 
+use crate::project::Compression;
 use crate::release::META;
 use crate::release::delta::{NEW, PATCHES};
 use crate::release::id::ReleaseId;
@@ -151,9 +152,23 @@ pub fn unlock(root: &str, token: Option<&str>) -> String {
 
 /// Unpacks a release from stdin aside, checks every file on the host, and moves it into `releases/`.
 /// What an earlier run left half done goes first, and a failure leaves nothing: on a full disk both would stand in the
-/// way. The stream is a `tar.gz` with the manifest, the digests and the record in [`META`].
-pub fn install(root: &str, id: &ReleaseId, sum: &str) -> String {
-    in_made_root(root, &installation(id, sum, "tar -xzof - -C \"$aside\""))
+/// way. The stream is a `tar.gz` or `tar.zst` with the manifest, the digests and the record in [`META`].
+pub fn install(root: &str, id: &ReleaseId, sum: &str, compression: Compression) -> String {
+    in_made_root(root, &installation(id, sum, &unpack(compression)))
+}
+
+/// What a host says that cannot read its bundle.
+pub const NO_ZSTD: &str = "there is no zstd here, and the bundle is a .tar.zst";
+
+/// Takes an archive from stdin. What a pipe hides, that zstd failed, is found out when each file is checked.
+fn unpack(compression: Compression) -> String {
+    match compression {
+        Compression::Gzip => "tar -xzof - -C \"$aside\"".to_owned(),
+        Compression::Zstd => format!(
+            "command -v zstd > /dev/null 2>&1 || {{ echo '{NO_ZSTD}' >&2; exit 1; }}
+zstd -dcq | tar -xof - -C \"$aside\""
+        ),
+    }
 }
 
 /// The same with an archive of only what differs from a release that is installed there. [`META`] in the stream has the
@@ -190,7 +205,8 @@ rm -f \"$aside/{META}/{SAME}\" \"$aside/{META}/{PATCHES}\" \"$aside/{META}/{NEW}
 ///
 /// A bundle that was cut off is gone on with. It lies aside until its digest is right, so the disk has to hold it
 /// packed and unpacked.
-pub fn install_pulled(root: &str, id: &ReleaseId, sum: &str) -> String {
+pub fn install_pulled(root: &str, id: &ReleaseId, sum: &str, compression: Compression) -> String {
+    let unpack = unpack(compression);
     let fetch = format!(
         "cat > \"$aside.meta\"
 {FETCH}
@@ -198,7 +214,7 @@ pub fn install_pulled(root: &str, id: &ReleaseId, sum: &str) -> String {
 if ! printf '%s  %s\\n' {sum} \"$aside.bundle\" | $check - > /dev/null 2>&1; then
   echo 'the bundle that was fetched has another digest than its manifest says' >&2; exit {EXIT_VERIFICATION}
 fi
-cat \"$aside.meta\" \"$aside.bundle\" | tar -xzof - -C \"$aside\"
+cat \"$aside.meta\" \"$aside.bundle\" | {{ {unpack}; }}
 rm -f \"$aside.meta\" \"$aside.bundle\""
     );
     in_made_root(root, &format!("read -r url\n{}", installation(id, sum, &fetch)))

@@ -5,6 +5,7 @@ use crate::cx::Input;
 use crate::deploy::history::Record;
 use crate::error::{Explain, Failure, Kind, Result, hint_of, kind_of};
 use crate::http::{Url, policy};
+use crate::project::Compression;
 use crate::release::delta::Changes;
 use crate::release::manifest::{Manifest, checksum_line};
 use crate::release::{META, RELEASES, Release, digest, manifest};
@@ -16,7 +17,8 @@ impl HostTarget<'_> {
     pub(super) fn deliver(&self, delivery: &Delivery, record: &Record) -> Result<()> {
         let manifest = delivery.manifest();
         let (id, sum) = (&manifest.id, &manifest.bundle.sha256);
-        let meta = || meta_member(manifest, record, None);
+        let compression = manifest.compression();
+        let meta = || meta_member(manifest, record, None, compression);
         let what = format!("install {id}");
         match delivery {
             Delivery::Push(release, changes) => {
@@ -28,12 +30,12 @@ impl HostTarget<'_> {
                     || format!("cannot read {}", release.bundle().display()),
                     || "fetch the release again".into(),
                 )?;
-                let text = script::install(&self.root, id, sum);
-                self.tell(&what, &text, Input::BytesThenFile(&meta()?, bundle)).map(drop)
+                let text = script::install(&self.root, id, sum, compression);
+                self.tell(&what, &text, Input::BytesThenFile(&meta()?, bundle)).map(drop).map_err(unread)
             }
             Delivery::Pull(_, url) => {
                 let input = [url.as_str().as_bytes(), b"\n", &meta()?].concat();
-                let text = script::install_pulled(&self.root, id, sum);
+                let text = script::install_pulled(&self.root, id, sum, compression);
                 self.tell(&what, &text, Input::Bytes(&input)).map(drop).map_err(|error| pulled(&error, url))
             }
         }
@@ -72,7 +74,7 @@ impl HostTarget<'_> {
             }
         };
         let list: String = delta.same.iter().map(|path| format!("./{path}\n")).collect();
-        let meta = meta_member(ours, record, Some(&list))?;
+        let meta = meta_member(ours, record, Some(&list), Compression::Gzip)?;
         let what = || format!("cannot read {}", delta.file.display());
         let changed = File::open(&delta.file).explain(Kind::Failed, what, || "check the disk".into())?;
         let bytes = meta.len() as u64 + changed.metadata().map_or(0, |it| it.len());
@@ -100,12 +102,23 @@ impl HostTarget<'_> {
     }
 }
 
+/// The same with what helps, where a host cannot read a bundle.
+fn unread(error: anyhow::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    if text.contains(script::NO_ZSTD) { Failure::new(kind_of(&error), text).hint(GET_ZSTD).into() } else { error }
+}
+
+const GET_ZSTD: &str =
+    "install it there: `apt-get install zstd`; or have `compression: Compression::Gzip` in xtask/src/main.rs";
+
 /// What went wrong when a host fetched a bundle, without the URL, and with what to look at.
 fn pulled(error: &anyhow::Error, url: &Url) -> anyhow::Error {
     let text = format!("{error:#}").replace(url.as_str(), "****");
     let hint = if kind_of(error) == Kind::Verification {
         "the store has other bytes than its manifest says: where it was built, `cargo xtask put --confirm` mends it"
             .into()
+    } else if text.contains(script::NO_ZSTD) {
+        GET_ZSTD.into()
     } else if text.contains("the server refused it") {
         "was the job's key or role allowed to read it? The URL is signed with it, and is good for 15 minutes by the server's clock".into()
     } else if text.contains("cannot fetch the bundle") {
@@ -119,9 +132,9 @@ fn pulled(error: &anyhow::Error, url: &Url) -> anyhow::Error {
     Failure::new(kind_of(error), text).hint(hint).into()
 }
 
-/// A gzip member with the engine's own files, to be sent before the members of the bundle: together they are one
-/// `tar.gz`, because this one leaves out the end of the archive.
-fn meta_member(manifest: &Manifest, record: &Record, same: Option<&str>) -> Result<Vec<u8>> {
+/// A member with the engine's own files, to be sent before those of the bundle: together they are one archive, because
+/// this one leaves out its end.
+fn meta_member(manifest: &Manifest, record: &Record, same: Option<&str>, compression: Compression) -> Result<Vec<u8>> {
     let json = manifest.to_json();
     let name = |file: &str| format!("{META}/{file}");
     let bundle = format!("{}\n", manifest.bundle.sha256);
@@ -134,5 +147,5 @@ fn meta_member(manifest: &Manifest, record: &Record, same: Option<&str>) -> Resu
     ]
     .map(|(file, bytes)| (name(file), bytes.to_vec()));
     let list = same.map(|same| (name(script::SAME), same.as_bytes().to_vec()));
-    crate::release::pack::small_member(&files.into_iter().chain(list).collect::<Vec<_>>())
+    crate::release::pack::small_member(&files.into_iter().chain(list).collect::<Vec<_>>(), compression)
 }

@@ -1,7 +1,7 @@
 //! What a host says of itself before anything is sent to it: who we are there, what it lacks, where there is room. It
 //! only looks.
 
-use crate::project::{Manager, Service, Transfer};
+use crate::project::{Compression, Manager, Service, Transfer};
 use crate::target::script::quote;
 use std::fmt::Write;
 
@@ -15,6 +15,8 @@ pub struct Needs<'a> {
     pub service: &'a Service,
     /// How releases get there.
     pub transfer: Transfer,
+    /// How bundles are compressed.
+    pub compression: Compression,
     /// What releases share.
     pub shared: &'a [&'a str],
 }
@@ -34,6 +36,9 @@ pub fn examine(root: &str, needs: Needs) -> String {
             }
         }
         Service::None | Service::Keeper { .. } | Service::Command { .. } => {}
+    }
+    if needs.compression == Compression::Zstd {
+        tools.push("zstd");
     }
     if needs.transfer == Transfer::Pull {
         more.push_str("has curl || wget --version 2>/dev/null | grep -q GNU || echo 'lacks curl'\n");
@@ -139,7 +144,12 @@ mod tests {
     fn a_directory_that_is_not_there_yet_and_one_in_whose_way_a_file_is() {
         let dir = tempfile::tempdir().unwrap();
         let here = dir.path().to_str().unwrap();
-        let needs = Needs { service: &Service::None, transfer: Transfer::Push, shared: &["up/", "it's.toml"] };
+        let needs = Needs {
+            service: &Service::None,
+            transfer: Transfer::Push,
+            compression: Compression::Gzip,
+            shared: &["up/", "it's.toml"],
+        };
         let it = asked(&format!("{here}/a b/c"), needs);
         assert!(it.done && it.clock.is_some() && it.free.is_some() && !it.login.is_empty(), "{it:?}");
         assert_eq!((it.found.as_str(), it.unshared), (here, vec!["it's.toml".to_owned()]));

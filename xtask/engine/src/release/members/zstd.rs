@@ -1,0 +1,66 @@
+//! Members of a `tar.zst`. RFC 8878 makes a row of frames one file (section 3.1), and has frames that are skipped (section
+//! 3.1.2), one of which stands before each of ours:
+//!
+//! ```text
+//! 50 2a 4d 18  20 00 00 00  'G' 'P' 00 00 00 00 00 00  LENGTH(4)  CRC(4)  DIGEST(16)  frame...
+//! ```
+//!
+//! Without the feature `zstd` such a bundle is known and not read.
+
+use super::FIELD;
+#[cfg(feature = "zstd")]
+use super::{Digest, HEADER, begin};
+#[cfg(feature = "zstd")]
+use zstd_safe::{CCtx, DCtx, compress_bound};
+
+/// Before the length: magic, the length of what is skipped, its name.
+pub const START: [u8; super::START] = [0x50, 0x2a, 0x4d, 0x18, 8 + FIELD as u8, 0, 0, 0, b'G', b'P', 0, 0, 0, 0, 0, 0];
+/// See [`Digest::of`].
+#[cfg(feature = "zstd")]
+pub const ENCODER: u8 = 2;
+/// As the program has it.
+#[cfg(feature = "zstd")]
+const LEVEL: i32 = 3;
+
+/// Makes members.
+#[cfg(feature = "zstd")]
+pub struct Pack(CCtx<'static>);
+
+#[cfg(feature = "zstd")]
+impl Default for Pack {
+    fn default() -> Self {
+        Self(CCtx::create())
+    }
+}
+
+#[cfg(feature = "zstd")]
+impl Pack {
+    /// A block as a member.
+    pub fn member(&mut self, block: &[u8], digest: &Digest) -> Vec<u8> {
+        let mut member = vec![0; HEADER + compress_bound(block.len())];
+        let frame = self.0.compress(&mut member[HEADER..], block, LEVEL).expect("the bound is large enough");
+        let end = HEADER + frame;
+        member.truncate(end);
+        begin(&mut member, &START, end, digest);
+        member
+    }
+}
+
+/// Takes members apart.
+#[cfg(feature = "zstd")]
+pub struct Unpack(DCtx<'static>);
+
+#[cfg(feature = "zstd")]
+impl Default for Unpack {
+    fn default() -> Self {
+        Self(DCtx::create())
+    }
+}
+
+#[cfg(feature = "zstd")]
+impl Unpack {
+    /// See [`super::Expand`]. zstd reads all that is there, frame by frame, as a host does.
+    pub fn member(&mut self, frame: &[u8], room: &mut [u8]) -> Option<usize> {
+        self.0.decompress(room, frame).ok()
+    }
+}
