@@ -28,15 +28,15 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
-/// Bytes of tar in a member. Smaller costs size, larger costs parallelism.
-pub const BLOCK: usize = 1 << 20;
+/// The most bytes of tar in a member.
+const LARGEST: usize = 4 << 20;
 /// By what a member is known.
 const START: usize = 16;
 /// Length, CRC-32, digest.
 const FIELD: usize = 4 + 4 + 16;
 const HEADER: usize = START + FIELD;
 /// What may be added to a block that does not compress.
-const MORE: usize = 1 << 14;
+const MORE: usize = 1 << 15;
 
 /// Fails where bundles of this compression can be neither made nor read.
 pub fn supports(compression: Compression) -> Result<()> {
@@ -72,6 +72,15 @@ impl Compress {
         }
     }
 
+    /// Bytes of tar in a member. Fewer cost size, more cost parallelism; zstd is fast, and looks further back.
+    pub fn block(&self) -> usize {
+        match self {
+            Self::Gzip(_) => 1 << 20,
+            #[cfg(feature = "zstd")]
+            Self::Zstd(_) => LARGEST,
+        }
+    }
+
     /// A block as a member: that of an older bundle where it has one, which is the same as one made anew.
     pub fn member_or(&mut self, older: Option<&Older>, block: &[u8]) -> Vec<u8> {
         match self {
@@ -96,7 +105,7 @@ impl Compress {
 
 /// Writes what a member begins with, when all else is there. The CRC is of what is between the header and `end`.
 fn begin(member: &mut [u8], start: &[u8; START], end: usize, digest: &Digest) {
-    let length = u32::try_from(member.len()).expect("a block is a megabyte");
+    let length = u32::try_from(member.len()).expect("a block is some megabytes");
     let crc = crc(&member[HEADER..end]);
     member[..START].copy_from_slice(start);
     member[START..HEADER].copy_from_slice(&[&length.to_le_bytes()[..], &crc.to_le_bytes(), &digest.0].concat());
@@ -178,7 +187,7 @@ struct Expand {
 }
 
 impl Expand {
-    /// Into `room`, which is a [`BLOCK`]; gives the number of bytes. `None` when it is damaged, or larger than any of ours.
+    /// Into `room`, which is as [`LARGEST`]; gives the number of bytes. `None` when it is damaged, or larger than any of ours.
     ///
     /// All of it has to be one member: another one hidden behind the end of what is compressed would be read by the host,
     /// and by nobody here.
@@ -198,7 +207,7 @@ impl Expand {
 fn length(header: &[u8; HEADER]) -> Option<usize> {
     let length = u32::from_le_bytes(*header[START..].first_chunk()?) as usize;
     let ours = header.starts_with(&gzip::START) || header.starts_with(&zstd::START);
-    (ours && (HEADER + 1..=HEADER + BLOCK + MORE).contains(&length)).then_some(length)
+    (ours && (HEADER + 1..=HEADER + LARGEST + MORE).contains(&length)).then_some(length)
 }
 
 /// Whether what begins like this is a row of our members.
@@ -235,7 +244,7 @@ pub fn threads() -> usize {
     thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// A block and how many bytes of it are in use. To get a megabyte of memory takes long, so it goes round.
+/// A block and how many bytes of it are in use. To get megabytes of memory takes long, so it goes round.
 type Inflated = Option<(Vec<u8>, usize)>;
 
 /// Reads and inflates `from` on threads of its own, and gives `work` what it inflates to, as a reader. The other end of
@@ -260,7 +269,7 @@ fn inflated<From: Read + Send, T>(from: From, work: impl FnOnce(&mut dyn Read) -
                     let Ok((member, to)) = next else { return };
                     // Nobody waits for it any more when `work` has ended early.
                     let used = spare.lock().expect("no worker panics").try_recv();
-                    let mut room = used.unwrap_or_else(|_| vec![0; BLOCK]);
+                    let mut room = used.unwrap_or_else(|_| vec![0; LARGEST]);
                     let _ = to.send(expand.member(&member, &mut room).map(|bytes| (room, bytes)));
                 }
             });
@@ -275,7 +284,7 @@ fn inflated<From: Read + Send, T>(from: From, work: impl FnOnce(&mut dyn Read) -
             }
             Ok(from)
         });
-        let mut blocks = Blocks { queue: blocks, block: vec![0; BLOCK], at: 0, end: 0, to_spare };
+        let mut blocks = Blocks { queue: blocks, block: vec![0; LARGEST], at: 0, end: 0, to_spare };
         let done = work(&mut blocks);
         drop(blocks);
         (done, reading.join().expect("reading does not panic"))
@@ -325,6 +334,8 @@ impl Read for Blocks {
 mod tests {
     use super::*;
 
+    const BLOCK: usize = 1 << 20;
+
     fn bytes(n: usize) -> Vec<u8> {
         (0..n).map(|i| (i * i / 7 % 251) as u8).collect()
     }
@@ -337,7 +348,8 @@ mod tests {
 
     fn row(compression: Compression, bytes: &[u8]) -> Vec<u8> {
         let mut compress = Compress::new(compression).unwrap();
-        bytes.chunks(BLOCK).flat_map(|block| compress.member(block)).collect()
+        let members = bytes.chunks(compress.block()).map(|block| compress.member(block));
+        members.collect::<Vec<_>>().concat()
     }
 
     fn all(row: &[u8]) -> io::Result<Vec<u8>> {

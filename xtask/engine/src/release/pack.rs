@@ -1,12 +1,12 @@
 //! Making a bundle: one pass that reads, hashes, tars and compresses, with the compression spread over threads.
 //!
 //! The tar stream is cut into blocks, and each block becomes a member of its own; a row of members is one gzip file, or one
-//! of zstd, so `tar xzf` reads it. A block ends after a mebibyte, and where a file of that size begins or ends, so that its blocks
-//! stay the same whatever stands around it, and an older bundle may have them. Because the cuts depend on the stream alone,
-//! the bytes are the same whatever the number of threads:
+//! of zstd, so `tar xf` reads it. A block ends after a mebibyte, or four with zstd, and where a file of that size begins or
+//! ends, so that its blocks stay the same whatever stands around it, and an older bundle may have them. Because the cuts
+//! depend on the stream alone, the bytes are the same whatever the number of threads:
 //!
 //! ```text
-//! files ─▶ tar + SHA-256 ─▶ 1 MiB blocks ─▶ N × compress ─▶ in order ─▶ SHA-256 + file
+//! files ─▶ tar + SHA-256 ─▶ blocks ─▶ N × compress ─▶ in order ─▶ SHA-256 + file
 //! ```
 
 use crate::error::{Explain, Kind, Result, failed};
@@ -14,7 +14,7 @@ use crate::project::Compression;
 use crate::release::Progress;
 use crate::release::digest::{Hasher, Through};
 use crate::release::manifest::{Content, FileEntry};
-use crate::release::members::{BLOCK, Compress, Older, threads};
+use crate::release::members::{Compress, Older, threads};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -79,6 +79,7 @@ fn pack_with(
 ) -> Result<Packed> {
     let older = older.and_then(Older::open);
     let threads = workers.len();
+    let most = workers.first().map_or(1, Compress::block);
     let (to_workers, blocks) = sync_channel::<(u64, Vec<u8>)>(threads * 2);
     let (to_writer, members) = sync_channel::<(u64, Vec<u8>)>(threads * 2);
     let blocks = Arc::new(Mutex::new(blocks));
@@ -91,7 +92,7 @@ fn pack_with(
         let writer = scope.spawn(move || {
             write_members(&members, out).map_err(|e| write_error(e, out)).inspect_err(|_| drain(&members))
         });
-        let tarred = tar_files(sources, mtime, to_workers, progress);
+        let tarred = tar_files(sources, mtime, most, to_workers, progress);
         // A full disk is the cause and the broken channel its effect, so the writer's error is the one to tell.
         let (sha256, bytes) = writer.join().expect("the writer does not panic")?;
         let (tar_sha256, files) = tarred?;
@@ -148,6 +149,8 @@ fn write_members(members: &Receiver<(u64, Vec<u8>)>, out: &Path) -> io::Result<(
 /// The writing end of the tar: hashes it whole and hands it on in blocks.
 struct Blocks<'a> {
     block: Vec<u8>,
+    /// How large it becomes.
+    most: usize,
     /// Whether a new block begins with what is written next.
     cut: &'a Cell<bool>,
     index: u64,
@@ -157,7 +160,7 @@ struct Blocks<'a> {
 
 impl Blocks<'_> {
     fn send(&mut self) -> io::Result<()> {
-        let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK));
+        let block = std::mem::replace(&mut self.block, Vec::with_capacity(self.most));
         self.to_workers.send((self.index, block)).map_err(|_| io::Error::other("the compressor stopped"))?;
         self.index += 1;
         Ok(())
@@ -169,10 +172,10 @@ impl Write for Blocks<'_> {
         if self.cut.take() && !self.block.is_empty() {
             self.send()?;
         }
-        let n = bytes.len().min(BLOCK - self.block.len());
+        let n = bytes.len().min(self.most - self.block.len());
         self.block.extend_from_slice(&bytes[..n]);
         self.hasher.update(&bytes[..n]);
-        if self.block.len() == BLOCK {
+        if self.block.len() == self.most {
             self.send()?;
         }
         Ok(n)
@@ -186,19 +189,20 @@ impl Write for Blocks<'_> {
 fn tar_files(
     sources: &[Source],
     mtime: u64,
+    most: usize,
     to_workers: SyncSender<(u64, Vec<u8>)>,
     progress: Progress,
 ) -> Result<(String, Vec<FileEntry>)> {
     let cut = Cell::new(false);
-    let block = Vec::with_capacity(BLOCK);
-    let blocks = Blocks { block, cut: &cut, index: 0, hasher: Hasher::default(), to_workers };
+    let block = Vec::with_capacity(most);
+    let blocks = Blocks { block, most, cut: &cut, index: 0, hasher: Hasher::default(), to_workers };
     let mut tar = tar::Builder::new(blocks);
     let total: u64 = sources.iter().map(|source| source.bytes).sum();
     let done = AtomicU64::new(0);
     let mut files = Vec::with_capacity(sources.len());
     for source in sources {
         let seen = |n: u64| progress(done.fetch_add(n, Ordering::Relaxed) + n, total);
-        let large = source.bytes >= BLOCK as u64;
+        let large = source.bytes >= most as u64;
         files.push(append(&mut tar, source, mtime, large.then_some(&cut), &seen)?);
         cut.set(large);
     }
@@ -262,7 +266,8 @@ pub fn small_member(files: &[(String, Vec<u8>)], compression: Compression) -> Re
         tar.extend_from_slice(&one.into_inner()?[..512 + bytes.len().next_multiple_of(512)]);
     }
     let mut compress = Compress::new(compression)?;
-    Ok(tar.chunks(BLOCK).flat_map(|block| compress.member(block)).collect())
+    let members = tar.chunks(compress.block()).map(|block| compress.member(block));
+    Ok(members.collect::<Vec<_>>().concat())
 }
 
 struct Counted<'a, R> {
@@ -286,6 +291,8 @@ impl<R: Read> Read for Counted<'_, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const BLOCK: usize = 1 << 20;
 
     fn workers(n: usize) -> Vec<Compress> {
         (0..n).map(|_| Compress::new(Compression::Gzip).unwrap()).collect()

@@ -76,7 +76,7 @@ impl Deflate {
 
 /// A CRC-32 of the block, and its size.
 fn trailer(block: &[u8]) -> [u8; TRAILER] {
-    let size = u32::try_from(block.len()).expect("a block is a megabyte");
+    let size = u32::try_from(block.len()).expect("a block is some megabytes");
     let mut trailer = [0; TRAILER];
     trailer[..4].copy_from_slice(&crc(block).to_le_bytes());
     trailer[4..].copy_from_slice(&size.to_le_bytes());
