@@ -64,3 +64,44 @@ fn of_stores_and_histories() {
         }
     }
 }
+
+/// Text that compresses to a third or so, as pages and programs do.
+fn text(bytes: usize) -> String {
+    let mut seed = 1u64;
+    let mut line = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        format!("<li>{:x} and {}</li>\n", seed >> 40, seed >> 33 & 1023)
+    };
+    let mut piece = String::new();
+    while piece.len() < 1 << 20 {
+        piece.push_str(&line());
+    }
+    piece.repeat(bytes / piece.len() + 1)[..bytes].to_owned()
+}
+
+#[test]
+#[ignore = "it takes minutes and asserts nothing of what it measures"]
+fn of_files_and_bytes() {
+    const MIB: usize = 1 << 20;
+    for (files, bytes) in [(100, 10_000), (1000, 10_000), (10_000, 10_000), (100_000, 10_000)].into_iter().chain([
+        (1, 10 * MIB),
+        (1, 100 * MIB),
+        (1, 1000 * MIB),
+    ]) {
+        let p = Project::new();
+        let text = text(bytes);
+        for n in 0..files {
+            p.write(&format!("www/{}/{n}.html", n / 100), &format!("{n} {text}"));
+        }
+        p.commit("1");
+        let took = |what: &str, line: &str| {
+            let (seconds, mib) = cost(&p, line);
+            println!("{files} files of {bytes} bytes: {what}: {seconds:.2} s, {mib} MiB");
+        };
+        took("build", "build");
+        took("build again", "build");
+        took("verify", "verify HEAD");
+        took("deploy", "deploy dev");
+        took("deploy again", "deploy dev");
+    }
+}
