@@ -35,7 +35,11 @@ pub fn bundle(path: &Path, manifest: &Manifest, mut into: Option<&mut Unpacking>
     }
     let told = Told { inner: file, done: 0, total: size, progress };
     let mut file = BufReader::with_capacity(1 << 18, told);
-    let ours = file.fill_buf().is_ok_and(members::are_ours);
+    let ours = file.fill_buf().map_or(None, members::are_ours);
+    // What others packed is gzip.
+    if ours.unwrap_or_default() != manifest.compression() {
+        return bad(format!("{name}: is not compressed as its name says")).err();
+    }
     let raw = Through::new(file);
     let entries = |tar: &mut dyn Read| entries(tar, manifest, into.as_deref_mut());
     let (found, raw) = members::read(ours, raw, entries);

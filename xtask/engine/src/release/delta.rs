@@ -131,7 +131,7 @@ type Older = BTreeMap<String, Chunks>;
 /// Reads the entries of a bundle, which no check is made of.
 fn read<T>(bundle: &Path, work: impl FnOnce(&mut dyn Read) -> io::Result<T>) -> io::Result<T> {
     let mut file = BufReader::with_capacity(1 << 18, File::open(bundle)?);
-    let ours = file.fill_buf().is_ok_and(members::are_ours);
+    let ours = file.fill_buf().map_or(None, members::are_ours);
     members::read(ours, file, work).0
 }
 

@@ -147,7 +147,7 @@ impl Older {
         while at < end {
             let mut header = [0; HEADER];
             file.read_exact_at(&mut header, at).ok()?;
-            let length = length(&header)?;
+            let (_, length) = length(&header)?;
             members.insert(Digest(*header.last_chunk()?), (at, length));
             at += length as u64;
         }
@@ -203,20 +203,22 @@ impl Expand {
     }
 }
 
-/// The length that the header of one of our members says; `None` for any other.
-fn length(header: &[u8; HEADER]) -> Option<usize> {
+/// Which of our members it is that has this header, and the length that this says; `None` for any other.
+fn length(header: &[u8; HEADER]) -> Option<(Compression, usize)> {
+    let is = |(_, start): &(Compression, &[u8; START])| header.starts_with(*start);
+    let known = [(Compression::Gzip, &gzip::START), (Compression::Zstd, &zstd::START)];
+    let (compression, _) = known.into_iter().find(is)?;
     let length = u32::from_le_bytes(*header[START..].first_chunk()?) as usize;
-    let ours = header.starts_with(&gzip::START) || header.starts_with(&zstd::START);
-    (ours && (HEADER + 1..=HEADER + LARGEST + MORE).contains(&length)).then_some(length)
+    (HEADER + 1..=HEADER + LARGEST + MORE).contains(&length).then_some((compression, length))
 }
 
-/// Whether what begins like this is a row of our members.
-pub fn are_ours(beginning: &[u8]) -> bool {
-    beginning.first_chunk().is_some_and(|header| length(header).is_some())
+/// Of which of our members it is a row that begins like this; `None` where others have made it.
+pub fn are_ours(beginning: &[u8]) -> Option<Compression> {
+    length(beginning.first_chunk()?).map(|(compression, _)| compression)
 }
 
-/// Reads a row of members to its end, each from its first byte on.
-fn next(from: &mut dyn Read) -> io::Result<Option<Vec<u8>>> {
+/// Reads a row of members to its end, each from its first byte on. All have to be of one kind: a host expects no other.
+fn next(from: &mut dyn Read, all: Compression) -> io::Result<Option<Vec<u8>>> {
     let mut header = [0; HEADER];
     let mut filled = 0;
     while filled < HEADER {
@@ -228,7 +230,7 @@ fn next(from: &mut dyn Read) -> io::Result<Option<Vec<u8>>> {
             Err(error) => return Err(error),
         }
     }
-    let Some(length) = length(&header) else { return Err(damaged()) };
+    let length = length(&header).filter(|(compression, _)| *compression == all).ok_or_else(damaged)?.1;
     let mut member = vec![0; length];
     member[..HEADER].copy_from_slice(&header);
     from.read_exact(&mut member[HEADER..])?;
@@ -253,7 +255,11 @@ type Inflated = Option<(Vec<u8>, usize)>;
 /// ```text
 /// file + SHA-256 ─▶ members ─▶ N × inflate ─▶ in order ─▶ work
 /// ```
-fn inflated<From: Read + Send, T>(from: From, work: impl FnOnce(&mut dyn Read) -> T) -> (T, io::Result<From>) {
+fn inflated<From: Read + Send, T>(
+    all: Compression,
+    from: From,
+    work: impl FnOnce(&mut dyn Read) -> T,
+) -> (T, io::Result<From>) {
     let threads = threads();
     // Each member goes with the place where its block is waited for, so that the blocks come in order by themselves.
     let (to_workers, members) = sync_channel::<(Vec<u8>, SyncSender<Inflated>)>(threads);
@@ -276,7 +282,7 @@ fn inflated<From: Read + Send, T>(from: From, work: impl FnOnce(&mut dyn Read) -
         }
         let reading = scope.spawn(move || {
             let mut from = from;
-            while let Some(member) = next(&mut from)? {
+            while let Some(member) = next(&mut from, all)? {
                 let (to, block) = sync_channel(1);
                 if to_work.send(block).is_err() || to_workers.send((member, to)).is_err() {
                     break;
@@ -294,12 +300,12 @@ fn inflated<From: Read + Send, T>(from: From, work: impl FnOnce(&mut dyn Read) -
 /// Gives `work` what a bundle inflates to: side by side where it `are_ours`, and else, whoever made it, as gzip in one
 /// piece. The other end of `from` comes back as from [`inflated`].
 pub fn read<From: Read + Send, T>(
-    ours: bool,
+    ours: Option<Compression>,
     from: From,
     work: impl FnOnce(&mut dyn Read) -> T,
 ) -> (T, io::Result<From>) {
-    if ours {
-        return inflated(from, work);
+    if let Some(all) = ours {
+        return inflated(all, from, work);
     }
     let mut tar = MultiGzDecoder::new(from);
     (work(&mut tar), Ok(tar.into_inner()))
@@ -354,7 +360,7 @@ mod tests {
 
     fn all(row: &[u8]) -> io::Result<Vec<u8>> {
         let mut all = Vec::new();
-        let (read, rest) = inflated(row, |blocks| blocks.read_to_end(&mut all));
+        let (read, rest) = inflated(are_ours(row).unwrap_or_default(), row, |blocks| blocks.read_to_end(&mut all));
         read?;
         rest.map(|rest| assert!(rest.is_empty()))?;
         Ok(all)
@@ -366,7 +372,7 @@ mod tests {
             let bytes = bytes(n);
             let row = row(compression, &bytes);
             assert!(all(&row).unwrap() == bytes, "{n}");
-            assert!(are_ours(&row));
+            assert_eq!(are_ours(&row), Some(compression));
             let mut theirs = Vec::new();
             match compression {
                 Compression::Gzip => drop(MultiGzDecoder::new(row.as_slice()).read_to_end(&mut theirs).unwrap()),
@@ -429,7 +435,7 @@ mod tests {
     fn any_damage_is_noticed() {
         for &compression in ALL {
             let row = row(compression, &bytes(3 * BLOCK));
-            let next = |at: usize| at + length(row[at..].first_chunk().unwrap()).unwrap();
+            let next = |at: usize| at + length(row[at..].first_chunk().unwrap()).unwrap().1;
             let begins: Vec<_> =
                 std::iter::successors(Some(0), |&at| Some(next(at)).filter(|at| *at < row.len())).collect();
             // All but the digests, which only whoever looks for a block reads.
@@ -457,10 +463,18 @@ mod tests {
         assert!(all(&spliced).is_err());
     }
 
+    #[cfg(feature = "zstd")]
+    #[test]
+    fn members_of_two_kinds_are_no_row() {
+        let [gzip, zstd] = [Compression::Gzip, Compression::Zstd].map(|it| row(it, b"text"));
+        assert!(all(&[&gzip[..], &zstd].concat()).is_err());
+        assert!(all(&[&zstd[..], &gzip].concat()).is_err());
+    }
+
     #[test]
     fn whoever_has_seen_enough_ends_it() {
         let row = row(Compression::Gzip, &bytes(40 * BLOCK));
-        let (first, _) = inflated(row.as_slice(), |blocks| {
+        let (first, _) = inflated(Compression::Gzip, row.as_slice(), |blocks| {
             let mut first = [0; 3];
             blocks.read_exact(&mut first).map(|()| first)
         });

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 
 /// Bytes of a chunk: the least, the usual and the most.
-const CHUNK: (usize, usize, usize) = (4 << 10, 16 << 10, 64 << 10);
+const CHUNK: (usize, usize, usize) = (2 << 10, 8 << 10, 64 << 10);
 /// A shorter row of chunks is sent rather than copied, which takes two processes on the host: at least so many bytes, and
 /// this part of the larger of both files, so that a file has no more than some five hundred pieces.
 const WORTH_A_COPY: (u64, u64) = (64 << 10, 256);
