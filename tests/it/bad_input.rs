@@ -24,6 +24,8 @@ fn a_checkout_that_is_none() {
     p.run("build").fails(2, "has no commit yet", "git commit");
     p.commit("1");
     p.run("build").ok();
+    fs::write(p.path(".git/index"), "no index").unwrap();
+    p.run("build").fails(1, "index file smaller than expected", "until `git status` works");
 }
 
 #[test]

@@ -176,7 +176,7 @@ fn what_is_verified_can_be_unpacked_as_tar_does() {
     assert_eq!(left, ["again", "here", "link"]);
 }
 
-/// What `zstd` is asked for on hosts.
+#[cfg(feature = "zstd")]
 #[test]
 fn a_bundle_of_zstd_is_built_checked_unpacked_and_deployed() {
     let mut p = Project::new();
@@ -196,14 +196,19 @@ fn a_bundle_of_zstd_is_built_checked_unpacked_and_deployed() {
     fs::remove_dir_all(p.path("target/releases")).unwrap();
     p.run("deploy dev").ok();
     assert_eq!(p.live("srv/dev"), "1");
-    // The other kind follows it, and it goes back.
+    // The same tree in the other way is not up to date.
+    p.run("build").ok();
     p.change("zstd\n", "");
+    p.run("build").ok().told("building it anew");
+    assert!(!bundle.exists() && bundle.with_extension("gz").exists());
+    // The other kind follows it, and it goes back.
     p.release("2");
     p.run("deploy dev").ok();
     p.run("rollback dev").ok();
     assert_eq!(p.live("srv/dev"), "1");
 }
 
+#[cfg(feature = "zstd")]
 #[test]
 fn a_host_without_zstd_is_told_what_to_do() {
     let mut p = Project::new();
@@ -217,4 +222,42 @@ fn a_host_without_zstd_is_told_what_to_do() {
     p.release("2");
     p.run("deploy dev").ok();
     assert_eq!(p.live("srv/dev"), "2");
+}
+
+/// `tar` takes an archive that ends between two entries for whole, so that it has to hear how zstd ended.
+#[cfg(feature = "zstd")]
+#[test]
+fn where_zstd_fails_nothing_is_installed() {
+    let mut p = Project::new();
+    p.change("env dev\n", "zstd\nenv dev\n");
+    symlink("index.html", p.path("www/zz-link")).unwrap();
+    p.release("1");
+    let path = std::env::var("PATH").unwrap();
+    // Everything comes, and then it says that something was wrong.
+    p.write_program("target/own/zstd", &format!("#!/bin/sh\nPATH={path}\nzstd \"$@\"\nexit 1\n"));
+    p.var("PATH", &format!("{}:{path}", p.path("target/own").display()));
+    p.run("deploy dev").fails(1, "Child returned status 1", "run it again with -v");
+    assert!(fs::read_dir(p.path("srv/dev/releases")).unwrap().next().is_none());
+    p.var("PATH", &path);
+    p.run("deploy dev").ok();
+    assert_eq!(p.read("srv/dev/current/www/zz-link"), p.read("www/index.html"));
+}
+
+#[cfg(feature = "zstd")]
+#[test]
+fn a_bundle_is_what_its_name_says() {
+    let mut p = Project::new();
+    p.change("env dev\n", "zstd\nenv dev\n");
+    p.release("1");
+    let dir =
+        fs::read_dir(p.path("target/releases")).unwrap().flatten().map(|it| it.path()).find(|it| it.is_dir()).unwrap();
+    let id = dir.file_name().unwrap().to_str().unwrap().to_owned();
+    let [zst, gz] = ["zst", "gz"].map(|end| format!("shop-{id}.tar.{end}"));
+    fs::rename(dir.join(&zst), dir.join(&gz)).unwrap();
+    // As somebody would write them who wants it to be read.
+    let manifest = p.read(&format!("target/releases/{id}/manifest.json"));
+    fs::write(dir.join("manifest.json"), manifest.replace(&zst, &gz)).unwrap();
+    let sums = Command::new("sha256sum").args([&gz, "manifest.json"]).current_dir(&dir).output().unwrap();
+    fs::write(dir.join("SHA256SUMS"), sums.stdout).unwrap();
+    p.run(&format!("verify target/releases/{id}")).fails(7, "is not compressed as its name says", "do not deploy it");
 }

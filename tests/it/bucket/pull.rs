@@ -190,6 +190,7 @@ fn a_host_with_another_program_to_fetch_with_or_none() {
     }
 }
 
+#[cfg(feature = "zstd")]
 #[test]
 fn a_bundle_of_zstd_is_fetched_too() {
     let Some(ceph) = ceph() else { return };

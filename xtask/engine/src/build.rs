@@ -55,7 +55,7 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
         if commit.dirty || releases.join(clean_id.as_str()).exists() { Some(hash(cx, &sources)?) } else { None };
     let tree = known.as_deref().map(tree_digest);
     let id = if commit.dirty { ReleaseId::new(commit.time, &commit.sha, tree.as_deref())? } else { clean_id };
-    if let Some(built) = up_to_date(&releases, &id, known.as_deref()) {
+    if let Some(built) = up_to_date(&releases, app, &id, known.as_deref()) {
         return Ok(built);
     }
     if releases.join(id.as_str()).exists() {
@@ -110,12 +110,12 @@ fn built(manifest: &Manifest, dir: &Path, up_to_date: bool) -> Built {
 }
 
 /// The release that is there, if it was made of the same files and its bundle still has its digest.
-fn up_to_date(releases: &Path, id: &ReleaseId, files: Option<&[FileEntry]>) -> Option<Built> {
+fn up_to_date(releases: &Path, app: &App, id: &ReleaseId, files: Option<&[FileEntry]>) -> Option<Built> {
     let dir = releases.join(id.as_str());
     let manifest = Release::read_manifest(&dir).ok()?;
     let (bundle, _) = digest::of_reader(&mut File::open(dir.join(&manifest.bundle.file)).ok()?).ok()?;
     let same = Some(manifest.files.as_slice()) == files && bundle == manifest.bundle.sha256;
-    let same = same && dir.join(crate::release::SUMS).exists();
+    let same = same && manifest.compression() == app.compression && dir.join(crate::release::SUMS).exists();
     if same {
         // Of several builds of a dirty tree the last one is meant; see `Catalog::resolve`.
         let _ = File::open(dir.join(manifest::FILE)).and_then(|file| file.set_modified(std::time::SystemTime::now()));

@@ -11,7 +11,7 @@ use crate::deploy::{self, Options, report};
 use crate::error::{Failure, Kind, Result, hint_of, kind_of, usage};
 use crate::event::Listener;
 use crate::machine::Life;
-use crate::project::{Pattern, Project};
+use crate::project::{Compression, Pattern, Project};
 use crate::store::{Published, Retention};
 use crate::{bench, build, checks, ci, complete, doctor, handoff, target};
 use serde::Serialize;
@@ -159,7 +159,10 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         Command::Test { quick, args } => checks::test(cx, project, *quick, args).map(Answer::Tested),
         Command::New(new) => self::new(cx, cli, new),
         Command::Bench { what, fleet } => self::bench(cx, project, *what, &fleet.options(global)),
-        Command::BenchBundle { zstd } => bench::files::seal(cx, *zstd).map(Answer::Built),
+        Command::BenchBundle { zstd } => {
+            let compression = if *zstd { Compression::Zstd } else { Compression::Gzip };
+            bench::files::seal(cx, compression).map(Answer::Built)
+        }
         Command::Completions { shell } => Ok(Answer::Script(complete::script(*shell))),
         Command::Own(own, words) => (own.run)(cx, project, words).map(|text| Answer::Own(Own { text })),
         Command::Man { dir } => man(cx, dir).map(Answer::Man),

@@ -2,7 +2,7 @@
 
 use crate::cx::{Cx, Input};
 use crate::deploy::plan::Ancestry;
-use crate::error::{Failure, Result, usage, verification};
+use crate::error::{Failure, Result, failed, usage, verification};
 use crate::release::manifest::Commit;
 use std::path::Path;
 use std::process::Command;
@@ -19,11 +19,15 @@ fn shell(dir: &Path) -> Result<Shell> {
 pub fn commit(cx: &Cx) -> Result<Commit> {
     let sh = shell(&cx.root)?;
     let root = cx.root.display();
-    let answer = cx
-        .answer(Command::from(cmd!(sh, "git status --porcelain=v2 --branch --untracked-files=normal")), Input::Empty)?;
-    let head = answer.ok().then(|| head(&answer.stdout)).flatten();
-    let Some(Head { sha, branch, dirty }) = head else {
-        return Err(no_commit(cx, &sh, &answer.stderr));
+    let status = cmd!(sh, "git -c status.aheadBehind=false status --porcelain=v2 --branch --untracked-files=normal");
+    let answer = cx.answer(status.into(), Input::Empty)?;
+    if !answer.ok() {
+        return Err(no_status(cx, &sh, &answer.stderr));
+    }
+    let Some(Head { sha, branch, dirty }) = head(&answer.stdout) else {
+        return usage(format!("{root} has no commit yet"))
+            .hint("make one: `git add --all && git commit --message 'first'`")
+            .err();
     };
     if let Some(want) = cx.var("CIRCLE_SHA1").filter(|want| *want != sha) {
         return verification(format!("{root} has commit {sha} checked out, but CIRCLE_SHA1 is {want}"))
@@ -53,25 +57,25 @@ fn head(status: &str) -> Option<Head> {
     Some(Head { sha: sha.to_owned(), branch: branch.map(str::to_owned), dirty })
 }
 
-fn no_commit(cx: &Cx, sh: &Shell, stderr: &str) -> anyhow::Error {
-    let root = cx.root.display();
+fn no_status(cx: &Cx, sh: &Shell, stderr: &str) -> anyhow::Error {
+    let (root, stderr) = (cx.root.display(), stderr.trim());
     let inside = cx.answer(cmd!(sh, "git rev-parse --git-dir").into(), Input::Empty);
     let failure: Failure = match inside {
         Ok(answer) if answer.ok() => {
-            usage(format!("{root} has no commit yet")).hint("make one: `git add --all && git commit --message 'first'`")
+            failed(format!("git cannot say what is in {root}: {stderr}")).hint("mend it until `git status` works")
         }
         Ok(answer) if answer.stderr.contains("dubious ownership") => {
             usage(format!("git refuses {root}: {}", answer.stderr.trim()))
                 .hint(format!("if you trust it: `git config --global --add safe.directory {root}`"))
         }
-        _ => usage(format!("{root} is not a git checkout {}", stderr.trim()).trim_end().to_owned())
+        _ => usage(format!("{root} is not a git checkout {stderr}").trim_end().to_owned())
             .hint("a release is named after its commit: run `git init`, commit, and try again"),
     };
     failure.into()
 }
 
-#[cfg(feature = "new")]
 /// The branch; `None` on a detached HEAD that is no CircleCI job.
+#[cfg(feature = "new")]
 pub fn branch(cx: &Cx) -> Result<Option<String>> {
     if let Some(branch) = cx.var("CIRCLE_BRANCH") {
         return Ok(Some(branch.to_owned()));

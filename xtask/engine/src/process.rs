@@ -418,6 +418,22 @@ mod tests {
     }
 
     #[test]
+    fn whoever_closes_its_pipe_is_waited_for_all_the_same() {
+        let run = |script: &str, limit| {
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", script]).stderr(std::process::Stdio::piped());
+            let limits = super::Limits { time: limit, stop: &|| false, own_group: true };
+            super::run(&mut command, super::Input::Empty, &limits).unwrap()
+        };
+        let ended = run("echo out; exec >&-; sleep 0.2; echo late >&2; exit 3", None);
+        assert_eq!((ended.status.code(), ended.stdout.as_str(), ended.stderr.as_str()), (Some(3), "out\n", "late\n"));
+        assert!(run("exec >&- 2>&-; sleep 47.12", Some(Duration::from_millis(100))).cut);
+        // What it leaves behind has the pipe, and nobody waits for that.
+        let ended = run("sleep 2 & echo out", None);
+        assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(0), "out\n"));
+    }
+
+    #[test]
     fn a_private_process_leaves_no_core_and_its_children_do() {
         super::keep_memory_private();
         assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);

@@ -34,6 +34,7 @@ pub const BUNDLERS: &[Peer] = &[
             "mkdir \"$OUT\"; cd \"$TREE\"; find . -type f -print0 | sort -z | xargs -0 sha256sum > \"$OUT/files.sum\"
 tar -I pigz -cf \"$OUT/b.tar.gz\" .; cd \"$OUT\"; sha256sum b.tar.gz > b.sum",
     },
+    #[cfg(feature = "zstd")]
     Peer {
         name: "tar-zstd-files",
         program: ZSTD,
@@ -67,8 +68,7 @@ cd \"$TREE\"; find . -type f -print0 | sort -z | xargs -0 sha256sum > \"$OUT/fil
 
 /// Seals the directory `payload` of a checkout. A command of its own because a project is compiled into an xtask, and
 /// nobody can type this one.
-pub fn seal(cx: &Cx, zstd: bool) -> Result<Built> {
-    let compression = if zstd { Compression::Zstd } else { Compression::Gzip };
+pub fn seal(cx: &Cx, compression: Compression) -> Result<Built> {
     build::build(cx, &App { name: "bench", include: &[PAYLOAD], compression, ..App::DEFAULT })
 }
 
@@ -104,23 +104,23 @@ fn race(cx: &Cx, options: &Options, bench: &'static str, peers: &'static [Peer])
             continue;
         }
         let releases = source.project.join(RELEASES);
-        race(bench, bundler(&source, releases.clone(), false)?)?;
-        #[cfg(feature = "zstd")]
-        race(ZSTD, bundler(&source, releases, true)?)?;
+        race(bench, bundler(&source, releases.clone(), Compression::Gzip)?)?;
         // The next release, with the one before beside it as in any checkout.
         if source.advance(cx, from)? {
-            let release = seal(&cx.at(&source.project), false)?.dir;
-            race("change", bundler(&source, release, false)?)?;
+            let release = seal(&cx.at(&source.project), Compression::Gzip)?.dir;
+            race("change", bundler(&source, release, Compression::Gzip)?)?;
         }
+        #[cfg(feature = "zstd")]
+        race(ZSTD, bundler(&source, releases, Compression::Zstd)?)?;
     }
     Ok(Report { bench, rounds: options.rounds, cpus: super::cpus(), rows, missing })
 }
 
-fn bundler(source: &Source, makes: PathBuf, zstd: bool) -> Result<Contender<'static>> {
+fn bundler(source: &Source, makes: PathBuf, compression: Compression) -> Result<Contender<'static>> {
     let (program, project, makes) = (Cx::program()?, source.project.clone(), Some(makes));
     let command = move || {
         let mut command = Command::new(&program);
-        command.arg("bench-bundle").args(zstd.then_some("--zstd")).current_dir(&project);
+        command.arg("bench-bundle").args((compression == Compression::Zstd).then_some("--zstd")).current_dir(&project);
         command
     };
     Ok(Contender { name: "ours", makes, command: Box::new(command) })
@@ -131,7 +131,7 @@ fn unpacker(cx: &Cx, source: &Source) -> Result<Contender<'static>> {
     let what = || format!("cannot write into {}", source.dir.display());
     fs::create_dir(source.packed()).explain(Kind::Failed, what, || "TMPDIR names another place".into())?;
     cx.read(sh(PACK, source, &source.packed()))?;
-    let sealed = seal(&cx.at(&source.project), false)?.dir;
+    let sealed = seal(&cx.at(&source.project), Compression::Gzip)?.dir;
     let (program, project, out) = (Cx::program()?, source.project.clone(), source.dir.join("out-ours"));
     let makes = Some(out.clone());
     let command = move || {

@@ -4,7 +4,7 @@ use crate::bench::figures::{Comparison, Figures, compare};
 use crate::bench::{Missing, Options};
 use crate::cx::{Cx, Measured, exit};
 use crate::error::{Explain, Kind, Result, failed, verification};
-use crate::release::scratch as unused;
+use crate::release;
 use serde::Serialize;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -135,7 +135,7 @@ impl Contender<'_> {
         if let Some(made) = self.makes.as_deref().filter(|made| made.exists()) {
             // Nothing is removed before everybody is done: for minutes ext4 steps over the number of each file that was,
             // one by one, whenever somebody makes a new one.
-            fs::rename(made, unused(scratch, "done")).explain(Kind::Failed, what, hint)?;
+            fs::rename(made, release::scratch(scratch, "done")).explain(Kind::Failed, what, hint)?;
         }
         // Nobody pays for what the run before has left to write.
         cx.read(Command::new("sync"))?;

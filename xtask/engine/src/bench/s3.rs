@@ -9,7 +9,7 @@ use crate::cx::{Cx, var};
 use crate::deploy::resolve::Catalog;
 use crate::error::{Explain, Kind, Result, usage};
 use crate::handoff::{self, PutDone};
-use crate::project::{App, Ci, Project};
+use crate::project::{App, Ci, Compression, Project};
 use crate::release::Release;
 use crate::release::id::{ReleaseId, Selector};
 use crate::store;
@@ -129,7 +129,7 @@ struct Course<'a> {
 
 impl Course<'_> {
     fn run(&self, peers: &[&'static Peer], scratch: &Path, rounds: usize) -> Result<Vec<Row>> {
-        let dir = files::seal(&self.cx.at(&self.source.project), false)?.dir;
+        let dir = files::seal(&self.cx.at(&self.source.project), Compression::Gzip)?.dir;
         let sealed = Release::read_manifest(&dir)?;
         let bundle = dir.join(&sealed.bundle.file);
         let id = &sealed.id;

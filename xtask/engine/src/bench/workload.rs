@@ -4,6 +4,7 @@
 use crate::bench::files;
 use crate::cx::Cx;
 use crate::error::{Explain, Kind, Result, usage};
+use crate::project::Compression;
 use crate::release::Release;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{Content, FileEntry, Manifest};
@@ -212,7 +213,7 @@ fn seal(cx: &Cx, stage: &Path) -> Result<Manifest> {
     fs::write(cx.root.join("version"), stage.to_string_lossy().as_bytes())?;
     git(cx, "add --all", "")?;
     git(cx, "commit --quiet --message bench", &format!("2026-01-01T00:0{}:00Z", u8::from(second)))?;
-    Release::read_manifest(&files::seal(cx, false)?.dir)
+    Release::read_manifest(&files::seal(cx, Compression::Gzip)?.dir)
 }
 
 fn git(cx: &Cx, words: &str, date: &str) -> Result<()> {

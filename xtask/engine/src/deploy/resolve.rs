@@ -12,7 +12,7 @@ use crate::project::{Project, Transfer};
 use crate::release::delta;
 use crate::release::id::{ReleaseId, Selector};
 use crate::release::manifest::{Head, Manifest};
-use crate::release::{Release, manifest, scratch};
+use crate::release::{Release, manifest, scratch, supports};
 use crate::store::dir::DirStore;
 use crate::store::{self, Store};
 use crate::target::{self, Target};
@@ -192,6 +192,7 @@ impl<'cx> Catalog<'cx> {
     pub fn fetch_for_deploy(&self, id: &ReleaseId, transfer: Transfer) -> Result<Fetched<'_>> {
         if transfer == Transfer::Pull {
             if let Some((manifest, store)) = self.linked(id) {
+                supports(manifest.compression())?;
                 self.of_this_commit(&manifest)?;
                 return Ok(Fetched::there(manifest, store));
             }

@@ -35,7 +35,9 @@ pub fn bundle(path: &Path, manifest: &Manifest, mut into: Option<&mut Unpacking>
     }
     let told = Told { inner: file, done: 0, total: size, progress };
     let mut file = BufReader::with_capacity(1 << 18, told);
-    let ours = file.fill_buf().map_or(None, members::are_ours);
+    let unread = || format!("cannot read {name}");
+    let look = || "look at the disk: `dmesg | tail`".to_owned();
+    let ours = members::are_ours(file.fill_buf().explain(Kind::Failed, unread, look)?);
     // What others packed is gzip.
     if ours.unwrap_or_default() != manifest.compression() {
         return bad(format!("{name}: is not compressed as its name says")).err();
@@ -46,8 +48,7 @@ pub fn bundle(path: &Path, manifest: &Manifest, mut into: Option<&mut Unpacking>
     // A disk that fails is the cause, and what seems to be missing its effect. Of damage the entry knows where it is.
     let raw = match raw {
         Err(e) if !matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
-            let hint = || "look at the disk: `dmesg | tail`".to_owned();
-            return Err(e).explain(Kind::Failed, || format!("cannot read {name}"), hint);
+            return Err(e).explain(Kind::Failed, unread, look);
         }
         raw => raw,
     };

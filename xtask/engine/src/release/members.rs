@@ -24,8 +24,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 /// The most bytes of tar in a member.
@@ -86,13 +86,16 @@ impl Compress {
         match self {
             Self::Gzip(gzip) => {
                 let digest = Digest::of(gzip::ENCODER, block);
-                let known = older.and_then(|older| older.member(&digest)).filter(|member| gzip::is_of(member, block));
+                let is_whole = |member: &Vec<u8>| member.starts_with(&gzip::START) && gzip::is_of(member, block);
+                let known = older.and_then(|older| older.member(&digest)).filter(is_whole);
                 known.unwrap_or_else(|| gzip.member(block, &digest))
             }
             #[cfg(feature = "zstd")]
             Self::Zstd(zstd) => {
                 let digest = Digest::of(zstd::ENCODER, block);
-                older.and_then(|older| older.member(&digest)).unwrap_or_else(|| zstd.member(block, &digest))
+                let is_ours = |member: &Vec<u8>| member.starts_with(&zstd::START);
+                let known = older.and_then(|older| older.member(&digest)).filter(is_ours);
+                known.unwrap_or_else(|| zstd.member(block, &digest))
             }
         }
     }
@@ -122,8 +125,9 @@ fn crc(bytes: &[u8]) -> u32 {
 pub struct Digest([u8; 16]);
 
 impl Digest {
-    /// The number of the encoder counts in how many ways blocks have been compressed so far, so that nothing is taken over
-    /// that would be compressed in another way today: the bytes of a bundle never depend on what was built before.
+    /// The number of the encoder counts in how many ways blocks have been compressed so far, with either of both, so that
+    /// nothing is taken over that would be compressed in another way today: the bytes of a bundle never depend on what was
+    /// built before.
     fn of(encoder: u8, block: &[u8]) -> Self {
         let mut hasher = Hasher::default();
         hasher.update(&[encoder]);
@@ -265,21 +269,24 @@ fn inflated<From: Read + Send, T>(
     let (to_workers, members) = sync_channel::<(Vec<u8>, SyncSender<Inflated>)>(threads);
     let (to_work, blocks) = sync_channel::<Receiver<Inflated>>(threads * 2);
     let (to_spare, spare) = channel();
-    let (members, spare) = (Mutex::new(members), Mutex::new(spare));
+    let (members, spare) = (Arc::new(Mutex::new(members)), &Mutex::new(spare));
     thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| {
+            let members = Arc::clone(&members);
+            scope.spawn(move || {
                 let mut expand = Expand::default();
                 loop {
                     let next = members.lock().expect("no worker panics").recv();
                     let Ok((member, to)) = next else { return };
-                    // Nobody waits for it any more when `work` has ended early.
                     let used = spare.lock().expect("no worker panics").try_recv();
                     let mut room = used.unwrap_or_else(|_| vec![0; LARGEST]);
+                    // Nobody waits for it any more when `work` has ended early.
                     let _ = to.send(expand.member(&member, &mut room).map(|bytes| (room, bytes)));
                 }
             });
         }
+        // When no worker is left, whatever happened to them, reading ends too.
+        drop(members);
         let reading = scope.spawn(move || {
             let mut from = from;
             while let Some(member) = next(&mut from, all)? {
@@ -325,7 +332,7 @@ impl Read for Blocks {
         while self.at == self.end {
             let Ok(next) = self.queue.recv() else { return Ok(0) };
             let (block, end) = next.recv().ok().flatten().ok_or_else(damaged)?;
-            // Nobody wants it any more once all members are on their way.
+            // A worker takes it, if there is one left.
             let _ = self.to_spare.send(std::mem::replace(&mut self.block, block));
             (self.at, self.end) = (0, end);
         }
@@ -336,6 +343,14 @@ impl Read for Blocks {
     }
 }
 
+/// What is compiled in.
+#[cfg(test)]
+pub const ALL: &[Compression] = &[
+    Compression::Gzip,
+    #[cfg(feature = "zstd")]
+    Compression::Zstd,
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -345,12 +360,6 @@ mod tests {
     fn bytes(n: usize) -> Vec<u8> {
         (0..n).map(|i| (i * i / 7 % 251) as u8).collect()
     }
-
-    const ALL: &[Compression] = &[
-        Compression::Gzip,
-        #[cfg(feature = "zstd")]
-        Compression::Zstd,
-    ];
 
     fn row(compression: Compression, bytes: &[u8]) -> Vec<u8> {
         let mut compress = Compress::new(compression).unwrap();
@@ -425,7 +434,7 @@ mod tests {
             let member = Compress::new(compression).unwrap().member(&text);
             crate::release::digest::of(&member[HEADER..])[..16].to_owned()
         };
-        let why = "another library, or level: count ENCODER up, and say this digest";
+        let why = "another library, or level: ENCODER is the next number that neither has had; say this digest";
         assert_eq!((gzip::ENCODER, made(Compression::Gzip).as_str()), (1, "50308b328d603764"), "{why}");
         #[cfg(feature = "zstd")]
         assert_eq!((zstd::ENCODER, made(Compression::Zstd).as_str()), (2, "e3102eeedbb53f6c"), "{why}");
@@ -455,12 +464,27 @@ mod tests {
     #[test]
     fn a_member_hides_no_other() {
         let mut deflate = Compress::new(Compression::Gzip).unwrap();
-        let (shown, hidden) = (deflate.member(b"shown"), deflate.member(b"hidden"));
-        // What gzip reads as two, dressed up as one that ends as the first does.
-        let mut spliced = [&shown[..], &hidden, &shown[shown.len() - gzip::TRAILER..]].concat();
-        let length = u32::try_from(spliced.len()).unwrap();
-        spliced[START..][..4].copy_from_slice(&length.to_le_bytes());
-        assert!(all(&spliced).is_err());
+        // What gzip reads as two, dressed up as one, with the length and the checksum that this has.
+        let mut dressed = |shown: &[u8], hidden: &[u8], end: &[u8]| {
+            let (shown, hidden) = (deflate.member(shown), deflate.member(hidden));
+            let mut spliced = [&shown, &hidden, end].concat();
+            let length = u32::try_from(spliced.len()).unwrap();
+            let crc = crc(&spliced[HEADER..spliced.len() - gzip::TRAILER]);
+            spliced[START..][..4].copy_from_slice(&length.to_le_bytes());
+            spliced[START + 4..][..4].copy_from_slice(&crc.to_le_bytes());
+            let mut theirs = Vec::new();
+            let read = MultiGzDecoder::new(spliced.as_slice()).read_to_end(&mut theirs);
+            (all(&spliced), read.map(|_| theirs))
+        };
+        // It ends as itself, or as what is shown; of one size or not.
+        let trailer =
+            |block: &[u8]| [crc(block).to_le_bytes(), u32::try_from(block.len()).unwrap().to_le_bytes()].concat();
+        for (shown, hidden) in [(&b"shown"[..], &b"a hidden one"[..]), (b"shown", b"hides"), (b"same", b"same")] {
+            let (ours, theirs) = dressed(shown, hidden, &[]);
+            assert_eq!(theirs.unwrap(), [shown, hidden].concat());
+            assert!(ours.is_err(), "{shown:?}");
+            assert!(dressed(shown, hidden, &trailer(shown)).0.is_err(), "{shown:?}");
+        }
     }
 
     #[cfg(feature = "zstd")]

@@ -40,6 +40,8 @@ pub struct Release {
     manifest: Manifest,
 }
 
+pub use members::supports;
+
 /// Called with the bytes done so far and in all.
 pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 

@@ -291,12 +291,9 @@ impl<R: Read> Read for Counted<'_, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::release::members::ALL;
 
     const BLOCK: usize = 1 << 20;
-
-    fn workers(n: usize) -> Vec<Compress> {
-        (0..n).map(|_| Compress::new(Compression::Gzip).unwrap()).collect()
-    }
 
     fn sources(dir: &Path) -> Vec<Source> {
         let big: Vec<u8> = (0..3_500_000u32).flat_map(|i| (i / 7).to_le_bytes()).take(3 * BLOCK + 12345).collect();
@@ -324,12 +321,18 @@ mod tests {
     fn the_bytes_do_not_depend_on_the_number_of_threads() {
         let dir = tempfile::tempdir().unwrap();
         let sources = sources(dir.path());
-        let one = pack_with(workers(1), &sources, 42, &dir.path().join("1.gz"), None, &|_, _| {}).unwrap();
-        for threads in [2, 3, 8] {
-            let out = dir.path().join(format!("{threads}.gz"));
-            let many = pack_with(workers(threads), &sources, 42, &out, None, &|_, _| {}).unwrap();
-            assert_eq!((&many.sha256, &many.tar_sha256, &many.files), (&one.sha256, &one.tar_sha256, &one.files));
-            assert_eq!(std::fs::read(&out).unwrap().len() as u64, many.bytes);
+        for &compression in ALL {
+            let pack = |threads: usize, older: Option<&Path>| {
+                let workers = (0..threads).map(|_| Compress::new(compression).unwrap()).collect();
+                let out = dir.path().join(format!("{threads}.packed"));
+                pack_with(workers, &sources, 42, &out, older, &|_, _| {}).unwrap()
+            };
+            let one = pack(1, None);
+            for (threads, older) in [(2, None), (3, Some(one.path.as_path())), (8, None)] {
+                let many = pack(threads, older);
+                assert_eq!((&many.sha256, &many.tar_sha256, &many.files), (&one.sha256, &one.tar_sha256, &one.files));
+                assert_eq!(std::fs::read(&many.path).unwrap().len() as u64, many.bytes);
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Where a bundle is unpacked to while it is checked: a new directory, with the modes and times that `tar -x` would give.
 //! A thread of its own writes, so that whoever checks does not wait for the disk.
 
-use crate::error::{Explain, Kind, Result};
+use crate::error::{Explain, Kind, Result, failed};
 use crate::release::manifest::FileEntry;
 use std::collections::BTreeSet;
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
@@ -74,7 +74,9 @@ impl Unpacking {
 
     fn end(&mut self) -> Result<()> {
         self.to_disk = None;
-        self.disk.take().map_or(Ok(()), |disk| disk.join().expect("the disk does not panic"))
+        let ended = self.disk.take().and_then(|disk| disk.join().ok());
+        // It says once what went wrong, and it is not asked again.
+        ended.unwrap_or_else(|| failed("what writes the files has ended before").hint("run it again").err())
     }
 }
 

@@ -154,20 +154,25 @@ pub fn unlock(root: &str, token: Option<&str>) -> String {
 /// What an earlier run left half done goes first, and a failure leaves nothing: on a full disk both would stand in the
 /// way. The stream is a `tar.gz` or `tar.zst` with the manifest, the digests and the record in [`META`].
 pub fn install(root: &str, id: &ReleaseId, sum: &str, compression: Compression) -> String {
-    in_made_root(root, &installation(id, sum, &unpack(compression)))
+    in_made_root(root, &installation(id, sum, &(ready(compression) + unpack(compression))))
 }
 
 /// What a host says that cannot read its bundle.
 pub const NO_ZSTD: &str = "there is no zstd here, and the bundle is a .tar.zst";
 
-/// Takes an archive from stdin. What a pipe hides, that zstd failed, is found out when each file is checked.
-fn unpack(compression: Compression) -> String {
+/// Takes an archive from stdin. It is `tar` that runs zstd, because it fails when zstd does, and a pipe would not.
+fn unpack(compression: Compression) -> &'static str {
     match compression {
-        Compression::Gzip => "tar -xzof - -C \"$aside\"".to_owned(),
-        Compression::Zstd => format!(
-            "command -v zstd > /dev/null 2>&1 || {{ echo '{NO_ZSTD}' >&2; exit 1; }}
-zstd -dcq | tar -xof - -C \"$aside\""
-        ),
+        Compression::Gzip => "tar -xzof - -C \"$aside\"",
+        Compression::Zstd => "tar --zstd -xof - -C \"$aside\"",
+    }
+}
+
+/// Fails where there is no program for an archive, before anything is sent or fetched.
+fn ready(compression: Compression) -> String {
+    match compression {
+        Compression::Gzip => String::new(),
+        Compression::Zstd => format!("command -v zstd > /dev/null 2>&1 || {{ echo '{NO_ZSTD}' >&2; exit 1; }}\n"),
     }
 }
 
@@ -206,15 +211,15 @@ rm -f \"$aside/{META}/{SAME}\" \"$aside/{META}/{PATCHES}\" \"$aside/{META}/{NEW}
 /// A bundle that was cut off is gone on with. It lies aside until its digest is right, so the disk has to hold it
 /// packed and unpacked.
 pub fn install_pulled(root: &str, id: &ReleaseId, sum: &str, compression: Compression) -> String {
-    let unpack = unpack(compression);
+    let (ready, unpack) = (ready(compression), unpack(compression));
     let fetch = format!(
-        "cat > \"$aside.meta\"
+        "{ready}cat > \"$aside.meta\"
 {FETCH}
 {SUMS_TOOL}
 if ! printf '%s  %s\\n' {sum} \"$aside.bundle\" | $check - > /dev/null 2>&1; then
   echo 'the bundle that was fetched has another digest than its manifest says' >&2; exit {EXIT_VERIFICATION}
 fi
-cat \"$aside.meta\" \"$aside.bundle\" | {{ {unpack}; }}
+cat \"$aside.meta\" \"$aside.bundle\" | {unpack}
 rm -f \"$aside.meta\" \"$aside.bundle\""
     );
     in_made_root(root, &format!("read -r url\n{}", installation(id, sum, &fetch)))

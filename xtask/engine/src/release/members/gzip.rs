@@ -98,13 +98,14 @@ impl Default for Inflate {
 }
 
 impl Inflate {
-    /// See [`super::Expand`]. libdeflate finds the trailer where what is deflated ends, but does not say where that was; as
-    /// there is only one such trailer in the whole member, it is the last.
+    /// See [`super::Expand`]. libdeflate does not say where what is deflated ended. It does find the trailer of what came
+    /// out there; as these eight bytes are nowhere in the member but at its end, it ended there.
     pub fn member(&mut self, member: &[u8], deflated: &[u8], room: &mut [u8]) -> Option<usize> {
         let trailer = member.last_chunk::<TRAILER>()?;
         let size = usize::try_from(u32::from_le_bytes(*trailer.last_chunk()?)).ok()?;
         let inflated = self.0.gzip_decompress(member, room.get_mut(..size)?).ok()?;
+        let is_of_all = inflated == size && is_of(member, &room[..size]);
         let is_last = memmem::find(&member[HEADER..], trailer) == Some(deflated.len());
-        (inflated == size && is_last).then_some(size)
+        (is_of_all && is_last).then_some(size)
     }
 }

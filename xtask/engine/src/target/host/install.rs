@@ -108,8 +108,7 @@ fn unread(error: anyhow::Error) -> anyhow::Error {
     if text.contains(script::NO_ZSTD) { Failure::new(kind_of(&error), text).hint(GET_ZSTD).into() } else { error }
 }
 
-const GET_ZSTD: &str =
-    "install it there: `apt-get install zstd`; or have `compression: Compression::Gzip` in xtask/src/main.rs";
+const GET_ZSTD: &str = "install it there: `apt-get install zstd`; or build anew with `compression: Compression::Gzip` in xtask/src/main.rs";
 
 /// What went wrong when a host fetched a bundle, without the URL, and with what to look at.
 fn pulled(error: &anyhow::Error, url: &Url) -> anyhow::Error {
