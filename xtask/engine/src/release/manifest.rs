@@ -122,7 +122,7 @@ pub enum Compression {
     /// A `.tar.gz`, which every host can read.
     #[default]
     Gzip,
-    /// A `.tar.zst`: made in a third of the time, and somewhat smaller. Needs the engine's feature `zstd`, and the program
+    /// A `.tar.zst`: made in two thirds of the time, and a little smaller. Needs the engine's feature `zstd`, and the program
     /// `zstd` on each host.
     Zstd,
 }

@@ -1,4 +1,4 @@
-//! A release: a directory of `manifest.json`, `<app>-<id>.tar.gz` and `SHA256SUMS`.
+//! A release: a directory of `manifest.json`, `<app>-<id>.tar.gz` (or `.tar.zst`) and `SHA256SUMS`.
 //!
 //! [`Release`] has private fields and two constructors, [`Release::seal`] and [`Release::open`], and both hash every
 //! byte. Whatever takes a `&Release` therefore cannot be handed unverified bytes.

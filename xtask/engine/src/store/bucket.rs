@@ -1,7 +1,7 @@
 //! A bucket as a store: it outlives every job, host and laptop, and many write to it at once.
 //!
 //! ```text
-//! PREFIX/releases/<commit>/<id>/<digest>/<app>-<id>.tar.gz    the bundle, under its own digest
+//! PREFIX/releases/<commit>/<id>/<digest>/<app>-<id>.tar.gz    the bundle (or .tar.zst), under its own digest
 //! PREFIX/releases/<commit>/<id>/manifest.json                 written last, and only where there is none: the commit
 //! PREFIX/latest/<branch>.json                                 the newest published release of a branch
 //! PREFIX/live/<env>.jsonl                                     what is and was live, as hosts keep it

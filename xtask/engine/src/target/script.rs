@@ -1,6 +1,6 @@
 //! What is said to a host: POSIX shell commands, built as pure values and tested as text.
 //!
-//! The same scripts run under the local `sh` and, over ssh, under a host's. They need sh, tar, gzip and coreutils.
+//! The same scripts run under the local `sh` and, over ssh, under a host's. They need sh, tar, gzip and coreutils, and for a `.tar.zst` zstd.
 //! Each starts with `set -eu`, so the first command that fails ends it. There is exactly one [`quote`].
 
 pub mod attend;
