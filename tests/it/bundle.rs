@@ -259,5 +259,31 @@ fn a_bundle_is_what_its_name_says() {
     fs::write(dir.join("manifest.json"), manifest.replace(&zst, &gz)).unwrap();
     let sums = Command::new("sha256sum").args([&gz, "manifest.json"]).current_dir(&dir).output().unwrap();
     fs::write(dir.join("SHA256SUMS"), sums.stdout).unwrap();
-    p.run(&format!("verify target/releases/{id}")).fails(7, "is not compressed as its name says", "do not deploy it");
+    p.run(&format!("verify target/releases/{id}")).fails(7, "not of the kind that its name says", "do not deploy it");
+}
+
+#[test]
+fn what_verify_refuses_is_built_anew() {
+    let p = Project::new();
+    p.write("www/sub/.git", "gitdir: ../../.git/modules/sub");
+    p.write("www/sub/a", "a");
+    p.release("1");
+    let dir = fs::read_dir(p.path("target/releases")).unwrap().flatten().map(|it| it.path()).find(|it| it.is_dir());
+    let dir = dir.unwrap();
+    let id = dir.file_name().unwrap().to_str().unwrap().to_owned();
+    let manifest = p.read(&format!("target/releases/{id}/manifest.json"));
+    assert!(manifest.contains("www/sub/a") && !manifest.contains(".git"), "{manifest}");
+    let sums = fs::read_to_string(dir.join("SHA256SUMS")).unwrap();
+    fs::write(dir.join("SHA256SUMS"), sums.replace('0', "1")).unwrap();
+    p.run(&format!("verify {id}")).fails(7, "SHA256SUMS", "build the release again");
+    p.run("build").ok();
+    p.run(&format!("verify {id}")).ok();
+    fs::write(dir.join("more"), "").unwrap();
+    p.run(&format!("verify {id}")).fails(7, "is not part of the release", "build the release again");
+    p.run("build").ok();
+    p.run(&format!("verify {id}")).ok();
+    // A manifest that names another commit than its id.
+    let sha = p.git(&["rev-parse", "HEAD"]);
+    fs::write(dir.join("manifest.json"), manifest.replace(sha.trim(), &"f".repeat(40))).unwrap();
+    p.run(&format!("verify {id}")).fails(7, "is not of commit `ffff", "build or fetch it again");
 }

@@ -7,7 +7,7 @@ use crate::project::App;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{self, Bundle, Commit, Content, FileEntry, Manifest, Toolchain};
 use crate::release::pack::{self, Source};
-use crate::release::{Release, digest, scratch};
+use crate::release::{Release, digest, scratch, supports};
 use crate::{git, include};
 use serde::Serialize;
 use std::fs::{self, File};
@@ -35,6 +35,7 @@ pub struct Built {
 
 /// Builds the app of the checkout and seals it into `target/releases/<id>/`.
 pub fn build(cx: &Cx, app: &App) -> Result<Built> {
+    supports(app.compression)?;
     for step in cx.extras.steps {
         cx.note(format!("step {}", step.name));
         (step.run)(cx)?;
@@ -112,10 +113,10 @@ fn built(manifest: &Manifest, dir: &Path, up_to_date: bool) -> Built {
 /// The release that is there, if it was made of the same files and its bundle still has its digest.
 fn up_to_date(releases: &Path, app: &App, id: &ReleaseId, files: Option<&[FileEntry]>) -> Option<Built> {
     let dir = releases.join(id.as_str());
-    let manifest = Release::read_manifest(&dir).ok()?;
+    let manifest = Release::listed(&dir).ok()?;
     let (bundle, _) = digest::of_reader(&mut File::open(dir.join(&manifest.bundle.file)).ok()?).ok()?;
     let same = Some(manifest.files.as_slice()) == files && bundle == manifest.bundle.sha256;
-    let same = same && manifest.compression() == app.compression && dir.join(crate::release::SUMS).exists();
+    let same = same && manifest.compression() == app.compression;
     if same {
         // Of several builds of a dirty tree the last one is meant; see `Catalog::resolve`.
         let _ = File::open(dir.join(manifest::FILE)).and_then(|file| file.set_modified(std::time::SystemTime::now()));

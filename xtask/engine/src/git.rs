@@ -5,7 +5,6 @@ use crate::deploy::plan::Ancestry;
 use crate::error::{Failure, Result, failed, usage, verification};
 use crate::release::manifest::Commit;
 use std::path::Path;
-use std::process::Command;
 use xshell::{Shell, cmd};
 
 /// A shell in `dir` for [`cmd!`], whose commands we then run ourselves to see their output and their time.
@@ -68,7 +67,7 @@ fn no_status(cx: &Cx, sh: &Shell, stderr: &str) -> anyhow::Error {
             usage(format!("git refuses {root}: {}", answer.stderr.trim()))
                 .hint(format!("if you trust it: `git config --global --add safe.directory {root}`"))
         }
-        _ => usage(format!("{root} is not a git checkout {stderr}").trim_end().to_owned())
+        _ => usage(format!("{root} is not a git checkout: {stderr}"))
             .hint("a release is named after its commit: run `git init`, commit, and try again"),
     };
     failure.into()
@@ -183,8 +182,8 @@ pub fn first_commit(cx: &Cx, dir: &Path, message: &str) -> Result<String> {
 
 /// A command of git that goes by its directory alone.
 #[cfg(feature = "new")]
-fn alone(command: xshell::Cmd) -> Command {
-    let mut command = Command::from(command);
+fn alone(command: xshell::Cmd) -> std::process::Command {
+    let mut command = std::process::Command::from(command);
     // As `git rev-parse --local-env-vars` lists them.
     for name in ["DIR", "WORK_TREE", "INDEX_FILE", "OBJECT_DIRECTORY", "COMMON_DIR", "PREFIX", "NAMESPACE", "CONFIG"] {
         command.env_remove(format!("GIT_{name}"));

@@ -116,7 +116,9 @@ pub fn below(dir: &Path) -> Result<Vec<String>> {
 
 fn walk(path: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for entry in WalkDir::new(path).follow_links(false).follow_root_links(false).sort_by_file_name() {
+    let all = WalkDir::new(path).follow_links(false).follow_root_links(false).sort_by_file_name();
+    // Of git, not of the app: a submodule has one.
+    for entry in all.into_iter().filter_entry(|entry| entry.file_name() != ".git") {
         let entry = entry.explain(
             Kind::Failed,
             || format!("cannot read all of include `{pattern}`"),

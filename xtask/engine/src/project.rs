@@ -2,7 +2,6 @@
 
 use crate::error::{Result, usage};
 use crate::hook::Hook;
-use crate::release::supports;
 mod vars;
 
 pub use crate::project::vars::expand;
@@ -330,7 +329,6 @@ impl Project {
 
     /// What the compiler cannot check: names that become file names, keys and URLs.
     pub fn validate(&self) -> Result<()> {
-        supports(self.app.compression)?;
         if !word(self.app.name) {
             return wrong(
                 format!("app name `{}` cannot be part of a file name", self.app.name),

@@ -6,6 +6,7 @@ use crate::doctor::{Check, Fault, Found, Scope, State, fault, grouped};
 use crate::error::Kind;
 use crate::git;
 use crate::release::manifest::Commit;
+use crate::release::supports;
 use crate::target;
 use std::process::Command;
 use std::time::Duration;
@@ -95,7 +96,7 @@ fn look_for_tools(cx: &Cx, scope: &Scope) -> Vec<Tool> {
 fn read_files(cx: &Cx, scope: &Scope) -> Files {
     let project = scope.project;
     let has_config = generate::CONFIGS.iter().any(|config| cx.root.join(config).exists());
-    let valid = project.validate().map_err(fault);
+    let valid = project.validate().and_then(|()| supports(project.app.compression)).map_err(fault);
     let targets = scope.envs.iter().flat_map(|env| env.targets).map(|url| target::open(cx, url).map(drop));
     // The groups of envs have those of their own, but a job looks at none.
     let urls = targets.filter_map(Result::err).map(fault).filter(|_| scope.ci).collect();

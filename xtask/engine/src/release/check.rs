@@ -40,7 +40,7 @@ pub fn bundle(path: &Path, manifest: &Manifest, mut into: Option<&mut Unpacking>
     let ours = members::are_ours(file.fill_buf().explain(Kind::Failed, unread, look)?);
     // What others packed is gzip.
     if ours.unwrap_or_default() != manifest.compression() {
-        return bad(format!("{name}: is not compressed as its name says")).err();
+        return bad(format!("{name}: is damaged at its beginning, or not of the kind that its name says")).err();
     }
     let raw = Through::new(file);
     let entries = |tar: &mut dyn Read| entries(tar, manifest, into.as_deref_mut());

@@ -231,6 +231,9 @@ impl Manifest {
         if !self.app.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
             return Err(format!("app `{}` cannot be part of a file name", self.app.escape_debug()));
         }
+        if !self.commit.sha.starts_with(self.id.short_sha()) || self.commit.dirty != self.id.is_dirty() {
+            return Err(format!("release {} is not of commit `{}`", self.id, self.commit.sha.escape_debug()));
+        }
         let known: BTreeMap<_, _> = self.files.iter().map(|file| (file.path.as_str(), &file.content)).collect();
         for path in known.keys() {
             let above = path.match_indices('/').find_map(|(at, _)| known.get_key_value(&path[..at]));

@@ -107,6 +107,13 @@ impl Release {
     }
 
     fn check(dir: &Path, into: Option<&mut Unpacking>, progress: Progress) -> Result<Self> {
+        let manifest = Self::listed(dir)?;
+        check::bundle(&dir.join(&manifest.bundle.file), &manifest, into, progress)?;
+        Ok(Self { dir: dir.to_owned(), manifest })
+    }
+
+    /// Checks everything but the bundle: that the digests are those of the manifest, and that nothing else is there.
+    pub fn listed(dir: &Path) -> Result<Manifest> {
         let manifest = Self::read_manifest(dir)?;
         let bad = |file: &str, why: String| {
             verification(format!("{}: {why}", dir.join(file).display()))
@@ -126,8 +133,7 @@ impl Release {
         if listed != sums(&manifest, &json) {
             return bad(SUMS, "does not list exactly the manifest and the bundle".into()).err();
         }
-        check::bundle(&dir.join(&manifest.bundle.file), &manifest, into, progress)?;
-        Ok(Self { dir: dir.to_owned(), manifest })
+        Ok(manifest)
     }
 
     /// Reads the manifest of a release directory without checking the bundle: enough to list, not enough to deploy.

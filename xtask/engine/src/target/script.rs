@@ -158,7 +158,9 @@ pub fn install(root: &str, id: &ReleaseId, sum: &str, compression: Compression) 
 }
 
 /// What a host says that cannot read its bundle.
-pub const NO_ZSTD: &str = "there is no zstd here, and the bundle is a .tar.zst";
+pub const NO_ZSTD: &str = "there is no zstd here, or a tar that does not know --zstd, and the bundle is a .tar.zst";
+/// Whether it can.
+const HAS_ZSTD: &str = "command -v zstd > /dev/null 2>&1 && tar --zstd --version > /dev/null 2>&1";
 
 /// Takes an archive from stdin. It is `tar` that runs zstd, because it fails when zstd does, and a pipe would not.
 fn unpack(compression: Compression) -> &'static str {
@@ -172,7 +174,7 @@ fn unpack(compression: Compression) -> &'static str {
 fn ready(compression: Compression) -> String {
     match compression {
         Compression::Gzip => String::new(),
-        Compression::Zstd => format!("command -v zstd > /dev/null 2>&1 || {{ echo '{NO_ZSTD}' >&2; exit 1; }}\n"),
+        Compression::Zstd => format!("{{ {HAS_ZSTD}; }} || {{ echo '{NO_ZSTD}' >&2; exit 1; }}\n"),
     }
 }
 

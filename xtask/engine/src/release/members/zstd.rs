@@ -11,7 +11,7 @@ use super::FIELD;
 #[cfg(feature = "zstd")]
 use super::{Digest, HEADER, begin};
 #[cfg(feature = "zstd")]
-use zstd_safe::{CCtx, DCtx, compress_bound};
+use zstd_safe::{CCtx, CParameter, DCtx, compress_bound};
 
 /// Before the length: magic, the length of what is skipped, its name.
 pub const START: [u8; super::START] = [0x50, 0x2a, 0x4d, 0x18, 8 + FIELD as u8, 0, 0, 0, b'G', b'P', 0, 0, 0, 0, 0, 0];
@@ -29,7 +29,13 @@ pub struct Pack(CCtx<'static>);
 #[cfg(feature = "zstd")]
 impl Default for Pack {
     fn default() -> Self {
-        Self(CCtx::create())
+        let mut context = CCtx::create();
+        let level = CParameter::CompressionLevel(LEVEL);
+        // So that zstd itself can tell damage, as gzip can.
+        for parameter in [level, CParameter::ChecksumFlag(true)] {
+            context.set_parameter(parameter).expect("it is one of zstd's");
+        }
+        Self(context)
     }
 }
 
@@ -38,7 +44,7 @@ impl Pack {
     /// A block as a member.
     pub fn member(&mut self, block: &[u8], digest: &Digest) -> Vec<u8> {
         let mut member = vec![0; HEADER + compress_bound(block.len())];
-        let frame = self.0.compress(&mut member[HEADER..], block, LEVEL).expect("the bound is large enough");
+        let frame = self.0.compress2(&mut member[HEADER..], block).expect("the bound is large enough");
         let end = HEADER + frame;
         member.truncate(end);
         begin(&mut member, &START, end, digest);

@@ -2,7 +2,7 @@
 //! only looks.
 
 use crate::project::{Compression, Manager, Service, Transfer};
-use crate::target::script::quote;
+use crate::target::script::{HAS_ZSTD, quote};
 use std::fmt::Write;
 
 /// What every script of ours uses, and that is not in every system.
@@ -38,7 +38,7 @@ pub fn examine(root: &str, needs: Needs) -> String {
         Service::None | Service::Keeper { .. } | Service::Command { .. } => {}
     }
     if needs.compression == Compression::Zstd {
-        tools.push("zstd");
+        let _ = writeln!(more, "{HAS_ZSTD} || echo 'lacks zstd'");
     }
     if needs.transfer == Transfer::Pull {
         more.push_str("has curl || wget --version 2>/dev/null | grep -q GNU || echo 'lacks curl'\n");
