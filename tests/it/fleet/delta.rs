@@ -86,7 +86,7 @@ fn of_a_large_file_only_what_is_new_is_sent() {
     proxy.left.store(MANY, Ordering::SeqCst);
     let ran = p.run("deploy dev").ok();
     let sent = MANY - proxy.left.load(Ordering::SeqCst);
-    assert!((200_000..700_000).contains(&sent), "{sent} bytes");
+    assert!((150_000..400_000).contains(&sent), "{sent} bytes");
     ran.told(&format!("are those of {one}, and most of 2 more"));
     p.run("verify @dev").ok();
     let file = |host: usize, id: &str, path: &str| {
