@@ -176,17 +176,30 @@ fn what_is_verified_can_be_unpacked_as_tar_does() {
     assert_eq!(left, ["again", "here", "link"]);
 }
 
+/// A project whose bundles are a `.tar.zst`.
+#[cfg(feature = "zstd")]
+fn of_zstd() -> Project {
+    let mut p = Project::new();
+    p.change("env dev\n", "zstd\nenv dev\n");
+    p
+}
+
+/// The id of the one release that was built.
+fn built(p: &Project) -> String {
+    let names =
+        fs::read_dir(p.path("target/releases")).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
+    names.into_iter().find(|name| !name.starts_with('.')).unwrap()
+}
+
 #[cfg(feature = "zstd")]
 #[test]
 fn a_bundle_of_zstd_is_built_checked_unpacked_and_deployed() {
-    let mut p = Project::new();
-    p.change("env dev\n", "zstd\nenv dev\n");
+    let mut p = of_zstd();
     if Command::new("zstd").arg("--version").output().is_err() {
         return crate::project::skip("bundles of zstd: there is none");
     }
     p.release("1");
-    let releases = fs::read_dir(p.path("target/releases")).unwrap().flatten();
-    let id = releases.map(|it| it.file_name().into_string().unwrap()).find(|it| !it.starts_with('.')).unwrap();
+    let id = built(&p);
     let bundle = p.path(&format!("target/releases/{id}/shop-{id}.tar.zst"));
     let listed_by_tar = Command::new("tar").args(["--zstd", "-tf"]).arg(&bundle).output().unwrap();
     assert!(String::from_utf8_lossy(&listed_by_tar.stdout).contains("www/index.html\n"), "{listed_by_tar:?}");
@@ -211,13 +224,18 @@ fn a_bundle_of_zstd_is_built_checked_unpacked_and_deployed() {
 #[cfg(feature = "zstd")]
 #[test]
 fn a_host_without_zstd_is_told_what_to_do() {
-    let mut p = Project::new();
-    p.change("env dev\n", "zstd\nenv dev\n");
+    let mut p = of_zstd();
     p.release("1");
     p.var("PATH", &crate::doctor::programs_without(&p.path("target/bin"), &["zstd"]));
     let doctor = p.run("doctor dev");
     assert!(doctor.stdout.contains("not there, or not on PATH: zstd"), "{}", doctor.stdout);
     p.run("deploy dev").fails(1, "there is no zstd here", "apt-get install zstd");
+    // Nor is it of use to a tar that does not know it.
+    let path = std::env::var("PATH").unwrap();
+    let tar = format!("#!/bin/sh\nPATH={path}\ncase $1 in --zstd) exit 2 ;; esac\nexec tar \"$@\"\n");
+    p.write_program("target/own/tar", &tar);
+    p.var("PATH", &format!("{}:{path}", p.path("target/own").display()));
+    p.run("deploy dev").fails(1, "or a tar that does not know --zstd", "apt-get install zstd");
     p.change("zstd\n", "");
     p.release("2");
     p.run("deploy dev").ok();
@@ -228,8 +246,7 @@ fn a_host_without_zstd_is_told_what_to_do() {
 #[cfg(feature = "zstd")]
 #[test]
 fn where_zstd_fails_nothing_is_installed() {
-    let mut p = Project::new();
-    p.change("env dev\n", "zstd\nenv dev\n");
+    let mut p = of_zstd();
     symlink("index.html", p.path("www/zz-link")).unwrap();
     p.release("1");
     let path = std::env::var("PATH").unwrap();
@@ -246,12 +263,10 @@ fn where_zstd_fails_nothing_is_installed() {
 #[cfg(feature = "zstd")]
 #[test]
 fn a_bundle_is_what_its_name_says() {
-    let mut p = Project::new();
-    p.change("env dev\n", "zstd\nenv dev\n");
+    let p = of_zstd();
     p.release("1");
-    let dir =
-        fs::read_dir(p.path("target/releases")).unwrap().flatten().map(|it| it.path()).find(|it| it.is_dir()).unwrap();
-    let id = dir.file_name().unwrap().to_str().unwrap().to_owned();
+    let id = built(&p);
+    let dir = p.path(&format!("target/releases/{id}"));
     let [zst, gz] = ["zst", "gz"].map(|end| format!("shop-{id}.tar.{end}"));
     fs::rename(dir.join(&zst), dir.join(&gz)).unwrap();
     // As somebody would write them who wants it to be read.
@@ -268,9 +283,8 @@ fn what_verify_refuses_is_built_anew() {
     p.write("www/sub/.git", "gitdir: ../../.git/modules/sub");
     p.write("www/sub/a", "a");
     p.release("1");
-    let dir = fs::read_dir(p.path("target/releases")).unwrap().flatten().map(|it| it.path()).find(|it| it.is_dir());
-    let dir = dir.unwrap();
-    let id = dir.file_name().unwrap().to_str().unwrap().to_owned();
+    let id = built(&p);
+    let dir = p.path(&format!("target/releases/{id}"));
     let manifest = p.read(&format!("target/releases/{id}/manifest.json"));
     assert!(manifest.contains("www/sub/a") && !manifest.contains(".git"), "{manifest}");
     let sums = fs::read_to_string(dir.join("SHA256SUMS")).unwrap();

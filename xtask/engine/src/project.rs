@@ -1,12 +1,12 @@
 //! The project as its `xtask/src/main.rs` states it: constants, checked by the compiler, no file format to learn.
 
-use crate::error::{Result, usage};
-use crate::hook::Hook;
 mod vars;
 
 pub use crate::project::vars::expand;
 pub use crate::release::manifest::Compression;
 
+use crate::error::{Result, usage};
+use crate::hook::Hook;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;

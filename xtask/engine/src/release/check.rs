@@ -145,13 +145,18 @@ fn difference<R: Read>(
 fn content(entry: &mut dyn Read, want: &FileEntry, mut into: Option<&mut Unpacking>) -> Result<String, Wrong> {
     let mut hasher = Hasher::default();
     let mut left = want.bytes;
+    let mut piece = Vec::new();
     while left > 0 {
-        let mut piece = vec![0; usize::try_from(left).unwrap_or(PIECE).min(PIECE)];
+        let bytes = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+        // Who only checks has it still.
+        if piece.len() != bytes {
+            piece = vec![0; bytes];
+        }
         entry.read_exact(&mut piece).map_err(|e| format!("`{}` is damaged: {e}", want.path))?;
-        left -= piece.len() as u64;
+        left -= bytes as u64;
         hasher.update(&piece);
         if let Some(into) = &mut into {
-            into.bytes(piece).map_err(Wrong::Place)?;
+            into.bytes(std::mem::take(&mut piece)).map_err(Wrong::Place)?;
         }
     }
     Ok(hasher.hex())

@@ -170,7 +170,7 @@ fn unpack(compression: Compression) -> &'static str {
     }
 }
 
-/// Fails where there is no program for an archive, before anything is sent or fetched.
+/// Fails where there is no program for an archive, before anything is fetched or unpacked.
 fn ready(compression: Compression) -> String {
     match compression {
         Compression::Gzip => String::new(),

@@ -20,7 +20,7 @@ impl HostTarget<'_> {
         let compression = manifest.compression();
         let meta = || meta_member(manifest, record, None, compression);
         let what = format!("install {id}");
-        match delivery {
+        let done = match delivery {
             Delivery::Push(release, changes) => {
                 if !matches!(self.place, Place::Here(_)) && self.install_changes(release, changes, record)? {
                     return Ok(());
@@ -31,14 +31,15 @@ impl HostTarget<'_> {
                     || "fetch the release again".into(),
                 )?;
                 let text = script::install(&self.root, id, sum, compression);
-                self.tell(&what, &text, Input::BytesThenFile(&meta()?, bundle)).map(drop).map_err(unread)
+                self.tell(&what, &text, Input::BytesThenFile(&meta()?, bundle))
             }
             Delivery::Pull(_, url) => {
                 let input = [url.as_str().as_bytes(), b"\n", &meta()?].concat();
                 let text = script::install_pulled(&self.root, id, sum, compression);
-                self.tell(&what, &text, Input::Bytes(&input)).map(drop).map_err(|error| pulled(&error, url))
+                self.tell(&what, &text, Input::Bytes(&input)).map_err(|error| pulled(&error, url))
             }
-        }
+        };
+        done.map(drop).map_err(unread)
     }
 
     /// The manifest of what is live: as it was built here, or as the host has it.
@@ -105,10 +106,12 @@ impl HostTarget<'_> {
 /// The same with what helps, where a host cannot read a bundle.
 fn unread(error: anyhow::Error) -> anyhow::Error {
     let text = format!("{error:#}");
-    if text.contains(script::NO_ZSTD) { Failure::new(kind_of(&error), text).hint(GET_ZSTD).into() } else { error }
+    if !text.contains(script::NO_ZSTD) {
+        return error;
+    }
+    let hint = "install it there: `apt-get install zstd`; or build anew with `compression: Compression::Gzip` in xtask/src/main.rs";
+    Failure::new(kind_of(&error), text).hint(hint).into()
 }
-
-const GET_ZSTD: &str = "install it there: `apt-get install zstd`; or build anew with `compression: Compression::Gzip` in xtask/src/main.rs";
 
 /// What went wrong when a host fetched a bundle, without the URL, and with what to look at.
 fn pulled(error: &anyhow::Error, url: &Url) -> anyhow::Error {
@@ -116,8 +119,6 @@ fn pulled(error: &anyhow::Error, url: &Url) -> anyhow::Error {
     let hint = if kind_of(error) == Kind::Verification {
         "the store has other bytes than its manifest says: where it was built, `cargo xtask put --confirm` mends it"
             .into()
-    } else if text.contains(script::NO_ZSTD) {
-        GET_ZSTD.into()
     } else if text.contains("the server refused it") {
         "was the job's key or role allowed to read it? The URL is signed with it, and is good for 15 minutes by the server's clock".into()
     } else if text.contains("cannot fetch the bundle") {
