@@ -1,6 +1,7 @@
 //! Wrong input, each with its message, its hint and its exit code, and nothing lost or half done after it.
 
-use crate::project::{Project, Ran, skip};
+use crate::project::{Project, Ran};
+use crate::record::skip;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -30,7 +31,7 @@ fn a_checkout_that_is_none() {
 
 #[test]
 fn outside_any_project() {
-    let elsewhere = tempfile::tempdir().unwrap();
+    let elsewhere = crate::record::tempdir();
     let p = Project::new();
     let output = p.command("status").current_dir(elsewhere.path()).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();

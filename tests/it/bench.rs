@@ -1,6 +1,7 @@
 //! Benches from start to end, as small as they get. How fast anybody was is not asked.
 
-use crate::project::{Project, skip};
+use crate::project::Project;
+use crate::record::skip;
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
@@ -13,7 +14,7 @@ fn bench() -> Option<(Project, tempfile::TempDir)> {
         skip("bench fleet: there is no sshd (openssh-server)");
         return None;
     }
-    let (mut p, own) = (Project::new(), tempfile::tempdir().unwrap());
+    let (mut p, own) = (Project::new(), crate::record::tempdir());
     p.var("TMPDIR", own.path().to_str().unwrap());
     for (dir, changed) in [("w", "first"), ("w.v2", "second")] {
         p.write(&format!("{dir}/same"), "same");
@@ -110,7 +111,7 @@ fn raced(p: &Project, line: &str, against: &[&str]) -> Vec<serde_json::Value> {
 
 #[test]
 fn packing_and_unpacking_are_measured_and_gone() {
-    let (mut p, own) = (Project::new(), tempfile::tempdir().unwrap());
+    let (mut p, own) = (Project::new(), crate::record::tempdir());
     p.var("TMPDIR", own.path().to_str().unwrap());
     p.write("w/text", &"some text\n".repeat(1000));
     p.write("w/more/file", "more");

@@ -39,7 +39,7 @@ fn open(cx: &'static Cx, url: &str) -> Box<dyn Store> {
 
 #[test]
 fn the_contract_in_memory() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let (cx, memory) = (leaked(cx(dir.path())), Memory::default());
     let open = || -> Box<dyn Store> {
         let bucket = Bucket::in_memory(cx, &memory).unwrap();
@@ -51,7 +51,7 @@ fn the_contract_in_memory() {
 
 #[test]
 fn the_contract_in_a_directory() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let vars = [("GANGPLANK_BUCKETS".to_owned(), dir.path().join("buckets").display().to_string())];
     let cx = leaked(with(dir.path(), &vars));
     let open = || open(cx, "s3://builds/shop");
@@ -62,7 +62,7 @@ fn the_contract_in_a_directory() {
 #[test]
 fn the_contract_on_ceph() {
     let Some(ceph) = ceph() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let (cx, url) = (leaked(with(dir.path(), &ceph.vars())), fresh_url());
     let open = || open(cx, &url);
     contract(dir.path(), &open);
@@ -85,7 +85,7 @@ fn contenders(dir: &Path, round: u32) -> Vec<Release> {
 #[test]
 fn twenty_writers_for_one_id_and_exactly_one_wins() {
     let Some(ceph) = ceph() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let (cx, url) = (leaked(with(dir.path(), &ceph.vars())), fresh_url());
     let rounds: Vec<_> = (0..ROUNDS).map(|round| contenders(dir.path(), round)).collect();
     let (start, over) = (Barrier::new(WRITERS), AtomicBool::new(false));
@@ -154,7 +154,7 @@ fn settings_of(cx: &Cx, url: &str) -> gangplank::store::object::settings::Settin
 #[test]
 fn twenty_publishers_and_the_newest_stays() {
     let Some(ceph) = ceph() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let (cx, url) = (leaked(with(dir.path(), &ceph.vars())), fresh_url());
     let releases: Vec<_> = (0..20).map(|n| release(dir.path(), n, &[("a", &n.to_string())])).collect();
     let store = open(cx, &url);
@@ -310,7 +310,7 @@ fn project_in(dir: &Path) -> Project {
 
 #[test]
 fn each_of_many_commits_is_found() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let p = project_in(dir.path());
     let ids: Vec<_> = (0..12).map(|n| p.release(&n.to_string())).collect();
     for id in &ids {
@@ -325,7 +325,7 @@ fn each_of_many_commits_is_found() {
 
 #[test]
 fn what_a_prune_is_removing_is_not_deployed() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let p = project_in(dir.path());
     let (zero, one, two) = (p.release("0"), p.release("1"), p.release("2"));
     for id in [&zero, &one, &two] {
@@ -367,7 +367,7 @@ fn retention(store: &dyn Store, keep: usize, days: u32, needed: &[(&ReleaseId, &
 
 #[test]
 fn a_prune_keeps_what_is_needed_and_removes_the_rest_whole() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let vars = [("GANGPLANK_BUCKETS".to_owned(), dir.path().join("buckets").display().to_string())];
     let cx = leaked(with(dir.path(), &vars));
     let store = open(cx, "s3://builds/shop");

@@ -46,7 +46,7 @@ fn build(p: &Project, dir: &Path, umask: &str, vars: &[(&str, &str)]) -> (Vec<u8
 #[test]
 fn two_clones_make_the_same_bytes() {
     let p = original();
-    let clones = tempfile::tempdir().unwrap();
+    let clones = crate::record::tempdir();
     let clone = |name: &str| {
         let dir = clones.path().join(name);
         p.git(&["clone", "--quiet", ".", dir.to_str().unwrap()]);
@@ -196,7 +196,7 @@ fn built(p: &Project) -> String {
 fn a_bundle_of_zstd_is_built_checked_unpacked_and_deployed() {
     let mut p = of_zstd();
     if Command::new("zstd").arg("--version").output().is_err() {
-        return crate::project::skip("bundles of zstd: there is none");
+        return crate::record::skip("bundles of zstd: there is none");
     }
     p.release("1");
     let id = built(&p);

@@ -1,6 +1,7 @@
 //! The pipeline: as CircleCI's schema and our linter see it, and as it runs here.
 
-use crate::project::{Project, Ran, root, skip};
+use crate::project::{Project, Ran, root};
+use crate::record::skip;
 use expect_test::expect_file;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -2,7 +2,7 @@
 //! body that our client sends, against the schemas in the `OpenAPI` document that `GANGPLANK_CIRCLECI_OPENAPI` names.
 
 use crate::loopback::{Answer, TOKEN, ask, get, post, world};
-use crate::project::skip;
+use crate::record::skip;
 use gangplank::ci::loopback::{JobStatus, Logged, Loopback, WorkflowStatus};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -107,7 +107,7 @@ fn of_body(openapi: &Value, route: &str, value: Value) -> Instance {
 /// Validates all in one call, because starting the validator is most of it: each value becomes `{what: value}`, and the
 /// schema has a property for each `what`. Gives what it said of each that does not fit.
 fn refused(openapi: &Value, validator: &OsString, instances: &[Instance]) -> Vec<String> {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let properties: Value = instances.iter().map(|it| (it.what.clone(), it.schema.clone())).collect();
     let schema = json!({
         "$schema": "http://json-schema.org/draft-07/schema#",

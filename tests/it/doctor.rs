@@ -147,7 +147,7 @@ fn as_json() {
 #[test]
 fn a_machine_that_lacks_a_program() {
     let mut p = with_xtask();
-    let tools = tempfile::tempdir().unwrap();
+    let tools = crate::record::tempdir();
     p.var("PATH", &programs_without(&tools.path().join("a"), &["git"]));
     let ran = broken(&p, "doctor", "git: cannot run `git`", "apt-get install git");
     assert!(checks(&ran, "skipped").iter().any(|it| it.contains("git does not run")), "{}", ran.stdout);

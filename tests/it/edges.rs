@@ -190,7 +190,7 @@ fn a_dry_run_that_cannot_be_dry_is_refused() {
 #[test]
 fn an_include_does_not_leave_through_a_link() {
     let mut p = Project::new();
-    let outside = tempfile::tempdir().unwrap();
+    let outside = crate::record::tempdir();
     fs::write(outside.path().join("key.pem"), "secret").unwrap();
     symlink(outside.path(), p.path("pub")).unwrap();
     p.change("include www\n", "include www\ninclude pub/key.pem\n");

@@ -21,7 +21,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 fn over_ssh(fleet: &Fleet) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let changes: &Changes = Box::leak(Box::default());
     let cx = cx(dir.path()).with_vars([("PATH".to_owned(), fleet.path())]);
     contract(&cx, dir.path(), &*target::open(&cx, &fleet.target(0, "with space/it's")).unwrap(), &|release| {
@@ -39,7 +39,7 @@ fn the_contract_over_ssh() {
 #[test]
 fn the_contract_with_csh_and_a_profile_that_talks() {
     let Some(csh) = ["/bin/csh", "/usr/bin/csh", "/bin/tcsh"].into_iter().find(|path| Path::new(path).exists()) else {
-        crate::project::skip("a host with csh: it is not installed");
+        crate::record::skip("a host with csh: it is not installed");
         return;
     };
     let greeting = "echo 'Welcome! You have mail.'; echo 'Last login: never' >&2";

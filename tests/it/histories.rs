@@ -239,7 +239,7 @@ fn live_through(releases: &[Release], dir: &Path, commands: &[(Op, Option<usize>
 /// A directory in memory where there is one: the tests do thousands of `sync`s.
 fn fast_dir() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+    if memory.is_dir() { crate::record::tempdir_in(memory) } else { crate::record::tempdir() }
 }
 
 /// Runs a share of the cases, so that the shares run at the same time.
@@ -254,7 +254,7 @@ fn share(cases: u32) {
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
     let histories = prop::collection::vec(command(), 1..6);
     let result = TestRunner::new(config).run(&histories, |commands| {
-        let world = tempfile::tempdir_in(dir.path()).unwrap();
+        let world = crate::record::tempdir_in(dir.path());
         live_through(&releases, world.path(), &commands)
     });
     if let Err(error) = result {

@@ -8,6 +8,7 @@ use expect_test::expect_file;
 use gangplank::bench::figures::{Comparison, Figures};
 use gangplank::bench::fleet::{Report, Row};
 use gangplank::bench::{Missing, race};
+use gangplank::checks::times::Slow;
 use gangplank::checks::{Checked, Tested};
 use gangplank::ci::approve::Approved;
 use gangplank::ci::loopback::JobStatus;
@@ -208,7 +209,14 @@ fn on_circleci(seen: &Shapes) {
 /// What takes minutes, or a bucket, to be seen: the answers alone.
 fn made_here(seen: &Shapes) {
     let checks = vec![Checked { check: "format".into(), ms: 1 }];
-    seen.see("test", &serde_json::json!(Tested { checks, skipped: vec!["ssh".into()] }));
+    seen.see(
+        "test",
+        &serde_json::json!(Tested {
+            checks,
+            slowest: vec![Slow { test: "a::b".into(), ms: 1 }],
+            skipped: vec!["ssh".into()]
+        }),
+    );
     let kept = ["a branch has it", ""]
         .map(|why| Kept { what: "id".into(), why: Some(why.into()).filter(|_| !why.is_empty()) });
     let pruned = Pruned { store: "s3://b/p".into(), removed: true, kept: kept.into() };

@@ -183,7 +183,7 @@ fn renewals(dir: &Path, target: Box<dyn Target + '_>, root: &Path) {
 
 #[test]
 fn locks_are_renewed_here() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let root = dir.path().join("it's here");
     let cx = cx(dir.path());
     renewals(dir.path(), target::open(&cx, &format!("file:{}", root.display())).unwrap(), &root);
@@ -191,7 +191,7 @@ fn locks_are_renewed_here() {
 
 #[test]
 fn locks_are_renewed_behind_another_program() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let root = dir.path().join("it's here");
     let cx = cx(dir.path());
     let target = HostTarget::through(&cx, "env:here", "here", root.to_str().unwrap(), &["env"]);
@@ -201,7 +201,7 @@ fn locks_are_renewed_behind_another_program() {
 #[test]
 fn locks_are_renewed_over_ssh() {
     let Some(fleet) = Fleet::start(1) else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let cx = cx(dir.path()).with_vars([("PATH".to_owned(), fleet.path())]);
     let target = target::open(&cx, &fleet.target(0, "it's there")).unwrap();
     target.renew();

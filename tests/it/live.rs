@@ -1,6 +1,7 @@
 //! The table of hosts that a deploy draws on a terminal: the real command under `script`, and the screen that it leaves.
 
-use crate::project::{Project, skip};
+use crate::project::Project;
+use crate::record::skip;
 use std::fs;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};

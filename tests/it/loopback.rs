@@ -222,7 +222,7 @@ fn who_asks_matters() {
 
 #[test]
 fn an_artifact_comes_from_storage_which_refuses_a_token() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let file = dir.path().join("file");
     std::fs::write(&file, "0123456789").unwrap();
     let mut its = world("gh/acme/shop");

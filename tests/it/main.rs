@@ -3,6 +3,7 @@
 
 mod account;
 mod project;
+mod record;
 
 mod artifacts;
 mod bad_input;

@@ -52,7 +52,7 @@ fn git(dir: &Path, line: &str) -> String {
 
 #[test]
 fn a_project_is_there_whole_with_a_commit() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let shop = dir.path().join("shop");
     let made = make(&shop, &[]).ok().has("shop made").has("cargo xtask ci run");
     assert_eq!(names(dir.path()), ["shop"], "nothing lies beside it");
@@ -96,7 +96,7 @@ fn a_project_is_there_whole_with_a_commit() {
 
 #[test]
 fn flags_decide_what_main_rs_says() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let at = |name: &str| dir.path().join(name);
     let main = |name: &str| fs::read_to_string(at(name).join("xtask/src/main.rs")).unwrap();
 
@@ -145,7 +145,7 @@ fn flags_decide_what_main_rs_says() {
 
 #[test]
 fn what_cannot_be_made_is_refused_and_leaves_nothing() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let at = |name: &str| dir.path().join(name);
     fs::create_dir(at("full")).unwrap();
     fs::write(at("full/notes"), "mine").unwrap();
@@ -203,7 +203,7 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
 
 #[test]
 fn a_hook_of_another_repository_is_left_alone_and_so_are_its_rules() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let (other, shop) = (dir.path().join("other"), dir.path().join("shop"));
     fs::create_dir(&other).unwrap();
     fs::write(other.join("theirs"), "").unwrap();
@@ -225,7 +225,7 @@ fn a_hook_of_another_repository_is_left_alone_and_so_are_its_rules() {
 
 #[test]
 fn values_that_look_like_pieces_of_the_template_are_values() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let shop = dir.path().join("shop");
     make(&shop, &["--target", "ssh://web1/srv/bin/app", "--target", "ssh://web1/app-dev"]).ok();
     let main = fs::read_to_string(shop.join("xtask/src/main.rs")).unwrap();
@@ -235,7 +235,7 @@ fn values_that_look_like_pieces_of_the_template_are_values() {
 
 #[test]
 fn an_empty_directory_will_do_and_a_name_of_it() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let shop = dir.path().join("shop");
     fs::create_dir(&shop).unwrap();
     let mut here = command(&["new", "."]);
@@ -260,7 +260,7 @@ fn with_slow_cargo(dir: &TempDir) -> (Command, std::path::PathBuf) {
 #[test]
 fn interrupted_halfway_nothing_is_left_and_killed_halfway_the_next_run_clears_it() {
     for (signal, left) in [("-INT", 0), ("-KILL", 1)] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::record::tempdir();
         let (mut command, began) = with_slow_cargo(&dir);
         let mut child = command.spawn().unwrap();
         while !began.exists() {
@@ -281,7 +281,7 @@ fn interrupted_halfway_nothing_is_left_and_killed_halfway_the_next_run_clears_it
 
 #[test]
 fn an_engine_is_replaced_unless_somebody_edited_it() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let shop = dir.path().join("shop");
     make(&shop, &[]).ok();
     let upgrade = |more: &[&str]| ran(command(&[&["new", "--upgrade", shop.to_str().unwrap()], more].concat()));
@@ -319,7 +319,7 @@ fn seal(engine: &Path) {
 
 #[test]
 fn an_older_engine_is_replaced_or_comes_back() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let shop = dir.path().join("shop");
     make(&shop, &[]).ok();
     let engine = shop.join("xtask/engine");

@@ -63,7 +63,7 @@ impl Project {
     /// A directory with a workspace and no git.
     pub fn bare(settings: &str) -> Self {
         let project = Self {
-            dir: tempfile::tempdir().unwrap(),
+            dir: crate::record::tempdir(),
             settings: settings.to_owned(),
             commits: AtomicU32::new(0),
             vars: Vec::new(),
@@ -221,9 +221,7 @@ pub fn get(host: &str, port: u16) -> Result<String, String> {
 impl Drop for Project {
     /// Leaves no process behind, whatever the test did.
     fn drop(&mut self) {
-        for env in fs::read_dir(self.path("srv")).into_iter().flatten().flatten() {
-            end_kept(&env.path());
-        }
+        end_all_kept(&self.path("srv"));
     }
 }
 
@@ -232,6 +230,13 @@ pub fn as_somebody(command: &mut Command) {
     command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
     for who in ["AUTHOR", "COMMITTER"] {
         command.env(format!("GIT_{who}_NAME"), "Test").env(format!("GIT_{who}_EMAIL"), "test@example.com");
+    }
+}
+
+/// Ends what the keeper has started for any of the targets in a directory.
+pub fn end_all_kept(targets: &Path) {
+    for target in fs::read_dir(targets).into_iter().flatten().flatten() {
+        end_kept(&target.path());
     }
 }
 
@@ -394,15 +399,5 @@ pub fn eventually(what: &str, done: impl Fn() -> bool) {
     while !done() {
         assert!(started.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
         std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// Says loudly that a test could not run.
-pub fn skip(what: &str) {
-    use std::io::Write;
-    eprintln!("SKIPPED: {what}");
-    if let Some(path) = std::env::var_os("GANGPLANK_SKIPS") {
-        let file = fs::OpenOptions::new().create(true).append(true).open(path);
-        let _ = file.and_then(|mut file| writeln!(file, "{what}"));
     }
 }

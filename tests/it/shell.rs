@@ -1,6 +1,7 @@
 //! Completions in the real shells, on a terminal, key by key; and man pages in the real formatter.
 
-use crate::project::{Project, eventually, skip};
+use crate::project::{Project, eventually};
+use crate::record::skip;
 use std::cell::RefCell;
 use std::fs;
 use std::io::Write;

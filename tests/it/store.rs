@@ -72,7 +72,7 @@ pub fn race(dir: &Path, open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
 }
 
 fn with(url: &str, vars: impl Fn(&Path) -> Cx + Sync) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let open = || -> Box<dyn Store> {
         let cx: &'static Cx = Box::leak(Box::new(vars(dir.path())));
         store::open(cx, &Ci::DEFAULT, url).unwrap()
@@ -143,7 +143,7 @@ impl Store for Uploaded {
 fn the_artifacts_of_circleci() {
     let p = crate::account::project();
     let account: &'static Account = Box::leak(Box::new(Account::new(&p)));
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let workspace = dir.path().join("ws");
     let vars = account.with_token(12, "main", "c0ffee").into_iter().chain([
         ("GANGPLANK_WORKSPACE".to_owned(), workspace.display().to_string()),
@@ -163,7 +163,7 @@ impl gangplank::event::Sink for Quiet {
 
 #[test]
 fn a_damaged_release_is_never_handed_out() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let cx = cx(dir.path());
     let one = release(dir.path(), 1, &[("a", "1")]);
     let store = store::open(&cx, &Ci::DEFAULT, "file:store").unwrap();

@@ -134,7 +134,7 @@ fn successor_died(cx: &Cx, target: &dyn Target, owners: &[Owner]) {
 
 #[test]
 fn a_directory_of_this_machine() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let cx = cx(dir.path());
     let changes: &Changes = Box::leak(Box::default());
     contract(&cx, dir.path(), &*target::open(&cx, "file:srv/with space/it's").unwrap(), &|release| {
@@ -144,7 +144,7 @@ fn a_directory_of_this_machine() {
 
 #[test]
 fn a_place_behind_another_program() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let cx = cx(dir.path());
     let changes: &Changes = Box::leak(Box::default());
     // `env` runs the words after it, as `docker exec -i NAME` does.
@@ -155,7 +155,7 @@ fn a_place_behind_another_program() {
 
 #[test]
 fn a_bundle_that_was_damaged_on_its_way_is_not_installed() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let cx = cx(dir.path());
     let target = target::open(&cx, "file:srv").unwrap();
     let one = release(dir.path(), 1, &[("a", "1")]);

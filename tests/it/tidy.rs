@@ -5,7 +5,8 @@
 
 mod scan;
 
-use crate::project::{root, skip};
+use crate::project::root;
+use crate::record::skip;
 use scan::{Source, chain, close, functions, is_call, line_of, sources};
 use std::collections::BTreeSet;
 use std::fs;

@@ -23,7 +23,7 @@ fn bundle(buckets: &Path, built: &Built) -> PathBuf {
 
 #[test]
 fn the_workspace_of_the_same_workflow_serves_first() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let (p, account, built) = built(dir.path());
     let ran = p.run_with("deploy dev", &account.with_token(built.job, "main", &built.sha)).ok();
     ran.told(&format!("fetched {} from circleci:workspace", built.id));
@@ -31,7 +31,7 @@ fn the_workspace_of_the_same_workflow_serves_first() {
 
 #[test]
 fn a_workspace_that_expired_while_an_approval_waited_is_no_failure() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let (p, account, built) = built(dir.path());
     let job = account.other_workflow(90, "main", &built.sha);
     let ran = p.run_with("deploy prod", &job).ok();
@@ -41,7 +41,7 @@ fn a_workspace_that_expired_while_an_approval_waited_is_no_failure() {
 
 #[test]
 fn a_bucket_that_was_damaged_or_emptied_is_passed_over_aloud() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let (p, account, built) = built(dir.path());
     let job = account.other_workflow(90, "main", &built.sha);
     let bundle = bundle(dir.path(), &built);
@@ -59,7 +59,7 @@ fn a_bucket_that_was_damaged_or_emptied_is_passed_over_aloud() {
 
 #[test]
 fn when_none_can_serve_each_says_why() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let (p, account, built) = built(dir.path());
     account.server.world().expire_artifacts(built.job);
     fs::remove_file(bundle(dir.path(), &built)).unwrap();

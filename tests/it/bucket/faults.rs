@@ -155,7 +155,7 @@ fn a_server_that_says_nothing_is_not_waited_for_for_ever() {
 
 #[test]
 fn what_is_none_of_ours_is_not_taken() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let p = project_in(dir.path());
     let one = p.release("1");
     p.run("put").ok();
@@ -200,7 +200,7 @@ fn the_server_dies_in_the_middle_of_a_put() {
     if ceph().is_none() {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let server = Ceph::start(dir.path()).unwrap();
     crate::bucket::server::make_bucket(&server);
     let (died, kill) = (Arc::new(AtomicBool::new(false)), dir.path().join("run"));
@@ -264,7 +264,7 @@ fn blanks_that_came_along_with_a_copy_do_no_harm() {
 
 #[test]
 fn what_was_damaged_is_mended_where_it_was_built() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let p = project_in(dir.path());
     let id = p.release("1");
     p.run("put").ok();

@@ -17,7 +17,7 @@ use std::sync::Barrier;
 #[test]
 fn twenty_want_the_lock_and_one_gets_it_from_nobody_or_from_the_dead() {
     let Some(ceph) = ceph() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let (cx, url) = (leaked(with(dir.path(), &ceph.vars())), fresh_url());
     let store = open(cx, &url);
     let lock = store.lock_of("prod").unwrap();
@@ -81,7 +81,7 @@ fn held(buckets: &Path, p: &Project, account: &Account) -> (String, u64, String)
 
 #[test]
 fn the_lock_of_a_job_that_has_ended_is_taken_over() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let p = project_in(dir.path());
     p.release("1");
     p.run("put").ok();
@@ -117,7 +117,7 @@ fn the_lock_of_a_job_that_has_ended_is_taken_over() {
 
 #[test]
 fn a_deploy_that_was_killed_on_this_machine_is_taken_over() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let p = project_in(dir.path());
     p.release("1");
     p.run("put").ok();
@@ -152,7 +152,7 @@ fn a_bucket_that_takes_no_lock_keeps_nobody_from_a_deploy() {
 
 #[test]
 fn a_host_that_lost_everything_does_not_go_backwards() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let p = project_in(dir.path());
     let (one, two) = (p.release("1"), p.release("2"));
     for id in [&one, &two] {

@@ -13,7 +13,7 @@ use std::os::unix::fs::symlink;
 #[test]
 fn the_contract_of_a_host_that_fetches() {
     let Some(ceph) = ceph() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let cx = leaked(with(dir.path(), &ceph.vars()));
     let store = open(cx, &fresh_url());
     contract(cx, dir.path(), &*target::open(cx, "file:srv/with space/it's").unwrap(), &|release| {
@@ -25,7 +25,7 @@ fn the_contract_of_a_host_that_fetches() {
 #[test]
 fn the_contract_of_a_host_over_ssh_that_fetches() {
     let (Some(ceph), Some(fleet)) = (ceph(), Fleet::start(1)) else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let vars = [&ceph.vars()[..], &[("PATH".to_owned(), fleet.path())]].concat();
     let cx = leaked(with(dir.path(), &vars));
     let store = open(cx, &fresh_url());
@@ -143,7 +143,7 @@ fn what_the_host_cannot_fetch_changes_nothing() {
 
 #[test]
 fn other_bytes_than_those_of_the_manifest_are_not_installed() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let Some(ceph) = ceph() else { return };
     let cx = leaked(with(dir.path(), &ceph.vars()));
     let (url, one) = (fresh_url(), crate::parts::release(dir.path(), 1, &[("a", "1")]));

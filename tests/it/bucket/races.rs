@@ -72,7 +72,7 @@ fn put_meets_prune(cx: &'static Cx, url: &str, dir: &Path, rounds: u32) {
 
 #[test]
 fn a_put_and_a_prune_in_a_directory() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let vars = [("GANGPLANK_BUCKETS".to_owned(), dir.path().join("buckets").display().to_string())];
     put_meets_prune(leaked(with(dir.path(), &vars)), "s3://builds/shop", dir.path(), 100);
 }
@@ -80,7 +80,7 @@ fn a_put_and_a_prune_in_a_directory() {
 #[test]
 fn a_put_and_a_prune_on_ceph() {
     let Some(ceph) = ceph() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     put_meets_prune(leaked(with(dir.path(), &ceph.vars())), &fresh_url(), dir.path(), 12);
 }
 
@@ -88,7 +88,7 @@ fn a_put_and_a_prune_on_ceph() {
 #[test]
 fn a_deploy_and_a_prune_on_ceph() {
     let Some(ceph) = ceph() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let (cx, (mut kept, mut refused)) = (leaked(with(dir.path(), &ceph.vars())), (0, 0));
     for round in 0..12 {
         let (url, release) = (fresh_url(), release(dir.path(), round, &[("a", &round.to_string())]));

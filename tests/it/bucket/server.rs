@@ -1,7 +1,7 @@
 //! The Ceph of the tests, and a proxy before it that does as a test says at any request.
 
 use crate::parts::cx;
-use crate::project::skip;
+use crate::record::skip;
 use gangplank::ci::run::ceph::Ceph;
 use gangplank::cx::Cx;
 use gangplank::store::object::Bucket;
@@ -45,7 +45,7 @@ pub fn own_dir() -> PathBuf {
 }
 
 pub fn make_bucket(ceph: &Ceph) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let cx = with(dir.path(), &ceph.vars());
     let url = format!("s3://{BUCKET}");
     Bucket::open(&cx, &url, &settings(&url, cx.vars(), &|_| None).unwrap()).unwrap().make().unwrap();

@@ -25,7 +25,7 @@ const URL: &str = "s3://builds/shop";
 const NOTHING: Retention = Retention { app: "shop", keep: 0, days: 0 };
 
 fn setup() -> (TempDir, &'static Cx) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let vars = [("GANGPLANK_BUCKETS".to_owned(), dir.path().join("buckets").display().to_string())];
     let cx = leaked(with(dir.path(), &vars));
     (dir, cx)
@@ -159,7 +159,7 @@ fn a_manifest_without_its_bundle_says_so() {
 
 #[test]
 fn no_variable_means_another_bucket() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     for extra in ["AWS_BUCKET_NAME", "AWS_BUCKET", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_STS", "NONE"] {
         let vars = [
             ("AWS_ACCESS_KEY_ID", "AKIAAAAAAAAA"),
@@ -235,7 +235,7 @@ fn a_lock_whose_answer_was_lost_is_given_back() {
 
 #[test]
 fn a_lock_that_stayed_in_the_bucket_does_not_swallow_the_next_rollback() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let p = project_in(dir.path());
     for n in ["1", "2", "3"] {
         let id = p.release(n);
@@ -264,7 +264,7 @@ fn stored(dir: &Path, id: &str) -> bool {
 
 #[test]
 fn what_nobody_here_knows_of_is_not_pruned() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let p = project_in(dir.path());
     let one = p.release("1");
     p.run("put").ok();
@@ -291,7 +291,7 @@ fn what_nobody_here_knows_of_is_not_pruned() {
 
 #[test]
 fn the_releases_of_others_are_not_pruned() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let p = project_in(dir.path());
     let one = p.release("1");
     p.run("put").ok();
@@ -309,7 +309,7 @@ fn the_releases_of_others_are_not_pruned() {
 
 #[test]
 fn a_bucket_without_credentials_is_missed_aloud() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let mut p = project_in(dir.path());
     p.release("1");
     p.var("GANGPLANK_BUCKETS", "");

@@ -115,7 +115,7 @@ fn a_host_that_lacks_programs() {
 #[test]
 fn a_directory_that_the_login_may_not_write() {
     if !rustix_is_root() {
-        return crate::project::skip("a login that may not write: only root can become another user");
+        return crate::record::skip("a login that may not write: only root can become another user");
     }
     let nobody =
         "ForceCommand exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -c \"$SSH_ORIGINAL_COMMAND\"\n";

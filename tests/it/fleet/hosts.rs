@@ -1,7 +1,8 @@
 //! The hosts of a test: started, broken and stopped with it.
 
 use super::machine;
-use crate::project::{free_port, skip};
+use crate::project::{end_all_kept, free_port};
+use crate::record::skip;
 use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 /// Some sshds on loopback.
 pub struct Fleet {
     dir: PathBuf,
+    hosts: usize,
     keeper: Child,
     _own: tempfile::TempDir,
 }
@@ -43,7 +45,7 @@ impl Fleet {
 
     fn launch(n: usize, more: impl Fn(usize) -> String, start: impl Fn(&str, &str) -> String) -> Option<Self> {
         let sshd = sshd()?;
-        let own = tempfile::tempdir().unwrap();
+        let own = crate::record::tempdir();
         let dir = own.path().to_owned();
         // Only for its separation of privileges, and only as root.
         let _ = fs::create_dir_all("/run/sshd");
@@ -96,7 +98,7 @@ for group in $groups; do find $group -depth -type d -exec rmdir {{}} \\;; done"
         );
         let keeper =
             Command::new("sh").args(["-c", &keeper]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let fleet = Self { dir, keeper, _own: own };
+        let fleet = Self { dir, hosts: n, keeper, _own: own };
         for host in 0..n {
             let started = Instant::now();
             while !fleet.dir.join(format!("h{host}/pid")).exists() {
@@ -157,7 +159,9 @@ for group in $groups; do find $group -depth -type d -exec rmdir {{}} \\;; done"
 }
 
 impl Drop for Fleet {
+    /// Services outlive the sshd through which they were started.
     fn drop(&mut self) {
+        (0..self.hosts).for_each(|host| end_all_kept(&self.srv(host)));
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
     }

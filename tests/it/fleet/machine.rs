@@ -1,7 +1,7 @@
 //! A host with a service manager: a real `systemd --user` and a real journal in a mount namespace of their own, without
 //! systemd as the first process of this machine.
 
-use crate::project::skip;
+use crate::record::skip;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -2,7 +2,8 @@
 
 use super::hosts::{Fleet, address};
 use super::systemd::{Hammer, project};
-use crate::project::{free_port, skip};
+use crate::project::free_port;
+use crate::record::skip;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;

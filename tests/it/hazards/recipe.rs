@@ -3,7 +3,8 @@
 
 use crate::account::{Account, SLUG, project};
 use crate::executor::yaml;
-use crate::project::{Project, Ran, skip};
+use crate::project::{Project, Ran};
+use crate::record::skip;
 use gangplank::ci::loopback::Hook;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -102,7 +103,7 @@ impl Recipe {
 
     /// Runs it in an empty directory, with only PATH and the variables of the job.
     pub fn run(self) -> Done {
-        let (dir, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (dir, home) = (crate::record::tempdir(), crate::record::tempdir());
         let mut shell = Command::new(self.shell[0]);
         shell.args(&self.shell[1..]).arg(&self.script).current_dir(dir.path()).env_clear();
         shell.env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", home.path()).envs(self.vars);

@@ -135,7 +135,7 @@ fn s22_no_process_list_shows_the_token() {
     };
     let Some((mut p, account)) = world_with(SLUG, Box::new(hook)) else { return };
     if programs_that_show("").is_empty() {
-        return crate::project::skip("the token in process lists: there is no /proc");
+        return crate::record::skip("the token in process lists: there is no /proc");
     }
     account.server.world().tokens.push(token.clone());
     let built = account.build(&p, "main");

@@ -98,7 +98,7 @@ fn deliver(compiled: &Compiled, dir: &Path, binaries: &[&str]) {
 #[test]
 #[ignore = "two minutes: the crate and an xtask for it are compiled"]
 fn a_single_binary() {
-    let (compiled, dir) = (Compiled::new(), tempfile::tempdir().unwrap());
+    let (compiled, dir) = (Compiled::new(), crate::record::tempdir());
     let at = dir.path().join("huniq");
     unpack("huniq", &at);
     deliver(&compiled, &at, &["huniq"]);
@@ -107,7 +107,7 @@ fn a_single_binary() {
 #[test]
 #[ignore = "two minutes, as `a_single_binary`"]
 fn a_workspace_with_several_binaries() {
-    let (compiled, dir) = (Compiled::new(), tempfile::tempdir().unwrap());
+    let (compiled, dir) = (Compiled::new(), crate::record::tempdir());
     let at = dir.path().join("filters");
     for name in ["diffr", "runiq"] {
         unpack(name, &at.join("crates").join(name));
@@ -121,7 +121,7 @@ fn a_workspace_with_several_binaries() {
 #[test]
 #[ignore = "two minutes, as `a_single_binary`"]
 fn a_library_with_a_binary_and_a_build_script() {
-    let (compiled, dir) = (Compiled::new(), tempfile::tempdir().unwrap());
+    let (compiled, dir) = (Compiled::new(), crate::record::tempdir());
     let at = dir.path().join("pastel");
     unpack("pastel", &at);
     deliver(&compiled, &at, &["pastel"]);
@@ -129,7 +129,7 @@ fn a_library_with_a_binary_and_a_build_script() {
 
 /// A small crate with a commit.
 fn small() -> (TempDir, PathBuf) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let at = dir.path().join("web");
     fs::create_dir_all(at.join("src")).unwrap();
     fs::write(at.join("src/main.rs"), "fn main() {}\n").unwrap();

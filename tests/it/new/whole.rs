@@ -80,7 +80,7 @@ fn tracked(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 #[ignore = "three minutes: an engine compiles what projects are made of"]
 fn a_project_of_a_project_is_the_same() {
     let compiled = Compiled::new();
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let (first, second) = (dir.path().join("first"), dir.path().join("second"));
     make(&first, &["--name", "shop"]).ok();
     // Its app was changed since; that of a new project is not.
@@ -100,7 +100,7 @@ fn the_configs_of_each_pattern_are_what_main_rs_says_once_it_is_compiled() {
     let engine = format!("path={}", root().display());
     // The third compiles object_store; it is among those that are run by hand.
     for pattern in ["workspace", "artifacts"] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::record::tempdir();
         let shop = dir.path().join("shop");
         let host = ["--target", "ssh://deploy@web1/srv/shop"];
         make(&shop, &[&["--pattern", pattern, "--engine", &engine][..], &host].concat()).ok();
@@ -131,7 +131,7 @@ fn a_project_of_s3_and_one_made_by_it_deliver_themselves() {
 /// A made project and the project that it makes pass their tests and run their pipeline to both envs.
 fn both_deliver(pattern: &str) {
     let compiled = Compiled::new();
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::record::tempdir();
     let (first, second) = (dir.path().join("first"), dir.path().join("second"));
     make(&first, &["--pattern", pattern]).ok();
     compiled.xtask(&first, &format!("new {} --pattern {pattern}", second.display()), &[]).ok();

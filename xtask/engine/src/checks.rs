@@ -1,28 +1,57 @@
 //! `test`: everything that has to hold before a commit is worth building, in one command for laptops and CI.
 
+pub mod groups;
+mod leftovers;
+pub mod record;
+pub mod times;
+mod tools;
+
+use self::groups::{GROUPS, Group, Grouped};
+use self::leftovers::Before;
+use self::record::{RECORD, Record};
+use self::times::{Slow, Times};
 use crate::ci::{generate, lint};
-use crate::cx::{Cx, Input, exit};
-use crate::error::{Failure, Kind, Result};
+use crate::cx::{Cx, exit};
+use crate::error::{Failure, Kind, Result, usage};
 use crate::event::ms_since;
+use crate::git;
 use crate::project::Project;
 use serde::Serialize;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Instant;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-/// Tests that could not run append a line to the file that this variable names, so that nobody misses it.
-pub const SKIPS: &str = "GANGPLANK_SKIPS";
 /// How many tests run side by side.
 const THREADS: &str = "RUST_TEST_THREADS";
 /// Tests that need Python's validator of CircleCI configs find it here.
 pub const CHECK_JSONSCHEMA: &str = "GANGPLANK_CHECK_JSONSCHEMA";
+/// What tests that take a sample of many cases draw it by.
+pub const SEED: &str = "GANGPLANK_TEST_SEED";
+/// How many of the slowest tests are shown.
+const SLOWEST: usize = 10;
+/// A test that is faster than this is not slow.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// What to run.
+#[derive(Debug, Default)]
+pub struct Options<'a> {
+    /// Without the end-to-end tests, documentation, and features that the project does not use.
+    pub quick: bool,
+    /// Groups too: `Some` of no names is the default checks and then all groups, `Some` of names is these groups alone.
+    pub all: Option<&'a [String]>,
+    /// After the default checks, as many groups as fit into so many minutes.
+    pub rotate: Option<u32>,
+    /// Arguments for the test harness.
+    pub args: &'a [String],
+}
 
 /// What `test` answers.
 #[derive(Debug, Serialize)]
 pub struct Tested {
     /// Each check, with its wall time.
     pub checks: Vec<Checked>,
+    /// The slowest tests, slowest first.
+    pub slowest: Vec<Slow>,
     /// What was skipped, and why.
     pub skipped: Vec<String>,
 }
@@ -36,85 +65,205 @@ pub struct Checked {
     pub ms: u64,
 }
 
-/// Runs the checks in order and stops at the first that fails. `quick` leaves out the end-to-end tests, and the features
-/// that the project does not use. `args` go to the test harness.
-pub fn test(cx: &Cx, project: &Project, quick: bool, args: &[String]) -> Result<Tested> {
-    let skips = cx.root.join("target/test-skips.txt");
-    let _ = (fs::create_dir_all(cx.root.join("target")), fs::remove_file(&skips));
-    let mut tested = Tested { checks: Vec::new(), skipped: Vec::new() };
-    let mut timed = |name: &str, work: &mut dyn FnMut() -> Result<()>| {
-        cx.note(format!("checking {name}"));
-        let started = Instant::now();
-        work()?;
-        let ms = ms_since(started);
-        tested.checks.push(Checked { check: name.to_owned(), ms });
-        Ok::<(), anyhow::Error>(())
-    };
-    let engines = is_engines_own(cx);
-    // A vendored engine was tested at home, and a project may have features that exclude each other.
-    let vendored = !engines && cx.root.join("xtask/engine/Cargo.toml").is_file();
-    let others: &[&str] = if vendored { &["--exclude", "gangplank"] } else { &[] };
-    let features: &[&str] = if quick || !engines { &[] } else { &["--all-features"] };
-    if project.ci.format {
-        timed("format", &mut || {
-            component(cx, "rustfmt", "fmt")?;
-            cargo(cx, &["fmt", "--all", "--check"], &[], "cargo fmt --all")
-        })?;
+/// Runs the checks in order and stops at the first that fails.
+pub fn test(cx: &Cx, project: &Project, options: &Options) -> Result<Tested> {
+    let mut run = Run::new(cx, options);
+    let (groups, left) = run.groups()?;
+    if options.all.is_none_or(<[_]>::is_empty) {
+        run.default_checks(project)?;
     }
-    timed("clippy", &mut || {
-        component(cx, "clippy", "clippy")?;
-        let hint = "cargo clippy --workspace --all-targets shows them again";
-        let words = ["clippy", "--quiet", "--workspace", "--all-targets", "--locked"];
-        let deny: &[&str] = if project.ci.deny_warnings { &["--", "--deny", "warnings"] } else { &[] };
-        cargo(cx, &[&words[..], features, others, deny].concat(), &[], hint)
-    })?;
-    if !quick {
-        timed("documentation", &mut || {
-            let words = [&["doc", "--quiet", "--workspace", "--no-deps", "--locked"], features, others].concat();
-            let deny: &[_] = if project.ci.deny_warnings { &[("RUSTDOCFLAGS", "--deny warnings")] } else { &[] };
-            let shown = words.join(" ");
-            cargo(cx, &words, deny, &format!("RUSTDOCFLAGS='--deny warnings' cargo {shown} shows them again"))
-        })?;
+    for group in &groups {
+        run.group(group)?;
     }
-    timed("CircleCI config", &mut || {
-        generate::generate(cx, project, project.ci.pattern, true)?;
-        generate::CONFIGS.iter().try_for_each(|config| without_errors(cx, config))
-    })?;
-    timed("tests", &mut || {
-        let validator = if quick || !engines { None } else { validator(cx) };
-        if !quick && engines {
-            test_tools(cx);
+    Ok(run.end(&left))
+}
+
+/// The tests that `test` leaves out, by group.
+pub fn list(cx: &Cx) -> Result<Vec<Grouped>> {
+    if !is_engines_own(cx) {
+        return usage("this project has no groups of tests").hint("cargo xtask test").err();
+    }
+    let words = [&["test", "--quiet"][..], END_TO_END, &["--", "--ignored", "--list"]].concat();
+    groups::sort(GROUPS, &cx.read(cx.cargo(&words))?)
+}
+
+/// How cargo names the end-to-end tests of this repository.
+/// With the whole workspace, so that features of dependencies are those of the default run and nothing compiles twice.
+const END_TO_END: &[&str] = &["--workspace", "--locked", "--all-features", "--test", "it"];
+
+/// One run of the command.
+struct Run<'a> {
+    cx: &'a Cx,
+    options: &'a Options<'a>,
+    /// Whether this is the repository of the engine, whose tests need more than those of a project.
+    engines: bool,
+    /// Words that say which features and packages of the workspace cargo works on.
+    scope: Vec<&'static str>,
+    /// Where tests leave their lines.
+    record: PathBuf,
+    tested: Tested,
+}
+
+impl<'a> Run<'a> {
+    fn new(cx: &'a Cx, options: &'a Options<'a>) -> Self {
+        let engines = is_engines_own(cx);
+        let mut scope = Vec::new();
+        if engines && !options.quick {
+            scope.push("--all-features");
         }
-        let mut words = [&["test", "--workspace", "--locked"], features, others].concat();
+        // A vendored engine was tested at home, and a project may have features that exclude each other.
+        if !engines && cx.root.join("xtask/engine/Cargo.toml").is_file() {
+            scope.extend(["--exclude", "gangplank"]);
+        }
+        let record = cx.root.join("target/test-record.txt");
+        let _ = (fs::create_dir_all(cx.root.join("target")), fs::remove_file(&record));
+        let tested = Tested { checks: Vec::new(), slowest: Vec::new(), skipped: Vec::new() };
+        Self { cx, options, engines, scope, record, tested }
+    }
+
+    /// The groups to run, and those that are left for another run.
+    fn groups(&self) -> Result<(Vec<&'static Group>, Vec<&'static Group>)> {
+        match (self.options.all, self.options.rotate) {
+            (None, None) => Ok((vec![], GROUPS.iter().filter(|_| self.engines && !self.options.quick).collect())),
+            _ if !self.engines => usage("this project has no groups of tests").hint("cargo xtask test").err(),
+            (Some(names), _) => Ok((groups::named(GROUPS, names)?, vec![])),
+            (None, Some(minutes)) => Ok(groups::rotation(GROUPS, git::count(self.cx), minutes)),
+        }
+    }
+
+    fn default_checks(&mut self, project: &Project) -> Result<()> {
+        let (cx, quick, scope) = (self.cx, self.options.quick, self.scope.clone());
+        if project.ci.format {
+            self.check("format", || {
+                tools::component(cx, "rustfmt", "fmt")?;
+                cargo(cx, &["fmt", "--all", "--check"], &[], "cargo fmt --all")
+            })?;
+        }
+        self.check("clippy", || {
+            tools::component(cx, "clippy", "clippy")?;
+            let hint = "cargo clippy --workspace --all-targets shows them again";
+            let words = ["clippy", "--quiet", "--workspace", "--all-targets", "--locked"];
+            let deny: &[&str] = if project.ci.deny_warnings { &["--", "--deny", "warnings"] } else { &[] };
+            cargo(cx, &[&words[..], &scope, deny].concat(), &[], hint)
+        })?;
+        if !quick {
+            self.check("documentation", || {
+                let words = [&["doc", "--quiet", "--workspace", "--no-deps", "--locked"], &scope[..]].concat();
+                let deny: &[_] = if project.ci.deny_warnings { &[("RUSTDOCFLAGS", "--deny warnings")] } else { &[] };
+                let shown = words.join(" ");
+                cargo(cx, &words, deny, &format!("RUSTDOCFLAGS='--deny warnings' cargo {shown} shows them again"))
+            })?;
+        }
+        self.check("CircleCI config", || {
+            generate::generate(cx, project, project.ci.pattern, true)?;
+            generate::CONFIGS.iter().try_for_each(|config| without_errors(cx, config))
+        })?;
+        let mut words = vec!["--workspace", "--locked"];
+        words.extend(&scope);
         if quick {
             // The end-to-end tests are the xtask package's own.
             words.extend(["--exclude", "xtask"]);
+        } else if self.engines {
+            tools::install_for_default(cx);
         }
-        words.push("--");
-        words.extend(args.iter().map(String::as_str));
-        let skips = skips.display().to_string();
-        let mut vars = vec![(SKIPS, skips.as_str())];
-        let threads = threads(cx).filter(|_| engines);
-        vars.extend(threads.as_deref().map(|threads| (THREADS, threads)));
-        let validator = validator.map(|path| path.display().to_string());
-        vars.extend(validator.as_deref().map(|path| (CHECK_JSONSCHEMA, path)));
-        cargo(cx, &words, &vars, "cargo test --workspace NAME runs one test alone")
-    })?;
-    if quick {
-        tested.skipped.push("end-to-end tests: `cargo xtask test` runs them too".into());
+        self.tests("tests", &words, self.options.args)
     }
-    tested.skipped.extend(fs::read_to_string(&skips).unwrap_or_default().lines().map(str::to_owned));
-    tested.skipped.iter().for_each(|skipped| cx.warn(format!("skipped: {skipped}")));
-    Ok(tested)
+
+    /// Runs the tests of a group.
+    fn group(&mut self, group: &Group) -> Result<()> {
+        tools::install_for_group(self.cx, group.programs);
+        let filter = format!("{}::", group.name);
+        let args = [&["--ignored".to_owned(), filter], self.options.args].concat();
+        self.tests(&format!("group {}", group.name), END_TO_END, &args)
+    }
+
+    /// Runs `cargo test`, measures each test, and looks for what the tests left on this machine.
+    fn tests(&mut self, name: &str, words: &[&str], args: &[String]) -> Result<()> {
+        let (cx, record) = (self.cx, self.record.clone());
+        let words = [&["test"], words, &["--"]].concat();
+        let mut command = cx.cargo(&words);
+        command.args(args).env(RECORD, &record);
+        if self.engines {
+            command.envs(self.variables());
+        }
+        let threads = threads(cx, self.engines, args);
+        command.env(THREADS, threads.to_string());
+        let before = self.engines.then(Before::look);
+        let (started, mut times) = (Instant::now(), Times::new(threads));
+        self.check(name, || {
+            let code = cx.watch_lines(command, &mut |line| times.line(line, started.elapsed()))?;
+            let left = before.map(|before| before.left(&Record::read(&record))).unwrap_or_default();
+            for what in &left {
+                cx.warn(format!("the tests left behind: {what}"));
+            }
+            match code {
+                Some(0) if left.is_empty() => Ok(()),
+                Some(0) => Failure::new(Kind::Failed, format!("the tests left {} things behind", left.len()))
+                    .hint("let the test end what it starts, also where it fails; the warnings above name it")
+                    .err(),
+                code => Failure::new(Kind::Failed, format!("`cargo test` {}", exit(code)))
+                    .hint("cargo test --workspace NAME runs one test alone")
+                    .err(),
+            }
+        })?;
+        self.tested.slowest.extend(times.slowest(SLOWEST, SLOW));
+        Ok(())
+    }
+
+    /// Variables that the tests of this repository read.
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        let cx = self.cx;
+        let mut variables = Vec::new();
+        if !self.options.quick {
+            let validator = tools::validator(cx);
+            variables.extend(validator.map(|path| (CHECK_JSONSCHEMA, path.display().to_string())));
+        }
+        let seed = cx.var(SEED).map(str::to_owned).or_else(|| git::head_sha(cx));
+        if let Some(seed) = seed {
+            cx.note(format!("samples of many cases are drawn by {SEED}={seed}"));
+            variables.push((SEED, seed));
+        }
+        variables
+    }
+
+    fn check(&mut self, name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.cx.note(format!("checking {name}"));
+        let started = Instant::now();
+        work()?;
+        self.tested.checks.push(Checked { check: name.to_owned(), ms: ms_since(started) });
+        Ok(())
+    }
+
+    /// The answer, after a warning for everything that did not run.
+    fn end(mut self, left: &[&Group]) -> Tested {
+        let tested = &mut self.tested;
+        tested.slowest.sort_by_key(|slow| std::cmp::Reverse(slow.ms));
+        tested.slowest.truncate(SLOWEST);
+        if self.options.quick {
+            tested.skipped.push("end-to-end tests: `cargo xtask test` runs them".into());
+        }
+        tested.skipped.extend(Record::read(&self.record).skipped);
+        if !left.is_empty() {
+            let names: Vec<_> = left.iter().map(|group| group.name).collect();
+            let names = names.join(", ");
+            tested.skipped.push(format!("groups {names}: `cargo xtask test --all GROUP` runs one"));
+        }
+        tested.skipped.iter().for_each(|skipped| self.cx.warn(format!("skipped: {skipped}")));
+        self.tested
+    }
 }
 
-/// How many tests of the engine run side by side, where nobody says: they wait for hosts and deadlines half of the time.
-fn threads(cx: &Cx) -> Option<String> {
+/// How many tests run side by side: as the harness is told, or, in the repository of the engine, two more than there
+/// are cores, because tests wait for hosts and deadlines half of the time.
+fn threads(cx: &Cx, engines: bool, args: &[String]) -> usize {
+    let option = args.iter().position(|arg| arg == "--test-threads").and_then(|at| args.get(at + 1));
+    let told = option.map(String::as_str).or_else(|| args.iter().find_map(|arg| arg.strip_prefix("--test-threads=")));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    cx.var(THREADS).is_none().then(|| (cores + 2).to_string())
+    let default = cores + if engines { 2 } else { 0 };
+    told.or_else(|| cx.var(THREADS)).and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
-/// Whether this is the repository of the engine, whose tests need more than those of a project.
+/// Whether this is the repository of the engine.
 fn is_engines_own(cx: &Cx) -> bool {
     cx.root.join("tests/it/main.rs").is_file() && cx.root.join("xtask/engine").is_dir()
 }
@@ -136,66 +285,4 @@ fn cargo(cx: &Cx, args: &[&str], vars: &[(&str, &str)], hint: &str) -> Result<()
         Some(0) => Ok(()),
         code => Failure::new(Kind::Failed, format!("`cargo {}` {}", args[0], exit(code))).hint(hint).err(),
     }
-}
-
-/// CircleCI's Rust images come without clippy; rustup brings it.
-fn component(cx: &Cx, component: &str, subcommand: &str) -> Result<()> {
-    if cx.answer(cx.cargo(&[subcommand, "--version"]), Input::Empty)?.ok() {
-        return Ok(());
-    }
-    let mut rustup = Command::new("rustup");
-    rustup.args(["component", "add", component]);
-    match cx.watch(rustup)? {
-        Some(0) => Ok(()),
-        _ => Failure::new(Kind::Failed, format!("`cargo {subcommand}` is not installed"))
-            .hint(format!("rustup component add {component}"))
-            .err(),
-    }
-}
-
-/// The validator with CircleCI's own schema, from `PyPI`, in a virtual environment under `target/`. Debian splits the
-/// module for environments from Python; root may have it installed.
-fn validator(cx: &Cx) -> Option<PathBuf> {
-    let tools = cx.root.join("target/tools");
-    let program = tools.join("bin/check-jsonschema");
-    if program.exists() {
-        return Some(program);
-    }
-    cx.note("installing check-jsonschema into target/tools");
-    let venv = || succeeds(cx, Path::new("python3"), &["-m", "venv", "--clear", "target/tools"]);
-    let apt = || apt_install(cx, &["python3", "python3-venv"]);
-    let pip = ["install", "--quiet", "--disable-pip-version-check", "check-jsonschema==0.39.0"];
-    let installed = (venv() || (apt() && venv())) && succeeds(cx, &tools.join("bin/pip"), &pip);
-    installed.then_some(program)
-}
-
-/// Tests run the shell recipes that this project replaces, a real S3 and real sshds. Without their tools they are skipped, and fail
-/// in CI.
-fn test_tools(cx: &Cx) {
-    // Packages that are called like their program; the others lie in directories that are on few people's PATH.
-    let programs = ["csh", "curl", "fish", "groff", "openssl", "wget", "zsh", "radosgw", "ceph-mon", "ceph-osd"];
-    let mut missing: Vec<_> = programs.into_iter().filter(|tool| cx.program_on_path(tool).is_none()).collect();
-    let hidden = [
-        ("/lib/systemd/systemd", "systemd"),
-        ("/usr/sbin/nginx", "nginx-light"),
-        ("/usr/sbin/sshd", "openssh-server"),
-        ("/usr/share/bash-completion/bash_completion", "bash-completion"),
-    ];
-    missing.extend(hidden.iter().filter(|(path, _)| !Path::new(path).exists()).map(|(_, package)| *package));
-    if !missing.is_empty() {
-        cx.note(format!("installing {}", missing.join(", ")));
-        apt_install(cx, &missing);
-    }
-}
-
-/// Only root may, and only Debian and its kin have it; elsewhere it fails without harm.
-fn apt_install(cx: &Cx, packages: &[&str]) -> bool {
-    let install = [&["install", "--yes", "--no-install-recommends"], packages].concat();
-    succeeds(cx, Path::new("apt-get"), &["update"]) && succeeds(cx, Path::new("apt-get"), &install)
-}
-
-fn succeeds(cx: &Cx, program: &Path, args: &[&str]) -> bool {
-    let mut command = Command::new(program);
-    command.args(args).current_dir(&cx.root);
-    cx.answer(command, Input::Empty).is_ok_and(|answer| answer.ok())
 }

@@ -3,10 +3,12 @@
 mod bench;
 mod ci;
 mod new;
+mod test;
 
 pub use self::bench::{Bench, Fleet};
 pub use self::ci::{Ci, Trigger};
 pub use self::new::New;
+pub use self::test::Test;
 
 use crate::deploy::Options;
 use crate::extend::{self, Extras};
@@ -230,15 +232,8 @@ pub enum Command {
         #[arg(long, conflicts_with = "env")]
         ci: bool,
     },
-    /// Format, clippy, config, unit and end-to-end tests
-    Test {
-        /// Leave out the end-to-end tests
-        #[arg(long)]
-        quick: bool,
-        /// Arguments for the test harness, e.g. --test-threads=8
-        #[arg(last = true)]
-        args: Vec<String>,
-    },
+    /// Run format, clippy, config, unit and end-to-end tests
+    Test(Test),
     /// Make a project: an app, its pipeline, a first commit
     New(New),
     /// Measure this engine against what others do, on this machine alone
@@ -391,7 +386,7 @@ impl Command {
                 | Self::Lock(Lock::Release { .. })
                 | Self::Exec { .. }
                 | Self::Ci(Ci::Run { .. } | Ci::Trigger(_) | Ci::Approve { .. })
-                | Self::Test { .. }
+                | Self::Test(_)
                 | Self::Bench { .. }
                 | Self::BenchBundle { .. }
                 | Self::BenchDeploy { .. }

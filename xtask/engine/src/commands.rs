@@ -1,7 +1,7 @@
 //! From a parsed command to the verb that does it, and to its answer.
 
 use crate::approval::{approved, ask, confirm};
-use crate::cli::{Bench, Ci, Cli, Command, Expect, Global, Lock as LockCommand, New, Prune, Trigger};
+use crate::cli::{Bench, Ci, Cli, Command, Expect, Global, Lock as LockCommand, New, Prune, Test, Trigger};
 use crate::cx::{Cx, var};
 use crate::deploy::apply::Outcome;
 use crate::deploy::life::Registry;
@@ -61,6 +61,8 @@ pub enum Answer {
     Diagnosis(doctor::Diagnosis),
     /// `test`
     Tested(checks::Tested),
+    /// `test --list`
+    Grouped(Vec<checks::groups::Grouped>),
     /// `new`
     #[cfg(feature = "new")]
     Made(crate::new::Made),
@@ -156,7 +158,7 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         Command::Lock(lock_command) => lock(cx, project, lock_command).map(Answer::Lock),
         Command::Ci(ci_command) => self::ci(cx, project, cli, ci_command),
         Command::Doctor { env, ci } => doctor::doctor(cx, project, env.as_deref(), *ci).map(Answer::Diagnosis),
-        Command::Test { quick, args } => checks::test(cx, project, *quick, args).map(Answer::Tested),
+        Command::Test(test) => self::test(cx, project, test),
         Command::New(new) => self::new(cx, cli, new),
         Command::Bench { what, fleet } => self::bench(cx, project, *what, &fleet.options(global)),
         Command::BenchBundle { zstd } => {
@@ -174,6 +176,15 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         }
         Command::BenchDeploy { release, targets } => bench::fleet::deploy(cx, release, targets).map(Answer::Outcome),
     }
+}
+
+fn test(cx: &Cx, project: &Project, test: &Test) -> Result<Answer> {
+    if test.list {
+        return checks::list(cx).map(Answer::Grouped);
+    }
+    let options =
+        checks::Options { quick: test.quick, all: test.all.as_deref(), rotate: test.rotate, args: &test.args };
+    checks::test(cx, project, &options).map(Answer::Tested)
 }
 
 fn bench(cx: &Cx, project: &Project, what: Bench, options: &bench::Options) -> Result<Answer> {

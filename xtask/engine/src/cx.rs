@@ -10,7 +10,7 @@ pub use crate::process::{Input, Measured};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -393,6 +393,19 @@ impl Cx {
             Limits { time: None, stop: &|| self.interrupted(), own_group: self.catching.load(Ordering::Relaxed) };
         let mut child = process::start(&mut command, &limits).map_err(|e| not_started(&command, &e))?;
         let (status, _) = process::wait(&mut child, &limits)?;
+        self.ran(shown, started, status.success());
+        Ok(status.code())
+    }
+
+    /// The same, and each line of its stdout is also handed over as it comes.
+    pub fn watch_lines(&self, mut command: Command, heard: &mut dyn FnMut(&str)) -> Result<Option<i32>> {
+        let (shown, started) = (show(&command), Instant::now());
+        command.stderr(Stdio::inherit());
+        let status = process::lines(&mut command, &mut |line| {
+            let _ = writeln!(io::stderr(), "{line}");
+            heard(line);
+        });
+        let status = status.map_err(|e| not_started(&command, &e))?;
         self.ran(shown, started, status.success());
         Ok(status.code())
     }

@@ -97,6 +97,18 @@ pub fn remote(cx: &Cx) -> Option<String> {
     answer.ok().then(|| answer.stdout.trim().to_owned())
 }
 
+/// How many commits lead to the one that is checked out, itself included; 0 where git cannot say.
+pub fn count(cx: &Cx) -> usize {
+    let asked = shell(&cx.root).and_then(|sh| cx.read(cmd!(sh, "git rev-list --count HEAD").into()));
+    asked.ok().and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
+/// The commit that is checked out; nothing where git cannot say.
+pub fn head_sha(cx: &Cx) -> Option<String> {
+    let asked = shell(&cx.root).and_then(|sh| cx.read(cmd!(sh, "git rev-parse HEAD").into()));
+    asked.ok().map(|sha| sha.trim().to_owned())
+}
+
 /// The full SHA of a commit that this checkout has.
 pub fn expand(cx: &Cx, sha: &str) -> Option<String> {
     let sh = shell(&cx.root).ok()?;

@@ -182,6 +182,29 @@ pub fn stream(
     Ok((status, left.is_some()))
 }
 
+/// Runs a command in the process group of this one, and hands over each line of its stdout as it comes.
+pub fn lines(command: &mut Command, heard: &mut dyn FnMut(&str)) -> io::Result<ExitStatus> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let (sender, lines) = sync_channel(1 << 8);
+    read_lines(child.stdout.take(), Stream::Stdout, sender);
+    let status = loop {
+        match lines.recv_timeout(OFTEN) {
+            Ok((_, line)) => heard(&line),
+            Err(RecvTimeoutError::Disconnected) => break child.wait()?,
+            // A process that it left behind may hold the pipe.
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some(status) = child.try_wait()? {
+                    break status;
+                }
+            }
+        }
+    };
+    while let Ok((_, line)) = lines.recv_timeout(GRACE) {
+        heard(&line);
+    }
+    Ok(status)
+}
+
 fn read_lines(stream: Option<impl Read + Send + 'static>, which: Stream, to: SyncSender<(Stream, String)>) {
     let Some(stream) = stream else { return };
     thread::spawn(move || {
@@ -224,7 +247,7 @@ pub fn measure(command: &mut Command, limits: &Limits) -> io::Result<Measured> {
 }
 
 /// From now on what our programs leave behind is our child.
-fn adopt_orphans() {
+pub fn adopt_orphans() {
     #[cfg(target_os = "linux")]
     // Where it is refused, what was left is not ours to end.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
@@ -260,6 +283,36 @@ fn children() -> Vec<i32> {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
     lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+/// Processes that this one, or a child of it, started and that still run. Only Linux tells of them.
+pub fn descendants() -> Vec<i32> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|it| it.file_name().to_str()?.parse::<i32>().ok());
+    let parents: Vec<_> = pids.filter_map(|pid| Some((pid, running_parent(pid)?))).collect();
+    let mut found = vec![rustix::process::getpid().as_raw_pid()];
+    let mut at = 0;
+    while let Some(&parent) = found.get(at) {
+        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    found.split_off(1)
+}
+
+/// The parent of a process; nothing for one that has ended and waits for its parent to notice. proc(5): the state and
+/// the parent come after the name, which is in parentheses and may hold any character.
+fn running_parent(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?;
+    fields.next()?.parse().ok().filter(|_| state != "Z")
+}
+
+/// Kills a process.
+pub fn kill(pid: i32) {
+    // It may have ended by itself just now.
+    let _ = rustix::process::Pid::from_raw(pid)
+        .map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
 }
 
 /// Processor time of the children that have ended, and of theirs: `cutime` and `cstime` of proc(5), in hundredths.

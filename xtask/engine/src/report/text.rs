@@ -1,5 +1,7 @@
 //! Answers as people read them. Pure: values and the time of day in, text out.
 
+use crate::checks::Tested;
+use crate::checks::times::Slow;
 use crate::ci::lint::{Finding, Severity};
 use crate::ci::run::CiRun;
 use crate::ci::trigger::Started;
@@ -65,16 +67,25 @@ pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
         Answer::Script(it) => it.script.to_owned(),
         Answer::Own(own) => own.text.clone(),
         Answer::Man(pages) => pages.iter().map(|page| format!("{}\n", page.path.display())).collect(),
-        Answer::Tested(tested) => {
-            let checks: Vec<_> = tested.checks.iter().map(|it| format!("{} ({})", it.check, duration(it.ms))).collect();
-            let skipped = if tested.skipped.is_empty() {
-                String::new()
-            } else {
-                format!("; {} skipped, see above", tested.skipped.len())
-            };
-            format!("passed: {}{skipped}\n", checks.join(", "))
-        }
+        Answer::Tested(it) => tested(it),
+        Answer::Grouped(tests) => tests.iter().map(|it| format!("{:<10} {}\n", it.group, it.test)).collect(),
     }
+}
+
+fn tested(tested: &Tested) -> String {
+    let mut out = String::new();
+    if !tested.slowest.is_empty() {
+        out.push_str("slowest tests:\n");
+    }
+    for Slow { test, ms } in &tested.slowest {
+        let _ = writeln!(out, "{:>10}  {test}", duration(*ms));
+    }
+    let checks: Vec<_> = tested.checks.iter().map(|it| format!("{} ({})", it.check, duration(it.ms))).collect();
+    let skipped = match tested.skipped.len() {
+        0 => String::new(),
+        n => format!("; {n} skipped, see above"),
+    };
+    out + &format!("passed: {}{skipped}\n", checks.join(", "))
 }
 
 /// A line that a host said, with its name before it where several may speak. Tabs are left as they are.

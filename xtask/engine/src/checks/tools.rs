@@ -1,0 +1,82 @@
+//! Programs that checks need: rustup, apt-get and `PyPI` bring what is missing, where they may.
+
+use crate::cx::{Cx, Input};
+use crate::error::{Failure, Kind, Result};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What the default tests need: programs, by the Debian package of the same name. The first ones run the shell recipes
+/// that this project replaces.
+const PROGRAMS: &[&str] = &["csh", "curl", "fish", "groff", "openssl", "wget", "zsh"];
+/// The same for programs in directories that are on few people's PATH: path and package.
+const HIDDEN: &[(&str, &str)] = &[
+    ("/lib/systemd/systemd", "systemd"),
+    ("/usr/sbin/nginx", "nginx-light"),
+    ("/usr/sbin/sshd", "openssh-server"),
+    ("/usr/share/bash-completion/bash_completion", "bash-completion"),
+];
+
+/// CircleCI's Rust images come without clippy; rustup brings it.
+pub fn component(cx: &Cx, component: &str, subcommand: &str) -> Result<()> {
+    if cx.answer(cx.cargo(&[subcommand, "--version"]), Input::Empty)?.ok() {
+        return Ok(());
+    }
+    let mut rustup = Command::new("rustup");
+    rustup.args(["component", "add", component]);
+    match cx.watch(rustup)? {
+        Some(0) => Ok(()),
+        _ => Failure::new(Kind::Failed, format!("`cargo {subcommand}` is not installed"))
+            .hint(format!("rustup component add {component}"))
+            .err(),
+    }
+}
+
+/// The validator with CircleCI's own schema, from `PyPI`, in a virtual environment under `target/`. Debian splits the
+/// module for environments from Python; root may have it installed.
+pub fn validator(cx: &Cx) -> Option<PathBuf> {
+    let tools = cx.root.join("target/tools");
+    let program = tools.join("bin/check-jsonschema");
+    if program.exists() {
+        return Some(program);
+    }
+    cx.note("installing check-jsonschema into target/tools");
+    let venv = || succeeds(cx, Path::new("python3"), &["-m", "venv", "--clear", "target/tools"]);
+    let apt = || apt_install(cx, &["python3", "python3-venv"]);
+    let pip = ["install", "--quiet", "--disable-pip-version-check", "check-jsonschema==0.39.0"];
+    let installed = (venv() || (apt() && venv())) && succeeds(cx, &tools.join("bin/pip"), &pip);
+    installed.then_some(program)
+}
+
+/// Installs what the default tests need. Without it they are skipped, and fail in CI.
+pub fn install_for_default(cx: &Cx) {
+    let missing = HIDDEN.iter().filter(|(path, _)| !Path::new(path).exists()).map(|(_, package)| *package);
+    install(cx, &missing_programs(cx, PROGRAMS).chain(missing).collect::<Vec<_>>());
+}
+
+/// Installs the programs that a group of tests needs.
+pub fn install_for_group(cx: &Cx, programs: &[&'static str]) {
+    install(cx, &missing_programs(cx, programs).collect::<Vec<_>>());
+}
+
+fn missing_programs<'a>(cx: &'a Cx, programs: &'a [&'static str]) -> impl Iterator<Item = &'static str> + 'a {
+    programs.iter().copied().filter(|program| cx.program_on_path(program).is_none())
+}
+
+fn install(cx: &Cx, missing: &[&str]) {
+    if !missing.is_empty() {
+        cx.note(format!("installing {}", missing.join(", ")));
+        apt_install(cx, missing);
+    }
+}
+
+/// Only root may, and only Debian and its kin have it; elsewhere it fails without harm.
+fn apt_install(cx: &Cx, packages: &[&str]) -> bool {
+    let install = [&["install", "--yes", "--no-install-recommends"], packages].concat();
+    succeeds(cx, Path::new("apt-get"), &["update"]) && succeeds(cx, Path::new("apt-get"), &install)
+}
+
+fn succeeds(cx: &Cx, program: &Path, args: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(args).current_dir(&cx.root);
+    cx.answer(command, Input::Empty).is_ok_and(|answer| answer.ok())
+}
