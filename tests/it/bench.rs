@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// A project, and a directory for all that its bench writes; nothing where sshd is not installed.
-fn bench() -> Option<(Project, tempfile::TempDir)> {
+pub fn bench() -> Option<(Project, tempfile::TempDir)> {
     if !["/usr/sbin/sshd", "/usr/local/sbin/sshd"].into_iter().any(|path| Path::new(path).exists()) {
         assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "install openssh-server");
         skip("bench fleet: there is no sshd (openssh-server)");
@@ -24,7 +24,7 @@ fn bench() -> Option<(Project, tempfile::TempDir)> {
 }
 
 /// Processes that have the directory of a bench in their command line.
-fn left(own: &tempfile::TempDir) -> Vec<String> {
+pub fn left(own: &tempfile::TempDir) -> Vec<String> {
     let own = own.path().to_str().unwrap();
     let lines = fs::read_dir("/proc").unwrap().flatten();
     let lines = lines.filter_map(|it| fs::read(it.path().join("cmdline")).ok());
@@ -130,34 +130,4 @@ fn packing_and_unpacking_are_measured_and_gone() {
     }
     p.run("bench bundle --workload nowhere").fails(2, "nowhere is not there", "a workload is a directory DIR");
     assert_eq!(fs::read_dir(own.path()).unwrap().count(), 0, "its files are gone");
-}
-
-#[test]
-fn a_bucket_is_measured_and_gone() {
-    let Some((mut p, own)) = bench() else { return };
-    if !gangplank::ci::run::ceph::Ceph::is_installed(&crate::parts::cx(own.path())) {
-        return skip("bench s3: Ceph is not installed (radosgw, ceph-mon, ceph-osd)");
-    }
-    // It keeps no object, so it has one to give.
-    p.write_program("lazy/aws", "#!/bin/sh\necho \"$AWS_ENDPOINT_URL $AWS_REGION $*\" >> \"$TMPDIR.said\"\nfor last; do :; done\ncase $last in s3:*) ;; *) mkdir -p \"${last%/*}\"; echo it > \"$last\" ;; esac\n");
-    p.var("PATH", &format!("{}:{}", p.path("lazy").display(), std::env::var("PATH").unwrap()));
-    let ran = p.run("bench s3 --rounds 1 --workload w --workload w.v2 --against aws --json").ok();
-    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-    let rows = report["rows"].as_array().unwrap();
-    let what: Vec<_> =
-        rows.iter().map(|row| (row["what"].as_str().unwrap(), row["against"].as_str().unwrap())).collect();
-    assert_eq!(what, [("up", "aws"), ("down", "aws"), ("up", "aws"), ("down", "aws")]);
-    assert!(rows[1]["ours"]["bytes"].as_u64() > rows[1]["theirs"]["bytes"].as_u64(), "ours fetched a release");
-    let said_path = format!("{}.said", own.path().display());
-    let said = fs::read_to_string(&said_path).unwrap();
-    fs::remove_file(said_path).unwrap();
-    let places: std::collections::BTreeSet<_> = said.lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
-    assert_eq!((said.lines().count(), places.len()), (6, 6), "each copy has a place of its own: {said}");
-    assert!(
-        said.lines().all(|line| line.starts_with("http://127.0.0.1:") && line.contains(" us-east-1 s3 cp ")),
-        "{said}"
-    );
-    assert_eq!(left(&own), [""; 0]);
-    assert_eq!(fs::read_dir(own.path()).unwrap().count(), 0, "its files are gone");
-    p.run("bench s3 --against scp").fails(2, "scp does not take part in bench s3", "aws, s5cmd");
 }

@@ -5,6 +5,7 @@ mod delta;
 mod doctor;
 mod faults;
 pub mod hosts;
+mod kill;
 mod listen;
 mod machine;
 mod story;

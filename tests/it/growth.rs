@@ -37,7 +37,7 @@ fn fill(p: &Project, id: &str, releases: usize) {
 }
 
 #[test]
-#[ignore = "it takes minutes and asserts nothing of what it measures"]
+#[ignore = "group growth"]
 fn of_stores_and_histories() {
     for files in [4, 200] {
         let p = Project::new();
@@ -80,7 +80,7 @@ fn text(bytes: usize) -> String {
 }
 
 #[test]
-#[ignore = "it takes minutes and asserts nothing of what it measures"]
+#[ignore = "group growth"]
 fn of_files_and_bytes() {
     const MIB: usize = 1 << 20;
     for (files, bytes) in [(100, 10_000), (1000, 10_000), (10_000, 10_000), (100_000, 10_000)].into_iter().chain([

@@ -16,7 +16,7 @@ use gangplank::release::Release;
 use gangplank::release::id::ReleaseId;
 use gangplank::target::{self, Target};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -242,8 +242,8 @@ fn fast_dir() -> tempfile::TempDir {
     if memory.is_dir() { crate::record::tempdir_in(memory) } else { crate::record::tempdir() }
 }
 
-/// Runs a share of the cases, so that the shares run at the same time.
-fn share(cases: u32) {
+/// Runs as many histories as there are `cases`; `test` draws them.
+fn run(test: &str, cases: u32) {
     let dir = fast_dir();
     let make = |n: u32| {
         let text = format!("release {n}");
@@ -253,7 +253,8 @@ fn share(cases: u32) {
     let releases: Vec<_> = (0..RELEASES).map(make).collect();
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
     let histories = prop::collection::vec(command(), 1..6);
-    let result = TestRunner::new(config).run(&histories, |commands| {
+    let generator = TestRng::from_seed(RngAlgorithm::ChaCha, &crate::sample::bytes(test));
+    let result = TestRunner::new_with_rng(config, generator).run(&histories, |commands| {
         let world = crate::record::tempdir_in(dir.path());
         live_through(&releases, world.path(), &commands)
     });
@@ -263,16 +264,22 @@ fn share(cases: u32) {
 }
 
 #[test]
-fn random_histories_part_1() {
-    share(histories() / 2);
+fn sampled_histories_keep_a_whole_release_live() {
+    run("sampled_histories", 16);
 }
 
 #[test]
-fn random_histories_part_2() {
-    share(histories().div_ceil(2));
+#[ignore = "group histories"]
+fn many_histories_keep_a_whole_release_live_part_1() {
+    run("many_histories_part_1", many() / 2);
 }
 
-/// A history takes half a second of a processor. Each run has others, so what one misses another finds.
-fn histories() -> u32 {
+#[test]
+#[ignore = "group histories"]
+fn many_histories_keep_a_whole_release_live_part_2() {
+    run("many_histories_part_2", many().div_ceil(2));
+}
+
+fn many() -> u32 {
     std::env::var("GANGPLANK_HISTORIES").map_or(240, |n| n.parse().expect("GANGPLANK_HISTORIES is a number"))
 }

@@ -8,6 +8,7 @@ use expect_test::expect_file;
 use gangplank::bench::figures::{Comparison, Figures};
 use gangplank::bench::fleet::{Report, Row};
 use gangplank::bench::{Missing, race};
+use gangplank::checks::groups::Grouped;
 use gangplank::checks::times::Slow;
 use gangplank::checks::{Checked, Tested};
 use gangplank::ci::approve::Approved;
@@ -217,6 +218,7 @@ fn made_here(seen: &Shapes) {
             skipped: vec!["ssh".into()]
         }),
     );
+    seen.see("test --list", &serde_json::json!([Grouped { group: "kill", test: "kill::a".into() }]));
     let kept = ["a branch has it", ""]
         .map(|why| Kept { what: "id".into(), why: Some(why.into()).filter(|_| !why.is_empty()) });
     let pruned = Pruned { store: "s3://b/p".into(), removed: true, kept: kept.into() };

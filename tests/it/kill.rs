@@ -1,6 +1,7 @@
-//! The deploy is killed, for real, at every word that it says to a host; and the host is used at the same time.
+//! A deploy that is killed, for real, before and after each of its scripts; and a host that is used at the same time.
 
 use crate::project::{Project, Ran, eventually};
+use crate::sample::draw;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -46,72 +47,87 @@ fn check_host(p: &Project, target: &str, allowed: &[&str]) {
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 }
 
-fn kill_everywhere(when: &str) {
-    let mut reached = 0;
-    for at in 1..60 {
-        let mut p = Project::with_service();
-        p.change("target file:srv/dev\n", "target file:srv/dev\ntarget file:srv/dev2\n");
-        // Two hosts cannot share a port, so the second one only gets the files.
-        let v1 = p.release("1");
-        p.change("keeper bin/app\n", "command true|true|true|true\n");
-        p.change(
-            &format!("http http://127.0.0.1:{}/version|200|{{commit}}\n", p.port("dev")),
-            "healthy test -s www/index.html\n",
-        );
-        p.run("deploy dev").ok();
-        let v2 = p.release("2");
-        let lived = killed(&p, "deploy dev", at, when);
-        for host in ["srv/dev", "srv/dev2"] {
-            check_host(&p, host, &[&v1, &v2]);
-        }
-        let locked = p.path("srv/dev/.lock").exists();
-        let again = p.run("deploy dev").ok();
-        assert_eq!(
-            again.stderr.contains("taking over the lock"),
-            locked,
-            "it says so when it takes over: {}",
-            again.stderr
-        );
-        for host in ["srv/dev", "srv/dev2"] {
-            check_host(&p, host, &[&v2]);
-            assert!(!p.path(host).join(".lock").exists(), "the lock of {host} stayed");
-        }
-        p.run("rollback dev").ok().has(&v1);
-        if lived {
-            break;
-        }
-        reached = at;
+/// Kills a deploy to two hosts at its n-th script and runs it again. Gives whether it was killed.
+fn converges_when_killed(at: u32, when: &str) -> bool {
+    let mut p = Project::with_service();
+    p.change("target file:srv/dev\n", "target file:srv/dev\ntarget file:srv/dev2\n");
+    // Two hosts cannot share a port, so the second one only gets the files.
+    let v1 = p.release("1");
+    p.change("keeper bin/app\n", "command true|true|true|true\n");
+    p.change(
+        &format!("http http://127.0.0.1:{}/version|200|{{commit}}\n", p.port("dev")),
+        "healthy test -s www/index.html\n",
+    );
+    p.run("deploy dev").ok();
+    let v2 = p.release("2");
+    let lived = killed(&p, "deploy dev", at, when);
+    for host in ["srv/dev", "srv/dev2"] {
+        check_host(&p, host, &[&v1, &v2]);
     }
-    assert!(reached > 8, "a deploy to two hosts says more than {reached} things");
+    let locked = ["srv/dev/.lock", "srv/dev2/.lock"].iter().any(|lock| p.path(lock).exists());
+    let again = p.run("deploy dev").ok();
+    assert_eq!(
+        again.stderr.contains("taking over the lock"),
+        locked,
+        "it says so when it takes over: {}",
+        again.stderr
+    );
+    for host in ["srv/dev", "srv/dev2"] {
+        check_host(&p, host, &[&v2]);
+        assert!(!p.path(host).join(".lock").exists(), "the lock of {host} stayed");
+    }
+    p.run("rollback dev").ok().has(&v1);
+    !lived
+}
+
+/// The same with one host whose service is restarted.
+fn converges_with_a_service_when_killed(at: u32) -> bool {
+    let p = Project::with_service();
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.release("2");
+    let lived = killed(&p, "deploy dev", at, "after");
+    p.run("deploy dev").ok();
+    assert_eq!(p.get("dev").unwrap(), "2", "killed after script {at}");
+    p.run("rollback dev").ok();
+    assert_eq!(p.get("dev").unwrap(), "1", "killed after script {at}");
+    !lived
+}
+
+/// Kills at every script, until a deploy has fewer.
+fn at_every_script(least: u32, most: u32, converges_when_killed: impl Fn(u32) -> bool) {
+    let scripts = (1..most).find(|at| !converges_when_killed(*at)).expect("it never came to its end") - 1;
+    assert!(scripts > least, "a deploy has more than {scripts} scripts");
 }
 
 #[test]
-fn killed_before_every_word() {
-    kill_everywhere("before");
-}
-
-#[test]
-fn killed_after_every_word() {
-    kill_everywhere("after");
-}
-
-#[test]
-fn killed_while_a_service_is_switched() {
-    for at in 1..40 {
-        let p = Project::with_service();
-        p.release("1");
-        p.run("deploy dev").ok();
-        p.release("2");
-        let lived = killed(&p, "deploy dev", at, "after");
-        p.run("deploy dev").ok();
-        assert_eq!(p.get("dev").unwrap(), "2", "killed after word {at}");
-        p.run("rollback dev").ok();
-        assert_eq!(p.get("dev").unwrap(), "1", "killed after word {at}");
-        if lived {
-            return assert!(at > 5, "a deploy with a service says more than {at} things");
+fn deploy_killed_at_sampled_scripts_converges() {
+    for (when, test) in [("before", "killed before"), ("after", "killed after")] {
+        for at in draw(test, 10, 1) {
+            converges_when_killed(at, when);
         }
     }
-    panic!("it never came to its end");
+    for at in draw("killed with a service", 8, 1) {
+        converges_with_a_service_when_killed(at);
+    }
+}
+
+#[test]
+#[ignore = "group kill"]
+fn deploy_killed_before_every_script_converges() {
+    at_every_script(8, 60, |at| converges_when_killed(at, "before"));
+}
+
+#[test]
+#[ignore = "group kill"]
+fn deploy_killed_after_every_script_converges() {
+    at_every_script(8, 60, |at| converges_when_killed(at, "after"));
+}
+
+#[test]
+#[ignore = "group kill"]
+fn deploy_with_a_service_killed_after_every_script_converges() {
+    at_every_script(4, 40, converges_with_a_service_when_killed);
 }
 
 fn end(mut child: Child, line: &str) -> Ran {

@@ -4,6 +4,7 @@
 mod account;
 mod project;
 mod record;
+mod sample;
 
 mod artifacts;
 mod bad_input;

@@ -1,7 +1,7 @@
 //! `new`: projects made from this repository, projects that get an xtask, and engines that are replaced.
 
 mod adopt;
-mod whole;
+mod patterns;
 
 use crate::project::{Ran, as_somebody, root};
 use std::fs;

@@ -15,6 +15,7 @@ fn keys(vars: &[(String, String)], url: &str) -> Vec<String> {
 }
 
 #[test]
+#[ignore = "group bucket"]
 fn a_bucket_that_is_well_keeps_nothing_of_it() {
     let Some(ceph) = ceph() else { return };
     let url = fresh_url();
@@ -45,6 +46,7 @@ fn a_bucket_that_is_well_keeps_nothing_of_it() {
 }
 
 #[test]
+#[ignore = "group bucket"]
 fn buckets_that_are_not() {
     let Some(ceph) = ceph() else { return };
     let url = fresh_url();
@@ -66,6 +68,7 @@ fn buckets_that_are_not() {
 }
 
 #[test]
+#[ignore = "group bucket"]
 fn a_server_that_minds_no_condition_and_one_that_is_gone() {
     let Some(ceph) = ceph() else { return };
     let url = fresh_url();
@@ -82,6 +85,7 @@ fn a_server_that_minds_no_condition_and_one_that_is_gone() {
 }
 
 #[test]
+#[ignore = "group bucket"]
 fn a_lock_that_a_bucket_keeps() {
     let Some(ceph) = ceph() else { return };
     let url = fresh_url();

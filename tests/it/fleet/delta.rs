@@ -120,7 +120,7 @@ fn of_a_large_file_only_what_is_new_is_sent() {
 #[test]
 fn a_host_that_cannot_put_a_file_together_is_sent_all_of_it() {
     let path = std::env::var("PATH").unwrap();
-    let Some(fleet) = Fleet::with(1, |_| format!("SetEnv PATH=@dir@/own:{path}\n")) else { return };
+    let Some(fleet) = Fleet::with_vars(1, &format!("PATH=@dir@/own:{path}")) else { return };
     let p = project(&fleet, 1, "");
     let noise = crate::faults::noise(1 << 20);
     p.write("www/noise", &noise);

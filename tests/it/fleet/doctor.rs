@@ -23,7 +23,7 @@ fn project(fleet: &Fleet, hosts: usize) -> Project {
 /// A host whose `PATH` begins with a directory of its own.
 fn with_programs() -> Option<(Fleet, Project)> {
     let path = std::env::var("PATH").unwrap();
-    let fleet = Fleet::with(1, |_| format!("SetEnv PATH=@dir@/own:{path}\n"))?;
+    let fleet = Fleet::with_vars(1, &format!("PATH=@dir@/own:{path}"))?;
     let p = project(&fleet, 1);
     Some((fleet, p))
 }
@@ -101,7 +101,7 @@ fn a_host_that_takes_the_connection_and_says_nothing() {
 
 #[test]
 fn a_host_that_lacks_programs() {
-    let Some(fleet) = Fleet::with(1, |_| "SetEnv PATH=@dir@/own\n".into()) else { return };
+    let Some(fleet) = Fleet::with_vars(1, "PATH=@dir@/own") else { return };
     let mut p = project(&fleet, 1);
     programs_without(&fleet.file("own"), &["tar", "sha256sum", "shasum", "curl", "wget"]);
     let sick = "not there, or not on PATH: tar, sha256sum";

@@ -26,24 +26,35 @@ impl Fleet {
 
     /// The same, with more lines in each sshd's configuration.
     pub fn with(n: usize, more: impl Fn(usize) -> String) -> Option<Self> {
-        Self::launch(n, more, |_, sshd| format!("{sshd} & pids=\"$pids $!\""))
+        Self::launch(n, "", more, in_background)
+    }
+
+    /// Hosts on which each command has these variables, with `@dir@` for the directory of the fleet.
+    pub fn with_vars(n: usize, vars: &str) -> Option<Self> {
+        Self::launch(n, vars, |_| String::new(), in_background)
     }
 
     /// Hosts that are machines of their own: each with a systemd of its user, its journal, its `/run`, its home and its
     /// address. Only root can make them; elsewhere there are none.
     pub fn with_systemd(n: usize) -> Option<Self> {
         let groups = machine::groups()?;
-        let environment = |at: &str| format!("HOME={at}/home XDG_RUNTIME_DIR={at}/run");
         let fleet = Self::launch(
             n,
-            |host| format!("SetEnv {}\n", environment(&format!("@dir@/h{host}"))),
-            |at, sshd| machine::boot(at, &environment(at), &groups, sshd),
+            "XDG_RUNTIME_DIR=@host@/run",
+            |_| String::new(),
+            |at, sshd| machine::boot(at, &format!("HOME={at}/home XDG_RUNTIME_DIR={at}/run"), &groups, sshd),
         )?;
         (0..n).for_each(|host| machine::wait(&fleet.dir.join(format!("h{host}"))));
         Some(fleet)
     }
 
-    fn launch(n: usize, more: impl Fn(usize) -> String, start: impl Fn(&str, &str) -> String) -> Option<Self> {
+    /// `vars` are set for every command, `more` is configuration, `start` makes the command that starts an sshd.
+    fn launch(
+        n: usize,
+        vars: &str,
+        more: impl Fn(usize) -> String,
+        start: impl Fn(&str, &str) -> String,
+    ) -> Option<Self> {
         let sshd = sshd()?;
         let own = crate::record::tempdir();
         let dir = own.path().to_owned();
@@ -54,6 +65,7 @@ impl Fleet {
         for host in 0..n {
             let own = dir.join(format!("h{host}"));
             fs::create_dir_all(own.join("srv")).unwrap();
+            fs::create_dir_all(own.join("home")).unwrap();
             keygen(&own.join("hostkey"));
             let port = free_port();
             let key = fs::read_to_string(own.join("hostkey.pub")).unwrap();
@@ -71,8 +83,9 @@ impl Fleet {
             let sshd_config = format!(
                 "Port {port}\nListenAddress 127.0.0.1\nListenAddress {address}\nHostKey {at}/hostkey\nPidFile {at}/pid\nAuthorizedKeysFile {client}\n\
                  AuthenticationMethods publickey\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\n\
-                 StrictModes no\nPermitRootLogin yes\nPrintMotd no\nMaxStartups 100:30:200\n{}",
-                more(host).replace("@dir@", &dir.display().to_string())
+                 StrictModes no\nPermitRootLogin yes\nPrintMotd no\nMaxStartups 100:30:200\nSetEnv HOME={at}/home {}\n{}",
+                vars.replace("@dir@", &dir.display().to_string()).replace("@host@", &at.to_string()),
+                more(host)
             );
             fs::write(own.join("sshd_config"), sshd_config).unwrap();
             let sshd = format!("{sshd} -D -f {at}/sshd_config -E {at}/log");
@@ -99,15 +112,20 @@ for group in $groups; do find $group -depth -type d -exec rmdir {{}} \\;; done"
         let keeper =
             Command::new("sh").args(["-c", &keeper]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let fleet = Self { dir, hosts: n, keeper, _own: own };
-        for host in 0..n {
+        fleet.wait();
+        Some(fleet)
+    }
+
+    /// Waits until every sshd listens.
+    fn wait(&self) {
+        for host in 0..self.hosts {
             let started = Instant::now();
-            while !fleet.dir.join(format!("h{host}/pid")).exists() {
-                let log = || fs::read_to_string(fleet.dir.join(format!("h{host}/log"))).unwrap_or_default();
+            while !self.dir.join(format!("h{host}/pid")).exists() {
+                let log = || fs::read_to_string(self.dir.join(format!("h{host}/log"))).unwrap_or_default();
                 assert!(started.elapsed() < Duration::from_secs(20), "sshd {host} did not start: {}", log());
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
-        Some(fleet)
     }
 
     /// `PATH` with an ssh that knows these hosts as `fleet0`, `fleet1`, ...
@@ -120,7 +138,7 @@ for group in $groups; do find $group -depth -type d -exec rmdir {{}} \\;; done"
         self.dir.join(format!("h{host}/srv"))
     }
 
-    /// The home of its user, where it has one of its own.
+    /// The home of its user: not that of this machine, whose profile the shell of each command would read.
     pub fn home(&self, host: usize) -> PathBuf {
         self.dir.join(format!("h{host}/home"))
     }
@@ -165,6 +183,11 @@ impl Drop for Fleet {
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
     }
+}
+
+/// A line of shell that starts an sshd and notes its process.
+fn in_background(_at: &str, sshd: &str) -> String {
+    format!("{sshd} & pids=\"$pids $!\"")
 }
 
 fn sshd() -> Option<&'static str> {

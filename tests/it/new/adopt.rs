@@ -1,6 +1,6 @@
 //! `new --into`: crates of other people, and workspaces with something in the way.
 
-use super::whole::{Compiled, Ended, ports};
+use super::patterns::{Compiled, Ended, ports};
 use super::{command, git, names, ran};
 use crate::project::{Ran, root};
 use std::fs;
@@ -96,7 +96,7 @@ fn deliver(compiled: &Compiled, dir: &Path, binaries: &[&str]) {
 }
 
 #[test]
-#[ignore = "two minutes: the crate and an xtask for it are compiled"]
+#[ignore = "group adopt"]
 fn a_single_binary() {
     let (compiled, dir) = (Compiled::new(), crate::record::tempdir());
     let at = dir.path().join("huniq");
@@ -105,7 +105,7 @@ fn a_single_binary() {
 }
 
 #[test]
-#[ignore = "two minutes, as `a_single_binary`"]
+#[ignore = "group adopt"]
 fn a_workspace_with_several_binaries() {
     let (compiled, dir) = (Compiled::new(), crate::record::tempdir());
     let at = dir.path().join("filters");
@@ -119,7 +119,7 @@ fn a_workspace_with_several_binaries() {
 }
 
 #[test]
-#[ignore = "two minutes, as `a_single_binary`"]
+#[ignore = "group adopt"]
 fn a_library_with_a_binary_and_a_build_script() {
     let (compiled, dir) = (Compiled::new(), crate::record::tempdir());
     let at = dir.path().join("pastel");

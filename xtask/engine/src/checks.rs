@@ -190,7 +190,7 @@ impl<'a> Run<'a> {
         command.env(THREADS, threads.to_string());
         let before = self.engines.then(Before::look);
         let (started, mut times) = (Instant::now(), Times::new(threads));
-        self.check(name, || {
+        let ended = self.check(name, || {
             let code = cx.watch_lines(command, &mut |line| times.line(line, started.elapsed()))?;
             let left = before.map(|before| before.left(&Record::read(&record))).unwrap_or_default();
             for what in &left {
@@ -205,9 +205,16 @@ impl<'a> Run<'a> {
                     .hint("cargo test --workspace NAME runs one test alone")
                     .err(),
             }
-        })?;
-        self.tested.slowest.extend(times.slowest(SLOWEST, SLOW));
-        Ok(())
+        });
+        let slowest = times.slowest(SLOWEST, SLOW);
+        if ended.is_err() {
+            // There will be no answer to show them.
+            for Slow { test, ms } in &slowest {
+                cx.note(format!("slow: {test} ({:.1} s)", *ms as f64 / 1000.0));
+            }
+        }
+        self.tested.slowest.extend(slowest);
+        ended
     }
 
     /// Variables that the tests of this repository read.

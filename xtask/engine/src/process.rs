@@ -182,12 +182,18 @@ pub fn stream(
     Ok((status, left.is_some()))
 }
 
-/// Runs a command in the process group of this one, and hands over each line of its stdout as it comes.
-pub fn lines(command: &mut Command, heard: &mut dyn FnMut(&str)) -> io::Result<ExitStatus> {
+/// Runs a command in the process group of this one, and hands over each line of its stdout as it comes. With `alone` no
+/// other thread of this process starts programs meanwhile, so every other child is an orphan that was adopted.
+pub fn lines(command: &mut Command, alone: bool, heard: &mut dyn FnMut(&str)) -> io::Result<ExitStatus> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let (sender, lines) = sync_channel(1 << 8);
     read_lines(child.stdout.take(), Stream::Stdout, sender);
+    let mut looked = Instant::now();
     let status = loop {
+        if alone && looked.elapsed() > GRACE {
+            reap_orphans(child.id());
+            looked = Instant::now();
+        }
         match lines.recv_timeout(OFTEN) {
             Ok((_, line)) => heard(&line),
             Err(RecvTimeoutError::Disconnected) => break child.wait()?,
@@ -306,6 +312,16 @@ fn running_parent(pid: i32) -> Option<i32> {
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
     let state = fields.next()?;
     fields.next()?.parse().ok().filter(|_| state != "Z")
+}
+
+/// Takes note of the end of children that this process did not start, so that they do not stay as zombies: whoever
+/// waits for such a process to be gone would wait for ever. `own` is the child that it did start.
+fn reap_orphans(own: u32) {
+    use rustix::process::{Pid, WaitOptions, waitpid};
+    let orphans = children().into_iter().filter(|pid| u32::try_from(*pid) != Ok(own));
+    for pid in orphans.filter_map(Pid::from_raw) {
+        let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+    }
 }
 
 /// Kills a process.

@@ -85,7 +85,7 @@ fn things() -> BTreeSet<String> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-    use std::process::{Command, Stdio};
+    use std::process::Command;
 
     #[test]
     fn a_process_that_was_left_is_found_and_named_with_its_test() {
@@ -94,8 +94,10 @@ mod tests {
         let _before = Before::look();
         // Its parent ends at once, and it has a session of its own.
         let script = "setsid sleep 47.21 > /dev/null 2>&1 & echo $!";
-        let shell = Command::new("sh").args(["-c", script]).current_dir(&path).stdin(Stdio::null()).output().unwrap();
-        let pid = String::from_utf8(shell.stdout).unwrap().trim().parse().unwrap();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).current_dir(&path);
+        let mut pid = 0;
+        process::lines(&mut shell, false, &mut |line| pid = line.parse().unwrap()).unwrap();
         assert!(process::descendants().contains(&pid));
         let record = |dir: &str| Record { skipped: vec![], directories: vec![(dir.into(), "kill::before".into())] };
         let named = describe(pid, &record(&path));

@@ -77,7 +77,7 @@ fn tracked(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-#[ignore = "three minutes: an engine compiles what projects are made of"]
+#[ignore = "group patterns"]
 fn a_project_of_a_project_is_the_same() {
     let compiled = Compiled::new();
     let dir = crate::record::tempdir();
@@ -94,6 +94,7 @@ fn a_project_of_a_project_is_the_same() {
 }
 
 #[test]
+#[ignore = "group patterns"]
 fn the_configs_of_each_pattern_are_what_main_rs_says_once_it_is_compiled() {
     let compiled = Compiled::new();
     // The engine from here is compiled once for all; the vendored one is the other test's.
@@ -111,19 +112,19 @@ fn the_configs_of_each_pattern_are_what_main_rs_says_once_it_is_compiled() {
 }
 
 #[test]
-#[ignore = "ten minutes: two projects compile, test and deliver themselves"]
+#[ignore = "group patterns"]
 fn a_project_of_workspaces_and_one_made_by_it_deliver_themselves() {
     both_deliver("workspace");
 }
 
 #[test]
-#[ignore = "ten minutes: two projects compile, test and deliver themselves"]
+#[ignore = "group patterns"]
 fn a_project_of_artifacts_and_one_made_by_it_deliver_themselves() {
     both_deliver("artifacts");
 }
 
 #[test]
-#[ignore = "ten minutes: two projects compile, test and deliver themselves"]
+#[ignore = "group patterns"]
 fn a_project_of_s3_and_one_made_by_it_deliver_themselves() {
     both_deliver("s3");
 }
