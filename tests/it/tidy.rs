@@ -7,6 +7,7 @@ mod scan;
 
 use crate::project::root;
 use crate::record::skip;
+use gangplank::checks::groups::GROUPS;
 use scan::{Source, chain, close, functions, is_call, line_of, sources};
 use std::collections::BTreeSet;
 use std::fs;
@@ -166,6 +167,22 @@ fn files_and_functions_stay_small() {
         }
     }
     settle("Small files are found by their name, small functions are read at a glance.", &offences);
+}
+
+#[test]
+fn ignored_test_is_in_the_group_that_its_path_names() {
+    let mut offences = Vec::new();
+    for source in all_sources() {
+        for (n, line) in source.text.lines().enumerate().filter(|(_, line)| line.trim().starts_with("#[ignore")) {
+            let group = line.trim().strip_prefix("#[ignore = \"group ").and_then(|rest| rest.strip_suffix("\"]"));
+            let is_known = group.is_some_and(|group| GROUPS.iter().any(|it| it.name == group));
+            let segments = source.path.trim_end_matches(".rs").split('/');
+            if !is_known || !segments.into_iter().any(|segment| Some(segment) == group) {
+                offences.push(format!("{}:{}: name a group of checks::groups and of the path", source.path, n + 1));
+            }
+        }
+    }
+    settle("A test that nothing runs protects nothing; `cargo xtask test --all` runs the groups.", &offences);
 }
 
 #[test]

@@ -69,6 +69,9 @@ pub struct Checked {
 pub fn test(cx: &Cx, project: &Project, options: &Options) -> Result<Tested> {
     let mut run = Run::new(cx, options);
     let (groups, left) = run.groups()?;
+    if !groups.is_empty() {
+        cx.note(format!("groups of tests in this run: {}; left out: {}", groups::names(&groups), groups::names(&left)));
+    }
     if options.all.is_none_or(<[_]>::is_empty) {
         run.default_checks(project)?;
     }
@@ -251,9 +254,7 @@ impl<'a> Run<'a> {
         }
         tested.skipped.extend(Record::read(&self.record).skipped);
         if !left.is_empty() {
-            let names: Vec<_> = left.iter().map(|group| group.name).collect();
-            let names = names.join(", ");
-            tested.skipped.push(format!("groups {names}: `cargo xtask test --all GROUP` runs one"));
+            tested.skipped.push(format!("groups {}: `cargo xtask test --all GROUP` runs one", groups::names(left)));
         }
         tested.skipped.iter().for_each(|skipped| self.cx.warn(format!("skipped: {skipped}")));
         self.tested

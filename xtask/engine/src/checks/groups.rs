@@ -41,12 +41,20 @@ pub struct Grouped {
     pub test: String,
 }
 
+/// Their names, as a list for people.
+pub fn names(groups: &[&Group]) -> String {
+    match groups {
+        [] => "none".to_owned(),
+        groups => groups.iter().map(|group| group.name).collect::<Vec<_>>().join(", "),
+    }
+}
+
 /// The groups among `all` with these names; all of them without names.
 pub fn named(all: &'static [Group], names: &[String]) -> Result<Vec<&'static Group>> {
     let find = |name: &String| match all.iter().find(|group| group.name == name) {
         Some(group) => Ok(group),
         None => usage(format!("there is no group of tests `{name}`"))
-            .hint(format!("groups are {}", all.iter().map(|group| group.name).collect::<Vec<_>>().join(", ")))
+            .hint(format!("groups are {}", self::names(&all.iter().collect::<Vec<_>>())))
             .err(),
     };
     if names.is_empty() { Ok(all.iter().collect()) } else { names.iter().map(find).collect() }
