@@ -1,5 +1,7 @@
 //! The same commit is the same bytes, whatever the machine; and every tool can read them.
 
+#[cfg(feature = "zstd")]
+use crate::fleet::hosts::Fleet;
 use crate::project::Project;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -221,43 +223,42 @@ fn a_bundle_of_zstd_is_built_checked_unpacked_and_deployed() {
     assert_eq!(p.live("srv/dev"), "1");
 }
 
+/// A project whose bundles are of zstd, and whose dev env is a host with programs of its own first on PATH.
+#[cfg(feature = "zstd")]
+fn zstd_over_ssh(program: &str, text: &str) -> Option<(Fleet, Project)> {
+    let path = std::env::var("PATH").unwrap();
+    let fleet = Fleet::with_vars(1, &format!("PATH=@dir@/own:{path}"))?;
+    let mut p = of_zstd();
+    p.change("target file:srv/dev\n", &format!("target {}\n", fleet.target(0, "app")));
+    p.var("PATH", &fleet.path());
+    p.write_program("own", &text.replace("@path@", &path));
+    fs::create_dir(fleet.file("own")).unwrap();
+    fs::copy(p.path("own"), fleet.file("own").join(program)).unwrap();
+    fs::remove_file(p.path("own")).unwrap();
+    Some((fleet, p))
+}
+
 #[cfg(feature = "zstd")]
 #[test]
-fn a_host_without_zstd_is_told_what_to_do() {
-    let mut p = of_zstd();
+fn host_whose_tar_does_not_know_zstd_is_sent_gzip() {
+    let tar = "#!/bin/sh\nPATH=@path@\ncase $1 in --zstd) exit 2 ;; esac\nexec tar \"$@\"\n";
+    let Some((fleet, p)) = zstd_over_ssh("tar", tar) else { return };
     p.release("1");
-    p.var("PATH", &crate::doctor::programs_without(&p.path("target/bin"), &["zstd"]));
-    let doctor = p.run("doctor dev");
-    assert!(doctor.stdout.contains("not there, or not on PATH: zstd"), "{}", doctor.stdout);
-    p.run("deploy dev").fails(1, "there is no zstd here", "apt-get install zstd");
-    // Nor is it of use to a tar that does not know it.
-    let path = std::env::var("PATH").unwrap();
-    let tar = format!("#!/bin/sh\nPATH={path}\ncase $1 in --zstd) exit 2 ;; esac\nexec tar \"$@\"\n");
-    p.write_program("target/own/tar", &tar);
-    p.var("PATH", &format!("{}:{path}", p.path("target/own").display()));
-    p.run("deploy dev").fails(1, "or a tar that does not know --zstd", "apt-get install zstd");
-    p.change("zstd\n", "");
-    p.release("2");
-    p.run("deploy dev").ok();
-    assert_eq!(p.live("srv/dev"), "2");
+    p.run("deploy dev").ok().told("there is no zstd here").told("so it is sent as gzip");
+    assert!(fleet.srv(0).join("app/current/www/index.html").exists());
 }
 
 /// `tar` takes an archive that ends between two entries for whole, so that it has to hear how zstd ended.
 #[cfg(feature = "zstd")]
 #[test]
-fn where_zstd_fails_nothing_is_installed() {
-    let mut p = of_zstd();
+fn archive_is_sent_as_gzip_where_zstd_fails() {
+    // Everything comes, and then it says that something was wrong.
+    let Some((fleet, p)) = zstd_over_ssh("zstd", "#!/bin/sh\nPATH=@path@\nzstd \"$@\"\nexit 1\n") else { return };
     symlink("index.html", p.path("www/zz-link")).unwrap();
     p.release("1");
-    let path = std::env::var("PATH").unwrap();
-    // Everything comes, and then it says that something was wrong.
-    p.write_program("target/own/zstd", &format!("#!/bin/sh\nPATH={path}\nzstd \"$@\"\nexit 1\n"));
-    p.var("PATH", &format!("{}:{path}", p.path("target/own").display()));
-    p.run("deploy dev").fails(1, "Child returned status 1", "run it again with -v");
-    assert!(fs::read_dir(p.path("srv/dev/releases")).unwrap().next().is_none());
-    p.var("PATH", &path);
-    p.run("deploy dev").ok();
-    assert_eq!(p.read("srv/dev/current/www/zz-link"), p.read("www/index.html"));
+    p.run("deploy dev").ok().told("Child returned status 1").told("so it is sent as gzip");
+    let www = fleet.srv(0).join("app/current/www");
+    assert_eq!(fs::read(www.join("zz-link")).unwrap(), fs::read(www.join("index.html")).unwrap());
 }
 
 #[cfg(feature = "zstd")]

@@ -21,6 +21,7 @@ mod executor;
 mod extending;
 mod faults;
 mod fleet;
+mod forged;
 mod growth;
 mod hazards;
 mod histories;

@@ -49,10 +49,11 @@ pub fn release(dir: &Path, n: u32, files: &[(&str, &str)]) -> Release {
         sources.push(Source { path: (*path).into(), from: file, bytes: text.len() as u64, mode: 0o644, link: None });
     }
     sources.sort_by(|a, b| a.path.cmp(&b.path));
-    let packed =
-        pack::pack(&sources, 0, &dir.join(format!("packed-{n}")), Compression::Gzip, None, &|_, _| {}).unwrap();
     let sha = format!("{n:040x}").replace('0', "a");
     let time: jiff::Timestamp = format!("2026-08-01T{:02}:{:02}:00Z", n / 60, n % 60).parse().unwrap();
+    let mtime = u64::try_from(time.as_second()).unwrap();
+    let packed =
+        pack::pack(&sources, mtime, &dir.join(format!("packed-{n}")), Compression::Gzip, None, &|_, _| {}).unwrap();
     let id = ReleaseId::new(time, &sha, None).unwrap();
     let manifest = Manifest {
         schema: 1,

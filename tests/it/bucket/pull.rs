@@ -19,7 +19,7 @@ fn the_contract_of_a_host_that_fetches() {
     let store = open(cx, &fresh_url());
     contract(cx, dir.path(), &*target::open(cx, "file:srv/with space/it's").unwrap(), &|release| {
         store.put(release).unwrap();
-        Delivery::Pull(release.manifest(), store.link(release.manifest()).unwrap())
+        Delivery::Pull(release, store.link(release.manifest()).unwrap())
     });
 }
 
@@ -33,7 +33,7 @@ fn the_contract_of_a_host_over_ssh_that_fetches() {
     let store = open(cx, &fresh_url());
     contract(cx, dir.path(), &*target::open(cx, &fleet.target(0, "with space/it's")).unwrap(), &|release| {
         store.put(release).unwrap();
-        Delivery::Pull(release.manifest(), store.link(release.manifest()).unwrap())
+        Delivery::Pull(release, store.link(release.manifest()).unwrap())
     });
 }
 
@@ -157,7 +157,7 @@ fn other_bytes_than_those_of_the_manifest_are_not_installed() {
     let store = open(cx, &url);
     store.put(&other).unwrap();
     let target = target::open(cx, "file:srv").unwrap();
-    let wrong = Delivery::Pull(one.manifest(), store.link(other.manifest()).unwrap());
+    let wrong = Delivery::Pull(&one, store.link(other.manifest()).unwrap());
     let error = target.install(&wrong, &crate::parts::record()).unwrap_err();
     assert_eq!(gangplank::error::kind_of(&error), gangplank::error::Kind::Verification);
     assert!(error.to_string().contains("another digest"), "{error}");

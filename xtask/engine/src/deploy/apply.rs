@@ -21,7 +21,7 @@ use crate::project::Env;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::service::{Script, Spec};
-use crate::target::{Act, Target, script};
+use crate::target::{Act, Target, entries, script};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -300,7 +300,10 @@ impl Run<'_> {
         host.restarted.fetch_or(last && restarts, Ordering::SeqCst);
         let (act, answer) = match failed {
             Some(at) => (&acts[at], &answers[at]),
-            None if answers.len() >= acts.len() => return Ok(()),
+            None if answers.len() >= acts.len() => {
+                self.warn_of_extra_files(host, acts, &answers);
+                return Ok(());
+            }
             None => (&acts[answers.len()], &Answer::NONE),
         };
         match act {
@@ -308,8 +311,10 @@ impl Run<'_> {
                 self.show_log(host);
                 self.service_failed(host, answer)
             }
-            Act::Whole(release) => {
-                let why = answer.stderr.trim().lines().next().unwrap_or("its files differ").to_owned();
+            Act::VerifyFiles(release) => {
+                let differences = entries::differences(&answer.stderr);
+                let first = differences.first().map(String::as_str).or_else(|| answer.stderr.trim().lines().next());
+                let why = first.unwrap_or("its files differ").to_owned();
                 if answer.code != Some(script::EXIT_VERIFICATION) {
                     return Err(host.target.complaint(act, answer));
                 }
@@ -318,6 +323,21 @@ impl Run<'_> {
                     .err()
             }
             _ => Err(host.target.complaint(act, answer)),
+        }
+    }
+
+    /// What an app wrote beside its files keeps no release from going live.
+    fn warn_of_extra_files(&self, host: &Host, acts: &[Act], answers: &[Answer]) {
+        for (act, answer) in acts.iter().zip(answers) {
+            let Act::VerifyFiles(release) = act else { continue };
+            let extra = entries::differences(&answer.stdout);
+            if let Some(first) = extra.first() {
+                let more = if extra.len() > 1 { format!(", and {} more", extra.len() - 1) } else { String::new() };
+                self.cx.warn(format!(
+                    "{}: {release}: {first}{more}; `shared` in xtask/src/main.rs keeps what an app writes",
+                    host.target.url()
+                ));
+            }
         }
     }
 
@@ -416,7 +436,7 @@ impl Run<'_> {
 
 /// The acts that find out whether a host can be switched.
 fn looks<'s>(host: &Host<'s>, scripts: &'s [Script]) -> Vec<Act<'s>> {
-    host.to_be_checked().map(Act::Whole).into_iter().chain(scripts.iter().map(Act::Run)).collect()
+    host.to_be_checked().map(Act::VerifyFiles).into_iter().chain(scripts.iter().map(Act::Run)).collect()
 }
 
 fn explain(error: &anyhow::Error, state: &str) -> anyhow::Error {

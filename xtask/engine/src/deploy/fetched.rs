@@ -1,4 +1,4 @@
-//! A release that is about to be deployed: here with every byte, or known by its manifest and left to the hosts to fetch.
+//! A release that is about to be deployed. Every byte of it was checked here, also where the hosts fetch it themselves.
 
 use crate::deploy::resolve::Catalog;
 use crate::error::Result;
@@ -14,28 +14,23 @@ use std::path::PathBuf;
 /// A release to be deployed. What was fetched for it goes with it.
 pub struct Fetched<'a>(Place<'a>);
 
-enum Place<'a> {
-    Here { release: Release, aside: Option<(PathBuf, &'a Catalog<'a>)> },
-    There { manifest: Manifest, store: &'a dyn Store },
+struct Place<'a> {
+    release: Release,
+    /// Where it lies, if it is to go with this.
+    aside: Option<(PathBuf, &'a Catalog<'a>)>,
+    /// The store that the hosts fetch it from, if they do.
+    origin: Option<&'a dyn Store>,
 }
 
 impl<'a> Fetched<'a> {
-    /// One that lies in `dir`, which nobody else uses.
-    pub fn here(release: Release, dir: PathBuf, catalog: &'a Catalog) -> Self {
-        Self(Place::Here { release, aside: Some((dir, catalog)) })
-    }
-
-    /// One that stays where it is.
-    pub fn there(manifest: Manifest, store: &'a dyn Store) -> Self {
-        Self(Place::There { manifest, store })
+    /// One that lies in `dir`, which nobody else uses. With `origin` the hosts fetch it from there.
+    pub fn new(release: Release, dir: PathBuf, catalog: &'a Catalog, origin: Option<&'a dyn Store>) -> Self {
+        Self(Place { release, aside: Some((dir, catalog)), origin })
     }
 
     /// Its manifest.
     pub fn manifest(&self) -> &Manifest {
-        match &self.0 {
-            Place::Here { release, .. } => release.manifest(),
-            Place::There { manifest, .. } => manifest,
-        }
+        self.0.release.manifest()
     }
 
     /// Its id.
@@ -45,15 +40,14 @@ impl<'a> Fetched<'a> {
 
     /// Where the hosts fetch it from, if they do.
     pub fn origin(&self) -> Option<&str> {
-        match &self.0 {
-            Place::Here { .. } => None,
-            Place::There { store, .. } => Some(store.url()),
-        }
+        self.0.origin.map(Store::url)
     }
 
     /// How it differs from what the hosts have: so many of them a release.
     pub fn changes(&self, hosts: &BTreeMap<ReleaseId, usize>) -> Changes {
-        let Place::Here { aside: Some((dir, catalog)), .. } = &self.0 else { return Changes::default() };
+        let Some((dir, catalog)) = self.0.aside.as_ref().filter(|_| self.0.origin.is_none()) else {
+            return Changes::default();
+        };
         let older =
             |(id, hosts): (&ReleaseId, &usize)| Some((id.clone(), catalog.older(id, self.manifest(), *hosts, dir)?));
         Changes::new(hosts.iter().filter(|(id, _)| *id != self.id()).filter_map(older).collect())
@@ -61,22 +55,22 @@ impl<'a> Fetched<'a> {
 
     /// What a host is given. Asked for each host anew, because the URL in it expires.
     pub fn delivery<'d>(&'d self, changes: &'d Changes) -> Result<Delivery<'d>> {
-        match &self.0 {
-            Place::Here { release, .. } => Ok(Delivery::Push(release, changes)),
-            Place::There { manifest, store } => Ok(Delivery::Pull(manifest, store.link(manifest)?)),
+        match self.0.origin {
+            None => Ok(Delivery::Push(&self.0.release, changes)),
+            Some(store) => Ok(Delivery::Pull(&self.0.release, store.link(self.manifest())?)),
         }
     }
 }
 
 impl From<Release> for Fetched<'_> {
     fn from(release: Release) -> Self {
-        Self(Place::Here { release, aside: None })
+        Self(Place { release, aside: None, origin: None })
     }
 }
 
 impl Drop for Fetched<'_> {
     fn drop(&mut self) {
-        if let Place::Here { aside: Some((dir, _)), .. } = &self.0 {
+        if let Some((dir, _)) = &self.0.aside {
             let _ = std::fs::remove_dir_all(dir);
         }
     }

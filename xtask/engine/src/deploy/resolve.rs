@@ -12,7 +12,7 @@ use crate::project::{Project, Transfer};
 use crate::release::delta;
 use crate::release::id::{ReleaseId, Selector};
 use crate::release::manifest::{Head, Manifest};
-use crate::release::{Release, manifest, scratch, supports};
+use crate::release::{Release, manifest, scratch};
 use crate::store::dir::DirStore;
 use crate::store::{self, Store};
 use crate::target::{self, Target};
@@ -188,21 +188,20 @@ impl<'cx> Catalog<'cx> {
     /// Fetches a release into a directory of its own, so that two deploys in one checkout do not take it from each
     /// other; it goes when the deploy ends.
     ///
-    /// With [`Transfer::Pull`] only its manifest is read, where a store can give hosts a URL of the bundle.
+    /// With [`Transfer::Pull`] it is fetched and checked all the same: the hosts unpack only a bundle with the digest of
+    /// the one that was checked here.
     pub fn fetch_for_deploy(&self, id: &ReleaseId, transfer: Transfer) -> Result<Fetched<'_>> {
-        if transfer == Transfer::Pull {
-            if let Some((manifest, store)) = self.linked(id) {
-                supports(manifest.compression())?;
-                self.of_this_commit(&manifest)?;
-                return Ok(Fetched::there(manifest, store));
-            }
-            self.cx.warn(format!("no store can give the hosts a URL of {id}, so it is sent to them from here"));
-        }
+        let linked = if transfer == Transfer::Pull { self.linked(id) } else { None };
         let fetched = self.cx.root.join(FETCHED);
         machine::sweep(&fetched);
         let dir = scratch(&fetched, "deploying");
         let release = self.fetch(id, &dir).inspect_err(|_| drop(std::fs::remove_dir_all(&dir)))?;
-        Ok(Fetched::here(release, dir, self))
+        let same = |(manifest, _): &(Manifest, _)| manifest.bundle == release.manifest().bundle;
+        let origin = linked.filter(same).filter(|_| release.is_ours()).map(|(_, store)| store);
+        if transfer == Transfer::Pull && origin.is_none() {
+            self.cx.warn(format!("no store can give the hosts a URL of {id}, so it is sent to them from here"));
+        }
+        Ok(Fetched::new(release, dir, self, origin))
     }
 
     /// The bundle of a release that `hosts` hosts have, to see what they lack of `newer`. Where it was not built here it is

@@ -1,12 +1,13 @@
-//! Checking a bundle against its manifest in one pass: the file is hashed, inflated and read as a tar, and every entry
-//! is compared with its line of the manifest. Where it is unpacked as well, that is the same pass, into a directory that
+//! Checking a bundle against its manifest in one pass: the file is hashed and inflated, and every byte of the tar is
+//! compared with what the manifest makes of it (see [`format`]). Where it is unpacked as well, that is the same pass, into a directory that
 //! nobody looks at before all of it was found good.
 
 use crate::error::{Explain, Kind, Result, verification};
 use crate::release::digest::{Hasher, Through};
+use crate::release::format::{self, Reader};
 use crate::release::manifest::{Content, FileEntry, Manifest};
 use crate::release::unpack::Unpacking;
-use crate::release::{Progress, members};
+use crate::release::{Progress, files, members};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -22,9 +23,10 @@ pub fn bundle(path: &Path, manifest: &Manifest, mut into: Option<&mut Unpacking>
     members::supports(manifest.compression())?;
     let name = path.display();
     let bad = |why: String| verification(why).hint("fetch or build the release again; do not deploy it");
-    let file = match File::open(path) {
+    let file = match files::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return bad(format!("{name}: the bundle is missing")).err(),
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => return bad(format!("{name}: {e}")).err(),
         Err(e) => {
             return Err(e).explain(Kind::Failed, || format!("cannot read {name}"), || "check its permissions".into());
         }
@@ -75,74 +77,31 @@ impl From<String> for Wrong {
     }
 }
 
-/// Reads a tar to its end, which must be padding and no more.
+/// Reads the tar to its end and compares every byte with what the manifest makes of it.
 fn entries(tar: &mut dyn Read, manifest: &Manifest, mut into: Option<&mut Unpacking>) -> Result<(), Wrong> {
-    let mut tar = tar::Archive::new(tar);
-    let mut expected = manifest.files.iter();
-    for entry in tar.entries().map_err(|e| e.to_string())? {
-        let want = expected.next();
-        let at = want.map_or("after the last file", |file| file.path.as_str());
-        let mut entry = entry.map_err(|e| format!("damaged at `{at}`: {e}"))?;
-        let found = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let Some(want) = want else {
-            return Err(format!("`{found}` is in the bundle, but not in the manifest").into());
-        };
-        difference(&mut entry, &found, want, into.as_deref_mut())?;
-    }
-    if let Some(missing) = expected.next() {
-        return Err(format!("`{}` is missing", missing.path).into());
-    }
-    // GNU tar pads to 10 KiB records; whatever is longer was put there.
-    let mut rest = Vec::new();
-    let tar = tar.into_inner();
-    tar.take(1 << 14).read_to_end(&mut rest).map_err(|e| format!("damaged at its end: {e}"))?;
-    if rest.len() == 1 << 14 || rest.iter().any(|&byte| byte != 0) {
-        return Err("has something behind its last file".to_owned().into());
-    }
-    Ok(())
-}
-
-/// Finds out what is wrong with an entry, if anything.
-fn difference<R: Read>(
-    entry: &mut tar::Entry<R>,
-    found: &str,
-    want: &FileEntry,
-    mut into: Option<&mut Unpacking>,
-) -> Result<(), Wrong> {
-    let path = &want.path;
-    if found != path {
-        return Err(format!("`{path}` is missing, `{found}` is in its place").into());
-    }
-    if entry.header().mode().ok() != Some(want.mode) {
-        return Err(format!("`{path}` has another mode than {:o}", want.mode).into());
-    }
-    match &want.content {
-        Content::Link(to) => {
-            let link = entry.link_name_bytes().map(|name| String::from_utf8_lossy(&name).into_owned());
-            if !entry.header().entry_type().is_symlink() || link.as_ref() != Some(to) {
-                return Err(format!("`{path}` is not the link to `{to}`").into());
+    let mut tar = Reader::new(tar, &manifest.commit);
+    let mtime = format::mtime(&manifest.commit);
+    for file in &manifest.files {
+        tar.begin(file).map_err(|e| e.to_string())?;
+        match &file.content {
+            Content::Link(to) => {
+                into.as_deref_mut().map_or(Ok(()), |into| into.link(&file.path, to)).map_err(Wrong::Place)?;
             }
-            into.map_or(Ok(()), |into| into.link(path, to)).map_err(Wrong::Place)
+            Content::Sha256(sha256) => {
+                into.as_deref_mut().map_or(Ok(()), |into| into.file(file, mtime)).map_err(Wrong::Place)?;
+                if content(tar.content(), file, into.as_deref_mut())? != *sha256 {
+                    return Err(format!("`{}` has another content than the manifest says", file.path).into());
+                }
+                into.as_deref_mut().map_or(Ok(()), Unpacking::file_ends).map_err(Wrong::Place)?;
+            }
         }
-        Content::Sha256(sha256) => {
-            if !entry.header().entry_type().is_file() {
-                return Err(format!("`{path}` is not a regular file").into());
-            }
-            if entry.size() != want.bytes {
-                return Err(format!("`{path}` has {} bytes, the manifest says {}", entry.size(), want.bytes).into());
-            }
-            let mtime = entry.header().mtime().unwrap_or_default();
-            into.as_deref_mut().map_or(Ok(()), |into| into.file(want, mtime)).map_err(Wrong::Place)?;
-            if content(entry, want, into.as_deref_mut())? != *sha256 {
-                return Err(format!("`{path}` has another content than the manifest says").into());
-            }
-            into.map_or(Ok(()), Unpacking::file_ends).map_err(Wrong::Place)
-        }
+        tar.finish(file).map_err(|e| e.to_string())?;
     }
+    tar.end().map_err(|e| e.to_string().into())
 }
 
 /// Reads what an entry holds, passes it on, and gives its digest.
-fn content(entry: &mut dyn Read, want: &FileEntry, mut into: Option<&mut Unpacking>) -> Result<String, Wrong> {
+fn content(tar: &mut dyn Read, want: &FileEntry, mut into: Option<&mut Unpacking>) -> Result<String, Wrong> {
     let mut hasher = Hasher::default();
     let mut left = want.bytes;
     let mut piece = Vec::new();
@@ -152,7 +111,7 @@ fn content(entry: &mut dyn Read, want: &FileEntry, mut into: Option<&mut Unpacki
         if piece.len() != bytes {
             piece = vec![0; bytes];
         }
-        entry.read_exact(&mut piece).map_err(|e| format!("`{}` is damaged: {e}", want.path))?;
+        tar.read_exact(&mut piece).map_err(|e| format!("`{}` is damaged: {e}", want.path))?;
         left -= bytes as u64;
         hasher.update(&piece);
         if let Some(into) = &mut into {

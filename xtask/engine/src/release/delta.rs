@@ -1,14 +1,16 @@
-//! What of a release a host lacks that has another one: the files that differ, as an archive of their own, and of large
-//! ones only what is new, where the other release is here to compare. What is the same there is taken over on the host,
-//! and all of it is checked there against the manifest, as ever.
+//! Archives for hosts. Each is written here from the checked entries of a bundle: no host unpacks what a store gave.
+//!
+//! A host that has another release is sent only the files that differ, and of large ones only what is new, where the other
+//! release is here to compare. What is the same there is taken over on the host. In any case the host compares all of it
+//! with the list of entries and the digests before it is installed.
 
-use crate::error::{Explain, Kind, Result};
+use crate::error::{Explain, Kind, Result, verification};
+use crate::project::Compression;
+use crate::release::format::{self, Reader, Writer};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{Content, FileEntry, Manifest};
 use crate::release::patch::{self, Chunks, Piece};
-use crate::release::{META, Release, members, scratch};
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use crate::release::{META, Release, files, members, pack, scratch};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -58,6 +60,26 @@ pub fn differ_inside(ours: &Manifest, theirs: &Manifest) -> bool {
     !changed(ours, theirs).is_empty()
 }
 
+/// An archive that was written for hosts. It goes when this does.
+#[derive(Debug)]
+pub struct Archive {
+    /// Where it lies.
+    pub file: PathBuf,
+}
+
+impl Archive {
+    /// For a release, beside it.
+    fn beside(release: &Release) -> Self {
+        Self { file: scratch(release.dir().parent().unwrap_or(release.dir()), "archive") }
+    }
+}
+
+impl Drop for Archive {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.file);
+    }
+}
+
 /// What has to be sent to a host that has a certain other release.
 #[derive(Debug)]
 pub struct Delta {
@@ -65,8 +87,8 @@ pub struct Delta {
     pub same: Vec<String>,
     /// How many files are put together there, of pieces of those that they replace and what is new.
     pub patched: usize,
-    /// All else, as an archive. It goes when the last [`Changes`] does.
-    pub file: PathBuf,
+    /// All else, gzipped.
+    pub archive: Archive,
 }
 
 /// The changes from release to release, each packed once, however many hosts get it.
@@ -77,12 +99,22 @@ pub struct Changes {
     older: BTreeMap<ReleaseId, PathBuf>,
     /// By the digests of both bundles; `None` where all is better sent.
     known: Mutex<BTreeMap<[String; 2], Option<Arc<Delta>>>>,
+    whole: Mutex<Vec<Whole>>,
+}
+
+/// All of a release.
+#[derive(Debug)]
+struct Whole {
+    /// Digest of its bundle.
+    bundle: String,
+    compression: Option<Compression>,
+    archive: Arc<Archive>,
 }
 
 impl Changes {
     /// Changes that can look into these bundles. From any other release whole files are sent.
     pub fn new(older: BTreeMap<ReleaseId, PathBuf>) -> Self {
-        Self { older, known: Mutex::default() }
+        Self { older, ..Self::default() }
     }
 
     /// What has to be sent to a host that has `theirs`; `None` where that would save too little.
@@ -98,96 +130,119 @@ impl Changes {
         Ok(delta)
     }
 
+    /// All of a release, for hosts that get all of it.
+    pub fn whole(&self, release: &Release, compression: Option<Compression>) -> Result<Arc<Archive>> {
+        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = &release.manifest().bundle.sha256;
+        if let Some(made) = whole.iter().find(|it| it.bundle == *sum && it.compression == compression) {
+            return Ok(Arc::clone(&made.archive));
+        }
+        let (archive, manifest) = (Archive::beside(release), release.manifest());
+        pack::for_host(&archive.file, compression, &mut |out| {
+            let mut out = Writer::new(out, format::mtime(&manifest.commit));
+            each_entry(&release.bundle(), manifest, &mut |file, content| out.entry(file, content))
+        })
+        .map_err(|error| unreadable(release, error))?;
+        let archive = Arc::new(archive);
+        whole.push(Whole { bundle: sum.clone(), compression, archive: Arc::clone(&archive) });
+        Ok(archive)
+    }
+
     fn make(&self, theirs: &Manifest, release: &Release) -> Result<Option<Delta>> {
         let ours = release.manifest();
         let same = same(ours, theirs);
         // One that is damaged or gone is as good as none.
-        let chunks = |older: &PathBuf| chunks_of(older, &changed(ours, theirs)).ok();
+        let chunks = |older: &PathBuf| chunks_of(older, theirs, &changed(ours, theirs)).ok();
         let older = self.older.get(&theirs.id).and_then(chunks).unwrap_or_default();
         if older.is_empty() && !is_worth_it(ours, &same) {
             return Ok(None);
         }
-        let file = scratch(release.dir().parent().unwrap_or(release.dir()), "delta");
-        let mut delta = Delta { same: same.iter().map(|&path| path.to_owned()).collect(), patched: 0, file };
-        let made = cut(&release.bundle(), &same, &older, &delta.file);
-        let what = || format!("cannot take {} apart", release.bundle().display());
-        let patched = made.explain(Kind::Failed, what, || "check free space: `df -h .`".into())?;
+        let archive = Archive::beside(release);
+        let mut delta = Delta { same: same.iter().map(|&path| path.to_owned()).collect(), patched: 0, archive };
+        let patched = cut(release, &same, &older, &delta.archive.file)?;
         let same = &same | &patched;
-        let sent = delta.file.metadata().map_or(u64::MAX, |it| it.len());
+        let sent = delta.archive.file.metadata().map_or(u64::MAX, |it| it.len());
         let is_less = patched.is_empty() || sent.saturating_mul(8) <= ours.bundle.bytes.saturating_mul(7);
         delta.patched = patched.len();
         Ok((is_less && is_worth_it(ours, &same)).then_some(delta))
     }
 }
 
-impl Drop for Delta {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.file);
+/// What went wrong while an archive was made of a bundle that was checked before.
+fn unreadable(release: &Release, error: anyhow::Error) -> anyhow::Error {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    if !matches!(kind, Some(io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)) {
+        return error;
     }
+    verification(format!("{}: {error:#}: it was changed after it was checked", release.bundle().display()))
+        .hint("stop what writes to it, then run the same command again")
+        .into()
 }
 
 type Older = BTreeMap<String, Chunks>;
 
-/// Reads the entries of a bundle, which no check is made of.
-fn read<T>(bundle: &Path, work: impl FnOnce(&mut dyn Read) -> io::Result<T>) -> io::Result<T> {
-    let mut file = BufReader::with_capacity(1 << 18, File::open(bundle)?);
+/// Hands over each entry of a bundle with its content, of which `work` reads as much as it wants.
+fn each_entry(
+    bundle: &Path,
+    manifest: &Manifest,
+    work: &mut dyn FnMut(&FileEntry, &mut dyn Read) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut file = BufReader::with_capacity(1 << 18, files::open(bundle)?);
     let ours = file.fill_buf().map_or(None, members::are_ours);
-    members::read(ours, file, work).0
+    let each = |tar: &mut dyn Read| {
+        let mut tar = Reader::new(tar, &manifest.commit);
+        for file in &manifest.files {
+            tar.begin(file)?;
+            let mut content = tar.content().take(file.bytes);
+            work(file, &mut content)?;
+            io::copy(&mut content, &mut io::sink())?;
+            tar.finish(file)?;
+        }
+        tar.end()
+    };
+    members::read(ours, file, each).0
 }
 
 /// The chunks of some files of a bundle.
-fn chunks_of(bundle: &Path, paths: &BTreeSet<&str>) -> io::Result<Older> {
-    if paths.is_empty() {
-        return Ok(Older::new());
-    }
-    read(bundle, |tar| {
-        let mut found = Older::new();
-        for entry in tar::Archive::new(tar).entries()? {
-            let mut entry = entry?;
-            let path = entry.path()?.to_str().filter(|path| paths.contains(path)).map(str::to_owned);
-            if let Some(path) = path {
-                found.insert(path, Chunks::of(&mut entry)?);
+fn chunks_of(bundle: &Path, manifest: &Manifest, paths: &BTreeSet<&str>) -> io::Result<Older> {
+    let mut found = Older::new();
+    if !paths.is_empty() {
+        each_entry(bundle, manifest, &mut |file, content| {
+            if paths.contains(file.path.as_str()) {
+                found.insert(file.path.clone(), Chunks::of(content)?);
             }
-        }
-        Ok(found)
-    })
+            Ok(())
+        })?;
+    }
+    Ok(found)
 }
 
-/// Writes what is left of a bundle without these files to `to`, again a `tar.gz`. Of those that there is an older one of
-/// only what is new goes in, all of it in one file, and beside that how they are put together. Gives the paths of these.
-fn cut<'a>(bundle: &Path, without: &BTreeSet<&str>, older: &'a Older, to: &Path) -> io::Result<BTreeSet<&'a str>> {
-    let mut out = tar::Builder::new(GzEncoder::new(BufWriter::new(File::create(to)?), Compression::new(6)));
-    let mut patches = Patches::default();
+/// Writes what is left of a release without these files to `to`, a `tar.gz`. Of those that there is an older one of only
+/// what is new goes in, all of it in one file, and beside that how they are put together. Gives the paths of these.
+fn cut<'a>(release: &'a Release, without: &BTreeSet<&str>, older: &'a Older, to: &Path) -> Result<BTreeSet<&'a str>> {
+    let manifest = release.manifest();
     let aside = to.with_extension("new");
-    let mut new = File::create_new(&aside)?;
+    let what = || format!("cannot write {}", aside.display());
+    let mut new = File::create_new(&aside).explain(Kind::Failed, what, || "check free space: `df -h .`".into())?;
     // It has no name from here on, so that nothing has to see to its end.
-    fs::remove_file(&aside)?;
-    read(bundle, |tar| {
-        for entry in tar::Archive::new(tar).entries()? {
-            let mut entry = entry?;
-            let path = entry.path()?.into_owned();
-            let name = path.to_str().unwrap_or_default();
-            if without.contains(name) {
-                continue;
+    let _ = fs::remove_file(&aside);
+    let mut patches = Patches::default();
+    pack::for_host(to, Some(Compression::Gzip), &mut |out| {
+        let mut out = Writer::new(out, format::mtime(&manifest.commit));
+        each_entry(&release.bundle(), manifest, &mut |file, content| {
+            if without.contains(file.path.as_str()) {
+                return Ok(());
             }
-            let mut header = entry.header().clone();
-            if let Some((name, chunks)) = older.get_key_value(name) {
-                let bytes = header.size()?;
-                let mut to = BufWriter::new(&mut new);
-                let pieces = patch::pieces(chunks, &mut entry, bytes, &mut to)?;
-                to.flush()?;
-                patches.add(name, &header, &pieces)?;
-                continue;
-            }
-            match entry.link_name()?.map(std::borrow::Cow::into_owned) {
-                Some(link) => out.append_link(&mut header, &path, link)?,
-                None => out.append_data(&mut header, &path, &mut entry)?,
-            }
-        }
-        Ok(())
-    })?;
-    patches.end(&mut new, &mut out)?;
-    out.into_inner()?.finish()?.flush()?;
+            let Some((path, chunks)) = older.get_key_value(&file.path) else { return out.entry(file, content) };
+            let mut to = BufWriter::new(&mut new);
+            let pieces = patch::pieces(chunks, content, file.bytes, &mut to)?;
+            to.flush()?;
+            patches.add(path, file.mode, &pieces);
+            Ok(())
+        })?;
+        patches.end(&mut new, &mut out)
+    })
+    .map_err(|error| unreadable(release, error))?;
     Ok(patches.paths)
 }
 
@@ -198,12 +253,11 @@ struct Patches<'a> {
     lines: String,
     /// Bytes of what is new so far.
     new: u64,
-    mtime: u64,
 }
 
 impl<'a> Patches<'a> {
-    fn add(&mut self, path: &'a str, header: &tar::Header, pieces: &[Piece]) -> io::Result<()> {
-        let _ = writeln!(self.lines, "file {:o} {path}", header.mode()?);
+    fn add(&mut self, path: &'a str, mode: u32, pieces: &[Piece]) {
+        let _ = writeln!(self.lines, "file {mode:o} {path}");
         for piece in pieces {
             let _ = match *piece {
                 Piece::Old { at, bytes } => writeln!(self.lines, "old {at} {bytes}"),
@@ -214,13 +268,11 @@ impl<'a> Patches<'a> {
             };
         }
         self.lines.push_str("end\n");
-        self.mtime = header.mtime()?;
         self.paths.insert(path);
-        Ok(())
     }
 
     /// Adds both files to the archive. That of what is new has the time that the files get.
-    fn end(&self, new: &mut File, out: &mut tar::Builder<impl Write>) -> io::Result<()> {
+    fn end<W: Write>(&self, new: &mut File, out: &mut Writer<W>) -> io::Result<()> {
         if self.paths.is_empty() {
             return Ok(());
         }
@@ -229,11 +281,8 @@ impl<'a> Patches<'a> {
         let files: [(&str, u64, &mut dyn Read); 2] =
             [(PATCHES, lines.len() as u64, lines), (NEW, self.new, &mut BufReader::new(new))];
         for (name, bytes, data) in files {
-            let mut header = tar::Header::new_gnu();
-            header.set_mode(0o644);
-            header.set_mtime(self.mtime);
-            header.set_size(bytes);
-            out.append_data(&mut header, format!("{META}/{name}"), data)?;
+            let content = Content::Sha256(String::new());
+            out.entry(&FileEntry { path: format!("{META}/{name}"), bytes, mode: 0o644, content }, data)?;
         }
         Ok(())
     }

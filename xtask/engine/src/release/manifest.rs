@@ -3,12 +3,27 @@
 use crate::error::{Result, verification};
 use crate::release::id::ReleaseId;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 /// The version of the format that this engine writes and reads.
 pub const SCHEMA: u32 = 1;
 /// Its name inside a release directory.
 pub const FILE: &str = "manifest.json";
+/// The most bytes of a manifest: enough for 150,000 files.
+pub const BYTES_MAX: u64 = 32 << 20;
+/// The most bytes of one part of a path: what Linux and macOS allow.
+const NAME_MAX: usize = 255;
+/// The most bytes of a path, and of the target of a link: a host adds its own directories to it.
+const PATH_MAX: usize = 1024;
+/// The most bytes of all files together: a petabyte, so that sums of sizes never overflow.
+const FILES_BYTES_MAX: u64 = 1 << 50;
+/// The most bytes of a text such as a branch.
+const TEXT_MAX: usize = 255;
+/// The most bytes of a URL.
+const URL_MAX: usize = 2048;
+/// How many links one path may lead through; Linux has the same limit: `path_resolution(7)`.
+const LINKS_MAX: usize = 40;
 
 /// What a release is made of and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,6 +187,9 @@ impl Manifest {
         let broken = |why: String| {
             verification(format!("{origin}: {why}")).hint("the release is damaged or not ours: build or fetch it again")
         };
+        if text.len() as u64 > BYTES_MAX {
+            return broken(format!("a manifest of more than {BYTES_MAX} bytes")).err();
+        }
         let why = match serde_json::from_slice::<Self>(text) {
             Ok(manifest) if manifest.schema == SCHEMA => {
                 manifest.check().map_err(broken)?;
@@ -223,49 +241,79 @@ impl Manifest {
         }
     }
 
-    /// Refuses what could harm a host: a manifest is read from places that others write to.
+    /// Refuses what could harm a host or a reader: a manifest is read from places that others write to.
     fn check(&self) -> Result<(), String> {
+        self.check_texts()?;
         if self.bundle.file != Self::bundle_name(&self.app, &self.id, self.compression()) {
-            return Err(format!("bundle is named `{}`", self.bundle.file));
-        }
-        if !self.app.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
-            return Err(format!("app `{}` cannot be part of a file name", self.app.escape_debug()));
+            return Err(format!("bundle is named `{}`", self.bundle.file.escape_debug()));
         }
         if !self.commit.sha.starts_with(self.id.short_sha()) || self.commit.dirty != self.id.is_dirty() {
-            return Err(format!("release {} is not of commit `{}`", self.id, self.commit.sha.escape_debug()));
-        }
-        let known: BTreeMap<_, _> = self.files.iter().map(|file| (file.path.as_str(), &file.content)).collect();
-        for path in known.keys() {
-            let above = path.match_indices('/').find_map(|(at, _)| known.get_key_value(&path[..at]));
-            match above {
-                None => {}
-                Some((above, Content::Link(_))) => {
-                    return Err(format!("`{path}` would be written through the link `{above}`"));
-                }
-                Some((above, _)) => return Err(format!("`{path}` lies in `{above}`, which is a file")),
-            }
+            return Err(format!("release {} is not of commit `{}`", self.id, self.commit.sha));
         }
         for digest in [&self.bundle.sha256, &self.bundle.tar_sha256] {
             check_digest(digest)?;
         }
         for pair in self.files.windows(2) {
             if pair[0].path >= pair[1].path {
-                return Err(format!("files out of order or twice at `{}`", pair[1].path));
+                return Err(format!("files out of order or twice at `{}`", pair[1].path.escape_debug()));
             }
         }
+        let mut total = 0_u64;
         for file in &self.files {
             check_path(&file.path)?;
+            total = total.saturating_add(file.bytes);
             if !matches!(file.mode, 0o644 | 0o755) {
                 return Err(format!("`{}` has mode {:o}", file.path, file.mode));
             }
             match &file.content {
                 Content::Sha256(digest) => check_digest(digest)?,
-                Content::Link(to) => {
-                    resolve_link(&file.path, to).ok_or(format!("link `{}` leaves the bundle", file.path))?;
-                }
+                Content::Link(_) if file.bytes > 0 => return Err(format!("link `{}` has a size", file.path)),
+                Content::Link(to) => check_target(&file.path, to)?,
             }
         }
-        Ok(())
+        if total > FILES_BYTES_MAX {
+            return Err(format!("files of more than {FILES_BYTES_MAX} bytes together"));
+        }
+        Tree::new(&self.files)?.check_links()
+    }
+
+    /// Texts that are shown to people or become part of file names.
+    fn check_texts(&self) -> Result<(), String> {
+        if self.app.is_empty() || !self.app.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+            return Err(format!("app `{}` cannot be part of a file name", short(&self.app)));
+        }
+        let (commit, ci, toolchain) = (&self.commit, self.ci.as_ref(), self.toolchain.as_ref());
+        if !commit.sha.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(format!("commit `{}` is not a SHA", short(&commit.sha)));
+        }
+        let names = [("app", Some(&self.app)), ("commit", Some(&commit.sha)), ("branch", commit.branch.as_ref())];
+        let more = [("tag", commit.tag.as_ref()), ("workflow", ci.and_then(|ci| ci.workflow.as_ref()))];
+        let compiler = toolchain
+            .map(|it| [("rustc", Some(&it.rustc)), ("target", Some(&it.target)), ("profile", Some(&it.profile))]);
+        for (what, text) in names.into_iter().chain(more).chain(compiler.into_iter().flatten()) {
+            check_text(what, text.map_or("", |text| text), TEXT_MAX)?;
+        }
+        check_text("URL of the job", ci.and_then(|ci| ci.url.as_deref()).unwrap_or_default(), URL_MAX)
+    }
+
+    /// Every entry that an unpacked release has, a line each, as [`crate::target::script`] prints them on a host: `dir`,
+    /// `file 644`, `file 755` or `link`, a tab, the path after `./`, and for a link a tab and its target. Neither has
+    /// control characters in it.
+    pub fn entries(&self) -> String {
+        let mut dirs = BTreeSet::new();
+        let mut out = String::new();
+        for file in &self.files {
+            dirs.extend(file.path.match_indices('/').map(|(at, _)| &file.path[..at]));
+            let path = &file.path;
+            let _ = match &file.content {
+                Content::Sha256(_) => writeln!(out, "file {:o}\t./{path}", file.mode),
+                Content::Link(to) => writeln!(out, "link\t./{path}\t{to}"),
+            };
+        }
+        for dir in dirs {
+            let _ = writeln!(out, "dir\t./{dir}");
+        }
+        out
     }
 
     /// The files in the form of `sha256sum`, for `sha256sum -c` in the directory of an unpacked release. Links are
@@ -295,17 +343,20 @@ fn check_digest(digest: &str) -> Result<(), String> {
     if hex { Ok(()) } else { Err(format!("`{digest}` is no SHA-256")) }
 }
 
-/// Why a path may not be in a bundle: it could leave the release directory, or would not survive a text file.
+/// Why a path may not be in a bundle: it could leave the release directory, would not survive a text file, or is too
+/// long for a file system.
 pub fn check_path(path: &str) -> Result<(), String> {
     let why = if path.is_empty() {
         "is empty"
     } else if path.starts_with('/') {
         "is absolute"
+    } else if path.len() > PATH_MAX || path.split('/').any(|part| part.len() > NAME_MAX) {
+        return Err(format!("path `{}` is longer than {PATH_MAX} bytes, or a part of it than {NAME_MAX}", short(path)));
     } else if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
         "has an empty part, `.` or `..`"
     } else if path.split('/').next() == Some(crate::release::META) {
         "is reserved for the engine"
-    } else if path.chars().any(char::is_control) {
+    } else if path.chars().any(is_invisible) {
         "has a control character"
     } else {
         return Ok(());
@@ -313,9 +364,36 @@ pub fn check_path(path: &str) -> Result<(), String> {
     Err(format!("path `{}` {why}", path.escape_debug()))
 }
 
-/// Where a relative link points inside the bundle; `None` when it leaves it.
+/// The same for the target of a link.
+fn check_target(path: &str, to: &str) -> Result<(), String> {
+    if to.len() > PATH_MAX {
+        return Err(format!("link `{path}` has a target of more than {PATH_MAX} bytes"));
+    }
+    resolve_link(path, to).map(drop).ok_or(format!("link `{path}` leaves the bundle"))
+}
+
+fn check_text(what: &str, text: &str, most: usize) -> Result<(), String> {
+    if text.len() > most || text.chars().any(is_invisible) {
+        return Err(format!("{what} `{}` is longer than {most} bytes, or has a control character", short(text)));
+    }
+    Ok(())
+}
+
+/// Whether a character shows nothing, or changes the order in which others are shown: a control, or one of Unicode's
+/// `Bidi_Control` (UAX #9).
+pub fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text of any length for a message.
+fn short(text: &str) -> String {
+    text.chars().take(60).flat_map(char::escape_debug).collect()
+}
+
+/// Where a relative link points by its own text; `None` when it leaves the bundle.
 pub fn resolve_link(path: &str, to: &str) -> Option<String> {
-    if to.is_empty() || to.starts_with('/') || to.chars().any(char::is_control) {
+    if to.is_empty() || to.starts_with('/') || to.chars().any(is_invisible) {
         return None;
     }
     let mut parts: Vec<&str> = path.split('/').collect();
@@ -330,6 +408,82 @@ pub fn resolve_link(path: &str, to: &str) -> Option<String> {
         }
     }
     Some(parts.join("/"))
+}
+
+/// The files of a manifest as a host sees them: by path, with the directories above them.
+struct Tree<'a> {
+    entries: BTreeMap<&'a str, &'a Content>,
+    dirs: BTreeSet<&'a str>,
+}
+
+impl<'a> Tree<'a> {
+    /// Refuses a file, or a link, in the place of a directory.
+    fn new(files: &'a [FileEntry]) -> Result<Self, String> {
+        let entries: BTreeMap<_, _> = files.iter().map(|file| (file.path.as_str(), &file.content)).collect();
+        let mut dirs = BTreeSet::new();
+        for path in entries.keys() {
+            for (at, _) in path.match_indices('/') {
+                let above = &path[..at];
+                match entries.get(above) {
+                    None => {}
+                    Some(Content::Link(_)) => {
+                        return Err(format!("`{path}` would be written through the link `{above}`"));
+                    }
+                    Some(Content::Sha256(_)) => return Err(format!("`{path}` lies in `{above}`, which is a file")),
+                }
+                dirs.insert(above);
+            }
+        }
+        Ok(Self { entries, dirs })
+    }
+
+    /// Refuses links that a host would follow out of the bundle, to nothing, or in a circle: step by step, as it does.
+    fn check_links(&self) -> Result<(), String> {
+        for (path, content) in &self.entries {
+            if let Content::Link(_) = content {
+                self.follow(path).map_err(|why| format!("link `{path}` {why}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn follow(&self, path: &str) -> Result<(), &'static str> {
+        let mut left: Vec<&str> = path.rsplit('/').collect();
+        let (mut at, mut links) = (String::new(), 0);
+        while let Some(part) = left.pop() {
+            match part {
+                "" | "." => continue,
+                ".." => {
+                    if at.is_empty() {
+                        return Err("leaves the bundle");
+                    }
+                    at.truncate(at.rfind('/').unwrap_or(0));
+                    continue;
+                }
+                name if at.is_empty() => at.push_str(name),
+                name => {
+                    at.push('/');
+                    at.push_str(name);
+                }
+            }
+            match self.entries.get(at.as_str()) {
+                Some(Content::Link(to)) => {
+                    links += 1;
+                    if links > LINKS_MAX {
+                        return Err("is part of a loop, or leads through too many links");
+                    }
+                    at.truncate(at.rfind('/').unwrap_or(0));
+                    left.extend(to.rsplit('/'));
+                }
+                // Only a directory has something in it.
+                Some(Content::Sha256(_)) if !left.is_empty() => return Err("leads through a file"),
+                Some(Content::Sha256(_)) => {}
+                None if self.dirs.contains(at.as_str()) => {}
+                None => return Err("points to nothing in the bundle"),
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

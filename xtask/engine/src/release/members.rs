@@ -15,6 +15,7 @@ mod zstd;
 use crate::error::{Result, usage};
 use crate::project::Compression;
 use crate::release::digest::Hasher;
+use crate::release::files;
 use flate2::read::MultiGzDecoder;
 use libdeflater::Crc;
 use std::collections::BTreeMap;
@@ -140,7 +141,7 @@ pub struct Older {
 impl Older {
     /// Reads the headers of a bundle; `None` when it cannot be read, or others have made it.
     pub fn open(bundle: &Path) -> Option<Self> {
-        let file = File::open(bundle).ok()?;
+        let file = files::open(bundle).ok()?;
         let (mut members, mut at, end) = (BTreeMap::new(), 0, file.metadata().ok()?.len());
         while at < end {
             let mut header = [0; HEADER];

@@ -6,6 +6,8 @@
 mod check;
 pub mod delta;
 pub mod digest;
+pub mod files;
+mod format;
 pub mod id;
 pub mod manifest;
 mod members;
@@ -19,7 +21,7 @@ use crate::release::manifest::{Manifest, checksum_line};
 use crate::release::pack::Packed;
 use crate::release::unpack::Unpacking;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -29,6 +31,9 @@ pub const RELEASES: &str = "target/releases";
 pub const META: &str = ".gangplank";
 /// Digests of the other two files, in the form of `sha256sum`.
 pub const SUMS: &str = "SHA256SUMS";
+
+/// The most bytes of [`SUMS`], which has two lines.
+pub const SUMS_BYTES_MAX: u64 = 4 << 10;
 
 /// What is unpacked lies under a [`scratch`] of this name until all of it was found good.
 pub const UNPACKING: &str = "unpacking";
@@ -119,14 +124,16 @@ impl Release {
             verification(format!("{}: {why}", dir.join(file).display()))
                 .hint("fetch or build the release again; do not deploy it")
         };
-        let json = fs::read(dir.join(manifest::FILE)).map_err(|e| bad(manifest::FILE, e.to_string()))?;
+        let json = files::read(&dir.join(manifest::FILE), manifest::BYTES_MAX)
+            .map_err(|e| bad(manifest::FILE, e.to_string()))?;
         for entry in fs::read_dir(dir).map_err(|e| bad("", e.to_string()))? {
             let name = entry.map_err(|e| bad("", e.to_string()))?.file_name().to_string_lossy().into_owned();
             if ![manifest::FILE, SUMS, &manifest.bundle.file].contains(&name.as_str()) {
                 return bad(&name, "is not part of the release".into()).err();
             }
         }
-        let listed = fs::read_to_string(dir.join(SUMS)).map_err(|e| bad(SUMS, e.to_string()))?;
+        let listed = files::read(&dir.join(SUMS), SUMS_BYTES_MAX).map_err(|e| bad(SUMS, e.to_string()))?;
+        let listed = String::from_utf8_lossy(&listed);
         if !listed.contains(&checksum_line(&digest::of(&json), manifest::FILE)) {
             return bad(manifest::FILE, format!("was changed after it was sealed, {SUMS} has another digest")).err();
         }
@@ -139,9 +146,14 @@ impl Release {
     /// Reads the manifest of a release directory without checking the bundle: enough to list, not enough to deploy.
     pub fn read_manifest(dir: &Path) -> Result<Manifest> {
         let path = dir.join(manifest::FILE);
-        let text = match fs::read(&path) {
+        let text = match files::read(&path, manifest::BYTES_MAX) {
             Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::FileTooLarge) => {
+                return verification(format!("{}: {e}", path.display()))
+                    .hint("the release is damaged or not ours: build or fetch it again")
+                    .err();
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => {
                 return not_found(format!("no release in {}: {} is missing", dir.display(), manifest::FILE))
                     .hint("run `cargo xtask releases` to see what there is, `cargo xtask build` to make one")
                     .err();
@@ -193,6 +205,13 @@ impl Release {
     /// Path of the bundle.
     pub fn bundle(&self) -> PathBuf {
         self.dir.join(&self.manifest.bundle.file)
+    }
+
+    /// Whether the bundle is a row of members of this engine, in which nothing stands beside what was checked.
+    pub fn is_ours(&self) -> bool {
+        let mut beginning = Vec::new();
+        let read = files::open(&self.bundle()).and_then(|file| file.take(1 << 10).read_to_end(&mut beginning));
+        read.is_ok() && members::are_ours(&beginning).is_some()
     }
 
     /// The three files, the manifest last: whoever copies in this order has committed when the last one is there.

@@ -13,9 +13,9 @@ use crate::error::{Explain, Kind, Result, failed};
 use crate::project::Compression;
 use crate::release::Progress;
 use crate::release::digest::{Hasher, Through};
+use crate::release::format::{self, Writer};
 use crate::release::manifest::{Content, FileEntry};
 use crate::release::members::{Compress, Older, threads};
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -78,6 +78,39 @@ fn pack_with(
     progress: Progress,
 ) -> Result<Packed> {
     let older = older.and_then(Older::open);
+    let write = |blocks: Blocks| tar_files(sources, mtime, blocks, progress);
+    let ((tar_sha256, files), (sha256, bytes)) = compress(workers, out, older.as_ref(), write)?;
+    Ok(Packed { path: out.to_owned(), bytes, sha256, tar_sha256, files })
+}
+
+/// Writes a tar for a host: compressed on all cores, or as it is. `write` makes it, without its end.
+pub fn for_host(
+    out: &Path,
+    compression: Option<Compression>,
+    write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
+    let failed = |e| write_error(e, out);
+    let Some(compression) = compression else {
+        let mut plain = BufWriter::with_capacity(1 << 18, File::create(out).map_err(failed)?);
+        write(&mut plain)?;
+        return plain.write_all(&format::END).and_then(|()| plain.flush()).map_err(failed);
+    };
+    let workers = (0..threads()).map(|_| Compress::new(compression)).collect::<Result<Vec<_>>>()?;
+    compress(workers, out, None, |mut blocks| {
+        write(&mut blocks)?;
+        blocks.end().map(drop)
+    })?;
+    Ok(())
+}
+
+/// Compresses the tar that `write` makes, in blocks, into the file `out`. Gives what `write` gave, and digest and size of
+/// the file.
+fn compress<T>(
+    workers: Vec<Compress>,
+    out: &Path,
+    older: Option<&Older>,
+    write: impl FnOnce(Blocks) -> Result<T>,
+) -> Result<(T, (String, u64))> {
     let threads = workers.len();
     let most = workers.first().map_or(1, Compress::block);
     let (to_workers, blocks) = sync_channel::<(u64, Vec<u8>)>(threads * 2);
@@ -85,18 +118,17 @@ fn pack_with(
     let blocks = Arc::new(Mutex::new(blocks));
     thread::scope(|scope| {
         for worker in workers {
-            let (blocks, to_writer, older) = (Arc::clone(&blocks), to_writer.clone(), older.as_ref());
+            let (blocks, to_writer) = (Arc::clone(&blocks), to_writer.clone());
             scope.spawn(move || compress_blocks(worker, &blocks, older, &to_writer));
         }
         drop((to_writer, blocks));
         let writer = scope.spawn(move || {
             write_members(&members, out).map_err(|e| write_error(e, out)).inspect_err(|_| drain(&members))
         });
-        let tarred = tar_files(sources, mtime, most, to_workers, progress);
+        let written = write(Blocks::new(most, to_workers));
         // A full disk is the cause and the broken channel its effect, so the writer's error is the one to tell.
-        let (sha256, bytes) = writer.join().expect("the writer does not panic")?;
-        let (tar_sha256, files) = tarred?;
-        Ok(Packed { path: out.to_owned(), bytes, sha256, tar_sha256, files })
+        let file = writer.join().expect("the writer does not panic")?;
+        Ok((written?, file))
     })
 }
 
@@ -147,29 +179,43 @@ fn write_members(members: &Receiver<(u64, Vec<u8>)>, out: &Path) -> io::Result<(
 }
 
 /// The writing end of the tar: hashes it whole and hands it on in blocks.
-struct Blocks<'a> {
+struct Blocks {
     block: Vec<u8>,
     /// How large it becomes.
     most: usize,
     /// Whether a new block begins with what is written next.
-    cut: &'a Cell<bool>,
+    cut: bool,
     index: u64,
     hasher: Hasher,
     to_workers: SyncSender<(u64, Vec<u8>)>,
 }
 
-impl Blocks<'_> {
+impl Blocks {
+    fn new(most: usize, to_workers: SyncSender<(u64, Vec<u8>)>) -> Self {
+        let block = Vec::with_capacity(most);
+        Self { block, most, cut: false, index: 0, hasher: Hasher::default(), to_workers }
+    }
+
     fn send(&mut self) -> io::Result<()> {
         let block = std::mem::replace(&mut self.block, Vec::with_capacity(self.most));
         self.to_workers.send((self.index, block)).map_err(|_| io::Error::other("the compressor stopped"))?;
         self.index += 1;
         Ok(())
     }
+
+    /// Ends the tar. Gives its digest.
+    fn end(mut self) -> Result<String> {
+        self.write_all(&format::END)?;
+        if !self.block.is_empty() {
+            self.send()?;
+        }
+        Ok(self.hasher.hex())
+    }
 }
 
-impl Write for Blocks<'_> {
+impl Write for Blocks {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.cut.take() && !self.block.is_empty() {
+        if std::mem::take(&mut self.cut) && !self.block.is_empty() {
             self.send()?;
         }
         let n = bytes.len().min(self.most - self.block.len());
@@ -186,85 +232,61 @@ impl Write for Blocks<'_> {
     }
 }
 
-fn tar_files(
-    sources: &[Source],
-    mtime: u64,
-    most: usize,
-    to_workers: SyncSender<(u64, Vec<u8>)>,
-    progress: Progress,
-) -> Result<(String, Vec<FileEntry>)> {
-    let cut = Cell::new(false);
-    let block = Vec::with_capacity(most);
-    let blocks = Blocks { block, most, cut: &cut, index: 0, hasher: Hasher::default(), to_workers };
-    let mut tar = tar::Builder::new(blocks);
+fn tar_files(sources: &[Source], mtime: u64, blocks: Blocks, progress: Progress) -> Result<(String, Vec<FileEntry>)> {
+    let most = blocks.most as u64;
+    let mut tar = Writer::new(blocks, mtime);
     let total: u64 = sources.iter().map(|source| source.bytes).sum();
     let done = AtomicU64::new(0);
     let mut files = Vec::with_capacity(sources.len());
     for source in sources {
         let seen = |n: u64| progress(done.fetch_add(n, Ordering::Relaxed) + n, total);
-        let large = source.bytes >= most as u64;
-        files.push(append(&mut tar, source, mtime, large.then_some(&cut), &seen)?);
-        cut.set(large);
+        // Blocks of a large file begin and end with it.
+        let large = source.bytes >= most;
+        files.push(append(&mut tar, source, large, &seen)?);
+        tar.to.cut = large;
     }
-    let mut blocks = tar.into_inner()?;
-    if !blocks.block.is_empty() {
-        blocks.send()?;
-    }
-    Ok((blocks.hasher.hex(), files))
+    Ok((tar.to.end()?, files))
 }
 
-fn append(
-    tar: &mut tar::Builder<Blocks>,
-    source: &Source,
-    mtime: u64,
-    cut: Option<&Cell<bool>>,
-    seen: &dyn Fn(u64),
-) -> Result<FileEntry> {
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(source.mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(mtime);
-    let entry = |content| FileEntry { path: source.path.clone(), bytes: source.bytes, mode: source.mode, content };
-    if let Some(to) = &source.link {
-        header.set_entry_type(tar::EntryType::Symlink);
-        header.set_size(0);
-        tar.append_link(&mut header, &source.path, to)?;
-        return Ok(entry(Content::Link(to.clone())));
+fn append(tar: &mut Writer<Blocks>, source: &Source, cut: bool, seen: &dyn Fn(u64)) -> Result<FileEntry> {
+    let content = source.link.as_ref().map_or_else(|| Content::Sha256(String::new()), |to| Content::Link(to.clone()));
+    let mut entry = FileEntry { path: source.path.clone(), bytes: source.bytes, mode: source.mode, content };
+    if source.link.is_some() {
+        tar.begin(&entry)?;
+        return Ok(entry);
     }
-    header.set_entry_type(tar::EntryType::Regular);
-    header.set_size(source.bytes);
     let file = File::open(&source.from).explain(
         Kind::Failed,
         || format!("cannot read {}", source.from.display()),
         || "make it readable, or take it out of `include`".into(),
     )?;
-    let mut reader = Through::new(Counted { inner: file.take(source.bytes), cut, seen });
-    tar.append_data(&mut header, &source.path, &mut reader)?;
+    tar.begin(&entry)?;
+    tar.to.cut = cut;
+    let mut reader = Through::new(Counted { inner: file.take(source.bytes), seen });
+    io::copy(&mut reader, &mut tar.to)?;
     if reader.passed() != source.bytes || resized(&source.from, source.bytes)? {
         return failed(format!("{} changed while it was packed", source.from.display()))
             .hint("stop what writes to it, then run the command again")
             .err();
     }
-    Ok(entry(Content::Sha256(reader.hex())))
+    tar.finish(&entry)?;
+    entry.content = Content::Sha256(reader.hex());
+    Ok(entry)
 }
 
 fn resized(path: &Path, bytes: u64) -> Result<bool> {
     Ok(path.metadata()?.len() != bytes)
 }
 
-/// Members with some small files and no end of archive, to be put before the members of a bundle.
-pub fn small_member(files: &[(String, Vec<u8>)], compression: Compression) -> Result<Vec<u8>> {
+/// Some small files of the engine's own and no end of archive, to be put before an archive of the same compression.
+pub fn small_files(files: &[(String, Vec<u8>)], compression: Option<Compression>) -> Result<Vec<u8>> {
     let mut tar = Vec::new();
     for (path, bytes) in files {
-        let mut one = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_gnu();
-        header.set_mode(0o644);
-        header.set_size(bytes.len() as u64);
-        one.append_data(&mut header, path, bytes.as_slice())?;
-        // A header, and the content padded to whole blocks; what follows is the end of archive that we leave out.
-        tar.extend_from_slice(&one.into_inner()?[..512 + bytes.len().next_multiple_of(512)]);
+        tar.extend_from_slice(&format::small(path, bytes.len() as u64)?);
+        tar.extend_from_slice(bytes);
+        tar.extend_from_slice(format::padding(bytes.len() as u64));
     }
+    let Some(compression) = compression else { return Ok(tar) };
     let mut compress = Compress::new(compression)?;
     let members = tar.chunks(compress.block()).map(|block| compress.member(block));
     Ok(members.collect::<Vec<_>>().concat())
@@ -272,16 +294,11 @@ pub fn small_member(files: &[(String, Vec<u8>)], compression: Compression) -> Re
 
 struct Counted<'a, R> {
     inner: R,
-    /// Told when the first bytes are asked for, which is after the header was written.
-    cut: Option<&'a Cell<bool>>,
     seen: &'a dyn Fn(u64),
 }
 
 impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Some(cut) = self.cut.take() {
-            cut.set(true);
-        }
         let n = self.inner.read(buffer)?;
         (self.seen)(n as u64);
         Ok(n)

@@ -5,7 +5,7 @@ use crate::cx::Cx;
 use crate::error::{Explain, Failure, Kind, Result, not_found, usage, verification};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{self, Head, Manifest};
-use crate::release::{Release, scratch, sync_dir};
+use crate::release::{Release, files, scratch, sync_dir};
 use crate::store::{EMPTY_WORKSPACE, Put, Store, only_in_ci, take_in};
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -35,7 +35,7 @@ impl<'cx> DirStore<'cx> {
         let mut done = 0;
         for from in files {
             let mut to = File::create(into.join(from.file_name().unwrap_or_default()))?;
-            done += io::copy(&mut File::open(from)?, &mut to)?;
+            done += io::copy(&mut files::open(from)?, &mut to)?;
             to.sync_all()?;
             progress(done, total);
         }
@@ -107,11 +107,23 @@ impl Store for DirStore<'_> {
         if !place.join(manifest::FILE).exists() {
             return Err(self.absent(id).into());
         }
-        let bundle = Release::read_manifest(&place)?.bundle.file;
-        let files = [&bundle, crate::release::SUMS, manifest::FILE].map(|name| place.join(name));
+        let bundle = Release::read_manifest(&place)?.bundle;
+        let files = [&bundle.file, crate::release::SUMS, manifest::FILE].map(|name| place.join(name));
         if let Some(missing) = files.iter().find(|file| !file.exists()) {
             return verification(format!("{}: {} is missing", self.url, missing.display()))
                 .hint("the release is damaged: build it again; do not deploy it")
+                .err();
+        }
+        // What is too large is not copied: it may be larger than this disk.
+        let most = [bundle.bytes, crate::release::SUMS_BYTES_MAX, manifest::BYTES_MAX];
+        for (file, most) in files.iter().zip(most) {
+            let why = match files::open(file).and_then(|file| file.metadata()) {
+                Ok(meta) if meta.len() <= most => continue,
+                Ok(meta) => format!("has {} bytes, and may have {most}", meta.len()),
+                Err(error) => error.to_string(),
+            };
+            return verification(format!("{}: {why}", file.display()))
+                .hint("the release is damaged or not ours: build it again; do not deploy it")
                 .err();
         }
         take_in(self.cx, id, into, &place.to_string_lossy(), &|aside| {
@@ -190,7 +202,7 @@ impl DirStore<'_> {
     fn head(&self, id: &ReleaseId) -> Result<Head> {
         let dir = self.dir.join(id.as_str());
         let mut beginning = Vec::with_capacity(Head::ENOUGH);
-        let read = File::open(dir.join(manifest::FILE))
+        let read = files::open(&dir.join(manifest::FILE))
             .and_then(|file| file.take(Head::ENOUGH as u64).read_to_end(&mut beginning));
         match read.ok().and_then(|_| Head::of_beginning(&beginning)) {
             Some(head) if head.id == *id => Ok(head),

@@ -20,7 +20,7 @@ use crate::target::sequence::one_line;
 use crate::target::ssh::{Address, Ssh};
 use crate::target::through::Through;
 use crate::target::wire::Wire;
-use crate::target::{Act, Delivery, Target, script, sequence};
+use crate::target::{Act, Delivery, Target, entries, script, sequence};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -151,7 +151,7 @@ impl<'cx> HostTarget<'cx> {
         let root = &self.root;
         match act {
             Act::Run(script) => (script.text.clone(), script.stdin.clone()),
-            Act::Whole(id) => (script::whole(root, id), String::new()),
+            Act::VerifyFiles(id) => (script::verify_files(root, id), String::new()),
             Act::Activate(Some(id), record) => (script::activate(root, id), record.map(line).unwrap_or_default()),
             Act::Activate(None, record) => (script::deactivate(root), record.map(line).unwrap_or_default()),
             Act::Record(record) => (script::record(root), line(record)),
@@ -349,13 +349,11 @@ impl Target for HostTarget<'_> {
     }
 
     fn verify(&self, release: &ReleaseId) -> Result<Vec<String>> {
-        let said = self.tell("check the files", &script::verify(&self.root, release), Input::Empty)?;
-        let (bad, files) = said.split_once("files\n").unwrap_or((&said, ""));
         let manifest = self.manifest(release)?;
-        let known = |path: &str| manifest.files.binary_search_by(|file| file.path.as_str().cmp(path)).is_ok();
-        let extra = files.lines().filter_map(|line| line.strip_prefix("./")).filter(|path| !known(path));
-        let extra = extra.map(|path| format!("{path}: is not part of the release"));
-        Ok(bad.lines().map(str::to_owned).chain(extra).collect())
+        let text = script::verify(&self.root, release);
+        let said = self.tell("check the files", &text, Input::Bytes(manifest.entries().as_bytes()))?;
+        let (digests, entries) = said.split_once("entries\n").unwrap_or((&said, ""));
+        Ok(digests.lines().map(str::to_owned).chain(entries::differences(entries)).collect())
     }
 
     fn attend(
@@ -399,7 +397,7 @@ fn parts(answer: &Answer, count: usize) -> Vec<Answer> {
 fn name(act: &Act) -> String {
     match act {
         Act::Run(script) => script.what.to_owned(),
-        Act::Whole(id) => format!("check the files of {id}"),
+        Act::VerifyFiles(id) => format!("check the files of {id}"),
         Act::Activate(Some(id), _) => format!("activate {id}"),
         Act::Activate(None, _) => "remove `current`".to_owned(),
         Act::Record(_) => "write the history".to_owned(),

@@ -1,5 +1,6 @@
 //! Where releases go live: one role, few methods, each a whole thing.
 
+pub mod entries;
 pub mod host;
 pub mod script;
 pub mod sequence;
@@ -26,16 +27,16 @@ use crate::target::ssh::Address;
 pub enum Delivery<'a> {
     /// Its bytes are here, and are sent.
     Push(&'a Release, &'a Changes),
-    /// The host fetches the bundle by this URL, which is a secret, and checks all of it against the manifest.
-    Pull(&'a Manifest, Url),
+    /// The host fetches the bundle by this URL, which is a secret. It unpacks it only when its digest is that of the bundle
+    /// that was checked here.
+    Pull(&'a Release, Url),
 }
 
 impl Delivery<'_> {
     /// What it must be when it has arrived.
-    pub fn manifest(&self) -> &Manifest {
+    pub fn release(&self) -> &Release {
         match self {
-            Self::Push(release, _) => release.manifest(),
-            Self::Pull(manifest, _) => manifest,
+            Self::Push(release, _) | Self::Pull(release, _) => release,
         }
     }
 }
@@ -45,8 +46,9 @@ impl Delivery<'_> {
 pub enum Act<'a> {
     /// Runs a script of a service or a health check.
     Run(&'a Script),
-    /// Refuses, with code [`script::EXIT_VERIFICATION`], a release whose files are no longer those that were installed.
-    Whole(&'a ReleaseId),
+    /// Fails with code [`script::EXIT_VERIFICATION`] where an entry of a release is missing or is not what was installed.
+    /// Answers with the entries that are extra.
+    VerifyFiles(&'a ReleaseId),
     /// Makes an installed release live in one atomic step; `None` makes nothing live. A record that cannot be written
     /// first keeps the step from being taken.
     Activate(Option<&'a ReleaseId>, Option<&'a Record>),

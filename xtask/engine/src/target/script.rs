@@ -13,6 +13,8 @@ use crate::release::delta::{NEW, PATCHES};
 use crate::release::id::ReleaseId;
 use crate::target::script::lease::{UNHEARD, has};
 
+/// The list of all entries of a release, in [`META`]: see `Manifest::entries`.
+pub const ENTRIES: &str = "entries";
 /// The list of the files that are the same in a release that is installed, in [`META`] while one is being installed.
 pub const SAME: &str = "same";
 /// Exit code of a script that found bytes that do not match.
@@ -150,43 +152,57 @@ pub fn unlock(root: &str, token: Option<&str>) -> String {
     in_root(root, &remove)
 }
 
-/// Unpacks a release from stdin aside, checks every file on the host, and moves it into `releases/`.
-/// What an earlier run left half done goes first, and a failure leaves nothing: on a full disk both would stand in the
-/// way. The stream is a `tar.gz` or `tar.zst` with the manifest, the digests and the record in [`META`].
-pub fn install(root: &str, id: &ReleaseId, sum: &str, compression: Compression) -> String {
-    in_made_root(root, &installation(id, sum, &(ready(compression) + unpack(compression))))
+/// What an unpacked release is compared with, by the digests of two files of the engine's own: its list of entries and
+/// its list of digests. They are part of the script, so that no archive can bring others.
+#[derive(Debug, Clone)]
+pub struct Expected {
+    /// Digest of the bundle, which tells whether a release of this id is the same one.
+    pub bundle: String,
+    /// Digest of [`ENTRIES`].
+    pub entries: String,
+    /// Digest of `SHA256SUMS`.
+    pub sums: String,
 }
 
-/// What a host says that cannot read its bundle.
+/// Unpacks a release from stdin aside, compares it with what is expected, and moves it into `releases/`. What an earlier
+/// run left half done goes first, and a failure leaves nothing: on a full disk both would stand in the way. The stream is an
+/// archive of the engine's own, with the manifest, the lists and the record in [`META`].
+pub fn install(root: &str, id: &ReleaseId, expected: &Expected, compression: Option<Compression>) -> String {
+    let unpack = format!("{}{}", ready(compression), unpack(compression));
+    in_made_root(root, &installation(id, expected, &unpack))
+}
+
+/// What a host prints that cannot read its bundle.
 pub const NO_ZSTD: &str = "there is no zstd here, or a tar that does not know --zstd, and the bundle is a .tar.zst";
 /// Whether it can.
 const HAS_ZSTD: &str = "command -v zstd > /dev/null 2>&1 && tar --zstd --version > /dev/null 2>&1";
 
-/// Takes an archive from stdin. It is `tar` that runs zstd, because it fails when zstd does, and a pipe would not.
-fn unpack(compression: Compression) -> &'static str {
+/// Unpacks an archive from stdin. It is `tar` that runs zstd, because it fails when zstd does, and a pipe would not.
+fn unpack(compression: Option<Compression>) -> &'static str {
     match compression {
-        Compression::Gzip => "tar -xzof - -C \"$aside\"",
-        Compression::Zstd => "tar --zstd -xof - -C \"$aside\"",
+        None => "tar -xof - -C \"$aside\"",
+        Some(Compression::Gzip) => "tar -xzof - -C \"$aside\"",
+        Some(Compression::Zstd) => "tar --zstd -xof - -C \"$aside\"",
     }
 }
 
 /// Fails where there is no program for an archive, before anything is fetched or unpacked.
-fn ready(compression: Compression) -> String {
+fn ready(compression: Option<Compression>) -> String {
     match compression {
-        Compression::Gzip => String::new(),
-        Compression::Zstd => format!("{{ {HAS_ZSTD}; }} || {{ echo '{NO_ZSTD}' >&2; exit 1; }}\n"),
+        None | Some(Compression::Gzip) => String::new(),
+        Some(Compression::Zstd) => format!("{{ {HAS_ZSTD}; }} || {{ echo '{NO_ZSTD}' >&2; exit 1; }}\n"),
     }
 }
 
 /// The same with an archive of only what differs from a release that is installed there. [`META`] in the stream has the
 /// list of what is the same; it is copied, never linked, so that nothing that one release writes is another's. It may have
 /// files to put together as well, of ranges of those that they replace and of what is new: all bytes from an offset on are
-/// `tail`'s, and how many of them `head`'s. Where that cannot be, whoever asked sends all of it.
-pub fn install_changes(root: &str, id: &ReleaseId, sum: &str, from: &ReleaseId) -> String {
+/// `tail`'s, and how many of them `head`'s. Where that cannot be, the caller sends all of it.
+pub fn install_changes(root: &str, id: &ReleaseId, expected: &Expected, from: &ReleaseId) -> String {
     let unpack = format!(
         "tar -xzof - -C \"$aside\"
 if [ -s \"$aside/{META}/{SAME}\" ]; then
-  (cd releases/{from} && tar -cf - -T -) < \"$aside/{META}/{SAME}\" | tar -xof - -C \"$aside\"
+  (cd ./releases/{from} && tar -cf - -T -) < \"$aside/{META}/{SAME}\" | tar -xof - -C \"$aside\"
 fi
 part() {{
   tail -c +$(($2 + 1)) \"$1\" 2> /dev/null | head -c \"$3\" >> \"$to\" && return
@@ -204,46 +220,54 @@ if [ -f \"$aside/{META}/{PATCHES}\" ]; then
 fi
 rm -f \"$aside/{META}/{SAME}\" \"$aside/{META}/{PATCHES}\" \"$aside/{META}/{NEW}\""
     );
-    in_made_root(root, &installation(id, sum, &unpack))
+    in_made_root(root, &installation(id, expected, &unpack))
 }
 
-/// The same, and the host fetches the bundle itself: the first line on stdin is a URL, the stream after it holds only
-/// [`META`]. The URL is a secret, so it is in no argument of a program.
+/// The same, and the host fetches the bundle itself: the first line on stdin is a URL, the stream after it is an archive,
+/// not compressed, that holds only [`META`]. The URL is a secret, so it is in no argument of a program.
 ///
-/// A bundle that was cut off is gone on with. It lies aside until its digest is right, so the disk has to hold it
-/// packed and unpacked.
-pub fn install_pulled(root: &str, id: &ReleaseId, sum: &str, compression: Compression) -> String {
-    let (ready, unpack) = (ready(compression), unpack(compression));
+/// A bundle that was cut off is gone on with. It lies aside until its digest is that of the bundle that was checked where
+/// the deploy runs, so the disk has to hold it packed and unpacked.
+pub fn install_pulled(root: &str, id: &ReleaseId, expected: &Expected, compression: Compression) -> String {
+    let (ready, from_stdin) = (ready(Some(compression)), unpack(None));
     let fetch = format!(
-        "{ready}cat > \"$aside.meta\"
+        "{ready}{from_stdin}
 {FETCH}
-{SUMS_TOOL}
-if ! printf '%s  %s\\n' {sum} \"$aside.bundle\" | $check - > /dev/null 2>&1; then
+if ! is {sum} \"$aside.bundle\"; then
   echo 'the bundle that was fetched has another digest than its manifest says' >&2; exit {EXIT_VERIFICATION}
 fi
-cat \"$aside.meta\" \"$aside.bundle\" | {unpack}
-rm -f \"$aside.meta\" \"$aside.bundle\""
+{unpack} < \"$aside.bundle\"
+rm -f \"$aside.bundle\"",
+        sum = expected.bundle,
+        unpack = unpack(Some(compression)),
     );
-    in_made_root(root, &format!("read -r url\n{}", installation(id, sum, &fetch)))
+    in_made_root(root, &format!("read -r url\n{}", installation(id, expected, &fetch)))
 }
 
-fn installation(id: &ReleaseId, sum: &str, unpack: &str) -> String {
+fn installation(id: &ReleaseId, expected: &Expected, unpack: &str) -> String {
+    let Expected { bundle, entries, sums } = expected;
     format!(
-        "aside=releases/.incoming-{id}; final=releases/{id}
+        "aside=./releases/.incoming-{id}; final=./releases/{id}
 mkdir -p releases
 if [ -d \"$final\" ]; then
   have=; read -r have < \"$final/{META}/bundle\" || true
-  if [ \"$have\" = {sum} ]; then cat > /dev/null; echo already; exit 0; fi
+  if [ \"$have\" = {bundle} ]; then cat > /dev/null; echo already; exit 0; fi
   echo \"$final has other bytes\" >&2; exit {EXIT_VERIFICATION}
 fi
 rm -rf releases/.incoming-*; mkdir \"$aside\"
 trap 'rm -rf \"$aside\" \"$aside\".*' 0
-{unpack}
 {SUMS_TOOL}
+{unpack}
+is {entries} \"$aside/{META}/{ENTRIES}\" && is {sums} \"$aside/{META}/SHA256SUMS\" || {{
+  echo 'the archive brought other lists than those of the release' >&2; exit {EXIT_VERIFICATION}
+}}
 if ! said=$(cd \"$aside\" && $check {META}/SHA256SUMS 2>&1); then
   printf '%s\\n' \"$said\" | grep -v ': OK$' | head -n 5 >&2 || true
   exit {EXIT_VERIFICATION}
 fi
+{COMPARE}
+odd=$(cd \"$aside\" && compare \"$(cat {META}/{ENTRIES})\" all)
+[ -z \"$odd\" ] || {{ printf '%s\\n' \"$odd\" | head -n 5 >&2; exit {EXIT_VERIFICATION}; }}
 sync -f \"$aside\" 2>/dev/null || sync
 {MEND}
 cat \"$aside/{META}/record\" >> history.jsonl
@@ -282,9 +306,34 @@ for pause in 0 1 2 4 8 end; do
 done
 rm -f "$aside.said""#;
 
-/// The checker of SHA-256 digests: that of coreutils, or macOS's.
-const SUMS_TOOL: &str =
-    "if command -v sha256sum > /dev/null 2>&1; then check='sha256sum -c'; else check='shasum -a 256 -c'; fi";
+/// The checker of SHA-256 digests: that of coreutils, or macOS's. `is DIGEST FILE` is true where a file has a digest.
+const SUMS_TOOL: &str = r#"if command -v sha256sum > /dev/null 2>&1; then check='sha256sum -c'; else check='shasum -a 256 -c'; fi
+is() { printf '%s  %s\n' "$1" "$2" | $check - > /dev/null 2>&1; }"#;
+
+/// `compare TEXT all` prints how this directory differs from a list of entries (see `Manifest::entries`): lines `missing`
+/// and `extra`, a tab, and the entry. With `own` in the place of `all`, links into what releases share and directories that
+/// hold nothing else are no difference: they are the engine's own.
+///
+/// Each line of the list is counted twice and each entry once, so both are there three times, twice where the entry is
+/// missing, and once where nothing expects it. `find -perm` compares all bits, those of set-uid too.
+const COMPARE: &str = r#"entries() {
+  tab=$(printf '\t')
+  find . -path ./.gangplank -prune -o -type d -print | sed -n "s|^[.]/|dir$tab&|p"
+  find . -path ./.gangplank -prune -o -type f -perm 644 -print | sed "s|^|file 644$tab|"
+  find . -path ./.gangplank -prune -o -type f -perm 755 -print | sed "s|^|file 755$tab|"
+  find . -path ./.gangplank -prune -o -type f ! -perm 644 ! -perm 755 -print | sed "s|^|file of another mode$tab|"
+  find . -path ./.gangplank -prune -o ! -type f ! -type d ! -type l -print | sed "s|^|special file$tab|"
+  find . -path ./.gangplank -prune -o -type l -print | while IFS= read -r link; do
+    to=$(readlink "$link")
+    if [ "$1" = own ] && [ "$(printf '%s\n' "$to" | sed 's|^\([.][.]/\)*||')" = "shared/${link#./}" ]; then continue; fi
+    printf 'link\t%s\t%s\n' "$link" "$to"
+  done
+}
+compare() {
+  { printf '%s\n%s\n' "$1" "$1"; entries "$2"; } | sort | uniq -c | sed -n "s|^ *2 |missing$tab|p; s|^ *1 |extra$tab|p" |
+    if [ "$2" = own ]; then grep -v "^extra${tab}dir$tab" || true; else cat; fi
+}
+tab=$(printf '\t')"#;
 
 /// A torn last line, left by a crash, must not swallow the record that follows it.
 const MEND: &str = "if [ -s history.jsonl ] && [ -n \"$(tail -c 1 history.jsonl)\" ]; then echo >> history.jsonl; fi";
@@ -377,7 +426,7 @@ pub fn remove(root: &str, ids: &[ReleaseId]) -> String {
             "{MEND}
 cat >> history.jsonl
 [ -d releases ] || exit 0
-cd releases
+cd ./releases
 live=$(readlink ../current || true)
 for id in {ids}; do
   if [ \"$live\" = \"releases/$id\" ]; then continue; fi
@@ -392,7 +441,7 @@ rm -rf .incoming-* .removing-*
 
 /// Runs a command of the project in `current`.
 pub fn in_current(root: &str, command: &str) -> String {
-    in_root(root, &format!("cd current/\n{command}\n"))
+    in_root(root, &format!("cd ./current/\n{command}\n"))
 }
 
 /// Keeps the health check on stdin, which may hold a secret in its URL.
@@ -410,41 +459,42 @@ pub fn read_meta(root: &str, id: &ReleaseId, file: &str) -> String {
     in_root(root, &format!("cat releases/{id}/{META}/{file}\n"))
 }
 
-/// Fails when an installed release is not what it was: a file differs from its digest, is missing, or is one too many.
-pub fn whole(root: &str, id: &ReleaseId) -> String {
+/// Fails when an entry of an installed release is missing or is not what it was. Prints entries that are extra, as
+/// [`COMPARE`] does. A release that an engine without [`ENTRIES`] has installed is compared with its digests alone.
+pub fn verify_files(root: &str, id: &ReleaseId) -> String {
     in_root(
         root,
         &format!(
-            "cd releases/{id}
+            "cd ./releases/{id}
 {SUMS_TOOL}
+{COMPARE}
 bad() {{ printf '%s\\n' \"$1\" | head -n 5 >&2; exit {EXIT_VERIFICATION}; }}
 [ -f {META}/SHA256SUMS ] || bad '{META}/SHA256SUMS is gone'
 said=$($check {META}/SHA256SUMS 2>/dev/null) || bad \"$(printf '%s\\n' \"$said\" | grep -v ': OK$')\"
-# Each name is there twice, in the list and on the disk.
-odd=$({{ sed 's/^[^ ]* [ *]//' {META}/SHA256SUMS | grep -v '^{META}/'; find . -path ./{META} -prune -o -type f -print | sed 's|^[.]/||'; }} | grep -vF '\\' | sort | uniq -u)
-[ -z \"$odd\" ] || bad \"$odd is not part of the release\"
+[ -f {META}/{ENTRIES} ] || exit 0
+odd=$(compare \"$(cat {META}/{ENTRIES})\" own)
+missing=$(printf '%s\\n' \"$odd\" | grep '^missing' || true)
+[ -z \"$missing\" ] || bad \"$odd\"
+[ -z \"$odd\" ] || printf '%s\\n' \"$odd\"
 "
         ),
     )
 }
 
-/// Checks an installed release against the digests that came with it. Prints the files that differ, then a line
-/// `files` and every file and link that there is.
+/// Compares an installed release with the list of entries on stdin, and its files with the digests that came with it.
+/// Prints the files whose digest differs, then a line `entries` and what [`COMPARE`] prints.
 pub fn verify(root: &str, id: &ReleaseId) -> String {
     in_root(
         root,
         &format!(
-            "cd releases/{id}
+            "list=$(cat)
+cd ./releases/{id}
 {SUMS_TOOL}
+{COMPARE}
 $check {META}/SHA256SUMS 2>/dev/null | grep -v ': OK$' || true
 [ -f {META}/SHA256SUMS ] || echo '{META}/SHA256SUMS: FAILED open or read'
-echo files
-find . -path ./{META} -prune -o -type f -print
-# Links into what is shared are ours.
-find . -path ./{META} -prune -o -type l -print | while IFS= read -r link; do
-  to=$(readlink \"$link\" | sed 's|^\\([.][.]/\\)*||')
-  [ \"$to\" = \"shared/${{link#./}}\" ] || printf '%s\\n' \"$link\"
-done
+echo entries
+compare \"$list\" own
 "
         ),
     )

@@ -6,47 +6,67 @@ use crate::deploy::history::Record;
 use crate::error::{Explain, Failure, Kind, Result, hint_of, kind_of};
 use crate::http::{Url, policy};
 use crate::project::Compression;
-use crate::release::delta::Changes;
+use crate::release::delta::{Archive, Changes};
 use crate::release::manifest::{Manifest, checksum_line};
-use crate::release::{META, RELEASES, Release, digest, manifest};
+use crate::release::{META, RELEASES, Release, SUMS, digest, files, manifest, pack};
+use crate::target::script::Expected;
 use crate::target::{Delivery, script};
 use std::fs::File;
 
 impl HostTarget<'_> {
     /// See [`crate::target::Target::install`].
     pub(super) fn deliver(&self, delivery: &Delivery, record: &Record) -> Result<()> {
-        let manifest = delivery.manifest();
-        let (id, sum) = (&manifest.id, &manifest.bundle.sha256);
-        let compression = manifest.compression();
-        let meta = || meta_member(manifest, record, None, compression);
+        let release = delivery.release();
+        let lists = Lists::of(release.manifest());
+        let id = release.id();
         let what = format!("install {id}");
         let done = match delivery {
-            Delivery::Push(release, changes) => {
-                if !matches!(self.place, Place::Here(_)) && self.install_changes(release, changes, record)? {
+            Delivery::Push(_, changes) => {
+                let is_here = matches!(self.place, Place::Here(_));
+                if !is_here && self.install_changes(release, &lists, changes, record)? {
                     return Ok(());
                 }
-                let bundle = File::open(release.bundle()).explain(
-                    Kind::Failed,
-                    || format!("cannot read {}", release.bundle().display()),
-                    || "fetch the release again".into(),
-                )?;
-                let text = script::install(&self.root, id, sum, compression);
-                self.tell(&what, &text, Input::BytesThenFile(&meta()?, bundle))
+                // On this machine there is nothing to save by compressing.
+                let compression = Some(release.manifest().compression()).filter(|_| !is_here);
+                match self.install_whole(release, &lists, changes, record, compression) {
+                    Err(error) if compression == Some(Compression::Zstd) && kind_of(&error) == Kind::Failed => {
+                        self.cx.warn(format!("{error:#}: so it is sent as gzip"));
+                        self.install_whole(release, &lists, changes, record, Some(Compression::Gzip))
+                    }
+                    done => done,
+                }
             }
             Delivery::Pull(_, url) => {
-                let input = [url.as_str().as_bytes(), b"\n", &meta()?].concat();
-                let text = script::install_pulled(&self.root, id, sum, compression);
+                let meta = lists.archive(release.manifest(), record, None, None)?;
+                let input = [url.as_str().as_bytes(), b"\n", &meta].concat();
+                let text = script::install_pulled(&self.root, id, &lists.expected, release.manifest().compression());
                 self.tell(&what, &text, Input::Bytes(&input)).map_err(|error| pulled(&error, url))
             }
         };
         done.map(drop).map_err(unread)
     }
 
+    /// Installs all of a release from an archive that is compressed like this.
+    fn install_whole(
+        &self,
+        release: &Release,
+        lists: &Lists,
+        changes: &Changes,
+        record: &Record,
+        compression: Option<Compression>,
+    ) -> Result<String> {
+        let archive = changes.whole(release, compression)?;
+        let text = script::install(&self.root, release.id(), &lists.expected, compression);
+        let meta = lists.archive(release.manifest(), record, None, compression)?;
+        self.tell(&format!("install {}", release.id()), &text, Input::BytesThenFile(&meta, open(&archive)?))
+    }
+
     /// The manifest of what is live: as it was built here, or as the host has it.
     fn live_manifest(&self) -> Result<Option<Manifest>> {
         let Some((live, bundle)) = get(&self.live) else { return Ok(None) };
         let here = self.cx.root.join(RELEASES).join(live.as_str()).join(manifest::FILE);
-        let known = std::fs::read(&here).ok().and_then(|text| Manifest::parse(&text, &self.url).ok());
+        let known =
+            files::read(&here, manifest::BYTES_MAX).ok().and_then(|text| Manifest::parse(&text, &self.url).ok());
         if let Some(known) = known.filter(|known| known.bundle.sha256 == bundle) {
             return Ok(Some(known));
         }
@@ -61,7 +81,7 @@ impl HostTarget<'_> {
 
     /// Installs a release by what differs from the live one, where that saves enough. Gives whether it did: where it did
     /// not, all of it is to be sent.
-    fn install_changes(&self, release: &Release, changes: &Changes, record: &Record) -> Result<bool> {
+    fn install_changes(&self, release: &Release, lists: &Lists, changes: &Changes, record: &Record) -> Result<bool> {
         let ours = release.manifest();
         let theirs = self.live_manifest()?;
         let Some(theirs) = theirs.filter(|theirs| theirs.id != ours.id) else { return Ok(false) };
@@ -75,11 +95,10 @@ impl HostTarget<'_> {
             }
         };
         let list: String = delta.same.iter().map(|path| format!("./{path}\n")).collect();
-        let meta = meta_member(ours, record, Some(&list), Compression::Gzip)?;
-        let what = || format!("cannot read {}", delta.file.display());
-        let changed = File::open(&delta.file).explain(Kind::Failed, what, || "check the disk".into())?;
+        let meta = lists.archive(ours, record, Some(&list), Some(Compression::Gzip))?;
+        let changed = open(&delta.archive)?;
         let bytes = meta.len() as u64 + changed.metadata().map_or(0, |it| it.len());
-        let text = script::install_changes(&self.root, &ours.id, &ours.bundle.sha256, &theirs.id);
+        let text = script::install_changes(&self.root, &ours.id, &lists.expected, &theirs.id);
         match self.tell(&format!("install {}", ours.id), &text, Input::BytesThenFile(&meta, changed)) {
             Ok(_) => {
                 self.cx.note(format!(
@@ -93,8 +112,8 @@ impl HostTarget<'_> {
                 ));
                 Ok(true)
             }
-            // Somebody has changed what is live by hand. What is sent whole does not depend on it.
-            Err(error) if kind_of(&error) == Kind::Verification => {
+            // What is live was changed by hand, or the host lacks a program or an option. All of it needs neither.
+            Err(error) if matches!(kind_of(&error), Kind::Verification | Kind::Failed) => {
                 self.cx.warn(format!("{error:#}: so all of it is sent"));
                 Ok(false)
             }
@@ -132,20 +151,53 @@ fn pulled(error: &anyhow::Error, url: &Url) -> anyhow::Error {
     Failure::new(kind_of(error), text).hint(hint).into()
 }
 
-/// A member with the engine's own files, to be sent before those of the bundle: together they are one archive, because
-/// this one leaves out its end.
-fn meta_member(manifest: &Manifest, record: &Record, same: Option<&str>, compression: Compression) -> Result<Vec<u8>> {
-    let json = manifest.to_json();
-    let name = |file: &str| format!("{META}/{file}");
-    let bundle = format!("{}\n", manifest.bundle.sha256);
-    let sums = manifest.checksums() + &checksum_line(&digest::of(&json), &name(manifest::FILE));
-    let files = [
-        (manifest::FILE, json.as_slice()),
-        ("bundle", bundle.as_bytes()),
-        ("record", record.to_line().as_bytes()),
-        (crate::release::SUMS, sums.as_bytes()),
-    ]
-    .map(|(file, bytes)| (name(file), bytes.to_vec()));
-    let list = same.map(|same| (name(script::SAME), same.as_bytes().to_vec()));
-    crate::release::pack::small_member(&files.into_iter().chain(list).collect::<Vec<_>>(), compression)
+fn open(archive: &Archive) -> Result<File> {
+    let what = || format!("cannot read {}", archive.file.display());
+    File::open(&archive.file).explain(Kind::Failed, what, || "check the disk".into())
+}
+
+/// The lists with which a host compares what it has unpacked.
+struct Lists {
+    entries: String,
+    sums: String,
+    manifest: Vec<u8>,
+    expected: Expected,
+}
+
+impl Lists {
+    fn of(manifest: &Manifest) -> Self {
+        let json = manifest.to_json();
+        let entries = manifest.entries();
+        let own = [(manifest::FILE, json.as_slice()), (script::ENTRIES, entries.as_bytes())];
+        let own = own.map(|(file, bytes)| checksum_line(&digest::of(bytes), &format!("{META}/{file}")));
+        let sums = manifest.checksums() + &own.concat();
+        let expected = Expected {
+            bundle: manifest.bundle.sha256.clone(),
+            entries: digest::of(entries.as_bytes()),
+            sums: digest::of(sums.as_bytes()),
+        };
+        Self { entries, sums, manifest: json, expected }
+    }
+
+    /// The engine's own files, to be sent before the archive of a release: together they are one archive, because this
+    /// one has no end.
+    fn archive(
+        &self,
+        manifest: &Manifest,
+        record: &Record,
+        same: Option<&str>,
+        compression: Option<Compression>,
+    ) -> Result<Vec<u8>> {
+        let (bundle, record) = (format!("{}\n", manifest.bundle.sha256), record.to_line());
+        let files = [
+            (manifest::FILE, self.manifest.as_slice()),
+            ("bundle", bundle.as_bytes()),
+            ("record", record.as_bytes()),
+            (script::ENTRIES, self.entries.as_bytes()),
+            (SUMS, self.sums.as_bytes()),
+        ];
+        let all = files.into_iter().chain(same.map(|same| (script::SAME, same.as_bytes())));
+        let all: Vec<_> = all.map(|(file, bytes)| (format!("{META}/{file}"), bytes.to_vec())).collect();
+        pack::small_files(&all, compression)
+    }
 }

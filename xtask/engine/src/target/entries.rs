@@ -1,0 +1,54 @@
+//! How the entries of an installed release differ from those of its manifest, in words, from what a host printed.
+
+use std::collections::BTreeMap;
+
+/// An entry that is not as it should be.
+#[derive(Default)]
+struct Odd<'a> {
+    missing: Option<&'a str>,
+    extra: Option<&'a str>,
+}
+
+/// Reads lines of `compare` (see `script::verify`), and gives a line for each path.
+pub fn differences(lines: &str) -> Vec<String> {
+    let mut odd: BTreeMap<&str, Odd> = BTreeMap::new();
+    for line in lines.lines() {
+        let mut fields = line.splitn(3, '\t');
+        let (Some(which), Some(kind), Some(rest)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let path = if kind == "link" { rest.split('\t').next().unwrap_or(rest) } else { rest };
+        let entry = odd.entry(path.strip_prefix("./").unwrap_or(path)).or_default();
+        match which {
+            "missing" => entry.missing = Some(kind),
+            _ => entry.extra = Some(kind),
+        }
+    }
+    let words = |(path, odd): (&str, Odd)| match (odd.missing, odd.extra) {
+        (Some("link"), Some("link")) => format!("{path}: is a link to something else"),
+        (Some(wanted), Some(found)) => format!("{path}: is a {found}, not a {wanted}"),
+        (Some(_), None) => format!("{path}: is missing"),
+        _ => format!("{path}: is not part of the release"),
+    };
+    odd.into_iter().map(words).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_path_has_one_line() {
+        let lines = "extra\tfile 644\t./app.pid\nextra\tfile of another mode\t./bin/app\nmissing\tfile 755\t./bin/app\n\
+                     extra\tlink\t./l\t/etc/passwd\nmissing\tlink\t./l\ta\nmissing\tfile 644\t./gone\nnonsense\n\
+                     extra\tlink\t./a b\tx\nmissing\tfile 644\t./a b\n";
+        assert_eq!(
+            differences(lines),
+            [
+                "a b: is a link, not a file 644",
+                "app.pid: is not part of the release",
+                "bin/app: is a file of another mode, not a file 755",
+                "gone: is missing",
+                "l: is a link to something else",
+            ]
+        );
+    }
+}
