@@ -9,7 +9,7 @@ use crate::error::{Explain, Kind, Result, failed, usage};
 use crate::event::{Event, Sink, Stream, ms_since};
 use crate::extend::Extras;
 use crate::process::{self, Background, Limits};
-pub use crate::process::{Input, Measured};
+pub use crate::process::{Input, Measured, Until};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -328,7 +328,21 @@ impl Cx {
         interruptible: bool,
     ) -> Result<Answer> {
         command.stderr(Stdio::piped());
-        self.run(&mut command, shown.to_owned(), input, limit, interruptible)
+        self.run(&mut command, shown.to_owned(), input, limit, interruptible, None)
+    }
+
+    /// The same for a command whose output says when it is complete.
+    pub fn answer_until(
+        &self,
+        shown: &str,
+        mut command: Command,
+        input: Input,
+        limit: Option<Duration>,
+        interruptible: bool,
+        until: &Until,
+    ) -> Result<Answer> {
+        command.stderr(Stdio::piped());
+        self.run(&mut command, shown.to_owned(), input, limit, interruptible, Some(until))
     }
 
     /// Runs a command and hands over its lines as they come, until it ends or `stop` says so; see `process::stream`.
@@ -369,7 +383,7 @@ impl Cx {
     pub fn answer_with_stderr(&self, mut command: Command) -> Result<Answer> {
         command.stderr(Stdio::inherit());
         let shown = show(&command);
-        self.run(&mut command, shown, Input::Empty, None, false)
+        self.run(&mut command, shown, Input::Empty, None, false, None)
     }
 
     /// Runs a command and gives its output without the newline at the end; another exit code than 0 is an error with
@@ -452,12 +466,13 @@ impl Cx {
         input: Input,
         limit: Option<Duration>,
         interruptible: bool,
+        until: Option<&Until>,
     ) -> Result<Answer> {
         let started = Instant::now();
         // A group of its own, so that Ctrl-C reaches us alone and we can put back what is half done.
         let own_group = limit.is_some() || self.catching.load(Ordering::Relaxed);
         let limits = Limits { time: limit, stop: &|| interruptible && self.interrupted(), own_group };
-        let mut ended = process::run(command, input, &limits).map_err(|e| not_started(command, &e))?;
+        let mut ended = process::run(command, input, &limits, until).map_err(|e| not_started(command, &e))?;
         if ended.cut {
             let _ = write!(ended.stderr, "\nit did not end within {:.1?} and was stopped", started.elapsed());
         }

@@ -59,12 +59,32 @@ pub struct Ended {
     pub cut: bool,
 }
 
-/// Runs a command whose stdin and stdout are ours, and whose stderr is as the command has it.
-pub fn run(command: &mut Command, input: Input, limits: &Limits) -> io::Result<Ended> {
+/// When a program is at its end although it still runs.
+pub struct Until<'a> {
+    /// Whether its output so far is all of it.
+    pub ended: &'a dyn Fn(&[u8]) -> bool,
+    /// How long it may then take to end by itself.
+    pub stragglers: Duration,
+}
+
+/// Runs a command whose stdin and stdout are ours, and whose stderr is as the command has it. `until` its output is
+/// complete, where that is given: then it is killed.
+pub fn run(command: &mut Command, input: Input, limits: &Limits, until: Option<&Until>) -> io::Result<Ended> {
     let mut child = start(command.stdin(Stdio::piped()).stdout(Stdio::piped()), limits)?;
+    let pid = i32::try_from(child.id()).unwrap_or_default();
     feed(child.stdin.take(), input);
     let (stdout, stderr) = (Collected::new(child.stdout.take()), Collected::new(child.stderr.take()));
-    let (status, cut) = wait_looking(&mut child, limits, OFTEN, &mut |nap| stdout.ends_within(nap))?;
+    let mut complete: Option<Instant> = None;
+    let (status, cut) = wait_looking(&mut child, limits, OFTEN, &mut |nap| {
+        let Some(until) = until else { return stdout.ends_within(nap) };
+        if complete.is_none() && stdout.is(until.ended) {
+            complete = Some(Instant::now());
+        }
+        if complete.is_some_and(|since| since.elapsed() > until.stragglers) {
+            kill(pid);
+        }
+        stdout.ends_within(nap)
+    })?;
     Ok(Ended { status, stdout: stdout.text(), stderr: stderr.text(), cut })
 }
 
@@ -445,6 +465,10 @@ impl Collected {
         Self { bytes, whole }
     }
 
+    fn is(&self, complete: &dyn Fn(&[u8]) -> bool) -> bool {
+        complete(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn so_far(&self) -> String {
         String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
     }
@@ -492,7 +516,7 @@ mod tests {
             let mut command = std::process::Command::new("sh");
             command.args(["-c", script]).stderr(std::process::Stdio::piped());
             let limits = super::Limits { time: limit, stop: &|| false, own_group: true };
-            super::run(&mut command, super::Input::Empty, &limits).unwrap()
+            super::run(&mut command, super::Input::Empty, &limits, None).unwrap()
         };
         let ended = run("echo out; exec >&-; sleep 0.2; echo late >&2; exit 3", None);
         assert_eq!((ended.status.code(), ended.stdout.as_str(), ended.stderr.as_str()), (Some(3), "out\n", "late\n"));
@@ -510,6 +534,6 @@ mod tests {
         let mut own = std::process::Command::new("sh");
         own.args(["-c", "test -r /proc/self/environ && echo readable"]);
         own.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-        assert_eq!(super::run(&mut own, super::Input::Empty, &limits).unwrap().stdout, "readable\n");
+        assert_eq!(super::run(&mut own, super::Input::Empty, &limits, None).unwrap().stdout, "readable\n");
     }
 }

@@ -6,8 +6,8 @@ mod systemd;
 use crate::project::Service;
 use crate::release::digest;
 use crate::release::id::ReleaseId;
+use crate::target::frame::one_line;
 use crate::target::script::quote;
-use crate::target::sequence::one_line;
 use std::time::Duration;
 pub use systemd::Unit;
 
@@ -240,9 +240,9 @@ mkdir -p service
 mv -f service/env.new service/env; mv -f service/vars.new service/vars
 {good}
 eval \"$vars\"
-set +eu
-{restart}\n",
-        quote(root)
+exec sh -c {}\n",
+        quote(root),
+        quote(restart)
     );
     Script::new(text, one_line(exports) + &one_line(env))
 }
@@ -256,10 +256,11 @@ done
     Script::new(keeper::script(root, body), String::new())
 }
 
-/// A command of the project with variables, in a directory.
+/// A command of the project with variables, in a directory, exactly as `sh -c` runs it.
 pub fn command(root: &str, exports: &str, command: &str) -> Script {
     // The variables come by stdin: they may be secret, and a command line is for everybody to read.
-    let text = format!("set -eu; umask 022\ncd -- {}\nvars=$(cat); eval \"$vars\"\nset +eu\n{command}\n", quote(root));
+    let (root, command) = (quote(root), quote(command));
+    let text = format!("set -eu; umask 022\ncd -- {root}\nvars=$(cat); eval \"$vars\"\nexec sh -c {command}\n");
     Script::new(text, exports.to_owned())
 }
 

@@ -14,12 +14,12 @@ use crate::machine::{self, Owner};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{self, Manifest};
 use crate::service::Script;
+use crate::target::frame::{self, Marker, one_line};
 use crate::target::script::attend::attended;
 use crate::target::script::lease;
-use crate::target::sequence::one_line;
 use crate::target::ssh::{Address, Ssh};
 use crate::target::through::Through;
-use crate::target::wire::Wire;
+use crate::target::transport::Transport;
 use crate::target::{Act, Delivery, Target, entries, script, sequence};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -106,7 +106,7 @@ impl<'cx> HostTarget<'cx> {
     fn shell(&self, sh: &Path, text: &str) -> Command {
         let mut command = Command::new(sh);
         command.arg("-c").arg(text).current_dir("/").env_clear();
-        for name in ["PATH", "HOME", "USER", "LANG", "TMPDIR", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"] {
+        for name in frame::KEPT {
             if let Some(value) = self.cx.var(name) {
                 command.env(name, value);
             }
@@ -231,9 +231,10 @@ impl Lockable for HostTarget<'_> {
             (script::lock(&self.root, &owner.token), String::from_utf8_lossy(&to_json(owner)).into_owned()),
             (script::state(&self.root), String::new()),
         ];
-        let (text, input) = sequence::sequence(&scripts);
+        let marker = Marker::random();
+        let (text, input) = sequence::sequence(&marker, &scripts);
         let answer = self.say(&format!("# take the lock\n{text}"), Input::Bytes(input.as_bytes()), None, false)?;
-        let answers = parts(&answer, scripts.len());
+        let answers = parts(&marker, &answer, scripts.len());
         let said = answers.first().unwrap_or(&answer);
         if !said.ok() {
             return Err(self.complain("take the lock", said).into());
@@ -322,13 +323,14 @@ impl Target for HostTarget<'_> {
         let limit = (!runs.is_empty()).then(|| runs.iter().map(|script| script.limit).sum::<Duration>() + slow);
         let interruptible = runs.len() == acts.len() && runs.iter().all(|script| script.interruptible);
         let alone = scripts.len() == 1;
-        let (text, input) = if alone { scripts.remove(0) } else { sequence::sequence(&scripts) };
+        let marker = Marker::random();
+        let (text, input) = if alone { scripts.remove(0) } else { sequence::sequence(&marker, &scripts) };
         let text = self.fenced(&what, &text);
         let answer = self.say(&text, Input::Bytes(input.as_bytes()), limit, interruptible)?;
         if is_lost(&answer) {
             return self.lost(&what, &answer.stderr).err();
         }
-        let answers = if alone { vec![answer] } else { parts(&answer, acts.len()) };
+        let answers = if alone { vec![answer] } else { parts(&marker, &answer, acts.len()) };
         if answers.len() == acts.len()
             && acts.iter().zip(&answers).any(|(act, answer)| matches!(act, Act::Unlock) && answer.ok())
         {
@@ -382,8 +384,8 @@ fn is_lost(answer: &Answer) -> bool {
 
 /// The answers of the parts of a sequence of `count` that were begun. One that did not come to its end, because the script
 /// was ended, has the answer of the script.
-fn parts(answer: &Answer, count: usize) -> Vec<Answer> {
-    let (parts, stdout, stderr) = sequence::parts(&answer.stdout, &answer.stderr);
+fn parts(marker: &Marker, answer: &Answer, count: usize) -> Vec<Answer> {
+    let (parts, stdout, stderr) = sequence::parts(marker, &answer.stdout, &answer.stderr);
     let ended = parts.into_iter().map(|(code, stdout, stderr)| Answer { code, stdout, stderr, cut: false });
     let mut answers: Vec<_> = ended.collect();
     if answers.len() < count && answers.iter().all(Answer::ok) {

@@ -1,12 +1,13 @@
 //! Where releases go live: one role, few methods, each a whole thing.
 
 pub mod entries;
+pub mod frame;
 pub mod host;
 pub mod script;
 pub mod sequence;
 pub mod ssh;
 pub mod through;
-mod wire;
+mod transport;
 
 use crate::cx::{Answer, Cx};
 use crate::deploy::history::Record;

@@ -439,9 +439,9 @@ rm -rf .incoming-* .removing-*
     )
 }
 
-/// Runs a command of the project in `current`.
+/// Runs a command of the project in `current`, exactly as `sh -c` does.
 pub fn in_current(root: &str, command: &str) -> String {
-    in_root(root, &format!("cd ./current/\n{command}\n"))
+    format!("umask 022\ncd -- {}/current/ || exit 1\nexec sh -c {}\n", quote(root), quote(command))
 }
 
 /// Keeps the health check on stdin, which may hold a secret in its URL.

@@ -1,19 +1,13 @@
 //! Several scripts as one: a host that is far away is asked as seldom as may be.
 
+use crate::target::frame::{Marker, one_line};
 use std::fmt::Write;
 
-/// What stands between the answers of a sequence, with the exit code of the part before it.
-const PART: &str = "gangplank: part";
-
-/// A text as one line, which `printf %b` turns back: POSIX knows `\\` and `\n` there.
-pub fn one_line(text: &str) -> String {
-    format!("{}\n", text.replace('\\', "\\\\").replace('\n', "\\n"))
-}
-
 /// Several scripts, each with its own text on stdin, as one that stops after the first that fails; and what it reads.
-pub fn sequence(parts: &[(String, String)]) -> (String, String) {
+pub fn sequence(marker: &Marker, parts: &[(String, String)]) -> (String, String) {
+    let part = marker.part();
     let mut text = format!(
-        "part() {{ printf '\\n%s %s\\n' '{PART}' \"$1\"; printf '\\n%s %s\\n' '{PART}' \"$1\" >&2; [ \"$1\" = 0 ] || exit 0; }}\n"
+        "part() {{ printf '\\n%s %s\\n' '{part}' \"$1\"; printf '\\n%s %s\\n' '{part}' \"$1\" >&2; [ \"$1\" = 0 ] || exit 0; }}\n"
     );
     for (part, _) in parts {
         let _ = write!(text, "IFS= read -r input || exit 255\nprintf %b \"$input\" | (\n{part}\n)\npart $?\n");
@@ -25,8 +19,8 @@ pub fn sequence(parts: &[(String, String)]) -> (String, String) {
 pub type Part = (Option<i32>, String, String);
 
 /// The answers of the parts of a sequence that came to their end, and what the one after them had said when it was cut.
-pub fn parts(stdout: &str, stderr: &str) -> (Vec<Part>, String, String) {
-    let mark = format!("\n{PART} ");
+pub fn parts(marker: &Marker, stdout: &str, stderr: &str) -> (Vec<Part>, String, String) {
+    let mark = format!("\n{} ", marker.part());
     let mut complaints = stderr.split(&mark);
     let mut complained = complaints.next().unwrap_or_default();
     let mut said = stdout.split(&mark);
@@ -48,18 +42,18 @@ mod tests {
     #[test]
     fn a_sequence_stops_at_what_fails() {
         let part = |text: &str, input: &str| (text.to_owned(), input.to_owned());
-        let (text, input) = sequence(&[
-            part("cat; echo e1 >&2", "a\\n\\\nb c'\n"),
-            part("echo before; exit 7", ""),
-            part("echo never", ""),
-        ]);
+        let marker = Marker::random();
+        let (text, input) = sequence(
+            &marker,
+            &[part("cat; echo e1 >&2", "a\\n\\\nb c'\n"), part("echo before; exit 7", ""), part("echo never", "")],
+        );
         let mut sh = std::process::Command::new("sh");
         sh.args(["-c", &text]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
         let mut child = sh.stderr(std::process::Stdio::piped()).spawn().unwrap();
         std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
         let out = child.wait_with_output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        let (said, ..) = parts(&text(out.stdout), &text(out.stderr));
+        let (said, ..) = parts(&marker, &text(out.stdout), &text(out.stderr));
         assert_eq!(
             said,
             [

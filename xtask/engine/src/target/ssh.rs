@@ -4,7 +4,7 @@
 //! ends with this process, however that ends, because its far end reads a pipe that we hold.
 //!
 //! ssh hands the login shell of the host one string. That may be csh, and its profile may talk, so the string is always
-//! the same few words that every shell reads alike (see `wire`).
+//! the same few words that every shell reads alike (see `frame`).
 
 pub mod trouble;
 
@@ -12,8 +12,8 @@ use crate::cx::{Cx, Input};
 use crate::error::{Failure, Result, failed, usage};
 use crate::machine;
 use crate::process::Background;
-use crate::target::sequence::one_line;
-use crate::target::wire::{Line, Lost, READY, Wire, what, words};
+use crate::target::frame::{self, Marker};
+use crate::target::transport::{self, Line, Lost, Transport, what};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -189,9 +189,11 @@ impl<'cx> Ssh<'cx> {
     fn open(&self, dir: &Path, interruptible: bool) -> Result<Background> {
         let mut command = self.command(&Connection::socket(dir));
         command.args(["-o", "ControlMaster=yes", "-o", "ControlPersist=no"]).args(self.address.args());
-        command.arg(format!("sh -c 'echo \"{READY}\"; exec cat > /dev/null'"));
+        let marker = Marker::random();
+        let begin = marker.begin();
+        command.arg(format!("exec /bin/sh -c 'echo {}; exec cat > /dev/null'", begin.trim()));
         let shown = format!("ssh {}", self.address.host);
-        let said = self.line.cx.background(&mut command, &shown, READY, CONNECT, interruptible)?;
+        let said = self.line.cx.background(&mut command, &shown, begin.trim(), CONNECT, interruptible)?;
         said.map_err(|said| {
             if interruptible && self.line.cx.interrupted() {
                 return failed(format!("{}: stopped while connecting", self.line.url))
@@ -220,10 +222,10 @@ impl<'cx> Ssh<'cx> {
     }
 
     /// `ssh` for one script on the connection of this socket.
-    fn session(&self, socket: &Path, what: &str, token: Option<&str>, limit: Option<Duration>) -> Command {
+    fn session(&self, socket: &Path, run: &str) -> Command {
         let mut command = self.command(socket);
         command.args(["-o", "ControlMaster=no"]).args(self.address.args());
-        command.arg(words(what, token, limit));
+        command.arg(run);
         command
     }
 
@@ -235,26 +237,21 @@ impl<'cx> Ssh<'cx> {
             Err(_) => None,
         };
         let Some(socket) = socket else { return };
-        let what = what(text);
-        let command = self.session(&socket, what, None, Some(limit));
+        let (what, marker) = (what(text), Marker::random());
+        let command = self.session(&socket, &transport::command(what, &marker, None, Some(limit)));
         let shown = format!("ssh {} # {what}", self.address.host);
-        let _ = self.line.cx.answer_as(&shown, command, Input::Bytes(one_line(text).as_bytes()), Some(limit), false);
+        let line = frame::script_line(&marker, text);
+        let _ = self.line.cx.answer_as(&shown, command, Input::Bytes(line.as_bytes()), Some(limit), false);
     }
 }
 
-impl Wire for Ssh<'_> {
+impl Transport for Ssh<'_> {
     fn line(&self) -> &Line<'_> {
         &self.line
     }
 
-    fn program(
-        &self,
-        what: &str,
-        token: Option<&str>,
-        limit: Option<Duration>,
-        interruptible: bool,
-    ) -> Result<(Command, String)> {
-        let command = self.session(&self.socket(interruptible)?, what, token, limit);
+    fn program(&self, what: &str, command: &str, interruptible: bool) -> Result<(Command, String)> {
+        let command = self.session(&self.socket(interruptible)?, command);
         Ok((command, format!("ssh {} # {what}", self.address.host)))
     }
 

@@ -6,9 +6,8 @@
 use super::ssh::trouble;
 use crate::cx::Cx;
 use crate::error::{Failure, Kind, Result};
-use crate::target::wire::{Line, Lost, Wire, words};
+use crate::target::transport::{Line, Lost, Transport};
 use std::process::Command;
-use std::time::Duration;
 
 /// A place behind a program.
 pub struct Through<'cx> {
@@ -27,21 +26,15 @@ impl<'cx> Through<'cx> {
     }
 }
 
-impl Wire for Through<'_> {
+impl Transport for Through<'_> {
     fn line(&self) -> &Line<'_> {
         &self.line
     }
 
-    fn program(
-        &self,
-        what: &str,
-        token: Option<&str>,
-        limit: Option<Duration>,
-        _interruptible: bool,
-    ) -> Result<(Command, String)> {
+    fn program(&self, what: &str, run: &str, _interruptible: bool) -> Result<(Command, String)> {
         let mut first = self.words.iter();
         let mut command = Command::new(first.next().map_or("sh", String::as_str));
-        command.args(first).args(["sh", "-c", &words(what, token, limit)]);
+        command.args(first).args(["sh", "-c", run]);
         Ok((command, format!("{} # {what}", self.words.join(" "))))
     }
 

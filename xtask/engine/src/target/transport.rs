@@ -1,0 +1,219 @@
+//! Scripts for hosts that another program reaches, ssh or one that a project names: how they are sent, and how their
+//! output is read (see [`frame`]).
+
+use crate::cx::{Answer, Cx, Input, Until};
+use crate::error::{Failure, Result, failed};
+use crate::event::Stream;
+use crate::machine;
+use crate::target::frame::{self, Marker, Parser, one_line};
+use crate::target::script;
+use crate::target::script::attend::attended;
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// An input of text up to so many bytes goes as a line.
+const LINE_MAX: usize = 1 << 16;
+/// How long is waited for the output of what a script has left behind, once it has come to its end.
+const STRAGGLERS: Duration = Duration::from_millis(200);
+
+/// Where something is said, and what is left of what was said before.
+pub struct Line<'cx> {
+    /// The outside.
+    pub cx: &'cx Cx,
+    /// URL of the target.
+    pub url: String,
+    /// Whether the last script may still run there, because the connection broke or we went away.
+    unsettled: AtomicBool,
+}
+
+impl<'cx> Line<'cx> {
+    /// Nothing is said yet.
+    pub fn new(cx: &'cx Cx, url: &str) -> Self {
+        Self { cx, url: url.to_owned(), unsettled: AtomicBool::new(false) }
+    }
+}
+
+/// A script of whose end nothing was heard.
+pub struct Lost<'a> {
+    /// What it is called.
+    pub what: &'a str,
+    /// How the program ended that it was said through.
+    pub code: Option<i32>,
+    /// Whether it has begun, as far as is known.
+    pub begun: bool,
+    /// What was complained.
+    pub said: &'a str,
+    /// Whether it may be said again.
+    pub repeatable: bool,
+}
+
+/// A way to a place. Whoever knows which program leads there has `say` and `attend`.
+pub trait Transport {
+    /// Where it leads.
+    fn line(&self) -> &Line<'_>;
+    /// The program that runs a command of the host's shell, and how it is shown for `what`.
+    fn program(&self, what: &str, command: &str, interruptible: bool) -> Result<(Command, String)>;
+    /// Whatever the last script was said through is of no use any more.
+    fn give_up(&self) {}
+    /// Why a script did not come to its end.
+    fn trouble(&self, lost: &Lost) -> Failure;
+
+    /// Says a script. After one that may still run there, its end is waited for first.
+    fn say(
+        &self,
+        text: &str,
+        token: Option<&str>,
+        input: Input,
+        limit: Option<Duration>,
+        interruptible: bool,
+    ) -> Result<Answer> {
+        let Line { url, unsettled, .. } = self.line();
+        if let Some(token) = token
+            && unsettled.swap(false, Ordering::SeqCst)
+        {
+            let text = format!("# wait for the last command\n{}", script::settle(token));
+            let settled = self.say_now(&text, None, Input::Empty, None, false);
+            if !settled.as_ref().is_ok_and(Answer::ok) {
+                unsettled.store(true, Ordering::SeqCst);
+                let why = settled.map_or_else(|error| format!("{error:#}"), |answer| answer.stderr.trim().to_owned());
+                return failed(format!("{url}: {why}"))
+                    .hint("look at the processes of the host: `ps` shows the lock under which each script runs")
+                    .err();
+            }
+        }
+        self.say_now(text, token, input, limit, interruptible)
+    }
+
+    /// Says a script without a look at the last one.
+    fn say_now(
+        &self,
+        text: &str,
+        token: Option<&str>,
+        input: Input,
+        limit: Option<Duration>,
+        interruptible: bool,
+    ) -> Result<Answer> {
+        let (what, marker) = (what(text), Marker::random());
+        let (command, shown) = self.program(what, &command(what, &marker, token, limit), interruptible)?;
+        let (bytes, file) = sent(&marker, text, input);
+        let input = match file {
+            Some(file) => Input::BytesThenFile(&bytes, file),
+            None => Input::Bytes(&bytes),
+        };
+        // It ends with its frame. What it has left in the background may hold its output open for ever.
+        let seen = Cell::new(0);
+        let ended = |stdout: &[u8]| {
+            let mut from = seen.get();
+            let ended = frame::has_ended(&marker, stdout, &mut from);
+            seen.set(from);
+            ended
+        };
+        let until = Until { ended: &ended, stragglers: STRAGGLERS };
+        let answer = self.line().cx.answer_until(&shown, command, input, limit, interruptible, &until)?;
+        if let Some(done) = frame::parse(&marker, &answer) {
+            return Ok(done);
+        }
+        self.line().unsettled.store(true, Ordering::SeqCst);
+        self.give_up();
+        if answer.cut {
+            // We went away; what it does there ends by itself, and is waited for before anything else is said.
+            let so_far = |text: &str| frame::so_far(&marker, text).to_owned();
+            return Ok(Answer { stdout: so_far(&answer.stdout), stderr: so_far(&answer.stderr), ..answer });
+        }
+        if answer.code == Some(frame::EXIT_NO_SCRIPT) {
+            return no_script(&self.line().url, what).err();
+        }
+        let begun = frame::has_begun(&marker, &answer);
+        let said = answer.stderr.trim();
+        Err(self.trouble(&Lost { what, code: answer.code, begun, said, repeatable: true }).into())
+    }
+
+    /// Says a script whose lines are heard as they come, and gives its exit code; `None` when `stop` ended it.
+    fn attend(
+        &self,
+        text: &str,
+        input: &str,
+        heard: &mut dyn FnMut(Stream, String),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<i32>> {
+        let (what, marker) = (what(text), Marker::random());
+        let (command, shown) = self.program(what, &command(what, &marker, None, None), true)?;
+        let bytes = (frame::script_line(&marker, &attended(text)) + &one_line(input)).into_bytes();
+        let parser = RefCell::new(Parser::new(marker));
+        let left = || stop() || parser.borrow().ended.is_some_and(|(_, at)| at.elapsed() > STRAGGLERS);
+        let mut hear = |stream, line| {
+            let lines = parser.borrow_mut().line(stream, line);
+            for line in lines {
+                heard(stream, line);
+            }
+        };
+        let (code, stopped) = self.line().cx.stream(&shown, command, &bytes, &mut hear, &left)?;
+        let parser = parser.into_inner();
+        if let Some((code, _)) = parser.ended {
+            return Ok(Some(code));
+        }
+        self.line().unsettled.store(true, Ordering::SeqCst);
+        self.give_up();
+        if stopped {
+            return Ok(None);
+        }
+        if code == Some(frame::EXIT_NO_SCRIPT) {
+            return no_script(&self.line().url, what).err();
+        }
+        let said = if parser.has_begun() { "" } else { &parser.before };
+        Err(self.trouble(&Lost { what, code, begun: parser.has_begun(), said, repeatable: false }).into())
+    }
+}
+
+/// The command that runs a script there, under a name that tells those who look at the processes what it is.
+pub fn command(what: &str, marker: &Marker, token: Option<&str>, limit: Option<Duration>) -> String {
+    let name = [what, &token.map(machine::mark).unwrap_or_default()].join(" ");
+    frame::command(marker, &plain(name.trim()), limit)
+}
+
+fn no_script(url: &str, what: &str) -> Failure {
+    failed(format!("{url}: did not {what}: the profile of the login reads the input of commands"))
+        .hint("in the profile on that host, let only interactive shells read: `case $- in *i*) ;; *) return;; esac`")
+}
+
+/// What a script is called: its first line.
+pub fn what(text: &str) -> &str {
+    text.strip_prefix("# ").and_then(|text| text.lines().next()).unwrap_or("run a script")
+}
+
+/// What goes over stdin: the script, and its input. An input of text goes as a line too, so that one that was cut is
+/// never taken for whole; what is not text is checked by its digests.
+fn sent(marker: &Marker, script: &str, input: Input<'_>) -> (Vec<u8>, Option<File>) {
+    let line = |script: &str| frame::script_line(marker, script);
+    match input {
+        Input::Empty => (line(script).into_bytes(), None),
+        Input::Bytes(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) if text.len() <= LINE_MAX && !text.contains('\0') => {
+                let script = format!("IFS= read -r input || exit 255\nprintf %b \"$input\" | (\n{script}\n)");
+                ((line(&script) + &one_line(text)).into_bytes(), None)
+            }
+            _ => ([line(script).as_bytes(), bytes].concat(), None),
+        },
+        Input::BytesThenFile(bytes, file) => ([line(script).as_bytes(), bytes].concat(), Some(file)),
+    }
+}
+
+/// What a process is called on the host, in characters that mean nothing to any shell.
+fn plain(text: &str) -> Cow<'_, str> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || " -_.:/[]".contains(c);
+    if text.chars().all(fits) { text.into() } else { text.chars().filter(|c| fits(*c)).collect::<String>().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_processes_mean_nothing_to_a_shell() {
+        assert_eq!(plain("install `x` $y 'z' [lock a-1]"), "install x y z [lock a-1]");
+    }
+}
