@@ -7,6 +7,7 @@ mod faults;
 pub mod hosts;
 mod kill;
 mod listen;
+mod logins;
 mod machine;
 mod story;
 mod systemd;

@@ -375,6 +375,8 @@ impl Background {
     pub fn start_until(command: &mut Command, word: &str, limits: &Limits) -> io::Result<Result<Self, String>> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn()?;
+        // A profile that reads gets empty lines, and does not wait for ever. A program that has ended reads none.
+        let _ = child.stdin.as_mut().map(|stdin| stdin.write_all(b"\n\n\n\n"));
         let (stdout, stderr) = (Collected::new(child.stdout.take()), Collected::new(child.stderr.take()));
         let mut background = Self(child);
         let started = Instant::now();

@@ -7,7 +7,7 @@ use std::process::Command;
 
 /// What the default tests need: programs, by the Debian package of the same name. The first ones run the shell recipes
 /// that this project replaces.
-const PROGRAMS: &[&str] = &["csh", "curl", "fish", "groff", "openssl", "wget", "zsh"];
+const PROGRAMS: &[&str] = &["busybox", "csh", "curl", "fish", "groff", "openssl", "wget", "zsh"];
 /// The same for programs in directories that are on few people's PATH: path and package.
 const HIDDEN: &[(&str, &str)] = &[
     ("/lib/systemd/systemd", "systemd"),

@@ -2,7 +2,7 @@
 //! output is read (see [`frame`]).
 
 use crate::cx::{Answer, Cx, Input, Until};
-use crate::error::{Failure, Result, failed};
+use crate::error::{Failure, Kind, Result, failed};
 use crate::event::Stream;
 use crate::machine;
 use crate::target::frame::{self, Marker, Parser, one_line};
@@ -176,8 +176,11 @@ pub fn command(what: &str, marker: &Marker, token: Option<&str>, limit: Option<D
 }
 
 fn no_script(url: &str, what: &str) -> Failure {
-    failed(format!("{url}: did not {what}: the profile of the login reads the input of commands"))
-        .hint("in the profile on that host, let only interactive shells read: `case $- in *i*) ;; *) return;; esac`")
+    Failure::new(
+        Kind::Remote,
+        format!("{url}: did not {what}: something there took the script before its shell read it"),
+    )
+    .hint("does the login's profile read its input? Put `case $- in *i*) ;; *) return;; esac` at its top")
 }
 
 /// What a script is called: its first line.
