@@ -5,6 +5,7 @@ mod bench;
 mod chains;
 mod doctor;
 mod faults;
+mod forged;
 mod locks;
 mod oidc;
 mod pull;

@@ -17,14 +17,14 @@ use tar::{END, entry};
 
 /// The time of the commit of each forged release.
 const TIME: &str = "2026-08-01T12:00:00Z";
-const ID: &str = "20260801T120000-1a2b3c4";
-const SHA: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f80912345678";
+pub const ID: &str = "20260801T120000-1a2b3c4";
+pub const SHA: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f80912345678";
 const TIME_MAX: Duration = Duration::from_secs(5);
 /// Resident memory, in KiB.
 const MEMORY_MAX: u64 = 64 << 10;
 
 /// A release of a program, a file and a link, and how to forge it.
-struct Forgery {
+pub struct Forgery {
     /// Entries of the tar in order, without its end.
     entries: Vec<Vec<u8>>,
     /// What comes after them.
@@ -32,13 +32,22 @@ struct Forgery {
     /// As the bundle, in the place of what is made of the tar.
     bundle: Option<Vec<u8>>,
     /// The manifest, but for the digests of the bundle.
-    manifest: Value,
+    pub manifest: Value,
     /// The last touch to the directory of the release.
-    touch: Option<fn(&Path)>,
+    pub touch: Option<fn(&Path)>,
+}
+
+/// A forgery and what it is.
+pub type Named = (&'static str, Forgery);
+
+/// Every forgery.
+#[cfg(feature = "s3")]
+pub fn all() -> Vec<Named> {
+    [archives::all(), manifests::all()].into_iter().flatten().collect()
 }
 
 impl Forgery {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let file = |path: &str, mode: u32, text: &str| json!({ "path": path, "bytes": text.len(), "mode": mode, "sha256": digest::of(text.as_bytes()) });
         Self {
             entries: vec![
@@ -81,7 +90,7 @@ impl Forgery {
     }
 
     /// Writes the release into a store.
-    fn write(&self, store: &Path) -> PathBuf {
+    pub fn write(&self, store: &Path) -> PathBuf {
         let dir = store.join(self.manifest["id"].as_str().unwrap());
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).unwrap();
@@ -204,7 +213,7 @@ fn misdeeds(p: &Project, fleet: &Fleet, name: &str, forgery: &Forgery) -> Vec<St
 }
 
 /// Tries each forgery; a release that is not forged goes live first, so that no test passes by refusing everything.
-fn refuse_all(forgeries: &[(&str, Forgery)]) {
+fn refuse_all(forgeries: &[Named]) {
     let Some(fleet) = Fleet::start(1) else { return };
     let p = project(Some(&fleet));
     let dir = Forgery::new().write(&p.path("store"));

@@ -1,7 +1,7 @@
 //! Forged archives: the manifest says one thing, and a parser of tar could read another.
 
 use super::tar::{END, Header, entry, gzip, long, member, padded, pax, row};
-use super::{Forgery, link, refuse_all};
+use super::{Forgery, Named, link, refuse_all};
 
 /// A forgery made from the honest release.
 fn forged(edit: impl FnOnce(&mut Forgery)) -> Forgery {
@@ -22,15 +22,15 @@ fn before_file(bytes: Vec<u8>) -> Forgery {
     forged(|it| it.entries.insert(1, bytes))
 }
 
-#[test]
-fn extended_headers_are_refused() {
+/// See `extended_headers_are_refused`.
+fn extended_headers() -> Vec<Named> {
     let evil = entry(b'0', "bin/app", 0o755, b"#!/bin/evil\n");
     let sums = entry(b'0', ".gangplank/SHA256SUMS", 0o644, b"evil");
     let hiding = |bytes: &[u8]| {
         let mut header = Header::new(b'2', "top/link", 0o755, bytes.len() as u64);
         [header.link("file").done(), bytes.to_vec()].concat()
     };
-    refuse_all(&[
+    vec![
         ("a link with a size hides a program", forged(|it| it.entries[2] = hiding(&evil))),
         ("a link with a size hides digests", forged(|it| it.entries[2] = hiding(&[evil.clone(), sums].concat()))),
         ("GNU L before a short name", before_file(long(b'L', "top/file"))),
@@ -70,15 +70,20 @@ fn extended_headers_are_refused() {
         ("a dump directory", before_file(entry(b'D', "top", 0o755, b"Yfile\0\0"))),
         ("a volume that goes on", before_file(entry(b'M', "top/file", 0o644, b"hello\n"))),
         ("an old long name", before_file(entry(b'N', "x", 0o644, b"Rename top/file to bin/evil\n"))),
-    ]);
+    ]
 }
 
 #[test]
-fn kinds_and_fields_of_headers_are_refused() {
+fn extended_headers_are_refused() {
+    refuse_all(&extended_headers());
+}
+
+/// See `kinds_and_fields_of_headers_are_refused`.
+fn kinds_and_fields_of_headers() -> Vec<Named> {
     let kind = |kind: u8| program(move |it| it.set(156, &[kind]));
     let mode = |mode: u64| program(move |it| it.number(100, 8, mode));
     let named = |name: &'static str| program(move |it| it.name(name));
-    refuse_all(&[
+    vec![
         ("a hard link", program(|it| it.set(156, b"1").link("/etc/passwd").number(124, 12, 0))),
         ("a symbolic link for a file", program(|it| it.set(156, b"2").link("/etc/passwd").number(124, 12, 0))),
         ("a character device", kind(b'3')),
@@ -113,13 +118,18 @@ fn kinds_and_fields_of_headers_are_refused() {
         ("a name that leaves", named("../bin/app")),
         ("another name", named("bin/evil")),
         ("a wrong checksum", forged(|it| it.entries[0][150] ^= 1)),
-    ]);
+    ]
 }
 
 #[test]
-fn order_padding_and_ends_of_archives_are_refused() {
+fn kinds_and_fields_of_headers_are_refused() {
+    refuse_all(&kinds_and_fields_of_headers());
+}
+
+/// See `order_padding_and_ends_of_archives_are_refused`.
+fn order_padding_and_ends_of_archives() -> Vec<Named> {
     let extra = || entry(b'0', "top/more", 0o644, b"more");
-    refuse_all(&[
+    vec![
         ("bytes between files", forged(|it| it.entries[0][600] = 1)),
         ("a block of zeros between files", before_file(vec![0; 512])),
         ("a file more", forged(|it| it.entries.push(extra()))),
@@ -141,11 +151,16 @@ fn order_padding_and_ends_of_archives_are_refused() {
         ("a content that is cut", forged(|it| it.entries[1].truncate(515))),
         ("another link", forged(|it| it.entries[2] = link("top/link", "../bin/app"))),
         ("nothing", forged(|it| it.entries.clear())),
-    ]);
+    ]
 }
 
 #[test]
-fn forged_compression_and_bombs_are_refused() {
+fn order_padding_and_ends_of_archives_are_refused() {
+    refuse_all(&order_padding_and_ends_of_archives());
+}
+
+/// See `forged_compression_and_bombs_are_refused`.
+fn forged_compression_and_bombs() -> Vec<Named> {
     let honest = || [Forgery::new().entries.concat(), END.to_vec()].concat();
     let hidden = row(&entry(b'0', "top/more", 0o644, b"more"));
     // Two members that say that they are one.
@@ -157,7 +172,7 @@ fn forged_compression_and_bombs_are_refused() {
     // Two GiB of zeros in two megabytes.
     let zeros = member(&vec![0; 1 << 20]).repeat(2048);
     let huge = |kind: u8| [member(&Header::new(kind, "././@LongLink", 0o644, 2 << 30).done()), zeros.clone()].concat();
-    refuse_all(&[
+    vec![
         ("a second member", bundle(two)),
         ("a member in a member", bundle(one)),
         ("bytes behind the last member", bundle([row(&honest()), b"more".to_vec()].concat())),
@@ -169,5 +184,23 @@ fn forged_compression_and_bombs_are_refused() {
         ("a plain gzip of a file more", bundle(gzip(&[honest(), entry(b'0', "x", 0o644, b"")].concat()))),
         ("no gzip at all", bundle(honest())),
         ("nothing", bundle(vec![])),
-    ]);
+    ]
+}
+
+#[test]
+fn forged_compression_and_bombs_are_refused() {
+    refuse_all(&forged_compression_and_bombs());
+}
+
+/// All of this file.
+pub fn all() -> Vec<Named> {
+    [
+        extended_headers(),
+        kinds_and_fields_of_headers(),
+        order_padding_and_ends_of_archives(),
+        forged_compression_and_bombs(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

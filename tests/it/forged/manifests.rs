@@ -1,6 +1,6 @@
 //! Forged manifests, with archives that agree, and files of a store that are none.
 
-use super::{Forgery, refuse_all};
+use super::{Forgery, Named, refuse_all};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -50,11 +50,11 @@ fn grow(path: &Path, bytes: u64) {
     fs::OpenOptions::new().write(true).open(path).unwrap().set_len(bytes).unwrap();
 }
 
-#[test]
-fn paths_and_links_that_leave_are_refused() {
+/// See `paths_and_links_that_leave_are_refused`.
+fn paths_and_links_that_leave() -> Vec<Named> {
     let deep = (0..50).map(|n| format!("z/l{n}")).collect::<Vec<_>>();
     let chain: Vec<_> = deep.windows(2).map(|pair| (pair[0].as_str(), pair[1].strip_prefix("z/").unwrap())).collect();
-    refuse_all(&[
+    vec![
         ("an absolute path", with("/etc/evil", None)),
         ("a path that leaves", with("../evil", None)),
         ("a path that leaves later", with("x/../../evil", None)),
@@ -76,11 +76,16 @@ fn paths_and_links_that_leave_are_refused() {
         ("a long link that leaves", with("z", Some(&"../".repeat(300)))),
         ("a file through a link", links(&[("x", "top"), ("x/y", "file")])),
         ("a file below a file", with("top/file/x", None)),
-    ]);
+    ]
 }
 
 #[test]
-fn fields_of_manifests_are_refused() {
+fn paths_and_links_that_leave_are_refused() {
+    refuse_all(&paths_and_links_that_leave());
+}
+
+/// See `fields_of_manifests_are_refused`.
+fn fields_of_manifests() -> Vec<Named> {
     let first = |name: &str, value: Value| {
         let mut it = Forgery::new();
         it.manifest["files"][0][name] = value;
@@ -99,7 +104,7 @@ fn fields_of_manifests_are_refused() {
         it.entries.insert(0, it.entries[0].clone());
         it
     };
-    refuse_all(&[
+    vec![
         ("sizes that overflow when added", first("bytes", json!(u64::MAX))),
         ("a size of an exabyte", first("bytes", json!(1_u64 << 60))),
         ("a negative size", first("bytes", json!(-1))),
@@ -120,12 +125,17 @@ fn fields_of_manifests_are_refused() {
         ("another schema", field("/schema", json!(2))),
         ("a bundle larger than it is", field("/bundle/bytes", json!(1_u64 << 40))),
         ("another digest of the bundle", field("/bundle/sha256", json!("0".repeat(64)))),
-    ]);
+    ]
 }
 
 #[test]
-fn what_is_no_regular_file_or_too_large_is_refused() {
-    refuse_all(&[
+fn fields_of_manifests_are_refused() {
+    refuse_all(&fields_of_manifests());
+}
+
+/// See `what_is_no_regular_file_or_too_large_is_refused`.
+fn what_is_no_regular_file_or_too_large() -> Vec<Named> {
+    vec![
         ("a pipe for a bundle", touched(|dir| pipe(&bundle(dir)))),
         ("a pipe for a manifest", touched(|dir| pipe(&dir.join("manifest.json")))),
         ("a pipe for digests", touched(|dir| pipe(&dir.join("SHA256SUMS")))),
@@ -157,5 +167,18 @@ fn what_is_no_regular_file_or_too_large_is_refused() {
         ("a bundle of a terabyte", touched(|dir| grow(&bundle(dir), 1 << 40))),
         ("no bundle", touched(|dir| fs::remove_file(bundle(dir)).unwrap())),
         ("no digests", touched(|dir| fs::remove_file(dir.join("SHA256SUMS")).unwrap())),
-    ]);
+    ]
+}
+
+#[test]
+fn what_is_no_regular_file_or_too_large_is_refused() {
+    refuse_all(&what_is_no_regular_file_or_too_large());
+}
+
+/// All of this file.
+pub fn all() -> Vec<Named> {
+    [paths_and_links_that_leave(), fields_of_manifests(), what_is_no_regular_file_or_too_large()]
+        .into_iter()
+        .flatten()
+        .collect()
 }

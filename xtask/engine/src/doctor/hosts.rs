@@ -216,6 +216,13 @@ fn judge(host: &Host, env: &Env, app: &str, held: Option<&(String, Life)>) -> Ve
     if !it.found.is_empty() {
         checks.extend([tools(it, host.far), directory(it, host)]);
     }
+    if it.whole && host.far && it.lacks.is_empty() {
+        checks.push(Check::warning(
+            "changes",
+            "its tar has no -T, so all of each release is sent",
+            "on that host, install GNU tar: `apt-get install tar`",
+        ));
+    }
     // A large release takes its time to be added up; a disk that does not say how full it is hangs.
     if !it.done && it.free.is_none() {
         checks.push(Check::broken(
@@ -253,7 +260,7 @@ fn tools(it: &Examined, far: bool) -> Check {
         return Check::fine("tools");
     }
     let package = |tool: &String| match tool.as_str() {
-        "sha256sum" | "readlink" | "sort" => "coreutils".to_owned(),
+        "sha256sum" | "readlink" | "sort" | "uniq" | "head" | "tail" | "touch" => "coreutils".to_owned(),
         "find" => "findutils".to_owned(),
         "systemctl" => "systemd".to_owned(),
         _ => tool.clone(),
@@ -463,6 +470,7 @@ mod tests {
                 "broken tools: on that host, e.g. `apt-get install tar findutils`",
             ),
             (&|it| it.found = "/srv".into(), ""),
+            (&|it| it.whole = true, "warning changes: on that host, install GNU tar"),
             (&|it| it.blocked = Some("/srv".into()), "broken directory: on that host move it away"),
             (
                 &|it| it.unwritable = vec!["/srv/app".into()],

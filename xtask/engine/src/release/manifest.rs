@@ -68,7 +68,7 @@ impl Head {
         let files = b",\n  \"files\": [";
         let at = text.windows(files.len()).position(|window| window == files)?;
         let head: Self = serde_json::from_slice(&[&text[..at], b"}"].concat()).ok()?;
-        (head.schema == SCHEMA).then_some(head)
+        (head.schema == SCHEMA && head.commit.check().is_ok()).then_some(head)
     }
 }
 
@@ -102,6 +102,19 @@ pub struct Commit {
     pub tag: Option<String>,
     /// Whether the tree had changes that no commit holds.
     pub dirty: bool,
+}
+
+impl Commit {
+    /// Refuses texts that are no names of git.
+    fn check(&self) -> Result<(), String> {
+        if self.sha.len() > 64 || !self.sha.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(format!("commit `{}` is not a SHA", short(&self.sha)));
+        }
+        for (what, text) in [("branch", &self.branch), ("tag", &self.tag)] {
+            check_text(what, text.as_deref().unwrap_or_default(), TEXT_MAX)?;
+        }
+        Ok(())
+    }
 }
 
 /// A job of CircleCI.
@@ -282,15 +295,12 @@ impl Manifest {
         if self.app.is_empty() || !self.app.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
             return Err(format!("app `{}` cannot be part of a file name", short(&self.app)));
         }
-        let (commit, ci, toolchain) = (&self.commit, self.ci.as_ref(), self.toolchain.as_ref());
-        if !commit.sha.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(format!("commit `{}` is not a SHA", short(&commit.sha)));
-        }
-        let names = [("app", Some(&self.app)), ("commit", Some(&commit.sha)), ("branch", commit.branch.as_ref())];
-        let more = [("tag", commit.tag.as_ref()), ("workflow", ci.and_then(|ci| ci.workflow.as_ref()))];
+        self.commit.check()?;
+        let (ci, toolchain) = (self.ci.as_ref(), self.toolchain.as_ref());
+        let names = [("app", Some(&self.app)), ("workflow", ci.and_then(|ci| ci.workflow.as_ref()))];
         let compiler = toolchain
             .map(|it| [("rustc", Some(&it.rustc)), ("target", Some(&it.target)), ("profile", Some(&it.profile))]);
-        for (what, text) in names.into_iter().chain(more).chain(compiler.into_iter().flatten()) {
+        for (what, text) in names.into_iter().chain(compiler.into_iter().flatten()) {
             check_text(what, text.map_or("", |text| text), TEXT_MAX)?;
         }
         check_text("URL of the job", ci.and_then(|ci| ci.url.as_deref()).unwrap_or_default(), URL_MAX)
@@ -507,7 +517,7 @@ mod tests {
         let odd = "20260822T101500-1a2b3c4";
         let json = serde_json::json!({
             "schema": SCHEMA, "app": "shop", "id": odd, "ci": null, "toolchain": null,
-            "commit": { "sha": "1a2b3c4", "time": "2026-08-22T10:15:00Z", "branch": ",\n  \"files\": [", "tag": null, "dirty": false },
+            "commit": { "sha": "1a2b3c4", "time": "2026-08-22T10:15:00Z", "branch": ",  \"files\": [", "tag": null, "dirty": false },
             "bundle": { "file": "x", "bytes": 7, "sha256": "", "tar_sha256": "" },
             "files": [{ "path": "a", "bytes": 1, "mode": 420, "link": "b" }],
         });

@@ -384,7 +384,7 @@ mod tests {
                 #[cfg(feature = "zstd")]
                 Compression::Zstd => {
                     theirs.resize(n, 0);
-                    assert_eq!(zstd::Unpack::default().member(&row, &mut theirs), Some(n));
+                    assert_eq!(zstd::Unpack::default().all(&row, &mut theirs), Some(n));
                 }
                 #[cfg(not(feature = "zstd"))]
                 Compression::Zstd => {}

@@ -1,5 +1,6 @@
 //! Colours, sizes, times and columns: how a value looks on a screen. Colour only repeats what the words say.
 
+use crate::release::manifest::is_invisible;
 use jiff::{SpanRound, Timestamp, Unit};
 use std::ops::Range;
 
@@ -171,7 +172,7 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
 
 /// The text with its control characters written out: what others wrote must not steer our reader's terminal.
 pub fn visible(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    text.chars().flat_map(|c| if is_invisible(c) { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 /// `1 file`, `2 files`

@@ -52,6 +52,13 @@ impl Pack {
     }
 }
 
+/// The largest window of ours, as a power of two: that of level 3 for four mebibytes.
+#[cfg(feature = "zstd")]
+const WINDOW_LOG_MAX: u8 = 22;
+/// What a frame begins with.
+#[cfg(feature = "zstd")]
+const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
 /// Takes members apart.
 #[cfg(feature = "zstd")]
 pub struct Unpack(DCtx<'static>);
@@ -65,8 +72,16 @@ impl Default for Unpack {
 
 #[cfg(feature = "zstd")]
 impl Unpack {
-    /// See [`super::Expand`]. zstd reads all that is there, frame by frame, as a host does.
+    /// See [`super::Expand`]. A frame that asks for more memory than ours do is refused: a host would give it gigabytes.
     pub fn member(&mut self, frame: &[u8], room: &mut [u8]) -> Option<usize> {
-        self.0.decompress(room, frame).ok()
+        // RFC 8878, section 3.1.1.1: one segment has a window as large as its content, else the next byte has its logarithm.
+        let [descriptor, window] = *frame.strip_prefix(&MAGIC)?.first_chunk()?;
+        (descriptor & 1 << 5 != 0 || 10 + (window >> 3) <= WINDOW_LOG_MAX).then_some(())?;
+        self.all(frame, room)
+    }
+
+    /// As the program reads a file: frame after frame, in one piece.
+    pub fn all(&mut self, file: &[u8], room: &mut [u8]) -> Option<usize> {
+        self.0.decompress(room, file).ok()
     }
 }

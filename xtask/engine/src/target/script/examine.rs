@@ -6,7 +6,7 @@ use crate::target::script::{HAS_ZSTD, quote};
 use std::fmt::Write;
 
 /// What every script of ours uses, and that is not in every system.
-const TOOLS: &[&str] = &["tar", "gzip", "find", "sed", "sort", "readlink"];
+const TOOLS: &[&str] = &["tar", "gzip", "find", "grep", "sed", "sort", "uniq", "head", "tail", "readlink", "touch"];
 
 /// What of an env matters to what its hosts need.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +37,8 @@ pub fn examine(root: &str, needs: Needs) -> String {
         }
         Service::None | Service::Keeper { .. } | Service::Command { .. } => {}
     }
-    if needs.compression == Compression::Zstd {
+    // What is sent from here is sent as gzip to a host without zstd.
+    if needs.compression == Compression::Zstd && needs.transfer == Transfer::Pull {
         let _ = writeln!(more, "{HAS_ZSTD} || echo 'lacks zstd'");
     }
     if needs.transfer == Transfer::Pull {
@@ -54,6 +55,7 @@ echo \"clock $(date +%s)\"
 login=$(id -un 2>/dev/null || id -u); echo \"login $login\"
 for tool in {tools}; do has $tool || echo \"lacks $tool\"; done
 has sha256sum || has shasum || echo 'lacks sha256sum'
+printf '' | tar -cf - -T - > /dev/null 2>&1 || echo whole
 {more}at=$root
 while [ ! -e \"$at\" ] && [ ! -L \"$at\" ] && [ \"$at\" != / ]; do at=${{at%/*}}; [ -n \"$at\" ] || at=/; done
 echo \"found $at\"
@@ -83,6 +85,8 @@ pub struct Examined {
     pub login: String,
     /// Programs that are not there.
     pub lacks: Vec<String>,
+    /// Whether only whole releases can be sent there, because its tar takes no list of files.
+    pub whole: bool,
     /// Whether systemd keeps what the login started when it logs out; unknown where nobody says.
     pub linger: Option<bool>,
     /// Shared files that are not there.
@@ -114,6 +118,7 @@ impl Examined {
                 "clock" => it.clock = value.parse().ok(),
                 "login" => it.login = owned(),
                 "lacks" => it.lacks.push(owned()),
+                "whole" => it.whole = true,
                 "linger" => it.linger = ["yes", "no"].contains(&value).then_some(value == "yes"),
                 "unshared" => it.unshared.push(owned()),
                 "found" => it.found = owned(),
