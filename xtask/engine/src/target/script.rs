@@ -460,7 +460,7 @@ pub fn read_meta(root: &str, id: &ReleaseId, file: &str) -> String {
 }
 
 /// Fails when an entry of an installed release is missing or is not what it was. Prints entries that are extra, as
-/// [`COMPARE`] does. A release that an engine without [`ENTRIES`] has installed is compared with its digests alone.
+/// [`verify`] does. A release that an engine without [`ENTRIES`] has installed is compared with its digests alone.
 pub fn verify_files(root: &str, id: &ReleaseId) -> String {
     in_root(
         root,
@@ -482,7 +482,8 @@ missing=$(printf '%s\\n' \"$odd\" | grep '^missing' || true)
 }
 
 /// Compares an installed release with the list of entries on stdin, and its files with the digests that came with it.
-/// Prints the files whose digest differs, then a line `entries` and what [`COMPARE`] prints.
+/// Prints the files whose digest differs, then a line `entries`, then each entry that is `missing` or `extra`: that word, a
+/// tab, and the entry as in the list.
 pub fn verify(root: &str, id: &ReleaseId) -> String {
     in_root(
         root,
