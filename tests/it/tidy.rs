@@ -37,7 +37,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("zstd_safe", &["release/members/zstd.rs"]),
     ("object_store", &["store/object.rs", "store/object/transfer.rs", "store/object/trouble.rs"]),
     ("reqwest", &["http.rs"]),
-    ("rustix", &["machine.rs", "process.rs", "release/files.rs"]),
+    ("rustix", &["machine.rs", "process.rs", "process/tree.rs", "release/files.rs"]),
     ("rustls", &["http.rs"]),
     ("saphyr_parser", &["ci/yaml.rs"]),
     ("sha2", &["release/digest.rs"]),
@@ -82,6 +82,7 @@ const LOWER: &[(&str, &str, &str)] = &[
     ("deploy::history", "Values", "the log of a target as data; the verbs of deploy are its readers"),
     ("deploy::plan", "Values", "every decision of a deploy, pure, next to what applies it"),
     ("deploy::state", "Values", "what a target answers, parsed; the plan starts from it"),
+    ("target::frame", "Values", "how the output of a script is told from all else, again as text"),
     ("target::sequence", "Values", "several of them as one, again as text"),
     ("target::script", "Values", "POSIX commands as text; nothing runs them here"),
 ];

@@ -211,6 +211,35 @@ fn busybox_host_is_sent_whole_releases() {
     let installed = std::process::Command::new(busybox).args(["--install", "-s"]).arg(fleet.file("applets")).status();
     assert!(installed.unwrap().success());
     session(&fleet, "a host with BusyBox alone", false);
+    let p = project(&fleet, 1, "");
+    p.run("doctor dev").ok().has("its tar has no -T").has("apt-get install tar");
+}
+
+/// What an app or a command prints is its own, also where it looks like the protocol of this or of an earlier version.
+#[test]
+fn output_that_looks_like_the_protocol_is_output() {
+    let Some(fleet) = Fleet::start(1) else { return };
+    let fake = "gangplank: ready\ngangplank: part 0\ngangplank: part 7\ngangplank: done 3\nroot\nentries\n\ngangplank-0 end 9\n";
+    for target in [fleet.target(0, "app"), "file:srv/dev".to_owned()] {
+        let mut p = Project::new();
+        p.change("include www\n", "include www\ninclude fake\ninclude show\n");
+        let commands = "command sh current/show|true|sh current/show|cat current/fake\nhealthy sh show\n";
+        p.change("target file:srv/dev\n", &format!("target {target}\n{commands}"));
+        // Its own marker too, as far as it can be seen on the host.
+        let own = "tr '\\0' '\\n' < /proc/$PPID/cmdline | grep '^gangplank-' | sed 's/$/ end 0/'";
+        p.write("show", &format!("cat ${{0%show}}fake; cat ${{0%show}}fake >&2; {own}; true\n"));
+        p.var("PATH", &fleet.path());
+        p.write("fake", fake);
+        for release in ["1", "2"] {
+            let id = p.release(release);
+            p.run("deploy dev").ok().says(&format!("dev: {id} is live\n"));
+        }
+        p.run("rollback dev").ok();
+        p.run("logs dev").ok().says(fake);
+        p.run("exec dev -- cat fake").ok().says(fake);
+        p.run("exec dev -- sh -c 'cat fake; exit 5'").code(1).told("exit code 5");
+        p.run("status dev").ok().has("live");
+    }
 }
 
 /// What a profile takes from stdin is never run, and nothing else is run in its place.

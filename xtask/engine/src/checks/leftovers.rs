@@ -1,7 +1,7 @@
 //! What a run of the tests left on this machine: processes, mounts, users, control groups. Only Linux tells of them.
 
 use super::record::Record;
-use crate::process;
+use crate::process::tree;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub struct Before {
 impl Before {
     /// Takes note of what is there. From now on a process whose parent ends is a child of this one.
     pub fn look() -> Self {
-        process::adopt_orphans();
+        tree::adopt_orphans();
         Self { things: things() }
     }
 
@@ -29,14 +29,14 @@ impl Before {
     /// ended.
     pub fn left(&self, record: &Record) -> Vec<String> {
         let started = Instant::now();
-        let mut left = process::descendants();
+        let mut left = tree::descendants();
         while !left.is_empty() && started.elapsed() < GRACE {
             std::thread::sleep(Duration::from_millis(50));
-            left = process::descendants();
+            left = tree::descendants();
         }
         let processes = left.iter().map(|pid| describe(*pid, record)).collect::<Vec<_>>();
         for pid in left {
-            process::kill(pid);
+            tree::kill(pid);
         }
         let new = things().into_iter().filter(|thing| !self.things.contains(thing));
         processes.into_iter().chain(new.map(|thing| name(&thing, &thing, record))).collect()
@@ -97,14 +97,14 @@ mod tests {
         let mut shell = Command::new("sh");
         shell.args(["-c", script]).current_dir(&path);
         let mut pid = 0;
-        process::lines(&mut shell, false, &mut |line| pid = line.parse().unwrap()).unwrap();
-        assert!(process::descendants().contains(&pid));
+        crate::process::lines(&mut shell, false, &mut |line| pid = line.parse().unwrap()).unwrap();
+        assert!(tree::descendants().contains(&pid));
         let record = |dir: &str| Record { skipped: vec![], directories: vec![(dir.into(), "kill::before".into())] };
         let named = describe(pid, &record(&path));
         assert!(named.ends_with(&format!("in {path}, of the test kill::before")), "{named}");
         assert!(describe(pid, &record("/elsewhere")).ends_with("of an unknown test"));
-        process::kill(pid);
-        while process::descendants().contains(&pid) {
+        tree::kill(pid);
+        while tree::descendants().contains(&pid) {
             std::thread::yield_now();
         }
     }

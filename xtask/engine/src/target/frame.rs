@@ -14,7 +14,6 @@
 //! Both streams have both lines; the code is on stdout. The script travels on stdin as one line between two markers, so a
 //! line that a profile took, or that was cut off, is never run, and no other line is ever run in its place.
 
-use crate::cx::Answer;
 use crate::event::Stream;
 use crate::target::script::quote;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -109,12 +108,14 @@ fn runner(limit: Option<Duration>) -> String {
     )
 }
 
-/// What a script printed and its exit code, without anything outside its frame; `None` where it did not come to its end.
-pub fn parse(marker: &Marker, answer: &Answer) -> Option<Answer> {
-    let (stdout, after) = framed(marker, &answer.stdout)?;
+/// A script that came to its end: exit code, stdout and stderr, without anything outside its frame.
+pub type Framed<'a> = (i32, &'a str, &'a str);
+
+/// Reads the output of a script; `None` where it did not come to its end.
+pub fn parse<'a>(marker: &Marker, stdout: &'a str, stderr: &'a str) -> Option<Framed<'a>> {
+    let (stdout, after) = framed(marker, stdout)?;
     let code = after?.split('\n').next()?.trim().parse().ok()?;
-    let stderr = framed(marker, &answer.stderr).map_or(answer.stderr.as_str(), |(stderr, _)| stderr);
-    Some(Answer { code: Some(code), stdout: stdout.to_owned(), stderr: stderr.to_owned(), cut: false })
+    Some((code, stdout, so_far(marker, stderr)))
 }
 
 /// What came so far of a script that was ended before its end.
@@ -122,9 +123,9 @@ pub fn so_far<'a>(marker: &Marker, output: &'a str) -> &'a str {
     framed(marker, output).map_or(output, |(text, _)| text)
 }
 
-/// Whether a script has begun, as its output shows.
-pub fn has_begun(marker: &Marker, answer: &Answer) -> bool {
-    [&answer.stdout, &answer.stderr].into_iter().any(|output| output.contains(&marker.begin()))
+/// Whether output has the beginning of a frame.
+pub fn has_begun(marker: &Marker, output: &str) -> bool {
+    output.contains(&marker.begin())
 }
 
 /// Whether output has the end of a frame. `seen` bytes of it were looked at before.
@@ -219,17 +220,11 @@ mod tests {
             ("m begin\nx\nm end \n", None),
             ("m begin\nx\nm end", None),
         ] {
-            let answer = Answer { code: Some(0), stdout: stdout.into(), stderr: String::new(), cut: false };
-            let parsed = parse(&marker(), &answer).map(|it| (it.stdout, it.code.unwrap()));
-            assert_eq!(parsed, output.map(|(text, code)| (text.to_owned(), code)), "{stdout:?}");
+            let parsed = parse(&marker(), stdout, "").map(|(code, stdout, _)| (stdout, code));
+            assert_eq!(parsed, output, "{stdout:?}");
         }
-        let answer = Answer {
-            code: Some(0),
-            stdout: "m begin\n\nm end 0\n".into(),
-            stderr: "hi\nm begin\nerror\n\nm end\nbye\n".into(),
-            cut: false,
-        };
-        assert_eq!(parse(&marker(), &answer).unwrap().stderr, "error\n");
+        let parsed = parse(&marker(), "m begin\n\nm end 0\n", "hi\nm begin\nerror\n\nm end\nbye\n");
+        assert_eq!(parsed, Some((0, "", "error\n")));
     }
 
     #[test]

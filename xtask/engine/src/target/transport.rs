@@ -114,8 +114,9 @@ pub trait Transport {
         };
         let until = Until { ended: &ended, stragglers: STRAGGLERS };
         let answer = self.line().cx.answer_until(&shown, command, input, limit, interruptible, &until)?;
-        if let Some(done) = frame::parse(&marker, &answer) {
-            return Ok(done);
+        if let Some((code, stdout, stderr)) = frame::parse(&marker, &answer.stdout, &answer.stderr) {
+            let (stdout, stderr) = (stdout.to_owned(), stderr.to_owned());
+            return Ok(Answer { code: Some(code), stdout, stderr, cut: false });
         }
         self.line().unsettled.store(true, Ordering::SeqCst);
         self.give_up();
@@ -127,7 +128,7 @@ pub trait Transport {
         if answer.code == Some(frame::EXIT_NO_SCRIPT) {
             return no_script(&self.line().url, what).err();
         }
-        let begun = frame::has_begun(&marker, &answer);
+        let begun = [&answer.stdout, &answer.stderr].into_iter().any(|output| frame::has_begun(&marker, output));
         let said = answer.stderr.trim();
         Err(self.trouble(&Lost { what, code: answer.code, begun, said, repeatable: true }).into())
     }
