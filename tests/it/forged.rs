@@ -1,5 +1,5 @@
 //! Releases in a store that an attacker wrote: manifest and digests agree with the forgery. Each is refused by `verify`,
-//! `fetch` and `deploy`, before a host is told anything, within a bound of memory and time.
+//! `fetch` and `deploy` before a host is contacted, within a bound of memory and time.
 
 mod archives;
 mod hosts;

@@ -1,4 +1,4 @@
-//! What a test tells `cargo xtask test`, by lines in a file: that it was skipped, and which directories are its own.
+//! Records for `cargo xtask test`, a line each in a file: tests that were skipped, and the directories of each test.
 
 use gangplank::checks::record::RECORD;
 use std::fs::OpenOptions;

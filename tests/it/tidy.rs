@@ -82,7 +82,7 @@ const LOWER: &[(&str, &str, &str)] = &[
     ("deploy::history", "Values", "the log of a target as data; the verbs of deploy are its readers"),
     ("deploy::plan", "Values", "every decision of a deploy, pure, next to what applies it"),
     ("deploy::state", "Values", "what a target answers, parsed; the plan starts from it"),
-    ("target::frame", "Values", "how the output of a script is told from all else, again as text"),
+    ("target::frame", "Values", "the markers around the output of a script, again as text"),
     ("target::sequence", "Values", "several of them as one, again as text"),
     ("target::script", "Values", "POSIX commands as text; nothing runs them here"),
 ];

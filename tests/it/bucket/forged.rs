@@ -1,4 +1,4 @@
-//! Forged releases in a bucket, for hosts that fetch: none of them is told to.
+//! Forged releases in a bucket: no host is asked to fetch one.
 
 use super::server::{ceph, fresh_url, with};
 use super::{leaked, project, settings_of};

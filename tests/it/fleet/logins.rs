@@ -18,7 +18,7 @@ struct Shell {
     start: &'static str,
 }
 
-/// bash reads `.bashrc` for a command of sshd; the others read a file that they are told to, or always do.
+/// bash reads `.bashrc` for a command of sshd; the others get an option, or always read their profile.
 const SHELLS: &[Shell] = &[
     Shell {
         name: "bash",

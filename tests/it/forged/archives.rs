@@ -93,7 +93,7 @@ fn kinds_and_fields_of_headers() -> Vec<Named> {
         ("a contiguous file", kind(b'7')),
         ("an old file", kind(0)),
         ("a sparse file", kind(b'S')),
-        ("a kind that nobody knows", kind(b'Z')),
+        ("an unknown kind", kind(b'Z')),
         ("set-uid", mode(0o4755)),
         ("set-gid", mode(0o2755)),
         ("sticky", mode(0o1755)),

@@ -114,7 +114,7 @@ fn verify_and_rollback_compare_links_and_modes() {
         fs::remove_dir_all(p.path(&format!("srv/dev/releases/{one}"))).unwrap();
         p.run(&format!("deploy dev {one} --allow-older")).ok();
     }
-    // What an app writes beside its files is reported, and keeps nobody from a rollback.
+    // A file that the app wrote is reported, and does not block a rollback.
     p.release("last");
     p.run("deploy dev").ok();
     fs::write(www(&p, &one).join("app.pid"), "1").unwrap();
@@ -122,7 +122,7 @@ fn verify_and_rollback_compare_links_and_modes() {
     p.run("verify @dev").code(7).told("www/app.pid: is not part of the release");
 }
 
-/// What somebody does to the files of a release.
+/// A change to the files of a release.
 type Change = fn(&Path);
 
 fn relink(www: &Path, to: &str) {

@@ -261,14 +261,14 @@ impl<'a> Run<'a> {
     }
 }
 
-/// How many tests run side by side: as the harness is told, or, in the repository of the engine, two more than there
+/// How many tests run side by side: as the arguments say, or, in the repository of the engine, two more than there
 /// are cores, because tests wait for hosts and deadlines half of the time.
 fn threads(cx: &Cx, engines: bool, args: &[String]) -> usize {
     let option = args.iter().position(|arg| arg == "--test-threads").and_then(|at| args.get(at + 1));
-    let told = option.map(String::as_str).or_else(|| args.iter().find_map(|arg| arg.strip_prefix("--test-threads=")));
+    let stated = option.map(String::as_str).or_else(|| args.iter().find_map(|arg| arg.strip_prefix("--test-threads=")));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let default = cores + if engines { 2 } else { 0 };
-    told.or_else(|| cx.var(THREADS)).and_then(|n| n.parse().ok()).unwrap_or(default)
+    stated.or_else(|| cx.var(THREADS)).and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
 /// Whether this is the repository of the engine.

@@ -1,4 +1,4 @@
-//! What a run of the tests left on this machine: processes, mounts, users, control groups. Only Linux tells of them.
+//! What a run of the tests left on this machine: processes, mounts, users, control groups. Linux only.
 
 use super::record::Record;
 use crate::process::tree;

@@ -1,4 +1,4 @@
-//! What tests tell the run that they are part of, by lines in a file: what was skipped, and whose a directory is.
+//! Records of the tests for the run that they are part of: what was skipped, and which test made a directory.
 
 use std::fs;
 use std::path::Path;

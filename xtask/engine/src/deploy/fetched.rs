@@ -23,7 +23,7 @@ struct Place<'a> {
 }
 
 impl<'a> Fetched<'a> {
-    /// One that lies in `dir`, which nobody else uses. With `origin` the hosts fetch it from there.
+    /// One in `dir`, a directory of its own. With `origin` the hosts fetch it from there.
     pub fn new(release: Release, dir: PathBuf, catalog: &'a Catalog, origin: Option<&'a dyn Store>) -> Self {
         Self(Place { release, aside: Some((dir, catalog)), origin })
     }

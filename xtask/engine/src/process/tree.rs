@@ -1,4 +1,4 @@
-//! The processes that this one has started, and what they have started: found, measured and ended. Only Linux tells of them.
+//! The processes that this one has started, and what they have started: found, measured and ended. Linux only.
 
 use super::LAST_WORDS;
 use std::thread;
@@ -43,7 +43,7 @@ fn children() -> Vec<i32> {
     lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
-/// Processes that this one, or a child of it, started and that still run. Only Linux tells of them.
+/// Processes that this one, or a child of it, started and that still run. Linux only.
 pub fn descendants() -> Vec<i32> {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|it| it.file_name().to_str()?.parse::<i32>().ok());
@@ -66,8 +66,8 @@ fn running_parent(pid: i32) -> Option<i32> {
     fields.next()?.parse().ok().filter(|_| state != "Z")
 }
 
-/// Takes note of the end of children that this process did not start, so that they do not stay as zombies: whoever
-/// waits for such a process to be gone would wait for ever. `own` is the child that it did start.
+/// Takes note of the end of children that this process did not start, so that they do not stay as zombies: a test
+/// that waits for such a process to be gone would wait for ever. `own` is the child that it did start.
 pub fn reap_orphans(own: u32) {
     use rustix::process::{Pid, WaitOptions, waitpid};
     let orphans = children().into_iter().filter(|pid| u32::try_from(*pid) != Ok(own));

@@ -1,4 +1,4 @@
-//! Frames: how the output of a script is told from everything else that shares its channel.
+//! Frames: markers that separate the output of a script from everything else on its channel.
 //!
 //! A host runs a script in a shell whose output also carries what the login's profile prints, what background processes
 //! print later, and what an app prints that knows this format. So each script has a random marker, which the host gets on
@@ -46,7 +46,7 @@ const PROXY: &[&str] = &["http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY",
 pub struct Marker(String);
 
 impl Marker {
-    /// A marker that nobody can guess: the standard library seeds each hasher with random bytes of the system.
+    /// A marker that cannot be guessed: the standard library seeds each hasher with random bytes of the system.
     pub fn random() -> Self {
         let part = || RandomState::new().build_hasher().finish();
         Self(format!("gangplank-{:016x}{:016x}", part(), part()))

@@ -93,8 +93,8 @@ impl<'cx> HostTarget<'cx> {
         // Whoever finds our lock when we are gone sees by this whether our last command is gone too.
         let token = self.token();
         let sh = match &self.place {
-            Place::There(ssh) => return ssh.say(text, token.as_deref(), input, limit, interruptible),
-            Place::Behind(it) => return it.say(text, token.as_deref(), input, limit, interruptible),
+            Place::There(ssh) => return ssh.exec(text, token.as_deref(), input, limit, interruptible),
+            Place::Behind(it) => return it.exec(text, token.as_deref(), input, limit, interruptible),
             Place::Here(sh) => sh,
         };
         let marked = token.as_deref().map(machine::mark).map(|mark| format!("# {mark}\n{text}"));
@@ -275,8 +275,8 @@ impl Lockable for HostTarget<'_> {
         let Some(token) = self.token() else { return };
         let text = format!("# renew the lock\n{}", lease::renew(&self.root, &token));
         match &self.place {
-            Place::There(ssh) => ssh.say_aside(&text, RENEWAL),
-            Place::Behind(it) => drop(it.say(&text, None, Input::Empty, Some(RENEWAL), false)),
+            Place::There(ssh) => ssh.exec_concurrent(&text, RENEWAL),
+            Place::Behind(it) => drop(it.exec(&text, None, Input::Empty, Some(RENEWAL), false)),
             Place::Here(sh) => {
                 let _ = self.cx.answer_within(self.shell(sh, &text), Input::Empty, Some(RENEWAL), false);
             }
@@ -366,8 +366,8 @@ impl Target for HostTarget<'_> {
     ) -> Result<Option<i32>> {
         let text = format!("# {}\n{}", script.what, script.text);
         let sh = match &self.place {
-            Place::There(ssh) => return ssh.attend(&text, &script.stdin, heard, stop),
-            Place::Behind(it) => return it.attend(&text, &script.stdin, heard, stop),
+            Place::There(ssh) => return ssh.stream(&text, &script.stdin, heard, stop),
+            Place::Behind(it) => return it.stream(&text, &script.stdin, heard, stop),
             Place::Here(sh) => sh,
         };
         let command = self.shell(sh, &format!("# {}\n{}", script.what, attended(&script.text)));

@@ -13,7 +13,7 @@ use crate::error::{Failure, Result, failed, usage};
 use crate::machine;
 use crate::process::Background;
 use crate::target::frame::{self, Marker};
-use crate::target::transport::{self, Line, Lost, Transport, what};
+use crate::target::transport::{self, Incomplete, Session, Transport, what};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -113,7 +113,7 @@ impl Address {
 
 /// A host over ssh.
 pub struct Ssh<'cx> {
-    line: Line<'cx>,
+    session: Session<'cx>,
     /// Where it is.
     pub address: Address,
     connection: Mutex<Option<Connection>>,
@@ -150,7 +150,7 @@ impl<'cx> Ssh<'cx> {
     /// Nothing is said yet.
     pub fn new(cx: &'cx Cx, url: &str, address: Address) -> Self {
         Self {
-            line: Line::new(cx, url),
+            session: Session::new(cx, url),
             address,
             connection: Mutex::default(),
             refused: Mutex::default(),
@@ -167,7 +167,7 @@ impl<'cx> Ssh<'cx> {
         if let Some(error) = self.refused.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(error);
         }
-        let dir = private_dir(self.line.cx)?;
+        let dir = private_dir(self.session.cx)?;
         let opened = self.open(&dir, interruptible);
         let master = opened.inspect_err(|_| drop(fs::remove_dir_all(&dir)))?;
         let socket = Connection::socket(&dir);
@@ -193,25 +193,25 @@ impl<'cx> Ssh<'cx> {
         let begin = marker.begin();
         command.arg(format!("exec /bin/sh -c 'echo {}; exec cat > /dev/null'", begin.trim()));
         let shown = format!("ssh {}", self.address.host);
-        let said = self.line.cx.background(&mut command, &shown, begin.trim(), CONNECT, interruptible)?;
+        let said = self.session.cx.background(&mut command, &shown, begin.trim(), CONNECT, interruptible)?;
         said.map_err(|said| {
-            if interruptible && self.line.cx.interrupted() {
-                return failed(format!("{}: stopped while connecting", self.line.url))
+            if interruptible && self.session.cx.interrupted() {
+                return failed(format!("{}: stopped while connecting", self.session.url))
                     .hint("nothing was changed there")
                     .into();
             }
-            trouble::explain(&self.line.url, &self.address, &said).into()
+            trouble::explain(&self.session.url, &self.address, &said).into()
         })
     }
 
     fn command(&self, socket: &Path) -> Command {
-        let mut command = Command::new(self.line.cx.program_on_path("ssh").unwrap_or_else(|| "ssh".into()));
+        let mut command = Command::new(self.session.cx.program_on_path("ssh").unwrap_or_else(|| "ssh".into()));
         for option in OPTIONS {
             command.args(["-o", option]);
         }
-        let known = self.line.cx.home.join(KNOWN_HOSTS);
+        let known = self.session.cx.home.join(KNOWN_HOSTS);
         let is_there = known.is_file();
-        if is_there || self.line.cx.in_ci() {
+        if is_there || self.session.cx.in_ci() {
             command.args(["-o", "StrictHostKeyChecking=yes"]);
         }
         if is_there {
@@ -222,52 +222,51 @@ impl<'cx> Ssh<'cx> {
     }
 
     /// `ssh` for one script on the connection of this socket.
-    fn session(&self, socket: &Path, run: &str) -> Command {
+    fn on_connection(&self, socket: &Path, run: &str) -> Command {
         let mut command = self.command(socket);
         command.args(["-o", "ControlMaster=no"]).args(self.address.args());
         command.arg(run);
         command
     }
 
-    /// Says a script beside what is being said, if there is a connection that is free for it. Whatever becomes of it,
-    /// nobody is held up, and the connection stays.
-    pub fn say_aside(&self, text: &str, limit: Duration) {
+    /// Runs a script beside another one, if there is a connection. It delays nothing, and a failure changes nothing.
+    pub fn exec_concurrent(&self, text: &str, limit: Duration) {
         let socket = match self.connection.try_lock() {
             Ok(connection) => connection.as_ref().map(|open| Connection::socket(&open.dir)),
             Err(_) => None,
         };
         let Some(socket) = socket else { return };
         let (what, marker) = (what(text), Marker::random());
-        let command = self.session(&socket, &transport::command(what, &marker, None, Some(limit)));
+        let command = self.on_connection(&socket, &transport::command(what, &marker, None, Some(limit)));
         let shown = format!("ssh {} # {what}", self.address.host);
         let line = frame::script_line(&marker, text);
-        let _ = self.line.cx.answer_as(&shown, command, Input::Bytes(line.as_bytes()), Some(limit), false);
+        let _ = self.session.cx.answer_as(&shown, command, Input::Bytes(line.as_bytes()), Some(limit), false);
     }
 }
 
 impl Transport for Ssh<'_> {
-    fn line(&self) -> &Line<'_> {
-        &self.line
+    fn session(&self) -> &Session<'_> {
+        &self.session
     }
 
     fn program(&self, what: &str, command: &str, interruptible: bool) -> Result<(Command, String)> {
-        let command = self.session(&self.socket(interruptible)?, command);
+        let command = self.on_connection(&self.socket(interruptible)?, command);
         Ok((command, format!("ssh {} # {what}", self.address.host)))
     }
 
-    /// Gives up the connection: the next command opens another.
-    fn give_up(&self) {
+    /// The next command opens another connection.
+    fn disconnect(&self) {
         if let Some(mut connection) = self.connection.lock().unwrap_or_else(PoisonError::into_inner).take() {
             connection.broken = true;
         }
     }
 
-    fn trouble(&self, lost: &Lost) -> Failure {
-        // Where the connection broke before its first word came back, nobody knows whether the script began.
-        if lost.begun || (lost.repeatable && lost.said.is_empty()) {
-            return trouble::broken(&self.line.url, lost.what, lost.said);
+    fn diagnose(&self, script: &Incomplete) -> Failure {
+        // Where the connection broke before the first marker arrived, the script may or may not have begun.
+        if script.begun || (script.repeatable && script.stderr.is_empty()) {
+            return trouble::broken(&self.session.url, script.what, script.stderr);
         }
-        trouble::explain(&self.line.url, &self.address, lost.said)
+        trouble::explain(&self.session.url, &self.address, script.stderr)
     }
 }
 

@@ -6,12 +6,12 @@
 use super::ssh::trouble;
 use crate::cx::Cx;
 use crate::error::{Failure, Kind, Result};
-use crate::target::transport::{Line, Lost, Transport};
+use crate::target::transport::{Incomplete, Session, Transport};
 use std::process::Command;
 
 /// A place behind a program.
 pub struct Through<'cx> {
-    line: Line<'cx>,
+    session: Session<'cx>,
     /// What it is called.
     pub name: String,
     /// The program and its first arguments.
@@ -22,13 +22,13 @@ impl<'cx> Through<'cx> {
     /// Nothing is said yet.
     pub fn new(cx: &'cx Cx, url: &str, name: &str, words: &[&str]) -> Self {
         let words = words.iter().map(|word| (*word).to_owned()).collect();
-        Self { line: Line::new(cx, url), name: name.to_owned(), words }
+        Self { session: Session::new(cx, url), name: name.to_owned(), words }
     }
 }
 
 impl Transport for Through<'_> {
-    fn line(&self) -> &Line<'_> {
-        &self.line
+    fn session(&self) -> &Session<'_> {
+        &self.session
     }
 
     fn program(&self, what: &str, run: &str, _interruptible: bool) -> Result<(Command, String)> {
@@ -39,13 +39,16 @@ impl Transport for Through<'_> {
     }
 
     /// In the words of the program, where the script did not even begin.
-    fn trouble(&self, lost: &Lost) -> Failure {
-        if lost.begun {
-            return trouble::broken(&self.line.url, lost.what, lost.said);
+    fn diagnose(&self, script: &Incomplete) -> Failure {
+        if script.begun {
+            return trouble::broken(&self.session.url, script.what, script.stderr);
         }
         let program = self.words.join(" ");
-        let said = lost.said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing").trim();
-        Failure::new(Kind::Remote, format!("{}: `{program}` {}: {said}", self.line.url, crate::cx::exit(lost.code)))
-            .hint(format!("can it be reached? `{program} true`"))
+        let said = script.stderr.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing").trim();
+        Failure::new(
+            Kind::Remote,
+            format!("{}: `{program}` {}: {said}", self.session.url, crate::cx::exit(script.code)),
+        )
+        .hint(format!("can it be reached? `{program} true`"))
     }
 }

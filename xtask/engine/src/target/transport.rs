@@ -20,8 +20,8 @@ const LINE_MAX: usize = 1 << 16;
 /// How long is waited for the output of what a script has left behind, once it has come to its end.
 const STRAGGLERS: Duration = Duration::from_millis(200);
 
-/// Where something is said, and what is left of what was said before.
-pub struct Line<'cx> {
+/// A host that scripts are sent to, and the state between two of them.
+pub struct Session<'cx> {
     /// The outside.
     pub cx: &'cx Cx,
     /// URL of the target.
@@ -30,40 +30,40 @@ pub struct Line<'cx> {
     unsettled: AtomicBool,
 }
 
-impl<'cx> Line<'cx> {
-    /// Nothing is said yet.
+impl<'cx> Session<'cx> {
+    /// No script was sent yet.
     pub fn new(cx: &'cx Cx, url: &str) -> Self {
         Self { cx, url: url.to_owned(), unsettled: AtomicBool::new(false) }
     }
 }
 
-/// A script of whose end nothing was heard.
-pub struct Lost<'a> {
+/// A script whose end marker did not arrive.
+pub struct Incomplete<'a> {
     /// What it is called.
     pub what: &'a str,
-    /// How the program ended that it was said through.
+    /// Exit code of the program that carried it.
     pub code: Option<i32>,
     /// Whether it has begun, as far as is known.
     pub begun: bool,
-    /// What was complained.
-    pub said: &'a str,
-    /// Whether it may be said again.
+    /// What was printed on stderr.
+    pub stderr: &'a str,
+    /// Whether it may be sent again.
     pub repeatable: bool,
 }
 
-/// A way to a place. Whoever knows which program leads there has `say` and `attend`.
+/// A way to a host. An implementation knows which program leads there.
 pub trait Transport {
-    /// Where it leads.
-    fn line(&self) -> &Line<'_>;
+    /// The host.
+    fn session(&self) -> &Session<'_>;
     /// The program that runs a command of the host's shell, and how it is shown for `what`.
     fn program(&self, what: &str, command: &str, interruptible: bool) -> Result<(Command, String)>;
-    /// Whatever the last script was said through is of no use any more.
-    fn give_up(&self) {}
+    /// Drops a connection that broke.
+    fn disconnect(&self) {}
     /// Why a script did not come to its end.
-    fn trouble(&self, lost: &Lost) -> Failure;
+    fn diagnose(&self, script: &Incomplete) -> Failure;
 
-    /// Says a script. After one that may still run there, its end is waited for first.
-    fn say(
+    /// Runs a script. If the last one may still run, its end is waited for first.
+    fn exec(
         &self,
         text: &str,
         token: Option<&str>,
@@ -71,12 +71,12 @@ pub trait Transport {
         limit: Option<Duration>,
         interruptible: bool,
     ) -> Result<Answer> {
-        let Line { url, unsettled, .. } = self.line();
+        let Session { url, unsettled, .. } = self.session();
         if let Some(token) = token
             && unsettled.swap(false, Ordering::SeqCst)
         {
             let text = format!("# wait for the last command\n{}", script::settle(token));
-            let settled = self.say_now(&text, None, Input::Empty, None, false);
+            let settled = self.exec_unsynced(&text, None, Input::Empty, None, false);
             if !settled.as_ref().is_ok_and(Answer::ok) {
                 unsettled.store(true, Ordering::SeqCst);
                 let why = settled.map_or_else(|error| format!("{error:#}"), |answer| answer.stderr.trim().to_owned());
@@ -85,11 +85,11 @@ pub trait Transport {
                     .err();
             }
         }
-        self.say_now(text, token, input, limit, interruptible)
+        self.exec_unsynced(text, token, input, limit, interruptible)
     }
 
-    /// Says a script without a look at the last one.
-    fn say_now(
+    /// Runs a script without waiting for the last one.
+    fn exec_unsynced(
         &self,
         text: &str,
         token: Option<&str>,
@@ -113,28 +113,28 @@ pub trait Transport {
             ended
         };
         let until = Until { ended: &ended, stragglers: STRAGGLERS };
-        let answer = self.line().cx.answer_until(&shown, command, input, limit, interruptible, &until)?;
+        let answer = self.session().cx.answer_until(&shown, command, input, limit, interruptible, &until)?;
         if let Some((code, stdout, stderr)) = frame::parse(&marker, &answer.stdout, &answer.stderr) {
             let (stdout, stderr) = (stdout.to_owned(), stderr.to_owned());
             return Ok(Answer { code: Some(code), stdout, stderr, cut: false });
         }
-        self.line().unsettled.store(true, Ordering::SeqCst);
-        self.give_up();
+        self.session().unsettled.store(true, Ordering::SeqCst);
+        self.disconnect();
         if answer.cut {
-            // We went away; what it does there ends by itself, and is waited for before anything else is said.
+            // It runs on there, and the next script waits for its end.
             let so_far = |text: &str| frame::so_far(&marker, text).to_owned();
             return Ok(Answer { stdout: so_far(&answer.stdout), stderr: so_far(&answer.stderr), ..answer });
         }
         if answer.code == Some(frame::EXIT_NO_SCRIPT) {
-            return no_script(&self.line().url, what).err();
+            return no_script(&self.session().url, what).err();
         }
         let begun = [&answer.stdout, &answer.stderr].into_iter().any(|output| frame::has_begun(&marker, output));
-        let said = answer.stderr.trim();
-        Err(self.trouble(&Lost { what, code: answer.code, begun, said, repeatable: true }).into())
+        let stderr = answer.stderr.trim();
+        Err(self.diagnose(&Incomplete { what, code: answer.code, begun, stderr, repeatable: true }).into())
     }
 
-    /// Says a script whose lines are heard as they come, and gives its exit code; `None` when `stop` ended it.
-    fn attend(
+    /// Runs a script, hands over its lines as they come, and gives its exit code; `None` when `stop` ended it.
+    fn stream(
         &self,
         text: &str,
         input: &str,
@@ -152,25 +152,25 @@ pub trait Transport {
                 heard(stream, line);
             }
         };
-        let (code, stopped) = self.line().cx.stream(&shown, command, &bytes, &mut hear, &left)?;
+        let (code, stopped) = self.session().cx.stream(&shown, command, &bytes, &mut hear, &left)?;
         let parser = parser.into_inner();
         if let Some((code, _)) = parser.ended {
             return Ok(Some(code));
         }
-        self.line().unsettled.store(true, Ordering::SeqCst);
-        self.give_up();
+        self.session().unsettled.store(true, Ordering::SeqCst);
+        self.disconnect();
         if stopped {
             return Ok(None);
         }
         if code == Some(frame::EXIT_NO_SCRIPT) {
-            return no_script(&self.line().url, what).err();
+            return no_script(&self.session().url, what).err();
         }
-        let said = if parser.has_begun() { "" } else { &parser.before };
-        Err(self.trouble(&Lost { what, code, begun: parser.has_begun(), said, repeatable: false }).into())
+        let stderr = if parser.has_begun() { "" } else { &parser.before };
+        Err(self.diagnose(&Incomplete { what, code, begun: parser.has_begun(), stderr, repeatable: false }).into())
     }
 }
 
-/// The command that runs a script there, under a name that tells those who look at the processes what it is.
+/// The command that runs a script on a host; `what` is the name of its process there.
 pub fn command(what: &str, marker: &Marker, token: Option<&str>, limit: Option<Duration>) -> String {
     let name = [what, &token.map(machine::mark).unwrap_or_default()].join(" ");
     frame::command(marker, &plain(name.trim()), limit)
