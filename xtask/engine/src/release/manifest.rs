@@ -2,8 +2,9 @@
 
 use crate::error::{Result, verification};
 use crate::release::id::ReleaseId;
+use crate::release::links::Tree;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// The version of the format that this engine writes and reads.
@@ -22,8 +23,6 @@ const FILES_BYTES_MAX: u64 = 1 << 50;
 const TEXT_MAX: usize = 255;
 /// The most bytes of a URL.
 const URL_MAX: usize = 2048;
-/// How many links one path may lead through; Linux has the same limit: `path_resolution(7)`.
-const LINKS_MAX: usize = 40;
 
 /// What a release is made of and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -418,82 +417,6 @@ pub fn resolve_link(path: &str, to: &str) -> Option<String> {
         }
     }
     Some(parts.join("/"))
-}
-
-/// The files of a manifest as a host sees them: by path, with the directories above them.
-struct Tree<'a> {
-    entries: BTreeMap<&'a str, &'a Content>,
-    dirs: BTreeSet<&'a str>,
-}
-
-impl<'a> Tree<'a> {
-    /// Refuses a file, or a link, in the place of a directory.
-    fn new(files: &'a [FileEntry]) -> Result<Self, String> {
-        let entries: BTreeMap<_, _> = files.iter().map(|file| (file.path.as_str(), &file.content)).collect();
-        let mut dirs = BTreeSet::new();
-        for path in entries.keys() {
-            for (at, _) in path.match_indices('/') {
-                let above = &path[..at];
-                match entries.get(above) {
-                    None => {}
-                    Some(Content::Link(_)) => {
-                        return Err(format!("`{path}` would be written through the link `{above}`"));
-                    }
-                    Some(Content::Sha256(_)) => return Err(format!("`{path}` lies in `{above}`, which is a file")),
-                }
-                dirs.insert(above);
-            }
-        }
-        Ok(Self { entries, dirs })
-    }
-
-    /// Refuses links that a host would follow out of the bundle, to nothing, or in a circle: step by step, as it does.
-    fn check_links(&self) -> Result<(), String> {
-        for (path, content) in &self.entries {
-            if let Content::Link(_) = content {
-                self.follow(path).map_err(|why| format!("link `{path}` {why}"))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn follow(&self, path: &str) -> Result<(), &'static str> {
-        let mut left: Vec<&str> = path.rsplit('/').collect();
-        let (mut at, mut links) = (String::new(), 0);
-        while let Some(part) = left.pop() {
-            match part {
-                "" | "." => continue,
-                ".." => {
-                    if at.is_empty() {
-                        return Err("leaves the bundle");
-                    }
-                    at.truncate(at.rfind('/').unwrap_or(0));
-                    continue;
-                }
-                name if at.is_empty() => at.push_str(name),
-                name => {
-                    at.push('/');
-                    at.push_str(name);
-                }
-            }
-            match self.entries.get(at.as_str()) {
-                Some(Content::Link(to)) => {
-                    links += 1;
-                    if links > LINKS_MAX {
-                        return Err("is part of a loop, or leads through too many links");
-                    }
-                    at.truncate(at.rfind('/').unwrap_or(0));
-                    left.extend(to.rsplit('/'));
-                }
-                // Only a directory has something in it.
-                Some(Content::Sha256(_)) if !left.is_empty() => return Err("leads through a file"),
-                Some(Content::Sha256(_)) => {}
-                None if self.dirs.contains(at.as_str()) => {}
-                None => return Err("points to nothing in the bundle"),
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod digest;
 pub mod files;
 mod format;
 pub mod id;
+mod links;
 pub mod manifest;
 mod members;
 pub mod pack;

@@ -1,0 +1,162 @@
+//! Where the links of a release lead, followed as a kernel does: `path_resolution(7)`.
+
+use crate::release::manifest::{Content, FileEntry};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// How many parts of paths all links of a manifest may have together, so that following them takes no minutes.
+const STEPS_MAX: usize = 1 << 20;
+/// How many links one path may lead through; Linux has the same limit: `path_resolution(7)`.
+const LINKS_MAX: usize = 40;
+
+/// The files of a manifest as a host sees them: by path, with the directories above them.
+pub struct Tree<'a> {
+    entries: BTreeMap<&'a str, &'a Content>,
+    dirs: BTreeSet<&'a str>,
+}
+
+impl<'a> Tree<'a> {
+    /// Refuses a file, or a link, in the place of a directory.
+    pub fn new(files: &'a [FileEntry]) -> Result<Self, String> {
+        let entries: BTreeMap<_, _> = files.iter().map(|file| (file.path.as_str(), &file.content)).collect();
+        let mut dirs = BTreeSet::new();
+        for path in entries.keys() {
+            for (at, _) in path.match_indices('/') {
+                let above = &path[..at];
+                match entries.get(above) {
+                    None => {}
+                    Some(Content::Link(_)) => {
+                        return Err(format!("`{path}` would be written through the link `{above}`"));
+                    }
+                    Some(Content::Sha256(_)) => return Err(format!("`{path}` lies in `{above}`, which is a file")),
+                }
+                dirs.insert(above);
+            }
+        }
+        Ok(Self { entries, dirs })
+    }
+
+    /// Refuses links that a host would follow out of the bundle, to nothing, or in a circle.
+    pub fn check_links(&self) -> Result<(), String> {
+        let mut links = Links { tree: self, known: HashMap::new(), steps: 0 };
+        for (path, content) in &self.entries {
+            if let Content::Link(to) = content {
+                links.follow(path, to, 1).map_err(|why| format!("link `{path}` {why}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The links of a tree, each followed once, step by step as a kernel does.
+struct Links<'a> {
+    tree: &'a Tree<'a>,
+    /// Where each link leads, and through how many links; nothing while it is being followed.
+    known: HashMap<String, Option<(String, usize)>>,
+    /// How many parts of paths were looked up.
+    steps: usize,
+}
+
+impl Links<'_> {
+    /// Where a link leads, without any link in that path, and through how many links. `depth` links lead here.
+    fn follow(&mut self, path: &str, to: &str, depth: usize) -> Result<(String, usize), &'static str> {
+        match self.known.get(path) {
+            Some(Some(known)) => return Ok(known.clone()),
+            Some(None) => return Err("is part of a loop"),
+            None => {}
+        }
+        if depth > LINKS_MAX {
+            return Err("leads through too many links");
+        }
+        self.known.insert(path.to_owned(), None);
+        let dir = path.rfind('/').map_or("", |at| &path[..at]);
+        let found = self.walk(dir, to, depth)?;
+        self.known.insert(path.to_owned(), Some(found.clone()));
+        Ok(found)
+    }
+
+    fn walk(&mut self, dir: &str, to: &str, depth: usize) -> Result<(String, usize), &'static str> {
+        let (mut at, mut links, mut in_dir) = (dir.to_owned(), 1, true);
+        for part in to.split('/') {
+            self.steps += 1;
+            if self.steps > STEPS_MAX {
+                return Err("is one of too many, or too long ones");
+            }
+            match part {
+                _ if !in_dir => return Err("leads through a file"),
+                "" | "." => continue,
+                ".." if at.is_empty() => return Err("leaves the bundle"),
+                ".." => {
+                    at.truncate(at.rfind('/').unwrap_or(0));
+                    continue;
+                }
+                name => {
+                    if !at.is_empty() {
+                        at.push('/');
+                    }
+                    at.push_str(name);
+                }
+            }
+            if let Some(Content::Link(next)) = self.tree.entries.get(at.as_str()) {
+                let more;
+                (at, more) = self.follow(&at, next, depth + 1)?;
+                links += more;
+                if links > LINKS_MAX {
+                    return Err("leads through too many links");
+                }
+            }
+            in_dir = at.is_empty() || self.tree.dirs.contains(at.as_str());
+            if !in_dir && !self.tree.entries.contains_key(at.as_str()) {
+                return Err("points to nothing in the bundle");
+            }
+        }
+        Ok((at, links))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_followed_as_a_host_does() {
+        let check = |links: &[(&str, &str)], why: &str| {
+            let file = |path: &str| FileEntry {
+                path: path.into(),
+                bytes: 0,
+                mode: 0o644,
+                content: Content::Sha256(String::new()),
+            };
+            let link = |(path, to): &(&str, &str)| FileEntry { content: Content::Link((*to).into()), ..file(path) };
+            let mut files: Vec<_> = ["bin/app", "d/e/f"].map(file).into_iter().chain(links.iter().map(link)).collect();
+            files.sort_by(|a, b| a.path.cmp(&b.path));
+            let error = Tree::new(&files).and_then(|tree| tree.check_links()).err().unwrap_or_default();
+            assert!(error.ends_with(why) && error.is_empty() == why.is_empty(), "{links:?}: {error}, not {why}");
+        };
+        check(&[("l", "bin/app"), ("d/l", "../l"), ("m", "d/./e/../e"), ("n", "m/f"), ("o", ".")], "");
+        check(&[("l", "d/e"), ("m", "l/../e/f")], "");
+        check(&[("l", "bin/app/x")], "leads through a file");
+        check(&[("l", "bin/app"), ("m", "l/..")], "leads through a file");
+        check(&[("l", "nothing")], "points to nothing in the bundle");
+        check(&[("l", "m"), ("m", "l")], "is part of a loop");
+        check(&[("l", "l/x")], "is part of a loop");
+        check(&[("d/l", "../.."), ("m", "d/e")], "leaves the bundle");
+        check(&[("a/b/c/r", "../../.."), ("t", "a/b/c/r/../etc/hostname")], "leaves the bundle");
+        let chain = |n: usize| {
+            (0..n)
+                .map(|n| (format!("l{n:03}"), if n == 0 { "bin".into() } else { format!("l{:03}", n - 1) }))
+                .collect::<Vec<_>>()
+        };
+        let of = |chain: &[(String, String)], why| {
+            check(&chain.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect::<Vec<_>>(), why);
+        };
+        of(&chain(LINKS_MAX), "");
+        of(&chain(LINKS_MAX + 1), "leads through too many links");
+        // Two links that each lead twice through the one before are more than forty soon.
+        let twice: Vec<_> = (0..9)
+            .map(|n| (format!("l{n}"), if n == 0 { "d".into() } else { format!("l{0}/../l{0}", n - 1) }))
+            .collect();
+        of(&twice, "leads through too many links");
+        let long: Vec<_> = (0..3000).map(|n| (format!("m{n}"), "d/../".repeat(200) + "bin")).collect();
+        of(&long, "is one of too many, or too long ones");
+    }
+}
