@@ -103,12 +103,12 @@ fn at_every_script(least: u32, most: u32, converges_when_killed: impl Fn(u32) ->
 #[test]
 fn deploy_killed_at_sampled_scripts_converges() {
     for (when, test) in [("before", "killed before"), ("after", "killed after")] {
-        for at in draw(test, 10, 1) {
-            converges_when_killed(at, when);
+        for at in draw(test, 9, 1) {
+            assert!(converges_when_killed(at, when), "script {at} was reached");
         }
     }
-    for at in draw("killed with a service", 8, 1) {
-        converges_with_a_service_when_killed(at);
+    for at in draw("killed with a service", 5, 1) {
+        assert!(converges_with_a_service_when_killed(at), "script {at} was reached");
     }
 }
 

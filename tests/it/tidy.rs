@@ -187,6 +187,17 @@ fn ignored_test_is_in_the_group_that_its_path_names() {
 }
 
 #[test]
+fn guide_has_each_group_with_its_minutes() {
+    let guide = read("docs/testing.md");
+    for group in GROUPS {
+        let row = guide.lines().find(|line| line.starts_with(&format!("| `{}` |", group.name)));
+        let row = row.unwrap_or_else(|| panic!("docs/testing.md has no row for the group `{}`", group.name));
+        let minutes = row.split('|').nth(3).map(str::trim);
+        assert_eq!(minutes, Some(group.minutes.to_string().as_str()), "docs/testing.md: {row}");
+    }
+}
+
+#[test]
 fn each_door_is_in_one_place() {
     let mut offences = Vec::new();
     let mut used = BTreeSet::new();

@@ -208,6 +208,13 @@ fn a_bundle_of_zstd_is_fetched_too() {
     p.run("put").ok();
     p.run("publish").ok();
     fs::remove_dir_all(p.path("target/releases")).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    p.var("PATH", &programs_without(&p, &["zstd"]));
+    let doctor = p.run("doctor dev");
+    assert!(doctor.stdout.contains("not there, or not on PATH: zstd"), "{}", doctor.stdout);
+    p.run("deploy dev latest").fails(1, "there is no zstd here", "apt-get install zstd");
+    untouched(&p);
+    p.var("PATH", &path);
     p.run("deploy dev latest").ok().told("the hosts fetch");
     assert_eq!(p.live("srv/dev"), "1");
     p.run("verify @dev").ok();

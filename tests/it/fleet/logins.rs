@@ -20,12 +20,7 @@ struct Shell {
 
 /// bash reads `.bashrc` for a command of sshd; the others get an option, or always read their profile.
 const SHELLS: &[Shell] = &[
-    Shell {
-        name: "bash",
-        paths: &["/bin/bash", "/usr/bin/bash"],
-        profile: ".bashrc",
-        start: "SHLVL=0 exec @shell@ -c",
-    },
+    Shell { name: "bash", paths: &["/bin/bash", "/usr/bin/bash"], profile: ".bashrc", start: "SHLVL=0 @shell@ -c" },
     Shell { name: "dash", paths: &["/bin/dash", "/usr/bin/dash"], profile: ".profile", start: "exec @shell@ -lc" },
     Shell {
         name: "fish",
@@ -78,7 +73,8 @@ const PROFILES: &[Profile] = &[
     Profile {
         name: "prints at its end",
         sh: "trap 'echo bye; echo bye >&2' EXIT",
-        csh: "onintr -",
+        // csh has nothing of the kind.
+        csh: "",
         fish: "function bye --on-event fish_exit; echo bye; echo bye >&2; end",
     },
     Profile {
@@ -98,7 +94,7 @@ const PROFILES: &[Profile] = &[
     },
     Profile {
         name: "functions and aliases",
-        sh: "cat() { echo evil; }; cd() { :; }; printf() { :; }; tar() { echo evil; }; grep() { return 1; }; mv() { rm -rf @trap@; }; \
+        sh: "cat() { echo evil; }; exec() { echo evil; }; cd() { :; }; printf() { :; }; tar() { echo evil; }; grep() { return 1; }; mv() { rm -rf @trap@; }; \
              alias readlink='echo evil' sh='echo evil' rm='rm -i' ls='ls --color=always'; \
              [ -z \"$BASH_VERSION\" ] || export -f cat cd printf tar grep mv",
         csh: "alias cat 'echo evil'; alias tar 'echo evil'; alias sh 'echo evil'; alias rm 'rm -i'",
@@ -225,9 +221,7 @@ fn output_that_looks_like_the_protocol_is_output() {
         p.change("include www\n", "include www\ninclude fake\ninclude show\n");
         let commands = "command sh current/show|true|sh current/show|cat current/fake\nhealthy sh show\n";
         p.change("target file:srv/dev\n", &format!("target {target}\n{commands}"));
-        // Its own marker too, as far as it can be seen on the host.
-        let own = "tr '\\0' '\\n' < /proc/$PPID/cmdline | grep '^gangplank-' | sed 's/$/ end 0/'";
-        p.write("show", &format!("cat ${{0%show}}fake; cat ${{0%show}}fake >&2; {own}; true\n"));
+        p.write("show", "cat ${0%show}fake; cat ${0%show}fake >&2; true\n");
         p.var("PATH", &fleet.path());
         p.write("fake", fake);
         for release in ["1", "2"] {
@@ -245,8 +239,13 @@ fn output_that_looks_like_the_protocol_is_output() {
 /// What a profile takes from stdin is never run, and nothing else is run in its place.
 #[test]
 fn profile_that_reads_stdin_is_reported_and_nothing_runs() {
-    for shell in &SHELLS[..2] {
-        let Some(fleet) = host(shell, "read -r line; echo \"got $line\"") else { continue };
+    for shell in SHELLS {
+        let reads = match shell.name {
+            "csh" => "set line = \"$<\"",
+            "fish" => "read line",
+            _ => "read -r line; echo \"got $line\"",
+        };
+        let Some(fleet) = host(shell, reads) else { continue };
         let p = project(&fleet, 1, "");
         p.release("1");
         p.run("deploy dev").fails(
@@ -257,6 +256,32 @@ fn profile_that_reads_stdin_is_reported_and_nothing_runs() {
         let left: Vec<_> = fs::read_dir(fleet.srv(0)).unwrap().flatten().collect();
         assert!(left.is_empty(), "{left:?}");
     }
+}
+
+/// What a profile prints without end is not read without end.
+#[test]
+fn profile_that_prints_without_end_is_reported() {
+    let Some(fleet) = host(&SHELLS[0], "case $SSH_ORIGINAL_COMMAND in *'exec cat > /dev/null'*) ;; *) yes ;; esac")
+    else {
+        return;
+    };
+    let p = project(&fleet, 1, "");
+    p.release("1");
+    p.run("deploy dev").fails(4, "it prints without end", "look at the login's profile");
+}
+
+/// Neither a command nor its end waits for what a profile leaves in the background.
+#[test]
+fn profile_that_leaves_a_process_delays_nothing() {
+    let Some(fleet) = host(&SHELLS[0], "sleep 60 & echo $! >> \"$HOME/children\"") else { return };
+    let p = project(&fleet, 1, "");
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.run("exec dev -- echo hi").ok().says("hi\n");
+    // They run on, and no ssh of ours waits for them.
+    let children = fs::read_to_string(fleet.home(0).join("children")).unwrap();
+    let ended = std::process::Command::new("kill").args(children.split_whitespace()).status().unwrap();
+    assert!(ended.success(), "all of them were still there: {children}");
 }
 
 /// Commands of a project run exactly as `sh -c` does: what is unset is empty, and what fails does not end them.

@@ -23,6 +23,7 @@ fn installation(root: &Path) -> (String, Vec<u8>) {
     let sums = manifest.checksums() + &checksum_line(&digest::of(entries.as_bytes()), ".gangplank/entries");
     let expected = Expected {
         bundle: manifest.bundle.sha256.clone(),
+        bytes: manifest.bundle.bytes,
         entries: digest::of(entries.as_bytes()),
         sums: digest::of(sums.as_bytes()),
     };
@@ -61,7 +62,7 @@ fn host_refuses_an_archive_of_anything_else() {
         ("another content", with(1, entry(b'0', "top/file", 0o644, b"other\n")), "top/file: FAILED"),
         ("a file less", with(1, vec![]), "top/file: FAILED open or read"),
         ("another mode", with(1, entry(b'0', "top/file", 0o755, b"hello\n")), "file 755\t./top/file"),
-        ("set-uid", with(0, entry(b'0', "bin/app", 0o4755, b"#!/bin/sh\n")), "file of another mode\t./bin/app"),
+        ("set-uid", with(0, entry(b'0', "bin/app", 0o4755, b"#!/bin/sh\n")), "set-id file\t./bin/app"),
         ("another link", with(2, link("top/link", "/etc/passwd")), "link\t./top/link\t/etc/passwd"),
         ("a file for a link", with(2, entry(b'0', "top/link", 0o644, b"hello\n")), "missing\tlink\t./top/link\tfile"),
         ("a link for a file", with(1, link("top/file", "../bin/app")), "top/file: FAILED"),
@@ -95,7 +96,7 @@ fn verify_and_rollback_compare_links_and_modes() {
     let changes: [(&str, Change, &str); 6] = [
         ("another link", |www| relink(www, "/etc/passwd"), "www/top/link: is a link to something else"),
         ("a link to the same", |www| relink(www, "./file"), "www/top/link: is a link to something else"),
-        ("set-uid", |www| chmod(www, 0o4644), "www/top/file: is a file of another mode, not a file 644"),
+        ("set-uid", |www| chmod(www, 0o4644), "www/top/file: is a set-id file, not a file 644"),
         ("not readable", |www| chmod(www, 0o600), "www/top/file: is a file of another mode, not a file 644"),
         ("executable", |www| chmod(www, 0o755), "www/top/file: is a file 755, not a file 644"),
         ("a link that is gone", |www| fs::remove_file(www.join("top/link")).unwrap(), "www/top/link: is missing"),
@@ -124,6 +125,79 @@ fn verify_and_rollback_compare_links_and_modes() {
 
 /// A change to the files of a release.
 type Change = fn(&Path);
+
+/// A link of the release itself is compared, wherever it leads; only those that a deploy makes into `shared` are not.
+#[test]
+fn links_of_a_release_into_its_own_shared_directory_are_compared() {
+    let mut p = Project::new();
+    p.change("target file:srv/dev\n", "target file:srv/dev\nshared www/uploads/\n");
+    p.write("www/shared/up/file", "hello\n");
+    symlink("shared/up", p.path("www/up")).unwrap();
+    let one = p.release("1");
+    p.run("deploy dev").ok();
+    p.run("verify @dev").ok();
+    p.release("2");
+    p.run("deploy dev").ok();
+    p.run("rollback dev").ok();
+    let www = p.path(&format!("srv/dev/releases/{one}/www"));
+    assert!(www.join("uploads").is_symlink());
+    for to in ["../../../../shared/www/up", "../../../../../shared/www/up", "shared/other"] {
+        fs::remove_file(www.join("up")).unwrap();
+        symlink(to, www.join("up")).unwrap();
+        p.run("verify @dev").code(7).told("www/up: is a link to something else");
+    }
+}
+
+#[test]
+fn release_of_another_app_is_refused() {
+    let p = Project::new();
+    let mut forgery = Forgery::new();
+    forgery.manifest["app"] = "other".into();
+    forgery.manifest["bundle"]["file"] = format!("other-{ID}.tar.gz").into();
+    forgery.write(&p.path("store"));
+    for line in ["deploy dev latest".to_owned(), format!("deploy dev {ID}")] {
+        p.run(&line).fails(7, "is a release of `other`, and this project is `shop`", "releases");
+    }
+    assert_eq!(p.current("srv/dev"), None);
+}
+
+/// Names that a list of lines could take for something else.
+#[test]
+fn odd_names_on_a_host_hide_nothing() {
+    let mut p = Project::new();
+    p.change("include www\n", "include www\ninclude -\n");
+    p.write("-", "a lone dash\n");
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.run("verify @dev").ok();
+    fs::write(p.path("srv/dev/current/-"), "evil\n").unwrap();
+    p.run("verify @dev").code(7).told("-: FAILED");
+    fs::write(p.path("srv/dev/current/-"), "a lone dash\n").unwrap();
+    p.run("verify @dev").ok();
+    // By lines, a directory that is there already, and a file that is.
+    fs::create_dir_all(p.path("srv/dev/current/www\n./www")).unwrap();
+    fs::write(p.path("srv/dev/current/www\n./www/index.html"), "evil\n").unwrap();
+    p.run("verify @dev").code(7).told("is not part of the release");
+}
+
+/// What cannot be compared is not verified.
+#[test]
+fn host_whose_programs_fail_verifies_and_installs_nothing() {
+    for program in ["sort", "uniq", "sed", "sha256sum"] {
+        let mut p = Project::new();
+        p.release("1");
+        p.run("deploy dev").ok();
+        p.release("2");
+        p.write_program(&format!("target/own/{program}"), "#!/bin/sh\nexit 1\n");
+        let path = std::env::var("PATH").unwrap();
+        p.var("PATH", &format!("{}:{path}", p.path("target/own").display()));
+        for line in ["verify @dev", "deploy dev"] {
+            let ran = p.run(line);
+            assert!(ran.code != 0, "{program}: `{line}`: {}", ran.stdout);
+        }
+        assert_eq!(p.live("srv/dev"), "1", "{program}");
+    }
+}
 
 fn relink(www: &Path, to: &str) {
     fs::remove_file(www.join("top/link")).unwrap();

@@ -62,6 +62,7 @@ fn paths_and_links_that_leave() -> Vec<Named> {
         ("a path of the engine's", with(".gangplank/SHA256SUMS", None)),
         ("a name of 256 bytes", with(&format!("x{}", "y".repeat(255)), None)),
         ("a path of 2,000 bytes", with(&format!("x{}", "/yyyyyyyyy".repeat(200)), None)),
+        ("a path of a hundred parts", with(&format!("x{}", "/y".repeat(100)), None)),
         ("a newline in a path", with("x\ny", None)),
         ("a path that is shown backwards", with("x\u{202e}gnp.exe", None)),
         ("an absolute link", with("z", Some("/etc/passwd"))),
@@ -112,6 +113,15 @@ fn fields_of_manifests() -> Vec<Named> {
         ("set-uid", first("mode", json!(0o4755))),
         ("a digest that is none", first("sha256", json!("x"))),
         ("two contents", first("link", json!("../x"))),
+        ("a later time than that of its commit", field("/commit/time", json!("2025-08-01T12:00:00Z"))),
+        ("no files", {
+            let mut it = Forgery::new();
+            it.manifest["files"] = json!([]);
+            it.entries.clear();
+            it
+        }),
+        ("a digest with a line break", first("sha256", json!("x\nhint: run this"))),
+        ("a digest of ten megabytes", first("sha256", json!("x".repeat(10 << 20)))),
         ("not sorted", unsorted),
         ("a file twice", twice),
         ("an app with a slash", field("/app", json!("../x"))),
@@ -163,6 +173,22 @@ fn what_is_no_regular_file_or_too_large() -> Vec<Named> {
             }),
         ),
         ("a manifest of 500 megabytes", touched(|dir| grow(&dir.join("manifest.json"), 500 << 20))),
+        (
+            "a manifest of 30 megabytes of nothing",
+            touched(|dir| {
+                let nothing = format!("{{\"schema\":1,\"x\":[0{}]}}", ",0".repeat(15 << 20));
+                fs::write(dir.join("manifest.json"), nothing).unwrap();
+            }),
+        ),
+        (
+            "a manifest of 400,000 files",
+            touched(|dir| {
+                let text = fs::read_to_string(dir.join("manifest.json")).unwrap();
+                let file = "{\"path\":\"a\",\"bytes\":0,\"mode\":420,\"link\":\"b\"},";
+                let more = text.replacen("\"files\": [", &format!("\"files\": [{}", file.repeat(400_000)), 1);
+                fs::write(dir.join("manifest.json"), more).unwrap();
+            }),
+        ),
         ("digests of 500 megabytes", touched(|dir| grow(&dir.join("SHA256SUMS"), 500 << 20))),
         ("a bundle of a terabyte", touched(|dir| grow(&bundle(dir), 1 << 40))),
         ("no bundle", touched(|dir| fs::remove_file(bundle(dir)).unwrap())),

@@ -17,8 +17,7 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, atomic::AtomicBool, atomic::AtomicUsize, atomic::Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -353,9 +352,10 @@ impl Cx {
         input: &[u8],
         heard: &mut dyn FnMut(Stream, String),
         stop: &dyn Fn() -> bool,
+        complete: &dyn Fn() -> bool,
     ) -> Result<(Option<i32>, bool)> {
         let started = Instant::now();
-        let ended = process::stream(&mut command, input, heard, stop);
+        let ended = process::stream(&mut command, input, heard, stop, complete);
         let (status, stopped) = ended.map_err(|e| not_started(&command, &e))?;
         self.ran(shown.to_owned(), started, status.success());
         Ok((status.code(), stopped))

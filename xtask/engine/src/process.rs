@@ -66,6 +66,8 @@ pub struct Ended {
 pub struct Until<'a> {
     /// Whether its output so far is all of it.
     pub ended: &'a dyn Fn(&[u8]) -> bool,
+    /// Whether its output so far shows that it will never be: then it is killed at once.
+    pub hopeless: &'a dyn Fn(&[u8]) -> bool,
     /// How long it may then take to end by itself.
     pub stragglers: Duration,
 }
@@ -83,7 +85,7 @@ pub fn run(command: &mut Command, input: Input, limits: &Limits, until: Option<&
         if complete.is_none() && stdout.is(until.ended) {
             complete = Some(Instant::now());
         }
-        if complete.is_some_and(|since| since.elapsed() > until.stragglers) {
+        if complete.is_some_and(|since| since.elapsed() > until.stragglers) || stdout.is(until.hopeless) {
             kill(pid);
         }
         stdout.ends_within(nap)
@@ -155,12 +157,14 @@ const FAREWELL: Duration = Duration::from_secs(6);
 const LINE_MAX: u64 = 1 << 16;
 
 /// Runs a command and hands over every line as it comes. After `input` its stdin stays open: it closes when `stop` says
-/// so or when we are killed, and what runs has to end by that. Gives whether it was stopped.
+/// so or when we are killed, and what runs has to end by that. Once its output is `complete` it is killed. Gives whether it
+/// was stopped.
 pub fn stream(
     command: &mut Command,
     input: &[u8],
     heard: &mut dyn FnMut(Stream, String),
     stop: &dyn Fn() -> bool,
+    complete: &dyn Fn() -> bool,
 ) -> io::Result<(ExitStatus, bool)> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn()?;
@@ -186,6 +190,9 @@ pub fn stream(
         if let Some(status) = child.try_wait()? {
             break status;
         }
+        if complete() {
+            end(&child, true, rustix::process::Signal::KILL);
+        }
         match left {
             None if stop() => {
                 left = Some(Instant::now());
@@ -198,7 +205,7 @@ pub fn stream(
     // What is still on its way; what it left behind may hold the pipe for ever.
     while let Ok((stream, line)) = lines.recv_timeout(GRACE) {
         heard(stream, line);
-        if stop() {
+        if stop() || complete() {
             break;
         }
     }
@@ -360,6 +367,16 @@ fn feed(stdin: Option<impl Write + Send + 'static>, input: Input) {
     });
 }
 
+/// How many bytes are kept of the beginning, and of the end, of output without end.
+const KEPT: usize = 32 << 20;
+
+/// Leaves out the middle of output that is too long.
+fn keep_ends(bytes: &mut Vec<u8>) {
+    if bytes.len() > 3 * KEPT {
+        bytes.drain(KEPT..bytes.len() - KEPT);
+    }
+}
+
 /// What a stream has given so far, collected by a thread.
 struct Collected {
     bytes: Arc<Mutex<Vec<u8>>>,
@@ -375,7 +392,9 @@ impl Collected {
             thread::spawn(move || {
                 let mut piece = [0; 1 << 14];
                 while let Ok(n @ 1..) = stream.read(&mut piece) {
-                    bytes.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&piece[..n]);
+                    let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
+                    bytes.extend_from_slice(&piece[..n]);
+                    keep_ends(&mut bytes);
                 }
                 let _ = ended.send(());
             });

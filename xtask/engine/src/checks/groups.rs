@@ -22,13 +22,13 @@ pub struct Group {
 
 /// The groups of this repository.
 pub const GROUPS: &[Group] = &[
-    Group { name: "histories", about: "random histories of commands that are killed", minutes: 4, programs: &[] },
-    Group { name: "kill", about: "a deploy that is killed at every point", minutes: 4, programs: &[] },
+    Group { name: "histories", about: "random histories of commands that are killed", minutes: 1, programs: &[] },
+    Group { name: "kill", about: "a deploy that is killed at every point", minutes: 1, programs: &[] },
     Group { name: "bucket", about: "buckets on a real S3 server", minutes: 5, programs: CEPH },
-    Group { name: "logins", about: "hostile shells and profiles of logins", minutes: 4, programs: &[] },
+    Group { name: "logins", about: "hostile shells and profiles of logins", minutes: 3, programs: &[] },
     Group { name: "patterns", about: "new projects that deliver themselves", minutes: 12, programs: &[] },
-    Group { name: "adopt", about: "an xtask for crates that others wrote", minutes: 8, programs: &[] },
-    Group { name: "growth", about: "many releases, files and bytes", minutes: 8, programs: &[] },
+    Group { name: "adopt", about: "an xtask for crates that others wrote", minutes: 4, programs: &[] },
+    Group { name: "growth", about: "many releases, files and bytes", minutes: 3, programs: &[] },
 ];
 
 const CEPH: &[&str] = &["radosgw", "ceph-mon", "ceph-osd"];

@@ -299,12 +299,12 @@ impl Run<'_> {
         let last = failed.is_none_or(|at| at + 1 >= acts.len());
         host.restarted.fetch_or(last && restarts, Ordering::SeqCst);
         let (act, answer) = match failed {
-            Some(at) => (&acts[at], &answers[at]),
-            None if answers.len() >= acts.len() => {
+            Some(at) if at < acts.len() => (&acts[at], &answers[at]),
+            _ if answers.len() >= acts.len() => {
                 self.warn_of_extra_files(host, acts, &answers);
                 return Ok(());
             }
-            None => (&acts[answers.len()], &Answer::NONE),
+            _ => (&acts[answers.len()], &Answer::NONE),
         };
         match act {
             Act::Run(_) if last && restarts => {
@@ -326,7 +326,7 @@ impl Run<'_> {
         }
     }
 
-    /// What an app wrote beside its files keeps no release from going live.
+    /// A file that the app wrote beside its own does not block a switch.
     fn warn_of_extra_files(&self, host: &Host, acts: &[Act], answers: &[Answer]) {
         for (act, answer) in acts.iter().zip(answers) {
             let Act::VerifyFiles(release) = act else { continue };

@@ -196,10 +196,18 @@ impl<'cx> Catalog<'cx> {
         machine::sweep(&fetched);
         let dir = scratch(&fetched, "deploying");
         let release = self.fetch(id, &dir).inspect_err(|_| drop(std::fs::remove_dir_all(&dir)))?;
-        let same = |(manifest, _): &(Manifest, _)| manifest.bundle == release.manifest().bundle;
-        let origin = linked.filter(same).filter(|_| release.is_ours()).map(|(_, store)| store);
-        if transfer == Transfer::Pull && origin.is_none() {
-            self.cx.warn(format!("no store can give the hosts a URL of {id}, so it is sent to them from here"));
+        let refused = match &linked {
+            _ if transfer != Transfer::Pull => None,
+            None => Some(format!("no store can give the hosts a URL of {id}")),
+            Some((manifest, store)) if manifest.bundle != release.manifest().bundle => {
+                Some(format!("{} has another bundle of {id} than the one that was checked", store.url()))
+            }
+            Some(_) if !release.is_ours() => Some(format!("the bundle of {id} was compressed by another program")),
+            Some(_) => None,
+        };
+        let origin = linked.filter(|_| refused.is_none()).map(|(_, store)| store);
+        if let Some(why) = refused {
+            self.cx.warn(format!("{why}, so it is sent to them from here"));
         }
         Ok(Fetched::new(release, dir, self, origin))
     }
@@ -250,6 +258,14 @@ impl<'cx> Catalog<'cx> {
     /// Fetches a release from the first store that has it, verified, into `into`.
     pub fn fetch(&self, id: &ReleaseId, into: &Path) -> Result<Release> {
         let release = store::fetch(self.cx, &self.stores, id, into)?;
+        let (app, project) = (&release.manifest().app, self.project.app.name);
+        if app != project {
+            return crate::error::verification(format!(
+                "{id} is a release of `{app}`, and this project is `{project}`"
+            ))
+            .hint("`cargo xtask releases` lists what there is; name a release of this project")
+            .err();
+        }
         self.of_this_commit(release.manifest())?;
         Ok(release)
     }

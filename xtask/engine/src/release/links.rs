@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// How many parts of paths all links of a manifest may have together, so that following them takes no minutes.
 const STEPS_MAX: usize = 1 << 20;
+/// The most bytes of the paths of all directories, which are listed in full.
+const DIRS_BYTES_MAX: usize = 8 << 20;
 /// How many links one path may lead through; Linux has the same limit: `path_resolution(7)`.
 const LINKS_MAX: usize = 40;
 
@@ -18,7 +20,7 @@ impl<'a> Tree<'a> {
     /// Refuses a file, or a link, in the place of a directory.
     pub fn new(files: &'a [FileEntry]) -> Result<Self, String> {
         let entries: BTreeMap<_, _> = files.iter().map(|file| (file.path.as_str(), &file.content)).collect();
-        let mut dirs = BTreeSet::new();
+        let (mut dirs, mut bytes) = (BTreeSet::new(), 0);
         for path in entries.keys() {
             for (at, _) in path.match_indices('/') {
                 let above = &path[..at];
@@ -29,8 +31,13 @@ impl<'a> Tree<'a> {
                     }
                     Some(Content::Sha256(_)) => return Err(format!("`{path}` lies in `{above}`, which is a file")),
                 }
-                dirs.insert(above);
+                if dirs.insert(above) {
+                    bytes += above.len();
+                }
             }
+        }
+        if bytes > DIRS_BYTES_MAX {
+            return Err("its directories have too many, or too long names".into());
         }
         Ok(Self { entries, dirs })
     }

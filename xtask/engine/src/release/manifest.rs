@@ -3,9 +3,10 @@
 use crate::error::{Result, verification};
 use crate::release::id::ReleaseId;
 use crate::release::links::Tree;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 /// The version of the format that this engine writes and reads.
 pub const SCHEMA: u32 = 1;
@@ -13,6 +14,10 @@ pub const SCHEMA: u32 = 1;
 pub const FILE: &str = "manifest.json";
 /// The most bytes of a manifest: enough for 150,000 files.
 pub const BYTES_MAX: u64 = 32 << 20;
+/// The most files.
+const FILES_MAX: usize = 150_000;
+/// The most parts of a path.
+const DEPTH_MAX: usize = 64;
 /// The most bytes of one part of a path: what Linux and macOS allow.
 const NAME_MAX: usize = 255;
 /// The most bytes of a path, and of the target of a link: a host adds its own directories to it.
@@ -42,7 +47,30 @@ pub struct Manifest {
     /// The archive.
     pub bundle: Bundle,
     /// Every file of the archive, sorted by path.
+    #[serde(deserialize_with = "limited")]
     pub files: Vec<FileEntry>,
+}
+
+/// Reads the list of files up to its limit, so that a longer one takes no more memory.
+fn limited<'de, D: Deserializer<'de>>(list: D) -> std::result::Result<Vec<FileEntry>, D::Error> {
+    struct Files;
+    impl<'de> Visitor<'de> for Files {
+        type Value = Vec<FileEntry>;
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("a list of files")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Self::Value, A::Error> {
+            let mut files = Vec::new();
+            while let Some(file) = list.next_element()? {
+                if files.len() == FILES_MAX {
+                    return Err(A::Error::custom(format!("more than {FILES_MAX} files")));
+                }
+                files.push(file);
+            }
+            Ok(files)
+        }
+    }
+    list.deserialize_seq(Files)
 }
 
 /// What a list shows of a release: its manifest without the files, which are most of it.
@@ -129,6 +157,12 @@ pub struct CiJob {
     pub pipeline: Option<u64>,
 }
 
+/// A manifest of any schema.
+#[derive(Deserialize)]
+struct OnlySchema {
+    schema: Option<u64>,
+}
+
 /// The archive of a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bundle {
@@ -156,6 +190,7 @@ pub enum Compression {
 
 /// One file of the archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "AnyEntry")]
 pub struct FileEntry {
     /// Path in the bundle: relative, `/` between parts, no `.` and `..`.
     pub path: String,
@@ -166,6 +201,29 @@ pub struct FileEntry {
     /// What it holds.
     #[serde(flatten)]
     pub content: Content,
+}
+
+/// An entry with any content. It is read without `flatten`, which would keep fields that are not known in memory.
+#[derive(Deserialize)]
+struct AnyEntry {
+    path: String,
+    bytes: u64,
+    mode: u32,
+    sha256: Option<String>,
+    link: Option<String>,
+}
+
+impl TryFrom<AnyEntry> for FileEntry {
+    type Error = String;
+
+    fn try_from(it: AnyEntry) -> std::result::Result<Self, String> {
+        let content = match (it.sha256, it.link) {
+            (Some(digest), None) => Content::Sha256(digest),
+            (None, Some(to)) => Content::Link(to),
+            _ => return Err(format!("`{}` has neither a digest nor a link, or both", short(&it.path))),
+        };
+        Ok(Self { path: it.path, bytes: it.bytes, mode: it.mode, content })
+    }
 }
 
 /// What an entry holds: `"sha256": "..."` or `"link": "..."`.
@@ -211,9 +269,8 @@ impl Manifest {
             Err(e) => e.to_string(),
         };
         // One of another schema may have other fields, so that is what is looked at first.
-        let value: serde_json::Value =
-            serde_json::from_slice(text).map_err(|e| broken(format!("not a manifest: {e}")))?;
-        match value.get("schema").and_then(serde_json::Value::as_u64) {
+        let only: OnlySchema = serde_json::from_slice(text).map_err(|e| broken(format!("not a manifest: {e}")))?;
+        match only.schema {
             Some(schema) if schema == u64::from(SCHEMA) => broken(format!("not a manifest: {why}")).err(),
             Some(schema) => {
                 verification(format!("{origin}: manifest schema {schema}, this engine reads schema {SCHEMA}"))
@@ -261,6 +318,13 @@ impl Manifest {
         }
         if !self.commit.sha.starts_with(self.id.short_sha()) || self.commit.dirty != self.id.is_dirty() {
             return Err(format!("release {} is not of commit `{}`", self.id, self.commit.sha));
+        }
+        let of_commit = ReleaseId::new(self.commit.time, &self.commit.sha, None);
+        if !of_commit.is_ok_and(|id| id.time() == self.id.time()) {
+            return Err(format!("release {} is not of the time of its commit", self.id));
+        }
+        if self.files.is_empty() {
+            return Err("it has no files".into());
         }
         for digest in [&self.bundle.sha256, &self.bundle.tar_sha256] {
             check_digest(digest)?;
@@ -340,6 +404,8 @@ impl Manifest {
 
 /// A line of `sha256sum`, which marks names with a backslash by one at the start of the line.
 pub fn checksum_line(digest: &str, path: &str) -> String {
+    // A lone dash is stdin to sha256sum.
+    let path = if path == "-" { "./-" } else { path };
     if path.contains('\\') {
         format!("\\{digest}  {}\n", path.replace('\\', "\\\\"))
     } else {
@@ -349,7 +415,7 @@ pub fn checksum_line(digest: &str, path: &str) -> String {
 
 fn check_digest(digest: &str) -> Result<(), String> {
     let hex = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    if hex { Ok(()) } else { Err(format!("`{digest}` is no SHA-256")) }
+    if hex { Ok(()) } else { Err(format!("`{}` is no SHA-256", short(digest))) }
 }
 
 /// Why a path may not be in a bundle: it could leave the release directory, would not survive a text file, or is too
@@ -361,6 +427,8 @@ pub fn check_path(path: &str) -> Result<(), String> {
         "is absolute"
     } else if path.len() > PATH_MAX || path.split('/').any(|part| part.len() > NAME_MAX) {
         return Err(format!("path `{}` is longer than {PATH_MAX} bytes, or a part of it than {NAME_MAX}", short(path)));
+    } else if path.split('/').count() > DEPTH_MAX {
+        return Err(format!("path `{}` has more than {DEPTH_MAX} parts", short(path)));
     } else if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
         "has an empty part, `.` or `..`"
     } else if path.split('/').next() == Some(crate::release::META) {

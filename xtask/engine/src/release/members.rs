@@ -484,6 +484,16 @@ mod tests {
 
     #[cfg(feature = "zstd")]
     #[test]
+    fn a_member_of_two_frames_is_damaged() {
+        let mut pack = Compress::new(Compression::Zstd).unwrap();
+        let [one, two] = [&b"shown"[..], b"hidden"].map(|block| pack.member(block)[HEADER..].to_vec());
+        let mut room = vec![0; LARGEST];
+        assert_eq!(zstd::Unpack::default().member(&one, &mut room), Some(5));
+        assert_eq!(zstd::Unpack::default().member(&[one, two].concat(), &mut room), None);
+    }
+
+    #[cfg(feature = "zstd")]
+    #[test]
     fn members_of_two_kinds_are_no_row() {
         let [gzip, zstd] = [Compression::Gzip, Compression::Zstd].map(|it| row(it, b"text"));
         assert!(all(&[&gzip[..], &zstd].concat()).is_err());

@@ -78,6 +78,11 @@ impl Release {
         let bundle = aside.join(&manifest.bundle.file);
         fs::rename(&packed.path, &bundle).explain(Kind::Failed, || what(&bundle), hint)?;
         let json = manifest.to_json();
+        // What no reader takes is not written.
+        Manifest::parse(&json, "the release").map_err(|error| {
+            usage(format!("{error:#}"))
+                .hint("change what `include` in xtask/src/main.rs names, or the branch's name; then build again")
+        })?;
         let sums = sums(manifest, &json);
         for (name, bytes) in [(manifest::FILE, json.as_slice()), (SUMS, sums.as_bytes())] {
             let path = aside.join(name);
@@ -130,7 +135,7 @@ impl Release {
         for entry in fs::read_dir(dir).map_err(|e| bad("", e.to_string()))? {
             let name = entry.map_err(|e| bad("", e.to_string()))?.file_name().to_string_lossy().into_owned();
             if ![manifest::FILE, SUMS, &manifest.bundle.file].contains(&name.as_str()) {
-                return bad(&name, "is not part of the release".into()).err();
+                return bad(&name.escape_debug().to_string(), "is not part of the release".into()).err();
             }
         }
         let listed = files::read(&dir.join(SUMS), SUMS_BYTES_MAX).map_err(|e| bad(SUMS, e.to_string()))?;

@@ -89,11 +89,16 @@ pub fn for_host(
     compression: Option<Compression>,
     write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
-    let failed = |e| write_error(e, out);
+    let cannot_write = |e| write_error(e, out);
     let Some(compression) = compression else {
-        let mut plain = BufWriter::with_capacity(1 << 18, File::create(out).map_err(failed)?);
-        write(&mut plain)?;
-        return plain.write_all(&format::END).and_then(|()| plain.flush()).map_err(failed);
+        let file = BufWriter::with_capacity(1 << 18, File::create(out).map_err(cannot_write)?);
+        let mut plain = Plain { file, failed: None };
+        let written = write(&mut plain).and_then(|()| plain.write_all(&format::END)).and_then(|()| plain.flush());
+        // An error of this file has its path; any other is that of what is read.
+        return match (plain.failed.take(), written) {
+            (Some(error), _) => Err(cannot_write(error)),
+            (None, written) => Ok(written?),
+        };
     };
     let workers = (0..threads()).map(|_| Compress::new(compression)).collect::<Result<Vec<_>>>()?;
     compress(workers, out, None, |mut blocks| {
@@ -101,6 +106,34 @@ pub fn for_host(
         blocks.end().map(drop)
     })?;
     Ok(())
+}
+
+/// A file that keeps its own error apart.
+struct Plain {
+    file: BufWriter<File>,
+    failed: Option<io::Error>,
+}
+
+impl Plain {
+    fn keep<T>(&mut self, done: io::Result<T>) -> io::Result<T> {
+        done.map_err(|error| {
+            let kind = error.kind();
+            self.failed = Some(error);
+            kind.into()
+        })
+    }
+}
+
+impl Write for Plain {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let done = self.file.write(bytes);
+        self.keep(done)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let done = self.file.flush();
+        self.keep(done)
+    }
 }
 
 /// Compresses the tar that `write` makes, in blocks, into the file `out`. Gives what `write` gave, and digest and size of

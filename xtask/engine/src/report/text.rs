@@ -293,7 +293,7 @@ fn diff(diff: &Diff, style: Style) -> String {
             Some(commits) if !commits.is_empty() => {
                 let _ = writeln!(out, "{title}:");
                 for commit in commits {
-                    let _ = writeln!(out, "  {commit}");
+                    let _ = writeln!(out, "  {}", visible(commit));
                 }
             }
             _ => {}

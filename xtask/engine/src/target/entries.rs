@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-/// An entry that is not as it should be.
+/// An entry that differs: what the list says, and what is there.
 #[derive(Default)]
-struct Odd<'a> {
+struct Difference<'a> {
     missing: Option<&'a str>,
     extra: Option<&'a str>,
 }
 
 /// Reads lines of `compare` (see `script::verify`), and gives a line for each path.
 pub fn differences(lines: &str) -> Vec<String> {
-    let mut odd: BTreeMap<&str, Odd> = BTreeMap::new();
+    let mut odd: BTreeMap<&str, Difference> = BTreeMap::new();
     for line in lines.lines() {
         let mut fields = line.splitn(3, '\t');
         let (Some(which), Some(kind), Some(rest)) = (fields.next(), fields.next(), fields.next()) else { continue };
@@ -22,13 +22,15 @@ pub fn differences(lines: &str) -> Vec<String> {
             _ => entry.extra = Some(kind),
         }
     }
-    let words = |(path, odd): (&str, Odd)| match (odd.missing, odd.extra) {
+    let words = |(path, odd): (&str, Difference)| match (odd.missing, odd.extra) {
         (Some("link"), Some("link")) => format!("{path}: is a link to something else"),
         (Some(wanted), Some(found)) => format!("{path}: is a {found}, not a {wanted}"),
         (Some(_), None) => format!("{path}: is missing"),
         _ => format!("{path}: is not part of the release"),
     };
-    odd.into_iter().map(words).collect()
+    // What is missing or different first: that is why a release is refused.
+    let (wrong, extra): (Vec<_>, Vec<_>) = odd.into_iter().partition(|(_, entry)| entry.missing.is_some());
+    wrong.into_iter().chain(extra).map(words).collect()
 }
 
 #[cfg(test)]
@@ -44,10 +46,10 @@ mod tests {
             differences(lines),
             [
                 "a b: is a link, not a file 644",
-                "app.pid: is not part of the release",
                 "bin/app: is a file of another mode, not a file 755",
                 "gone: is missing",
                 "l: is a link to something else",
+                "app.pid: is not part of the release",
             ]
         );
     }

@@ -39,14 +39,42 @@ pub const KEPT: &[&str] = &[
     "DBUS_SESSION_BUS_ADDRESS",
 ];
 /// Hosts that fetch a bundle may have to ask a proxy.
-const PROXY: &[&str] = &["http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "NO_PROXY"];
+const PROXY: &[&str] = &[
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+];
+/// Variables that change what the programs of a script do. A container's environment is its configuration, so there only
+/// these are removed.
+const HARMFUL: &[&str] = &[
+    "BASH_ENV",
+    "BLOCK_SIZE",
+    "CDPATH",
+    "ENV",
+    "GREP_OPTIONS",
+    "GZIP",
+    "LC_ALL",
+    "POSIXLY_CORRECT",
+    "QUOTING_STYLE",
+    "SHELLOPTS",
+    "TAR_OPTIONS",
+    "TIME_STYLE",
+    "ZSTD_CLEVEL",
+];
 
 /// The marker of one script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marker(String);
 
 impl Marker {
-    /// A marker that cannot be guessed: the standard library seeds each hasher with random bytes of the system.
+    /// A marker that cannot be guessed: the standard library seeds the hashers of each thread with random bytes of the system.
     pub fn random() -> Self {
         let part = || RandomState::new().build_hasher().finish();
         Self(format!("gangplank-{:016x}{:016x}", part(), part()))
@@ -82,12 +110,29 @@ pub fn script_line(marker: &Marker, script: &str) -> String {
 /// what processes of the host are called. With a limit the host ends the script itself, because it does not notice that
 /// this side has gone away.
 ///
-/// The first shell only clears the environment. `exec`, a special builtin, is found before any function, and `env` is found
-/// on PATH, so neither an exported function nor an alias takes their place. `read` takes no byte beyond its line.
-pub fn command(marker: &Marker, name: &str, limit: Option<Duration>) -> String {
-    let kept: String = KEPT.iter().chain(PROXY).map(|name| format!(" ${{{name}+\"{name}=${name}\"}}")).collect();
-    let clear = format!("exec env -i{kept} /bin/sh -c \"$1\" \"$0\" \"$2\"");
-    format!("exec /bin/sh -c {} {} {} {}", quote(&clear), quote(name), quote(&runner(limit)), marker.0)
+/// The first shell only sees to the environment. It is called by its path, which a function of the login's shell does not
+/// replace. In it `exec` and `unset`, special builtins, are found before any function, and `exec` finds `env` on PATH, so no
+/// exported function takes their place. `read` takes no byte beyond its line.
+pub fn command(marker: &Marker, name: &str, limit: Option<Duration>, environment: Environment) -> String {
+    let run = "/bin/sh -c \"$1\" \"$0\" \"$2\"";
+    let first = match environment {
+        Environment::OfLogin => {
+            let kept: String =
+                KEPT.iter().chain(PROXY).map(|name| format!(" ${{{name}+\"{name}=${name}\"}}")).collect();
+            format!("exec env -i{kept} {run}")
+        }
+        Environment::OfContainer => format!("unset {}; exec {run}", HARMFUL.join(" ")),
+    };
+    format!("/bin/sh -c {} {} {} {}", quote(&first), quote(name), quote(&runner(limit)), marker.0)
+}
+
+/// Whose environment a command starts in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Environment {
+    /// That of a login's profile: a script keeps a few variables of it.
+    OfLogin,
+    /// That of a container, which its image and its start have set: a script keeps all but the harmful variables.
+    OfContainer,
 }
 
 /// The second shell: it reads the script, runs it, and frames its output. Without line breaks and single quotes, because a
@@ -114,7 +159,8 @@ pub type Framed<'a> = (i32, &'a str, &'a str);
 /// Reads the output of a script; `None` where it did not come to its end.
 pub fn parse<'a>(marker: &Marker, stdout: &'a str, stderr: &'a str) -> Option<Framed<'a>> {
     let (stdout, after) = framed(marker, stdout)?;
-    let code = after?.split('\n').next()?.trim().parse().ok()?;
+    // With its line break: of a code that was cut off a part may be left.
+    let code = after?.split_once('\n')?.0.trim().parse().ok()?;
     Some((code, stdout, so_far(marker, stderr)))
 }
 
@@ -131,7 +177,8 @@ pub fn has_begun(marker: &Marker, output: &str) -> bool {
 /// Whether output has the end of a frame. `seen` bytes of it were looked at before.
 pub fn has_ended(marker: &Marker, output: &[u8], seen: &mut usize) -> bool {
     let end = format!("{} ", marker.end());
-    let from = seen.saturating_sub(end.len());
+    // It may be shorter than it was, where the middle of long output was left out.
+    let from = if *seen > output.len() { 0 } else { seen.saturating_sub(end.len()) };
     *seen = output.len();
     output[from..].windows(end.len()).any(|piece| piece == end.as_bytes())
 }
@@ -219,6 +266,7 @@ mod tests {
             ("m begin\nsaid\n", None),
             ("m begin\nx\nm end \n", None),
             ("m begin\nx\nm end", None),
+            ("m begin\nx\nm end 1", None),
         ] {
             let parsed = parse(&marker(), stdout, "").map(|(code, stdout, _)| (stdout, code));
             assert_eq!(parsed, output, "{stdout:?}");

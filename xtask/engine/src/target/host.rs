@@ -353,7 +353,8 @@ impl Target for HostTarget<'_> {
     fn verify(&self, release: &ReleaseId) -> Result<Vec<String>> {
         let manifest = self.manifest(release)?;
         let text = script::verify(&self.root, release);
-        let said = self.tell("check the files", &text, Input::Bytes(manifest.entries().as_bytes()))?;
+        let lists = format!("digests\n{}\n{}", manifest.checksums(), manifest.entries());
+        let said = self.tell("check the files", &text, Input::Bytes(lists.as_bytes()))?;
         let (digests, entries) = said.split_once("entries\n").unwrap_or((&said, ""));
         Ok(digests.lines().map(str::to_owned).chain(entries::differences(entries)).collect())
     }
@@ -372,7 +373,8 @@ impl Target for HostTarget<'_> {
         };
         let command = self.shell(sh, &format!("# {}\n{}", script.what, attended(&script.text)));
         let shown = format!("sh # {}", script.what);
-        let (code, stopped) = self.cx.stream(&shown, command, one_line(&script.stdin).as_bytes(), heard, stop)?;
+        let (code, stopped) =
+            self.cx.stream(&shown, command, one_line(&script.stdin).as_bytes(), heard, stop, &|| false)?;
         Ok(code.filter(|_| !stopped))
     }
 }
@@ -387,7 +389,8 @@ fn is_lost(answer: &Answer) -> bool {
 fn parts(marker: &Marker, answer: &Answer, count: usize) -> Vec<Answer> {
     let (parts, stdout, stderr) = sequence::parts(marker, &answer.stdout, &answer.stderr);
     let ended = parts.into_iter().map(|(code, stdout, stderr)| Answer { code, stdout, stderr, cut: false });
-    let mut answers: Vec<_> = ended.collect();
+    // No more than there are parts, whatever the parts print.
+    let mut answers: Vec<_> = ended.take(count).collect();
     if answers.len() < count && answers.iter().all(Answer::ok) {
         let code = answer.code.filter(|code| *code != 0);
         answers.push(Answer { code, stdout, stderr, cut: answer.cut });

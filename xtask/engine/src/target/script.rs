@@ -4,6 +4,7 @@
 //! Each starts with `set -eu`, so the first command that fails ends it. There is exactly one [`quote`].
 
 pub mod attend;
+mod compare;
 pub mod examine;
 pub mod lease;
 
@@ -11,6 +12,8 @@ use crate::project::Compression;
 use crate::release::META;
 use crate::release::delta::{NEW, PATCHES};
 use crate::release::id::ReleaseId;
+use crate::target::script::compare::{COMPARE, SUMS_TOOL};
+pub use crate::target::script::compare::{verify, verify_files};
 use crate::target::script::lease::{UNHEARD, has};
 
 /// The list of all entries of a release, in [`META`]: see `Manifest::entries`.
@@ -158,6 +161,8 @@ pub fn unlock(root: &str, token: Option<&str>) -> String {
 pub struct Expected {
     /// Digest of the bundle, which tells whether a release of this id is the same one.
     pub bundle: String,
+    /// Its size in bytes, which is all that a host fetches.
+    pub bytes: u64,
     /// Digest of [`ENTRIES`].
     pub entries: String,
     /// Digest of `SHA256SUMS`.
@@ -232,6 +237,7 @@ pub fn install_pulled(root: &str, id: &ReleaseId, expected: &Expected, compressi
     let (ready, from_stdin) = (ready(Some(compression)), unpack(None));
     let fetch = format!(
         "{ready}{from_stdin}
+bytes={bytes}
 {FETCH}
 if ! is {sum} \"$aside.bundle\"; then
   echo 'the bundle that was fetched has another digest than its manifest says' >&2; exit {EXIT_VERIFICATION}
@@ -239,13 +245,14 @@ fi
 {unpack} < \"$aside.bundle\"
 rm -f \"$aside.bundle\"",
         sum = expected.bundle,
+        bytes = expected.bytes,
         unpack = unpack(Some(compression)),
     );
     in_made_root(root, &format!("read -r url\n{}", installation(id, expected, &fetch)))
 }
 
 fn installation(id: &ReleaseId, expected: &Expected, unpack: &str) -> String {
-    let Expected { bundle, entries, sums } = expected;
+    let Expected { bundle, entries, sums, .. } = expected;
     format!(
         "aside=./releases/.incoming-{id}; final=./releases/{id}
 mkdir -p releases
@@ -266,7 +273,7 @@ if ! said=$(cd \"$aside\" && $check {META}/SHA256SUMS 2>&1); then
   exit {EXIT_VERIFICATION}
 fi
 {COMPARE}
-odd=$(cd \"$aside\" && compare \"$(cat {META}/{ENTRIES})\" all)
+odd=$(cd \"$aside\" && compare \"$(cat {META}/{ENTRIES})\" all) || exit {EXIT_VERIFICATION}
 [ -z \"$odd\" ] || {{ printf '%s\\n' \"$odd\" | head -n 5 >&2; exit {EXIT_VERIFICATION}; }}
 sync -f \"$aside\" 2>/dev/null || sync
 {MEND}
@@ -280,8 +287,8 @@ mv \"$aside\" \"$final\"
 /// refuses or sends elsewhere is not asked for again, but when it says that it is busy.
 const FETCH: &str = r#"if command -v curl > /dev/null 2>&1; then
   get() {
-    code=$(printf 'url = "%s"\n' "$url" | curl -q -K - -s -S -f -C - -o "$aside.bundle" -w '%{http_code}' \
-      --connect-timeout 10 --speed-limit 1024 --speed-time 30 2> "$aside.said") && ok=1 || ok=
+    code=$(printf 'url = "%s"\n' "$url" | curl -q -K - -s -S -f -C - -o "$aside.bundle" -w '%{http_code}' --max-filesize "$bytes" \
+      --connect-timeout 10 --speed-limit 1024 --speed-time 30 --max-time 3600 2> "$aside.said") && ok=1 || ok=
     said=$(cat "$aside.said")
   }
 elif wget --version 2> /dev/null | grep -q GNU; then
@@ -293,6 +300,8 @@ elif wget --version 2> /dev/null | grep -q GNU; then
 else
   echo 'cannot fetch the bundle: there is neither curl nor GNU wget' >&2; exit 1
 fi
+# In units of 512 bytes, or 1,024 where the shell is bash: no more is written, whatever a server sends.
+ulimit -f $((bytes / 512 + 2048)) 2> /dev/null || true
 for pause in 0 1 2 4 8 end; do
   [ "$pause" != end ] || { printf 'cannot fetch the bundle: %s\n' "$said" >&2; exit 1; }
   sleep "$pause"
@@ -305,35 +314,6 @@ for pause in 0 1 2 4 8 end; do
   esac
 done
 rm -f "$aside.said""#;
-
-/// The checker of SHA-256 digests: that of coreutils, or macOS's. `is DIGEST FILE` is true where a file has a digest.
-const SUMS_TOOL: &str = r#"if command -v sha256sum > /dev/null 2>&1; then check='sha256sum -c'; else check='shasum -a 256 -c'; fi
-is() { printf '%s  %s\n' "$1" "$2" | $check - > /dev/null 2>&1; }"#;
-
-/// `compare TEXT all` prints how this directory differs from a list of entries (see `Manifest::entries`): lines `missing`
-/// and `extra`, a tab, and the entry. With `own` in the place of `all`, links into what releases share and directories that
-/// hold nothing else are no difference: they are the engine's own.
-///
-/// Each line of the list is counted twice and each entry once, so both are there three times, twice where the entry is
-/// missing, and once where nothing expects it. `find -perm` compares all bits, those of set-uid too.
-const COMPARE: &str = r#"entries() {
-  tab=$(printf '\t')
-  find . -path ./.gangplank -prune -o -type d -print | sed -n "s|^[.]/|dir$tab&|p"
-  find . -path ./.gangplank -prune -o -type f -perm 644 -print | sed "s|^|file 644$tab|"
-  find . -path ./.gangplank -prune -o -type f -perm 755 -print | sed "s|^|file 755$tab|"
-  find . -path ./.gangplank -prune -o -type f ! -perm 644 ! -perm 755 -print | sed "s|^|file of another mode$tab|"
-  find . -path ./.gangplank -prune -o ! -type f ! -type d ! -type l -print | sed "s|^|special file$tab|"
-  find . -path ./.gangplank -prune -o -type l -print | while IFS= read -r link; do
-    to=$(readlink "$link")
-    if [ "$1" = own ] && [ "$(printf '%s\n' "$to" | sed 's|^\([.][.]/\)*||')" = "shared/${link#./}" ]; then continue; fi
-    printf 'link\t%s\t%s\n' "$link" "$to"
-  done
-}
-compare() {
-  { printf '%s\n%s\n' "$1" "$1"; entries "$2"; } | sort | uniq -c | sed -n "s|^ *2 |missing$tab|p; s|^ *1 |extra$tab|p" |
-    if [ "$2" = own ]; then grep -v "^extra${tab}dir$tab" || true; else cat; fi
-}
-tab=$(printf '\t')"#;
 
 /// A torn last line, left by a crash, must not swallow the record that follows it.
 const MEND: &str = "if [ -s history.jsonl ] && [ -n \"$(tail -c 1 history.jsonl)\" ]; then echo >> history.jsonl; fi";
@@ -457,48 +437,6 @@ pub fn kept_check(root: &str) -> String {
 /// Prints a file of the engine's in an installed release.
 pub fn read_meta(root: &str, id: &ReleaseId, file: &str) -> String {
     in_root(root, &format!("cat releases/{id}/{META}/{file}\n"))
-}
-
-/// Fails when an entry of an installed release is missing or is not what it was. Prints entries that are extra, as
-/// [`verify`] does. A release that an engine without [`ENTRIES`] has installed is compared with its digests alone.
-pub fn verify_files(root: &str, id: &ReleaseId) -> String {
-    in_root(
-        root,
-        &format!(
-            "cd ./releases/{id}
-{SUMS_TOOL}
-{COMPARE}
-bad() {{ printf '%s\\n' \"$1\" | head -n 5 >&2; exit {EXIT_VERIFICATION}; }}
-[ -f {META}/SHA256SUMS ] || bad '{META}/SHA256SUMS is gone'
-said=$($check {META}/SHA256SUMS 2>/dev/null) || bad \"$(printf '%s\\n' \"$said\" | grep -v ': OK$')\"
-[ -f {META}/{ENTRIES} ] || exit 0
-odd=$(compare \"$(cat {META}/{ENTRIES})\" own)
-missing=$(printf '%s\\n' \"$odd\" | grep '^missing' || true)
-[ -z \"$missing\" ] || bad \"$odd\"
-[ -z \"$odd\" ] || printf '%s\\n' \"$odd\"
-"
-        ),
-    )
-}
-
-/// Compares an installed release with the list of entries on stdin, and its files with the digests that came with it.
-/// Prints the files whose digest differs, then a line `entries`, then each entry that is `missing` or `extra`: that word, a
-/// tab, and the entry as in the list.
-pub fn verify(root: &str, id: &ReleaseId) -> String {
-    in_root(
-        root,
-        &format!(
-            "list=$(cat)
-cd ./releases/{id}
-{SUMS_TOOL}
-{COMPARE}
-$check {META}/SHA256SUMS 2>/dev/null | grep -v ': OK$' || true
-[ -f {META}/SHA256SUMS ] || echo '{META}/SHA256SUMS: FAILED open or read'
-echo entries
-compare \"$list\" own
-"
-        ),
-    )
 }
 
 #[cfg(test)]

@@ -127,15 +127,12 @@ struct Connection {
     /// Holds the socket, for nobody but us.
     dir: PathBuf,
     master: Background,
-    /// Whether it is of no use any more: then nobody waits for what it still carries.
-    broken: bool,
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.broken {
-            self.master.stop();
-        }
+        // What a profile left in the background may hold the session open.
+        self.master.stop();
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
@@ -172,7 +169,7 @@ impl<'cx> Ssh<'cx> {
         let master = opened.inspect_err(|_| drop(fs::remove_dir_all(&dir)))?;
         let socket = Connection::socket(&dir);
         self.reached.store(true, Ordering::SeqCst);
-        *connection = Some(Connection { dir, master, broken: false });
+        *connection = Some(Connection { dir, master });
         Ok(socket)
     }
 
@@ -191,7 +188,7 @@ impl<'cx> Ssh<'cx> {
         command.args(["-o", "ControlMaster=yes", "-o", "ControlPersist=no"]).args(self.address.args());
         let marker = Marker::random();
         let begin = marker.begin();
-        command.arg(format!("exec /bin/sh -c 'echo {}; exec cat > /dev/null'", begin.trim()));
+        command.arg(format!("/bin/sh -c 'echo {}; exec cat > /dev/null'", begin.trim()));
         let shown = format!("ssh {}", self.address.host);
         let said = self.session.cx.background(&mut command, &shown, begin.trim(), CONNECT, interruptible)?;
         said.map_err(|said| {
@@ -237,7 +234,8 @@ impl<'cx> Ssh<'cx> {
         };
         let Some(socket) = socket else { return };
         let (what, marker) = (what(text), Marker::random());
-        let command = self.on_connection(&socket, &transport::command(what, &marker, None, Some(limit)));
+        let command =
+            self.on_connection(&socket, &transport::command(what, &marker, None, Some(limit), self.environment()));
         let shown = format!("ssh {} # {what}", self.address.host);
         let line = frame::script_line(&marker, text);
         let _ = self.session.cx.answer_as(&shown, command, Input::Bytes(line.as_bytes()), Some(limit), false);
@@ -256,9 +254,7 @@ impl Transport for Ssh<'_> {
 
     /// The next command opens another connection.
     fn disconnect(&self) {
-        if let Some(mut connection) = self.connection.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            connection.broken = true;
-        }
+        drop(self.connection.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     fn diagnose(&self, script: &Incomplete) -> Failure {

@@ -6,6 +6,7 @@
 use super::ssh::trouble;
 use crate::cx::Cx;
 use crate::error::{Failure, Kind, Result};
+use crate::target::frame::Environment;
 use crate::target::transport::{Incomplete, Session, Transport};
 use std::process::Command;
 
@@ -36,6 +37,10 @@ impl Transport for Through<'_> {
         let mut command = Command::new(first.next().map_or("sh", String::as_str));
         command.args(first).args(["sh", "-c", run]);
         Ok((command, format!("{} # {what}", self.words.join(" "))))
+    }
+
+    fn environment(&self) -> Environment {
+        Environment::OfContainer
     }
 
     /// In the words of the program, where the script did not even begin.

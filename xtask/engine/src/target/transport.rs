@@ -5,7 +5,7 @@ use crate::cx::{Answer, Cx, Input, Until};
 use crate::error::{Failure, Kind, Result, failed};
 use crate::event::Stream;
 use crate::machine;
-use crate::target::frame::{self, Marker, Parser, one_line};
+use crate::target::frame::{self, Environment, Marker, Parser, one_line};
 use crate::target::script;
 use crate::target::script::attend::attended;
 use std::borrow::Cow;
@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// An input of text up to so many bytes goes as a line.
 const LINE_MAX: usize = 1 << 16;
+/// The most bytes that a profile may print before a script runs.
+const PROFILE_MAX: usize = 16 << 20;
 /// How long is waited for the output of what a script has left behind, once it has come to its end.
 const STRAGGLERS: Duration = Duration::from_millis(200);
 
@@ -57,6 +59,10 @@ pub trait Transport {
     fn session(&self) -> &Session<'_>;
     /// The program that runs a command of the host's shell, and how it is shown for `what`.
     fn program(&self, what: &str, command: &str, interruptible: bool) -> Result<(Command, String)>;
+    /// Whose environment its commands start in.
+    fn environment(&self) -> Environment {
+        Environment::OfLogin
+    }
     /// Drops a connection that broke.
     fn disconnect(&self) {}
     /// Why a script did not come to its end.
@@ -98,7 +104,8 @@ pub trait Transport {
         interruptible: bool,
     ) -> Result<Answer> {
         let (what, marker) = (what(text), Marker::random());
-        let (command, shown) = self.program(what, &command(what, &marker, token, limit), interruptible)?;
+        let (command, shown) =
+            self.program(what, &command(what, &marker, token, limit, self.environment()), interruptible)?;
         let (bytes, file) = sent(&marker, text, input);
         let input = match file {
             Some(file) => Input::BytesThenFile(&bytes, file),
@@ -112,7 +119,12 @@ pub trait Transport {
             seen.set(from);
             ended
         };
-        let until = Until { ended: &ended, stragglers: STRAGGLERS };
+        let flooded = Cell::new(false);
+        let hopeless = |stdout: &[u8]| {
+            flooded.set(stdout.len() > PROFILE_MAX && !frame::has_begun(&marker, &String::from_utf8_lossy(stdout)));
+            flooded.get()
+        };
+        let until = Until { ended: &ended, hopeless: &hopeless, stragglers: STRAGGLERS };
         let answer = self.session().cx.answer_until(&shown, command, input, limit, interruptible, &until)?;
         if let Some((code, stdout, stderr)) = frame::parse(&marker, &answer.stdout, &answer.stderr) {
             let (stdout, stderr) = (stdout.to_owned(), stderr.to_owned());
@@ -128,6 +140,14 @@ pub trait Transport {
         if answer.code == Some(frame::EXIT_NO_SCRIPT) {
             return no_script(&self.session().url, what).err();
         }
+        if flooded.get() {
+            return Failure::new(
+                Kind::Remote,
+                format!("{}: did not {what}: it prints without end", self.session().url),
+            )
+            .hint("look at the login's profile on that host: it prints more than 16 MiB before a command runs")
+            .err();
+        }
         let begun = [&answer.stdout, &answer.stderr].into_iter().any(|output| frame::has_begun(&marker, output));
         let stderr = answer.stderr.trim();
         Err(self.diagnose(&Incomplete { what, code: answer.code, begun, stderr, repeatable: true }).into())
@@ -142,17 +162,17 @@ pub trait Transport {
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<i32>> {
         let (what, marker) = (what(text), Marker::random());
-        let (command, shown) = self.program(what, &command(what, &marker, None, None), true)?;
+        let (command, shown) = self.program(what, &command(what, &marker, None, None, self.environment()), true)?;
         let bytes = (frame::script_line(&marker, &attended(text)) + &one_line(input)).into_bytes();
         let parser = RefCell::new(Parser::new(marker));
-        let left = || stop() || parser.borrow().ended.is_some_and(|(_, at)| at.elapsed() > STRAGGLERS);
+        let complete = || parser.borrow().ended.is_some_and(|(_, at)| at.elapsed() > STRAGGLERS);
         let mut hear = |stream, line| {
             let lines = parser.borrow_mut().line(stream, line);
             for line in lines {
                 heard(stream, line);
             }
         };
-        let (code, stopped) = self.session().cx.stream(&shown, command, &bytes, &mut hear, &left)?;
+        let (code, stopped) = self.session().cx.stream(&shown, command, &bytes, &mut hear, stop, &complete)?;
         let parser = parser.into_inner();
         if let Some((code, _)) = parser.ended {
             return Ok(Some(code));
@@ -171,9 +191,15 @@ pub trait Transport {
 }
 
 /// The command that runs a script on a host; `what` is the name of its process there.
-pub fn command(what: &str, marker: &Marker, token: Option<&str>, limit: Option<Duration>) -> String {
+pub fn command(
+    what: &str,
+    marker: &Marker,
+    token: Option<&str>,
+    limit: Option<Duration>,
+    environment: Environment,
+) -> String {
     let name = [what, &token.map(machine::mark).unwrap_or_default()].join(" ");
-    frame::command(marker, &plain(name.trim()), limit)
+    frame::command(marker, &plain(name.trim()), limit, environment)
 }
 
 fn no_script(url: &str, what: &str) -> Failure {

@@ -11,7 +11,7 @@ use super::FIELD;
 #[cfg(feature = "zstd")]
 use super::{Digest, HEADER, begin};
 #[cfg(feature = "zstd")]
-use zstd_safe::{CCtx, CParameter, DCtx, compress_bound};
+use zstd_safe::{CCtx, CParameter, DCtx, compress_bound, find_frame_compressed_size};
 
 /// Before the length: magic, the length of what is skipped, its name.
 pub const START: [u8; super::START] = [0x50, 0x2a, 0x4d, 0x18, 8 + FIELD as u8, 0, 0, 0, b'G', b'P', 0, 0, 0, 0, 0, 0];
@@ -77,6 +77,8 @@ impl Unpack {
         // RFC 8878, section 3.1.1.1: one segment has a window as large as its content, else the next byte has its logarithm.
         let [descriptor, window] = *frame.strip_prefix(&MAGIC)?.first_chunk()?;
         (descriptor & 1 << 5 != 0 || 10 + (window >> 3) <= WINDOW_LOG_MAX).then_some(())?;
+        // One frame: another one behind it would have a window of its own.
+        (find_frame_compressed_size(frame) == Ok(frame.len())).then_some(())?;
         self.all(frame, room)
     }
 

@@ -173,6 +173,7 @@ impl Lists {
         let sums = manifest.checksums() + &own.concat();
         let expected = Expected {
             bundle: manifest.bundle.sha256.clone(),
+            bytes: manifest.bundle.bytes,
             entries: digest::of(entries.as_bytes()),
             sums: digest::of(sums.as_bytes()),
         };
