@@ -258,6 +258,14 @@ fn profile_that_reads_stdin_is_reported_and_nothing_runs() {
     }
 }
 
+#[test]
+fn output_of_a_profile_is_shown_with_v_alone() {
+    let Some(fleet) = host(&SHELLS[0], "echo 'Welcome! You have mail.'; trap 'echo bye' EXIT") else { return };
+    let p = project(&fleet, 1, "");
+    assert!(!p.run("status dev").ok().stderr.contains("Welcome"));
+    p.run("status dev -v").ok().told("ignored its output `Welcome! You have mail.");
+}
+
 /// What a profile prints without end is not read without end.
 #[test]
 fn profile_that_prints_without_end_is_reported() {

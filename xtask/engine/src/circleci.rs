@@ -23,7 +23,7 @@ use std::path::Path;
 /// More pages than any project of a human size has; beyond, something is wrong.
 const PAGES_MAX: usize = 1000;
 /// A manifest of a hundred thousand files is about 20 MiB.
-const SMALL_MAX: u64 = 64 << 20;
+const SMALL_MAX: u64 = crate::release::manifest::BYTES_MAX;
 
 /// A project on a CircleCI.
 pub struct CircleCi<'cx> {

@@ -40,7 +40,7 @@ const AT_ONCE: usize = 5;
 /// Small objects read at once.
 const READS: usize = 16;
 /// An object that is read whole is no bigger than this.
-const SMALL_MAX: u64 = 64 << 20;
+const SMALL_MAX: u64 = crate::release::manifest::BYTES_MAX;
 /// How long one request may take, and how long to wait for a connection.
 const REQUEST: Duration = Duration::from_secs(300);
 const CONNECT: Duration = Duration::from_secs(10);

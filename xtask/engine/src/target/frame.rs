@@ -164,6 +164,14 @@ pub fn parse<'a>(marker: &Marker, stdout: &'a str, stderr: &'a str) -> Option<Fr
     Some((code, stdout, so_far(marker, stderr)))
 }
 
+/// What was printed outside of the frame: by a profile before it, by what a profile or the script left after it.
+pub fn outside(marker: &Marker, output: &str) -> String {
+    let (before, inside) = output.split_once(&marker.begin()).unwrap_or((output, ""));
+    let after =
+        inside.split_once(&marker.end()).and_then(|(_, rest)| rest.split_once('\n')).map_or("", |(_, after)| after);
+    [before, after].concat()
+}
+
 /// What came so far of a script that was ended before its end.
 pub fn so_far<'a>(marker: &Marker, output: &'a str) -> &'a str {
     framed(marker, output).map_or(output, |(text, _)| text)
@@ -271,6 +279,8 @@ mod tests {
             let parsed = parse(&marker(), stdout, "").map(|(code, stdout, _)| (stdout, code));
             assert_eq!(parsed, output, "{stdout:?}");
         }
+        assert_eq!(outside(&marker(), "hi\nm begin\nx\n\nm end 0\nbye\n"), "hi\nbye\n");
+        assert_eq!(outside(&marker(), "m begin\nx\n\nm end 0\n"), "");
         let parsed = parse(&marker(), "m begin\n\nm end 0\n", "hi\nm begin\nerror\n\nm end\nbye\n");
         assert_eq!(parsed, Some((0, "", "error\n")));
     }

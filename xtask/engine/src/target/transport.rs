@@ -3,7 +3,7 @@
 
 use crate::cx::{Answer, Cx, Input, Until};
 use crate::error::{Failure, Kind, Result, failed};
-use crate::event::Stream;
+use crate::event::{Event, Stream};
 use crate::machine;
 use crate::target::frame::{self, Environment, Marker, Parser, one_line};
 use crate::target::script;
@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// An input of text up to so many bytes goes as a line.
 const LINE_MAX: usize = 1 << 16;
+/// How much is shown, with `-v`, of output that is ignored.
+const IGNORED_CHARS_MAX: usize = 200;
 /// The most bytes that a profile may print before a script runs.
 const PROFILE_MAX: usize = 16 << 20;
 /// How long is waited for the output of what a script has left behind, once it has come to its end.
@@ -127,6 +129,13 @@ pub trait Transport {
         let until = Until { ended: &ended, hopeless: &hopeless, stragglers: STRAGGLERS };
         let answer = self.session().cx.answer_until(&shown, command, input, limit, interruptible, &until)?;
         if let Some((code, stdout, stderr)) = frame::parse(&marker, &answer.stdout, &answer.stderr) {
+            for output in [&answer.stdout, &answer.stderr] {
+                let ignored = frame::outside(&marker, output);
+                if !ignored.trim().is_empty() {
+                    let shown = format!("{shown}: ignored its output `{}`", short(ignored.trim()));
+                    self.session().cx.emit(Event::Ran { command: shown, ms: 0, ok: true });
+                }
+            }
             let (stdout, stderr) = (stdout.to_owned(), stderr.to_owned());
             return Ok(Answer { code: Some(code), stdout, stderr, cut: false });
         }
@@ -230,6 +239,11 @@ fn sent(marker: &Marker, script: &str, input: Input<'_>) -> (Vec<u8>, Option<Fil
         },
         Input::BytesThenFile(bytes, file) => ([line(script).as_bytes(), bytes].concat(), Some(file)),
     }
+}
+
+/// The beginning of a text, on one line.
+fn short(text: &str) -> String {
+    text.chars().take(IGNORED_CHARS_MAX).flat_map(char::escape_debug).collect()
 }
 
 /// What a process is called on the host, in characters that mean nothing to any shell.
