@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use tempfile::TempDir;
 
-/// Says loudly that a test could not run.
+/// Reports that a test could not run.
 pub fn skip(what: &str) {
     eprintln!("SKIPPED: {what}");
     write(&format!("skipped\t{what}\n"));

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 const THREADS: &str = "RUST_TEST_THREADS";
 /// Tests that need Python's validator of CircleCI configs find it here.
 pub const CHECK_JSONSCHEMA: &str = "GANGPLANK_CHECK_JSONSCHEMA";
-/// What tests that take a sample of many cases draw it by.
+/// The seed of tests that draw a sample of many cases.
 pub const SEED: &str = "GANGPLANK_TEST_SEED";
 /// How many of the slowest tests are shown.
 const SLOWEST: usize = 10;
@@ -102,7 +102,7 @@ struct Run<'a> {
     engines: bool,
     /// Words that say which features and packages of the workspace cargo works on.
     scope: Vec<&'static str>,
-    /// Where tests leave their lines.
+    /// The file of the tests' records.
     record: PathBuf,
     tested: Tested,
 }

@@ -62,7 +62,7 @@ pub struct Ended {
     pub cut: bool,
 }
 
-/// When a program is at its end although it still runs.
+/// A condition that ends a program although it still runs.
 pub struct Until<'a> {
     /// Whether its output so far is all of it.
     pub ended: &'a dyn Fn(&[u8]) -> bool,

@@ -1,4 +1,4 @@
-//! Archives for hosts. Each is written here from the checked entries of a bundle: no host unpacks what a store gave.
+//! Archives for hosts, written from the checked entries of a bundle. A host never unpacks the bytes of a store.
 //!
 //! A host that has another release is sent only the files that differ, and of large ones only what is new, where the other
 //! release is here to compare. What is the same there is taken over on the host. In any case the host compares all of it
@@ -60,7 +60,7 @@ pub fn differ_inside(ours: &Manifest, theirs: &Manifest) -> bool {
     !changed(ours, theirs).is_empty()
 }
 
-/// An archive that was written for hosts. It goes when this does.
+/// An archive that was written for hosts. The file is removed on drop.
 #[derive(Debug)]
 pub struct Archive {
     /// Where it lies.
@@ -217,8 +217,8 @@ fn chunks_of(bundle: &Path, manifest: &Manifest, paths: &BTreeSet<&str>) -> io::
     Ok(found)
 }
 
-/// Writes what is left of a release without these files to `to`, a `tar.gz`. Of those that there is an older one of only
-/// what is new goes in, all of it in one file, and beside that how they are put together. Gives the paths of these.
+/// Writes a release without the files `without` to `to`, a `tar.gz`. Files that have an older version are not in it: it has
+/// one file with their new bytes, and one that lists how to put them together. Gives their paths.
 fn cut<'a>(release: &'a Release, without: &BTreeSet<&str>, older: &'a Older, to: &Path) -> Result<BTreeSet<&'a str>> {
     let manifest = release.manifest();
     let aside = to.with_extension("new");

@@ -1,4 +1,4 @@
-//! Opening files in places that others write to: only regular ones, and no more of them than there may be.
+//! Opens files in directories that others can write to: regular files only, up to a size.
 
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;

@@ -22,7 +22,7 @@ pub fn mtime(commit: &Commit) -> u64 {
     u64::try_from(commit.time.as_second()).unwrap_or(0)
 }
 
-/// All that comes before the content of an entry.
+/// The bytes before the content of an entry.
 pub fn header(file: &FileEntry, mtime: u64) -> io::Result<Vec<u8>> {
     let mut header = tar::Header::new_gnu();
     header.set_mode(file.mode);
@@ -81,7 +81,7 @@ impl<R: Read> Reader<R> {
         if found == expected { Ok(()) } else { Err(wrong(&differing(&found, &expected, file))) }
     }
 
-    /// What is read next.
+    /// The reader, at the content of the current entry.
     pub fn content(&mut self) -> &mut R {
         &mut self.tar
     }
@@ -118,7 +118,7 @@ impl<R: Read> Reader<R> {
 
 /// Writes an archive, but for its end.
 pub struct Writer<W> {
-    /// Where it goes.
+    /// The output.
     pub to: W,
     mtime: u64,
 }
