@@ -9,14 +9,13 @@ pub const SUMS_TOOL: &str = r#"if command -v sha256sum > /dev/null 2>&1; then ch
 is() { printf '%s  %s\n' "$1" "$2" | $check - > /dev/null 2>&1; }"#;
 
 /// `compare TEXT all` prints how this directory differs from a list of entries (see `Manifest::entries`): lines `missing`
-/// and `extra`, a tab, and the entry, `missing` ones first. With `own` in the place of `all`, links that [`super::share`] makes and
-/// extra directories are no difference: they are the engine's own. It fails where it could not compare.
+/// and `extra`, a tab, and the entry, `missing` ones first. With `own` in the place of `all`, links that [`super::share`]
+/// makes and extra directories are no difference: they are the engine's own. It fails where it could not compare.
 ///
 /// Each line of the list is counted twice and each entry once, so both are there three times, twice where the entry is
 /// missing, and once where nothing expects it. Any other number is that of a name with a line break in it, which no entry of
-/// the list has. The last line of the list is never an entry, so it has to come out as
-/// `missing`: a `sort` that ran out of room must not pass for a comparison. `find -perm` compares all bits, those of
-/// set-uid too.
+/// the list has. The last line of the list is never an entry, so it has to come out as `missing`: a `sort` that ran out of
+/// room must not pass for a comparison. `find -perm` compares all bits, those of set-uid too.
 pub const COMPARE: &str = r#"tab=$(printf '\t')
 entries() {
   find . -path ./.gangplank -prune -o -type d ! -perm -020 ! -perm -002 -print | sed -n "s|^[.]/|dir$tab&|p"
@@ -44,7 +43,7 @@ shared() {
 }
 compare() {
   odd=$({ printf '%s\nend\n%s\nend\n' "$1" "$1"; entries; } | sort | uniq -c |
-    sed -n "/^ *3 /d; s|^ *2 |missing$tab|p; t; s|^ *[0-9]* |extra$tab|p" | sort -r) || return 1
+    sed -n -e "/^ *3 /d" -e "s|^ *2 |missing$tab|p" -e t -e "s|^ *[0-9]* |extra$tab|p" | sort -r) || return 1
   case $odd in *"missing${tab}end"*) ;; *) echo 'the entries could not be compared' >&2; return 1 ;; esac
   printf '%s\n' "$odd" | grep -v "^missing${tab}end$" | if [ "$2" = own ]; then shared; else cat; fi
 }"#;
