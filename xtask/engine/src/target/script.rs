@@ -285,23 +285,23 @@ mv \"$aside\" \"$final\"
 
 /// Fetches `$url` into `$aside.bundle`, in up to five attempts that each go on where the last one was. What the server
 /// refuses or sends elsewhere is not asked for again, but when it says that it is busy.
-const FETCH: &str = r#"if command -v curl > /dev/null 2>&1; then
+const FETCH: &str = r#"# In units of 512 bytes, or 1,024 where the shell is bash: no more is written, whatever a server sends.
+limited() { (ulimit -f $((bytes / 512 + 2048)) 2> /dev/null || true; exec "$@"); }
+if command -v curl > /dev/null 2>&1; then
   get() {
-    code=$(printf 'url = "%s"\n' "$url" | curl -q -K - -s -S -f -C - -o "$aside.bundle" -w '%{http_code}' --max-filesize "$bytes" \
+    code=$(printf 'url = "%s"\n' "$url" | limited curl -q -K - -s -S -f -C - -o "$aside.bundle" -w '%{http_code}' --max-filesize "$bytes" \
       --connect-timeout 10 --speed-limit 1024 --speed-time 30 --max-time 3600 2> "$aside.said") && ok=1 || ok=
     said=$(cat "$aside.said")
   }
 elif wget --version 2> /dev/null | grep -q GNU; then
   get() {
-    printf '%s\n' "$url" | wget -nv -c -i - -O "$aside.bundle" --max-redirect=0 --tries=1 --timeout=30 2> "$aside.said" && ok=1 || ok=
+    printf '%s\n' "$url" | limited wget -nv -c -i - -O "$aside.bundle" --max-redirect=0 --tries=1 --timeout=30 2> "$aside.said" && ok=1 || ok=
     code=$(sed -n 's/.*ERROR \([0-9][0-9]*\).*/\1/p' "$aside.said"); said="wget failed ${code:-without saying why}"
     [ -z "$ok" ] || code=200
   }
 else
   echo 'cannot fetch the bundle: there is neither curl nor GNU wget' >&2; exit 1
 fi
-# In units of 512 bytes, or 1,024 where the shell is bash: no more is written, whatever a server sends.
-ulimit -f $((bytes / 512 + 2048)) 2> /dev/null || true
 for pause in 0 1 2 4 8 end; do
   [ "$pause" != end ] || { printf 'cannot fetch the bundle: %s\n' "$said" >&2; exit 1; }
   sleep "$pause"
