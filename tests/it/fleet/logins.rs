@@ -94,9 +94,9 @@ const PROFILES: &[Profile] = &[
     },
     Profile {
         name: "functions and aliases",
-        sh: "cat() { echo evil; }; exec() { echo evil; }; cd() { :; }; printf() { :; }; tar() { echo evil; }; grep() { return 1; }; mv() { rm -rf @trap@; }; \
+        sh: "cat() { echo evil; }; cd() { :; }; printf() { :; }; tar() { echo evil; }; grep() { return 1; }; mv() { rm -rf @trap@; }; \
              alias readlink='echo evil' sh='echo evil' rm='rm -i' ls='ls --color=always'; \
-             [ -z \"$BASH_VERSION\" ] || export -f cat cd printf tar grep mv",
+             [ -z \"$BASH_VERSION\" ] || eval 'exec() { echo evil; }; export -f cat cd printf tar grep mv'",
         csh: "alias cat 'echo evil'; alias tar 'echo evil'; alias sh 'echo evil'; alias rm 'rm -i'",
         fish: "function cat; echo evil; end; function tar; echo evil; end; function sh; echo evil; end; alias rm 'rm -i'",
     },
