@@ -26,13 +26,16 @@ fn fill(p: &Project, id: &str, releases: usize) {
     let text = p.read(&format!("store/{id}/manifest.json"));
     let manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
     let commit = manifest["commit"]["sha"].as_str().unwrap().to_owned();
+    let time = manifest["commit"]["time"].as_str().unwrap().to_owned();
     let have = fs::read_dir(p.path("store")).unwrap().count();
     for n in have..releases {
         let other = format!("20260731T{:02}{:02}{:02}-{n:07x}", n / 3600 % 24, n / 60 % 60, n % 60);
+        let at = format!("2026-07-31T{:02}:{:02}:{:02}Z", n / 3600 % 24, n / 60 % 60, n % 60);
         let dir = p.path(&format!("store/{other}"));
         fs::create_dir(&dir).unwrap();
         let sha = format!("{n:07x}{}", "0".repeat(33));
-        fs::write(dir.join("manifest.json"), text.replace(id, &other).replace(&commit, &sha)).unwrap();
+        fs::write(dir.join("manifest.json"), text.replace(id, &other).replace(&commit, &sha).replace(&time, &at))
+            .unwrap();
     }
 }
 

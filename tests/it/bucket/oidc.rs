@@ -8,7 +8,7 @@ use gangplank::ci::run::ceph::Ceph;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const ORG: &str = "0c1b2a3d-org";
@@ -134,6 +134,12 @@ fn issuer() -> Option<&'static Issuer> {
     SHARED.get_or_init(|| ceph().map(|_| Issuer::start())).as_ref()
 }
 
+/// One test at a time: the server makes a user for a token at its first use, and fails where two do so at once.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A project whose jobs have a role and a token, and no key.
 fn with_role(role: &str, token: &str) -> Project {
     let ceph = with_tokens();
@@ -155,6 +161,7 @@ fn with_role(role: &str, token: &str) -> Project {
 #[test]
 #[ignore = "group bucket"]
 fn a_job_takes_on_a_role_and_no_key_is_stored() {
+    let _alone = alone();
     let Some(issuer) = issuer() else { return };
     let token = issuer.token(ORG, 3600);
     let p = with_role("deploy", &token);
@@ -172,6 +179,7 @@ fn a_job_takes_on_a_role_and_no_key_is_stored() {
 #[test]
 #[ignore = "group bucket"]
 fn whom_the_service_does_not_trust_gets_no_keys() {
+    let _alone = alone();
     let Some(issuer) = issuer() else { return };
     let hint = "trust policy";
     for (why, token) in [
@@ -193,6 +201,7 @@ fn whom_the_service_does_not_trust_gets_no_keys() {
 #[test]
 #[ignore = "group bucket"]
 fn a_job_that_is_older_than_its_token_asks_for_a_new_one() {
+    let _alone = alone();
     let Some(issuer) = issuer() else { return };
     let mut p = with_role("deploy", &issuer.token(ORG, -60));
     p.release("1");
@@ -205,6 +214,7 @@ fn a_job_that_is_older_than_its_token_asks_for_a_new_one() {
 #[test]
 #[ignore = "group bucket"]
 fn a_role_that_may_not_use_the_bucket_is_told_so() {
+    let _alone = alone();
     let Some(issuer) = issuer() else { return };
     let p = with_role("stranger", &issuer.token(ORG, 3600));
     p.release("1");
