@@ -27,6 +27,9 @@ use std::time::Duration;
 /// A process that systemd has started again so often during a check will not become healthy.
 const CRASHES: u32 = 3;
 
+/// Waits until the journal has what the service wrote a moment ago.
+const SYNC: &str = "journalctl --sync > /dev/null 2>&1\n";
+
 /// A unit with its variables filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
@@ -228,13 +231,12 @@ exit 1
     /// Prints the last lines of its log since the last restart.
     pub fn log(&self, root: &str, lines: u32) -> Script {
         let since = "$([ ! -f service/since ] || echo --since=@$(cat service/since))";
-        // What it wrote when it crashed a moment ago may still be on its way into the journal.
-        self.journal(root, "journalctl --sync > /dev/null 2>&1\n", &format!("{since} -n {lines}"))
+        self.journal(root, SYNC, &format!("{since} -n {lines}"))
     }
 
     /// Prints the last lines of its log, also those of processes before the current one.
     pub fn last_lines(&self, root: &str, lines: u32) -> Script {
-        self.journal(root, "", &format!("-n {lines}"))
+        self.journal(root, SYNC, &format!("-n {lines}"))
     }
 
     /// The same, and then each line as it is written.
