@@ -4,6 +4,7 @@
 mod account;
 mod project;
 mod record;
+mod retry;
 mod sample;
 
 mod artifacts;

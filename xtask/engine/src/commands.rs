@@ -182,8 +182,13 @@ fn test(cx: &Cx, project: &Project, test: &Test) -> Result<Answer> {
     if test.list {
         return checks::list(cx).map(Answer::Grouped);
     }
-    let options =
-        checks::Options { quick: test.quick, all: test.all.as_deref(), rotate: test.rotate, args: &test.args };
+    let options = checks::Options {
+        quick: test.quick,
+        all: test.all.as_deref(),
+        rotate: test.rotate,
+        retry: test.retry,
+        args: &test.args,
+    };
     checks::test(cx, project, &options).map(Answer::Tested)
 }
 
