@@ -4,9 +4,9 @@
 mod account;
 mod project;
 mod record;
-mod retry;
 mod sample;
 
+mod apps;
 mod artifacts;
 mod bad_input;
 mod bench;
@@ -38,6 +38,7 @@ mod markers;
 mod new;
 mod parts;
 mod pointer;
+mod retry;
 mod service;
 mod shell;
 mod store;
