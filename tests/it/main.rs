@@ -23,6 +23,7 @@ mod extending;
 mod faults;
 mod fleet;
 mod forged;
+mod full;
 mod growth;
 mod hazards;
 mod histories;

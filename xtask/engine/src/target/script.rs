@@ -7,6 +7,7 @@ pub mod attend;
 mod compare;
 pub mod examine;
 pub mod lease;
+pub mod room;
 
 use crate::project::Compression;
 use crate::release::META;
@@ -279,7 +280,8 @@ sync -f \"$aside\" 2>/dev/null || sync
 {MEND}
 cat \"$aside/{META}/record\" >> history.jsonl
 mv \"$aside\" \"$final\"
-"
+{reserve}",
+        reserve = room::reserve(),
     )
 }
 
@@ -413,8 +415,10 @@ for id in {ids}; do
   if [ -d \"$id\" ]; then rm -rf \".removing-$id\"; mv \"$id\" \".removing-$id\"; fi
 done
 rm -rf .incoming-* .removing-*
-",
+cd ..
+{reserve}",
             ids = ids.join(" "),
+            reserve = room::reserve(),
         ),
     )
 }
