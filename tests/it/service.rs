@@ -153,6 +153,70 @@ fn commands_of_the_host_start_and_stop_the_service() {
     assert_eq!(p.read("srv/dev/started").lines().collect::<Vec<_>>(), lines);
 }
 
+/// What answers on the port of an env, whatever release it is of.
+fn only_status(p: &mut Project) {
+    p.change("/version|200|{commit}", "/|200|");
+}
+
+#[test]
+fn deploy_of_a_daemon_fails_and_leaves_nothing_of_it() {
+    let mut p = Project::with_service();
+    only_status(&mut p);
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.write("behavior", "daemon\n");
+    p.release("2");
+    p.run("deploy dev").fails(1, "run the app in the foreground", "deploy again").told("is live again");
+    assert_eq!(p.get("dev").unwrap().trim(), "1");
+    let daemon = p.read("srv/dev/service/log");
+    let daemon = daemon.lines().find_map(|line| line.strip_prefix("daemon ")).unwrap();
+    assert!(!alive(daemon));
+}
+
+#[test]
+fn deploy_whose_port_an_older_process_has_fails_and_names_it() {
+    let mut p = Project::with_service();
+    only_status(&mut p);
+    p.change("env prod", "patience 1500|50|2\nenv prod");
+    p.release("1");
+    p.run("deploy dev").ok();
+    // Somebody has started the app by hand, and it takes a while until the new one finds its port taken.
+    crate::project::end_kept(&p.path("srv/dev"));
+    let port = p.port("dev");
+    eventually("the port is free", || TcpListener::bind(("127.0.0.1", port)).is_ok());
+    let mut by_hand =
+        Command::new("bin/app").current_dir(p.path("srv/dev/current")).env("PORT", port.to_string()).spawn().unwrap();
+    eventually("it answers", || p.get("dev").is_ok());
+    p.write("behavior", "slow 3\n");
+    p.release("2");
+    let ran = p.run("deploy dev").code(9);
+    let _ = (by_hand.kill(), by_hand.wait());
+    ran.told(&format!("port {port} is held by process {}", by_hand.id()));
+    p.run("deploy dev").ok();
+}
+
+#[test]
+fn deploy_in_a_copied_checkout_leaves_the_original_running() {
+    let p = Project::with_service();
+    p.release("1");
+    p.run("deploy dev").ok();
+    let first = process(&p, "dev");
+    let mut copy = Project::with_service();
+    let status = Command::new("cp").arg("-a").arg(p.path(".")).arg(copy.path(".")).status().unwrap();
+    assert!(status.success());
+    copy.run("status dev").ok().has("stopped");
+    copy.write("www/index.html", "2\n");
+    copy.release("2");
+    copy.run("deploy dev").ok();
+    assert!(alive(&first), "the original");
+    assert_eq!((p.get("dev").unwrap().as_str(), copy.get("dev").unwrap().as_str()), ("1", "2"));
+    // A directory that was moved is the same one.
+    std::fs::rename(copy.path("srv/dev"), copy.path("srv/moved")).unwrap();
+    copy.change("target file:srv/dev\n", "target file:srv/moved\n");
+    copy.run("status dev").ok().has("running");
+    crate::project::end_kept(&copy.path("srv/moved"));
+}
+
 #[test]
 fn a_tcp_check_wants_a_listener() {
     let mut p = Project::with_service();

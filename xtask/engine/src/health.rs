@@ -98,8 +98,11 @@ impl Checker {
         loop {
             let left = self.deadline.saturating_sub(started.elapsed()).max(SHORTEST);
             let else_asked = !matches!(self.question, Question::None);
-            let running = if self.with_service { runs(target, spec, else_asked) } else { Ok(()) };
-            match running.and_then(|()| self.ask(target, commit, left).map_err(Sick::Now)) {
+            let running = if self.with_service { runs(target, spec, else_asked, None) } else { Ok(()) };
+            let asked = running.and_then(|()| self.ask(target, commit, left).map_err(Sick::Now));
+            // Something else may have answered while the service ended.
+            let last = asked.is_ok() && passes + 1 >= self.passes && else_asked && self.with_service;
+            match if last { runs(target, spec, else_asked, self.port(target)) } else { asked } {
                 Ok(()) => passes += 1,
                 Err(Sick::ForEver(why)) => return Err(format!("{release} stopped by itself: {why}")),
                 Err(Sick::Now(why)) if started.elapsed() >= self.deadline => {
@@ -117,6 +120,24 @@ impl Checker {
             }
             std::thread::sleep(self.interval);
         }
+    }
+
+    /// The port that is asked, where it is one of the target itself.
+    fn port(&self, target: &dyn Target) -> Option<u16> {
+        let (host, port) = match &self.question {
+            Question::Http { url, .. } => {
+                let url = http::url(&at(url, target.host())).ok()?;
+                (url.host_str()?.trim_matches(['[', ']']).to_owned(), url.port_or_known_default()?)
+            }
+            Question::Tcp { addr } => {
+                let addr = at(addr, target.host());
+                let (host, port) = addr.rsplit_once(':')?;
+                (host.trim_matches(['[', ']']).to_owned(), port.parse().ok()?)
+            }
+            Question::None | Question::Command(_) => return None,
+        };
+        // A name of this machine means the target only where the target is this machine.
+        (host == target.host() || (is_loopback(&host) && is_loopback(target.host()))).then_some(port)
     }
 
     /// Asks once.
@@ -182,6 +203,10 @@ impl Checker {
     }
 }
 
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+}
+
 /// An address with the host in its place, in brackets where a colon follows colons.
 fn at(address: &str, host: &str) -> String {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
@@ -189,14 +214,14 @@ fn at(address: &str, host: &str) -> String {
 }
 
 /// Whether the service itself says that it runs. What will not come back by itself is not waited for.
-fn runs(target: &dyn Target, spec: &Spec, else_asked: bool) -> Result<(), Sick> {
-    let Some(status) = spec.status(target.root(), else_asked) else { return Ok(()) };
+fn runs(target: &dyn Target, spec: &Spec, else_asked: bool, port: Option<u16>) -> Result<(), Sick> {
+    let Some(status) = spec.status(target.root(), else_asked, port) else { return Ok(()) };
     let answer = target.run(&status).map_err(|e| Sick::Now(format!("{e:#}")))?;
     let said = answer.stdout.trim();
     match spec {
         _ if answer.ok() => Ok(()),
         _ if spec.is_gone(answer.code) => Err(Sick::ForEver(said.to_owned())),
-        Spec::Systemd(_) => Err(Sick::Now(said.to_owned())),
+        Spec::Keeper { .. } | Spec::Systemd(_) => Err(Sick::Now(said.to_owned())),
         _ => Err(Sick::Now(format!("its status command {}: {said}", crate::cx::exit(answer.code)))),
     }
 }

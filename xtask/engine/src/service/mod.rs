@@ -1,6 +1,7 @@
 //! Starting and stopping the app on a target, as scripts: one module for each kind of service.
 
 mod keeper;
+mod port;
 mod systemd;
 
 use crate::project::Service;
@@ -144,11 +145,11 @@ impl Spec {
 
     /// Exits with 0 while the service runs, with `GONE` when it will not come back by itself; else prints why not.
     ///
-    /// `else_asked` is whether somebody asks the app itself, too.
-    pub fn status(&self, root: &str, else_asked: bool) -> Option<Script> {
+    /// `else_asked` is whether the app itself is asked, too; `port` is one that no other process of this root may have.
+    pub fn status(&self, root: &str, else_asked: bool, port: Option<u16>) -> Option<Script> {
         let script = match self {
-            Self::Keeper { .. } => keeper::status(root),
-            Self::Systemd(unit) => unit.status(root, else_asked),
+            Self::Keeper { .. } => keeper::status(root, port),
+            Self::Systemd(unit) => unit.status(root, else_asked, port),
             Self::Command { exports, status, .. } if !status.is_empty() => command(root, exports, status),
             Self::None | Self::Command { .. } => return None,
         };
@@ -203,9 +204,7 @@ impl Spec {
     /// Whether a code of [`Self::status`] says that the service will not come back.
     pub fn is_gone(&self, code: Option<i32>) -> bool {
         match self {
-            // The keeper restarts nothing.
-            Self::Keeper { .. } => code != Some(0),
-            Self::Systemd(_) => code == Some(GONE),
+            Self::Keeper { .. } | Self::Systemd(_) => code == Some(GONE),
             Self::None | Self::Command { .. } => false,
         }
     }
@@ -281,6 +280,6 @@ mod tests {
             Spec::new(&Service::Command { restart: "svc restart", stop: "svc stop", status: "", log: "" }, &vars);
         let script = command.restart("/srv/a", &"20260822T101500-1a2b3c4".parse().unwrap(), false).unwrap();
         assert!(!script.text.contains("PASSWORD") && script.stdin.contains("PASSWORD"));
-        assert_eq!(command.status("/srv/a", false), None);
+        assert_eq!(command.status("/srv/a", false, None), None);
     }
 }

@@ -19,7 +19,7 @@
 use crate::project::{Handover, Manager};
 use crate::release::digest;
 use crate::release::id::ReleaseId;
-use crate::service::{GONE, Script, keeper};
+use crate::service::{GONE, Script, keeper, port};
 use crate::target::script::quote;
 use std::fmt::Write;
 use std::time::Duration;
@@ -205,10 +205,14 @@ mv -f service/systemd.new service/systemd
         self.script(root, STOP)
     }
 
-    /// Exits with 0 while it runs, with `GONE` when it will not come back by itself; else prints why not. Where nothing
+    /// Exits with 0 while it runs and no other process of this root has its port, with `GONE` when it will not come back
+    /// by itself; else prints why not. Where nothing
     /// `else_asked` says whether it works, one crash is enough.
-    pub fn status(&self, root: &str, else_asked: bool) -> Script {
+    pub fn status(&self, root: &str, else_asked: bool, port: Option<u16>) -> Script {
         let crashes = if else_asked { CRASHES } else { 1 };
+        // Where systemd holds the socket, the service may not have it yet.
+        let ours = "grep -qE \"/($name\\.service|init\\.scope)\\$\" \"/proc/$1/cgroup\" 2> /dev/null || [ \"$1\" = 1 ]";
+        let foreign = port.map(|port| port::foreign(port, ours)).unwrap_or_default();
         let body = format!(
             "set -- $(systemctl $scope show -p ActiveState -p ExecMainStatus -p NRestarts -p Result -p SubState \"$name.service\" | sort)
 [ $# -eq 5 ] || {{ echo 'systemd says nothing of it'; exit 1; }}
@@ -217,7 +221,7 @@ before=0; [ ! -f service/crashes ] || read -r before < service/crashes
 [ \"$crashes\" -lt \"$before\" ] || crashes=$((crashes - before))
 if [ \"$crashes\" -ge {crashes} ]; then echo \"it has crashed $crashes time(s)\"; exit {GONE}; fi
 case $active in
-  active|reloading) exit 0;;
+  active|reloading) {foreign}exit 0;;
   failed) echo \"it failed ($result), exit status $code\"; exit {GONE};;
   inactive) echo \"it ended with exit status $code\"; exit {GONE};;
 esac
