@@ -2,7 +2,7 @@
 //!
 //! `exit N` ends at once, `hang` never listens, `status N` answers with that status, `deaf` ignores SIGTERM by way of a
 //! shell, `daemon` goes on in the background in a session of its own, `slow N` waits for N seconds before it listens, and
-//! nothing at all means a healthy service. `/` answers with `index.html`, everything else with the manifest.
+//! nothing at all means a healthy service. `nap 1` waits for a moment, so that another process can get the port. `/` answers with `index.html`, everything else with the manifest.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -27,6 +27,9 @@ fn main() {
     }
     if let Some(seconds) = number("slow") {
         std::thread::sleep(Duration::from_secs(seconds.into()));
+    }
+    if behavior.contains("nap") {
+        std::thread::sleep(Duration::from_millis(150));
     }
     let port = std::env::var("PORT").expect("PORT is set");
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).unwrap_or_else(|e| {

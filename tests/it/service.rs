@@ -4,6 +4,7 @@ use crate::project::{Project, eventually, free_port};
 use std::fs;
 use std::net::TcpListener;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 fn process(p: &Project, env: &str) -> String {
     p.read(&format!("srv/{env}/service/process")).split(' ').next().unwrap().to_owned()
@@ -41,7 +42,7 @@ fn other_variables_restart_the_service_and_bad_ones_are_put_back() {
     let taken = free_port();
     let _holder = TcpListener::bind(("127.0.0.1", taken)).unwrap();
     p.change(&format!("PORT={new}"), &format!("PORT={taken}"));
-    p.run("deploy dev").fails(1, "exit code 98", "deploy again").told("cannot listen on");
+    p.run("deploy dev").fails(1, "exit code 98", "ss -ltnp").told("cannot listen on");
     p.change(&format!("PORT={taken}"), &format!("PORT={new}"));
     assert_eq!(p.get("dev").unwrap(), "1");
 }
@@ -52,7 +53,7 @@ fn a_port_that_somebody_else_has_is_not_taken_for_health() {
     p.release("1");
     let _holder = TcpListener::bind(("127.0.0.1", p.port("dev"))).unwrap();
     p.run("deploy dev")
-        .fails(1, "stopped by itself: the process ended with exit code 98", "deploy again")
+        .fails(1, "stopped by itself: the process ended with exit code 98", "ss -ltnp")
         .told("Address already in use");
     assert_eq!(p.current("srv/dev"), None, "a first deploy that fails leaves nothing live");
 }
@@ -189,10 +190,61 @@ fn deploy_whose_port_an_older_process_has_fails_and_names_it() {
     eventually("it answers", || p.get("dev").is_ok());
     p.write("behavior", "slow 3\n");
     p.release("2");
-    let ran = p.run("deploy dev").code(9);
-    let _ = (by_hand.kill(), by_hand.wait());
-    ran.told(&format!("port {port} is held by process {}", by_hand.id()));
+    let pid = by_hand.id();
+    let killed = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(5));
+        let _ = (by_hand.kill(), by_hand.wait());
+    });
+    let ran = p.run("deploy dev").fails(1, &format!("port {port} is held by process {pid}"), "deploy again");
+    ran.told("is live again");
+    killed.join().unwrap();
+    p.write("behavior", "");
+    p.release("3");
     p.run("deploy dev").ok();
+}
+
+/// Holds a port for a while, as the system does for a minute after an app without `SO_REUSEADDR` has ended.
+fn hold(port: u16, time: Duration) -> std::thread::JoinHandle<()> {
+    let started = Instant::now();
+    std::thread::spawn(move || {
+        // As soon as the old process has given it up.
+        let holder = loop {
+            match TcpListener::bind(("127.0.0.1", port)) {
+                Ok(holder) => break holder,
+                Err(error) => assert!(started.elapsed() < Duration::from_secs(20), "{error}"),
+            }
+        };
+        std::thread::sleep(time);
+        drop(holder);
+    })
+}
+
+#[test]
+fn deploy_whose_port_is_in_use_for_a_while_starts_the_app_again() {
+    let mut p = Project::with_service();
+    p.change("env prod", "patience 9000|50|2\nenv prod");
+    p.write("behavior", "nap 1\n");
+    p.release("1");
+    p.run("deploy dev").ok();
+    let held = hold(p.port("dev"), Duration::from_secs(3));
+    p.release("2");
+    p.run("deploy dev").ok().told("is started again: the process ended with exit code 98, its address is in use");
+    held.join().unwrap();
+    assert_eq!(p.get("dev").unwrap(), "2");
+}
+
+#[test]
+fn revert_whose_port_is_in_use_for_a_while_brings_the_old_release_back() {
+    let mut p = Project::with_service();
+    p.change("env prod", "patience 1500|50|2\nenv prod");
+    p.write("behavior", "nap 1\n");
+    p.release("1");
+    p.run("deploy dev").ok();
+    let held = hold(p.port("dev"), Duration::from_secs(6));
+    p.release("2");
+    p.run("deploy dev").fails(1, "was not healthy within", "deploy again").told("is live again");
+    held.join().unwrap();
+    assert_eq!(p.get("dev").unwrap(), "1");
 }
 
 #[test]

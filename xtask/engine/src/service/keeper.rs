@@ -16,6 +16,7 @@
 //! that become daemons. A stop ends all of them.
 
 use crate::release::id::ReleaseId;
+use crate::service::port::{IN_USE, in_use};
 use crate::service::{GONE, Script, port};
 use crate::target::script::quote;
 
@@ -44,6 +45,19 @@ pub fn restart(root: &str, id: &ReleaseId, spec: &str, stop_seconds: u64, put_ba
     Script::new(script(root, &body), spec.to_owned())
 }
 
+/// Starts a process that has ended once more, by the same spec.
+pub fn start_again(root: &str, id: &ReleaseId) -> Script {
+    let body = format!(
+        "if alive; then exit 0; fi
+if [ -f service/spec.new ]; then use=spec.new; elif [ -f service/spec ]; then use=spec; else exit 0; fi
+{}
+{}",
+        stop_process(0),
+        start(id)
+    );
+    Script::new(script(root, &body), String::new())
+}
+
 /// Stops the process.
 pub fn stop(root: &str, stop_seconds: u64) -> Script {
     let body = format!("{}\nrm -f service/spec.new\n", stop_process(stop_seconds));
@@ -54,8 +68,11 @@ pub fn stop(root: &str, stop_seconds: u64) -> Script {
 pub fn status(root: &str, port: Option<u16>) -> Script {
     let ours = "tr '\\0' '\\n' < \"/proc/$1/environ\" 2> /dev/null | grep -qxF \"GANGPLANK_TARGET=[$root]\"";
     let foreign = port.map(|port| port::foreign(port, ours)).unwrap_or_default();
+    let in_use = in_use();
     let body = format!("if alive; then\n[ -n \"$root\" ] || exit 0\n{foreign}exit 0; fi
 if [ -f service/exit ]; then echo \"the process ended with exit code $(cat service/exit)\"; else echo 'no process runs'; fi
+from=0; [ ! -f service/log.start ] || read -r from < service/log.start
+[ ! -f service/log ] || ! tail -c +$((from + 1)) service/log | {in_use} || echo '{IN_USE}'
 left=$(marked); [ -z \"$left\" ] || echo \"and left\" $left \"behind: run the app in the foreground, not as a daemon\"
 exit {GONE}\n");
     Script::new(script(root, &body), String::new())

@@ -156,6 +156,20 @@ impl Spec {
         Some(script.called("ask whether the service runs"))
     }
 
+    /// Starts a service that has ended once more, or lets its manager go on doing so.
+    pub fn start_again(&self, root: &str, id: &ReleaseId) -> Option<Script> {
+        match self {
+            Self::Keeper { .. } => Some(keeper::start_again(root, id).called("start the service again")),
+            Self::Systemd(unit) => Some(unit.forgive(root).called("count crashes anew")),
+            Self::None | Self::Command { .. } => None,
+        }
+    }
+
+    /// Whether a status says that an app ended because its address was in use.
+    pub fn is_address_in_use(said: &str) -> bool {
+        said.contains(port::IN_USE)
+    }
+
     /// Remembers how the service was started, now that it is healthy.
     pub fn confirm(&self, root: &str) -> Option<Script> {
         match self {

@@ -2,6 +2,14 @@
 //! them. An app that was started by hand, or that a failed release left behind, would pass the check of a release that
 //! never got the port.
 
+/// What a status says of an app that has ended because it could not listen.
+pub const IN_USE: &str = "its address is in use";
+
+/// A command that succeeds when a log on its stdin says so: in the words of libc, of Node.js, and of Java.
+pub fn in_use() -> &'static str {
+    "grep -qiE 'address (is )?(already )?in use|EADDRINUSE'"
+}
+
 /// Prints why a port is not the service's, if one of the root's processes holds it that is none of the service. `ours` is a
 /// command that succeeds for a process of the service, whose id is `$1`. Other processes may hold the port: a proxy, or one
 /// that this login may not look at.

@@ -19,6 +19,7 @@
 use crate::project::{Handover, Manager};
 use crate::release::digest;
 use crate::release::id::ReleaseId;
+use crate::service::port::{IN_USE, in_use};
 use crate::service::{GONE, Script, keeper, port};
 use crate::target::script::quote;
 use std::fmt::Write;
@@ -200,6 +201,11 @@ mv -f service/systemd.new service/systemd
         Script { stdin: self.env.clone(), ..script }
     }
 
+    /// Counts crashes anew: systemd starts it again by itself.
+    pub fn forgive(&self, root: &str) -> Script {
+        self.script(root, "ctl show -p NRestarts --value \"$name.service\" > service/crashes\n")
+    }
+
     /// Stops it, and keeps it from being started at boot.
     pub fn stop(&self, root: &str) -> Script {
         self.script(root, STOP)
@@ -212,6 +218,7 @@ mv -f service/systemd.new service/systemd
         let crashes = if else_asked { CRASHES } else { 1 };
         // Where systemd holds the socket, the service may not have it yet.
         let ours = "grep -qE \"/($name\\.service|init\\.scope)\\$\" \"/proc/$1/cgroup\" 2> /dev/null || [ \"$1\" = 1 ]";
+        let (unit, in_use) = (self.journal_option(), in_use());
         let foreign = port.map(|port| port::foreign(port, ours)).unwrap_or_default();
         let body = format!(
             "set -- $(systemctl $scope show -p ActiveState -p ExecMainStatus -p NRestarts -p Result -p SubState \"$name.service\" | sort)
@@ -219,7 +226,11 @@ mv -f service/systemd.new service/systemd
 active=${{1#*=}}; code=${{2#*=}}; crashes=${{3#*=}}; result=${{4#*=}}; sub=${{5#*=}}
 before=0; [ ! -f service/crashes ] || read -r before < service/crashes
 [ \"$crashes\" -lt \"$before\" ] || crashes=$((crashes - before))
-if [ \"$crashes\" -ge {crashes} ]; then echo \"it has crashed $crashes time(s)\"; exit {GONE}; fi
+if [ \"$crashes\" -ge {crashes} ]; then
+  echo \"it has crashed $crashes time(s)\"
+  ! journalctl {unit}=\"$name.service\" -n 20 --no-pager -o cat 2> /dev/null | {in_use} || echo '{IN_USE}'
+  exit {GONE}
+fi
 case $active in
   active|reloading) {foreign}exit 0;;
   failed) echo \"it failed ($result), exit status $code\"; exit {GONE};;
@@ -248,8 +259,12 @@ exit 1
         self.journal(root, "", &format!("-n {lines} -f"))
     }
 
+    fn journal_option(&self) -> &'static str {
+        if self.manager == Manager::User { "--user-unit" } else { "--unit" }
+    }
+
     fn journal(&self, root: &str, first: &str, options: &str) -> Script {
-        let unit = if self.manager == Manager::User { "--user-unit" } else { "--unit" };
+        let unit = self.journal_option();
         let body = format!("{first}exec journalctl {unit}=\"$name.service\" {options} --no-pager -o cat 2>&1\n");
         self.script(root, &body)
     }
