@@ -270,6 +270,20 @@ fn deploy_in_a_copied_checkout_leaves_the_original_running() {
 }
 
 #[test]
+fn deploy_with_other_variables_restarts_a_service_of_commands() {
+    let mut p = Project::new();
+    let service = "command echo $WORD >> started|:|:|:\nvar WORD=one\n";
+    p.change("target file:srv/dev\n", &format!("target file:srv/dev\n{service}"));
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.run("deploy dev").ok().has("nothing to do");
+    p.change("WORD=one", "WORD=two");
+    p.run("deploy dev").ok().told("restart the service");
+    p.run("deploy dev").ok().has("nothing to do");
+    assert_eq!(p.read("srv/dev/started"), "one\ntwo\n");
+}
+
+#[test]
 fn a_tcp_check_wants_a_listener() {
     let mut p = Project::with_service();
     let port = p.port("dev");

@@ -226,6 +226,7 @@ impl<'cx> Site<'cx> {
             release: release.clone(),
             bundle: bundle.map(|release| release.manifest().bundle.sha256.clone()),
             service: self.spec.digest(),
+            vars: self.spec.vars(),
             has_service: self.spec != Spec::None,
             allow_older: options.allow_older,
             ages: ages.collect(),

@@ -26,6 +26,8 @@ pub struct Goal {
     pub bundle: Option<String>,
     /// Digest of the service that is to run; `None` for services that are not kept by us.
     pub service: Option<String>,
+    /// Digest of the variables of a service of commands.
+    pub vars: Option<String>,
     /// Whether there is a service to restart.
     pub has_service: bool,
     /// Go on although the release is older than what is live.
@@ -174,8 +176,9 @@ pub fn plan(target: &str, goal: &Goal, state: &State, keep: usize) -> Result<Hos
         _ if goal.has_service && !state.installed.contains_key(&release) => false,
         (Some(want), Kept::Running { spec, release: running }) => want == spec && *running == release,
         (Some(_), _) => false,
-        // The service is somebody else's: only a switch, or one that never ended well, is a reason to touch it.
-        (None, _) => !goal.has_service || confirmed,
+        (None, _) if !goal.has_service => true,
+        // Hosts tell of its variables and of nothing else, so a switch that never ended well is another reason.
+        (None, _) => confirmed && (state.vars.is_none() || goal.vars == state.vars),
     };
     if switch {
         steps.push(Step::Activate { release: release.clone(), from: state.live().cloned() });

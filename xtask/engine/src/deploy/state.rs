@@ -23,6 +23,8 @@ pub struct State {
     pub lock: Lock,
     /// The kept process.
     pub service: Kept,
+    /// Digest of the variables with which a service of commands was healthy last.
+    pub vars: Option<String>,
     /// What happened.
     pub history: History,
 }
@@ -127,6 +129,7 @@ impl State {
                 "lock" => state.lock = Lock::parse(value),
                 "unheard" => state.lock = std::mem::take(&mut state.lock).unheard(value),
                 "service" => state.service = Kept::parse(value),
+                "vars" => state.vars = Some(value.to_owned()),
                 "history" => {
                     state.history = History::parse(rest);
                     break;

@@ -112,6 +112,17 @@ impl Spec {
         }
     }
 
+    /// Digest of the variables of a service of commands, as [`state`] prints it: other ones are a reason to restart it.
+    pub fn vars(&self) -> Option<String> {
+        match self {
+            // As the shell keeps them.
+            Self::Command { exports, .. } => {
+                Some(digest::of(format!("{}\n", exports.trim_end_matches('\n')).as_bytes()))
+            }
+            Self::None | Self::Keeper { .. } | Self::Systemd(_) => None,
+        }
+    }
+
     /// Fails where a restart would fail before it has touched anything. The root need not be there yet.
     pub fn ready(&self, root: &str) -> Option<Script> {
         match self {
@@ -224,9 +235,14 @@ impl Spec {
     }
 }
 
-/// Lines of a target's state about its service: `service running DIGEST RELEASE` or `service stopped`.
+/// Lines of a target's state about its service: `service running DIGEST RELEASE` or `service stopped`; and `vars DIGEST`, the
+/// variables with which a service of commands was healthy last.
 pub fn state() -> String {
-    format!("{}\n{}", keeper::state(), systemd::state())
+    let vars = "if [ -f service/vars.good ]; then
+  vars=$(sha256sum < service/vars.good 2> /dev/null || shasum -a 256 < service/vars.good 2> /dev/null || true)
+  [ -z \"$vars\" ] || echo \"vars ${vars%% *}\"
+fi";
+    format!("{}\n{}\n{vars}", keeper::state(), systemd::state())
 }
 
 /// Lines that export variables.
