@@ -44,6 +44,7 @@ mod service;
 mod shell;
 mod store;
 mod story;
+mod take_over;
 mod target;
 mod tidy;
 mod trigger;

@@ -29,7 +29,17 @@ fn goal(verb: Verb, release: &str, state: &State) -> Goal {
     let release = id(release);
     let ages = state.live().map(|live| (live.clone(), age(&release, live, Ancestry::Unknown))).into_iter().collect();
     let bundle = Some(format!("sum{}", &release.as_str()[7..8]));
-    Goal { verb, release, bundle, service: None, vars: None, has_service: false, allow_older: false, ages }
+    Goal {
+        verb,
+        release,
+        bundle,
+        service: None,
+        vars: None,
+        has_service: false,
+        allow_older: false,
+        take_over: false,
+        ages,
+    }
 }
 
 fn text(planned: Result<HostPlan>) -> String {

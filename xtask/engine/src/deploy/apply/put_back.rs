@@ -3,7 +3,7 @@
 use super::{Host, Run};
 use crate::deploy::history::Happened;
 use crate::deploy::plan::Step;
-use crate::deploy::state::{Kept, State};
+use crate::deploy::state::{Current, Kept, State};
 use crate::deploy::waves::{AT_ONCE, each};
 use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of};
 use crate::event::{Event, Stage};
@@ -72,6 +72,10 @@ impl Run<'_> {
             }
             host.target.activate(None, None)?;
             self.remember(host, Happened::Failed, tried, &why);
+            // What another tool had made is there again.
+            if let Current::Foreign(to) = host.target.state()?.current {
+                return Ok(format!("`current` of {url} points to {to} again"));
+            }
             return Ok(format!("nothing is live on {url}: there was no healthy release to go back to"));
         };
         let live = host.target.state()?;

@@ -31,10 +31,10 @@ pub fn make_room(root: &str) -> String {
 done
 set -- $(df -Pi . 2> /dev/null | tail -n 1)
 [ \"${2:-0}\" = 0 ] || [ \"${4:-1}\" != 0 ] || echo inodes
-live=$(readlink current || true)
+live=$(readlink current || true); live=${live%/}
 cd ./releases 2> /dev/null || exit 0
 set -- [0-9]*
-[ $# -lt 3 ] || [ \"$live\" = \"releases/$1\" ] || echo \"oldest $1\"
+[ $# -lt 3 ] || [ \"${live##*/}\" = \"$1\" ] || echo \"oldest $1\"
 ";
     in_root(root, body)
 }
