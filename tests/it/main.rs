@@ -13,6 +13,7 @@ mod bench;
 #[cfg(feature = "s3")]
 mod bucket;
 mod bundle;
+mod checkout;
 mod ci;
 mod cli;
 mod conformance;

@@ -46,7 +46,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tokio", &["store/object.rs"]),
     ("toml_edit", &["new/manifest.rs"]),
     ("walkdir", &["ci/workspace.rs", "include.rs"]),
-    ("xshell", &["git.rs"]),
+    ("xshell", &["git.rs", "git/checkout.rs"]),
     ("std::env", &["cx.rs", "lib.rs"]),
     ("std::io::stdin", &["approval.rs"]),
     ("std::io::stdout", &["lib.rs"]),

@@ -43,6 +43,7 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
     let commit = git::commit(cx)?;
     let compiled = compile(cx, app, &commit)?;
     let sources = include::sources(&cx.root, &compiled.package_dirs, app.include, &compiled.binaries)?;
+    include::check(cx, app, &sources, &compiled.binaries)?;
     let releases = cx.root.join(RELEASES);
     fs::create_dir_all(&releases).explain(
         Kind::Failed,

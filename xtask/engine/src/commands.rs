@@ -7,7 +7,7 @@ use crate::deploy::apply::Outcome;
 use crate::deploy::life::Registry;
 use crate::deploy::resolve::Catalog;
 use crate::deploy::state::{Lock, Lockable};
-use crate::deploy::{self, Options, report};
+use crate::deploy::{self, report};
 use crate::error::{Failure, Kind, Result, hint_of, kind_of, usage};
 use crate::event::Listener;
 use crate::machine::Life;
