@@ -358,7 +358,7 @@ fn allowed(env: &Env, id: &ReleaseId) -> Result<()> {
 }
 
 /// The variables of an env, each with its value.
-fn filled_in(cx: &Cx, env: &Env) -> Result<Vec<(String, String)>> {
+pub(crate) fn filled_in(cx: &Cx, env: &Env) -> Result<Vec<(String, String)>> {
     env.vars.iter().map(|(name, value)| Ok(((*name).to_owned(), cx.expand(value)?))).collect()
 }
 
