@@ -169,11 +169,25 @@ fn urls_that_name_no_host_or_no_place() {
         ("ssh://ana:secret@web1/srv/app", "a password has no place in it"),
         ("ssh://web1:port/srv/app", "its port is no number"),
         ("ssh://web1/srv/../etc", "without `.` and `..`"),
+        ("ssh://web1/srv/./app", "without `.` and `..`"),
     ] {
         let mut p = Project::new();
         p.change("target file:srv/dev\n", &format!("target {url}\n"));
         p.run("status dev").fails(2, error, "ssh://deploy@web1.example.com/srv/app");
     }
+}
+
+#[test]
+fn tilde_in_a_path_is_refused() {
+    for url in ["ssh://web1/~/app", "ssh://web1/~deploy/app", "file:~/app"] {
+        let mut p = Project::new();
+        p.change("target file:srv/dev\n", &format!("target {url}\n"));
+        p.run("status dev").fails(2, "`~` is not expanded", "write the whole path");
+    }
+    let mut p = Project::new();
+    p.change("store file:store\n", "store file:~/releases\n");
+    p.release("1");
+    p.run("put").fails(2, "`~` is not expanded", "write the whole path");
 }
 
 #[test]

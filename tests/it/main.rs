@@ -34,6 +34,7 @@ mod json;
 mod kill;
 mod lease;
 mod live;
+mod logins;
 mod loopback;
 mod markers;
 #[cfg(feature = "new")]
