@@ -11,7 +11,9 @@
 //! doubt. What the schema reports already is not repeated.
 
 mod deliver;
+mod images;
 mod machines;
+mod matrix;
 mod model;
 mod names;
 mod paths;
@@ -21,6 +23,8 @@ mod scripts;
 mod text;
 mod workspace;
 
+#[cfg(test)]
+mod production_tests;
 #[cfg(test)]
 mod seed_tests;
 #[cfg(test)]
@@ -71,7 +75,8 @@ const CHECKS: &[fn(&Model, &mut Report)] = &[
     names::unused_jobs,
     names::duplicate_keys,
     machines::unknown_resource_classes,
-    machines::mutable_images,
+    images::retired_images,
+    images::mutable_images,
     paths::persisted_paths,
     paths::variables_in_paths,
     paths::null_working_directories,

@@ -225,7 +225,7 @@ fn duplicates_in(node: &Node, report: &mut Report) {
     for (key, value) in node.entries() {
         let Some(name) = key.text() else { continue };
         if let Some(first) = seen.insert(name, key.line) {
-            report.error(
+            report.warning(
                 "duplicate-key",
                 key.line,
                 format!("`{name}` is written twice in one map, first on line {first}"),
@@ -449,9 +449,9 @@ mod tests {
                   - build: { filters: pipeline.parameters.fast or pipeline.parameters.slow }
             "#,
             expect![[r#"
-                5 error parameter-in-command: a command has `<< pipeline.parameters.env >>` in it: whoever states the value writes a part of the script
+                5 warning parameter-in-command: a command has `<< pipeline.parameters.env >>` in the script: the sender of the value writes a part of it
                     give it to the job by `environment: { VALUE: << pipeline.parameters.env >> }`, and write `"$VALUE"`
-                5 error parameter-in-command: a command has `<< pipeline.parameters.evn >>` in it: whoever states the value writes a part of the script
+                5 warning parameter-in-command: a command has `<< pipeline.parameters.evn >>` in the script: the sender of the value writes a part of it
                     give it to the job by `environment: { VALUE: << pipeline.parameters.evn >> }`, and write `"$VALUE"`
                 5 error undeclared-parameter: `pipeline.parameters.evn` is used, but the pipeline has no parameter `evn`
                     declare it: `parameters: { evn: { type: string, default: "" } }`; did you mean `env`?
@@ -492,9 +492,9 @@ mod tests {
               build: { <<: *x, steps: [checkout] }
             ",
             expect![[r#"
-                6 error duplicate-key: `resource_class` is written twice in one map, first on line 5
+                6 warning duplicate-key: `resource_class` is written twice in one map, first on line 5
                     merge the two, or remove one: only one of them takes effect
-                7 error duplicate-key: `build` is written twice in one map, first on line 3
+                7 warning duplicate-key: `build` is written twice in one map, first on line 3
                     merge the two, or remove one: only one of them takes effect
             "#]],
         );
