@@ -230,6 +230,20 @@ fn lint_fails_on_errors_and_names_the_line() {
     p.run("ci lint other.yml").code(1).has("line 12: error [undefined-job]").has("1 error");
 }
 
+#[test]
+fn lint_file_outside_a_workspace_is_checked() {
+    let p = Project::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let lint = |args: &str| Ran::of(args, p.command(args).current_dir(elsewhere.path()));
+    lint("ci lint").fails(5, "cannot read", "ci generate");
+    let config = "version: 2.1\njobs: { a: { docker: [{ image: cimg/base:2026.07 }], steps: [checkout] } }\n";
+    fs::write(elsewhere.path().join("one.yml"), format!("{config}workflows: {{ w: {{ jobs: [a] }} }}\n")).unwrap();
+    lint("ci lint one.yml").ok().has("no findings");
+    fs::write(elsewhere.path().join("two.yml"), format!("{config}workflows: {{ w: {{ jobs: [b] }} }}\n")).unwrap();
+    lint("ci lint two.yml").code(1).has("[undefined-job]");
+    lint("status").fails(2, "no Cargo workspace", "cd PROJECT");
+}
+
 /// Validates with CircleCI's own schema. Skipped where `cargo xtask test` could not install the validator.
 fn validate(yaml: &std::path::Path) -> Option<Ran> {
     let Some(validator) = std::env::var_os("GANGPLANK_CHECK_JSONSCHEMA") else {

@@ -86,7 +86,7 @@ fn is_retired(image: &Image) -> bool {
 }
 
 pub(super) fn mutable_images(model: &Model, report: &mut Report) {
-    let moving = images(model).filter(|image| fault(image).is_some());
+    let moving = images(model).filter(|image| !is_retired(image) && fault(image).is_some());
     for (image, owners) in by_name(moving) {
         let fault = fault(&image).unwrap_or_default();
         report.warning(
