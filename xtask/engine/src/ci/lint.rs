@@ -10,7 +10,12 @@
 //! that is only known on CircleCI (an orb's steps, a pipeline value) is given the benefit of the
 //! doubt. What the schema reports already is not repeated.
 
+mod arguments;
+mod conditions;
+mod cron;
+mod declared;
 mod deliver;
+mod expression;
 mod images;
 mod machines;
 mod matrix;
@@ -20,6 +25,8 @@ mod paths;
 mod read;
 mod requires;
 mod scripts;
+mod template;
+mod templates;
 mod text;
 mod workspace;
 
@@ -72,6 +79,12 @@ const CHECKS: &[fn(&Model, &mut Report)] = &[
     names::command_cycles,
     names::undefined_executors,
     names::undeclared_parameters,
+    templates::wrong_templates,
+    arguments::wrong_arguments,
+    arguments::wrong_defaults,
+    conditions::wrong_conditions,
+    conditions::wrong_schedules,
+    matrix::wrong_matrices,
     names::unused_jobs,
     names::duplicate_keys,
     machines::unknown_resource_classes,

@@ -300,7 +300,7 @@ mod tests {
         parameters: { env: { type: string, default: '' } }
         jobs:
           build: { steps: [{ store_artifacts: { path: out } }] }
-          test: { steps: [checkout] }
+          test: { parameters: { env: { type: string, default: '' } }, steps: [checkout] }
           ship: { steps: [{ run: make ship }] }
           deploy: { steps: [{ run: make deploy }] }
           deploy-docs: { steps: [checkout, { run: make docs }] }
@@ -323,10 +323,7 @@ mod tests {
         );
         check("[build, { deploy: { serial-group: a, requires: [build] } }]", expect![""]);
         check("[test, { deploy: { serial-group: a } }]", expect![""]);
-        check(
-            "[build, { ship: { context: prod, filters: pipeline.git.branch == 'main' } }]",
-            expect![""],
-        );
+        check("[build, { ship: { context: prod, filters: pipeline.git.branch == 'main' } }]", expect![""]);
         check("[build, { test: { context: pull, filters: pipeline.git.branch == 'main' } }]", expect![""]);
         check("[build, { build: { name: build-release } }]", expect![""]);
     }
@@ -450,7 +447,10 @@ mod tests {
             "#]],
         );
         check("[{ hold: { type: approval, context: prod } }]", expect![""]);
-        check("[{ deploy: { serial-group: a, context: prod } }]\n            when: << pipeline.parameters.env >>", expect![""]);
+        check(
+            "[{ deploy: { serial-group: a, context: prod } }]\n            when: << pipeline.parameters.env >>",
+            expect![""],
+        );
     }
 
     #[test]
@@ -496,9 +496,15 @@ mod tests {
             "#]],
         );
         let on_main = format!("{unasked} and pipeline.git.branch == 'main'");
-        check_workflows(&format!(": {{ {on_main}, jobs: [publish, {{ deploy: {{ serial-group: a, context: prod }} }}] }}"), expect![[""]]);
+        check_workflows(
+            &format!(": {{ {on_main}, jobs: [publish, {{ deploy: {{ serial-group: a, context: prod }} }}] }}"),
+            expect![[""]],
+        );
         let asked = "when: pipeline.parameters.env == 'prod'";
-        check_workflows(&format!(": {{ {asked}, jobs: [publish, {{ deploy: {{ serial-group: a, context: prod }} }}] }}"), expect![[""]]);
+        check_workflows(
+            &format!(": {{ {asked}, jobs: [publish, {{ deploy: {{ serial-group: a, context: prod }} }}] }}"),
+            expect![[""]],
+        );
     }
 
     #[test]
@@ -556,6 +562,8 @@ mod tests {
             expect![[r#"
                 10 error bad-serial-group: job `deploy` has serial group `<< pipeline.project.slug`, in which `<` is not allowed
                     use letters, digits and `._/-`: `serial-group: << pipeline.project.slug >>/prod`
+                10 error wrong-template: job `deploy` of workflow `w` has a `<<` without its `>>`
+                    close it with `>>`, or write `\<<` for the shell
             "#]],
         );
         check(&format!("[{{ deploy: {{ serial-group: {} }} }}]", "x".repeat(512)), expect![""]);

@@ -186,8 +186,6 @@ mod tests {
             expect![[r#"
                 2 error retired-image: image `ubuntu-1604:202104-01` of executor `old` is gone since May 2022
                     write an image with a supported Ubuntu: `ubuntu-2404:2025.09.1`
-                3 warning mutable-image: image `circleci/classic:latest` of executor `older` has the tag `latest`, which moves
-                    pin a version tag or a digest (`@sha256:…`): the same commit then builds the same again
                 3 error retired-image: image `circleci/classic:latest` of executor `older` is gone since May 2022
                     write an image with a supported Ubuntu: `ubuntu-2404:2025.09.1`
                 4 error retired-image: executor `mac` asks for Xcode 13.4.1, which CircleCI has removed

@@ -1,7 +1,10 @@
 //! The jobs that a matrix stands for: every combination of its values but the excluded ones, and the names that they
 //! get in the workflow.
 
-use super::text::{self, Parameters};
+use super::declared;
+use super::model::{Kind, Model, Role};
+use super::text::{self, Parameters, did_you_mean};
+use super::{Report, Severity};
 use crate::ci::yaml::Node;
 
 /// More combinations than this are taken as unknown; CircleCI allows 128 jobs in a matrix.
@@ -61,10 +64,115 @@ pub(super) fn names(name: Option<&str>, job: &str, matrix: Option<&Node>) -> Vec
     }
 }
 
+/// Parameters that the job does not have, and exclusions of what is not there.
+pub(super) fn wrong_matrices(model: &Model, report: &mut Report) {
+    for (workflow, invocation) in model.invocations() {
+        let Some(matrix) = invocation.body.and_then(|body| body.get("matrix")) else { continue };
+        let owner = format!("job `{}` of workflow `{}`", invocation.name, workflow.name);
+        let varied = matrix.get("parameters").map_or(&[][..], Node::entries);
+        let job = model.definition(Kind::Job, invocation.job).filter(|_| invocation.role == Role::Build);
+        if let Some(job) = job {
+            let declared = declared::parameters(job.body);
+            for (name, values) in varied {
+                undeclared(&owner, name, values, &declared, report);
+            }
+        }
+        for exclude in matrix.get("exclude").map_or(&[][..], Node::items) {
+            for (name, value) in exclude.entries() {
+                excluded(&owner, name, value, varied, report);
+            }
+        }
+    }
+}
+
+fn undeclared(owner: &str, name: &Node, values: &Node, declared: &[declared::Declared], report: &mut Report) {
+    let text = name.text().unwrap_or_default();
+    let Some(parameter) = declared.iter().find(|it| it.name == text) else {
+        let near = did_you_mean(text, declared.iter().map(|it| it.name));
+        return report.error(
+            "unknown-argument",
+            name.line,
+            format!("the matrix of {owner} varies `{text}`, which is no parameter of the job"),
+            format!("declare it under `parameters:` of the job, or remove it from the matrix{near}"),
+        );
+    };
+    for value in values.items() {
+        if let Some(wanted) = parameter.mismatch(value) {
+            report.error(
+                "wrong-argument",
+                value.line,
+                format!(
+                    "the matrix of {owner} gives `{}` to `{text}`, which takes {wanted}",
+                    value.text().unwrap_or("a list")
+                ),
+                "change the value, or the type of the parameter",
+            );
+        }
+    }
+}
+
+fn excluded(owner: &str, name: &Node, value: &Node, varied: &[(Node, Node)], report: &mut Report) {
+    let text = name.text().unwrap_or_default();
+    let values = varied.iter().find(|(it, _)| it.text() == Some(text)).map(|(_, values)| values);
+    let (severity, what) = match (values, value.text()) {
+        (None, _) => (Severity::Error, format!("`{text}`, which the matrix does not vary")),
+        (Some(values), Some(value)) if !text::is_open(value) && !values.items().is_empty() => {
+            let known: Option<Vec<&str>> = values.items().iter().map(Node::text).collect();
+            let may_be = |it: &&str| *it == value || text::is_open(it);
+            if known.is_none_or(|known| known.iter().any(may_be)) {
+                return;
+            }
+            (Severity::Warning, format!("`{text}: {value}`, which is none of its values"))
+        }
+        _ => return,
+    };
+    report.add(
+        severity,
+        "wrong-exclude",
+        name.line,
+        format!("the matrix of {owner} excludes {what}"),
+        "exclude a combination of parameters and values of the matrix, or remove the entry".to_owned(),
+    );
+}
+
 #[cfg(test)]
+#[allow(clippy::needless_raw_string_hashes, reason = "as `expect-test` writes them")]
 mod tests {
+    use expect_test::expect;
+
     use super::*;
+    use crate::ci::lint::tests::check;
     use crate::ci::yaml;
+
+    #[test]
+    fn matrix_of_what_is_not_there_is_an_error() {
+        check(
+            "
+            orbs: { o: a/b@1 }
+            jobs: { build: { parameters: { os: { type: enum, enum: [a, b] }, n: { type: integer, default: 1 } }, steps: [checkout] } }
+            workflows:
+              w:
+                jobs:
+                  - build: { matrix: { parameters: { os: [a, c], arch: [x], n: ['2', 3] } } }
+                  - build: { name: b, matrix: { parameters: { os: [a, b] }, exclude: [{ os: c }, { so: a }, { os: b }] } }
+                  - o/test: { matrix: { parameters: { any: [a] }, exclude: [{ any: b }] } }
+            ",
+            expect![[r#"
+                6 error unknown-argument: the matrix of job `build` of workflow `w` varies `arch`, which is no parameter of the job
+                    declare it under `parameters:` of the job, or remove it from the matrix
+                6 error wrong-argument: the matrix of job `build` of workflow `w` gives `2` to `n`, which takes an integer, and this is a quoted text
+                    change the value, or the type of the parameter
+                6 error wrong-argument: the matrix of job `build` of workflow `w` gives `c` to `os`, which takes one of `a` and `b`
+                    change the value, or the type of the parameter
+                7 warning wrong-exclude: the matrix of job `b` of workflow `w` excludes `os: c`, which is none of its values
+                    exclude a combination of parameters and values of the matrix, or remove the entry
+                7 error wrong-exclude: the matrix of job `b` of workflow `w` excludes `so`, which the matrix does not vary
+                    exclude a combination of parameters and values of the matrix, or remove the entry
+                8 warning wrong-exclude: the matrix of job `o/test` of workflow `w` excludes `any: b`, which is none of its values
+                    exclude a combination of parameters and values of the matrix, or remove the entry
+            "#]],
+        );
+    }
 
     #[test]
     fn names_of_a_matrix_are_its_combinations() {

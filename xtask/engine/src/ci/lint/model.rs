@@ -41,7 +41,7 @@ pub(super) struct StepList<'a> {
     pub steps: Vec<Step<'a>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Job,
     Command,
@@ -146,6 +146,25 @@ impl Model<'_> {
         self.workflows
             .iter()
             .flat_map(|workflow| workflow.invocations.iter().map(move |invocation| (workflow, invocation)))
+    }
+
+    /// Version 2.1 fills in `<< … >>`; version 2 takes it as it is.
+    pub fn has_templates(&self) -> bool {
+        let version = self.root.get("version").and_then(Node::text);
+        version.is_none_or(|version| !matches!(version.trim(), "2" | "2.0"))
+    }
+
+    /// The jobs that a workflow runs, and the commands that these call.
+    pub fn used(&self) -> BTreeSet<(Kind, &str)> {
+        let mut used = BTreeSet::new();
+        let mut open: Vec<(Kind, &str)> = self.invocations().map(|(_, it)| (Kind::Job, it.job)).collect();
+        while let Some(next) = open.pop() {
+            if used.insert(next) {
+                let own = self.steps().filter(|(list, _)| (list.kind, list.name) == next);
+                open.extend(own.map(|(_, step)| (Kind::Command, step.name.as_str())));
+            }
+        }
+        used
     }
 
     pub fn steps(&self) -> impl Iterator<Item = (&StepList<'_>, &Step<'_>)> {

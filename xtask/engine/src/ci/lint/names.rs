@@ -332,7 +332,7 @@ mod tests {
     fn requires_of_a_matrix_and_of_a_job_run_twice() {
         check(
             "
-            jobs: { build: { steps: [checkout] }, test: { steps: [checkout] }, pack: { steps: [checkout] } }
+            jobs: { build: { parameters: { os: { type: string } }, steps: [checkout] }, test: { steps: [checkout] }, pack: { steps: [checkout] } }
             workflows:
               w:
                 jobs:
@@ -340,7 +340,7 @@ mod tests {
                   - build: { name: twin-<< matrix.os >>, matrix: { alias: twins, parameters: { os: [linux] } } }
                   - test
                   - test
-                  - pack: { requires: [build, build-linux, twins, twin-linux, twin-<< matrix.os >>, test-2] }
+                  - pack: { requires: [build, build-linux, twins, twin-linux, test-2] }
                   - pack: { name: last, requires: [test-3] }
             ",
             expect![[r#"
@@ -419,7 +419,7 @@ mod tests {
               a: { executor: linux, steps: [checkout] }
               b: { executor: { name: linus, tag: x }, steps: [checkout] }
               c: { executor: win/default, steps: [checkout] }
-              d: { executor: << parameters.os >>, steps: [checkout] }
+              d: { parameters: { os: { type: executor, default: linux } }, executor: << parameters.os >>, steps: [checkout] }
             workflows: { w: { jobs: [a, b, c, d] } }
             ",
             expect![[r#"

@@ -174,7 +174,9 @@ workflows: {{ w: {{ jobs: [a, {{ b: {{ requires: [a], filters: {{ tags: {tags} }
 #[test]
 fn working_directory_below_the_checkout_is_no_finding() {
     let config = |directory: &str, run: &str| {
-        format!("jobs: {{ build: {{ working_directory: {directory}, steps: [{{ checkout: {{ path: ~/app }} }}, {{ run: '{run}' }}] }} }}")
+        format!(
+            "jobs: {{ build: {{ working_directory: {directory}, steps: [{{ checkout: {{ path: ~/app }} }}, {{ run: '{run}' }}] }} }}"
+        )
     };
     assert!(!has(&config("~/app/server", "make"), "checkout-elsewhere"));
     assert!(!has(&config("\"~\"", "make"), "checkout-elsewhere"), "a directory above reaches it");
@@ -263,7 +265,9 @@ workflows:
 #[test]
 fn context_on_every_branch_is_a_warning_of_deploys_alone() {
     let config = |job: &str| {
-        format!("jobs: {{ {job}: {{ steps: [checkout] }} }}\nworkflows: {{ w: {{ jobs: [{{ {job}: {{ context: [a, b] }} }}] }} }}")
+        format!(
+            "jobs: {{ {job}: {{ steps: [checkout] }} }}\nworkflows: {{ w: {{ jobs: [{{ {job}: {{ context: [a, b] }} }}] }} }}"
+        )
     };
     assert!(!has(&config("test"), "unguarded-context"));
     assert!(codes(&config("deploy")).contains(&"warning unguarded-context".to_owned()));
@@ -272,8 +276,9 @@ fn context_on_every_branch_is_a_warning_of_deploys_alone() {
 #[test]
 fn persist_of_the_whole_root_is_no_finding() {
     for (root, path) in [(".", "."), ("~/project", "./"), ("workspace", "workspace")] {
-        let config =
-            format!("jobs: {{ build: {{ steps: [{{ persist_to_workspace: {{ root: {root}, paths: [{path}] }} }}] }} }}");
+        let config = format!(
+            "jobs: {{ build: {{ steps: [{{ persist_to_workspace: {{ root: {root}, paths: [{path}] }} }}] }} }}"
+        );
         assert_eq!(codes(&config), [""; 0], "{root} {path}");
     }
 }

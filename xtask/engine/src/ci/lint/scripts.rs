@@ -208,7 +208,8 @@ pub(super) fn parameters_in_commands(model: &Model, report: &mut Report) {
     }
     for (expression, lines) in lines {
         let Some(line) = lines.first() else { continue };
-        let commands = if lines.len() == 1 { "a command has".to_owned() } else { format!("{} commands have", lines.len()) };
+        let commands =
+            if lines.len() == 1 { "a command has".to_owned() } else { format!("{} commands have", lines.len()) };
         report.warning(
             "parameter-in-command",
             *line,

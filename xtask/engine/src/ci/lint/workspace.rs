@@ -245,7 +245,7 @@ mod tests {
     const JOBS: &str = "
         orbs: { orb: a/b@1 }
         jobs:
-          build: { steps: [{ persist_to_workspace: { root: /tmp/w, paths: [bin.zip] } }] }
+          build: { parameters: { os: { type: string, default: '' } }, steps: [{ persist_to_workspace: { root: /tmp/w, paths: [bin.zip] } }] }
           extra: { steps: [{ persist_to_workspace: { root: /tmp/w, paths: [./bin.zip, doc] } }] }
           other: { steps: [{ persist_to_workspace: { root: out, paths: [lib] } }] }
           many: { parallelism: 2, steps: [{ persist_to_workspace: { root: /tmp/w, paths: [all.txt] } }] }
