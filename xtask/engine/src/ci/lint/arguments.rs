@@ -136,11 +136,12 @@ pub(super) fn wrong_defaults(model: &Model, report: &mut Report) {
             let Some(default) = parameter.default else { continue };
             if let Some(wanted) = parameter.mismatch(default) {
                 let value = default.text().map_or(String::new(), |value| format!(" `{value}`"));
-                report.error(
+                report.add(
+                    parameter.mismatch_severity(),
                     "wrong-default",
                     default.line,
                     format!("parameter `{}` of {owner} has the default{value}, but takes {wanted}", parameter.name),
-                    "change the default, or the type of the parameter",
+                    "change the default, or the type of the parameter".to_owned(),
                 );
             }
         }
@@ -226,7 +227,7 @@ mod tests {
                     change the default, or the type of the parameter
                 2 error wrong-default: parameter `n` of command `c` has the default `many`, but takes an integer
                     change the default, or the type of the parameter
-                2 error wrong-default: parameter `t` of command `c` has the default `3`, but takes a text: quote it
+                2 warning wrong-default: parameter `t` of command `c` has the default `3`, but takes a text: quote it
                     change the default, or the type of the parameter
                 3 error wrong-default: parameter `v` of job `build` has the default `$X`, but takes the name of a variable: letters, digits and `_`
                     change the default, or the type of the parameter

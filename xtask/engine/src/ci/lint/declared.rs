@@ -1,6 +1,6 @@
 //! Parameters as a job, command, executor or pipeline declares them, and which values fit their types.
 
-use crate::ci::lint::text;
+use super::{Severity, text};
 use crate::ci::yaml::{Node, Value};
 
 /// One entry of `parameters:`.
@@ -23,6 +23,11 @@ pub(super) fn parameters(body: &Node) -> Vec<Declared<'_>> {
 }
 
 impl Declared<'_> {
+    /// CircleCI refuses a number as the argument of a text; for defaults and matrices that is not documented.
+    pub fn mismatch_severity(&self) -> Severity {
+        if self.kind == "string" { Severity::Warning } else { Severity::Error }
+    }
+
     pub fn is_required(&self) -> bool {
         self.default.is_none()
     }

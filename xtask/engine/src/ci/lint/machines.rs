@@ -42,8 +42,8 @@ const FAMILIES: &[&str] = &[
     "m4pro.large",
 ];
 
-/// Families of classes that are gone, by the start of their names.
-const RETIRED: &[&str] = &["macos.x86.", "macos.m1."];
+/// Families of classes by the start of their names: Intel is gone since 2024, M1 is only no longer listed.
+const RETIRED: &[(&str, Severity)] = &[("macos.x86.", Severity::Error), ("macos.m1.", Severity::Warning)];
 
 pub(super) fn unknown_resource_classes(model: &Model, report: &mut Report) {
     for definition in model.definitions.iter().filter(|it| it.kind != Kind::Command) {
@@ -97,12 +97,13 @@ fn resource_class(definition: &Definition, node: &Node, report: &mut Report) {
 
 fn unknown(owner: &str, node: &Node, report: &mut Report) {
     let class = node.text().unwrap_or_default();
-    if RETIRED.iter().any(|retired| class.starts_with(retired)) {
-        return report.error(
+    if let Some((_, severity)) = RETIRED.iter().find(|(retired, _)| class.starts_with(retired)) {
+        return report.add(
+            *severity,
             "retired-resource-class",
             node.line,
-            format!("{owner} asks for resource class `{class}`, which CircleCI has retired"),
-            "write one of the Mac classes: `m4pro.medium`, `m4pro.large`",
+            format!("{owner} asks for resource class `{class}`, which CircleCI no longer lists"),
+            "write one of the Mac classes: `m4pro.medium`, `m4pro.large`".to_owned(),
         );
     }
     let near = did_you_mean(class, SIZES.iter().chain(FAMILIES).copied());
@@ -152,6 +153,8 @@ mod tests {
               i: { macos: { xcode: 16.0.0 }, resource_class: large }
               j: { docker: [{ image: a:1 }], resource_class: windows.medium }
               k: { machine: { image: ubuntu-2204:2024.11.1 }, resource_class: m4pro.medium }
+              l: { macos: { xcode: 16.0.0 }, resource_class: macos.x86.medium.gen2 }
+              m: { macos: { xcode: 16.0.0 }, resource_class: macos.m1.medium.gen1 }
             jobs:
               build:
                 docker: [{ image: a:1 }]
@@ -169,9 +172,13 @@ mod tests {
                     write a class of Docker machines: `medium`, `large`, `arm.large`
                 13 error wrong-resource-class: executor `k` runs on `machine`, which has no resource class `m4pro.medium`
                     write a class of Linux or Windows machines: `large`, `arm.large`, `windows.large`
-                17 error unknown-resource-class: job `build` asks for resource class `meduim`, which CircleCI does not have
+                14 error retired-resource-class: executor `l` asks for resource class `macos.x86.medium.gen2`, which CircleCI no longer lists
+                    write one of the Mac classes: `m4pro.medium`, `m4pro.large`
+                15 warning retired-resource-class: executor `m` asks for resource class `macos.m1.medium.gen1`, which CircleCI no longer lists
+                    write one of the Mac classes: `m4pro.medium`, `m4pro.large`
+                19 error unknown-resource-class: job `build` asks for resource class `meduim`, which CircleCI does not have
                     write a class such as `medium` or `large`, or `<namespace>/<runner>` of your own; did you mean `medium`?
-                18 warning unknown-resource-class: job `build` asks for resource class `huge`, which CircleCI does not have
+                20 warning unknown-resource-class: job `build` asks for resource class `huge`, which CircleCI does not have
                     write a class such as `medium` or `large`, or `<namespace>/<runner>` of your own
             "#]],
         );

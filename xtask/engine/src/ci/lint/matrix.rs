@@ -98,14 +98,15 @@ fn undeclared(owner: &str, name: &Node, values: &Node, declared: &[declared::Dec
     };
     for value in values.items() {
         if let Some(wanted) = parameter.mismatch(value) {
-            report.error(
+            report.add(
+                parameter.mismatch_severity(),
                 "wrong-argument",
                 value.line,
                 format!(
                     "the matrix of {owner} gives `{}` to `{text}`, which takes {wanted}",
                     value.text().unwrap_or("a list")
                 ),
-                "change the value, or the type of the parameter",
+                "change the value, or the type of the parameter".to_owned(),
             );
         }
     }

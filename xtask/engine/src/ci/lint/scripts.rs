@@ -228,24 +228,37 @@ fn is_free_text(model: &Model, expression: &str) -> bool {
         || expression.starts_with("pipeline.trigger_parameters.")
 }
 
+/// One finding for each token and program, wherever it is passed.
 pub(super) fn tokens_on_command_line(model: &Model, report: &mut Report) {
+    let mut found: BTreeMap<(String, String), Vec<(usize, &str)>> = BTreeMap::new();
     for (list, step) in model.steps() {
         let Some(command) = step.command() else { continue };
         let clients = calls(&command.text).into_iter().filter(Call::is_client);
         for (program, token) in clients.filter_map(|call| Some((call.program().to_owned(), call.token()?))) {
-            let hint = if program == "wget" {
-                "wget sends its headers to every host that it is redirected to; use `curl --header @file` \
-                 with `Authorization: Bearer`"
-            } else {
-                "write `Authorization: Bearer …` to a file that only you can read, and pass `--header @file`"
-            };
-            report.warning(
-                "token-on-command-line",
-                step.line,
-                format!("{} passes `${token}` to `{program}` as an argument, which `ps` shows", list.owner),
-                hint,
-            );
+            let uses = found.entry((program, token)).or_default();
+            if !uses.contains(&(step.line, list.owner.as_str())) {
+                uses.push((step.line, &list.owner));
+            }
         }
+    }
+    for ((program, token), uses) in found {
+        let Some((line, owner)) = uses.iter().min() else { continue };
+        let (owner, pass) = match uses.len() {
+            1 => ((*owner).to_owned(), "passes"),
+            uses => (format!("{owner} and {} more", uses - 1), "pass"),
+        };
+        let hint = if program == "wget" {
+            "wget sends its headers to every host that it is redirected to; use `curl --header @file` \
+             with `Authorization: Bearer`"
+        } else {
+            "write `Authorization: Bearer …` to a file that only you can read, and pass `--header @file`"
+        };
+        report.warning(
+            "token-on-command-line",
+            *line,
+            format!("{owner} {pass} `${token}` to `{program}` as an argument, which `ps` shows"),
+            hint,
+        );
     }
 }
 

@@ -83,7 +83,7 @@ fn the_two_workflows_of_the_article() {
                 add `--fail-with-body --retry 3`, so that the step fails when the call does
             10 warning pointer-to-own-build: job `deploy-dev` of workflow `build-deploy-dev` ships what `$LATEST_BUILD_NUM` names, and not what `build` built just now: another pipeline may have set it since
                 persist the files in `build` and attach its workspace here
-            10 warning token-on-command-line: command `get_latest_artifacts` passes `$API_TOKEN` to `curl` as an argument, which `ps` shows
+            10 warning token-on-command-line: command `get_latest_artifacts` and 1 more pass `$API_TOKEN` to `curl` as an argument, which `ps` shows
                 write `Authorization: Bearer …` to a file that only you can read, and pass `--header @file`
             10 warning token-on-command-line: command `get_latest_artifacts` passes `$API_TOKEN` to `wget` as an argument, which `ps` shows
                 wget sends its headers to every host that it is redirected to; use `curl --header @file` with `Authorization: Bearer`
@@ -93,8 +93,6 @@ fn the_two_workflows_of_the_article() {
                 add `--fail-with-body --retry 3`, so that the step fails when the call does
             29 warning pointer-from-any-branch: job `build` of workflow `build-deploy-dev` sets a project variable on every branch: the next deploy ships whichever branch was built last
                 add `filters: pipeline.git.branch == "main"`, or find the build by its commit instead
-            29 warning token-on-command-line: job `build` passes `$API_TOKEN` to `curl` as an argument, which `ps` shows
-                write `Authorization: Bearer …` to a file that only you can read, and pass `--header @file`
             52 warning deploy-without-serial-group: job `deploy-dev` and 1 more have no serial group: two pipelines can deploy at once, and in the wrong order
                 add `serial-group: << pipeline.project.slug >>/<environment>`
             55 warning map-filters: job `deploy-dev` and 1 more have filters as maps, deprecated since July 2026

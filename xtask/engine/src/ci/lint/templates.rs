@@ -77,8 +77,10 @@ fn check_text(line: usize, text: &str, scope: &Scope, seen: &mut Seen, report: &
     for (at, name) in names {
         let line = line_at(line, text, at);
         let tag = text[..at].rfind("<<").unwrap_or(at);
-        if !name.contains('.') && !["true", "false"].contains(&name) && template::is_of_shell(text, tag) {
+        if is_unknown(name) && template::is_of_shell(text, tag) {
             heredoc(line, text, tag, scope, seen, report);
+        } else if is_unknown(name) {
+            unknown(line, name, scope, seen, report);
         } else if let Some(parameter) = name.strip_prefix(scope.prefix) {
             let parameter = parameter.split('.').next().unwrap_or(parameter);
             undeclared(line, parameter, scope, seen, report);
@@ -105,8 +107,39 @@ fn check_text(line: usize, text: &str, scope: &Scope, seen: &mut Seen, report: &
     }
 }
 
+/// Where values come from.
+const SOURCES: &[&str] = &["parameters", "pipeline", "matrix"];
+
+/// Whether no value has such a name: a word alone, or a source that is spelt wrong.
+fn is_unknown(name: &str) -> bool {
+    let is_literal = ["true", "false"].contains(&name) || name.starts_with(|c: char| c.is_ascii_digit());
+    match name.split_once('.') {
+        Some((source, _)) => !SOURCES.contains(&source) && !did_you_mean(source, SOURCES.iter().copied()).is_empty(),
+        None => !is_literal,
+    }
+}
+
+fn unknown(line: usize, name: &str, scope: &Scope, seen: &mut Seen, report: &mut Report) {
+    if name.starts_with(['"', '\'']) || !seen.insert((line, name.to_owned())) {
+        return;
+    }
+    let source = name.split('.').next().unwrap_or(name);
+    let near = did_you_mean(source, SOURCES.iter().copied());
+    report.add(
+        scope.severity,
+        "unknown-value",
+        line,
+        format!("{} has `<< {name} >>`, which names no value", scope.owner),
+        format!("name a parameter or a pipeline value, or write `\\<<` for the shell{near}"),
+    );
+}
+
 fn heredoc(line: usize, text: &str, at: usize, scope: &Scope, seen: &mut Seen, report: &mut Report) {
-    let word: String = text[at..].chars().take_while(|c| !c.is_whitespace()).take(20).collect();
+    // `<< EOF` is one word here.
+    let after = text[at..].trim_start_matches('<').trim_start_matches(' ');
+    let start = text.len() - after.len();
+    let end: usize = after.chars().take_while(|c| !c.is_whitespace()).take(20).map(char::len_utf8).sum();
+    let word = text[at..start + end].to_owned();
     if seen.insert((line, word.clone())) {
         report.add(
             scope.severity,
@@ -196,6 +229,8 @@ mod tests {
                   - run: echo << pipeline.id
                   - run: echo << pipeline.git.branch = main >>
                   - run: echo << >> <<# a >>
+                  - run: echo << version >> << parametrs.os >> << pipeline.id >> << true >>
+                  - run: cat << EOF > file
                   - run: |
                       cat \\<<EOF >> $BASH_ENV
                       EOF
@@ -206,14 +241,20 @@ mod tests {
                     write `\<<EOF`: CircleCI takes the backslash away
                 9 error unescaped-heredoc: job `build` has `<<'END'` in a command, which CircleCI reads as the start of a parameter
                     write `\<<'END'`: CircleCI takes the backslash away
-                10 error unescaped-heredoc: job `build` has `<<<` in a command, which CircleCI reads as the start of a parameter
-                    write `\<<<`: CircleCI takes the backslash away
+                10 error unescaped-heredoc: job `build` has `<<< "$json"` in a command, which CircleCI reads as the start of a parameter
+                    write `\<<< "$json"`: CircleCI takes the backslash away
                 11 error wrong-template: job `build` has a `<<` without its `>>`
                     close it with `>>`, or write `\<<` for the shell
                 12 error wrong-template: job `build` has no expression between `<<` and `>>`: `=` is no operator: write `==`
                     mend it, or write `\<<` for the shell
                 13 error wrong-template: job `build` has nothing between `<<` and `>>`
                     name a value, or write `\<<` for the shell
+                14 error unknown-value: job `build` has `<< parametrs.os >>`, which names no value
+                    name a parameter or a pipeline value, or write `\<<` for the shell; did you mean `parameters`?
+                14 error unknown-value: job `build` has `<< version >>`, which names no value
+                    name a parameter or a pipeline value, or write `\<<` for the shell
+                15 error unescaped-heredoc: job `build` has `<< EOF` in a command, which CircleCI reads as the start of a parameter
+                    write `\<< EOF`: CircleCI takes the backslash away
             "#]],
         );
         check("version: 2\njobs: { build: { steps: [{ run: cat <<EOF }] } }", expect![[""]]);

@@ -157,8 +157,14 @@ pub(super) fn variable(text: &str) -> Option<String> {
         .match_indices('$')
         .find(|(at, _)| plain[at + 1..].starts_with(|c: char| c.is_ascii_alphabetic() || "_{(".contains(c)))?;
     let rest = &plain[start..];
-    let end = rest.find(['/', '"', '\'', ' ']).unwrap_or(rest.len());
-    Some(rest[..end].to_owned())
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let closed = |bracket| rest.find(bracket).map(|at| at + 1);
+    let end = match rest.as_bytes().get(1) {
+        Some(b'{') => closed('}'),
+        Some(b'(') => closed(')'),
+        _ => rest[1..].find(|c| !is_name(c)).map(|at| at + 1),
+    };
+    Some(rest[..end.unwrap_or(rest.len())].to_owned())
 }
 
 fn words(name: &str) -> impl Iterator<Item = String> {
@@ -366,6 +372,7 @@ mod tests {
     #[test]
     fn variables_are_found_and_pipeline_values_are_not() {
         assert_eq!(variable("/tmp/$CIRCLE_SHA1/x"), Some("$CIRCLE_SHA1".to_owned()));
+        assert_eq!(variable("/tmp/$CIRCLE_SHA1-<< parameters.x >>.zip"), Some("$CIRCLE_SHA1".to_owned()));
         assert_eq!(variable("${HOME}/x"), Some("${HOME}".to_owned()));
         assert_eq!(variable("/tmp/<< pipeline.id >>"), None);
         assert_eq!(variable("a$"), None);
