@@ -121,7 +121,10 @@ fn brings_only_files(workflow: &Workflow, at: usize) -> bool {
     let steps = || jobs().flat_map(|job| &job.steps).filter_map(|step| Some((step.persist()?, step.conditional)));
     let is_plain = |path: &Text| {
         let path = text::tidy(&path.text);
-        !path.is_empty() && !path.contains(['*', '?', '[', '$']) && !text::is_open(&path) && !path.ends_with(".git")
+        !path.is_empty()
+            && !path.contains(['*', '?', '[', '$'])
+            && !text::is_open(&path)
+            && path.rsplit('/').next() != Some(".git")
     };
     !jobs().any(|job| job.opaque)
         && steps().any(|(_, conditional)| !conditional)

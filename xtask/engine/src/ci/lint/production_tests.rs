@@ -1,6 +1,8 @@
 //! Situations of configs that run in production every day: what the linter must not call an error, and where one
 //! cause is one finding.
 
+use std::fmt::Write as _;
+
 use expect_test::{Expect, expect};
 
 use super::tests::{check, check_used};
@@ -67,13 +69,14 @@ workflows:
 fn fan(path: &str) -> String {
     let mut config = String::from("jobs:\n");
     for n in 0..20 {
-        config += &format!("  b{n}: {{ steps: [{{ persist_to_workspace: {{ root: /w, paths: ['{path}'] }} }}] }}\n");
-        config += &format!("  u{n}: {{ steps: [{{ attach_workspace: {{ at: /w }} }}] }}\n");
+        let _ =
+            write!(config, "  b{n}: {{ steps: [{{ persist_to_workspace: {{ root: /w, paths: ['{path}'] }} }}] }}\n");
+        let _ = write!(config, "  u{n}: {{ steps: [{{ attach_workspace: {{ at: /w }} }}] }}\n");
     }
     let all = (0..20).map(|n| format!("b{n}")).collect::<Vec<_>>().join(", ");
     config += "workflows:\n  w:\n    jobs:\n";
     for n in 0..20 {
-        config += &format!("      - b{n}\n      - u{n}: {{ requires: [{all}] }}\n");
+        let _ = write!(config, "      - b{n}\n      - u{n}: {{ requires: [{all}] }}\n");
     }
     config
 }
@@ -185,7 +188,6 @@ fn working_directory_below_the_checkout_is_no_finding() {
 }
 
 /// Three jobs with the same fault, which is one finding.
-#[expect(clippy::needless_pass_by_value, reason = "an `expect!` is written at the call")]
 fn once(yaml: &str, expected: Expect) {
     check(yaml, expected);
 }

@@ -201,8 +201,15 @@ pub(super) fn parallel_persists(model: &Model, report: &mut Report) {
     }
 }
 
+/// A job that attaches files from before an approval.
+struct Aged<'a> {
+    line: usize,
+    what: String,
+    job: &'a str,
+}
+
 pub(super) fn approval_outlives_workspace(model: &Model, report: &mut Report) {
-    let mut aged: BTreeMap<(&str, usize), Vec<(usize, String, &str)>> = BTreeMap::new();
+    let mut aged: BTreeMap<(&str, usize), Vec<Aged>> = BTreeMap::new();
     for (workflow, at, invocation) in attachers(model) {
         let jobs = &workflow.invocations;
         let before = workflow.ancestors(at);
@@ -215,11 +222,11 @@ pub(super) fn approval_outlives_workspace(model: &Model, report: &mut Report) {
         let Some((hold, persisted)) = older.min() else { continue };
         let Some(Text { line, .. }) = invocation.attaches().next() else { continue };
         let what = format!("what `{}` persisted, after the approval `{}`", jobs[persisted].name, jobs[hold].name);
-        aged.entry((workflow.name, hold)).or_default().push((line, what, &invocation.name));
+        aged.entry((workflow.name, hold)).or_default().push(Aged { line, what, job: &invocation.name });
     }
     for jobs in aged.into_values() {
-        let names: Vec<&str> = jobs.iter().map(|(_, _, name)| *name).collect();
-        let Some((line, what, _)) = jobs.first() else { continue };
+        let names: Vec<&str> = jobs.iter().map(|it| it.job).collect();
+        let Some(Aged { line, what, .. }) = jobs.first() else { continue };
         let attaches = if names.len() > 1 { "attach" } else { "attaches" };
         report.warning(
             "approval-outlives-workspace",
