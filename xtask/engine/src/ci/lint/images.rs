@@ -13,6 +13,28 @@ const MOVING_TAGS: &[&str] = &["latest", "current", "stable", "edge"];
 /// Images of virtual machines that are gone: Ubuntu 14.04 and 16.04, since May 2022.
 const RETIRED_MACHINES: &[&str] = &["circleci/classic", "ubuntu-1404", "ubuntu-1604"];
 
+/// The images under `circleci/` that `cimg/` has replaced. Others there, such as `circleci/circleci-cli`, are alive.
+const REPLACED: &[&str] = &[
+    "android",
+    "buildpack-deps",
+    "clojure",
+    "dynamodb",
+    "elixir",
+    "golang",
+    "jruby",
+    "mariadb",
+    "mongo",
+    "mysql",
+    "node",
+    "openjdk",
+    "php",
+    "postgres",
+    "python",
+    "redis",
+    "ruby",
+    "rust",
+];
+
 /// The last Xcode 14 image was removed in October 2026.
 const OLDEST_XCODE: u32 = 15;
 
@@ -73,7 +95,10 @@ pub(super) fn retired_images(model: &Model, report: &mut Report) {
 
 fn is_retired(image: &Image) -> bool {
     match image.platform {
-        Platform::Docker => image.name.starts_with("circleci/") && !image.name.starts_with("circleci/runner"),
+        Platform::Docker => {
+            let name = image.name.strip_prefix("circleci/").map(|name| name.split([':', '@']).next().unwrap_or(name));
+            name.is_some_and(|name| REPLACED.contains(&name))
+        }
         Platform::Machine => {
             let family = image.name.split(':').next().unwrap_or_default();
             RETIRED_MACHINES.contains(&family)
@@ -180,6 +205,7 @@ mod tests {
               node: { docker: [{ image: circleci/node:14 }] }
               same: { docker: [{ image: circleci/node:14 }] }
               cimg: { docker: [{ image: cimg/node:22.1 }] }
+              alive: { docker: [{ image: circleci/circleci-cli:0.1.30995 }, { image: circleci/runner:launch-agent }] }
               vm: { machine: { image: ubuntu-2404:2025.09.1 } }
             jobs: { build: { executor: vm, steps: [checkout] } }
             ",

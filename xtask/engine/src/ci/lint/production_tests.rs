@@ -70,13 +70,13 @@ fn fan(path: &str) -> String {
     let mut config = String::from("jobs:\n");
     for n in 0..20 {
         let _ =
-            write!(config, "  b{n}: {{ steps: [{{ persist_to_workspace: {{ root: /w, paths: ['{path}'] }} }}] }}\n");
-        let _ = write!(config, "  u{n}: {{ steps: [{{ attach_workspace: {{ at: /w }} }}] }}\n");
+            writeln!(config, "  b{n}: {{ steps: [{{ persist_to_workspace: {{ root: /w, paths: ['{path}'] }} }}] }}");
+        let _ = writeln!(config, "  u{n}: {{ steps: [{{ attach_workspace: {{ at: /w }} }}] }}");
     }
     let all = (0..20).map(|n| format!("b{n}")).collect::<Vec<_>>().join(", ");
     config += "workflows:\n  w:\n    jobs:\n";
     for n in 0..20 {
-        let _ = write!(config, "      - b{n}\n      - u{n}: {{ requires: [{all}] }}\n");
+        let _ = writeln!(config, "      - b{n}\n      - u{n}: {{ requires: [{all}] }}");
     }
     config
 }
