@@ -64,9 +64,9 @@ pub struct Finding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// The pipeline fails, or ships what it should not.
+    /// CircleCI refuses it, or a job cannot work.
     Error,
-    /// It works today and will disappoint some day.
+    /// Everything else.
     Warning,
 }
 

@@ -120,7 +120,7 @@ fn check(call: &Call, declared: &[Declared], report: &mut Report) {
         report.error(
             "missing-argument",
             call.line,
-            format!("{} gets nothing for {}", call.title, text::listed(&missing)),
+            format!("{} is called without {}", call.title, text::listed(&missing)),
             "pass a value, or give the parameter a `default:`",
         );
     }
@@ -185,15 +185,15 @@ mod tests {
                   - aws/deploy: { whatever: 1 }
             ",
             expect![[r#"
-                10 error missing-argument: executor `linux`, named by job `build`, gets nothing for `tag`
+                10 error missing-argument: executor `linux`, named by job `build`, is called without `tag`
                     pass a value, or give the parameter a `default:`
                 10 error unknown-argument: executor `linux`, named by job `build`, has no parameter `tga`
                     declare it there, or remove the argument; did you mean `tag`?
-                12 error missing-argument: command `greet`, called by job `build`, gets nothing for `who`
+                12 error missing-argument: command `greet`, called by job `build`, is called without `who`
                     pass a value, or give the parameter a `default:`
                 13 error unknown-argument: command `greet`, called by job `build`, has no parameter `tims`
                     declare it there, or remove the argument; did you mean `times`?
-                14 error wrong-argument: command `greet`, called by job `build`, gets `2` for `times`, which takes an integer, and this is a quoted text
+                14 error wrong-argument: command `greet`, called by job `build`, gets `2` for `times`, which takes an integer, and this text is quoted
                     change the value, or the type of the parameter
                 14 error wrong-argument: command `greet`, called by job `build`, gets `8` for `who`, which takes a text: quote it
                     change the value, or the type of the parameter
@@ -203,7 +203,7 @@ mod tests {
                     declare it there, or remove the argument
                 22 error wrong-argument: job `c` of workflow `w` gets `maybe` for `fast`, which takes a boolean
                     change the value, or the type of the parameter
-                23 error missing-argument: job `d` of workflow `w` gets nothing for `os`
+                23 error missing-argument: job `d` of workflow `w` is called without `os`
                     pass a value, or give the parameter a `default:`
                 24 warning deploy-without-serial-group: job `aws/deploy` has no serial group: two pipelines can deploy at once, and in the wrong order
                     add `serial-group: << pipeline.project.slug >>/<environment>`
@@ -223,7 +223,7 @@ mod tests {
             expect![[r#"
                 1 error wrong-default: parameter `env` of the pipeline has the default `stage`, but takes one of `dev` and `prod`
                     change the default, or the type of the parameter
-                1 error wrong-default: parameter `run` of the pipeline has the default `no`, but takes a boolean, and this is a quoted text
+                1 error wrong-default: parameter `run` of the pipeline has the default `no`, but takes a boolean, and this text is quoted
                     change the default, or the type of the parameter
                 2 error wrong-default: parameter `n` of command `c` has the default `many`, but takes an integer
                     change the default, or the type of the parameter

@@ -39,7 +39,7 @@ fn expression_of(owner: &str, key: &str, line: usize, text: &str, report: &mut R
         report.error(
             "wrong-expression",
             line,
-            format!("{owner} has `{key}: {}`, which is no expression: {fault}", text.trim()),
+            format!("{owner} has `{key}: {}`, which is not an expression: {fault}", text.trim()),
             "write values between operators: `pipeline.git.branch == \"main\" and not pipeline.parameters.x`",
         );
     }
@@ -66,7 +66,7 @@ fn logic(owner: &str, node: &Node, report: &mut Report) {
         Value::Scalar { text, plain: true } if is_bare_value(text) => report.warning(
             "bare-value",
             node.line,
-            format!("{owner} has `{text}` in a condition, which is a text there and no value"),
+            format!("{owner} has `{text}` in a condition, which is text there, not a value"),
             format!("write it between `<<` and `>>`: `<< {text} >>`"),
         ),
         Value::Scalar { .. } | Value::Seq(_) => {}
@@ -87,12 +87,12 @@ fn operator(owner: &str, key: &Node, value: &Node, report: &mut Report) {
     let wrong = |what: &str| format!("{owner} has a condition with {what}");
     let fault = match name {
         "and" | "or" | "equal" if value.text().is_some_and(text::is_open) => None,
-        "and" | "or" | "equal" if value.items().is_empty() => Some(format!("`{name}` that is no list of values")),
+        "and" | "or" | "equal" if value.items().is_empty() => Some(format!("`{name}` that is not a list of values")),
         "matches" if value.get("pattern").is_none() || value.get("value").is_none() => {
             Some("`matches` without both `pattern` and `value`".to_owned())
         }
         _ if OPERATORS.contains(&name) => None,
-        _ => Some(format!("`{name}`, which is no operator")),
+        _ => Some(format!("`{name}`, which is not an operator")),
     };
     if let Some(fault) = fault {
         let near = text::did_you_mean(name, OPERATORS.iter().copied());
@@ -151,21 +151,21 @@ mod tests {
               i: { jobs: [{ build: { filters: pipeline.git.tag starts-with \"v\" } }] }
             ",
             expect![[r#"
-                2 error wrong-condition: job `build` has a condition with `eqal`, which is no operator
+                2 error wrong-condition: job `build` has a condition with `eqal`, which is not an operator
                     write `and: […]`, `or: […]`, `not: …`, `equal: […]` or `matches: { pattern, value }`; did you mean `equal`?
-                4 error wrong-expression: workflow `a` has `when: pipeline.git.branch = "main"`, which is no expression: `=` is no operator: write `==`
+                4 error wrong-expression: workflow `a` has `when: pipeline.git.branch = "main"`, which is not an expression: `=` is not an operator: write `==`
                     write values between operators: `pipeline.git.branch == "main" and not pipeline.parameters.x`
-                5 error wrong-expression: workflow `b` has `unless: pipeline.parameters.fast and`, which is no expression: a value is missing at the end
+                5 error wrong-expression: workflow `b` has `unless: pipeline.parameters.fast and`, which is not an expression: a value is missing at the end
                     write values between operators: `pipeline.git.branch == "main" and not pipeline.parameters.x`
-                7 warning bare-value: workflow `d` has `pipeline.git.branch` in a condition, which is a text there and no value
+                7 warning bare-value: workflow `d` has `pipeline.git.branch` in a condition, which is text there, not a value
                     write it between `<<` and `>>`: `<< pipeline.git.branch >>`
-                8 error wrong-condition: workflow `e` has a condition with `xor`, which is no operator
+                8 error wrong-condition: workflow `e` has a condition with `xor`, which is not an operator
                     write `and: […]`, `or: […]`, `not: …`, `equal: […]` or `matches: { pattern, value }`; did you mean `or`?
                 9 error wrong-condition: workflow `f` has a condition with `matches` without both `pattern` and `value`
                     write `and: […]`, `or: […]`, `not: …`, `equal: […]` or `matches: { pattern, value }`
-                10 error wrong-condition: workflow `g` has a condition with `or` that is no list of values
+                10 error wrong-condition: workflow `g` has a condition with `or` that is not a list of values
                     write `and: […]`, `or: […]`, `not: …`, `equal: […]` or `matches: { pattern, value }`
-                11 error wrong-expression: job `build` has `filters: pipeline.git.branch == main && pipeline.git.tag`, which is no expression: `&&` is no operator: write `and`
+                11 error wrong-expression: job `build` has `filters: pipeline.git.branch == main && pipeline.git.tag`, which is not an expression: `&&` is not an operator: write `and`
                     write values between operators: `pipeline.git.branch == "main" and not pipeline.parameters.x`
             "#]],
         );
@@ -181,7 +181,7 @@ mod tests {
               week: { triggers: [{ schedule: { cron: '0 4 * * 1', filters: { branches: { only: main } } } }], jobs: [build] }
             ",
             expect![[r#"
-                3 error wrong-schedule: workflow `day` has the schedule `0 25 * * *`: `25` is no hour: it goes from 0 to 23
+                3 error wrong-schedule: workflow `day` has the schedule `0 25 * * *`: `25` is not a hour: the range is 0 to 23
                     write minute, hour, day of the month, month and day of the week: `cron: "0 4 * * 1-5"`
             "#]],
         );

@@ -26,10 +26,10 @@ const FIELDS: [Field; 5] = [
 pub(super) fn fault(line: &str) -> Option<String> {
     let parts: Vec<&str> = line.split_whitespace().collect();
     if line.trim_start().starts_with('@') {
-        return Some("names like `@daily` are not known".to_owned());
+        return Some("names such as `@daily` are not supported".to_owned());
     }
     if parts.len() != FIELDS.len() {
-        return Some(format!("it has {} fields and not 5", parts.len()));
+        return Some(format!("it has {} fields instead of 5", parts.len()));
     }
     parts.iter().zip(&FIELDS).find_map(|(part, field)| fault_of_field(part, field))
 }
@@ -40,7 +40,7 @@ fn fault_of_field(text: &str, field: &Field) -> Option<String> {
 
 /// `*`, `5`, `1-5`, and any of them with a step: `*/15`.
 fn fault_of_item(item: &str, field: &Field) -> Option<String> {
-    let no = |why: &str| Some(format!("`{item}` is no {}: {why}", field.name));
+    let no = |why: &str| Some(format!("`{item}` is not a {}: {why}", field.name));
     let (range, step) = item.split_once('/').map_or((item, None), |(range, step)| (range, Some(step)));
     if let Some(step) = step
         && step.parse::<u32>().map_or(true, |step| step == 0 || step > field.max.max(1))
@@ -52,7 +52,7 @@ fn fault_of_item(item: &str, field: &Field) -> Option<String> {
     }
     let (first, last) = range.split_once('-').map_or((range, range), |ends| ends);
     let (Some(first), Some(last)) = (number(first, field), number(last, field)) else {
-        return no(&format!("it goes from {} to {}", field.min, field.max));
+        return no(&format!("the range is {} to {}", field.min, field.max));
     };
     if first > last { no("the range runs backwards") } else { None }
 }
@@ -88,24 +88,24 @@ mod tests {
     #[test]
     fn read_wrong_schedule_says_which_field() {
         let table = [
-            ("", "it has 0 fields and not 5"),
-            ("0 0 * *", "it has 4 fields and not 5"),
-            ("0 0 0 * * *", "it has 6 fields and not 5"),
-            ("@daily", "names like `@daily` are not known"),
-            ("60 0 * * *", "`60` is no minute: it goes from 0 to 59"),
-            ("0 24 * * *", "`24` is no hour: it goes from 0 to 23"),
-            ("0 0 0 * *", "`0` is no day of the month: it goes from 1 to 31"),
-            ("0 0 * 13 *", "`13` is no month: it goes from 1 to 12"),
-            ("0 0 * * 8", "`8` is no day of the week: it goes from 0 to 7"),
-            ("0 0 * * MONDAY", "`MONDAY` is no day of the week: it goes from 0 to 7"),
-            ("0 0 L * *", "`L` is no day of the month: it goes from 1 to 31"),
-            ("0 0 ? * *", "`?` is no day of the month: it goes from 1 to 31"),
-            ("0 5-1 * * *", "`5-1` is no hour: the range runs backwards"),
-            ("*/0 * * * *", "`*/0` is no minute: the step is not a number within the field"),
-            ("1,,2 0 * * *", "`` is no minute: it goes from 0 to 59"),
-            ("+1 0 * * *", "`+1` is no minute: it goes from 0 to 59"),
-            ("99999999999 0 * * *", "`99999999999` is no minute: it goes from 0 to 59"),
-            ("- 0 * * *", "`-` is no minute: it goes from 0 to 59"),
+            ("", "it has 0 fields instead of 5"),
+            ("0 0 * *", "it has 4 fields instead of 5"),
+            ("0 0 0 * * *", "it has 6 fields instead of 5"),
+            ("@daily", "names such as `@daily` are not supported"),
+            ("60 0 * * *", "`60` is not a minute: the range is 0 to 59"),
+            ("0 24 * * *", "`24` is not a hour: the range is 0 to 23"),
+            ("0 0 0 * *", "`0` is not a day of the month: the range is 1 to 31"),
+            ("0 0 * 13 *", "`13` is not a month: the range is 1 to 12"),
+            ("0 0 * * 8", "`8` is not a day of the week: the range is 0 to 7"),
+            ("0 0 * * MONDAY", "`MONDAY` is not a day of the week: the range is 0 to 7"),
+            ("0 0 L * *", "`L` is not a day of the month: the range is 1 to 31"),
+            ("0 0 ? * *", "`?` is not a day of the month: the range is 1 to 31"),
+            ("0 5-1 * * *", "`5-1` is not a hour: the range runs backwards"),
+            ("*/0 * * * *", "`*/0` is not a minute: the step is not a number within the field"),
+            ("1,,2 0 * * *", "`` is not a minute: the range is 0 to 59"),
+            ("+1 0 * * *", "`+1` is not a minute: the range is 0 to 59"),
+            ("99999999999 0 * * *", "`99999999999` is not a minute: the range is 0 to 59"),
+            ("- 0 * * *", "`-` is not a minute: the range is 0 to 59"),
         ];
         for (line, expected) in table {
             assert_eq!(fault(line).as_deref(), Some(expected), "{line}");

@@ -60,7 +60,7 @@ impl Declared<'_> {
             },
             _ => true,
         };
-        let quote = if *plain { "" } else { ", and this is a quoted text" };
+        let quote = if *plain { "" } else { ", and this text is quoted" };
         (!fits).then(|| match self.kind {
             "string" => "a text: quote it".to_owned(),
             "env_var_name" => "the name of a variable: letters, digits and `_`".to_owned(),

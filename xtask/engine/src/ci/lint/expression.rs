@@ -79,10 +79,10 @@ fn scan(text: &str) -> Result<Vec<Token<'_>>, String> {
             _ => match OPERATORS.iter().find(|it| rest.starts_with(**it)) {
                 Some(operator) => (Token::Operator(operator), operator.len()),
                 None if first == '!' => (Token::Not("!"), 1),
-                None if first == '=' => return Err("`=` is no operator: write `==`".to_owned()),
-                None if rest.starts_with("&&") => return Err("`&&` is no operator: write `and`".to_owned()),
-                None if rest.starts_with("||") => return Err("`||` is no operator: write `or`".to_owned()),
-                None => return Err(format!("`{first}` has no place in an expression")),
+                None if first == '=' => return Err("`=` is not an operator: write `==`".to_owned()),
+                None if rest.starts_with("&&") => return Err("`&&` is not an operator: write `and`".to_owned()),
+                None if rest.starts_with("||") => return Err("`||` is not an operator: write `or`".to_owned()),
+                None => return Err(format!("`{first}` is not allowed in an expression")),
             },
         };
         tokens.push(token);
@@ -96,7 +96,7 @@ fn word(text: &str) -> Result<Token<'_>, String> {
         "true" | "false" => Ok(Token::Value(text)),
         "not" => Ok(Token::Not(text)),
         _ if WORDS.contains(&text) => Ok(Token::Operator(text)),
-        _ if text.contains("..") || text.ends_with('.') => Err(format!("`{text}` has a dot too many")),
+        _ if text.contains("..") || text.ends_with('.') => Err(format!("`{text}` has an empty part between its dots")),
         _ => Ok(Token::Name(text)),
     }
 }
@@ -150,9 +150,9 @@ mod tests {
             ("a ==", "a value is missing at the end"),
             ("a and and b", "a value is missing before `and`"),
             ("== a", "a value is missing before `==`"),
-            ("a = \"main\"", "`=` is no operator: write `==`"),
-            ("a && b", "`&&` is no operator: write `and`"),
-            ("a || b", "`||` is no operator: write `or`"),
+            ("a = \"main\"", "`=` is not an operator: write `==`"),
+            ("a && b", "`&&` is not an operator: write `and`"),
+            ("a || b", "`||` is not an operator: write `or`"),
             ("(a or b", "a `(` is not closed"),
             ("a)", "a `)` closes nothing"),
             ("()", "a value is missing before `)`"),
@@ -161,9 +161,9 @@ mod tests {
             ("a (b)", "an operator is missing before `(`"),
             ("a == \"main", "a `\"` is not closed"),
             ("a == 1.2", "`1.2` is neither a number nor a name: quote a text"),
-            ("a..b", "`a..b` has a dot too many"),
-            ("a & b", "`&` has no place in an expression"),
-            ("é", "`é` has no place in an expression"),
+            ("a..b", "`a..b` has an empty part between its dots"),
+            ("a & b", "`&` is not allowed in an expression"),
+            ("é", "`é` is not allowed in an expression"),
         ];
         for (text, fault) in table {
             assert_eq!(names(text).unwrap_err(), fault, "{text}");

@@ -80,13 +80,13 @@ pub(super) fn retired_images(model: &Model, report: &mut Report) {
             Platform::Machine => report.error(
                 "retired-image",
                 image.line,
-                format!("image `{name}` of {owners} is gone since May 2022"),
+                format!("image `{name}` of {owners} was removed in May 2022"),
                 "write an image with a supported Ubuntu: `ubuntu-2404:2025.09.1`",
             ),
             Platform::Docker => report.warning(
                 "retired-image",
                 image.line,
-                format!("image `{name}` of {owners} gets no updates since 2022"),
+                format!("image `{name}` of {owners} has had no updates since 2022"),
                 "take the image of the same language under `cimg/`: `circleci/node` is now `cimg/node`",
             ),
         }
@@ -210,15 +210,15 @@ mod tests {
             jobs: { build: { executor: vm, steps: [checkout] } }
             ",
             expect![[r#"
-                2 error retired-image: image `ubuntu-1604:202104-01` of executor `old` is gone since May 2022
+                2 error retired-image: image `ubuntu-1604:202104-01` of executor `old` was removed in May 2022
                     write an image with a supported Ubuntu: `ubuntu-2404:2025.09.1`
-                3 error retired-image: image `circleci/classic:latest` of executor `older` is gone since May 2022
+                3 error retired-image: image `circleci/classic:latest` of executor `older` was removed in May 2022
                     write an image with a supported Ubuntu: `ubuntu-2404:2025.09.1`
                 4 error retired-image: executor `mac` asks for Xcode 13.4.1, which CircleCI has removed
                     write a version that CircleCI offers: `xcode: 26.4.0`
                 5 error retired-image: executor `last` asks for Xcode 14.3.1, which CircleCI has removed
                     write a version that CircleCI offers: `xcode: 26.4.0`
-                8 warning retired-image: image `circleci/node:14` of executor `node` and 1 more gets no updates since 2022
+                8 warning retired-image: image `circleci/node:14` of executor `node` and 1 more has had no updates since 2022
                     take the image of the same language under `cimg/`: `circleci/node` is now `cimg/node`
             "#]],
         );

@@ -92,7 +92,7 @@ fn undeclared(owner: &str, name: &Node, values: &Node, declared: &[declared::Dec
         return report.error(
             "unknown-argument",
             name.line,
-            format!("the matrix of {owner} varies `{text}`, which is no parameter of the job"),
+            format!("the matrix of {owner} varies `{text}`, which is not a parameter of the job"),
             format!("declare it under `parameters:` of the job, or remove it from the matrix{near}"),
         );
     };
@@ -123,7 +123,7 @@ fn excluded(owner: &str, name: &Node, value: &Node, varied: &[(Node, Node)], rep
             if known.is_none_or(|known| known.iter().any(may_be)) {
                 return;
             }
-            (Severity::Warning, format!("`{text}: {value}`, which is none of its values"))
+            (Severity::Warning, format!("`{text}: {value}`, which is not one of its values"))
         }
         _ => return,
     };
@@ -159,17 +159,17 @@ mod tests {
                   - o/test: { matrix: { parameters: { any: [a] }, exclude: [{ any: b }] } }
             ",
             expect![[r#"
-                6 error unknown-argument: the matrix of job `build` of workflow `w` varies `arch`, which is no parameter of the job
+                6 error unknown-argument: the matrix of job `build` of workflow `w` varies `arch`, which is not a parameter of the job
                     declare it under `parameters:` of the job, or remove it from the matrix
-                6 error wrong-argument: the matrix of job `build` of workflow `w` gives `2` to `n`, which takes an integer, and this is a quoted text
+                6 error wrong-argument: the matrix of job `build` of workflow `w` gives `2` to `n`, which takes an integer, and this text is quoted
                     change the value, or the type of the parameter
                 6 error wrong-argument: the matrix of job `build` of workflow `w` gives `c` to `os`, which takes one of `a` and `b`
                     change the value, or the type of the parameter
-                7 warning wrong-exclude: the matrix of job `b` of workflow `w` excludes `os: c`, which is none of its values
+                7 warning wrong-exclude: the matrix of job `b` of workflow `w` excludes `os: c`, which is not one of its values
                     exclude a combination of parameters and values of the matrix, or remove the entry
                 7 error wrong-exclude: the matrix of job `b` of workflow `w` excludes `so`, which the matrix does not vary
                     exclude a combination of parameters and values of the matrix, or remove the entry
-                8 warning wrong-exclude: the matrix of job `o/test` of workflow `w` excludes `any: b`, which is none of its values
+                8 warning wrong-exclude: the matrix of job `o/test` of workflow `w` excludes `any: b`, which is not one of its values
                     exclude a combination of parameters and values of the matrix, or remove the entry
             "#]],
         );

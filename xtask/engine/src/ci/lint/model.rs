@@ -156,12 +156,16 @@ impl Model<'_> {
 
     /// The jobs that a workflow runs, and the commands that these call.
     pub fn used(&self) -> BTreeSet<(Kind, &str)> {
+        let mut calls: BTreeMap<(Kind, &str), Vec<&str>> = BTreeMap::new();
+        for (list, step) in self.steps() {
+            calls.entry((list.kind, list.name)).or_default().push(&step.name);
+        }
         let mut used = BTreeSet::new();
         let mut open: Vec<(Kind, &str)> = self.invocations().map(|(_, it)| (Kind::Job, it.job)).collect();
         while let Some(next) = open.pop() {
             if used.insert(next) {
-                let own = self.steps().filter(|(list, _)| (list.kind, list.name) == next);
-                open.extend(own.map(|(_, step)| (Kind::Command, step.name.as_str())));
+                let called = calls.get(&next).map_or(&[][..], Vec::as_slice);
+                open.extend(called.iter().map(|name| (Kind::Command, *name)));
             }
         }
         used

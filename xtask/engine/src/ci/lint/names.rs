@@ -449,9 +449,9 @@ mod tests {
                   - build: { filters: pipeline.parameters.fast or pipeline.parameters.slow }
             "#,
             expect![[r#"
-                5 warning parameter-in-command: a command has `<< pipeline.parameters.env >>` in the script: the sender of the value writes a part of it
+                5 warning parameter-in-command: a command has `<< pipeline.parameters.env >>` in the script: its value is run as part of the shell text
                     give it to the job by `environment: { VALUE: << pipeline.parameters.env >> }`, and write `"$VALUE"`
-                5 warning parameter-in-command: a command has `<< pipeline.parameters.evn >>` in the script: the sender of the value writes a part of it
+                5 warning parameter-in-command: a command has `<< pipeline.parameters.evn >>` in the script: its value is run as part of the shell text
                     give it to the job by `environment: { VALUE: << pipeline.parameters.evn >> }`, and write `"$VALUE"`
                 5 error undeclared-parameter: `pipeline.parameters.evn` is used, but the pipeline has no parameter `evn`
                     declare it: `parameters: { evn: { type: string, default: "" } }`; did you mean `env`?

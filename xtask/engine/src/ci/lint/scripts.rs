@@ -213,7 +213,7 @@ pub(super) fn parameters_in_commands(model: &Model, report: &mut Report) {
         report.warning(
             "parameter-in-command",
             *line,
-            format!("{commands} `<< {expression} >>` in the script: the sender of the value writes a part of it"),
+            format!("{commands} `<< {expression} >>` in the script: its value is run as part of the shell text"),
             format!("give it to the job by `environment: {{ VALUE: << {expression} >> }}`, and write `\"$VALUE\"`"),
         );
     }
@@ -411,9 +411,9 @@ mod tests {
                   - say: { what: << pipeline.parameters.note >> }
             ",
             expect![[r#"
-                6 warning parameter-in-command: 2 commands have `<< pipeline.parameters.note >>` in the script: the sender of the value writes a part of it
+                6 warning parameter-in-command: 2 commands have `<< pipeline.parameters.note >>` in the script: its value is run as part of the shell text
                     give it to the job by `environment: { VALUE: << pipeline.parameters.note >> }`, and write `"$VALUE"`
-                13 warning parameter-in-command: a command has `<< pipeline.deploy.reason >>` in the script: the sender of the value writes a part of it
+                13 warning parameter-in-command: a command has `<< pipeline.deploy.reason >>` in the script: its value is run as part of the shell text
                     give it to the job by `environment: { VALUE: << pipeline.deploy.reason >> }`, and write `"$VALUE"`
             "#]],
         );

@@ -99,7 +99,7 @@ fn check_text(line: usize, text: &str, scope: &Scope, seen: &mut Seen, report: &
             "end it with the same name: `<<# parameters.x >>…<</ parameters.x >>`",
         ),
         Fault::Expression(why) => {
-            (format!("no expression between `<<` and `>>`: {why}"), "mend it, or write `\\<<` for the shell")
+            (format!("an invalid expression between `<<` and `>>`: {why}"), "fix it, or write `\\<<` for the shell")
         }
     };
     if seen.insert((line, fault.clone())) {
@@ -129,7 +129,7 @@ fn unknown(line: usize, name: &str, scope: &Scope, seen: &mut Seen, report: &mut
         scope.severity,
         "unknown-value",
         line,
-        format!("{} has `<< {name} >>`, which names no value", scope.owner),
+        format!("{} has `<< {name} >>`, which is not a value", scope.owner),
         format!("name a parameter or a pipeline value, or write `\\<<` for the shell{near}"),
     );
 }
@@ -245,13 +245,13 @@ mod tests {
                     write `\<<< "$json"`: CircleCI takes the backslash away
                 11 error wrong-template: job `build` has a `<<` without its `>>`
                     close it with `>>`, or write `\<<` for the shell
-                12 error wrong-template: job `build` has no expression between `<<` and `>>`: `=` is no operator: write `==`
-                    mend it, or write `\<<` for the shell
+                12 error wrong-template: job `build` has an invalid expression between `<<` and `>>`: `=` is not an operator: write `==`
+                    fix it, or write `\<<` for the shell
                 13 error wrong-template: job `build` has nothing between `<<` and `>>`
                     name a value, or write `\<<` for the shell
-                14 error unknown-value: job `build` has `<< parametrs.os >>`, which names no value
+                14 error unknown-value: job `build` has `<< parametrs.os >>`, which is not a value
                     name a parameter or a pipeline value, or write `\<<` for the shell; did you mean `parameters`?
-                14 error unknown-value: job `build` has `<< version >>`, which names no value
+                14 error unknown-value: job `build` has `<< version >>`, which is not a value
                     name a parameter or a pipeline value, or write `\<<` for the shell
                 15 error unescaped-heredoc: job `build` has `<< EOF` in a command, which CircleCI reads as the start of a parameter
                     write `\<< EOF`: CircleCI takes the backslash away

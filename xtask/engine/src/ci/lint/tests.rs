@@ -253,7 +253,7 @@ fn no_text_with_expressions_makes_it_panic() {
     let config = dedent(RICH);
     for (at, c) in config.char_indices() {
         let _ = lint(&config[..at]);
-        for other in ["é", "<<", ">>", "\\", "\"", "$", "(", ","] {
+        for other in ["é", "<<", ">>", "\\"] {
             let _ = lint(&[&config[..at], other, &config[at + c.len_utf8()..]].concat());
         }
     }

@@ -123,22 +123,28 @@ fn may_be_used(invocation: &Invocation, directory: &str, place: &str) -> bool {
 pub(super) fn concurrent_persists(model: &Model, report: &mut Report) {
     for workflow in &model.workflows {
         let jobs = &workflow.invocations;
+        let files = files(jobs);
+        let attachers: Vec<usize> = (0..jobs.len()).filter(|&it| jobs[it].attaches().next().is_some()).collect();
+        if files.is_empty() || attachers.is_empty() {
+            continue;
+        }
         let before: Vec<BTreeSet<usize>> = (0..jobs.len()).map(|it| workflow.ancestors(it)).collect();
-        for (path, persisting) in files(jobs) {
+        for (path, persisting) in files {
             let clashes = |one: usize, other: usize| {
                 let in_order = before[one].contains(&other) || before[other].contains(&one);
                 one != other && !in_order && !is_either_or(&jobs[one], &jobs[other])
             };
             let attached = |both: [usize; 2]| {
-                let attaching = |it: &usize| both.iter().all(|one| before[*it].contains(one));
-                (0..jobs.len()).filter(attaching).find(|&it| jobs[it].attaches().next().is_some())
+                let attaching = |it: &&usize| both.iter().all(|one| before[**it].contains(one));
+                attachers.iter().find(attaching).copied()
             };
-            let pairs = persisting.keys().flat_map(|&one| persisting.keys().map(move |&other| [one, other]));
-            let clashing = pairs.filter(|[one, other]| clashes(*one, *other));
-            let found: Vec<([usize; 2], usize)> =
-                clashing.filter_map(|both| attached(both).map(|attacher| (both, attacher))).collect();
-            let Some(&([one, other], attacher)) = found.first() else { continue };
-            let count = found.iter().map(|(both, _)| both[0]).collect::<BTreeSet<_>>().len();
+            let clash = |one: usize| {
+                let others = persisting.keys().filter(move |&&other| clashes(one, other));
+                others.copied().find_map(|other| Some((one, other, attached([one, other])?)))
+            };
+            let found: Vec<(usize, usize, usize)> = persisting.keys().filter_map(|&one| clash(one)).collect();
+            let Some(&(one, other, attacher)) = found.first() else { continue };
+            let count = found.len();
             report.warning(
                 "concurrent-persist",
                 persisting[&other],
