@@ -6,6 +6,7 @@ use super::model::{Invocation, Model, Role, Step, Text, Workflow};
 use super::scripts;
 use super::text;
 use super::{Report, Severity};
+use crate::ci::yaml::Node;
 
 /// Longer keys are refused.
 const SERIAL_GROUP_MAX: usize = 512;
@@ -143,7 +144,8 @@ pub(super) fn pointer_from_any_branch(model: &Model, report: &mut Report) {
 
 pub(super) fn map_filters(model: &Model, report: &mut Report) {
     let filters = model.invocations().filter_map(|(_, it)| Some((it, it.body?.entry("filters")?)));
-    let maps: Vec<_> = filters.filter(|(_, (_, filters))| !filters.entries().is_empty()).collect();
+    let is_map = |filters: &Node| filters.get("branches").is_some() || filters.get("tags").is_some();
+    let maps: Vec<_> = filters.filter(|(_, (_, filters))| is_map(filters)).collect();
     let Some((_, (key, _))) = maps.first() else { return };
     let names: Vec<&str> = maps.iter().map(|(job, _)| job.name.as_str()).collect();
     let (has, a_map) = if names.len() > 1 { ("have", "maps") } else { ("has", "a map") };

@@ -212,6 +212,13 @@ fn filters_as_maps_are_one_warning_a_file() {
 }
 
 #[test]
+fn filters_by_paths_of_a_preprocessor_are_no_finding() {
+    let config =
+        "jobs: { a: { steps: [checkout] } }\nworkflows: { w: { jobs: [{ a: { filters: { paths: [src] } } }] } }";
+    assert_eq!(codes(config), [""; 0]);
+}
+
+#[test]
 fn moving_image_of_many_jobs_is_one_warning() {
     once(
         "
