@@ -16,6 +16,7 @@ mod bundle;
 mod checkout;
 mod ci;
 mod cli;
+mod clients;
 mod conformance;
 mod doctor;
 mod edges;
