@@ -181,7 +181,7 @@ fn deploy_whose_port_an_older_process_has_fails_and_names_it() {
     p.change("env prod", "patience 1500|50|2\nenv prod");
     p.release("1");
     p.run("deploy dev").ok();
-    // Somebody has started the app by hand, and it takes a while until the new one finds its port taken.
+    // The app was started by hand, and the new process needs some time until it finds its port in use.
     crate::project::end_kept(&p.path("srv/dev"));
     let port = p.port("dev");
     eventually("the port is free", || TcpListener::bind(("127.0.0.1", port)).is_ok());
@@ -267,6 +267,26 @@ fn deploy_in_a_copied_checkout_leaves_the_original_running() {
     copy.change("target file:srv/dev\n", "target file:srv/moved\n");
     copy.run("status dev").ok().has("running");
     crate::project::end_kept(&copy.path("srv/moved"));
+}
+
+#[test]
+fn rollback_to_a_release_in_which_the_app_wrote_is_warned_of_and_one_that_it_changed_refused() {
+    let p = Project::with_service();
+    let one = p.release("1");
+    p.run("deploy dev").ok();
+    let at = format!("srv/dev/releases/{one}");
+    for file in ["app.pid", "__pycache__/app.pyc", "data.sqlite"] {
+        p.write(&format!("{at}/{file}"), "x");
+    }
+    p.release("2");
+    p.run("deploy dev").ok();
+    let ran = p.run("rollback dev").ok().told("and 2 more; `shared` in xtask/src/main.rs keeps what an app writes");
+    ran.told("is not part of the release");
+    assert_eq!(p.get("dev").unwrap(), "1");
+    p.release("3");
+    p.run("deploy dev").ok();
+    p.write(&format!("{at}/www/index.html"), "changed");
+    p.run(&format!("rollback dev {one}")).fails(7, "was changed since it was installed", "move releases/");
 }
 
 #[test]
