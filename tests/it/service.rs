@@ -248,6 +248,21 @@ fn revert_whose_port_is_in_use_for_a_while_brings_the_old_release_back() {
 }
 
 #[test]
+fn deploy_that_the_app_itself_starts_comes_to_its_end() {
+    let p = Project::with_service();
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.release("2");
+    // It inherits the variable by which children of the app are known.
+    let environ = fs::read(format!("/proc/{}/environ", process(&p, "dev"))).unwrap();
+    let mark =
+        environ.split(|byte| *byte == 0).find_map(|it| std::str::from_utf8(it).ok()?.strip_prefix("GANGPLANK_TARGET="));
+    let ran = p.run_with("deploy dev", &[("GANGPLANK_TARGET".into(), mark.unwrap().into())]);
+    ran.ok();
+    assert_eq!(p.get("dev").unwrap(), "2");
+}
+
+#[test]
 fn deploy_in_a_copied_checkout_leaves_the_original_running() {
     let p = Project::with_service();
     p.release("1");

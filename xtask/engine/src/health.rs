@@ -207,6 +207,7 @@ impl Checker {
                 let text = script::in_current(target.root(), command);
                 let script =
                     Script { limit: left, interruptible: self.interruptible, ..Script::new(text, String::new()) }
+                        .of_project()
                         .called("check the health");
                 let answer = target.run(&script).map_err(|e| format!("{e:#}"))?;
                 let said = if answer.stderr.trim().is_empty() { answer.stdout } else { answer.stderr };
