@@ -44,3 +44,4 @@ mod story;
 mod target;
 mod tidy;
 mod trigger;
+mod variables;

@@ -2,8 +2,10 @@
 //!
 //! Everything below takes a [`Cx`] and nothing else of the outside, so a test decides what a command sees.
 
+mod environment;
 mod secrets;
 
+pub use self::environment::Environment;
 use self::secrets::{mask, secrets};
 use crate::error::{Explain, Kind, Result, failed, usage};
 use crate::event::{Event, Sink, Stream, ms_since};
@@ -67,6 +69,7 @@ pub struct Cx {
     /// What the project adds of its own.
     pub extras: &'static Extras,
     env: BTreeMap<String, String>,
+    not_utf8: BTreeMap<String, String>,
     secrets: Vec<String>,
     sink: Arc<dyn Sink>,
     interrupts: Arc<AtomicUsize>,
@@ -107,6 +110,7 @@ impl Cx {
             home,
             extras: &Extras::NONE,
             env,
+            not_utf8: BTreeMap::new(),
             secrets,
             sink,
             interrupts: Arc::default(),
@@ -115,9 +119,13 @@ impl Cx {
         }
     }
 
-    /// The environment of this process; names and values that are not UTF-8 are left out.
-    pub fn process_env() -> BTreeMap<String, String> {
-        std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
+    /// A context with the environment of a process. A variable that the engine reads has to be UTF-8.
+    pub fn of_process(root: PathBuf, env: Environment, sink: Arc<dyn Sink>) -> Result<Self> {
+        if let Some(name) = env.unreadable() {
+            return environment::refuse(name).err();
+        }
+        let secrets = secrets(env.vars.iter().chain(&env.not_utf8));
+        Ok(Self { secrets, not_utf8: env.not_utf8, ..Self::new(root, env.vars, sink) })
     }
 
     /// The nearest directory at or above the current one whose `Cargo.toml` has a `[workspace]`.
@@ -142,14 +150,18 @@ impl Cx {
     /// The same with some variables set otherwise, and those that are secrets kept as such.
     #[must_use]
     pub fn with_vars(&self, vars: impl IntoIterator<Item = (String, String)>) -> Self {
-        let mut env = self.env.clone();
-        env.extend(vars);
+        let (mut env, mut not_utf8) = (self.env.clone(), self.not_utf8.clone());
+        for (name, value) in vars {
+            not_utf8.remove(&name);
+            env.insert(name, value);
+        }
         Self {
             root: self.root.clone(),
             home: self.home.clone(),
             extras: self.extras,
-            secrets: secrets(&env),
+            secrets: secrets(env.iter().chain(&not_utf8)),
             env,
+            not_utf8,
             sink: Arc::clone(&self.sink),
             interrupts: Arc::clone(&self.interrupts),
             catching: AtomicBool::new(self.catching.load(Ordering::Relaxed)),
@@ -191,7 +203,10 @@ impl Cx {
 
     /// Fills `${NAME:-default}` from the environment.
     pub fn expand(&self, text: &str) -> Result<String> {
-        crate::project::expand(text, &|name| self.var(name).map(str::to_owned))
+        crate::project::expand(text, &|name| match self.not_utf8.contains_key(name) {
+            true => environment::refuse(name).err(),
+            false => Ok(self.var(name).map(str::to_owned)),
+        })
     }
 
     /// The engine's own program, as it runs now.
@@ -512,8 +527,8 @@ fn show(command: &Command) -> String {
 }
 
 /// [`Cx::scrub`] for what is said before there is a context.
-pub fn scrub(env: &BTreeMap<String, String>, text: &str) -> String {
-    mask(&secrets(env), text)
+pub fn scrub(env: &Environment, text: &str) -> String {
+    mask(&secrets(env.vars.iter().chain(&env.not_utf8)), text)
 }
 
 /// `failed with exit code 2`, `was ended by a signal`.
@@ -568,6 +583,23 @@ mod tests {
         assert!(!format!("{error:#}").contains("sesame"), "{error:#}");
         let events = format!("{:?}", memory.0.lock().unwrap());
         assert!(!events.contains("sesame") && events.contains("got **** on"), "{events}");
+    }
+
+    #[test]
+    fn variable_with_the_key_of_a_cloud_makes_memory_private() {
+        for (name, value, private) in [
+            ("AZURE_STORAGE_KEY", "c2VzYW1lb3Blbg==", true),
+            ("AZURE_STORAGE_CONNECTION_STRING", "AccountName=a;AccountKey=c2VzYW1l", true),
+            ("GOOGLE_SERVICE_ACCOUNT_KEY", "{\"type\": \"service_account\"}", true),
+            ("DB_PASS", "sesame-open", true),
+            ("AZURE_STORAGE_ACCOUNT", "acmebuilds", false),
+        ] {
+            assert_eq!(cx(&[(name, value)]).0.has_secrets(), private, "{name}");
+        }
+        let not_utf8 = [("DB_PASS".to_owned(), "caf\u{fffd}-au-lait".to_owned())].into();
+        let env = Environment { vars: BTreeMap::new(), not_utf8 };
+        let cx = Cx::of_process("/".into(), env, Arc::new(Memory::default())).ok().unwrap();
+        assert!(cx.has_secrets() && cx.with_vars([]).has_secrets());
     }
 
     #[test]

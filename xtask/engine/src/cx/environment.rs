@@ -1,0 +1,88 @@
+//! The variables of this process, and those among them that are not text.
+
+use crate::error::{Failure, usage};
+use std::collections::BTreeMap;
+
+/// What the variables that the engine reads begin with.
+const READ_PREFIXES: &[&str] = &["AWS_", "AZURE_", "CIRCLE_", "GANGPLANK_", "GCE_METADATA_", "GOOGLE_", "S3_"];
+/// The others that it reads, in capitals: proxies also go by small letters.
+const READ: &[&str] = &[
+    "ALL_PROXY",
+    "API_TOKEN",
+    "ARTIFACT_TOKEN",
+    "CIRCLECI",
+    "CURRENT_VERSION",
+    "ENVIRONMENT",
+    "HOME",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "LOGNAME",
+    "NO_PROXY",
+    "PATH",
+    "PIPELINE_NUMBER",
+    "REASON",
+    "STORAGE_EMULATOR_HOST",
+    "TMPDIR",
+    "USER",
+    "XDG_RUNTIME_DIR",
+];
+
+/// The variables of a process.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// Variables that are UTF-8.
+    pub vars: BTreeMap<String, String>,
+    /// Variables that are not, as well as they can be read.
+    pub not_utf8: BTreeMap<String, String>,
+}
+
+impl Environment {
+    /// The environment of this process, without names that are not UTF-8.
+    pub fn of_process() -> Self {
+        let mut found = Self::default();
+        for (name, value) in std::env::vars_os() {
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => found.vars.insert(name, value),
+                Err(value) => found.not_utf8.insert(name, value.to_string_lossy().into_owned()),
+            };
+        }
+        found
+    }
+
+    /// A variable that the engine reads and that is not UTF-8.
+    pub fn unreadable(&self) -> Option<&str> {
+        self.not_utf8.keys().map(String::as_str).find(|name| is_read(name))
+    }
+}
+
+fn is_read(name: &str) -> bool {
+    READ_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || READ.contains(&name.to_ascii_uppercase().as_str())
+}
+
+/// The refusal of a variable that is not UTF-8. Without it the variable would count as unset.
+pub fn refuse(name: &str) -> Failure {
+    usage(format!("the environment variable {name} is not UTF-8"))
+        .hint(format!("set it again in UTF-8, or `unset {name}`; `env | grep ^{name}= | od -c` shows its bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variable_of_the_engine_that_is_not_utf8_is_found() {
+        for (name, found) in [
+            ("CIRCLE_TOKEN", true),
+            ("AZURE_STORAGE_KEY", true),
+            ("https_proxy", true),
+            ("PATH", true),
+            ("LS_COLORS", false),
+            ("MY_PATH", false),
+        ] {
+            let not_utf8 = BTreeMap::from([(name.to_owned(), "\u{fffd}".to_owned())]);
+            let env = Environment { vars: BTreeMap::new(), not_utf8 };
+            assert_eq!(env.unreadable(), found.then_some(name), "{name}");
+        }
+    }
+}
