@@ -1,10 +1,13 @@
-//! The one door to reqwest: single exchanges, without redirects, proxies or retries. What is made of them, with a
-//! token and with patience, is in [`session`]; the rules that it follows are in [`policy`].
+//! The one door to reqwest: single exchanges, without redirects or retries. What is made of them, with a token and with
+//! patience, is in [`session`]; the rules that it follows are in [`policy`]. Requests to clouds alone use proxies:
+//! [`proxy`].
 
 pub mod policy;
+pub mod proxy;
 pub mod session;
 
 use crate::error::{Explain, Kind, Result, usage};
+use crate::http::proxy::Proxies;
 use serde_json::Value;
 use std::io::Read;
 use std::time::Duration;
@@ -14,6 +17,8 @@ pub use reqwest::Url;
 
 /// A body longer than this is cut: a health check needs no more.
 const BODY_LIMIT: u64 = 64 * 1024;
+/// What requests call themselves.
+const AGENT: &str = concat!("gangplank/", env!("CARGO_PKG_VERSION"));
 /// How long a server may say nothing.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -32,6 +37,61 @@ impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[secret]")
     }
+}
+
+/// How requests to clouds leave this machine.
+#[derive(Clone, Default)]
+pub struct Outward {
+    /// The proxies between.
+    pub proxies: Proxies,
+    /// Certificates to trust in place of the system's.
+    pub trusted: Option<Trusted>,
+}
+
+/// Certificates of a file that a variable names.
+#[derive(Clone)]
+pub struct Trusted(Vec<reqwest::Certificate>);
+
+impl Trusted {
+    /// Reads certificates in PEM; `None` when there are none, or when one is damaged.
+    pub fn parse(pem: &str) -> Option<Self> {
+        let found = reqwest::Certificate::from_pem_bundle(pem.as_bytes()).ok()?;
+        (!found.is_empty()).then_some(Self(found))
+    }
+}
+
+impl Outward {
+    fn proxy(&self) -> reqwest::Proxy {
+        let proxies = self.proxies.clone();
+        // A variable that makes no sense is refused before anything is sent.
+        reqwest::Proxy::custom(move |url| proxies.of_url(url).ok().flatten().map(|proxy| proxy.url))
+    }
+
+    /// The client that object storage is spoken to with.
+    pub fn storage_client(&self, limits: &Limits) -> Result<reqwest::Client, reqwest::Error> {
+        install_tls();
+        // Redirects are followed: a new bucket answers with one for some hours.
+        let builder = reqwest::Client::builder()
+            .proxy(self.proxy())
+            .timeout(limits.request)
+            .connect_timeout(limits.connect)
+            .https_only(!limits.plain_http)
+            .http1_only()
+            .user_agent(AGENT);
+        let trusted = self.trusted.iter().flat_map(|it| it.0.iter().cloned());
+        if self.trusted.is_some() { builder.tls_certs_only(trusted) } else { builder }.build()
+    }
+}
+
+/// What a client for object storage is held to.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// How long one request may take.
+    pub request: Duration,
+    /// How long a connection may take.
+    pub connect: Duration,
+    /// Whether requests may go unencrypted.
+    pub plain_http: bool,
 }
 
 /// What a server answered, where little is expected: to a health check, to a form.
@@ -117,15 +177,27 @@ impl Client {
 
     /// The same, when a server may be silent for this long, before its answer and in the middle of a body.
     pub fn patient(silence: Duration) -> Result<Self> {
+        Self::build(Self::builder(silence).no_proxy())
+    }
+
+    /// The same for a server of a cloud, through the proxies and with the certificates that are meant for it.
+    pub fn outward(outward: &Outward) -> Result<Self> {
+        let builder = Self::builder(SILENCE).proxy(outward.proxy());
+        let trusted = outward.trusted.iter().flat_map(|it| it.0.clone()).collect::<Vec<_>>();
+        Self::build(if outward.trusted.is_some() { builder.tls_certs_only(trusted) } else { builder })
+    }
+
+    fn builder(silence: Duration) -> reqwest::blocking::ClientBuilder {
         install_tls();
-        let client = reqwest::blocking::Client::builder()
+        reqwest::blocking::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
             // Of the client and not of a request: that one would limit a whole download.
             .timeout(silence)
-            .user_agent(concat!("gangplank/", env!("CARGO_PKG_VERSION")))
-            .build();
-        client.map(Self).explain(
+            .user_agent(AGENT)
+    }
+
+    fn build(builder: reqwest::blocking::ClientBuilder) -> Result<Self> {
+        builder.build().map(Self).explain(
             Kind::Failed,
             || "cannot make HTTP requests on this machine".into(),
             || "install the certificates that TLS needs, e.g. `apt-get install ca-certificates`".into(),

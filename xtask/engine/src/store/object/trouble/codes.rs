@@ -1,0 +1,167 @@
+//! What the codes in answers of S3, Azure and Google mean.
+//!
+//! S3: <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>, Azure:
+//! <https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes>, Google:
+//! <https://cloud.google.com/storage/docs/xml-api/reference-status>.
+
+use crate::error::Kind;
+use crate::store::object::settings::Scheme;
+use crate::store::object::trouble::{Doing, Server, tag};
+use serde_json::Value;
+
+/// Exit code, reason and hint.
+pub type Meaning = (Kind, String, String);
+
+/// Codes that say that the bucket is not there.
+pub const MISSING: &[&str] = &["NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"];
+
+/// What an answer with a code means; `None` for codes that only the server can explain.
+pub fn meaning(server: &Server, doing: Doing, code: &str, text: &str) -> Option<Meaning> {
+    of_aws(server, doing, code, text)
+        .or_else(|| of_azure(server, doing, code, text))
+        .or_else(|| of_google(server, code))
+}
+
+fn of_aws(server: &Server, doing: Doing, code: &str, text: &str) -> Option<Meaning> {
+    let (kind, why, hint) = match code {
+        "NoSuchBucket" => (Kind::Usage, "there is no such bucket", missing(server)),
+        "InvalidAccessKeyId" => (
+            Kind::Auth,
+            "the server does not know this access key",
+            "is AWS_ACCESS_KEY_ID of this account and endpoint? Make a new key, and set both halves in the context"
+                .into(),
+        ),
+        "SignatureDoesNotMatch" if server.scheme == Some(Scheme::Google) => (
+            Kind::Auth,
+            "the private key does not belong to this service account",
+            format!("make a new key and set {} again", server.key_name),
+        ),
+        "SignatureDoesNotMatch" => (
+            Kind::Auth,
+            "the secret key does not belong to this access key",
+            "set AWS_SECRET_ACCESS_KEY again: a copy may have lost its end".into(),
+        ),
+        "ExpiredToken" | "TokenRefreshRequired" | "ExpiredTokenException" | "InvalidToken" => {
+            (Kind::Auth, "the session has expired", "get new credentials: rerun the job, or `aws sso login`".into())
+        }
+        "RequestTimeTooSkewed" => (Kind::Auth, CLOCK.0, CLOCK.1.into()),
+        "AccessDenied" | "AllAccessDisabled" => return Some(denied(server, doing)),
+        "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => (
+            Kind::Usage,
+            "the bucket is in another region",
+            tag(text, "Region").map_or_else(
+                || "set AWS_REGION to the region of the bucket".into(),
+                |region| format!("set AWS_REGION={region}"),
+            ),
+        ),
+        _ => return None,
+    };
+    Some((kind, why.to_owned(), hint))
+}
+
+fn of_azure(server: &Server, doing: Doing, code: &str, text: &str) -> Option<Meaning> {
+    let key = &server.key_name;
+    let detail = tag(text, "AuthenticationErrorDetail").unwrap_or_default().to_ascii_lowercase();
+    let (kind, why, hint) = match code {
+        "ContainerNotFound" => (Kind::Usage, "there is no such container", missing(server)),
+        "ContainerBeingDeleted" => (
+            Kind::Usage,
+            "the container is being deleted",
+            "wait a minute, create it again, then run the same command again".into(),
+        ),
+        "AuthenticationFailed" if detail.contains("date header") || text.contains("x-ms-date") => {
+            (Kind::Auth, CLOCK.0, CLOCK.1.into())
+        }
+        "AuthenticationFailed" if detail.contains("time frame") => (
+            Kind::Auth,
+            "the shared access signature has expired, or does not hold yet",
+            format!("make a new one and set {key} again: `az storage container generate-sas`"),
+        ),
+        "AuthenticationFailed" | "InvalidAuthenticationInfo" | "NoAuthenticationInformation" => (
+            Kind::Auth,
+            "the key does not belong to this account",
+            format!(
+                "set {key} again: a copy may have lost its end; `az storage account keys list --account-name {}`",
+                server.account()
+            ),
+        ),
+        "KeyBasedAuthenticationNotPermitted" => (
+            Kind::Auth,
+            "the account lets nobody in by a key",
+            "set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET in place of the key: see docs/s3.md".into(),
+        ),
+        "AccountIsDisabled" | "ContainerDisabled" => (
+            Kind::Auth,
+            "the account or the container is disabled",
+            "look at it in Azure's portal, and enable it".into(),
+        ),
+        "AuthorizationFailure" | "AuthorizationSourceIPMismatch" => {
+            let (kind, why, hint) = denied(server, doing);
+            return Some((kind, why, format!("{hint}; the account's network rules may also keep this machine out")));
+        }
+        "InsufficientAccountPermissions" | "PublicAccessNotPermitted" => return Some(denied(server, doing)),
+        _ if code.starts_with("Authorization") && code.ends_with("Mismatch") => return Some(denied(server, doing)),
+        _ => return None,
+    };
+    Some((kind, why.to_owned(), hint))
+}
+
+fn of_google(server: &Server, code: &str) -> Option<Meaning> {
+    let why = match code {
+        "AuthenticationRequired" | "InvalidSecurity" => "the server does not know these credentials",
+        "UserProjectAccountProblem" => "the project of the bucket has no account that pays",
+        _ => return None,
+    };
+    Some((
+        Kind::Auth,
+        why.to_owned(),
+        format!("make a new key of the service account and set {} again", server.key_name),
+    ))
+}
+
+const CLOCK: (&str, &str) = ("the clock of this machine is wrong", "set it (`date`), then run the same command again");
+
+fn missing(server: &Server) -> String {
+    let bucket = server.bucket();
+    match server.scheme {
+        Some(Scheme::Azure) => {
+            format!("create it: `az storage container create --name {bucket} --account-name {}`", server.account())
+        }
+        Some(Scheme::Google) => format!("create it: `gcloud storage buckets create gs://{bucket}`"),
+        _ => format!("create it: `aws s3 mb s3://{bucket}`"),
+    }
+}
+
+/// A refusal of something that these credentials may not do.
+pub fn denied(server: &Server, doing: Doing) -> Meaning {
+    let needs = match server.scheme {
+        Some(Scheme::Azure) => "needs the role `Storage Blob Data Contributor`, or a signature with `sp=rcwdl`",
+        Some(Scheme::Google) => "needs the role `Storage Object User` on the bucket",
+        _ => {
+            let permission = doing.permission();
+            let hint = format!("the role or key needs {permission}, and the bucket must be yours: see docs/s3.md");
+            return (Kind::Auth, "access denied".to_owned(), hint);
+        }
+    };
+    (Kind::Auth, "access denied".to_owned(), format!("the key in {} {needs}: see docs/s3.md", server.key_name))
+}
+
+/// What a token service of Azure or Google says when it gives no token: `{"error": "invalid_client", ...}`.
+pub fn of_token_service(server: &Server, text: &str) -> Option<Meaning> {
+    // The text of an error repeats that of its cause.
+    let mut documents = serde_json::Deserializer::from_str(text.get(text.find('{')?..)?).into_iter::<Value>();
+    let answer = documents.next()?.ok()?;
+    let code = answer.get("error")?.as_str()?;
+    let described = answer.get("error_description").and_then(Value::as_str).unwrap_or_default();
+    let line = described.lines().next().unwrap_or_default();
+    let why = if line.is_empty() { code.to_owned() } else { format!("{code} ({line})") };
+    let with = match server.scheme {
+        Some(Scheme::Azure) => ", AZURE_TENANT_ID and AZURE_CLIENT_ID",
+        _ => "",
+    };
+    Some((
+        Kind::Auth,
+        format!("the token service answered {why}"),
+        format!("check {}{with}: see docs/s3.md", server.key_name),
+    ))
+}
