@@ -8,6 +8,7 @@ mod faults;
 mod forged;
 mod locks;
 mod oidc;
+mod proxies;
 mod pull;
 mod races;
 mod server;
