@@ -7,6 +7,8 @@ mod record;
 mod sample;
 
 mod artifacts;
+#[cfg(feature = "s3")]
+mod azure;
 mod bad_input;
 mod bench;
 #[cfg(feature = "s3")]

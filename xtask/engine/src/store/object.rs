@@ -330,9 +330,12 @@ impl<'cx> Bucket<'cx> {
     pub fn list_from(&self, prefix: &str, start: &str) -> Result<Vec<Object>> {
         let below = self.key(prefix);
         let want = format!("{below}/{start}");
-        let found = self.store.list_with_offset(Some(&below), &Key::from(want.as_str()));
+        let start = Key::from(want.as_str());
+        let found = self.store.list_with_offset(Some(&below), &start);
         let begins = move |meta: &ObjectMeta| meta.location.as_ref().starts_with(&want);
-        // A server lists in order, so that the first other key is the end; a directory lists in no order.
+        // Azurite ignores where a listing should start. A server lists in order, so that the first key after those that
+        // begin so is the end; a directory lists in no order.
+        let found = found.try_filter(move |meta| ready(meta.location >= start));
         self.collect(if self.lock.is_some() {
             found.try_filter(move |meta| ready(begins(meta))).boxed()
         } else {

@@ -63,6 +63,8 @@ pub struct Server {
     /// The variable that the key comes from.
     key_name: String,
     account: Option<String>,
+    /// Whether Azure is asked by a shared access signature.
+    by_signature: bool,
     endpoint: Option<Url>,
     proxy: Option<Proxy>,
 }
@@ -71,7 +73,8 @@ impl Server {
     /// What is no server: a directory, or memory.
     pub fn new(url: &str) -> Self {
         let url = url.to_owned();
-        Self { url, scheme: None, key_name: String::new(), account: None, endpoint: None, proxy: None }
+        let key_name = String::new();
+        Self { url, scheme: None, key_name, account: None, by_signature: false, endpoint: None, proxy: None }
     }
 
     /// The server of a store. A proxy that cannot be used is refused.
@@ -82,6 +85,7 @@ impl Server {
             scheme: Some(settings.scheme),
             key_name: settings.key_name.clone(),
             account: settings.options.get("azure_storage_account_name").cloned(),
+            by_signature: settings.options.contains_key("azure_storage_sas_key"),
             endpoint: settings.endpoint.clone(),
             proxy: proxy.flatten(),
         })

@@ -77,14 +77,11 @@ fn of_azure(server: &Server, doing: Doing, code: &str, text: &str) -> Option<Mea
             "the shared access signature has expired, or does not hold yet",
             format!("make a new one and set {key} again: `az storage container generate-sas`"),
         ),
-        "AuthenticationFailed" | "InvalidAuthenticationInfo" | "NoAuthenticationInformation" => (
-            Kind::Auth,
-            "the key does not belong to this account",
-            format!(
-                "set {key} again: a copy may have lost its end; `az storage account keys list --account-name {}`",
-                server.account()
-            ),
-        ),
+        // The second is Azurite's.
+        "AuthenticationFailed" | "AuthorizationFailure" if text.contains("failed to authenticate") => {
+            unknown_key(server)
+        }
+        "AuthenticationFailed" | "InvalidAuthenticationInfo" | "NoAuthenticationInformation" => unknown_key(server),
         "KeyBasedAuthenticationNotPermitted" => (
             Kind::Auth,
             "the account lets nobody in by a key",
@@ -104,6 +101,23 @@ fn of_azure(server: &Server, doing: Doing, code: &str, text: &str) -> Option<Mea
         _ => return None,
     };
     Some((kind, why.to_owned(), hint))
+}
+
+fn unknown_key(server: &Server) -> (Kind, &'static str, String) {
+    let key = &server.key_name;
+    if server.by_signature {
+        let hint = format!("make a new one and set {key} again: `az storage container generate-sas`");
+        return (
+            Kind::Auth,
+            "the shared access signature is not accepted: it has expired, or is of another container",
+            hint,
+        );
+    }
+    let hint = format!(
+        "set {key} again: a copy may have lost its end; `az storage account keys list --account-name {}`",
+        server.account()
+    );
+    (Kind::Auth, "the key does not belong to this account", hint)
 }
 
 fn of_google(server: &Server, code: &str) -> Option<Meaning> {
