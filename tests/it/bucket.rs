@@ -12,6 +12,7 @@ mod proxies;
 mod pull;
 mod races;
 pub mod server;
+mod tls;
 mod windows;
 
 use crate::parts::{cx, release};

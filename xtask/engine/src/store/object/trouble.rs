@@ -139,6 +139,8 @@ fn other(server: &Server, doing: Doing, error: &Error, text: &str, code: Option<
         _ if is_denied(error) => {
             (Kind::Auth, "access denied".into(), "check the credentials and their permissions: see docs/s3.md".into())
         }
+        // What is created or listed needs nothing but the bucket.
+        Error::NotFound { .. } if matches!(doing, Doing::Writing(_) | Doing::Listing) => codes::missing(server),
         Error::NotFound { .. } => {
             (Kind::NotFound, "it is not there".into(), "`cargo xtask releases` lists what there is".into())
         }
@@ -332,6 +334,16 @@ mod tests {
         ] {
             check(&google, &answered(body), kind, says, hint);
         }
+    }
+
+    #[test]
+    fn bucket_that_is_missing_is_known_without_a_code() {
+        let error = Error::NotFound { path: "x".into(), source: "404: {\"message\": \"Not Found\"}".into() };
+        let google = server("gs://builds/shop", &[("GOOGLE_BEARER_TOKEN", "t")]);
+        check(&google, &error, Kind::Usage, "there is no such bucket", "gcloud storage buckets create gs://builds");
+        check(&azure(), &error, Kind::Usage, "there is no such container", "az storage container create");
+        let read: anyhow::Error = explain(&google, Doing::Reading("a"), &error).into();
+        assert_eq!(kind_of(&read), Kind::NotFound);
     }
 
     #[test]

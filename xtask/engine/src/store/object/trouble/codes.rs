@@ -24,7 +24,7 @@ pub fn meaning(server: &Server, doing: Doing, code: &str, text: &str) -> Option<
 
 fn of_aws(server: &Server, doing: Doing, code: &str, text: &str) -> Option<Meaning> {
     let (kind, why, hint) = match code {
-        "NoSuchBucket" => (Kind::Usage, "there is no such bucket", missing(server)),
+        "NoSuchBucket" | "ContainerNotFound" => return Some(missing(server)),
         "InvalidAccessKeyId" => (
             Kind::Auth,
             "the server does not know this access key",
@@ -63,7 +63,6 @@ fn of_azure(server: &Server, doing: Doing, code: &str, text: &str) -> Option<Mea
     let key = &server.key_name;
     let detail = tag(text, "AuthenticationErrorDetail").unwrap_or_default().to_ascii_lowercase();
     let (kind, why, hint) = match code {
-        "ContainerNotFound" => (Kind::Usage, "there is no such container", missing(server)),
         "ContainerBeingDeleted" => (
             Kind::Usage,
             "the container is being deleted",
@@ -135,15 +134,18 @@ fn of_google(server: &Server, code: &str) -> Option<Meaning> {
 
 const CLOCK: (&str, &str) = ("the clock of this machine is wrong", "set it (`date`), then run the same command again");
 
-fn missing(server: &Server) -> String {
+/// The bucket is not there.
+pub fn missing(server: &Server) -> Meaning {
     let bucket = server.bucket();
-    match server.scheme {
+    let (what, create) = match server.scheme {
         Some(Scheme::Azure) => {
-            format!("create it: `az storage container create --name {bucket} --account-name {}`", server.account())
+            let account = server.account();
+            ("container", format!("az storage container create --name {bucket} --account-name {account}"))
         }
-        Some(Scheme::Google) => format!("create it: `gcloud storage buckets create gs://{bucket}`"),
-        _ => format!("create it: `aws s3 mb s3://{bucket}`"),
-    }
+        Some(Scheme::Google) => ("bucket", format!("gcloud storage buckets create gs://{bucket}")),
+        _ => ("bucket", format!("aws s3 mb s3://{bucket}")),
+    };
+    (Kind::Usage, format!("there is no such {what}"), format!("create it: `{create}`"))
 }
 
 /// A refusal of something that these credentials may not do.
