@@ -16,7 +16,9 @@ fn project(url: &str, vars: &[(String, String)]) -> Project {
     let mut p = Project::new();
     p.change("store file:store\n", &format!("store {url}\n"));
     p.var("GANGPLANK_API_DEADLINE", "20");
-    vars.iter().for_each(|(name, value)| p.var(name, value));
+    for (name, value) in vars {
+        p.var(name, value);
+    }
     p
 }
 

@@ -17,7 +17,9 @@ fn project(store: &str, vars: &[(&str, &str)]) -> Project {
     p.release("1");
     p.var("GANGPLANK_API_DEADLINE", "2");
     p.var("HOME", &p.path("").display().to_string());
-    vars.iter().for_each(|(name, value)| p.var(name, value));
+    for (name, value) in vars {
+        p.var(name, value);
+    }
     p
 }
 

@@ -5,7 +5,7 @@
 mod environment;
 mod secrets;
 
-pub use self::environment::Environment;
+pub use self::environment::{Environment, is_cargos_own, var};
 use self::secrets::{mask, secrets};
 use crate::error::{Explain, Kind, Result, failed, usage};
 use crate::event::{Event, Sink, Stream, ms_since};
@@ -23,41 +23,11 @@ use std::sync::{Arc, atomic::AtomicBool, atomic::AtomicUsize, atomic::Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Variables that the engine reads, beside CircleCI's own.
-pub mod var {
-    /// Directory that relative `file:` URLs are relative to, when it is not the workspace root. Set for jobs that run
-    /// in a checkout of their own on this machine.
-    pub const HOME: &str = "GANGPLANK_HOME";
-    /// Directory of the CircleCI workspace, when it is not `/tmp/workspace`.
-    pub const WORKSPACE: &str = "GANGPLANK_WORKSPACE";
-    /// Directory that takes the place of all buckets, for runs on this machine.
-    pub const BUCKETS: &str = "GANGPLANK_BUCKETS";
-    /// Cargo features with which the jobs of a run here compile their xtask.
-    pub const FEATURES: &str = "GANGPLANK_XTASK_FEATURES";
-    /// How many seconds a question to CircleCI's API or a bucket may take with all its attempts, when it is not 120.
-    pub const API_DEADLINE: &str = "GANGPLANK_API_DEADLINE";
-}
-
 /// Whether a line of a manifest makes it that of a workspace.
 fn is_workspace(line: &str) -> bool {
     let word = line.trim_start_matches('[').trim_start();
     word.strip_prefix("workspace").is_some_and(|rest| rest.trim_start().starts_with(['.', ']', '=']))
         && !line.ends_with("workspace = true")
-}
-
-/// Variables that `cargo run` sets for us and that would make another cargo build everything again.
-pub fn is_cargos_own(name: &str) -> bool {
-    name.starts_with("CARGO_PKG_")
-        || name.starts_with("CARGO_BIN_")
-        || [
-            "CARGO",
-            "CARGO_MANIFEST_DIR",
-            "CARGO_MANIFEST_PATH",
-            "CARGO_CRATE_NAME",
-            "CARGO_PRIMARY_PACKAGE",
-            "RUST_RECURSION_COUNT",
-        ]
-        .contains(&name)
 }
 
 /// What a command is given of the outside.
@@ -203,9 +173,11 @@ impl Cx {
 
     /// Fills `${NAME:-default}` from the environment.
     pub fn expand(&self, text: &str) -> Result<String> {
-        crate::project::expand(text, &|name| match self.not_utf8.contains_key(name) {
-            true => environment::refuse(name).err(),
-            false => Ok(self.var(name).map(str::to_owned)),
+        crate::project::expand(text, &|name| {
+            if self.not_utf8.contains_key(name) {
+                return environment::refuse(name).err();
+            }
+            Ok(self.var(name).map(str::to_owned))
         })
     }
 
@@ -539,19 +511,6 @@ pub fn exit(code: Option<i32>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_cargos_own_variables_are_hidden_from_cargo() {
-        for (name, own) in [
-            ("CARGO_PKG_NAME", true),
-            ("CARGO", true),
-            ("CARGO_HOME", false),
-            ("CARGO_TARGET_DIR", false),
-            ("RUSTFLAGS", false),
-        ] {
-            assert_eq!(is_cargos_own(name), own, "{name}");
-        }
-    }
     use std::sync::Mutex;
 
     #[derive(Default, Clone)]

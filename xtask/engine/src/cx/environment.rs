@@ -3,6 +3,21 @@
 use crate::error::{Failure, usage};
 use std::collections::BTreeMap;
 
+/// Variables that the engine reads, beside CircleCI's own.
+pub mod var {
+    /// Directory that relative `file:` URLs are relative to, when it is not the workspace root. Set for jobs that run
+    /// in a checkout of their own on this machine.
+    pub const HOME: &str = "GANGPLANK_HOME";
+    /// Directory of the CircleCI workspace, when it is not `/tmp/workspace`.
+    pub const WORKSPACE: &str = "GANGPLANK_WORKSPACE";
+    /// Directory that takes the place of all buckets, for runs on this machine.
+    pub const BUCKETS: &str = "GANGPLANK_BUCKETS";
+    /// Cargo features with which the jobs of a run here compile their xtask.
+    pub const FEATURES: &str = "GANGPLANK_XTASK_FEATURES";
+    /// How many seconds a question to CircleCI's API or a bucket may take with all its attempts, when it is not 120.
+    pub const API_DEADLINE: &str = "GANGPLANK_API_DEADLINE";
+}
+
 /// What the variables that the engine reads begin with.
 const READ_PREFIXES: &[&str] = &["AWS_", "AZURE_", "CIRCLE_", "GANGPLANK_", "GCE_METADATA_", "GOOGLE_", "S3_"];
 /// The others that it reads, in capitals: proxies also go by small letters.
@@ -16,6 +31,7 @@ const READ: &[&str] = &[
     "HOME",
     "HTTPS_PROXY",
     "HTTP_PROXY",
+    "IDENTITY_ENDPOINT",
     "LOGNAME",
     "NO_PROXY",
     "PATH",
@@ -26,6 +42,21 @@ const READ: &[&str] = &[
     "USER",
     "XDG_RUNTIME_DIR",
 ];
+
+/// Variables that `cargo run` sets for us and that would make another cargo build everything again.
+pub fn is_cargos_own(name: &str) -> bool {
+    name.starts_with("CARGO_PKG_")
+        || name.starts_with("CARGO_BIN_")
+        || [
+            "CARGO",
+            "CARGO_MANIFEST_DIR",
+            "CARGO_MANIFEST_PATH",
+            "CARGO_CRATE_NAME",
+            "CARGO_PRIMARY_PACKAGE",
+            "RUST_RECURSION_COUNT",
+        ]
+        .contains(&name)
+}
 
 /// The variables of a process.
 #[derive(Debug, Clone, Default)]
@@ -83,6 +114,19 @@ mod tests {
             let not_utf8 = BTreeMap::from([(name.to_owned(), "\u{fffd}".to_owned())]);
             let env = Environment { vars: BTreeMap::new(), not_utf8 };
             assert_eq!(env.unreadable(), found.then_some(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_cargos_own_variables_are_hidden_from_cargo() {
+        for (name, own) in [
+            ("CARGO_PKG_NAME", true),
+            ("CARGO", true),
+            ("CARGO_HOME", false),
+            ("CARGO_TARGET_DIR", false),
+            ("RUSTFLAGS", false),
+        ] {
+            assert_eq!(is_cargos_own(name), own, "{name}");
         }
     }
 }

@@ -74,7 +74,7 @@ fn parts(value: &str) -> Vec<String> {
     for login in logins(value) {
         match login.split_once(':') {
             Some((user, password)) if password.len() >= PASSWORD_MIN && password != user => {
-                parts.push(password.to_owned())
+                parts.push(password.to_owned());
             }
             None if login.len() >= LENGTH_MIN => parts.push(login.to_owned()),
             _ => {}

@@ -97,7 +97,7 @@ pub fn settings(url: &str, vars: &BTreeMap<String, String>, files: Files) -> Res
     match scheme {
         Scheme::S3 => aws::settings(url, (bucket, prefix), vars, files),
         Scheme::Google => google::settings(url, (bucket, prefix), vars, files),
-        Scheme::Azure => azure::settings(url, (bucket, prefix), vars),
+        Scheme::Azure => azure::settings(url, (bucket, prefix), vars, files),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::http::policy::is_secure;
 use crate::http::proxy::Proxies;
 use crate::http::{self, Outward};
 use crate::store::object::settings::endpoint::Endpoint;
-use crate::store::object::settings::{Credentials, Scheme, Settings, Vars, is_on};
+use crate::store::object::settings::{Credentials, Files, Scheme, Settings, Vars, is_on};
 use std::collections::BTreeMap;
 
 const STRING: &str = "AZURE_STORAGE_CONNECTION_STRING";
@@ -20,6 +20,15 @@ const EMULATOR_ENDPOINT: &str = "http://127.0.0.1:10000/devstoreaccount1";
 /// A value, and the variable that it comes from.
 type Named = (&'static str, String);
 
+/// A way to sign requests.
+struct Login {
+    /// Its name in the library.
+    kind: &'static str,
+    /// The variable that it comes from.
+    name: &'static str,
+    options: Vec<(&'static str, String)>,
+}
+
 /// What the variables or the connection string say.
 #[derive(Default)]
 struct Account {
@@ -30,8 +39,14 @@ struct Account {
 }
 
 /// Reads the settings of an `az://` store.
-pub fn settings(url: &str, (bucket, prefix): (String, String), vars: &BTreeMap<String, String>) -> Result<Settings> {
+pub fn settings(
+    url: &str,
+    (bucket, prefix): (String, String),
+    vars: &BTreeMap<String, String>,
+    files: Files,
+) -> Result<Settings> {
     let var = Vars(vars);
+    check_token_file(&var, files)?;
     let account = match var.get(STRING) {
         Some(text) => Account::of_string(text)?,
         None => Account::of_variables(&var),
@@ -146,17 +161,18 @@ fn check_account(name: &str, account: &str) -> Result<()> {
 /// The options that sign requests, the variable that they come from, and whether there are any. The kind is always
 /// stated: the library would choose the metadata address where nothing else is there.
 fn sign(account: &Account, var: &Vars) -> Result<(BTreeMap<String, String>, &'static str, Credentials)> {
-    let mut kinds: Vec<(&str, &'static str, Vec<(&str, String)>)> = Vec::new();
+    let mut logins = Vec::new();
+    let mut add = |kind, name, options| logins.push(Login { kind, name, options });
     if let Some((name, key)) = &account.key {
         check_key(name, key)?;
-        kinds.push(("access_key", name, vec![("azure_storage_account_key", key.clone())]));
+        add("access_key", name, vec![("azure_storage_account_key", key.clone())]);
     }
     if let Some((name, sas)) = &account.sas {
         check_sas(name, sas)?;
-        kinds.push(("sas_token", name, vec![("azure_storage_sas_key", sas.clone())]));
+        add("sas_token", name, vec![("azure_storage_sas_key", sas.clone())]);
     }
     if let Some((name, token)) = var.first(&["AZURE_STORAGE_TOKEN"]) {
-        kinds.push(("bearer_token", name, vec![("azure_storage_token", token)]));
+        add("bearer_token", name, vec![("azure_storage_token", token)]);
     }
     let directory = || {
         let (_, tenant) = var.first(&["AZURE_TENANT_ID", "AZURE_STORAGE_TENANT_ID"])?;
@@ -170,21 +186,21 @@ fn sign(account: &Account, var: &Vars) -> Result<(BTreeMap<String, String>, &'st
         ("client_secret", &["AZURE_CLIENT_SECRET", "AZURE_STORAGE_CLIENT_SECRET"], "azure_client_secret"),
     ] {
         if let (Some(ids), Some((name, value))) = (directory(), var.first(names)) {
-            kinds.push((kind, name, [ids, vec![(option, value)]].concat()));
+            add(kind, name, [ids, vec![(option, value)]].concat());
         }
     }
     if is_on(var.get("AZURE_USE_AZURE_CLI")) {
-        kinds.push(("azure_cli", "AZURE_USE_AZURE_CLI", Vec::new()));
+        add("azure_cli", "AZURE_USE_AZURE_CLI", Vec::new());
     }
     if is_on(var.get("AZURE_SKIP_SIGNATURE")) {
         let nothing = [("azure_storage_token", String::new()), ("azure_skip_signature", "true".to_owned())];
-        kinds.push(("bearer_token", "AZURE_SKIP_SIGNATURE", nothing.into()));
+        add("bearer_token", "AZURE_SKIP_SIGNATURE", nothing.into());
     }
-    kinds.extend(managed_identity(var));
+    logins.extend(managed_identity(var));
     check_authority(var)?;
     let wanted = var.get("AZURE_CREDENTIAL_TYPE").filter(|kind| *kind != "auto");
     let missing = |what: String| Ok((BTreeMap::new(), "AZURE_STORAGE_KEY", Credentials::Missing(what)));
-    let found = kinds.into_iter().find(|(kind, ..)| wanted.is_none_or(|wanted| wanted == *kind));
+    let found = logins.into_iter().find(|login| wanted.is_none_or(|wanted| wanted == login.kind));
     match (found, &account.name) {
         (Some(_), None) => missing("AZURE_STORAGE_ACCOUNT, the account of the container".into()),
         (None, _) if wanted.is_some() => {
@@ -192,7 +208,7 @@ fn sign(account: &Account, var: &Vars) -> Result<(BTreeMap<String, String>, &'st
         }
         (None, Some((name, _))) => missing(format!("AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN beside {name}")),
         (None, None) => missing(format!("{STRING}, or AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY")),
-        (Some((kind, name, options)), Some(_)) => {
+        (Some(Login { kind, name, options }), Some(_)) => {
             let kind = ("azure_credential_type", kind.to_owned());
             let options = options.into_iter().chain([kind]).map(|(option, value)| (option.to_owned(), value));
             Ok((options.collect(), name, Credentials::Given))
@@ -201,7 +217,7 @@ fn sign(account: &Account, var: &Vars) -> Result<(BTreeMap<String, String>, &'st
 }
 
 /// A metadata address gives tokens to whatever runs on the machine, so it is asked only where a variable says so.
-fn managed_identity(var: &Vars) -> Option<(&'static str, &'static str, Vec<(&'static str, String)>)> {
+fn managed_identity(var: &Vars) -> Option<Login> {
     let by_type = (var.get("AZURE_CREDENTIAL_TYPE") == Some("managed_identity")).then_some("AZURE_CREDENTIAL_TYPE");
     let endpoint = var.first(&["AZURE_MSI_ENDPOINT", "AZURE_IDENTITY_ENDPOINT", "IDENTITY_ENDPOINT"]);
     let name = endpoint.as_ref().map(|(name, _)| *name).or(by_type)?;
@@ -211,13 +227,14 @@ fn managed_identity(var: &Vars) -> Option<(&'static str, &'static str, Vec<(&'st
         ("azure_msi_resource_id", var.get("AZURE_MSI_RESOURCE_ID")),
     ];
     let ids = ids.into_iter().filter_map(|(option, value)| Some((option, value?.to_owned())));
-    Some(("managed_identity", name, ids.chain(endpoint.map(|(_, url)| ("azure_msi_endpoint", url))).collect()))
+    let options = ids.chain(endpoint.map(|(_, url)| ("azure_msi_endpoint", url))).collect();
+    Some(Login { kind: "managed_identity", name, options })
 }
 
 fn check_key(name: &str, key: &str) -> Result<()> {
     let digits = key.trim_end_matches('=');
     let good = digits.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'/'));
-    if good && !digits.is_empty() && key.len() % 4 == 0 && key.len() - digits.len() <= 2 {
+    if good && !digits.is_empty() && key.len().is_multiple_of(4) && key.len() - digits.len() <= 2 {
         return Ok(());
     }
     Failure::new(Kind::Auth, format!("the key in {name} is no base64"))
@@ -234,6 +251,18 @@ fn check_sas(name: &str, sas: &str) -> Result<()> {
     Failure::new(Kind::Auth, format!("the shared access signature in {name} has no `sig=`"))
         .hint(format!("copy it again into {name}, from `sv=` to the end, in quotes"))
         .err()
+}
+
+fn check_token_file(var: &Vars, files: Files) -> Result<()> {
+    let name = "AZURE_FEDERATED_TOKEN_FILE";
+    match var.get(name) {
+        Some(path) if files(path).is_none() => {
+            Failure::new(Kind::Auth, format!("{name} names {path}, which cannot be read"))
+                .hint(format!("write the token there first, or `unset {name}`"))
+                .err()
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_authority(var: &Vars) -> Result<()> {
@@ -253,7 +282,8 @@ mod tests {
 
     fn of(vars: &[(&str, &str)]) -> Result<Settings> {
         let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        settings("az://builds/shop", ("builds".into(), "shop".into()), &vars)
+        let files = |path: &str| (path == "/token").then(|| "eyJ".to_owned());
+        settings("az://builds/shop", ("builds".into(), "shop".into()), &vars, &files)
     }
 
     /// Account, endpoint, kind of credential and the variable that it comes from.
@@ -316,7 +346,12 @@ mod tests {
                 format!("{cloud} client_secret AZURE_CLIENT_SECRET"),
             ),
             (
-                &[ACCOUNT, ("AZURE_TENANT_ID", "t"), ("AZURE_CLIENT_ID", "c"), ("AZURE_FEDERATED_TOKEN_FILE", "f")],
+                &[
+                    ACCOUNT,
+                    ("AZURE_TENANT_ID", "t"),
+                    ("AZURE_CLIENT_ID", "c"),
+                    ("AZURE_FEDERATED_TOKEN_FILE", "/token"),
+                ],
                 format!("{cloud} workload_identity AZURE_FEDERATED_TOKEN_FILE"),
             ),
             (&[ACCOUNT, ("AZURE_STORAGE_TOKEN", "t")], format!("{cloud} bearer_token AZURE_STORAGE_TOKEN")),
@@ -374,6 +409,7 @@ mod tests {
                 Kind::Usage,
                 "names the bucket",
             ),
+            (&[ACCOUNT, ("AZURE_FEDERATED_TOKEN_FILE", "/none")], Kind::Auth, "names /none, which cannot be read"),
             (&[ACCOUNT, KEY, ("AZURE_AUTHORITY_HOST", "http://login.lan")], Kind::Usage, "AZURE_AUTHORITY_HOST"),
         ] {
             let error = of(vars).map(drop).unwrap_err();

@@ -25,7 +25,7 @@ impl Endpoint {
                 .hint(format!("set {name}={}", origin(&parsed)))
                 .err();
         }
-        if !is_secure(&parsed) && allowed.is_none_or(|word| word.is_empty()) {
+        if !is_secure(&parsed) && allowed.is_none_or(str::is_empty) {
             let how = match allowed {
                 Some(_) => "use https, or set AWS_ALLOW_HTTP=true if that is what you want",
                 None => "use https",
