@@ -7,6 +7,9 @@ const LENGTH_MIN: usize = 8;
 /// The same for a password in a URL, which is a secret beyond doubt.
 const PASSWORD_MIN: usize = 6;
 
+/// A key in base64 is at least as long.
+const KEY_MIN: usize = 20;
+
 /// Words of names of secrets.
 const WORDS: &[&str] = &[
     "TOKEN",
@@ -58,8 +61,16 @@ pub fn secrets<'a>(env: impl IntoIterator<Item = (&'a String, &'a String)>) -> V
 
 /// Whether a variable holds something that must not be shown: its name says so, or it is a URL with a login in it.
 pub fn is_secret(name: &str, value: &str) -> bool {
-    let named = is_named_secret(name) && !Path::new(value).is_absolute();
+    let named = is_named_secret(name) && !is_path(name, value);
     value.len() >= LENGTH_MIN && (named || !logins(value).is_empty())
+}
+
+/// Whether a value is where a secret lies, and not the secret. A key in base64 may begin with `/`, too.
+fn is_path(name: &str, value: &str) -> bool {
+    let of_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
+    let like_key =
+        value.len() >= KEY_MIN && value.chars().all(of_base64) && !name.to_ascii_uppercase().ends_with("_FILE");
+    Path::new(value).is_absolute() && !like_key
 }
 
 fn is_named_secret(name: &str) -> bool {
@@ -153,6 +164,18 @@ mod tests {
             ("AZURE_STORAGE_SAS_KEY", "sv=2024&sig=abc", true),
             ("AZURE_STORAGE_CONNECTION_STRING", "AccountName=a;AccountKey=b", true),
             ("AZURE_STORAGE_ACCOUNT", "acmebuilds", false),
+            ("AZURE_STORAGE_ACCESS_KEY", "bm90YWtleQ==", true),
+            ("AZURE_STORAGE_MASTER_KEY", "bm90YWtleQ==", true),
+            ("AZURE_STORAGE_ENCRYPTION_KEY", "bm90YWtleQ==", true),
+            ("AZURE_STORAGE_SAS_TOKEN", "sv=2024&sig=abc", true),
+            ("AZURE_STORAGE_TOKEN", "eyJ0eXAiOiJKV1Qi", true),
+            ("AZURE_CLIENT_SECRET", "sesame-open", true),
+            ("AZURE_FEDERATED_TOKEN_FILE", "/run/secrets/azure/tokens/token", false),
+            ("GOOGLE_BEARER_TOKEN", "ya29.sesame", true),
+            ("AZURE_STORAGE_KEY", "/8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq==", true),
+            ("AWS_SECRET_ACCESS_KEY", "/JalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", true),
+            ("AWS_SHARED_CREDENTIALS_FILE", "/home/ana/aws/credentials/file", false),
+            ("GIT_CREDENTIAL_STORE", "/run/token", false),
             ("GOOGLE_SERVICE_ACCOUNT_KEY", "{\"type\":\"service_account\"}", true),
             ("GOOGLE_APPLICATION_CREDENTIALS", "/home/ana/key.json", false),
             ("DB_PASS", "sesame-open", true),
