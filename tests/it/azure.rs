@@ -1,5 +1,5 @@
-//! Releases in containers of Azure, on Azurite: the contract, a story, every way to say who asks, and what is said when
-//! the container or the key is wrong.
+//! Releases in Azure containers, on Azurite: the contract, a story, each kind of credential, and errors for a wrong
+//! container or key.
 
 mod server;
 
@@ -149,7 +149,7 @@ fn key_that_is_wrong_is_code_3() {
     for (name, value, says, hint) in [
         ("AZURE_STORAGE_KEY", wrong.as_str(), "the key does not belong to this account", "set AZURE_STORAGE_KEY again"),
         ("AZURE_STORAGE_KEY", &KEY[..20], "the key does not belong to this account", "a copy may have lost its end"),
-        ("AZURE_STORAGE_KEY", &KEY[..21], "the key in AZURE_STORAGE_KEY is no base64", "copy it again"),
+        ("AZURE_STORAGE_KEY", &KEY[..21], "the key in AZURE_STORAGE_KEY is not base64", "copy it again"),
         (
             "AZURE_STORAGE_CONNECTION_STRING",
             &other,

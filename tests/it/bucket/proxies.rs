@@ -1,5 +1,5 @@
-//! What requests of a bucket go through, and whom they must not reach: proxies, token services, metadata addresses. No
-//! server is needed: each test has recorders on loopback.
+//! Proxies, token services and metadata addresses. Each test records on loopback what is requested; no real server is
+//! needed.
 
 use crate::bucket::server::{DENIED, Proxy, recorder};
 use crate::project::{Project, Ran, free_port};
@@ -80,7 +80,7 @@ fn put_through_proxy_that_is_down_names_it_without_its_password() {
         assert!(!ran.stderr.contains("sesame"), "{}", ran.stderr);
     }
     let vars = [("S3_ENDPOINT", "https://s3.invalid"), ("HTTPS_PROXY", "socks5://127.0.0.1:1080")];
-    put(S3, &[&vars, &AWS_KEYS[..]].concat()).fails(2, "names a proxy of the kind `socks5`", "HTTPS_PROXY=http://");
+    put(S3, &[&vars, &AWS_KEYS[..]].concat()).fails(2, "names a proxy with the scheme `socks5`", "HTTPS_PROXY=http://");
 }
 
 #[test]
@@ -139,9 +139,13 @@ fn put_to_endpoint_that_names_the_bucket_is_refused() {
     let server = recorder(DENIED);
     let own = format!("{}/builds", server.url());
     let ran = put(S3, &[&[("S3_ENDPOINT", own.as_str())], &AWS_KEYS[..]].concat());
-    ran.fails(2, "S3_ENDPOINT names the bucket `builds` already", &format!("set S3_ENDPOINT={}", server.url()));
+    ran.fails(2, "S3_ENDPOINT already contains the bucket `builds`", &format!("set S3_ENDPOINT={}", server.url()));
     let ran =
         put(S3, &[&[("AWS_ENDPOINT_URL_S3", "https://builds.s3.eu-west-1.amazonaws.com")], &AWS_KEYS[..]].concat());
-    ran.fails(2, "AWS_ENDPOINT_URL_S3 names the bucket", "AWS_ENDPOINT_URL_S3=https://s3.eu-west-1.amazonaws.com");
+    ran.fails(
+        2,
+        "AWS_ENDPOINT_URL_S3 already contains the bucket",
+        "AWS_ENDPOINT_URL_S3=https://s3.eu-west-1.amazonaws.com",
+    );
     assert_eq!(server.log(), [""; 0]);
 }

@@ -90,9 +90,9 @@ impl Cx {
     }
 
     /// A context with the environment of a process. A variable that the engine reads has to be UTF-8.
-    pub fn of_process(root: PathBuf, env: Environment, sink: Arc<dyn Sink>) -> Result<Self> {
+    pub fn from_process(root: PathBuf, env: Environment, sink: Arc<dyn Sink>) -> Result<Self> {
         if let Some(name) = env.unreadable() {
-            return environment::refuse(name).err();
+            return environment::not_utf8(name).err();
         }
         let secrets = secrets(env.vars.iter().chain(&env.not_utf8));
         Ok(Self { secrets, not_utf8: env.not_utf8, ..Self::new(root, env.vars, sink) })
@@ -175,7 +175,7 @@ impl Cx {
     pub fn expand(&self, text: &str) -> Result<String> {
         crate::project::expand(text, &|name| {
             if self.not_utf8.contains_key(name) {
-                return environment::refuse(name).err();
+                return environment::not_utf8(name).err();
             }
             Ok(self.var(name).map(str::to_owned))
         })
@@ -557,7 +557,7 @@ mod tests {
         }
         let not_utf8 = [("DB_PASS".to_owned(), "caf\u{fffd}-au-lait".to_owned())].into();
         let env = Environment { vars: BTreeMap::new(), not_utf8 };
-        let cx = Cx::of_process("/".into(), env, Arc::new(Memory::default())).ok().unwrap();
+        let cx = Cx::from_process("/".into(), env, Arc::new(Memory::default())).ok().unwrap();
         assert!(cx.has_secrets() && cx.with_vars([]).has_secrets());
     }
 

@@ -17,7 +17,7 @@ pub use reqwest::Url;
 
 /// A body longer than this is cut: a health check needs no more.
 const BODY_LIMIT: u64 = 64 * 1024;
-/// What requests call themselves.
+/// `User-Agent` of every request.
 const AGENT: &str = concat!("gangplank/", env!("CARGO_PKG_VERSION"));
 /// How long a server may say nothing.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -39,20 +39,20 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// How requests to clouds leave this machine.
+/// Proxies and certificates for requests to clouds.
 #[derive(Clone, Default)]
-pub struct Outward {
-    /// The proxies between.
+pub struct NetworkOptions {
+    /// The proxies that the variables name.
     pub proxies: Proxies,
-    /// Certificates to trust in place of the system's.
-    pub trusted: Option<Trusted>,
+    /// Certificates that replace the system's.
+    pub ca_bundle: Option<CaBundle>,
 }
 
-/// Certificates of a file that a variable names.
+/// Certificates from the file of `AWS_CA_BUNDLE`.
 #[derive(Clone)]
-pub struct Trusted(Vec<reqwest::Certificate>);
+pub struct CaBundle(Vec<reqwest::Certificate>);
 
-impl Trusted {
+impl CaBundle {
     /// Reads certificates in PEM; `None` when there are none, or when one is damaged.
     pub fn parse(pem: &str) -> Option<Self> {
         let found = reqwest::Certificate::from_pem_bundle(pem.as_bytes()).ok()?;
@@ -60,32 +60,37 @@ impl Trusted {
     }
 }
 
-impl Outward {
+impl NetworkOptions {
     fn proxy(&self) -> reqwest::Proxy {
         let proxies = self.proxies.clone();
-        // A variable that makes no sense is refused before anything is sent.
-        reqwest::Proxy::custom(move |url| proxies.of_url(url).ok().flatten().map(|proxy| proxy.url))
+        // An invalid variable was refused when the bucket was opened.
+        reqwest::Proxy::custom(move |url| proxies.for_url(url).ok().flatten().map(|proxy| proxy.url))
     }
 
-    /// The client that object storage is spoken to with.
-    pub fn storage_client(&self, limits: &Limits) -> Result<reqwest::Client, reqwest::Error> {
+    /// The client for object storage.
+    pub fn storage_client(&self, limits: &ClientLimits) -> Result<reqwest::Client, reqwest::Error> {
         install_tls();
-        // Redirects are followed: a new bucket answers with one for some hours.
+        // Redirects are followed, because S3 answers with one for new buckets. Bodies are not decompressed, because
+        // sizes would differ from those that the server names.
         let builder = reqwest::Client::builder()
             .proxy(self.proxy())
             .timeout(limits.request)
             .connect_timeout(limits.connect)
             .https_only(!limits.plain_http)
             .http1_only()
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
             .user_agent(AGENT);
-        let trusted = self.trusted.iter().flat_map(|it| it.0.iter().cloned());
-        if self.trusted.is_some() { builder.tls_certs_only(trusted) } else { builder }.build()
+        let ca_bundle = self.ca_bundle.iter().flat_map(|it| it.0.iter().cloned());
+        if self.ca_bundle.is_some() { builder.tls_certs_only(ca_bundle) } else { builder }.build()
     }
 }
 
-/// What a client for object storage is held to.
+/// Limits of a client for object storage.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct ClientLimits {
     /// How long one request may take.
     pub request: Duration,
     /// How long a connection may take.
@@ -180,11 +185,11 @@ impl Client {
         Self::build(Self::builder(silence).no_proxy())
     }
 
-    /// The same for a server of a cloud, through the proxies and with the certificates that are meant for it.
-    pub fn outward(outward: &Outward) -> Result<Self> {
-        let builder = Self::builder(SILENCE).proxy(outward.proxy());
-        let trusted = outward.trusted.iter().flat_map(|it| it.0.clone()).collect::<Vec<_>>();
-        Self::build(if outward.trusted.is_some() { builder.tls_certs_only(trusted) } else { builder })
+    /// A client for a cloud's server that uses its proxies and certificates.
+    pub fn with_network(network: &NetworkOptions) -> Result<Self> {
+        let builder = Self::builder(SILENCE).proxy(network.proxy());
+        let ca_bundle = network.ca_bundle.iter().flat_map(|it| it.0.clone()).collect::<Vec<_>>();
+        Self::build(if network.ca_bundle.is_some() { builder.tls_certs_only(ca_bundle) } else { builder })
     }
 
     fn builder(silence: Duration) -> reqwest::blocking::ClientBuilder {

@@ -148,7 +148,7 @@ pub fn main_with(project: &'static Project, extras: &'static Extras) -> ExitCode
 }
 
 fn run(project: &'static Project, extras: &'static Extras, args: impl IntoIterator<Item = OsString>) -> u8 {
-    let env = Environment::of_process();
+    let env = Environment::from_process();
     let set = |name: &str| env.vars.get(name).is_some_and(|value| !value.is_empty());
     let dumb = env.vars.get("TERM").is_some_and(|term| term == "dumb");
     let styled = |flag, width| Style::decide(flag, set("NO_COLOR"), dumb, width);
@@ -185,7 +185,7 @@ fn run(project: &'static Project, extras: &'static Extras, args: impl IntoIterat
     let redraws = !dumb && !set("CI");
     let sink: Arc<dyn Sink> =
         if cli.global.json { Arc::new(json::JsonSink) } else { Arc::new(TermSink::new(err, level, redraws)) };
-    let cx = match Cx::find_root().and_then(|root| Cx::of_process(root, env, sink)) {
+    let cx = match Cx::find_root().and_then(|root| Cx::from_process(root, env, sink)) {
         Ok(cx) => cx.with_extras(extras),
         Err(error) => return fail(None, &error, None, cli.global.json, err),
     };

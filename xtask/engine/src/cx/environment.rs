@@ -18,9 +18,9 @@ pub mod var {
     pub const API_DEADLINE: &str = "GANGPLANK_API_DEADLINE";
 }
 
-/// What the variables that the engine reads begin with.
+/// Prefixes of the variables that the engine reads.
 const READ_PREFIXES: &[&str] = &["AWS_", "AZURE_", "CIRCLE_", "GANGPLANK_", "GCE_METADATA_", "GOOGLE_", "S3_"];
-/// The others that it reads, in capitals: proxies also go by small letters.
+/// Other variables that it reads, in capitals; those of proxies may be in small letters.
 const READ: &[&str] = &[
     "ALL_PROXY",
     "API_TOKEN",
@@ -63,13 +63,13 @@ pub fn is_cargos_own(name: &str) -> bool {
 pub struct Environment {
     /// Variables that are UTF-8.
     pub vars: BTreeMap<String, String>,
-    /// Variables that are not, as well as they can be read.
+    /// Variables that are not, with replacement characters.
     pub not_utf8: BTreeMap<String, String>,
 }
 
 impl Environment {
     /// The environment of this process, without names that are not UTF-8.
-    pub fn of_process() -> Self {
+    pub fn from_process() -> Self {
         let mut found = Self::default();
         for (name, value) in std::env::vars_os() {
             let Ok(name) = name.into_string() else { continue };
@@ -91,8 +91,8 @@ fn is_read(name: &str) -> bool {
     READ_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || READ.contains(&name.to_ascii_uppercase().as_str())
 }
 
-/// The refusal of a variable that is not UTF-8. Without it the variable would count as unset.
-pub fn refuse(name: &str) -> Failure {
+/// The error for a variable that is not UTF-8. Without it the variable would count as unset.
+pub fn not_utf8(name: &str) -> Failure {
     usage(format!("the environment variable {name} is not UTF-8"))
         .hint(format!("set it again in UTF-8, or `unset {name}`; `env | grep ^{name}= | od -c` shows its bytes"))
 }

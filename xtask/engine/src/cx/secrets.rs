@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-/// A secret is at least as long: shorter ones would blank out half of every line.
+/// Minimum length of a secret: shorter values would blank out half of every line.
 const LENGTH_MIN: usize = 8;
-/// The same for a password in a URL, which is a secret beyond doubt.
+/// Minimum length of a password in a URL, which is certainly a secret.
 const PASSWORD_MIN: usize = 6;
 
-/// A key in base64 is at least as long.
+/// Minimum length of a key in base64.
 const KEY_MIN: usize = 20;
 
 /// Words of names of secrets.
@@ -30,7 +30,7 @@ const WORDS: &[&str] = &[
     "CREDENTIAL",
     "DSN",
 ];
-/// What names of secrets end with. `PWD` alone is the current directory.
+/// Suffixes of names of secrets. `PWD` alone is the current directory.
 const ENDS: &[&str] = &["_PASS", "_PWD"];
 /// Keys of the pairs in a connection string or a query whose values are secrets, in small letters.
 const PAIRS: &[&str] =
@@ -65,7 +65,7 @@ pub fn is_secret(name: &str, value: &str) -> bool {
     value.len() >= LENGTH_MIN && (named || !logins(value).is_empty())
 }
 
-/// Whether a value is where a secret lies, and not the secret. A key in base64 may begin with `/`, too.
+/// Whether a value is the path of a secret. A key in base64 may begin with `/` too.
 fn is_path(name: &str, value: &str) -> bool {
     let of_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
     let like_key =

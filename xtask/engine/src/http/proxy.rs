@@ -1,4 +1,4 @@
-//! Which proxy a request goes through: by the variables that curl reads, and never to this machine itself.
+//! The proxy of a request, from the variables that curl reads. Requests to this machine use none.
 //!
 //! The variables: <https://everything.curl.dev/usingcurl/proxies/env.html>.
 
@@ -11,14 +11,14 @@ use std::net::IpAddr;
 /// The proxies that the variables name.
 #[derive(Clone, Default)]
 pub struct Proxies {
-    http: Option<Named>,
-    https: Option<Named>,
-    direct: Vec<String>,
+    http: Option<Variable>,
+    https: Option<Variable>,
+    no_proxy: Vec<String>,
 }
 
 /// A variable and its value, which may hold a password.
 #[derive(Clone)]
-struct Named(String, String);
+struct Variable(String, String);
 
 /// The proxy of a request. Its URL may hold a password, so it has no `Debug`.
 #[derive(Clone, PartialEq, Eq)]
@@ -31,11 +31,11 @@ pub struct Proxy {
 
 impl Proxy {
     /// `the proxy http://10.0.0.1:3128 (HTTPS_PROXY)`, without a login.
-    pub fn shown(&self) -> String {
+    pub fn label(&self) -> String {
         format!("the proxy {} ({})", origin(&self.url), self.variable)
     }
 
-    /// What to do when it does not connect to the host of a URL.
+    /// The hint for a proxy that does not connect to a URL.
     pub fn hint(&self, to: Option<&Url>) -> String {
         let host = to.and_then(Url::host_str).unwrap_or("HOST");
         format!("start the proxy, correct {}, or set NO_PROXY={host} to go without it", self.variable)
@@ -44,45 +44,45 @@ impl Proxy {
 
 impl Proxies {
     /// Reads the variables. Small letters come first, as in curl.
-    pub fn of(vars: &BTreeMap<String, String>) -> Self {
+    pub fn from_vars(vars: &BTreeMap<String, String>) -> Self {
         let var = |name: &str| {
             let names = [name.to_ascii_lowercase(), name.to_owned()];
             names.into_iter().find_map(|name| {
                 let value = vars.get(&name)?.trim();
-                (!value.is_empty()).then(|| Named(name, value.to_owned()))
+                (!value.is_empty()).then(|| Variable(name, value.to_owned()))
             })
         };
-        let direct = var("NO_PROXY").map(|Named(_, hosts)| hosts).unwrap_or_default();
-        let direct = direct.split([',', ' ']).map(str::trim).filter(|host| !host.is_empty());
+        let no_proxy = var("NO_PROXY").map(|Variable(_, hosts)| hosts).unwrap_or_default();
+        let no_proxy = no_proxy.split([',', ' ']).map(str::trim).filter(|host| !host.is_empty());
         Self {
             http: var("HTTP_PROXY").or_else(|| var("ALL_PROXY")),
             https: var("HTTPS_PROXY").or_else(|| var("ALL_PROXY")),
-            direct: direct.map(str::to_ascii_lowercase).collect(),
+            no_proxy: no_proxy.map(str::to_ascii_lowercase).collect(),
         }
     }
 
     /// The proxy for a URL.
-    pub fn of_url(&self, url: &Url) -> Result<Option<Proxy>> {
+    pub fn for_url(&self, url: &Url) -> Result<Option<Proxy>> {
         let named = if url.scheme() == "https" { &self.https } else { &self.http };
-        let Some(Named(variable, text)) = named.as_ref().filter(|_| !self.is_direct(url)) else { return Ok(None) };
+        let Some(Variable(variable, text)) = named.as_ref().filter(|_| !self.is_direct(url)) else { return Ok(None) };
         let wrong = |why: &str| usage(format!("{variable} {why}")).hint(format!("set {variable}=http://HOST:PORT"));
         let full = if text.contains("://") { text.clone() } else { format!("http://{text}") };
-        let url = Url::parse(&full).map_err(|_| wrong("is no URL of a proxy"))?;
+        let url = Url::parse(&full).map_err(|_| wrong("is not the URL of a proxy"))?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-            return wrong(&format!("names a proxy of the kind `{}`, which is not supported", url.scheme())).err();
+            return wrong(&format!("names a proxy with the scheme `{}`, which is not supported", url.scheme())).err();
         }
         Ok(Some(Proxy { variable: variable.clone(), url }))
     }
 
     fn is_direct(&self, url: &Url) -> bool {
         let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
-        is_loopback(&host) || self.direct.iter().any(|rule| holds(rule, &host, url.port_or_known_default()))
+        is_loopback(&host) || self.no_proxy.iter().any(|rule| rule_matches(rule, &host, url.port_or_known_default()))
     }
 }
 
-/// Whether a rule of `NO_PROXY` holds for a host: `*`, a domain with all below it, an address, a network, and any of
-/// these with a port.
-fn holds(rule: &str, host: &str, port: Option<u16>) -> bool {
+/// Whether an entry of `NO_PROXY` matches a host: `*`, a domain and its subdomains, an address, a network, each with an
+/// optional port.
+fn rule_matches(rule: &str, host: &str, port: Option<u16>) -> bool {
     let bare = |text: &str| text.trim_start_matches('[').trim_end_matches(']').to_owned();
     let (rule, wanted) = match rule.rsplit_once(':') {
         Some((name, digits)) if !name.contains(':') || name.ends_with(']') => (name, digits.parse::<u16>().ok()),
@@ -120,7 +120,7 @@ mod tests {
     use crate::error::{Kind, hint_of, kind_of};
 
     fn proxies(vars: &[(&str, &str)]) -> Proxies {
-        Proxies::of(&vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+        Proxies::from_vars(&vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
     }
 
     #[test]
@@ -141,15 +141,15 @@ mod tests {
             (&[("ALL_PROXY", "http://p:1")], "https://[::1]:9000", None),
             (&[("ALL_PROXY", "socks5://p:1")], "http://localhost:9000", None),
         ] {
-            let proxy = proxies(vars).of_url(&Url::parse(url).unwrap()).unwrap();
-            assert_eq!(proxy.map(|it| it.shown()), want.map(|it| format!("the proxy {it}")), "{vars:?} {url}");
+            let proxy = proxies(vars).for_url(&Url::parse(url).unwrap()).unwrap();
+            assert_eq!(proxy.map(|it| it.label()), want.map(|it| format!("the proxy {it}")), "{vars:?} {url}");
         }
     }
 
     #[test]
-    fn proxy_of_another_kind_is_refused() {
+    fn proxy_with_another_scheme_is_refused() {
         for value in ["socks5://p:1", "http://", "http://a b"] {
-            let found = proxies(&[("HTTPS_PROXY", value)]).of_url(&Url::parse("https://s3.example.org").unwrap());
+            let found = proxies(&[("HTTPS_PROXY", value)]).for_url(&Url::parse("https://s3.example.org").unwrap());
             let error = found.err().unwrap();
             assert_eq!(kind_of(&error), Kind::Usage, "{value}");
             assert!(hint_of(&error).unwrap().contains("HTTPS_PROXY=http://"), "{value}");
@@ -181,7 +181,7 @@ mod tests {
             (".", "s3.example.org", false),
         ] {
             let it = proxies(&[("HTTP_PROXY", "http://p:1"), ("NO_PROXY", rule)]);
-            let proxy = it.of_url(&Url::parse(&format!("http://{host}/x")).unwrap()).unwrap();
+            let proxy = it.for_url(&Url::parse(&format!("http://{host}/x")).unwrap()).unwrap();
             assert_eq!(proxy.is_none(), direct, "{rule} {host}");
         }
     }

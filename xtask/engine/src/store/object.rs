@@ -9,7 +9,7 @@ pub mod trouble;
 
 use crate::cx::{Cx, var};
 use crate::error::{Explain, Failure, Kind, Result, failed};
-use crate::http::{Limits, Outward};
+use crate::http::{ClientLimits, NetworkOptions};
 use crate::store::object::settings::{Scheme, Settings};
 use crate::store::object::trouble::{Doing, Server, explain};
 use futures_util::future::{Either, select};
@@ -95,13 +95,13 @@ impl<'cx> Bucket<'cx> {
         crate::http::install_tls();
         let deadline = crate::http::session::deadline(cx)?;
         let retry = RetryConfig { backoff: BackoffConfig::default(), max_retries: RETRIES, retry_timeout: deadline };
-        let limits = Limits {
+        let limits = ClientLimits {
             request: REQUEST.min(deadline),
             connect: CONNECT.min(deadline),
             plain_http: settings.plain_http(),
         };
         let server = Server::of(url, settings)?;
-        let connector = Connector { outward: settings.outward.clone(), limits };
+        let connector = Connector { network: settings.network.clone(), limits };
         let (store, signer) = build(settings, connector, retry).map_err(|e| explain(&server, Doing::Opening, &e))?;
         Self::with(cx, server, &settings.prefix, store, settings.signs.then_some(signer))
     }
@@ -333,8 +333,8 @@ impl<'cx> Bucket<'cx> {
         let start = Key::from(want.as_str());
         let found = self.store.list_with_offset(Some(&below), &start);
         let begins = move |meta: &ObjectMeta| meta.location.as_ref().starts_with(&want);
-        // Azurite ignores where a listing should start. A server lists in order, so that the first key after those that
-        // begin so is the end; a directory lists in no order.
+        // Azurite ignores the start of a listing, so earlier keys are skipped here too. A server lists in order, so the first
+        // other key is the end; a directory lists in no order.
         let found = found.try_filter(move |meta| ready(meta.location >= start));
         self.collect(if self.lock.is_some() {
             found.try_filter(move |meta| ready(begins(meta))).boxed()
@@ -423,8 +423,7 @@ type Opened = (Arc<dyn ObjectStore>, Arc<dyn Signer>);
 
 /// The bucket is set last: no variable may have another one meant.
 fn build(settings: &Settings, connector: Connector, retry: RetryConfig) -> Result<Opened, Error> {
-    // Buckets on this machine, and those that a variable allows, are spoken to by plain http. It is the connector that
-    // holds to that.
+    // The connector enforces this.
     let client = ClientOptions::new().with_allow_http(settings.plain_http());
     // The builders of the library are alike, but have no trait in common.
     macro_rules! open {
@@ -444,12 +443,12 @@ fn build(settings: &Settings, connector: Connector, retry: RetryConfig) -> Resul
     }
 }
 
-/// Makes the clients that the library speaks with: to the bucket, to a token service, and to a metadata address, which
-/// alone is asked by plain http wherever the bucket is.
+/// Makes the HTTP clients of the library: for the bucket, for a token service, and for a metadata address, which the library
+/// asks by plain http.
 #[derive(Clone)]
 struct Connector {
-    outward: Outward,
-    limits: Limits,
+    network: NetworkOptions,
+    limits: ClientLimits,
 }
 
 impl std::fmt::Debug for Connector {
@@ -461,7 +460,7 @@ impl std::fmt::Debug for Connector {
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> Result<HttpClient, Error> {
         let plain_http = options.get_config_value(&ClientConfigKey::AllowHttp).as_deref() == Some("true");
-        let client = self.outward.storage_client(&Limits { plain_http, ..self.limits.clone() });
+        let client = self.network.storage_client(&ClientLimits { plain_http, ..self.limits.clone() });
         client.map(HttpClient::new).map_err(|source| Error::Generic { store: "HTTP client", source: Box::new(source) })
     }
 }

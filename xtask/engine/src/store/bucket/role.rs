@@ -7,7 +7,7 @@
 use crate::cx::{Cx, Input};
 use crate::error::{Failure, Kind, Result, kind_of};
 use crate::http::proxy::Proxy;
-use crate::http::{Client, Outward, Secret, policy};
+use crate::http::{Client, NetworkOptions, Secret, policy};
 use crate::store::object::settings::Role;
 use crate::store::object::trouble::tag;
 use std::process::Command;
@@ -20,8 +20,8 @@ const ATTEMPTS: u32 = 4;
 pub type Keys = [(String, String); 3];
 
 /// Asks for the keys of a role.
-pub fn keys(cx: &Cx, role: &Role, outward: &Outward) -> Result<Keys> {
-    let service = Service { client: Client::outward(outward)?, proxy: outward.proxies.of_url(&role.endpoint)? };
+pub fn keys(cx: &Cx, role: &Role, network: &NetworkOptions) -> Result<Keys> {
+    let service = Service { client: Client::with_network(network)?, proxy: network.proxies.for_url(&role.endpoint)? };
     match exchange(cx, &service, role, &role.token) {
         // The token of the environment lives an hour, and the job may be older. Not every service says that it expired.
         Err(refused) if kind_of(&refused) == Kind::Auth => match fresh(cx) {
@@ -59,7 +59,7 @@ fn exchange(cx: &Cx, service: &Service, role: &Role, token: &Secret) -> Result<K
         }
     }
     let (by, hint) = match &service.proxy {
-        Some(proxy) => (format!("{}: ", proxy.shown()), proxy.hint(Some(&role.endpoint))),
+        Some(proxy) => (format!("{}: ", proxy.label()), proxy.hint(Some(&role.endpoint))),
         None => {
             let hint = "check the network and AWS_ENDPOINT_URL_STS, then run the same command again; AWS_CA_BUNDLE names \
                         certificates of your own";

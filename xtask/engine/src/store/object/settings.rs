@@ -7,7 +7,7 @@ mod google;
 
 use crate::cx::var;
 use crate::error::{Result, usage};
-use crate::http::{self, Outward, Secret};
+use crate::http::{self, NetworkOptions, Secret};
 use std::collections::BTreeMap;
 
 /// Whose protocol is spoken.
@@ -32,14 +32,14 @@ pub struct Settings {
     pub prefix: String,
     /// Options by the names that the variables have, in small letters. Some are secrets.
     pub options: BTreeMap<String, String>,
-    /// The server; none where a directory takes its place.
+    /// The URL of the server; `None` if a directory replaces it.
     pub endpoint: Option<http::Url>,
     /// How the requests are signed.
     pub credentials: Credentials,
     /// Whether URLs can be signed with these credentials.
     pub signs: bool,
-    /// How requests leave this machine.
-    pub outward: Outward,
+    /// Proxies and certificates.
+    pub network: NetworkOptions,
     /// The variable or file that the key comes from, for hints.
     pub key_name: String,
 }
@@ -90,7 +90,7 @@ pub fn settings(url: &str, vars: &BTreeMap<String, String>, files: Files) -> Res
             endpoint: None,
             credentials: Credentials::Given,
             signs: false,
-            outward: Outward::default(),
+            network: NetworkOptions::default(),
             key_name: String::new(),
         });
     }
@@ -115,7 +115,7 @@ impl<'a> Vars<'a> {
     }
 }
 
-/// Whether a variable says yes.
+/// Whether the value of a variable means yes.
 fn is_on(value: Option<&str>) -> bool {
     value.is_some_and(|it| ["1", "true", "on", "yes", "y"].contains(&it.to_ascii_lowercase().as_str()))
 }

@@ -6,7 +6,7 @@ use crate::error::{Failure, Kind, Result};
 use crate::http::Url;
 use crate::http::proxy::Proxy;
 use crate::store::object::settings::{Scheme, Settings};
-use crate::store::object::trouble::codes::Meaning;
+use crate::store::object::trouble::codes::Diagnosis;
 use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 
@@ -54,32 +54,33 @@ impl Doing<'_> {
     }
 }
 
-/// Who is spoken to, for messages.
+/// The server of a store, as messages name it.
 pub struct Server {
     /// The URL of the store.
     pub url: String,
-    /// Whose protocol is spoken, where it is a server.
+    /// The protocol; `None` for a directory.
     scheme: Option<Scheme>,
     /// The variable that the key comes from.
     key_name: String,
     account: Option<String>,
-    /// Whether Azure is asked by a shared access signature.
+    /// Whether the credential is a shared access signature of Azure.
     by_signature: bool,
     endpoint: Option<Url>,
     proxy: Option<Proxy>,
 }
 
 impl Server {
-    /// What is no server: a directory, or memory.
+    /// A directory or memory in place of a server.
     pub fn new(url: &str) -> Self {
         let url = url.to_owned();
         let key_name = String::new();
         Self { url, scheme: None, key_name, account: None, by_signature: false, endpoint: None, proxy: None }
     }
 
-    /// The server of a store. A proxy that cannot be used is refused.
+    /// The server of a store. An invalid proxy variable is refused.
     pub fn of(url: &str, settings: &Settings) -> Result<Self> {
-        let proxy = settings.endpoint.as_ref().map(|endpoint| settings.outward.proxies.of_url(endpoint)).transpose()?;
+        let proxy =
+            settings.endpoint.as_ref().map(|endpoint| settings.network.proxies.for_url(endpoint)).transpose()?;
         Ok(Self {
             url: url.to_owned(),
             scheme: Some(settings.scheme),
@@ -109,12 +110,12 @@ pub fn explain(server: &Server, doing: Doing, error: &Error) -> Failure {
         text.contains("redirect without LOCATION")
             .then(|| (Kind::Usage, "the bucket is in another region".into(), hint))
     };
-    let known = code.and_then(|code| codes::meaning(server, doing, code, &text)).or_else(region);
+    let known = code.and_then(|code| codes::diagnose(server, doing, code, &text)).or_else(region);
     let (kind, why, hint) = known.unwrap_or_else(|| other(server, doing, error, &text, code));
     Failure::new(kind, format!("{}: {why}", doing.words(&server.url))).hint(hint)
 }
 
-fn other(server: &Server, doing: Doing, error: &Error, text: &str, code: Option<&str>) -> Meaning {
+fn other(server: &Server, doing: Doing, error: &Error, text: &str, code: Option<&str>) -> Diagnosis {
     let again = "see that the server is well, then run the same command again: it goes on where it was".to_owned();
     if let (Some(code), message) = (code, tag(text, "Message")) {
         let line = message.and_then(|message| message.lines().next()).unwrap_or_default();
@@ -125,13 +126,13 @@ fn other(server: &Server, doing: Doing, error: &Error, text: &str, code: Option<
     if text.contains(STOPPED) {
         return (Kind::Failed, STOPPED.into(), "run the same command again".into());
     }
-    if let Some(meaning) = codes::of_token_service(server, text) {
+    if let Some(meaning) = codes::diagnose_token_service(server, text) {
         return meaning;
     }
     if let Some(proxy) = server.proxy.as_ref().filter(|_| is_unanswered(error) || text.contains("status code: 407")) {
         return (
             Kind::Remote,
-            format!("{}: {}", proxy.shown(), innermost(error)),
+            format!("{}: {}", proxy.label(), innermost(error)),
             proxy.hint(server.endpoint.as_ref()),
         );
     }
@@ -139,7 +140,7 @@ fn other(server: &Server, doing: Doing, error: &Error, text: &str, code: Option<
         _ if is_denied(error) => {
             (Kind::Auth, "access denied".into(), "check the credentials and their permissions: see docs/s3.md".into())
         }
-        // What is created or listed needs nothing but the bucket.
+        // A write or a listing needs nothing but the bucket.
         Error::NotFound { .. } if matches!(doing, Doing::Writing(_) | Doing::Listing) => codes::missing(server),
         Error::NotFound { .. } => {
             (Kind::NotFound, "it is not there".into(), "`cargo xtask releases` lists what there is".into())
@@ -152,14 +153,14 @@ fn other(server: &Server, doing: Doing, error: &Error, text: &str, code: Option<
     match &server.proxy {
         Some(proxy) => (
             kind,
-            format!("{why}, through {}", proxy.shown()),
+            format!("{why}, through {}", proxy.label()),
             format!("{hint}; or {}", proxy.hint(server.endpoint.as_ref())),
         ),
         None => (kind, why, hint),
     }
 }
 
-/// What helps where no answer came, and it is known why.
+/// The hint for a network error with a known cause.
 fn hint_of_network(server: &Server, text: &str) -> Option<String> {
     let host = server.endpoint.as_ref().and_then(Url::host_str)?;
     if text.contains("certificate") {
@@ -170,13 +171,13 @@ fn hint_of_network(server: &Server, text: &str) -> Option<String> {
     }
     let account = match (&server.account, text.contains("lookup address")) {
         (_, false) => return None,
-        (Some(account), true) => format!(" and an account {account}"),
+        (Some(account), true) => format!(" of the account {account}"),
         (None, true) => String::new(),
     };
-    Some(format!("is there a host {host}{account}? Check the variables of docs/s3.md, and the network"))
+    Some(format!("check that the host {host}{account} exists, and the network: see docs/s3.md"))
 }
 
-/// Whether no connection was made: to the proxy, where there is one.
+/// Whether the connection failed: to the proxy, if there is one.
 fn is_unanswered(error: &Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(inner) = cause {
@@ -300,7 +301,7 @@ mod tests {
             ("AuthenticationFailed", "Request date header too old: 'x'", Kind::Auth, "clock", "date"),
             ("AuthorizationPermissionMismatch", "", Kind::Auth, "access denied", "Storage Blob Data Contributor"),
             ("AuthorizationFailure", "", Kind::Auth, "access denied", "network rules"),
-            ("KeyBasedAuthenticationNotPermitted", "", Kind::Auth, "by a key", "AZURE_CLIENT_SECRET"),
+            ("KeyBasedAuthenticationNotPermitted", "", Kind::Auth, "does not allow keys", "AZURE_CLIENT_SECRET"),
             ("ServerBusy", "", Kind::Remote, "the server answered ServerBusy", "again"),
         ] {
             let detail = format!("<AuthenticationErrorDetail>{detail}</AuthenticationErrorDetail>");
@@ -347,14 +348,14 @@ mod tests {
     }
 
     #[test]
-    fn host_that_is_not_there_is_named() {
+    fn host_that_does_not_exist_is_named() {
         let error = generic("dns error: failed to lookup address information: Name or service not known");
         check(
             &azure(),
             &error,
             Kind::Remote,
             "failed to lookup",
-            "a host acme.blob.core.windows.net and an account acme",
+            "the host acme.blob.core.windows.net of the account acme exists",
         );
         let error = generic("invalid peer certificate: UnknownIssuer");
         check(&azure(), &error, Kind::Remote, "UnknownIssuer", "SSL_CERT_FILE");
@@ -363,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn proxy_is_named_where_it_may_be_the_cause() {
+    fn proxy_that_may_be_the_cause_is_named() {
         let vars = [("S3_ENDPOINT", "https://s3.lan"), ("HTTPS_PROXY", "http://ana:sesame@p:3128")];
         let s3 = server("s3://builds/shop", &vars);
         let refused = HttpError::new(HttpErrorKind::Connect, std::io::Error::other("Connection refused"));

@@ -1,11 +1,11 @@
-//! Buckets of S3: the variables of AWS, and its two files.
+//! Settings of S3 buckets: the variables of AWS, and its two files.
 //!
 //! Names and order of what is looked at: <https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>.
 
 use crate::error::{Failure, Kind, Result, usage};
 use crate::http::policy::is_secure;
 use crate::http::proxy::Proxies;
-use crate::http::{self, Outward, Secret, Trusted};
+use crate::http::{self, CaBundle, NetworkOptions, Secret};
 use crate::store::object::settings::endpoint::Endpoint;
 use crate::store::object::settings::{Credentials, Files, Role, Scheme, Settings, is_on};
 use std::collections::BTreeMap;
@@ -50,7 +50,7 @@ pub fn settings(
     }
     let endpoint = match named.or_else(|| Some(("endpoint_url", profile.get("endpoint_url")?))) {
         None => http::url(&format!("https://s3.{region}.amazonaws.com"))
-            .map_err(|_| usage(format!("AWS_REGION={region} is no region")).hint("set it to e.g. eu-central-1"))?,
+            .map_err(|_| usage(format!("AWS_REGION={region} is not a region")).hint("set it to e.g. eu-central-1"))?,
         Some((name, text)) => {
             let endpoint = own_endpoint(url, &bucket, name, text, vars)?;
             options.insert("aws_endpoint_url_s3".into(), endpoint.text());
@@ -63,15 +63,15 @@ pub fn settings(
             options.extend(profile.get(key).map(|value| (key.to_owned(), value.to_owned())));
         }
     }
-    let outward = Outward { proxies: Proxies::of(vars), trusted: trusted(vars, &profile, files)? };
+    let network = NetworkOptions { proxies: Proxies::from_vars(vars), ca_bundle: ca_bundle(vars, &profile, files)? };
     let signs = !is_on(var("AWS_SKIP_SIGNATURE"));
-    // The library asks the metadata address for a key even where none is used.
+    // The library asks the metadata address for a key even if requests are not signed.
     if is_on(var("AWS_SKIP_SIGNATURE")) {
         options.extend(["aws_access_key_id", "aws_secret_access_key"].map(|key| (key.to_owned(), "none".to_owned())));
     }
     let key_name = "AWS_SECRET_ACCESS_KEY".into();
     let endpoint = Some(endpoint);
-    Ok(Settings { scheme: Scheme::S3, bucket, prefix, options, endpoint, credentials, signs, outward, key_name })
+    Ok(Settings { scheme: Scheme::S3, bucket, prefix, options, endpoint, credentials, signs, network, key_name })
 }
 
 fn own_endpoint(
@@ -92,8 +92,8 @@ fn own_endpoint(
     Ok(endpoint)
 }
 
-/// The certificates of `AWS_CA_BUNDLE`, which take the place of the system's, as they do for AWS's own tools.
-fn trusted(vars: &BTreeMap<String, String>, profile: &Profile, files: Files) -> Result<Option<Trusted>> {
+/// The certificates of `AWS_CA_BUNDLE`, which replace the system's, as in AWS's own tools.
+fn ca_bundle(vars: &BTreeMap<String, String>, profile: &Profile, files: Files) -> Result<Option<CaBundle>> {
     let named = vars.get("AWS_CA_BUNDLE").map(String::as_str).filter(|path| !path.is_empty());
     let named = named.map(|path| ("AWS_CA_BUNDLE", path));
     let Some((name, path)) = named.or_else(|| Some(("ca_bundle", profile.get("ca_bundle")?))) else { return Ok(None) };
@@ -101,7 +101,7 @@ fn trusted(vars: &BTreeMap<String, String>, profile: &Profile, files: Files) -> 
         usage(format!("{name} names {path}, {why}")).hint(format!("set {name} to a file of certificates in PEM"))
     };
     let text = files(path).ok_or_else(|| wrong("which cannot be read"))?;
-    Trusted::parse(&text).map(Some).ok_or_else(|| wrong("which holds no certificate in PEM").into())
+    CaBundle::parse(&text).map(Some).ok_or_else(|| wrong("which contains no certificate in PEM").into())
 }
 
 fn credentials(vars: &BTreeMap<String, String>, profile: &Profile, region: &str, files: Files) -> Result<Credentials> {
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_address_is_asked_only_where_a_variable_names_it() {
+    fn metadata_address_without_a_variable_is_not_asked() {
         for (vars, asks) in [
             (&[][..], "missing"),
             (&[("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1")], "missing"),
@@ -280,17 +280,17 @@ mod tests {
     fn certificates_of_a_bundle_are_read_or_refused() {
         for (path, says) in [
             ("/none.pem", "AWS_CA_BUNDLE names /none.pem, which cannot be read"),
-            ("/token", "AWS_CA_BUNDLE names /token, which holds no certificate in PEM"),
+            ("/token", "AWS_CA_BUNDLE names /token, which contains no certificate in PEM"),
         ] {
             let error = of("s3://builds/shop", &[("AWS_CA_BUNDLE", path)]).map(drop).unwrap_err();
             assert_eq!((kind_of(&error), error.to_string().as_str()), (Kind::Usage, says));
             assert!(hint_of(&error).unwrap().contains("PEM"));
         }
-        assert!(of("s3://builds/shop", &[]).unwrap().outward.trusted.is_none());
+        assert!(of("s3://builds/shop", &[]).unwrap().network.ca_bundle.is_none());
     }
 
     #[test]
-    fn endpoint_that_names_the_bucket_is_refused_or_used_as_such() {
+    fn endpoint_with_the_bucket_needs_virtual_hosted_style() {
         for (endpoint, style, want) in [
             ("https://s3.example.org", "", Some("https://s3.example.org")),
             ("https://s3.example.org/builds", "", None),

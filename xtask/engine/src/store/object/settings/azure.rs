@@ -1,4 +1,4 @@
-//! Containers of Azure: the variables of Azure's own tools, and a connection string.
+//! Settings of Azure containers: the variables of Azure's own tools, and a connection string.
 //!
 //! The variables: <https://learn.microsoft.com/azure/storage/blobs/authorize-data-operations-cli>, the string:
 //! <https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string>.
@@ -6,22 +6,22 @@
 use crate::error::{Failure, Kind, Result, usage};
 use crate::http::policy::is_secure;
 use crate::http::proxy::Proxies;
-use crate::http::{self, Outward};
+use crate::http::{self, NetworkOptions};
 use crate::store::object::settings::endpoint::Endpoint;
 use crate::store::object::settings::{Credentials, Files, Scheme, Settings, Vars, is_on};
 use std::collections::BTreeMap;
 
 const STRING: &str = "AZURE_STORAGE_CONNECTION_STRING";
-/// The account and the key of every emulator, which Microsoft publishes.
+/// Account and key of all emulators, published by Microsoft.
 const EMULATOR: (&str, &str) =
     ("devstoreaccount1", "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==");
 const EMULATOR_ENDPOINT: &str = "http://127.0.0.1:10000/devstoreaccount1";
 
-/// A value, and the variable that it comes from.
+/// The name of a variable, and its value.
 type Named = (&'static str, String);
 
-/// A way to sign requests.
-struct Login {
+/// A credential.
+struct Credential {
     /// Its name in the library.
     kind: &'static str,
     /// The variable that it comes from.
@@ -29,7 +29,7 @@ struct Login {
     options: Vec<(&'static str, String)>,
 }
 
-/// What the variables or the connection string say.
+/// The account, from the variables or the connection string.
 #[derive(Default)]
 struct Account {
     name: Option<Named>,
@@ -48,10 +48,10 @@ pub fn settings(
     let var = Vars(vars);
     check_token_file(&var, files)?;
     let account = match var.get(STRING) {
-        Some(text) => Account::of_string(text)?,
-        None => Account::of_variables(&var),
+        Some(text) => Account::from_connection_string(text)?,
+        None => Account::from_variables(&var),
     };
-    let (mut options, key_name, credentials) = sign(&account, &var)?;
+    let (mut options, key_name, credentials) = select_credential(&account, &var)?;
     let endpoint = match (&account.endpoint, &account.name) {
         (Some((name, text)), _) => Some(Endpoint::parse(url, name, text, None)?),
         (None, Some((name, account))) => {
@@ -81,13 +81,13 @@ pub fn settings(
         endpoint: endpoint.map(|it| it.url),
         credentials,
         signs,
-        outward: Outward { proxies: Proxies::of(vars), trusted: None },
+        network: NetworkOptions { proxies: Proxies::from_vars(vars), ca_bundle: None },
         key_name: key_name.into(),
     })
 }
 
 impl Account {
-    fn of_variables(var: &Vars) -> Self {
+    fn from_variables(var: &Vars) -> Self {
         let emulated = is_on(var.get("AZURE_STORAGE_USE_EMULATOR"));
         let emulator = |value: &str| emulated.then(|| ("AZURE_STORAGE_USE_EMULATOR", value.to_owned()));
         let key = var.first(&[
@@ -106,8 +106,8 @@ impl Account {
         }
     }
 
-    /// Reads `NAME=VALUE;NAME=VALUE`. No piece of it is shown, for each may be the key.
-    fn of_string(text: &str) -> Result<Self> {
+    /// Parses `NAME=VALUE;NAME=VALUE`. No part of it is printed, because any of them may be the key.
+    fn from_connection_string(text: &str) -> Result<Self> {
         let wrong = |why: &str| {
             usage(format!("{STRING} {why}"))
                 .hint("copy it again: `az storage account show-connection-string --name ACCOUNT --output tsv`")
@@ -151,18 +151,18 @@ fn account_of(endpoint: &str) -> Option<String> {
 fn check_account(name: &str, account: &str) -> Result<()> {
     let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     if account.len() < 3 || account.len() > 24 || !account.chars().all(is_name) {
-        return usage(format!("{name} names the account `{account}`, which is none of Azure's"))
+        return usage(format!("{name} is `{account}`, which is not the name of a storage account"))
             .hint("an account has 3 to 24 small letters and digits: `az storage account list --output table`")
             .err();
     }
     Ok(())
 }
 
-/// The options that sign requests, the variable that they come from, and whether there are any. The kind is always
-/// stated: the library would choose the metadata address where nothing else is there.
-fn sign(account: &Account, var: &Vars) -> Result<(BTreeMap<String, String>, &'static str, Credentials)> {
-    let mut logins = Vec::new();
-    let mut add = |kind, name, options| logins.push(Login { kind, name, options });
+/// The options of the first credential that is set, its variable, and whether there is one. The kind is always passed on:
+/// without it the library would ask the metadata address.
+fn select_credential(account: &Account, var: &Vars) -> Result<(BTreeMap<String, String>, &'static str, Credentials)> {
+    let mut found = Vec::new();
+    let mut add = |kind, name, options| found.push(Credential { kind, name, options });
     if let Some((name, key)) = &account.key {
         check_key(name, key)?;
         add("access_key", name, vec![("azure_storage_account_key", key.clone())]);
@@ -196,19 +196,19 @@ fn sign(account: &Account, var: &Vars) -> Result<(BTreeMap<String, String>, &'st
         let nothing = [("azure_storage_token", String::new()), ("azure_skip_signature", "true".to_owned())];
         add("bearer_token", "AZURE_SKIP_SIGNATURE", nothing.into());
     }
-    logins.extend(managed_identity(var));
+    found.extend(managed_identity(var));
     check_authority(var)?;
     let wanted = var.get("AZURE_CREDENTIAL_TYPE").filter(|kind| *kind != "auto");
     let missing = |what: String| Ok((BTreeMap::new(), "AZURE_STORAGE_KEY", Credentials::Missing(what)));
-    let found = logins.into_iter().find(|login| wanted.is_none_or(|wanted| wanted == login.kind));
-    match (found, &account.name) {
+    let selected = found.into_iter().find(|it| wanted.is_none_or(|wanted| wanted == it.kind));
+    match (selected, &account.name) {
         (Some(_), None) => missing("AZURE_STORAGE_ACCOUNT, the account of the container".into()),
         (None, _) if wanted.is_some() => {
             missing(format!("the variables of AZURE_CREDENTIAL_TYPE={}", wanted.unwrap_or_default()))
         }
         (None, Some((name, _))) => missing(format!("AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN beside {name}")),
         (None, None) => missing(format!("{STRING}, or AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY")),
-        (Some(Login { kind, name, options }), Some(_)) => {
+        (Some(Credential { kind, name, options }), Some(_)) => {
             let kind = ("azure_credential_type", kind.to_owned());
             let options = options.into_iter().chain([kind]).map(|(option, value)| (option.to_owned(), value));
             Ok((options.collect(), name, Credentials::Given))
@@ -216,8 +216,8 @@ fn sign(account: &Account, var: &Vars) -> Result<(BTreeMap<String, String>, &'st
     }
 }
 
-/// A metadata address gives tokens to whatever runs on the machine, so it is asked only where a variable says so.
-fn managed_identity(var: &Vars) -> Option<Login> {
+/// A metadata address gives tokens to every process of the machine, so it is asked only if a variable names it.
+fn managed_identity(var: &Vars) -> Option<Credential> {
     let by_type = (var.get("AZURE_CREDENTIAL_TYPE") == Some("managed_identity")).then_some("AZURE_CREDENTIAL_TYPE");
     let endpoint = var.first(&["AZURE_MSI_ENDPOINT", "AZURE_IDENTITY_ENDPOINT", "IDENTITY_ENDPOINT"]);
     let name = endpoint.as_ref().map(|(name, _)| *name).or(by_type)?;
@@ -228,7 +228,7 @@ fn managed_identity(var: &Vars) -> Option<Login> {
     ];
     let ids = ids.into_iter().filter_map(|(option, value)| Some((option, value?.to_owned())));
     let options = ids.chain(endpoint.map(|(_, url)| ("azure_msi_endpoint", url))).collect();
-    Some(Login { kind: "managed_identity", name, options })
+    Some(Credential { kind: "managed_identity", name, options })
 }
 
 fn check_key(name: &str, key: &str) -> Result<()> {
@@ -237,7 +237,7 @@ fn check_key(name: &str, key: &str) -> Result<()> {
     if good && !digits.is_empty() && key.len().is_multiple_of(4) && key.len() - digits.len() <= 2 {
         return Ok(());
     }
-    Failure::new(Kind::Auth, format!("the key in {name} is no base64"))
+    Failure::new(Kind::Auth, format!("the key in {name} is not base64"))
         .hint(format!("copy it again, whole, into {name}: `az storage account keys list --account-name ACCOUNT`"))
         .err()
 }
@@ -267,9 +267,9 @@ fn check_token_file(var: &Vars, files: Files) -> Result<()> {
 
 fn check_authority(var: &Vars) -> Result<()> {
     match var.get("AZURE_AUTHORITY_HOST").map(http::url) {
-        Some(Err(_)) => usage("AZURE_AUTHORITY_HOST is no URL").hint("e.g. https://login.microsoftonline.com").err(),
+        Some(Err(_)) => usage("AZURE_AUTHORITY_HOST is not a URL").hint("e.g. https://login.microsoftonline.com").err(),
         Some(Ok(url)) if !is_secure(&url) => {
-            usage("AZURE_AUTHORITY_HOST is not https, and would show the secret").hint("use https").err()
+            usage("AZURE_AUTHORITY_HOST is not https, so the secret would not be encrypted").hint("use https").err()
         }
         _ => Ok(()),
     }
@@ -306,7 +306,7 @@ mod tests {
     const KEY: (&str, &str) = ("AZURE_STORAGE_KEY", "c2VzYW1l");
 
     #[test]
-    fn variables_of_azure_are_understood() {
+    fn variables_of_azure_select_account_endpoint_and_credential() {
         let cloud = "acme https://acme.blob.core.windows.net";
         for (vars, want) in [
             (&[ACCOUNT, KEY][..], format!("{cloud} access_key AZURE_STORAGE_KEY")),
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_address_is_asked_only_where_a_variable_names_it() {
+    fn metadata_address_without_a_variable_is_not_asked() {
         let cloud = "acme https://acme.blob.core.windows.net managed_identity";
         for (vars, want) in [
             (
@@ -389,25 +389,29 @@ mod tests {
     }
 
     #[test]
-    fn variable_of_azure_that_makes_no_sense_is_refused_without_its_value() {
+    fn variable_of_azure_that_is_invalid_is_refused_without_its_value() {
         for (vars, code, says) in [
-            (&[ACCOUNT, ("AZURE_STORAGE_KEY", "sesame")][..], Kind::Auth, "the key in AZURE_STORAGE_KEY is no base64"),
+            (&[ACCOUNT, ("AZURE_STORAGE_KEY", "sesame")][..], Kind::Auth, "the key in AZURE_STORAGE_KEY is not base64"),
             (&[ACCOUNT, ("AZURE_STORAGE_SAS_TOKEN", "sesame")], Kind::Auth, "AZURE_STORAGE_SAS_TOKEN has no `sig=`"),
             (&[(STRING, "sesame")], Kind::Usage, "has a part that is not NAME=VALUE"),
             (&[(STRING, "AccountKey=c2VzYW1l")], Kind::Usage, "names no AccountName"),
-            (&[(STRING, "AccountName=acme;AccountKey=sesame")], Kind::Auth, "is no base64"),
+            (&[(STRING, "AccountName=acme;AccountKey=sesame")], Kind::Auth, "is not base64"),
             (&[(STRING, "AccountName=acme")], Kind::Auth, "neither AccountKey nor SharedAccessSignature"),
-            (&[(STRING, "AccountName=evil.example/x#;AccountKey=c2VzYW1l")], Kind::Usage, "none of Azure's"),
+            (
+                &[(STRING, "AccountName=evil.example/x#;AccountKey=c2VzYW1l")],
+                Kind::Usage,
+                "not the name of a storage account",
+            ),
             (
                 &[(STRING, "DefaultEndpointsProtocol=http;AccountName=acme;AccountKey=c2VzYW1l")],
                 Kind::Usage,
                 "is another machine",
             ),
-            (&[("AZURE_STORAGE_ACCOUNT", "acme.example"), KEY], Kind::Usage, "names the account `acme.example`"),
+            (&[("AZURE_STORAGE_ACCOUNT", "acme.example"), KEY], Kind::Usage, "is `acme.example`"),
             (
                 &[ACCOUNT, KEY, ("AZURE_STORAGE_ENDPOINT", "http://127.0.0.1/acme/builds")],
                 Kind::Usage,
-                "names the bucket",
+                "already contains the bucket",
             ),
             (&[ACCOUNT, ("AZURE_FEDERATED_TOKEN_FILE", "/none")], Kind::Auth, "names /none, which cannot be read"),
             (&[ACCOUNT, KEY, ("AZURE_AUTHORITY_HOST", "http://login.lan")], Kind::Usage, "AZURE_AUTHORITY_HOST"),

@@ -1,4 +1,4 @@
-//! Which server is spoken to: the URL that a variable names, and whether it holds the bucket already.
+//! The endpoint of a bucket: the URL from a variable, checked for the bucket in it.
 
 use crate::error::{Result, usage};
 use crate::http::policy::{is_secure, origin};
@@ -14,14 +14,15 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Reads the endpoint of a store. Plain http to another machine needs a word of its own: `allowed`.
+    /// Parses the endpoint of a store. `allowed` is the variable's value that permits plain http to another machine; `None`
+    /// where no variable does.
     pub fn parse(store: &str, name: &str, text: &str, allowed: Option<&str>) -> Result<Self> {
         let parsed = http::url(text).map_err(|_| {
-            usage(format!("store {store}: {name}={text} is no URL of a server"))
+            usage(format!("store {store}: {name}={text} is not the URL of a server"))
                 .hint(format!("e.g. {name}=https://storage.example.org"))
         })?;
         if parsed.query().is_some() || parsed.fragment().is_some() || !parsed.username().is_empty() {
-            return usage(format!("store {store}: {name} has a login, a `?` or a `#` in it"))
+            return usage(format!("store {store}: {name} contains a login, a `?` or a `#`"))
                 .hint(format!("set {name}={}", origin(&parsed)))
                 .err();
         }
@@ -37,12 +38,12 @@ impl Endpoint {
         Ok(Self { name: name.to_owned(), url: parsed })
     }
 
-    /// Its text, without `/` at the end.
+    /// The URL as text, without a trailing `/`.
     pub fn text(&self) -> String {
         self.url.as_str().trim_end_matches('/').to_owned()
     }
 
-    /// The endpoint for requests whose host names the bucket: with the bucket in front, if it is not there already.
+    /// The endpoint of virtual-hosted style: the bucket is the first part of the host.
     pub fn with_bucket(&self, store: &str, bucket: &str) -> Result<Self> {
         let host = self.url.host_str().unwrap_or_default();
         if starts_with(host, bucket) {
@@ -50,32 +51,32 @@ impl Endpoint {
         }
         let mut url = self.url.clone();
         if self.url.domain().is_none() || url.set_host(Some(&format!("{bucket}.{host}"))).is_err() {
-            return usage(format!("store {store}: `{bucket}` cannot stand before {host}"))
-                .hint("unset AWS_VIRTUAL_HOSTED_STYLE_REQUEST: the bucket then stands in the path")
+            return usage(format!("store {store}: virtual-hosted style needs a host name, and {host} is an address"))
+                .hint("unset AWS_VIRTUAL_HOSTED_STYLE_REQUEST to put the bucket into the path")
                 .err();
         }
         Ok(Self { url, ..self.clone() })
     }
 
-    /// Refuses an endpoint that names the bucket, which would be asked for a bucket inside it.
-    pub fn without_bucket(&self, store: &str, bucket: &str, in_path_by_choice: bool) -> Result<()> {
+    /// Refuses an endpoint that contains the bucket: requests would name it twice.
+    pub fn without_bucket(&self, store: &str, bucket: &str, path_style: bool) -> Result<()> {
         let host = self.url.host_str().unwrap_or_default();
         let path = self.url.path().trim_end_matches('/');
         let mut plain = self.url.clone();
         let how = if let Some(before) = path.strip_suffix(bucket).and_then(|it| it.strip_suffix('/')) {
             plain.set_path(before);
             format!("set {}={}", self.name, plain.as_str().trim_end_matches('/'))
-        } else if starts_with(host, bucket) && !in_path_by_choice {
+        } else if starts_with(host, bucket) && !path_style {
             let _ = plain.set_host(host.get(bucket.len() + 1..));
             format!(
-                "set {}={}, or AWS_VIRTUAL_HOSTED_STYLE_REQUEST=true to keep it (=false where the server is called so by chance)",
+                "set {}={}, or AWS_VIRTUAL_HOSTED_STYLE_REQUEST=true to keep it (=false if the host only happens to start so)",
                 self.name,
                 plain.as_str().trim_end_matches('/')
             )
         } else {
             return Ok(());
         };
-        usage(format!("store {store}: {} names the bucket `{bucket}` already", self.name)).hint(how).err()
+        usage(format!("store {store}: {} already contains the bucket `{bucket}`", self.name)).hint(how).err()
     }
 }
 
@@ -93,8 +94,8 @@ mod tests {
     }
 
     #[test]
-    fn endpoint_that_names_the_bucket_is_refused() {
-        for (text, by_choice, hint) in [
+    fn endpoint_with_the_bucket_is_refused() {
+        for (text, path_style, hint) in [
             ("https://s3.example.org", false, None),
             ("https://s3.example.org/prefix/", false, None),
             ("https://s3.example.org/my-builds", false, None),
@@ -109,7 +110,7 @@ mod tests {
                 Some("set S3_ENDPOINT=https://s3.eu-west-1.amazonaws.com, or AWS_VIRTUAL"),
             ),
         ] {
-            let done = endpoint(text).without_bucket("s3://builds/shop", "builds", by_choice);
+            let done = endpoint(text).without_bucket("s3://builds/shop", "builds", path_style);
             match (done, hint) {
                 (Ok(()), None) => {}
                 (Err(error), Some(hint)) => {
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoint_that_cannot_be_spoken_to_is_refused() {
+    fn endpoint_that_is_invalid_or_not_encrypted_is_refused() {
         for (text, allowed, good) in [
             ("https://s3.example.org", None, true),
             ("http://127.0.0.1:9000", None, true),

@@ -1,26 +1,26 @@
-//! Buckets of Google: a service account, in a file or in a variable, and what `gcloud` leaves on a laptop.
+//! Settings of Google buckets: a service account in a file or a variable, or the login of `gcloud`.
 //!
 //! The order of what is looked at: <https://cloud.google.com/docs/authentication/application-default-credentials>.
 
 use crate::error::{Failure, Kind, Result, usage};
-use crate::http::Outward;
+use crate::http::NetworkOptions;
 use crate::http::proxy::Proxies;
 use crate::store::object::settings::endpoint::Endpoint;
 use crate::store::object::settings::{Credentials, Files, Scheme, Settings, Vars, is_on};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Where `gcloud auth application-default login` writes, below the home directory.
+/// The file that `gcloud auth application-default login` writes, in the home directory.
 const OF_GCLOUD: &str = ".config/gcloud/application_default_credentials.json";
-/// Variables that name the metadata address, which is asked only then.
+/// Variables that name the metadata address. It is asked only if one is set.
 const METADATA: &[&str] = &["GCE_METADATA_HOST", "GCE_METADATA_ROOT", "GCE_METADATA_IP"];
 
-/// Who asks: options of the library, and the variable that they come from.
-struct Login {
+/// A credential: options of the library, and the variable that they come from.
+struct Credential {
     options: Vec<(&'static str, String)>,
     name: String,
     signs: bool,
-    /// A server that the document names.
+    /// `gcs_base_url` of the document.
     endpoint: Option<String>,
 }
 
@@ -47,7 +47,10 @@ pub fn settings(
         Some(login) => (Credentials::Given, login),
         None => {
             let name = "GOOGLE_APPLICATION_CREDENTIALS".to_owned();
-            (Credentials::Missing(missing.into()), Login { options: Vec::new(), name, signs: false, endpoint: None })
+            (
+                Credentials::Missing(missing.into()),
+                Credential { options: Vec::new(), name, signs: false, endpoint: None },
+            )
         }
     };
     let base = ("google_base_url", endpoint.text());
@@ -60,12 +63,12 @@ pub fn settings(
         endpoint: Some(endpoint.url),
         credentials,
         signs: login.signs,
-        outward: Outward { proxies: Proxies::of(vars), trusted: None },
+        network: NetworkOptions { proxies: Proxies::from_vars(vars), ca_bundle: None },
         key_name: login.name,
     })
 }
 
-fn login(var: &Vars, files: Files) -> Result<Option<Login>> {
+fn login(var: &Vars, files: Files) -> Result<Option<Credential>> {
     let text = var.get("GOOGLE_SERVICE_ACCOUNT_KEY");
     let file = var.first(&["GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH"]);
     if let (Some(_), Some((name, _))) = (text, &file) {
@@ -87,7 +90,7 @@ fn login(var: &Vars, files: Files) -> Result<Option<Login>> {
     let plain = |name: &str, token: &str, more: &[(&'static str, &str)]| {
         let token = ("google_bearer_token", token.to_owned());
         let options = more.iter().map(|(option, value)| (*option, (*value).to_owned())).chain([token]).collect();
-        Some(Login { options, name: name.to_owned(), signs: false, endpoint: None })
+        Some(Credential { options, name: name.to_owned(), signs: false, endpoint: None })
     };
     if let Some(token) = var.get("GOOGLE_BEARER_TOKEN") {
         return Ok(plain("GOOGLE_BEARER_TOKEN", token, &[]));
@@ -99,8 +102,8 @@ fn login(var: &Vars, files: Files) -> Result<Option<Login>> {
     if is_on(var.get("GOOGLE_SKIP_SIGNATURE")) || var.get("STORAGE_EMULATOR_HOST").is_some() {
         return Ok(plain("GOOGLE_SKIP_SIGNATURE", "", &[("google_skip_signature", "true")]));
     }
-    // Without any option the library asks the metadata address.
-    Ok(var.first(METADATA).map(|(name, _)| Login {
+    // Without options the library asks the metadata address.
+    Ok(var.first(METADATA).map(|(name, _)| Credential {
         options: Vec::new(),
         name: name.into(),
         signs: true,
@@ -108,16 +111,16 @@ fn login(var: &Vars, files: Files) -> Result<Option<Login>> {
     }))
 }
 
-/// Reads a document with credentials. No piece of it is shown, for each may be the key.
-fn document(name: &str, text: &str, path: Option<&str>) -> Result<Login> {
+/// Parses a document with credentials. No part of it is printed, because any of them may be the key.
+fn document(name: &str, text: &str, path: Option<&str>) -> Result<Credential> {
     let wrong = |why: &str| {
         Failure::new(Kind::Auth, format!("{name} holds {why}"))
             .hint("use the JSON key of a service account: `gcloud iam service-accounts keys create KEY.json --iam-account=ACCOUNT`")
     };
-    let value: Value = serde_json::from_str(text).map_err(|_| wrong("no JSON"))?;
+    let value: Value = serde_json::from_str(text).map_err(|_| wrong("text that is not JSON"))?;
     let field = |name: &str| value.get(name).and_then(Value::as_str);
     let endpoint = field("gcs_base_url").map(str::to_owned);
-    let of_account = |options| Login { options, name: name.to_owned(), signs: true, endpoint };
+    let of_account = |options| Credential { options, name: name.to_owned(), signs: true, endpoint };
     match field("type").unwrap_or("service_account") {
         "service_account" => {
             let needed = ["client_email", "private_key", "private_key_id"];
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_of_google_are_understood() {
+    fn variables_of_google_select_endpoint_and_credential() {
         let cloud = "https://storage.googleapis.com";
         for (vars, option, name, endpoint, signs) in [
             (
@@ -212,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_address_is_asked_only_where_a_variable_names_it() {
+    fn metadata_address_without_a_variable_is_not_asked() {
         for (vars, asked) in [
             (&[][..], false),
             (&[("GOOGLE_CLOUD_PROJECT", "acme"), ("HOME", "/home/bob")], false),
@@ -226,9 +229,13 @@ mod tests {
     }
 
     #[test]
-    fn variable_of_google_that_makes_no_sense_is_refused_without_its_value() {
+    fn variable_of_google_that_is_invalid_is_refused_without_its_value() {
         for (vars, code, says) in [
-            (&[("GOOGLE_SERVICE_ACCOUNT_KEY", "sesame")][..], Kind::Auth, "GOOGLE_SERVICE_ACCOUNT_KEY holds no JSON"),
+            (
+                &[("GOOGLE_SERVICE_ACCOUNT_KEY", "sesame")][..],
+                Kind::Auth,
+                "GOOGLE_SERVICE_ACCOUNT_KEY holds text that is not JSON",
+            ),
             (&[("GOOGLE_SERVICE_ACCOUNT_KEY", r#"{"private_key": "sesame"}"#)], Kind::Auth, "without `client_email`"),
             (&[("GOOGLE_APPLICATION_CREDENTIALS", "/none.json")], Kind::Auth, "names /none.json, which cannot be read"),
             (&[("GOOGLE_APPLICATION_CREDENTIALS", "/federated.json")], Kind::Auth, "of the type `external_account`"),

@@ -1,4 +1,4 @@
-//! What the codes in answers of S3, Azure and Google mean.
+//! Error codes of S3, Azure and Google, with exit code, reason and hint.
 //!
 //! S3: <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>, Azure:
 //! <https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes>, Google:
@@ -10,19 +10,19 @@ use crate::store::object::trouble::{Doing, Server, tag};
 use serde_json::Value;
 
 /// Exit code, reason and hint.
-pub type Meaning = (Kind, String, String);
+pub type Diagnosis = (Kind, String, String);
 
-/// Codes that say that the bucket is not there.
+/// Codes of a missing bucket.
 pub const MISSING: &[&str] = &["NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"];
 
-/// What an answer with a code means; `None` for codes that only the server can explain.
-pub fn meaning(server: &Server, doing: Doing, code: &str, text: &str) -> Option<Meaning> {
-    of_aws(server, doing, code, text)
-        .or_else(|| of_azure(server, doing, code, text))
-        .or_else(|| of_google(server, code))
+/// The diagnosis of an error code; `None` for codes that are not in the tables.
+pub fn diagnose(server: &Server, doing: Doing, code: &str, text: &str) -> Option<Diagnosis> {
+    diagnose_s3(server, doing, code, text)
+        .or_else(|| diagnose_azure(server, doing, code, text))
+        .or_else(|| diagnose_google(server, code))
 }
 
-fn of_aws(server: &Server, doing: Doing, code: &str, text: &str) -> Option<Meaning> {
+fn diagnose_s3(server: &Server, doing: Doing, code: &str, text: &str) -> Option<Diagnosis> {
     let (kind, why, hint) = match code {
         "NoSuchBucket" | "ContainerNotFound" => return Some(missing(server)),
         "InvalidAccessKeyId" => (
@@ -59,7 +59,7 @@ fn of_aws(server: &Server, doing: Doing, code: &str, text: &str) -> Option<Meani
     Some((kind, why.to_owned(), hint))
 }
 
-fn of_azure(server: &Server, doing: Doing, code: &str, text: &str) -> Option<Meaning> {
+fn diagnose_azure(server: &Server, doing: Doing, code: &str, text: &str) -> Option<Diagnosis> {
     let key = &server.key_name;
     let detail = tag(text, "AuthenticationErrorDetail").unwrap_or_default().to_ascii_lowercase();
     let (kind, why, hint) = match code {
@@ -76,14 +76,14 @@ fn of_azure(server: &Server, doing: Doing, code: &str, text: &str) -> Option<Mea
             "the shared access signature has expired, or does not hold yet",
             format!("make a new one and set {key} again: `az storage container generate-sas`"),
         ),
-        // The second is Azurite's.
+        // Azurite answers the second.
         "AuthenticationFailed" | "AuthorizationFailure" if text.contains("failed to authenticate") => {
             unknown_key(server)
         }
         "AuthenticationFailed" | "InvalidAuthenticationInfo" | "NoAuthenticationInformation" => unknown_key(server),
         "KeyBasedAuthenticationNotPermitted" => (
             Kind::Auth,
-            "the account lets nobody in by a key",
+            "the account does not allow keys",
             "set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET in place of the key: see docs/s3.md".into(),
         ),
         "AccountIsDisabled" | "ContainerDisabled" => (
@@ -119,10 +119,10 @@ fn unknown_key(server: &Server) -> (Kind, &'static str, String) {
     (Kind::Auth, "the key does not belong to this account", hint)
 }
 
-fn of_google(server: &Server, code: &str) -> Option<Meaning> {
+fn diagnose_google(server: &Server, code: &str) -> Option<Diagnosis> {
     let why = match code {
         "AuthenticationRequired" | "InvalidSecurity" => "the server does not know these credentials",
-        "UserProjectAccountProblem" => "the project of the bucket has no account that pays",
+        "UserProjectAccountProblem" => "the project of the bucket has no active billing account",
         _ => return None,
     };
     Some((
@@ -134,8 +134,8 @@ fn of_google(server: &Server, code: &str) -> Option<Meaning> {
 
 const CLOCK: (&str, &str) = ("the clock of this machine is wrong", "set it (`date`), then run the same command again");
 
-/// The bucket is not there.
-pub fn missing(server: &Server) -> Meaning {
+/// The diagnosis of a missing bucket.
+pub fn missing(server: &Server) -> Diagnosis {
     let bucket = server.bucket();
     let (what, create) = match server.scheme {
         Some(Scheme::Azure) => {
@@ -148,8 +148,8 @@ pub fn missing(server: &Server) -> Meaning {
     (Kind::Usage, format!("there is no such {what}"), format!("create it: `{create}`"))
 }
 
-/// A refusal of something that these credentials may not do.
-pub fn denied(server: &Server, doing: Doing) -> Meaning {
+/// The diagnosis of a missing permission.
+pub fn denied(server: &Server, doing: Doing) -> Diagnosis {
     let needs = match server.scheme {
         Some(Scheme::Azure) => "needs the role `Storage Blob Data Contributor`, or a signature with `sp=rcwdl`",
         Some(Scheme::Google) => "needs the role `Storage Object User` on the bucket",
@@ -162,9 +162,9 @@ pub fn denied(server: &Server, doing: Doing) -> Meaning {
     (Kind::Auth, "access denied".to_owned(), format!("the key in {} {needs}: see docs/s3.md", server.key_name))
 }
 
-/// What a token service of Azure or Google says when it gives no token: `{"error": "invalid_client", ...}`.
-pub fn of_token_service(server: &Server, text: &str) -> Option<Meaning> {
-    // The text of an error repeats that of its cause.
+/// The diagnosis of a token service's error: `{"error": "invalid_client", ...}`.
+pub fn diagnose_token_service(server: &Server, text: &str) -> Option<Diagnosis> {
+    // The text of an error repeats the text of its cause.
     let mut documents = serde_json::Deserializer::from_str(text.get(text.find('{')?..)?).into_iter::<Value>();
     let answer = documents.next()?.ok()?;
     let code = answer.get("error")?.as_str()?;
