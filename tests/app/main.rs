@@ -1,7 +1,8 @@
 //! A service that behaves as the file `behavior` of its release says, for tests: a word a line.
 //!
 //! `exit N` ends at once, `hang` never listens, `status N` answers with that status, `deaf` ignores SIGTERM by way of a
-//! shell, and nothing at all means a healthy service. `/` answers with `index.html`, everything else with the manifest.
+//! shell, `daemon` goes on in the background in a session of its own, `slow N` waits for N seconds before it listens, and
+//! nothing at all means a healthy service. `nap 1` waits for a moment, so that another process can get the port. `/` answers with `index.html`, everything else with the manifest.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -17,6 +18,18 @@ fn main() {
     }
     if behavior.contains("hang") {
         std::thread::sleep(Duration::from_secs(600));
+    }
+    if behavior.contains("daemon") && std::env::var_os("DAEMON").is_none() {
+        let exe = std::env::current_exe().expect("it runs");
+        let child = std::process::Command::new("setsid").arg(exe).env("DAEMON", "1").spawn().expect("setsid");
+        println!("daemon {}", child.id());
+        std::process::exit(0);
+    }
+    if let Some(seconds) = number("slow") {
+        std::thread::sleep(Duration::from_secs(seconds.into()));
+    }
+    if behavior.contains("nap") {
+        std::thread::sleep(Duration::from_millis(150));
     }
     let port = std::env::var("PORT").expect("PORT is set");
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).unwrap_or_else(|e| {

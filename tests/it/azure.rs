@@ -8,7 +8,6 @@ use crate::bucket::{leaked, open};
 use crate::doctor::{broken, checks, run};
 use crate::project::Project;
 use crate::store::{contract, race};
-use gangplank::project::Ci;
 use server::{ACCOUNT, Azurite, CONTAINER, KEY, azurite, fresh_url, signature};
 
 /// A project that stores in a container, with these variables.
@@ -205,6 +204,6 @@ fn publishers_at_once_leave_the_newest() {
             scope.spawn(move || open(cx, url).publish(release.manifest()).unwrap().unwrap());
         }
     });
-    let latest = gangplank::store::open(cx, &Ci::DEFAULT, &url).unwrap().latest().unwrap().unwrap();
+    let latest = open(cx, &url).latest().unwrap().unwrap();
     assert_eq!(latest.id, *releases[5].id());
 }

@@ -15,13 +15,12 @@ pub mod server;
 mod tls;
 mod windows;
 
-use crate::parts::{cx, release};
+use crate::parts::{PROJECT, cx, release};
 use crate::project::Project;
 use crate::store::{contract, race};
 use gangplank::cx::Cx;
 use gangplank::error::{Kind, kind_of};
 use gangplank::machine::Owner;
-use gangplank::project::Ci;
 use gangplank::release::Release;
 use gangplank::release::id::ReleaseId;
 use gangplank::store::bucket::BucketStore;
@@ -38,7 +37,7 @@ pub fn leaked(cx: Cx) -> &'static Cx {
 }
 
 pub fn open(cx: &'static Cx, url: &str) -> Box<dyn Store> {
-    store::open(cx, &Ci::DEFAULT, url).unwrap()
+    store::open(cx, &PROJECT, url).unwrap()
 }
 
 #[test]
@@ -47,7 +46,7 @@ fn the_contract_in_memory() {
     let (cx, memory) = (leaked(cx(dir.path())), Memory::default());
     let open = || -> Box<dyn Store> {
         let bucket = Bucket::in_memory(cx, &memory).unwrap();
-        Box::new(BucketStore::with_bucket(cx, &Ci::DEFAULT, "memory:", bucket))
+        Box::new(BucketStore::with_bucket(cx, &PROJECT, "memory:", bucket))
     };
     contract(dir.path(), &open);
     race(dir.path(), &open);
@@ -170,7 +169,7 @@ fn twenty_publishers_and_the_newest_stays() {
     }
     for round in 0..ROUNDS as usize {
         let bucket = Bucket::open(cx, &url, &settings_of(cx, &url)).unwrap();
-        bucket.remove("latest/main.json").unwrap();
+        bucket.remove("latest/shop/main.json").unwrap();
         // Each round another order, and another one that is not there.
         let absent = round % WRITERS;
         let start = Barrier::new(WRITERS - 1);
@@ -286,7 +285,7 @@ fn from_commit_to_live_through_a_bucket() {
     p.run("put").ok().has("has it already, the same bytes");
     p.run("put --confirm").ok().has("has all of it, every byte");
     p.run("deploy dev latest").ok();
-    p.run("publish").ok().says(&format!("{url}: latest/main.json names {one}\n"));
+    p.run("publish").ok().says(&format!("{url}: latest/shop/main.json names {one}\n"));
     p.run("publish").ok().has("names already");
     let two = p.release("2");
     p.run("put").ok();
@@ -352,7 +351,7 @@ fn what_a_prune_is_removing_is_not_deployed() {
     p.run("put").fails(6, "bob is removing", "run the same command again");
     p.run("prune --store s3://builds/shop --keep 1 --days 0 --yes").fails(6, "bob prunes since", "30 minutes");
     // What was begun is needed, so the other prune, which looks again after it has told, leaves it.
-    let told = std::fs::read_to_string(dir.path().join("builds/shop/live/dev.jsonl")).unwrap();
+    let told = std::fs::read_to_string(dir.path().join("builds/shop/live/shop/dev.jsonl")).unwrap();
     assert!(told.lines().last().unwrap().contains(&two), "{told}");
     // That of a prune which was killed means nothing after a while.
     doom((jiff::Timestamp::now() - jiff::SignedDuration::from_mins(31)).to_string());

@@ -308,7 +308,7 @@ fn a_directory_that_is_not_as_we_left_it() {
     p.write("srv/dev/shared/config/local.toml", "");
     run(&p, "doctor dev", &[]).code(0);
     p.write("srv/dev/current/index.html", "by hand");
-    broken(&p, "doctor dev", "`current` is not a symbolic link", "move it away");
+    broken(&p, "doctor dev", "`current` is not a symbolic link", "mv current current.by-hand");
     fs::remove_dir_all(p.path("srv/dev/current")).unwrap();
     p.change("shared config/local.toml\nshared uploads/\n", "");
     p.release("1");

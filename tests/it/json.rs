@@ -215,7 +215,8 @@ fn made_here(seen: &Shapes) {
         &serde_json::json!(Tested {
             checks,
             slowest: vec![Slow { test: "a::b".into(), ms: 1 }],
-            skipped: vec!["ssh".into()]
+            skipped: vec!["ssh".into()],
+            flaky: vec!["a::c".into()]
         }),
     );
     seen.see("test --list", &serde_json::json!([Grouped { group: "kill", test: "kill::a".into() }]));

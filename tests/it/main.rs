@@ -6,6 +6,7 @@ mod project;
 mod record;
 mod sample;
 
+mod apps;
 mod artifacts;
 #[cfg(feature = "s3")]
 mod azure;
@@ -14,6 +15,7 @@ mod bench;
 #[cfg(feature = "s3")]
 mod bucket;
 mod bundle;
+mod checkout;
 mod ci;
 mod cli;
 mod conformance;
@@ -24,6 +26,7 @@ mod extending;
 mod faults;
 mod fleet;
 mod forged;
+mod full;
 mod growth;
 mod hazards;
 mod histories;
@@ -39,10 +42,12 @@ mod markers;
 mod new;
 mod parts;
 mod pointer;
+mod retry;
 mod service;
 mod shell;
 mod store;
 mod story;
+mod take_over;
 mod target;
 mod tidy;
 mod trigger;

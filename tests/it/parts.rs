@@ -7,7 +7,7 @@ use gangplank::error::{Result, failed};
 use gangplank::event::Stream;
 use gangplank::event::{Event, Sink};
 use gangplank::machine::Owner;
-use gangplank::project::Compression;
+use gangplank::project::{App, Ci, Compression, Project};
 use gangplank::release::Release;
 use gangplank::release::id::ReleaseId;
 use gangplank::release::manifest::{Bundle, CiJob, Commit, Manifest};
@@ -18,6 +18,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The project of the stores.
+pub static PROJECT: Project =
+    Project { app: App { name: "shop", ..App::DEFAULT }, stores: &[], envs: &[], ci: Ci::DEFAULT };
 
 struct Silence;
 

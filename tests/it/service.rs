@@ -4,6 +4,7 @@ use crate::project::{Project, eventually, free_port};
 use std::fs;
 use std::net::TcpListener;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 fn process(p: &Project, env: &str) -> String {
     p.read(&format!("srv/{env}/service/process")).split(' ').next().unwrap().to_owned()
@@ -41,7 +42,7 @@ fn other_variables_restart_the_service_and_bad_ones_are_put_back() {
     let taken = free_port();
     let _holder = TcpListener::bind(("127.0.0.1", taken)).unwrap();
     p.change(&format!("PORT={new}"), &format!("PORT={taken}"));
-    p.run("deploy dev").fails(1, "exit code 98", "deploy again").told("cannot listen on");
+    p.run("deploy dev").fails(1, "exit code 98", "ss -ltnp").told("cannot listen on");
     p.change(&format!("PORT={taken}"), &format!("PORT={new}"));
     assert_eq!(p.get("dev").unwrap(), "1");
 }
@@ -52,7 +53,7 @@ fn a_port_that_somebody_else_has_is_not_taken_for_health() {
     p.release("1");
     let _holder = TcpListener::bind(("127.0.0.1", p.port("dev"))).unwrap();
     p.run("deploy dev")
-        .fails(1, "stopped by itself: the process ended with exit code 98", "deploy again")
+        .fails(1, "stopped by itself: the process ended with exit code 98", "ss -ltnp")
         .told("Address already in use");
     assert_eq!(p.current("srv/dev"), None, "a first deploy that fails leaves nothing live");
 }
@@ -151,6 +152,135 @@ fn commands_of_the_host_start_and_stop_the_service() {
         format!("go releases/{v1}"),
     ];
     assert_eq!(p.read("srv/dev/started").lines().collect::<Vec<_>>(), lines);
+}
+
+/// What answers on the port of an env, whatever release it is of.
+fn only_status(p: &mut Project) {
+    p.change("/version|200|{commit}", "/|200|");
+}
+
+#[test]
+fn deploy_of_a_daemon_fails_and_leaves_nothing_of_it() {
+    let mut p = Project::with_service();
+    only_status(&mut p);
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.write("behavior", "daemon\n");
+    p.release("2");
+    p.run("deploy dev").fails(1, "run the app in the foreground", "deploy again").told("is live again");
+    assert_eq!(p.get("dev").unwrap().trim(), "1");
+    let daemon = p.read("srv/dev/service/log");
+    let daemon = daemon.lines().find_map(|line| line.strip_prefix("daemon ")).unwrap();
+    assert!(!alive(daemon));
+}
+
+#[test]
+fn deploy_whose_port_an_older_process_has_fails_and_names_it() {
+    let mut p = Project::with_service();
+    only_status(&mut p);
+    p.change("env prod", "patience 1500|50|2\nenv prod");
+    p.release("1");
+    p.run("deploy dev").ok();
+    // Somebody has started the app by hand, and it takes a while until the new one finds its port taken.
+    crate::project::end_kept(&p.path("srv/dev"));
+    let port = p.port("dev");
+    eventually("the port is free", || TcpListener::bind(("127.0.0.1", port)).is_ok());
+    let mut by_hand =
+        Command::new("bin/app").current_dir(p.path("srv/dev/current")).env("PORT", port.to_string()).spawn().unwrap();
+    eventually("it answers", || p.get("dev").is_ok());
+    p.write("behavior", "slow 3\n");
+    p.release("2");
+    let pid = by_hand.id();
+    let killed = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(5));
+        let _ = (by_hand.kill(), by_hand.wait());
+    });
+    let ran = p.run("deploy dev").fails(1, &format!("port {port} is held by process {pid}"), "deploy again");
+    ran.told("is live again");
+    killed.join().unwrap();
+    p.write("behavior", "");
+    p.release("3");
+    p.run("deploy dev").ok();
+}
+
+/// Holds a port for a while, as the system does for a minute after an app without `SO_REUSEADDR` has ended.
+fn hold(port: u16, time: Duration) -> std::thread::JoinHandle<()> {
+    let started = Instant::now();
+    std::thread::spawn(move || {
+        // As soon as the old process has given it up.
+        let holder = loop {
+            match TcpListener::bind(("127.0.0.1", port)) {
+                Ok(holder) => break holder,
+                Err(error) => assert!(started.elapsed() < Duration::from_secs(20), "{error}"),
+            }
+        };
+        std::thread::sleep(time);
+        drop(holder);
+    })
+}
+
+#[test]
+fn deploy_whose_port_is_in_use_for_a_while_starts_the_app_again() {
+    let mut p = Project::with_service();
+    p.change("env prod", "patience 9000|50|2\nenv prod");
+    p.write("behavior", "nap 1\n");
+    p.release("1");
+    p.run("deploy dev").ok();
+    let held = hold(p.port("dev"), Duration::from_secs(3));
+    p.release("2");
+    p.run("deploy dev").ok().told("is started again: the process ended with exit code 98, its address is in use");
+    held.join().unwrap();
+    assert_eq!(p.get("dev").unwrap(), "2");
+}
+
+#[test]
+fn revert_whose_port_is_in_use_for_a_while_brings_the_old_release_back() {
+    let mut p = Project::with_service();
+    p.change("env prod", "patience 1500|50|2\nenv prod");
+    p.write("behavior", "nap 1\n");
+    p.release("1");
+    p.run("deploy dev").ok();
+    let held = hold(p.port("dev"), Duration::from_secs(6));
+    p.release("2");
+    p.run("deploy dev").fails(1, "was not healthy within", "deploy again").told("is live again");
+    held.join().unwrap();
+    assert_eq!(p.get("dev").unwrap(), "1");
+}
+
+#[test]
+fn deploy_in_a_copied_checkout_leaves_the_original_running() {
+    let p = Project::with_service();
+    p.release("1");
+    p.run("deploy dev").ok();
+    let first = process(&p, "dev");
+    let mut copy = Project::with_service();
+    let status = Command::new("cp").arg("-a").arg(p.path(".")).arg(copy.path(".")).status().unwrap();
+    assert!(status.success());
+    copy.run("status dev").ok().has("stopped");
+    copy.write("www/index.html", "2\n");
+    copy.release("2");
+    copy.run("deploy dev").ok();
+    assert!(alive(&first), "the original");
+    assert_eq!((p.get("dev").unwrap().as_str(), copy.get("dev").unwrap().as_str()), ("1", "2"));
+    // A directory that was moved is the same one.
+    std::fs::rename(copy.path("srv/dev"), copy.path("srv/moved")).unwrap();
+    copy.change("target file:srv/dev\n", "target file:srv/moved\n");
+    copy.run("status dev").ok().has("running");
+    crate::project::end_kept(&copy.path("srv/moved"));
+}
+
+#[test]
+fn deploy_with_other_variables_restarts_a_service_of_commands() {
+    let mut p = Project::new();
+    let service = "command echo $WORD >> started|:|:|:\nvar WORD=one\n";
+    p.change("target file:srv/dev\n", &format!("target file:srv/dev\n{service}"));
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.run("deploy dev").ok().has("nothing to do");
+    p.change("WORD=one", "WORD=two");
+    p.run("deploy dev").ok().told("restart the service");
+    p.run("deploy dev").ok().has("nothing to do");
+    assert_eq!(p.read("srv/dev/started"), "one\ntwo\n");
 }
 
 #[test]

@@ -1,11 +1,10 @@
 //! What every store promises, run by each of them.
 
 use crate::account::Account;
-use crate::parts::{cx, release};
+use crate::parts::{PROJECT, cx, release};
 use gangplank::ci::loopback::JobStatus;
 use gangplank::cx::Cx;
 use gangplank::error::{Kind, kind_of};
-use gangplank::project::Ci;
 use gangplank::release::Release;
 use gangplank::release::id::ReleaseId;
 use gangplank::release::manifest::{Head, Manifest};
@@ -75,7 +74,7 @@ fn with(url: &str, vars: impl Fn(&Path) -> Cx + Sync) {
     let dir = crate::record::tempdir();
     let open = || -> Box<dyn Store> {
         let cx: &'static Cx = Box::leak(Box::new(vars(dir.path())));
-        store::open(cx, &Ci::DEFAULT, url).unwrap()
+        store::open(cx, &PROJECT, url).unwrap()
     };
     contract(dir.path(), &open);
     race(dir.path(), &open);
@@ -104,7 +103,7 @@ struct Uploaded {
 
 impl Uploaded {
     fn store(&self) -> Box<dyn Store + '_> {
-        store::open(self.cx, &Ci::DEFAULT, "circleci:artifacts").unwrap()
+        store::open(self.cx, &PROJECT, "circleci:artifacts").unwrap()
     }
 }
 
@@ -166,7 +165,7 @@ fn a_damaged_release_is_never_handed_out() {
     let dir = crate::record::tempdir();
     let cx = cx(dir.path());
     let one = release(dir.path(), 1, &[("a", "1")]);
-    let store = store::open(&cx, &Ci::DEFAULT, "file:store").unwrap();
+    let store = store::open(&cx, &PROJECT, "file:store").unwrap();
     store.put(&one).unwrap();
     let bundle = dir.path().join("store").join(one.id().as_str()).join(&one.manifest().bundle.file);
     let mut bytes = fs::read(&bundle).unwrap();

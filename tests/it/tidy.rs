@@ -46,7 +46,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tokio", &["store/object.rs"]),
     ("toml_edit", &["new/manifest.rs"]),
     ("walkdir", &["ci/workspace.rs", "include.rs"]),
-    ("xshell", &["git.rs"]),
+    ("xshell", &["git.rs", "git/checkout.rs"]),
     ("std::env", &["cx.rs", "cx/environment.rs", "lib.rs"]),
     ("std::io::stdin", &["approval.rs"]),
     ("std::io::stdout", &["lib.rs"]),
@@ -100,7 +100,6 @@ const CROSSINGS: &[(&str, &str, &str)] = &[
 const HINTED_ABOVE: &[(&str, &str, &str)] = &[
     ("deploy/apply.rs", "the engine panicked", "`put_back` says what is live now, and what to do"),
     ("deploy/apply.rs", "stopped by a signal", "`put_back` says what is live now, and what to do"),
-    ("deploy/apply.rs", "{}: {why}", "`put_back`, when a check fails"),
     ("deploy/apply/put_back.rs", "was put back, but", "`put_back` says that a person has to look"),
 ];
 

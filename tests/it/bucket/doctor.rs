@@ -22,7 +22,7 @@ fn a_bucket_that_is_well_keeps_nothing_of_it() {
     let p = project(&url, &ceph.url());
     let ran = run(&p, "doctor dev", &[]).code(0);
     assert!(checks(&ran, "ok").iter().any(|it| it.contains("under conditions that it minds")), "{}", ran.stdout);
-    assert!(checks(&ran, "ok").iter().any(|it| it.contains("locks/dev.json (free)")), "{}", ran.stdout);
+    assert!(checks(&ran, "ok").iter().any(|it| it.contains("locks/shop/dev.json (free)")), "{}", ran.stdout);
     assert_eq!(keys(&ceph.vars(), &url), [""; 0]);
     run(&p, "doctor --ci", &[]).code(0).told(&format!("asking {url}"));
     // Whoever may not remove leaves what a put leaves, and does so once.
@@ -94,8 +94,8 @@ fn a_lock_that_a_bucket_keeps() {
     let cx = with(dir.path(), &ceph.vars());
     let bucket = Bucket::open(&cx, &url, &settings(&url, cx.vars(), &|_| None).unwrap()).unwrap();
     let owner = r#"{"token":"a-b-0","by":"ana@laptop","machine":"elsewhere","pid":1,"started":null,"since":"2026-08-01T00:00:00Z","doing":"deploy x to dev","ci":null}"#;
-    assert!(bucket.create("locks/dev.json", owner.into()).unwrap());
-    broken(&p, "doctor dev", "locks/dev.json: held by ana@laptop", "--lock-wait 600");
+    assert!(bucket.create("locks/shop/dev.json", owner.into()).unwrap());
+    broken(&p, "doctor dev", "locks/shop/dev.json: held by ana@laptop", "--lock-wait 600");
     run(&p, "doctor prod", &[]).code(0);
-    assert_eq!(keys(&ceph.vars(), &url), ["locks/dev.json"]);
+    assert_eq!(keys(&ceph.vars(), &url), ["locks/shop/dev.json"]);
 }

@@ -193,10 +193,10 @@ fn what_is_none_of_ours_is_not_taken() {
     fs::remove_dir_all(&place).unwrap();
     p.run("deploy dev latest").fails(
         5,
-        &format!("latest/main.json names {one}, which is gone"),
+        &format!("latest/shop/main.json names {one}, which is gone"),
         "cargo xtask releases",
     );
-    fs::write(dir.path().join("builds/shop/latest/main.json"), "text").unwrap();
+    fs::write(dir.path().join("builds/shop/latest/shop/main.json"), "text").unwrap();
     p.run("deploy dev latest").fails(7, "it is no pointer", "cargo xtask publish");
 }
 

@@ -74,7 +74,7 @@ fn held(buckets: &Path, p: &Project, account: &Account) -> (String, u64, String)
     let cx = crate::parts::cx(p.path("").as_path());
     let owner =
         Owner { machine: "elsewhere".into(), by: "bob".into(), ci: Some(ci), ..Owner::me(&cx, "deploy of his") };
-    let path = buckets.join("builds/shop/locks/dev.json");
+    let path = buckets.join("builds/shop/locks/shop/dev.json");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, serde_json::to_vec(&owner).unwrap()).unwrap();
     (workflow, job, id)
@@ -94,7 +94,7 @@ fn the_lock_of_a_job_that_has_ended_is_taken_over() {
     let hint = "cargo xtask lock release dev --force";
     p.run_with("deploy dev", &laptop).fails(6, &format!("acme/shop/{job})"), hint);
     assert!(!p.path("srv/dev").exists(), "the hosts were not asked");
-    p.run_with("lock status dev", &laptop).ok().has("locks/dev.json").has("bob since");
+    p.run_with("lock status dev", &laptop).ok().has("locks/shop/dev.json").has("bob since");
     p.run_with("lock release dev", &laptop).fails(6, "nothing says that it is gone", "--force");
     account.end(&workflow, &id, JobStatus::Canceled);
     // Without a token nobody can ask.
@@ -102,7 +102,7 @@ fn the_lock_of_a_job_that_has_ended_is_taken_over() {
     p.run_with("lock status dev", &laptop).ok().has(&format!("CircleCI says that job {job} has ended"));
     p.run_with("deploy dev", &laptop).ok().told(&format!("CircleCI says that job {job} has ended"));
     assert_eq!(p.live("srv/dev"), "1");
-    assert_eq!(fs::read_to_string(dir.path().join("builds/shop/locks/dev.json")).unwrap(), "{}", "given back");
+    assert_eq!(fs::read_to_string(dir.path().join("builds/shop/locks/shop/dev.json")).unwrap(), "{}", "given back");
     // An API that does not answer is no reason to break a lock.
     held(dir.path(), &p, &account);
     let nowhere = vars(&[
@@ -123,7 +123,7 @@ fn a_deploy_that_was_killed_on_this_machine_is_taken_over() {
     p.release("1");
     p.run("put").ok();
     let cx = crate::parts::cx(p.path("").as_path());
-    let path = dir.path().join("builds/shop/locks/dev.json");
+    let path = dir.path().join("builds/shop/locks/shop/dev.json");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, serde_json::to_vec(&dead(&Owner::me(&cx, "deploy"))).unwrap()).unwrap();
     p.run("deploy dev").ok().told("taking over the lock");

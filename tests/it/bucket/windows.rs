@@ -247,7 +247,7 @@ fn a_lock_that_stayed_in_the_bucket_does_not_swallow_the_next_rollback() {
     // It was over, but its lock in the bucket could not be given back.
     let cx = crate::parts::cx(p.path("").as_path());
     let owner = dead(&Owner { since, ..Owner::me(&cx, "rollback of dev") });
-    fs::write(dir.path().join("builds/shop/locks/dev.json"), serde_json::to_vec(&owner).unwrap()).unwrap();
+    fs::write(dir.path().join("builds/shop/locks/shop/dev.json"), serde_json::to_vec(&owner).unwrap()).unwrap();
     p.run("rollback dev").ok();
     assert_eq!(p.live("srv/dev"), "1", "two rollbacks go back two");
 }
@@ -272,7 +272,7 @@ fn what_nobody_here_knows_of_is_not_pruned() {
     p.run(PRUNE).fails(1, "nobody knows what dev runs", "after a deploy to dev");
     fs::create_dir_all(p.path("srv/prod")).unwrap();
     p.run("deploy dev").ok();
-    let live = dir.path().join("builds/shop/live");
+    let live = dir.path().join("builds/shop/live/shop");
     fs::remove_dir_all(&live).unwrap();
     fs::rename(p.path("srv/dev"), p.path("elsewhere")).unwrap();
     p.run(PRUNE).fails(1, "nobody knows what dev runs", "nothing was removed");

@@ -35,6 +35,7 @@ pub fn boot(at: &str, environment: &str, groups: &[PathBuf], sshd: &str) -> Stri
 mkdir -p /run/systemd/system /run/systemd/journal /run/log/journal /run/sshd {at}/home
 mkdir -m 700 {at}/run
 /lib/systemd/systemd-journald > {at}/journald.log 2>&1 & journal=$!
+echo $journal > {at}/journal.pid
 {sshd} & door=$!
 (for slice in {slices}; do
   mkdir -p $slice/user@0.service; sh -c 'echo $PPID' > $slice/user@0.service/cgroup.procs

@@ -4,6 +4,7 @@ use super::hosts::{Fleet, address};
 use crate::project::{Project, free_port, get};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -46,6 +47,24 @@ fn a_unit_of_a_user() {
     p.run("deploy dev").ok();
     assert_eq!(says(0, port), "1");
     p.run("logs dev").ok().has(&format!("listening on http://{}:{port}", address(0)));
+}
+
+#[test]
+fn logs_while_the_journal_is_behind_shows_the_last_line() {
+    let Some(fleet) = Fleet::with_systemd(1) else { return };
+    let (p, _) = project(&fleet, 1, "restart");
+    p.release("1");
+    // A journal that is stopped keeps what the app prints in a socket.
+    let journal = fs::read_to_string(fleet.file("h0/journal.pid")).unwrap();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, journal.trim()]).status().unwrap().success());
+    signal("-STOP");
+    p.run("deploy dev").ok();
+    let logs = p.start("logs dev");
+    std::thread::sleep(Duration::from_millis(500));
+    signal("-CONT");
+    let ended = logs.wait_with_output().unwrap();
+    let logs = String::from_utf8(ended.stdout).unwrap();
+    assert!(ended.status.success() && logs.contains("listening on"), "{logs}");
 }
 
 #[test]

@@ -269,13 +269,15 @@ fn killed_halfway_the_same_command_goes_on() {
     let (_dir, at) = small();
     commit(&at);
     let began = at.parent().unwrap().join("began");
-    let mut slow = with_cargo(&at, &format!("case $1 in update) touch {}; sleep 60;; esac", began.display()));
+    let script = format!("case $1 in update) echo $$ > {0}.new; mv {0}.new {0}; exec sleep 60;; esac", began.display());
+    let mut slow = with_cargo(&at, &script);
     let mut child = slow.spawn().unwrap();
     crate::project::eventually("cargo is asked for the lock", || began.exists());
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(at.join("xtask/.unfinished").exists(), "it was killed halfway");
-    let _ = Command::new("pkill").args(["-f", &format!("touch {}", began.display())]).status();
+    let cargo = fs::read_to_string(&began).unwrap();
+    assert!(Command::new("kill").arg(cargo.trim()).status().unwrap().success());
     adopt(&at, &[]).ok().has("an xtask");
     assert!(!at.join("xtask/.unfinished").exists());
     assert!(names(&at).iter().all(|name| !name.starts_with(".gangplank")), "{:?}", names(&at));

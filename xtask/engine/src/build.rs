@@ -43,6 +43,7 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
     let commit = git::commit(cx)?;
     let compiled = compile(cx, app, &commit)?;
     let sources = include::sources(&cx.root, &compiled.package_dirs, app.include, &compiled.binaries)?;
+    include::check(cx, app, &sources, &compiled.binaries)?;
     let releases = cx.root.join(RELEASES);
     fs::create_dir_all(&releases).explain(
         Kind::Failed,
@@ -116,7 +117,7 @@ fn up_to_date(releases: &Path, app: &App, id: &ReleaseId, files: Option<&[FileEn
     let manifest = Release::listed(&dir).ok()?;
     let (bundle, _) = digest::of_reader(&mut File::open(dir.join(&manifest.bundle.file)).ok()?).ok()?;
     let same = Some(manifest.files.as_slice()) == files && bundle == manifest.bundle.sha256;
-    let same = same && manifest.compression() == app.compression;
+    let same = same && manifest.compression() == app.compression && manifest.app == app.name;
     if same {
         // Of several builds of a dirty tree the last one is meant; see `Catalog::resolve`.
         let _ = File::open(dir.join(manifest::FILE)).and_then(|file| file.set_modified(std::time::SystemTime::now()));

@@ -1,11 +1,13 @@
 //! `test`: everything that has to hold before a commit is worth building, in one command for laptops and CI.
 
+mod failures;
 pub mod groups;
 mod leftovers;
 pub mod record;
 pub mod times;
 mod tools;
 
+use self::failures::Failures;
 use self::groups::{GROUPS, Group, Grouped};
 use self::leftovers::Before;
 use self::record::{RECORD, Record};
@@ -41,6 +43,8 @@ pub struct Options<'a> {
     pub all: Option<&'a [String]>,
     /// After the default checks, as many groups as fit into so many minutes.
     pub rotate: Option<u32>,
+    /// Run tests that failed once more, alone; those that pass then are reported as flaky.
+    pub retry: bool,
     /// Arguments for the test harness.
     pub args: &'a [String],
 }
@@ -54,6 +58,8 @@ pub struct Tested {
     pub slowest: Vec<Slow>,
     /// What was skipped, and why.
     pub skipped: Vec<String>,
+    /// Tests that failed and then passed alone.
+    pub flaky: Vec<String>,
 }
 
 /// A check that passed.
@@ -120,7 +126,7 @@ impl<'a> Run<'a> {
         }
         let record = cx.root.join("target/test-record.txt");
         let _ = (fs::create_dir_all(cx.root.join("target")), fs::remove_file(&record));
-        let tested = Tested { checks: Vec::new(), slowest: Vec::new(), skipped: Vec::new() };
+        let tested = Tested { checks: vec![], slowest: vec![], skipped: vec![], flaky: vec![] };
         Self { cx, options, engines, scope, record, tested }
     }
 
@@ -183,18 +189,29 @@ impl<'a> Run<'a> {
     /// Runs `cargo test`, measures each test, and looks for what the tests left on this machine.
     fn tests(&mut self, name: &str, words: &[&str], args: &[String]) -> Result<()> {
         let (cx, record) = (self.cx, self.record.clone());
-        let words = [&["test"], words, &["--"]].concat();
-        let mut command = cx.cargo(&words);
-        command.args(args).env(RECORD, &record);
-        if self.engines {
-            command.envs(self.variables());
-        }
+        let variables = if self.engines { self.variables() } else { vec![] };
         let threads = threads(cx, self.engines, args);
-        command.env(THREADS, threads.to_string());
+        let harness = |more: &[&str], args: &[String]| {
+            let mut command = cx.cargo(&[&["test"], words, more, &["--"]].concat());
+            command.args(args).env(RECORD, &record).env(THREADS, threads.to_string()).envs(variables.clone());
+            command
+        };
+        // What comes after a binary that failed has to run as well, before a part of it can be run again.
+        let command = harness(if self.options.retry { &["--no-fail-fast"] } else { &[] }, args);
         let before = self.engines.then(Before::look);
         let (started, mut times) = (Instant::now(), Times::new(threads));
+        let (mut failures, mut flaky) = (Failures::default(), vec![]);
         let ended = self.check(name, || {
-            let code = cx.watch_lines(command, &mut |line| times.line(line, started.elapsed()))?;
+            let mut code = cx.watch_lines(command, &mut |line| {
+                times.line(line, started.elapsed());
+                failures.line(line);
+            })?;
+            if let (Some(tests), true, false) = (failures.alone(), self.options.retry, code == Some(0)) {
+                cx.warn(format!("failed, and run once more: {}", tests.join(", ")));
+                let exactly = ["--include-ignored", "--exact"].map(str::to_owned);
+                code = cx.watch(harness(&[], &[&exactly, tests].concat()))?;
+                flaky = tests.to_vec();
+            }
             let left = before.map(|before| before.left(&Record::read(&record))).unwrap_or_default();
             for what in &left {
                 cx.warn(format!("the tests left behind: {what}"));
@@ -217,6 +234,7 @@ impl<'a> Run<'a> {
             }
         }
         self.tested.slowest.extend(slowest);
+        self.tested.flaky.extend(flaky);
         ended
     }
 
@@ -257,6 +275,10 @@ impl<'a> Run<'a> {
             tested.skipped.push(format!("groups {}: `cargo xtask test --all GROUP` runs one", groups::names(left)));
         }
         tested.skipped.iter().for_each(|skipped| self.cx.warn(format!("skipped: {skipped}")));
+        tested
+            .flaky
+            .iter()
+            .for_each(|test| self.cx.warn(format!("flaky: {test} failed, and passed when it ran alone")));
         self.tested
     }
 }

@@ -319,6 +319,16 @@ pub struct Older {
     /// Go on although the release is older than what is live
     #[arg(long)]
     pub allow_older: bool,
+    /// Replace a `current` link that another tool made; a deploy that fails restores it
+    #[arg(long)]
+    pub take_over: bool,
+}
+
+impl Older {
+    /// What a plan is asked for.
+    pub fn plan(self) -> Options {
+        Options { dry_run: true, allow_older: self.allow_older, take_over: self.take_over, ..Options::default() }
+    }
 }
 
 #[derive(Debug, Clone, Default, Args)]
@@ -364,6 +374,7 @@ impl Change {
         Options {
             dry_run: global.dry_run,
             allow_older: older.is_some_and(|older| older.allow_older),
+            take_over: older.is_some_and(|older| older.take_over),
             lock_wait: Duration::from_secs(self.lock_wait),
             expect_current: expect.expect_current.clone().unwrap_or_default(),
             without: self.without.clone(),

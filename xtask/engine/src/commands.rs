@@ -7,7 +7,7 @@ use crate::deploy::apply::Outcome;
 use crate::deploy::life::Registry;
 use crate::deploy::resolve::Catalog;
 use crate::deploy::state::{Lock, Lockable};
-use crate::deploy::{self, Options, report};
+use crate::deploy::{self, report};
 use crate::error::{Failure, Kind, Result, hint_of, kind_of, usage};
 use crate::event::Listener;
 use crate::machine::Life;
@@ -122,7 +122,7 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         Command::Publish { release } => handoff::publish(cx, project, release.as_ref()).map(Answer::Published),
         Command::Fetch { release, into } => handoff::fetch(cx, project, release.as_ref(), into).map(Answer::Fetched),
         Command::Plan { env, release, deploy } => {
-            let options = Options { dry_run: true, allow_older: deploy.allow_older, ..Options::default() };
+            let options = deploy.plan();
             deploy::deploy(cx, project, env, release.as_ref(), &options).map(Answer::Outcome)
         }
         Command::Deploy { env, release, older, expect, change } => {
@@ -182,8 +182,13 @@ fn test(cx: &Cx, project: &Project, test: &Test) -> Result<Answer> {
     if test.list {
         return checks::list(cx).map(Answer::Grouped);
     }
-    let options =
-        checks::Options { quick: test.quick, all: test.all.as_deref(), rotate: test.rotate, args: &test.args };
+    let options = checks::Options {
+        quick: test.quick,
+        all: test.all.as_deref(),
+        rotate: test.rotate,
+        retry: test.retry,
+        args: &test.args,
+    };
     checks::test(cx, project, &options).map(Answer::Tested)
 }
 

@@ -1,5 +1,7 @@
 //! What git knows of the checkout. All of git is asked here.
 
+pub mod checkout;
+
 use crate::cx::{Cx, Input};
 use crate::deploy::plan::Ancestry;
 use crate::error::{Failure, Result, failed, usage, verification};
@@ -18,12 +20,15 @@ fn shell(dir: &Path) -> Result<Shell> {
 pub fn commit(cx: &Cx) -> Result<Commit> {
     let sh = shell(&cx.root)?;
     let root = cx.root.display();
-    let status = cmd!(sh, "git -c status.aheadBehind=false status --porcelain=v2 --branch --untracked-files=normal");
+    let status = cmd!(
+        sh,
+        "git -c status.aheadBehind=false status --porcelain=v2 --branch --untracked-files=normal --ignore-submodules=none"
+    );
     let answer = cx.answer(status.into(), Input::Empty)?;
     if !answer.ok() {
         return Err(no_status(cx, &sh, &answer.stderr));
     }
-    let Some(Head { sha, branch, dirty }) = head(&answer.stdout) else {
+    let Some(Head { sha, branch, mut dirty }) = head(&answer.stdout) else {
         return usage(format!("{root} has no commit yet"))
             .hint("make one: `git add --all && git commit --message 'first'`")
             .err();
@@ -32,6 +37,12 @@ pub fn commit(cx: &Cx) -> Result<Commit> {
         return verification(format!("{root} has commit {sha} checked out, but CIRCLE_SHA1 is {want}"))
             .hint("check out CIRCLE_SHA1 and nothing else in the job")
             .err();
+    }
+    for (path, option) in checkout::hidden_changes(cx)? {
+        dirty = true;
+        cx.warn(format!(
+            "{path} was changed, and git is told not to look at it: `git update-index {option} {path}` shows it again"
+        ));
     }
     let seconds = cx.read(cmd!(sh, "git show --no-patch --no-show-signature --format=%ct {sha}").into())?;
     let time = jiff::Timestamp::from_second(seconds.trim().parse()?)?;

@@ -55,7 +55,7 @@ pub fn put(cx: &Cx, project: &Project, release: Option<&Selector>, only: Option<
     }
     let mut done = Vec::new();
     for url in &urls {
-        let store = store::open(cx, &project.ci, url)?;
+        let store = store::open(cx, project, url)?;
         // A laptop has not the credentials of every store. A job has to, and whoever names one means it.
         if let Some(why) = store.unusable().filter(|_| !cx.in_ci() && only.is_none()) {
             cx.warn(why);
@@ -72,7 +72,7 @@ pub fn put(cx: &Cx, project: &Project, release: Option<&Selector>, only: Option<
     }
     if done.is_empty() {
         // None can be put to from here: the first one says what it wants.
-        store::open(cx, &project.ci, urls[0])?.put(&release)?;
+        store::open(cx, project, urls[0])?.put(&release)?;
     }
     Ok(done)
 }
@@ -82,7 +82,7 @@ pub fn confirm(cx: &Cx, project: &Project, release: Option<&Selector>, only: Opt
     let release = at_hand(cx, project, release)?;
     let mut done = Vec::new();
     for url in urls(cx, project, only) {
-        if store::open(cx, &project.ci, url)?.confirm(&release)? {
+        if store::open(cx, project, url)?.confirm(&release)? {
             let id = release.id().clone();
             let (already_there, by_step, confirmed) = (true, false, true);
             done.push(PutDone { store: url.to_owned(), release: id, already_there, by_step, confirmed });
@@ -104,7 +104,7 @@ pub fn publish(cx: &Cx, project: &Project, release: Option<&Selector>) -> Result
     let release = at_hand(cx, project, release)?;
     let mut done = Vec::new();
     for url in urls(cx, project, None) {
-        done.extend(store::open(cx, &project.ci, url)?.publish(release.manifest())?);
+        done.extend(store::open(cx, project, url)?.publish(release.manifest())?);
     }
     if done.is_empty() && !cx.in_ci() {
         return only_of_a_job("the pointer");
@@ -142,7 +142,7 @@ pub fn prune(cx: &Cx, project: &Project, url: &str, retention: Retention, remove
             .hint(format!("name one of: {}", project.stores.join(", ")))
             .err();
     }
-    let store = store::open(cx, &project.ci, url)?;
+    let store = store::open(cx, project, url)?;
     let needed = || needed(cx, project, &*store);
     match store.prune(retention, &Owner::me(cx, format!("prune of {url}")), !remove, &needed)? {
         Some(kept) => Ok(Pruned { store: store.url().to_owned(), removed: remove, kept }),

@@ -21,6 +21,13 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// How long a unit of systemd has to stay up where nothing else is asked.
 const STAYS_UP: Duration = Duration::from_secs(5);
 
+/// The pause before a service that has ended is started again.
+const BEFORE_START: Duration = Duration::from_millis(500);
+
+/// Linux keeps the address of a closed connection for 60 s (`TCP_TIMEWAIT_LEN`). A release that is put back is started for
+/// that long, whatever its deadline is.
+const ADDRESS_IN_USE: Duration = Duration::from_secs(75);
+
 /// A health check with everything filled in.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Checker {
@@ -94,18 +101,32 @@ impl Checker {
         commit: Option<&str>,
     ) -> Result<(), String> {
         let started = Instant::now();
-        let mut passes = 0;
+        let (mut passes, mut in_use, mut told) = (0, false, false);
         loop {
             let left = self.deadline.saturating_sub(started.elapsed()).max(SHORTEST);
             let else_asked = !matches!(self.question, Question::None);
-            let running = if self.with_service { runs(target, spec, else_asked) } else { Ok(()) };
-            match running.and_then(|()| self.ask(target, commit, left).map_err(Sick::Now)) {
+            let running = if self.with_service { runs(target, spec, else_asked, None) } else { Ok(()) };
+            let asked = running.and_then(|()| self.ask(target, commit, left).map_err(Sick::Now));
+            // Something else may have answered while the service ended.
+            let last = asked.is_ok() && passes + 1 >= self.passes && else_asked && self.with_service;
+            match if last { runs(target, spec, else_asked, self.port(target)) } else { asked } {
                 Ok(()) => passes += 1,
-                Err(Sick::ForEver(why)) => return Err(format!("{release} stopped by itself: {why}")),
-                Err(Sick::Now(why)) if started.elapsed() >= self.deadline => {
-                    return Err(format!("{release} was not healthy within {:?}: {why}", self.deadline));
+                Err(sick) => {
+                    passes = 0;
+                    in_use |= Spec::is_address_in_use(sick.why());
+                    match self.next(&sick, in_use, started.elapsed()) {
+                        Next::Wait => {}
+                        Next::StartAgain => {
+                            let why = sick.why();
+                            if !std::mem::replace(&mut told, true) {
+                                cx.note(format!("{}: {release} ended and is started again: {why}", target.url()));
+                            }
+                            std::thread::sleep(BEFORE_START);
+                            start_again(target, spec, release)?;
+                        }
+                        Next::GiveUp => return Err(self.reason(release, &sick)),
+                    }
                 }
-                Err(Sick::Now(_)) => passes = 0,
             }
             if self.interruptible && cx.interrupted() {
                 return Err("stopped while waiting for the health check".into());
@@ -117,6 +138,43 @@ impl Checker {
             }
             std::thread::sleep(self.interval);
         }
+    }
+
+    /// What to do about a service that is not healthy after this time. A release that is put back was healthy once, so it
+    /// is started for as long as there is time; a new one only where its address was in use.
+    fn next(&self, sick: &Sick, in_use: bool, elapsed: Duration) -> Next {
+        let reverts = !self.interruptible;
+        let limit = if reverts && in_use { self.deadline.max(ADDRESS_IN_USE) } else { self.deadline };
+        match sick {
+            Sick::ForEver(_) if (reverts || in_use) && elapsed < limit => Next::StartAgain,
+            Sick::Now(_) if elapsed < limit => Next::Wait,
+            Sick::ForEver(_) | Sick::Now(_) => Next::GiveUp,
+        }
+    }
+
+    fn reason(&self, release: &ReleaseId, sick: &Sick) -> String {
+        match sick {
+            Sick::ForEver(why) => format!("{release} stopped by itself: {why}"),
+            Sick::Now(why) => format!("{release} was not healthy within {:?}: {why}", self.deadline),
+        }
+    }
+
+    /// The port that is asked, where it is one of the target itself.
+    fn port(&self, target: &dyn Target) -> Option<u16> {
+        let (host, port) = match &self.question {
+            Question::Http { url, .. } => {
+                let url = http::url(&at(url, target.host())).ok()?;
+                (url.host_str()?.trim_matches(['[', ']']).to_owned(), url.port_or_known_default()?)
+            }
+            Question::Tcp { addr } => {
+                let addr = at(addr, target.host());
+                let (host, port) = addr.rsplit_once(':')?;
+                (host.trim_matches(['[', ']']).to_owned(), port.parse().ok()?)
+            }
+            Question::None | Question::Command(_) => return None,
+        };
+        // A name of this machine means the target only where the target is this machine.
+        (host == target.host() || (is_loopback(&host) && is_loopback(target.host()))).then_some(port)
     }
 
     /// Asks once.
@@ -182,6 +240,10 @@ impl Checker {
     }
 }
 
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+}
+
 /// An address with the host in its place, in brackets where a colon follows colons.
 fn at(address: &str, host: &str) -> String {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
@@ -189,24 +251,59 @@ fn at(address: &str, host: &str) -> String {
 }
 
 /// Whether the service itself says that it runs. What will not come back by itself is not waited for.
-fn runs(target: &dyn Target, spec: &Spec, else_asked: bool) -> Result<(), Sick> {
-    let Some(status) = spec.status(target.root(), else_asked) else { return Ok(()) };
+fn runs(target: &dyn Target, spec: &Spec, else_asked: bool, port: Option<u16>) -> Result<(), Sick> {
+    let Some(status) = spec.status(target.root(), else_asked, port) else { return Ok(()) };
     let answer = target.run(&status).map_err(|e| Sick::Now(format!("{e:#}")))?;
-    let said = answer.stdout.trim();
+    let said = answer.stdout.trim().replace('\n', ", ");
     match spec {
         _ if answer.ok() => Ok(()),
-        _ if spec.is_gone(answer.code) => Err(Sick::ForEver(said.to_owned())),
-        Spec::Systemd(_) => Err(Sick::Now(said.to_owned())),
+        _ if spec.is_gone(answer.code) => Err(Sick::ForEver(said)),
+        Spec::Keeper { .. } | Spec::Systemd(_) => Err(Sick::Now(said)),
         _ => Err(Sick::Now(format!("its status command {}: {said}", crate::cx::exit(answer.code)))),
     }
 }
 
+/// Starts a service that has ended once more.
+fn start_again(target: &dyn Target, spec: &Spec, release: &ReleaseId) -> Result<(), String> {
+    let Some(script) = spec.start_again(target.root(), release) else { return Ok(()) };
+    let answer = target.run(&script).map_err(|error| format!("{error:#}"))?;
+    if answer.ok() { Ok(()) } else { Err(format!("{release} could not be started again: {}", answer.stderr.trim())) }
+}
+
+/// What helps a service that is not healthy for this reason, where that is known.
+pub fn hint(why: &str) -> Option<&'static str> {
+    Spec::is_address_in_use(why).then_some(
+        "`ss -ltnp` on that host shows who has it; where nobody has, the system keeps it for a minute after connections were \
+         closed: let the app set SO_REUSEADDR, or give the check a `deadline` of more than 60 s",
+    )
+}
+
 /// Why a service is not healthy.
+#[derive(Debug)]
 enum Sick {
     /// It may still become so.
     Now(String),
-    /// It never will.
+    /// It has ended, and does not come back by itself.
     ForEver(String),
+}
+
+impl Sick {
+    fn why(&self) -> &str {
+        match self {
+            Self::Now(why) | Self::ForEver(why) => why,
+        }
+    }
+}
+
+/// What to do about a service that is not healthy.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// Ask again.
+    Wait,
+    /// Start it once more.
+    StartAgain,
+    /// It has failed.
+    GiveUp,
 }
 
 fn first_line(body: &str) -> String {
@@ -226,7 +323,39 @@ fn ask_tcp(addr: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::at;
+    use super::*;
+
+    #[test]
+    fn services_that_end_are_started_again_within_the_deadline() {
+        let checker = |interruptible| Checker {
+            question: Question::None,
+            client: None,
+            deadline: Duration::from_secs(30),
+            interval: Duration::from_millis(250),
+            passes: 2,
+            with_service: true,
+            interruptible,
+        };
+        let (new, old) = (checker(true), checker(false));
+        let ended = || Sick::ForEver("exit code 1".into());
+        let starting = || Sick::Now("connection refused".into());
+        for (checker, sick, in_use, seconds, next) in [
+            (&new, starting(), false, 29, Next::Wait),
+            (&new, starting(), false, 30, Next::GiveUp),
+            (&new, ended(), false, 0, Next::GiveUp),
+            (&new, ended(), true, 29, Next::StartAgain),
+            (&new, ended(), true, 30, Next::GiveUp),
+            (&old, ended(), false, 29, Next::StartAgain),
+            (&old, ended(), false, 30, Next::GiveUp),
+            (&old, ended(), true, 74, Next::StartAgain),
+            (&old, ended(), true, 75, Next::GiveUp),
+            (&old, starting(), false, 30, Next::GiveUp),
+            (&old, starting(), true, 74, Next::Wait),
+        ] {
+            let found = checker.next(&sick, in_use, Duration::from_secs(seconds));
+            assert_eq!(found, next, "{sick:?}, address in use: {in_use}, after {seconds} s");
+        }
+    }
 
     #[test]
     fn the_host_in_an_address() {

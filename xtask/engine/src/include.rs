@@ -1,5 +1,8 @@
 //! Which files go into a bundle: the binaries, and what `include` names, checked before a byte is packed.
 
+mod committed;
+
+pub use self::committed::check;
 use crate::error::{Explain, Kind, Result, usage};
 use crate::release::manifest::{check_path, resolve_link};
 use crate::release::pack::Source;
@@ -8,6 +11,10 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
+
+/// What `*` matches in a glob: names that begin with a dot too, and no `/`.
+const GLOBS: glob::MatchOptions =
+    glob::MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
 
 /// Links that point to links that point to links: nobody means more than this many.
 const LINK_HOPS: usize = 40;
@@ -96,15 +103,15 @@ fn glob_files(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
                 .err();
         }
     };
-    let options = glob::MatchOptions {
-        case_sensitive: true,
-        require_literal_separator: true,
-        require_literal_leading_dot: false,
-    };
     let fixed: PathBuf = pattern.split('/').take_while(|part| !part.contains(['*', '?', '['])).collect();
     let files = files_below(root, &root.join(fixed), pattern)?;
-    let relative = |file: &PathBuf| file.strip_prefix(root).is_ok_and(|path| compiled.matches_path_with(path, options));
+    let relative = |file: &PathBuf| file.strip_prefix(root).is_ok_and(|path| compiled.matches_path_with(path, GLOBS));
     Ok(files.into_iter().filter(relative).collect())
+}
+
+/// Whether a glob matches a path.
+fn glob_matches(pattern: &str, path: &str) -> bool {
+    glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_path_with(Path::new(path), GLOBS))
 }
 
 /// Paths of all files below a directory, relative to it.

@@ -35,13 +35,17 @@ pub struct App {
     /// Files, directories or globs relative to the workspace root. A path below a package's directory loses
     /// that prefix in the bundle (`app/static/index.html` becomes `static/index.html`); others keep theirs.
     pub include: &'static [&'static str],
+    /// Of these, what no commit holds because a step of the build makes it: paths or globs. Other files that git ignores
+    /// are refused.
+    pub generated: &'static [&'static str],
     /// How the bundle is compressed.
     pub compression: Compression,
 }
 
 impl App {
     /// A `tar.gz`. `name` has to be given, and what is packed.
-    pub const DEFAULT: Self = Self { name: "", packages: &[], include: &[], compression: Compression::Gzip };
+    pub const DEFAULT: Self =
+        Self { name: "", packages: &[], include: &[], generated: &[], compression: Compression::Gzip };
 }
 
 /// A place where the app runs.

@@ -108,7 +108,7 @@ pub fn copy(cx: &Cx, release: &Selector, url: &str, into: Option<&Path>) -> Resu
         None => handoff::put(cx, &project, Some(release), Some(url)),
         Some(into) => {
             let id = Catalog::built(cx, &project).resolve(Some(release))?;
-            store::open(cx, &project.ci, url)?.get(&id, into).map(|_| vec![])
+            store::open(cx, &project, url)?.get(&id, into).map(|_| vec![])
         }
     }
 }

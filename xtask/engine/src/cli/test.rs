@@ -16,6 +16,9 @@ pub struct Test {
     /// List the tests of each group
     #[arg(long, conflicts_with_all = ["all", "rotate"])]
     pub list: bool,
+    /// Run up to three tests that failed once more, alone, and report those that pass as flaky
+    #[arg(long)]
+    pub retry: bool,
     /// Arguments for the test harness, e.g. --test-threads=8
     #[arg(last = true)]
     pub args: Vec<String>,

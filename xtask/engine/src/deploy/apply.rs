@@ -15,7 +15,7 @@ use crate::deploy::plan::{HostPlan, Step};
 use crate::deploy::waves::{AT_ONCE, each, waves};
 use crate::error::{Failure, Result, failed, hint_of, kind_of, split_hint, verification};
 use crate::event::{Event, Stage, ms_since};
-use crate::health::Checker;
+use crate::health::{self, Checker};
 use crate::hook::{Hosts, Moment};
 use crate::project::Env;
 use crate::release::id::ReleaseId;
@@ -345,7 +345,11 @@ impl Run<'_> {
         let commit = self.commit(host, release);
         self.checker.wait(self.cx, host.target, self.spec, release, commit.as_deref()).map_err(|why| {
             self.show_log(host);
-            failed(format!("{}: {why}", host.target.url())).into()
+            let failure = failed(format!("{}: {why}", host.target.url()));
+            match health::hint(&why) {
+                Some(hint) => failure.hint(hint).into(),
+                None => failure.into(),
+            }
         })
     }
 

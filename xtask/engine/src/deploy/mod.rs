@@ -46,6 +46,8 @@ pub struct Options {
     pub dry_run: bool,
     /// Deploy although the release is older than what is live.
     pub allow_older: bool,
+    /// Replace a `current` that another tool made.
+    pub take_over: bool,
     /// What has to be live, or nothing is changed.
     pub expect_current: Expected,
     /// How long to wait for somebody else's lock.
@@ -226,8 +228,10 @@ impl<'cx> Site<'cx> {
             release: release.clone(),
             bundle: bundle.map(|release| release.manifest().bundle.sha256.clone()),
             service: self.spec.digest(),
+            vars: self.spec.vars(),
             has_service: self.spec != Spec::None,
             allow_older: options.allow_older,
+            take_over: options.take_over,
             ages: ages.collect(),
         }
     }

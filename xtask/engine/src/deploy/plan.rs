@@ -26,10 +26,14 @@ pub struct Goal {
     pub bundle: Option<String>,
     /// Digest of the service that is to run; `None` for services that are not kept by us.
     pub service: Option<String>,
+    /// Digest of the variables of a service of commands.
+    pub vars: Option<String>,
     /// Whether there is a service to restart.
     pub has_service: bool,
     /// Go on although the release is older than what is live.
     pub allow_older: bool,
+    /// Replace a `current` that another tool made.
+    pub take_over: bool,
     /// Age of the release against each release that may be live somewhere.
     pub ages: BTreeMap<ReleaseId, Age>,
 }
@@ -146,7 +150,9 @@ pub struct HostPlan {
 
 /// Plans one target.
 pub fn plan(target: &str, goal: &Goal, state: &State, keep: usize) -> Result<HostPlan> {
-    usable(target, state)?;
+    if !(goal.take_over && matches!(state.current, Current::Foreign(_))) {
+        usable(target, state)?;
+    }
     let release = &goal.release;
     if let (Some(have), Some(want)) = (state.installed.get(release), &goal.bundle)
         && have != want
@@ -174,8 +180,9 @@ pub fn plan(target: &str, goal: &Goal, state: &State, keep: usize) -> Result<Hos
         _ if goal.has_service && !state.installed.contains_key(&release) => false,
         (Some(want), Kept::Running { spec, release: running }) => want == spec && *running == release,
         (Some(_), _) => false,
-        // The service is somebody else's: only a switch, or one that never ended well, is a reason to touch it.
-        (None, _) => !goal.has_service || confirmed,
+        (None, _) if !goal.has_service => true,
+        // Hosts tell of its variables and of nothing else, so a switch that never ended well is another reason.
+        (None, _) => confirmed && (state.vars.is_none() || goal.vars == state.vars),
     };
     if switch {
         steps.push(Step::Activate { release: release.clone(), from: state.live().cloned() });
@@ -249,11 +256,11 @@ pub fn usable(target: &str, state: &State) -> Result<()> {
             failed(format!("{target} is not a directory")).hint("remove the file, or give the env another target").err()
         }
         (_, Current::NotALink) => failed(format!("{target}: `current` is not a symbolic link"))
-            .hint("somebody made it by hand: move it away, e.g. `mv current current.by-hand`, then deploy again")
+            .hint("what it serves is offline once it is moved away: choose a moment, then `mv current current.by-hand` on the host and deploy again")
             .err(),
         (_, Current::Foreign(to)) => {
-            failed(format!("{target}: `current` points to `{to}`, which is no release of ours"))
-                .hint("remove the link if nothing needs it, or deploy to an empty directory")
+            failed(format!("{target}: `current` points to `{to}`, which is no release of this tool"))
+                .hint("`cargo xtask deploy ENV --take-over` replaces it without a gap and restores it if the deploy fails; or deploy to an empty directory")
                 .err()
         }
         _ => Ok(()),

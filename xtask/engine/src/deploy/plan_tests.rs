@@ -16,6 +16,7 @@ fn state(words: &str, log: &str) -> State {
                 let (spec, release) = what.split_once(' ').expect("running SPEC ID");
                 state.service = Kept::Running { spec: spec.into(), release: id(release) };
             }
+            ("vars", digest) => state.vars = Some(digest.into()),
             ("stopped", _) => state.service = Kept::Stopped,
             ("debris", _) => state.debris = 1,
             other => panic!("{other:?}"),
@@ -28,7 +29,17 @@ fn goal(verb: Verb, release: &str, state: &State) -> Goal {
     let release = id(release);
     let ages = state.live().map(|live| (live.clone(), age(&release, live, Ancestry::Unknown))).into_iter().collect();
     let bundle = Some(format!("sum{}", &release.as_str()[7..8]));
-    Goal { verb, release, bundle, service: None, has_service: false, allow_older: false, ages }
+    Goal {
+        verb,
+        release,
+        bundle,
+        service: None,
+        vars: None,
+        has_service: false,
+        allow_older: false,
+        take_over: false,
+        ages,
+    }
 }
 
 fn text(planned: Result<HostPlan>) -> String {
@@ -219,19 +230,33 @@ fn a_kept_service_is_restarted_when_it_is_due() {
 }
 
 #[test]
-fn somebody_elses_service_is_left_alone_unless_the_last_deploy_was_killed() {
-    let command = |log: &str, want: &Expect| {
-        let state = state("current 2; installed 1 2", log);
-        let goal = Goal { has_service: true, ..goal(Verb::Deploy, "2", &state) };
+fn service_of_commands_is_restarted_for_other_variables_or_after_a_killed_deploy() {
+    let of = |words: &str, log: &str, want: &Expect| {
+        let state = state(&format!("current 2; installed 1 2; {words}"), log);
+        let goal = Goal { has_service: true, vars: Some("d2".into()), ..goal(Verb::Deploy, "2", &state) };
         want.assert_eq(&text(plan("file:t", &goal, &state, 3)));
     };
-    command(
+    for words in ["", "vars d2"] {
+        of(
+            words,
+            "live 1; live 2",
+            &expect![[r"
+            else back to 2
+        "]],
+        );
+    }
+    of(
+        "vars d1",
         "live 1; live 2",
         &expect![[r"
+        restart the service with 2
+        check the health of 2
+        record that 2 is live
         else back to 2
     "]],
     );
-    command(
+    of(
+        "",
         "live 1; switched 2",
         &expect![[r"
         restart the service with 2

@@ -39,7 +39,7 @@ impl<'cx> Catalog<'cx> {
             catalog.stores.clear();
         }
         for url in project.stores.iter().filter(|url| cx.in_ci() || !store::only_in_ci(url)) {
-            let store = store::open(cx, &project.ci, url)?;
+            let store = store::open(cx, project, url)?;
             match store.unusable() {
                 None => catalog.stores.push(store),
                 Some(why) => {
@@ -79,18 +79,23 @@ impl<'cx> Catalog<'cx> {
         Self { cx, project, stores: vec![Box::new(here)], unasked: vec![], untold: vec![] }
     }
 
+    /// The app whose releases count: a store may hold those of others.
+    fn app(&self) -> &'cx str {
+        self.project.app.name
+    }
+
     /// The newest `most` releases, the newest first, each with the stores that keep it. A store over the network that
     /// does not answer is passed over aloud.
     pub fn list(&self, most: usize) -> Result<Vec<(Head, Vec<String>)>> {
         for why in &self.unasked {
             self.cx.note(why);
         }
-        store::list(self.cx, &self.stores, most)
+        store::list(self.cx, self.app(), &self.stores, most)
     }
 
     /// The manifest of a release.
     pub fn manifest(&self, id: &ReleaseId) -> Result<Manifest> {
-        let found = store::find(&self.stores, &|store| {
+        let found = store::find(self.app(), &self.stores, &|store| {
             Ok(store.of_commit(id.short_sha())?.into_iter().filter(|manifest| manifest.id == *id).collect())
         })?;
         match found.into_iter().next() {
@@ -115,12 +120,12 @@ impl<'cx> Catalog<'cx> {
                 .err(),
             Some(Selector::Id(id)) => Ok(id.clone()),
             Some(Selector::Sha(sha)) => self.by_sha(&self.of_commit(sha)?, sha),
-            Some(Selector::Latest) => match store::newest(self.cx, &self.stores)? {
+            Some(Selector::Latest) => match store::newest(self.cx, self.app(), &self.stores)? {
                 Some(manifest) => Ok(manifest.id),
                 None => not_found(self.and_unasked("there is no release yet")).hint("run `cargo xtask build`").err(),
             },
             Some(Selector::Env(env)) => running(env, &target::open_all(self.cx, self.project.env(env)?)?),
-            Some(Selector::Build(number)) => match store::of_build(&self.stores, *number)? {
+            Some(Selector::Build(number)) => match store::of_build(self.app(), &self.stores, *number)? {
                 Some(manifest) => Ok(manifest.id),
                 None => not_found(self.and_unasked(&format!("no store has a release of job {number}")))
                     .hint("`cargo xtask releases` lists what there is; only circleci:artifacts can ask CircleCI")
@@ -130,7 +135,7 @@ impl<'cx> Catalog<'cx> {
     }
 
     fn of_commit(&self, sha: &str) -> Result<Vec<Manifest>> {
-        store::find(&self.stores, &|store| store.of_commit(sha))
+        store::find(self.app(), &self.stores, &|store| store.of_commit(sha))
     }
 
     fn by_sha(&self, found: &[Manifest], sha: &str) -> Result<ReleaseId> {
@@ -148,7 +153,7 @@ impl<'cx> Catalog<'cx> {
             let mut found = self.of_commit(sha)?;
             found.retain(|manifest| !manifest.commit.dirty);
             let remote = self.stores.iter().any(|store| store.is_remote());
-            if found.is_empty() && !remote && store::list(self.cx, &self.stores, 1)?.is_empty() {
+            if found.is_empty() && !remote && store::list(self.cx, self.app(), &self.stores, 1)?.is_empty() {
                 return not_found(self.and_unasked(&format!("no store has any release, so none of commit {sha}")))
                     .hint(store::EMPTY_WORKSPACE)
                     .err();
@@ -165,7 +170,8 @@ impl<'cx> Catalog<'cx> {
         let local = self.stores.iter().filter(|store| !store.is_remote());
         let mut dirty = Vec::new();
         for store in local {
-            dirty.extend(store.of_commit(&commit.sha)?.into_iter().filter(|manifest| manifest.commit.dirty));
+            let ours = |manifest: &Manifest| manifest.commit.dirty && manifest.app == self.app();
+            dirty.extend(store.of_commit(&commit.sha)?.into_iter().filter(ours));
         }
         // The files have no commit to go by, so what was built last is what is meant.
         match dirty.into_iter().max_by_key(|manifest| self.built_at(&manifest.id)) {
@@ -258,7 +264,7 @@ impl<'cx> Catalog<'cx> {
     /// Fetches a release from the first store that has it, verified, into `into`.
     pub fn fetch(&self, id: &ReleaseId, into: &Path) -> Result<Release> {
         let release = store::fetch(self.cx, &self.stores, id, into)?;
-        let (app, project) = (&release.manifest().app, self.project.app.name);
+        let (app, project) = (&release.manifest().app, self.app());
         if app != project {
             return crate::error::verification(format!(
                 "{id} is a release of `{app}`, and this project is `{project}`"

@@ -23,6 +23,8 @@ pub struct State {
     pub lock: Lock,
     /// The kept process.
     pub service: Kept,
+    /// Digest of the variables with which a service of commands was healthy last.
+    pub vars: Option<String>,
     /// What happened.
     pub history: History,
 }
@@ -105,15 +107,15 @@ impl State {
     /// Reads what [`crate::target::script::state`] prints. Lines that mean nothing are passed over.
     pub fn parse(text: &str) -> Self {
         let mut state = Self::default();
-        let mut rest = text;
+        let (mut rest, mut root) = (text, "");
         while let Some((line, after)) = rest.split_once('\n') {
             rest = after;
             let (word, value) = line.split_once(' ').unwrap_or((line, ""));
             match word {
-                "root" => state.root = Root::Directory,
+                "root" => (state.root, root) = (Root::Directory, value),
                 "not-a-directory" => state.root = Root::NotADirectory,
                 "current" => {
-                    let id = value.strip_prefix("releases/").and_then(|id| id.parse().ok());
+                    let id = pointed_at(value, root);
                     state.current = id.map_or_else(|| Current::Foreign(value.to_owned()), Current::Release);
                 }
                 "current-blocked" => state.current = Current::NotALink,
@@ -127,6 +129,7 @@ impl State {
                 "lock" => state.lock = Lock::parse(value),
                 "unheard" => state.lock = std::mem::take(&mut state.lock).unheard(value),
                 "service" => state.service = Kept::parse(value),
+                "vars" => state.vars = Some(value.to_owned()),
                 "history" => {
                     state.history = History::parse(rest);
                     break;
@@ -149,6 +152,16 @@ impl State {
     pub fn confirmed_live(&self) -> Option<&ReleaseId> {
         self.live().filter(|id| self.history.confirmed(id) && self.installed.contains_key(*id))
     }
+}
+
+/// The release that a link in the directory `root` points at, however it was written by hand: `releases/ID`,
+/// `./releases/ID/`, or with the whole path.
+fn pointed_at(link: &str, root: &str) -> Option<ReleaseId> {
+    let inside = link.strip_prefix(root).filter(|_| !root.is_empty()).map_or(link, |rest| rest.trim_start_matches('/'));
+    let mut parts = inside.split('/').filter(|part| !matches!(*part, "" | "."));
+    let (releases, id) = (parts.next()?, parts.next()?);
+    (releases == "releases" && parts.next().is_none() && (inside != link || !link.starts_with('/')))
+        .then(|| id.parse().ok())?
 }
 
 impl Kept {
@@ -202,6 +215,35 @@ mod tests {
         let release = "20260801T000000-0000001".parse().unwrap();
         assert_eq!(state.service, Kept::Running { spec: "d1".into(), release });
         assert_eq!(state.confirmed_live(), None);
+    }
+
+    #[test]
+    fn links_made_by_hand_are_understood() {
+        let id = "20260801T000000-0000001";
+        for link in [
+            "releases/ID",
+            "releases/ID/",
+            "./releases/ID",
+            ".//releases//ID/.",
+            "/srv/app/releases/ID",
+            "/srv/app/./releases/ID/",
+        ] {
+            let state = State::parse(&format!("root /srv/app\ncurrent {}\n", link.replace("ID", id)));
+            assert_eq!(state.live().map(ReleaseId::as_str), Some(id), "{link}");
+        }
+        for link in [
+            "/releases/ID",
+            "../releases/ID",
+            "releases/ID/www",
+            "/srv/apple/releases/ID",
+            "/srv/app",
+            "releases",
+            "releases/20240101000000",
+        ] {
+            let link = link.replace("ID", id);
+            let state = State::parse(&format!("root /srv/app\ncurrent {link}\n"));
+            assert_eq!(state.current, Current::Foreign(link));
+        }
     }
 
     #[test]

@@ -520,8 +520,8 @@ mod tests {
             (live.clone(), None, Some(Life::Dead), "warning lock: nothing to do"),
             (live.clone(), None, Some(Life::Alive), "broken lock: wait for it"),
             (live.clone(), None, Some(Life::Unknown), "broken lock: wait for it"),
-            ("root\ncurrent-blocked\n".into(), None, None, "broken current: somebody made it by hand"),
-            ("root\ncurrent /elsewhere\n".into(), None, None, "broken current: remove the link"),
+            ("root\ncurrent-blocked\n".into(), None, None, "broken current: what it serves is offline once"),
+            ("root\ncurrent /elsewhere\n".into(), None, None, "broken current: `cargo xtask deploy ENV --take-over`"),
         ] {
             let said = of(&state, health, held);
             assert!(said.starts_with(says), "{state}: {said}");

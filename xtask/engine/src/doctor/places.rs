@@ -46,7 +46,7 @@ pub fn look(cx: &Cx, scope: &Scope, answers: bool) -> (Vec<Check>, Vec<Locked>) 
     let registry = Registry::new(cx, scope.project.ci.slug);
     let (mut places, mut locks) = (Vec::new(), Vec::new());
     for &url in scope.project.stores {
-        let about = match store::open(cx, &scope.project.ci, url) {
+        let about = match store::open(cx, scope.project, url) {
             Err(error) => About::Unopened(fault(error)),
             Ok(store) => {
                 let about = ask(cx, scope, url, &*store);

@@ -77,6 +77,8 @@ fn limited<'de, D: Deserializer<'de>>(list: D) -> std::result::Result<Vec<FileEn
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Head {
     schema: u32,
+    /// The app that it is a release of.
+    pub app: String,
     /// Id of the release.
     pub id: ReleaseId,
     /// The commit that it was built from.
@@ -100,8 +102,8 @@ impl Head {
 }
 
 impl From<Manifest> for Head {
-    fn from(Manifest { schema, id, commit, bundle, .. }: Manifest) -> Self {
-        Self { schema, id, commit, bundle }
+    fn from(Manifest { schema, app, id, commit, bundle, .. }: Manifest) -> Self {
+        Self { schema, app, id, commit, bundle }
     }
 }
 

@@ -6,14 +6,18 @@
 //! ```text
 //! service/spec       how the last healthy release was started: variables and the command (mode 0600)
 //! service/spec.new   the same for the release being tried; renamed to `spec` once it is healthy
-//! service/process    "PID START GROUP DIGEST RELEASE": process, its start time, its process group, digest of its
-//!                    spec, and what it runs
+//! service/process    "PID START GROUP DIGEST RELEASE ROOT": process, its start time, its process group, digest of its
+//!                    spec, what it runs, and device and inode of the root that it belongs to: a copy of the root has others
 //! service/exit       exit code of the process, once it has ended
 //! service/log        what it prints; service/log.start is where the current process began
 //! ```
+//!
+//! Each process has the root's device and inode in its variable `GANGPLANK_TARGET`, and its children inherit it, also those
+//! that become daemons. A stop ends all of them.
 
 use crate::release::id::ReleaseId;
-use crate::service::Script;
+use crate::service::port::{IN_USE, in_use};
+use crate::service::{GONE, Script, port};
 use crate::target::script::quote;
 
 /// Fails where a unit of systemd runs the app: two services would want one port.
@@ -41,18 +45,37 @@ pub fn restart(root: &str, id: &ReleaseId, spec: &str, stop_seconds: u64, put_ba
     Script::new(script(root, &body), spec.to_owned())
 }
 
+/// Starts a process that has ended once more, by the same spec.
+pub fn start_again(root: &str, id: &ReleaseId) -> Script {
+    let body = format!(
+        "if alive; then exit 0; fi
+if [ -f service/spec.new ]; then use=spec.new; elif [ -f service/spec ]; then use=spec; else exit 0; fi
+{}
+{}",
+        stop_process(0),
+        start(id)
+    );
+    Script::new(script(root, &body), String::new())
+}
+
 /// Stops the process.
 pub fn stop(root: &str, stop_seconds: u64) -> Script {
     let body = format!("{}\nrm -f service/spec.new\n", stop_process(stop_seconds));
     Script::new(script(root, &body), String::new())
 }
 
-/// Exits with 0 while the process runs; else prints why not.
-pub fn status(root: &str) -> Script {
-    let body = "if alive; then exit 0; fi
+/// Exits with 0 while the process runs and no other process of this root has its port; else prints why not.
+pub fn status(root: &str, port: Option<u16>) -> Script {
+    let ours = "tr '\\0' '\\n' < \"/proc/$1/environ\" 2> /dev/null | grep -qxF \"GANGPLANK_TARGET=[$root]\"";
+    let foreign = port.map(|port| port::foreign(port, ours)).unwrap_or_default();
+    let in_use = in_use();
+    let body = format!("if alive; then\n[ -n \"$root\" ] || exit 0\n{foreign}exit 0; fi
 if [ -f service/exit ]; then echo \"the process ended with exit code $(cat service/exit)\"; else echo 'no process runs'; fi
-exit 1\n";
-    Script::new(script(root, body), String::new())
+from=0; [ ! -f service/log.start ] || read -r from < service/log.start
+[ ! -f service/log ] || ! tail -c +$((from + 1)) service/log | {in_use} || echo '{IN_USE}'
+left=$(marked); [ -z \"$left\" ] || echo \"and left\" $left \"behind: run the app in the foreground, not as a daemon\"
+exit {GONE}\n");
+    Script::new(script(root, &body), String::new())
 }
 
 /// Remembers how the process was started, now that it is healthy.
@@ -92,25 +115,29 @@ pub fn ahead(root: &str, body: &str) -> String {
 }
 
 /// `alive` is true while the kept process runs: the process exists, is no zombie, and began when ours did, so that a
-/// reused process id is never taken for it. `started PID` prints field 22 of `/proc/PID/stat`, `-` without `/proc`.
+/// reused process id is never taken for it, and it was started for this root, of which this may be a copy. `started PID`
+/// prints field 22 of `/proc/PID/stat`, `-` without `/proc`. `marked` prints the ids of all processes of this root.
 pub const FUNCTIONS: &str = "started() {
   if [ ! -d /proc/self ]; then echo -; return 0; fi
   line=$(cat \"/proc/$1/stat\" 2>/dev/null) || return 0
   set -- ${line##*) }
   [ \"$1\" = Z ] || echo \"${20}\"
 }
+here() { stat -c %d:%i . 2> /dev/null || stat -f %d:%i .; }
+marked() { grep -lsF \"GANGPLANK_TARGET=[$(here)]\" /proc/[0-9]*/environ | sed 's/[^0-9]//g'; }
 alive() {
   [ -f service/process ] || return 1
-  pid=; start=; group=; digest=; release=
-  read -r pid start group digest release < service/process || return 1
+  pid=; start=; group=; digest=; release=; root=
+  read -r pid start group digest release root < service/process || return 1
+  [ \"${root:-$(here)}\" = \"$(here)\" ] || return 1
   kill -0 \"$pid\" 2>/dev/null || return 1
   [ \"$(started \"$pid\")\" = \"$start\" ]
 }
 nap() { sleep 0.05 2>/dev/null || sleep 1; }
 ";
 
-/// SIGTERM, a while, SIGKILL, a while; fails when the process is still there. What it leaves of its process group is
-/// killed too, because a child could hold the port.
+/// SIGTERM, a while, SIGKILL, a while; fails when the process is still there. Whatever else was started for this root is
+/// killed too, because a child or a daemon could hold the port.
 fn stop_process(seconds: u64) -> String {
     format!(
         "if alive; then
@@ -120,6 +147,7 @@ fn stop_process(seconds: u64) -> String {
   if alive; then echo \"process $pid does not end\" >&2; exit 1; fi
   if [ \"$group\" != - ]; then kill -KILL \"-$group\" 2>/dev/null || true; fi
 fi
+for left in $(marked); do kill -KILL \"$left\" 2>/dev/null || true; done
 rm -f service/process service/exit",
         patience = seconds * 20,
     )
@@ -128,13 +156,13 @@ rm -f service/process service/exit",
 /// Starts the spec in the directory of the release, in a session of its own where `setsid` exists, with a clean
 /// environment: neither a variable nor a descriptor of the deploy reaches the app.
 fn start(id: &ReleaseId) -> String {
-    let wrapper = "set -u; dir=$1; use=$2; group=$3
+    let wrapper = "set -u; dir=$1; use=$2; group=$3; root=$4
 [ \"$group\" = - ] || group=$$
 (cd -P -- \"$dir\" && exec sh \"../../service/$use\") < /dev/null & pid=$!
 line=$(cat \"/proc/$pid/stat\" 2>/dev/null || true)
 if [ -d /proc/self ]; then set -- ${line##*) }; start=${20:-gone}; else start=-; fi
 if command -v sha256sum > /dev/null 2>&1; then digest=$(sha256sum < \"service/$use\"); else digest=$(shasum -a 256 < \"service/$use\"); fi
-echo \"$pid $start $group ${digest%% *} ${dir##*/}\" > service/process.new
+echo \"$pid $start $group ${digest%% *} ${dir##*/} $root\" > service/process.new
 mv -f service/process.new service/process
 code=0; wait \"$pid\" || code=$?
 echo \"$code\" > service/exit
@@ -145,8 +173,9 @@ echo \"$code\" > service/exit
 [ -f service/log ] || : > service/log
 echo $(($(wc -c < service/log))) > service/log.start
 if command -v setsid > /dev/null 2>&1; then launch=setsid; group=own; else launch=nohup; group=-; fi
-env -i PATH=\"$PATH\" HOME=\"${{HOME:-/}}\" USER=\"${{USER:-}}\" LANG=\"${{LANG:-C.UTF-8}}\" \\
-  $launch sh -c {wrapper} keeper releases/{id} \"$use\" $group >> service/log 2>&1 < /dev/null &
+root=$(here)
+env -i PATH=\"$PATH\" HOME=\"${{HOME:-/}}\" USER=\"${{USER:-}}\" LANG=\"${{LANG:-C.UTF-8}}\" GANGPLANK_TARGET=\"[$root]\" \\
+  $launch sh -c {wrapper} keeper releases/{id} \"$use\" $group \"$root\" >> service/log 2>&1 < /dev/null &
 naps=0; while [ ! -f service/process ] && [ $naps -lt 100 ]; do nap; naps=$((naps + 1)); done
 [ -f service/process ] || {{ echo 'the process keeper did not start' >&2; exit 1; }}
 ",

@@ -1,6 +1,7 @@
 //! Starting and stopping the app on a target, as scripts: one module for each kind of service.
 
 mod keeper;
+mod port;
 mod systemd;
 
 use crate::project::Service;
@@ -111,6 +112,17 @@ impl Spec {
         }
     }
 
+    /// Digest of the variables of a service of commands, as [`state`] prints it: other ones are a reason to restart it.
+    pub fn vars(&self) -> Option<String> {
+        match self {
+            // As the shell keeps them.
+            Self::Command { exports, .. } => {
+                Some(digest::of(format!("{}\n", exports.trim_end_matches('\n')).as_bytes()))
+            }
+            Self::None | Self::Keeper { .. } | Self::Systemd(_) => None,
+        }
+    }
+
     /// Fails where a restart would fail before it has touched anything. The root need not be there yet.
     pub fn ready(&self, root: &str) -> Option<Script> {
         match self {
@@ -144,15 +156,29 @@ impl Spec {
 
     /// Exits with 0 while the service runs, with `GONE` when it will not come back by itself; else prints why not.
     ///
-    /// `else_asked` is whether somebody asks the app itself, too.
-    pub fn status(&self, root: &str, else_asked: bool) -> Option<Script> {
+    /// `else_asked` is whether the app itself is asked, too; `port` is one that no other process of this root may have.
+    pub fn status(&self, root: &str, else_asked: bool, port: Option<u16>) -> Option<Script> {
         let script = match self {
-            Self::Keeper { .. } => keeper::status(root),
-            Self::Systemd(unit) => unit.status(root, else_asked),
+            Self::Keeper { .. } => keeper::status(root, port),
+            Self::Systemd(unit) => unit.status(root, else_asked, port),
             Self::Command { exports, status, .. } if !status.is_empty() => command(root, exports, status),
             Self::None | Self::Command { .. } => return None,
         };
         Some(script.called("ask whether the service runs"))
+    }
+
+    /// Starts a service that has ended once more, or lets its manager go on doing so.
+    pub fn start_again(&self, root: &str, id: &ReleaseId) -> Option<Script> {
+        match self {
+            Self::Keeper { .. } => Some(keeper::start_again(root, id).called("start the service again")),
+            Self::Systemd(unit) => Some(unit.forgive(root).called("count crashes anew")),
+            Self::None | Self::Command { .. } => None,
+        }
+    }
+
+    /// Whether a status says that an app ended because its address was in use.
+    pub fn is_address_in_use(said: &str) -> bool {
+        said.contains(port::IN_USE)
     }
 
     /// Remembers how the service was started, now that it is healthy.
@@ -203,17 +229,20 @@ impl Spec {
     /// Whether a code of [`Self::status`] says that the service will not come back.
     pub fn is_gone(&self, code: Option<i32>) -> bool {
         match self {
-            // The keeper restarts nothing.
-            Self::Keeper { .. } => code != Some(0),
-            Self::Systemd(_) => code == Some(GONE),
+            Self::Keeper { .. } | Self::Systemd(_) => code == Some(GONE),
             Self::None | Self::Command { .. } => false,
         }
     }
 }
 
-/// Lines of a target's state about its service: `service running DIGEST RELEASE` or `service stopped`.
+/// Lines of a target's state about its service: `service running DIGEST RELEASE` or `service stopped`; and `vars DIGEST`, the
+/// variables with which a service of commands was healthy last.
 pub fn state() -> String {
-    format!("{}\n{}", keeper::state(), systemd::state())
+    let vars = "if [ -f service/vars.good ]; then
+  vars=$(sha256sum < service/vars.good 2> /dev/null || shasum -a 256 < service/vars.good 2> /dev/null || true)
+  [ -z \"$vars\" ] || echo \"vars ${vars%% *}\"
+fi";
+    format!("{}\n{}\n{vars}", keeper::state(), systemd::state())
 }
 
 /// Lines that export variables.
@@ -281,6 +310,6 @@ mod tests {
             Spec::new(&Service::Command { restart: "svc restart", stop: "svc stop", status: "", log: "" }, &vars);
         let script = command.restart("/srv/a", &"20260822T101500-1a2b3c4".parse().unwrap(), false).unwrap();
         assert!(!script.text.contains("PASSWORD") && script.stdin.contains("PASSWORD"));
-        assert_eq!(command.status("/srv/a", false), None);
+        assert_eq!(command.status("/srv/a", false, None), None);
     }
 }

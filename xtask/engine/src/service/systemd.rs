@@ -19,13 +19,17 @@
 use crate::project::{Handover, Manager};
 use crate::release::digest;
 use crate::release::id::ReleaseId;
-use crate::service::{GONE, Script, keeper};
+use crate::service::port::{IN_USE, in_use};
+use crate::service::{GONE, Script, keeper, port};
 use crate::target::script::quote;
 use std::fmt::Write;
 use std::time::Duration;
 
 /// A process that systemd has started again so often during a check will not become healthy.
 const CRASHES: u32 = 3;
+
+/// Waits until the journal has what the service wrote a moment ago.
+const SYNC: &str = "journalctl --sync > /dev/null 2>&1\n";
 
 /// A unit with its variables filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -197,24 +201,38 @@ mv -f service/systemd.new service/systemd
         Script { stdin: self.env.clone(), ..script }
     }
 
+    /// Counts crashes anew: systemd starts it again by itself.
+    pub fn forgive(&self, root: &str) -> Script {
+        self.script(root, "ctl show -p NRestarts --value \"$name.service\" > service/crashes\n")
+    }
+
     /// Stops it, and keeps it from being started at boot.
     pub fn stop(&self, root: &str) -> Script {
         self.script(root, STOP)
     }
 
-    /// Exits with 0 while it runs, with `GONE` when it will not come back by itself; else prints why not. Where nothing
+    /// Exits with 0 while it runs and no other process of this root has its port, with `GONE` when it will not come back
+    /// by itself; else prints why not. Where nothing
     /// `else_asked` says whether it works, one crash is enough.
-    pub fn status(&self, root: &str, else_asked: bool) -> Script {
+    pub fn status(&self, root: &str, else_asked: bool, port: Option<u16>) -> Script {
         let crashes = if else_asked { CRASHES } else { 1 };
+        // Where systemd holds the socket, the service may not have it yet.
+        let ours = "grep -qE \"/($name\\.service|init\\.scope)\\$\" \"/proc/$1/cgroup\" 2> /dev/null || [ \"$1\" = 1 ]";
+        let (unit, in_use) = (self.journal_option(), in_use());
+        let foreign = port.map(|port| port::foreign(port, ours)).unwrap_or_default();
         let body = format!(
             "set -- $(systemctl $scope show -p ActiveState -p ExecMainStatus -p NRestarts -p Result -p SubState \"$name.service\" | sort)
 [ $# -eq 5 ] || {{ echo 'systemd says nothing of it'; exit 1; }}
 active=${{1#*=}}; code=${{2#*=}}; crashes=${{3#*=}}; result=${{4#*=}}; sub=${{5#*=}}
 before=0; [ ! -f service/crashes ] || read -r before < service/crashes
 [ \"$crashes\" -lt \"$before\" ] || crashes=$((crashes - before))
-if [ \"$crashes\" -ge {crashes} ]; then echo \"it has crashed $crashes time(s)\"; exit {GONE}; fi
+if [ \"$crashes\" -ge {crashes} ]; then
+  echo \"it has crashed $crashes time(s)\"
+  ! journalctl {unit}=\"$name.service\" -n 20 --no-pager -o cat 2> /dev/null | {in_use} || echo '{IN_USE}'
+  exit {GONE}
+fi
 case $active in
-  active|reloading) exit 0;;
+  active|reloading) {foreign}exit 0;;
   failed) echo \"it failed ($result), exit status $code\"; exit {GONE};;
   inactive) echo \"it ended with exit status $code\"; exit {GONE};;
 esac
@@ -228,13 +246,12 @@ exit 1
     /// Prints the last lines of its log since the last restart.
     pub fn log(&self, root: &str, lines: u32) -> Script {
         let since = "$([ ! -f service/since ] || echo --since=@$(cat service/since))";
-        // What it wrote when it crashed a moment ago may still be on its way into the journal.
-        self.journal(root, "journalctl --sync > /dev/null 2>&1\n", &format!("{since} -n {lines}"))
+        self.journal(root, SYNC, &format!("{since} -n {lines}"))
     }
 
     /// Prints the last lines of its log, also those of processes before the current one.
     pub fn last_lines(&self, root: &str, lines: u32) -> Script {
-        self.journal(root, "", &format!("-n {lines}"))
+        self.journal(root, SYNC, &format!("-n {lines}"))
     }
 
     /// The same, and then each line as it is written.
@@ -242,8 +259,12 @@ exit 1
         self.journal(root, "", &format!("-n {lines} -f"))
     }
 
+    fn journal_option(&self) -> &'static str {
+        if self.manager == Manager::User { "--user-unit" } else { "--unit" }
+    }
+
     fn journal(&self, root: &str, first: &str, options: &str) -> Script {
-        let unit = if self.manager == Manager::User { "--user-unit" } else { "--unit" };
+        let unit = self.journal_option();
         let body = format!("{first}exec journalctl {unit}=\"$name.service\" {options} --no-pager -o cat 2>&1\n");
         self.script(root, &body)
     }

@@ -12,7 +12,7 @@ use crate::circleci::{self, CircleCi};
 use crate::cx::Cx;
 use crate::error::{Explain, Failure, Kind, Result, not_found, usage};
 use crate::http::session::deadline;
-use crate::project::Ci;
+use crate::project::Project;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::release::{Release, SUMS, digest, manifest};
@@ -46,7 +46,7 @@ pub enum Finder {
 /// The artifacts of a project's build jobs.
 pub struct ArtifactStore<'cx> {
     cx: &'cx Cx,
-    ci: &'cx Ci,
+    project: &'cx Project,
     url: String,
     finder: Finder,
     staged: DirStore<'cx>,
@@ -56,22 +56,22 @@ pub struct ArtifactStore<'cx> {
 
 impl<'cx> ArtifactStore<'cx> {
     /// The store. Nothing is asked before it is needed.
-    pub fn new(cx: &'cx Cx, ci: &'cx Ci, url: &str, finder: Finder) -> Self {
+    pub fn new(cx: &'cx Cx, project: &'cx Project, url: &str, finder: Finder) -> Self {
         let staged = DirStore::new(cx, url, workspace(cx).join(DESTINATION));
-        Self { cx, ci, url: url.to_owned(), finder, staged, api: OnceCell::new(), found: RefCell::default() }
+        Self { cx, project, url: url.to_owned(), finder, staged, api: OnceCell::new(), found: RefCell::default() }
     }
 
     fn api(&self) -> Result<&CircleCi<'cx>> {
         if let Some(api) = self.api.get() {
             return Ok(api);
         }
-        let api = CircleCi::open(self.cx, self.ci.slug)?;
+        let api = CircleCi::open(self.cx, self.project.ci.slug)?;
         Ok(self.api.get_or_init(|| api))
     }
 
     /// The branch whose builds count: that of the pipeline in a job, the project's elsewhere and for tags.
     fn branch(&self) -> &str {
-        branch(self.cx, self.ci)
+        branch(self.cx, &self.project.ci)
     }
 
     fn keep(&self, found: Found) -> Manifest {

@@ -3,9 +3,9 @@
 //! ```text
 //! PREFIX/releases/<commit>/<id>/<digest>/<app>-<id>.tar.gz    the bundle (or .tar.zst), under its own digest
 //! PREFIX/releases/<commit>/<id>/manifest.json                 written last, and only where there is none: the commit
-//! PREFIX/latest/<branch>.json                                 the newest published release of a branch
-//! PREFIX/live/<env>.jsonl                                     what is and was live, as hosts keep it
-//! PREFIX/locks/<env>.json                                     who deploys the env just now
+//! PREFIX/latest/<app>/<branch>.json                           the newest published release of a branch
+//! PREFIX/live/<app>/<env>.jsonl                               what is and was live, as hosts keep it
+//! PREFIX/locks/<app>/<env>.json                               who deploys the env just now
 //! PREFIX/doomed.json                                          what a prune is about to remove
 //! ```
 //!
@@ -22,14 +22,14 @@ use crate::deploy::state::Lockable;
 use crate::error::{Explain, Failure, Kind, Result, not_found, verification};
 use crate::http::Url;
 use crate::machine::Owner;
-use crate::project::Ci;
+use crate::project::Project;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{self, Head, Manifest};
 use crate::release::{Release, SUMS, digest, sums};
 use crate::store::bucket::lock::EnvLock;
 use crate::store::object::Bucket;
 use crate::store::object::settings::{Credentials, Settings, settings};
-use crate::store::{Kept, Needed, Published, Put, Retention, Store, branch, take_in};
+use crate::store::{Kept, Needed, Published, Put, Retention, Store, another, branch, take_in};
 use std::cell::{Cell, OnceCell};
 use std::fs;
 use std::path::Path;
@@ -45,7 +45,7 @@ const RELEASES: &str = "releases";
 /// Releases in a bucket.
 pub struct BucketStore<'cx> {
     cx: &'cx Cx,
-    ci: &'cx Ci,
+    project: &'cx Project,
     url: String,
     settings: Option<Settings>,
     bucket: OnceCell<Bucket<'cx>>,
@@ -54,16 +54,16 @@ pub struct BucketStore<'cx> {
 
 impl<'cx> BucketStore<'cx> {
     /// The store of a URL; nothing is asked yet.
-    pub fn new(cx: &'cx Cx, ci: &'cx Ci, url: &str) -> Result<Self> {
+    pub fn new(cx: &'cx Cx, project: &'cx Project, url: &str) -> Result<Self> {
         let settings = settings(url, cx.vars(), &|path| fs::read_to_string(path).ok())?;
         let url = url.trim_end_matches('/').to_owned();
-        Ok(Self { cx, ci, url, settings: Some(settings), bucket: OnceCell::new(), probed: Cell::new(false) })
+        Ok(Self { cx, project, url, settings: Some(settings), bucket: OnceCell::new(), probed: Cell::new(false) })
     }
 
     /// The store in a bucket that is open already.
-    pub fn with_bucket(cx: &'cx Cx, ci: &'cx Ci, url: &str, bucket: Bucket<'cx>) -> Self {
+    pub fn with_bucket(cx: &'cx Cx, project: &'cx Project, url: &str, bucket: Bucket<'cx>) -> Self {
         let bucket = OnceCell::from(bucket);
-        Self { cx, ci, url: url.to_owned(), settings: None, bucket, probed: Cell::new(false) }
+        Self { cx, project, url: url.to_owned(), settings: None, bucket, probed: Cell::new(false) }
     }
 
     fn bucket(&self) -> Result<&Bucket<'cx>> {
@@ -96,7 +96,12 @@ impl<'cx> BucketStore<'cx> {
 
     /// The branch whose releases are meant by `latest`.
     fn branch(&self) -> &str {
-        branch(self.cx, self.ci)
+        branch(self.cx, &self.project.ci)
+    }
+
+    /// Key of a small object of this app: apps that share the bucket have envs and branches of the same names.
+    fn key_of(&self, kind: &str, name: &str) -> String {
+        format!("{kind}/{}/{}", pointer::part(self.project.app.name), pointer::part(name))
     }
 
     fn manifest_keys(&self) -> Result<Vec<String>> {
@@ -141,9 +146,7 @@ impl<'cx> BucketStore<'cx> {
         let ours = release.manifest();
         let theirs = self.parse(&manifest_key(ours), text)?;
         if ours.bundle != theirs.bundle {
-            return verification(format!("{} has another {}: {}", self.url, ours.id, ours.difference(&theirs)))
-                .hint("a release never changes: make the build reproducible, or commit and build anew")
-                .err();
+            return Err(another(&self.url, ours, &theirs).into());
         }
         self.not_doomed(&ours.id)?;
         self.send_bundle(release)?;

@@ -6,7 +6,7 @@ use crate::error::{Explain, Failure, Kind, Result, not_found, usage, verificatio
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{self, Head, Manifest};
 use crate::release::{Release, files, scratch, sync_dir};
-use crate::store::{EMPTY_WORKSPACE, Put, Store, only_in_ci, take_in};
+use crate::store::{EMPTY_WORKSPACE, Put, Store, another, only_in_ci, take_in};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -49,9 +49,7 @@ impl<'cx> DirStore<'cx> {
         if ours.bundle == theirs.bundle {
             return self.heal(release);
         }
-        verification(format!("{} has another {}: {}", self.url, ours.id, ours.difference(&theirs)))
-            .hint("a release never changes: make the build reproducible, or commit and build anew")
-            .err()
+        Err(another(&self.url, ours, &theirs).into())
     }
 }
 

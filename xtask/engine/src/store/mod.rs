@@ -10,11 +10,11 @@ pub mod object;
 use crate::cx::{Cx, var};
 use crate::deploy::history::{History, Record};
 use crate::deploy::state::Lockable;
-use crate::error::{Explain, Failure, Kind, Result, hint_of, kind_of, not_found, usage};
+use crate::error::{Explain, Failure, Kind, Result, hint_of, kind_of, not_found, usage, verification};
 use crate::extend::own;
 use crate::http::Url;
 use crate::machine::Owner;
-use crate::project::{Ci, local_dir};
+use crate::project::{Ci, Project, local_dir};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{Head, Manifest};
 use crate::release::{Release, scratch};
@@ -183,14 +183,14 @@ pub trait Store {
     }
 }
 
-/// Opens a store by its URL.
-pub fn open<'cx>(cx: &'cx Cx, ci: &'cx Ci, url: &str) -> Result<Box<dyn Store + 'cx>> {
+/// Opens a store of a project by its URL.
+pub fn open<'cx>(cx: &'cx Cx, project: &'cx Project, url: &str) -> Result<Box<dyn Store + 'cx>> {
     match url.split_once(':') {
         Some(("file", dir)) if !dir.is_empty() => Ok(Box::new(dir::DirStore::new(cx, url, local_dir(&cx.home, dir)))),
         Some(("circleci", "workspace")) => Ok(Box::new(dir::DirStore::new(cx, url, workspace(cx).join("releases")))),
-        Some(("circleci", "artifacts")) => Ok(Box::new(ArtifactStore::new(cx, ci, url, Finder::Commit))),
-        Some(("circleci", "latest-artifacts")) => Ok(Box::new(ArtifactStore::new(cx, ci, url, Finder::Latest))),
-        Some(("s3" | "gs" | "az", _)) => bucket(cx, ci, url),
+        Some(("circleci", "artifacts")) => Ok(Box::new(ArtifactStore::new(cx, project, url, Finder::Commit))),
+        Some(("circleci", "latest-artifacts")) => Ok(Box::new(ArtifactStore::new(cx, project, url, Finder::Latest))),
+        Some(("s3" | "gs" | "az", _)) => bucket(cx, project, url),
         scheme => match own(cx.extras.stores, scheme) {
             Some(open) => open(cx, url),
             None => usage(format!("`{url}` is not the URL of a store"))
@@ -201,12 +201,12 @@ pub fn open<'cx>(cx: &'cx Cx, ci: &'cx Ci, url: &str) -> Result<Box<dyn Store + 
 }
 
 #[cfg(feature = "s3")]
-fn bucket<'cx>(cx: &'cx Cx, ci: &'cx Ci, url: &str) -> Result<Box<dyn Store + 'cx>> {
-    Ok(Box::new(bucket::BucketStore::new(cx, ci, url)?))
+fn bucket<'cx>(cx: &'cx Cx, project: &'cx Project, url: &str) -> Result<Box<dyn Store + 'cx>> {
+    Ok(Box::new(bucket::BucketStore::new(cx, project, url)?))
 }
 
 #[cfg(not(feature = "s3"))]
-fn bucket<'cx>(_: &'cx Cx, _: &'cx Ci, url: &str) -> Result<Box<dyn Store + 'cx>> {
+fn bucket<'cx>(_: &'cx Cx, _: &'cx Project, url: &str) -> Result<Box<dyn Store + 'cx>> {
     usage(format!("store {url}: this xtask was compiled without buckets"))
         .hint("in xtask/Cargo.toml: gangplank = { path = \"engine\", features = [\"s3\"] }")
         .err()
@@ -225,6 +225,16 @@ fn branch<'a>(cx: &'a Cx, ci: &'a Ci) -> &'a str {
 /// Whether a store is only there inside a CircleCI job.
 pub fn only_in_ci(url: &str) -> bool {
     url == WORKSPACE_URL
+}
+
+/// The refusal to store a release under an id that other bytes have.
+fn another(url: &str, ours: &Manifest, theirs: &Manifest) -> Failure {
+    if ours.app != theirs.app {
+        return verification(format!("{url} has {} of another app, `{}`", ours.id, theirs.app))
+            .hint("apps of one repository have releases of the same ids: give each app a directory or prefix of its own, in `stores` of xtask/src/main.rs");
+    }
+    verification(format!("{url} has another {}: {}", ours.id, ours.difference(theirs)))
+        .hint("a release never changes: make the build reproducible, or commit and build anew")
 }
 
 /// Makes `into/<id>` out of the three files that `fill` puts into a directory aside, once every byte of them is what it
@@ -280,9 +290,10 @@ pub fn fetch(cx: &Cx, stores: &[Box<dyn Store + '_>], id: &ReleaseId, into: &Pat
     Failure::new(kind_of(&worst), said.join("; ")).hint(hint).err()
 }
 
-/// Asks the stores in order. Those over the network are asked only while nothing is found; what one of them says about
-/// its failure is the answer when nothing is found at all.
+/// Asks the stores in order for releases of an app. Stores over the network are asked only while nothing is found; the
+/// failure of one of them is the answer when nothing is found at all.
 pub fn find(
+    app: &str,
     stores: &[Box<dyn Store + '_>],
     ask: &dyn Fn(&dyn Store) -> Result<Vec<Manifest>>,
 ) -> Result<Vec<Manifest>> {
@@ -293,7 +304,7 @@ pub fn find(
             continue;
         }
         match ask(&**store) {
-            Ok(manifests) => found.extend(manifests),
+            Ok(manifests) => found.extend(manifests.into_iter().filter(|manifest| manifest.app == app)),
             Err(error) if store.is_remote() => {
                 if worst.as_ref().is_none_or(|worst| kind_of(worst) == Kind::NotFound) {
                     worst = Some(error);
@@ -308,12 +319,12 @@ pub fn find(
     }
 }
 
-/// The newest release of all stores. One over the network that does not answer is passed over aloud, as long as there
-/// is another.
-pub fn newest(cx: &Cx, stores: &[Box<dyn Store + '_>]) -> Result<Option<Manifest>> {
+/// The newest release of an app in all stores. A store over the network that does not answer is skipped with a warning,
+/// as long as another one has a release.
+pub fn newest(cx: &Cx, app: &str, stores: &[Box<dyn Store + '_>]) -> Result<Option<Manifest>> {
     let (mut newest, mut unanswered) = (None::<Manifest>, None);
     for store in stores {
-        match store.latest() {
+        match latest(&**store, app) {
             Ok(found) => newest = newest.into_iter().chain(found).max_by(|a, b| a.id.cmp(&b.id)),
             Err(error) if store.is_remote() => unanswered = Some((store.url(), error)),
             Err(error) => return Err(error),
@@ -329,24 +340,35 @@ pub fn newest(cx: &Cx, stores: &[Box<dyn Store + '_>]) -> Result<Option<Manifest
     }
 }
 
-/// The release that a job built. Numbers of jobs are CircleCI's: what a run on this machine has numbered is taken only
-/// where nobody can be asked who knows.
-pub fn of_build(stores: &[Box<dyn Store + '_>], job: u64) -> Result<Option<Manifest>> {
+/// The newest clean release of an app in one store, which may hold releases of other apps.
+fn latest(store: &dyn Store, app: &str) -> Result<Option<Manifest>> {
+    match store.latest()? {
+        Some(other) if other.app != app => {
+            let all = store.list()?;
+            Ok(all.into_iter().find(|manifest| manifest.app == app && !manifest.commit.dirty))
+        }
+        found => Ok(found),
+    }
+}
+
+/// The release of an app that a job built. Numbers of jobs are CircleCI's: what a run on this machine has numbered is
+/// taken only where nobody can be asked who knows.
+pub fn of_build(app: &str, stores: &[Box<dyn Store + '_>], job: u64) -> Result<Option<Manifest>> {
     let remote = stores.iter().any(|store| store.is_remote());
     for store in stores.iter().filter(|store| store.is_remote() || !remote) {
-        if let Some(manifest) = store.of_build(job)? {
+        if let Some(manifest) = store.of_build(job)?.filter(|manifest| manifest.app == app) {
             return Ok(Some(manifest));
         }
     }
     Ok(None)
 }
 
-/// The newest `most` releases that the stores keep, each id once, the newest first. A store over the network that does
-/// not answer is passed over aloud.
-pub fn list(cx: &Cx, stores: &[Box<dyn Store + '_>], most: usize) -> Result<Vec<(Head, Vec<String>)>> {
+/// The newest `most` releases of an app that the stores keep, each id once, the newest first. A store over the network
+/// that does not answer is skipped with a warning.
+pub fn list(cx: &Cx, app: &str, stores: &[Box<dyn Store + '_>], most: usize) -> Result<Vec<(Head, Vec<String>)>> {
     let mut all: BTreeMap<ReleaseId, (Head, Vec<String>)> = BTreeMap::new();
     for store in stores {
-        let listed = match store.newest(most) {
+        let listed = match newest_of(&**store, app, most) {
             Err(error) if store.is_remote() => {
                 cx.warn(format!("{} is left out: {error:#}", store.url()));
                 continue;
@@ -359,6 +381,21 @@ pub fn list(cx: &Cx, stores: &[Box<dyn Store + '_>], most: usize) -> Result<Vec<
         }
     }
     Ok(all.into_values().rev().take(most).collect())
+}
+
+/// The newest `most` releases of an app in one store. Releases of other apps may lie between them.
+fn newest_of(store: &dyn Store, app: &str, most: usize) -> Result<Vec<Head>> {
+    let mut asked = most;
+    loop {
+        let mut heads = store.newest(asked)?;
+        let all = heads.len() < asked;
+        heads.retain(|head| head.app == app);
+        if all || heads.len() >= most {
+            heads.truncate(most);
+            return Ok(heads);
+        }
+        asked = asked.saturating_mul(4);
+    }
 }
 
 /// The release of a commit, or an error that says what there is instead.

@@ -4,6 +4,7 @@
 //! would be told, so both are one implementation and one set of tests.
 
 mod install;
+mod room;
 
 use crate::cx::{Answer, Cx, Input};
 use crate::deploy::history::Record;
@@ -17,6 +18,7 @@ use crate::service::Script;
 use crate::target::frame::{self, Marker, one_line};
 use crate::target::script::attend::attended;
 use crate::target::script::lease;
+use crate::target::script::room::is_full;
 use crate::target::ssh::{Address, Ssh};
 use crate::target::through::Through;
 use crate::target::transport::Transport;
@@ -169,6 +171,33 @@ impl<'cx> HostTarget<'cx> {
         Ok(self.seen(&said))
     }
 
+    /// Does acts up to the first one that fails, in one script.
+    fn act_once(&self, acts: &[Act]) -> Result<Vec<Answer>> {
+        let what: Vec<_> = acts.iter().map(name).collect();
+        let what = what.join(", ");
+        let mut scripts: Vec<_> = acts.iter().map(|act| self.script(act)).collect();
+        let runs: Vec<_> = acts.iter().filter_map(|act| if let Act::Run(it) = act { Some(it) } else { None }).collect();
+        let slow = if runs.len() < acts.len() { SLOW_DISK } else { Duration::ZERO };
+        let limit = (!runs.is_empty()).then(|| runs.iter().map(|script| script.limit).sum::<Duration>() + slow);
+        let interruptible = runs.len() == acts.len() && runs.iter().all(|script| script.interruptible);
+        let alone = scripts.len() == 1;
+        let marker = Marker::random();
+        let (text, input) = if alone { scripts.remove(0) } else { sequence::sequence(&marker, &scripts) };
+        let text = self.fenced(&what, &text);
+        let answer = self.say(&text, Input::Bytes(input.as_bytes()), limit, interruptible)?;
+        if is_lost(&answer) {
+            return self.lost(&what, &answer.stderr).err();
+        }
+        let answers = if alone { vec![answer] } else { parts(&marker, &answer, acts.len()) };
+        if answers.len() == acts.len()
+            && acts.iter().zip(&answers).any(|(act, answer)| matches!(act, Act::Unlock) && answer.ok())
+        {
+            set(&self.given_up, self.token());
+            set(&self.token, None);
+        }
+        Ok(answers)
+    }
+
     fn seen(&self, said: &str) -> State {
         let state = State::parse(said);
         let live = state.live().and_then(|live| Some((live.clone(), state.installed.get(live)?.clone())));
@@ -204,7 +233,7 @@ impl<'cx> HostTarget<'cx> {
         }
         let hint = if let Some(known) = known {
             known
-        } else if said.contains("No space left") || said.contains("Wrote only") {
+        } else if is_full(said) {
             "make room: `df -h` shows the disk; what is in releases/ and not live may be removed by hand, the oldest first"
         } else if said.contains("ermission denied") || said.contains("Read-only file system") {
             "check who owns the directory and whether the disk is writable"
@@ -233,9 +262,17 @@ impl Lockable for HostTarget<'_> {
         ];
         let marker = Marker::random();
         let (text, input) = sequence::sequence(&marker, &scripts);
-        let answer = self.say(&format!("# take the lock\n{text}"), Input::Bytes(input.as_bytes()), None, false)?;
-        let answers = parts(&marker, &answer, scripts.len());
-        let said = answers.first().unwrap_or(&answer);
+        let answers = loop {
+            let answer = self.say(&format!("# take the lock\n{text}"), Input::Bytes(input.as_bytes()), None, false)?;
+            let mut answers = parts(&marker, &answer, scripts.len());
+            if answers.is_empty() {
+                answers.push(answer);
+            }
+            if answers[0].ok() || !self.made_room(&mut answers[0]) {
+                break answers;
+            }
+        };
+        let said = &answers[0];
         if !said.ok() {
             return Err(self.complain("take the lock", said).into());
         }
@@ -253,7 +290,12 @@ impl Lockable for HostTarget<'_> {
         set(&self.token, None);
         let unheard = seen.unheard.unwrap_or_default();
         let text = script::take_over(&self.root, &owner.token, &seen.token, &dead.token, unheard);
-        Ok(self.took(owner, held(&self.tell("take over the lock", &text, Input::Bytes(&json))?)))
+        let what = "take over the lock";
+        let answer = self.exec_with_room(&self.fenced(what, &text), &json)?;
+        if !answer.ok() {
+            return Err(self.complain(what, &answer).into());
+        }
+        Ok(self.took(owner, held(&answer.stdout)))
     }
 
     fn unlock(&self, token: Option<&str>) -> Result<()> {
@@ -315,27 +357,13 @@ impl Target for HostTarget<'_> {
     }
 
     fn act(&self, acts: &[Act]) -> Result<Vec<Answer>> {
-        let what: Vec<_> = acts.iter().map(name).collect();
-        let what = what.join(", ");
-        let mut scripts: Vec<_> = acts.iter().map(|act| self.script(act)).collect();
-        let runs: Vec<_> = acts.iter().filter_map(|act| if let Act::Run(it) = act { Some(it) } else { None }).collect();
-        let slow = if runs.len() < acts.len() { SLOW_DISK } else { Duration::ZERO };
-        let limit = (!runs.is_empty()).then(|| runs.iter().map(|script| script.limit).sum::<Duration>() + slow);
-        let interruptible = runs.len() == acts.len() && runs.iter().all(|script| script.interruptible);
-        let alone = scripts.len() == 1;
-        let marker = Marker::random();
-        let (text, input) = if alone { scripts.remove(0) } else { sequence::sequence(&marker, &scripts) };
-        let text = self.fenced(&what, &text);
-        let answer = self.say(&text, Input::Bytes(input.as_bytes()), limit, interruptible)?;
-        if is_lost(&answer) {
-            return self.lost(&what, &answer.stderr).err();
-        }
-        let answers = if alone { vec![answer] } else { parts(&marker, &answer, acts.len()) };
-        if answers.len() == acts.len()
-            && acts.iter().zip(&answers).any(|(act, answer)| matches!(act, Act::Unlock) && answer.ok())
+        let mut answers = self.act_once(acts)?;
+        // What was done before the one that failed is not done again.
+        while let Some(last) = answers.last_mut().filter(|last| !last.ok())
+            && self.made_room(last)
         {
-            set(&self.given_up, self.token());
-            set(&self.token, None);
+            answers.pop();
+            answers.extend(self.act_once(&acts[answers.len()..])?);
         }
         Ok(answers)
     }

@@ -7,6 +7,7 @@ pub mod attend;
 mod compare;
 pub mod examine;
 pub mod lease;
+pub mod room;
 
 use crate::project::Compression;
 use crate::release::META;
@@ -57,7 +58,7 @@ pub fn state(root: &str) -> String {
 if [ ! -e \"$root\" ] && [ ! -L \"$root\" ]; then echo absent; exit 0; fi
 if [ ! -d \"$root\" ]; then echo not-a-directory; exit 0; fi
 cd -- \"$root\"
-echo root
+printf 'root %s\\n' \"$(pwd -P)\"
 if [ -L current ]; then printf 'current %s\\n' \"$(readlink current)\"; elif [ -e current ]; then echo current-blocked; fi
 # The third line of a manifest.
 if [ -f current/{META}/manifest.json ]; then head -n 5 current/{META}/manifest.json | sed -n 's/^ *\"app\": \"\\([A-Za-z0-9_-]*\\)\",$/app \\1/p'; fi
@@ -279,7 +280,8 @@ sync -f \"$aside\" 2>/dev/null || sync
 {MEND}
 cat \"$aside/{META}/record\" >> history.jsonl
 mv \"$aside\" \"$final\"
-"
+{reserve}",
+        reserve = room::reserve(),
     )
 }
 
@@ -335,7 +337,11 @@ pub fn record(root: &str) -> String {
     in_root(root, &format!("{MEND}\ncat >> history.jsonl\n"))
 }
 
-/// Points `current` at a release, after the record on stdin, if any, says that this is about to happen.
+/// What `current` pointed at before a deploy took the root over from another tool.
+const TAKEN_OVER: &str = "current.before-gangplank";
+
+/// Points `current` at a release, after the record on stdin, if any, says that this is about to happen. A link that is none
+/// of ours is kept aside.
 ///
 /// `ln -sfn` unlinks first on some systems. A link made aside and renamed over the old one is atomic on all, and moving
 /// it into `.` instead of onto `current` keeps `mv` from following the old link.
@@ -347,6 +353,8 @@ pub fn activate(root: &str, id: &ReleaseId) -> String {
 [ -d releases/{id}/{META} ] || {{ echo 'releases/{id} is not installed' >&2; exit 1; }}
 {append}
 rm -rf .switch; mkdir .switch
+old=$(readlink current || true); old=${{old%/}}
+case ${{old##*/}} in ''|????????T??????-*) ;; *) [ -L {TAKEN_OVER} ] || ln -s \"$(readlink current)\" {TAKEN_OVER};; esac
 ln -s releases/{id} .switch/current
 mv -f .switch/current .
 rmdir .switch
@@ -385,12 +393,22 @@ pub fn share(root: &str, id: &ReleaseId, paths: &[&str], keep_own: bool) -> Stri
     )
 }
 
-/// Removes `current`, when a first deploy failed and there is nothing to go back to. Reads a record, if any, from stdin.
+/// Removes `current`, when a first deploy failed and there is nothing to go back to, or makes it again what it was before
+/// the deploy took the root over. Reads a record, if any, from stdin.
 pub fn deactivate(root: &str) -> String {
     in_root(
         root,
         &format!(
-            "if [ -e current ] && [ ! -L current ]; then echo 'current is not a symbolic link' >&2; exit 1; fi\n{append}\nrm -f current\n",
+            "if [ -e current ] && [ ! -L current ]; then echo 'current is not a symbolic link' >&2; exit 1; fi\n{append}
+if [ -L {TAKEN_OVER} ]; then
+  rm -rf .switch; mkdir .switch
+  mv -f {TAKEN_OVER} .switch/current
+  mv -f .switch/current .
+  rmdir .switch
+else
+  rm -f current
+fi
+",
             append = append_any(),
         ),
     )
@@ -407,14 +425,16 @@ pub fn remove(root: &str, ids: &[ReleaseId]) -> String {
 cat >> history.jsonl
 [ -d releases ] || exit 0
 cd ./releases
-live=$(readlink ../current || true)
+live=$(readlink ../current || true); live=${{live%/}}
 for id in {ids}; do
-  if [ \"$live\" = \"releases/$id\" ]; then continue; fi
+  if [ \"${{live##*/}}\" = \"$id\" ]; then continue; fi
   if [ -d \"$id\" ]; then rm -rf \".removing-$id\"; mv \"$id\" \".removing-$id\"; fi
 done
 rm -rf .incoming-* .removing-*
-",
+cd ..
+{reserve}",
             ids = ids.join(" "),
+            reserve = room::reserve(),
         ),
     )
 }
@@ -424,9 +444,9 @@ pub fn in_current(root: &str, command: &str) -> String {
     format!("umask 022\ncd -- {}/current/ || exit 1\nexec sh -c {}\n", quote(root), quote(command))
 }
 
-/// Keeps the health check on stdin, which may hold a secret in its URL.
+/// Keeps the health check on stdin, which may hold a secret in its URL. From now on there is a healthy release to go back to.
 pub fn keep_check(root: &str) -> String {
-    in_root(root, "(umask 077; cat > .health.new)\nmv -f .health.new .health\n")
+    in_root(root, &format!("(umask 077; cat > .health.new)\nmv -f .health.new .health\nrm -f {TAKEN_OVER}\n"))
 }
 
 /// Prints the check that was kept, or nothing.
@@ -469,6 +489,8 @@ mod tests {
               printf '%s\n' "$line" >> history.jsonl
             fi
             rm -rf .switch; mkdir .switch
+            old=$(readlink current || true); old=${old%/}
+            case ${old##*/} in ''|????????T??????-*) ;; *) [ -L current.before-gangplank ] || ln -s "$(readlink current)" current.before-gangplank;; esac
             ln -s releases/20260822T101500-1a2b3c4 .switch/current
             mv -f .switch/current .
             rmdir .switch

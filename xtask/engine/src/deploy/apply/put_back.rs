@@ -3,7 +3,7 @@
 use super::{Host, Run};
 use crate::deploy::history::Happened;
 use crate::deploy::plan::Step;
-use crate::deploy::state::{Kept, State};
+use crate::deploy::state::{Current, Kept, State};
 use crate::deploy::waves::{AT_ONCE, each};
 use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of};
 use crate::event::{Event, Stage};
@@ -11,6 +11,10 @@ use crate::release::id::ReleaseId;
 use crate::service::Script;
 use crate::target::script;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// The pause before an old release that does not start is started again.
+const START_AGAIN: Duration = Duration::from_secs(1);
 
 impl Run<'_> {
     /// Puts the fallback back on every target that was begun. The error says what failed and whether it was put back.
@@ -68,6 +72,10 @@ impl Run<'_> {
             }
             host.target.activate(None, None)?;
             self.remember(host, Happened::Failed, tried, &why);
+            // What another tool had made is there again.
+            if let Current::Foreign(to) = host.target.state()?.current {
+                return Ok(format!("`current` of {url} points to {to} again"));
+            }
             return Ok(format!("nothing is live on {url}: there was no healthy release to go back to"));
         };
         let live = host.target.state()?;
@@ -83,7 +91,7 @@ impl Run<'_> {
         if restarted {
             let step = Step::Restart { release: old.clone() };
             let script = spec.restart(root, old, true);
-            self.timed(host, &step.to_string(), || self.optional(host, script.as_ref()))
+            self.timed(host, &step.to_string(), || self.start_old(host, script.as_ref()))
                 .inspect_err(|_| self.show_log(host))?;
         }
         self.remember(host, Happened::Failed, tried.filter(|new| *new != old), &why);
@@ -95,6 +103,17 @@ impl Run<'_> {
             .map_err(|why| failed(format!("{old} was put back, but {why}")))?;
         self.remember(host, Happened::Restored, Some(old), &why);
         Ok(format!("{old} is live again on {url}"))
+    }
+
+    /// Starts the old release, and again while that fails and there is time: its port may be kept for a while.
+    fn start_old(&self, host: &Host, script: Option<&Script>) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            match self.optional(host, script) {
+                Err(_) if started.elapsed() < self.env.health.deadline => std::thread::sleep(START_AGAIN),
+                done => return done,
+            }
+        }
     }
 
     /// Whether the process of the old release was never stopped: then it is best left alone.

@@ -198,8 +198,15 @@ pub fn latest_v1(store: &ArtifactStore) -> Result<Found> {
         .err();
     };
     let origin = Origin { job: 0, revision: None, branch };
+    let app = store.project.app.name;
     match read_one(store, &listed, id, &origin)? {
-        Some(found) => Ok(found),
+        Some(found) if found.manifest.app == app => Ok(found),
+        Some(found) => not_found(format!(
+            "the latest artifacts of {branch} are of `{}`, and this project is `{app}`",
+            found.manifest.app
+        ))
+        .hint("put circleci:artifacts into `stores`: it finds the build job of this app by its commit")
+        .err(),
         None => not_found(format!("the latest artifacts of {branch} hold only a part of {id}"))
             .hint("rerun the build job")
             .err(),
@@ -211,7 +218,10 @@ fn read(store: &ArtifactStore, listed: &[Artifact], origin: &Origin) -> Result<O
         if !origin.revision.is_none_or(|revision| revision.starts_with(id.short_sha())) {
             continue;
         }
-        if let Some(found) = read_one(store, listed, &id, origin)? {
+        // A job may build another app as well.
+        if let Some(found) = read_one(store, listed, &id, origin)?
+            && found.manifest.app == store.project.app.name
+        {
             return Ok(Some(found));
         }
     }

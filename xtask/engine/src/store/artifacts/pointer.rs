@@ -39,7 +39,7 @@ fn given<'a>(store: &ArtifactStore<'a>) -> Option<(&'static str, &'a str)> {
 }
 
 fn variable(store: &ArtifactStore, branch: &str) -> Option<&'static str> {
-    store.ci.pointers.iter().find(|(of, _)| *of == branch).map(|(_, name)| *name)
+    store.project.ci.pointers.iter().find(|(of, _)| *of == branch).map(|(_, name)| *name)
 }
 
 /// Points at the build of a release, or at a newer one that is there by now; never at an older one.
@@ -113,7 +113,7 @@ pub fn publish(store: &ArtifactStore, manifest: &Manifest) -> Result<Published> 
 }
 
 fn branches(store: &ArtifactStore) -> String {
-    let all: Vec<_> = store.ci.pointers.iter().map(|(branch, _)| format!("`{branch}`")).collect();
+    let all: Vec<_> = store.project.ci.pointers.iter().map(|(branch, _)| format!("`{branch}`")).collect();
     if all.is_empty() { "no branch".into() } else { all.join(", ") }
 }
 

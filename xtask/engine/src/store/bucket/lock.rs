@@ -7,7 +7,7 @@ use crate::deploy::state::{Lock, Lockable};
 use crate::error::Result;
 use crate::machine::Owner;
 use crate::store::bucket::BucketStore;
-use crate::store::bucket::pointer::{Next, change, part};
+use crate::store::bucket::pointer::{Next, change};
 
 /// What stands in the object when nobody has the lock.
 const FREE: &[u8] = b"{}";
@@ -22,7 +22,7 @@ pub struct EnvLock<'a, 'cx> {
 impl<'a, 'cx> EnvLock<'a, 'cx> {
     /// Nothing is asked yet.
     pub fn new(store: &'a BucketStore<'cx>, env: &str) -> Self {
-        let key = format!("locks/{}.json", part(env));
+        let key = format!("{}.json", store.key_of("locks", env));
         Self { store, url: format!("{}/{key}", store.url), key }
     }
 

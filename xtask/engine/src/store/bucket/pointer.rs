@@ -19,7 +19,7 @@ const ROUNDS: u32 = 60;
 /// Lines of an env's history that are kept.
 const LINES_MAX: usize = 1000;
 
-/// `latest/<branch>.json`
+/// `latest/<app>/<branch>.json`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Latest {
     /// Always 1.
@@ -74,12 +74,12 @@ pub fn part(name: &str) -> String {
     name.bytes().map(|byte| if keep(byte) { char::from(byte).to_string() } else { format!("={byte:02X}") }).collect()
 }
 
-fn latest_key(branch: &str) -> String {
-    format!("latest/{}.json", part(branch))
+fn latest_key(store: &BucketStore, branch: &str) -> String {
+    format!("{}.json", store.key_of("latest", branch))
 }
 
-fn live_key(env: &str) -> String {
-    format!("live/{}.jsonl", part(env))
+fn live_key(store: &BucketStore, env: &str) -> String {
+    format!("{}.jsonl", store.key_of("live", env))
 }
 
 fn parse(store: &BucketStore, key: &str, text: &[u8]) -> Result<Latest> {
@@ -92,7 +92,7 @@ fn parse(store: &BucketStore, key: &str, text: &[u8]) -> Result<Latest> {
 
 /// The release that the pointer of the branch names.
 pub fn latest(store: &BucketStore) -> Result<Option<Manifest>> {
-    let key = latest_key(store.branch());
+    let key = latest_key(store, store.branch());
     let Some((text, _)) = store.bucket()?.read(&key)? else { return Ok(None) };
     let latest = parse(store, &key, &text)?;
     match store.manifest_of(&latest.release)? {
@@ -103,12 +103,14 @@ pub fn latest(store: &BucketStore) -> Result<Option<Manifest>> {
     }
 }
 
-/// What is and was live in every env of which anybody said so; also in those that this checkout does not know.
+/// What is and was live in every env of this app that a deploy has reported, also in envs that this checkout does not
+/// know.
 pub fn histories(store: &BucketStore) -> Result<Vec<(String, History)>> {
-    let keys: Vec<_> = store.bucket()?.list("live")?.into_iter().map(|object| object.key).collect();
+    let of_app = store.key_of("live", "");
+    let keys: Vec<_> = store.bucket()?.list(of_app.trim_end_matches('/'))?.into_iter().map(|it| it.key).collect();
     let read = store.bucket()?.read_all(&keys)?;
     let of = |(key, text): (String, Vec<u8>)| {
-        let env = key.trim_start_matches("live/").trim_end_matches(".jsonl").to_owned();
+        let env = key.trim_start_matches(&of_app).trim_end_matches(".jsonl").to_owned();
         let history = History::parse(&String::from_utf8_lossy(&text));
         // It is written whole, so a line that cannot be read was not torn by a crash, and may name anything.
         if history.unreadable > 0 {
@@ -139,7 +141,7 @@ pub fn publish(store: &BucketStore, manifest: &Manifest) -> Result<Published> {
             .hint("run `cargo xtask put` first")
             .err();
     }
-    let key = latest_key(branch);
+    let key = latest_key(store, branch);
     let published = |latest: &Latest, moved: bool, why: Option<&str>| Published {
         pointer: Some(key.clone()),
         job: latest.job,
@@ -176,7 +178,7 @@ pub fn publish(store: &BucketStore, manifest: &Manifest) -> Result<Published> {
 
 /// Adds a line to what is and was live in an env.
 pub fn append(store: &BucketStore, env: &str, record: &Record) -> Result<()> {
-    change((&store.url, store.trusted()?), &live_key(env), |there| {
+    change((&store.url, store.trusted()?), &live_key(store, env), |there| {
         let mut text = String::from_utf8_lossy(there.unwrap_or_default()).into_owned();
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
@@ -189,7 +191,7 @@ pub fn append(store: &BucketStore, env: &str, record: &Record) -> Result<()> {
 
 /// What is and was live in an env, if anybody said so.
 pub fn history(store: &BucketStore, env: &str) -> Result<Option<History>> {
-    let read = store.bucket()?.read(&live_key(env))?;
+    let read = store.bucket()?.read(&live_key(store, env))?;
     Ok(read.map(|(text, _)| History::parse(&String::from_utf8_lossy(&text))))
 }
 
@@ -199,8 +201,8 @@ mod tests {
 
     #[test]
     fn names_are_one_part_of_a_key() {
-        assert_eq!(latest_key("main"), "latest/main.json");
-        assert_eq!(latest_key("feature/x y"), "latest/feature=2Fx=20y.json");
-        assert_ne!(latest_key("a=2F"), latest_key("a/"));
+        assert_eq!(part("main"), "main");
+        assert_eq!(part("feature/x y"), "feature=2Fx=20y");
+        assert_ne!(part("a=2F"), part("a/"));
     }
 }

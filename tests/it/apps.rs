@@ -1,0 +1,74 @@
+//! Two apps with one store: each sees its own releases, and nothing else.
+
+use crate::project::Project;
+
+/// Two apps with a directory of releases in common. The second one commits later.
+fn two(store: &str) -> (Project, Project) {
+    let mut shop = Project::new();
+    shop.change("store file:store\n", &format!("store {store}\n"));
+    let mut blog = Project::new();
+    blog.change("store file:store\n", &format!("app blog\nstore {store}\n"));
+    blog.commit("before");
+    (shop, blog)
+}
+
+fn releases(p: &Project) -> Vec<String> {
+    let listed: serde_json::Value = serde_json::from_str(&p.run("releases --json").ok().stdout).unwrap();
+    listed.as_array().unwrap().iter().map(|it| it["release"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn releases_of_another_app_in_a_directory_are_never_found() {
+    let dir = crate::record::tempdir();
+    let (shop, blog) = two(&format!("file:{}", dir.path().display()));
+    let one = shop.release("1");
+    let other = blog.release("2");
+    for p in [&shop, &blog] {
+        p.run("put").ok();
+        std::fs::remove_dir_all(p.path("target/releases")).unwrap();
+    }
+    assert!(other > one);
+    assert_eq!((releases(&shop), releases(&blog)), (vec![one.clone()], vec![other.clone()]));
+    let sha = other.rsplit('-').next().unwrap();
+    shop.run("deploy dev latest").ok();
+    assert_eq!(shop.current("srv/dev").unwrap(), one);
+    for line in [format!("deploy dev {sha}"), format!("fetch {sha}"), format!("rollback dev {sha}")] {
+        shop.run(&line).fails(5, &format!("no release of commit {sha}"), "releases");
+    }
+    shop.run(&format!("deploy dev {other}")).fails(7, "is a release of `blog`, and this project is `shop`", "releases");
+    blog.run("deploy dev latest").ok();
+    assert_eq!(blog.current("srv/dev").unwrap(), other);
+}
+
+#[test]
+fn bucket_keeps_pointers_locks_and_histories_of_each_app_apart() {
+    let dir = crate::record::tempdir();
+    let (mut shop, mut blog) = two("s3://builds/all");
+    for p in [&mut shop, &mut blog] {
+        p.var("GANGPLANK_BUCKETS", &dir.path().display().to_string());
+    }
+    let one = shop.release("1");
+    let other = blog.release("2");
+    for p in [&blog, &shop] {
+        p.run("put").ok();
+        p.run("publish").ok().has("names 2026");
+        std::fs::remove_dir_all(p.path("target/releases")).unwrap();
+    }
+    blog.run("deploy dev latest").ok();
+    // The env of this app never ran anything; what the other one runs is newer.
+    shop.run("deploy dev latest").ok();
+    assert_eq!((shop.current("srv/dev").unwrap(), blog.current("srv/dev").unwrap()), (one.clone(), other.clone()));
+    let history = shop.run("history dev --all").ok().has(&one).stdout;
+    assert!(!history.contains(&other), "{history}");
+    assert_eq!((releases(&shop), releases(&blog)), (vec![one], vec![other]));
+}
+
+#[test]
+fn apps_of_one_commit_cannot_share_a_directory() {
+    let mut p = Project::new();
+    p.release("1");
+    p.run("put").ok();
+    p.add("app blog\n");
+    p.run("build").ok();
+    p.run("put").fails(7, "of another app, `shop`", "a directory or prefix of its own");
+}

@@ -1,0 +1,37 @@
+//! `cargo xtask test --retry` in a project whose test fails now and then.
+
+use crate::project::Project;
+
+/// A project with one crate, whose test fails once and then passes, and another one that is `also`.
+fn project(also: &str) -> Project {
+    let p = Project::bare("include www\nstore circleci:workspace\n");
+    p.write("Cargo.toml", "[package]\nname = \"once\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[workspace]\n");
+    p.write("Cargo.lock", "version = 4\n\n[[package]]\nname = \"once\"\nversion = \"0.1.0\"\n");
+    p.write("src/lib.rs", "//! Nothing.\n");
+    p.write(
+        "tests/t.rs",
+        &format!(
+            "#[test]\nfn once() {{\n    assert!(std::fs::create_dir(\"seen\").is_err());\n}}\n\n\
+             #[test]\nfn another() {{\n    {also};\n}}\n"
+        ),
+    );
+    p.git(&["init", "--quiet", "--initial-branch", "main"]);
+    p.run("ci generate").ok();
+    p
+}
+
+#[test]
+fn a_test_that_fails_once_is_reported_as_flaky() {
+    let p = project("assert!(std::path::Path::new(\"src\").exists())");
+    p.run("test").fails(1, "`cargo test` failed", "runs one test alone");
+    std::fs::remove_dir(p.path("seen")).unwrap();
+    p.run("test --retry").ok().told("flaky: once failed, and passed when it ran alone");
+    let answer = p.run("test --retry --json").ok().stdout;
+    assert!(answer.contains("\"flaky\": []"), "{answer}");
+}
+
+#[test]
+fn a_test_that_fails_again_fails_the_run() {
+    let p = project("assert!(std::path::Path::new(\"never\").exists())");
+    p.run("test --retry").fails(1, "`cargo test` failed", "runs one test alone");
+}

@@ -1,0 +1,79 @@
+//! Which tests failed, from the lines that a test harness prints.
+
+/// Failed tests beyond which a run is not tried again: so many are no coincidence.
+const RETRIED_MAX: usize = 3;
+
+/// Collects the lines of one or more test binaries.
+#[derive(Debug, Default)]
+pub struct Failures {
+    binaries_started: usize,
+    binaries_ended: usize,
+    /// Failed tests as the results of the binaries count them.
+    counted: usize,
+    names: Vec<String>,
+}
+
+impl Failures {
+    /// Takes one line.
+    pub fn line(&mut self, line: &str) {
+        if line.starts_with("running ") && (line.ends_with(" tests") || line.ends_with(" test")) {
+            self.binaries_started += 1;
+        } else if line.starts_with("test result: ok. ") {
+            self.binaries_ended += 1;
+        } else if let Some(result) = line.strip_prefix("test result: FAILED. ") {
+            let failed = result.split("; ").find_map(|part| part.strip_suffix(" failed")?.parse::<usize>().ok());
+            self.counted += failed.unwrap_or(0);
+            self.binaries_ended += usize::from(failed.is_some());
+        } else if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            self.names.push(name.strip_suffix(" - should panic").unwrap_or(name).to_owned());
+        }
+    }
+
+    /// The failed tests, where they are few and nothing else failed: no binary died, no doctest, which has no name
+    /// that a harness takes, no name that a test's own output tore apart.
+    pub fn alone(&self) -> Option<&[String]> {
+        let whole = self.binaries_started == self.binaries_ended && self.counted == self.names.len();
+        let named = self.names.iter().all(|name| !name.contains(' '));
+        let few = (1..=RETRIED_MAX).contains(&self.names.len());
+        (whole && named && few).then_some(&self.names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(lines: &str, alone: Option<&[&str]>) {
+        let mut failures = Failures::default();
+        lines.split(" / ").for_each(|line| failures.line(line));
+        let found = failures.alone().map(|names| names.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(found.as_deref(), alone, "{lines}");
+    }
+
+    #[test]
+    fn few_failed_tests_with_names_are_tried_again() {
+        let ok = "running 1 test / test a ... ok / test result: ok. 1 passed; 0 failed; 0 ignored";
+        check(ok, None);
+        let failed =
+            "running 2 tests / test b::c ... FAILED / test d ... ok / test result: FAILED. 1 passed; 1 failed; 0";
+        check(failed, Some(&["b::c"]));
+        check(&format!("{failed} / {ok}"), Some(&["b::c"]));
+        check(
+            "running 1 test / test p - should panic ... FAILED / test result: FAILED. 0 passed; 1 failed",
+            Some(&["p"]),
+        );
+    }
+
+    #[test]
+    fn anything_else_that_failed_stays_failed() {
+        let failed =
+            "running 2 tests / test b::c ... FAILED / test d ... ok / test result: FAILED. 1 passed; 1 failed; 0";
+        check("error: could not compile", None);
+        check(&format!("{failed} / running 7 tests / test x ... ok"), None);
+        check("running 2 tests / test b::c ... FAILED / test result: FAILED. 0 passed; 2 failed", None);
+        check("running 1 test / test src/lib.rs - (line 3) ... FAILED / test result: FAILED. 0 passed; 1 failed", None);
+        let many = "running 4 tests / test a ... FAILED / test b ... FAILED / test c ... FAILED / test d ... FAILED / \
+                    test result: FAILED. 0 passed; 4 failed";
+        check(many, None);
+    }
+}

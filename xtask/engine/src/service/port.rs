@@ -1,0 +1,48 @@
+//! Whose port it is that a health check asks, where the system tells: `/proc/net/tcp` names sockets, `/proc/PID/fd` who has
+//! them. An app that was started by hand, or that a failed release left behind, would pass the check of a release that
+//! never got the port.
+
+/// What a status says of an app that has ended because it could not listen.
+pub const IN_USE: &str = "its address is in use";
+
+/// A command that succeeds when a log on its stdin says so: in the words of libc, of Node.js, and of Java.
+pub fn in_use() -> &'static str {
+    "grep -qiE 'address (is )?(already )?in use|EADDRINUSE'"
+}
+
+/// Prints why a port is not the service's, if one of the root's processes holds it that is none of the service. `ours` is a
+/// command that succeeds for a process of the service, whose id is `$1`. Other processes may hold the port: a proxy, or one
+/// that this login may not look at.
+///
+/// In `/proc/net/tcp` the second field is the local address with the port in hexadecimal, the fourth the state, `0A` for a
+/// socket that listens, the tenth its inode: `proc(5)`.
+pub fn foreign(port: u16, ours: &str) -> String {
+    format!(
+        "ours() {{ {ours}; }}
+owners() {{
+  at=
+  ls -l /proc/[0-9]*/fd 2> /dev/null | while read -r line; do
+    case $line in
+      /proc/*/fd:) at=${{line#/proc/}}; at=${{at%%/*}};;
+      *\"socket:[$1]\") echo \"$at\";;
+    esac
+  done
+}}
+foreign=
+for socket in $(cat /proc/net/tcp /proc/net/tcp6 2> /dev/null | while read -r _ local _ state _ _ _ _ _ inode _; do
+  case $local$state in *:{port:04X}0A) echo \"$inode\";; esac
+done); do
+  for owner in $(owners \"$socket\"); do
+    if ours \"$owner\"; then foreign=; break 2; fi
+    for place in exe cwd; do
+      case $(readlink \"/proc/$owner/$place\" 2> /dev/null) in \"$(pwd -P)\"/*) foreign=$owner;; esac
+    done
+  done
+done
+if [ -n \"$foreign\" ]; then
+  echo \"port {port} is held by process $foreign, which was not started by this deploy: on that host, \\`kill $foreign\\` ends it\"
+  exit 1
+fi
+"
+    )
+}

@@ -1,0 +1,125 @@
+//! Room for the small files of a rollback or a prune on a disk that is full.
+//!
+//! Each install leaves a reserve of a few small files. A script that fails because the disk is full is run again after one
+//! of them was removed: one at a time, because an app that writes a log would take all of it at once.
+
+use crate::target::script::in_root;
+
+/// How many files the reserve has.
+const FILES: u32 = 8;
+/// Size of each, in bytes: a lock, a record, and the directories around them. Random bytes, which no file system
+/// compresses.
+const BYTES: u32 = 16 << 10;
+
+/// Fills the reserve of the root that is the working directory, as far as there is room.
+pub fn reserve() -> String {
+    format!(
+        "(mkdir -p .reserve || exit 0
+n=0; while [ $n -lt {FILES} ]; do
+  [ -s .reserve/$n ] || head -c {BYTES} /dev/urandom > .reserve/$n || {{ rm -f .reserve/$n; exit 0; }}
+  n=$((n + 1))
+done) 2> /dev/null
+"
+    )
+}
+
+/// Removes one file of the reserve and prints `made`. Where there is none it prints `inodes` when the disk can take no
+/// more files, and the oldest of three or more installed releases: of two, one is the way back.
+pub fn make_room(root: &str) -> String {
+    let body = "for room in .reserve/*; do
+  if [ -f \"$room\" ]; then rm -f \"$room\"; echo made; exit 0; fi
+done
+set -- $(df -Pi . 2> /dev/null | tail -n 1)
+[ \"${2:-0}\" = 0 ] || [ \"${4:-1}\" != 0 ] || echo inodes
+live=$(readlink current || true); live=${live%/}
+cd ./releases 2> /dev/null || exit 0
+set -- [0-9]*
+[ $# -lt 3 ] || [ \"${live##*/}\" = \"$1\" ] || echo \"oldest $1\"
+";
+    in_root(root, body)
+}
+
+/// What [`make_room`] printed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Whether there is more room now.
+    pub made: bool,
+    /// Whether it is inodes that the disk lacks.
+    pub inodes: bool,
+    /// A release that may go.
+    pub oldest: Option<String>,
+}
+
+impl Room {
+    /// Reads what [`make_room`] prints.
+    pub fn parse(text: &str) -> Self {
+        let has = |word| text.lines().any(|line| line == word);
+        let oldest = text.lines().find_map(|line| line.strip_prefix("oldest "));
+        Self { made: has("made"), inodes: has("inodes"), oldest: oldest.map(str::to_owned) }
+    }
+
+    /// What a person can do on a host where there is none left.
+    pub fn hint(&self, root: &str) -> String {
+        let shows = if self.inodes {
+            "the disk has no inodes left (`df -i` shows it): remove directories of many small files"
+        } else {
+            "make room: `df -h` shows the disk"
+        };
+        match &self.oldest {
+            Some(oldest) => {
+                format!("{shows}; on the host, `rm -r {root}/releases/{oldest}` removes the oldest release")
+            }
+            None => format!("{shows}; no release is to spare, so remove logs or other files, then run this again"),
+        }
+    }
+}
+
+/// Whether a script failed because the disk was full, by what it printed. dash says only `I/O error`.
+pub fn is_full(said: &str) -> bool {
+    ["No space left", "Disk quota exceeded", "Wrote only", "I/O error"].iter().any(|words| said.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::process::Command;
+
+    fn run(root: &str, text: &str) -> String {
+        let said = Command::new("sh").args(["-c", text]).current_dir(root).output().unwrap();
+        assert!(said.status.success() && said.stderr.is_empty(), "{}", String::from_utf8_lossy(&said.stderr));
+        String::from_utf8(said.stdout).unwrap()
+    }
+
+    #[test]
+    fn reserve_is_used_up_one_file_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().to_str().unwrap();
+        run(root, &format!("set -eu\n{}", reserve()));
+        let count = || fs::read_dir(dir.path().join(".reserve")).unwrap().count();
+        for left in (0..FILES as usize).rev() {
+            assert!(Room::parse(&run(root, &make_room(root))).made);
+            assert_eq!(count(), left);
+        }
+        assert_eq!(Room::parse(&run(root, &make_room(root))), Room::default());
+        run(root, &reserve());
+        assert_eq!(count(), FILES as usize);
+    }
+
+    #[test]
+    fn release_that_may_go_is_the_oldest_of_three() {
+        let check = |releases: &[&str], live: &str, oldest: Option<&str>| {
+            let dir = tempfile::tempdir().unwrap();
+            let root = dir.path().to_str().unwrap();
+            for id in releases {
+                fs::create_dir_all(dir.path().join("releases").join(id)).unwrap();
+            }
+            std::os::unix::fs::symlink(format!("releases/{live}"), dir.path().join("current")).unwrap();
+            assert_eq!(Room::parse(&run(root, &make_room(root))).oldest.as_deref(), oldest, "{releases:?}");
+        };
+        check(&["1", "2", "3"], "3", Some("1"));
+        check(&["1", "2", "3"], "1", None);
+        check(&["1", "2"], "2", None);
+        check(&[], "2", None);
+    }
+}
