@@ -35,6 +35,20 @@ fn main() {
 }
 
 #[test]
+fn run_whose_port_another_clone_has_fails_before_it_compiles() {
+    let (other, mut p) = (Project::with_service(), with_xtask());
+    other.release("1");
+    other.run("deploy dev").ok();
+    let port = p.port("dev");
+    p.move_port(port, other.port("dev"));
+    let pid = other.read("srv/dev/service/process").split(' ').next().unwrap().to_owned();
+    let ran = p.run("ci run --yes").fails(1, &format!("process {pid} (app) in"), &format!("kill {pid}"));
+    ran.told_not("job ").told_not("checking");
+    // What the env itself runs is no obstacle, and another job does not need the port.
+    p.run("ci run build --yes").ok();
+}
+
+#[test]
 fn the_whole_workflow_on_this_machine_and_again() {
     let p = with_xtask();
     let id = p.commit("1");

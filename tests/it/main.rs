@@ -42,6 +42,7 @@ mod markers;
 mod new;
 mod parts;
 mod pointer;
+mod promotion;
 mod retry;
 mod service;
 mod shell;

@@ -306,6 +306,13 @@ impl Ran {
         self
     }
 
+    /// No such piece of stderr.
+    #[track_caller]
+    pub fn told_not(self, piece: &str) -> Self {
+        assert!(!self.stderr.contains(piece), "`{}` tells `{piece}`\nstderr: {}", self.line, self.stderr);
+        self
+    }
+
     /// It failed with this exit code, this piece in its `error:` line and this one in its `hint:` line, and it said
     /// nothing on stdout.
     #[track_caller]

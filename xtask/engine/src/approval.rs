@@ -135,8 +135,12 @@ fn question(plan: &Outcome, commits: &dyn Fn(&ReleaseId, &ReleaseId) -> Option<u
             format!("{}{targets}", words.join(", "))
         }
     };
+    let failed = match plan.failed_in.as_slice() {
+        [] => String::new(),
+        envs => format!(" (it FAILED in {})", envs.join(", ")),
+    };
     let verb = if plan.verb == Verb::Rollback { "roll back" } else { plan.verb.as_str() };
-    format!("{}: {what}; {verb}?", plan.env)
+    format!("{}: {what}{failed}; {verb}?", plan.env)
 }
 
 /// What a switch brings, and what it takes away.
@@ -212,6 +216,9 @@ mod tests {
             let targets = targets.into_iter().map(|steps| host("file:srv", steps)).collect();
             let plan = Outcome::planned("prod", verb, Some(goal), targets);
             assert_eq!(question(&plan, if known { &knows } else { &ignorant }), want);
+            let failed = Outcome { failed_in: vec!["dev".into()], ..plan };
+            let warned = question(&failed, &ignorant);
+            assert!(warned.contains(" (it FAILED in dev); "), "{warned}");
         }
     }
 }

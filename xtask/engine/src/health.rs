@@ -160,7 +160,7 @@ impl Checker {
     }
 
     /// The port that is asked, where it is one of the target itself.
-    fn port(&self, target: &dyn Target) -> Option<u16> {
+    pub fn port(&self, target: &dyn Target) -> Option<u16> {
         let (host, port) = match &self.question {
             Question::Http { url, .. } => {
                 let url = http::url(&at(url, target.host())).ok()?;

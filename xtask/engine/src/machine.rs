@@ -95,6 +95,37 @@ fn runs(pid: u32) -> bool {
     pid.is_some_and(|pid| !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
 }
 
+/// A process that listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Its id.
+    pub pid: u32,
+    /// Name of its program, as the system shortens it.
+    pub name: String,
+    /// Its working directory.
+    pub dir: String,
+}
+
+/// The process that listens on a TCP port of this machine, where the system tells: `proc(5)`, `/proc/net/tcp`.
+pub fn listener(port: u16) -> Option<Listener> {
+    let sockets = ["/proc/net/tcp", "/proc/net/tcp6"].map(|file| fs::read_to_string(file).unwrap_or_default());
+    let inode = sockets.iter().flat_map(|text| text.lines()).find_map(|line| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+        (local.ends_with(&format!(":{port:04X}")) && *state == "0A").then_some(*inode)
+    })?;
+    let socket = format!("socket:[{inode}]");
+    let has_it = |pid: &u32| {
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        files.filter_map(|file| fs::read_link(file.path()).ok()).any(|to| to.to_str() == Some(&socket))
+    };
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let pid = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(has_it)?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
+    let dir = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default().display().to_string();
+    Some(Listener { pid, name, dir })
+}
+
 /// Whether a script that was said under a lock still runs: a deploy that was killed leaves its last one behind, and a
 /// restart that overlaps with another would start two.
 fn said_by(token: &str) -> bool {
@@ -180,4 +211,18 @@ fn started(pid: u32) -> Option<u64> {
 pub fn screen(of: impl AsFd) -> Option<(usize, usize)> {
     let size = rustix::termios::tcgetwinsize(of).ok()?;
     (size.ws_col > 0 && size.ws_row > 0).then(|| (size.ws_col.into(), size.ws_row.into()))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listener_of_a_port_is_named() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        assert_eq!(listener(port).unwrap().pid, std::process::id());
+        drop(socket);
+        assert_eq!(listener(port), None);
+    }
 }

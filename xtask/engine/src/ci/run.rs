@@ -9,6 +9,7 @@ pub(crate) mod bucket;
 pub mod ceph;
 mod cloud;
 mod job;
+mod ports;
 
 use crate::ci::pipeline::{Pipeline, Values, Workflow};
 use crate::ci::workspace::Layers;
@@ -117,6 +118,7 @@ pub fn run(cx: &Cx, project: &Project, pipeline: &Pipeline, options: &Options) -
     for sub in ["jobs", "layers"] {
         let _ = fs::remove_dir_all(dir.join(sub));
     }
+    ports::check(cx, project, &wanted)?;
     let before = live(cx, project)?;
     let local = bucket::local(cx, project, &dir)?;
     let told = &local.vars;

@@ -44,6 +44,8 @@ pub struct Outcome {
     pub dry_run: bool,
     /// What is live now, or would be.
     pub release: Option<ReleaseId>,
+    /// Other envs where a deploy of this release failed last.
+    pub failed_in: Vec<String>,
     /// The steps, target by target.
     pub targets: Vec<HostPlan>,
 }
@@ -51,7 +53,7 @@ pub struct Outcome {
 impl Outcome {
     /// A plan that is not carried out.
     pub fn planned(env: &str, verb: Verb, release: Option<ReleaseId>, targets: Vec<HostPlan>) -> Self {
-        Self { env: env.to_owned(), verb, changed: false, dry_run: true, release, targets }
+        Self { env: env.to_owned(), verb, changed: false, dry_run: true, release, failed_in: vec![], targets }
     }
 
     /// Whether everything was as wanted already.
@@ -148,6 +150,7 @@ pub fn apply(
         changed,
         dry_run: false,
         release: goal,
+        failed_in: vec![],
         targets: plans,
     })
 }

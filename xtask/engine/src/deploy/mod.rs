@@ -1,6 +1,7 @@
 //! deploy, promote, rollback and prune: lock, state, plan, apply, in this order on every target of an env.
 
 pub mod apply;
+mod elsewhere;
 pub mod fetched;
 pub mod history;
 mod hooks;
@@ -330,7 +331,8 @@ pub fn deploy(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>,
     let id = catalog.resolve(release)?;
     allowed(site.env, &id)?;
     let release = catalog.fetch_for_deploy(&id, site.env.transfer)?;
-    put_live(&site, Verb::Deploy, &release, options)
+    let failed_in = elsewhere::warn_of_failures(&site, project, &id, options);
+    Ok(Outcome { failed_in, ..put_live(&site, Verb::Deploy, &release, options)? })
 }
 
 /// Makes a verified release live on a site.
@@ -356,7 +358,7 @@ fn allowed(env: &Env, id: &ReleaseId) -> Result<()> {
 }
 
 /// The variables of an env, each with its value.
-fn filled_in(cx: &Cx, env: &Env) -> Result<Vec<(String, String)>> {
+pub(crate) fn filled_in(cx: &Cx, env: &Env) -> Result<Vec<(String, String)>> {
     env.vars.iter().map(|(name, value)| Ok(((*name).to_owned(), cx.expand(value)?))).collect()
 }
 
@@ -398,7 +400,8 @@ pub fn promote(cx: &Cx, project: &Project, from: &str, to: &str, options: &Optio
                 .err();
         }
     }
-    put_live(&site, Verb::Promote, &release, options)
+    let failed_in = elsewhere::warn_of_failures(&site, project, &id, options);
+    Ok(Outcome { failed_in, ..put_live(&site, Verb::Promote, &release, options)? })
 }
 
 /// `rollback ENV [RELEASE]`

@@ -1,0 +1,42 @@
+//! What the other envs of a project know of a release that is to go live in one.
+
+use crate::cx::Cx;
+use crate::deploy::ledger::Ledger;
+use crate::deploy::{Options, Site};
+use crate::project::{Env, Project};
+use crate::release::id::ReleaseId;
+use crate::target;
+
+/// The other envs where this release has failed, after a warning for each. What was approved of was warned of before.
+pub fn warn_of_failures(site: &Site, project: &Project, id: &ReleaseId, options: &Options) -> Vec<String> {
+    let failed_in = failed_in(site.cx, project, site.env, id, &site.ledger);
+    for env in failed_in.iter().filter(|_| options.approved.is_none()) {
+        site.cx.warn(format!("{id} failed in {env}: `cargo xtask history {env}` shows why"));
+    }
+    failed_in
+}
+
+/// Names of the other envs where a deploy of this release failed last, by what stores were told and by what the first host
+/// of each says. Hosts are asked where the env needs approval, and from a job only those of this machine: it has no keys of
+/// other envs.
+fn failed_in(cx: &Cx, project: &Project, env: &Env, id: &ReleaseId, ledger: &Ledger) -> Vec<String> {
+    let others = project.envs.iter().filter(|other| other.name != env.name);
+    let failed = |other: &&Env| {
+        let told = ledger.histories(cx, other.name);
+        if told.iter().any(|(_, history)| history.bad().contains(&id)) {
+            return true;
+        }
+        let Some(url) = other.targets.first().filter(|url| env.approval && (!cx.in_ci() || url.starts_with("file:")))
+        else {
+            return false;
+        };
+        match target::open(cx, url).and_then(|target| target.state()) {
+            Ok(state) => state.history.bad().contains(&id),
+            Err(error) => {
+                cx.note(format!("{} was not asked whether {id} failed there: {error:#}", other.name));
+                false
+            }
+        }
+    };
+    others.filter(failed).map(|other| other.name.to_owned()).collect()
+}
