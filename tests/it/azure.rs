@@ -28,7 +28,7 @@ fn without_key(azurite: &Azurite) -> Vec<(String, String)> {
 
 #[test]
 #[ignore = "group azure"]
-fn the_contract_on_azurite() {
+fn store_on_azurite_keeps_the_contract() {
     let Some(azurite) = azurite() else { return };
     let dir = crate::record::tempdir();
     let (cx, url) = (leaked(with(dir.path(), &azurite.vars())), fresh_url());

@@ -79,6 +79,9 @@ fn put_through_proxy_that_is_down_names_it_without_its_password() {
         let ran = put(S3, &[&vars, &AWS_KEYS[..]].concat()).fails(4, &named, &hint);
         assert!(!ran.stderr.contains("sesame"), "{}", ran.stderr);
     }
+    let closed = recorder("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n");
+    let vars = [("S3_ENDPOINT", "https://s3.invalid"), ("HTTPS_PROXY", &closed.url())];
+    put(S3, &[&vars, &AWS_KEYS[..]].concat()).fails(4, "requires a login", "set HTTPS_PROXY=http://USER:PASSWORD@");
     let vars = [("S3_ENDPOINT", "https://s3.invalid"), ("HTTPS_PROXY", "socks5://127.0.0.1:1080")];
     put(S3, &[&vars, &AWS_KEYS[..]].concat()).fails(2, "names a proxy with the scheme `socks5`", "HTTPS_PROXY=http://");
 }

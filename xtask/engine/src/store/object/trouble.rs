@@ -129,12 +129,15 @@ fn other(server: &Server, doing: Doing, error: &Error, text: &str, code: Option<
     if let Some(meaning) = codes::diagnose_token_service(server, text) {
         return meaning;
     }
-    if let Some(proxy) = server.proxy.as_ref().filter(|_| is_unanswered(error) || text.contains("status code: 407")) {
-        return (
-            Kind::Remote,
-            format!("{}: {}", proxy.label(), innermost(error)),
-            proxy.hint(server.endpoint.as_ref()),
-        );
+    if let Some(proxy) = &server.proxy {
+        if text.contains("status code: 407") || text.contains("proxy authorization required") {
+            let hint = format!("set {}=http://USER:PASSWORD@HOST:PORT", proxy.variable);
+            return (Kind::Remote, format!("{} requires a login", proxy.label()), hint);
+        }
+        if is_unanswered(error) {
+            let hint = proxy.hint(server.endpoint.as_ref());
+            return (Kind::Remote, format!("{}: {}", proxy.label(), innermost(error)), hint);
+        }
     }
     let (kind, why, hint) = match error {
         _ if is_denied(error) => {
@@ -371,7 +374,10 @@ mod tests {
         let refused = Error::Generic { store: "S3", source: Box::new(refused) };
         let proxy = "the proxy http://p:3128 (HTTPS_PROXY)";
         check(&s3, &refused, Kind::Remote, &format!("{proxy}: Connection refused"), "NO_PROXY=s3.lan");
-        check(&s3, &generic("non-2xx status code: 407: "), Kind::Remote, proxy, "correct HTTPS_PROXY");
+        for text in ["non-2xx status code: 407: ", "tunnel error: proxy authorization required"] {
+            let says = format!("{proxy} requires a login");
+            check(&s3, &generic(text), Kind::Remote, &says, "HTTPS_PROXY=http://USER:PASSWORD@");
+        }
         check(
             &s3,
             &generic("non-2xx status code: 502: "),
