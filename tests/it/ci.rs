@@ -164,12 +164,13 @@ fn the_generated_config_has_no_findings_but_the_approval() {
 
 #[test]
 fn configs_of_workflows_that_hand_over_by_a_store() {
-    let p = across_workflows();
+    let mut p = across_workflows();
     for (pattern, goldens) in [
         ("s3", [("config", "s3"), ("rollback", "rollback"), ("deploy", "deploy")]),
         ("artifacts", [("config", "artifacts"), ("rollback", "rollback"), ("deploy", "deploy")]),
     ] {
-        p.run(&format!("ci generate --pattern {pattern}")).ok();
+        p.add(&format!("pattern {pattern}\n"));
+        p.run("ci generate").ok();
         for (file, golden) in goldens {
             let file = format!(".circleci/{file}.yml");
             let text = p.read(&file);
@@ -185,6 +186,21 @@ fn configs_of_workflows_that_hand_over_by_a_store() {
         }
     }
     p.run("ci generate").ok().has("config.yml is up to date");
+}
+
+#[test]
+fn generate_of_another_pattern_writes_nothing_and_names_the_line() {
+    let mut p = Project::new();
+    p.change("store file:store\n", "store circleci:workspace\nstore circleci:artifacts\n");
+    p.run("ci generate").ok();
+    let before = p.read(".circleci/config.yml");
+    p.run("ci generate --pattern artifacts").fails(
+        2,
+        "xtask/src/main.rs says pattern `workspace`",
+        "`pattern: Pattern::Artifacts,`",
+    );
+    assert_eq!(p.read(".circleci/config.yml"), before);
+    p.run("ci generate --pattern artifacts --check").code(1).told("+      - publish:");
 }
 
 #[test]
@@ -242,6 +258,49 @@ fn lint_fails_on_errors_and_names_the_line() {
     let config = "version: 2.1\njobs:\n  a:\n    docker:\n      - image: cimg/base:2026.07\n    steps:\n      - checkout\nworkflows:\n  w:\n    jobs:\n      - a\n      - ghost\n";
     p.write("other.yml", config);
     p.run("ci lint other.yml").code(1).has("line 12: error [undefined-job]").has("1 error");
+}
+
+#[test]
+fn lint_file_outside_a_workspace_is_checked() {
+    let p = Project::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let lint = |args: &str| Ran::of(args, p.command(args).current_dir(elsewhere.path()));
+    lint("ci lint").fails(5, "cannot read", "ci generate");
+    let config = "version: 2.1\njobs: { a: { docker: [{ image: cimg/base:2026.07 }], steps: [checkout] } }\n";
+    fs::write(elsewhere.path().join("one.yml"), format!("{config}workflows: {{ w: {{ jobs: [a] }} }}\n")).unwrap();
+    lint("ci lint one.yml").ok().has("no findings");
+    fs::write(elsewhere.path().join("two.yml"), format!("{config}workflows: {{ w: {{ jobs: [b] }} }}\n")).unwrap();
+    lint("ci lint two.yml").code(1).has("[undefined-job]");
+    lint("status").fails(2, "no Cargo workspace", "cd PROJECT");
+}
+
+/// The rules that a source of the linter reports: the first text after `report.error(` and its like.
+fn rules(source: &str) -> Vec<&str> {
+    let shipped = source.split("\nmod tests {").next().unwrap_or_default();
+    let calls =
+        shipped.split("report.").skip(1).filter(|it| ["error(", "warning(", "add("].iter().any(|f| it.starts_with(f)));
+    calls.filter_map(|call| call.split('"').nth(1)).collect()
+}
+
+#[test]
+fn lint_rules_are_all_documented() {
+    let guide = fs::read_to_string(root().join("docs/ci-lint.md")).unwrap();
+    let engine = root().join("xtask/engine/src/ci");
+    let mut sources = vec![engine.join("lint.rs")];
+    sources.extend(fs::read_dir(engine.join("lint")).unwrap().map(|it| it.unwrap().path()));
+    let mut known = std::collections::BTreeSet::new();
+    for source in sources.iter().filter(|it| it.extension().is_some_and(|it| it == "rs")) {
+        let text = fs::read_to_string(source).unwrap();
+        for rule in rules(&text) {
+            assert!(guide.contains(&format!("`{rule}`")), "docs/ci-lint.md: add the rule `{rule}` and its level");
+            known.insert(rule.to_owned());
+        }
+    }
+    let rows = guide.lines().filter(|line| line.starts_with("| `"));
+    for rule in rows.filter_map(|row| row.split('|').nth(1)).flat_map(|cell| cell.split('`').skip(1).step_by(2)) {
+        assert!(known.contains(rule), "docs/ci-lint.md: no rule is called `{rule}`");
+    }
+    assert!(known.len() > 50, "{known:?}");
 }
 
 /// Validates with CircleCI's own schema. Skipped where `cargo xtask test` could not install the validator.

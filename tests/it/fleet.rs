@@ -149,11 +149,11 @@ fn jobs_that_deploy_to_hosts_have_their_keys() {
     for pattern in ["workspace", "artifacts"] {
         let mut p = Project::new();
         p.change("store file:store\n", "store circleci:workspace\nstore circleci:artifacts\n");
-        let generate = format!("ci generate --pattern {pattern}");
-        p.run(&generate).ok();
+        p.add(&format!("pattern {pattern}\n"));
+        p.run("ci generate").ok();
         assert!(!p.read(".circleci/config.yml").contains("add_ssh_keys"), "{pattern}: without hosts there are none");
         p.change("target file:srv/dev\n", "target ssh://deploy@web1/srv/app\n");
-        p.run(&generate).ok();
+        p.run("ci generate").ok();
         let config = p.read(".circleci/config.yml");
         assert!(config.contains("      - checkout\n      - add_ssh_keys\n"), "{pattern}: {config}");
         p.run("ci lint").ok();
@@ -169,11 +169,25 @@ fn urls_that_name_no_host_or_no_place() {
         ("ssh://ana:secret@web1/srv/app", "a password has no place in it"),
         ("ssh://web1:port/srv/app", "its port is no number"),
         ("ssh://web1/srv/../etc", "without `.` and `..`"),
+        ("ssh://web1/srv/./app", "without `.` and `..`"),
     ] {
         let mut p = Project::new();
         p.change("target file:srv/dev\n", &format!("target {url}\n"));
         p.run("status dev").fails(2, error, "ssh://deploy@web1.example.com/srv/app");
     }
+}
+
+#[test]
+fn tilde_in_a_path_is_refused() {
+    for url in ["ssh://web1/~/app", "ssh://web1/~deploy/app", "file:~/app"] {
+        let mut p = Project::new();
+        p.change("target file:srv/dev\n", &format!("target {url}\n"));
+        p.run("status dev").fails(2, "`~` is not expanded", "write the whole path");
+    }
+    let mut p = Project::new();
+    p.change("store file:store\n", "store file:~/releases\n");
+    p.release("1");
+    p.run("put").fails(2, "`~` is not expanded", "write the whole path");
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod bundle;
 mod checkout;
 mod ci;
 mod cli;
+mod clients;
 mod conformance;
 mod doctor;
 mod edges;
@@ -36,6 +37,7 @@ mod json;
 mod kill;
 mod lease;
 mod live;
+mod logins;
 mod loopback;
 mod markers;
 #[cfg(feature = "new")]

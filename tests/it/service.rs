@@ -284,6 +284,26 @@ fn deploy_with_other_variables_restarts_a_service_of_commands() {
 }
 
 #[test]
+fn line_of_megabytes_in_a_log_is_shortened() {
+    let p = Project::with_service();
+    p.release("1");
+    p.run("deploy dev").ok();
+    let log = p.path("srv/dev/service/log");
+    let mut text = fs::read_to_string(&log).unwrap();
+    text.extend(["x".repeat(3_000_000).as_str(), "\nthe end\n"]);
+    fs::write(&log, text).unwrap();
+    let shown = p.run("logs dev").ok().has("... (the line goes on)\nthe end\n").stdout;
+    assert!(shown.len() < 10_000, "{}", shown.len());
+    // A command's output is what it is.
+    let all = p.run("exec dev -- cat ../../service/log").ok().stdout;
+    assert!(all.len() > 3_000_000, "{}", all.len());
+    p.write("behavior", "exit 3\n");
+    p.release("2");
+    let ran = p.run("deploy dev").code(1);
+    assert!(ran.stderr.len() < 10_000, "{}", ran.stderr.len());
+}
+
+#[test]
 fn a_tcp_check_wants_a_listener() {
     let mut p = Project::with_service();
     let port = p.port("dev");

@@ -433,7 +433,12 @@ impl Command {
 
     /// Whether it works on a project that does not make sense.
     pub fn takes_any_project(&self) -> bool {
-        matches!(self, Self::Doctor { .. })
+        matches!(self, Self::Doctor { .. }) || self.takes_any_directory()
+    }
+
+    /// Whether it works outside a workspace: it reads one file and nothing of the project.
+    pub fn takes_any_directory(&self) -> bool {
+        matches!(self, Self::Ci(Ci::Lint { .. }))
     }
 
     /// Whether it leaves something half done or unsaid when it is killed, and so wants to be asked to stop instead.

@@ -11,7 +11,7 @@ use crate::error::{Explain, Kind, Result, failed, usage};
 use crate::event::{Event, Sink, Stream, ms_since};
 use crate::extend::Extras;
 use crate::process::{self, Background, Limits};
-pub use crate::process::{Input, Measured, Until};
+pub use crate::process::{Input, LINE_BYTES_MAX, Measured, Until};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt::Write;

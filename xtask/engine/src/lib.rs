@@ -185,7 +185,11 @@ fn run(project: &'static Project, extras: &'static Extras, args: impl IntoIterat
     let redraws = !dumb && !set("CI");
     let sink: Arc<dyn Sink> =
         if cli.global.json { Arc::new(json::JsonSink) } else { Arc::new(TermSink::new(err, level, redraws)) };
-    let cx = match Cx::find_root().and_then(|root| Cx::from_process(root, env, sink)) {
+    let here = |error| match std::env::current_dir() {
+        Ok(here) if cli.command.takes_any_directory() => Ok(here),
+        _ => Err(error),
+    };
+    let cx = match Cx::find_root().or_else(here).and_then(|root| Cx::from_process(root, env, sink)) {
         Ok(cx) => cx.with_extras(extras),
         Err(error) => return fail(None, &error, None, cli.global.json, err),
     };

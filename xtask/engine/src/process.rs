@@ -154,7 +154,7 @@ fn wait_looking(
 /// How long what is streamed may take to end once we have gone away: its far end has to hear of it, and to be rough.
 const FAREWELL: Duration = Duration::from_secs(6);
 /// What goes on for longer than this without a newline is cut into lines.
-const LINE_MAX: u64 = 1 << 16;
+pub const LINE_BYTES_MAX: usize = 1 << 16;
 
 /// Runs a command and hands over every line as it comes. After `input` its stdin stays open: it closes when `stop` says
 /// so or when we are killed, and what runs has to end by that. Once its output is `complete` it is killed. Gives whether it
@@ -246,7 +246,7 @@ fn read_lines(stream: Option<impl Read + Send + 'static>, which: Stream, to: Syn
     thread::spawn(move || {
         let mut stream = BufReader::new(stream);
         let mut line = Vec::new();
-        while let Ok(1..) = stream.by_ref().take(LINE_MAX).read_until(b'\n', &mut line) {
+        while let Ok(1..) = stream.by_ref().take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut line) {
             let text = line.strip_suffix(b"\n").unwrap_or(&line);
             let text = text.strip_suffix(b"\r").unwrap_or(text);
             if to.send((which, String::from_utf8_lossy(text).into_owned())).is_err() {

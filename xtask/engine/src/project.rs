@@ -5,7 +5,7 @@ mod vars;
 pub use crate::project::vars::expand;
 pub use crate::release::manifest::Compression;
 
-use crate::error::{Result, usage};
+use crate::error::{Failure, Result, usage};
 use crate::hook::Hook;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -518,6 +518,12 @@ fn word(text: &str) -> bool {
 /// Whether a shell takes it as the name of a variable.
 fn is_variable(text: &str) -> bool {
     word(text) && !text.contains('-') && !text.starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// The refusal of a directory that begins with `~`, which only a shell expands.
+pub fn no_tilde(what: &str) -> Failure {
+    usage(format!("{what}: `~` is not expanded, so this would be a directory of that name"))
+        .hint("write the whole path; `echo ~` prints that of your home directory, on a host `ssh HOST 'echo ~'`")
 }
 
 /// The directory of a `file:` URL: relative ones are relative to `home`, and `file:///srv/app` is `/srv/app`.

@@ -10,17 +10,28 @@
 //! that is only known on CircleCI (an orb's steps, a pipeline value) is given the benefit of the
 //! doubt. What the schema reports already is not repeated.
 
+mod arguments;
+mod conditions;
+mod cron;
+mod declared;
 mod deliver;
+mod expression;
+mod images;
 mod machines;
+mod matrix;
 mod model;
 mod names;
 mod paths;
 mod read;
 mod requires;
 mod scripts;
+mod template;
+mod templates;
 mod text;
 mod workspace;
 
+#[cfg(test)]
+mod production_tests;
 #[cfg(test)]
 mod seed_tests;
 #[cfg(test)]
@@ -53,9 +64,9 @@ pub struct Finding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// The pipeline fails, or ships what it should not.
+    /// CircleCI refuses it, or a job cannot work.
     Error,
-    /// It works today and will disappoint some day.
+    /// Everything else.
     Warning,
 }
 
@@ -68,10 +79,17 @@ const CHECKS: &[fn(&Model, &mut Report)] = &[
     names::command_cycles,
     names::undefined_executors,
     names::undeclared_parameters,
+    templates::wrong_templates,
+    arguments::wrong_arguments,
+    arguments::wrong_defaults,
+    conditions::wrong_conditions,
+    conditions::wrong_schedules,
+    matrix::wrong_matrices,
     names::unused_jobs,
     names::duplicate_keys,
     machines::unknown_resource_classes,
-    machines::mutable_images,
+    images::retired_images,
+    images::mutable_images,
     paths::persisted_paths,
     paths::variables_in_paths,
     paths::null_working_directories,

@@ -31,6 +31,9 @@ use std::time::Instant;
 /// How many lines of a service's log are shown when it fails.
 const LOG_LINES: u32 = 20;
 
+/// How much of a line of it.
+const LOG_LINE_CHARS: usize = 1000;
+
 /// What a changing command answers.
 #[derive(Debug, Serialize)]
 pub struct Outcome {
@@ -405,7 +408,7 @@ impl Run<'_> {
     fn show_log(&self, host: &Host) {
         let Some(script) = self.spec.log(host.target.root(), LOG_LINES) else { return };
         if let Ok(answer) = host.target.run(&script) {
-            let lines = answer.stdout.lines().map(str::to_owned).collect();
+            let lines = answer.stdout.lines().map(|line| shortened(line, LOG_LINE_CHARS)).collect();
             self.cx.emit(Event::ServiceLog { target: host.target.url().to_owned(), lines });
         }
     }
@@ -444,6 +447,14 @@ impl Run<'_> {
 /// The acts that find out whether a host can be switched.
 fn looks<'s>(host: &Host<'s>, scripts: &'s [Script]) -> Vec<Act<'s>> {
     host.to_be_checked().map(Act::VerifyFiles).into_iter().chain(scripts.iter().map(Act::Run)).collect()
+}
+
+/// The beginning of a line, with a word that there is more.
+pub fn shortened(line: &str, chars: usize) -> String {
+    match line.char_indices().nth(chars) {
+        Some((at, _)) => format!("{}... (the line goes on)", &line[..at]),
+        None => line.to_owned(),
+    }
 }
 
 fn explain(error: &anyhow::Error, state: &str) -> anyhow::Error {

@@ -3,7 +3,8 @@
 //! Both take no lock and record nothing: they change nothing that the engine knows of, and a deploy that hangs is a time at
 //! which both are wanted.
 
-use crate::cx::Cx;
+use crate::cx::{Cx, LINE_BYTES_MAX};
+use crate::deploy::apply::shortened;
 use crate::deploy::filled_in;
 use crate::deploy::waves::{AT_ONCE, each};
 use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of, usage};
@@ -15,6 +16,9 @@ use crate::target::{self, Target};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// How much is shown of a line of a log that has more than [`LINE_BYTES_MAX`].
+const LINE_CHARS: usize = 4000;
+
 /// Hosts that are listened to.
 struct Audience<'a> {
     cx: &'a Cx,
@@ -23,6 +27,8 @@ struct Audience<'a> {
     listener: Listener<'a>,
     /// Whether they are listened to for as long as they speak.
     following: bool,
+    /// Whether lines without end are shortened: those of a log, and not what a command prints.
+    shortens: bool,
     /// Whether nobody listens any more.
     enough: AtomicBool,
 }
@@ -38,7 +44,7 @@ type End = Result<Option<i32>>;
 /// `logs ENV`: the last lines of each host.
 pub fn logs(cx: &Cx, env: &Env, host: Option<&str>, lines: u32, listener: Listener) -> Result<()> {
     let spec = loggable(cx, env)?;
-    let audience = Audience::new(cx, env, host, listener)?;
+    let audience = Audience { shortens: true, ..Audience::new(cx, env, host, listener)? };
     let ends = audience.hear(AT_ONCE, |root| spec.last_lines(root, lines));
     audience.settle("the log could not be read", ends)
 }
@@ -51,7 +57,7 @@ pub fn follow(cx: &Cx, env: &Env, host: Option<&str>, lines: u32, listener: List
             .hint("let it follow when the shell variable FOLLOW is 1, as docs/service.md shows; or leave out --follow")
             .err();
     }
-    let audience = Audience { following: true, ..Audience::new(cx, env, host, listener)? };
+    let audience = Audience { following: true, shortens: true, ..Audience::new(cx, env, host, listener)? };
     let ends = audience.hear(audience.hosts.len(), |root| spec.follow(root, lines));
     audience.settle("the log could not be followed", ends)
 }
@@ -101,7 +107,7 @@ impl<'a> Audience<'a> {
                 return usage(format!("{} has no host {wanted}", env.name)).hint(format!("it has {known}")).err();
             }
         }
-        Ok(Self { cx, env, hosts, listener, following: false, enough: AtomicBool::new(false) })
+        Ok(Self { cx, env, hosts, listener, following: false, shortens: false, enough: AtomicBool::new(false) })
     }
 
     /// Runs a script on each host, so many at once, and passes on what they say.
@@ -112,7 +118,16 @@ impl<'a> Audience<'a> {
         };
         each(&self.hosts, at_once, |host| {
             let Some(script) = script(host.target.root()) else { return Ok(None) };
-            let mut heard = |stream: Stream, line: String| {
+            let mut cut = [false; 2];
+            let mut heard = |stream: Stream, mut line: String| {
+                // A line that is too long comes in pieces.
+                let piece = self.shortens && line.len() >= LINE_BYTES_MAX;
+                if std::mem::replace(&mut cut[usize::from(stream == Stream::Stderr)], piece) {
+                    return;
+                }
+                if piece {
+                    line = shortened(&line, LINE_CHARS);
+                }
                 let line = Said::Line { host: host.name.clone(), column, stream, line: self.cx.scrub(&line) };
                 if !(self.listener)(&line) {
                     self.enough.store(true, Ordering::Relaxed);

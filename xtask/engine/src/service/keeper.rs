@@ -18,7 +18,7 @@
 use crate::release::id::ReleaseId;
 use crate::service::port::{IN_USE, in_use};
 use crate::service::{GONE, Script, port};
-use crate::target::script::quote;
+use crate::target::script::{UMASK, quote};
 
 /// Fails where a unit of systemd runs the app: two services would want one port.
 pub fn ready(root: &str) -> Script {
@@ -37,7 +37,7 @@ pub fn restart(root: &str, id: &ReleaseId, spec: &str, stop_seconds: u64, put_ba
     let keep = if put_back {
         "cat > /dev/null; rm -f service/spec.new; use=spec"
     } else {
-        "(umask 077; cat > service/spec.new); use=spec.new"
+        "(private; cat > service/spec.new); use=spec.new"
     };
     // A release that went live without the keeper has nothing to be started again with.
     let known = if put_back { "[ -f service/spec ] || exit 0" } else { ":" };
@@ -105,13 +105,13 @@ pub fn follow(root: &str, lines: u32) -> Script {
 
 /// A script in `root` that can ask whether the kept process is alive.
 pub fn script(root: &str, body: &str) -> String {
-    format!("set -eu; umask 022; LC_ALL=C; export LC_ALL\ncd -- {}\n{FUNCTIONS}{body}", quote(root))
+    format!("set -eu; LC_ALL=C; export LC_ALL\ncd -- {}\n{UMASK}\n{FUNCTIONS}{body}", quote(root))
 }
 
 /// The same before there has to be a root, which is `$root`.
 pub fn ahead(root: &str, body: &str) -> String {
     let start = "cd -- \"$root\" 2> /dev/null || cd /";
-    format!("set -eu; umask 022; LC_ALL=C; export LC_ALL; root={}\n{start}\n{FUNCTIONS}{body}", quote(root))
+    format!("set -eu; LC_ALL=C; export LC_ALL; root={}\n{start}\n{UMASK}\n{FUNCTIONS}{body}", quote(root))
 }
 
 /// `alive` is true while the kept process runs: the process exists, is no zombie, and began when ours did, so that a

@@ -8,7 +8,7 @@ use crate::project::Service;
 use crate::release::digest;
 use crate::release::id::ReleaseId;
 use crate::target::frame::one_line;
-use crate::target::script::quote;
+use crate::target::script::{UMASK, quote};
 use std::time::Duration;
 pub use systemd::Unit;
 
@@ -261,11 +261,12 @@ fi"
         ":"
     };
     let text = format!(
-        "set -eu; umask 022
+        "set -eu
 cd -- {}
+{UMASK}
 IFS= read -r line; vars=$(printf %b \"$line\"); IFS= read -r line
 mkdir -p service
-(umask 077; printf %b \"$line\" > service/env.new; printf '%s\\n' \"$vars\" > service/vars.new)
+(private; printf %b \"$line\" > service/env.new; printf '%s\\n' \"$vars\" > service/vars.new)
 mv -f service/env.new service/env; mv -f service/vars.new service/vars
 {good}
 eval \"$vars\"
@@ -289,7 +290,7 @@ done
 pub fn command(root: &str, exports: &str, command: &str) -> Script {
     // The variables come by stdin: they may be secret, and a command line is for everybody to read.
     let (root, command) = (quote(root), quote(command));
-    let text = format!("set -eu; umask 022\ncd -- {root}\nvars=$(cat); eval \"$vars\"\nexec sh -c {command}\n");
+    let text = format!("set -eu\ncd -- {root}\n{UMASK}\nvars=$(cat); eval \"$vars\"\nexec sh -c {command}\n");
     Script::new(text, exports.to_owned())
 }
 

@@ -172,7 +172,7 @@ done
         } else {
             format!(
                 "use={digest}; spec=service/spec-$use
-(umask 077; mkdir -p \"$spec\"; cat > \"$spec/env\")
+(private; mkdir -p \"$spec\"; cat > \"$spec/env\")
 printf %s {unit} | while IFS= read -r line; do
   [ \"$line\" != User=@login@ ] || line=User=$(id -un)
   printf '%s\\n' \"$line\"
@@ -343,7 +343,7 @@ fi"#;
 
 /// Installs the files of `$use` that differ, and says so in `$changed`.
 const PLACE: &str = r#"spec=service/spec-$use; changed=
-(umask 077; cp "$spec/env" service/env.new); mv -f service/env.new service/env
+(private; cp "$spec/env" service/env.new); mv -f service/env.new service/env
 place() {
   cp "$spec/$1" "service/$1"
   if [ -f "$dir/$2" ]; then

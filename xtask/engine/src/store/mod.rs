@@ -14,7 +14,7 @@ use crate::error::{Explain, Failure, Kind, Result, hint_of, kind_of, not_found, 
 use crate::extend::own;
 use crate::http::Url;
 use crate::machine::Owner;
-use crate::project::{Ci, Project, local_dir};
+use crate::project::{Ci, Project, local_dir, no_tilde};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{Head, Manifest};
 use crate::release::{Release, scratch};
@@ -186,6 +186,7 @@ pub trait Store {
 /// Opens a store of a project by its URL.
 pub fn open<'cx>(cx: &'cx Cx, project: &'cx Project, url: &str) -> Result<Box<dyn Store + 'cx>> {
     match url.split_once(':') {
+        Some(("file", dir)) if dir.starts_with('~') => Err(no_tilde(&format!("store {url}")).into()),
         Some(("file", dir)) if !dir.is_empty() => Ok(Box::new(dir::DirStore::new(cx, url, local_dir(&cx.home, dir)))),
         Some(("circleci", "workspace")) => Ok(Box::new(dir::DirStore::new(cx, url, workspace(cx).join("releases")))),
         Some(("circleci", "artifacts")) => Ok(Box::new(ArtifactStore::new(cx, project, url, Finder::Commit))),

@@ -133,6 +133,7 @@ pub fn open_all<'cx>(cx: &'cx Cx, env: &Env) -> Result<Vec<Box<dyn Target + 'cx>
 /// Opens a target by its URL.
 pub fn open<'cx>(cx: &'cx Cx, url: &str) -> Result<Box<dyn Target + 'cx>> {
     match url.split_once(':') {
+        Some(("file", dir)) if dir.starts_with('~') => Err(project::no_tilde(&format!("target {url}")).into()),
         Some(("file", dir)) if !dir.is_empty() => {
             Ok(Box::new(host::HostTarget::local(cx, url, &project::local_dir(&cx.home, dir))))
         }

@@ -36,8 +36,12 @@ pub fn quote(text: &str) -> String {
     }
 }
 
+/// A directory with the set-group-id bit is for several logins of its group. `private` keeps a file to those who deploy.
+pub const UMASK: &str =
+    "umask 022; [ ! -g . ] || umask 002; private() { if [ -g . ]; then umask 007; else umask 077; fi; }";
+
 fn in_root(root: &str, body: &str) -> String {
-    format!("set -eu; umask 022; LC_ALL=C; export LC_ALL\ncd -- {}\n{body}", quote(root))
+    format!("set -eu; LC_ALL=C; export LC_ALL\ncd -- {}\n{UMASK}\n{body}", quote(root))
 }
 
 /// The same in a root that may have to be made first.
@@ -46,7 +50,9 @@ fn in_made_root(root: &str, body: &str) -> String {
     format!(
         "set -eu; umask 022; LC_ALL=C; export LC_ALL
 if [ -e {root} ] && [ ! -d {root} ]; then echo {root} 'is not a directory' >&2; exit 1; fi
+if [ -g {root}/.. ]; then umask 002; fi
 mkdir -p -- {root}; cd -- {root}
+{UMASK}
 {body}"
     )
 }
@@ -415,14 +421,13 @@ fi
 }
 
 /// Removes releases, never the one that is live, and what interrupted runs left. A release is first renamed, so that
-/// a half removed one is never taken for a whole one. Reads the record from stdin.
+/// a half removed one is never taken for a whole one. Reads the record from stdin, and writes it once they are gone.
 pub fn remove(root: &str, ids: &[ReleaseId]) -> String {
     let ids: Vec<_> = ids.iter().map(ReleaseId::as_str).collect();
     in_root(
         root,
         &format!(
-            "{MEND}
-cat >> history.jsonl
+            "record=$(cat)
 [ -d releases ] || exit 0
 cd ./releases
 live=$(readlink ../current || true); live=${{live%/}}
@@ -432,6 +437,8 @@ for id in {ids}; do
 done
 rm -rf .incoming-* .removing-*
 cd ..
+{MEND}
+printf '%s\\n' \"$record\" >> history.jsonl
 {reserve}",
             ids = ids.join(" "),
             reserve = room::reserve(),
@@ -441,17 +448,21 @@ cd ..
 
 /// Runs a command of the project in `current`, exactly as `sh -c` does.
 pub fn in_current(root: &str, command: &str) -> String {
-    format!("umask 022\ncd -- {}/current/ || exit 1\nexec sh -c {}\n", quote(root), quote(command))
+    format!(
+        "cd -- {0} && {{ {UMASK}; }} && cd -- {0}/current/ || exit 1\nexec sh -c {1}\n",
+        quote(root),
+        quote(command)
+    )
 }
 
 /// Keeps the health check on stdin, which may hold a secret in its URL. From now on there is a healthy release to go back to.
 pub fn keep_check(root: &str) -> String {
-    in_root(root, &format!("(umask 077; cat > .health.new)\nmv -f .health.new .health\nrm -f {TAKEN_OVER}\n"))
+    in_root(root, &format!("(private; cat > .health.new)\nmv -f .health.new .health\nrm -f {TAKEN_OVER}\n"))
 }
 
 /// Prints the check that was kept, or nothing.
 pub fn kept_check(root: &str) -> String {
-    in_root(root, "if [ -f .health ]; then cat .health; fi\n")
+    in_root(root, "if [ -r .health ]; then cat .health; fi\n")
 }
 
 /// Prints a file of the engine's in an installed release.
@@ -479,8 +490,9 @@ mod tests {
     fn the_switch_as_text() {
         let id = "20260822T101500-1a2b3c4".parse().unwrap();
         expect![[r#"
-            set -eu; umask 022; LC_ALL=C; export LC_ALL
+            set -eu; LC_ALL=C; export LC_ALL
             cd -- '/srv/my app'
+            umask 022; [ ! -g . ] || umask 002; private() { if [ -g . ]; then umask 007; else umask 077; fi; }
             if [ -e current ] && [ ! -L current ]; then echo 'current is not a symbolic link' >&2; exit 1; fi
             [ -d releases/20260822T101500-1a2b3c4/.gangplank ] || { echo 'releases/20260822T101500-1a2b3c4 is not installed' >&2; exit 1; }
             line=$(cat)

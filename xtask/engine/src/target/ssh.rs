@@ -63,6 +63,9 @@ impl Address {
         };
         let rest = url.strip_prefix("ssh://").ok_or_else(|| wrong("it does not begin with ssh://"))?;
         let Some((authority, dir)) = rest.split_once('/') else { return wrong("it names no directory").err() };
+        if dir.starts_with('~') {
+            return Err(crate::project::no_tilde(&format!("target {url}")).into());
+        }
         let root = format!("/{}", dir.trim_end_matches('/'));
         if root == "/" || root.split('/').any(|part| [".", ".."].contains(&part)) || root.contains(['\n', '\0']) {
             return wrong("its directory has to be absolute, below `/`, and without `.` and `..`").err();
@@ -86,9 +89,9 @@ impl Address {
         let word = |text: &str| {
             !text.is_empty()
                 && !text.starts_with('-')
-                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:%".contains(&b))
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:%@+$".contains(&b))
         };
-        if !word(host) {
+        if !word(host) || host.contains(['@', '+', '$']) {
             return wrong("its host is no name").err();
         }
         if !user.is_none_or(|user| word(user) && !user.contains(':')) {
@@ -298,6 +301,8 @@ mod tests {
                 "Some(\"deploy\") web1.example.com Some(2222) /srv/my app",
             ),
             ("ssh://[::1]:22/srv/a", "None ::1 Some(22) /srv/a"),
+            ("ssh://ci+bot@corp.example@web1/srv/a", "Some(\"ci+bot@corp.example\") web1 None /srv/a"),
+            ("ssh://svc$@web1/srv/a", "Some(\"svc$\") web1 None /srv/a"),
             ("ssh://u@[fe80::1%eth0]/it's", "Some(\"u\") fe80::1%eth0 None /it's"),
         ] {
             assert_eq!(parse(url).unwrap(), want, "{url}");
@@ -315,6 +320,10 @@ mod tests {
             "ssh://web1/srv/../etc",
             "ssh://web1/./.",
             "ssh://a b/srv",
+            "ssh://web1/~/app",
+            "ssh://web1/~deploy/app",
+            "ssh://u@we$b1/srv",
+            "ssh://u;id@web1/srv",
             "ssh:web1/srv",
         ] {
             assert_eq!(crate::error::kind_of(&parse(url).unwrap_err()), Kind::Usage, "{url}");

@@ -2,28 +2,29 @@
 
 use std::collections::BTreeMap;
 
-use super::Report;
-use super::model::{Invocation, Model, Role, Step, Workflow};
+use super::model::{Invocation, Model, Role, Step, Text, Workflow};
 use super::scripts;
 use super::text;
+use super::{Report, Severity};
+use crate::ci::yaml::Node;
 
 /// Longer keys are refused.
 const SERIAL_GROUP_MAX: usize = 512;
 
+/// A deploy by its name, without sources of its own that it could build, that starts beside the build.
 pub(super) fn deploy_without_requires(model: &Model, report: &mut Report) {
-    for (workflow, invocation) in model.invocations() {
-        let ships = invocation.is_deploying()
-            || (holds_secrets(invocation)
-                && !text::says_build(&invocation.name)
-                && !text::says_check(&invocation.name));
-        if !ships || !invocation.requires.is_empty() || invocation.is_persisting() {
+    for (workflow, at, invocation) in placed(model) {
+        let has_sources = invocation.opaque || invocation.steps.iter().any(|step| step.name == "checkout");
+        let starts_at_once = invocation.requires.is_empty() && !invocation.is_persisting();
+        if !invocation.is_deploying() || has_sources || !starts_at_once {
             continue;
         }
-        // A job for tags cannot wait for one that no tag starts.
+        // A job for tags cannot wait for one that no tag starts, and none for one that waits for it.
         let is_apart = |it: &Invocation| invocation.is_for_tags() && !it.may_run_on_tags();
-        let mut others = workflow.invocations.iter().filter(|it| it.name != invocation.name && !is_apart(it));
-        let Some(building) = others.find(|it| it.is_building()) else { continue };
-        report.error(
+        let may_wait_for = |&it: &usize| it != at && !workflow.ancestors(it).contains(&at);
+        let mut others = (0..workflow.invocations.len()).filter(may_wait_for).map(|it| &workflow.invocations[it]);
+        let Some(building) = others.find(|it| it.is_building() && !is_apart(it)) else { continue };
+        report.warning(
             "deploy-without-requires",
             invocation.line,
             format!(
@@ -33,6 +34,11 @@ pub(super) fn deploy_without_requires(model: &Model, report: &mut Report) {
             format!("add `requires: [{}]`", building.name),
         );
     }
+}
+
+/// Jobs with their place in the workflow.
+fn placed<'a>(model: &'a Model) -> impl Iterator<Item = (&'a Workflow<'a>, usize, &'a Invocation<'a>)> {
+    model.workflows.iter().flat_map(|it| it.invocations.iter().enumerate().map(move |(at, job)| (it, at, job)))
 }
 
 fn holds_secrets(invocation: &Invocation) -> bool {
@@ -52,7 +58,7 @@ pub(super) fn deploy_races_build(model: &Model, report: &mut Report) {
         let is_building_here = jobs.iter().any(Invocation::is_building);
         let Some((other, building)) = elsewhere(workflow).filter(|_| !is_building_here) else { continue };
         for invocation in jobs.iter().filter(|it| is_racing(it)) {
-            report.error(
+            report.warning(
                 "deploy-races-build",
                 invocation.line,
                 format!(
@@ -84,26 +90,24 @@ fn is_racing(invocation: &Invocation) -> bool {
         && !invocation.is_asked_for()
 }
 
+/// Contexts of deploys, by their names: what other jobs need a context for is not known here.
 pub(super) fn unguarded_contexts(model: &Model, report: &mut Report) {
-    for (workflow, invocation) in unguarded(model) {
-        if !holds_secrets(invocation) {
-            continue;
-        }
-        let contexts = invocation.contexts();
-        let line = invocation.body.and_then(|body| body.entry("context"));
-        report.error(
-            "unguarded-context",
-            line.map_or(invocation.line, |(key, _)| key.line),
-            format!(
-                "job `{}` of workflow `{}` has the secrets of {} on every branch: \
-                 whoever can push a branch can read them",
-                invocation.name,
-                workflow.name,
-                text::listed(&contexts)
-            ),
-            "add `filters: pipeline.git.branch == \"main\"` to the job, or to all jobs that it requires",
-        );
-    }
+    let open: Vec<&Invocation> =
+        unguarded(model).map(|(_, job)| job).filter(|job| job.is_deploying() && holds_secrets(job)).collect();
+    let Some(first) = open.first() else { return };
+    let line = first.body.and_then(|body| body.entry("context"));
+    let names: Vec<&str> = open.iter().map(|job| job.name.as_str()).collect();
+    let has = if names.len() > 1 { "have" } else { "has" };
+    report.warning(
+        "unguarded-context",
+        line.map_or(first.line, |(key, _)| key.line),
+        format!(
+            "job {} {has} the secrets of {} on every branch: anyone who can push a branch can read them",
+            text::first_and_count(&names),
+            text::listed(&first.contexts())
+        ),
+        "add `filters: pipeline.git.branch == \"main\"` to the job, or restrict the context to a branch",
+    );
 }
 
 /// Jobs that run for every branch.
@@ -124,7 +128,7 @@ pub(super) fn pointer_from_any_branch(model: &Model, report: &mut Report) {
         };
         let commands = invocation.steps.iter().filter_map(|step| Some((step.line, step.command()?)));
         for (line, _) in commands.filter(|(_, command)| writes(&command.text)) {
-            report.error(
+            report.warning(
                 "pointer-from-any-branch",
                 line,
                 format!(
@@ -139,18 +143,19 @@ pub(super) fn pointer_from_any_branch(model: &Model, report: &mut Report) {
 }
 
 pub(super) fn map_filters(model: &Model, report: &mut Report) {
-    for (_, invocation) in model.invocations() {
-        let filters = invocation.body.and_then(|body| body.entry("filters"));
-        if let Some((key, _)) = filters.filter(|(_, filters)| !filters.entries().is_empty()) {
-            report.warning(
-                "map-filters",
-                key.line,
-                format!("job `{}` has its filters as a map, deprecated since July 2026", invocation.name),
-                "write an expression: `filters: pipeline.git.branch == \"main\"`, or for tags \
-                 `pipeline.git.tag starts-with \"v\"`",
-            );
-        }
-    }
+    let filters = model.invocations().filter_map(|(_, it)| Some((it, it.body?.entry("filters")?)));
+    let is_map = |filters: &Node| filters.get("branches").is_some() || filters.get("tags").is_some();
+    let maps: Vec<_> = filters.filter(|(_, (_, filters))| is_map(filters)).collect();
+    let Some((_, (key, _))) = maps.first() else { return };
+    let names: Vec<&str> = maps.iter().map(|(job, _)| job.name.as_str()).collect();
+    let (has, a_map) = if names.len() > 1 { ("have", "maps") } else { ("has", "a map") };
+    report.warning(
+        "map-filters",
+        key.line,
+        format!("job {} {has} filters as {a_map}, deprecated since July 2026", text::first_and_count(&names)),
+        "write an expression: `filters: pipeline.git.branch == \"main\"`, or for tags \
+         `pipeline.git.tag starts-with \"v\"`",
+    );
 }
 
 /// A tag starts only jobs with a filter for tags, and a job whose requirements all stay out stays out.
@@ -158,22 +163,26 @@ pub(super) fn unreachable_on_tags(model: &Model, report: &mut Report) {
     for (workflow, invocation) in model.invocations() {
         let parents: Vec<&Invocation> = invocation.parents.iter().map(|&it| &workflow.invocations[it]).collect();
         let filters = invocation.body.and_then(|body| body.get("filters"));
-        let Some(tags) = filters.and_then(|filters| filters.entry("tags")) else { continue };
-        if parents.is_empty() || parents.iter().any(|it| it.may_run_on_tags()) {
+        let Some((key, _)) = filters.and_then(|filters| filters.entry("tags")) else { continue };
+        let unknown = |it: &Text| !workflow.invocations.iter().any(|job| job.answers_to(&it.text));
+        let reachable = parents.is_empty() || parents.iter().any(|it| it.may_run_on_tags());
+        if !invocation.may_run_on_tags() || reachable || invocation.requires.iter().any(unknown) {
             continue;
         }
         let names: Vec<&str> = parents.iter().map(|it| it.name.as_str()).collect();
-        report.error(
+        let never = invocation.ignores_branches();
+        let result = if never { "it never starts" } else { "a tag does not start it either" };
+        report.add(
+            if never { Severity::Error } else { Severity::Warning },
             "unreachable-on-tags",
-            tags.0.line,
+            key.line,
             format!(
-                "job `{}` of workflow `{}` is meant for tags, but it requires {}, which no tag starts: \
-                 so it does not start either",
+                "job `{}` of workflow `{}` is meant for tags, but it requires {}, which no tag starts: {result}",
                 invocation.name,
                 workflow.name,
                 text::listed(&names)
             ),
-            "give every job that it requires, directly or not, the same filter for tags",
+            "give every job that it requires, directly or not, the same filter for tags".to_owned(),
         );
     }
 }
@@ -214,7 +223,7 @@ pub(super) fn serial_group_twice(model: &Model, report: &mut Report) {
             let first = taken.insert(spaceless, own).or(shared.then_some(own));
             let Some(first) = first else { continue };
             let who = if first == own { "the jobs of its matrix".to_owned() } else { format!("`{first}`") };
-            report.error(
+            report.warning(
                 "serial-group-twice",
                 line,
                 format!(
@@ -229,22 +238,23 @@ pub(super) fn serial_group_twice(model: &Model, report: &mut Report) {
 }
 
 pub(super) fn deploy_without_serial_group(model: &Model, report: &mut Report) {
-    for (workflow, invocation) in model.invocations() {
-        let key = invocation.serial_group().or(invocation.serial_group_of_group());
-        if !invocation.is_deploying() || key.is_some() || only_stores(invocation) {
-            continue;
-        }
-        report.warning(
-            "deploy-without-serial-group",
-            invocation.line,
-            format!(
-                "job `{}` of workflow `{}` has no serial group: two pipelines can deploy at once, and in \
-                 the wrong order",
-                invocation.name, workflow.name
-            ),
-            "add `serial-group: << pipeline.project.slug >>/<environment>`",
-        );
-    }
+    let unlocked = model.invocations().filter(|(_, it)| {
+        let locked = it.serial_group().or(it.serial_group_of_group()).is_some();
+        it.is_deploying() && !it.is_for_tags() && text::says_install(&it.name) && !locked && !only_stores(it)
+    });
+    let jobs: Vec<&Invocation> = unlocked.map(|(_, it)| it).collect();
+    let Some(first) = jobs.first() else { return };
+    let names: Vec<&str> = jobs.iter().map(|it| it.name.as_str()).collect();
+    let has = if names.len() > 1 { "have" } else { "has" };
+    report.warning(
+        "deploy-without-serial-group",
+        first.line,
+        format!(
+            "job {} {has} no serial group: two pipelines can deploy at once, and in the wrong order",
+            text::first_and_count(&names)
+        ),
+        "add `serial-group: << pipeline.project.slug >>/<environment>`",
+    );
 }
 
 /// Whether all that it runs is our own way to keep releases, which several jobs may do at once.
@@ -257,9 +267,7 @@ fn only_stores(invocation: &Invocation) -> bool {
 
 /// The second pattern of the article: a variable says which build is the latest, even in the workflow of that build.
 pub(super) fn pointer_to_own_build(model: &Model, report: &mut Report) {
-    for (workflow, at, invocation) in
-        model.workflows.iter().flat_map(|it| it.invocations.iter().enumerate().map(move |(at, job)| (it, at, job)))
-    {
+    for (workflow, at, invocation) in placed(model) {
         let before = workflow.ancestors(at);
         let Some(building) = before.iter().map(|&it| &workflow.invocations[it]).find(|it| it.is_building()) else {
             continue;
@@ -294,7 +302,7 @@ mod tests {
         parameters: { env: { type: string, default: '' } }
         jobs:
           build: { steps: [{ store_artifacts: { path: out } }] }
-          test: { steps: [checkout] }
+          test: { parameters: { env: { type: string, default: '' } }, steps: [checkout] }
           ship: { steps: [{ run: make ship }] }
           deploy: { steps: [{ run: make deploy }] }
           deploy-docs: { steps: [checkout, { run: make docs }] }
@@ -311,19 +319,13 @@ mod tests {
         check(
             "[build, { deploy: { serial-group: a } }]",
             expect![[r#"
-                10 error deploy-without-requires: job `deploy` of workflow `w` requires nothing, so it starts together with `build`
+                10 warning deploy-without-requires: job `deploy` of workflow `w` requires nothing, so it starts together with `build`
                     add `requires: [build]`
             "#]],
         );
         check("[build, { deploy: { serial-group: a, requires: [build] } }]", expect![""]);
         check("[test, { deploy: { serial-group: a } }]", expect![""]);
-        check(
-            "[build, { ship: { context: prod, filters: pipeline.git.branch == 'main' } }]",
-            expect![[r#"
-                10 error deploy-without-requires: job `ship` of workflow `w` requires nothing, so it starts together with `build`
-                    add `requires: [build]`
-            "#]],
-        );
+        check("[build, { ship: { context: prod, filters: pipeline.git.branch == 'main' } }]", expect![""]);
         check("[build, { test: { context: pull, filters: pipeline.git.branch == 'main' } }]", expect![""]);
         check("[build, { build: { name: build-release } }]", expect![""]);
     }
@@ -334,7 +336,7 @@ mod tests {
         check(
             &both("{ jobs: [{ deploy: { serial-group: a } }] }"),
             expect![[r#"
-                11 error deploy-races-build: job `deploy` of workflow `v` starts together with `build` of workflow `w`, so it ships what an earlier pipeline built
+                11 warning deploy-races-build: job `deploy` of workflow `v` starts together with `build` of workflow `w`, so it ships what an earlier pipeline built
                     move it into workflow `w` with `requires: [build]`, or run its workflow on request only: `when: pipeline.parameters.<name>`
             "#]],
         );
@@ -346,9 +348,9 @@ mod tests {
         check(
             &same,
             expect![[r#"
-            12 error deploy-races-build: job `deploy` of workflow `v` starts together with `build` of workflow `w`, so it ships what an earlier pipeline built
-                move it into workflow `w` with `requires: [build]`, or run its workflow on request only: `when: pipeline.parameters.<name>`
-        "#]],
+                12 warning deploy-races-build: job `deploy` of workflow `v` starts together with `build` of workflow `w`, so it ships what an earlier pipeline built
+                    move it into workflow `w` with `requires: [build]`, or run its workflow on request only: `when: pipeline.parameters.<name>`
+            "#]],
         );
         check(
             &both("{ jobs: [{ deploy: { serial-group: a, filters: pipeline.parameters.env != '' } }] }"),
@@ -364,36 +366,32 @@ mod tests {
         check(
             &format!("[build, {{ {deploy} }} }}]"),
             expect![[r#"
-                10 warning map-filters: job `deploy` has its filters as a map, deprecated since July 2026
+                10 warning map-filters: job `deploy` has filters as a map, deprecated since July 2026
                     write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
             "#]],
         );
         check(
             &format!("[{{ build: {{ {tags} }} }}, {{ {deploy} }} }}]"),
             expect![[r#"
-                10 error deploy-without-requires: job `deploy` of workflow `w` requires nothing, so it starts together with `build`
+                10 warning deploy-without-requires: job `deploy` of workflow `w` requires nothing, so it starts together with `build`
                     add `requires: [build]`
-                10 warning map-filters: job `build` has its filters as a map, deprecated since July 2026
-                    write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
-                10 warning map-filters: job `deploy` has its filters as a map, deprecated since July 2026
+                10 warning map-filters: job `build` and 1 more have filters as maps, deprecated since July 2026
                     write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
             "#]],
         );
         check(
             &format!("[build, {{ {deploy}, requires: [build] }} }}]"),
             expect![[r#"
-                10 warning map-filters: job `deploy` has its filters as a map, deprecated since July 2026
+                10 warning map-filters: job `deploy` has filters as a map, deprecated since July 2026
                     write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
-                10 error unreachable-on-tags: job `deploy` of workflow `w` is meant for tags, but it requires `build`, which no tag starts: so it does not start either
+                10 error unreachable-on-tags: job `deploy` of workflow `w` is meant for tags, but it requires `build`, which no tag starts: it never starts
                     give every job that it requires, directly or not, the same filter for tags
             "#]],
         );
         check(
             &format!("[{{ build: {{ {tags} }} }}, {{ {deploy}, requires: [build] }} }}]"),
             expect![[r#"
-                10 warning map-filters: job `build` has its filters as a map, deprecated since July 2026
-                    write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
-                10 warning map-filters: job `deploy` has its filters as a map, deprecated since July 2026
+                10 warning map-filters: job `build` and 1 more have filters as maps, deprecated since July 2026
                     write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
             "#]],
         );
@@ -403,55 +401,58 @@ mod tests {
     #[test]
     fn contexts_need_a_filter() {
         check(
-            "[{ ship: { context: prod } }]",
+            "[{ deploy: { serial-group: a, context: prod } }]",
             expect![[r#"
-                10 error unguarded-context: job `ship` of workflow `w` has the secrets of `prod` on every branch: whoever can push a branch can read them
-                    add `filters: pipeline.git.branch == "main"` to the job, or to all jobs that it requires
+                10 warning unguarded-context: job `deploy` has the secrets of `prod` on every branch: anyone who can push a branch can read them
+                    add `filters: pipeline.git.branch == "main"` to the job, or restrict the context to a branch
             "#]],
         );
         check(
-            "[{ ship: { context: [prod, aws], filters: { tags: { only: /v.*/ } } } }]",
+            "[{ deploy: { serial-group: a, context: [prod, aws], filters: { tags: { only: /v.*/ } } } }]",
             expect![[r#"
-                10 warning map-filters: job `ship` has its filters as a map, deprecated since July 2026
+                10 warning map-filters: job `deploy` has filters as a map, deprecated since July 2026
                     write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
-                10 error unguarded-context: job `ship` of workflow `w` has the secrets of `prod` and `aws` on every branch: whoever can push a branch can read them
-                    add `filters: pipeline.git.branch == "main"` to the job, or to all jobs that it requires
+                10 warning unguarded-context: job `deploy` has the secrets of `prod` and `aws` on every branch: anyone who can push a branch can read them
+                    add `filters: pipeline.git.branch == "main"` to the job, or restrict the context to a branch
             "#]],
         );
         check(
-            "[{ ship: { context: prod, filters: { branches: { only: /.*/ } } } }]",
+            "[{ deploy: { serial-group: a, context: prod, filters: { branches: { only: /.*/ } } } }]",
             expect![[r#"
-                10 warning map-filters: job `ship` has its filters as a map, deprecated since July 2026
+                10 warning map-filters: job `deploy` has filters as a map, deprecated since July 2026
                     write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
-                10 error unguarded-context: job `ship` of workflow `w` has the secrets of `prod` on every branch: whoever can push a branch can read them
-                    add `filters: pipeline.git.branch == "main"` to the job, or to all jobs that it requires
+                10 warning unguarded-context: job `deploy` has the secrets of `prod` on every branch: anyone who can push a branch can read them
+                    add `filters: pipeline.git.branch == "main"` to the job, or restrict the context to a branch
             "#]],
         );
         check(
-            "[{ ship: { context: prod, filters: { branches: { ignore: /.*/ }, tags: { only: /v.*/ } } } }]",
+            "[{ deploy: { serial-group: a, context: prod, filters: { branches: { ignore: /.*/ }, tags: { only: /v.*/ } } } }]",
             expect![[r#"
-                10 warning map-filters: job `ship` has its filters as a map, deprecated since July 2026
+                10 warning map-filters: job `deploy` has filters as a map, deprecated since July 2026
                     write an expression: `filters: pipeline.git.branch == "main"`, or for tags `pipeline.git.tag starts-with "v"`
             "#]],
         );
-        check("[{ ship: { context: prod, filters: pipeline.git.branch == 'main' } }]", expect![""]);
+        check("[{ deploy: { serial-group: a, context: prod, filters: pipeline.git.branch == 'main' } }]", expect![""]);
     }
 
     #[test]
     fn a_filter_before_the_context_guards_it_only_alone() {
         check(
-            "[{ test: { filters: pipeline.git.branch == 'main' } }, { ship: { context: prod, requires: [test] } }]",
+            "[{ test: { filters: pipeline.git.branch == 'main' } }, { deploy: { serial-group: a, context: prod, requires: [test] } }]",
             expect![""],
         );
         check(
-            "[build, { test: { filters: pipeline.git.branch == 'main' } }, { ship: { context: prod, requires: [build, test] } }]",
+            "[build, { test: { filters: pipeline.git.branch == 'main' } }, { deploy: { serial-group: a, context: prod, requires: [build, test] } }]",
             expect![[r#"
-                10 error unguarded-context: job `ship` of workflow `w` has the secrets of `prod` on every branch: whoever can push a branch can read them
-                    add `filters: pipeline.git.branch == "main"` to the job, or to all jobs that it requires
+                10 warning unguarded-context: job `deploy` has the secrets of `prod` on every branch: anyone who can push a branch can read them
+                    add `filters: pipeline.git.branch == "main"` to the job, or restrict the context to a branch
             "#]],
         );
         check("[{ hold: { type: approval, context: prod } }]", expect![""]);
-        check("[{ ship: { context: prod } }]\n            when: << pipeline.parameters.env >>", expect![""]);
+        check(
+            "[{ deploy: { serial-group: a, context: prod } }]\n            when: << pipeline.parameters.env >>",
+            expect![""],
+        );
     }
 
     #[test]
@@ -463,7 +464,7 @@ mod tests {
         check(
             &jobs(""),
             expect![[r#"
-                10 error pointer-from-any-branch: job `ship` of workflow `w` sets a project variable on every branch: the next deploy ships whichever branch was built last
+                10 warning pointer-from-any-branch: job `ship` of workflow `w` sets a project variable on every branch: the next deploy ships whichever branch was built last
                     add `filters: pipeline.git.branch == "main"`, or find the build by its commit instead
             "#]],
         );
@@ -488,18 +489,24 @@ mod tests {
     fn a_condition_that_holds_by_default_keeps_no_branch_out() {
         let unasked = "when: pipeline.parameters.env == '' and pipeline.parameters.release == \"HEAD\"";
         check_workflows(
-            &format!(": {{ {unasked}, jobs: [publish, {{ ask: {{ context: prod }} }}] }}"),
+            &format!(": {{ {unasked}, jobs: [publish, {{ deploy: {{ serial-group: a, context: prod }} }}] }}"),
             expect![[r#"
-            4 error pointer-from-any-branch: job `publish` of workflow `MAIN` sets a project variable on every branch: the next deploy ships whichever branch was built last
-                add `filters: pipeline.git.branch == "main"`, or find the build by its commit instead
-            8 error unguarded-context: job `ask` of workflow `MAIN` has the secrets of `prod` on every branch: whoever can push a branch can read them
-                add `filters: pipeline.git.branch == "main"` to the job, or to all jobs that it requires
-        "#]],
+                4 warning pointer-from-any-branch: job `publish` of workflow `MAIN` sets a project variable on every branch: the next deploy ships whichever branch was built last
+                    add `filters: pipeline.git.branch == "main"`, or find the build by its commit instead
+                8 warning unguarded-context: job `deploy` has the secrets of `prod` on every branch: anyone who can push a branch can read them
+                    add `filters: pipeline.git.branch == "main"` to the job, or restrict the context to a branch
+            "#]],
         );
         let on_main = format!("{unasked} and pipeline.git.branch == 'main'");
-        check_workflows(&format!(": {{ {on_main}, jobs: [publish, {{ ask: {{ context: prod }} }}] }}"), expect![[""]]);
+        check_workflows(
+            &format!(": {{ {on_main}, jobs: [publish, {{ deploy: {{ serial-group: a, context: prod }} }}] }}"),
+            expect![[""]],
+        );
         let asked = "when: pipeline.parameters.env == 'prod'";
-        check_workflows(&format!(": {{ {asked}, jobs: [publish, {{ ask: {{ context: prod }} }}] }}"), expect![[""]]);
+        check_workflows(
+            &format!(": {{ {asked}, jobs: [publish, {{ deploy: {{ serial-group: a, context: prod }} }}] }}"),
+            expect![[""]],
+        );
     }
 
     #[test]
@@ -511,16 +518,16 @@ mod tests {
         check_workflows(
             &both("", "when: pipeline.git.branch == 'main',"),
             expect![[r#"
-            9 error deploy-races-build: job `deploy` of workflow `other` starts together with `build` of workflow `MAIN`, so it ships what an earlier pipeline built
-                move it into workflow `MAIN` with `requires: [build]`, or run its workflow on request only: `when: pipeline.parameters.<name>`
-        "#]],
+                9 warning deploy-races-build: job `deploy` of workflow `other` starts together with `build` of workflow `MAIN`, so it ships what an earlier pipeline built
+                    move it into workflow `MAIN` with `requires: [build]`, or run its workflow on request only: `when: pipeline.parameters.<name>`
+            "#]],
         );
         check_workflows(
             &both("when: pipeline.parameters.env == '',", ""),
             expect![[r#"
-            9 error deploy-races-build: job `deploy` of workflow `other` starts together with `build` of workflow `MAIN`, so it ships what an earlier pipeline built
-                move it into workflow `MAIN` with `requires: [build]`, or run its workflow on request only: `when: pipeline.parameters.<name>`
-        "#]],
+                9 warning deploy-races-build: job `deploy` of workflow `other` starts together with `build` of workflow `MAIN`, so it ships what an earlier pipeline built
+                    move it into workflow `MAIN` with `requires: [build]`, or run its workflow on request only: `when: pipeline.parameters.<name>`
+            "#]],
         );
         check_workflows(&both("", "when: pipeline.parameters.env == 'prod',"), expect![[""]]);
         check_workflows(
@@ -557,6 +564,8 @@ mod tests {
             expect![[r#"
                 10 error bad-serial-group: job `deploy` has serial group `<< pipeline.project.slug`, in which `<` is not allowed
                     use letters, digits and `._/-`: `serial-group: << pipeline.project.slug >>/prod`
+                10 error wrong-template: job `deploy` of workflow `w` has a `<<` without its `>>`
+                    close it with `>>`, or write `\<<` for the shell
             "#]],
         );
         check(&format!("[{{ deploy: {{ serial-group: {} }} }}]", "x".repeat(512)), expect![""]);
@@ -570,9 +579,9 @@ mod tests {
         check(
             "[deploy]",
             expect![[r#"
-            10 warning deploy-without-serial-group: job `deploy` of workflow `w` has no serial group: two pipelines can deploy at once, and in the wrong order
-                add `serial-group: << pipeline.project.slug >>/<environment>`
-        "#]],
+                10 warning deploy-without-serial-group: job `deploy` has no serial group: two pipelines can deploy at once, and in the wrong order
+                    add `serial-group: << pipeline.project.slug >>/<environment>`
+            "#]],
         );
     }
 
@@ -584,7 +593,7 @@ mod tests {
         check(
             &two("a/<<pipeline.id>>", "a/<< pipeline.id >>"),
             expect![[r#"
-                10 error serial-group-twice: job `ship` of workflow `w` shares serial group `a/<< pipeline.id >>` with `test`: a pipeline that meets its own key can skip or cancel its own jobs
+                10 warning serial-group-twice: job `ship` of workflow `w` shares serial group `a/<< pipeline.id >>` with `test`: a pipeline that meets its own key can skip or cancel its own jobs
                     give each job its own key, or lock them together as one entry of `job-groups:`
             "#]],
         );
@@ -593,7 +602,7 @@ mod tests {
         check(
             &format!("[{{ test: {{ serial-group: a, {matrix} }} }}]"),
             expect![[r#"
-                10 error serial-group-twice: job `test` of workflow `w` shares serial group `a` with the jobs of its matrix: a pipeline that meets its own key can skip or cancel its own jobs
+                10 warning serial-group-twice: job `test` of workflow `w` shares serial group `a` with the jobs of its matrix: a pipeline that meets its own key can skip or cancel its own jobs
                     give each job its own key, or lock them together as one entry of `job-groups:`
             "#]],
         );

@@ -1,8 +1,8 @@
-//! What jobs run on: resource classes that exist, images that stay the same.
+//! What jobs run on: resource classes that exist and fit the executor.
 
-use super::Report;
 use super::model::{Definition, Kind, Model};
 use super::text::{self, did_you_mean};
+use super::{Report, Severity};
 use crate::ci::yaml::Node;
 
 /// Sizes of Docker and Linux machines. `2xlarge` and the others take no other suffix than these.
@@ -42,8 +42,8 @@ const FAMILIES: &[&str] = &[
     "m4pro.large",
 ];
 
-/// Tags that point to another image tomorrow.
-const MOVING_TAGS: &[&str] = &["latest", "current", "stable", "edge"];
+/// Families of classes by the start of their names: Intel is gone since 2024, M1 is only no longer listed.
+const RETIRED: &[(&str, Severity)] = &[("macos.x86.", Severity::Error), ("macos.m1.", Severity::Warning)];
 
 pub(super) fn unknown_resource_classes(model: &Model, report: &mut Report) {
     for definition in model.definitions.iter().filter(|it| it.kind != Kind::Command) {
@@ -97,8 +97,20 @@ fn resource_class(definition: &Definition, node: &Node, report: &mut Report) {
 
 fn unknown(owner: &str, node: &Node, report: &mut Report) {
     let class = node.text().unwrap_or_default();
+    if let Some((_, severity)) = RETIRED.iter().find(|(retired, _)| class.starts_with(retired)) {
+        return report.add(
+            *severity,
+            "retired-resource-class",
+            node.line,
+            format!("{owner} asks for resource class `{class}`, which CircleCI no longer lists"),
+            "write one of the Mac classes: `m4pro.medium`, `m4pro.large`".to_owned(),
+        );
+    }
     let near = did_you_mean(class, SIZES.iter().chain(FAMILIES).copied());
-    report.error(
+    // A name like none of CircleCI's may be a class of a server installation.
+    let severity = if near.is_empty() { Severity::Warning } else { Severity::Error };
+    report.add(
+        severity,
         "unknown-resource-class",
         node.line,
         format!("{owner} asks for resource class `{class}`, which CircleCI does not have"),
@@ -115,47 +127,6 @@ fn is_known_class(class: &str) -> bool {
         return !namespace.is_empty() && !runner.is_empty() && !runner.contains('/');
     }
     GENERATIONS.iter().any(|it| class.strip_suffix(it).is_some_and(|size| SIZES.contains(&size)))
-}
-
-pub(super) fn mutable_images(model: &Model, report: &mut Report) {
-    for definition in model.definitions.iter().filter(|it| it.kind != Kind::Command) {
-        let containers = definition.body.get("docker").map_or(&[][..], Node::items);
-        for image in containers.iter().filter_map(|it| it.get("image")) {
-            let Some(name) = image.text().filter(|_| !image.is_null()) else { continue };
-            if let Some(fault) = moving(name, true) {
-                mutable_image(definition, image.line, name, &fault, report);
-            }
-        }
-        let machine = definition.body.get("machine").and_then(|it| it.get("image"));
-        if let Some((line, name)) = machine.and_then(|it| Some((it.line, it.text()?)))
-            && let Some(fault) = moving(name, false)
-        {
-            mutable_image(definition, line, name, &fault, report);
-        }
-    }
-}
-
-fn mutable_image(definition: &Definition, line: usize, name: &str, fault: &str, report: &mut Report) {
-    report.warning(
-        "mutable-image",
-        line,
-        format!("{} runs on image `{name}`, {fault}", definition.title()),
-        "pin a version tag or a digest (`@sha256:…`), so that the same commit builds the same again",
-    );
-}
-
-/// What makes an image move. A machine image without a tag has a name that says its version.
-fn moving(image: &str, is_docker: bool) -> Option<String> {
-    if text::is_open(image) || image.contains('@') || image.contains('$') {
-        return None;
-    }
-    // A colon before the last slash belongs to the port of a registry.
-    let last = image.rsplit('/').next().unwrap_or(image);
-    match last.split_once(':') {
-        None => is_docker.then(|| "which has no tag and so means `latest`".to_owned()),
-        Some((_, tag)) if MOVING_TAGS.contains(&tag) => Some(format!("whose tag `{tag}` moves")),
-        Some(_) => None,
-    }
 }
 
 #[cfg(test)]
@@ -182,6 +153,8 @@ mod tests {
               i: { macos: { xcode: 16.0.0 }, resource_class: large }
               j: { docker: [{ image: a:1 }], resource_class: windows.medium }
               k: { machine: { image: ubuntu-2204:2024.11.1 }, resource_class: m4pro.medium }
+              l: { macos: { xcode: 16.0.0 }, resource_class: macos.x86.medium.gen2 }
+              m: { macos: { xcode: 16.0.0 }, resource_class: macos.m1.medium.gen1 }
             jobs:
               build:
                 docker: [{ image: a:1 }]
@@ -191,7 +164,7 @@ mod tests {
             expect![[r#"
                 9 error unknown-resource-class: executor `g` asks for resource class `Large`, which CircleCI does not have
                     write a class such as `medium` or `large`, or `<namespace>/<runner>` of your own; did you mean `large`?
-                10 error unknown-resource-class: executor `h` asks for resource class `acme/`, which CircleCI does not have
+                10 warning unknown-resource-class: executor `h` asks for resource class `acme/`, which CircleCI does not have
                     write a class such as `medium` or `large`, or `<namespace>/<runner>` of your own
                 11 error wrong-resource-class: executor `i` runs on `macos`, which has no resource class `large`
                     write one of the Mac classes: `m4pro.medium`, `m4pro.large`
@@ -199,40 +172,14 @@ mod tests {
                     write a class of Docker machines: `medium`, `large`, `arm.large`
                 13 error wrong-resource-class: executor `k` runs on `machine`, which has no resource class `m4pro.medium`
                     write a class of Linux or Windows machines: `large`, `arm.large`, `windows.large`
-                17 error unknown-resource-class: job `build` asks for resource class `meduim`, which CircleCI does not have
+                14 error retired-resource-class: executor `l` asks for resource class `macos.x86.medium.gen2`, which CircleCI no longer lists
+                    write one of the Mac classes: `m4pro.medium`, `m4pro.large`
+                15 warning retired-resource-class: executor `m` asks for resource class `macos.m1.medium.gen1`, which CircleCI no longer lists
+                    write one of the Mac classes: `m4pro.medium`, `m4pro.large`
+                19 error unknown-resource-class: job `build` asks for resource class `meduim`, which CircleCI does not have
                     write a class such as `medium` or `large`, or `<namespace>/<runner>` of your own; did you mean `medium`?
-                18 error unknown-resource-class: job `build` asks for resource class `huge`, which CircleCI does not have
+                20 warning unknown-resource-class: job `build` asks for resource class `huge`, which CircleCI does not have
                     write a class such as `medium` or `large`, or `<namespace>/<runner>` of your own
-            "#]],
-        );
-    }
-
-    #[test]
-    fn images() {
-        check(
-            "
-            executors:
-              moving: { docker: [{ image: cimg/rust:stable }, { image: redis }, { image: localhost:5000/x }] }
-              vm: { machine: { image: ubuntu-2204:current } }
-              pinned:
-                docker:
-                  - image: cimg/rust:1.94.0
-                  - image: redis@sha256:0123
-                  - image: cimg/node:<< parameters.tag >>
-                  - image: localhost:5000/x:1
-              vms: { machine: { image: android:2024.11.1 } }
-              named: { machine: { image: windows-default } }
-            jobs: { build: { executor: vm, steps: [checkout] } }
-            ",
-            expect![[r#"
-                2 warning mutable-image: executor `moving` runs on image `cimg/rust:stable`, whose tag `stable` moves
-                    pin a version tag or a digest (`@sha256:…`), so that the same commit builds the same again
-                2 warning mutable-image: executor `moving` runs on image `localhost:5000/x`, which has no tag and so means `latest`
-                    pin a version tag or a digest (`@sha256:…`), so that the same commit builds the same again
-                2 warning mutable-image: executor `moving` runs on image `redis`, which has no tag and so means `latest`
-                    pin a version tag or a digest (`@sha256:…`), so that the same commit builds the same again
-                3 warning mutable-image: executor `vm` runs on image `ubuntu-2204:current`, whose tag `current` moves
-                    pin a version tag or a digest (`@sha256:…`), so that the same commit builds the same again
             "#]],
         );
     }

@@ -41,7 +41,7 @@ pub(super) struct StepList<'a> {
     pub steps: Vec<Step<'a>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Job,
     Command,
@@ -55,6 +55,8 @@ pub(super) struct Step<'a> {
     pub name: String,
     pub body: Option<&'a Node>,
     pub scope: Rc<Parameters>,
+    /// Stands under a `when` or `unless`, so it may not run.
+    pub conditional: bool,
 }
 
 /// A text of a step with its parameters filled in.
@@ -88,6 +90,8 @@ pub(super) enum Start {
 pub(super) struct Invocation<'a> {
     /// What the workflow calls it: `name:`, or the name of the job.
     pub name: String,
+    /// The names of all jobs that it stands for: one, or one for each combination of its matrix.
+    pub names: Vec<String>,
     /// Names that a `requires` may also use: a matrix's alias, a job group.
     pub aliases: Vec<String>,
     /// The name under `jobs:`, or `orb/job`.
@@ -142,6 +146,29 @@ impl Model<'_> {
         self.workflows
             .iter()
             .flat_map(|workflow| workflow.invocations.iter().map(move |invocation| (workflow, invocation)))
+    }
+
+    /// Version 2.1 fills in `<< … >>`; version 2 takes it as it is.
+    pub fn has_templates(&self) -> bool {
+        let version = self.root.get("version").and_then(Node::text);
+        version.is_none_or(|version| !matches!(version.trim(), "2" | "2.0"))
+    }
+
+    /// The jobs that a workflow runs, and the commands that these call.
+    pub fn used(&self) -> BTreeSet<(Kind, &str)> {
+        let mut calls: BTreeMap<(Kind, &str), Vec<&str>> = BTreeMap::new();
+        for (list, step) in self.steps() {
+            calls.entry((list.kind, list.name)).or_default().push(&step.name);
+        }
+        let mut used = BTreeSet::new();
+        let mut open: Vec<(Kind, &str)> = self.invocations().map(|(_, it)| (Kind::Job, it.job)).collect();
+        while let Some(next) = open.pop() {
+            if used.insert(next) {
+                let called = calls.get(&next).map_or(&[][..], Vec::as_slice);
+                open.extend(called.iter().map(|name| (Kind::Command, *name)));
+            }
+        }
+        used
     }
 
     pub fn steps(&self) -> impl Iterator<Item = (&StepList<'_>, &Step<'_>)> {
@@ -227,12 +254,8 @@ impl Invocation<'_> {
 
     /// Under the name of this invocation, or one that stands for several of them.
     pub fn answers_to(&self, required: &str) -> bool {
-        if self.name == required || self.aliases.iter().any(|alias| alias == required) {
-            return true;
-        }
-        // The names of a matrix's jobs carry its values, in an order that is not worth guessing.
-        let template = self.name.split("<<").next().unwrap_or_default();
-        self.matrix && !template.is_empty() && required.starts_with(template)
+        let mut aliases = self.aliases.iter();
+        self.names.iter().any(|name| text::may_equal(name, required)) || aliases.any(|alias| alias == required)
     }
 
     pub fn contexts(&self) -> Vec<&str> {
@@ -258,7 +281,14 @@ impl Invocation<'_> {
     /// through is not worked out here, so it may.
     pub fn may_run_on_tags(&self) -> bool {
         let filters = self.body.and_then(|body| body.get("filters"));
-        filters.is_some_and(|filters| filters.text().is_some() || filters.get("tags").is_some())
+        filters.is_some_and(|filters| filters.text().is_some() || filters.get("tags").is_some_and(lets_tags_through))
+    }
+
+    /// No branch starts it.
+    pub fn ignores_branches(&self) -> bool {
+        let filters = self.body.and_then(|body| body.get("filters"));
+        let ignored = filters.and_then(|filters| filters.get("branches")?.get("ignore"));
+        ignored.is_some_and(ignores_all)
     }
 
     /// Whether it runs for tags and no branch.
@@ -267,9 +297,7 @@ impl Invocation<'_> {
         if let Some(expression) = filters.text() {
             return expression.contains("pipeline.git.tag") && !expression.contains("pipeline.git.branch");
         }
-        let ignored = filters.get("branches").and_then(|branches| branches.get("ignore"));
-        let ignores_all = |ignored: &Node| ignored.one_or_many().any(|it| it.text() == Some("/.*/"));
-        filters.get("tags").is_some() && ignored.is_some_and(ignores_all)
+        self.may_run_on_tags() && self.ignores_branches()
     }
 
     /// Runs only when a pipeline parameter or the kind of trigger asks for it.
@@ -283,6 +311,15 @@ impl Invocation<'_> {
 fn serial_group(body: &Node) -> Option<(usize, &str)> {
     let key = body.get("serial-group")?;
     Some((key.line, key.text()?))
+}
+
+fn ignores_all(ignored: &Node) -> bool {
+    ignored.one_or_many().any(|it| it.text() == Some("/.*/"))
+}
+
+/// Whether a filter for tags has a tag that passes it.
+fn lets_tags_through(tags: &Node) -> bool {
+    tags.get("only").is_some_and(|only| !only.is_null()) || !tags.get("ignore").is_some_and(ignores_all)
 }
 
 /// Whether filters let some branches through and others not.

@@ -1,8 +1,11 @@
 //! Directories of single steps: CircleCI takes them literally, so no shell, no `~` by accident.
 
+use std::collections::BTreeSet;
+
 use super::Report;
-use super::model::{Invocation, Model, Persist, Step, Text};
+use super::model::{Invocation, Model, Persist, Step, Text, Workflow};
 use super::text;
+use crate::ci::yaml::Node;
 
 pub(super) fn persisted_paths(model: &Model, report: &mut Report) {
     for (list, step) in model.steps() {
@@ -17,15 +20,8 @@ pub(super) fn persisted_paths(model: &Model, report: &mut Report) {
 fn persisted_path(owner: &str, root: &str, path: &Text, report: &mut Report) {
     let Text { line, text: written } = path;
     let path = text::tidy(written);
-    if path.is_empty() || path == text::tidy(root) {
-        report.error(
-            "persist-root-itself",
-            *line,
-            format!("{owner} persists `{written}`, which means the root `{root}` itself"),
-            "name what is inside the root, relative to it: `paths: [releases, bin]`",
-        );
-    } else if path.starts_with(['/', '~']) || path.split('/').any(|part| part == "..") {
-        report.error(
+    if path.starts_with(['/', '~']) || path.split('/').any(|part| part == "..") {
+        report.warning(
             "persist-outside-root",
             *line,
             format!("{owner} persists `{written}`, but paths are relative to the root `{root}`"),
@@ -33,7 +29,7 @@ fn persisted_path(owner: &str, root: &str, path: &Text, report: &mut Report) {
         );
     }
     if path.contains("**") {
-        report.error(
+        report.warning(
             "persist-glob",
             *line,
             format!("{owner} persists `{written}`, but `**` does not cross directories here"),
@@ -72,7 +68,7 @@ pub(super) fn variables_in_paths(model: &Model, report: &mut Report) {
 
 fn variable_in_path(owner: &str, key: &str, line: usize, path: &str, report: &mut Report) {
     let Some(variable) = text::variable(path) else { return };
-    report.error(
+    report.warning(
         "variable-in-path",
         line,
         format!("{owner} has `{variable}` in `{key}`, which is not expanded there"),
@@ -96,31 +92,63 @@ pub(super) fn null_working_directories(model: &Model, report: &mut Report) {
     }
 }
 
+/// `checkout` refuses a directory with files in it, unless a repository is there already.
 pub(super) fn checkout_after_attach(model: &Model, report: &mut Report) {
-    for (_, invocation) in model.invocations() {
-        let mut attached: Vec<(Text, String)> = Vec::new();
-        for step in &invocation.steps {
-            let base = invocation.working_directory.as_deref();
-            if let Some(at) = step.attach() {
-                let place = text::directory(&at.text, base);
-                attached.extend(place.map(|place| (at, place)));
-            }
-            let Some(checkout) = checkout(step, invocation) else { continue };
-            let over = attached.iter().find(|(_, place)| text::is_within(place, &checkout));
-            if let Some((at, _)) = over {
-                report.error(
-                    "checkout-after-attach",
-                    step.line,
-                    format!(
-                        "job `{}` checks out into `{checkout}` after a workspace was attached at `{}`: \
-                         the directory is no longer empty, and checkout refuses it",
-                        invocation.name, at.text
-                    ),
-                    "put `checkout` first, and attach elsewhere: `attach_workspace: { at: /tmp/workspace }`",
-                );
-            }
-        }
+    let mut reported = BTreeSet::new();
+    let placed = model.workflows.iter().flat_map(|it| (0..it.invocations.len()).map(move |at| (it, at)));
+    for (workflow, at) in placed.filter(|(workflow, at)| brings_only_files(workflow, *at)) {
+        let invocation = &workflow.invocations[at];
+        let Some((line, checkout, attached)) = refused_checkout(invocation).filter(|it| reported.insert(it.0)) else {
+            continue;
+        };
+        report.error(
+            "checkout-after-attach",
+            line,
+            format!(
+                "job `{}` checks out into `{checkout}` after a workspace was attached at `{attached}`: \
+                 the directory is no longer empty, and checkout refuses it",
+                invocation.name
+            ),
+            "put `checkout` first, and attach elsewhere: `attach_workspace: { at: /tmp/workspace }`",
+        );
     }
+}
+
+/// Whether the workspace of a job surely holds something, and surely no repository.
+fn brings_only_files(workflow: &Workflow, at: usize) -> bool {
+    let before = workflow.ancestors(at);
+    let jobs = || before.iter().map(|&it| &workflow.invocations[it]);
+    let steps = || jobs().flat_map(|job| &job.steps).filter_map(|step| Some((step.persist()?, step.conditional)));
+    let is_plain = |path: &Text| {
+        let path = text::tidy(&path.text);
+        !path.is_empty()
+            && !path.contains(['*', '?', '[', '$'])
+            && !text::is_open(&path)
+            && path.rsplit('/').next() != Some(".git")
+    };
+    !jobs().any(|job| job.opaque)
+        && steps().any(|(_, conditional)| !conditional)
+        && steps().all(|(persist, _)| persist.paths.iter().all(is_plain))
+}
+
+/// The line and directory of a checkout over an attached workspace, and where that is attached.
+fn refused_checkout(invocation: &Invocation) -> Option<(usize, String, String)> {
+    let mut attached: Vec<(Text, String)> = Vec::new();
+    let mut repositories: Vec<String> = Vec::new();
+    for step in &invocation.steps {
+        let base = invocation.working_directory.as_deref();
+        if let Some(at) = step.attach().filter(|_| !step.conditional) {
+            let place = text::directory(&at.text, base);
+            attached.extend(place.map(|place| (at, place)));
+        }
+        let Some(checkout) = checkout(step, invocation) else { continue };
+        let over = attached.iter().find(|(_, place)| text::is_within(place, &checkout));
+        if let Some((at, _)) = over.filter(|_| !step.conditional && !repositories.contains(&checkout)) {
+            return Some((step.line, checkout, at.text.clone()));
+        }
+        repositories.push(checkout);
+    }
+    None
 }
 
 /// Where a step checks the project out.
@@ -138,7 +166,8 @@ fn checkout(step: &Step, invocation: &Invocation) -> Option<String> {
 pub(super) fn checkout_elsewhere(model: &Model, report: &mut Report) {
     for (_, invocation) in model.invocations() {
         let Some(directory) = &invocation.working_directory else { continue };
-        let is_elsewhere = |place: &String| place != directory;
+        // A directory above the checkout or below it reaches the files.
+        let is_elsewhere = |place: &String| !text::is_within(place, directory) && !text::is_within(directory, place);
         let moved = invocation
             .steps
             .iter()
@@ -150,9 +179,10 @@ pub(super) fn checkout_elsewhere(model: &Model, report: &mut Report) {
             .iter()
             .chain(after)
             .any(|step| checkout(step, invocation).is_some_and(|place| !is_elsewhere(&place)));
+        let place = checkout(&after[0], invocation).unwrap_or_default();
         let runs_here = after.iter().find(|step| is_run_here(step));
-        if let (false, Some(run)) = (also_here, runs_here) {
-            let place = checkout(&after[0], invocation).unwrap_or_default();
+        let goes_there = after.iter().skip(1).any(|step| names_directory(step, &place));
+        if let (false, false, Some(run)) = (also_here, goes_there, runs_here) {
             report.warning(
                 "checkout-elsewhere",
                 after[0].line,
@@ -164,6 +194,13 @@ pub(super) fn checkout_elsewhere(model: &Model, report: &mut Report) {
             );
         }
     }
+}
+
+/// Whether a step says where the checkout is.
+fn names_directory(step: &Step, place: &str) -> bool {
+    let last = place.rsplit('/').next().unwrap_or(place);
+    let mut texts = step.body.into_iter().flat_map(Node::texts);
+    texts.any(|text| text.contains(last))
 }
 
 /// A `run` without a directory of its own, and without a `cd` that would take it elsewhere.
@@ -194,19 +231,13 @@ mod tests {
                   - persist_to_workspace: { root: /tmp/w, paths: ['*', 'a/*.gz', ./out/x, << pipeline.id >>] }
             ",
             expect![[r#"
-                4 error persist-root-itself: job `build` persists `./`, which means the root `/tmp/w` itself
-                    name what is inside the root, relative to it: `paths: [releases, bin]`
-                4 error persist-root-itself: job `build` persists `.`, which means the root `/tmp/w` itself
-                    name what is inside the root, relative to it: `paths: [releases, bin]`
-                5 error persist-root-itself: job `build` persists `out/`, which means the root `out` itself
-                    name what is inside the root, relative to it: `paths: [releases, bin]`
-                6 error persist-outside-root: job `build` persists `/tmp/w/bin`, but paths are relative to the root `/tmp/w`
+                6 warning persist-outside-root: job `build` persists `/tmp/w/bin`, but paths are relative to the root `/tmp/w`
                     write the path from `/tmp/w` on, or choose a root that holds it
-                7 error persist-glob: job `build` persists `a/**/*.gz`, but `**` does not cross directories here
+                7 warning persist-glob: job `build` persists `a/**/*.gz`, but `**` does not cross directories here
                     name the directory, which takes all that is in it, or write one `*` for each level
-                7 error persist-outside-root: job `build` persists `../x`, but paths are relative to the root `/tmp/w`
+                7 warning persist-outside-root: job `build` persists `../x`, but paths are relative to the root `/tmp/w`
                     write the path from `/tmp/w` on, or choose a root that holds it
-                7 error persist-outside-root: job `build` persists `~/y`, but paths are relative to the root `/tmp/w`
+                7 warning persist-outside-root: job `build` persists `~/y`, but paths are relative to the root `/tmp/w`
                     write the path from `/tmp/w` on, or choose a root that holds it
             "#]],
         );
@@ -229,21 +260,21 @@ mod tests {
                   - attach_workspace: { at: /tmp/$CIRCLE_BUILD_NUM }
             ",
             expect![[r#"
-                1 error variable-in-path: executor `e` has `$HOME` in `working_directory`, which is not expanded there
+                1 warning variable-in-path: executor `e` has `$HOME` in `working_directory`, which is not expanded there
                     write the directory out, or use a pipeline value: `<< pipeline.… >>`
-                6 error variable-in-path: job `build` has `${CI}` in `working_directory`, which is not expanded there
+                6 warning variable-in-path: job `build` has `${CI}` in `working_directory`, which is not expanded there
                     write the directory out, or use a pipeline value: `<< pipeline.… >>`
-                7 error variable-in-path: job `build` has `$CIRCLE_SHA1` in `persist_to_workspace.paths`, which is not expanded there
+                7 warning variable-in-path: job `build` has `$CIRCLE_SHA1` in `persist_to_workspace.paths`, which is not expanded there
                     write the directory out, or use a pipeline value: `<< pipeline.… >>`
-                7 error variable-in-path: job `build` has `$TMP` in `persist_to_workspace.root`, which is not expanded there
+                7 warning variable-in-path: job `build` has `$TMP` in `persist_to_workspace.root`, which is not expanded there
                     write the directory out, or use a pipeline value: `<< pipeline.… >>`
-                8 error variable-in-path: job `build` has `$(date)` in `store_artifacts.path`, which is not expanded there
+                8 warning variable-in-path: job `build` has `$(date)` in `store_artifacts.path`, which is not expanded there
                     write the directory out, or use a pipeline value: `<< pipeline.… >>`
-                9 error variable-in-path: job `build` has `$OUT` in `store_test_results.path`, which is not expanded there
+                9 warning variable-in-path: job `build` has `$OUT` in `store_test_results.path`, which is not expanded there
                     write the directory out, or use a pipeline value: `<< pipeline.… >>`
-                10 error attach-without-persist: job `build` attaches an empty workspace: no job before it persists anything, and a workspace does not cross workflows
+                10 warning attach-without-persist: job `build` attaches an empty workspace: no job before it persists anything, and a workspace does not cross workflows
                     persist in a job that this one requires, or fetch the files from a store
-                11 error variable-in-path: job `build` has `$CIRCLE_BUILD_NUM` in `attach_workspace.at`, which is not expanded there
+                11 warning variable-in-path: job `build` has `$CIRCLE_BUILD_NUM` in `attach_workspace.at`, which is not expanded there
                     write the directory out, or use a pipeline value: `<< pipeline.… >>`
             "#]],
         );
@@ -293,8 +324,6 @@ mod tests {
                   - unknown: { requires: [build] }
             ",
             expect![[r#"
-                1 warning workspace-directory-mismatch: job `parent` attaches at `~/project/target`, but the files were persisted from `~/project`: the root is stripped, so every path changes between the jobs
-                    use one absolute directory on both sides: `root: /tmp/workspace` and `at: /tmp/workspace`
                 4 error checkout-after-attach: job `same` checks out into `~/project` after a workspace was attached at `.`: the directory is no longer empty, and checkout refuses it
                     put `checkout` first, and attach elsewhere: `attach_workspace: { at: /tmp/workspace }`
                 5 error checkout-after-attach: job `parent` checks out into `~/project` after a workspace was attached at `~/project/target`: the directory is no longer empty, and checkout refuses it

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use super::matrix;
 use super::model::{Definition, Invocation, Kind, Model, Role, Start, Step, StepList, Text, Workflow};
 use super::text::{self, Parameters};
 use crate::ci::yaml::Node;
@@ -83,17 +84,17 @@ fn lists<'a>(model: &Model<'a>) -> Vec<StepList<'a>> {
 /// The steps of a list, those under `when`, `unless` and `with_tool_cache` included.
 fn steps<'a>(list: &'a Node, scope: &Rc<Parameters>) -> Vec<Step<'a>> {
     let mut found = Vec::new();
-    collect(list, scope, &mut found);
+    collect(list, scope, false, &mut found);
     found
 }
 
-fn collect<'a>(node: &'a Node, scope: &Rc<Parameters>, found: &mut Vec<Step<'a>>) {
+fn collect<'a>(node: &'a Node, scope: &Rc<Parameters>, conditional: bool, found: &mut Vec<Step<'a>>) {
     if let Some(text) = node.text() {
         let name = text::fill(text, scope);
-        found.push(Step { line: node.line, name, body: None, scope: Rc::clone(scope) });
+        found.push(Step { line: node.line, name, body: None, scope: Rc::clone(scope), conditional });
     }
     for item in node.items() {
-        collect(item, scope, found);
+        collect(item, scope, conditional, found);
     }
     let Some((key, body)) = node.entries().first() else { return };
     let name = text::fill(key.text().unwrap_or_default(), scope);
@@ -102,9 +103,9 @@ fn collect<'a>(node: &'a Node, scope: &Rc<Parameters>, found: &mut Vec<Step<'a>>
         _ => None,
     };
     if let Some(inner) = inner {
-        return collect(inner, scope, found);
+        return collect(inner, scope, conditional || name != "with_tool_cache", found);
     }
-    found.push(Step { line: key.line, name, body: Some(body), scope: Rc::clone(scope) });
+    found.push(Step { line: key.line, name, body: Some(body), scope: Rc::clone(scope), conditional });
 }
 
 fn workflows<'a>(model: &Model<'a>) -> Vec<Workflow<'a>> {
@@ -217,12 +218,13 @@ fn grouped<'a>(model: &Model<'a>, name: &str, group: &'a Node, outer: Option<&'a
     let inner = jobs.iter().filter_map(named_item).map(|(job, line, body)| {
         let mut invocation = invocation(model, job, line, body);
         invocation.name = format!("{name}/{}", invocation.name);
+        invocation.names = invocation.names.iter().map(|it| format!("{name}/{it}")).collect();
         let aliases = invocation.aliases.iter().map(|alias| format!("{name}/{alias}"));
         invocation.aliases = aliases.chain([name.to_owned()]).collect();
         for required in &mut invocation.requires {
             required.text = format!("{name}/{}", required.text);
         }
-        invocation.requires.extend(requires(outer));
+        invocation.requires.extend(requires(outer, None));
         invocation.group = outer;
         invocation
     });
@@ -241,15 +243,17 @@ fn invocation<'a>(model: &Model<'a>, job: &'a str, line: usize, body: Option<&'a
         expand(model, steps(list, &scope), 0, &mut expanded);
     }
     let role = role(definition, job, body);
+    let named = value("name").and_then(Node::text);
     Invocation {
-        name: value("name").and_then(Node::text).unwrap_or(job).to_owned(),
+        name: named.unwrap_or(job).to_owned(),
+        names: matrix::names(named, job, matrix),
         aliases: matrix.map_or(Vec::new(), |it| vec![it.get("alias").and_then(Node::text).unwrap_or(job).to_owned()]),
         job,
         line,
         role,
         body,
         group: None,
-        requires: requires(body),
+        requires: requires(body, matrix),
         parents: Vec::new(),
         steps: expanded.steps,
         opaque: expanded.opaque || matches!(role, Role::Orb | Role::Undefined),
@@ -271,14 +275,17 @@ fn role(definition: Option<&Definition>, job: &str, body: Option<&Node>) -> Role
     }
 }
 
-/// `requires` in its three forms: a name, `name: status`, `name: [statuses]`.
-fn requires(body: Option<&Node>) -> Vec<Text> {
+/// `requires` in its three forms: a name, `name: status`, `name: [statuses]`. A name that a matrix varies is one for
+/// each of its jobs.
+fn requires(body: Option<&Node>, matrix: Option<&Node>) -> Vec<Text> {
     let list = body.and_then(|body| body.get("requires"));
     let items = list.into_iter().flat_map(|list| match list.text() {
         Some(_) => std::slice::from_ref(list),
         None => list.items(),
     });
-    items.filter_map(named_item).map(|(name, line, _)| Text { line, text: name.to_owned() }).collect()
+    let names = items.filter_map(named_item);
+    let texts = |(name, line, _)| matrix::written_out(name, matrix).into_iter().map(move |text| Text { line, text });
+    names.flat_map(texts).collect()
 }
 
 /// Defaults, then what the workflow passes. What a matrix varies is not known.
@@ -319,6 +326,7 @@ struct Expanded<'a> {
 /// Writes commands out. A call that goes too deep, or that an orb answers, makes the result opaque.
 fn expand<'a>(model: &Model<'a>, steps: Vec<Step<'a>>, deep: usize, into: &mut Expanded<'a>) {
     for step in steps {
+        let conditional = step.conditional;
         into.seen += 1;
         if into.seen > STEPS_MAX || deep > CALLS_DEEP_MAX {
             into.opaque = true;
@@ -329,7 +337,10 @@ fn expand<'a>(model: &Model<'a>, steps: Vec<Step<'a>>, deep: usize, into: &mut E
             let mut parameters = defaults(Some(command.body));
             pass(&mut parameters, step.body, &step.scope);
             let inner = command.body.get("steps");
-            let inner = inner.map_or(Vec::new(), |list| self::steps(list, &Rc::new(parameters)));
+            let mut inner = inner.map_or(Vec::new(), |list| self::steps(list, &Rc::new(parameters)));
+            for step in &mut inner {
+                step.conditional |= conditional;
+            }
             expand(model, inner, deep + 1, into);
         } else {
             into.opaque |= !BUILT_IN_STEPS.contains(&step.name.as_str()) || step.name == "steps";

@@ -1,6 +1,7 @@
 //! Shell text in `run` steps: calls to CircleCI's API that cannot fail, tokens that others can read,
 //! deploys that run twice, release markers split over two jobs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
 use std::str::Chars;
 
@@ -196,20 +197,25 @@ pub(super) fn api_answers_by_grep(model: &Model, report: &mut Report) {
 
 /// A parameter is filled in before the shell reads the command, whatever is in it.
 pub(super) fn parameters_in_commands(model: &Model, report: &mut Report) {
+    let mut lines: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
     // As it is written, and as it is where a command hands a parameter on.
     let written = model.steps().map(|(_, step)| step);
     for step in written.chain(model.invocations().flat_map(|(_, invocation)| &invocation.steps)) {
         let Some(command) = step.command() else { continue };
         for expression in text::expressions(&command.text).filter(|it| is_free_text(model, it)) {
-            report.error(
-                "parameter-in-command",
-                step.line,
-                format!(
-                    "a command has `<< {expression} >>` in it: whoever states the value writes a part of the script"
-                ),
-                format!("give it to the job by `environment: {{ VALUE: << {expression} >> }}`, and write `\"$VALUE\"`"),
-            );
+            lines.entry(expression.to_owned()).or_default().insert(step.line);
         }
+    }
+    for (expression, lines) in lines {
+        let Some(line) = lines.first() else { continue };
+        let commands =
+            if lines.len() == 1 { "a command has".to_owned() } else { format!("{} commands have", lines.len()) };
+        report.warning(
+            "parameter-in-command",
+            *line,
+            format!("{commands} `<< {expression} >>` in the script: its value is run as part of the shell text"),
+            format!("give it to the job by `environment: {{ VALUE: << {expression} >> }}`, and write `\"$VALUE\"`"),
+        );
     }
 }
 
@@ -222,24 +228,37 @@ fn is_free_text(model: &Model, expression: &str) -> bool {
         || expression.starts_with("pipeline.trigger_parameters.")
 }
 
+/// One finding for each token and program, wherever it is passed.
 pub(super) fn tokens_on_command_line(model: &Model, report: &mut Report) {
+    let mut found: BTreeMap<(String, String), Vec<(usize, &str)>> = BTreeMap::new();
     for (list, step) in model.steps() {
         let Some(command) = step.command() else { continue };
         let clients = calls(&command.text).into_iter().filter(Call::is_client);
         for (program, token) in clients.filter_map(|call| Some((call.program().to_owned(), call.token()?))) {
-            let hint = if program == "wget" {
-                "wget sends its headers to every host that it is redirected to; use `curl --header @file` \
-                 with `Authorization: Bearer`"
-            } else {
-                "write `Authorization: Bearer …` to a file that only you can read, and pass `--header @file`"
-            };
-            report.warning(
-                "token-on-command-line",
-                step.line,
-                format!("{} passes `${token}` to `{program}` as an argument, which `ps` shows", list.owner),
-                hint,
-            );
+            let uses = found.entry((program, token)).or_default();
+            if !uses.contains(&(step.line, list.owner.as_str())) {
+                uses.push((step.line, &list.owner));
+            }
         }
+    }
+    for ((program, token), uses) in found {
+        let Some((line, owner)) = uses.iter().min() else { continue };
+        let (owner, pass) = match uses.len() {
+            1 => ((*owner).to_owned(), "passes"),
+            uses => (format!("{owner} and {} more", uses - 1), "pass"),
+        };
+        let hint = if program == "wget" {
+            "wget sends its headers to every host that it is redirected to; use `curl --header @file` \
+             with `Authorization: Bearer`"
+        } else {
+            "write `Authorization: Bearer …` to a file that only you can read, and pass `--header @file`"
+        };
+        report.warning(
+            "token-on-command-line",
+            *line,
+            format!("{owner} {pass} `${token}` to `{program}` as an argument, which `ps` shows"),
+            hint,
+        );
     }
 }
 
@@ -392,11 +411,9 @@ mod tests {
                   - say: { what: << pipeline.parameters.note >> }
             ",
             expect![[r#"
-                6 error parameter-in-command: a command has `<< pipeline.parameters.note >>` in it: whoever states the value writes a part of the script
+                6 warning parameter-in-command: 2 commands have `<< pipeline.parameters.note >>` in the script: its value is run as part of the shell text
                     give it to the job by `environment: { VALUE: << pipeline.parameters.note >> }`, and write `"$VALUE"`
-                12 error parameter-in-command: a command has `<< pipeline.parameters.note >>` in it: whoever states the value writes a part of the script
-                    give it to the job by `environment: { VALUE: << pipeline.parameters.note >> }`, and write `"$VALUE"`
-                13 error parameter-in-command: a command has `<< pipeline.deploy.reason >>` in it: whoever states the value writes a part of the script
+                13 warning parameter-in-command: a command has `<< pipeline.deploy.reason >>` in the script: its value is run as part of the shell text
                     give it to the job by `environment: { VALUE: << pipeline.deploy.reason >> }`, and write `"$VALUE"`
             "#]],
         );

@@ -227,6 +227,38 @@ fn no_text_makes_it_panic() {
     }
 }
 
+/// Every kind of expression, condition and call in a few lines.
+const RICH: &str = r#"
+    version: 2.1
+    parameters: { v: { type: enum, enum: [a, b], default: a } }
+    executors: { e: { parameters: { t: { type: string } }, docker: [{ image: "a:<< parameters.t >>" }] } }
+    commands: { c: { parameters: { n: { type: integer } }, steps: [{ run: 'cat \<<EOF << parameters.n >> $X' }] } }
+    jobs:
+      j:
+        executor: { name: e, t: "1" }
+        parameters: { o: { type: string } }
+        steps: [{ c: { n: 1 } }, { when: { condition: { not: { equal: [a, << parameters.o >>] } }, steps: [checkout] } }]
+    workflows:
+      w:
+        when: pipeline.git.branch == "main" and not (pipeline.number > 1)
+        triggers: [{ schedule: { cron: "*/5 0 1-2 JAN mon,TUE" } }]
+        jobs:
+          - j: { name: << matrix.o >>-j, matrix: { parameters: { o: [x, y] }, exclude: [{ o: y }] } }
+          - j: { name: k, o: "<<# pipeline.id >>x<</ pipeline.id >>", requires: [x-j], filters: pipeline.git.tag matches /^v/ }
+"#;
+
+#[test]
+fn no_text_with_expressions_makes_it_panic() {
+    assert_eq!(findings(&dedent(RICH), &[]), "");
+    let config = dedent(RICH);
+    for (at, c) in config.char_indices() {
+        let _ = lint(&config[..at]);
+        for other in ["é", "<<", ">>", "\\"] {
+            let _ = lint(&[&config[..at], other, &config[at + c.len_utf8()..]].concat());
+        }
+    }
+}
+
 #[test]
 fn commands_that_multiply_come_to_an_end() {
     let mut config = String::from("commands:\n");

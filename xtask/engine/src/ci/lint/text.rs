@@ -37,13 +37,16 @@ pub(super) fn without_expressions(text: &str) -> String {
 
 /// Writes known parameters out; a `<< … >>` that is not known stays, and keeps the text open.
 pub(super) fn fill(text: &str, parameters: &Parameters) -> String {
+    fill_by(text, |inside| inside.strip_prefix("parameters.").and_then(|name| parameters.get(name)).map(String::as_str))
+}
+
+/// The same with any source of values for what stands between `<<` and `>>`.
+pub(super) fn fill_by<'a>(text: &str, value: impl Fn(&str) -> Option<&'a str>) -> String {
     let mut filled = String::new();
     for piece in pieces(text) {
         let part = match piece {
             Piece::Plain(plain) => plain,
-            Piece::Expression { whole, inside } => {
-                inside.strip_prefix("parameters.").and_then(|name| parameters.get(name)).map_or(whole, String::as_str)
-            }
+            Piece::Expression { whole, inside } => value(inside).unwrap_or(whole),
         };
         filled.push_str(part);
         if filled.len() > FILLED_MAX {
@@ -87,6 +90,58 @@ fn first_piece(text: &str) -> (Piece<'_>, &str) {
     }
 }
 
+/// Longer texts are not compared letter by letter.
+const COMPARED_MAX: usize = 512;
+
+/// Whether two texts can be the same once CircleCI has filled in what is open in them.
+pub(super) fn may_equal(one: &str, other: &str) -> bool {
+    if !is_open(one) && !is_open(other) {
+        return one == other;
+    }
+    let (one, other) = (letters(one), letters(other));
+    if one.len().max(other.len()) > COMPARED_MAX {
+        return true;
+    }
+    // `row[n]`: whether what was read of `one` can be the first n of `other`.
+    let mut row: Vec<bool> = (0..=other.len()).map(|n| other[..n].iter().all(Option::is_none)).collect();
+    for letter in &one {
+        let mut next = vec![letter.is_none() && row[0]];
+        for (n, against) in other.iter().enumerate() {
+            next.push(match (letter, against) {
+                (Some(a), Some(b)) => row[n] && a == b,
+                (None, Some(_)) => row[n + 1] || next[n],
+                (_, None) => row[n + 1] || next[n] || row[n],
+            });
+        }
+        row = next;
+    }
+    row.last() == Some(&true)
+}
+
+/// The letters of a text, with a `None` for each open part.
+fn letters(text: &str) -> Vec<Option<char>> {
+    let mut letters = Vec::new();
+    for piece in pieces(text) {
+        match piece {
+            Piece::Plain(plain) => letters.extend(plain.chars().map(Some)),
+            Piece::Expression { .. } => letters.push(None),
+        }
+    }
+    letters
+}
+
+/// Whether a path names one file for sure: its end is a file's, and nothing in it is a pattern or open.
+pub(super) fn is_one_file(path: &str) -> bool {
+    const ENDS: &[&str] = &[
+        "7z", "aab", "apk", "bz2", "css", "csv", "deb", "dmg", "env", "exe", "gz", "html", "ipa", "jar", "js", "json",
+        "lock", "log", "md", "msi", "pdf", "pkg", "rpm", "sh", "sha256", "sql", "sqlite", "tar", "tgz", "txt", "war",
+        "whl", "xml", "xz", "yaml", "yml", "zip", "zst",
+    ];
+    let last = path.rsplit('/').next().unwrap_or(path);
+    let end = last.rsplit_once('.').filter(|(name, _)| !name.is_empty()).map(|(_, end)| end);
+    !is_open(path) && !path.contains(['*', '?', '[', '{', '$']) && end.is_some_and(|end| ENDS.contains(&end))
+}
+
 /// The name after every `pipeline.parameters.`.
 pub(super) fn pipeline_parameters(text: &str) -> impl Iterator<Item = &str> {
     text.split("pipeline.parameters.").skip(1).map(|rest| {
@@ -102,8 +157,14 @@ pub(super) fn variable(text: &str) -> Option<String> {
         .match_indices('$')
         .find(|(at, _)| plain[at + 1..].starts_with(|c: char| c.is_ascii_alphabetic() || "_{(".contains(c)))?;
     let rest = &plain[start..];
-    let end = rest.find(['/', '"', '\'', ' ']).unwrap_or(rest.len());
-    Some(rest[..end].to_owned())
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let closed = |bracket| rest.find(bracket).map(|at| at + 1);
+    let end = match rest.as_bytes().get(1) {
+        Some(b'{') => closed('}'),
+        Some(b'(') => closed(')'),
+        _ => rest[1..].find(|c| !is_name(c)).map(|at| at + 1),
+    };
+    Some(rest[..end.unwrap_or(rest.len())].to_owned())
 }
 
 fn words(name: &str) -> impl Iterator<Item = String> {
@@ -114,6 +175,11 @@ fn words(name: &str) -> impl Iterator<Item = String> {
 pub(super) fn says_deploy(name: &str) -> bool {
     let verbs = ["deploy", "release", "publish", "rollback"];
     words(name).any(|word| verbs.iter().any(|verb| word.starts_with(verb)))
+}
+
+/// Whether a name changes what runs somewhere. Packages are published side by side, versions are deployed in order.
+pub(super) fn says_install(name: &str) -> bool {
+    words(name).any(|word| word.starts_with("deploy") || word.starts_with("rollback"))
 }
 
 /// Whether a name makes what is shipped. Only its first word counts: `build-release` builds a
@@ -212,6 +278,15 @@ pub(super) fn listed<S: AsRef<str>>(names: &[S]) -> String {
     }
 }
 
+/// The first of several names, and how many more there are: `` `a` and 2 more ``.
+pub(super) fn first_and_count<S: AsRef<str>>(names: &[S]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => format!("`{}`", one.as_ref()),
+        [first, more @ ..] => format!("`{}` and {} more", first.as_ref(), more.len()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,6 +305,35 @@ mod tests {
             assert_eq!(fill(text, &known), filled);
         }
         assert_eq!(without_expressions("a/<< pipeline.id >>/b"), "a//b");
+    }
+
+    #[test]
+    fn open_texts_may_be_equal() {
+        let table = [
+            ("a", "a", true),
+            ("a", "b", false),
+            ("<< x >>-build", "linux-build", true),
+            ("<< x >>-build", "linux", false),
+            ("build-<< x >>", "build-", true),
+            ("a<< x >>c<< y >>", "abbcd", true),
+            ("a<< x >>", "<< y >>b", true),
+            ("a<< x >>", "b<< y >>", false),
+            ("<< x >>", "", true),
+        ];
+        for (one, other, equal) in table {
+            assert_eq!(may_equal(one, other), equal, "{one} {other}");
+            assert_eq!(may_equal(other, one), equal, "{other} {one}");
+        }
+    }
+
+    #[test]
+    fn one_file_has_the_end_of_a_file() {
+        for path in ["app.tar.gz", "out/report.json", "a.b/c.zip"] {
+            assert!(is_one_file(path), "{path}");
+        }
+        for path in ["dist", "dist/", "*.json", ".env", "v1.2", "a.json/b", "<< x >>.json", "a.json/", "$X.zip"] {
+            assert!(!is_one_file(path), "{path}");
+        }
     }
 
     #[test]
@@ -268,6 +372,7 @@ mod tests {
     #[test]
     fn variables_are_found_and_pipeline_values_are_not() {
         assert_eq!(variable("/tmp/$CIRCLE_SHA1/x"), Some("$CIRCLE_SHA1".to_owned()));
+        assert_eq!(variable("/tmp/$CIRCLE_SHA1-<< parameters.x >>.zip"), Some("$CIRCLE_SHA1".to_owned()));
         assert_eq!(variable("${HOME}/x"), Some("${HOME}".to_owned()));
         assert_eq!(variable("/tmp/<< pipeline.id >>"), None);
         assert_eq!(variable("a$"), None);

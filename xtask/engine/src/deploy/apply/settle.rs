@@ -1,7 +1,7 @@
 //! What is left to do on a host that is healthy.
 
 use super::{Host, Run};
-use crate::deploy::history::{Happened, Record};
+use crate::deploy::history::{Happened, Record, Verb};
 use crate::deploy::plan::Step;
 use crate::error::Result;
 use crate::hook::{Hosts, Moment};
@@ -62,6 +62,9 @@ impl Run<'_> {
             let Some(at) = answers.iter().position(|answer| !answer.ok()) else { return Ok(()) };
             let error = host.target.complaint(&left[at], &answers[at]);
             if at == 0 && vital.is_some_and(|record| !is_recorded(host, record)) {
+                return Err(error);
+            }
+            if self.base.verb == Verb::Prune {
                 return Err(error);
             }
             // What is live is healthy; a full disk or a wrong owner is no reason to take it back.

@@ -18,8 +18,10 @@ is() { printf '%s  %s\n' "$1" "$2" | $check - > /dev/null 2>&1; }"#;
 /// room must not pass for a comparison. `find -perm` compares all bits, those of set-uid too.
 pub const COMPARE: &str = r#"tab=$(printf '\t')
 entries() {
-  find . -path ./.gangplank -prune -o -type d ! -perm -020 ! -perm -002 -print | sed -n "s|^[.]/|dir$tab&|p"
-  find . -path ./.gangplank -prune -o -type d \( -perm -020 -o -perm -002 \) -print | sed -n "s|^[.]/|dir that others may write$tab&|p"
+  # In a directory of several logins their group may write.
+  if [ -g ../.. ]; then group=-002; else group=-020; fi
+  find . -path ./.gangplank -prune -o -type d ! -perm $group ! -perm -002 -print | sed -n "s|^[.]/|dir$tab&|p"
+  find . -path ./.gangplank -prune -o -type d \( -perm $group -o -perm -002 \) -print | sed -n "s|^[.]/|dir that others may write$tab&|p"
   find . -path ./.gangplank -prune -o -type f -perm 644 -print | sed "s|^|file 644$tab|"
   find . -path ./.gangplank -prune -o -type f -perm 755 -print | sed "s|^|file 755$tab|"
   find . -path ./.gangplank -prune -o -type f \( -perm -4000 -o -perm -2000 \) -print | sed "s|^|set-id file$tab|"
