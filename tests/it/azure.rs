@@ -49,7 +49,7 @@ fn release_in_container_goes_from_commit_to_live_and_is_pruned() {
     p.run("put").ok().says(&format!("{url}: {one} stored\n"));
     p.run("put").ok().has("has it already, the same bytes");
     p.run("put --confirm").ok().has("has all of it, every byte");
-    p.run("publish").ok().says(&format!("{url}: latest/main.json names {one}\n"));
+    p.run("publish").ok().says(&format!("{url}: latest/shop/main.json names {one}\n"));
     let two = p.release("2");
     p.run("put").ok();
     p.run("publish").ok();
