@@ -1,5 +1,6 @@
 //! Programs that checks need: rustup, apt-get and `PyPI` bring what is missing, where they may.
 
+use crate::checks::groups::Group;
 use crate::cx::{Cx, Input};
 use crate::error::{Failure, Kind, Result};
 use std::fs;
@@ -60,8 +61,22 @@ pub fn install_for_default(cx: &Cx) {
 }
 
 /// Installs the programs that a group of tests needs.
-pub fn install_for_group(cx: &Cx, programs: &[&'static str]) {
-    install(cx, &missing_programs(cx, programs).collect::<Vec<_>>());
+pub fn install_for_group(cx: &Cx, group: &Group) {
+    install(cx, &missing_programs(cx, group.programs).collect::<Vec<_>>());
+    if let Some((package, version)) = group.npm {
+        install_from_npm(cx, package, version);
+    }
+}
+
+/// Installs a package of npm into `target/tools/PACKAGE`. Without npm its tests are skipped.
+fn install_from_npm(cx: &Cx, package: &str, version: &str) {
+    let dir = format!("target/tools/{package}");
+    if cx.program_on_path("npm").is_none() || cx.root.join(&dir).join("node_modules").join(package).exists() {
+        return;
+    }
+    cx.note(format!("installing {package} into {dir}"));
+    let what = format!("{package}@{version}");
+    succeeds(cx, Path::new("npm"), &["install", "--no-audit", "--no-fund", "--prefix", &dir, &what]);
 }
 
 fn missing_programs<'a>(cx: &'a Cx, programs: &'a [&'static str]) -> impl Iterator<Item = &'static str> + 'a {
