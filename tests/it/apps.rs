@@ -64,6 +64,22 @@ fn bucket_keeps_pointers_locks_and_histories_of_each_app_apart() {
 }
 
 #[test]
+fn release_of_another_app_in_the_first_store_is_passed_by() {
+    let mut p = Project::new();
+    p.change("store file:store\n", "store file:shared\nstore file:own\n");
+    let one = p.release("1");
+    p.run("put --store file:own").ok();
+    p.add("app blog\n");
+    std::fs::remove_dir_all(p.path("target/releases")).unwrap();
+    p.run("build").ok();
+    p.run("put --store file:shared").ok();
+    std::fs::remove_dir_all(p.path("target/releases")).unwrap();
+    p.change("app blog\n", "app shop\n");
+    p.run("deploy dev latest").ok();
+    assert_eq!(p.current("srv/dev"), Some(one));
+}
+
+#[test]
 fn apps_of_one_commit_cannot_share_a_directory() {
     let mut p = Project::new();
     p.release("1");

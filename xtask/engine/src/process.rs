@@ -247,9 +247,13 @@ fn read_lines(stream: Option<impl Read + Send + 'static>, which: Stream, to: Syn
         let mut stream = BufReader::new(stream);
         let mut line = Vec::new();
         while let Ok(1..) = stream.by_ref().take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut line) {
-            let text = line.strip_suffix(b"\n").unwrap_or(&line);
-            let text = text.strip_suffix(b"\r").unwrap_or(text);
-            if to.send((which, String::from_utf8_lossy(text).into_owned())).is_err() {
+            // A piece of a longer line has no end to take off. Each byte that is no UTF-8 becomes one character, so that a
+            // piece is known by its length.
+            let text = line.strip_suffix(b"\n").map_or(line.as_slice(), |it| it.strip_suffix(b"\r").unwrap_or(it));
+            let text: Vec<_> =
+                text.utf8_chunks().map(|it| it.valid().to_owned() + &"?".repeat(it.invalid().len())).collect();
+            let text = text.concat();
+            if to.send((which, text)).is_err() {
                 return;
             }
             line.clear();

@@ -7,7 +7,8 @@ use crate::project::{Env, Project};
 use crate::release::id::ReleaseId;
 use crate::target;
 
-/// The other envs where this release has failed, after a warning for each. What was approved of was warned of before.
+/// The other envs where this release has failed, after a warning for each. An approved plan was warned about when it was
+/// shown.
 pub fn warn_of_failures(site: &Site, project: &Project, id: &ReleaseId, options: &Options) -> Vec<String> {
     let failed_in = failed_in(site.cx, project, site.env, id, &site.ledger);
     for env in failed_in.iter().filter(|_| options.approved.is_none()) {

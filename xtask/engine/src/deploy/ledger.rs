@@ -55,7 +55,7 @@ impl<'a> Ledger<'a> {
                         if history.unreadable > 0 {
                             let (n, url) = (history.unreadable, store.url());
                             cx.warn(format!(
-                                "{url}: passed over {n} line(s) of what was live in {env}: look at its live/*/{env}.jsonl"
+                                "{url}: passed over {n} line(s) of what was live in {env}: they are no records"
                             ));
                         }
                     });

@@ -263,15 +263,7 @@ impl<'cx> Catalog<'cx> {
 
     /// Fetches a release from the first store that has it, verified, into `into`.
     pub fn fetch(&self, id: &ReleaseId, into: &Path) -> Result<Release> {
-        let release = store::fetch(self.cx, &self.stores, id, into)?;
-        let (app, project) = (&release.manifest().app, self.app());
-        if app != project {
-            return crate::error::verification(format!(
-                "{id} is a release of `{app}`, and this project is `{project}`"
-            ))
-            .hint("`cargo xtask releases` lists what there is; name a release of this project")
-            .err();
-        }
+        let release = store::fetch(self.cx, self.app(), &self.stores, id, into)?;
         self.of_this_commit(release.manifest())?;
         Ok(release)
     }

@@ -10,8 +10,8 @@ pub fn in_use() -> &'static str {
     "grep -qiE 'address (is )?(already )?in use|EADDRINUSE'"
 }
 
-/// Prints why a port is not the service's, if one of the root's processes holds it that is none of the service. `ours` is a
-/// command that succeeds for a process of the service, whose id is `$1`. Other processes may hold the port: a proxy, or one
+/// Prints which process has a port, if it runs from this root and does not belong to the service. `ours` is a command that
+/// succeeds for a process of the service, whose id is `$1`. Other processes may hold the port: a proxy, or one
 /// that this login may not look at.
 ///
 /// In `/proc/net/tcp` the second field is the local address with the port in hexadecimal, the fourth the state, `0A` for a

@@ -262,12 +262,12 @@ fn take_in(cx: &Cx, id: &ReleaseId, into: &Path, origin: &str, fill: &dyn Fn(&Pa
     })
 }
 
-/// Asks the stores in order and says which one served. Fails with what each of them said.
-pub fn fetch(cx: &Cx, stores: &[Box<dyn Store + '_>], id: &ReleaseId, into: &Path) -> Result<Release> {
+/// Asks the stores in order for a release of an app and says which one served. Fails with what each of them said.
+pub fn fetch(cx: &Cx, app: &str, stores: &[Box<dyn Store + '_>], id: &ReleaseId, into: &Path) -> Result<Release> {
     let mut said = Vec::new();
     let mut worst: Option<anyhow::Error> = None;
     for store in stores {
-        match store.get(id, into) {
+        match store.get(id, into).and_then(|release| of_app(release, app)) {
             Ok(release) => {
                 for why in said {
                     cx.note(why);
@@ -289,6 +289,17 @@ pub fn fetch(cx: &Cx, stores: &[Box<dyn Store + '_>], id: &ReleaseId, into: &Pat
     };
     let hint = hint_of(&worst).unwrap_or("`cargo xtask releases` lists what there is").to_owned();
     Failure::new(kind_of(&worst), said.join("; ")).hint(hint).err()
+}
+
+/// Refuses a release of another app: those of one repository have the same ids.
+fn of_app(release: Release, app: &str) -> Result<Release> {
+    let theirs = &release.manifest().app;
+    if theirs == app {
+        return Ok(release);
+    }
+    let failure = verification(format!("{} is a release of `{theirs}`, and this project is `{app}`", release.id()));
+    let _ = fs::remove_dir_all(release.dir());
+    failure.hint("`cargo xtask releases` lists what there is; name a release of this project").err()
 }
 
 /// Asks the stores in order for releases of an app. Stores over the network are asked only while nothing is found; the

@@ -107,10 +107,12 @@ pub fn latest(store: &BucketStore) -> Result<Option<Manifest>> {
 /// know.
 pub fn histories(store: &BucketStore) -> Result<Vec<(String, History)>> {
     let of_app = store.key_of("live", "");
-    let keys: Vec<_> = store.bucket()?.list(of_app.trim_end_matches('/'))?.into_iter().map(|it| it.key).collect();
+    // Before apps were kept apart the key was `live/<env>.jsonl`: a prune must not forget those.
+    let is_ours = |key: &String| key.starts_with(&of_app) || key.matches('/').count() == 1;
+    let keys: Vec<_> = store.bucket()?.list("live")?.into_iter().map(|it| it.key).filter(is_ours).collect();
     let read = store.bucket()?.read_all(&keys)?;
     let of = |(key, text): (String, Vec<u8>)| {
-        let env = key.trim_start_matches(&of_app).trim_end_matches(".jsonl").to_owned();
+        let env = key.rsplit('/').next().unwrap_or(&key).trim_end_matches(".jsonl").to_owned();
         let history = History::parse(&String::from_utf8_lossy(&text));
         // It is written whole, so a line that cannot be read was not torn by a crash, and may name anything.
         if history.unreadable > 0 {

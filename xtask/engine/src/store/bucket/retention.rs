@@ -84,7 +84,7 @@ pub fn plan(
         .into_iter()
         .map(|it| {
             let nth = of_branch.entry(&it.branch).or_default();
-            *nth += 1;
+            *nth += usize::from(it.app == retention.app);
             (it.id.clone(), reason(it, *nth))
         })
         .collect()
@@ -320,6 +320,14 @@ mod tests {
         assert_eq!(kept(3, 0, 100), "65431");
         assert_eq!(kept(1, 5, 8), "6541", "what was put less than five days ago");
         assert_eq!(kept(0, 0, 100), "51", "the pointer of a branch never dangles");
+        // Releases of another app between them are not counted.
+        let mixed: Vec<_> = (0..6)
+            .map(|n| Stored { app: if n % 2 == 0 { "shop" } else { "other" }.into(), ..stored(n, "main") })
+            .collect();
+        let retention = Retention { app: "shop", keep: 2, days: 0 };
+        let kept = plan(&mixed, &BTreeMap::new(), &BTreeSet::new(), retention, at(100));
+        let gone: Vec<_> = kept.iter().filter(|(_, why)| why.is_none()).map(|(id, _)| id.clone()).collect();
+        assert_eq!(gone, [id(0)]);
         let foreign = [Stored { app: "other".into(), ..stored(1, "main") }];
         let retention = Retention { app: "shop", keep: 0, days: 0 };
         let plan = plan(&foreign, &BTreeMap::new(), &BTreeSet::new(), retention, at(100));
