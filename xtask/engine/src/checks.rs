@@ -13,7 +13,7 @@ use self::leftovers::Before;
 use self::record::{RECORD, Record};
 use self::times::{Slow, Times};
 use crate::ci::{generate, lint};
-use crate::cx::{Cx, exit};
+use crate::cx::{Cx, exit, stands_alone};
 use crate::error::{Failure, Kind, Result, usage};
 use crate::event::ms_since;
 use crate::git;
@@ -121,7 +121,8 @@ impl<'a> Run<'a> {
             scope.push("--all-features");
         }
         // A vendored engine was tested at home, and a project may have features that exclude each other.
-        if !engines && cx.root.join("xtask/engine/Cargo.toml").is_file() {
+        let is_member = !stands_alone(&cx.root);
+        if !engines && is_member && cx.root.join("xtask/engine/Cargo.toml").is_file() {
             scope.extend(["--exclude", "gangplank"]);
         }
         let record = cx.root.join("target/test-record.txt");
@@ -169,10 +170,10 @@ impl<'a> Run<'a> {
         })?;
         let mut words = vec!["--workspace", "--locked"];
         words.extend(&scope);
-        if quick {
+        if quick && !stands_alone(&cx.root) {
             // The end-to-end tests are the xtask package's own.
             words.extend(["--exclude", "xtask"]);
-        } else if self.engines {
+        } else if !quick && self.engines {
             tools::install_for_default(cx);
         }
         self.tests("tests", &words, self.options.args)

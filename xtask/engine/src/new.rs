@@ -7,6 +7,7 @@
 mod adopt;
 mod changes;
 mod found;
+mod ignored;
 mod main_rs;
 mod manifest;
 mod place;
@@ -346,20 +347,25 @@ fn engine_of(engine: &Engine) -> Result<Engine> {
     }
 }
 
-/// Cargo.lock for the members that there are now, offline where cargo knows enough, and main.rs as rustfmt has it.
+/// Has cargo write a lock file: offline where cargo knows enough.
+fn lock(there: &Cx, words: &[&str]) -> Result<()> {
+    let mut answer = cargo(there, &[words, &["--offline"]].concat())?;
+    if !answer.ok() {
+        there.note("asking crates.io for the versions of crates");
+        answer = cargo(there, words)?;
+    }
+    if answer.ok() {
+        return Ok(());
+    }
+    failed(format!("cargo cannot make Cargo.lock: {}", answer.stderr.trim()))
+        .hint("where cargo speaks of the network, let it reach crates.io once; then run the same command again")
+        .err()
+}
+
+/// Cargo.lock for the members of the xtask's workspace, and main.rs as rustfmt has it.
 fn settle(cx: &Cx, dir: &Path) -> Result<()> {
     let there = cx.at(dir);
-    let lock = |more: &[&str]| cargo(&there, &[&["update", "--workspace", "--quiet"], more].concat());
-    let mut answer = lock(&["--offline"])?;
-    if !answer.ok() {
-        cx.note("asking crates.io for the versions of crates");
-        answer = lock(&[])?;
-    }
-    if !answer.ok() {
-        return failed(format!("cargo cannot make Cargo.lock: {}", answer.stderr.trim()))
-            .hint("where cargo speaks of the network, let it reach crates.io once; then run the same command again")
-            .err();
-    }
+    lock(&there, &["update", "--workspace", "--quiet"])?;
     let fmt = cargo(&there, &["fmt", "--package", "xtask"]);
     if !fmt.is_ok_and(|answer| answer.ok()) {
         cx.warn("xtask/src/main.rs is not formatted: `rustup component add rustfmt`, then `cargo fmt`");
