@@ -1,5 +1,7 @@
 //! `build`: cargo, then a bundle of the binaries and the included files, sealed as a release.
 
+mod remap;
+
 use crate::cx::Cx;
 use crate::error::{Explain, Kind, Result, failed, usage};
 use crate::machine;
@@ -176,9 +178,7 @@ fn compile(cx: &Cx, app: &App, commit: &Commit) -> Result<Compiled> {
     let packages: Vec<_> = app.packages.iter().flat_map(|package| ["--package", package]).collect();
     let build = ["build", "--release", "--locked", "--bins", "--message-format=json-render-diagnostics"];
     let mut command = cx.cargo(&[&build[..], &packages].concat());
-    if let Some(config) = without_our_paths(&|name| cx.var(name).map(str::to_owned), &cx.root.display().to_string()) {
-        command.args(["--config", &config]);
-    }
+    remap::apply(cx, &mut command);
     let sha = if commit.dirty { format!("{}-dirty", commit.sha) } else { commit.sha.clone() };
     command.env("GANGPLANK_COMMIT", sha).env("SOURCE_DATE_EPOCH", commit.time.as_second().to_string());
     let answer = cx.answer_with_stderr(command)?;
@@ -196,21 +196,8 @@ fn compile(cx: &Cx, app: &App, commit: &Commit) -> Result<Compiled> {
             .hint("name a package with a src/main.rs in `packages`, see xtask/src/main.rs")
             .err();
     }
+    remap::warn_of_paths(cx, &compiled.binaries);
     Ok(compiled)
-}
-
-/// A setting of cargo that keeps the paths of this machine out of the binary, where panics in dependencies would name
-/// them: another home directory must not mean other bytes. Who sets flags of his own knows better.
-fn without_our_paths(var: &dyn Fn(&str) -> Option<String>, root: &str) -> Option<String> {
-    if ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"].iter().any(|name| var(name).is_some()) {
-        return None;
-    }
-    let cargo_home = var("CARGO_HOME").or_else(|| var("HOME").map(|home| format!("{home}/.cargo")))?;
-    let flags = [(cargo_home.as_str(), "/cargo"), (root, "/workspace")].map(|(from, to)| {
-        // A JSON string is a TOML string too.
-        serde_json::Value::from(format!("--remap-path-prefix={from}={to}")).to_string()
-    });
-    Some(format!("build.rustflags=[{}]", flags.join(", ")))
 }
 
 /// Reads `--message-format=json`: <https://doc.rust-lang.org/cargo/reference/external-tools.html#json-messages>.
@@ -241,18 +228,5 @@ not json
         let compiled = read_messages(lines);
         assert_eq!(compiled.binaries, [PathBuf::from("/w/target/release/app")]);
         assert_eq!(compiled.package_dirs, [PathBuf::from("/w/app")]);
-    }
-
-    #[test]
-    fn paths_of_this_machine_stay_out_of_the_binary() {
-        let config = |vars: &[(&str, &str)]| {
-            let var = |name: &str| vars.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-            without_our_paths(&var, "/w \"x\"")
-        };
-        let want = r#"build.rustflags=["--remap-path-prefix=/home/ana/.cargo=/cargo", "--remap-path-prefix=/w \"x\"=/workspace"]"#;
-        assert_eq!(config(&[("HOME", "/home/ana")]).as_deref(), Some(want));
-        assert!(config(&[("CARGO_HOME", "/c"), ("HOME", "/h")]).unwrap().contains("=/c=/cargo"));
-        assert_eq!(config(&[("HOME", "/h"), ("RUSTFLAGS", "-Cdebuginfo=1")]), None);
-        assert_eq!(config(&[]), None);
     }
 }

@@ -30,11 +30,16 @@ fn texts(project: &Project, pattern: Pattern) -> Result<[String; 3]> {
     ])
 }
 
+/// Whether a file holds a text. With `core.autocrlf` git gives it other line ends, and the commit has ours.
+fn is_same(have: &str, want: &str) -> bool {
+    have == want || have.replace("\r\n", "\n") == want
+}
+
 /// Paths of the configs that are not what the project says.
 pub fn drift(cx: &Cx, project: &Project) -> Result<Vec<&'static str>> {
     let wanted = CONFIGS.into_iter().zip(texts(project, project.ci.pattern)?);
     let stale = |(name, want): (&'static str, String)| {
-        let same = fs::read_to_string(cx.root.join(name)).is_ok_and(|have| have == want);
+        let same = fs::read_to_string(cx.root.join(name)).is_ok_and(|have| is_same(&have, &want));
         (!same).then_some(name)
     };
     Ok(wanted.filter_map(stale).collect())
@@ -47,7 +52,7 @@ pub fn generate(cx: &Cx, project: &Project, pattern: Pattern, check: bool) -> Re
     for (name, want) in CONFIGS.into_iter().zip(texts(project, pattern)?) {
         let path = cx.root.join(name);
         let have = fs::read_to_string(&path).unwrap_or_default();
-        let changed = have != want;
+        let changed = !is_same(&have, &want);
         if changed && check {
             let diff = git::diff(cx, &path, &want).unwrap_or_else(|| "(git cannot show in which lines)".into());
             let header = format!("--- {name}\n+++ what xtask/src/main.rs says\n");
