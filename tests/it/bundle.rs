@@ -134,6 +134,30 @@ fn build_with_flags_of_rustc_keeps_the_home_directory_out_of_the_binary() {
     }
 }
 
+#[test]
+fn build_of_a_binary_with_required_features_names_them_or_builds_with_them() {
+    let mut p = original();
+    let manifest = p.read("shop/Cargo.toml");
+    let more = "[features]\ncli = []\n[[bin]]\nname = \"shop\"\nrequired-features = [\"cli\"]\n";
+    p.write("shop/Cargo.toml", &format!("{manifest}{more}"));
+    p.commit("2");
+    p.run("build").fails(2, "package `shop` has no binary", "`required-features`");
+    p.change("package shop\n", "package shop\nfeature shop/cli\n");
+    p.run("build").ok();
+}
+
+#[test]
+fn build_for_a_target_of_the_configuration_names_it_in_the_manifest() {
+    let p = original();
+    let rustc = Command::new("rustc").arg("-vV").output().unwrap();
+    let said = String::from_utf8(rustc.stdout).unwrap();
+    let host = said.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+    configure(&p.path(""), &format!("[build]\ntarget = \"{host}\"\n"));
+    let (_, manifest) = build(&p, &p.path(""), "022", &[]);
+    assert_eq!(manifest["toolchain"]["target"], host);
+    assert!(p.path("target").join(host).join("release/shop").exists());
+}
+
 fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).unwrap().flatten() {

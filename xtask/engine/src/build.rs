@@ -77,7 +77,7 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
         id: id.clone(),
         commit,
         ci: machine::ci_job(cx),
-        toolchain: if app.packages.is_empty() { None } else { Some(toolchain(cx)?) },
+        toolchain: if app.packages.is_empty() { None } else { Some(toolchain(cx, &compiled.binaries)?) },
         bundle: Bundle {
             file: Manifest::bundle_name(app.name, &id, app.compression),
             bytes: packed.bytes,
@@ -157,13 +157,28 @@ fn tree_digest(files: &[FileEntry]) -> String {
     digest::of(&serde_json::to_vec(files).expect("entries have no maps with odd keys"))
 }
 
-fn toolchain(cx: &Cx) -> Result<Toolchain> {
+fn toolchain(cx: &Cx, binaries: &[PathBuf]) -> Result<Toolchain> {
     let mut command = Command::new(cx.var("RUSTC").unwrap_or("rustc"));
     command.arg("-vV").current_dir(&cx.root);
     let text = cx.read(command)?;
     let host = text.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or("unknown");
     let rustc = text.lines().next().unwrap_or("unknown");
-    Ok(Toolchain { rustc: rustc.to_owned(), target: host.to_owned(), profile: "release".into() })
+    let target = match binaries.first().and_then(|binary| target_dir(binary)) {
+        Some(name) => {
+            let mut command = Command::new(cx.var("RUSTC").unwrap_or("rustc"));
+            command.args(["--print", "target-list"]).current_dir(&cx.root);
+            cx.read(command)?.lines().find(|known| *known == name).map(str::to_owned)
+        }
+        None => None,
+    };
+    let target = target.unwrap_or_else(|| host.to_owned());
+    Ok(Toolchain { rustc: rustc.to_owned(), target, profile: "release".into() })
+}
+
+/// The directory around `release/NAME` that is named after a target, where cargo was told to build for one.
+fn target_dir(binary: &Path) -> Option<&str> {
+    let name = binary.parent()?.parent()?.file_name()?.to_str()?;
+    (name.matches('-').count() > 1).then_some(name)
 }
 
 #[derive(Default)]
@@ -177,7 +192,8 @@ fn compile(cx: &Cx, app: &App, commit: &Commit) -> Result<Compiled> {
     let [first, ..] = app.packages else { return Ok(Compiled::default()) };
     let packages: Vec<_> = app.packages.iter().flat_map(|package| ["--package", package]).collect();
     let build = ["build", "--release", "--locked", "--bins", "--message-format=json-render-diagnostics"];
-    let mut command = cx.cargo(&[&build[..], &packages].concat());
+    let features: Vec<_> = app.features.iter().flat_map(|feature| ["--features", feature]).collect();
+    let mut command = cx.cargo(&[&build[..], &packages, &features].concat());
     remap::apply(cx, &mut command);
     let sha = if commit.dirty { format!("{}-dirty", commit.sha) } else { commit.sha.clone() };
     command.env("GANGPLANK_COMMIT", sha).env("SOURCE_DATE_EPOCH", commit.time.as_second().to_string());
@@ -193,7 +209,7 @@ fn compile(cx: &Cx, app: &App, commit: &Commit) -> Result<Compiled> {
     let compiled = read_messages(&answer.stdout);
     if compiled.binaries.is_empty() {
         return usage(format!("package `{}` has no binary", app.packages.join("`, `")))
-            .hint("name a package with a src/main.rs in `packages`, see xtask/src/main.rs")
+            .hint("name a package with a src/main.rs in `packages`, or in `features` what its `required-features` want: xtask/src/main.rs")
             .err();
     }
     remap::warn_of_paths(cx, &compiled.binaries);
@@ -228,5 +244,17 @@ not json
         let compiled = read_messages(lines);
         assert_eq!(compiled.binaries, [PathBuf::from("/w/target/release/app")]);
         assert_eq!(compiled.package_dirs, [PathBuf::from("/w/app")]);
+    }
+
+    #[test]
+    fn target_is_the_directory_around_that_of_the_profile() {
+        for (binary, target) in [
+            ("/w/target/release/app", None),
+            ("/w/my-target/release/app", None),
+            ("/w/target/x86_64-unknown-linux-musl/release/app", Some("x86_64-unknown-linux-musl")),
+            ("app", None),
+        ] {
+            assert_eq!(target_dir(Path::new(binary)), target, "{binary}");
+        }
     }
 }

@@ -142,6 +142,7 @@ impl<'a> Run<'a> {
     }
 
     fn default_checks(&mut self, project: &Project) -> Result<()> {
+        self.scope.extend(project.app.features.iter().flat_map(|feature| ["--features", feature]));
         let (cx, quick, scope) = (self.cx, self.options.quick, self.scope.clone());
         if project.ci.format {
             self.check("format", || {

@@ -243,9 +243,8 @@ pub fn ignored(cx: &Cx, paths: &[String]) -> Result<Vec<Ignored>> {
 fn ignored_of(matches: &str) -> Vec<Ignored> {
     let fields: Vec<&str> = matches.split('\0').collect();
     let matches = fields.chunks_exact(4).filter(|fields| !fields[2].starts_with('!'));
-    let ignored = |it: &[&str]| {
-        Ignored { at: format!("{}:{}", it[0], it[1]), rule: it[2].to_owned(), path: it[3].to_owned() }
-    };
+    let ignored =
+        |it: &[&str]| Ignored { at: format!("{}:{}", it[0], it[1]), rule: it[2].to_owned(), path: it[3].to_owned() };
     matches.map(ignored).collect()
 }
 

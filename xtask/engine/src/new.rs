@@ -12,6 +12,7 @@ mod main_rs;
 mod manifest;
 mod place;
 mod scripts;
+mod toolchain;
 mod tree;
 mod upgrade;
 
@@ -273,6 +274,7 @@ fn plan(cx: &Cx, name: &str, wish: &Wish) -> Result<Plan> {
         bucket,
         envs,
         branch: "main".into(),
+        image: None,
         is_strict: true,
         is_formatted: true,
     })

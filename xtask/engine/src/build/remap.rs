@@ -57,7 +57,9 @@ fn cargo_home(vars: &BTreeMap<String, String>) -> Option<String> {
 /// Texts of all configurations that cargo reads in `root`.
 fn configs(root: &Path, home: &str) -> Vec<String> {
     let dirs = root.ancestors().map(|dir| dir.join(".cargo")).chain([PathBuf::from(home)]);
-    dirs.flat_map(|dir| ["config.toml", "config"].map(|name| fs::read_to_string(dir.join(name)).ok())).flatten().collect()
+    dirs.flat_map(|dir| ["config.toml", "config"].map(|name| fs::read_to_string(dir.join(name)).ok()))
+        .flatten()
+        .collect()
 }
 
 fn place(vars: &BTreeMap<String, String>, configs: &[String], home: &str, root: &str) -> Place {

@@ -1,7 +1,7 @@
 //! `new --into`: an xtask for a workspace or a crate that has none, beside everything that is there.
 
 use crate::ci::{generate, render, yaml};
-use crate::cx::Cx;
+use crate::cx::{Cx, Input};
 use crate::error::{Explain, Kind, Result, usage};
 use crate::git;
 use crate::new::changes::Changes;
@@ -10,10 +10,12 @@ use crate::new::ignored::{self, Forced};
 use crate::new::main_rs::{Plan, Runs};
 use crate::new::place::{self, Aside};
 use crate::new::scripts::{self, Mapped};
+use crate::new::toolchain::{self, Rust};
 use crate::new::{
     Made, Wish, cargo, check_name, engine_of, lock, manifest, plan, read_if_there, settle, stop_if_asked, tree,
     write_configs,
 };
+use crate::project::Ci;
 use crate::target::script::quote;
 use std::fs;
 use std::path::Path;
@@ -44,20 +46,21 @@ pub fn adopt(cx: &Cx, dir: &Path, wish: &Wish) -> Result<Made> {
     }
     let app = workspace.app(wish.name.as_deref());
     check_name(&app.name)?;
+    let rust = rust(cx, &workspace)?;
     let there = cx.at(&dir);
     let branch = git::branch(&there).ok().flatten().unwrap_or_else(|| "main".into());
     let fmt = |words: &[&str]| cargo(&there, &[&["fmt"], words].concat()).is_ok_and(|answer| answer.ok());
     // Nobody knows without rustfmt, which `test` installs.
     let formatted = !fmt(&["--version"]) || fmt(&["--all", "--check"]);
     let of_wish = plan(cx, &app.name, wish)?;
-    let plan = Plan { app, branch, is_strict: false, is_formatted: formatted, ..of_wish };
+    let plan = Plan { app, branch, image: rust.image, is_strict: false, is_formatted: formatted, ..of_wish };
     let files = tree::xtask(&plan, &engine_of(&wish.engine)?, false)?;
-    let work = Work { dir: &dir, edits: edits(&dir, &root)?, kept: kept(&dir)?, plan: &plan, files: &files };
+    let work = Work { dir: &dir, edits: edits(&workspace, &root)?, kept: kept(&dir)?, plan: &plan, files: &files };
     plan.project().validate()?;
     let names = work.names();
     let forced = forced(&there, &names)?;
     let mut notes = work.notes();
-    notes.extend(forced.notes);
+    notes.extend(rust.notes.into_iter().chain(forced.notes));
     let made = Made {
         what: "adopt",
         name: plan.app.name.clone(),
@@ -72,6 +75,16 @@ pub fn adopt(cx: &Cx, dir: &Path, wish: &Wish) -> Result<Made> {
         work.write(cx)?;
     }
     Ok(made)
+}
+
+/// The Rust that the project asks for.
+fn rust(cx: &Cx, workspace: &Workspace) -> Result<Rust> {
+    let wanted = workspace.rust()?;
+    let rustc = cx.cargo(&["--version", "--verbose"]);
+    let said = cx.answer(rustc, Input::Empty)?.stdout;
+    let host = said.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
+    toolchain::check_runs(wanted.target.as_deref(), host)?;
+    toolchain::judge(&wanted, Ci::DEFAULT.rust_image)
 }
 
 /// What git would leave out of the commit. It knows its rules only inside a repository.
@@ -182,7 +195,8 @@ impl Work<'_> {
         notes.push(if self.has_lock() {
             "Cargo.lock keeps all its versions: the xtask is a workspace of its own, with xtask/Cargo.lock".into()
         } else {
-            "there is no Cargo.lock, and the jobs build with --locked: cargo makes one of the newest versions that fit".into()
+            "there is no Cargo.lock, and the jobs build with --locked: cargo makes one of the newest versions that fit"
+                .into()
         });
         notes
     }
@@ -230,7 +244,8 @@ fn check_is_without(dir: &Path, workspace: &Workspace) -> Result<()> {
     }
 }
 
-fn edits(dir: &Path, root: &str) -> Result<Vec<Edit>> {
+fn edits(workspace: &Workspace, root: &str) -> Result<Vec<Edit>> {
+    let dir = &workspace.workspace_root;
     let alias = read_if_there(&dir.join(".cargo/config.toml"))?;
     if alias.is_none() && dir.join(".cargo/config").exists() {
         return usage(format!("{} has the old name of its config", dir.join(".cargo").display()))
@@ -243,15 +258,10 @@ fn edits(dir: &Path, root: &str) -> Result<Vec<Edit>> {
         edits.push(Edit { path: ".cargo/config.toml", after });
     }
     edits.extend(manifest::without_xtask(root)?.map(|after| Edit { path: "Cargo.toml", after }));
-    let ignores = |text: &str| {
-        text.lines().any(|line| ["/target", "target", "target/", "/target/", "**/target"].contains(&line.trim()))
-    };
-    if !ignored.as_deref().is_some_and(ignores) {
-        // Releases lie there, and a tree that git calls dirty goes to no env with an approval.
-        let before = ignored.clone().unwrap_or_default();
-        let end = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
-        edits.push(Edit { path: ".gitignore", after: format!("{before}{end}/target\n") });
-    }
+    // Releases lie in `target`, and a tree that git calls dirty goes to no env with an approval.
+    let built = ["target".to_owned()].into_iter().chain(workspace.own_target_dir());
+    let after = ignored::with_dirs(ignored.as_deref().unwrap_or_default(), &built.collect::<Vec<_>>());
+    edits.extend(after.map(|after| Edit { path: ".gitignore", after }));
     Ok(edits)
 }
 
@@ -296,6 +306,12 @@ fn notes(dir: &Path, plan: &Plan, kept: &[Kept]) -> Vec<String> {
     }
     let left = plan.app.left_out.iter();
     notes.extend(left.map(|(folder, why)| format!("{folder} is not in `include`: {why}")));
+    if !plan.app.features.is_empty() {
+        notes.push(format!("no binary is built without features, so these are on: {}", plan.app.features.join(", ")));
+    }
+    notes.extend(plan.app.without.iter().map(|(binary, features)| {
+        format!("bin/{binary} is not built: `required-features`; add to `features` of `App`: {}", features.join(", "))
+    }));
     notes
 }
 

@@ -31,7 +31,9 @@ pub fn judge(ignored: &[Ignored], is_there: &dyn Fn(&str) -> bool) -> Result<For
     for Ignored { path, at, rule } in ignored {
         if path.starts_with("xtask/") {
             return usage(format!("git ignores {path}: {at} says `{rule}`"))
-                .hint(format!("change that line, or add `!/xtask/` below it, until `git check-ignore {path}` prints nothing"))
+                .hint(format!(
+                    "change that line, or add `!/xtask/` below it, until `git check-ignore {path}` prints nothing"
+                ))
                 .err();
         }
         if path.starts_with(".cargo/") && is_there(path) {
@@ -44,6 +46,21 @@ pub fn judge(ignored: &[Ignored], is_there: &dyn Fn(&str) -> bool) -> Result<For
         forced.files.push(path.clone());
     }
     Ok(forced)
+}
+
+/// A `.gitignore` with a line for each directory that has none yet; `None` when all have one.
+pub fn with_dirs(text: &str, dirs: &[String]) -> Option<String> {
+    let ignores = |dir: &str| {
+        text.lines().any(|line| {
+            let line = line.trim();
+            let line = line.strip_suffix('/').unwrap_or(line);
+            line.strip_prefix("**/").or(line.strip_prefix('/')).unwrap_or(line) == dir
+        })
+    };
+    let missing: Vec<_> = dirs.iter().filter(|dir| !ignores(dir)).collect();
+    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    let lines: String = missing.iter().map(|dir| format!("/{dir}\n")).collect();
+    (!missing.is_empty()).then(|| format!("{text}{end}{lines}"))
 }
 
 #[cfg(test)]
@@ -64,12 +81,30 @@ mod tests {
             let ignored = Ignored { path: path.into(), at: ".gitignore:2".into(), rule: "rule".into() };
             match judge(&[ignored], &|_| is_there) {
                 Ok(forced) => {
-                    assert!(is_forced && forced.files == [path] && forced.notes[0].contains(says), "{path}: {forced:?}");
+                    assert!(
+                        is_forced && forced.files == [path] && forced.notes[0].contains(says),
+                        "{path}: {forced:?}"
+                    );
                 }
                 Err(error) => assert!(!is_forced && error.to_string().contains(says), "{path}: {error}"),
             }
         }
         assert_eq!(judge(&[], &|_| true).unwrap(), Forced::default());
+    }
+
+    #[test]
+    fn directories_without_a_line_get_one() {
+        let dirs = ["target", "out/cargo"].map(str::to_owned);
+        for (before, after) in [
+            ("", Some("/target\n/out/cargo\n")),
+            ("*.log", Some("*.log\n/target\n/out/cargo\n")),
+            ("target\n", Some("target\n/out/cargo\n")),
+            ("**/target/\n out/cargo/ \n", None),
+            ("/target/\r\n/out/cargo\r\n", None),
+            ("targets\n/out/cargo\n", Some("targets\n/out/cargo\n/target\n")),
+        ] {
+            assert_eq!(with_dirs(before, &dirs).as_deref(), after, "{before:?}");
+        }
     }
 
     #[test]

@@ -219,6 +219,29 @@ pub fn version(text: &str) -> Option<String> {
     Some(version.as_str().unwrap_or(env!("CARGO_PKG_VERSION")).to_owned())
 }
 
+/// What a `rust-toolchain.toml`, or a `rust-toolchain` of one line, says: the channel, and whether it installs targets.
+pub fn toolchain(text: &str) -> (Option<String>, bool) {
+    let Some(toolchain) = text.parse::<DocumentMut>().ok().and_then(|it| it.get("toolchain").cloned()) else {
+        let line = text.trim();
+        let is_channel = !line.is_empty() && !line.contains(|it: char| it.is_whitespace() || "[]=/\"".contains(it));
+        return (is_channel.then(|| line.to_owned()), false);
+    };
+    let channel = toolchain.get("channel").and_then(Item::as_str).map(str::to_owned);
+    (channel, toolchain.get("targets").and_then(Item::as_array).is_some_and(|targets| !targets.is_empty()))
+}
+
+/// `[build] target` of a configuration of cargo; one of several, where it builds for several.
+pub fn build_target(text: &str) -> Result<Option<String>> {
+    let mut found = None;
+    edit(".cargo/config.toml", text, |document| {
+        let target = document.get("build").and_then(|build| build.get("target"));
+        let first = target.and_then(|target| target.as_str().or_else(|| target.get(0)?.as_str()));
+        found = first.map(str::to_owned);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 /// `.cargo/config.toml` with the alias; `None` when it has it already.
 pub fn with_alias(text: &str) -> Result<Option<String>> {
     let mut added = true;
@@ -286,6 +309,35 @@ mod tests {
             assert!(ours.contains(&format!("\n{name} = {{ opt-level = 3 }}")), "{name}");
         }
         assert_eq!(ours.matches("= { opt-level = 3 }").count(), HOT.len());
+    }
+
+    #[test]
+    fn toolchain_files_of_both_forms_are_read() {
+        for (text, channel, installs) in [
+            ("[toolchain]\nchannel = \"1.70.0\"\ncomponents = [\"clippy\"]\n", Some("1.70.0"), false),
+            ("[toolchain]\nchannel = \"stable\"\ntargets = [\"wasm32-wasip1\"]\n", Some("stable"), true),
+            ("[toolchain]\npath = \"/opt/rust\"\n", None, false),
+            ("1.70.0\n", Some("1.70.0"), false),
+            ("nightly-2023-05-05", Some("nightly-2023-05-05"), false),
+            ("", None, false),
+            ("what is this", None, false),
+        ] {
+            let (found, targets) = toolchain(text);
+            assert_eq!((found.as_deref(), targets), (channel, installs), "{text}");
+        }
+    }
+
+    #[test]
+    fn target_of_a_configuration_is_read() {
+        for (text, want) in [
+            ("", None),
+            ("[build]\ntarget-dir = \"out\"\n", None),
+            ("[build]\ntarget = \"x86_64-unknown-linux-musl\"\n", Some("x86_64-unknown-linux-musl")),
+            ("build.target = [\"a-b-c\", \"d-e-f\"]\n", Some("a-b-c")),
+        ] {
+            assert_eq!(build_target(text).unwrap().as_deref(), want, "{text}");
+        }
+        assert!(build_target("[build\n").is_err());
     }
 
     #[test]
