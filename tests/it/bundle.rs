@@ -147,6 +147,26 @@ fn build_of_a_binary_with_required_features_names_them_or_builds_with_them() {
 }
 
 #[test]
+fn build_of_a_checkout_with_other_line_ends_warns() {
+    let p = original();
+    let warning = "3 included files have other line ends than the commit, docs/";
+    for name in ["a", "b", "c"] {
+        p.write(&format!("docs/{name}.md"), "# one\n\ntwo\n");
+    }
+    p.commit("2");
+    p.run("build").ok().told_not(warning);
+    p.git(&["config", "core.autocrlf", "true"]);
+    fs::remove_dir_all(p.path("docs")).unwrap();
+    p.git(&["checkout", "--", "docs"]);
+    p.run("build").ok().told(warning);
+    p.write(".gitattributes", "* -text\n");
+    p.commit("3");
+    fs::remove_dir_all(p.path("docs")).unwrap();
+    p.git(&["checkout", "--", "docs"]);
+    p.run("build").ok().told_not(warning);
+}
+
+#[test]
 fn build_for_a_target_of_the_configuration_names_it_in_the_manifest() {
     let p = original();
     let rustc = Command::new("rustc").arg("-vV").output().unwrap();

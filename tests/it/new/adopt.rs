@@ -1,5 +1,8 @@
 //! `new --into`: crates of other people, and workspaces with something in the way.
 
+mod kept;
+mod rust;
+
 use super::patterns::{Compiled, Ended, ports};
 use super::{command, git, names, ran};
 use crate::project::{Ran, root};
@@ -58,18 +61,22 @@ fn adopt(dir: &Path, more: &[&str]) -> Ran {
     ran(command(&[&["new", "--into", dir.to_str().unwrap()], more].concat()))
 }
 
-/// Adopts it, and takes it from a commit to dev without a change by hand.
-fn deliver(compiled: &Compiled, dir: &Path, binaries: &[&str]) {
-    commit(dir);
-    let before = git(dir, "ls-files");
-    let adopted = adopt(dir, &["--engine", &format!("path={}", root().display())]).ok().has("an xtask");
-    for path in git(dir, "diff --name-only").lines() {
+/// Adopts it, and takes a clone from a commit to dev without a change by hand.
+fn deliver(compiled: &Compiled, at: &Path, binaries: &[&str]) {
+    commit(at);
+    let before = git(at, "ls-files");
+    let adopted = adopt(at, &["--engine", &format!("path={}", root().display())]).ok().has("an xtask");
+    for path in git(at, "diff --name-only").lines() {
         assert_eq!(path, ".gitignore", "{path} was touched: {}", adopted.stdout);
     }
-    assert_eq!(git(dir, "ls-files"), before, "nothing is staged");
-    git(dir, "add --all");
-    git(dir, "commit --quiet --message adopted");
-    let _ended = Ended(dir.to_owned());
+    assert_eq!(git(at, "ls-files"), before, "nothing is staged");
+    git(at, "add --all");
+    git(at, "commit --quiet --message adopted");
+    // What git has is enough.
+    let clone = at.with_extension("clone");
+    git(at, &format!("clone --quiet . {}", clone.display()));
+    let dir = &*clone;
+    let _ended = Ended(clone.clone());
     // The first as in this workspace, so that what it has compiled will do; the others because nobody runs it.
     let quick = [("DEV_DEBUG", "line-tables-only"), ("RELEASE_LTO", "off"), ("RELEASE_OPT_LEVEL", "0")];
     let mut vars = ports().to_vec();
@@ -274,108 +281,6 @@ fn killed_halfway_the_same_command_goes_on() {
     assert_eq!(git(&at, "diff --name-only"), "", "what was there is as it was");
 }
 
-/// A lock file of versions that the engine could not use.
-const OLD_LOCK: &str = "version = 3\n\n[[package]]\nname = \"anyhow\"\nversion = \"1.0.40\"\n\
-    source = \"registry+https://github.com/rust-lang/crates.io-index\"\n\
-    checksum = \"28b2cd92db5cbd74e8e5028f7e27dd7aa3090e89e4f2a197cc7c8dfb69c7063b\"\n\n\
-    [[package]]\nname = \"web\"\nversion = \"0.1.0\"\ndependencies = [\n \"anyhow\",\n]\n";
-
-#[test]
-fn adopt_app_with_older_locked_versions_keeps_its_lock_and_manifest() {
-    for members in ["", "\n[workspace]\nmembers = [\"crates/*\"]\n"] {
-        let (_dir, at) = small();
-        let manifest = fs::read_to_string(at.join("Cargo.toml")).unwrap();
-        fs::write(at.join("Cargo.toml"), format!("{manifest}\n[dependencies]\nanyhow = \"1\"\n{members}")).unwrap();
-        fs::write(at.join("Cargo.lock"), OLD_LOCK).unwrap();
-        fs::create_dir_all(at.join("crates/one/src")).unwrap();
-        fs::write(at.join("crates/one/src/lib.rs"), "").unwrap();
-        fs::write(at.join("crates/one/Cargo.toml"), "[package]\nname = \"one\"\nversion = \"0.1.0\"\n").unwrap();
-        commit(&at);
-        let keeps = "Cargo.lock keeps all its versions";
-        adopt(&at, &["--dry-run"]).ok().has(keeps).has("xtask/Cargo.lock");
-        adopt(&at, &[]).ok().has(keeps);
-        assert_eq!(git(&at, "diff --name-only"), "", "what was committed is as it was");
-        let own = fs::read_to_string(at.join("xtask/Cargo.lock")).unwrap();
-        assert!(own.contains("name = \"gangplank\"") && !own.contains("name = \"app\""), "{own}");
-    }
-}
-
-#[test]
-fn adopt_workspace_whose_members_are_all_directories_excludes_ours() {
-    let (_dir, at) = small();
-    fs::create_dir(at.join("app")).unwrap();
-    for name in ["Cargo.toml", "src"] {
-        fs::rename(at.join(name), at.join("app").join(name)).unwrap();
-    }
-    fs::write(at.join("Cargo.toml"), "[workspace]\nmembers = [\"*\"]\nexclude = [\".git\"]\n").unwrap();
-    commit(&at);
-    adopt(&at, &[]).ok();
-    fs::create_dir(at.join("target")).unwrap();
-    let metadata =
-        Command::new("cargo").args(["metadata", "--no-deps", "--offline"]).current_dir(&at).output().unwrap();
-    assert!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
-}
-
-/// Files below a directory, as git and as the disk have them.
-fn committed_and_there(at: &Path, below: &str) -> (Vec<String>, Vec<String>) {
-    let lines = |text: &str| {
-        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
-        lines.sort();
-        lines
-    };
-    let find = Command::new("find").args([below, "-type", "f"]).current_dir(at).output().unwrap();
-    (lines(&git(at, &format!("ls-files {below}"))), lines(&String::from_utf8(find.stdout).unwrap()))
-}
-
-#[test]
-fn adopt_crate_whose_gitignore_names_a_directory_of_the_engine_commits_all_of_it() {
-    for line in ["target", "target/", "**/target", "release/", "build", "bin/", "*.lock", "docs"] {
-        let (_dir, at) = small();
-        commit(&at);
-        fs::write(at.join(".gitignore"), format!("{line}\n")).unwrap();
-        let said = adopt(&at, &["--json"]).ok().stdout;
-        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
-        let next: Vec<_> = said["next"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
-        let add = next.iter().find(|line| line.starts_with("git add")).unwrap();
-        let sh = Command::new("sh").args(["-c", add.split(" && git commit").next().unwrap()]).current_dir(&at).status();
-        assert!(sh.unwrap().success(), "{add}");
-        for below in ["xtask", ".cargo", ".circleci", "Cargo.lock"] {
-            let (committed, there) = committed_and_there(&at, below);
-            assert_eq!(committed, there, "{line}: {below}");
-        }
-        assert!(at.join("Cargo.lock").exists(), "the jobs build with --locked");
-    }
-}
-
-#[test]
-fn adopt_library_whose_lock_is_ignored_names_the_line() {
-    let (_dir, at) = small();
-    fs::write(at.join(".gitignore"), "/target\n# a library\nCargo.lock\n").unwrap();
-    commit(&at);
-    for more in [&["--dry-run"][..], &[]] {
-        adopt(&at, more).ok().has("git ignores Cargo.lock, and the jobs build with --locked: .gitignore:3");
-    }
-}
-
-#[test]
-fn adopt_where_the_xtask_itself_is_ignored_is_refused() {
-    for (line, what, hint) in [
-        ("xtask", "git ignores xtask/", "!/xtask/"),
-        ("/xtask/engine/", "git ignores xtask/engine/Cargo.toml: .gitignore:1", "git check-ignore"),
-        (".cargo", "every job needs its alias", "~/.cargo/config.toml"),
-    ] {
-        let (_dir, at) = small();
-        fs::create_dir(at.join(".cargo")).unwrap();
-        fs::write(at.join(".cargo/config.toml"), "").unwrap();
-        fs::write(at.join(".gitignore"), format!("{line}\n")).unwrap();
-        commit(&at);
-        for more in [&["--dry-run"][..], &[]] {
-            adopt(&at, more).fails(2, what, hint);
-        }
-        assert_eq!(git(&at, "status --porcelain"), "", "{line}");
-    }
-}
-
 #[test]
 fn what_is_theirs_stays_theirs() {
     // An xtask of theirs that says what ours does, in a workspace that names it in its own way.
@@ -456,85 +361,4 @@ fn what_is_typed_next_begins_with_git_where_there_is_none() {
     assert_eq!(typed(&at), [&*format!("git init && {add}"), build, deploy, run]);
     commit(&at);
     assert_eq!(typed(&at), [build, deploy, add, run]);
-}
-
-#[test]
-fn adopt_crate_whose_binary_wants_features_builds_with_them() {
-    let (_dir, at) = small();
-    let bin = |name: &str, features: &str| {
-        format!("[[bin]]\nname = \"{name}\"\npath = \"src/main.rs\"\nrequired-features = [{features}]\n")
-    };
-    let package = fs::read_to_string(at.join("Cargo.toml")).unwrap();
-    let with = |bins: &str, default: &str| {
-        let features = format!("[features]\ndefault = [{default}]\nfull = [\"cli\"]\ncli = []\nfuzz = []\n");
-        fs::write(at.join("Cargo.toml"), format!("{package}{bins}{features}")).unwrap();
-    };
-    for (bins, default, wanted, note) in [
-        (bin("web", "\"cli\""), "", Some(r#"features: &["web/cli"]"#), "no binary is built without features"),
-        (bin("web", "\"cli\""), "\"full\"", None, "nothing looks like a server"),
-        (bin("web", "") + &bin("web-fuzz", "\"fuzz\""), "", None, "bin/web-fuzz is not built"),
-    ] {
-        with(&bins, default);
-        commit(&at);
-        adopt(&at, &["--dry-run"]).ok().has(note);
-        adopt(&at, &[]).ok().has(note);
-        let main = fs::read_to_string(at.join("xtask/src/main.rs")).unwrap();
-        assert!(wanted.map_or(!main.contains("features:"), |wanted| main.contains(wanted)), "{bins}: {main}");
-        git(&at, "clean --quiet --force -d");
-        git(&at, "update-ref -d HEAD");
-    }
-}
-
-#[test]
-fn adopt_crate_with_a_target_dir_of_its_own_ignores_both_directories() {
-    let (_dir, at) = small();
-    fs::create_dir(at.join(".cargo")).unwrap();
-    fs::write(at.join(".cargo/config.toml"), "[build]\ntarget-dir = \"out/cargo\"\n").unwrap();
-    fs::write(at.join(".gitignore"), "/out/cargo").unwrap();
-    commit(&at);
-    adopt(&at, &[]).ok();
-    assert_eq!(fs::read_to_string(at.join(".gitignore")).unwrap(), "/out/cargo\n/target\n");
-    git(&at, "add --all");
-    for dir in ["target/releases", "out/cargo/release"] {
-        fs::create_dir_all(at.join(dir)).unwrap();
-        fs::write(at.join(dir).join("made"), "").unwrap();
-    }
-    assert!(!git(&at, "status --porcelain").contains("??"), "a build leaves the tree clean");
-}
-
-#[test]
-fn adopt_crate_that_pins_its_toolchain_is_provided_for_or_refused() {
-    let (_dir, at) = small();
-    commit(&at);
-    let pin = |text: &str| fs::write(at.join("rust-toolchain.toml"), format!("[toolchain]\n{text}\n")).unwrap();
-    pin("channel = \"1.70.0\"");
-    for more in [&["--dry-run"][..], &[]] {
-        adopt(&at, more).fails(2, "rust-toolchain.toml pins Rust 1.70.0, and the xtask needs 1.90", "raise it");
-    }
-    fs::write(at.join("rust-toolchain"), "nightly-2023-05-05\n").unwrap();
-    adopt(&at, &[]).fails(2, "rust-toolchain pins Rust nightly-2023-05-05", "raise it");
-    fs::remove_file(at.join("rust-toolchain")).unwrap();
-    assert!(!at.join("xtask").exists());
-    pin("channel = \"1.93\"");
-    adopt(&at, &[]).ok().has("the jobs compile with the image cimg/rust:1.93.0");
-    let main = fs::read_to_string(at.join("xtask/src/main.rs")).unwrap();
-    assert!(main.contains(r#"rust_image: "cimg/rust:1.93.0""#), "{main}");
-    let config = fs::read_to_string(at.join(".circleci/config.yml")).unwrap();
-    assert!(config.contains("image: cimg/rust:1.93.0") && !config.contains("cimg/rust:1.94"), "{config}");
-}
-
-#[test]
-fn adopt_crate_that_builds_for_a_target_is_told_or_refused() {
-    for (target, runs) in [("x86_64-unknown-linux-musl", cfg!(target_arch = "x86_64")), ("wasm32-wasip1", false)] {
-        let (_dir, at) = small();
-        fs::create_dir(at.join(".cargo")).unwrap();
-        fs::write(at.join(".cargo/config.toml"), format!("[build]\ntarget = \"{target}\"\n")).unwrap();
-        commit(&at);
-        let adopted = adopt(&at, &["--dry-run"]);
-        if runs {
-            adopted.ok().has("rustup installs it in each job");
-        } else {
-            adopted.fails(2, "does not run on", "cargo build --target");
-        }
-    }
 }

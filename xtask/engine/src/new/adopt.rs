@@ -245,7 +245,7 @@ fn check_is_without(dir: &Path, workspace: &Workspace) -> Result<()> {
 }
 
 fn edits(workspace: &Workspace, root: &str) -> Result<Vec<Edit>> {
-    let dir = &workspace.workspace_root;
+    let dir = &workspace.root;
     let alias = read_if_there(&dir.join(".cargo/config.toml"))?;
     if alias.is_none() && dir.join(".cargo/config").exists() {
         return usage(format!("{} has the old name of its config", dir.join(".cargo").display()))

@@ -36,7 +36,8 @@ const SERVERS: &[&str] = &[
 #[derive(Debug, Deserialize)]
 pub struct Workspace {
     /// Its root.
-    pub workspace_root: PathBuf,
+    #[serde(rename = "workspace_root")]
+    pub root: PathBuf,
     /// Its members.
     pub packages: Vec<Package>,
     /// Where cargo puts what it compiles.
@@ -133,9 +134,9 @@ pub fn workspace(cx: &Cx, dir: &Path) -> Result<Workspace> {
         || "cargo metadata says something else than expected".into(),
         || "is cargo 1.90 or newer? `cargo --version`".into(),
     )?;
-    if workspace.workspace_root != dir {
-        return usage(format!("{} is a member of the workspace {}", dir.display(), workspace.workspace_root.display()))
-            .hint(format!("`cargo xtask new --into {}`", workspace.workspace_root.display()))
+    if workspace.root != dir {
+        return usage(format!("{} is a member of the workspace {}", dir.display(), workspace.root.display()))
+            .hint(format!("`cargo xtask new --into {}`", workspace.root.display()))
             .err();
     }
     Ok(workspace)
@@ -147,7 +148,7 @@ impl Workspace {
         let shipped: Vec<_> = self.packages.iter().filter(|package| package.binaries().next().is_some()).collect();
         let dirs = shipped.iter().filter_map(|package| package.manifest_path.parent());
         let mut folders: Vec<PathBuf> = dirs
-            .chain([self.workspace_root.as_path()])
+            .chain([self.root.as_path()])
             .flat_map(|dir| FOLDERS.iter().map(move |folder| dir.join(folder)))
             .filter(|folder| folder.is_dir())
             .collect();
@@ -155,7 +156,7 @@ impl Workspace {
         folders.dedup();
         let (mut include, mut left_out, mut taken) = (Vec::<String>::new(), Vec::new(), Vec::new());
         for folder in folders {
-            let Some(path) = folder.strip_prefix(&self.workspace_root).ok().and_then(Path::to_str) else { continue };
+            let Some(path) = folder.strip_prefix(&self.root).ok().and_then(Path::to_str) else { continue };
             let name = folder.file_name().map(ToOwned::to_owned);
             if crate::include::below(&folder).is_ok_and(|files| files.is_empty()) {
                 left_out.push((path.to_owned(), "it is empty"));
@@ -176,7 +177,7 @@ impl Workspace {
         let without = built.iter().flat_map(|(name, built)| built.without.iter().map(move |target| (*name, *target)));
         let without =
             without.map(|(name, target)| (target.name.clone(), of(name, &target.required.iter().cloned().collect())));
-        let root = self.workspace_root.file_name().map(|name| name.to_string_lossy().into_owned());
+        let root = self.root.file_name().map(|name| name.to_string_lossy().into_owned());
         let only = if let [package] = shipped.as_slice() { Some(package.name.clone()) } else { None };
         App {
             name: name.map(str::to_owned).or(only).or(root).unwrap_or_default(),
@@ -190,13 +191,13 @@ impl Workspace {
     }
     /// Where cargo puts what it compiles, when that is another directory of the project than `target`.
     pub fn own_target_dir(&self) -> Option<String> {
-        let dir = self.target_directory.strip_prefix(&self.workspace_root).ok()?.to_str()?;
+        let dir = self.target_directory.strip_prefix(&self.root).ok()?.to_str()?;
         (dir != "target" && !dir.is_empty()).then(|| dir.to_owned())
     }
 
     /// The Rust that it asks for.
     pub fn rust(&self) -> Result<Wanted> {
-        let text = |name: &str| fs::read_to_string(self.workspace_root.join(name)).ok();
+        let text = |name: &str| fs::read_to_string(self.root.join(name)).ok();
         let pins = ["rust-toolchain", "rust-toolchain.toml"].into_iter().find_map(|name| Some((name, text(name)?)));
         let config = text(".cargo/config.toml").map(|text| manifest::build_target(&text)).transpose()?.flatten();
         let (pin, installs_targets) = match pins {

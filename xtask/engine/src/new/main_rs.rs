@@ -167,11 +167,10 @@ pub fn fill(template: &str, plan: &Plan) -> Result<String> {
     main.cut("/// The workspace hands over from job to job", "const SERVICE: ")?;
     let stores = main.value(array(&plan.stores()));
     main.swap("stores: STORES", &format!("stores: {stores}"))?;
-    let mut built =
-        format!("name: {:?}, packages: {}, include: {}", app.name, array(&app.packages), array(&app.include));
-    if !app.features.is_empty() {
-        built += &format!(", features: {}", array(&app.features));
-    }
+    let features =
+        if app.features.is_empty() { String::new() } else { format!(", features: {}", array(&app.features)) };
+    let (packages, include) = (array(&app.packages), array(&app.include));
+    let built = format!("name: {:?}, packages: {packages}, include: {include}{features}", app.name);
     let built = main.value(built);
     main.swap(r#"name: "app", packages: &["app"], include: &["app/static"]"#, &built)?;
     for place in &plan.envs {
