@@ -1,7 +1,7 @@
 //! `ci generate`: the configs as files, and whether the files still are what the project says.
 
 use crate::ci::{patterns, render};
-use crate::cx::Cx;
+use crate::cx::{Cx, stands_alone};
 use crate::error::{Explain, Failure, Kind, Result};
 use crate::git;
 use crate::project::{Pattern, Project};
@@ -22,11 +22,12 @@ pub struct Generated {
 }
 
 /// The texts of [`CONFIGS`].
-fn texts(project: &Project, pattern: Pattern) -> Result<[String; 3]> {
+fn texts(cx: &Cx, project: &Project, pattern: Pattern) -> Result<[String; 3]> {
+    let locks: &[&str] = if stands_alone(&cx.root) { &["Cargo.lock", "xtask/Cargo.lock"] } else { &["Cargo.lock"] };
     Ok([
-        render::config(&patterns::pipeline(project, pattern)?, render::PIPELINE),
-        render::config(&patterns::rollback_page(project), render::ROLLBACK),
-        render::config(&patterns::deploy_page(project), render::DEPLOY),
+        render::config(&patterns::pipeline(project, pattern)?, render::PIPELINE, locks),
+        render::config(&patterns::rollback_page(project), render::ROLLBACK, locks),
+        render::config(&patterns::deploy_page(project), render::DEPLOY, locks),
     ])
 }
 
@@ -37,7 +38,7 @@ fn is_same(have: &str, want: &str) -> bool {
 
 /// Paths of the configs that are not what the project says.
 pub fn drift(cx: &Cx, project: &Project) -> Result<Vec<&'static str>> {
-    let wanted = CONFIGS.into_iter().zip(texts(project, project.ci.pattern)?);
+    let wanted = CONFIGS.into_iter().zip(texts(cx, project, project.ci.pattern)?);
     let stale = |(name, want): (&'static str, String)| {
         let same = fs::read_to_string(cx.root.join(name)).is_ok_and(|have| is_same(&have, &want));
         (!same).then_some(name)
@@ -49,7 +50,7 @@ pub fn drift(cx: &Cx, project: &Project) -> Result<Vec<&'static str>> {
 pub fn generate(cx: &Cx, project: &Project, pattern: Pattern, check: bool) -> Result<Vec<Generated>> {
     let mut generated = Vec::new();
     let mut drifted = Vec::new();
-    for (name, want) in CONFIGS.into_iter().zip(texts(project, pattern)?) {
+    for (name, want) in CONFIGS.into_iter().zip(texts(cx, project, pattern)?) {
         let path = cx.root.join(name);
         let have = fs::read_to_string(&path).unwrap_or_default();
         let changed = !is_same(&have, &want);
