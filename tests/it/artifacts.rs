@@ -6,7 +6,7 @@ mod refused;
 use crate::account::{Account, SLUG, TOKEN, project, vars};
 use gangplank::ci::loopback::{Host, JobStatus, Request};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -158,6 +158,7 @@ fn a_put_outside_a_job_and_on_a_second_node() {
     p.var("GANGPLANK_WORKSPACE", &workspace);
     p.var("CIRCLE_NODE_INDEX", "1");
     p.run("put").fails(2, "this is node 1 of a parallel job", "parallelism");
+    assert!(!Path::new(&workspace).exists(), "nothing was written to the workspace");
 }
 
 #[test]

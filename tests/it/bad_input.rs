@@ -319,13 +319,13 @@ fn targets_that_were_made_by_hand() {
     assert_eq!(p.read("srv/dev"), "a file");
     fs::remove_file(p.path("srv/dev")).unwrap();
     p.write("srv/dev/current/index.html", "by hand");
-    p.run("deploy dev").fails(1, "`current` is not a symbolic link", "move it away");
-    p.run("plan dev").fails(1, "`current` is not a symbolic link", "move it away");
+    p.run("deploy dev").fails(1, "`current` is not a symbolic link", "mv current current.by-hand");
+    p.run("plan dev").fails(1, "`current` is not a symbolic link", "mv current current.by-hand");
     assert_eq!(p.read("srv/dev/current/index.html"), "by hand");
     p.run("status dev").ok().has("`current` is not a link");
     fs::remove_dir_all(p.path("srv/dev/current")).unwrap();
     symlink("/var/www", p.path("srv/dev/current")).unwrap();
-    p.run("deploy dev").fails(1, "points to `/var/www`", "remove the link");
+    p.run("deploy dev").fails(1, "points to `/var/www`", "--take-over");
     fs::remove_file(p.path("srv/dev/current")).unwrap();
     p.run("deploy dev").ok();
 }
@@ -349,7 +349,8 @@ fn a_torn_history_is_passed_over_and_mended() {
 
 #[test]
 fn other_bytes_under_the_same_id() {
-    let p = Project::new();
+    let mut p = Project::new();
+    p.change("include www\n", "include www\ngenerated www/generated\n");
     p.write(".gitignore", "/target\n/store\n/srv\n/settings\n/www/generated\n");
     p.write("www/generated", "once");
     p.release("1");

@@ -8,9 +8,11 @@ mod faults;
 mod forged;
 mod locks;
 mod oidc;
+mod proxies;
 mod pull;
 mod races;
-mod server;
+pub mod server;
+mod tls;
 mod windows;
 
 use crate::parts::{PROJECT, cx, release};
@@ -30,11 +32,11 @@ use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-fn leaked(cx: Cx) -> &'static Cx {
+pub fn leaked(cx: Cx) -> &'static Cx {
     Box::leak(Box::new(cx))
 }
 
-fn open(cx: &'static Cx, url: &str) -> Box<dyn Store> {
+pub fn open(cx: &'static Cx, url: &str) -> Box<dyn Store> {
     store::open(cx, &PROJECT, url).unwrap()
 }
 

@@ -41,6 +41,20 @@ fn change_in_a_submodule_that_git_is_told_to_ignore_makes_a_dirty_release() {
     p.run("build").ok().has("-dirty");
 }
 
+#[test]
+fn build_in_a_job_whose_checkout_was_changed_is_refused() {
+    let mut p = Project::new();
+    let one = p.commit("1");
+    p.var("CIRCLECI", "true");
+    p.var("CIRCLE_SHA1", &p.git(&["rev-parse", "HEAD"]));
+    p.write("www/index.html", "changed\n");
+    p.write("www/ä b.html", "new\n");
+    p.run("build").fails(2, "www/index.html and 1 more changed since this job checked the commit out", "`git status`");
+    p.git(&["checkout", "--", "."]);
+    fs::remove_file(p.path("www/ä b.html")).unwrap();
+    p.run("build").ok().has(&one);
+}
+
 fn add_submodule(p: &Project, theme: &Project) {
     let url = theme.path(".").display().to_string();
     p.git(&["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", &url, "www/theme"]);

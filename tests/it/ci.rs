@@ -164,12 +164,13 @@ fn the_generated_config_has_no_findings_but_the_approval() {
 
 #[test]
 fn configs_of_workflows_that_hand_over_by_a_store() {
-    let p = across_workflows();
+    let mut p = across_workflows();
     for (pattern, goldens) in [
         ("s3", [("config", "s3"), ("rollback", "rollback"), ("deploy", "deploy")]),
         ("artifacts", [("config", "artifacts"), ("rollback", "rollback"), ("deploy", "deploy")]),
     ] {
-        p.run(&format!("ci generate --pattern {pattern}")).ok();
+        p.add(&format!("pattern {pattern}\n"));
+        p.run("ci generate").ok();
         for (file, golden) in goldens {
             let file = format!(".circleci/{file}.yml");
             let text = p.read(&file);
@@ -185,6 +186,21 @@ fn configs_of_workflows_that_hand_over_by_a_store() {
         }
     }
     p.run("ci generate").ok().has("config.yml is up to date");
+}
+
+#[test]
+fn generate_of_another_pattern_writes_nothing_and_names_the_line() {
+    let mut p = Project::new();
+    p.change("store file:store\n", "store circleci:workspace\nstore circleci:artifacts\n");
+    p.run("ci generate").ok();
+    let before = p.read(".circleci/config.yml");
+    p.run("ci generate --pattern artifacts").fails(
+        2,
+        "xtask/src/main.rs says pattern `workspace`",
+        "`pattern: Pattern::Artifacts,`",
+    );
+    assert_eq!(p.read(".circleci/config.yml"), before);
+    p.run("ci generate --pattern artifacts --check").code(1).told("+      - publish:");
 }
 
 #[test]

@@ -149,11 +149,11 @@ fn jobs_that_deploy_to_hosts_have_their_keys() {
     for pattern in ["workspace", "artifacts"] {
         let mut p = Project::new();
         p.change("store file:store\n", "store circleci:workspace\nstore circleci:artifacts\n");
-        let generate = format!("ci generate --pattern {pattern}");
-        p.run(&generate).ok();
+        p.add(&format!("pattern {pattern}\n"));
+        p.run("ci generate").ok();
         assert!(!p.read(".circleci/config.yml").contains("add_ssh_keys"), "{pattern}: without hosts there are none");
         p.change("target file:srv/dev\n", "target ssh://deploy@web1/srv/app\n");
-        p.run(&generate).ok();
+        p.run("ci generate").ok();
         let config = p.read(".circleci/config.yml");
         assert!(config.contains("      - checkout\n      - add_ssh_keys\n"), "{pattern}: {config}");
         p.run("ci lint").ok();

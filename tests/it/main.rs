@@ -8,6 +8,8 @@ mod sample;
 
 mod apps;
 mod artifacts;
+#[cfg(feature = "s3")]
+mod azure;
 mod bad_input;
 mod bench;
 #[cfg(feature = "s3")]
@@ -16,6 +18,7 @@ mod bundle;
 mod checkout;
 mod ci;
 mod cli;
+mod clients;
 mod conformance;
 mod doctor;
 mod edges;
@@ -51,3 +54,4 @@ mod take_over;
 mod target;
 mod tidy;
 mod trigger;
+mod variables;

@@ -17,7 +17,6 @@ fn release_that_failed_in_dev_is_warned_of_in_prod() {
     let planned: serde_json::Value = serde_json::from_str(&planned).unwrap();
     assert_eq!(planned["failed_in"], serde_json::json!(["dev"]));
     p.run(&format!("deploy prod {bad} --yes")).ok().told(&warning);
-    // A host of that env that does not answer keeps nobody from a deploy.
     p.write("srv/dev/history.jsonl", "");
     let two = p.release("2");
     p.run("deploy dev").ok();

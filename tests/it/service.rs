@@ -181,7 +181,7 @@ fn deploy_whose_port_an_older_process_has_fails_and_names_it() {
     p.change("env prod", "patience 1500|50|2\nenv prod");
     p.release("1");
     p.run("deploy dev").ok();
-    // Somebody has started the app by hand, and it takes a while until the new one finds its port taken.
+    // The app was started by hand, and the new process needs some time until it finds its port in use.
     crate::project::end_kept(&p.path("srv/dev"));
     let port = p.port("dev");
     eventually("the port is free", || TcpListener::bind(("127.0.0.1", port)).is_ok());
@@ -248,6 +248,21 @@ fn revert_whose_port_is_in_use_for_a_while_brings_the_old_release_back() {
 }
 
 #[test]
+fn deploy_that_the_app_itself_starts_comes_to_its_end() {
+    let p = Project::with_service();
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.release("2");
+    // It inherits the variable by which children of the app are known.
+    let environ = fs::read(format!("/proc/{}/environ", process(&p, "dev"))).unwrap();
+    let mark =
+        environ.split(|byte| *byte == 0).find_map(|it| std::str::from_utf8(it).ok()?.strip_prefix("GANGPLANK_TARGET="));
+    let ran = p.run_with("deploy dev", &[("GANGPLANK_TARGET".into(), mark.unwrap().into())]);
+    ran.ok();
+    assert_eq!(p.get("dev").unwrap(), "2");
+}
+
+#[test]
 fn deploy_in_a_copied_checkout_leaves_the_original_running() {
     let p = Project::with_service();
     p.release("1");
@@ -267,6 +282,26 @@ fn deploy_in_a_copied_checkout_leaves_the_original_running() {
     copy.change("target file:srv/dev\n", "target file:srv/moved\n");
     copy.run("status dev").ok().has("running");
     crate::project::end_kept(&copy.path("srv/moved"));
+}
+
+#[test]
+fn rollback_to_a_release_in_which_the_app_wrote_is_warned_of_and_one_that_it_changed_refused() {
+    let p = Project::with_service();
+    let one = p.release("1");
+    p.run("deploy dev").ok();
+    let at = format!("srv/dev/releases/{one}");
+    for file in ["app.pid", "__pycache__/app.pyc", "data.sqlite"] {
+        p.write(&format!("{at}/{file}"), "x");
+    }
+    p.release("2");
+    p.run("deploy dev").ok();
+    let ran = p.run("rollback dev").ok().told("and 2 more; `shared` in xtask/src/main.rs keeps what an app writes");
+    ran.told("is not part of the release");
+    assert_eq!(p.get("dev").unwrap(), "1");
+    p.release("3");
+    p.run("deploy dev").ok();
+    p.write(&format!("{at}/www/index.html"), "changed");
+    p.run(&format!("rollback dev {one}")).fails(7, "was changed since it was installed", "move releases/");
 }
 
 #[test]

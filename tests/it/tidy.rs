@@ -47,7 +47,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("toml_edit", &["new/manifest.rs"]),
     ("walkdir", &["ci/workspace.rs", "include.rs"]),
     ("xshell", &["git.rs", "git/checkout.rs"]),
-    ("std::env", &["cx.rs", "lib.rs"]),
+    ("std::env", &["cx.rs", "cx/environment.rs", "lib.rs"]),
     ("std::io::stdin", &["approval.rs"]),
     ("std::io::stdout", &["lib.rs"]),
     ("std::io::stderr", &["approval.rs", "cx.rs", "lib.rs", "report/json.rs", "report/live.rs", "report/term.rs"]),

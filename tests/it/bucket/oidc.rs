@@ -2,31 +2,15 @@
 //! its age and its audience, and gives keys for an hour. Ceph's service knows no condition on the subject, so that part
 //! of the trust policy in docs/s3.md is not tried here.
 
-use crate::bucket::server::{BUCKET, ceph, fresh_url, make_bucket, own_dir};
+use crate::bucket::server::{BUCKET, base64, ceph, fresh_url, make_bucket, own_dir, run};
 use crate::project::Project;
 use gangplank::ci::run::ceph::Ceph;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const ORG: &str = "0c1b2a3d-org";
-
-/// Runs a program and gives what it prints.
-fn run(program: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
-    let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|e| panic!("{program}: {e}"));
-    child.stdin.take().unwrap().write_all(input).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
-}
-
-fn base64(bytes: &[u8]) -> String {
-    String::from_utf8(run("openssl", &["base64", "-A"], bytes)).unwrap().trim().to_owned()
-}
 
 /// As tokens have it.
 fn base64_url(bytes: &[u8]) -> String {

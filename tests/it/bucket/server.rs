@@ -9,6 +9,7 @@ use gangplank::store::object::settings::settings;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -108,6 +109,15 @@ impl Proxy {
     }
 }
 
+/// A server, or a proxy, that writes down what it is asked and answers everything alike.
+pub fn recorder(answer: &'static str) -> Proxy {
+    Proxy::new("", Box::new(move |_, _| Fate::Answer(answer.to_owned())))
+}
+
+/// What a bucket answers to a key that it does not let in.
+pub const DENIED: &str =
+    "HTTP/1.1 403 Forbidden\r\nContent-Length: 45\r\n\r\n<Error><Code>AccessDenied</Code></Error>     ";
+
 /// One connection: request after request, each with its whole body before its answer.
 fn serve(mut client: TcpStream, to: &str, decide: &dyn Fn(usize, &str) -> Fate, log: &Mutex<Vec<String>>) {
     let mut server = None;
@@ -131,7 +141,7 @@ fn serve(mut client: TcpStream, to: &str, decide: &dyn Fn(usize, &str) -> Fate, 
         if client.read_exact(&mut body).is_err() {
             break;
         }
-        let server = server.get_or_insert_with(|| TcpStream::connect(to).unwrap());
+        let mut reach = || server.take().unwrap_or_else(|| TcpStream::connect(to).unwrap());
         match fate {
             Fate::Answer(text) => {
                 if client.write_all(text.as_bytes()).is_err() {
@@ -140,17 +150,20 @@ fn serve(mut client: TcpStream, to: &str, decide: &dyn Fn(usize, &str) -> Fate, 
             }
             Fate::Silence => std::thread::sleep(Duration::from_secs(3600)),
             Fate::CutRequest(bytes) => {
+                let mut server = reach();
                 let _ = server.write_all(head.as_bytes()).and_then(|()| server.write_all(&body[..bytes.min(length)]));
                 break;
             }
             Fate::Forward | Fate::CutAnswer(_) => {
-                if server.write_all(head.as_bytes()).and_then(|()| server.write_all(&body)).is_err() {
+                let mut connected = reach();
+                if connected.write_all(head.as_bytes()).and_then(|()| connected.write_all(&body)).is_err() {
                     break;
                 }
                 let most = if let Fate::CutAnswer(bytes) = fate { bytes } else { usize::MAX };
-                if !answer(server, &mut client, line.starts_with("HEAD "), most) {
+                if !answer(&mut connected, &mut client, line.starts_with("HEAD "), most) {
                     break;
                 }
+                server = Some(connected);
             }
         }
     }
@@ -196,4 +209,19 @@ fn answer(server: &mut TcpStream, client: &mut TcpStream, is_head: bool, most: u
     }
     let part = &whole[..whole.len().min(most)];
     client.write_all(part).is_ok() && part.len() == whole.len()
+}
+
+/// Runs a program and gives what it prints.
+pub fn run(program: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|e| panic!("{program}: {e}"));
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+pub fn base64(bytes: &[u8]) -> String {
+    String::from_utf8(run("openssl", &["base64", "-A"], bytes)).unwrap().trim().to_owned()
 }

@@ -43,6 +43,9 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
         (step.run)(cx)?;
     }
     let commit = git::commit(cx)?;
+    if commit.dirty && cx.in_ci() {
+        return changed_in_job(cx);
+    }
     let compiled = compile(cx, app, &commit)?;
     let sources = include::sources(&cx.root, &compiled.package_dirs, app.include, &compiled.binaries)?;
     include::check(cx, app, &sources, &compiled.binaries)?;
@@ -88,6 +91,16 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
     };
     let release = Release::seal(&packed, manifest, &releases).inspect_err(|_| drop(fs::remove_file(&aside)))?;
     Ok(built(release.manifest(), release.dir(), false))
+}
+
+/// The refusal of a release that no other job would take: those go by the commit.
+fn changed_in_job(cx: &Cx) -> Result<Built> {
+    let changes = git::checkout::changes(cx)?;
+    let (first, more) = (changes.first().map_or("a file", String::as_str), changes.len().saturating_sub(1));
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    usage(format!("{first}{more} changed since this job checked the commit out, so the release would not be that of the commit"))
+        .hint("find the step that changes it: `git status` as a step before this one shows when; what a step makes belongs into .gitignore")
+        .err()
 }
 
 /// The bundle that was built last: the one that is most like the next.

@@ -182,7 +182,7 @@ impl<'a> Run<'a> {
 
     /// Runs the tests of a group.
     fn group(&mut self, group: &Group) -> Result<()> {
-        tools::install_for_group(self.cx, group.programs);
+        tools::install_for_group(self.cx, group);
         let filter = format!("{}::", group.name);
         let args = [&["--ignored".to_owned(), filter], self.options.args].concat();
         self.tests(&format!("group {}", group.name), END_TO_END, &args)

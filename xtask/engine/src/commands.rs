@@ -156,7 +156,7 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         Command::Diff { env, release } => report::diff(cx, project, env, release.as_ref()).map(Answer::Diff),
         Command::Prune(prune) => self::prune(cx, project, global, prune),
         Command::Lock(lock_command) => lock(cx, project, lock_command).map(Answer::Lock),
-        Command::Ci(ci_command) => self::ci(cx, project, cli, ci_command),
+        Command::Ci(ci_command) => self::ci(cx, project, cli, listener, ci_command),
         Command::Doctor { env, ci } => doctor::doctor(cx, project, env.as_deref(), *ci).map(Answer::Diagnosis),
         Command::Test(test) => self::test(cx, project, test),
         Command::New(new) => self::new(cx, cli, new),
@@ -283,7 +283,7 @@ fn lock(cx: &Cx, project: &Project, command: &LockCommand) -> Result<Vec<LockSta
     }
 }
 
-fn ci(cx: &Cx, project: &Project, cli: &Cli, command: &Ci) -> Result<Answer> {
+fn ci(cx: &Cx, project: &Project, cli: &Cli, listener: Listener, command: &Ci) -> Result<Answer> {
     match command {
         Ci::Generate { check, pattern } => {
             let pattern = pattern.unwrap_or(project.ci.pattern);
@@ -294,6 +294,10 @@ fn ci(cx: &Cx, project: &Project, cli: &Cli, command: &Ci) -> Result<Answer> {
         Ci::Approve { env, pipeline } => {
             let ask = |question: &str| if cli.global.yes { Ok(Some(true)) } else { ask(cx, question) };
             ci::approve::approve(cx, project, env, *pipeline, &ask).map(Answer::Approved)
+        }
+        Ci::Loopback => {
+            let pipeline = ci::patterns::pipeline(project, project.ci.pattern)?;
+            ci::run::serve::serve(cx, project, &pipeline, listener).map(|()| Answer::Heard)
         }
         Ci::Run { job, no_approve, branch, pattern, set } => {
             let approve = |name: &str| match (cli.global.yes, *no_approve) {

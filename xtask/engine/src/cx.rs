@@ -2,9 +2,11 @@
 //!
 //! Everything below takes a [`Cx`] and nothing else of the outside, so a test decides what a command sees.
 
+mod environment;
 mod root;
 mod secrets;
 
+pub use self::environment::{Environment, is_cargos_own, var};
 pub use self::root::{run_xtask, stands_alone};
 use self::secrets::{mask, secrets};
 use crate::error::{Explain, Kind, Result, failed, usage};
@@ -23,36 +25,6 @@ use std::sync::{Arc, atomic::AtomicBool, atomic::AtomicUsize, atomic::Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Variables that the engine reads, beside CircleCI's own.
-pub mod var {
-    /// Directory that relative `file:` URLs are relative to, when it is not the workspace root. Set for jobs that run
-    /// in a checkout of their own on this machine.
-    pub const HOME: &str = "GANGPLANK_HOME";
-    /// Directory of the CircleCI workspace, when it is not `/tmp/workspace`.
-    pub const WORKSPACE: &str = "GANGPLANK_WORKSPACE";
-    /// Directory that takes the place of all buckets, for runs on this machine.
-    pub const BUCKETS: &str = "GANGPLANK_BUCKETS";
-    /// Cargo features with which the jobs of a run here compile their xtask.
-    pub const FEATURES: &str = "GANGPLANK_XTASK_FEATURES";
-    /// How many seconds a question to CircleCI's API or a bucket may take with all its attempts, when it is not 120.
-    pub const API_DEADLINE: &str = "GANGPLANK_API_DEADLINE";
-}
-
-/// Variables that `cargo run` sets for us and that would make another cargo build everything again.
-pub fn is_cargos_own(name: &str) -> bool {
-    name.starts_with("CARGO_PKG_")
-        || name.starts_with("CARGO_BIN_")
-        || [
-            "CARGO",
-            "CARGO_MANIFEST_DIR",
-            "CARGO_MANIFEST_PATH",
-            "CARGO_CRATE_NAME",
-            "CARGO_PRIMARY_PACKAGE",
-            "RUST_RECURSION_COUNT",
-        ]
-        .contains(&name)
-}
-
 /// What a command is given of the outside.
 pub struct Cx {
     /// Root of the Cargo workspace.
@@ -62,6 +34,7 @@ pub struct Cx {
     /// What the project adds of its own.
     pub extras: &'static Extras,
     env: BTreeMap<String, String>,
+    not_utf8: BTreeMap<String, String>,
     secrets: Vec<String>,
     sink: Arc<dyn Sink>,
     interrupts: Arc<AtomicUsize>,
@@ -102,6 +75,7 @@ impl Cx {
             home,
             extras: &Extras::NONE,
             env,
+            not_utf8: BTreeMap::new(),
             secrets,
             sink,
             interrupts: Arc::default(),
@@ -110,9 +84,13 @@ impl Cx {
         }
     }
 
-    /// The environment of this process; names and values that are not UTF-8 are left out.
-    pub fn process_env() -> BTreeMap<String, String> {
-        std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
+    /// A context with the environment of a process. A variable that the engine reads has to be UTF-8.
+    pub fn from_process(root: PathBuf, env: Environment, sink: Arc<dyn Sink>) -> Result<Self> {
+        if let Some(name) = env.unreadable() {
+            return environment::not_utf8(name).err();
+        }
+        let secrets = secrets(env.vars.iter().chain(&env.not_utf8));
+        Ok(Self { secrets, not_utf8: env.not_utf8, ..Self::new(root, env.vars, sink) })
     }
 
     /// The nearest directory at or above the current one that is the root of a project: see [`root`].
@@ -133,14 +111,18 @@ impl Cx {
     /// The same with some variables set otherwise, and those that are secrets kept as such.
     #[must_use]
     pub fn with_vars(&self, vars: impl IntoIterator<Item = (String, String)>) -> Self {
-        let mut env = self.env.clone();
-        env.extend(vars);
+        let (mut env, mut not_utf8) = (self.env.clone(), self.not_utf8.clone());
+        for (name, value) in vars {
+            not_utf8.remove(&name);
+            env.insert(name, value);
+        }
         Self {
             root: self.root.clone(),
             home: self.home.clone(),
             extras: self.extras,
-            secrets: secrets(&env),
+            secrets: secrets(env.iter().chain(&not_utf8)),
             env,
+            not_utf8,
             sink: Arc::clone(&self.sink),
             interrupts: Arc::clone(&self.interrupts),
             catching: AtomicBool::new(self.catching.load(Ordering::Relaxed)),
@@ -182,7 +164,12 @@ impl Cx {
 
     /// Fills `${NAME:-default}` from the environment.
     pub fn expand(&self, text: &str) -> Result<String> {
-        crate::project::expand(text, &|name| self.var(name).map(str::to_owned))
+        crate::project::expand(text, &|name| {
+            if self.not_utf8.contains_key(name) {
+                return environment::not_utf8(name).err();
+            }
+            Ok(self.var(name).map(str::to_owned))
+        })
     }
 
     /// The engine's own program, as it runs now.
@@ -504,8 +491,8 @@ fn show(command: &Command) -> String {
 }
 
 /// [`Cx::scrub`] for what is said before there is a context.
-pub fn scrub(env: &BTreeMap<String, String>, text: &str) -> String {
-    mask(&secrets(env), text)
+pub fn scrub(env: &Environment, text: &str) -> String {
+    mask(&secrets(env.vars.iter().chain(&env.not_utf8)), text)
 }
 
 /// `failed with exit code 2`, `was ended by a signal`.
@@ -516,20 +503,6 @@ pub fn exit(code: Option<i32>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_cargos_own_variables_are_hidden_from_cargo() {
-        for (name, own) in [
-            ("CARGO_PKG_NAME", true),
-            ("CARGO", true),
-            ("CARGO_HOME", false),
-            ("CARGO_TARGET_DIR", false),
-            ("RUSTFLAGS", false),
-        ] {
-            assert_eq!(is_cargos_own(name), own, "{name}");
-        }
-    }
-
     use std::sync::Mutex;
 
     #[derive(Default, Clone)]
@@ -561,6 +534,23 @@ mod tests {
         assert!(!format!("{error:#}").contains("sesame"), "{error:#}");
         let events = format!("{:?}", memory.0.lock().unwrap());
         assert!(!events.contains("sesame") && events.contains("got **** on"), "{events}");
+    }
+
+    #[test]
+    fn variable_with_the_key_of_a_cloud_makes_memory_private() {
+        for (name, value, private) in [
+            ("AZURE_STORAGE_KEY", "c2VzYW1lb3Blbg==", true),
+            ("AZURE_STORAGE_CONNECTION_STRING", "AccountName=a;AccountKey=c2VzYW1l", true),
+            ("GOOGLE_SERVICE_ACCOUNT_KEY", "{\"type\": \"service_account\"}", true),
+            ("DB_PASS", "sesame-open", true),
+            ("AZURE_STORAGE_ACCOUNT", "acmebuilds", false),
+        ] {
+            assert_eq!(cx(&[(name, value)]).0.has_secrets(), private, "{name}");
+        }
+        let not_utf8 = [("DB_PASS".to_owned(), "caf\u{fffd}-au-lait".to_owned())].into();
+        let env = Environment { vars: BTreeMap::new(), not_utf8 };
+        let cx = Cx::from_process("/".into(), env, Arc::new(Memory::default())).ok().unwrap();
+        assert!(cx.has_secrets() && cx.with_vars([]).has_secrets());
     }
 
     #[test]

@@ -53,6 +53,7 @@ pub fn put(cx: &Cx, project: &Project, release: Option<&Selector>, only: Option<
             .hint("name one: `cargo xtask put --store file:DIR`")
             .err();
     }
+    one_of_parallel_nodes(cx, &urls)?;
     let mut done = Vec::new();
     for url in &urls {
         let store = store::open(cx, project, url)?;
@@ -75,6 +76,18 @@ pub fn put(cx: &Cx, project: &Project, release: Option<&Selector>, only: Option<
         store::open(cx, project, urls[0])?.put(&release)?;
     }
     Ok(done)
+}
+
+/// Refuses before anything is written: the nodes of a parallel job would each write the same files to the workspace, and
+/// store artifacts of their own.
+fn one_of_parallel_nodes(cx: &Cx, urls: &[&str]) -> Result<()> {
+    let node = cx.var("CIRCLE_NODE_INDEX").unwrap_or("0");
+    if node == "0" || !cx.in_ci() || !urls.iter().any(|url| url.starts_with("circleci:")) {
+        return Ok(());
+    }
+    usage(format!("this is node {node} of a parallel job, and each node would store its own release"))
+        .hint("build in a job without `parallelism`, or only on node 0")
+        .err()
 }
 
 /// `put --confirm [RELEASE]`: after the step that uploads, looks whether all of it arrived.

@@ -207,6 +207,7 @@ impl Checker {
                 let text = script::in_current(target.root(), command);
                 let script =
                     Script { limit: left, interruptible: self.interruptible, ..Script::new(text, String::new()) }
+                        .of_project()
                         .called("check the health");
                 let answer = target.run(&script).map_err(|e| format!("{e:#}"))?;
                 let said = if answer.stderr.trim().is_empty() { answer.stdout } else { answer.stderr };
@@ -273,8 +274,8 @@ fn start_again(target: &dyn Target, spec: &Spec, release: &ReleaseId) -> Result<
 /// What helps a service that is not healthy for this reason, where that is known.
 pub fn hint(why: &str) -> Option<&'static str> {
     Spec::is_address_in_use(why).then_some(
-        "`ss -ltnp` on that host shows who has it; where nobody has, the system keeps it for a minute after connections were \
-         closed: let the app set SO_REUSEADDR, or give the check a `deadline` of more than 60 s",
+        "`ss -ltnp` on that host shows the program that has it; if none has, the system keeps it for a minute after connections \
+         were closed: let the app set SO_REUSEADDR, or give the check a `deadline` of more than 60 s",
     )
 }
 

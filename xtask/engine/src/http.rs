@@ -1,10 +1,13 @@
-//! The one door to reqwest: single exchanges, without redirects, proxies or retries. What is made of them, with a
-//! token and with patience, is in [`session`]; the rules that it follows are in [`policy`].
+//! The one door to reqwest: single exchanges, without redirects or retries. What is made of them, with a token and with
+//! patience, is in [`session`]; the rules that it follows are in [`policy`]. Requests to clouds alone use proxies:
+//! [`proxy`].
 
 pub mod policy;
+pub mod proxy;
 pub mod session;
 
 use crate::error::{Explain, Kind, Result, usage};
+use crate::http::proxy::Proxies;
 use serde_json::Value;
 use std::io::Read;
 use std::time::Duration;
@@ -14,6 +17,8 @@ pub use reqwest::Url;
 
 /// A body longer than this is cut: a health check needs no more.
 const BODY_LIMIT: u64 = 64 * 1024;
+/// `User-Agent` of every request.
+const AGENT: &str = concat!("gangplank/", env!("CARGO_PKG_VERSION"));
 /// How long a server may say nothing.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -32,6 +37,66 @@ impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[secret]")
     }
+}
+
+/// Proxies and certificates for requests to clouds.
+#[derive(Clone, Default)]
+pub struct NetworkOptions {
+    /// The proxies that the variables name.
+    pub proxies: Proxies,
+    /// Certificates that replace the system's.
+    pub ca_bundle: Option<CaBundle>,
+}
+
+/// Certificates from the file of `AWS_CA_BUNDLE`.
+#[derive(Clone)]
+pub struct CaBundle(Vec<reqwest::Certificate>);
+
+impl CaBundle {
+    /// Reads certificates in PEM; `None` when there are none, or when one is damaged.
+    pub fn parse(pem: &str) -> Option<Self> {
+        let found = reqwest::Certificate::from_pem_bundle(pem.as_bytes()).ok()?;
+        (!found.is_empty()).then_some(Self(found))
+    }
+}
+
+impl NetworkOptions {
+    fn proxy(&self) -> reqwest::Proxy {
+        let proxies = self.proxies.clone();
+        // An invalid variable was refused when the bucket was opened.
+        reqwest::Proxy::custom(move |url| proxies.for_url(url).ok().flatten().map(|proxy| proxy.url))
+    }
+
+    /// The client for object storage.
+    pub fn storage_client(&self, limits: &ClientLimits) -> Result<reqwest::Client, reqwest::Error> {
+        install_tls();
+        // Redirects are followed, because S3 answers with one for new buckets. Bodies are not decompressed, because
+        // sizes would differ from those that the server names.
+        let builder = reqwest::Client::builder()
+            .proxy(self.proxy())
+            .timeout(limits.request)
+            .connect_timeout(limits.connect)
+            .https_only(!limits.plain_http)
+            .http1_only()
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
+            .user_agent(AGENT);
+        let ca_bundle = self.ca_bundle.iter().flat_map(|it| it.0.iter().cloned());
+        if self.ca_bundle.is_some() { builder.tls_certs_only(ca_bundle) } else { builder }.build()
+    }
+}
+
+/// Limits of a client for object storage.
+#[derive(Debug, Clone)]
+pub struct ClientLimits {
+    /// How long one request may take.
+    pub request: Duration,
+    /// How long a connection may take.
+    pub connect: Duration,
+    /// Whether requests may go unencrypted.
+    pub plain_http: bool,
 }
 
 /// What a server answered, where little is expected: to a health check, to a form.
@@ -117,15 +182,27 @@ impl Client {
 
     /// The same, when a server may be silent for this long, before its answer and in the middle of a body.
     pub fn patient(silence: Duration) -> Result<Self> {
+        Self::build(Self::builder(silence).no_proxy())
+    }
+
+    /// A client for a cloud's server that uses its proxies and certificates.
+    pub fn with_network(network: &NetworkOptions) -> Result<Self> {
+        let builder = Self::builder(SILENCE).proxy(network.proxy());
+        let ca_bundle = network.ca_bundle.iter().flat_map(|it| it.0.clone()).collect::<Vec<_>>();
+        Self::build(if network.ca_bundle.is_some() { builder.tls_certs_only(ca_bundle) } else { builder })
+    }
+
+    fn builder(silence: Duration) -> reqwest::blocking::ClientBuilder {
         install_tls();
-        let client = reqwest::blocking::Client::builder()
+        reqwest::blocking::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
             // Of the client and not of a request: that one would limit a whole download.
             .timeout(silence)
-            .user_agent(concat!("gangplank/", env!("CARGO_PKG_VERSION")))
-            .build();
-        client.map(Self).explain(
+            .user_agent(AGENT)
+    }
+
+    fn build(builder: reqwest::blocking::ClientBuilder) -> Result<Self> {
+        builder.build().map(Self).explain(
             Kind::Failed,
             || "cannot make HTTP requests on this machine".into(),
             || "install the certificates that TLS needs, e.g. `apt-get install ca-certificates`".into(),

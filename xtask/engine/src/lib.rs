@@ -123,7 +123,7 @@ mod report;
 
 use crate::cli::{Cli, Color};
 use crate::commands::Answer;
-use crate::cx::Cx;
+use crate::cx::{Cx, Environment};
 use crate::error::{Result, hint_of, kind_of};
 use crate::event::{Said, Sink, Stream};
 use crate::extend::Extras;
@@ -148,9 +148,9 @@ pub fn main_with(project: &'static Project, extras: &'static Extras) -> ExitCode
 }
 
 fn run(project: &'static Project, extras: &'static Extras, args: impl IntoIterator<Item = OsString>) -> u8 {
-    let env = Cx::process_env();
-    let set = |name: &str| env.get(name).is_some_and(|value| !value.is_empty());
-    let dumb = env.get("TERM").is_some_and(|term| term == "dumb");
+    let env = Environment::from_process();
+    let set = |name: &str| env.vars.get(name).is_some_and(|value| !value.is_empty());
+    let dumb = env.vars.get("TERM").is_some_and(|term| term == "dumb");
     let styled = |flag, width| Style::decide(flag, set("NO_COLOR"), dumb, width);
     let args: Vec<OsString> = args.into_iter().collect();
     let as_json = args.iter().any(|arg| arg == "--json");
@@ -166,7 +166,7 @@ fn run(project: &'static Project, extras: &'static Extras, args: impl IntoIterat
     };
     if let cli::Command::Complete { words } = &cli.command {
         // Whoever is typing is told nothing else, whatever goes wrong.
-        let _ = print(&mut std::io::stdout(), &complete::candidates(project, extras, env, words));
+        let _ = print(&mut std::io::stdout(), &complete::candidates(project, extras, env.vars, words));
         return 0;
     }
     let flag = match cli.global.color {
@@ -189,8 +189,8 @@ fn run(project: &'static Project, extras: &'static Extras, args: impl IntoIterat
         Ok(here) if cli.command.takes_any_directory() => Ok(here),
         _ => Err(error),
     };
-    let cx = match Cx::find_root().or_else(here) {
-        Ok(root) => Cx::new(root, env, sink).with_extras(extras),
+    let cx = match Cx::find_root().or_else(here).and_then(|root| Cx::from_process(root, env, sink)) {
+        Ok(cx) => cx.with_extras(extras),
         Err(error) => return fail(None, &error, None, cli.global.json, err),
     };
     if cx.has_secrets() {

@@ -376,6 +376,10 @@ impl Project {
             if let Some((bad, _)) = env.vars.iter().find(|(var, _)| !is_variable(var)) {
                 return wrong(format!("env `{}` has a variable `{bad}`", env.name), "use letters, digits and `_`");
             }
+            env.vars.iter().try_for_each(|(_, value)| vars::validate(value))?;
+            if let Check::Http { url: text, .. } | Check::Tcp { addr: text } = env.health.check {
+                vars::validate(text)?;
+            }
             env.service.validate(env)?;
             env.validate_extras()?;
         }

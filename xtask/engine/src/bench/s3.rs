@@ -97,7 +97,12 @@ fn clear(cx: &Cx, url: &str) -> Result<()> {
 /// A project with this store alone.
 pub fn project(url: &str) -> Project {
     let stores: &'static [&'static str] = vec![&*url.to_owned().leak()].leak();
-    Project { app: App { name: "bench", include: &[PAYLOAD], ..App::DEFAULT }, stores, envs: &[], ci: Ci::DEFAULT }
+    Project {
+        app: App { name: "bench", include: &[PAYLOAD], generated: &[PAYLOAD], ..App::DEFAULT },
+        stores,
+        envs: &[],
+        ci: Ci::DEFAULT,
+    }
 }
 
 /// The copies that are measured: a release of the checkout to a store, or from there into a directory. A command of its

@@ -18,17 +18,32 @@ pub struct Group {
     pub minutes: u32,
     /// Programs that its tests need, by the Debian package of the same name.
     pub programs: &'static [&'static str],
+    /// A package of npm that its tests need: name and version.
+    pub npm: Option<(&'static str, &'static str)>,
 }
 
 /// The groups of this repository.
 pub const GROUPS: &[Group] = &[
-    Group { name: "histories", about: "random histories of commands that are killed", minutes: 1, programs: &[] },
-    Group { name: "kill", about: "a deploy that is killed at every point", minutes: 1, programs: &[] },
-    Group { name: "bucket", about: "buckets on a real S3 server", minutes: 5, programs: CEPH },
-    Group { name: "logins", about: "hostile shells and profiles of logins", minutes: 3, programs: &[] },
-    Group { name: "patterns", about: "new projects that deliver themselves", minutes: 12, programs: &[] },
-    Group { name: "adopt", about: "an xtask for crates that others wrote", minutes: 4, programs: &[] },
-    Group { name: "growth", about: "many releases, files and bytes", minutes: 3, programs: &[] },
+    Group {
+        name: "histories",
+        about: "random histories of commands that are killed",
+        minutes: 1,
+        programs: &[],
+        npm: None,
+    },
+    Group { name: "kill", about: "a deploy that is killed at every point", minutes: 1, programs: &[], npm: None },
+    Group { name: "bucket", about: "buckets on a real S3 server", minutes: 5, programs: CEPH, npm: None },
+    Group {
+        name: "azure",
+        about: "containers on Azurite",
+        minutes: 1,
+        programs: &[],
+        npm: Some(("azurite", "3.35.0")),
+    },
+    Group { name: "logins", about: "hostile shells and profiles of logins", minutes: 3, programs: &[], npm: None },
+    Group { name: "patterns", about: "new projects that deliver themselves", minutes: 12, programs: &[], npm: None },
+    Group { name: "adopt", about: "an xtask for crates that others wrote", minutes: 4, programs: &[], npm: None },
+    Group { name: "growth", about: "many releases, files and bytes", minutes: 3, programs: &[], npm: None },
 ];
 
 const CEPH: &[&str] = &["radosgw", "ceph-mon", "ceph-osd"];
@@ -98,7 +113,7 @@ mod tests {
     const GROUPS: &[Group] = &[group("a", 4), group("b", 5), group("c", 12)];
 
     const fn group(name: &'static str, minutes: u32) -> Group {
-        Group { name, about: "", minutes, programs: &[] }
+        Group { name, about: "", minutes, programs: &[], npm: None }
     }
 
     #[test]

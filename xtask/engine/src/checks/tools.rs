@@ -1,7 +1,9 @@
 //! Programs that checks need: rustup, apt-get and `PyPI` bring what is missing, where they may.
 
+use crate::checks::groups::Group;
 use crate::cx::{Cx, Input};
 use crate::error::{Failure, Kind, Result};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -31,20 +33,25 @@ pub fn component(cx: &Cx, component: &str, subcommand: &str) -> Result<()> {
     }
 }
 
+/// Packages of `PyPI`: a validator with CircleCI's own schema, and a client of its API that others wrote.
+const PYTHON: &[&str] = &["check-jsonschema==0.39.0", "circleci==1.2.2"];
+
 /// The validator with CircleCI's own schema, from `PyPI`, in a virtual environment under `target/`. Debian splits the
 /// module for environments from Python; root may have it installed.
 pub fn validator(cx: &Cx) -> Option<PathBuf> {
     let tools = cx.root.join("target/tools");
     let program = tools.join("bin/check-jsonschema");
-    if program.exists() {
+    // What an earlier version of this list installed is not enough.
+    let list = tools.join("installed");
+    if program.exists() && fs::read_to_string(&list).is_ok_and(|text| text == PYTHON.join("\n")) {
         return Some(program);
     }
-    cx.note("installing check-jsonschema into target/tools");
+    cx.note(format!("installing {} into target/tools", PYTHON.join(", ")));
     let venv = || succeeds(cx, Path::new("python3"), &["-m", "venv", "--clear", "target/tools"]);
     let apt = || apt_install(cx, &["python3", "python3-venv"]);
-    let pip = ["install", "--quiet", "--disable-pip-version-check", "check-jsonschema==0.39.0"];
+    let pip = [&["install", "--quiet", "--disable-pip-version-check"], PYTHON].concat();
     let installed = (venv() || (apt() && venv())) && succeeds(cx, &tools.join("bin/pip"), &pip);
-    installed.then_some(program)
+    (installed && fs::write(list, PYTHON.join("\n")).is_ok()).then_some(program)
 }
 
 /// Installs what the default tests need. Without it they are skipped, and fail in CI.
@@ -54,8 +61,22 @@ pub fn install_for_default(cx: &Cx) {
 }
 
 /// Installs the programs that a group of tests needs.
-pub fn install_for_group(cx: &Cx, programs: &[&'static str]) {
-    install(cx, &missing_programs(cx, programs).collect::<Vec<_>>());
+pub fn install_for_group(cx: &Cx, group: &Group) {
+    install(cx, &missing_programs(cx, group.programs).collect::<Vec<_>>());
+    if let Some((package, version)) = group.npm {
+        install_from_npm(cx, package, version);
+    }
+}
+
+/// Installs a package of npm into `target/tools/PACKAGE`. Without npm its tests are skipped.
+fn install_from_npm(cx: &Cx, package: &str, version: &str) {
+    let dir = format!("target/tools/{package}");
+    if cx.program_on_path("npm").is_none() || cx.root.join(&dir).join("node_modules").join(package).exists() {
+        return;
+    }
+    cx.note(format!("installing {package} into {dir}"));
+    let what = format!("{package}@{version}");
+    succeeds(cx, Path::new("npm"), &["install", "--no-audit", "--no-fund", "--prefix", &dir, &what]);
 }
 
 fn missing_programs<'a>(cx: &'a Cx, programs: &'a [&'static str]) -> impl Iterator<Item = &'static str> + 'a {

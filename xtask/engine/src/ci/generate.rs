@@ -2,7 +2,7 @@
 
 use crate::ci::{patterns, render};
 use crate::cx::{Cx, stands_alone};
-use crate::error::{Explain, Failure, Kind, Result};
+use crate::error::{Explain, Failure, Kind, Result, usage};
 use crate::git;
 use crate::project::{Pattern, Project};
 use serde::Serialize;
@@ -48,9 +48,13 @@ pub fn drift(cx: &Cx, project: &Project) -> Result<Vec<&'static str>> {
 
 /// Writes the configs for a pattern, or with `check` fails with a diff when one is not as it should be.
 pub fn generate(cx: &Cx, project: &Project, pattern: Pattern, check: bool) -> Result<Vec<Generated>> {
+    let texts = texts(cx, project, pattern)?;
+    if !check && pattern != project.ci.pattern {
+        return another_pattern(project.ci.pattern, pattern);
+    }
     let mut generated = Vec::new();
     let mut drifted = Vec::new();
-    for (name, want) in CONFIGS.into_iter().zip(texts(cx, project, pattern)?) {
+    for (name, want) in CONFIGS.into_iter().zip(texts) {
         let path = cx.root.join(name);
         let have = fs::read_to_string(&path).unwrap_or_default();
         let changed = !is_same(&have, &want);
@@ -68,6 +72,15 @@ pub fn generate(cx: &Cx, project: &Project, pattern: Pattern, check: bool) -> Re
     }
     Failure::new(Kind::Failed, drifted.join("\n"))
         .hint("run `cargo xtask ci generate` and commit the files in .circleci")
+        .err()
+}
+
+/// The refusal of a config that the next `ci generate --check`, which is the first step of its own jobs, would call stale.
+fn another_pattern<T>(says: Pattern, wanted: Pattern) -> Result<T> {
+    usage(format!("xtask/src/main.rs says pattern `{}`, so nothing was written for `{}`", says.as_str(), wanted.as_str()))
+        .hint(format!(
+            "in `ci` of xtask/src/main.rs write `pattern: Pattern::{wanted:?},` in place of Pattern::{says:?}, then run `cargo xtask ci generate`; with --check it shows what would change"
+        ))
         .err()
 }
 

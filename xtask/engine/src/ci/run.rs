@@ -10,6 +10,7 @@ pub mod ceph;
 mod cloud;
 mod job;
 mod ports;
+pub mod serve;
 
 use crate::ci::pipeline::{Pipeline, Values, Workflow};
 use crate::ci::workspace::Layers;

@@ -41,6 +41,9 @@ pub enum Ci {
         #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
         set: Vec<(String, String)>,
     },
+    /// Answer CircleCI's API from what `ci run` has left, for other clients
+    #[command(hide = true)]
+    Loopback,
     /// Start a deploy or a rollback on CircleCI: `ci trigger deploy prod`
     #[command(subcommand)]
     Trigger(Trigger),

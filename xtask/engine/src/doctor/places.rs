@@ -106,9 +106,9 @@ fn judge(places: &[Place], pattern: Pattern, in_job: bool, answers: bool) -> Vec
             About::OnlyInJobs => Check::skipped(url, "it is there in jobs alone"),
             About::Unasked(why) => Check::skipped(url, why),
             About::Unusable(why) if is_bucket && (pattern == Pattern::S3 || in_job) => {
-                Check::broken(url, why, CREDENTIALS)
+                Check::broken(url, why, credentials(url))
             }
-            About::Unusable(why) => Check::warning(url, why, CREDENTIALS),
+            About::Unusable(why) => Check::warning(url, why, credentials(url)),
             About::Tried(Err(fault)) => Check::of(url, State::Broken, fault),
             About::Tried(Ok(())) if is_bucket => Check::ok(url, "written to, under conditions that it minds"),
             About::Tried(Ok(())) => Check::ok(url, "may be written"),
@@ -126,8 +126,20 @@ fn judge(places: &[Place], pattern: Pattern, in_job: bool, answers: bool) -> Vec
     }
 }
 
-const CREDENTIALS: &str = "`export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=...`, or set AWS_PROFILE; docs/s3.md says \
-     how a job gets them without a stored key";
+fn credentials(url: &str) -> &'static str {
+    match url.split_once("://") {
+        Some(("az", _)) => {
+            "`export AZURE_STORAGE_CONNECTION_STRING=...`, or AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY: see docs/s3.md"
+        }
+        Some(("gs", _)) => {
+            "`export GOOGLE_APPLICATION_CREDENTIALS=KEY.json`, or `gcloud auth application-default login`: see docs/s3.md"
+        }
+        _ => {
+            "`export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=...`, or set AWS_PROFILE; docs/s3.md says how a job gets \
+             them without a stored key"
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -158,6 +170,12 @@ mod tests {
             let checks = judge(&[Place { url, about }], pattern, in_job, answers);
             assert_eq!(checks[0].state, state, "{url} {pattern:?} {in_job}");
             assert_eq!(checks[0].hint.is_some(), matches!(state, Broken | Warning), "{url}");
+        }
+        for (url, names) in
+            [(bucket, "AWS_ACCESS_KEY_ID"), ("az://builds", "AZURE_STORAGE_KEY"), ("gs://builds", "GOOGLE_")]
+        {
+            let checks = judge(&[Place { url, about: unusable() }], Pattern::S3, false, false);
+            assert!(checks[0].hint.as_ref().unwrap().contains(names), "{url}");
         }
         assert_eq!(judge(&[], Pattern::Workspace, true, false)[0].state, Broken);
         assert_eq!(judge(&[], Pattern::Workspace, false, false)[0].state, Skipped);

@@ -76,6 +76,17 @@ pub fn hidden_changes(cx: &Cx) -> Result<Vec<(String, &'static str)>> {
     Ok(changed)
 }
 
+/// Files that are not as the commit has them, or that it does not have and git does not ignore.
+pub fn changes(cx: &Cx) -> Result<Vec<String>> {
+    let sh = shell(&cx.root)?;
+    let listed =
+        cx.read(cmd!(sh, "git status --porcelain=v1 -z --untracked-files=normal --ignore-submodules=none").into())?;
+    // `XY PATH`; after a rename the old path follows, which no letters come before: git-status(1).
+    let paths = listed.split('\0').filter(|entry| entry.get(2..3) == Some(" ")).map(|entry| entry[3..].to_owned());
+    let hidden = hidden_changes(cx)?.into_iter().map(|(path, _)| path);
+    Ok(paths.chain(hidden).collect())
+}
+
 /// Submodules below the workspace root that are not checked out.
 pub fn missing_submodules(cx: &Cx) -> Result<Vec<String>> {
     let sh = shell(&cx.root)?;

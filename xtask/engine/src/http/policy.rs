@@ -22,7 +22,8 @@ pub fn is_secure(url: &Url) -> bool {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether a host is this machine.
+pub fn is_loopback(host: &str) -> bool {
     let ip: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
     host == "localhost" || ip.is_some_and(|ip| ip.is_loopback())
 }

@@ -147,7 +147,10 @@ fn stop_process(seconds: u64) -> String {
   if alive; then echo \"process $pid does not end\" >&2; exit 1; fi
   if [ \"$group\" != - ]; then kill -KILL \"-$group\" 2>/dev/null || true; fi
 fi
-for left in $(marked); do kill -KILL \"$left\" 2>/dev/null || true; done
+# A deploy that the app itself has started stays, with what it is called by.
+callers=' '; up=$$
+while [ \"${{up:-0}}\" -gt 1 ]; do callers=\"$callers$up \"; up=$(sed -n 's/^PPid:[^0-9]*//p' \"/proc/$up/status\" 2> /dev/null || true); done
+for left in $(marked); do case $callers in *\" $left \"*) ;; *) kill -KILL \"$left\" 2>/dev/null || true;; esac; done
 rm -f service/process service/exit",
         patience = seconds * 20,
     )

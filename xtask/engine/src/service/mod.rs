@@ -56,6 +56,8 @@ pub struct Script {
     pub limit: Duration,
     /// Whether it is ended when somebody asks us to stop.
     pub interruptible: bool,
+    /// Whether it holds a command of the project, which is never run twice where once is meant.
+    pub of_project: bool,
 }
 
 /// What [`Spec::status`] exits with when the service will not come back by itself.
@@ -66,7 +68,13 @@ const LIMIT: Duration = Duration::from_secs(600);
 impl Script {
     /// A script that nobody may interrupt.
     pub fn new(text: String, stdin: String) -> Self {
-        Self { what: "run a script", text, stdin, limit: LIMIT, interruptible: false }
+        Self { what: "run a script", text, stdin, limit: LIMIT, interruptible: false, of_project: false }
+    }
+
+    /// The same, holding a command of the project.
+    #[must_use]
+    pub fn of_project(self) -> Self {
+        Self { of_project: true, ..self }
     }
 
     /// Says what it does.
@@ -274,7 +282,7 @@ exec sh -c {}\n",
         quote(root),
         quote(restart)
     );
-    Script::new(text, one_line(exports) + &one_line(env))
+    Script::new(text, one_line(exports) + &one_line(env)).of_project()
 }
 
 /// Remembers the variables with which the service became healthy.
@@ -291,7 +299,7 @@ pub fn command(root: &str, exports: &str, command: &str) -> Script {
     // The variables come by stdin: they may be secret, and a command line is for everybody to read.
     let (root, command) = (quote(root), quote(command));
     let text = format!("set -eu\ncd -- {root}\n{UMASK}\nvars=$(cat); eval \"$vars\"\nexec sh -c {command}\n");
-    Script::new(text, exports.to_owned())
+    Script::new(text, exports.to_owned()).of_project()
 }
 
 #[cfg(test)]

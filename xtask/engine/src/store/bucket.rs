@@ -73,7 +73,7 @@ impl<'cx> BucketStore<'cx> {
         let mut settings = self.settings.clone().expect("a store without a bucket has settings");
         match settings.credentials.clone() {
             Credentials::Given => {}
-            Credentials::Exchanged(role) => settings.options.extend(role::keys(self.cx, &role)?),
+            Credentials::Exchanged(role) => settings.options.extend(role::keys(self.cx, &role, &settings.network)?),
             Credentials::Missing(what) => {
                 return Failure::new(Kind::Auth, format!("{}: no credentials: set {what}", self.url))
                     .hint("docs/s3.md says how a job gets them without a stored key")

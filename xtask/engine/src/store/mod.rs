@@ -352,8 +352,8 @@ fn latest(store: &dyn Store, app: &str) -> Result<Option<Manifest>> {
     }
 }
 
-/// The release of an app that a job built. Numbers of jobs are CircleCI's: what a run on this machine has numbered is
-/// taken only where nobody can be asked who knows.
+/// The release of an app that a job built. CircleCI numbers the jobs: a number from a run on this machine counts only if no
+/// store over the network is configured.
 pub fn of_build(app: &str, stores: &[Box<dyn Store + '_>], job: u64) -> Result<Option<Manifest>> {
     let remote = stores.iter().any(|store| store.is_remote());
     for store in stores.iter().filter(|store| store.is_remote() || !remote) {

@@ -9,21 +9,23 @@ pub mod trouble;
 
 use crate::cx::{Cx, var};
 use crate::error::{Explain, Failure, Kind, Result, failed};
+use crate::http::{ClientLimits, NetworkOptions};
 use crate::store::object::settings::{Scheme, Settings};
-use crate::store::object::trouble::{Doing, explain};
+use crate::store::object::trouble::{Doing, Server, explain};
 use futures_util::future::{Either, select};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::{HttpClient, HttpConnector};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path as Key;
 use object_store::signer::Signer;
 use object_store::{
-    BackoffConfig, ClientOptions, Error, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
-    RetryConfig, UpdateVersion,
+    BackoffConfig, ClientConfigKey, ClientOptions, Error, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
+    PutOptions, RetryConfig, UpdateVersion,
 };
 use std::cell::Cell;
 use std::fs::File;
@@ -58,7 +60,7 @@ const RETRIES: usize = 10;
 /// A prefix of a bucket. Keys are relative to it, with `/` between their parts.
 pub struct Bucket<'cx> {
     cx: &'cx Cx,
-    url: String,
+    server: Server,
     root: Key,
     store: Arc<dyn ObjectStore>,
     signer: Option<Arc<dyn Signer>>,
@@ -93,12 +95,15 @@ impl<'cx> Bucket<'cx> {
         crate::http::install_tls();
         let deadline = crate::http::session::deadline(cx)?;
         let retry = RetryConfig { backoff: BackoffConfig::default(), max_retries: RETRIES, retry_timeout: deadline };
-        let client = ClientOptions::new()
-            .with_timeout(REQUEST.min(deadline))
-            .with_connect_timeout(CONNECT.min(deadline))
-            .with_allow_http(settings.plain_http);
-        let (store, signer) = build(settings, client, retry).map_err(|e| explain(url, Doing::Opening, &e))?;
-        Self::with(cx, url, &settings.prefix, store, Some(signer))
+        let limits = ClientLimits {
+            request: REQUEST.min(deadline),
+            connect: CONNECT.min(deadline),
+            plain_http: settings.plain_http(),
+        };
+        let server = Server::of(url, settings)?;
+        let connector = Connector { network: settings.network.clone(), limits };
+        let (store, signer) = build(settings, connector, retry).map_err(|e| explain(&server, Doing::Opening, &e))?;
+        Self::with(cx, server, &settings.prefix, store, settings.signs.then_some(signer))
     }
 
     fn in_directory(cx: &'cx Cx, url: &str, settings: &Settings, dir: &Path) -> Result<Self> {
@@ -107,29 +112,29 @@ impl<'cx> Bucket<'cx> {
         let hint = || "check its permissions".to_owned();
         std::fs::create_dir_all(&dir).explain(Kind::Failed, what, hint)?;
         let store = LocalFileSystem::new_with_prefix(&dir).explain(Kind::Failed, what, hint)?;
-        let bucket = Self::with(cx, url, &settings.prefix, Arc::new(store), None)?;
+        let bucket = Self::with(cx, Server::new(url), &settings.prefix, Arc::new(store), None)?;
         Ok(Self { lock: Some(dir.join(".lock")), ..bucket })
     }
 
     /// A bucket in the memory of this process, for tests.
     pub fn in_memory(cx: &'cx Cx, store: &Memory) -> Result<Self> {
-        Self::with(cx, "memory:", "", store.0.clone(), None)
+        Self::with(cx, Server::new("memory:"), "", store.0.clone(), None)
     }
 
     fn with(
         cx: &'cx Cx,
-        url: &str,
+        server: Server,
         prefix: &str,
         store: Arc<dyn ObjectStore>,
         signer: Option<Arc<dyn Signer>>,
     ) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().explain(
             Kind::Failed,
-            || format!("{url}: cannot start the network"),
+            || format!("{}: cannot start the network", server.url),
             || "are there file descriptors left? `ulimit -n`".into(),
         )?;
         let root = Key::from(prefix);
-        Ok(Self { cx, url: url.to_owned(), root, store, signer, runtime, bare_tags: Cell::new(false), lock: None })
+        Ok(Self { cx, server, root, store, signer, runtime, bare_tags: Cell::new(false), lock: None })
     }
 
     fn key(&self, key: &str) -> Key {
@@ -154,7 +159,11 @@ impl<'cx> Bucket<'cx> {
                 }
                 waited += TICK;
                 if slow == Some(waited) {
-                    self.cx.note(format!("{} has not answered for {} s: still waiting", self.url, waited.as_secs()));
+                    self.cx.note(format!(
+                        "{} has not answered for {} s: still waiting",
+                        self.server.url,
+                        waited.as_secs()
+                    ));
                 }
                 if self.cx.interrupted() {
                     stopping += TICK;
@@ -167,7 +176,7 @@ impl<'cx> Bucket<'cx> {
     }
 
     fn explained<T>(&self, doing: Doing, done: Result<T, Error>) -> Result<T> {
-        done.map_err(|error| explain(&self.url, doing, &error).into())
+        done.map_err(|error| explain(&self.server, doing, &error).into())
     }
 
     /// An object and its version; `None` when there is none.
@@ -192,7 +201,7 @@ impl<'cx> Bucket<'cx> {
         if got.meta.size > SMALL_MAX {
             return crate::error::verification(format!(
                 "{}/{key} has {} bytes: it is none of ours",
-                self.url, got.meta.size
+                self.server.url, got.meta.size
             ))
             .hint("look at it, and move it away")
             .err();
@@ -223,7 +232,11 @@ impl<'cx> Bucket<'cx> {
         let replaces = matches!(mode, PutMode::Update(_));
         let options = PutOptions { mode, ..PutOptions::default() };
         match self.wait(Some(SLOW), self.store.put_opts(&self.key(key), bytes.into(), options)) {
-            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
+            Err(Error::AlreadyExists { source, .. } | Error::Precondition { source, .. })
+                if !trouble::is_bucket_missing(&*source) =>
+            {
+                Ok(false)
+            }
             // What was to be replaced is gone. Where something new was to be made, it is the bucket that is not there.
             Err(Error::NotFound { source, .. }) if replaces && !trouble::is_bucket_missing(&*source) => Ok(false),
             done => self.explained(Doing::Writing(key), done).map(|_| true),
@@ -263,7 +276,7 @@ impl<'cx> Bucket<'cx> {
     fn probe_by(&self, key: &str) -> Result<()> {
         let note = || b"Gangplank looks here whether conditional writes are honoured.\n".to_vec();
         let ignored = |what: &str| {
-            Failure::new(Kind::Remote, format!("{}: the server ignores `{what}`, so jobs could overwrite each other", self.url))
+            Failure::new(Kind::Remote, format!("{}: the server ignores `{what}`, so jobs could overwrite each other", self.server.url))
                 .hint("use a server that honours conditional writes (AWS S3, Cloudflare R2, Ceph, ...), or circleci:artifacts")
                 .err()
         };
@@ -292,7 +305,7 @@ impl<'cx> Bucket<'cx> {
         self.bare_tags.set(false);
         Failure::new(
             Kind::Remote,
-            format!("{}: the server refuses every `If-Match`, so no pointer can be moved", self.url),
+            format!("{}: the server refuses every `If-Match`, so no pointer can be moved", self.server.url),
         )
         .hint("use a server that honours conditional writes (AWS S3, Cloudflare R2, Ceph, ...), or circleci:artifacts")
         .err()
@@ -317,9 +330,12 @@ impl<'cx> Bucket<'cx> {
     pub fn list_from(&self, prefix: &str, start: &str) -> Result<Vec<Object>> {
         let below = self.key(prefix);
         let want = format!("{below}/{start}");
-        let found = self.store.list_with_offset(Some(&below), &Key::from(want.as_str()));
+        let start = Key::from(want.as_str());
+        let found = self.store.list_with_offset(Some(&below), &start);
         let begins = move |meta: &ObjectMeta| meta.location.as_ref().starts_with(&want);
-        // A server lists in order, so that the first other key is the end; a directory lists in no order.
+        // Azurite ignores the start of a listing, so earlier keys are skipped here too. A server lists in order, so the first
+        // other key is the end; a directory lists in no order.
+        let found = found.try_filter(move |meta| ready(meta.location >= start));
         self.collect(if self.lock.is_some() {
             found.try_filter(move |meta| ready(begins(meta))).boxed()
         } else {
@@ -344,7 +360,7 @@ impl<'cx> Bucket<'cx> {
     /// Removes objects; one that is gone already is a success.
     pub fn remove(&self, key: &str) -> Result<()> {
         match self.wait(Some(SLOW), self.store.delete(&self.key(key))) {
-            Err(Error::NotFound { .. }) => Ok(()),
+            Err(Error::NotFound { source, .. }) if !trouble::is_bucket_missing(&*source) => Ok(()),
             done => self.explained(Doing::Removing(key), done),
         }
     }
@@ -366,7 +382,7 @@ impl<'cx> Bucket<'cx> {
             Ok(200 | 204 | 409) => Ok(()),
             other => {
                 let why = other.map_or_else(|broken| broken.why, |status| format!("the server answered {status}"));
-                Failure::new(Kind::Remote, format!("cannot make the bucket of {}: {why}", self.url))
+                Failure::new(Kind::Remote, format!("cannot make the bucket of {}: {why}", self.server.url))
                     .hint("look into the logs of the server")
                     .err()
             }
@@ -375,7 +391,7 @@ impl<'cx> Bucket<'cx> {
 
     fn signed(&self, method: &str, key: &Key, valid: Duration) -> Result<crate::http::Url> {
         let Some(signer) = &self.signer else {
-            return failed(format!("{}: nothing here can sign URLs", self.url)).hint("use an s3:// store").err();
+            return failed(format!("{}: nothing here can sign URLs", self.server.url)).hint("use an s3:// store").err();
         };
         let method = method.parse().expect("the methods above are methods");
         self.explained(Doing::Signing, self.wait(Some(SLOW), signer.signed_url(method, key, valid)))
@@ -406,13 +422,15 @@ pub struct Memory(Arc<InMemory>);
 type Opened = (Arc<dyn ObjectStore>, Arc<dyn Signer>);
 
 /// The bucket is set last: no variable may have another one meant.
-fn build(settings: &Settings, client: ClientOptions, retry: RetryConfig) -> Result<Opened, Error> {
+fn build(settings: &Settings, connector: Connector, retry: RetryConfig) -> Result<Opened, Error> {
+    // The connector enforces this.
+    let client = ClientOptions::new().with_allow_http(settings.plain_http());
     // The builders of the library are alike, but have no trait in common.
     macro_rules! open {
         ($builder:ident, $key:ident, $with_bucket:ident) => {{
             let options = settings.options.iter();
             let known = options.filter_map(|(name, value)| Some((name.parse::<$key>().ok()?, value)));
-            let builder = $builder::new().with_client_options(client).with_retry(retry);
+            let builder = $builder::new().with_client_options(client).with_retry(retry).with_http_connector(connector);
             let builder = known.fold(builder, |it, (key, value)| it.with_config(key, value));
             let store = Arc::new(builder.$with_bucket(&settings.bucket).build()?);
             Ok((store.clone(), store))
@@ -422,5 +440,27 @@ fn build(settings: &Settings, client: ClientOptions, retry: RetryConfig) -> Resu
         Scheme::S3 => open!(AmazonS3Builder, AmazonS3ConfigKey, with_bucket_name),
         Scheme::Google => open!(GoogleCloudStorageBuilder, GoogleConfigKey, with_bucket_name),
         Scheme::Azure => open!(MicrosoftAzureBuilder, AzureConfigKey, with_container_name),
+    }
+}
+
+/// Makes the HTTP clients of the library: for the bucket, for a token service, and for a metadata address, which the library
+/// asks by plain http.
+#[derive(Clone)]
+struct Connector {
+    network: NetworkOptions,
+    limits: ClientLimits,
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connector")
+    }
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> Result<HttpClient, Error> {
+        let plain_http = options.get_config_value(&ClientConfigKey::AllowHttp).as_deref() == Some("true");
+        let client = self.network.storage_client(&ClientLimits { plain_http, ..self.limits.clone() });
+        client.map(HttpClient::new).map_err(|source| Error::Generic { store: "HTTP client", source: Box::new(source) })
     }
 }

@@ -358,8 +358,10 @@ impl Target for HostTarget<'_> {
 
     fn act(&self, acts: &[Act]) -> Result<Vec<Answer>> {
         let mut answers = self.act_once(acts)?;
-        // What was done before the one that failed is not done again.
-        while let Some(last) = answers.last_mut().filter(|last| !last.ok())
+        // What was done before the one that failed is not done again, nor is a command of the project.
+        while let Some(act) = answers.len().checked_sub(1).and_then(|at| acts.get(at))
+            && !matches!(act, Act::Run(script) if script.of_project)
+            && let Some(last) = answers.last_mut().filter(|last| !last.ok())
             && self.made_room(last)
         {
             answers.pop();

@@ -47,7 +47,7 @@ fn masked(value: &str) -> String {
     format!("xxxx{}", value.chars().skip(skip).collect::<String>())
 }
 
-fn variable(name: &str, it: &Variable) -> Value {
+pub(super) fn variable(name: &str, it: &Variable) -> Value {
     json!({ "name": name, "value": masked(&it.value), "created-at": it.created_at.to_string() })
 }
 

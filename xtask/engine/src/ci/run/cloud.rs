@@ -81,12 +81,7 @@ impl Cloud {
 
     /// Starts a pipeline with parameters as everybody does: through the API. Gives its UUID.
     pub fn trigger(&self, cx: &Cx, branch: &str, parameters: &Value) -> Result<String> {
-        let vars = [
-            ("CIRCLE_HOST", self.server.url()),
-            ("CIRCLE_TOKEN", self.token.clone()),
-            ("CIRCLE_PROJECT_SLUG", self.server.world().slug.clone()),
-        ];
-        let cx = cx.with_vars(vars.map(|(name, value)| (name.to_owned(), value)));
+        let cx = cx.with_vars(self.client_variables().map(|(name, value)| (name.to_owned(), value)));
         let definition = self.server.world().definitions.first().map(|it| it.id.clone());
         match crate::circleci::CircleCi::open(&cx, None)?.trigger(definition.as_deref(), branch, parameters)? {
             crate::circleci::Triggered::Started(started) => Ok(started.id),
@@ -94,6 +89,12 @@ impl Cloud {
                 .hint("see `cargo xtask ci run --help`")
                 .err(),
         }
+    }
+
+    /// By what a client finds it: its address, a token that is good as long as it answers, and the project.
+    pub fn client_variables(&self) -> [(&'static str, String); 3] {
+        let slug = self.server.world().slug.clone();
+        [("CIRCLE_HOST", self.server.url()), ("CIRCLE_TOKEN", self.token.clone()), ("CIRCLE_PROJECT_SLUG", slug)]
     }
 
     /// A workflow begins: all its jobs are known from now on.

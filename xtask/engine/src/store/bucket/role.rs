@@ -6,7 +6,8 @@
 
 use crate::cx::{Cx, Input};
 use crate::error::{Failure, Kind, Result, kind_of};
-use crate::http::{Client, Secret, policy};
+use crate::http::proxy::Proxy;
+use crate::http::{Client, NetworkOptions, Secret, policy};
 use crate::store::object::settings::Role;
 use crate::store::object::trouble::tag;
 use std::process::Command;
@@ -19,19 +20,25 @@ const ATTEMPTS: u32 = 4;
 pub type Keys = [(String, String); 3];
 
 /// Asks for the keys of a role.
-pub fn keys(cx: &Cx, role: &Role) -> Result<Keys> {
-    let client = Client::new()?;
-    match exchange(cx, &client, role, &role.token) {
+pub fn keys(cx: &Cx, role: &Role, network: &NetworkOptions) -> Result<Keys> {
+    let service = Service { client: Client::with_network(network)?, proxy: network.proxies.for_url(&role.endpoint)? };
+    match exchange(cx, &service, role, &role.token) {
         // The token of the environment lives an hour, and the job may be older. Not every service says that it expired.
         Err(refused) if kind_of(&refused) == Kind::Auth => match fresh(cx) {
-            Some(token) => exchange(cx, &client, role, &token),
+            Some(token) => exchange(cx, &service, role, &token),
             None => Err(refused),
         },
         done => done,
     }
 }
 
-fn exchange(cx: &Cx, client: &Client, role: &Role, token: &Secret) -> Result<Keys> {
+/// The token service, and the proxy before it.
+struct Service {
+    client: Client,
+    proxy: Option<Proxy>,
+}
+
+fn exchange(cx: &Cx, service: &Service, role: &Role, token: &Secret) -> Result<Keys> {
     let session = format!("gangplank-{}", cx.var("CIRCLE_BUILD_NUM").unwrap_or("laptop"));
     let fields = [
         ("Action", "AssumeRoleWithWebIdentity"),
@@ -45,14 +52,21 @@ fn exchange(cx: &Cx, client: &Client, role: &Role, token: &Secret) -> Result<Key
         if attempt > 0 {
             std::thread::sleep(Duration::from_millis(125 << attempt));
         }
-        match client.post_form(&role.endpoint, &fields, ("WebIdentityToken", token)) {
+        match service.client.post_form(&role.endpoint, &fields, ("WebIdentityToken", token)) {
             Ok(answer) if !policy::is_passing(answer.status) => return read(&what, answer.status, &answer.body),
             Ok(answer) => why = format!("it answered {}", answer.status),
             Err(broken) => why = broken.why,
         }
     }
-    let hint = "check the network and AWS_ENDPOINT_URL_STS, then run the same command again";
-    Failure::new(Kind::Remote, format!("{what}: {why} (tried {ATTEMPTS} times)")).hint(hint).err()
+    let (by, hint) = match &service.proxy {
+        Some(proxy) => (format!("{}: ", proxy.label()), proxy.hint(Some(&role.endpoint))),
+        None => {
+            let hint = "check the network and AWS_ENDPOINT_URL_STS, then run the same command again; AWS_CA_BUNDLE names \
+                        certificates of your own";
+            (String::new(), hint.to_owned())
+        }
+    };
+    Failure::new(Kind::Remote, format!("{what}: {by}{why} (tried {ATTEMPTS} times)")).hint(hint).err()
 }
 
 fn read(what: &str, status: u16, text: &str) -> Result<Keys> {

@@ -39,7 +39,7 @@ impl Bucket<'_> {
         let parts = async {
             loop {
                 // One less than at once, because the one that has just been read waits here.
-                upload.wait_for_capacity(AT_ONCE - 1).await.map_err(|e| explain(&self.url, doing, &e))?;
+                upload.wait_for_capacity(AT_ONCE - 1).await.map_err(|e| explain(&self.server, doing, &e))?;
                 self.not_interrupted()?;
                 let part = next()?;
                 if part.is_empty() {

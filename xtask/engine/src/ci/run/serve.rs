@@ -1,0 +1,30 @@
+//! The CircleCI of runs on this machine, kept running for other clients: `ci loopback`.
+
+use super::cloud::Cloud;
+use super::{DIR, alone};
+use crate::ci::pipeline::Pipeline;
+use crate::cx::Cx;
+use crate::error::Result;
+use crate::event::{Listener, Said, Stream};
+use crate::git;
+use crate::project::Project;
+use std::time::Duration;
+
+/// Answers API v2 and v1.1 from what `ci run` has left here, until it is interrupted. The first lines on stdout are the
+/// variables by which a client finds it.
+pub fn serve(cx: &Cx, project: &Project, pipeline: &Pipeline, listener: Listener) -> Result<()> {
+    let commit = git::commit(cx)?;
+    let branch = commit.branch.clone().unwrap_or_else(|| project.ci.branch.to_owned());
+    let dir = cx.root.join(DIR);
+    let _only_one = alone(&dir)?;
+    let cloud = Cloud::open(cx, project, pipeline, &commit, &branch, &dir)?;
+    for (name, value) in cloud.client_variables() {
+        let line = format!("{name}={value}");
+        listener(&Said::Line { host: "circleci".into(), column: 0, stream: Stream::Stdout, line });
+    }
+    cx.note("answering until it is interrupted (Ctrl-C)");
+    while !cx.interrupted() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
