@@ -295,7 +295,7 @@ fn notes(dir: &Path, plan: &Plan, kept: &[Kept]) -> Vec<String> {
     }
     if !dir.join(".git").exists() && place::repository_of(dir).is_none() {
         notes.push(
-            "there is no git repository: a release is named after its commit, so `git init` and commit first".into(),
+            "there is no git repository: a release is named after its commit, so `git init` and commit first; `git status --ignored` shows what a .gitignore leaves out".into(),
         );
     }
     for Kept { name, path, bytes } in kept {
