@@ -93,7 +93,7 @@ impl Cx {
         Ok(Self { secrets, not_utf8: env.not_utf8, ..Self::new(root, env.vars, sink) })
     }
 
-    /// The nearest directory at or above the current one that is the root of a project: see [`root`].
+    /// The nearest directory at or above the current one that is the root of a project: see `cx::root`.
     pub fn find_root() -> Result<PathBuf> {
         let here = std::env::current_dir().explain(
             Kind::Failed,
