@@ -20,12 +20,20 @@ fn change_that_git_is_told_not_to_see_makes_a_dirty_release() {
         p.git(&["update-index", &flag.replace("--", "--no-"), "www/index.html"]);
         p.git(&["checkout", "--", "www/index.html"]);
     }
-    // A sparse checkout has fewer files, and that is no change.
+    // A sparse checkout has fewer files, and that is no change, but for those that are included.
     p.write("other/file", "");
+    p.write("www/other", "");
     p.commit("2");
     p.git(&["update-index", "--skip-worktree", "other/file"]);
     fs::remove_file(p.path("other/file")).unwrap();
     assert!(!p.run("build --json").ok().stdout.contains("dirty"));
+    p.git(&["update-index", "--skip-worktree", "www/other"]);
+    fs::remove_file(p.path("www/other")).unwrap();
+    p.run("build").fails(2, "www/other is of the commit", "git sparse-checkout add");
+    // A file that was removed behind git's back is a change.
+    p.git(&["update-index", "--no-skip-worktree", "www/other"]);
+    p.git(&["update-index", "--assume-unchanged", "www/other"]);
+    p.run("build").ok().has("-dirty");
 }
 
 #[test]
@@ -39,6 +47,23 @@ fn change_in_a_submodule_that_git_is_told_to_ignore_makes_a_dirty_release() {
     p.write("www/theme/www/index.html", "changed\n");
     assert_eq!(p.git(&["status", "--porcelain"]), "");
     p.run("build").ok().has("-dirty");
+    // Hidden inside the submodule.
+    p.git(&["-C", "www/theme", "update-index", "--assume-unchanged", "www/index.html"]);
+    p.run("build").ok().has("-dirty").told("www/theme/www/index.html was changed");
+}
+
+#[test]
+fn ignored_file_of_a_submodule_and_one_beside_it_are_both_found() {
+    let (theme, p) = (Project::new(), Project::new());
+    theme.write(".gitignore", "*.js\n/target\n/store\n/srv\n/settings\n");
+    theme.commit("theme");
+    add_submodule(&p, &theme);
+    p.write(".gitignore", "/target\n/store\n/srv\n/settings\n*.env\n");
+    p.commit("1");
+    p.run("build").ok();
+    p.write("www/theme/gen.js", "x");
+    p.write("www/secret.env", "x");
+    p.run("build").fails(2, "(and 1 more) is included, and git ignores it", "`generated`");
 }
 
 #[test]
@@ -70,7 +95,7 @@ fn submodule_that_is_not_checked_out_is_refused() {
     p.run("build").fails(
         2,
         "www/theme is a submodule that is not checked out",
-        "git submodule update --init www/theme",
+        "git submodule update --init --recursive www/theme",
     );
     p.change("include www\n", "include www\ngenerated www/theme\n");
     p.run("build").ok();

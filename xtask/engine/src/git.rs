@@ -38,7 +38,7 @@ pub fn commit(cx: &Cx) -> Result<Commit> {
             .hint("check out CIRCLE_SHA1 and nothing else in the job")
             .err();
     }
-    for (path, option) in checkout::hidden_changes(cx)? {
+    for (path, option) in checkout::hidden(cx)?.changed {
         dirty = true;
         cx.warn(format!(
             "{path} was changed, and git is told not to look at it: `git update-index {option} {path}` shows it again"

@@ -2,11 +2,12 @@
 
 use super::shell;
 use crate::cx::{Cx, Input};
-use crate::error::Result;
+use crate::error::{Result, failed};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::PermissionsExt;
-use xshell::cmd;
+use std::path::PathBuf;
+use xshell::{Shell, cmd};
 
 /// Mode of a submodule in the index.
 const SUBMODULE: &str = "160000";
@@ -14,6 +15,9 @@ const SUBMODULE: &str = "160000";
 const LINK: &str = "120000";
 /// Mode of an executable file in the index.
 const EXECUTABLE: &str = "100755";
+
+/// The option that ends `skip-worktree`, which is how a sparse checkout leaves a file out.
+const SPARSE: &str = "--no-skip-worktree";
 
 /// An entry of the index, below the workspace root: git-ls-files(1), `--stage`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,43 +41,101 @@ fn entries(staged: &str) -> Vec<Entry> {
 /// letter (`assume-unchanged`) or an `S` (`skip-worktree`). Gives the option of `git update-index` that ends it, by path.
 fn unwatched(listed: &str) -> BTreeMap<&str, &'static str> {
     let option = |tag: &str| match tag {
-        "S" => Some("--no-skip-worktree"),
+        "S" => Some(SPARSE),
         _ => tag.bytes().all(|b| b.is_ascii_lowercase()).then_some("--no-assume-unchanged"),
     };
     let entries = listed.split('\0').filter_map(|line| line.split_once(' '));
     entries.filter_map(|(tag, path)| Some((path, option(tag)?))).collect()
 }
 
-/// Files that were changed although git is told to take them for unchanged. One that is not there is none of them where
-/// the checkout is sparse. Each with the option of `git update-index` that makes git look at it again.
-pub fn hidden_changes(cx: &Cx) -> Result<Vec<(String, &'static str)>> {
-    let sh = shell(&cx.root)?;
-    let listed = cx.read(cmd!(sh, "git ls-files -v -z").into())?;
-    let unwatched = unwatched(&listed);
-    if unwatched.is_empty() {
-        return Ok(vec![]);
+/// A repository of the checkout: its own, or a submodule that is checked out.
+struct Repository {
+    sh: Shell,
+    dir: PathBuf,
+    /// Its path below the workspace root, with a `/` at the end; empty for the checkout itself.
+    prefix: String,
+    entries: Vec<Entry>,
+}
+
+impl Repository {
+    fn open(cx: &Cx, prefix: String) -> Result<Self> {
+        let dir = cx.root.join(&prefix);
+        let sh = shell(&dir)?;
+        let entries = entries(&cx.read(cmd!(sh, "git ls-files --stage -z").into())?);
+        Ok(Self { sh, dir, prefix, entries })
     }
-    let staged = entries(&cx.read(cmd!(sh, "git ls-files --stage -z").into())?);
-    let mut changed = Vec::new();
-    for entry in staged {
-        let Some(option) = unwatched.get(entry.path.as_str()) else { continue };
-        let file = cx.root.join(&entry.path);
-        let Ok(meta) = fs::symlink_metadata(&file) else { continue };
-        let same = if meta.is_symlink() || entry.mode == LINK || entry.path.contains('\n') {
+
+    fn path(&self, path: &str) -> String {
+        format!("{}{path}", self.prefix)
+    }
+
+    fn submodules(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.mode == SUBMODULE)
+    }
+
+    fn is_checked_out(&self, submodule: &Entry) -> bool {
+        self.dir.join(&submodule.path).join(".git").exists()
+    }
+
+    /// Whether a file is as the index has it.
+    fn is_unchanged(&self, cx: &Cx, entry: &Entry, meta: &Metadata) -> Result<bool> {
+        let (sh, file) = (&self.sh, self.dir.join(&entry.path));
+        if meta.is_symlink() || entry.mode == LINK || entry.path.contains('\n') {
             let blob = &entry.blob;
-            let link = fs::read_link(&file).unwrap_or_default();
-            entry.mode == LINK && cx.read(cmd!(sh, "git cat-file blob {blob}").into())? == link.to_string_lossy()
-        } else {
-            let executable = meta.permissions().mode() & 0o100 != 0;
-            let paths = format!("{}\n", entry.path);
-            let hashed = cx.answer(cmd!(sh, "git hash-object --stdin-paths").into(), Input::Bytes(paths.as_bytes()))?;
-            hashed.stdout.trim() == entry.blob && executable == (entry.mode == EXECUTABLE)
-        };
-        if !same {
-            changed.push((entry.path, *option));
+            let link = fs::read_link(file).unwrap_or_default();
+            return Ok(
+                entry.mode == LINK && cx.read(cmd!(sh, "git cat-file blob {blob}").into())? == link.to_string_lossy()
+            );
+        }
+        let executable = meta.permissions().mode() & 0o100 != 0;
+        let paths = format!("{}\n", entry.path);
+        let hashed = cx.answer(cmd!(sh, "git hash-object --stdin-paths").into(), Input::Bytes(paths.as_bytes()))?;
+        Ok(hashed.stdout.trim() == entry.blob && executable == (entry.mode == EXECUTABLE))
+    }
+}
+
+/// The repositories of the checkout, a submodule after the one that holds it.
+fn repositories(cx: &Cx) -> Result<Vec<Repository>> {
+    let mut found = vec![Repository::open(cx, String::new())?];
+    let mut next = 0;
+    while let Some(repository) = found.get(next) {
+        let checked_out = repository.submodules().filter(|it| repository.is_checked_out(it));
+        let prefixes: Vec<_> = checked_out.map(|it| format!("{}/", repository.path(&it.path))).collect();
+        for prefix in prefixes {
+            found.push(Repository::open(cx, prefix)?);
+        }
+        next += 1;
+    }
+    Ok(found)
+}
+
+/// What a checkout hides from `git status`.
+#[derive(Debug, Default)]
+pub struct Hidden {
+    /// Files that were changed or removed although git is told to take them for unchanged, each with the option of
+    /// `git update-index` that makes git look at it again.
+    pub changed: Vec<(String, &'static str)>,
+    /// Files of the commit that a sparse checkout leaves out.
+    pub left_out: Vec<String>,
+}
+
+/// Looks at the files that git is told not to look at, in submodules too.
+pub fn hidden(cx: &Cx) -> Result<Hidden> {
+    let mut hidden = Hidden::default();
+    for repository in repositories(cx)? {
+        let sh = &repository.sh;
+        let listed = cx.read(cmd!(sh, "git ls-files -v -z").into())?;
+        let unwatched = unwatched(&listed);
+        for entry in &repository.entries {
+            let Some(option) = unwatched.get(entry.path.as_str()) else { continue };
+            match fs::symlink_metadata(repository.dir.join(&entry.path)) {
+                Err(_) if *option == SPARSE => hidden.left_out.push(repository.path(&entry.path)),
+                Ok(meta) if repository.is_unchanged(cx, entry, &meta)? => {}
+                _ => hidden.changed.push((repository.path(&entry.path), *option)),
+            }
         }
     }
-    Ok(changed)
+    Ok(hidden)
 }
 
 /// Files that are not as the commit has them, or that it does not have and git does not ignore.
@@ -83,31 +145,48 @@ pub fn changes(cx: &Cx) -> Result<Vec<String>> {
         cx.read(cmd!(sh, "git status --porcelain=v1 -z --untracked-files=normal --ignore-submodules=none").into())?;
     // `XY PATH`; after a rename the old path follows, which no letters come before: git-status(1).
     let paths = listed.split('\0').filter(|entry| entry.get(2..3) == Some(" ")).map(|entry| entry[3..].to_owned());
-    let hidden = hidden_changes(cx)?.into_iter().map(|(path, _)| path);
+    let hidden = hidden(cx)?.changed.into_iter().map(|(path, _)| path);
     Ok(paths.chain(hidden).collect())
 }
 
-/// Submodules below the workspace root that are not checked out.
+/// Submodules below the workspace root that are not checked out, also those of submodules.
 pub fn missing_submodules(cx: &Cx) -> Result<Vec<String>> {
-    let sh = shell(&cx.root)?;
-    let staged = entries(&cx.read(cmd!(sh, "git ls-files --stage -z").into())?);
-    let submodules = staged.into_iter().filter(|entry| entry.mode == SUBMODULE).map(|entry| entry.path);
-    Ok(submodules.filter(|path| !cx.root.join(path).join(".git").exists()).collect())
+    let mut missing = Vec::new();
+    for repository in repositories(cx)? {
+        let absent = repository.submodules().filter(|it| !repository.is_checked_out(it));
+        missing.extend(absent.map(|it| repository.path(&it.path)));
+    }
+    Ok(missing)
 }
 
-/// Which of these files, relative to the workspace root, are in no commit because git is told to ignore them.
+/// Which of these files, relative to the workspace root, are in no commit because git is told to ignore them. Each is asked
+/// of the repository that it is in.
 pub fn ignored(cx: &Cx, files: &[String]) -> Result<Vec<String>> {
-    let sh = shell(&cx.root)?;
-    let tracked = cx.read(cmd!(sh, "git ls-files --recurse-submodules -z").into())?;
-    let tracked: BTreeSet<&str> = tracked.split('\0').collect();
-    let others: Vec<&str> = files.iter().map(String::as_str).filter(|file| !tracked.contains(file)).collect();
-    if others.is_empty() {
-        return Ok(vec![]);
+    let repositories = repositories(cx)?;
+    let tracked: BTreeSet<String> =
+        repositories.iter().flat_map(|it| it.entries.iter().map(|entry| it.path(&entry.path))).collect();
+    let mut ignored = Vec::new();
+    let mut rest: Vec<&String> = files.iter().filter(|file| !tracked.contains(*file)).collect();
+    // The innermost repository first.
+    for repository in repositories.iter().rev() {
+        let (own, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|file| file.starts_with(&repository.prefix));
+        rest = others;
+        if own.is_empty() {
+            continue;
+        }
+        let asked: Vec<_> = own.iter().map(|file| &file[repository.prefix.len()..]).collect();
+        let sh = &repository.sh;
+        let command = cmd!(sh, "git check-ignore --stdin -z");
+        let answer = cx.answer(command.into(), Input::Bytes(asked.join("\0").as_bytes()))?;
+        // It exits with 1 where it ignores none of them.
+        if !matches!(answer.code, Some(0 | 1)) {
+            return failed(format!("git cannot say which included files it ignores: {}", answer.stderr.trim()))
+                .hint("include files by their own path, not by one that leads through a symbolic link")
+                .err();
+        }
+        ignored.extend(answer.stdout.split('\0').filter(|path| !path.is_empty()).map(|path| repository.path(path)));
     }
-    let asked = others.join("\0");
-    // It exits with 1 where it ignores none of them.
-    let answer = cx.answer(cmd!(sh, "git check-ignore --stdin -z").into(), Input::Bytes(asked.as_bytes()))?;
-    Ok(answer.stdout.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect())
+    Ok(ignored)
 }
 
 /// Which of these files, relative to the workspace root, have other line ends than the commit, because the configuration of

@@ -7,7 +7,7 @@ use crate::project::App;
 use crate::release::pack::Source;
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// How the file begins that Git LFS leaves in the place of one that was not fetched: its specification, version 1.
 const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1\n";
@@ -18,7 +18,12 @@ const POINTER_BYTES_MAX: u64 = 1024;
 /// project lists as generated. The build itself makes the binaries.
 pub fn check(cx: &Cx, app: &App, sources: &[Source], binaries: &[PathBuf]) -> Result<()> {
     let is_generated = |path: &str| app.generated.iter().any(|pattern| covers(pattern, path));
-    let relative = |source: &Source| Some(source.from.strip_prefix(&cx.root).ok()?.to_str()?.to_owned());
+    // A directory on the way may be a link, which git does not follow.
+    let root = cx.root.canonicalize().unwrap_or_else(|_| cx.root.clone());
+    let relative = |source: &Source| {
+        let dir = source.from.parent()?.canonicalize().ok()?;
+        Some(dir.join(source.from.file_name()?).strip_prefix(&root).ok()?.to_str()?.to_owned())
+    };
     let included = sources.iter().filter(|source| !binaries.contains(&source.from));
     let files = included.filter_map(|source| Some((relative(source)?, source)));
     let files: Vec<_> = files.filter(|(path, _)| !is_generated(path)).collect();
@@ -27,10 +32,17 @@ pub fn check(cx: &Cx, app: &App, sources: &[Source], binaries: &[PathBuf]) -> Re
             .hint("`git lfs pull` fetches the file, in a job too; to ship the pointer, list it in `generated` of `App`, xtask/src/main.rs")
             .err();
     }
+    let left_out = checkout::hidden(cx)?.left_out;
+    let covered = |path: &&String| app.include.iter().any(|pattern| covers(pattern, path)) && !is_generated(path);
+    if let Some(path) = left_out.iter().find(covered) {
+        return usage(format!("{path} is of the commit, `include` covers it, and this sparse checkout leaves it out"))
+            .hint("`git sparse-checkout add DIRECTORY` brings it; or take it out of `include`")
+            .err();
+    }
     let missing = checkout::missing_submodules(cx)?;
     if let Some(path) = missing.iter().find(|path| meets(app.include, path) && !is_generated(path)) {
         return usage(format!("{path} is a submodule that is not checked out, and `include` covers it"))
-            .hint(format!("`git submodule update --init {path}` fetches it, in a job too; to leave it out, list it in `generated` of `App`, xtask/src/main.rs"))
+            .hint(format!("`git submodule update --init --recursive {path}` fetches it, in a job too; to leave it out, list it in `generated` of `App`, xtask/src/main.rs"))
             .err();
     }
     let names: Vec<String> = files.into_iter().map(|(path, _)| path).collect();
@@ -59,8 +71,16 @@ fn covers(pattern: &str, path: &str) -> bool {
 /// Whether anything that is included may lie in a directory.
 fn meets(include: &[&str], dir: &str) -> bool {
     include.iter().any(|pattern| {
-        let fixed: PathBuf = pattern.split('/').take_while(|part| !part.contains(['*', '?', '['])).collect();
-        Path::new(dir).starts_with(&fixed) || fixed.starts_with(dir)
+        let (mut parts, mut names) = (pattern.trim_end_matches('/').split('/'), dir.split('/'));
+        loop {
+            match (parts.next(), names.next()) {
+                (Some("**"), _) | (Some(_), None) => return true,
+                (Some(part), Some(name)) if super::glob_matches(part, name) => {}
+                (Some(_), Some(_)) => return false,
+                // A directory is included with all that is in it, and a glob matches files alone.
+                (None, _) => return !pattern.contains(['*', '?', '[']),
+            }
+        }
     })
 }
 
@@ -100,6 +120,11 @@ mod tests {
             ("www/**/*.css", "www/theme", true),
             ("app", "www/theme", false),
             ("www/them", "www/theme", false),
+            ("*.toml", "vendor/x", false),
+            ("*", "vendor/x", false),
+            ("**/*.css", "vendor/x", true),
+            ("*/x/*.css", "vendor/x", true),
+            ("vendor", "vendor/x", true),
         ] {
             assert_eq!(meets(&[pattern], dir), want, "{pattern} {dir}");
         }
