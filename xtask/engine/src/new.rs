@@ -24,9 +24,9 @@ use crate::ci::generate;
 use crate::cx::{Answer, Cx, Input};
 use crate::error::{Result, failed, hint_of, usage};
 use crate::git;
+use crate::host::script::quote;
 use crate::project::{Pattern, Project};
 use crate::store::is_bucket;
-use crate::target::script::quote;
 use main_rs::{App, Place, Plan};
 use place::Aside;
 use serde::Serialize;
@@ -167,7 +167,7 @@ pub fn complete(cx: &Cx, wish: &mut Wish, path: &Path, ask: Ask) -> Result<()> {
     if wish.targets.is_empty() {
         let local = Place::local("prod").urls().join(" ");
         let urls = |answer: &str| answer.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let check = |answer: &str| urls(answer).iter().try_for_each(|url| crate::target::open(cx, url).map(drop));
+        let check = |answer: &str| urls(answer).iter().try_for_each(|url| crate::host::open(cx, url).map(drop));
         let prod = again("Hosts of prod, as ssh://USER@HOST/DIR", &local, &check)?;
         wish.targets = urls(&prod).into_iter().filter(|url| *url != local).collect();
     }
@@ -260,7 +260,7 @@ fn plan(cx: &Cx, name: &str, wish: &Wish) -> Result<Plan> {
                 .hint("more can be added in xtask/src/main.rs afterwards")
                 .err();
         };
-        crate::target::open(cx, url)?;
+        crate::host::open(cx, url)?;
         place.add(url);
     }
     let bucket = wish.bucket.clone().unwrap_or_else(|| bucket_of(name));

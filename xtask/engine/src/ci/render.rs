@@ -1,8 +1,8 @@
 //! A pipeline as `.circleci/config.yml`. Pure: the same pipeline is the same text, with no logic in it.
 
 use crate::ci::pipeline::{Arg, Job, Kind, PERSISTED, Parameter, Pipeline, Step, Work, Workflow, Xtask};
+use crate::host::script::quote;
 use crate::store::WORKSPACE;
-use crate::target::script::quote;
 use std::fmt::Write;
 
 /// Caches hold cargo's downloads only: CircleCI advises against build directories, and a deploy job compiles nothing.

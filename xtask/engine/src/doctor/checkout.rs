@@ -5,9 +5,9 @@ use crate::cx::{Cx, Input, exit, stands_alone};
 use crate::doctor::{Check, Fault, Found, Scope, State, fault, grouped};
 use crate::error::Kind;
 use crate::git;
+use crate::host;
 use crate::release::manifest::Commit;
 use crate::release::supports;
-use crate::target;
 use std::process::Command;
 use std::time::Duration;
 
@@ -99,7 +99,7 @@ fn read_files(cx: &Cx, scope: &Scope) -> Files {
     let project = scope.project;
     let has_config = generate::CONFIGS.iter().any(|config| cx.root.join(config).exists());
     let valid = project.validate().and_then(|()| supports(project.app.compression)).map_err(fault);
-    let targets = scope.envs.iter().flat_map(|env| env.targets).map(|url| target::open(cx, url).map(drop));
+    let targets = scope.envs.iter().flat_map(|env| env.targets).map(|url| host::open(cx, url).map(drop));
     // The groups of envs have those of their own, but a job looks at none.
     let urls = targets.filter_map(Result::err).map(fault).filter(|_| scope.ci).collect();
     Files {

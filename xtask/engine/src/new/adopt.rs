@@ -4,6 +4,7 @@ use crate::ci::{generate, render, yaml};
 use crate::cx::{Cx, Input};
 use crate::error::{Explain, Kind, Result, usage};
 use crate::git;
+use crate::host::script::quote;
 use crate::new::changes::Changes;
 use crate::new::found::{self, Workspace};
 use crate::new::ignored::{self, Forced};
@@ -16,7 +17,6 @@ use crate::new::{
     write_configs,
 };
 use crate::project::Ci;
-use crate::target::script::quote;
 use std::fs;
 use std::path::Path;
 

@@ -15,10 +15,10 @@
 //! Each process has the root's device and inode in its variable `GANGPLANK_TARGET`, and its children inherit it, also those
 //! that become daemons. A stop ends all of them.
 
+use crate::host::script::{UMASK, quote};
 use crate::release::id::ReleaseId;
 use crate::service::port::{IN_USE, in_use};
 use crate::service::{GONE, Script, port};
-use crate::target::script::{UMASK, quote};
 
 /// Fails where a unit of systemd runs the app: two services would want one port.
 pub fn ready(root: &str) -> Script {

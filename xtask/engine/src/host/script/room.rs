@@ -3,7 +3,7 @@
 //! Each install leaves a reserve of a few small files. A script that fails because the disk is full is run again after one
 //! of them was removed: one at a time, because an app that writes a log would take all of it at once.
 
-use crate::target::script::in_root;
+use crate::host::script::in_root;
 
 /// How many files the reserve has.
 const FILES: u32 = 8;

@@ -3,7 +3,7 @@
 use super::HostTarget;
 use crate::cx::{Answer, Input};
 use crate::error::Result;
-use crate::target::script::room::{Room, is_full, make_room};
+use crate::host::script::room::{Room, is_full, make_room};
 use std::time::Duration;
 
 impl HostTarget<'_> {
