@@ -152,8 +152,9 @@ impl<'a> Run<'a> {
         }
         self.check("clippy", || {
             tools::component(cx, "clippy", "clippy")?;
-            let hint = "cargo clippy --workspace --all-targets shows them again";
-            let words = ["clippy", "--quiet", "--workspace", "--all-targets", "--locked"];
+            let hint = "cargo clippy --workspace --bins --tests --examples shows them again";
+            // A bench may need the nightly compiler; with `--tests` the library is looked at.
+            let words = ["clippy", "--quiet", "--workspace", "--bins", "--tests", "--examples", "--locked"];
             let deny: &[&str] = if project.ci.deny_warnings { &["--", "--deny", "warnings"] } else { &[] };
             cargo(cx, &[&words[..], &scope, deny].concat(), &[], hint)
         })?;
