@@ -104,6 +104,18 @@ fn rollback_of_a_service_on_a_full_disk_works() {
 }
 
 #[test]
+fn rollback_of_a_service_of_commands_on_a_full_disk_works() {
+    let mut p = Project::new();
+    p.change("target file:srv/dev\n", "target file:srv/dev\ncommand echo $WORD > /dev/null|:|:|:\nvar WORD=go\n");
+    fs::create_dir_all(p.path("target")).unwrap();
+    let Some((disk, [_, two, _])) = three(&p, 4096, 256) else { return };
+    disk.fill();
+    p.run("rollback dev").ok();
+    assert_eq!(p.current("srv/dev"), Some(two));
+    assert_eq!(p.read("srv/dev/service/vars"), "export WORD=go\n");
+}
+
+#[test]
 fn rollback_without_inodes_works_or_says_so() {
     let mut p = Project::new();
     p.change("env dev\n", "env dev\nkeep 5\n");
@@ -112,6 +124,8 @@ fn rollback_without_inodes_works_or_says_so() {
     disk.fill_inodes();
     p.run("rollback dev").ok();
     assert_eq!(p.current("srv/dev").as_ref(), Some(&two));
+    let history = p.read("srv/dev/history.jsonl");
+    assert_eq!(history.matches("\"verb\":\"rollback\"").count(), 2, "switched and live, each once: {history}");
     fs::remove_dir_all(p.path("srv/dev/.reserve")).unwrap();
     disk.fill_inodes();
     p.run("rollback dev").fails(1, "No space left", "df -i");
@@ -128,7 +142,7 @@ fn rollback_on_a_full_disk_without_a_reserve_says_how_to_make_room() {
     p.run("rollback dev").fails(
         1,
         "take the lock",
-        &format!("rm -r {}", p.path(&format!("srv/dev/releases/{one}")).display()),
+        &format!("rm -r -- {}", p.path(&format!("srv/dev/releases/{one}")).display()),
     );
     assert_eq!(p.current("srv/dev"), Some(three));
 }

@@ -60,7 +60,14 @@ fn logs_while_the_journal_is_behind_shows_the_last_line() {
     signal("-STOP");
     p.run("deploy dev").ok();
     let logs = p.start("logs dev");
-    std::thread::sleep(Duration::from_millis(500));
+    // `journalctl --sync` waits for the journal, and without it `logs` has ended.
+    let asks = |line: &[u8]| line.starts_with(b"journalctl\0--sync");
+    let commands =
+        || fs::read_dir("/proc").unwrap().flatten().filter_map(|it| fs::read(it.path().join("cmdline")).ok());
+    let started = std::time::Instant::now();
+    while !commands().any(|line| asks(&line)) && started.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     signal("-CONT");
     let ended = logs.wait_with_output().unwrap();
     let logs = String::from_utf8(ended.stdout).unwrap();

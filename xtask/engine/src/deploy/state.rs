@@ -107,15 +107,16 @@ impl State {
     /// Reads what [`crate::host::script::state`] prints. Lines that mean nothing are passed over.
     pub fn parse(text: &str) -> Self {
         let mut state = Self::default();
-        let (mut rest, mut root) = (text, "");
+        let (mut rest, mut root, mut resolved) = (text, "", "");
         while let Some((line, after)) = rest.split_once('\n') {
             rest = after;
             let (word, value) = line.split_once(' ').unwrap_or((line, ""));
             match word {
                 "root" => (state.root, root) = (Root::Directory, value),
+                "resolved" => resolved = value,
                 "not-a-directory" => state.root = Root::NotADirectory,
                 "current" => {
-                    let id = pointed_at(value, root);
+                    let id = pointed_at(value, root).or_else(|| pointed_at(resolved, root));
                     state.current = id.map_or_else(|| Current::Foreign(value.to_owned()), Current::Release);
                 }
                 "current-blocked" => state.current = Current::NotALink,
@@ -157,7 +158,8 @@ impl State {
 /// The release that a link in the directory `root` points at, however it was written by hand: `releases/ID`,
 /// `./releases/ID/`, or with the whole path.
 fn pointed_at(link: &str, root: &str) -> Option<ReleaseId> {
-    let inside = link.strip_prefix(root).filter(|_| !root.is_empty()).map_or(link, |rest| rest.trim_start_matches('/'));
+    let below = link.strip_prefix(root).and_then(|rest| rest.strip_prefix('/'));
+    let inside = below.filter(|_| !root.is_empty()).map_or(link, |rest| rest.trim_start_matches('/'));
     let mut parts = inside.split('/').filter(|part| !matches!(*part, "" | "."));
     let (releases, id) = (parts.next()?, parts.next()?);
     (releases == "releases" && parts.next().is_none() && (inside != link || !link.starts_with('/')))
@@ -236,6 +238,7 @@ mod tests {
             "../releases/ID",
             "releases/ID/www",
             "/srv/apple/releases/ID",
+            "/srv/appreleases/ID",
             "/srv/app",
             "releases",
             "releases/20240101000000",

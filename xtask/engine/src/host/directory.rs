@@ -262,16 +262,16 @@ impl Lockable for HostTarget<'_> {
         ];
         let marker = Marker::random();
         let (text, input) = sequence::sequence(&marker, &scripts);
-        let answers = loop {
-            let answer = self.say(&format!("# take the lock\n{text}"), Input::Bytes(input.as_bytes()), None, false)?;
+        let text = format!("# take the lock\n{text}");
+        let take = || {
+            let answer = self.say(&text, Input::Bytes(input.as_bytes()), None, false)?;
             let mut answers = parts(&marker, &answer, scripts.len());
             if answers.is_empty() {
                 answers.push(answer);
             }
-            if answers[0].ok() || !self.made_room(&mut answers[0]) {
-                break answers;
-            }
+            Ok(answers)
         };
+        let answers = self.with_room(take, |answers| &mut answers[0])?;
         let said = &answers[0];
         if !said.ok() {
             return Err(self.complain("take the lock", said).into());
@@ -357,13 +357,14 @@ impl Target for HostTarget<'_> {
     }
 
     fn act(&self, acts: &[Act]) -> Result<Vec<Answer>> {
-        let mut answers = self.act_once(acts)?;
+        let (mut answers, mut rounds) = (self.act_once(acts)?, 0);
         // What was done before the one that failed is not done again, nor is a command of the project.
         while let Some(act) = answers.len().checked_sub(1).and_then(|at| acts.get(at))
             && !matches!(act, Act::Run(script) if script.of_project)
             && let Some(last) = answers.last_mut().filter(|last| !last.ok())
-            && self.made_room(last)
+            && self.made_room(last, rounds)
         {
+            rounds += 1;
             answers.pop();
             answers.extend(self.act_once(&acts[answers.len()..])?);
         }

@@ -36,9 +36,12 @@ pub fn quote(text: &str) -> String {
     }
 }
 
-/// A directory with the set-group-id bit is for several logins of its group. `private` keeps a file to those who deploy.
-pub const UMASK: &str =
-    "umask 022; [ ! -g . ] || umask 002; private() { if [ -g . ]; then umask 007; else umask 077; fi; }";
+/// `grouped DIR` is true for a directory with the set-group-id bit that its group may write: it is for several logins, each
+/// of which can already replace what is live and how it is started. `private` keeps a file to those.
+pub const UMASK: &str = "umask 022
+grouped() { case $(ls -ld \"$1\" 2> /dev/null) in d????w[sS]*) ;; *) return 1;; esac; }
+private() { if grouped .; then umask 007; else umask 077; fi; }
+if grouped .; then umask 002; fi";
 
 fn in_root(root: &str, body: &str) -> String {
     format!("set -eu; LC_ALL=C; export LC_ALL\ncd -- {}\n{UMASK}\n{body}", quote(root))
@@ -48,9 +51,10 @@ fn in_root(root: &str, body: &str) -> String {
 fn in_made_root(root: &str, body: &str) -> String {
     let root = quote(root);
     format!(
-        "set -eu; umask 022; LC_ALL=C; export LC_ALL
+        "set -eu; LC_ALL=C; export LC_ALL
+{UMASK}
 if [ -e {root} ] && [ ! -d {root} ]; then echo {root} 'is not a directory' >&2; exit 1; fi
-if [ -g {root}/.. ]; then umask 002; fi
+if grouped \"$(dirname -- {root})\"; then umask 002; else umask 022; fi
 mkdir -p -- {root}; cd -- {root}
 {UMASK}
 {body}"
@@ -65,6 +69,7 @@ if [ ! -e \"$root\" ] && [ ! -L \"$root\" ]; then echo absent; exit 0; fi
 if [ ! -d \"$root\" ]; then echo not-a-directory; exit 0; fi
 cd -- \"$root\"
 printf 'root %s\\n' \"$(pwd -P)\"
+if [ -L current ] && [ -d current ]; then printf 'resolved %s\\n' \"$(cd -P current && pwd -P)\"; fi
 if [ -L current ]; then printf 'current %s\\n' \"$(readlink current)\"; elif [ -e current ]; then echo current-blocked; fi
 # The third line of a manifest.
 if [ -f current/{META}/manifest.json ]; then head -n 5 current/{META}/manifest.json | sed -n 's/^ *\"app\": \"\\([A-Za-z0-9_-]*\\)\",$/app \\1/p'; fi
@@ -357,11 +362,16 @@ pub fn activate(root: &str, id: &ReleaseId) -> String {
         &format!(
             "if [ -e current ] && [ ! -L current ]; then echo 'current is not a symbolic link' >&2; exit 1; fi
 [ -d releases/{id}/{META} ] || {{ echo 'releases/{id} is not installed' >&2; exit 1; }}
-{append}
 rm -rf .switch; mkdir .switch
-old=$(readlink current || true); old=${{old%/}}
-case ${{old##*/}} in ''|????????T??????-*) ;; *) [ -L {TAKEN_OVER} ] || ln -s \"$(readlink current)\" {TAKEN_OVER};; esac
+if [ -L current ]; then
+  old=$(cd -P current 2> /dev/null && pwd -P) || old=$(readlink current)
+  case $old in
+    \"$(pwd -P)\"/releases/????????T??????-*|releases/????????T??????-*) ;;
+    *) [ -L {TAKEN_OVER} ] || ln -s \"$(readlink current)\" {TAKEN_OVER} ;;
+  esac
+fi
 ln -s releases/{id} .switch/current
+{append}
 mv -f .switch/current .
 rmdir .switch
 ",
@@ -405,13 +415,14 @@ pub fn deactivate(root: &str) -> String {
     in_root(
         root,
         &format!(
-            "if [ -e current ] && [ ! -L current ]; then echo 'current is not a symbolic link' >&2; exit 1; fi\n{append}
-if [ -L {TAKEN_OVER} ]; then
+            "if [ -e current ] && [ ! -L current ]; then echo 'current is not a symbolic link' >&2; exit 1; fi\nif [ -L {TAKEN_OVER} ]; then
   rm -rf .switch; mkdir .switch
+  {append}
   mv -f {TAKEN_OVER} .switch/current
   mv -f .switch/current .
   rmdir .switch
 else
+  {append}
   rm -f current
 fi
 ",
@@ -430,7 +441,7 @@ pub fn remove(root: &str, ids: &[ReleaseId]) -> String {
             "record=$(cat)
 [ -d releases ] || exit 0
 cd ./releases
-live=$(readlink ../current || true); live=${{live%/}}
+live=$(cd -P ../current 2> /dev/null && pwd -P) || live=$(readlink ../current || true)
 for id in {ids}; do
   if [ \"${{live##*/}}\" = \"$id\" ]; then continue; fi
   if [ -d \"$id\" ]; then rm -rf \".removing-$id\"; mv \"$id\" \".removing-$id\"; fi
@@ -492,18 +503,26 @@ mod tests {
         expect![[r#"
             set -eu; LC_ALL=C; export LC_ALL
             cd -- '/srv/my app'
-            umask 022; [ ! -g . ] || umask 002; private() { if [ -g . ]; then umask 007; else umask 077; fi; }
+            umask 022
+            grouped() { case $(ls -ld "$1" 2> /dev/null) in d????w[sS]*) ;; *) return 1;; esac; }
+            private() { if grouped .; then umask 007; else umask 077; fi; }
+            if grouped .; then umask 002; fi
             if [ -e current ] && [ ! -L current ]; then echo 'current is not a symbolic link' >&2; exit 1; fi
             [ -d releases/20260822T101500-1a2b3c4/.gangplank ] || { echo 'releases/20260822T101500-1a2b3c4 is not installed' >&2; exit 1; }
+            rm -rf .switch; mkdir .switch
+            if [ -L current ]; then
+              old=$(cd -P current 2> /dev/null && pwd -P) || old=$(readlink current)
+              case $old in
+                "$(pwd -P)"/releases/????????T??????-*|releases/????????T??????-*) ;;
+                *) [ -L current.before-gangplank ] || ln -s "$(readlink current)" current.before-gangplank ;;
+              esac
+            fi
+            ln -s releases/20260822T101500-1a2b3c4 .switch/current
             line=$(cat)
             if [ -n "$line" ]; then
               if [ -s history.jsonl ] && [ -n "$(tail -c 1 history.jsonl)" ]; then echo >> history.jsonl; fi
               printf '%s\n' "$line" >> history.jsonl
             fi
-            rm -rf .switch; mkdir .switch
-            old=$(readlink current || true); old=${old%/}
-            case ${old##*/} in ''|????????T??????-*) ;; *) [ -L current.before-gangplank ] || ln -s "$(readlink current)" current.before-gangplank;; esac
-            ln -s releases/20260822T101500-1a2b3c4 .switch/current
             mv -f .switch/current .
             rmdir .switch
         "#]]

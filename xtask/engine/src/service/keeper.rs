@@ -12,8 +12,9 @@
 //! service/log        what it prints; service/log.start is where the current process began
 //! ```
 //!
-//! Each process has the root's device and inode in its variable `GANGPLANK_TARGET`, and its children inherit it, also those
-//! that become daemons. A stop ends all of them.
+//! Each process has the root's mark in its variable `GANGPLANK_TARGET`: device, inode, and what is in `service/id`, because a
+//! new directory may get the inode of one that was removed. Its children inherit the variable, also those that become
+//! daemons. On Linux a stop ends all of them, as far as the variable can be read.
 
 use crate::host::script::{UMASK, quote};
 use crate::release::id::ReleaseId;
@@ -66,7 +67,16 @@ pub fn stop(root: &str, stop_seconds: u64) -> Script {
 
 /// Exits with 0 while the process runs and no other process of this root has its port; else prints why not.
 pub fn status(root: &str, port: Option<u16>) -> Script {
-    let ours = "tr '\\0' '\\n' < \"/proc/$1/environ\" 2> /dev/null | grep -qxF \"GANGPLANK_TARGET=[$root]\"";
+    // A program that sets its title writes over its variables.
+    let ours = "up=$1
+while [ \"${up:-0}\" -gt 1 ]; do
+  [ \"$up\" != \"$pid\" ] || return 0
+  up=$(sed -n 's/^PPid:[^0-9]*//p' \"/proc/$up/status\" 2> /dev/null || true)
+done
+if grep -qsF \"GANGPLANK_TARGET=$(mark)\" \"/proc/$1/environ\"; then return 0; fi
+line=$(cat \"/proc/$1/stat\" 2> /dev/null || true)
+set -- ${line##*) }
+[ \"${3:-}\" = \"$group\" ] || [ \"${4:-}\" = \"$group\" ]";
     let foreign = port.map(|port| port::foreign(port, ours)).unwrap_or_default();
     let in_use = in_use();
     let body = format!("if alive; then\n[ -n \"$root\" ] || exit 0\n{foreign}exit 0; fi
@@ -123,8 +133,9 @@ pub const FUNCTIONS: &str = "started() {
   set -- ${line##*) }
   [ \"$1\" = Z ] || echo \"${20}\"
 }
-here() { stat -c %d:%i . 2> /dev/null || stat -f %d:%i .; }
-marked() { grep -lsF \"GANGPLANK_TARGET=[$(here)]\" /proc/[0-9]*/environ | sed 's/[^0-9]//g'; }
+here() { stat -c %d:%i . 2> /dev/null || stat -f %d:%i . 2> /dev/null || ls -di . | { read -r inode rest; echo \"$inode\"; }; }
+mark() { echo \"[$(here):$(cat service/id 2> /dev/null || true)]\"; }
+marked() { grep -lsF \"GANGPLANK_TARGET=$(mark)\" /proc/[0-9]*/environ | sed 's/[^0-9]//g'; }
 alive() {
   [ -f service/process ] || return 1
   pid=; start=; group=; digest=; release=; root=
@@ -147,7 +158,7 @@ fn stop_process(seconds: u64) -> String {
   if alive; then echo \"process $pid does not end\" >&2; exit 1; fi
   if [ \"$group\" != - ]; then kill -KILL \"-$group\" 2>/dev/null || true; fi
 fi
-# A deploy that the app itself has started stays, with what it is called by.
+# A deploy that the app itself has started, in a session of its own, stays with what it was called by.
 callers=' '; up=$$
 while [ \"${{up:-0}}\" -gt 1 ]; do callers=\"$callers$up \"; up=$(sed -n 's/^PPid:[^0-9]*//p' \"/proc/$up/status\" 2> /dev/null || true); done
 for left in $(marked); do case $callers in *\" $left \"*) ;; *) kill -KILL \"$left\" 2>/dev/null || true;; esac; done
@@ -176,8 +187,9 @@ echo \"$code\" > service/exit
 [ -f service/log ] || : > service/log
 echo $(($(wc -c < service/log))) > service/log.start
 if command -v setsid > /dev/null 2>&1; then launch=setsid; group=own; else launch=nohup; group=-; fi
+[ -s service/id ] || head -c 12 /dev/urandom | od -An -tx1 | tr -d ' \\n' > service/id
 root=$(here)
-env -i PATH=\"$PATH\" HOME=\"${{HOME:-/}}\" USER=\"${{USER:-}}\" LANG=\"${{LANG:-C.UTF-8}}\" GANGPLANK_TARGET=\"[$root]\" \\
+env -i PATH=\"$PATH\" HOME=\"${{HOME:-/}}\" USER=\"${{USER:-}}\" LANG=\"${{LANG:-C.UTF-8}}\" GANGPLANK_TARGET=\"$(mark)\" \\
   $launch sh -c {wrapper} keeper releases/{id} \"$use\" $group \"$root\" >> service/log 2>&1 < /dev/null &
 naps=0; while [ ! -f service/process ] && [ $naps -lt 100 ]; do nap; naps=$((naps + 1)); done
 [ -f service/process ] || {{ echo 'the process keeper did not start' >&2; exit 1; }}

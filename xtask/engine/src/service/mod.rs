@@ -179,7 +179,7 @@ impl Spec {
     pub fn start_again(&self, root: &str, id: &ReleaseId) -> Option<Script> {
         match self {
             Self::Keeper { .. } => Some(keeper::start_again(root, id).called("start the service again")),
-            Self::Systemd(unit) => Some(unit.forgive(root).called("count crashes anew")),
+            Self::Systemd(unit) => Some(unit.start_again(root).called("start the service again")),
             Self::None | Self::Command { .. } => None,
         }
     }
@@ -272,9 +272,11 @@ fi"
         "set -eu
 cd -- {}
 {UMASK}
-IFS= read -r line; vars=$(printf %b \"$line\"); IFS= read -r line
+IFS= read -r line; vars=$(printf %b \"$line\"); IFS= read -r line; env=$(printf %b \"$line\")
 mkdir -p service
-(private; printf %b \"$line\" > service/env.new; printf '%s\\n' \"$vars\" > service/vars.new)
+# On a full disk it takes room from the reserve, because the command itself is not run twice.
+put() {{ until printf '%s\\n' \"$1\" > \"$2\"; do set -- \"$1\" \"$2\" .reserve/*; [ -f \"$3\" ] || return 1; rm -f \"$3\"; done; }}
+(private; put \"$env\" service/env.new; put \"$vars\" service/vars.new)
 mv -f service/env.new service/env; mv -f service/vars.new service/vars
 {good}
 eval \"$vars\"
@@ -287,7 +289,8 @@ exec sh -c {}\n",
 
 /// Remembers the variables with which the service became healthy.
 fn keep_vars(root: &str) -> Script {
-    let body = r#"for file in vars env; do
+    // The variables last: where they are, both are.
+    let body = r#"for file in env vars; do
   [ ! -f "service/$file" ] || { cp -p "service/$file" "service/$file.new"; mv -f "service/$file.new" "service/$file.good"; }
 done
 "#;

@@ -201,9 +201,14 @@ mv -f service/systemd.new service/systemd
         Script { stdin: self.env.clone(), ..script }
     }
 
-    /// Counts crashes anew: systemd starts it again by itself.
-    pub fn forgive(&self, root: &str) -> Script {
-        self.script(root, "ctl show -p NRestarts --value \"$name.service\" > service/crashes\n")
+    /// Counts crashes anew, and starts a unit that systemd does not start again by itself.
+    pub fn start_again(&self, root: &str) -> Script {
+        let body = "case $(ctl show -p ActiveState --value \"$name.service\") in
+  failed|inactive) ctl reset-failed \"$name.service\" 2> /dev/null || true; ctl start \"$name.service\";;
+esac
+ctl show -p NRestarts --value \"$name.service\" > service/crashes
+";
+        self.script(root, body)
     }
 
     /// Stops it, and keeps it from being started at boot.
@@ -217,7 +222,11 @@ mv -f service/systemd.new service/systemd
     pub fn status(&self, root: &str, else_asked: bool, port: Option<u16>) -> Script {
         let crashes = if else_asked { CRASHES } else { 1 };
         // Where systemd holds the socket, the service may not have it yet.
-        let ours = "grep -qE \"/($name\\.service|init\\.scope)\\$\" \"/proc/$1/cgroup\" 2> /dev/null || [ \"$1\" = 1 ]";
+        let ours = "[ \"$1\" != 1 ] || return 0
+while read -r line; do
+  case $line in */\"$name.service\"|*/\"$name.service\"/*|*/init.scope) return 0;; esac
+done < \"/proc/$1/cgroup\" 2> /dev/null
+return 1";
         let (unit, in_use) = (self.journal_option(), in_use());
         let foreign = port.map(|port| port::foreign(port, ours)).unwrap_or_default();
         let body = format!(

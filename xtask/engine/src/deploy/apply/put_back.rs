@@ -105,12 +105,18 @@ impl Run<'_> {
         Ok(format!("{old} is live again on {url}"))
     }
 
-    /// Starts the old release, and again while that fails and there is time: its port may be kept for a while.
+    /// Starts the old release, and again while that fails and there is time. A command of the project runs once.
     fn start_old(&self, host: &Host, script: Option<&Script>) -> Result<()> {
         let started = Instant::now();
+        let once = script.is_some_and(|script| script.of_project);
         loop {
             match self.optional(host, script) {
-                Err(_) if started.elapsed() < self.env.health.deadline => std::thread::sleep(START_AGAIN),
+                Err(error)
+                    if !once && kind_of(&error) == Kind::Failed && started.elapsed() < self.env.health.deadline =>
+                {
+                    self.cx.note(format!("{error:#}; trying again"));
+                    std::thread::sleep(START_AGAIN);
+                }
                 done => return done,
             }
         }

@@ -19,7 +19,7 @@ is() { printf '%s  %s\n' "$1" "$2" | $check - > /dev/null 2>&1; }"#;
 pub const COMPARE: &str = r#"tab=$(printf '\t')
 entries() {
   # In a directory of several logins their group may write.
-  if [ -g ../.. ]; then group=-002; else group=-020; fi
+  if grouped ../..; then group=-002; else group=-020; fi
   find . -path ./.gangplank -prune -o -type d ! -perm $group ! -perm -002 -print | sed -n "s|^[.]/|dir$tab&|p"
   find . -path ./.gangplank -prune -o -type d \( -perm $group -o -perm -002 \) -print | sed -n "s|^[.]/|dir that others may write$tab&|p"
   find . -path ./.gangplank -prune -o -type f -perm 644 -print | sed "s|^|file 644$tab|"

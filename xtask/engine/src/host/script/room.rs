@@ -3,10 +3,11 @@
 //! Each install leaves a reserve of a few small files. A script that fails because the disk is full is run again after one
 //! of them was removed: one at a time, because an app that writes a log would take all of it at once.
 
-use crate::host::script::in_root;
+use crate::host::script::{in_root, quote};
+use crate::release::id::ReleaseId;
 
-/// How many files the reserve has.
-const FILES: u32 = 8;
+/// How many files the reserve has, so a script is run again at most so often.
+pub const FILES: u32 = 8;
 /// Size of each, in bytes: a lock, a record, and the directories around them. Random bytes, which no file system
 /// compresses.
 const BYTES: u32 = 16 << 10;
@@ -23,18 +24,16 @@ done) 2> /dev/null
     )
 }
 
-/// Removes one file of the reserve and prints `made`. Where there is none it prints `inodes` when the disk can take no
-/// more files, and the oldest of three or more installed releases: of two, one is the way back.
+/// Removes one file of the reserve and prints `made`. If there is none it prints `inodes` when the disk can take no more
+/// files. `df -i` of macOS has other columns.
 pub fn make_room(root: &str) -> String {
     let body = "for room in .reserve/*; do
   if [ -f \"$room\" ]; then rm -f \"$room\"; echo made; exit 0; fi
 done
+set -- $(df -Pi . 2> /dev/null)
+[ \"${2:-}\" = Inodes ] || exit 0
 set -- $(df -Pi . 2> /dev/null | tail -n 1)
 [ \"${2:-0}\" = 0 ] || [ \"${4:-1}\" != 0 ] || echo inodes
-live=$(readlink current || true); live=${live%/}
-cd ./releases 2> /dev/null || exit 0
-set -- [0-9]*
-[ $# -lt 3 ] || [ \"${live##*/}\" = \"$1\" ] || echo \"oldest $1\"
 ";
     in_root(root, body)
 }
@@ -46,30 +45,28 @@ pub struct Room {
     pub made: bool,
     /// Whether it is inodes that the disk lacks.
     pub inodes: bool,
-    /// A release that may go.
-    pub oldest: Option<String>,
 }
 
 impl Room {
     /// Reads what [`make_room`] prints.
     pub fn parse(text: &str) -> Self {
         let has = |word| text.lines().any(|line| line == word);
-        let oldest = text.lines().find_map(|line| line.strip_prefix("oldest "));
-        Self { made: has("made"), inodes: has("inodes"), oldest: oldest.map(str::to_owned) }
+        Self { made: has("made"), inodes: has("inodes") }
     }
 
-    /// What a person can do on a host where there is none left.
-    pub fn hint(&self, root: &str) -> String {
+    /// What a person can do on a host that has no room left. `spare` is a release that no rollback needs.
+    pub fn hint(&self, root: &str, spare: Option<&ReleaseId>) -> String {
         let shows = if self.inodes {
             "the disk has no inodes left (`df -i` shows it): remove directories of many small files"
         } else {
             "make room: `df -h` shows the disk"
         };
-        match &self.oldest {
-            Some(oldest) => {
-                format!("{shows}; on the host, `rm -r {root}/releases/{oldest}` removes the oldest release")
+        match spare {
+            Some(id) => {
+                let path = quote(&format!("{root}/releases/{id}"));
+                format!("{shows}; on the host, `rm -r -- {path}` removes a release that no rollback needs")
             }
-            None => format!("{shows}; no release is to spare, so remove logs or other files, then run this again"),
+            None => format!("{shows}; every release is needed, so remove logs or other files, then run this again"),
         }
     }
 }
@@ -107,19 +104,10 @@ mod tests {
     }
 
     #[test]
-    fn release_that_may_go_is_the_oldest_of_three() {
-        let check = |releases: &[&str], live: &str, oldest: Option<&str>| {
-            let dir = tempfile::tempdir().unwrap();
-            let root = dir.path().to_str().unwrap();
-            for id in releases {
-                fs::create_dir_all(dir.path().join("releases").join(id)).unwrap();
-            }
-            std::os::unix::fs::symlink(format!("releases/{live}"), dir.path().join("current")).unwrap();
-            assert_eq!(Room::parse(&run(root, &make_room(root))).oldest.as_deref(), oldest, "{releases:?}");
-        };
-        check(&["1", "2", "3"], "3", Some("1"));
-        check(&["1", "2", "3"], "1", None);
-        check(&["1", "2"], "2", None);
-        check(&[], "2", None);
+    fn hint_quotes_the_path_of_a_release() {
+        let (room, id) = (Room::default(), "20260801T000000-0000001".parse().unwrap());
+        let hint = room.hint("/srv/my app", Some(&id));
+        assert!(hint.contains("`rm -r -- '/srv/my app/releases/20260801T000000-0000001'`"), "{hint}");
+        assert!(!room.hint("/srv/app", None).contains("rm -r"));
     }
 }
