@@ -75,6 +75,109 @@ fn two_clones_make_the_same_bytes() {
     assert!(first == second, "the bundles differ");
 }
 
+/// Places that cargo takes flags of rustc from, each of which makes it ignore the ones after it: variables, and a
+/// configuration. Information for debuggers names the directory of the sources.
+const FLAGS: &[(&[(&str, &str)], &str)] = &[
+    (&[("RUSTFLAGS", "-Cdebuginfo=1 -Cstrip=none")], ""),
+    (&[("CARGO_ENCODED_RUSTFLAGS", "-Copt-level=1\u{1f}-Cdebuginfo=1\u{1f}-Cstrip=none")], ""),
+    (&[], "[target.'cfg(unix)']\nrustflags = [\"-Cdebuginfo=1\", \"-Cstrip=none\"]\n"),
+    (&[], "[build]\nrustflags = [\"-Cdebuginfo=1\", \"-Cstrip=none\"]\n"),
+];
+
+fn configure(dir: &Path, config: &str) {
+    fs::create_dir(dir.join(".cargo")).unwrap();
+    fs::write(dir.join(".cargo/config.toml"), config).unwrap();
+    fs::write(dir.join(".git/info/exclude"), ".cargo\ntarget\n").unwrap();
+}
+
+#[test]
+fn build_with_flags_of_rustc_makes_the_same_bytes_in_any_directory() {
+    let p = original();
+    for (vars, config) in FLAGS {
+        let clones = crate::record::tempdir();
+        let bundles = ["one", "an other/much longer path"].map(|name| {
+            let dir = clones.path().join(name);
+            p.git(&["clone", "--quiet", ".", dir.to_str().unwrap()]);
+            configure(&dir, config);
+            build(&p, &dir, "022", vars).0
+        });
+        assert!(bundles[0] == bundles[1], "{vars:?} {config}: the bundles differ");
+    }
+}
+
+#[test]
+fn build_with_flags_of_rustc_keeps_the_home_directory_out_of_the_binary() {
+    let dir = crate::record::tempdir();
+    let home = dir.path().join("home");
+    fs::create_dir_all(home.join("left/src")).unwrap();
+    fs::write(home.join("left/Cargo.toml"), "[package]\nname = \"left\"\nversion = \"0.1.0\"\n").unwrap();
+    // Where it panics, the binary names its source.
+    fs::write(home.join("left/src/lib.rs"), "#[inline(never)]\npub fn pad(n: usize) -> usize {\n    [1, 2][n]\n}\n")
+        .unwrap();
+    let p = original();
+    p.write("shop/src/main.rs", "fn main() {\n    println!(\"{}\", left::pad(std::env::args().count()));\n}\n");
+    let package = "[package]\nname = \"shop\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[dependencies]\n";
+    p.write("shop/Cargo.toml", &format!("{package}left.path = \"{}\"\n", home.join("left").display()));
+    let package = |name: &str, more: &str| format!("\n[[package]]\nname = \"{name}\"\nversion = \"0.1.0\"\n{more}");
+    let shop = package("shop", "dependencies = [\n \"left\",\n]\n");
+    p.write("Cargo.lock", &format!("version = 4\n{}{shop}", package("left", "")));
+    p.commit("2");
+    for (n, (vars, config)) in FLAGS.iter().enumerate() {
+        let clone = dir.path().join(n.to_string());
+        p.git(&["clone", "--quiet", ".", clone.to_str().unwrap()]);
+        configure(&clone, config);
+        let vars = [*vars, &[("CARGO_HOME", home.to_str().unwrap())]].concat();
+        build(&p, &clone, "022", &vars);
+        let binary = fs::read(clone.join("target/release/shop")).unwrap();
+        let path = home.to_str().unwrap().as_bytes();
+        assert!(!binary.windows(path.len()).any(|part| part == path), "{vars:?} {config}: {} is in it", home.display());
+    }
+}
+
+#[test]
+fn build_of_a_binary_with_required_features_names_them_or_builds_with_them() {
+    let mut p = original();
+    let manifest = p.read("shop/Cargo.toml");
+    let more = "[features]\ncli = []\n[[bin]]\nname = \"shop\"\nrequired-features = [\"cli\"]\n";
+    p.write("shop/Cargo.toml", &format!("{manifest}{more}"));
+    p.commit("2");
+    p.run("build").fails(2, "package `shop` has no binary", "`required-features`");
+    p.change("package shop\n", "package shop\nfeature shop/cli\n");
+    p.run("build").ok();
+}
+
+#[test]
+fn build_of_a_checkout_with_other_line_ends_warns() {
+    let p = original();
+    let warning = "3 included files have other line ends than the commit, docs/";
+    for name in ["a", "b", "c"] {
+        p.write(&format!("docs/{name}.md"), "# one\n\ntwo\n");
+    }
+    p.commit("2");
+    p.run("build").ok().told_not(warning);
+    p.git(&["config", "core.autocrlf", "true"]);
+    fs::remove_dir_all(p.path("docs")).unwrap();
+    p.git(&["checkout", "--", "docs"]);
+    p.run("build").ok().told(warning);
+    p.write(".gitattributes", "* -text\n");
+    p.commit("3");
+    fs::remove_dir_all(p.path("docs")).unwrap();
+    p.git(&["checkout", "--", "docs"]);
+    p.run("build").ok().told_not(warning);
+}
+
+#[test]
+fn build_for_a_target_of_the_configuration_names_it_in_the_manifest() {
+    let p = original();
+    let rustc = Command::new("rustc").arg("-vV").output().unwrap();
+    let said = String::from_utf8(rustc.stdout).unwrap();
+    let host = said.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+    configure(&p.path(""), &format!("[build]\ntarget = \"{host}\"\n"));
+    let (_, manifest) = build(&p, &p.path(""), "022", &[]);
+    assert_eq!(manifest["toolchain"]["target"], host);
+    assert!(p.path("target").join(host).join("release/shop").exists());
+}
+
 fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).unwrap().flatten() {

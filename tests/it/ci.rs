@@ -250,6 +250,23 @@ fn drift_is_shown_as_a_diff() {
 }
 
 #[test]
+fn generate_check_of_a_checkout_with_other_line_ends_passes() {
+    let mut p = Project::new();
+    p.change("store file:store\n", "store circleci:workspace\n");
+    p.run("ci generate").ok();
+    p.commit("configs");
+    p.git(&["config", "core.autocrlf", "true"]);
+    fs::remove_dir_all(p.path(".circleci")).unwrap();
+    p.git(&["checkout", "--", ".circleci"]);
+    assert!(p.read(".circleci/config.yml").contains("\r\n"), "git gives it the line ends of Windows");
+    p.run("ci generate --check").ok();
+    p.run("ci generate").ok();
+    assert_eq!(p.git(&["status", "--porcelain", "--", ".circleci"]), "");
+    p.write(".circleci/config.yml", "other\r\n");
+    p.run("ci generate --check").fails(1, "config.yml is not what", "cargo xtask ci generate");
+}
+
+#[test]
 fn lint_fails_on_errors_and_names_the_line() {
     let p = Project::new();
     p.run("ci lint").fails(5, "cannot read", "ci generate");

@@ -15,8 +15,8 @@ mod systemd;
 use crate::parts::cx;
 use crate::project::Project;
 use crate::target::contract;
+use gangplank::host::{self, Delivery};
 use gangplank::release::delta::Changes;
-use gangplank::target::{self, Delivery};
 use hosts::Fleet;
 use std::fs;
 use std::net::TcpListener;
@@ -26,7 +26,7 @@ fn over_ssh(fleet: &Fleet) {
     let dir = crate::record::tempdir();
     let changes: &Changes = Box::leak(Box::default());
     let cx = cx(dir.path()).with_vars([("PATH".to_owned(), fleet.path())]);
-    contract(&cx, dir.path(), &*target::open(&cx, &fleet.target(0, "with space/it's")).unwrap(), &|release| {
+    contract(&cx, dir.path(), &*host::open(&cx, &fleet.target(0, "with space/it's")).unwrap(), &|release| {
         Delivery::Push(release, changes)
     });
 }

@@ -10,11 +10,11 @@ use gangplank::deploy::history::Verb;
 use gangplank::deploy::state::{Lock, State};
 use gangplank::deploy::{Options, Site, prune_site, put_live, roll_back};
 use gangplank::error::{Kind, kind_of, not_found};
+use gangplank::host::{self, Target};
 use gangplank::machine::Life;
 use gangplank::project::{Check, Env, Health, Service};
 use gangplank::release::Release;
 use gangplank::release::id::ReleaseId;
-use gangplank::target::{self, Target};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::path::Path;
@@ -76,7 +76,7 @@ struct World<'a> {
 impl World<'_> {
     fn site<'s>(&'s self, env: usize, left: Option<&'s AtomicUsize>) -> Site<'s> {
         let targets = ENVS[env].targets.iter().map(|url| {
-            let target = target::open(self.cx, url).unwrap();
+            let target = host::open(self.cx, url).unwrap();
             match left {
                 Some(left) => Box::new(Mortal::new(target, left)) as Box<dyn Target>,
                 None => target,

@@ -6,10 +6,10 @@ use crate::parts::cx;
 use crate::project::{Project, eventually, free_port};
 use gangplank::deploy::lease;
 use gangplank::deploy::state::Lock;
+use gangplank::host::directory::HostTarget;
+use gangplank::host::{self, Target};
 use gangplank::machine::Owner;
 use gangplank::service::Script;
-use gangplank::target::host::HostTarget;
-use gangplank::target::{self, Target};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -155,10 +155,10 @@ fn renewals(dir: &Path, target: Box<dyn Target + '_>, root: &Path) {
     let other = Owner::me(&cx, "another");
     std::thread::scope(|scope| {
         let begun = root.join("begun");
-        let slow = format!("touch {}; sleep 2", target::script::quote(&begun.display().to_string()));
+        let slow = format!("touch {}; sleep 2", host::script::quote(&begun.display().to_string()));
         let slow = scope.spawn(move || target.run(&Script::new(slow, String::new())).unwrap());
         eventually("it runs", || begun.exists());
-        let text = target::script::take_over(&root.display().to_string(), &other.token, &seen.token, &seen.token, 500);
+        let text = host::script::take_over(&root.display().to_string(), &other.token, &seen.token, &seen.token, 500);
         let said = Command::new("sh").args(["-c", &text]).stdin(std::process::Stdio::null()).output().unwrap();
         assert!(String::from_utf8_lossy(&said.stdout).starts_with("held 5"), "{said:?}");
         assert!(slow.join().unwrap().ok());
@@ -166,7 +166,7 @@ fn renewals(dir: &Path, target: Box<dyn Target + '_>, root: &Path) {
     lease::renewed(&targets, Duration::from_millis(20), || eventually("it is renewed", || is_fresh(&lock)));
     // It was renewed after the other has looked.
     let thief = Owner::me(&cx, "another");
-    let text = target::script::take_over(&root.display().to_string(), &thief.token, &me.token, &me.token, 500);
+    let text = host::script::take_over(&root.display().to_string(), &thief.token, &me.token, &me.token, 500);
     let said = Command::new("sh").args(["-c", &text]).stdin(std::process::Stdio::null()).output().unwrap();
     assert!(String::from_utf8_lossy(&said.stdout).starts_with("held"), "{said:?}");
     // A lock that is another's by now is neither renewed nor worked under, and not removed.
@@ -186,7 +186,7 @@ fn locks_are_renewed_here() {
     let dir = crate::record::tempdir();
     let root = dir.path().join("it's here");
     let cx = cx(dir.path());
-    renewals(dir.path(), target::open(&cx, &format!("file:{}", root.display())).unwrap(), &root);
+    renewals(dir.path(), host::open(&cx, &format!("file:{}", root.display())).unwrap(), &root);
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn locks_are_renewed_over_ssh() {
     let Some(fleet) = Fleet::start(1) else { return };
     let dir = crate::record::tempdir();
     let cx = cx(dir.path()).with_vars([("PATH".to_owned(), fleet.path())]);
-    let target = target::open(&cx, &fleet.target(0, "it's there")).unwrap();
+    let target = host::open(&cx, &fleet.target(0, "it's there")).unwrap();
     target.renew();
     renewals(dir.path(), target, &fleet.srv(0).join("it's there"));
 }

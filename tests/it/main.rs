@@ -16,6 +16,7 @@ mod bench;
 mod bucket;
 mod bundle;
 mod checkout;
+mod checks;
 mod ci;
 mod cli;
 mod clients;

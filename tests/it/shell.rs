@@ -133,6 +133,11 @@ fn a_session(shell: &str, rc_file: &str, rc: &str, lines: &str) -> Option<()> {
     // Somebody else's xtask: who knows what it does.
     p.write("other/xtask/Cargo.toml", "[package]\nname = \"xtask\"\n");
     p.write_program("other/target/debug/xtask", "#!/bin/sh\necho ran >> \"$CALLED\"\n");
+    // An xtask that is a workspace of its own, and compiled there.
+    p.write("alone/Cargo.toml", "[package]\nname = \"shop\"\n");
+    p.write("alone/xtask/Cargo.toml", "[workspace]\n[dependencies]\ngangplank = { path = \"engine\" }\n");
+    fs::create_dir_all(p.path("alone/xtask/target/debug")).unwrap();
+    symlink(env!("CARGO_BIN_EXE_xtask-fixture"), p.path("alone/xtask/target/debug/xtask")).unwrap();
     let called = Session { p: &p, shell }.types(&[
         "cargo xtask dep\tp\t",
         "cargo xtask deploy dev 2026\t",
@@ -147,6 +152,8 @@ fn a_session(shell: &str, rc_file: &str, rc: &str, lines: &str) -> Option<()> {
         "cargo xtask logs p\t",
         "cd ../../other",
         "cargo xtask dep\t",
+        "cd ../alone",
+        "cargo xtask rol\t",
         "cd /",
         "cargo xtask dep\t",
     ]);
@@ -163,6 +170,7 @@ fn a_session(shell: &str, rc_file: &str, rc: &str, lines: &str) -> Option<()> {
         "build",
         "xtask logs prod",
         "xtask dep",
+        "xtask rollback",
         "xtask dep",
     ];
     assert_eq!(called, want, "{screen}");

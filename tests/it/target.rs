@@ -3,12 +3,12 @@
 use crate::parts::{cx, dead, record, release};
 use gangplank::cx::Cx;
 use gangplank::deploy::state::{Current, Lock, Root};
+use gangplank::host::directory::HostTarget;
+use gangplank::host::{self, Delivery, Target, script};
 use gangplank::machine::Owner;
 use gangplank::release::Release;
 use gangplank::release::delta::Changes;
 use gangplank::service::Script;
-use gangplank::target::host::HostTarget;
-use gangplank::target::{self, Delivery, Target, script};
 use std::path::Path;
 
 /// The contract, on a target that does not exist yet and gets its releases by `deliver`.
@@ -137,7 +137,7 @@ fn a_directory_of_this_machine() {
     let dir = crate::record::tempdir();
     let cx = cx(dir.path());
     let changes: &Changes = Box::leak(Box::default());
-    contract(&cx, dir.path(), &*target::open(&cx, "file:srv/with space/it's").unwrap(), &|release| {
+    contract(&cx, dir.path(), &*host::open(&cx, "file:srv/with space/it's").unwrap(), &|release| {
         Delivery::Push(release, changes)
     });
 }
@@ -157,7 +157,7 @@ fn a_place_behind_another_program() {
 fn a_bundle_that_was_damaged_on_its_way_is_not_installed() {
     let dir = crate::record::tempdir();
     let cx = cx(dir.path());
-    let target = target::open(&cx, "file:srv").unwrap();
+    let target = host::open(&cx, "file:srv").unwrap();
     let one = release(dir.path(), 1, &[("a", "1")]);
     // It verified when it was opened, and changes before it is sent.
     let other = release(dir.path(), 2, &[("a", "2")]);

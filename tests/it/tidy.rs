@@ -29,11 +29,11 @@ const DOORS: &[(&str, &[&str])] = &[
     ("fastcdc", &["release/patch.rs"]),
     ("flate2", &["release/members.rs"]),
     ("futures_util", &["store/object.rs", "store/object/transfer.rs"]),
-    ("glob", &["ci/workspace.rs", "include.rs"]),
+    ("glob", &["ci/workspace.rs", "include.rs", "new/manifest.rs"]),
     ("httparse", &["ci/loopback/http.rs"]),
     ("indicatif", &["report/term.rs"]),
     ("libdeflater", &["release/members.rs", "release/members/gzip.rs"]),
-    ("memchr", &["release/members/gzip.rs"]),
+    ("memchr", &["build/remap.rs", "release/members/gzip.rs"]),
     ("zstd_safe", &["release/members/zstd.rs"]),
     ("object_store", &["store/object.rs", "store/object/transfer.rs", "store/object/trouble.rs"]),
     ("reqwest", &["http.rs"]),
@@ -82,9 +82,9 @@ const LOWER: &[(&str, &str, &str)] = &[
     ("deploy::history", "Values", "the log of a target as data; the verbs of deploy are its readers"),
     ("deploy::plan", "Values", "every decision of a deploy, pure, next to what applies it"),
     ("deploy::state", "Values", "what a target answers, parsed; the plan starts from it"),
-    ("target::frame", "Values", "the markers around the output of a script, again as text"),
-    ("target::sequence", "Values", "several of them as one, again as text"),
-    ("target::script", "Values", "POSIX commands as text; nothing runs them here"),
+    ("host::frame", "Values", "the markers around the output of a script, again as text"),
+    ("host::sequence", "Values", "several of them as one, again as text"),
+    ("host::script", "Values", "POSIX commands as text; nothing runs them here"),
 ];
 
 /// Uses across the layers that are meant: who, whom, why.
@@ -92,8 +92,8 @@ const CROSSINGS: &[(&str, &str, &str)] = &[
     ("deploy::state", "machine", "a lock holds an `Owner`, which is data and knows how to find out about itself"),
     ("extend", "cx", "what a project adds are functions, and that is what they are given"),
     ("extend", "store", "such a function opens a store"),
-    ("extend", "target", "or a target"),
-    ("health", "target", "a check may be a command on the target"),
+    ("extend", "host", "or a target"),
+    ("health", "host", "a check may be a command on the target"),
 ];
 
 /// Failures that get their hint from the function that catches them: file, piece of the message, why.

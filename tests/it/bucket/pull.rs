@@ -6,7 +6,7 @@ use crate::fleet::hosts::Fleet;
 use crate::project::Project;
 use crate::target::contract;
 use gangplank::ci::run::ceph::Ceph;
-use gangplank::target::{self, Delivery};
+use gangplank::host::{self, Delivery};
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -17,7 +17,7 @@ fn the_contract_of_a_host_that_fetches() {
     let dir = crate::record::tempdir();
     let cx = leaked(with(dir.path(), &ceph.vars()));
     let store = open(cx, &fresh_url());
-    contract(cx, dir.path(), &*target::open(cx, "file:srv/with space/it's").unwrap(), &|release| {
+    contract(cx, dir.path(), &*host::open(cx, "file:srv/with space/it's").unwrap(), &|release| {
         store.put(release).unwrap();
         Delivery::Pull(release, store.link(release.manifest()).unwrap())
     });
@@ -31,7 +31,7 @@ fn the_contract_of_a_host_over_ssh_that_fetches() {
     let vars = [&ceph.vars()[..], &[("PATH".to_owned(), fleet.path())]].concat();
     let cx = leaked(with(dir.path(), &vars));
     let store = open(cx, &fresh_url());
-    contract(cx, dir.path(), &*target::open(cx, &fleet.target(0, "with space/it's")).unwrap(), &|release| {
+    contract(cx, dir.path(), &*host::open(cx, &fleet.target(0, "with space/it's")).unwrap(), &|release| {
         store.put(release).unwrap();
         Delivery::Pull(release, store.link(release.manifest()).unwrap())
     });
@@ -172,7 +172,7 @@ fn other_bytes_than_those_of_the_manifest_are_not_installed() {
     let other = crate::parts::release(dir.path(), 2, &[("a", "2")]);
     let store = open(cx, &url);
     store.put(&other).unwrap();
-    let target = target::open(cx, "file:srv").unwrap();
+    let target = host::open(cx, "file:srv").unwrap();
     let wrong = Delivery::Pull(&one, store.link(other.manifest()).unwrap());
     let error = target.install(&wrong, &crate::parts::record()).unwrap_err();
     assert_eq!(gangplank::error::kind_of(&error), gangplank::error::Kind::Verification);

@@ -9,11 +9,11 @@ use gangplank::deploy::life::Registry;
 use gangplank::deploy::lock::Locks;
 use gangplank::deploy::state::{Lock, Lockable};
 use gangplank::error::{Kind, Result, failed, kind_of};
+use gangplank::host;
 use gangplank::machine::Owner;
 use gangplank::release::Release;
 use gangplank::store::object::Bucket;
 use gangplank::store::{Put, Retention, Store};
-use gangplank::target;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
@@ -213,7 +213,7 @@ fn take(cx: &'static Cx, racy: Racy) -> Result<()> {
 #[test]
 fn whoever_took_over_first_and_died_is_succeeded_in_turn() {
     let (_dir, cx) = setup();
-    let (store, host) = (open(cx, URL), target::open(cx, "file:srv/x").unwrap());
+    let (store, host) = (open(cx, URL), host::open(cx, "file:srv/x").unwrap());
     let of_store = store.lock_of("prod").unwrap();
     for inner in [&*of_store, &*host] {
         let calls = Cell::new(0);

@@ -1,5 +1,7 @@
 //! `build`: cargo, then a bundle of the binaries and the included files, sealed as a release.
 
+mod remap;
+
 use crate::cx::Cx;
 use crate::error::{Explain, Kind, Result, failed, usage};
 use crate::machine;
@@ -78,7 +80,7 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
         id: id.clone(),
         commit,
         ci: machine::ci_job(cx),
-        toolchain: if app.packages.is_empty() { None } else { Some(toolchain(cx)?) },
+        toolchain: if app.packages.is_empty() { None } else { Some(toolchain(cx, &compiled.binaries)?) },
         bundle: Bundle {
             file: Manifest::bundle_name(app.name, &id, app.compression),
             bytes: packed.bytes,
@@ -168,13 +170,28 @@ fn tree_digest(files: &[FileEntry]) -> String {
     digest::of(&serde_json::to_vec(files).expect("entries have no maps with odd keys"))
 }
 
-fn toolchain(cx: &Cx) -> Result<Toolchain> {
+fn toolchain(cx: &Cx, binaries: &[PathBuf]) -> Result<Toolchain> {
     let mut command = Command::new(cx.var("RUSTC").unwrap_or("rustc"));
     command.arg("-vV").current_dir(&cx.root);
     let text = cx.read(command)?;
     let host = text.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or("unknown");
     let rustc = text.lines().next().unwrap_or("unknown");
-    Ok(Toolchain { rustc: rustc.to_owned(), target: host.to_owned(), profile: "release".into() })
+    let target = match binaries.first().and_then(|binary| target_dir(binary)) {
+        Some(name) => {
+            let mut command = Command::new(cx.var("RUSTC").unwrap_or("rustc"));
+            command.args(["--print", "target-list"]).current_dir(&cx.root);
+            cx.read(command)?.lines().find(|known| *known == name).map(str::to_owned)
+        }
+        None => None,
+    };
+    let target = target.unwrap_or_else(|| host.to_owned());
+    Ok(Toolchain { rustc: rustc.to_owned(), target, profile: "release".into() })
+}
+
+/// The directory around `release/NAME` that is named after a target, where cargo was told to build for one.
+fn target_dir(binary: &Path) -> Option<&str> {
+    let name = binary.parent()?.parent()?.file_name()?.to_str()?;
+    (name.matches('-').count() > 1).then_some(name)
 }
 
 #[derive(Default)]
@@ -188,10 +205,9 @@ fn compile(cx: &Cx, app: &App, commit: &Commit) -> Result<Compiled> {
     let [first, ..] = app.packages else { return Ok(Compiled::default()) };
     let packages: Vec<_> = app.packages.iter().flat_map(|package| ["--package", package]).collect();
     let build = ["build", "--release", "--locked", "--bins", "--message-format=json-render-diagnostics"];
-    let mut command = cx.cargo(&[&build[..], &packages].concat());
-    if let Some(config) = without_our_paths(&|name| cx.var(name).map(str::to_owned), &cx.root.display().to_string()) {
-        command.args(["--config", &config]);
-    }
+    let features: Vec<_> = app.features.iter().flat_map(|feature| ["--features", feature]).collect();
+    let mut command = cx.cargo(&[&build[..], &packages, &features].concat());
+    remap::apply(cx, &mut command);
     let sha = if commit.dirty { format!("{}-dirty", commit.sha) } else { commit.sha.clone() };
     command.env("GANGPLANK_COMMIT", sha).env("SOURCE_DATE_EPOCH", commit.time.as_second().to_string());
     let answer = cx.answer_with_stderr(command)?;
@@ -206,24 +222,11 @@ fn compile(cx: &Cx, app: &App, commit: &Commit) -> Result<Compiled> {
     let compiled = read_messages(&answer.stdout);
     if compiled.binaries.is_empty() {
         return usage(format!("package `{}` has no binary", app.packages.join("`, `")))
-            .hint("name a package with a src/main.rs in `packages`, see xtask/src/main.rs")
+            .hint("name a package with a src/main.rs in `packages`, or in `features` what its `required-features` want: xtask/src/main.rs")
             .err();
     }
+    remap::warn_of_paths(cx, &compiled.binaries);
     Ok(compiled)
-}
-
-/// A setting of cargo that keeps the paths of this machine out of the binary, where panics in dependencies would name
-/// them: another home directory must not mean other bytes. Who sets flags of his own knows better.
-fn without_our_paths(var: &dyn Fn(&str) -> Option<String>, root: &str) -> Option<String> {
-    if ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"].iter().any(|name| var(name).is_some()) {
-        return None;
-    }
-    let cargo_home = var("CARGO_HOME").or_else(|| var("HOME").map(|home| format!("{home}/.cargo")))?;
-    let flags = [(cargo_home.as_str(), "/cargo"), (root, "/workspace")].map(|(from, to)| {
-        // A JSON string is a TOML string too.
-        serde_json::Value::from(format!("--remap-path-prefix={from}={to}")).to_string()
-    });
-    Some(format!("build.rustflags=[{}]", flags.join(", ")))
 }
 
 /// Reads `--message-format=json`: <https://doc.rust-lang.org/cargo/reference/external-tools.html#json-messages>.
@@ -257,15 +260,14 @@ not json
     }
 
     #[test]
-    fn paths_of_this_machine_stay_out_of_the_binary() {
-        let config = |vars: &[(&str, &str)]| {
-            let var = |name: &str| vars.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-            without_our_paths(&var, "/w \"x\"")
-        };
-        let want = r#"build.rustflags=["--remap-path-prefix=/home/ana/.cargo=/cargo", "--remap-path-prefix=/w \"x\"=/workspace"]"#;
-        assert_eq!(config(&[("HOME", "/home/ana")]).as_deref(), Some(want));
-        assert!(config(&[("CARGO_HOME", "/c"), ("HOME", "/h")]).unwrap().contains("=/c=/cargo"));
-        assert_eq!(config(&[("HOME", "/h"), ("RUSTFLAGS", "-Cdebuginfo=1")]), None);
-        assert_eq!(config(&[]), None);
+    fn target_is_the_directory_around_that_of_the_profile() {
+        for (binary, target) in [
+            ("/w/target/release/app", None),
+            ("/w/my-target/release/app", None),
+            ("/w/target/x86_64-unknown-linux-musl/release/app", Some("x86_64-unknown-linux-musl")),
+            ("app", None),
+        ] {
+            assert_eq!(target_dir(Path::new(binary)), target, "{binary}");
+        }
     }
 }

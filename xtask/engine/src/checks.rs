@@ -13,7 +13,7 @@ use self::leftovers::Before;
 use self::record::{RECORD, Record};
 use self::times::{Slow, Times};
 use crate::ci::{generate, lint};
-use crate::cx::{Cx, exit};
+use crate::cx::{Cx, exit, stands_alone};
 use crate::error::{Failure, Kind, Result, usage};
 use crate::event::ms_since;
 use crate::git;
@@ -121,7 +121,8 @@ impl<'a> Run<'a> {
             scope.push("--all-features");
         }
         // A vendored engine was tested at home, and a project may have features that exclude each other.
-        if !engines && cx.root.join("xtask/engine/Cargo.toml").is_file() {
+        let is_member = !stands_alone(&cx.root);
+        if !engines && is_member && cx.root.join("xtask/engine/Cargo.toml").is_file() {
             scope.extend(["--exclude", "gangplank"]);
         }
         let record = cx.root.join("target/test-record.txt");
@@ -141,6 +142,7 @@ impl<'a> Run<'a> {
     }
 
     fn default_checks(&mut self, project: &Project) -> Result<()> {
+        self.scope.extend(project.app.features.iter().flat_map(|feature| ["--features", feature]));
         let (cx, quick, scope) = (self.cx, self.options.quick, self.scope.clone());
         if project.ci.format {
             self.check("format", || {
@@ -150,8 +152,9 @@ impl<'a> Run<'a> {
         }
         self.check("clippy", || {
             tools::component(cx, "clippy", "clippy")?;
-            let hint = "cargo clippy --workspace --all-targets shows them again";
-            let words = ["clippy", "--quiet", "--workspace", "--all-targets", "--locked"];
+            let hint = "cargo clippy --workspace --bins --tests --examples shows them again";
+            // A bench may need the nightly compiler; with `--tests` the library is looked at.
+            let words = ["clippy", "--quiet", "--workspace", "--bins", "--tests", "--examples", "--locked"];
             let deny: &[&str] = if project.ci.deny_warnings { &["--", "--deny", "warnings"] } else { &[] };
             cargo(cx, &[&words[..], &scope, deny].concat(), &[], hint)
         })?;
@@ -169,10 +172,10 @@ impl<'a> Run<'a> {
         })?;
         let mut words = vec!["--workspace", "--locked"];
         words.extend(&scope);
-        if quick {
+        if quick && !stands_alone(&cx.root) {
             // The end-to-end tests are the xtask package's own.
             words.extend(["--exclude", "xtask"]);
-        } else if self.engines {
+        } else if !quick && self.engines {
             tools::install_for_default(cx);
         }
         self.tests("tests", &words, self.options.args)

@@ -13,7 +13,7 @@ use crate::event::Listener;
 use crate::machine::Life;
 use crate::project::{Compression, Pattern, Project};
 use crate::store::{Published, Retention};
-use crate::{bench, build, checks, ci, complete, doctor, handoff, target};
+use crate::{bench, build, checks, ci, complete, doctor, handoff, host};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -238,7 +238,7 @@ fn lock(cx: &Cx, project: &Project, command: &LockCommand) -> Result<Vec<LockSta
         LockCommand::Status { env } => (env, false, false),
         LockCommand::Release { env, force } => (env, true, *force),
     };
-    let targets = target::open_all(cx, project.env(env)?)?;
+    let targets = host::open_all(cx, project.env(env)?)?;
     let catalog = Catalog::open(cx, project)?;
     let (stores, registry) = (catalog.ledger().locks(env), Registry::new(cx, project.ci.slug));
     let of_targets = targets.iter().map(|target| -> (&dyn Lockable, bool) { (&**target, true) });

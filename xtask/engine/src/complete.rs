@@ -8,10 +8,10 @@ use crate::cli::{self, Definition, Shell};
 use crate::cx::Cx;
 use crate::event::{Event, Sink};
 use crate::extend::Extras;
+use crate::host;
 use crate::project::{Env, Project, local_dir};
 use crate::release::RELEASES;
 use crate::release::id::ReleaseId;
-use crate::target;
 use clap_complete::engine::{self, ArgValueCandidates, CompletionCandidate};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -132,7 +132,7 @@ impl Known {
     fn hosts(&self) -> Vec<Value> {
         let mut hosts = Vec::new();
         for env in self.envs_meant() {
-            let open = |url: &&'static str| Some((*url, target::open(&self.cx, url).ok()?.host().to_owned()));
+            let open = |url: &&'static str| Some((*url, host::open(&self.cx, url).ok()?.host().to_owned()));
             let targets: Vec<_> = env.targets.iter().filter_map(open).collect();
             for (url, host) in &targets {
                 let alone = targets.iter().filter(|(_, other)| other == host).count() == 1;

@@ -3,9 +3,11 @@
 //! Everything below takes a [`Cx`] and nothing else of the outside, so a test decides what a command sees.
 
 mod environment;
+mod root;
 mod secrets;
 
 pub use self::environment::{Environment, is_cargos_own, var};
+pub use self::root::{run_xtask, stands_alone};
 use self::secrets::{mask, secrets};
 use crate::error::{Explain, Kind, Result, failed, usage};
 use crate::event::{Event, Sink, Stream, ms_since};
@@ -22,13 +24,6 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, atomic::AtomicBool, atomic::AtomicUsize, atomic::Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// Whether a line of a manifest makes it that of a workspace.
-fn is_workspace(line: &str) -> bool {
-    let word = line.trim_start_matches('[').trim_start();
-    word.strip_prefix("workspace").is_some_and(|rest| rest.trim_start().starts_with(['.', ']', '=']))
-        && !line.ends_with("workspace = true")
-}
 
 /// What a command is given of the outside.
 pub struct Cx {
@@ -98,19 +93,15 @@ impl Cx {
         Ok(Self { secrets, not_utf8: env.not_utf8, ..Self::new(root, env.vars, sink) })
     }
 
-    /// The nearest directory at or above the current one whose `Cargo.toml` has a `[workspace]`.
+    /// The nearest directory at or above the current one that is the root of a project: see `cx::root`.
     pub fn find_root() -> Result<PathBuf> {
         let here = std::env::current_dir().explain(
             Kind::Failed,
             || "cannot read the current directory".into(),
             || "change to the project".into(),
         )?;
-        for dir in here.ancestors() {
-            if std::fs::read_to_string(dir.join("Cargo.toml"))
-                .is_ok_and(|text| text.lines().any(|line| is_workspace(line.trim_start())))
-            {
-                return Ok(dir.to_owned());
-            }
+        if let Some(root) = root::above(&here) {
+            return Ok(root.to_owned());
         }
         usage(format!("no Cargo workspace at or above {}", here.display()))
             .hint("change to the project: `cd PROJECT`")
@@ -439,7 +430,8 @@ impl Cx {
 
     /// Becomes the xtask of this workspace with a Cargo feature, on the same command line. Comes back only when it cannot.
     pub fn become_xtask_with(&self, feature: &str) -> anyhow::Error {
-        let mut command = self.cargo(&["run", "--quiet", "--package", "xtask", "--features", feature, "--"]);
+        let words = run_xtask(&self.root, Some(feature));
+        let mut command = self.cargo(&words.iter().map(String::as_str).collect::<Vec<_>>());
         // Paths on the command line are relative to where it was typed.
         command.args(std::env::args_os().skip(1)).env(var::FEATURES, feature).current_dir(".");
         let cause = process::become_it(&mut command);
@@ -493,7 +485,7 @@ fn show(command: &Command) -> String {
         let mut lines = arg.trim().lines().filter(|line| !line.starts_with("# [lock "));
         let first = lines.next().unwrap_or_default();
         let more = if lines.next().is_some() { " ..." } else { "" };
-        shown.push_str(&crate::target::script::quote(&format!("{first}{more}")));
+        shown.push_str(&crate::host::script::quote(&format!("{first}{more}")));
     }
     shown
 }

@@ -21,9 +21,9 @@
 
 use crate::cx::Cx;
 use crate::error::{Result, usage};
+use crate::host::Target;
 use crate::project::Project;
 use crate::store::Store;
-use crate::target::Target;
 
 /// What a project adds.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +62,7 @@ impl Extras {
 /// Opens a store by its URL, which has the scheme.
 pub type OpenStore = for<'cx> fn(&'cx Cx, &str) -> Result<Box<dyn Store + 'cx>>;
 
-/// Opens a target by its URL, which has the scheme. [`HostTarget`](crate::target::host::HostTarget) is one for whatever
+/// Opens a target by its URL, which has the scheme. [`HostTarget`](crate::host::directory::HostTarget) is one for whatever
 /// runs a shell.
 pub type OpenTarget = for<'cx> fn(&'cx Cx, &str) -> Result<Box<dyn Target + 'cx>>;
 

@@ -215,12 +215,37 @@ fn alone(command: xshell::Cmd) -> std::process::Command {
     command
 }
 
-/// Files below some paths that a rule keeps out of commits.
+/// A path that git leaves out of commits, and the line that says so.
 #[cfg(feature = "new")]
-pub fn ignored(cx: &Cx, paths: &[&str]) -> Option<Vec<String>> {
-    let sh = shell(&cx.root).ok()?;
-    let command = cmd!(sh, "git ls-files --others --ignored --exclude-standard -- {paths...}");
-    Some(cx.read(alone(command)).ok()?.lines().map(str::to_owned).collect())
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ignored {
+    /// The path, as it was asked for.
+    pub path: String,
+    /// `FILE:LINE`.
+    pub at: String,
+    /// What the line says.
+    pub rule: String,
+}
+
+/// Which of some paths, which need not exist, git leaves out of commits. Files that it has already are not among them.
+#[cfg(feature = "new")]
+pub fn ignored(cx: &Cx, paths: &[String]) -> Result<Vec<Ignored>> {
+    let sh = shell(&cx.root)?;
+    let mut command = alone(cmd!(sh, "git check-ignore --verbose --stdin -z"));
+    command.stdin(std::process::Stdio::piped());
+    let answer = cx.answer(command, Input::Bytes(paths.join("\0").as_bytes()))?;
+    Ok(ignored_of(&answer.stdout))
+}
+
+/// Reads what `git check-ignore --verbose -z` prints: file, line, pattern and path of each match. A pattern with `!` is
+/// one that takes the path in again.
+#[cfg(feature = "new")]
+fn ignored_of(matches: &str) -> Vec<Ignored> {
+    let fields: Vec<&str> = matches.split('\0').collect();
+    let matches = fields.chunks_exact(4).filter(|fields| !fields[2].starts_with('!'));
+    let ignored =
+        |it: &[&str]| Ignored { at: format!("{}:{}", it[0], it[1]), rule: it[2].to_owned(), path: it[3].to_owned() };
+    matches.map(ignored).collect()
 }
 
 #[cfg(feature = "new")]
@@ -235,6 +260,16 @@ pub fn diff_since(cx: &Cx, mark: &str, path: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "new")]
+    #[test]
+    fn matches_of_ignore_lines_are_read() {
+        let matches = [".gitignore", "3", "*.lock", "Cargo.lock"].join("\0");
+        let matches = [&matches, "xtask/.gitignore", "2", "!/Cargo.lock", "xtask/Cargo.lock", ""].join("\0");
+        let lock = Ignored { path: "Cargo.lock".into(), at: ".gitignore:3".into(), rule: "*.lock".into() };
+        assert_eq!(ignored_of(&matches), [lock]);
+        assert!(ignored_of("").is_empty());
+    }
 
     #[test]
     fn a_status_is_read() {

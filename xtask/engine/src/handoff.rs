@@ -7,13 +7,13 @@ use crate::deploy::report::Verified;
 use crate::deploy::resolve::Catalog;
 use crate::deploy::state::Root;
 use crate::error::{Explain, Failure, Kind, Result, kind_of, usage};
+use crate::host;
 use crate::machine::{self, Owner};
 use crate::project::{Env, Project};
 use crate::release::Release;
 use crate::release::id::{ReleaseId, Selector};
 use crate::store::artifacts::DESTINATION;
 use crate::store::{self, Kept, Published, Put, Retention, Store};
-use crate::target;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -181,7 +181,7 @@ fn needed(cx: &Cx, project: &Project, store: &dyn Store) -> Result<BTreeMap<Rele
         told.insert(name);
     }
     for env in project.envs {
-        for target in target::open_all(cx, env)? {
+        for target in host::open_all(cx, env)? {
             let unknown = match target.state() {
                 Ok(state) if state.root == Root::Directory => {
                     need(env.name, state.history.needed(env.keep));

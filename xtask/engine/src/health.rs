@@ -2,11 +2,11 @@
 
 use crate::cx::Cx;
 use crate::error::Result;
+use crate::host::{Target, script};
 use crate::http::{self, Client};
 use crate::project::{Check, Health};
 use crate::release::id::ReleaseId;
 use crate::service::{Script, Spec};
-use crate::target::{Target, script};
 use serde::{Deserialize, Serialize};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};

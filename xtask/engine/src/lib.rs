@@ -50,9 +50,9 @@
 //!
 //! # Onto the hosts
 //!
-//! A [`Target`](target::Target) holds many releases and makes one of them live. There is one,
-//! [`HostTarget`](target::host::HostTarget), for this machine, for ssh and for what other programs reach: each says the same
-//! POSIX scripts, which [`target::script`] writes as text.
+//! A [`Target`](host::Target) holds many releases and makes one of them live. There is one,
+//! [`HostTarget`](host::directory::HostTarget), for this machine, for ssh and for what other programs reach: each says the same
+//! POSIX scripts, which [`host::script`] writes as text.
 //!
 //! [`deploy`](mod@deploy) reads the [`State`](deploy::state::State) of the targets, [`plan`](deploy::plan)s the steps that
 //! are missing, and [`apply`](deploy::apply) carries them out: install everywhere, switch, restart, ask for health, and go
@@ -97,9 +97,9 @@ mod process;
 
 // Adapters: one role each.
 mod health;
+pub mod host;
 mod include;
 pub mod store;
-pub mod target;
 
 // Verbs: read like the shell session that they replace.
 pub mod bench;

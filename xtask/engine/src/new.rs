@@ -7,10 +7,12 @@
 mod adopt;
 mod changes;
 mod found;
+mod ignored;
 mod main_rs;
 mod manifest;
 mod place;
 mod scripts;
+mod toolchain;
 mod tree;
 mod upgrade;
 
@@ -22,9 +24,9 @@ use crate::ci::generate;
 use crate::cx::{Answer, Cx, Input};
 use crate::error::{Result, failed, hint_of, usage};
 use crate::git;
+use crate::host::script::quote;
 use crate::project::{Pattern, Project};
 use crate::store::is_bucket;
-use crate::target::script::quote;
 use main_rs::{App, Place, Plan};
 use place::Aside;
 use serde::Serialize;
@@ -165,7 +167,7 @@ pub fn complete(cx: &Cx, wish: &mut Wish, path: &Path, ask: Ask) -> Result<()> {
     if wish.targets.is_empty() {
         let local = Place::local("prod").urls().join(" ");
         let urls = |answer: &str| answer.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let check = |answer: &str| urls(answer).iter().try_for_each(|url| crate::target::open(cx, url).map(drop));
+        let check = |answer: &str| urls(answer).iter().try_for_each(|url| crate::host::open(cx, url).map(drop));
         let prod = again("Hosts of prod, as ssh://USER@HOST/DIR", &local, &check)?;
         wish.targets = urls(&prod).into_iter().filter(|url| *url != local).collect();
     }
@@ -258,7 +260,7 @@ fn plan(cx: &Cx, name: &str, wish: &Wish) -> Result<Plan> {
                 .hint("more can be added in xtask/src/main.rs afterwards")
                 .err();
         };
-        crate::target::open(cx, url)?;
+        crate::host::open(cx, url)?;
         place.add(url);
     }
     let bucket = wish.bucket.clone().unwrap_or_else(|| bucket_of(name));
@@ -272,6 +274,7 @@ fn plan(cx: &Cx, name: &str, wish: &Wish) -> Result<Plan> {
         bucket,
         envs,
         branch: "main".into(),
+        image: None,
         is_strict: true,
         is_formatted: true,
     })
@@ -346,20 +349,25 @@ fn engine_of(engine: &Engine) -> Result<Engine> {
     }
 }
 
-/// Cargo.lock for the members that there are now, offline where cargo knows enough, and main.rs as rustfmt has it.
+/// Has cargo write a lock file: offline where cargo knows enough.
+fn lock(there: &Cx, words: &[&str]) -> Result<()> {
+    let mut answer = cargo(there, &[words, &["--offline"]].concat())?;
+    if !answer.ok() {
+        there.note("asking crates.io for the versions of crates");
+        answer = cargo(there, words)?;
+    }
+    if answer.ok() {
+        return Ok(());
+    }
+    failed(format!("cargo cannot make Cargo.lock: {}", answer.stderr.trim()))
+        .hint("where cargo speaks of the network, let it reach crates.io once; then run the same command again")
+        .err()
+}
+
+/// Cargo.lock for the members of the xtask's workspace, and main.rs as rustfmt has it.
 fn settle(cx: &Cx, dir: &Path) -> Result<()> {
     let there = cx.at(dir);
-    let lock = |more: &[&str]| cargo(&there, &[&["update", "--workspace", "--quiet"], more].concat());
-    let mut answer = lock(&["--offline"])?;
-    if !answer.ok() {
-        cx.note("asking crates.io for the versions of crates");
-        answer = lock(&[])?;
-    }
-    if !answer.ok() {
-        return failed(format!("cargo cannot make Cargo.lock: {}", answer.stderr.trim()))
-            .hint("where cargo speaks of the network, let it reach crates.io once; then run the same command again")
-            .err();
-    }
+    lock(&there, &["update", "--workspace", "--quiet"])?;
     let fmt = cargo(&there, &["fmt", "--package", "xtask"]);
     if !fmt.is_ok_and(|answer| answer.ok()) {
         cx.warn("xtask/src/main.rs is not formatted: `rustup component add rustfmt`, then `cargo fmt`");

@@ -32,6 +32,9 @@ pub struct App {
     pub name: &'static str,
     /// Cargo packages whose binaries are built and placed in `bin/`. Empty for a site without a program.
     pub packages: &'static [&'static str],
+    /// Features with which they are built and tested, each as `PACKAGE/FEATURE`, besides the default ones. A binary with
+    /// `required-features` is built only with them.
+    pub features: &'static [&'static str],
     /// Files, directories or globs relative to the workspace root. A path below a package's directory loses
     /// that prefix in the bundle (`app/static/index.html` becomes `static/index.html`); others keep theirs.
     pub include: &'static [&'static str],
@@ -45,7 +48,7 @@ pub struct App {
 impl App {
     /// A `tar.gz`. `name` has to be given, and what is packed.
     pub const DEFAULT: Self =
-        Self { name: "", packages: &[], include: &[], generated: &[], compression: Compression::Gzip };
+        Self { name: "", packages: &[], features: &[], include: &[], generated: &[], compression: Compression::Gzip };
 }
 
 /// A place where the app runs.

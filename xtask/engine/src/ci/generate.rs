@@ -1,7 +1,7 @@
 //! `ci generate`: the configs as files, and whether the files still are what the project says.
 
 use crate::ci::{patterns, render};
-use crate::cx::Cx;
+use crate::cx::{Cx, stands_alone};
 use crate::error::{Explain, Failure, Kind, Result, usage};
 use crate::git;
 use crate::project::{Pattern, Project};
@@ -22,19 +22,25 @@ pub struct Generated {
 }
 
 /// The texts of [`CONFIGS`].
-fn texts(project: &Project, pattern: Pattern) -> Result<[String; 3]> {
+fn texts(cx: &Cx, project: &Project, pattern: Pattern) -> Result<[String; 3]> {
+    let locks: &[&str] = if stands_alone(&cx.root) { &["Cargo.lock", "xtask/Cargo.lock"] } else { &["Cargo.lock"] };
     Ok([
-        render::config(&patterns::pipeline(project, pattern)?, render::PIPELINE),
-        render::config(&patterns::rollback_page(project), render::ROLLBACK),
-        render::config(&patterns::deploy_page(project), render::DEPLOY),
+        render::config(&patterns::pipeline(project, pattern)?, render::PIPELINE, locks),
+        render::config(&patterns::rollback_page(project), render::ROLLBACK, locks),
+        render::config(&patterns::deploy_page(project), render::DEPLOY, locks),
     ])
+}
+
+/// Whether a file holds a text. With `core.autocrlf` git gives it other line ends, and the commit has ours.
+fn is_same(have: &str, want: &str) -> bool {
+    have == want || have.replace("\r\n", "\n") == want
 }
 
 /// Paths of the configs that are not what the project says.
 pub fn drift(cx: &Cx, project: &Project) -> Result<Vec<&'static str>> {
-    let wanted = CONFIGS.into_iter().zip(texts(project, project.ci.pattern)?);
+    let wanted = CONFIGS.into_iter().zip(texts(cx, project, project.ci.pattern)?);
     let stale = |(name, want): (&'static str, String)| {
-        let same = fs::read_to_string(cx.root.join(name)).is_ok_and(|have| have == want);
+        let same = fs::read_to_string(cx.root.join(name)).is_ok_and(|have| is_same(&have, &want));
         (!same).then_some(name)
     };
     Ok(wanted.filter_map(stale).collect())
@@ -42,7 +48,7 @@ pub fn drift(cx: &Cx, project: &Project) -> Result<Vec<&'static str>> {
 
 /// Writes the configs for a pattern, or with `check` fails with a diff when one is not as it should be.
 pub fn generate(cx: &Cx, project: &Project, pattern: Pattern, check: bool) -> Result<Vec<Generated>> {
-    let texts = texts(project, pattern)?;
+    let texts = texts(cx, project, pattern)?;
     if !check && pattern != project.ci.pattern {
         return another_pattern(project.ci.pattern, pattern);
     }
@@ -51,7 +57,7 @@ pub fn generate(cx: &Cx, project: &Project, pattern: Pattern, check: bool) -> Re
     for (name, want) in CONFIGS.into_iter().zip(texts) {
         let path = cx.root.join(name);
         let have = fs::read_to_string(&path).unwrap_or_default();
-        let changed = have != want;
+        let changed = !is_same(&have, &want);
         if changed && check {
             let diff = git::diff(cx, &path, &want).unwrap_or_else(|| "(git cannot show in which lines)".into());
             let header = format!("--- {name}\n+++ what xtask/src/main.rs says\n");

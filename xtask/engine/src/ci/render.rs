@@ -1,12 +1,11 @@
 //! A pipeline as `.circleci/config.yml`. Pure: the same pipeline is the same text, with no logic in it.
 
 use crate::ci::pipeline::{Arg, Job, Kind, PERSISTED, Parameter, Pipeline, Step, Work, Workflow, Xtask};
+use crate::host::script::quote;
 use crate::store::WORKSPACE;
-use crate::target::script::quote;
 use std::fmt::Write;
 
 /// Caches hold cargo's downloads only: CircleCI advises against build directories, and a deploy job compiles nothing.
-const CACHE_KEY: &str = r#"v1-cargo-{{ arch }}-{{ checksum "Cargo.lock" }}"#;
 const CACHE_PREFIX: &str = "v1-cargo-{{ arch }}-";
 
 /// What every config of ours begins with.
@@ -30,8 +29,10 @@ pub const DEPLOY: &str = "\
 # in the project settings under Deploys.
 ";
 
-/// The YAML of a pipeline, after some words about the file.
-pub fn config(pipeline: &Pipeline, about: &str) -> String {
+/// The YAML of a pipeline, after some words about the file. Caches are named after the lock files.
+pub fn config(pipeline: &Pipeline, about: &str, locks: &[&str]) -> String {
+    let sums: Vec<_> = locks.iter().map(|lock| format!("{{{{ checksum \"{lock}\" }}}}")).collect();
+    let key = format!("{CACHE_PREFIX}{}", sums.join("-"));
     let mut out = format!("{about}version: 2.1\n\n");
     if !pipeline.parameters.is_empty() {
         out.push_str("parameters:\n");
@@ -42,7 +43,7 @@ pub fn config(pipeline: &Pipeline, about: &str) -> String {
     }
     out.push_str("jobs:\n");
     for (name, work) in pipeline.definitions() {
-        write_job(&mut out, name, work);
+        write_job(&mut out, name, work, &key);
     }
     out.push_str("workflows:\n");
     for (n, workflow) in pipeline.workflows.iter().enumerate() {
@@ -51,7 +52,7 @@ pub fn config(pipeline: &Pipeline, about: &str) -> String {
     out
 }
 
-fn write_job(out: &mut String, name: &str, work: &Work) {
+fn write_job(out: &mut String, name: &str, work: &Work, key: &str) {
     let _ = write!(
         out,
         "  {name}:\n    docker:\n      - image: {}\n    resource_class: {}\n    environment:\n      PIPELINE_NUMBER: \"<< pipeline.number >>\"\n      CIRCLE_PROJECT_SLUG: << pipeline.project.slug >>\n",
@@ -63,7 +64,7 @@ fn write_job(out: &mut String, name: &str, work: &Work) {
     }
     out.push_str("    steps:\n");
     for step in &work.steps {
-        write_step(out, step);
+        write_step(out, step, key);
     }
     out.push('\n');
 }
@@ -73,19 +74,16 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-fn write_step(out: &mut String, step: &Step) {
+fn write_step(out: &mut String, step: &Step, key: &str) {
     let _ = match step {
         Step::Checkout => writeln!(out, "      - checkout"),
         Step::AddSshKeys => writeln!(out, "      - add_ssh_keys"),
         Step::RestoreCargoCache => {
-            write!(
-                out,
-                "      - restore_cache:\n          keys:\n            - {CACHE_KEY}\n            - {CACHE_PREFIX}\n"
-            )
+            write!(out, "      - restore_cache:\n          keys:\n            - {key}\n            - {CACHE_PREFIX}\n")
         }
         Step::SaveCargoCache => write!(
             out,
-            "      - save_cache:\n          key: {CACHE_KEY}\n          paths:\n            - ~/.cargo/registry/index\n            - ~/.cargo/registry/cache\n            - ~/.cargo/git/db\n"
+            "      - save_cache:\n          key: {key}\n          paths:\n            - ~/.cargo/registry/index\n            - ~/.cargo/registry/cache\n            - ~/.cargo/git/db\n"
         ),
         Step::Xtask { name, args, by } => {
             let args: Vec<_> = args.iter().map(argument).collect();

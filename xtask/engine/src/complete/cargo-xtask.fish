@@ -13,6 +13,8 @@ function __cargo_xtask_program
     set -l target $dir/target
     test -n "$CARGO_BUILD_TARGET_DIR"; and set target $CARGO_BUILD_TARGET_DIR
     test -n "$CARGO_TARGET_DIR"; and set target $CARGO_TARGET_DIR
+    # An xtask with a workspace of its own is compiled there.
+    test -x $target/debug/xtask; or set target $dir/xtask/target
     test -x $target/debug/xtask; and echo $target/debug/xtask
 end
 

@@ -14,6 +14,8 @@ _cargo_xtask_program() {
     grep -q '^gangplank' $dir/xtask/Cargo.toml || return 1
     target=${CARGO_TARGET_DIR:-${CARGO_BUILD_TARGET_DIR:-$dir/target}}
     program=$target/debug/xtask
+    # An xtask with a workspace of its own is compiled there.
+    [[ -x $program ]] || program=$dir/xtask/target/debug/xtask
     [[ -x $program ]]
 }
 

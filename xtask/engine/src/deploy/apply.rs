@@ -17,11 +17,11 @@ use crate::error::{Failure, Result, failed, hint_of, kind_of, split_hint, verifi
 use crate::event::{Event, Stage, ms_since};
 use crate::health::{self, Checker};
 use crate::hook::{Hosts, Moment};
+use crate::host::{Act, Target, entries, script};
 use crate::project::Env;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::service::{Script, Spec};
-use crate::target::{Act, Target, entries, script};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -3,9 +3,9 @@
 use crate::cx::Cx;
 use crate::deploy::ledger::Ledger;
 use crate::deploy::{Options, Site};
+use crate::host;
 use crate::project::{Env, Project};
 use crate::release::id::ReleaseId;
-use crate::target;
 
 /// The other envs where this release has failed, after a warning for each. An approved plan was warned about when it was
 /// shown.
@@ -31,7 +31,7 @@ fn failed_in(cx: &Cx, project: &Project, env: &Env, id: &ReleaseId, ledger: &Led
         else {
             return false;
         };
-        match target::open(cx, url).and_then(|target| target.state()) {
+        match host::open(cx, url).and_then(|target| target.state()) {
             Ok(state) => state.history.bad().contains(&id),
             Err(error) => {
                 cx.note(format!("{} was not asked whether {id} failed there: {error:#}", other.name));

@@ -2,12 +2,12 @@
 
 use crate::deploy::resolve::Catalog;
 use crate::error::Result;
+use crate::host::Delivery;
 use crate::release::Release;
 use crate::release::delta::Changes;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::store::Store;
-use crate::target::Delivery;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

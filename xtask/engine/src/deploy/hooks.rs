@@ -4,9 +4,9 @@ use crate::cx::Cx;
 use crate::deploy::waves::meanwhile;
 use crate::error::{Result, failed};
 use crate::hook::{Hook, Host};
+use crate::host::Target;
 use crate::release::id::ReleaseId;
 use crate::service::{self, Script};
-use crate::target::Target;
 use std::time::{Duration, Instant};
 
 /// Long enough for the migration of a database.

@@ -9,10 +9,10 @@ use crate::deploy::filled_in;
 use crate::deploy::waves::{AT_ONCE, each};
 use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of, usage};
 use crate::event::{Listener, Said, Stream};
+use crate::host::script::attend;
+use crate::host::{self, Target};
 use crate::project::Env;
 use crate::service::{self, Script, Spec};
-use crate::target::script::attend;
-use crate::target::{self, Target};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -94,7 +94,7 @@ fn loggable(cx: &Cx, env: &Env) -> Result<Spec> {
 impl<'a> Audience<'a> {
     fn new(cx: &'a Cx, env: &'a Env, wanted: Option<&str>, listener: Listener<'a>) -> Result<Self> {
         let mut hosts: Vec<_> =
-            target::open_all(cx, env)?.into_iter().map(|target| Host { name: name(&*target), target }).collect();
+            host::open_all(cx, env)?.into_iter().map(|target| Host { name: name(&*target), target }).collect();
         if hosts.iter().map(|host| &host.name).collect::<BTreeSet<_>>().len() < hosts.len() {
             for host in &mut hosts {
                 host.target.url().clone_into(&mut host.name);

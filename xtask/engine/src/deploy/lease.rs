@@ -1,7 +1,7 @@
 //! Renewing locks while something is done under them, so that those who cannot see us know that we live.
 
 use crate::deploy::waves::{AT_ONCE, each, meanwhile};
-use crate::target::Target;
+use crate::host::Target;
 use std::time::Duration;
 
 /// How often a lock is renewed; [`crate::machine::Owner::lease`] is many times as long.

@@ -32,11 +32,11 @@ use crate::deploy::waves::{AT_ONCE, each};
 use crate::error::{Failure, Kind, Result, kind_of, usage, verification};
 use crate::git;
 use crate::health::Checker;
+use crate::host::{self, Target};
 use crate::machine::{Owner, ci_job, person};
 use crate::project::{Env, Project};
 use crate::release::id::{Expected, ReleaseId, Selector};
 use crate::service::{self, Spec};
-use crate::target::{self, Target};
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -88,7 +88,7 @@ impl<'cx> Site<'cx> {
     pub fn open(cx: &'cx Cx, project: &'cx Project, env: &'cx Env, ledger: Ledger<'cx>) -> Result<Self> {
         let registry = Registry::new(cx, project.ci.slug);
         let app = Some(project.app.name);
-        Ok(Self { app, ledger, registry, ..Self::with_targets(cx, env, target::open_all(cx, env)?)? })
+        Ok(Self { app, ledger, registry, ..Self::with_targets(cx, env, host::open_all(cx, env)?)? })
     }
 
     /// The same without the targets that somebody leaves out because they do not answer.
@@ -389,7 +389,7 @@ pub fn promote(cx: &Cx, project: &Project, from: &str, to: &str, options: &Optio
     let catalog = Catalog::open(cx, project)?;
     let site = Site::open_most(cx, project, env, catalog.ledger(), &options.without)?;
     // The source is only looked at: its variables may be secrets that this job does not have.
-    let source = target::open_all(cx, project.env(from)?)?;
+    let source = host::open_all(cx, project.env(from)?)?;
     let id = resolve::running(from, &source)?;
     allowed(site.env, &id)?;
     let release = catalog.fetch_for_deploy(&id, site.env.transfer)?;

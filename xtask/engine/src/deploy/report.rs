@@ -11,12 +11,12 @@ use crate::deploy::state::{Current, Kept, Root};
 use crate::deploy::waves::{AT_ONCE, each};
 use crate::error::{Result, not_found, usage, verification};
 use crate::git;
+use crate::host;
 use crate::machine;
 use crate::project::{Env, Project};
 use crate::release::id::{ReleaseId, Selector};
 use crate::release::manifest::{Content, Manifest};
 use crate::release::{Release, UNPACKING, manifest};
-use crate::target;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ pub fn status(cx: &Cx, project: &Project, env: Option<&str>) -> Result<Vec<HostS
     };
     let (mut all, mut errors) = (Vec::new(), Vec::new());
     for env in envs {
-        let targets = target::open_all(cx, env)?;
+        let targets = host::open_all(cx, env)?;
         for (target, state) in targets.iter().zip(each(&targets, AT_ONCE, |target| target.state())) {
             let state = state.map_err(|error| errors.push(error));
             let mut host = host_status(&registry, env.name, target.url(), state.as_ref().unwrap_or(&State::default()));
@@ -131,7 +131,7 @@ pub fn history(cx: &Cx, project: &Project, env: &str, limit: usize, all: bool) -
         HostHistory { target, records, unreadable: history.unreadable }
     };
     let mut histories = Vec::new();
-    for target in target::open_all(cx, project.env(env)?)? {
+    for target in host::open_all(cx, project.env(env)?)? {
         histories.push((target.url().to_owned(), target.state()?.history));
     }
     // Stores know of it too, also when a host has lost what it knew.
@@ -228,7 +228,7 @@ pub struct FileChange {
 /// `diff ENV [RELEASE]`: the first target speaks for the env.
 pub fn diff(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>) -> Result<Diff> {
     let env = project.env(env)?;
-    let target = target::open(cx, env.targets[0])?;
+    let target = host::open(cx, env.targets[0])?;
     let Some(live) = target.state()?.live().cloned() else {
         return not_found(format!("nothing is live on {}", target.url()))
             .hint(format!("`cargo xtask deploy {}` makes it so", env.name))
@@ -329,7 +329,7 @@ pub fn verify(cx: &Cx, project: &Project, release: &str, unpack: Option<&Path>) 
 
 fn verify_live(cx: &Cx, env: &Env, id: &ReleaseId) -> Result<Verified> {
     let mut verified = None;
-    for target in target::open_all(cx, env)? {
+    for target in host::open_all(cx, env)? {
         if let Some(bad) = target.verify(id)?.first() {
             let url = target.url();
             return verification(format!("{url}: a file of {id} was changed on the host: {bad}"))

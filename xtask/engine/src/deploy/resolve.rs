@@ -7,6 +7,7 @@ use crate::deploy::ledger::Ledger;
 use crate::deploy::{Site, plan};
 use crate::error::{Kind, Result, hint_of, kind_of, not_found, usage};
 use crate::git;
+use crate::host::{self, Target};
 use crate::machine;
 use crate::project::{Project, Transfer};
 use crate::release::delta;
@@ -15,7 +16,6 @@ use crate::release::manifest::{Head, Manifest};
 use crate::release::{Release, manifest, scratch};
 use crate::store::dir::DirStore;
 use crate::store::{self, Store};
-use crate::target::{self, Target};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -124,7 +124,7 @@ impl<'cx> Catalog<'cx> {
                 Some(manifest) => Ok(manifest.id),
                 None => not_found(self.and_unasked("there is no release yet")).hint("run `cargo xtask build`").err(),
             },
-            Some(Selector::Env(env)) => running(env, &target::open_all(self.cx, self.project.env(env)?)?),
+            Some(Selector::Env(env)) => running(env, &host::open_all(self.cx, self.project.env(env)?)?),
             Some(Selector::Build(number)) => match store::of_build(self.app(), &self.stores, *number)? {
                 Some(manifest) => Ok(manifest.id),
                 None => not_found(self.and_unasked(&format!("no store has a release of job {number}")))

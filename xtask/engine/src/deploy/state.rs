@@ -104,7 +104,7 @@ pub enum Kept {
 }
 
 impl State {
-    /// Reads what [`crate::target::script::state`] prints. Lines that mean nothing are passed over.
+    /// Reads what [`crate::host::script::state`] prints. Lines that mean nothing are passed over.
     pub fn parse(text: &str) -> Self {
         let mut state = Self::default();
         let (mut rest, mut root, mut resolved) = (text, "", "");

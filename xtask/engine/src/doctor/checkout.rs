@@ -1,13 +1,13 @@
 //! What is here: programs, git, and the project as its files state it.
 
 use crate::ci::generate;
-use crate::cx::{Cx, Input, exit};
+use crate::cx::{Cx, Input, exit, stands_alone};
 use crate::doctor::{Check, Fault, Found, Scope, State, fault, grouped};
 use crate::error::Kind;
 use crate::git;
+use crate::host;
 use crate::release::manifest::Commit;
 use crate::release::supports;
-use crate::target;
 use std::process::Command;
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ struct Files {
     valid: Found<()>,
     /// What the alias becomes.
     alias: Option<String>,
+    /// Words by which cargo finds the xtask.
+    xtask: &'static str,
     lockfile: bool,
     /// Whether jobs of CircleCI run the project.
     circleci: bool,
@@ -97,11 +99,12 @@ fn read_files(cx: &Cx, scope: &Scope) -> Files {
     let project = scope.project;
     let has_config = generate::CONFIGS.iter().any(|config| cx.root.join(config).exists());
     let valid = project.validate().and_then(|()| supports(project.app.compression)).map_err(fault);
-    let targets = scope.envs.iter().flat_map(|env| env.targets).map(|url| target::open(cx, url).map(drop));
+    let targets = scope.envs.iter().flat_map(|env| env.targets).map(|url| host::open(cx, url).map(drop));
     // The groups of envs have those of their own, but a job looks at none.
     let urls = targets.filter_map(Result::err).map(fault).filter(|_| scope.ci).collect();
     Files {
         alias: alias(&std::fs::read_to_string(cx.root.join(ALIAS)).unwrap_or_default()),
+        xtask: if stands_alone(&cx.root) { "--manifest-path xtask/Cargo.toml" } else { "--package xtask" },
         lockfile: cx.root.join("Cargo.lock").exists(),
         circleci: scope.uses_circleci(has_config),
         pipeline: scope.ci || scope.in_job,
@@ -199,7 +202,7 @@ fn judge_files(files: &Files) -> Vec<Check> {
     checks.extend(files.urls.iter().map(|fault| Check::of("xtask/src/main.rs", State::Broken, fault)));
     let word = if files.circleci && files.pipeline { State::Broken } else { State::Warning };
     let why = if files.circleci { "every job says `cargo xtask`" } else { "`cargo xtask` works for nobody else" };
-    let ours = "xtask = \"run --quiet --package xtask --\"";
+    let ours = format!("xtask = \"run --quiet {} --\"", files.xtask);
     let add =
         format!("`printf '[alias]\\n{ours}\\n' >> {ALIAS}`; where it has a table [alias], one line there: {ours}");
     let change = format!("in {ALIAS}: {ours}");
@@ -297,6 +300,7 @@ mod tests {
         let well = || Files {
             valid: Ok(()),
             alias: Some("run --package xtask --".into()),
+            xtask: "--package xtask",
             lockfile: true,
             circleci: true,
             pipeline: true,
@@ -309,6 +313,10 @@ mod tests {
             (Files { urls: vec![fault("use ssh://")], ..well() }, "broken xtask/src/main.rs: use ssh://"),
             (Files { alias: None, ..well() }, "broken alias: `printf '[alias]"),
             (Files { alias: Some("check".into()), ..well() }, "broken alias: in .cargo/config.toml: xtask ="),
+            (
+                Files { alias: Some("check".into()), xtask: "--manifest-path xtask/Cargo.toml", ..well() },
+                "broken alias: in .cargo/config.toml: xtask = \"run --quiet --manifest-path xtask/Cargo.toml --\"",
+            ),
             (Files { alias: None, circleci: false, ..well() }, "warning alias: `printf '[alias]"),
             (Files { lockfile: false, ..well() }, "broken Cargo.lock: `cargo generate-lockfile`"),
             (Files { lockfile: false, circleci: false, ..well() }, "warning Cargo.lock: `cargo generate-lockfile`"),

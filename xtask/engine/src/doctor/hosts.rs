@@ -9,11 +9,11 @@ use crate::deploy::waves::{AT_ONCE, each};
 use crate::doctor::places::{Locked, owner};
 use crate::doctor::{Check, Fault, Found, Scope, State, fault, grouped};
 use crate::health::Checker;
+use crate::host::script::examine::{Examined, Needs, examine};
+use crate::host::{self, Act, Target, script};
 use crate::machine::Life;
 use crate::project::{Compression, Env, Service};
 use crate::service::{Script, Spec};
-use crate::target::script::examine::{Examined, Needs, examine};
-use crate::target::{self, Act, Target, script};
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ pub fn look(cx: &Cx, scope: &Scope, locks: &[Locked]) -> Vec<Check> {
     let mut unopened = Vec::new();
     for (at, site) in sites.iter().enumerate() {
         for url in site.env.targets {
-            match target::open(cx, url) {
+            match host::open(cx, url) {
                 Ok(target) => opened.push((at, target)),
                 Err(error) => unopened.push((at, Check::of(*url, State::Broken, &fault(error)))),
             }

@@ -189,6 +189,27 @@ pub fn ignored(cx: &Cx, files: &[String]) -> Result<Vec<String>> {
     Ok(ignored)
 }
 
+/// Which of these files, relative to the workspace root, have other line ends than the commit, because the configuration of
+/// this git wants them. Attributes of the repository are the same everywhere, so they are no difference.
+pub fn other_line_ends(cx: &Cx, files: &[String]) -> Result<Vec<String>> {
+    let sh = shell(&cx.root)?;
+    let wanted = cx.answer(cmd!(sh, "git config --get core.autocrlf").into(), Input::Empty)?;
+    if wanted.stdout.trim() != "true" {
+        return Ok(vec![]);
+    }
+    let listed = cx.read(cmd!(sh, "git ls-files --eol -z").into())?;
+    let changed: BTreeSet<&str> = listed.split('\0').filter_map(changed_line_ends).collect();
+    Ok(files.iter().filter(|file| changed.contains(file.as_str())).cloned().collect())
+}
+
+/// Reads an entry of `git ls-files --eol`, `i/lf w/crlf attr/<tab>PATH`: the path, when the ends differ without an attribute.
+fn changed_line_ends(entry: &str) -> Option<&str> {
+    let (facts, path) = entry.split_once('\t')?;
+    let mut facts = facts.split_whitespace();
+    let (index, tree, attributes) = (facts.next()?, facts.next()?, facts.collect::<Vec<_>>().concat());
+    (index == "i/lf" && tree == "w/crlf" && !attributes.contains("eol=")).then_some(path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +221,20 @@ mod tests {
         let found: Vec<_> = unwatched(listed).into_iter().collect();
         assert_eq!(found, [("b c", assumed), ("d", skipped), ("e", assumed)]);
         assert!(unwatched("").is_empty());
+    }
+
+    #[test]
+    fn line_ends_that_differ_from_the_commit_are_read() {
+        for (entry, path) in [
+            ("i/lf    w/crlf  attr/                 \ta b.css", Some("a b.css")),
+            ("i/lf    w/lf    attr/                 \ta.css", None),
+            ("i/crlf  w/crlf  attr/                 \ta.css", None),
+            ("i/lf    w/crlf  attr/text eol=crlf    \ta.bat", None),
+            ("i/-text w/-text attr/                 \ta.png", None),
+            ("", None),
+        ] {
+            assert_eq!(changed_line_ends(entry), path, "{entry}");
+        }
     }
 
     #[test]

@@ -46,6 +46,13 @@ pub fn check(cx: &Cx, app: &App, sources: &[Source], binaries: &[PathBuf]) -> Re
             .err();
     }
     let names: Vec<String> = files.into_iter().map(|(path, _)| path).collect();
+    let changed = checkout::other_line_ends(cx, &names)?;
+    if let Some(first) = changed.first() {
+        cx.warn(format!(
+            "{} included files have other line ends than the commit, {first} for one: core.autocrlf changes them, so another checkout builds other bytes",
+            changed.len()
+        ));
+    }
     let ignored = checkout::ignored(cx, &names)?;
     let Some(first) = ignored.first() else { return Ok(()) };
     let more = if ignored.len() > 1 { format!(" (and {} more)", ignored.len() - 1) } else { String::new() };

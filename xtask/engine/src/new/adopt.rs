@@ -1,24 +1,30 @@
 //! `new --into`: an xtask for a workspace or a crate that has none, beside everything that is there.
 
 use crate::ci::{generate, render, yaml};
-use crate::cx::Cx;
+use crate::cx::{Cx, Input};
 use crate::error::{Explain, Kind, Result, usage};
 use crate::git;
+use crate::host::script::quote;
 use crate::new::changes::Changes;
 use crate::new::found::{self, Workspace};
+use crate::new::ignored::{self, Forced};
 use crate::new::main_rs::{Plan, Runs};
 use crate::new::place::{self, Aside};
 use crate::new::scripts::{self, Mapped};
+use crate::new::toolchain::{self, Rust};
 use crate::new::{
-    Engine, Made, Wish, cargo, check_name, engine_of, manifest, plan, read_if_there, settle, stop_if_asked, tree,
+    Made, Wish, cargo, check_name, engine_of, lock, manifest, plan, read_if_there, settle, stop_if_asked, tree,
     write_configs,
 };
-use crate::target::script::quote;
+use crate::project::Ci;
 use std::fs;
 use std::path::Path;
 
 /// In an xtask that is not finished: the mark that it is ours, and that nobody has worked on it.
 const UNFINISHED: &str = "xtask/.unfinished";
+
+/// The app's lock file, which stays as it is.
+const LOCK: &str = "Cargo.lock";
 
 /// A file that is replaced as a whole.
 struct Edit {
@@ -40,45 +46,59 @@ pub fn adopt(cx: &Cx, dir: &Path, wish: &Wish) -> Result<Made> {
     }
     let app = workspace.app(wish.name.as_deref());
     check_name(&app.name)?;
+    let rust = rust(cx, &workspace)?;
     let there = cx.at(&dir);
     let branch = git::branch(&there).ok().flatten().unwrap_or_else(|| "main".into());
     let fmt = |words: &[&str]| cargo(&there, &[&["fmt"], words].concat()).is_ok_and(|answer| answer.ok());
     // Nobody knows without rustfmt, which `test` installs.
     let formatted = !fmt(&["--version"]) || fmt(&["--all", "--check"]);
     let of_wish = plan(cx, &app.name, wish)?;
-    let plan = Plan { app, branch, is_strict: false, is_formatted: formatted, ..of_wish };
-    let vendored = wish.engine == Engine::Vendor;
+    let plan = Plan { app, branch, image: rust.image, is_strict: false, is_formatted: formatted, ..of_wish };
     let files = tree::xtask(&plan, &engine_of(&wish.engine)?, false)?;
-    let edits = edits(&dir, &root, vendored)?;
+    let work = Work { dir: &dir, edits: edits(&workspace, &root)?, kept: kept(&dir)?, plan: &plan, files: &files };
     plan.project().validate()?;
-    let kept = kept(&dir)?;
-    let mut names = files.names();
-    names.extend(edits.iter().map(|edit| edit.path.to_owned()));
-    names.extend(generate::CONFIGS.map(str::to_owned));
-    names.push("Cargo.lock".into());
-    names.sort();
-    names.dedup();
+    let names = work.names();
+    let forced = forced(&there, &names)?;
+    let mut notes = work.notes();
+    notes.extend(rust.notes.into_iter().chain(forced.notes));
     let made = Made {
         what: "adopt",
         name: plan.app.name.clone(),
         pattern: Some(plan.pattern.as_str()),
         files: names,
         scripts: scripts_in(&dir),
-        notes: notes(&dir, &plan, &kept),
-        next: next(&dir),
+        notes,
+        next: next(&dir, &forced.files),
         ..Made::of(&dir, wish)
     };
-    if wish.dry_run {
-        return Ok(made);
+    if !wish.dry_run {
+        work.write(cx)?;
     }
-    write(cx, &dir, &files, &edits, &kept, &plan)?;
-    let notes = made.notes.into_iter().chain(ignored(&there)).collect();
-    Ok(Made { notes, ..made })
+    Ok(made)
+}
+
+/// The Rust that the project asks for.
+fn rust(cx: &Cx, workspace: &Workspace) -> Result<Rust> {
+    let wanted = workspace.rust()?;
+    let rustc = cx.cargo(&["--version", "--verbose"]);
+    let said = cx.answer(rustc, Input::Empty)?.stdout;
+    let host = said.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
+    toolchain::check_runs(wanted.target.as_deref(), host)?;
+    toolchain::judge(&wanted, Ci::DEFAULT.rust_image)
+}
+
+/// What git would leave out of the commit. It knows its rules only inside a repository.
+fn forced(there: &Cx, names: &[String]) -> Result<Forced> {
+    if place::repository_of(&there.root).is_none() {
+        return Ok(Forced::default());
+    }
+    ignored::judge(&git::ignored(there, &ignored::asked(names))?, &|path| there.root.join(path).exists())
 }
 
 /// What to type, in this order.
-fn next(dir: &Path) -> Vec<String> {
-    let commit = "git add --all && git commit --message 'Deliver with cargo xtask'";
+fn next(dir: &Path, forced: &[String]) -> Vec<String> {
+    let force = if forced.is_empty() { String::new() } else { format!("git add --force {} && ", forced.join(" ")) };
+    let commit = format!("git add --all && {force}git commit --message 'Deliver with cargo xtask'");
     let mut next = vec![
         format!("cd {}", quote(&dir.display().to_string())),
         "cargo xtask build       # look at xtask/src/main.rs first: it says what is built and where it goes".into(),
@@ -87,52 +107,99 @@ fn next(dir: &Path) -> Vec<String> {
     ];
     // A release is one of a commit; who has none needs it first.
     match place::repository_of(dir) {
-        Some(_) => next.insert(3, commit.to_owned()),
+        Some(_) => next.insert(3, commit),
         None => next.insert(1, format!("git init && {commit}")),
     }
     next
 }
 
-/// Everything or nothing: what was written before something failed is taken back. After a kill the same command begins
-/// again: what it finds it writes as before.
-fn write(cx: &Cx, dir: &Path, files: &tree::Tree, edits: &[Edit], kept: &[Kept], plan: &Plan) -> Result<()> {
-    let aside = Aside::beside(&dir.join("xtask"))?;
-    files.write(aside.path())?;
-    let hint = || format!("`ls -ld {}` shows whose it is", dir.display());
-    let what = || format!("cannot write {UNFINISHED}");
-    fs::write(aside.path().join(UNFINISHED), "").explain(Kind::Failed, what, hint)?;
-    if dir.join(UNFINISHED).is_file() {
-        fs::remove_dir_all(dir.join("xtask")).explain(
-            Kind::Failed,
-            || "cannot remove the unfinished xtask of a killed run".into(),
-            || "`rm -r xtask`".into(),
-        )?;
+/// All that an adoption does, decided before any of it is done.
+struct Work<'a> {
+    dir: &'a Path,
+    edits: Vec<Edit>,
+    kept: Vec<Kept>,
+    plan: &'a Plan,
+    files: &'a tree::Tree,
+}
+
+impl Work<'_> {
+    fn has_lock(&self) -> bool {
+        self.dir.join(LOCK).exists()
     }
-    let mut changes = Changes::in_dir(dir);
-    let mut work = || -> Result<()> {
-        changes.move_in(&aside.path().join("xtask"), "xtask")?;
-        for edit in edits {
+
+    /// The files that are written.
+    fn names(&self) -> Vec<String> {
+        let mut names = self.files.names();
+        names.extend(self.edits.iter().map(|edit| edit.path.to_owned()));
+        names.extend(generate::CONFIGS.map(str::to_owned));
+        names.extend(self.kept.iter().map(|kept| kept.path.clone()));
+        names.extend((!self.has_lock()).then(|| LOCK.to_owned()));
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Everything or nothing: what was written before something failed is taken back. After a kill the same command begins
+    /// again: what it finds it writes as before.
+    fn write(&self, cx: &Cx) -> Result<()> {
+        let dir = self.dir;
+        let aside = Aside::beside(&dir.join("xtask"))?;
+        self.files.write(aside.path())?;
+        let hint = || format!("`ls -ld {}` shows whose it is", dir.display());
+        let what = || format!("cannot write {UNFINISHED}");
+        fs::write(aside.path().join(UNFINISHED), "").explain(Kind::Failed, what, hint)?;
+        if dir.join(UNFINISHED).is_file() {
+            fs::remove_dir_all(dir.join("xtask")).explain(
+                Kind::Failed,
+                || "cannot remove the unfinished xtask of a killed run".into(),
+                || "`rm -r xtask`".into(),
+            )?;
+        }
+        let mut changes = Changes::in_dir(dir);
+        let worked = self.change(cx, &mut changes, aside);
+        worked.map_err(|cause| changes.undo(cause))
+    }
+
+    fn change(&self, cx: &Cx, changes: &mut Changes, aside: Aside) -> Result<()> {
+        let dir = self.dir;
+        for edit in &self.edits {
             stop_if_asked(cx)?;
             changes.write(edit.path, edit.after.as_bytes())?;
         }
-        changes.keep("Cargo.lock")?;
-        settle(cx, dir)?;
+        changes.move_in(&aside.path().join("xtask"), "xtask")?;
+        // A workspace whose members are `*` would take it for one.
+        drop(aside);
+        settle(cx, &dir.join("xtask"))?;
+        if !self.has_lock() {
+            changes.keep(LOCK)?;
+            lock(&cx.at(dir), &["generate-lockfile", "--quiet"])?;
+        }
         stop_if_asked(cx)?;
-        for Kept { name, path, bytes } in kept {
+        for Kept { name, path, bytes } in &self.kept {
             changes.write(path, bytes)?;
             changes.keep(name)?;
         }
         generate::CONFIGS.iter().try_for_each(|name| changes.keep(name))?;
-        write_configs(cx, dir, plan)?;
+        write_configs(cx, dir, self.plan)?;
         stop_if_asked(cx)?;
         fs::remove_file(dir.join(UNFINISHED)).explain(
             Kind::Failed,
             || format!("cannot remove {UNFINISHED}"),
             || "check permissions".into(),
         )
-    };
-    let worked = work();
-    worked.map_err(|cause| changes.undo(cause))
+    }
+
+    /// What a person should know.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = notes(self.dir, self.plan, &self.kept);
+        notes.push(if self.has_lock() {
+            "Cargo.lock keeps all its versions: the xtask is a workspace of its own, with xtask/Cargo.lock".into()
+        } else {
+            "there is no Cargo.lock, and the jobs build with --locked: cargo makes one of the newest versions that fit"
+                .into()
+        });
+        notes
+    }
 }
 
 /// A config that was there before ours, and where it stays.
@@ -161,16 +228,6 @@ fn kept(dir: &Path) -> Result<Vec<Kept>> {
     Ok(kept)
 }
 
-/// What git would leave out of a commit, by a rule that somebody wrote for something else.
-fn ignored(cx: &Cx) -> Option<String> {
-    let ignored = git::ignored(cx, &["xtask", ".circleci", ".cargo", "Cargo.lock"])?;
-    let first = ignored.first()?;
-    Some(format!(
-        "git ignores {} of the new files, {first} for one: `git add --force xtask .circleci .cargo Cargo.lock`",
-        ignored.len()
-    ))
-}
-
 fn check_is_without(dir: &Path, workspace: &Workspace) -> Result<()> {
     let own = workspace.packages.iter().find(|package| package.name == "xtask");
     let at = own
@@ -187,7 +244,8 @@ fn check_is_without(dir: &Path, workspace: &Workspace) -> Result<()> {
     }
 }
 
-fn edits(dir: &Path, root: &str, vendored: bool) -> Result<Vec<Edit>> {
+fn edits(workspace: &Workspace, root: &str) -> Result<Vec<Edit>> {
+    let dir = &workspace.root;
     let alias = read_if_there(&dir.join(".cargo/config.toml"))?;
     if alias.is_none() && dir.join(".cargo/config").exists() {
         return usage(format!("{} has the old name of its config", dir.join(".cargo").display()))
@@ -199,17 +257,11 @@ fn edits(dir: &Path, root: &str, vendored: bool) -> Result<Vec<Edit>> {
     if let Some(after) = manifest::with_alias(alias.as_deref().unwrap_or_default())? {
         edits.push(Edit { path: ".cargo/config.toml", after });
     }
-    let ignores = |text: &str| {
-        text.lines().any(|line| ["/target", "target", "target/", "/target/", "**/target"].contains(&line.trim()))
-    };
-    if !ignored.as_deref().is_some_and(ignores) {
-        // Releases lie there, and a tree that git calls dirty goes to no env with an approval.
-        let before = ignored.clone().unwrap_or_default();
-        let end = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
-        edits.push(Edit { path: ".gitignore", after: format!("{before}{end}/target\n") });
-    }
-    // The manifest is last: from then on the xtask is part of the workspace.
-    edits.push(Edit { path: "Cargo.toml", after: manifest::workspace_of_adopted(root, vendored)? });
+    edits.extend(manifest::without_xtask(root)?.map(|after| Edit { path: "Cargo.toml", after }));
+    // Releases lie in `target`, and a tree that git calls dirty goes to no env with an approval.
+    let built = ["target".to_owned()].into_iter().chain(workspace.own_target_dir());
+    let after = ignored::with_dirs(ignored.as_deref().unwrap_or_default(), &built.collect::<Vec<_>>());
+    edits.extend(after.map(|after| Edit { path: ".gitignore", after }));
     Ok(edits)
 }
 
@@ -243,7 +295,7 @@ fn notes(dir: &Path, plan: &Plan, kept: &[Kept]) -> Vec<String> {
     }
     if !dir.join(".git").exists() && place::repository_of(dir).is_none() {
         notes.push(
-            "there is no git repository: a release is named after its commit, so `git init` and commit first".into(),
+            "there is no git repository: a release is named after its commit, so `git init` and commit first; `git status --ignored` shows what a .gitignore leaves out".into(),
         );
     }
     for Kept { name, path, bytes } in kept {
@@ -254,6 +306,12 @@ fn notes(dir: &Path, plan: &Plan, kept: &[Kept]) -> Vec<String> {
     }
     let left = plan.app.left_out.iter();
     notes.extend(left.map(|(folder, why)| format!("{folder} is not in `include`: {why}")));
+    if !plan.app.features.is_empty() {
+        notes.push(format!("no binary is built without features, so these are on: {}", plan.app.features.join(", ")));
+    }
+    notes.extend(plan.app.without.iter().map(|(binary, features)| {
+        format!("bin/{binary} is not built: `required-features`; add to `features` of `App`: {}", features.join(", "))
+    }));
     notes
 }
 

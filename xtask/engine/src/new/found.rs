@@ -1,10 +1,13 @@
 //! What an existing workspace is made of, as cargo and the directory tell it.
 
-use crate::cx::Cx;
+use crate::cx::{Cx, Input};
 use crate::error::{Explain, Kind, Result, usage};
-use crate::new::cargo;
 use crate::new::main_rs::{App, Runs};
+use crate::new::manifest;
+use crate::new::toolchain::Wanted;
 use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders that programs read while they run, by the names that people give them.
@@ -33,9 +36,12 @@ const SERVERS: &[&str] = &[
 #[derive(Debug, Deserialize)]
 pub struct Workspace {
     /// Its root.
-    pub workspace_root: PathBuf,
+    #[serde(rename = "workspace_root")]
+    pub root: PathBuf,
     /// Its members.
     pub packages: Vec<Package>,
+    /// Where cargo puts what it compiles.
+    pub target_directory: PathBuf,
 }
 
 /// A member.
@@ -45,6 +51,8 @@ pub struct Package {
     pub name: String,
     /// Its manifest.
     pub manifest_path: PathBuf,
+    rust_version: Option<String>,
+    features: BTreeMap<String, Vec<String>>,
     targets: Vec<Target>,
     dependencies: Vec<Dependency>,
 }
@@ -53,6 +61,8 @@ pub struct Package {
 struct Target {
     name: String,
     kind: Vec<String>,
+    #[serde(default, rename = "required-features")]
+    required: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -61,9 +71,41 @@ struct Dependency {
     kind: Option<String>,
 }
 
+/// What is built of a package.
+struct Built<'a> {
+    binaries: Vec<&'a Target>,
+    features: BTreeSet<String>,
+    without: Vec<&'a Target>,
+}
+
 impl Package {
-    fn binaries(&self) -> impl Iterator<Item = &str> {
-        self.targets.iter().filter(|target| target.kind.iter().any(|kind| kind == "bin")).map(|target| &*target.name)
+    fn binaries(&self) -> impl Iterator<Item = &Target> {
+        self.targets.iter().filter(|target| target.kind.iter().any(|kind| kind == "bin"))
+    }
+
+    /// The features that are on when no flag names one.
+    fn default_features(&self) -> BTreeSet<&str> {
+        let (mut on, mut next) = (BTreeSet::new(), vec!["default"]);
+        while let Some(feature) = next.pop() {
+            if on.insert(feature) {
+                next.extend(self.features.get(feature).into_iter().flatten().map(String::as_str));
+            }
+        }
+        on
+    }
+
+    /// The binaries that cargo builds, and those that it leaves out for want of a feature. Where it would leave out all, the
+    /// features of all.
+    fn built(&self) -> Built<'_> {
+        let on = self.default_features();
+        let is_on = |target: &&Target| target.required.iter().all(|feature| on.contains(feature.as_str()));
+        let (built, without): (Vec<&Target>, Vec<&Target>) = self.binaries().partition(is_on);
+        if !built.is_empty() {
+            return Built { binaries: built, features: BTreeSet::new(), without };
+        }
+        let features = without.iter().flat_map(|target| &target.required);
+        let features = features.filter(|feature| !on.contains(feature.as_str())).cloned().collect();
+        Built { binaries: without, features, without: vec![] }
     }
 
     fn is_server(&self) -> bool {
@@ -74,7 +116,13 @@ impl Package {
 
 /// Asks cargo, without the network.
 pub fn workspace(cx: &Cx, dir: &Path) -> Result<Workspace> {
-    let answer = cargo(&cx.at(dir), &["metadata", "--no-deps", "--format-version", "1", "--offline"])?;
+    let there = cx.at(dir);
+    let mut command = there.cargo(&["metadata", "--no-deps", "--format-version", "1", "--offline"]);
+    // What this shell says of its own builds is not the project's.
+    for name in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR"] {
+        command.env_remove(name);
+    }
+    let answer = there.answer_within(command, Input::Empty, None, true)?;
     if !answer.ok() {
         let said = answer.stderr.trim();
         return usage(format!("cargo cannot read {}: {said}", dir.display()))
@@ -86,9 +134,9 @@ pub fn workspace(cx: &Cx, dir: &Path) -> Result<Workspace> {
         || "cargo metadata says something else than expected".into(),
         || "is cargo 1.90 or newer? `cargo --version`".into(),
     )?;
-    if workspace.workspace_root != dir {
-        return usage(format!("{} is a member of the workspace {}", dir.display(), workspace.workspace_root.display()))
-            .hint(format!("`cargo xtask new --into {}`", workspace.workspace_root.display()))
+    if workspace.root != dir {
+        return usage(format!("{} is a member of the workspace {}", dir.display(), workspace.root.display()))
+            .hint(format!("`cargo xtask new --into {}`", workspace.root.display()))
             .err();
     }
     Ok(workspace)
@@ -100,7 +148,7 @@ impl Workspace {
         let shipped: Vec<_> = self.packages.iter().filter(|package| package.binaries().next().is_some()).collect();
         let dirs = shipped.iter().filter_map(|package| package.manifest_path.parent());
         let mut folders: Vec<PathBuf> = dirs
-            .chain([self.workspace_root.as_path()])
+            .chain([self.root.as_path()])
             .flat_map(|dir| FOLDERS.iter().map(move |folder| dir.join(folder)))
             .filter(|folder| folder.is_dir())
             .collect();
@@ -108,7 +156,7 @@ impl Workspace {
         folders.dedup();
         let (mut include, mut left_out, mut taken) = (Vec::<String>::new(), Vec::new(), Vec::new());
         for folder in folders {
-            let Some(path) = folder.strip_prefix(&self.workspace_root).ok().and_then(Path::to_str) else { continue };
+            let Some(path) = folder.strip_prefix(&self.root).ok().and_then(Path::to_str) else { continue };
             let name = folder.file_name().map(ToOwned::to_owned);
             if crate::include::below(&folder).is_ok_and(|files| files.is_empty()) {
                 left_out.push((path.to_owned(), "it is empty"));
@@ -120,15 +168,49 @@ impl Workspace {
                 include.push(path.to_owned());
             }
         }
-        let server = shipped.iter().find(|package| package.is_server()).and_then(|package| package.binaries().next());
-        let root = self.workspace_root.file_name().map(|name| name.to_string_lossy().into_owned());
+        let built: Vec<_> = shipped.iter().map(|package| (&package.name, package.built())).collect();
+        let server = shipped.iter().find(|package| package.is_server()).map(|package| package.built().binaries);
+        let server = server.and_then(|binaries| binaries.first().map(|binary| binary.name.clone()));
+        let of = |name: &str, features: &BTreeSet<String>| {
+            features.iter().map(|feature| format!("{name}/{feature}")).collect::<Vec<_>>()
+        };
+        let without = built.iter().flat_map(|(name, built)| built.without.iter().map(move |target| (*name, *target)));
+        let without =
+            without.map(|(name, target)| (target.name.clone(), of(name, &target.required.iter().cloned().collect())));
+        let root = self.root.file_name().map(|name| name.to_string_lossy().into_owned());
         let only = if let [package] = shipped.as_slice() { Some(package.name.clone()) } else { None };
         App {
             name: name.map(str::to_owned).or(only).or(root).unwrap_or_default(),
             packages: shipped.iter().map(|package| package.name.clone()).collect(),
             include,
             left_out,
-            runs: server.map_or(Runs::No, |binary| Runs::Server(binary.to_owned())),
+            features: built.iter().flat_map(|(name, built)| of(name, &built.features)).collect(),
+            without: without.collect(),
+            runs: server.map_or(Runs::No, Runs::Server),
         }
+    }
+    /// Where cargo puts what it compiles, when that is another directory of the project than `target`.
+    pub fn own_target_dir(&self) -> Option<String> {
+        let dir = self.target_directory.strip_prefix(&self.root).ok()?.to_str()?;
+        (dir != "target" && !dir.is_empty()).then(|| dir.to_owned())
+    }
+
+    /// The Rust that it asks for.
+    pub fn rust(&self) -> Result<Wanted> {
+        let text = |name: &str| fs::read_to_string(self.root.join(name)).ok();
+        let pins = ["rust-toolchain", "rust-toolchain.toml"].into_iter().find_map(|name| Some((name, text(name)?)));
+        let config = text(".cargo/config.toml").map(|text| manifest::build_target(&text)).transpose()?.flatten();
+        let (pin, installs_targets) = match pins {
+            Some((name, text)) => {
+                let (channel, installs) = manifest::toolchain(&text);
+                (channel.map(|channel| (name, channel)), installs)
+            }
+            None => (None, false),
+        };
+        let numbers =
+            |version: &str| version.split('.').map(|part| part.parse::<u32>().unwrap_or(0)).collect::<Vec<_>>();
+        let versions = self.packages.iter().filter_map(|package| package.rust_version.clone());
+        let rust_version = versions.max_by_key(|version| numbers(version));
+        Ok(Wanted { pin, installs_targets, rust_version, target: config })
     }
 }

@@ -19,6 +19,8 @@ pub struct Plan {
     pub envs: [Place; 2],
     /// The branch that is deployed.
     pub branch: String,
+    /// Image of the jobs that compile, when it is not the usual one.
+    pub image: Option<String>,
     /// Whether warnings of clippy fail the pipeline.
     pub is_strict: bool,
     /// Whether code that rustfmt would change does.
@@ -34,6 +36,10 @@ pub struct App {
     pub packages: Vec<String>,
     /// Files that go with them.
     pub include: Vec<String>,
+    /// Features with which they are built, each as `PACKAGE/FEATURE`.
+    pub features: Vec<String>,
+    /// Binaries that are not built, and the features that they want.
+    pub without: Vec<(String, Vec<String>)>,
     /// Folders that look as if they did, and why they do not.
     pub left_out: Vec<(String, &'static str)>,
     /// How it runs.
@@ -67,6 +73,8 @@ impl App {
             name: name.to_owned(),
             packages: vec![name.to_owned()],
             include: vec!["app/static".into()],
+            features: vec![],
+            without: vec![],
             left_out: vec![],
             runs: Runs::Sample,
         }
@@ -131,6 +139,7 @@ impl Plan {
                 branch: leak(&self.branch),
                 pattern: self.pattern,
                 context: self.context().map(|it| leak(&it)),
+                rust_image: self.image.as_deref().map_or(Ci::DEFAULT.rust_image, leak),
                 pointers: Box::leak(Box::new([(leak(&self.branch), "LATEST_BUILD_NUM")])),
                 ..Ci::DEFAULT
             },
@@ -158,7 +167,10 @@ pub fn fill(template: &str, plan: &Plan) -> Result<String> {
     main.cut("/// The workspace hands over from job to job", "const SERVICE: ")?;
     let stores = main.value(array(&plan.stores()));
     main.swap("stores: STORES", &format!("stores: {stores}"))?;
-    let built = format!("name: {:?}, packages: {}, include: {}", app.name, array(&app.packages), array(&app.include));
+    let features =
+        if app.features.is_empty() { String::new() } else { format!(", features: {}", array(&app.features)) };
+    let (packages, include) = (array(&app.packages), array(&app.include));
+    let built = format!("name: {:?}, packages: {packages}, include: {include}{features}", app.name);
     let built = main.value(built);
     main.swap(r#"name: "app", packages: &["app"], include: &["app/static"]"#, &built)?;
     for place in &plan.envs {
@@ -229,6 +241,7 @@ fn fill_ci(main: &mut Filling, plan: &Plan) -> Result<()> {
         let last = if plan.app.runs == Runs::No { "Project}" } else { "Project, Service}" };
         main.swap(last, &format!("Pattern, {last}"))?;
     }
+    says.extend(plan.image.as_ref().map(|image| format!("rust_image: {image:?}")));
     says.extend(plan.context().map(|context| format!("context: Some({context:?})")));
     says.extend((!plan.is_strict).then(|| "deny_warnings: false".to_owned()));
     says.extend((!plan.is_formatted).then(|| "format: false".to_owned()));
@@ -315,7 +328,7 @@ mod tests {
     fn plan(app: App, pattern: Pattern) -> Plan {
         let envs = [Place::local("dev"), Place::local("prod")];
         let bucket = "s3://acme/app".into();
-        Plan { app, pattern, bucket, envs, branch: "main".into(), is_strict: true, is_formatted: true }
+        Plan { app, pattern, bucket, envs, branch: "main".into(), image: None, is_strict: true, is_formatted: true }
     }
 
     fn filled(plan: &Plan) -> String {
@@ -328,6 +341,8 @@ mod tests {
             name: "web".into(),
             packages: vec!["web".into()],
             include: vec![],
+            features: vec!["web/cli".into()],
+            without: vec![],
             left_out: vec![],
             runs,
         };
@@ -338,17 +353,25 @@ mod tests {
                 assert!(!text.contains("\"app\"") && !text.contains("app-") && !text.contains("STORES"), "{text}");
                 assert_eq!(text.contains("Pattern::"), pattern != Pattern::Workspace, "{text}");
                 assert_eq!(text.matches("web-circleci").count(), usize::from(pattern == Pattern::Artifacts), "{text}");
+                assert_eq!(text.contains(r#"features: &["web/cli"]"#), app.runs != Runs::Sample, "{text}");
                 plan.branch = "trunk".into();
+                plan.image = Some("cimg/rust:1.95.0".into());
                 plan.is_strict = false;
-                assert!(filled(&plan).contains(r#"branch: "trunk""#));
+                let text = filled(&plan);
+                assert!(text.contains(r#"branch: "trunk""#) && text.contains(r#"rust_image: "cimg/rust:1.95.0""#));
             }
         }
     }
 
     #[test]
     fn an_app_of_which_little_is_known_is_asked_little() {
-        let app =
-            |runs| App { name: "web".into(), packages: vec!["web".into()], include: vec![], left_out: vec![], runs };
+        let app = |runs| App {
+            name: "web".into(),
+            packages: vec!["web".into()],
+            runs,
+            include: vec![],
+            ..App::sample("web")
+        };
         let server = filled(&plan(app(Runs::Server("webd".into())), Pattern::Workspace));
         assert!(server.contains(r#"health: listens("127.0.0.1:${DEV_PORT:-8081}")"#), "{server}");
         assert!(server.contains(r#"run: &["bin/webd"]"#) && !server.contains("/version"), "{server}");

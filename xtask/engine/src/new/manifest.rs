@@ -5,8 +5,8 @@ use crate::new::{ENGINE_DIR, Engine};
 use crate::project::Pattern;
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 
-/// The alias that makes `cargo xtask` of the package.
-const ALIAS: &str = "run --quiet --package xtask --";
+/// The alias that makes `cargo xtask` of the package in a workspace of its own.
+const ALIAS: &str = "run --quiet --manifest-path xtask/Cargo.toml --";
 
 /// Crates whose loops decide how long a build and a deploy take, and that an xtask would run unoptimised.
 pub const HOT: &[&str] = &[
@@ -60,10 +60,13 @@ fn push(array: &mut Array, text: &str) {
     let mut item = Value::from(text);
     match decor.filter(|_| several) {
         Some(decor) => {
-            // What follows the last one, a comment perhaps, stays with it.
+            // A comment after the last one stays with it.
             let prefix = decor.prefix().and_then(|it| it.as_str()).unwrap_or(" ").to_owned();
             let prefix = prefix.rsplit_once('\n').map_or(prefix.clone(), |(_, indent)| format!("\n{indent}"));
-            item.decor_mut().set_prefix(prefix);
+            let after = array.trailing().as_str().unwrap_or_default().to_owned();
+            let comment = after.trim_end();
+            item.decor_mut().set_prefix(format!("{comment}{prefix}"));
+            array.set_trailing(&after[comment.len()..]);
             array.push_formatted(item);
         }
         None => array.push(item),
@@ -90,35 +93,56 @@ pub fn workspace_of_new(text: &str, vendored: bool) -> Result<String> {
     })
 }
 
-/// The root manifest of a project that gets an xtask.
-pub fn workspace_of_adopted(text: &str, vendored: bool) -> Result<String> {
-    edit("Cargo.toml", text, |document| {
-        let is_package = document.contains_key("package");
-        let root = document.as_table_mut();
-        if !root.contains_key("workspace") {
-            root.insert("workspace", Item::Table(Table::new()));
+/// Directories that an adoption and the first build make in the root.
+const OURS: &[&str] = &["xtask", ".cargo", ".circleci", "target"];
+
+/// The root manifest of a project that gets an xtask; `None` when nothing has to change in it. The xtask is a workspace of
+/// its own, so a pattern of `members` that covers a directory of ours needs an exception.
+pub fn without_xtask(text: &str) -> Result<Option<String>> {
+    let edited = edit("Cargo.toml", text, |document| {
+        if !document.contains_key("workspace") {
+            return Ok(());
         }
-        let workspace = table(root, "workspace")?;
-        let members = array(workspace, "members")?;
-        let before = members.clone();
-        push(members, "xtask");
-        if vendored {
-            push(members, ENGINE_DIR);
-        }
-        if !is_package && workspace.get("default-members").is_none() {
-            // Without it `cargo build` would build the xtask from now on.
-            workspace.insert("default-members", value(before));
-        }
-        let profile = table(table(table(root, "profile")?, "dev")?, "package")?;
-        if profile.get("*").is_none() {
-            for name in HOT.iter().filter(|name| profile.get(name).is_none()).collect::<Vec<_>>() {
-                let mut level = toml_edit::InlineTable::new();
-                level.insert("opt-level", 3.into());
-                profile.insert(name, value(level));
+        let workspace = table(document.as_table_mut(), "workspace")?;
+        let members = workspace.get("members").and_then(Item::as_array).into_iter().flatten();
+        let patterns: Vec<_> = members.filter_map(Value::as_str).filter_map(member_pattern).collect();
+        for dir in OURS {
+            let paths = [(*dir).to_owned(), format!("{dir}/engine")];
+            if patterns.iter().any(|pattern| paths.iter().any(|path| pattern.matches(path))) {
+                push(array(workspace, "exclude")?, dir);
             }
         }
         Ok(())
-    })
+    })?;
+    Ok((edited != text).then_some(edited))
+}
+
+fn member_pattern(member: &str) -> Option<glob::Pattern> {
+    glob::Pattern::new(member.trim_start_matches("./").trim_end_matches('/')).ok()
+}
+
+/// Makes an xtask a workspace of its own: with a lock file of its own, so that the app's stays as it is, and with the
+/// profiles that a member could not state.
+fn stand_alone(document: &mut DocumentMut, vendored: bool) -> Result<()> {
+    let workspace = table(document.as_table_mut(), "workspace")?;
+    let mut members = Array::new();
+    if vendored {
+        members.push("engine");
+    }
+    workspace.insert("members", value(members));
+    workspace.insert("resolver", value("3"));
+    let dev = table(table(document.as_table_mut(), "profile")?, "dev")?;
+    dev.insert("debug", value("line-tables-only"));
+    let packages = table(dev, "package")?;
+    let mut others = toml_edit::InlineTable::new();
+    others.insert("debug", false.into());
+    packages.insert("*", value(others));
+    for name in HOT {
+        let mut level = toml_edit::InlineTable::new();
+        level.insert("opt-level", 3.into());
+        packages.insert(name, value(level));
+    }
+    Ok(())
 }
 
 /// The manifest of the sample app under another name.
@@ -151,6 +175,7 @@ pub fn xtask(text: &str, engine: &Engine, pattern: Pattern, is_new: bool) -> Res
             // The lints are the workspace's of a new project, and the test is of its app.
             document.remove("lints");
             document.remove("test");
+            stand_alone(document, *engine == Engine::Vendor)?;
         }
         if pattern == Pattern::S3 {
             let mut default = Array::new();
@@ -194,6 +219,29 @@ pub fn version(text: &str) -> Option<String> {
     Some(version.as_str().unwrap_or(env!("CARGO_PKG_VERSION")).to_owned())
 }
 
+/// What a `rust-toolchain.toml`, or a `rust-toolchain` of one line, says: the channel, and whether it installs targets.
+pub fn toolchain(text: &str) -> (Option<String>, bool) {
+    let Some(toolchain) = text.parse::<DocumentMut>().ok().and_then(|it| it.get("toolchain").cloned()) else {
+        let line = text.trim();
+        let is_channel = !line.is_empty() && !line.contains(|it: char| it.is_whitespace() || "[]=/\"".contains(it));
+        return (is_channel.then(|| line.to_owned()), false);
+    };
+    let channel = toolchain.get("channel").and_then(Item::as_str).map(str::to_owned);
+    (channel, toolchain.get("targets").and_then(Item::as_array).is_some_and(|targets| !targets.is_empty()))
+}
+
+/// `[build] target` of a configuration of cargo; one of several, where it builds for several.
+pub fn build_target(text: &str) -> Result<Option<String>> {
+    let mut found = None;
+    edit(".cargo/config.toml", text, |document| {
+        let target = document.get("build").and_then(|build| build.get("target"));
+        let first = target.and_then(|target| target.as_str().or_else(|| target.get(0)?.as_str()));
+        found = first.map(str::to_owned);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 /// `.cargo/config.toml` with the alias; `None` when it has it already.
 pub fn with_alias(text: &str) -> Result<Option<String>> {
     let mut added = true;
@@ -221,46 +269,75 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_are_added_as_they_are_written() {
+    fn exclude_names_the_xtask_where_a_pattern_of_members_covers_it() {
         for (before, after) in [
-            ("members = [\"a\", \"b\"]", "members = [\"a\", \"b\", \"xtask\", \"xtask/engine\"]"),
-            ("members = [\"crates/*\"] # all", "members = [\"crates/*\", \"xtask\", \"xtask/engine\"] # all"),
+            ("[package]\nname = \"a\"\n", None),
+            ("[workspace]\n", None),
+            ("[workspace]\nmembers = [\"a\", \"crates/*\"]\n", None),
             (
-                "members = [\n  \"a\", # first\n  \"b\",\n]",
-                "members = [\n  \"a\", # first\n  \"b\",\n  \"xtask\",\n  \"xtask/engine\",\n]",
+                "[workspace]\nmembers = [\"*\"] # all\n",
+                Some("[\"*\"] # all\nexclude = [\"xtask\", \".cargo\", \".circleci\", \"target\"]\n"),
             ),
-            ("members = [ \"a\" ]", "members = [ \"a\" , \"xtask\", \"xtask/engine\"]"),
-            ("", "members = [\"xtask\", \"xtask/engine\"]"),
+            ("[workspace]\nmembers = [\"./x*/\"]\n", Some("exclude = [\"xtask\"]\n")),
+            (
+                "[workspace]\nmembers = [\"x*\"]\nexclude = [\n  \"old\", # kept\n]\n",
+                Some("exclude = [\n  \"old\", # kept\n  \"xtask\",\n]\n"),
+            ),
+            ("[workspace]\r\nmembers = [\"x*\"]\r\n", Some("members = [\"x*\"]\r\nexclude = [\"xtask\"]\r\n")),
+            ("[workspace]\nmembers = [\"*/*\"]\n", Some("exclude = [\"xtask\", ")),
+            ("[workspace]\nmembers = [\"x*\"]\nexclude = [\"xtask\"]\n", None),
         ] {
-            let text =
-                workspace_of_adopted(&format!("[package]\nname = \"a\"\n\n[workspace]\n{before}\n"), true).unwrap();
-            assert!(text.contains(after), "{before}\nbecame\n{text}");
-            assert!(!text.contains("default-members"), "a package at the root is the default: {text}");
+            let edited = without_xtask(before).unwrap();
+            assert_eq!(edited.is_some(), after.is_some(), "{before}\nbecame\n{edited:?}");
+            let edited = edited.unwrap_or_default();
+            assert!(edited.contains(after.unwrap_or_default()), "{before}\nbecame\n{edited}");
         }
     }
 
     #[test]
-    fn what_cargo_builds_by_default_stays() {
-        let text = workspace_of_adopted("[workspace]\nmembers = [\"a\"]\n", false).unwrap();
-        assert!(text.contains("members = [\"a\", \"xtask\"]\ndefault-members = [\"a\"]\n"), "{text}");
-        let own = "[workspace]\nmembers = [\"a\", \"b\"]\ndefault-members = [\"b\"]\n";
-        assert!(workspace_of_adopted(own, false).unwrap().contains("default-members = [\"b\"]"));
-    }
-
-    #[test]
-    fn profiles_that_are_there_stay() {
-        let own = "[workspace]\nmembers = []\n\n[profile.dev.package.sha2]\nopt-level = 1\n";
-        let text = workspace_of_adopted(own, true).unwrap();
-        assert!(text.contains("[profile.dev.package.sha2]\nopt-level = 1"), "{text}");
-        assert_eq!(text.matches("opt-level = 3").count(), HOT.len() - 1, "{text}");
-        let all = "[workspace]\nmembers = []\n\n[profile.dev.package.\"*\"]\nopt-level = 2\n";
-        assert!(!workspace_of_adopted(all, true).unwrap().contains("opt-level = 3"));
+    fn xtask_of_an_app_is_a_workspace_with_its_own_profiles() {
+        let ours = crate::new::tree::template("xtask/Cargo.toml").unwrap();
+        let made = |engine: &Engine, is_new| xtask(ours, engine, Pattern::Workspace, is_new).unwrap();
+        let vendored = made(&Engine::Vendor, false);
+        assert!(vendored.contains("[workspace]\nmembers = [\"engine\"]\nresolver = \"3\"\n"), "{vendored}");
+        assert_eq!(vendored.matches("opt-level = 3").count(), HOT.len(), "{vendored}");
+        assert!(made(&Engine::Path("/g".into()), false).contains("members = []"));
+        assert!(!made(&Engine::Vendor, true).contains("[workspace]"));
         // The same crates are optimised in this repository.
         let ours = crate::new::tree::template("Cargo.toml").unwrap();
         for name in HOT {
             assert!(ours.contains(&format!("\n{name} = {{ opt-level = 3 }}")), "{name}");
         }
         assert_eq!(ours.matches("= { opt-level = 3 }").count(), HOT.len());
+    }
+
+    #[test]
+    fn toolchain_files_of_both_forms_are_read() {
+        for (text, channel, installs) in [
+            ("[toolchain]\nchannel = \"1.70.0\"\ncomponents = [\"clippy\"]\n", Some("1.70.0"), false),
+            ("[toolchain]\nchannel = \"stable\"\ntargets = [\"wasm32-wasip1\"]\n", Some("stable"), true),
+            ("[toolchain]\npath = \"/opt/rust\"\n", None, false),
+            ("1.70.0\n", Some("1.70.0"), false),
+            ("nightly-2023-05-05", Some("nightly-2023-05-05"), false),
+            ("", None, false),
+            ("what is this", None, false),
+        ] {
+            let (found, targets) = toolchain(text);
+            assert_eq!((found.as_deref(), targets), (channel, installs), "{text}");
+        }
+    }
+
+    #[test]
+    fn target_of_a_configuration_is_read() {
+        for (text, want) in [
+            ("", None),
+            ("[build]\ntarget-dir = \"out\"\n", None),
+            ("[build]\ntarget = \"x86_64-unknown-linux-musl\"\n", Some("x86_64-unknown-linux-musl")),
+            ("build.target = [\"a-b-c\", \"d-e-f\"]\n", Some("a-b-c")),
+        ] {
+            assert_eq!(build_target(text).unwrap().as_deref(), want, "{text}");
+        }
+        assert!(build_target("[build\n").is_err());
     }
 
     #[test]

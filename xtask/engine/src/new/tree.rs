@@ -19,6 +19,13 @@ pub const SUMS: &str = "SHA256SUMS";
 /// Where an engine keeps what projects are made of.
 const TEMPLATE_DIR: &str = "template";
 
+/// `.gitignore` of an xtask with a workspace of its own. Libraries often have git ignore each `Cargo.lock`.
+const OWN_IGNORES: &str = "/target\n!/Cargo.lock\n";
+
+/// `.gitignore` of a vendored engine. A line of the directories above, `target` or `release/`, would otherwise keep its
+/// directories of that name out of the commit.
+const ENGINES_IGNORES: &str = "# Every file here belongs to the commit, whatever a .gitignore above says.\n!*\n";
+
 /// In xtask/Cargo.toml, everything from here on is of the engine's own tests.
 const ENGINES_TESTS: &str = "\n# From here on: the engine's own tests";
 
@@ -105,6 +112,11 @@ pub fn xtask(plan: &Plan, engine: &Engine, is_new: bool) -> Result<Tree> {
     let manifest = manifest.split_once(ENGINES_TESTS).map_or(manifest, |(before, _)| before);
     tree.text("xtask/Cargo.toml", manifest::xtask(manifest, engine, plan.pattern, is_new)?);
     tree.text("xtask/src/main.rs", main_rs::fill(template("xtask/src/main.rs")?, plan)?);
+    if !is_new {
+        // Cargo takes from it what it needs, at the versions that the engine was tested with.
+        tree.text("xtask/Cargo.lock", template("Cargo.lock")?);
+        tree.text("xtask/.gitignore", OWN_IGNORES);
+    }
     if *engine == Engine::Vendor {
         tree.graft(ENGINE_DIR, vendored()?);
     }
@@ -124,6 +136,7 @@ pub fn vendored() -> Result<Tree> {
     tree.text("Cargo.toml", manifest::engine(&String::from_utf8_lossy(&manifest))?);
     // Digests are of these bytes, whatever git is told of line ends.
     tree.text(".gitattributes", "* -text\n");
+    tree.text(".gitignore", ENGINES_IGNORES);
     let sums: String = tree.0.iter().map(|(path, bytes)| checksum_line(&digest::of(bytes), path)).collect();
     tree.text(SUMS, sums);
     Ok(tree)

@@ -1,6 +1,6 @@
 //! `new --upgrade`: a vendored engine is replaced by the one that runs this command.
 
-use crate::cx::Cx;
+use crate::cx::{Cx, run_xtask};
 use crate::error::{Explain, Failure, Kind, Result, usage};
 use crate::git;
 use crate::new::place::{self, Aside};
@@ -141,7 +141,9 @@ fn refuse<T>(cx: &Cx, dir: &Path, edited: &[String]) -> Result<T> {
 /// The configs that the new engine makes of the same main.rs.
 fn regenerate(cx: &Cx, dir: &Path, force: bool) -> Result<()> {
     cx.note("compiling the new engine, to write the configs with it");
-    let answer = cargo(&cx.at(dir), &["run", "--quiet", "--package", "xtask", "--", "ci", "generate"])?;
+    let run = run_xtask(dir, None);
+    let words: Vec<_> = run.iter().map(String::as_str).chain(["ci", "generate"]).collect();
+    let answer = cargo(&cx.at(dir), &words)?;
     if answer.ok() {
         return Ok(());
     }

@@ -371,7 +371,7 @@ impl Manifest {
         check_text("URL of the job", ci.and_then(|ci| ci.url.as_deref()).unwrap_or_default(), URL_MAX)
     }
 
-    /// Every entry that an unpacked release has, a line each, as [`crate::target::script`] prints them on a host: `dir`,
+    /// Every entry that an unpacked release has, a line each, as [`crate::host::script`] prints them on a host: `dir`,
     /// `file 644`, `file 755` or `link`, a tab, the path after `./`, and for a link a tab and its target. Neither has
     /// control characters in it.
     pub fn entries(&self) -> String {

@@ -16,10 +16,10 @@
 //! new directory may get the inode of one that was removed. Its children inherit the variable, also those that become
 //! daemons. On Linux a stop ends all of them, as far as the variable can be read.
 
+use crate::host::script::{UMASK, quote};
 use crate::release::id::ReleaseId;
 use crate::service::port::{IN_USE, in_use};
 use crate::service::{GONE, Script, port};
-use crate::target::script::{UMASK, quote};
 
 /// Fails where a unit of systemd runs the app: two services would want one port.
 pub fn ready(root: &str) -> Script {

@@ -4,11 +4,11 @@ mod keeper;
 mod port;
 mod systemd;
 
+use crate::host::frame::one_line;
+use crate::host::script::{UMASK, quote};
 use crate::project::Service;
 use crate::release::digest;
 use crate::release::id::ReleaseId;
-use crate::target::frame::one_line;
-use crate::target::script::{UMASK, quote};
 use std::time::Duration;
 pub use systemd::Unit;
 

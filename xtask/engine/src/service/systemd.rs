@@ -16,12 +16,12 @@
 //! Units: `systemd.unit(5)`, `systemd.service(5)`, `systemd.socket(5)`; variables: `EnvironmentFile=` in
 //! `systemd.exec(5)`.
 
+use crate::host::script::quote;
 use crate::project::{Handover, Manager};
 use crate::release::digest;
 use crate::release::id::ReleaseId;
 use crate::service::port::{IN_USE, in_use};
 use crate::service::{GONE, Script, keeper, port};
-use crate::target::script::quote;
 use std::fmt::Write;
 use std::time::Duration;
 

@@ -100,7 +100,7 @@ impl Run<'_> {
                         (Xtask::Persisted, _) => {}
                         (Xtask::Cargo, None) => drop(command.arg("xtask")),
                         (Xtask::Cargo, Some(features)) => {
-                            command.args(["run", "--quiet", "--package", "xtask", "--features", features, "--"]);
+                            command.args(cx::run_xtask(&project, Some(features)));
                         }
                     }
                     command.args(args.iter().map(|arg| arg.resolve(&variables))).current_dir(&project);

@@ -5,10 +5,10 @@ use crate::deploy::filled_in;
 use crate::deploy::state::Kept;
 use crate::error::{Result, failed};
 use crate::health::Checker;
+use crate::host;
 use crate::machine;
 use crate::project::{Env, Project, Service};
 use crate::service::Spec;
-use crate::target;
 
 /// Refuses when something answers where the service of an env is to listen, and the service does not run. An env behind an
 /// approval may not be reached, so there it is a warning. `jobs` are those of the run.
@@ -40,7 +40,7 @@ fn taken(cx: &Cx, env: &Env) -> Result<Option<(String, Option<u16>)>> {
     };
     let Ok(checker) = Checker::new(cx, &env.health, &Spec::new(&env.service, &vars)) else { return Ok(None) };
     for url in env.targets.iter().filter(|url| url.starts_with("file:")) {
-        let target = target::open(cx, url)?;
+        let target = host::open(cx, url)?;
         if !matches!(target.state()?.service, Kept::None | Kept::Stopped) {
             continue;
         }

@@ -6,9 +6,9 @@ use crate::deploy::hooks;
 use crate::deploy::plan::Step;
 use crate::error::{Result, failed};
 use crate::hook::{Hook, Hosts, Moment};
+use crate::host::{Act, script};
 use crate::release::id::ReleaseId;
 use crate::service::Script;
-use crate::target::{Act, script};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 impl Run<'_> {

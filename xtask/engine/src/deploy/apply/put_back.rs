@@ -7,9 +7,9 @@ use crate::deploy::state::{Current, Kept, State};
 use crate::deploy::waves::{AT_ONCE, each};
 use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of};
 use crate::event::{Event, Stage};
+use crate::host::script;
 use crate::release::id::ReleaseId;
 use crate::service::Script;
-use crate::target::script;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 

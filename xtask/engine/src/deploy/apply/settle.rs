@@ -5,8 +5,8 @@ use crate::deploy::history::{Happened, Record, Verb};
 use crate::deploy::plan::Step;
 use crate::error::Result;
 use crate::hook::{Hosts, Moment};
+use crate::host::{Act, script};
 use crate::service::Script;
-use crate::target::{Act, script};
 
 impl Run<'_> {
     /// What is left to do on a host that is healthy: keep how it was started and checked, for the day on which this release

@@ -6,8 +6,8 @@
 use super::ssh::trouble;
 use crate::cx::Cx;
 use crate::error::{Failure, Kind, Result};
-use crate::target::frame::Environment;
-use crate::target::transport::{Incomplete, Session, Transport};
+use crate::host::frame::Environment;
+use crate::host::transport::{Incomplete, Session, Transport};
 use std::process::Command;
 
 /// A place behind a program.

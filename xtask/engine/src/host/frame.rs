@@ -15,7 +15,7 @@
 //! line that a profile took, or that was cut off, is never run, and no other line is ever run in its place.
 
 use crate::event::Stream;
-use crate::target::script::quote;
+use crate::host::script::quote;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! Several scripts as one: a host that is far away is asked as seldom as may be.
 
-use crate::target::frame::{Marker, one_line};
+use crate::host::frame::{Marker, one_line};
 use std::fmt::Write;
 
 /// Several scripts, each with its own text on stdin, as one that stops after the first that fails; and what it reads.

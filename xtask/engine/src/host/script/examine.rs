@@ -1,8 +1,8 @@
 //! What a host says of itself before anything is sent to it: who we are there, what it lacks, where there is room. It
 //! only looks.
 
+use crate::host::script::{HAS_ZSTD, quote};
 use crate::project::{Compression, Manager, Service, Transfer};
-use crate::target::script::{HAS_ZSTD, quote};
 use std::fmt::Write;
 
 /// What every script of ours uses, and that is not in every system.

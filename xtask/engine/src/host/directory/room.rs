@@ -4,8 +4,8 @@ use super::HostTarget;
 use crate::cx::{Answer, Input};
 use crate::deploy::state::State;
 use crate::error::Result;
+use crate::host::script::room::{FILES, Room, is_full, make_room};
 use crate::release::id::ReleaseId;
-use crate::target::script::room::{FILES, Room, is_full, make_room};
 use std::time::Duration;
 
 /// How long a host may take to remove a file.

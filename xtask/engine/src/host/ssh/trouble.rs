@@ -2,7 +2,7 @@
 //! are all there is: those of `OpenSSH` 7 to 10.
 
 use crate::error::{Failure, Kind};
-use crate::target::ssh::Address;
+use crate::host::ssh::Address;
 
 /// Why there is no connection, or no script began on it.
 pub fn explain(url: &str, address: &Address, said: &str) -> Failure {

@@ -10,10 +10,10 @@ pub mod trouble;
 
 use crate::cx::{Cx, Input};
 use crate::error::{Failure, Result, failed, usage};
+use crate::host::frame::{self, Marker};
+use crate::host::transport::{self, Incomplete, Session, Transport, what};
 use crate::machine;
 use crate::process::Background;
-use crate::target::frame::{self, Marker};
-use crate::target::transport::{self, Incomplete, Session, Transport, what};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};

@@ -4,10 +4,10 @@
 use crate::cx::{Answer, Cx, Input, Until};
 use crate::error::{Failure, Kind, Result, failed};
 use crate::event::{Event, Stream};
+use crate::host::frame::{self, Environment, Marker, Parser, one_line};
+use crate::host::script;
+use crate::host::script::attend::attended;
 use crate::machine;
-use crate::target::frame::{self, Environment, Marker, Parser, one_line};
-use crate::target::script;
-use crate::target::script::attend::attended;
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fs::File;

@@ -1,8 +1,8 @@
 //! Where releases go live: one role, few methods, each a whole thing.
 
+pub mod directory;
 pub mod entries;
 pub mod frame;
-pub mod host;
 pub mod script;
 pub mod sequence;
 pub mod ssh;
@@ -15,6 +15,7 @@ use crate::deploy::state::{Lockable, State};
 use crate::error::{Result, usage};
 use crate::event::Stream;
 use crate::extend::own;
+use crate::host::ssh::Address;
 use crate::http::Url;
 use crate::project::{self, Env};
 use crate::release::Release;
@@ -22,7 +23,6 @@ use crate::release::delta::Changes;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::service::Script;
-use crate::target::ssh::Address;
 
 /// A release on its way to a host.
 pub enum Delivery<'a> {
@@ -135,9 +135,9 @@ pub fn open<'cx>(cx: &'cx Cx, url: &str) -> Result<Box<dyn Target + 'cx>> {
     match url.split_once(':') {
         Some(("file", dir)) if dir.starts_with('~') => Err(project::no_tilde(&format!("target {url}")).into()),
         Some(("file", dir)) if !dir.is_empty() => {
-            Ok(Box::new(host::HostTarget::local(cx, url, &project::local_dir(&cx.home, dir))))
+            Ok(Box::new(directory::HostTarget::local(cx, url, &project::local_dir(&cx.home, dir))))
         }
-        Some(("ssh", _)) => Ok(Box::new(host::HostTarget::remote(cx, url, Address::parse(url)?))),
+        Some(("ssh", _)) => Ok(Box::new(directory::HostTarget::remote(cx, url, Address::parse(url)?))),
         scheme => match own(cx.extras.targets, scheme) {
             Some(open) => open(cx, url),
             None => usage(format!("`{url}` is not the URL of a target"))

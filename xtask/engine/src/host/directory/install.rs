@@ -4,17 +4,17 @@ use super::{HostTarget, Place, get};
 use crate::cx::Input;
 use crate::deploy::history::Record;
 use crate::error::{Explain, Failure, Kind, Result, hint_of, kind_of};
+use crate::host::script::Expected;
+use crate::host::{Delivery, script};
 use crate::http::{Url, policy};
 use crate::project::Compression;
 use crate::release::delta::{Archive, Changes};
 use crate::release::manifest::{Manifest, checksum_line};
 use crate::release::{META, RELEASES, Release, SUMS, digest, files, manifest, pack};
-use crate::target::script::Expected;
-use crate::target::{Delivery, script};
 use std::fs::File;
 
 impl HostTarget<'_> {
-    /// See [`crate::target::Target::install`].
+    /// See [`crate::host::Target::install`].
     pub(super) fn deliver(&self, delivery: &Delivery, record: &Record) -> Result<()> {
         let release = delivery.release();
         let lists = Lists::of(release.manifest());

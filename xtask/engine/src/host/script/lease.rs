@@ -1,7 +1,7 @@
 //! Scripts about whether the owner of a lock is still at work: it renews the lock while it is, and says nothing more to a
 //! host once the lock there is another's.
 
-use crate::target::script::quote;
+use crate::host::script::quote;
 
 /// Exit code of a script that did nothing because the lock under which it was said is no longer there.
 pub const EXIT_LOST: i32 = 76;

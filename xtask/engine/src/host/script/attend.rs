@@ -1,8 +1,8 @@
 //! Scripts that somebody listens to while they run, and that end when nobody does any more.
 
-use crate::target::script::quote;
+use crate::host::script::quote;
 
-/// Runs a script whose input is the first line on stdin, as [`one_line`](crate::target::frame::one_line) makes it, and ends it with all that it has
+/// Runs a script whose input is the first line on stdin, as [`one_line`](crate::host::frame::one_line) makes it, and ends it with all that it has
 /// started when stdin closes: that is all that a host hears of it when whoever listens is gone, however that went. What is
 /// left two seconds after SIGTERM is killed. A program that makes a process group of its own is out of reach.
 pub fn attended(script: &str) -> String {

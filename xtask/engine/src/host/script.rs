@@ -9,13 +9,13 @@ pub mod examine;
 pub mod lease;
 pub mod room;
 
+use crate::host::script::compare::{COMPARE, SUMS_TOOL};
+pub use crate::host::script::compare::{verify, verify_files};
+use crate::host::script::lease::{UNHEARD, has};
 use crate::project::Compression;
 use crate::release::META;
 use crate::release::delta::{NEW, PATCHES};
 use crate::release::id::ReleaseId;
-use crate::target::script::compare::{COMPARE, SUMS_TOOL};
-pub use crate::target::script::compare::{verify, verify_files};
-use crate::target::script::lease::{UNHEARD, has};
 
 /// The list of all entries of a release, in [`META`]: see `Manifest::entries`.
 pub const ENTRIES: &str = "entries";
