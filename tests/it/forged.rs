@@ -161,11 +161,14 @@ fn all_files(dir: &Path) -> Vec<String> {
 fn bounded(p: &Project, what: &str, line: &str) -> (i32, String) {
     let started = Instant::now();
     let mut child = p.start(line);
-    let status = format!("/proc/{}/status", child.id());
+    let (status, exe) = (format!("/proc/{}/status", child.id()), format!("/proc/{}/exe", child.id()));
+    let own = std::env::current_exe().ok();
     let mut peak = 0;
     while child.try_wait().unwrap().is_none() {
+        // For a moment before it becomes the program, the child has the memory of this process.
+        let is_program = fs::read_link(&exe).is_ok_and(|exe| Some(exe) != own);
         let text = fs::read_to_string(&status).unwrap_or_default();
-        let resident = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let resident = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).filter(|_| is_program);
         peak = peak.max(resident.map_or(0, |kib| kib.trim().trim_end_matches(" kB").parse().unwrap()));
         if started.elapsed() > TIME_MAX {
             child.kill().unwrap();
