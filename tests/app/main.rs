@@ -1,7 +1,8 @@
 //! A service that behaves as the file `behavior` of its release says, for tests: a word a line.
 //!
 //! `exit N` ends at once, `hang` never listens, `status N` answers with that status, `deaf` ignores SIGTERM by way of a
-//! shell, `daemon` goes on in the background in a session of its own, `slow N` waits for N seconds before it listens, and
+//! shell, `daemon` goes on in the background in a session of its own,
+//! `clean` without its variables, `slow N` waits for N seconds before it listens, and
 //! nothing at all means a healthy service. `nap` waits for a moment, so that another process can get the port. `/` answers with `index.html`, everything else with the manifest.
 
 use std::io::{Read, Write};
@@ -21,7 +22,11 @@ fn main() {
     }
     if behavior.contains("daemon") && std::env::var_os("DAEMON").is_none() {
         let exe = std::env::current_exe().expect("it runs");
-        let child = std::process::Command::new("setsid").arg(exe).env("DAEMON", "1").spawn().expect("setsid");
+        let mut child = std::process::Command::new("setsid");
+        if behavior.contains("clean") {
+            child.env_clear().env("PORT", std::env::var_os("PORT").expect("PORT is set"));
+        }
+        let child = child.arg(exe).env("DAEMON", "1").spawn().expect("setsid");
         println!("daemon {}", child.id());
         std::process::exit(0);
     }

@@ -80,11 +80,22 @@ fn release_of_another_app_in_the_first_store_is_passed_by() {
 }
 
 #[test]
+fn verify_of_an_id_that_another_app_built_here_is_not_theirs() {
+    let mut p = Project::new();
+    let one = p.release("1");
+    p.run("put").ok();
+    p.add("app blog\n");
+    p.run("build").ok();
+    p.change("app blog\n", "app shop\n");
+    p.run(&format!("verify {one} --json")).ok().told("fetched").has("target/fetched");
+}
+
+#[test]
 fn apps_of_one_commit_cannot_share_a_directory() {
     let mut p = Project::new();
     p.release("1");
     p.run("put").ok();
     p.add("app blog\n");
-    p.run("build").ok();
+    p.run("build").ok().told("of the app `shop` is replaced");
     p.run("put").fails(7, "of another app, `shop`", "a directory or prefix of its own");
 }

@@ -86,9 +86,24 @@ fn rollback_and_prune_on_a_full_disk_work() {
     fs::remove_file(p.path("srv/fill")).unwrap();
     let four = p.release("4");
     p.run("deploy dev").ok();
+    assert_eq!(fs::read_dir(p.path("srv/dev/.reserve")).unwrap().count(), 8);
     disk.fill();
     p.run("rollback dev").ok();
     p.run(&format!("deploy dev {four}")).ok();
+}
+
+#[test]
+fn refused_deploys_on_a_full_disk_leave_room_for_a_rollback() {
+    let p = Project::new();
+    fs::create_dir_all(p.path("target")).unwrap();
+    let Some((disk, [one, two, _])) = three(&p, 4096, 256) else { return };
+    for _ in 0..12 {
+        disk.fill();
+        p.run(&format!("deploy dev {one}")).code(8);
+    }
+    disk.fill();
+    p.run("rollback dev").ok();
+    assert_eq!(p.current("srv/dev"), Some(two));
 }
 
 #[test]

@@ -15,6 +15,7 @@ use gangplank::ci::approve::Approved;
 use gangplank::ci::loopback::JobStatus;
 use gangplank::deploy::apply::Outcome;
 use gangplank::deploy::history::Verb;
+use gangplank::deploy::plan::HostPlan;
 use gangplank::deploy::report::{Diff, FileChange, Listed};
 use gangplank::handoff::Pruned;
 use gangplank::release::id::ReleaseId;
@@ -211,7 +212,10 @@ fn on_circleci(seen: &Shapes) {
 
 /// What takes minutes, or a bucket, to be seen: the answers alone.
 fn made_here(seen: &Shapes) {
-    let planned = Outcome { failed_in: vec!["dev".into()], ..Outcome::planned("prod", Verb::Deploy, None, vec![]) };
+    let taken_over =
+        HostPlan { target: "t".into(), steps: vec![], fallback: None, replaces: Some("releases/2024".into()) };
+    let planned =
+        Outcome { failed_in: vec!["dev".into()], ..Outcome::planned("prod", Verb::Deploy, None, vec![taken_over]) };
     seen.see(OUTCOME, &serde_json::json!(planned));
     let checks = vec![Checked { check: "format".into(), ms: 1 }];
     seen.see(

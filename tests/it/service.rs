@@ -175,6 +175,23 @@ fn deploy_of_a_daemon_fails_and_leaves_nothing_of_it() {
 }
 
 #[test]
+fn deploy_of_a_daemon_without_variables_names_the_process_that_has_the_port() {
+    let mut p = Project::with_service();
+    only_status(&mut p);
+    p.change("env prod", "patience 1500|50|2\nenv prod");
+    p.write("behavior", "daemon clean\n");
+    p.release("1");
+    let ran = p.run("deploy dev").code(1);
+    let daemon = p.read("srv/dev/service/log");
+    let daemon = daemon.lines().find_map(|line| line.strip_prefix("daemon ")).unwrap().to_owned();
+    // It takes a moment until it has the port.
+    let named = format!("is held by process {daemon}");
+    let again = if ran.stderr.contains(&named) { ran } else { p.run("deploy dev").code(1) };
+    assert!(Command::new("kill").args(["-KILL", &daemon]).status().unwrap().success());
+    again.told(&named);
+}
+
+#[test]
 fn deploy_whose_port_an_older_process_has_fails_and_names_it() {
     let mut p = Project::with_service();
     only_status(&mut p);

@@ -40,6 +40,7 @@ fn deploy_takes_a_root_of_capistrano_over_without_a_gap() {
     });
     assert!(read.load(Ordering::SeqCst) > 0);
     assert_eq!(p.current("srv/dev"), Some(one));
+    p.run("history dev --all").ok().has(&format!("`current` pointed to {current}"));
     p.release("2");
     p.run("deploy dev").ok();
     p.run("rollback dev").ok();
@@ -53,6 +54,9 @@ fn failed_take_over_restores_the_link() {
     p.change("target file:srv/dev\n", "target file:srv/dev\nhealthy false\npatience 0|1|1\n");
     let current = capistrano(&p.path("srv/dev"));
     p.release("1");
+    // What an older, interrupted deploy had kept is not what is live now.
+    symlink("releases/20240101000000", p.path("srv/dev/current.before-gangplank")).unwrap();
+    p.run("plan dev --take-over").ok().has(&format!("if that fails: back to `current` -> {current}"));
     for _ in 0..2 {
         let ran = p.run("deploy dev --take-over").code(1);
         ran.told(&format!("points to {current} again"));

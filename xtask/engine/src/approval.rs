@@ -165,7 +165,7 @@ mod tests {
     }
 
     fn host(target: &str, steps: Vec<Step>) -> HostPlan {
-        HostPlan { target: target.into(), steps, fallback: None }
+        HostPlan { target: target.into(), steps, fallback: None, replaces: None }
     }
 
     fn switch(from: Option<&str>, to: &str) -> Vec<Step> {

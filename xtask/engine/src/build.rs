@@ -65,8 +65,16 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
     if let Some(built) = up_to_date(&releases, app, &id, known.as_deref()) {
         return Ok(built);
     }
-    if releases.join(id.as_str()).exists() {
-        cx.warn(format!("{id} was built before with other bytes, or is damaged: building it anew"));
+    let there = releases.join(id.as_str());
+    match Release::read_manifest(&there) {
+        Ok(other) if other.app != app.name => cx.warn(format!(
+            "{id} of the app `{}` is replaced: `put` what one app built before another one builds",
+            other.app
+        )),
+        _ if there.exists() => {
+            cx.warn(format!("{id} was built before with other bytes, or is damaged: building it anew"));
+        }
+        _ => {}
     }
     let progress = cx.progress("compressing");
     let mtime = u64::try_from(commit.time.as_second()).unwrap_or(0);

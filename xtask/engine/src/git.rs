@@ -41,7 +41,7 @@ pub fn commit(cx: &Cx) -> Result<Commit> {
     for (path, option) in checkout::hidden(cx)?.changed {
         dirty = true;
         cx.warn(format!(
-            "{path} was changed, and git is told not to look at it: `git update-index {option} {path}` shows it again"
+            "{path} was changed, and git is told not to look at it: `git update-index {option} FILE` shows it again"
         ));
     }
     let seconds = cx.read(cmd!(sh, "git show --no-patch --no-show-signature --format=%ct {sha}").into())?;

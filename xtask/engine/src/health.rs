@@ -105,11 +105,12 @@ impl Checker {
         loop {
             let left = self.deadline.saturating_sub(started.elapsed()).max(SHORTEST);
             let else_asked = !matches!(self.question, Question::None);
-            let running = if self.with_service { runs(target, spec, else_asked, None) } else { Ok(()) };
+            let running =
+                if self.with_service { runs(target, spec, else_asked, (self.port(target), false)) } else { Ok(()) };
             let asked = running.and_then(|()| self.ask(target, commit, left).map_err(Sick::Now));
             // Something else may have answered while the service ended.
             let last = asked.is_ok() && passes + 1 >= self.passes && else_asked && self.with_service;
-            match if last { runs(target, spec, else_asked, self.port(target)) } else { asked } {
+            match if last { runs(target, spec, else_asked, (self.port(target), true)) } else { asked } {
                 Ok(()) => passes += 1,
                 Err(sick) => {
                     passes = 0;
@@ -252,8 +253,8 @@ fn at(address: &str, host: &str) -> String {
 }
 
 /// Whether the service itself says that it runs. What will not come back by itself is not waited for.
-fn runs(target: &dyn Target, spec: &Spec, else_asked: bool, port: Option<u16>) -> Result<(), Sick> {
-    let Some(status) = spec.status(target.root(), else_asked, port) else { return Ok(()) };
+fn runs(target: &dyn Target, spec: &Spec, else_asked: bool, (port, last): (Option<u16>, bool)) -> Result<(), Sick> {
+    let Some(status) = spec.status(target.root(), else_asked, port, last) else { return Ok(()) };
     let answer = target.run(&status).map_err(|e| Sick::Now(format!("{e:#}")))?;
     let said = answer.stdout.trim().replace('\n', ", ");
     match spec {

@@ -189,9 +189,12 @@ fn alone(dir: &Path) -> Result<File> {
     let file = File::create(dir.join("lock"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(_) => Failure::new(error::Kind::Locked, "another `cargo xtask ci run` is at work in this checkout")
-            .hint("wait until it has ended")
-            .err(),
+        Err(_) => Failure::new(
+            error::Kind::Locked,
+            "another `cargo xtask ci run` or `ci loopback` is at work in this checkout",
+        )
+        .hint("wait until it has ended; Ctrl-C ends a `ci loopback`")
+        .err(),
     }
 }
 

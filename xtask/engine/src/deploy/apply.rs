@@ -281,9 +281,13 @@ impl Run<'_> {
 
     fn activate(&self, host: &Host) -> Result<()> {
         let switched = host.switch().map(|(release, from)| {
-            (release, Record { from: from.cloned(), ..self.record(Happened::Switched, release, None) })
+            let why = host.plan.replaces.as_ref().map(|link| format!("`current` pointed to {link}"));
+            (release, Record { from: from.cloned(), ..self.record(Happened::Switched, release, why.as_deref()) })
         });
         let restart = host.restart().and_then(|id| self.spec.restart(host.target.root(), id, false));
+        if let Some(link) = host.plan.replaces.as_ref().filter(|_| switched.is_some()) {
+            self.cx.note(format!("{}: `current` pointed to {link}", host.target.url()));
+        }
         let scripts = self.preparing(host);
         let mut acts = if self.alone { looks(host, &scripts) } else { vec![] };
         acts.extend(switched.as_ref().map(|(release, record)| Act::Activate(Some(release), Some(record))));

@@ -146,6 +146,8 @@ pub struct HostPlan {
     pub steps: Vec<Step>,
     /// The release that a failure puts back; `None` when there was no good one.
     pub fallback: Option<ReleaseId>,
+    /// What `current` points to that another tool made: a failure restores it where there is no release to put back.
+    pub replaces: Option<String>,
 }
 
 /// Plans one target.
@@ -195,7 +197,7 @@ pub fn plan(target: &str, goal: &Goal, state: &State, keep: usize) -> Result<Hos
         steps.push(Step::Confirm { release: release.clone() });
     }
     steps.extend(prune_step(&once_live(goal, state), keep));
-    Ok(HostPlan { target: target.to_owned(), steps, fallback: fallback(state) })
+    Ok(HostPlan { target: target.to_owned(), steps, fallback: fallback(state), replaces: replaces(state) })
 }
 
 /// Adds the hooks of a project to the plans of the hosts that are switched. Those for after run wherever a release is
@@ -226,7 +228,20 @@ pub fn add_hooks(plans: &mut [HostPlan], hooks: &[Hook]) {
 /// Plans a pruning, without a release to deploy.
 pub fn plan_prune(target: &str, state: &State, keep: usize) -> Result<HostPlan> {
     usable(target, state)?;
-    Ok(HostPlan { target: target.to_owned(), steps: prune_step(state, keep).into_iter().collect(), fallback: None })
+    Ok(HostPlan {
+        target: target.to_owned(),
+        steps: prune_step(state, keep).into_iter().collect(),
+        fallback: None,
+        replaces: None,
+    })
+}
+
+/// What another tool made `current` point to.
+fn replaces(state: &State) -> Option<String> {
+    match &state.current {
+        Current::Foreign(to) => Some(to.clone()),
+        _ => state.taken_over.clone(),
+    }
 }
 
 /// The release that `rollback` means on a target. `interrupted` is when a rollback began that was killed and is now
@@ -244,7 +259,13 @@ pub fn rollback_to(target: &str, state: &State, interrupted: Option<jiff::Timest
             }
             None => format!("{target} has nothing to roll back to: nothing was ever deployed there"),
         })
-        .hint("name a release to go back to: `cargo xtask rollback ENV RELEASE`; `cargo xtask releases` lists them")
+        .hint(match &state.taken_over {
+            Some(to) => format!(
+                "`current` pointed to `{to}` before: deploy again, and a deploy that fails restores it; or make it again on the host"
+            ),
+            None => "name a release to go back to: `cargo xtask rollback ENV RELEASE`; `cargo xtask releases` lists them"
+                .to_owned(),
+        })
         .err(),
     }
 }

@@ -351,6 +351,7 @@ fn what_rollback_means() {
             target: String::new(),
             steps: vec![],
             fallback: Some(id),
+            replaces: None,
         });
         want.assert_eq(&text(found));
     };

@@ -318,7 +318,8 @@ pub fn verify(cx: &Cx, project: &Project, release: &str, unpack: Option<&Path>) 
             return verify_live(cx, project.env(env)?, &id);
         }
         let here = cx.root.join(RELEASES).join(id.as_str());
-        match (here.exists(), unpack) {
+        let is_ours = Release::read_manifest(&here).is_ok_and(|manifest| manifest.app == project.app.name);
+        match (is_ours, unpack) {
             (true, _) => open(&here)?,
             (false, None) => catalog.fetch(&id, &cx.root.join(FETCHED))?,
             (false, Some(_)) => open(catalog.fetch(&id, &cx.root.join(FETCHED))?.dir())?,

@@ -23,6 +23,8 @@ pub struct State {
     pub lock: Lock,
     /// The kept process.
     pub service: Kept,
+    /// What `current` pointed to before an unfinished deploy took the root over from another tool.
+    pub taken_over: Option<String>,
     /// Digest of the variables with which a service of commands was healthy last.
     pub vars: Option<String>,
     /// What happened.
@@ -130,6 +132,7 @@ impl State {
                 "lock" => state.lock = Lock::parse(value),
                 "unheard" => state.lock = std::mem::take(&mut state.lock).unheard(value),
                 "service" => state.service = Kept::parse(value),
+                "taken-over" => state.taken_over = Some(value.to_owned()),
                 "vars" => state.vars = Some(value.to_owned()),
                 "history" => {
                     state.history = History::parse(rest);

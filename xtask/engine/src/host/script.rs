@@ -79,6 +79,7 @@ for meta in releases/*/{META}/bundle; do
   dir=${{meta%/{META}/bundle}}
   echo \"release ${{dir##*/}} $sum\"
 done
+if [ -L {TAKEN_OVER} ]; then printf 'taken-over %s\\n' \"$(readlink {TAKEN_OVER})\"; fi
 for debris in releases/.incoming-* releases/.removing-*; do [ ! -e \"$debris\" ] || echo debris; done
 {UNHEARD}
 if [ -d .lock ]; then echo 'lock a directory'; elif [ -f .lock ]; then printf 'lock %s\\n' \"$(cat .lock)\"; echo \"unheard $(unheard)\"; fi
@@ -161,7 +162,8 @@ fi
 /// Removes the lock if it is the one with this token; without a token, whatever is there.
 pub fn unlock(root: &str, token: Option<&str>) -> String {
     let remove = match token {
-        Some(token) => format!("if {}; then rm -f .lock; fi\n", has(token)),
+        // What a command has used up is there for the next one, where there is room.
+        Some(token) => format!("if {}; then rm -f .lock; {} fi\n", has(token), room::reserve()),
         None => "rm -rf .lock .lock.after.*\n".to_owned(),
     };
     in_root(root, &remove)
@@ -367,7 +369,7 @@ if [ -L current ]; then
   old=$(cd -P current 2> /dev/null && pwd -P) || old=$(readlink current)
   case $old in
     \"$(pwd -P)\"/releases/????????T??????-*|releases/????????T??????-*) ;;
-    *) [ -L {TAKEN_OVER} ] || ln -s \"$(readlink current)\" {TAKEN_OVER} ;;
+    *) ln -s \"$(readlink current)\" .switch/{TAKEN_OVER}; rm -f {TAKEN_OVER}; mv -f .switch/{TAKEN_OVER} . ;;
   esac
 fi
 ln -s releases/{id} .switch/current
@@ -514,7 +516,7 @@ mod tests {
               old=$(cd -P current 2> /dev/null && pwd -P) || old=$(readlink current)
               case $old in
                 "$(pwd -P)"/releases/????????T??????-*|releases/????????T??????-*) ;;
-                *) [ -L current.before-gangplank ] || ln -s "$(readlink current)" current.before-gangplank ;;
+                *) ln -s "$(readlink current)" .switch/current.before-gangplank; rm -f current.before-gangplank; mv -f .switch/current.before-gangplank . ;;
               esac
             fi
             ln -s releases/20260822T101500-1a2b3c4 .switch/current

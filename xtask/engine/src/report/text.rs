@@ -173,8 +173,11 @@ fn outcome(outcome: &Outcome, style: Style) -> String {
         if host.steps.is_empty() {
             out.push_str("  nothing to do\n");
         } else if outcome.verb != Verb::Prune {
-            let back =
-                host.fallback.as_ref().map_or("nothing: there is no healthy release yet".into(), ToString::to_string);
+            let back = match (&host.fallback, &host.replaces) {
+                (Some(release), _) => release.to_string(),
+                (None, Some(link)) => format!("`current` -> {link}, which another tool made"),
+                (None, None) => "nothing: there is no healthy release yet".into(),
+            };
             let _ = writeln!(out, "  if that fails: back to {back}");
         }
     }

@@ -65,8 +65,9 @@ pub fn stop(root: &str, stop_seconds: u64) -> Script {
     Script::new(script(root, &body), String::new())
 }
 
-/// Exits with 0 while the process runs and no other process of this root has its port; else prints why not.
-pub fn status(root: &str, port: Option<u16>) -> Script {
+/// Exits with 0 while the process runs; else prints why not, and which other process of this root has its port. With `last`
+/// such a process is looked for in any case, and a failure.
+pub fn status(root: &str, port: Option<u16>, last: bool) -> Script {
     // A program that sets its title writes over its variables.
     let ours = "up=$1
 while [ \"${up:-0}\" -gt 1 ]; do
@@ -77,14 +78,16 @@ if grep -qsF \"GANGPLANK_TARGET=$(mark)\" \"/proc/$1/environ\"; then return 0; f
 line=$(cat \"/proc/$1/stat\" 2> /dev/null || true)
 set -- ${line##*) }
 [ \"${3:-}\" = \"$group\" ] || [ \"${4:-}\" = \"$group\" ]";
-    let foreign = port.map(|port| port::foreign(port, ours)).unwrap_or_default();
+    let foreign = port.filter(|_| last).map(|port| port::foreign(port, ours)).unwrap_or_default();
+    // Of a process that has ended none is left that may have the port.
+    let holder = port.map(|port| format!("({}) || true\n", port::foreign(port, "return 1"))).unwrap_or_default();
     let in_use = in_use();
     let body = format!("if alive; then\n[ -n \"$root\" ] || exit 0\n{foreign}exit 0; fi
 if [ -f service/exit ]; then echo \"the process ended with exit code $(cat service/exit)\"; else echo 'no process runs'; fi
 from=0; [ ! -f service/log.start ] || read -r from < service/log.start
 [ ! -f service/log ] || ! tail -c +$((from + 1)) service/log | {in_use} || echo '{IN_USE}'
 left=$(marked); [ -z \"$left\" ] || echo \"and left\" $left \"behind: run the app in the foreground, not as a daemon\"
-exit {GONE}\n");
+{holder}exit {GONE}\n");
     Script::new(script(root, &body), String::new())
 }
 

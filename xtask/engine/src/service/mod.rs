@@ -164,11 +164,12 @@ impl Spec {
 
     /// Exits with 0 while the service runs, with `GONE` when it will not come back by itself; else prints why not.
     ///
-    /// `else_asked` is whether the app itself is asked, too; `port` is one that no other process of this root may have.
-    pub fn status(&self, root: &str, else_asked: bool, port: Option<u16>) -> Option<Script> {
+    /// `else_asked` is whether the app itself is asked, too; `port` is one that no other process of this root may
+    /// have, which is looked at when it ended, or with `last`.
+    pub fn status(&self, root: &str, else_asked: bool, port: Option<u16>, last: bool) -> Option<Script> {
         let script = match self {
-            Self::Keeper { .. } => keeper::status(root, port),
-            Self::Systemd(unit) => unit.status(root, else_asked, port),
+            Self::Keeper { .. } => keeper::status(root, port, last),
+            Self::Systemd(unit) => unit.status(root, else_asked, port, last),
             Self::Command { exports, status, .. } if !status.is_empty() => command(root, exports, status),
             Self::None | Self::Command { .. } => return None,
         };
@@ -322,6 +323,6 @@ mod tests {
             Spec::new(&Service::Command { restart: "svc restart", stop: "svc stop", status: "", log: "" }, &vars);
         let script = command.restart("/srv/a", &"20260822T101500-1a2b3c4".parse().unwrap(), false).unwrap();
         assert!(!script.text.contains("PASSWORD") && script.stdin.contains("PASSWORD"));
-        assert_eq!(command.status("/srv/a", false, None), None);
+        assert_eq!(command.status("/srv/a", false, None, false), None);
     }
 }

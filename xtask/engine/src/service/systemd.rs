@@ -219,7 +219,7 @@ ctl show -p NRestarts --value \"$name.service\" > service/crashes
     /// Exits with 0 while it runs and no other process of this root has its port, with `GONE` when it will not come back
     /// by itself; else prints why not. Where nothing
     /// `else_asked` says whether it works, one crash is enough.
-    pub fn status(&self, root: &str, else_asked: bool, port: Option<u16>) -> Script {
+    pub fn status(&self, root: &str, else_asked: bool, port: Option<u16>, last: bool) -> Script {
         let crashes = if else_asked { CRASHES } else { 1 };
         // Where systemd holds the socket, the service may not have it yet.
         let ours = "[ \"$1\" != 1 ] || return 0
@@ -228,7 +228,7 @@ while read -r line; do
 done < \"/proc/$1/cgroup\" 2> /dev/null
 return 1";
         let (unit, in_use) = (self.journal_option(), in_use());
-        let foreign = port.map(|port| port::foreign(port, ours)).unwrap_or_default();
+        let foreign = port.filter(|_| last).map(|port| port::foreign(port, ours)).unwrap_or_default();
         let body = format!(
             "set -- $(systemctl $scope show -p ActiveState -p ExecMainStatus -p NRestarts -p Result -p SubState \"$name.service\" | sort)
 [ $# -eq 5 ] || {{ echo 'systemd says nothing of it'; exit 1; }}

@@ -15,7 +15,8 @@ const BYTES: u32 = 16 << 10;
 /// Fills the reserve of the root that is the working directory, as far as there is room.
 pub fn reserve() -> String {
     format!(
-        "(mkdir -p .reserve || exit 0
+        "([ -d releases ] || exit 0
+mkdir -p .reserve || exit 0
 n=0; while [ $n -lt {FILES} ]; do
   [ -s .reserve/$n ] || head -c {BYTES} /dev/urandom > .reserve/$n || {{ rm -f .reserve/$n; exit 0; }}
   n=$((n + 1))
@@ -92,6 +93,9 @@ mod tests {
     fn reserve_is_used_up_one_file_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().to_str().unwrap();
+        run(root, &reserve());
+        assert!(!dir.path().join(".reserve").exists(), "before the first install there is nothing to keep room for");
+        fs::create_dir(dir.path().join("releases")).unwrap();
         run(root, &format!("set -eu\n{}", reserve()));
         let count = || fs::read_dir(dir.path().join(".reserve")).unwrap().count();
         for left in (0..FILES as usize).rev() {
