@@ -39,7 +39,7 @@ pub fn quote(text: &str) -> String {
 /// `grouped DIR` is true for a directory with the set-group-id bit that its group may write: it is for several logins, each
 /// of which can already replace what is live and how it is started. `private` keeps a file to those.
 pub const UMASK: &str = "umask 022
-grouped() { case $(ls -ld \"$1\" 2> /dev/null) in d????w[sS]*) ;; *) return 1;; esac; }
+grouped() { [ -g \"$1\" ] && case $(ls -ld \"$1\" 2> /dev/null) in d????w[sS]*) ;; *) return 1;; esac; }
 private() { if grouped .; then umask 007; else umask 077; fi; }
 if grouped .; then umask 002; fi";
 
@@ -506,7 +506,7 @@ mod tests {
             set -eu; LC_ALL=C; export LC_ALL
             cd -- '/srv/my app'
             umask 022
-            grouped() { case $(ls -ld "$1" 2> /dev/null) in d????w[sS]*) ;; *) return 1;; esac; }
+            grouped() { [ -g "$1" ] && case $(ls -ld "$1" 2> /dev/null) in d????w[sS]*) ;; *) return 1;; esac; }
             private() { if grouped .; then umask 007; else umask 077; fi; }
             if grouped .; then umask 002; fi
             if [ -e current ] && [ ! -L current ]; then echo 'current is not a symbolic link' >&2; exit 1; fi

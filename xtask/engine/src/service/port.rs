@@ -21,7 +21,8 @@ pub fn foreign(port: u16, ours: &str) -> String {
         "ours() {{ {ours}; }}
 owners() {{
   at=
-  ls -l /proc/[0-9]*/fd 2> /dev/null | while read -r line; do
+  # A shell reads a pipe byte by byte, so what it does not need is left out before.
+  ls -l /proc/[0-9]*/fd 2> /dev/null | grep -e '^/proc/' -e \"socket:.$1[]]\" | while read -r line; do
     case $line in
       /proc/*/fd:) at=${{line#/proc/}}; at=${{at%%/*}};;
       *\"socket:[$1]\") echo \"$at\";;
@@ -29,7 +30,7 @@ owners() {{
   done
 }}
 foreign=
-for socket in $(cat /proc/net/tcp /proc/net/tcp6 2> /dev/null | while read -r _ local _ state _ _ _ _ _ inode _; do
+for socket in $(grep -hs ':{port:04X} ' /proc/net/tcp /proc/net/tcp6 | while read -r _ local _ state _ _ _ _ _ inode _; do
   case $local$state in *:{port:04X}0A) echo \"$inode\";; esac
 done); do
   for owner in $(owners \"$socket\"); do
