@@ -103,7 +103,7 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
 
 /// The refusal of a release that no other job would take: those go by the commit.
 fn changed_in_job(cx: &Cx) -> Result<Built> {
-    let changes = git::checkout::changes(cx)?;
+    let changes = git::checkout::Checkout::open(cx)?.changes()?;
     let (first, more) = (changes.first().map_or("a file", String::as_str), changes.len().saturating_sub(1));
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     usage(format!("{first}{more} changed since this job checked the commit out, so the release would not be that of the commit"))

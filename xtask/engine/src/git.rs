@@ -2,6 +2,7 @@
 
 pub mod checkout;
 
+use self::checkout::Checkout;
 use crate::cx::{Cx, Input};
 use crate::deploy::plan::Ancestry;
 use crate::error::{Failure, Result, failed, usage, verification};
@@ -38,7 +39,7 @@ pub fn commit(cx: &Cx) -> Result<Commit> {
             .hint("check out CIRCLE_SHA1 and nothing else in the job")
             .err();
     }
-    for (path, option) in checkout::hidden(cx)?.changed {
+    for (path, option) in Checkout::open(cx)?.hidden()?.changed {
         dirty = true;
         cx.warn(format!(
             "{path} was changed, and git is told not to look at it: `git update-index {option} FILE` shows it again"

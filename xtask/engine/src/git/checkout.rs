@@ -3,7 +3,7 @@
 use super::shell;
 use crate::cx::{Cx, Input};
 use crate::error::{Result, failed};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -19,33 +19,29 @@ const EXECUTABLE: &str = "100755";
 /// The option that ends `skip-worktree`, which is how a sparse checkout leaves a file out.
 const SPARSE: &str = "--no-skip-worktree";
 
-/// An entry of the index, below the workspace root: git-ls-files(1), `--stage`.
+/// An entry of the index: git-ls-files(1), `--stage -v`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     mode: String,
     blob: String,
     path: String,
+    /// Where git is told not to look at the file, the option of `git update-index` that ends it.
+    unwatched: Option<&'static str>,
 }
 
-/// Reads what `git ls-files --stage -z` prints: `MODE BLOB STAGE<tab>PATH`.
-fn entries(staged: &str) -> Vec<Entry> {
+/// Reads what `git ls-files --stage -v -z` prints: `TAG MODE BLOB STAGE<tab>PATH`. The tag of a file that git is told not to
+/// look at is a small letter (`assume-unchanged`) or an `S` (`skip-worktree`).
+fn entries(listed: &str) -> Vec<Entry> {
     let entry = |line: &str| {
         let (facts, path) = line.split_once('\t')?;
-        let mut facts = facts.split(' ').map(str::to_owned);
-        Some(Entry { mode: facts.next()?, blob: facts.next()?, path: path.to_owned() })
+        let mut facts = facts.split(' ');
+        let unwatched = match facts.next()? {
+            "S" => Some(SPARSE),
+            tag => tag.bytes().all(|b| b.is_ascii_lowercase()).then_some("--no-assume-unchanged"),
+        };
+        Some(Entry { mode: facts.next()?.to_owned(), blob: facts.next()?.to_owned(), path: path.to_owned(), unwatched })
     };
-    staged.split('\0').filter_map(entry).collect()
-}
-
-/// Reads what `git ls-files -v -z` prints: a letter and a path. Files that git is told not to look at have a small
-/// letter (`assume-unchanged`) or an `S` (`skip-worktree`). Gives the option of `git update-index` that ends it, by path.
-fn unwatched(listed: &str) -> BTreeMap<&str, &'static str> {
-    let option = |tag: &str| match tag {
-        "S" => Some(SPARSE),
-        _ => tag.bytes().all(|b| b.is_ascii_lowercase()).then_some("--no-assume-unchanged"),
-    };
-    let entries = listed.split('\0').filter_map(|line| line.split_once(' '));
-    entries.filter_map(|(tag, path)| Some((path, option(tag)?))).collect()
+    listed.split('\0').filter_map(entry).collect()
 }
 
 /// A repository of the checkout: its own, or a submodule that is checked out.
@@ -61,7 +57,7 @@ impl Repository {
     fn open(cx: &Cx, prefix: String) -> Result<Self> {
         let dir = cx.root.join(&prefix);
         let sh = shell(&dir)?;
-        let entries = entries(&cx.read(cmd!(sh, "git ls-files --stage -z").into())?);
+        let entries = entries(&cx.read(cmd!(sh, "git ls-files --stage -v -z").into())?);
         Ok(Self { sh, dir, prefix, entries })
     }
 
@@ -75,6 +71,20 @@ impl Repository {
 
     fn is_checked_out(&self, submodule: &Entry) -> bool {
         self.dir.join(&submodule.path).join(".git").exists()
+    }
+
+    /// Which of these files of its own it ignores, by their paths below the workspace root.
+    fn ignored(&self, cx: &Cx, files: &[&str]) -> Result<Vec<String>> {
+        let sh = &self.sh;
+        let command = cmd!(sh, "git check-ignore --stdin -z");
+        let answer = cx.answer(command.into(), Input::Bytes(files.join("\0").as_bytes()))?;
+        // It exits with 1 where it ignores none of them.
+        if !matches!(answer.code, Some(0 | 1)) {
+            return failed(format!("git cannot say which included files it ignores: {}", answer.stderr.trim()))
+                .hint("include files by their own path, not by one that leads through a symbolic link")
+                .err();
+        }
+        Ok(answer.stdout.split('\0').filter(|path| !path.is_empty()).map(|path| self.path(path)).collect())
     }
 
     /// Whether a file is as the index has it.
@@ -94,19 +104,11 @@ impl Repository {
     }
 }
 
-/// The repositories of the checkout, a submodule after the one that holds it.
-fn repositories(cx: &Cx) -> Result<Vec<Repository>> {
-    let mut found = vec![Repository::open(cx, String::new())?];
-    let mut next = 0;
-    while let Some(repository) = found.get(next) {
-        let checked_out = repository.submodules().filter(|it| repository.is_checked_out(it));
-        let prefixes: Vec<_> = checked_out.map(|it| format!("{}/", repository.path(&it.path))).collect();
-        for prefix in prefixes {
-            found.push(Repository::open(cx, prefix)?);
-        }
-        next += 1;
-    }
-    Ok(found)
+/// The index of a checkout and of its submodules, as it was when it was opened.
+pub struct Checkout<'a> {
+    cx: &'a Cx,
+    /// A submodule comes after the repository that holds it.
+    repositories: Vec<Repository>,
 }
 
 /// What a checkout hides from `git status`.
@@ -119,87 +121,90 @@ pub struct Hidden {
     pub left_out: Vec<String>,
 }
 
-/// Looks at the files that git is told not to look at, in submodules too.
-pub fn hidden(cx: &Cx) -> Result<Hidden> {
-    let mut hidden = Hidden::default();
-    for repository in repositories(cx)? {
-        let sh = &repository.sh;
-        let listed = cx.read(cmd!(sh, "git ls-files -v -z").into())?;
-        let unwatched = unwatched(&listed);
-        for entry in &repository.entries {
-            let Some(option) = unwatched.get(entry.path.as_str()) else { continue };
-            match fs::symlink_metadata(repository.dir.join(&entry.path)) {
-                Err(_) if *option == SPARSE => hidden.left_out.push(repository.path(&entry.path)),
-                Ok(meta) if repository.is_unchanged(cx, entry, &meta)? => {}
-                _ => hidden.changed.push((repository.path(&entry.path), *option)),
+impl<'a> Checkout<'a> {
+    /// Reads the index of the checkout, and of each submodule that is checked out.
+    pub fn open(cx: &'a Cx) -> Result<Self> {
+        let mut repositories = vec![Repository::open(cx, String::new())?];
+        let mut next = 0;
+        while let Some(repository) = repositories.get(next) {
+            let checked_out = repository.submodules().filter(|it| repository.is_checked_out(it));
+            let prefixes: Vec<_> = checked_out.map(|it| format!("{}/", repository.path(&it.path))).collect();
+            for prefix in prefixes {
+                repositories.push(Repository::open(cx, prefix)?);
+            }
+            next += 1;
+        }
+        Ok(Self { cx, repositories })
+    }
+
+    /// Looks at the files that git is told not to look at.
+    pub fn hidden(&self) -> Result<Hidden> {
+        let mut hidden = Hidden::default();
+        for repository in &self.repositories {
+            for entry in &repository.entries {
+                let Some(option) = entry.unwatched else { continue };
+                match fs::symlink_metadata(repository.dir.join(&entry.path)) {
+                    Err(_) if option == SPARSE => hidden.left_out.push(repository.path(&entry.path)),
+                    Ok(meta) if repository.is_unchanged(self.cx, entry, &meta)? => {}
+                    _ => hidden.changed.push((repository.path(&entry.path), option)),
+                }
             }
         }
+        Ok(hidden)
     }
-    Ok(hidden)
-}
 
-/// Files that are not as the commit has them, or that it does not have and git does not ignore.
-pub fn changes(cx: &Cx) -> Result<Vec<String>> {
-    let sh = shell(&cx.root)?;
-    let listed =
-        cx.read(cmd!(sh, "git status --porcelain=v1 -z --untracked-files=normal --ignore-submodules=none").into())?;
-    // `XY PATH`; after a rename the old path follows, which no letters come before: git-status(1).
-    let paths = listed.split('\0').filter(|entry| entry.get(2..3) == Some(" ")).map(|entry| entry[3..].to_owned());
-    let hidden = hidden(cx)?.changed.into_iter().map(|(path, _)| path);
-    Ok(paths.chain(hidden).collect())
-}
-
-/// Submodules below the workspace root that are not checked out, also those of submodules.
-pub fn missing_submodules(cx: &Cx) -> Result<Vec<String>> {
-    let mut missing = Vec::new();
-    for repository in repositories(cx)? {
-        let absent = repository.submodules().filter(|it| !repository.is_checked_out(it));
-        missing.extend(absent.map(|it| repository.path(&it.path)));
+    /// Files that are not as the commit has them, or that it does not have and git does not ignore.
+    pub fn changes(&self) -> Result<Vec<String>> {
+        let sh = shell(&self.cx.root)?;
+        let status = cmd!(sh, "git status --porcelain=v1 -z --untracked-files=normal --ignore-submodules=none");
+        let listed = self.cx.read(status.into())?;
+        // `XY PATH`; after a rename the old path follows, which no letters come before: git-status(1).
+        let paths = listed.split('\0').filter(|entry| entry.get(2..3) == Some(" ")).map(|entry| entry[3..].to_owned());
+        let hidden = self.hidden()?.changed.into_iter().map(|(path, _)| path);
+        Ok(paths.chain(hidden).collect())
     }
-    Ok(missing)
-}
 
-/// Which of these files, relative to the workspace root, are in no commit because git is told to ignore them. Each is asked
-/// of the repository that it is in.
-pub fn ignored(cx: &Cx, files: &[String]) -> Result<Vec<String>> {
-    let repositories = repositories(cx)?;
-    let tracked: BTreeSet<String> =
-        repositories.iter().flat_map(|it| it.entries.iter().map(|entry| it.path(&entry.path))).collect();
-    let mut ignored = Vec::new();
-    let mut rest: Vec<&String> = files.iter().filter(|file| !tracked.contains(*file)).collect();
-    // The innermost repository first.
-    for repository in repositories.iter().rev() {
-        let (own, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|file| file.starts_with(&repository.prefix));
-        rest = others;
-        if own.is_empty() {
-            continue;
+    /// Submodules below the workspace root that are not checked out, also those of submodules.
+    pub fn missing_submodules(&self) -> Vec<String> {
+        let missing = |it: &Repository| -> Vec<String> {
+            it.submodules().filter(|entry| !it.is_checked_out(entry)).map(|entry| it.path(&entry.path)).collect()
+        };
+        self.repositories.iter().flat_map(missing).collect()
+    }
+
+    /// Which of these files, relative to the workspace root, are in no commit because git is told to ignore them. Each is
+    /// asked of the repository that it is in.
+    pub fn ignored(&self, files: &[String]) -> Result<Vec<String>> {
+        let paths = self.repositories.iter().flat_map(|it| it.entries.iter().map(|entry| it.path(&entry.path)));
+        let tracked: BTreeSet<String> = paths.collect();
+        let mut ignored = Vec::new();
+        let mut rest: Vec<&String> = files.iter().filter(|file| !tracked.contains(*file)).collect();
+        // The innermost repository first.
+        for repository in self.repositories.iter().rev() {
+            let (own, others): (Vec<_>, Vec<_>) =
+                rest.into_iter().partition(|file| file.starts_with(&repository.prefix));
+            rest = others;
+            let own: Vec<_> = own.into_iter().map(|file| &file[repository.prefix.len()..]).collect();
+            if !own.is_empty() {
+                ignored.extend(repository.ignored(self.cx, &own)?);
+            }
         }
-        let asked: Vec<_> = own.iter().map(|file| &file[repository.prefix.len()..]).collect();
-        let sh = &repository.sh;
-        let command = cmd!(sh, "git check-ignore --stdin -z");
-        let answer = cx.answer(command.into(), Input::Bytes(asked.join("\0").as_bytes()))?;
-        // It exits with 1 where it ignores none of them.
-        if !matches!(answer.code, Some(0 | 1)) {
-            return failed(format!("git cannot say which included files it ignores: {}", answer.stderr.trim()))
-                .hint("include files by their own path, not by one that leads through a symbolic link")
-                .err();
-        }
-        ignored.extend(answer.stdout.split('\0').filter(|path| !path.is_empty()).map(|path| repository.path(path)));
+        Ok(ignored)
     }
-    Ok(ignored)
-}
 
-/// Which of these files, relative to the workspace root, have other line ends than the commit, because the configuration of
-/// this git wants them. Attributes of the repository are the same everywhere, so they are no difference.
-pub fn other_line_ends(cx: &Cx, files: &[String]) -> Result<Vec<String>> {
-    let sh = shell(&cx.root)?;
-    let wanted = cx.answer(cmd!(sh, "git config --get core.autocrlf").into(), Input::Empty)?;
-    if wanted.stdout.trim() != "true" {
-        return Ok(vec![]);
+    /// Which of these files, relative to the workspace root, have other line ends than the commit, because the
+    /// configuration of this git wants them. Attributes of the repository are the same everywhere, so they are no
+    /// difference.
+    pub fn other_line_ends(&self, files: &[String]) -> Result<Vec<String>> {
+        let sh = shell(&self.cx.root)?;
+        let wanted = self.cx.answer(cmd!(sh, "git config --get core.autocrlf").into(), Input::Empty)?;
+        if wanted.stdout.trim() != "true" {
+            return Ok(vec![]);
+        }
+        let listed = self.cx.read(cmd!(sh, "git ls-files --eol -z").into())?;
+        let changed: BTreeSet<&str> = listed.split('\0').filter_map(changed_line_ends).collect();
+        Ok(files.iter().filter(|file| changed.contains(file.as_str())).cloned().collect())
     }
-    let listed = cx.read(cmd!(sh, "git ls-files --eol -z").into())?;
-    let changed: BTreeSet<&str> = listed.split('\0').filter_map(changed_line_ends).collect();
-    Ok(files.iter().filter(|file| changed.contains(file.as_str())).cloned().collect())
 }
 
 /// Reads an entry of `git ls-files --eol`, `i/lf w/crlf attr/<tab>PATH`: the path, when the ends differ without an attribute.
@@ -216,11 +221,13 @@ mod tests {
 
     #[test]
     fn files_that_git_does_not_look_at_have_letters_of_their_own() {
-        let listed = "H a\0h b c\0S d\0s e\0C f\0";
+        let fact = "100644 aa 0\t";
+        let listed = format!("H {fact}a\0h {fact}b c\0S {fact}d\0s {fact}e\0C {fact}f\0");
         let (assumed, skipped) = ("--no-assume-unchanged", "--no-skip-worktree");
-        let found: Vec<_> = unwatched(listed).into_iter().collect();
-        assert_eq!(found, [("b c", assumed), ("d", skipped), ("e", assumed)]);
-        assert!(unwatched("").is_empty());
+        let found = entries(&listed).into_iter().filter_map(|it| Some((it.path, it.unwatched?)));
+        let found: Vec<_> = found.collect();
+        assert_eq!(found, [("b c".to_owned(), assumed), ("d".to_owned(), skipped), ("e".to_owned(), assumed)]);
+        assert!(entries("").is_empty());
     }
 
     #[test]
@@ -239,7 +246,7 @@ mod tests {
 
     #[test]
     fn index_is_read() {
-        let staged = concat!("100644 aa 0\ta b\0", "160000 bb 0\tsub\0");
+        let staged = concat!("H 100644 aa 0\ta b\0", "H 160000 bb 0\tsub\0");
         let found = entries(staged);
         assert_eq!((found.len(), found[0].path.as_str(), found[1].mode.as_str()), (2, "a b", SUBMODULE));
     }

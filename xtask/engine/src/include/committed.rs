@@ -2,7 +2,7 @@
 
 use crate::cx::Cx;
 use crate::error::{Result, usage};
-use crate::git::checkout;
+use crate::git::checkout::Checkout;
 use crate::project::App;
 use crate::release::pack::Source;
 use std::fs::File;
@@ -32,28 +32,29 @@ pub fn check(cx: &Cx, app: &App, sources: &[Source], binaries: &[PathBuf]) -> Re
             .hint("`git lfs pull` fetches the file, in a job too; to ship the pointer, list it in `generated` of `App`, xtask/src/main.rs")
             .err();
     }
-    let left_out = checkout::hidden(cx)?.left_out;
+    let checkout = Checkout::open(cx)?;
+    let left_out = checkout.hidden()?.left_out;
     let covered = |path: &&String| app.include.iter().any(|pattern| covers(pattern, path)) && !is_generated(path);
     if let Some(path) = left_out.iter().find(covered) {
         return usage(format!("{path} is of the commit, `include` covers it, and this sparse checkout leaves it out"))
             .hint("`git sparse-checkout add DIRECTORY` brings it; or take it out of `include`")
             .err();
     }
-    let missing = checkout::missing_submodules(cx)?;
+    let missing = checkout.missing_submodules();
     if let Some(path) = missing.iter().find(|path| meets(app.include, path) && !is_generated(path)) {
         return usage(format!("{path} is a submodule that is not checked out, and `include` covers it"))
             .hint(format!("`git submodule update --init --recursive {path}` fetches it, in a job too; to leave it out, list it in `generated` of `App`, xtask/src/main.rs"))
             .err();
     }
     let names: Vec<String> = files.into_iter().map(|(path, _)| path).collect();
-    let changed = checkout::other_line_ends(cx, &names)?;
+    let changed = checkout.other_line_ends(&names)?;
     if let Some(first) = changed.first() {
         cx.warn(format!(
             "{} included files have other line ends than the commit, {first} for one: core.autocrlf changes them, so another checkout builds other bytes",
             changed.len()
         ));
     }
-    let ignored = checkout::ignored(cx, &names)?;
+    let ignored = checkout.ignored(&names)?;
     let Some(first) = ignored.first() else { return Ok(()) };
     let more = if ignored.len() > 1 { format!(" (and {} more)", ignored.len() - 1) } else { String::new() };
     usage(format!("{first}{more} is included, and git ignores it: no commit holds it"))
