@@ -4,10 +4,9 @@
 mod server;
 
 use crate::bucket::server::with;
-use crate::bucket::{leaked, open};
+use crate::bucket::{keeps_contract, leaked, open};
 use crate::doctor::{broken, checks, run};
 use crate::project::Project;
-use crate::store::{contract, race};
 use server::{ACCOUNT, Azurite, CONTAINER, KEY, azurite, fresh_url, signature};
 
 /// A project that stores in a container, with these variables.
@@ -30,11 +29,7 @@ fn without_key(azurite: &Azurite) -> Vec<(String, String)> {
 #[ignore = "group azure"]
 fn store_on_azurite_keeps_the_contract() {
     let Some(azurite) = azurite() else { return };
-    let dir = crate::record::tempdir();
-    let (cx, url) = (leaked(with(dir.path(), &azurite.vars())), fresh_url());
-    let open = || open(cx, &url);
-    contract(dir.path(), &open);
-    race(dir.path(), &open);
+    keeps_contract(&azurite.vars(), &fresh_url());
 }
 
 #[test]

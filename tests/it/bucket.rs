@@ -56,19 +56,21 @@ fn the_contract_in_memory() {
 fn the_contract_in_a_directory() {
     let dir = crate::record::tempdir();
     let vars = [("GANGPLANK_BUCKETS".to_owned(), dir.path().join("buckets").display().to_string())];
-    let cx = leaked(with(dir.path(), &vars));
-    let open = || open(cx, "s3://builds/shop");
-    contract(dir.path(), &open);
-    race(dir.path(), &open);
+    keeps_contract(&vars, "s3://builds/shop");
 }
 
 #[test]
 #[ignore = "group bucket"]
 fn the_contract_on_ceph() {
     let Some(ceph) = ceph() else { return };
+    keeps_contract(&ceph.vars(), &fresh_url());
+}
+
+/// The contract on a store of this URL, with variables for its server.
+pub fn keeps_contract(vars: &[(String, String)], url: &str) {
     let dir = crate::record::tempdir();
-    let (cx, url) = (leaked(with(dir.path(), &ceph.vars())), fresh_url());
-    let open = || open(cx, &url);
+    let cx = leaked(with(dir.path(), vars));
+    let open = || open(cx, url);
     contract(dir.path(), &open);
     race(dir.path(), &open);
 }

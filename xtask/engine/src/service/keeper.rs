@@ -72,7 +72,7 @@ pub fn status(root: &str, port: Option<u16>, last: bool) -> Script {
     let ours = "up=$1
 while [ \"${up:-0}\" -gt 1 ]; do
   [ \"$up\" != \"$pid\" ] || return 0
-  up=$(sed -n 's/^PPid:[^0-9]*//p' \"/proc/$up/status\" 2> /dev/null || true)
+  up=$(parent \"$up\")
 done
 if grep -qsF \"GANGPLANK_TARGET=$(mark)\" \"/proc/$1/environ\"; then return 0; fi
 line=$(cat \"/proc/$1/stat\" 2> /dev/null || true)
@@ -129,7 +129,8 @@ pub fn ahead(root: &str, body: &str) -> String {
 
 /// `alive` is true while the kept process runs: the process exists, is no zombie, and began when ours did, so that a
 /// reused process id is never taken for it, and it was started for this root, of which this may be a copy. `started PID`
-/// prints field 22 of `/proc/PID/stat`, `-` without `/proc`. `marked` prints the ids of all processes of this root.
+/// prints field 22 of `/proc/PID/stat`, `-` without `/proc`. `marked` prints the ids of all processes of this root,
+/// `parent PID` that of a process's parent.
 pub const FUNCTIONS: &str = "started() {
   if [ ! -d /proc/self ]; then echo -; return 0; fi
   line=$(cat \"/proc/$1/stat\" 2>/dev/null) || return 0
@@ -147,6 +148,7 @@ alive() {
   kill -0 \"$pid\" 2>/dev/null || return 1
   [ \"$(started \"$pid\")\" = \"$start\" ]
 }
+parent() { sed -n 's/^PPid:[^0-9]*//p' \"/proc/$1/status\" 2> /dev/null || true; }
 nap() { sleep 0.05 2>/dev/null || sleep 1; }
 ";
 
@@ -163,7 +165,7 @@ fn stop_process(seconds: u64) -> String {
 fi
 # A deploy that the app itself has started, in a session of its own, stays with what it was called by.
 callers=' '; up=$$
-while [ \"${{up:-0}}\" -gt 1 ]; do callers=\"$callers$up \"; up=$(sed -n 's/^PPid:[^0-9]*//p' \"/proc/$up/status\" 2> /dev/null || true); done
+while [ \"${{up:-0}}\" -gt 1 ]; do callers=\"$callers$up \"; up=$(parent \"$up\"); done
 for left in $(marked); do case $callers in *\" $left \"*) ;; *) kill -KILL \"$left\" 2>/dev/null || true;; esac; done
 rm -f service/process service/exit",
         patience = seconds * 20,
