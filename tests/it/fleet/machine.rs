@@ -34,6 +34,9 @@ pub fn boot(at: &str, environment: &str, groups: &[PathBuf], sshd: &str) -> Stri
         "mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/system /run/systemd/journal /run/log/journal /run/sshd {at}/home
 mkdir -m 700 {at}/run
+# journald looks there for the ids of what a user's manager starts.
+mkdir /run/user; ln -s {at}/run /run/user/0
+mount -t tmpfs tmpfs /var/lib/systemd; mkdir /var/lib/systemd/linger; touch /var/lib/systemd/linger/root
 /lib/systemd/systemd-journald > {at}/journald.log 2>&1 & journal=$!
 echo $journal > {at}/journal.pid
 {sshd} & door=$!

@@ -21,7 +21,7 @@ use crate::host::{Act, Target, entries, script};
 use crate::project::Env;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
-use crate::service::{Script, Spec};
+use crate::service::{self, Script, Spec};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -312,6 +312,9 @@ impl Run<'_> {
             Some(at) if at < acts.len() => (&acts[at], &answers[at]),
             _ if answers.len() >= acts.len() => {
                 self.warn_of_extra_files(host, acts, &answers);
+                for text in answers.iter().flat_map(|answer| service::warnings(&answer.stderr)) {
+                    self.cx.warn(format!("{}: {text}", host.target.url()));
+                }
                 return Ok(());
             }
             _ => (&acts[answers.len()], &Answer::NONE),
@@ -412,6 +415,11 @@ impl Run<'_> {
     fn show_log(&self, host: &Host) {
         let Some(script) = self.spec.log(host.target.root(), LOG_LINES) else { return };
         if let Ok(answer) = host.target.run(&script) {
+            if !answer.ok() {
+                let said = self.cx.scrub(&answer.stderr);
+                let (said, hint) = split_hint(&said);
+                return self.cx.warn(format!("{}: {said}{}", host.target.url(), hint.map(|it| format!("; {it}")).unwrap_or_default()));
+            }
             let lines = answer.stdout.lines().map(|line| shortened(line, LOG_LINE_CHARS)).collect();
             self.cx.emit(Event::ServiceLog { target: host.target.url().to_owned(), lines });
         }

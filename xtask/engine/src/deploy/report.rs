@@ -38,7 +38,8 @@ pub struct HostStatus {
     pub by: Option<String>,
     /// What `rollback` would go back to.
     pub previous: Option<ReleaseId>,
-    /// `running`, `stopped`, or absent when the service is not kept by us.
+    /// `running`, `starting`, `stopped`, `unit changed`, `ends at logout`, `unknown`, or absent when the service is not kept
+    /// by us.
     pub service: Option<&'static str>,
     /// Who has the lock.
     pub locked_by: Option<String>,
@@ -102,7 +103,10 @@ fn host_status(registry: &Registry, env: &str, target: &str, state: &State) -> H
             Kept::None => None,
             Kept::Stopped => Some("stopped"),
             Kept::Drifted => Some("unit changed"),
-            Kept::Running { .. } => Some("running"),
+            Kept::Running { .. } | Kept::Unrecorded => Some("running"),
+            Kept::OfSession => Some("ends at logout"),
+            Kept::Starting => Some("starting"),
+            Kept::Unknown => Some("unknown"),
         },
         locked_by: holder(registry, &state.lock),
         installed: state.installed.len(),

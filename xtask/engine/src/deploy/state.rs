@@ -86,7 +86,7 @@ pub trait Lockable {
     fn renew(&self) {}
 }
 
-/// The process of the keeper.
+/// The process of the keeper, or the unit of systemd.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Kept {
     /// There never was one.
@@ -96,6 +96,14 @@ pub enum Kept {
     Stopped,
     /// It runs, and its unit is no longer the one that was installed, or would not be started at boot.
     Drifted,
+    /// It runs, and the host has no record of how it was started: a deploy ended in between, or a crash lost it.
+    Unrecorded,
+    /// It runs, and systemd stops it when the last session of its login ends.
+    OfSession,
+    /// systemd starts it, or waits before it starts it again after a crash, or stops it.
+    Starting,
+    /// Its manager does not answer.
+    Unknown,
     /// It runs.
     Running {
         /// Digest of the spec that it was started with.
@@ -174,8 +182,14 @@ impl Kept {
         let running = text.strip_prefix("running ").and_then(|rest| rest.split_once(' '));
         match running.and_then(|(spec, release)| Some((spec, release.parse().ok()?))) {
             Some((spec, release)) => Self::Running { spec: spec.to_owned(), release },
-            None if text == "drifted" => Self::Drifted,
-            None => Self::Stopped,
+            None => match text {
+                "drifted" => Self::Drifted,
+                "unrecorded" => Self::Unrecorded,
+                "of-session" => Self::OfSession,
+                "starting" => Self::Starting,
+                "unknown" => Self::Unknown,
+                _ => Self::Stopped,
+            },
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The envs: their variables, and each of their hosts, asked in one round trip, all at once.
 
-use crate::cx::Cx;
+use crate::cx::{Answer, Cx};
 use crate::deploy::life::Registry;
 use crate::deploy::plan::usable;
 use crate::deploy::state::Kept;
@@ -13,7 +13,7 @@ use crate::host::script::examine::{Examined, Needs, examine};
 use crate::host::{self, Act, Target, script};
 use crate::machine::Life;
 use crate::project::{Compression, Env, Service};
-use crate::service::{Script, Spec};
+use crate::service::{self, Script, Spec};
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ struct Host {
     examined: Found<Examined>,
     state: Option<Found<TargetState>>,
     /// What its service manager would say to a restart.
-    ready: Option<Found<()>>,
+    ready: Option<Found<Vec<String>>>,
     /// What the health check says of what is live.
     health: Option<Result<(), String>>,
     /// The address of the service, where something answers and the service does not run.
@@ -138,7 +138,8 @@ fn ask(cx: &Cx, site: &Site, compression: Compression, target: &dyn Target) -> H
     };
     let examined = Examined::parse(answers.first().map_or("", |answer| answer.stdout.as_str()));
     let state = found(1).map(|said| said.map(TargetState::parse));
-    let ready = found(2).map(|said| said.map(drop));
+    let warnings = |answer: &Answer| service::warnings(&answer.stderr).map(str::to_owned).collect();
+    let ready = found(2).map(|said| said.map(|_| answers.get(2).map(warnings).unwrap_or_default()));
     if let (Some(checker), Some(Ok(state))) = (&site.checker, &state)
         && let Some(live) = state.live()
     {
@@ -234,7 +235,7 @@ fn judge(host: &Host, env: &Env, app: &str, held: Option<&(String, Life)>) -> Ve
     }
     checks.extend(room(it, env.name));
     checks.extend(host.skew.map(clock));
-    checks.extend(manager(it, &env.service, host.ready.as_ref()));
+    checks.extend(manager(&env.service, host.ready.as_ref()));
     if !env.shared.is_empty() {
         checks.push(shared(it, host));
     }
@@ -339,7 +340,7 @@ fn clock(skew: i64) -> Check {
     )
 }
 
-fn manager(it: &Examined, service: &Service, ready: Option<&Found<()>>) -> Vec<Check> {
+fn manager(service: &Service, ready: Option<&Found<Vec<String>>>) -> Vec<Check> {
     let what = match service {
         Service::None | Service::Command { .. } => return vec![],
         Service::Keeper { .. } => "keeper",
@@ -349,12 +350,13 @@ fn manager(it: &Examined, service: &Service, ready: Option<&Found<()>>) -> Vec<C
     match ready {
         None => checks.push(Check::skipped(what, "it was not asked")),
         Some(Err(fault)) => checks.push(Check::of(what, State::Broken, fault)),
-        Some(Ok(())) if it.linger == Some(false) => checks.push(Check::broken(
-            what,
-            format!("it ends what it runs for {} when the last session of that login ends", it.login),
-            format!("as root of that host: `loginctl enable-linger {}`", it.login),
-        )),
-        Some(Ok(())) => checks.push(Check::fine(what)),
+        Some(Ok(warnings)) if !warnings.is_empty() => {
+            for text in warnings {
+                let (detail, hint) = text.split_once("; ").unwrap_or((text, "`systemctl status` shows how it is"));
+                checks.push(Check::warning(what, detail, hint));
+            }
+        }
+        Some(Ok(_)) => checks.push(Check::fine(what)),
     }
     checks
 }
@@ -400,6 +402,19 @@ fn live(host: &Host, env: &Env, app: &str, held: Option<&(String, Life)>) -> Vec
     let logs = format!("`cargo xtask logs {0}` shows why; `cargo xtask deploy {0}` starts it again", env.name);
     checks.push(match (&state.service, &host.health) {
         (Kept::Stopped, _) => Check::warning("live", format!("{id}, and its service does not run"), logs),
+        (Kept::Starting, _) => {
+            Check::warning("live", format!("{id}, and systemd is starting its service, or starts it again after a crash"), logs)
+        }
+        (Kept::Unknown, _) => Check::warning(
+            "live",
+            format!("{id}, and its service manager does not answer"),
+            "on that host `systemctl status`, `systemctl --user status` for a unit of the login, shows why".to_owned(),
+        ),
+        (Kept::Unrecorded, _) => Check::warning(
+            "live",
+            format!("{id}, and its service runs without a record of how it was started: a deploy ended in between"),
+            format!("`cargo xtask deploy {}` starts it again", env.name),
+        ),
         (_, Some(Err(why))) => Check::warning("live", format!("{id}, which is not healthy: {why}"), logs),
         (Kept::Drifted, _) => Check::warning(
             "live",
@@ -443,7 +458,7 @@ mod tests {
             skew: Some(0),
             examined: Ok(it),
             state: Some(Ok(TargetState::default())),
-            ready: Some(Ok(())),
+            ready: Some(Ok(vec![])),
             health: None,
             taken: None,
         }
@@ -484,7 +499,6 @@ mod tests {
             (&|it| (it.free, it.live) = (Some(1 << 20), Some(1 << 20)), "broken disk: make room"),
             (&|it| it.inodes = Some(0), "broken disk: make room: `df -i`"),
             (&|it| it.free = None, ""),
-            (&|it| it.linger = Some(false), "broken keeper: as root of that host: `loginctl enable-linger deploy`"),
             (&|it| it.done = false, ""),
             (
                 &|it| (it.free, it.done) = (None, false),

@@ -215,6 +215,13 @@ fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
                 "{target}: its service does not run: `cargo xtask logs {env}` shows why, `cargo xtask deploy {env} {}` starts it",
                 name(host.release.as_ref())
             ),
+            ("live", Some("ends at logout")) => writeln!(
+                notes,
+                "{target}: systemd stops its service when the login ends: as root of that host `loginctl enable-linger LOGIN`; `cargo xtask doctor {env}` names the login"
+            ),
+            ("live", Some("unknown")) => {
+                writeln!(notes, "{target}: systemd does not answer: `cargo xtask doctor {env}` shows why")
+            }
             _ => Ok(()),
         };
     }

@@ -19,17 +19,17 @@
 use crate::host::script::{UMASK, quote};
 use crate::release::id::ReleaseId;
 use crate::service::port::{IN_USE, in_use};
+use crate::service::systemd::OF_ROOT;
 use crate::service::{GONE, Script, port};
 
 /// Fails where a unit of systemd runs the app: two services would want one port.
 pub fn ready(root: &str) -> Script {
-    let body = r#"if [ -f service/name ]; then
-  read -r manager unit < service/name
+    let refuse = r#"if [ -n "$unit" ]; then
   echo "the unit $unit of the $manager's systemd runs here" >&2
   echo "hint: on that host \`systemctl disable --now $unit\` (\`--user\` where it is a user's) and \`rm $root/service/name $root/service/systemd\`, then deploy again" >&2; exit 1
 fi
 "#;
-    Script::new(ahead(root, body), String::new())
+    Script::new(ahead(root, &format!("{OF_ROOT}{refuse}")), String::new())
 }
 
 /// Stops what runs and starts `id` by `spec`, a script that sets the variables and becomes the app. With `put_back` it is

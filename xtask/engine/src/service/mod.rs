@@ -10,7 +10,7 @@ use crate::project::Service;
 use crate::release::digest;
 use crate::release::id::ReleaseId;
 use std::time::Duration;
-pub use systemd::Unit;
+pub use systemd::{Unit, rights};
 
 /// A service with its variables filled in, ready to be started on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,6 +242,11 @@ impl Spec {
             Self::None | Self::Command { .. } => false,
         }
     }
+}
+
+/// What a script wants to be shown as warnings, of what it wrote to stderr.
+pub fn warnings(stderr: &str) -> impl Iterator<Item = &str> {
+    stderr.lines().filter_map(|line| line.strip_prefix(systemd::WARNING))
 }
 
 /// Lines of a target's state about its service: `service running DIGEST RELEASE` or `service stopped`; and `vars DIGEST`, the

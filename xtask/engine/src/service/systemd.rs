@@ -9,27 +9,30 @@
 //! service/unit, socket  what was installed last; service/env is what the unit reads its variables from
 //! service/name          "MANAGER UNIT", from the first restart on until it is stopped for good
 //! service/systemd       "MANAGER UNIT DIGEST RELEASE": what runs; absent while it is being restarted
-//! service/since         when it was restarted last, in seconds since 1970: its log begins there
+//! service/invocation    "ID OLD": the invocation ids of systemd of the last restart and of what ran before: its log
+//! service/since         when that was, in seconds since 1970, for a systemd without such ids
 //! service/crashes       how often systemd had started it again by then, which a restart does not always forget
 //! ```
 //!
 //! Units: `systemd.unit(5)`, `systemd.service(5)`, `systemd.socket(5)`; variables: `EnvironmentFile=` in
 //! `systemd.exec(5)`.
 
+mod ask;
+mod journal;
+mod ready;
+pub mod rights;
+
 use crate::host::script::quote;
 use crate::project::{Handover, Manager};
 use crate::release::digest;
 use crate::release::id::ReleaseId;
-use crate::service::port::{IN_USE, in_use};
-use crate::service::{GONE, Script, keeper, port};
+use crate::service::{Script, keeper};
+use ask::SCOPE;
+pub use ask::{OF_ROOT, state};
+pub use ready::WARNING;
+use ready::NO_KEEPER;
 use std::fmt::Write;
 use std::time::Duration;
-
-/// A process that systemd has started again so often during a check will not become healthy.
-const CRASHES: u32 = 3;
-
-/// Waits until the journal has what the service wrote a moment ago.
-const SYNC: &str = "journalctl --sync > /dev/null 2>&1\n";
 
 /// A unit with its variables filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,8 +94,7 @@ impl Unit {
              ExecStart=\"{program}\"{words}\n"
         );
         let _ = write!(text, "TimeoutStopSec={}\nRestart=always\nRestartSec=1\n", self.stop_seconds);
-        let has_user = self.lines.iter().any(|line| line.starts_with("User="));
-        if self.manager != Manager::User && !has_user {
+        if self.manager != Manager::User && !self.has_user() {
             text.push_str("User=@login@\n");
         }
         for line in &self.lines {
@@ -114,54 +116,18 @@ impl Unit {
         )
     }
 
+    /// Whether the project says as whom it runs.
+    fn has_user(&self) -> bool {
+        self.lines.iter().any(|line| line.starts_with("User="))
+    }
+
     fn script(&self, root: &str, body: &str) -> Script {
         Script::new(keeper::script(root, &self.with_functions(body)), String::new())
     }
 
     fn with_functions(&self, body: &str) -> String {
-        format!("{}name={}\n{body}", functions(self.manager), self.name)
-    }
-
-    /// Fails where this manager does not answer, or a unit of that name is somebody else's.
-    pub fn ready(&self, root: &str) -> Script {
-        let hint = match self.manager {
-            Manager::User => "as root of that host `loginctl enable-linger $(id -un)`",
-            Manager::System | Manager::Sudo => "is it the init system of that host?",
-        }
-        .replace('`', "\\`");
-        let may = if self.manager == Manager::Sudo {
-            "for may in \"systemctl restart $name.service\" \"systemctl enable -q $name.service\" 'systemctl daemon-reload' \\
-  \"install -m 644 $root/service/unit $dir/$name.service\"; do
-  sudo -n -l $may > /dev/null 2>&1 || { echo \"this login may not do \\`sudo $may\\`\" >&2; echo 'hint: docs/hosts.md has the line for sudoers' >&2; exit 1; }
-done"
-        } else {
-            ":"
-        };
-        let body = format!(
-            "if ! said=$(systemctl $scope show -p Version 2>&1); then
-  echo \"systemd does not answer this login: $said\" >&2; echo \"hint: {hint}, then deploy again\" >&2; exit 1
-fi
-{may}
-{NO_KEEPER}
-if [ -f service/name ] && [ \"$(cat service/name)\" != \"$manager $name\" ]; then
-  read -r other unit < service/name
-  echo \"the unit $unit of the $other's systemd runs here, not $name of the $manager's\" >&2
-  echo \"hint: on that host \\`systemctl disable --now $unit\\` (\\`--user\\` where it is a user's) and \\`rm $root/service/name $root/service/systemd\\`, then deploy again\" >&2; exit 1
-fi
-for unit in \"$name.service\" \"$name.socket\"; do
-  for file in \"$dir/$unit\" \"$(systemctl $scope show -p FragmentPath --value \"$unit\")\"; do
-    [ ! -f \"$file\" ] || head -n 1 \"$file\" | grep -qF {ours} || {{
-      if head -n 1 \"$file\" | grep -qF '# Written by gangplank for'; then
-        echo \"$file belongs to another target of this host\" >&2; echo 'hint: each target of one host needs a `unit` of its own' >&2; exit 1
-      fi
-      echo \"$file is not ours\" >&2; echo 'hint: move it away, or give the env another `unit`' >&2; exit 1
-    }}
-  done
-done
-",
-            ours = quote(&head(root)),
-        );
-        Script::new(keeper::ahead(root, &self.with_functions(&body)), String::new())
+        let (manager, name) = (self.manager, &self.name);
+        format!("manager={}\n{SCOPE}{}name={name}\n{body}", manager.as_str(), rights::functions(manager))
     }
 
     /// Installs what differs and restarts. With `put_back` it is started as it was when it was last healthy.
@@ -187,15 +153,24 @@ printf %s {socket} > \"$spec/socket\"",
 {NO_KEEPER}
 {choose}
 echo \"$manager $name\" > service/name
+# From here on what is installed and what runs may differ.
+rm -f service/systemd
 {PLACE}
 date +%s > service/since
-rm -f service/systemd
 {LISTEN}
-ctl restart \"$name.service\"
+old=$(ctl show -p InvocationID --value \"$name.service\")
+failed=; said=$(ctl restart \"$name.service\" 2>&1) || failed=yes
 ctl show -p NRestarts --value \"$name.service\" > service/crashes
+first=$(ctl show -p InvocationID --value \"$name.service\")
+echo \"$first $old\" > service/invocation
+if [ -n \"$failed\" ]; then
+  [ \"$first\" != \"$old\" ] || {{ echo \"$said\"; exit 1; }}
+{failed}  exit 1
+fi
 echo \"$manager $name $use {id}\" > service/systemd.new
 mv -f service/systemd.new service/systemd
-"
+",
+            failed = ask::failed(),
         );
         let script = self.script(root, &body);
         Script { stdin: self.env.clone(), ..script }
@@ -204,7 +179,7 @@ mv -f service/systemd.new service/systemd
     /// Counts crashes anew, and starts a unit that systemd does not start again by itself.
     pub fn start_again(&self, root: &str) -> Script {
         let body = "case $(ctl show -p ActiveState --value \"$name.service\") in
-  failed|inactive) ctl reset-failed \"$name.service\" 2> /dev/null || true; ctl start \"$name.service\";;
+  failed|inactive) ctl restart \"$name.service\";;
 esac
 ctl show -p NRestarts --value \"$name.service\" > service/crashes
 ";
@@ -217,65 +192,9 @@ ctl show -p NRestarts --value \"$name.service\" > service/crashes
     }
 
     /// Exits with 0 while it runs and no other process of this root has its port, with `GONE` when it will not come back
-    /// by itself; else prints why not. Where nothing
-    /// `else_asked` says whether it works, one crash is enough.
+    /// by itself; else prints why not. Where nothing `else_asked` says whether it works, one crash is enough.
     pub fn status(&self, root: &str, else_asked: bool, port: Option<u16>, last: bool) -> Script {
-        let crashes = if else_asked { CRASHES } else { 1 };
-        // Where systemd holds the socket, the service may not have it yet.
-        let ours = "[ \"$1\" != 1 ] || return 0
-while read -r line; do
-  case $line in */\"$name.service\"|*/\"$name.service\"/*|*/init.scope) return 0;; esac
-done < \"/proc/$1/cgroup\" 2> /dev/null
-return 1";
-        let (unit, in_use) = (self.journal_option(), in_use());
-        let foreign = port.filter(|_| last).map(|port| port::foreign(port, ours)).unwrap_or_default();
-        let body = format!(
-            "set -- $(systemctl $scope show -p ActiveState -p ExecMainStatus -p NRestarts -p Result -p SubState \"$name.service\" | sort)
-[ $# -eq 5 ] || {{ echo 'systemd says nothing of it'; exit 1; }}
-active=${{1#*=}}; code=${{2#*=}}; crashes=${{3#*=}}; result=${{4#*=}}; sub=${{5#*=}}
-before=0; [ ! -f service/crashes ] || read -r before < service/crashes
-[ \"$crashes\" -lt \"$before\" ] || crashes=$((crashes - before))
-if [ \"$crashes\" -ge {crashes} ]; then
-  echo \"it has crashed $crashes time(s)\"
-  ! journalctl {unit}=\"$name.service\" -n 20 --no-pager -o cat 2> /dev/null | {in_use} || echo '{IN_USE}'
-  exit {GONE}
-fi
-case $active in
-  active|reloading) {foreign}exit 0;;
-  failed) echo \"it failed ($result), exit status $code\"; exit {GONE};;
-  inactive) echo \"it ended with exit status $code\"; exit {GONE};;
-esac
-if [ \"$sub\" = auto-restart ]; then echo \"it crashed with exit status $code, and is started again\"; else echo \"it is $active\"; fi
-exit 1
-"
-        );
-        self.script(root, &body)
-    }
-
-    /// Prints the last lines of its log since the last restart.
-    pub fn log(&self, root: &str, lines: u32) -> Script {
-        let since = "$([ ! -f service/since ] || echo --since=@$(cat service/since))";
-        self.journal(root, SYNC, &format!("{since} -n {lines}"))
-    }
-
-    /// Prints the last lines of its log, also those of processes before the current one.
-    pub fn last_lines(&self, root: &str, lines: u32) -> Script {
-        self.journal(root, SYNC, &format!("-n {lines}"))
-    }
-
-    /// The same, and then each line as it is written.
-    pub fn follow(&self, root: &str, lines: u32) -> Script {
-        self.journal(root, "", &format!("-n {lines} -f"))
-    }
-
-    fn journal_option(&self) -> &'static str {
-        if self.manager == Manager::User { "--user-unit" } else { "--unit" }
-    }
-
-    fn journal(&self, root: &str, first: &str, options: &str) -> Script {
-        let unit = self.journal_option();
-        let body = format!("{first}exec journalctl {unit}=\"$name.service\" {options} --no-pager -o cat 2>&1\n");
-        self.script(root, &body)
+        self.script(root, &ask::status(self.journal_option(), else_asked, port, last))
     }
 
     /// Remembers how it was started, now that it is healthy.
@@ -318,38 +237,6 @@ fn word_quote(word: &str) -> String {
     format!("\"{escaped}\"")
 }
 
-/// Of a `$manager`: `$scope` is how systemctl is told, `$dir` where its units are.
-const SCOPE: &str = r#"scope=; dir=/etc/systemd/system
-if [ "$manager" = user ]; then
-  scope=--user; dir=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
-  : "${XDG_RUNTIME_DIR:=/run/user/$(id -u)}"; export XDG_RUNTIME_DIR
-fi
-"#;
-
-/// `ctl` speaks to the manager as whoever may, `put FILE UNIT` installs a file into `$dir`, `drop UNIT` removes it.
-fn functions(manager: Manager) -> String {
-    let may = match manager {
-        Manager::User | Manager::System => {
-            r#"ctl() { systemctl $scope "$@"; }
-drop() { rm -f "$dir/$1"; }
-put() { mkdir -p "$dir"; cp "$1" "$dir/.$2.new"; chmod 644 "$dir/.$2.new"; mv -f "$dir/.$2.new" "$dir/$2"; }
-"#
-        }
-        Manager::Sudo => {
-            r#"ctl() { case $1 in is-*|show) systemctl "$@";; *) sudo -n systemctl "$@";; esac; }
-drop() { :; }
-put() { sudo -n install -m 644 "$PWD/$1" "$dir/$2"; }
-"#
-        }
-    };
-    format!("manager={}\n{SCOPE}{may}", manager.as_str())
-}
-
-/// Two services would want one port.
-const NO_KEEPER: &str = r#"if alive; then
-  echo "a process of the built-in keeper runs here" >&2; echo "hint: \`kill $pid\` on that host, then deploy again" >&2; exit 1
-fi"#;
-
 /// Installs the files of `$use` that differ, and says so in `$changed`.
 const PLACE: &str = r#"spec=service/spec-$use; changed=
 (private; cp "$spec/env" service/env.new); mv -f service/env.new service/env
@@ -370,7 +257,7 @@ const LISTEN: &str = r#"if [ -s "$spec/socket" ]; then
   ctl is-enabled -q "$name.socket" || ctl enable -q "$name.socket"
   # What is not loaded need not be stopped.
   case $changed in *.socket*) ctl stop "$name.service" "$name.socket" 2>/dev/null || true;; esac
-  ctl is-active -q "$name.socket" || { ctl stop "$name.service" 2>/dev/null || true; ctl start "$name.socket"; }
+  ctl is-active -q "$name.socket" || { ctl stop "$name.service" "$name.socket" 2>/dev/null || true; ctl start "$name.socket"; }
 elif [ -f "$dir/$name.socket" ] && head -n 1 "$dir/$name.socket" | grep -qF "$(head -n 1 service/unit)"; then
   ctl disable -q --now "$name.socket" 2>/dev/null || true
   drop "$name.socket"
@@ -386,22 +273,6 @@ if head -n 1 "$dir/$name.service" 2>/dev/null | grep -qF "# Written by gangplank
   ctl daemon-reload
 fi
 "##;
-
-/// A line of a target's state about its unit.
-pub fn state() -> String {
-    format!(
-        r#"if [ -f service/systemd ]; then
-  manager=; unit=; digest=; release=
-  read -r manager unit digest release < service/systemd || true
-  {SCOPE}
-  if ! systemctl $scope is-active -q "$unit.service" 2>/dev/null; then echo 'service stopped'
-  elif [ "$(cat service/unit 2>/dev/null)" != "$(cat "$dir/$unit.service" 2>/dev/null)" ] ||
-    ! systemctl $scope is-enabled -q "$unit.service" 2>/dev/null; then echo 'service drifted'
-  else echo "service running $digest $release"; fi
-elif [ -f service/name ]; then echo 'service stopped'
-fi"#
-    )
-}
 
 #[cfg(test)]
 mod tests {

@@ -128,7 +128,7 @@ impl Run<'_> {
             Kept::Running { spec, release } => {
                 release == old && (tried != Some(old) || Some(spec) != self.spec.digest().as_ref())
             }
-            Kept::None | Kept::Stopped | Kept::Drifted => false,
+            _ => false,
         }
     }
 

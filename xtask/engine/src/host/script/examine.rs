@@ -31,9 +31,6 @@ pub fn examine(root: &str, needs: Needs) -> String {
             if *manager == Manager::Sudo {
                 tools.push("sudo");
             }
-            if *manager == Manager::User {
-                more.push_str("echo \"linger $(loginctl show-user \"$login\" -p Linger --value 2>/dev/null)\"\n");
-            }
         }
         Service::None | Service::Keeper { .. } | Service::Command { .. } => {}
     }
@@ -87,8 +84,6 @@ pub struct Examined {
     pub lacks: Vec<String>,
     /// Whether only whole releases can be sent there, because its tar takes no list of files.
     pub whole: bool,
-    /// Whether systemd keeps what the login started when it logs out; unknown where nobody says.
-    pub linger: Option<bool>,
     /// Shared files that are not there.
     pub unshared: Vec<String>,
     /// The directory, or what of the way to it is there.
@@ -119,7 +114,6 @@ impl Examined {
                 "login" => it.login = owned(),
                 "lacks" => it.lacks.push(owned()),
                 "whole" => it.whole = true,
-                "linger" => it.linger = ["yes", "no"].contains(&value).then_some(value == "yes"),
                 "unshared" => it.unshared.push(owned()),
                 "found" => it.found = owned(),
                 "blocked" => it.blocked = Some(owned()),

@@ -1,0 +1,155 @@
+//! The privileged commands of a unit: the one list that scripts run, a deploy asks for before it switches anything, and
+//! `setup` grants.
+
+use crate::project::Manager;
+use std::fmt::Write;
+
+/// Where the units of the system's manager are.
+pub const SYSTEM_UNITS: &str = "/etc/systemd/system";
+
+/// What a command is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum About {
+    Service,
+    /// Only where systemd holds the sockets, or held them.
+    Socket,
+}
+
+/// What `systemctl` is told that changes something, with `$name` for the unit. `ctl` of a script refuses all else.
+const CONTROLS: &[(About, &str)] = &[
+    (About::Service, "daemon-reload"),
+    (About::Service, "restart $name.service"),
+    (About::Service, "enable -q $name.service"),
+    (About::Service, "disable -q --now $name.service"),
+    (About::Socket, "enable -q $name.socket"),
+    (About::Socket, "start $name.socket"),
+    (About::Socket, "stop $name.service $name.socket"),
+    (About::Socket, "disable -q --now $name.socket"),
+];
+
+/// What `install` is told, with `$name` for the unit and `$PWD` for the root.
+const INSTALLS: &[(About, &str, &str)] = &[
+    (About::Service, "$PWD/service/unit", "/etc/systemd/system/$name.service"),
+    (About::Socket, "$PWD/service/socket", "/etc/systemd/system/$name.socket"),
+];
+
+/// Every privileged command of a unit, as words: those of its service, and with `sockets` those of its socket.
+pub fn commands(name: &str, root: &str, sockets: bool) -> Vec<Vec<String>> {
+    let wanted = |about: &About| sockets || *about == About::Service;
+    let fill = |text: &str| text.replace("$name", name).replace("$PWD", root);
+    let controls = CONTROLS.iter().filter(|(about, _)| wanted(about)).map(|(_, args)| {
+        let args = args.split(' ').map(fill);
+        std::iter::once("systemctl".to_owned()).chain(args).collect()
+    });
+    let installs = INSTALLS.iter().filter(|(about, ..)| wanted(about)).map(|(_, from, to)| {
+        let options = ["install", "-m", "644"].map(str::to_owned);
+        options.into_iter().chain([fill(from), fill(to)]).collect()
+    });
+    controls.chain(installs).collect()
+}
+
+/// Shell functions: `ctl` speaks to the manager as a login that may, `put FILE UNIT` installs a file into `$dir`, `drop
+/// UNIT` removes it.
+pub fn functions(manager: Manager) -> String {
+    let (run, more) = match manager {
+        Manager::User | Manager::System => (
+            "systemctl $scope \"$@\"",
+            r#"drop() { rm -f "$dir/$1"; }
+put() { mkdir -p "$dir"; cp "$1" "$dir/.$2.new"; chmod 644 "$dir/.$2.new"; mv -f "$dir/.$2.new" "$dir/$2"; }
+"#,
+        ),
+        Manager::Sudo => (
+            "sudo -n systemctl \"$@\"",
+            r#"drop() { :; }
+put() { sudo -n install -m 644 "$PWD/$1" "$dir/$2"; }
+"#,
+        ),
+    };
+    let known: Vec<_> = CONTROLS.iter().map(|(_, args)| format!("\"{args}\"")).collect();
+    format!(
+        "ctl() {{
+  case $1 in is-*|show) systemctl $scope \"$@\"; return;; esac
+  case \"$*\" in {known}) {run};; *) echo \"no right was asked for to \\`systemctl $*\\`\" >&2; return 1;; esac
+}}
+{more}",
+        known = known.join("|"),
+    )
+}
+
+/// Fills `$missing` with the commands that sudo does not let this login run, each in backquotes. `sockets` is a command
+/// that succeeds where those of the socket are needed.
+pub fn missing(sockets: &str) -> String {
+    let mut text = "missing=; add() { missing=\"${missing:+$missing, }\\`sudo $*\\`\"; }
+may() { sudo -n -l \"$@\" > /dev/null 2>&1 || add \"$@\"; }\n"
+        .to_owned();
+    let of = |about: About| {
+        let controls = CONTROLS.iter().filter(move |(of, _)| *of == about).map(|(_, args)| {
+            let args: Vec<_> = args.split(' ').map(|word| format!("\"{word}\"")).collect();
+            format!("may systemctl {}\n", args.join(" "))
+        });
+        let installs = INSTALLS.iter().filter(move |(of, ..)| *of == about);
+        let installs = installs
+            .map(|(_, from, to)| format!("may install -m 644 \"{}\" \"{to}\"\n", from.replace("$PWD", "$root")));
+        controls.chain(installs).collect::<String>()
+    };
+    let _ = write!(text, "{}if {sockets}; then\n{}fi\n", of(About::Service), of(About::Socket));
+    text
+}
+
+/// A line of `sudoers(5)` that lets `login` run commands without a password. The error names what it cannot express.
+pub fn sudoers(login: &str, commands: &[Vec<String>]) -> Result<String, String> {
+    let mut all = Vec::new();
+    for command in commands {
+        let mut words = Vec::new();
+        for (n, word) in command.iter().enumerate() {
+            words.push(if n == 0 { format!("/usr/bin/{word}") } else { escape(word)? });
+        }
+        all.push(words.join(" "));
+    }
+    Ok(format!("{} ALL=(root) NOPASSWD: {}", escape(login)?, all.join(", ")))
+}
+
+/// A word of a line of sudoers: what would end it or is a wildcard is escaped.
+fn escape(word: &str) -> Result<String, String> {
+    let mut text = String::new();
+    for c in word.chars() {
+        match c {
+            'A'..='Z' | 'a'..='z' | '0'..='9' | '-' | '_' | '.' | '/' | '@' | '+' | '%' | '~' => text.push(c),
+            ',' | ':' | '=' | '\\' | '*' | '?' | '[' | ']' | '!' | '(' | ')' | ' ' => text.extend(['\\', c]),
+            _ => return Err(format!("{word:?} has a {c:?}, which a line of sudoers cannot have")),
+        }
+    }
+    if text.is_empty() { Err("an empty word cannot stand in a line of sudoers".into()) } else { Ok(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sudoers_line_escapes_what_sudoers_reads_and_refuses_what_it_cannot_hold() {
+        let line = |root: &str| sudoers("deploy", &commands("shop@1", root, false)[4..]);
+        assert_eq!(
+            line("/srv/a,b:c=d*[e] f").unwrap(),
+            "deploy ALL=(root) NOPASSWD: /usr/bin/install -m 644 /srv/a\\,b\\:c\\=d\\*\\[e\\]\\ f/service/unit \
+             /etc/systemd/system/shop@1.service"
+        );
+        for bad in ["/srv/a\nb", "/srv/a#b", "/srv/\"a\"", "/srv/ä"] {
+            assert!(line(bad).is_err(), "{bad}");
+        }
+        assert!(sudoers("", &[]).is_err());
+    }
+
+    #[test]
+    fn list_without_sockets_is_the_beginning_of_what_is_asked_for() {
+        let words = |sockets| -> Vec<String> {
+            commands("shop", "/srv/app", sockets).into_iter().map(|words| words.join(" ")).collect()
+        };
+        let script = missing("true").replace('"', "").replace("$name", "shop").replace("$root", "/srv/app");
+        let asked: Vec<_> = script.lines().filter_map(|line| line.strip_prefix("may ")).collect();
+        let (plain, all) = (words(false), words(true));
+        assert_eq!(asked[..plain.len()], plain);
+        assert_eq!(asked.iter().map(|it| (*it).to_owned()).collect::<std::collections::BTreeSet<_>>(), all.iter().cloned().collect());
+        assert_eq!((plain.len(), all.len()), (5, 10));
+    }
+}
