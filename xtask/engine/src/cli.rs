@@ -3,11 +3,13 @@
 mod bench;
 mod ci;
 mod new;
+mod setup;
 mod test;
 
 pub use self::bench::{Bench, Fleet};
 pub use self::ci::{Ci, Trigger};
 pub use self::new::New;
+pub use self::setup::Setup;
 pub use self::test::Test;
 
 use crate::deploy::Options;
@@ -232,6 +234,11 @@ pub enum Command {
         #[arg(long, conflicts_with = "env")]
         ci: bool,
     },
+    /// Print the commands that root runs once on each host of an env, or run them
+    #[command(
+        after_help = "Pipe it to an administrator's login: cargo xtask setup ENV --host web1 | ssh admin@web1 sudo sh"
+    )]
+    Setup(Setup),
     /// Run format, clippy, config, unit and end-to-end tests
     Test(Test),
     /// Make a project: an app, its pipeline, a first commit
@@ -422,6 +429,7 @@ impl Command {
             Self::Ci(Ci::Trigger(Trigger::Deploy(request) | Trigger::Rollback(request))) => Some(&request.env),
             Self::Status { env } | Self::Doctor { env, .. } => env.as_deref(),
             Self::Prune(prune) => prune.env.as_deref(),
+            Self::Setup(setup) => Some(&setup.env),
             _ => None,
         }
     }

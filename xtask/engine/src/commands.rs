@@ -1,7 +1,7 @@
 //! From a parsed command to the verb that does it, and to its answer.
 
 use crate::approval::{approved, ask, confirm};
-use crate::cli::{Bench, Ci, Cli, Command, Expect, Global, Lock as LockCommand, New, Prune, Test, Trigger};
+use crate::cli::{Bench, Ci, Cli, Command, Expect, Global, Lock as LockCommand, New, Prune, Setup, Test, Trigger};
 use crate::cx::{Cx, var};
 use crate::deploy::apply::Outcome;
 use crate::deploy::life::Registry;
@@ -13,7 +13,7 @@ use crate::event::Listener;
 use crate::machine::Life;
 use crate::project::{Compression, Pattern, Project};
 use crate::store::{Published, Retention};
-use crate::{bench, build, checks, ci, complete, doctor, handoff, host};
+use crate::{bench, build, checks, ci, complete, doctor, handoff, host, setup};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -59,6 +59,8 @@ pub enum Answer {
     Approved(ci::approve::Approved),
     /// `doctor`
     Diagnosis(doctor::Diagnosis),
+    /// `setup`
+    Setup(Vec<setup::HostSetup>),
     /// `test`
     Tested(checks::Tested),
     /// `test --list`
@@ -158,6 +160,7 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         Command::Lock(lock_command) => lock(cx, project, lock_command).map(Answer::Lock),
         Command::Ci(ci_command) => self::ci(cx, project, cli, listener, ci_command),
         Command::Doctor { env, ci } => doctor::doctor(cx, project, env.as_deref(), *ci).map(Answer::Diagnosis),
+        Command::Setup(options) => self::setup(cx, project, global, options).map(Answer::Setup),
         Command::Test(test) => self::test(cx, project, test),
         Command::New(new) => self::new(cx, cli, new),
         Command::Bench { what, fleet } => self::bench(cx, project, *what, &fleet.options(global)),
@@ -176,6 +179,22 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         }
         Command::BenchDeploy { release, targets } => bench::fleet::deploy(cx, release, targets).map(Answer::Outcome),
     }
+}
+
+fn setup(cx: &Cx, project: &Project, global: &Global, setup: &Setup) -> Result<Vec<setup::HostSetup>> {
+    let env = project.env(&setup.env)?;
+    let applies = setup.apply && !global.dry_run;
+    if applies {
+        confirm(cx, env, global.yes, "change, as root, the hosts of")?;
+    }
+    let options = setup::Options {
+        key: setup.key.as_deref(),
+        host: setup.host.as_deref(),
+        apply_as: applies.then_some(setup.login.as_str()),
+        remove: setup.remove,
+        data: setup.data,
+    };
+    setup::setup(cx, env, &options)
 }
 
 fn test(cx: &Cx, project: &Project, test: &Test) -> Result<Answer> {

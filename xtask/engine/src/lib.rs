@@ -111,6 +111,7 @@ pub mod doctor;
 pub mod handoff;
 #[cfg(feature = "new")]
 pub mod new;
+pub mod setup;
 
 // Face: all that prints.
 mod approval;

@@ -418,7 +418,11 @@ impl Run<'_> {
             if !answer.ok() {
                 let said = self.cx.scrub(&answer.stderr);
                 let (said, hint) = split_hint(&said);
-                return self.cx.warn(format!("{}: {said}{}", host.target.url(), hint.map(|it| format!("; {it}")).unwrap_or_default()));
+                return self.cx.warn(format!(
+                    "{}: {said}{}",
+                    host.target.url(),
+                    hint.map(|it| format!("; {it}")).unwrap_or_default()
+                ));
             }
             let lines = answer.stdout.lines().map(|line| shortened(line, LOG_LINE_CHARS)).collect();
             self.cx.emit(Event::ServiceLog { target: host.target.url().to_owned(), lines });

@@ -402,9 +402,11 @@ fn live(host: &Host, env: &Env, app: &str, held: Option<&(String, Life)>) -> Vec
     let logs = format!("`cargo xtask logs {0}` shows why; `cargo xtask deploy {0}` starts it again", env.name);
     checks.push(match (&state.service, &host.health) {
         (Kept::Stopped, _) => Check::warning("live", format!("{id}, and its service does not run"), logs),
-        (Kept::Starting, _) => {
-            Check::warning("live", format!("{id}, and systemd is starting its service, or starts it again after a crash"), logs)
-        }
+        (Kept::Starting, _) => Check::warning(
+            "live",
+            format!("{id}, and systemd is starting its service, or starts it again after a crash"),
+            logs,
+        ),
         (Kept::Unknown, _) => Check::warning(
             "live",
             format!("{id}, and its service manager does not answer"),

@@ -146,3 +146,22 @@ pub fn open<'cx>(cx: &'cx Cx, url: &str) -> Result<Box<dyn Target + 'cx>> {
         },
     }
 }
+
+/// Where a target over ssh is, and as whom it is reached; nothing for other targets.
+pub fn login(cx: &Cx, url: &str) -> Result<Option<(Address, String)>> {
+    if !url.starts_with("ssh:") {
+        return Ok(None);
+    }
+    let address = Address::parse(url)?;
+    let login = match &address.user {
+        Some(user) => user.clone(),
+        None => ssh::configured_login(cx, &address)?,
+    };
+    Ok(Some((address, login)))
+}
+
+/// Opens a target over ssh with another login.
+pub fn open_as<'cx>(cx: &'cx Cx, url: &str, login: &str) -> Result<Box<dyn Target + 'cx>> {
+    let address = Address { user: Some(login.to_owned()), ..Address::parse(url)? };
+    Ok(Box::new(directory::HostTarget::remote(cx, url, address)))
+}

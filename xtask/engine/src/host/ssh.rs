@@ -269,6 +269,20 @@ impl Transport for Ssh<'_> {
     }
 }
 
+/// The login of an address that names none: that of `ssh_config`, or of this machine.
+pub fn configured_login(cx: &Cx, address: &Address) -> Result<String> {
+    let mut command = Command::new(cx.program_on_path("ssh").unwrap_or_else(|| "ssh".into()));
+    command.arg("-G").args(address.args());
+    let said = cx.read(command)?;
+    let login = said.lines().find_map(|line| line.strip_prefix("user "));
+    match login {
+        Some(login) => Ok(login.trim().to_owned()),
+        None => failed(format!("`ssh -G {}` names no user", address.host))
+            .hint("name it in the target: ssh://USER@HOST/DIR")
+            .err(),
+    }
+}
+
 /// A new directory that only we can enter, with a path so short that a socket fits in it.
 fn private_dir(cx: &Cx) -> Result<PathBuf> {
     for base in [cx.var("XDG_RUNTIME_DIR"), cx.var("TMPDIR"), Some("/tmp")].into_iter().flatten() {

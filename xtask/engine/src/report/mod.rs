@@ -7,6 +7,7 @@ pub mod json;
 mod live;
 #[cfg(feature = "new")]
 mod made;
+mod setup;
 pub mod style;
 pub mod term;
 pub mod text;

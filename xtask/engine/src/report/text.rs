@@ -61,6 +61,7 @@ pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
         }
         Answer::Findings(findings) => lint(findings, style),
         Answer::CiRun(run) => ci_run(run, style),
+        Answer::Setup(hosts) => crate::report::setup::setup(hosts),
         Answer::Diagnosis(found) => crate::report::doctor::diagnosis(found, style),
         Answer::Bench(report) => crate::report::bench::fleet(report, style),
         Answer::Race(report) => crate::report::bench::race(report, style),

@@ -29,8 +29,8 @@ use crate::release::id::ReleaseId;
 use crate::service::{Script, keeper};
 use ask::SCOPE;
 pub use ask::{OF_ROOT, state};
-pub use ready::WARNING;
 use ready::NO_KEEPER;
+pub use ready::WARNING;
 use std::fmt::Write;
 use std::time::Duration;
 

@@ -19,14 +19,14 @@ const READABLE: &str = r#"readable() {
   # A host that keeps no journal has none that is closed.
   [ "$1" = system ] && [ -z "$there" ]
 }
-if ! readable system && ! readable "user-$(id -u)"; then
+if [ -s service/invocation ] && ! readable system && ! readable "user-$(id -u)"; then
   echo "the log cannot be shown: $(id -un) may not read the journal" >&2
   echo "hint: as root of that host \`usermod -aG systemd-journal $(id -un)\`" >&2; exit 1
 fi
 "#;
 
 /// Says so where the login sees nothing because the lines are in a part of the journal that it may not read.
-const NOTHING: &str = r#"if ! readable system; then
+const NOTHING: &str = r#"if [ -s service/invocation ] && ! readable system; then
   echo "no line of the log can be shown: $(id -un) may not read the journal of the system" >&2
   echo "hint: as root of that host \`usermod -aG systemd-journal $(id -un)\`" >&2; exit 1
 fi
@@ -67,7 +67,8 @@ impl Unit {
 
     /// The same, and then each line as it is written.
     pub fn follow(&self, root: &str, lines: u32) -> Script {
-        let text = format!("{READABLE}exec journalctl \"$of_unit=$name.service\" -q -n {lines} -f --no-pager -o cat 2>&1\n");
+        let text =
+            format!("{READABLE}exec journalctl \"$of_unit=$name.service\" -q -n {lines} -f --no-pager -o cat 2>&1\n");
         self.script(root, &format!("{}{text}", self.fields()))
     }
 

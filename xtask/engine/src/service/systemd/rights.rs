@@ -149,7 +149,10 @@ mod tests {
         let asked: Vec<_> = script.lines().filter_map(|line| line.strip_prefix("may ")).collect();
         let (plain, all) = (words(false), words(true));
         assert_eq!(asked[..plain.len()], plain);
-        assert_eq!(asked.iter().map(|it| (*it).to_owned()).collect::<std::collections::BTreeSet<_>>(), all.iter().cloned().collect());
+        assert_eq!(
+            asked.iter().map(|it| (*it).to_owned()).collect::<std::collections::BTreeSet<_>>(),
+            all.iter().cloned().collect()
+        );
         assert_eq!((plain.len(), all.len()), (5, 10));
     }
 }

@@ -1,0 +1,237 @@
+//! What a host needs before the first deploy, as commands for root: decided from the constants of the project alone.
+//!
+//! Each command may be run again, and changes nothing that is as it should be.
+
+use crate::error::{Result, usage};
+use crate::host::script::quote;
+use crate::project::{Handover, Manager, Service};
+use crate::service::rights;
+use serde::Serialize;
+
+/// A command of an administrator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// `login`, `key`, `directory`, `app-user`, `linger`, `journal`, `sudoers`, or `service`.
+    pub what: &'static str,
+    /// What it is for.
+    pub reason: String,
+    /// The command; empty where there is only something to know.
+    pub command: String,
+}
+
+/// What a host is set up for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The env.
+    pub env: &'a str,
+    /// The login of deploys.
+    pub login: &'a str,
+    /// The directory of the target.
+    pub root: &'a str,
+    /// How the app is started.
+    pub service: &'a Service,
+    /// The public key that deploys use.
+    pub key: Option<&'a PublicKey>,
+}
+
+/// A public key, as a line of `authorized_keys` has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicKey {
+    /// Type, key and comment.
+    line: String,
+    /// The key itself, which is in no other line.
+    body: String,
+}
+
+impl PublicKey {
+    /// Reads the file that `ssh-keygen` writes.
+    pub fn parse(text: &str) -> Result<Self> {
+        let hint = "name the file that ends with .pub: `--key deploy_key.pub`";
+        if text.contains("PRIVATE KEY") {
+            return usage("that is a private key, which no host may get").hint(hint).err();
+        }
+        let line =
+            text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
+        let plain = |word: &str| word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-+/=@._".contains(&b));
+        let words: Vec<_> = line.split_whitespace().collect();
+        let is_type = |word: &str| ["ssh-", "ecdsa-", "sk-"].iter().any(|start| word.starts_with(start));
+        match words.as_slice() {
+            [kind, body, ..] if is_type(kind) && plain(kind) && body.len() > 30 && plain(body) => {
+                Ok(Self { line: words.join(" "), body: (*body).to_owned() })
+            }
+            _ => usage("that is not a public key of ssh").hint(hint).err(),
+        }
+    }
+}
+
+/// Refuses what no command can express.
+pub fn check(wanted: Wanted) -> Result<()> {
+    let Wanted { env, login, service, .. } = wanted;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-@".contains(&b);
+    if login.is_empty() || !login.bytes().all(plain) || login.starts_with(['-', '.', '@']) {
+        return usage(format!("{env}: {login:?} is not the name of a login"))
+            .hint("use letters, digits, `_`, `.` and `-` in ssh://USER@HOST/DIR")
+            .err();
+    }
+    if let Service::Systemd { manager: Manager::System, .. } = service
+        && login != "root"
+    {
+        return usage(format!(
+            "{env} has Manager::System, which is for the login root, and its deploys log in as {login}"
+        ))
+        .hint("use Manager::Sudo, Manager::User, or a target ssh://root@HOST/DIR; see docs/hosts.md")
+        .err();
+    }
+    sudoers(wanted).map(drop)
+}
+
+/// The line for sudoers, where there is one.
+fn sudoers(wanted: Wanted) -> Result<Option<(String, String)>> {
+    let Service::Systemd { unit, manager: Manager::Sudo, handover, .. } = *wanted.service else { return Ok(None) };
+    let sockets = matches!(handover, Handover::Sockets(_));
+    match rights::sudoers(wanted.login, &rights::commands(unit, wanted.root, sockets)) {
+        // sudo passes over files whose names have a dot.
+        Ok(line) => Ok(Some((format!("/etc/sudoers.d/gangplank-{}", unit.replace(['.', '@'], "_")), line))),
+        Err(why) => usage(format!("{}: no line of sudoers can be written: {why}", wanted.env))
+            .hint("use a directory and a unit of letters, digits, `-`, `_`, `.` and `/`")
+            .err(),
+    }
+}
+
+/// What to run once on a host, in this order.
+pub fn install(wanted: Wanted) -> Result<Vec<Step>> {
+    check(wanted)?;
+    let Wanted { env, login, root, service, key } = wanted;
+    let (is_root, dir) = (login == "root", quote(root));
+    let mut steps = Vec::new();
+    let mut add = |what, reason: &str, command: String| steps.push(Step { what, reason: reason.to_owned(), command });
+    if !is_root {
+        let command =
+            format!("id -u {login} > /dev/null 2>&1 || useradd --create-home --shell /bin/sh --password '*' {login}");
+        add("login", "The login of deploys; it has no password.", command);
+    }
+    match key {
+        Some(key) => add("key", "Its key, which opens no tunnels.", install_key(login, key)),
+        None => {
+            let reason = format!("Its key: `cargo xtask setup {env} --key deploy_key.pub` adds it here.");
+            add("key", &reason, String::new());
+        }
+    }
+    let mut command = format!("[ -d {dir} ] || (umask 022; mkdir -p {dir})");
+    if !is_root {
+        let test = quote(&format!("test -w {dir}"));
+        command += &format!("\nsu -s /bin/sh -c {test} {login} || chown {login}: {dir}");
+    }
+    add("directory", "The directory of the app, which the login may write.", command);
+    let Service::Systemd { unit, manager, lines, .. } = *service else { return Ok(steps) };
+    let user =
+        lines.iter().find_map(|line| line.strip_prefix("User=")).filter(|user| ![login, "root", ""].contains(user));
+    if let Some(user) = user.filter(|_| manager != Manager::User).map(quote) {
+        let command = format!("id -u {user} > /dev/null 2>&1 || useradd --system --shell /usr/sbin/nologin {user}");
+        add("app-user", "The user that the app runs as.", command);
+    }
+    if manager == Manager::User {
+        let reason = "systemd runs the app without a session of the login, and from boot on.";
+        add("linger", reason, format!("loginctl enable-linger {login}"));
+    }
+    if !is_root {
+        add_journal(&mut add, manager, login);
+    }
+    if let Some((file, line)) = sudoers(wanted)? {
+        let reason = format!(
+            "What a deploy, a rollback and a revert run by sudo. A login that may install the unit {unit} can run anything as root."
+        );
+        let command = format!(
+            "cat > {file}.new <<'END'\n{line}\nEND\nchmod 440 {file}.new && visudo -cqf {file}.new && mv -f {file}.new {file}"
+        );
+        add("sudoers", &reason, command);
+    }
+    Ok(steps)
+}
+
+fn add_journal(add: &mut impl FnMut(&'static str, &str, String), manager: Manager, login: &str) {
+    let join = format!("usermod -aG systemd-journal {login}");
+    if manager == Manager::User {
+        let reason =
+            "The log of the app: without a journal on disk, and for logins of the system, only this group reads it.";
+        add(
+            "journal",
+            reason,
+            format!("{{ [ -d /var/log/journal ] && [ \"$(id -u {login})\" -ge 1000 ]; }} || {join}"),
+        );
+    } else {
+        add("journal", "The log of the app: this group may read it.", join);
+    }
+}
+
+/// Adds a key, as the login itself: where `authorized_keys` is a link, root would write to what the login chose.
+fn install_key(login: &str, key: &PublicKey) -> String {
+    let PublicKey { line, body } = key;
+    let line = quote(&format!("restrict {line}"));
+    let script = format!(
+        "umask 077; mkdir -p ~/.ssh; grep -qsF {body} ~/.ssh/authorized_keys || printf '\\n%s\\n' {line} >> ~/.ssh/authorized_keys",
+    );
+    format!("su -s /bin/sh -c {} {login}", quote(&script))
+}
+
+/// What takes it back, in this order. Releases and data stay, unless `data` says otherwise.
+pub fn remove(wanted: Wanted, data: bool) -> Result<Vec<Step>> {
+    check(wanted)?;
+    let Wanted { login, root, service, key, .. } = wanted;
+    let (is_root, dir) = (login == "root", quote(root));
+    let mut steps = Vec::new();
+    let mut add = |what, reason: &str, command: String| steps.push(Step { what, reason: reason.to_owned(), command });
+    if let Service::Systemd { unit, manager, .. } = *service {
+        add("service", "The app ends, and its unit goes.", remove_unit(login, root, unit, manager));
+        if let Some((file, _)) = sudoers(wanted)? {
+            add("sudoers", "What deploys ran by sudo.", format!("rm -f {file}"));
+        }
+        if !is_root {
+            let command = format!("gpasswd -d {login} systemd-journal > /dev/null 2>&1 || true");
+            add("journal", "The login leaves the group that reads the journal.", command);
+        }
+        if manager == Manager::User {
+            let reason = "systemd ends all that it runs for the login, also of other apps, when its last session ends.";
+            add("linger", reason, format!("loginctl disable-linger {login}"));
+        }
+    }
+    if let Some(PublicKey { body, .. }) = key {
+        let script = format!(
+            "umask 077; cd ~/.ssh && {{ grep -vF {body} authorized_keys > authorized_keys.new || true; }} && cat authorized_keys.new > authorized_keys && rm authorized_keys.new"
+        );
+        add("key", "The key of deploys.", format!("su -s /bin/sh -c {} {login}", quote(&script)));
+    }
+    let (reason, command) = if data {
+        ("The directory with all releases, logs and shared files.", format!("rm -rf {dir}"))
+    } else {
+        (
+            "The directory, if it is empty; `--data` removes it with all releases, logs and shared files.",
+            format!("[ ! -d {dir} ] || rmdir {dir} 2> /dev/null || echo {dir}': kept, because it is not empty'"),
+        )
+    };
+    add("directory", reason, command);
+    if !is_root {
+        let reason = format!("The login stays. Where nothing else uses it: `userdel --remove {login}`.");
+        add("login", &reason, String::new());
+    }
+    Ok(steps)
+}
+
+/// Stops and removes a unit that a deploy to this root wrote, and no other.
+fn remove_unit(login: &str, root: &str, unit: &str, manager: Manager) -> String {
+    let head = quote(&format!("# Written by gangplank for {root};"));
+    let units = |dir: &str, ctl: &str| {
+        format!(
+            "for unit in {unit}.socket {unit}.service; do\n  if grep -qsF {head} {dir}/$unit; then {ctl} disable --now $unit; rm -f {dir}/$unit; fi\ndone\n{ctl} daemon-reload"
+        )
+    };
+    match manager {
+        Manager::System | Manager::Sudo => units(rights::SYSTEM_UNITS, "systemctl"),
+        Manager::User => {
+            let script = units("${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user", "systemctl --user");
+            // Without linger there may be no manager to tell.
+            let script = format!("export XDG_RUNTIME_DIR=/run/user/$(id -u)\n{script} 2> /dev/null || true");
+            format!("su -s /bin/sh -c {} {login}", quote(&script))
+        }
+    }
+}
