@@ -11,6 +11,7 @@ mod logins;
 mod machine;
 mod story;
 mod systemd;
+mod units;
 
 use crate::parts::cx;
 use crate::project::Project;

@@ -28,7 +28,7 @@ fn with_programs() -> Option<(Fleet, Project)> {
     Some((fleet, p))
 }
 
-fn program(fleet: &Fleet, name: &str, text: &str) {
+pub fn program(fleet: &Fleet, name: &str, text: &str) {
     let path = fleet.file("own").join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
@@ -185,7 +185,7 @@ fn a_host_without_a_manager_of_the_user_or_whose_manager_goes_with_the_session()
         &p,
         "doctor dev",
         "when the last session of that login ends",
-        "as root of that host: `loginctl enable-linger",
+        "as root of that host `loginctl enable-linger",
     );
     program(&fleet, "loginctl", "echo yes");
     run(&p, "doctor dev", &[]).code(0);

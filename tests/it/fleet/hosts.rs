@@ -38,9 +38,10 @@ impl Fleet {
     /// address. Only root can make them; elsewhere there are none.
     pub fn with_systemd(n: usize) -> Option<Self> {
         let groups = machine::groups()?;
+        let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         let fleet = Self::launch(
             n,
-            "XDG_RUNTIME_DIR=@host@/run",
+            &format!("XDG_RUNTIME_DIR=@host@/run PATH=@dir@/own:{path}"),
             |_| String::new(),
             |at, sshd| machine::boot(at, &format!("HOME={at}/home XDG_RUNTIME_DIR={at}/run"), &groups, sshd),
         )?;

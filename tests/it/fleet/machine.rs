@@ -25,7 +25,8 @@ pub fn groups() -> Option<Vec<PathBuf>> {
 }
 
 /// Writes the script that is a host at `at`, and gives the command that starts it, remembers in `$pids` whom to stop, and in
-/// `$groups` what to remove. journald tells a user's units by the name of their control group.
+/// `$groups` what to remove. journald tells a user's units, and the
+/// user, by the names of their control groups.
 pub fn boot(at: &str, environment: &str, groups: &[PathBuf], sshd: &str) -> String {
     let slice = format!("gangplank{}.slice", at.replace(['/', '.', '-'], "_"));
     let slices: Vec<_> = groups.iter().map(|root| root.join(&slice).display().to_string()).collect();
@@ -41,9 +42,9 @@ mount -t tmpfs tmpfs /var/lib/systemd; mkdir /var/lib/systemd/linger; touch /var
 echo $journal > {at}/journal.pid
 {sshd} & door=$!
 (for slice in {slices}; do
-  mkdir -p $slice/user@0.service; sh -c 'echo $PPID' > $slice/user@0.service/cgroup.procs
+  own=$slice/user-0.slice/user@0.service; mkdir -p $own; sh -c 'echo $PPID' > $own/cgroup.procs
 done
-exec env -i {environment} USER=root PATH=/usr/bin:/bin:/usr/sbin:/sbin /lib/systemd/systemd --user --log-target=console) \
+exec env -i {environment} USER=root PATH=/usr/bin:/bin:/usr/sbin:/sbin /lib/systemd/systemd --user --log-target=journal) \
   > {at}/systemd.log 2>&1 & manager=$!
 trap 'kill $manager; wait $manager; kill $door $journal; wait; exit 0' TERM
 wait

@@ -8,6 +8,7 @@ use crate::deploy::state::State as TargetState;
 use crate::deploy::waves::{AT_ONCE, each};
 use crate::doctor::places::{Locked, owner};
 use crate::doctor::{Check, Fault, Found, Scope, State, fault, grouped};
+use crate::error::in_env;
 use crate::health::Checker;
 use crate::host::script::examine::{Examined, Needs, examine};
 use crate::host::{self, Act, Target, script};
@@ -235,7 +236,7 @@ fn judge(host: &Host, env: &Env, app: &str, held: Option<&(String, Life)>) -> Ve
     }
     checks.extend(room(it, env.name));
     checks.extend(host.skew.map(clock));
-    checks.extend(manager(&env.service, host.ready.as_ref()));
+    checks.extend(manager(env, host.ready.as_ref()));
     if !env.shared.is_empty() {
         checks.push(shared(it, host));
     }
@@ -340,8 +341,8 @@ fn clock(skew: i64) -> Check {
     )
 }
 
-fn manager(service: &Service, ready: Option<&Found<Vec<String>>>) -> Vec<Check> {
-    let what = match service {
+fn manager(env: &Env, ready: Option<&Found<Vec<String>>>) -> Vec<Check> {
+    let what = match env.service {
         Service::None | Service::Command { .. } => return vec![],
         Service::Keeper { .. } => "keeper",
         Service::Systemd { .. } => "systemd",
@@ -349,7 +350,10 @@ fn manager(service: &Service, ready: Option<&Found<Vec<String>>>) -> Vec<Check> 
     let mut checks = Vec::new();
     match ready {
         None => checks.push(Check::skipped(what, "it was not asked")),
-        Some(Err(fault)) => checks.push(Check::of(what, State::Broken, fault)),
+        Some(Err(fault)) => {
+            let hint = in_env(&fault.hint, Some(env.name));
+            checks.push(Check::of(what, State::Broken, &Fault { hint, ..fault.clone() }));
+        }
         Some(Ok(warnings)) if !warnings.is_empty() => {
             for text in warnings {
                 let (detail, hint) = text.split_once("; ").unwrap_or((text, "`systemctl status` shows how it is"));

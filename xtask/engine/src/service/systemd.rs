@@ -165,12 +165,11 @@ first=$(ctl show -p InvocationID --value \"$name.service\")
 echo \"$first $old\" > service/invocation
 if [ -n \"$failed\" ]; then
   [ \"$first\" != \"$old\" ] || {{ echo \"$said\"; exit 1; }}
-{failed}  exit 1
-fi
+{failed}fi
 echo \"$manager $name $use {id}\" > service/systemd.new
 mv -f service/systemd.new service/systemd
 ",
-            failed = ask::failed(),
+            failed = ask::restart_failed(),
         );
         let script = self.script(root, &body);
         Script { stdin: self.env.clone(), ..script }

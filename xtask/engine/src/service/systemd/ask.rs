@@ -73,11 +73,15 @@ elif [ "$result" = resources ]; then
 fi
 "#;
 
-/// After a restart that failed: prints why, in place of the advice of systemctl, which is in `$said`.
-pub fn failed() -> String {
+/// After a restart that failed: prints why, in place of the advice of systemctl, which is in `$said`, and fails. What
+/// crashed at its start is started again by systemd, and judged by the health check.
+pub fn restart_failed() -> String {
     format!(
-        "{PROPERTIES}if [ -n \"$never\" ]; then echo \"$never\"; elif [ \"$code\" = 0 ]; then echo \"$said\"; \
-         else echo \"it ended with $how\"; fi\n"
+        "{PROPERTIES}if [ -n \"$never\" ]; then echo \"$never\"; exit 1; fi
+if [ \"$sub\" != auto-restart ]; then
+  if [ \"$code\" = 0 ]; then echo \"$said\"; else echo \"it ended with $how\"; fi
+  exit 1
+fi\n"
     )
 }
 

@@ -48,21 +48,26 @@ for id in $ids; do
   [ $# = 0 ] || set -- "$@" +
   set -- "$@" "_SYSTEMD_INVOCATION_ID=$id" + "INVOCATION_ID=$id" + "USER_INVOCATION_ID=$id"
 done
-# Before version 249 the journal has no such id of what a user's unit writes.
-if [ $# = 0 ] || { [ "$manager" = user ] && [ ! -d "$XDG_RUNTIME_DIR/systemd/units" ]; }; then
-  set -- "$of_unit=$name.service"; [ ! -s service/since ] || set -- "$@" "--since=@$(cat service/since)"
-fi
+# Before version 249 what a user's unit writes has no such id: it is found by the time of the restart.
+if [ "$manager" = user ] && [ ! -d "$XDG_RUNTIME_DIR/systemd/units" ]; then ids=; fi
+[ $# != 0 ] && [ -n "$ids" ] || set -- _SYSTEMD_INVOCATION_ID=none
 "#;
 
 impl Unit {
     /// Prints the last lines of its log since the last restart.
     pub fn log(&self, root: &str, lines: u32) -> Script {
-        self.journal(root, &format!("{SYNC}{READABLE}{THIS_START}"), &format!("\"$@\" -n {lines}"))
+        // A journal without ids: that of a container, or of a systemd before version 249 for what a user's unit writes.
+        let by_time = format!(
+            "if [ -z \"$said\" ] && [ -s service/since ]; then
+  said=$(journalctl \"$of_unit=$name.service\" \"--since=@$(cat service/since)\" -n {lines} -q --no-pager -o cat 2>&1 || true)
+fi\n"
+        );
+        self.journal(root, &format!("{SYNC}{READABLE}{THIS_START}"), &format!("\"$@\" -n {lines}"), &by_time)
     }
 
     /// Prints the last lines of its log, also those of processes before the current one.
     pub fn last_lines(&self, root: &str, lines: u32) -> Script {
-        self.journal(root, &format!("{SYNC}{READABLE}"), &format!("\"$of_unit=$name.service\" -n {lines}"))
+        self.journal(root, &format!("{SYNC}{READABLE}"), &format!("\"$of_unit=$name.service\" -n {lines}"), "")
     }
 
     /// The same, and then each line as it is written.
@@ -83,10 +88,11 @@ impl Unit {
         format!("of_unit={}; of_manager={field}\n", self.journal_option())
     }
 
-    fn journal(&self, root: &str, first: &str, options: &str) -> Script {
+    /// `or` is run where `options` find nothing.
+    fn journal(&self, root: &str, first: &str, options: &str, or: &str) -> Script {
         let text = format!(
             "{first}said=$(journalctl {options} -q --no-pager -o cat 2>&1 || true)
-if [ -n \"$said\" ]; then printf '%s\\n' \"$said\"; exit 0; fi\n{NOTHING}"
+{or}if [ -n \"$said\" ]; then printf '%s\\n' \"$said\"; exit 0; fi\n{NOTHING}"
         );
         self.script(root, &format!("{}{text}", self.fields()))
     }
