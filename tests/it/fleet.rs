@@ -10,6 +10,7 @@ mod listen;
 mod logins;
 mod machine;
 mod story;
+mod sudo;
 mod systemd;
 mod units;
 

@@ -63,3 +63,80 @@ pub fn wait(at: &Path) {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+/// A manager of the system that starts nothing, remembers what it is told, and lets root alone tell it something.
+const SYSTEMCTL: &str = r#"#!/bin/sh
+for unit; do :; done
+state=@at@/state
+case $1 in
+  is-active|is-enabled)
+    [ -e "$state/${1#is-} $unit" ] || { case $* in *-q*) ;; *) echo inactive;; esac; exit 3; }
+    case $* in *-q*) ;; *) echo active;; esac
+    exit 0;;
+  show)
+    case $* in
+      *ActiveState*Result*) printf '%s\n' ActiveEnterTimestampMonotonic=2 ActiveState=active ExecMainCode=0 \
+        ExecMainStartTimestampMonotonic=1 ExecMainStatus=0 NRestarts=0 Result=success SubState=running;;
+      *ActiveState*) echo active;;
+      *NRestarts*) echo 0;;
+      *InvocationID*) wc -l < @at@/calls;;
+      *NeedDaemonReload*) echo no;;
+    esac
+    exit 0;;
+esac
+[ "$(id -u)" = 0 ] || { echo "Interactive authentication required." >&2; exit 1; }
+echo "$*" >> @at@/calls
+case $1 in
+  restart) touch "$state/active $unit";;
+  start) touch "$state/active $unit";;
+  stop) shift; for unit; do rm -f "$state/active $unit"; done;;
+  enable) touch "$state/enabled $unit";;
+  disable) rm -f "$state/enabled $unit" "$state/active $unit";;
+esac
+exit 0
+"#;
+
+/// Whether a host can be made that has a real sudo: a mount namespace with users, sudoers and units of its own.
+pub fn has_sudo() -> bool {
+    let programs = ["/usr/bin/sudo", "/usr/sbin/visudo", "/usr/bin/systemctl", "/etc/systemd/system"];
+    let is_root = fs::metadata("/proc/self").is_ok_and(|it| std::os::unix::fs::MetadataExt::uid(&it) == 0);
+    let may = is_root && programs.iter().all(|path| Path::new(path).exists());
+    if !may {
+        skip("a host with sudo: only root of a machine with sudo and systemd's programs can make one");
+    }
+    may
+}
+
+/// Writes the files of a host with the login `deploy`, whose units are in `units` and whose sudoers in `sudoers.d`, and gives
+/// the command that starts it.
+pub fn boot_with_sudo(at: &str, sshd: &str) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let at_path = Path::new(at);
+    for dir in ["state", "units", "sudoers.d"] {
+        fs::create_dir_all(at_path.join(dir)).unwrap();
+    }
+    let more = |file: &str, line: &str| {
+        let text = fs::read_to_string(format!("/etc/{file}")).unwrap();
+        fs::write(at_path.join(file), format!("{}\n{line}\n", text.trim_end())).unwrap();
+    };
+    more("passwd", &format!("deploy:x:65533:65533::{at}/home:/bin/sh"));
+    more("group", "deploy:x:65533:");
+    more("shadow", "deploy:*:19000:0:99999:7:::");
+    fs::write(at_path.join("calls"), "").unwrap();
+    fs::write(at_path.join("systemctl"), SYSTEMCTL.replace("@at@", at)).unwrap();
+    fs::set_permissions(at_path.join("systemctl"), PermissionsExt::from_mode(0o755)).unwrap();
+    for dir in ["srv", "home"] {
+        std::os::unix::fs::chown(at_path.join(dir), Some(65533), Some(65533)).unwrap();
+    }
+    let mounts = [
+        ("passwd", "/etc/passwd"),
+        ("group", "/etc/group"),
+        ("shadow", "/etc/shadow"),
+        ("sudoers.d", "/etc/sudoers.d"),
+        ("units", "/etc/systemd/system"),
+        ("systemctl", "/usr/bin/systemctl"),
+    ];
+    let mounts: String = mounts.iter().map(|(from, to)| format!("mount --bind {at}/{from} {to}\n")).collect();
+    fs::write(format!("{at}/boot"), format!("set -e\n{mounts}exec {sshd}\n")).unwrap();
+    format!("unshare -m sh {at}/boot & pids=\"$pids $!\"")
+}

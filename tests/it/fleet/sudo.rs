@@ -1,0 +1,163 @@
+//! Deploys by a real sudo with the line that `setup` prints: it lets them run what they run, and nothing else.
+
+use super::hosts::Fleet;
+use crate::doctor::broken;
+use crate::project::Project;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+/// A host, and a project whose dev env is a unit of its system's manager, by sudo.
+fn start(handover: &str) -> Option<(Fleet, Project)> {
+    let fleet = Fleet::with_sudo()?;
+    let mut p = super::project(&fleet, 1, &format!("systemd shop|{handover}|bin/app\nmanager sudo\n"));
+    let (from, to) = (fleet.target(0, "app"), fleet.target(0, "app").replace("ssh://", "ssh://deploy@"));
+    p.change(&from, &to);
+    Some((fleet, p))
+}
+
+/// The line for sudoers that `setup` prints.
+fn line(p: &Project) -> String {
+    let said = p.run("setup dev").ok().stdout;
+    let (_, line) = said.split_once("<<'END'\n").unwrap();
+    line.split_once("\nEND\n").unwrap().0.to_owned()
+}
+
+/// Installs a line for sudoers as root does.
+fn grant(fleet: &Fleet, line: &str) {
+    let file = fleet.file("h0/sudoers.d/gangplank-shop");
+    let _ = fs::remove_file(&file);
+    fs::write(&file, format!("{line}\n")).unwrap();
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o440)).unwrap();
+    let checked = Command::new("visudo").arg("-cqf").arg(&file).output().unwrap();
+    assert!(checked.status.success(), "{line}: {}", String::from_utf8_lossy(&checked.stderr));
+}
+
+fn unit(fleet: &Fleet, name: &str) -> String {
+    fs::read_to_string(fleet.file("h0/units").join(name)).unwrap_or_default()
+}
+
+/// What root told the manager.
+fn calls(fleet: &Fleet) -> String {
+    fs::read_to_string(fleet.file("h0/calls")).unwrap()
+}
+
+/// First release, next one, one that is taken back, way back, and the first release that fails.
+fn life(fleet: &Fleet, p: &mut Project) {
+    for text in ["1", "2"] {
+        p.release(text);
+        p.run("deploy dev").ok();
+    }
+    p.write("www/broken", "");
+    p.release("3");
+    p.run("deploy dev").fails(1, "is live again", "deploy again");
+    fs::remove_file(p.path("www/broken")).unwrap();
+    p.run("rollback dev").ok();
+    assert_eq!(super::live(fleet, 0), "1");
+}
+
+#[test]
+fn line_of_setup_lets_each_deploy_revert_and_rollback_run() {
+    for handover in ["restart", "sockets"] {
+        let Some((fleet, mut p)) = start(handover) else { return };
+        grant(&fleet, &line(&p));
+        // A first release that fails is stopped for good.
+        p.write("www/broken", "");
+        p.release("0");
+        p.run("deploy dev").fails(1, "nothing is live", "deploy again");
+        fs::remove_file(p.path("www/broken")).unwrap();
+        assert!(calls(&fleet).contains("disable -q --now shop.service"), "{}", calls(&fleet));
+        life(&fleet, &mut p);
+        let told = calls(&fleet);
+        assert!(told.contains("restart shop.service") && told.contains("daemon-reload"), "{told}");
+        assert_eq!(told.contains("shop.socket"), handover == "sockets", "{told}");
+        assert_eq!(unit(&fleet, "shop.socket").is_empty(), handover == "restart");
+    }
+}
+
+#[test]
+fn line_of_setup_lets_sockets_be_given_up() {
+    let Some((fleet, mut p)) = start("sockets") else { return };
+    grant(&fleet, &line(&p));
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.change("shop|sockets", "shop|restart");
+    p.release("2");
+    p.run("deploy dev").ok();
+    assert!(calls(&fleet).contains("disable -q --now shop.socket"), "{}", calls(&fleet));
+    // The way back needs them too, so a line without them is refused while the socket is installed.
+    grant(&fleet, &line(&p));
+    p.release("3");
+    p.run("deploy dev").fails(1, "`sudo systemctl disable -q --now shop.socket`", "`cargo xtask setup dev`");
+}
+
+/// What was installed before would be what systemd starts after the next crash.
+#[test]
+fn command_that_sudo_refuses_leaves_the_units_as_they_were() {
+    let Some((fleet, mut p)) = start("restart") else { return };
+    let short = line(&p);
+    grant(&fleet, &short);
+    p.release("1");
+    p.run("deploy dev").ok();
+    let (before, told) = (unit(&fleet, "shop.service"), calls(&fleet));
+    assert!(before.contains("User=deploy\n"), "{before}");
+    p.change("shop|restart", "shop|sockets");
+    p.release("2");
+    let ran = p.run("deploy dev").fails(
+        1,
+        "nothing was switched",
+        "the line for sudoers that `cargo xtask setup dev` prints",
+    );
+    for command in ["start shop.socket", "enable -q shop.socket", "stop shop.service shop.socket"] {
+        ran.stderr
+            .contains(&format!("`sudo systemctl {command}`"))
+            .then_some(())
+            .unwrap_or_else(|| panic!("{command}: {}", ran.stderr));
+    }
+    assert_eq!(
+        (unit(&fleet, "shop.service"), unit(&fleet, "shop.socket"), calls(&fleet)),
+        (before, String::new(), told)
+    );
+    broken(&p, "doctor dev", "sudo does not let deploy run these", "`cargo xtask setup dev`");
+    grant(&fleet, &line(&p));
+    p.run("deploy dev").ok();
+    assert!(unit(&fleet, "shop.service").contains("Requires=shop.socket"));
+    // Each command of the list is asked for: a line that lacks any of them is refused.
+    let whole = line(&p);
+    let (start, commands) = whole.split_once("NOPASSWD: ").unwrap();
+    let commands: Vec<_> = commands.split(", ").collect();
+    p.release("3");
+    for lacks in 0..commands.len() {
+        let rest: Vec<_> = commands.iter().enumerate().filter(|(n, _)| *n != lacks).map(|(_, it)| *it).collect();
+        grant(&fleet, &format!("{start}NOPASSWD: {}", rest.join(", ")));
+        let missing = commands[lacks].replace("/usr/bin/", "");
+        p.run("deploy dev").fails(1, &format!("`sudo {missing}`"), "`cargo xtask setup dev`");
+    }
+    let sudo =
+        Command::new(fleet.file("bin/ssh")).args(["-l", "deploy", "fleet0", "sudo -n -l systemctl stop cron"]).output();
+    assert!(!sudo.unwrap().status.success(), "and nothing else is granted");
+}
+
+#[test]
+fn login_root_with_sudo_has_to_say_that_the_app_is_root() {
+    let Some((fleet, mut p)) = start("restart") else { return };
+    p.change("ssh://deploy@", "ssh://");
+    p.release("1");
+    p.run("deploy dev").fails(1, "would run as root", "\"User=root\"");
+    p.change("manager sudo\n", "manager sudo\nunit-line User=root\n");
+    p.run("deploy dev").ok();
+    assert!(unit(&fleet, "shop.service").contains("User=root\n"));
+}
+
+/// A directory whose name means something to sudoers or to a shell.
+#[test]
+fn line_of_setup_holds_for_a_directory_with_special_characters() {
+    let Some((fleet, mut p)) = start("restart") else { return };
+    p.change(&format!("{}/app", fleet.srv(0).display()), &format!("{}/a,b:c=d*[e] f", fleet.srv(0).display()));
+    grant(&fleet, &line(&p));
+    p.release("1");
+    p.run("deploy dev").ok();
+    assert!(unit(&fleet, "shop.service").contains("a,b:c=d*[e] f/current"), "{}", unit(&fleet, "shop.service"));
+    p.change("a,b:c=d*[e] f", "a#b");
+    p.run("setup dev").fails(2, "which a line of sudoers cannot have", "use a directory");
+}
