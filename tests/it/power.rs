@@ -46,10 +46,7 @@ impl Manager {
             }
             Self::Keeper => {
                 let mut p = Project::with_service();
-                p.change(
-                    "target file:srv/dev\n",
-                    "target file:srv/dev\nkeep 2\nhealthy test ! -e www/broken\npatience 3000|50|1\n",
-                );
+                p.change("target file:srv/dev\n", "target file:srv/dev\nkeep 2\npatience 3000|50|1\n");
                 p
             }
         }
@@ -74,10 +71,12 @@ fn story(p: &Project) -> Option<(Recording, Vec<Done>)> {
     let two = p.release("2");
     run("deploy dev", 0, &two, &two, 1);
     p.write("www/broken", "");
+    p.write("behavior", "exit 3\n");
     let three = p.release("3");
     run("deploy dev", 1, &two, &three, 0);
     run("rollback dev", 0, &one, &one, 1);
     fs::remove_file(p.path("www/broken")).unwrap();
+    p.write("behavior", "");
     let four = p.release("4");
     run("deploy dev", 0, &four, &four, 1);
     run("prune dev --keep 1", 0, &four, &four, 0);
@@ -85,20 +84,21 @@ fn story(p: &Project) -> Option<(Recording, Vec<Done>)> {
     Some((disk.end(), done))
 }
 
-/// The engine's own files below a target, but those that it may leave half done and logs.
+/// The engine's own files below a target, but those that it may leave half done, logs, and what is of one process alone.
 fn own_files(target: &Path) -> Vec<PathBuf> {
+    const HALF_DONE: [&str; 5] = [".incoming-", ".removing-", ".lock.", ".reserve", ".switch"];
+    const OF_A_PROCESS: [&str; 5] = ["process", "exit", "log", "log.1", "log.start"];
     let mut files = Vec::new();
     let mut dirs = vec![target.to_owned()];
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name().into_string().unwrap();
-            let half_done = name.ends_with(".new")
-                || [".incoming-", ".removing-", ".lock.", ".reserve", ".switch", "log"]
-                    .iter()
-                    .any(|start| name.starts_with(start));
+            let half_done = name.ends_with(".new") || HALF_DONE.iter().any(|start| name.starts_with(start));
+            if half_done || OF_A_PROCESS.contains(&name.as_str()) {
+                continue;
+            }
             let kind = entry.file_type().unwrap();
-            if half_done {
-            } else if kind.is_dir() {
+            if kind.is_dir() {
                 dirs.push(entry.path());
             } else if kind.is_file() {
                 files.push(entry.path());

@@ -249,6 +249,9 @@ impl Recording {
             }
         }
         fs::write(image, bytes).unwrap();
-        Mounted::mount(image, at).unwrap_or_else(|| panic!("{cut:?}: ext4 cannot be mounted"))
+        let mounted = Mounted::mount(image, at).unwrap_or_else(|| panic!("{cut:?}: ext4 cannot be mounted"));
+        // A process that still has a file open keeps the disk before this one alive: it must not write here.
+        fs::remove_file(image).unwrap();
+        mounted
     }
 }
