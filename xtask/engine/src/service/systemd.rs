@@ -127,23 +127,32 @@ impl Unit {
 
     fn with_functions(&self, body: &str) -> String {
         let (manager, name) = (self.manager, &self.name);
-        format!("manager={}\n{SCOPE}{}name={name}\n{body}", manager.as_str(), rights::functions(manager))
+        format!("manager={}\n{SCOPE}{}{FLUSH_UNITS}name={name}\n{body}", manager.as_str(), rights::functions(manager))
     }
 
     /// Installs what differs and restarts. With `put_back` it is started as it was when it was last healthy.
     pub fn restart(&self, root: &str, id: &ReleaseId, put_back: bool) -> Script {
         let digest = self.digest();
         let choose = if put_back {
-            format!("cat > /dev/null\nif [ ! -f service/good ]; then\n{STOP}exit 0\nfi\nread -r use < service/good")
+            format!(
+                "cat > /dev/null
+if [ ! -f service/good ]; then
+{STOP}exit 0
+fi
+use=$(tr -d '\\000' < service/good)
+# Of one that a power cut left empty, how the release that failed was to be started is all that is known.
+has_text \"service/spec-$use/unit\" || use={digest}"
+            )
         } else {
             format!(
                 "use={digest}; spec=service/spec-$use
-(private; mkdir -p \"$spec\"; cat > \"$spec/env\")
+(private; mkdir -p \"$spec\"; cat > \"$spec/env.new\")
 printf %s {unit} | while IFS= read -r line; do
   [ \"$line\" != User=@login@ ] || line=User=$(id -un)
   printf '%s\\n' \"$line\"
-done > \"$spec/unit\"
-printf %s {socket} > \"$spec/socket\"",
+done > \"$spec/unit.new\"
+printf %s {socket} > \"$spec/socket.new\"
+replace \"$spec/env\" \"$spec/unit\" \"$spec/socket\"",
                 unit = quote(&self.unit(root)),
                 socket = quote(&self.socket(root)),
             )
@@ -152,12 +161,13 @@ printf %s {socket} > \"$spec/socket\"",
             "mkdir -p service
 {NO_KEEPER}
 {choose}
-echo \"$manager $name\" > service/name
+echo \"$manager $name\" | keep service/name
 # From here on what is installed and what runs may differ.
 rm -f service/systemd
 {PLACE}
 date +%s > service/since
 {LISTEN}
+flush_units
 old=$(ctl show -p InvocationID --value \"$name.service\")
 failed=; said=$(ctl restart \"$name.service\" 2>&1) || failed=yes
 ctl show -p NRestarts --value \"$name.service\" > service/crashes
@@ -166,8 +176,7 @@ echo \"$first $old\" > service/invocation
 if [ -n \"$failed\" ]; then
   [ \"$first\" != \"$old\" ] || {{ echo \"$said\"; exit 1; }}
 {failed}fi
-echo \"$manager $name $use {id}\" > service/systemd.new
-mv -f service/systemd.new service/systemd
+echo \"$manager $name $use {id}\" | keep service/systemd
 ",
             failed = ask::restart_failed(),
         );
@@ -198,9 +207,9 @@ ctl show -p NRestarts --value \"$name.service\" > service/crashes
 
     /// Remembers how it was started, now that it is healthy.
     pub fn confirm(&self, root: &str) -> Script {
-        let body = "if [ ! -f service/systemd ]; then exit 0; fi
+        let body = "has_text service/systemd || exit 0
 read -r _ _ use _ < service/systemd
-echo \"$use\" > service/good.new; mv -f service/good.new service/good
+echo \"$use\" | keep service/good
 for spec in service/spec-*; do [ \"$spec\" = \"service/spec-$use\" ] || rm -rf \"$spec\"; done
 ";
         Script::new(keeper::script(root, body), String::new())
@@ -236,11 +245,18 @@ fn word_quote(word: &str) -> String {
     format!("\"{escaped}\"")
 }
 
+/// The links of what is enabled are systemd's, which does not sync them.
+const FLUSH_UNITS: &str = r#"flush_units() {
+  [ ! -d "$dir" ] || flush "$dir"
+  for wants in "$dir"/*.target.wants; do [ ! -d "$wants" ] || flush "$wants"; done
+}
+"#;
+
 /// Installs the files of `$use` that differ, and says so in `$changed`.
 const PLACE: &str = r#"spec=service/spec-$use; changed=
-(private; cp "$spec/env" service/env.new); mv -f service/env.new service/env
+(private; cp "$spec/env" service/env.new); replace service/env
 place() {
-  cp "$spec/$1" "service/$1"
+  cp "$spec/$1" "service/$1.new"; replace "service/$1"
   if [ -f "$dir/$2" ]; then
     [ "$(cat "service/$1")" != "$(cat "$dir/$2")" ] || return 0
   fi
@@ -269,6 +285,7 @@ if head -n 1 "$dir/$name.service" 2>/dev/null | grep -qF "# Written by gangplank
   for unit in "$name.socket" "$name.service"; do
     [ ! -f "$dir/$unit" ] || { ctl disable -q --now "$unit"; drop "$unit"; }
   done
+  flush_units
   ctl daemon-reload
 fi
 "##;

@@ -1,6 +1,7 @@
 //! Whether a unit runs, as systemd reports it: for a health check, for the state of a target, and for the error of a
 //! restart that failed.
 
+use crate::host::script::durable::DURABLE;
 use crate::service::port::{IN_USE, in_use};
 use crate::service::{GONE, port};
 
@@ -31,8 +32,8 @@ pub const LINGERS: &str = r#"lingers() {
 /// Sets `$manager` and `$unit` to the unit of the root `.`, as `service/systemd`, `service/name` or the first line of an
 /// installed unit names it; both stay empty where there is none.
 pub const OF_ROOT: &str = r##"manager=; unit=; digest=; release=
-[ ! -f service/systemd ] || read -r manager unit digest release < service/systemd || true
-[ -n "$unit" ] || [ ! -f service/name ] || read -r manager unit < service/name || true
+! has_text service/systemd || read -r manager unit digest release < service/systemd || true
+[ -n "$unit" ] || ! has_text service/name || read -r manager unit < service/name || true
 # A crash of the host may have left these files empty.
 if [ -z "$unit" ] && [ -f service/unit ]; then
   for place in "user ${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user" "system /etc/systemd/system"; do
@@ -50,7 +51,7 @@ const PROPERTIES: &str = r#"set -- $(systemctl $scope show -p ActiveEnterTimesta
   -p ExecMainStartTimestampMonotonic -p ExecMainStatus -p NRestarts -p Result -p SubState "$name.service" | sort)
 [ $# -eq 8 ] || { echo 'systemd does not report its state'; exit 1; }
 entered=${1#*=}; active=${2#*=}; code=${3#*=}; started=${4#*=}; status=${5#*=}; crashes=${6#*=}; result=${7#*=}; sub=${8#*=}
-before=0; [ ! -s service/crashes ] || read -r before < service/crashes
+before=0; ! has_text service/crashes || read -r before < service/crashes
 [ "$crashes" -lt "$before" ] || crashes=$((crashes - before))
 never=
 case $code in
@@ -120,7 +121,7 @@ exit 1
 /// A line of a target's state about its unit.
 pub fn state() -> String {
     format!(
-        r#"{OF_ROOT}if [ -n "$unit" ]; then
+        r#"{DURABLE}{OF_ROOT}if [ -n "$unit" ]; then
   {SCOPE}{LINGERS}
   case $(systemctl $scope is-active "$unit.service" 2> /dev/null || true) in
     active|reloading|refreshing)

@@ -19,14 +19,14 @@ const READABLE: &str = r#"readable() {
   # A host that keeps no journal has none that is closed.
   [ "$1" = system ] && [ -z "$there" ]
 }
-if [ -s service/invocation ] && ! readable system && ! readable "user-$(id -u)"; then
+if has_text service/invocation && ! readable system && ! readable "user-$(id -u)"; then
   echo "the log cannot be shown: $(id -un) may not read the journal" >&2
   echo "hint: as root of that host \`usermod -aG systemd-journal $(id -un)\`" >&2; exit 1
 fi
 "#;
 
 /// Says so where the login sees nothing because the lines are in a part of the journal that it may not read.
-const NOTHING: &str = r#"if [ -s service/invocation ] && ! readable system; then
+const NOTHING: &str = r#"if has_text service/invocation && ! readable system; then
   echo "no line of the log can be shown: $(id -un) may not read the journal of the system" >&2
   echo "hint: as root of that host \`usermod -aG systemd-journal $(id -un)\`" >&2; exit 1
 fi
@@ -34,7 +34,7 @@ fi
 
 /// Sets the arguments to what matches the lines of the last start by a deploy, and of the starts that followed by
 /// themselves: after a crash systemd starts a unit again, under another id.
-const THIS_START: &str = r#"first=; old=; [ ! -s service/invocation ] || read -r first old < service/invocation || true
+const THIS_START: &str = r#"first=; old=; ! has_text service/invocation || read -r first old < service/invocation || true
 now=$(systemctl $scope show -p InvocationID --value "$name.service" 2> /dev/null || true)
 ids=" "; seen=
 for id in $(journalctl "$of_manager=$name.service" -q -n 2000 --no-pager -o cat --output-fields=INVOCATION_ID,USER_INVOCATION_ID 2> /dev/null || true) $first $now; do
@@ -58,7 +58,7 @@ impl Unit {
     pub fn log(&self, root: &str, lines: u32) -> Script {
         // A journal without ids: that of a container, or of a systemd before version 249 for what a user's unit writes.
         let by_time = format!(
-            "if [ -z \"$said\" ] && [ -s service/since ]; then
+            "if [ -z \"$said\" ] && has_text service/since; then
   said=$(journalctl \"$of_unit=$name.service\" \"--since=@$(cat service/since)\" -n {lines} -q --no-pager -o cat 2>&1 || true)
 fi\n"
         );

@@ -29,7 +29,8 @@ fi
 {may}{NO_KEEPER}
 {OTHER_UNIT}for unit in \"$name.service\" \"$name.socket\"; do
   for file in \"$dir/$unit\" \"$(systemctl $scope show -p FragmentPath --value \"$unit\")\"; do
-    [ ! -f \"$file\" ] || head -n 1 \"$file\" | grep -qF {ours} || {{
+    has_text \"$file\" || continue
+    head -n 1 \"$file\" | grep -qF {ours} || {{
       if head -n 1 \"$file\" | grep -qF '# Written by gangplank for'; then
         echo \"$file belongs to another target of this host\" >&2; echo 'hint: each target of one host needs a `unit` of its own' >&2; exit 1
       fi
@@ -59,7 +60,7 @@ fi
 }
 
 /// Succeeds where a socket of ours is installed, or would be by a revert: a deploy may have to remove it, or start it.
-const HAS_SOCKET: &str = r##"{ good=; [ ! -s service/good ] || read -r good < service/good
+const HAS_SOCKET: &str = r##"{ good=; ! has_text service/good || read -r good < service/good
   [ -n "$good" ] && [ -s "service/spec-$good/socket" ]; } || grep -qsF "# Written by gangplank for $root;" "$dir/$name.socket""##;
 
 /// A login that is root needs no sudo, and would run the app as root without having said so.
@@ -86,7 +87,7 @@ pub const NO_KEEPER: &str = r#"if alive; then
 fi"#;
 
 /// So would two units.
-const OTHER_UNIT: &str = r#"if [ -s service/name ] && [ "$(cat service/name)" != "$manager $name" ]; then
+const OTHER_UNIT: &str = r#"if has_text service/name && [ "$(cat service/name)" != "$manager $name" ]; then
   read -r other unit < service/name
   echo "the unit $unit of the $other's systemd runs here, not $name of the $manager's" >&2
   echo "hint: on that host \`systemctl disable --now $unit\` (\`--user\` where it is a user's) and \`rm $root/service/name $root/service/systemd\`, then deploy again" >&2; exit 1

@@ -55,13 +55,13 @@ pub fn functions(manager: Manager) -> String {
         Manager::User | Manager::System => (
             "systemctl $scope \"$@\"",
             r#"drop() { rm -f "$dir/$1"; }
-put() { mkdir -p "$dir"; cp "$1" "$dir/.$2.new"; chmod 644 "$dir/.$2.new"; mv -f "$dir/.$2.new" "$dir/$2"; }
+put() { mkdir -p "$dir"; cp "$1" "$dir/$2.new"; chmod 644 "$dir/$2.new"; replace "$dir/$2"; }
 "#,
         ),
         Manager::Sudo => (
             "sudo -n systemctl \"$@\"",
             r#"drop() { :; }
-put() { sudo -n install -m 644 "$PWD/$1" "$dir/$2"; }
+put() { sudo -n install -m 644 "$PWD/$1" "$dir/$2"; flush "$dir/$2" "$dir"; }
 "#,
         ),
     };
