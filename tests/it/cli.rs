@@ -35,6 +35,7 @@ const COMMANDS: &[&str] = &[
     "ci trigger rollback",
     "ci approve",
     "doctor",
+    "setup",
     "test",
     "new",
     "bench",

@@ -169,6 +169,10 @@ fn on_a_laptop(seen: &Shapes) {
     seen.events(&p.run("deploy nowhere --json").code(2));
     run("doctor", "doctor");
     run("doctor", "doctor dev");
+    run("setup", "setup dev");
+    let mut far = Project::new();
+    far.change("target file:srv/dev\n", "target ssh://deploy@web1/srv/app\n");
+    seen.run("setup", &far, "setup dev", &[]);
     run("completions", "completions bash");
     if cfg!(feature = "man") {
         run("man", "man target/man");

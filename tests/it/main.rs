@@ -49,6 +49,7 @@ mod power;
 mod promotion;
 mod retry;
 mod service;
+mod setup;
 mod shell;
 mod store;
 mod story;

@@ -49,13 +49,12 @@ impl Fleet {
         Some(fleet)
     }
 
-    /// A host with the login `deploy`, a real sudo, and a manager that starts nothing. Only root can make one.
+    /// A host with a real sudo, users of its own, and a manager that starts nothing. Only root can make one.
     pub fn with_sudo() -> Option<Self> {
-        let fleet = if machine::has_sudo() {
-            Self::launch(1, "", |_| String::new(), machine::boot_with_sudo)?
-        } else {
+        if !machine::has_sudo() {
             return None;
-        };
+        }
+        let fleet = Self::launch(1, "", |_| String::new(), machine::boot_with_sudo)?;
         fs::set_permissions(&fleet.dir, PermissionsExt::from_mode(0o755)).unwrap();
         Some(fleet)
     }

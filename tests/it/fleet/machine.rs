@@ -3,7 +3,9 @@
 
 use crate::record::skip;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// The hierarchies of control groups in which systemd keeps its units; nothing where we may make none.
@@ -98,7 +100,7 @@ exit 0
 
 /// Whether a host can be made that has a real sudo: a mount namespace with users, sudoers and units of its own.
 pub fn has_sudo() -> bool {
-    let programs = ["/usr/bin/sudo", "/usr/sbin/visudo", "/usr/bin/systemctl", "/etc/systemd/system"];
+    let programs = ["/usr/bin/sudo", "/usr/sbin/visudo", "/usr/sbin/useradd", "/usr/bin/systemctl", "/var/mail"];
     let is_root = fs::metadata("/proc/self").is_ok_and(|it| std::os::unix::fs::MetadataExt::uid(&it) == 0);
     let may = is_root && programs.iter().all(|path| Path::new(path).exists());
     if !may {
@@ -107,36 +109,37 @@ pub fn has_sudo() -> bool {
     may
 }
 
-/// Writes the files of a host with the login `deploy`, whose units are in `units` and whose sudoers in `sudoers.d`, and gives
-/// the command that starts it.
+/// Gives a host an `/etc` and a `/home` of its own, and the command that starts it.
 pub fn boot_with_sudo(at: &str, sshd: &str) -> String {
-    use std::os::unix::fs::PermissionsExt;
     let at_path = Path::new(at);
-    for dir in ["state", "units", "sudoers.d"] {
-        fs::create_dir_all(at_path.join(dir)).unwrap();
+    let copied = Command::new("cp").args(["-a", "/etc", at]).status().unwrap();
+    assert!(copied.success());
+    for file in fs::read_dir(at_path.join("etc/sudoers.d")).unwrap().flatten() {
+        fs::remove_file(file.path()).unwrap();
     }
-    let more = |file: &str, line: &str| {
-        let text = fs::read_to_string(format!("/etc/{file}")).unwrap();
-        fs::write(at_path.join(file), format!("{}\n{line}\n", text.trim_end())).unwrap();
-    };
-    more("passwd", &format!("deploy:x:65533:65533::{at}/home:/bin/sh"));
-    more("group", "deploy:x:65533:");
-    more("shadow", "deploy:*:19000:0:99999:7:::");
+    for dir in ["state", "homes", "mail"] {
+        fs::create_dir(at_path.join(dir)).unwrap();
+    }
     fs::write(at_path.join("calls"), "").unwrap();
     fs::write(at_path.join("systemctl"), SYSTEMCTL.replace("@at@", at)).unwrap();
     fs::set_permissions(at_path.join("systemctl"), PermissionsExt::from_mode(0o755)).unwrap();
-    for dir in ["srv", "home"] {
-        std::os::unix::fs::chown(at_path.join(dir), Some(65533), Some(65533)).unwrap();
-    }
-    let mounts = [
-        ("passwd", "/etc/passwd"),
-        ("group", "/etc/group"),
-        ("shadow", "/etc/shadow"),
-        ("sudoers.d", "/etc/sudoers.d"),
-        ("units", "/etc/systemd/system"),
-        ("systemctl", "/usr/bin/systemctl"),
-    ];
+    let mounts = [("etc", "/etc"), ("homes", "/home"), ("mail", "/var/mail"), ("systemctl", "/usr/bin/systemctl")];
     let mounts: String = mounts.iter().map(|(from, to)| format!("mount --bind {at}/{from} {to}\n")).collect();
     fs::write(format!("{at}/boot"), format!("set -e\n{mounts}exec {sshd}\n")).unwrap();
     format!("unshare -m sh {at}/boot & pids=\"$pids $!\"")
+}
+
+/// Adds the login `deploy` to such a host.
+pub fn add_login(at: &Path) {
+    let more = |file: &str, line: &str| {
+        let path = at.join("etc").join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(path, format!("{}\n{line}\n", text.trim_end())).unwrap();
+    };
+    more("passwd", &format!("deploy:x:65533:65533::{}/home:/bin/sh", at.display()));
+    more("group", "deploy:x:65533:");
+    more("shadow", "deploy:*:19000:0:99999:7:::");
+    for dir in ["srv", "home"] {
+        std::os::unix::fs::chown(at.join(dir), Some(65533), Some(65533)).unwrap();
+    }
 }

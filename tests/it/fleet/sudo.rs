@@ -1,6 +1,7 @@
 //! Deploys by a real sudo with the line that `setup` prints: it lets them run what they run, and nothing else.
 
 use super::hosts::Fleet;
+use super::machine::add_login;
 use crate::doctor::broken;
 use crate::project::Project;
 use std::fs;
@@ -10,6 +11,7 @@ use std::process::Command;
 /// A host, and a project whose dev env is a unit of its system's manager, by sudo.
 fn start(handover: &str) -> Option<(Fleet, Project)> {
     let fleet = Fleet::with_sudo()?;
+    add_login(&fleet.file("h0"));
     let mut p = super::project(&fleet, 1, &format!("systemd shop|{handover}|bin/app\nmanager sudo\n"));
     let (from, to) = (fleet.target(0, "app"), fleet.target(0, "app").replace("ssh://", "ssh://deploy@"));
     p.change(&from, &to);
@@ -25,7 +27,7 @@ fn line(p: &Project) -> String {
 
 /// Installs a line for sudoers as root does.
 fn grant(fleet: &Fleet, line: &str) {
-    let file = fleet.file("h0/sudoers.d/gangplank-shop");
+    let file = fleet.file("h0/etc/sudoers.d/gangplank-shop");
     let _ = fs::remove_file(&file);
     fs::write(&file, format!("{line}\n")).unwrap();
     fs::set_permissions(&file, PermissionsExt::from_mode(0o440)).unwrap();
@@ -34,7 +36,7 @@ fn grant(fleet: &Fleet, line: &str) {
 }
 
 fn unit(fleet: &Fleet, name: &str) -> String {
-    fs::read_to_string(fleet.file("h0/units").join(name)).unwrap_or_default()
+    fs::read_to_string(fleet.file("h0/etc/systemd/system").join(name)).unwrap_or_default()
 }
 
 /// What root told the manager.
@@ -109,10 +111,7 @@ fn command_that_sudo_refuses_leaves_the_units_as_they_were() {
         "the line for sudoers that `cargo xtask setup dev` prints",
     );
     for command in ["start shop.socket", "enable -q shop.socket", "stop shop.service shop.socket"] {
-        ran.stderr
-            .contains(&format!("`sudo systemctl {command}`"))
-            .then_some(())
-            .unwrap_or_else(|| panic!("{command}: {}", ran.stderr));
+        assert!(ran.stderr.contains(&format!("`sudo systemctl {command}`")), "{command}: {}", ran.stderr);
     }
     assert_eq!(
         (unit(&fleet, "shop.service"), unit(&fleet, "shop.socket"), calls(&fleet)),
@@ -160,4 +159,40 @@ fn line_of_setup_holds_for_a_directory_with_special_characters() {
     assert!(unit(&fleet, "shop.service").contains("a,b:c=d*[e] f/current"), "{}", unit(&fleet, "shop.service"));
     p.change("a,b:c=d*[e] f", "a#b");
     p.run("setup dev").fails(2, "which a line of sudoers cannot have", "use a directory");
+}
+
+/// All of it, on a host that has nothing: the login, its key, the directory, the group, and the line for sudoers.
+#[test]
+fn setup_as_root_makes_a_fresh_host_ready_and_takes_it_back() {
+    let Some(fleet) = Fleet::with_sudo() else { return };
+    let mut p = super::project(&fleet, 1, "systemd shop|sockets|bin/app\nmanager sudo\nunit-line User=shop-app\n");
+    p.change("ssh://fleet0", "ssh://deploy@fleet0");
+    p.write("deploy_key", "-----BEGIN OPENSSH PRIVATE KEY-----\n");
+    p.write("deploy_key.pub", &fs::read_to_string(fleet.file("client.pub")).unwrap());
+    p.release("1");
+    p.run("deploy dev").code(3);
+    let etc = |file: &str| fs::read_to_string(fleet.file("h0/etc").join(file)).unwrap_or_default();
+    p.run("setup dev --key deploy_key.pub --apply --dry-run").ok().has("useradd");
+    assert!(!etc("passwd").contains("deploy:"));
+    for _ in 0..2 {
+        p.run("setup dev --key deploy_key.pub --apply").ok().has("commands were run");
+    }
+    assert!(etc("passwd").contains("\ndeploy:") && etc("passwd").contains("\nshop-app:"), "{}", etc("passwd"));
+    let keys = fleet.file("h0/homes/deploy/.ssh/authorized_keys");
+    assert_eq!(fs::read_to_string(&keys).unwrap().matches("restrict ssh-ed25519 ").count(), 1);
+    assert_eq!(fs::metadata(&keys).unwrap().permissions().mode() & 0o777, 0o600);
+    let sudoers = fleet.file("h0/etc/sudoers.d/gangplank-shop");
+    assert_eq!(fs::metadata(&sudoers).unwrap().permissions().mode() & 0o777, 0o440);
+    let journal = etc("group").lines().find(|line| line.starts_with("systemd-journal:")).map(str::to_owned);
+    assert!(journal.is_some_and(|line| line.ends_with("deploy")), "{}", etc("group"));
+    life(&fleet, &mut p);
+    // It goes again, and what it never made stays.
+    p.run("setup dev --key deploy_key.pub --remove --apply").ok().told("kept, because it is not empty");
+    assert!(!sudoers.exists() && unit(&fleet, "shop.service").is_empty() && fleet.srv(0).join("app/releases").is_dir());
+    assert!(!fs::read_to_string(&keys).unwrap().contains("ssh-ed25519"));
+    p.run("setup dev --remove --data --apply").ok();
+    assert!(!fleet.srv(0).join("app").exists());
+    // A login that is not root changes nothing.
+    p.run("setup dev --apply --login deploy").fails(1, "deploy is not root there", "sudo sh`");
+    assert!(!sudoers.exists());
 }

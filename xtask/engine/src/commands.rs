@@ -124,8 +124,7 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         Command::Publish { release } => handoff::publish(cx, project, release.as_ref()).map(Answer::Published),
         Command::Fetch { release, into } => handoff::fetch(cx, project, release.as_ref(), into).map(Answer::Fetched),
         Command::Plan { env, release, deploy } => {
-            let options = deploy.plan();
-            deploy::deploy(cx, project, env, release.as_ref(), &options).map(Answer::Outcome)
+            deploy::deploy(cx, project, env, release.as_ref(), &deploy.plan()).map(Answer::Outcome)
         }
         Command::Deploy { env, release, older, expect, change } => {
             let options = change.options(global, Some(*older), expect);

@@ -75,7 +75,9 @@ pub fn setup(cx: &Cx, env: &Env, options: &Options) -> Result<Vec<HostSetup>> {
     if let Some(root) = options.apply_as {
         let done = each(&hosts, AT_ONCE, |host| if host.steps.is_empty() { Ok(()) } else { apply(cx, host, root) });
         done.into_iter().collect::<Result<Vec<_>>>()?;
-        hosts.iter_mut().for_each(|host| host.applied = !host.steps.is_empty());
+        for host in &mut hosts {
+            host.applied = !host.steps.is_empty();
+        }
     }
     Ok(hosts)
 }

@@ -237,6 +237,13 @@ fn judge(host: &Host, env: &Env, app: &str, held: Option<&(String, Life)>) -> Ve
     checks.extend(room(it, env.name));
     checks.extend(host.skew.map(clock));
     checks.extend(manager(env, host.ready.as_ref()));
+    if it.journal_closed {
+        checks.push(Check::warning(
+            "journal",
+            format!("{} may not read it: `logs`, and the log after a failure, show nothing", it.login),
+            format!("as root of that host: `usermod -aG systemd-journal {}`", it.login),
+        ));
+    }
     if !env.shared.is_empty() {
         checks.push(shared(it, host));
     }
@@ -505,6 +512,10 @@ mod tests {
             (&|it| (it.free, it.live) = (Some(1 << 20), Some(1 << 20)), "broken disk: make room"),
             (&|it| it.inodes = Some(0), "broken disk: make room: `df -i`"),
             (&|it| it.free = None, ""),
+            (
+                &|it| it.journal_closed = true,
+                "warning journal: as root of that host: `usermod -aG systemd-journal deploy`",
+            ),
             (&|it| it.done = false, ""),
             (
                 &|it| (it.free, it.done) = (None, false),

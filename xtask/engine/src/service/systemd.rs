@@ -29,6 +29,7 @@ use crate::release::id::ReleaseId;
 use crate::service::{Script, keeper};
 use ask::SCOPE;
 pub use ask::{OF_ROOT, state};
+pub use journal::FUNCTION as READABLE;
 use ready::NO_KEEPER;
 pub use ready::WARNING;
 use std::fmt::Write;

@@ -117,12 +117,10 @@ pub fn install(wanted: Wanted) -> Result<Vec<Step>> {
             add("key", &reason, String::new());
         }
     }
-    let mut command = format!("[ -d {dir} ] || (umask 022; mkdir -p {dir})");
-    if !is_root {
-        let test = quote(&format!("test -w {dir}"));
-        command += &format!("\nsu -s /bin/sh -c {test} {login} || chown {login}: {dir}");
-    }
-    add("directory", "The directory of the app, which the login may write.", command);
+    let make = format!("[ -d {dir} ] || (umask 022; mkdir -p {dir})");
+    let test = quote(&format!("test -w {dir}"));
+    let own = format!("{make}\nsu -s /bin/sh -c {test} {login} || chown {login}: {dir}");
+    add("directory", "The directory of the app, which the login may write.", if is_root { make } else { own });
     let Service::Systemd { unit, manager, lines, .. } = *service else { return Ok(steps) };
     let user =
         lines.iter().find_map(|line| line.strip_prefix("User=")).filter(|user| ![login, "root", ""].contains(user));
@@ -164,14 +162,18 @@ fn add_journal(add: &mut impl FnMut(&'static str, &str, String), manager: Manage
     }
 }
 
-/// Adds a key, as the login itself: where `authorized_keys` is a link, root would write to what the login chose.
-fn install_key(login: &str, key: &PublicKey) -> String {
-    let PublicKey { line, body } = key;
+/// Lines that a login runs itself: where a file in its home is a link, root would write to what the login chose.
+fn as_login(login: &str, script: &str) -> String {
+    format!("su -s /bin/sh {login} <<'END'\n{script}\nEND")
+}
+
+fn install_key(login: &str, PublicKey { line, body }: &PublicKey) -> String {
     let line = quote(&format!("restrict {line}"));
-    let script = format!(
-        "umask 077; mkdir -p ~/.ssh; grep -qsF {body} ~/.ssh/authorized_keys || printf '\\n%s\\n' {line} >> ~/.ssh/authorized_keys",
-    );
-    format!("su -s /bin/sh -c {} {login}", quote(&script))
+    let known = format!("grep -qsF {body} ~/.ssh/authorized_keys");
+    as_login(
+        login,
+        &format!("umask 077; mkdir -p ~/.ssh\n{known} || printf '\\n%s\\n' {line} >> ~/.ssh/authorized_keys"),
+    )
 }
 
 /// What takes it back, in this order. Releases and data stay, unless `data` says otherwise.
@@ -197,9 +199,9 @@ pub fn remove(wanted: Wanted, data: bool) -> Result<Vec<Step>> {
     }
     if let Some(PublicKey { body, .. }) = key {
         let script = format!(
-            "umask 077; cd ~/.ssh && {{ grep -vF {body} authorized_keys > authorized_keys.new || true; }} && cat authorized_keys.new > authorized_keys && rm authorized_keys.new"
+            "umask 077; cd ~/.ssh || exit 0\ngrep -vF {body} authorized_keys > authorized_keys.new || true\nmv -f authorized_keys.new authorized_keys"
         );
-        add("key", "The key of deploys.", format!("su -s /bin/sh -c {} {login}", quote(&script)));
+        add("key", "The key of deploys.", as_login(login, &script));
     }
     let (reason, command) = if data {
         ("The directory with all releases, logs and shared files.", format!("rm -rf {dir}"))
@@ -231,7 +233,7 @@ fn remove_unit(login: &str, root: &str, unit: &str, manager: Manager) -> String 
             let script = units("${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user", "systemctl --user");
             // Without linger there may be no manager to tell.
             let script = format!("export XDG_RUNTIME_DIR=/run/user/$(id -u)\n{script} 2> /dev/null || true");
-            format!("su -s /bin/sh -c {} {login}", quote(&script))
+            as_login(login, &script)
         }
     }
 }

@@ -3,10 +3,14 @@
 
 use crate::host::script::{HAS_ZSTD, quote};
 use crate::project::{Compression, Manager, Service, Transfer};
+use crate::service::READABLE;
 use std::fmt::Write;
 
 /// What every script of ours uses, and that is not in every system.
 const TOOLS: &[&str] = &["tar", "gzip", "find", "grep", "sed", "sort", "uniq", "head", "tail", "readlink", "touch"];
+
+/// Whether the lines of a user's unit are in a journal of that user's own.
+const OWN_JOURNAL: &str = "{ [ -d /var/log/journal ] && [ \"$(id -u)\" -ge 1000 ]; }";
 
 /// What of an env matters to what its hosts need.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +35,10 @@ pub fn examine(root: &str, needs: Needs) -> String {
             if *manager == Manager::Sudo {
                 tools.push("sudo");
             }
+            // What a user's unit writes is in a journal of that user's own only where journals are on disk, and not for
+            // logins of the system.
+            let own = if *manager == Manager::User { OWN_JOURNAL } else { "false" };
+            let _ = writeln!(more, "(set +f\n{READABLE}readable system || {own} || echo 'journal closed')");
         }
         Service::None | Service::Keeper { .. } | Service::Command { .. } => {}
     }
@@ -84,6 +92,8 @@ pub struct Examined {
     pub lacks: Vec<String>,
     /// Whether only whole releases can be sent there, because its tar takes no list of files.
     pub whole: bool,
+    /// Whether the login may not read what a unit writes to the journal.
+    pub journal_closed: bool,
     /// Shared files that are not there.
     pub unshared: Vec<String>,
     /// The directory, or what of the way to it is there.
@@ -114,6 +124,7 @@ impl Examined {
                 "login" => it.login = owned(),
                 "lacks" => it.lacks.push(owned()),
                 "whole" => it.whole = true,
+                "journal" => it.journal_closed = true,
                 "unshared" => it.unshared.push(owned()),
                 "found" => it.found = owned(),
                 "blocked" => it.blocked = Some(owned()),

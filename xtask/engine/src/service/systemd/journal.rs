@@ -9,8 +9,8 @@ use crate::service::Script;
 /// Waits until the journal has what the service wrote a moment ago. Only root may ask for that.
 const SYNC: &str = "journalctl --sync > /dev/null 2>&1 || true\n";
 
-/// Fails, and says what helps, where this login may read no journal that has lines of the unit.
-const READABLE: &str = r#"readable() {
+/// `readable NAME` succeeds where this login may read the journal `system` or `user-UID`, or the host keeps none.
+pub const FUNCTION: &str = r#"readable() {
   there=
   for file in /var/log/journal/*/"$1".journal /run/log/journal/*/"$1".journal; do
     [ ! -r "$file" ] || return 0
@@ -19,7 +19,10 @@ const READABLE: &str = r#"readable() {
   # A host that keeps no journal has none that is closed.
   [ "$1" = system ] && [ -z "$there" ]
 }
-if has_text service/invocation && ! readable system && ! readable "user-$(id -u)"; then
+"#;
+
+/// Fails, and says what helps, where this login may read no journal that has lines of the unit.
+const READABLE: &str = r#"if has_text service/invocation && ! readable system && ! readable "user-$(id -u)"; then
   echo "the log cannot be shown: $(id -un) may not read the journal" >&2
   echo "hint: as root of that host \`usermod -aG systemd-journal $(id -un)\`" >&2; exit 1
 fi
@@ -62,18 +65,24 @@ impl Unit {
   said=$(journalctl \"$of_unit=$name.service\" \"--since=@$(cat service/since)\" -n {lines} -q --no-pager -o cat 2>&1 || true)
 fi\n"
         );
-        self.journal(root, &format!("{SYNC}{READABLE}{THIS_START}"), &format!("\"$@\" -n {lines}"), &by_time)
+        self.journal(root, &format!("{SYNC}{FUNCTION}{READABLE}{THIS_START}"), &format!("\"$@\" -n {lines}"), &by_time)
     }
 
     /// Prints the last lines of its log, also those of processes before the current one.
     pub fn last_lines(&self, root: &str, lines: u32) -> Script {
-        self.journal(root, &format!("{SYNC}{READABLE}"), &format!("\"$of_unit=$name.service\" -n {lines}"), "")
+        self.journal(
+            root,
+            &format!("{SYNC}{FUNCTION}{READABLE}"),
+            &format!("\"$of_unit=$name.service\" -n {lines}"),
+            "",
+        )
     }
 
     /// The same, and then each line as it is written.
     pub fn follow(&self, root: &str, lines: u32) -> Script {
-        let text =
-            format!("{READABLE}exec journalctl \"$of_unit=$name.service\" -q -n {lines} -f --no-pager -o cat 2>&1\n");
+        let text = format!(
+            "{FUNCTION}{READABLE}exec journalctl \"$of_unit=$name.service\" -q -n {lines} -f --no-pager -o cat 2>&1\n"
+        );
         self.script(root, &format!("{}{text}", self.fields()))
     }
 
