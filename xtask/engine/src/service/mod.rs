@@ -264,7 +264,7 @@ pub fn exports(vars: &[(String, String)]) -> String {
 /// them. With `put_back` they are those with which the service was healthy last.
 fn with_env_file(root: &str, exports: &str, env: &str, restart: &str, put_back: bool) -> Script {
     let good = if put_back {
-        "if [ -s service/vars.good ]; then
+        "if has_text service/vars.good; then
   vars=$(cat service/vars.good); cp -p service/vars.good service/vars.new; cp -p service/env.good service/env.new
   replace service/env service/vars
 fi"
