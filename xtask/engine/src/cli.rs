@@ -188,6 +188,12 @@ pub enum Command {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<String>,
     },
+    /// Start the service of the live release, where it does not run
+    Start(Control),
+    /// Stop the service of the live release
+    Stop(Control),
+    /// Restart the service of the live release, wave by wave
+    Restart(Control),
     /// Show what happened in an env
     History {
         /// The env
@@ -289,6 +295,22 @@ pub enum Command {
     Own(&'static extend::Command, Vec<String>),
 }
 
+/// A service to start, stop or restart.
+#[derive(Debug, Clone, Args)]
+pub struct Control {
+    /// The env
+    pub env: String,
+    /// Only this host, by name or URL
+    #[arg(long, value_name = "NAME_OR_URL")]
+    pub host: Option<String>,
+    /// How long to wait for the lock of another command
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub lock_wait: u64,
+    /// The reason, for the history
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub why: Option<String>,
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct Prune {
     /// The env
@@ -368,6 +390,18 @@ pub enum Lock {
     },
 }
 
+impl Control {
+    /// With the global options.
+    pub fn options(&self, global: &Global) -> Options {
+        Options {
+            dry_run: global.dry_run,
+            lock_wait: Duration::from_secs(self.lock_wait),
+            why: self.why.clone().filter(|why| !crate::release::id::is_nil(why)),
+            ..Options::default()
+        }
+    }
+}
+
 impl Change {
     /// With the global options and those of `older` and `expect`.
     pub fn options(&self, global: &Global, older: Option<Older>, expect: &Expect) -> Options {
@@ -415,6 +449,9 @@ impl Command {
             | Self::Rollback { env, .. }
             | Self::Logs { env, .. }
             | Self::Exec { env, .. }
+            | Self::Start(Control { env, .. })
+            | Self::Stop(Control { env, .. })
+            | Self::Restart(Control { env, .. })
             | Self::History { env, .. }
             | Self::Diff { env, .. }
             | Self::Lock(Lock::Status { env } | Lock::Release { env, .. })
