@@ -2,11 +2,13 @@
 
 mod bench;
 mod ci;
+mod control;
 mod new;
 mod test;
 
 pub use self::bench::{Bench, Fleet};
 pub use self::ci::{Ci, Trigger};
+pub use self::control::Control;
 pub use self::new::New;
 pub use self::test::Test;
 
@@ -295,22 +297,6 @@ pub enum Command {
     Own(&'static extend::Command, Vec<String>),
 }
 
-/// A service to start, stop or restart.
-#[derive(Debug, Clone, Args)]
-pub struct Control {
-    /// The env
-    pub env: String,
-    /// Only this host, by name or URL
-    #[arg(long, value_name = "NAME_OR_URL")]
-    pub host: Option<String>,
-    /// How long to wait for the lock of another command
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-    pub lock_wait: u64,
-    /// The reason, for the history
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub why: Option<String>,
-}
-
 #[derive(Debug, Clone, Args)]
 pub struct Prune {
     /// The env
@@ -388,18 +374,6 @@ pub enum Lock {
         #[arg(long)]
         force: bool,
     },
-}
-
-impl Control {
-    /// With the global options.
-    pub fn options(&self, global: &Global) -> Options {
-        Options {
-            dry_run: global.dry_run,
-            lock_wait: Duration::from_secs(self.lock_wait),
-            why: self.why.clone().filter(|why| !crate::release::id::is_nil(why)),
-            ..Options::default()
-        }
-    }
 }
 
 impl Change {

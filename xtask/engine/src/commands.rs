@@ -147,14 +147,7 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
             approved(cx, project.env(env)?, global.yes, &options, &roll_back).map(Answer::Outcome)
         }
         Command::Status { env } => report::status(cx, project, env.as_deref()).map(Answer::Status),
-        Command::Logs { env, follow, lines, host } => {
-            let show = if *follow { deploy::hosts::follow } else { deploy::hosts::logs };
-            show(cx, project.env(env)?, host.as_deref(), *lines, listener).map(|()| Answer::Heard)
-        }
-        Command::Exec { env, host, command } => {
-            confirm(cx, project.env(env)?, global.yes, "run a command in")?;
-            deploy::hosts::exec(cx, project.env(env)?, host.as_deref(), command, listener).map(|()| Answer::Heard)
-        }
+        Command::Logs { .. } | Command::Exec { .. } => listen(cx, project, cli, listener),
         Command::Start(it) => self::control(cx, project, global, it, Verb::Start),
         Command::Stop(it) => self::control(cx, project, global, it, Verb::Stop),
         Command::Restart(it) => self::control(cx, project, global, it, Verb::Restart),
@@ -183,6 +176,21 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         }
         Command::BenchDeploy { release, targets } => bench::fleet::deploy(cx, release, targets).map(Answer::Outcome),
     }
+}
+
+fn listen(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<Answer> {
+    match &cli.command {
+        Command::Logs { env, follow, lines, host } => {
+            let show = if *follow { deploy::hosts::follow } else { deploy::hosts::logs };
+            show(cx, project.env(env)?, host.as_deref(), *lines, listener)?;
+        }
+        Command::Exec { env, host, command } => {
+            confirm(cx, project.env(env)?, cli.global.yes, "run a command in")?;
+            deploy::hosts::exec(cx, project.env(env)?, host.as_deref(), command, listener)?;
+        }
+        _ => {}
+    }
+    Ok(Answer::Heard)
 }
 
 fn control(cx: &Cx, project: &Project, global: &Global, it: &Control, verb: Verb) -> Result<Answer> {
