@@ -11,7 +11,7 @@ mod logins;
 mod machine;
 mod story;
 mod sudo;
-mod systemd;
+pub mod systemd;
 mod units;
 
 use crate::parts::cx;

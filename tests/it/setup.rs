@@ -29,8 +29,8 @@ fn guide_shows_what_setup_prints() {
     let by_sudo = project("systemd shop|sockets|bin/app\nmanager sudo\n").run("setup dev").ok().stdout;
     let blocks = blocks("docs/hosts.md");
     assert!(blocks.contains(&of_user), "docs/hosts.md does not have this block:\n{of_user}");
-    let (_, sudoers) = by_sudo.split_once("\n# What a deploy").unwrap();
-    let sudoers = format!("# What a deploy{sudoers}");
+    let (_, sudoers) = by_sudo.split_once("\n# What deploys").unwrap();
+    let sudoers = format!("# What deploys{sudoers}");
     assert!(blocks.contains(&sudoers), "docs/hosts.md does not have this block:\n{sudoers}");
 }
 

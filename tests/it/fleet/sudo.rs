@@ -44,7 +44,7 @@ fn calls(fleet: &Fleet) -> String {
     fs::read_to_string(fleet.file("h0/calls")).unwrap()
 }
 
-/// First release, next one, one that is taken back, way back, and the first release that fails.
+/// First release, next one, one that is taken back, way back, and what an operator does.
 fn life(fleet: &Fleet, p: &mut Project) {
     for text in ["1", "2"] {
         p.release(text);
@@ -56,6 +56,9 @@ fn life(fleet: &Fleet, p: &mut Project) {
     fs::remove_file(p.path("www/broken")).unwrap();
     p.run("rollback dev").ok();
     assert_eq!(super::live(fleet, 0), "1");
+    for line in ["stop dev", "start dev", "restart dev"] {
+        p.run(line).ok();
+    }
 }
 
 #[test]

@@ -80,7 +80,7 @@ impl Unit {
         let mut text = format!("{}\n[Unit]\nDescription={}\nAfter=network-online.target\n", head(root), self.name);
         // What crashes for as long as its database is away has to come back with it.
         text.push_str("StartLimitIntervalSec=0\n");
-        if matches!(self.handover, Handover::Sockets(_)) {
+        if self.has_socket() {
             let _ = write!(text, "Requires={0}.socket\nAfter={0}.socket\n", self.name);
         }
         let root = root.replace('%', "%%");
@@ -166,20 +166,11 @@ echo \"$manager $name\" | keep service/name
 # From here on what is installed and what runs may differ.
 rm -f service/systemd
 {PLACE}
-date +%s > service/since
 {LISTEN}
 flush_units
-old=$(ctl show -p InvocationID --value \"$name.service\")
-failed=; said=$(ctl restart \"$name.service\" 2>&1) || failed=yes
-ctl show -p NRestarts --value \"$name.service\" > service/crashes
-first=$(ctl show -p InvocationID --value \"$name.service\")
-echo \"$first $old\" > service/invocation
-if [ -n \"$failed\" ]; then
-  [ \"$first\" != \"$old\" ] || {{ echo \"$said\"; exit 1; }}
-{failed}fi
-echo \"$manager $name $use {id}\" | keep service/systemd
+{restart}echo \"$manager $name $use {id}\" | keep service/systemd
 ",
-            failed = ask::restart_failed(),
+            restart = restart_unit(),
         );
         let script = self.script(root, &body);
         Script { stdin: self.env.clone(), ..script }
@@ -200,6 +191,22 @@ ctl show -p NRestarts --value \"$name.service\" > service/crashes
         self.script(root, STOP)
     }
 
+    /// Stops it, and what listens for it, until somebody starts it or the host boots.
+    pub fn halt(&self, root: &str) -> Script {
+        let units = if self.has_socket() { "\"$name.service\" \"$name.socket\"" } else { "\"$name.service\"" };
+        self.script(root, &format!("ctl stop {units}\n"))
+    }
+
+    /// Starts it, and what listens for it first. `restart` starts what is stopped, and is allowed wherever a deploy is.
+    pub fn start(&self, root: &str) -> Script {
+        let socket = if self.has_socket() { "ctl start \"$name.socket\"\n" } else { "" };
+        self.script(root, &format!("{socket}{}", restart_unit()))
+    }
+
+    fn has_socket(&self) -> bool {
+        matches!(self.handover, Handover::Sockets(_))
+    }
+
     /// Exits with 0 while it runs and no other process of this root has its port, with `GONE` when it will not come back
     /// by itself; else prints why not. Where nothing `else_asked` says whether it works, one crash is enough.
     pub fn status(&self, root: &str, else_asked: bool, port: Option<u16>, last: bool) -> Script {
@@ -215,6 +222,23 @@ for spec in service/spec-*; do [ \"$spec\" = \"service/spec-$use\" ] || rm -rf \
 ";
         Script::new(keeper::script(root, body), String::new())
     }
+}
+
+/// Restarts it, notes which start that is, and fails where it cannot be started.
+fn restart_unit() -> String {
+    format!(
+        "date +%s > service/since
+old=$(ctl show -p InvocationID --value \"$name.service\")
+failed=; said=$(ctl restart \"$name.service\" 2>&1) || failed=yes
+ctl show -p NRestarts --value \"$name.service\" > service/crashes
+first=$(ctl show -p InvocationID --value \"$name.service\")
+echo \"$first $old\" > service/invocation
+if [ -n \"$failed\" ]; then
+  [ \"$first\" != \"$old\" ] || {{ echo \"$said\"; exit 1; }}
+{}fi
+",
+        ask::restart_failed()
+    )
 }
 
 /// The first line of what we write; what has another is somebody else's.

@@ -137,7 +137,7 @@ pub fn install(wanted: Wanted) -> Result<Vec<Step>> {
     }
     if let Some((file, line)) = sudoers(wanted)? {
         let reason = format!(
-            "What a deploy, a rollback and a revert run by sudo. A login that may install the unit {unit} can run anything as root."
+            "What deploys, rollbacks, `start` and `stop` run by sudo. A login that may install the unit {unit} can run anything as root."
         );
         let command = format!(
             "cat > {file}.new <<'END'\n{line}\nEND\nchmod 440 {file}.new && visudo -cqf {file}.new && mv -f {file}.new {file}"

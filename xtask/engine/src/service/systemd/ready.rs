@@ -3,7 +3,7 @@
 
 use super::{Unit, ask, head, rights};
 use crate::host::script::quote;
-use crate::project::{Handover, Manager};
+use crate::project::Manager;
 use crate::service::{Script, keeper};
 
 /// What begins a line of a script that is to be shown as a warning.
@@ -46,7 +46,7 @@ done
 
     /// Fails unless sudo lets the login run every command that this deploy, and its revert, will run.
     fn allowed(&self) -> String {
-        let sockets = if matches!(self.handover, Handover::Sockets(_)) { "true" } else { HAS_SOCKET };
+        let sockets = if self.has_socket() { "true" } else { HAS_SOCKET };
         let user = if self.has_user() { "" } else { NOT_ROOT };
         format!(
             "{user}{missing}if [ -n \"$missing\" ]; then

@@ -19,6 +19,7 @@ enum About {
 const CONTROLS: &[(About, &str)] = &[
     (About::Service, "daemon-reload"),
     (About::Service, "restart $name.service"),
+    (About::Service, "stop $name.service"),
     (About::Service, "enable -q $name.service"),
     (About::Service, "disable -q --now $name.service"),
     (About::Socket, "enable -q $name.socket"),
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn sudoers_line_escapes_what_sudoers_reads_and_refuses_what_it_cannot_hold() {
-        let line = |root: &str| sudoers("deploy", &commands("shop@1", root, false)[4..]);
+        let line = |root: &str| sudoers("deploy", &commands("shop@1", root, false)[5..]);
         assert_eq!(
             line("/srv/a,b:c=d*[e] f").unwrap(),
             "deploy ALL=(root) NOPASSWD: /usr/bin/install -m 644 /srv/a\\,b\\:c\\=d\\*\\[e\\]\\ f/service/unit \
@@ -153,6 +154,6 @@ mod tests {
             asked.iter().map(|it| (*it).to_owned()).collect::<std::collections::BTreeSet<_>>(),
             all.iter().cloned().collect()
         );
-        assert_eq!((plain.len(), all.len()), (5, 10));
+        assert_eq!((plain.len(), all.len()), (6, 11));
     }
 }
