@@ -171,3 +171,24 @@ fn a_connection_that_is_cut_in_the_middle_of_a_restart() {
     assert!(process.contains(&one), "what is live is what runs: {process}");
     p.run("status dev").ok().has("running");
 }
+
+/// A host whose shells are killed, as by one that has no memory left: what was being done is reported, and no word of how
+/// scripts are sent.
+#[test]
+fn host_whose_shell_is_killed_is_reported_without_words_of_the_protocol() {
+    let path = std::env::var("PATH").unwrap();
+    let Some(fleet) = Fleet::with_vars(1, &format!("PATH=@dir@/own:{path}")) else { return };
+    let p = super::project(&fleet, 1, "");
+    p.release("1");
+    let all_above = "up=$PPID; all=
+while [ \"$(cat /proc/$up/comm)\" != sshd ]; do all=\"$up $all\"; up=$(sed -n 's/^PPid:[^0-9]*//p' /proc/$up/status); done
+echo 'Out of memory' >&2; kill -KILL $all";
+    for said in ["", "echo 'Out of memory' >&2; "] {
+        let all_above = all_above.replace("echo 'Out of memory' >&2; ", said);
+        super::doctor::program(&fleet, "gzip", &all_above);
+        let ran = p.run("deploy dev").code(4);
+        assert!(ran.stderr.contains("the connection broke while it was told to install"), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("gangplank-") && !ran.stderr.contains("gangplank:"), "{}", ran.stderr);
+        assert!(said.is_empty() || ran.stderr.contains("Out of memory"), "{}", ran.stderr);
+    }
+}

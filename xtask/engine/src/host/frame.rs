@@ -69,6 +69,9 @@ const HARMFUL: &[&str] = &[
     "ZSTD_CLEVEL",
 ];
 
+/// What each marker begins with.
+const MARKER: &str = "gangplank-";
+
 /// The marker of one script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marker(String);
@@ -77,7 +80,7 @@ impl Marker {
     /// A marker that cannot be guessed: the standard library seeds the hashers of each thread with random bytes of the system.
     pub fn random() -> Self {
         let part = || RandomState::new().build_hasher().finish();
-        Self(format!("gangplank-{:016x}{:016x}", part(), part()))
+        Self(format!("{MARKER}{:016x}{:016x}", part(), part()))
     }
 
     /// The line before the first byte of output.
@@ -175,6 +178,16 @@ pub fn outside(marker: &Marker, output: &str) -> String {
 /// What came so far of a script that was ended before its end.
 pub fn so_far<'a>(marker: &Marker, output: &'a str) -> &'a str {
     framed(marker, output).map_or(output, |(text, _)| text)
+}
+
+/// Output without its markers, of this script or of parts of it: what a message may hold.
+pub fn without_markers(output: &str) -> String {
+    let is_marker = |word: &str| word.len() == 32 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    let plain = |line: &str| match line.split_once(MARKER) {
+        Some((before, after)) if after.split(' ').next().is_some_and(is_marker) => before.to_owned(),
+        _ => line.to_owned(),
+    };
+    output.lines().map(plain).collect::<Vec<_>>().join("\n")
 }
 
 /// Whether output has the beginning of a frame.
@@ -328,6 +341,18 @@ mod tests {
         let script = "printf '%s\\n' \"a\\\\b\"\nexit 3\n";
         assert_eq!(one_line(script), "printf '%s\\\\n' \"a\\\\\\\\b\"\\nexit 3\\n\n");
         assert_eq!(script_line(&marker(), "a\nb"), "m a\\nb m\n");
+    }
+
+    #[test]
+    fn markers_are_in_no_message() {
+        let marker = Marker::random();
+        let output = format!(
+            "Welcome{}Out of memory\n\n{} 0\ngangplank-web1 is gone\n{}",
+            marker.begin(),
+            marker.part(),
+            marker.end()
+        );
+        assert_eq!(without_markers(&output).trim(), "Welcome\nOut of memory\n\n\ngangplank-web1 is gone");
     }
 
     #[test]

@@ -158,7 +158,8 @@ pub trait Transport {
             .err();
         }
         let begun = [&answer.stdout, &answer.stderr].into_iter().any(|output| frame::has_begun(&marker, output));
-        let stderr = answer.stderr.trim();
+        let stderr = frame::without_markers(&answer.stderr);
+        let stderr = stderr.trim();
         Err(self.diagnose(&Incomplete { what, code: answer.code, begun, stderr, repeatable: true }).into())
     }
 
