@@ -124,3 +124,44 @@ fn control_while_another_command_has_the_lock_is_refused() {
     p.run("stop dev").code(6);
     assert!(p.get("dev").is_ok());
 }
+
+#[test]
+fn unit_with_a_socket_is_stopped_started_and_restarted() {
+    let Some(fleet) = crate::fleet::hosts::Fleet::with_systemd(1) else { return };
+    let (p, port) = crate::fleet::systemd::project(&fleet, 1, "sockets");
+    p.release("1");
+    p.run("deploy dev").ok();
+    let pid = || fleet.ask(0, "systemctl --user show -p MainPID --value shop.service");
+    let answers = || crate::project::get(&crate::fleet::hosts::address(0), port).is_ok();
+    p.run("stop dev").ok().has("stopped");
+    assert!(!answers(), "its socket would start it again");
+    p.run("stop dev").ok().has("nothing to do");
+    p.run("start dev").ok().has("started");
+    assert!(answers());
+    let before = pid();
+    p.run("restart dev").ok().has("restarted");
+    assert!(answers());
+    assert_ne!(pid(), before);
+    assert_eq!(fleet.ask(0, "systemctl --user is-enabled shop.service shop.socket"), "enabled\nenabled");
+    p.run("deploy dev").ok().has("already runs");
+}
+
+#[test]
+fn restart_of_many_hosts_stops_at_the_first_that_fails() {
+    let mut p = Project::new();
+    // The command fails where a file says so.
+    p.change(
+        "target file:srv/dev\n",
+        "target file:srv/dev\ntarget file:srv/dev2\ntarget file:srv/dev3\ncommand echo x >> count; test ! -e sick|true|true|\nhealthy true\n",
+    );
+    p.release("1");
+    p.run("deploy dev").ok();
+    for host in ["dev", "dev2", "dev3"] {
+        fs::remove_file(p.path(&format!("srv/{host}/count"))).unwrap();
+    }
+    p.write("srv/dev2/sick", "");
+    p.run("restart dev").fails(1, "file:srv/dev2: the service command failed", "cargo xtask rollback dev");
+    assert!(p.path("srv/dev/count").exists() && !p.path("srv/dev3/count").exists());
+    p.run("restart dev --host file:srv/dev3").ok().has("file:srv/dev3: the service of ").has("restarted");
+    assert_eq!(p.read("srv/dev/count"), "x\n");
+}

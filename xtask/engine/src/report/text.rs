@@ -232,8 +232,7 @@ fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
             ),
             ("live", Some("stopped")) => writeln!(
                 notes,
-                "{target}: its service does not run: `cargo xtask logs {env}` shows why, `cargo xtask deploy {env} {}` starts it",
-                name(host.release.as_ref())
+                "{target}: its service does not run: `cargo xtask logs {env}` shows why, `cargo xtask start {env}` starts it"
             ),
             ("live", Some("ends at logout")) => writeln!(
                 notes,
