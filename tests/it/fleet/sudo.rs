@@ -151,6 +151,21 @@ fn login_root_with_sudo_has_to_say_that_the_app_is_root() {
     assert!(unit(&fleet, "shop.service").contains("User=root\n"));
 }
 
+#[test]
+fn user_of_the_app_that_the_host_does_not_have_is_refused_before_the_switch() {
+    let Some((fleet, mut p)) = start("restart") else { return };
+    grant(&fleet, &line(&p));
+    p.change("manager sudo\n", "manager sudo\nunit-line User=shop-app\n");
+    p.release("1");
+    let hint = "`useradd --system --shell /usr/sbin/nologin shop-app`";
+    p.run("deploy dev").fails(1, "the host has no user shop-app", hint);
+    broken(&p, "doctor dev", "the host has no user shop-app", hint);
+    assert_eq!((unit(&fleet, "shop.service"), calls(&fleet)), (String::new(), String::new()));
+    // One that systemd makes itself need not be there.
+    p.change("unit-line User=shop-app\n", "unit-line User=shop-app\nunit-line DynamicUser=yes\n");
+    p.run("deploy dev").ok();
+}
+
 /// A directory whose name means something to sudoers or to a shell.
 #[test]
 fn line_of_setup_holds_for_a_directory_with_special_characters() {

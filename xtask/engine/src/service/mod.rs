@@ -11,7 +11,7 @@ use crate::project::Service;
 use crate::release::digest;
 use crate::release::id::ReleaseId;
 use std::time::Duration;
-pub use systemd::{READABLE, Unit, rights};
+pub use systemd::{READABLE, Unit, rights, static_user};
 
 /// A service with its variables filled in, ready to be started on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -122,6 +122,11 @@ impl Unit {
         self.lines.iter().any(|line| line.starts_with("User="))
     }
 
+    /// The user of the host's that it runs as, where the project names one.
+    fn user(&self) -> Option<&str> {
+        static_user(&self.lines)
+    }
+
     fn script(&self, root: &str, body: &str) -> Script {
         Script::new(keeper::script(root, &self.with_functions(body)), String::new())
     }
@@ -239,6 +244,13 @@ if [ -n \"$failed\" ]; then
 ",
         ask::restart_failed()
     )
+}
+
+/// The user that lines of `[Service]` name, the last of them, where systemd does not make it itself.
+pub fn static_user<S: AsRef<str>>(lines: &[S]) -> Option<&str> {
+    let value = |name: &str| lines.iter().rev().find_map(|line| line.as_ref().strip_prefix(name)).map(str::trim);
+    let is_dynamic = value("DynamicUser=").is_some_and(|it| ["yes", "true", "on", "1"].contains(&it));
+    value("User=").filter(|user| !is_dynamic && !user.is_empty())
 }
 
 /// The first line of what we write; what has another is somebody else's.

@@ -5,7 +5,7 @@
 use crate::error::{Result, usage};
 use crate::host::script::quote;
 use crate::project::{Handover, Manager, Service};
-use crate::service::rights;
+use crate::service::{rights, static_user};
 use serde::Serialize;
 
 /// A command of an administrator.
@@ -122,8 +122,7 @@ pub fn install(wanted: Wanted) -> Result<Vec<Step>> {
     let own = format!("{make}\nsu -s /bin/sh -c {test} {login} || chown {login}: {dir}");
     add("directory", "The directory of the app, which the login may write.", if is_root { make } else { own });
     let Service::Systemd { unit, manager, lines, .. } = *service else { return Ok(steps) };
-    let user =
-        lines.iter().find_map(|line| line.strip_prefix("User=")).filter(|user| ![login, "root", ""].contains(user));
+    let user = static_user(lines).filter(|user| ![login, "root"].contains(user));
     if let Some(user) = user.filter(|_| manager != Manager::User).map(quote) {
         let command = format!("id -u {user} > /dev/null 2>&1 || useradd --system --shell /usr/sbin/nologin {user}");
         add("app-user", "The user that the app runs as.", command);

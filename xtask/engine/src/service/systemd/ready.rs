@@ -26,7 +26,7 @@ impl Unit {
             "if ! said=$(systemctl $scope show -p Version 2>&1); then
   echo \"systemd does not answer this login: $said\" >&2; echo \"hint: {hint}\" >&2; exit 1
 fi
-{may}{NO_KEEPER}
+{may}{user}{NO_KEEPER}
 {OTHER_UNIT}for unit in \"$name.service\" \"$name.socket\"; do
   for file in \"$dir/$unit\" \"$(systemctl $scope show -p FragmentPath --value \"$unit\")\"; do
     has_text \"$file\" || continue
@@ -40,8 +40,22 @@ fi
 done
 ",
             ours = quote(&head(root)),
+            user = self.user_exists(),
         );
         Script::new(keeper::ahead(root, &self.with_functions(&body)), String::new())
+    }
+
+    /// Fails where a unit of the system would run as a user that the host does not have.
+    fn user_exists(&self) -> String {
+        match self.user().filter(|_| self.manager != Manager::User).map(quote) {
+            Some(user) => format!(
+                "id -u {user} > /dev/null 2>&1 || {{
+  echo 'the host has no user '{user}', which the unit is to run as' >&2
+  echo 'hint: as root of that host `useradd --system --shell /usr/sbin/nologin '{user}'`, then deploy again' >&2; exit 1
+}}\n"
+            ),
+            None => String::new(),
+        }
     }
 
     /// Fails unless sudo lets the login run every command that this deploy, and its revert, will run.
