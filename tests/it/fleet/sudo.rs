@@ -140,6 +140,26 @@ fn command_that_sudo_refuses_leaves_the_units_as_they_were() {
     assert!(!sudo.unwrap().status.success(), "and nothing else is granted");
 }
 
+/// Whoever may do everything with a password is listed as one who may do each of these.
+#[test]
+fn login_that_may_do_all_with_its_password_needs_the_line_too() {
+    let Some((fleet, mut p)) = start("restart") else { return };
+    let short = line(&p);
+    let all = "deploy ALL=(ALL:ALL) ALL";
+    grant(&fleet, all);
+    p.release("1");
+    p.run("deploy dev").fails(1, "`sudo systemctl daemon-reload`", "`cargo xtask setup dev`");
+    grant(&fleet, &format!("{all}\n{short}"));
+    p.run("deploy dev").ok();
+    p.change("shop|restart", "shop|sockets");
+    p.release("2");
+    let ran = p.run("deploy dev").fails(1, "nothing was switched", "`cargo xtask setup dev`");
+    assert!(ran.stderr.contains("`sudo systemctl start shop.socket`"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("`sudo systemctl stop shop.service`"), "that one is granted: {}", ran.stderr);
+    grant(&fleet, "deploy ALL=(ALL:ALL) NOPASSWD: ALL");
+    p.run("deploy dev").ok();
+}
+
 #[test]
 fn login_root_with_sudo_has_to_say_that_the_app_is_root() {
     let Some((fleet, mut p)) = start("restart") else { return };

@@ -20,7 +20,7 @@ impl Unit {
         let may = match self.manager {
             Manager::User => format!("{}{LASTS}", ask::LINGERS),
             Manager::System => String::new(),
-            Manager::Sudo => self.allowed(),
+            Manager::Sudo => self.allowed(root),
         };
         let body = format!(
             "if ! said=$(systemctl $scope show -p Version 2>&1); then
@@ -59,7 +59,7 @@ done
     }
 
     /// Fails unless sudo lets the login run every command that this deploy, and its revert, will run.
-    fn allowed(&self) -> String {
+    fn allowed(&self, root: &str) -> String {
         let sockets = if self.has_socket() { "true" } else { HAS_SOCKET };
         let user = if self.has_user() { "" } else { NOT_ROOT };
         format!(
@@ -68,7 +68,7 @@ done
   echo 'hint: as root of that host, add the line for sudoers that `cargo xtask setup ENV` prints; then deploy again' >&2; exit 1
 fi
 ",
-            missing = rights::missing(sockets)
+            missing = rights::missing(&self.name, root, sockets)
         )
     }
 }

@@ -1,8 +1,8 @@
 //! The privileged commands of a unit: the one list that scripts run, a deploy asks for before it switches anything, and
 //! `setup` grants.
 
+use crate::host::script::quote;
 use crate::project::Manager;
-use std::fmt::Write;
 
 /// Where the units of the system's manager are.
 pub const SYSTEM_UNITS: &str = "/etc/systemd/system";
@@ -77,24 +77,32 @@ put() { sudo -n install -m 644 "$PWD/$1" "$dir/$2"; flush "$dir/$2" "$dir"; }
     )
 }
 
+/// What `may TEXT COMMAND` of [`missing`] asks sudo. A login that may run everything with its password is told that it may
+/// run each of these, so then the list of what it may run has to have the text after `NOPASSWD:`. Wildcards in that list
+/// are taken to fit.
+const MAY: &str = r#"missing=; add() { missing="${missing:+$missing, }\`sudo $*\`"; }
+listed=$(sudo -n -l 2> /dev/null | tr -s ' \n\t' ' ' || true)
+[ "$(id -u)" != 0 ] || listed=
+case $listed in *'NOPASSWD: ALL'*|*'!authenticate'*|*'*'*) listed=;; *') ALL '*) ;; *) listed=;; esac
+may() {
+  text=$1; shift
+  if ! sudo -n -l "$@" > /dev/null 2>&1; then add "$@"; return; fi
+  [ -z "$listed" ] || case "$listed" in *"/$text, "*|*"/$text ("*|*"/$text ") ;; *) add "$@";; esac
+}
+"#;
+
 /// Fills `$missing` with the commands that sudo does not let this login run, each in backquotes. `sockets` is a command
 /// that succeeds where those of the socket are needed.
-pub fn missing(sockets: &str) -> String {
-    let mut text = "missing=; add() { missing=\"${missing:+$missing, }\\`sudo $*\\`\"; }
-may() { sudo -n -l \"$@\" > /dev/null 2>&1 || add \"$@\"; }\n"
-        .to_owned();
-    let of = |about: About| {
-        let controls = CONTROLS.iter().filter(move |(of, _)| *of == about).map(|(_, args)| {
-            let args: Vec<_> = args.split(' ').map(|word| format!("\"{word}\"")).collect();
-            format!("may systemctl {}\n", args.join(" "))
-        });
-        let installs = INSTALLS.iter().filter(move |(of, ..)| *of == about);
-        let installs = installs
-            .map(|(_, from, to)| format!("may install -m 644 \"{}\" \"{to}\"\n", from.replace("$PWD", "$root")));
-        controls.chain(installs).collect::<String>()
+pub fn missing(name: &str, root: &str, sockets: &str) -> String {
+    let ask = |words: &Vec<String>| {
+        let text: Vec<_> = words.iter().map(|word| escape(word).unwrap_or_else(|_| word.clone())).collect();
+        let words: Vec<_> = words.iter().map(|word| quote(word)).collect();
+        format!("may {} {}\n", quote(&text.join(" ")), words.join(" "))
     };
-    let _ = write!(text, "{}if {sockets}; then\n{}fi\n", of(About::Service), of(About::Socket));
-    text
+    let (of_service, all) = (commands(name, root, false), commands(name, root, true));
+    let of_socket: String = all.iter().filter(|words| !of_service.contains(words)).map(ask).collect();
+    let of_service: String = of_service.iter().map(ask).collect();
+    format!("{MAY}{of_service}if {sockets}; then\n{of_socket}fi\n")
 }
 
 /// A line of `sudoers(5)` that lets `login` run commands without a password. The error names what it cannot express.
@@ -142,18 +150,17 @@ mod tests {
     }
 
     #[test]
-    fn list_without_sockets_is_the_beginning_of_what_is_asked_for() {
+    fn each_command_is_asked_for_and_those_of_a_socket_only_where_there_is_one() {
         let words = |sockets| -> Vec<String> {
             commands("shop", "/srv/app", sockets).into_iter().map(|words| words.join(" ")).collect()
         };
-        let script = missing("true").replace('"', "").replace("$name", "shop").replace("$root", "/srv/app");
-        let asked: Vec<_> = script.lines().filter_map(|line| line.strip_prefix("may ")).collect();
-        let (plain, all) = (words(false), words(true));
-        assert_eq!(asked[..plain.len()], plain);
-        assert_eq!(
-            asked.iter().map(|it| (*it).to_owned()).collect::<std::collections::BTreeSet<_>>(),
-            all.iter().cloned().collect()
-        );
-        assert_eq!((plain.len(), all.len()), (6, 11));
+        let script = missing("shop", "/srv/app", "HAS SOCKET");
+        let (of_service, of_socket) = script.split_once("if HAS SOCKET; then\n").unwrap();
+        let asked = |part: &str| part.lines().filter(|line| line.starts_with("may '")).count();
+        assert_eq!((words(false).len(), words(true).len()), (6, 11));
+        assert_eq!((asked(of_service), asked(of_socket)), (6, 5));
+        for command in words(false) {
+            assert!(of_service.contains(&format!("may '{command}' {command}\n")), "{command}: {of_service}");
+        }
     }
 }
