@@ -236,3 +236,54 @@ fn remove_unit(login: &str, root: &str, unit: &str, manager: Manager) -> String 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn systemd(manager: Manager, handover: Handover, lines: &'static [&'static str]) -> Service {
+        Service::Systemd { unit: "shop.eu", manager, run: &["bin/app"], lines, stop_timeout: Duration::ZERO, handover }
+    }
+
+    #[test]
+    fn steps_of_each_kind_of_service() {
+        let keeper = Service::Keeper { run: &["bin/app"], stop_timeout: Duration::ZERO };
+        let sudo = |lines| systemd(Manager::Sudo, Handover::Restart, lines);
+        for (login, service, want) in [
+            ("deploy", &keeper, "login key directory"),
+            ("root", &keeper, "key directory"),
+            ("deploy", &systemd(Manager::User, Handover::Restart, &[]), "login key directory linger journal"),
+            ("root", &systemd(Manager::User, Handover::Restart, &[]), "key directory linger"),
+            ("root", &systemd(Manager::System, Handover::Restart, &["User=shop"]), "key directory app-user"),
+            ("root", &systemd(Manager::System, Handover::Restart, &["User=root"]), "key directory"),
+            ("deploy", &sudo(&[]), "login key directory journal sudoers"),
+            ("deploy", &sudo(&["User=deploy"]), "login key directory journal sudoers"),
+            ("deploy", &sudo(&["User=a", "User=shop"]), "login key directory app-user journal sudoers"),
+            ("deploy", &sudo(&["User=shop", "DynamicUser=yes"]), "login key directory journal sudoers"),
+            ("deploy", &systemd(Manager::System, Handover::Restart, &["User=shop"]), "refused"),
+            ("-x", &keeper, "refused"),
+            ("%sudo", &keeper, "refused"),
+        ] {
+            let wanted = Wanted { env: "dev", login, root: "/srv/app", service, key: None };
+            let found = match install(wanted) {
+                Ok(steps) => steps.iter().map(|step| step.what).collect::<Vec<_>>().join(" "),
+                Err(_) => "refused".into(),
+            };
+            assert_eq!(found, want, "{login} {service:?}");
+        }
+    }
+
+    #[test]
+    fn data_is_removed_only_when_that_is_asked_for() {
+        let service = systemd(Manager::Sudo, Handover::Sockets(&["8080"]), &[]);
+        let wanted = Wanted { env: "dev", login: "deploy", root: "/srv/app", service: &service, key: None };
+        let commands =
+            |data| -> String { remove(wanted, data).unwrap().into_iter().map(|step| step.command + "\n").collect() };
+        assert!(!commands(false).contains("rm -rf") && commands(false).contains("rmdir /srv/app"));
+        assert!(commands(true).contains("rm -rf /srv/app\n"));
+        // sudo does not read files whose names have a dot.
+        assert!(commands(false).contains("rm -f /etc/sudoers.d/gangplank-shop_eu\n"));
+        assert!(!commands(true).contains("userdel"), "a login may be that of another app");
+    }
+}
