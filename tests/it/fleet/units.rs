@@ -155,6 +155,10 @@ fn login_without_linger_is_refused_before_the_switch() {
     }
     // A deploy of what is live does not call that well either.
     p.run(&format!("deploy dev {live}")).fails(1, "when the last session of that login ends", "enable-linger root");
+    let pid = || fleet.ask(0, "systemctl --user show -p MainPID --value shop.service");
+    let before = pid();
+    p.run("restart dev").fails(1, "when the last session of that login ends", "enable-linger root");
+    assert_eq!(pid(), before, "nothing was touched");
     program(&fleet, "loginctl", "echo yes");
     p.run("deploy dev").ok().told_not("linger");
     assert_eq!(says(0, port), "2");

@@ -3,7 +3,7 @@
 //! A service is started as it was when it was last healthy, so no variable of the env is needed for it. What is not
 //! confirmed is left to a deploy or a rollback, which know how to revert.
 
-use crate::cx::{self, Cx};
+use crate::cx::{self, Answer, Cx};
 use crate::deploy::history::{Happened, Record, Verb};
 use crate::deploy::lease;
 use crate::deploy::life::Registry;
@@ -74,6 +74,7 @@ pub fn control(
         let plans = plans(&site, verb)?;
         let base = site.record(verb, options.why.as_deref());
         let run = Run { cx, env, spec: &site.spec, checker: &site.checker, verb, base };
+        run.ready(&site.targets, &plans)?;
         run.carry_out(&site.targets, &plans)?;
         Ok(controlled(&site, verb, false, plans))
     })
@@ -160,6 +161,31 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Fails, before any service is touched, where a start would fail or would not last.
+    fn ready(&self, targets: &[Box<dyn Target + '_>], plans: &[Plan]) -> Result<()> {
+        if self.verb == Verb::Stop {
+            return Ok(());
+        }
+        let hosts: Vec<_> = targets.iter().zip(plans).filter(|(_, plan)| plan.changes).collect();
+        let ask = |target: &dyn Target| {
+            let Some(script) = self.spec.ready(target.root()) else { return Ok(()) };
+            let answer = target.run(&script)?;
+            for text in service::warnings(&answer.stderr) {
+                self.cx.warn(format!("{}: {text}", target.url()));
+            }
+            if answer.ok() { Ok(()) } else { Err(self.failed(target, &answer)) }
+        };
+        apply::all_of(each(&hosts, AT_ONCE, |(target, _)| ask(&***target)))
+    }
+
+    fn failed(&self, target: &dyn Target, answer: &Answer) -> anyhow::Error {
+        let said = self.cx.scrub(&[answer.stdout.trim(), answer.stderr.trim()].join("\n"));
+        let (said, hint) = split_hint(&said);
+        let (url, exit) = (target.url(), cx::exit(answer.code));
+        let why = format!("{url}: the service command {exit}: {}", said.trim().replace('\n', " "));
+        failed(why).hint(hint.map_or_else(|| self.look(), str::to_owned)).into()
+    }
+
     /// Wave by wave, as a deploy does: each has to be healthy before the next. All are stopped at once.
     fn carry_out(&self, targets: &[Box<dyn Target + '_>], plans: &[Plan]) -> Result<()> {
         let hosts: Vec<_> = targets.iter().zip(plans).filter(|(_, plan)| plan.changes).collect();
@@ -206,10 +232,7 @@ impl Run<'_> {
         if let Some(script) = script {
             let answer = target.run(script)?;
             if !answer.ok() {
-                let said = self.cx.scrub(&[answer.stdout.trim(), answer.stderr.trim()].join("\n"));
-                let (said, hint) = split_hint(&said);
-                let why = format!("{url}: the service command {}: {}", cx::exit(answer.code), said.trim());
-                return failed(why).hint(hint.map_or_else(|| self.look(), str::to_owned)).err();
+                return Err(self.failed(target, &answer));
             }
         }
         target.must(Act::Record(record))?;
