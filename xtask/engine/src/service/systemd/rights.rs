@@ -28,7 +28,8 @@ const CONTROLS: &[(About, &str)] = &[
     (About::Socket, "disable -q --now $name.socket"),
 ];
 
-/// What `install` is told, with `$name` for the unit and `$PWD` for the root.
+/// What is installed, with `$name` for the unit and `$PWD` for the root. `install` writes aside and `mv` renames: a power cut
+/// must not leave half a unit where systemd reads it.
 const INSTALLS: &[(About, &str, &str)] = &[
     (About::Service, "$PWD/service/unit", "/etc/systemd/system/$name.service"),
     (About::Socket, "$PWD/service/socket", "/etc/systemd/system/$name.socket"),
@@ -42,9 +43,11 @@ pub fn commands(name: &str, root: &str, sockets: bool) -> Vec<Vec<String>> {
         let args = args.split(' ').map(fill);
         std::iter::once("systemctl".to_owned()).chain(args).collect()
     });
-    let installs = INSTALLS.iter().filter(|(about, ..)| wanted(about)).map(|(_, from, to)| {
-        let options = ["install", "-m", "644"].map(str::to_owned);
-        options.into_iter().chain([fill(from), fill(to)]).collect()
+    let installs = INSTALLS.iter().filter(|(about, ..)| wanted(about)).flat_map(|(_, from, to)| {
+        let (from, to) = (fill(from), fill(to));
+        let aside = format!("{to}.new");
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        [words(&["install", "-m", "644", &from, &aside]), words(&["mv", "-f", &aside, &to])]
     });
     controls.chain(installs).collect()
 }
@@ -62,7 +65,10 @@ put() { mkdir -p "$dir"; cp "$1" "$dir/$2.new"; chmod 644 "$dir/$2.new"; replace
         Manager::Sudo => (
             "sudo -n systemctl \"$@\"",
             r#"drop() { :; }
-put() { sudo -n install -m 644 "$PWD/$1" "$dir/$2"; flush "$dir/$2" "$dir"; }
+put() {
+  sudo -n install -m 644 "$PWD/$1" "$dir/$2.new"; flush "$dir/$2.new"
+  sudo -n mv -f "$dir/$2.new" "$dir/$2"; flush "$dir"
+}
 "#,
         ),
     };
@@ -141,6 +147,7 @@ mod tests {
         assert_eq!(
             line("/srv/a,b:c=d*[e] f").unwrap(),
             "deploy ALL=(root) NOPASSWD: /usr/bin/install -m 644 /srv/a\\,b\\:c\\=d\\*\\[e\\]\\ f/service/unit \
+             /etc/systemd/system/shop@1.service.new, /usr/bin/mv -f /etc/systemd/system/shop@1.service.new \
              /etc/systemd/system/shop@1.service"
         );
         for bad in ["/srv/a\nb", "/srv/a#b", "/srv/\"a\"", "/srv/ä"] {
@@ -157,8 +164,8 @@ mod tests {
         let script = missing("shop", "/srv/app", "HAS SOCKET");
         let (of_service, of_socket) = script.split_once("if HAS SOCKET; then\n").unwrap();
         let asked = |part: &str| part.lines().filter(|line| line.starts_with("may '")).count();
-        assert_eq!((words(false).len(), words(true).len()), (6, 11));
-        assert_eq!((asked(of_service), asked(of_socket)), (6, 5));
+        assert_eq!((words(false).len(), words(true).len()), (7, 13));
+        assert_eq!((asked(of_service), asked(of_socket)), (7, 6));
         for command in words(false) {
             assert!(of_service.contains(&format!("may '{command}' {command}\n")), "{command}: {of_service}");
         }
