@@ -56,3 +56,4 @@ mod target;
 mod tidy;
 mod trigger;
 mod variables;
+mod vm;

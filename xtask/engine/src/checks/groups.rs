@@ -44,8 +44,10 @@ pub const GROUPS: &[Group] = &[
     Group { name: "patterns", about: "new projects that deliver themselves", minutes: 12, programs: &[], npm: None },
     Group { name: "adopt", about: "an xtask for crates that others wrote", minutes: 4, programs: &[], npm: None },
     Group { name: "growth", about: "many releases, files and bytes", minutes: 3, programs: &[], npm: None },
+    Group { name: "vm", about: "a virtual machine, its reboots and power cuts", minutes: 15, programs: VM, npm: None },
 ];
 
+const VM: &[&str] = &["debootstrap", "qemu-system-x86"];
 const CEPH: &[&str] = &["radosgw", "ceph-mon", "ceph-osd"];
 
 /// A test that only a group runs.

@@ -1,0 +1,59 @@
+//! The commands of docs/hosts.md, run as they stand there.
+
+use super::image::APPLETS;
+use super::machine::Machine;
+use crate::project::{Project, root};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// The first block of commands after these words of the guide.
+pub fn block(words: &str) -> Vec<String> {
+    let guide = fs::read_to_string(root().join("docs/hosts.md")).unwrap();
+    let (_, rest) = guide.split_once(words).unwrap_or_else(|| panic!("docs/hosts.md has no `{words}`"));
+    let lines = rest.lines().skip_while(|line| !line.starts_with("    "));
+    let block: Vec<_> = lines.map_while(|line| line.strip_prefix("    ")).map(str::to_owned).collect();
+    assert!(!block.is_empty(), "docs/hosts.md has no commands after `{words}`");
+    block
+}
+
+fn here(dir: &Path, command: &str) -> String {
+    let said = Command::new("sh").args(["-ec", command]).current_dir(dir).output().unwrap();
+    assert!(said.status.success(), "`{command}`: {}", String::from_utf8_lossy(&said.stderr));
+    String::from_utf8(said.stdout).unwrap()
+}
+
+/// "From a fresh server to a deploy": the login, its key, and the key of the host.
+pub fn fresh_server(vm: &Machine, project: &Project) {
+    block("On the server, as root.").iter().for_each(|line| drop(vm.sh(line)));
+    block("a key for the pipeline alone").iter().for_each(|line| drop(here(&vm.file("."), line)));
+    let key = fs::read_to_string(vm.file("deploy_key.pub")).unwrap();
+    vm.write("/home/deploy/.ssh/authorized_keys", &format!("restrict {key}"));
+    let there = vm.sh(&block("is given). On the server:").join("\n"));
+    project.write(".circleci/known_hosts", "");
+    // The machine has a port in the place of a name.
+    let port = format!("-p {} 127.0.0.1", vm.ssh_port());
+    let scan = block("Here, compare the fingerprint").join("\n").replace("web1.example.com", &port);
+    let scanned = here(&project.path("."), &scan);
+    let fingerprint = |text: &str| text.split_whitespace().find(|word| word.starts_with("SHA256:")).map(str::to_owned);
+    assert!(fingerprint(&there).is_some() && fingerprint(&there) == fingerprint(&scanned), "{there} {scanned}");
+}
+
+/// What the three managers of a unit need, each with its directory.
+pub fn managers(vm: &Machine) {
+    let line = block("one line, for `unit: \"shop\"` in `/srv/app`").join("\n");
+    vm.write("/etc/sudoers.d/deploy", &format!("{line}\n"));
+    vm.sh("chmod 440 /etc/sudoers.d/deploy && visudo -cqf /etc/sudoers.d/deploy");
+    block("so that it runs without a login and at boot").iter().for_each(|line| drop(vm.sh(line)));
+    // As the guide says of `logs` of a unit of the system.
+    vm.sh("usermod -aG systemd-journal deploy && install -d -o deploy -g deploy /srv/own && install -d /srv/system");
+    vm.sh("cat /home/deploy/.ssh/authorized_keys >> /root/.ssh/authorized_keys");
+}
+
+/// A login whose shell and programs are `BusyBox` alone.
+pub fn busybox(vm: &Machine) {
+    vm.sh(&format!("adduser --disabled-password --gecos '' --shell {APPLETS}/ash box"));
+    vm.sh("install -d -o box -g box /srv/box && install -d -o box -g box -m 700 /home/box/.ssh");
+    let key = fs::read_to_string(vm.file("deploy_key.pub")).unwrap();
+    vm.write("/home/box/.ssh/authorized_keys", &format!("restrict,environment=\"PATH={APPLETS}\" {key}"));
+}
