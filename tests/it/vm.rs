@@ -27,6 +27,7 @@ impl World {
     /// Goes on after a case that failed, because the next boot is far away; the end of the test names all of them.
     fn case(&mut self, name: &str, run: impl FnOnce(&mut Self)) {
         let started = Instant::now();
+        if std::env::var("VM_SKIP").is_ok_and(|skip| skip.split(',').any(|it| name.contains(it))) { return; } // TEMPORARY
         eprintln!("case `{name}`");
         if catch_unwind(AssertUnwindSafe(|| run(self))).is_err() {
             eprintln!("case `{name}` failed");
@@ -56,7 +57,7 @@ fn project(vm: &Machine) -> Project {
     let envs = [
         service(0, "deploy", "/srv/app", "systemd shop|restart|bin/app|sudo"),
         service(1, "deploy", "/srv/own", "systemd own|restart|bin/app|user"),
-        service(2, "root", "/srv/system", "systemd web|restart|bin/app|system"),
+        service(2, "root", "/srv/system", "systemd web|restart|bin/app|system|User=deploy"),
         service(3, "box", "/srv/box", "keeper bin/app"),
     ];
     let mut p = Project::bare(&format!("include bin/app\ninclude www\nstore file:store\n{}", envs.concat()));

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const BOOT: Duration = Duration::from_secs(300);
 /// Starts qemu, and ends it on a line of input, or with the test, however that ends: its end of the pipe closes. The disk
 /// goes with the test.
-const KEEPER: &str = r#"dir=$1; shift
+const KEEPER: &str = r#"trap "" HUP INT TERM; dir=$1; shift
 "$@" < /dev/null > "$dir/qemu" 2>&1 & pid=$!
 read -r line; read=$?
 kill -KILL $pid; wait $pid 2> /dev/null
