@@ -45,6 +45,7 @@ mod markers;
 mod new;
 mod parts;
 mod pointer;
+mod power;
 mod promotion;
 mod retry;
 mod service;

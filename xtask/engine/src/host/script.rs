@@ -5,12 +5,14 @@
 
 pub mod attend;
 mod compare;
+pub mod durable;
 pub mod examine;
 pub mod lease;
 pub mod room;
 
 use crate::host::script::compare::{COMPARE, SUMS_TOOL};
 pub use crate::host::script::compare::{verify, verify_files};
+use crate::host::script::durable::{APPEND, DURABLE, FLUSH_TREE};
 use crate::host::script::lease::{UNHEARD, has};
 use crate::project::Compression;
 use crate::release::META;
@@ -44,7 +46,7 @@ private() { if grouped .; then umask 007; else umask 077; fi; }
 if grouped .; then umask 002; fi";
 
 fn in_root(root: &str, body: &str) -> String {
-    format!("set -eu; LC_ALL=C; export LC_ALL\ncd -- {}\n{UMASK}\n{body}", quote(root))
+    format!("set -eu; LC_ALL=C; export LC_ALL\ncd -- {}\n{UMASK}\n{DURABLE}{body}", quote(root))
 }
 
 /// The same in a root that may have to be made first.
@@ -55,9 +57,10 @@ fn in_made_root(root: &str, body: &str) -> String {
 {UMASK}
 if [ -e {root} ] && [ ! -d {root} ]; then echo {root} 'is not a directory' >&2; exit 1; fi
 if grouped \"$(dirname -- {root})\"; then umask 002; else umask 022; fi
-mkdir -p -- {root}; cd -- {root}
+if [ ! -d {root} ]; then mkdir -p -- {root}; sync \"$(dirname -- {root})\"; fi
+cd -- {root}
 {UMASK}
-{body}"
+{DURABLE}{body}"
     )
 }
 
@@ -98,8 +101,8 @@ if [ -f history.jsonl ]; then echo history; tail -n {HISTORY_LINES} history.json
 pub fn lock(root: &str, token: &str) -> String {
     let body = format!(
         "{UNHEARD}
-new=.lock.{token}; trap 'rm -f \"$new\"' 0; cat > \"$new\"
-for try in 1 2 3 4 5 6 7 8 9; do
+new=.lock.{token}; trap 'rm -f \"$new\"' 0; cat > \"$new\"; flush \"$new\"
+{EMPTY_LOCK}for try in 1 2 3 4 5 6 7 8 9; do
   if [ -d .lock ]; then echo held; echo 'a directory'; exit 0; fi
   if said=$(ln \"$new\" .lock 2>&1); then echo acquired; exit 0; fi
   # Between the two somebody may have given it up: then it is worth another try.
@@ -110,6 +113,14 @@ printf '%s\\n' \"$said\" >&2; exit 1
     );
     in_made_root(root, &body)
 }
+
+/// An empty lock, or one full of NULs, is what a power cut left of a lock that was not synced: it names no owner. Of those
+/// who find it, the one that makes the mark replaces it, by a rename.
+const EMPTY_LOCK: &str = r#"if [ -f .lock ] && ! has_text .lock && ln "$new" .lock.after.empty 2> /dev/null; then
+  if ! has_text .lock; then mv -f "$new" .lock; rm -f .lock.after.empty; echo acquired; exit 0; fi
+  rm -f .lock.after.empty
+fi
+"#;
 
 /// `said_by TOKEN` is true while a script still runs here that was said under that lock: whoever said it may be gone, and
 /// a restart that overlaps with another would start two. Without `/proc` nobody can tell. The mark is on no command line
@@ -142,7 +153,7 @@ pub fn take_over(root: &str, token: &str, seen: &str, dead: &str, unheard: u64) 
         &format!(
             "{SAID_BY}
 {UNHEARD}
-new=.lock.{token}; mark=.lock.after.{dead}; trap 'rm -f \"$new\"' 0; cat > \"$new\"
+new=.lock.{token}; mark=.lock.after.{dead}; trap 'rm -f \"$new\"' 0; cat > \"$new\"; flush \"$new\"
 if ! ln \"$new\" \"$mark\" 2>/dev/null; then echo held; cat \"$mark\" 2>/dev/null || true; exit 0; fi
 late=$(unheard)
 if said_by {seen} || said_by {dead} || [ \"${{late:-0}}\" -lt {unheard} ]; then
@@ -163,7 +174,7 @@ fi
 pub fn unlock(root: &str, token: Option<&str>) -> String {
     let remove = match token {
         // What a command has used up is there for the next one, where there is room.
-        Some(token) => format!("if {}; then rm -f .lock; {} fi\n", has(token), room::reserve()),
+        Some(token) => format!("if {}; then rm -f .lock; flush .; {} fi\n", has(token), room::reserve()),
         None => "rm -rf .lock .lock.after.*\n".to_owned(),
     };
     in_root(root, &remove)
@@ -291,10 +302,9 @@ fi
 {COMPARE}
 odd=$(cd \"$aside\" && compare \"$(cat {META}/{ENTRIES})\" all) || exit {EXIT_VERIFICATION}
 [ -z \"$odd\" ] || {{ printf '%s\\n' \"$odd\" | head -n 5 >&2; exit {EXIT_VERIFICATION}; }}
-sync -f \"$aside\" 2>/dev/null || sync
-{MEND}
-cat \"$aside/{META}/record\" >> history.jsonl
-mv \"$aside\" \"$final\"
+{FLUSH_TREE}{APPEND}flush_tree \"$aside\"
+append < \"$aside/{META}/record\"
+mv \"$aside\" \"$final\"; flush releases
 {reserve}",
         reserve = room::reserve(),
     )
@@ -332,24 +342,9 @@ for pause in 0 1 2 4 8 end; do
 done
 rm -f "$aside.said""#;
 
-/// A torn last line, left by a crash, must not swallow the record that follows it.
-const MEND: &str = "if [ -s history.jsonl ] && [ -n \"$(tail -c 1 history.jsonl)\" ]; then echo >> history.jsonl; fi";
-
-/// Appends what is on stdin, and does not touch a history that it has nothing to add to: on a full disk a release must
-/// still be switched back.
-fn append_any() -> String {
-    format!(
-        "line=$(cat)
-if [ -n \"$line\" ]; then
-  {MEND}
-  printf '%s\\n' \"$line\" >> history.jsonl
-fi"
-    )
-}
-
 /// Appends the record on stdin to the history.
 pub fn record(root: &str) -> String {
-    in_root(root, &format!("{MEND}\ncat >> history.jsonl\n"))
+    in_root(root, &format!("{APPEND}append\n"))
 }
 
 /// What `current` pointed at before a deploy took the root over from another tool.
@@ -364,22 +359,22 @@ pub fn activate(root: &str, id: &ReleaseId) -> String {
     in_root(
         root,
         &format!(
-            "if [ -e current ] && [ ! -L current ]; then echo 'current is not a symbolic link' >&2; exit 1; fi
+            "{APPEND}if [ -e current ] && [ ! -L current ]; then echo 'current is not a symbolic link' >&2; exit 1; fi
 [ -d releases/{id}/{META} ] || {{ echo 'releases/{id} is not installed' >&2; exit 1; }}
 rm -rf .switch; mkdir .switch
 if [ -L current ]; then
   old=$(cd -P current 2> /dev/null && pwd -P) || old=$(readlink current)
   case $old in
     \"$(pwd -P)\"/releases/????????T??????-*|releases/????????T??????-*) ;;
-    *) ln -s \"$(readlink current)\" .switch/{TAKEN_OVER}; rm -f {TAKEN_OVER}; mv -f .switch/{TAKEN_OVER} . ;;
+    *) ln -s \"$(readlink current)\" .switch/{TAKEN_OVER}; rm -f {TAKEN_OVER}; mv -f .switch/{TAKEN_OVER} .; flush . ;;
   esac
 fi
 ln -s releases/{id} .switch/current
-{append}
+append
 mv -f .switch/current .
 rmdir .switch
-",
-            append = append_any(),
+flush .
+"
         ),
     )
 }
@@ -406,7 +401,7 @@ pub fn share(root: &str, id: &ReleaseId, paths: &[&str], keep_own: bool) -> Stri
   if [ ! -e \"shared/$1\" ]; then echo \"shared/$1 is not there\" >&2; echo 'hint: put it on the host, then deploy again' >&2; exit 1; fi
   if [ -L \"$at\" ] && [ \"$(readlink \"$at\")\" = \"$2\" ]; then return 0; fi
   if [ -e \"$at\" ] || [ -L \"$at\" ]; then echo \"the release holds $1 itself, which is shared\" >&2; echo 'hint: leave it out of what is included' >&2; exit 1; fi
-  mkdir -p \"$(dirname \"$at\")\"; ln -s \"$2\" \"$at\"
+  mkdir -p \"$(dirname \"$at\")\"; ln -s \"$2\" \"$at\"; flush shared \"$(dirname \"$at\")\"
 }}
 {links}"
         ),
@@ -419,18 +414,18 @@ pub fn deactivate(root: &str) -> String {
     in_root(
         root,
         &format!(
-            "if [ -e current ] && [ ! -L current ]; then echo 'current is not a symbolic link' >&2; exit 1; fi\nif [ -L {TAKEN_OVER} ]; then
+            "{APPEND}if [ -e current ] && [ ! -L current ]; then echo 'current is not a symbolic link' >&2; exit 1; fi
+append
+if [ -L {TAKEN_OVER} ]; then
   rm -rf .switch; mkdir .switch
-  {append}
   mv -f {TAKEN_OVER} .switch/current
   mv -f .switch/current .
   rmdir .switch
 else
-  {append}
   rm -f current
 fi
-",
-            append = append_any(),
+flush .
+"
         ),
     )
 }
@@ -442,7 +437,7 @@ pub fn remove(root: &str, ids: &[ReleaseId]) -> String {
     in_root(
         root,
         &format!(
-            "record=$(cat)
+            "{APPEND}record=$(cat)
 [ -d releases ] || exit 0
 cd ./releases
 live=$(cd -P ../current 2> /dev/null && pwd -P) || live=$(readlink ../current || true)
@@ -450,10 +445,10 @@ for id in {ids}; do
   if [ \"${{live##*/}}\" = \"$id\" ]; then continue; fi
   if [ -d \"$id\" ]; then rm -rf \".removing-$id\"; mv \"$id\" \".removing-$id\"; fi
 done
+flush .
 rm -rf .incoming-* .removing-*
 cd ..
-{MEND}
-printf '%s\\n' \"$record\" >> history.jsonl
+printf '%s\\n' \"$record\" | append
 {reserve}",
             ids = ids.join(" "),
             reserve = room::reserve(),
@@ -472,7 +467,7 @@ pub fn in_current(root: &str, command: &str) -> String {
 
 /// Keeps the health check on stdin, which may hold a secret in its URL. From now on there is a healthy release to go back to.
 pub fn keep_check(root: &str) -> String {
-    in_root(root, &format!("(private; cat > .health.new)\nmv -f .health.new .health\nrm -f {TAKEN_OVER}\n"))
+    in_root(root, &format!("(private; cat > .health.new)\nreplace .health\nrm -f {TAKEN_OVER}\n"))
 }
 
 /// Prints the check that was kept, or nothing.
@@ -511,6 +506,22 @@ mod tests {
             grouped() { [ -g "$1" ] && case $(ls -ld "$1" 2> /dev/null) in d????w[sS]*) ;; *) return 1;; esac; }
             private() { if grouped .; then umask 007; else umask 077; fi; }
             if grouped .; then umask 002; fi
+            flush() { sync "$@"; }
+            replace() {
+              for file; do set -- "$@" "$file.new"; shift; done
+              flush "$@"
+              for file; do mv -f "$file" "${file%.new}"; case $file in */*) file=${file%/*};; *) file=.;; esac; set -- "$@" "$file"; shift; done
+              flush "$@"
+            }
+            keep() { cat > "$1.new"; replace "$1"; }
+            has_text() { [ -s "$1" ] && tr -d '\000\n' < "$1" | grep -q .; }
+            append() {
+              line=$(cat)
+              [ -n "$line" ] || return 0
+              if [ -s history.jsonl ] && [ "$(tail -c 1 history.jsonl | wc -l)" -eq 0 ]; then echo >> history.jsonl; fi
+              printf '%s\n' "$line" >> history.jsonl
+              flush history.jsonl
+            }
             if [ -e current ] && [ ! -L current ]; then echo 'current is not a symbolic link' >&2; exit 1; fi
             [ -d releases/20260822T101500-1a2b3c4/.gangplank ] || { echo 'releases/20260822T101500-1a2b3c4 is not installed' >&2; exit 1; }
             rm -rf .switch; mkdir .switch
@@ -518,17 +529,14 @@ mod tests {
               old=$(cd -P current 2> /dev/null && pwd -P) || old=$(readlink current)
               case $old in
                 "$(pwd -P)"/releases/????????T??????-*|releases/????????T??????-*) ;;
-                *) ln -s "$(readlink current)" .switch/current.before-gangplank; rm -f current.before-gangplank; mv -f .switch/current.before-gangplank . ;;
+                *) ln -s "$(readlink current)" .switch/current.before-gangplank; rm -f current.before-gangplank; mv -f .switch/current.before-gangplank .; flush . ;;
               esac
             fi
             ln -s releases/20260822T101500-1a2b3c4 .switch/current
-            line=$(cat)
-            if [ -n "$line" ]; then
-              if [ -s history.jsonl ] && [ -n "$(tail -c 1 history.jsonl)" ]; then echo >> history.jsonl; fi
-              printf '%s\n' "$line" >> history.jsonl
-            fi
+            append
             mv -f .switch/current .
             rmdir .switch
+            flush .
         "#]]
         .assert_eq(&activate("/srv/my app", &id));
     }

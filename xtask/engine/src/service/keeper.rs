@@ -16,6 +16,7 @@
 //! new directory may get the inode of one that was removed. Its children inherit the variable, also those that become
 //! daemons. On Linux a stop ends all of them, as far as the variable can be read.
 
+use crate::host::script::durable::DURABLE;
 use crate::host::script::{UMASK, quote};
 use crate::release::id::ReleaseId;
 use crate::service::port::{IN_USE, in_use};
@@ -23,7 +24,7 @@ use crate::service::{GONE, Script, port};
 
 /// Fails where a unit of systemd runs the app: two services would want one port.
 pub fn ready(root: &str) -> Script {
-    let body = r#"if [ -f service/name ]; then
+    let body = r#"if has_text service/name; then
   read -r manager unit < service/name
   echo "the unit $unit of the $manager's systemd runs here" >&2
   echo "hint: on that host \`systemctl disable --now $unit\` (\`--user\` where it is a user's) and \`rm $root/service/name $root/service/systemd\`, then deploy again" >&2; exit 1
@@ -36,9 +37,12 @@ fi
 /// started as it was when it was last healthy.
 pub fn restart(root: &str, id: &ReleaseId, spec: &str, stop_seconds: u64, put_back: bool) -> Script {
     let keep = if put_back {
-        "cat > /dev/null; rm -f service/spec.new; use=spec"
+        "cat > /dev/null; use=spec
+# An empty one is what a power cut left: how the release that failed was to be started is all that is known.
+has_text service/spec || [ ! -f service/spec.new ] || replace service/spec
+rm -f service/spec.new"
     } else {
-        "(private; cat > service/spec.new); use=spec.new"
+        "(private; cat > service/spec.new); flush service/spec.new service; use=spec.new"
     };
     // A release that went live without the keeper has nothing to be started again with.
     let known = if put_back { "[ -f service/spec ] || exit 0" } else { ":" };
@@ -84,7 +88,7 @@ set -- ${line##*) }
     let in_use = in_use();
     let body = format!("if alive; then\n[ -n \"$root\" ] || exit 0\n{foreign}exit 0; fi
 if [ -f service/exit ]; then echo \"the process ended with exit code $(cat service/exit)\"; else echo 'no process runs'; fi
-from=0; [ ! -f service/log.start ] || read -r from < service/log.start
+from=$(number service/log.start)
 [ ! -f service/log ] || ! tail -c +$((from + 1)) service/log | {in_use} || echo '{IN_USE}'
 left=$(marked); [ -z \"$left\" ] || echo \"and left\" $left \"behind: run the app in the foreground, not as a daemon\"
 {holder}exit {GONE}\n");
@@ -93,14 +97,14 @@ left=$(marked); [ -z \"$left\" ] || echo \"and left\" $left \"behind: run the ap
 
 /// Remembers how the process was started, now that it is healthy.
 pub fn confirm(root: &str) -> Script {
-    let body = "if [ -f service/spec.new ]; then mv -f service/spec.new service/spec; fi\n";
+    let body = "if [ -f service/spec.new ]; then replace service/spec; fi\n";
     Script::new(script(root, body), String::new())
 }
 
 /// Prints the last lines of the log of the current process.
 pub fn log(root: &str, lines: u32) -> Script {
     let body = format!(
-        "from=0; [ ! -f service/log.start ] || read -r from < service/log.start
+        "from=$(number service/log.start)
 [ ! -f service/log ] || tail -c +$((from + 1)) service/log | tail -n {lines}\n"
     );
     Script::new(script(root, &body), String::new())
@@ -118,13 +122,13 @@ pub fn follow(root: &str, lines: u32) -> Script {
 
 /// A script in `root` that can ask whether the kept process is alive.
 pub fn script(root: &str, body: &str) -> String {
-    format!("set -eu; LC_ALL=C; export LC_ALL\ncd -- {}\n{UMASK}\n{FUNCTIONS}{body}", quote(root))
+    format!("set -eu; LC_ALL=C; export LC_ALL\ncd -- {}\n{UMASK}\n{DURABLE}{FUNCTIONS}{body}", quote(root))
 }
 
 /// The same before there has to be a root, which is `$root`.
 pub fn ahead(root: &str, body: &str) -> String {
     let start = "cd -- \"$root\" 2> /dev/null || cd /";
-    format!("set -eu; LC_ALL=C; export LC_ALL; root={}\n{start}\n{UMASK}\n{FUNCTIONS}{body}", quote(root))
+    format!("set -eu; LC_ALL=C; export LC_ALL; root={}\n{start}\n{UMASK}\n{DURABLE}{FUNCTIONS}{body}", quote(root))
 }
 
 /// `alive` is true while the kept process runs: the process exists, is no zombie, and began when ours did, so that a
@@ -149,6 +153,7 @@ alive() {
   [ \"$(started \"$pid\")\" = \"$start\" ]
 }
 parent() { sed -n 's/^PPid:[^0-9]*//p' \"/proc/$1/status\" 2> /dev/null || true; }
+number() { n=; ! [ -s \"$1\" ] || n=$(head -c 20 \"$1\" | tr -d '\\000\\n'); case $n in ''|*[!0-9]*) n=0;; esac; echo \"$n\"; }
 nap() { sleep 0.05 2>/dev/null || sleep 1; }
 ";
 
@@ -192,7 +197,7 @@ echo \"$code\" > service/exit
 [ -f service/log ] || : > service/log
 echo $(($(wc -c < service/log))) > service/log.start
 if command -v setsid > /dev/null 2>&1; then launch=setsid; group=own; else launch=nohup; group=-; fi
-[ -s service/id ] || head -c 12 /dev/urandom | od -An -tx1 | tr -d ' \\n' > service/id
+[ -s service/id ] || head -c 12 /dev/urandom | od -An -tx1 | tr -d ' \\n' | keep service/id
 root=$(here)
 env -i PATH=\"$PATH\" HOME=\"${{HOME:-/}}\" USER=\"${{USER:-}}\" LANG=\"${{LANG:-C.UTF-8}}\" GANGPLANK_TARGET=\"$(mark)\" \\
   $launch sh -c {wrapper} keeper releases/{id} \"$use\" $group \"$root\" >> service/log 2>&1 < /dev/null &

@@ -5,6 +5,7 @@ mod port;
 mod systemd;
 
 use crate::host::frame::one_line;
+use crate::host::script::durable::DURABLE;
 use crate::host::script::{UMASK, quote};
 use crate::project::Service;
 use crate::release::digest;
@@ -247,7 +248,7 @@ impl Spec {
 /// Lines of a target's state about its service: `service running DIGEST RELEASE` or `service stopped`; and `vars DIGEST`, the
 /// variables with which a service of commands was healthy last.
 pub fn state() -> String {
-    let vars = "if [ -f service/vars.good ]; then
+    let vars = "if [ -s service/vars.good ]; then
   vars=$(sha256sum < service/vars.good 2> /dev/null || shasum -a 256 < service/vars.good 2> /dev/null || true)
   [ -z \"$vars\" ] || echo \"vars ${vars%% *}\"
 fi";
@@ -263,8 +264,9 @@ pub fn exports(vars: &[(String, String)]) -> String {
 /// them. With `put_back` they are those with which the service was healthy last.
 fn with_env_file(root: &str, exports: &str, env: &str, restart: &str, put_back: bool) -> Script {
     let good = if put_back {
-        "if [ -f service/vars.good ]; then
-  vars=$(cat service/vars.good); cp -p service/vars.good service/vars; cp -p service/env.good service/env
+        "if [ -s service/vars.good ]; then
+  vars=$(cat service/vars.good); cp -p service/vars.good service/vars.new; cp -p service/env.good service/env.new
+  replace service/env service/vars
 fi"
     } else {
         ":"
@@ -273,12 +275,12 @@ fi"
         "set -eu
 cd -- {}
 {UMASK}
-IFS= read -r line; vars=$(printf %b \"$line\"); IFS= read -r line; env=$(printf %b \"$line\")
+{DURABLE}IFS= read -r line; vars=$(printf %b \"$line\"); IFS= read -r line; env=$(printf %b \"$line\")
 mkdir -p service
 # On a full disk it takes room from the reserve, because the command itself is not run twice.
 put() {{ until printf '%s\\n' \"$1\" > \"$2\"; do set -- \"$1\" \"$2\" .reserve/*; [ -f \"$3\" ] || return 1; rm -f \"$3\"; done; }}
 (private; put \"$env\" service/env.new; put \"$vars\" service/vars.new)
-mv -f service/env.new service/env; mv -f service/vars.new service/vars
+replace service/env service/vars
 {good}
 eval \"$vars\"
 exec sh -c {}\n",
@@ -292,7 +294,7 @@ exec sh -c {}\n",
 fn keep_vars(root: &str) -> Script {
     // The variables last: where they are, both are.
     let body = r#"for file in env vars; do
-  [ ! -f "service/$file" ] || { cp -p "service/$file" "service/$file.new"; mv -f "service/$file.new" "service/$file.good"; }
+  [ ! -f "service/$file" ] || { cp -p "service/$file" "service/$file.good.new"; replace "service/$file.good"; }
 done
 "#;
     Script::new(keeper::script(root, body), String::new())

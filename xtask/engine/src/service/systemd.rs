@@ -143,14 +143,15 @@ done"
 fi
 {may}
 {NO_KEEPER}
-if [ -f service/name ] && [ \"$(cat service/name)\" != \"$manager $name\" ]; then
+if has_text service/name && [ \"$(cat service/name)\" != \"$manager $name\" ]; then
   read -r other unit < service/name
   echo \"the unit $unit of the $other's systemd runs here, not $name of the $manager's\" >&2
   echo \"hint: on that host \\`systemctl disable --now $unit\\` (\\`--user\\` where it is a user's) and \\`rm $root/service/name $root/service/systemd\\`, then deploy again\" >&2; exit 1
 fi
 for unit in \"$name.service\" \"$name.socket\"; do
   for file in \"$dir/$unit\" \"$(systemctl $scope show -p FragmentPath --value \"$unit\")\"; do
-    [ ! -f \"$file\" ] || head -n 1 \"$file\" | grep -qF {ours} || {{
+    has_text \"$file\" || continue
+    head -n 1 \"$file\" | grep -qF {ours} || {{
       if head -n 1 \"$file\" | grep -qF '# Written by gangplank for'; then
         echo \"$file belongs to another target of this host\" >&2; echo 'hint: each target of one host needs a `unit` of its own' >&2; exit 1
       fi
@@ -168,16 +169,25 @@ done
     pub fn restart(&self, root: &str, id: &ReleaseId, put_back: bool) -> Script {
         let digest = self.digest();
         let choose = if put_back {
-            format!("cat > /dev/null\nif [ ! -f service/good ]; then\n{STOP}exit 0\nfi\nread -r use < service/good")
+            format!(
+                "cat > /dev/null
+if [ ! -f service/good ]; then
+{STOP}exit 0
+fi
+use=$(tr -d '\\000' < service/good)
+# Of one that a power cut left empty, how the release that failed was to be started is all that is known.
+has_text \"service/spec-$use/unit\" || use={digest}"
+            )
         } else {
             format!(
                 "use={digest}; spec=service/spec-$use
-(private; mkdir -p \"$spec\"; cat > \"$spec/env\")
+(private; mkdir -p \"$spec\"; cat > \"$spec/env.new\")
 printf %s {unit} | while IFS= read -r line; do
   [ \"$line\" != User=@login@ ] || line=User=$(id -un)
   printf '%s\\n' \"$line\"
-done > \"$spec/unit\"
-printf %s {socket} > \"$spec/socket\"",
+done > \"$spec/unit.new\"
+printf %s {socket} > \"$spec/socket.new\"
+replace \"$spec/env\" \"$spec/unit\" \"$spec/socket\"",
                 unit = quote(&self.unit(root)),
                 socket = quote(&self.socket(root)),
             )
@@ -186,15 +196,15 @@ printf %s {socket} > \"$spec/socket\"",
             "mkdir -p service
 {NO_KEEPER}
 {choose}
-echo \"$manager $name\" > service/name
+echo \"$manager $name\" | keep service/name
 {PLACE}
 date +%s > service/since
 rm -f service/systemd
 {LISTEN}
+flush_units
 ctl restart \"$name.service\"
 ctl show -p NRestarts --value \"$name.service\" > service/crashes
-echo \"$manager $name $use {id}\" > service/systemd.new
-mv -f service/systemd.new service/systemd
+echo \"$manager $name $use {id}\" | keep service/systemd
 "
         );
         let script = self.script(root, &body);
@@ -280,9 +290,9 @@ exit 1
 
     /// Remembers how it was started, now that it is healthy.
     pub fn confirm(&self, root: &str) -> Script {
-        let body = "if [ ! -f service/systemd ]; then exit 0; fi
+        let body = "has_text service/systemd || exit 0
 read -r _ _ use _ < service/systemd
-echo \"$use\" > service/good.new; mv -f service/good.new service/good
+echo \"$use\" | keep service/good
 for spec in service/spec-*; do [ \"$spec\" = \"service/spec-$use\" ] || rm -rf \"$spec\"; done
 ";
         Script::new(keeper::script(root, body), String::new())
@@ -332,18 +342,25 @@ fn functions(manager: Manager) -> String {
         Manager::User | Manager::System => {
             r#"ctl() { systemctl $scope "$@"; }
 drop() { rm -f "$dir/$1"; }
-put() { mkdir -p "$dir"; cp "$1" "$dir/.$2.new"; chmod 644 "$dir/.$2.new"; mv -f "$dir/.$2.new" "$dir/$2"; }
+put() { mkdir -p "$dir"; cp "$1" "$dir/$2.new"; chmod 644 "$dir/$2.new"; replace "$dir/$2"; }
 "#
         }
         Manager::Sudo => {
             r#"ctl() { case $1 in is-*|show) systemctl "$@";; *) sudo -n systemctl "$@";; esac; }
 drop() { :; }
-put() { sudo -n install -m 644 "$PWD/$1" "$dir/$2"; }
+put() { sudo -n install -m 644 "$PWD/$1" "$dir/$2"; flush "$dir/$2" "$dir"; }
 "#
         }
     };
-    format!("manager={}\n{SCOPE}{may}", manager.as_str())
+    format!("manager={}\n{SCOPE}{may}{FLUSH_UNITS}", manager.as_str())
 }
+
+/// The links of what is enabled are systemd's, which does not sync them.
+const FLUSH_UNITS: &str = r#"flush_units() {
+  [ ! -d "$dir" ] || flush "$dir"
+  for wants in "$dir"/*.target.wants; do [ ! -d "$wants" ] || flush "$wants"; done
+}
+"#;
 
 /// Two services would want one port.
 const NO_KEEPER: &str = r#"if alive; then
@@ -352,9 +369,9 @@ fi"#;
 
 /// Installs the files of `$use` that differ, and says so in `$changed`.
 const PLACE: &str = r#"spec=service/spec-$use; changed=
-(private; cp "$spec/env" service/env.new); mv -f service/env.new service/env
+(private; cp "$spec/env" service/env.new); replace service/env
 place() {
-  cp "$spec/$1" "service/$1"
+  cp "$spec/$1" "service/$1.new"; replace "service/$1"
   if [ -f "$dir/$2" ]; then
     [ "$(cat "service/$1")" != "$(cat "$dir/$2")" ] || return 0
   fi
@@ -383,6 +400,7 @@ if head -n 1 "$dir/$name.service" 2>/dev/null | grep -qF "# Written by gangplank
   for unit in "$name.socket" "$name.service"; do
     [ ! -f "$dir/$unit" ] || { ctl disable -q --now "$unit"; drop "$unit"; }
   done
+  flush_units
   ctl daemon-reload
 fi
 "##;

@@ -1,0 +1,98 @@
+//! Shell functions that write files which survive a power cut.
+//!
+//! A file system may write a name before the bytes that it names, and neither before it is told to. So a file is written
+//! aside, synced, and renamed, and then its directory is synced: after a cut it is whole, the old one or the new one.
+//! `sync FILE` of coreutils and `BusyBox` is fsync(2) of that file or directory. A `sync` that takes no operands (macOS,
+//! coreutils before 8.24) writes all file systems instead, which is slower and no less safe.
+
+/// `flush PATH...` returns when these files, or the names in these directories, are on the disk. `replace FILE...` renames each
+/// `FILE.new` to `FILE`. `keep FILE` writes stdin to a file. `has_text FILE` is false for a file that is not there, and for what a
+/// power cut leaves of one that was not synced: no bytes, or NULs.
+pub const DURABLE: &str = r#"flush() { sync "$@"; }
+replace() {
+  for file; do set -- "$@" "$file.new"; shift; done
+  flush "$@"
+  for file; do mv -f "$file" "${file%.new}"; case $file in */*) file=${file%/*};; *) file=.;; esac; set -- "$@" "$file"; shift; done
+  flush "$@"
+}
+keep() { cat > "$1.new"; replace "$1"; }
+has_text() { [ -s "$1" ] && tr -d '\000\n' < "$1" | grep -q .; }
+"#;
+
+/// Writes all of a directory to the disk. One call for the whole file system is faster than one for each file.
+pub const FLUSH_TREE: &str = r#"flush_tree() {
+  said=$(sync -f "$1" 2>&1) && return
+  case $said in *"nput/output error"*|*"o space left"*) printf '%s\n' "$said" >&2; return 1;; esac
+  sync
+}
+"#;
+
+/// Appends stdin to the history, and touches nothing where stdin is empty: a full disk must not keep a release from being switched
+/// back. A line that a power cut tore, or of which it left only NULs, is ended first: it must not
+/// swallow the record that follows it.
+pub const APPEND: &str = r#"append() {
+  line=$(cat)
+  [ -n "$line" ] || return 0
+  if [ -s history.jsonl ] && [ "$(tail -c 1 history.jsonl | wc -l)" -eq 0 ]; then echo >> history.jsonl; fi
+  printf '%s\n' "$line" >> history.jsonl
+  flush history.jsonl
+}
+"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+    use std::process::Command;
+
+    /// Runs a script in a directory with a `sync` that tells what it was asked for.
+    fn run(dir: &Path, text: &str) -> String {
+        let spy = "sync() { echo sync \"$@\"; }\nset -eu\n";
+        let script = format!("{spy}{DURABLE}{FLUSH_TREE}{APPEND}{text}");
+        let said = Command::new("sh").args(["-c", &script]).current_dir(dir).output().unwrap();
+        assert!(said.status.success() && said.stderr.is_empty(), "{}", String::from_utf8_lossy(&said.stderr));
+        String::from_utf8(said.stdout).unwrap()
+    }
+
+    #[test]
+    fn replace_syncs_files_before_and_directories_after_the_rename() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("a b")).unwrap();
+        for file in ["x.new", "a b/y.new"] {
+            fs::write(dir.path().join(file), file).unwrap();
+        }
+        assert_eq!(run(dir.path(), "replace x 'a b/y'"), "sync x.new a b/y.new\nsync . a b\n");
+        assert_eq!(fs::read_to_string(dir.path().join("a b/y")).unwrap(), "a b/y.new");
+        assert_eq!(run(dir.path(), "echo 1 | keep x; cat x"), "sync x.new\nsync .\n1\n");
+    }
+
+    #[test]
+    fn append_ends_a_line_that_is_torn_or_full_of_nuls() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = dir.path().join("history.jsonl");
+        for (before, after) in [
+            (&b""[..], &b"new\n"[..]),
+            (b"old\n", b"old\nnew\n"),
+            (b"tor", b"tor\nnew\n"),
+            (b"torn", b"torn\nnew\n"),
+            (b"old\n\0\0\0", b"old\n\0\0\0\nnew\n"),
+        ] {
+            fs::write(&history, before).unwrap();
+            assert_eq!(run(dir.path(), "echo new | append"), "sync history.jsonl\n");
+            assert_eq!(fs::read(&history).unwrap(), after);
+        }
+        assert_eq!(run(dir.path(), "append < /dev/null"), "");
+    }
+
+    #[test]
+    fn has_text_tells_what_a_cut_left_from_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        for (bytes, want) in [(&b""[..], "no"), (b"\0\0\n\0", "no"), (b"\n", "no"), (b"\0x", "yes"), (b"x\n", "yes")] {
+            fs::write(dir.path().join("a b"), bytes).unwrap();
+            let said = run(dir.path(), "if has_text 'a b'; then echo yes; else echo no; fi");
+            assert_eq!(said.trim(), want, "{bytes:?}");
+        }
+        assert_eq!(run(dir.path(), "has_text none || echo no"), "no\n");
+    }
+}
