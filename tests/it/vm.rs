@@ -11,7 +11,7 @@ use crate::project::{Project, get};
 use machine::Machine;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The envs of the project, each with a service of its own on the same machine.
 const ENVS: [&str; 4] = ["sudo", "user", "system", "box"];
@@ -27,7 +27,9 @@ impl World {
     /// Goes on after a case that failed, because the next boot is far away; the end of the test names all of them.
     fn case(&mut self, name: &str, run: impl FnOnce(&mut Self)) {
         let started = Instant::now();
-        if std::env::var("VM_SKIP").is_ok_and(|skip| skip.split(',').any(|it| name.contains(it))) { return; } // TEMPORARY
+        if std::env::var("VM_SKIP").is_ok_and(|skip| skip.split(',').any(|it| name.contains(it))) {
+            return;
+        } // TEMPORARY
         eprintln!("case `{name}`");
         if catch_unwind(AssertUnwindSafe(|| run(self))).is_err() {
             eprintln!("case `{name}` failed");
@@ -66,6 +68,23 @@ fn project(vm: &Machine) -> Project {
     fs::copy(crate::project::sample_app(), p.path("bin/app")).unwrap();
     p.git(&["init", "--quiet", "--initial-branch", "main"]);
     p
+}
+
+/// Waits until `done`; a machine without KVM that has others beside it is slow.
+#[track_caller]
+fn soon(what: &str, done: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < Duration::from_secs(180), "not within three minutes: {what}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn commands_of_the_guide_are_found() {
+    for words in guide::BLOCKS {
+        guide::block(words);
+    }
 }
 
 #[test]

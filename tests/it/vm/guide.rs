@@ -7,6 +7,15 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+/// The words of the guide before each block that is run.
+pub const BLOCKS: [&str; 6] = [LOGIN, KEY, HOST_KEY, KNOWN_HOSTS, SUDOERS, LINGER];
+const LOGIN: &str = "On the server, as root.";
+const KEY: &str = "a key for the pipeline alone";
+const HOST_KEY: &str = "is given). On the server:";
+const KNOWN_HOSTS: &str = "Here, compare the fingerprint";
+const SUDOERS: &str = "one line, for `unit: \"shop\"` in `/srv/app`";
+const LINGER: &str = "so that it runs without a login and at boot";
+
 /// The first block of commands after these words of the guide.
 pub fn block(words: &str) -> Vec<String> {
     let guide = fs::read_to_string(root().join("docs/hosts.md")).unwrap();
@@ -25,15 +34,15 @@ fn here(dir: &Path, command: &str) -> String {
 
 /// "From a fresh server to a deploy": the login, its key, and the key of the host.
 pub fn fresh_server(vm: &Machine, project: &Project) {
-    block("On the server, as root.").iter().for_each(|line| drop(vm.sh(line)));
-    block("a key for the pipeline alone").iter().for_each(|line| drop(here(&vm.file("."), line)));
+    block(LOGIN).iter().for_each(|line| drop(vm.sh(line)));
+    block(KEY).iter().for_each(|line| drop(here(&vm.file("."), line)));
     let key = fs::read_to_string(vm.file("deploy_key.pub")).unwrap();
     vm.write("/home/deploy/.ssh/authorized_keys", &format!("restrict {key}"));
-    let there = vm.sh(&block("is given). On the server:").join("\n"));
+    let there = vm.sh(&block(HOST_KEY).join("\n"));
     project.write(".circleci/known_hosts", "");
     // The machine has a port in the place of a name.
     let port = format!("-p {} 127.0.0.1", vm.ssh_port());
-    let scan = block("Here, compare the fingerprint").join("\n").replace("web1.example.com", &port);
+    let scan = block(KNOWN_HOSTS).join("\n").replace("web1.example.com", &port);
     let scanned = here(&project.path("."), &scan);
     let fingerprint = |text: &str| text.split_whitespace().find(|word| word.starts_with("SHA256:")).map(str::to_owned);
     assert!(fingerprint(&there).is_some() && fingerprint(&there) == fingerprint(&scanned), "{there} {scanned}");
@@ -41,10 +50,10 @@ pub fn fresh_server(vm: &Machine, project: &Project) {
 
 /// What the three managers of a unit need, each with its directory.
 pub fn managers(vm: &Machine) {
-    let line = block("one line, for `unit: \"shop\"` in `/srv/app`").join("\n");
+    let line = block(SUDOERS).join("\n");
     vm.write("/etc/sudoers.d/deploy", &format!("{line}\n"));
     vm.sh("chmod 440 /etc/sudoers.d/deploy && visudo -cqf /etc/sudoers.d/deploy");
-    block("so that it runs without a login and at boot").iter().for_each(|line| drop(vm.sh(line)));
+    block(LINGER).iter().for_each(|line| drop(vm.sh(line)));
     // As the guide says of `logs` of a unit of the system.
     vm.sh("usermod -aG systemd-journal deploy && install -d -o deploy -g deploy /srv/own && install -d /srv/system");
     vm.sh("cat /home/deploy/.ssh/authorized_keys >> /root/.ssh/authorized_keys");

@@ -135,7 +135,15 @@ fn make(dir: &Path, suite: &str) -> bool {
     must("chmod", &["700", &text(&tree.join("root/.ssh"))]);
     fs::copy(tree.join("etc/ssh/ssh_host_ed25519_key.pub"), dir.join("hostkey.pub")).unwrap();
     // qemu loads these itself.
-    must("sh", &["-ec", "mv \"$0\"/boot/vmlinuz-* \"$1\"/kernel; mv \"$0\"/boot/initrd.img-* \"$1\"/initrd", &text(&tree), &text(dir)]);
+    must(
+        "sh",
+        &[
+            "-ec",
+            "mv \"$0\"/boot/vmlinuz-* \"$1\"/kernel; mv \"$0\"/boot/initrd.img-* \"$1\"/initrd",
+            &text(&tree),
+            &text(dir),
+        ],
+    );
     must("mke2fs", &["-q", "-t", "ext4", "-d", &text(&tree), &text(&dir.join("disk.new")), DISK]);
     fs::rename(dir.join("disk.new"), dir.join("disk")).unwrap();
     true

@@ -35,7 +35,10 @@ impl Machine {
         let image = Image::get()?;
         let own = crate::record::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR")));
         let dir = own.path().to_owned();
-        must("cp", &["--sparse=always", &image.file("disk").display().to_string(), &dir.join("disk").display().to_string()]);
+        must(
+            "cp",
+            &["--sparse=always", &image.file("disk").display().to_string(), &dir.join("disk").display().to_string()],
+        );
         let ports = (0..=services).map(|_| free_port()).collect();
         let mut machine = Self { dir, image, ports, keeper: None, _own: own };
         machine.write_ssh();
@@ -71,7 +74,11 @@ impl Machine {
         let mut qemu = Command::new("sh");
         qemu.args(["-c", KEEPER, "keeper"]).arg(&self.dir).args(["qemu-system-x86_64", "-accel"]);
         // A /dev/kvm that opens does not yet run a guest.
-        if kvm() { qemu.args(["kvm", "-cpu", "host"]) } else { qemu.args(["tcg,thread=multi", "-cpu", "max"]) };
+        if kvm() {
+            qemu.args(["kvm", "-cpu", "host"])
+        } else {
+            qemu.args(["tcg,thread=multi", "-cpu", "max"])
+        };
         qemu.args(["-machine", "q35", "-smp", "2", "-m", "768", "-display", "none", "-no-user-config", "-nodefaults"]);
         qemu.args(["-kernel", &file("kernel"), "-initrd", &file("initrd")]);
         qemu.args(["-append", "root=/dev/vda rw console=ttyS0 quiet net.ifnames=0"]);
@@ -143,7 +150,9 @@ impl Machine {
         let mut ssh = Command::new("ssh");
         ssh.args(["-F", "/dev/null", "-i"]).arg(self.image.file("key")).args(["-p", &self.ports[0].to_string()]);
         let known = format!("UserKnownHostsFile={}", self.file("known_hosts").display());
-        for option in [&known, "HostKeyAlias=vm", "IdentitiesOnly=yes", "BatchMode=yes", "ConnectTimeout=5", "LogLevel=ERROR"] {
+        for option in
+            [&known, "HostKeyAlias=vm", "IdentitiesOnly=yes", "BatchMode=yes", "ConnectTimeout=5", "LogLevel=ERROR"]
+        {
             ssh.args(["-o", option]);
         }
         ssh.args(["root@127.0.0.1", command]);

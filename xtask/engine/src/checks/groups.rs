@@ -16,7 +16,7 @@ pub struct Group {
     pub about: &'static str,
     /// Wall time on two cores with everything compiled, rounded up.
     pub minutes: u32,
-    /// Programs that its tests need, by the Debian package of the same name.
+    /// Programs that its tests need: see `checks::tools` for the Debian package of each.
     pub programs: &'static [&'static str],
     /// A package of npm that its tests need: name and version.
     pub npm: Option<(&'static str, &'static str)>,
@@ -47,7 +47,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "vm", about: "a virtual machine, its reboots and power cuts", minutes: 15, programs: VM, npm: None },
 ];
 
-const VM: &[&str] = &["debootstrap", "qemu-system-x86"];
+const VM: &[&str] = &["debootstrap", "mke2fs", "qemu-system-x86_64"];
 const CEPH: &[&str] = &["radosgw", "ceph-mon", "ceph-osd"];
 
 /// A test that only a group runs.
