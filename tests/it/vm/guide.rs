@@ -8,22 +8,23 @@ use std::path::Path;
 use std::process::Command;
 
 /// The words of the guide before each block that is run.
-pub const BLOCKS: [&str; 6] = [LOGIN, KEY, HOST_KEY, KNOWN_HOSTS, SUDOERS, LINGER];
+pub const BLOCKS: [&str; 7] = [LOGIN, KEY, HOST_KEY, KNOWN_HOSTS, SUDOERS, JOURNAL, LINGER];
 const LOGIN: &str = "On the server, as root.";
 const KEY: &str = "a key for the pipeline alone";
 const HOST_KEY: &str = "is given). On the server:";
 const KNOWN_HOSTS: &str = "Here, compare the fingerprint";
 const SUDOERS: &str = "one line, for `unit: \"shop\"` in `/srv/app`";
+const JOURNAL: &str = "shows `deploy` the units of the system when";
 const LINGER: &str = "so that it runs without a login and at boot";
 
-/// The first block of commands after these words of the guide.
-pub fn block(words: &str) -> Vec<String> {
+/// The first block of lines after these words of the guide.
+pub fn lines(words: &str) -> String {
     let guide = fs::read_to_string(root().join("docs/hosts.md")).unwrap();
     let (_, rest) = guide.split_once(words).unwrap_or_else(|| panic!("docs/hosts.md has no `{words}`"));
-    let lines = rest.lines().skip_while(|line| !line.starts_with("    "));
-    let block: Vec<_> = lines.map_while(|line| line.strip_prefix("    ")).map(str::to_owned).collect();
+    let indented = rest.lines().skip_while(|line| !line.starts_with("    "));
+    let block: Vec<_> = indented.map_while(|line| line.strip_prefix("    ")).collect();
     assert!(!block.is_empty(), "docs/hosts.md has no commands after `{words}`");
-    block
+    block.join("\n")
 }
 
 fn here(dir: &Path, command: &str) -> String {
@@ -34,15 +35,15 @@ fn here(dir: &Path, command: &str) -> String {
 
 /// "From a fresh server to a deploy": the login, its key, and the key of the host.
 pub fn fresh_server(vm: &Machine, project: &Project) {
-    block(LOGIN).iter().for_each(|line| drop(vm.sh(line)));
-    block(KEY).iter().for_each(|line| drop(here(&vm.file("."), line)));
+    vm.sh(&lines(LOGIN));
+    here(&vm.file("."), &lines(KEY));
     let key = fs::read_to_string(vm.file("deploy_key.pub")).unwrap();
     vm.write("/home/deploy/.ssh/authorized_keys", &format!("restrict {key}"));
-    let there = vm.sh(&block(HOST_KEY).join("\n"));
+    let there = vm.sh(&lines(HOST_KEY));
     project.write(".circleci/known_hosts", "");
     // The machine has a port in the place of a name.
     let port = format!("-p {} 127.0.0.1", vm.ssh_port());
-    let scan = block(KNOWN_HOSTS).join("\n").replace("web1.example.com", &port);
+    let scan = lines(KNOWN_HOSTS).replace("web1.example.com", &port);
     let scanned = here(&project.path("."), &scan);
     let fingerprint = |text: &str| text.split_whitespace().find(|word| word.starts_with("SHA256:")).map(str::to_owned);
     assert!(fingerprint(&there).is_some() && fingerprint(&there) == fingerprint(&scanned), "{there} {scanned}");
@@ -50,12 +51,11 @@ pub fn fresh_server(vm: &Machine, project: &Project) {
 
 /// What the three managers of a unit need, each with its directory.
 pub fn managers(vm: &Machine) {
-    let line = block(SUDOERS).join("\n");
-    vm.write("/etc/sudoers.d/deploy", &format!("{line}\n"));
+    vm.write("/etc/sudoers.d/deploy", &format!("{}\n", lines(SUDOERS)));
     vm.sh("chmod 440 /etc/sudoers.d/deploy && visudo -cqf /etc/sudoers.d/deploy");
-    block(LINGER).iter().for_each(|line| drop(vm.sh(line)));
-    // As the guide says of `logs` of a unit of the system.
-    vm.sh("usermod -aG systemd-journal deploy && install -d -o deploy -g deploy /srv/own && install -d /srv/system");
+    vm.sh(&lines(JOURNAL));
+    vm.sh(&lines(LINGER));
+    vm.sh("install -d -o deploy -g deploy /srv/own && install -d /srv/system");
     vm.sh("cat /home/deploy/.ssh/authorized_keys >> /root/.ssh/authorized_keys");
 }
 

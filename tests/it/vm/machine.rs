@@ -124,16 +124,16 @@ impl Machine {
         keeper.wait().unwrap();
     }
 
-    /// What root's command prints. It has to succeed.
+    /// What root's commands print. All of them have to succeed.
     #[track_caller]
     pub fn sh(&self, command: &str) -> String {
-        let said = self.try_sh(command);
+        let said = self.try_sh(&format!("set -e\n{command}"));
         let (stdout, stderr) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
         assert!(said.status.success(), "as root `{command}`\n{stdout}\n{stderr}");
         stdout.trim_end().to_owned()
     }
 
-    /// The same, with what is to be read on its stdin.
+    /// Writes a file as root.
     #[track_caller]
     pub fn write(&self, path: &str, text: &str) {
         let mut ssh = self.ssh(&format!("cat > {path}")).stdin(Stdio::piped()).spawn().unwrap();
