@@ -9,7 +9,6 @@ pub fn reboot(w: &mut World) {
     for (env, text) in ["sudo", "user", "system"].into_iter().zip(before) {
         soon(&format!("the service of {env} is back"), || w.says(env) == text);
         w.p.run(&format!("status {env}")).ok().has("running");
-        w.p.run(&format!("deploy {env}")).code(0);
     }
     w.p.run("status box").ok().has("stopped");
     w.p.run("deploy box").ok();
