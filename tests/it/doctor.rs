@@ -261,8 +261,8 @@ fn what_is_live_and_not_well_is_a_warning() {
     warned(&p, "doctor dev", "its service does not run", "cargo xtask logs dev");
     let status = p.run("status dev").ok().has("its service does not run").has("cargo xtask logs dev");
     // What it says to do helps.
-    let (_, deploy) = status.stdout.split_once("`cargo xtask deploy ").expect("a deploy");
-    p.run(&format!("deploy {}", deploy.split_once('`').expect("its end").0)).ok();
+    let (_, start) = status.stdout.split_once("`cargo xtask start ").expect("a command");
+    p.run(&format!("start {}", start.split_once('`').expect("its end").0)).ok();
     assert!(!p.run("status dev").ok().stdout.contains("does not run"));
     p.run("deploy dev").ok();
     let (old, new) = (p.port("dev"), crate::project::free_port());

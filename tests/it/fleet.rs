@@ -10,7 +10,7 @@ mod listen;
 mod logins;
 mod machine;
 mod story;
-mod systemd;
+pub mod systemd;
 
 use crate::parts::cx;
 use crate::project::Project;

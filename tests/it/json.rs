@@ -158,6 +158,7 @@ fn on_a_laptop(seen: &Shapes) {
         run(OUTCOME, "deploy dev --yes");
     }
     run(OUTCOME, "prune dev --keep 2");
+    run("start, stop, restart", "restart dev");
     run("history", "history dev --all");
     let owner = r#"{"by":"ben@elsewhere","at":"2026-08-01T00:00:00Z","verb":"deploy","token":"x","host":"elsewhere","boot":"b","namespace":"n","pid":1,"start":1}"#;
     run("lock", "lock status dev");

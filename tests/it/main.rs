@@ -21,6 +21,7 @@ mod ci;
 mod cli;
 mod clients;
 mod conformance;
+mod control;
 mod doctor;
 mod edges;
 mod executor;

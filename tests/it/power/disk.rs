@@ -125,26 +125,42 @@ impl Filesystem for Recorder {
 }
 
 /// An ext4 that is mounted at a directory, and unmounted when dropped.
-pub struct Mounted(PathBuf);
+pub struct Mounted {
+    at: PathBuf,
+    host: Option<String>,
+}
 
 impl Mounted {
-    fn mount(image: &Path, at: &Path) -> Option<Self> {
-        fs::create_dir_all(at).unwrap();
+    /// With `host`, the process id of a host with mounts of its own, it is mounted there.
+    fn mount(image: &Path, at: &Path, host: Option<&str>) -> Option<Self> {
+        if host.is_none() {
+            fs::create_dir_all(at).unwrap();
+        }
+        let device = Command::new("losetup").args(["--find", "--show"]).arg(image).output().ok()?;
+        let device = String::from_utf8(device.stdout).unwrap();
+        let device = Path::new(device.trim());
         // A commit a second makes more moments at which the file system is what it is without our syncs.
-        ran("mount", &["-o", "loop,commit=1"], &[image, at]).then(|| Self(at.to_owned()))
+        let mounted = device.is_absolute() && ran(host, "mount", &["-t", "ext4", "-o", "commit=1"], &[device, at]);
+        // It stays until nothing uses it.
+        ran(None, "losetup", &["--detach"], &[device]);
+        mounted.then(|| Self { at: at.to_owned(), host: host.map(str::to_owned) })
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if !ran("umount", &[], &[&self.0]) {
-            ran("umount", &["-l"], &[&self.0]);
+        let host = self.host.as_deref();
+        if !ran(host, "umount", &[], &[&self.at]) {
+            ran(host, "umount", &["-l"], &[&self.at]);
         }
     }
 }
 
-fn ran(program: &str, options: &[&str], paths: &[&Path]) -> bool {
-    let mut command = Command::new(program);
+fn ran(host: Option<&str>, program: &str, options: &[&str], paths: &[&Path]) -> bool {
+    let mut command = Command::new(host.map_or(program, |_| "nsenter"));
+    if let Some(process) = host {
+        command.args(["--mount", "--target", process, program]);
+    }
     command.args(options).args(paths).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
@@ -159,19 +175,19 @@ pub struct Disk {
 
 impl Disk {
     /// Mounts an empty disk of so many MiB at `at`; its files are in `dir`.
-    pub fn mount(dir: &Path, at: &Path, mib: u64) -> Option<Self> {
+    pub fn mount(dir: &Path, at: &Path, host: Option<&str>, mib: u64) -> Option<Self> {
         fs::create_dir_all(dir.join("fuse")).unwrap();
         let image = dir.join("image");
         fs::File::create(&image).unwrap().set_len(mib << 20).unwrap();
         let made =
-            ran("mke2fs", &["-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0"], &[&image]);
+            ran(None, "mke2fs", &["-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0"], &[&image]);
         let initial = fs::read(&image).unwrap();
         let log = Arc::new(Mutex::new(Log { now: initial.clone(), events: vec![] }));
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("gangplank-test".into())];
         let session = made.then(|| fuser::spawn_mount(Recorder(log.clone()), dir.join("fuse"), &config));
         let session = session.and_then(Result::ok);
-        let mounted = session.as_ref().and_then(|_| Mounted::mount(&dir.join("fuse/disk"), at));
+        let mounted = session.as_ref().and_then(|_| Mounted::mount(&dir.join("fuse/disk"), at, host));
         let (Some(session), Some(mounted)) = (session, mounted) else {
             skip("power cuts: only root of a machine with mke2fs, FUSE and loop devices has such disks");
             return None;
@@ -234,7 +250,7 @@ impl Recording {
     }
 
     /// Mounts at `at` what a cut leaves; `image` is a file for it.
-    pub fn mount(&self, cut: Cut, image: &Path, at: &Path) -> Mounted {
+    pub fn mount(&self, cut: Cut, image: &Path, at: &Path, host: Option<&str>) -> Mounted {
         let mut bytes = self.initial.clone();
         let before = &self.events[..cut.at];
         let flushed = before.iter().rposition(|event| matches!(event, Event::Flush)).unwrap_or(0);
@@ -249,7 +265,7 @@ impl Recording {
             }
         }
         fs::write(image, bytes).unwrap();
-        let mounted = Mounted::mount(image, at).unwrap_or_else(|| panic!("{cut:?}: ext4 cannot be mounted"));
+        let mounted = Mounted::mount(image, at, host).unwrap_or_else(|| panic!("{cut:?}: ext4 cannot be mounted"));
         // A process that still has a file open keeps the disk before this one alive: it must not write here.
         fs::remove_file(image).unwrap();
         mounted

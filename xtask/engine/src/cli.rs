@@ -2,11 +2,13 @@
 
 mod bench;
 mod ci;
+mod control;
 mod new;
 mod test;
 
 pub use self::bench::{Bench, Fleet};
 pub use self::ci::{Ci, Trigger};
+pub use self::control::Control;
 pub use self::new::New;
 pub use self::test::Test;
 
@@ -188,6 +190,12 @@ pub enum Command {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<String>,
     },
+    /// Start the service of the live release, where it does not run
+    Start(Control),
+    /// Stop the service of the live release
+    Stop(Control),
+    /// Restart the service of the live release, wave by wave
+    Restart(Control),
     /// Show what happened in an env
     History {
         /// The env
@@ -415,6 +423,9 @@ impl Command {
             | Self::Rollback { env, .. }
             | Self::Logs { env, .. }
             | Self::Exec { env, .. }
+            | Self::Start(Control { env, .. })
+            | Self::Stop(Control { env, .. })
+            | Self::Restart(Control { env, .. })
             | Self::History { env, .. }
             | Self::Diff { env, .. }
             | Self::Lock(Lock::Status { env } | Lock::Release { env, .. })

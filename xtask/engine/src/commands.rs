@@ -1,9 +1,11 @@
 //! From a parsed command to the verb that does it, and to its answer.
 
 use crate::approval::{approved, ask, confirm};
-use crate::cli::{Bench, Ci, Cli, Command, Expect, Global, Lock as LockCommand, New, Prune, Test, Trigger};
+use crate::cli::{Bench, Ci, Cli, Command, Control, Expect, Global, Lock as LockCommand, New, Prune, Test, Trigger};
 use crate::cx::{Cx, var};
 use crate::deploy::apply::Outcome;
+use crate::deploy::control::{self, Controlled};
+use crate::deploy::history::Verb;
 use crate::deploy::life::Registry;
 use crate::deploy::resolve::Catalog;
 use crate::deploy::state::{Lock, Lockable};
@@ -33,6 +35,8 @@ pub enum Answer {
     Fetched(report::Verified),
     /// `plan`, `deploy`, `promote`, `rollback`, `prune`
     Outcome(Outcome),
+    /// `start`, `stop`, `restart`
+    Controlled(Controlled),
     /// `prune --store`
     Pruned(handoff::Pruned),
     /// `status`
@@ -143,14 +147,10 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
             approved(cx, project.env(env)?, global.yes, &options, &roll_back).map(Answer::Outcome)
         }
         Command::Status { env } => report::status(cx, project, env.as_deref()).map(Answer::Status),
-        Command::Logs { env, follow, lines, host } => {
-            let show = if *follow { deploy::hosts::follow } else { deploy::hosts::logs };
-            show(cx, project.env(env)?, host.as_deref(), *lines, listener).map(|()| Answer::Heard)
-        }
-        Command::Exec { env, host, command } => {
-            confirm(cx, project.env(env)?, global.yes, "run a command in")?;
-            deploy::hosts::exec(cx, project.env(env)?, host.as_deref(), command, listener).map(|()| Answer::Heard)
-        }
+        Command::Logs { .. } | Command::Exec { .. } => listen(cx, project, cli, listener),
+        Command::Start(it) => self::control(cx, project, global, it, Verb::Start),
+        Command::Stop(it) => self::control(cx, project, global, it, Verb::Stop),
+        Command::Restart(it) => self::control(cx, project, global, it, Verb::Restart),
         Command::History { env, limit, all } => report::history(cx, project, env, *limit, *all).map(Answer::History),
         Command::Releases { limit } => report::releases(cx, project, *limit as usize).map(Answer::Releases),
         Command::Diff { env, release } => report::diff(cx, project, env, release.as_ref()).map(Answer::Diff),
@@ -176,6 +176,29 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
         }
         Command::BenchDeploy { release, targets } => bench::fleet::deploy(cx, release, targets).map(Answer::Outcome),
     }
+}
+
+fn listen(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<Answer> {
+    match &cli.command {
+        Command::Logs { env, follow, lines, host } => {
+            let show = if *follow { deploy::hosts::follow } else { deploy::hosts::logs };
+            show(cx, project.env(env)?, host.as_deref(), *lines, listener)?;
+        }
+        Command::Exec { env, host, command } => {
+            confirm(cx, project.env(env)?, cli.global.yes, "run a command in")?;
+            deploy::hosts::exec(cx, project.env(env)?, host.as_deref(), command, listener)?;
+        }
+        _ => {}
+    }
+    Ok(Answer::Heard)
+}
+
+fn control(cx: &Cx, project: &Project, global: &Global, it: &Control, verb: Verb) -> Result<Answer> {
+    let env = project.env(&it.env)?;
+    if !global.dry_run {
+        confirm(cx, env, global.yes, &format!("{} the service of", verb.as_str()))?;
+    }
+    control::control(cx, project, &it.env, verb, it.host.as_deref(), &it.options(global)).map(Answer::Controlled)
 }
 
 fn test(cx: &Cx, project: &Project, test: &Test) -> Result<Answer> {

@@ -32,6 +32,7 @@ pub const GROUPS: &[Group] = &[
         npm: None,
     },
     Group { name: "kill", about: "a deploy that is killed at every point", minutes: 1, programs: &[], npm: None },
+    Group { name: "power", about: "a host whose power is cut at every point", minutes: 12, programs: &[], npm: None },
     Group { name: "bucket", about: "buckets on a real S3 server", minutes: 5, programs: CEPH, npm: None },
     Group {
         name: "azure",

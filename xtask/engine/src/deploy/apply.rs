@@ -159,7 +159,7 @@ pub fn apply(
 }
 
 /// What went wrong on some hosts, as one error: of the kind and with the hint of the first one.
-fn all_of(done: Vec<Result<()>>) -> Result<()> {
+pub(super) fn all_of(done: Vec<Result<()>>) -> Result<()> {
     let errors: Vec<_> = done.into_iter().filter_map(Result::err).collect();
     let Some(first) = errors.first() else { return Ok(()) };
     let text = errors.iter().map(|error| format!("{error:#}")).collect::<Vec<_>>().join("; ");
@@ -410,11 +410,7 @@ impl Run<'_> {
     }
 
     fn show_log(&self, host: &Host) {
-        let Some(script) = self.spec.log(host.target.root(), LOG_LINES) else { return };
-        if let Ok(answer) = host.target.run(&script) {
-            let lines = answer.stdout.lines().map(|line| shortened(line, LOG_LINE_CHARS)).collect();
-            self.cx.emit(Event::ServiceLog { target: host.target.url().to_owned(), lines });
-        }
+        show_log(self.cx, self.spec, host.target);
     }
 
     fn record(&self, event: Happened, id: &ReleaseId, why: Option<&str>) -> Record {
@@ -451,6 +447,15 @@ impl Run<'_> {
 /// The acts that find out whether a host can be switched.
 fn looks<'s>(host: &Host<'s>, scripts: &'s [Script]) -> Vec<Act<'s>> {
     host.to_be_checked().map(Act::VerifyFiles).into_iter().chain(scripts.iter().map(Act::Run)).collect()
+}
+
+/// Shows the last lines that the service of a host wrote.
+pub(super) fn show_log(cx: &Cx, spec: &Spec, target: &dyn Target) {
+    let Some(script) = spec.log(target.root(), LOG_LINES) else { return };
+    if let Ok(answer) = target.run(&script) {
+        let lines = answer.stdout.lines().map(|line| shortened(line, LOG_LINE_CHARS)).collect();
+        cx.emit(Event::ServiceLog { target: target.url().to_owned(), lines });
+    }
 }
 
 /// The beginning of a line, with a word that there is more.

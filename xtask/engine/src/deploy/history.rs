@@ -24,6 +24,12 @@ pub enum Happened {
     Restored,
     /// Old releases were removed.
     Removed,
+    /// Its service was started by hand.
+    Started,
+    /// Its service was stopped by hand.
+    Stopped,
+    /// Its service was restarted by hand.
+    Restarted,
 }
 
 /// Why it happened.
@@ -38,6 +44,12 @@ pub enum Verb {
     Rollback,
     /// `prune`
     Prune,
+    /// `start`
+    Start,
+    /// `stop`
+    Stop,
+    /// `restart`
+    Restart,
 }
 
 impl Verb {
@@ -48,6 +60,9 @@ impl Verb {
             Self::Promote => "promote",
             Self::Rollback => "rollback",
             Self::Prune => "prune",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! deploy, promote, rollback and prune: lock, state, plan, apply, in this order on every target of an env.
 
 pub mod apply;
+pub mod control;
 mod elsewhere;
 pub mod fetched;
 pub mod history;

@@ -124,8 +124,9 @@ pub struct HostHistory {
 /// changed what is live.
 pub fn history(cx: &Cx, project: &Project, env: &str, limit: usize, all: bool) -> Result<Vec<HostHistory>> {
     let one = |(target, history): (String, History)| {
-        let telling =
-            |record: &Record| all || matches!(record.event, Happened::Live | Happened::Failed | Happened::Restored);
+        let telling = |record: &Record| {
+            all || !matches!(record.event, Happened::Installed | Happened::Switched | Happened::Removed)
+        };
         let mut records: Vec<_> = history.records.into_iter().filter(telling).collect();
         records.drain(..records.len().saturating_sub(limit));
         HostHistory { target, records, unreadable: history.unreadable }

@@ -397,7 +397,7 @@ fn live(host: &Host, env: &Env, app: &str, held: Option<&(String, Life)>) -> Vec
         checks.push(Check::ok("live", "nothing yet"));
         return checks;
     };
-    let logs = format!("`cargo xtask logs {0}` shows why; `cargo xtask deploy {0}` starts it again", env.name);
+    let logs = format!("`cargo xtask logs {0}` shows why; `cargo xtask start {0}` starts it again", env.name);
     checks.push(match (&state.service, &host.health) {
         (Kept::Stopped, _) => Check::warning("live", format!("{id}, and its service does not run"), logs),
         (_, Some(Err(why))) => Check::warning("live", format!("{id}, which is not healthy: {why}"), logs),

@@ -7,6 +7,7 @@ use crate::ci::run::CiRun;
 use crate::ci::trigger::Started;
 use crate::commands::{Answer, LockState};
 use crate::deploy::apply::Outcome;
+use crate::deploy::control::{Controlled, ControlledHost};
 use crate::deploy::history::{Happened, Verb};
 use crate::deploy::report::{Diff, FileChange, HostHistory, HostStatus, Listed};
 use crate::handoff::{Pruned, PutDone};
@@ -54,6 +55,7 @@ pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
         Answer::History(hosts) => hosts.iter().map(|host| history(host, style, now)).collect::<Vec<_>>().join("\n"),
         Answer::Releases(listed) => releases(listed, style, now),
         Answer::Diff(diff) => self::diff(diff, style),
+        Answer::Controlled(done) => controlled(done, style),
         Answer::Lock(locks) => locks.iter().map(lock).collect(),
         Answer::Generated(files) => {
             let state = |changed| if changed { "written" } else { "is up to date" };
@@ -161,7 +163,7 @@ fn outcome(outcome: &Outcome, style: Style) -> String {
         return match outcome.verb {
             Verb::Prune => format!("{env}: {}\n", style.good("pruned")),
             Verb::Rollback => format!("{env}: {} to {release}\n", style.good("rolled back")),
-            Verb::Deploy | Verb::Promote => format!("{env}: {release} is {}\n", style.good("live")),
+            _ => format!("{env}: {release} is {}\n", style.good("live")),
         };
     }
     let mut out = String::new();
@@ -182,6 +184,23 @@ fn outcome(outcome: &Outcome, style: Style) -> String {
         }
     }
     out
+}
+
+fn controlled(done: &Controlled, style: Style) -> String {
+    let how = match (done.verb, done.dry_run) {
+        (Verb::Stop, false) => "stopped",
+        (Verb::Stop, true) => "would be stopped",
+        (Verb::Start, false) => "started",
+        (Verb::Start, true) => "would be started",
+        (_, false) => "restarted",
+        (_, true) => "would be restarted",
+    };
+    let is = if done.verb == Verb::Stop { "does not run" } else { "runs already" };
+    let line = |host: &ControlledHost| {
+        let end = if host.changed { style.good(how) } else { format!("{is}: nothing to do") };
+        format!("{}: the service of {} {end}\n", host.target, host.release)
+    };
+    done.targets.iter().map(line).collect()
 }
 
 fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
@@ -212,8 +231,7 @@ fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
             ),
             ("live", Some("stopped")) => writeln!(
                 notes,
-                "{target}: its service does not run: `cargo xtask logs {env}` shows why, `cargo xtask deploy {env} {}` starts it",
-                name(host.release.as_ref())
+                "{target}: its service does not run: `cargo xtask logs {env}` shows why, `cargo xtask start {env}` starts it"
             ),
             _ => Ok(()),
         };
@@ -231,6 +249,9 @@ fn history(host: &HostHistory, style: Style, now: Timestamp) -> String {
             Happened::Failed => "FAILED",
             Happened::Restored => "restored",
             Happened::Removed => "removed",
+            Happened::Started => "started",
+            Happened::Stopped => "stopped",
+            Happened::Restarted => "restarted",
         };
         let job = record.ci.as_ref().and_then(|ci| ci.url.as_deref()).map(|url| format!(" {url}")).unwrap_or_default();
         let why = record.why.as_deref().unwrap_or_default().replace('\n', " ");

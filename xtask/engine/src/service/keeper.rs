@@ -39,7 +39,7 @@ pub fn restart(root: &str, id: &ReleaseId, spec: &str, stop_seconds: u64, put_ba
     let keep = if put_back {
         "cat > /dev/null; use=spec
 # An empty one is what a power cut left: how the release that failed was to be started is all that is known.
-has_text service/spec || [ ! -f service/spec.new ] || replace service/spec
+if [ -f service/spec ] && [ -f service/spec.new ] && ! has_text service/spec; then replace service/spec; fi
 rm -f service/spec.new"
     } else {
         "(private; cat > service/spec.new); flush service/spec.new service; use=spec.new"
@@ -197,7 +197,7 @@ echo \"$code\" > service/exit
 [ -f service/log ] || : > service/log
 echo $(($(wc -c < service/log))) > service/log.start
 if command -v setsid > /dev/null 2>&1; then launch=setsid; group=own; else launch=nohup; group=-; fi
-[ -s service/id ] || head -c 12 /dev/urandom | od -An -tx1 | tr -d ' \\n' | keep service/id
+has_text service/id || head -c 12 /dev/urandom | od -An -tx1 | tr -d ' \\n' | keep service/id
 root=$(here)
 env -i PATH=\"$PATH\" HOME=\"${{HOME:-/}}\" USER=\"${{USER:-}}\" LANG=\"${{LANG:-C.UTF-8}}\" GANGPLANK_TARGET=\"$(mark)\" \\
   $launch sh -c {wrapper} keeper releases/{id} \"$use\" $group \"$root\" >> service/log 2>&1 < /dev/null &

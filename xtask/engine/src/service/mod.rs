@@ -163,6 +163,22 @@ impl Spec {
         Some(script.called("stop the service"))
     }
 
+    /// Stops the service until it is started again, or the host boots.
+    pub fn halt(&self, root: &str) -> Option<Script> {
+        match self {
+            Self::Systemd(unit) => Some(unit.halt(root).called("stop the service")),
+            Self::None | Self::Keeper { .. } | Self::Command { .. } => self.stop(root),
+        }
+    }
+
+    /// Starts the service of `id`, which is live, as it was when it was last healthy.
+    pub fn start(&self, root: &str, id: &ReleaseId) -> Option<Script> {
+        match self {
+            Self::Systemd(unit) => Some(unit.start(root).called("start the service")),
+            Self::None | Self::Keeper { .. } | Self::Command { .. } => self.restart(root, id, true),
+        }
+    }
+
     /// Exits with 0 while the service runs, with `GONE` when it will not come back by itself; else prints why not.
     ///
     /// `else_asked` is whether the app itself is asked, too; `port` is one that no other process of this root may
@@ -264,7 +280,7 @@ pub fn exports(vars: &[(String, String)]) -> String {
 /// them. With `put_back` they are those with which the service was healthy last.
 fn with_env_file(root: &str, exports: &str, env: &str, restart: &str, put_back: bool) -> Script {
     let good = if put_back {
-        "if [ -s service/vars.good ]; then
+        "if has_text service/vars.good; then
   vars=$(cat service/vars.good); cp -p service/vars.good service/vars.new; cp -p service/env.good service/env.new
   replace service/env service/vars
 fi"

@@ -226,6 +226,22 @@ ctl show -p NRestarts --value \"$name.service\" > service/crashes
         self.script(root, STOP)
     }
 
+    /// Stops it, and what listens for it, until somebody starts it or the host boots.
+    pub fn halt(&self, root: &str) -> Script {
+        let units = if self.has_socket() { "\"$name.service\" \"$name.socket\"" } else { "\"$name.service\"" };
+        self.script(root, &format!("ctl stop {units}\n"))
+    }
+
+    /// Starts it, and what listens for it first. `restart` starts what is stopped, and is allowed wherever a deploy is.
+    pub fn start(&self, root: &str) -> Script {
+        let socket = if self.has_socket() { "ctl start \"$name.socket\"\n" } else { "" };
+        self.script(root, &format!("{socket}ctl restart \"$name.service\"\n"))
+    }
+
+    fn has_socket(&self) -> bool {
+        matches!(self.handover, Handover::Sockets(_))
+    }
+
     /// Exits with 0 while it runs and no other process of this root has its port, with `GONE` when it will not come back
     /// by itself; else prints why not. Where nothing
     /// `else_asked` says whether it works, one crash is enough.

@@ -1,0 +1,34 @@
+//! What `start`, `stop` and `restart` take.
+
+use crate::cli::Global;
+use crate::deploy::Options;
+use clap::Args;
+use std::time::Duration;
+
+/// A service to start, stop or restart.
+#[derive(Debug, Clone, Args)]
+pub struct Control {
+    /// The env
+    pub env: String,
+    /// Only this host, by name or URL
+    #[arg(long, value_name = "NAME_OR_URL")]
+    pub host: Option<String>,
+    /// How long to wait for the lock of another command
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub lock_wait: u64,
+    /// The reason, for the history
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub why: Option<String>,
+}
+
+impl Control {
+    /// With the global options.
+    pub fn options(&self, global: &Global) -> Options {
+        Options {
+            dry_run: global.dry_run,
+            lock_wait: Duration::from_secs(self.lock_wait),
+            why: self.why.clone().filter(|why| !crate::release::id::is_nil(why)),
+            ..Options::default()
+        }
+    }
+}

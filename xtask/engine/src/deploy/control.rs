@@ -1,0 +1,268 @@
+//! `start`, `stop` and `restart`: the service of the release that is live, under the lock, with a record in the history.
+//!
+//! A service is started as it was when it was last healthy, so no variable of the env is needed for it. What is not
+//! confirmed is left to a deploy or a rollback, which know how to revert.
+
+use crate::cx::{self, Cx};
+use crate::deploy::history::{Happened, Record, Verb};
+use crate::deploy::lease;
+use crate::deploy::life::Registry;
+use crate::deploy::lock::Locks;
+use crate::deploy::resolve::Catalog;
+use crate::deploy::state::{Kept, State};
+use crate::deploy::waves::{AT_ONCE, each, waves};
+use crate::deploy::{Options, Site, apply};
+use crate::error::{Failure, Kind, Result, failed, not_found, split_hint, usage};
+use crate::event::{Event, ms_since};
+use crate::health::Checker;
+use crate::host::{self, Act, Target, script};
+use crate::machine::Owner;
+use crate::project::{Check, Env, Health, Project, Service, Strategy};
+use crate::release::id::ReleaseId;
+use crate::service::{self, Script, Spec};
+use serde::Serialize;
+use std::time::Instant;
+
+/// What `start`, `stop` and `restart` answer.
+#[derive(Debug, Serialize)]
+pub struct Controlled {
+    /// The env.
+    pub env: String,
+    /// What was asked for.
+    pub verb: Verb,
+    /// Whether this is only a plan.
+    pub dry_run: bool,
+    /// The hosts, in order.
+    pub targets: Vec<ControlledHost>,
+}
+
+/// One host of them.
+#[derive(Debug, Serialize)]
+pub struct ControlledHost {
+    /// URL of the target.
+    pub target: String,
+    /// What is live there.
+    pub release: ReleaseId,
+    /// Whether something was done, or would be: a service that runs is not started.
+    pub changed: bool,
+}
+
+/// Starts, stops or restarts the service of an env, on one host or on all.
+pub fn control(
+    cx: &Cx,
+    project: &Project,
+    env: &str,
+    verb: Verb,
+    host: Option<&str>,
+    options: &Options,
+) -> Result<Controlled> {
+    let env = project.env(env)?;
+    if matches!(env.service, Service::None) {
+        return usage(format!("{} has no service", env.name))
+            .hint("give it one: `service` of the env in xtask/src/main.rs, see docs/service.md")
+            .err();
+    }
+    let catalog = Catalog::open(cx, project)?;
+    let site = open(cx, project, env, verb, host, &catalog)?;
+    if options.dry_run {
+        return Ok(controlled(&site, verb, true, plans(&site, verb)?));
+    }
+    let me = Owner::me(cx, format!("{} of {}", verb.as_str(), env.name));
+    let stores = site.ledger.locks(env.name);
+    lease::renewed(&site.targets, lease::OFTEN, || {
+        let _locks = Locks::take(&site.registry, &stores, &site.targets, &me, options.lock_wait)?;
+        let plans = plans(&site, verb)?;
+        let base = site.record(verb, options.why.as_deref());
+        let run = Run { cx, env, spec: &site.spec, checker: &site.checker, verb, base };
+        run.carry_out(&site.targets, &plans)?;
+        Ok(controlled(&site, verb, false, plans))
+    })
+}
+
+/// The env with the variables that are set here: a service that is stopped at night must not need a secret.
+fn open<'cx>(
+    cx: &'cx Cx,
+    project: &'cx Project,
+    env: &'cx Env,
+    verb: Verb,
+    host: Option<&str>,
+    catalog: &'cx Catalog<'cx>,
+) -> Result<Site<'cx>> {
+    let known = env.vars.iter().filter_map(|(name, value)| Some(((*name).to_owned(), cx.expand(value).ok()?)));
+    let vars: Vec<_> = known.collect();
+    let spec = Spec::new(&env.service, &vars);
+    let health = if verb == Verb::Stop { Health { check: Check::None, ..env.health } } else { env.health };
+    let checker = Checker::new(cx, &health, &spec)?;
+    let mut targets = host::open_all(cx, env)?;
+    if let Some(wanted) = host {
+        targets.retain(|target| target.is_called(wanted));
+        if targets.is_empty() {
+            let known = env.targets.join(", ");
+            return usage(format!("{} has no host {wanted}", env.name)).hint(format!("it has {known}")).err();
+        }
+    }
+    let registry = Registry::new(cx, project.ci.slug);
+    let (ledger, exports) = (catalog.ledger(), service::exports(&vars));
+    Ok(Site { cx, env, app: Some(project.app.name), targets, spec, exports, checker, ledger, registry })
+}
+
+/// What is to be done on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Plan {
+    release: ReleaseId,
+    commit: Option<String>,
+    changes: bool,
+}
+
+fn plans(site: &Site, verb: Verb) -> Result<Vec<Plan>> {
+    let states = site.states()?;
+    let each = site.targets.iter().zip(&states);
+    each.map(|(target, state)| plan(site.env.name, target.url(), verb, state)).collect()
+}
+
+/// Refuses where nothing is live, and to start what no deploy has found healthy.
+fn plan(env: &str, url: &str, verb: Verb, state: &State) -> Result<Plan> {
+    let Some(live) = state.live() else {
+        return not_found(format!("nothing is live on {url}"))
+            .hint(format!("`cargo xtask deploy {env}` makes a release live"))
+            .err();
+    };
+    if verb != Verb::Stop && !state.history.confirmed(live) {
+        return Failure::new(Kind::Stale, format!("{url}: no deploy has found {live} healthy yet"))
+            .hint(format!("`cargo xtask deploy {env} {live}` finishes it, `cargo xtask rollback {env}` goes back"))
+            .err();
+    }
+    let changes = match (verb, &state.service) {
+        (Verb::Start, Kept::Running { release, .. }) => release != live,
+        (Verb::Start, Kept::Drifted) | (Verb::Stop, Kept::Stopped) => false,
+        _ => true,
+    };
+    Ok(Plan { release: live.clone(), commit: state.history.commit(live).map(str::to_owned), changes })
+}
+
+fn controlled(site: &Site, verb: Verb, dry_run: bool, plans: Vec<Plan>) -> Controlled {
+    let hosts = site.targets.iter().zip(plans).map(|(target, plan)| ControlledHost {
+        target: target.url().to_owned(),
+        release: plan.release,
+        changed: plan.changes,
+    });
+    Controlled { env: site.env.name.to_owned(), verb, dry_run, targets: hosts.collect() }
+}
+
+/// A plan that is carried out.
+struct Run<'a> {
+    cx: &'a Cx,
+    env: &'a Env,
+    spec: &'a Spec,
+    checker: &'a Checker,
+    verb: Verb,
+    base: Record,
+}
+
+impl Run<'_> {
+    /// Wave by wave, as a deploy does: each has to be healthy before the next. All are stopped at once.
+    fn carry_out(&self, targets: &[Box<dyn Target + '_>], plans: &[Plan]) -> Result<()> {
+        let hosts: Vec<_> = targets.iter().zip(plans).filter(|(_, plan)| plan.changes).collect();
+        let waves = match self.verb {
+            Verb::Stop => waves(Strategy::All, None, hosts.len()),
+            _ => waves(self.env.strategy, self.env.max_unavailable, hosts.len()),
+        };
+        for wave in waves {
+            if self.cx.interrupted() {
+                return failed("stopped by a signal").hint("run it again to go on").err();
+            }
+            apply::all_of(each(&hosts[wave], AT_ONCE, |(target, plan)| self.one(&***target, plan)))?;
+        }
+        Ok(())
+    }
+
+    fn one(&self, target: &dyn Target, plan: &Plan) -> Result<()> {
+        let (root, id) = (target.root(), &plan.release);
+        let (step, event, script) = match self.verb {
+            Verb::Stop => ("stop the service", Happened::Stopped, self.spec.halt(root)),
+            Verb::Start => ("start the service", Happened::Started, self.spec.start(root, id)),
+            _ => ("restart the service", Happened::Restarted, self.spec.restart(root, id, true)),
+        };
+        let record = Record {
+            at: self.cx.now(),
+            event,
+            release: Some(id.clone()),
+            commit: plan.commit.clone(),
+            ..self.base.clone()
+        };
+        let (url, step) = (target.url().to_owned(), step.to_owned());
+        self.cx.emit(Event::StepStarted { target: url.clone(), step: step.clone() });
+        let started = Instant::now();
+        let done = self.run_and_check(target, plan, script.as_ref(), &record);
+        self.cx.emit(Event::StepEnded { target: url, step, ms: ms_since(started), ok: done.is_ok() });
+        if done.is_err() && self.verb != Verb::Stop {
+            apply::show_log(self.cx, self.spec, target);
+        }
+        done
+    }
+
+    fn run_and_check(&self, target: &dyn Target, plan: &Plan, script: Option<&Script>, record: &Record) -> Result<()> {
+        let url = target.url();
+        if let Some(script) = script {
+            let answer = target.run(script)?;
+            if !answer.ok() {
+                let said = self.cx.scrub(&[answer.stdout.trim(), answer.stderr.trim()].join("\n"));
+                let (said, hint) = split_hint(&said);
+                let why = format!("{url}: the service command {}: {}", cx::exit(answer.code), said.trim());
+                return failed(why).hint(hint.map_or_else(|| self.look(), str::to_owned)).err();
+            }
+        }
+        target.must(Act::Record(record))?;
+        if self.verb == Verb::Stop {
+            return Ok(());
+        }
+        let kept = target.run(&Script::new(script::kept_check(target.root()), String::new()))?;
+        let checker = self.checker.as_kept(&kept.stdout);
+        let healthy = checker.wait(self.cx, target, self.spec, &plan.release, plan.commit.as_deref());
+        healthy.or_else(|why| failed(format!("{url}: {why}")).hint(self.look()).err())
+    }
+
+    fn look(&self) -> String {
+        let env = self.env.name;
+        format!("`cargo xtask logs {env}` shows its log; `cargo xtask rollback {env}` goes back to the release before")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deploy::history::testing::{history, id};
+    use crate::deploy::state::Current;
+
+    #[test]
+    fn plan_of_a_service() {
+        let running = |n: &str| Kept::Running { spec: "d".into(), release: id(n) };
+        for (verb, words, current, service, want) in [
+            (Verb::Start, "live 1", "1", Kept::Stopped, "changes"),
+            (Verb::Start, "live 1", "1", running("1"), "nothing"),
+            // A deploy was killed before it restarted the service.
+            (Verb::Start, "live 1; live 2", "2", running("1"), "changes"),
+            // Of commands nobody knows whether it runs.
+            (Verb::Start, "live 1", "1", Kept::None, "changes"),
+            (Verb::Stop, "live 1", "1", Kept::None, "changes"),
+            (Verb::Stop, "live 1", "1", running("1"), "changes"),
+            (Verb::Stop, "live 1", "1", Kept::Stopped, "nothing"),
+            (Verb::Stop, "live 1; switched 2", "2", running("2"), "changes"),
+            (Verb::Restart, "live 1", "1", running("1"), "changes"),
+            (Verb::Restart, "live 1", "1", Kept::Stopped, "changes"),
+            (Verb::Restart, "live 1; switched 2", "2", running("2"), "Stale"),
+            (Verb::Start, "live 1; switched 2", "2", Kept::Stopped, "Stale"),
+            (Verb::Start, "", "", Kept::None, "NotFound"),
+            (Verb::Stop, "live 1", "", Kept::None, "NotFound"),
+        ] {
+            let current = if current.is_empty() { Current::None } else { Current::Release(id(current)) };
+            let state = State { current, service, history: history(words), ..State::default() };
+            let found = match plan("dev", "file:x", verb, &state) {
+                Ok(Plan { changes: true, .. }) => "changes".to_owned(),
+                Ok(_) => "nothing".to_owned(),
+                Err(error) => format!("{:?}", crate::error::kind_of(&error)),
+            };
+            assert_eq!(found, want, "{verb:?} {state:?}");
+        }
+    }
+}
