@@ -27,9 +27,6 @@ impl World {
     /// Goes on after a case that failed, because the next boot is far away; the end of the test names all of them.
     fn case(&mut self, name: &str, run: impl FnOnce(&mut Self)) {
         let started = Instant::now();
-        if std::env::var("VM_SKIP").is_ok_and(|skip| skip.split(',').any(|it| name.contains(it))) {
-            return;
-        } // TEMPORARY
         eprintln!("case `{name}`");
         if catch_unwind(AssertUnwindSafe(|| run(self))).is_err() {
             eprintln!("case `{name}` failed");
@@ -106,8 +103,8 @@ fn deploys_to_a_real_machine_survive_reboots_and_power_cuts() {
         w.case(&format!("story of {env}"), |w| cases::story(w, env));
     }
     w.case("host with BusyBox alone is sent only changes", cases::busybox_changes);
-    for step in ["-1 day", "+2 days"] {
-        w.case(&format!("log after a clock that jumped {step}"), |w| cases::clock(w, step));
+    for env in ["sudo", "user"] {
+        w.case(&format!("log of {env} with a clock that jumps"), |w| cases::clock(w, env));
     }
     w.case("full disk", cases::full_disk);
     w.case("orderly reboot", power::reboot);

@@ -45,7 +45,6 @@ pub fn cut_during_deploy(w: &mut World) {
     let good = std::fs::read(w.p.path("bin/app")).unwrap();
     w.p.write_program("bin/app", "#!/bin/sh\nexec sleep 600\n");
     let id = w.p.release("sudo 31");
-    std::fs::write(w.p.path("bin/app"), good).unwrap();
     let mut deploy = w.p.start("deploy sudo");
     soon("it is switched", || {
         let switched = w.vm.sh("readlink /srv/app/current").ends_with(&id);
@@ -53,6 +52,7 @@ pub fn cut_during_deploy(w: &mut World) {
     });
     w.vm.cut_power();
     let ended = deploy.wait_with_output().unwrap();
+    std::fs::write(w.p.path("bin/app"), good).unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     // It hears of the cut by itself, and neither knows whether the release became healthy nor can put it back.
     assert_eq!(ended.status.code(), Some(9), "{said}");
