@@ -4,6 +4,7 @@ use super::World;
 use crate::parts::cx;
 use gangplank::host::{self, Delivery};
 use gangplank::release::delta::Changes;
+use std::time::SystemTime;
 
 /// What every target promises, in a directory that has to be quoted.
 pub fn contract(w: &mut World, login: &str) {
@@ -63,15 +64,18 @@ pub fn busybox_changes(w: &mut World) {
 
 /// The log of a start is that of this start, whatever the clock was before.
 pub fn clock(w: &mut World, env: &str) {
-    fails_at_its_start(w, env, "today");
-    w.vm.sh("date -s '-1 day'");
-    let yesterday = fails_at_its_start(w, env, "yesterday");
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let day = 24 * 60 * 60;
+    let mut fails_at = |time: u64, mark: &str| {
+        w.vm.sh(&format!("date -s @{time}"));
+        fails_at_its_start(w, env, mark)
+    };
+    fails_at(now, "today");
+    let yesterday = fails_at(now - day, "yesterday");
     assert!(!yesterday.contains("cannot start: today"), "{yesterday}");
-    w.vm.sh("date -s '+2 days'");
-    let tomorrow = fails_at_its_start(w, env, "tomorrow");
+    let tomorrow = fails_at(now + day, "tomorrow");
     assert!(!tomorrow.contains("cannot start: yesterday"), "{tomorrow}");
     w.p.run(&format!("status {env}")).ok().has("running");
-    w.vm.sh("date -s '-1 day'");
 }
 
 /// Not a block is left for a login that is not root.

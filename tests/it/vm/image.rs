@@ -113,9 +113,10 @@ fn make(dir: &Path, suite: &str) -> bool {
     let contained = ["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"];
     let mut debootstrap = Command::new("setpriv");
     debootstrap.args(contained).args(["debootstrap", "--variant=minbase"]).arg(format!("--include={PACKAGES}"));
-    let said = debootstrap.arg(suite).arg(&tree).arg(mirror).stdin(Stdio::null()).output().unwrap();
+    let said = debootstrap.arg(suite).arg(&tree).arg(&mirror).stdin(Stdio::null()).output().unwrap();
     if !said.status.success() {
         let words = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
+        let words = words.replace(&mirror, "the mirror");
         let last: Vec<_> = words.lines().rev().take(3).collect();
         skip(&format!("a virtual machine: debootstrap failed: {last:?}"));
         return false;
