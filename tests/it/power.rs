@@ -188,7 +188,8 @@ fn own_files(root: &Path) -> Vec<PathBuf> {
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name().into_string().unwrap();
-            let half_done = name.ends_with(".new") || HALF_DONE.iter().any(|start| name.starts_with(start));
+            let half_done = Path::new(&name).extension().is_some_and(|end| end == "new")
+                || HALF_DONE.iter().any(|start| name.starts_with(start));
             if half_done || OF_A_PROCESS.contains(&name.as_str()) {
                 continue;
             }

@@ -150,9 +150,14 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         let host = self.host.as_deref();
-        if !ran(host, "umount", &[], &[&self.at]) {
-            ran(host, "umount", &["-l"], &[&self.at]);
+        // A process that was killed a moment ago may still be there.
+        for _ in 0..100 {
+            if ran(host, "umount", &[], &[&self.at]) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
         }
+        ran(host, "umount", &["-l"], &[&self.at]);
     }
 }
 
@@ -165,12 +170,32 @@ fn ran(host: Option<&str>, program: &str, options: &[&str], paths: &[&Path]) -> 
     command.status().is_ok_and(|status| status.success())
 }
 
-/// A mounted disk that records. Its fields are dropped in this order.
+/// A mounted disk that records.
 pub struct Disk {
-    mounted: Mounted,
-    session: BackgroundSession,
+    mounted: Option<Mounted>,
+    session: Option<BackgroundSession>,
     log: Arc<Mutex<Log>>,
     initial: Vec<u8>,
+    fuse: PathBuf,
+}
+
+impl Drop for Disk {
+    /// Also when a test fails nothing stays mounted.
+    fn drop(&mut self) {
+        drop(self.mounted.take());
+        // The kernel detaches the loop device some time after the file system is gone.
+        for _ in 0..100 {
+            let used = Command::new("losetup").arg("--associated").arg(self.fuse.join("disk")).output();
+            if used.is_ok_and(|used| used.stdout.is_empty()) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let ended = self.session.take().map(BackgroundSession::umount_and_join);
+        if ended.is_none_or(|ended| ended.is_err()) {
+            ran(None, "umount", &["-l"], &[&self.fuse]);
+        }
+    }
 }
 
 impl Disk {
@@ -185,14 +210,17 @@ impl Disk {
         let log = Arc::new(Mutex::new(Log { now: initial.clone(), events: vec![] }));
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("gangplank-test".into())];
-        let session = made.then(|| fuser::spawn_mount(Recorder(log.clone()), dir.join("fuse"), &config));
-        let session = session.and_then(Result::ok);
-        let mounted = session.as_ref().and_then(|_| Mounted::mount(&dir.join("fuse/disk"), at, host));
-        let (Some(session), Some(mounted)) = (session, mounted) else {
+        let fuse = dir.join("fuse");
+        let session = made.then(|| fuser::spawn_mount(Recorder(log.clone()), &fuse, &config)).and_then(Result::ok);
+        let mut disk = Self { mounted: None, session, log, initial, fuse };
+        if disk.session.is_some() {
+            disk.mounted = Mounted::mount(&disk.fuse.join("disk"), at, host);
+        }
+        if disk.mounted.is_none() {
             skip("power cuts: only root of a machine with mke2fs, FUSE and loop devices has such disks");
             return None;
-        };
-        Some(Self { mounted, session, log, initial })
+        }
+        Some(disk)
     }
 
     /// How many writes and flushes there were until now.
@@ -202,13 +230,13 @@ impl Disk {
 
     /// Unmounts the disk and gives what it recorded.
     pub fn end(self) -> Recording {
-        let end = self.now();
-        drop(self.mounted);
-        self.session.umount_and_join().unwrap();
-        let mut log = self.log.lock().unwrap();
         // An orderly end is not what is asked for.
+        let end = self.now();
+        let (log, initial) = (self.log.clone(), self.initial.clone());
+        drop(self);
+        let mut log = log.lock().unwrap();
         log.events.truncate(end);
-        Recording { initial: self.initial, events: std::mem::take(&mut log.events) }
+        Recording { initial, events: std::mem::take(&mut log.events) }
     }
 }
 

@@ -8,7 +8,11 @@
 /// `flush PATH...` returns when these files, or the names in these directories, are on the disk. `replace FILE...` renames each
 /// `FILE.new` to `FILE`. `keep FILE` writes stdin to a file. `has_text FILE` is false for a file that is not there, and for what a
 /// power cut leaves of one that was not synced: no bytes, or NULs.
-pub const DURABLE: &str = r#"flush() { sync "$@"; }
+pub const DURABLE: &str = r#"flush() {
+  flushed=$(sync "$@" 2>&1) && return
+  # Not every file system can sync a directory (some of FUSE, 9p), nor every sync one file.
+  case $flushed in *"nvalid argument"*|*"ot supported"*|*"ot implemented"*|*"ption"*|*"sage:"*) sync;; *) printf '%s\n' "$flushed" >&2; return 1;; esac
+}
 replace() {
   for file; do set -- "$@" "$file.new"; shift; done
   flush "$@"
@@ -20,11 +24,7 @@ has_text() { [ -s "$1" ] && tr -d '\000' < "$1" | grep -q '^'; }
 "#;
 
 /// Writes all of a directory to the disk. One call for the whole file system is faster than one for each file.
-pub const FLUSH_TREE: &str = r#"flush_tree() {
-  said=$(sync -f "$1" 2>&1) && return
-  case $said in *"nput/output error"*|*"o space left"*) printf '%s\n' "$said" >&2; return 1;; esac
-  sync
-}
+pub const FLUSH_TREE: &str = r#"flush_tree() { flush -f "$1"; }
 "#;
 
 /// Appends stdin to the history, and touches nothing where stdin is empty: a full disk must not keep a release from being switched
@@ -50,13 +50,15 @@ mod tests {
     use std::path::Path;
     use std::process::Command;
 
-    /// Runs a script in a directory with a `sync` that tells what it was asked for.
+    /// Runs a script in a directory with a `sync` that notes its operands. Gives those, and what the script prints.
     fn run(dir: &Path, text: &str) -> String {
-        let spy = "sync() { echo sync \"$@\"; }\nset -eu\n";
+        let spy = "sync() { echo sync \"$@\" >> said; }\nset -eu\n";
         let script = format!("{spy}{DURABLE}{FLUSH_TREE}{APPEND}{text}");
         let said = Command::new("sh").args(["-c", &script]).current_dir(dir).output().unwrap();
         assert!(said.status.success() && said.stderr.is_empty(), "{}", String::from_utf8_lossy(&said.stderr));
-        String::from_utf8(said.stdout).unwrap()
+        let synced = fs::read_to_string(dir.join("said")).unwrap_or_default();
+        let _ = fs::remove_file(dir.join("said"));
+        synced + &String::from_utf8(said.stdout).unwrap()
     }
 
     #[test]
@@ -89,6 +91,24 @@ mod tests {
             assert_eq!(fs::read(&history).unwrap(), after);
         }
         assert_eq!(run(dir.path(), "append < /dev/null"), "");
+    }
+
+    #[test]
+    fn flush_writes_everything_where_a_path_cannot_be_synced_and_fails_where_the_disk_does() {
+        let dir = tempfile::tempdir().unwrap();
+        for (said, want) in [
+            ("sync: error syncing '.': Invalid argument", "all"),
+            ("sync: error syncing '.': Operation not supported", "all"),
+            ("sync: invalid option -- 'f'", "all"),
+            ("sync: error syncing 'x': Input/output error", "failed"),
+            ("sync: error syncing 'x': No space left on device", "failed"),
+            ("sync: error opening 'x': No such file or directory", "failed"),
+        ] {
+            let sync = format!("sync() {{ [ $# = 0 ] && echo all && return; echo \"{said}\" >&2; return 1; }}\n");
+            let script = format!("{sync}{DURABLE}{FLUSH_TREE}flush_tree . 2> /dev/null || echo failed");
+            let found = Command::new("sh").args(["-c", &script]).current_dir(dir.path()).output().unwrap();
+            assert_eq!(String::from_utf8(found.stdout).unwrap().trim(), want, "{said}");
+        }
     }
 
     #[test]
