@@ -29,7 +29,10 @@ pub fn cut_after_deploy(w: &mut World) {
         let live = history.lines().filter(|line| line.contains(id) && line.contains("\"event\":\"live\"")).count();
         assert_eq!(live, 1, "{root}: {history}");
     }
-    whole(w);
+    whole(w, &super::ENVS);
+    for env in super::ENVS {
+        w.p.run(&format!("verify @{env}")).ok();
+    }
     soon("the service is back", || w.says("sudo") == "sudo 20");
     w.p.run("status sudo").ok().has(&ids[1]).has("running");
     w.p.run("status box").ok().has(&ids[0]).has("stopped");
@@ -57,33 +60,35 @@ pub fn cut_during_deploy(w: &mut World) {
     // It hears of the cut by itself, and neither knows whether the release became healthy nor can put it back.
     assert_eq!(ended.status.code(), Some(9), "{said}");
     w.vm.boot();
-    whole(w);
-    let status = w.p.run("status sudo").ok();
-    eprintln!("after the power cut: {}", status.stdout);
+    whole(w, &["sudo"]);
+    // It is live, and no deploy has found it healthy.
+    w.p.run("status sudo").ok().has(&id).has("interrupted");
+    w.p.run("verify @sudo").fails(5, "runs no healthy release", "cargo xtask deploy sudo");
     goes_on(w, "sudo");
 }
 
+/// The directory of each env, and the unit that was installed from it.
+const ROOTS: [(&str, &str, Option<&str>); 4] = [
+    ("sudo", "/srv/app", Some("/etc/systemd/system/shop.service")),
+    ("user", "/srv/own", Some("/home/deploy/.config/systemd/user/own.service")),
+    ("system", "/srv/system", Some("/etc/systemd/system/web.service")),
+    ("box", "/srv/box", None),
+];
+
 /// No file of the engine is empty or holds zero bytes, and units are what was written. What the app prints is its own.
-fn whole(w: &World) {
-    let damaged = "cd $root; find . -maxdepth 1 -type f -print; find service releases/*/.gangplank -type f ! -name socket ! -name log -print";
-    for root in ["/srv/app", "/srv/system", "/srv/own", "/srv/box"] {
+fn whole(w: &World, envs: &[&str]) {
+    for (_, root, unit) in ROOTS.into_iter().filter(|(env, ..)| envs.contains(env)) {
         let look = format!(
-            "root={root}; for f in $({damaged}); do
-  [ -s $root/$f ] || echo \"$root/$f is empty\"
-  [ $(tr -dc '\\0' < $root/$f | wc -c) = 0 ] || echo \"$root/$f has zero bytes\"
+            "cd {root}
+for f in $(find . -maxdepth 1 -type f; find service releases/*/.gangplank -type f ! -name socket ! -name log); do
+  [ -s $f ] || echo \"$f is empty\"
+  [ $(tr -dc '\\0' < $f | wc -c) = 0 ] || echo \"$f has zero bytes\"
 done"
         );
-        assert_eq!(w.vm.sh(&look), "");
-    }
-    for (root, unit) in [
-        ("/srv/app", "/etc/systemd/system/shop.service"),
-        ("/srv/system", "/etc/systemd/system/web.service"),
-        ("/srv/own", "/home/deploy/.config/systemd/user/own.service"),
-    ] {
-        w.vm.sh(&format!("cmp {root}/service/unit {unit}"));
-    }
-    for env in super::ENVS {
-        w.p.run(&format!("verify @{env}")).ok();
+        assert_eq!(w.vm.sh(&look), "", "{root}");
+        if let Some(unit) = unit {
+            w.vm.sh(&format!("cmp {root}/service/unit {unit}"));
+        }
     }
 }
 
@@ -96,4 +101,5 @@ fn goes_on(w: &World, env: &str) {
     w.p.run(&format!("rollback {env}")).ok();
     assert_ne!(w.says(env), text);
     w.p.run(&format!("status {env}")).ok().has("running");
+    w.p.run(&format!("verify @{env}")).ok();
 }
