@@ -62,7 +62,7 @@ pub fn cut_during_deploy(w: &mut World) {
     w.vm.boot();
     whole(w, &["sudo"]);
     // It is live, and no deploy has found it healthy.
-    w.p.run("status sudo").ok().has(&id).has("unconfirmed").has("did not come to a good end");
+    w.p.run("status sudo").ok().has(&id).has("unconfirmed").has("the next deploy takes over");
     w.p.run("verify @sudo").fails(5, "runs no healthy release", "cargo xtask deploy sudo");
     goes_on(w, "sudo");
 }
