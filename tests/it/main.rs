@@ -59,3 +59,4 @@ mod target;
 mod tidy;
 mod trigger;
 mod variables;
+mod vm;

@@ -293,6 +293,13 @@ impl Ran {
         self
     }
 
+    /// No such piece of stdout.
+    #[track_caller]
+    pub fn has_not(self, piece: &str) -> Self {
+        assert!(!self.stdout.contains(piece), "`{}` says `{piece}`\nstdout: {}", self.line, self.stdout);
+        self
+    }
+
     /// A piece of stderr.
     #[track_caller]
     pub fn told(self, piece: &str) -> Self {

@@ -74,6 +74,24 @@ fn logs_while_the_journal_is_behind_shows_the_last_line() {
     assert!(ended.status.success() && logs.contains("listening on"), "{logs}");
 }
 
+/// Root alone may tell the journal to write what it has.
+#[test]
+fn logs_of_a_login_that_may_not_sync_the_journal_are_shown() {
+    let Some(fleet) = Fleet::with_systemd(1) else { return };
+    let (p, _) = project(&fleet, 1, "restart");
+    let bin = fleet.home(0).join("bin");
+    fs::create_dir_all(&bin).unwrap();
+    let denied = "#!/bin/sh\n[ \"$1\" != --sync ] || exit 1\nexec /usr/bin/journalctl \"$@\"\n";
+    fs::write(bin.join("journalctl"), denied).unwrap();
+    fs::set_permissions(bin.join("journalctl"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(fleet.home(0).join(".bashrc"), format!("PATH={}:$PATH\n", bin.display())).unwrap();
+    assert_eq!(fleet.ask(0, "journalctl --sync; echo $?"), "1");
+    p.release("1");
+    p.run("deploy dev").ok();
+    // Without a sync the journal may be a moment behind.
+    crate::project::eventually("the log is shown", || p.run("logs dev").stdout.contains("listening on"));
+}
+
 #[test]
 fn a_unit_that_crashes_is_put_back_with_its_log() {
     let Some(fleet) = Fleet::with_systemd(1) else { return };

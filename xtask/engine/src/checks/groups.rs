@@ -16,7 +16,7 @@ pub struct Group {
     pub about: &'static str,
     /// Wall time on two cores with everything compiled, rounded up.
     pub minutes: u32,
-    /// Programs that its tests need, by the Debian package of the same name.
+    /// Programs that its tests need: see `checks::tools` for the Debian package of each.
     pub programs: &'static [&'static str],
     /// A package of npm that its tests need: name and version.
     pub npm: Option<(&'static str, &'static str)>,
@@ -45,8 +45,10 @@ pub const GROUPS: &[Group] = &[
     Group { name: "patterns", about: "new projects that deliver themselves", minutes: 12, programs: &[], npm: None },
     Group { name: "adopt", about: "an xtask for crates that others wrote", minutes: 4, programs: &[], npm: None },
     Group { name: "growth", about: "many releases, files and bytes", minutes: 3, programs: &[], npm: None },
+    Group { name: "vm", about: "a virtual machine, its reboots and power cuts", minutes: 15, programs: VM, npm: None },
 ];
 
+const VM: &[&str] = &["debootstrap", "mke2fs", "qemu-system-x86_64"];
 const CEPH: &[&str] = &["radosgw", "ceph-mon", "ceph-osd"];
 
 /// A test that only a group runs.

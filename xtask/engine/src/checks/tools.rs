@@ -17,6 +17,8 @@ const HIDDEN: &[(&str, &str)] = &[
     ("/usr/sbin/sshd", "openssh-server"),
     ("/usr/share/bash-completion/bash_completion", "bash-completion"),
 ];
+/// Programs that are in a Debian package of another name: program and package.
+const PACKAGES: &[(&str, &str)] = &[("mke2fs", "e2fsprogs"), ("qemu-system-x86_64", "qemu-system-x86")];
 
 /// CircleCI's Rust images come without clippy; rustup brings it.
 pub fn component(cx: &Cx, component: &str, subcommand: &str) -> Result<()> {
@@ -62,7 +64,7 @@ pub fn install_for_default(cx: &Cx) {
 
 /// Installs the programs that a group of tests needs.
 pub fn install_for_group(cx: &Cx, group: &Group) {
-    install(cx, &missing_programs(cx, group.programs).collect::<Vec<_>>());
+    install(cx, &missing_programs(cx, group.programs).map(package).collect::<Vec<_>>());
     if let Some((package, version)) = group.npm {
         install_from_npm(cx, package, version);
     }
@@ -77,6 +79,11 @@ fn install_from_npm(cx: &Cx, package: &str, version: &str) {
     cx.note(format!("installing {package} into {dir}"));
     let what = format!("{package}@{version}");
     succeeds(cx, Path::new("npm"), &["install", "--no-audit", "--no-fund", "--prefix", &dir, &what]);
+}
+
+/// The Debian package that a program is in.
+fn package(program: &'static str) -> &'static str {
+    PACKAGES.iter().find(|(name, _)| *name == program).map_or(program, |(_, package)| package)
 }
 
 fn missing_programs<'a>(cx: &'a Cx, programs: &'a [&'static str]) -> impl Iterator<Item = &'static str> + 'a {

@@ -221,8 +221,8 @@ fn judge(host: &Host, env: &Env, app: &str, held: Option<&(String, Life)>) -> Ve
     if it.whole && host.far && it.lacks.is_empty() {
         checks.push(Check::warning(
             "changes",
-            "its tar has no -T, so all of each release is sent",
-            "on that host, install GNU tar: `apt-get install tar`",
+            "its xargs has no -0: releases are sent whole",
+            "on that host, e.g. `apt-get install findutils`",
         ));
     }
     // A large release takes its time to be added up; a disk that does not say how full it is hangs.
@@ -498,7 +498,7 @@ mod tests {
                 "broken tools: on that host, e.g. `apt-get install tar findutils`",
             ),
             (&|it| it.found = "/srv".into(), ""),
-            (&|it| it.whole = true, "warning changes: on that host, install GNU tar"),
+            (&|it| it.whole = true, "warning changes: on that host, e.g. `apt-get install findutils`"),
             (&|it| it.blocked = Some("/srv".into()), "broken directory: on that host move it away"),
             (
                 &|it| it.unwritable = vec!["/srv/app".into()],

@@ -225,14 +225,16 @@ fn ready(compression: Option<Compression>) -> String {
 }
 
 /// The same with an archive of only what differs from a release that is installed there. [`META`] in the stream has the
-/// list of what is the same; it is copied, never linked, so that nothing that one release writes is another's. It may have
+/// list of what is the same; it is copied, never linked, so that nothing that one release writes is another's. The list
+/// becomes arguments of `tar` by `xargs -0`, because the `tar` of `BusyBox` may be built without `-T`. It may have
 /// files to put together as well, of ranges of those that they replace and of what is new: all bytes from an offset on are
 /// `tail`'s, and how many of them `head`'s. Where that cannot be, the caller sends all of it.
 pub fn install_changes(root: &str, id: &ReleaseId, expected: &Expected, from: &ReleaseId) -> String {
     let unpack = format!(
         "tar -xzof - -C \"$aside\"
 if [ -s \"$aside/{META}/{SAME}\" ]; then
-  (cd ./releases/{from} && tar -cf - -T -) < \"$aside/{META}/{SAME}\" | tar -xof - -C \"$aside\"
+  copy='tar -cf - \"$@\" | tar -xof - -C \"$0\"'
+  tr '\\n' '\\0' < \"$aside/{META}/{SAME}\" | (cd ./releases/{from} && xargs -0 sh -c \"$copy\" \"../${{aside##*/}}\")
 fi
 part() {{
   tail -c +$(($2 + 1)) \"$1\" 2> /dev/null | head -c \"$3\" >> \"$to\" && return

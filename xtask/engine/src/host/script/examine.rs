@@ -60,7 +60,7 @@ echo \"clock $(date +%s)\"
 login=$(id -un 2>/dev/null || id -u); echo \"login $login\"
 for tool in {tools}; do has $tool || echo \"lacks $tool\"; done
 has sha256sum || has shasum || echo 'lacks sha256sum'
-printf '' | tar -cf - -T - > /dev/null 2>&1 || echo whole
+printf 'x\\0' | xargs -0 true > /dev/null 2>&1 || echo whole
 {more}at=$root
 while [ ! -e \"$at\" ] && [ ! -L \"$at\" ] && [ \"$at\" != / ]; do at=${{at%/*}}; [ -n \"$at\" ] || at=/; done
 echo \"found $at\"
@@ -90,7 +90,7 @@ pub struct Examined {
     pub login: String,
     /// Programs that are not there.
     pub lacks: Vec<String>,
-    /// Whether only whole releases can be sent there, because its tar takes no list of files.
+    /// Whether only whole releases can be sent there, because its `xargs` has no `-0`.
     pub whole: bool,
     /// Whether the login may not read what a unit writes to the journal.
     pub journal_closed: bool,
