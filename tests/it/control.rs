@@ -83,7 +83,7 @@ fn control_of_what_is_not_there_is_refused() {
     p.run("deploy dev").ok();
     p.run("restart dev --host web9").fails(2, "dev has no host web9", "it has file:srv/dev");
     p.run("restart nowhere").code(2);
-    // Killed between the switch and the health check: nobody knows whether this release works.
+    // Killed between the switch and the health check: it is not known whether this release works.
     let history = p.read("srv/dev/history.jsonl");
     let live = history.lines().find(|line| line.contains(r#""event":"live""#)).unwrap();
     p.write("srv/dev/history.jsonl", &history.replace(&format!("{live}\n"), ""));
@@ -149,7 +149,7 @@ fn unit_with_a_socket_is_stopped_started_and_restarted() {
 #[test]
 fn restart_of_many_hosts_stops_at_the_first_that_fails() {
     let mut p = Project::new();
-    // The command fails where a file says so.
+    // The command fails on a host that has the file `sick`.
     p.change(
         "target file:srv/dev\n",
         "target file:srv/dev\ntarget file:srv/dev2\ntarget file:srv/dev3\ncommand echo x >> count; test ! -e sick|true|true|\nhealthy true\n",
@@ -164,4 +164,50 @@ fn restart_of_many_hosts_stops_at_the_first_that_fails() {
     assert!(p.path("srv/dev/count").exists() && !p.path("srv/dev3/count").exists());
     p.run("restart dev --host file:srv/dev3").ok().has("file:srv/dev3: the service of ").has("restarted");
     assert_eq!(p.read("srv/dev/count"), "x\n");
+}
+
+#[test]
+fn restart_whose_notes_are_damaged_leaves_the_process_alone() {
+    let p = Project::with_service();
+    p.release("1");
+    p.run("deploy dev").ok();
+    let before = pid(&p);
+    p.write("srv/dev/service/spec", "");
+    p.run("restart dev").fails(1, "service/spec is damaged", "cargo xtask deploy dev");
+    assert_eq!(pid(&p), before);
+    assert!(p.get("dev").is_ok());
+}
+
+#[test]
+fn restart_of_commands_needs_their_variables() {
+    let mut p = Project::new();
+    p.change(
+        "target file:srv/dev\n",
+        "target file:srv/dev\nvar TOKEN=${TOKEN}\ncommand echo $TOKEN > started|true|true|\nhealthy true\n",
+    );
+    p.var("TOKEN", "secret-of-the-deploy");
+    p.release("1");
+    p.run("deploy dev").ok();
+    let mut without = p.command("restart dev");
+    without.env_remove("TOKEN");
+    crate::project::Ran::of("restart dev", &mut without).fails(2, "TOKEN", "TOKEN");
+    p.run("restart dev").ok();
+    assert_eq!(p.read("srv/dev/started"), "secret-of-the-deploy\n");
+    assert!(p.read("srv/dev/service/env").contains("secret-of-the-deploy"));
+}
+
+#[test]
+fn stop_knows_the_socket_that_is_installed_and_not_that_of_the_project() {
+    let Some(fleet) = crate::fleet::hosts::Fleet::with_systemd(1) else { return };
+    let (mut p, port) = crate::fleet::systemd::project(&fleet, 1, "sockets");
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.change("|sockets|", "|restart|");
+    p.run("stop dev").ok();
+    assert!(crate::project::get(&crate::fleet::hosts::address(0), port).is_err(), "its socket would start it again");
+    p.run("start dev").ok();
+    p.run("deploy dev").ok();
+    p.change("|restart|", "|sockets|");
+    p.run("stop dev").ok();
+    p.run("start dev").ok();
 }

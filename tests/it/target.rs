@@ -133,6 +133,29 @@ fn successor_died(cx: &Cx, target: &dyn Target, owners: &[Owner]) {
 }
 
 #[test]
+fn empty_lock_whose_successor_died_is_taken_over() {
+    let dir = crate::record::tempdir();
+    let cx = cx(dir.path());
+    let target = host::open(&cx, "file:srv").unwrap();
+    let (me, gone) = (Owner::me(&cx, "next"), dead(&Owner::me(&cx, "killed")));
+    target.lock(&me).unwrap();
+    target.unlock(Some(&me.token)).unwrap();
+    for left in [&b""[..], b"\0\0\0"] {
+        std::fs::write(dir.path().join("srv/.lock"), left).unwrap();
+        // It had made its mark and not yet replaced the lock.
+        std::fs::write(dir.path().join("srv/.lock.after.empty"), serde_json::to_string(&gone).unwrap()).unwrap();
+        assert_eq!(target.lock(&me).unwrap(), Lock::Held(Box::new(gone.clone())));
+        assert_eq!(target.take_over(&me, &gone, &gone).unwrap(), Lock::Free);
+        assert_eq!(target.state().unwrap().lock, Lock::Held(Box::new(me.clone())));
+        assert!(!dir.path().join("srv/.lock.after.empty").exists());
+        target.unlock(Some(&me.token)).unwrap();
+        std::fs::write(dir.path().join("srv/.lock"), left).unwrap();
+        assert_eq!(target.lock(&me).unwrap(), Lock::Free);
+        target.unlock(Some(&me.token)).unwrap();
+    }
+}
+
+#[test]
 fn a_directory_of_this_machine() {
     let dir = crate::record::tempdir();
     let cx = cx(dir.path());

@@ -11,7 +11,7 @@ use crate::deploy::lock::Locks;
 use crate::deploy::resolve::Catalog;
 use crate::deploy::state::{Kept, State};
 use crate::deploy::waves::{AT_ONCE, each, waves};
-use crate::deploy::{Options, Site, apply};
+use crate::deploy::{Options, Site, apply, filled_in};
 use crate::error::{Failure, Kind, Result, failed, not_found, split_hint, usage};
 use crate::event::{Event, ms_since};
 use crate::health::Checker;
@@ -28,7 +28,7 @@ use std::time::Instant;
 pub struct Controlled {
     /// The env.
     pub env: String,
-    /// What was asked for.
+    /// The command.
     pub verb: Verb,
     /// Whether this is only a plan.
     pub dry_run: bool,
@@ -89,8 +89,13 @@ fn open<'cx>(
     host: Option<&str>,
     catalog: &'cx Catalog<'cx>,
 ) -> Result<Site<'cx>> {
-    let known = env.vars.iter().filter_map(|(name, value)| Some(((*name).to_owned(), cx.expand(value).ok()?)));
-    let vars: Vec<_> = known.collect();
+    // Commands of the project are run with their variables; the others start as the host has noted it.
+    let vars = if verb != Verb::Stop && matches!(env.service, Service::Command { .. }) {
+        filled_in(cx, env)?
+    } else {
+        let known = env.vars.iter().filter_map(|(name, value)| Some(((*name).to_owned(), cx.expand(value).ok()?)));
+        known.collect()
+    };
     let spec = Spec::new(&env.service, &vars);
     let health = if verb == Verb::Stop { Health { check: Check::None, ..env.health } } else { env.health };
     let checker = Checker::new(cx, &health, &spec)?;
@@ -161,14 +166,13 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Fails, before any service is touched, where a start would fail or would not last.
+    /// Fails, before any service is touched, where a command would fail or a start would not last.
     fn ready(&self, targets: &[Box<dyn Target + '_>], plans: &[Plan]) -> Result<()> {
-        if self.verb == Verb::Stop {
-            return Ok(());
-        }
         let hosts: Vec<_> = targets.iter().zip(plans).filter(|(_, plan)| plan.changes).collect();
         let ask = |target: &dyn Target| {
-            let Some(script) = self.spec.ready(target.root()) else { return Ok(()) };
+            let root = target.root();
+            let script = if self.verb == Verb::Stop { self.spec.ready_to_halt(root) } else { self.spec.ready(root) };
+            let Some(script) = script else { return Ok(()) };
             let answer = target.run(&script)?;
             for text in service::warnings(&answer.stderr) {
                 self.cx.warn(format!("{}: {text}", target.url()));
@@ -229,13 +233,14 @@ impl Run<'_> {
 
     fn run_and_check(&self, target: &dyn Target, plan: &Plan, script: Option<&Script>, record: &Record) -> Result<()> {
         let url = target.url();
+        // As before a switch: what a lost connection or a kill leaves is in the history.
+        target.must(Act::Record(record))?;
         if let Some(script) = script {
             let answer = target.run(script)?;
             if !answer.ok() {
                 return Err(self.failed(target, &answer));
             }
         }
-        target.must(Act::Record(record))?;
         if self.verb == Verb::Stop {
             return Ok(());
         }
@@ -265,7 +270,7 @@ mod tests {
             (Verb::Start, "live 1", "1", running("1"), "nothing"),
             // A deploy was killed before it restarted the service.
             (Verb::Start, "live 1; live 2", "2", running("1"), "changes"),
-            // Of commands nobody knows whether it runs.
+            // A service of commands does not report whether it runs.
             (Verb::Start, "live 1", "1", Kept::None, "changes"),
             (Verb::Stop, "live 1", "1", Kept::None, "changes"),
             (Verb::Stop, "live 1", "1", running("1"), "changes"),

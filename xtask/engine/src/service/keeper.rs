@@ -39,14 +39,20 @@ pub fn restart(root: &str, id: &ReleaseId, spec: &str, stop_seconds: u64, put_ba
     let keep = if put_back {
         "cat > /dev/null; use=spec
 # An empty one is what a power cut left: how the release that failed was to be started is all that is known.
-if [ -f service/spec ] && [ -f service/spec.new ] && ! has_text service/spec; then replace service/spec; fi
+if [ -f service/spec ] && ! has_text service/spec; then
+  if [ ! -f service/spec.new ]; then
+    echo 'service/spec is damaged: how the service was started is not known' >&2
+    echo 'hint: `cargo xtask deploy ENV` starts it' >&2; exit 1
+  fi
+  replace service/spec
+fi
 rm -f service/spec.new"
     } else {
-        "(private; cat > service/spec.new); flush service/spec.new service; use=spec.new"
+        "(private; rm -rf service/spec.new; cat > service/spec.new); flush service/spec.new service; use=spec.new"
     };
     // A release that went live without the keeper has nothing to be started again with.
     let known = if put_back { "[ -f service/spec ] || exit 0" } else { ":" };
-    let body = format!("mkdir -p service\n{keep}\n{}\n{known}\n{}", stop_process(stop_seconds), start(id));
+    let body = format!("make_dir service\n{keep}\n{}\n{known}\n{}", stop_process(stop_seconds), start(id));
     Script::new(script(root, &body), spec.to_owned())
 }
 

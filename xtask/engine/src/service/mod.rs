@@ -141,6 +141,14 @@ impl Spec {
         }
     }
 
+    /// Fails where [`Self::halt`] would fail before it has touched anything.
+    pub fn ready_to_halt(&self, root: &str) -> Option<Script> {
+        match self {
+            Self::Systemd(unit) => unit.ready_to_halt(root).map(|script| script.called("ask for rights")),
+            Self::None | Self::Keeper { .. } | Self::Command { .. } => None,
+        }
+    }
+
     /// Stops what runs and starts `id`. With `put_back` it is started as it was when it was last healthy.
     pub fn restart(&self, root: &str, id: &ReleaseId, put_back: bool) -> Option<Script> {
         let script = match self {
@@ -286,8 +294,7 @@ pub fn exports(vars: &[(String, String)]) -> String {
 fn with_env_file(root: &str, exports: &str, env: &str, restart: &str, put_back: bool) -> Script {
     let good = if put_back {
         "if has_text service/vars.good; then
-  vars=$(cat service/vars.good); cp -p service/vars.good service/vars.new; cp -p service/env.good service/env.new
-  replace service/env service/vars
+  vars=$(cat service/vars.good); ! has_text service/env.good || env=$(cat service/env.good)
 fi"
     } else {
         ":"
@@ -297,12 +304,12 @@ fi"
 cd -- {}
 {UMASK}
 {DURABLE}IFS= read -r line; vars=$(printf %b \"$line\"); IFS= read -r line; env=$(printf %b \"$line\")
-mkdir -p service
+make_dir service
+{good}
 # On a full disk it takes room from the reserve, because the command itself is not run twice.
 put() {{ until printf '%s\\n' \"$1\" > \"$2\"; do set -- \"$1\" \"$2\" .reserve/*; [ -f \"$3\" ] || return 1; rm -f \"$3\"; done; }}
-(private; put \"$env\" service/env.new; put \"$vars\" service/vars.new)
+(private; rm -rf service/env.new service/vars.new; put \"$env\" service/env.new; put \"$vars\" service/vars.new)
 replace service/env service/vars
-{good}
 eval \"$vars\"
 exec sh -c {}\n",
         quote(root),
@@ -315,7 +322,7 @@ exec sh -c {}\n",
 fn keep_vars(root: &str) -> Script {
     // The variables last: where they are, both are.
     let body = r#"for file in env vars; do
-  [ ! -f "service/$file" ] || { cp -p "service/$file" "service/$file.good.new"; replace "service/$file.good"; }
+  [ ! -f "service/$file" ] || { rm -rf "service/$file.good.new"; cp -p "service/$file" "service/$file.good.new"; replace "service/$file.good"; }
 done
 "#;
     Script::new(keeper::script(root, body), String::new())

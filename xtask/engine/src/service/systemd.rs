@@ -147,12 +147,16 @@ if [ ! -f service/good ]; then
 fi
 use=$(tr -d '\\000' < service/good)
 # Of one that a power cut left empty, how the release that failed was to be started is all that is known.
-has_text \"service/spec-$use/unit\" || use={digest}"
+has_text \"service/spec-$use/unit\" || use={digest}
+has_text \"service/spec-$use/unit\" || {{
+  echo 'service/good is damaged: how the service was started is not known' >&2
+  echo 'hint: `cargo xtask deploy ENV` starts it' >&2; exit 1
+}}"
             )
         } else {
             format!(
                 "use={digest}; spec=service/spec-$use
-(private; mkdir -p \"$spec\"; cat > \"$spec/env.new\")
+(private; make_dir \"$spec\"; rm -rf \"$spec\"/*.new; cat > \"$spec/env.new\")
 printf %s {unit} | while IFS= read -r line; do
   [ \"$line\" != User=@login@ ] || line=User=$(id -un)
   printf '%s\\n' \"$line\"
@@ -164,7 +168,7 @@ replace \"$spec/env\" \"$spec/unit\" \"$spec/socket\"",
             )
         };
         let body = format!(
-            "mkdir -p service
+            "make_dir service
 {NO_KEEPER}
 {choose}
 echo \"$manager $name\" | keep service/name
@@ -196,15 +200,15 @@ ctl show -p NRestarts --value \"$name.service\" > service/crashes
         self.script(root, STOP)
     }
 
-    /// Stops it, and what listens for it, until somebody starts it or the host boots.
+    /// Stops it, and what listens for it, until a command starts it or the host boots.
     pub fn halt(&self, root: &str) -> Script {
-        let units = if self.has_socket() { "\"$name.service\" \"$name.socket\"" } else { "\"$name.service\"" };
-        self.script(root, &format!("ctl stop {units}\n"))
+        let body = "if [ -f \"$dir/$name.socket\" ]; then ctl stop \"$name.service\" \"$name.socket\"; else ctl stop \"$name.service\"; fi\n";
+        self.script(root, body)
     }
 
     /// Starts it, and what listens for it first. `restart` starts what is stopped, and is allowed wherever a deploy is.
     pub fn start(&self, root: &str) -> Script {
-        let socket = if self.has_socket() { "ctl start \"$name.socket\"\n" } else { "" };
+        let socket = "[ ! -f \"$dir/$name.socket\" ] || ctl start \"$name.socket\"\n";
         self.script(root, &format!("{socket}{}", restart_unit()))
     }
 
@@ -232,12 +236,13 @@ for spec in service/spec-*; do [ \"$spec\" = \"service/spec-$use\" ] || rm -rf \
 /// Restarts it, notes which start that is, and fails where it cannot be started.
 fn restart_unit() -> String {
     format!(
-        "date +%s > service/since
+        "date +%s > service/since.new
 old=$(ctl show -p InvocationID --value \"$name.service\")
 failed=; said=$(ctl restart \"$name.service\" 2>&1) || failed=yes
-ctl show -p NRestarts --value \"$name.service\" > service/crashes
+ctl show -p NRestarts --value \"$name.service\" > service/crashes.new
 first=$(ctl show -p InvocationID --value \"$name.service\")
-echo \"$first $old\" > service/invocation
+echo \"$first $old\" > service/invocation.new
+replace service/since service/crashes service/invocation
 if [ -n \"$failed\" ]; then
   [ \"$first\" != \"$old\" ] || {{ echo \"$said\"; exit 1; }}
 {}fi

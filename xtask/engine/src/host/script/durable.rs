@@ -6,12 +6,24 @@
 //! coreutils before 8.24) writes all file systems instead, which is slower and no less safe.
 
 /// `flush PATH...` returns when these files, or the names in these directories, are on the disk. `replace FILE...` renames each
-/// `FILE.new` to `FILE`. `keep FILE` writes stdin to a file. `has_text FILE` is false for a file that is not there, and for what a
+/// `FILE.new` to `FILE`. `keep FILE` writes stdin to a file. `make_dir DIR` makes a directory with those above it. `has_text FILE` is false for a file that is not there, and for what a
 /// power cut leaves of one that was not synced: no bytes, or NULs.
 pub const DURABLE: &str = r#"flush() {
   flushed=$(sync "$@" 2>&1) && return
-  # Not every file system can sync a directory (some of FUSE, 9p), nor every sync one file.
-  case $flushed in *"nvalid argument"*|*"ot supported"*|*"ot implemented"*|*"ption"*|*"sage:"*) sync;; *) printf '%s\n' "$flushed" >&2; return 1;; esac
+  case $flushed in
+    'sync: invalid option'*|'sync: unrecognized option'*|'sync: illegal option'*|[Uu]'sage:'*) sync; return;;
+  esac
+  # Not every file system can sync a directory (some of FUSE, 9p), and a directory may be closed to this login.
+  if printf '%s\n' "$flushed" | grep -qv -e ': Invalid argument$' -e 'ot supported$' -e 'ot implemented$' -e ': Permission denied$'; then
+    printf '%s\n' "$flushed" >&2; return 1
+  fi
+  sync
+}
+make_dir() {
+  [ ! -d "$1" ] || return 0
+  above=$1; while [ ! -d "$above" ]; do above=$(dirname -- "$above"); done
+  mkdir -p -- "$1"
+  made=$1; while [ "$made" != "$above" ]; do made=$(dirname -- "$made"); flush "$made"; done
 }
 replace() {
   for file; do set -- "$@" "$file.new"; shift; done
@@ -19,7 +31,7 @@ replace() {
   for file; do mv -f "$file" "${file%.new}"; case $file in */*) file=${file%/*};; *) file=.;; esac; set -- "$@" "$file"; shift; done
   flush "$@"
 }
-keep() { cat > "$1.new"; replace "$1"; }
+keep() { rm -rf "$1.new"; cat > "$1.new"; replace "$1"; }
 has_text() { [ -s "$1" ] && tr -d '\000' < "$1" | grep -q '^'; }
 "#;
 
@@ -100,7 +112,12 @@ mod tests {
             ("sync: error syncing '.': Invalid argument", "all"),
             ("sync: error syncing '.': Operation not supported", "all"),
             ("sync: invalid option -- 'f'", "all"),
+            ("sync: error opening '/etc/systemd/system': Permission denied", "all"),
             ("sync: error syncing 'x': Input/output error", "failed"),
+            (
+                "sync: error syncing 'subscription': Input/output error\nsync: error syncing '.': Invalid argument",
+                "failed",
+            ),
             ("sync: error syncing 'x': No space left on device", "failed"),
             ("sync: error opening 'x': No such file or directory", "failed"),
         ] {

@@ -44,5 +44,10 @@ echo '{LOST}' >&2; cat .lock >&2 2> /dev/null; exit 1) < /dev/null || exit {EXIT
 
 /// Whether the lock in this directory is the one with this token.
 pub fn has(token: &str) -> String {
-    format!("grep -qF {} .lock 2> /dev/null", quote(&format!("\"token\":\"{token}\"")))
+    has_in(token, ".lock")
+}
+
+/// The same of another file with an owner in it.
+pub fn has_in(token: &str, file: &str) -> String {
+    format!("grep -qF {} {file} 2> /dev/null", quote(&format!("\"token\":\"{token}\"")))
 }

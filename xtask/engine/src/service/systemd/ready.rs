@@ -45,6 +45,12 @@ done
         Script::new(keeper::ahead(root, &self.with_functions(&body)), String::new())
     }
 
+    /// Fails unless this login may stop the unit.
+    pub fn ready_to_halt(&self, root: &str) -> Option<Script> {
+        let allowed = || keeper::ahead(root, &self.with_functions(&self.allowed(root)));
+        (self.manager == Manager::Sudo).then(|| Script::new(allowed(), String::new()))
+    }
+
     /// Fails where a unit of the system would run as a user that the host does not have.
     fn user_exists(&self) -> String {
         match self.user().filter(|_| self.manager != Manager::User).map(quote) {
