@@ -32,7 +32,7 @@ pub const GROUPS: &[Group] = &[
         npm: None,
     },
     Group { name: "kill", about: "a deploy that is killed at every point", minutes: 1, programs: &[], npm: None },
-    Group { name: "power", about: "a host whose power is cut at every point", minutes: 12, programs: &[], npm: None },
+    Group { name: "power", about: "a host whose power is cut at every point", minutes: 9, programs: &[], npm: None },
     Group { name: "bucket", about: "buckets on a real S3 server", minutes: 5, programs: CEPH, npm: None },
     Group {
         name: "azure",
@@ -45,7 +45,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "patterns", about: "new projects that deliver themselves", minutes: 12, programs: &[], npm: None },
     Group { name: "adopt", about: "an xtask for crates that others wrote", minutes: 4, programs: &[], npm: None },
     Group { name: "growth", about: "many releases, files and bytes", minutes: 3, programs: &[], npm: None },
-    Group { name: "vm", about: "a virtual machine, its reboots and power cuts", minutes: 15, programs: VM, npm: None },
+    Group { name: "vm", about: "a virtual machine, its reboots and power cuts", minutes: 14, programs: VM, npm: None },
 ];
 
 const VM: &[&str] = &["debootstrap", "mke2fs", "qemu-system-x86_64"];
