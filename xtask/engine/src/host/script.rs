@@ -471,7 +471,7 @@ pub fn in_current(root: &str, command: &str) -> String {
 
 /// Keeps the health check on stdin, which may hold a secret in its URL. From now on there is a healthy release to go back to.
 pub fn keep_check(root: &str) -> String {
-    in_root(root, &format!("(private; rm -rf .health.new; cat > .health.new)\nreplace .health\nrm -f {TAKEN_OVER}\n"))
+    in_root(root, &format!("(private; rm -f .health.new; cat > .health.new)\nreplace .health\nrm -f {TAKEN_OVER}\n"))
 }
 
 /// Prints the check that was kept, or nothing.
@@ -533,7 +533,7 @@ mod tests {
               for file; do mv -f "$file" "${file%.new}"; case $file in */*) file=${file%/*};; *) file=.;; esac; set -- "$@" "$file"; shift; done
               flush "$@"
             }
-            keep() { rm -rf "$1.new"; cat > "$1.new"; replace "$1"; }
+            keep() { rm -f "$1.new"; cat > "$1.new"; replace "$1"; }
             has_text() { [ -s "$1" ] && tr -d '\000' < "$1" | grep -q '^'; }
             append() {
               line=$(cat)

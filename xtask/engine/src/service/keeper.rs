@@ -48,7 +48,7 @@ if [ -f service/spec ] && ! has_text service/spec; then
 fi
 rm -f service/spec.new"
     } else {
-        "(private; rm -rf service/spec.new; cat > service/spec.new); flush service/spec.new service; use=spec.new"
+        "(private; rm -f service/spec.new; cat > service/spec.new); flush service/spec.new service; use=spec.new"
     };
     // A release that went live without the keeper has nothing to be started again with.
     let known = if put_back { "[ -f service/spec ] || exit 0" } else { ":" };

@@ -308,7 +308,7 @@ make_dir service
 {good}
 # On a full disk it takes room from the reserve, because the command itself is not run twice.
 put() {{ until printf '%s\\n' \"$1\" > \"$2\"; do set -- \"$1\" \"$2\" .reserve/*; [ -f \"$3\" ] || return 1; rm -f \"$3\"; done; }}
-(private; rm -rf service/env.new service/vars.new; put \"$env\" service/env.new; put \"$vars\" service/vars.new)
+(private; rm -f service/env.new service/vars.new; put \"$env\" service/env.new; put \"$vars\" service/vars.new)
 replace service/env service/vars
 eval \"$vars\"
 exec sh -c {}\n",
@@ -322,7 +322,7 @@ exec sh -c {}\n",
 fn keep_vars(root: &str) -> Script {
     // The variables last: where they are, both are.
     let body = r#"for file in env vars; do
-  [ ! -f "service/$file" ] || { rm -rf "service/$file.good.new"; cp -p "service/$file" "service/$file.good.new"; replace "service/$file.good"; }
+  [ ! -f "service/$file" ] || { rm -f "service/$file.good.new"; cp -p "service/$file" "service/$file.good.new"; replace "service/$file.good"; }
 done
 "#;
     Script::new(keeper::script(root, body), String::new())

@@ -156,7 +156,7 @@ has_text \"service/spec-$use/unit\" || {{
         } else {
             format!(
                 "use={digest}; spec=service/spec-$use
-(private; make_dir \"$spec\"; rm -rf \"$spec\"/*.new; cat > \"$spec/env.new\")
+(private; make_dir \"$spec\"; rm -f \"$spec\"/*.new; cat > \"$spec/env.new\")
 printf %s {unit} | while IFS= read -r line; do
   [ \"$line\" != User=@login@ ] || line=User=$(id -un)
   printf '%s\\n' \"$line\"

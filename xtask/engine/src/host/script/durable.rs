@@ -31,7 +31,7 @@ replace() {
   for file; do mv -f "$file" "${file%.new}"; case $file in */*) file=${file%/*};; *) file=.;; esac; set -- "$@" "$file"; shift; done
   flush "$@"
 }
-keep() { rm -rf "$1.new"; cat > "$1.new"; replace "$1"; }
+keep() { rm -f "$1.new"; cat > "$1.new"; replace "$1"; }
 has_text() { [ -s "$1" ] && tr -d '\000' < "$1" | grep -q '^'; }
 "#;
 
