@@ -5,8 +5,10 @@ use super::machine::add_login;
 use crate::doctor::broken;
 use crate::project::Project;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// A host, and a project whose dev env is a unit of its system's manager, by sudo.
 fn start(handover: &str) -> Option<(Fleet, Project)> {
@@ -21,8 +23,12 @@ fn start(handover: &str) -> Option<(Fleet, Project)> {
 /// The line for sudoers that `setup` prints.
 fn line(p: &Project) -> String {
     let said = p.run("setup dev").ok().stdout;
-    let (_, line) = said.split_once("<<'END'\n").unwrap();
-    line.split_once("\nEND\n").unwrap().0.to_owned()
+    let (_, line) = said.split_once("<<END\n").unwrap();
+    let mut line = line.split_once("\nEND\n").unwrap().0.replace(r"\\", r"\");
+    for program in ["systemctl", "install", "mv"] {
+        line = line.replace(&format!("${program} "), &format!("/usr/bin/{program} "));
+    }
+    line
 }
 
 /// Installs a line for sudoers as root does.
@@ -140,7 +146,7 @@ fn command_that_sudo_refuses_leaves_the_units_as_they_were() {
     assert!(!sudo.unwrap().status.success(), "and nothing else is granted");
 }
 
-/// Whoever may do everything with a password is listed as one who may do each of these.
+/// sudo lists each of these commands for a login that may run everything with its password.
 #[test]
 fn login_that_may_do_all_with_its_password_needs_the_line_too() {
     let Some((fleet, mut p)) = start("restart") else { return };
@@ -228,9 +234,72 @@ fn setup_as_root_makes_a_fresh_host_ready_and_takes_it_back() {
     p.run("setup dev --key deploy_key.pub --remove --apply").ok().told("kept, because it is not empty");
     assert!(!sudoers.exists() && unit(&fleet, "shop.service").is_empty() && fleet.srv(0).join("app/releases").is_dir());
     assert!(!fs::read_to_string(&keys).unwrap().contains("ssh-ed25519"));
-    p.run("setup dev --remove --data --apply").ok();
+    p.run("setup dev --remove --data --apply").fails(2, "no terminal", "--yes");
+    p.run("setup dev --remove --data --apply --yes").ok();
     assert!(!fleet.srv(0).join("app").exists());
+    // A second time, and where the login is gone too.
+    let passwd = etc("passwd").replace("\ndeploy:", "\ngone:");
+    fs::write(fleet.file("h0/etc/passwd"), passwd).unwrap();
+    p.run("setup dev --key deploy_key.pub --remove --data --apply --yes").ok();
+    fs::write(fleet.file("h0/etc/passwd"), etc("passwd").replace("\ngone:", "\ndeploy:")).unwrap();
     // A login that is not root changes nothing.
     p.run("setup dev --apply --login deploy").fails(1, "deploy is not root there", "sudo sh`");
     assert!(!sudoers.exists());
+}
+
+/// Runs a text as root of the host does who sends it to `sh`: its exit code, and what it printed.
+fn piped(fleet: &Fleet, script: &str) -> (Option<i32>, String) {
+    let mut ssh = Command::new(fleet.file("bin/ssh"));
+    ssh.args(["fleet0", "sh"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut ssh = ssh.spawn().unwrap();
+    ssh.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    let ran = ssh.wait_with_output().unwrap();
+    let said = [ran.stdout, ran.stderr].concat();
+    (ran.status.code(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn setup_ends_at_a_directory_that_is_not_of_the_login_and_changes_no_owner() {
+    let Some((fleet, mut p)) = start("restart") else { return };
+    let (srv, sudoers) = (fleet.srv(0), fleet.file("h0/etc/sudoers.d/gangplank-shop"));
+    let owner = |path: &Path| fs::symlink_metadata(path).unwrap().uid();
+    // One of another app, and one that the login has made a link to.
+    let (taken, precious, link) = (srv.join("taken"), fleet.file("h0/precious"), srv.join("app"));
+    fs::create_dir(&taken).unwrap();
+    fs::create_dir(&precious).unwrap();
+    std::os::unix::fs::symlink(&precious, &link).unwrap();
+    let script = p.run("setup dev").ok().stdout;
+    let (code, said) = piped(&fleet, &script);
+    assert!(code == Some(1) && said.contains("app exists, and deploy cannot write to it"), "{code:?} {said}");
+    assert!(!sudoers.exists(), "later steps do not run");
+    // The shell that it was pasted into goes on.
+    let (code, said) = piped(&fleet, &format!("{script}\necho code $?\n"));
+    assert!(code == Some(0) && said.contains("code 1\n"), "{code:?} {said}");
+    // Each host that fails is named.
+    let one = fleet.target(0, "app").replace("ssh://", "ssh://deploy@");
+    p.change(&format!("target {one}\n"), &format!("target {one}\ntarget {}\n", one.replace("/app", "/taken")));
+    p.run("setup dev --apply").fails(1, "app exists, and deploy", "chown -h deploy: ").told("taken exists, and deploy");
+    assert_eq!((owner(&taken), owner(&precious), owner(&link)), (0, 0, 0));
+    // What does not exist is made, and so is what the login cannot make itself.
+    fs::remove_file(&link).unwrap();
+    fs::remove_dir(&taken).unwrap();
+    fs::create_dir(srv.join("of_root")).unwrap();
+    p.change(&one.replace("/app", "/taken"), &one.replace("/app", "/of_root/new/app"));
+    for host in [one.clone(), one.replace("/app", "/of_root/new/app")] {
+        p.run(&format!("setup dev --apply --host {host}")).ok();
+    }
+    assert_eq!((owner(&link), owner(&srv.join("of_root/new")), owner(&srv.join("of_root/new/app"))), (65533, 0, 65533));
+    assert!(sudoers.exists());
+}
+
+/// A host whose programs are elsewhere: sudo compares whole paths.
+#[test]
+fn line_of_setup_has_the_paths_of_the_host() {
+    let Some((fleet, p)) = start("restart") else { return };
+    let (code, said) = piped(&fleet, &p.run("setup dev").ok().stdout);
+    assert_eq!(code, Some(0), "{said}");
+    let installed = fs::read_to_string(fleet.file("h0/etc/sudoers.d/gangplank-shop")).unwrap();
+    assert_eq!(installed.trim_end(), line(&p));
+    p.release("1");
+    p.run("deploy dev").ok();
 }

@@ -165,7 +165,7 @@ fn login_without_linger_is_refused_before_the_switch() {
 }
 
 #[test]
-fn linger_that_nobody_tells_is_a_warning() {
+fn linger_that_loginctl_does_not_report_is_a_warning() {
     let Some(fleet) = Fleet::with_systemd(1) else { return };
     let (p, port) = project(&fleet, 1, "restart");
     p.release("1");

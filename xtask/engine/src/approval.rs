@@ -45,6 +45,19 @@ pub fn confirm(cx: &Cx, env: &Env, approved: bool, what: &str) -> Result<()> {
     settle(env, ask(cx, &format!("{what} {}?", env.name))?)
 }
 
+/// Asks whether to do something that no deploy can put back, also where the env needs no approval, and in a job.
+pub fn confirm_loss(cx: &Cx, env: &Env, yes: bool, what: &str) -> Result<()> {
+    if yes {
+        return Ok(());
+    }
+    match ask(cx, &format!("{what} {}?", env.name))? {
+        None => usage(format!("there is no terminal to ask on whether to {what} {}", env.name))
+            .hint("say --yes if that is what you want")
+            .err(),
+        answer => settle(env, answer),
+    }
+}
+
 /// Asks on the terminal; `None` when there is none.
 pub fn ask(cx: &Cx, question: &str) -> Result<Option<bool>> {
     if !can_ask() {

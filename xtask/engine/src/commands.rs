@@ -1,6 +1,6 @@
 //! From a parsed command to the verb that does it, and to its answer.
 
-use crate::approval::{approved, ask, confirm};
+use crate::approval::{approved, ask, confirm, confirm_loss};
 use crate::cli::{
     Bench, Ci, Cli, Command, Control, Expect, Global, Lock as LockCommand, New, Prune, Setup, Test, Trigger,
 };
@@ -185,7 +185,9 @@ pub fn run(cx: &Cx, project: &Project, cli: &Cli, listener: Listener) -> Result<
 fn setup(cx: &Cx, project: &Project, global: &Global, setup: &Setup) -> Result<Vec<setup::HostSetup>> {
     let env = project.env(&setup.env)?;
     let applies = setup.apply && !global.dry_run;
-    if applies {
+    if applies && setup.data {
+        confirm_loss(cx, env, global.yes, "remove all releases, logs and shared files of")?;
+    } else if applies {
         confirm(cx, env, global.yes, "change, as root, the hosts of")?;
     }
     let options = setup::Options {

@@ -1,10 +1,12 @@
 //! `setup`: what root has to do once on each host of an env, so that deploys need root no more.
 
+mod remove;
 mod steps;
 
 pub use steps::{PublicKey, Step, Wanted};
 
 use crate::cx::Cx;
+use crate::deploy::apply::all_of;
 use crate::deploy::waves::{AT_ONCE, each};
 use crate::error::{Result, failed, split_hint, usage};
 use crate::host::{self, Target};
@@ -13,7 +15,7 @@ use crate::service::Script;
 use serde::Serialize;
 use std::path::Path;
 
-/// What is asked for.
+/// The options of the command.
 #[derive(Debug, Clone, Copy)]
 pub struct Options<'a> {
     /// The file of the public key of deploys.
@@ -45,14 +47,22 @@ pub struct HostSetup {
     pub applied: bool,
 }
 
+/// What begins the script. An alias would be in the place of the path of a program.
+const START: &str = r#"(
+set -eu; unalias -a
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export PATH
+[ "$(id -u)" = 0 ] || { echo "$(id -un) is not root there" >&2; exit 1; }
+"#;
+
 impl HostSetup {
-    /// The steps as text for a shell.
+    /// The steps as text for a shell that is root's: pasted, or read from a pipe. It ends at the first step that fails; the
+    /// parentheses keep the shell of an administrator open, and let nothing run where the text was cut.
     pub fn script(&self) -> String {
         let one = |step: &Step| {
             let command = if step.command.is_empty() { String::new() } else { format!("{}\n", step.command) };
             format!("# {}\n{command}", step.reason)
         };
-        self.steps.iter().map(one).collect::<Vec<_>>().join("\n")
+        format!("{START}\n{})\n", self.steps.iter().map(one).collect::<Vec<_>>().join("\n"))
     }
 }
 
@@ -74,7 +84,7 @@ pub fn setup(cx: &Cx, env: &Env, options: &Options) -> Result<Vec<HostSetup>> {
     }
     if let Some(root) = options.apply_as {
         let done = each(&hosts, AT_ONCE, |host| if host.steps.is_empty() { Ok(()) } else { apply(cx, host, root) });
-        done.into_iter().collect::<Result<Vec<_>>>()?;
+        all_of(done)?;
         for host in &mut hosts {
             host.applied = !host.steps.is_empty();
         }
@@ -97,19 +107,14 @@ fn needs(cx: &Cx, env: &Env, target: &dyn Target, key: Option<&PublicKey>, optio
         return Ok(HostSetup { env: env_name, target: url, host: None, login: None, steps: vec![], applied: false });
     };
     let wanted = Wanted { env: env.name, login: &login, root: &address.root, service: &env.service, key };
-    let steps = if options.remove { steps::remove(wanted, options.data)? } else { steps::install(wanted)? };
+    let steps = if options.remove { remove::remove(wanted, options.data)? } else { steps::install(wanted)? };
     Ok(HostSetup { env: env_name, target: url, host: Some(address.host), login: Some(login), steps, applied: false })
 }
 
 /// Runs the steps on a host.
 fn apply(cx: &Cx, host: &HostSetup, root: &str) -> Result<()> {
     let target = host::open_as(cx, &host.target, root)?;
-    let text = format!(
-        "set -eu\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export PATH
-[ \"$(id -u)\" = 0 ] || {{ echo \"$(id -un) is not root there\" >&2; exit 1; }}\n{}",
-        host.script()
-    );
-    let answer = target.run(&Script::new(text, String::new()).called("set up the host"))?;
+    let answer = target.run(&Script::new(host.script(), String::new()).called("set up the host"))?;
     let said = cx.scrub(&[answer.stdout.trim(), answer.stderr.trim()].join("\n"));
     if answer.ok() {
         for line in said.lines().filter(|line| !line.is_empty()) {

@@ -159,7 +159,7 @@ pub fn apply(
 }
 
 /// What went wrong on some hosts, as one error: of the kind and with the hint of the first one.
-pub(super) fn all_of(done: Vec<Result<()>>) -> Result<()> {
+pub fn all_of(done: Vec<Result<()>>) -> Result<()> {
     let errors: Vec<_> = done.into_iter().filter_map(Result::err).collect();
     let Some(first) = errors.first() else { return Ok(()) };
     let text = errors.iter().map(|error| format!("{error:#}")).collect::<Vec<_>>().join("; ");

@@ -251,14 +251,15 @@ if [ -n \"$failed\" ]; then
     )
 }
 
-/// The user that lines of `[Service]` name, the last of them, where systemd does not make it itself.
+/// The user that lines of `[Service]` name, the last of them; none where systemd makes it itself, or where the name has a
+/// specifier (`%i`), which systemd alone can expand.
 pub fn static_user<S: AsRef<str>>(lines: &[S]) -> Option<&str> {
     let value = |name: &str| lines.iter().rev().find_map(|line| line.as_ref().strip_prefix(name)).map(str::trim);
     let is_dynamic = value("DynamicUser=").is_some_and(|it| ["yes", "true", "on", "1"].contains(&it));
-    value("User=").filter(|user| !is_dynamic && !user.is_empty())
+    value("User=").filter(|user| !is_dynamic && !user.is_empty() && !user.contains('%'))
 }
 
-/// The first line of what we write; what has another is somebody else's.
+/// The first line of what we write; a file with another one was not written by this target.
 fn head(root: &str) -> String {
     format!("# Written by gangplank for {root}; changes belong into a drop-in: the next deploy overwrites this file.")
 }

@@ -7,11 +7,13 @@ use crate::host::script::quote;
 use crate::project::{Handover, Manager, Service};
 use crate::service::{rights, static_user};
 use serde::Serialize;
+use std::fmt::Write;
+use std::path::Path;
 
 /// A command of an administrator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// `login`, `key`, `directory`, `app-user`, `linger`, `journal`, `sudoers`, or `service`.
+    /// `login`, `key`, `directory`, `app-user`, `linger`, `journal`, `sudoers`, `service`, or `lock`.
     pub what: &'static str,
     /// What it is for.
     pub reason: String,
@@ -62,6 +64,11 @@ impl PublicKey {
             _ => usage("that is not a public key of ssh").hint(hint).err(),
         }
     }
+
+    /// The key itself.
+    pub fn body(&self) -> &str {
+        &self.body
+    }
 }
 
 /// Refuses what no command can express.
@@ -85,24 +92,38 @@ pub fn check(wanted: Wanted) -> Result<()> {
     sudoers(wanted).map(drop)
 }
 
-/// The line for sudoers, where there is one.
-fn sudoers(wanted: Wanted) -> Result<Option<(String, String)>> {
+/// The file and the line for sudoers, with the variables of [`PROGRAMS`], where there is one.
+pub fn sudoers(wanted: Wanted) -> Result<Option<(String, String)>> {
     let Service::Systemd { unit, manager: Manager::Sudo, handover, .. } = *wanted.service else { return Ok(None) };
     let sockets = matches!(handover, Handover::Sockets(_));
     match rights::sudoers(wanted.login, &rights::commands(unit, wanted.root, sockets)) {
-        // sudo passes over files whose names have a dot.
-        Ok(line) => Ok(Some((format!("/etc/sudoers.d/gangplank-{}", unit.replace(['.', '@'], "_")), line))),
+        Ok(line) => Ok(Some((format!("/etc/sudoers.d/gangplank-{}", file_name(unit)), line))),
         Err(why) => usage(format!("{}: no line of sudoers can be written: {why}", wanted.env))
-            .hint("use a directory and a unit of letters, digits, `-`, `_`, `.` and `/`")
+            .hint("use a directory and a unit of letters, digits, `-`, `_`, `.` and `/`, and a login in lower case")
             .err(),
     }
+}
+
+/// A name for each unit that no other unit gets. sudo skips files whose names have a dot or end with `~`.
+fn file_name(unit: &str) -> String {
+    let mut name = String::new();
+    for byte in unit.bytes() {
+        match byte {
+            b'_' => name.push_str("__"),
+            b'-' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => name.push(char::from(byte)),
+            _ => {
+                let _ = write!(name, "_{byte:02x}");
+            }
+        }
+    }
+    name
 }
 
 /// What to run once on a host, in this order.
 pub fn install(wanted: Wanted) -> Result<Vec<Step>> {
     check(wanted)?;
     let Wanted { env, login, root, service, key } = wanted;
-    let (is_root, dir) = (login == "root", quote(root));
+    let is_root = login == "root";
     let mut steps = Vec::new();
     let mut add = |what, reason: &str, command: String| steps.push(Step { what, reason: reason.to_owned(), command });
     if !is_root {
@@ -117,10 +138,8 @@ pub fn install(wanted: Wanted) -> Result<Vec<Step>> {
             add("key", &reason, String::new());
         }
     }
-    let make = format!("[ -d {dir} ] || (umask 022; mkdir -p {dir})");
-    let test = quote(&format!("test -w {dir}"));
-    let own = format!("{make}\nsu -s /bin/sh -c {test} {login} || chown {login}: {dir}");
-    add("directory", "The directory of the app, which the login may write.", if is_root { make } else { own });
+    let make = if is_root { format!("(umask 022; mkdir -p {})", quote(root)) } else { make_directory(login, root) };
+    add("directory", "The directory of the app, which the login may write.", make);
     let Service::Systemd { unit, manager, lines, .. } = *service else { return Ok(steps) };
     let user = static_user(lines).filter(|user| ![login, "root"].contains(user));
     if let Some(user) = user.filter(|_| manager != Manager::User).map(quote) {
@@ -139,7 +158,7 @@ pub fn install(wanted: Wanted) -> Result<Vec<Step>> {
             "What deploys, rollbacks, `start` and `stop` run by sudo. A login that may install the unit {unit} can run anything as root."
         );
         let command = format!(
-            "cat > {file}.new <<'END'\n{line}\nEND\nchmod 440 {file}.new && visudo -cqf {file}.new && mv -f {file}.new {file}"
+            "{PROGRAMS}\ncat > {file}.new <<END\n{line}\nEND\nchmod 440 {file}.new && visudo -cqf {file}.new && mv -f {file}.new {file}"
         );
         add("sudoers", &reason, command);
     }
@@ -161,8 +180,37 @@ fn add_journal(add: &mut impl FnMut(&'static str, &str, String), manager: Manage
     }
 }
 
+/// Finds the programs where sudo will find them: it compares whole paths.
+const PROGRAMS: &str = r#"for program in systemctl install mv visudo; do
+  command -v $program > /dev/null || { echo "the host has no $program" >&2; exit 1; }
+done
+systemctl=$(command -v systemctl) install=$(command -v install) mv=$(command -v mv)"#;
+
+/// The login makes the directory where it can; root gives away only one that this step has made. A path in the home of the
+/// login may be a link that the login made, and a directory that exists may belong to another app.
+fn make_directory(login: &str, root: &str) -> String {
+    let dir = quote(root);
+    let make = quote(&format!("umask 022; mkdir -p {dir}"));
+    let test = quote(&format!("test -d {dir} && test -w {dir}"));
+    let parent = Path::new(root).parent().map_or_else(|| "/".into(), |parent| parent.display().to_string());
+    let parent = quote(&parent);
+    let wrong = quote(&format!("{root} exists, and {login} cannot write to it"));
+    let hint = quote(&format!(
+        "hint: look at it (`ls -ld {dir}`): use another directory in the target, or, if it is meant for this app, `chown -h {login}: {dir}`"
+    ));
+    format!(
+        "if [ ! -e {dir} ] && [ ! -L {dir} ]; then
+  su -s /bin/sh -c {make} {login} 2> /dev/null || {{ (umask 022; mkdir -p {parent}; mkdir {dir}); chown -h {login}: {dir}; }}
+fi
+su -s /bin/sh -c {test} {login} || {{
+  echo {wrong} >&2
+  echo {hint} >&2; exit 1
+}}"
+    )
+}
+
 /// Lines that a login runs itself: where a file in its home is a link, root would write to what the login chose.
-fn as_login(login: &str, script: &str) -> String {
+pub fn as_login(login: &str, script: &str) -> String {
     format!("su -s /bin/sh {login} <<'END'\n{script}\nEND")
 }
 
@@ -173,68 +221,6 @@ fn install_key(login: &str, PublicKey { line, body }: &PublicKey) -> String {
         login,
         &format!("umask 077; mkdir -p ~/.ssh\n{known} || printf '\\n%s\\n' {line} >> ~/.ssh/authorized_keys"),
     )
-}
-
-/// What takes it back, in this order. Releases and data stay, unless `data` says otherwise.
-pub fn remove(wanted: Wanted, data: bool) -> Result<Vec<Step>> {
-    check(wanted)?;
-    let Wanted { login, root, service, key, .. } = wanted;
-    let (is_root, dir) = (login == "root", quote(root));
-    let mut steps = Vec::new();
-    let mut add = |what, reason: &str, command: String| steps.push(Step { what, reason: reason.to_owned(), command });
-    if let Service::Systemd { unit, manager, .. } = *service {
-        add("service", "The app ends, and its unit goes.", remove_unit(login, root, unit, manager));
-        if let Some((file, _)) = sudoers(wanted)? {
-            add("sudoers", "What deploys ran by sudo.", format!("rm -f {file}"));
-        }
-        if !is_root {
-            let command = format!("gpasswd -d {login} systemd-journal > /dev/null 2>&1 || true");
-            add("journal", "The login leaves the group that reads the journal.", command);
-        }
-        if manager == Manager::User {
-            let reason = "systemd ends all that it runs for the login, also of other apps, when its last session ends.";
-            add("linger", reason, format!("loginctl disable-linger {login}"));
-        }
-    }
-    if let Some(PublicKey { body, .. }) = key {
-        let script = format!(
-            "umask 077; cd ~/.ssh || exit 0\ngrep -vF {body} authorized_keys > authorized_keys.new || true\nmv -f authorized_keys.new authorized_keys"
-        );
-        add("key", "The key of deploys.", as_login(login, &script));
-    }
-    let (reason, command) = if data {
-        ("The directory with all releases, logs and shared files.", format!("rm -rf {dir}"))
-    } else {
-        (
-            "The directory, if it is empty; `--data` removes it with all releases, logs and shared files.",
-            format!("[ ! -d {dir} ] || rmdir {dir} 2> /dev/null || echo {dir}': kept, because it is not empty'"),
-        )
-    };
-    add("directory", reason, command);
-    if !is_root {
-        let reason = format!("The login stays. Where nothing else uses it: `userdel --remove {login}`.");
-        add("login", &reason, String::new());
-    }
-    Ok(steps)
-}
-
-/// Stops and removes a unit that a deploy to this root wrote, and no other.
-fn remove_unit(login: &str, root: &str, unit: &str, manager: Manager) -> String {
-    let head = quote(&format!("# Written by gangplank for {root};"));
-    let units = |dir: &str, ctl: &str| {
-        format!(
-            "for unit in {unit}.socket {unit}.service; do\n  if grep -qsF {head} {dir}/$unit; then {ctl} disable --now $unit; rm -f {dir}/$unit; fi\ndone\n{ctl} daemon-reload"
-        )
-    };
-    match manager {
-        Manager::System | Manager::Sudo => units(rights::SYSTEM_UNITS, "systemctl"),
-        Manager::User => {
-            let script = units("${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user", "systemctl --user");
-            // Without linger there may be no manager to tell.
-            let script = format!("export XDG_RUNTIME_DIR=/run/user/$(id -u)\n{script} 2> /dev/null || true");
-            as_login(login, &script)
-        }
-    }
 }
 
 #[cfg(test)]
@@ -264,6 +250,8 @@ mod tests {
             ("deploy", &systemd(Manager::System, Handover::Restart, &["User=shop"]), "refused"),
             ("-x", &keeper, "refused"),
             ("%sudo", &keeper, "refused"),
+            ("ALL", &sudo(&["User=shop"]), "refused"),
+            ("deploy", &sudo(&["User=%i"]), "login key directory journal sudoers"),
         ] {
             let wanted = Wanted { env: "dev", login, root: "/srv/app", service, key: None };
             let found = match install(wanted) {
@@ -275,15 +263,12 @@ mod tests {
     }
 
     #[test]
-    fn data_is_removed_only_when_that_is_asked_for() {
-        let service = systemd(Manager::Sudo, Handover::Sockets(&["8080"]), &[]);
-        let wanted = Wanted { env: "dev", login: "deploy", root: "/srv/app", service: &service, key: None };
-        let commands =
-            |data| -> String { remove(wanted, data).unwrap().into_iter().map(|step| step.command + "\n").collect() };
-        assert!(!commands(false).contains("rm -rf") && commands(false).contains("rmdir /srv/app"));
-        assert!(commands(true).contains("rm -rf /srv/app\n"));
-        // sudo does not read files whose names have a dot.
-        assert!(commands(false).contains("rm -f /etc/sudoers.d/gangplank-shop_eu\n"));
-        assert!(!commands(true).contains("userdel"), "a login may be that of another app");
+    fn each_unit_has_a_file_of_its_own_that_sudo_reads() {
+        let names: Vec<_> =
+            ["shop", "shop.eu", "shop@eu", "shop_eu", "shop__eu", "shop_2eeu", "shop~"].map(file_name).into();
+        assert_eq!(names[..4], ["shop", "shop_2eeu", "shop_40eu", "shop__eu"]);
+        for (n, name) in names.iter().enumerate() {
+            assert!(!name.contains('.') && !name.ends_with('~') && !names[..n].contains(name), "{names:?}");
+        }
     }
 }

@@ -17,7 +17,7 @@ fi
 "#;
 
 /// `lingers` succeeds where systemd keeps what it runs for this login when the login's last session ends, fails with 1
-/// where it does not, and with 2 where nobody tells.
+/// where it does not, and with 2 where `loginctl` does not answer.
 pub const LINGERS: &str = r#"lingers() {
   [ ! -e "/var/lib/systemd/linger/$(id -un)" ] || return 0
   said=$(timeout 5 loginctl show-user "$(id -un)" -p Linger --value 2>&1 || true)

@@ -28,7 +28,7 @@ const READABLE: &str = r#"if has_text service/invocation && ! readable system &&
 fi
 "#;
 
-/// Says so where the login sees nothing because the lines are in a part of the journal that it may not read.
+/// Prints an error where the login sees nothing because the lines are in a part of the journal that it may not read.
 const NOTHING: &str = r#"if has_text service/invocation && ! readable system; then
   echo "no line of the log can be shown: $(id -un) may not read the journal of the system" >&2
   echo "hint: as root of that host \`usermod -aG systemd-journal $(id -un)\`" >&2; exit 1

@@ -10,7 +10,7 @@ use crate::service::{Script, keeper};
 pub const WARNING: &str = "warning: ";
 
 impl Unit {
-    /// Fails where a restart would fail, or would not last, and a unit of that name is somebody else's.
+    /// Fails where a restart would fail, or would not last, or where a unit of that name was written by something else.
     pub fn ready(&self, root: &str) -> Script {
         let hint = match self.manager {
             Manager::User => "as root of that host `loginctl enable-linger $(id -un)`, then deploy again",

@@ -76,7 +76,7 @@ put() {
     format!(
         "ctl() {{
   case $1 in is-*|show) systemctl $scope \"$@\"; return;; esac
-  case \"$*\" in {known}) {run};; *) echo \"no right was asked for to \\`systemctl $*\\`\" >&2; return 1;; esac
+  case \"$*\" in {known}) {run};; *) echo \"\\`systemctl $*\\` is not a command that deploys may run\" >&2; return 1;; esac
 }}
 {more}",
         known = known.join("|"),
@@ -111,17 +111,31 @@ pub fn missing(name: &str, root: &str, sockets: &str) -> String {
     format!("{MAY}{of_service}if {sockets}; then\n{of_socket}fi\n")
 }
 
-/// A line of `sudoers(5)` that lets `login` run commands without a password. The error names what it cannot express.
+/// A line of `sudoers(5)` that lets `login` run commands without a password, as the text of an unquoted here-document: each
+/// program is a variable of its name, for its path on the host. The error names what the line cannot express.
 pub fn sudoers(login: &str, commands: &[Vec<String>]) -> Result<String, String> {
+    if is_reserved(login) {
+        return Err(format!("{login:?} is not a login to sudoers"));
+    }
+    let escape = |word: &str| escape(word).map(|word| word.replace('\\', r"\\"));
     let mut all = Vec::new();
     for command in commands {
         let mut words = Vec::new();
         for (n, word) in command.iter().enumerate() {
-            words.push(if n == 0 { format!("/usr/bin/{word}") } else { escape(word)? });
+            words.push(if n == 0 { format!("${word}") } else { escape(word)? });
         }
         all.push(words.join(" "));
     }
     Ok(format!("{} ALL=(root) NOPASSWD: {}", escape(login)?, all.join(", ")))
+}
+
+/// Whether a line of sudoers that begins with this word is about something else: all users, an alias (upper case), a group, a
+/// setting.
+fn is_reserved(login: &str) -> bool {
+    let is_alias = login.starts_with(|c: char| c.is_ascii_uppercase())
+        && login.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+    let keywords = ["Defaults", "User_Alias", "Runas_Alias", "Host_Alias", "Cmnd_Alias", "Cmd_Alias"];
+    is_alias || keywords.contains(&login) || login.starts_with(['%', '+', '#', '!', '@'])
 }
 
 /// A word of a line of sudoers: what would end it or is a wildcard is escaped.
@@ -146,14 +160,19 @@ mod tests {
         let line = |root: &str| sudoers("deploy", &commands("shop@1", root, false)[5..]);
         assert_eq!(
             line("/srv/a,b:c=d*[e] f").unwrap(),
-            "deploy ALL=(root) NOPASSWD: /usr/bin/install -m 644 /srv/a\\,b\\:c\\=d\\*\\[e\\]\\ f/service/unit \
-             /etc/systemd/system/shop@1.service.new, /usr/bin/mv -f /etc/systemd/system/shop@1.service.new \
+            "deploy ALL=(root) NOPASSWD: $install -m 644 /srv/a\\\\,b\\\\:c\\\\=d\\\\*\\\\[e\\\\]\\\\ f/service/unit \
+             /etc/systemd/system/shop@1.service.new, $mv -f /etc/systemd/system/shop@1.service.new \
              /etc/systemd/system/shop@1.service"
         );
-        for bad in ["/srv/a\nb", "/srv/a#b", "/srv/\"a\"", "/srv/ä"] {
+        for bad in ["/srv/a\nb", "/srv/a#b", "/srv/$a", "/srv/`a`", "/srv/\"a\"", "/srv/ä"] {
             assert!(line(bad).is_err(), "{bad}");
         }
-        assert!(sudoers("", &[]).is_err());
+        for login in ["", "ALL", "WEB_1", "Defaults", "User_Alias", "%wheel", "+net", "#1000", "!deploy"] {
+            assert!(sudoers(login, &[]).is_err(), "{login}");
+        }
+        for login in ["deploy", "Deploy", "deploy_1", "ALl"] {
+            assert!(sudoers(login, &[]).is_ok(), "{login}");
+        }
     }
 
     #[test]
