@@ -67,6 +67,7 @@ pub fn take_back(vm: &Machine, project: &Project) {
     let left = vm.sh("ls /etc/systemd/system/shop.* /etc/sudoers.d/gangplank-shop 2> /dev/null || true; systemctl is-active shop || true");
     assert_eq!(left, "inactive");
     vm.sh("ls /srv/app/releases/*/bin/app");
+    project.release("without rights");
     project.run("deploy sudo").fails(1, "without a password", "cargo xtask setup sudo");
 }
 
