@@ -402,14 +402,7 @@ impl Run<'_> {
     }
 
     fn service_failed(&self, host: &Host, answer: &Answer) -> Result<()> {
-        let said = self.cx.scrub(&[answer.stdout.trim(), answer.stderr.trim()].join("\n"));
-        let (said, hint) = split_hint(&said);
-        let (url, exit) = (host.target.url(), crate::cx::exit(answer.code));
-        let failure = failed(format!("{url}: the service command {exit}: {}", said.replace('\n', " ")));
-        Err(match hint {
-            Some(hint) => failure.hint(hint.to_owned()).into(),
-            None => failure.into(),
-        })
+        Err(service_failure(self.cx, host.target.url(), answer, None))
     }
 
     fn show_log(&self, host: &Host) {
@@ -450,6 +443,18 @@ impl Run<'_> {
 /// The acts that find out whether a host can be switched.
 fn looks<'s>(host: &Host<'s>, scripts: &'s [Script]) -> Vec<Act<'s>> {
     host.to_be_checked().map(Act::VerifyFiles).into_iter().chain(scripts.iter().map(Act::Run)).collect()
+}
+
+/// The error of a service command that failed, with the hint that it printed, or else with `hint`.
+pub(super) fn service_failure(cx: &Cx, url: &str, answer: &Answer, hint: Option<String>) -> anyhow::Error {
+    let said = cx.scrub(&[answer.stdout.trim(), answer.stderr.trim()].join("\n"));
+    let (said, own) = split_hint(&said);
+    let exit = crate::cx::exit(answer.code);
+    let failure = failed(format!("{url}: the service command {exit}: {}", said.trim().replace('\n', " ")));
+    match own.map(str::to_owned).or(hint) {
+        Some(hint) => failure.hint(hint).into(),
+        None => failure.into(),
+    }
 }
 
 /// Shows the last lines that the service of a host wrote.

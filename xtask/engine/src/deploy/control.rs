@@ -3,7 +3,7 @@
 //! A service is started as it was when it was last healthy, so no variable of the env is needed for it. What is not
 //! confirmed is left to a deploy or a rollback, which know how to revert.
 
-use crate::cx::{self, Answer, Cx};
+use crate::cx::{Answer, Cx};
 use crate::deploy::history::{Happened, Record, Verb};
 use crate::deploy::lease;
 use crate::deploy::life::Registry;
@@ -12,7 +12,7 @@ use crate::deploy::resolve::Catalog;
 use crate::deploy::state::{Kept, State};
 use crate::deploy::waves::{AT_ONCE, each, waves};
 use crate::deploy::{Options, Site, apply, filled_in};
-use crate::error::{Failure, Kind, Result, failed, not_found, split_hint, usage};
+use crate::error::{Failure, Kind, Result, failed, not_found, usage};
 use crate::event::{Event, ms_since};
 use crate::health::Checker;
 use crate::host::{self, Act, Target, script};
@@ -183,11 +183,7 @@ impl Run<'_> {
     }
 
     fn failed(&self, target: &dyn Target, answer: &Answer) -> anyhow::Error {
-        let said = self.cx.scrub(&[answer.stdout.trim(), answer.stderr.trim()].join("\n"));
-        let (said, hint) = split_hint(&said);
-        let (url, exit) = (target.url(), cx::exit(answer.code));
-        let why = format!("{url}: the service command {exit}: {}", said.trim().replace('\n', " "));
-        failed(why).hint(hint.map_or_else(|| self.look(), str::to_owned)).into()
+        apply::service_failure(self.cx, target.url(), answer, Some(self.look()))
     }
 
     /// Wave by wave, as a deploy does: each has to be healthy before the next. All are stopped at once.
