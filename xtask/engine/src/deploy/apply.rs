@@ -4,16 +4,19 @@
 //! restart, check; then record all as live. When a step fails, every target that was switched goes back to its fallback, and the command fails.
 
 mod around;
+mod failure;
 mod put_back;
 mod settle;
 
+pub use self::failure::shortened;
+pub(super) use self::failure::{service_failure, show_log};
 use crate::cx::{Answer, Cx};
 use crate::deploy::Site;
 use crate::deploy::fetched::Fetched;
 use crate::deploy::history::{Happened, Record, Verb};
 use crate::deploy::plan::{HostPlan, Step};
 use crate::deploy::waves::{AT_ONCE, each, waves};
-use crate::error::{Failure, Result, failed, hint_of, kind_of, split_hint, verification};
+use crate::error::{Failure, Result, failed, hint_of, kind_of, verification};
 use crate::event::{Event, Stage, ms_since};
 use crate::health::{self, Checker};
 use crate::hook::{Hosts, Moment};
@@ -27,12 +30,6 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-
-/// How many lines of a service's log are shown when it fails.
-const LOG_LINES: u32 = 20;
-
-/// How much of a line of it.
-const LOG_LINE_CHARS: usize = 1000;
 
 /// What a changing command answers.
 #[derive(Debug, Serialize)]
@@ -443,44 +440,6 @@ impl Run<'_> {
 /// The acts that find out whether a host can be switched.
 fn looks<'s>(host: &Host<'s>, scripts: &'s [Script]) -> Vec<Act<'s>> {
     host.to_be_checked().map(Act::VerifyFiles).into_iter().chain(scripts.iter().map(Act::Run)).collect()
-}
-
-/// The error of a service command that failed, with the hint that it printed, or else with `hint`.
-pub(super) fn service_failure(cx: &Cx, url: &str, answer: &Answer, hint: Option<String>) -> anyhow::Error {
-    let said = cx.scrub(&[answer.stdout.trim(), answer.stderr.trim()].join("\n"));
-    let (said, own) = split_hint(&said);
-    let exit = crate::cx::exit(answer.code);
-    let failure = failed(format!("{url}: the service command {exit}: {}", said.trim().replace('\n', " ")));
-    match own.map(str::to_owned).or(hint) {
-        Some(hint) => failure.hint(hint).into(),
-        None => failure.into(),
-    }
-}
-
-/// Shows the last lines that the service of a host wrote.
-pub(super) fn show_log(cx: &Cx, spec: &Spec, target: &dyn Target) {
-    let Some(script) = spec.log(target.root(), LOG_LINES) else { return };
-    if let Ok(answer) = target.run(&script) {
-        if !answer.ok() {
-            let said = cx.scrub(&answer.stderr);
-            let (said, hint) = split_hint(&said);
-            return cx.warn(format!(
-                "{}: {said}{}",
-                target.url(),
-                hint.map(|it| format!("; {it}")).unwrap_or_default()
-            ));
-        }
-        let lines = answer.stdout.lines().map(|line| shortened(line, LOG_LINE_CHARS)).collect();
-        cx.emit(Event::ServiceLog { target: target.url().to_owned(), lines });
-    }
-}
-
-/// The beginning of a line, with a word that there is more.
-pub fn shortened(line: &str, chars: usize) -> String {
-    match line.char_indices().nth(chars) {
-        Some((at, _)) => format!("{}... (the line goes on)", &line[..at]),
-        None => line.to_owned(),
-    }
 }
 
 fn explain(error: &anyhow::Error, state: &str) -> anyhow::Error {

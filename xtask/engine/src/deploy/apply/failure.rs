@@ -1,0 +1,51 @@
+//! What is shown of a service that failed: its error, and the last lines of its log.
+
+use crate::cx::{Answer, Cx};
+use crate::error::{failed, split_hint};
+use crate::event::Event;
+use crate::host::Target;
+use crate::service::Spec;
+
+/// How many lines of a service's log are shown when it fails.
+const LOG_LINES: u32 = 20;
+
+/// How much of a line of it.
+const LOG_LINE_CHARS: usize = 1000;
+
+/// The error of a service command that failed, with the hint that it printed, or else with `hint`.
+pub(in crate::deploy) fn service_failure(cx: &Cx, url: &str, answer: &Answer, hint: Option<String>) -> anyhow::Error {
+    let said = cx.scrub(&[answer.stdout.trim(), answer.stderr.trim()].join("\n"));
+    let (said, own) = split_hint(&said);
+    let exit = crate::cx::exit(answer.code);
+    let failure = failed(format!("{url}: the service command {exit}: {}", said.trim().replace('\n', " ")));
+    match own.map(str::to_owned).or(hint) {
+        Some(hint) => failure.hint(hint).into(),
+        None => failure.into(),
+    }
+}
+
+/// Shows the last lines that the service of a host wrote.
+pub(in crate::deploy) fn show_log(cx: &Cx, spec: &Spec, target: &dyn Target) {
+    let Some(script) = spec.log(target.root(), LOG_LINES) else { return };
+    if let Ok(answer) = target.run(&script) {
+        if !answer.ok() {
+            let said = cx.scrub(&answer.stderr);
+            let (said, hint) = split_hint(&said);
+            return cx.warn(format!(
+                "{}: {said}{}",
+                target.url(),
+                hint.map(|it| format!("; {it}")).unwrap_or_default()
+            ));
+        }
+        let lines = answer.stdout.lines().map(|line| shortened(line, LOG_LINE_CHARS)).collect();
+        cx.emit(Event::ServiceLog { target: target.url().to_owned(), lines });
+    }
+}
+
+/// The beginning of a line, with a word that there is more.
+pub fn shortened(line: &str, chars: usize) -> String {
+    match line.char_indices().nth(chars) {
+        Some((at, _)) => format!("{}... (the line goes on)", &line[..at]),
+        None => line.to_owned(),
+    }
+}
