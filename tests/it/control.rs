@@ -172,8 +172,15 @@ fn restart_whose_notes_are_damaged_leaves_the_process_alone() {
     p.release("1");
     p.run("deploy dev").ok();
     let before = pid(&p);
+    let spec = p.read("srv/dev/service/spec");
     p.write("srv/dev/service/spec", "");
     p.run("restart dev").fails(1, "service/spec is damaged", "cargo xtask deploy dev");
+    fs::remove_file(p.path("srv/dev/service/spec")).unwrap();
+    p.run("restart dev").fails(1, "service/spec is damaged", "cargo xtask deploy dev");
+    p.write("srv/dev/service/spec", &spec);
+    fs::rename(p.path("srv/dev/service/log"), p.path("srv/dev/service/old")).unwrap();
+    fs::create_dir(p.path("srv/dev/service/log")).unwrap();
+    p.run("restart dev").fails(1, "service/log is a directory", "service/log away");
     assert_eq!(pid(&p), before);
     assert!(p.get("dev").is_ok());
 }

@@ -156,6 +156,38 @@ fn empty_lock_whose_successor_died_is_taken_over() {
 }
 
 #[test]
+fn lock_that_is_a_link_to_nothing_is_held_until_it_is_released() {
+    let dir = crate::record::tempdir();
+    let cx = cx(dir.path());
+    let target = host::open(&cx, "file:srv").unwrap();
+    let me = Owner::me(&cx, "next");
+    std::fs::create_dir(dir.path().join("srv")).unwrap();
+    std::os::unix::fs::symlink("../outside", dir.path().join("srv/.lock")).unwrap();
+    let held = Lock::Unreadable("a link to nothing".into());
+    assert_eq!(target.lock(&me).unwrap(), held);
+    assert_eq!(target.state().unwrap().lock, held);
+    target.unlock(None).unwrap();
+    assert_eq!(target.lock(&me).unwrap(), Lock::Free);
+    assert!(!dir.path().join("outside").exists());
+}
+
+#[test]
+fn history_that_is_a_link_out_of_the_root_is_copied_and_not_written_through() {
+    let dir = crate::record::tempdir();
+    let cx = cx(dir.path());
+    let target = host::open(&cx, "file:srv").unwrap();
+    target.lock(&Owner::me(&cx, "deploy")).unwrap();
+    target.record(&record()).unwrap();
+    let (history, outside) = (dir.path().join("srv/history.jsonl"), dir.path().join("outside"));
+    std::fs::rename(&history, &outside).unwrap();
+    std::os::unix::fs::symlink("../outside", &history).unwrap();
+    target.record(&record()).unwrap();
+    assert!(!history.is_symlink());
+    assert_eq!(target.state().unwrap().history.records.len(), 2);
+    assert_eq!(std::fs::read_to_string(outside).unwrap().lines().count(), 1);
+}
+
+#[test]
 fn a_directory_of_this_machine() {
     let dir = crate::record::tempdir();
     let cx = cx(dir.path());

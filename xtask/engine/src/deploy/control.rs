@@ -170,14 +170,19 @@ impl Run<'_> {
     fn ready(&self, targets: &[Box<dyn Target + '_>], plans: &[Plan]) -> Result<()> {
         let hosts: Vec<_> = targets.iter().zip(plans).filter(|(_, plan)| plan.changes).collect();
         let ask = |target: &dyn Target| {
-            let root = target.root();
-            let script = if self.verb == Verb::Stop { self.spec.ready_to_halt(root) } else { self.spec.ready(root) };
-            let Some(script) = script else { return Ok(()) };
-            let answer = target.run(&script)?;
-            for text in service::warnings(&answer.stderr) {
-                self.cx.warn(format!("{}: {text}", target.url()));
+            let (root, stop) = (target.root(), self.verb == Verb::Stop);
+            let script = if stop { self.spec.ready_to_halt(root) } else { self.spec.ready(root) };
+            let startable = self.spec.startable(root).filter(|_| !stop);
+            for script in script.into_iter().chain(startable) {
+                let answer = target.run(&script)?;
+                for text in service::warnings(&answer.stderr) {
+                    self.cx.warn(format!("{}: {text}", target.url()));
+                }
+                if !answer.ok() {
+                    return Err(self.failed(target, &answer));
+                }
             }
-            if answer.ok() { Ok(()) } else { Err(self.failed(target, &answer)) }
+            Ok(())
         };
         apply::all_of(each(&hosts, AT_ONCE, |(target, _)| ask(&***target)))
     }

@@ -266,6 +266,9 @@ pub fn who(lock: &Lock) -> String {
     match lock {
         Lock::Free => "nobody".into(),
         Lock::Held(owner) => describe(owner),
+        Lock::Unreadable(text) if text.trim_matches(['\0', '\n']).is_empty() => {
+            "an empty lock that a crash left: the next command takes it over".into()
+        }
         Lock::Unreadable(text) => {
             format!("somebody who left no name (`{}`)", text.chars().take(60).collect::<String>())
         }

@@ -235,6 +235,8 @@ impl<'cx> HostTarget<'cx> {
             known
         } else if is_full(said) {
             "make room: `df -h` and `df -i` show the disk; what is in releases/ and not live may be removed by hand, the oldest first"
+        } else if said.contains("nput/output error") {
+            "the disk of the host reports an error: look at `dmesg` there"
         } else if said.contains("ermission denied") || said.contains("Read-only file system") {
             "check who owns the directory and whether the disk is writable"
         } else if said.contains("is not a directory") {

@@ -84,7 +84,7 @@ done
 if [ -L {TAKEN_OVER} ]; then printf 'taken-over %s\\n' \"$(readlink {TAKEN_OVER})\"; fi
 for debris in releases/.incoming-* releases/.removing-*; do [ ! -e \"$debris\" ] || echo debris; done
 {UNHEARD}
-if [ -d .lock ]; then echo 'lock a directory'; elif [ -f .lock ]; then printf 'lock %s\\n' \"$(cat .lock)\"; echo \"unheard $(unheard)\"; fi
+if [ -d .lock ]; then echo 'lock a directory'; elif [ -L .lock ] && [ ! -e .lock ]; then echo 'lock a link to nothing'; elif [ -f .lock ]; then printf 'lock %s\\n' \"$(cat .lock)\"; echo \"unheard $(unheard)\"; fi
 {service}
 if [ -f history.jsonl ]; then echo history; tail -n {HISTORY_LINES} history.jsonl; fi
 ",
@@ -106,6 +106,7 @@ new=.lock.{token}; trap 'rm -f \"$new\"' 0; cat > \"$new\"; flush \"$new\"
   if said=$(ln \"$new\" .lock 2>&1); then echo acquired; exit 0; fi
   # Between the two somebody may have given it up: then it is worth another try.
   if owner=$(cat .lock 2>/dev/null); then echo \"held $(unheard)\"; printf '%s\\n' \"$owner\"; exit 0; fi
+  if [ -L .lock ]; then echo held; echo 'a link to nothing'; exit 0; fi
 done
 printf '%s\\n' \"$said\" >&2; exit 1
 "
@@ -514,8 +515,11 @@ mod tests {
             append() {
               line=$(cat)
               [ -n "$line" ] || return 0
+              # A link would lead out of the root.
+              if [ -L history.jsonl ]; then rm -f history.jsonl.new; cp history.jsonl history.jsonl.new; replace history.jsonl; fi
               if [ -s history.jsonl ] && [ "$(tail -c 1 history.jsonl | wc -l)" -eq 0 ]; then
                 # Where the disk is full it stays as it is: what reads it skips NULs.
+                rm -f history.jsonl.new
                 if tr -d '\000' < history.jsonl 2> /dev/null > history.jsonl.new; then replace history.jsonl; else rm -f history.jsonl.new; fi
                 [ ! -s history.jsonl ] || [ "$(tail -c 1 history.jsonl | wc -l)" -eq 1 ] || echo >> history.jsonl
               fi

@@ -33,6 +33,19 @@ fi
     Script::new(ahead(root, &format!("{OF_ROOT}{refuse}")), String::new())
 }
 
+/// Fails where a process that is stopped could not be started again as it was.
+pub fn startable(root: &str) -> Script {
+    let body = r#"if [ ! -f service/spec ] || ! has_text service/spec; then
+  echo 'service/spec is damaged: how the service was started is not known' >&2
+  echo 'hint: `cargo xtask deploy ENV` starts it' >&2; exit 1
+fi
+for file in service/process service/log service/log.start service/exit; do
+  [ ! -d "$file" ] || { echo "$file is a directory" >&2; echo "hint: on that host move $PWD/$file away" >&2; exit 1; }
+done
+"#;
+    Script::new(script(root, body), String::new())
+}
+
 /// Stops what runs and starts `id` by `spec`, a script that sets the variables and becomes the app. With `put_back` it is
 /// started as it was when it was last healthy.
 pub fn restart(root: &str, id: &ReleaseId, spec: &str, stop_seconds: u64, put_back: bool) -> Script {
@@ -201,7 +214,7 @@ echo \"$code\" > service/exit
     format!(
         "if [ -f service/log ] && [ \"$(wc -c < service/log)\" -gt 10485760 ]; then mv -f service/log service/log.1; fi
 [ -f service/log ] || : > service/log
-echo $(($(wc -c < service/log))) > service/log.start
+rm -f service/log.start; echo $(($(wc -c < service/log))) > service/log.start
 if command -v setsid > /dev/null 2>&1; then launch=setsid; group=own; else launch=nohup; group=-; fi
 has_text service/id || head -c 12 /dev/urandom | od -An -tx1 | tr -d ' \\n' | keep service/id
 root=$(here)

@@ -141,6 +141,14 @@ impl Spec {
         }
     }
 
+    /// Fails where [`Self::start`] and a restart as it was would leave the service stopped.
+    pub fn startable(&self, root: &str) -> Option<Script> {
+        match self {
+            Self::Keeper { .. } => Some(keeper::startable(root).called("look at how the service was started")),
+            Self::None | Self::Systemd(_) | Self::Command { .. } => None,
+        }
+    }
+
     /// Fails where [`Self::halt`] would fail before it has touched anything.
     pub fn ready_to_halt(&self, root: &str) -> Option<Script> {
         match self {

@@ -45,8 +45,11 @@ pub const FLUSH_TREE: &str = r#"flush_tree() { flush -f "$1"; }
 pub const APPEND: &str = r#"append() {
   line=$(cat)
   [ -n "$line" ] || return 0
+  # A link would lead out of the root.
+  if [ -L history.jsonl ]; then rm -f history.jsonl.new; cp history.jsonl history.jsonl.new; replace history.jsonl; fi
   if [ -s history.jsonl ] && [ "$(tail -c 1 history.jsonl | wc -l)" -eq 0 ]; then
     # Where the disk is full it stays as it is: what reads it skips NULs.
+    rm -f history.jsonl.new
     if tr -d '\000' < history.jsonl 2> /dev/null > history.jsonl.new; then replace history.jsonl; else rm -f history.jsonl.new; fi
     [ ! -s history.jsonl ] || [ "$(tail -c 1 history.jsonl | wc -l)" -eq 1 ] || echo >> history.jsonl
   fi

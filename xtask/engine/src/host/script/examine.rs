@@ -7,7 +7,8 @@ use crate::service::READABLE;
 use std::fmt::Write;
 
 /// What every script of ours uses, and that is not in every system.
-const TOOLS: &[&str] = &["tar", "gzip", "find", "grep", "sed", "sort", "uniq", "head", "tail", "readlink", "touch"];
+const TOOLS: &[&str] =
+    &["tar", "gzip", "find", "grep", "sed", "sort", "uniq", "head", "tail", "readlink", "sync", "touch"];
 
 /// Whether the lines of a user's unit are in a journal of that user's own.
 const OWN_JOURNAL: &str = "{ [ -d /var/log/journal ] && [ \"$(id -u)\" -ge 1000 ]; }";
