@@ -15,7 +15,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use server::Door;
-use settings::{Command, Failure, Settings};
+use settings::{CliError, Command, Settings};
 
 /// `NAME 0.1.0 (<short commit> <time>)`, all of it known when the binary is built.
 const VERSION: &str = concat!(
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<(), Failure> {
+fn run() -> Result<(), CliError> {
     let executable = env::current_exe().ok();
     match settings::read(env::args_os().skip(1), |name| env::var_os(name), executable.as_deref())? {
         Command::Help => say(settings::USAGE),
@@ -50,7 +50,7 @@ fn run() -> Result<(), Failure> {
 }
 
 /// Serves until a signal says stop. One thread is plenty: the work is waiting, and files are read on others.
-fn serve(settings: &Settings) -> Result<(), Failure> {
+fn serve(settings: &Settings) -> Result<(), CliError> {
     let folder = settings.static_folder()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

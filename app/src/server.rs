@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tower_http::services::ServeDir;
 
-use crate::settings::Failure;
+use crate::settings::CliError;
 
 /// How long requests may go on after the signal to stop. Docker kills after 10 s, most others later: there has to be
 /// time left to say goodbye.
@@ -65,21 +65,21 @@ async fn with_headers(mut response: Response) -> Response {
 
 /// The socket that systemd listens on for us, if it does (`sd_listen_fds(3)`): it stays open while one release takes
 /// over from another, so connections wait instead of being refused.
-pub fn inherited() -> Result<Option<TcpListener>, Failure> {
+pub fn inherited() -> Result<Option<TcpListener>, CliError> {
     let socket = listenfd::ListenFd::from_env().take_tcp_listener(0);
     let listener = socket.and_then(|socket| {
         let Some(socket) = socket else { return Ok(None) };
         socket.set_nonblocking(true)?;
         TcpListener::from_std(socket).map(Some)
     });
-    listener.map_err(|error| Failure {
+    listener.map_err(|error| CliError {
         hint: "let the unit's first `ListenStream=` be a TCP port".to_owned(),
         ..failure("cannot take over the socket of systemd", &error)
     })
 }
 
 /// Takes the port.
-pub async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, CliError> {
     TcpListener::bind(address).await.map_err(|error| {
         let hint = match error.kind() {
             ErrorKind::AddrInUse => "stop the program that has the port, or set PORT to another one",
@@ -87,7 +87,7 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
             ErrorKind::AddrNotAvailable => "set HOST to an address of this machine, or to 0.0.0.0 for all of them",
             _ => "check HOST and PORT",
         };
-        Failure { hint: hint.to_owned(), ..failure(&format!("cannot listen on {address}"), &error) }
+        CliError { hint: hint.to_owned(), ..failure(&format!("cannot listen on {address}"), &error) }
     })
 }
 
@@ -137,7 +137,7 @@ pub async fn serve(
     router: Router,
     stop: impl Future<Output = ()> + Send + 'static,
     grace: Duration,
-) -> Result<(), Failure> {
+) -> Result<(), CliError> {
     let (tell, told) = oneshot::channel();
     let (close, linger) = (door.close.clone(), door.linger);
     let serving = axum::serve(door, router).with_graceful_shutdown(async move {
@@ -164,7 +164,7 @@ pub async fn serve(
 ///
 /// The handlers are in place when this returns, not when the result is first awaited.
 #[cfg(unix)]
-pub fn signal() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
+pub fn signal() -> Result<impl Future<Output = ()> + Send + 'static, CliError> {
     use tokio::signal::unix::{SignalKind, signal};
 
     let handler = |kind| signal(kind).map_err(|error| failure("cannot handle signals", &error));
@@ -180,7 +180,7 @@ pub fn signal() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
 
 /// Is ready when the process is asked to stop, which on this system is a key on the keyboard.
 #[cfg(not(unix))]
-pub fn signal() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
+pub fn signal() -> Result<impl Future<Output = ()> + Send + 'static, CliError> {
     Ok(async {
         // Without a handler the key ends the process by itself; that is then the only way to stop.
         if tokio::signal::ctrl_c().await.is_err() {
@@ -190,11 +190,11 @@ pub fn signal() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
 }
 
 /// What the operating system did not let happen. The number that Rust adds to its text says nothing to a reader.
-pub fn failure(what: &str, error: &io::Error) -> Failure {
+pub fn failure(what: &str, error: &io::Error) -> CliError {
     let text = error.to_string();
-    let why = text.split(" (os error ").next().unwrap_or(&text);
-    Failure {
-        message: format!("{what}: {why}"),
+    let reason = text.split(" (os error ").next().unwrap_or(&text);
+    CliError {
+        message: format!("{what}: {reason}"),
         hint: "the operating system refused; its log may say more".to_owned(),
         code: 1,
     }
@@ -220,7 +220,7 @@ mod tests {
     struct Service {
         address: SocketAddr,
         stop: Option<oneshot::Sender<()>>,
-        thread: Option<JoinHandle<Result<(), Failure>>>,
+        thread: Option<JoinHandle<Result<(), CliError>>>,
     }
 
     impl Service {
@@ -260,7 +260,7 @@ mod tests {
             self.stop.take();
         }
 
-        fn join(&mut self) -> Result<(), Failure> {
+        fn join(&mut self) -> Result<(), CliError> {
             self.thread.take().expect("not joined yet").join().expect("the service does not panic")
         }
     }

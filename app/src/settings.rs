@@ -52,7 +52,7 @@ pub struct Settings {
 
 /// Why the program ends without having done its work.
 #[derive(Debug, PartialEq)]
-pub struct Failure {
+pub struct CliError {
     /// What went wrong.
     pub message: String,
     /// What to do about it.
@@ -61,13 +61,13 @@ pub struct Failure {
     pub code: u8,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "error: {}\nhint: {}", self.message, self.hint)
     }
 }
 
-impl Error for Failure {}
+impl Error for CliError {}
 
 /// Reads the arguments (without the program's name) and the environment.
 ///
@@ -76,7 +76,7 @@ pub fn read(
     args: impl IntoIterator<Item = OsString>,
     env: impl Fn(&str) -> Option<OsString>,
     executable: Option<&Path>,
-) -> Result<Command, Failure> {
+) -> Result<Command, CliError> {
     let (mut help, mut version) = (false, false);
     for arg in args {
         match arg.to_str() {
@@ -104,11 +104,11 @@ pub fn read(
 
 impl Settings {
     /// The first of the folders that exists.
-    pub fn static_folder(&self) -> Result<&Path, Failure> {
+    pub fn static_folder(&self) -> Result<&Path, CliError> {
         let found = self.static_folders.iter().find(|folder| folder.is_dir());
         found.map(PathBuf::as_path).ok_or_else(|| {
             let tried: Vec<_> = self.static_folders.iter().map(|folder| folder.display().to_string()).collect();
-            Failure {
+            CliError {
                 message: format!("no folder of static files at {}", tried.join(", ")),
                 hint: "set STATIC_DIR to the folder that holds index.html".to_owned(),
                 code: 1,
@@ -117,7 +117,7 @@ impl Settings {
     }
 }
 
-fn host(value: Option<&OsStr>) -> Result<IpAddr, Failure> {
+fn host(value: Option<&OsStr>) -> Result<IpAddr, CliError> {
     parse(value, HOST).map_err(|text| {
         misuse(
             format!("HOST is {text:?}, not an IP address"),
@@ -126,7 +126,7 @@ fn host(value: Option<&OsStr>) -> Result<IpAddr, Failure> {
     })
 }
 
-fn port(value: Option<&OsStr>) -> Result<u16, Failure> {
+fn port(value: Option<&OsStr>) -> Result<u16, CliError> {
     parse(value, PORT).map_err(|text| {
         misuse(
             format!("PORT is {text:?}, not a port number"),
@@ -154,8 +154,8 @@ fn static_folders(named: Option<OsString>, executable: Option<&Path>) -> Vec<Pat
     shipped.into_iter().chain([PathBuf::from("app/static"), PathBuf::from("static")]).collect()
 }
 
-fn misuse(message: String, hint: &str) -> Failure {
-    Failure { message, hint: hint.to_owned(), code: 2 }
+fn misuse(message: String, hint: &str) -> CliError {
+    CliError { message, hint: hint.to_owned(), code: 2 }
 }
 
 #[cfg(test)]
@@ -167,7 +167,7 @@ mod tests {
 
     const ELSEWHERE: &str = "/home/ana/shop/target/debug/app";
 
-    fn read_from(args: &[&str], env: &[(&str, &str)], executable: &str) -> Result<Command, Failure> {
+    fn read_from(args: &[&str], env: &[(&str, &str)], executable: &str) -> Result<Command, CliError> {
         let lookup = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
         read(args.iter().map(OsString::from), lookup, Some(Path::new(executable)))
     }

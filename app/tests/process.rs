@@ -102,7 +102,7 @@ fn the_files_beside_the_bin_folder_are_found_from_anywhere() {
     let (bin, files) = (bundle.join("bin"), bundle.join("static"));
     std::fs::create_dir_all(&bin).expect("a folder");
     std::fs::create_dir_all(&files).expect("a folder");
-    // A link, because a fresh copy may be "text file busy": a process that some other test starts at this moment
+    // A link, because a fresh copy may be "text file busy": a process that some other test starts at this phase
     // inherits the open file for an instant.
     std::fs::hard_link(PROGRAM, bin.join("app")).expect("a link");
 

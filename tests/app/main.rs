@@ -3,7 +3,7 @@
 //! `exit N` ends at once, `hang` never listens, `status N` answers with that status, `deaf` ignores SIGTERM by way of a
 //! shell, `daemon` goes on in the background in a session of its own,
 //! `clean` without its variables, `slow N` waits for N seconds before it listens, and
-//! nothing at all means a healthy service. `nap` waits for a moment, so that another process can get the port. `/` answers with `index.html`, everything else with the manifest.
+//! nothing at all means a healthy service. `nap` waits for a phase, so that another process can get the port. `/` answers with `index.html`, everything else with the manifest.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -2,7 +2,7 @@
 //! CircleCI gives to each.
 
 use crate::project::{Project, Ran};
-use gangplank::ci::loopback::{Definition, Hook, JobStatus, Loopback, WorkflowStatus, World};
+use gangplank::ci::loopback::{Definition, Hook, JobStatus, Loopback, MockState, WorkflowStatus};
 use jiff::Timestamp;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,28 +32,28 @@ impl Account {
 
     /// With a slug, and a hook for faults.
     pub fn open(p: &Project, slug: &str, hook: Hook) -> Self {
-        let mut world = World::new(slug);
-        world.tokens.push(TOKEN.into());
-        world.next_job_number = 12;
-        let (id, created_at) = (world.uuid(), world.now());
+        let mut state = MockState::new(slug);
+        state.tokens.push(TOKEN.into());
+        state.next_job_number = 12;
+        let (id, created_at) = (state.uuid(), state.now());
         let (name, provider, file_path) = ("ship".into(), "github_app".into(), ".circleci/config.yml".into());
-        world.definitions.push(Definition { id, name, provider, file_path, created_at });
-        world.parameters_declared = ["deploy-env", "rollback-env", "release", "reason"].map(str::to_owned).into();
-        let server = Loopback::start_with(world, hook).unwrap();
+        state.definitions.push(Definition { id, name, provider, file_path, created_at });
+        state.parameters_declared = ["deploy-env", "rollback-env", "release", "reason"].map(str::to_owned).into();
+        let server = Loopback::start_with(state, hook).unwrap();
         let dir = p.path("target").join(server.url().replace(['/', ':'], "-"));
         Self { server, dir }
     }
 
     /// What a laptop needs to ask it.
     pub fn laptop(&self) -> Vec<(String, String)> {
-        let slug = self.server.world().slug.clone();
+        let slug = self.server.state().slug.clone();
         vars(&[("CIRCLE_HOST", &self.server.url()), ("CIRCLE_TOKEN", TOKEN), ("CIRCLE_PROJECT_SLUG", &slug)])
     }
 
     /// What a job gets: the variables of the project, CircleCI's own, and those of our config. No token.
     pub fn job(&self, job: u64, branch: &str, sha: &str) -> Vec<(String, String)> {
-        let world = self.server.world();
-        let mut all: Vec<_> = world.envvars_for_job().into_iter().collect();
+        let state = self.server.state();
+        let mut all: Vec<_> = state.envvars_for_job().into_iter().collect();
         let workspace = self.dir.join(format!("workspace-{}-{sha}", branch.replace('/', "-"))).display().to_string();
         all.extend(vars(&[
             ("CIRCLECI", "true"),
@@ -62,7 +62,7 @@ impl Account {
             ("CIRCLE_SHA1", sha),
             ("CIRCLE_USERNAME", "ana"),
             ("CIRCLE_HOST", &self.server.url()),
-            ("CIRCLE_PROJECT_SLUG", &world.slug),
+            ("CIRCLE_PROJECT_SLUG", &state.slug),
             ("GANGPLANK_WORKSPACE", &workspace),
         ]));
         all
@@ -85,10 +85,10 @@ impl Account {
     /// A push of HEAD to a branch, whose build job builds, puts and stores, and succeeds.
     pub fn build(&self, p: &Project, branch: &str) -> Built {
         let sha = p.git(&["rev-parse", "HEAD"]);
-        let mut world = self.server.world();
-        let now = world.now();
-        let pipeline = world.push(branch, &sha, now);
-        drop(world);
+        let mut state = self.server.state();
+        let now = state.now();
+        let pipeline = state.push(branch, &sha, now);
+        drop(state);
         self.build_in(p, &pipeline, branch, &sha)
     }
 
@@ -110,17 +110,17 @@ impl Account {
 
     /// A workflow with one job that runs: UUID of the workflow, number and UUID of the job.
     pub fn start(&self, pipeline: &str, job: &str) -> (String, u64, String) {
-        let mut world = self.server.world();
-        let workflow = world.add_workflow(pipeline, "build-deploy-dev");
-        let id = world.add_job(&workflow, job, &[]);
-        (workflow, world.start_job(&id), id)
+        let mut state = self.server.state();
+        let workflow = state.add_workflow(pipeline, "build-deploy-dev");
+        let id = state.add_job(&workflow, job, &[]);
+        (workflow, state.start_job(&id), id)
     }
 
     pub fn end(&self, workflow: &str, job: &str, status: JobStatus) {
-        let mut world = self.server.world();
-        world.end_job(job, status);
+        let mut state = self.server.state();
+        state.end_job(job, status);
         let status = if status == JobStatus::Success { WorkflowStatus::Success } else { WorkflowStatus::Failed };
-        world.set_workflow_status(workflow, status);
+        state.set_workflow_status(workflow, status);
     }
 
     /// The step `store_artifacts`: copies, because the job's machine is gone afterwards.
@@ -131,7 +131,7 @@ impl Account {
             let to = kept.join(&path);
             fs::create_dir_all(to.parent().unwrap()).unwrap();
             fs::copy(from.join(&file), &to).unwrap();
-            self.server.world().store_artifact(job, &path, 0, to);
+            self.server.state().store_artifact(job, &path, 0, to);
         }
     }
 
@@ -145,20 +145,20 @@ impl Account {
     }
 
     pub fn pointer(&self) -> Option<String> {
-        self.server.world().envvars.get("LATEST_BUILD_NUM").map(|it| it.value.clone())
+        self.server.state().envvars.get("LATEST_BUILD_NUM").map(|it| it.value.clone())
     }
 
     /// From now on it is so many days ago on the server.
     pub fn days_ago(&self, days: i64) {
         let then = Timestamp::now() - jiff::SignedDuration::from_hours(24 * days);
-        self.server.world().time = Some(then);
+        self.server.state().time = Some(then);
     }
 }
 
 /// A project that hands over by artifacts, and nothing else.
 pub fn project() -> Project {
     let mut p = Project::new();
-    p.change("store file:store\n", "store circleci:workspace\nstore circleci:artifacts\npattern artifacts\n");
+    p.change("store file:store\n", "store circleci:workspace\nstore circleci:artifacts\nhandoff artifacts\n");
     p
 }
 

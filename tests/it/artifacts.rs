@@ -4,7 +4,7 @@
 mod refused;
 
 use crate::account::{Account, SLUG, TOKEN, project, vars};
-use gangplank::ci::loopback::{Host, JobStatus, Request};
+use gangplank::ci::loopback::{JobStatus, Listener, Request};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,22 +38,22 @@ fn pages_reruns_and_app_pipelines_are_looked_through() {
     {
         let account = Account::open(&p, slug, Box::new(|_| None));
         let built = account.build(&p, "main");
-        let mut world = account.server.world();
-        assert_eq!(world.app_style, app);
-        world.page_size = 2;
-        let now = world.now();
+        let mut state = account.server.state();
+        assert_eq!(state.app_style, app);
+        state.page_size = 2;
+        let now = state.now();
         for n in 0..7 {
-            world.push("main", &format!("{n:040}"), now);
-            world.push("side", &built.sha, now);
+            state.push("main", &format!("{n:040}"), now);
+            state.push("side", &built.sha, now);
         }
         // A rerun of the same pipeline that failed later: the build is listed with its old number.
-        world.rerun_from_failed(&built.workflow);
+        state.rerun_from_failed(&built.workflow);
         // Many other artifacts, so that ours are on several pages.
         let file = account.stored(built.job, &format!("releases/{}/SHA256SUMS", built.id));
         for n in 0..5 {
-            world.store_artifact(built.job, &format!("logs/{n}"), 0, file.clone());
+            state.store_artifact(built.job, &format!("logs/{n}"), 0, file.clone());
         }
-        drop(world);
+        drop(state);
         p.run_with(&format!("fetch {} --into target/it", built.sha), &account.laptop()).ok();
         p.commit(slug);
     }
@@ -73,11 +73,11 @@ fn a_path_of_the_server_is_never_a_path_here() {
         &format!("releases/{}/../evil", built.id),
         "releases/x/manifest.json",
     ] {
-        account.server.world().store_artifact(built.job, path, 0, evil.clone());
+        account.server.state().store_artifact(built.job, path, 0, evil.clone());
     }
     // The same names from another node of a parallel job, and names as Java encodes them.
     for name in ["manifest.json", "SHA256SUMS"] {
-        account.server.world().store_artifact(built.job, &format!("releases/{}/{name}", built.id), 1, evil.clone());
+        account.server.state().store_artifact(built.job, &format!("releases/{}/{name}", built.id), 1, evil.clone());
     }
     p.run_with("fetch HEAD --into target/it", &account.laptop()).ok();
     let dir = p.path("target/it").join(&built.id);
@@ -90,7 +90,7 @@ fn names_that_the_server_encoded_are_found() {
     let p = project();
     let account = Account::new(&p);
     let built = account.build(&p, "main");
-    for artifact in account.server.world().artifacts.get_mut(&built.job).unwrap() {
+    for artifact in account.server.state().artifacts.get_mut(&built.job).unwrap() {
         artifact.path = artifact.path.replace('/', "%2F");
     }
     p.run_with("fetch HEAD --into target/it", &account.laptop()).ok();
@@ -167,7 +167,7 @@ fn after_the_upload_every_byte_is_looked_at() {
     let account = Account::new(&p);
     let built = account.build(&p, "main");
     let job = account.with_token(13, "main", &built.sha);
-    p.run_with("put --confirm", &job)
+    p.run_with("verify --store", &job)
         .ok()
         .says(&format!("circleci:artifacts: {} has all of it, every byte\n", built.id));
     let bundle = account.stored(built.job, &format!("releases/{0}/shop-{0}.tar.gz", built.id));
@@ -175,11 +175,11 @@ fn after_the_upload_every_byte_is_looked_at() {
     fs::write(&bundle, &bytes[..bytes.len() - 1]).unwrap();
     let mut impatient = job.clone();
     impatient.push(("GANGPLANK_API_DEADLINE".into(), "1".into()));
-    p.run_with("put --confirm", &impatient).fails(4, "it ended after", "run the same command again");
+    p.run_with("verify --store", &impatient).fails(4, "it ended after", "run the same command again");
     fs::write(&bundle, [&bytes[..bytes.len() - 1], &[bytes[bytes.len() - 1] ^ 1]].concat()).unwrap();
-    p.run_with("put --confirm", &impatient).fails(7, "its SHA-256 is", "damaged");
-    account.server.world().artifacts.get_mut(&built.job).unwrap().retain(|it| !it.path.ends_with("SUMS"));
-    p.run_with("put --confirm", &impatient).fails(7, "did not store SHA256SUMS", "store_artifacts");
+    p.run_with("verify --store", &impatient).fails(7, "its SHA-256 is", "damaged");
+    account.server.state().artifacts.get_mut(&built.job).unwrap().retain(|it| !it.path.ends_with("SUMS"));
+    p.run_with("verify --store", &impatient).fails(7, "did not store SHA256SUMS", "store_artifacts");
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn no_host_but_circlecis_own_sees_the_token_and_nothing_prints_it() {
     };
     let job = account.with_token(13, "main", &built.sha);
     let other = account.other_workflow(14, "main", &built.sha);
-    run("put --confirm --json", &job).ok();
+    run("verify --store --json", &job).ok();
     run("publish -v", &job).ok();
     run("deploy dev -v", &other).ok();
     run("deploy prod latest --json", &other).ok();
@@ -229,11 +229,11 @@ fn no_host_but_circlecis_own_sees_the_token_and_nothing_prints_it() {
     run("releases", &account.laptop()).ok();
     run("fetch build:4711", &account.laptop()).code(5);
     // A reason that holds the token, as people paste things.
-    run(&format!("rollback dev --why {TOKEN}"), &other).code(5);
+    run(&format!("rollback dev --reason {TOKEN}"), &other).code(5);
     let log = account.server.log();
-    assert!(log.iter().any(|it| it.host == Host::Storage), "storage was asked");
-    assert!(log.iter().filter(|it| it.host == Host::Api).all(|it| it.token_seen && it.credential_is_right));
-    assert!(log.iter().filter(|it| it.host == Host::Storage).all(|it| !it.token_seen && it.credential.is_none()));
+    assert!(log.iter().any(|it| it.host == Listener::Storage), "storage was asked");
+    assert!(log.iter().filter(|it| it.host == Listener::Api).all(|it| it.token_seen && it.credential_is_right));
+    assert!(log.iter().filter(|it| it.host == Listener::Storage).all(|it| !it.token_seen && it.credential.is_none()));
     assert!(!said.contains(TOKEN), "{said}");
     for file in ["srv/dev/history.jsonl", "srv/prod/history.jsonl"] {
         assert!(!p.read(file).contains(TOKEN));

@@ -43,7 +43,7 @@ fn release_in_container_goes_from_commit_to_live_and_is_pruned() {
     let one = p.release("1");
     p.run("put").ok().says(&format!("{url}: {one} stored\n"));
     p.run("put").ok().has("has it already, the same bytes");
-    p.run("put --confirm").ok().has("has all of it, every byte");
+    p.run("verify --store").ok().has("has all of it, every byte");
     p.run("publish").ok().says(&format!("{url}: latest/shop/main.json names {one}\n"));
     let two = p.release("2");
     p.run("put").ok();
@@ -119,7 +119,7 @@ fn container_that_is_missing_is_code_2() {
     let mut p = project(&url, &azurite.vars());
     p.release("1");
     let (says, hint) = ("there is no such container", "az storage container create --name no-such-container");
-    for line in ["put", "publish", "put --confirm", "deploy dev"] {
+    for line in ["put", "publish", "verify --store", "deploy dev"] {
         p.run(line).fails(2, says, hint);
     }
     p.run(&format!("prune --store {url} --yes")).fails(2, says, hint);
@@ -188,17 +188,17 @@ fn signature_that_has_expired_or_allows_too_little_is_code_3() {
 fn publishers_at_once_leave_the_newest() {
     let Some(azurite) = azurite() else { return };
     let dir = crate::record::tempdir();
-    let (cx, url) = (leaked(with(dir.path(), &azurite.vars())), fresh_url());
+    let (ctx, url) = (leaked(with(dir.path(), &azurite.vars())), fresh_url());
     let releases: Vec<_> = (0..6).map(|n| crate::parts::release(dir.path(), n, &[("a", &n.to_string())])).collect();
     for release in &releases {
-        open(cx, &url).put(release).unwrap();
+        open(ctx, &url).put(release).unwrap();
     }
     std::thread::scope(|scope| {
         for release in &releases {
             let url = &url;
-            scope.spawn(move || open(cx, url).publish(release.manifest()).unwrap().unwrap());
+            scope.spawn(move || open(ctx, url).publish(release.manifest()).unwrap().unwrap());
         }
     });
-    let latest = open(cx, &url).latest().unwrap().unwrap();
+    let latest = open(ctx, &url).latest().unwrap().unwrap();
     assert_eq!(latest.id, *releases[5].id());
 }

@@ -121,14 +121,14 @@ fn odd_file_names() {
 #[test]
 fn links_that_lead_nowhere() {
     let p = Project::new();
-    for (link, to, why) in [
+    for (link, to, reason) in [
         ("www/gone", "missing", "points to nothing in the bundle"),
         ("www/out", "../../outside", "leaves the bundle"),
         ("www/abs", "/etc/passwd", "leaves the bundle"),
         ("www/loop", "loop", "is part of a loop"),
     ] {
         symlink(to, p.path(link)).unwrap();
-        p.run("build").fails(2, why, "take the link out");
+        p.run("build").fails(2, reason, "take the link out");
         fs::remove_file(p.path(link)).unwrap();
     }
     symlink("index.html", p.path("www/good")).unwrap();

@@ -15,10 +15,10 @@ pub mod server;
 mod tls;
 mod windows;
 
-use crate::parts::{PROJECT, cx, release};
+use crate::parts::{PROJECT, ctx, release};
 use crate::project::Project;
 use crate::store::{contract, race};
-use gangplank::cx::Cx;
+use gangplank::context::Context;
 use gangplank::error::{Kind, kind_of};
 use gangplank::machine::Owner;
 use gangplank::release::Release;
@@ -32,21 +32,21 @@ use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub fn leaked(cx: Cx) -> &'static Cx {
-    Box::leak(Box::new(cx))
+pub fn leaked(ctx: Context) -> &'static Context {
+    Box::leak(Box::new(ctx))
 }
 
-pub fn open(cx: &'static Cx, url: &str) -> Box<dyn Store> {
-    store::open(cx, &PROJECT, url).unwrap()
+pub fn open(ctx: &'static Context, url: &str) -> Box<dyn Store> {
+    store::open(ctx, &PROJECT, url).unwrap()
 }
 
 #[test]
 fn the_contract_in_memory() {
     let dir = crate::record::tempdir();
-    let (cx, memory) = (leaked(cx(dir.path())), Memory::default());
+    let (ctx, memory) = (leaked(ctx(dir.path())), Memory::default());
     let open = || -> Box<dyn Store> {
-        let bucket = Bucket::in_memory(cx, &memory).unwrap();
-        Box::new(BucketStore::with_bucket(cx, &PROJECT, "memory:", bucket))
+        let bucket = Bucket::in_memory(ctx, &memory).unwrap();
+        Box::new(BucketStore::with_bucket(ctx, &PROJECT, "memory:", bucket))
     };
     contract(dir.path(), &open);
     race(dir.path(), &open);
@@ -69,8 +69,8 @@ fn the_contract_on_ceph() {
 /// The contract on a store of this URL, with variables for its server.
 pub fn keeps_contract(vars: &[(String, String)], url: &str) {
     let dir = crate::record::tempdir();
-    let cx = leaked(with(dir.path(), vars));
-    let open = || open(cx, url);
+    let ctx = leaked(with(dir.path(), vars));
+    let open = || open(ctx, url);
     contract(dir.path(), &open);
     race(dir.path(), &open);
 }
@@ -93,7 +93,7 @@ fn contenders(dir: &Path, round: u32) -> Vec<Release> {
 fn twenty_writers_for_one_id_and_exactly_one_wins() {
     let Some(ceph) = ceph() else { return };
     let dir = crate::record::tempdir();
-    let (cx, url) = (leaked(with(dir.path(), &ceph.vars())), fresh_url());
+    let (ctx, url) = (leaked(with(dir.path(), &ceph.vars())), fresh_url());
     let rounds: Vec<_> = (0..ROUNDS).map(|round| contenders(dir.path(), round)).collect();
     let (start, over) = (Barrier::new(WRITERS), AtomicBool::new(false));
     let wins = std::thread::scope(|scope| {
@@ -101,10 +101,10 @@ fn twenty_writers_for_one_id_and_exactly_one_wins() {
         let (start, over, url) = (&start, &over, &url);
         // Whoever looks sees all of a release or nothing of it.
         let reader = scope.spawn(move || {
-            let (store, mut seen) = (open(cx, url), 0);
+            let (store, mut seen) = (open(ctx, url), 0);
             while !over.load(Ordering::Relaxed) {
                 for manifest in store.list().unwrap().into_iter().take(2) {
-                    store.get(&manifest.id, &dir_of_reader(cx)).unwrap();
+                    store.get(&manifest.id, &dir_of_reader(ctx)).unwrap();
                     seen += 1;
                 }
             }
@@ -113,7 +113,7 @@ fn twenty_writers_for_one_id_and_exactly_one_wins() {
         let writers: Vec<_> = (0..WRITERS)
             .map(|n| {
                 scope.spawn(move || {
-                    let store = open(cx, url);
+                    let store = open(ctx, url);
                     let puts = rounds.iter().map(|contenders| {
                         start.wait();
                         match store.put(&contenders[n]) {
@@ -137,7 +137,7 @@ fn twenty_writers_for_one_id_and_exactly_one_wins() {
         assert!(reader.join().unwrap() > 0);
         wins
     });
-    let store = open(cx, &url);
+    let store = open(ctx, &url);
     for round in 0..ROUNDS as usize {
         let winners: Vec<_> = (0..WRITERS).filter(|n| wins[*n][round]).collect();
         let [winner] = winners.as_slice() else { panic!("round {round}: {winners:?}") };
@@ -146,16 +146,16 @@ fn twenty_writers_for_one_id_and_exactly_one_wins() {
         assert_eq!(got.manifest(), won.manifest());
     }
     // The losers took their bundles with them.
-    let bucket = Bucket::open(cx, &url, &settings_of(cx, &url)).unwrap();
+    let bucket = Bucket::open(ctx, &url, &settings_of(ctx, &url)).unwrap();
     assert_eq!(bucket.list("releases").unwrap().len(), 2 * ROUNDS as usize);
 }
 
-fn dir_of_reader(cx: &Cx) -> std::path::PathBuf {
-    cx.root.join("read")
+fn dir_of_reader(ctx: &Context) -> std::path::PathBuf {
+    ctx.root.join("read")
 }
 
-fn settings_of(cx: &Cx, url: &str) -> gangplank::store::object::settings::Settings {
-    gangplank::store::object::settings::settings(url, cx.vars(), &|_| None).unwrap()
+fn settings_of(ctx: &Context, url: &str) -> gangplank::store::object::settings::Settings {
+    gangplank::store::object::settings::settings(url, ctx.vars(), &|_| None).unwrap()
 }
 
 #[test]
@@ -163,14 +163,14 @@ fn settings_of(cx: &Cx, url: &str) -> gangplank::store::object::settings::Settin
 fn twenty_publishers_and_the_newest_stays() {
     let Some(ceph) = ceph() else { return };
     let dir = crate::record::tempdir();
-    let (cx, url) = (leaked(with(dir.path(), &ceph.vars())), fresh_url());
+    let (ctx, url) = (leaked(with(dir.path(), &ceph.vars())), fresh_url());
     let releases: Vec<_> = (0..20).map(|n| release(dir.path(), n, &[("a", &n.to_string())])).collect();
-    let store = open(cx, &url);
+    let store = open(ctx, &url);
     for release in &releases {
         store.put(release).unwrap();
     }
     for round in 0..ROUNDS as usize {
-        let bucket = Bucket::open(cx, &url, &settings_of(cx, &url)).unwrap();
+        let bucket = Bucket::open(ctx, &url, &settings_of(ctx, &url)).unwrap();
         bucket.remove("latest/shop/main.json").unwrap();
         // Each round another order, and another one that is not there.
         let absent = round % WRITERS;
@@ -181,7 +181,7 @@ fn twenty_publishers_and_the_newest_stays() {
             let publishers: Vec<_> = each
                 .map(|n| {
                     scope.spawn(move || {
-                        let store = open(cx, url);
+                        let store = open(ctx, url);
                         start.wait();
                         let done = store.publish(releases[n].manifest()).unwrap().unwrap();
                         assert!(done.release.unwrap() >= *releases[n].id(), "it never names an older one");
@@ -218,7 +218,7 @@ fn whole_or_absent(p: &Project, id: &str) -> bool {
         .iter()
         .any(|it| it["stores"].as_array().unwrap().iter().any(|it| it.as_str().unwrap().starts_with("s3:")));
     if there {
-        p.run(&format!("put --confirm {id}")).ok();
+        p.run(&format!("verify {id} --store")).ok();
     }
     there
 }
@@ -285,7 +285,7 @@ fn from_commit_to_live_through_a_bucket() {
     let one = p.release("1");
     p.run("put").ok().says(&format!("{url}: {one} stored\n"));
     p.run("put").ok().has("has it already, the same bytes");
-    p.run("put --confirm").ok().has("has all of it, every byte");
+    p.run("verify --store").ok().has("has all of it, every byte");
     p.run("deploy dev latest").ok();
     p.run("publish").ok().says(&format!("{url}: latest/shop/main.json names {one}\n"));
     p.run("publish").ok().has("names already");
@@ -345,7 +345,7 @@ fn what_a_prune_is_removing_is_not_deployed() {
     std::fs::create_dir_all(p.path("srv/prod")).unwrap();
     let doom = |since: String| {
         let text = serde_json::json!({ "since": since, "by": "bob", "releases": [two.as_str()] }).to_string();
-        std::fs::write(dir.path().join("builds/shop/doomed.json"), text).unwrap();
+        std::fs::write(dir.path().join("builds/shop/pending_deletion.json"), text).unwrap();
     };
     doom(jiff::Timestamp::now().to_string());
     p.run("deploy dev").fails(6, &format!("bob is removing {two} just now"), "run the same command again");
@@ -363,7 +363,7 @@ fn what_a_prune_is_removing_is_not_deployed() {
 
 /// Who prunes in tests.
 fn ana() -> Owner {
-    Owner::me(&crate::parts::cx(Path::new("/")), "prune")
+    Owner::me(&crate::parts::ctx(Path::new("/")), "prune")
 }
 
 fn retention(store: &dyn Store, keep: usize, days: u32, needed: &[(&ReleaseId, &str)]) -> Vec<String> {
@@ -372,15 +372,15 @@ fn retention(store: &dyn Store, keep: usize, days: u32, needed: &[(&ReleaseId, &
         .prune(store::Retention { app: "shop", keep, days }, &ana(), false, &|| Ok(needed.clone()))
         .unwrap()
         .unwrap();
-    kept.into_iter().filter(|it| it.why.is_none()).map(|it| it.what).collect()
+    kept.into_iter().filter(|it| it.reason.is_none()).map(|it| it.what).collect()
 }
 
 #[test]
 fn a_prune_keeps_what_is_needed_and_removes_the_rest_whole() {
     let dir = crate::record::tempdir();
     let vars = [("GANGPLANK_BUCKETS".to_owned(), dir.path().join("buckets").display().to_string())];
-    let cx = leaked(with(dir.path(), &vars));
-    let store = open(cx, "s3://builds/shop");
+    let ctx = leaked(with(dir.path(), &vars));
+    let store = open(ctx, "s3://builds/shop");
     let releases: Vec<_> = (0..5).map(|n| release(dir.path(), n, &[("a", &n.to_string())])).collect();
     for release in &releases {
         store.put(release).unwrap();
@@ -390,7 +390,7 @@ fn a_prune_keeps_what_is_needed_and_removes_the_rest_whole() {
     assert_eq!(removed, [releases[2].id().to_string(), releases[1].id().to_string()]);
     let left: Vec<_> = store.list().unwrap().into_iter().map(|it| it.id).collect();
     assert_eq!(left, [4, 3, 0].map(|n| releases[n].id().clone()));
-    let bucket = Bucket::open(cx, "s3://builds/shop", &settings_of(cx, "s3://builds/shop")).unwrap();
+    let bucket = Bucket::open(ctx, "s3://builds/shop", &settings_of(ctx, "s3://builds/shop")).unwrap();
     assert_eq!(bucket.list("releases").unwrap().len(), 6, "nothing of the others is left");
     // They can be put again.
     store.put(&releases[1]).unwrap();

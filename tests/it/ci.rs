@@ -83,7 +83,7 @@ fn both_workflows_of_the_artifacts_pattern_with_the_api_in_the_loop() {
     let mut p = with_xtask();
     p.change(
         "store circleci:workspace\n",
-        "store circleci:workspace\nstore circleci:artifacts\npattern artifacts\nci-context shop-ci\n",
+        "store circleci:workspace\nstore circleci:artifacts\nhandoff artifacts\nci-context shop-ci\n",
     );
     p.run("ci generate").ok();
     let one = p.commit("1");
@@ -139,7 +139,7 @@ fn a_job_gets_a_clean_checkout_and_a_failing_one_stops_the_rest() {
 fn across_workflows() -> Project {
     let mut p = Project::new();
     p.change("store file:store\n", "store circleci:workspace\nstore circleci:artifacts\nstore s3://builds/shop\n");
-    p.change("env dev\n", "pattern artifacts\nci-context shop-circleci\nenv dev\ncontext shop-dev\n");
+    p.change("env dev\n", "handoff artifacts\nci-context shop-circleci\nenv dev\ncontext shop-dev\n");
     p.change("env prod\n", "env prod\ncontext shop-prod\n");
     p
 }
@@ -165,11 +165,11 @@ fn the_generated_config_has_no_findings_but_the_approval() {
 #[test]
 fn configs_of_workflows_that_hand_over_by_a_store() {
     let mut p = across_workflows();
-    for (pattern, goldens) in [
+    for (handoff, goldens) in [
         ("s3", [("config", "s3"), ("rollback", "rollback"), ("deploy", "deploy")]),
         ("artifacts", [("config", "artifacts"), ("rollback", "rollback"), ("deploy", "deploy")]),
     ] {
-        p.add(&format!("pattern {pattern}\n"));
+        p.add(&format!("handoff {handoff}\n"));
         p.run("ci generate").ok();
         for (file, golden) in goldens {
             let file = format!(".circleci/{file}.yml");
@@ -194,13 +194,13 @@ fn generate_of_another_pattern_writes_nothing_and_names_the_line() {
     p.change("store file:store\n", "store circleci:workspace\nstore circleci:artifacts\n");
     p.run("ci generate").ok();
     let before = p.read(".circleci/config.yml");
-    p.run("ci generate --pattern artifacts").fails(
+    p.run("ci generate --handoff artifacts").fails(
         2,
-        "xtask/src/main.rs says pattern `workspace`",
-        "`pattern: Pattern::Artifacts,`",
+        "xtask/src/main.rs says handoff `workspace`",
+        "`handoff: Handoff::Artifacts,`",
     );
     assert_eq!(p.read(".circleci/config.yml"), before);
-    p.run("ci generate --pattern artifacts --check").code(1).told("+      - publish:");
+    p.run("ci generate --handoff artifacts --check").code(1).told("+      - publish:");
 }
 
 #[test]
@@ -208,12 +208,12 @@ fn a_pattern_without_its_store_and_pointers_that_cannot_be() {
     let mut p = Project::new();
     let store = "store file:store\n";
     p.run("ci generate").fails(2, "hands over by circleci:workspace", "add \"circleci:workspace\" to `stores`");
-    p.run("ci generate --pattern artifacts").fails(2, "hands over by circleci:artifacts", "add \"circleci:artifacts\"");
-    p.run("ci generate --pattern s3").fails(2, "hands over by s3:// or gs:// or az://", "add \"s3://BUCKET/PREFIX\"");
+    p.run("ci generate --handoff artifacts").fails(2, "hands over by circleci:artifacts", "add \"circleci:artifacts\"");
+    p.run("ci generate --handoff s3").fails(2, "hands over by s3:// or gs:// or az://", "add \"s3://BUCKET/PREFIX\"");
     p.change(store, "store circleci:artifacts\n");
-    p.run("ci generate --pattern artifacts").fails(2, "hands over by circleci:workspace", "add \"circleci:workspace\"");
+    p.run("ci generate --handoff artifacts").fails(2, "hands over by circleci:workspace", "add \"circleci:workspace\"");
     p.change("store circleci:artifacts\n", store);
-    p.run("ci generate --pattern nonsense").code(2).told("artifacts");
+    p.run("ci generate --handoff nonsense").code(2).told("artifacts");
     for (pointers, what) in [
         ("pointer =LATEST\n", "pointer `LATEST` has no branch"),
         ("pointer main=LATEST-BUILD\n", "cannot be a project variable"),

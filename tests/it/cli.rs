@@ -28,7 +28,7 @@ const COMMANDS: &[&str] = &[
     "prune",
     "lock",
     "lock status",
-    "lock release",
+    "unlock",
     "ci",
     "ci generate",
     "ci lint",

@@ -36,7 +36,7 @@ impl Drop for Server {
 /// A project with a release among the artifacts of a build on this machine.
 fn built() -> Project {
     let mut p = with_xtask();
-    p.change("store circleci:workspace\n", "pattern artifacts\nstore circleci:workspace\nstore circleci:artifacts\n");
+    p.change("store circleci:workspace\n", "handoff artifacts\nstore circleci:workspace\nstore circleci:artifacts\n");
     p.run("ci generate").ok();
     p.commit("1");
     p.run("ci run build --yes").ok();

@@ -1,7 +1,7 @@
 //! Holds `ci::loopback` to CircleCI's own specification: every answer of every route of API v2, good or bad, and every
 //! body that our client sends, against the schemas in the `OpenAPI` document that `GANGPLANK_CIRCLECI_OPENAPI` names.
 
-use crate::loopback::{Answer, TOKEN, ask, get, post, world};
+use crate::loopback::{HttpReply, TOKEN, ask, get, post, state};
 use crate::record::skip;
 use gangplank::ci::loopback::{JobStatus, Logged, Loopback, WorkflowStatus};
 use jiff::Timestamp;
@@ -139,7 +139,7 @@ fn refused(openapi: &Value, validator: &OsString, instances: &[Instance]) -> Vec
 fn exercise(it: &Loopback, slug: &str) {
     let project = format!("/api/v2/project/{slug}");
     let (pipeline, workflow, hold, build, definition, project_id) = populate(it);
-    let unknown = it.world().uuid();
+    let unknown = it.state().uuid();
     let body = |value: Value| Some(value);
     let posts = [
         (format!("{project}/envvar"), body(json!({ "name": "POINTER", "value": "12345" }))),
@@ -166,7 +166,7 @@ fn exercise(it: &Loopback, slug: &str) {
         post(it, path, body.as_ref());
         ask(&it.url(), &format!("POST {path}"), &[], body.as_ref());
     }
-    it.world().skip_ci = true;
+    it.state().skip_ci = true;
     post(it, &format!("{project}/pipeline/run"), Some(&json!({ "definition_id": definition })));
     for path in [format!("{project}/envvar"), format!("{project}/envvar/POINTER"), format!("{project}/pipeline")] {
         get(it, &path);
@@ -183,7 +183,7 @@ fn exercise(it: &Loopback, slug: &str) {
 
 /// Paths that are asked with a good and with a wrong token.
 fn gets(it: &Loopback, project: &str, [pipeline, workflow, build, project_id]: [&str; 4]) -> Vec<String> {
-    let unknown = it.world().uuid();
+    let unknown = it.state().uuid();
     let mut paths: Vec<_> = ["", "/envvar", "/envvar/NONE", "/1/artifacts", "/2/artifacts", "/9/artifacts"]
         .iter()
         .chain(&["/job/1", "/job/9", "/pipeline", "/pipeline?page-token=x", "/pipeline?branch=main", "/pipeline/1"])
@@ -200,7 +200,7 @@ fn gets(it: &Loopback, project: &str, [pipeline, workflow, build, project_id]: [
     paths.extend([build, &unknown].map(|id| format!("/api/v2/jobs/{id}")));
     paths.extend([project_id, &unknown].map(|id| format!("/api/v2/projects/{id}/pipeline-definitions")));
     paths.extend([format!("{project}/settings"), "/api/v2/project/gh/not/there/settings".into()]);
-    let organization = it.world().organization_id.clone();
+    let organization = it.state().organization_id.clone();
     for id in [&organization, &unknown] {
         paths.push(format!("/api/v2/context?owner-id={id}"));
         paths.push(format!("/api/v2/deploy/components?org-id={id}&page-size=20"));
@@ -213,29 +213,29 @@ fn gets(it: &Loopback, project: &str, [pipeline, workflow, build, project_id]: [
 
 /// A pipeline with a workflow in all states: its UUID, those of a workflow, an approval, a job, a definition, the project.
 fn populate(it: &Loopback) -> (String, String, String, String, String, String) {
-    let mut world = it.world();
+    let mut state = it.state();
     let now = Timestamp::from_second(1_790_000_000).unwrap();
-    world.contexts.insert("shop-dev".into(), vec!["KEY".into(), "OTHER".into()]);
-    world.components.push("shop".into());
+    state.contexts.insert("shop-dev".into(), vec!["KEY".into(), "OTHER".into()]);
+    state.components.push("shop".into());
     for n in 0..3 {
-        world.push("main", &format!("c0ffee{n}"), now);
+        state.push("main", &format!("c0ffee{n}"), now);
     }
-    let pipeline = world.push("main", "c0ffee", now);
-    let workflow = world.add_workflow(&pipeline, "ship");
-    let (build, deploy) = (world.add_job(&workflow, "build", &[]), world.add_job(&workflow, "deploy", &["build"]));
-    let number = world.start_job(&build);
-    world.store_artifact(number, "app.tar.gz", 0, "/nowhere".into());
-    world.end_job(&build, JobStatus::Success);
-    world.start_job(&deploy);
-    let hold = world.add_approval(&workflow, "hold", &["build"]);
-    world.hold(&hold);
-    let failed = world.add_workflow(&pipeline, "other");
-    let job = world.add_job(&failed, "check", &[]);
-    world.start_job(&job);
-    world.end_job(&job, JobStatus::TerminatedUnknown);
-    world.set_workflow_status(&failed, WorkflowStatus::Failed);
-    world.rerun_from_failed(&failed);
-    (pipeline, workflow, hold, build, world.definitions[0].id.clone(), world.project_id.clone())
+    let pipeline = state.push("main", "c0ffee", now);
+    let workflow = state.add_workflow(&pipeline, "ship");
+    let (build, deploy) = (state.add_job(&workflow, "build", &[]), state.add_job(&workflow, "deploy", &["build"]));
+    let number = state.start_job(&build);
+    state.store_artifact(number, "app.tar.gz", 0, "/nowhere".into());
+    state.end_job(&build, JobStatus::Success);
+    state.start_job(&deploy);
+    let hold = state.add_approval(&workflow, "hold", &["build"]);
+    state.hold(&hold);
+    let failed = state.add_workflow(&pipeline, "other");
+    let job = state.add_job(&failed, "check", &[]);
+    state.start_job(&job);
+    state.end_job(&job, JobStatus::TerminatedUnknown);
+    state.set_workflow_status(&failed, WorkflowStatus::Failed);
+    state.rerun_from_failed(&failed);
+    (pipeline, workflow, hold, build, state.definitions[0].id.clone(), state.project_id.clone())
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn answers_and_bodies_are_as_specified() {
     let Some((openapi, validator)) = tools() else { return };
     let mut instances = Vec::new();
     for slug in [SLUG, APP_SLUG] {
-        let mut its = world(slug);
+        let mut its = state(slug);
         its.page_size = 3;
         let it = Loopback::start(its).unwrap();
         exercise(&it, slug);
@@ -278,8 +278,8 @@ fn answers_and_bodies_are_as_specified() {
 #[test]
 fn a_wrong_answer_is_refused() {
     let Some((openapi, validator)) = tools() else { return };
-    let it = Loopback::start(world(SLUG)).unwrap();
-    let project: fn(&Loopback) -> Answer = |it| get(it, "/api/v2/project/gh/acme/shop");
+    let it = Loopback::start(state(SLUG)).unwrap();
+    let project: fn(&Loopback) -> HttpReply = |it| get(it, "/api/v2/project/gh/acme/shop");
     project(&it);
     let (_, workflow, ..) = populate(&it);
     get(&it, &format!("/api/v2/workflow/{workflow}"));

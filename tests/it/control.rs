@@ -20,7 +20,7 @@ fn restart_starts_another_process_of_the_same_release() {
     let id = p.release("1");
     p.run("deploy dev").ok();
     let before = pid(&p);
-    p.run("restart dev --why 'it leaks'").ok().says(&format!("file:srv/dev: the service of {id} restarted\n"));
+    p.run("restart dev --reason 'it leaks'").ok().says(&format!("file:srv/dev: the service of {id} restarted\n"));
     assert_ne!(pid(&p), before);
     assert!(p.get("dev").is_ok());
     assert_eq!(events(&p).last().unwrap(), "restart restarted");
@@ -89,7 +89,7 @@ fn control_of_what_is_not_there_is_refused() {
     p.write("srv/dev/history.jsonl", &history.replace(&format!("{live}\n"), ""));
     p.run("restart dev").fails(8, "no deploy has found", "finishes it");
     p.write("srv/dev/history.jsonl", &history);
-    p.change("keeper bin/app\n", "");
+    p.change("pidfile bin/app\n", "");
     p.run("stop dev").fails(2, "dev has no service", "docs/service.md");
 }
 

@@ -125,7 +125,7 @@ fn all_is_well() {
 #[test]
 fn as_json() {
     let mut p = with_xtask();
-    p.change("keeper bin/app", "var KEY=${KEY}\nkeeper bin/app");
+    p.change("pidfile bin/app", "var KEY=${KEY}\npidfile bin/app");
     let ran = run(&p, "doctor dev --json", &[]).code(1);
     let it: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!((&it["works"], &it["env"], &it["ci"]), (&false.into(), &"dev".into(), &false.into()));
@@ -186,7 +186,7 @@ fn a_checkout_that_is_dirty_detached_or_shallow_is_a_warning() {
 #[test]
 fn a_project_that_says_nonsense_or_lacks_a_file() {
     let mut p = with_xtask();
-    p.change("keeper bin/app", "keep 1\nkeeper bin/app");
+    p.change("pidfile bin/app", "keep 1\npidfile bin/app");
     let ran = broken(&p, "doctor", "keeps 1 release(s)", "set `keep` to 2 or more");
     assert!(ran.stdout.contains("dev: file:srv/dev"), "and goes on: {}", ran.stdout);
     p.change("keep 1\n", "");
@@ -210,7 +210,7 @@ fn a_project_that_says_nonsense_or_lacks_a_file() {
     fs::remove_dir_all(p.path(".circleci")).unwrap();
     broken(&p, "doctor --ci", "config.yml, .circleci/rollback.yml, .circleci/deploy.yml", "cargo xtask ci generate");
     p.git(&["checkout", "--quiet", "."]);
-    p.change("store circleci:workspace", "store circleci:workspace\npattern s3");
+    p.change("store circleci:workspace", "store circleci:workspace\nhandoff s3");
     broken(&p, "doctor", "no store of this project is one", "add \"s3://BUCKET/PREFIX\"");
 }
 
@@ -230,7 +230,7 @@ fn a_store_and_a_target_with_a_file_in_their_way() {
 #[test]
 fn variables_and_a_health_check_that_cannot_be_filled_in() {
     let mut p = with_xtask();
-    p.change("keeper bin/app", "var PASSWORD=${DB_PASSWORD}\nvar KEY=${API_KEY}\ncontext shop-dev\nkeeper bin/app");
+    p.change("pidfile bin/app", "var PASSWORD=${DB_PASSWORD}\nvar KEY=${API_KEY}\ncontext shop-dev\npidfile bin/app");
     p.run("ci generate").ok();
     p.commit("variables");
     let ran = broken(&p, "doctor dev", "DB_PASSWORD, which is not set", "export DB_PASSWORD=");
@@ -296,7 +296,7 @@ fn a_lock_that_is_held_and_one_that_was_left_behind() {
     broken(&p, "doctor dev", "lock: held by ana@laptop", "cargo xtask deploy dev --lock-wait 600");
     let lock = fs::File::options().write(true).open(p.path("srv/dev/.lock")).unwrap();
     lock.set_modified(std::time::SystemTime::now() - Duration::from_secs(600)).unwrap();
-    warned(&p, "doctor dev", "the next deploy takes over", "cargo xtask lock release dev");
+    warned(&p, "doctor dev", "the next deploy takes over", "cargo xtask unlock dev");
     assert_eq!(p.read("srv/dev/.lock"), OWNER);
 }
 

@@ -63,8 +63,8 @@ fn a_process_that_dies_a_moment_after_its_start_is_not_healthy() {
     let port = p.port("dev");
     p.change("include bin/app\n", "include bin/app\ninclude bin/short\n");
     p.change(
-        &format!("keeper bin/app\nhttp http://127.0.0.1:{port}/version|200|{{commit}}\n"),
-        "keeper bin/short\npatience 5000|200|10\n",
+        &format!("pidfile bin/app\nhttp http://127.0.0.1:{port}/version|200|{{commit}}\n"),
+        "pidfile bin/short\npatience 5000|200|10\n",
     );
     p.release("1");
     p.run("deploy dev").fails(1, "the process ended with exit code 7", "deploy again");
@@ -85,14 +85,14 @@ fn what_is_put_back_is_started_and_checked_as_it_was() {
 }
 
 #[test]
-fn a_release_from_before_the_keeper_is_put_back_without_it() {
+fn a_release_from_before_the_pidfile_service_is_put_back_without_it() {
     let mut p = Project::with_service();
     let port = p.port("dev");
-    let keeper = format!("keeper bin/app\nhttp http://127.0.0.1:{port}/version|200|{{commit}}\n");
-    p.change(&keeper, "healthy true\n");
+    let pidfile = format!("pidfile bin/app\nhttp http://127.0.0.1:{port}/version|200|{{commit}}\n");
+    p.change(&pidfile, "healthy true\n");
     let v1 = p.release("1");
     p.run("deploy dev").ok();
-    p.change("healthy true\n", &keeper.replace("200", "299"));
+    p.change("healthy true\n", &pidfile.replace("200", "299"));
     p.change("env prod", "patience 300|50|1\nenv prod");
     p.release("2");
     p.run("deploy dev").fails(1, &format!("{v1} is live again"), "deploy again");
@@ -110,7 +110,7 @@ fn when_even_the_old_release_is_sick_it_says_so_and_a_rollback_tries_it_again() 
     p.run("deploy dev").ok();
     p.release("3");
     p.write("srv/dev/sick", "");
-    p.run("deploy dev").fails(9, "could NOT be put back", "rollback dev");
+    p.run("deploy dev").fails(9, "could NOT be reverted", "rollback dev");
     assert_eq!(p.current("srv/dev").as_deref(), Some(v2.as_str()));
     fs::remove_file(p.path("srv/dev/sick")).unwrap();
     p.run("rollback dev").ok().says(&format!("dev: rolled back to {v2}\n"));
@@ -174,14 +174,14 @@ fn a_lock_that_is_a_directory_holds_too() {
     fs::create_dir_all(p.path("srv/dev/.lock")).unwrap();
     p.run("deploy dev").fails(6, "a directory", "--force");
     p.run("lock status dev").ok().has("locked by somebody");
-    p.run("lock release dev --force").ok();
+    p.run("unlock dev --force").ok();
     p.run("deploy dev").ok();
 }
 
 #[test]
 fn a_dry_run_that_cannot_be_dry_is_refused() {
     let p = Project::new();
-    for line in ["build -n", "put -n", "fetch -n", "lock release dev --force -n", "ci run --yes -n", "test -n"] {
+    for line in ["build -n", "put -n", "fetch -n", "unlock dev --force -n", "ci run --yes -n", "test -n"] {
         p.run(line).fails(2, "this command has no --dry-run", "plan");
     }
     assert!(!p.path("target/releases").exists());
@@ -237,7 +237,7 @@ fn what_an_ended_process_leaves_behind_does_not_keep_the_port() {
     let left = p.path("left");
     p.write_program("bin/leaver", &format!("#!/bin/sh\nbin/app &\necho $! > {}\nexit 5\n", left.display()));
     p.change("include bin/app\n", "include bin/app\ninclude bin/leaver\n");
-    p.change("keeper bin/app", "keeper bin/leaver");
+    p.change("pidfile bin/app", "pidfile bin/leaver");
     p.change("env prod", "patience 5000|100|20\nenv prod");
     p.release("1");
     p.run("deploy dev").fails(1, "the process ended with exit code 5", "deploy again");
@@ -250,7 +250,7 @@ fn a_reason_holds_no_secret_and_steers_no_terminal() {
     let mut p = Project::new();
     p.var("CIRCLE_TOKEN", "CCIPAT_secret123456");
     p.release("1");
-    p.run("deploy dev --why 'with CCIPAT_secret123456 \u{1b}[2J\u{7}'").ok();
+    p.run("deploy dev --reason 'with CCIPAT_secret123456 \u{1b}[2J\u{7}'").ok();
     assert!(!p.read("srv/dev/history.jsonl").contains("secret123456"));
     let ran = p.run("history dev").ok().has("with ****");
     assert!(!ran.stdout.contains(['\u{1b}', '\u{7}']), "{:?}", ran.stdout);
@@ -294,8 +294,12 @@ fn a_host_that_is_left_out() {
     p.write("srv/two", "no directory");
     p.run("rollback dev").code(1);
     assert_eq!(p.live("srv/dev"), "2");
-    p.run("rollback dev --without file:srv/three").fails(2, "--without file:srv/three", "name some of file:srv/dev");
-    p.run("rollback dev --without file:srv/two").ok().told("file:srv/two is left out");
+    p.run("rollback dev --skip-host file:srv/three").fails(
+        2,
+        "--skip-host file:srv/three",
+        "name some of file:srv/dev",
+    );
+    p.run("rollback dev --skip-host file:srv/two").ok().told("file:srv/two is left out");
     assert_eq!(p.live("srv/dev"), "1");
     fs::remove_file(p.path("srv/two")).unwrap();
     fs::rename(p.path("srv/gone"), p.path("srv/two")).unwrap();

@@ -61,11 +61,11 @@ impl<'a> Pipeline<'a> {
     fn start(p: &'a Project, account: &'a Account, stated: &[(&str, &str)]) -> Self {
         let config = yaml(&p.read(".circleci/config.yml"));
         let sha = p.git(&["rev-parse", "HEAD"]);
-        let mut world = account.server.world();
-        let now = world.now();
-        let id = world.push("main", &sha, now);
-        let machines = p.path(&format!("target/machines-{}", world.pipelines.len()));
-        drop(world);
+        let mut state = account.server.state();
+        let now = state.now();
+        let id = state.push("main", &sha, now);
+        let machines = p.path(&format!("target/machines-{}", state.pipelines.len()));
+        drop(state);
         let declared = config["parameters"].as_object().unwrap().iter();
         let mut parameters: Map<String, Value> =
             declared.map(|(name, it)| (name.clone(), it["default"].clone())).collect();
@@ -75,8 +75,8 @@ impl<'a> Pipeline<'a> {
 
     fn value(&self, name: &str) -> String {
         match name {
-            "pipeline.number" => self.account.server.world().pipeline(&self.id).unwrap().number.to_string(),
-            "pipeline.project.slug" => self.account.server.world().slug.clone(),
+            "pipeline.number" => self.account.server.state().pipeline(&self.id).unwrap().number.to_string(),
+            "pipeline.project.slug" => self.account.server.state().slug.clone(),
             "pipeline.git.branch" => "main".into(),
             other => {
                 let parameter = other.strip_prefix("pipeline.parameters.").unwrap_or_else(|| panic!("{other}"));
@@ -209,7 +209,7 @@ fn the_artifacts_config_does_all_of_it_under_another_executor() {
     let mut p = crate::ci::with_xtask();
     p.change(
         "store circleci:workspace\n",
-        "store circleci:workspace\nstore circleci:artifacts\npattern artifacts\nci-context shop-ci\n",
+        "store circleci:workspace\nstore circleci:artifacts\nhandoff artifacts\nci-context shop-ci\n",
     );
     p.run("ci generate").ok();
     p.commit("1");
@@ -223,7 +223,7 @@ fn the_artifacts_config_does_all_of_it_under_another_executor() {
     let all = ["check success", "build success", "publish success", "deploy-dev success"];
     assert_eq!(first.workflow("build-deploy-dev"), all);
     assert_eq!(live("dev"), "1");
-    let built = account.server.world().jobs.iter().find(|job| job.name == "build").unwrap().number.unwrap();
+    let built = account.server.state().jobs.iter().find(|job| job.name == "build").unwrap().number.unwrap();
     assert_eq!(account.pointer().unwrap(), built.to_string());
     // Once more, as people do: a rerun has machines of its own.
     fs::remove_dir_all(&first.machines).unwrap();

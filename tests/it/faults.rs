@@ -2,7 +2,7 @@
 
 use crate::account::{Account, SLUG, project};
 use crate::project::{Project, Ran};
-use gangplank::ci::loopback::{Host, Reply, Request};
+use gangplank::ci::loopback::{Listener, Reply, Request};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -84,7 +84,7 @@ fn a_download_that_breaks_off_goes_on_where_it_was() {
         &p,
         SLUG,
         Box::new(move |request| {
-            if request.host != Host::Storage || !request.path.ends_with(".tar.gz") {
+            if request.host != Listener::Storage || !request.path.ends_with(".tar.gz") {
                 return None;
             }
             seen.lock().unwrap().push(request.headers.get("range").cloned());
@@ -108,7 +108,7 @@ fn a_download_that_breaks_off_goes_on_where_it_was() {
 #[test]
 fn what_lies_here_needs_no_network() {
     let mut p = project();
-    p.change("pattern artifacts\n", "store file:store\npattern artifacts\n");
+    p.change("handoff artifacts\n", "store file:store\nhandoff artifacts\n");
     let account = Account::new(&p);
     let built = account.build(&p, "main");
     let job = account.with_token(built.job, "main", &built.sha);

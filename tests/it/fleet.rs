@@ -14,7 +14,7 @@ mod sudo;
 pub mod systemd;
 mod units;
 
-use crate::parts::cx;
+use crate::parts::ctx;
 use crate::project::Project;
 use crate::target::contract;
 use gangplank::host::{self, Delivery};
@@ -27,8 +27,8 @@ use std::path::Path;
 fn over_ssh(fleet: &Fleet) {
     let dir = crate::record::tempdir();
     let changes: &Changes = Box::leak(Box::default());
-    let cx = cx(dir.path()).with_vars([("PATH".to_owned(), fleet.path())]);
-    contract(&cx, dir.path(), &*host::open(&cx, &fleet.target(0, "with space/it's")).unwrap(), &|release| {
+    let ctx = ctx(dir.path()).with_vars([("PATH".to_owned(), fleet.path())]);
+    contract(&ctx, dir.path(), &*host::open(&ctx, &fleet.target(0, "with space/it's")).unwrap(), &|release| {
         Delivery::Push(release, changes)
     });
 }
@@ -148,16 +148,16 @@ fn what_keeps_us_out_is_said_with_what_to_do() {
 
 #[test]
 fn jobs_that_deploy_to_hosts_have_their_keys() {
-    for pattern in ["workspace", "artifacts"] {
+    for handoff in ["workspace", "artifacts"] {
         let mut p = Project::new();
         p.change("store file:store\n", "store circleci:workspace\nstore circleci:artifacts\n");
-        p.add(&format!("pattern {pattern}\n"));
+        p.add(&format!("handoff {handoff}\n"));
         p.run("ci generate").ok();
-        assert!(!p.read(".circleci/config.yml").contains("add_ssh_keys"), "{pattern}: without hosts there are none");
+        assert!(!p.read(".circleci/config.yml").contains("add_ssh_keys"), "{handoff}: without hosts there are none");
         p.change("target file:srv/dev\n", "target ssh://deploy@web1/srv/app\n");
         p.run("ci generate").ok();
         let config = p.read(".circleci/config.yml");
-        assert!(config.contains("      - checkout\n      - add_ssh_keys\n"), "{pattern}: {config}");
+        assert!(config.contains("      - checkout\n      - add_ssh_keys\n"), "{handoff}: {config}");
         p.run("ci lint").ok();
     }
 }

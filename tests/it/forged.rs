@@ -165,7 +165,7 @@ fn bounded(p: &Project, what: &str, line: &str) -> (i32, String) {
     let own = std::env::current_exe().ok();
     let mut peak = 0;
     while child.try_wait().unwrap().is_none() {
-        // For a moment before it becomes the program, the child has the memory of this process.
+        // For a phase before it becomes the program, the child has the memory of this process.
         let is_program = fs::read_link(&exe).is_ok_and(|exe| Some(exe) != own);
         let text = fs::read_to_string(&status).unwrap_or_default();
         let resident = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).filter(|_| is_program);

@@ -1,4 +1,4 @@
-//! The hazards of the article's second pattern, S13 to S29: each test runs the article's recipe into one of them, and
+//! The hazards of the article's second handoff, S13 to S29: each test runs the article's recipe into one of them, and
 //! then does the same with ours. Here is which build gets deployed; `requests` is how it is asked for.
 
 mod recipe;
@@ -9,7 +9,7 @@ use crate::executor::yaml;
 use crate::project::Project;
 use gangplank::ci::loopback::JobStatus;
 use jiff::SignedDuration;
-use recipe::{ARTICLE, Recipe, world};
+use recipe::{ARTICLE, Recipe, state};
 use serde_json::{Value, json};
 
 /// A fault that our linter finds in the article's config, and not in the one that we generate.
@@ -34,7 +34,7 @@ fn node<'a>(config: &'a Value, workflow: &str, job: &str) -> &'a Value {
 }
 
 fn job_id(account: &Account, built: &Built) -> String {
-    account.server.world().job_numbered(built.job).unwrap().id.clone()
+    account.server.state().job_numbered(built.job).unwrap().id.clone()
 }
 
 /// Two builds of which the first is published.
@@ -52,11 +52,11 @@ fn next(p: &Project, account: &Account, text: &str) -> Built {
 
 #[test]
 fn s13_prod_does_not_race_the_build() {
-    let Some((mut p, account)) = world() else { return };
+    let Some((mut p, account)) = state() else { return };
     let [one, two] = two_builds(&p, &account);
     // The second build is in its last step, which has not published yet. The article's prod waits for nothing.
     let build = job_id(&account, &two);
-    account.server.world().start_job(&build);
+    account.server.state().start_job(&build);
     assert_eq!(node(&yaml(ARTICLE), "deploy-prod", "deploy-prod")["requires"], Value::Null);
     assert_eq!(Recipe::fetch(&account).run().release(), one.id, "the push of 2 ships 1");
 
@@ -75,7 +75,7 @@ fn s13_prod_does_not_race_the_build() {
 
 #[test]
 fn s14_a_feature_branch_does_not_move_the_pointer() {
-    let Some((mut p, account)) = world() else { return };
+    let Some((mut p, account)) = state() else { return };
     let main = account.build(&p, "main");
     Recipe::publish(&account, main.job).run().ok();
     p.git(&["checkout", "--quiet", "-b", "feature/x"]);
@@ -100,8 +100,8 @@ fn s14_a_feature_branch_does_not_move_the_pointer() {
 
 #[test]
 fn s15_the_last_writer_does_not_win() {
-    let Some((p, account)) = world() else { return };
-    account.server.world().next_job_number = 56_789;
+    let Some((p, account)) = state() else { return };
+    account.server.state().next_job_number = 56_789;
     let one = account.build(&p, "main");
     let two = next(&p, &account, "2");
     Recipe::publish(&account, two.job).run().ok();
@@ -123,7 +123,7 @@ fn s15_the_last_writer_does_not_win() {
 
 #[test]
 fn s16_dev_gets_what_its_own_pipeline_built() {
-    let Some((mut p, account)) = world() else { return };
+    let Some((mut p, account)) = state() else { return };
     let [one, two] = two_builds(&p, &account);
     // The second push is built before the first one's `deploy-dev` gets a machine, and with it the variable.
     Recipe::publish(&account, two.job).run().ok();
@@ -142,17 +142,17 @@ fn s16_dev_gets_what_its_own_pipeline_built() {
 /// CircleCI's masking is imitated here: variables of four characters and more are stars in a log.
 #[test]
 fn s17_the_log_says_what_was_deployed() {
-    let Some((p, account)) = world() else { return };
-    account.server.world().next_job_number = 56_789;
+    let Some((p, account)) = state() else { return };
+    account.server.state().next_job_number = 56_789;
     let built = account.build(&p, "main");
     // The article's artifacts have no commit in their names.
     p.write("target/app.tar.gz", "the app");
     let (workflow, number, id) = account.start(&built.pipeline, "build");
-    account.server.world().store_artifact(number, "build_artifacts/app.tar.gz", 0, p.path("target/app.tar.gz"));
+    account.server.state().store_artifact(number, "build_artifacts/app.tar.gz", 0, p.path("target/app.tar.gz"));
     account.end(&workflow, &id, JobStatus::Success);
     Recipe::publish(&account, number).run().ok();
     let masked = |text: String| {
-        let variables = account.server.world().envvars_for_job();
+        let variables = account.server.state().envvars_for_job();
         variables.values().filter(|it| it.len() >= 4).fold(text, |text, value| text.replace(value, "****"))
     };
     let done = Recipe::fetch(&account).run().ok();
@@ -170,7 +170,7 @@ fn s17_the_log_says_what_was_deployed() {
 
 #[test]
 fn s26_a_build_that_failed_or_stored_nothing_does_not_count() {
-    let Some((mut p, account)) = world() else { return };
+    let Some((mut p, account)) = state() else { return };
     let good = account.build(&p, "main");
     // It stores, publishes, and then fails.
     let bad = next(&p, &account, "2");
@@ -186,12 +186,12 @@ fn s26_a_build_that_failed_or_stored_nothing_does_not_count() {
 
     // It built elsewhere than where `store_artifacts` looks, which is no error to CircleCI.
     let empty = next(&p, &account, "3");
-    account.server.world().artifacts.remove(&empty.job);
+    account.server.state().artifacts.remove(&empty.job);
     Recipe::publish(&account, empty.job).run().ok();
     assert_eq!(account.pointer().unwrap(), empty.job.to_string(), "to nothing");
     let mut job = account.with_token(empty.job, "main", &empty.sha);
     job.push(("GANGPLANK_API_DEADLINE".into(), "1".into()));
-    p.run_with("put --confirm", &job).fails(7, "did not store", "store_artifacts");
+    p.run_with("verify --store", &job).fails(7, "did not store", "store_artifacts");
     p.run_with("publish", &job).fails(5, "stored no release", "store_artifacts");
     let steps = ours(&mut p)["jobs"]["build"]["steps"].clone();
     let stored = json!({ "store_artifacts": { "path": "/tmp/workspace/releases", "destination": "releases" } });
@@ -201,18 +201,18 @@ fn s26_a_build_that_failed_or_stored_nothing_does_not_count() {
 
 #[test]
 fn s28_what_has_expired_is_named_with_its_day() {
-    let Some((p, account)) = world() else { return };
+    let Some((p, account)) = state() else { return };
     account.days_ago(40);
     let built = account.build(&p, "main");
     Recipe::publish(&account, built.job).run().ok();
-    account.server.world().time = None;
+    account.server.state().time = None;
     let done = Recipe::fetch(&account).run();
     assert!(done.ran.code == 1 && done.files.is_empty(), "{}", done.ran.stderr);
     assert!(!done.ran.stderr.contains("expired") && !done.ran.stderr.contains("error"), "{}", done.ran.stderr);
 
-    let world = account.server.world();
-    let stopped = world.job_numbered(built.job).unwrap().stopped_at.unwrap();
-    drop(world);
+    let state = account.server.state();
+    let stopped = state.job_numbered(built.job).unwrap().stopped_at.unwrap();
+    drop(state);
     let day = (stopped + SignedDuration::from_hours(30 * 24)).strftime("%Y-%m-%d").to_string();
     let job = account.other_workflow(90, "main", &built.sha);
     for release in ["HEAD", "latest", &format!("build:{}", built.job)] {
@@ -223,19 +223,19 @@ fn s28_what_has_expired_is_named_with_its_day() {
 
 #[test]
 fn s29_there_is_a_way_back() {
-    let Some((p, account)) = world() else { return };
+    let Some((p, account)) = state() else { return };
     let [one, two] = two_builds(&p, &account);
     Recipe::publish(&account, two.job).run().ok();
     // Running the old pipeline's `deploy-prod` again is all that the article leaves, and it reads the same variable.
     assert_eq!(Recipe::fetch(&account).var("CIRCLE_SHA1", &one.sha).run().release(), two.id);
-    assert_eq!(account.server.world().envvars.len(), 1, "the number of the first build is nowhere");
+    assert_eq!(account.server.state().envvars.len(), 1, "the number of the first build is nowhere");
 
     for built in [&one, &two] {
         let job = account.other_workflow(90, "main", &built.sha);
         p.run_with(&format!("deploy prod {}", built.sha), &job).ok();
     }
     // Not even the artifacts are needed.
-    account.server.world().artifacts.clear();
+    account.server.state().artifacts.clear();
     p.run_with("rollback prod", &account.other_workflow(91, "main", &two.sha)).ok();
     assert_eq!(p.live("srv/prod"), "1");
     p.run("history prod").ok().has(&one.id).has(&two.id);

@@ -4,14 +4,14 @@
 //! to what it was before; the last good release is still there; the lock is free or its owner is known; and running
 //! the command again converges.
 
-use crate::parts::{Mortal, cx, release};
-use gangplank::cx::Cx;
+use crate::parts::{Mortal, ctx, release};
+use gangplank::context::Context;
 use gangplank::deploy::history::Verb;
 use gangplank::deploy::state::{Lock, State};
-use gangplank::deploy::{Options, Site, prune_site, put_live, roll_back};
+use gangplank::deploy::{Deployment, Options, prune_site, put_live, roll_back};
 use gangplank::error::{Kind, kind_of, not_found};
 use gangplank::host::{self, Target};
-use gangplank::machine::Life;
+use gangplank::machine::Liveness;
 use gangplank::project::{Check, Env, Health, Service};
 use gangplank::release::Release;
 use gangplank::release::id::ReleaseId;
@@ -68,21 +68,21 @@ const fn env(name: &'static str, target: &'static [&'static str]) -> Env {
 /// Two hosts of one env, which must never part, and an env of one host.
 static ENVS: [Env; 2] = [env("a", &["file:a1", "file:a2"]), env("b", &["file:b"])];
 
-struct World<'a> {
-    cx: &'a Cx,
+struct MockState<'a> {
+    ctx: &'a Context,
     releases: &'a [Release],
 }
 
-impl World<'_> {
-    fn site<'s>(&'s self, env: usize, left: Option<&'s AtomicUsize>) -> Site<'s> {
+impl MockState<'_> {
+    fn site<'s>(&'s self, env: usize, left: Option<&'s AtomicUsize>) -> Deployment<'s> {
         let targets = ENVS[env].targets.iter().map(|url| {
-            let target = host::open(self.cx, url).unwrap();
+            let target = host::open(self.ctx, url).unwrap();
             match left {
                 Some(left) => Box::new(Mortal::new(target, left)) as Box<dyn Target>,
                 None => target,
             }
         });
-        Site::with_targets(self.cx, &ENVS[env], targets.collect()).unwrap()
+        Deployment::with_targets(self.ctx, &ENVS[env], targets.collect()).unwrap()
     }
 
     fn states(&self, env: usize) -> Vec<State> {
@@ -124,7 +124,7 @@ impl World<'_> {
         }
     }
 
-    /// What must hold at any moment, `before` being the states before the command. Gives the states now.
+    /// What must hold at any phase, `before` being the states before the command. Gives the states now.
     fn check(
         &self,
         env: usize,
@@ -156,7 +156,7 @@ impl World<'_> {
             }
             match &state.lock {
                 Lock::Free => {}
-                Lock::Held(owner) if killed => prop_assert_eq!(owner.life(), Life::Dead),
+                Lock::Held(owner) if killed => prop_assert_eq!(owner.liveness(), Liveness::Dead),
                 lock => prop_assert!(false, "the lock stayed: {:?}", lock),
             }
         }
@@ -179,7 +179,7 @@ impl World<'_> {
                 }
             }
             (Err(kind), _) => {
-                prop_assert_ne!(kind, Kind::NotPutBack, "{:?}", op);
+                prop_assert_ne!(kind, Kind::RevertFailed, "{:?}", op);
                 for state in states {
                     let live = state.live().map(|id| self.number(id));
                     prop_assert!(live.is_none_or(is_good), "an unhealthy release stayed live after {:?}", op);
@@ -199,8 +199,8 @@ impl World<'_> {
 }
 
 fn live_through(releases: &[Release], dir: &Path, commands: &[(Op, Option<usize>)]) -> Result<(), TestCaseError> {
-    let cx = cx(dir);
-    let world = World { cx: &cx, releases };
+    let ctx = ctx(dir);
+    let state = MockState { ctx: &ctx, releases };
     for (op, kill) in commands {
         let env = match op {
             Op::Deploy { env, .. } | Op::Rollback { env } | Op::Prune { env } => *env,
@@ -209,28 +209,28 @@ fn live_through(releases: &[Release], dir: &Path, commands: &[(Op, Option<usize>
         let way_back = |states: &[State]| -> Vec<_> {
             states.iter().map(|state| state.history.previous(state.live()).cloned()).collect()
         };
-        let mut before = world.states(env);
+        let mut before = state.states(env);
         let mut back = way_back(&before);
         if let Some(after) = kill {
             let left = AtomicUsize::new(*after);
-            let (env, wanted, _) = world.run(op, Some(&left));
-            before = world.check(env, &before, wanted, true)?;
+            let (env, wanted, _) = state.run(op, Some(&left));
+            before = state.check(env, &before, wanted, true)?;
             if before.iter().all(|state| state.lock == Lock::Free) {
                 // It had come to its end before it could be killed, so the next one is one of its own.
                 back = way_back(&before);
             }
         }
-        let (env, wanted, end) = world.run(op, None);
-        let settled = world.check(env, &before, wanted, false)?;
-        world.check_end(op, &settled, wanted, end)?;
+        let (env, wanted, end) = state.run(op, None);
+        let settled = state.check(env, &before, wanted, false)?;
+        state.check_end(op, &settled, wanted, end)?;
         if let (Op::Rollback { .. }, Ok(())) = (op, &end) {
             let now: Vec<_> = settled.iter().map(|state| state.live().cloned()).collect();
             prop_assert_eq!(&now, &back, "killed and repeated, a rollback still goes back one");
         }
         if end.is_ok() && matches!(op, Op::Deploy { .. } | Op::Prune { .. }) {
-            let (_, _, again) = world.run(op, None);
+            let (_, _, again) = state.run(op, None);
             prop_assert_eq!(again, Ok(()), "the second time");
-            prop_assert_eq!(world.states(env), settled, "running it again changed something");
+            prop_assert_eq!(state.states(env), settled, "running it again changed something");
         }
     }
     Ok(())
@@ -255,8 +255,8 @@ fn run(test: &str, cases: u32) {
     let histories = prop::collection::vec(command(), 1..6);
     let generator = TestRng::from_seed(RngAlgorithm::ChaCha, &crate::sample::bytes(test));
     let result = TestRunner::new_with_rng(config, generator).run(&histories, |commands| {
-        let world = crate::record::tempdir_in(dir.path());
-        live_through(&releases, world.path(), &commands)
+        let state = crate::record::tempdir_in(dir.path());
+        live_through(&releases, state.path(), &commands)
     });
     if let Err(error) = result {
         panic!("{error}");

@@ -7,10 +7,7 @@ use crate::trigger::{carry_out, on_hold};
 use expect_test::expect_file;
 use gangplank::bench::figures::{Comparison, Figures};
 use gangplank::bench::fleet::{Report, Row};
-use gangplank::bench::{Missing, race};
-use gangplank::checks::groups::Grouped;
-use gangplank::checks::times::Slow;
-use gangplank::checks::{Checked, Tested};
+use gangplank::bench::{Missing, compare};
 use gangplank::ci::approve::Approved;
 use gangplank::ci::loopback::JobStatus;
 use gangplank::deploy::apply::Outcome;
@@ -20,7 +17,10 @@ use gangplank::deploy::report::{Diff, FileChange, Listed};
 use gangplank::handoff::Pruned;
 use gangplank::release::id::ReleaseId;
 use gangplank::release::manifest::CiJob;
-use gangplank::store::{Kept, Published};
+use gangplank::store::{Published, RetentionDecision};
+use gangplank::test::groups::Grouped;
+use gangplank::test::times::Slow;
+use gangplank::test::{Checked, Tested};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,7 +131,7 @@ fn on_a_laptop(seen: &Shapes) {
     run(SEALED, "fetch");
     run(OUTCOME, "plan dev -v");
     run("status", "status");
-    run(OUTCOME, "deploy dev --why because -v");
+    run(OUTCOME, "deploy dev --reason because -v");
     run(OUTCOME, "promote dev prod --yes");
     fs::write(p.path("www/more.html"), "more").unwrap();
     p.release("2");
@@ -165,7 +165,7 @@ fn on_a_laptop(seen: &Shapes) {
     p.write("srv/dev/.lock", owner);
     run("lock", "lock status dev");
     run("status", "status");
-    run("lock", "lock release dev --force");
+    run("lock", "unlock dev --force");
     seen.events(&p.run("deploy dev --lock-wait soon --json").code(2));
     seen.events(&p.run("deploy nowhere --json").code(2));
     run("doctor", "doctor");
@@ -211,7 +211,7 @@ fn on_circleci(seen: &Shapes) {
     seen.run("ci trigger", &p, "ci trigger deploy dev", &laptop);
     std::thread::scope(|scope| {
         scope.spawn(|| carry_out(&account, 3, JobStatus::Success));
-        seen.run("ci trigger", &p, "ci trigger deploy prod --yes --follow --why late", &laptop);
+        seen.run("ci trigger", &p, "ci trigger deploy prod --yes --follow --reason late", &laptop);
     });
 }
 
@@ -237,8 +237,10 @@ fn made_here(seen: &Shapes) {
         }),
     );
     seen.see("test --list", &serde_json::json!([Grouped { group: "kill", test: "kill::a".into() }]));
-    let kept = ["a branch has it", ""]
-        .map(|why| Kept { what: "id".into(), why: Some(why.into()).filter(|_| !why.is_empty()) });
+    let kept = ["a branch has it", ""].map(|reason| RetentionDecision {
+        what: "id".into(),
+        reason: Some(reason.into()).filter(|_| !reason.is_empty()),
+    });
     let pruned = Pruned { store: "s3://b/p".into(), removed: true, kept: kept.into() };
     seen.see("prune --store", &serde_json::to_value(pruned).unwrap());
     let figures = || Figures { seconds: 1.5, cpu_seconds: 0.5, bytes: 7 };
@@ -248,13 +250,13 @@ fn made_here(seen: &Shapes) {
     let report = Report { bench: "fleet", hosts: 10, rounds: 3, cpus: 2, rows: vec![row], missing };
     seen.see("bench fleet", &serde_json::to_value(report).unwrap());
     let comparison = Comparison { ratio: 0.5, ours: figures(), theirs: figures() };
-    let rows = vec![race::Row { workload: "w".into(), what: "bundle", against: "tar-gz", comparison }];
+    let rows = vec![compare::Row { workload: "w".into(), what: "bundle", against: "tar-gz", comparison }];
     let missing = vec![Missing { peer: "tar-pigz-files", install: "apt-get" }];
-    let report = race::Report { bench: "bundle", rounds: 3, cpus: 2, rows, missing };
+    let report = compare::Report { bench: "bundle", rounds: 3, cpus: 2, rows, missing };
     seen.see("bench bundle, bench fetch, bench overhead, bench compile", &serde_json::to_value(report).unwrap());
     // What is not known everywhere.
-    let (release, why) = (None, None);
-    let published = Published { store: "s3://b/p".into(), pointer: None, job: None, release, moved: false, why };
+    let (release, reason) = (None, None);
+    let published = Published { store: "s3://b/p".into(), pointer: None, job: None, release, moved: false, reason };
     seen.see("publish", &serde_json::json!([published]));
     let approved = Approved { pipeline: 1, commit: None, workflow: "w".into(), job: "j".into() };
     seen.see("ci approve", &serde_json::to_value(approved).unwrap());
@@ -275,17 +277,17 @@ fn made_here(seen: &Shapes) {
     for known in [true, false] {
         let text = |text: &str| known.then(|| text.to_owned());
         let becomes = known.then_some("cargo xtask build");
-        let made = gangplank::new::Made {
+        let made = gangplank::new::NewReport {
             what: "adopt",
             path: "/srv/shop".into(),
             name: "shop".into(),
-            pattern: known.then_some("s3"),
+            handoff: known.then_some("s3"),
             commit: text("c"),
             from_version: text("0.1.0"),
             version: "0.1.0",
             dry_run: false,
             files: vec!["f".into()],
-            scripts: vec![gangplank::new::Mapped { file: "f".into(), line: 1, text: "l".into(), becomes }],
+            scripts: vec![gangplank::new::ScriptMapping { file: "f".into(), line: 1, text: "l".into(), becomes }],
             notes: vec!["n".into()],
             next: vec!["n".into()],
         };

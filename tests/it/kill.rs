@@ -53,7 +53,7 @@ fn converges_when_killed(at: u32, when: &str) -> bool {
     p.change("target file:srv/dev\n", "target file:srv/dev\ntarget file:srv/dev2\n");
     // Two hosts cannot share a port, so the second one only gets the files.
     let v1 = p.release("1");
-    p.change("keeper bin/app\n", "command true|true|true|true\n");
+    p.change("pidfile bin/app\n", "command true|true|true|true\n");
     p.change(
         &format!("http http://127.0.0.1:{}/version|200|{{commit}}\n", p.port("dev")),
         "healthy test -s www/index.html\n",
@@ -184,7 +184,7 @@ fn of_two_deploys_at_once_one_waits_or_says_who_has_the_lock() {
     eventually("the first has the lock", || p.path("srv/dev/.lock").exists());
     p.run("deploy dev").fails(6, "file:srv/dev is locked by ana@", "--lock-wait").told("deploy 2026");
     p.run("lock status dev").ok().has("locked by ana@");
-    p.run("lock release dev").fails(6, "nothing says that it is gone", "--force");
+    p.run("unlock dev").fails(6, "nothing says that it is gone", "--force");
     let waiting = p.start("deploy dev --lock-wait 30");
     std::thread::sleep(Duration::from_millis(300));
     fs::remove_file(p.path("srv/dev/wait")).unwrap();
@@ -201,7 +201,7 @@ fn a_lock_that_nobody_understands_is_only_removed_by_force() {
     p.release("2");
     p.run("deploy dev").fails(6, "somebody who left no name (`made by hand`)", "--force");
     p.run("status dev").ok().has("is locked by somebody");
-    p.run("lock release dev --force").ok().has("removed the lock");
+    p.run("unlock dev --force").ok().has("removed the lock");
     p.run("deploy dev").ok();
 }
 
@@ -214,7 +214,7 @@ fn a_lock_of_another_machine_is_not_taken_over() {
     p.run("deploy dev").fails(
         6,
         "bob@far since 2026-08-01 00:00:00Z (deploy x to dev, https://circleci.com/gh/o/r/7)",
-        "lock release",
+        "unlock",
     );
     assert_eq!(p.read("srv/dev/.lock"), owner);
 }

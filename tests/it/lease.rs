@@ -2,7 +2,7 @@
 //! works is not, and one that wakes up too late does nothing more.
 
 use crate::fleet::hosts::Fleet;
-use crate::parts::cx;
+use crate::parts::ctx;
 use crate::project::{Project, eventually, free_port};
 use gangplank::deploy::lease;
 use gangplank::deploy::state::Lock;
@@ -52,11 +52,11 @@ const LEASE: &str = r#","lease":180"#;
 #[test]
 fn who_is_silent_for_longer_than_its_lease_is_succeeded() {
     let (p, lock) = locked(LEASE, "null");
-    p.run("deploy dev").fails(6, "is locked by bob@far since", "lock release dev --force");
+    p.run("deploy dev").fails(6, "is locked by bob@far since", "unlock dev --force");
     age(&lock, 100);
     p.run("deploy dev").fails(6, "last heard of 10", "if nothing more is heard of it, ");
     p.run("lock status dev").ok().has("bob@far").has("last heard of 10");
-    p.run("lock release dev").fails(6, "nothing says that it is gone", "--force");
+    p.run("unlock dev").fails(6, "nothing says that it is gone", "--force");
     age(&lock, 250);
     p.run("lock status dev").ok().has("it has not been heard of for 4 min, the next deploy takes over");
     p.run("status dev").ok().has("it has not been heard of for 4 min");
@@ -73,13 +73,13 @@ fn who_is_silent_for_longer_than_its_lease_is_succeeded() {
 fn whose_version_does_not_renew_is_not_judged_by_it() {
     let (p, lock) = locked("", "null");
     age(&lock, 1_000_000);
-    p.run("deploy dev").fails(6, "is locked by bob@far", "lock release dev --force");
+    p.run("deploy dev").fails(6, "is locked by bob@far", "unlock dev --force");
     assert!(lock.exists());
     // A clock that was set back.
     let (p, lock) = locked(LEASE, "null");
     let file = fs::File::open(&lock).unwrap();
     file.set_modified(SystemTime::now() + Duration::from_secs(100_000)).unwrap();
-    p.run("deploy dev").fails(6, "is locked by bob@far", "lock release dev --force");
+    p.run("deploy dev").fails(6, "is locked by bob@far", "unlock dev --force");
 }
 
 #[test]
@@ -142,17 +142,17 @@ fn who_works_slowly_keeps_its_lock() {
 
 /// What a target does for a lease, here and over ssh.
 fn renewals(dir: &Path, target: Box<dyn Target + '_>, root: &Path) {
-    let cx = cx(dir);
+    let ctx = ctx(dir);
     let lock = root.join(".lock");
-    let me = Owner { machine: "elsewhere".into(), ..Owner::me(&cx, "deploy") };
+    let me = Owner { machine: "elsewhere".into(), ..Owner::me(&ctx, "deploy") };
     assert_eq!(target.lock(&me).unwrap(), Lock::Free);
     let targets = [target];
     let target = &targets[0];
     age(&lock, 500);
     let Lock::Held(seen) = target.holder().unwrap() else { panic!("it is held") };
-    assert!((500..530).contains(&seen.unheard.unwrap()), "{seen:?}");
+    assert!((500..530).contains(&seen.seconds_since_renewal.unwrap()), "{seen:?}");
     // A script of it runs: nobody succeeds, however old the lock is.
-    let other = Owner::me(&cx, "another");
+    let other = Owner::me(&ctx, "another");
     std::thread::scope(|scope| {
         let begun = root.join("begun");
         let slow = format!("touch {}; sleep 2", host::script::quote(&begun.display().to_string()));
@@ -165,7 +165,7 @@ fn renewals(dir: &Path, target: Box<dyn Target + '_>, root: &Path) {
     });
     lease::renewed(&targets, Duration::from_millis(20), || eventually("it is renewed", || is_fresh(&lock)));
     // It was renewed after the other has looked.
-    let thief = Owner::me(&cx, "another");
+    let thief = Owner::me(&ctx, "another");
     let text = host::script::take_over(&root.display().to_string(), &thief.token, &me.token, &me.token, 500);
     let said = Command::new("sh").args(["-c", &text]).stdin(std::process::Stdio::null()).output().unwrap();
     assert!(String::from_utf8_lossy(&said.stdout).starts_with("held"), "{said:?}");
@@ -185,16 +185,16 @@ fn renewals(dir: &Path, target: Box<dyn Target + '_>, root: &Path) {
 fn locks_are_renewed_here() {
     let dir = crate::record::tempdir();
     let root = dir.path().join("it's here");
-    let cx = cx(dir.path());
-    renewals(dir.path(), host::open(&cx, &format!("file:{}", root.display())).unwrap(), &root);
+    let ctx = ctx(dir.path());
+    renewals(dir.path(), host::open(&ctx, &format!("file:{}", root.display())).unwrap(), &root);
 }
 
 #[test]
 fn locks_are_renewed_behind_another_program() {
     let dir = crate::record::tempdir();
     let root = dir.path().join("it's here");
-    let cx = cx(dir.path());
-    let target = HostTarget::through(&cx, "env:here", "here", root.to_str().unwrap(), &["env"]);
+    let ctx = ctx(dir.path());
+    let target = HostTarget::through(&ctx, "env:here", "here", root.to_str().unwrap(), &["env"]);
     renewals(dir.path(), Box::new(target), &root);
 }
 
@@ -202,8 +202,8 @@ fn locks_are_renewed_behind_another_program() {
 fn locks_are_renewed_over_ssh() {
     let Some(fleet) = Fleet::start(1) else { return };
     let dir = crate::record::tempdir();
-    let cx = cx(dir.path()).with_vars([("PATH".to_owned(), fleet.path())]);
-    let target = host::open(&cx, &fleet.target(0, "it's there")).unwrap();
+    let ctx = ctx(dir.path()).with_vars([("PATH".to_owned(), fleet.path())]);
+    let target = host::open(&ctx, &fleet.target(0, "it's there")).unwrap();
     target.renew();
     renewals(dir.path(), target, &fleet.srv(0).join("it's there"));
 }

@@ -163,13 +163,13 @@ fn what_was_put_back_is_in_the_table_and_the_log_above() {
     assert_eq!(
         table,
         [
-            "back web1 put back".to_owned(),
-            "back web2 put back".into(),
-            "back web3 put back".into(),
-            format!("failed web4 NOT put back check the health of {}…", two.strip_suffix(&two[19..]).unwrap()),
+            "back web1 reverted".to_owned(),
+            "back web2 reverted".into(),
+            "back web3 reverted".into(),
+            format!("failed web4 NOT reverted check the health of {}…", two.strip_suffix(&two[19..]).unwrap()),
             "web5 installed".into(),
             "web6 installed".into(),
-            "6 hosts: 1 failed, 3 put back, 2 installed".into(),
+            "6 hosts: 1 failed, 3 reverted, 2 installed".into(),
         ],
         "{lines:#?}"
     );

@@ -1,7 +1,7 @@
 //! The CircleCI on loopback, spoken to as a client does that knows nothing of it: bytes over TCP.
 
 use gangplank::ci::loopback::{
-    Credential, Definition, Host, JobStatus, Logged, Loopback, Reply, Variable, WorkflowStatus, World,
+    Credential, Definition, JobStatus, Listener, Logged, Loopback, MockState, Reply, Variable, WorkflowStatus,
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -15,13 +15,13 @@ const PIPELINES: &str = "/api/v2/project/gh/acme/shop/pipeline";
 const ENVVARS: &str = "/api/v2/project/gh/acme/shop/envvar";
 
 /// An answer, as bytes.
-pub struct Answer {
+pub struct HttpReply {
     pub status: u16,
     pub head: String,
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl HttpReply {
     pub fn header(&self, name: &str) -> Option<&str> {
         let lines = self.head.lines().filter_map(|line| line.split_once(": "));
         lines.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
@@ -37,7 +37,7 @@ impl Answer {
 }
 
 /// Sends bytes and reads until the server closes.
-pub fn raw(url: &str, bytes: &[u8]) -> Option<Answer> {
+pub fn raw(url: &str, bytes: &[u8]) -> Option<HttpReply> {
     let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let _ = stream.write_all(bytes);
@@ -47,12 +47,12 @@ pub fn raw(url: &str, bytes: &[u8]) -> Option<Answer> {
     let end = answer.windows(4).position(|it| it == b"\r\n\r\n")?;
     let head = String::from_utf8(answer[..end].to_vec()).unwrap();
     let status = head.split(' ').nth(1)?.parse().unwrap();
-    Some(Answer { status, head, body: answer[end + 4..].to_vec() })
+    Some(HttpReply { status, head, body: answer[end + 4..].to_vec() })
 }
 
 /// `line` is method and path; `headers` are whole lines.
-pub fn ask(url: &str, line: &str, headers: &[&str], body: Option<&Value>) -> Answer {
-    let host = format!("Host: {}", url.strip_prefix("http://").unwrap());
+pub fn ask(url: &str, line: &str, headers: &[&str], body: Option<&Value>) -> HttpReply {
+    let host = format!("Listener: {}", url.strip_prefix("http://").unwrap());
     let mut lines = vec![format!("{line} HTTP/1.1"), host];
     lines.extend(headers.iter().map(|&header| header.to_owned()));
     let body = body.map(Value::to_string).unwrap_or_default();
@@ -68,30 +68,30 @@ fn bearer() -> String {
 }
 
 /// As our client asks.
-pub fn get(it: &Loopback, path: &str) -> Answer {
+pub fn get(it: &Loopback, path: &str) -> HttpReply {
     ask(&it.url(), &format!("GET {path}"), &[&bearer()], None)
 }
 
-pub fn post(it: &Loopback, path: &str, body: Option<&Value>) -> Answer {
+pub fn post(it: &Loopback, path: &str, body: Option<&Value>) -> HttpReply {
     ask(&it.url(), &format!("POST {path}"), &[&bearer()], body)
 }
 
 /// A project that one token opens, at noon.
-pub fn world(slug: &str) -> World {
-    let mut world = World::new(slug);
-    world.tokens.push(TOKEN.into());
-    world.time = Some(noon());
-    world.parameters_declared = vec!["deploy".into()];
-    let (id, created_at) = (world.uuid(), noon());
+pub fn state(slug: &str) -> MockState {
+    let mut state = MockState::new(slug);
+    state.tokens.push(TOKEN.into());
+    state.time = Some(noon());
+    state.parameters_declared = vec!["deploy".into()];
+    let (id, created_at) = (state.uuid(), noon());
     let file_path = ".circleci/config.yml".into();
-    world.definitions.push(Definition {
+    state.definitions.push(Definition {
         id,
         name: "ship".into(),
         provider: "github_app".into(),
         file_path,
         created_at,
     });
-    world
+    state
 }
 
 fn noon() -> Timestamp {
@@ -99,27 +99,27 @@ fn noon() -> Timestamp {
 }
 
 /// A build that stored `app.tar.gz`, and a deploy after it that stored nothing.
-fn shipped(world: &mut World, file: PathBuf) -> (String, u64, u64) {
-    let pipeline = world.push("main", "c0ffee", noon());
-    let workflow = world.add_workflow(&pipeline, "ship");
-    let build = world.add_job(&workflow, "build", &[]);
-    let deploy = world.add_job(&workflow, "deploy", &["build"]);
-    let number = world.start_job(&build);
-    world.store_artifact(number, "out/app 1+2.tar.gz", 0, file);
-    world.end_job(&build, JobStatus::Success);
-    let later = world.start_job(&deploy);
-    world.end_job(&deploy, JobStatus::Failed);
-    world.set_workflow_status(&workflow, WorkflowStatus::Failed);
+fn shipped(state: &mut MockState, file: PathBuf) -> (String, u64, u64) {
+    let pipeline = state.push("main", "c0ffee", noon());
+    let workflow = state.add_workflow(&pipeline, "ship");
+    let build = state.add_job(&workflow, "build", &[]);
+    let deploy = state.add_job(&workflow, "deploy", &["build"]);
+    let number = state.start_job(&build);
+    state.store_artifact(number, "out/app 1+2.tar.gz", 0, file);
+    state.end_job(&build, JobStatus::Success);
+    let later = state.start_job(&deploy);
+    state.end_job(&deploy, JobStatus::Failed);
+    state.set_workflow_status(&workflow, WorkflowStatus::Failed);
     (workflow, number, later)
 }
 
-fn start(world: World) -> Loopback {
-    Loopback::start(world).unwrap()
+fn start(state: MockState) -> Loopback {
+    Loopback::start(state).unwrap()
 }
 
 #[test]
 fn lists_come_in_pages_and_tokens_stay_right() {
-    let mut it = world("gh/acme/shop");
+    let mut it = state("gh/acme/shop");
     it.page_size = 2;
     for n in 1..=5 {
         it.push(if n == 4 { "side" } else { "main" }, &format!("sha{n}"), noon());
@@ -131,7 +131,7 @@ fn lists_come_in_pages_and_tokens_stay_right() {
     let first = get(&it, PIPELINES).json();
     assert_eq!(numbers(&first), [5, 4]);
     // A push between two pages moves the list, and not what is read of it.
-    it.world().push("main", "sha6", noon());
+    it.state().push("main", "sha6", noon());
     let token = first["next_page_token"].as_str().unwrap();
     let second = get(&it, &format!("{PIPELINES}?page-token={token}")).json();
     assert_eq!(numbers(&second), [3, 2]);
@@ -145,7 +145,7 @@ fn lists_come_in_pages_and_tokens_stay_right() {
         assert_eq!(get(&it, &format!("{PIPELINES}?{query}")).status, 400, "{query}");
     }
     for (name, value) in [("A", "1"), ("B", "22"), ("C", "333")] {
-        it.world().envvars.insert(name.into(), Variable { value: value.into(), created_at: noon() });
+        it.state().envvars.insert(name.into(), Variable { value: value.into(), created_at: noon() });
     }
     let first = get(&it, ENVVARS).json();
     assert_eq!(first["items"].as_array().unwrap().len(), 2);
@@ -154,7 +154,7 @@ fn lists_come_in_pages_and_tokens_stay_right() {
 
 #[test]
 fn a_variable_is_masked_replaced_and_deleted() {
-    let it = start(world("gh/acme/shop"));
+    let it = start(state("gh/acme/shop"));
     assert_eq!(get(&it, &format!("{ENVVARS}/LATEST")).status, 404);
     for (value, masked) in [("1234567", "xxxx4567"), ("12", "xxxx12")] {
         let made = post(&it, ENVVARS, Some(&json!({ "name": "LATEST", "value": value })));
@@ -162,7 +162,7 @@ fn a_variable_is_masked_replaced_and_deleted() {
         let one = get(&it, &format!("{ENVVARS}/LATEST")).json();
         assert_eq!(one, json!({ "name": "LATEST", "value": masked, "created-at": "2026-08-01T12:00:00Z" }));
         assert_eq!(get(&it, ENVVARS).json()["items"], json!([one]));
-        assert_eq!(it.world().envvars_for_job()["LATEST"], value);
+        assert_eq!(it.state().envvars_for_job()["LATEST"], value);
     }
     let delete = || ask(&it.url(), &format!("DELETE {ENVVARS}/LATEST"), &[&bearer()], None).status;
     assert_eq!((delete(), delete()), (200, 404));
@@ -177,7 +177,7 @@ fn a_variable_is_masked_replaced_and_deleted() {
 
 #[test]
 fn who_asks_matters() {
-    let mut its = world("gh/acme/shop");
+    let mut its = state("gh/acme/shop");
     its.tokens.push("CCIPRJ_known".into());
     let it = start(its);
     let me = |headers: &[&str]| ask(&it.url(), "GET /api/v2/me", headers, None);
@@ -192,7 +192,7 @@ fn who_asks_matters() {
         assert_eq!(me(&[&header]).status, 200, "{header}");
         let last = it.log().pop().unwrap();
         assert_eq!((last.credential, last.credential_is_right, last.token_seen), (Some(kind), true, true));
-        assert_eq!((last.route, last.host), (Some("/me"), Host::Api));
+        assert_eq!((last.route, last.host), (Some("/me"), Listener::Api));
     }
     for headers in [&[][..], &["Authorization: Bearer"], &["Authorization: Bearer wrong"], &["Authorization: Basic !"]]
     {
@@ -225,7 +225,7 @@ fn an_artifact_comes_from_storage_which_refuses_a_token() {
     let dir = crate::record::tempdir();
     let file = dir.path().join("file");
     std::fs::write(&file, "0123456789").unwrap();
-    let mut its = world("gh/acme/shop");
+    let mut its = state("gh/acme/shop");
     let (_, number, later) = shipped(&mut its, file);
     let it = start(its);
     let list = |number: u64| get(&it, &format!("/api/v2/project/gh/acme/shop/{number}/artifacts"));
@@ -255,22 +255,22 @@ fn an_artifact_comes_from_storage_which_refuses_a_token() {
         assert_eq!((part.status, String::from_utf8(part.body.clone()).unwrap()), (status, body.into()), "{range}");
         assert_eq!(part.header("content-range"), Some(content_range), "{range}");
     }
-    let seen: Vec<_> = it.log().into_iter().filter(|it| it.host == Host::Storage && it.token_seen).collect();
+    let seen: Vec<_> = it.log().into_iter().filter(|it| it.host == Listener::Storage && it.token_seen).collect();
     assert!(seen.len() == 1 && seen[0].status == 400, "{seen:?}");
     assert!(it.storage_url().ends_with(&seen[0].authority));
 
-    it.world().expire_artifacts(number);
+    it.state().expire_artifacts(number);
     assert_eq!(list(number).json()["items"], json!([]));
     assert_eq!(get(&it, path).status, 404);
     let old = PathBuf::from("/nowhere");
-    it.world().store_artifact(number, "old", 0, old);
-    it.world().time = Some("2026-08-31T12:00:00Z".parse().unwrap());
+    it.state().store_artifact(number, "old", 0, old);
+    it.state().time = Some("2026-08-31T12:00:00Z".parse().unwrap());
     assert_eq!(list(number).json()["items"], json!([]), "thirty days");
 }
 
 #[test]
 fn a_rerun_lists_what_it_left_alone_with_its_number() {
-    let mut its = world("gh/acme/shop");
+    let mut its = state("gh/acme/shop");
     let (workflow, number, _) = shipped(&mut its, "/nowhere".into());
     let rerun = its.rerun_from_failed(&workflow);
     let pipeline = its.pipelines[0].id.clone();
@@ -289,7 +289,7 @@ fn a_rerun_lists_what_it_left_alone_with_its_number() {
 #[test]
 fn an_app_style_pipeline_has_no_vcs() {
     let slug = "circleci/43G3lM5RtfFE7v5sa4nWAU/44n9wujWcTnVZ2b5S8Fnat";
-    let mut its = world(slug);
+    let mut its = state(slug);
     its.push("main", "c0ffee", noon());
     let definition = its.definitions[0].id.clone();
     let it = start(its);
@@ -305,8 +305,8 @@ fn an_app_style_pipeline_has_no_vcs() {
     let made = post(&it, &run, Some(&body));
     assert_eq!((made.status, &made.json()["number"]), (201, &json!(2)));
     let id = made.json()["id"].as_str().unwrap().to_owned();
-    assert_eq!(it.world().triggered(&id).unwrap()["deploy"], "prod");
-    assert_eq!(it.world().pipeline(&id).unwrap().revision, "c0ffee");
+    assert_eq!(it.state().triggered(&id).unwrap()["deploy"], "prod");
+    assert_eq!(it.state().pipeline(&id).unwrap().revision, "c0ffee");
     let with = |name: &str, value: Value| {
         let mut body = body.clone();
         body[name] = value;
@@ -314,37 +314,37 @@ fn an_app_style_pipeline_has_no_vcs() {
     };
     let undeclared = with("parameters", json!({ "what": 1 }));
     assert_eq!((undeclared.status, undeclared.message().as_str()), (400, "Unexpected argument(s): what"));
-    let unknown = it.world().uuid();
+    let unknown = it.state().uuid();
     assert_eq!(with("definition_id", json!(unknown)).status, 404);
     assert_eq!(with("ref", json!("main")).status, 400);
     assert_eq!(with("checkout", json!({ "branch": "gone" })).status, 400);
     assert_eq!(post(&it, &run.replace("circleci/43", "circleci%2F43"), Some(&body)).status, 404);
-    it.world().skip_ci = true;
+    it.state().skip_ci = true;
     let skipped = post(&it, &run, Some(&body));
     assert!(skipped.status == 200 && skipped.message().contains("CI skip"));
-    assert_eq!(it.world().pipelines.len(), 2);
+    assert_eq!(it.state().pipelines.len(), 2);
 }
 
 #[test]
 fn an_approval_is_given_once() {
-    let mut its = world("gh/acme/shop");
+    let mut its = state("gh/acme/shop");
     let pipeline = its.push("main", "c0ffee", noon());
     let workflow = its.add_workflow(&pipeline, "ship");
     let hold = its.add_approval(&workflow, "hold", &[]);
     let it = start(its);
     let approve = |id: &str| post(&it, &format!("/api/v2/workflow/{workflow}/approve/{id}"), None).status;
     assert_eq!(approve(&hold), 400, "not waiting yet");
-    it.world().hold(&hold);
+    it.state().hold(&hold);
     assert_eq!(get(&it, &format!("/api/v2/workflow/{workflow}")).json()["status"], "on_hold");
     assert_eq!((approve("x"), approve(&hold), approve(&hold)), (404, 202, 400));
-    assert!(it.world().approved(&hold));
+    assert!(it.state().approved(&hold));
     let job = get(&it, &format!("/api/v2/workflow/{workflow}/job")).json()["items"][0].clone();
-    assert_eq!((&job["status"], &job["approved_by"]), (&json!("success"), &json!(it.world().user_id)));
+    assert_eq!((&job["status"], &job["approved_by"]), (&json!("success"), &json!(it.state().user_id)));
 }
 
 #[test]
 fn the_latest_job_hides_what_an_earlier_one_stored() {
-    let mut its = world("gh/acme/shop");
+    let mut its = state("gh/acme/shop");
     let (_, number, _) = shipped(&mut its, "/nowhere".into());
     let it = start(its);
     let base = "/api/v1.1/project/github/acme/shop";
@@ -370,7 +370,7 @@ fn the_latest_job_hides_what_an_earlier_one_stored() {
 #[test]
 fn a_hook_puts_faults_in() {
     let it = Loopback::start_with(
-        world("gh/acme/shop"),
+        state("gh/acme/shop"),
         Box::new(|request| match request.path.as_str() {
             "/api/v2/me" => Some(Reply::message(429, "slow down").header("Retry-After", "7")),
             "/cut" => Some(Reply::text(200, "text/html", "<html>").cut(3)),
@@ -391,7 +391,7 @@ fn a_hook_puts_faults_in() {
 
 #[test]
 fn nonsense_is_answered_and_harms_nobody() {
-    let it = start(world("gh/acme/shop"));
+    let it = start(state("gh/acme/shop"));
     let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(80 << 10));
     let many = format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(100));
     let table = [
@@ -423,7 +423,7 @@ fn nonsense_is_answered_and_harms_nobody() {
 
 #[test]
 fn nothing_is_left_of_it() {
-    let it = start(world("gh/acme/shop"));
+    let it = start(state("gh/acme/shop"));
     let urls = [it.url(), it.storage_url()];
     let address = |url: &str| url.strip_prefix("http://").unwrap().to_owned();
     // One that says nothing, and one that stops in the middle.

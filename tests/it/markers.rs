@@ -136,7 +136,7 @@ fn nothing_changes_unless_what_is_expected_is_live() {
     assert_eq!(p.read("srv/dev/history.jsonl"), history);
     p.run(&format!("deploy dev HEAD --expect-current {}", &sha1[..9])).ok().has(&v2);
     p.run(&format!("rollback dev --expect-current {v1}")).fails(8, &format!("{v2} is live"), "cargo xtask status dev");
-    p.run(&format!("rollback dev previous --expect-current {v2} --why '<nil>'")).ok().has(&v1);
+    p.run(&format!("rollback dev previous --expect-current {v2} --reason '<nil>'")).ok().has(&v1);
     assert!(!p.read("srv/dev/history.jsonl").contains("nil"), "CircleCI's word for no reason is no reason");
     // One target of two was changed by somebody else.
     p.run("deploy dev --expect-current '<nil>'").ok();
@@ -171,7 +171,7 @@ fn head_and_previous() {
     p.release("2");
     p.run("deploy dev -- HEAD").ok();
     p.run("rollback dev HEAD").fails(2, "HEAD is what a deploy brings", "rollback dev previous");
-    p.run("rollback dev --yes --why '- it was slow' -- previous").ok().says(&format!("dev: rolled back to {v1}\n"));
+    p.run("rollback dev --yes --reason '- it was slow' -- previous").ok().says(&format!("dev: rolled back to {v1}\n"));
     p.run("history dev").ok().has("- it was slow");
     // What a pipeline passes on is a release, whatever it looks like.
     p.run("deploy dev -- --allow-older").code(2).told("`--allow-older` does not name a release");

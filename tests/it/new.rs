@@ -1,7 +1,7 @@
 //! `new`: projects made from this repository, projects that get an xtask, and engines that are replaced.
 
 mod adopt;
-mod patterns;
+mod handoffs;
 
 use crate::project::{Ran, as_somebody, root};
 use std::fs;
@@ -105,7 +105,7 @@ fn flags_decide_what_main_rs_says() {
         &[
             "--name",
             "web-shop",
-            "--pattern",
+            "--handoff",
             "artifacts",
             "--target",
             "ssh://deploy@web1/srv/a",
@@ -122,13 +122,13 @@ fn flags_decide_what_main_rs_says() {
         r#"vars: &[("HOST", "0.0.0.0"), ("PORT", "${PROD_PORT:-8082}")]"#,
         "http://{host}:${PROD_PORT:-8082}/version",
         "http://127.0.0.1:${DEV_PORT:-8081}/version",
-        "pattern: Pattern::Artifacts",
+        "handoff: Handoff::Artifacts",
         r#"context: Some("web-shop-circleci")"#,
     ] {
         assert!(a.contains(piece), "no {piece} in\n{a}");
     }
 
-    make(&at("b"), &["--pattern", "s3", "--bucket", "s3://acme/b", "--target", "dev=ssh://d@dev/srv/b"]).ok();
+    make(&at("b"), &["--handoff", "s3", "--bucket", "s3://acme/b", "--target", "dev=ssh://d@dev/srv/b"]).ok();
     let b = main("b");
     assert!(b.contains(r#"&["circleci:workspace", "s3://acme/b", "file:target/store"]"#), "{b}");
     assert!(b.contains(r#"targets: &["ssh://d@dev/srv/b"]"#), "{b}");
@@ -164,8 +164,8 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
         ("shop", &["--name", "gangplank"], "means something to Rust", "--name my-gangplank"),
         ("shop", &["--target", "ftp://web1/"], "is not the URL of a target", "ssh://USER@HOST/DIR"),
         ("shop", &["--target", "stage=ssh://u@h/srv"], "no env `stage`", "xtask/src/main.rs"),
-        ("shop", &["--bucket", "s3://a/b"], "hand over by a bucket", "--pattern s3"),
-        ("shop", &["--pattern", "s3", "--bucket", "acme"], "not the URL of a bucket", "s3://BUCKET/PREFIX"),
+        ("shop", &["--bucket", "s3://a/b"], "hand over by a bucket", "--handoff s3"),
+        ("shop", &["--handoff", "s3", "--bucket", "acme"], "not the URL of a bucket", "s3://BUCKET/PREFIX"),
         ("shop", &["--engine", "cargo"], "no engine `cargo`", "vendor, git=URL,tag=TAG or path=DIR"),
         ("shop", &["--engine", "git=https://x"], "no engine", "git=URL,tag=TAG"),
         ("shop", &["--engine", "git=https://hunter2@x/y,tag=v1"], "has a password or token in it", "credential helper"),

@@ -1,12 +1,12 @@
 //! The engine's parts without the command line: a context, small releases, and a target that dies on command.
 
-use gangplank::cx::{Answer, Cx};
+use gangplank::context::{Context, Output};
 use gangplank::deploy::history::Record;
 use gangplank::deploy::state::{Lock, Lockable, State};
 use gangplank::error::{Result, failed};
 use gangplank::event::Stream;
 use gangplank::event::{Event, Sink};
-use gangplank::host::{Act, Delivery, Target};
+use gangplank::host::{Delivery, Operation, Target};
 use gangplank::machine::Owner;
 use gangplank::project::{App, Ci, Compression, Project};
 use gangplank::release::Release;
@@ -30,15 +30,15 @@ impl Sink for Silence {
 }
 
 /// A context rooted in `dir` that says nothing.
-pub fn cx(dir: &Path) -> Cx {
+pub fn ctx(dir: &Path) -> Context {
     let env: BTreeMap<_, _> =
         [("PATH", std::env::var("PATH").unwrap()), ("USER", "ana".into())].map(|(k, v)| (k.to_owned(), v)).into();
-    Cx::new(dir.to_owned(), env, Arc::new(Silence))
+    Context::new(dir.to_owned(), env, Arc::new(Silence))
 }
 
 /// A record for calls that need one.
 pub fn record() -> Record {
-    let line = r#"{"at":"2026-08-01T00:00:00Z","event":"installed","verb":"deploy","release":null,"from":null,"commit":null,"by":"ana","ci":null,"why":null}"#;
+    let line = r#"{"at":"2026-08-01T00:00:00Z","event":"installed","verb":"deploy","release":null,"from":null,"commit":null,"by":"ana","ci":null,"reason":null}"#;
     serde_json::from_str(line).unwrap()
 }
 
@@ -133,7 +133,7 @@ impl Target for Mortal<'_> {
     fn install(&self, delivery: &Delivery, record: &Record) -> Result<()> {
         self.live()?.install(delivery, record)
     }
-    fn act(&self, acts: &[Act]) -> Result<Vec<Answer>> {
+    fn act(&self, acts: &[Operation]) -> Result<Vec<Output>> {
         // A host may lose its power between any two of them.
         let mut answers = Vec::new();
         for act in acts {
@@ -144,7 +144,7 @@ impl Target for Mortal<'_> {
         }
         Ok(answers)
     }
-    fn complaint(&self, act: &Act, answer: &Answer) -> anyhow::Error {
+    fn complaint(&self, act: &Operation, answer: &Output) -> anyhow::Error {
         self.inner.complaint(act, answer)
     }
     fn manifest(&self, release: &ReleaseId) -> Result<Manifest> {

@@ -15,9 +15,9 @@ fn three(p: &Project, account: &Account) -> [Built; 3] {
 }
 
 fn set(account: &Account, value: &str) {
-    let mut world = account.server.world();
-    let created_at = world.now();
-    world.envvars.insert("LATEST_BUILD_NUM".into(), Variable { value: value.into(), created_at });
+    let mut state = account.server.state();
+    let created_at = state.now();
+    state.envvars.insert("LATEST_BUILD_NUM".into(), Variable { value: value.into(), created_at });
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn the_older_of_two_that_publish_at_once_writes_last_and_puts_it_right() {
 fn numbers_of_five_digits_are_known_by_their_end() {
     let p = project();
     let account = Account::new(&p);
-    account.server.world().next_job_number = 56_789;
+    account.server.state().next_job_number = 56_789;
     let one = account.build(&p, "main");
     account.publish(&p, &one, "main").ok();
     p.commit("2");
@@ -125,16 +125,16 @@ fn only_main_writes_it() {
     assert_eq!(account.pointer(), None);
     // A failed build, and one that is not there.
     let main = account.build(&p, "main");
-    let id = account.server.world().job_numbered(main.job).unwrap().id.clone();
+    let id = account.server.state().job_numbered(main.job).unwrap().id.clone();
     account.end(&main.workflow, &id, JobStatus::Failed);
     account.publish(&p, &main, "main").fails(5, "ended with `failed`", "rerun the workflow");
     assert_eq!(account.pointer(), None);
     // Other names, by branch.
-    p.change("pattern artifacts\n", "pattern artifacts\npointer main=NEWEST\npointer next=NEWEST_NEXT\n");
+    p.change("handoff artifacts\n", "handoff artifacts\npointer main=NEWEST\npointer next=NEWEST_NEXT\n");
     p.commit("2");
     let next = account.build(&p, "next");
     account.publish(&p, &next, "next").ok().has("NEWEST_NEXT names job");
-    assert!(account.server.world().envvars.contains_key("NEWEST_NEXT"));
+    assert!(account.server.state().envvars.contains_key("NEWEST_NEXT"));
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn what_it_names_is_checked() {
     latest(&deploy.to_string()).fails(7, "is `deploy-dev`, not `build`", "name the build job");
     latest("4711").fails(5, "LATEST_BUILD_NUM names job 4711, but", "check the number");
     latest("v1.2").fails(2, "LATEST_BUILD_NUM is `v1.2`, which is no number of a job", "delete the variable");
-    account.server.world().expire_artifacts(one.job);
+    account.server.state().expire_artifacts(one.job);
     latest(&one.job.to_string()).fails(5, "LATEST_BUILD_NUM names job", "store_artifacts");
     // Where nobody gave a pointer, the newest good build is asked for.
     p.commit("2");

@@ -1,4 +1,4 @@
-//! The power of a host is cut at every moment that its disk can tell from another, and it boots again.
+//! The power of a host is cut at every phase that its disk can tell from another, and it boots again.
 
 mod damage;
 mod disk;
@@ -39,8 +39,8 @@ struct Host {
 /// What runs a release there.
 enum Service {
     None,
-    /// The built-in keeper.
-    Keeper,
+    /// The built-in pidfile service.
+    Pidfile,
     /// Commands of the project, which note the variables that they were started with.
     Commands,
     /// The systemd of a user. A host of its own, a process in it, and the port of the app.
@@ -61,10 +61,10 @@ impl Host {
         Self::here(p, Service::None)
     }
 
-    fn with_keeper() -> Self {
+    fn with_pidfile() -> Self {
         let mut p = Project::with_service();
         p.change("target file:srv/dev\n", "target file:srv/dev\nkeep 2\npatience 3000|50|1\n");
-        Self::here(p, Service::Keeper)
+        Self::here(p, Service::Pidfile)
     }
 
     fn with_commands() -> Self {
@@ -101,7 +101,7 @@ impl Host {
         } else {
             fs::remove_file(self.p.path("www/broken")).unwrap();
         }
-        if matches!(self.service, Service::Keeper) {
+        if matches!(self.service, Service::Pidfile) {
             self.p.write("behavior", if broken { "exit 3\n" } else { "" });
         }
     }
@@ -141,7 +141,7 @@ impl Host {
     fn answers(&self) -> Result<(), String> {
         let answer = match &self.service {
             Service::None | Service::Commands => return Ok(()),
-            Service::Keeper => self.p.get("dev"),
+            Service::Pidfile => self.p.get("dev"),
             Service::Systemd(_, _, port) => get(&address(0), *port),
         };
         answer.map(drop).map_err(|error| format!("the app does not answer: {error}"))
@@ -160,7 +160,7 @@ fn story(host: &Host) -> Option<(Recording, Vec<Done>)> {
         let to = disk.now();
         let lives = done.last().map_or(0, |last| last.lives) + live_more;
         done.push(Done { line, from, to, live: live.to_owned(), tried: tried.to_owned(), lives });
-        // What the file system writes by itself afterwards is as good a moment.
+        // What the file system writes by itself afterwards is as good a phase.
         std::thread::sleep(Duration::from_millis(1500));
     };
     let one = p.release("1");
@@ -242,15 +242,15 @@ fn check_host(host: &Host, before: Option<&Done>, within: Option<&Done>) -> Resu
         return Err("what releases share is gone".into());
     }
     if matches!(host.service, Service::Systemd(..)) && within.is_none() && before.is_some() {
-        let mut why = Ok(());
+        let mut reason = Ok(());
         for _ in 0..100 {
-            why = host.answers();
-            if why.is_ok() {
+            reason = host.answers();
+            if reason.is_ok() {
                 break;
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        why.map_err(|why| format!("after the boot {why}"))?;
+        reason.map_err(|reason| format!("after the boot {reason}"))?;
     }
     Ok(())
 }
@@ -301,10 +301,10 @@ fn cut(name: &str, host: &Host, count: Option<usize>) {
         let cut = cuts[*n as usize - 1];
         let mounted = recording.mount(cut, &host.p.path("target/power/cut"), &host.disk, host.mounts());
         host.boot();
-        if let Err(why) = check(host, cut, &done) {
+        if let Err(reason) = check(host, cut, &done) {
             let within = done.iter().find(|it| it.from <= cut.at && cut.at < it.to).map_or("after", |_| "within");
             let which = done.iter().rfind(|it| it.from <= cut.at).map_or("nothing", |it| it.line);
-            failed.push(format!("{cut:?}, {within} `{which}`: {why}"));
+            failed.push(format!("{cut:?}, {within} `{which}`: {reason}"));
         }
         host.end();
         drop(mounted);
@@ -326,8 +326,8 @@ fn host_without_service_whose_power_is_cut_goes_on() {
 }
 
 #[test]
-fn host_with_keeper_whose_power_is_cut_goes_on() {
-    cut("keeper", &Host::with_keeper(), Some(3));
+fn host_with_pidfile_whose_power_is_cut_goes_on() {
+    cut("pidfile", &Host::with_pidfile(), Some(3));
 }
 
 #[test]
@@ -387,7 +387,7 @@ fn builder_whose_power_is_cut_keeps_its_releases() {
 #[ignore = "group power"]
 fn all_cuts_of_a_host() {
     cut("no service", &Host::without_service(), None);
-    cut("keeper", &Host::with_keeper(), None);
+    cut("pidfile", &Host::with_pidfile(), None);
     cut("commands", &Host::with_commands(), None);
 }
 

@@ -39,12 +39,12 @@ impl Project {
         project
     }
 
-    /// The same, with a service on a free port that the keeper keeps in both envs.
+    /// The same, with a service on a free port that the pidfile service keeps in both envs.
     pub fn with_service() -> Self {
         let (dev, prod) = (free_port(), free_port());
         let env = |name: &str, port: u16, more: &str| {
             format!(
-                "env {name}\ntarget file:srv/{name}\nvar PORT={port}\nkeeper bin/app\nhttp http://127.0.0.1:{port}/version|200|{{commit}}\n{more}"
+                "env {name}\ntarget file:srv/{name}\nvar PORT={port}\npidfile bin/app\nhttp http://127.0.0.1:{port}/version|200|{{commit}}\n{more}"
             )
         };
         let project = Self::bare(&format!(
@@ -233,14 +233,14 @@ pub fn as_somebody(command: &mut Command) {
     }
 }
 
-/// Ends what the keeper has started for any of the targets in a directory.
+/// Ends what the pidfile service has started for any of the targets in a directory.
 pub fn end_all_kept(targets: &Path) {
     for target in fs::read_dir(targets).into_iter().flatten().flatten() {
         end_kept(&target.path());
     }
 }
 
-/// Ends what the keeper of a target has started.
+/// Ends what the pidfile service of a target has started.
 pub fn end_kept(target: &Path) {
     let kept = fs::read_to_string(target.join("service/process")).unwrap_or_default();
     if let Some(group) = kept.split(' ').nth(2).filter(|group| *group != "-") {
@@ -379,7 +379,7 @@ pub fn test_app() -> &'static Path {
         let (source, app) = (root().join("tests/app/main.rs"), dir.join("test-app"));
         let newer = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();
         if newer(&app) < newer(&source) {
-            // Aside and renamed, because another test run may do the same.
+            // Staging and renamed, because another test run may do the same.
             let aside = dir.join(format!("test-app-{}", std::process::id()));
             let rustc =
                 Command::new("rustc").args(["--edition=2024", "-O", "-o"]).arg(&aside).arg(&source).status().unwrap();

@@ -1,4 +1,4 @@
-//! The process keeper and the command kind, with real processes on real ports.
+//! The pidfile service and the command kind, with real processes on real ports.
 
 use crate::project::{Project, eventually, free_port};
 use std::fs;
@@ -64,12 +64,12 @@ fn what_never_becomes_healthy_is_taken_back() {
     p.change("env prod", "patience 600|50|2\nenv prod");
     p.release("1");
     p.run("deploy dev").ok();
-    for (behavior, why) in
+    for (behavior, reason) in
         [("hang\n", "Connection refused"), ("status 500\n", "answered 500, not 200"), ("exit 1\n", "exit code 1")]
     {
         p.write("behavior", behavior);
         p.release(behavior.trim());
-        p.run("deploy dev").fails(1, why, "deploy again").told("the last lines of its log");
+        p.run("deploy dev").fails(1, reason, "deploy again").told("the last lines of its log");
         assert_eq!(p.get("dev").unwrap(), "1", "after {behavior}");
         p.run("status dev").ok().has("live").has("running");
     }
@@ -96,7 +96,7 @@ fn a_process_that_will_not_stop_is_killed() {
     // A shell that ignores SIGTERM and waits for the app, which gets no signal of its own.
     p.write_program("bin/stubborn", "#!/bin/sh\ntrap '' TERM\nbin/app &\nwait\nwait\nwait\n");
     p.change("include bin/app\n", "include bin/app\ninclude bin/stubborn\n");
-    p.change("keeper bin/app", "keeper bin/stubborn");
+    p.change("pidfile bin/app", "pidfile bin/stubborn");
     p.release("1");
     p.run("deploy dev").ok();
     p.release("2");
@@ -109,7 +109,7 @@ fn the_service_gets_its_variables_and_none_of_ours() {
     let mut p = Project::with_service();
     p.write_program("bin/show", "#!/bin/sh\nenv | sort > ../../env.txt\nexec bin/app\n");
     p.change("include bin/app\n", "include bin/app\ninclude bin/show\n");
-    p.change("keeper bin/app", "keeper bin/show");
+    p.change("pidfile bin/app", "pidfile bin/show");
     p.change(
         "var PORT",
         "var GREETING=it's ${WHOM:-you} $HOME \"quoted\"\nvar DATABASE=${DATABASE_PASSWORD}\nvar PORT",
@@ -184,7 +184,7 @@ fn deploy_of_a_daemon_without_variables_names_the_process_that_has_the_port() {
     let ran = p.run("deploy dev").code(1);
     let daemon = p.read("srv/dev/service/log");
     let daemon = daemon.lines().find_map(|line| line.strip_prefix("daemon ")).unwrap().to_owned();
-    // It takes a moment until it has the port.
+    // It takes a phase until it has the port.
     let named = format!("is held by process {daemon}");
     let again = if ran.stderr.contains(&named) { ran } else { p.run("deploy dev").code(1) };
     assert!(Command::new("kill").args(["-KILL", &daemon]).status().unwrap().success());
@@ -211,9 +211,9 @@ fn deploy_whose_port_an_older_process_has_fails_and_names_it() {
     let current = p.path("srv/dev/current");
     let to = fs::read_link(&current).unwrap();
     let killed = std::thread::spawn(move || {
-        // Once the new release went live and was put back.
+        // Once the new release went live and was reverted.
         eventually("it is switched", || fs::read_link(&current).unwrap() != to);
-        eventually("it is put back", || fs::read_link(&current).unwrap() == to);
+        eventually("it is reverted", || fs::read_link(&current).unwrap() == to);
         let _ = (by_hand.kill(), by_hand.wait());
     });
     let ran = p.run("deploy dev").fails(1, &format!("port {port} is held by process {pid}"), "deploy again");

@@ -44,7 +44,7 @@ fn is_shell(script: &str) -> bool {
 #[test]
 fn output_is_a_script_that_sh_reads() {
     for more in [
-        "keeper bin/app\n",
+        "pidfile bin/app\n",
         "systemd shop|sockets|bin/app\n",
         "systemd shop|sockets|bin/app\nmanager sudo\nunit-line User=it's\n",
     ] {
@@ -61,12 +61,12 @@ fn output_is_a_script_that_sh_reads() {
 
 #[test]
 fn hosts_that_need_the_same_are_named_once() {
-    let mut p = project("keeper bin/app\n");
+    let mut p = project("pidfile bin/app\n");
     let said = p.run("setup dev").ok().stdout;
     assert!(said.starts_with("# As root on web1.example.com, web2.example.com, once"), "{said}");
     let said = p.run("setup dev --host web2.example.com").ok().stdout;
     assert!(said.starts_with("# As root on web2.example.com, once"), "{said}");
-    assert!(!said.contains("linger") && !said.contains("sudoers"), "a keeper needs neither: {said}");
+    assert!(!said.contains("linger") && !said.contains("sudoers"), "a pidfile service needs neither: {said}");
     p.run("setup dev --host web3").fails(2, "dev has no host web3", "ssh://deploy@web1.example.com/srv/app");
     p.change("ssh://deploy@web2.example.com/srv/app", "ssh://root@web2.example.com/srv/app");
     let said = p.run("setup dev").ok().stdout;
@@ -83,7 +83,7 @@ fn directory_of_this_machine_needs_nothing() {
 
 #[test]
 fn key_that_is_private_or_none_is_refused() {
-    let p = project("keeper bin/app\n");
+    let p = project("pidfile bin/app\n");
     for (file, text, error) in [
         ("private", "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n", "that is a private key"),
         ("none", "hello\n", "that is not a public key of ssh"),
@@ -107,7 +107,7 @@ fn manager_of_the_system_without_root_is_refused() {
 
 #[test]
 fn options_that_need_another_are_refused_without_it() {
-    let p = project("keeper bin/app\n");
+    let p = project("pidfile bin/app\n");
     p.run("setup dev --data").code(2).told("--remove");
     p.run("setup dev --login admin").code(2).told("--apply");
     p.run("setup dev --remove --data --apply").fails(2, "no terminal to ask on", "--yes");

@@ -46,14 +46,14 @@ fn what_may_follow_is_known_without_asking_anybody() {
             "deploy dev --expect-current=2",
             vec![&*format!("--expect-current={second}"), &format!("--expect-current={first}")],
         ),
-        ("deploy far --without ''", vec!["web1.example.com", "web2.example.com"]),
+        ("deploy far --skip-host ''", vec!["web1.example.com", "web2.example.com"]),
         ("exec dev --host ''", vec!["file:srv/dev"]),
         ("put --store ''", vec!["circleci:workspace", "file:store"]),
         ("deploy dev --lock", vec!["--lock-wait"]),
-        ("deploy dev --why ''", vec![]),
+        ("deploy dev --reason ''", vec![]),
         ("ci run deploy-", vec!["deploy-dev", "deploy-prod", "deploy-far"]),
         ("ci trigger deploy p", vec!["prod"]),
-        ("ci generate --pattern ''", vec!["workspace", "artifacts", "s3"]),
+        ("ci generate --handoff ''", vec!["workspace", "artifacts", "s3"]),
         ("completions ''", vec!["bash", "fish", "zsh"]),
         ("bench-", vec![]),
     ] {
@@ -70,7 +70,7 @@ fn what_cannot_be_read_is_left_out_in_silence() {
     p.write("target/releases", "a file");
     p.change("target ssh://deploy@web1", "target nonsense://deploy@web1");
     assert_eq!(candidates(&p, "rollback dev ''"), ["previous"]);
-    assert_eq!(candidates(&p, "deploy far --without ''"), ["web2.example.com"]);
+    assert_eq!(candidates(&p, "deploy far --skip-host ''"), ["web2.example.com"]);
     fs::remove_file(p.path("Cargo.toml")).unwrap();
     assert_eq!(candidates(&p, "dep"), [""; 0]);
 }
@@ -145,7 +145,7 @@ fn a_session(shell: &str, rc_file: &str, rc: &str, lines: &str) -> Option<()> {
         "cargo xtask status --col\tne\t",
         "cargo xtask status --color=ne\t",
         "cargo xtask put --store file:st\t",
-        "cargo xtask deploy dev --why 'it is late' --without=file:s\t",
+        "cargo xtask deploy dev --reason 'it is late' --skip-host=file:s\t",
         "cargo +stable xtask rol\tdev prev\t",
         "cargo bui\t",
         "cd sub/dir",
@@ -165,7 +165,7 @@ fn a_session(shell: &str, rc_file: &str, rc: &str, lines: &str) -> Option<()> {
         "xtask status --color never",
         "xtask status --color=never",
         "xtask put --store file:store",
-        "xtask deploy dev --why it is late --without=file:srv/dev",
+        "xtask deploy dev --reason it is late --skip-host=file:srv/dev",
         "+stable xtask rollback dev previous",
         "build",
         "xtask logs prod",

@@ -1,9 +1,9 @@
 //! What every store promises, run by each of them.
 
 use crate::account::Account;
-use crate::parts::{PROJECT, cx, release};
+use crate::parts::{PROJECT, ctx, release};
 use gangplank::ci::loopback::JobStatus;
-use gangplank::cx::Cx;
+use gangplank::context::Context;
 use gangplank::error::{Kind, kind_of};
 use gangplank::release::Release;
 use gangplank::release::id::ReleaseId;
@@ -70,11 +70,11 @@ pub fn race(dir: &Path, open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     }
 }
 
-fn with(url: &str, vars: impl Fn(&Path) -> Cx + Sync) {
+fn with(url: &str, vars: impl Fn(&Path) -> Context + Sync) {
     let dir = crate::record::tempdir();
     let open = || -> Box<dyn Store> {
-        let cx: &'static Cx = Box::leak(Box::new(vars(dir.path())));
-        store::open(cx, &PROJECT, url).unwrap()
+        let ctx: &'static Context = Box::leak(Box::new(vars(dir.path())));
+        store::open(ctx, &PROJECT, url).unwrap()
     };
     contract(dir.path(), &open);
     race(dir.path(), &open);
@@ -82,28 +82,28 @@ fn with(url: &str, vars: impl Fn(&Path) -> Cx + Sync) {
 
 #[test]
 fn a_directory() {
-    with("file:store/of/releases", cx);
+    with("file:store/of/releases", ctx);
 }
 
 #[test]
 fn the_workspace_of_circleci() {
     with("circleci:workspace", |dir| {
         let vars = [("GANGPLANK_WORKSPACE".to_owned(), dir.join("ws").display().to_string())];
-        Cx::new(dir.to_owned(), vars.into(), std::sync::Arc::new(Quiet))
+        Context::new(dir.to_owned(), vars.into(), std::sync::Arc::new(Quiet))
     });
 }
 
 /// Artifacts, with CircleCI's part done: what a job has put is stored and the job ends. Each release gets a pipeline of
 /// its own, as a push would.
 struct Uploaded {
-    cx: &'static Cx,
+    ctx: &'static Context,
     account: &'static Account,
     workspace: PathBuf,
 }
 
 impl Uploaded {
     fn store(&self) -> Box<dyn Store + '_> {
-        store::open(self.cx, &PROJECT, "circleci:artifacts").unwrap()
+        store::open(self.ctx, &PROJECT, "circleci:artifacts").unwrap()
     }
 }
 
@@ -116,11 +116,11 @@ impl Store for Uploaded {
         let put = self.store().put(release)?;
         if put == Put::Stored {
             let manifest = release.manifest();
-            let mut world = self.account.server.world();
-            let now = world.now();
-            let pipeline = world.push("main", &manifest.commit.sha, now);
-            world.next_job_number = manifest.ci.as_ref().unwrap().job;
-            drop(world);
+            let mut state = self.account.server.state();
+            let now = state.now();
+            let pipeline = state.push("main", &manifest.commit.sha, now);
+            state.next_job_number = manifest.ci.as_ref().unwrap().job;
+            drop(state);
             let (workflow, number, job) = self.account.start(&pipeline, "build");
             let dir = self.workspace.join("releases").join(release.id().as_str());
             self.account.store(number, &dir, &format!("releases/{}", release.id()));
@@ -148,9 +148,9 @@ fn the_artifacts_of_circleci() {
         ("GANGPLANK_WORKSPACE".to_owned(), workspace.display().to_string()),
         ("PATH".to_owned(), std::env::var("PATH").unwrap()),
     ]);
-    let cx: &'static Cx =
-        Box::leak(Box::new(Cx::new(dir.path().to_owned(), vars.collect(), std::sync::Arc::new(Quiet))));
-    let open = || -> Box<dyn Store> { Box::new(Uploaded { cx, account, workspace: workspace.clone() }) };
+    let ctx: &'static Context =
+        Box::leak(Box::new(Context::new(dir.path().to_owned(), vars.collect(), std::sync::Arc::new(Quiet))));
+    let open = || -> Box<dyn Store> { Box::new(Uploaded { ctx, account, workspace: workspace.clone() }) };
     contract(dir.path(), &open);
 }
 
@@ -163,9 +163,9 @@ impl gangplank::event::Sink for Quiet {
 #[test]
 fn a_damaged_release_is_never_handed_out() {
     let dir = crate::record::tempdir();
-    let cx = cx(dir.path());
+    let ctx = ctx(dir.path());
     let one = release(dir.path(), 1, &[("a", "1")]);
-    let store = store::open(&cx, &PROJECT, "file:store").unwrap();
+    let store = store::open(&ctx, &PROJECT, "file:store").unwrap();
     store.put(&one).unwrap();
     let bundle = dir.path().join("store").join(one.id().as_str()).join(&one.manifest().bundle.file);
     let mut bytes = fs::read(&bundle).unwrap();

@@ -13,7 +13,7 @@ fn from_commit_to_live_and_back() {
 
     let v2 = p.release("2");
     p.run("diff dev").ok().has("~ www/index.html").has("commits it brings:");
-    p.run("deploy dev --why 'the new price'").ok();
+    p.run("deploy dev --reason 'the new price'").ok();
     assert_eq!(p.get("dev").unwrap(), "2");
 
     // Prod wants a yes, and gets the bits that dev has proven.

@@ -1,7 +1,7 @@
 //! What every target promises, run by each of them.
 
-use crate::parts::{cx, dead, record, release};
-use gangplank::cx::Cx;
+use crate::parts::{ctx, dead, record, release};
+use gangplank::context::Context;
 use gangplank::deploy::state::{Current, Lock, Root};
 use gangplank::host::directory::HostTarget;
 use gangplank::host::{self, Delivery, Target, script};
@@ -12,15 +12,15 @@ use gangplank::service::Script;
 use std::path::Path;
 
 /// The contract, on a target that does not exist yet and gets its releases by `deliver`.
-pub fn contract(cx: &Cx, dir: &Path, target: &dyn Target, deliver: &dyn Fn(&Release) -> Delivery<'_>) {
+pub fn contract(ctx: &Context, dir: &Path, target: &dyn Target, deliver: &dyn Fn(&Release) -> Delivery<'_>) {
     let releases = [1, 2, 3].map(|n| release(dir, n, &[("a b/c'd", &n.to_string()), ("x", "y")]));
     let [one, two, three] = &releases;
     assert_eq!(target.state().unwrap().root, Root::Absent, "looking changes nothing");
 
-    let me = Owner::me(cx, "deploy");
+    let me = Owner::me(ctx, "deploy");
     assert_eq!(target.lock(&me).unwrap(), Lock::Free);
     let held = Lock::Held(Box::new(me.clone()));
-    assert_eq!(target.lock(&Owner::me(cx, "another")).unwrap(), held);
+    assert_eq!(target.lock(&Owner::me(ctx, "another")).unwrap(), held);
     assert_eq!(target.state().unwrap().lock, held);
     target.unlock(Some("not-mine")).unwrap();
     assert_eq!(target.state().unwrap().lock, held, "only the owner's token opens");
@@ -66,13 +66,13 @@ pub fn contract(cx: &Cx, dir: &Path, target: &dyn Target, deliver: &dyn Fn(&Rele
     assert_eq!(target.state().unwrap().current, Current::None);
     target.unlock(Some(&me.token)).unwrap();
     assert_eq!(target.state().unwrap().lock, Lock::Free);
-    locks(cx, target);
-    last_words(cx, target);
+    locks(ctx, target);
+    last_words(ctx, target);
 }
 
 /// Many who want the lock: one gets it, from nobody or from the dead.
-fn locks(cx: &Cx, target: &dyn Target) {
-    let owners: Vec<_> = (0..8).map(|n| Owner::me(cx, format!("deploy {n}"))).collect();
+fn locks(ctx: &Context, target: &dyn Target) {
+    let owners: Vec<_> = (0..8).map(|n| Owner::me(ctx, format!("deploy {n}"))).collect();
     let wins = |got: Vec<Lock>| got.iter().filter(|lock| **lock == Lock::Free).count();
     for round in 0..5 {
         let got = std::thread::scope(|scope| {
@@ -82,7 +82,7 @@ fn locks(cx: &Cx, target: &dyn Target) {
         assert_eq!(wins(got), 1, "round {round}");
         target.unlock(None).unwrap();
 
-        let gone = dead(&Owner::me(cx, "killed"));
+        let gone = dead(&Owner::me(ctx, "killed"));
         target.lock(&gone).unwrap();
         let got = std::thread::scope(|scope| {
             let tries: Vec<_> =
@@ -93,13 +93,13 @@ fn locks(cx: &Cx, target: &dyn Target) {
         let Lock::Held(winner) = target.state().unwrap().lock else { panic!("nobody has it") };
         assert!(owners.contains(&winner));
         target.unlock(None).unwrap();
-        successor_died(cx, target, &owners);
+        successor_died(ctx, target, &owners);
     }
 }
 
 /// The last script of the dead still runs on the host: nobody takes over before it has ended.
-fn last_words(cx: &Cx, target: &dyn Target) {
-    let (gone, me) = (dead(&Owner::me(cx, "killed")), Owner::me(cx, "next"));
+fn last_words(ctx: &Context, target: &dyn Target) {
+    let (gone, me) = (dead(&Owner::me(ctx, "killed")), Owner::me(ctx, "next"));
     target.lock(&gone).unwrap();
     let mark = gangplank::machine::mark(&gone.token);
     let run = |text: String| assert!(target.run(&Script::new(text, String::new())).unwrap().ok());
@@ -120,8 +120,8 @@ fn last_words(cx: &Cx, target: &dyn Target) {
 }
 
 /// One died with the lock, and the next while it took over: it had made its mark and not yet replaced the lock.
-fn successor_died(cx: &Cx, target: &dyn Target, owners: &[Owner]) {
-    let (first, second) = (dead(&Owner::me(cx, "killed")), dead(&Owner::me(cx, "killed too")));
+fn successor_died(ctx: &Context, target: &dyn Target, owners: &[Owner]) {
+    let (first, second) = (dead(&Owner::me(ctx, "killed")), dead(&Owner::me(ctx, "killed too")));
     target.lock(&first).unwrap();
     let mark = format!("cat > {}/.lock.after.{}", script::quote(target.root()), first.token);
     let json = serde_json::to_string(&second).unwrap();
@@ -135,9 +135,9 @@ fn successor_died(cx: &Cx, target: &dyn Target, owners: &[Owner]) {
 #[test]
 fn empty_lock_whose_successor_died_is_taken_over() {
     let dir = crate::record::tempdir();
-    let cx = cx(dir.path());
-    let target = host::open(&cx, "file:srv").unwrap();
-    let (me, gone) = (Owner::me(&cx, "next"), dead(&Owner::me(&cx, "killed")));
+    let ctx = ctx(dir.path());
+    let target = host::open(&ctx, "file:srv").unwrap();
+    let (me, gone) = (Owner::me(&ctx, "next"), dead(&Owner::me(&ctx, "killed")));
     target.lock(&me).unwrap();
     target.unlock(Some(&me.token)).unwrap();
     for left in [&b""[..], b"\0\0\0"] {
@@ -158,9 +158,9 @@ fn empty_lock_whose_successor_died_is_taken_over() {
 #[test]
 fn lock_that_is_a_link_to_nothing_is_held_until_it_is_released() {
     let dir = crate::record::tempdir();
-    let cx = cx(dir.path());
-    let target = host::open(&cx, "file:srv").unwrap();
-    let me = Owner::me(&cx, "next");
+    let ctx = ctx(dir.path());
+    let target = host::open(&ctx, "file:srv").unwrap();
+    let me = Owner::me(&ctx, "next");
     std::fs::create_dir(dir.path().join("srv")).unwrap();
     std::os::unix::fs::symlink("../outside", dir.path().join("srv/.lock")).unwrap();
     let held = Lock::Unreadable("a link to nothing".into());
@@ -174,9 +174,9 @@ fn lock_that_is_a_link_to_nothing_is_held_until_it_is_released() {
 #[test]
 fn history_that_is_a_link_out_of_the_root_is_copied_and_not_written_through() {
     let dir = crate::record::tempdir();
-    let cx = cx(dir.path());
-    let target = host::open(&cx, "file:srv").unwrap();
-    target.lock(&Owner::me(&cx, "deploy")).unwrap();
+    let ctx = ctx(dir.path());
+    let target = host::open(&ctx, "file:srv").unwrap();
+    target.lock(&Owner::me(&ctx, "deploy")).unwrap();
     target.record(&record()).unwrap();
     let (history, outside) = (dir.path().join("srv/history.jsonl"), dir.path().join("outside"));
     std::fs::rename(&history, &outside).unwrap();
@@ -190,9 +190,9 @@ fn history_that_is_a_link_out_of_the_root_is_copied_and_not_written_through() {
 #[test]
 fn a_directory_of_this_machine() {
     let dir = crate::record::tempdir();
-    let cx = cx(dir.path());
+    let ctx = ctx(dir.path());
     let changes: &Changes = Box::leak(Box::default());
-    contract(&cx, dir.path(), &*host::open(&cx, "file:srv/with space/it's").unwrap(), &|release| {
+    contract(&ctx, dir.path(), &*host::open(&ctx, "file:srv/with space/it's").unwrap(), &|release| {
         Delivery::Push(release, changes)
     });
 }
@@ -200,19 +200,19 @@ fn a_directory_of_this_machine() {
 #[test]
 fn a_place_behind_another_program() {
     let dir = crate::record::tempdir();
-    let cx = cx(dir.path());
+    let ctx = ctx(dir.path());
     let changes: &Changes = Box::leak(Box::default());
     // `env` runs the words after it, as `docker exec -i NAME` does.
     let root = dir.path().join("srv/with space/it's");
-    let target = HostTarget::through(&cx, "env:here", "here", root.to_str().unwrap(), &["env"]);
-    contract(&cx, dir.path(), &target, &|release| Delivery::Push(release, changes));
+    let target = HostTarget::through(&ctx, "env:here", "here", root.to_str().unwrap(), &["env"]);
+    contract(&ctx, dir.path(), &target, &|release| Delivery::Push(release, changes));
 }
 
 #[test]
 fn a_bundle_that_was_damaged_on_its_way_is_not_installed() {
     let dir = crate::record::tempdir();
-    let cx = cx(dir.path());
-    let target = host::open(&cx, "file:srv").unwrap();
+    let ctx = ctx(dir.path());
+    let target = host::open(&ctx, "file:srv").unwrap();
     let one = release(dir.path(), 1, &[("a", "1")]);
     // It verified when it was opened, and changes before it is sent.
     let other = release(dir.path(), 2, &[("a", "2")]);

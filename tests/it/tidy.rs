@@ -7,7 +7,7 @@ mod scan;
 
 use crate::project::root;
 use crate::record::skip;
-use gangplank::checks::groups::GROUPS;
+use gangplank::test::groups::GROUPS;
 use scan::{Source, chain, close, functions, is_call, line_of, sources};
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +21,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Packages that a cold build of the engine compiles. Each one costs a second of everybody's first `cargo xtask`.
 const PACKAGES_MAX: usize = 130;
 
-/// Who may name what: a crate, a part of the standard library, a macro, or a call. Nobody where the list is empty.
+/// Who may name what: a crate, a part of the standard library, a macro, or a call. NoSink where the list is empty.
 const DOORS: &[(&str, &[&str])] = &[
     ("clap", &["cli.rs", "cli/bench.rs", "cli/ci.rs", "cli/control.rs", "cli/new.rs", "cli/setup.rs", "cli/test.rs"]),
     ("clap_complete", &["complete.rs"]),
@@ -41,24 +41,24 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rustls", &["http.rs"]),
     ("saphyr_parser", &["ci/yaml.rs"]),
     ("sha2", &["release/digest.rs"]),
-    ("signal_hook", &["cx.rs"]),
+    ("signal_hook", &["context.rs"]),
     ("tar", &["release/format.rs"]),
     ("tokio", &["store/object.rs"]),
     ("toml_edit", &["new/manifest.rs"]),
     ("walkdir", &["ci/workspace.rs", "include.rs"]),
     ("xshell", &["git.rs", "git/checkout.rs"]),
-    ("std::env", &["cx.rs", "cx/environment.rs", "lib.rs"]),
+    ("std::env", &["context.rs", "context/environment.rs", "lib.rs"]),
     ("std::io::stdin", &["approval.rs"]),
     ("std::io::stdout", &["lib.rs"]),
-    ("std::io::stderr", &["approval.rs", "cx.rs", "lib.rs", "report/json.rs", "report/live.rs", "report/term.rs"]),
-    ("std::process::exit", &["cx.rs"]),
+    ("std::io::stderr", &["approval.rs", "context.rs", "lib.rs", "report/json.rs", "report/live.rs", "report/term.rs"]),
+    ("std::process::exit", &["context.rs"]),
     // These panic when the reader has gone: `cargo xtask releases | head -1`.
     ("print!", &[]),
     ("println!", &[]),
     ("eprint!", &[]),
     ("eprintln!", &[]),
     ("dbg!", &[]),
-    // Other programs are run by `Cx`, which keeps their stderr and says how long they took. Without arguments these
+    // Other programs are run by `Context`, which keeps their stderr and says how long they took. Without arguments these
     // are the methods of a command; `http.rs` asks a response for its status.
     (".spawn()", &["process.rs"]),
     (".status()", &["http.rs"]),
@@ -90,7 +90,7 @@ const LOWER: &[(&str, &str, &str)] = &[
 /// Uses across the layers that are meant: who, whom, why.
 const CROSSINGS: &[(&str, &str, &str)] = &[
     ("deploy::state", "machine", "a lock holds an `Owner`, which is data and knows how to find out about itself"),
-    ("extend", "cx", "what a project adds are functions, and that is what they are given"),
+    ("extend", "ctx", "what a project adds are functions, and that is what they are given"),
     ("extend", "store", "such a function opens a store"),
     ("extend", "host", "or a target"),
     ("health", "host", "a check may be a command on the target"),
@@ -98,13 +98,13 @@ const CROSSINGS: &[(&str, &str, &str)] = &[
 
 /// Failures that get their hint from the function that catches them: file, piece of the message, why.
 const HINTED_ABOVE: &[(&str, &str, &str)] = &[
-    ("deploy/apply.rs", "the engine panicked", "`put_back` says what is live now, and what to do"),
-    ("deploy/apply.rs", "stopped by a signal", "`put_back` says what is live now, and what to do"),
-    ("deploy/apply/put_back.rs", "was put back, but", "`put_back` says that a person has to look"),
+    ("deploy/apply.rs", "the engine panicked", "`revert` says what is live now, and what to do"),
+    ("deploy/apply.rs", "stopped by a signal", "`revert` says what is live now, and what to do"),
+    ("deploy/apply/revert.rs", "was reverted, but", "`revert` says that a person has to look"),
 ];
 
 /// Fails with all offences.
-fn settle(rule: &str, offences: &[String]) {
+fn assert_none(rule: &str, offences: &[String]) {
     assert!(offences.is_empty(), "{} to mend. {rule}\n\n{}\n", offences.len(), offences.join("\n"));
 }
 
@@ -147,7 +147,7 @@ fn every_file_says_what_it_is_for() {
             offences.push(format!("{}:1: open it with a `//!` sentence", source.path));
         }
     }
-    settle("A reader who opens a file learns first what it is for.", &offences);
+    assert_none("A reader who opens a file learns first what it is for.", &offences);
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn files_and_functions_stay_small() {
             ));
         }
     }
-    settle("Small files are found by their name, small functions are read at a glance.", &offences);
+    assert_none("Small files are found by their name, small functions are read at a glance.", &offences);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn ignored_test_is_in_the_group_that_its_path_names() {
             }
         }
     }
-    settle("A test that nothing runs protects nothing; `cargo xtask test --all` runs the groups.", &offences);
+    assert_none("A test that nothing runs protects nothing; `cargo xtask test --all` runs the groups.", &offences);
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn each_door_is_in_one_place() {
                 used.insert((*door, file.to_owned()));
             } else {
                 offences.extend(lines.iter().map(|line| match *allowed {
-                    [] => format!("{}:{line}: nobody uses `{door}` here: emit an event, or ask `Cx`", source.path),
+                    [] => format!("{}:{line}: nobody uses `{door}` here: emit an event, or ask `Context`", source.path),
                     _ => format!("{}:{line}: `{door}` is for {} alone: go through it", source.path, allowed.join(", ")),
                 }));
             }
@@ -231,7 +231,7 @@ fn each_door_is_in_one_place() {
             offences.push(format!("{manifest}:{line}: say in DOORS of tests/it/tidy.rs which file may name `{name}`"));
         }
     }
-    settle("What is named in one file is replaced, and faked, in one file.", &offences);
+    assert_none("What is named in one file is replaced, and faked, in one file.", &offences);
 }
 
 /// Whether a path is `outer` or something in it.
@@ -319,7 +319,10 @@ fn layers_look_down() {
             offences.push(format!("tests/it/tidy.rs: {module} is no longer there: take it out of LOWER"));
         }
     }
-    settle("A layer knows only what is below it; the layers are the comments in xtask/engine/src/lib.rs.", &offences);
+    assert_none(
+        "A layer knows only what is below it; the layers are the comments in xtask/engine/src/lib.rs.",
+        &offences,
+    );
 }
 
 #[test]
@@ -350,7 +353,7 @@ fn every_failure_has_a_hint() {
     let mut excused = BTreeSet::new();
     for source in engine().iter().filter(|source| !source.path.ends_with("/error.rs")) {
         let code = &source.shipped;
-        for maker in ["usage(", "failed(", "not_found(", "verification(", "Failure::new("] {
+        for maker in ["usage(", "failed(", "not_found(", "verification(", "CliError::new("] {
             for (start, _) in code.match_indices(maker).filter(|(start, _)| is_call(code, *start)) {
                 let open = start + maker.len() - 1;
                 if chain(code, open).contains(&"hint") || hinted_later(code, start) {
@@ -371,7 +374,7 @@ fn every_failure_has_a_hint() {
     for (_, (file, message, _)) in HINTED_ABOVE.iter().enumerate().filter(|(row, _)| !excused.contains(row)) {
         offences.push(format!("tests/it/tidy.rs: {file} no longer says `{message}`: take it out of HINTED_ABOVE"));
     }
-    settle("An error that says what to do next ends the search; see xtask/engine/src/error.rs.", &offences);
+    assert_none("An error that says what to do next ends the search; see xtask/engine/src/error.rs.", &offences);
 }
 
 /// Whether a failure gets a name here, and its hint where the name is used.
@@ -400,7 +403,7 @@ fn every_dependency_is_accounted_for() {
             offences.push(format!("{manifest}:{line}: say in ARCHITECTURE.md what `{name}` is for and why this one"));
         }
     }
-    settle("A dependency is code that we answer for.", &offences);
+    assert_none("A dependency is code that we answer for.", &offences);
 }
 
 /// Whether a text has a name as a word of its own: `tar` is no part of `target`.

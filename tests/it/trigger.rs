@@ -10,8 +10,8 @@ fn trigger(p: &Project, account: &Account, line: &str) -> Ran {
 }
 
 fn stated(account: &Account, number: usize) -> serde_json::Value {
-    let world = account.server.world();
-    json!(world.triggered(&world.pipelines[number - 1].id).unwrap())
+    let state = account.server.state();
+    json!(state.triggered(&state.pipelines[number - 1].id).unwrap())
 }
 
 #[test]
@@ -21,11 +21,11 @@ fn what_is_started_is_what_was_said() {
         let account = Account::open(&p, slug, Box::new(|_| None));
         let built = account.build(&p, "main");
         if !definitions {
-            account.server.world().definitions.clear();
+            account.server.state().definitions.clear();
         }
         trigger(&p, &account, "deploy dev").ok().says("pipeline 2 started\n");
         assert_eq!(stated(&account, 2), json!({ "deploy-env": "dev", "release": built.sha }));
-        trigger(&p, &account, "deploy prod latest --yes --why 'the new price'").ok();
+        trigger(&p, &account, "deploy prod latest --yes --reason 'the new price'").ok();
         assert_eq!(
             stated(&account, 3),
             json!({ "deploy-env": "prod", "release": "latest", "reason": "the new price" })
@@ -49,19 +49,19 @@ fn what_cannot_be_started_is_explained() {
     trigger(&p, &account, "deploy stage").fails(2, "no env `stage`", "dev, prod");
     trigger(&p, &account, "deploy prod").fails(2, "prod needs approval, and there is no terminal", "--yes");
     trigger(&p, &account, "deploy dev previous").fails(2, "`previous` is for a rollback", "rollback dev");
-    account.server.world().skip_ci = true;
+    account.server.state().skip_ci = true;
     trigger(&p, &account, "deploy dev").fails(1, "CircleCI started nothing on main", "[skip ci]");
-    account.server.world().skip_ci = false;
-    account.server.world().parameters_declared.clear();
+    account.server.state().skip_ci = false;
+    account.server.state().parameters_declared.clear();
     trigger(&p, &account, "deploy dev").code(4).told("deploy-env");
-    p.change("pattern artifacts\n", "");
-    trigger(&p, &account, "deploy dev").fails(2, "its pattern is `workspace`", "Pattern::Artifacts");
+    p.change("handoff artifacts\n", "");
+    trigger(&p, &account, "deploy dev").fails(2, "its handoff is `workspace`", "Handoff::Artifacts");
 }
 
 /// Carries out the next triggered pipeline as CircleCI would: one workflow, one job.
 pub fn carry_out(account: &Account, number: usize, end: JobStatus) {
-    eventually("the pipeline is there", || account.server.world().pipelines.len() >= number);
-    let id = account.server.world().pipelines[number - 1].id.clone();
+    eventually("the pipeline is there", || account.server.state().pipelines.len() >= number);
+    let id = account.server.state().pipelines[number - 1].id.clone();
     let (workflow, _, job) = account.start(&id, "deploy-prod");
     std::thread::sleep(std::time::Duration::from_millis(700));
     account.end(&workflow, &job, end);
@@ -99,11 +99,11 @@ fn a_pipeline_that_runs_nothing_is_not_followed_for_ever() {
 }
 
 pub fn on_hold(account: &Account, number: usize) -> (String, String) {
-    let mut world = account.server.world();
-    let id = world.pipelines[number - 1].id.clone();
-    let workflow = world.add_workflow(&id, "deploy-prod-on-approval");
-    let job = world.add_approval(&workflow, "approve-prod", &[]);
-    world.hold(&job);
+    let mut state = account.server.state();
+    let id = state.pipelines[number - 1].id.clone();
+    let workflow = state.add_workflow(&id, "deploy-prod-on-approval");
+    let job = state.add_approval(&workflow, "approve-prod", &[]);
+    state.hold(&job);
     (workflow, job)
 }
 
@@ -120,9 +120,9 @@ fn an_approval_from_the_terminal() {
     let (_, second) = on_hold(&account, 2);
     approve("ci approve prod").fails(2, "there is no terminal to ask on", "--yes");
     approve("ci approve prod --pipeline 1 --yes --json").ok().has(&built.sha);
-    assert!(account.server.world().approved(&first) && !account.server.world().approved(&second));
+    assert!(account.server.state().approved(&first) && !account.server.state().approved(&second));
     approve("ci approve prod --yes").ok().says("pipeline 2: approve-prod of deploy-prod-on-approval is approved\n");
-    assert!(account.server.world().approved(&second));
+    assert!(account.server.state().approved(&second));
     approve("ci approve stage --yes").fails(2, "no env `stage`", "dev, prod");
 }
 
@@ -133,15 +133,15 @@ fn a_followed_pipeline_is_approved_on_its_way() {
     account.build(&p, "main");
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            eventually("the pipeline is there", || account.server.world().pipelines.len() >= 2);
+            eventually("the pipeline is there", || account.server.state().pipelines.len() >= 2);
             let (workflow, job) = on_hold(&account, 2);
-            eventually("it is approved", || account.server.world().approved(&job));
+            eventually("it is approved", || account.server.state().approved(&job));
             // CircleCI is behind: for some looks more it shows the job as it was.
-            account.server.world().hold(&job);
+            account.server.state().hold(&job);
             let looks = || account.server.log().iter().filter(|it| it.path.ends_with("/job")).count();
             let until = looks() + 3;
             eventually("it is looked at again", || looks() >= until);
-            account.server.world().set_workflow_status(&workflow, WorkflowStatus::Success);
+            account.server.state().set_workflow_status(&workflow, WorkflowStatus::Success);
         });
         trigger(&p, &account, "deploy prod --yes --follow").ok();
     });
@@ -151,7 +151,7 @@ fn a_followed_pipeline_is_approved_on_its_way() {
     account.build(&p, "main");
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            eventually("the pipeline is there", || account.server.world().pipelines.len() >= 2);
+            eventually("the pipeline is there", || account.server.state().pipelines.len() >= 2);
             on_hold(&account, 2);
         });
         trigger(&p, &account, "deploy dev --follow")

@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 const ENVS: [&str; 4] = ["sudo", "user", "system", "box"];
 
 /// The machine and the project that is deployed to it.
-struct World {
+struct MockState {
     vm: Machine,
     p: Project,
     failed: Vec<String>,
 }
 
-impl World {
+impl MockState {
     /// Goes on after a case that failed, because the next boot is far away; the end of the test names all of them.
     fn case(&mut self, name: &str, run: impl FnOnce(&mut Self)) {
         // `GANGPLANK_VM_CASES=fresh,story of sudo` runs those alone.
@@ -47,7 +47,7 @@ impl World {
     }
 }
 
-/// The sample app in four envs: two logins, three managers and the keeper.
+/// The sample app in four envs: two logins, three managers and the pidfile service.
 fn project(vm: &Machine) -> Project {
     let service = |n: usize, login: &str, dir: &str, service: &str| {
         let port = vm.port(n);
@@ -62,7 +62,7 @@ fn project(vm: &Machine) -> Project {
         service(0, "deploy", "/srv/app", "systemd shop|restart|bin/app\nmanager sudo"),
         service(1, "deploy", "/srv/own", "systemd own|restart|bin/app"),
         service(2, "root", "/srv/system", "systemd web|restart|bin/app\nmanager system\nunit-line User=deploy"),
-        service(3, "box", "/srv/box", "keeper bin/app"),
+        service(3, "box", "/srv/box", "pidfile bin/app"),
     ];
     let mut p = Project::bare(&format!("include bin/app\ninclude www\nstore file:store\n{}", envs.concat()));
     p.var("PATH", &vm.path());
@@ -94,8 +94,8 @@ fn commands_of_the_guide_are_found() {
 fn deploys_to_a_real_machine_survive_reboots_and_power_cuts() {
     let Some(vm) = Machine::start(ENVS.len()) else { return };
     let p = project(&vm);
-    let mut world = World { vm, p, failed: Vec::new() };
-    let w = &mut world;
+    let mut state = MockState { vm, p, failed: Vec::new() };
+    let w = &mut state;
     w.case("from a fresh server by docs/hosts.md", |w| {
         guide::fresh_server(&w.vm, &w.p);
         guide::set_up(&w.vm, &w.p);
@@ -116,5 +116,5 @@ fn deploys_to_a_real_machine_survive_reboots_and_power_cuts() {
     w.case("power cut right after a deploy", power::cut_after_deploy);
     w.case("power cut during a deploy", power::cut_during_deploy);
     w.case("setup is taken back", |w| guide::take_back(&w.vm, &w.p));
-    assert!(world.failed.is_empty(), "failed: {}", world.failed.join(", "));
+    assert!(state.failed.is_empty(), "failed: {}", state.failed.join(", "));
 }

@@ -44,7 +44,7 @@ const STORES: &[&str] = if cfg!(feature = "s3") {
     &["circleci:workspace", "circleci:artifacts", "file:target/store"]
 };
 
-const SERVICE: Service = Service::Keeper { run: &["bin/app"], stop_timeout: Duration::from_secs(15) };
+const SERVICE: Service = Service::Pidfile { run: &["bin/app"], stop_timeout: Duration::from_secs(15) };
 
 /// Healthy is what answers with the commit that was deployed, and not merely something on that port.
 const fn answers(url: &'static str) -> Health {

@@ -14,7 +14,7 @@ const CASES: &[Case] = &[
         "failed, with artifacts",
         |p, a| {
             let built = a.build(p, "main");
-            let id = a.server.world().job_numbered(built.job).unwrap().id.clone();
+            let id = a.server.state().job_numbered(built.job).unwrap().id.clone();
             a.end(&built.workflow, &id, JobStatus::Failed);
         },
         "fetch HEAD",
@@ -26,8 +26,8 @@ const CASES: &[Case] = &[
         "still running",
         |p, a| {
             let built = a.build(p, "main");
-            let id = a.server.world().job_numbered(built.job).unwrap().id.clone();
-            a.server.world().start_job(&id);
+            let id = a.server.state().job_numbered(built.job).unwrap().id.clone();
+            a.server.state().start_job(&id);
         },
         "fetch HEAD",
         5,
@@ -38,13 +38,13 @@ const CASES: &[Case] = &[
         "never begun",
         |p, a| {
             let sha = p.git(&["rev-parse", "HEAD"]);
-            let mut world = a.server.world();
-            let now = world.now();
-            let pipeline = world.push("main", &sha, now);
-            let workflow = world.add_workflow(&pipeline, "build-deploy-dev");
-            let job = world.add_job(&workflow, "build", &[]);
-            world.end_job(&job, JobStatus::NotRun);
-            world.set_workflow_status(&workflow, WorkflowStatus::Failed);
+            let mut state = a.server.state();
+            let now = state.now();
+            let pipeline = state.push("main", &sha, now);
+            let workflow = state.add_workflow(&pipeline, "build-deploy-dev");
+            let job = state.add_job(&workflow, "build", &[]);
+            state.end_job(&job, JobStatus::NotRun);
+            state.set_workflow_status(&workflow, WorkflowStatus::Failed);
         },
         "fetch HEAD",
         5,
@@ -56,7 +56,7 @@ const CASES: &[Case] = &[
         |p, a| {
             a.days_ago(40);
             let built = a.build(p, "main");
-            a.server.world().expire_artifacts(built.job);
+            a.server.state().expire_artifacts(built.job);
         },
         "fetch HEAD",
         5,
@@ -96,7 +96,7 @@ const CASES: &[Case] = &[
         "a build that stored nothing",
         |p, a| {
             let built = a.build(p, "main");
-            a.server.world().expire_artifacts(built.job);
+            a.server.state().expire_artifacts(built.job);
         },
         "fetch HEAD",
         5,

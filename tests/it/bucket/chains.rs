@@ -61,7 +61,7 @@ fn a_bucket_that_was_damaged_or_emptied_is_passed_over_aloud() {
 fn when_none_can_serve_each_says_why() {
     let dir = crate::record::tempdir();
     let (p, account, built) = built(dir.path());
-    account.server.world().expire_artifacts(built.job);
+    account.server.state().expire_artifacts(built.job);
     fs::remove_file(bundle(dir.path(), &built)).unwrap();
     let job = account.other_workflow(90, "main", &built.sha);
     let ran = p.run_with(&format!("deploy prod {}", built.id), &job);

@@ -9,8 +9,8 @@ use gangplank::store::object::settings::settings;
 /// Keys below a prefix.
 fn keys(vars: &[(String, String)], url: &str) -> Vec<String> {
     let dir = crate::record::tempdir();
-    let cx = with(dir.path(), vars);
-    let bucket = Bucket::open(&cx, url, &settings(url, cx.vars(), &|_| None).unwrap()).unwrap();
+    let ctx = with(dir.path(), vars);
+    let bucket = Bucket::open(&ctx, url, &settings(url, ctx.vars(), &|_| None).unwrap()).unwrap();
     bucket.list("").unwrap().into_iter().map(|object| object.key).collect()
 }
 
@@ -91,8 +91,8 @@ fn a_lock_that_a_bucket_keeps() {
     let url = fresh_url();
     let p = project(&url, &ceph.url());
     let dir = crate::record::tempdir();
-    let cx = with(dir.path(), &ceph.vars());
-    let bucket = Bucket::open(&cx, &url, &settings(&url, cx.vars(), &|_| None).unwrap()).unwrap();
+    let ctx = with(dir.path(), &ceph.vars());
+    let bucket = Bucket::open(&ctx, &url, &settings(&url, ctx.vars(), &|_| None).unwrap()).unwrap();
     let owner = r#"{"token":"a-b-0","by":"ana@laptop","machine":"elsewhere","pid":1,"started":null,"since":"2026-08-01T00:00:00Z","doing":"deploy x to dev","ci":null}"#;
     assert!(bucket.create("locks/shop/dev.json", owner.into()).unwrap());
     broken(&p, "doctor dev", "locks/shop/dev.json: held by ana@laptop", "--lock-wait 600");

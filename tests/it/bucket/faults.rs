@@ -143,7 +143,7 @@ fn a_connection_that_is_cut_is_made_again() {
     p.write("www/noise", &crate::faults::noise(20 << 20));
     let id = p.release("1");
     p.run("put").ok();
-    p.run("put --confirm").ok();
+    p.run("verify --store").ok();
     fs::remove_dir_all(p.path("target/releases")).unwrap();
     p.run(&format!("fetch {id} --into target/got")).ok();
 }
@@ -235,7 +235,7 @@ fn the_server_dies_in_the_middle_of_a_put() {
     p.var("S3_ENDPOINT", &server.url());
     p.run("releases").ok();
     p.run("put").ok().has(&format!("{id} stored"));
-    p.run("put --confirm").ok();
+    p.run("verify --store").ok();
 }
 
 #[test]
@@ -288,8 +288,8 @@ fn what_was_damaged_is_mended_where_it_was_built() {
     for file in files {
         let good = fs::read(&file).unwrap();
         fs::write(&file, vec![b'x'; good.len()]).unwrap();
-        p.run("put --confirm").ok().told("was damaged, and is mended");
+        p.run("verify --store").ok().told("was damaged, and is mended");
         assert_eq!(fs::read(&file).unwrap(), good);
     }
-    p.run(&format!("put --confirm {id}")).ok().has("every byte");
+    p.run(&format!("verify {id} --store")).ok().has("every byte");
 }

@@ -25,7 +25,7 @@ fn upload(bucket: &Bucket, dir: &Path, forgery: &Forgery) -> Option<()> {
 fn host_that_fetches_is_sent_no_forged_release() {
     let Some(ceph) = ceph() else { return };
     let store = crate::record::tempdir();
-    let cx = leaked(with(store.path(), &ceph.vars()));
+    let ctx = leaked(with(store.path(), &ceph.vars()));
     let mut tried = 0;
     for (name, forgery) in forged::all() {
         // A device or a pipe is nothing that a bucket keeps.
@@ -33,7 +33,7 @@ fn host_that_fetches_is_sent_no_forged_release() {
             continue;
         }
         let url = fresh_url();
-        let bucket = Bucket::open(cx, &url, &settings_of(cx, &url)).unwrap();
+        let bucket = Bucket::open(ctx, &url, &settings_of(ctx, &url)).unwrap();
         let dir = forgery.write(store.path());
         if upload(&bucket, &dir, &forgery).is_none() {
             continue;
@@ -50,7 +50,7 @@ fn host_that_fetches_is_sent_no_forged_release() {
     assert!(tried > 80, "{tried}");
     // And one that is not forged is fetched.
     let url = fresh_url();
-    let bucket = Bucket::open(cx, &url, &settings_of(cx, &url)).unwrap();
+    let bucket = Bucket::open(ctx, &url, &settings_of(ctx, &url)).unwrap();
     let forgery = Forgery::new();
     upload(&bucket, &forgery.write(store.path()), &forgery).unwrap();
     let mut p = project(&url, &ceph.url());

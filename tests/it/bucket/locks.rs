@@ -19,11 +19,11 @@ use std::sync::Barrier;
 fn twenty_want_the_lock_and_one_gets_it_from_nobody_or_from_the_dead() {
     let Some(ceph) = ceph() else { return };
     let dir = crate::record::tempdir();
-    let (cx, url) = (leaked(with(dir.path(), &ceph.vars())), fresh_url());
-    let store = open(cx, &url);
+    let (ctx, url) = (leaked(with(dir.path(), &ceph.vars())), fresh_url());
+    let store = open(ctx, &url);
     let lock = store.lock_of("prod").unwrap();
     for round in 0..10 {
-        let gone = dead(&Owner::me(cx, "killed"));
+        let gone = dead(&Owner::me(ctx, "killed"));
         for of_dead in [false, true] {
             if of_dead {
                 assert_eq!(lock.lock(&gone).unwrap(), Lock::Free);
@@ -33,7 +33,7 @@ fn twenty_want_the_lock_and_one_gets_it_from_nobody_or_from_the_dead() {
                 let (start, url) = (&start, &url);
                 let each = (0..WRITERS).map(|n| {
                     scope.spawn(move || {
-                        let (store, me) = (open(cx, url), Owner::me(cx, format!("deploy {n}")));
+                        let (store, me) = (open(ctx, url), Owner::me(ctx, format!("deploy {n}")));
                         let lock = store.lock_of("prod").unwrap();
                         start.wait();
                         let got = if of_dead { lock.take_over(&me, gone, gone) } else { lock.lock(&me) };
@@ -60,9 +60,9 @@ fn twenty_want_the_lock_and_one_gets_it_from_nobody_or_from_the_dead() {
 /// A lock in a directory of buckets, held by a job that runs somewhere else.
 fn held(buckets: &Path, p: &Project, account: &Account) -> (String, u64, String) {
     let pipeline = {
-        let mut world = account.server.world();
-        let now = world.now();
-        world.push("main", &p.git(&["rev-parse", "HEAD"]), now)
+        let mut state = account.server.state();
+        let now = state.now();
+        state.push("main", &p.git(&["rev-parse", "HEAD"]), now)
     };
     let (workflow, job, id) = account.start(&pipeline, "deploy-dev");
     let ci = CiJob {
@@ -71,9 +71,9 @@ fn held(buckets: &Path, p: &Project, account: &Account) -> (String, u64, String)
         workflow: Some(workflow.clone()),
         pipeline: None,
     };
-    let cx = crate::parts::cx(p.path("").as_path());
+    let ctx = crate::parts::ctx(p.path("").as_path());
     let owner =
-        Owner { machine: "elsewhere".into(), by: "bob".into(), ci: Some(ci), ..Owner::me(&cx, "deploy of his") };
+        Owner { machine: "elsewhere".into(), by: "bob".into(), ci: Some(ci), ..Owner::me(&ctx, "deploy of his") };
     let path = buckets.join("builds/shop/locks/shop/dev.json");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, serde_json::to_vec(&owner).unwrap()).unwrap();
@@ -91,11 +91,11 @@ fn the_lock_of_a_job_that_has_ended_is_taken_over() {
     account.days_ago(1);
     let (workflow, job, id) = held(dir.path(), &p, &account);
     let laptop = account.laptop();
-    let hint = "cargo xtask lock release dev --force";
+    let hint = "cargo xtask unlock dev --force";
     p.run_with("deploy dev", &laptop).fails(6, &format!("acme/shop/{job})"), hint);
     assert!(!p.path("srv/dev").exists(), "the hosts were not asked");
     p.run_with("lock status dev", &laptop).ok().has("locks/shop/dev.json").has("bob since");
-    p.run_with("lock release dev", &laptop).fails(6, "nothing says that it is gone", "--force");
+    p.run_with("unlock dev", &laptop).fails(6, "nothing says that it is gone", "--force");
     account.end(&workflow, &id, JobStatus::Canceled);
     // Without a token nobody can ask.
     p.run("deploy dev").fails(6, "is locked by bob", hint);
@@ -112,7 +112,7 @@ fn the_lock_of_a_job_that_has_ended_is_taken_over() {
         ("GANGPLANK_API_DEADLINE", "1"),
     ]);
     p.run_with("deploy dev", &nowhere).fails(6, "is locked by bob", hint).told("does not say whether job");
-    p.run_with("lock release dev --force", &nowhere).ok();
+    p.run_with("unlock dev --force", &nowhere).ok();
     p.run("deploy dev").ok();
 }
 
@@ -122,15 +122,15 @@ fn a_deploy_that_was_killed_on_this_machine_is_taken_over() {
     let p = project_in(dir.path());
     p.release("1");
     p.run("put").ok();
-    let cx = crate::parts::cx(p.path("").as_path());
+    let ctx = crate::parts::ctx(p.path("").as_path());
     let path = dir.path().join("builds/shop/locks/shop/dev.json");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(&path, serde_json::to_vec(&dead(&Owner::me(&cx, "deploy"))).unwrap()).unwrap();
+    fs::write(&path, serde_json::to_vec(&dead(&Owner::me(&ctx, "deploy"))).unwrap()).unwrap();
     p.run("deploy dev").ok().told("taking over the lock");
     // What nobody wrote is nobody's, and only --force removes it.
     fs::write(&path, "?").unwrap();
     p.run("deploy dev").fails(6, "somebody who left no name", "--force");
-    p.run("lock release dev --force").ok();
+    p.run("unlock dev --force").ok();
     p.run("deploy dev").ok();
 }
 

@@ -166,7 +166,7 @@ fn whom_the_service_does_not_trust_gets_no_keys() {
     let _alone = alone();
     let Some(issuer) = issuer() else { return };
     let hint = "trust policy";
-    for (why, token) in [
+    for (reason, token) in [
         ("another organization", issuer.token("another-org", 3600)),
         ("an hour ago", issuer.token(ORG, -60)),
         ("another signature", format!("{}AAAA", &issuer.token(ORG, 3600).trim_end_matches(|c| c != '.'))),
@@ -175,7 +175,7 @@ fn whom_the_service_does_not_trust_gets_no_keys() {
         let p = with_role("deploy", &token);
         p.release("1");
         let ran = p.run("put").fails(3, "cannot take on the role arn:aws:iam:::role/deploy", hint);
-        assert!(!ran.stderr.contains(&token), "{why}: {}", ran.stderr);
+        assert!(!ran.stderr.contains(&token), "{reason}: {}", ran.stderr);
     }
     let p = with_role("nobody", &issuer.token(ORG, 3600));
     p.release("1");

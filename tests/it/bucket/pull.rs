@@ -15,9 +15,9 @@ use std::os::unix::fs::symlink;
 fn the_contract_of_a_host_that_fetches() {
     let Some(ceph) = ceph() else { return };
     let dir = crate::record::tempdir();
-    let cx = leaked(with(dir.path(), &ceph.vars()));
-    let store = open(cx, &fresh_url());
-    contract(cx, dir.path(), &*host::open(cx, "file:srv/with space/it's").unwrap(), &|release| {
+    let ctx = leaked(with(dir.path(), &ceph.vars()));
+    let store = open(ctx, &fresh_url());
+    contract(ctx, dir.path(), &*host::open(ctx, "file:srv/with space/it's").unwrap(), &|release| {
         store.put(release).unwrap();
         Delivery::Pull(release, store.link(release.manifest()).unwrap())
     });
@@ -29,9 +29,9 @@ fn the_contract_of_a_host_over_ssh_that_fetches() {
     let (Some(ceph), Some(fleet)) = (ceph(), Fleet::start(1)) else { return };
     let dir = crate::record::tempdir();
     let vars = [&ceph.vars()[..], &[("PATH".to_owned(), fleet.path())]].concat();
-    let cx = leaked(with(dir.path(), &vars));
-    let store = open(cx, &fresh_url());
-    contract(cx, dir.path(), &*host::open(cx, &fleet.target(0, "with space/it's")).unwrap(), &|release| {
+    let ctx = leaked(with(dir.path(), &vars));
+    let store = open(ctx, &fresh_url());
+    contract(ctx, dir.path(), &*host::open(ctx, &fleet.target(0, "with space/it's")).unwrap(), &|release| {
         store.put(release).unwrap();
         Delivery::Pull(release, store.link(release.manifest()).unwrap())
     });
@@ -167,12 +167,12 @@ fn what_the_host_cannot_fetch_changes_nothing() {
 fn other_bytes_than_those_of_the_manifest_are_not_installed() {
     let dir = crate::record::tempdir();
     let Some(ceph) = ceph() else { return };
-    let cx = leaked(with(dir.path(), &ceph.vars()));
+    let ctx = leaked(with(dir.path(), &ceph.vars()));
     let (url, one) = (fresh_url(), crate::parts::release(dir.path(), 1, &[("a", "1")]));
     let other = crate::parts::release(dir.path(), 2, &[("a", "2")]);
-    let store = open(cx, &url);
+    let store = open(ctx, &url);
     store.put(&other).unwrap();
-    let target = host::open(cx, "file:srv").unwrap();
+    let target = host::open(ctx, "file:srv").unwrap();
     let wrong = Delivery::Pull(&one, store.link(other.manifest()).unwrap());
     let error = target.install(&wrong, &crate::parts::record()).unwrap_err();
     assert_eq!(gangplank::error::kind_of(&error), gangplank::error::Kind::Verification);

@@ -3,8 +3,8 @@
 use crate::bucket::server::{ceph, fresh_url, with};
 use crate::bucket::{ana, leaked, open};
 use crate::parts::{record, release};
-use gangplank::cx::Cx;
-use gangplank::deploy::history::{Happened, Record};
+use gangplank::context::Context;
+use gangplank::deploy::history::{HistoryEvent, Record};
 use gangplank::error::{Kind, kind_of};
 use gangplank::release::Release;
 use gangplank::store::{Retention, Store};
@@ -22,7 +22,7 @@ fn prune(store: &dyn Store) -> usize {
         Ok(ids.into_iter().map(|id| (id, "prod".to_owned())).collect::<BTreeMap<_, _>>())
     };
     let kept = store.prune(NOTHING, &ana(), false, &needed).unwrap().unwrap();
-    kept.iter().filter(|it| it.why.is_none()).count()
+    kept.iter().filter(|it| it.reason.is_none()).count()
 }
 
 fn whole(store: &dyn Store, release: &Release, into: &Path) -> bool {
@@ -34,22 +34,22 @@ fn whole(store: &dyn Store, release: &Release, into: &Path) -> bool {
     listed
 }
 
-fn put_meets_prune(cx: &'static Cx, url: &str, dir: &Path, rounds: u32) {
+fn put_meets_prune(ctx: &'static Context, url: &str, dir: &Path, rounds: u32) {
     let (mut removed, mut refused, mut there) = (0, 0, 0);
     for round in 0..rounds {
         let release = release(dir, round, &[("a", &round.to_string())]);
         if round % 2 == 0 {
-            open(cx, url).put(&release).unwrap();
+            open(ctx, url).put(&release).unwrap();
         }
         let start = Barrier::new(2);
         let (put, gone) = std::thread::scope(|scope| {
             let put = scope.spawn(|| {
-                let store = open(cx, url);
+                let store = open(ctx, url);
                 start.wait();
                 store.put(&release)
             });
             let prune = scope.spawn(|| {
-                let store = open(cx, url);
+                let store = open(ctx, url);
                 start.wait();
                 prune(&*store)
             });
@@ -60,7 +60,7 @@ fn put_meets_prune(cx: &'static Cx, url: &str, dir: &Path, rounds: u32) {
             assert_eq!(kind_of(&error), Kind::Locked, "round {round}: {error:#}");
             refused += 1;
         }
-        let store = open(cx, url);
+        let store = open(ctx, url);
         there += u32::from(whole(&*store, &release, &dir.join("got")));
         store.put(&release).unwrap_or_else(|error| panic!("round {round}, again: {error:#}"));
         assert!(whole(&*store, &release, &dir.join("got")), "round {round}");
@@ -91,26 +91,26 @@ fn a_put_and_a_prune_on_ceph() {
 fn a_deploy_and_a_prune_on_ceph() {
     let Some(ceph) = ceph() else { return };
     let dir = crate::record::tempdir();
-    let (cx, (mut kept, mut refused)) = (leaked(with(dir.path(), &ceph.vars())), (0, 0));
+    let (ctx, (mut kept, mut refused)) = (leaked(with(dir.path(), &ceph.vars())), (0, 0));
     for round in 0..12 {
         let (url, release) = (fresh_url(), release(dir.path(), round, &[("a", &round.to_string())]));
-        open(cx, &url).put(&release).unwrap();
+        open(ctx, &url).put(&release).unwrap();
         let start = Barrier::new(2);
         let (told, pruned) = std::thread::scope(|scope| {
             let deploy = scope.spawn(|| {
-                let store = open(cx, &url);
-                let line = Record { event: Happened::Switched, release: Some(release.id().clone()), ..record() };
+                let store = open(ctx, &url);
+                let line = Record { event: HistoryEvent::Switched, release: Some(release.id().clone()), ..record() };
                 start.wait();
                 store.append("prod", &line)
             });
             let prune = scope.spawn(|| {
-                let store = open(cx, &url);
+                let store = open(ctx, &url);
                 start.wait();
                 prune(&*store)
             });
             (deploy.join().unwrap(), prune.join().unwrap())
         });
-        let there = whole(&*open(cx, &url), &release, &dir.path().join("got"));
+        let there = whole(&*open(ctx, &url), &release, &dir.path().join("got"));
         match told {
             Ok(()) => {
                 assert!(there, "round {round}: a deploy went on, and the prune removed {pruned}");

@@ -1,9 +1,9 @@
 //! The Ceph of the tests, and a proxy before it that does as a test says at any request.
 
-use crate::parts::cx;
+use crate::parts::ctx;
 use crate::record::skip;
 use gangplank::ci::run::ceph::Ceph;
-use gangplank::cx::Cx;
+use gangplank::context::Context;
 use gangplank::store::object::Bucket;
 use gangplank::store::object::settings::settings;
 use std::io::{Read, Write};
@@ -21,7 +21,7 @@ pub fn ceph() -> Option<&'static Ceph> {
     static SHARED: OnceLock<Option<Ceph>> = OnceLock::new();
     let shared = SHARED.get_or_init(|| {
         let dir = own_dir();
-        if !Ceph::is_installed(&cx(&dir)) {
+        if !Ceph::is_installed(&ctx(&dir)) {
             assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "install radosgw, ceph-mon and ceph-osd");
             skip("buckets on a real server: Ceph is not installed (radosgw, ceph-mon, ceph-osd)");
             return None;
@@ -47,14 +47,14 @@ pub fn own_dir() -> PathBuf {
 
 pub fn make_bucket(ceph: &Ceph) {
     let dir = crate::record::tempdir();
-    let cx = with(dir.path(), &ceph.vars());
+    let ctx = with(dir.path(), &ceph.vars());
     let url = format!("s3://{BUCKET}");
-    Bucket::open(&cx, &url, &settings(&url, cx.vars(), &|_| None).unwrap()).unwrap().make().unwrap();
+    Bucket::open(&ctx, &url, &settings(&url, ctx.vars(), &|_| None).unwrap()).unwrap().make().unwrap();
 }
 
 /// A context with variables.
-pub fn with(dir: &Path, vars: &[(String, String)]) -> Cx {
-    cx(dir).with_vars(vars.iter().cloned())
+pub fn with(dir: &Path, vars: &[(String, String)]) -> Context {
+    ctx(dir).with_vars(vars.iter().cloned())
 }
 
 /// A prefix that no other test uses.

@@ -4,8 +4,8 @@ use crate::bucket::server::with;
 use crate::bucket::{ana, leaked, open, project_in, settings_of};
 use crate::parts::{dead, release};
 use crate::project::Project;
-use gangplank::cx::Cx;
-use gangplank::deploy::life::Registry;
+use gangplank::context::Context;
+use gangplank::deploy::liveness::LivenessChecker;
 use gangplank::deploy::lock::Locks;
 use gangplank::deploy::state::{Lock, Lockable};
 use gangplank::error::{Kind, Result, failed, kind_of};
@@ -24,15 +24,15 @@ use tempfile::TempDir;
 const URL: &str = "s3://builds/shop";
 const NOTHING: Retention = Retention { app: "shop", keep: 0, days: 0 };
 
-fn setup() -> (TempDir, &'static Cx) {
+fn setup() -> (TempDir, &'static Context) {
     let dir = crate::record::tempdir();
     let vars = [("GANGPLANK_BUCKETS".to_owned(), dir.path().join("buckets").display().to_string())];
-    let cx = leaked(with(dir.path(), &vars));
-    (dir, cx)
+    let ctx = leaked(with(dir.path(), &vars));
+    (dir, ctx)
 }
 
-fn bucket(cx: &'static Cx) -> Bucket<'static> {
-    Bucket::open(cx, URL, &settings_of(cx, URL)).unwrap()
+fn bucket(ctx: &'static Context) -> Bucket<'static> {
+    Bucket::open(ctx, URL, &settings_of(ctx, URL)).unwrap()
 }
 
 fn manifest_key(release: &Release) -> String {
@@ -63,12 +63,12 @@ fn whole_or_absent(store: &dyn Store, dir: &Path) -> bool {
 
 #[test]
 fn a_put_that_finds_the_bundle_which_a_prune_takes_for_debris() {
-    let (dir, cx) = setup();
-    let (store, one) = (open(cx, URL), release(dir.path(), 1, &[("a", "1")]));
+    let (dir, ctx) = setup();
+    let (store, one) = (open(ctx, URL), release(dir.path(), 1, &[("a", "1")]));
     store.put(&one).unwrap();
-    bucket(cx).remove(&manifest_key(&one)).unwrap();
+    bucket(ctx).remove(&manifest_key(&one)).unwrap();
     let put = Cell::new(None);
-    prune_and(&*store, || put.set(Some(open(cx, URL).put(&one))));
+    prune_and(&*store, || put.set(Some(open(ctx, URL).put(&one))));
     let error = put.take().unwrap().expect_err("it cannot stay");
     assert_eq!(kind_of(&error), Kind::Locked, "{error:#}");
     assert!(!whole_or_absent(&*store, dir.path()));
@@ -78,12 +78,12 @@ fn a_put_that_finds_the_bundle_which_a_prune_takes_for_debris() {
 
 #[test]
 fn a_put_between_a_prunes_two_removals() {
-    let (dir, cx) = setup();
-    let (store, one) = (open(cx, URL), release(dir.path(), 1, &[("a", "1")]));
+    let (dir, ctx) = setup();
+    let (store, one) = (open(ctx, URL), release(dir.path(), 1, &[("a", "1")]));
     store.put(&one).unwrap();
-    bucket(cx).remove(&manifest_key(&one)).unwrap();
+    bucket(ctx).remove(&manifest_key(&one)).unwrap();
     let list = serde_json::json!({ "since": jiff::Timestamp::now().to_string(), "by": "bob", "releases": [one.id().as_str()] });
-    fs::write(dir.path().join("buckets/builds/shop/doomed.json"), list.to_string()).unwrap();
+    fs::write(dir.path().join("buckets/builds/shop/pending_deletion.json"), list.to_string()).unwrap();
     let error = store.put(&one).unwrap_err();
     assert!(error.to_string().contains("bob is removing"), "{error:#}");
     assert!(store.list().unwrap().is_empty(), "no manifest is left without its bundle");
@@ -91,11 +91,11 @@ fn a_put_between_a_prunes_two_removals() {
 
 #[test]
 fn a_publish_while_a_prune_looks_the_second_time() {
-    let (dir, cx) = setup();
-    let (store, one) = (open(cx, URL), release(dir.path(), 1, &[("a", "1")]));
+    let (dir, ctx) = setup();
+    let (store, one) = (open(ctx, URL), release(dir.path(), 1, &[("a", "1")]));
     store.put(&one).unwrap();
     prune_and(&*store, || {
-        let error = open(cx, URL).publish(one.manifest()).unwrap_err();
+        let error = open(ctx, URL).publish(one.manifest()).unwrap_err();
         assert_eq!(kind_of(&error), Kind::Locked, "{error:#}");
     });
     assert_eq!(store.latest().unwrap().unwrap().id, *one.id(), "what a pointer names is kept");
@@ -103,10 +103,10 @@ fn a_publish_while_a_prune_looks_the_second_time() {
 
 #[test]
 fn a_prune_that_comes_back_late_leaves_the_list_of_the_next_one() {
-    let (dir, cx) = setup();
-    let store = open(cx, URL);
+    let (dir, ctx) = setup();
+    let store = open(ctx, URL);
     store.put(&release(dir.path(), 1, &[("a", "1")])).unwrap();
-    let list = dir.path().join("buckets/builds/shop/doomed.json");
+    let list = dir.path().join("buckets/builds/shop/pending_deletion.json");
     let bobs =
         serde_json::json!({ "since": jiff::Timestamp::now().to_string(), "by": "bob", "releases": [] }).to_string();
     prune_and(&*store, || fs::write(&list, &bobs).unwrap());
@@ -120,10 +120,10 @@ fn a_prune_that_comes_back_late_leaves_the_list_of_the_next_one() {
 
 #[test]
 fn a_list_of_a_prune_counts_while_that_prune_may_run() {
-    let (dir, cx) = setup();
-    let (store, one) = (open(cx, URL), release(dir.path(), 1, &[("a", "1")]));
+    let (dir, ctx) = setup();
+    let (store, one) = (open(ctx, URL), release(dir.path(), 1, &[("a", "1")]));
     store.put(&one).unwrap();
-    let list = dir.path().join("buckets/builds/shop/doomed.json");
+    let list = dir.path().join("buckets/builds/shop/pending_deletion.json");
     let at = |minutes| (jiff::Timestamp::now() + jiff::SignedDuration::from_mins(minutes)).to_string();
     let write = |since: String, owner: Option<Owner>| {
         let text = serde_json::json!({ "since": since, "by": "bob", "owner": owner, "releases": [one.id().as_str()] });
@@ -144,11 +144,11 @@ fn a_list_of_a_prune_counts_while_that_prune_may_run() {
 
 #[test]
 fn a_manifest_without_its_bundle_says_so() {
-    let (dir, cx) = setup();
-    let (store, one) = (open(cx, URL), release(dir.path(), 1, &[("a", "1")]));
+    let (dir, ctx) = setup();
+    let (store, one) = (open(ctx, URL), release(dir.path(), 1, &[("a", "1")]));
     store.put(&one).unwrap();
-    for object in bucket(cx).list("releases").unwrap().iter().filter(|it| it.key.ends_with(".tar.gz")) {
-        bucket(cx).remove(&object.key).unwrap();
+    for object in bucket(ctx).list("releases").unwrap().iter().filter(|it| it.key.ends_with(".tar.gz")) {
+        bucket(ctx).remove(&object.key).unwrap();
     }
     let error = store.get(one.id(), &dir.path().join("got")).unwrap_err();
     assert_eq!(kind_of(&error), Kind::Verification, "{error:#}");
@@ -167,8 +167,8 @@ fn no_variable_means_another_bucket() {
             (extra, "someone-elses"),
         ];
         let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let cx = leaked(with(dir.path(), &vars));
-        let url = bucket(cx).signed_url("x", Duration::from_secs(60)).unwrap();
+        let ctx = leaked(with(dir.path(), &vars));
+        let url = bucket(ctx).signed_url("x", Duration::from_secs(60)).unwrap();
         let at = format!("{}{}", url.host_str().unwrap(), url.path());
         assert_eq!(at, "s3.us-east-1.amazonaws.com/builds/shop/x", "{extra}");
     }
@@ -205,31 +205,31 @@ impl Lockable for Racy<'_> {
     }
 }
 
-fn take(cx: &'static Cx, racy: Racy) -> Result<()> {
-    let (places, registry) = ([Box::new(racy) as Box<dyn Lockable>], Registry::new(cx, None));
-    Locks::take(&registry, &places, &[], &Owner::me(cx, "mine"), Duration::ZERO).map(drop)
+fn take(ctx: &'static Context, racy: Racy) -> Result<()> {
+    let (places, registry) = ([Box::new(racy) as Box<dyn Lockable>], LivenessChecker::new(ctx, None));
+    Locks::take(&registry, &places, &[], &Owner::me(ctx, "mine"), Duration::ZERO).map(drop)
 }
 
 #[test]
 fn whoever_took_over_first_and_died_is_succeeded_in_turn() {
-    let (_dir, cx) = setup();
-    let (store, host) = (open(cx, URL), host::open(cx, "file:srv/x").unwrap());
+    let (_dir, ctx) = setup();
+    let (store, host) = (open(ctx, URL), host::open(ctx, "file:srv/x").unwrap());
     let of_store = store.lock_of("prod").unwrap();
     for inner in [&*of_store, &*host] {
         let calls = Cell::new(0);
-        inner.lock(&dead(&Owner::me(cx, "killed"))).unwrap();
-        let other = Some(dead(&Owner::me(cx, "killed too")));
-        take(cx, Racy { inner, other, loses_answers: false, calls }).unwrap();
+        inner.lock(&dead(&Owner::me(ctx, "killed"))).unwrap();
+        let other = Some(dead(&Owner::me(ctx, "killed too")));
+        take(ctx, Racy { inner, other, loses_answers: false, calls }).unwrap();
         assert_eq!(inner.holder().unwrap(), Lock::Free, "taken, and given back");
     }
 }
 
 #[test]
 fn a_lock_whose_answer_was_lost_is_given_back() {
-    let (_dir, cx) = setup();
-    let store = open(cx, URL);
+    let (_dir, ctx) = setup();
+    let store = open(ctx, URL);
     let inner = store.lock_of("prod").unwrap();
-    take(cx, Racy { inner: &*inner, other: None, loses_answers: true, calls: Cell::new(0) }).unwrap();
+    take(ctx, Racy { inner: &*inner, other: None, loses_answers: true, calls: Cell::new(0) }).unwrap();
     assert_eq!(inner.holder().unwrap(), Lock::Free);
 }
 
@@ -245,8 +245,8 @@ fn a_lock_that_stayed_in_the_bucket_does_not_swallow_the_next_rollback() {
     let since = jiff::Timestamp::now();
     p.run("rollback dev").ok();
     // It was over, but its lock in the bucket could not be given back.
-    let cx = crate::parts::cx(p.path("").as_path());
-    let owner = dead(&Owner { since, ..Owner::me(&cx, "rollback of dev") });
+    let ctx = crate::parts::ctx(p.path("").as_path());
+    let owner = dead(&Owner { since, ..Owner::me(&ctx, "rollback of dev") });
     fs::write(dir.path().join("builds/shop/locks/shop/dev.json"), serde_json::to_vec(&owner).unwrap()).unwrap();
     p.run("rollback dev").ok();
     assert_eq!(p.live("srv/dev"), "1", "two rollbacks go back two");

@@ -8,7 +8,7 @@ use gangplank::ci::loopback::{Body, Reply, Settings};
 use std::time::{Duration, Instant};
 
 fn account_of(p: &mut Project) -> Account {
-    p.change("store circleci:workspace\n", "store circleci:workspace\nstore circleci:artifacts\npattern artifacts\n");
+    p.change("store circleci:workspace\n", "store circleci:workspace\nstore circleci:artifacts\nhandoff artifacts\n");
     p.run("ci generate").ok();
     p.commit("artifacts");
     Account::new(p)
@@ -21,14 +21,14 @@ fn an_account_that_is_well_is_only_asked() {
     p.change("env dev\n", "ci-context shop-ci\nenv dev\ncontext shop-dev\nvar KEY=${KEY}\n");
     p.run("ci generate").ok();
     p.commit("contexts");
-    let mut world = account.server.world();
-    world.contexts =
+    let mut state = account.server.state();
+    state.contexts =
         [("shop-ci".to_owned(), vec!["CIRCLE_TOKEN".to_owned()]), ("shop-dev".into(), vec!["KEY".into()])].into();
-    world.components = vec!["shop".into()];
+    state.components = vec!["shop".into()];
     for file in ["rollback", "deploy"] {
-        let (id, created_at) = (world.uuid(), world.now());
+        let (id, created_at) = (state.uuid(), state.now());
         let (provider, file_path) = ("github_app".into(), format!(".circleci/{file}.yml"));
-        world.definitions.push(gangplank::ci::loopback::Definition {
+        state.definitions.push(gangplank::ci::loopback::Definition {
             id,
             name: file.into(),
             provider,
@@ -36,11 +36,11 @@ fn an_account_that_is_well_is_only_asked() {
             created_at,
         });
     }
-    let now = world.now();
-    world
+    let now = state.now();
+    state
         .envvars
         .insert("LATEST_BUILD_NUM".into(), gangplank::ci::loopback::Variable { value: "12".into(), created_at: now });
-    drop(world);
+    drop(state);
     let vars = [&account.laptop()[..], &account::vars(&[("KEY", "v")])].concat();
     let ran = run(&p, "doctor", &vars).code(0);
     assert_eq!(checks(&ran, "warning"), [""; 0], "{}", ran.stdout);
@@ -55,12 +55,12 @@ fn an_account_that_is_well_is_only_asked() {
     assert!(!ran.stdout.contains(TOKEN) && !ran.stderr.contains(TOKEN));
 
     // What is missing there, and what should be otherwise.
-    let mut world = account.server.world();
-    world.contexts = [("shop-dev".to_owned(), vec![])].into();
-    world.envvars.clear();
-    world.default_branch = "trunk".into();
-    world.settings = Settings { autocancel_builds: true, build_fork_prs: true, forks_receive_secret_env_vars: true };
-    drop(world);
+    let mut state = account.server.state();
+    state.contexts = [("shop-dev".to_owned(), vec![])].into();
+    state.envvars.clear();
+    state.default_branch = "trunk".into();
+    state.settings = Settings { autocancel_builds: true, build_fork_prs: true, forks_receive_secret_env_vars: true };
+    drop(state);
     let ran = broken_with(&p, "doctor", &vars, "context shop-ci: there is none", "make it in Organization settings");
     let warnings = checks(&ran, "warning");
     for piece in ["anybody can read them", "cancels the deploy", "it lacks KEY", "no such variable"] {
@@ -97,7 +97,7 @@ fn tokens_that_are_of_no_use() {
         assert_eq!(well, token == TOKEN, "a token that is well is said to be: {}", ran.stdout);
     }
     // Who hands over otherwise needs none.
-    p.change("pattern artifacts\n", "");
+    p.change("handoff artifacts\n", "");
     p.run("ci generate").ok();
     p.commit("workspace");
     warned(&p, "doctor", "only what other stores keep", new);

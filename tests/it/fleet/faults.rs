@@ -146,7 +146,7 @@ fn a_check_that_takes_too_long_is_ended_on_the_host() {
 }
 
 /// The connection breaks while the host waits for the old process to stop: it goes on by itself and starts the new one,
-/// and only then is the old one put back.
+/// and only then is the old one reverted.
 #[test]
 fn a_connection_that_is_cut_in_the_middle_of_a_restart() {
     let Some(fleet) = Fleet::start(1) else { return };

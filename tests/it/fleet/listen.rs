@@ -67,7 +67,7 @@ fn sessions(fleet: &Fleet, hosts: usize) -> usize {
 
 /// A project with a log of its own on each host.
 fn with_logs(fleet: &Fleet, hosts: usize) -> Project {
-    let p = project(fleet, hosts, "keeper bin/app\n");
+    let p = project(fleet, hosts, "pidfile bin/app\n");
     for host in 0..hosts {
         fs::create_dir_all(fleet.srv(host).join("app/service")).unwrap();
         fs::write(log(fleet, host), format!("one of {host}\n\ntwo\tof {host} \x1b[2J\n")).unwrap();
@@ -123,7 +123,7 @@ fn what_is_followed_is_followed_until_we_go() {
         heard.has("fleet1 | ");
         write(&fleet, 0, &format!("three {signal}\n"));
         heard.has(&format!("fleet0 | three {signal}\n"));
-        // As the keeper does at a start.
+        // As the pidfile service does at a start.
         fs::rename(log(&fleet, 1), log(&fleet, 1).with_extension("1")).unwrap();
         write(&fleet, 1, &format!("four {signal}\n"));
         heard.has(&format!("fleet1 | four {signal}\n"));

@@ -80,7 +80,7 @@ fn ten_machines() {
     );
     p.run("promote dev prod").ok();
 
-    // It does not start: the canary has it for a moment.
+    // It does not start: the canary has it for a phase.
     p.write_program("bin/app", "#!/bin/sh\necho cannot start >&2\nexit 1\n");
     let three = p.release("3");
     let ran = p.run("deploy dev").fails(1, "is live again on ssh://127.0.1.10", "deploy again").told("cannot start");
@@ -109,6 +109,6 @@ fn ten_machines() {
     for (what, (good, bad)) in [("the service", service), ("files", files)] {
         assert!(good > 100 && bad.is_empty(), "{what}: {good} answered, {} not: {:?}", bad.len(), bad.first());
     }
-    // Whoever comes while the broken one is tried waits until it was put back, or is turned away on the canary alone.
+    // Whoever comes while the broken one is tried waits until it was reverted, or is turned away on the canary alone.
     assert!(broken.1.iter().all(|bad| bad.starts_with("host 0:")), "{:?}", broken.1.first());
 }

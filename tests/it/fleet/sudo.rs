@@ -51,7 +51,7 @@ fn calls(fleet: &Fleet) -> String {
 }
 
 /// First release, next one, one that is taken back, way back, and what an operator does.
-fn life(fleet: &Fleet, p: &mut Project) {
+fn whole_story(fleet: &Fleet, p: &mut Project) {
     for text in ["1", "2"] {
         p.release(text);
         p.run("deploy dev").ok();
@@ -78,7 +78,7 @@ fn line_of_setup_lets_each_deploy_revert_and_rollback_run() {
         p.run("deploy dev").fails(1, "nothing is live", "deploy again");
         fs::remove_file(p.path("www/broken")).unwrap();
         assert!(calls(&fleet).contains("disable -q --now shop.service"), "{}", calls(&fleet));
-        life(&fleet, &mut p);
+        whole_story(&fleet, &mut p);
         let told = calls(&fleet);
         assert!(told.contains("restart shop.service") && told.contains("daemon-reload"), "{told}");
         assert_eq!(told.contains("shop.socket"), handover == "sockets", "{told}");
@@ -229,7 +229,7 @@ fn setup_as_root_makes_a_fresh_host_ready_and_takes_it_back() {
     assert_eq!(fs::metadata(&sudoers).unwrap().permissions().mode() & 0o777, 0o440);
     let journal = etc("group").lines().find(|line| line.starts_with("systemd-journal:")).map(str::to_owned);
     assert!(journal.is_some_and(|line| line.ends_with("deploy")), "{}", etc("group"));
-    life(&fleet, &mut p);
+    whole_story(&fleet, &mut p);
     // It goes again, and what it never made stays.
     p.run("setup dev --key deploy_key.pub --remove --apply").ok().told("kept, because it is not empty");
     assert!(!sudoers.exists() && unit(&fleet, "shop.service").is_empty() && fleet.srv(0).join("app/releases").is_dir());

@@ -88,7 +88,7 @@ fn logs_of_a_login_that_may_not_sync_the_journal_are_shown() {
     assert_eq!(fleet.ask(0, "journalctl --sync; echo $?"), "1");
     p.release("1");
     p.run("deploy dev").ok();
-    // Without a sync the journal may be a moment behind.
+    // Without a sync the journal may be a phase behind.
     crate::project::eventually("the log is shown", || p.run("logs dev").stdout.contains("listening on"));
 }
 
@@ -153,15 +153,15 @@ fn a_first_release_that_fails_leaves_no_unit_enabled() {
 }
 
 #[test]
-fn the_keeper_and_systemd_do_not_meet() {
+fn the_pidfile_service_and_systemd_do_not_meet() {
     let Some(fleet) = Fleet::with_systemd(1) else { return };
     let (mut p, port) = project(&fleet, 1, "restart");
-    let kept = format!("var HOST={}\nvar PORT={port}\nkeeper bin/app", address(0));
+    let kept = format!("var HOST={}\nvar PORT={port}\npidfile bin/app", address(0));
     p.change("systemd shop|restart|bin/app", &kept);
     p.release("1");
     p.run("deploy dev").ok();
     p.change(&kept, "systemd shop|restart|bin/app");
-    p.run("deploy dev").fails(1, "a process of the built-in keeper runs here", "`kill ");
+    p.run("deploy dev").fails(1, "a process of the built-in pidfile service runs here", "`kill ");
     assert_eq!(says(0, port), "1");
     let process = fs::read_to_string(fleet.srv(0).join("app/service/process")).unwrap();
     fleet.ask(0, &format!("kill {}", process.split(' ').next().unwrap()));

@@ -41,7 +41,7 @@ fn logs_of_a_login_that_may_not_sync_the_journal_are_shown() {
 #[test]
 fn log_after_a_failure_has_the_lines_of_this_start_alone() {
     let Some((fleet, p, _)) = deployed() else { return };
-    // A clock that was put back an hour: by time, what failed before belongs to every later start.
+    // A clock that was reverted an hour: by time, what failed before belongs to every later start.
     program(&fleet, "date", "case $1 in +%s) echo $(($(/bin/date +%s) - 3600));; *) exec /bin/date \"$@\";; esac");
     for (release, words) in [("2", "first failure"), ("3", "second failure")] {
         p.write_program("bin/app", &format!("#!/bin/sh\necho {words}\nexit 7\n"));

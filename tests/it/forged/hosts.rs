@@ -75,9 +75,9 @@ fn host_refuses_an_archive_of_anything_else() {
         ("a path that leaves", more(entry(b'0', "../../../outside", 0o644, b"x")), ""),
         ("an absolute path", more(entry(b'0', outside.to_str().unwrap(), 0o644, b"x")), ""),
     ];
-    for (name, entries, why) in cases {
+    for (name, entries, reason) in cases {
         let (code, said) = install(&root, &entries);
-        assert!(code != 0 && said.contains(why), "{name}: {code}: {said}");
+        assert!(code != 0 && said.contains(reason), "{name}: {code}: {said}");
         let left: Vec<_> = super::all_files(&root).into_iter().filter(|path| path.contains(ID)).collect();
         assert!(left.is_empty() && !outside.exists(), "{name}: {left:?}");
     }
@@ -102,16 +102,16 @@ fn verify_and_rollback_compare_links_and_modes() {
         ("a link that is gone", |www| fs::remove_file(www.join("top/link")).unwrap(), "www/top/link: is missing"),
     ];
     let mut n = 1;
-    for (name, change, why) in changes {
+    for (name, change, reason) in changes {
         change(&www(&p, &one));
         let ran = p.run("verify @dev").code(7);
-        assert!(ran.stderr.contains(why), "{name}: {}", ran.stderr);
+        assert!(ran.stderr.contains(reason), "{name}: {}", ran.stderr);
         // What was changed is not gone back to.
         n += 1;
         p.release(&n.to_string());
         p.run("deploy dev").ok();
         let ran = p.run("rollback dev").code(7);
-        assert!(ran.stderr.contains(why), "{name}: {}", ran.stderr);
+        assert!(ran.stderr.contains(reason), "{name}: {}", ran.stderr);
         fs::remove_dir_all(p.path(&format!("srv/dev/releases/{one}"))).unwrap();
         p.run(&format!("deploy dev {one} --allow-older")).ok();
     }

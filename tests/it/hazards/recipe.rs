@@ -19,7 +19,7 @@ pub const ARTICLE: &str = include_str!("../../../xtask/engine/src/ci/lint/articl
 pub const TOKEN: &str = "CCIPAT_recipe_0f1e2d3c4b5a69788796";
 
 /// A project and its CircleCI, both for the recipes and for ours. Nothing where curl or wget is missing.
-pub fn world() -> Option<(Project, Account)> {
+pub fn state() -> Option<(Project, Account)> {
     world_with(SLUG, Box::new(|_| None))
 }
 
@@ -30,7 +30,7 @@ pub fn world_with(slug: &str, hook: Hook) -> Option<(Project, Account)> {
     }
     let p = project();
     let account = Account::open(&p, slug, hook);
-    account.server.world().tokens.push(TOKEN.into());
+    account.server.state().tokens.push(TOKEN.into());
     Some((p, account))
 }
 
@@ -76,12 +76,12 @@ impl Recipe {
     }
 
     fn of(account: &Account, step: &Value) -> Self {
-        let world = account.server.world();
+        let state = account.server.state();
         let script = step["run"]["command"].as_str().unwrap();
         let script = script.replace("https://circleci.com", &account.server.url());
-        let script = script.replace(":vcs-type/:username/:project", &world.slug).replace("'https://", "'http://");
+        let script = script.replace(":vcs-type/:username/:project", &state.slug).replace("'https://", "'http://");
         let shell = &["bash", "-eo", "pipefail", "-c"];
-        Self { script, shell, vars: world.envvars_for_job() }.var("API_TOKEN", TOKEN)
+        Self { script, shell, vars: state.envvars_for_job() }.var("API_TOKEN", TOKEN)
     }
 
     pub fn var(mut self, name: &str, value: &str) -> Self {

@@ -1,10 +1,10 @@
 //! The hazards of how the article asks: tokens, versions, slugs, answers that are not read, names of files.
 
-use super::recipe::{Recipe, TOKEN, world, world_with};
+use super::recipe::{Recipe, TOKEN, state, world_with};
 use super::{only_the_article_has, ours, two_builds};
 use crate::account::{Account, SLUG, vars};
 use crate::project::{Project, Ran};
-use gangplank::ci::loopback::{Credential, Host, JobStatus, Reply, Request};
+use gangplank::ci::loopback::{Credential, JobStatus, Listener, Reply, Request};
 use std::fs;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ fn laptop_with(p: &Project, account: &Account, line: &str, token: (&str, &str)) 
 
 #[test]
 fn s18_one_name_for_the_token() {
-    let Some((p, account)) = world() else { return };
+    let Some((p, account)) = state() else { return };
     let [one, two] = two_builds(&p, &account);
     // The first recipe stands in the article with this name, the second one with `API_TOKEN`, which is what is set.
     let done = Recipe::publish(&account, two.job).saying("$API_TOKEN", "$ARTIFACT_TOKEN").run().ok();
@@ -66,11 +66,11 @@ fn s19_a_pointer_that_was_not_written_fails_the_job() {
 
 #[test]
 fn s20_the_version_of_the_api_and_its_kind_of_token() {
-    let Some((p, account)) = world() else { return };
+    let Some((p, account)) = state() else { return };
     let [one, _] = two_builds(&p, &account);
     // The text speaks of v1, where a project's own token does; the code asks v2, where it does not.
     let token = "CCIPRJ_hazard_0123456789";
-    account.server.world().tokens.push(token.into());
+    account.server.state().tokens.push(token.into());
     let done = Recipe::fetch(&account).var("API_TOKEN", token).run();
     assert_eq!((done.ran.code, done.files.len()), (1, 0), "{}", done.ran.stderr);
     let v1 = |recipe: Recipe| recipe.saying("/api/v2/project/gh/", "/api/v1.1/project/github/");
@@ -93,7 +93,7 @@ fn s20_the_version_of_the_api_and_its_kind_of_token() {
 
 #[test]
 fn s21_a_slug_is_more_than_a_host_and_two_names() {
-    let Some((mut p, account)) = world() else { return };
+    let Some((mut p, account)) = state() else { return };
     let built = account.build(&p, "main");
     Recipe::publish(&account, built.job).run().ok();
     // v2 takes the short name, v1.1 does not.
@@ -103,7 +103,7 @@ fn s21_a_slug_is_more_than_a_host_and_two_names() {
     // A project of the GitHub App has no such names at all.
     let slug = "circleci/43G3lM5RtfFE7v5sa4nWAU/44n9wujWcTnVZ2b5S8Fnat";
     let app = Account::open(&p, slug, Box::new(|_| None));
-    app.server.world().tokens.push(TOKEN.into());
+    app.server.state().tokens.push(TOKEN.into());
     p.commit("2");
     let built = app.build(&p, "main");
     let done = Recipe::publish(&app, built.job).saying(slug, "github/acme/shop").run().ok();
@@ -137,7 +137,7 @@ fn s22_no_process_list_shows_the_token() {
     if programs_that_show("").is_empty() {
         return crate::record::skip("the token in process lists: there is no /proc");
     }
-    account.server.world().tokens.push(token.clone());
+    account.server.state().tokens.push(token.clone());
     let built = account.build(&p, "main");
     let looks = || std::mem::take(&mut *seen.lock().unwrap());
     Recipe::publish(&account, built.job).var("API_TOKEN", &token).run().ok();
@@ -150,13 +150,13 @@ fn s22_no_process_list_shows_the_token() {
     let mut job = account.with_token(90, "main", &built.sha);
     job.push(("CIRCLE_TOKEN".into(), token));
     let asked = account.server.log().len();
-    p.run_with("put --confirm", &job).ok();
+    p.run_with("verify --store", &job).ok();
     p.run_with("publish", &job).ok();
     p.run_with("deploy prod HEAD", &job).ok();
     let looks = looks();
     assert!(looks.len() > 5 && looks.iter().all(Vec::is_empty), "{looks:?}");
     let log = account.server.log().split_off(asked);
-    assert!(log.iter().all(|it| it.credential == (it.host == Host::Api).then_some(Credential::Bearer)));
+    assert!(log.iter().all(|it| it.credential == (it.host == Listener::Api).then_some(Credential::Bearer)));
     ours(&mut p);
     only_the_article_has(&p, "token-on-command-line");
 }
@@ -195,7 +195,7 @@ fn s23_an_answer_is_read_as_what_it_is() {
     }
     // Two on a page: the third artifact is on the second one.
     fail.store(0, Ordering::SeqCst);
-    account.server.world().page_size = 2;
+    account.server.state().page_size = 2;
     let done = Recipe::fetch(&account).run().ok();
     assert_eq!(done.files.len(), 2, "of three, and all is well");
     let ran = p.run_with("fetch HEAD --into target/it", &laptop).ok();
@@ -206,7 +206,7 @@ fn s23_an_answer_is_read_as_what_it_is() {
 
 #[test]
 fn s24_storage_sees_no_token_and_names_no_file() {
-    let Some((p, account)) = world() else { return };
+    let Some((p, account)) = state() else { return };
     let built = account.build(&p, "main");
     let (workflow, number, id) = account.start(&built.pipeline, "build");
     for name in ["linux/app.tar.gz", "mac/app.tar.gz", "notes 1+2.txt"] {
@@ -218,7 +218,7 @@ fn s24_storage_sees_no_token_and_names_no_file() {
     let done = Recipe::fetch(&account).run().ok();
     let at_storage = |from: usize| {
         let log = account.server.log().split_off(from);
-        log.into_iter().filter(|it| it.host == Host::Storage).map(|it| it.token_seen).collect::<Vec<_>>()
+        log.into_iter().filter(|it| it.host == Listener::Storage).map(|it| it.token_seen).collect::<Vec<_>>()
     };
     assert_eq!(at_storage(0), [true; 3], "the token goes to whoever is redirected to");
     // Which of them is Linux's is for whoever deploys to guess, and one more name is not what was stored.
@@ -238,14 +238,14 @@ fn s24_storage_sees_no_token_and_names_no_file() {
 
 #[test]
 fn s25_nothing_to_deploy_is_an_error_that_says_so() {
-    let Some((p, account)) = world() else { return };
+    let Some((p, account)) = state() else { return };
     let built = account.build(&p, "main");
-    account.server.world().artifacts.clear();
+    account.server.state().artifacts.clear();
     Recipe::publish(&account, built.job).run().ok();
     let done = Recipe::fetch(&account).run();
     assert_eq!((done.ran.code, done.ran.stdout.as_str(), done.files.len()), (1, "", 0));
-    let why = done.ran.stderr.lines().filter(|line| line.contains("artifact") || line.contains("error"));
-    assert_eq!(why.count(), 0, "{}", done.ran.stderr);
+    let reason = done.ran.stderr.lines().filter(|line| line.contains("artifact") || line.contains("error"));
+    assert_eq!(reason.count(), 0, "{}", done.ran.stderr);
     // In a script of its own, or with CircleCI's `shell: /bin/sh`, the deploy goes on with nothing.
     let done = Recipe::fetch(&account).shell(&["/bin/sh", "-c"]).run().ok();
     assert_eq!(done.files.len(), 0);
@@ -260,7 +260,7 @@ fn s25_nothing_to_deploy_is_an_error_that_says_so() {
 /// Of `-L` and `-X GET` in the second recipe there is nothing to show: they are curl's defaults, or change nothing here.
 #[test]
 fn s27_json_is_not_written_by_hand() {
-    let Some((p, account)) = world() else { return };
+    let Some((p, account)) = state() else { return };
     let [one, two] = two_builds(&p, &account);
     // The same line for a branch instead of a number: git allows a quote in its name, JSON does not.
     let recipe = Recipe::publish(&account, two.job).saying("$CIRCLE_BUILD_NUM", "$CIRCLE_BRANCH");

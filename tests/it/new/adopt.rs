@@ -3,7 +3,7 @@
 mod kept;
 mod rust;
 
-use super::patterns::{Compiled, Ended, ports};
+use super::handoffs::{Compiled, Ended, ports};
 use super::{command, git, names, ran};
 use crate::project::{Ran, root};
 use std::fs;

@@ -48,7 +48,7 @@ fn repair(name: &str, host: &Host, count: Option<usize>) {
         let history = file.ends_with("history.jsonl");
         damage(file, nuls);
         p.run("status dev").ok();
-        if matches!(host.service, Service::Keeper | Service::Systemd(..)) {
+        if matches!(host.service, Service::Pidfile | Service::Systemd(..)) {
             p.run("logs dev").ok();
         }
         host.break_next(true);
@@ -59,7 +59,7 @@ fn repair(name: &str, host: &Host, count: Option<usize>) {
         p.release(&of);
         damage(file, nuls);
         p.run("deploy dev").ok();
-        host.answers().unwrap_or_else(|why| panic!("{of}: {why}"));
+        host.answers().unwrap_or_else(|reason| panic!("{of}: {reason}"));
         if !file.ends_with(".lock") {
             assert!(
                 fs::read(file)
@@ -71,7 +71,7 @@ fn repair(name: &str, host: &Host, count: Option<usize>) {
         if !history {
             damage(file, nuls);
             p.run("rollback dev").ok();
-            host.answers().unwrap_or_else(|why| panic!("{of}: {why}"));
+            host.answers().unwrap_or_else(|reason| panic!("{of}: {reason}"));
         }
     }
 }
@@ -79,7 +79,7 @@ fn repair(name: &str, host: &Host, count: Option<usize>) {
 #[test]
 fn deploy_repairs_damaged_files() {
     repair("damage without service", &Host::without_service(), Some(2));
-    repair("damage with keeper", &Host::with_keeper(), Some(2));
+    repair("damage with pidfile", &Host::with_pidfile(), Some(2));
     repair("damage with commands", &Host::with_commands(), Some(2));
 }
 
@@ -87,7 +87,7 @@ fn deploy_repairs_damaged_files() {
 #[ignore = "group power"]
 fn deploy_repairs_each_damaged_file() {
     repair("damage without service", &Host::without_service(), None);
-    repair("damage with keeper", &Host::with_keeper(), None);
+    repair("damage with pidfile", &Host::with_pidfile(), None);
     repair("damage with commands", &Host::with_commands(), None);
 }
 

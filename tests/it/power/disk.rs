@@ -1,4 +1,4 @@
-//! A disk that records each write and each flush of its cache, to see what a power cut at any moment leaves of it.
+//! A disk that records each write and each flush of its cache, to see what a power cut at any phase leaves of it.
 //!
 //! It is a real ext4 on a loop device, whose file is in a FUSE file system of this test. What was written before the last
 //! flush is on the disk after a cut; of later writes a disk keeps any part. It cannot see a disk that ignores flushes, writes
@@ -150,7 +150,7 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         let host = self.host.as_deref();
-        // A process that was killed a moment ago may still be there.
+        // A process that was killed a phase ago may still be there.
         for _ in 0..100 {
             if ran(host, "umount", &[], &[&self.at]) {
                 return;
@@ -246,7 +246,7 @@ pub struct Recording {
     events: Vec<Event>,
 }
 
-/// A moment, and what of the writes since the last flush is on the disk.
+/// A phase, and what of the writes since the last flush is on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
     /// So many events came before.

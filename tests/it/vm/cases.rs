@@ -1,26 +1,26 @@
 //! Cases of a machine that runs: the contract, the story of each manager, the clock, the disk.
 
-use super::World;
-use crate::parts::cx;
+use super::MockState;
+use crate::parts::ctx;
 use gangplank::host::{self, Delivery};
 use gangplank::release::delta::Changes;
 use std::time::SystemTime;
 
 /// What every target promises, in a directory that has to be quoted.
-pub fn contract(w: &mut World, login: &str) {
+pub fn contract(w: &mut MockState, login: &str) {
     w.vm.sh(&format!("install -d -o {login} -g {login} /srv/contract-{login}"));
     let dir = w.p.path("contract").join(login);
     std::fs::create_dir_all(dir.join(".circleci")).unwrap();
     std::fs::copy(w.p.path(".circleci/known_hosts"), dir.join(".circleci/known_hosts")).unwrap();
     let changes: &Changes = Box::leak(Box::default());
-    let cx = cx(&dir).with_vars([("PATH".to_owned(), w.vm.path())]);
+    let ctx = ctx(&dir).with_vars([("PATH".to_owned(), w.vm.path())]);
     let url = w.vm.target(login, &format!("/srv/contract-{login}/with space/it's"));
-    crate::target::contract(&cx, &dir, &*host::open(&cx, &url).unwrap(), &|release| Delivery::Push(release, changes));
+    crate::target::contract(&ctx, &dir, &*host::open(&ctx, &url).unwrap(), &|release| Delivery::Push(release, changes));
     std::fs::remove_dir_all(w.p.path("contract")).unwrap();
 }
 
 /// From the first deploy to a prune.
-pub fn story(w: &mut World, env: &str) {
+pub fn story(w: &mut MockState, env: &str) {
     let text = |n: u32| format!("{env} {n}");
     let one = w.p.release(&text(1));
     w.p.run(&format!("deploy {env}")).ok();
@@ -40,8 +40,8 @@ pub fn story(w: &mut World, env: &str) {
     w.p.run(&format!("status {env}")).ok().has(&one).has("running");
 }
 
-/// Deploys a release that ends at once, which is put back. Gives what the deploy told.
-fn fails_at_its_start(w: &mut World, env: &str, mark: &str) -> String {
+/// Deploys a release that ends at once, which is reverted. Gives what the deploy told.
+fn fails_at_its_start(w: &mut MockState, env: &str, mark: &str) -> String {
     let good = std::fs::read(w.p.path("bin/app")).unwrap();
     w.p.write_program("bin/app", &format!("#!/bin/sh\necho cannot start: {mark} >&2\nexit 1\n"));
     w.p.release(&format!("broken {mark}"));
@@ -51,7 +51,7 @@ fn fails_at_its_start(w: &mut World, env: &str, mark: &str) -> String {
 }
 
 /// Files that are the same there are not sent, and of a large one only what is new.
-pub fn busybox_changes(w: &mut World) {
+pub fn busybox_changes(w: &mut MockState) {
     w.vm.sh("! PATH=/opt/busybox/bin tar -cf /dev/null -T /dev/null 2> /dev/null");
     let mut app = std::fs::read(w.p.path("bin/app")).unwrap();
     app.extend_from_slice(b"and more");
@@ -63,7 +63,7 @@ pub fn busybox_changes(w: &mut World) {
 }
 
 /// The log of a start is that of this start, whatever the clock was before.
-pub fn clock(w: &mut World, env: &str) {
+pub fn clock(w: &mut MockState, env: &str) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let day = 24 * 60 * 60;
     let mut fails_at = |time: u64, mark: &str| {
@@ -79,7 +79,7 @@ pub fn clock(w: &mut World, env: &str) {
 }
 
 /// Not a block is left for a login that is not root.
-pub fn full_disk(w: &mut World) {
+pub fn full_disk(w: &mut MockState) {
     let fill = "n=0; while room=$(df -k --output=avail / | tail -n 1) && [ $room -gt 0 ] && [ $n -lt 50 ]; do
   fallocate -l ${room}k /fill.$(date +%s%N) || fallocate -l 4k /fill.$(date +%s%N) || true; n=$((n + 1)); done; df -k --output=avail / | tail -n 1";
     for env in ["sudo", "box"] {

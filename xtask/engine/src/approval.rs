@@ -1,7 +1,7 @@
 //! The question before an env with approval is changed: what would be done is planned first and put into one line, and
 //! what a yes allows is that plan and no other.
 
-use crate::cx::Cx;
+use crate::context::Context;
 use crate::deploy::Options;
 use crate::deploy::apply::Outcome;
 use crate::deploy::history::Verb;
@@ -16,63 +16,63 @@ use std::io::IsTerminal;
 
 /// Does a change of an env. `approved` says that nobody has to be asked; a job of CircleCI was asked before it began.
 pub fn approved(
-    cx: &Cx,
+    ctx: &Context,
     env: &Env,
     approved: bool,
     options: &Options,
     change: &dyn Fn(&Options) -> Result<Outcome>,
 ) -> Result<Outcome> {
-    if !env.approval || approved || options.dry_run || cx.in_ci() {
+    if !env.approval || approved || options.dry_run || ctx.in_ci() {
         return change(options);
     }
     // Before anything is fetched for a plan.
     if !can_ask() {
-        settle(env, None)?;
+        decide(env, None)?;
     }
     let plan = change(&Options { dry_run: true, ..options.clone() })?;
     // Nobody has to approve of nothing, and nothing is all that is done then.
     if !plan.nothing_to_do() {
-        settle(env, ask(cx, &question(&plan, &|older, newer| commits(cx, older, newer)))?)?;
+        decide(env, ask(ctx, &question(&plan, &|older, newer| commits(ctx, older, newer)))?)?;
     }
     change(&Options { approved: Some(plan.targets), ..options.clone() })
 }
 
 /// Asks whether to do something that has no plan.
-pub fn confirm(cx: &Cx, env: &Env, approved: bool, what: &str) -> Result<()> {
-    if !env.approval || approved || cx.in_ci() {
+pub fn confirm(ctx: &Context, env: &Env, approved: bool, what: &str) -> Result<()> {
+    if !env.approval || approved || ctx.in_ci() {
         return Ok(());
     }
-    settle(env, ask(cx, &format!("{what} {}?", env.name))?)
+    decide(env, ask(ctx, &format!("{what} {}?", env.name))?)
 }
 
-/// Asks whether to do something that no deploy can put back, also where the env needs no approval, and in a job.
-pub fn confirm_loss(cx: &Cx, env: &Env, yes: bool, what: &str) -> Result<()> {
+/// Asks whether to do something that no deploy can reverted, also where the env needs no approval, and in a job.
+pub fn confirm_loss(ctx: &Context, env: &Env, yes: bool, what: &str) -> Result<()> {
     if yes {
         return Ok(());
     }
-    match ask(cx, &format!("{what} {}?", env.name))? {
+    match ask(ctx, &format!("{what} {}?", env.name))? {
         None => usage(format!("there is no terminal to ask on whether to {what} {}", env.name))
             .hint("say --yes if that is what you want")
             .err(),
-        answer => settle(env, answer),
+        answer => decide(env, answer),
     }
 }
 
 /// Asks on the terminal; `None` when there is none.
-pub fn ask(cx: &Cx, question: &str) -> Result<Option<bool>> {
+pub fn ask(ctx: &Context, question: &str) -> Result<Option<bool>> {
     if !can_ask() {
         return Ok(None);
     }
-    Ok(Some(matches!(answer(cx, &format!("{question} [y/N] "))?.trim().to_ascii_lowercase().as_str(), "y" | "yes")))
+    Ok(Some(matches!(answer(ctx, &format!("{question} [y/N] "))?.trim().to_ascii_lowercase().as_str(), "y" | "yes")))
 }
 
 /// Asks for a text on the terminal; the default without one.
 #[cfg(feature = "new")]
-pub fn ask_text(cx: &Cx, question: &str, default: &str) -> Result<String> {
+pub fn ask_text(ctx: &Context, question: &str, default: &str) -> Result<String> {
     if !can_ask() {
         return Ok(default.to_owned());
     }
-    let line = answer(cx, &format!("{question} [{default}]: "))?;
+    let line = answer(ctx, &format!("{question} [{default}]: "))?;
     if line.is_empty() {
         return failed("no answer; nothing was made").hint("say it by flags: `cargo xtask new --help`").err();
     }
@@ -85,18 +85,18 @@ fn can_ask() -> bool {
 }
 
 /// The line that is typed after a prompt. From the prompt on Ctrl-C is an answer.
-fn answer(cx: &Cx, prompt: &str) -> Result<String> {
+fn answer(ctx: &Context, prompt: &str) -> Result<String> {
     let mut line = String::new();
-    cx.asking(true);
+    ctx.asking(true);
     term::prompt(prompt);
     let read = std::io::stdin().read_line(&mut line);
-    cx.asking(false);
+    ctx.asking(false);
     read?;
     Ok(line)
 }
 
 /// Goes on after a yes alone.
-fn settle(env: &Env, answer: Option<bool>) -> Result<()> {
+fn decide(env: &Env, answer: Option<bool>) -> Result<()> {
     match answer {
         Some(true) => Ok(()),
         Some(false) => failed("not confirmed, nothing was changed")
@@ -109,8 +109,8 @@ fn settle(env: &Env, answer: Option<bool>) -> Result<()> {
 }
 
 /// How many commits `newer` has that `older` has not, as far as this checkout knows both.
-fn commits(cx: &Cx, older: &ReleaseId, newer: &ReleaseId) -> Option<usize> {
-    git::log(cx, older.short_sha(), newer.short_sha()).map(|log| log.len())
+fn commits(ctx: &Context, older: &ReleaseId, newer: &ReleaseId) -> Option<usize> {
+    git::log(ctx, older.short_sha(), newer.short_sha()).map(|log| log.len())
 }
 
 /// A plan as a question of a line.

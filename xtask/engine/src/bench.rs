@@ -4,17 +4,17 @@
 //! A bench is a module with peers and a report, a word in `cli`, and a table in `report::bench`. `race` has the part that
 //! all of them share but the one with hosts.
 
+pub mod compare;
 pub mod figures;
 pub mod files;
 pub mod fleet;
-pub mod race;
 #[cfg(feature = "s3")]
 pub mod s3;
 pub mod tools;
 mod workload;
 
-use crate::cx::Cx;
-use crate::error::{Explain, Kind, Result, usage};
+use crate::context::Context;
+use crate::error::{Kind, Result, WithHint, usage};
 use crate::machine;
 use crate::release::scratch;
 use serde::Serialize;
@@ -35,7 +35,7 @@ pub struct Options {
     pub rounds: usize,
     /// Names of the peers; all that are installed when empty.
     pub against: Vec<String>,
-    /// Whether all that contenders print is told, and ours tells how long each of its commands took.
+    /// Whether all that baselines print is told, and ours tells how long each of its commands took.
     pub verbose: bool,
 }
 
@@ -72,7 +72,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     let files = files::BUNDLERS.iter().chain(files::UNPACKERS).map(|peer| peer.name);
     #[cfg(feature = "s3")]
     let files = files.chain(s3::PEERS.iter().map(|peer| peer.name));
-    fleet::contenders::PEERS.iter().map(|peer| peer.name).chain(files).chain([tools::CARGO])
+    fleet::baselines::PEERS.iter().map(|peer| peer.name).chain(files).chain([tools::CARGO])
 }
 
 /// A directory that goes with the bench.
@@ -84,13 +84,13 @@ impl Drop for Scratch {
     }
 }
 
-/// In `TMPDIR` or `/tmp`, because paths of sockets have to be short. As much of it as hosts and contenders write.
-fn private_dir(cx: &Cx) -> Result<PathBuf> {
-    let base = PathBuf::from(cx.var("TMPDIR").unwrap_or("/tmp"));
+/// In `TMPDIR` or `/tmp`, because paths of sockets have to be short. As much of it as hosts and baselines write.
+fn private_dir(ctx: &Context) -> Result<PathBuf> {
+    let base = PathBuf::from(ctx.var("TMPDIR").unwrap_or("/tmp"));
     // What benches that were killed have left.
     machine::sweep_of(&base, "bench");
     let dir = scratch(&base, "bench");
-    fs::DirBuilder::new().mode(0o700).create(&dir).explain(
+    fs::DirBuilder::new().mode(0o700).create(&dir).with_hint(
         Kind::Failed,
         || format!("cannot make {}", dir.display()),
         || "TMPDIR names another place".into(),

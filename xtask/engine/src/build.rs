@@ -2,8 +2,8 @@
 
 mod remap;
 
-use crate::cx::Cx;
-use crate::error::{Explain, Kind, Result, failed, usage};
+use crate::context::Context;
+use crate::error::{Kind, Result, WithHint, failed, usage};
 use crate::machine;
 use crate::project::App;
 use crate::release::id::ReleaseId;
@@ -36,21 +36,21 @@ pub struct Built {
 }
 
 /// Builds the app of the checkout and seals it into `target/releases/<id>/`.
-pub fn build(cx: &Cx, app: &App) -> Result<Built> {
+pub fn build(ctx: &Context, app: &App) -> Result<Built> {
     supports(app.compression)?;
-    for step in cx.extras.steps {
-        cx.note(format!("step {}", step.name));
-        (step.run)(cx)?;
+    for step in ctx.extensions.steps {
+        ctx.note(format!("step {}", step.name));
+        (step.run)(ctx)?;
     }
-    let commit = git::commit(cx)?;
-    if commit.dirty && cx.in_ci() {
-        return changed_in_job(cx);
+    let commit = git::commit(ctx)?;
+    if commit.dirty && ctx.in_ci() {
+        return changed_in_job(ctx);
     }
-    let compiled = compile(cx, app, &commit)?;
-    let sources = include::sources(&cx.root, &compiled.package_dirs, app.include, &compiled.binaries)?;
-    include::check(cx, app, &sources, &compiled.binaries)?;
-    let releases = cx.root.join(RELEASES);
-    fs::create_dir_all(&releases).explain(
+    let compiled = compile(ctx, app, &commit)?;
+    let sources = include::sources(&ctx.root, &compiled.package_dirs, app.include, &compiled.binaries)?;
+    include::check(ctx, app, &sources, &compiled.binaries)?;
+    let releases = ctx.root.join(RELEASES);
+    fs::create_dir_all(&releases).with_hint(
         Kind::Failed,
         || format!("cannot make {}", releases.display()),
         || "check its permissions".into(),
@@ -59,7 +59,7 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
     let clean_id = ReleaseId::new(commit.time, &commit.sha, None)?;
     // A clean tree with a release of its id, and any dirty tree, is worth a look before the work of compressing.
     let known =
-        if commit.dirty || releases.join(clean_id.as_str()).exists() { Some(hash(cx, &sources)?) } else { None };
+        if commit.dirty || releases.join(clean_id.as_str()).exists() { Some(hash(ctx, &sources)?) } else { None };
     let tree = known.as_deref().map(tree_digest);
     let id = if commit.dirty { ReleaseId::new(commit.time, &commit.sha, tree.as_deref())? } else { clean_id };
     if let Some(built) = up_to_date(&releases, app, &id, known.as_deref()) {
@@ -67,16 +67,16 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
     }
     let there = releases.join(id.as_str());
     match Release::read_manifest(&there) {
-        Ok(other) if other.app != app.name => cx.warn(format!(
+        Ok(other) if other.app != app.name => ctx.warn(format!(
             "{id} of the app `{}` is replaced: `put` what one app built before another one builds",
             other.app
         )),
         _ if there.exists() => {
-            cx.warn(format!("{id} was built before with other bytes, or is damaged: building it anew"));
+            ctx.warn(format!("{id} was built before with other bytes, or is damaged: building it anew"));
         }
         _ => {}
     }
-    let progress = cx.progress("compressing");
+    let progress = ctx.progress("compressing");
     let mtime = u64::try_from(commit.time.as_second()).unwrap_or(0);
     let aside = scratch(&releases, "packing");
     let older = newest_bundle(&releases, app);
@@ -87,8 +87,8 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
         app: app.name.to_owned(),
         id: id.clone(),
         commit,
-        ci: machine::ci_job(cx),
-        toolchain: if app.packages.is_empty() { None } else { Some(toolchain(cx, &compiled.binaries)?) },
+        ci: machine::ci_job(ctx),
+        toolchain: if app.packages.is_empty() { None } else { Some(toolchain(ctx, &compiled.binaries)?) },
         bundle: Bundle {
             file: Manifest::bundle_name(app.name, &id, app.compression),
             bytes: packed.bytes,
@@ -102,8 +102,8 @@ pub fn build(cx: &Cx, app: &App) -> Result<Built> {
 }
 
 /// The refusal of a release that no other job would take: those go by the commit.
-fn changed_in_job(cx: &Cx) -> Result<Built> {
-    let changes = git::checkout::Checkout::open(cx)?.changes()?;
+fn changed_in_job(ctx: &Context) -> Result<Built> {
+    let changes = git::checkout::Checkout::open(ctx)?.changes()?;
     let (first, more) = (changes.first().map_or("a file", String::as_str), changes.len().saturating_sub(1));
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     usage(format!("{first}{more} changed since this job checked the commit out, so the release would not be that of the commit"))
@@ -148,9 +148,9 @@ fn up_to_date(releases: &Path, app: &App, id: &ReleaseId, files: Option<&[FileEn
     same.then(|| built(&manifest, &dir, true))
 }
 
-fn hash(cx: &Cx, sources: &[Source]) -> Result<Vec<FileEntry>> {
+fn hash(ctx: &Context, sources: &[Source]) -> Result<Vec<FileEntry>> {
     let total = sources.iter().map(|source| source.bytes).sum();
-    let progress = cx.progress("hashing");
+    let progress = ctx.progress("hashing");
     let mut done = 0;
     sources
         .iter()
@@ -162,7 +162,7 @@ fn hash(cx: &Cx, sources: &[Source]) -> Result<Vec<FileEntry>> {
                     let what = || format!("cannot read {}", source.from.display());
                     Content::Sha256(
                         hashed
-                            .explain(Kind::Failed, what, || "make it readable, or take it out of `include`".into())?
+                            .with_hint(Kind::Failed, what, || "make it readable, or take it out of `include`".into())?
                             .0,
                     )
                 }
@@ -178,17 +178,17 @@ fn tree_digest(files: &[FileEntry]) -> String {
     digest::of(&serde_json::to_vec(files).expect("entries have no maps with odd keys"))
 }
 
-fn toolchain(cx: &Cx, binaries: &[PathBuf]) -> Result<Toolchain> {
-    let mut command = Command::new(cx.var("RUSTC").unwrap_or("rustc"));
-    command.arg("-vV").current_dir(&cx.root);
-    let text = cx.read(command)?;
+fn toolchain(ctx: &Context, binaries: &[PathBuf]) -> Result<Toolchain> {
+    let mut command = Command::new(ctx.var("RUSTC").unwrap_or("rustc"));
+    command.arg("-vV").current_dir(&ctx.root);
+    let text = ctx.read(command)?;
     let host = text.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or("unknown");
     let rustc = text.lines().next().unwrap_or("unknown");
     let target = match binaries.first().and_then(|binary| target_dir(binary)) {
         Some(name) => {
-            let mut command = Command::new(cx.var("RUSTC").unwrap_or("rustc"));
-            command.args(["--print", "target-list"]).current_dir(&cx.root);
-            cx.read(command)?.lines().find(|known| *known == name).map(str::to_owned)
+            let mut command = Command::new(ctx.var("RUSTC").unwrap_or("rustc"));
+            command.args(["--print", "target-list"]).current_dir(&ctx.root);
+            ctx.read(command)?.lines().find(|known| *known == name).map(str::to_owned)
         }
         None => None,
     };
@@ -209,19 +209,19 @@ struct Compiled {
 }
 
 /// Runs cargo and takes the paths of the binaries from its messages, because they depend on the configuration.
-fn compile(cx: &Cx, app: &App, commit: &Commit) -> Result<Compiled> {
+fn compile(ctx: &Context, app: &App, commit: &Commit) -> Result<Compiled> {
     let [first, ..] = app.packages else { return Ok(Compiled::default()) };
     let packages: Vec<_> = app.packages.iter().flat_map(|package| ["--package", package]).collect();
     let build = ["build", "--release", "--locked", "--bins", "--message-format=json-render-diagnostics"];
     let features: Vec<_> = app.features.iter().flat_map(|feature| ["--features", feature]).collect();
-    let mut command = cx.cargo(&[&build[..], &packages, &features].concat());
-    remap::apply(cx, &mut command);
+    let mut command = ctx.cargo(&[&build[..], &packages, &features].concat());
+    remap::apply(ctx, &mut command);
     let sha = if commit.dirty { format!("{}-dirty", commit.sha) } else { commit.sha.clone() };
     command.env("GANGPLANK_COMMIT", sha).env("SOURCE_DATE_EPOCH", commit.time.as_second().to_string());
-    let answer = cx.answer_with_stderr(command)?;
+    let answer = ctx.answer_with_stderr(command)?;
     if !answer.ok() {
         let packages = app.packages.join(", ");
-        return failed(format!("cargo could not build {packages} ({})", crate::cx::exit(answer.code)))
+        return failed(format!("cargo could not build {packages} ({})", crate::context::exit(answer.code)))
             .hint(format!(
                 "cargo's words are above; `cargo build --release --locked --package {first}` shows them again"
             ))
@@ -233,7 +233,7 @@ fn compile(cx: &Cx, app: &App, commit: &Commit) -> Result<Compiled> {
             .hint("name a package with a src/main.rs in `packages`, or in `features` what its `required-features` want: xtask/src/main.rs")
             .err();
     }
-    remap::warn_of_paths(cx, &compiled.binaries);
+    remap::warn_of_paths(ctx, &compiled.binaries);
     Ok(compiled)
 }
 

@@ -11,8 +11,8 @@ use crate::circleci::model::{
     Started, Workflow,
 };
 use crate::circleci::slug::{Slug, escape};
-use crate::cx::Cx;
-use crate::error::{Failure, Kind, Result, not_found, usage};
+use crate::context::Context;
+use crate::error::{CliError, Kind, Result, not_found, usage};
 use crate::git;
 use crate::http::session::{NEW_TOKEN, Reply, Session, Want};
 use crate::http::{self, Secret, Url, policy};
@@ -26,8 +26,8 @@ const PAGES_MAX: usize = 1000;
 const SMALL_MAX: u64 = crate::release::manifest::BYTES_MAX;
 
 /// A project on a CircleCI.
-pub struct CircleCi<'cx> {
-    session: Session<'cx>,
+pub struct CircleCi<'ctx> {
+    session: Session<'ctx>,
     home: Url,
     slug: Slug,
 }
@@ -45,17 +45,17 @@ pub enum Triggered {
 ///
 /// `CIRCLE_TOKEN` is what CircleCI's own tools read. The names that shell recipes use are taken too, with a word about
 /// it. In CircleCI's jobs there is none unless a context brings it.
-pub fn token(cx: &Cx) -> Result<Secret> {
+pub fn token(ctx: &Context) -> Result<Secret> {
     let hint = "make a personal API token at https://app.circleci.com/settings/user/tokens and export CIRCLE_TOKEN, or \
                 put it into the job's context";
-    let Some(name) = token_name(cx) else {
-        let set = TOKENS.iter().find(|name| cx.vars().contains_key(**name));
+    let Some(name) = token_name(ctx) else {
+        let set = TOKENS.iter().find(|name| ctx.vars().contains_key(**name));
         let what = set.map_or("CIRCLE_TOKEN is not set".to_owned(), |name| format!("{name} is set, but empty"));
-        return Failure::new(Kind::Auth, format!("CircleCI's API needs a token, and {what}")).hint(hint).err();
+        return CliError::new(Kind::Auth, format!("CircleCI's API needs a token, and {what}")).hint(hint).err();
     };
-    let token = cx.var(name).unwrap_or_default().trim();
+    let token = ctx.var(name).unwrap_or_default().trim();
     if token.starts_with("CCIPRJ_") {
-        return Failure::new(
+        return CliError::new(
             Kind::Auth,
             format!("{name} holds a project token (CCIPRJ_...), which API v2 does not accept"),
         )
@@ -63,7 +63,7 @@ pub fn token(cx: &Cx) -> Result<Secret> {
         .err();
     }
     if token.contains(|c: char| !c.is_ascii_graphic()) {
-        return Failure::new(
+        return CliError::new(
             Kind::Auth,
             format!("{name} holds characters that no token has: a space, a newline in it?"),
         )
@@ -71,28 +71,28 @@ pub fn token(cx: &Cx) -> Result<Secret> {
         .err();
     }
     if name != TOKENS[0] {
-        cx.note(format!("using the token in {name}; its usual name is {}", TOKENS[0]));
+        ctx.note(format!("using the token in {name}; its usual name is {}", TOKENS[0]));
     }
     Ok(Secret::new(token))
 }
 
 const TOKENS: [&str; 3] = ["CIRCLE_TOKEN", "API_TOKEN", "ARTIFACT_TOKEN"];
 
-fn token_name(cx: &Cx) -> Option<&'static str> {
-    TOKENS.into_iter().find(|name| cx.var(name).is_some_and(|token| !token.trim().is_empty()))
+fn token_name(ctx: &Context) -> Option<&'static str> {
+    TOKENS.into_iter().find(|name| ctx.var(name).is_some_and(|token| !token.trim().is_empty()))
 }
 
 /// Whether there is a token at all, so that a store which may not be needed need not fail.
-pub fn has_token(cx: &Cx) -> bool {
-    token_name(cx).is_some()
+pub fn has_token(ctx: &Context) -> bool {
+    token_name(ctx).is_some()
 }
 
-impl<'cx> CircleCi<'cx> {
+impl<'ctx> CircleCi<'ctx> {
     /// Opens the project: `CIRCLE_PROJECT_SLUG`, else the slug that the project states, else that of the git remote.
     /// Nothing is asked yet.
-    pub fn open(cx: &'cx Cx, stated: Option<&str>) -> Result<Self> {
-        let token = token(cx)?;
-        let host = cx.var("CIRCLE_HOST").unwrap_or("https://circleci.com").trim_end_matches('/');
+    pub fn open(ctx: &'ctx Context, stated: Option<&str>) -> Result<Self> {
+        let token = token(ctx)?;
+        let host = ctx.var("CIRCLE_HOST").unwrap_or("https://circleci.com").trim_end_matches('/');
         let home = http::url(&if host.contains("://") { host.to_owned() } else { format!("https://{host}") })?;
         if !home.username().is_empty() || home.password().is_some() {
             return usage("CIRCLE_HOST has a user or a password in it, and the API takes neither")
@@ -104,11 +104,11 @@ impl<'cx> CircleCi<'cx> {
                 .hint("the token is not sent in the clear: write https://")
                 .err();
         }
-        let slug = match cx.var("CIRCLE_PROJECT_SLUG").or(stated) {
+        let slug = match ctx.var("CIRCLE_PROJECT_SLUG").or(stated) {
             Some(slug) => Slug::parse(slug)?,
-            None => git::remote(cx).and_then(|url| Slug::of_remote(&url)).ok_or_else(slug::unknown)?,
+            None => git::remote(ctx).and_then(|url| Slug::of_remote(&url)).ok_or_else(slug::unknown)?,
         };
-        Ok(Self { session: Session::new(cx, &home, token)?, home, slug })
+        Ok(Self { session: Session::new(ctx, &home, token)?, home, slug })
     }
 
     /// Its slug.
@@ -269,7 +269,7 @@ impl<'cx> CircleCi<'cx> {
     /// Downloads a file only to see that it has this size and digest.
     pub fn check_file(&self, artifact: &Artifact, what: &str, (bytes, sha256): (u64, &str)) -> Result<()> {
         let want = Want { what, most: bytes, exactly: Some((bytes, sha256)) };
-        self.session.download(&http::url(&artifact.url)?, &want, &mut http::session::Place::Nowhere).map(drop)
+        self.session.download(&http::url(&artifact.url)?, &want, &mut http::session::Destination::Nowhere).map(drop)
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
@@ -301,7 +301,7 @@ impl<'cx> CircleCi<'cx> {
             let Page { items, next_page_token } = self.read(&url, &self.session.call(&url, None, true)?)?;
             if let Some(token) = next_page_token.filter(|token| !token.is_empty()) {
                 if seen.contains(&token) || seen.len() >= PAGES_MAX {
-                    return Failure::new(Kind::Remote, format!("{path}: the pages of the answer have no end"))
+                    return CliError::new(Kind::Remote, format!("{path}: the pages of the answer have no end"))
                         .hint("see https://status.circleci.com, then run the same command again")
                         .err();
                 }
@@ -326,8 +326,8 @@ impl<'cx> CircleCi<'cx> {
         if !matches!(reply.status, 200..=202) {
             return Err(self.refused(&where_to, reply).into());
         }
-        let wrong = |why: &str| {
-            Failure::new(Kind::Remote, format!("{where_to} answered {why}: {}", start(&reply.body)))
+        let wrong = |reason: &str| {
+            CliError::new(Kind::Remote, format!("{where_to} answered {reason}: {}", start(&reply.body)))
                 .hint("is CIRCLE_HOST a CircleCI? Its pages for people answer HTML; proxies do too")
         };
         if reply.content_type.contains("html") {
@@ -336,12 +336,12 @@ impl<'cx> CircleCi<'cx> {
         serde_json::from_slice(&reply.body).map_err(|e| wrong(&format!("what we do not understand ({e})")).into())
     }
 
-    fn refused(&self, where_to: &str, reply: &Reply) -> Failure {
+    fn refused(&self, where_to: &str, reply: &Reply) -> CliError {
         let said = message(reply);
         let text = format!("{where_to} answered {}: {said}", reply.status);
         match reply.status {
-            401 => Failure::new(Kind::Auth, text).hint(NEW_TOKEN),
-            403 => Failure::new(Kind::Auth, text)
+            401 => CliError::new(Kind::Auth, text).hint(NEW_TOKEN),
+            403 => CliError::new(Kind::Auth, text)
                 .hint("the person of this token may not do that: ask for write access to the project"),
             404 if said.contains("Project not found") => not_found(text).hint(format!(
                 "three things look like this: the slug {} is wrong (set CIRCLE_PROJECT_SLUG), the person of this token \
@@ -349,7 +349,9 @@ impl<'cx> CircleCi<'cx> {
                 self.slug
             )),
             404 => not_found(text).hint("check the number or name that you gave"),
-            _ => Failure::new(Kind::Remote, text).hint("see the message; https://status.circleci.com tells of outages"),
+            _ => {
+                CliError::new(Kind::Remote, text).hint("see the message; https://status.circleci.com tells of outages")
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ pub use self::setup::Setup;
 pub use self::test::Test;
 
 use crate::deploy::Options;
-use crate::extend::{self, Extras};
+use crate::extend::{self, Extensions};
 use crate::release::id::{Expected, Selector};
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -34,8 +34,8 @@ use std::time::Duration;
 #[command(after_help = "\
 A RELEASE is an id, 4 to 40 digits of a commit's SHA, `HEAD` (of this commit), `latest`, `build:N`
 (of job N on CircleCI), `@ENV` (what runs there now), or for a rollback `previous`.
-Exit codes: 0 ok, 1 failed (nothing changed or all put back), 2 usage, 3 authentication, 4 remote
-API, 5 not found, 6 locked, 7 verification failed, 8 stale, 9 failed and NOT put back: README.md")]
+Exit codes: 0 ok, 1 failed (nothing changed or all reverted), 2 usage, 3 authentication, 4 remote
+API, 5 not found, 6 locked, 7 verification failed, 8 stale, 9 failed and NOT reverted: README.md")]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -81,10 +81,14 @@ pub enum Command {
     /// Check every byte of a release against its manifest; `@ENV` checks what is live there
     Verify {
         /// A release, or the directory of one
-        release: String,
-        /// Unpack it there as well, in one pass; nothing is there before all of it was found good
+        #[arg(required_unless_present = "store")]
+        release: Option<String>,
+        /// Unpack it to DIR; DIR is created only after verification
         #[arg(long, value_name = "DIR")]
         unpack: Option<PathBuf>,
+        /// Verify the copy of a release that was built here in all stores, or in this one
+        #[arg(long, value_name = "URL", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with = "unpack")]
+        store: Option<String>,
     },
     /// Put a release into the stores
     Put {
@@ -94,9 +98,6 @@ pub enum Command {
         /// Only this store
         #[arg(long, value_name = "URL")]
         store: Option<String>,
-        /// Put nothing: check that CircleCI's `store_artifacts` step has uploaded all of it
-        #[arg(long)]
-        confirm: bool,
     },
     /// Point `LATEST_BUILD_NUM` to the build of a release, never backwards
     Publish {
@@ -121,7 +122,7 @@ pub enum Command {
         #[arg(value_parser = selector)]
         release: Option<Selector>,
         #[command(flatten)]
-        deploy: Older,
+        deploy: OlderArgs,
     },
     /// Make a release live in an env
     Deploy {
@@ -131,9 +132,9 @@ pub enum Command {
         #[arg(value_parser = selector)]
         release: Option<Selector>,
         #[command(flatten)]
-        older: Older,
+        older: OlderArgs,
         #[command(flatten)]
-        expect: Expect,
+        expect: ExpectArgs,
         #[command(flatten)]
         change: Change,
     },
@@ -144,9 +145,9 @@ pub enum Command {
         /// The env to make it live in
         to: String,
         #[command(flatten)]
-        older: Older,
+        older: OlderArgs,
         #[command(flatten)]
-        expect: Expect,
+        expect: ExpectArgs,
         #[command(flatten)]
         change: Change,
     },
@@ -158,7 +159,7 @@ pub enum Command {
         #[arg(value_parser = selector)]
         release: Option<Selector>,
         #[command(flatten)]
-        expect: Expect,
+        expect: ExpectArgs,
         #[command(flatten)]
         change: Change,
     },
@@ -225,9 +226,19 @@ pub enum Command {
     },
     /// Remove old releases from the targets of an env, or from a store
     Prune(Prune),
-    /// Show or remove the lock of an env
-    #[command(subcommand)]
-    Lock(Lock),
+    /// Show the owner of an env's lock
+    Lock {
+        /// The env
+        env: String,
+    },
+    /// Remove the lock of an env whose owner is gone
+    Unlock {
+        /// The env
+        env: String,
+        /// Remove it even if its owner may still run
+        #[arg(long)]
+        force: bool,
+    },
     /// CircleCI: write, check and run the pipeline
     #[command(subcommand)]
     Ci(Ci),
@@ -330,7 +341,7 @@ pub enum Shell {
 }
 
 #[derive(Debug, Clone, Copy, Args)]
-pub struct Older {
+pub struct OlderArgs {
     /// Go on although the release is older than what is live
     #[arg(long)]
     pub allow_older: bool,
@@ -339,7 +350,7 @@ pub struct Older {
     pub take_over: bool,
 }
 
-impl Older {
+impl OlderArgs {
     /// What a plan is asked for.
     pub fn plan(self) -> Options {
         Options { dry_run: true, allow_older: self.allow_older, take_over: self.take_over, ..Options::default() }
@@ -347,7 +358,7 @@ impl Older {
 }
 
 #[derive(Debug, Clone, Default, Args)]
-pub struct Expect {
+pub struct ExpectArgs {
     /// Change nothing unless this release, or commit, is live
     #[arg(long, value_name = "SHA_OR_ID", value_parser = expected)]
     pub expect_current: Option<Expected>,
@@ -360,41 +371,24 @@ pub struct Change {
     pub lock_wait: u64,
     /// The reason, for the history
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub why: Option<String>,
+    pub reason: Option<String>,
     /// Leave out a target that does not answer, by the name of its host or its URL; may be repeated
     #[arg(long, value_name = "HOST")]
-    pub without: Vec<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Lock {
-    /// Say who has the lock
-    Status {
-        /// The env
-        env: String,
-    },
-    /// Remove a lock whose owner is gone for good
-    Release {
-        /// The env
-        env: String,
-        /// Remove it although nobody can tell whether its owner is gone
-        #[arg(long)]
-        force: bool,
-    },
+    pub skip_host: Vec<String>,
 }
 
 impl Change {
     /// With the global options and those of `older` and `expect`.
-    pub fn options(&self, global: &Global, older: Option<Older>, expect: &Expect) -> Options {
+    pub fn options(&self, global: &Global, older: Option<OlderArgs>, expect: &ExpectArgs) -> Options {
         Options {
             dry_run: global.dry_run,
             allow_older: older.is_some_and(|older| older.allow_older),
             take_over: older.is_some_and(|older| older.take_over),
             lock_wait: Duration::from_secs(self.lock_wait),
             expect_current: expect.expect_current.clone().unwrap_or_default(),
-            without: self.without.clone(),
+            skip_host: self.skip_host.clone(),
             approved: None,
-            why: self.why.clone().filter(|why| !crate::release::id::is_nil(why)),
+            reason: self.reason.clone().filter(|reason| !crate::release::id::is_nil(reason)),
         }
     }
 }
@@ -409,7 +403,7 @@ impl Command {
                 | Self::Put { .. }
                 | Self::Publish { .. }
                 | Self::Fetch { .. }
-                | Self::Lock(Lock::Release { .. })
+                | Self::Unlock { .. }
                 | Self::Exec { .. }
                 | Self::Ci(Ci::Run { .. } | Ci::Trigger(_) | Ci::Approve { .. })
                 | Self::Test(_)
@@ -435,7 +429,8 @@ impl Command {
             | Self::Restart(Control { env, .. })
             | Self::History { env, .. }
             | Self::Diff { env, .. }
-            | Self::Lock(Lock::Status { env } | Lock::Release { env, .. })
+            | Self::Lock { env }
+            | Self::Unlock { env, .. }
             | Self::Ci(Ci::Approve { env, .. }) => Some(env),
             Self::Ci(Ci::Trigger(Trigger::Deploy(request) | Trigger::Rollback(request))) => Some(&request.env),
             Self::Status { env } | Self::Doctor { env, .. } => env.as_deref(),
@@ -494,13 +489,13 @@ fn with_hint(error: anyhow::Error) -> String {
 }
 
 /// Everything that can be typed.
-pub type Definition = clap::Command;
+pub type CommandLine = clap::Command;
 
 /// The same, with the commands of the project's own after ours.
-pub fn definition(extras: &'static Extras) -> Definition {
-    let own = extras.commands.iter().map(|own| {
+pub fn definition(extensions: &'static Extensions) -> CommandLine {
+    let own = extensions.commands.iter().map(|own| {
         let words = Arg::new(WORDS).value_name("WORDS").num_args(0..).help("What it is to be about");
-        Definition::new(own.name).about(own.about).arg(words)
+        CommandLine::new(own.name).about(own.about).arg(words)
     });
     Cli::command().subcommands(own)
 }
@@ -514,9 +509,12 @@ pub fn names() -> Vec<String> {
 const WORDS: &str = "words";
 
 /// Reads the command line. The text of a usage error, help and version are clap's, with its exit code.
-pub fn parse(extras: &'static Extras, args: impl IntoIterator<Item = OsString>) -> Result<Cli, (String, u8, bool)> {
-    let parsed = definition(extras).try_get_matches_from(args).and_then(|matches| {
-        let own = matches.subcommand().and_then(|(name, inner)| Some((extras.command(name)?, inner)));
+pub fn parse(
+    extensions: &'static Extensions,
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<Cli, (String, u8, bool)> {
+    let parsed = definition(extensions).try_get_matches_from(args).and_then(|matches| {
+        let own = matches.subcommand().and_then(|(name, inner)| Some((extensions.command(name)?, inner)));
         let Some((command, inner)) = own else { return Cli::from_arg_matches(&matches) };
         let words = inner.get_many(WORDS).unwrap_or_default().cloned().collect();
         Ok(Cli { global: Global::from_arg_matches(&matches)?, command: Command::Own(command, words) })
@@ -542,6 +540,6 @@ pub fn plain(text: &str) -> String {
 mod tests {
     #[test]
     fn the_definitions_are_sound() {
-        super::definition(&super::Extras::NONE).debug_assert();
+        super::definition(&super::Extensions::NONE).debug_assert();
     }
 }

@@ -3,11 +3,11 @@
 //! Somebody waits for it who is typing, so it is made of what lies on this machine: no network, no git, no other
 //! program. What cannot be read is left out, and nothing is said about it.
 
-use crate::ci::patterns;
-use crate::cli::{self, Definition, Shell};
-use crate::cx::Cx;
+use crate::ci::workflows;
+use crate::cli::{self, CommandLine, Shell};
+use crate::context::Context;
 use crate::event::{Event, Sink};
-use crate::extend::Extras;
+use crate::extend::Extensions;
 use crate::host;
 use crate::project::{Env, Project, local_dir};
 use crate::release::RELEASES;
@@ -46,18 +46,18 @@ pub fn script(shell: Shell) -> Script {
 /// What may stand in place of the last of `words`, a candidate a line with its meaning after a tab.
 pub fn candidates(
     project: &'static Project,
-    extras: &'static Extras,
+    extensions: &'static Extensions,
     vars: BTreeMap<String, String>,
     words: &[OsString],
 ) -> String {
-    let Ok(root) = Cx::find_root() else { return String::new() };
-    let cx = Cx::new(root, vars, Arc::new(Nobody)).with_extras(extras);
-    let known = Arc::new(Known { cx, project, words: words.to_vec() });
-    let mut command = with_values(cli::definition(extras), &known);
+    let Ok(root) = Context::find_root() else { return String::new() };
+    let ctx = Context::new(root, vars, Arc::new(NoSink)).with_extensions(extensions);
+    let known = Arc::new(Known { ctx, project, words: words.to_vec() });
+    let mut command = with_values(cli::definition(extensions), &known);
     let empty = [OsString::new()];
     let words = if words.is_empty() { &empty } else { words };
     let args = [&["cargo xtask".into()], words].concat();
-    let Ok(found) = engine::complete(&mut command, args, words.len(), Some(&known.cx.root)) else {
+    let Ok(found) = engine::complete(&mut command, args, words.len(), Some(&known.ctx.root)) else {
         return String::new();
     };
     let is_option = |candidate: &CompletionCandidate| candidate.get_value().to_string_lossy().starts_with('-');
@@ -73,15 +73,15 @@ pub fn candidates(
 }
 
 /// Events go nowhere.
-struct Nobody;
+struct NoSink;
 
-impl Sink for Nobody {
+impl Sink for NoSink {
     fn emit(&self, _: &Event) {}
 }
 
 /// What there is to know where TAB was pressed.
 struct Known {
-    cx: Cx,
+    ctx: Context,
     project: &'static Project,
     words: Vec<OsString>,
 }
@@ -90,7 +90,7 @@ struct Known {
 type Value = (String, String);
 
 /// Tells each argument of a command, and of those in it, where its values come from.
-fn with_values(command: Definition, known: &Arc<Known>) -> Definition {
+fn with_values(command: CommandLine, known: &Arc<Known>) -> CommandLine {
     let name = command.get_name().to_owned();
     let command = command.mut_args(|arg| {
         let values: fn(&Known) -> Vec<Value> = match (name.as_str(), arg.get_id().as_str()) {
@@ -98,7 +98,7 @@ fn with_values(command: Definition, known: &Arc<Known>) -> Definition {
             ("rollback", "release") => Known::way_back,
             (_, "release") => Known::selectors,
             (_, "expect_current") => Known::releases,
-            (_, "host" | "without") => Known::hosts,
+            (_, "host" | "skip-host") => Known::hosts,
             (_, "store") => Known::stores,
             ("run", "job") => Known::jobs,
             _ => return arg,
@@ -132,7 +132,7 @@ impl Known {
     fn hosts(&self) -> Vec<Value> {
         let mut hosts = Vec::new();
         for env in self.envs_meant() {
-            let open = |url: &&'static str| Some((*url, host::open(&self.cx, url).ok()?.host().to_owned()));
+            let open = |url: &&'static str| Some((*url, host::open(&self.ctx, url).ok()?.host().to_owned()));
             let targets: Vec<_> = env.targets.iter().filter_map(open).collect();
             for (url, host) in &targets {
                 let alone = targets.iter().filter(|(_, other)| other == host).count() == 1;
@@ -148,7 +148,7 @@ impl Known {
     }
 
     fn jobs(&self) -> Vec<Value> {
-        let Ok(pipeline) = patterns::pipeline(self.project, self.project.ci.pattern) else { return Vec::new() };
+        let Ok(pipeline) = workflows::pipeline(self.project, self.project.ci.handoff) else { return Vec::new() };
         let mut jobs: Vec<Value> = Vec::new();
         for (workflow, job) in pipeline.workflows.iter().flat_map(|it| it.jobs.iter().map(move |job| (it, job))) {
             if !jobs.iter().any(|(name, _)| *name == job.name) {
@@ -160,10 +160,10 @@ impl Known {
 
     /// Ids of the releases that this machine keeps.
     fn releases(&self) -> Vec<Value> {
-        let mut dirs = vec![(RELEASES.to_owned(), self.cx.root.join(RELEASES))];
+        let mut dirs = vec![(RELEASES.to_owned(), self.ctx.root.join(RELEASES))];
         dirs.extend(self.project.stores.iter().filter_map(|url| {
             let dir = url.strip_prefix("file:")?;
-            Some(((*url).to_owned(), local_dir(&self.cx.home, dir)))
+            Some(((*url).to_owned(), local_dir(&self.ctx.home, dir)))
         }));
         newest(dirs.iter().flat_map(|(place, dir)| ids(dir).into_iter().map(move |id| (id, format!("in {place}")))))
     }
@@ -183,7 +183,7 @@ impl Known {
         let mut all = vec![("previous".to_owned(), "what was live before".to_owned())];
         let installed = self.envs_meant().into_iter().flat_map(|env| {
             let dirs = env.targets.iter().filter_map(|url| url.strip_prefix("file:"));
-            let ids = dirs.flat_map(|dir| ids(&local_dir(&self.cx.home, dir).join("releases")));
+            let ids = dirs.flat_map(|dir| ids(&local_dir(&self.ctx.home, dir).join("releases")));
             ids.map(|id| (id, format!("installed in {}", env.name))).collect::<Vec<_>>()
         });
         all.extend(newest(

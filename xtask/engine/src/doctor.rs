@@ -9,9 +9,9 @@ mod checkout;
 mod hosts;
 mod places;
 
-use crate::cx::{Cx, var};
+use crate::context::{Context, var};
 use crate::error::{Kind, Result, hint_of, kind_of, with_guides};
-use crate::project::{self, Env, Pattern, Project};
+use crate::project::{self, Env, Handoff, Project};
 use serde::Serialize;
 
 /// How many seconds a question to CircleCI or a bucket may take, where nobody says otherwise: nobody waits two minutes
@@ -100,8 +100,8 @@ impl Check {
         Self::new(what, State::Ok, Some(detail.into()), None)
     }
 
-    fn skipped(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self::new(what, State::Skipped, Some(why.into()), None)
+    fn skipped(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::new(what, State::Skipped, Some(reason.into()), None)
     }
 
     fn warning(what: impl Into<String>, detail: impl Into<String>, hint: impl Into<String>) -> Self {
@@ -158,10 +158,10 @@ impl Scope<'_> {
     /// Whether a deploy needs CircleCI's API.
     fn need(&self) -> Need {
         let asks = |url: &&str| ["circleci:artifacts", "circleci:latest-artifacts"].contains(url);
-        match self.project.ci.pattern {
-            Pattern::Artifacts => Need::Always,
-            Pattern::Workspace | Pattern::S3 if self.project.stores.iter().any(asks) => Need::Sometimes,
-            Pattern::Workspace | Pattern::S3 => Need::Never,
+        match self.project.ci.handoff {
+            Handoff::Artifacts => Need::Always,
+            Handoff::Workspace | Handoff::S3 if self.project.stores.iter().any(asks) => Need::Sometimes,
+            Handoff::Workspace | Handoff::S3 => Need::Never,
         }
     }
 }
@@ -187,23 +187,23 @@ fn address(check: &project::Check) -> Option<&'static str> {
 }
 
 /// Looks at everything; with `env` only at that one's hosts, with `ci` only at what a job without contexts can know.
-pub fn doctor(cx: &Cx, project: &Project, env: Option<&str>, ci: bool) -> Result<Diagnosis> {
+pub fn doctor(ctx: &Context, project: &Project, env: Option<&str>, ci: bool) -> Result<Diagnosis> {
     let envs: Vec<&Env> = match env {
         Some(name) => vec![project.env(name)?],
         None => project.envs.iter().collect(),
     };
     let impatient = [(var::API_DEADLINE.to_owned(), API_DEADLINE.to_owned())];
-    let cx = &if cx.var(var::API_DEADLINE).is_some() { cx.with_vars([]) } else { cx.with_vars(impatient) };
-    let scope = Scope { project, envs: &envs, ci, in_job: cx.in_ci() };
-    let mut checks = checkout::look(cx, &scope);
-    let (of_account, answers) = account::look(cx, &scope);
+    let ctx = &if ctx.var(var::API_DEADLINE).is_some() { ctx.with_vars([]) } else { ctx.with_vars(impatient) };
+    let scope = Scope { project, envs: &envs, ci, in_job: ctx.in_ci() };
+    let mut checks = checkout::look(ctx, &scope);
+    let (of_account, answers) = account::look(ctx, &scope);
     checks.extend(grouped("circleci", of_account));
-    let (of_stores, locks) = places::look(cx, &scope, answers);
+    let (of_stores, locks) = places::look(ctx, &scope, answers);
     checks.extend(grouped("stores", of_stores));
     if !ci {
-        checks.extend(hosts::look(cx, &scope, &locks));
+        checks.extend(hosts::look(ctx, &scope, &locks));
     }
-    Ok(Diagnosis::new(cx, env, ci, checks))
+    Ok(Diagnosis::new(ctx, env, ci, checks))
 }
 
 fn grouped(group: &str, checks: Vec<Check>) -> impl Iterator<Item = Check> {
@@ -211,11 +211,11 @@ fn grouped(group: &str, checks: Vec<Check>) -> impl Iterator<Item = Check> {
 }
 
 impl Diagnosis {
-    fn new(cx: &Cx, env: Option<&str>, ci: bool, mut checks: Vec<Check>) -> Self {
+    fn new(ctx: &Context, env: Option<&str>, ci: bool, mut checks: Vec<Check>) -> Self {
         // Before lines are broken: half a secret is not found any more.
         for check in &mut checks {
             for text in [&mut check.detail, &mut check.hint].into_iter().flatten() {
-                *text = cx.scrub(&with_guides(text));
+                *text = ctx.scrub(&with_guides(text));
             }
         }
         let count = |state| checks.iter().filter(|check| check.state == state).count();

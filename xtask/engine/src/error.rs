@@ -1,6 +1,6 @@
 //! What went wrong, in the words of the person who has to mend it.
 //!
-//! Inside the engine errors are `anyhow`. A [`Failure`] somewhere in the chain adds the two things that change
+//! Inside the engine errors are `anyhow`. A [`CliError`] somewhere in the chain adds the two things that change
 //! behaviour: the exit code that scripts rely on and the `hint:` line with the next command to type.
 
 use std::fmt;
@@ -11,7 +11,7 @@ pub type Result<T, E = anyhow::Error> = std::result::Result<T, E>;
 /// What kind of failure it was. The discriminant is the documented exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing was changed, or everything was put back.
+    /// Nothing was changed, or everything was reverted.
     Failed = 1,
     /// The command line, the project or the checkout does not make sense.
     Usage = 2,
@@ -27,8 +27,8 @@ pub enum Kind {
     Verification = 7,
     /// The release is older than what is live, or something else is live than was expected.
     Stale = 8,
-    /// A deploy failed and could not be put back: a person has to look.
-    NotPutBack = 9,
+    /// A deploy failed and could not be reverted: a person has to look.
+    RevertFailed = 9,
 }
 
 impl Kind {
@@ -42,7 +42,7 @@ impl Kind {
             Self::Locked,
             Self::Verification,
             Self::Stale,
-            Self::NotPutBack,
+            Self::RevertFailed,
         ];
         all.into_iter().find(|kind| Some(*kind as i32) == code).unwrap_or(Self::Failed)
     }
@@ -50,13 +50,13 @@ impl Kind {
 
 /// An error with an exit code and, nearly always, a hint.
 #[derive(Debug)]
-pub struct Failure {
+pub struct CliError {
     kind: Kind,
     message: String,
     hint: Option<String>,
 }
 
-impl Failure {
+impl CliError {
     /// A failure of `kind`; `message` says what failed, on what path, URL or host.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), hint: None }
@@ -75,59 +75,59 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for CliError {}
 
 /// [`Kind::Usage`], the most frequent one.
-pub fn usage(message: impl Into<String>) -> Failure {
-    Failure::new(Kind::Usage, message)
+pub fn usage(message: impl Into<String>) -> CliError {
+    CliError::new(Kind::Usage, message)
 }
 
 /// [`Kind::NotFound`].
-pub fn not_found(message: impl Into<String>) -> Failure {
-    Failure::new(Kind::NotFound, message)
+pub fn not_found(message: impl Into<String>) -> CliError {
+    CliError::new(Kind::NotFound, message)
 }
 
 /// [`Kind::Failed`].
-pub fn failed(message: impl Into<String>) -> Failure {
-    Failure::new(Kind::Failed, message)
+pub fn failed(message: impl Into<String>) -> CliError {
+    CliError::new(Kind::Failed, message)
 }
 
 /// [`Kind::Verification`].
-pub fn verification(message: impl Into<String>) -> Failure {
-    Failure::new(Kind::Verification, message)
+pub fn verification(message: impl Into<String>) -> CliError {
+    CliError::new(Kind::Verification, message)
 }
 
-/// The kind of an error: that of the outermost [`Failure`] in its chain, [`Kind::Failed`] without one.
+/// The kind of an error: that of the outermost [`CliError`] in its chain, [`Kind::Failed`] without one.
 pub fn kind_of(error: &anyhow::Error) -> Kind {
     find(error).map_or(Kind::Failed, |failure| failure.kind)
 }
 
-/// The hint of the outermost [`Failure`] that has one.
+/// The hint of the outermost [`CliError`] that has one.
 pub fn hint_of(error: &anyhow::Error) -> Option<&str> {
-    error.chain().filter_map(|cause| cause.downcast_ref::<Failure>()).find_map(|failure| failure.hint.as_deref())
+    error.chain().filter_map(|cause| cause.downcast_ref::<CliError>()).find_map(|failure| failure.hint.as_deref())
 }
 
-fn find(error: &anyhow::Error) -> Option<&Failure> {
-    error.downcast_ref::<Failure>().or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
+fn find(error: &anyhow::Error) -> Option<&CliError> {
+    error.downcast_ref::<CliError>().or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
 }
 
 /// Gives an error from a library or the system its exit code and hint.
-pub trait Explain<T> {
+pub trait WithHint<T> {
     /// Keeps the whole chain as the message, so that nothing of the cause is lost.
-    fn explain(self, kind: Kind, what: impl FnOnce() -> String, hint: impl FnOnce() -> String) -> Result<T>;
+    fn with_hint(self, kind: Kind, what: impl FnOnce() -> String, hint: impl FnOnce() -> String) -> Result<T>;
 }
 
-impl<T, E: Into<anyhow::Error>> Explain<T> for Result<T, E> {
-    fn explain(self, kind: Kind, what: impl FnOnce() -> String, hint: impl FnOnce() -> String) -> Result<T> {
+impl<T, E: Into<anyhow::Error>> WithHint<T> for Result<T, E> {
+    fn with_hint(self, kind: Kind, what: impl FnOnce() -> String, hint: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|cause| {
             let cause: anyhow::Error = cause.into();
-            Failure::new(kind, format!("{}: {cause:#}", what())).hint(hint()).into()
+            CliError::new(kind, format!("{}: {cause:#}", what())).hint(hint()).into()
         })
     }
 }
@@ -163,7 +163,7 @@ pub fn split_hint(said: &str) -> (&str, Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyhow::Context;
+    use anyhow::Context as _;
 
     #[test]
     fn kind_and_hint_survive_context() {

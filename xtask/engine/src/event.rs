@@ -59,7 +59,7 @@ pub enum Event {
         targets: Vec<String>,
     },
     /// Putting a target back ended.
-    PutBack {
+    Reverted {
         /// URL of the target.
         target: String,
         /// Whether it is as it was before.
@@ -106,9 +106,9 @@ pub enum Stage {
     /// A wave is switched and checked.
     Switch,
     /// All are healthy, which is recorded; what is old is removed.
-    Settle,
+    Finalize,
     /// Something failed, and what was switched goes back.
-    PutBack,
+    Reverted,
     /// It ended well.
     Done,
     /// It ended in an error.
@@ -128,7 +128,7 @@ pub enum Stream {
 /// What a host said while somebody listens: the answer of `logs` and `exec`, which comes line by line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-pub enum Said {
+pub enum HostOutput {
     /// A line.
     Line {
         /// What the host is called.
@@ -151,7 +151,7 @@ pub enum Said {
 }
 
 /// Who listens. Tells whether it wants to hear more.
-pub type Listener<'a> = &'a (dyn Fn(&Said) -> bool + Sync);
+pub type Listener<'a> = &'a (dyn Fn(&HostOutput) -> bool + Sync);
 
 /// Milliseconds since an instant, as events give them.
 pub fn ms_since(started: Instant) -> u64 {

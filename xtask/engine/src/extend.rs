@@ -1,25 +1,25 @@
 //! What a project adds to the engine from its own `xtask/`: stores, targets, commands, and steps of a build.
 //!
 //! ```
-//! use gangplank::cx::Cx;
+//! use gangplank::context::Context;
 //! use gangplank::error::Result;
-//! use gangplank::extend::{Command, Extras};
+//! use gangplank::extend::{Command, Extensions};
 //! use gangplank::project::Project;
 //!
-//! const EXTRAS: Extras = Extras {
+//! const EXTENSIONS: Extensions = Extensions {
 //!     commands: &[Command { name: "hello", about: "Greet whoever is named", run: hello }],
-//!     ..Extras::NONE
+//!     ..Extensions::NONE
 //! };
 //!
-//! fn hello(_: &Cx, project: &Project, words: &[String]) -> Result<String> {
+//! fn hello(_: &Context, project: &Project, words: &[String]) -> Result<String> {
 //!     Ok(format!("{} greets {}\n", project.app.name, words.join(" and ")))
 //! }
 //! ```
 //!
-//! `main.rs` then ends in `gangplank::main_with(&PROJECT, &EXTRAS)`. What is done around a switch is a
+//! `main.rs` then ends in `gangplank::main_with(&PROJECT, &EXTENSIONS)`. What is done around a switch is a
 //! [`Hook`](crate::hook::Hook). docs/extending.md has one of each.
 
-use crate::cx::Cx;
+use crate::context::Context;
 use crate::error::{Result, usage};
 use crate::host::Target;
 use crate::project::Project;
@@ -27,7 +27,7 @@ use crate::store::Store;
 
 /// What a project adds.
 #[derive(Debug, Clone, Copy)]
-pub struct Extras {
+pub struct Extensions {
     /// Kinds of stores: the scheme of their URLs, and what opens one.
     pub stores: &'static [(&'static str, OpenStore)],
     /// Kinds of targets: the scheme of their URLs, and what opens one. Opening asks nobody.
@@ -38,7 +38,7 @@ pub struct Extras {
     pub steps: &'static [Step],
 }
 
-impl Extras {
+impl Extensions {
     /// Nothing of its own.
     pub const NONE: Self = Self { stores: &[], targets: &[], commands: &[], steps: &[] };
 
@@ -60,11 +60,11 @@ impl Extras {
 }
 
 /// Opens a store by its URL, which has the scheme.
-pub type OpenStore = for<'cx> fn(&'cx Cx, &str) -> Result<Box<dyn Store + 'cx>>;
+pub type OpenStore = for<'ctx> fn(&'ctx Context, &str) -> Result<Box<dyn Store + 'ctx>>;
 
 /// Opens a target by its URL, which has the scheme. [`HostTarget`](crate::host::directory::HostTarget) is one for whatever
 /// runs a shell.
-pub type OpenTarget = for<'cx> fn(&'cx Cx, &str) -> Result<Box<dyn Target + 'cx>>;
+pub type OpenTarget = for<'ctx> fn(&'ctx Context, &str) -> Result<Box<dyn Target + 'ctx>>;
 
 /// What opens a URL with this scheme, where the project has something that does.
 pub(crate) fn own<Open: Copy>(kinds: &[(&str, Open)], url: Option<(&str, &str)>) -> Option<Open> {
@@ -80,8 +80,8 @@ pub struct Command {
     /// A line for `--help`.
     pub about: &'static str,
     /// Is given the words after the name, and gives what is printed. An error is shown as ours are, with the exit code and
-    /// the hint of its [`Failure`](crate::error::Failure).
-    pub run: fn(&Cx, &Project, &[String]) -> Result<String>,
+    /// the hint of its [`CliError`](crate::error::CliError).
+    pub run: fn(&Context, &Project, &[String]) -> Result<String>,
 }
 
 /// A step of every build.
@@ -91,14 +91,14 @@ pub struct Step {
     pub name: &'static str,
     /// Runs before anything is compiled or collected. What it writes should be in `.gitignore`: a file that git sees makes
     /// the tree, and so the release, a dirty one.
-    pub run: fn(&Cx) -> Result<()>,
+    pub run: fn(&Context) -> Result<()>,
 }
 
 fn names(what: &str, own: &[&str], ours: &[&str]) -> Result<()> {
     for (n, name) in own.iter().enumerate() {
         let word = name.starts_with(|c: char| c.is_ascii_lowercase())
             && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        let why = if !word {
+        let reason = if !word {
             "cannot be typed: use small letters, digits and `-`"
         } else if ours.contains(name) {
             "is one of the engine's: give it another name"
@@ -107,7 +107,7 @@ fn names(what: &str, own: &[&str], ours: &[&str]) -> Result<()> {
         } else {
             continue;
         };
-        let (wrong, hint) = why.split_once(": ").unwrap_or((why, why));
+        let (wrong, hint) = reason.split_once(": ").unwrap_or((reason, reason));
         return usage(format!("the {what} `{name}` of this project {wrong}"))
             .hint(format!("{hint}; see xtask/src/main.rs"))
             .err();
@@ -134,13 +134,13 @@ mod tests {
             (&[called("hi"), called("hi")], "the command `hi` of this project is there twice"),
         ];
         for (commands, want) in CASES {
-            let error = Extras { commands, ..Extras::NONE }.validate(&["deploy".into()]).err();
+            let error = Extensions { commands, ..Extensions::NONE }.validate(&["deploy".into()]).err();
             assert_eq!(error.as_ref().map(ToString::to_string).unwrap_or_default(), *want);
             assert!(error.is_none_or(|error| hint_of(&error).unwrap().contains("see xtask/src/main.rs")));
         }
-        let stores = Extras { stores: &[("s3", |_, _| panic!("not opened"))], ..Extras::NONE };
+        let stores = Extensions { stores: &[("s3", |_, _| panic!("not opened"))], ..Extensions::NONE };
         assert!(stores.validate(&[]).unwrap_err().to_string().contains("the kind of store `s3`"));
-        let targets = Extras { targets: &[("ssh", |_, _| panic!("not opened"))], ..Extras::NONE };
+        let targets = Extensions { targets: &[("ssh", |_, _| panic!("not opened"))], ..Extensions::NONE };
         assert!(targets.validate(&[]).unwrap_err().to_string().contains("the kind of target `ssh`"));
     }
 }

@@ -3,9 +3,9 @@
 pub mod checkout;
 
 use self::checkout::Checkout;
-use crate::cx::{Cx, Input};
+use crate::context::{Context, Input};
 use crate::deploy::plan::Ancestry;
-use crate::error::{Failure, Result, failed, usage, verification};
+use crate::error::{CliError, Result, failed, usage, verification};
 use crate::release::manifest::Commit;
 use std::path::Path;
 use xshell::{Shell, cmd};
@@ -18,37 +18,37 @@ fn shell(dir: &Path) -> Result<Shell> {
 }
 
 /// Facts of the commit that is checked out. Errors name what is missing: git, a repository, a commit.
-pub fn commit(cx: &Cx) -> Result<Commit> {
-    let sh = shell(&cx.root)?;
-    let root = cx.root.display();
+pub fn commit(ctx: &Context) -> Result<Commit> {
+    let sh = shell(&ctx.root)?;
+    let root = ctx.root.display();
     let status = cmd!(
         sh,
         "git -c status.aheadBehind=false status --porcelain=v2 --branch --untracked-files=normal --ignore-submodules=none"
     );
-    let answer = cx.answer(status.into(), Input::Empty)?;
+    let answer = ctx.answer(status.into(), Input::Empty)?;
     if !answer.ok() {
-        return Err(no_status(cx, &sh, &answer.stderr));
+        return Err(no_status(ctx, &sh, &answer.stderr));
     }
     let Some(Head { sha, branch, mut dirty }) = head(&answer.stdout) else {
         return usage(format!("{root} has no commit yet"))
             .hint("make one: `git add --all && git commit --message 'first'`")
             .err();
     };
-    if let Some(want) = cx.var("CIRCLE_SHA1").filter(|want| *want != sha) {
+    if let Some(want) = ctx.var("CIRCLE_SHA1").filter(|want| *want != sha) {
         return verification(format!("{root} has commit {sha} checked out, but CIRCLE_SHA1 is {want}"))
             .hint("check out CIRCLE_SHA1 and nothing else in the job")
             .err();
     }
-    for (path, option) in Checkout::open(cx)?.hidden()?.changed {
+    for (path, option) in Checkout::open(ctx)?.hidden()?.changed {
         dirty = true;
-        cx.warn(format!(
+        ctx.warn(format!(
             "{path} was changed, and git is told not to look at it: `git update-index {option} FILE` shows it again"
         ));
     }
-    let seconds = cx.read(cmd!(sh, "git show --no-patch --no-show-signature --format=%ct {sha}").into())?;
+    let seconds = ctx.read(cmd!(sh, "git show --no-patch --no-show-signature --format=%ct {sha}").into())?;
     let time = jiff::Timestamp::from_second(seconds.trim().parse()?)?;
-    let branch = cx.var("CIRCLE_BRANCH").map(str::to_owned).or(branch);
-    Ok(Commit { sha, time, branch, tag: tag(cx, &sh)?, dirty })
+    let branch = ctx.var("CIRCLE_BRANCH").map(str::to_owned).or(branch);
+    Ok(Commit { sha, time, branch, tag: tag(ctx, &sh)?, dirty })
 }
 
 /// What is checked out.
@@ -68,10 +68,10 @@ fn head(status: &str) -> Option<Head> {
     Some(Head { sha: sha.to_owned(), branch: branch.map(str::to_owned), dirty })
 }
 
-fn no_status(cx: &Cx, sh: &Shell, stderr: &str) -> anyhow::Error {
-    let (root, stderr) = (cx.root.display(), stderr.trim());
-    let inside = cx.answer(cmd!(sh, "git rev-parse --git-dir").into(), Input::Empty);
-    let failure: Failure = match inside {
+fn no_status(ctx: &Context, sh: &Shell, stderr: &str) -> anyhow::Error {
+    let (root, stderr) = (ctx.root.display(), stderr.trim());
+    let inside = ctx.answer(cmd!(sh, "git rev-parse --git-dir").into(), Input::Empty);
+    let failure: CliError = match inside {
         Ok(answer) if answer.ok() => {
             failed(format!("git cannot say what is in {root}: {stderr}")).hint("mend it until `git status` works")
         }
@@ -87,62 +87,62 @@ fn no_status(cx: &Cx, sh: &Shell, stderr: &str) -> anyhow::Error {
 
 /// The branch; `None` on a detached HEAD that is no CircleCI job.
 #[cfg(feature = "new")]
-pub fn branch(cx: &Cx) -> Result<Option<String>> {
-    if let Some(branch) = cx.var("CIRCLE_BRANCH") {
+pub fn branch(ctx: &Context) -> Result<Option<String>> {
+    if let Some(branch) = ctx.var("CIRCLE_BRANCH") {
         return Ok(Some(branch.to_owned()));
     }
-    let sh = shell(&cx.root)?;
-    let answer = cx.answer(cmd!(sh, "git symbolic-ref --quiet --short HEAD").into(), Input::Empty)?;
+    let sh = shell(&ctx.root)?;
+    let answer = ctx.answer(cmd!(sh, "git symbolic-ref --quiet --short HEAD").into(), Input::Empty)?;
     Ok(Some(answer.stdout.trim().to_owned()).filter(|branch| answer.ok() && !branch.is_empty()))
 }
 
 /// Whether the checkout has not all commits that lead to its own.
-pub fn is_shallow(cx: &Cx) -> bool {
-    let asked = shell(&cx.root).and_then(|sh| cx.read(cmd!(sh, "git rev-parse --is-shallow-repository").into()));
+pub fn is_shallow(ctx: &Context) -> bool {
+    let asked = shell(&ctx.root).and_then(|sh| ctx.read(cmd!(sh, "git rev-parse --is-shallow-repository").into()));
     asked.is_ok_and(|said| said.trim() == "true")
 }
 
 /// URL of the remote `origin`.
-pub fn remote(cx: &Cx) -> Option<String> {
-    let sh = shell(&cx.root).ok()?;
-    let answer = cx.answer(cmd!(sh, "git remote get-url origin").into(), Input::Empty).ok()?;
+pub fn remote(ctx: &Context) -> Option<String> {
+    let sh = shell(&ctx.root).ok()?;
+    let answer = ctx.answer(cmd!(sh, "git remote get-url origin").into(), Input::Empty).ok()?;
     answer.ok().then(|| answer.stdout.trim().to_owned())
 }
 
 /// How many commits lead to the one that is checked out, itself included; 0 where git cannot say.
-pub fn count(cx: &Cx) -> usize {
-    let asked = shell(&cx.root).and_then(|sh| cx.read(cmd!(sh, "git rev-list --count HEAD").into()));
+pub fn count(ctx: &Context) -> usize {
+    let asked = shell(&ctx.root).and_then(|sh| ctx.read(cmd!(sh, "git rev-list --count HEAD").into()));
     asked.ok().and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
 /// The commit that is checked out; nothing where git cannot say.
-pub fn head_sha(cx: &Cx) -> Option<String> {
-    let asked = shell(&cx.root).and_then(|sh| cx.read(cmd!(sh, "git rev-parse HEAD").into()));
+pub fn head_sha(ctx: &Context) -> Option<String> {
+    let asked = shell(&ctx.root).and_then(|sh| ctx.read(cmd!(sh, "git rev-parse HEAD").into()));
     asked.ok().map(|sha| sha.trim().to_owned())
 }
 
 /// The full SHA of a commit that this checkout has.
-pub fn expand(cx: &Cx, sha: &str) -> Option<String> {
-    let sh = shell(&cx.root).ok()?;
+pub fn expand(ctx: &Context, sha: &str) -> Option<String> {
+    let sh = shell(&ctx.root).ok()?;
     let commit = format!("{sha}^{{commit}}");
-    let answer = cx.answer(cmd!(sh, "git rev-parse --verify --quiet {commit}").into(), Input::Empty).ok()?;
+    let answer = ctx.answer(cmd!(sh, "git rev-parse --verify --quiet {commit}").into(), Input::Empty).ok()?;
     answer.ok().then(|| answer.stdout.trim().to_owned()).filter(|whole| whole.starts_with(sha))
 }
 
-fn tag(cx: &Cx, sh: &Shell) -> Result<Option<String>> {
-    if let Some(tag) = cx.var("CIRCLE_TAG") {
+fn tag(ctx: &Context, sh: &Shell) -> Result<Option<String>> {
+    if let Some(tag) = ctx.var("CIRCLE_TAG") {
         return Ok(Some(tag.to_owned()));
     }
-    let answer = cx.answer(cmd!(sh, "git tag --points-at HEAD").into(), Input::Empty)?;
+    let answer = ctx.answer(cmd!(sh, "git tag --points-at HEAD").into(), Input::Empty)?;
     Ok(answer.stdout.lines().next().map(str::to_owned))
 }
 
 /// Whether one of two commits holds the other. `Unknown` when either is not in this checkout, or when the checkout is
 /// shallow and a "no" would mean nothing.
-pub fn ancestry(cx: &Cx, candidate: &str, live: &str) -> Ancestry {
+pub fn ancestry(ctx: &Context, candidate: &str, live: &str) -> Ancestry {
     let holds = |older: &str, newer: &str| {
-        let sh = shell(&cx.root).ok()?;
-        let answer = cx.answer(cmd!(sh, "git merge-base --is-ancestor {older} {newer}").into(), Input::Empty).ok()?;
+        let sh = shell(&ctx.root).ok()?;
+        let answer = ctx.answer(cmd!(sh, "git merge-base --is-ancestor {older} {newer}").into(), Input::Empty).ok()?;
         (answer.code == Some(0)).then_some(())
     };
     if holds(candidate, live).is_some() {
@@ -155,37 +155,37 @@ pub fn ancestry(cx: &Cx, candidate: &str, live: &str) -> Ancestry {
 }
 
 /// One line for each commit of `newer` that `older` does not hold, the newest first.
-pub fn log(cx: &Cx, older: &str, newer: &str) -> Option<Vec<String>> {
-    let sh = shell(&cx.root).ok()?;
+pub fn log(ctx: &Context, older: &str, newer: &str) -> Option<Vec<String>> {
+    let sh = shell(&ctx.root).ok()?;
     let range = format!("{older}..{newer}");
-    let answer = cx.answer(cmd!(sh, "git log --no-decorate --format='%h %s' {range} --").into(), Input::Empty).ok()?;
+    let answer = ctx.answer(cmd!(sh, "git log --no-decorate --format='%h %s' {range} --").into(), Input::Empty).ok()?;
     answer.ok().then(|| answer.stdout.lines().map(str::to_owned).collect())
 }
 
 /// The hunks by which a file, which need not be there, differs from a text.
-pub fn diff(cx: &Cx, file: &Path, text: &str) -> Option<String> {
-    let sh = shell(&cx.root).ok()?;
+pub fn diff(ctx: &Context, file: &Path, text: &str) -> Option<String> {
+    let sh = shell(&ctx.root).ok()?;
     let file = if file.exists() { file } else { Path::new("/dev/null") };
     let command = cmd!(sh, "git diff --no-index --no-color --no-ext-diff --no-textconv --text -- {file} -");
-    let answer = cx.answer(command.into(), Input::Bytes(text.as_bytes())).ok()?;
+    let answer = ctx.answer(command.into(), Input::Bytes(text.as_bytes())).ok()?;
     // Above them it names the files in its own way.
     answer.stdout.find("\n@@").map(|at| answer.stdout[at + 1..].to_owned())
 }
 
 /// Makes a clean checkout of `sha` in `into`, which must not exist.
-pub fn checkout(cx: &Cx, sha: &str, branch: &str, into: &Path) -> Result<()> {
-    let (sh, from) = (shell(&cx.root)?, &cx.root);
-    cx.read(cmd!(sh, "git clone --quiet --local --no-checkout {from} {into}").into())?;
+pub fn checkout(ctx: &Context, sha: &str, branch: &str, into: &Path) -> Result<()> {
+    let (sh, from) = (shell(&ctx.root)?, &ctx.root);
+    ctx.read(cmd!(sh, "git clone --quiet --local --no-checkout {from} {into}").into())?;
     let sh = shell(into)?;
-    cx.read(cmd!(sh, "git checkout --quiet -B {branch} {sha}").into())?;
+    ctx.read(cmd!(sh, "git checkout --quiet -B {branch} {sha}").into())?;
     Ok(())
 }
 
 #[cfg(feature = "new")]
 /// Fails where a commit could not be made: without git, or where nobody has said whose it would be.
-pub fn can_commit(cx: &Cx) -> Result<()> {
-    let sh = shell(&cx.root)?;
-    if cx.answer(cmd!(sh, "git var GIT_COMMITTER_IDENT").into(), Input::Empty)?.ok() {
+pub fn can_commit(ctx: &Context) -> Result<()> {
+    let sh = shell(&ctx.root)?;
+    if ctx.answer(cmd!(sh, "git var GIT_COMMITTER_IDENT").into(), Input::Empty)?.ok() {
         return Ok(());
     }
     usage("git does not know who you are, so it cannot make a first commit")
@@ -196,12 +196,12 @@ pub fn can_commit(cx: &Cx) -> Result<()> {
 #[cfg(feature = "new")]
 /// Makes `dir` a repository with everything in one commit, and gives its SHA. Whoever runs us inside a hook has told git
 /// of another repository, and of one that signs what it commits.
-pub fn first_commit(cx: &Cx, dir: &Path, message: &str) -> Result<String> {
+pub fn first_commit(ctx: &Context, dir: &Path, message: &str) -> Result<String> {
     let sh = shell(dir)?;
-    cx.read(alone(cmd!(sh, "git init --quiet --initial-branch main")))?;
-    cx.read(alone(cmd!(sh, "git add --all --force")))?;
-    cx.read(alone(cmd!(sh, "git -c commit.gpgsign=false commit --quiet --no-verify --message {message}")))?;
-    cx.read(alone(cmd!(sh, "git rev-parse HEAD")))
+    ctx.read(alone(cmd!(sh, "git init --quiet --initial-branch main")))?;
+    ctx.read(alone(cmd!(sh, "git add --all --force")))?;
+    ctx.read(alone(cmd!(sh, "git -c commit.gpgsign=false commit --quiet --no-verify --message {message}")))?;
+    ctx.read(alone(cmd!(sh, "git rev-parse HEAD")))
 }
 
 /// A command of git that goes by its directory alone.
@@ -230,11 +230,11 @@ pub struct Ignored {
 
 /// Which of some paths, which need not exist, git leaves out of commits. Files that it has already are not among them.
 #[cfg(feature = "new")]
-pub fn ignored(cx: &Cx, paths: &[String]) -> Result<Vec<Ignored>> {
-    let sh = shell(&cx.root)?;
+pub fn ignored(ctx: &Context, paths: &[String]) -> Result<Vec<Ignored>> {
+    let sh = shell(&ctx.root)?;
     let mut command = alone(cmd!(sh, "git check-ignore --verbose --stdin -z"));
     command.stdin(std::process::Stdio::piped());
-    let answer = cx.answer(command, Input::Bytes(paths.join("\0").as_bytes()))?;
+    let answer = ctx.answer(command, Input::Bytes(paths.join("\0").as_bytes()))?;
     Ok(ignored_of(&answer.stdout))
 }
 
@@ -251,10 +251,10 @@ fn ignored_of(matches: &str) -> Vec<Ignored> {
 
 #[cfg(feature = "new")]
 /// What is different in `path` since the commit that last touched `mark`.
-pub fn diff_since(cx: &Cx, mark: &str, path: &str) -> Option<String> {
-    let sh = shell(&cx.root).ok()?;
-    let since = cx.read(alone(cmd!(sh, "git log --max-count=1 --format=%H -- {mark}"))).ok()?;
-    let diff = cx.read(alone(cmd!(sh, "git diff --no-color --no-ext-diff {since} -- {path}"))).ok();
+pub fn diff_since(ctx: &Context, mark: &str, path: &str) -> Option<String> {
+    let sh = shell(&ctx.root).ok()?;
+    let since = ctx.read(alone(cmd!(sh, "git log --max-count=1 --format=%H -- {mark}"))).ok()?;
+    let diff = ctx.read(alone(cmd!(sh, "git diff --no-color --no-ext-diff {since} -- {path}"))).ok();
     diff.filter(|diff| !diff.is_empty())
 }
 

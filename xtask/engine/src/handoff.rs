@@ -2,18 +2,18 @@
 
 use crate::build::RELEASES;
 use crate::ci::pipeline::PERSISTED;
-use crate::cx::Cx;
+use crate::context::Context;
 use crate::deploy::report::Verified;
 use crate::deploy::resolve::Catalog;
 use crate::deploy::state::Root;
-use crate::error::{Explain, Failure, Kind, Result, kind_of, usage};
+use crate::error::{CliError, Kind, Result, WithHint, kind_of, usage};
 use crate::host;
 use crate::machine::{self, Owner};
 use crate::project::{Env, Project};
 use crate::release::Release;
 use crate::release::id::{ReleaseId, Selector};
 use crate::store::artifacts::DESTINATION;
-use crate::store::{self, Kept, Published, Put, Retention, Store};
+use crate::store::{self, Published, Put, Retention, RetentionDecision, Store};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub struct PutDone {
     /// Whether it lies ready for the step of the job that uploads it.
     pub by_step: bool,
     /// Whether every byte was looked at where others will take it from, and nothing was put.
-    pub confirmed: bool,
+    pub verified: bool,
 }
 
 /// What a prune of a store found.
@@ -41,48 +41,48 @@ pub struct Pruned {
     /// Whether what is not kept was removed, or only would be.
     pub removed: bool,
     /// Each release, the newest first, then what belongs to none.
-    pub kept: Vec<Kept>,
+    pub kept: Vec<RetentionDecision>,
 }
 
 /// `put [RELEASE]`
-pub fn put(cx: &Cx, project: &Project, release: Option<&Selector>, only: Option<&str>) -> Result<Vec<PutDone>> {
-    let release = at_hand(cx, project, release)?;
-    let urls = urls(cx, project, only);
+pub fn put(ctx: &Context, project: &Project, release: Option<&Selector>, only: Option<&str>) -> Result<Vec<PutDone>> {
+    let release = local(ctx, project, release)?;
+    let urls = urls(ctx, project, only);
     if urls.is_empty() {
         return usage("no store of this project is of use outside CircleCI")
             .hint("name one: `cargo xtask put --store file:DIR`")
             .err();
     }
-    one_of_parallel_nodes(cx, &urls)?;
+    one_of_parallel_nodes(ctx, &urls)?;
     let mut done = Vec::new();
     for url in &urls {
-        let store = store::open(cx, project, url)?;
+        let store = store::open(ctx, project, url)?;
         // A laptop has not the credentials of every store. A job has to, and whoever names one means it.
-        if let Some(why) = store.unusable().filter(|_| !cx.in_ci() && only.is_none()) {
-            cx.warn(why);
+        if let Some(reason) = store.unusable().filter(|_| !ctx.in_ci() && only.is_none()) {
+            ctx.warn(reason);
             continue;
         }
         let put = store.put(&release)?;
         if store::only_in_ci(url) {
-            persist_program(cx)?;
+            persist_program(ctx)?;
         }
         let by_step = store.is_uploaded_by_a_step();
         let already_there = put == Put::AlreadyThere && !by_step;
         let release = release.id().clone();
-        done.push(PutDone { store: (*url).to_owned(), release, already_there, by_step, confirmed: false });
+        done.push(PutDone { store: (*url).to_owned(), release, already_there, by_step, verified: false });
     }
     if done.is_empty() {
         // None can be put to from here: the first one says what it wants.
-        store::open(cx, project, urls[0])?.put(&release)?;
+        store::open(ctx, project, urls[0])?.put(&release)?;
     }
     Ok(done)
 }
 
 /// Refuses before anything is written: the nodes of a parallel job would each write the same files to the workspace, and
 /// store artifacts of their own.
-fn one_of_parallel_nodes(cx: &Cx, urls: &[&str]) -> Result<()> {
-    let node = cx.var("CIRCLE_NODE_INDEX").unwrap_or("0");
-    if node == "0" || !cx.in_ci() || !urls.iter().any(|url| url.starts_with("circleci:")) {
+fn one_of_parallel_nodes(ctx: &Context, urls: &[&str]) -> Result<()> {
+    let node = ctx.var("CIRCLE_NODE_INDEX").unwrap_or("0");
+    if node == "0" || !ctx.in_ci() || !urls.iter().any(|url| url.starts_with("circleci:")) {
         return Ok(());
     }
     usage(format!("this is node {node} of a parallel job, and each node would store its own release"))
@@ -90,36 +90,41 @@ fn one_of_parallel_nodes(cx: &Cx, urls: &[&str]) -> Result<()> {
         .err()
 }
 
-/// `put --confirm [RELEASE]`: after the step that uploads, looks whether all of it arrived.
-pub fn confirm(cx: &Cx, project: &Project, release: Option<&Selector>, only: Option<&str>) -> Result<Vec<PutDone>> {
-    let release = at_hand(cx, project, release)?;
+/// `verify [RELEASE] --store`: verifies every byte of the copies that stores have of a release that was built here.
+pub fn verify(
+    ctx: &Context,
+    project: &Project,
+    release: Option<&Selector>,
+    only: Option<&str>,
+) -> Result<Vec<PutDone>> {
+    let release = local(ctx, project, release)?;
     let mut done = Vec::new();
-    for url in urls(cx, project, only) {
-        if store::open(cx, project, url)?.confirm(&release)? {
+    for url in urls(ctx, project, only) {
+        if store::open(ctx, project, url)?.confirm(&release)? {
             let id = release.id().clone();
-            let (already_there, by_step, confirmed) = (true, false, true);
-            done.push(PutDone { store: url.to_owned(), release: id, already_there, by_step, confirmed });
+            let (already_there, by_step, verified) = (true, false, true);
+            done.push(PutDone { store: url.to_owned(), release: id, already_there, by_step, verified });
         }
     }
-    if done.is_empty() && !cx.in_ci() {
+    if done.is_empty() && !ctx.in_ci() {
         return only_of_a_job("what CircleCI was given");
     }
     if done.is_empty() {
         return usage("no store of this project has anything to confirm: their `put` has looked already")
-            .hint("--confirm is for circleci:artifacts, which a step of CircleCI uploads to, and for buckets")
+            .hint("`verify --store` is for circleci:artifacts, which a step of CircleCI uploads to, and for buckets")
             .err();
     }
     Ok(done)
 }
 
 /// `publish [RELEASE]`: moves the pointers to the newest release of the branch.
-pub fn publish(cx: &Cx, project: &Project, release: Option<&Selector>) -> Result<Vec<Published>> {
-    let release = at_hand(cx, project, release)?;
+pub fn publish(ctx: &Context, project: &Project, release: Option<&Selector>) -> Result<Vec<Published>> {
+    let release = local(ctx, project, release)?;
     let mut done = Vec::new();
-    for url in urls(cx, project, None) {
-        done.extend(store::open(cx, project, url)?.publish(release.manifest())?);
+    for url in urls(ctx, project, None) {
+        done.extend(store::open(ctx, project, url)?.publish(release.manifest())?);
     }
-    if done.is_empty() && !cx.in_ci() {
+    if done.is_empty() && !ctx.in_ci() {
         return only_of_a_job("the pointer");
     }
     if done.is_empty() {
@@ -131,10 +136,10 @@ pub fn publish(cx: &Cx, project: &Project, release: Option<&Selector>) -> Result
 }
 
 /// `fetch [RELEASE]`
-pub fn fetch(cx: &Cx, project: &Project, release: Option<&Selector>, into: &Path) -> Result<Verified> {
-    let catalog = Catalog::open(cx, project)?;
+pub fn fetch(ctx: &Context, project: &Project, release: Option<&Selector>, into: &Path) -> Result<Verified> {
+    let catalog = Catalog::open(ctx, project)?;
     let id = catalog.resolve(release)?;
-    let into = cx.root.join(into);
+    let into = ctx.root.join(into);
     // What a fetch that was killed has left.
     machine::sweep(&into);
     let release = catalog.fetch(&id, &into)?;
@@ -149,15 +154,15 @@ fn only_of_a_job<T>(what: &str) -> Result<T> {
 }
 
 /// `prune --store URL`: what a store would forget, or with `remove` forgets.
-pub fn prune(cx: &Cx, project: &Project, url: &str, retention: Retention, remove: bool) -> Result<Pruned> {
+pub fn prune(ctx: &Context, project: &Project, url: &str, retention: Retention, remove: bool) -> Result<Pruned> {
     if !project.stores.contains(&url) {
         return usage(format!("{url} is no store of this project, so nobody here knows what is needed of it"))
             .hint(format!("name one of: {}", project.stores.join(", ")))
             .err();
     }
-    let store = store::open(cx, project, url)?;
-    let needed = || needed(cx, project, &*store);
-    match store.prune(retention, &Owner::me(cx, format!("prune of {url}")), !remove, &needed)? {
+    let store = store::open(ctx, project, url)?;
+    let needed = || needed(ctx, project, &*store);
+    match store.prune(retention, &Owner::me(ctx, format!("prune of {url}")), !remove, &needed)? {
         Some(kept) => Ok(Pruned { store: store.url().to_owned(), removed: remove, kept }),
         None => usage(format!("{url} forgets by itself, or is a directory"))
             .hint("only buckets are pruned: s3://BUCKET/PREFIX")
@@ -167,7 +172,7 @@ pub fn prune(cx: &Cx, project: &Project, url: &str, retention: Retention, remove
 
 /// The releases that any env runs, goes back to, or is about to run: by what its hosts say, and by what the store was
 /// told. An env of which nobody knows anything may run any of them.
-fn needed(cx: &Cx, project: &Project, store: &dyn Store) -> Result<BTreeMap<ReleaseId, String>> {
+fn needed(ctx: &Context, project: &Project, store: &dyn Store) -> Result<BTreeMap<ReleaseId, String>> {
     let mut needed: BTreeMap<ReleaseId, BTreeSet<String>> = BTreeMap::new();
     let mut need = |env: &str, ids: BTreeSet<ReleaseId>| {
         for id in ids {
@@ -181,7 +186,7 @@ fn needed(cx: &Cx, project: &Project, store: &dyn Store) -> Result<BTreeMap<Rele
         told.insert(name);
     }
     for env in project.envs {
-        for target in host::open_all(cx, env)? {
+        for target in host::open_all(ctx, env)? {
             let unknown = match target.state() {
                 Ok(state) if state.root == Root::Directory => {
                     need(env.name, state.history.needed(env.keep));
@@ -192,16 +197,16 @@ fn needed(cx: &Cx, project: &Project, store: &dyn Store) -> Result<BTreeMap<Rele
                 Ok(_) => (Kind::Failed, format!("there is nothing at {}", target.url())),
                 Err(error) => (kind_of(&error), format!("{error:#}")),
             };
-            let (kind, why) = unknown;
+            let (kind, reason) = unknown;
             if !told.contains(env.name) {
-                return Failure::new(kind, format!("nobody knows what {} runs: {why}", env.name))
+                return CliError::new(kind, format!("nobody knows what {} runs: {reason}", env.name))
                     .hint(format!(
                         "nothing was removed; prune where its hosts can be reached, or after a deploy to {}",
                         env.name
                     ))
                     .err();
             }
-            cx.note(format!("{why}: what {} runs is known from {}", env.name, store.url()));
+            ctx.note(format!("{reason}: what {} runs is known from {}", env.name, store.url()));
         }
     }
     let names = |envs: BTreeSet<String>| envs.into_iter().collect::<Vec<_>>().join(", ");
@@ -209,25 +214,25 @@ fn needed(cx: &Cx, project: &Project, store: &dyn Store) -> Result<BTreeMap<Rele
 }
 
 /// The stores to hand over to. What only a job can reach is left out elsewhere, unless it is named.
-fn urls<'a>(cx: &Cx, project: &'a Project, only: Option<&'a str>) -> Vec<&'a str> {
+fn urls<'a>(ctx: &Context, project: &'a Project, only: Option<&'a str>) -> Vec<&'a str> {
     match only {
         Some(url) => vec![url],
-        None => project.stores.iter().copied().filter(|url| cx.in_ci() || !url.starts_with("circleci:")).collect(),
+        None => project.stores.iter().copied().filter(|url| ctx.in_ci() || !url.starts_with("circleci:")).collect(),
     }
 }
 
 /// A release of this machine, every byte looked at: built here, or brought by the workspace of this job.
-fn at_hand(cx: &Cx, project: &Project, release: Option<&Selector>) -> Result<Release> {
-    let id = Catalog::at_hand(cx, project).resolve(release)?;
-    let dirs: [PathBuf; 2] = [cx.root.join(RELEASES), store::workspace(cx).join(DESTINATION)];
+fn local(ctx: &Context, project: &Project, release: Option<&Selector>) -> Result<Release> {
+    let id = Catalog::local(ctx, project).resolve(release)?;
+    let dirs: [PathBuf; 2] = [ctx.root.join(RELEASES), store::workspace(ctx).join(DESTINATION)];
     let dir = dirs.map(|dir| dir.join(id.as_str())).into_iter().find(|dir| dir.exists());
-    Release::open(&dir.unwrap_or_else(|| cx.root.join(RELEASES).join(id.as_str())), &cx.progress("verifying"))
+    Release::open(&dir.unwrap_or_else(|| ctx.root.join(RELEASES).join(id.as_str())), &ctx.progress("verifying"))
 }
 
 /// Puts this program beside the releases in the workspace, so that deploy jobs need neither Rust nor a compile.
-fn persist_program(cx: &Cx) -> Result<()> {
-    let to = store::workspace(cx).join(PERSISTED);
-    let from = Cx::program()?;
+fn persist_program(ctx: &Context) -> Result<()> {
+    let to = store::workspace(ctx).join(PERSISTED);
+    let from = Context::program()?;
     // A job that runs the persisted program has it there already, and cannot write over itself.
     if to.canonicalize().is_ok_and(|to| from.canonicalize().is_ok_and(|from| from == to)) {
         return Ok(());
@@ -235,5 +240,5 @@ fn persist_program(cx: &Cx) -> Result<()> {
     let what = || format!("cannot copy {} to {}", from.display(), to.display());
     let copied =
         std::fs::create_dir_all(to.parent().unwrap_or(Path::new("/"))).and_then(|()| std::fs::copy(&from, &to));
-    copied.explain(Kind::Failed, what, || "check free space and permissions: `df -h /tmp`".into()).map(drop)
+    copied.with_hint(Kind::Failed, what, || "check free space and permissions: `df -h /tmp`".into()).map(drop)
 }

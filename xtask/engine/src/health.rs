@@ -1,6 +1,6 @@
 //! Waiting until a service is healthy, or knowing early that it never will be.
 
-use crate::cx::Cx;
+use crate::context::Context;
 use crate::error::Result;
 use crate::host::{Target, script};
 use crate::http::{self, Client};
@@ -24,7 +24,7 @@ const STAYS_UP: Duration = Duration::from_secs(5);
 /// The pause before a service that has ended is started again.
 const BEFORE_START: Duration = Duration::from_millis(500);
 
-/// Linux keeps the address of a closed connection for 60 s (`TCP_TIMEWAIT_LEN`). A release that is put back is started for
+/// Linux keeps the address of a closed connection for 60 s (`TCP_TIMEWAIT_LEN`). A release that is reverted is started for
 /// that long, whatever its deadline is.
 const ADDRESS_IN_USE: Duration = Duration::from_secs(75);
 
@@ -53,15 +53,15 @@ enum Question {
 
 impl Checker {
     /// Fills in the variables of a check. Fails before anything is touched when one is missing or a URL is wrong.
-    pub fn new(cx: &Cx, health: &Health, spec: &Spec) -> Result<Self> {
+    pub fn new(ctx: &Context, health: &Health, spec: &Spec) -> Result<Self> {
         let question = match health.check {
             Check::None => Question::None,
             Check::Http { url, status, body } => {
-                let url = cx.expand(url)?;
+                let url = ctx.expand(url)?;
                 http::url(&url.replace(HOST, "localhost"))?;
                 Question::Http { url, status, body: body.map(str::to_owned) }
             }
-            Check::Tcp { addr } => Question::Tcp { addr: cx.expand(addr)? },
+            Check::Tcp { addr } => Question::Tcp { addr: ctx.expand(addr)? },
             Check::Command(command) => Question::Command(command.to_owned()),
         };
         let client = if matches!(question, Question::Http { .. }) { Some(Client::new()?) } else { None };
@@ -76,7 +76,7 @@ impl Checker {
         })
     }
 
-    /// The check of a release that is put back, as it was kept when that release became healthy; nobody may interrupt
+    /// The check of a release that is reverted, as it was kept when that release became healthy; nobody may interrupt
     /// it. Without one it is this check.
     #[must_use]
     pub fn as_kept(&self, kept: &str) -> Self {
@@ -94,7 +94,7 @@ impl Checker {
     /// Asks until there were enough passes in a row. The error is the reason to show.
     pub fn wait(
         &self,
-        cx: &Cx,
+        ctx: &Context,
         target: &dyn Target,
         spec: &Spec,
         release: &ReleaseId,
@@ -114,13 +114,13 @@ impl Checker {
                 Ok(()) => passes += 1,
                 Err(sick) => {
                     passes = 0;
-                    in_use |= Spec::is_address_in_use(sick.why());
+                    in_use |= Spec::is_address_in_use(sick.reason());
                     match self.next(&sick, in_use, started.elapsed()) {
                         Next::Wait => {}
                         Next::StartAgain => {
-                            let why = sick.why();
+                            let reason = sick.reason();
                             if !std::mem::replace(&mut told, true) {
-                                cx.note(format!("{}: {release} ended and is started again: {why}", target.url()));
+                                ctx.note(format!("{}: {release} ended and is started again: {reason}", target.url()));
                             }
                             std::thread::sleep(BEFORE_START);
                             start_again(target, spec, release)?;
@@ -129,7 +129,7 @@ impl Checker {
                     }
                 }
             }
-            if self.interruptible && cx.interrupted() {
+            if self.interruptible && ctx.interrupted() {
                 return Err("stopped while waiting for the health check".into());
             }
             // What crashes a second after its start looks well at first.
@@ -141,7 +141,7 @@ impl Checker {
         }
     }
 
-    /// What to do about a service that is not healthy after this time. A release that is put back was healthy once, so it
+    /// What to do about a service that is not healthy after this time. A release that is reverted was healthy once, so it
     /// is started for as long as there is time; a new one only where its address was in use.
     fn next(&self, sick: &Sick, in_use: bool, elapsed: Duration) -> Next {
         let reverts = !self.interruptible;
@@ -155,8 +155,8 @@ impl Checker {
 
     fn reason(&self, release: &ReleaseId, sick: &Sick) -> String {
         match sick {
-            Sick::ForEver(why) => format!("{release} stopped by itself: {why}"),
-            Sick::Now(why) => format!("{release} was not healthy within {:?}: {why}", self.deadline),
+            Sick::ForEver(reason) => format!("{release} stopped by itself: {reason}"),
+            Sick::Now(reason) => format!("{release} was not healthy within {:?}: {reason}", self.deadline),
         }
     }
 
@@ -215,7 +215,7 @@ impl Checker {
                 if answer.code == Some(0) {
                     Ok(())
                 } else {
-                    Err(format!("`{command}` {}: {}", crate::cx::exit(answer.code), said.trim()))
+                    Err(format!("`{command}` {}: {}", crate::context::exit(answer.code), said.trim()))
                 }
             }
         }
@@ -223,7 +223,7 @@ impl Checker {
 
     fn ask_http(&self, url: &str, status: u16, body: Option<&str>, commit: Option<&str>) -> Result<(), String> {
         let Some(client) = &self.client else { return Err("no HTTP client".into()) };
-        let response = client.get(url, ONE_ANSWER).map_err(|why| format!("GET {url}: {why}"))?;
+        let response = client.get(url, ONE_ANSWER).map_err(|reason| format!("GET {url}: {reason}"))?;
         if response.status != status {
             return Err(format!(
                 "GET {url} answered {}, not {status}: {}",
@@ -260,8 +260,8 @@ fn runs(target: &dyn Target, spec: &Spec, else_asked: bool, (port, last): (Optio
     match spec {
         _ if answer.ok() => Ok(()),
         _ if spec.is_gone(answer.code) => Err(Sick::ForEver(said)),
-        Spec::Keeper { .. } | Spec::Systemd(_) => Err(Sick::Now(said)),
-        _ => Err(Sick::Now(format!("its status command {}: {said}", crate::cx::exit(answer.code)))),
+        Spec::Pidfile { .. } | Spec::Systemd(_) => Err(Sick::Now(said)),
+        _ => Err(Sick::Now(format!("its status command {}: {said}", crate::context::exit(answer.code)))),
     }
 }
 
@@ -273,8 +273,8 @@ fn start_again(target: &dyn Target, spec: &Spec, release: &ReleaseId) -> Result<
 }
 
 /// What helps a service that is not healthy for this reason, where that is known.
-pub fn hint(why: &str) -> Option<&'static str> {
-    Spec::is_address_in_use(why).then_some(
+pub fn hint(reason: &str) -> Option<&'static str> {
+    Spec::is_address_in_use(reason).then_some(
         "`ss -ltnp` on that host shows the program that has it; if none has, the system keeps it for a minute after connections \
          were closed: let the app set SO_REUSEADDR, or give the check a `deadline` of more than 60 s",
     )
@@ -290,9 +290,9 @@ enum Sick {
 }
 
 impl Sick {
-    fn why(&self) -> &str {
+    fn reason(&self) -> &str {
         match self {
-            Self::Now(why) | Self::ForEver(why) => why,
+            Self::Now(reason) | Self::ForEver(reason) => reason,
         }
     }
 }

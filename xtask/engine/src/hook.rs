@@ -2,17 +2,17 @@
 //!
 //! ```
 //! use gangplank::error::Result;
-//! use gangplank::hook::{Hook, Host, Hosts, Moment};
+//! use gangplank::hook::{Hook, HookHost, HookPhase};
 //!
-//! const MIGRATE: Hook = Hook { name: "migrate", moment: Moment::Before, hosts: Hosts::First, run: migrate };
+//! const MIGRATE: Hook = Hook { name: "migrate", phase: HookPhase::BeforeAll, run: migrate };
 //!
-//! fn migrate(host: &dyn Host) -> Result<()> {
+//! fn migrate(host: &dyn HookHost) -> Result<()> {
 //!     host.run("bin/app migrate").map(drop)
 //! }
 //! ```
 //!
 //! A deploy that was killed runs its hooks again when it is run again, so they have to be such that this does no harm. A
-//! put-back runs none: what a hook did before a switch has to suit the old release, too.
+//! revert runs none: what a hook did before a switch has to suit the old release, too.
 
 use crate::error::Result;
 
@@ -21,36 +21,28 @@ use crate::error::Result;
 pub struct Hook {
     /// What it is called in plans and errors: letters, digits, `-` and `_`.
     pub name: &'static str,
-    /// When.
-    pub moment: Moment,
-    /// Where.
-    pub hosts: Hosts,
+    /// When and where it runs.
+    pub phase: HookPhase,
     /// What.
-    pub run: fn(&dyn Host) -> Result<()>,
+    pub run: fn(&dyn HookHost) -> Result<()>,
 }
 
-/// When a hook runs.
+/// When and where a hook runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moment {
-    /// The release is installed on all hosts. On the first: before any is switched; when it fails, nothing is. On each:
-    /// before that host is switched; when it fails, all that were switched go back.
-    Before,
-    /// On each: the host is healthy; when it fails, all that were switched go back. On the first: all hosts are live; when
-    /// it fails that is a warning, because what is live is good.
-    After,
-}
-
-/// Where a hook runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hosts {
-    /// Once, on the first host that is switched.
-    First,
-    /// On each host that is switched.
-    Each,
+pub enum HookPhase {
+    /// Once, on the first host that is switched, when the release is installed on all hosts and none is switched. If it
+    /// fails, nothing is switched.
+    BeforeAll,
+    /// On each host before it is switched. If it fails, all hosts that were switched are reverted.
+    BeforeEach,
+    /// On each host that has become healthy. If it fails, all hosts that were switched are reverted.
+    AfterEach,
+    /// Once, on the first host, when all hosts are live. If it fails that is a warning, because what is live is healthy.
+    AfterAll,
 }
 
 /// What a hook sees of a deploy.
-pub trait Host {
+pub trait HookHost {
     /// The env.
     fn env(&self) -> &str;
     /// URL of the target.

@@ -6,7 +6,7 @@ pub mod policy;
 pub mod proxy;
 pub mod session;
 
-use crate::error::{Explain, Kind, Result, usage};
+use crate::error::{Kind, Result, WithHint, usage};
 use crate::http::proxy::Proxies;
 use serde_json::Value;
 use std::io::Read;
@@ -101,7 +101,7 @@ pub struct ClientLimits {
 
 /// What a server answered, where little is expected: to a health check, to a form.
 #[derive(Debug)]
-pub struct Response {
+pub struct ShortResponse {
     /// Status code.
     pub status: u16,
     /// The first 64 KiB of the body.
@@ -110,19 +110,19 @@ pub struct Response {
 
 /// One question.
 #[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
+pub struct Request<'a> {
     /// Where to.
     pub url: &'a Url,
     /// A JSON document to POST, `null` for none at all; without it is a GET.
     pub post: Option<&'a Value>,
     /// Sent as `Authorization: Bearer`.
     pub token: Option<&'a Secret>,
-    /// Ask for the body from this byte on.
+    /// Request for the body from this byte on.
     pub from: u64,
 }
 
 /// The head of an answer, and its body still to be read.
-pub struct Answer {
+pub struct Response {
     /// Status code.
     pub status: u16,
     /// `Content-Type`, without parameters.
@@ -143,7 +143,7 @@ pub struct Answer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broken {
     /// The reason, without the URL: `Connection refused`.
-    pub why: String,
+    pub reason: String,
     /// Whether the question never reached the server, so that asking again cannot do a thing twice.
     pub unsent: bool,
 }
@@ -202,7 +202,7 @@ impl Client {
     }
 
     fn build(builder: reqwest::blocking::ClientBuilder) -> Result<Self> {
-        builder.build().map(Self).explain(
+        builder.build().map(Self).with_hint(
             Kind::Failed,
             || "cannot make HTTP requests on this machine".into(),
             || "install the certificates that TLS needs, e.g. `apt-get install ca-certificates`".into(),
@@ -210,7 +210,7 @@ impl Client {
     }
 
     /// A GET with a deadline for the whole exchange. The error is the short reason, without the URL.
-    pub fn get(&self, url: &str, timeout: Duration) -> Result<Response, String> {
+    pub fn get(&self, url: &str, timeout: Duration) -> Result<ShortResponse, String> {
         let response = self.0.get(url).timeout(timeout).send().map_err(|e| reason(&e))?;
         short(response).map_err(|e| e.to_string())
     }
@@ -221,7 +221,7 @@ impl Client {
         url: &Url,
         fields: &[(&str, &str)],
         (name, Secret(secret)): (&str, &Secret),
-    ) -> Result<Response, Broken> {
+    ) -> Result<ShortResponse, Broken> {
         let mut form = url.clone();
         form.query_pairs_mut().clear().extend_pairs(fields).append_pair(name, secret);
         let request = self
@@ -229,7 +229,7 @@ impl Client {
             .post(url.clone())
             .header("content-type", "application/x-www-form-urlencoded")
             .body(form.query().unwrap_or_default().to_owned());
-        short(request.send().map_err(|e| broken(&e))?).map_err(|e| Broken { why: e.to_string(), unsent: false })
+        short(request.send().map_err(|e| broken(&e))?).map_err(|e| Broken { reason: e.to_string(), unsent: false })
     }
 
     /// A PUT without a body, to a URL that is signed for it; gives the status.
@@ -239,7 +239,7 @@ impl Client {
     }
 
     /// One exchange. Any status is an answer.
-    pub fn ask(&self, ask: &Ask) -> Result<Answer, Broken> {
+    pub fn ask(&self, ask: &Request) -> Result<Response, Broken> {
         let request = match ask.post {
             Some(Value::Null) => self.0.post(ask.url.clone()),
             Some(body) => self
@@ -260,7 +260,7 @@ impl Client {
         let response = request.send().map_err(|e| broken(&e))?;
         let header = |name: &str| response.headers().get(name).and_then(|it| it.to_str().ok()).map(str::to_owned);
         let content_type = header("content-type").unwrap_or_default();
-        Ok(Answer {
+        Ok(Response {
             status: response.status().as_u16(),
             content_type: content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase(),
             location: header("location"),
@@ -273,15 +273,15 @@ impl Client {
 }
 
 /// Status and the first 64 KiB of an answer.
-fn short(response: reqwest::blocking::Response) -> std::io::Result<Response> {
+fn short(response: reqwest::blocking::Response) -> std::io::Result<ShortResponse> {
     let status = response.status().as_u16();
     let mut body = Vec::new();
     response.take(BODY_LIMIT).read_to_end(&mut body)?;
-    Ok(Response { status, body: String::from_utf8_lossy(&body).into_owned() })
+    Ok(ShortResponse { status, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
 fn broken(error: &reqwest::Error) -> Broken {
-    Broken { why: reason(error), unsent: error.is_connect() }
+    Broken { reason: reason(error), unsent: error.is_connect() }
 }
 
 /// The innermost cause says it best: `Connection refused`.

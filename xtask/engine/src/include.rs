@@ -3,7 +3,7 @@
 mod committed;
 
 pub use self::committed::check;
-use crate::error::{Explain, Kind, Result, usage};
+use crate::error::{Kind, Result, WithHint, usage};
 use crate::release::manifest::{check_path, resolve_link};
 use crate::release::pack::Source;
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,7 +86,11 @@ fn files_below(root: &Path, path: &Path, pattern: &str) -> Result<Vec<PathBuf>> 
     // A directory on the way may be a link to somewhere else.
     let dir = path.parent().unwrap_or(path).canonicalize();
     let inside = dir.and_then(|dir| Ok(dir.starts_with(root.canonicalize()?)));
-    if !inside.explain(Kind::Failed, || format!("cannot read {}", path.display()), || "check its permissions".into())? {
+    if !inside.with_hint(
+        Kind::Failed,
+        || format!("cannot read {}", path.display()),
+        || "check its permissions".into(),
+    )? {
         return usage(format!("include `{pattern}` leaves the workspace through a link"))
             .hint("name files below the workspace root, relative to it")
             .err();
@@ -126,7 +130,7 @@ fn walk(path: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     let all = WalkDir::new(path).follow_links(false).follow_root_links(false).sort_by_file_name();
     // Of git, not of the app: a submodule has one.
     for entry in all.into_iter().filter_entry(|entry| entry.file_name() != ".git") {
-        let entry = entry.explain(
+        let entry = entry.with_hint(
             Kind::Failed,
             || format!("cannot read all of include `{pattern}`"),
             || "check the permissions".into(),
@@ -139,7 +143,7 @@ fn walk(path: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
 }
 
 fn metadata(path: &Path) -> Result<Metadata> {
-    fs::symlink_metadata(path).explain(
+    fs::symlink_metadata(path).with_hint(
         Kind::Failed,
         || format!("cannot read {}", path.display()),
         || "check its permissions".into(),
@@ -157,15 +161,15 @@ fn source(root: &Path, package_dirs: &[PathBuf], file: &Path) -> Result<Source> 
             .hint("rename the file: a manifest is JSON")
             .err();
     };
-    if let Err(why) = check_path(path) {
-        return usage(format!("{}: {why}", file.display().to_string().escape_debug()))
+    if let Err(reason) = check_path(path) {
+        return usage(format!("{}: {reason}", file.display().to_string().escape_debug()))
             .hint("rename the file, or take it out of `include`")
             .err();
     }
     let meta = metadata(file)?;
     let kind = meta.file_type();
     if kind.is_symlink() {
-        let to = fs::read_link(file).explain(
+        let to = fs::read_link(file).with_hint(
             Kind::Failed,
             || format!("cannot read {}", file.display()),
             || "check its permissions".into(),
@@ -196,7 +200,7 @@ fn check_links(found: &BTreeMap<String, Source>) -> Result<()> {
         while let Some(to) = found.get(&at).and_then(|source| source.link.as_deref()) {
             let target = resolve_link(&at, to);
             hops += 1;
-            let why = match &target {
+            let reason = match &target {
                 _ if hops > LINK_HOPS => "is part of a loop",
                 None => "leaves the bundle",
                 Some(target) if target.is_empty() || found.contains_key(target) || dirs.contains(target.as_str()) => {
@@ -206,7 +210,7 @@ fn check_links(found: &BTreeMap<String, Source>) -> Result<()> {
                 Some(_) => "points to nothing in the bundle",
             };
             return usage(format!(
-                "link {} -> {} {why}",
+                "link {} -> {} {reason}",
                 source.from.display(),
                 source.link.as_deref().unwrap_or_default()
             ))

@@ -20,7 +20,7 @@
 //!         name: "prod",
 //!         targets: &["ssh://deploy@web1.example.com/srv/shop"],
 //!         vars: &[("PORT", "8080")],
-//!         service: Service::Keeper { run: &["bin/shop"], stop_timeout: Duration::from_secs(15) },
+//!         service: Service::Pidfile { run: &["bin/shop"], stop_timeout: Duration::from_secs(15) },
 //!         health: Health::new(Check::Http { url: "http://{host}:8080/version", status: 200, body: Some("{commit}") }),
 //!         approval: true,
 //!         ..Env::DEFAULT
@@ -32,7 +32,7 @@
 //! ```
 //!
 //! What it does of its own around a switch is a [`hook`]; stores, targets, commands and steps of a build of its own are
-//! [`extend::Extras`], and [`main_with`] takes them.
+//! [`extend::Extensions`], and [`main_with`] takes them.
 //!
 //! # From a commit to a release
 //!
@@ -66,9 +66,9 @@
 //!
 //! # What everything is given, and gives
 //!
-//! - A [`Cx`]: the environment, the programs, the clock, the way out for events. Nothing else looks outside, so a test
+//! - A [`Context`]: the environment, the programs, the clock, the way out for events. Nothing else looks outside, so a test
 //!   decides what a command sees.
-//! - [`error::Result`]: errors are `anyhow`, with a [`Failure`](error::Failure) in the chain that carries the exit code and
+//! - [`error::Result`]: errors are `anyhow`, with a [`CliError`](error::CliError) in the chain that carries the exit code and
 //!   the hint.
 //! - [`event::Event`]s while it works, and one answer at the end. Nothing below this file prints.
 //!
@@ -89,7 +89,7 @@ pub mod service;
 
 // Doors: the outside, once each.
 pub mod circleci;
-pub mod cx;
+pub mod context;
 mod git;
 pub mod http;
 pub mod machine;
@@ -104,7 +104,6 @@ pub mod store;
 // Verbs: read like the shell session that they replace.
 pub mod bench;
 pub mod build;
-pub mod checks;
 pub mod ci;
 pub mod deploy;
 pub mod doctor;
@@ -112,6 +111,7 @@ pub mod handoff;
 #[cfg(feature = "new")]
 pub mod new;
 pub mod setup;
+pub mod test;
 
 // Face: all that prints.
 mod approval;
@@ -123,11 +123,11 @@ mod man;
 mod report;
 
 use crate::cli::{Cli, Color};
-use crate::commands::Answer;
-use crate::cx::{Cx, Environment};
+use crate::commands::CommandOutput;
+use crate::context::{Context, Environment};
 use crate::error::{Result, hint_of, kind_of};
-use crate::event::{Said, Sink, Stream};
-use crate::extend::Extras;
+use crate::event::{HostOutput, Sink, Stream};
+use crate::extend::Extensions;
 use crate::project::Project;
 use crate::report::style::Style;
 use crate::report::term::{Level, TermSink};
@@ -140,34 +140,34 @@ use std::sync::Arc;
 
 /// Runs the command line of this process on a project.
 pub fn main(project: &'static Project) -> ExitCode {
-    main_with(project, &Extras::NONE)
+    main_with(project, &Extensions::NONE)
 }
 
 /// The same, with what the project adds of its own.
-pub fn main_with(project: &'static Project, extras: &'static Extras) -> ExitCode {
-    ExitCode::from(run(project, extras, std::env::args_os()))
+pub fn main_with(project: &'static Project, extensions: &'static Extensions) -> ExitCode {
+    ExitCode::from(run(project, extensions, std::env::args_os()))
 }
 
-fn run(project: &'static Project, extras: &'static Extras, args: impl IntoIterator<Item = OsString>) -> u8 {
+fn run(project: &'static Project, extensions: &'static Extensions, args: impl IntoIterator<Item = OsString>) -> u8 {
     let env = Environment::from_process();
     let set = |name: &str| env.vars.get(name).is_some_and(|value| !value.is_empty());
     let dumb = env.vars.get("TERM").is_some_and(|term| term == "dumb");
     let styled = |flag, width| Style::decide(flag, set("NO_COLOR"), dumb, width);
     let args: Vec<OsString> = args.into_iter().collect();
     let as_json = args.iter().any(|arg| arg == "--json");
-    if let Err(error) = extras.validate(&cli::names()) {
+    if let Err(error) = extensions.validate(&cli::names()) {
         return fail(None, &error, None, as_json, styled(None, width(&std::io::stderr())));
     }
-    let cli = match cli::parse(extras, args) {
+    let cli = match cli::parse(extensions, args) {
         Ok(cli) => cli,
         Err((text, code, is_error)) => {
-            let text = cx::scrub(&env, &text);
+            let text = context::scrub(&env, &text);
             return print_refusal(&(text, code, is_error), as_json, &styled);
         }
     };
     if let cli::Command::Complete { words } = &cli.command {
         // Whoever is typing is told nothing else, whatever goes wrong.
-        let _ = print(&mut std::io::stdout(), &complete::candidates(project, extras, env.vars, words));
+        let _ = print(&mut std::io::stdout(), &complete::candidates(project, extensions, env.vars, words));
         return 0;
     }
     let flag = match cli.global.color {
@@ -190,26 +190,26 @@ fn run(project: &'static Project, extras: &'static Extras, args: impl IntoIterat
         Ok(here) if cli.command.takes_any_directory() => Ok(here),
         _ => Err(error),
     };
-    let cx = match Cx::find_root().or_else(here).and_then(|root| Cx::from_process(root, env, sink)) {
-        Ok(cx) => cx.with_extras(extras),
+    let ctx = match Context::find_root().or_else(here).and_then(|root| Context::from_process(root, env, sink)) {
+        Ok(ctx) => ctx.with_extensions(extensions),
         Err(error) => return fail(None, &error, None, cli.global.json, err),
     };
-    if cx.has_secrets() {
+    if ctx.has_secrets() {
         process::keep_memory_private();
     }
-    let say = |said: &Said| print_said(said, cli.global.json, out, err);
+    let print_line = |said: &HostOutput| print_host_output(said, cli.global.json, out, err);
     // The doctor says itself what is wrong with a project, and goes on.
     let valid = if cli.command.takes_any_project() { Ok(()) } else { project.validate() };
-    match valid.and_then(|()| commands::run(&cx, project, &cli, &say)) {
-        Ok(answer) => print_answer(&cx, &cli, &answer, out)
-            .map_or_else(|error| fail(Some(&cx), &error, None, cli.global.json, err), |()| verdict(&answer)),
-        Err(error) => fail(Some(&cx), &error, cli.command.env(), cli.global.json, err),
+    match valid.and_then(|()| commands::run(&ctx, project, &cli, &print_line)) {
+        Ok(answer) => print_answer(&ctx, &cli, &answer, out)
+            .map_or_else(|error| fail(Some(&ctx), &error, None, cli.global.json, err), |()| verdict(&answer)),
+        Err(error) => fail(Some(&ctx), &error, cli.command.env(), cli.global.json, err),
     }
 }
 
 /// Columns of a terminal; one that does not say has the usual 80.
 fn width<Stream: IsTerminal + AsFd>(stream: &Stream) -> Option<usize> {
-    stream.is_terminal().then(|| machine::screen(stream).map_or(80, |(columns, _)| columns))
+    stream.is_terminal().then(|| machine::terminal_size(stream).map_or(80, |(columns, _)| columns))
 }
 
 /// Help and version go to stdout with 0, a usage error to stderr with 2.
@@ -231,16 +231,16 @@ fn print_refusal(
 }
 
 /// Passes on what a host said, to the stream that it was said to. In JSON all of it is the answer.
-fn print_said(said: &Said, as_json: bool, out: Style, err: Style) -> bool {
+fn print_host_output(said: &HostOutput, as_json: bool, out: Style, err: Style) -> bool {
     let written = match said {
-        _ if as_json => print(&mut std::io::stdout(), &json::said(said)),
-        Said::Line { host, column, stream: Stream::Stdout, line } => {
-            print(&mut std::io::stdout(), &text::said(host, *column, line, out))
+        _ if as_json => print(&mut std::io::stdout(), &json::host_output(said)),
+        HostOutput::Line { host, column, stream: Stream::Stdout, line } => {
+            print(&mut std::io::stdout(), &text::host_output(host, *column, line, out))
         }
-        Said::Line { host, column, stream: Stream::Stderr, line } => {
-            print(&mut std::io::stderr(), &text::said(host, *column, line, err))
+        HostOutput::Line { host, column, stream: Stream::Stderr, line } => {
+            print(&mut std::io::stderr(), &text::host_output(host, *column, line, err))
         }
-        Said::Ended { .. } => Ok(()),
+        HostOutput::Ended { .. } => Ok(()),
     };
     // Whoever has closed the pipe has seen enough.
     written.is_ok()
@@ -251,10 +251,10 @@ fn print(to: &mut impl Write, text: &str) -> std::io::Result<()> {
     to.flush()
 }
 
-fn print_answer(cx: &Cx, cli: &Cli, answer: &Answer, style: Style) -> Result<()> {
-    let text = if cli.global.json { json::answer(answer) } else { text::answer(answer, style, cx.now()) };
+fn print_answer(ctx: &Context, cli: &Cli, answer: &CommandOutput, style: Style) -> Result<()> {
+    let text = if cli.global.json { json::answer(answer) } else { text::answer(answer, style, ctx.now()) };
     let mut stdout = std::io::stdout();
-    match stdout.write_all(cx.scrub(&text).as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(ctx.scrub(&text).as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             error::failed(format!("cannot print the answer: {error}"))
                 .hint("what was asked for is done: `cargo xtask status` and `history` show it")
@@ -266,19 +266,21 @@ fn print_answer(cx: &Cx, cli: &Cli, answer: &Answer, style: Style) -> Result<()>
 
 /// A linter that found errors has done its work, and still has to fail a pipeline. So has a doctor, and a status without
 /// some hosts.
-fn verdict(answer: &Answer) -> u8 {
+fn verdict(answer: &CommandOutput) -> u8 {
     match answer {
-        Answer::Findings(findings) => u8::from(findings.iter().any(|it| it.severity == ci::lint::Severity::Error)),
-        Answer::Diagnosis(found) => u8::from(!found.works),
-        Answer::Status(hosts) if hosts.iter().any(|host| host.state == deploy::report::UNREACHABLE) => {
+        CommandOutput::Findings(findings) => {
+            u8::from(findings.iter().any(|it| it.severity == ci::lint::Severity::Error))
+        }
+        CommandOutput::Diagnosis(found) => u8::from(!found.works),
+        CommandOutput::Status(hosts) if hosts.iter().any(|host| host.state == deploy::report::UNREACHABLE) => {
             error::Kind::Remote as u8
         }
         _ => 0,
     }
 }
 
-fn fail(cx: Option<&Cx>, error: &anyhow::Error, env: Option<&str>, as_json: bool, style: Style) -> u8 {
-    let scrub = |text: &str| cx.map_or_else(|| text.to_owned(), |cx| cx.scrub(text));
+fn fail(ctx: Option<&Context>, error: &anyhow::Error, env: Option<&str>, as_json: bool, style: Style) -> u8 {
+    let scrub = |text: &str| ctx.map_or_else(|| text.to_owned(), |ctx| ctx.scrub(text));
     let (message, hint, code) = (
         scrub(&format!("{error:#}")),
         hint_of(error).map(|hint| scrub(&error::in_env(&error::with_guides(hint), env))),

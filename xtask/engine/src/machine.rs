@@ -1,7 +1,7 @@
 //! Who we are: the machine, the process and the person, as they stand in a lock and in the history; and the screen
 //! that we are seen on.
 
-use crate::cx::Cx;
+use crate::context::Context;
 use crate::release::manifest::CiJob;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -35,7 +35,7 @@ pub struct Owner {
     /// For how many seconds it had not been renewed when it was read, by the clock of the host that keeps the lock;
     /// absent within the first minute, and where nobody can tell.
     #[serde(skip)]
-    pub unheard: Option<u64>,
+    pub seconds_since_renewal: Option<u64>,
 }
 
 /// See [`Owner::lease`]: nine renewals that did not come through.
@@ -43,7 +43,7 @@ const LEASE: u64 = 180;
 
 /// What is known of the process that holds a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Life {
+pub enum Liveness {
     /// It runs.
     Alive,
     /// It is gone; the last command that it gave still runs, or may do so.
@@ -56,36 +56,36 @@ pub enum Life {
 
 impl Owner {
     /// This process, about to do something.
-    pub fn me(cx: &Cx, doing: impl Into<String>) -> Self {
+    pub fn me(ctx: &Context, doing: impl Into<String>) -> Self {
         static TAKEN: AtomicU32 = AtomicU32::new(0);
         let pid = std::process::id();
         let n = TAKEN.fetch_add(1, Ordering::Relaxed);
-        let now = cx.now();
+        let now = ctx.now();
         Self {
             token: format!("{pid:x}-{:x}-{n:x}", now.as_nanosecond()),
-            by: person(cx),
+            by: person(ctx),
             machine: machine(),
             pid,
             started: started(pid),
             since: now,
             doing: doing.into(),
-            ci: ci_job(cx),
+            ci: ci_job(ctx),
             lease: Some(LEASE),
-            unheard: None,
+            seconds_since_renewal: None,
         }
     }
 
     /// Whether the owner still runs, as far as this machine can tell.
-    pub fn life(&self) -> Life {
+    pub fn liveness(&self) -> Liveness {
         if self.machine != machine() {
-            return Life::Unknown;
+            return Liveness::Unknown;
         }
         if runs(self.pid) && started(self.pid) == self.started {
-            Life::Alive
-        } else if said_by(&self.token) {
-            Life::Ending
+            Liveness::Alive
+        } else if script_running(&self.token) {
+            Liveness::Ending
         } else {
-            Life::Dead
+            Liveness::Dead
         }
     }
 }
@@ -131,7 +131,7 @@ pub fn listener(port: u16) -> Option<Listener> {
 
 /// Whether a script that was said under a lock still runs: a deploy that was killed leaves its last one behind, and a
 /// restart that overlaps with another would start two.
-fn said_by(token: &str) -> bool {
+fn script_running(token: &str) -> bool {
     let scripts = fs::read_dir("/proc")
         .into_iter()
         .flatten()
@@ -168,21 +168,21 @@ pub fn sweep_of(dir: &Path, purpose: &str) {
 }
 
 /// Who does this: the CircleCI user in a job, `user@host` elsewhere.
-pub fn person(cx: &Cx) -> String {
-    if cx.in_ci() {
-        return cx.var("CIRCLE_USERNAME").unwrap_or("circleci").to_owned();
+pub fn person(ctx: &Context) -> String {
+    if ctx.in_ci() {
+        return ctx.var("CIRCLE_USERNAME").unwrap_or("circleci").to_owned();
     }
-    format!("{}@{}", cx.var("USER").or(cx.var("LOGNAME")).unwrap_or("somebody"), hostname())
+    format!("{}@{}", ctx.var("USER").or(ctx.var("LOGNAME")).unwrap_or("somebody"), hostname())
 }
 
 /// The job that this runs in.
-pub fn ci_job(cx: &Cx) -> Option<CiJob> {
-    let job = cx.var("CIRCLE_BUILD_NUM")?.parse().ok()?;
+pub fn ci_job(ctx: &Context) -> Option<CiJob> {
+    let job = ctx.var("CIRCLE_BUILD_NUM")?.parse().ok()?;
     Some(CiJob {
         job,
-        url: cx.var("CIRCLE_BUILD_URL").map(str::to_owned),
-        workflow: cx.var("CIRCLE_WORKFLOW_ID").map(str::to_owned),
-        pipeline: cx.var("PIPELINE_NUMBER").and_then(|n| n.parse().ok()),
+        url: ctx.var("CIRCLE_BUILD_URL").map(str::to_owned),
+        workflow: ctx.var("CIRCLE_WORKFLOW_ID").map(str::to_owned),
+        pipeline: ctx.var("PIPELINE_NUMBER").and_then(|n| n.parse().ok()),
     })
 }
 
@@ -211,7 +211,7 @@ fn started(pid: u32) -> Option<u64> {
 }
 
 /// Columns and rows of the terminal that an open file is.
-pub fn screen(of: impl AsFd) -> Option<(usize, usize)> {
+pub fn terminal_size(of: impl AsFd) -> Option<(usize, usize)> {
     let size = rustix::termios::tcgetwinsize(of).ok()?;
     (size.ws_col > 0 && size.ws_row > 0).then(|| (size.ws_col.into(), size.ws_row.into()))
 }

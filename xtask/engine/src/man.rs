@@ -1,32 +1,32 @@
 //! Man pages, one for each command, from the definitions that `--help` is made of.
 
-use crate::cli::{self, Definition};
-use crate::error::{Explain, Kind, Result};
-use crate::extend::Extras;
+use crate::cli::{self, CommandLine};
+use crate::error::{Kind, Result, WithHint};
+use crate::extend::Extensions;
 use clap_mangen::Man;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Writes them into a directory, and says which.
-pub fn write(extras: &'static Extras, dir: &Path) -> Result<Vec<PathBuf>> {
+pub fn write(extensions: &'static Extensions, dir: &Path) -> Result<Vec<PathBuf>> {
     let what = || format!("cannot write to {}", dir.display());
     let hint = || "name a directory that you may write to".to_owned();
-    fs::create_dir_all(dir).explain(Kind::Failed, what, hint)?;
+    fs::create_dir_all(dir).with_hint(Kind::Failed, what, hint)?;
     // With a dash, as `man cargo-xtask-deploy` and `man cargo xtask deploy` look for it.
-    let mut command = cli::definition(extras).name("cargo-xtask").bin_name("cargo xtask");
+    let mut command = cli::definition(extensions).name("cargo-xtask").bin_name("cargo xtask");
     command.build();
     let mut written = Vec::new();
     pages(&command, &mut |command| {
         let source = format!("Gangplank {}", env!("CARGO_PKG_VERSION"));
         let page = Man::new(command.clone()).source(source).manual("cargo xtask").generate_to(dir);
-        written.push(page.explain(Kind::Failed, what, hint)?);
+        written.push(page.with_hint(Kind::Failed, what, hint)?);
         Ok(())
     })?;
     Ok(written)
 }
 
 /// A command, then those in it that people know of.
-fn pages(command: &Definition, write: &mut dyn FnMut(&Definition) -> Result<()>) -> Result<()> {
+fn pages(command: &CommandLine, write: &mut dyn FnMut(&CommandLine) -> Result<()>) -> Result<()> {
     write(command)?;
     command.get_subcommands().filter(|inner| !inner.is_hide_set()).try_for_each(|inner| pages(inner, write))
 }

@@ -6,7 +6,7 @@
 
 mod adopt;
 mod changes;
-mod found;
+mod detect;
 mod ignored;
 mod main_rs;
 mod manifest;
@@ -17,18 +17,18 @@ mod tree;
 mod upgrade;
 
 pub use adopt::adopt;
-pub use scripts::Mapped;
+pub use scripts::ScriptMapping;
 pub use upgrade::upgrade;
 
 use crate::ci::generate;
-use crate::cx::{Answer, Cx, Input};
+use crate::context::{Context, Input, Output};
 use crate::error::{Result, failed, hint_of, usage};
 use crate::git;
 use crate::host::script::quote;
-use crate::project::{Pattern, Project};
+use crate::project::{Handoff, Project};
 use crate::store::is_bucket;
-use main_rs::{App, Place, Plan};
-use place::Aside;
+use main_rs::{App, Plan, TargetAnswers};
+use place::Staging;
 use serde::Serialize;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,14 +39,14 @@ const ENGINE_DIR: &str = "xtask/engine";
 
 /// What somebody wants to have made.
 #[derive(Debug, Clone, Default)]
-pub struct Wish {
+pub struct NewOptions {
     /// Name of the app; that of the directory when left out.
     pub name: Option<String>,
     /// How releases are handed over; one workflow with a workspace when left out.
-    pub pattern: Option<Pattern>,
+    pub handoff: Option<Handoff>,
     /// `ENV=URL`, or a URL of prod.
     pub targets: Vec<String>,
-    /// URL of the bucket, for the pattern `s3`.
+    /// URL of the bucket, for the handoff `s3`.
     pub bucket: Option<String>,
     /// Where the engine comes from.
     pub engine: Engine,
@@ -73,7 +73,7 @@ pub enum Engine {
 
 /// What was made, or would be.
 #[derive(Debug, Serialize)]
-pub struct Made {
+pub struct NewReport {
     /// `new`, `adopt` or `upgrade`.
     pub what: &'static str,
     /// The workspace.
@@ -81,7 +81,7 @@ pub struct Made {
     /// Name of the app.
     pub name: String,
     /// How releases are handed over; absent for an upgrade.
-    pub pattern: Option<&'static str>,
+    pub handoff: Option<&'static str>,
     /// The first commit of a new project.
     pub commit: Option<String>,
     /// Version of the engine before an upgrade.
@@ -93,7 +93,7 @@ pub struct Made {
     /// Files that were written, relative to `path`; those of a vendored engine count as one, `xtask/engine/`.
     pub files: Vec<String>,
     /// What lines of scripts that were there become.
-    pub scripts: Vec<Mapped>,
+    pub scripts: Vec<ScriptMapping>,
     /// What a person should know.
     pub notes: Vec<String>,
     /// What can be typed next.
@@ -135,18 +135,18 @@ impl FromStr for Engine {
 type Ask<'a> = &'a dyn Fn(&str, &str) -> Result<String>;
 
 /// Asks for what a wish leaves open, each until the answer will do.
-pub fn complete(cx: &Cx, wish: &mut Wish, path: &Path, ask: Ask) -> Result<()> {
+pub fn complete(ctx: &Context, wish: &mut NewOptions, path: &Path, ask: Ask) -> Result<()> {
     // What cannot work is said before anybody is asked.
     let path = place::absolute(path)?;
     place::check_free(&path)?;
-    git::can_commit(cx)?;
+    git::can_commit(ctx)?;
     let again = |question: &str, default: &str, check: &dyn Fn(&str) -> Result<()>| loop {
         let answer = ask(question, default)?;
         match check(&answer) {
             Ok(()) => return Ok::<_, anyhow::Error>(answer),
             // With the default nothing else would come of asking again.
             Err(error) if answer == default => return Err(error),
-            Err(error) => cx.warn(format!("{error}; {}", hint_of(&error).unwrap_or_default())),
+            Err(error) => ctx.warn(format!("{error}; {}", hint_of(&error).unwrap_or_default())),
         }
     };
     let name = match wish.name.take() {
@@ -154,20 +154,20 @@ pub fn complete(cx: &Cx, wish: &mut Wish, path: &Path, ask: Ask) -> Result<()> {
         None => again("Name of the app", &name_of(&path), &check_name)?,
     };
     check_name(&name)?;
-    if wish.pattern.is_none() {
+    if wish.handoff.is_none() {
         let question = "Releases go from build to deploy by: workspace (one workflow), artifacts (several, through \
                         CircleCI's API), s3 (a bucket)";
-        let known = |text: &str| text.parse::<Pattern>().map(drop);
-        wish.pattern = Some(again(question, Pattern::Workspace.as_str(), &known)?.parse()?);
+        let known = |text: &str| text.parse::<Handoff>().map(drop);
+        wish.handoff = Some(again(question, Handoff::Workspace.as_str(), &known)?.parse()?);
     }
     wish.name = Some(name.clone());
-    if wish.pattern == Some(Pattern::S3) && wish.bucket.is_none() {
+    if wish.handoff == Some(Handoff::S3) && wish.bucket.is_none() {
         wish.bucket = Some(again("Bucket", &bucket_of(&name), &check_bucket)?);
     }
     if wish.targets.is_empty() {
-        let local = Place::local("prod").urls().join(" ");
+        let local = TargetAnswers::local("prod").urls().join(" ");
         let urls = |answer: &str| answer.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let check = |answer: &str| urls(answer).iter().try_for_each(|url| crate::host::open(cx, url).map(drop));
+        let check = |answer: &str| urls(answer).iter().try_for_each(|url| crate::host::open(ctx, url).map(drop));
         let prod = again("Hosts of prod, as ssh://USER@HOST/DIR", &local, &check)?;
         wish.targets = urls(&prod).into_iter().filter(|url| *url != local).collect();
     }
@@ -186,17 +186,17 @@ fn bucket_of(name: &str) -> String {
 }
 
 /// Makes a project at `path`, which must not exist or be empty.
-pub fn create(cx: &Cx, path: &Path, wish: &Wish) -> Result<Made> {
+pub fn create(ctx: &Context, path: &Path, wish: &NewOptions) -> Result<NewReport> {
     let path = place::absolute(path)?;
     let name = wish.name.clone().unwrap_or_else(|| name_of(&path));
     check_name(&name)?;
     place::check_free(&path)?;
-    git::can_commit(cx)?;
-    let plan = Plan { app: App::sample(&name), ..plan(cx, &name, wish)? };
-    let made = Made {
+    git::can_commit(ctx)?;
+    let plan = Plan { app: App::sample(&name), ..plan(ctx, &name, wish)? };
+    let made = NewReport {
         what: "new",
         name: name.clone(),
-        pattern: Some(plan.pattern.as_str()),
+        handoff: Some(plan.handoff.as_str()),
         files: vec![],
         notes: notes(&path, wish),
         next: vec![
@@ -205,7 +205,7 @@ pub fn create(cx: &Cx, path: &Path, wish: &Wish) -> Result<Made> {
             "cargo xtask test        # everything that has to hold before a commit is worth building".into(),
             "cargo xtask doctor      # what is still missing for CircleCI and the hosts".into(),
         ],
-        ..Made::of(&path, wish)
+        ..NewReport::of(&path, wish)
     };
     plan.project().validate()?;
     let tree = tree::project(&plan, &engine_of(&wish.engine)?)?;
@@ -213,27 +213,27 @@ pub fn create(cx: &Cx, path: &Path, wish: &Wish) -> Result<Made> {
     files.extend(generate::CONFIGS.map(str::to_owned));
     files.sort();
     if wish.dry_run {
-        return Ok(Made { files, ..made });
+        return Ok(NewReport { files, ..made });
     }
-    let aside = Aside::beside(&path)?;
+    let aside = Staging::beside(&path)?;
     tree.write(aside.path())?;
-    stop_if_asked(cx)?;
-    settle(cx, aside.path())?;
-    write_configs(cx, aside.path(), &plan)?;
-    stop_if_asked(cx)?;
-    let commit = git::first_commit(cx, aside.path(), "A project made by `cargo xtask new`")?;
-    stop_if_asked(cx)?;
+    stop_if_asked(ctx)?;
+    finalize(ctx, aside.path())?;
+    write_configs(ctx, aside.path(), &plan)?;
+    stop_if_asked(ctx)?;
+    let commit = git::first_commit(ctx, aside.path(), "A project made by `cargo xtask new`")?;
+    stop_if_asked(ctx)?;
     aside.move_to(&path)?;
-    Ok(Made { files, commit: Some(commit), ..made })
+    Ok(NewReport { files, commit: Some(commit), ..made })
 }
 
-impl Made {
-    fn of(path: &Path, wish: &Wish) -> Self {
+impl NewReport {
+    fn of(path: &Path, wish: &NewOptions) -> Self {
         Self {
             what: "",
             path: path.to_owned(),
             name: String::new(),
-            pattern: None,
+            handoff: None,
             commit: None,
             from_version: None,
             version: env!("CARGO_PKG_VERSION"),
@@ -247,9 +247,9 @@ impl Made {
 }
 
 /// What follows from a wish, for an app that is still unknown.
-fn plan(cx: &Cx, name: &str, wish: &Wish) -> Result<Plan> {
-    let pattern = wish.pattern.unwrap_or(Pattern::Workspace);
-    let mut envs = [Place::local("dev"), Place::local("prod")];
+fn plan(ctx: &Context, name: &str, wish: &NewOptions) -> Result<Plan> {
+    let handoff = wish.handoff.unwrap_or(Handoff::Workspace);
+    let mut envs = [TargetAnswers::local("dev"), TargetAnswers::local("prod")];
     for target in &wish.targets {
         let (env, url) = match target.split_once('=') {
             Some((env, url)) if !env.contains([':', '/']) => (env, url),
@@ -260,17 +260,17 @@ fn plan(cx: &Cx, name: &str, wish: &Wish) -> Result<Plan> {
                 .hint("more can be added in xtask/src/main.rs afterwards")
                 .err();
         };
-        crate::host::open(cx, url)?;
+        crate::host::open(ctx, url)?;
         place.add(url);
     }
     let bucket = wish.bucket.clone().unwrap_or_else(|| bucket_of(name));
-    if wish.bucket.is_some() && pattern != Pattern::S3 {
-        return usage("--bucket is for projects that hand over by a bucket").hint("add --pattern s3").err();
+    if wish.bucket.is_some() && handoff != Handoff::S3 {
+        return usage("--bucket is for projects that hand over by a bucket").hint("add --handoff s3").err();
     }
     check_bucket(&bucket)?;
     Ok(Plan {
         app: App::sample(name),
-        pattern,
+        handoff,
         bucket,
         envs,
         branch: "main".into(),
@@ -323,7 +323,7 @@ pub fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn notes(path: &Path, wish: &Wish) -> Vec<String> {
+fn notes(path: &Path, wish: &NewOptions) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(outer) = path.parent().and_then(place::repository_of) {
         notes.push(format!(
@@ -350,7 +350,7 @@ fn engine_of(engine: &Engine) -> Result<Engine> {
 }
 
 /// Has cargo write a lock file: offline where cargo knows enough.
-fn lock(there: &Cx, words: &[&str]) -> Result<()> {
+fn lock(there: &Context, words: &[&str]) -> Result<()> {
     let mut answer = cargo(there, &[words, &["--offline"]].concat())?;
     if !answer.ok() {
         there.note("asking crates.io for the versions of crates");
@@ -365,33 +365,33 @@ fn lock(there: &Cx, words: &[&str]) -> Result<()> {
 }
 
 /// Cargo.lock for the members of the xtask's workspace, and main.rs as rustfmt has it.
-fn settle(cx: &Cx, dir: &Path) -> Result<()> {
-    let there = cx.at(dir);
+fn finalize(ctx: &Context, dir: &Path) -> Result<()> {
+    let there = ctx.at(dir);
     lock(&there, &["update", "--workspace", "--quiet"])?;
     let fmt = cargo(&there, &["fmt", "--package", "xtask"]);
     if !fmt.is_ok_and(|answer| answer.ok()) {
-        cx.warn("xtask/src/main.rs is not formatted: `rustup component add rustfmt`, then `cargo fmt`");
+        ctx.warn("xtask/src/main.rs is not formatted: `rustup component add rustfmt`, then `cargo fmt`");
     }
     if !cargo(&there, &["tree", "--workspace", "--depth", "0", "--offline", "--locked"])?.ok() {
-        cx.warn("some crates are not on this machine yet: the first command there has to reach crates.io");
+        ctx.warn("some crates are not on this machine yet: the first command there has to reach crates.io");
     }
     Ok(())
 }
 
 /// The configs, from the very values that main.rs states.
-fn write_configs(cx: &Cx, dir: &Path, plan: &Plan) -> Result<()> {
+fn write_configs(ctx: &Context, dir: &Path, plan: &Plan) -> Result<()> {
     let project: Project = plan.project();
-    generate::generate(&cx.at(dir), &project, plan.pattern, false).map(drop)
+    generate::generate(&ctx.at(dir), &project, plan.handoff, false).map(drop)
 }
 
-/// What cargo answers in the root of `cx`.
-fn cargo(cx: &Cx, args: &[&str]) -> Result<Answer> {
-    cx.answer_within(cx.cargo(args), Input::Empty, None, true)
+/// What cargo answers in the root of `ctx`.
+fn cargo(ctx: &Context, args: &[&str]) -> Result<Output> {
+    ctx.answer_within(ctx.cargo(args), Input::Empty, None, true)
 }
 
 /// Between two steps is where Ctrl-C is heard. What was begun is taken back by whoever began it.
-fn stop_if_asked(cx: &Cx) -> Result<()> {
-    if !cx.interrupted() {
+fn stop_if_asked(ctx: &Context) -> Result<()> {
+    if !ctx.interrupted() {
         return Ok(());
     }
     failed("stopped by a signal; nothing was made").hint("run the same command again").err()

@@ -108,7 +108,7 @@ pub fn become_it(command: &mut Command) -> io::Error {
 
 /// How often a child is looked at, at least.
 const OFTEN: Duration = Duration::from_millis(20);
-/// How soon after something was heard of it, and at first.
+/// How soon after something was on_line of it, and at first.
 const SOON: Duration = Duration::from_micros(200);
 
 /// Waits for a child, and ends it, with its group if it has one, when a limit is reached.
@@ -122,13 +122,13 @@ fn nothing_is_heard(nap: Duration) -> bool {
     false
 }
 
-/// The same, looking at it at least as `often`, and as soon as `heard`, which waits no longer than it is told, says that
+/// The same, looking at it at least as `often`, and as soon as `on_line`, which waits no longer than it is told, says that
 /// it may have ended.
 fn wait_looking(
     child: &mut Child,
     limits: &Limits,
     often: Duration,
-    heard: &mut dyn FnMut(Duration) -> bool,
+    on_line: &mut dyn FnMut(Duration) -> bool,
 ) -> io::Result<(ExitStatus, bool)> {
     let started = Instant::now();
     let mut asked: Option<Instant> = None;
@@ -147,7 +147,7 @@ fn wait_looking(
             }
             _ => {}
         }
-        nap = if heard(nap) { SOON } else { (nap * 2).min(often) };
+        nap = if on_line(nap) { SOON } else { (nap * 2).min(often) };
     }
 }
 
@@ -162,7 +162,7 @@ pub const LINE_BYTES_MAX: usize = 1 << 16;
 pub fn stream(
     command: &mut Command,
     input: &[u8],
-    heard: &mut dyn FnMut(Stream, String),
+    on_line: &mut dyn FnMut(Stream, String),
     stop: &dyn Fn() -> bool,
     complete: &dyn Fn() -> bool,
 ) -> io::Result<(ExitStatus, bool)> {
@@ -183,7 +183,7 @@ pub fn stream(
     let mut left: Option<Instant> = None;
     let status = loop {
         match lines.recv_timeout(Duration::from_millis(20)) {
-            Ok((stream, line)) => heard(stream, line),
+            Ok((stream, line)) => on_line(stream, line),
             Err(RecvTimeoutError::Disconnected) => thread::sleep(Duration::from_millis(5)),
             Err(RecvTimeoutError::Timeout) => {}
         }
@@ -204,7 +204,7 @@ pub fn stream(
     };
     // What is still on its way; what it left behind may hold the pipe for ever.
     while let Ok((stream, line)) = lines.recv_timeout(GRACE) {
-        heard(stream, line);
+        on_line(stream, line);
         if stop() || complete() {
             break;
         }
@@ -214,7 +214,7 @@ pub fn stream(
 
 /// Runs a command in the process group of this one, and hands over each line of its stdout as it comes. With `alone` no
 /// other thread of this process starts programs meanwhile, so every other child is an orphan that was adopted.
-pub fn lines(command: &mut Command, alone: bool, heard: &mut dyn FnMut(&str)) -> io::Result<ExitStatus> {
+pub fn lines(command: &mut Command, alone: bool, on_line: &mut dyn FnMut(&str)) -> io::Result<ExitStatus> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let (sender, lines) = sync_channel(1 << 8);
     read_lines(child.stdout.take(), Stream::Stdout, sender);
@@ -225,7 +225,7 @@ pub fn lines(command: &mut Command, alone: bool, heard: &mut dyn FnMut(&str)) ->
             looked = Instant::now();
         }
         match lines.recv_timeout(OFTEN) {
-            Ok((_, line)) => heard(&line),
+            Ok((_, line)) => on_line(&line),
             Err(RecvTimeoutError::Disconnected) => break child.wait()?,
             // A process that it left behind may hold the pipe.
             Err(RecvTimeoutError::Timeout) => {
@@ -236,7 +236,7 @@ pub fn lines(command: &mut Command, alone: bool, heard: &mut dyn FnMut(&str)) ->
         }
     };
     while let Ok((_, line)) = lines.recv_timeout(GRACE) {
-        heard(&line);
+        on_line(&line);
     }
     Ok(status)
 }
@@ -317,9 +317,9 @@ impl Background {
             let late = limits.time.is_some_and(|limit| started.elapsed() >= limit);
             if late || (limits.stop)() {
                 end(&background.0, true, rustix::process::Signal::TERM);
-                let why =
+                let reason =
                     if late { format!("it did not end within {:.1?}", started.elapsed()) } else { "stopped".into() };
-                return Ok(Err(format!("{}\n{why}", stderr.so_far())));
+                return Ok(Err(format!("{}\n{reason}", stderr.so_far())));
             }
             thread::sleep(Duration::from_millis(2));
         }

@@ -5,7 +5,7 @@ mod vars;
 pub use crate::project::vars::expand;
 pub use crate::release::manifest::Compression;
 
-use crate::error::{Failure, Result, usage};
+use crate::error::{CliError, Result, usage};
 use crate::hook::Hook;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -132,8 +132,8 @@ pub enum Transfer {
 pub enum Service {
     /// Nothing to start: another program serves `current`.
     None,
-    /// The built-in process keeper, for machines without a service manager: pid file, log, SIGTERM, then start.
-    Keeper {
+    /// The built-in pidfile service, for machines without a service manager: pid file, log, SIGTERM, then start.
+    Pidfile {
         /// Program and arguments, relative to the release: `&["bin/app"]`.
         run: &'static [&'static str],
         /// How long the old process may take to stop before it is killed.
@@ -153,7 +153,7 @@ pub enum Service {
         /// How long the old process may take to stop before it is killed.
         stop_timeout: Duration,
         /// What happens to connections in the meantime.
-        handover: Handover,
+        handover: SocketActivation,
     },
     /// Commands of the host's own service manager, run by `sh` in the root of the target with `vars` set.
     Command {
@@ -191,7 +191,7 @@ impl Manager {
 
 /// What happens to connections while a unit is restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handover {
+pub enum SocketActivation {
     /// They are refused from the end of the old process until the new one listens.
     Restart,
     /// systemd listens at these addresses (`ListenStream=`, e.g. `8080` or `127.0.0.1:8080`) and hands the sockets over, so
@@ -257,7 +257,7 @@ pub struct Ci {
     /// Resource class of the jobs that compile.
     pub resource_class: &'static str,
     /// How releases get from the job that builds to the jobs that deploy.
-    pub pattern: Pattern,
+    pub handoff: Handoff,
     /// CircleCI context with the `CIRCLE_TOKEN` of the jobs that ask CircleCI's API.
     pub context: Option<&'static str>,
     /// Slug of the project in the API, e.g. `gh/acme/shop`; without one it follows from git's remote.
@@ -272,7 +272,7 @@ pub struct Ci {
 
 /// How releases get from the job that builds to the jobs that deploy, and so which workflows there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pattern {
+pub enum Handoff {
     /// One workflow, from build to production: CircleCI's workspace hands over.
     Workspace,
     /// A workflow for each env that waits for a person, and one on request: CircleCI's artifacts hand over.
@@ -281,7 +281,7 @@ pub enum Pattern {
     S3,
 }
 
-impl Pattern {
+impl Handoff {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Workspace, Self::Artifacts, Self::S3];
 
@@ -295,13 +295,13 @@ impl Pattern {
     }
 }
 
-impl FromStr for Pattern {
+impl FromStr for Handoff {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        match Self::ALL.into_iter().find(|pattern| pattern.as_str() == text) {
-            Some(pattern) => Ok(pattern),
-            None => usage(format!("no pattern `{text}`")).hint("use one of: workspace, artifacts, s3").err(),
+        match Self::ALL.into_iter().find(|handoff| handoff.as_str() == text) {
+            Some(handoff) => Ok(handoff),
+            None => usage(format!("no handoff `{text}`")).hint("use one of: workspace, artifacts, s3").err(),
         }
     }
 }
@@ -313,7 +313,7 @@ impl Ci {
         rust_image: "cimg/rust:1.94.0",
         deploy_image: "cimg/base:2026.07",
         resource_class: "medium",
-        pattern: Pattern::Workspace,
+        handoff: Handoff::Workspace,
         context: None,
         slug: None,
         pointers: &[("main", "LATEST_BUILD_NUM")],
@@ -425,7 +425,7 @@ impl Env {
 
 impl Service {
     fn validate(&self, env: &Env) -> Result<()> {
-        if let Self::Keeper { run: [], .. } | Self::Systemd { run: [], .. } = self {
+        if let Self::Pidfile { run: [], .. } | Self::Systemd { run: [], .. } = self {
             return wrong(
                 format!("env `{}` starts a service without a command", env.name),
                 "set `run`, e.g. &[\"bin/app\"]",
@@ -438,7 +438,7 @@ impl Service {
                 "use letters, digits, `-`, `_`, `.` and `@`, without `.service`",
             );
         }
-        let sockets = if let Handover::Sockets(sockets) = handover { sockets } else { &[] };
+        let sockets = if let SocketActivation::Sockets(sockets) = handover { sockets } else { &[] };
         let broken = |text: &&&str| text.contains(['\n', '\r', '\0']);
         if let Some(bad) = [run, lines, sockets].into_iter().flatten().find(broken) {
             return wrong(
@@ -462,7 +462,7 @@ impl Service {
                 "say as whom in `lines`, e.g. \"User=shop\", or \"User=root\" if that is meant",
             );
         }
-        if matches!((handover, env.health.check), (Handover::Sockets(_), Check::Tcp { .. })) {
+        if matches!((handover, env.health.check), (SocketActivation::Sockets(_), Check::Tcp { .. })) {
             return wrong(
                 format!("the health check of env `{}` would be answered by systemd itself", env.name),
                 "use `Check::Http` or `Check::Command` where systemd holds the sockets",
@@ -477,7 +477,7 @@ impl Service {
                 "write a port, an address with a port, or an absolute path",
             );
         }
-        if handover == Handover::Sockets(&[]) {
+        if handover == SocketActivation::Sockets(&[]) {
             return wrong(format!("unit `{unit}` has no sockets to hand over"), "name an address, e.g. \"8080\"");
         }
         Ok(())
@@ -524,7 +524,7 @@ fn is_variable(text: &str) -> bool {
 }
 
 /// The refusal of a directory that begins with `~`, which only a shell expands.
-pub fn no_tilde(what: &str) -> Failure {
+pub fn no_tilde(what: &str) -> CliError {
     usage(format!("{what}: `~` is not expanded, so this would be a directory of that name"))
         .hint("write the whole path; `echo ~` prints that of your home directory, on a host `ssh HOST 'echo ~'`")
 }

@@ -5,9 +5,9 @@ mod steps;
 
 pub use steps::{PublicKey, Step, Wanted};
 
-use crate::cx::Cx;
+use crate::context::Context;
 use crate::deploy::apply::all_of;
-use crate::deploy::waves::{AT_ONCE, each};
+use crate::deploy::waves::{AT_ONCE, par_map};
 use crate::error::{Result, failed, split_hint, usage};
 use crate::host::{self, Target};
 use crate::project::Env;
@@ -67,13 +67,13 @@ impl HostSetup {
 }
 
 /// The steps for each target of an env, run or not.
-pub fn setup(cx: &Cx, env: &Env, options: &Options) -> Result<Vec<HostSetup>> {
-    let key = options.key.map(|path| read_key(cx, path)).transpose()?;
+pub fn setup(ctx: &Context, env: &Env, options: &Options) -> Result<Vec<HostSetup>> {
+    let key = options.key.map(|path| read_key(ctx, path)).transpose()?;
     let mut hosts = Vec::new();
     for url in env.targets {
-        let target = host::open(cx, url)?;
+        let target = host::open(ctx, url)?;
         if options.host.is_none_or(|name| target.is_called(name)) {
-            hosts.push(needs(cx, env, &*target, key.as_ref(), options)?);
+            hosts.push(needs(ctx, env, &*target, key.as_ref(), options)?);
         }
     }
     if hosts.is_empty() {
@@ -83,7 +83,7 @@ pub fn setup(cx: &Cx, env: &Env, options: &Options) -> Result<Vec<HostSetup>> {
             .err();
     }
     if let Some(root) = options.apply_as {
-        let done = each(&hosts, AT_ONCE, |host| if host.steps.is_empty() { Ok(()) } else { apply(cx, host, root) });
+        let done = par_map(&hosts, AT_ONCE, |host| if host.steps.is_empty() { Ok(()) } else { apply(ctx, host, root) });
         all_of(done)?;
         for host in &mut hosts {
             host.applied = !host.steps.is_empty();
@@ -92,8 +92,8 @@ pub fn setup(cx: &Cx, env: &Env, options: &Options) -> Result<Vec<HostSetup>> {
     Ok(hosts)
 }
 
-fn read_key(cx: &Cx, path: &Path) -> Result<PublicKey> {
-    match std::fs::read_to_string(cx.root.join(path)) {
+fn read_key(ctx: &Context, path: &Path) -> Result<PublicKey> {
+    match std::fs::read_to_string(ctx.root.join(path)) {
         Ok(text) => PublicKey::parse(&text),
         Err(error) => usage(format!("cannot read the key {}: {error}", path.display()))
             .hint("make one: `ssh-keygen -t ed25519 -N '' -f deploy_key`, and give `--key deploy_key.pub`")
@@ -101,9 +101,15 @@ fn read_key(cx: &Cx, path: &Path) -> Result<PublicKey> {
     }
 }
 
-fn needs(cx: &Cx, env: &Env, target: &dyn Target, key: Option<&PublicKey>, options: &Options) -> Result<HostSetup> {
+fn needs(
+    ctx: &Context,
+    env: &Env,
+    target: &dyn Target,
+    key: Option<&PublicKey>,
+    options: &Options,
+) -> Result<HostSetup> {
     let (env_name, url) = (env.name.to_owned(), target.url().to_owned());
-    let Some((address, login)) = host::login(cx, &url)? else {
+    let Some((address, login)) = host::login(ctx, &url)? else {
         return Ok(HostSetup { env: env_name, target: url, host: None, login: None, steps: vec![], applied: false });
     };
     let wanted = Wanted { env: env.name, login: &login, root: &address.root, service: &env.service, key };
@@ -112,13 +118,13 @@ fn needs(cx: &Cx, env: &Env, target: &dyn Target, key: Option<&PublicKey>, optio
 }
 
 /// Runs the steps on a host.
-fn apply(cx: &Cx, host: &HostSetup, root: &str) -> Result<()> {
-    let target = host::open_as(cx, &host.target, root)?;
+fn apply(ctx: &Context, host: &HostSetup, root: &str) -> Result<()> {
+    let target = host::open_as(ctx, &host.target, root)?;
     let answer = target.run(&Script::new(host.script(), String::new()).called("set up the host"))?;
-    let said = cx.scrub(&[answer.stdout.trim(), answer.stderr.trim()].join("\n"));
+    let said = ctx.scrub(&[answer.stdout.trim(), answer.stderr.trim()].join("\n"));
     if answer.ok() {
         for line in said.lines().filter(|line| !line.is_empty()) {
-            cx.note(format!("{}: {line}", host.target));
+            ctx.note(format!("{}: {line}", host.target));
         }
         return Ok(());
     }

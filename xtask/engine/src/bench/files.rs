@@ -1,12 +1,12 @@
 //! `bench bundle` and `bench fetch`: a directory into a sealed release, and out of it again with every byte checked,
 //! against the `tar` and `sha256sum` of a build.sh and a deploy.sh.
 
-use crate::bench::race::{Contender, Peer, Race, Report, present};
+use crate::bench::compare::{Baseline, Compare, Peer, Report, present};
 use crate::bench::workload::{PAYLOAD, Source};
 use crate::bench::{Options, Scratch, private_dir};
 use crate::build::{self, Built};
-use crate::cx::Cx;
-use crate::error::{Explain, Kind, Result};
+use crate::context::Context;
+use crate::error::{Kind, Result, WithHint};
 use crate::project::{App, Compression};
 use crate::release::RELEASES;
 use std::fs;
@@ -68,84 +68,84 @@ cd \"$TREE\"; find . -type f -print0 | sort -z | xargs -0 sha256sum > \"$OUT/fil
 
 /// Seals the directory `payload` of a checkout. A command of its own because a project is compiled into an xtask, and
 /// nobody can type this one.
-pub fn seal(cx: &Cx, compression: Compression) -> Result<Built> {
-    build::build(cx, &App { name: "bench", include: &[PAYLOAD], generated: &[PAYLOAD], compression, ..App::DEFAULT })
+pub fn seal(ctx: &Context, compression: Compression) -> Result<Built> {
+    build::build(ctx, &App { name: "bench", include: &[PAYLOAD], generated: &[PAYLOAD], compression, ..App::DEFAULT })
 }
 
 /// `bench bundle`: a first release, and where there is one the next.
-pub fn bundle(cx: &Cx, options: &Options) -> Result<Report> {
-    race(cx, options, "bundle", BUNDLERS)
+pub fn bundle(ctx: &Context, options: &Options) -> Result<Report> {
+    compare_all(ctx, options, "bundle", BUNDLERS)
 }
 
 /// `bench fetch`
-pub fn fetch(cx: &Cx, options: &Options) -> Result<Report> {
-    race(cx, options, "fetch", UNPACKERS)
+pub fn fetch(ctx: &Context, options: &Options) -> Result<Report> {
+    compare_all(ctx, options, "fetch", UNPACKERS)
 }
 
-fn race(cx: &Cx, options: &Options, bench: &'static str, peers: &'static [Peer]) -> Result<Report> {
-    let (present, missing) = present(cx, options, bench, peers)?;
-    let scratch = Scratch(private_dir(cx)?);
+fn compare_all(ctx: &Context, options: &Options, bench: &'static str, peers: &'static [Peer]) -> Result<Report> {
+    let (present, missing) = present(ctx, options, bench, peers)?;
+    let scratch = Scratch(private_dir(ctx)?);
     let mut rows = Vec::new();
     for (n, from) in options.sources().enumerate() {
         let dir = Scratch(scratch.0.join(format!("workload{n}")));
-        let source = Source::prepare(cx, &dir.0, from)?;
-        let mut race = |what, ours| {
+        let source = Source::prepare(ctx, &dir.0, from)?;
+        let mut measure = |what, ours| {
             let meets = |peer: &&&Peer| (peer.program == ZSTD) == (what == ZSTD);
             let peers = present.iter().filter(meets).map(|peer| theirs(peer, &source));
-            let contenders: Vec<_> = std::iter::once(ours).chain(peers).collect();
-            if contenders.len() == 1 {
+            let baselines: Vec<_> = std::iter::once(ours).chain(peers).collect();
+            if baselines.len() == 1 {
                 return Ok(());
             }
-            let race = Race { workload: &source.name, what, alike: bench == "fetch", contenders };
-            race.run(cx, &scratch.0, options.rounds).map(|done| rows.extend(done))
+            let comparison = Compare { workload: &source.name, what, alike: bench == "fetch", baselines };
+            comparison.run(ctx, &scratch.0, options.rounds).map(|done| rows.extend(done))
         };
         if bench == "fetch" {
-            race(bench, unpacker(cx, &source)?)?;
+            measure(bench, unpacker(ctx, &source)?)?;
             continue;
         }
         let releases = source.project.join(RELEASES);
-        race(bench, bundler(&source, releases.clone(), Compression::Gzip)?)?;
+        measure(bench, bundler(&source, releases.clone(), Compression::Gzip)?)?;
         // The next release, with the one before beside it as in any checkout.
-        if source.advance(cx, from)? {
-            let release = seal(&cx.at(&source.project), Compression::Gzip)?.dir;
-            race("change", bundler(&source, release, Compression::Gzip)?)?;
+        if source.advance(ctx, from)? {
+            let release = seal(&ctx.at(&source.project), Compression::Gzip)?.dir;
+            measure("change", bundler(&source, release, Compression::Gzip)?)?;
         }
         #[cfg(feature = "zstd")]
-        race(ZSTD, bundler(&source, releases, Compression::Zstd)?)?;
+        measure(ZSTD, bundler(&source, releases, Compression::Zstd)?)?;
     }
     Ok(Report { bench, rounds: options.rounds, cpus: super::cpus(), rows, missing })
 }
 
-fn bundler(source: &Source, makes: PathBuf, compression: Compression) -> Result<Contender<'static>> {
-    let (program, project, makes) = (Cx::program()?, source.project.clone(), Some(makes));
+fn bundler(source: &Source, makes: PathBuf, compression: Compression) -> Result<Baseline<'static>> {
+    let (program, project, makes) = (Context::program()?, source.project.clone(), Some(makes));
     let command = move || {
         let mut command = Command::new(&program);
         command.arg("bench-bundle").args((compression == Compression::Zstd).then_some("--zstd")).current_dir(&project);
         command
     };
-    Ok(Contender { name: "ours", makes, command: Box::new(command) })
+    Ok(Baseline { name: "ours", makes, command: Box::new(command) })
 }
 
 /// Ours, after what everybody starts from was packed.
-fn unpacker(cx: &Cx, source: &Source) -> Result<Contender<'static>> {
+fn unpacker(ctx: &Context, source: &Source) -> Result<Baseline<'static>> {
     let what = || format!("cannot write into {}", source.dir.display());
-    fs::create_dir(source.packed()).explain(Kind::Failed, what, || "TMPDIR names another place".into())?;
-    cx.read(sh(PACK, source, &source.packed()))?;
-    let sealed = seal(&cx.at(&source.project), Compression::Gzip)?.dir;
-    let (program, project, out) = (Cx::program()?, source.project.clone(), source.dir.join("out-ours"));
+    fs::create_dir(source.packed()).with_hint(Kind::Failed, what, || "TMPDIR names another place".into())?;
+    ctx.read(sh(PACK, source, &source.packed()))?;
+    let sealed = seal(&ctx.at(&source.project), Compression::Gzip)?.dir;
+    let (program, project, out) = (Context::program()?, source.project.clone(), source.dir.join("out-ours"));
     let makes = Some(out.clone());
     let command = move || {
         let mut command = Command::new(&program);
         command.arg("verify").arg(&sealed).arg("--unpack").arg(&out).current_dir(&project);
         command
     };
-    Ok(Contender { name: "ours", makes, command: Box::new(command) })
+    Ok(Baseline { name: "ours", makes, command: Box::new(command) })
 }
 
-fn theirs(peer: &'static Peer, source: &Source) -> Contender<'static> {
+fn theirs(peer: &'static Peer, source: &Source) -> Baseline<'static> {
     let (out, source) = (source.dir.join(format!("out-{}", peer.name)), source.clone());
     let makes = Some(out.clone());
-    Contender { name: peer.name, makes, command: Box::new(move || sh(peer.script, &source, &out)) }
+    Baseline { name: peer.name, makes, command: Box::new(move || sh(peer.script, &source, &out)) }
 }
 
 fn sh(script: &str, source: &Source, out: &Path) -> Command {

@@ -4,22 +4,22 @@
 //! starts the disk is quiet, and after it one file that changed is compared on every host: who does not deliver is not
 //! fast, and ends the bench.
 
-pub mod contenders;
+pub mod baselines;
 mod hosts;
 mod proxy;
 
+use crate::bench::compare::{last_words, time};
 use crate::bench::figures::{Comparison, Figures, compare};
-use crate::bench::race::{last_words, time};
 use crate::bench::workload::{Version, Workload};
 use crate::bench::{Missing, Options, Scratch, private_dir};
-use crate::cx::{Cx, var};
+use crate::context::{Context, var};
 use crate::deploy::apply::Outcome;
 use crate::deploy::{self, Options as DeployOptions};
-use crate::error::{Explain, Kind, Result, usage, verification};
+use crate::error::{Kind, Result, WithHint, usage, verification};
 use crate::project::{App, Ci, Env, Project, Strategy};
 use crate::release::digest;
 use crate::release::id::Selector;
-use contenders::{OURS, Peer};
+use baselines::{OURS, Peer};
 use hosts::Fleet;
 use serde::Serialize;
 use std::fs::{self, File};
@@ -70,32 +70,32 @@ pub struct Row {
 }
 
 /// Measures.
-pub fn fleet(cx: &Cx, options: &Options) -> Result<Report> {
-    options.check_against("fleet", contenders::PEERS.iter().map(|peer| peer.name))?;
-    let is_there = |program: &str| cx.program_on_path(program).is_some();
+pub fn fleet(ctx: &Context, options: &Options) -> Result<Report> {
+    options.check_against("fleet", baselines::PEERS.iter().map(|peer| peer.name))?;
+    let is_there = |program: &str| ctx.program_on_path(program).is_some();
     let (present, missing): (Vec<_>, Vec<_>) =
-        contenders::peers(&options.against, &is_there).partition(|(_, there)| *there);
+        baselines::peers(&options.against, &is_there).partition(|(_, there)| *there);
     let missing: Vec<_> = missing.iter().map(|(peer, _)| Missing { peer: peer.name, install: peer.install }).collect();
     if present.is_empty() {
         return usage("nobody to compare with is installed").hint(missing[0].install).err();
     }
     let peers: Vec<_> = present.into_iter().map(|(peer, _)| peer).collect();
-    let scratch = Scratch(private_dir(cx)?);
+    let scratch = Scratch(private_dir(ctx)?);
     let fleet_dir = scratch.0.join("fleet");
     let what = || format!("cannot write into {}", scratch.0.display());
     let hint = || "TMPDIR names another place".to_owned();
-    fs::create_dir(&fleet_dir).explain(Kind::Failed, what, hint)?;
+    fs::create_dir(&fleet_dir).with_hint(Kind::Failed, what, hint)?;
     for peer in &peers {
-        lay_out(&scratch.0.join(peer.name), peer).explain(Kind::Failed, what, hint)?;
+        lay_out(&scratch.0.join(peer.name), peer).with_hint(Kind::Failed, what, hint)?;
     }
-    let fleet = Fleet::start(cx, &fleet_dir, options.hosts)?;
+    let fleet = Fleet::start(ctx, &fleet_dir, options.hosts)?;
     let mut rows = Vec::new();
     for (n, source) in options.sources().enumerate() {
         let dir = Scratch(scratch.0.join(format!("workload{n}")));
-        let workload = Workload::prepare(cx, &dir.0, source)?;
+        let workload = Workload::prepare(ctx, &dir.0, source)?;
         for &delay_ms in &options.delays_ms {
             let verbose = options.verbose;
-            let course = Course { cx, scratch: &scratch.0, fleet: &fleet, workload: &workload, delay_ms, verbose };
+            let course = Scenario { ctx, scratch: &scratch.0, fleet: &fleet, workload: &workload, delay_ms, verbose };
             rows.extend(course.compare(&peers, options.rounds)?);
         }
     }
@@ -104,12 +104,12 @@ pub fn fleet(cx: &Cx, options: &Options) -> Result<Report> {
 
 /// The deploy that is measured: of a release of the checkout to these targets, without a service. It is a command of its
 /// own because a project is compiled into an xtask, and nobody can type this one.
-pub fn deploy(cx: &Cx, release: &Selector, targets: &[String]) -> Result<Outcome> {
+pub fn deploy(ctx: &Context, release: &Selector, targets: &[String]) -> Result<Outcome> {
     let targets: Vec<&'static str> = targets.iter().map(|target| &*target.clone().leak()).collect();
     let env = Env { name: "fleet", targets: targets.leak(), strategy: Strategy::All, ..Env::DEFAULT };
     let project =
         Project { app: App { name: "bench", ..App::DEFAULT }, stores: &[], envs: vec![env].leak(), ci: Ci::DEFAULT };
-    deploy::deploy(cx, &project, env.name, Some(release), &DeployOptions::default())
+    deploy::deploy(ctx, &project, env.name, Some(release), &DeployOptions::default())
 }
 
 fn lay_out(dir: &Path, peer: &Peer) -> std::io::Result<()> {
@@ -123,8 +123,8 @@ fn lay_out(dir: &Path, peer: &Peer) -> std::io::Result<()> {
 }
 
 /// One workload over one network.
-struct Course<'a> {
-    cx: &'a Cx,
+struct Scenario<'a> {
+    ctx: &'a Context,
     scratch: &'a Path,
     fleet: &'a Fleet,
     workload: &'a Workload,
@@ -132,18 +132,18 @@ struct Course<'a> {
     verbose: bool,
 }
 
-impl Course<'_> {
+impl Scenario<'_> {
     fn compare(&self, peers: &[&'static Peer], rounds: usize) -> Result<Vec<Row>> {
-        // For each contender its first releases and its changes. We are the first.
+        // For each baseline its first releases and its changes. We are the first.
         let mut all = vec![[Vec::new(), Vec::new()]; peers.len() + 1];
-        let contenders = std::iter::once(None).chain(peers.iter().map(|peer| Some(*peer)));
+        let baselines = std::iter::once(None).chain(peers.iter().map(|peer| Some(*peer)));
         for round in 1..=rounds {
-            for (contender, runs) in contenders.clone().zip(&mut all) {
-                let name = contender.map_or(OURS, |peer| peer.name);
+            for (baseline, runs) in baselines.clone().zip(&mut all) {
+                let name = baseline.map_or(OURS, |peer| peer.name);
                 self.forget(name)?;
                 for (n, runs) in runs.iter_mut().enumerate() {
-                    let run = self.measure(contender, n)?;
-                    self.cx.note(format!(
+                    let run = self.measure(baseline, n)?;
+                    self.ctx.note(format!(
                         "{}, {} ms, round {round} of {rounds}: {name} {} {:.2} s, {} bytes",
                         self.workload.name, self.delay_ms, RELEASES[n], run.seconds, run.bytes
                     ));
@@ -164,12 +164,12 @@ impl Course<'_> {
         Ok(rows)
     }
 
-    /// Removes what a contender has on the hosts.
+    /// Removes what a baseline has on the hosts.
     fn forget(&self, name: &str) -> Result<()> {
         for host in &self.fleet.names {
             let root = self.fleet.root(host, name);
             let removed = if root.exists() { fs::remove_dir_all(&root) } else { Ok(()) };
-            removed.explain(
+            removed.with_hint(
                 Kind::Failed,
                 || format!("cannot remove {}", root.display()),
                 || "look who still writes there".into(),
@@ -179,29 +179,29 @@ impl Course<'_> {
     }
 
     /// Deploys the first or the second release, and looks whether it came.
-    fn measure(&self, contender: Option<&Peer>, n: usize) -> Result<Figures> {
-        let name = contender.map_or(OURS, |peer| peer.name);
+    fn measure(&self, baseline: Option<&Peer>, n: usize) -> Result<Figures> {
+        let name = baseline.map_or(OURS, |peer| peer.name);
         let log = self.scratch.join("log");
-        let mut command = match contender {
+        let mut command = match baseline {
             None => self.ours(&self.workload.versions[n])?,
             Some(peer) => self.theirs(peer, n),
         };
         self.clean(&mut command);
-        // Nobody pays for what the run before has left to write.
-        self.cx.read(Command::new("sync"))?;
+        // NoSink pays for what the run before has left to write.
+        self.ctx.read(Command::new("sync"))?;
         self.fleet.network.set_delay(self.delay_ms);
         self.fleet.network.take_bytes();
-        let took = time(self.cx, name, command, &log)?;
+        let took = time(self.ctx, name, command, &log)?;
         let bytes = self.fleet.network.take_bytes();
         if self.verbose {
-            self.cx.note(String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()));
+            self.ctx.note(String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()));
         }
         self.verify(name, &self.workload.versions[n], &log)?;
         Ok(Figures { seconds: took.wall.as_secs_f64(), cpu_seconds: took.cpu.as_secs_f64(), bytes })
     }
 
     fn ours(&self, version: &Version) -> Result<Command> {
-        let mut command = Command::new(Cx::program()?);
+        let mut command = Command::new(Context::program()?);
         command.args(["bench-deploy", version.id.as_str()]).current_dir(&self.workload.project);
         if self.verbose {
             command.arg("--verbose");
@@ -226,12 +226,12 @@ impl Course<'_> {
     /// The environment of whoever runs the bench, but as at a terminal, and with an ssh that knows the hosts.
     fn clean(&self, command: &mut Command) {
         let ours = [var::HOME, var::WORKSPACE, var::BUCKETS];
-        for name in self.cx.vars().keys() {
+        for name in self.ctx.vars().keys() {
             if name == "CI" || name.starts_with("CIRCLE") || name.starts_with("ANSIBLE") || ours.contains(&&**name) {
                 command.env_remove(name);
             }
         }
-        let path = self.cx.var("PATH").unwrap_or_default();
+        let path = self.ctx.var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}", self.fleet.dir.join("bin").display()));
     }
 
@@ -241,20 +241,20 @@ impl Course<'_> {
         for host in &self.fleet.names {
             let file = self.fleet.root(host, name).join("current").join(path);
             let found = File::open(&file).and_then(|mut file| digest::of_reader(&mut file));
-            let why = match found {
+            let reason = match found {
                 Ok((found, _)) if found == *want => continue,
                 Ok(_) => "it has other bytes".to_owned(),
                 Err(error) => error.to_string(),
             };
             let (file, said) = (file.display(), last_words(log));
-            return verification(format!("{name} said that it had deployed, but on {host} {file}: {why}\n{said}"))
-                .hint("leave it out with --against, or mend its script in bench/fleet/contenders")
+            return verification(format!("{name} said that it had deployed, but on {host} {file}: {reason}\n{said}"))
+                .hint("leave it out with --against, or mend its script in bench/fleet/baselines")
                 .err();
         }
         Ok(())
     }
 }
 
-/// The end of what a contender printed.
+/// The end of what a baseline printed.
 /// The words for a first release and for a small change.
 const RELEASES: [&str; 2] = ["first", "change"];

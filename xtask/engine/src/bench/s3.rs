@@ -1,13 +1,13 @@
 //! `bench s3`: a release into a bucket and out of it again, against the tools that a build.sh would copy it with. The
 //! server is a Ceph that starts for it, so that both ends share its cores, or that of a bucket that is named.
 
-use crate::bench::race::{Contender, Peer, Race, Report, Row, present, time};
+use crate::bench::compare::{Baseline, Compare, Peer, Report, Row, present, time};
 use crate::bench::workload::{PAYLOAD, Source};
 use crate::bench::{Options, Scratch, files, private_dir};
 use crate::ci::run::bucket;
-use crate::cx::{Cx, var};
+use crate::context::{Context, var};
 use crate::deploy::resolve::Catalog;
-use crate::error::{Explain, Kind, Result, usage};
+use crate::error::{Kind, Result, WithHint, usage};
 use crate::handoff::{self, PutDone};
 use crate::project::{App, Ci, Compression, Project};
 use crate::release::Release;
@@ -44,53 +44,53 @@ pub const PEERS: &[Peer] = &[
 ];
 
 /// `bench s3`
-pub fn s3(cx: &Cx, options: &Options) -> Result<Report> {
-    let (present, missing) = present(cx, options, "s3", PEERS)?;
-    let scratch = Scratch(private_dir(cx)?);
-    let bucket = cx.var(BENCH_BUCKET).unwrap_or(BUCKET);
+pub fn s3(ctx: &Context, options: &Options) -> Result<Report> {
+    let (present, missing) = present(ctx, options, "s3", PEERS)?;
+    let scratch = Scratch(private_dir(ctx)?);
+    let bucket = ctx.var(BENCH_BUCKET).unwrap_or(BUCKET);
     // A place that nobody has used, so that nothing is found there.
     let run = scratch.0.file_name().unwrap_or_default().to_string_lossy().replace('.', "");
     let url = format!("{bucket}/{run}");
-    let local = bucket::local(cx, &project(&url), &scratch.0)?;
-    let is_server = local.vars.iter().all(|(name, _)| name != var::BUCKETS) && cx.var(var::BUCKETS).is_none();
+    let local = bucket::local(ctx, &project(&url), &scratch.0)?;
+    let is_server = local.vars.iter().all(|(name, _)| name != var::BUCKETS) && ctx.var(var::BUCKETS).is_none();
     // A name of ours may be anybody's elsewhere.
-    if !is_server || local.vars.is_empty() && cx.var(BENCH_BUCKET).is_none() {
+    if !is_server || local.vars.is_empty() && ctx.var(BENCH_BUCKET).is_none() {
         return usage("there is no S3 of this machine to copy to, and no bucket is named")
             .hint(format!(
                 "install Ceph (docs/s3.md), or set {BENCH_BUCKET}=s3://BUCKET/PREFIX, with keys and S3_ENDPOINT"
             ))
             .err();
     }
-    let cx = &cx.with_vars(local.vars.iter().cloned());
-    cx.note(format!("what is copied goes to {url}, and is removed in the end"));
-    let done = copies(cx, options, &scratch.0, &url, &present);
-    let rows = clear(cx, &url).and(done)?;
+    let ctx = &ctx.with_vars(local.vars.iter().cloned());
+    ctx.note(format!("what is copied goes to {url}, and is removed in the end"));
+    let done = copies(ctx, options, &scratch.0, &url, &present);
+    let rows = clear(ctx, &url).and(done)?;
     Ok(Report { bench: "s3", rounds: options.rounds, cpus: super::cpus(), rows, missing })
 }
 
-fn copies(cx: &Cx, options: &Options, scratch: &Path, url: &str, peers: &[&'static Peer]) -> Result<Vec<Row>> {
+fn copies(ctx: &Context, options: &Options, scratch: &Path, url: &str, peers: &[&'static Peer]) -> Result<Vec<Row>> {
     let runs = Cell::new(0);
     let mut rows = Vec::new();
     for (n, source) in options.sources().enumerate() {
         let dir = Scratch(scratch.join(format!("workload{n}")));
         let noise = scratch.join("noise");
         if source.is_none() {
-            make_noise(&noise).explain(
+            make_noise(&noise).with_hint(
                 Kind::Failed,
                 || format!("cannot write into {}", noise.display()),
                 || "TMPDIR names another place".into(),
             )?;
         }
-        let source = Source::prepare(cx, &dir.0, Some(source.unwrap_or(&noise)))?;
-        let course = Course { cx, url, source: &source, runs: &runs };
+        let source = Source::prepare(ctx, &dir.0, Some(source.unwrap_or(&noise)))?;
+        let course = Scenario { ctx, url, source: &source, runs: &runs };
         rows.extend(course.run(peers, scratch, options.rounds)?);
     }
     Ok(rows)
 }
 
 /// Removes what was copied.
-fn clear(cx: &Cx, url: &str) -> Result<()> {
-    let bucket = Bucket::open(cx, url, &settings(url, cx.vars(), &|_| None)?)?;
+fn clear(ctx: &Context, url: &str) -> Result<()> {
+    let bucket = Bucket::open(ctx, url, &settings(url, ctx.vars(), &|_| None)?)?;
     bucket.list("")?.iter().try_for_each(|object| bucket.remove(&object.key))
 }
 
@@ -107,13 +107,13 @@ pub fn project(url: &str) -> Project {
 
 /// The copies that are measured: a release of the checkout to a store, or from there into a directory. A command of its
 /// own because a project is compiled into an xtask, and nobody can type this one.
-pub fn copy(cx: &Cx, release: &Selector, url: &str, into: Option<&Path>) -> Result<Vec<PutDone>> {
+pub fn copy(ctx: &Context, release: &Selector, url: &str, into: Option<&Path>) -> Result<Vec<PutDone>> {
     let project = project(url);
     match into {
-        None => handoff::put(cx, &project, Some(release), Some(url)),
+        None => handoff::put(ctx, &project, Some(release), Some(url)),
         Some(into) => {
-            let id = Catalog::built(cx, &project).resolve(Some(release))?;
-            store::open(cx, &project, url)?.get(&id, into).map(|_| vec![])
+            let id = Catalog::built(ctx, &project).resolve(Some(release))?;
+            store::open(ctx, &project, url)?.get(&id, into).map(|_| vec![])
         }
     }
 }
@@ -124,17 +124,17 @@ fn make_noise(dir: &Path) -> io::Result<()> {
     io::copy(&mut noise, &mut File::create(dir.join("noise"))?).map(drop)
 }
 
-struct Course<'a> {
-    cx: &'a Cx,
+struct Scenario<'a> {
+    ctx: &'a Context,
     url: &'a str,
     source: &'a Source,
     /// How often something was put: each time to another place, so that nobody finds it there.
     runs: &'a Cell<u32>,
 }
 
-impl Course<'_> {
+impl Scenario<'_> {
     fn run(&self, peers: &[&'static Peer], scratch: &Path, rounds: usize) -> Result<Vec<Row>> {
-        let dir = files::seal(&self.cx.at(&self.source.project), Compression::Gzip)?.dir;
+        let dir = files::seal(&self.ctx.at(&self.source.project), Compression::Gzip)?.dir;
         let sealed = Release::read_manifest(&dir)?;
         let bundle = dir.join(&sealed.bundle.file);
         let id = &sealed.id;
@@ -148,19 +148,19 @@ impl Course<'_> {
                 None => self.ours(id, &new_place(), None),
                 Some(peer) => self.theirs(peer, &bundle, &format!("{}/bundle", new_place())),
             };
-            contender(peer, Box::new(command), None)
+            baseline(peer, Box::new(command), None)
         };
         let everybody = || std::iter::once(None).chain(peers.iter().map(|peer| Some(*peer)));
         let (up, name) = (everybody().map(up).collect(), self.source.name.as_str());
         let mut rows =
-            Race { workload: name, what: "up", alike: false, contenders: up }.run(self.cx, scratch, rounds)?;
+            Compare { workload: name, what: "up", alike: false, baselines: up }.run(self.ctx, scratch, rounds)?;
         // What is fetched: a release as ours, and an object as theirs.
         let there = new_place();
         let log = scratch.join("log");
-        time(self.cx, "ours", self.ours(id, &there, None), &log)?;
+        time(self.ctx, "ours", self.ours(id, &there, None), &log)?;
         let object = format!("{there}/bundle");
         if let Some(peer) = peers.first() {
-            time(self.cx, peer.name, self.theirs(peer, &bundle.display().to_string(), &object), &log)?;
+            time(self.ctx, peer.name, self.theirs(peer, &bundle.display().to_string(), &object), &log)?;
         }
         let down = |peer: Option<&'static Peer>| {
             let out = self.source.dir.join(format!("down-{}", peer.map_or("ours", |peer| peer.name)));
@@ -169,39 +169,39 @@ impl Course<'_> {
                 None => self.ours(id, &there, Some(&into)),
                 Some(peer) => self.theirs(peer, &object, &into.join("bundle").display().to_string()),
             };
-            contender(peer, Box::new(command), Some(out))
+            baseline(peer, Box::new(command), Some(out))
         };
         let down = everybody().map(down).collect();
         rows.extend(
-            Race { workload: name, what: "down", alike: false, contenders: down }.run(self.cx, scratch, rounds)?,
+            Compare { workload: name, what: "down", alike: false, baselines: down }.run(self.ctx, scratch, rounds)?,
         );
         Ok(rows)
     }
 
     fn ours(&self, id: &ReleaseId, store: &str, into: Option<&Path>) -> Command {
-        let mut command = Command::new(Cx::program().unwrap_or_default());
+        let mut command = Command::new(Context::program().unwrap_or_default());
         command.args(["bench-copy", id.as_str(), store]).args(into).current_dir(&self.source.project);
-        command.envs(self.cx.vars());
+        command.envs(self.ctx.vars());
         command
     }
 
     fn theirs(&self, peer: &Peer, from: &str, to: &str) -> Command {
         let mut command = Command::new("sh");
-        command.args(["-ec", peer.script, "sh", from, to]).envs(self.cx.vars());
-        if let Some(endpoint) = self.cx.var("S3_ENDPOINT") {
+        command.args(["-ec", peer.script, "sh", from, to]).envs(self.ctx.vars());
+        if let Some(endpoint) = self.ctx.var("S3_ENDPOINT") {
             command.env("AWS_ENDPOINT_URL", endpoint);
         }
-        if self.cx.var("AWS_REGION").is_none() {
+        if self.ctx.var("AWS_REGION").is_none() {
             command.env("AWS_REGION", "us-east-1");
         }
         command
     }
 }
 
-fn contender<'a>(
+fn baseline<'a>(
     peer: Option<&'static Peer>,
     command: Box<dyn Fn() -> Command + 'a>,
     makes: Option<PathBuf>,
-) -> Contender<'a> {
-    Contender { name: peer.map_or("ours", |peer| peer.name), command, makes }
+) -> Baseline<'a> {
+    Baseline { name: peer.map_or("ours", |peer| peer.name), command, makes }
 }

@@ -1,9 +1,9 @@
 //! `bench overhead` and `bench compile`: what it costs that the pipeline is a program, against cargo alone.
 
-use crate::bench::race::{Contender, Race, Report};
+use crate::bench::compare::{Baseline, Compare, Report};
 use crate::bench::{Options, Scratch, private_dir};
-use crate::cx::Cx;
-use crate::error::{Explain, Kind, Result};
+use crate::context::Context;
+use crate::error::{Kind, Result, WithHint};
 use crate::project::App;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,67 +29,67 @@ xshell = "0.2"
 "#;
 
 /// `bench overhead`: a build with nothing to do, and the first words of the command, in the project that it is typed in.
-pub fn overhead(cx: &Cx, app: &App, options: &Options) -> Result<Report> {
+pub fn overhead(ctx: &Context, app: &App, options: &Options) -> Result<Report> {
     options.check_against("overhead", [CARGO].into_iter())?;
-    let scratch = Scratch(private_dir(cx)?);
+    let scratch = Scratch(private_dir(ctx)?);
     let empty = project(&scratch.0.join("empty"), "")?;
     let packages: Vec<_> = app.packages.iter().flat_map(|package| ["--package", package]).collect();
     let build = [&["build", "--release", "--locked", "--quiet"], &packages[..]].concat();
     let races = [
-        ("build", ["xtask", "build"].to_vec(), cargo(cx, &cx.root, &build)),
-        ("--help", ["xtask", "--help"].to_vec(), cargo(cx, &empty, &["run", "--quiet"])),
+        ("build", ["xtask", "build"].to_vec(), cargo(ctx, &ctx.root, &build)),
+        ("--help", ["xtask", "--help"].to_vec(), cargo(ctx, &empty, &["run", "--quiet"])),
     ];
     let mut rows = Vec::new();
     for (what, ours, theirs) in races {
-        let contenders = vec![contender("ours", cargo(cx, &cx.root, &ours), None), contender(CARGO, theirs, None)];
-        let race = Race { workload: app.name, what, alike: false, contenders };
+        let baselines = vec![baseline("ours", cargo(ctx, &ctx.root, &ours), None), baseline(CARGO, theirs, None)];
+        let race = Compare { workload: app.name, what, alike: false, baselines };
         // The first time there is something to do.
-        race.run(cx, &scratch.0, 1)?;
-        rows.extend(race.run(cx, &scratch.0, options.rounds)?);
+        race.run(ctx, &scratch.0, 1)?;
+        rows.extend(race.run(ctx, &scratch.0, options.rounds)?);
     }
     Ok(Report { bench: "overhead", rounds: options.rounds, cpus: super::cpus(), rows, missing: vec![] })
 }
 
 /// `bench compile`: this project's xtask from nothing, against the crates that such an xtask would begin with.
-pub fn compile(cx: &Cx, options: &Options) -> Result<Report> {
+pub fn compile(ctx: &Context, options: &Options) -> Result<Report> {
     options.check_against("compile", [CARGO].into_iter())?;
-    let scratch = Scratch(private_dir(cx)?);
+    let scratch = Scratch(private_dir(ctx)?);
     let brief = project(&scratch.0.join("brief"), BRIEF)?;
     // The versions that this project has are on this machine.
     let lock = || "is there a Cargo.lock? `cargo generate-lockfile`".to_owned();
-    fs::copy(cx.root.join("Cargo.lock"), brief.join("Cargo.lock")).explain(
+    fs::copy(ctx.root.join("Cargo.lock"), brief.join("Cargo.lock")).with_hint(
         Kind::Failed,
         || "cannot copy Cargo.lock".into(),
         lock,
     )?;
-    let contender = |name, dir: &Path, words: &[&str]| {
+    let baseline = |name, dir: &Path, words: &[&str]| {
         let target = scratch.0.join(format!("target-{name}"));
-        let (make, out) = (cargo(cx, dir, words), target.clone());
+        let (make, out) = (cargo(ctx, dir, words), target.clone());
         let command = move || {
             let mut command = make();
             command.arg("--target-dir").arg(&out);
             command
         };
-        contender(name, Box::new(command), Some(target))
+        baseline(name, Box::new(command), Some(target))
     };
-    let contenders = vec![
-        contender("ours", &cx.root, &["build", "--quiet", "--locked", "--package", "xtask"]),
-        contender(CARGO, &brief, &["build", "--quiet"]),
+    let baselines = vec![
+        baseline("ours", &ctx.root, &["build", "--quiet", "--locked", "--package", "xtask"]),
+        baseline(CARGO, &brief, &["build", "--quiet"]),
     ];
-    let race = Race { workload: "xtask", what: "compile", alike: false, contenders };
-    let rows = race.run(cx, &scratch.0, options.rounds)?;
+    let race = Compare { workload: "xtask", what: "compile", alike: false, baselines };
+    let rows = race.run(ctx, &scratch.0, options.rounds)?;
     Ok(Report { bench: "compile", rounds: options.rounds, cpus: super::cpus(), rows, missing: vec![] })
 }
 
 type Make = Box<dyn Fn() -> Command>;
 
-fn contender(name: &'static str, command: Make, makes: Option<PathBuf>) -> Contender<'static> {
-    Contender { name, command, makes }
+fn baseline(name: &'static str, command: Make, makes: Option<PathBuf>) -> Baseline<'static> {
+    Baseline { name, command, makes }
 }
 
 /// Cargo in a directory, as somebody at the prompt would run it.
-fn cargo(cx: &Cx, dir: &Path, words: &[&str]) -> Make {
-    let there = cx.at(dir);
+fn cargo(ctx: &Context, dir: &Path, words: &[&str]) -> Make {
+    let there = ctx.at(dir);
     let words: Vec<_> = words.iter().map(|&word| word.to_owned()).collect();
     Box::new(move || {
         let words: Vec<_> = words.iter().map(String::as_str).collect();
@@ -106,6 +106,6 @@ fn project(dir: &Path, dependencies: &str) -> Result<PathBuf> {
         fs::write(dir.join("Cargo.toml"), format!("{package}{dependencies}"))
     };
     let what = || format!("cannot write into {}", dir.display());
-    write().explain(Kind::Failed, what, || "TMPDIR names another place".into())?;
+    write().with_hint(Kind::Failed, what, || "TMPDIR names another place".into())?;
     Ok(dir.to_owned())
 }

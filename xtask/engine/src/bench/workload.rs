@@ -2,8 +2,8 @@
 //! and once as everybody else wants them, a directory and a plain `tar.gz`.
 
 use crate::bench::files;
-use crate::cx::Cx;
-use crate::error::{Explain, Kind, Result, usage};
+use crate::context::Context;
+use crate::error::{Kind, Result, WithHint, usage};
 use crate::project::Compression;
 use crate::release::Release;
 use crate::release::id::ReleaseId;
@@ -30,28 +30,28 @@ pub struct Source {
 
 impl Source {
     /// Makes one in `dir`, which is new: of `source`, or of bytes of its own.
-    pub fn prepare(cx: &Cx, dir: &Path, source: Option<&Path>) -> Result<Self> {
+    pub fn prepare(ctx: &Context, dir: &Path, source: Option<&Path>) -> Result<Self> {
         let what = || format!("cannot prepare a workload in {}", dir.display());
-        let hint = || "check free space: it is packed and unpacked by each contender".to_owned();
+        let hint = || "check free space: it is packed and unpacked by each baseline".to_owned();
         let (project, second) = (dir.join("project"), dir.join("second"));
         for made in [&project, &second] {
-            fs::create_dir_all(made).explain(Kind::Failed, what, hint)?;
+            fs::create_dir_all(made).with_hint(Kind::Failed, what, hint)?;
         }
         let name = match source {
-            Some(source) => copy(cx, source, &project)?,
+            Some(source) => copy(ctx, source, &project)?,
             None => {
-                invent(&[project.clone(), second]).explain(Kind::Failed, what, hint).map(|()| "small".to_owned())?
+                invent(&[project.clone(), second]).with_hint(Kind::Failed, what, hint).map(|()| "small".to_owned())?
             }
         };
-        let cx = cx.at(&project);
-        begin(&cx).explain(Kind::Failed, what, hint)?;
-        git(&cx, "add --all", "")?;
-        git(&cx, "commit --quiet --message bench", "2026-01-01T00:00:00Z")?;
+        let ctx = ctx.at(&project);
+        begin(&ctx).with_hint(Kind::Failed, what, hint)?;
+        git(&ctx, "add --all", "")?;
+        git(&ctx, "commit --quiet --message bench", "2026-01-01T00:00:00Z")?;
         Ok(Self { name, dir: dir.to_owned(), project })
     }
 
     /// Makes the checkout one of the second release; `false` where there is none.
-    pub fn advance(&self, cx: &Cx, source: Option<&Path>) -> Result<bool> {
+    pub fn advance(&self, ctx: &Context, source: Option<&Path>) -> Result<bool> {
         let second = match source {
             Some(source) => source.with_file_name(format!("{}.v2", self.name)),
             None => self.dir.join("second").join(PAYLOAD),
@@ -60,15 +60,15 @@ impl Source {
             return Ok(false);
         }
         let payload = self.project.join(PAYLOAD);
-        fs::remove_dir_all(&payload).explain(
+        fs::remove_dir_all(&payload).with_hint(
             Kind::Failed,
             || format!("cannot remove {}", payload.display()),
             || "TMPDIR names another place".to_owned(),
         )?;
-        copy(cx, &second, &self.project)?;
-        let cx = cx.at(&self.project);
-        git(&cx, "add --all", "")?;
-        git(&cx, "commit --quiet --allow-empty --message change", "2026-01-01T00:01:00Z")?;
+        copy(ctx, &second, &self.project)?;
+        let ctx = ctx.at(&self.project);
+        git(&ctx, "add --all", "")?;
+        git(&ctx, "commit --quiet --allow-empty --message change", "2026-01-01T00:01:00Z")?;
         Ok(true)
     }
 }
@@ -83,7 +83,7 @@ pub struct Workload {
     pub versions: [Version; 2],
 }
 
-/// A release in all the forms that contenders want.
+/// A release in all the forms that baselines want.
 pub struct Version {
     /// Its id, where it is ours.
     pub id: ReleaseId,
@@ -99,34 +99,34 @@ pub struct Version {
 
 impl Workload {
     /// Makes one in `dir`, which is new: of `source` and its neighbour `source.v2`, or of bytes of its own.
-    pub fn prepare(cx: &Cx, dir: &Path, source: Option<&Path>) -> Result<Self> {
+    pub fn prepare(ctx: &Context, dir: &Path, source: Option<&Path>) -> Result<Self> {
         let what = || format!("cannot prepare a workload in {}", dir.display());
-        let hint = || "check free space: every host takes both releases of each contender".to_owned();
+        let hint = || "check free space: every host takes both releases of each baseline".to_owned();
         let project = dir.join("project");
         let stages = ["one", "two"].map(|name| dir.join(name));
         for made in stages.iter().chain([&project]) {
-            fs::create_dir_all(made).explain(Kind::Failed, what, hint)?;
+            fs::create_dir_all(made).with_hint(Kind::Failed, what, hint)?;
         }
         let name = match source {
             Some(source) => {
-                let name = copy(cx, source, &stages[0])?;
-                copy(cx, &source.with_file_name(format!("{name}.v2")), &stages[1])?;
+                let name = copy(ctx, source, &stages[0])?;
+                copy(ctx, &source.with_file_name(format!("{name}.v2")), &stages[1])?;
                 name
             }
-            None => invent(&stages).explain(Kind::Failed, what, hint).map(|()| "small".to_owned())?,
+            None => invent(&stages).with_hint(Kind::Failed, what, hint).map(|()| "small".to_owned())?,
         };
-        let cx = cx.at(&project);
-        begin(&cx).explain(Kind::Failed, what, hint)?;
+        let ctx = ctx.at(&project);
+        begin(&ctx).with_hint(Kind::Failed, what, hint)?;
         let mut manifests = Vec::new();
         for stage in &stages {
-            manifests.push(seal(&cx, stage)?);
+            manifests.push(seal(&ctx, stage)?);
             let payload = stage.join(PAYLOAD);
-            fs::rename(project.join(PAYLOAD), &payload).explain(Kind::Failed, what, hint)?;
+            fs::rename(project.join(PAYLOAD), &payload).with_hint(Kind::Failed, what, hint)?;
             let sums = manifests[manifests.len() - 1].checksums();
-            fs::write(stage.join(SUMS), sums).explain(Kind::Failed, what, hint)?;
+            fs::write(stage.join(SUMS), sums).with_hint(Kind::Failed, what, hint)?;
             let mut tar = Command::new("tar");
             tar.arg("-czf").arg(stage.with_extension("tar.gz")).arg("-C").arg(stage).args([PAYLOAD, SUMS]);
-            cx.read(tar)?;
+            ctx.read(tar)?;
         }
         let Some(changed) = changed(&manifests[0].files, &manifests[1].files) else {
             return usage(format!("{name}: the second release has the same files as the first"))
@@ -146,7 +146,7 @@ impl Workload {
 }
 
 /// Copies a directory with its times, by which rsync knows what changed. Gives its name.
-fn copy(cx: &Cx, from: &Path, stage: &Path) -> Result<String> {
+fn copy(ctx: &Context, from: &Path, stage: &Path) -> Result<String> {
     if !from.is_dir() {
         return usage(format!("{} is not there", from.display()))
             .hint("a workload is a directory DIR, and for hosts its second release DIR.v2 beside it")
@@ -154,7 +154,7 @@ fn copy(cx: &Cx, from: &Path, stage: &Path) -> Result<String> {
     }
     let mut cp = Command::new("cp");
     cp.arg("-a").arg(from).arg(stage.join(PAYLOAD));
-    cx.read(cp)?;
+    ctx.read(cp)?;
     Ok(from.file_name().unwrap_or_default().to_string_lossy().into_owned())
 }
 
@@ -200,31 +200,31 @@ fn bytes(seed: u64, len: usize) -> Vec<u8> {
 }
 
 /// A checkout in which nothing is tracked but what a checkout has to have.
-fn begin(cx: &Cx) -> Result<()> {
-    fs::write(cx.root.join("Cargo.toml"), "[workspace]\nmembers = []\nresolver = \"3\"\n")?;
-    fs::write(cx.root.join(".gitignore"), format!("/target\n/{PAYLOAD}\n"))?;
-    git(cx, "init --quiet --initial-branch main", "")
+fn begin(ctx: &Context) -> Result<()> {
+    fs::write(ctx.root.join("Cargo.toml"), "[workspace]\nmembers = []\nresolver = \"3\"\n")?;
+    fs::write(ctx.root.join(".gitignore"), format!("/target\n/{PAYLOAD}\n"))?;
+    git(ctx, "init --quiet --initial-branch main", "")
 }
 
 /// Commits, a minute after the commit before, and seals what is staged. The files stay in the checkout.
-fn seal(cx: &Cx, stage: &Path) -> Result<Manifest> {
+fn seal(ctx: &Context, stage: &Path) -> Result<Manifest> {
     let second = stage.ends_with("two");
-    fs::rename(stage.join(PAYLOAD), cx.root.join(PAYLOAD))?;
-    fs::write(cx.root.join("version"), stage.to_string_lossy().as_bytes())?;
-    git(cx, "add --all", "")?;
-    git(cx, "commit --quiet --message bench", &format!("2026-01-01T00:0{}:00Z", u8::from(second)))?;
-    Release::read_manifest(&files::seal(cx, Compression::Gzip)?.dir)
+    fs::rename(stage.join(PAYLOAD), ctx.root.join(PAYLOAD))?;
+    fs::write(ctx.root.join("version"), stage.to_string_lossy().as_bytes())?;
+    git(ctx, "add --all", "")?;
+    git(ctx, "commit --quiet --message bench", &format!("2026-01-01T00:0{}:00Z", u8::from(second)))?;
+    Release::read_manifest(&files::seal(ctx, Compression::Gzip)?.dir)
 }
 
-fn git(cx: &Cx, words: &str, date: &str) -> Result<()> {
+fn git(ctx: &Context, words: &str, date: &str) -> Result<()> {
     let mut git = Command::new("git");
-    git.args(words.split(' ')).current_dir(&cx.root);
+    git.args(words.split(' ')).current_dir(&ctx.root);
     git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
     for who in ["AUTHOR", "COMMITTER"] {
         git.env(format!("GIT_{who}_NAME"), "bench").env(format!("GIT_{who}_EMAIL"), "bench@example.com");
         git.env(format!("GIT_{who}_DATE"), date);
     }
-    cx.read(git).map(drop)
+    ctx.read(git).map(drop)
 }
 
 /// The first file that both releases have with different bytes, and its digest in each.

@@ -5,7 +5,7 @@
 //! configuration, `build.rustflags`, in this order. So ours go to the place that has flags already.
 //! <https://doc.rust-lang.org/cargo/reference/config.html#buildrustflags>
 
-use crate::cx::Cx;
+use crate::context::Context;
 use memchr::memmem;
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ const UNIT: &str = "\u{1f}";
 
 /// Where the flags go.
 #[derive(Debug, PartialEq, Eq)]
-enum Place {
+enum FlagsLocation {
     /// The value of `CARGO_ENCODED_RUSTFLAGS`.
     Variable(String),
     /// A `KEY=VALUE` for `--config`.
@@ -27,22 +27,22 @@ enum Place {
 }
 
 /// Adds the flags to a command of cargo.
-pub fn apply(cx: &Cx, command: &mut Command) {
-    let Some(home) = cargo_home(cx.vars()) else { return };
-    match place(cx.vars(), &configs(&cx.root, &home), &home, &cx.root.display().to_string()) {
-        Place::Variable(flags) => drop(command.env(ENCODED, flags)),
-        Place::Config(setting) => drop(command.args(["--config", &setting])),
+pub fn apply(ctx: &Context, command: &mut Command) {
+    let Some(home) = cargo_home(ctx.vars()) else { return };
+    match place(ctx.vars(), &configs(&ctx.root, &home), &home, &ctx.root.display().to_string()) {
+        FlagsLocation::Variable(flags) => drop(command.env(ENCODED, flags)),
+        FlagsLocation::Config(setting) => drop(command.args(["--config", &setting])),
     }
 }
 
 /// Warns of binaries that name the home of cargo all the same: a crate can put its own path into the program, and cargo can
 /// have flags in two places.
-pub fn warn_of_paths(cx: &Cx, binaries: &[PathBuf]) {
-    let Some(home) = cargo_home(cx.vars()) else { return };
+pub fn warn_of_paths(ctx: &Context, binaries: &[PathBuf]) {
+    let Some(home) = cargo_home(ctx.vars()) else { return };
     let found = |path: &&PathBuf| fs::read(path).is_ok_and(|bytes| memmem::find(&bytes, home.as_bytes()).is_some());
     for binary in binaries.iter().filter(found) {
         let name = binary.file_name().unwrap_or_default().to_string_lossy();
-        cx.warn(format!(
+        ctx.warn(format!(
             "bin/{name} has the path {home} in it, so another machine builds other bytes: `rustflags` in two tables of \
              .cargo/config.toml, or a crate that keeps its own path"
         ));
@@ -62,17 +62,17 @@ fn configs(root: &Path, home: &str) -> Vec<String> {
         .collect()
 }
 
-fn place(vars: &BTreeMap<String, String>, configs: &[String], home: &str, root: &str) -> Place {
+fn place(vars: &BTreeMap<String, String>, configs: &[String], home: &str, root: &str) -> FlagsLocation {
     // First, so that a remapping of the user's own wins.
     let flags = [(home, "/cargo"), (root, "/workspace")].map(|(from, to)| format!("--remap-path-prefix={from}={to}"));
     let ours = flags.join(UNIT);
     if let Some(theirs) = vars.get(ENCODED) {
         let end = if theirs.is_empty() { "" } else { UNIT };
-        return Place::Variable(format!("{ours}{end}{theirs}"));
+        return FlagsLocation::Variable(format!("{ours}{end}{theirs}"));
     }
     if let Some(theirs) = vars.get(PLAIN) {
         let words = theirs.split_whitespace().map(|word| format!("{UNIT}{word}"));
-        return Place::Variable(ours + &words.collect::<String>());
+        return FlagsLocation::Variable(ours + &words.collect::<String>());
     }
     let per_target = |name: &String| name.starts_with("CARGO_TARGET_") && name.ends_with("_RUSTFLAGS");
     let of_target = vars.keys().any(per_target) || configs.iter().any(|text| has_flags(text, "target"));
@@ -81,7 +81,7 @@ fn place(vars: &BTreeMap<String, String>, configs: &[String], home: &str, root: 
     let key = if of_target && !of_build { "target.'cfg(all())'.rustflags" } else { "build.rustflags" };
     // A JSON string is a TOML string too.
     let flags = flags.map(|flag| serde_json::Value::from(flag).to_string());
-    Place::Config(format!("{key}=[{}]", flags.join(", ")))
+    FlagsLocation::Config(format!("{key}=[{}]", flags.join(", ")))
 }
 
 /// Whether a configuration of cargo has `rustflags` in a table, or in one below it.
@@ -105,16 +105,16 @@ mod tests {
     const REMAP: &str = "--remap-path-prefix=/home/ana/.cargo=/cargo\u{1f}--remap-path-prefix=/w \"x\"=/workspace";
     const LIST: &str = r#"["--remap-path-prefix=/home/ana/.cargo=/cargo", "--remap-path-prefix=/w \"x\"=/workspace"]"#;
 
-    fn placed(vars: &[(&str, &str)], config: &str) -> Place {
+    fn placed(vars: &[(&str, &str)], config: &str) -> FlagsLocation {
         let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         place(&vars, &[config.to_owned()], "/home/ana/.cargo", "/w \"x\"")
     }
 
     #[test]
     fn flags_go_where_cargo_takes_them_from() {
-        let variable = |theirs: &str| Place::Variable(format!("{REMAP}{theirs}"));
+        let variable = |theirs: &str| FlagsLocation::Variable(format!("{REMAP}{theirs}"));
         let (build, target) = ("build.rustflags", "target.'cfg(all())'.rustflags");
-        let config = |key: &str| Place::Config(format!("{key}={LIST}"));
+        let config = |key: &str| FlagsLocation::Config(format!("{key}={LIST}"));
         for (vars, text, want) in [
             (&[][..], "", config(build)),
             (&[("RUSTFLAGS", "-Ca=1  -C b")], "", variable("\u{1f}-Ca=1\u{1f}-C\u{1f}b")),

@@ -3,7 +3,7 @@
 use crate::ci::follow::Asking;
 use crate::circleci::CircleCi;
 use crate::circleci::model::{Job, Pipeline, Workflow};
-use crate::cx::Cx;
+use crate::context::Context;
 use crate::error::{Result, failed, not_found, usage};
 use crate::project::Project;
 use serde::Serialize;
@@ -26,9 +26,9 @@ pub struct Approved {
 
 /// Approves the job of `env` in the newest pipeline in which it waits, or in the one with this number, after `ask` has
 /// shown which that is.
-pub fn approve(cx: &Cx, project: &Project, env: &str, number: Option<u64>, ask: Asking) -> Result<Approved> {
+pub fn approve(ctx: &Context, project: &Project, env: &str, number: Option<u64>, ask: Asking) -> Result<Approved> {
     project.env(env)?;
-    let api = CircleCi::open(cx, project.ci.slug)?;
+    let api = CircleCi::open(ctx, project.ci.slug)?;
     let name = format!("approve-{env}");
     let Some((pipeline, workflow, job)) = find(&api, project.ci.branch, &name, number)? else {
         let place = number.map_or_else(

@@ -2,8 +2,8 @@
 
 use crate::circleci::CircleCi;
 use crate::circleci::model::{Job, Pipeline, Started, Workflow};
-use crate::cx::Cx;
-use crate::error::{Failure, Kind, Result, failed, kind_of};
+use crate::context::Context;
+use crate::error::{CliError, Kind, Result, failed, kind_of};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -40,7 +40,7 @@ enum Next {
 
 /// Follows a pipeline to its end. A pipeline that does not succeed is an error. `approve` is asked for each approval:
 /// `None` leaves it on hold and ends the watch.
-pub fn follow(cx: &Cx, api: &CircleCi, started: &Started, approve: Asking) -> Result<End> {
+pub fn follow(ctx: &Context, api: &CircleCi, started: &Started, approve: Asking) -> Result<End> {
     let (mut known, mut approved) = (BTreeMap::new(), BTreeSet::new());
     // Looks without any workflow, first while CircleCI reads the config, then after it has.
     let (mut unread, mut workflowless) = (0, 0);
@@ -50,7 +50,7 @@ pub fn follow(cx: &Cx, api: &CircleCi, started: &Started, approve: Asking) -> Re
         let pipeline = api.pipeline(&started.id).map_err(goes_on)?;
         let jobs = all_jobs(api, started).map_err(goes_on)?;
         for line in changes(&mut known, &jobs) {
-            cx.note(line);
+            ctx.note(line);
         }
         if jobs.is_empty() {
             *(if pipeline.state == "created" { &mut workflowless } else { &mut unread }) += 1;
@@ -72,7 +72,7 @@ pub fn follow(cx: &Cx, api: &CircleCi, started: &Started, approve: Asking) -> Re
             Next::Ended(status) => return Err(ended_badly(api, started, &status, &jobs).into()),
             Next::Wait => {}
         }
-        pause(cx, if look < 6 { FIRST_LOOK } else { LOOK })?;
+        pause(ctx, if look < 6 { FIRST_LOOK } else { LOOK })?;
     }
     unreachable!("the loop above has no end of its own")
 }
@@ -81,7 +81,7 @@ pub fn follow(cx: &Cx, api: &CircleCi, started: &Started, approve: Asking) -> Re
 fn goes_on(started: &Started, error: &anyhow::Error) -> anyhow::Error {
     let text = format!("pipeline {} goes on, but it cannot be watched: {error:#}", started.number);
     let hint = "look at it in CircleCI, or at `cargo xtask status`; do not trigger it again";
-    Failure::new(kind_of(error), text).hint(hint).into()
+    CliError::new(kind_of(error), text).hint(hint).into()
 }
 
 fn all_jobs(api: &CircleCi, started: &Started) -> Result<Vec<(Workflow, Vec<Job>)>> {
@@ -109,9 +109,9 @@ fn started_at_all(pipeline: &Pipeline, too_long: bool) -> Result<()> {
     Ok(())
 }
 
-fn pause(cx: &Cx, pause: Duration) -> Result<()> {
+fn pause(ctx: &Context, pause: Duration) -> Result<()> {
     for _ in 0..(pause.as_millis() / 50) {
-        if cx.interrupted() {
+        if ctx.interrupted() {
             return failed("stopped watching; the pipeline goes on")
                 .hint("`cargo xtask status` shows what is live")
                 .err();
@@ -153,7 +153,7 @@ fn next(jobs: &[(Workflow, Vec<Job>)]) -> Next {
     Next::Ended(bad.map_or("success", |(workflow, _)| &workflow.status).to_owned())
 }
 
-fn ended_badly(api: &CircleCi, started: &Started, status: &str, jobs: &[(Workflow, Vec<Job>)]) -> Failure {
+fn ended_badly(api: &CircleCi, started: &Started, status: &str, jobs: &[(Workflow, Vec<Job>)]) -> CliError {
     let bad = jobs.iter().flat_map(|(_, jobs)| jobs).find(|job| {
         matches!(job.status.as_str(), "failed" | "timedout" | "infrastructure_fail" | "unauthorized" | "canceled")
     });
@@ -171,7 +171,7 @@ fn ended_badly(api: &CircleCi, started: &Started, status: &str, jobs: &[(Workflo
         (_, Some(url)) => format!("its log: {url}"),
         (_, None) => "look at it in CircleCI".into(),
     };
-    Failure::new(Kind::Failed, format!("pipeline {} ended with `{status}`{job}", started.number)).hint(hint)
+    CliError::new(Kind::Failed, format!("pipeline {} ended with `{status}`{job}", started.number)).hint(hint)
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ use std::path::Path;
 
 use self::model::Model;
 use super::yaml;
-use crate::error::{Explain, Kind};
+use crate::error::{Kind, WithHint};
 
 /// One fault: where it stands, what it is, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -122,8 +122,8 @@ const CHECKS: &[fn(&Model, &mut Report)] = &[
 pub fn lint_file(path: &Path) -> Result<Vec<Finding>> {
     let what = || format!("cannot read {}", path.display());
     let hint = || "`cargo xtask ci generate` writes .circleci/config.yml".to_owned();
-    let text = std::fs::read_to_string(path).explain(Kind::NotFound, what, hint)?;
-    lint(&text).explain(Kind::Failed, || path.display().to_string(), || "mend the YAML first".into())
+    let text = std::fs::read_to_string(path).with_hint(Kind::NotFound, what, hint)?;
+    lint(&text).with_hint(Kind::Failed, || path.display().to_string(), || "mend the YAML first".into())
 }
 
 /// Checks the text of a configuration. Findings are sorted by line.

@@ -181,7 +181,7 @@ impl Pipeline {
                 let known: Vec<_> = self.parameters.iter().map(|it| it.name.as_str()).collect();
                 return usage(format!("the pipeline has no parameter `{name}`"))
                     .hint(match known.as_slice() {
-                        [] => "this pattern has none: see `pattern` in xtask/src/main.rs".to_owned(),
+                        [] => "this handoff has none: see `handoff` in xtask/src/main.rs".to_owned(),
                         known => format!("use one of: {}", known.join(", ")),
                     })
                     .err();

@@ -9,23 +9,23 @@ use std::fmt::Write;
 const CACHE_PREFIX: &str = "v1-cargo-{{ arch }}-";
 
 /// What every config of ours begins with.
-pub const MADE: &str = "# Made by `cargo xtask ci generate`";
+pub const MADE: &str = "# NewReport by `cargo xtask ci generate`";
 
 /// What the file of the pipeline opens with.
 pub const PIPELINE: &str = "\
-# Made by `cargo xtask ci generate` from xtask/src/main.rs. Change it there: `cargo xtask ci generate --check` and
+# NewReport by `cargo xtask ci generate` from xtask/src/main.rs. Change it there: `cargo xtask ci generate --check` and
 # a test compare. Every job is checkout, cache and one command that also runs on a laptop.
 ";
 
 /// What the file of the Rollback button opens with.
 pub const ROLLBACK: &str = "\
-# Made by `cargo xtask ci generate`. The Rollback button of CircleCI's Deploys page runs it, once it is chosen in the
+# NewReport by `cargo xtask ci generate`. The Rollback button of CircleCI's Deploys page runs it, once it is chosen in the
 # project settings under Deploys.
 ";
 
 /// What the file of the Deploy and Promote buttons opens with.
 pub const DEPLOY: &str = "\
-# Made by `cargo xtask ci generate`. The Deploy and Promote buttons of CircleCI's Deploys page run it, once it is chosen
+# NewReport by `cargo xtask ci generate`. The Deploy and Promote buttons of CircleCI's Deploys page run it, once it is chosen
 # in the project settings under Deploys.
 ";
 

@@ -14,9 +14,9 @@ pub mod serve;
 
 use crate::ci::pipeline::{Pipeline, Values, Workflow};
 use crate::ci::workspace::Layers;
-use crate::cx::Cx;
+use crate::context::Context;
 use crate::deploy::report;
-use crate::error::{self, Explain, Failure, Result, failed, usage};
+use crate::error::{self, CliError, Result, WithHint, failed, usage};
 use crate::git;
 use crate::project::Project;
 use crate::release::id::ReleaseId;
@@ -84,7 +84,7 @@ pub struct Live {
 struct Run<'a> {
     /// What the jobs are told beside CircleCI's variables: where their bucket is.
     told: &'a [(String, String)],
-    cx: &'a Cx,
+    ctx: &'a Context,
     project: &'a Project,
     workflow: &'a Workflow,
     values: &'a Values,
@@ -97,8 +97,8 @@ struct Run<'a> {
 }
 
 /// Runs a pipeline. Fails with the kind of failure of the first job that failed.
-pub fn run(cx: &Cx, project: &Project, pipeline: &Pipeline, options: &Options) -> Result<CiRun> {
-    let commit = git::commit(cx)?;
+pub fn run(ctx: &Context, project: &Project, pipeline: &Pipeline, options: &Options) -> Result<CiRun> {
+    let commit = git::commit(ctx)?;
     let Some(branch) = options.branch.map(str::to_owned).or(commit.branch.clone()) else {
         return usage("HEAD is detached: CircleCI would know the branch, we do not")
             .hint("say it: `cargo xtask ci run --branch main`")
@@ -112,23 +112,23 @@ pub fn run(cx: &Cx, project: &Project, pipeline: &Pipeline, options: &Options) -
             .err();
     }
     if commit.dirty {
-        cx.warn("changes that are not committed are not part of this run: CircleCI would not have them either");
+        ctx.warn("changes that are not committed are not part of this run: CircleCI would not have them either");
     }
-    let dir = cx.root.join(DIR);
+    let dir = ctx.root.join(DIR);
     let _only_one = alone(&dir)?;
     for sub in ["jobs", "layers"] {
         let _ = fs::remove_dir_all(dir.join(sub));
     }
-    ports::check(cx, project, &wanted)?;
-    let before = live(cx, project)?;
-    let local = bucket::local(cx, project, &dir)?;
+    ports::check(ctx, project, &wanted)?;
+    let before = live(ctx, project)?;
+    let local = bucket::local(ctx, project, &dir)?;
     let told = &local.vars;
-    let cloud = Cloud::open(cx, project, pipeline, &commit, &branch, &dir)?;
+    let cloud = Cloud::open(ctx, project, pipeline, &commit, &branch, &dir)?;
     let id = if options.set.is_empty() {
         cloud.push(&branch, &commit)
     } else {
         let parameters = options.set.iter().map(|(name, value)| (name.clone(), value.clone().into()));
-        cloud.trigger(cx, &branch, &Value::Object(parameters.collect()))?
+        cloud.trigger(ctx, &branch, &Value::Object(parameters.collect()))?
     };
     let mut jobs: Vec<JobEnd> = Vec::new();
     let mut failure = None;
@@ -136,9 +136,9 @@ pub fn run(cx: &Cx, project: &Project, pipeline: &Pipeline, options: &Options) -
         let layers = Layers::new(dir.join("layers").join(&workflow.name));
         let running = cloud.begin(&id, workflow);
         let (dir, values, commit, cloud) = (dir.clone(), &values, &commit, &cloud);
-        let run = Run { told, cx, project, workflow, values, commit, branch: &branch, dir, layers, cloud, running };
+        let run = Run { told, ctx, project, workflow, values, commit, branch: &branch, dir, layers, cloud, running };
         let (ends, failed) = run.jobs(&wanted, options.approve);
-        cloud.finish(&run.running, failed.is_some(), ends.iter().any(|end| end.status == "on hold"), cx.interrupted());
+        cloud.finish(&run.running, failed.is_some(), ends.iter().any(|end| end.status == "on hold"), ctx.interrupted());
         jobs.extend(ends);
         failure = failed;
         if failure.is_some() {
@@ -147,12 +147,12 @@ pub fn run(cx: &Cx, project: &Project, pipeline: &Pipeline, options: &Options) -
     }
     if let Some((job, error)) = failure {
         let hint = error::hint_of(&error).unwrap_or("its words are above").to_owned();
-        return Failure::new(error::kind_of(&error), format!("job `{job}` failed: {error:#}")).hint(hint).err();
+        return CliError::new(error::kind_of(&error), format!("job `{job}` failed: {error:#}")).hint(hint).err();
     }
-    if cx.interrupted() {
+    if ctx.interrupted() {
         return failed("stopped by a signal").hint("`cargo xtask ci run` starts again").err();
     }
-    let now = live(cx, project)?;
+    let now = live(ctx, project)?;
     Ok(CiRun { commit: commit.sha.clone(), changed: now != before, branch, jobs, live: now })
 }
 
@@ -185,11 +185,11 @@ fn wanted<'a>(pipeline: &'a Pipeline, values: &Values, job: Option<&str>) -> Res
 /// Two runs in one checkout would wipe each other's jobs.
 fn alone(dir: &Path) -> Result<File> {
     let what = || format!("cannot make {}", dir.display());
-    fs::create_dir_all(dir).explain(error::Kind::Failed, what, || "check its permissions".into())?;
+    fs::create_dir_all(dir).with_hint(error::Kind::Failed, what, || "check its permissions".into())?;
     let file = File::create(dir.join("lock"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(_) => Failure::new(
+        Err(_) => CliError::new(
             error::Kind::Locked,
             "another `cargo xtask ci run` or `ci loopback` is at work in this checkout",
         )
@@ -198,8 +198,8 @@ fn alone(dir: &Path) -> Result<File> {
     }
 }
 
-fn live(cx: &Cx, project: &Project) -> Result<Vec<Live>> {
-    let all = report::status(cx, project, None)?;
+fn live(ctx: &Context, project: &Project) -> Result<Vec<Live>> {
+    let all = report::status(ctx, project, None)?;
     Ok(all
         .into_iter()
         .map(|host| Live { env: host.env, target: host.target, release: host.release, since: host.since })

@@ -1,16 +1,16 @@
 //! `ci trigger`: starts the workflow that deploys, or rolls back, from a laptop.
 //!
 //! What runs is the config of the branch, with pipeline parameters that say which env and which release; see
-//! [`crate::ci::patterns`]. Nothing is deployed from here.
+//! [`crate::ci::workflows`]. Nothing is deployed from here.
 
 use crate::ci::follow::{self, Asking, End};
-use crate::ci::patterns::parameter::{DEPLOY_ENV, REASON, RELEASE, ROLLBACK_ENV};
+use crate::ci::workflows::parameter::{DEPLOY_ENV, REASON, RELEASE, ROLLBACK_ENV};
 use crate::circleci::model::Definition;
 use crate::circleci::{CircleCi, Triggered};
-use crate::cx::Cx;
-use crate::error::{Failure, Kind, Result, usage};
+use crate::context::Context;
+use crate::error::{CliError, Kind, Result, usage};
 use crate::git;
-use crate::project::{Pattern, Project};
+use crate::project::{Handoff, Project};
 use crate::release::id::Selector;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ const VALUE_MAX: usize = 512;
 
 /// What to start.
 #[derive(Debug)]
-pub struct Wish<'a> {
+pub struct TriggerRequest<'a> {
     /// Roll back instead of deploying.
     pub rollback: bool,
     /// The env.
@@ -30,7 +30,7 @@ pub struct Wish<'a> {
     /// The release; that of the checkout, or for a rollback the one before, when left out.
     pub release: Option<&'a Selector>,
     /// The reason, for the history.
-    pub why: Option<&'a str>,
+    pub reason: Option<&'a str>,
     /// The pipeline definition, where the project has several.
     pub definition: Option<&'a str>,
 }
@@ -49,17 +49,17 @@ pub struct Started {
 }
 
 /// Starts it, and with `follow` stays until it has ended; an approval on the way is asked by `approve`.
-pub fn trigger(cx: &Cx, project: &Project, wish: &Wish, follow: Option<Asking>) -> Result<Started> {
+pub fn trigger(ctx: &Context, project: &Project, wish: &TriggerRequest, follow: Option<Asking>) -> Result<Started> {
     project.env(wish.env)?;
-    if project.ci.pattern == Pattern::Workspace {
+    if project.ci.handoff == Handoff::Workspace {
         return usage(
-            "the config of this project has no workflow that can be started from here: its pattern is `workspace`",
+            "the config of this project has no workflow that can be started from here: its handoff is `workspace`",
         )
-        .hint("set `pattern: Pattern::Artifacts` in xtask/src/main.rs, run `cargo xtask ci generate`, and push")
+        .hint("set `handoff: Handoff::Artifacts` in xtask/src/main.rs, run `cargo xtask ci generate`, and push")
         .err();
     }
-    let parameters = parameters(wish, &|| Ok(git::commit(cx)?.sha))?;
-    let api = CircleCi::open(cx, project.ci.slug)?;
+    let parameters = parameters(wish, &|| Ok(git::commit(ctx)?.sha))?;
+    let api = CircleCi::open(ctx, project.ci.slug)?;
     let definition = match wish.definition {
         Some(id) => Some(id.to_owned()),
         None => definition(&api.definitions()?)?,
@@ -67,22 +67,22 @@ pub fn trigger(cx: &Cx, project: &Project, wish: &Wish, follow: Option<Asking>) 
     let branch = project.ci.branch;
     let started = match api.trigger(definition.as_deref(), branch, &parameters)? {
         Triggered::Started(started) => started,
-        Triggered::NotStarted(why) => {
-            return Failure::new(Kind::Failed, format!("CircleCI started nothing on {branch}: {why}"))
+        Triggered::NotStarted(reason) => {
+            return CliError::new(Kind::Failed, format!("CircleCI started nothing on {branch}: {reason}"))
                 .hint("a commit with [skip ci] in its message starts nothing: push another one to the branch, then trigger again")
                 .err();
         }
     };
-    cx.note(format!("pipeline {} of {} started", started.number, api.slug()));
+    ctx.note(format!("pipeline {} of {} started", started.number, api.slug()));
     let end = match follow {
-        Some(approve) => Some(follow::follow(cx, &api, &started, approve)?),
+        Some(approve) => Some(follow::follow(ctx, &api, &started, approve)?),
         None => None,
     };
     Ok(Started { pipeline: started.number, id: started.id, parameters, end })
 }
 
 /// The parameters of a wish. The commit of the checkout is said by its full SHA, because the job's HEAD is another one.
-fn parameters(wish: &Wish, head: &dyn Fn() -> Result<String>) -> Result<Value> {
+fn parameters(wish: &TriggerRequest, head: &dyn Fn() -> Result<String>) -> Result<Value> {
     let release = match wish.release {
         None if wish.rollback => Selector::Previous.to_string(),
         None | Some(Selector::Head) => head()?,
@@ -93,8 +93,8 @@ fn parameters(wish: &Wish, head: &dyn Fn() -> Result<String>) -> Result<Value> {
     };
     let env = if wish.rollback { ROLLBACK_ENV } else { DEPLOY_ENV };
     let mut parameters = json!({ env: wish.env, RELEASE: release });
-    if let Some(why) = wish.why {
-        parameters[REASON] = why.chars().take(VALUE_MAX).collect::<String>().into();
+    if let Some(reason) = wish.reason {
+        parameters[REASON] = reason.chars().take(VALUE_MAX).collect::<String>().into();
     }
     Ok(parameters)
 }
@@ -121,13 +121,13 @@ fn definition(all: &[Definition]) -> Result<Option<String>> {
 mod tests {
     use super::*;
 
-    fn wish(rollback: bool, release: Option<&Selector>) -> Wish<'_> {
-        Wish { rollback, env: "prod", release, why: None, definition: None }
+    fn wish(rollback: bool, release: Option<&Selector>) -> TriggerRequest<'_> {
+        TriggerRequest { rollback, env: "prod", release, reason: None, definition: None }
     }
 
     #[test]
     fn what_is_asked_for_is_said_exactly() {
-        let text = |wish: &Wish| parameters(wish, &|| Ok("c0ffee".into())).map(|it| it.to_string());
+        let text = |wish: &TriggerRequest| parameters(wish, &|| Ok("c0ffee".into())).map(|it| it.to_string());
         let build = Selector::Build(12);
         for (wish, want) in [
             (wish(false, None), r#"{"deploy-env":"prod","release":"c0ffee"}"#),
@@ -136,7 +136,7 @@ mod tests {
             (wish(false, Some(&build)), r#"{"deploy-env":"prod","release":"build:12"}"#),
             (wish(true, None), r#"{"release":"previous","rollback-env":"prod"}"#),
             (
-                Wish { why: Some("a price"), ..wish(true, Some(&build)) },
+                TriggerRequest { reason: Some("a price"), ..wish(true, Some(&build)) },
                 r#"{"reason":"a price","release":"build:12","rollback-env":"prod"}"#,
             ),
         ] {

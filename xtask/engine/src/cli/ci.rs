@@ -1,7 +1,7 @@
 //! What can be typed after `ci`.
 
 use super::{selector, with_hint};
-use crate::project::Pattern;
+use crate::project::Handoff;
 use crate::release::id::Selector;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
@@ -14,9 +14,9 @@ pub enum Ci {
         /// Only compare: fail with a diff when a file is not as it should be
         #[arg(long)]
         check: bool,
-        /// How releases are handed over; the project's `pattern` when left out
-        #[arg(long, value_name = "PATTERN", value_parser = pattern())]
-        pattern: Option<Pattern>,
+        /// How releases are handed over; the project's `handoff` when left out
+        #[arg(long, value_name = "HANDOFF", value_parser = handoff())]
+        handoff: Option<Handoff>,
     },
     /// Find what CircleCI's schema does not: missing jobs, workspaces, contexts
     Lint {
@@ -34,9 +34,9 @@ pub enum Ci {
         /// The branch that CircleCI would see
         #[arg(long, value_name = "NAME")]
         branch: Option<String>,
-        /// How releases are handed over; the project's `pattern` when left out
-        #[arg(long, value_name = "PATTERN", value_parser = pattern())]
-        pattern: Option<Pattern>,
+        /// How releases are handed over; the project's `handoff` when left out
+        #[arg(long, value_name = "HANDOFF", value_parser = handoff())]
+        handoff: Option<Handoff>,
         /// Start it with a parameter, e.g. deploy-env=prod, instead of a push
         #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
         set: Vec<(String, String)>,
@@ -77,15 +77,15 @@ pub struct Request {
     pub follow: bool,
     /// The reason, for the history
     #[arg(long, value_name = "TEXT")]
-    pub why: Option<String>,
+    pub reason: Option<String>,
     /// The pipeline definition, where the project has several with this config
     #[arg(long, value_name = "ID")]
     pub definition: Option<String>,
 }
 
-pub(super) fn pattern() -> impl TypedValueParser<Value = Pattern> {
-    PossibleValuesParser::new(Pattern::ALL.map(Pattern::as_str))
-        .try_map(|text| text.parse::<Pattern>().map_err(with_hint))
+pub(super) fn handoff() -> impl TypedValueParser<Value = Handoff> {
+    PossibleValuesParser::new(Handoff::ALL.map(Handoff::as_str))
+        .try_map(|text| text.parse::<Handoff>().map_err(with_hint))
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {

@@ -18,7 +18,7 @@ pub struct Control {
     pub lock_wait: u64,
     /// The reason, for the history
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub why: Option<String>,
+    pub reason: Option<String>,
 }
 
 impl Control {
@@ -27,7 +27,7 @@ impl Control {
         Options {
             dry_run: global.dry_run,
             lock_wait: Duration::from_secs(self.lock_wait),
-            why: self.why.clone().filter(|why| !crate::release::id::is_nil(why)),
+            reason: self.reason.clone().filter(|reason| !crate::release::id::is_nil(reason)),
             ..Options::default()
         }
     }

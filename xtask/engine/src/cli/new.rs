@@ -1,7 +1,7 @@
 //! `new`, as it is typed.
 
-use super::ci::pattern;
-use crate::project::Pattern;
+use super::ci::handoff;
+use crate::project::Handoff;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ pub struct New {
     #[arg(long, value_name = "DIR", conflicts_with = "path")]
     pub into: Option<PathBuf>,
     /// Replace the engine of the project in DIR by this one instead
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["path", "into", "name", "pattern", "target", "bucket", "engine"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["path", "into", "name", "handoff", "target", "bucket", "engine"])]
     pub upgrade: Option<PathBuf>,
     /// Replace an engine that was edited by hand, too
     #[arg(long, requires = "upgrade")]
@@ -23,12 +23,12 @@ pub struct New {
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
     /// How releases are handed over
-    #[arg(long, value_name = "PATTERN", value_parser = pattern())]
-    pub pattern: Option<Pattern>,
+    #[arg(long, value_name = "HANDOFF", value_parser = handoff())]
+    pub handoff: Option<Handoff>,
     /// A host or directory of prod, or ENV=URL; may be repeated
     #[arg(long, value_name = "URL")]
     pub target: Vec<String>,
-    /// The bucket of the pattern s3, e.g. `s3://shop-releases/shop`
+    /// The bucket of the handoff s3, e.g. `s3://shop-releases/shop`
     #[arg(long, value_name = "URL")]
     pub bucket: Option<String>,
     /// Where the engine comes from: vendor (a copy), git=URL,tag=TAG or path=DIR

@@ -3,24 +3,24 @@
 //! Install everywhere before anything is switched; then wave by wave, the targets of a wave at once: switch,
 //! restart, check; then record all as live. When a step fails, every target that was switched goes back to its fallback, and the command fails.
 
-mod around;
 mod failure;
-mod put_back;
-mod settle;
+mod finalize;
+mod prepare;
+mod revert;
 
 pub use self::failure::shortened;
 pub(super) use self::failure::{service_failure, show_log};
-use crate::cx::{Answer, Cx};
-use crate::deploy::Site;
-use crate::deploy::fetched::Fetched;
-use crate::deploy::history::{Happened, Record, Verb};
+use crate::context::{Context, Output};
+use crate::deploy::Deployment;
+use crate::deploy::history::{HistoryEvent, Record, Verb};
 use crate::deploy::plan::{HostPlan, Step};
-use crate::deploy::waves::{AT_ONCE, each, waves};
-use crate::error::{Failure, Result, failed, hint_of, kind_of, verification};
+use crate::deploy::release_source::ReleaseSource;
+use crate::deploy::waves::{AT_ONCE, par_map, waves};
+use crate::error::{CliError, Result, failed, hint_of, kind_of, verification};
 use crate::event::{Event, Stage, ms_since};
 use crate::health::{self, Checker};
-use crate::hook::{Hosts, Moment};
-use crate::host::{Act, Target, entries, script};
+use crate::hook::HookPhase;
+use crate::host::{Operation, Target, entries, script};
 use crate::project::Env;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
@@ -63,7 +63,7 @@ impl Outcome {
 }
 
 /// A target with its plan, and how far it has come.
-struct Host<'a> {
+struct HostProgress<'a> {
     target: &'a dyn Target,
     plan: &'a HostPlan,
     /// Whether a step of the switch was begun, successful or not.
@@ -72,7 +72,7 @@ struct Host<'a> {
     restarted: AtomicBool,
 }
 
-impl<'a> Host<'a> {
+impl<'a> HostProgress<'a> {
     fn new(target: &'a dyn Target, plan: &'a HostPlan) -> Self {
         Self { target, plan, begun: AtomicBool::new(false), restarted: AtomicBool::new(false) }
     }
@@ -113,7 +113,7 @@ impl<'a> Host<'a> {
 }
 
 struct Run<'a> {
-    cx: &'a Cx,
+    ctx: &'a Context,
     env: &'a Env,
     spec: &'a Spec,
     exports: &'a str,
@@ -128,17 +128,18 @@ struct Run<'a> {
 
 /// Carries out `plans`, one for each target of the site, in order.
 pub fn apply(
-    site: &Site,
+    site: &Deployment,
     base: &Record,
     plans: Vec<HostPlan>,
     goal: Option<ReleaseId>,
-    release: Option<&Fetched>,
+    release: Option<&ReleaseSource>,
 ) -> Result<Outcome> {
-    let manifest = release.map(Fetched::manifest);
-    let (cx, env, spec, checker) = (site.cx, site.env, &site.spec, &site.checker);
+    let manifest = release.map(ReleaseSource::manifest);
+    let (ctx, env, spec, checker) = (site.ctx, site.env, &site.spec, &site.checker);
     let waves = waves(env.strategy, env.max_unavailable, plans.len()).len();
-    let run = Run { cx, env, spec, exports: &site.exports, checker, base, manifest, waves, alone: plans.len() == 1 };
-    let hosts: Vec<_> = site.targets.iter().zip(&plans).map(|(target, plan)| Host::new(&**target, plan)).collect();
+    let run = Run { ctx, env, spec, exports: &site.exports, checker, base, manifest, waves, alone: plans.len() == 1 };
+    let hosts: Vec<_> =
+        site.targets.iter().zip(&plans).map(|(target, plan)| HostProgress::new(&**target, plan)).collect();
     run.stage(Stage::Install, 0, &hosts);
     let done = run.carry_out(&hosts, release);
     run.stage(if done.is_ok() { Stage::Done } else { Stage::Failed }, 0, &hosts);
@@ -160,7 +161,7 @@ pub fn all_of(done: Vec<Result<()>>) -> Result<()> {
     let errors: Vec<_> = done.into_iter().filter_map(Result::err).collect();
     let Some(first) = errors.first() else { return Ok(()) };
     let text = errors.iter().map(|error| format!("{error:#}")).collect::<Vec<_>>().join("; ");
-    let failure = Failure::new(kind_of(first), text);
+    let failure = CliError::new(kind_of(first), text);
     Err(match hint_of(first) {
         Some(hint) => failure.hint(hint.to_owned()).into(),
         None => failure.into(),
@@ -168,36 +169,36 @@ pub fn all_of(done: Vec<Result<()>>) -> Result<()> {
 }
 
 impl Run<'_> {
-    fn carry_out(&self, hosts: &[Host], release: Option<&Fetched>) -> Result<()> {
+    fn carry_out(&self, hosts: &[HostProgress], release: Option<&ReleaseSource>) -> Result<()> {
         self.install(hosts, release)?;
         // A bug of ours must not leave an unchecked release live either.
         let switched = catch_unwind(AssertUnwindSafe(|| self.switch(hosts)));
         if let Err(error) = switched.unwrap_or_else(|_| failed("the engine panicked: its words are above").err()) {
-            return Err(self.put_back(hosts, &error));
+            return Err(self.revert(hosts, &error));
         }
         // From here on hosts may have given up their locks. What follows `live` must find every host recorded: a failure
         // on the last one has to find the first one's old way still there. One host alone can be told all of it at once.
-        if let Err(error) = all_of(each(hosts, AT_ONCE, |host| self.settle(host))) {
-            return Err(self.put_back(hosts, &error));
+        if let Err(error) = all_of(par_map(hosts, AT_ONCE, |host| self.finalize(host))) {
+            return Err(self.revert(hosts, &error));
         }
         self.announce(hosts);
         Ok(())
     }
 
     /// Says how far we are, and which of the hosts have a part in it.
-    fn stage<'h>(&self, stage: Stage, wave: usize, hosts: impl IntoIterator<Item = &'h Host<'h>>) {
+    fn stage<'h>(&self, stage: Stage, wave: usize, hosts: impl IntoIterator<Item = &'h HostProgress<'h>>) {
         let working = hosts.into_iter().filter(|host| !host.plan.steps.is_empty());
         let targets = working.map(|host| host.target.url().to_owned()).collect();
-        self.cx.emit(Event::Stage { stage, wave, waves: self.waves, targets });
+        self.ctx.emit(Event::Stage { stage, wave, waves: self.waves, targets });
     }
 
-    fn install(&self, hosts: &[Host], release: Option<&Fetched>) -> Result<()> {
+    fn install(&self, hosts: &[HostProgress], release: Option<&ReleaseSource>) -> Result<()> {
         let installs = |step: &Step| matches!(step, Step::Install { .. });
         let (Some(release), true) = (release, hosts.iter().any(|host| host.has(installs))) else {
             return self.stop_here();
         };
         if let Some(url) = release.origin() {
-            self.cx.note(format!("the hosts fetch {} themselves from {url}", release.id()));
+            self.ctx.note(format!("the hosts fetch {} themselves from {url}", release.id()));
         }
         let wanting: Vec<_> = hosts.iter().filter(|host| host.has(installs)).collect();
         let mut have = BTreeMap::new();
@@ -210,9 +211,9 @@ impl Run<'_> {
         let delivery = |host| Ok((host, release.delivery(&changes)?));
         let deliveries = wanting.iter().copied().map(delivery).collect::<Result<Vec<_>>>()?;
         let (id, step) = (release.id(), Step::Install { release: release.id().clone() });
-        let done = each(&deliveries, AT_ONCE, |(host, delivery)| {
+        let done = par_map(&deliveries, AT_ONCE, |(host, delivery)| {
             self.stop_here()?;
-            let record = self.record(Happened::Installed, id, None);
+            let record = self.record(HistoryEvent::Installed, id, None);
             self.timed(host, &step.to_string(), || host.target.install(delivery, &record))
         });
         all_of(done).map_err(|error| explain(&error, "nothing was switched"))?;
@@ -220,20 +221,20 @@ impl Run<'_> {
     }
 
     fn stop_here(&self) -> Result<()> {
-        if self.cx.interrupted() {
+        if self.ctx.interrupted() {
             return failed("stopped before anything was switched").hint("run the same command again to go on").err();
         }
         Ok(())
     }
 
     /// Switches, restarts and checks wave by wave, then records all hosts as live.
-    fn switch(&self, hosts: &[Host]) -> Result<()> {
+    fn switch(&self, hosts: &[HostProgress]) -> Result<()> {
         // One host alone is looked at in the same breath in which it is switched.
         if !self.alone {
-            all_of(each(hosts, AT_ONCE, |host| self.prepare(host)))?;
+            all_of(par_map(hosts, AT_ONCE, |host| self.prepare(host)))?;
         }
         for host in hosts {
-            for hook in self.hooks(host, Moment::Before, Hosts::First) {
+            for hook in self.hooks(host, HookPhase::BeforeAll) {
                 self.share(host)?;
                 self.hook(host, hook)?;
             }
@@ -241,21 +242,21 @@ impl Run<'_> {
         for (wave, part) in waves(self.env.strategy, self.env.max_unavailable, hosts.len()).into_iter().enumerate() {
             let hosts = &hosts[part];
             self.stage(Stage::Switch, wave + 1, hosts);
-            all_of(each(hosts, hosts.len(), |host| self.switch_one(host)))?;
+            all_of(par_map(hosts, hosts.len(), |host| self.switch_one(host)))?;
         }
-        if self.cx.interrupted() {
+        if self.ctx.interrupted() {
             return failed("stopped by a signal").err();
         }
-        self.stage(Stage::Settle, 0, hosts);
+        self.stage(Stage::Finalize, 0, hosts);
         if self.alone {
             return Ok(());
         }
-        all_of(each(hosts, AT_ONCE, |host| self.confirm(host)))
+        all_of(par_map(hosts, AT_ONCE, |host| self.confirm(host)))
     }
 
     /// Switches a host and starts its service in one round trip, then waits until it is healthy.
-    fn switch_one(&self, host: &Host) -> Result<()> {
-        for hook in self.hooks(host, Moment::Before, Hosts::Each) {
+    fn switch_one(&self, host: &HostProgress) -> Result<()> {
+        for hook in self.hooks(host, HookPhase::BeforeEach) {
             self.begin(host)?;
             self.share(host)?;
             self.hook(host, hook)?;
@@ -273,32 +274,32 @@ impl Run<'_> {
                 self.timed(host, &step.to_string(), || self.check(host, release))?;
             }
         }
-        self.hooks(host, Moment::After, Hosts::Each).try_for_each(|hook| self.hook(host, hook))
+        self.hooks(host, HookPhase::AfterEach).try_for_each(|hook| self.hook(host, hook))
     }
 
-    fn activate(&self, host: &Host) -> Result<()> {
+    fn activate(&self, host: &HostProgress) -> Result<()> {
         let switched = host.switch().map(|(release, from)| {
-            let why = host.plan.replaces.as_ref().map(|link| format!("`current` pointed to {link}"));
-            (release, Record { from: from.cloned(), ..self.record(Happened::Switched, release, why.as_deref()) })
+            let reason = host.plan.replaces.as_ref().map(|link| format!("`current` pointed to {link}"));
+            (release, Record { from: from.cloned(), ..self.record(HistoryEvent::Switched, release, reason.as_deref()) })
         });
         let restart = host.restart().and_then(|id| self.spec.restart(host.target.root(), id, false));
         if let Some(link) = host.plan.replaces.as_ref().filter(|_| switched.is_some()) {
-            self.cx.note(format!("{}: `current` pointed to {link}", host.target.url()));
+            self.ctx.note(format!("{}: `current` pointed to {link}", host.target.url()));
         }
         let scripts = self.preparing(host);
         let mut acts = if self.alone { looks(host, &scripts) } else { vec![] };
-        acts.extend(switched.as_ref().map(|(release, record)| Act::Activate(Some(release), Some(record))));
-        acts.extend(restart.as_ref().map(Act::Run));
+        acts.extend(switched.as_ref().map(|(release, record)| Operation::Activate(Some(release), Some(record))));
+        acts.extend(restart.as_ref().map(Operation::Run));
         self.act(host, &acts, restart.is_some())
     }
 
-    fn begin(&self, host: &Host) -> Result<()> {
+    fn begin(&self, host: &HostProgress) -> Result<()> {
         host.begun.store(true, Ordering::SeqCst);
-        if self.cx.interrupted() { failed("stopped by a signal").err() } else { Ok(()) }
+        if self.ctx.interrupted() { failed("stopped by a signal").err() } else { Ok(()) }
     }
 
     /// Does what a switch consists of. Where the answer is lost, all of it may have been done.
-    fn act(&self, host: &Host, acts: &[Act], restarts: bool) -> Result<()> {
+    fn act(&self, host: &HostProgress, acts: &[Operation], restarts: bool) -> Result<()> {
         let answers = host.target.act(acts).inspect_err(|_| {
             host.restarted.fetch_or(restarts, Ordering::SeqCst);
         })?;
@@ -310,25 +311,25 @@ impl Run<'_> {
             _ if answers.len() >= acts.len() => {
                 self.warn_of_extra_files(host, acts, &answers);
                 for text in answers.iter().flat_map(|answer| service::warnings(&answer.stderr)) {
-                    self.cx.warn(format!("{}: {text}", host.target.url()));
+                    self.ctx.warn(format!("{}: {text}", host.target.url()));
                 }
                 return Ok(());
             }
-            _ => (&acts[answers.len()], &Answer::NONE),
+            _ => (&acts[answers.len()], &Output::NONE),
         };
         match act {
-            Act::Run(_) if last && restarts => {
+            Operation::Run(_) if last && restarts => {
                 self.show_log(host);
                 self.service_failed(host, answer)
             }
-            Act::VerifyFiles(release) => {
+            Operation::VerifyFiles(release) => {
                 let differences = entries::differences(&answer.stderr);
                 let first = differences.first().map(String::as_str).or_else(|| answer.stderr.trim().lines().next());
-                let why = first.unwrap_or("its files differ").to_owned();
+                let reason = first.unwrap_or("its files differ").to_owned();
                 if answer.code != Some(script::EXIT_VERIFICATION) {
                     return Err(host.target.complaint(act, answer));
                 }
-                verification(format!("{}: {release} was changed since it was installed: {why}", host.target.url()))
+                verification(format!("{}: {release} was changed since it was installed: {reason}", host.target.url()))
                     .hint(format!("move releases/{release} away on the host, then run the same command again"))
                     .err()
             }
@@ -337,13 +338,13 @@ impl Run<'_> {
     }
 
     /// A file that the app wrote beside its own does not block a switch.
-    fn warn_of_extra_files(&self, host: &Host, acts: &[Act], answers: &[Answer]) {
+    fn warn_of_extra_files(&self, host: &HostProgress, acts: &[Operation], answers: &[Output]) {
         for (act, answer) in acts.iter().zip(answers) {
-            let Act::VerifyFiles(release) = act else { continue };
+            let Operation::VerifyFiles(release) = act else { continue };
             let extra = entries::differences(&answer.stdout);
             if let Some(first) = extra.first() {
                 let more = if extra.len() > 1 { format!(", and {} more", extra.len() - 1) } else { String::new() };
-                self.cx.warn(format!(
+                self.ctx.warn(format!(
                     "{}: {release}: {first}{more}; `shared` in xtask/src/main.rs keeps what an app writes",
                     host.target.url()
                 ));
@@ -351,34 +352,34 @@ impl Run<'_> {
         }
     }
 
-    fn check(&self, host: &Host, release: &ReleaseId) -> Result<()> {
+    fn check(&self, host: &HostProgress, release: &ReleaseId) -> Result<()> {
         let commit = self.commit(host, release);
-        self.checker.wait(self.cx, host.target, self.spec, release, commit.as_deref()).map_err(|why| {
+        self.checker.wait(self.ctx, host.target, self.spec, release, commit.as_deref()).map_err(|reason| {
             self.show_log(host);
-            let failure = failed(format!("{}: {why}", host.target.url()));
-            match health::hint(&why) {
+            let failure = failed(format!("{}: {reason}", host.target.url()));
+            match health::hint(&reason) {
                 Some(hint) => failure.hint(hint).into(),
                 None => failure.into(),
             }
         })
     }
 
-    fn confirm(&self, host: &Host) -> Result<()> {
+    fn confirm(&self, host: &HostProgress) -> Result<()> {
         let Some((name, record)) = self.lives(host) else { return Ok(()) };
         self.timed(host, &name, || match host.target.record(&record) {
             // Only the answer was lost.
-            Err(_) if settle::is_recorded(host, &record) => Ok(()),
+            Err(_) if finalize::is_recorded(host, &record) => Ok(()),
             done => done,
         })
     }
 
     /// The record that a host is live, and the step that writes it.
-    fn lives(&self, host: &Host) -> Option<(String, Record)> {
+    fn lives(&self, host: &HostProgress) -> Option<(String, Record)> {
         host.plan.steps.iter().find_map(|step| match step {
             Step::Confirm { release } => {
                 let record = Record {
                     from: host.switch().and_then(|(_, from)| from.cloned()),
-                    ..self.record(Happened::Live, release, None)
+                    ..self.record(HistoryEvent::Live, release, None)
                 };
                 Some((step.to_string(), record))
             }
@@ -387,33 +388,33 @@ impl Run<'_> {
     }
 
     /// Full SHA of a release's commit: of the one at hand, or as the host knows it.
-    fn commit(&self, host: &Host, id: &ReleaseId) -> Option<String> {
+    fn commit(&self, host: &HostProgress, id: &ReleaseId) -> Option<String> {
         let on_host = || host.target.manifest(id).ok().map(|manifest| manifest.commit.sha);
         self.commit_at_hand(id).or_else(on_host)
     }
 
-    fn optional(&self, host: &Host, script: Option<&Script>) -> Result<()> {
+    fn optional(&self, host: &HostProgress, script: Option<&Script>) -> Result<()> {
         let Some(script) = script else { return Ok(()) };
         let answer = host.target.run(script)?;
         if answer.ok() { Ok(()) } else { self.service_failed(host, &answer) }
     }
 
-    fn service_failed(&self, host: &Host, answer: &Answer) -> Result<()> {
-        Err(service_failure(self.cx, host.target.url(), answer, None))
+    fn service_failed(&self, host: &HostProgress, answer: &Output) -> Result<()> {
+        Err(service_failure(self.ctx, host.target.url(), answer, None))
     }
 
-    fn show_log(&self, host: &Host) {
-        show_log(self.cx, self.spec, host.target);
+    fn show_log(&self, host: &HostProgress) {
+        show_log(self.ctx, self.spec, host.target);
     }
 
-    fn record(&self, event: Happened, id: &ReleaseId, why: Option<&str>) -> Record {
-        let why = why.map(str::to_owned).or_else(|| self.base.why.clone());
+    fn record(&self, event: HistoryEvent, id: &ReleaseId, reason: Option<&str>) -> Record {
+        let reason = reason.map(str::to_owned).or_else(|| self.base.reason.clone());
         Record {
-            at: self.cx.now(),
+            at: self.ctx.now(),
             event,
             release: Some(id.clone()),
             commit: self.commit_at_hand(id),
-            why,
+            reason,
             ..self.base.clone()
         }
     }
@@ -426,23 +427,23 @@ impl Run<'_> {
         }
     }
 
-    fn timed<T>(&self, host: &Host, step: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let (cx, target) = (self.cx, host.target.url().to_owned());
-        cx.emit(Event::StepStarted { target: target.clone(), step: step.to_string() });
+    fn timed<T>(&self, host: &HostProgress, step: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let (ctx, target) = (self.ctx, host.target.url().to_owned());
+        ctx.emit(Event::StepStarted { target: target.clone(), step: step.to_string() });
         let started = Instant::now();
         let done = work();
         let ms = ms_since(started);
-        cx.emit(Event::StepEnded { target, step: step.to_string(), ms, ok: done.is_ok() });
+        ctx.emit(Event::StepEnded { target, step: step.to_string(), ms, ok: done.is_ok() });
         done
     }
 }
 
 /// The acts that find out whether a host can be switched.
-fn looks<'s>(host: &Host<'s>, scripts: &'s [Script]) -> Vec<Act<'s>> {
-    host.to_be_checked().map(Act::VerifyFiles).into_iter().chain(scripts.iter().map(Act::Run)).collect()
+fn looks<'s>(host: &HostProgress<'s>, scripts: &'s [Script]) -> Vec<Operation<'s>> {
+    host.to_be_checked().map(Operation::VerifyFiles).into_iter().chain(scripts.iter().map(Operation::Run)).collect()
 }
 
 fn explain(error: &anyhow::Error, state: &str) -> anyhow::Error {
     let hint = hint_of(error).unwrap_or("mend it and run the same command again").to_owned();
-    Failure::new(kind_of(error), format!("{error:#}; {state}")).hint(hint).into()
+    CliError::new(kind_of(error), format!("{error:#}; {state}")).hint(hint).into()
 }

@@ -3,19 +3,19 @@
 //! A service is started as it was when it was last healthy, so no variable of the env is needed for it. What is not
 //! confirmed is left to a deploy or a rollback, which know how to revert.
 
-use crate::cx::{Answer, Cx};
-use crate::deploy::history::{Happened, Record, Verb};
+use crate::context::{Context, Output};
+use crate::deploy::history::{HistoryEvent, Record, Verb};
 use crate::deploy::lease;
-use crate::deploy::life::Registry;
+use crate::deploy::liveness::LivenessChecker;
 use crate::deploy::lock::Locks;
 use crate::deploy::resolve::Catalog;
-use crate::deploy::state::{Kept, State};
-use crate::deploy::waves::{AT_ONCE, each, waves};
-use crate::deploy::{Options, Site, apply, filled_in};
-use crate::error::{Failure, Kind, Result, failed, not_found, usage};
+use crate::deploy::state::{ServiceState, State};
+use crate::deploy::waves::{AT_ONCE, par_map, waves};
+use crate::deploy::{Deployment, Options, apply, filled_in};
+use crate::error::{CliError, Kind, Result, failed, not_found, usage};
 use crate::event::{Event, ms_since};
 use crate::health::Checker;
-use crate::host::{self, Act, Target, script};
+use crate::host::{self, Operation, Target, script};
 use crate::machine::Owner;
 use crate::project::{Check, Env, Health, Project, Service, Strategy};
 use crate::release::id::ReleaseId;
@@ -49,7 +49,7 @@ pub struct ControlledHost {
 
 /// Starts, stops or restarts the service of an env, on one host or on all.
 pub fn control(
-    cx: &Cx,
+    ctx: &Context,
     project: &Project,
     env: &str,
     verb: Verb,
@@ -62,18 +62,18 @@ pub fn control(
             .hint("give it one: `service` of the env in xtask/src/main.rs, see docs/service.md")
             .err();
     }
-    let catalog = Catalog::open(cx, project)?;
-    let site = open(cx, project, env, verb, host, &catalog)?;
+    let catalog = Catalog::open(ctx, project)?;
+    let site = open(ctx, project, env, verb, host, &catalog)?;
     if options.dry_run {
         return Ok(controlled(&site, verb, true, plans(&site, verb)?));
     }
-    let me = Owner::me(cx, format!("{} of {}", verb.as_str(), env.name));
-    let stores = site.ledger.locks(env.name);
+    let me = Owner::me(ctx, format!("{} of {}", verb.as_str(), env.name));
+    let stores = site.deploy_log.locks(env.name);
     lease::renewed(&site.targets, lease::OFTEN, || {
-        let _locks = Locks::take(&site.registry, &stores, &site.targets, &me, options.lock_wait)?;
+        let _locks = Locks::take(&site.liveness, &stores, &site.targets, &me, options.lock_wait)?;
         let plans = plans(&site, verb)?;
-        let base = site.record(verb, options.why.as_deref());
-        let run = Run { cx, env, spec: &site.spec, checker: &site.checker, verb, base };
+        let base = site.record(verb, options.reason.as_deref());
+        let run = Run { ctx, env, spec: &site.spec, checker: &site.checker, verb, base };
         run.ready(&site.targets, &plans)?;
         run.carry_out(&site.targets, &plans)?;
         Ok(controlled(&site, verb, false, plans))
@@ -81,25 +81,25 @@ pub fn control(
 }
 
 /// The env with the variables that are set here: a service that is stopped at night must not need a secret.
-fn open<'cx>(
-    cx: &'cx Cx,
-    project: &'cx Project,
-    env: &'cx Env,
+fn open<'ctx>(
+    ctx: &'ctx Context,
+    project: &'ctx Project,
+    env: &'ctx Env,
     verb: Verb,
     host: Option<&str>,
-    catalog: &'cx Catalog<'cx>,
-) -> Result<Site<'cx>> {
+    catalog: &'ctx Catalog<'ctx>,
+) -> Result<Deployment<'ctx>> {
     // Commands of the project are run with their variables; the others start as the host has noted it.
     let vars = if verb != Verb::Stop && matches!(env.service, Service::Command { .. }) {
-        filled_in(cx, env)?
+        filled_in(ctx, env)?
     } else {
-        let known = env.vars.iter().filter_map(|(name, value)| Some(((*name).to_owned(), cx.expand(value).ok()?)));
+        let known = env.vars.iter().filter_map(|(name, value)| Some(((*name).to_owned(), ctx.expand(value).ok()?)));
         known.collect()
     };
     let spec = Spec::new(&env.service, &vars);
     let health = if verb == Verb::Stop { Health { check: Check::None, ..env.health } } else { env.health };
-    let checker = Checker::new(cx, &health, &spec)?;
-    let mut targets = host::open_all(cx, env)?;
+    let checker = Checker::new(ctx, &health, &spec)?;
+    let mut targets = host::open_all(ctx, env)?;
     if let Some(wanted) = host {
         targets.retain(|target| target.is_called(wanted));
         if targets.is_empty() {
@@ -107,9 +107,9 @@ fn open<'cx>(
             return usage(format!("{} has no host {wanted}", env.name)).hint(format!("it has {known}")).err();
         }
     }
-    let registry = Registry::new(cx, project.ci.slug);
-    let (ledger, exports) = (catalog.ledger(), service::exports(&vars));
-    Ok(Site { cx, env, app: Some(project.app.name), targets, spec, exports, checker, ledger, registry })
+    let liveness = LivenessChecker::new(ctx, project.ci.slug);
+    let (deploy_log, exports) = (catalog.deploy_log(), service::exports(&vars));
+    Ok(Deployment { ctx, env, app: Some(project.app.name), targets, spec, exports, checker, deploy_log, liveness })
 }
 
 /// What is to be done on a host.
@@ -120,7 +120,7 @@ struct Plan {
     changes: bool,
 }
 
-fn plans(site: &Site, verb: Verb) -> Result<Vec<Plan>> {
+fn plans(site: &Deployment, verb: Verb) -> Result<Vec<Plan>> {
     let states = site.states()?;
     let each = site.targets.iter().zip(&states);
     each.map(|(target, state)| plan(site.env.name, target.url(), verb, state)).collect()
@@ -134,19 +134,20 @@ fn plan(env: &str, url: &str, verb: Verb, state: &State) -> Result<Plan> {
             .err();
     };
     if verb != Verb::Stop && !state.history.confirmed(live) {
-        return Failure::new(Kind::Stale, format!("{url}: no deploy has found {live} healthy yet"))
+        return CliError::new(Kind::Stale, format!("{url}: no deploy has found {live} healthy yet"))
             .hint(format!("`cargo xtask deploy {env} {live}` finishes it, `cargo xtask rollback {env}` goes back"))
             .err();
     }
     let changes = match (verb, &state.service) {
-        (Verb::Start, Kept::Running { release, .. }) => release != live,
-        (Verb::Start, Kept::Drifted | Kept::Unrecorded | Kept::OfSession) | (Verb::Stop, Kept::Stopped) => false,
+        (Verb::Start, ServiceState::Running { release, .. }) => release != live,
+        (Verb::Start, ServiceState::Drifted | ServiceState::Unrecorded | ServiceState::OfSession)
+        | (Verb::Stop, ServiceState::Stopped) => false,
         _ => true,
     };
     Ok(Plan { release: live.clone(), commit: state.history.commit(live).map(str::to_owned), changes })
 }
 
-fn controlled(site: &Site, verb: Verb, dry_run: bool, plans: Vec<Plan>) -> Controlled {
+fn controlled(site: &Deployment, verb: Verb, dry_run: bool, plans: Vec<Plan>) -> Controlled {
     let hosts = site.targets.iter().zip(plans).map(|(target, plan)| ControlledHost {
         target: target.url().to_owned(),
         release: plan.release,
@@ -157,7 +158,7 @@ fn controlled(site: &Site, verb: Verb, dry_run: bool, plans: Vec<Plan>) -> Contr
 
 /// A plan that is carried out.
 struct Run<'a> {
-    cx: &'a Cx,
+    ctx: &'a Context,
     env: &'a Env,
     spec: &'a Spec,
     checker: &'a Checker,
@@ -176,7 +177,7 @@ impl Run<'_> {
             for script in script.into_iter().chain(startable) {
                 let answer = target.run(&script)?;
                 for text in service::warnings(&answer.stderr) {
-                    self.cx.warn(format!("{}: {text}", target.url()));
+                    self.ctx.warn(format!("{}: {text}", target.url()));
                 }
                 if !answer.ok() {
                     return Err(self.failed(target, &answer));
@@ -184,11 +185,11 @@ impl Run<'_> {
             }
             Ok(())
         };
-        apply::all_of(each(&hosts, AT_ONCE, |(target, _)| ask(&***target)))
+        apply::all_of(par_map(&hosts, AT_ONCE, |(target, _)| ask(&***target)))
     }
 
-    fn failed(&self, target: &dyn Target, answer: &Answer) -> anyhow::Error {
-        apply::service_failure(self.cx, target.url(), answer, Some(self.look()))
+    fn failed(&self, target: &dyn Target, answer: &Output) -> anyhow::Error {
+        apply::service_failure(self.ctx, target.url(), answer, Some(self.look()))
     }
 
     /// Wave by wave, as a deploy does: each has to be healthy before the next. All are stopped at once.
@@ -199,10 +200,10 @@ impl Run<'_> {
             _ => waves(self.env.strategy, self.env.max_unavailable, hosts.len()),
         };
         for wave in waves {
-            if self.cx.interrupted() {
+            if self.ctx.interrupted() {
                 return failed("stopped by a signal").hint("run it again to go on").err();
             }
-            apply::all_of(each(&hosts[wave], AT_ONCE, |(target, plan)| self.one(&***target, plan)))?;
+            apply::all_of(par_map(&hosts[wave], AT_ONCE, |(target, plan)| self.one(&***target, plan)))?;
         }
         Ok(())
     }
@@ -210,24 +211,24 @@ impl Run<'_> {
     fn one(&self, target: &dyn Target, plan: &Plan) -> Result<()> {
         let (root, id) = (target.root(), &plan.release);
         let (step, event, script) = match self.verb {
-            Verb::Stop => ("stop the service", Happened::Stopped, self.spec.halt(root)),
-            Verb::Start => ("start the service", Happened::Started, self.spec.start(root, id)),
-            _ => ("restart the service", Happened::Restarted, self.spec.restart(root, id, true)),
+            Verb::Stop => ("stop the service", HistoryEvent::Stopped, self.spec.halt(root)),
+            Verb::Start => ("start the service", HistoryEvent::Started, self.spec.start(root, id)),
+            _ => ("restart the service", HistoryEvent::Restarted, self.spec.restart(root, id, true)),
         };
         let record = Record {
-            at: self.cx.now(),
+            at: self.ctx.now(),
             event,
             release: Some(id.clone()),
             commit: plan.commit.clone(),
             ..self.base.clone()
         };
         let (url, step) = (target.url().to_owned(), step.to_owned());
-        self.cx.emit(Event::StepStarted { target: url.clone(), step: step.clone() });
+        self.ctx.emit(Event::StepStarted { target: url.clone(), step: step.clone() });
         let started = Instant::now();
         let done = self.run_and_check(target, plan, script.as_ref(), &record);
-        self.cx.emit(Event::StepEnded { target: url, step, ms: ms_since(started), ok: done.is_ok() });
+        self.ctx.emit(Event::StepEnded { target: url, step, ms: ms_since(started), ok: done.is_ok() });
         if done.is_err() && self.verb != Verb::Stop {
-            apply::show_log(self.cx, self.spec, target);
+            apply::show_log(self.ctx, self.spec, target);
         }
         done
     }
@@ -235,7 +236,7 @@ impl Run<'_> {
     fn run_and_check(&self, target: &dyn Target, plan: &Plan, script: Option<&Script>, record: &Record) -> Result<()> {
         let url = target.url();
         // As before a switch: what a lost connection or a kill leaves is in the history.
-        target.must(Act::Record(record))?;
+        target.must(Operation::Record(record))?;
         if let Some(script) = script {
             let answer = target.run(script)?;
             if !answer.ok() {
@@ -247,8 +248,8 @@ impl Run<'_> {
         }
         let kept = target.run(&Script::new(script::kept_check(target.root()), String::new()))?;
         let checker = self.checker.as_kept(&kept.stdout);
-        let healthy = checker.wait(self.cx, target, self.spec, &plan.release, plan.commit.as_deref());
-        healthy.or_else(|why| failed(format!("{url}: {why}")).hint(self.look()).err())
+        let healthy = checker.wait(self.ctx, target, self.spec, &plan.release, plan.commit.as_deref());
+        healthy.or_else(|reason| failed(format!("{url}: {reason}")).hint(self.look()).err())
     }
 
     fn look(&self) -> String {
@@ -265,24 +266,24 @@ mod tests {
 
     #[test]
     fn plan_of_a_service() {
-        let running = |n: &str| Kept::Running { spec: "d".into(), release: id(n) };
+        let running = |n: &str| ServiceState::Running { spec: "d".into(), release: id(n) };
         for (verb, words, current, service, want) in [
-            (Verb::Start, "live 1", "1", Kept::Stopped, "changes"),
+            (Verb::Start, "live 1", "1", ServiceState::Stopped, "changes"),
             (Verb::Start, "live 1", "1", running("1"), "nothing"),
             // A deploy was killed before it restarted the service.
             (Verb::Start, "live 1; live 2", "2", running("1"), "changes"),
             // A service of commands does not report whether it runs.
-            (Verb::Start, "live 1", "1", Kept::None, "changes"),
-            (Verb::Stop, "live 1", "1", Kept::None, "changes"),
+            (Verb::Start, "live 1", "1", ServiceState::None, "changes"),
+            (Verb::Stop, "live 1", "1", ServiceState::None, "changes"),
             (Verb::Stop, "live 1", "1", running("1"), "changes"),
-            (Verb::Stop, "live 1", "1", Kept::Stopped, "nothing"),
+            (Verb::Stop, "live 1", "1", ServiceState::Stopped, "nothing"),
             (Verb::Stop, "live 1; switched 2", "2", running("2"), "changes"),
             (Verb::Restart, "live 1", "1", running("1"), "changes"),
-            (Verb::Restart, "live 1", "1", Kept::Stopped, "changes"),
+            (Verb::Restart, "live 1", "1", ServiceState::Stopped, "changes"),
             (Verb::Restart, "live 1; switched 2", "2", running("2"), "Stale"),
-            (Verb::Start, "live 1; switched 2", "2", Kept::Stopped, "Stale"),
-            (Verb::Start, "", "", Kept::None, "NotFound"),
-            (Verb::Stop, "live 1", "", Kept::None, "NotFound"),
+            (Verb::Start, "live 1; switched 2", "2", ServiceState::Stopped, "Stale"),
+            (Verb::Start, "", "", ServiceState::None, "NotFound"),
+            (Verb::Stop, "live 1", "", ServiceState::None, "NotFound"),
         ] {
             let current = if current.is_empty() { Current::None } else { Current::Release(id(current)) };
             let state = State { current, service, history: history(words), ..State::default() };

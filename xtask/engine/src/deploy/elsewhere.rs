@@ -1,18 +1,18 @@
 //! What the other envs of a project know of a release that is to go live in one.
 
-use crate::cx::Cx;
-use crate::deploy::ledger::Ledger;
-use crate::deploy::{Options, Site};
+use crate::context::Context;
+use crate::deploy::deploy_log::DeployLog;
+use crate::deploy::{Deployment, Options};
 use crate::host;
 use crate::project::{Env, Project};
 use crate::release::id::ReleaseId;
 
 /// The other envs where this release has failed, after a warning for each. An approved plan was warned about when it was
 /// shown.
-pub fn warn_of_failures(site: &Site, project: &Project, id: &ReleaseId, options: &Options) -> Vec<String> {
-    let failed_in = failed_in(site.cx, project, site.env, id, &site.ledger);
+pub fn warn_of_failures(site: &Deployment, project: &Project, id: &ReleaseId, options: &Options) -> Vec<String> {
+    let failed_in = failed_in(site.ctx, project, site.env, id, &site.deploy_log);
     for env in failed_in.iter().filter(|_| options.approved.is_none()) {
-        site.cx.warn(format!("{id} failed in {env}: `cargo xtask history {env}` shows why"));
+        site.ctx.warn(format!("{id} failed in {env}: `cargo xtask history {env}` shows why"));
     }
     failed_in
 }
@@ -20,21 +20,21 @@ pub fn warn_of_failures(site: &Site, project: &Project, id: &ReleaseId, options:
 /// Names of the other envs where a deploy of this release failed last, by what stores were told and by what the first host
 /// of each says. Hosts are asked where the env needs approval, and from a job only those of this machine: it has no keys of
 /// other envs.
-fn failed_in(cx: &Cx, project: &Project, env: &Env, id: &ReleaseId, ledger: &Ledger) -> Vec<String> {
+fn failed_in(ctx: &Context, project: &Project, env: &Env, id: &ReleaseId, deploy_log: &DeployLog) -> Vec<String> {
     let others = project.envs.iter().filter(|other| other.name != env.name);
     let failed = |other: &&Env| {
-        let told = ledger.histories(cx, other.name);
+        let told = deploy_log.histories(ctx, other.name);
         if told.iter().any(|(_, history)| history.bad().contains(&id)) {
             return true;
         }
-        let Some(url) = other.targets.first().filter(|url| env.approval && (!cx.in_ci() || url.starts_with("file:")))
+        let Some(url) = other.targets.first().filter(|url| env.approval && (!ctx.in_ci() || url.starts_with("file:")))
         else {
             return false;
         };
-        match host::open(cx, url).and_then(|target| target.state()) {
+        match host::open(ctx, url).and_then(|target| target.state()) {
             Ok(state) => state.history.bad().contains(&id),
             Err(error) => {
-                cx.note(format!("{} was not asked whether {id} failed there: {error:#}", other.name));
+                ctx.note(format!("{} was not asked whether {id} failed there: {error:#}", other.name));
                 false
             }
         }

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 /// What a record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Happened {
+pub enum HistoryEvent {
     /// A release was put on the target; nothing was switched.
     Installed,
     /// `current` is about to point at it. Not yet known to work.
@@ -73,7 +73,7 @@ pub struct Record {
     /// When, RFC 3339 in UTC.
     pub at: jiff::Timestamp,
     /// What.
-    pub event: Happened,
+    pub event: HistoryEvent,
     /// In the course of what.
     pub verb: Verb,
     /// The release; absent when several were removed.
@@ -86,8 +86,8 @@ pub struct Record {
     pub by: String,
     /// The CircleCI job.
     pub ci: Option<CiJob>,
-    /// The reason given with `--why`, or the reason of a failure.
-    pub why: Option<String>,
+    /// The reason given with `--reason`, or the reason of a failure.
+    pub reason: Option<String>,
 }
 
 impl Record {
@@ -129,8 +129,8 @@ impl History {
         for record in &self.records {
             let Some(release) = &record.release else { continue };
             let back = match record.event {
-                Happened::Live => record.verb == Verb::Rollback,
-                Happened::Restored => true,
+                HistoryEvent::Live => record.verb == Verb::Rollback,
+                HistoryEvent::Restored => true,
                 _ => continue,
             };
             match stack.iter().rposition(|id| *id == release) {
@@ -146,7 +146,7 @@ impl History {
     /// goes back to, and what was begun last.
     pub fn needed(&self, keep: usize) -> BTreeSet<ReleaseId> {
         let stack = self.live_stack();
-        let begun = self.records.iter().rev().find(|record| record.event == Happened::Switched);
+        let begun = self.records.iter().rev().find(|record| record.event == HistoryEvent::Switched);
         let begun = begun.and_then(|record| record.release.clone());
         stack.into_iter().rev().take(keep.max(2)).cloned().chain(begun).collect()
     }
@@ -155,31 +155,32 @@ impl History {
     /// unconfirmed release behind.
     pub fn confirmed(&self, id: &ReleaseId) -> bool {
         self.last_switch()
-            .is_some_and(|record| record.event != Happened::Switched && record.release.as_ref() == Some(id))
+            .is_some_and(|record| record.event != HistoryEvent::Switched && record.release.as_ref() == Some(id))
     }
 
     /// The last record that says what is live.
     fn last_switch(&self) -> Option<&Record> {
-        let switches =
-            |record: &&Record| matches!(record.event, Happened::Switched | Happened::Live | Happened::Restored);
+        let switches = |record: &&Record| {
+            matches!(record.event, HistoryEvent::Switched | HistoryEvent::Live | HistoryEvent::Restored)
+        };
         self.records.iter().rev().filter(|record| record.release.is_some()).find(switches)
     }
 
     /// The release that a rollback made live at or after `since`, if that was the last that happened.
     pub fn rolled_back_since(&self, since: jiff::Timestamp) -> Option<&ReleaseId> {
         let last = self.last_switch().filter(|record| record.at >= since);
-        last.filter(|record| (record.event, record.verb) == (Happened::Live, Verb::Rollback))?.release.as_ref()
+        last.filter(|record| (record.event, record.verb) == (HistoryEvent::Live, Verb::Rollback))?.release.as_ref()
     }
 
     /// Whether a switch to anything was ever begun. Without one, what is live was put there by somebody else.
     pub fn knows_a_switch(&self) -> bool {
-        self.records.iter().any(|record| record.event == Happened::Switched)
+        self.records.iter().any(|record| record.event == HistoryEvent::Switched)
     }
 
     /// The release that `rollback` goes back to when `current` is live.
     pub fn previous(&self, current: Option<&ReleaseId>) -> Option<&ReleaseId> {
         if let Some(last) = self.last_switch()
-            && (last.event, last.verb) == (Happened::Switched, Verb::Rollback)
+            && (last.event, last.verb) == (HistoryEvent::Switched, Verb::Rollback)
             && last.release.as_ref() == current
         {
             // A rollback was killed before its health check: to go back is to finish it.
@@ -196,21 +197,21 @@ impl History {
 
     /// Releases whose last verdict was good, the most recent verdict first.
     pub fn good(&self) -> Vec<&ReleaseId> {
-        self.by_verdict(|event| matches!(event, Happened::Live | Happened::Restored))
+        self.by_verdict(|event| matches!(event, HistoryEvent::Live | HistoryEvent::Restored))
     }
 
     /// Releases whose last verdict was bad, the most recent verdict first.
     pub fn bad(&self) -> Vec<&ReleaseId> {
-        self.by_verdict(|event| event == Happened::Failed)
+        self.by_verdict(|event| event == HistoryEvent::Failed)
     }
 
-    fn by_verdict(&self, wanted: impl Fn(Happened) -> bool) -> Vec<&ReleaseId> {
+    fn by_verdict(&self, wanted: impl Fn(HistoryEvent) -> bool) -> Vec<&ReleaseId> {
         let mut seen = BTreeSet::new();
         let verdicts = self
             .records
             .iter()
             .rev()
-            .filter(|r| matches!(r.event, Happened::Live | Happened::Restored | Happened::Failed));
+            .filter(|r| matches!(r.event, HistoryEvent::Live | HistoryEvent::Restored | HistoryEvent::Failed));
         verdicts
             .filter_map(|record| Some((record.release.as_ref()?, record.event)))
             .filter(|(id, _)| seen.insert(*id))
@@ -226,8 +227,9 @@ impl History {
 
     /// The record that made a release live.
     pub fn last_live(&self, id: &ReleaseId) -> Option<&Record> {
-        let live =
-            |r: &&Record| matches!(r.event, Happened::Live | Happened::Restored) && r.release.as_ref() == Some(id);
+        let live = |r: &&Record| {
+            matches!(r.event, HistoryEvent::Live | HistoryEvent::Restored) && r.release.as_ref() == Some(id)
+        };
         self.records.iter().rev().find(live)
     }
 
@@ -241,7 +243,7 @@ impl History {
 pub(super) mod testing {
     //! Histories written as words: `"live 1; switched 2; failed 2; restored 1; rollback 1"`.
 
-    use super::{Happened, History, Record, Verb};
+    use super::{History, HistoryEvent, Record, Verb};
     use crate::release::id::ReleaseId;
 
     /// The id with a one-digit name: `3` is three days later than `0`.
@@ -254,13 +256,13 @@ pub(super) mod testing {
         let records = words.split(';').map(str::trim).filter(|w| !w.is_empty()).map(|word| {
             let (what, n) = word.split_once(' ').expect("WHAT ID");
             let (event, verb) = match what {
-                "installed" => (Happened::Installed, Verb::Deploy),
-                "switched" => (Happened::Switched, Verb::Deploy),
-                "live" => (Happened::Live, Verb::Deploy),
-                "failed" => (Happened::Failed, Verb::Deploy),
-                "restored" => (Happened::Restored, Verb::Deploy),
-                "rollback" => (Happened::Live, Verb::Rollback),
-                "rolling" => (Happened::Switched, Verb::Rollback),
+                "installed" => (HistoryEvent::Installed, Verb::Deploy),
+                "switched" => (HistoryEvent::Switched, Verb::Deploy),
+                "live" => (HistoryEvent::Live, Verb::Deploy),
+                "failed" => (HistoryEvent::Failed, Verb::Deploy),
+                "restored" => (HistoryEvent::Restored, Verb::Deploy),
+                "rollback" => (HistoryEvent::Live, Verb::Rollback),
+                "rolling" => (HistoryEvent::Switched, Verb::Rollback),
                 other => panic!("no such record: {other}"),
             };
             let at = jiff::Timestamp::UNIX_EPOCH;
@@ -273,7 +275,7 @@ pub(super) mod testing {
                 commit: None,
                 by: "test".into(),
                 ci: None,
-                why: None,
+                reason: None,
             }
         });
         History { records: records.collect(), unreadable: 0 }

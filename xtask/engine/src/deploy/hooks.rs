@@ -1,9 +1,9 @@
 //! Running the hooks of a project on a host.
 
-use crate::cx::Cx;
-use crate::deploy::waves::meanwhile;
+use crate::context::Context;
+use crate::deploy::waves::with_ticker;
 use crate::error::{Result, failed};
-use crate::hook::{Hook, Host};
+use crate::hook::{Hook, HookHost};
 use crate::host::Target;
 use crate::release::id::ReleaseId;
 use crate::service::{self, Script};
@@ -14,15 +14,15 @@ const LIMIT: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A host as a hook sees it.
-struct Place<'a> {
-    cx: &'a Cx,
+struct HostOfHook<'a> {
+    ctx: &'a Context,
     env: &'a str,
     exports: &'a str,
     target: &'a dyn Target,
     release: &'a ReleaseId,
 }
 
-impl Host for Place<'_> {
+impl HookHost for HostOfHook<'_> {
     fn env(&self) -> &str {
         self.env
     }
@@ -43,13 +43,13 @@ impl Host for Place<'_> {
         let started = Instant::now();
         let sign_of_life = || {
             let minutes = started.elapsed().as_secs() / 60;
-            self.cx.note(format!("{}: the hook has been running for {minutes} min", self.target.url()));
+            self.ctx.note(format!("{}: the hook has been running for {minutes} min", self.target.url()));
         };
-        let answer = meanwhile(MINUTE, sign_of_life, || self.target.run(&script))?;
+        let answer = with_ticker(MINUTE, sign_of_life, || self.target.run(&script))?;
         let said = [answer.stdout.trim_end(), answer.stderr.trim_end()].join("\n");
         let said = said.trim();
         for line in said.lines() {
-            self.cx.note(format!("  | {}", self.cx.scrub(line)));
+            self.ctx.note(format!("  | {}", self.ctx.scrub(line)));
         }
         if answer.ok() {
             return Ok(answer.stdout);
@@ -57,9 +57,9 @@ impl Host for Place<'_> {
         let last = said.lines().last().unwrap_or("it said nothing").to_owned();
         failed(format!(
             "`{command}` {} on {}: {}",
-            crate::cx::exit(answer.code),
+            crate::context::exit(answer.code),
             self.target.url(),
-            self.cx.scrub(&last)
+            self.ctx.scrub(&last)
         ))
         .hint("mend it, then deploy again: hooks run again, too")
         .err()
@@ -67,6 +67,13 @@ impl Host for Place<'_> {
 }
 
 /// Runs a hook.
-pub fn run(cx: &Cx, env: &str, exports: &str, hook: &Hook, target: &dyn Target, release: &ReleaseId) -> Result<()> {
-    (hook.run)(&Place { cx, env, exports, target, release })
+pub fn run(
+    ctx: &Context,
+    env: &str,
+    exports: &str,
+    hook: &Hook,
+    target: &dyn Target,
+    release: &ReleaseId,
+) -> Result<()> {
+    (hook.run)(&HostOfHook { ctx, env, exports, target, release })
 }

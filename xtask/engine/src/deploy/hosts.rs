@@ -3,12 +3,12 @@
 //! Both take no lock and record nothing: they change nothing that the engine knows of, and a deploy that hangs is a time at
 //! which both are wanted.
 
-use crate::cx::{Cx, LINE_BYTES_MAX};
+use crate::context::{Context, LINE_BYTES_MAX};
 use crate::deploy::apply::shortened;
 use crate::deploy::filled_in;
-use crate::deploy::waves::{AT_ONCE, each};
-use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of, usage};
-use crate::event::{Listener, Said, Stream};
+use crate::deploy::waves::{AT_ONCE, par_map};
+use crate::error::{CliError, Kind, Result, failed, hint_of, kind_of, usage};
+use crate::event::{HostOutput, Listener, Stream};
 use crate::host::script::attend;
 use crate::host::{self, Target};
 use crate::project::Env;
@@ -21,9 +21,9 @@ const LINE_CHARS: usize = 4000;
 
 /// Hosts that are listened to.
 struct Audience<'a> {
-    cx: &'a Cx,
+    ctx: &'a Context,
     env: &'a Env,
-    hosts: Vec<Host<'a>>,
+    hosts: Vec<HostStream<'a>>,
     listener: Listener<'a>,
     /// Whether they are listened to for as long as they speak.
     following: bool,
@@ -33,7 +33,7 @@ struct Audience<'a> {
     enough: AtomicBool,
 }
 
-struct Host<'a> {
+struct HostStream<'a> {
     target: Box<dyn Target + 'a>,
     name: String,
 }
@@ -42,59 +42,59 @@ struct Host<'a> {
 type End = Result<Option<i32>>;
 
 /// `logs ENV`: the last lines of each host.
-pub fn logs(cx: &Cx, env: &Env, host: Option<&str>, lines: u32, listener: Listener) -> Result<()> {
-    let spec = loggable(cx, env)?;
-    let audience = Audience { shortens: true, ..Audience::new(cx, env, host, listener)? };
+pub fn logs(ctx: &Context, env: &Env, host: Option<&str>, lines: u32, listener: Listener) -> Result<()> {
+    let spec = loggable(ctx, env)?;
+    let audience = Audience { shortens: true, ..Audience::new(ctx, env, host, listener)? };
     let ends = audience.hear(AT_ONCE, |root| spec.last_lines(root, lines));
-    audience.settle("the log could not be read", ends)
+    audience.finalize("the log could not be read", ends)
 }
 
 /// `logs ENV --follow`: and what comes after them, until somebody says that it is enough, or no host has more to say.
-pub fn follow(cx: &Cx, env: &Env, host: Option<&str>, lines: u32, listener: Listener) -> Result<()> {
-    let spec = loggable(cx, env)?;
+pub fn follow(ctx: &Context, env: &Env, host: Option<&str>, lines: u32, listener: Listener) -> Result<()> {
+    let spec = loggable(ctx, env)?;
     if spec.follow("/", lines).is_none() {
         return usage(format!("the `log` command of {} prints what there is, and ends", env.name))
             .hint("let it follow when the shell variable FOLLOW is 1, as docs/service.md shows; or leave out --follow")
             .err();
     }
-    let audience = Audience { following: true, shortens: true, ..Audience::new(cx, env, host, listener)? };
+    let audience = Audience { following: true, shortens: true, ..Audience::new(ctx, env, host, listener)? };
     let ends = audience.hear(audience.hosts.len(), |root| spec.follow(root, lines));
-    audience.settle("the log could not be followed", ends)
+    audience.finalize("the log could not be followed", ends)
 }
 
 /// `exec ENV -- COMMAND`: exits with 0 when it did so on each host.
-pub fn exec(cx: &Cx, env: &Env, host: Option<&str>, words: &[String], listener: Listener) -> Result<()> {
-    let exports = service::exports(&filled_in(cx, env)?);
-    let audience = Audience::new(cx, env, host, listener)?;
+pub fn exec(ctx: &Context, env: &Env, host: Option<&str>, words: &[String], listener: Listener) -> Result<()> {
+    let exports = service::exports(&filled_in(ctx, env)?);
+    let audience = Audience::new(ctx, env, host, listener)?;
     let ends = audience
         .hear(AT_ONCE, |root| Some(Script::new(attend::exec(root, words), exports.clone()).called("run a command")));
     for (host, end) in audience.hosts.iter().zip(&ends) {
         if let Ok(Some(exit_code)) = end {
-            listener(&Said::Ended { host: host.name.clone(), exit_code: *exit_code });
+            listener(&HostOutput::Ended { host: host.name.clone(), exit_code: *exit_code });
         }
     }
-    if cx.interrupted() {
+    if ctx.interrupted() {
         return failed("stopped, and the command with it").hint("whatever it did until then is done").err();
     }
-    audience.settle("the command failed", ends)
+    audience.finalize("the command failed", ends)
 }
 
 /// The service of an env that has a log. Variables that are not set here are left out: no secret is needed to look.
-fn loggable(cx: &Cx, env: &Env) -> Result<Spec> {
-    let vars = env.vars.iter().filter_map(|(name, value)| Some(((*name).to_owned(), cx.expand(value).ok()?)));
+fn loggable(ctx: &Context, env: &Env) -> Result<Spec> {
+    let vars = env.vars.iter().filter_map(|(name, value)| Some(((*name).to_owned(), ctx.expand(value).ok()?)));
     let spec = Spec::new(&env.service, &vars.collect::<Vec<_>>());
     if spec.log("/", 1).is_none() {
         return usage(format!("nobody knows where {} writes a log", env.name))
-            .hint("give its `service` in xtask/src/main.rs a `log` command, or use Service::Keeper or Service::Systemd: docs/service.md")
+            .hint("give its `service` in xtask/src/main.rs a `log` command, or use Service::Pidfile or Service::Systemd: docs/service.md")
             .err();
     }
     Ok(spec)
 }
 
 impl<'a> Audience<'a> {
-    fn new(cx: &'a Cx, env: &'a Env, wanted: Option<&str>, listener: Listener<'a>) -> Result<Self> {
+    fn new(ctx: &'a Context, env: &'a Env, wanted: Option<&str>, listener: Listener<'a>) -> Result<Self> {
         let mut hosts: Vec<_> =
-            host::open_all(cx, env)?.into_iter().map(|target| Host { name: name(&*target), target }).collect();
+            host::open_all(ctx, env)?.into_iter().map(|target| HostStream { name: name(&*target), target }).collect();
         if hosts.iter().map(|host| &host.name).collect::<BTreeSet<_>>().len() < hosts.len() {
             for host in &mut hosts {
                 host.target.url().clone_into(&mut host.name);
@@ -107,7 +107,7 @@ impl<'a> Audience<'a> {
                 return usage(format!("{} has no host {wanted}", env.name)).hint(format!("it has {known}")).err();
             }
         }
-        Ok(Self { cx, env, hosts, listener, following: false, shortens: false, enough: AtomicBool::new(false) })
+        Ok(Self { ctx, env, hosts, listener, following: false, shortens: false, enough: AtomicBool::new(false) })
     }
 
     /// Runs a script on each host, so many at once, and passes on what they say.
@@ -116,10 +116,10 @@ impl<'a> Audience<'a> {
             [_] => 0,
             hosts => hosts.iter().map(|host| host.name.chars().count()).max().unwrap_or(0),
         };
-        each(&self.hosts, at_once, |host| {
+        par_map(&self.hosts, at_once, |host| {
             let Some(script) = script(host.target.root()) else { return Ok(None) };
             let mut cut = [false; 2];
-            let mut heard = |stream: Stream, mut line: String| {
+            let mut on_line = |stream: Stream, mut line: String| {
                 // A line that is too long comes in pieces.
                 let piece = self.shortens && line.len() >= LINE_BYTES_MAX;
                 if std::mem::replace(&mut cut[usize::from(stream == Stream::Stderr)], piece) {
@@ -128,7 +128,7 @@ impl<'a> Audience<'a> {
                 if piece {
                     line = shortened(&line, LINE_CHARS);
                 }
-                let line = Said::Line { host: host.name.clone(), column, stream, line: self.cx.scrub(&line) };
+                let line = HostOutput::Line { host: host.name.clone(), column, stream, line: self.ctx.scrub(&line) };
                 if !(self.listener)(&line) {
                     self.enough.store(true, Ordering::Relaxed);
                 }
@@ -136,21 +136,21 @@ impl<'a> Audience<'a> {
             if self.is_over() {
                 return Ok(None);
             }
-            let end = host.target.attend(&script, &mut heard, &|| self.is_over());
+            let end = host.target.attend(&script, &mut on_line, &|| self.is_over());
             if self.following && !self.is_over() {
-                self.tell(host, &end);
+                self.emit(host, &end);
             }
             end
         })
     }
 
     fn is_over(&self) -> bool {
-        self.enough.load(Ordering::Relaxed) || self.cx.interrupted()
+        self.enough.load(Ordering::Relaxed) || self.ctx.interrupted()
     }
 
     /// Says at once that nothing more comes from a host: the others may go on for hours.
-    fn tell(&self, host: &Host, end: &End) {
-        self.cx.warn(match end {
+    fn emit(&self, host: &HostStream, end: &End) {
+        self.ctx.warn(match end {
             Err(error) => format!("{error:#}"),
             Ok(Some(code @ 1..)) => format!("{}: its log ended, with exit code {code}", host.name),
             Ok(_) => format!("{}: its log ended", host.name),
@@ -158,7 +158,7 @@ impl<'a> Audience<'a> {
     }
 
     /// One error of all that went wrong: that a host could not be reached counts most.
-    fn settle(&self, what: &str, ends: Vec<End>) -> Result<()> {
+    fn finalize(&self, what: &str, ends: Vec<End>) -> Result<()> {
         let (mut failed_on, mut errors) = (Vec::new(), Vec::new());
         for (host, end) in self.hosts.iter().zip(ends) {
             match end {
@@ -178,7 +178,7 @@ impl<'a> Audience<'a> {
             if errors.iter().all(|error| kind_of(error) == kind_of(first)) { kind_of(first) } else { Kind::Remote };
         let hint = hint_of(first).unwrap_or("`--host NAME` leaves out the others").to_owned();
         let texts = errors.iter().map(|error| format!("{error:#}"));
-        Failure::new(kind, failed_on.into_iter().chain(texts).collect::<Vec<_>>().join("; ")).hint(hint).err()
+        CliError::new(kind, failed_on.into_iter().chain(texts).collect::<Vec<_>>().join("; ")).hint(hint).err()
     }
 }
 

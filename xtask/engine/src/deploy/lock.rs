@@ -3,13 +3,13 @@
 //! A dead owner is one whose process is known to be gone, whose job CircleCI says has ended, or of whom nobody here can
 //! know that and who has let its lease run out. Everybody else is waited for or named.
 
-use crate::cx::Cx;
-use crate::deploy::life::Registry;
+use crate::context::Context;
+use crate::deploy::liveness::LivenessChecker;
 use crate::deploy::state::{Lock, Lockable};
-use crate::deploy::waves::{AT_ONCE, each};
-use crate::error::{Failure, Kind, Result, failed, kind_of};
+use crate::deploy::waves::{AT_ONCE, par_map};
+use crate::error::{CliError, Kind, Result, failed, kind_of};
 use crate::host::Target;
-use crate::machine::{Life, Owner};
+use crate::machine::{Liveness, Owner};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ const REMIND: Duration = Duration::from_secs(60);
 
 /// The locks of an env; given back when dropped.
 pub struct Locks<'a> {
-    cx: &'a Cx,
+    ctx: &'a Context,
     stores: Vec<&'a dyn Lockable>,
     targets: Vec<&'a (dyn Target + 'a)>,
     unanswered: Vec<(String, anyhow::Error)>,
@@ -32,9 +32,9 @@ pub struct Locks<'a> {
 }
 
 /// Who takes locks, and how long that may take.
-struct Taker<'a, 'cx> {
-    cx: &'a Cx,
-    registry: &'a Registry<'cx>,
+struct LockAcquirer<'a, 'ctx> {
+    ctx: &'a Context,
+    liveness: &'a LivenessChecker<'ctx>,
     owner: &'a Owner,
     started: Instant,
     wait: Duration,
@@ -47,16 +47,16 @@ impl<'a> Locks<'a> {
     /// those of `stores`, whose locks keep others away early; one that does not answer is passed over aloud, because those
     /// of the targets hold all the same.
     pub fn take(
-        registry: &'a Registry,
+        liveness: &'a LivenessChecker,
         stores: &'a [Box<dyn Lockable + 'a>],
         targets: &'a [Box<dyn Target + 'a>],
         owner: &Owner,
         wait: Duration,
     ) -> Result<Self> {
-        let cx = registry.cx();
-        let taker = Taker { cx, registry, owner, started: Instant::now(), wait, told: Mutex::default() };
+        let ctx = liveness.ctx();
+        let taker = LockAcquirer { ctx, liveness, owner, started: Instant::now(), wait, told: Mutex::default() };
         let mut locks = Self {
-            cx,
+            ctx,
             stores: Vec::new(),
             targets: Vec::new(),
             unanswered: Vec::new(),
@@ -67,11 +67,11 @@ impl<'a> Locks<'a> {
             match taker.take(&**store) {
                 Ok(_) => locks.stores.push(&**store),
                 // No such bucket, another region: that is no outage, and stays so until somebody mends it.
-                Err(error) if cx.interrupted() || matches!(kind_of(&error), Kind::Locked | Kind::Usage) => {
+                Err(error) if ctx.interrupted() || matches!(kind_of(&error), Kind::Locked | Kind::Usage) => {
                     return Err(error);
                 }
                 Err(error) => {
-                    cx.warn(format!("deploying without the lock of {}: {error:#}", store.url()));
+                    ctx.warn(format!("deploying without the lock of {}: {error:#}", store.url()));
                     // It may have been written all the same, and only the answer was lost.
                     if kind_of(&error) != Kind::Auth {
                         locks.stores.push(&**store);
@@ -82,13 +82,13 @@ impl<'a> Locks<'a> {
         }
         // A connection takes many round trips, and those of all hosts can be made at once.
         if targets.len() > 1 {
-            each(targets, AT_ONCE, |target| target.reach());
+            par_map(targets, AT_ONCE, |target| target.reach());
         }
         // Whoever has the first one is let through at the others.
         let (first, others) = targets.split_at(targets.len().min(1));
         for targets in [first, others] {
             let mut failed = None;
-            for (target, taken) in targets.iter().zip(each(targets, AT_ONCE, |target| taker.take(&**target))) {
+            for (target, taken) in targets.iter().zip(par_map(targets, AT_ONCE, |target| taker.take(&**target))) {
                 match taken {
                     // Only a target knows how far a run had come that was killed.
                     Ok(dead) => locks.dead.extend(dead),
@@ -122,7 +122,7 @@ impl<'a> Locks<'a> {
 /// When the killed run began that a run would go on with which did the same now. A plan that somebody is asked to approve
 /// of has to know, and takes no lock.
 pub fn killed(
-    registry: &Registry,
+    liveness: &LivenessChecker,
     stores: &[Box<dyn Lockable + '_>],
     targets: &[Box<dyn Target + '_>],
     doing: &str,
@@ -130,13 +130,15 @@ pub fn killed(
     let of_targets = targets.iter().map(|target| -> &dyn Lockable { &**target });
     let places = stores.iter().map(|store| -> &dyn Lockable { &**store }).chain(of_targets);
     let dead = |place: &dyn Lockable| match place.holder() {
-        Ok(Lock::Held(owner)) if owner.doing == doing && registry.life(&owner) == Life::Dead => Some(owner.since),
+        Ok(Lock::Held(owner)) if owner.doing == doing && liveness.liveness(&owner) == Liveness::Dead => {
+            Some(owner.since)
+        }
         _ => None,
     };
     places.filter_map(dead).min()
 }
 
-impl Taker<'_, '_> {
+impl LockAcquirer<'_, '_> {
     /// Takes one lock, and gives the dead whom it was taken from.
     fn take(&self, place: &dyn Lockable) -> Result<Vec<Owner>> {
         let mut told: Option<Instant> = None;
@@ -149,9 +151,9 @@ impl Taker<'_, '_> {
                 (Err(error), None) => return Err(error),
             };
             if let Lock::Held(seen) = lock.clone()
-                && self.registry.life(&seen) == Life::Dead
+                && self.liveness.liveness(&seen) == Liveness::Dead
             {
-                let (now, dead) = self.succeed(place, &seen)?;
+                let (now, dead) = self.take_over(place, &seen)?;
                 if now == Lock::Free {
                     return Ok(dead);
                 }
@@ -161,13 +163,13 @@ impl Taker<'_, '_> {
                 return Ok(vec![]);
             }
             let life = match &lock {
-                Lock::Held(owner) => self.registry.life(owner),
-                _ => Life::Unknown,
+                Lock::Held(owner) => self.liveness.liveness(owner),
+                _ => Liveness::Unknown,
             };
             // Whoever is dead by now died while it took over itself: the next round takes its lock.
-            let ending = matches!(life, Life::Ending | Life::Dead);
+            let ending = matches!(life, Liveness::Ending | Liveness::Dead);
             let wait = if ending { self.wait.max(LAST_COMMAND) } else { self.wait };
-            if self.cx.interrupted() {
+            if self.ctx.interrupted() {
                 return failed(format!("stopped while waiting for the lock of {}", place.url()))
                     .hint("nothing was changed")
                     .err();
@@ -176,8 +178,13 @@ impl Taker<'_, '_> {
                 return Err(locked(place.url(), &lock).into());
             }
             if told.is_none_or(|told| told.elapsed() > REMIND) {
-                let why = if ending { "whose last command still runs" } else { "who is at work" };
-                self.cx.note(format!("{}: waiting up to {} s for {}, {why}", place.url(), wait.as_secs(), who(&lock)));
+                let reason = if ending { "whose last command still runs" } else { "who is at work" };
+                self.ctx.note(format!(
+                    "{}: waiting up to {} s for {}, {reason}",
+                    place.url(),
+                    wait.as_secs(),
+                    who(&lock)
+                ));
                 told = Some(Instant::now());
             }
             held = Some(lock);
@@ -187,7 +194,7 @@ impl Taker<'_, '_> {
 
     /// Tries to succeed `seen`, who is dead, or whoever died while taking over from it. Gives what the lock is then, and
     /// all of the dead.
-    fn succeed(&self, place: &dyn Lockable, seen: &Owner) -> Result<(Lock, Vec<Owner>)> {
+    fn take_over(&self, place: &dyn Lockable, seen: &Owner) -> Result<(Lock, Vec<Owner>)> {
         let mut chain = vec![seen.clone()];
         loop {
             let dead = chain.last().unwrap_or(seen);
@@ -197,12 +204,13 @@ impl Taker<'_, '_> {
                 place.url(),
                 dead.token
             )) {
-                let (who, why) = (describe(dead), self.registry.gone(dead));
-                self.cx.warn(format!("{}: taking over the lock of {who}: {why}", place.url()));
+                let (who, reason) = (describe(dead), self.liveness.gone(dead));
+                self.ctx.warn(format!("{}: taking over the lock of {who}: {reason}", place.url()));
             }
             match place.take_over(self.owner, seen, dead)? {
                 Lock::Held(next)
-                    if chain.iter().all(|dead| dead.token != next.token) && self.registry.life(&next) == Life::Dead =>
+                    if chain.iter().all(|dead| dead.token != next.token)
+                        && self.liveness.liveness(&next) == Liveness::Dead =>
                 {
                     chain.push(*next);
                 }
@@ -216,40 +224,45 @@ impl Drop for Locks<'_> {
     fn drop(&mut self) {
         let give_up = |place: &dyn Lockable| {
             if let Err(error) = place.unlock(Some(&self.token)) {
-                self.cx.warn(format!("the lock stays, and the next run takes it over: {error:#}"));
+                self.ctx.warn(format!("the lock stays, and the next run takes it over: {error:#}"));
             }
         };
-        each(&self.targets, AT_ONCE, |target| give_up(*target));
+        par_map(&self.targets, AT_ONCE, |target| give_up(*target));
         // While a store keeps others away, they do not meet us on our way out.
         self.stores.iter().rev().for_each(|store| give_up(*store));
     }
 }
 
-fn locked(url: &str, lock: &Lock) -> Failure {
+fn locked(url: &str, lock: &Lock) -> CliError {
     let (heard, wait) = match lock {
         Lock::Held(owner) => match silence(owner) {
-            Some((unheard, lease)) => (
-                format!(", last heard of {unheard} s ago"),
-                format!(" (if nothing more is heard of it, {} are enough)", lease.saturating_sub(unheard) + 1),
+            Some((seconds_since_renewal, lease)) => (
+                format!(", last heard of {seconds_since_renewal} s ago"),
+                format!(
+                    " (if nothing more is heard of it, {} are enough)",
+                    lease.saturating_sub(seconds_since_renewal) + 1
+                ),
             ),
             None => Default::default(),
         },
         _ => Default::default(),
     };
-    Failure::new(Kind::Locked, format!("{url} is locked by {}{heard}", who(lock))).hint(format!(
-        "wait for it with --lock-wait SECONDS{wait}; if that run is gone for good: `cargo xtask lock release ENV --force`"
+    CliError::new(Kind::Locked, format!("{url} is locked by {}{heard}", who(lock))).hint(format!(
+        "wait for it with --lock-wait SECONDS{wait}; if that run is gone for good: `cargo xtask unlock ENV --force`"
     ))
 }
 
 /// Who has a lock, and whether that run is known to be over; `None` when it is free.
-pub fn holder(registry: &Registry, lock: &Lock) -> Option<String> {
+pub fn holder(liveness: &LivenessChecker, lock: &Lock) -> Option<String> {
     match lock {
         Lock::Free => None,
-        Lock::Held(owner) if registry.life(owner) == Life::Dead => {
-            Some(format!("{}; {}, the next deploy takes over", who(lock), registry.gone(owner)))
+        Lock::Held(owner) if liveness.liveness(owner) == Liveness::Dead => {
+            Some(format!("{}; {}, the next deploy takes over", who(lock), liveness.gone(owner)))
         }
         Lock::Held(owner) => match silence(owner) {
-            Some((unheard, _)) => Some(format!("{}, last heard of {unheard} s ago", who(lock))),
+            Some((seconds_since_renewal, _)) => {
+                Some(format!("{}, last heard of {seconds_since_renewal} s ago", who(lock)))
+            }
             None => Some(who(lock)),
         },
         Lock::Unreadable(_) => Some(who(lock)),
@@ -258,7 +271,7 @@ pub fn holder(registry: &Registry, lock: &Lock) -> Option<String> {
 
 /// For how many seconds an owner whom nobody here can see was not heard of, and after how many it is taken for dead.
 fn silence(owner: &Owner) -> Option<(u64, u64)> {
-    if owner.life() == Life::Unknown { owner.unheard.zip(owner.lease) } else { None }
+    if owner.liveness() == Liveness::Unknown { owner.seconds_since_renewal.zip(owner.lease) } else { None }
 }
 
 /// Whoever has a lock, in words.

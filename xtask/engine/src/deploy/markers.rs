@@ -3,11 +3,11 @@
 //!
 //! Best effort: a deploy succeeds or fails by itself, whatever becomes of its marker.
 
-use crate::cx::{Answer, Cx, Input, exit, var};
-use crate::deploy::Site;
-use crate::deploy::fetched::Fetched;
+use crate::context::{Context, Input, Output, exit, var};
+use crate::deploy::Deployment;
 use crate::deploy::history::Verb;
 use crate::deploy::plan::{HostPlan, Step};
+use crate::deploy::release_source::ReleaseSource;
 use crate::error::Result;
 use crate::release::id::ReleaseId;
 use std::path::PathBuf;
@@ -37,31 +37,31 @@ enum Status<'a> {
 }
 
 /// The markers of one deploy; silent where there is nobody to tell.
-pub struct Markers<'cx> {
-    cx: &'cx Cx,
+pub struct Markers<'ctx> {
+    ctx: &'ctx Context,
     env: String,
     /// Gone after the first call that failed.
     program: Option<PathBuf>,
     limit: Duration,
 }
 
-impl<'cx> Markers<'cx> {
+impl<'ctx> Markers<'ctx> {
     /// Tells that a deploy begins, if it does.
     pub fn begin(
-        site: &Site<'cx>,
+        site: &Deployment<'ctx>,
         verb: Verb,
         goal: Option<&ReleaseId>,
         plans: &[HostPlan],
-        release: Option<&Fetched>,
+        release: Option<&ReleaseSource>,
     ) -> Self {
-        let cx = site.cx;
-        let mut markers = Self { cx, env: site.env.name.to_owned(), program: None, limit: LIMIT };
+        let ctx = site.ctx;
+        let mut markers = Self { ctx, env: site.env.name.to_owned(), program: None, limit: LIMIT };
         let switches = plans.iter().flat_map(|plan| &plan.steps).any(|step| !matches!(step, Step::Remove { .. }));
         // With a home of its own the job is one of `ci run`, on somebody's laptop.
-        let Some(goal) = goal.filter(|_| switches && cx.in_ci() && cx.var(var::HOME).is_none()) else {
+        let Some(goal) = goal.filter(|_| switches && ctx.in_ci() && ctx.var(var::HOME).is_none()) else {
             return markers;
         };
-        markers.program = cx.program_on_path("circleci");
+        markers.program = ctx.program_on_path("circleci");
         if markers.program.is_none() {
             return markers;
         }
@@ -79,35 +79,37 @@ impl<'cx> Markers<'cx> {
     }
 
     fn plan(&mut self, subject: &Subject) {
-        self.tell(&plan_args(subject));
-        self.tell(&update_args(&self.env, &Status::Running));
+        self.update(&plan_args(subject));
+        self.update(&update_args(&self.env, &Status::Running));
     }
 
     /// Tells how it ended: with an error, or well.
     pub fn end(mut self, error: Option<&anyhow::Error>) {
-        let reason = error.map(|error| one_line(&self.cx.scrub(&format!("{error:#}"))));
+        let reason = error.map(|error| one_line(&self.ctx.scrub(&format!("{error:#}"))));
         let status = match &reason {
             None => Status::Success,
-            Some(_) if self.cx.interrupted() => Status::Canceled,
+            Some(_) if self.ctx.interrupted() => Status::Canceled,
             Some(reason) => Status::Failed(reason),
         };
-        self.tell(&update_args(&self.env, &status));
+        self.update(&update_args(&self.env, &status));
     }
 
-    fn tell(&mut self, args: &[String]) {
+    fn update(&mut self, args: &[String]) {
         let Some(program) = &self.program else { return };
         let mut command = Command::new(program);
-        command.args(args).current_dir(&self.cx.root);
-        if let Some(why) = refusal(self.cx.answer_within(command, Input::Empty, Some(self.limit), false)) {
+        command.args(args).current_dir(&self.ctx.root);
+        if let Some(reason) = refusal(self.ctx.answer_within(command, Input::Empty, Some(self.limit), false)) {
             let what = args[..4].join(" ");
-            self.cx
-                .warn(format!("CircleCI's Deploys page does not hear of this: `circleci {what}` {}", one_line(&why)));
+            self.ctx.warn(format!(
+                "CircleCI's Deploys page does not hear of this: `circleci {what}` {}",
+                one_line(&reason)
+            ));
             self.program = None;
         }
     }
 }
 
-fn refusal(answer: Result<Answer>) -> Option<String> {
+fn refusal(answer: Result<Output>) -> Option<String> {
     match answer {
         Ok(answer) if answer.ok() => None,
         Ok(answer) => Some(format!("{}: {}", exit(answer.code), answer.stderr.trim())),
@@ -173,8 +175,8 @@ mod tests {
             (update_args("prod", &Status::Success), format!("{update}=SUCCESS")),
             (update_args("prod", &Status::Canceled), format!("{update}=CANCELED")),
             (
-                update_args("prod", &Status::Failed("it was put back")),
-                format!("{update}=FAILED --failure-reason=it was put back"),
+                update_args("prod", &Status::Failed("it was reverted")),
+                format!("{update}=FAILED --failure-reason=it was reverted"),
             ),
         ] {
             assert_eq!(args.join(" "), line);
@@ -201,9 +203,9 @@ mod tests {
         std::fs::write(&program, "#!/bin/sh\nexec sleep 60\n").unwrap();
         std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
         let warnings = Warnings::default();
-        let cx = Cx::new(dir.path().into(), std::iter::empty().collect(), Arc::new(warnings.clone()));
+        let ctx = Context::new(dir.path().into(), std::iter::empty().collect(), Arc::new(warnings.clone()));
         let limit = Duration::from_millis(100);
-        let mut markers = Markers { cx: &cx, env: "dev".into(), program: Some(program), limit };
+        let mut markers = Markers { ctx: &ctx, env: "dev".into(), program: Some(program), limit };
         let started = Instant::now();
         markers.plan(&Subject { app: "shop", env: "dev", sha: "1a2b", rollback: false });
         markers.end(None);

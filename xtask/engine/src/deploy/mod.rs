@@ -2,35 +2,35 @@
 
 pub mod apply;
 pub mod control;
+pub mod deploy_log;
 mod elsewhere;
-pub mod fetched;
 pub mod history;
 mod hooks;
 pub mod hosts;
 pub mod lease;
-pub mod ledger;
-pub mod life;
+pub mod liveness;
 pub mod lock;
 pub mod markers;
 pub mod plan;
+pub mod release_source;
 pub mod report;
 pub mod resolve;
 pub mod state;
 pub mod waves;
 
-use crate::cx::Cx;
+use crate::context::Context;
 use crate::deploy::apply::Outcome;
-use crate::deploy::fetched::Fetched;
+use crate::deploy::deploy_log::DeployLog;
 use crate::deploy::history::{Record, Verb};
-use crate::deploy::ledger::Ledger;
-use crate::deploy::life::Registry;
+use crate::deploy::liveness::LivenessChecker;
 use crate::deploy::lock::Locks;
 use crate::deploy::markers::Markers;
 use crate::deploy::plan::{Age, Ancestry, Goal, HostPlan};
+use crate::deploy::release_source::ReleaseSource;
 use crate::deploy::resolve::Catalog;
 use crate::deploy::state::State;
-use crate::deploy::waves::{AT_ONCE, each};
-use crate::error::{Failure, Kind, Result, kind_of, usage, verification};
+use crate::deploy::waves::{AT_ONCE, par_map};
+use crate::error::{CliError, Kind, Result, kind_of, usage, verification};
 use crate::git;
 use crate::health::Checker;
 use crate::host::{self, Target};
@@ -55,23 +55,23 @@ pub struct Options {
     /// How long to wait for somebody else's lock.
     pub lock_wait: Duration,
     /// The reason, for the history.
-    pub why: Option<String>,
+    pub reason: Option<String>,
     /// Hosts, or URLs of targets, that are left out.
-    pub without: Vec<String>,
+    pub skip_host: Vec<String>,
     /// The plans that somebody said yes to: nothing else is done.
     pub approved: Option<Vec<HostPlan>>,
 }
 
 /// An env with everything filled in and opened.
-pub struct Site<'cx> {
+pub struct Deployment<'ctx> {
     /// The outside.
-    pub cx: &'cx Cx,
+    pub ctx: &'ctx Context,
     /// The env as the project states it.
-    pub env: &'cx Env,
+    pub env: &'ctx Env,
     /// Name of the app; unknown where a site was opened without a project.
-    pub app: Option<&'cx str>,
+    pub app: Option<&'ctx str>,
     /// Its targets.
-    pub targets: Vec<Box<dyn Target + 'cx>>,
+    pub targets: Vec<Box<dyn Target + 'ctx>>,
     /// Its service, with variables.
     pub spec: Spec,
     /// Lines that export its variables, for hooks.
@@ -79,57 +79,63 @@ pub struct Site<'cx> {
     /// Its health check, with variables.
     pub checker: Checker,
     /// Who is told what is live.
-    pub ledger: Ledger<'cx>,
+    pub deploy_log: DeployLog<'ctx>,
     /// Who knows whether others still run.
-    pub registry: Registry<'cx>,
+    pub liveness: LivenessChecker<'ctx>,
 }
 
-impl<'cx> Site<'cx> {
+impl<'ctx> Deployment<'ctx> {
     /// Opens the targets of an env. Fails before anything is touched when a variable is missing or a URL is wrong.
-    pub fn open(cx: &'cx Cx, project: &'cx Project, env: &'cx Env, ledger: Ledger<'cx>) -> Result<Self> {
-        let registry = Registry::new(cx, project.ci.slug);
+    pub fn open(
+        ctx: &'ctx Context,
+        project: &'ctx Project,
+        env: &'ctx Env,
+        deploy_log: DeployLog<'ctx>,
+    ) -> Result<Self> {
+        let liveness = LivenessChecker::new(ctx, project.ci.slug);
         let app = Some(project.app.name);
-        Ok(Self { app, ledger, registry, ..Self::with_targets(cx, env, host::open_all(cx, env)?)? })
+        Ok(Self { app, deploy_log, liveness, ..Self::with_targets(ctx, env, host::open_all(ctx, env)?)? })
     }
 
     /// The same without the targets that somebody leaves out because they do not answer.
     pub fn open_most(
-        cx: &'cx Cx,
-        project: &'cx Project,
-        env: &'cx Env,
-        ledger: Ledger<'cx>,
-        without: &[String],
+        ctx: &'ctx Context,
+        project: &'ctx Project,
+        env: &'ctx Env,
+        deploy_log: DeployLog<'ctx>,
+        skip_hosts: &[String],
     ) -> Result<Self> {
-        let mut site = Self::open(cx, project, env, ledger)?;
-        for name in without {
+        let mut site = Self::open(ctx, project, env, deploy_log)?;
+        for name in skip_hosts {
             let before = site.targets.len();
             site.targets.retain(|target| !target.is_called(name));
             if site.targets.len() == before || site.targets.is_empty() {
                 return usage(format!(
-                    "--without {name}: that leaves {} with {} of its targets",
+                    "--skip-host {name}: that leaves {} with {} of its targets",
                     env.name,
                     site.targets.len()
                 ))
                 .hint(format!("name some of {}", env.targets.join(", ")))
                 .err();
             }
-            cx.warn(format!("{name} is left out; the next deploy with it brings it up to date"));
+            ctx.warn(format!("{name} is left out; the next deploy with it brings it up to date"));
         }
         Ok(site)
     }
 
     /// The same on targets that are open already.
-    pub fn with_targets(cx: &'cx Cx, env: &'cx Env, targets: Vec<Box<dyn Target + 'cx>>) -> Result<Self> {
-        let vars = filled_in(cx, env)?;
+    pub fn with_targets(ctx: &'ctx Context, env: &'ctx Env, targets: Vec<Box<dyn Target + 'ctx>>) -> Result<Self> {
+        let vars = filled_in(ctx, env)?;
         let spec = Spec::new(&env.service, &vars);
-        let checker = Checker::new(cx, &env.health, &spec)?;
-        let (registry, exports) = (Registry::new(cx, None), service::exports(&vars));
-        Ok(Self { cx, env, app: None, targets, spec, exports, checker, ledger: Ledger::default(), registry })
+        let checker = Checker::new(ctx, &env.health, &spec)?;
+        let (liveness, exports) = (LivenessChecker::new(ctx, None), service::exports(&vars));
+        Ok(Self { ctx, env, app: None, targets, spec, exports, checker, deploy_log: DeployLog::default(), liveness })
     }
 
     /// The state of every target.
     pub fn states(&self) -> Result<Vec<State>> {
-        let states = each(&self.targets, AT_ONCE, |target| target.state()).into_iter().collect::<Result<Vec<_>>>()?;
+        let states =
+            par_map(&self.targets, AT_ONCE, |target| target.state()).into_iter().collect::<Result<Vec<_>>>()?;
         for (target, state) in self.targets.iter().zip(&states) {
             if let (Some(ours), Some(theirs)) = (self.app, &state.app)
                 && ours != theirs
@@ -140,7 +146,7 @@ impl<'cx> Site<'cx> {
             }
             if state.history.unreadable > 0 {
                 let lines = state.history.unreadable;
-                self.cx.warn(format!(
+                self.ctx.warn(format!(
                     "{}: passed over {lines} torn line(s) of history.jsonl, left by a crash",
                     target.url()
                 ));
@@ -157,17 +163,17 @@ impl<'cx> Site<'cx> {
         options: &Options,
         work: impl FnOnce(Option<Timestamp>) -> Result<T>,
     ) -> Result<T> {
-        let stores = self.ledger.locks(self.env.name);
+        let stores = self.deploy_log.locks(self.env.name);
         if options.dry_run {
-            let killed = || lock::killed(&self.registry, &stores, &self.targets, doing);
+            let killed = || lock::killed(&self.liveness, &stores, &self.targets, doing);
             return work(if self.env.approval { killed() } else { None });
         }
-        let me = Owner::me(self.cx, doing);
+        let me = Owner::me(self.ctx, doing);
         // From the first lock on: whoever waits for the second one must not lose it.
         lease::renewed(&self.targets, lease::OFTEN, || {
-            let locks = Locks::take(&self.registry, &stores, &self.targets, &me, options.lock_wait)?;
+            let locks = Locks::take(&self.liveness, &stores, &self.targets, &me, options.lock_wait)?;
             for (url, error) in locks.unanswered() {
-                self.ledger.lose(url, error);
+                self.deploy_log.lose(url, error);
             }
             work(locks.interrupted(doing))
         })
@@ -184,7 +190,7 @@ impl<'cx> Site<'cx> {
                 continue;
             }
             let live = live.map_or("nothing", ReleaseId::as_str);
-            return Failure::new(Kind::Stale, format!("{live} is live on {}, not {expected}", target.url()))
+            return CliError::new(Kind::Stale, format!("{live} is live on {}, not {expected}", target.url()))
                 .hint(format!("somebody was faster: look at `cargo xtask status {}`, then decide again", self.env.name))
                 .err();
         }
@@ -192,17 +198,17 @@ impl<'cx> Site<'cx> {
     }
 
     /// Hosts that are new, or have lost everything, do not know what ran in this env; a store may.
-    fn never_backwards(&self, release: &Fetched, states: &[State], options: &Options) -> Result<()> {
+    fn never_backwards(&self, release: &ReleaseSource, states: &[State], options: &Options) -> Result<()> {
         if options.allow_older || states.iter().any(|state| state.live().is_some()) {
             return Ok(());
         }
-        for (url, history) in self.ledger.histories(self.cx, self.env.name) {
+        for (url, history) in self.deploy_log.histories(self.ctx, self.env.name) {
             let Some(live) = history.live_stack().last().copied() else { continue };
             let live_sha = history.commit(live).unwrap_or(live.short_sha());
-            let ancestry = git::ancestry(self.cx, &release.manifest().commit.sha, live_sha);
+            let ancestry = git::ancestry(self.ctx, &release.manifest().commit.sha, live_sha);
             if plan::age(release.id(), live, ancestry) == Age::Older {
                 let (env, new) = (self.env.name, release.id());
-                return Failure::new(Kind::Stale, format!("{new} is older than {live}, which ran in {env} by what {url} was told, and the hosts run nothing"))
+                return CliError::new(Kind::Stale, format!("{new} is older than {live}, which ran in {env} by what {url} was told, and the hosts run nothing"))
                     .hint(format!("`cargo xtask deploy {env} {live}` brings that back; to insist, deploy with --allow-older"))
                     .err();
             }
@@ -214,7 +220,7 @@ impl<'cx> Site<'cx> {
         &self,
         verb: Verb,
         release: &ReleaseId,
-        bundle: Option<&Fetched>,
+        bundle: Option<&ReleaseSource>,
         states: &[State],
         options: &Options,
     ) -> Goal {
@@ -222,7 +228,7 @@ impl<'cx> Site<'cx> {
         let lives = states.iter().filter_map(|state| Some((state.live()?, state)));
         let ages = lives.map(|(live, state)| {
             let live_sha = state.history.commit(live).unwrap_or(live.short_sha());
-            let ancestry = if live == release { Ancestry::Unknown } else { git::ancestry(self.cx, sha, live_sha) };
+            let ancestry = if live == release { Ancestry::Unknown } else { git::ancestry(self.ctx, sha, live_sha) };
             (live.clone(), plan::age(release, live, ancestry))
         });
         Goal {
@@ -250,7 +256,7 @@ impl<'cx> Site<'cx> {
     fn still_approved(&self, plans: &[HostPlan], options: &Options) -> Result<()> {
         match &options.approved {
             Some(approved) if approved != plans => {
-                Failure::new(Kind::Stale, format!("{} has changed since the question was asked", self.env.name))
+                CliError::new(Kind::Stale, format!("{} has changed since the question was asked", self.env.name))
                     .hint(format!("look at `cargo xtask status {}`, then run the same command again", self.env.name))
                     .err()
             }
@@ -273,25 +279,25 @@ impl<'cx> Site<'cx> {
             lost => {
                 let id = plan::agreed(self.env.name, &found)?;
                 if let Some(error) = lost {
-                    self.cx.note(format!("{error:#}: it follows the others to {id}"));
+                    self.ctx.note(format!("{error:#}: it follows the others to {id}"));
                 }
                 Ok(id)
             }
         }
     }
 
-    fn record(&self, verb: Verb, why: Option<&str>) -> Record {
+    fn record(&self, verb: Verb, reason: Option<&str>) -> Record {
         Record {
-            at: self.cx.now(),
-            event: history::Happened::Installed,
+            at: self.ctx.now(),
+            event: history::HistoryEvent::Installed,
             verb,
             release: None,
             from: None,
             commit: None,
-            by: person(self.cx),
-            ci: ci_job(self.cx),
+            by: person(self.ctx),
+            ci: ci_job(self.ctx),
             // A history outlives the variables that would mask a secret in it.
-            why: why.map(|why| self.cx.scrub(why)),
+            reason: reason.map(|reason| self.ctx.scrub(reason)),
         }
     }
 
@@ -301,7 +307,7 @@ impl<'cx> Site<'cx> {
         goal: Option<ReleaseId>,
         states: &[State],
         plans: Vec<HostPlan>,
-        release: Option<&Fetched>,
+        release: Option<&ReleaseSource>,
         options: &Options,
     ) -> Result<Outcome> {
         if options.dry_run {
@@ -312,23 +318,29 @@ impl<'cx> Site<'cx> {
         let known = |id: &ReleaseId| states.iter().find_map(|state| state.history.commit(id).map(str::to_owned));
         let commit = release.map(|release| release.manifest().commit.sha.clone());
         let commit = commit.or_else(|| goal.as_ref().and_then(known));
-        let told = Record { release: goal.clone(), commit, ..self.record(verb, options.why.as_deref()) };
-        self.ledger.begins(self.cx, self.env.name, &told, changes)?;
+        let told = Record { release: goal.clone(), commit, ..self.record(verb, options.reason.as_deref()) };
+        self.deploy_log.begins(self.ctx, self.env.name, &told, changes)?;
         let markers = Markers::begin(self, verb, goal.as_ref(), &plans, release);
         let done = apply::apply(self, &told, plans, goal, release);
         markers.end(done.as_ref().err());
         if changes {
-            self.ledger.ended(self.cx, self.env.name, &told, done.as_ref().err());
+            self.deploy_log.ended(self.ctx, self.env.name, &told, done.as_ref().err());
         }
         done
     }
 }
 
 /// `deploy ENV [RELEASE]`
-pub fn deploy(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>, options: &Options) -> Result<Outcome> {
+pub fn deploy(
+    ctx: &Context,
+    project: &Project,
+    env: &str,
+    release: Option<&Selector>,
+    options: &Options,
+) -> Result<Outcome> {
     let env = project.env(env)?;
-    let catalog = Catalog::open(cx, project)?;
-    let site = Site::open_most(cx, project, env, catalog.ledger(), &options.without)?;
+    let catalog = Catalog::open(ctx, project)?;
+    let site = Deployment::open_most(ctx, project, env, catalog.deploy_log(), &options.skip_host)?;
     let id = catalog.resolve(release)?;
     allowed(site.env, &id)?;
     let release = catalog.fetch_for_deploy(&id, site.env.transfer)?;
@@ -337,7 +349,7 @@ pub fn deploy(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>,
 }
 
 /// Makes a verified release live on a site.
-pub fn put_live(site: &Site, verb: Verb, release: &Fetched, options: &Options) -> Result<Outcome> {
+pub fn put_live(site: &Deployment, verb: Verb, release: &ReleaseSource, options: &Options) -> Result<Outcome> {
     keeps_off_shared(site.env, release)?;
     let doing = format!("{} {} to {}", verb.as_str(), release.id(), site.env.name);
     site.locked(&doing, options, |interrupted| {
@@ -359,12 +371,12 @@ fn allowed(env: &Env, id: &ReleaseId) -> Result<()> {
 }
 
 /// The variables of an env, each with its value.
-pub(crate) fn filled_in(cx: &Cx, env: &Env) -> Result<Vec<(String, String)>> {
-    env.vars.iter().map(|(name, value)| Ok(((*name).to_owned(), cx.expand(value)?))).collect()
+pub(crate) fn filled_in(ctx: &Context, env: &Env) -> Result<Vec<(String, String)>> {
+    env.vars.iter().map(|(name, value)| Ok(((*name).to_owned(), ctx.expand(value)?))).collect()
 }
 
 /// Refuses a release that holds what all releases of an env share.
-fn keeps_off_shared(env: &Env, release: &Fetched) -> Result<()> {
+fn keeps_off_shared(env: &Env, release: &ReleaseSource) -> Result<()> {
     let below = |path: &str, shared: &str| {
         let rest = path.strip_prefix(shared.trim_end_matches('/'));
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -385,12 +397,12 @@ fn keeps_off_shared(env: &Env, release: &Fetched) -> Result<()> {
 }
 
 /// `promote FROM TO`: what runs in one env goes live in another, the same bytes, never rebuilt.
-pub fn promote(cx: &Cx, project: &Project, from: &str, to: &str, options: &Options) -> Result<Outcome> {
+pub fn promote(ctx: &Context, project: &Project, from: &str, to: &str, options: &Options) -> Result<Outcome> {
     let env = project.env(to)?;
-    let catalog = Catalog::open(cx, project)?;
-    let site = Site::open_most(cx, project, env, catalog.ledger(), &options.without)?;
+    let catalog = Catalog::open(ctx, project)?;
+    let site = Deployment::open_most(ctx, project, env, catalog.deploy_log(), &options.skip_host)?;
     // The source is only looked at: its variables may be secrets that this job does not have.
-    let source = host::open_all(cx, project.env(from)?)?;
+    let source = host::open_all(ctx, project.env(from)?)?;
     let id = resolve::running(from, &source)?;
     allowed(site.env, &id)?;
     let release = catalog.fetch_for_deploy(&id, site.env.transfer)?;
@@ -407,15 +419,15 @@ pub fn promote(cx: &Cx, project: &Project, from: &str, to: &str, options: &Optio
 
 /// `rollback ENV [RELEASE]`
 pub fn rollback(
-    cx: &Cx,
+    ctx: &Context,
     project: &Project,
     env: &str,
     release: Option<&Selector>,
     options: &Options,
 ) -> Result<Outcome> {
     let of = project.env(env)?;
-    let catalog = Catalog::open(cx, project)?;
-    let site = Site::open_most(cx, project, of, catalog.ledger(), &options.without)?;
+    let catalog = Catalog::open(ctx, project)?;
+    let site = Deployment::open_most(ctx, project, of, catalog.deploy_log(), &options.skip_host)?;
     let named = match release {
         None | Some(Selector::Previous) => None,
         // It would find what is live already and leave it there, with success: no way to take a bad commit back.
@@ -431,10 +443,10 @@ pub fn rollback(
 
 /// Goes back to `named`, or to what was live and healthy before. `fetch` is asked only when a target no longer has it.
 pub fn roll_back<'a>(
-    site: &Site,
+    site: &Deployment,
     named: Option<&ReleaseId>,
     options: &Options,
-    fetch: impl FnOnce(&ReleaseId) -> Result<Fetched<'a>>,
+    fetch: impl FnOnce(&ReleaseId) -> Result<ReleaseSource<'a>>,
 ) -> Result<Outcome> {
     site.locked(&format!("rollback of {}", site.env.name), options, |interrupted| {
         let states = site.states()?;
@@ -453,13 +465,13 @@ pub fn roll_back<'a>(
 }
 
 /// `prune ENV`
-pub fn prune(cx: &Cx, project: &Project, env: &str, keep: Option<usize>, options: &Options) -> Result<Outcome> {
-    let site = Site::open_most(cx, project, project.env(env)?, Ledger::default(), &options.without)?;
+pub fn prune(ctx: &Context, project: &Project, env: &str, keep: Option<usize>, options: &Options) -> Result<Outcome> {
+    let site = Deployment::open_most(ctx, project, project.env(env)?, DeployLog::default(), &options.skip_host)?;
     prune_site(&site, keep.unwrap_or(site.env.keep), options)
 }
 
 /// Prunes the targets of a site.
-pub fn prune_site(site: &Site, keep: usize, options: &Options) -> Result<Outcome> {
+pub fn prune_site(site: &Deployment, keep: usize, options: &Options) -> Result<Outcome> {
     site.locked(&format!("prune of {}", site.env.name), options, |_| {
         let states = site.states()?;
         let plans = site.targets.iter().zip(&states).map(|(target, state)| plan::plan_prune(target.url(), state, keep));

@@ -3,10 +3,10 @@
 //! `plan` is what `--dry-run` prints and what `apply` does: there is no other code that decides. See
 //! ARCHITECTURE.md for the rules and where they come from.
 
-use crate::deploy::history::{Happened, Record, Verb};
-use crate::deploy::state::{Current, Kept, Root, State};
-use crate::error::{Failure, Kind, Result, failed, not_found, usage, verification};
-use crate::hook::{Hook, Hosts, Moment};
+use crate::deploy::history::{HistoryEvent, Record, Verb};
+use crate::deploy::state::{Current, Root, ServiceState, State};
+use crate::error::{CliError, Kind, Result, failed, not_found, usage, verification};
+use crate::hook::{Hook, HookPhase};
 use crate::release::id::ReleaseId;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -146,7 +146,7 @@ pub struct HostPlan {
     pub steps: Vec<Step>,
     /// The release that a failure puts back; `None` when there was no good one.
     pub fallback: Option<ReleaseId>,
-    /// What `current` points to that another tool made: a failure restores it where there is no release to put back.
+    /// What `current` points to that another tool made: a failure restores it where there is no release to reverted.
     pub replaces: Option<String>,
 }
 
@@ -180,7 +180,7 @@ pub fn plan(target: &str, goal: &Goal, state: &State, keep: usize) -> Result<Hos
     let runs = match (&goal.service, &state.service) {
         // Its files were moved away under what runs.
         _ if goal.has_service && !state.installed.contains_key(&release) => false,
-        (Some(want), Kept::Running { spec, release: running }) => want == spec && *running == release,
+        (Some(want), ServiceState::Running { spec, release: running }) => want == spec && *running == release,
         (Some(_), _) => false,
         (None, _) if !goal.has_service => true,
         // Hosts tell of its variables and of nothing else, so a switch that never ended well is another reason.
@@ -203,24 +203,24 @@ pub fn plan(target: &str, goal: &Goal, state: &State, keep: usize) -> Result<Hos
 /// Adds the hooks of a project to the plans of the hosts that are switched. Those for after run wherever a release is
 /// recorded as live: a run that was killed in between is finished.
 pub fn add_hooks(plans: &mut [HostPlan], hooks: &[Hook]) {
-    let due = |moment, release: &ReleaseId, first: bool| -> [Vec<Step>; 2] {
-        [Hosts::First, Hosts::Each].map(|hosts| {
-            let these = hooks.iter().filter(|hook| hook.moment == moment && hook.hosts == hosts);
-            let these = these.filter(|_| first || hosts == Hosts::Each);
-            these.map(|hook| Step::Hook { name: hook.name.to_owned(), release: release.clone() }).collect()
-        })
+    let due = |phase, release: &ReleaseId| -> Vec<Step> {
+        let these = hooks.iter().filter(|hook| hook.phase == phase);
+        these.map(|hook| Step::Hook { name: hook.name.to_owned(), release: release.clone() }).collect()
     };
     let (mut first_switch, mut first_live) = (true, true);
     for plan in plans {
         let at = |plan: &HostPlan, wanted: fn(&Step) -> bool| plan.steps.iter().position(wanted);
         let Some(live) = at(plan, |step| matches!(step, Step::Confirm { .. })) else { continue };
         let Step::Confirm { release } = plan.steps[live].clone() else { continue };
-        let [once, each] = due(Moment::After, &release, std::mem::take(&mut first_live));
-        plan.steps.splice(live..live, each);
-        plan.steps.extend(once);
+        plan.steps.splice(live..live, due(HookPhase::AfterEach, &release));
+        if std::mem::take(&mut first_live) {
+            plan.steps.extend(due(HookPhase::AfterAll, &release));
+        }
         if let Some(switch) = at(plan, |step| matches!(step, Step::Activate { .. })) {
-            let before = due(Moment::Before, &release, std::mem::take(&mut first_switch));
-            plan.steps.splice(switch..switch, before.concat());
+            plan.steps.splice(switch..switch, due(HookPhase::BeforeEach, &release));
+            if std::mem::take(&mut first_switch) {
+                plan.steps.splice(switch..switch, due(HookPhase::BeforeAll, &release));
+            }
         }
     }
 }
@@ -293,7 +293,7 @@ fn never_backwards(target: &str, goal: &Goal, state: &State) -> Result<()> {
     if goal.ages.get(live) != Some(&Age::Older) {
         return Ok(());
     }
-    Failure::new(Kind::Stale, format!("{} is older than {live}, which is live on {target}", goal.release))
+    CliError::new(Kind::Stale, format!("{} is older than {live}, which is live on {target}", goal.release))
         .hint(format!(
             "to go back use `cargo xtask rollback ENV {}`; to insist, deploy with --allow-older",
             goal.release
@@ -335,14 +335,14 @@ fn once_live(goal: &Goal, state: &State) -> State {
     if !(state.live() == Some(&goal.release) && state.history.confirmed(&goal.release)) {
         after.history.records.push(Record {
             at: jiff::Timestamp::UNIX_EPOCH,
-            event: Happened::Live,
+            event: HistoryEvent::Live,
             verb: goal.verb,
             release: Some(goal.release.clone()),
             from: None,
             commit: None,
             by: String::new(),
             ci: None,
-            why: None,
+            reason: None,
         });
     }
     after.current = Current::Release(goal.release.clone());

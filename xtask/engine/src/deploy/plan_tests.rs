@@ -14,10 +14,10 @@ fn state(words: &str, log: &str) -> State {
             ("installed", ids) => state.installed = ids.split(' ').map(|n| (id(n), format!("sum{n}"))).collect(),
             ("running", what) => {
                 let (spec, release) = what.split_once(' ').expect("running SPEC ID");
-                state.service = Kept::Running { spec: spec.into(), release: id(release) };
+                state.service = ServiceState::Running { spec: spec.into(), release: id(release) };
             }
             ("vars", digest) => state.vars = Some(digest.into()),
-            ("stopped", _) => state.service = Kept::Stopped,
+            ("stopped", _) => state.service = ServiceState::Stopped,
             ("debris", _) => state.debris = 1,
             other => panic!("{other:?}"),
         }

@@ -1,14 +1,14 @@
 //! Questions that change nothing: status, history, releases, diff, and whether a release is whole.
 
 use crate::build::RELEASES;
-use crate::cx::Cx;
-use crate::deploy::history::{Happened, History, Record};
-use crate::deploy::life::Registry;
+use crate::context::Context;
+use crate::deploy::history::{History, HistoryEvent, Record};
+use crate::deploy::liveness::LivenessChecker;
 use crate::deploy::lock::holder;
 use crate::deploy::resolve::{Catalog, FETCHED};
 use crate::deploy::state::State;
-use crate::deploy::state::{Current, Kept, Root};
-use crate::deploy::waves::{AT_ONCE, each};
+use crate::deploy::state::{Current, Root, ServiceState};
+use crate::deploy::waves::{AT_ONCE, par_map};
 use crate::error::{Result, not_found, usage, verification};
 use crate::git;
 use crate::host;
@@ -51,18 +51,18 @@ pub struct HostStatus {
 pub const UNREACHABLE: &str = "unreachable";
 
 /// `status [ENV]`. One host that does not answer does not hide the others; when none does, that is the error.
-pub fn status(cx: &Cx, project: &Project, env: Option<&str>) -> Result<Vec<HostStatus>> {
-    let registry = Registry::new(cx, project.ci.slug);
+pub fn status(ctx: &Context, project: &Project, env: Option<&str>) -> Result<Vec<HostStatus>> {
+    let liveness = LivenessChecker::new(ctx, project.ci.slug);
     let envs: Vec<&Env> = match env {
         Some(name) => vec![project.env(name)?],
         None => project.envs.iter().collect(),
     };
     let (mut all, mut errors) = (Vec::new(), Vec::new());
     for env in envs {
-        let targets = host::open_all(cx, env)?;
-        for (target, state) in targets.iter().zip(each(&targets, AT_ONCE, |target| target.state())) {
+        let targets = host::open_all(ctx, env)?;
+        for (target, state) in targets.iter().zip(par_map(&targets, AT_ONCE, |target| target.state())) {
             let state = state.map_err(|error| errors.push(error));
-            let mut host = host_status(&registry, env.name, target.url(), state.as_ref().unwrap_or(&State::default()));
+            let mut host = host_status(&liveness, env.name, target.url(), state.as_ref().unwrap_or(&State::default()));
             if state.is_err() {
                 host.state = UNREACHABLE;
             }
@@ -75,12 +75,12 @@ pub fn status(cx: &Cx, project: &Project, env: Option<&str>) -> Result<Vec<HostS
         return Err(error);
     }
     for error in errors {
-        cx.warn(format!("{error:#}"));
+        ctx.warn(format!("{error:#}"));
     }
     Ok(all)
 }
 
-fn host_status(registry: &Registry, env: &str, target: &str, state: &State) -> HostStatus {
+fn host_status(liveness: &LivenessChecker, env: &str, target: &str, state: &State) -> HostStatus {
     let live = state.live();
     let record = live.and_then(|id| state.history.last_live(id));
     HostStatus {
@@ -100,15 +100,15 @@ fn host_status(registry: &Registry, env: &str, target: &str, state: &State) -> H
         by: record.map(|record| record.by.clone()),
         previous: state.history.previous(live).cloned(),
         service: match state.service {
-            Kept::None => None,
-            Kept::Stopped => Some("stopped"),
-            Kept::Drifted => Some("unit changed"),
-            Kept::Running { .. } | Kept::Unrecorded => Some("running"),
-            Kept::OfSession => Some("ends at logout"),
-            Kept::Starting => Some("starting"),
-            Kept::Unknown => Some("unknown"),
+            ServiceState::None => None,
+            ServiceState::Stopped => Some("stopped"),
+            ServiceState::Drifted => Some("unit changed"),
+            ServiceState::Running { .. } | ServiceState::Unrecorded => Some("running"),
+            ServiceState::OfSession => Some("ends at logout"),
+            ServiceState::Starting => Some("starting"),
+            ServiceState::Unknown => Some("unknown"),
         },
-        locked_by: holder(registry, &state.lock),
+        locked_by: holder(liveness, &state.lock),
         installed: state.installed.len(),
     }
 }
@@ -126,21 +126,21 @@ pub struct HostHistory {
 
 /// `history ENV`: the last `limit` records of each target, and of each store that was told. Without `all` only what
 /// changed what is live.
-pub fn history(cx: &Cx, project: &Project, env: &str, limit: usize, all: bool) -> Result<Vec<HostHistory>> {
+pub fn history(ctx: &Context, project: &Project, env: &str, limit: usize, all: bool) -> Result<Vec<HostHistory>> {
     let one = |(target, history): (String, History)| {
         let telling = |record: &Record| {
-            all || !matches!(record.event, Happened::Installed | Happened::Switched | Happened::Removed)
+            all || !matches!(record.event, HistoryEvent::Installed | HistoryEvent::Switched | HistoryEvent::Removed)
         };
         let mut records: Vec<_> = history.records.into_iter().filter(telling).collect();
         records.drain(..records.len().saturating_sub(limit));
         HostHistory { target, records, unreadable: history.unreadable }
     };
     let mut histories = Vec::new();
-    for target in host::open_all(cx, project.env(env)?)? {
+    for target in host::open_all(ctx, project.env(env)?)? {
         histories.push((target.url().to_owned(), target.state()?.history));
     }
     // Stores know of it too, also when a host has lost what it knew.
-    histories.extend(Catalog::open(cx, project)?.ledger().histories(cx, env));
+    histories.extend(Catalog::open(ctx, project)?.deploy_log().histories(ctx, env));
     Ok(histories.into_iter().map(one).collect())
 }
 
@@ -164,10 +164,10 @@ pub struct Listed {
 }
 
 /// `releases`: the newest `most`; that there are more is said.
-pub fn releases(cx: &Cx, project: &Project, most: usize) -> Result<Vec<Listed>> {
+pub fn releases(ctx: &Context, project: &Project, most: usize) -> Result<Vec<Listed>> {
     let mut live: BTreeMap<ReleaseId, Vec<String>> = BTreeMap::new();
-    let hosts = status(cx, project, None).unwrap_or_else(|error| {
-        cx.warn(format!("what is live is not known: {error:#}"));
+    let hosts = status(ctx, project, None).unwrap_or_else(|error| {
+        ctx.warn(format!("what is live is not known: {error:#}"));
         vec![]
     });
     for host in hosts {
@@ -178,11 +178,11 @@ pub fn releases(cx: &Cx, project: &Project, most: usize) -> Result<Vec<Listed>> 
             }
         }
     }
-    let mut found = Catalog::open(cx, project)?.list(most.saturating_add(1))?;
+    let mut found = Catalog::open(ctx, project)?.list(most.saturating_add(1))?;
     if found.len() > most {
         found.truncate(most);
         let more = most.saturating_mul(10).max(100);
-        cx.note(format!("these are the newest {most}; `cargo xtask releases --limit {more}` shows more"));
+        ctx.note(format!("these are the newest {most}; `cargo xtask releases --limit {more}` shows more"));
     }
     let listed = found.into_iter().map(|(head, stores)| Listed {
         live_in: live.get(&head.id).cloned().unwrap_or_default(),
@@ -231,22 +231,22 @@ pub struct FileChange {
 }
 
 /// `diff ENV [RELEASE]`: the first target speaks for the env.
-pub fn diff(cx: &Cx, project: &Project, env: &str, release: Option<&Selector>) -> Result<Diff> {
+pub fn diff(ctx: &Context, project: &Project, env: &str, release: Option<&Selector>) -> Result<Diff> {
     let env = project.env(env)?;
-    let target = host::open(cx, env.targets[0])?;
+    let target = host::open(ctx, env.targets[0])?;
     let Some(live) = target.state()?.live().cloned() else {
         return not_found(format!("nothing is live on {}", target.url()))
             .hint(format!("`cargo xtask deploy {}` makes it so", env.name))
             .err();
     };
     let old = target.manifest(&live)?;
-    let catalog = Catalog::open(cx, project)?;
+    let catalog = Catalog::open(ctx, project)?;
     let id = catalog.resolve(release)?;
     let new = catalog.manifest(&id)?;
-    Ok(compare(cx, env.name, &old, &new))
+    Ok(compare(ctx, env.name, &old, &new))
 }
 
-fn compare(cx: &Cx, env: &str, old: &Manifest, new: &Manifest) -> Diff {
+fn compare(ctx: &Context, env: &str, old: &Manifest, new: &Manifest) -> Diff {
     let by_path = |manifest: &Manifest| -> BTreeMap<String, (u64, u32, Content)> {
         manifest.files.iter().map(|file| (file.path.clone(), (file.bytes, file.mode, file.content.clone()))).collect()
     };
@@ -271,8 +271,8 @@ fn compare(cx: &Cx, env: &str, old: &Manifest, new: &Manifest) -> Diff {
         removed,
         changed,
         bytes: (sum(&before), sum(&after)),
-        commits: git::log(cx, &old.commit.sha, &new.commit.sha),
-        lost_commits: git::log(cx, &new.commit.sha, &old.commit.sha),
+        commits: git::log(ctx, &old.commit.sha, &new.commit.sha),
+        lost_commits: git::log(ctx, &new.commit.sha, &old.commit.sha),
     }
 }
 
@@ -296,10 +296,10 @@ pub struct Verified {
 
 /// `verify RELEASE`: a selector, or the directory of a release. `@ENV` checks the files on the targets of the env.
 /// With `unpack` its files are in that directory afterwards.
-pub fn verify(cx: &Cx, project: &Project, release: &str, unpack: Option<&Path>) -> Result<Verified> {
+pub fn verify(ctx: &Context, project: &Project, release: &str, unpack: Option<&Path>) -> Result<Verified> {
     let path = Path::new(release);
-    let progress = cx.progress("verifying");
-    let unpacked = unpack.map(|into| cx.root.join(into));
+    let progress = ctx.progress("verifying");
+    let unpacked = unpack.map(|into| ctx.root.join(into));
     let open = |dir: &Path| match &unpacked {
         Some(into) => {
             // What a run that was killed has left.
@@ -312,7 +312,7 @@ pub fn verify(cx: &Cx, project: &Project, release: &str, unpack: Option<&Path>) 
         open(path)?
     } else {
         let selector = release.parse()?;
-        let catalog = Catalog::open(cx, project)?;
+        let catalog = Catalog::open(ctx, project)?;
         let id = catalog.resolve(Some(&selector))?;
         if let Selector::Env(env) = &selector {
             if unpack.is_some() {
@@ -320,22 +320,22 @@ pub fn verify(cx: &Cx, project: &Project, release: &str, unpack: Option<&Path>) 
                     .hint(format!("to have it here as well: `cargo xtask verify {id} --unpack DIR`"))
                     .err();
             }
-            return verify_live(cx, project.env(env)?, &id);
+            return verify_live(ctx, project.env(env)?, &id);
         }
-        let here = cx.root.join(RELEASES).join(id.as_str());
+        let here = ctx.root.join(RELEASES).join(id.as_str());
         let is_ours = Release::read_manifest(&here).is_ok_and(|manifest| manifest.app == project.app.name);
         match (is_ours, unpack) {
             (true, _) => open(&here)?,
-            (false, None) => catalog.fetch(&id, &cx.root.join(FETCHED))?,
-            (false, Some(_)) => open(catalog.fetch(&id, &cx.root.join(FETCHED))?.dir())?,
+            (false, None) => catalog.fetch(&id, &ctx.root.join(FETCHED))?,
+            (false, Some(_)) => open(catalog.fetch(&id, &ctx.root.join(FETCHED))?.dir())?,
         }
     };
     Ok(Verified { unpacked, ..Verified::new(release.manifest(), release.dir()) })
 }
 
-fn verify_live(cx: &Cx, env: &Env, id: &ReleaseId) -> Result<Verified> {
+fn verify_live(ctx: &Context, env: &Env, id: &ReleaseId) -> Result<Verified> {
     let mut verified = None;
-    for target in host::open_all(cx, env)? {
+    for target in host::open_all(ctx, env)? {
         if let Some(bad) = target.verify(id)?.first() {
             let url = target.url();
             return verification(format!("{url}: a file of {id} was changed on the host: {bad}"))

@@ -1,10 +1,10 @@
 //! From what a person typed to one release: over the stores, the checkout and what the envs run.
 
 use crate::build::RELEASES;
-use crate::cx::Cx;
-use crate::deploy::fetched::Fetched;
-use crate::deploy::ledger::Ledger;
-use crate::deploy::{Site, plan};
+use crate::context::Context;
+use crate::deploy::deploy_log::DeployLog;
+use crate::deploy::release_source::ReleaseSource;
+use crate::deploy::{Deployment, plan};
 use crate::error::{Kind, Result, hint_of, kind_of, not_found, usage};
 use crate::git;
 use crate::host::{self, Target};
@@ -21,34 +21,34 @@ use std::time::SystemTime;
 
 /// The stores of a project, opened. Outside CircleCI the releases that were built here come first, and the workspace
 /// of CircleCI is left out.
-pub struct Catalog<'cx> {
-    cx: &'cx Cx,
-    project: &'cx Project,
-    stores: Vec<Box<dyn Store + 'cx>>,
+pub struct Catalog<'ctx> {
+    ctx: &'ctx Context,
+    project: &'ctx Project,
+    stores: Vec<Box<dyn Store + 'ctx>>,
     /// What was left out, and why: part of the answer when nothing is found.
-    unasked: Vec<String>,
+    skipped: Vec<String>,
     /// Those of them that keep what is live.
-    untold: Vec<String>,
+    unnotified: Vec<String>,
 }
 
-impl<'cx> Catalog<'cx> {
+impl<'ctx> Catalog<'ctx> {
     /// Opens the stores that are of use here.
-    pub fn open(cx: &'cx Cx, project: &'cx Project) -> Result<Self> {
-        let mut catalog = Self::built(cx, project);
-        if cx.in_ci() {
+    pub fn open(ctx: &'ctx Context, project: &'ctx Project) -> Result<Self> {
+        let mut catalog = Self::built(ctx, project);
+        if ctx.in_ci() {
             catalog.stores.clear();
         }
-        for url in project.stores.iter().filter(|url| cx.in_ci() || !store::only_in_ci(url)) {
-            let store = store::open(cx, project, url)?;
+        for url in project.stores.iter().filter(|url| ctx.in_ci() || !store::only_in_ci(url)) {
+            let store = store::open(ctx, project, url)?;
             match store.unusable() {
                 None => catalog.stores.push(store),
-                Some(why) => {
-                    catalog.untold.extend(store.keeps_history().then(|| why.clone()));
-                    catalog.unasked.push(why);
+                Some(reason) => {
+                    catalog.unnotified.extend(store.keeps_history().then(|| reason.clone()));
+                    catalog.skipped.push(reason);
                 }
             }
         }
-        if !cx.in_ci() {
+        if !ctx.in_ci() {
             // A network that is gone must not keep anybody from what lies here. In a job the order is the project's.
             catalog.stores.sort_by_key(|store| store.is_remote());
         }
@@ -56,41 +56,42 @@ impl<'cx> Catalog<'cx> {
     }
 
     /// Those of the stores that keep what is live.
-    pub fn ledger(&self) -> Ledger<'_> {
-        for why in &self.untold {
-            self.cx.warn(format!("{why}; so nobody there is told what is live, and its lock of an env is left alone"));
+    pub fn deploy_log(&self) -> DeployLog<'_> {
+        for reason in &self.unnotified {
+            self.ctx
+                .warn(format!("{reason}; so nobody there is told what is live, and its lock of an env is left alone"));
         }
-        Ledger::new(self.stores.iter().map(|store| -> &dyn Store { &**store }))
+        DeployLog::new(self.stores.iter().map(|store| -> &dyn Store { &**store }))
     }
 
     /// What this machine holds: built here, or handed over by the workspace of this job. For what is to be stored.
-    pub fn at_hand(cx: &'cx Cx, project: &'cx Project) -> Self {
-        let mut catalog = Self::built(cx, project);
-        if cx.in_ci() {
-            let dir = store::workspace(cx).join(store::artifacts::DESTINATION);
-            catalog.stores.push(Box::new(DirStore::new(cx, store::WORKSPACE_URL, dir)));
+    pub fn local(ctx: &'ctx Context, project: &'ctx Project) -> Self {
+        let mut catalog = Self::built(ctx, project);
+        if ctx.in_ci() {
+            let dir = store::workspace(ctx).join(store::artifacts::DESTINATION);
+            catalog.stores.push(Box::new(DirStore::new(ctx, store::WORKSPACE_URL, dir)));
         }
         catalog
     }
 
     /// Only what was built in this checkout.
-    pub fn built(cx: &'cx Cx, project: &'cx Project) -> Self {
-        let here = DirStore::new(cx, &format!("file:{RELEASES}"), cx.root.join(RELEASES));
-        Self { cx, project, stores: vec![Box::new(here)], unasked: vec![], untold: vec![] }
+    pub fn built(ctx: &'ctx Context, project: &'ctx Project) -> Self {
+        let here = DirStore::new(ctx, &format!("file:{RELEASES}"), ctx.root.join(RELEASES));
+        Self { ctx, project, stores: vec![Box::new(here)], skipped: vec![], unnotified: vec![] }
     }
 
     /// The app whose releases count: a store may hold those of others.
-    fn app(&self) -> &'cx str {
+    fn app(&self) -> &'ctx str {
         self.project.app.name
     }
 
     /// The newest `most` releases, the newest first, each with the stores that keep it. A store over the network that
     /// does not answer is passed over aloud.
     pub fn list(&self, most: usize) -> Result<Vec<(Head, Vec<String>)>> {
-        for why in &self.unasked {
-            self.cx.note(why);
+        for reason in &self.skipped {
+            self.ctx.note(reason);
         }
-        store::list(self.cx, self.app(), &self.stores, most)
+        store::list(self.ctx, self.app(), &self.stores, most)
     }
 
     /// The manifest of a release.
@@ -107,7 +108,7 @@ impl<'cx> Catalog<'cx> {
     }
 
     fn and_unasked(&self, what: &str) -> String {
-        std::iter::once(what).chain(self.unasked.iter().map(String::as_str)).collect::<Vec<_>>().join("; ")
+        std::iter::once(what).chain(self.skipped.iter().map(String::as_str)).collect::<Vec<_>>().join("; ")
     }
 
     /// The release that a selector means. Without one it is that of the commit: of `CIRCLE_SHA1` in a job, of the
@@ -120,11 +121,11 @@ impl<'cx> Catalog<'cx> {
                 .err(),
             Some(Selector::Id(id)) => Ok(id.clone()),
             Some(Selector::Sha(sha)) => self.by_sha(&self.of_commit(sha)?, sha),
-            Some(Selector::Latest) => match store::newest(self.cx, self.app(), &self.stores)? {
+            Some(Selector::Latest) => match store::newest(self.ctx, self.app(), &self.stores)? {
                 Some(manifest) => Ok(manifest.id),
                 None => not_found(self.and_unasked("there is no release yet")).hint("run `cargo xtask build`").err(),
             },
-            Some(Selector::Env(env)) => running(env, &host::open_all(self.cx, self.project.env(env)?)?),
+            Some(Selector::Env(env)) => running(env, &host::open_all(self.ctx, self.project.env(env)?)?),
             Some(Selector::Build(number)) => match store::of_build(self.app(), &self.stores, *number)? {
                 Some(manifest) => Ok(manifest.id),
                 None => not_found(self.and_unasked(&format!("no store has a release of job {number}")))
@@ -140,7 +141,7 @@ impl<'cx> Catalog<'cx> {
 
     fn by_sha(&self, found: &[Manifest], sha: &str) -> Result<ReleaseId> {
         store::by_sha(found, sha).map_err(|error| {
-            if self.unasked.is_empty() || kind_of(&error) != Kind::NotFound {
+            if self.skipped.is_empty() || kind_of(&error) != Kind::NotFound {
                 return error;
             }
             let hint = hint_of(&error).unwrap_or("see `cargo xtask releases`").to_owned();
@@ -149,18 +150,18 @@ impl<'cx> Catalog<'cx> {
     }
 
     fn of_checkout(&self) -> Result<ReleaseId> {
-        if let Some(sha) = self.cx.var("CIRCLE_SHA1") {
+        if let Some(sha) = self.ctx.var("CIRCLE_SHA1") {
             let mut found = self.of_commit(sha)?;
             found.retain(|manifest| !manifest.commit.dirty);
             let remote = self.stores.iter().any(|store| store.is_remote());
-            if found.is_empty() && !remote && store::list(self.cx, self.app(), &self.stores, 1)?.is_empty() {
+            if found.is_empty() && !remote && store::list(self.ctx, self.app(), &self.stores, 1)?.is_empty() {
                 return not_found(self.and_unasked(&format!("no store has any release, so none of commit {sha}")))
                     .hint(store::EMPTY_WORKSPACE)
                     .err();
             }
             return self.by_sha(&found, sha);
         }
-        let commit = git::commit(self.cx)?;
+        let commit = git::commit(self.ctx)?;
         if !commit.dirty {
             let mut found = self.of_commit(&commit.sha)?;
             found.retain(|manifest| !manifest.commit.dirty);
@@ -187,7 +188,7 @@ impl<'cx> Catalog<'cx> {
 
     /// When a release was last built here, or found up to date.
     fn built_at(&self, id: &ReleaseId) -> Option<SystemTime> {
-        let manifest = self.cx.root.join(RELEASES).join(id.as_str()).join(manifest::FILE);
+        let manifest = self.ctx.root.join(RELEASES).join(id.as_str()).join(manifest::FILE);
         std::fs::metadata(manifest).and_then(|meta| meta.modified()).ok()
     }
 
@@ -196,9 +197,9 @@ impl<'cx> Catalog<'cx> {
     ///
     /// With [`Transfer::Pull`] it is fetched and checked all the same: the hosts unpack only a bundle with the digest of
     /// the one that was checked here.
-    pub fn fetch_for_deploy(&self, id: &ReleaseId, transfer: Transfer) -> Result<Fetched<'_>> {
+    pub fn fetch_for_deploy(&self, id: &ReleaseId, transfer: Transfer) -> Result<ReleaseSource<'_>> {
         let linked = if transfer == Transfer::Pull { self.linked(id) } else { None };
-        let fetched = self.cx.root.join(FETCHED);
+        let fetched = self.ctx.root.join(FETCHED);
         machine::sweep(&fetched);
         let dir = scratch(&fetched, "deploying");
         let release = self.fetch(id, &dir).inspect_err(|_| drop(std::fs::remove_dir_all(&dir)))?;
@@ -212,17 +213,17 @@ impl<'cx> Catalog<'cx> {
             Some(_) => None,
         };
         let origin = linked.filter(|_| refused.is_none()).map(|(_, store)| store);
-        if let Some(why) = refused {
-            self.cx.warn(format!("{why}, so it is sent to them from here"));
+        if let Some(reason) = refused {
+            self.ctx.warn(format!("{reason}, so it is sent to them from here"));
         }
-        Ok(Fetched::new(release, dir, self, origin))
+        Ok(ReleaseSource::new(release, dir, self, origin))
     }
 
     /// The bundle of a release that `hosts` hosts have, to see what they lack of `newer`. Where it was not built here it is
     /// fetched into `dir`, if there are files to look into: from a bucket for more than one host, to whom that saves more
     /// than it costs.
     pub fn older(&self, id: &ReleaseId, newer: &Manifest, hosts: usize, dir: &Path) -> Option<PathBuf> {
-        let built = self.cx.root.join(RELEASES).join(id.as_str());
+        let built = self.ctx.root.join(RELEASES).join(id.as_str());
         if let Ok(manifest) = Release::read_manifest(&built) {
             return Some(built.join(manifest.bundle.file));
         }
@@ -245,7 +246,7 @@ impl<'cx> Catalog<'cx> {
                     return Ok(None);
                 }
                 let Some(manifest) = store.of_commit(id.short_sha())?.into_iter().find(|it| it.id == *id) else {
-                    self.cx.note(format!("{} does not have {id}", store.url()));
+                    self.ctx.note(format!("{} does not have {id}", store.url()));
                     return Ok(None);
                 };
                 // Whether it can be signed shows only when it is.
@@ -255,7 +256,7 @@ impl<'cx> Catalog<'cx> {
             match linked() {
                 Ok(Some(manifest)) => return Some((manifest, &**store)),
                 Ok(None) => {}
-                Err(error) => self.cx.warn(format!("{} is left out: {error:#}", store.url())),
+                Err(error) => self.ctx.warn(format!("{} is left out: {error:#}", store.url())),
             }
         }
         None
@@ -263,7 +264,7 @@ impl<'cx> Catalog<'cx> {
 
     /// Fetches a release from the first store that has it, verified, into `into`.
     pub fn fetch(&self, id: &ReleaseId, into: &Path) -> Result<Release> {
-        let release = store::fetch(self.cx, self.app(), &self.stores, id, into)?;
+        let release = store::fetch(self.ctx, self.app(), &self.stores, id, into)?;
         self.of_this_commit(release.manifest())?;
         Ok(release)
     }
@@ -272,7 +273,7 @@ impl<'cx> Catalog<'cx> {
     fn of_this_commit(&self, manifest: &Manifest) -> Result<()> {
         let id = &manifest.id;
         if let Some(sha) =
-            self.cx.var("CIRCLE_SHA1").filter(|sha| id.short_sha() == &sha[..sha.len().min(ReleaseId::SHORT)])
+            self.ctx.var("CIRCLE_SHA1").filter(|sha| id.short_sha() == &sha[..sha.len().min(ReleaseId::SHORT)])
             && manifest.commit.sha != sha
         {
             return crate::error::verification(format!("{id} was built from {}, not from {sha}", manifest.commit.sha))
@@ -303,7 +304,7 @@ pub fn running(env: &str, targets: &[Box<dyn Target + '_>]) -> Result<ReleaseId>
 }
 
 /// The release to roll back to, by selector: one that a target has counts even when no store keeps it any more.
-pub fn for_rollback(catalog: &Catalog, site: &Site, selector: &Selector) -> Result<ReleaseId> {
+pub fn for_rollback(catalog: &Catalog, site: &Deployment, selector: &Selector) -> Result<ReleaseId> {
     if let Selector::Sha(sha) = selector {
         let short = &sha[..sha.len().min(ReleaseId::SHORT)];
         let mut found: Vec<ReleaseId> = Vec::new();

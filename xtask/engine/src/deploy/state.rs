@@ -22,7 +22,7 @@ pub struct State {
     /// Who has the lock.
     pub lock: Lock,
     /// The kept process.
-    pub service: Kept,
+    pub service: ServiceState,
     /// What `current` pointed to before an unfinished deploy took the root over from another tool.
     pub taken_over: Option<String>,
     /// Digest of the variables with which a service of commands was healthy last.
@@ -81,14 +81,14 @@ pub trait Lockable {
     fn take_over(&self, owner: &Owner, seen: &Owner, dead: &Owner) -> Result<Lock>;
     /// Removes the lock if it is that of this token; without one, whatever is there.
     fn unlock(&self, token: Option<&str>) -> Result<()>;
-    /// Says that we, who have the lock, are at work. It may fail unheard: the next time it may not. Where nobody is judged
+    /// Says that we, who have the lock, are at work. It may fail seconds_since_renewal: the next time it may not. Where nobody is judged
     /// by that, nothing is said.
     fn renew(&self) {}
 }
 
-/// The process of the keeper, or the unit of systemd.
+/// The process of the pidfile service, or the unit of systemd.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Kept {
+pub enum ServiceState {
     /// There never was one.
     #[default]
     None,
@@ -138,8 +138,8 @@ impl State {
                 "debris" => state.debris += 1,
                 "app" => state.app = Some(value.to_owned()),
                 "lock" => state.lock = Lock::parse(value),
-                "unheard" => state.lock = std::mem::take(&mut state.lock).unheard(value),
-                "service" => state.service = Kept::parse(value),
+                "seconds_since_renewal" => state.lock = std::mem::take(&mut state.lock).seconds_since_renewal(value),
+                "service" => state.service = ServiceState::parse(value),
                 "taken-over" => state.taken_over = Some(value.to_owned()),
                 "vars" => state.vars = Some(value.to_owned()),
                 "history" => {
@@ -177,7 +177,7 @@ fn pointed_at(link: &str, root: &str) -> Option<ReleaseId> {
         .then(|| id.parse().ok())?
 }
 
-impl Kept {
+impl ServiceState {
     fn parse(text: &str) -> Self {
         let running = text.strip_prefix("running ").and_then(|rest| rest.split_once(' '));
         match running.and_then(|(spec, release)| Some((spec, release.parse().ok()?))) {
@@ -197,9 +197,11 @@ impl Kept {
 impl Lock {
     /// The same, not renewed for so many seconds, if any.
     #[must_use]
-    pub fn unheard(self, seconds: &str) -> Self {
+    pub fn seconds_since_renewal(self, seconds: &str) -> Self {
         match self {
-            Self::Held(owner) => Self::Held(Box::new(Owner { unheard: seconds.trim().parse().ok(), ..*owner })),
+            Self::Held(owner) => {
+                Self::Held(Box::new(Owner { seconds_since_renewal: seconds.trim().parse().ok(), ..*owner }))
+            }
             other => other,
         }
     }
@@ -232,7 +234,7 @@ mod tests {
         assert_eq!((state.installed.len(), state.debris, state.history.unreadable), (1, 1, 1));
         assert_eq!(state.lock, Lock::Unreadable("nonsense".into()));
         let release = "20260801T000000-0000001".parse().unwrap();
-        assert_eq!(state.service, Kept::Running { spec: "d1".into(), release });
+        assert_eq!(state.service, ServiceState::Running { spec: "d1".into(), release });
         assert_eq!(state.confirmed_live(), None);
     }
 

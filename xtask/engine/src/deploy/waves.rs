@@ -40,7 +40,7 @@ fn unlimited(strategy: Strategy, hosts: usize) -> Vec<Range<usize>> {
 }
 
 /// Does `work` on every item, so many at once, and gives the answers in the order of the items.
-pub fn each<T: Sync, R: Send>(items: &[T], at_once: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub fn par_map<T: Sync, R: Send>(items: &[T], at_once: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     if items.len() <= 1 || at_once <= 1 {
         return items.iter().map(work).collect();
     }
@@ -61,7 +61,7 @@ pub fn each<T: Sync, R: Send>(items: &[T], at_once: usize, work: impl Fn(&T) -> 
 }
 
 /// Does `work`, and `tick` every so often until it is done, however that ends.
-pub fn meanwhile<T>(often: Duration, tick: impl Fn() + Send, work: impl FnOnce() -> T) -> T {
+pub fn with_ticker<T>(often: Duration, tick: impl Fn() + Send, work: impl FnOnce() -> T) -> T {
     let (working, over) = channel::<()>();
     std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -118,7 +118,7 @@ mod tests {
     fn answers_come_in_order_and_no_more_than_that_at_once() {
         let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let items: Vec<_> = (0..50).collect();
-        let doubled = each(&items, 4, |n| {
+        let doubled = par_map(&items, 4, |n| {
             most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             std::thread::sleep(std::time::Duration::from_millis(1));
             now.fetch_sub(1, Ordering::SeqCst);

@@ -7,7 +7,7 @@
 use crate::ci::generate::CONFIGS;
 use crate::circleci::model::{Advanced, Listed};
 use crate::circleci::{self, CircleCi};
-use crate::cx::Cx;
+use crate::context::Context;
 use crate::doctor::{Check, Fault, Found, Need, Scope, State, address, fault};
 use crate::error::Kind;
 
@@ -22,7 +22,7 @@ struct Account {
     me: Option<Found<String>>,
     project: Option<Found<Option<String>>>,
     settings: Option<Found<Advanced>>,
-    contexts: Option<Found<Vec<Context>>>,
+    contexts: Option<Found<Vec<ContextCheck>>>,
     /// Branches with the variable that points to their latest build, and whether there is one.
     pointers: Vec<(String, Found<bool>)>,
     /// Configs that have a pipeline definition.
@@ -31,7 +31,7 @@ struct Account {
 }
 
 /// A context of the organization that the project names.
-struct Context {
+struct ContextCheck {
     name: String,
     /// Its variables, where there is such a context and it may be read.
     variables: Option<Vec<String>>,
@@ -50,24 +50,24 @@ enum Token {
 }
 
 /// The checks, and whether the API answers for the project.
-pub fn look(cx: &Cx, scope: &Scope) -> (Vec<Check>, bool) {
-    let token = match circleci::token(cx) {
+pub fn look(ctx: &Context, scope: &Scope) -> (Vec<Check>, bool) {
+    let token = match circleci::token(ctx) {
         Ok(_) => Token::Good,
-        Err(_) if !circleci::has_token(cx) && cx.var("CIRCLE_TOKEN").is_none() => Token::Missing,
+        Err(_) if !circleci::has_token(ctx) && ctx.var("CIRCLE_TOKEN").is_none() => Token::Missing,
         Err(error) => Token::Wrong(fault(error)),
     };
     let need = scope.need();
     if scope.ci || !matches!(token, Token::Good) {
         return (vec![judge_token(&token, need, scope.ci)], false);
     }
-    cx.note("asking CircleCI");
-    let account = Account { token, ..ask(cx, scope) };
+    ctx.note("asking CircleCI");
+    let account = Account { token, ..ask(ctx, scope) };
     let answers = matches!(&account.project, Some(Ok(_)));
     (judge(&account, scope), answers)
 }
 
-fn ask(cx: &Cx, scope: &Scope) -> Account {
-    let api = match CircleCi::open(cx, scope.project.ci.slug) {
+fn ask(ctx: &Context, scope: &Scope) -> Account {
+    let api = match CircleCi::open(ctx, scope.project.ci.slug) {
         Ok(api) => api,
         Err(error) => return Account { open: Some(fault(error)), ..Account::default() },
     };
@@ -101,7 +101,7 @@ fn ask(cx: &Cx, scope: &Scope) -> Account {
 }
 
 /// The contexts that the envs and the pipeline name.
-fn contexts(api: &CircleCi, organization: &str, scope: &Scope) -> crate::error::Result<Vec<Context>> {
+fn contexts(api: &CircleCi, organization: &str, scope: &Scope) -> crate::error::Result<Vec<ContextCheck>> {
     let mut wanted: Vec<(&str, Vec<String>)> = Vec::new();
     for env in scope.envs {
         if let Some(name) = env.context {
@@ -124,7 +124,7 @@ fn contexts(api: &CircleCi, organization: &str, scope: &Scope) -> crate::error::
         let found = there.iter().find(|it| it.name == name);
         // Whoever may not read its variables may still deploy with them.
         let variables = found.map(|it| api.context_variables(&it.id).unwrap_or_else(|_| needs.clone()));
-        Context { name: name.to_owned(), variables, needs }
+        ContextCheck { name: name.to_owned(), variables, needs }
     };
     Ok(wanted.into_iter().map(one).collect())
 }
@@ -240,7 +240,7 @@ fn settings(settings: &Found<Advanced>, branch: &str, default_branch: Option<&st
     checks
 }
 
-fn context(it: &Context) -> Check {
+fn context(it: &ContextCheck) -> Check {
     let what = format!("context {}", it.name);
     let Some(variables) = &it.variables else {
         return Check::broken(
@@ -311,7 +311,7 @@ fn components(found: &Found<Vec<String>>, app: &str) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::project::{App, Ci, Pattern, Project};
+    use crate::project::{App, Ci, Handoff, Project};
 
     fn no(kind: Kind, text: &str) -> Fault {
         Fault { kind, text: text.into(), hint: "do this".into() }
@@ -319,13 +319,13 @@ mod tests {
 
     /// What is said first that is not well, for a project that needs the API as much.
     fn first(account: &Account, need: Need) -> String {
-        let (pattern, stores): (_, &[&str]) = match need {
-            Need::Always => (Pattern::Artifacts, &[]),
-            Need::Sometimes => (Pattern::Workspace, &["circleci:artifacts"]),
-            Need::Never => (Pattern::Workspace, &["file:store"]),
+        let (handoff, stores): (_, &[&str]) = match need {
+            Need::Always => (Handoff::Artifacts, &[]),
+            Need::Sometimes => (Handoff::Workspace, &["circleci:artifacts"]),
+            Need::Never => (Handoff::Workspace, &["file:store"]),
         };
         let app = App { name: "shop", ..App::DEFAULT };
-        let project = Project { app, stores, envs: &[], ci: Ci { pattern, ..Ci::DEFAULT } };
+        let project = Project { app, stores, envs: &[], ci: Ci { handoff, ..Ci::DEFAULT } };
         let scope = Scope { project: &project, envs: &[], ci: false, in_job: false };
         assert_eq!(scope.need(), need);
         let checks = judge(account, &scope);
@@ -383,7 +383,7 @@ mod tests {
         }
         let one = |variables: Option<&[&str]>| {
             let variables = variables.map(|all| all.iter().map(|it| (*it).to_owned()).collect());
-            context(&Context { name: "c".into(), variables, needs: vec!["KEY".into()] }).state
+            context(&ContextCheck { name: "c".into(), variables, needs: vec!["KEY".into()] }).state
         };
         assert_eq!((one(None), one(Some(&[])), one(Some(&["KEY"]))), (State::Broken, State::Warning, State::Ok));
         let files = |all: &[&str]| definitions(&Ok(all.iter().map(|it| (*it).to_owned()).collect())).state;

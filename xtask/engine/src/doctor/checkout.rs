@@ -1,7 +1,7 @@
 //! What is here: programs, git, and the project as its files state it.
 
 use crate::ci::generate;
-use crate::cx::{Cx, Input, exit, stands_alone};
+use crate::context::{Context, Input, exit, stands_alone};
 use crate::doctor::{Check, Fault, Found, Scope, State, fault, grouped};
 use crate::error::Kind;
 use crate::git;
@@ -52,26 +52,26 @@ struct Files {
 }
 
 /// The groups `tools`, `git` and `project`.
-pub fn look(cx: &Cx, scope: &Scope) -> Vec<Check> {
-    let tools = look_for_tools(cx, scope);
+pub fn look(ctx: &Context, scope: &Scope) -> Vec<Check> {
+    let tools = look_for_tools(ctx, scope);
     let git = Git {
         here: tools.iter().any(|tool| tool.name == "git" && tool.said.is_ok()),
-        commit: git::commit(cx).map_err(fault),
-        shallow: git::is_shallow(cx),
+        commit: git::commit(ctx).map_err(fault),
+        shallow: git::is_shallow(ctx),
         in_job: scope.in_job,
     };
-    let files = read_files(cx, scope);
+    let files = read_files(ctx, scope);
     let mut checks: Vec<_> = grouped("tools", judge_tools(&tools)).collect();
     checks.extend(grouped("git", judge_git(&git)));
     checks.extend(grouped("project", judge_files(&files)));
     checks
 }
 
-fn look_for_tools(cx: &Cx, scope: &Scope) -> Vec<Tool> {
+fn look_for_tools(ctx: &Context, scope: &Scope) -> Vec<Tool> {
     let mut wanted = vec![("git", "git", "--version", "install git, e.g. `apt-get install git`")];
     // The jobs that deploy have no Rust, and need none.
     if scope.ci || !scope.in_job {
-        let cargo = cx.var("CARGO").unwrap_or("cargo");
+        let cargo = ctx.var("CARGO").unwrap_or("cargo");
         wanted.push(("cargo", cargo, "--version", "install Rust: https://rustup.rs"));
     }
     let over_ssh = scope.envs.iter().flat_map(|env| env.targets).any(|url| url.starts_with("ssh:"));
@@ -81,7 +81,7 @@ fn look_for_tools(cx: &Cx, scope: &Scope) -> Vec<Tool> {
     let ask = |(name, program, arg, get): (&'static str, &str, &str, &'static str)| {
         let mut command = Command::new(program);
         command.arg(arg);
-        let said = cx.answer_within(command, Input::Empty, Some(VERSION), true).map_err(fault);
+        let said = ctx.answer_within(command, Input::Empty, Some(VERSION), true).map_err(fault);
         let said = said.and_then(|answer| {
             if answer.ok() {
                 // ssh complains its version.
@@ -95,21 +95,21 @@ fn look_for_tools(cx: &Cx, scope: &Scope) -> Vec<Tool> {
     wanted.into_iter().map(ask).collect()
 }
 
-fn read_files(cx: &Cx, scope: &Scope) -> Files {
+fn read_files(ctx: &Context, scope: &Scope) -> Files {
     let project = scope.project;
-    let has_config = generate::CONFIGS.iter().any(|config| cx.root.join(config).exists());
+    let has_config = generate::CONFIGS.iter().any(|config| ctx.root.join(config).exists());
     let valid = project.validate().and_then(|()| supports(project.app.compression)).map_err(fault);
-    let targets = scope.envs.iter().flat_map(|env| env.targets).map(|url| host::open(cx, url).map(drop));
+    let targets = scope.envs.iter().flat_map(|env| env.targets).map(|url| host::open(ctx, url).map(drop));
     // The groups of envs have those of their own, but a job looks at none.
     let urls = targets.filter_map(Result::err).map(fault).filter(|_| scope.ci).collect();
     Files {
-        alias: alias(&std::fs::read_to_string(cx.root.join(ALIAS)).unwrap_or_default()),
-        xtask: if stands_alone(&cx.root) { "--manifest-path xtask/Cargo.toml" } else { "--package xtask" },
-        lockfile: cx.root.join("Cargo.lock").exists(),
+        alias: alias(&std::fs::read_to_string(ctx.root.join(ALIAS)).unwrap_or_default()),
+        xtask: if stands_alone(&ctx.root) { "--manifest-path xtask/Cargo.toml" } else { "--package xtask" },
+        lockfile: ctx.root.join("Cargo.lock").exists(),
         circleci: scope.uses_circleci(has_config),
         pipeline: scope.ci || scope.in_job,
         drift: match &valid {
-            Ok(()) => generate::drift(cx, project).map_err(fault),
+            Ok(()) => generate::drift(ctx, project).map_err(fault),
             Err(fault) => Err(fault.clone()),
         },
         valid,
@@ -201,7 +201,7 @@ fn judge_files(files: &Files) -> Vec<Check> {
     }];
     checks.extend(files.urls.iter().map(|fault| Check::of("xtask/src/main.rs", State::Broken, fault)));
     let word = if files.circleci && files.pipeline { State::Broken } else { State::Warning };
-    let why = if files.circleci { "every job says `cargo xtask`" } else { "`cargo xtask` works for nobody else" };
+    let reason = if files.circleci { "every job says `cargo xtask`" } else { "`cargo xtask` works for nobody else" };
     let ours = format!("xtask = \"run --quiet {} --\"", files.xtask);
     let add =
         format!("`printf '[alias]\\n{ours}\\n' >> {ALIAS}`; where it has a table [alias], one line there: {ours}");
@@ -211,18 +211,18 @@ fn judge_files(files: &Files) -> Vec<Check> {
         Some(alias) => {
             Check::new("alias", word, Some(format!("`cargo xtask` is `{alias}`, which is not the xtask")), Some(change))
         }
-        None => Check::new("alias", word, Some(format!("{ALIAS} has none, and {why}")), Some(add)),
+        None => Check::new("alias", word, Some(format!("{ALIAS} has none, and {reason}")), Some(add)),
     });
     checks.push(match (files.lockfile, files.circleci) {
         (true, _) => Check::fine("Cargo.lock"),
         (false, circleci) => {
-            let why = if circleci {
+            let reason = if circleci {
                 "there is none: the jobs build with --locked, and name their cache after it"
             } else {
                 "there is none, and `cargo xtask build` wants one that is committed"
             };
             let hint = "`cargo generate-lockfile`, then commit Cargo.lock".to_owned();
-            Check::new("Cargo.lock", word, Some(why.into()), Some(hint))
+            Check::new("Cargo.lock", word, Some(reason.into()), Some(hint))
         }
     });
     checks.push(match &files.drift {

@@ -1,18 +1,18 @@
 //! The envs: their variables, and each of their hosts, asked in one round trip, all at once.
 
-use crate::cx::{Answer, Cx};
-use crate::deploy::life::Registry;
+use crate::context::{Context, Output};
+use crate::deploy::liveness::LivenessChecker;
 use crate::deploy::plan::usable;
-use crate::deploy::state::Kept;
+use crate::deploy::state::ServiceState;
 use crate::deploy::state::State as TargetState;
-use crate::deploy::waves::{AT_ONCE, each};
+use crate::deploy::waves::{AT_ONCE, par_map};
 use crate::doctor::places::{Locked, owner};
 use crate::doctor::{Check, Fault, Found, Scope, State, fault, grouped};
 use crate::error::in_env;
 use crate::health::Checker;
 use crate::host::script::examine::{Examined, Needs, examine};
-use crate::host::{self, Act, Target, script};
-use crate::machine::Life;
+use crate::host::{self, Operation, Target, script};
+use crate::machine::Liveness;
 use crate::project::{Compression, Env, Service};
 use crate::service::{self, Script, Spec};
 use jiff::Timestamp;
@@ -28,7 +28,7 @@ const UNKNOWN_SIZE: u64 = 16 << 10;
 const SCARCE: u64 = 512 << 10;
 
 /// An env with what of it can be filled in here.
-struct Site<'a> {
+struct EnvCheck<'a> {
     env: &'a Env,
     spec: Spec,
     checker: Option<Checker>,
@@ -37,7 +37,7 @@ struct Site<'a> {
 }
 
 /// What is known of a host.
-struct Host {
+struct HostCheck {
     url: String,
     /// Whether it is reached by ssh, or this machine.
     far: bool,
@@ -55,13 +55,13 @@ struct Host {
 }
 
 /// A group for each env. `locks` are those that stores keep.
-pub fn look(cx: &Cx, scope: &Scope, locks: &[Locked]) -> Vec<Check> {
-    let sites: Vec<_> = scope.envs.iter().map(|env| fill_in(cx, env)).collect();
+pub fn look(ctx: &Context, scope: &Scope, locks: &[Locked]) -> Vec<Check> {
+    let sites: Vec<_> = scope.envs.iter().map(|env| fill_in(ctx, env)).collect();
     let mut opened = Vec::new();
     let mut unopened = Vec::new();
     for (at, site) in sites.iter().enumerate() {
         for url in site.env.targets {
-            match host::open(cx, url) {
+            match host::open(ctx, url) {
                 Ok(target) => opened.push((at, target)),
                 Err(error) => unopened.push((at, Check::of(*url, State::Broken, &fault(error)))),
             }
@@ -69,11 +69,11 @@ pub fn look(cx: &Cx, scope: &Scope, locks: &[Locked]) -> Vec<Check> {
     }
     if !opened.is_empty() {
         let hosts = if opened.len() == 1 { "host" } else { "hosts" };
-        cx.note(format!("asking {} {hosts}", opened.len()));
+        ctx.note(format!("asking {} {hosts}", opened.len()));
     }
-    let registry = Registry::new(cx, scope.project.ci.slug);
+    let liveness = LivenessChecker::new(ctx, scope.project.ci.slug);
     let compression = scope.project.app.compression;
-    let hosts = each(&opened, AT_ONCE, |(at, target)| ask(cx, &sites[*at], compression, &**target));
+    let hosts = par_map(&opened, AT_ONCE, |(at, target)| ask(ctx, &sites[*at], compression, &**target));
     let mut checks = Vec::new();
     for (at, site) in sites.iter().enumerate() {
         let name = site.env.name;
@@ -82,7 +82,7 @@ pub fn look(cx: &Cx, scope: &Scope, locks: &[Locked]) -> Vec<Check> {
         of_env.extend(locks.iter().filter(|it| it.env == name).map(|it| lock(name, Some(&it.url), it.by.as_ref())));
         checks.extend(grouped(name, of_env));
         for (host, _) in hosts.iter().zip(&opened).filter(|(_, (of, _))| *of == at) {
-            let lock = host.state.as_ref().and_then(|state| owner(&registry, &state.as_ref().ok()?.lock));
+            let lock = host.state.as_ref().and_then(|state| owner(&liveness, &state.as_ref().ok()?.lock));
             let subject = Some(host.url.clone());
             let of_host = judge(host, site.env, scope.project.app.name, lock.as_ref());
             checks.extend(grouped(name, of_host).map(|check| Check { subject: subject.clone(), ..check }));
@@ -91,20 +91,20 @@ pub fn look(cx: &Cx, scope: &Scope, locks: &[Locked]) -> Vec<Check> {
     checks
 }
 
-fn fill_in<'a>(cx: &Cx, env: &'a Env) -> Site<'a> {
+fn fill_in<'a>(ctx: &Context, env: &'a Env) -> EnvCheck<'a> {
     let (mut vars, mut faults) = (Vec::new(), Vec::new());
     for (name, text) in env.vars {
-        match cx.expand(text) {
+        match ctx.expand(text) {
             Ok(value) => vars.push(((*name).to_owned(), value)),
             Err(error) => faults.push((*name, fault(error))),
         }
     }
     let spec = Spec::new(&env.service, &vars);
-    let checker = Checker::new(cx, &env.health, &spec).map_err(|error| faults.push(("health check", fault(error))));
-    Site { env, spec, checker: checker.ok(), faults }
+    let checker = Checker::new(ctx, &env.health, &spec).map_err(|error| faults.push(("health check", fault(error))));
+    EnvCheck { env, spec, checker: checker.ok(), faults }
 }
 
-fn ask(cx: &Cx, site: &Site, compression: Compression, target: &dyn Target) -> Host {
+fn ask(ctx: &Context, site: &EnvCheck, compression: Compression, target: &dyn Target) -> HostCheck {
     let (env, root) = (site.env, target.root());
     let look = |what, text| Script::new(text, String::new()).called(what);
     let needs = Needs { service: &env.service, transfer: env.transfer, compression, shared: env.shared };
@@ -112,13 +112,13 @@ fn ask(cx: &Cx, site: &Site, compression: Compression, target: &dyn Target) -> H
     scripts.extend(site.spec.ready(root));
     let limit = PATIENCE / u32::try_from(scripts.len()).unwrap_or(1);
     let scripts: Vec<_> = scripts.into_iter().map(|it| Script { limit, interruptible: true, ..it }).collect();
-    let acts: Vec<_> = scripts.iter().map(Act::Run).collect();
+    let acts: Vec<_> = scripts.iter().map(Operation::Run).collect();
     // What it takes to get there says nothing of a clock.
     target.reach();
-    let before = cx.now();
+    let before = ctx.now();
     let answers = target.act(&acts);
-    let after = cx.now();
-    let mut host = Host {
+    let after = ctx.now();
+    let mut host = HostCheck {
         url: target.url().to_owned(),
         far: target.url().starts_with("ssh:"),
         root: root.to_owned(),
@@ -131,28 +131,29 @@ fn ask(cx: &Cx, site: &Site, compression: Compression, target: &dyn Target) -> H
     };
     let answers = match answers {
         Ok(answers) => answers,
-        Err(error) => return Host { examined: Err(fault(error)), ..host },
+        Err(error) => return HostCheck { examined: Err(fault(error)), ..host },
     };
     let found = |at: usize| {
-        let why = |answer| plain(&host.url, fault(target.complaint(&acts[at], answer)));
-        answers.get(at).map(|answer| if answer.ok() { Ok(answer.stdout.as_str()) } else { Err(why(answer)) })
+        let reason = |answer| plain(&host.url, fault(target.complaint(&acts[at], answer)));
+        answers.get(at).map(|answer| if answer.ok() { Ok(answer.stdout.as_str()) } else { Err(reason(answer)) })
     };
     let examined = Examined::parse(answers.first().map_or("", |answer| answer.stdout.as_str()));
     let state = found(1).map(|said| said.map(TargetState::parse));
-    let warnings = |answer: &Answer| service::warnings(&answer.stderr).map(str::to_owned).collect();
+    let warnings = |answer: &Output| service::warnings(&answer.stderr).map(str::to_owned).collect();
     let ready = found(2).map(|said| said.map(|_| answers.get(2).map(warnings).unwrap_or_default()));
     if let (Some(checker), Some(Ok(state))) = (&site.checker, &state)
         && let Some(live) = state.live()
     {
         host.health = Some(checker.once(target, state.history.commit(live)));
     }
-    if let (Some(checker), Some(Ok(TargetState { service: Kept::None | Kept::Stopped, .. }))) = (&site.checker, &state)
-        && matches!(env.service, Service::Keeper { .. } | Service::Systemd { .. })
+    if let (Some(checker), Some(Ok(TargetState { service: ServiceState::None | ServiceState::Stopped, .. }))) =
+        (&site.checker, &state)
+        && matches!(env.service, Service::Pidfile { .. } | Service::Systemd { .. })
     {
         host.taken = checker.answered(target);
     }
     host.skew = examined.clock.map(|clock| skew(clock, before, after));
-    Host { examined: Ok(examined), state, ready, ..host }
+    HostCheck { examined: Ok(examined), state, ready, ..host }
 }
 
 /// A fault of a host without its URL, which stands above it.
@@ -167,7 +168,7 @@ fn skew(clock: i64, before: Timestamp, after: Timestamp) -> i64 {
     if clock < before { clock - before } else { (clock - after).max(0) }
 }
 
-fn judge_site(site: &Site) -> Vec<Check> {
+fn judge_site(site: &EnvCheck) -> Vec<Check> {
     let mut checks = Vec::new();
     let vars = site.env.vars.len();
     for (name, fault) in &site.faults {
@@ -183,15 +184,15 @@ fn judge_site(site: &Site) -> Vec<Check> {
     checks
 }
 
-fn lock(env: &str, url: Option<&str>, by: Option<&(String, Life)>) -> Check {
+fn lock(env: &str, url: Option<&str>, by: Option<&(String, Liveness)>) -> Check {
     let what = url.map_or_else(|| "lock".to_owned(), |url| format!("lock {url}"));
     match by {
         None => Check::ok(what, "free"),
-        Some((by, Life::Dead)) => {
-            let hint = format!("nothing to do; to remove it now: `cargo xtask lock release {env}`");
+        Some((by, Liveness::Dead)) => {
+            let hint = format!("nothing to do; to remove it now: `cargo xtask unlock {env}`");
             Check::warning(what, format!("held by {by}"), hint)
         }
-        Some((by, Life::Alive | Life::Ending | Life::Unknown)) => Check::broken(
+        Some((by, Liveness::Alive | Liveness::Ending | Liveness::Unknown)) => Check::broken(
             what,
             format!("held by {by}"),
             format!(
@@ -202,7 +203,7 @@ fn lock(env: &str, url: Option<&str>, by: Option<&(String, Life)>) -> Check {
     }
 }
 
-fn judge(host: &Host, env: &Env, app: &str, held: Option<&(String, Life)>) -> Vec<Check> {
+fn judge(host: &HostCheck, env: &Env, app: &str, held: Option<&(String, Liveness)>) -> Vec<Check> {
     let way = if host.far { "ssh" } else { "sh" };
     let it = match &host.examined {
         Err(fault) => {
@@ -284,7 +285,7 @@ fn tools(it: &Examined, far: bool) -> Check {
     )
 }
 
-fn directory(it: &Examined, host: &Host) -> Check {
+fn directory(it: &Examined, host: &HostCheck) -> Check {
     let (login, root) = (&it.login, script::quote(&host.root));
     let place = if host.far { "that host" } else { "this machine" };
     if let Some(blocked) = &it.blocked {
@@ -317,8 +318,8 @@ fn room(it: &Examined, env: &str) -> Option<Check> {
     let want = it.live.map_or(UNKNOWN_SIZE, |live| live * 2);
     let hint = format!("make room: `df -h` shows the disk; `cargo xtask prune {env}` removes old releases");
     Some(if free < want {
-        let why = format!("{} free, and a release takes {} while it is installed", size(free), size(want));
-        Check::broken("disk", why, hint)
+        let reason = format!("{} free, and a release takes {} while it is installed", size(free), size(want));
+        Check::broken("disk", reason, hint)
     } else if it.inodes == Some(0) {
         Check::broken("disk", "there is room, but for no more files (inodes)", hint.replace("df -h", "df -i"))
     } else if free < SCARCE {
@@ -351,7 +352,7 @@ fn clock(skew: i64) -> Check {
 fn manager(env: &Env, ready: Option<&Found<Vec<String>>>) -> Vec<Check> {
     let what = match env.service {
         Service::None | Service::Command { .. } => return vec![],
-        Service::Keeper { .. } => "keeper",
+        Service::Pidfile { .. } => "pidfile",
         Service::Systemd { .. } => "systemd",
     };
     let mut checks = Vec::new();
@@ -372,7 +373,7 @@ fn manager(env: &Env, ready: Option<&Found<Vec<String>>>) -> Vec<Check> {
     checks
 }
 
-fn shared(it: &Examined, host: &Host) -> Check {
+fn shared(it: &Examined, host: &HostCheck) -> Check {
     match it.unshared.first() {
         None => Check::fine("shared"),
         Some(path) => {
@@ -388,7 +389,7 @@ fn shared(it: &Examined, host: &Host) -> Check {
 }
 
 /// What is live, and whether it can be replaced.
-fn live(host: &Host, env: &Env, app: &str, held: Option<&(String, Life)>) -> Vec<Check> {
+fn live(host: &HostCheck, env: &Env, app: &str, held: Option<&(String, Liveness)>) -> Vec<Check> {
     let state = match &host.state {
         None => return vec![Check::skipped("state", "it was not asked")],
         Some(Err(fault)) => return vec![Check::of("state", State::Broken, fault)],
@@ -412,24 +413,24 @@ fn live(host: &Host, env: &Env, app: &str, held: Option<&(String, Life)>) -> Vec
     };
     let logs = format!("`cargo xtask logs {0}` shows why; `cargo xtask start {0}` starts it again", env.name);
     checks.push(match (&state.service, &host.health) {
-        (Kept::Stopped, _) => Check::warning("live", format!("{id}, and its service does not run"), logs),
-        (Kept::Starting, _) => Check::warning(
+        (ServiceState::Stopped, _) => Check::warning("live", format!("{id}, and its service does not run"), logs),
+        (ServiceState::Starting, _) => Check::warning(
             "live",
             format!("{id}, and systemd is starting its service, or starts it again after a crash"),
             logs,
         ),
-        (Kept::Unknown, _) => Check::warning(
+        (ServiceState::Unknown, _) => Check::warning(
             "live",
             format!("{id}, and its service manager does not answer"),
             "on that host `systemctl status`, `systemctl --user status` for a unit of the login, shows why".to_owned(),
         ),
-        (Kept::Unrecorded, _) => Check::warning(
+        (ServiceState::Unrecorded, _) => Check::warning(
             "live",
             format!("{id}, and its service runs without a record of how it was started: a deploy ended in between"),
             format!("`cargo xtask deploy {}` starts it again", env.name),
         ),
-        (_, Some(Err(why))) => Check::warning("live", format!("{id}, which is not healthy: {why}"), logs),
-        (Kept::Drifted, _) => Check::warning(
+        (_, Some(Err(reason))) => Check::warning("live", format!("{id}, which is not healthy: {reason}"), logs),
+        (ServiceState::Drifted, _) => Check::warning(
             "live",
             format!("{id}, and its unit was changed by hand"),
             format!("put changes into a drop-in: the next `cargo xtask deploy {}` undoes them", env.name),
@@ -463,8 +464,8 @@ mod tests {
         }
     }
 
-    fn host(it: Examined) -> Host {
-        Host {
+    fn host(it: Examined) -> HostCheck {
+        HostCheck {
             url: "ssh://web1/srv/app".into(),
             far: true,
             root: "/srv/app".into(),
@@ -479,7 +480,7 @@ mod tests {
 
     const ENV: Env = Env {
         name: "dev",
-        service: Service::Keeper { run: &["bin/app"], stop_timeout: Duration::ZERO },
+        service: Service::Pidfile { run: &["bin/app"], stop_timeout: Duration::ZERO },
         shared: &["uploads/"],
         ..Env::DEFAULT
     };
@@ -532,13 +533,13 @@ mod tests {
     fn what_is_on_a_host() {
         let fault =
             Fault { kind: crate::error::Kind::Remote, text: "ssh://web1/srv/app: gone".into(), hint: "wait".into() };
-        let lost = judge(&Host { examined: Err(fault.clone()), ..host(well()) }, &ENV, "shop", None);
+        let lost = judge(&HostCheck { examined: Err(fault.clone()), ..host(well()) }, &ENV, "shop", None);
         assert_eq!(told(&lost), ["broken ssh: wait"]);
         assert_eq!(lost[0].detail.as_deref(), Some("gone"));
         let id = "20260822T101500-1a2b3c4";
-        let of = |state: &str, health, held: Option<Life>| {
+        let of = |state: &str, health, held: Option<Liveness>| {
             let held = held.map(|life| ("ana".to_owned(), life));
-            let it = Host { state: Some(Ok(TargetState::parse(state))), health, ..host(well()) };
+            let it = HostCheck { state: Some(Ok(TargetState::parse(state))), health, ..host(well()) };
             told(&judge(&it, &ENV, "shop", held.as_ref())).join("; ")
         };
         let live = format!("root\ncurrent releases/{id}\napp shop\nrelease {id} x\n");
@@ -548,16 +549,16 @@ mod tests {
             (format!("{live}service stopped\n"), None, None, "warning live: `cargo xtask logs dev`"),
             (format!("{live}service drifted\n"), None, None, "warning live: put changes into a drop-in"),
             (live.replace("app shop", "app other"), None, None, "broken app: give each app a directory"),
-            (live.clone(), None, Some(Life::Dead), "warning lock: nothing to do"),
-            (live.clone(), None, Some(Life::Alive), "broken lock: wait for it"),
-            (live.clone(), None, Some(Life::Unknown), "broken lock: wait for it"),
+            (live.clone(), None, Some(Liveness::Dead), "warning lock: nothing to do"),
+            (live.clone(), None, Some(Liveness::Alive), "broken lock: wait for it"),
+            (live.clone(), None, Some(Liveness::Unknown), "broken lock: wait for it"),
             ("root\ncurrent-blocked\n".into(), None, None, "broken current: what it serves is offline once"),
             ("root\ncurrent /elsewhere\n".into(), None, None, "broken current: `cargo xtask deploy ENV --take-over`"),
         ] {
             let said = of(&state, health, held);
             assert!(said.starts_with(says), "{state}: {said}");
         }
-        let port = Host { taken: Some("http://web1:80".into()), ..host(well()) };
+        let port = HostCheck { taken: Some("http://web1:80".into()), ..host(well()) };
         let said = told(&judge(&port, &ENV, "shop", None));
         assert_eq!(
             said,
@@ -565,7 +566,7 @@ mod tests {
                 "warning port: on that host `ss -ltnp` shows what; end it, or give dev a port of its own: another in xtask/src/main.rs"
             ]
         );
-        let refused = Host { state: Some(Err(fault)), ready: None, ..host(well()) };
+        let refused = HostCheck { state: Some(Err(fault)), ready: None, ..host(well()) };
         assert_eq!(told(&judge(&refused, &ENV, "shop", None)), ["broken state: wait"]);
     }
 

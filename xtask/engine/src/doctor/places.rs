@@ -1,12 +1,12 @@
 //! The stores: whether each can be opened, asked and written, and who has the lock of an env there.
 
-use crate::cx::Cx;
-use crate::deploy::life::Registry;
+use crate::context::Context;
+use crate::deploy::liveness::LivenessChecker;
 use crate::deploy::lock;
 use crate::deploy::state::Lock;
 use crate::doctor::{Check, Fault, Found, Scope, State, fault};
-use crate::machine::Life;
-use crate::project::Pattern;
+use crate::machine::Liveness;
+use crate::project::Handoff;
 use crate::store::{self, Store};
 
 /// Who has the lock of an env, in words, and whether they live.
@@ -17,11 +17,11 @@ pub struct Locked {
     /// What is locked.
     pub url: String,
     /// Who has it; nobody where it is free.
-    pub by: Option<(String, Life)>,
+    pub by: Option<(String, Liveness)>,
 }
 
 /// What is known of a store.
-struct Place {
+struct StoreCheck {
     url: &'static str,
     about: About,
 }
@@ -42,73 +42,73 @@ enum About {
 }
 
 /// The checks of all stores, and the locks that they keep of the envs. `answers` is whether the API does.
-pub fn look(cx: &Cx, scope: &Scope, answers: bool) -> (Vec<Check>, Vec<Locked>) {
-    let registry = Registry::new(cx, scope.project.ci.slug);
+pub fn look(ctx: &Context, scope: &Scope, answers: bool) -> (Vec<Check>, Vec<Locked>) {
+    let liveness = LivenessChecker::new(ctx, scope.project.ci.slug);
     let (mut places, mut locks) = (Vec::new(), Vec::new());
     for &url in scope.project.stores {
-        let about = match store::open(cx, scope.project, url) {
+        let about = match store::open(ctx, scope.project, url) {
             Err(error) => About::Unopened(fault(error)),
             Ok(store) => {
-                let about = ask(cx, scope, url, &*store);
+                let about = ask(ctx, scope, url, &*store);
                 if matches!(about, About::Tried(Ok(()))) && !scope.ci {
-                    locks.extend(scope.envs.iter().filter_map(|env| held(&registry, &*store, env.name)));
+                    locks.extend(scope.envs.iter().filter_map(|env| held(&liveness, &*store, env.name)));
                 }
                 about
             }
         };
-        places.push(Place { url, about });
+        places.push(StoreCheck { url, about });
     }
-    (judge(&places, scope.project.ci.pattern, scope.in_job, answers), locks)
+    (judge(&places, scope.project.ci.handoff, scope.in_job, answers), locks)
 }
 
-fn ask(cx: &Cx, scope: &Scope, url: &'static str, store: &dyn Store) -> About {
-    let why = store.unusable().map(|why| why.replace(&format!("{url} was not asked: "), ""));
-    match why {
+fn ask(ctx: &Context, scope: &Scope, url: &'static str, store: &dyn Store) -> About {
+    let reason = store.unusable().map(|reason| reason.replace(&format!("{url} was not asked: "), ""));
+    match reason {
         _ if url.starts_with("circleci:") && !store::only_in_ci(url) && scope.ci => {
             About::Unasked("a job with the token asks it".into())
         }
         _ if url.starts_with("circleci:") && !store::only_in_ci(url) => About::ByApi,
         _ if store::only_in_ci(url) && !scope.in_job => About::OnlyInJobs,
-        Some(why) if scope.ci => About::Unasked(why),
-        Some(why) => About::Unusable(why),
+        Some(reason) if scope.ci => About::Unasked(reason),
+        Some(reason) => About::Unusable(reason),
         None if scope.ci && !store.is_remote() => About::Unasked("a job that deploys writes to it".into()),
         None => {
             if store.is_remote() {
-                cx.note(format!("asking {url}"));
+                ctx.note(format!("asking {url}"));
             }
             About::Tried(store.examine().map_err(fault))
         }
     }
 }
 
-fn held(registry: &Registry, store: &dyn Store, env: &'static str) -> Option<Locked> {
+fn held(liveness: &LivenessChecker, store: &dyn Store, env: &'static str) -> Option<Locked> {
     let place = store.lock_of(env)?;
-    // Whoever cannot be asked for a lock was asked for more a moment ago.
-    Some(Locked { env, url: place.url().to_owned(), by: owner(registry, &place.holder().ok()?) })
+    // Whoever cannot be asked for a lock was asked for more a phase ago.
+    Some(Locked { env, url: place.url().to_owned(), by: owner(liveness, &place.holder().ok()?) })
 }
 
 /// Who has a lock, and whether they live.
-pub fn owner(registry: &Registry, found: &Lock) -> Option<(String, Life)> {
+pub fn owner(liveness: &LivenessChecker, found: &Lock) -> Option<(String, Liveness)> {
     let life = match found {
-        Lock::Held(owner) => registry.life(owner),
-        Lock::Free | Lock::Unreadable(_) => Life::Unknown,
+        Lock::Held(owner) => liveness.liveness(owner),
+        Lock::Free | Lock::Unreadable(_) => Liveness::Unknown,
     };
-    lock::holder(registry, found).map(|who| (who, life))
+    lock::holder(liveness, found).map(|who| (who, life))
 }
 
-fn judge(places: &[Place], pattern: Pattern, in_job: bool, answers: bool) -> Vec<Check> {
-    let one = |place: &Place| {
+fn judge(places: &[StoreCheck], handoff: Handoff, in_job: bool, answers: bool) -> Vec<Check> {
+    let one = |place: &StoreCheck| {
         let (url, is_bucket) = (place.url, store::is_bucket(place.url));
         match &place.about {
             About::Unopened(fault) => Check::of(url, State::Broken, fault),
             About::ByApi if answers => Check::fine(url),
             About::ByApi => Check::skipped(url, "it is asked by CircleCI's API, see above"),
             About::OnlyInJobs => Check::skipped(url, "it is there in jobs alone"),
-            About::Unasked(why) => Check::skipped(url, why),
-            About::Unusable(why) if is_bucket && (pattern == Pattern::S3 || in_job) => {
-                Check::broken(url, why, credentials(url))
+            About::Unasked(reason) => Check::skipped(url, reason),
+            About::Unusable(reason) if is_bucket && (handoff == Handoff::S3 || in_job) => {
+                Check::broken(url, reason, credentials(url))
             }
-            About::Unusable(why) => Check::warning(url, why, credentials(url)),
+            About::Unusable(reason) => Check::warning(url, reason, credentials(url)),
             About::Tried(Err(fault)) => Check::of(url, State::Broken, fault),
             About::Tried(Ok(())) if is_bucket => Check::ok(url, "written to, under conditions that it minds"),
             About::Tried(Ok(())) => Check::ok(url, "may be written"),
@@ -152,32 +152,32 @@ mod tests {
         let no = || Fault { kind: Kind::Remote, text: "no".into(), hint: "do this".into() };
         let unusable = || About::Unusable("it wants a key".into());
         let (bucket, dir) = ("s3://builds/shop", "file:store");
-        for (url, about, pattern, in_job, answers, state) in [
-            (dir, About::Tried(Ok(())), Pattern::Workspace, false, false, Fine),
-            (dir, About::Tried(Err(no())), Pattern::Workspace, false, false, Broken),
-            (dir, About::Unasked("in a job".into()), Pattern::Workspace, true, false, Skipped),
-            ("nonsense:x", About::Unopened(no()), Pattern::Workspace, false, false, Broken),
-            ("circleci:workspace", About::OnlyInJobs, Pattern::Workspace, false, true, Skipped),
-            ("circleci:artifacts", About::ByApi, Pattern::Artifacts, false, true, Fine),
-            ("circleci:artifacts", About::ByApi, Pattern::Artifacts, false, false, Skipped),
-            (bucket, About::Tried(Ok(())), Pattern::S3, false, false, Fine),
-            (bucket, About::Tried(Err(no())), Pattern::Workspace, false, false, Broken),
+        for (url, about, handoff, in_job, answers, state) in [
+            (dir, About::Tried(Ok(())), Handoff::Workspace, false, false, Fine),
+            (dir, About::Tried(Err(no())), Handoff::Workspace, false, false, Broken),
+            (dir, About::Unasked("in a job".into()), Handoff::Workspace, true, false, Skipped),
+            ("nonsense:x", About::Unopened(no()), Handoff::Workspace, false, false, Broken),
+            ("circleci:workspace", About::OnlyInJobs, Handoff::Workspace, false, true, Skipped),
+            ("circleci:artifacts", About::ByApi, Handoff::Artifacts, false, true, Fine),
+            ("circleci:artifacts", About::ByApi, Handoff::Artifacts, false, false, Skipped),
+            (bucket, About::Tried(Ok(())), Handoff::S3, false, false, Fine),
+            (bucket, About::Tried(Err(no())), Handoff::Workspace, false, false, Broken),
             // A laptop without keys deploys what it has; a job without them has nothing.
-            (bucket, unusable(), Pattern::Workspace, false, false, Warning),
-            (bucket, unusable(), Pattern::Workspace, true, false, Broken),
-            (bucket, unusable(), Pattern::S3, false, false, Broken),
+            (bucket, unusable(), Handoff::Workspace, false, false, Warning),
+            (bucket, unusable(), Handoff::Workspace, true, false, Broken),
+            (bucket, unusable(), Handoff::S3, false, false, Broken),
         ] {
-            let checks = judge(&[Place { url, about }], pattern, in_job, answers);
-            assert_eq!(checks[0].state, state, "{url} {pattern:?} {in_job}");
+            let checks = judge(&[StoreCheck { url, about }], handoff, in_job, answers);
+            assert_eq!(checks[0].state, state, "{url} {handoff:?} {in_job}");
             assert_eq!(checks[0].hint.is_some(), matches!(state, Broken | Warning), "{url}");
         }
         for (url, names) in
             [(bucket, "AWS_ACCESS_KEY_ID"), ("az://builds", "AZURE_STORAGE_KEY"), ("gs://builds", "GOOGLE_")]
         {
-            let checks = judge(&[Place { url, about: unusable() }], Pattern::S3, false, false);
+            let checks = judge(&[StoreCheck { url, about: unusable() }], Handoff::S3, false, false);
             assert!(checks[0].hint.as_ref().unwrap().contains(names), "{url}");
         }
-        assert_eq!(judge(&[], Pattern::Workspace, true, false)[0].state, Broken);
-        assert_eq!(judge(&[], Pattern::Workspace, false, false)[0].state, Skipped);
+        assert_eq!(judge(&[], Handoff::Workspace, true, false)[0].state, Broken);
+        assert_eq!(judge(&[], Handoff::Workspace, false, false)[0].state, Skipped);
     }
 }

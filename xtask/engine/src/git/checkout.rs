@@ -1,7 +1,7 @@
 //! How the files of a checkout differ from what the commit holds, in ways that `git status` does not show.
 
 use super::shell;
-use crate::cx::{Cx, Input};
+use crate::context::{Context, Input};
 use crate::error::{Result, failed};
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
@@ -54,10 +54,10 @@ struct Repository {
 }
 
 impl Repository {
-    fn open(cx: &Cx, prefix: String) -> Result<Self> {
-        let dir = cx.root.join(&prefix);
+    fn open(ctx: &Context, prefix: String) -> Result<Self> {
+        let dir = ctx.root.join(&prefix);
         let sh = shell(&dir)?;
-        let entries = entries(&cx.read(cmd!(sh, "git ls-files --stage -v -z").into())?);
+        let entries = entries(&ctx.read(cmd!(sh, "git ls-files --stage -v -z").into())?);
         Ok(Self { sh, dir, prefix, entries })
     }
 
@@ -74,10 +74,10 @@ impl Repository {
     }
 
     /// Which of these files of its own it ignores, by their paths below the workspace root.
-    fn ignored(&self, cx: &Cx, files: &[&str]) -> Result<Vec<String>> {
+    fn ignored(&self, ctx: &Context, files: &[&str]) -> Result<Vec<String>> {
         let sh = &self.sh;
         let command = cmd!(sh, "git check-ignore --stdin -z");
-        let answer = cx.answer(command.into(), Input::Bytes(files.join("\0").as_bytes()))?;
+        let answer = ctx.answer(command.into(), Input::Bytes(files.join("\0").as_bytes()))?;
         // It exits with 1 where it ignores none of them.
         if !matches!(answer.code, Some(0 | 1)) {
             return failed(format!("git cannot say which included files it ignores: {}", answer.stderr.trim()))
@@ -88,25 +88,25 @@ impl Repository {
     }
 
     /// Whether a file is as the index has it.
-    fn is_unchanged(&self, cx: &Cx, entry: &Entry, meta: &Metadata) -> Result<bool> {
+    fn is_unchanged(&self, ctx: &Context, entry: &Entry, meta: &Metadata) -> Result<bool> {
         let (sh, file) = (&self.sh, self.dir.join(&entry.path));
         if meta.is_symlink() || entry.mode == LINK || entry.path.contains('\n') {
             let blob = &entry.blob;
             let link = fs::read_link(file).unwrap_or_default();
             return Ok(
-                entry.mode == LINK && cx.read(cmd!(sh, "git cat-file blob {blob}").into())? == link.to_string_lossy()
+                entry.mode == LINK && ctx.read(cmd!(sh, "git cat-file blob {blob}").into())? == link.to_string_lossy()
             );
         }
         let executable = meta.permissions().mode() & 0o100 != 0;
         let paths = format!("{}\n", entry.path);
-        let hashed = cx.answer(cmd!(sh, "git hash-object --stdin-paths").into(), Input::Bytes(paths.as_bytes()))?;
+        let hashed = ctx.answer(cmd!(sh, "git hash-object --stdin-paths").into(), Input::Bytes(paths.as_bytes()))?;
         Ok(hashed.stdout.trim() == entry.blob && executable == (entry.mode == EXECUTABLE))
     }
 }
 
 /// The index of a checkout and of its submodules, as it was when it was opened.
 pub struct Checkout<'a> {
-    cx: &'a Cx,
+    ctx: &'a Context,
     /// A submodule comes after the repository that holds it.
     repositories: Vec<Repository>,
 }
@@ -123,18 +123,18 @@ pub struct Hidden {
 
 impl<'a> Checkout<'a> {
     /// Reads the index of the checkout, and of each submodule that is checked out.
-    pub fn open(cx: &'a Cx) -> Result<Self> {
-        let mut repositories = vec![Repository::open(cx, String::new())?];
+    pub fn open(ctx: &'a Context) -> Result<Self> {
+        let mut repositories = vec![Repository::open(ctx, String::new())?];
         let mut next = 0;
         while let Some(repository) = repositories.get(next) {
             let checked_out = repository.submodules().filter(|it| repository.is_checked_out(it));
             let prefixes: Vec<_> = checked_out.map(|it| format!("{}/", repository.path(&it.path))).collect();
             for prefix in prefixes {
-                repositories.push(Repository::open(cx, prefix)?);
+                repositories.push(Repository::open(ctx, prefix)?);
             }
             next += 1;
         }
-        Ok(Self { cx, repositories })
+        Ok(Self { ctx, repositories })
     }
 
     /// Looks at the files that git is told not to look at.
@@ -145,7 +145,7 @@ impl<'a> Checkout<'a> {
                 let Some(option) = entry.unwatched else { continue };
                 match fs::symlink_metadata(repository.dir.join(&entry.path)) {
                     Err(_) if option == SPARSE => hidden.left_out.push(repository.path(&entry.path)),
-                    Ok(meta) if repository.is_unchanged(self.cx, entry, &meta)? => {}
+                    Ok(meta) if repository.is_unchanged(self.ctx, entry, &meta)? => {}
                     _ => hidden.changed.push((repository.path(&entry.path), option)),
                 }
             }
@@ -155,9 +155,9 @@ impl<'a> Checkout<'a> {
 
     /// Files that are not as the commit has them, or that it does not have and git does not ignore.
     pub fn changes(&self) -> Result<Vec<String>> {
-        let sh = shell(&self.cx.root)?;
+        let sh = shell(&self.ctx.root)?;
         let status = cmd!(sh, "git status --porcelain=v1 -z --untracked-files=normal --ignore-submodules=none");
-        let listed = self.cx.read(status.into())?;
+        let listed = self.ctx.read(status.into())?;
         // `XY PATH`; after a rename the old path follows, which no letters come before: git-status(1).
         let paths = listed.split('\0').filter(|entry| entry.get(2..3) == Some(" ")).map(|entry| entry[3..].to_owned());
         let hidden = self.hidden()?.changed.into_iter().map(|(path, _)| path);
@@ -186,7 +186,7 @@ impl<'a> Checkout<'a> {
             rest = others;
             let own: Vec<_> = own.into_iter().map(|file| &file[repository.prefix.len()..]).collect();
             if !own.is_empty() {
-                ignored.extend(repository.ignored(self.cx, &own)?);
+                ignored.extend(repository.ignored(self.ctx, &own)?);
             }
         }
         Ok(ignored)
@@ -196,12 +196,12 @@ impl<'a> Checkout<'a> {
     /// configuration of this git wants them. Attributes of the repository are the same everywhere, so they are no
     /// difference.
     pub fn other_line_ends(&self, files: &[String]) -> Result<Vec<String>> {
-        let sh = shell(&self.cx.root)?;
-        let wanted = self.cx.answer(cmd!(sh, "git config --get core.autocrlf").into(), Input::Empty)?;
+        let sh = shell(&self.ctx.root)?;
+        let wanted = self.ctx.answer(cmd!(sh, "git config --get core.autocrlf").into(), Input::Empty)?;
         if wanted.stdout.trim() != "true" {
             return Ok(vec![]);
         }
-        let listed = self.cx.read(cmd!(sh, "git ls-files --eol -z").into())?;
+        let listed = self.ctx.read(cmd!(sh, "git ls-files --eol -z").into())?;
         let changed: BTreeSet<&str> = listed.split('\0').filter_map(changed_line_ends).collect();
         Ok(files.iter().filter(|file| changed.contains(file.as_str())).cloned().collect())
     }

@@ -6,10 +6,10 @@
 mod install;
 mod room;
 
-use crate::cx::{Answer, Cx, Input};
+use crate::context::{Context, Input, Output};
 use crate::deploy::history::Record;
 use crate::deploy::state::{Lock, Lockable, State};
-use crate::error::{Failure, Kind, Result, failed, split_hint, verification};
+use crate::error::{CliError, Kind, Result, failed, split_hint, verification};
 use crate::event::Stream;
 use crate::host::frame::{self, Marker, one_line};
 use crate::host::script::attend::attended;
@@ -18,7 +18,7 @@ use crate::host::script::room::is_full;
 use crate::host::ssh::{Address, Ssh};
 use crate::host::through::Through;
 use crate::host::transport::Transport;
-use crate::host::{Act, Delivery, Target, entries, script, sequence};
+use crate::host::{Delivery, Operation, Target, entries, script, sequence};
 use crate::machine::{self, Owner};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{self, Manifest};
@@ -35,11 +35,11 @@ const RENEWAL: Duration = Duration::from_secs(10);
 const SLOW_DISK: Duration = Duration::from_secs(3600);
 
 /// The directory of a host.
-pub struct HostTarget<'cx> {
-    cx: &'cx Cx,
+pub struct HostTarget<'ctx> {
+    ctx: &'ctx Context,
     url: String,
     root: String,
-    place: Place<'cx>,
+    place: Connection<'ctx>,
     /// Token of the lock that we have.
     token: Mutex<Option<String>>,
     /// Token of the last lock that we gave up.
@@ -50,35 +50,35 @@ pub struct HostTarget<'cx> {
     live: Mutex<Option<(ReleaseId, String)>>,
 }
 
-enum Place<'cx> {
+enum Connection<'ctx> {
     /// This machine, and the path of its shell: a program that is looked for is forked for, and a fork copies the tables
     /// of our memory.
     Here(PathBuf),
-    There(Ssh<'cx>),
-    Behind(Through<'cx>),
+    There(Ssh<'ctx>),
+    Behind(Through<'ctx>),
 }
 
-impl<'cx> HostTarget<'cx> {
+impl<'ctx> HostTarget<'ctx> {
     /// A directory of this machine.
-    pub fn local(cx: &'cx Cx, url: &str, dir: &Path) -> Self {
-        let sh = cx.program_on_path("sh").unwrap_or_else(|| "/bin/sh".into());
-        Self::at(cx, url, dir.to_string_lossy().into_owned(), Place::Here(sh))
+    pub fn local(ctx: &'ctx Context, url: &str, dir: &Path) -> Self {
+        let sh = ctx.program_on_path("sh").unwrap_or_else(|| "/bin/sh".into());
+        Self::at(ctx, url, dir.to_string_lossy().into_owned(), Connection::Here(sh))
     }
 
     /// A directory of another machine.
-    pub fn remote(cx: &'cx Cx, url: &str, address: Address) -> Self {
-        Self::at(cx, url, address.root.clone(), Place::There(Ssh::new(cx, url, address)))
+    pub fn remote(ctx: &'ctx Context, url: &str, address: Address) -> Self {
+        Self::at(ctx, url, address.root.clone(), Connection::There(Ssh::new(ctx, url, address)))
     }
 
     /// A directory of wherever `program` runs the words that come after it, e.g. `["docker", "exec", "-i", "web1"]`. `name` is
     /// what people call that place.
-    pub fn through(cx: &'cx Cx, url: &str, name: &str, dir: &str, program: &[&str]) -> Self {
-        Self::at(cx, url, dir.to_owned(), Place::Behind(Through::new(cx, url, name, program)))
+    pub fn through(ctx: &'ctx Context, url: &str, name: &str, dir: &str, program: &[&str]) -> Self {
+        Self::at(ctx, url, dir.to_owned(), Connection::Behind(Through::new(ctx, url, name, program)))
     }
 
-    fn at(cx: &'cx Cx, url: &str, root: String, place: Place<'cx>) -> Self {
+    fn at(ctx: &'ctx Context, url: &str, root: String, place: Connection<'ctx>) -> Self {
         Self {
-            cx,
+            ctx,
             url: url.to_owned(),
             root,
             place,
@@ -90,18 +90,18 @@ impl<'cx> HostTarget<'cx> {
     }
 
     /// Says something to the host. A clean environment keeps our variables, tokens among them, out of it, as ssh would.
-    fn say(&self, text: &str, input: Input, limit: Option<Duration>, interruptible: bool) -> Result<Answer> {
+    fn exec(&self, text: &str, input: Input, limit: Option<Duration>, interruptible: bool) -> Result<Output> {
         set(&self.fresh, None);
         // Whoever finds our lock when we are gone sees by this whether our last command is gone too.
         let token = self.token();
         let sh = match &self.place {
-            Place::There(ssh) => return ssh.exec(text, token.as_deref(), input, limit, interruptible),
-            Place::Behind(it) => return it.exec(text, token.as_deref(), input, limit, interruptible),
-            Place::Here(sh) => sh,
+            Connection::There(ssh) => return ssh.exec(text, token.as_deref(), input, limit, interruptible),
+            Connection::Behind(it) => return it.exec(text, token.as_deref(), input, limit, interruptible),
+            Connection::Here(sh) => sh,
         };
         let marked = token.as_deref().map(machine::mark).map(|mark| format!("# {mark}\n{text}"));
         let command = self.shell(sh, marked.as_deref().unwrap_or(text));
-        self.cx.answer_within(command, input, limit, interruptible)
+        self.ctx.answer_within(command, input, limit, interruptible)
     }
 
     /// A shell of this machine that runs a script.
@@ -109,7 +109,7 @@ impl<'cx> HostTarget<'cx> {
         let mut command = Command::new(sh);
         command.arg("-c").arg(text).current_dir("/").env_clear();
         for name in frame::KEPT {
-            if let Some(value) = self.cx.var(name) {
+            if let Some(value) = self.ctx.var(name) {
                 command.env(name, value);
             }
         }
@@ -127,13 +127,13 @@ impl<'cx> HostTarget<'cx> {
     }
 
     /// Says something that has to work.
-    fn tell(&self, what: &str, text: &str, input: Input) -> Result<String> {
-        self.tell_as_is(what, &self.fenced(what, text), input)
+    fn run_checked(&self, what: &str, text: &str, input: Input) -> Result<String> {
+        self.run_unfenced(what, &self.fenced(what, text), input)
     }
 
     /// The same without a look at the lock.
-    fn tell_as_is(&self, what: &str, text: &str, input: Input) -> Result<String> {
-        let answer = self.say(text, input, None, false)?;
+    fn run_unfenced(&self, what: &str, text: &str, input: Input) -> Result<String> {
+        let answer = self.exec(text, input, None, false)?;
         if answer.ok() {
             return Ok(answer.stdout);
         }
@@ -148,17 +148,17 @@ impl<'cx> HostTarget<'cx> {
     }
 
     /// An act as a script and what it reads.
-    fn script(&self, act: &Act) -> (String, String) {
+    fn script(&self, act: &Operation) -> (String, String) {
         let line = |record: &Record| record.to_line();
         let root = &self.root;
         match act {
-            Act::Run(script) => (script.text.clone(), script.stdin.clone()),
-            Act::VerifyFiles(id) => (script::verify_files(root, id), String::new()),
-            Act::Activate(Some(id), record) => (script::activate(root, id), record.map(line).unwrap_or_default()),
-            Act::Activate(None, record) => (script::deactivate(root), record.map(line).unwrap_or_default()),
-            Act::Record(record) => (script::record(root), line(record)),
-            Act::Remove(releases, record) => (script::remove(root, releases), line(record)),
-            Act::Unlock => {
+            Operation::Run(script) => (script.text.clone(), script.stdin.clone()),
+            Operation::VerifyFiles(id) => (script::verify_files(root, id), String::new()),
+            Operation::Activate(Some(id), record) => (script::activate(root, id), record.map(line).unwrap_or_default()),
+            Operation::Activate(None, record) => (script::deactivate(root), record.map(line).unwrap_or_default()),
+            Operation::Record(record) => (script::record(root), line(record)),
+            Operation::Remove(releases, record) => (script::remove(root, releases), line(record)),
+            Operation::Unlock => {
                 (self.token().map_or_else(|| ":".to_owned(), |token| script::unlock(root, Some(&token))), String::new())
             }
         }
@@ -167,16 +167,17 @@ impl<'cx> HostTarget<'cx> {
     /// The state, whoever has the lock: looking harms nobody.
     fn look(&self) -> Result<State> {
         let what = "read its state";
-        let said = self.tell_as_is(what, &format!("# {what}\n{}", script::state(&self.root)), Input::Empty)?;
+        let said = self.run_unfenced(what, &format!("# {what}\n{}", script::state(&self.root)), Input::Empty)?;
         Ok(self.seen(&said))
     }
 
     /// Does acts up to the first one that fails, in one script.
-    fn act_once(&self, acts: &[Act]) -> Result<Vec<Answer>> {
+    fn act_once(&self, acts: &[Operation]) -> Result<Vec<Output>> {
         let what: Vec<_> = acts.iter().map(name).collect();
         let what = what.join(", ");
         let mut scripts: Vec<_> = acts.iter().map(|act| self.script(act)).collect();
-        let runs: Vec<_> = acts.iter().filter_map(|act| if let Act::Run(it) = act { Some(it) } else { None }).collect();
+        let runs: Vec<_> =
+            acts.iter().filter_map(|act| if let Operation::Run(it) = act { Some(it) } else { None }).collect();
         let slow = if runs.len() < acts.len() { SLOW_DISK } else { Duration::ZERO };
         let limit = (!runs.is_empty()).then(|| runs.iter().map(|script| script.limit).sum::<Duration>() + slow);
         let interruptible = runs.len() == acts.len() && runs.iter().all(|script| script.interruptible);
@@ -184,13 +185,13 @@ impl<'cx> HostTarget<'cx> {
         let marker = Marker::random();
         let (text, input) = if alone { scripts.remove(0) } else { sequence::sequence(&marker, &scripts) };
         let text = self.fenced(&what, &text);
-        let answer = self.say(&text, Input::Bytes(input.as_bytes()), limit, interruptible)?;
+        let answer = self.exec(&text, Input::Bytes(input.as_bytes()), limit, interruptible)?;
         if is_lost(&answer) {
             return self.lost(&what, &answer.stderr).err();
         }
         let answers = if alone { vec![answer] } else { parts(&marker, &answer, acts.len()) };
         if answers.len() == acts.len()
-            && acts.iter().zip(&answers).any(|(act, answer)| matches!(act, Act::Unlock) && answer.ok())
+            && acts.iter().zip(&answers).any(|(act, answer)| matches!(act, Operation::Unlock) && answer.ok())
         {
             set(&self.given_up, self.token());
             set(&self.token, None);
@@ -206,18 +207,18 @@ impl<'cx> HostTarget<'cx> {
     }
 
     /// The failure of a script that was not run because the lock is another's.
-    fn lost(&self, what: &str, said: &str) -> Failure {
+    fn lost(&self, what: &str, said: &str) -> CliError {
         let now = said.lines().map(Lock::parse).find_map(|lock| match lock {
             Lock::Held(owner) => Some(format!("{} has it", owner.by)),
             _ => None,
         });
         let now = now.unwrap_or_else(|| "it was removed".into());
-        Failure::new(Kind::Locked, format!("{}: did not {what}: the lock is not ours any more, {now}", self.url)).hint(
+        CliError::new(Kind::Locked, format!("{}: did not {what}: the lock is not ours any more, {now}", self.url)).hint(
             "this run was not heard of for too long, or somebody removed its lock: `cargo xtask status` shows what is live now",
         )
     }
 
-    fn complain(&self, what: &str, answer: &Answer) -> Failure {
+    fn complain(&self, what: &str, answer: &Output) -> CliError {
         let said = [answer.stderr.trim(), answer.stdout.trim()]
             .into_iter()
             .find(|text| !text.is_empty())
@@ -226,7 +227,7 @@ impl<'cx> HostTarget<'cx> {
             return self.lost(what, &answer.stderr);
         }
         let (said, known) = split_hint(said);
-        let message = format!("{}: cannot {what}: {}", self.url, self.cx.scrub(said));
+        let message = format!("{}: cannot {what}: {}", self.url, self.ctx.scrub(said));
         if answer.code == Some(script::EXIT_VERIFICATION) {
             return verification(message)
                 .hint("the bytes on the host are not those of the release: look at the disk, then deploy again");
@@ -266,7 +267,7 @@ impl Lockable for HostTarget<'_> {
         let (text, input) = sequence::sequence(&marker, &scripts);
         let text = format!("# take the lock\n{text}");
         let take = || {
-            let answer = self.say(&text, Input::Bytes(input.as_bytes()), None, false)?;
+            let answer = self.exec(&text, Input::Bytes(input.as_bytes()), None, false)?;
             let mut answers = parts(&marker, &answer, scripts.len());
             if answers.is_empty() {
                 answers.push(answer);
@@ -290,8 +291,8 @@ impl Lockable for HostTarget<'_> {
         let json = to_json(owner);
         // Whoever takes over holds nothing yet.
         set(&self.token, None);
-        let unheard = seen.unheard.unwrap_or_default();
-        let text = script::take_over(&self.root, &owner.token, &seen.token, &dead.token, unheard);
+        let seconds_since_renewal = seen.seconds_since_renewal.unwrap_or_default();
+        let text = script::take_over(&self.root, &owner.token, &seen.token, &dead.token, seconds_since_renewal);
         let what = "take over the lock";
         let answer = self.exec_with_room(&self.fenced(what, &text), &json)?;
         if !answer.ok() {
@@ -304,13 +305,13 @@ impl Lockable for HostTarget<'_> {
         if token.is_some() && get(&self.given_up).as_deref() == token {
             return Ok(());
         }
-        let never_reached = matches!(&self.place, Place::There(ssh) if !ssh.was_reached());
+        let never_reached = matches!(&self.place, Connection::There(ssh) if !ssh.was_reached());
         if token.is_some() && never_reached {
             return Ok(());
         }
         // It looks itself whose lock that is.
         let (what, text) = ("give up the lock", script::unlock(&self.root, token));
-        self.tell_as_is(what, &format!("# {what}\n{text}"), Input::Empty)?;
+        self.run_unfenced(what, &format!("# {what}\n{text}"), Input::Empty)?;
         set(&self.token, None);
         Ok(())
     }
@@ -319,10 +320,10 @@ impl Lockable for HostTarget<'_> {
         let Some(token) = self.token() else { return };
         let text = format!("# renew the lock\n{}", lease::renew(&self.root, &token));
         match &self.place {
-            Place::There(ssh) => ssh.exec_concurrent(&text, RENEWAL),
-            Place::Behind(it) => drop(it.exec(&text, None, Input::Empty, Some(RENEWAL), false)),
-            Place::Here(sh) => {
-                let _ = self.cx.answer_within(self.shell(sh, &text), Input::Empty, Some(RENEWAL), false);
+            Connection::There(ssh) => ssh.exec_concurrent(&text, RENEWAL),
+            Connection::Behind(it) => drop(it.exec(&text, None, Input::Empty, Some(RENEWAL), false)),
+            Connection::Here(sh) => {
+                let _ = self.ctx.answer_within(self.shell(sh, &text), Input::Empty, Some(RENEWAL), false);
             }
         }
     }
@@ -335,14 +336,14 @@ impl Target for HostTarget<'_> {
 
     fn host(&self) -> &str {
         match &self.place {
-            Place::Here(_) => "127.0.0.1",
-            Place::There(ssh) => &ssh.address.host,
-            Place::Behind(it) => &it.name,
+            Connection::Here(_) => "127.0.0.1",
+            Connection::There(ssh) => &ssh.address.host,
+            Connection::Behind(it) => &it.name,
         }
     }
 
     fn reach(&self) {
-        if let Place::There(ssh) = &self.place {
+        if let Connection::There(ssh) = &self.place {
             ssh.reach();
         }
     }
@@ -358,11 +359,11 @@ impl Target for HostTarget<'_> {
         self.deliver(delivery, record)
     }
 
-    fn act(&self, acts: &[Act]) -> Result<Vec<Answer>> {
+    fn act(&self, acts: &[Operation]) -> Result<Vec<Output>> {
         let (mut answers, mut rounds) = (self.act_once(acts)?, 0);
         // What was done before the one that failed is not done again, nor is a command of the project.
         while let Some(act) = answers.len().checked_sub(1).and_then(|at| acts.get(at))
-            && !matches!(act, Act::Run(script) if script.of_project)
+            && !matches!(act, Operation::Run(script) if script.of_project)
             && let Some(last) = answers.last_mut().filter(|last| !last.ok())
             && self.made_room(last, rounds)
         {
@@ -373,13 +374,13 @@ impl Target for HostTarget<'_> {
         Ok(answers)
     }
 
-    fn complaint(&self, act: &Act, answer: &Answer) -> anyhow::Error {
+    fn complaint(&self, act: &Operation, answer: &Output) -> anyhow::Error {
         self.complain(&name(act), answer).into()
     }
 
     fn manifest(&self, release: &ReleaseId) -> Result<Manifest> {
         let text =
-            self.tell("read a manifest", &script::read_meta(&self.root, release, manifest::FILE), Input::Empty)?;
+            self.run_checked("read a manifest", &script::read_meta(&self.root, release, manifest::FILE), Input::Empty)?;
         Manifest::parse(text.as_bytes(), &format!("{} {release}", self.url))
     }
 
@@ -387,7 +388,7 @@ impl Target for HostTarget<'_> {
         let manifest = self.manifest(release)?;
         let text = script::verify(&self.root, release);
         let lists = format!("digests\n{}\n{}", manifest.checksums(), manifest.entries());
-        let said = self.tell("check the files", &text, Input::Bytes(lists.as_bytes()))?;
+        let said = self.run_checked("check the files", &text, Input::Bytes(lists.as_bytes()))?;
         let (digests, entries) = said.split_once("entries\n").unwrap_or((&said, ""));
         Ok(digests.lines().map(str::to_owned).chain(entries::differences(entries)).collect())
     }
@@ -400,47 +401,47 @@ impl Target for HostTarget<'_> {
     ) -> Result<Option<i32>> {
         let text = format!("# {}\n{}", script.what, script.text);
         let sh = match &self.place {
-            Place::There(ssh) => return ssh.stream(&text, &script.stdin, heard, stop),
-            Place::Behind(it) => return it.stream(&text, &script.stdin, heard, stop),
-            Place::Here(sh) => sh,
+            Connection::There(ssh) => return ssh.stream(&text, &script.stdin, heard, stop),
+            Connection::Behind(it) => return it.stream(&text, &script.stdin, heard, stop),
+            Connection::Here(sh) => sh,
         };
         let command = self.shell(sh, &format!("# {}\n{}", script.what, attended(&script.text)));
         let shown = format!("sh # {}", script.what);
         let (code, stopped) =
-            self.cx.stream(&shown, command, one_line(&script.stdin).as_bytes(), heard, stop, &|| false)?;
+            self.ctx.stream(&shown, command, one_line(&script.stdin).as_bytes(), heard, stop, &|| false)?;
         Ok(code.filter(|_| !stopped))
     }
 }
 
 /// Whether a script was not run because the lock is another's by now.
-fn is_lost(answer: &Answer) -> bool {
+fn is_lost(answer: &Output) -> bool {
     answer.code == Some(lease::EXIT_LOST) && answer.stderr.contains(lease::LOST)
 }
 
 /// The answers of the parts of a sequence of `count` that were begun. One that did not come to its end, because the script
 /// was ended, has the answer of the script.
-fn parts(marker: &Marker, answer: &Answer, count: usize) -> Vec<Answer> {
+fn parts(marker: &Marker, answer: &Output, count: usize) -> Vec<Output> {
     let (parts, stdout, stderr) = sequence::parts(marker, &answer.stdout, &answer.stderr);
-    let ended = parts.into_iter().map(|(code, stdout, stderr)| Answer { code, stdout, stderr, cut: false });
+    let ended = parts.into_iter().map(|(code, stdout, stderr)| Output { code, stdout, stderr, cut: false });
     // No more than there are parts, whatever the parts print.
     let mut answers: Vec<_> = ended.take(count).collect();
-    if answers.len() < count && answers.iter().all(Answer::ok) {
+    if answers.len() < count && answers.iter().all(Output::ok) {
         let code = answer.code.filter(|code| *code != 0);
-        answers.push(Answer { code, stdout, stderr, cut: answer.cut });
+        answers.push(Output { code, stdout, stderr, cut: answer.cut });
     }
     answers
 }
 
 /// What an act does, for people who look at the processes of a host.
-fn name(act: &Act) -> String {
+fn name(act: &Operation) -> String {
     match act {
-        Act::Run(script) => script.what.to_owned(),
-        Act::VerifyFiles(id) => format!("check the files of {id}"),
-        Act::Activate(Some(id), _) => format!("activate {id}"),
-        Act::Activate(None, _) => "remove `current`".to_owned(),
-        Act::Record(_) => "write the history".to_owned(),
-        Act::Remove(..) => "remove old releases".to_owned(),
-        Act::Unlock => "give up the lock".to_owned(),
+        Operation::Run(script) => script.what.to_owned(),
+        Operation::VerifyFiles(id) => format!("check the files of {id}"),
+        Operation::Activate(Some(id), _) => format!("activate {id}"),
+        Operation::Activate(None, _) => "remove `current`".to_owned(),
+        Operation::Record(_) => "write the history".to_owned(),
+        Operation::Remove(..) => "remove old releases".to_owned(),
+        Operation::Unlock => "give up the lock".to_owned(),
     }
 }
 
@@ -460,7 +461,9 @@ fn to_json(owner: &Owner) -> Vec<u8> {
 
 fn held(said: &str) -> Lock {
     match said.trim().split_once('\n') {
-        Some((held, owner)) if held.starts_with("held") => Lock::parse(owner).unheard(&held["held".len()..]),
+        Some((held, owner)) if held.starts_with("held") => {
+            Lock::parse(owner).seconds_since_renewal(&held["held".len()..])
+        }
         _ if said.trim() == "acquired" => Lock::Free,
         _ => Lock::Unreadable(String::new()),
     }

@@ -9,7 +9,7 @@ pub mod ssh;
 pub mod through;
 mod transport;
 
-use crate::cx::{Answer, Cx};
+use crate::context::{Context, Output};
 use crate::deploy::history::Record;
 use crate::deploy::state::{Lockable, State};
 use crate::error::{Result, usage};
@@ -44,7 +44,7 @@ impl Delivery<'_> {
 
 /// One thing to do on a target.
 #[derive(Clone, Copy)]
-pub enum Act<'a> {
+pub enum Operation<'a> {
     /// Runs a script of a service or a health check.
     Run(&'a Script),
     /// Fails with code [`script::EXIT_VERIFICATION`] where an entry of a release is missing or is not what was installed.
@@ -82,9 +82,9 @@ pub trait Target: Lockable + Sync {
     fn install(&self, delivery: &Delivery, record: &Record) -> Result<()>;
     /// Does several things in this order, in one round trip, up to the first that fails. Gives an answer for each that was
     /// begun.
-    fn act(&self, acts: &[Act]) -> Result<Vec<Answer>>;
+    fn act(&self, acts: &[Operation]) -> Result<Vec<Output>>;
     /// What to say of an act that failed.
-    fn complaint(&self, act: &Act, answer: &Answer) -> anyhow::Error;
+    fn complaint(&self, act: &Operation, answer: &Output) -> anyhow::Error;
     /// The manifest of an installed release.
     fn manifest(&self, release: &ReleaseId) -> Result<Manifest>;
     /// Checks the files of an installed release; gives those that differ.
@@ -99,47 +99,47 @@ pub trait Target: Lockable + Sync {
     ) -> Result<Option<i32>>;
 
     /// Does one thing, and gives its answer.
-    fn one(&self, act: Act) -> Result<Answer> {
-        Ok(self.act(&[act])?.pop().unwrap_or(Answer::NONE))
+    fn one(&self, act: Operation) -> Result<Output> {
+        Ok(self.act(&[act])?.pop().unwrap_or(Output::NONE))
     }
     /// Does one thing that has to work.
-    fn must(&self, act: Act) -> Result<()> {
+    fn must(&self, act: Operation) -> Result<()> {
         let answer = self.one(act)?;
         if answer.ok() { Ok(()) } else { Err(self.complaint(&act, &answer)) }
     }
-    /// See [`Act::Activate`].
+    /// See [`Operation::Activate`].
     fn activate(&self, release: Option<&ReleaseId>, record: Option<&Record>) -> Result<()> {
-        self.must(Act::Activate(release, record))
+        self.must(Operation::Activate(release, record))
     }
-    /// See [`Act::Record`].
+    /// See [`Operation::Record`].
     fn record(&self, record: &Record) -> Result<()> {
-        self.must(Act::Record(record))
+        self.must(Operation::Record(record))
     }
-    /// See [`Act::Remove`].
+    /// See [`Operation::Remove`].
     fn remove(&self, releases: &[ReleaseId], record: &Record) -> Result<()> {
-        self.must(Act::Remove(releases, record))
+        self.must(Operation::Remove(releases, record))
     }
-    /// See [`Act::Run`].
-    fn run(&self, script: &Script) -> Result<Answer> {
-        self.one(Act::Run(script))
+    /// See [`Operation::Run`].
+    fn run(&self, script: &Script) -> Result<Output> {
+        self.one(Operation::Run(script))
     }
 }
 
 /// Opens every target of an env. Needs none of the variables that its service does.
-pub fn open_all<'cx>(cx: &'cx Cx, env: &Env) -> Result<Vec<Box<dyn Target + 'cx>>> {
-    env.targets.iter().map(|url| open(cx, url)).collect()
+pub fn open_all<'ctx>(ctx: &'ctx Context, env: &Env) -> Result<Vec<Box<dyn Target + 'ctx>>> {
+    env.targets.iter().map(|url| open(ctx, url)).collect()
 }
 
 /// Opens a target by its URL.
-pub fn open<'cx>(cx: &'cx Cx, url: &str) -> Result<Box<dyn Target + 'cx>> {
+pub fn open<'ctx>(ctx: &'ctx Context, url: &str) -> Result<Box<dyn Target + 'ctx>> {
     match url.split_once(':') {
         Some(("file", dir)) if dir.starts_with('~') => Err(project::no_tilde(&format!("target {url}")).into()),
         Some(("file", dir)) if !dir.is_empty() => {
-            Ok(Box::new(directory::HostTarget::local(cx, url, &project::local_dir(&cx.home, dir))))
+            Ok(Box::new(directory::HostTarget::local(ctx, url, &project::local_dir(&ctx.home, dir))))
         }
-        Some(("ssh", _)) => Ok(Box::new(directory::HostTarget::remote(cx, url, Address::parse(url)?))),
-        scheme => match own(cx.extras.targets, scheme) {
-            Some(open) => open(cx, url),
+        Some(("ssh", _)) => Ok(Box::new(directory::HostTarget::remote(ctx, url, Address::parse(url)?))),
+        scheme => match own(ctx.extensions.targets, scheme) {
+            Some(open) => open(ctx, url),
             None => usage(format!("`{url}` is not the URL of a target"))
                 .hint("use ssh://USER@HOST/DIR, or file:DIR, e.g. file:target/deploy/dev")
                 .err(),
@@ -148,20 +148,20 @@ pub fn open<'cx>(cx: &'cx Cx, url: &str) -> Result<Box<dyn Target + 'cx>> {
 }
 
 /// Where a target over ssh is, and as whom it is reached; nothing for other targets.
-pub fn login(cx: &Cx, url: &str) -> Result<Option<(Address, String)>> {
+pub fn login(ctx: &Context, url: &str) -> Result<Option<(Address, String)>> {
     if !url.starts_with("ssh:") {
         return Ok(None);
     }
     let address = Address::parse(url)?;
     let login = match &address.user {
         Some(user) => user.clone(),
-        None => ssh::configured_login(cx, &address)?,
+        None => ssh::configured_login(ctx, &address)?,
     };
     Ok(Some((address, login)))
 }
 
 /// Opens a target over ssh with another login.
-pub fn open_as<'cx>(cx: &'cx Cx, url: &str, login: &str) -> Result<Box<dyn Target + 'cx>> {
+pub fn open_as<'ctx>(ctx: &'ctx Context, url: &str, login: &str) -> Result<Box<dyn Target + 'ctx>> {
     let address = Address { user: Some(login.to_owned()), ..Address::parse(url)? };
-    Ok(Box::new(directory::HostTarget::remote(cx, url, address)))
+    Ok(Box::new(directory::HostTarget::remote(ctx, url, address)))
 }

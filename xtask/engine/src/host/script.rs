@@ -13,7 +13,7 @@ pub mod room;
 use crate::host::script::compare::{COMPARE, SUMS_TOOL};
 pub use crate::host::script::compare::{verify, verify_files};
 use crate::host::script::durable::{APPEND, DURABLE, FLUSH_TREE};
-use crate::host::script::lease::{UNHEARD, has, has_in};
+use crate::host::script::lease::{SECONDS_SINCE_RENEWAL, has, has_in};
 use crate::project::Compression;
 use crate::release::META;
 use crate::release::delta::{NEW, PATCHES};
@@ -83,8 +83,8 @@ for meta in releases/*/{META}/bundle; do
 done
 if [ -L {TAKEN_OVER} ]; then printf 'taken-over %s\\n' \"$(readlink {TAKEN_OVER})\"; fi
 for debris in releases/.incoming-* releases/.removing-*; do [ ! -e \"$debris\" ] || echo debris; done
-{UNHEARD}
-if [ -d .lock ]; then echo 'lock a directory'; elif [ -L .lock ] && [ ! -e .lock ]; then echo 'lock a link to nothing'; elif [ -f .lock ]; then printf 'lock %s\\n' \"$(cat .lock)\"; echo \"unheard $(unheard)\"; fi
+{SECONDS_SINCE_RENEWAL}
+if [ -d .lock ]; then echo 'lock a directory'; elif [ -L .lock ] && [ ! -e .lock ]; then echo 'lock a link to nothing'; elif [ -f .lock ]; then printf 'lock %s\\n' \"$(cat .lock)\"; echo \"seconds_since_renewal $(seconds_since_renewal)\"; fi
 {service}
 if [ -f history.jsonl ]; then echo history; tail -n {HISTORY_LINES} history.jsonl; fi
 ",
@@ -99,13 +99,13 @@ if [ -f history.jsonl ]; then echo history; tail -n {HISTORY_LINES} history.json
 /// one, so there is no moment at which a lock has no owner.
 pub fn lock(root: &str, token: &str) -> String {
     let body = format!(
-        "{UNHEARD}
+        "{SECONDS_SINCE_RENEWAL}
 new=.lock.{token}; trap 'rm -f \"$new\"' 0; cat > \"$new\"; flush \"$new\"
 {EMPTY_LOCK}for try in 1 2 3 4 5 6 7 8 9; do
   if [ -d .lock ]; then echo held; echo 'a directory'; exit 0; fi
   if said=$(ln \"$new\" .lock 2>&1); then echo acquired; exit 0; fi
   # Between the two somebody may have given it up: then it is worth another try.
-  if owner=$(cat .lock 2>/dev/null); then echo \"held $(unheard)\"; printf '%s\\n' \"$owner\"; exit 0; fi
+  if owner=$(cat .lock 2>/dev/null); then echo \"held $(seconds_since_renewal)\"; printf '%s\\n' \"$owner\"; exit 0; fi
   if [ -L .lock ]; then echo held; echo 'a link to nothing'; exit 0; fi
 done
 printf '%s\\n' \"$said\" >&2; exit 1
@@ -127,18 +127,18 @@ const EMPTY_LOCK: &str = r#"if [ -f .lock ] && ! has_text .lock; then
 fi
 "#;
 
-/// `said_by TOKEN` is true while a script still runs here that was said under that lock: whoever said it may be gone, and
+/// `script_running TOKEN` is true while a script still runs here that was said under that lock: whoever said it may be gone, and
 /// a restart that overlaps with another would start two. Without `/proc` nobody can tell. The mark is on no command line
 /// of this script's own.
-const SAID_BY: &str = r#"said_by() { printf '[lock %s]' "$1" | grep -qsF -f - /proc/[0-9]*/cmdline; }"#;
+const SAID_BY: &str = r#"script_running() { printf '[lock %s]' "$1" | grep -qsF -f - /proc/[0-9]*/cmdline; }"#;
 
 /// Waits until the last script that was said under a lock has ended: after a connection broke, nobody knows how far it
 /// came, and what is said next must not meet it.
-pub fn settle(token: &str) -> String {
+pub fn finalize(token: &str) -> String {
     format!(
         "{SAID_BY}
 naps=0
-while said_by {token}; do
+while script_running {token}; do
   naps=$((naps + 1)); [ $naps -lt 600 ] || {{ echo 'the last command still runs there' >&2; exit 1; }}
   sleep 0.2 2>/dev/null || sleep 1
 done
@@ -151,17 +151,17 @@ done
 /// `seen` is the token in the lock, `dead` that of the owner to succeed: the same, or of one who died while it took
 /// over itself. Whoever makes the mark of `dead`, again by link(2), is the only one who may replace the lock, and does
 /// so by a rename, so that there is no moment without a lock for a third one to slip in. While the last script of one of
-/// them still runs here, nobody succeeds. Nor when the lock was renewed since it was seen, `unheard` seconds old.
-pub fn take_over(root: &str, token: &str, seen: &str, dead: &str, unheard: u64) -> String {
+/// them still runs here, nobody succeeds. Nor when the lock was renewed since it was seen, `seconds_since_renewal` seconds old.
+pub fn take_over(root: &str, token: &str, seen: &str, dead: &str, seconds_since_renewal: u64) -> String {
     in_root(
         root,
         &format!(
             "{SAID_BY}
-{UNHEARD}
+{SECONDS_SINCE_RENEWAL}
 new=.lock.{token}; mark=.lock.after.{dead}; trap 'rm -f \"$new\"' 0; cat > \"$new\"; flush \"$new\"
 if ! ln \"$new\" \"$mark\" 2>/dev/null; then echo held; cat \"$mark\" 2>/dev/null || true; exit 0; fi
-late=$(unheard)
-if said_by {seen} || said_by {dead} || [ \"${{late:-0}}\" -lt {unheard} ]; then
+late=$(seconds_since_renewal)
+if script_running {seen} || script_running {dead} || [ \"${{late:-0}}\" -lt {seconds_since_renewal} ]; then
   rm -f \"$mark\"; echo \"held $late\"; cat .lock 2>/dev/null || true; exit 0
 fi
 if {has_seen} || {{ ! has_text .lock && {mark_has_seen}; }}; then

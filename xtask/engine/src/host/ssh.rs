@@ -6,10 +6,10 @@
 //! ssh hands the login shell of the host one string. That may be csh, and its profile may talk, so the string is always
 //! the same few words that every shell reads alike (see `frame`).
 
-pub mod trouble;
+pub mod diagnose;
 
-use crate::cx::{Cx, Input};
-use crate::error::{Failure, Result, failed, usage};
+use crate::context::{Context, Input};
+use crate::error::{CliError, Result, failed, usage};
 use crate::host::frame::{self, Marker};
 use crate::host::transport::{self, Incomplete, Session, Transport, what};
 use crate::machine;
@@ -57,8 +57,8 @@ pub struct Address {
 impl Address {
     /// Reads a URL. Nothing in it is decoded: a space is a space.
     pub fn parse(url: &str) -> Result<Self> {
-        let wrong = |why: &str| {
-            usage(format!("target {url}: {why}"))
+        let wrong = |reason: &str| {
+            usage(format!("target {url}: {reason}"))
                 .hint("use ssh://USER@HOST/DIR, e.g. ssh://deploy@web1.example.com/srv/app")
         };
         let rest = url.strip_prefix("ssh://").ok_or_else(|| wrong("it does not begin with ssh://"))?;
@@ -115,8 +115,8 @@ impl Address {
 }
 
 /// A host over ssh.
-pub struct Ssh<'cx> {
-    session: Session<'cx>,
+pub struct Ssh<'ctx> {
+    session: Session<'ctx>,
     /// Where it is.
     pub address: Address,
     connection: Mutex<Option<Connection>>,
@@ -146,11 +146,11 @@ impl Connection {
     }
 }
 
-impl<'cx> Ssh<'cx> {
+impl<'ctx> Ssh<'ctx> {
     /// Nothing is said yet.
-    pub fn new(cx: &'cx Cx, url: &str, address: Address) -> Self {
+    pub fn new(ctx: &'ctx Context, url: &str, address: Address) -> Self {
         Self {
-            session: Session::new(cx, url),
+            session: Session::new(ctx, url),
             address,
             connection: Mutex::default(),
             refused: Mutex::default(),
@@ -167,7 +167,7 @@ impl<'cx> Ssh<'cx> {
         if let Some(error) = self.refused.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(error);
         }
-        let dir = private_dir(self.session.cx)?;
+        let dir = private_dir(self.session.ctx)?;
         let opened = self.open(&dir, interruptible);
         let master = opened.inspect_err(|_| drop(fs::remove_dir_all(&dir)))?;
         let socket = Connection::socket(&dir);
@@ -193,25 +193,25 @@ impl<'cx> Ssh<'cx> {
         let begin = marker.begin();
         command.arg(format!("/bin/sh -c 'echo {}; exec cat > /dev/null'", begin.trim()));
         let shown = format!("ssh {}", self.address.host);
-        let said = self.session.cx.background(&mut command, &shown, begin.trim(), CONNECT, interruptible)?;
+        let said = self.session.ctx.background(&mut command, &shown, begin.trim(), CONNECT, interruptible)?;
         said.map_err(|said| {
-            if interruptible && self.session.cx.interrupted() {
+            if interruptible && self.session.ctx.interrupted() {
                 return failed(format!("{}: stopped while connecting", self.session.url))
                     .hint("nothing was changed there")
                     .into();
             }
-            trouble::explain(&self.session.url, &self.address, &said).into()
+            diagnose::explain(&self.session.url, &self.address, &said).into()
         })
     }
 
     fn command(&self, socket: &Path) -> Command {
-        let mut command = Command::new(self.session.cx.program_on_path("ssh").unwrap_or_else(|| "ssh".into()));
+        let mut command = Command::new(self.session.ctx.program_on_path("ssh").unwrap_or_else(|| "ssh".into()));
         for option in OPTIONS {
             command.args(["-o", option]);
         }
-        let known = self.session.cx.home.join(KNOWN_HOSTS);
+        let known = self.session.ctx.home.join(KNOWN_HOSTS);
         let is_there = known.is_file();
-        if is_there || self.session.cx.in_ci() {
+        if is_there || self.session.ctx.in_ci() {
             command.args(["-o", "StrictHostKeyChecking=yes"]);
         }
         if is_there {
@@ -241,7 +241,7 @@ impl<'cx> Ssh<'cx> {
             self.on_connection(&socket, &transport::command(what, &marker, None, Some(limit), self.environment()));
         let shown = format!("ssh {} # {what}", self.address.host);
         let line = frame::script_line(&marker, text);
-        let _ = self.session.cx.answer_as(&shown, command, Input::Bytes(line.as_bytes()), Some(limit), false);
+        let _ = self.session.ctx.answer_as(&shown, command, Input::Bytes(line.as_bytes()), Some(limit), false);
     }
 }
 
@@ -260,20 +260,20 @@ impl Transport for Ssh<'_> {
         drop(self.connection.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    fn diagnose(&self, script: &Incomplete) -> Failure {
+    fn diagnose(&self, script: &Incomplete) -> CliError {
         // Where the connection broke before the first marker arrived, the script may or may not have begun.
         if script.begun || (script.repeatable && script.stderr.is_empty()) {
-            return trouble::broken(&self.session.url, script.what, script.stderr);
+            return diagnose::broken(&self.session.url, script.what, script.stderr);
         }
-        trouble::explain(&self.session.url, &self.address, script.stderr)
+        diagnose::explain(&self.session.url, &self.address, script.stderr)
     }
 }
 
 /// The login of an address that names none: that of `ssh_config`, or of this machine.
-pub fn configured_login(cx: &Cx, address: &Address) -> Result<String> {
-    let mut command = Command::new(cx.program_on_path("ssh").unwrap_or_else(|| "ssh".into()));
+pub fn configured_login(ctx: &Context, address: &Address) -> Result<String> {
+    let mut command = Command::new(ctx.program_on_path("ssh").unwrap_or_else(|| "ssh".into()));
     command.arg("-G").args(address.args());
-    let said = cx.read(command)?;
+    let said = ctx.read(command)?;
     let login = said.lines().find_map(|line| line.strip_prefix("user "));
     match login {
         Some(login) => Ok(login.trim().to_owned()),
@@ -284,8 +284,8 @@ pub fn configured_login(cx: &Cx, address: &Address) -> Result<String> {
 }
 
 /// A new directory that only we can enter, with a path so short that a socket fits in it.
-fn private_dir(cx: &Cx) -> Result<PathBuf> {
-    for base in [cx.var("XDG_RUNTIME_DIR"), cx.var("TMPDIR"), Some("/tmp")].into_iter().flatten() {
+fn private_dir(ctx: &Context) -> Result<PathBuf> {
+    for base in [ctx.var("XDG_RUNTIME_DIR"), ctx.var("TMPDIR"), Some("/tmp")].into_iter().flatten() {
         // What runs that were killed have left.
         machine::sweep_of(Path::new(base), "ssh");
         let dir = crate::release::scratch(Path::new(base), "ssh");

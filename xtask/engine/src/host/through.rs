@@ -3,27 +3,27 @@
 //! The program is given `sh -c SCRIPT` as its last words and runs them there, with its own stdin, stdout and stderr. What
 //! is said is what ssh says, so a script that was cut off on its way is not run, and one that is over time is ended there.
 
-use super::ssh::trouble;
-use crate::cx::Cx;
-use crate::error::{Failure, Kind, Result};
+use super::ssh::diagnose;
+use crate::context::Context;
+use crate::error::{CliError, Kind, Result};
 use crate::host::frame::Environment;
 use crate::host::transport::{Incomplete, Session, Transport};
 use std::process::Command;
 
 /// A place behind a program.
-pub struct Through<'cx> {
-    session: Session<'cx>,
+pub struct Through<'ctx> {
+    session: Session<'ctx>,
     /// What it is called.
     pub name: String,
     /// The program and its first arguments.
     words: Vec<String>,
 }
 
-impl<'cx> Through<'cx> {
+impl<'ctx> Through<'ctx> {
     /// Nothing is said yet.
-    pub fn new(cx: &'cx Cx, url: &str, name: &str, words: &[&str]) -> Self {
+    pub fn new(ctx: &'ctx Context, url: &str, name: &str, words: &[&str]) -> Self {
         let words = words.iter().map(|word| (*word).to_owned()).collect();
-        Self { session: Session::new(cx, url), name: name.to_owned(), words }
+        Self { session: Session::new(ctx, url), name: name.to_owned(), words }
     }
 }
 
@@ -44,15 +44,15 @@ impl Transport for Through<'_> {
     }
 
     /// In the words of the program, where the script did not even begin.
-    fn diagnose(&self, script: &Incomplete) -> Failure {
+    fn diagnose(&self, script: &Incomplete) -> CliError {
         if script.begun {
-            return trouble::broken(&self.session.url, script.what, script.stderr);
+            return diagnose::broken(&self.session.url, script.what, script.stderr);
         }
         let program = self.words.join(" ");
         let said = script.stderr.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing").trim();
-        Failure::new(
+        CliError::new(
             Kind::Remote,
-            format!("{}: `{program}` {}: {said}", self.session.url, crate::cx::exit(script.code)),
+            format!("{}: `{program}` {}: {said}", self.session.url, crate::context::exit(script.code)),
         )
         .hint(format!("can it be reached? `{program} true`"))
     }

@@ -1,8 +1,8 @@
 //! Scripts for hosts that another program reaches, ssh or one that a project names: how they are sent, and how their
 //! output is read (see [`frame`]).
 
-use crate::cx::{Answer, Cx, Input, Until};
-use crate::error::{Failure, Kind, Result, failed};
+use crate::context::{Context, Input, Output, Until};
+use crate::error::{CliError, Kind, Result, failed};
 use crate::event::{Event, Stream};
 use crate::host::frame::{self, Environment, Marker, Parser, one_line};
 use crate::host::script;
@@ -25,19 +25,19 @@ const PROFILE_MAX: usize = 16 << 20;
 const STRAGGLERS: Duration = Duration::from_millis(200);
 
 /// A host that scripts are sent to, and the state between two of them.
-pub struct Session<'cx> {
+pub struct Session<'ctx> {
     /// The outside.
-    pub cx: &'cx Cx,
+    pub ctx: &'ctx Context,
     /// URL of the target.
     pub url: String,
     /// Whether the last script may still run there, because the connection broke or we went away.
     unsettled: AtomicBool,
 }
 
-impl<'cx> Session<'cx> {
+impl<'ctx> Session<'ctx> {
     /// No script was sent yet.
-    pub fn new(cx: &'cx Cx, url: &str) -> Self {
-        Self { cx, url: url.to_owned(), unsettled: AtomicBool::new(false) }
+    pub fn new(ctx: &'ctx Context, url: &str) -> Self {
+        Self { ctx, url: url.to_owned(), unsettled: AtomicBool::new(false) }
     }
 }
 
@@ -68,7 +68,7 @@ pub trait Transport {
     /// Drops a connection that broke.
     fn disconnect(&self) {}
     /// Why a script did not come to its end.
-    fn diagnose(&self, script: &Incomplete) -> Failure;
+    fn diagnose(&self, script: &Incomplete) -> CliError;
 
     /// Runs a script. If the last one may still run, its end is waited for first.
     fn exec(
@@ -78,17 +78,18 @@ pub trait Transport {
         input: Input,
         limit: Option<Duration>,
         interruptible: bool,
-    ) -> Result<Answer> {
+    ) -> Result<Output> {
         let Session { url, unsettled, .. } = self.session();
         if let Some(token) = token
             && unsettled.swap(false, Ordering::SeqCst)
         {
-            let text = format!("# wait for the last command\n{}", script::settle(token));
+            let text = format!("# wait for the last command\n{}", script::finalize(token));
             let settled = self.exec_unsynced(&text, None, Input::Empty, None, false);
-            if !settled.as_ref().is_ok_and(Answer::ok) {
+            if !settled.as_ref().is_ok_and(Output::ok) {
                 unsettled.store(true, Ordering::SeqCst);
-                let why = settled.map_or_else(|error| format!("{error:#}"), |answer| answer.stderr.trim().to_owned());
-                return failed(format!("{url}: {why}"))
+                let reason =
+                    settled.map_or_else(|error| format!("{error:#}"), |answer| answer.stderr.trim().to_owned());
+                return failed(format!("{url}: {reason}"))
                     .hint("look at the processes of the host: `ps` shows the lock under which each script runs")
                     .err();
             }
@@ -104,7 +105,7 @@ pub trait Transport {
         input: Input,
         limit: Option<Duration>,
         interruptible: bool,
-    ) -> Result<Answer> {
+    ) -> Result<Output> {
         let (what, marker) = (what(text), Marker::random());
         let (command, shown) =
             self.program(what, &command(what, &marker, token, limit, self.environment()), interruptible)?;
@@ -127,30 +128,30 @@ pub trait Transport {
             flooded.get()
         };
         let until = Until { ended: &ended, hopeless: &hopeless, stragglers: STRAGGLERS };
-        let answer = self.session().cx.answer_until(&shown, command, input, limit, interruptible, &until)?;
+        let answer = self.session().ctx.answer_until(&shown, command, input, limit, interruptible, &until)?;
         if let Some((code, stdout, stderr)) = frame::parse(&marker, &answer.stdout, &answer.stderr) {
             for output in [&answer.stdout, &answer.stderr] {
                 let ignored = frame::outside(&marker, output);
                 if !ignored.trim().is_empty() {
                     let shown = format!("{shown}: ignored its output `{}`", short(ignored.trim()));
-                    self.session().cx.emit(Event::Ran { command: shown, ms: 0, ok: true });
+                    self.session().ctx.emit(Event::Ran { command: shown, ms: 0, ok: true });
                 }
             }
             let (stdout, stderr) = (stdout.to_owned(), stderr.to_owned());
-            return Ok(Answer { code: Some(code), stdout, stderr, cut: false });
+            return Ok(Output { code: Some(code), stdout, stderr, cut: false });
         }
         self.session().unsettled.store(true, Ordering::SeqCst);
         self.disconnect();
         if answer.cut {
             // It runs on there, and the next script waits for its end.
             let so_far = |text: &str| frame::so_far(&marker, text).to_owned();
-            return Ok(Answer { stdout: so_far(&answer.stdout), stderr: so_far(&answer.stderr), ..answer });
+            return Ok(Output { stdout: so_far(&answer.stdout), stderr: so_far(&answer.stderr), ..answer });
         }
         if answer.code == Some(frame::EXIT_NO_SCRIPT) {
             return no_script(&self.session().url, what).err();
         }
         if flooded.get() {
-            return Failure::new(
+            return CliError::new(
                 Kind::Remote,
                 format!("{}: did not {what}: it prints without end", self.session().url),
             )
@@ -182,7 +183,7 @@ pub trait Transport {
                 heard(stream, line);
             }
         };
-        let (code, stopped) = self.session().cx.stream(&shown, command, &bytes, &mut hear, stop, &complete)?;
+        let (code, stopped) = self.session().ctx.stream(&shown, command, &bytes, &mut hear, stop, &complete)?;
         let parser = parser.into_inner();
         if let Some((code, _)) = parser.ended {
             return Ok(Some(code));
@@ -212,8 +213,8 @@ pub fn command(
     frame::command(marker, &plain(name.trim()), limit, environment)
 }
 
-fn no_script(url: &str, what: &str) -> Failure {
-    Failure::new(
+fn no_script(url: &str, what: &str) -> CliError {
+    CliError::new(
         Kind::Remote,
         format!("{url}: did not {what}: something there took the script before its shell read it"),
     )

@@ -58,7 +58,7 @@ impl Allowed {
 
 /// What went wrong with an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trouble {
+pub enum FailureClass {
     /// No answer, and the server never got the question.
     Unsent,
     /// No answer, or half of one.
@@ -71,13 +71,13 @@ pub enum Trouble {
 /// asks for more time than is left. `jitter` is in 0 to 1 and spreads clients that failed together.
 pub fn pause(
     attempt: u32,
-    trouble: &Trouble,
+    trouble: &FailureClass,
     asked: Option<Duration>,
     repeatable: bool,
     left: Duration,
     jitter: f64,
 ) -> Option<Duration> {
-    let harmless = repeatable || matches!(trouble, Trouble::Unsent | Trouble::Status(429));
+    let harmless = repeatable || matches!(trouble, FailureClass::Unsent | FailureClass::Status(429));
     let own = PAUSE.saturating_mul(1 << attempt.min(10)).min(PAUSE_MAX).mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
     let pause = asked.map_or(own, |asked| asked.max(own));
     (harmless && pause < left).then_some(pause)
@@ -162,17 +162,17 @@ mod tests {
         let ms = |attempt, trouble, asked, repeatable, left| {
             pause(attempt, &trouble, asked, repeatable, left, 1.0).map(|pause| pause.as_millis())
         };
-        assert_eq!(ms(0, Trouble::Broken, None, true, minute), Some(250));
-        assert_eq!(ms(3, Trouble::Status(503), None, true, minute), Some(2000));
-        assert_eq!(ms(60, Trouble::Status(503), None, true, minute), Some(10_000));
-        assert_eq!(ms(0, Trouble::Broken, None, false, minute), None, "it may have been done");
-        assert_eq!(ms(0, Trouble::Status(502), None, false, minute), None);
-        assert_eq!(ms(0, Trouble::Unsent, None, false, minute), Some(250));
-        assert_eq!(ms(0, Trouble::Status(429), None, false, minute), Some(250), "429 says that nothing was done");
-        assert_eq!(ms(0, Trouble::Status(429), Some(Duration::from_secs(7)), true, minute), Some(7000));
-        assert_eq!(ms(0, Trouble::Status(429), Some(Duration::from_secs(3600)), true, minute), None);
-        assert_eq!(ms(4, Trouble::Broken, None, true, Duration::from_secs(1)), None, "the deadline would pass");
-        assert_eq!(pause(0, &Trouble::Broken, None, true, minute, 0.0), Some(Duration::from_millis(125)));
+        assert_eq!(ms(0, FailureClass::Broken, None, true, minute), Some(250));
+        assert_eq!(ms(3, FailureClass::Status(503), None, true, minute), Some(2000));
+        assert_eq!(ms(60, FailureClass::Status(503), None, true, minute), Some(10_000));
+        assert_eq!(ms(0, FailureClass::Broken, None, false, minute), None, "it may have been done");
+        assert_eq!(ms(0, FailureClass::Status(502), None, false, minute), None);
+        assert_eq!(ms(0, FailureClass::Unsent, None, false, minute), Some(250));
+        assert_eq!(ms(0, FailureClass::Status(429), None, false, minute), Some(250), "429 says that nothing was done");
+        assert_eq!(ms(0, FailureClass::Status(429), Some(Duration::from_secs(7)), true, minute), Some(7000));
+        assert_eq!(ms(0, FailureClass::Status(429), Some(Duration::from_secs(3600)), true, minute), None);
+        assert_eq!(ms(4, FailureClass::Broken, None, true, Duration::from_secs(1)), None, "the deadline would pass");
+        assert_eq!(pause(0, &FailureClass::Broken, None, true, minute, 0.0), Some(Duration::from_millis(125)));
     }
 
     #[test]

@@ -65,7 +65,8 @@ impl Proxies {
     pub fn for_url(&self, url: &Url) -> Result<Option<Proxy>> {
         let named = if url.scheme() == "https" { &self.https } else { &self.http };
         let Some(Variable(variable, text)) = named.as_ref().filter(|_| !self.is_direct(url)) else { return Ok(None) };
-        let wrong = |why: &str| usage(format!("{variable} {why}")).hint(format!("set {variable}=http://HOST:PORT"));
+        let wrong =
+            |reason: &str| usage(format!("{variable} {reason}")).hint(format!("set {variable}=http://HOST:PORT"));
         let full = if text.contains("://") { text.clone() } else { format!("http://{text}") };
         let url = Url::parse(&full).map_err(|_| wrong("is not the URL of a proxy"))?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {

@@ -3,11 +3,11 @@
 //! The token goes into one header, and only to the hosts that [`Allowed`] holds. Redirects are followed without it, so
 //! storage that a server points at never sees it (and would refuse a signed URL that comes with one).
 
-use crate::cx::{Cx, var};
-use crate::error::{Explain, Failure, Kind, Result, failed, not_found, verification};
+use crate::context::{Context, var};
+use crate::error::{CliError, Kind, Result, WithHint, failed, not_found, verification};
 use crate::event::{Event, ms_since};
-use crate::http::policy::{self, Allowed, REDIRECTS_MAX, Trouble, origin};
-use crate::http::{Answer, Ask, Client, Secret, Url};
+use crate::http::policy::{self, Allowed, FailureClass, REDIRECTS_MAX, origin};
+use crate::http::{Client, Request, Response, Secret, Url};
 use crate::release::digest::Hasher;
 use serde_json::Value;
 use std::fs::File;
@@ -31,8 +31,8 @@ const MESSAGE_MAX: u64 = 4096;
 const WORTH_A_LINE: Duration = Duration::from_secs(2);
 
 /// A server and what it takes to talk to it.
-pub struct Session<'cx> {
-    cx: &'cx Cx,
+pub struct Session<'ctx> {
+    ctx: &'ctx Context,
     client: Client,
     token: Secret,
     allowed: Allowed,
@@ -62,7 +62,7 @@ pub struct Want<'a> {
 }
 
 /// Where a download goes.
-pub enum Place {
+pub enum Destination {
     /// Into a file.
     File(File),
     /// Into memory.
@@ -74,7 +74,7 @@ pub enum Place {
 /// An attempt that failed.
 enum Attempt {
     /// The next one may do better.
-    Again { trouble: Trouble, asked: Option<Duration>, why: String },
+    Again { trouble: FailureClass, asked: Option<Duration>, reason: String },
     /// There is no use in trying again.
     Final(anyhow::Error),
 }
@@ -82,15 +82,15 @@ enum Attempt {
 /// A download on its way.
 struct Coming<'a> {
     want: &'a Want<'a>,
-    place: &'a mut Place,
+    place: &'a mut Destination,
     hasher: Hasher,
     bytes: u64,
 }
 
 /// How long a question may take with all its attempts.
-pub fn deadline(cx: &Cx) -> Result<Duration> {
-    let Some(text) = cx.var(var::API_DEADLINE) else { return Ok(DEADLINE) };
-    let seconds = text.parse().explain(
+pub fn deadline(ctx: &Context) -> Result<Duration> {
+    let Some(text) = ctx.var(var::API_DEADLINE) else { return Ok(DEADLINE) };
+    let seconds = text.parse().with_hint(
         Kind::Usage,
         || format!("{}={text} is no number of seconds", var::API_DEADLINE),
         || format!("unset {}, or give whole seconds", var::API_DEADLINE),
@@ -98,12 +98,12 @@ pub fn deadline(cx: &Cx) -> Result<Duration> {
     Ok(Duration::from_secs(seconds))
 }
 
-impl<'cx> Session<'cx> {
+impl<'ctx> Session<'ctx> {
     /// Talks to `home` with `token`.
-    pub fn new(cx: &'cx Cx, home: &Url, token: Secret) -> Result<Self> {
-        let deadline = deadline(cx)?;
+    pub fn new(ctx: &'ctx Context, home: &Url, token: Secret) -> Result<Self> {
+        let deadline = deadline(ctx)?;
         let client = Client::patient(SILENCE.min(deadline.max(Duration::from_secs(1))))?;
-        Ok(Self { cx, client, token, allowed: Allowed::new(home), deadline })
+        Ok(Self { ctx, client, token, allowed: Allowed::new(home), deadline })
     }
 
     /// A question to an API: a GET, or a POST of `post`. Any status that is not passing is an answer. `repeatable` says
@@ -116,12 +116,12 @@ impl<'cx> Session<'cx> {
                 Some(_) => self.ask(url, post, 0)?,
             };
             if let Some(sunset) = &answer.sunset {
-                self.cx.warn(format!("{what}: CircleCI announces the end of this endpoint ({sunset})"));
+                self.ctx.warn(format!("{what}: CircleCI announces the end of this endpoint ({sunset})"));
             }
             let body = self.whole(answer.body)?;
             if body.len() as u64 > ANSWER_MAX {
                 let failure =
-                    Failure::new(Kind::Remote, format!("{what}: the answer is longer than {ANSWER_MAX} bytes"));
+                    CliError::new(Kind::Remote, format!("{what}: the answer is longer than {ANSWER_MAX} bytes"));
                 return Err(Attempt::Final(failure.hint("is CIRCLE_HOST a CircleCI?").into()));
             }
             Ok(Reply { status: answer.status, content_type: answer.content_type, body })
@@ -135,23 +135,23 @@ impl<'cx> Session<'cx> {
         loop {
             self.stop_here().map_err(Attempt::Final)?;
             if started.elapsed() > self.deadline {
-                return Err(Attempt::again(Trouble::Broken, "the answer did not come to its end in time".into()));
+                return Err(Attempt::again(FailureClass::Broken, "the answer did not come to its end in time".into()));
             }
             match body.read(&mut buffer) {
                 Ok(0) => return Ok(whole),
                 Ok(n) => whole.extend_from_slice(&buffer[..n]),
-                Err(e) => return Err(Attempt::again(Trouble::Broken, format!("the answer broke off: {e}"))),
+                Err(e) => return Err(Attempt::again(FailureClass::Broken, format!("the answer broke off: {e}"))),
             }
         }
     }
 
     /// Downloads into memory.
     pub fn bytes(&self, url: &Url, want: &Want) -> Result<Vec<u8>> {
-        let mut place = Place::Memory(Vec::new());
+        let mut place = Destination::Memory(Vec::new());
         self.download(url, want, &mut place)?;
         match place {
-            Place::Memory(bytes) => Ok(bytes),
-            Place::File(_) | Place::Nowhere => Ok(Vec::new()),
+            Destination::Memory(bytes) => Ok(bytes),
+            Destination::File(_) | Destination::Nowhere => Ok(Vec::new()),
         }
     }
 
@@ -159,21 +159,21 @@ impl<'cx> Session<'cx> {
     pub fn file(&self, url: &Url, want: &Want, path: &Path) -> Result<()> {
         let what = || format!("cannot write {}", path.display());
         let hint = || "check free space and permissions: `df -h .`".to_owned();
-        let mut place = Place::File(File::create(path).explain(Kind::Failed, what, hint)?);
+        let mut place = Destination::File(File::create(path).with_hint(Kind::Failed, what, hint)?);
         self.download(url, want, &mut place)?;
-        let Place::File(file) = place else { return Ok(()) };
-        file.sync_all().explain(Kind::Failed, what, hint)
+        let Destination::File(file) = place else { return Ok(()) };
+        file.sync_all().with_hint(Kind::Failed, what, hint)
     }
 
     /// Downloads, goes on where a connection broke off, and checks size and digest. Gives size and SHA-256.
-    pub fn download(&self, url: &Url, want: &Want, place: &mut Place) -> Result<(u64, String)> {
-        let progress = self.cx.progress("fetching");
+    pub fn download(&self, url: &Url, want: &Want, place: &mut Destination) -> Result<(u64, String)> {
+        let progress = self.ctx.progress("fetching");
         let mut coming = Coming { want, place, hasher: Hasher::default(), bytes: 0 };
         // Only what was never there before counts: a file that always ends early would be asked for without end.
         let mut furthest = 0;
         self.patiently(&format!("{} from {}", want.what, origin(url)), true, |moved| {
             let answer = self.follow(url, coming.bytes, false)?;
-            let (done, came) = coming.take(self.cx, answer, &progress);
+            let (done, came) = coming.take(self.ctx, answer, &progress);
             *moved = came > furthest;
             furthest = furthest.max(came);
             done
@@ -192,20 +192,20 @@ impl<'cx> Session<'cx> {
         let (mut started, mut tries, mut told) = (Instant::now(), 0, false);
         loop {
             let mut moved = false;
-            let (trouble, asked, why) = match attempt(&mut moved) {
+            let (trouble, asked, reason) = match attempt(&mut moved) {
                 Ok(done) => return Ok(done),
                 Err(Attempt::Final(error)) => return Err(error),
-                Err(Attempt::Again { trouble, asked, why }) => (trouble, asked, why),
+                Err(Attempt::Again { trouble, asked, reason }) => (trouble, asked, reason),
             };
             if moved {
                 (started, tries) = (Instant::now(), 0);
             }
             let left = self.deadline.saturating_sub(started.elapsed());
             let Some(pause) = policy::pause(tries, &trouble, asked, repeatable, left, jitter()) else {
-                return Err(self.gave_up(what, &why, &trouble, asked, tries + 1, repeatable));
+                return Err(self.gave_up(what, &reason, &trouble, asked, tries + 1, repeatable));
             };
             if pause > WORTH_A_LINE && !told {
-                self.cx.note(format!("{what}: {why}; trying again in {} s", pause.as_secs()));
+                self.ctx.note(format!("{what}: {reason}; trying again in {} s", pause.as_secs()));
                 told = true;
             }
             self.sleep(pause)?;
@@ -216,8 +216,8 @@ impl<'cx> Session<'cx> {
     fn gave_up(
         &self,
         what: &str,
-        why: &str,
-        trouble: &Trouble,
+        reason: &str,
+        trouble: &FailureClass,
         asked: Option<Duration>,
         tries: u32,
         repeatable: bool,
@@ -225,20 +225,22 @@ impl<'cx> Session<'cx> {
         let asks = asked.map(|asked| format!(", and asks to wait {} s", asked.as_secs())).unwrap_or_default();
         let times = if tries == 1 { "once".to_owned() } else { format!("{tries} times") };
         let hint = match trouble {
-            Trouble::Status(429) => {
+            FailureClass::Status(429) => {
                 format!(
                     "too many questions: wait, then run the same command again; {}=SECONDS waits longer",
                     var::API_DEADLINE
                 )
             }
-            _ if !repeatable && *trouble != Trouble::Unsent => {
+            _ if !repeatable && *trouble != FailureClass::Unsent => {
                 "nobody knows whether it was done: look at the project in CircleCI, then run the same command again"
                     .into()
             }
-            Trouble::Unsent => "check the network and CIRCLE_HOST, then run the same command again".into(),
+            FailureClass::Unsent => "check the network and CIRCLE_HOST, then run the same command again".into(),
             _ => "see https://status.circleci.com, then run the same command again".into(),
         };
-        Failure::new(Kind::Remote, self.cx.scrub(&format!("{what}: {why}{asks} (tried {times})"))).hint(hint).into()
+        CliError::new(Kind::Remote, self.ctx.scrub(&format!("{what}: {reason}{asks} (tried {times})")))
+            .hint(hint)
+            .into()
     }
 
     /// Sleeps, but not through a signal.
@@ -252,45 +254,45 @@ impl<'cx> Session<'cx> {
     }
 
     fn stop_here(&self) -> Result<()> {
-        if self.cx.interrupted() {
+        if self.ctx.interrupted() {
             return failed("stopped by a signal").hint("run the same command again to go on").err();
         }
         Ok(())
     }
 
     /// One exchange; a passing status is a failed attempt.
-    fn ask(&self, url: &Url, post: Option<&Value>, from: u64) -> Result<Answer, Attempt> {
+    fn ask(&self, url: &Url, post: Option<&Value>, from: u64) -> Result<Response, Attempt> {
         self.stop_here().map_err(Attempt::Final)?;
         if !policy::is_secure(url) {
             return Err(insecure(url));
         }
         let token = self.allowed.holds(url).then_some(&self.token);
         let started = Instant::now();
-        let answer = self.client.ask(&Ask { url, post, token, from });
+        let answer = self.client.ask(&Request { url, post, token, from });
         // The path of a host that may not see the token can be a signed one.
         let path = if token.is_some() { url.path() } else { "/..." };
         let command = format!("{} {}{path}", if post.is_some() { "POST" } else { "GET" }, origin(url));
         let ok = answer.as_ref().is_ok_and(|answer| answer.status < 400);
-        self.cx.emit(Event::Ran { command, ms: ms_since(started), ok });
+        self.ctx.emit(Event::Ran { command, ms: ms_since(started), ok });
         let answer = answer.map_err(|broken| {
-            Attempt::again(if broken.unsent { Trouble::Unsent } else { Trouble::Broken }, broken.why)
+            Attempt::again(if broken.unsent { FailureClass::Unsent } else { FailureClass::Broken }, broken.reason)
         })?;
         if policy::is_passing(answer.status) {
-            let asked = answer.retry_after.as_deref().and_then(|text| policy::retry_after(text, self.cx.now()));
+            let asked = answer.retry_after.as_deref().and_then(|text| policy::retry_after(text, self.ctx.now()));
             let mut body = Vec::new();
             let _ = answer.body.take(MESSAGE_MAX).read_to_end(&mut body);
             let message =
                 serde_json::from_slice::<Value>(&body).ok().and_then(|it| Some(it["message"].as_str()?.to_owned()));
             let message = message.map(|it| format!(" ({it})")).unwrap_or_default();
-            let why = format!("{} answered {}{message}", origin(url), answer.status);
-            return Err(Attempt::Again { trouble: Trouble::Status(answer.status), asked, why });
+            let reason = format!("{} answered {}{message}", origin(url), answer.status);
+            return Err(Attempt::Again { trouble: FailureClass::Status(answer.status), asked, reason });
         }
         Ok(answer)
     }
 
     /// A GET that follows redirects by hand, since each hop decides anew whether it may see the token. `at_home`: what is
     /// asked decides what is trusted, so nobody else may answer it.
-    fn follow(&self, url: &Url, from: u64, at_home: bool) -> Result<Answer, Attempt> {
+    fn follow(&self, url: &Url, from: u64, at_home: bool) -> Result<Response, Attempt> {
         let mut seen = vec![url.clone()];
         loop {
             let here = seen.last().unwrap_or(url);
@@ -323,12 +325,12 @@ fn insecure(url: &Url) -> Attempt {
 }
 
 impl Attempt {
-    fn again(trouble: Trouble, why: String) -> Self {
-        Self::Again { trouble, asked: None, why }
+    fn again(trouble: FailureClass, reason: String) -> Self {
+        Self::Again { trouble, asked: None, reason }
     }
 
     fn redirected(from: &Url, how: &str) -> Self {
-        let failure = Failure::new(Kind::Remote, format!("{} redirects {how}", origin(from)));
+        let failure = CliError::new(Kind::Remote, format!("{} redirects {how}", origin(from)));
         Self::Final(failure.hint("nothing was taken from there; is CIRCLE_HOST a CircleCI?").into())
     }
 }
@@ -336,13 +338,13 @@ impl Attempt {
 impl Coming<'_> {
     /// Takes what an answer brings, and tells how far it came. What came before a break stays, for the next attempt to
     /// go on from.
-    fn take(&mut self, cx: &Cx, answer: Answer, progress: &dyn Fn(u64, u64)) -> (Result<(), Attempt>, u64) {
-        let taken = self.begin(&answer).and_then(|()| self.read(cx, answer, progress));
+    fn take(&mut self, ctx: &Context, answer: Response, progress: &dyn Fn(u64, u64)) -> (Result<(), Attempt>, u64) {
+        let taken = self.begin(&answer).and_then(|()| self.read(ctx, answer, progress));
         (taken, self.bytes)
     }
 
     /// Whether an answer goes on where we are; else it is taken from the start.
-    fn begin(&mut self, answer: &Answer) -> Result<(), Attempt> {
+    fn begin(&mut self, answer: &Response) -> Result<(), Attempt> {
         let what = self.want.what;
         match answer.status {
             206 if answer.content_range.as_deref().and_then(policy::range_start) == Some(self.bytes) => {}
@@ -350,15 +352,18 @@ impl Coming<'_> {
             200 | 206 if self.bytes == 0 || answer.status == 200 => self.restart()?,
             206 => {
                 self.restart()?;
-                return Err(Attempt::again(Trouble::Broken, "the server sent another part than was asked for".into()));
+                return Err(Attempt::again(
+                    FailureClass::Broken,
+                    "the server sent another part than was asked for".into(),
+                ));
             }
             416 if self.bytes > 0 => {
                 let ended = format!("it ended after {} bytes", self.bytes);
                 self.restart()?;
-                return Err(Attempt::again(Trouble::Broken, ended));
+                return Err(Attempt::again(FailureClass::Broken, ended));
             }
             401 => {
-                let failure = Failure::new(Kind::Auth, format!("{what}: the token is not accepted (401)"));
+                let failure = CliError::new(Kind::Auth, format!("{what}: the token is not accepted (401)"));
                 return Err(Attempt::Final(failure.hint(NEW_TOKEN).into()));
             }
             status => {
@@ -370,11 +375,11 @@ impl Coming<'_> {
         Ok(())
     }
 
-    fn read(&mut self, cx: &Cx, answer: Answer, progress: &dyn Fn(u64, u64)) -> Result<(), Attempt> {
+    fn read(&mut self, ctx: &Context, answer: Response, progress: &dyn Fn(u64, u64)) -> Result<(), Attempt> {
         let total = self.want.exactly.map_or(0, |(bytes, _)| bytes);
         let (mut body, mut buffer) = (answer.body, vec![0; 128 * 1024]);
         loop {
-            if cx.interrupted() {
+            if ctx.interrupted() {
                 let failure = failed("stopped by a signal").hint("run the same command again to go on");
                 return Err(Attempt::Final(failure.into()));
             }
@@ -382,7 +387,7 @@ impl Coming<'_> {
                 Ok(0) => break,
                 Ok(n) => n,
                 Err(_) if total > 0 && self.bytes == total => break,
-                Err(e) => return Err(Attempt::again(Trouble::Broken, format!("it broke off: {e}"))),
+                Err(e) => return Err(Attempt::again(FailureClass::Broken, format!("it broke off: {e}"))),
             };
             self.add(&buffer[..n])?;
             if total > 0 {
@@ -401,12 +406,12 @@ impl Coming<'_> {
             ));
         }
         let written = match self.place {
-            Place::File(file) => file.write_all(bytes),
-            Place::Memory(memory) => {
+            Destination::File(file) => file.write_all(bytes),
+            Destination::Memory(memory) => {
                 memory.extend_from_slice(bytes);
                 Ok(())
             }
-            Place::Nowhere => Ok(()),
+            Destination::Nowhere => Ok(()),
         };
         written.map_err(|e| disk(self.want.what, &e))?;
         self.hasher.update(bytes);
@@ -417,11 +422,11 @@ impl Coming<'_> {
     fn restart(&mut self) -> Result<(), Attempt> {
         (self.hasher, self.bytes) = (Hasher::default(), 0);
         match self.place {
-            Place::File(file) => {
+            Destination::File(file) => {
                 file.set_len(0).and_then(|()| file.rewind()).map_err(|e| disk(self.want.what, &e))?;
             }
-            Place::Memory(memory) => memory.clear(),
-            Place::Nowhere => {}
+            Destination::Memory(memory) => memory.clear(),
+            Destination::Nowhere => {}
         }
         Ok(())
     }
@@ -429,7 +434,10 @@ impl Coming<'_> {
     fn check(&self) -> Result<(), Attempt> {
         let Some((bytes, sha256)) = self.want.exactly else { return Ok(()) };
         if self.bytes < bytes {
-            return Err(Attempt::again(Trouble::Broken, format!("it ended after {} of {bytes} bytes", self.bytes)));
+            return Err(Attempt::again(
+                FailureClass::Broken,
+                format!("it ended after {} of {bytes} bytes", self.bytes),
+            ));
         }
         let got = self.hasher.clone().hex();
         if got != sha256 {

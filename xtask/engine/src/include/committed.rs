@@ -1,6 +1,6 @@
 //! Whether included files are those of the commit: a clean release is named after it, so it holds nothing else.
 
-use crate::cx::Cx;
+use crate::context::Context;
 use crate::error::{Result, usage};
 use crate::git::checkout::Checkout;
 use crate::project::App;
@@ -16,10 +16,10 @@ const POINTER_BYTES_MAX: u64 = 1024;
 
 /// Refuses pointers of Git LFS, submodules that are not checked out, and files that git ignores, but for those that the
 /// project lists as generated. The build itself makes the binaries.
-pub fn check(cx: &Cx, app: &App, sources: &[Source], binaries: &[PathBuf]) -> Result<()> {
+pub fn check(ctx: &Context, app: &App, sources: &[Source], binaries: &[PathBuf]) -> Result<()> {
     let is_generated = |path: &str| app.generated.iter().any(|pattern| covers(pattern, path));
     // A directory on the way may be a link, which git does not follow.
-    let root = cx.root.canonicalize().unwrap_or_else(|_| cx.root.clone());
+    let root = ctx.root.canonicalize().unwrap_or_else(|_| ctx.root.clone());
     let relative = |source: &Source| {
         let dir = source.from.parent()?.canonicalize().ok()?;
         Some(dir.join(source.from.file_name()?).strip_prefix(&root).ok()?.to_str()?.to_owned())
@@ -32,7 +32,7 @@ pub fn check(cx: &Cx, app: &App, sources: &[Source], binaries: &[PathBuf]) -> Re
             .hint("`git lfs pull` fetches the file, in a job too; to ship the pointer, list it in `generated` of `App`, xtask/src/main.rs")
             .err();
     }
-    let checkout = Checkout::open(cx)?;
+    let checkout = Checkout::open(ctx)?;
     let left_out = checkout.hidden()?.left_out;
     let covered = |path: &&String| app.include.iter().any(|pattern| covers(pattern, path)) && !is_generated(path);
     if let Some(path) = left_out.iter().find(covered) {
@@ -49,7 +49,7 @@ pub fn check(cx: &Cx, app: &App, sources: &[Source], binaries: &[PathBuf]) -> Re
     let names: Vec<String> = files.into_iter().map(|(path, _)| path).collect();
     let changed = checkout.other_line_ends(&names)?;
     if let Some(first) = changed.first() {
-        cx.warn(format!(
+        ctx.warn(format!(
             "{} included files have other line ends than the commit, {first} for one: core.autocrlf changes them, so another checkout builds other bytes",
             changed.len()
         ));

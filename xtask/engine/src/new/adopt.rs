@@ -1,20 +1,20 @@
 //! `new --into`: an xtask for a workspace or a crate that has none, beside everything that is there.
 
 use crate::ci::{generate, render, yaml};
-use crate::cx::{Cx, Input};
-use crate::error::{Explain, Kind, Result, usage};
+use crate::context::{Context, Input};
+use crate::error::{Kind, Result, WithHint, usage};
 use crate::git;
 use crate::host::script::quote;
 use crate::new::changes::Changes;
-use crate::new::found::{self, Workspace};
+use crate::new::detect::{self, Workspace};
 use crate::new::ignored::{self, Forced};
 use crate::new::main_rs::{Plan, Runs};
-use crate::new::place::{self, Aside};
-use crate::new::scripts::{self, Mapped};
+use crate::new::place::{self, Staging};
+use crate::new::scripts::{self, ScriptMapping};
 use crate::new::toolchain::{self, Rust};
 use crate::new::{
-    Made, Wish, cargo, check_name, engine_of, lock, manifest, plan, read_if_there, settle, stop_if_asked, tree,
-    write_configs,
+    NewOptions, NewReport, cargo, check_name, engine_of, finalize, lock, manifest, plan, read_if_there, stop_if_asked,
+    tree, write_configs,
 };
 use crate::project::Ci;
 use std::fs;
@@ -33,26 +33,26 @@ struct Edit {
 }
 
 /// Gives the workspace or crate in `dir` an xtask.
-pub fn adopt(cx: &Cx, dir: &Path, wish: &Wish) -> Result<Made> {
+pub fn adopt(ctx: &Context, dir: &Path, wish: &NewOptions) -> Result<NewReport> {
     let dir = place::absolute(dir)?;
     let Some(root) = read_if_there(&dir.join("Cargo.toml"))? else {
         return usage(format!("there is no Cargo.toml in {}", dir.display()))
             .hint(format!("a project from nothing: `cargo xtask new {}`", dir.display()))
             .err();
     };
-    let workspace = found::workspace(cx, &dir)?;
+    let workspace = detect::workspace(ctx, &dir)?;
     if !dir.join(UNFINISHED).is_file() {
         check_is_without(&dir, &workspace)?;
     }
     let app = workspace.app(wish.name.as_deref());
     check_name(&app.name)?;
-    let rust = rust(cx, &workspace)?;
-    let there = cx.at(&dir);
+    let rust = rust(ctx, &workspace)?;
+    let there = ctx.at(&dir);
     let branch = git::branch(&there).ok().flatten().unwrap_or_else(|| "main".into());
     let fmt = |words: &[&str]| cargo(&there, &[&["fmt"], words].concat()).is_ok_and(|answer| answer.ok());
     // Nobody knows without rustfmt, which `test` installs.
     let formatted = !fmt(&["--version"]) || fmt(&["--all", "--check"]);
-    let of_wish = plan(cx, &app.name, wish)?;
+    let of_wish = plan(ctx, &app.name, wish)?;
     let plan = Plan { app, branch, image: rust.image, is_strict: false, is_formatted: formatted, ..of_wish };
     let files = tree::xtask(&plan, &engine_of(&wish.engine)?, false)?;
     let work = Work { dir: &dir, edits: edits(&workspace, &root)?, kept: kept(&dir)?, plan: &plan, files: &files };
@@ -61,34 +61,34 @@ pub fn adopt(cx: &Cx, dir: &Path, wish: &Wish) -> Result<Made> {
     let forced = forced(&there, &names)?;
     let mut notes = work.notes();
     notes.extend(rust.notes.into_iter().chain(forced.notes));
-    let made = Made {
+    let made = NewReport {
         what: "adopt",
         name: plan.app.name.clone(),
-        pattern: Some(plan.pattern.as_str()),
+        handoff: Some(plan.handoff.as_str()),
         files: names,
         scripts: scripts_in(&dir),
         notes,
         next: next(&dir, &forced.files),
-        ..Made::of(&dir, wish)
+        ..NewReport::of(&dir, wish)
     };
     if !wish.dry_run {
-        work.write(cx)?;
+        work.write(ctx)?;
     }
     Ok(made)
 }
 
 /// The Rust that the project asks for.
-fn rust(cx: &Cx, workspace: &Workspace) -> Result<Rust> {
+fn rust(ctx: &Context, workspace: &Workspace) -> Result<Rust> {
     let wanted = workspace.rust()?;
-    let rustc = cx.cargo(&["--version", "--verbose"]);
-    let said = cx.answer(rustc, Input::Empty)?.stdout;
+    let rustc = ctx.cargo(&["--version", "--verbose"]);
+    let said = ctx.answer(rustc, Input::Empty)?.stdout;
     let host = said.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
     toolchain::check_runs(wanted.target.as_deref(), host)?;
     toolchain::judge(&wanted, Ci::DEFAULT.rust_image)
 }
 
 /// What git would leave out of the commit. It knows its rules only inside a repository.
-fn forced(there: &Cx, names: &[String]) -> Result<Forced> {
+fn forced(there: &Context, names: &[String]) -> Result<Forced> {
     if place::repository_of(&there.root).is_none() {
         return Ok(Forced::default());
     }
@@ -117,7 +117,7 @@ fn next(dir: &Path, forced: &[String]) -> Vec<String> {
 struct Work<'a> {
     dir: &'a Path,
     edits: Vec<Edit>,
-    kept: Vec<Kept>,
+    kept: Vec<ExistingConfig>,
     plan: &'a Plan,
     files: &'a tree::Tree,
 }
@@ -141,48 +141,48 @@ impl Work<'_> {
 
     /// Everything or nothing: what was written before something failed is taken back. After a kill the same command begins
     /// again: what it finds it writes as before.
-    fn write(&self, cx: &Cx) -> Result<()> {
+    fn write(&self, ctx: &Context) -> Result<()> {
         let dir = self.dir;
-        let aside = Aside::beside(&dir.join("xtask"))?;
+        let aside = Staging::beside(&dir.join("xtask"))?;
         self.files.write(aside.path())?;
         let hint = || format!("`ls -ld {}` shows whose it is", dir.display());
         let what = || format!("cannot write {UNFINISHED}");
-        fs::write(aside.path().join(UNFINISHED), "").explain(Kind::Failed, what, hint)?;
+        fs::write(aside.path().join(UNFINISHED), "").with_hint(Kind::Failed, what, hint)?;
         if dir.join(UNFINISHED).is_file() {
-            fs::remove_dir_all(dir.join("xtask")).explain(
+            fs::remove_dir_all(dir.join("xtask")).with_hint(
                 Kind::Failed,
                 || "cannot remove the unfinished xtask of a killed run".into(),
                 || "`rm -r xtask`".into(),
             )?;
         }
         let mut changes = Changes::in_dir(dir);
-        let worked = self.change(cx, &mut changes, aside);
+        let worked = self.change(ctx, &mut changes, aside);
         worked.map_err(|cause| changes.undo(cause))
     }
 
-    fn change(&self, cx: &Cx, changes: &mut Changes, aside: Aside) -> Result<()> {
+    fn change(&self, ctx: &Context, changes: &mut Changes, aside: Staging) -> Result<()> {
         let dir = self.dir;
         for edit in &self.edits {
-            stop_if_asked(cx)?;
+            stop_if_asked(ctx)?;
             changes.write(edit.path, edit.after.as_bytes())?;
         }
         changes.move_in(&aside.path().join("xtask"), "xtask")?;
         // A workspace whose members are `*` would take it for one.
         drop(aside);
-        settle(cx, &dir.join("xtask"))?;
+        finalize(ctx, &dir.join("xtask"))?;
         if !self.has_lock() {
             changes.keep(LOCK)?;
-            lock(&cx.at(dir), &["generate-lockfile", "--quiet"])?;
+            lock(&ctx.at(dir), &["generate-lockfile", "--quiet"])?;
         }
-        stop_if_asked(cx)?;
-        for Kept { name, path, bytes } in &self.kept {
+        stop_if_asked(ctx)?;
+        for ExistingConfig { name, path, bytes } in &self.kept {
             changes.write(path, bytes)?;
             changes.keep(name)?;
         }
         generate::CONFIGS.iter().try_for_each(|name| changes.keep(name))?;
-        write_configs(cx, dir, self.plan)?;
-        stop_if_asked(cx)?;
-        fs::remove_file(dir.join(UNFINISHED)).explain(
+        write_configs(ctx, dir, self.plan)?;
+        stop_if_asked(ctx)?;
+        fs::remove_file(dir.join(UNFINISHED)).with_hint(
             Kind::Failed,
             || format!("cannot remove {UNFINISHED}"),
             || "check permissions".into(),
@@ -203,14 +203,14 @@ impl Work<'_> {
 }
 
 /// A config that was there before ours, and where it stays.
-struct Kept {
+struct ExistingConfig {
     name: &'static str,
     path: String,
     bytes: Vec<u8>,
 }
 
 /// Configs under the names of ours that we did not make.
-fn kept(dir: &Path) -> Result<Vec<Kept>> {
+fn kept(dir: &Path) -> Result<Vec<ExistingConfig>> {
     let mut kept = Vec::new();
     for name in generate::CONFIGS {
         let path = name.replace(".yml", ".before-gangplank.yml");
@@ -223,7 +223,7 @@ fn kept(dir: &Path) -> Result<Vec<Kept>> {
                 .hint(format!("give it another name: `mv {path} .circleci/before.yml`"))
                 .err();
         }
-        kept.push(Kept { name, path, bytes });
+        kept.push(ExistingConfig { name, path, bytes });
     }
     Ok(kept)
 }
@@ -265,7 +265,7 @@ fn edits(workspace: &Workspace, root: &str) -> Result<Vec<Edit>> {
     Ok(edits)
 }
 
-fn scripts_in(dir: &Path) -> Vec<Mapped> {
+fn scripts_in(dir: &Path) -> Vec<ScriptMapping> {
     let mut mapped = Vec::new();
     for folder in scripts::DIRS {
         for name in scripts::NAMES {
@@ -279,7 +279,7 @@ fn scripts_in(dir: &Path) -> Vec<Mapped> {
     mapped
 }
 
-fn notes(dir: &Path, plan: &Plan, kept: &[Kept]) -> Vec<String> {
+fn notes(dir: &Path, plan: &Plan, kept: &[ExistingConfig]) -> Vec<String> {
     let mut notes = Vec::new();
     match &plan.app.runs {
         _ if plan.app.packages.is_empty() => {
@@ -298,14 +298,14 @@ fn notes(dir: &Path, plan: &Plan, kept: &[Kept]) -> Vec<String> {
             "there is no git repository: a release is named after its commit, so `git init` and commit first; `git status --ignored` shows what a .gitignore leaves out".into(),
         );
     }
-    for Kept { name, path, bytes } in kept {
+    for ExistingConfig { name, path, bytes } in kept {
         notes.push(format!("{name} was there and is kept as {path}, a name that CircleCI does not read"));
         notes.extend(outline(&String::from_utf8_lossy(bytes)).map(|what| {
             format!("it has {what}: what of it is still wanted can run from that file, as a pipeline of its own (Project Settings, Pipelines)")
         }));
     }
     let left = plan.app.left_out.iter();
-    notes.extend(left.map(|(folder, why)| format!("{folder} is not in `include`: {why}")));
+    notes.extend(left.map(|(folder, reason)| format!("{folder} is not in `include`: {reason}")));
     if !plan.app.features.is_empty() {
         notes.push(format!("no binary is built without features, so these are on: {}", plan.app.features.join(", ")));
     }

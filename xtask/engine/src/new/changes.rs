@@ -1,6 +1,6 @@
 //! What a run changes in a directory that is somebody else's, kept so that all of it can be taken back.
 
-use crate::error::{Explain, Failure, Kind, Result};
+use crate::error::{CliError, Kind, Result, WithHint};
 use crate::new::place;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ impl<'a> Changes<'a> {
         self.done.extend(missing.into_iter().rev().map(Done::Dir));
         let before = match fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            read => Some(read.explain(
+            read => Some(read.with_hint(
                 Kind::Failed,
                 || format!("cannot read {}", path.display()),
                 || "check its permissions".into(),
@@ -53,7 +53,7 @@ impl<'a> Changes<'a> {
     pub fn move_in(&mut self, from: &Path, path: &str) -> Result<()> {
         let to = self.dir.join(path);
         let hint = || format!("is it there already? `ls -ld {}`", to.display());
-        fs::rename(from, &to).explain(Kind::Failed, || format!("cannot move {path} into place"), hint)?;
+        fs::rename(from, &to).with_hint(Kind::Failed, || format!("cannot move {path} into place"), hint)?;
         self.done.push(Done::Tree(to));
         Ok(())
     }
@@ -86,8 +86,11 @@ impl<'a> Changes<'a> {
         if left.is_empty() {
             return cause;
         }
-        Failure::new(Kind::NotPutBack, format!("{cause:#}; and not all of it could be taken back: {}", left.join("; ")))
-            .hint("`git status` shows what is there, `git checkout -- PATH` brings back what git has")
-            .into()
+        CliError::new(
+            Kind::RevertFailed,
+            format!("{cause:#}; and not all of it could be taken back: {}", left.join("; ")),
+        )
+        .hint("`git status` shows what is there, `git checkout -- PATH` brings back what git has")
+        .into()
     }
 }

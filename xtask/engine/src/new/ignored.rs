@@ -41,8 +41,8 @@ pub fn judge(ignored: &[Ignored], is_there: &dyn Fn(&str) -> bool) -> Result<For
                 .hint("move what is private in it to ~/.cargo/config.toml, then remove that line")
                 .err();
         }
-        let why = if path == "Cargo.lock" { ", and the jobs build with --locked" } else { "" };
-        forced.notes.push(format!("git ignores {path}{why}: {at} says `{rule}`, so it needs `git add --force`"));
+        let reason = if path == "Cargo.lock" { ", and the jobs build with --locked" } else { "" };
+        forced.notes.push(format!("git ignores {path}{reason}: {at} says `{rule}`, so it needs `git add --force`"));
         forced.files.push(path.clone());
     }
     Ok(forced)

@@ -4,7 +4,7 @@
 //! of is an error of its tests and not a project that does not compile.
 
 use crate::error::{Result, failed};
-use crate::project::{self, Ci, Env, Pattern, Project};
+use crate::project::{self, Ci, Env, Handoff, Project};
 
 /// What main.rs states.
 #[derive(Debug, Clone)]
@@ -12,11 +12,11 @@ pub struct Plan {
     /// What is built.
     pub app: App,
     /// How releases are handed over.
-    pub pattern: Pattern,
-    /// URL of the bucket, where the pattern has one.
+    pub handoff: Handoff,
+    /// URL of the bucket, where the handoff has one.
     pub bucket: String,
     /// dev and prod.
-    pub envs: [Place; 2],
+    pub envs: [TargetAnswers; 2],
     /// The branch that is deployed.
     pub branch: String,
     /// Image of the jobs that compile, when it is not the usual one.
@@ -59,7 +59,7 @@ pub enum Runs {
 
 /// Where an env's app goes.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct TargetAnswers {
     /// Name of the env.
     pub name: &'static str,
     /// URLs of its targets; a directory of this machine when there is none.
@@ -81,7 +81,7 @@ impl App {
     }
 }
 
-impl Place {
+impl TargetAnswers {
     /// An env without a host.
     pub fn local(name: &'static str) -> Self {
         Self { name, targets: vec![] }
@@ -105,10 +105,10 @@ impl Place {
 impl Plan {
     /// The stores, in the order in which a deploy asks them.
     fn stores(&self) -> Vec<String> {
-        let handed_over_by = match self.pattern {
-            Pattern::Workspace => None,
-            Pattern::Artifacts => Some("circleci:artifacts".to_owned()),
-            Pattern::S3 => Some(self.bucket.clone()),
+        let handed_over_by = match self.handoff {
+            Handoff::Workspace => None,
+            Handoff::Artifacts => Some("circleci:artifacts".to_owned()),
+            Handoff::S3 => Some(self.bucket.clone()),
         };
         ["circleci:workspace".to_owned()]
             .into_iter()
@@ -119,7 +119,7 @@ impl Plan {
 
     /// Only jobs that ask CircleCI's API need its token.
     fn context(&self) -> Option<String> {
-        (self.pattern == Pattern::Artifacts).then(|| format!("{}-circleci", self.app.name))
+        (self.handoff == Handoff::Artifacts).then(|| format!("{}-circleci", self.app.name))
     }
 
     /// The same as main.rs will say, as far as the configs depend on it. It lives as long as the process, like the constant.
@@ -137,7 +137,7 @@ impl Plan {
             envs: Box::leak(envs.collect::<Vec<_>>().into_boxed_slice()),
             ci: Ci {
                 branch: leak(&self.branch),
-                pattern: self.pattern,
+                handoff: self.handoff,
                 context: self.context().map(|it| leak(&it)),
                 rust_image: self.image.as_deref().map_or(Ci::DEFAULT.rust_image, leak),
                 pointers: Box::leak(Box::new([(leak(&self.branch), "LATEST_BUILD_NUM")])),
@@ -192,8 +192,8 @@ pub fn fill(template: &str, plan: &Plan) -> Result<String> {
     Ok(main.finish())
 }
 
-fn fill_env(main: &mut Filling, place: &Place, app: &str) -> Result<()> {
-    let Place { name, .. } = place;
+fn fill_env(main: &mut Filling, place: &TargetAnswers, app: &str) -> Result<()> {
+    let TargetAnswers { name, .. } = place;
     let urls = main.value(array(&place.urls()));
     main.swap(&format!(r#"&["file:target/deploy/{name}"]"#), &urls)?;
     let context = main.value(format!("{app}-{name}"));
@@ -236,10 +236,10 @@ fn fill_ci(main: &mut Filling, plan: &Plan) -> Result<()> {
         says.push(format!("branch: {:?}", plan.branch));
         says.push(format!("pointers: &[({:?}, \"LATEST_BUILD_NUM\")]", plan.branch));
     }
-    if plan.pattern != Pattern::Workspace {
-        says.push(format!("pattern: Pattern::{:?}", plan.pattern));
+    if plan.handoff != Handoff::Workspace {
+        says.push(format!("handoff: Handoff::{:?}", plan.handoff));
         let last = if plan.app.runs == Runs::No { "Project}" } else { "Project, Service}" };
-        main.swap(last, &format!("Pattern, {last}"))?;
+        main.swap(last, &format!("Handoff, {last}"))?;
     }
     says.extend(plan.image.as_ref().map(|image| format!("rust_image: {image:?}")));
     says.extend(plan.context().map(|context| format!("context: Some({context:?})")));
@@ -325,10 +325,10 @@ fn missing<T>(piece: &str) -> Result<T> {
 mod tests {
     use super::*;
 
-    fn plan(app: App, pattern: Pattern) -> Plan {
-        let envs = [Place::local("dev"), Place::local("prod")];
+    fn plan(app: App, handoff: Handoff) -> Plan {
+        let envs = [TargetAnswers::local("dev"), TargetAnswers::local("prod")];
         let bucket = "s3://acme/app".into();
-        Plan { app, pattern, bucket, envs, branch: "main".into(), image: None, is_strict: true, is_formatted: true }
+        Plan { app, handoff, bucket, envs, branch: "main".into(), image: None, is_strict: true, is_formatted: true }
     }
 
     fn filled(plan: &Plan) -> String {
@@ -347,12 +347,12 @@ mod tests {
             runs,
         };
         for app in [App::sample("web"), foreign(Runs::Server("webd".into())), foreign(Runs::No)] {
-            for pattern in Pattern::ALL {
-                let mut plan = plan(app.clone(), pattern);
+            for handoff in Handoff::ALL {
+                let mut plan = plan(app.clone(), handoff);
                 let text = filled(&plan);
                 assert!(!text.contains("\"app\"") && !text.contains("app-") && !text.contains("STORES"), "{text}");
-                assert_eq!(text.contains("Pattern::"), pattern != Pattern::Workspace, "{text}");
-                assert_eq!(text.matches("web-circleci").count(), usize::from(pattern == Pattern::Artifacts), "{text}");
+                assert_eq!(text.contains("Handoff::"), handoff != Handoff::Workspace, "{text}");
+                assert_eq!(text.matches("web-circleci").count(), usize::from(handoff == Handoff::Artifacts), "{text}");
                 assert_eq!(text.contains(r#"features: &["web/cli"]"#), app.runs != Runs::Sample, "{text}");
                 plan.branch = "trunk".into();
                 plan.image = Some("cimg/rust:1.95.0".into());
@@ -372,16 +372,16 @@ mod tests {
             include: vec![],
             ..App::sample("web")
         };
-        let server = filled(&plan(app(Runs::Server("webd".into())), Pattern::Workspace));
+        let server = filled(&plan(app(Runs::Server("webd".into())), Handoff::Workspace));
         assert!(server.contains(r#"health: listens("127.0.0.1:${DEV_PORT:-8081}")"#), "{server}");
         assert!(server.contains(r#"run: &["bin/webd"]"#) && !server.contains("/version"), "{server}");
-        let files = filled(&plan(app(Runs::No), Pattern::Workspace));
+        let files = filled(&plan(app(Runs::No), Handoff::Workspace));
         assert!(!files.contains("SERVICE") && !files.contains("Health") && !files.contains("PORT"), "{files}");
     }
 
     #[test]
     fn the_configs_come_from_what_main_rs_will_say() {
-        let mut plan = plan(App::sample("shop"), Pattern::Artifacts);
+        let mut plan = plan(App::sample("shop"), Handoff::Artifacts);
         plan.envs[1].add("ssh://deploy@web1/srv/shop");
         let project = plan.project();
         let text = filled(&plan);
@@ -396,7 +396,7 @@ mod tests {
 
     #[test]
     fn a_piece_that_is_gone_is_named() {
-        let error = fill("fn main() {}\n", &plan(App::sample("shop"), Pattern::Workspace)).unwrap_err();
+        let error = fill("fn main() {}\n", &plan(App::sample("shop"), Handoff::Workspace)).unwrap_err();
         assert!(error.to_string().contains("has not exactly one `/// The workspace hands over"), "{error}");
     }
 }

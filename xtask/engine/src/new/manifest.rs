@@ -1,8 +1,8 @@
 //! Cargo's files, edited so that comments, order and line ends stay.
 
-use crate::error::{Explain, Kind, Result, usage};
+use crate::error::{Kind, Result, WithHint, usage};
 use crate::new::{ENGINE_DIR, Engine};
-use crate::project::Pattern;
+use crate::project::Handoff;
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 
 /// The alias that makes `cargo xtask` of the package in a workspace of its own.
@@ -26,7 +26,7 @@ pub const HOT: &[&str] = &[
 /// Reads TOML, edits it, and gives it back with the line ends that it had.
 fn edit(name: &str, text: &str, change: impl FnOnce(&mut DocumentMut) -> Result<()>) -> Result<String> {
     let windows = text.contains("\r\n");
-    let mut document: DocumentMut = text.replace("\r\n", "\n").parse().explain(
+    let mut document: DocumentMut = text.replace("\r\n", "\n").parse().with_hint(
         Kind::Usage,
         || format!("cannot read {name}"),
         || "mend it first: `cargo metadata --no-deps` says what is wrong".into(),
@@ -157,7 +157,7 @@ pub fn app(text: &str, name: &str) -> Result<String> {
 }
 
 /// The manifest of an xtask. It states what it inherits here, because a workspace may have nothing to inherit.
-pub fn xtask(text: &str, engine: &Engine, pattern: Pattern, is_new: bool) -> Result<String> {
+pub fn xtask(text: &str, engine: &Engine, handoff: Handoff, is_new: bool) -> Result<String> {
     edit("xtask/Cargo.toml", text, |document| {
         own(table(document.as_table_mut(), "package")?, &[("version", "0.1.0")]);
         table(document.as_table_mut(), "package")?.remove("license");
@@ -177,7 +177,7 @@ pub fn xtask(text: &str, engine: &Engine, pattern: Pattern, is_new: bool) -> Res
             document.remove("test");
             stand_alone(document, *engine == Engine::Vendor)?;
         }
-        if pattern == Pattern::S3 {
+        if handoff == Handoff::S3 {
             let mut default = Array::new();
             default.push("s3");
             table(document.as_table_mut(), "features")?.insert("default", value(default));
@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn xtask_of_an_app_is_a_workspace_with_its_own_profiles() {
         let ours = crate::new::tree::template("xtask/Cargo.toml").unwrap();
-        let made = |engine: &Engine, is_new| xtask(ours, engine, Pattern::Workspace, is_new).unwrap();
+        let made = |engine: &Engine, is_new| xtask(ours, engine, Handoff::Workspace, is_new).unwrap();
         let vendored = made(&Engine::Vendor, false);
         assert!(vendored.contains("[workspace]\nmembers = [\"engine\"]\nresolver = \"3\"\n"), "{vendored}");
         assert_eq!(vendored.matches("opt-level = 3").count(), HOT.len(), "{vendored}");

@@ -1,6 +1,6 @@
 //! Where a project goes: written aside in the same directory, then moved by one rename.
 
-use crate::error::{Explain, Kind, Result, usage};
+use crate::error::{Kind, Result, WithHint, usage};
 use crate::machine;
 use crate::release::scratch;
 use std::fs;
@@ -10,17 +10,17 @@ use std::path::{Path, PathBuf};
 const PURPOSE: &str = "gangplank";
 
 /// A directory that goes when it is dropped, unless it was moved into place.
-pub struct Aside {
+pub struct Staging {
     dir: PathBuf,
 }
 
-impl Aside {
+impl Staging {
     /// A directory beside `path`, on the same disk. Takes away what killed runs have left there.
     pub fn beside(path: &Path) -> Result<Self> {
         let parent = path.parent().unwrap_or(path);
         machine::sweep_of(parent, PURPOSE);
         let aside = Self { dir: scratch(parent, PURPOSE) };
-        fs::create_dir_all(&aside.dir).explain(
+        fs::create_dir_all(&aside.dir).with_hint(
             Kind::Failed,
             || format!("cannot write in {}", parent.display()),
             || format!("choose another place, or make this one yours: `ls -ld {}`", parent.display()),
@@ -35,7 +35,7 @@ impl Aside {
 
     /// Moves it to `path`, which does not exist or is empty.
     pub fn move_to(self, path: &Path) -> Result<()> {
-        fs::rename(&self.dir, path).explain(
+        fs::rename(&self.dir, path).with_hint(
             Kind::Failed,
             || format!("cannot move the finished project to {}", path.display()),
             || "did somebody put files there meanwhile? run the same command again".into(),
@@ -43,7 +43,7 @@ impl Aside {
     }
 }
 
-impl Drop for Aside {
+impl Drop for Staging {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.dir);
     }
@@ -51,7 +51,7 @@ impl Drop for Aside {
 
 /// `path` from the root, as typed otherwise.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
-    let whole = std::path::absolute(path).explain(
+    let whole = std::path::absolute(path).with_hint(
         Kind::Usage,
         || format!("`{}` is no path", path.display()),
         || "name a directory: `cargo xtask new ../shop`".into(),
@@ -101,7 +101,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         }
         fs::rename(&aside, &path)
     };
-    write().inspect_err(|_| drop(fs::remove_file(&aside))).explain(
+    write().inspect_err(|_| drop(fs::remove_file(&aside))).with_hint(
         Kind::Failed,
         || format!("cannot write {}", path.display()),
         hint,

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// A line of a script, and what takes its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Mapped {
+pub struct ScriptMapping {
     /// The script.
     pub file: String,
     /// Number of the line, from 1.
@@ -50,7 +50,7 @@ const TABLE: &[(&[&str], &str)] = &[
     (&["systemctl "], "cargo xtask deploy ENV: `service: Service::Systemd { .. }`"),
     (&["supervisorctl "], "cargo xtask deploy ENV: `service: Service::Command { .. }`"),
     (&["pm2 "], "cargo xtask deploy ENV: `service: Service::Command { .. }`"),
-    (&["nohup "], "cargo xtask deploy ENV: `service: Service::Keeper { .. }`"),
+    (&["nohup "], "cargo xtask deploy ENV: `service: Service::Pidfile { .. }`"),
     (&["pkill "], "cargo xtask deploy ENV: the service is stopped and started by the deploy"),
     (&["kill "], "cargo xtask deploy ENV: the service is stopped and started by the deploy"),
     (&["ln -s"], "cargo xtask deploy ENV: `current` is switched in one rename"),
@@ -102,7 +102,7 @@ const GLUE: &[&str] = &[
 ];
 
 /// What the lines of a script become, without comments and glue.
-pub fn map(file: &str, text: &str) -> Vec<Mapped> {
+pub fn map(file: &str, text: &str) -> Vec<ScriptMapping> {
     let mut mapped = Vec::new();
     for (n, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -110,7 +110,7 @@ pub fn map(file: &str, text: &str) -> Vec<Mapped> {
         if line.is_empty() || line.starts_with('#') || (becomes.is_none() && is_glue(line)) {
             continue;
         }
-        mapped.push(Mapped { file: file.to_owned(), line: n + 1, text: shown(line), becomes });
+        mapped.push(ScriptMapping { file: file.to_owned(), line: n + 1, text: shown(line), becomes });
     }
     mapped
 }
@@ -164,8 +164,9 @@ mod tests {
         let script = "#!/bin/sh\nset -e\n\ncargo build --release\ntar czf app.tgz -C target/release app\ngzip -9 log\n\
                       NUM=$(curl -s $URL | grep LATEST_BUILD_NUM)\nscp app.tgz web1:\nssh web1 'sudo systemctl restart app'\n\
                       # done\nnpm run build\nif [ -n \"$X\" ]; then\nfi\n";
-        let short =
-            |it: &Mapped| format!("{}: {}", it.line, it.becomes.unwrap_or("?").split([':', ',']).next().unwrap());
+        let short = |it: &ScriptMapping| {
+            format!("{}: {}", it.line, it.becomes.unwrap_or("?").split([':', ',']).next().unwrap())
+        };
         assert_eq!(
             map("deploy.sh", script).iter().map(short).collect::<Vec<_>>(),
             [

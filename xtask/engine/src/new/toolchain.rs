@@ -32,7 +32,7 @@ pub fn judge(wanted: &Wanted, default_image: &str) -> Result<Rust> {
     let (repository, has) = default_image.split_once(':').unwrap_or((default_image, ""));
     let mut rust = Rust::default();
     let mut version = wanted.rust_version.clone().filter(|version| numbers(version) > numbers(has));
-    let mut why = "`rust-version` of a package asks for it";
+    let mut reason = "`rust-version` of a package asks for it";
     if let Some((file, channel)) = &wanted.pin {
         let (is_old, is_version) = match numbers(channel) {
             Some(pinned) => (Some(pinned) < numbers(env!("CARGO_PKG_RUST_VERSION")), true),
@@ -49,7 +49,7 @@ pub fn judge(wanted: &Wanted, default_image: &str) -> Result<Rust> {
             .err();
         }
         if is_version {
-            (version, why) = (Some(channel.clone()), "rust-toolchain pins it");
+            (version, reason) = (Some(channel.clone()), "rust-toolchain pins it");
         } else {
             version = None;
             rust.notes.push(format!("{file} asks for {channel}: rustup fetches it in each job that compiles"));
@@ -57,7 +57,7 @@ pub fn judge(wanted: &Wanted, default_image: &str) -> Result<Rust> {
     }
     let image = version.and_then(|version| numbers(&version)).map(|(a, b, c)| format!("{repository}:{a}.{b}.{c}"));
     rust.image = image.filter(|image| image != default_image);
-    rust.notes.extend(rust.image.iter().map(|image| format!("the jobs compile with the image {image}: {why}")));
+    rust.notes.extend(rust.image.iter().map(|image| format!("the jobs compile with the image {image}: {reason}")));
     if let Some(target) = wanted.target.as_ref().filter(|_| !wanted.installs_targets) {
         rust.notes.push(format!(
             "`[build] target` is {target}, for the xtask too: name it in `targets` of rust-toolchain.toml, and rustup installs it in each job"

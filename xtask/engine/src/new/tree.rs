@@ -1,6 +1,6 @@
 //! The files of a project as values: what this repository is made of, as a project of its own needs it.
 
-use crate::error::{Explain, Kind, Result, failed};
+use crate::error::{Kind, Result, WithHint, failed};
 use crate::new::main_rs::{self, Plan};
 use crate::new::{ENGINE_DIR, Engine, manifest};
 use crate::release::digest;
@@ -64,7 +64,7 @@ impl Tree {
                 fs::write(&to, bytes)
             };
             let hint = || "check free space and permissions: `df -h .`".into();
-            write().explain(Kind::Failed, || format!("cannot write {}", to.display()), hint)?;
+            write().with_hint(Kind::Failed, || format!("cannot write {}", to.display()), hint)?;
         }
         Ok(())
     }
@@ -110,7 +110,7 @@ pub fn xtask(plan: &Plan, engine: &Engine, is_new: bool) -> Result<Tree> {
     let mut tree = Tree::default();
     let manifest = template("xtask/Cargo.toml")?;
     let manifest = manifest.split_once(ENGINES_TESTS).map_or(manifest, |(before, _)| before);
-    tree.text("xtask/Cargo.toml", manifest::xtask(manifest, engine, plan.pattern, is_new)?);
+    tree.text("xtask/Cargo.toml", manifest::xtask(manifest, engine, plan.handoff, is_new)?);
     tree.text("xtask/src/main.rs", main_rs::fill(template("xtask/src/main.rs")?, plan)?);
     if !is_new {
         // Cargo takes from it what it needs, at the versions that the engine was tested with.
@@ -154,7 +154,7 @@ pub fn is_engine(dir: &Path) -> bool {
 
 /// Paths of a vendored engine that are not as they were when it was put there: changed, gone or new.
 pub fn edited(dir: &Path) -> Result<Vec<String>> {
-    let sums = fs::read_to_string(dir.join(SUMS)).explain(
+    let sums = fs::read_to_string(dir.join(SUMS)).with_hint(
         Kind::Usage,
         || format!("cannot read {}", dir.join(SUMS).display()),
         || "--force replaces the engine whatever it is".into(),
@@ -177,10 +177,10 @@ pub fn edited(dir: &Path) -> Result<Vec<String>> {
 fn readme(plan: &Plan, engine: &Engine) -> String {
     let (name, guides) =
         (&plan.app.name, if *engine == Engine::Vendor { "xtask/engine/docs" } else { "docs of Gangplank" });
-    let hand_over = match plan.pattern {
-        crate::project::Pattern::Workspace => "by the workspace of one workflow".to_owned(),
-        crate::project::Pattern::Artifacts => "by CircleCI's artifacts".to_owned(),
-        crate::project::Pattern::S3 => format!("by the bucket {}", plan.bucket),
+    let hand_over = match plan.handoff {
+        crate::project::Handoff::Workspace => "by the workspace of one workflow".to_owned(),
+        crate::project::Handoff::Artifacts => "by CircleCI's artifacts".to_owned(),
+        crate::project::Handoff::S3 => format!("by the bucket {}", plan.bucket),
     };
     include_str!("readme.md").replace("{name}", name).replace("{guides}", guides).replace("{hand_over}", &hand_over)
 }

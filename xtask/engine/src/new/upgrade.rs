@@ -1,10 +1,10 @@
 //! `new --upgrade`: a vendored engine is replaced by the one that runs this command.
 
-use crate::cx::{Cx, run_xtask};
-use crate::error::{Explain, Failure, Kind, Result, usage};
+use crate::context::{Context, run_xtask};
+use crate::error::{CliError, Kind, Result, WithHint, usage};
 use crate::git;
-use crate::new::place::{self, Aside};
-use crate::new::{ENGINE_DIR, Made, Wish, cargo, read_if_there, tree};
+use crate::new::place::{self, Staging};
+use crate::new::{ENGINE_DIR, NewOptions, NewReport, cargo, read_if_there, tree};
 use std::fs;
 use std::path::Path;
 
@@ -13,7 +13,7 @@ const OLD: &str = "xtask/.engine-before";
 
 /// Replaces the engine of the project in `dir`, and writes its configs anew. One that was edited by hand stays unless
 /// `force`.
-pub fn upgrade(cx: &Cx, dir: &Path, force: bool, wish: &Wish) -> Result<Made> {
+pub fn upgrade(ctx: &Context, dir: &Path, force: bool, wish: &NewOptions) -> Result<NewReport> {
     let dir = place::absolute(dir)?;
     if !dir.is_dir() {
         return usage(format!("there is no directory {}", dir.display())).hint("name the root of a project").err();
@@ -31,13 +31,13 @@ pub fn upgrade(cx: &Cx, dir: &Path, force: bool, wish: &Wish) -> Result<Made> {
     }
     let edited = if force { vec![] } else { tree::edited(&engine)? };
     if !edited.is_empty() {
-        return refuse(cx, &dir, &edited);
+        return refuse(ctx, &dir, &edited);
     }
     let before = tree::version_of(&engine);
     let vendored = tree::vendored()?;
     let same = read_if_there(&engine.join(tree::SUMS))?.map(String::into_bytes).as_ref() == vendored.0.get(tree::SUMS);
     let news = news(&read_if_there(&engine.join("CHANGELOG.md"))?.unwrap_or_default(), &vendored.changelog());
-    let made = Made {
+    let made = NewReport {
         what: "upgrade",
         name: dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         from_version: before,
@@ -49,7 +49,7 @@ pub fn upgrade(cx: &Cx, dir: &Path, force: bool, wish: &Wish) -> Result<Made> {
             "cargo xtask test".into(),
             format!("git add --all && git commit --message 'Engine {}'", env!("CARGO_PKG_VERSION")),
         ],
-        ..Made::of(&dir, wish)
+        ..NewReport::of(&dir, wish)
     };
     if wish.dry_run || (made.files.is_empty() && !unfinished) {
         return Ok(made);
@@ -63,7 +63,7 @@ pub fn upgrade(cx: &Cx, dir: &Path, force: bool, wish: &Wish) -> Result<Made> {
     if !made.files.is_empty() {
         replace(&dir, &engine, &vendored)?;
     }
-    regenerate(cx, &dir, force).inspect_err(|_| {
+    regenerate(ctx, &dir, force).inspect_err(|_| {
         // Forced, the new one stays, so that main.rs can be mended against it.
         if !force && dir.join(OLD).is_dir() && fs::remove_dir_all(&engine).is_ok() {
             let _ = fs::rename(dir.join(OLD), &engine);
@@ -101,7 +101,7 @@ fn bring_back(dir: &Path, engine: &Path, dry_run: bool) -> Result<bool> {
     let old = dir.join(OLD);
     if old.is_dir() && !engine.exists() && !dry_run {
         let hint = || format!("`mv {OLD} {ENGINE_DIR}`");
-        fs::rename(&old, engine).explain(
+        fs::rename(&old, engine).with_hint(
             Kind::Failed,
             || "cannot bring back the engine of a killed run".into(),
             hint,
@@ -117,20 +117,20 @@ fn is_newer(there: Option<&str>, ours: &str) -> bool {
 }
 
 fn replace(dir: &Path, engine: &Path, vendored: &tree::Tree) -> Result<()> {
-    let aside = Aside::beside(engine)?;
+    let aside = Staging::beside(engine)?;
     vendored.write(aside.path())?;
     let old = dir.join(OLD);
     let _ = fs::remove_dir_all(&old);
     let hint = || format!("`ls -ld {}` shows whose it is", dir.join("xtask").display());
-    fs::rename(engine, &old).explain(Kind::Failed, || format!("cannot move {}", engine.display()), hint)?;
+    fs::rename(engine, &old).with_hint(Kind::Failed, || format!("cannot move {}", engine.display()), hint)?;
     aside.move_to(engine).inspect_err(|_| drop(fs::rename(&old, engine)))
 }
 
-fn refuse<T>(cx: &Cx, dir: &Path, edited: &[String]) -> Result<T> {
-    let diff = git::diff_since(&cx.at(dir), &format!("{ENGINE_DIR}/{}", tree::SUMS), ENGINE_DIR);
+fn refuse<T>(ctx: &Context, dir: &Path, edited: &[String]) -> Result<T> {
+    let diff = git::diff_since(&ctx.at(dir), &format!("{ENGINE_DIR}/{}", tree::SUMS), ENGINE_DIR);
     let list = edited.iter().map(|path| format!("  {ENGINE_DIR}/{path}\n")).collect::<String>();
     let shown = diff.unwrap_or_default();
-    Failure::new(
+    CliError::new(
         Kind::Failed,
         format!("the engine was edited by hand since it was put there:\n{list}{shown}").trim_end(),
     )
@@ -139,21 +139,24 @@ fn refuse<T>(cx: &Cx, dir: &Path, edited: &[String]) -> Result<T> {
 }
 
 /// The configs that the new engine makes of the same main.rs.
-fn regenerate(cx: &Cx, dir: &Path, force: bool) -> Result<()> {
-    cx.note("compiling the new engine, to write the configs with it");
+fn regenerate(ctx: &Context, dir: &Path, force: bool) -> Result<()> {
+    ctx.note("compiling the new engine, to write the configs with it");
     let run = run_xtask(dir, None);
     let words: Vec<_> = run.iter().map(String::as_str).chain(["ci", "generate"]).collect();
-    let answer = cargo(&cx.at(dir), &words)?;
+    let answer = cargo(&ctx.at(dir), &words)?;
     if answer.ok() {
         return Ok(());
     }
     let said = answer.stderr.trim();
     if force {
-        return Failure::new(Kind::Failed, format!("the engine is replaced, and its configs are not written:\n{said}"))
-            .hint("mend what it says, in xtask/src/main.rs perhaps, then `cargo xtask ci generate`")
-            .err();
+        return CliError::new(
+            Kind::Failed,
+            format!("the engine is replaced, and its configs are not written:\n{said}"),
+        )
+        .hint("mend what it says, in xtask/src/main.rs perhaps, then `cargo xtask ci generate`")
+        .err();
     }
-    Failure::new(Kind::Failed, format!("the new engine does not go with this project; the old one is back:\n{said}"))
+    CliError::new(Kind::Failed, format!("the new engine does not go with this project; the old one is back:\n{said}"))
         .hint("to mend xtask/src/main.rs against the new one: --upgrade --force puts it there all the same")
         .err()
 }

@@ -2,7 +2,7 @@
 //! compared with what the manifest makes of it (see [`format`]). Where it is unpacked as well, that is the same pass, into a directory that
 //! nobody looks at before all of it was found good.
 
-use crate::error::{Explain, Kind, Result, verification};
+use crate::error::{Kind, Result, WithHint, verification};
 use crate::release::digest::{Hasher, Through};
 use crate::release::format::{self, Reader};
 use crate::release::manifest::{Content, FileEntry, Manifest};
@@ -16,30 +16,30 @@ use std::path::Path;
 const PIECE: usize = 1 << 16;
 
 /// What is hashed as it lies on the disk.
-type Raw<'a> = Through<BufReader<Told<'a, File>>>;
+type Raw<'a> = Through<BufReader<ReadProgress<'a, File>>>;
 
 /// Checks the bundle at `path`, and unpacks it where `into` says; the error names the first bad file in it.
 pub fn bundle(path: &Path, manifest: &Manifest, mut into: Option<&mut Unpacking>, progress: Progress) -> Result<()> {
     members::supports(manifest.compression())?;
     let name = path.display();
-    let bad = |why: String| verification(why).hint("fetch or build the release again; do not deploy it");
+    let bad = |reason: String| verification(reason).hint("fetch or build the release again; do not deploy it");
     let file = match files::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return bad(format!("{name}: the bundle is missing")).err(),
         Err(e) if e.kind() == io::ErrorKind::InvalidInput => return bad(format!("{name}: {e}")).err(),
         Err(e) => {
-            return Err(e).explain(Kind::Failed, || format!("cannot read {name}"), || "check its permissions".into());
+            return Err(e).with_hint(Kind::Failed, || format!("cannot read {name}"), || "check its permissions".into());
         }
     };
     let size = file.metadata()?.len();
     if size != manifest.bundle.bytes {
         return bad(format!("{name}: has {size} bytes, the manifest says {}", manifest.bundle.bytes)).err();
     }
-    let told = Told { inner: file, done: 0, total: size, progress };
+    let told = ReadProgress { inner: file, done: 0, total: size, progress };
     let mut file = BufReader::with_capacity(1 << 18, told);
     let unread = || format!("cannot read {name}");
     let look = || "look at the disk: `dmesg | tail`".to_owned();
-    let ours = members::are_ours(file.fill_buf().explain(Kind::Failed, unread, look)?);
+    let ours = members::are_ours(file.fill_buf().with_hint(Kind::Failed, unread, look)?);
     // What others packed is gzip.
     if ours.unwrap_or_default() != manifest.compression() {
         return bad(format!("{name}: is damaged at its beginning, or not of the kind that its name says")).err();
@@ -50,17 +50,17 @@ pub fn bundle(path: &Path, manifest: &Manifest, mut into: Option<&mut Unpacking>
     // A disk that fails is the cause, and what seems to be missing its effect. Of damage the entry knows where it is.
     let raw = match raw {
         Err(e) if !matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
-            return Err(e).explain(Kind::Failed, unread, look);
+            return Err(e).with_hint(Kind::Failed, unread, look);
         }
         raw => raw,
     };
     match found {
         Ok(()) => {}
-        Err(Wrong::Bundle(why)) => return bad(format!("{name}: {why}")).err(),
+        Err(Wrong::Bundle(reason)) => return bad(format!("{name}: {reason}")).err(),
         Err(Wrong::Place(error)) => return Err(error),
     }
     let raw = raw.map_err(|e| bad(format!("{name}: damaged at its end: {e}")))?;
-    whole(raw, manifest).map_err(|why| bad(format!("{name}: {why}")).into())
+    whole(raw, manifest).map_err(|reason| bad(format!("{name}: {reason}")).into())
 }
 
 /// Whose fault it is.
@@ -72,8 +72,8 @@ pub enum Wrong {
 }
 
 impl From<String> for Wrong {
-    fn from(why: String) -> Self {
-        Self::Bundle(why)
+    fn from(reason: String) -> Self {
+        Self::Bundle(reason)
     }
 }
 
@@ -133,14 +133,14 @@ fn whole(mut raw: Raw, manifest: &Manifest) -> Result<(), String> {
     Ok(())
 }
 
-struct Told<'a, R> {
+struct ReadProgress<'a, R> {
     inner: R,
     done: u64,
     total: u64,
     progress: Progress<'a>,
 }
 
-impl<R: Read> Read for Told<'_, R> {
+impl<R: Read> Read for ReadProgress<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
         self.done += n as u64;

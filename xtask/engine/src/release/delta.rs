@@ -4,7 +4,7 @@
 //! release is here to compare. What is the same there is taken over on the host. In any case the host compares all of it
 //! with the list of entries and the digests before it is installed.
 
-use crate::error::{Explain, Kind, Result, verification};
+use crate::error::{Kind, Result, WithHint, verification};
 use crate::project::Compression;
 use crate::release::format::{self, Reader, Writer};
 use crate::release::id::ReleaseId;
@@ -179,7 +179,7 @@ fn unreadable(release: &Release, error: anyhow::Error) -> anyhow::Error {
         .into()
 }
 
-type Older = BTreeMap<String, Chunks>;
+type EarlierBundle = BTreeMap<String, Chunks>;
 
 /// Hands over each entry of a bundle with its content, of which `work` reads as much as it wants.
 fn each_entry(
@@ -204,8 +204,8 @@ fn each_entry(
 }
 
 /// The chunks of some files of a bundle.
-fn chunks_of(bundle: &Path, manifest: &Manifest, paths: &BTreeSet<&str>) -> io::Result<Older> {
-    let mut found = Older::new();
+fn chunks_of(bundle: &Path, manifest: &Manifest, paths: &BTreeSet<&str>) -> io::Result<EarlierBundle> {
+    let mut found = EarlierBundle::new();
     if !paths.is_empty() {
         each_entry(bundle, manifest, &mut |file, content| {
             if paths.contains(file.path.as_str()) {
@@ -219,11 +219,16 @@ fn chunks_of(bundle: &Path, manifest: &Manifest, paths: &BTreeSet<&str>) -> io::
 
 /// Writes a release without the files `without` to `to`, a `tar.gz`. Files that have an older version are not in it: it has
 /// one file with their new bytes, and one that lists how to put them together. Gives their paths.
-fn cut<'a>(release: &'a Release, without: &BTreeSet<&str>, older: &'a Older, to: &Path) -> Result<BTreeSet<&'a str>> {
+fn cut<'a>(
+    release: &'a Release,
+    without: &BTreeSet<&str>,
+    older: &'a EarlierBundle,
+    to: &Path,
+) -> Result<BTreeSet<&'a str>> {
     let manifest = release.manifest();
     let aside = to.with_extension("new");
     let what = || format!("cannot write {}", aside.display());
-    let mut new = File::create_new(&aside).explain(Kind::Failed, what, || "check free space: `df -h .`".into())?;
+    let mut new = File::create_new(&aside).with_hint(Kind::Failed, what, || "check free space: `df -h .`".into())?;
     // It has no name from here on, so that nothing has to see to its end.
     let _ = fs::remove_file(&aside);
     let mut patches = Patches::default();

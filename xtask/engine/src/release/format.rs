@@ -149,8 +149,8 @@ impl<W: Write> Writer<W> {
     }
 }
 
-fn wrong(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why)
+fn wrong(reason: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
 /// The name in a header that is not as it has to be, for messages alone.
@@ -252,7 +252,7 @@ mod tests {
     fn messages_name_what_differs() {
         let one = [(file("a", 5), "hello")];
         let tar = |it: (FileEntry, &str)| archive(&[it]);
-        for (tar, why) in [
+        for (tar, reason) in [
             (tar((file("b", 5), "hello")), "`a` is missing, `b` is in its place"),
             (tar((FileEntry { mode: 0o755, ..file("a", 5) }, "hello")), "another mode"),
             (tar((file("a", 4), "hell")), "another size"),
@@ -261,7 +261,7 @@ mod tests {
             (archive(&[(file("a", 5), "hello"), (file("b", 0), "")]), "`b` is in the bundle, but not in the manifest"),
         ] {
             let error = read(&tar, &one).unwrap_err();
-            assert!(error.contains(why), "{error}, not {why}");
+            assert!(error.contains(reason), "{error}, not {reason}");
         }
     }
 }

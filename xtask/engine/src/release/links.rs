@@ -47,7 +47,7 @@ impl<'a> Tree<'a> {
         let mut links = Links { tree: self, known: HashMap::new(), steps: 0 };
         for (path, content) in &self.entries {
             if let Content::Link(to) = content {
-                links.follow(path, to, 1).map_err(|why| format!("link `{path}` {why}"))?;
+                links.follow(path, to, 1).map_err(|reason| format!("link `{path}` {reason}"))?;
             }
         }
         Ok(())
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn links_are_followed_as_a_host_does() {
-        let check = |links: &[(&str, &str)], why: &str| {
+        let check = |links: &[(&str, &str)], reason: &str| {
             let file = |path: &str| FileEntry {
                 path: path.into(),
                 bytes: 0,
@@ -137,7 +137,10 @@ mod tests {
             let mut files: Vec<_> = ["bin/app", "d/e/f"].map(file).into_iter().chain(links.iter().map(link)).collect();
             files.sort_by(|a, b| a.path.cmp(&b.path));
             let error = Tree::new(&files).and_then(|tree| tree.check_links()).err().unwrap_or_default();
-            assert!(error.ends_with(why) && error.is_empty() == why.is_empty(), "{links:?}: {error}, not {why}");
+            assert!(
+                error.ends_with(reason) && error.is_empty() == reason.is_empty(),
+                "{links:?}: {error}, not {reason}"
+            );
         };
         check(&[("l", "bin/app"), ("d/l", "../l"), ("m", "d/./e/../e"), ("n", "m/f"), ("o", ".")], "");
         check(&[("l", "d/e"), ("m", "l/../e/f")], "");
@@ -153,8 +156,8 @@ mod tests {
                 .map(|n| (format!("l{n:03}"), if n == 0 { "bin".into() } else { format!("l{:03}", n - 1) }))
                 .collect::<Vec<_>>()
         };
-        let of = |chain: &[(String, String)], why| {
-            check(&chain.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect::<Vec<_>>(), why);
+        let of = |chain: &[(String, String)], reason| {
+            check(&chain.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect::<Vec<_>>(), reason);
         };
         of(&chain(LINKS_MAX), "");
         of(&chain(LINKS_MAX + 1), "leads through too many links");

@@ -256,13 +256,14 @@ impl Manifest {
 
     /// Reads a manifest; `origin` names the file or URL in errors.
     pub fn parse(text: &[u8], origin: &str) -> Result<Self> {
-        let broken = |why: String| {
-            verification(format!("{origin}: {why}")).hint("the release is damaged or not ours: build or fetch it again")
+        let broken = |reason: String| {
+            verification(format!("{origin}: {reason}"))
+                .hint("the release is damaged or not ours: build or fetch it again")
         };
         if text.len() as u64 > BYTES_MAX {
             return broken(format!("a manifest of more than {BYTES_MAX} bytes")).err();
         }
-        let why = match serde_json::from_slice::<Self>(text) {
+        let reason = match serde_json::from_slice::<Self>(text) {
             Ok(manifest) if manifest.schema == SCHEMA => {
                 manifest.check().map_err(broken)?;
                 return Ok(manifest);
@@ -273,7 +274,7 @@ impl Manifest {
         // One of another schema may have other fields, so that is what is looked at first.
         let only: OnlySchema = serde_json::from_slice(text).map_err(|e| broken(format!("not a manifest: {e}")))?;
         match only.schema {
-            Some(schema) if schema == u64::from(SCHEMA) => broken(format!("not a manifest: {why}")).err(),
+            Some(schema) if schema == u64::from(SCHEMA) => broken(format!("not a manifest: {reason}")).err(),
             Some(schema) => {
                 verification(format!("{origin}: manifest schema {schema}, this engine reads schema {SCHEMA}"))
                     .hint("use the engine that made the release, or build it again with this one")
@@ -423,7 +424,7 @@ fn check_digest(digest: &str) -> Result<(), String> {
 /// Why a path may not be in a bundle: it could leave the release directory, would not survive a text file, or is too
 /// long for a file system.
 pub fn check_path(path: &str) -> Result<(), String> {
-    let why = if path.is_empty() {
+    let reason = if path.is_empty() {
         "is empty"
     } else if path.starts_with('/') {
         "is absolute"
@@ -440,7 +441,7 @@ pub fn check_path(path: &str) -> Result<(), String> {
     } else {
         return Ok(());
     };
-    Err(format!("path `{}` {why}", path.escape_debug()))
+    Err(format!("path `{}` {reason}", path.escape_debug()))
 }
 
 /// The same for the target of a link.

@@ -77,7 +77,7 @@ impl Compress {
     }
 
     /// A block as a member: that of an older bundle where it has one, which is the same as one made anew.
-    pub fn member_or(&mut self, older: Option<&Older>, block: &[u8]) -> Vec<u8> {
+    pub fn member_or(&mut self, older: Option<&EarlierBundle>, block: &[u8]) -> Vec<u8> {
         match self {
             Self::Gzip(gzip) => {
                 let digest = Digest::of(gzip::ENCODER, block);
@@ -132,13 +132,13 @@ impl Digest {
 }
 
 /// The members of a bundle that was made before.
-pub struct Older {
+pub struct EarlierBundle {
     file: File,
     /// Where each begins, and its length.
     members: BTreeMap<Digest, (u64, usize)>,
 }
 
-impl Older {
+impl EarlierBundle {
     /// Reads the headers of a bundle; `None` when it cannot be read, or others have made it.
     pub fn open(bundle: &Path) -> Option<Self> {
         let file = files::open(bundle).ok()?;
@@ -429,10 +429,10 @@ mod tests {
             let member = Compress::new(compression).unwrap().member(&text);
             crate::release::digest::of(&member[HEADER..])[..16].to_owned()
         };
-        let why = "another library, or level: ENCODER is the next number that neither has had; say this digest";
-        assert_eq!((gzip::ENCODER, made(Compression::Gzip).as_str()), (1, "50308b328d603764"), "{why}");
+        let reason = "another library, or level: ENCODER is the next number that neither has had; say this digest";
+        assert_eq!((gzip::ENCODER, made(Compression::Gzip).as_str()), (1, "50308b328d603764"), "{reason}");
         #[cfg(feature = "zstd")]
-        assert_eq!((zstd::ENCODER, made(Compression::Zstd).as_str()), (2, "7965f18da2a3c1f3"), "{why}");
+        assert_eq!((zstd::ENCODER, made(Compression::Zstd).as_str()), (2, "7965f18da2a3c1f3"), "{reason}");
     }
 
     #[test]

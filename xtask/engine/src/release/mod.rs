@@ -16,7 +16,7 @@ pub mod pack;
 mod patch;
 mod unpack;
 
-use crate::error::{Explain, Kind, Result, not_found, usage, verification};
+use crate::error::{Kind, Result, WithHint, not_found, usage, verification};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{Manifest, checksum_line};
 use crate::release::pack::Packed;
@@ -74,9 +74,9 @@ impl Release {
         let _ = fs::remove_dir_all(aside);
         let what = |path: &Path| format!("cannot write {}", path.display());
         let hint = || "check free space and permissions: `df -h .`".to_owned();
-        fs::create_dir_all(aside).explain(Kind::Failed, || what(aside), hint)?;
+        fs::create_dir_all(aside).with_hint(Kind::Failed, || what(aside), hint)?;
         let bundle = aside.join(&manifest.bundle.file);
-        fs::rename(&packed.path, &bundle).explain(Kind::Failed, || what(&bundle), hint)?;
+        fs::rename(&packed.path, &bundle).with_hint(Kind::Failed, || what(&bundle), hint)?;
         let json = manifest.to_json();
         // What no reader takes is not written.
         Manifest::parse(&json, "the release").map_err(|error| {
@@ -86,9 +86,9 @@ impl Release {
         let sums = sums(manifest, &json);
         for (name, bytes) in [(manifest::FILE, json.as_slice()), (SUMS, sums.as_bytes())] {
             let path = aside.join(name);
-            write_synced(&path, bytes).explain(Kind::Failed, || what(&path), hint)?;
+            write_synced(&path, bytes).with_hint(Kind::Failed, || what(&path), hint)?;
         }
-        sync_dir(aside).explain(Kind::Failed, || what(aside), hint)
+        sync_dir(aside).with_hint(Kind::Failed, || what(aside), hint)
     }
 
     /// Opens a release directory after checking every byte of it: the three files are there and no other, the bundle
@@ -106,12 +106,12 @@ impl Release {
             return usage(format!("{} is there already", into.display())).hint(hint()).err();
         }
         let parent = into.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::create_dir_all(parent).explain(Kind::Failed, what, hint)?;
+        fs::create_dir_all(parent).with_hint(Kind::Failed, what, hint)?;
         let aside = scratch(parent, UNPACKING);
         let mut to = Unpacking::new(&aside)?;
         let done = Self::check(dir, Some(&mut to), progress).and_then(|release| {
             to.done()?;
-            fs::rename(&aside, into).explain(Kind::Failed, what, hint)?;
+            fs::rename(&aside, into).with_hint(Kind::Failed, what, hint)?;
             Ok(release)
         });
         done.inspect_err(|_| drop(fs::remove_dir_all(&aside)))
@@ -126,8 +126,8 @@ impl Release {
     /// Checks everything but the bundle: that the digests are those of the manifest, and that nothing else is there.
     pub fn listed(dir: &Path) -> Result<Manifest> {
         let manifest = Self::read_manifest(dir)?;
-        let bad = |file: &str, why: String| {
-            verification(format!("{}: {why}", dir.join(file).display()))
+        let bad = |file: &str, reason: String| {
+            verification(format!("{}: {reason}", dir.join(file).display()))
                 .hint("fetch or build the release again; do not deploy it")
         };
         let json = files::read(&dir.join(manifest::FILE), manifest::BYTES_MAX)
@@ -165,7 +165,7 @@ impl Release {
                     .err();
             }
             Err(e) => {
-                return Err(e).explain(
+                return Err(e).with_hint(
                     Kind::Failed,
                     || format!("cannot read {}", path.display()),
                     || "check its permissions".into(),
@@ -259,12 +259,12 @@ fn replace_dir(aside: &Path, dir: &Path) -> Result<()> {
     let hint = || "check its permissions".to_owned();
     if dir.exists() {
         let _ = fs::remove_dir_all(&old);
-        fs::rename(dir, &old).explain(Kind::Failed, what, hint)?;
+        fs::rename(dir, &old).with_hint(Kind::Failed, what, hint)?;
     }
-    fs::rename(aside, dir).explain(Kind::Failed, what, hint)?;
+    fs::rename(aside, dir).with_hint(Kind::Failed, what, hint)?;
     let _ = fs::remove_dir_all(&old);
     if let Some(parent) = dir.parent() {
-        sync_dir(parent).explain(Kind::Failed, what, hint)?;
+        sync_dir(parent).with_hint(Kind::Failed, what, hint)?;
     }
     Ok(())
 }

@@ -9,13 +9,13 @@
 //! files ─▶ tar + SHA-256 ─▶ blocks ─▶ N × compress ─▶ in order ─▶ SHA-256 + file
 //! ```
 
-use crate::error::{Explain, Kind, Result, failed};
+use crate::error::{Kind, Result, WithHint, failed};
 use crate::project::Compression;
 use crate::release::Progress;
 use crate::release::digest::{Hasher, Through};
 use crate::release::format::{self, Writer};
 use crate::release::manifest::{Content, FileEntry};
-use crate::release::members::{Compress, Older, threads};
+use crate::release::members::{Compress, EarlierBundle, threads};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -77,7 +77,7 @@ fn pack_with(
     older: Option<&Path>,
     progress: Progress,
 ) -> Result<Packed> {
-    let older = older.and_then(Older::open);
+    let older = older.and_then(EarlierBundle::open);
     let write = |blocks: Blocks| tar_files(sources, mtime, blocks, progress);
     let ((tar_sha256, files), (sha256, bytes)) = compress(workers, out, older.as_ref(), write)?;
     Ok(Packed { path: out.to_owned(), bytes, sha256, tar_sha256, files })
@@ -141,7 +141,7 @@ impl Write for Plain {
 fn compress<T>(
     workers: Vec<Compress>,
     out: &Path,
-    older: Option<&Older>,
+    older: Option<&EarlierBundle>,
     write: impl FnOnce(Blocks) -> Result<T>,
 ) -> Result<(T, (String, u64))> {
     let threads = workers.len();
@@ -166,7 +166,7 @@ fn compress<T>(
 }
 
 fn write_error(cause: io::Error, out: &Path) -> anyhow::Error {
-    let explained: Result<()> = Err(cause).explain(
+    let explained: Result<()> = Err(cause).with_hint(
         Kind::Failed,
         || format!("cannot write {}", out.display()),
         || "check free space and permissions: `df -h .`".into(),
@@ -182,7 +182,7 @@ fn drain(members: &Receiver<(u64, Vec<u8>)>) {
 fn compress_blocks(
     mut compress: Compress,
     blocks: &Mutex<Receiver<(u64, Vec<u8>)>>,
-    older: Option<&Older>,
+    older: Option<&EarlierBundle>,
     members: &SyncSender<(u64, Vec<u8>)>,
 ) {
     loop {
@@ -288,7 +288,7 @@ fn append(tar: &mut Writer<Blocks>, source: &Source, cut: bool, seen: &dyn Fn(u6
         tar.begin(&entry)?;
         return Ok(entry);
     }
-    let file = File::open(&source.from).explain(
+    let file = File::open(&source.from).with_hint(
         Kind::Failed,
         || format!("cannot read {}", source.from.display()),
         || "make it readable, or take it out of `include`".into(),
@@ -402,7 +402,7 @@ mod tests {
         let pack_after =
             |older: &Path| pack(&sources, 43, &at("2.gz"), Compression::Gzip, Some(older), &|_, _| {}).unwrap().sha256;
         assert_eq!(pack_after(&at("1.gz")), anew.sha256);
-        let (one, two) = (Older::open(&at("1.gz")).unwrap(), Older::open(&at("2.gz")).unwrap());
+        let (one, two) = (EarlierBundle::open(&at("1.gz")).unwrap(), EarlierBundle::open(&at("2.gz")).unwrap());
         assert_eq!(two.in_common(&one), 3, "of the large file's four blocks");
         // One that is damaged, cut off, or none of ours.
         let mut bytes = std::fs::read(at("1.gz")).unwrap();

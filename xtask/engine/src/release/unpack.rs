@@ -1,7 +1,7 @@
 //! Where a bundle is unpacked to while it is checked: a new directory, with the modes and times that `tar -x` would give.
 //! A thread of its own writes, so that whoever checks does not wait for the disk.
 
-use crate::error::{Explain, Kind, Result, failed};
+use crate::error::{Kind, Result, WithHint, failed};
 use crate::release::manifest::FileEntry;
 use std::collections::BTreeSet;
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
@@ -17,12 +17,12 @@ const WAITING: usize = 32;
 
 /// A directory that is filled.
 pub struct Unpacking {
-    to_disk: Option<SyncSender<Step>>,
+    to_disk: Option<SyncSender<UnpackStep>>,
     disk: Option<JoinHandle<Result<()>>>,
 }
 
-/// What is told to the disk. Paths come from a manifest, whose reader refuses those that lead out of the directory.
-enum Step {
+/// What is sent to the disk. Paths come from a manifest, whose reader refuses those that lead out of the directory.
+enum UnpackStep {
     File { path: String, mode: u32, mtime: SystemTime },
     Bytes(Vec<u8>),
     FileEnds,
@@ -43,22 +43,22 @@ impl Unpacking {
     pub fn file(&mut self, file: &FileEntry, mtime: u64) -> Result<()> {
         // A header may say any number.
         let mtime = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(mtime)).unwrap_or(SystemTime::UNIX_EPOCH);
-        self.tell(Step::File { path: file.path.clone(), mode: file.mode, mtime })
+        self.send(UnpackStep::File { path: file.path.clone(), mode: file.mode, mtime })
     }
 
     /// Adds bytes to the file that was begun last.
     pub fn bytes(&mut self, bytes: Vec<u8>) -> Result<()> {
-        self.tell(Step::Bytes(bytes))
+        self.send(UnpackStep::Bytes(bytes))
     }
 
     /// Gives that file its mode and time.
     pub fn file_ends(&mut self) -> Result<()> {
-        self.tell(Step::FileEnds)
+        self.send(UnpackStep::FileEnds)
     }
 
     /// Remembers a symbolic link.
     pub fn link(&mut self, path: &str, to: &str) -> Result<()> {
-        self.tell(Step::Link { path: path.to_owned(), to: to.to_owned() })
+        self.send(UnpackStep::Link { path: path.to_owned(), to: to.to_owned() })
     }
 
     /// Waits until all is written.
@@ -66,10 +66,10 @@ impl Unpacking {
         self.end()
     }
 
-    fn tell(&mut self, step: Step) -> Result<()> {
-        let told = self.to_disk.as_ref().is_some_and(|disk| disk.send(step).is_ok());
+    fn send(&mut self, step: UnpackStep) -> Result<()> {
+        let sent = self.to_disk.as_ref().is_some_and(|disk| disk.send(step).is_ok());
         // It takes everything until it fails.
-        if told { Ok(()) } else { self.end() }
+        if sent { Ok(()) } else { self.end() }
     }
 
     fn end(&mut self) -> Result<()> {
@@ -94,16 +94,16 @@ struct Disk {
 }
 
 impl Disk {
-    fn follow(mut self, steps: &Receiver<Step>) -> Result<()> {
-        // Made last, so that nothing is written through one.
+    fn follow(mut self, steps: &Receiver<UnpackStep>) -> Result<()> {
+        // NewReport last, so that nothing is written through one.
         let mut links = Vec::new();
         let mut open = None;
         while let Ok(step) = steps.recv() {
             match step {
-                Step::File { path, mode, mtime } => open = Some(self.file(&path, mode, mtime)?),
-                Step::Bytes(bytes) => open.as_mut().map_or(Ok(()), |open| open.write(&bytes))?,
-                Step::FileEnds => open.take().map_or(Ok(()), Written::done)?,
-                Step::Link { path, to } => links.push((self.place(&path)?, to)),
+                UnpackStep::File { path, mode, mtime } => open = Some(self.file(&path, mode, mtime)?),
+                UnpackStep::Bytes(bytes) => open.as_mut().map_or(Ok(()), |open| open.write(&bytes))?,
+                UnpackStep::FileEnds => open.take().map_or(Ok(()), Written::done)?,
+                UnpackStep::Link { path, to } => links.push((self.place(&path)?, to)),
             }
         }
         for (path, to) in &links {
@@ -154,7 +154,7 @@ impl Written {
 }
 
 fn at<T>(path: &Path, done: std::io::Result<T>) -> Result<T> {
-    done.explain(
+    done.with_hint(
         Kind::Failed,
         || format!("cannot write {}", path.display()),
         || "check free space and permissions: `df -h .`".into(),

@@ -1,9 +1,9 @@
 //! What a bench found, as a table that can be pasted into a document.
 
 use crate::bench::Missing;
+use crate::bench::compare;
 use crate::bench::figures::Comparison;
 use crate::bench::fleet::{Report, Row};
-use crate::bench::race;
 use crate::report::style::{Style, bytes, count, table};
 use std::fmt::Write;
 
@@ -25,7 +25,7 @@ pub fn fleet(report: &Report, style: Style) -> String {
 }
 
 /// The text of the other benches.
-pub fn race(report: &race::Report, style: Style) -> String {
+pub fn compare(report: &compare::Report, style: Style) -> String {
     let heading = ["WORKLOAD", "WHAT", "AGAINST", "RATIO", "OURS", "THEIRS", "CPU", "THEIRS", "BYTES", "THEIRS"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(report.rows.iter().map(|row| {
@@ -117,15 +117,15 @@ mod tests {
     fn a_race() {
         let figures = |seconds: f64, bytes| Figures { seconds, cpu_seconds: seconds * 1.9, bytes };
         let comparison = Comparison { ratio: 0.17, ours: figures(0.52, 23 << 20), theirs: figures(3.1, 23 << 20) };
-        let rows = vec![race::Row { workload: "W1".into(), what: "bundle", against: "tar-gz", comparison }];
+        let rows = vec![compare::Row { workload: "W1".into(), what: "bundle", against: "tar-gz", comparison }];
         let missing = vec![Missing { peer: "tar-pigz-files", install: "apt-get install pigz" }];
-        let report = race::Report { bench: "bundle", rounds: 1, cpus: 2, rows, missing };
+        let report = compare::Report { bench: "bundle", rounds: 1, cpus: 2, rows, missing };
         expect![[r#"
             WORKLOAD  WHAT    AGAINST  RATIO    OURS  THEIRS     CPU  THEIRS     BYTES    THEIRS
             W1        bundle  tar-gz    0.17  0.52 s  3.10 s  0.99 s  5.89 s  23.0 MiB  23.0 MiB
             1 round, 2 cores; medians, RATIO that of the pairs: below 1 ours is faster
             tar-pigz-files is not installed: apt-get install pigz
         "#]]
-        .assert_eq(&race(&report, Style::PLAIN));
+        .assert_eq(&compare(&report, Style::PLAIN));
     }
 }

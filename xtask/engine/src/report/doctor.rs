@@ -65,15 +65,15 @@ fn verdict(found: &Diagnosis, style: Style) -> String {
         (None, _) => "a deploy".to_owned(),
     };
     let how = if found.works { style.good("would work") } else { style.bad("would not work") };
-    let mut why = Vec::new();
+    let mut reason = Vec::new();
     if found.broken > 0 {
-        why.push(format!("{} broken", found.broken));
+        reason.push(format!("{} broken", found.broken));
     }
     if found.warnings > 0 {
-        why.push(count(found.warnings, "warning"));
+        reason.push(count(found.warnings, "warning"));
     }
-    let colon = if why.is_empty() { "" } else { ": " };
-    format!("{what} {how}{colon}{}\n", why.join(", "))
+    let colon = if reason.is_empty() { "" } else { ": " };
+    format!("{what} {how}{colon}{}\n", reason.join(", "))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! For machines: one answer on stdout, one event a line on stderr.
 
-use crate::commands::Answer;
-use crate::event::{Event, Said, Sink};
+use crate::commands::CommandOutput;
+use crate::event::{Event, HostOutput, Sink};
 use std::io::Write;
 
 /// Writes events as JSON lines. Progress is left out: a log wants results.
@@ -18,13 +18,13 @@ impl Sink for JsonSink {
 }
 
 /// What a host said, as a line of JSON.
-pub fn said(said: &Said) -> String {
-    serde_json::to_string(said).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}")) + "\n"
+pub fn host_output(output: &HostOutput) -> String {
+    serde_json::to_string(output).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}")) + "\n"
 }
 
 /// An answer as pretty JSON; nothing where it went past line by line.
-pub fn answer(answer: &Answer) -> String {
-    if matches!(answer, Answer::Heard) {
+pub fn answer(answer: &CommandOutput) -> String {
+    if matches!(answer, CommandOutput::Heard) {
         return String::new();
     }
     serde_json::to_string_pretty(answer).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}")) + "\n"

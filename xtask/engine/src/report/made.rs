@@ -1,14 +1,14 @@
 //! A project that was made, as a person reads it: what there is, what to know, what to type.
 
 use crate::error::with_guides;
-use crate::new::Made;
+use crate::new::NewReport;
 use crate::report::style::{Style, count, table};
 use std::fmt::Write;
 
 /// Files that are named one by one; of more, only how many there are.
 const NAMED: usize = 12;
 
-pub fn made(made: &Made, style: Style) -> String {
+pub fn made(made: &NewReport, style: Style) -> String {
     let mut out = headline(made);
     if made.what == "adopt" && made.files.len() <= NAMED {
         for file in &made.files {
@@ -39,7 +39,7 @@ pub fn made(made: &Made, style: Style) -> String {
     out
 }
 
-fn headline(made: &Made) -> String {
+fn headline(made: &NewReport) -> String {
     let path = made.path.display();
     let would = |done: &str, would: &str| if made.dry_run { would.to_owned() } else { done.to_owned() };
     // Whoever counts would count those of the engine one by one.

@@ -1,12 +1,12 @@
 //! All that is printed: answers on stdout, everything else on stderr.
 
 mod bench;
-mod board;
 mod doctor;
 pub mod json;
-mod live;
 #[cfg(feature = "new")]
 mod made;
+mod progress_draw;
+mod progress_table;
 mod setup;
 pub mod style;
 pub mod term;

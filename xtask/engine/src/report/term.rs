@@ -1,7 +1,7 @@
 //! For people: events as lines on stderr, progress as a bar on a terminal and as nothing in a log.
 
 use crate::event::{Event, Sink};
-use crate::report::live::Live;
+use crate::report::progress_draw::ProgressDraw;
 use crate::report::style::{Style, duration, visible};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ pub struct TermSink {
     level: Level,
     bars: bool,
     /// The hosts at work, where they are shown as a table and not as lines.
-    live: Option<Live>,
+    live: Option<ProgressDraw>,
     running: Mutex<BTreeMap<String, Bar>>,
 }
 
@@ -42,7 +42,7 @@ impl TermSink {
     /// A sink for stderr. `redraws` says whether it can be drawn over again there, and somebody looks on.
     pub fn new(style: Style, level: Level, redraws: bool) -> Self {
         let bars = level != Level::Quiet && std::io::stderr().is_terminal();
-        let live = (redraws && bars && level == Level::Normal).then(|| Live::new(style));
+        let live = (redraws && bars && level == Level::Normal).then(|| ProgressDraw::new(style));
         Self { style, level, bars, live, running: Mutex::default() }
     }
 
@@ -120,7 +120,7 @@ impl Sink for TermSink {
             }
             Event::StepStarted { target, step } => format!("{target}: {step}"),
             // The lines of the steps say it.
-            Event::Stage { .. } | Event::PutBack { .. } => return,
+            Event::Stage { .. } | Event::Reverted { .. } => return,
         };
         self.line(&text);
     }

@@ -1,27 +1,27 @@
 //! Answers as people read them. Pure: values and the time of day in, text out.
 
-use crate::checks::Tested;
-use crate::checks::times::Slow;
 use crate::ci::lint::{Finding, Severity};
 use crate::ci::run::CiRun;
 use crate::ci::trigger::Started;
-use crate::commands::{Answer, LockState};
+use crate::commands::{CommandOutput, LockState};
 use crate::deploy::apply::Outcome;
 use crate::deploy::control::{Controlled, ControlledHost};
-use crate::deploy::history::{Happened, Verb};
+use crate::deploy::history::{HistoryEvent, Verb};
 use crate::deploy::report::{Diff, FileChange, HostHistory, HostStatus, Listed};
 use crate::handoff::{Pruned, PutDone};
 use crate::release::id::ReleaseId;
+use crate::test::Tested;
+use crate::test::times::Slow;
 
 use crate::report::style::{Style, bytes, count, duration, table, visible, when};
-use crate::store::{Kept, Published};
+use crate::store::{Published, RetentionDecision};
 use jiff::Timestamp;
 use std::fmt::Write;
 
 /// The text of an answer.
-pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
+pub fn answer(answer: &CommandOutput, style: Style, now: Timestamp) -> String {
     match answer {
-        Answer::Built(built) => {
+        CommandOutput::Built(built) => {
             let how = if built.up_to_date { "up to date" } else { "built" };
             format!(
                 "{} {how}: {}, {}, {}\n",
@@ -32,8 +32,8 @@ pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
             )
         }
         #[cfg(feature = "new")]
-        Answer::Made(made) => super::made::made(made, style),
-        Answer::Verified(it) => format!(
+        CommandOutput::NewReport(made) => super::made::made(made, style),
+        CommandOutput::Verified(it) => format!(
             "{} verified: {} of {}, bundle sha256 {}{}\n",
             it.release,
             count(it.files, "file"),
@@ -41,37 +41,39 @@ pub fn answer(answer: &Answer, style: Style, now: Timestamp) -> String {
             it.sha256,
             it.unpacked.as_ref().map_or(String::new(), |dir| format!(", unpacked into {}", dir.display()))
         ),
-        Answer::Fetched(it) => format!("{}\n", it.dir.display()),
-        Answer::Put(done) => done.iter().map(put).collect(),
-        Answer::Pruned(done) => pruned(done, style),
-        Answer::Published(done) => done.iter().map(published).collect(),
-        Answer::Triggered(it) => triggered(it, style),
-        Answer::Approved(it) => {
+        CommandOutput::ReleaseSource(it) => format!("{}\n", it.dir.display()),
+        CommandOutput::Put(done) => done.iter().map(put).collect(),
+        CommandOutput::Pruned(done) => pruned(done, style),
+        CommandOutput::Published(done) => done.iter().map(published).collect(),
+        CommandOutput::Triggered(it) => triggered(it, style),
+        CommandOutput::Approved(it) => {
             format!("pipeline {}: {} of {} is {}\n", it.pipeline, it.job, it.workflow, style.good("approved"))
         }
-        Answer::Outcome(outcome) => self::outcome(outcome, style),
-        Answer::Status(hosts) => status(hosts, style, now),
-        Answer::Heard => String::new(),
-        Answer::History(hosts) => hosts.iter().map(|host| history(host, style, now)).collect::<Vec<_>>().join("\n"),
-        Answer::Releases(listed) => releases(listed, style, now),
-        Answer::Diff(diff) => self::diff(diff, style),
-        Answer::Controlled(done) => controlled(done, style),
-        Answer::Lock(locks) => locks.iter().map(lock).collect(),
-        Answer::Generated(files) => {
+        CommandOutput::Outcome(outcome) => self::outcome(outcome, style),
+        CommandOutput::Status(hosts) => status(hosts, style, now),
+        CommandOutput::Heard => String::new(),
+        CommandOutput::History(hosts) => {
+            hosts.iter().map(|host| history(host, style, now)).collect::<Vec<_>>().join("\n")
+        }
+        CommandOutput::Releases(listed) => releases(listed, style, now),
+        CommandOutput::Diff(diff) => self::diff(diff, style),
+        CommandOutput::Controlled(done) => controlled(done, style),
+        CommandOutput::Lock(locks) => locks.iter().map(lock).collect(),
+        CommandOutput::Generated(files) => {
             let state = |changed| if changed { "written" } else { "is up to date" };
             files.iter().map(|it| format!("{} {}\n", it.path.display(), state(it.changed))).collect()
         }
-        Answer::Findings(findings) => lint(findings, style),
-        Answer::CiRun(run) => ci_run(run, style),
-        Answer::Setup(hosts) => crate::report::setup::setup(hosts),
-        Answer::Diagnosis(found) => crate::report::doctor::diagnosis(found, style),
-        Answer::Bench(report) => crate::report::bench::fleet(report, style),
-        Answer::Race(report) => crate::report::bench::race(report, style),
-        Answer::Script(it) => it.script.to_owned(),
-        Answer::Own(own) => own.text.clone(),
-        Answer::Man(pages) => pages.iter().map(|page| format!("{}\n", page.path.display())).collect(),
-        Answer::Tested(it) => tested(it),
-        Answer::Grouped(tests) => tests.iter().map(|it| format!("{:<10} {}\n", it.group, it.test)).collect(),
+        CommandOutput::Findings(findings) => lint(findings, style),
+        CommandOutput::CiRun(run) => ci_run(run, style),
+        CommandOutput::Setup(hosts) => crate::report::setup::setup(hosts),
+        CommandOutput::Diagnosis(found) => crate::report::doctor::diagnosis(found, style),
+        CommandOutput::Bench(report) => crate::report::bench::fleet(report, style),
+        CommandOutput::Compare(report) => crate::report::bench::compare(report, style),
+        CommandOutput::Script(it) => it.script.to_owned(),
+        CommandOutput::Own(own) => own.text.clone(),
+        CommandOutput::Man(pages) => pages.iter().map(|page| format!("{}\n", page.path.display())).collect(),
+        CommandOutput::Tested(it) => tested(it),
+        CommandOutput::Grouped(tests) => tests.iter().map(|it| format!("{:<10} {}\n", it.group, it.test)).collect(),
     }
 }
 
@@ -92,7 +94,7 @@ fn tested(tested: &Tested) -> String {
 }
 
 /// A line that a host said, with its name before it where several may speak. Tabs are left as they are.
-pub fn said(host: &str, column: usize, line: &str, style: Style) -> String {
+pub fn host_output(host: &str, column: usize, line: &str, style: Style) -> String {
     let line = line.split('\t').map(visible).collect::<Vec<_>>().join("\t");
     match column {
         0 => format!("{line}\n"),
@@ -101,19 +103,19 @@ pub fn said(host: &str, column: usize, line: &str, style: Style) -> String {
 }
 
 fn published(done: &Published) -> String {
-    let (store, why) = (&done.store, done.why.as_deref().filter(|why| !why.is_empty()));
-    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-    let Some(pointer) = &done.pointer else { return format!("{store}: nothing was published{why}\n") };
+    let (store, reason) = (&done.store, done.reason.as_deref().filter(|reason| !reason.is_empty()));
+    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    let Some(pointer) = &done.pointer else { return format!("{store}: nothing was published{reason}\n") };
     let how = if done.moved { "names" } else { "names already" };
     let job = done.job.map(|job| format!("job {job}, ")).unwrap_or_default();
-    format!("{store}: {pointer} {how} {job}{}{why}\n", name(done.release.as_ref()))
+    format!("{store}: {pointer} {how} {job}{}{reason}\n", name(done.release.as_ref()))
 }
 
 fn pruned(done: &Pruned, style: Style) -> String {
     let (mut out, mut gone) = (String::new(), 0);
-    for Kept { what, why } in &done.kept {
-        let _ = match why {
-            Some(why) => writeln!(out, "keep    {what}  {why}"),
+    for RetentionDecision { what, reason } in &done.kept {
+        let _ = match reason {
+            Some(reason) => writeln!(out, "keep    {what}  {reason}"),
             None => {
                 gone += 1;
                 writeln!(out, "{} {what}", style.bad("remove "))
@@ -137,7 +139,7 @@ fn triggered(it: &Started, style: Style) -> String {
 }
 
 fn put(done: &PutDone) -> String {
-    let how = match (done.confirmed, done.by_step, done.already_there) {
+    let how = match (done.verified, done.by_step, done.already_there) {
         (true, ..) => "has all of it, every byte",
         (_, true, _) => "lies ready for store_artifacts",
         (_, _, true) => "has it already, the same bytes",
@@ -251,27 +253,27 @@ fn history(host: &HostHistory, style: Style, now: Timestamp) -> String {
     let mut rows = vec![["WHEN", "WHAT", "RELEASE", "FROM", "BY", "WHY"].map(str::to_owned).to_vec()];
     for record in &host.records {
         let event = match record.event {
-            Happened::Installed => "installed",
-            Happened::Switched => "switched",
-            Happened::Live => "live",
-            Happened::Failed => "FAILED",
-            Happened::Restored => "restored",
-            Happened::Removed => "removed",
-            Happened::Started => "started",
-            Happened::Stopped => "stopped",
-            Happened::Restarted => "restarted",
+            HistoryEvent::Installed => "installed",
+            HistoryEvent::Switched => "switched",
+            HistoryEvent::Live => "live",
+            HistoryEvent::Failed => "FAILED",
+            HistoryEvent::Restored => "restored",
+            HistoryEvent::Removed => "removed",
+            HistoryEvent::Started => "started",
+            HistoryEvent::Stopped => "stopped",
+            HistoryEvent::Restarted => "restarted",
         };
         let job = record.ci.as_ref().and_then(|ci| ci.url.as_deref()).map(|url| format!(" {url}")).unwrap_or_default();
-        let why = record.why.as_deref().unwrap_or_default().replace('\n', " ");
+        let reason = record.reason.as_deref().unwrap_or_default().replace('\n', " ");
         // The table says of which target it speaks.
-        let why = why.strip_prefix(&format!("{}: ", host.target)).unwrap_or(&why).to_owned();
+        let reason = reason.strip_prefix(&format!("{}: ", host.target)).unwrap_or(&reason).to_owned();
         rows.push(vec![
             when(record.at, now),
             format!("{} ({})", event, record.verb.as_str()),
             name(record.release.as_ref()),
             name(record.from.as_ref()),
             format!("{}{job}", record.by),
-            why,
+            reason,
         ]);
     }
     let torn = if host.unreadable > 0 {
@@ -338,7 +340,7 @@ fn diff(diff: &Diff, style: Style) -> String {
 }
 
 fn lock(state: &LockState) -> String {
-    match (&state.held_by, state.released) {
+    match (&state.held_by, state.unlocked) {
         (None, _) => format!("{}: not locked\n", state.target),
         (Some(who), false) => format!("{}: locked by {}\n", state.target, visible(who)),
         (Some(who), true) => format!("{}: removed the lock of {who}\n", state.target),

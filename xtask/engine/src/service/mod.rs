@@ -1,6 +1,6 @@
 //! Starting and stopping the app on a target, as scripts: one module for each kind of service.
 
-mod keeper;
+mod pidfile;
 mod port;
 mod systemd;
 
@@ -18,8 +18,8 @@ pub use systemd::{READABLE, Unit, rights, static_user};
 pub enum Spec {
     /// Nothing to start.
     None,
-    /// A process of the keeper.
-    Keeper {
+    /// A process of the pidfile service.
+    Pidfile {
         /// The text of `service/spec`: a script that sets the variables and becomes the app.
         spec: String,
         /// Seconds that the old process may take to stop.
@@ -91,9 +91,9 @@ impl Spec {
         let exports = exports(vars);
         match service {
             Service::None => Self::None,
-            Service::Keeper { run, stop_timeout } => {
+            Service::Pidfile { run, stop_timeout } => {
                 let run: Vec<_> = run.iter().map(|word| quote(word)).collect();
-                Self::Keeper {
+                Self::Pidfile {
                     spec: format!("{exports}exec {}\n", run.join(" ")),
                     stop_seconds: stop_timeout.as_secs().max(1),
                 }
@@ -115,7 +115,7 @@ impl Spec {
     /// Names what would be started: another digest means that a restart is due even though the release is the same.
     pub fn digest(&self) -> Option<String> {
         match self {
-            Self::Keeper { spec, .. } => Some(digest::of(spec.as_bytes())),
+            Self::Pidfile { spec, .. } => Some(digest::of(spec.as_bytes())),
             Self::Systemd(unit) => Some(unit.digest()),
             Self::None | Self::Command { .. } => None,
         }
@@ -128,7 +128,7 @@ impl Spec {
             Self::Command { exports, .. } => {
                 Some(digest::of(format!("{}\n", exports.trim_end_matches('\n')).as_bytes()))
             }
-            Self::None | Self::Keeper { .. } | Self::Systemd(_) => None,
+            Self::None | Self::Pidfile { .. } | Self::Systemd(_) => None,
         }
     }
 
@@ -136,7 +136,7 @@ impl Spec {
     pub fn ready(&self, root: &str) -> Option<Script> {
         match self {
             Self::Systemd(unit) => Some(unit.ready(root).called("ask for systemd")),
-            Self::Keeper { .. } => Some(keeper::ready(root).called("look for another service")),
+            Self::Pidfile { .. } => Some(pidfile::ready(root).called("look for another service")),
             Self::None | Self::Command { .. } => None,
         }
     }
@@ -144,7 +144,7 @@ impl Spec {
     /// Fails where [`Self::start`] and a restart as it was would leave the service stopped.
     pub fn startable(&self, root: &str) -> Option<Script> {
         match self {
-            Self::Keeper { .. } => Some(keeper::startable(root).called("look at how the service was started")),
+            Self::Pidfile { .. } => Some(pidfile::startable(root).called("look at how the service was started")),
             Self::None | Self::Systemd(_) | Self::Command { .. } => None,
         }
     }
@@ -153,17 +153,17 @@ impl Spec {
     pub fn ready_to_halt(&self, root: &str) -> Option<Script> {
         match self {
             Self::Systemd(unit) => unit.ready_to_halt(root).map(|script| script.called("ask for rights")),
-            Self::None | Self::Keeper { .. } | Self::Command { .. } => None,
+            Self::None | Self::Pidfile { .. } | Self::Command { .. } => None,
         }
     }
 
-    /// Stops what runs and starts `id`. With `put_back` it is started as it was when it was last healthy.
-    pub fn restart(&self, root: &str, id: &ReleaseId, put_back: bool) -> Option<Script> {
+    /// Stops what runs and starts `id`. With `revert` it is started as it was when it was last healthy.
+    pub fn restart(&self, root: &str, id: &ReleaseId, revert: bool) -> Option<Script> {
         let script = match self {
             Self::None => return None,
-            Self::Keeper { spec, stop_seconds } => keeper::restart(root, id, spec, *stop_seconds, put_back),
-            Self::Systemd(unit) => unit.restart(root, id, put_back),
-            Self::Command { exports, env, restart, .. } => with_env_file(root, exports, env, restart, put_back),
+            Self::Pidfile { spec, stop_seconds } => pidfile::restart(root, id, spec, *stop_seconds, revert),
+            Self::Systemd(unit) => unit.restart(root, id, revert),
+            Self::Command { exports, env, restart, .. } => with_env_file(root, exports, env, restart, revert),
         };
         Some(script.called("restart the service"))
     }
@@ -172,7 +172,7 @@ impl Spec {
     pub fn stop(&self, root: &str) -> Option<Script> {
         let script = match self {
             Self::None => return None,
-            Self::Keeper { stop_seconds, .. } => keeper::stop(root, *stop_seconds),
+            Self::Pidfile { stop_seconds, .. } => pidfile::stop(root, *stop_seconds),
             Self::Systemd(unit) => unit.stop(root),
             Self::Command { exports, stop, .. } => command(root, exports, stop),
         };
@@ -183,7 +183,7 @@ impl Spec {
     pub fn halt(&self, root: &str) -> Option<Script> {
         match self {
             Self::Systemd(unit) => Some(unit.halt(root).called("stop the service")),
-            Self::None | Self::Keeper { .. } | Self::Command { .. } => self.stop(root),
+            Self::None | Self::Pidfile { .. } | Self::Command { .. } => self.stop(root),
         }
     }
 
@@ -191,7 +191,7 @@ impl Spec {
     pub fn start(&self, root: &str, id: &ReleaseId) -> Option<Script> {
         match self {
             Self::Systemd(unit) => Some(unit.start(root).called("start the service")),
-            Self::None | Self::Keeper { .. } | Self::Command { .. } => self.restart(root, id, true),
+            Self::None | Self::Pidfile { .. } | Self::Command { .. } => self.restart(root, id, true),
         }
     }
 
@@ -201,7 +201,7 @@ impl Spec {
     /// have, which is looked at when it ended, or with `last`.
     pub fn status(&self, root: &str, else_asked: bool, port: Option<u16>, last: bool) -> Option<Script> {
         let script = match self {
-            Self::Keeper { .. } => keeper::status(root, port, last),
+            Self::Pidfile { .. } => pidfile::status(root, port, last),
             Self::Systemd(unit) => unit.status(root, else_asked, port, last),
             Self::Command { exports, status, .. } if !status.is_empty() => command(root, exports, status),
             Self::None | Self::Command { .. } => return None,
@@ -212,7 +212,7 @@ impl Spec {
     /// Starts a service that has ended once more, or lets its manager go on doing so.
     pub fn start_again(&self, root: &str, id: &ReleaseId) -> Option<Script> {
         match self {
-            Self::Keeper { .. } => Some(keeper::start_again(root, id).called("start the service again")),
+            Self::Pidfile { .. } => Some(pidfile::start_again(root, id).called("start the service again")),
             Self::Systemd(unit) => Some(unit.start_again(root).called("start the service again")),
             Self::None | Self::Command { .. } => None,
         }
@@ -226,7 +226,7 @@ impl Spec {
     /// Remembers how the service was started, now that it is healthy.
     pub fn confirm(&self, root: &str) -> Option<Script> {
         match self {
-            Self::Keeper { .. } => Some(keeper::confirm(root)),
+            Self::Pidfile { .. } => Some(pidfile::confirm(root)),
             Self::Systemd(unit) => Some(unit.confirm(root)),
             Self::Command { .. } => Some(keep_vars(root)),
             Self::None => None,
@@ -236,7 +236,7 @@ impl Spec {
     /// Prints the last lines of the service's log.
     pub fn log(&self, root: &str, lines: u32) -> Option<Script> {
         match self {
-            Self::Keeper { .. } => Some(keeper::log(root, lines)),
+            Self::Pidfile { .. } => Some(pidfile::log(root, lines)),
             Self::Systemd(unit) => Some(unit.log(root, lines)),
             Self::Command { log, exports, .. } if !log.is_empty() => {
                 Some(command(root, exports, &format!("LINES={lines} FOLLOW=0\n({log}) 2>&1 | tail -n {lines}")))
@@ -248,7 +248,7 @@ impl Spec {
     /// The same with those of processes before the current one.
     pub fn last_lines(&self, root: &str, lines: u32) -> Option<Script> {
         let script = match self {
-            Self::Keeper { .. } => keeper::last_lines(root, lines),
+            Self::Pidfile { .. } => pidfile::last_lines(root, lines),
             Self::Systemd(unit) => unit.last_lines(root, lines),
             Self::None | Self::Command { .. } => self.log(root, lines)?,
         };
@@ -258,7 +258,7 @@ impl Spec {
     /// The same, and then each line as it is written, until it is ended. It may end by itself, and is not begun again.
     pub fn follow(&self, root: &str, lines: u32) -> Option<Script> {
         let script = match self {
-            Self::Keeper { .. } => keeper::follow(root, lines),
+            Self::Pidfile { .. } => pidfile::follow(root, lines),
             Self::Systemd(unit) => unit.follow(root, lines),
             Self::Command { log, exports, .. } if log.contains("FOLLOW") => {
                 command(root, exports, &format!("LINES={lines} FOLLOW=1\n({log}) 2>&1"))
@@ -271,7 +271,7 @@ impl Spec {
     /// Whether a code of [`Self::status`] says that the service will not come back.
     pub fn is_gone(&self, code: Option<i32>) -> bool {
         match self {
-            Self::Keeper { .. } | Self::Systemd(_) => code == Some(GONE),
+            Self::Pidfile { .. } | Self::Systemd(_) => code == Some(GONE),
             Self::None | Self::Command { .. } => false,
         }
     }
@@ -289,7 +289,7 @@ pub fn state() -> String {
   vars=$(sha256sum < service/vars.good 2> /dev/null || shasum -a 256 < service/vars.good 2> /dev/null || true)
   [ -z \"$vars\" ] || echo \"vars ${vars%% *}\"
 fi";
-    format!("{}\n{}\n{vars}", keeper::state(), systemd::state())
+    format!("{}\n{}\n{vars}", pidfile::state(), systemd::state())
 }
 
 /// Lines that export variables.
@@ -298,9 +298,9 @@ pub fn exports(vars: &[(String, String)]) -> String {
 }
 
 /// The command of a restart, after the variables were written to `service/env`, where a unit that is not ours may read
-/// them. With `put_back` they are those with which the service was healthy last.
-fn with_env_file(root: &str, exports: &str, env: &str, restart: &str, put_back: bool) -> Script {
-    let good = if put_back {
+/// them. With `revert` they are those with which the service was healthy last.
+fn with_env_file(root: &str, exports: &str, env: &str, restart: &str, revert: bool) -> Script {
+    let good = if revert {
         "if has_text service/vars.good; then
   vars=$(cat service/vars.good); ! has_text service/env.good || env=$(cat service/env.good)
 fi"
@@ -333,7 +333,7 @@ fn keep_vars(root: &str) -> Script {
   [ ! -f "service/$file" ] || { rm -f "service/$file.good.new"; cp -p "service/$file" "service/$file.good.new"; replace "service/$file.good"; }
 done
 "#;
-    Script::new(keeper::script(root, body), String::new())
+    Script::new(pidfile::script(root, body), String::new())
 }
 
 /// A command of the project with variables, in a directory, exactly as `sh -c` runs it.
@@ -352,9 +352,9 @@ mod tests {
     #[test]
     fn variables_are_quoted_and_never_in_the_script() {
         let vars = [("PASSWORD".to_owned(), "it's $HOME".to_owned())];
-        let keeper =
-            Spec::new(&Service::Keeper { run: &["bin/app", "--x y"], stop_timeout: Duration::from_secs(3) }, &vars);
-        let script = keeper.restart("/srv/a", &"20260822T101500-1a2b3c4".parse().unwrap(), false).unwrap();
+        let pidfile =
+            Spec::new(&Service::Pidfile { run: &["bin/app", "--x y"], stop_timeout: Duration::from_secs(3) }, &vars);
+        let script = pidfile.restart("/srv/a", &"20260822T101500-1a2b3c4".parse().unwrap(), false).unwrap();
         assert_eq!(script.stdin, "export PASSWORD='it'\\''s $HOME'\nexec bin/app '--x y'\n");
         assert!(!script.text.contains("PASSWORD"));
         let command =

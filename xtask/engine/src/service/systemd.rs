@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! service/spec-DIGEST/  a way to start it: env (mode 0600), unit, and socket where systemd listens for it
-//! service/good          digest of the way in which it was last healthy: what a put-back uses
+//! service/good          digest of the way in which it was last healthy: what a revert uses
 //! service/unit, socket  what was installed last; service/env is what the unit reads its variables from
 //! service/name          "MANAGER UNIT", from the first restart on until it is stopped for good
 //! service/systemd       "MANAGER UNIT DIGEST RELEASE": what runs; absent while it is being restarted
@@ -23,14 +23,14 @@ mod ready;
 pub mod rights;
 
 use crate::host::script::quote;
-use crate::project::{Handover, Manager};
+use crate::project::{Manager, SocketActivation};
 use crate::release::digest;
 use crate::release::id::ReleaseId;
-use crate::service::{Script, keeper};
+use crate::service::{Script, pidfile};
 use ask::SCOPE;
 pub use ask::{OF_ROOT, state};
 pub use journal::FUNCTION as READABLE;
-use ready::NO_KEEPER;
+use ready::NO_PIDFILE_SERVICE;
 pub use ready::WARNING;
 use std::fmt::Write;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub struct Unit {
     run: Vec<String>,
     lines: Vec<String>,
     stop_seconds: u64,
-    handover: Handover,
+    handover: SocketActivation,
     env: String,
 }
 
@@ -55,7 +55,7 @@ impl Unit {
         run: &[&str],
         lines: &[&str],
         stop_timeout: Duration,
-        handover: Handover,
+        handover: SocketActivation,
         vars: &[(String, String)],
     ) -> Self {
         let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
@@ -108,7 +108,7 @@ impl Unit {
 
     /// The text of `NAME.socket`, empty where the app listens for itself.
     fn socket(&self, root: &str) -> String {
-        let Handover::Sockets(addresses) = self.handover else { return String::new() };
+        let SocketActivation::Sockets(addresses) = self.handover else { return String::new() };
         let listen: String = addresses.iter().map(|address| format!("ListenStream={address}\n")).collect();
         format!(
             "{}\n[Unit]\nDescription={}: its sockets\n\n[Socket]\n{listen}\n[Install]\nWantedBy=sockets.target\n",
@@ -128,7 +128,7 @@ impl Unit {
     }
 
     fn script(&self, root: &str, body: &str) -> Script {
-        Script::new(keeper::script(root, &self.with_functions(body)), String::new())
+        Script::new(pidfile::script(root, &self.with_functions(body)), String::new())
     }
 
     fn with_functions(&self, body: &str) -> String {
@@ -136,10 +136,10 @@ impl Unit {
         format!("manager={}\n{SCOPE}{}{FLUSH_UNITS}name={name}\n{body}", manager.as_str(), rights::functions(manager))
     }
 
-    /// Installs what differs and restarts. With `put_back` it is started as it was when it was last healthy.
-    pub fn restart(&self, root: &str, id: &ReleaseId, put_back: bool) -> Script {
+    /// Installs what differs and restarts. With `revert` it is started as it was when it was last healthy.
+    pub fn restart(&self, root: &str, id: &ReleaseId, revert: bool) -> Script {
         let digest = self.digest();
-        let choose = if put_back {
+        let choose = if revert {
             format!(
                 "cat > /dev/null
 if [ ! -f service/good ]; then
@@ -169,7 +169,7 @@ replace \"$spec/env\" \"$spec/unit\" \"$spec/socket\"",
         };
         let body = format!(
             "make_dir service
-{NO_KEEPER}
+{NO_PIDFILE_SERVICE}
 {choose}
 echo \"$manager $name\" | keep service/name
 # From here on what is installed and what runs may differ.
@@ -213,7 +213,7 @@ ctl show -p NRestarts --value \"$name.service\" > service/crashes
     }
 
     fn has_socket(&self) -> bool {
-        matches!(self.handover, Handover::Sockets(_))
+        matches!(self.handover, SocketActivation::Sockets(_))
     }
 
     /// Exits with 0 while it runs and no other process of this root has its port, with `GONE` when it will not come back
@@ -229,7 +229,7 @@ read -r _ _ use _ < service/systemd
 echo \"$use\" | keep service/good
 for spec in service/spec-*; do [ \"$spec\" = \"service/spec-$use\" ] || rm -rf \"$spec\"; done
 ";
-        Script::new(keeper::script(root, body), String::new())
+        Script::new(pidfile::script(root, body), String::new())
     }
 }
 
@@ -338,7 +338,7 @@ mod tests {
     use super::*;
     use expect_test::expect;
 
-    fn unit(manager: Manager, handover: Handover) -> Unit {
+    fn unit(manager: Manager, handover: SocketActivation) -> Unit {
         let vars = [("PASSWORD".to_owned(), "it's \"$HOME\" `\\".to_owned())];
         let lines = ["MemoryMax=512M"];
         Unit::new("shop", manager, &["bin/app", "100%", "$x \"y\""], &lines, Duration::from_secs(15), handover, &vars)
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_unit_of_a_user_whose_sockets_systemd_holds() {
-        let unit = unit(Manager::User, Handover::Sockets(&["127.0.0.1:8080"]));
+        let unit = unit(Manager::User, SocketActivation::Sockets(&["127.0.0.1:8080"]));
         expect![[r##"
             # Written by gangplank for /srv/my app; changes belong into a drop-in: the next deploy overwrites this file.
             [Unit]
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn variables_come_by_stdin_and_a_unit_of_the_system_has_a_user() {
-        let unit = unit(Manager::Sudo, Handover::Restart);
+        let unit = unit(Manager::Sudo, SocketActivation::Restart);
         let script = unit.restart("/srv/app", &"20260822T101500-1a2b3c4".parse().unwrap(), false);
         assert_eq!(script.stdin, "PASSWORD=\"it's \\\"\\$HOME\\\" \\`\\\\\"\n");
         assert!(!script.text.contains("PASSWORD"));

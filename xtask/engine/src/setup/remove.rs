@@ -15,7 +15,7 @@ pub fn remove(wanted: Wanted, data: bool) -> Result<Vec<Step>> {
     let mut add = |what, reason: &str, command: String| steps.push(Step { what, reason: reason.to_owned(), command });
     add("lock", "Nothing is removed while a deploy runs.", refuse_while_locked(env, root));
     match *service {
-        Service::Keeper { .. } => {
+        Service::Pidfile { .. } => {
             add("service", "Nothing is removed while the app runs.", refuse_while_kept(env, root));
         }
         Service::Systemd { unit, manager, .. } => {
@@ -136,7 +136,7 @@ fn remove_unit(login: &str, root: &str, unit: &str, manager: Manager) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::project::Handover;
+    use crate::project::SocketActivation;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
@@ -149,8 +149,8 @@ mod tests {
         Command::new("sh").arg("-euc").arg(script).env("HOME", home).output().unwrap()
     }
 
-    fn keeper() -> Service {
-        Service::Keeper { run: &["bin/app"], stop_timeout: Duration::ZERO }
+    fn pidfile() -> Service {
+        Service::Pidfile { run: &["bin/app"], stop_timeout: Duration::ZERO }
     }
 
     #[test]
@@ -161,7 +161,7 @@ mod tests {
             run: &["bin/app"],
             lines: &[],
             stop_timeout: Duration::ZERO,
-            handover: Handover::Sockets(&["8080"]),
+            handover: SocketActivation::Sockets(&["8080"]),
         };
         let wanted = Wanted { env: "dev", login: "deploy", root: "/srv/app", service: &service, key: None };
         let commands =
@@ -205,7 +205,7 @@ mod tests {
             run: &["bin/app"],
             lines: &[],
             stop_timeout: Duration::ZERO,
-            handover: Handover::Restart,
+            handover: SocketActivation::Restart,
         };
         let root = dir.path().join("app");
         let root = root.to_str().unwrap();
@@ -240,7 +240,7 @@ mod tests {
     fn nothing_is_removed_while_a_deploy_or_the_app_runs() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().to_str().unwrap();
-        let service = keeper();
+        let service = pidfile();
         let wanted = Wanted { env: "dev", login: "deploy", root, service: &service, key: None };
         let steps = remove(wanted, true).unwrap();
         assert_eq!(steps.iter().map(|step| step.what).collect::<Vec<_>>(), ["lock", "service", "directory", "login"]);

@@ -4,7 +4,7 @@
 
 use crate::error::{Result, usage};
 use crate::host::script::quote;
-use crate::project::{Handover, Manager, Service};
+use crate::project::{Manager, Service, SocketActivation};
 use crate::service::{rights, static_user};
 use serde::Serialize;
 use std::fmt::Write;
@@ -95,10 +95,10 @@ pub fn check(wanted: Wanted) -> Result<()> {
 /// The file and the line for sudoers, with the variables of [`PROGRAMS`], where there is one.
 pub fn sudoers(wanted: Wanted) -> Result<Option<(String, String)>> {
     let Service::Systemd { unit, manager: Manager::Sudo, handover, .. } = *wanted.service else { return Ok(None) };
-    let sockets = matches!(handover, Handover::Sockets(_));
+    let sockets = matches!(handover, SocketActivation::Sockets(_));
     match rights::sudoers(wanted.login, &rights::commands(unit, wanted.root, sockets)) {
         Ok(line) => Ok(Some((format!("/etc/sudoers.d/gangplank-{}", file_name(unit)), line))),
-        Err(why) => usage(format!("{}: no line of sudoers can be written: {why}", wanted.env))
+        Err(reason) => usage(format!("{}: no line of sudoers can be written: {reason}", wanted.env))
             .hint("use a directory and a unit of letters, digits, `-`, `_`, `.` and `/`, and a login in lower case")
             .err(),
     }
@@ -228,28 +228,28 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn systemd(manager: Manager, handover: Handover, lines: &'static [&'static str]) -> Service {
+    fn systemd(manager: Manager, handover: SocketActivation, lines: &'static [&'static str]) -> Service {
         Service::Systemd { unit: "shop.eu", manager, run: &["bin/app"], lines, stop_timeout: Duration::ZERO, handover }
     }
 
     #[test]
     fn steps_of_each_kind_of_service() {
-        let keeper = Service::Keeper { run: &["bin/app"], stop_timeout: Duration::ZERO };
-        let sudo = |lines| systemd(Manager::Sudo, Handover::Restart, lines);
+        let pidfile = Service::Pidfile { run: &["bin/app"], stop_timeout: Duration::ZERO };
+        let sudo = |lines| systemd(Manager::Sudo, SocketActivation::Restart, lines);
         for (login, service, want) in [
-            ("deploy", &keeper, "login key directory"),
-            ("root", &keeper, "key directory"),
-            ("deploy", &systemd(Manager::User, Handover::Restart, &[]), "login key directory linger journal"),
-            ("root", &systemd(Manager::User, Handover::Restart, &[]), "key directory linger"),
-            ("root", &systemd(Manager::System, Handover::Restart, &["User=shop"]), "key directory app-user"),
-            ("root", &systemd(Manager::System, Handover::Restart, &["User=root"]), "key directory"),
+            ("deploy", &pidfile, "login key directory"),
+            ("root", &pidfile, "key directory"),
+            ("deploy", &systemd(Manager::User, SocketActivation::Restart, &[]), "login key directory linger journal"),
+            ("root", &systemd(Manager::User, SocketActivation::Restart, &[]), "key directory linger"),
+            ("root", &systemd(Manager::System, SocketActivation::Restart, &["User=shop"]), "key directory app-user"),
+            ("root", &systemd(Manager::System, SocketActivation::Restart, &["User=root"]), "key directory"),
             ("deploy", &sudo(&[]), "login key directory journal sudoers"),
             ("deploy", &sudo(&["User=deploy"]), "login key directory journal sudoers"),
             ("deploy", &sudo(&["User=a", "User=shop"]), "login key directory app-user journal sudoers"),
             ("deploy", &sudo(&["User=shop", "DynamicUser=yes"]), "login key directory journal sudoers"),
-            ("deploy", &systemd(Manager::System, Handover::Restart, &["User=shop"]), "refused"),
-            ("-x", &keeper, "refused"),
-            ("%sudo", &keeper, "refused"),
+            ("deploy", &systemd(Manager::System, SocketActivation::Restart, &["User=shop"]), "refused"),
+            ("-x", &pidfile, "refused"),
+            ("%sudo", &pidfile, "refused"),
             ("ALL", &sudo(&["User=shop"]), "refused"),
             ("deploy", &sudo(&["User=%i"]), "login key directory journal sudoers"),
         ] {

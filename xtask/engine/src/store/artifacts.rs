@@ -9,15 +9,15 @@ mod pointer;
 
 use crate::circleci::model::Artifact;
 use crate::circleci::{self, CircleCi};
-use crate::cx::Cx;
-use crate::error::{Explain, Failure, Kind, Result, not_found, usage};
+use crate::context::Context;
+use crate::error::{CliError, Kind, Result, WithHint, not_found, usage};
 use crate::http::session::deadline;
 use crate::project::Project;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::release::{Release, SUMS, digest, manifest};
 use crate::store::dir::DirStore;
-use crate::store::{Published, Put, Store, branch, take_in, workspace};
+use crate::store::{Published, Put, Store, branch, fetch_verified, workspace};
 use find::Found;
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -44,34 +44,34 @@ pub enum Finder {
 }
 
 /// The artifacts of a project's build jobs.
-pub struct ArtifactStore<'cx> {
-    cx: &'cx Cx,
-    project: &'cx Project,
+pub struct ArtifactStore<'ctx> {
+    ctx: &'ctx Context,
+    project: &'ctx Project,
     url: String,
     finder: Finder,
-    staged: DirStore<'cx>,
-    api: OnceCell<CircleCi<'cx>>,
+    staged: DirStore<'ctx>,
+    api: OnceCell<CircleCi<'ctx>>,
     found: RefCell<BTreeMap<ReleaseId, Found>>,
 }
 
-impl<'cx> ArtifactStore<'cx> {
+impl<'ctx> ArtifactStore<'ctx> {
     /// The store. Nothing is asked before it is needed.
-    pub fn new(cx: &'cx Cx, project: &'cx Project, url: &str, finder: Finder) -> Self {
-        let staged = DirStore::new(cx, url, workspace(cx).join(DESTINATION));
-        Self { cx, project, url: url.to_owned(), finder, staged, api: OnceCell::new(), found: RefCell::default() }
+    pub fn new(ctx: &'ctx Context, project: &'ctx Project, url: &str, finder: Finder) -> Self {
+        let staged = DirStore::new(ctx, url, workspace(ctx).join(DESTINATION));
+        Self { ctx, project, url: url.to_owned(), finder, staged, api: OnceCell::new(), found: RefCell::default() }
     }
 
-    fn api(&self) -> Result<&CircleCi<'cx>> {
+    fn api(&self) -> Result<&CircleCi<'ctx>> {
         if let Some(api) = self.api.get() {
             return Ok(api);
         }
-        let api = CircleCi::open(self.cx, self.project.ci.slug)?;
+        let api = CircleCi::open(self.ctx, self.project.ci.slug)?;
         Ok(self.api.get_or_init(|| api))
     }
 
     /// The branch whose builds count: that of the pipeline in a job, the project's elsewhere and for tags.
     fn branch(&self) -> &str {
-        branch(self.cx, &self.project.ci)
+        branch(self.ctx, &self.project.ci)
     }
 
     fn keep(&self, found: Found) -> Manifest {
@@ -98,12 +98,12 @@ impl<'cx> ArtifactStore<'cx> {
 
     fn download(&self, found: &Found, into: &Path) -> Result<Release> {
         let (manifest, id, api) = (&found.manifest, &found.manifest.id, self.api()?);
-        take_in(self.cx, id, into, &format!("job {} of CircleCI", found.job), &|aside| {
+        fetch_verified(self.ctx, id, into, &format!("job {} of CircleCI", found.job), &|aside| {
             let what = || format!("cannot write {}", aside.display());
             let hint = || "check free space and permissions: `df -h .`".to_owned();
-            fs::write(aside.join(manifest::FILE), &found.json).explain(Kind::Failed, what, hint)?;
+            fs::write(aside.join(manifest::FILE), &found.json).with_hint(Kind::Failed, what, hint)?;
             let sums = api.small_file(&found.sums, &format!("{SUMS} of {id}"))?;
-            fs::write(aside.join(SUMS), sums).explain(Kind::Failed, what, hint)?;
+            fs::write(aside.join(SUMS), sums).with_hint(Kind::Failed, what, hint)?;
             let bundle = &manifest.bundle;
             let exactly = (bundle.bytes, bundle.sha256.as_str());
             api.file(&found.bundle, &bundle.file, exactly, &aside.join(&bundle.file))
@@ -119,19 +119,19 @@ impl<'cx> ArtifactStore<'cx> {
             if let [Some(manifest), Some(sums), Some(bundle)] = found {
                 return Ok([manifest.clone(), sums.clone(), bundle.clone()]);
             }
-            if self.cx.interrupted() || started.elapsed() > LAG.min(deadline(self.cx)?) {
+            if self.ctx.interrupted() || started.elapsed() > LAG.min(deadline(self.ctx)?) {
                 let missing: Vec<_> = [manifest::FILE, SUMS, bundle]
                     .into_iter()
                     .filter(|name| find::file(&listed, id, name).is_none())
                     .collect();
-                return Failure::new(
+                return CliError::new(
                     Kind::Verification,
                     format!("job {job} of CircleCI did not store {} of {id}", missing.join(", ")),
                 )
                 .hint(format!(
                     "the job needs `store_artifacts` with path {}/{DESTINATION} and destination {DESTINATION} before \
                      this step: `cargo xtask ci generate` writes it",
-                    workspace(self.cx).display()
+                    workspace(self.ctx).display()
                 ))
                 .err();
             }
@@ -156,7 +156,7 @@ impl Store for ArtifactStore<'_> {
     }
 
     fn put(&self, release: &Release) -> Result<Put> {
-        if !self.cx.in_ci() {
+        if !self.ctx.in_ci() {
             return usage(format!("{}: only a job of CircleCI can store artifacts", self.url))
                 .hint("here, `cargo xtask put --store file:DIR` keeps a release")
                 .err();
@@ -194,7 +194,7 @@ impl Store for ArtifactStore<'_> {
     }
 
     fn unusable(&self) -> Option<String> {
-        (!circleci::has_token(self.cx)).then(|| format!("{} was not asked: CIRCLE_TOKEN is not set", self.url))
+        (!circleci::has_token(self.ctx)).then(|| format!("{} was not asked: CIRCLE_TOKEN is not set", self.url))
     }
 
     fn of_commit(&self, sha: &str) -> Result<Vec<Manifest>> {
@@ -227,7 +227,7 @@ impl Store for ArtifactStore<'_> {
             let what = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let here = fs::File::open(&path).and_then(|mut file| digest::of_reader(&mut file));
             let (sha256, bytes) =
-                here.explain(Kind::Failed, || format!("cannot read {}", path.display()), || "check the disk".into())?;
+                here.with_hint(Kind::Failed, || format!("cannot read {}", path.display()), || "check the disk".into())?;
             self.api()?.check_file(artifact, &format!("{what} of job {job}"), (bytes, &sha256))?;
         }
         Ok(true)

@@ -6,20 +6,20 @@
 //! PREFIX/latest/<app>/<branch>.json                           the newest published release of a branch
 //! PREFIX/live/<app>/<env>.jsonl                               what is and was live, as hosts keep it
 //! PREFIX/locks/<app>/<env>.json                               who deploys the env just now
-//! PREFIX/doomed.json                                          what a prune is about to remove
+//! PREFIX/pending_deletion.json                                          what a prune is about to remove
 //! ```
 //!
-//! Nothing is ever written over but `latest`, `live`, `locks` and `doomed`, and those only in the version that was read.
+//! Nothing is ever written over but `latest`, `live`, `locks` and `pending_deletion`, and those only in the version that was read.
 
 mod lock;
 mod pointer;
 pub mod retention;
 mod role;
 
-use crate::cx::Cx;
+use crate::context::Context;
 use crate::deploy::history::{History, Record};
 use crate::deploy::state::Lockable;
-use crate::error::{Explain, Failure, Kind, Result, not_found, verification};
+use crate::error::{CliError, Kind, Result, WithHint, not_found, verification};
 use crate::http::Url;
 use crate::machine::Owner;
 use crate::project::Project;
@@ -29,7 +29,7 @@ use crate::release::{Release, SUMS, digest, sums};
 use crate::store::bucket::lock::EnvLock;
 use crate::store::object::Bucket;
 use crate::store::object::settings::{Credentials, Settings, settings};
-use crate::store::{Kept, Needed, Published, Put, Retention, Store, another, branch, take_in};
+use crate::store::{Needed, Published, Put, Retention, RetentionDecision, Store, another, branch, fetch_verified};
 use std::cell::{Cell, OnceCell};
 use std::fs;
 use std::path::Path;
@@ -43,49 +43,49 @@ const CREATES: u32 = 3;
 const RELEASES: &str = "releases";
 
 /// Releases in a bucket.
-pub struct BucketStore<'cx> {
-    cx: &'cx Cx,
-    project: &'cx Project,
+pub struct BucketStore<'ctx> {
+    ctx: &'ctx Context,
+    project: &'ctx Project,
     url: String,
     settings: Option<Settings>,
-    bucket: OnceCell<Bucket<'cx>>,
+    bucket: OnceCell<Bucket<'ctx>>,
     probed: Cell<bool>,
 }
 
-impl<'cx> BucketStore<'cx> {
+impl<'ctx> BucketStore<'ctx> {
     /// The store of a URL; nothing is asked yet.
-    pub fn new(cx: &'cx Cx, project: &'cx Project, url: &str) -> Result<Self> {
-        let settings = settings(url, cx.vars(), &|path| fs::read_to_string(path).ok())?;
+    pub fn new(ctx: &'ctx Context, project: &'ctx Project, url: &str) -> Result<Self> {
+        let settings = settings(url, ctx.vars(), &|path| fs::read_to_string(path).ok())?;
         let url = url.trim_end_matches('/').to_owned();
-        Ok(Self { cx, project, url, settings: Some(settings), bucket: OnceCell::new(), probed: Cell::new(false) })
+        Ok(Self { ctx, project, url, settings: Some(settings), bucket: OnceCell::new(), probed: Cell::new(false) })
     }
 
     /// The store in a bucket that is open already.
-    pub fn with_bucket(cx: &'cx Cx, project: &'cx Project, url: &str, bucket: Bucket<'cx>) -> Self {
+    pub fn with_bucket(ctx: &'ctx Context, project: &'ctx Project, url: &str, bucket: Bucket<'ctx>) -> Self {
         let bucket = OnceCell::from(bucket);
-        Self { cx, project, url: url.to_owned(), settings: None, bucket, probed: Cell::new(false) }
+        Self { ctx, project, url: url.to_owned(), settings: None, bucket, probed: Cell::new(false) }
     }
 
-    fn bucket(&self) -> Result<&Bucket<'cx>> {
+    fn bucket(&self) -> Result<&Bucket<'ctx>> {
         if let Some(bucket) = self.bucket.get() {
             return Ok(bucket);
         }
         let mut settings = self.settings.clone().expect("a store without a bucket has settings");
         match settings.credentials.clone() {
             Credentials::Given => {}
-            Credentials::Exchanged(role) => settings.options.extend(role::keys(self.cx, &role, &settings.network)?),
+            Credentials::Exchanged(role) => settings.options.extend(role::keys(self.ctx, &role, &settings.network)?),
             Credentials::Missing(what) => {
-                return Failure::new(Kind::Auth, format!("{}: no credentials: set {what}", self.url))
+                return CliError::new(Kind::Auth, format!("{}: no credentials: set {what}", self.url))
                     .hint("docs/s3.md says how a job gets them without a stored key")
                     .err();
             }
         }
-        let bucket = Bucket::open(self.cx, &self.url, &settings)?;
+        let bucket = Bucket::open(self.ctx, &self.url, &settings)?;
         Ok(self.bucket.get_or_init(|| bucket))
     }
 
     /// The bucket, for a write that relies on its condition.
-    fn trusted(&self) -> Result<&Bucket<'cx>> {
+    fn trusted(&self) -> Result<&Bucket<'ctx>> {
         let bucket = self.bucket()?;
         if !self.probed.get() {
             bucket.probe()?;
@@ -96,7 +96,7 @@ impl<'cx> BucketStore<'cx> {
 
     /// The branch whose releases are meant by `latest`.
     fn branch(&self) -> &str {
-        branch(self.cx, &self.project.ci)
+        branch(self.ctx, &self.project.ci)
     }
 
     /// Key of a small object of this app: apps that share the bucket have envs and branches of the same names.
@@ -114,7 +114,7 @@ impl<'cx> BucketStore<'cx> {
         for (key, text) in self.bucket()?.read_all(keys)? {
             match self.parse(&key, &text) {
                 Ok(manifest) => found.push(manifest),
-                Err(error) => self.cx.warn(format!("passed over what is no release: {error:#}")),
+                Err(error) => self.ctx.warn(format!("passed over what is no release: {error:#}")),
             }
         }
         found.sort_by(|a, b| b.id.cmp(&a.id));
@@ -158,7 +158,7 @@ impl<'cx> BucketStore<'cx> {
         if bucket.size(&key)? == Some(release.manifest().bundle.bytes) {
             return Ok(());
         }
-        bucket.upload(&key, &release.bundle(), &self.cx.progress("storing"))
+        bucket.upload(&key, &release.bundle(), &self.ctx.progress("storing"))
     }
 
     /// Whether all of it is there now: a prune may have taken the bundle for debris before the manifest was written.
@@ -175,8 +175,10 @@ impl<'cx> BucketStore<'cx> {
     }
 
     fn not_doomed(&self, id: &ReleaseId) -> Result<()> {
-        match retention::doomed(self)? {
-            Some(doomed) if doomed.releases.contains(id) => Err(self.removed_by(&doomed.by, id)),
+        match retention::pending_deletion(self)? {
+            Some(pending_deletion) if pending_deletion.releases.contains(id) => {
+                Err(self.removed_by(&pending_deletion.by, id))
+            }
             _ => Ok(()),
         }
     }
@@ -186,7 +188,7 @@ impl<'cx> BucketStore<'cx> {
         self.not_doomed(id)?;
         // A prune may have ended between that moment and the look at its list.
         if self.manifest_of(id)?.is_none() {
-            return Failure::new(Kind::Locked, format!("{}: a prune has removed {id} just now", self.url))
+            return CliError::new(Kind::Locked, format!("{}: a prune has removed {id} just now", self.url))
                 .hint("`cargo xtask put` stores it again; `cargo xtask releases` lists what is left")
                 .err();
         }
@@ -194,8 +196,10 @@ impl<'cx> BucketStore<'cx> {
     }
 
     fn removed_by(&self, who: &str, id: &ReleaseId) -> anyhow::Error {
-        Failure::new(Kind::Locked, format!("{}: {who} is removing {id} just now", self.url))
-            .hint("wait a minute, then run the same command again; if nobody prunes, remove doomed.json there")
+        CliError::new(Kind::Locked, format!("{}: {who} is removing {id} just now", self.url))
+            .hint(
+                "wait a minute, then run the same command again; if nobody prunes, remove pending_deletion.json there",
+            )
             .into()
     }
 
@@ -203,10 +207,12 @@ impl<'cx> BucketStore<'cx> {
     /// and a release without one is worse than none.
     fn settled(&self, ours: &Manifest) -> Result<()> {
         let bundle = bundle_key(ours);
-        match retention::doomed(self)? {
-            Some(doomed) if doomed.releases.contains(&ours.id) || doomed.debris.contains(&bundle) => {
+        match retention::pending_deletion(self)? {
+            Some(pending_deletion)
+                if pending_deletion.releases.contains(&ours.id) || pending_deletion.debris.contains(&bundle) =>
+            {
                 self.bucket()?.remove(&manifest_key(ours))?;
-                Err(self.removed_by(&doomed.by, &ours.id))
+                Err(self.removed_by(&pending_deletion.by, &ours.id))
             }
             _ => Ok(()),
         }
@@ -215,12 +221,12 @@ impl<'cx> BucketStore<'cx> {
     /// Where the bundle of a manifest is, if it is there.
     fn bundle_of(&self, manifest: &Manifest) -> Result<String> {
         let key = bundle_key(manifest);
-        let why = match self.bucket()?.size(&key)? {
+        let reason = match self.bucket()?.size(&key)? {
             Some(bytes) if bytes == manifest.bundle.bytes => return Ok(key),
             Some(bytes) => format!("has {bytes} bytes, not {}", manifest.bundle.bytes),
             None => "is gone".to_owned(),
         };
-        verification(format!("{}/{key}: the manifest of {} is there, but its bundle {why}", self.url, manifest.id))
+        verification(format!("{}/{key}: the manifest of {} is there, but its bundle {reason}", self.url, manifest.id))
             .hint(format!("where it was built, `cargo xtask put {}` stores it again", manifest.id))
             .err()
     }
@@ -271,13 +277,13 @@ impl Store for BucketStore<'_> {
             }
         }
         let Some((text, _)) = there else {
-            return Failure::new(Kind::Locked, format!("{}: {} was removed while it was stored", self.url, ours.id))
+            return CliError::new(Kind::Locked, format!("{}: {} was removed while it was stored", self.url, ours.id))
                 .hint("somebody prunes: run the same command again")
                 .err();
         };
         let compared = self.compare(release, &text);
         if compared.is_err() && self.parse(&key, &text).is_ok_and(|theirs| theirs.bundle != ours.bundle) {
-            // Nobody will ever ask for it.
+            // NoSink will ever ask for it.
             let _ = bucket.remove(&bundle_key(ours));
         }
         compared
@@ -290,21 +296,22 @@ impl Store for BucketStore<'_> {
                 .err();
         };
         let (bucket, key, json) = (self.bucket()?, self.bundle_of(&manifest)?, manifest.to_json());
-        take_in(self.cx, id, into, &format!("{}/{}", self.url, place(&manifest)), &|aside| {
+        fetch_verified(self.ctx, id, into, &format!("{}/{}", self.url, place(&manifest)), &|aside| {
             let write = |name: &str, bytes: &[u8]| {
                 let what = || format!("cannot write {}", aside.join(name).display());
-                fs::write(aside.join(name), bytes).explain(Kind::Failed, what, || "check free space: `df -h .`".into())
+                fs::write(aside.join(name), bytes)
+                    .with_hint(Kind::Failed, what, || "check free space: `df -h .`".into())
             };
             write(manifest::FILE, &json)?;
             write(SUMS, sums(&manifest, &json).as_bytes())?;
             let (to, expected) = (aside.join(&manifest.bundle.file), &manifest.bundle);
-            let sha256 = bucket.download(&key, expected.bytes, &to, &self.cx.progress("fetching"))?;
+            let sha256 = bucket.download(&key, expected.bytes, &to, &self.ctx.progress("fetching"))?;
             if sha256 == expected.sha256 {
                 return Ok(());
             }
             verification(format!("{}/{key}: its digest is {sha256}, not {}", self.url, expected.sha256))
                 .hint(format!(
-                    "it was damaged in the store: where it was built, `cargo xtask put --confirm {id}` mends it"
+                    "it was damaged in the store: where it was built, `cargo xtask verify {id} --store` mends it"
                 ))
                 .err()
         })
@@ -363,17 +370,17 @@ impl Store for BucketStore<'_> {
             if self.parse(&key, &text).is_ok() {
                 self.compare(release, &text)?;
             } else if self.trusted()?.replace(&key, ours.to_json(), &version)? {
-                self.cx.warn(format!("{}/{key} was damaged, and is mended", self.url));
+                self.ctx.warn(format!("{}/{key} was damaged, and is mended", self.url));
             }
         }
         self.put(release)?;
         let aside = crate::release::scratch(release.dir().parent().unwrap_or(release.dir()), "confirming");
         let bundle = bundle_key(ours);
-        let sha256 = bucket.download(&bundle, ours.bundle.bytes, &aside, &self.cx.progress("confirming"));
+        let sha256 = bucket.download(&bundle, ours.bundle.bytes, &aside, &self.ctx.progress("confirming"));
         let _ = fs::remove_file(&aside);
         if sha256? != ours.bundle.sha256 {
-            bucket.upload(&bundle, &release.bundle(), &self.cx.progress("storing"))?;
-            self.cx.warn(format!("{}/{bundle} was damaged, and is mended", self.url));
+            bucket.upload(&bundle, &release.bundle(), &self.ctx.progress("storing"))?;
+            self.ctx.warn(format!("{}/{bundle} was damaged, and is mended", self.url));
         }
         Ok(true)
     }
@@ -414,7 +421,13 @@ impl Store for BucketStore<'_> {
         pointer::histories(self)
     }
 
-    fn prune(&self, retention: Retention, by: &Owner, dry_run: bool, needed: Needed) -> Result<Option<Vec<Kept>>> {
+    fn prune(
+        &self,
+        retention: Retention,
+        by: &Owner,
+        dry_run: bool,
+        needed: Needed,
+    ) -> Result<Option<Vec<RetentionDecision>>> {
         retention::prune(self, retention, by, dry_run, needed).map(Some)
     }
 }

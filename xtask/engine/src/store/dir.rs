@@ -1,27 +1,27 @@
 //! A directory as a store: `DIR/<id>/` with the three files of a release. It is also CircleCI's workspace, which is
 //! a directory that CircleCI carries from job to job.
 
-use crate::cx::Cx;
-use crate::error::{Explain, Failure, Kind, Result, not_found, usage, verification};
+use crate::context::Context;
+use crate::error::{CliError, Kind, Result, WithHint, not_found, usage, verification};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{self, Head, Manifest};
 use crate::release::{Release, files, scratch, sync_dir};
-use crate::store::{EMPTY_WORKSPACE, Put, Store, another, only_in_ci, take_in};
+use crate::store::{EMPTY_WORKSPACE, Put, Store, another, fetch_verified, only_in_ci};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// A directory of releases.
-pub struct DirStore<'cx> {
-    cx: &'cx Cx,
+pub struct DirStore<'ctx> {
+    ctx: &'ctx Context,
     url: String,
     dir: PathBuf,
 }
 
-impl<'cx> DirStore<'cx> {
+impl<'ctx> DirStore<'ctx> {
     /// The store in `dir`, which need not exist yet.
-    pub fn new(cx: &'cx Cx, url: &str, dir: PathBuf) -> Self {
-        Self { cx, url: url.to_owned(), dir }
+    pub fn new(ctx: &'ctx Context, url: &str, dir: PathBuf) -> Self {
+        Self { ctx, url: url.to_owned(), dir }
     }
 
     fn failed(&self, path: &Path) -> impl FnOnce() -> String {
@@ -31,7 +31,7 @@ impl<'cx> DirStore<'cx> {
 
     fn copy(&self, files: &[PathBuf], into: &Path, task: &str) -> io::Result<()> {
         let total = files.iter().map(|file| fs::metadata(file).map(|meta| meta.len())).sum::<io::Result<u64>>()?;
-        let progress = self.cx.progress(task);
+        let progress = self.ctx.progress(task);
         let mut done = 0;
         for from in files {
             let mut to = File::create(into.join(from.file_name().unwrap_or_default()))?;
@@ -58,10 +58,10 @@ impl DirStore<'_> {
     fn heal(&self, release: &Release) -> Result<Put> {
         let place = self.dir.join(release.id().as_str());
         if let Err(error) = Release::open(&place, &|_, _| {}) {
-            self.cx.warn(format!("replacing a damaged release: {error:#}"));
+            self.ctx.warn(format!("replacing a damaged release: {error:#}"));
             let hint = || "check free space and permissions: `df -h` and `ls -ld` on the directory".to_owned();
             let aside = scratch(&self.dir, "damaged");
-            fs::rename(&place, &aside).explain(Kind::Failed, self.failed(&place), hint)?;
+            fs::rename(&place, &aside).with_hint(Kind::Failed, self.failed(&place), hint)?;
             let put = self.put(release);
             let _ = fs::remove_dir_all(&aside);
             return put;
@@ -81,7 +81,7 @@ impl Store for DirStore<'_> {
         if place.exists() {
             return self.compare(release);
         }
-        fs::create_dir_all(&self.dir).explain(Kind::Failed, self.failed(&self.dir), hint)?;
+        fs::create_dir_all(&self.dir).with_hint(Kind::Failed, self.failed(&self.dir), hint)?;
         let aside = scratch(&self.dir, "incoming");
         let _ = fs::remove_dir_all(&aside);
         let written = fs::create_dir(&aside).and_then(|()| self.copy(&release.files(), &aside, "storing"));
@@ -94,7 +94,7 @@ impl Store for DirStore<'_> {
                 if place.exists() {
                     self.compare(release)
                 } else {
-                    Err(error).explain(Kind::Failed, self.failed(&place), hint)
+                    Err(error).with_hint(Kind::Failed, self.failed(&place), hint)
                 }
             }
         }
@@ -115,19 +115,19 @@ impl Store for DirStore<'_> {
         // What is too large is not copied: it may be larger than this disk.
         let most = [bundle.bytes, crate::release::SUMS_BYTES_MAX, manifest::BYTES_MAX];
         for (file, most) in files.iter().zip(most) {
-            let why = match files::open(file).and_then(|file| file.metadata()) {
+            let reason = match files::open(file).and_then(|file| file.metadata()) {
                 Ok(meta) if meta.len() <= most => continue,
                 Ok(meta) => format!("has {} bytes, and may have {most}", meta.len()),
                 Err(error) => error.to_string(),
             };
-            return verification(format!("{}: {why}", file.display()))
+            return verification(format!("{}: {reason}", file.display()))
                 .hint("the release is damaged or not ours: build it again; do not deploy it")
                 .err();
         }
-        take_in(self.cx, id, into, &place.to_string_lossy(), &|aside| {
+        fetch_verified(self.ctx, id, into, &place.to_string_lossy(), &|aside| {
             let what = || format!("{}: cannot copy {id} to {}", self.url, into.display());
             let hint = || "check free space and permissions: `df -h .`".to_owned();
-            self.copy(&files, aside, "fetching").explain(Kind::Failed, what, hint)
+            self.copy(&files, aside, "fetching").with_hint(Kind::Failed, what, hint)
         })
     }
 
@@ -140,7 +140,7 @@ impl Store for DirStore<'_> {
         }
         let aside = scratch(there, "examining");
         let tried = File::create_new(&aside).and_then(|_| fs::remove_file(&aside));
-        tried.explain(Kind::Failed, self.failed(&self.dir), || {
+        tried.with_hint(Kind::Failed, self.failed(&self.dir), || {
             format!("check who owns it, and free space: `ls -ld {0}` and `df -h {0}`", there.display())
         })
     }
@@ -175,7 +175,7 @@ impl DirStore<'_> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => {
                 let what = || format!("{}: cannot read {}", self.url, self.dir.display());
-                return Err(e).explain(Kind::Failed, what, || "check its permissions".into());
+                return Err(e).with_hint(Kind::Failed, what, || "check its permissions".into());
             }
         };
         let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
@@ -191,7 +191,7 @@ impl DirStore<'_> {
 
     fn aloud<'a, T: 'a>(&'a self, read: impl Iterator<Item = Result<T>> + 'a) -> impl Iterator<Item = T> + 'a {
         read.filter_map(|read| {
-            read.map_err(|error| self.cx.warn(format!("passed over a release that cannot be read: {error:#}"))).ok()
+            read.map_err(|error| self.ctx.warn(format!("passed over a release that cannot be read: {error:#}"))).ok()
         })
     }
 
@@ -208,7 +208,7 @@ impl DirStore<'_> {
         }
     }
 
-    fn absent(&self, id: &ReleaseId) -> Failure {
+    fn absent(&self, id: &ReleaseId) -> CliError {
         let dir = self.dir.display();
         let failure = not_found(format!("{id} is not in {dir}"));
         if only_in_ci(&self.url) {

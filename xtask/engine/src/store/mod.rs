@@ -7,10 +7,10 @@ pub mod dir;
 #[cfg(feature = "s3")]
 pub mod object;
 
-use crate::cx::{Cx, var};
+use crate::context::{Context, var};
 use crate::deploy::history::{History, Record};
 use crate::deploy::state::Lockable;
-use crate::error::{Explain, Failure, Kind, Result, hint_of, kind_of, not_found, usage, verification};
+use crate::error::{CliError, Kind, Result, WithHint, hint_of, kind_of, not_found, usage, verification};
 use crate::extend::own;
 use crate::http::Url;
 use crate::machine::Owner;
@@ -65,7 +65,7 @@ pub struct Published {
     /// Whether it was moved just now.
     pub moved: bool,
     /// Why it was left, in words.
-    pub why: Option<String>,
+    pub reason: Option<String>,
 }
 
 /// What a prune of a store leaves: of each branch the newest, and everything that is young.
@@ -81,11 +81,11 @@ pub struct Retention<'a> {
 
 /// A release or object of a store, seen by a prune.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Kept {
+pub struct RetentionDecision {
     /// The id, or the key of what no release needs.
     pub what: String,
     /// Why it stays; without a reason it goes.
-    pub why: Option<String>,
+    pub reason: Option<String>,
 }
 
 /// Says which releases are needed, and by whom.
@@ -178,22 +178,28 @@ pub trait Store {
         None
     }
     /// Removes what is not kept, or only says what it would remove; `None` where nothing can be removed.
-    fn prune(&self, _retention: Retention, _by: &Owner, _dry_run: bool, _needed: Needed) -> Result<Option<Vec<Kept>>> {
+    fn prune(
+        &self,
+        _retention: Retention,
+        _by: &Owner,
+        _dry_run: bool,
+        _needed: Needed,
+    ) -> Result<Option<Vec<RetentionDecision>>> {
         Ok(None)
     }
 }
 
 /// Opens a store of a project by its URL.
-pub fn open<'cx>(cx: &'cx Cx, project: &'cx Project, url: &str) -> Result<Box<dyn Store + 'cx>> {
+pub fn open<'ctx>(ctx: &'ctx Context, project: &'ctx Project, url: &str) -> Result<Box<dyn Store + 'ctx>> {
     match url.split_once(':') {
         Some(("file", dir)) if dir.starts_with('~') => Err(no_tilde(&format!("store {url}")).into()),
-        Some(("file", dir)) if !dir.is_empty() => Ok(Box::new(dir::DirStore::new(cx, url, local_dir(&cx.home, dir)))),
-        Some(("circleci", "workspace")) => Ok(Box::new(dir::DirStore::new(cx, url, workspace(cx).join("releases")))),
-        Some(("circleci", "artifacts")) => Ok(Box::new(ArtifactStore::new(cx, project, url, Finder::Commit))),
-        Some(("circleci", "latest-artifacts")) => Ok(Box::new(ArtifactStore::new(cx, project, url, Finder::Latest))),
-        Some(("s3" | "gs" | "az", _)) => bucket(cx, project, url),
-        scheme => match own(cx.extras.stores, scheme) {
-            Some(open) => open(cx, url),
+        Some(("file", dir)) if !dir.is_empty() => Ok(Box::new(dir::DirStore::new(ctx, url, local_dir(&ctx.home, dir)))),
+        Some(("circleci", "workspace")) => Ok(Box::new(dir::DirStore::new(ctx, url, workspace(ctx).join("releases")))),
+        Some(("circleci", "artifacts")) => Ok(Box::new(ArtifactStore::new(ctx, project, url, Finder::Commit))),
+        Some(("circleci", "latest-artifacts")) => Ok(Box::new(ArtifactStore::new(ctx, project, url, Finder::Latest))),
+        Some(("s3" | "gs" | "az", _)) => bucket(ctx, project, url),
+        scheme => match own(ctx.extensions.stores, scheme) {
+            Some(open) => open(ctx, url),
             None => usage(format!("`{url}` is not the URL of a store"))
                 .hint("use file:DIR, circleci:workspace, circleci:artifacts or s3://BUCKET/PREFIX")
                 .err(),
@@ -202,25 +208,25 @@ pub fn open<'cx>(cx: &'cx Cx, project: &'cx Project, url: &str) -> Result<Box<dy
 }
 
 #[cfg(feature = "s3")]
-fn bucket<'cx>(cx: &'cx Cx, project: &'cx Project, url: &str) -> Result<Box<dyn Store + 'cx>> {
-    Ok(Box::new(bucket::BucketStore::new(cx, project, url)?))
+fn bucket<'ctx>(ctx: &'ctx Context, project: &'ctx Project, url: &str) -> Result<Box<dyn Store + 'ctx>> {
+    Ok(Box::new(bucket::BucketStore::new(ctx, project, url)?))
 }
 
 #[cfg(not(feature = "s3"))]
-fn bucket<'cx>(_: &'cx Cx, _: &'cx Project, url: &str) -> Result<Box<dyn Store + 'cx>> {
+fn bucket<'ctx>(_: &'ctx Context, _: &'ctx Project, url: &str) -> Result<Box<dyn Store + 'ctx>> {
     usage(format!("store {url}: this xtask was compiled without buckets"))
         .hint("in xtask/Cargo.toml: gangplank = { path = \"engine\", features = [\"s3\"] }")
         .err()
 }
 
 /// The directory of the CircleCI workspace.
-pub fn workspace(cx: &Cx) -> PathBuf {
-    cx.var(var::WORKSPACE).unwrap_or(WORKSPACE).into()
+pub fn workspace(ctx: &Context) -> PathBuf {
+    ctx.var(var::WORKSPACE).unwrap_or(WORKSPACE).into()
 }
 
 /// The branch whose releases count: that of the pipeline in a job, the project's elsewhere and for tags.
-fn branch<'a>(cx: &'a Cx, ci: &'a Ci) -> &'a str {
-    cx.var("CIRCLE_BRANCH").unwrap_or(ci.branch)
+fn branch<'a>(ctx: &'a Context, ci: &'a Ci) -> &'a str {
+    ctx.var("CIRCLE_BRANCH").unwrap_or(ci.branch)
 }
 
 /// Whether a store is only there inside a CircleCI job.
@@ -229,7 +235,7 @@ pub fn only_in_ci(url: &str) -> bool {
 }
 
 /// The refusal to store a release under an id that other bytes have.
-fn another(url: &str, ours: &Manifest, theirs: &Manifest) -> Failure {
+fn another(url: &str, ours: &Manifest, theirs: &Manifest) -> CliError {
     if ours.app != theirs.app {
         return verification(format!("{url} has {} of another app, `{}`", ours.id, theirs.app))
             .hint("apps of one repository have releases of the same ids: give each app a directory or prefix of its own, in `stores` of xtask/src/main.rs");
@@ -240,15 +246,21 @@ fn another(url: &str, ours: &Manifest, theirs: &Manifest) -> Failure {
 
 /// Makes `into/<id>` out of the three files that `fill` puts into a directory aside, once every byte of them is what it
 /// should be. `origin` is where they come from, for errors.
-fn take_in(cx: &Cx, id: &ReleaseId, into: &Path, origin: &str, fill: &dyn Fn(&Path) -> Result<()>) -> Result<Release> {
+fn fetch_verified(
+    ctx: &Context,
+    id: &ReleaseId,
+    into: &Path,
+    origin: &str,
+    fill: &dyn Fn(&Path) -> Result<()>,
+) -> Result<Release> {
     let aside = scratch(into, "fetching");
     let what = || format!("cannot write {}", aside.display());
     let hint = || "check free space and permissions: `df -h .`".to_owned();
     let took = || -> Result<Release> {
-        fs::create_dir_all(&aside).explain(Kind::Failed, what, hint)?;
+        fs::create_dir_all(&aside).with_hint(Kind::Failed, what, hint)?;
         fill(&aside)?;
-        let release = Release::open(&aside, &cx.progress("verifying"))?;
-        release.moved_to(&into.join(id.as_str())).explain(Kind::Failed, what, hint)
+        let release = Release::open(&aside, &ctx.progress("verifying"))?;
+        release.moved_to(&into.join(id.as_str())).with_hint(Kind::Failed, what, hint)
     };
     took().map_err(|error| {
         let _ = fs::remove_dir_all(&aside);
@@ -258,21 +270,21 @@ fn take_in(cx: &Cx, id: &ReleaseId, into: &Path, origin: &str, fill: &dyn Fn(&Pa
         let is_ours = kind_of(&error) == Kind::Failed;
         let text = if is_ours { text } else { text.replace(&*aside.to_string_lossy(), origin) };
         let hint = hint_of(&error).unwrap_or("fetch it again").to_owned();
-        Failure::new(kind_of(&error), text).hint(hint).into()
+        CliError::new(kind_of(&error), text).hint(hint).into()
     })
 }
 
 /// Asks the stores in order for a release of an app and says which one served. Fails with what each of them said.
-pub fn fetch(cx: &Cx, app: &str, stores: &[Box<dyn Store + '_>], id: &ReleaseId, into: &Path) -> Result<Release> {
+pub fn fetch(ctx: &Context, app: &str, stores: &[Box<dyn Store + '_>], id: &ReleaseId, into: &Path) -> Result<Release> {
     let mut said = Vec::new();
     let mut worst: Option<anyhow::Error> = None;
     for store in stores {
         match store.get(id, into).and_then(|release| of_app(release, app)) {
             Ok(release) => {
-                for why in said {
-                    cx.note(why);
+                for reason in said {
+                    ctx.note(reason);
                 }
-                cx.note(format!("fetched {id} from {}", store.url()));
+                ctx.note(format!("fetched {id} from {}", store.url()));
                 return Ok(release);
             }
             Err(error) => {
@@ -288,7 +300,7 @@ pub fn fetch(cx: &Cx, app: &str, stores: &[Box<dyn Store + '_>], id: &ReleaseId,
         return usage("the project names no store").hint("set `stores`, see xtask/src/main.rs").err();
     };
     let hint = hint_of(&worst).unwrap_or("`cargo xtask releases` lists what there is").to_owned();
-    Failure::new(kind_of(&worst), said.join("; ")).hint(hint).err()
+    CliError::new(kind_of(&worst), said.join("; ")).hint(hint).err()
 }
 
 /// Refuses a release of another app: those of one repository have the same ids.
@@ -333,7 +345,7 @@ pub fn find(
 
 /// The newest release of an app in all stores. A store over the network that does not answer is skipped with a warning,
 /// as long as another one has a release.
-pub fn newest(cx: &Cx, app: &str, stores: &[Box<dyn Store + '_>]) -> Result<Option<Manifest>> {
+pub fn newest(ctx: &Context, app: &str, stores: &[Box<dyn Store + '_>]) -> Result<Option<Manifest>> {
     let (mut newest, mut unanswered) = (None::<Manifest>, None);
     for store in stores {
         match latest(&**store, app) {
@@ -346,7 +358,7 @@ pub fn newest(cx: &Cx, app: &str, stores: &[Box<dyn Store + '_>]) -> Result<Opti
         (None, Some((_, error))) => Err(error),
         (newest, None) => Ok(newest),
         (newest, Some((url, error))) => {
-            cx.warn(format!("{url} is left out, and may have a newer release: {error:#}"));
+            ctx.warn(format!("{url} is left out, and may have a newer release: {error:#}"));
             Ok(newest)
         }
     }
@@ -377,12 +389,12 @@ pub fn of_build(app: &str, stores: &[Box<dyn Store + '_>], job: u64) -> Result<O
 
 /// The newest `most` releases of an app that the stores keep, each id once, the newest first. A store over the network
 /// that does not answer is skipped with a warning.
-pub fn list(cx: &Cx, app: &str, stores: &[Box<dyn Store + '_>], most: usize) -> Result<Vec<(Head, Vec<String>)>> {
+pub fn list(ctx: &Context, app: &str, stores: &[Box<dyn Store + '_>], most: usize) -> Result<Vec<(Head, Vec<String>)>> {
     let mut all: BTreeMap<ReleaseId, (Head, Vec<String>)> = BTreeMap::new();
     for store in stores {
         let listed = match newest_of(&**store, app, most) {
             Err(error) if store.is_remote() => {
-                cx.warn(format!("{} is left out: {error:#}", store.url()));
+                ctx.warn(format!("{} is left out: {error:#}", store.url()));
                 continue;
             }
             listed => listed?,

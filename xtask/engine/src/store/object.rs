@@ -3,15 +3,15 @@
 //!
 //! S3's conditional writes: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>.
 
+pub mod diagnose;
 pub mod settings;
 mod transfer;
-pub mod trouble;
 
-use crate::cx::{Cx, var};
-use crate::error::{Explain, Failure, Kind, Result, failed};
+use crate::context::{Context, var};
+use crate::error::{CliError, Kind, Result, WithHint, failed};
 use crate::http::{ClientLimits, NetworkOptions};
+use crate::store::object::diagnose::{Doing, Server, explain};
 use crate::store::object::settings::{Scheme, Settings};
-use crate::store::object::trouble::{Doing, Server, explain};
 use futures_util::future::{Either, select};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
@@ -58,8 +58,8 @@ const PROBE: &str = "probe";
 const RETRIES: usize = 10;
 
 /// A prefix of a bucket. Keys are relative to it, with `/` between their parts.
-pub struct Bucket<'cx> {
-    cx: &'cx Cx,
+pub struct Bucket<'ctx> {
+    ctx: &'ctx Context,
     server: Server,
     root: Key,
     store: Arc<dyn ObjectStore>,
@@ -86,14 +86,14 @@ pub struct Object {
     pub written: Timestamp,
 }
 
-impl<'cx> Bucket<'cx> {
+impl<'ctx> Bucket<'ctx> {
     /// Opens a bucket. No request is sent yet.
-    pub fn open(cx: &'cx Cx, url: &str, settings: &Settings) -> Result<Self> {
-        if let Some(dir) = cx.var(var::BUCKETS) {
-            return Self::in_directory(cx, url, settings, Path::new(dir));
+    pub fn open(ctx: &'ctx Context, url: &str, settings: &Settings) -> Result<Self> {
+        if let Some(dir) = ctx.var(var::BUCKETS) {
+            return Self::in_directory(ctx, url, settings, Path::new(dir));
         }
         crate::http::install_tls();
-        let deadline = crate::http::session::deadline(cx)?;
+        let deadline = crate::http::session::deadline(ctx)?;
         let retry = RetryConfig { backoff: BackoffConfig::default(), max_retries: RETRIES, retry_timeout: deadline };
         let limits = ClientLimits {
             request: REQUEST.min(deadline),
@@ -103,38 +103,38 @@ impl<'cx> Bucket<'cx> {
         let server = Server::of(url, settings)?;
         let connector = Connector { network: settings.network.clone(), limits };
         let (store, signer) = build(settings, connector, retry).map_err(|e| explain(&server, Doing::Opening, &e))?;
-        Self::with(cx, server, &settings.prefix, store, settings.signs.then_some(signer))
+        Self::with(ctx, server, &settings.prefix, store, settings.signs.then_some(signer))
     }
 
-    fn in_directory(cx: &'cx Cx, url: &str, settings: &Settings, dir: &Path) -> Result<Self> {
+    fn in_directory(ctx: &'ctx Context, url: &str, settings: &Settings, dir: &Path) -> Result<Self> {
         let dir = dir.join(&settings.bucket);
         let what = || format!("cannot make {}", dir.display());
         let hint = || "check its permissions".to_owned();
-        std::fs::create_dir_all(&dir).explain(Kind::Failed, what, hint)?;
-        let store = LocalFileSystem::new_with_prefix(&dir).explain(Kind::Failed, what, hint)?;
-        let bucket = Self::with(cx, Server::new(url), &settings.prefix, Arc::new(store), None)?;
+        std::fs::create_dir_all(&dir).with_hint(Kind::Failed, what, hint)?;
+        let store = LocalFileSystem::new_with_prefix(&dir).with_hint(Kind::Failed, what, hint)?;
+        let bucket = Self::with(ctx, Server::new(url), &settings.prefix, Arc::new(store), None)?;
         Ok(Self { lock: Some(dir.join(".lock")), ..bucket })
     }
 
     /// A bucket in the memory of this process, for tests.
-    pub fn in_memory(cx: &'cx Cx, store: &Memory) -> Result<Self> {
-        Self::with(cx, Server::new("memory:"), "", store.0.clone(), None)
+    pub fn in_memory(ctx: &'ctx Context, store: &Memory) -> Result<Self> {
+        Self::with(ctx, Server::new("memory:"), "", store.0.clone(), None)
     }
 
     fn with(
-        cx: &'cx Cx,
+        ctx: &'ctx Context,
         server: Server,
         prefix: &str,
         store: Arc<dyn ObjectStore>,
         signer: Option<Arc<dyn Signer>>,
     ) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().explain(
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().with_hint(
             Kind::Failed,
             || format!("{}: cannot start the network", server.url),
             || "are there file descriptors left? `ulimit -n`".into(),
         )?;
         let root = Key::from(prefix);
-        Ok(Self { cx, server, root, store, signer, runtime, bare_tags: Cell::new(false), lock: None })
+        Ok(Self { ctx, server, root, store, signer, runtime, bare_tags: Cell::new(false), lock: None })
     }
 
     fn key(&self, key: &str) -> Key {
@@ -159,13 +159,13 @@ impl<'cx> Bucket<'cx> {
                 }
                 waited += TICK;
                 if slow == Some(waited) {
-                    self.cx.note(format!(
+                    self.ctx.note(format!(
                         "{} has not answered for {} s: still waiting",
                         self.server.url,
                         waited.as_secs()
                     ));
                 }
-                if self.cx.interrupted() {
+                if self.ctx.interrupted() {
                     stopping += TICK;
                     if stopping >= LAST_REQUEST {
                         return T::stopped();
@@ -195,7 +195,7 @@ impl<'cx> Bucket<'cx> {
     async fn read_one(&self, key: &str) -> Result<Option<(Vec<u8>, Version)>> {
         let doing = Doing::Reading(key);
         let got = match self.store.get_opts(&self.key(key), GetOptions::new()).await {
-            Err(Error::NotFound { source, .. }) if !trouble::is_bucket_missing(&*source) => return Ok(None),
+            Err(Error::NotFound { source, .. }) if !diagnose::is_bucket_missing(&*source) => return Ok(None),
             got => self.explained(doing, got)?,
         };
         if got.meta.size > SMALL_MAX {
@@ -233,12 +233,12 @@ impl<'cx> Bucket<'cx> {
         let options = PutOptions { mode, ..PutOptions::default() };
         match self.wait(Some(SLOW), self.store.put_opts(&self.key(key), bytes.into(), options)) {
             Err(Error::AlreadyExists { source, .. } | Error::Precondition { source, .. })
-                if !trouble::is_bucket_missing(&*source) =>
+                if !diagnose::is_bucket_missing(&*source) =>
             {
                 Ok(false)
             }
             // What was to be replaced is gone. Where something new was to be made, it is the bucket that is not there.
-            Err(Error::NotFound { source, .. }) if replaces && !trouble::is_bucket_missing(&*source) => Ok(false),
+            Err(Error::NotFound { source, .. }) if replaces && !diagnose::is_bucket_missing(&*source) => Ok(false),
             done => self.explained(Doing::Writing(key), done).map(|_| true),
         }
     }
@@ -246,8 +246,8 @@ impl<'cx> Bucket<'cx> {
     fn swap(&self, key: &str, bytes: Vec<u8>, version: &UpdateVersion, lock: &Path) -> Result<bool> {
         let what = || format!("cannot lock {}", lock.display());
         let hint = || "check its permissions".to_owned();
-        let file = File::create(lock).explain(Kind::Failed, what, hint)?;
-        file.lock().explain(Kind::Failed, what, hint)?;
+        let file = File::create(lock).with_hint(Kind::Failed, what, hint)?;
+        file.lock().with_hint(Kind::Failed, what, hint)?;
         match self.wait(Some(SLOW), self.store.head(&self.key(key))) {
             Ok(meta) if meta.e_tag == version.e_tag => self.write(key, bytes, PutMode::Overwrite),
             Ok(_) | Err(Error::NotFound { .. }) => Ok(false),
@@ -276,7 +276,7 @@ impl<'cx> Bucket<'cx> {
     fn probe_by(&self, key: &str) -> Result<()> {
         let note = || b"Gangplank looks here whether conditional writes are honoured.\n".to_vec();
         let ignored = |what: &str| {
-            Failure::new(Kind::Remote, format!("{}: the server ignores `{what}`, so jobs could overwrite each other", self.server.url))
+            CliError::new(Kind::Remote, format!("{}: the server ignores `{what}`, so jobs could overwrite each other", self.server.url))
                 .hint("use a server that honours conditional writes (AWS S3, Cloudflare R2, Ceph, ...), or circleci:artifacts")
                 .err()
         };
@@ -303,7 +303,7 @@ impl<'cx> Bucket<'cx> {
             }
         }
         self.bare_tags.set(false);
-        Failure::new(
+        CliError::new(
             Kind::Remote,
             format!("{}: the server refuses every `If-Match`, so no pointer can be moved", self.server.url),
         )
@@ -360,7 +360,7 @@ impl<'cx> Bucket<'cx> {
     /// Removes objects; one that is gone already is a success.
     pub fn remove(&self, key: &str) -> Result<()> {
         match self.wait(Some(SLOW), self.store.delete(&self.key(key))) {
-            Err(Error::NotFound { source, .. }) if !trouble::is_bucket_missing(&*source) => Ok(()),
+            Err(Error::NotFound { source, .. }) if !diagnose::is_bucket_missing(&*source) => Ok(()),
             done => self.explained(Doing::Removing(key), done),
         }
     }
@@ -381,8 +381,9 @@ impl<'cx> Bucket<'cx> {
         match crate::http::Client::new()?.put_empty(&url) {
             Ok(200 | 204 | 409) => Ok(()),
             other => {
-                let why = other.map_or_else(|broken| broken.why, |status| format!("the server answered {status}"));
-                Failure::new(Kind::Remote, format!("cannot make the bucket of {}: {why}", self.server.url))
+                let reason =
+                    other.map_or_else(|broken| broken.reason, |status| format!("the server answered {status}"));
+                CliError::new(Kind::Remote, format!("cannot make the bucket of {}: {reason}", self.server.url))
                     .hint("look into the logs of the server")
                     .err()
             }
@@ -405,13 +406,13 @@ trait Stopped {
 
 impl<T> Stopped for Result<T, Error> {
     fn stopped() -> Self {
-        Err(Error::Generic { store: "", source: trouble::STOPPED.into() })
+        Err(Error::Generic { store: "", source: diagnose::STOPPED.into() })
     }
 }
 
 impl<T> Stopped for Result<T> {
     fn stopped() -> Self {
-        failed(trouble::STOPPED).hint("run the same command again").err()
+        failed(diagnose::STOPPED).hint("run the same command again").err()
     }
 }
 

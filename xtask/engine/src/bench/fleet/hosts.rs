@@ -1,8 +1,8 @@
 //! The hosts of a bench: real sshds of this machine, private ones, which are gone when the bench is, however it ends.
 
 use super::proxy::Network;
-use crate::cx::Cx;
-use crate::error::{Explain, Kind, Result, failed, usage};
+use crate::context::Context;
+use crate::error::{Kind, Result, WithHint, failed, usage};
 use crate::process::Background;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -27,25 +27,25 @@ pub struct Fleet {
 
 impl Fleet {
     /// Starts `n` hosts in a directory that is there and empty.
-    pub fn start(cx: &Cx, dir: &Path, n: usize) -> Result<Self> {
+    pub fn start(ctx: &Context, dir: &Path, n: usize) -> Result<Self> {
         let sshd = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"].map(PathBuf::from).into_iter().find(|it| it.is_file());
-        let Some(sshd) = cx.program_on_path("sshd").or(sshd) else {
+        let Some(sshd) = ctx.program_on_path("sshd").or(sshd) else {
             return usage("cannot start hosts: there is no sshd").hint("apt-get install openssh-server").err();
         };
-        let Some(ssh) = cx.program_on_path("ssh") else {
+        let Some(ssh) = ctx.program_on_path("ssh") else {
             return usage("cannot reach hosts: there is no ssh").hint("apt-get install openssh-client").err();
         };
         let network = Arc::new(Network::default());
         let mut command = Command::new("sh");
         command.args(["-c", SCRIPT, "hosts"]).args([dir, &sshd, &ssh]);
         let ports = ports(n).and_then(|ports| ports.into_iter().map(|port| Ok((port, network.proxy(port)?))).collect());
-        let ports: Vec<(u16, u16)> = ports.explain(
+        let ports: Vec<(u16, u16)> = ports.with_hint(
             Kind::Failed,
             || format!("cannot find ports on loopback for {n} hosts"),
             || "try with fewer: --hosts 2".into(),
         )?;
         command.args(ports.iter().flat_map(|(port, proxy)| [port.to_string(), proxy.to_string()]));
-        let sshds = cx.background(&mut command, &format!("sshd # {n} of them"), "up", PATIENCE, true)?;
+        let sshds = ctx.background(&mut command, &format!("sshd # {n} of them"), "up", PATIENCE, true)?;
         let sshds = sshds.or_else(|said| {
             failed(format!("the hosts did not start: {}", said.trim()))
                 .hint("as root sshd needs /run/sshd; `--hosts 1` shows whether one starts")
@@ -55,9 +55,9 @@ impl Fleet {
         Ok(Self { dir: dir.to_owned(), names, network, _sshds: sshds })
     }
 
-    /// The directory on a host that is this contender's own.
-    pub fn root(&self, host: &str, contender: &str) -> PathBuf {
-        self.dir.join(host).join("srv").join(contender)
+    /// The directory on a host that is this baseline's own.
+    pub fn root(&self, host: &str, baseline: &str) -> PathBuf {
+        self.dir.join(host).join("srv").join(baseline)
     }
 }
 

@@ -40,7 +40,7 @@ fn fault_of_field(text: &str, field: &Field) -> Option<String> {
 
 /// `*`, `5`, `1-5`, and any of them with a step: `*/15`.
 fn fault_of_item(item: &str, field: &Field) -> Option<String> {
-    let no = |why: &str| Some(format!("`{item}` is not a {}: {why}", field.name));
+    let no = |reason: &str| Some(format!("`{item}` is not a {}: {reason}", field.name));
     let (range, step) = item.split_once('/').map_or((item, None), |(range, step)| (range, Some(step)));
     if let Some(step) = step
         && step.parse::<u32>().map_or(true, |step| step == 0 || step > field.max.max(1))

@@ -477,7 +477,7 @@ mod tests {
         parameters: { env: { type: string, default: '' }, release: { type: string, default: HEAD } }
         jobs:
           build: { steps: [checkout, { run: cargo xtask build }, { persist_to_workspace: { root: /w, paths: [a] } }] }
-          publish: { steps: [{ run: cargo xtask put --confirm }, { run: /w/bin/xtask publish }] }
+          publish: { steps: [{ run: cargo xtask verify --store }, { run: /w/bin/xtask publish }] }
           deploy: { steps: [checkout, { run: 'cargo xtask deploy prod -- \"$RELEASE\"' }] }
           ask: { steps: [{ run: 'curl --fail https://circleci.com/api/v2/project/gh/a/b/${LATEST}/artifacts' }] }
         workflows:
@@ -487,9 +487,9 @@ mod tests {
 
     #[test]
     fn a_condition_that_holds_by_default_keeps_no_branch_out() {
-        let unasked = "when: pipeline.parameters.env == '' and pipeline.parameters.release == \"HEAD\"";
+        let skipped = "when: pipeline.parameters.env == '' and pipeline.parameters.release == \"HEAD\"";
         check_workflows(
-            &format!(": {{ {unasked}, jobs: [publish, {{ deploy: {{ serial-group: a, context: prod }} }}] }}"),
+            &format!(": {{ {skipped}, jobs: [publish, {{ deploy: {{ serial-group: a, context: prod }} }}] }}"),
             expect![[r#"
                 4 warning pointer-from-any-branch: job `publish` of workflow `MAIN` sets a project variable on every branch: the next deploy ships whichever branch was built last
                     add `filters: pipeline.git.branch == "main"`, or find the build by its commit instead
@@ -497,7 +497,7 @@ mod tests {
                     add `filters: pipeline.git.branch == "main"` to the job, or restrict the context to a branch
             "#]],
         );
-        let on_main = format!("{unasked} and pipeline.git.branch == 'main'");
+        let on_main = format!("{skipped} and pipeline.git.branch == 'main'");
         check_workflows(
             &format!(": {{ {on_main}, jobs: [publish, {{ deploy: {{ serial-group: a, context: prod }} }}] }}"),
             expect![[""]],

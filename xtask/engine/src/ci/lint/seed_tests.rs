@@ -3,7 +3,7 @@
 use super::tests::check;
 use expect_test::expect;
 
-/// The article's single workflow, with its indentation put back.
+/// The article's single workflow, with its indentation reverted.
 const SEED_SINGLE: &str = r"
     version: 2.1
     executors:

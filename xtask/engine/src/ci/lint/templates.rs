@@ -98,8 +98,8 @@ fn check_text(line: usize, text: &str, scope: &Scope, seen: &mut Seen, report: &
             "a section `<<# … >>` that does not end with its `<</ … >>`".to_owned(),
             "end it with the same name: `<<# parameters.x >>…<</ parameters.x >>`",
         ),
-        Fault::Expression(why) => {
-            (format!("an invalid expression between `<<` and `>>`: {why}"), "fix it, or write `\\<<` for the shell")
+        Fault::Expression(reason) => {
+            (format!("an invalid expression between `<<` and `>>`: {reason}"), "fix it, or write `\\<<` for the shell")
         }
     };
     if seen.insert((line, fault.clone())) {

@@ -21,11 +21,11 @@ pub(super) fn attach_without_persist(model: &Model, report: &mut Report) {
     for (workflow, at) in empty.into_values().flatten() {
         let invocation = &workflow.invocations[at];
         let Some(Text { line, .. }) = invocation.attaches().next() else { continue };
-        let (why, hint) = why_empty(workflow, at);
+        let (reason, hint) = why_empty(workflow, at);
         report.warning(
             "attach-without-persist",
             line,
-            format!("job `{}` attaches an empty workspace: {why}", invocation.name),
+            format!("job `{}` attaches an empty workspace: {reason}", invocation.name),
             hint,
         );
     }

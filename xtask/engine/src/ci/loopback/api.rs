@@ -1,7 +1,7 @@
 //! API v2 as a table of routes, and what all of them share: who is asking, which project is meant, and pages.
 
 use super::http::{Reply, Request};
-use super::world::World;
+use super::mock_state::MockState;
 use super::{Credential, about, trigger, v2};
 use crate::error::Result;
 use crate::release::digest;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 /// A request to be answered.
 pub(super) struct Call<'a> {
-    pub world: &'a mut World,
+    pub state: &'a mut MockState,
     pub request: &'a Request,
     /// URLs of the two listeners.
     pub api: &'a str,
@@ -19,9 +19,9 @@ pub(super) struct Call<'a> {
 }
 
 /// What a handler gives: an answer either way, `Err` being the way out.
-pub(super) type Answer = Result<Reply, Reply>;
+pub(super) type Handled = Result<Reply, Reply>;
 
-type Handler = fn(&mut Call) -> Answer;
+type Handler = fn(&mut Call) -> Handled;
 
 /// Method, path as the specification writes it, and who answers. The first that fits is taken.
 const ROUTES: &[(&str, &str, Handler)] = &[
@@ -57,9 +57,9 @@ pub(super) fn answer(call: &mut Call, path: &str) -> (Reply, Option<&'static str
         return (Reply::message(404, "Not found."), None);
     };
     call.params = params;
-    let reply = authenticate(call.world, call.request, false).and_then(|()| {
+    let reply = authenticate(call.state, call.request, false).and_then(|()| {
         if template.contains("{project-slug}") {
-            is_project(call.world, &call.params[0])?;
+            is_project(call.state, &call.params[0])?;
         }
         handler(call)
     });
@@ -98,13 +98,13 @@ fn params(template: &str, path: &str) -> Option<Vec<String>> {
 }
 
 /// The same 404 for a project that is not there and one that the token may not see.
-pub(super) fn is_project(world: &World, slug: &str) -> Result<(), Reply> {
+pub(super) fn is_project(state: &MockState, slug: &str) -> Result<(), Reply> {
     let short = |slug: &str| match slug.split_once('/') {
         Some(("github", rest)) => format!("gh/{rest}"),
         Some(("bitbucket", rest)) => format!("bb/{rest}"),
         _ => slug.to_owned(),
     };
-    if short(slug) == short(&world.slug) { Ok(()) } else { Err(Reply::message(404, "Project not found")) }
+    if short(slug) == short(&state.slug) { Ok(()) } else { Err(Reply::message(404, "Project not found")) }
 }
 
 /// The credential of a request, with its kind. The value stays in here and in [`authenticate`].
@@ -126,25 +126,25 @@ fn credential(request: &Request) -> Option<(Credential, String)> {
 }
 
 /// For the log: the kind of credential, and whether it is a good one.
-pub(super) fn kind_of_credential(world: &World, request: &Request) -> (Option<Credential>, bool) {
+pub(super) fn kind_of_credential(state: &MockState, request: &Request) -> (Option<Credential>, bool) {
     match credential(request) {
-        Some((kind, token)) => (Some(kind), world.tokens.contains(&token)),
+        Some((kind, token)) => (Some(kind), state.tokens.contains(&token)),
         None => (None, false),
     }
 }
 
 /// Whether any of the tokens is anywhere in a request.
-pub(super) fn has_token(world: &World, request: &Request) -> bool {
+pub(super) fn has_token(state: &MockState, request: &Request) -> bool {
     let basic = credential(request).map(|(_, token)| token);
     let texts = request.headers.values().chain(request.query.values()).chain(request.query.keys());
     let body = String::from_utf8_lossy(&request.body);
     let texts = texts.chain([&request.path, &request.raw_path, &request.method]).map(String::as_str);
     let texts: Vec<&str> = texts.chain(basic.as_deref()).chain([body.as_ref()]).collect();
-    world.tokens.iter().filter(|token| !token.is_empty()).any(|token| texts.iter().any(|it| it.contains(token)))
+    state.tokens.iter().filter(|token| !token.is_empty()).any(|token| texts.iter().any(|it| it.contains(token)))
 }
 
 /// `old` are v1.1 and artifact URLs, where project tokens and the query still do.
-pub(super) fn authenticate(world: &World, request: &Request, old: bool) -> Result<(), Reply> {
+pub(super) fn authenticate(state: &MockState, request: &Request, old: bool) -> Result<(), Reply> {
     let invalid = || Reply::message(401, "Invalid token provided.");
     match credential(request) {
         Some((Credential::Query, _)) if !old => Err(Reply::message(
@@ -153,7 +153,7 @@ pub(super) fn authenticate(world: &World, request: &Request, old: bool) -> Resul
              supported authentication method such as header-based, or basic authentication.",
         )),
         Some((_, token)) if token.starts_with("CCIPRJ_") && !old => Err(Reply::message(404, "Project not found")),
-        Some((_, token)) if world.tokens.contains(&token) => Ok(()),
+        Some((_, token)) if state.tokens.contains(&token) => Ok(()),
         Some(_) => Err(invalid()),
         None => Err(Reply::message(401, "You must log in first.")),
     }
@@ -183,7 +183,7 @@ fn base64(text: &str) -> Option<String> {
 impl Call<'_> {
     /// A page of a list of items, each with what tells it from the others. A token is a digest of the first item that
     /// it leads to: it means nothing to a client, and stays right while new items come in at the front.
-    pub fn page(&self, items: Vec<(String, Value)>) -> Answer {
+    pub fn page(&self, items: Vec<(String, Value)>) -> Handled {
         let list = format!("{} {:?}", self.request.path, self.request.query.get("branch"));
         let token_of = |id: &str| digest::of(format!("{list} {id}").as_bytes())[..40].to_owned();
         let start = match self.request.query.get("page-token") {
@@ -193,7 +193,7 @@ impl Call<'_> {
                 found.ok_or_else(|| Reply::message(400, "Invalid page token."))?
             }
         };
-        let end = start + self.world.page_size.max(1);
+        let end = start + self.state.page_size.max(1);
         let next = items.get(end).map(|(id, _)| token_of(id));
         let items: Vec<_> = items.into_iter().skip(start).take(end - start).map(|(_, item)| item).collect();
         Ok(Reply::json(200, json!({ "items": items, "next_page_token": next })))

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Which of the two listeners was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Host {
+pub enum Listener {
     /// CircleCI: the API, and the artifact URLs that it gives out.
     Api,
     /// What stands for the cloud storage that artifact URLs redirect to.
@@ -30,8 +30,8 @@ pub enum Host {
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The listener that it came in on.
-    pub host: Host,
-    /// The authority that it was sent to, as its `Host` header has it.
+    pub host: Listener,
+    /// The authority that it was sent to, as its `Listener` header has it.
     pub authority: String,
     /// `GET`, ...
     pub method: String,
@@ -121,7 +121,7 @@ impl Reply {
 }
 
 /// Reads a request; `Err` is what to answer when there is none, and `None` when nobody is there to be answered.
-pub(super) fn read(stream: &mut TcpStream, host: Host) -> Result<Request, Option<Reply>> {
+pub(super) fn read(stream: &mut TcpStream, host: Listener) -> Result<Request, Option<Reply>> {
     let bad = || Some(Reply::message(400, "Bad request."));
     let _ = stream.set_read_timeout(Some(PATIENCE));
     let _ = stream.set_write_timeout(Some(PATIENCE));
@@ -159,7 +159,7 @@ pub(super) fn read(stream: &mut TcpStream, host: Host) -> Result<Request, Option
 }
 
 /// The head of a request. Absolute targets are for proxies, so only a path will do.
-fn request(head: &httparse::Request, host: Host) -> Option<Request> {
+fn request(head: &httparse::Request, host: Listener) -> Option<Request> {
     let target = head.path.filter(|target| target.starts_with('/'))?;
     let target = target.split('#').next().unwrap_or_default();
     let (raw_path, raw_query) = target.split_once('?').unwrap_or((target, ""));

@@ -1,7 +1,7 @@
 //! A CircleCI on loopback: what our client uses of API v2 and v1.1, so that the API is really in the loop on a laptop
 //! and in tests.
 //!
-//! It answers from a [`World`], which the caller owns the other end of: pushes, jobs and artifacts come from there. There
+//! It answers from a [`MockState`], which the caller owns the other end of: pushes, jobs and artifacts come from there. There
 //! are two listeners, because there are two hosts in reality: the API's, which also gives out artifact URLs, and
 //! storage's, which these redirect to and which must never see a token.
 //!
@@ -12,19 +12,19 @@
 mod about;
 mod api;
 mod http;
+mod mock_state;
 mod output;
 mod trigger;
 mod v1;
 mod v2;
-mod world;
 
-pub use self::http::{Body, Host, Reply, Request};
-pub use self::world::{
-    Artifact, Definition, Job, JobStatus, Pipeline, Settings, Variable, Workflow, WorkflowStatus, World,
+pub use self::http::{Body, Listener, Reply, Request};
+pub use self::mock_state::{
+    Artifact, Definition, Job, JobStatus, MockState, Pipeline, Settings, Variable, Workflow, WorkflowStatus,
 };
 
 use self::api::Call;
-use crate::error::{Explain, Kind, Result};
+use crate::error::{Kind, Result, WithHint};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -34,7 +34,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// Asked before the API is, on both hosts. What it answers is sent; `None` leaves the request to the API. It runs
-/// without a lock on the world.
+/// without a lock on the state.
 pub type Hook = Box<dyn Fn(&Request) -> Option<Reply> + Send + Sync>;
 
 /// How a request said who it comes from.
@@ -54,7 +54,7 @@ pub enum Credential {
 #[derive(Debug, Clone)]
 pub struct Logged {
     /// The listener that was asked.
-    pub host: Host,
+    pub host: Listener,
     /// The authority that the request was sent to, as the client wrote it.
     pub authority: String,
     /// The method; empty when it was no request at all.
@@ -85,7 +85,7 @@ pub struct Loopback {
 }
 
 struct Shared {
-    world: Mutex<World>,
+    state: Mutex<MockState>,
     log: Mutex<Vec<Logged>>,
     hook: Option<Hook>,
     stop: AtomicBool,
@@ -95,19 +95,19 @@ struct Shared {
 
 impl Loopback {
     /// Starts it on free ports of 127.0.0.1.
-    pub fn start(world: World) -> Result<Self> {
-        Self::launch(world, None)
+    pub fn start(state: MockState) -> Result<Self> {
+        Self::launch(state, None)
     }
 
     /// The same with a hook, which is how a test puts faults in.
-    pub fn start_with(world: World, hook: Hook) -> Result<Self> {
-        Self::launch(world, Some(hook))
+    pub fn start_with(state: MockState, hook: Hook) -> Result<Self> {
+        Self::launch(state, Some(hook))
     }
 
-    fn launch(world: World, hook: Option<Hook>) -> Result<Self> {
+    fn launch(state: MockState, hook: Option<Hook>) -> Result<Self> {
         let listen = || {
             let listener = TcpListener::bind(("127.0.0.1", 0)).and_then(|it| Ok((it.local_addr()?, it)));
-            listener.explain(
+            listener.with_hint(
                 Kind::Failed,
                 || "cannot listen on 127.0.0.1".into(),
                 || "look at `ip address show lo`: it has to be up".into(),
@@ -115,7 +115,7 @@ impl Loopback {
         };
         let ((api, api_listener), (storage, storage_listener)) = (listen()?, listen()?);
         let shared = Arc::new(Shared {
-            world: Mutex::new(world),
+            state: Mutex::new(state),
             log: Mutex::new(Vec::new()),
             hook,
             stop: AtomicBool::new(false),
@@ -126,7 +126,7 @@ impl Loopback {
             let shared = Arc::clone(&shared);
             thread::spawn(move || accept(&shared, &listener, host))
         };
-        let accepting = vec![accept(api_listener, Host::Api), accept(storage_listener, Host::Storage)];
+        let accepting = vec![accept(api_listener, Listener::Api), accept(storage_listener, Listener::Storage)];
         Ok(Self { shared, addresses: [api, storage], accepting })
     }
 
@@ -145,9 +145,9 @@ impl Loopback {
         self.shared.storage.clone()
     }
 
-    /// The world, to look at and to change. No request is answered while it is held.
-    pub fn world(&self) -> MutexGuard<'_, World> {
-        lock(&self.shared.world)
+    /// The state, to look at and to change. No request is answered while it is held.
+    pub fn state(&self) -> MutexGuard<'_, MockState> {
+        lock(&self.shared.state)
     }
 
     /// All requests so far, in the order of their answers.
@@ -174,7 +174,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn accept(shared: &Arc<Shared>, listener: &TcpListener, host: Host) {
+fn accept(shared: &Arc<Shared>, listener: &TcpListener, host: Listener) {
     let mut open: Vec<(TcpStream, JoinHandle<()>)> = Vec::new();
     for stream in listener.incoming() {
         if shared.stop.load(Ordering::SeqCst) {
@@ -207,7 +207,7 @@ impl Drop for Connection {
     }
 }
 
-fn serve(shared: &Shared, stream: TcpStream, host: Host) {
+fn serve(shared: &Shared, stream: TcpStream, host: Listener) {
     let mut connection = Connection(stream);
     let stream = &mut connection.0;
     let request = match http::read(stream, host) {
@@ -229,14 +229,14 @@ fn serve(shared: &Shared, stream: TcpStream, host: Host) {
 }
 
 fn answer(shared: &Shared, request: &Request, hooked: Option<Reply>) -> (Reply, Logged) {
-    let mut guard = lock(&shared.world);
-    let world = &mut *guard;
-    let (credential, credential_is_right) = api::kind_of_credential(world, request);
-    let token_seen = api::has_token(world, request);
-    let tokens = world.tokens.clone();
+    let mut guard = lock(&shared.state);
+    let state = &mut *guard;
+    let (credential, credential_is_right) = api::kind_of_credential(state, request);
+    let token_seen = api::has_token(state, request);
+    let tokens = state.tokens.clone();
     let (reply, route) = match hooked {
         Some(reply) => (reply, v2_path(request).and_then(|path| api::template(&request.method, path))),
-        None => dispatch(&mut Call { world, request, api: &shared.api, storage: &shared.storage, params: Vec::new() }),
+        None => dispatch(&mut Call { state, request, api: &shared.api, storage: &shared.storage, params: Vec::new() }),
     };
     drop(guard);
     let hide = |text: &str| {
@@ -266,8 +266,8 @@ fn answer(shared: &Shared, request: &Request, hooked: Option<Reply>) -> (Reply, 
 /// The answer to a request, and the route of v2 that it came from.
 fn dispatch(call: &mut Call) -> (Reply, Option<&'static str>) {
     let request = call.request;
-    if request.host == Host::Storage {
-        return (output::storage(call.world, request), None);
+    if request.host == Listener::Storage {
+        return (output::storage(call.state, request), None);
     }
     if let Some(path) = v2_path(request) {
         return api::answer(call, path);
@@ -281,11 +281,11 @@ fn dispatch(call: &mut Call) -> (Reply, Option<&'static str>) {
 }
 
 fn v2_path(request: &Request) -> Option<&str> {
-    request.path.strip_prefix("/api/v2").filter(|_| request.host == Host::Api)
+    request.path.strip_prefix("/api/v2").filter(|_| request.host == Listener::Api)
 }
 
 /// What was no request.
-fn unread(host: Host, status: u16) -> Logged {
+fn unread(host: Listener, status: u16) -> Logged {
     Logged {
         host,
         authority: String::new(),

@@ -1,8 +1,8 @@
 //! The two ways to start a pipeline by the API, and the definitions that the newer one names.
 
-use super::api::{Answer, Call, is_project};
+use super::api::{Call, Handled, is_project};
 use super::http::Reply;
-use super::world::World;
+use super::mock_state::MockState;
 use crate::error::Result;
 use serde_json::{Map, Value, json};
 
@@ -10,16 +10,16 @@ const PARAMETERS_MAX: usize = 100;
 const NAME_MAX: usize = 128;
 const VALUE_MAX: usize = 512;
 
-pub(super) fn definitions(call: &mut Call) -> Answer {
-    let world = &call.world;
-    if call.params[0] != world.project_id {
+pub(super) fn definitions(call: &mut Call) -> Handled {
+    let state = &call.state;
+    if call.params[0] != state.project_id {
         return Err(Reply::message(404, "Project does not exist."));
     }
     let repository = json!({
-        "full_name": format!("{}/{}", world.organization_name, world.project_name),
+        "full_name": format!("{}/{}", state.organization_name, state.project_name),
         "external_id": "1",
     });
-    let items = world.definitions.iter().map(|it| {
+    let items = state.definitions.iter().map(|it| {
         json!({
             "id": it.id,
             "name": it.name,
@@ -33,31 +33,31 @@ pub(super) fn definitions(call: &mut Call) -> Answer {
 }
 
 /// `POST /project/{project-slug}/pipeline`.
-pub(super) fn superseded(call: &mut Call) -> Answer {
-    if call.world.app_style {
+pub(super) fn superseded(call: &mut Call) -> Handled {
+    if call.state.app_style {
         return Err(Reply::message(400, "This project has to be triggered with /pipeline/run."));
     }
     // Null is as good as nothing here, says the specification.
     let nothing = call.request.body.is_empty() || call.request.body == b"null";
     let body = if nothing { Map::new() } else { call.object()? };
-    let parameters = parameters(call.world, body.get("parameters"))?;
-    let source = Source::of(call.world, Some(&body))?;
-    Ok(start(call.world, source, parameters))
+    let parameters = parameters(call.state, body.get("parameters"))?;
+    let source = Source::of(call.state, Some(&body))?;
+    Ok(start(call.state, source, parameters))
 }
 
 /// `POST /project/{provider}/{organization}/{project}/pipeline/run`.
-pub(super) fn run(call: &mut Call) -> Answer {
+pub(super) fn run(call: &mut Call) -> Handled {
     // On this route the three parts are encoded one by one; a slug in one piece is not found.
     if call.request.raw_path.to_ascii_lowercase().contains("%2f") {
         return Err(Reply::message(404, "Not found."));
     }
-    is_project(call.world, &call.params.join("/"))?;
+    is_project(call.state, &call.params.join("/"))?;
     let body = call.object()?;
     only(&body, &["definition_id", "config", "checkout", "parameters"])?;
     let Some(definition) = body.get("definition_id").and_then(Value::as_str) else {
         return Err(Reply::message(400, "Missing one or more JSON fields."));
     };
-    if !call.world.definitions.iter().any(|it| it.id == definition) {
+    if !call.state.definitions.iter().any(|it| it.id == definition) {
         return Err(Reply::message(404, "Pipeline definition not found."));
     }
     let part = |name: &str| match body.get(name) {
@@ -66,13 +66,13 @@ pub(super) fn run(call: &mut Call) -> Answer {
         Some(_) => Err(wrong_type(name)),
     };
     let (config, checkout) = (part("config")?, part("checkout")?);
-    let parameters = parameters(call.world, body.get("parameters"))?;
-    Source::of(call.world, config)?;
-    let source = Source::of(call.world, checkout)?;
-    if call.world.skip_ci {
+    let parameters = parameters(call.state, body.get("parameters"))?;
+    Source::of(call.state, config)?;
+    let source = Source::of(call.state, checkout)?;
+    if call.state.skip_ci {
         return Ok(Reply::message(200, "Ignoring pipeline due to CI skip in the commit"));
     }
-    Ok(start(call.world, source, parameters))
+    Ok(start(call.state, source, parameters))
 }
 
 /// What a pipeline is to run on.
@@ -84,7 +84,7 @@ struct Source {
 
 impl Source {
     /// `{"branch": ...}` or `{"tag": ...}`; the default branch when neither is said.
-    fn of(world: &World, object: Option<&Map<String, Value>>) -> Result<Self, Reply> {
+    fn of(state: &MockState, object: Option<&Map<String, Value>>) -> Result<Self, Reply> {
         let text = |name: &str| match object.and_then(|object| object.get(name)) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -92,12 +92,12 @@ impl Source {
         };
         let (branch, tag) = match (text("branch")?, text("tag")?) {
             (Some(_), Some(_)) => return Err(Reply::message(400, "Give a branch or a tag, not both.")),
-            (None, None) => (Some(world.default_branch.clone()), None),
+            (None, None) => (Some(state.default_branch.clone()), None),
             one => one,
         };
         let revision = match (&branch, &tag) {
-            (Some(branch), _) => world.branches.get(branch),
-            (None, Some(tag)) => world.tags.get(tag),
+            (Some(branch), _) => state.branches.get(branch),
+            (None, Some(tag)) => state.tags.get(tag),
             (None, None) => None,
         };
         let Some(revision) = revision.cloned() else {
@@ -107,10 +107,10 @@ impl Source {
     }
 }
 
-fn start(world: &mut World, source: Source, parameters: Map<String, Value>) -> Reply {
-    let now = world.now();
-    let id = world.add_pipeline(source.branch, source.tag, &source.revision, now, Some(parameters));
-    let number = world.pipelines.len();
+fn start(state: &mut MockState, source: Source, parameters: Map<String, Value>) -> Reply {
+    let now = state.now();
+    let id = state.add_pipeline(source.branch, source.tag, &source.revision, now, Some(parameters));
+    let number = state.pipelines.len();
     Reply::json(201, json!({ "id": id, "number": number, "state": "created", "created_at": now }))
 }
 
@@ -126,7 +126,7 @@ fn wrong_type(name: &str) -> Reply {
 }
 
 /// Parameters that the config declares, of the types and within the limits that are documented.
-fn parameters(world: &World, given: Option<&Value>) -> Result<Map<String, Value>, Reply> {
+fn parameters(state: &MockState, given: Option<&Value>) -> Result<Map<String, Value>, Reply> {
     let given = match given {
         None => return Ok(Map::new()),
         Some(Value::Object(given)) => given,
@@ -135,7 +135,7 @@ fn parameters(world: &World, given: Option<&Value>) -> Result<Map<String, Value>
     if given.len() > PARAMETERS_MAX {
         return Err(Reply::message(400, format!("More than {PARAMETERS_MAX} parameters.")));
     }
-    let undeclared: Vec<_> = given.keys().filter(|name| !world.parameters_declared.contains(name)).collect();
+    let undeclared: Vec<_> = given.keys().filter(|name| !state.parameters_declared.contains(name)).collect();
     if !undeclared.is_empty() {
         let names = undeclared.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
         return Err(Reply::message(400, format!("Unexpected argument(s): {names}")));

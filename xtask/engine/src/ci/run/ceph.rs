@@ -1,8 +1,8 @@
 //! A real S3 on this machine, where Debian's `radosgw`, `ceph-mon` and `ceph-osd` are installed. It listens on loopback
 //! alone, keeps its objects in a directory, and ends with the process that started it, however that ends.
 
-use crate::cx::Cx;
-use crate::error::{Explain, Failure, Kind, Result};
+use crate::context::Context;
+use crate::error::{CliError, Kind, Result, WithHint};
 use crate::http::Client;
 use crate::process::Background;
 use std::fs;
@@ -25,8 +25,8 @@ pub struct Ceph {
 
 impl Ceph {
     /// Whether its programs are on PATH.
-    pub fn is_installed(cx: &Cx) -> bool {
-        PROGRAMS.iter().all(|program| cx.program_on_path(program).is_some())
+    pub fn is_installed(ctx: &Context) -> bool {
+        PROGRAMS.iter().all(|program| ctx.program_on_path(program).is_some())
     }
 
     /// Starts it on what `dir` holds, or anew, and waits until it answers.
@@ -37,11 +37,11 @@ impl Ceph {
     /// The same, with more lines in the configuration of its gateway.
     pub fn start_with(dir: &Path, more: &str) -> Result<Self> {
         let what = || format!("cannot make {}", dir.display());
-        fs::create_dir_all(dir).explain(Kind::Failed, what, || "check its permissions".into())?;
-        let ports = ports(dir).explain(Kind::Failed, what, || "check its permissions".into())?;
+        fs::create_dir_all(dir).with_hint(Kind::Failed, what, || "check its permissions".into())?;
+        let ports = ports(dir).with_hint(Kind::Failed, what, || "check its permissions".into())?;
         let mut command = Command::new("sh");
         command.args(["-c", SCRIPT, "ceph"]).arg(dir).args(ports.map(|port| port.to_string())).arg(more);
-        let server = Background::start(&mut command).explain(
+        let server = Background::start(&mut command).with_hint(
             Kind::Failed,
             || "cannot run `sh`".into(),
             || "install a POSIX shell".into(),
@@ -56,7 +56,7 @@ impl Ceph {
         let is_up = |it: &Self| it.dir.join("user").exists() && client.get(&it.url(), Duration::from_secs(2)).is_ok();
         while !is_up(self) {
             if started.elapsed() > PATIENCE || self.server.has_ended() {
-                return Failure::new(Kind::Failed, format!("the Ceph in {} did not start", self.dir.display()))
+                return CliError::new(Kind::Failed, format!("the Ceph in {} did not start", self.dir.display()))
                     .hint(format!("look into {0}/log; `rm -r {0}` starts anew", self.dir.display()))
                     .err();
             }

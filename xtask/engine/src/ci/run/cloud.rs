@@ -2,10 +2,10 @@
 //! project. A loopback API answers from it, so that jobs ask here what they would ask there; it is kept from run to run,
 //! because a deploy may take what was built days ago.
 
-use crate::ci::loopback::{Definition, JobStatus, Loopback, WorkflowStatus, World};
+use crate::ci::loopback::{Definition, JobStatus, Loopback, MockState, WorkflowStatus};
 use crate::ci::pipeline::{Job, Kind, Pipeline, Workflow};
-use crate::cx::Cx;
-use crate::error::{Explain, Kind as ErrorKind, Result};
+use crate::context::Context;
+use crate::error::{Kind as ErrorKind, Result, WithHint};
 use crate::project::Project;
 use crate::release::digest;
 use crate::release::manifest::Commit;
@@ -44,69 +44,71 @@ pub struct Started {
 impl Cloud {
     /// Opens what runs before have left in `dir`.
     pub fn open(
-        cx: &Cx,
+        ctx: &Context,
         project: &Project,
         pipeline: &Pipeline,
         commit: &Commit,
         branch: &str,
         dir: &Path,
     ) -> Result<Self> {
-        let user: String = cx.var("USER").unwrap_or("somebody").chars().filter(char::is_ascii_alphanumeric).collect();
+        let user: String = ctx.var("USER").unwrap_or("somebody").chars().filter(char::is_ascii_alphanumeric).collect();
         let slug = format!("gh/{}/{}", if user.is_empty() { "somebody" } else { &user }, project.app.name);
         let kept = fs::read(dir.join("circleci.json")).ok();
-        let kept: Option<World> = kept.and_then(|text| serde_json::from_slice(&text).ok());
-        let mut world = kept.filter(|world| world.slug == slug).unwrap_or_else(|| World::new(&slug));
+        let kept: Option<MockState> = kept.and_then(|text| serde_json::from_slice(&text).ok());
+        let mut state = kept.filter(|state| state.slug == slug).unwrap_or_else(|| MockState::new(&slug));
         // Good for this run alone.
-        let now = cx.now().as_nanosecond();
+        let now = ctx.now().as_nanosecond();
         let token = format!("CCIPAT_local_{}", digest::of(format!("{now} {}", std::process::id()).as_bytes()));
-        world.tokens = vec![token.clone()];
-        project.ci.branch.clone_into(&mut world.default_branch);
-        world.parameters_declared = pipeline.parameters.iter().map(|parameter| parameter.name.clone()).collect();
-        world.branches.insert(branch.to_owned(), commit.sha.clone());
-        if world.definitions.is_empty() {
-            let (id, created_at) = (world.uuid(), world.now());
+        state.tokens = vec![token.clone()];
+        project.ci.branch.clone_into(&mut state.default_branch);
+        state.parameters_declared = pipeline.parameters.iter().map(|parameter| parameter.name.clone()).collect();
+        state.branches.insert(branch.to_owned(), commit.sha.clone());
+        if state.definitions.is_empty() {
+            let (id, created_at) = (state.uuid(), state.now());
             let (name, provider) = ("build".to_owned(), "github_oauth".to_owned());
             let file_path = crate::ci::generate::CONFIGS[0].to_owned();
-            world.definitions.push(Definition { id, name, provider, file_path, created_at });
+            state.definitions.push(Definition { id, name, provider, file_path, created_at });
         }
-        Ok(Self { server: Loopback::start(world)?, token, dir: dir.to_owned() })
+        Ok(Self { server: Loopback::start(state)?, token, dir: dir.to_owned() })
     }
 
     /// A push of `commit` to `branch`: UUID of its pipeline.
     pub fn push(&self, branch: &str, commit: &Commit) -> String {
-        let mut world = self.server.world();
-        let now = world.now();
-        world.push(branch, &commit.sha, now)
+        let mut state = self.server.state();
+        let now = state.now();
+        state.push(branch, &commit.sha, now)
     }
 
     /// Starts a pipeline with parameters as everybody does: through the API. Gives its UUID.
-    pub fn trigger(&self, cx: &Cx, branch: &str, parameters: &Value) -> Result<String> {
-        let cx = cx.with_vars(self.client_variables().map(|(name, value)| (name.to_owned(), value)));
-        let definition = self.server.world().definitions.first().map(|it| it.id.clone());
-        match crate::circleci::CircleCi::open(&cx, None)?.trigger(definition.as_deref(), branch, parameters)? {
+    pub fn trigger(&self, ctx: &Context, branch: &str, parameters: &Value) -> Result<String> {
+        let ctx = ctx.with_vars(self.client_variables().map(|(name, value)| (name.to_owned(), value)));
+        let definition = self.server.state().definitions.first().map(|it| it.id.clone());
+        match crate::circleci::CircleCi::open(&ctx, None)?.trigger(definition.as_deref(), branch, parameters)? {
             crate::circleci::Triggered::Started(started) => Ok(started.id),
-            crate::circleci::Triggered::NotStarted(why) => crate::error::failed(format!("nothing was started: {why}"))
-                .hint("see `cargo xtask ci run --help`")
-                .err(),
+            crate::circleci::Triggered::NotStarted(reason) => {
+                crate::error::failed(format!("nothing was started: {reason}"))
+                    .hint("see `cargo xtask ci run --help`")
+                    .err()
+            }
         }
     }
 
     /// By what a client finds it: its address, a token that is good as long as it answers, and the project.
     pub fn client_variables(&self) -> [(&'static str, String); 3] {
-        let slug = self.server.world().slug.clone();
+        let slug = self.server.state().slug.clone();
         [("CIRCLE_HOST", self.server.url()), ("CIRCLE_TOKEN", self.token.clone()), ("CIRCLE_PROJECT_SLUG", slug)]
     }
 
     /// A workflow begins: all its jobs are known from now on.
     pub fn begin(&self, pipeline: &str, workflow: &Workflow) -> Running {
-        let mut world = self.server.world();
-        let id = world.add_workflow(pipeline, &workflow.name);
+        let mut state = self.server.state();
+        let id = state.add_workflow(pipeline, &workflow.name);
         let mut jobs = BTreeMap::new();
         for job in &workflow.jobs {
             let requires: Vec<&str> = job.requires.iter().map(String::as_str).collect();
             let job_id = match job.kind {
-                Kind::Approval => world.add_approval(&id, &job.name, &requires),
-                Kind::Work(_) => world.add_job(&id, &job.name, &requires),
+                Kind::Approval => state.add_approval(&id, &job.name, &requires),
+                Kind::Work(_) => state.add_job(&id, &job.name, &requires),
             };
             jobs.insert(job.name.clone(), job_id);
         }
@@ -116,7 +118,7 @@ impl Cloud {
     /// A job with steps starts.
     pub fn start(&self, running: &Running, job: &Job) -> Started {
         let id = running.jobs[&job.name].clone();
-        let number = self.server.world().start_job(&id);
+        let number = self.server.state().start_job(&id);
         Started { id, number }
     }
 
@@ -128,7 +130,7 @@ impl Cloud {
             "on hold" => JobStatus::OnHold,
             _ => JobStatus::NotRun,
         };
-        self.server.world().end_job(&running.jobs[&job.name], status);
+        self.server.state().end_job(&running.jobs[&job.name], status);
     }
 
     /// A workflow has ended.
@@ -139,7 +141,7 @@ impl Cloud {
             (_, _, true) => WorkflowStatus::OnHold,
             _ => WorkflowStatus::Success,
         };
-        self.server.world().set_workflow_status(&running.workflow, status);
+        self.server.state().set_workflow_status(&running.workflow, status);
     }
 
     /// Keeps a file as an artifact of a job.
@@ -147,24 +149,24 @@ impl Cloud {
         let to = self.dir.join("artifacts").join(number.to_string()).join(path);
         let what = || format!("cannot copy {} to {}", from.display(), to.display());
         let copied = fs::create_dir_all(to.parent().unwrap_or(&self.dir)).and_then(|()| fs::copy(from, &to));
-        copied.explain(ErrorKind::Failed, what, || "check free space: `df -h .`".into())?;
-        self.server.world().store_artifact(number, path, 0, to);
+        copied.with_hint(ErrorKind::Failed, what, || "check free space: `df -h .`".into())?;
+        self.server.state().store_artifact(number, path, 0, to);
         Ok(())
     }
 
     /// What a job's environment says about CircleCI, beside what the config says; the token only where a context, or the
     /// project, would bring it.
     pub fn variables(&self, running: &Running, started: &Started, with_token: bool) -> Vec<(String, String)> {
-        let world = self.server.world();
-        let number = world.pipeline(&running.pipeline).map_or(0, |pipeline| pipeline.number);
-        let mut vars: Vec<(String, String)> = world.envvars_for_job().into_iter().collect();
+        let state = self.server.state();
+        let number = state.pipeline(&running.pipeline).map_or(0, |pipeline| pipeline.number);
+        let mut vars: Vec<(String, String)> = state.envvars_for_job().into_iter().collect();
         vars.extend(
             [
                 ("CIRCLE_BUILD_NUM", started.number.to_string()),
                 ("CIRCLE_HOST", self.server.url()),
                 ("CIRCLE_PIPELINE_ID", running.pipeline.clone()),
-                ("CIRCLE_PROJECT_ID", world.project_id.clone()),
-                ("CIRCLE_PROJECT_SLUG", world.slug.clone()),
+                ("CIRCLE_PROJECT_ID", state.project_id.clone()),
+                ("CIRCLE_PROJECT_SLUG", state.slug.clone()),
                 ("CIRCLE_WORKFLOW_ID", running.workflow.clone()),
                 ("CIRCLE_WORKFLOW_JOB_ID", started.id.clone()),
                 ("CIRCLE_WORKFLOW_WORKSPACE_ID", running.workflow.clone()),
@@ -182,14 +184,14 @@ impl Cloud {
 impl Drop for Cloud {
     /// Keeps it for the next run, without the token and without the artifacts of old jobs.
     fn drop(&mut self) {
-        let mut world = self.server.world();
-        world.tokens.clear();
-        let numbers: Vec<u64> = world.artifacts.keys().copied().collect();
+        let mut state = self.server.state();
+        state.tokens.clear();
+        let numbers: Vec<u64> = state.artifacts.keys().copied().collect();
         for number in &numbers[..numbers.len().saturating_sub(JOBS_KEPT)] {
-            world.expire_artifacts(*number);
+            state.expire_artifacts(*number);
             let _ = fs::remove_dir_all(self.dir.join("artifacts").join(number.to_string()));
         }
-        if let Ok(text) = serde_json::to_vec(&*world) {
+        if let Ok(text) = serde_json::to_vec(&*state) {
             let aside = self.dir.join("circleci.json.new");
             // What is lost here is the memory of runs on this machine, which the next one begins anew.
             let _ = fs::write(&aside, text).and_then(|()| fs::rename(&aside, self.dir.join("circleci.json")));

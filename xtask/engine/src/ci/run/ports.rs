@@ -1,8 +1,8 @@
 //! Ports of this machine that a run will want, looked at before anything is compiled for minutes.
 
-use crate::cx::Cx;
+use crate::context::Context;
 use crate::deploy::filled_in;
-use crate::deploy::state::Kept;
+use crate::deploy::state::ServiceState;
 use crate::error::{Result, failed};
 use crate::health::Checker;
 use crate::host;
@@ -12,16 +12,16 @@ use crate::service::Spec;
 
 /// Refuses when something answers where the service of an env is to listen, and the service does not run. An env behind an
 /// approval may not be reached, so there it is a warning. `jobs` are those of the run.
-pub fn check(cx: &Cx, project: &Project, jobs: &[String]) -> Result<()> {
+pub fn check(ctx: &Context, project: &Project, jobs: &[String]) -> Result<()> {
     let deployed = |env: &&Env| jobs.contains(&format!("deploy-{}", env.name));
     for env in project.envs.iter().filter(deployed) {
-        let Some((address, port)) = taken(cx, env)? else { continue };
+        let Some((address, port)) = taken(ctx, env)? else { continue };
         let who = port.and_then(machine::listener);
         let by =
             who.as_ref().map_or_else(String::new, |it| format!(": process {} ({}) in {}", it.pid, it.name, it.dir));
         let text = format!("something answers at {address}, where {} is to listen{by}", env.name);
         if env.approval {
-            cx.warn(text);
+            ctx.warn(text);
             continue;
         }
         let end = who.map_or("`ss -ltnp` shows what: end it".to_owned(), |it| format!("`kill {}` ends it", it.pid));
@@ -31,17 +31,17 @@ pub fn check(cx: &Cx, project: &Project, jobs: &[String]) -> Result<()> {
 }
 
 /// What answers where the service of an env would listen on this machine, while it does not run.
-fn taken(cx: &Cx, env: &Env) -> Result<Option<(String, Option<u16>)>> {
+fn taken(ctx: &Context, env: &Env) -> Result<Option<(String, Option<u16>)>> {
     // A variable that is missing is the deploy's to report.
     let (true, Ok(vars)) =
-        (matches!(env.service, Service::Keeper { .. } | Service::Systemd { .. }), filled_in(cx, env))
+        (matches!(env.service, Service::Pidfile { .. } | Service::Systemd { .. }), filled_in(ctx, env))
     else {
         return Ok(None);
     };
-    let Ok(checker) = Checker::new(cx, &env.health, &Spec::new(&env.service, &vars)) else { return Ok(None) };
+    let Ok(checker) = Checker::new(ctx, &env.health, &Spec::new(&env.service, &vars)) else { return Ok(None) };
     for url in env.targets.iter().filter(|url| url.starts_with("file:")) {
-        let target = host::open(cx, url)?;
-        if !matches!(target.state()?.service, Kept::None | Kept::Stopped) {
+        let target = host::open(ctx, url)?;
+        if !matches!(target.state()?.service, ServiceState::None | ServiceState::Stopped) {
             continue;
         }
         if let Some(address) = checker.answered(&*target) {

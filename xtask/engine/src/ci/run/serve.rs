@@ -3,27 +3,27 @@
 use super::cloud::Cloud;
 use super::{DIR, alone};
 use crate::ci::pipeline::Pipeline;
-use crate::cx::Cx;
+use crate::context::Context;
 use crate::error::Result;
-use crate::event::{Listener, Said, Stream};
+use crate::event::{HostOutput, Listener, Stream};
 use crate::git;
 use crate::project::Project;
 use std::time::Duration;
 
 /// Answers API v2 and v1.1 from what `ci run` has left here, until it is interrupted. The first lines on stdout are the
 /// variables by which a client finds it.
-pub fn serve(cx: &Cx, project: &Project, pipeline: &Pipeline, listener: Listener) -> Result<()> {
-    let commit = git::commit(cx)?;
+pub fn serve(ctx: &Context, project: &Project, pipeline: &Pipeline, listener: Listener) -> Result<()> {
+    let commit = git::commit(ctx)?;
     let branch = commit.branch.clone().unwrap_or_else(|| project.ci.branch.to_owned());
-    let dir = cx.root.join(DIR);
+    let dir = ctx.root.join(DIR);
     let _only_one = alone(&dir)?;
-    let cloud = Cloud::open(cx, project, pipeline, &commit, &branch, &dir)?;
+    let cloud = Cloud::open(ctx, project, pipeline, &commit, &branch, &dir)?;
     for (name, value) in cloud.client_variables() {
         let line = format!("{name}={value}");
-        listener(&Said::Line { host: "circleci".into(), column: 0, stream: Stream::Stdout, line });
+        listener(&HostOutput::Line { host: "circleci".into(), column: 0, stream: Stream::Stdout, line });
     }
-    cx.note("answering until it is interrupted (Ctrl-C)");
-    while !cx.interrupted() {
+    ctx.note("answering until it is interrupted (Ctrl-C)");
+    while !ctx.interrupted() {
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! What is shown of a service that failed: its error, and the last lines of its log.
 
-use crate::cx::{Answer, Cx};
+use crate::context::{Context, Output};
 use crate::error::{failed, split_hint};
 use crate::event::Event;
 use crate::host::Target;
@@ -13,10 +13,15 @@ const LOG_LINES: u32 = 20;
 const LOG_LINE_CHARS: usize = 1000;
 
 /// The error of a service command that failed, with the hint that it printed, or else with `hint`.
-pub(in crate::deploy) fn service_failure(cx: &Cx, url: &str, answer: &Answer, hint: Option<String>) -> anyhow::Error {
-    let said = cx.scrub(&[answer.stdout.trim(), answer.stderr.trim()].join("\n"));
+pub(in crate::deploy) fn service_failure(
+    ctx: &Context,
+    url: &str,
+    answer: &Output,
+    hint: Option<String>,
+) -> anyhow::Error {
+    let said = ctx.scrub(&[answer.stdout.trim(), answer.stderr.trim()].join("\n"));
     let (said, own) = split_hint(&said);
-    let exit = crate::cx::exit(answer.code);
+    let exit = crate::context::exit(answer.code);
     let failure = failed(format!("{url}: the service command {exit}: {}", said.trim().replace('\n', " ")));
     match own.map(str::to_owned).or(hint) {
         Some(hint) => failure.hint(hint).into(),
@@ -25,20 +30,20 @@ pub(in crate::deploy) fn service_failure(cx: &Cx, url: &str, answer: &Answer, hi
 }
 
 /// Shows the last lines that the service of a host wrote.
-pub(in crate::deploy) fn show_log(cx: &Cx, spec: &Spec, target: &dyn Target) {
+pub(in crate::deploy) fn show_log(ctx: &Context, spec: &Spec, target: &dyn Target) {
     let Some(script) = spec.log(target.root(), LOG_LINES) else { return };
     if let Ok(answer) = target.run(&script) {
         if !answer.ok() {
-            let said = cx.scrub(&answer.stderr);
+            let said = ctx.scrub(&answer.stderr);
             let (said, hint) = split_hint(&said);
-            return cx.warn(format!(
+            return ctx.warn(format!(
                 "{}: {said}{}",
                 target.url(),
                 hint.map(|it| format!("; {it}")).unwrap_or_default()
             ));
         }
         let lines = answer.stdout.lines().map(|line| shortened(line, LOG_LINE_CHARS)).collect();
-        cx.emit(Event::ServiceLog { target: target.url().to_owned(), lines });
+        ctx.emit(Event::ServiceLog { target: target.url().to_owned(), lines });
     }
 }
 

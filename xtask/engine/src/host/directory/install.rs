@@ -1,9 +1,9 @@
 //! How a release gets onto a host: what differs from the live one, all of it, or by the host's own hands.
 
-use super::{HostTarget, Place, get};
-use crate::cx::Input;
+use super::{Connection, HostTarget, get};
+use crate::context::Input;
 use crate::deploy::history::Record;
-use crate::error::{Explain, Failure, Kind, Result, hint_of, kind_of};
+use crate::error::{CliError, Kind, Result, WithHint, hint_of, kind_of};
 use crate::host::script::Expected;
 use crate::host::{Delivery, script};
 use crate::http::{Url, policy};
@@ -22,7 +22,7 @@ impl HostTarget<'_> {
         let what = format!("install {id}");
         let done = match delivery {
             Delivery::Push(_, changes) => {
-                let is_here = matches!(self.place, Place::Here(_));
+                let is_here = matches!(self.place, Connection::Here(_));
                 if !is_here && self.install_changes(release, &lists, changes, record)? {
                     return Ok(());
                 }
@@ -30,7 +30,7 @@ impl HostTarget<'_> {
                 let compression = Some(release.manifest().compression()).filter(|_| !is_here);
                 match self.install_whole(release, &lists, changes, record, compression) {
                     Err(error) if compression == Some(Compression::Zstd) && kind_of(&error) == Kind::Failed => {
-                        self.cx.warn(format!("{error:#}: so it is sent as gzip"));
+                        self.ctx.warn(format!("{error:#}: so it is sent as gzip"));
                         self.install_whole(release, &lists, changes, record, Some(Compression::Gzip))
                     }
                     done => done,
@@ -40,7 +40,7 @@ impl HostTarget<'_> {
                 let meta = lists.archive(release.manifest(), record, None, None)?;
                 let input = [url.as_str().as_bytes(), b"\n", &meta].concat();
                 let text = script::install_pulled(&self.root, id, &lists.expected, release.manifest().compression());
-                self.tell(&what, &text, Input::Bytes(&input)).map_err(|error| pulled(&error, url))
+                self.run_checked(&what, &text, Input::Bytes(&input)).map_err(|error| pulled(&error, url))
             }
         };
         done.map(drop).map_err(unread)
@@ -58,20 +58,20 @@ impl HostTarget<'_> {
         let archive = changes.whole(release, compression)?;
         let text = script::install(&self.root, release.id(), &lists.expected, compression);
         let meta = lists.archive(release.manifest(), record, None, compression)?;
-        self.tell(&format!("install {}", release.id()), &text, Input::BytesThenFile(&meta, open(&archive)?))
+        self.run_checked(&format!("install {}", release.id()), &text, Input::BytesThenFile(&meta, open(&archive)?))
     }
 
     /// The manifest of what is live: as it was built here, or as the host has it.
     fn live_manifest(&self) -> Result<Option<Manifest>> {
         let Some((live, bundle)) = get(&self.live) else { return Ok(None) };
-        let here = self.cx.root.join(RELEASES).join(live.as_str()).join(manifest::FILE);
+        let here = self.ctx.root.join(RELEASES).join(live.as_str()).join(manifest::FILE);
         let known =
             files::read(&here, manifest::BYTES_MAX).ok().and_then(|text| Manifest::parse(&text, &self.url).ok());
         if let Some(known) = known.filter(|known| known.bundle.sha256 == bundle) {
             return Ok(Some(known));
         }
         let text = script::read_meta(&self.root, &live, manifest::FILE);
-        match self.tell("say what is live", &text, Input::Empty) {
+        match self.run_checked("say what is live", &text, Input::Empty) {
             Ok(said) => Ok(Manifest::parse(said.as_bytes(), &self.url).ok()),
             // Without one everything is sent.
             Err(error) if kind_of(&error) == Kind::Failed => Ok(None),
@@ -90,7 +90,7 @@ impl HostTarget<'_> {
             Ok(None) => return Ok(false),
             // It saves bytes. That it cannot be made keeps nobody from a deploy.
             Err(error) => {
-                self.cx.warn(format!("{}: {error:#}: so all of it is sent", self.url));
+                self.ctx.warn(format!("{}: {error:#}: so all of it is sent", self.url));
                 return Ok(false);
             }
         };
@@ -99,9 +99,9 @@ impl HostTarget<'_> {
         let changed = open(&delta.archive)?;
         let bytes = meta.len() as u64 + changed.metadata().map_or(0, |it| it.len());
         let text = script::install_changes(&self.root, &ours.id, &lists.expected, &theirs.id);
-        match self.tell(&format!("install {}", ours.id), &text, Input::BytesThenFile(&meta, changed)) {
+        match self.run_checked(&format!("install {}", ours.id), &text, Input::BytesThenFile(&meta, changed)) {
             Ok(_) => {
-                self.cx.note(format!(
+                self.ctx.note(format!(
                     "{}: {bytes} bytes sent of {}: {} of {} files are those of {}{}",
                     self.url,
                     ours.bundle.bytes,
@@ -114,7 +114,7 @@ impl HostTarget<'_> {
             }
             // What is live was changed by hand, or the host lacks a program or an option. All of it needs neither.
             Err(error) if matches!(kind_of(&error), Kind::Verification | Kind::Failed) => {
-                self.cx.warn(format!("{error:#}: so all of it is sent"));
+                self.ctx.warn(format!("{error:#}: so all of it is sent"));
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -129,14 +129,14 @@ fn unread(error: anyhow::Error) -> anyhow::Error {
         return error;
     }
     let hint = "install it there: `apt-get install zstd`; or build anew with `compression: Compression::Gzip` in xtask/src/main.rs";
-    Failure::new(kind_of(&error), text).hint(hint).into()
+    CliError::new(kind_of(&error), text).hint(hint).into()
 }
 
 /// What went wrong when a host fetched a bundle, without the URL, and with what to look at.
 fn pulled(error: &anyhow::Error, url: &Url) -> anyhow::Error {
     let text = format!("{error:#}").replace(url.as_str(), "****");
     let hint = if kind_of(error) == Kind::Verification {
-        "the store has other bytes than its manifest says: where it was built, `cargo xtask put --confirm` mends it"
+        "the store has other bytes than its manifest says: where it was built, `cargo xtask verify --store` mends it"
             .into()
     } else if text.contains("the server refused it") {
         "was the job's key or role allowed to read it? The URL is signed with it, and is good for 15 minutes by the server's clock".into()
@@ -148,12 +148,12 @@ fn pulled(error: &anyhow::Error, url: &Url) -> anyhow::Error {
     } else {
         hint_of(error).unwrap_or("run it again with -v to see the commands").to_owned()
     };
-    Failure::new(kind_of(error), text).hint(hint).into()
+    CliError::new(kind_of(error), text).hint(hint).into()
 }
 
 fn open(archive: &Archive) -> Result<File> {
     let what = || format!("cannot read {}", archive.file.display());
-    File::open(&archive.file).explain(Kind::Failed, what, || "check the disk".into())
+    File::open(&archive.file).with_hint(Kind::Failed, what, || "check the disk".into())
 }
 
 /// The lists with which a host compares what it has unpacked.

@@ -1,7 +1,7 @@
 //! Scripts on a disk that is full: run again with room from the reserve.
 
 use super::HostTarget;
-use crate::cx::{Answer, Input};
+use crate::context::{Input, Output};
 use crate::deploy::state::State;
 use crate::error::Result;
 use crate::host::script::room::{FILES, Room, is_full, make_room};
@@ -13,15 +13,15 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 impl HostTarget<'_> {
     /// Runs a script that reads no stream, and again while it fails because the disk is full and the host has a reserve.
-    pub(super) fn exec_with_room(&self, text: &str, input: &[u8]) -> Result<Answer> {
-        self.with_room(|| self.say(text, Input::Bytes(input), None, false), |answer| answer)
+    pub(super) fn exec_with_room(&self, text: &str, input: &[u8]) -> Result<Output> {
+        self.with_room(|| self.exec(text, Input::Bytes(input), None, false), |answer| answer)
     }
 
     /// The same for anything that has the answer of a script in it.
     pub(super) fn with_room<T>(
         &self,
         run: impl Fn() -> Result<T>,
-        answer: impl Fn(&mut T) -> &mut Answer,
+        answer: impl Fn(&mut T) -> &mut Output,
     ) -> Result<T> {
         let mut rounds = 0;
         loop {
@@ -36,14 +36,14 @@ impl HostTarget<'_> {
 
     /// Whether a script that failed is worth another try, because the host had no room and has some now. Where it has
     /// none to give, the answer gets a hint that says what is full.
-    pub(super) fn made_room(&self, answer: &mut Answer, rounds: u32) -> bool {
+    pub(super) fn made_room(&self, answer: &mut Output, rounds: u32) -> bool {
         if rounds > FILES || (!is_full(&answer.stderr) && !is_full(&answer.stdout)) {
             return false;
         }
-        let room = self.say(&make_room(&self.root), Input::Empty, Some(LIMIT), false);
-        let room = room.ok().filter(Answer::ok).map_or_else(Room::default, |answer| Room::parse(&answer.stdout));
+        let room = self.exec(&make_room(&self.root), Input::Empty, Some(LIMIT), false);
+        let room = room.ok().filter(Output::ok).map_or_else(Room::default, |answer| Room::parse(&answer.stdout));
         if room.made {
-            self.cx.warn(format!("{}: the disk is full: using its reserve", self.url));
+            self.ctx.warn(format!("{}: the disk is full: using its reserve", self.url));
         } else {
             let spare = self.look().ok().and_then(|state| spare(&state));
             answer.stderr = format!("{}\nhint: {}\n", answer.stderr, room.hint(&self.root, spare.as_ref()));
@@ -67,7 +67,7 @@ mod tests {
         let id = |n: u32| format!("2026080{n}T000000-000000{n}");
         let line = |event: &str, n: u32| {
             format!(
-                r#"{{"at":"2026-08-01T00:00:00Z","event":"{event}","verb":"deploy","release":"{}","from":null,"commit":null,"by":"ana","ci":null,"why":null}}"#,
+                r#"{{"at":"2026-08-01T00:00:00Z","event":"{event}","verb":"deploy","release":"{}","from":null,"commit":null,"by":"ana","ci":null,"reason":null}}"#,
                 id(n)
             )
         };

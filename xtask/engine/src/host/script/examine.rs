@@ -41,7 +41,7 @@ pub fn examine(root: &str, needs: Needs) -> String {
             let own = if *manager == Manager::User { OWN_JOURNAL } else { "false" };
             let _ = writeln!(more, "(set +f\n{READABLE}readable system || {own} || echo 'journal closed')");
         }
-        Service::None | Service::Keeper { .. } | Service::Command { .. } => {}
+        Service::None | Service::Pidfile { .. } | Service::Command { .. } => {}
     }
     // What is sent from here is sent as gzip to a host without zstd.
     if needs.compression == Compression::Zstd && needs.transfer == Transfer::Pull {

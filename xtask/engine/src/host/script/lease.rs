@@ -8,10 +8,10 @@ pub const EXIT_LOST: i32 = 76;
 /// What it complains then, because a program of the project may end with that code too.
 pub const LOST: &str = "gangplank: the lock is not ours any more";
 
-/// `unheard` prints for how many seconds the lock in this directory was not renewed, by the clock of this host alone, and
+/// `seconds_since_renewal` prints for how many seconds the lock in this directory was not renewed, by the clock of this host alone, and
 /// nothing within the first minute. Where there is no `/proc` it says nothing either: there nobody could tell whether a
 /// script of the owner still runs. `stat -c` is that of coreutils and `BusyBox`, `stat -f` that of BSD.
-pub const UNHEARD: &str = r#"unheard() {
+pub const SECONDS_SINCE_RENEWAL: &str = r#"seconds_since_renewal() {
   [ -d /proc/self ] || return 0
   at=$(stat -c %Y .lock 2> /dev/null || stat -f %m .lock 2> /dev/null) || return 0
   case $at in ''|*[!0-9]*) return 0;; esac

@@ -4,7 +4,7 @@
 use super::{Unit, ask, head, rights};
 use crate::host::script::quote;
 use crate::project::Manager;
-use crate::service::{Script, keeper};
+use crate::service::{Script, pidfile};
 
 /// What begins a line of a script that is to be shown as a warning.
 pub const WARNING: &str = "warning: ";
@@ -26,7 +26,7 @@ impl Unit {
             "if ! said=$(systemctl $scope show -p Version 2>&1); then
   echo \"systemd does not answer this login: $said\" >&2; echo \"hint: {hint}\" >&2; exit 1
 fi
-{may}{user}{NO_KEEPER}
+{may}{user}{NO_PIDFILE_SERVICE}
 {OTHER_UNIT}for unit in \"$name.service\" \"$name.socket\"; do
   for file in \"$dir/$unit\" \"$(systemctl $scope show -p FragmentPath --value \"$unit\")\"; do
     has_text \"$file\" || continue
@@ -42,12 +42,12 @@ done
             ours = quote(&head(root)),
             user = self.user_exists(),
         );
-        Script::new(keeper::ahead(root, &self.with_functions(&body)), String::new())
+        Script::new(pidfile::ahead(root, &self.with_functions(&body)), String::new())
     }
 
     /// Fails unless this login may stop the unit.
     pub fn ready_to_halt(&self, root: &str) -> Option<Script> {
-        let allowed = || keeper::ahead(root, &self.with_functions(&self.allowed(root)));
+        let allowed = || pidfile::ahead(root, &self.with_functions(&self.allowed(root)));
         (self.manager == Manager::Sudo).then(|| Script::new(allowed(), String::new()))
     }
 
@@ -102,8 +102,8 @@ esac
 "#;
 
 /// Two services would want one port.
-pub const NO_KEEPER: &str = r#"if alive; then
-  echo "a process of the built-in keeper runs here" >&2; echo "hint: \`kill $pid\` on that host, then deploy again" >&2; exit 1
+pub const NO_PIDFILE_SERVICE: &str = r#"if alive; then
+  echo "a process of the built-in pidfile service runs here" >&2; echo "hint: \`kill $pid\` on that host, then deploy again" >&2; exit 1
 fi"#;
 
 /// So would two units.

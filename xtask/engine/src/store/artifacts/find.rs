@@ -3,7 +3,7 @@
 //! nobody.
 
 use crate::circleci::model::{Artifact, Pipeline};
-use crate::error::{Failure, Kind, Result, kind_of, not_found, usage, verification};
+use crate::error::{CliError, Kind, Result, kind_of, not_found, usage, verification};
 use crate::git;
 use crate::release::SUMS;
 use crate::release::id::ReleaseId;
@@ -51,14 +51,14 @@ struct Origin<'a> {
 
 /// The newest good build of a commit. With `id`, of that release.
 pub fn of_commit(store: &ArtifactStore, sha: &str, id: Option<&ReleaseId>) -> Result<Found> {
-    let whole = git::expand(store.cx, sha).unwrap_or_else(|| sha.to_owned());
+    let whole = git::expand(store.ctx, sha).unwrap_or_else(|| sha.to_owned());
     if whole.len() < ReleaseId::SHORT {
         return usage(format!("`{sha}` is too short to look for: this checkout does not know the commit"))
             .hint("give 7 digits or more")
             .err();
     }
     let (mut seen, branch) = (Seen::default(), store.branch());
-    let oldest = store.cx.now() - SignedDuration::from_hours(24 * OLDEST_DAYS);
+    let oldest = store.ctx.now() - SignedDuration::from_hours(24 * OLDEST_DAYS);
     for pipeline in store.api()?.pipelines(branch) {
         let pipeline = pipeline?;
         if pipeline.created_at < oldest {
@@ -72,12 +72,12 @@ pub fn of_commit(store: &ArtifactStore, sha: &str, id: Option<&ReleaseId>) -> Re
             other => seen.others.extend(other),
         }
     }
-    Err(seen.explain(&format!("commit {whole}"), branch, store.cx.now()).into())
+    Err(seen.explain(&format!("commit {whole}"), branch, store.ctx.now()).into())
 }
 
 /// The newest release of the branch, by asking: what the newest pipeline with a good build has.
 pub fn newest(store: &ArtifactStore) -> Result<Option<Found>> {
-    let oldest = store.cx.now() - SignedDuration::from_hours(24 * OLDEST_DAYS);
+    let oldest = store.ctx.now() - SignedDuration::from_hours(24 * OLDEST_DAYS);
     for pipeline in store.api()?.pipelines(store.branch()) {
         let pipeline = pipeline?;
         if pipeline.created_at < oldest {
@@ -96,7 +96,7 @@ pub fn of_pipeline_or_warn(store: &ArtifactStore, pipeline: &Pipeline) -> Result
         if kind_of(&error) != Kind::Verification {
             return Err(error);
         }
-        store.cx.warn(format!("passed over pipeline {}: {error:#}", pipeline.number));
+        store.ctx.warn(format!("passed over pipeline {}: {error:#}", pipeline.number));
         Ok(None)
     })
 }
@@ -165,7 +165,7 @@ pub fn of_build(store: &ArtifactStore, job: u64) -> Result<Found> {
             .err();
     }
     // The job that asks may be the build itself, in its last step.
-    let own = store.cx.var("CIRCLE_BUILD_NUM") == Some(&job.to_string());
+    let own = store.ctx.var("CIRCLE_BUILD_NUM") == Some(&job.to_string());
     let mut seen = Seen { pipelines: vec![pipeline.number], ..Seen::default() };
     match details.status.as_str() {
         "running" if own => {}
@@ -180,7 +180,7 @@ pub fn of_build(store: &ArtifactStore, job: u64) -> Result<Found> {
         }
         seen.empty.push((job, details.stopped_at));
     }
-    Err(seen.explain(&format!("job {job}"), branch, store.cx.now()).into())
+    Err(seen.explain(&format!("job {job}"), branch, store.ctx.now()).into())
 }
 
 /// What v1.1 calls the latest artifacts of the branch. The answer names no job, so the manifest alone says whose they
@@ -233,8 +233,9 @@ fn read_one(store: &ArtifactStore, listed: &[Artifact], id: &ReleaseId, origin: 
     let what = format!("{} of job {} of CircleCI", manifest::FILE, origin.job);
     let json = store.api()?.small_file(artifact, &what)?;
     let manifest = Manifest::parse(&json, &what)?;
-    check(&manifest, id, origin).map_err(|why| {
-        verification(format!("{what}: {why}")).hint("do not deploy it: rerun the build job of the commit that you mean")
+    check(&manifest, id, origin).map_err(|reason| {
+        verification(format!("{what}: {reason}"))
+            .hint("do not deploy it: rerun the build job of the commit that you mean")
     })?;
     let (Some(sums), Some(bundle)) = (file(listed, id, SUMS), file(listed, id, &manifest.bundle.file)) else {
         return Ok(None);
@@ -298,7 +299,7 @@ fn decoded(path: &str) -> String {
 
 impl Seen {
     /// Why there is nothing, in the order in which a person can do something about it.
-    fn explain(&self, what: &str, branch: &str, now: Timestamp) -> Failure {
+    fn explain(&self, what: &str, branch: &str, now: Timestamp) -> CliError {
         if let Some(other) = self.others.first() {
             return not_found(format!("job {} built {} of {what}, and no other release", other.job, other.manifest.id))
                 .hint(format!("is that the one that you mean? Its id is {}", other.manifest.id));

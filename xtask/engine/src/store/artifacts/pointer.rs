@@ -6,9 +6,9 @@
 //! then end at the newer one, whoever writes last: the build of the newer one had succeeded before its own write, so
 //! the older one sees it.
 
-use crate::cx::Cx;
+use crate::context::Context;
 use crate::deploy::plan::{Age, age};
-use crate::error::{Failure, Kind, Result, kind_of, usage};
+use crate::error::{CliError, Kind, Result, kind_of, usage};
 use crate::git;
 use crate::release::manifest::Manifest;
 use crate::store::Published;
@@ -28,14 +28,14 @@ pub fn latest(store: &ArtifactStore) -> Result<Option<Found>> {
     };
     find::of_build(store, job).map(Some).map_err(|error| {
         let hint = crate::error::hint_of(&error).unwrap_or("name a commit instead").to_owned();
-        Failure::new(kind_of(&error), format!("{name} names job {job}, but {error:#}")).hint(hint).into()
+        CliError::new(kind_of(&error), format!("{name} names job {job}, but {error:#}")).hint(hint).into()
     })
 }
 
 /// The pointer's name for the branch, and its value when this job began.
 fn given<'a>(store: &ArtifactStore<'a>) -> Option<(&'static str, &'a str)> {
     let name = variable(store, store.branch())?;
-    Some((name, store.cx.var(name)?))
+    Some((name, store.ctx.var(name)?))
 }
 
 fn variable(store: &ArtifactStore, branch: &str) -> Option<&'static str> {
@@ -45,13 +45,13 @@ fn variable(store: &ArtifactStore, branch: &str) -> Option<&'static str> {
 /// Points at the build of a release, or at a newer one that is there by now; never at an older one.
 pub fn publish(store: &ArtifactStore, manifest: &Manifest) -> Result<Published> {
     let branch = manifest.commit.branch.as_deref().unwrap_or_default();
-    let left = |why: String| Published {
+    let left = |reason: String| Published {
         store: store.url.clone(),
         pointer: None,
         job: None,
         release: None,
         moved: false,
-        why: Some(why),
+        reason: Some(reason),
     };
     if branch != store.branch() {
         return Ok(left(format!("it is a build of `{branch}`, and this is a job of `{}`", store.branch())));
@@ -75,7 +75,7 @@ pub fn publish(store: &ArtifactStore, manifest: &Manifest) -> Result<Published> 
         let shown = api.env_var(name)?.map(|variable| variable.value);
         if let Some(current) = current(store, name, shown.as_deref(), best.job)?
             && current.job != best.job
-            && older(store.cx, &best.manifest, &current.manifest)
+            && older(store.ctx, &best.manifest, &current.manifest)
         {
             return Ok(Published {
                 pointer: Some(name.to_owned()),
@@ -87,18 +87,18 @@ pub fn publish(store: &ArtifactStore, manifest: &Manifest) -> Result<Published> 
         // Another number may end alike. Writing once more is harmless; believing the end of it is not.
         let sure = moved || given_job(store, name) == Some(best.job);
         if sure && shown.as_deref().is_some_and(|shown| shows(shown, best.job)) {
-            let why = (best.job != ours.job).then(|| format!("job {} has built a newer commit already", best.job));
+            let reason = (best.job != ours.job).then(|| format!("job {} has built a newer commit already", best.job));
             return Ok(Published {
                 pointer: Some(name.to_owned()),
                 job: Some(best.job),
                 release: Some(best.manifest.id),
                 moved,
-                ..left(why.unwrap_or_default())
+                ..left(reason.unwrap_or_default())
             });
         }
         let written = api.set_env_var(name, &best.job.to_string())?;
         if written.name != name || !shows(&written.value, best.job) {
-            return Failure::new(
+            return CliError::new(
                 Kind::Remote,
                 format!("CircleCI kept {}={} where {name} should name job {}", written.name, written.value, best.job),
             )
@@ -107,7 +107,7 @@ pub fn publish(store: &ArtifactStore, manifest: &Manifest) -> Result<Published> 
         }
         moved = true;
     }
-    Failure::new(Kind::Remote, format!("{name} was changed {ROUNDS} times by others while it was written"))
+    CliError::new(Kind::Remote, format!("{name} was changed {ROUNDS} times by others while it was written"))
         .hint("who else writes it? Then: `cargo xtask publish`")
         .err()
 }
@@ -126,7 +126,7 @@ fn newest_since(store: &ArtifactStore, ours: &Found) -> Result<Found> {
             break;
         }
         if let Some(found) = find::of_pipeline_or_warn(store, &pipeline)?
-            && !older(store.cx, &found.manifest, &ours.manifest)
+            && !older(store.ctx, &found.manifest, &ours.manifest)
         {
             return Ok(found);
         }
@@ -152,7 +152,7 @@ fn current(store: &ArtifactStore, name: &str, shown: Option<&str>, near: u64) ->
 
 /// What the variable named when this job began.
 fn given_job(store: &ArtifactStore, name: &str) -> Option<u64> {
-    store.cx.var(name)?.trim().parse().ok()
+    store.ctx.var(name)?.trim().parse().ok()
 }
 
 /// Whether a masked value may be this number: `xxxx` and its last four digits.
@@ -179,8 +179,8 @@ fn near_numbers(masked: &str, near: u64) -> Vec<u64> {
     numbers
 }
 
-fn older(cx: &Cx, candidate: &Manifest, than: &Manifest) -> bool {
-    let ancestry = git::ancestry(cx, &candidate.commit.sha, &than.commit.sha);
+fn older(ctx: &Context, candidate: &Manifest, than: &Manifest) -> bool {
+    let ancestry = git::ancestry(ctx, &candidate.commit.sha, &than.commit.sha);
     age(&candidate.id, &than.id, ancestry) == Age::Older
 }
 

@@ -13,15 +13,15 @@ use crate::store::bucket::pointer::{Next, change};
 const FREE: &[u8] = b"{}";
 
 /// The lock of an env in a bucket.
-pub struct EnvLock<'a, 'cx> {
-    store: &'a BucketStore<'cx>,
+pub struct EnvLock<'a, 'ctx> {
+    store: &'a BucketStore<'ctx>,
     key: String,
     url: String,
 }
 
-impl<'a, 'cx> EnvLock<'a, 'cx> {
+impl<'a, 'ctx> EnvLock<'a, 'ctx> {
     /// Nothing is asked yet.
-    pub fn new(store: &'a BucketStore<'cx>, env: &str) -> Self {
+    pub fn new(store: &'a BucketStore<'ctx>, env: &str) -> Self {
         let key = format!("{}.json", store.key_of("locks", env));
         Self { store, url: format!("{}/{key}", store.url), key }
     }

@@ -3,7 +3,7 @@
 
 use crate::deploy::history::{History, Record};
 use crate::deploy::plan::{Age, age};
-use crate::error::{Failure, Kind, Result, not_found, verification};
+use crate::error::{CliError, Kind, Result, not_found, verification};
 use crate::git;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
@@ -63,7 +63,7 @@ pub fn change<T>(
         // Apart from each other, so that twenty at once come through.
         std::thread::sleep(Duration::from_millis(u64::from(5 + (round * 7 + std::process::id()) % 50)));
     }
-    Failure::new(Kind::Remote, format!("{url}/{key}: others wrote it {ROUNDS} times while it was to be written"))
+    CliError::new(Kind::Remote, format!("{url}/{key}: others wrote it {ROUNDS} times while it was to be written"))
         .hint("who writes it so often? Then run the same command again")
         .err()
 }
@@ -127,13 +127,13 @@ pub fn histories(store: &BucketStore) -> Result<Vec<(String, History)>> {
 
 /// Points the branch of a release to it, unless it points to a newer one.
 pub fn publish(store: &BucketStore, manifest: &Manifest) -> Result<Published> {
-    let left = |why: &str| Published {
+    let left = |reason: &str| Published {
         store: store.url.clone(),
         pointer: None,
         job: None,
         release: None,
         moved: false,
-        why: Some(why.to_owned()),
+        reason: Some(reason.to_owned()),
     };
     let Some(branch) = manifest.commit.branch.as_deref().filter(|_| !manifest.commit.dirty) else {
         return Ok(left("only a clean build of a branch can be the newest of it"));
@@ -144,12 +144,12 @@ pub fn publish(store: &BucketStore, manifest: &Manifest) -> Result<Published> {
             .err();
     }
     let key = latest_key(store, branch);
-    let published = |latest: &Latest, moved: bool, why: Option<&str>| Published {
+    let published = |latest: &Latest, moved: bool, reason: Option<&str>| Published {
         pointer: Some(key.clone()),
         job: latest.job,
         release: Some(latest.release.clone()),
         moved,
-        why: why.map(str::to_owned),
+        reason: reason.map(str::to_owned),
         ..left("")
     };
     let done = change((&store.url, store.trusted()?), &key, |there| {
@@ -158,10 +158,10 @@ pub fn publish(store: &BucketStore, manifest: &Manifest) -> Result<Published> {
             release: manifest.id.clone(),
             commit: manifest.commit.sha.clone(),
             job: manifest.ci.as_ref().map(|ci| ci.job),
-            at: store.cx.now(),
+            at: store.ctx.now(),
         };
         if let Some(theirs) = there.map(|text| parse(store, &key, text)).transpose()? {
-            let ancestry = git::ancestry(store.cx, &ours.commit, &theirs.commit);
+            let ancestry = git::ancestry(store.ctx, &ours.commit, &theirs.commit);
             match age(&ours.release, &theirs.release, ancestry) {
                 Age::Newer => {}
                 Age::Same => return Ok(Next::Leave(published(&theirs, false, None))),

@@ -1,22 +1,22 @@
 //! What a bucket may forget. Which releases go, and what is debris, is decided by pure functions, tested as tables.
 //!
-//! A prune and a deploy that meet: the deploy writes to `live` what it is about to bring and then looks at `doomed`,
-//! the prune writes `doomed` and then looks at `live`. One of them sees the other. So it is with a publish and `latest`,
+//! A prune and a deploy that meet: the deploy writes to `live` what it is about to bring and then looks at `pending_deletion`,
+//! the prune writes `pending_deletion` and then looks at `live`. One of them sees the other. So it is with a publish and `latest`,
 //! and with a put and the listing.
 
-use crate::error::{Failure, Kind, Result, verification};
-use crate::machine::{Life, Owner};
+use crate::error::{CliError, Kind, Result, verification};
+use crate::machine::{Liveness, Owner};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::store::bucket::pointer::{Next, change};
 use crate::store::bucket::{BucketStore, RELEASES, bundle_key, is_manifest, manifest_key};
 use crate::store::object::Object;
-use crate::store::{Kept, Needed, Retention};
+use crate::store::{Needed, Retention, RetentionDecision};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-const DOOMED: &str = "doomed.json";
+const DOOMED: &str = "pending_deletion.json";
 /// What stands in it when nobody prunes. It is not removed: not every server can remove under a condition.
 const NOTHING: &[u8] = b"{}";
 /// A prune that has not ended after this long was killed: it removes nothing any more, and its list means nothing.
@@ -26,7 +26,7 @@ const LIMIT: SignedDuration = SignedDuration::from_mins(15);
 
 /// What a prune is about to remove.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Doomed {
+pub struct PendingDeletion {
     /// Since when.
     pub since: Timestamp,
     /// Who prunes, for people.
@@ -113,22 +113,22 @@ pub fn debris<'a>(
 }
 
 /// The list of a prune that is under way.
-pub fn doomed(store: &BucketStore) -> Result<Option<Doomed>> {
+pub fn pending_deletion(store: &BucketStore) -> Result<Option<PendingDeletion>> {
     let read = store.bucket()?.read(DOOMED)?;
-    let doomed = parse(&store.url, read.as_ref().map(|(text, _)| text.as_slice()))?;
-    Ok(doomed.filter(|doomed| doomed.counts(store.cx.now())))
+    let pending_deletion = parse(&store.url, read.as_ref().map(|(text, _)| text.as_slice()))?;
+    Ok(pending_deletion.filter(|pending_deletion| pending_deletion.counts(store.ctx.now())))
 }
 
-impl Doomed {
+impl PendingDeletion {
     /// Whether somebody may still go by it: not after a while, by whatever clock, nor once it is known to be over.
     fn counts(&self, now: Timestamp) -> bool {
-        let dead = self.owner.as_ref().is_some_and(|owner| owner.life() == Life::Dead);
+        let dead = self.owner.as_ref().is_some_and(|owner| owner.liveness() == Liveness::Dead);
         now.duration_since(self.since).abs() < STALE && !dead
     }
 }
 
 /// Reads the list. One that cannot be read may name anything.
-fn parse(url: &str, there: Option<&[u8]>) -> Result<Option<Doomed>> {
+fn parse(url: &str, there: Option<&[u8]>) -> Result<Option<PendingDeletion>> {
     match there {
         None | Some(NOTHING) => Ok(None),
         Some(text) => serde_json::from_slice(text).map(Some).map_err(|error| {
@@ -146,28 +146,30 @@ pub fn prune(
     by: &Owner,
     dry_run: bool,
     needed: Needed,
-) -> Result<Vec<Kept>> {
+) -> Result<Vec<RetentionDecision>> {
     let bucket = store.bucket()?;
     let objects = bucket.list(RELEASES)?;
     let (releases, bundles) = stored(store, &objects)?;
-    let now = store.cx.now();
+    let now = store.ctx.now();
     let mut plan = plan(&releases, &needed()?, &pointed(store)?, retention, now);
     let mut debris: BTreeSet<_> =
         debris(&objects, &bundles, retention, now).into_iter().map(|object| object.key.clone()).collect();
-    let releases: BTreeSet<_> = plan.iter().filter(|(_, why)| why.is_none()).map(|(id, _)| id.clone()).collect();
+    let releases: BTreeSet<_> = plan.iter().filter(|(_, reason)| reason.is_none()).map(|(id, _)| id.clone()).collect();
     let goes = !releases.is_empty() || !debris.is_empty();
     if goes && !dry_run {
         let owner = Some(by.clone());
-        let doomed = Doomed { since: now, by: by.by.clone(), owner, releases, debris: debris.clone() };
-        announce(store, &doomed)?;
+        let pending_deletion =
+            PendingDeletion { since: now, by: by.by.clone(), owner, releases, debris: debris.clone() };
+        announce(store, &pending_deletion)?;
         let removed = look_again(store, &mut plan, &mut debris, needed)
             .and_then(|()| remove(store, &plan, &objects, now))
             .and_then(|()| debris.iter().try_for_each(|key| not_over(store, now).and_then(|()| bucket.remove(key))));
-        let ended = end(store, &doomed);
+        let ended = end(store, &pending_deletion);
         removed.and(ended)?;
     }
-    let mut kept: Vec<_> = plan.into_iter().map(|(id, why)| Kept { what: id.to_string(), why }).collect();
-    kept.extend(debris.into_iter().map(|key| Kept { what: key, why: None }));
+    let mut kept: Vec<_> =
+        plan.into_iter().map(|(id, reason)| RetentionDecision { what: id.to_string(), reason }).collect();
+    kept.extend(debris.into_iter().map(|key| RetentionDecision { what: key, reason: None }));
     Ok(kept)
 }
 
@@ -179,8 +181,8 @@ fn look_again(
     needed: Needed,
 ) -> Result<()> {
     let (needed, pointed) = (needed()?, pointed(store)?);
-    for (id, why) in plan.iter_mut().filter(|(_, why)| why.is_none()) {
-        *why = match needed.get(id) {
+    for (id, reason) in plan.iter_mut().filter(|(_, reason)| reason.is_none()) {
+        *reason = match needed.get(id) {
             Some(env) => Some(format!("needed by {env}")),
             None if pointed.contains(id) => Some("it is the latest of a branch".into()),
             None => None,
@@ -201,8 +203,8 @@ fn look_again(
 
 /// A prune that takes too long is taken for dead by others, so it stops well before.
 fn not_over(store: &BucketStore, began: Timestamp) -> Result<()> {
-    if store.cx.interrupted() || store.cx.now().duration_since(began) > LIMIT {
-        return Failure::new(Kind::Failed, format!("{}: stopped; what was removed is gone whole", store.url))
+    if store.ctx.interrupted() || store.ctx.now().duration_since(began) > LIMIT {
+        return CliError::new(Kind::Failed, format!("{}: stopped; what was removed is gone whole", store.url))
             .hint("the same command again goes on")
             .err();
     }
@@ -210,7 +212,7 @@ fn not_over(store: &BucketStore, began: Timestamp) -> Result<()> {
 }
 
 /// Takes the list back, if it is still ours.
-fn end(store: &BucketStore, ours: &Doomed) -> Result<()> {
+fn end(store: &BucketStore, ours: &PendingDeletion) -> Result<()> {
     change((&store.url, store.trusted()?), DOOMED, |there| {
         let theirs = parse(&store.url, there)?.is_none_or(|it| it != *ours);
         Ok(if theirs { Next::Leave(()) } else { Next::Write(NOTHING.to_vec(), ()) })
@@ -224,7 +226,7 @@ fn remove(
     objects: &[Object],
     began: Timestamp,
 ) -> Result<()> {
-    for (id, _) in plan.iter().filter(|(_, why)| why.is_none()) {
+    for (id, _) in plan.iter().filter(|(_, reason)| reason.is_none()) {
         not_over(store, began)?;
         let inside = format!("/{id}/");
         let own = objects.iter().filter(|it| it.key.contains(&inside));
@@ -237,12 +239,12 @@ fn remove(
 }
 
 /// One prune at a time, and everybody can see what it removes.
-fn announce(store: &BucketStore, doomed: &Doomed) -> Result<()> {
-    let now = store.cx.now();
+fn announce(store: &BucketStore, pending_deletion: &PendingDeletion) -> Result<()> {
+    let now = store.ctx.now();
     change((&store.url, store.trusted()?), DOOMED, |there| match parse(&store.url, there)? {
-        Some(other) if other.counts(now) && other != *doomed => {
+        Some(other) if other.counts(now) && other != *pending_deletion => {
             let since = other.since.strftime("%Y-%m-%d %H:%M:%SZ");
-            Failure::new(Kind::Locked, format!("{}: {} prunes since {since}", store.url, other.by))
+            CliError::new(Kind::Locked, format!("{}: {} prunes since {since}", store.url, other.by))
                 .hint(format!(
                     "wait until it has ended; one that was killed is passed over after 30 minutes, or at once when you \
                      remove {}/{DOOMED}",
@@ -251,7 +253,7 @@ fn announce(store: &BucketStore, doomed: &Doomed) -> Result<()> {
                 .err()
         }
         _ => {
-            let text = serde_json::to_vec(doomed).expect("a list has no maps");
+            let text = serde_json::to_vec(pending_deletion).expect("a list has no maps");
             Ok(Next::Write(text, ()))
         }
     })
@@ -313,7 +315,7 @@ mod tests {
         let kept = |keep, days, now| -> String {
             let retention = Retention { app: "shop", keep, days };
             let plan = plan(&releases, &needed, &BTreeSet::from([id(5)]), retention, at(now));
-            let kept = plan.iter().filter(|(_, why)| why.is_some());
+            let kept = plan.iter().filter(|(_, reason)| reason.is_some());
             kept.map(|(id, _)| releases.iter().position(|it| it.id == *id).unwrap().to_string()).collect()
         };
         assert_eq!(kept(1, 0, 100), "651", "the newest of each branch, and what prod needs");
@@ -326,7 +328,7 @@ mod tests {
             .collect();
         let retention = Retention { app: "shop", keep: 2, days: 0 };
         let kept = plan(&mixed, &BTreeMap::new(), &BTreeSet::new(), retention, at(100));
-        let gone: Vec<_> = kept.iter().filter(|(_, why)| why.is_none()).map(|(id, _)| id.clone()).collect();
+        let gone: Vec<_> = kept.iter().filter(|(_, reason)| reason.is_none()).map(|(id, _)| id.clone()).collect();
         assert_eq!(gone, [id(0)]);
         let foreign = [Stored { app: "other".into(), ..stored(1, "main") }];
         let retention = Retention { app: "shop", keep: 0, days: 0 };

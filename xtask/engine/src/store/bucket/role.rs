@@ -4,12 +4,12 @@
 //! The exchange: <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html>, the token:
 //! <https://circleci.com/docs/openid-connect-tokens/>.
 
-use crate::cx::{Cx, Input};
-use crate::error::{Failure, Kind, Result, kind_of};
+use crate::context::{Context, Input};
+use crate::error::{CliError, Kind, Result, kind_of};
 use crate::http::proxy::Proxy;
 use crate::http::{Client, NetworkOptions, Secret, policy};
+use crate::store::object::diagnose::tag;
 use crate::store::object::settings::Role;
-use crate::store::object::trouble::tag;
 use std::process::Command;
 use std::time::Duration;
 
@@ -20,12 +20,12 @@ const ATTEMPTS: u32 = 4;
 pub type Keys = [(String, String); 3];
 
 /// Asks for the keys of a role.
-pub fn keys(cx: &Cx, role: &Role, network: &NetworkOptions) -> Result<Keys> {
+pub fn keys(ctx: &Context, role: &Role, network: &NetworkOptions) -> Result<Keys> {
     let service = Service { client: Client::with_network(network)?, proxy: network.proxies.for_url(&role.endpoint)? };
-    match exchange(cx, &service, role, &role.token) {
+    match exchange(ctx, &service, role, &role.token) {
         // The token of the environment lives an hour, and the job may be older. Not every service says that it expired.
-        Err(refused) if kind_of(&refused) == Kind::Auth => match fresh(cx) {
-            Some(token) => exchange(cx, &service, role, &token),
+        Err(refused) if kind_of(&refused) == Kind::Auth => match fresh(ctx) {
+            Some(token) => exchange(ctx, &service, role, &token),
             None => Err(refused),
         },
         done => done,
@@ -38,8 +38,8 @@ struct Service {
     proxy: Option<Proxy>,
 }
 
-fn exchange(cx: &Cx, service: &Service, role: &Role, token: &Secret) -> Result<Keys> {
-    let session = format!("gangplank-{}", cx.var("CIRCLE_BUILD_NUM").unwrap_or("laptop"));
+fn exchange(ctx: &Context, service: &Service, role: &Role, token: &Secret) -> Result<Keys> {
+    let session = format!("gangplank-{}", ctx.var("CIRCLE_BUILD_NUM").unwrap_or("laptop"));
     let fields = [
         ("Action", "AssumeRoleWithWebIdentity"),
         ("Version", "2011-06-15"),
@@ -47,15 +47,15 @@ fn exchange(cx: &Cx, service: &Service, role: &Role, token: &Secret) -> Result<K
         ("RoleSessionName", session.as_str()),
     ];
     let what = format!("cannot take on the role {} at {}", role.arn, policy::origin(&role.endpoint));
-    let mut why = String::new();
+    let mut reason = String::new();
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
             std::thread::sleep(Duration::from_millis(125 << attempt));
         }
         match service.client.post_form(&role.endpoint, &fields, ("WebIdentityToken", token)) {
             Ok(answer) if !policy::is_passing(answer.status) => return read(&what, answer.status, &answer.body),
-            Ok(answer) => why = format!("it answered {}", answer.status),
-            Err(broken) => why = broken.why,
+            Ok(answer) => reason = format!("it answered {}", answer.status),
+            Err(broken) => reason = broken.reason,
         }
     }
     let (by, hint) = match &service.proxy {
@@ -66,7 +66,7 @@ fn exchange(cx: &Cx, service: &Service, role: &Role, token: &Secret) -> Result<K
             (String::new(), hint.to_owned())
         }
     };
-    Failure::new(Kind::Remote, format!("{what}: {by}{why} (tried {ATTEMPTS} times)")).hint(hint).err()
+    CliError::new(Kind::Remote, format!("{what}: {by}{reason} (tried {ATTEMPTS} times)")).hint(hint).err()
 }
 
 fn read(what: &str, status: u16, text: &str) -> Result<Keys> {
@@ -88,14 +88,14 @@ fn read(what: &str, status: u16, text: &str) -> Result<Keys> {
              an hour? See docs/s3.md"
         }
     };
-    Failure::new(Kind::Auth, format!("{what}: {code}{message}")).hint(hint).err()
+    CliError::new(Kind::Auth, format!("{what}: {code}{message}")).hint(hint).err()
 }
 
 /// A new token, where CircleCI's own program is at hand.
-fn fresh(cx: &Cx) -> Option<Secret> {
-    let mut command = Command::new(cx.program_on_path("circleci")?);
+fn fresh(ctx: &Context) -> Option<Secret> {
+    let mut command = Command::new(ctx.program_on_path("circleci")?);
     command.args(["run", "oidc", "get"]);
-    let answer = cx.answer(command, Input::Empty).ok()?;
+    let answer = ctx.answer(command, Input::Empty).ok()?;
     let token = answer.stdout.trim();
     (answer.ok() && !token.is_empty()).then(|| Secret::new(token))
 }

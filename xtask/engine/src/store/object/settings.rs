@@ -5,7 +5,7 @@ mod azure;
 mod endpoint;
 mod google;
 
-use crate::cx::var;
+use crate::context::var;
 use crate::error::{Result, usage};
 use crate::http::{self, NetworkOptions, Secret};
 use std::collections::BTreeMap;
@@ -141,7 +141,7 @@ fn clean(vars: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
 }
 
 fn parts(url: &str) -> Result<(Scheme, String, String)> {
-    let wrong = |why: &str| usage(format!("store {url}: {why}")).hint("write s3://BUCKET/PREFIX");
+    let wrong = |reason: &str| usage(format!("store {url}: {reason}")).hint("write s3://BUCKET/PREFIX");
     let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("it names no bucket"))?;
     let scheme = match scheme {
         "s3" => Scheme::S3,

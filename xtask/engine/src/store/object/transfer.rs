@@ -1,9 +1,9 @@
 //! Big files to and from a bucket, in parts, with a memory that does not depend on their size.
 
-use crate::error::{Explain, Kind, Result, failed};
+use crate::error::{Kind, Result, WithHint, failed};
 use crate::release::digest::Hasher;
 use crate::release::{Progress, sync_dir};
-use crate::store::object::trouble::{self, Doing, explain};
+use crate::store::object::diagnose::{self, Doing, explain};
 use crate::store::object::{AT_ONCE, Bucket, PART};
 use futures_util::{StreamExt, stream};
 use object_store::{ObjectStoreExt, WriteMultipart};
@@ -20,11 +20,11 @@ impl Bucket<'_> {
     async fn send(&self, key: &str, from: &Path, progress: Progress<'_>) -> Result<()> {
         let unreadable = || format!("cannot read {}", from.display());
         let hint = || "check the disk".to_owned();
-        let mut file = File::open(from).explain(Kind::Failed, unreadable, hint)?;
-        let total = file.metadata().explain(Kind::Failed, unreadable, hint)?.len();
+        let mut file = File::open(from).with_hint(Kind::Failed, unreadable, hint)?;
+        let total = file.metadata().with_hint(Kind::Failed, unreadable, hint)?.len();
         let mut next = || -> Result<Vec<u8>> {
             let mut part = Vec::with_capacity(PART);
-            (&mut file).take(PART as u64).read_to_end(&mut part).explain(Kind::Failed, unreadable, hint)?;
+            (&mut file).take(PART as u64).read_to_end(&mut part).with_hint(Kind::Failed, unreadable, hint)?;
             Ok(part)
         };
         let doing = Doing::Writing(key);
@@ -61,8 +61,8 @@ impl Bucket<'_> {
     }
 
     fn not_interrupted(&self) -> Result<()> {
-        if self.cx.interrupted() {
-            return failed(trouble::STOPPED).hint("run the same command again").err();
+        if self.ctx.interrupted() {
+            return failed(diagnose::STOPPED).hint("run the same command again").err();
         }
         Ok(())
     }
@@ -75,7 +75,7 @@ impl Bucket<'_> {
     async fn receive(&self, key: &str, bytes: u64, to: &Path, progress: Progress<'_>) -> Result<String> {
         let unwritable = || format!("cannot write {}", to.display());
         let hint = || "check free space and permissions: `df -h .`".to_owned();
-        let mut file = File::create(to).explain(Kind::Failed, unwritable, hint)?;
+        let mut file = File::create(to).with_hint(Kind::Failed, unwritable, hint)?;
         let (object, step) = (self.key(key), PART as u64);
         let ranges = (0..bytes.div_ceil(step)).map(|n| n * step..((n + 1) * step).min(bytes));
         let mut parts = stream::iter(ranges).map(|range| self.store.get_range(&object, range)).buffered(AT_ONCE);
@@ -84,11 +84,15 @@ impl Bucket<'_> {
             self.not_interrupted()?;
             let part = self.explained(Doing::Reading(key), part)?;
             hasher.update(&part);
-            file.write_all(&part).explain(Kind::Failed, unwritable, hint)?;
+            file.write_all(&part).with_hint(Kind::Failed, unwritable, hint)?;
             done += part.len() as u64;
             progress(done, bytes);
         }
-        file.sync_all().and_then(|()| to.parent().map_or(Ok(()), sync_dir)).explain(Kind::Failed, unwritable, hint)?;
+        file.sync_all().and_then(|()| to.parent().map_or(Ok(()), sync_dir)).with_hint(
+            Kind::Failed,
+            unwritable,
+            hint,
+        )?;
         Ok(hasher.hex())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Names and order of what is looked at: <https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>.
 
-use crate::error::{Failure, Kind, Result, usage};
+use crate::error::{CliError, Kind, Result, usage};
 use crate::http::policy::is_secure;
 use crate::http::proxy::Proxies;
 use crate::http::{self, CaBundle, NetworkOptions, Secret};
@@ -97,8 +97,8 @@ fn ca_bundle(vars: &BTreeMap<String, String>, profile: &Profile, files: Files) -
     let named = vars.get("AWS_CA_BUNDLE").map(String::as_str).filter(|path| !path.is_empty());
     let named = named.map(|path| ("AWS_CA_BUNDLE", path));
     let Some((name, path)) = named.or_else(|| Some(("ca_bundle", profile.get("ca_bundle")?))) else { return Ok(None) };
-    let wrong = |why: &str| {
-        usage(format!("{name} names {path}, {why}")).hint(format!("set {name} to a file of certificates in PEM"))
+    let wrong = |reason: &str| {
+        usage(format!("{name} names {path}, {reason}")).hint(format!("set {name} to a file of certificates in PEM"))
     };
     let text = files(path).ok_or_else(|| wrong("which cannot be read"))?;
     CaBundle::parse(&text).map(Some).ok_or_else(|| wrong("which contains no certificate in PEM").into())
@@ -111,7 +111,7 @@ fn credentials(vars: &BTreeMap<String, String>, profile: &Profile, region: &str,
         (None, None) => {}
         (have, _) => {
             let missing = if have.is_some() { "AWS_SECRET_ACCESS_KEY" } else { "AWS_ACCESS_KEY_ID" };
-            return Failure::new(Kind::Auth, format!("{missing} is not set, and its other half is"))
+            return CliError::new(Kind::Auth, format!("{missing} is not set, and its other half is"))
                 .hint("set both in the context of the job")
                 .err();
         }
@@ -136,7 +136,7 @@ fn credentials(vars: &BTreeMap<String, String>, profile: &Profile, region: &str,
     }
     if profile.get("aws_access_key_id").is_some() != profile.get("aws_secret_access_key").is_some() {
         let name = var("AWS_PROFILE").unwrap_or("default");
-        return Failure::new(Kind::Auth, format!("profile `{name}` of ~/.aws has only one half of a key"))
+        return CliError::new(Kind::Auth, format!("profile `{name}` of ~/.aws has only one half of a key"))
             .hint("it needs aws_access_key_id and aws_secret_access_key: `aws configure` writes both")
             .err();
     }

@@ -3,7 +3,7 @@
 //! The variables: <https://learn.microsoft.com/azure/storage/blobs/authorize-data-operations-cli>, the string:
 //! <https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string>.
 
-use crate::error::{Failure, Kind, Result, usage};
+use crate::error::{CliError, Kind, Result, usage};
 use crate::http::policy::is_secure;
 use crate::http::proxy::Proxies;
 use crate::http::{self, NetworkOptions};
@@ -108,8 +108,8 @@ impl Account {
 
     /// Parses `NAME=VALUE;NAME=VALUE`. No part of it is printed, because any of them may be the key.
     fn from_connection_string(text: &str) -> Result<Self> {
-        let wrong = |why: &str| {
-            usage(format!("{STRING} {why}"))
+        let wrong = |reason: &str| {
+            usage(format!("{STRING} {reason}"))
                 .hint("copy it again: `az storage account show-connection-string --name ACCOUNT --output tsv`")
         };
         let mut pairs = BTreeMap::new();
@@ -134,7 +134,7 @@ impl Account {
         let named = |value: Option<String>| value.map(|value| (STRING, value));
         let (key, sas) = (named(get("accountkey")), named(get("sharedaccesssignature")));
         if key.is_none() && sas.is_none() {
-            return Failure::new(Kind::Auth, format!("{STRING} has neither AccountKey nor SharedAccessSignature"))
+            return CliError::new(Kind::Auth, format!("{STRING} has neither AccountKey nor SharedAccessSignature"))
                 .hint("copy it again: `az storage account show-connection-string --name ACCOUNT --output tsv`")
                 .err();
         }
@@ -237,7 +237,7 @@ fn check_key(name: &str, key: &str) -> Result<()> {
     if good && !digits.is_empty() && key.len().is_multiple_of(4) && key.len() - digits.len() <= 2 {
         return Ok(());
     }
-    Failure::new(Kind::Auth, format!("the key in {name} is not base64"))
+    CliError::new(Kind::Auth, format!("the key in {name} is not base64"))
         .hint(format!("copy it again, whole, into {name}: `az storage account keys list --account-name ACCOUNT`"))
         .err()
 }
@@ -248,7 +248,7 @@ fn check_sas(name: &str, sas: &str) -> Result<()> {
     {
         return Ok(());
     }
-    Failure::new(Kind::Auth, format!("the shared access signature in {name} has no `sig=`"))
+    CliError::new(Kind::Auth, format!("the shared access signature in {name} has no `sig=`"))
         .hint(format!("copy it again into {name}, from `sv=` to the end, in quotes"))
         .err()
 }
@@ -257,7 +257,7 @@ fn check_token_file(var: &Vars, files: Files) -> Result<()> {
     let name = "AZURE_FEDERATED_TOKEN_FILE";
     match var.get(name) {
         Some(path) if files(path).is_none() => {
-            Failure::new(Kind::Auth, format!("{name} names {path}, which cannot be read"))
+            CliError::new(Kind::Auth, format!("{name} names {path}, which cannot be read"))
                 .hint(format!("write the token there first, or `unset {name}`"))
                 .err()
         }

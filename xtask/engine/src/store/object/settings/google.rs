@@ -2,7 +2,7 @@
 //!
 //! The order of what is looked at: <https://cloud.google.com/docs/authentication/application-default-credentials>.
 
-use crate::error::{Failure, Kind, Result, usage};
+use crate::error::{CliError, Kind, Result, usage};
 use crate::http::NetworkOptions;
 use crate::http::proxy::Proxies;
 use crate::store::object::settings::endpoint::Endpoint;
@@ -81,7 +81,7 @@ fn login(var: &Vars, files: Files) -> Result<Option<Credential>> {
     }
     if let Some((name, path)) = file.or_else(|| var.first(&["GOOGLE_APPLICATION_CREDENTIALS"])) {
         let Some(text) = files(&path) else {
-            return Failure::new(Kind::Auth, format!("{name} names {path}, which cannot be read"))
+            return CliError::new(Kind::Auth, format!("{name} names {path}, which cannot be read"))
                 .hint(format!("set {name} to the file of a service account, by its full path"))
                 .err();
         };
@@ -113,8 +113,8 @@ fn login(var: &Vars, files: Files) -> Result<Option<Credential>> {
 
 /// Parses a document with credentials. No part of it is printed, because any of them may be the key.
 fn document(name: &str, text: &str, path: Option<&str>) -> Result<Credential> {
-    let wrong = |why: &str| {
-        Failure::new(Kind::Auth, format!("{name} holds {why}"))
+    let wrong = |reason: &str| {
+        CliError::new(Kind::Auth, format!("{name} holds {reason}"))
             .hint("use the JSON key of a service account: `gcloud iam service-accounts keys create KEY.json --iam-account=ACCOUNT`")
     };
     let value: Value = serde_json::from_str(text).map_err(|_| wrong("text that is not JSON"))?;

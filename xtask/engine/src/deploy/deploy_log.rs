@@ -4,8 +4,8 @@
 //! What is about to go live is told before it does. A store that cannot be told is passed over aloud: it must not keep
 //! anybody from a deploy. One that is just removing the release does.
 
-use crate::cx::Cx;
-use crate::deploy::history::{Happened, History, Record};
+use crate::context::Context;
+use crate::deploy::history::{History, HistoryEvent, Record};
 use crate::deploy::state::Lockable;
 use crate::error::{Kind, Result, kind_of};
 use crate::store::Store;
@@ -14,13 +14,13 @@ use std::collections::BTreeSet;
 
 /// The stores of a catalog that keep a history.
 #[derive(Default)]
-pub struct Ledger<'a> {
+pub struct DeployLog<'a> {
     stores: Vec<&'a dyn Store>,
     /// Those that did not answer: each is waited for once in a command.
     lost: RefCell<BTreeSet<String>>,
 }
 
-impl<'a> Ledger<'a> {
+impl<'a> DeployLog<'a> {
     /// Those of `stores` that keep one.
     pub fn new(stores: impl Iterator<Item = &'a dyn Store>) -> Self {
         Self { stores: stores.filter(|store| store.keeps_history()).collect(), lost: RefCell::default() }
@@ -46,7 +46,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// What each store knows of an env. One that does not answer is passed over aloud.
-    pub fn histories(&self, cx: &Cx, env: &str) -> Vec<(String, History)> {
+    pub fn histories(&self, ctx: &Context, env: &str) -> Vec<(String, History)> {
         let mut all = Vec::new();
         for store in self.stores() {
             match store.history(env) {
@@ -54,7 +54,7 @@ impl<'a> Ledger<'a> {
                     let history = history.inspect(|history| {
                         if history.unreadable > 0 {
                             let (n, url) = (history.unreadable, store.url());
-                            cx.warn(format!(
+                            ctx.warn(format!(
                                 "{url}: passed over {n} line(s) of what was live in {env}: they are no records"
                             ));
                         }
@@ -62,7 +62,7 @@ impl<'a> Ledger<'a> {
                     all.extend(history.map(|history| (store.url().to_owned(), history)));
                 }
                 Err(error) => {
-                    cx.warn(format!("{} is left out: {error:#}", store.url()));
+                    ctx.warn(format!("{} is left out: {error:#}", store.url()));
                     self.lose(store.url(), &error);
                 }
             }
@@ -72,12 +72,12 @@ impl<'a> Ledger<'a> {
 
     /// The release of a record is about to go live. Without changes on any host it is only made sure that it is known to
     /// be. A record without a release, that of a prune, is of no interest.
-    pub fn begins(&self, cx: &Cx, env: &str, record: &Record, changes: bool) -> Result<()> {
+    pub fn begins(&self, ctx: &Context, env: &str, record: &Record, changes: bool) -> Result<()> {
         let Some(id) = &record.release else { return Ok(()) };
-        let event = if changes { Happened::Switched } else { Happened::Live };
+        let event = if changes { HistoryEvent::Switched } else { HistoryEvent::Live };
         let line = Record { event, ..record.clone() };
         for url in &*self.lost.borrow() {
-            untold(cx, url, env, "it did not answer");
+            unnotified(ctx, url, env, "it did not answer");
         }
         for store in self.stores() {
             let told = match store.history(env) {
@@ -88,7 +88,7 @@ impl<'a> Ledger<'a> {
             match told {
                 Err(error) if matches!(kind_of(&error), Kind::Locked | Kind::Usage) => return Err(error),
                 Err(error) => {
-                    untold(cx, store.url(), env, &format!("{error:#}"));
+                    unnotified(ctx, store.url(), env, &format!("{error:#}"));
                     self.lose(store.url(), &error);
                 }
                 Ok(()) => {}
@@ -98,20 +98,22 @@ impl<'a> Ledger<'a> {
     }
 
     /// How it ended.
-    pub fn ended(&self, cx: &Cx, env: &str, record: &Record, error: Option<&anyhow::Error>) {
-        let event = if error.is_none() { Happened::Live } else { Happened::Failed };
-        let why = error.map(|error| cx.scrub(&format!("{error:#}"))).or_else(|| record.why.clone());
-        let line = Record { event, at: cx.now(), why, ..record.clone() };
+    pub fn ended(&self, ctx: &Context, env: &str, record: &Record, error: Option<&anyhow::Error>) {
+        let event = if error.is_none() { HistoryEvent::Live } else { HistoryEvent::Failed };
+        let reason = error.map(|error| ctx.scrub(&format!("{error:#}"))).or_else(|| record.reason.clone());
+        let line = Record { event, at: ctx.now(), reason, ..record.clone() };
         for store in self.stores().filter(|_| record.release.is_some()) {
             match store.append(env, &line) {
                 // It is live by now, whoever wants to remove it; and its beginning was told.
-                Err(error) if kind_of(&error) != Kind::Locked => untold(cx, store.url(), env, &format!("{error:#}")),
+                Err(error) if kind_of(&error) != Kind::Locked => {
+                    unnotified(ctx, store.url(), env, &format!("{error:#}"))
+                }
                 _ => {}
             }
         }
     }
 }
 
-fn untold(cx: &Cx, url: &str, env: &str, why: &str) {
-    cx.warn(format!("{url} was not told what is live in {env}, so a prune there does not know: {why}"));
+fn unnotified(ctx: &Context, url: &str, env: &str, reason: &str) {
+    ctx.warn(format!("{url} was not told what is live in {env}, so a prune there does not know: {reason}"));
 }

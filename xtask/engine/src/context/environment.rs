@@ -1,6 +1,6 @@
 //! The variables of this process, and those among them that are not text.
 
-use crate::error::{Failure, usage};
+use crate::error::{CliError, usage};
 use std::collections::BTreeMap;
 
 /// Variables that the engine reads, beside CircleCI's own.
@@ -92,7 +92,7 @@ fn is_read(name: &str) -> bool {
 }
 
 /// The error for a variable that is not UTF-8. Without it the variable would count as unset.
-pub fn not_utf8(name: &str) -> Failure {
+pub fn not_utf8(name: &str) -> CliError {
     usage(format!("the environment variable {name} is not UTF-8"))
         .hint(format!("set it again in UTF-8, or `unset {name}`; `env | grep ^{name}= | od -c` shows its bytes"))
 }

@@ -5,8 +5,8 @@
 //! <https://cloud.google.com/storage/docs/xml-api/reference-status>.
 
 use crate::error::Kind;
+use crate::store::object::diagnose::{Doing, Server, tag};
 use crate::store::object::settings::Scheme;
-use crate::store::object::trouble::{Doing, Server, tag};
 use serde_json::Value;
 
 /// Exit code, reason and hint.
@@ -23,7 +23,7 @@ pub fn diagnose(server: &Server, doing: Doing, code: &str, text: &str) -> Option
 }
 
 fn diagnose_s3(server: &Server, doing: Doing, code: &str, text: &str) -> Option<Diagnosis> {
-    let (kind, why, hint) = match code {
+    let (kind, reason, hint) = match code {
         "NoSuchBucket" | "ContainerNotFound" => return Some(missing(server)),
         "InvalidAccessKeyId" => (
             Kind::Auth,
@@ -56,13 +56,13 @@ fn diagnose_s3(server: &Server, doing: Doing, code: &str, text: &str) -> Option<
         ),
         _ => return None,
     };
-    Some((kind, why.to_owned(), hint))
+    Some((kind, reason.to_owned(), hint))
 }
 
 fn diagnose_azure(server: &Server, doing: Doing, code: &str, text: &str) -> Option<Diagnosis> {
     let key = &server.key_name;
     let detail = tag(text, "AuthenticationErrorDetail").unwrap_or_default().to_ascii_lowercase();
-    let (kind, why, hint) = match code {
+    let (kind, reason, hint) = match code {
         "ContainerBeingDeleted" => (
             Kind::Usage,
             "the container is being deleted",
@@ -92,14 +92,14 @@ fn diagnose_azure(server: &Server, doing: Doing, code: &str, text: &str) -> Opti
             "look at it in Azure's portal, and enable it".into(),
         ),
         "AuthorizationFailure" | "AuthorizationSourceIPMismatch" => {
-            let (kind, why, hint) = denied(server, doing);
-            return Some((kind, why, format!("{hint}; the account's network rules may also keep this machine out")));
+            let (kind, reason, hint) = denied(server, doing);
+            return Some((kind, reason, format!("{hint}; the account's network rules may also keep this machine out")));
         }
         "InsufficientAccountPermissions" | "PublicAccessNotPermitted" => return Some(denied(server, doing)),
         _ if code.starts_with("Authorization") && code.ends_with("Mismatch") => return Some(denied(server, doing)),
         _ => return None,
     };
-    Some((kind, why.to_owned(), hint))
+    Some((kind, reason.to_owned(), hint))
 }
 
 fn unknown_key(server: &Server) -> (Kind, &'static str, String) {
@@ -120,14 +120,14 @@ fn unknown_key(server: &Server) -> (Kind, &'static str, String) {
 }
 
 fn diagnose_google(server: &Server, code: &str) -> Option<Diagnosis> {
-    let why = match code {
+    let reason = match code {
         "AuthenticationRequired" | "InvalidSecurity" => "the server does not know these credentials",
         "UserProjectAccountProblem" => "the project of the bucket has no active billing account",
         _ => return None,
     };
     Some((
         Kind::Auth,
-        why.to_owned(),
+        reason.to_owned(),
         format!("make a new key of the service account and set {} again", server.key_name),
     ))
 }
@@ -170,14 +170,14 @@ pub fn diagnose_token_service(server: &Server, text: &str) -> Option<Diagnosis> 
     let code = answer.get("error")?.as_str()?;
     let described = answer.get("error_description").and_then(Value::as_str).unwrap_or_default();
     let line = described.lines().next().unwrap_or_default();
-    let why = if line.is_empty() { code.to_owned() } else { format!("{code} ({line})") };
+    let reason = if line.is_empty() { code.to_owned() } else { format!("{code} ({line})") };
     let with = match server.scheme {
         Some(Scheme::Azure) => ", AZURE_TENANT_ID and AZURE_CLIENT_ID",
         _ => "",
     };
     Some((
         Kind::Auth,
-        format!("the token service answered {why}"),
+        format!("the token service answered {reason}"),
         format!("check {}{with}: see docs/s3.md", server.key_name),
     ))
 }

@@ -1,11 +1,11 @@
 //! What ssh complains, as failures with something to do about them. ssh ends with 255 whatever is wrong, so its words
 //! are all there is: those of `OpenSSH` 7 to 10.
 
-use crate::error::{Failure, Kind};
+use crate::error::{CliError, Kind};
 use crate::host::ssh::Address;
 
 /// Why there is no connection, or no script began on it.
-pub fn explain(url: &str, address: &Address, said: &str) -> Failure {
+pub fn explain(url: &str, address: &Address, said: &str) -> CliError {
     let lines: Vec<_> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let all = lines.join(" ");
     // The last line is ssh's verdict; what comes before may be a banner of two screens.
@@ -55,13 +55,13 @@ pub fn explain(url: &str, address: &Address, said: &str) -> Failure {
     } else {
         (Kind::Remote, last.to_owned(), format!("can you reach it? `ssh{port} {} true`", login(address)))
     };
-    Failure::new(kind, format!("{url}: {what}")).hint(hint)
+    CliError::new(kind, format!("{url}: {what}")).hint(hint)
 }
 
 /// A connection that broke while a script ran.
-pub fn broken(url: &str, what: &str, said: &str) -> Failure {
+pub fn broken(url: &str, what: &str, said: &str) -> CliError {
     let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("the connection is gone").trim();
-    Failure::new(Kind::Remote, format!("{url}: the connection broke while it was told to {what}: {last}"))
+    CliError::new(Kind::Remote, format!("{url}: the connection broke while it was told to {what}: {last}"))
         .hint("run the same command again: what the host has done by itself is found and gone on with")
 }
 

@@ -1,8 +1,8 @@
-//! The pipelines of a project: one for each [`Pattern`], and the two that CircleCI's Deploys page starts.
+//! The pipelines of a project: one for each [`Handoff`], and the two that CircleCI's Deploys page starts.
 
 use crate::ci::pipeline::{Arg, Condition, Job, Kind, Parameter, Pipeline, Step, Work, Workflow, Xtask};
 use crate::error::{Result, usage};
-use crate::project::{Env, Pattern, Project};
+use crate::project::{Env, Handoff, Project};
 use crate::store::{BUCKETS, WORKSPACE, WORKSPACE_URL};
 
 /// Parameters of the pipelines whose workflows can be asked for.
@@ -17,28 +17,28 @@ pub mod parameter {
     pub const REASON: &str = "reason";
 }
 
-/// The pipeline of a pattern. Fails when the project lacks a store that the pattern hands over with.
-pub fn pipeline(project: &Project, pattern: Pattern) -> Result<Pipeline> {
-    match pattern {
-        Pattern::Workspace => {}
-        Pattern::Artifacts => needs(project, pattern, &["circleci:artifacts"], "circleci:artifacts")?,
-        Pattern::S3 => needs(project, pattern, &BUCKETS, "s3://BUCKET/PREFIX")?,
+/// The pipeline of a handoff. Fails when the project lacks a store that the handoff hands over with.
+pub fn pipeline(project: &Project, handoff: Handoff) -> Result<Pipeline> {
+    match handoff {
+        Handoff::Workspace => {}
+        Handoff::Artifacts => needs(project, handoff, &["circleci:artifacts"], "circleci:artifacts")?,
+        Handoff::S3 => needs(project, handoff, &BUCKETS, "s3://BUCKET/PREFIX")?,
     }
-    // Within a workflow every pattern hands over by its workspace: it needs no token, and brings the program too.
-    needs(project, pattern, &[WORKSPACE_URL], WORKSPACE_URL)?;
-    Ok(match pattern {
-        Pattern::Workspace => workspace(project),
-        Pattern::Artifacts | Pattern::S3 => across_workflows(project, pattern),
+    // Within a workflow every handoff hands over by its workspace: it needs no token, and brings the program too.
+    needs(project, handoff, &[WORKSPACE_URL], WORKSPACE_URL)?;
+    Ok(match handoff {
+        Handoff::Workspace => workspace(project),
+        Handoff::Artifacts | Handoff::S3 => across_workflows(project, handoff),
     })
 }
 
-fn needs(project: &Project, pattern: Pattern, any_of: &[&str], like: &str) -> Result<()> {
+fn needs(project: &Project, handoff: Handoff, any_of: &[&str], like: &str) -> Result<()> {
     if has_store(project, any_of) {
         return Ok(());
     }
-    let (pattern, by) = (pattern.as_str(), any_of.join(" or "));
-    usage(format!("pattern `{pattern}` hands over by {by}, and no store of this project is one"))
-        .hint(format!("add \"{like}\" to `stores` in xtask/src/main.rs, or choose another pattern"))
+    let (handoff, by) = (handoff.as_str(), any_of.join(" or "));
+    usage(format!("handoff `{handoff}` hands over by {by}, and no store of this project is one"))
+        .hint(format!("add \"{like}\" to `stores` in xtask/src/main.rs, or choose another handoff"))
         .err()
 }
 
@@ -48,7 +48,7 @@ fn has_store(project: &Project, any_of: &[&str]) -> bool {
 
 /// One workflow: check, build, then each env in order, behind an approval where it asks for one.
 fn workspace(project: &Project) -> Pipeline {
-    let mut jobs = vec![check(project), build(project, Pattern::Workspace)];
+    let mut jobs = vec![check(project), build(project, Handoff::Workspace)];
     let mut after = "build".to_owned();
     for env in project.envs {
         if env.approval {
@@ -65,9 +65,9 @@ fn workspace(project: &Project) -> Pipeline {
 
 /// Workflows that hand over by a store: build and deploy where nobody is asked, a workflow for each approval, and for
 /// each env one to deploy and one to roll back on request.
-fn across_workflows(project: &Project, pattern: Pattern) -> Pipeline {
+fn across_workflows(project: &Project, handoff: Handoff) -> Pipeline {
     let free: Vec<_> = project.envs.iter().filter(|env| !env.approval).collect();
-    let mut jobs = vec![check(project), build(project, pattern), publish(project, pattern)];
+    let mut jobs = vec![check(project), build(project, handoff), publish(project, handoff)];
     let mut after = "publish".to_owned();
     for env in &free {
         let deploy = Job { requires: vec![after.clone()], ..deploy_from_workspace(project, env) };
@@ -78,13 +78,13 @@ fn across_workflows(project: &Project, pattern: Pattern) -> Pipeline {
         [] => "build".to_owned(),
         free => format!("build-deploy-{}", free.iter().map(|env| env.name).collect::<Vec<_>>().join("-")),
     };
-    let unasked = || vec![is(parameter::DEPLOY_ENV, ""), is(parameter::ROLLBACK_ENV, "")];
-    let mut workflows = vec![Workflow { name, when: Some(Condition::And(unasked())), jobs }];
+    let skipped = || vec![is(parameter::DEPLOY_ENV, ""), is(parameter::ROLLBACK_ENV, "")];
+    let mut workflows = vec![Workflow { name, when: Some(Condition::And(skipped())), jobs }];
     for env in project.envs.iter().filter(|env| env.approval) {
         let approve = approve(env);
         let deploy = Job { requires: vec![approve.name.clone()], ..deploy_from_store(project, env) };
         // Its branch is a condition of the workflow: an approval that nobody gives is not shown on every branch.
-        let when = unasked().into_iter().chain([on_branch(project)]).collect();
+        let when = skipped().into_iter().chain([on_branch(project)]).collect();
         workflows.push(Workflow {
             name: format!("deploy-{}-on-approval", env.name),
             when: Some(Condition::And(when)),
@@ -168,9 +168,9 @@ fn check(project: &Project) -> Job {
     Job::new("check", Kind::Work(compiling(project, steps)))
 }
 
-fn build(project: &Project, pattern: Pattern) -> Job {
+fn build(project: &Project, handoff: Handoff) -> Job {
     // It has no credentials, so a bucket is for the job after it.
-    let put: &[&str] = if pattern == Pattern::S3 { &["put", "--store", WORKSPACE_URL] } else { &["put"] };
+    let put: &[&str] = if handoff == Handoff::S3 { &["put", "--store", WORKSPACE_URL] } else { &["put"] };
     let mut steps = vec![
         Step::Checkout,
         Step::RestoreCargoCache,
@@ -179,17 +179,17 @@ fn build(project: &Project, pattern: Pattern) -> Job {
         Step::Persist { root: WORKSPACE.into(), paths: vec!["releases".into(), "bin".into()] },
     ];
     // A bucket may have artifacts as its fall-back.
-    if pattern != Pattern::S3 || has_store(project, &["circleci:artifacts"]) {
+    if handoff != Handoff::S3 || has_store(project, &["circleci:artifacts"]) {
         steps.push(Step::StoreArtifacts { path: format!("{WORKSPACE}/releases"), destination: "releases".into() });
     }
     Job { requires: vec!["check".into()], ..Job::new("build", Kind::Work(compiling(project, steps))) }
 }
 
 /// Makes a build one that other workflows may take: it is where they look for it, and the branch's variable names it.
-fn publish(project: &Project, pattern: Pattern) -> Job {
-    let put: (&str, &[&str]) = match pattern {
-        Pattern::S3 => ("Put into the stores", &["put"]),
-        Pattern::Workspace | Pattern::Artifacts => ("Confirm the artifacts", &["put", "--confirm"]),
+fn publish(project: &Project, handoff: Handoff) -> Job {
+    let put: (&str, &[&str]) = match handoff {
+        Handoff::S3 => ("Put into the stores", &["put"]),
+        Handoff::Workspace | Handoff::Artifacts => ("Verify the artifacts", &["verify", "--store"]),
     };
     let steps = [put, ("Point to this build", &["publish"])].map(|(name, args)| persisted(name, args));
     Job {
@@ -251,7 +251,7 @@ fn serial_group(env: &Env) -> String {
 
 /// A step that changes an env. The release comes after `--`, so that no text of a parameter is read as an option.
 fn change(name: &str, mut args: Vec<Arg>, release: &str) -> Step {
-    args.extend([word("--why"), var("REASON"), word("--yes"), word("--lock-wait"), word("600"), word("--")]);
+    args.extend([word("--reason"), var("REASON"), word("--yes"), word("--lock-wait"), word("600"), word("--")]);
     args.push(var(release));
     Step::Xtask { name: name.into(), args, by: Xtask::Cargo }
 }
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn which_workflows_run_when() {
-        let pipeline = pipeline(&project(STORES, ENVS), Pattern::Artifacts).unwrap();
+        let pipeline = pipeline(&project(STORES, ENVS), Handoff::Artifacts).unwrap();
         for (branch, stated, want) in [
             (
                 "main",
@@ -362,8 +362,8 @@ mod tests {
 
     #[test]
     fn one_definition_for_each_name_and_one_key_for_each_env() {
-        for pattern in Pattern::ALL {
-            let pipeline = pipeline(&project(STORES, ENVS), pattern).unwrap();
+        for handoff in Handoff::ALL {
+            let pipeline = pipeline(&project(STORES, ENVS), handoff).unwrap();
             assert!(pipeline.definitions().len() >= 5, "it asserts that no two differ");
             for job in pipeline.workflows.iter().flat_map(|workflow| &workflow.jobs) {
                 let touches = |env: &&Env| job.kind != Kind::Approval && job.name.contains(&format!("-{}", env.name));
@@ -376,20 +376,20 @@ mod tests {
     #[test]
     fn without_an_env_that_needs_nobody_there_is_only_a_build() {
         let only: &[Env] = &[env("prod", true)];
-        let pipeline = pipeline(&project(STORES, Box::leak(only.into())), Pattern::S3).unwrap();
+        let pipeline = pipeline(&project(STORES, Box::leak(only.into())), Handoff::S3).unwrap();
         let names: Vec<_> = pipeline.workflows.iter().map(|it| it.name.as_str()).collect();
         assert_eq!(names, ["build", "deploy-prod-on-approval", "deploy-prod", "rollback-prod"]);
     }
 
     #[test]
     fn a_pattern_needs_its_store() {
-        for (pattern, store) in Pattern::ALL.into_iter().zip(STORES) {
+        for (handoff, store) in Handoff::ALL.into_iter().zip(STORES) {
             let others: Vec<_> = STORES.iter().copied().filter(|other| other != store).collect();
-            let error = pipeline(&project(others.leak(), ENVS), pattern).unwrap_err();
+            let error = pipeline(&project(others.leak(), ENVS), handoff).unwrap_err();
             let scheme = store.split("//").next().unwrap();
             assert!(hint_of(&error).unwrap().contains(scheme), "{error:#}");
             let enough: &[&str] = Box::leak(Box::new(["circleci:workspace", *store]));
-            assert!(pipeline(&project(enough, ENVS), pattern).is_ok());
+            assert!(pipeline(&project(enough, ENVS), handoff).is_ok());
         }
     }
 }

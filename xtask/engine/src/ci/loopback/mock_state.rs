@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// The project, and all that is known of it.
 #[allow(clippy::struct_excessive_bools, reason = "each is a way in which accounts differ, not a state")]
 #[derive(Serialize, Deserialize)]
-pub struct World {
+pub struct MockState {
     /// `gh/acme/shop`, `bb/acme/shop`, or `circleci/<org>/<project>`, which means nothing.
     pub slug: String,
     /// The project's UUID.
@@ -246,13 +246,13 @@ impl WorkflowStatus {
     }
 }
 
-impl World {
+impl MockState {
     /// A project in which nothing has happened yet, and that no token opens.
     pub fn new(slug: &str) -> Self {
         let mut parts = slug.split('/').skip(1).map(str::to_owned);
         let (organization_name, project_name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let app_style = slug.starts_with("circleci/");
-        let mut world = Self {
+        let mut state = Self {
             slug: slug.to_owned(),
             project_id: String::new(),
             project_name,
@@ -284,10 +284,10 @@ impl World {
             signed: BTreeMap::new(),
             ids: 0,
         };
-        world.project_id = world.uuid();
-        world.organization_id = world.uuid();
-        world.user_id = world.uuid();
-        world
+        state.project_id = state.uuid();
+        state.organization_id = state.uuid();
+        state.user_id = state.uuid();
+        state
     }
 
     /// A UUID that looks random and is the same in every run.
@@ -443,7 +443,7 @@ impl World {
         stored.push(artifact);
     }
 
-    /// The artifacts of a job go, as they do after [`World::retention`].
+    /// The artifacts of a job go, as they do after [`MockState::retention`].
     pub fn expire_artifacts(&mut self, number: u64) {
         self.artifacts.remove(&number);
     }

@@ -3,8 +3,8 @@
 
 use crate::circleci::model::Job;
 use crate::circleci::{self, CircleCi};
-use crate::cx::Cx;
-use crate::machine::{Life, Owner};
+use crate::context::Context;
+use crate::machine::{Liveness, Owner};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -16,47 +16,49 @@ const AGAIN: Duration = Duration::from_secs(15);
 const ENDING: SignedDuration = SignedDuration::from_secs(30);
 
 /// Knows of owners whether they live.
-pub struct Registry<'cx> {
-    cx: &'cx Cx,
-    slug: Option<&'cx str>,
-    api: OnceLock<Option<CircleCi<'cx>>>,
-    asked: Mutex<BTreeMap<String, (Instant, Life)>>,
+pub struct LivenessChecker<'ctx> {
+    ctx: &'ctx Context,
+    slug: Option<&'ctx str>,
+    api: OnceLock<Option<CircleCi<'ctx>>>,
+    asked: Mutex<BTreeMap<String, (Instant, Liveness)>>,
 }
 
-impl<'cx> Registry<'cx> {
+impl<'ctx> LivenessChecker<'ctx> {
     /// Nothing is asked yet. `slug` is what the project states.
-    pub fn new(cx: &'cx Cx, slug: Option<&'cx str>) -> Self {
-        Self { cx, slug, api: OnceLock::new(), asked: Mutex::default() }
+    pub fn new(ctx: &'ctx Context, slug: Option<&'ctx str>) -> Self {
+        Self { ctx, slug, api: OnceLock::new(), asked: Mutex::default() }
     }
 
     /// The outside.
-    pub fn cx(&self) -> &'cx Cx {
-        self.cx
+    pub fn ctx(&self) -> &'ctx Context {
+        self.ctx
     }
 
     /// Whether an owner lives. What cannot be found out is unknown, and never taken for dead.
-    pub fn life(&self, owner: &Owner) -> Life {
-        match owner.life() {
-            Life::Unknown => judge(self.of_ci(owner), owner.lease, owner.unheard),
+    pub fn liveness(&self, owner: &Owner) -> Liveness {
+        match owner.liveness() {
+            Liveness::Unknown => judge(self.of_ci(owner), owner.lease, owner.seconds_since_renewal),
             life => life,
         }
     }
 
     /// Why an owner is taken for dead.
     pub fn gone(&self, owner: &Owner) -> String {
-        match (&owner.ci, owner.life(), owner.unheard) {
-            (_, Life::Alive | Life::Ending | Life::Dead, _) => format!("its process {} is gone", owner.pid),
-            (Some(ci), _, _) if self.of_ci(owner) == Life::Dead => {
+        match (&owner.ci, owner.liveness(), owner.seconds_since_renewal) {
+            (_, Liveness::Alive | Liveness::Ending | Liveness::Dead, _) => format!("its process {} is gone", owner.pid),
+            (Some(ci), _, _) if self.of_ci(owner) == Liveness::Dead => {
                 format!("CircleCI says that job {} has ended", ci.job)
             }
-            (_, _, unheard) => format!("it has not been heard of for {} min", unheard.unwrap_or_default() / 60),
+            (_, _, seconds_since_renewal) => {
+                format!("it has not been heard of for {} min", seconds_since_renewal.unwrap_or_default() / 60)
+            }
         }
     }
 
     /// What CircleCI says of an owner's job.
-    fn of_ci(&self, owner: &Owner) -> Life {
+    fn of_ci(&self, owner: &Owner) -> Liveness {
         if owner.ci.is_none() {
-            return Life::Unknown;
+            return Liveness::Unknown;
         }
         // Whoever takes the lock of another host meanwhile waits for the same answer.
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,25 +67,25 @@ impl<'cx> Registry<'cx> {
         {
             return *life;
         }
-        let life = self.ask(owner).unwrap_or(Life::Unknown);
+        let life = self.ask(owner).unwrap_or(Liveness::Unknown);
         asked.insert(owner.token.clone(), (Instant::now(), life));
         life
     }
 
-    fn ask(&self, owner: &Owner) -> Option<Life> {
+    fn ask(&self, owner: &Owner) -> Option<Liveness> {
         let ci = owner.ci.as_ref()?;
         let jobs = self.api()?.jobs(ci.workflow.as_deref()?);
         match jobs {
-            Ok(jobs) => jobs.iter().find(|job| job.job_number == Some(ci.job)).map(|job| of_job(job, self.cx.now())),
+            Ok(jobs) => jobs.iter().find(|job| job.job_number == Some(ci.job)).map(|job| of_job(job, self.ctx.now())),
             Err(error) => {
-                self.cx.warn(format!("CircleCI does not say whether job {} still runs: {error:#}", ci.job));
+                self.ctx.warn(format!("CircleCI does not say whether job {} still runs: {error:#}", ci.job));
                 None
             }
         }
     }
 
-    fn api(&self) -> Option<&CircleCi<'cx>> {
-        let open = || circleci::has_token(self.cx).then(|| CircleCi::open(self.cx, self.slug).ok()).flatten();
+    fn api(&self) -> Option<&CircleCi<'ctx>> {
+        let open = || circleci::has_token(self.ctx).then(|| CircleCi::open(self.ctx, self.slug).ok()).flatten();
         self.api.get_or_init(open).as_ref()
     }
 }
@@ -93,16 +95,18 @@ impl<'cx> Registry<'cx> {
 /// CircleCI comes first: a job that runs is waited for, however long nothing was heard of it. An owner that never renewed
 /// is not judged by that. Nobody is robbed by a wrong answer here, only stopped: whoever wakes up finds the lock to be
 /// another's before it does anything more.
-fn judge(of_ci: Life, lease: Option<u64>, unheard: Option<u64>) -> Life {
-    match (of_ci, lease, unheard) {
-        (Life::Unknown, Some(lease), Some(unheard)) if unheard >= lease => Life::Dead,
+fn judge(of_ci: Liveness, lease: Option<u64>, seconds_since_renewal: Option<u64>) -> Liveness {
+    match (of_ci, lease, seconds_since_renewal) {
+        (Liveness::Unknown, Some(lease), Some(seconds_since_renewal)) if seconds_since_renewal >= lease => {
+            Liveness::Dead
+        }
         (life, _, _) => life,
     }
 }
 
 /// What the status of a job says: the names are those of
 /// <https://circleci.com/api/v2/openapi.json>, and one that is not known there says nothing.
-fn of_job(job: &Job, now: Timestamp) -> Life {
+fn of_job(job: &Job, now: Timestamp) -> Liveness {
     match job.status.as_str() {
         "success"
         | "failed"
@@ -113,12 +117,12 @@ fn of_job(job: &Job, now: Timestamp) -> Life {
         | "not_run"
         | "unauthorized"
         | "retried" => match job.stopped_at {
-            Some(stopped) if now.duration_since(stopped) >= ENDING => Life::Dead,
+            Some(stopped) if now.duration_since(stopped) >= ENDING => Liveness::Dead,
             // Without a time it is being stopped just now.
-            _ => Life::Ending,
+            _ => Liveness::Ending,
         },
-        "running" | "queued" | "not_running" | "on_hold" | "blocked" => Life::Alive,
-        _ => Life::Unknown,
+        "running" | "queued" | "not_running" | "on_hold" | "blocked" => Liveness::Alive,
+        _ => Liveness::Unknown,
     }
 }
 
@@ -128,21 +132,25 @@ mod tests {
 
     #[test]
     fn who_is_dead_by_its_silence() {
-        for (of_ci, lease, unheard, life) in [
-            (Life::Unknown, Some(180), Some(180), Life::Dead),
-            (Life::Unknown, Some(180), Some(9000), Life::Dead),
-            (Life::Unknown, Some(180), Some(179), Life::Unknown),
+        for (of_ci, lease, seconds_since_renewal, life) in [
+            (Liveness::Unknown, Some(180), Some(180), Liveness::Dead),
+            (Liveness::Unknown, Some(180), Some(9000), Liveness::Dead),
+            (Liveness::Unknown, Some(180), Some(179), Liveness::Unknown),
             // It was renewed within the minute, or the host cannot tell.
-            (Life::Unknown, Some(180), None, Life::Unknown),
+            (Liveness::Unknown, Some(180), None, Liveness::Unknown),
             // A version that does not renew.
-            (Life::Unknown, None, Some(9000), Life::Unknown),
+            (Liveness::Unknown, None, Some(9000), Liveness::Unknown),
             // CircleCI knows better.
-            (Life::Alive, Some(180), Some(9000), Life::Alive),
-            (Life::Ending, Some(180), Some(9000), Life::Ending),
-            (Life::Dead, Some(180), None, Life::Dead),
-            (Life::Dead, None, None, Life::Dead),
+            (Liveness::Alive, Some(180), Some(9000), Liveness::Alive),
+            (Liveness::Ending, Some(180), Some(9000), Liveness::Ending),
+            (Liveness::Dead, Some(180), None, Liveness::Dead),
+            (Liveness::Dead, None, None, Liveness::Dead),
         ] {
-            assert_eq!(judge(of_ci, lease, unheard), life, "{of_ci:?} {lease:?} {unheard:?}");
+            assert_eq!(
+                judge(of_ci, lease, seconds_since_renewal),
+                life,
+                "{of_ci:?} {lease:?} {seconds_since_renewal:?}"
+            );
         }
     }
 
@@ -151,14 +159,14 @@ mod tests {
         let now = Timestamp::from_second(1_780_000_000).unwrap();
         let ago = |seconds| (now - SignedDuration::from_secs(seconds)).to_string();
         for (status, stopped, life) in [
-            ("running", None, Life::Alive),
-            ("on_hold", None, Life::Alive),
-            ("canceled", Some(ago(5)), Life::Ending),
-            ("canceled", Some(ago(31)), Life::Dead),
-            ("failed", Some(ago(3600)), Life::Dead),
-            ("canceled", None, Life::Ending),
-            ("retried", Some(ago(60)), Life::Dead),
-            ("a new word", Some(ago(3600)), Life::Unknown),
+            ("running", None, Liveness::Alive),
+            ("on_hold", None, Liveness::Alive),
+            ("canceled", Some(ago(5)), Liveness::Ending),
+            ("canceled", Some(ago(31)), Liveness::Dead),
+            ("failed", Some(ago(3600)), Liveness::Dead),
+            ("canceled", None, Liveness::Ending),
+            ("retried", Some(ago(60)), Liveness::Dead),
+            ("a new word", Some(ago(3600)), Liveness::Unknown),
         ] {
             let job = serde_json::json!({
                 "name": "deploy", "type": "build", "status": status, "job_number": 7, "stopped_at": stopped,

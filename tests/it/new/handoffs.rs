@@ -1,4 +1,4 @@
-//! Made projects that are used: each compiles its own engine, passes its own tests and runs its own pipeline.
+//! NewReport projects that are used: each compiles its own engine, passes its own tests and runs its own pipeline.
 
 use super::{command, git, make, ran};
 use crate::project::{Ran, end_kept, free_port, root};
@@ -55,7 +55,7 @@ impl Compiled {
     }
 }
 
-/// Ends what the keeper has started for a project.
+/// Ends what the pidfile service has started for a project.
 pub struct Ended(pub PathBuf);
 
 impl Drop for Ended {
@@ -77,7 +77,7 @@ fn tracked(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-#[ignore = "group patterns"]
+#[ignore = "group handoffs"]
 fn a_project_of_a_project_is_the_same() {
     let compiled = Compiled::new();
     let dir = crate::record::tempdir();
@@ -94,62 +94,62 @@ fn a_project_of_a_project_is_the_same() {
 }
 
 #[test]
-#[ignore = "group patterns"]
+#[ignore = "group handoffs"]
 fn the_configs_of_each_pattern_are_what_main_rs_says_once_it_is_compiled() {
     let compiled = Compiled::new();
     // The engine from here is compiled once for all; the vendored one is the other test's.
     let engine = format!("path={}", root().display());
     // The third compiles object_store; it is among those that are run by hand.
-    for pattern in ["workspace", "artifacts"] {
+    for handoff in ["workspace", "artifacts"] {
         let dir = crate::record::tempdir();
         let shop = dir.path().join("shop");
         let host = ["--target", "ssh://deploy@web1/srv/shop"];
-        make(&shop, &[&["--pattern", pattern, "--engine", &engine][..], &host].concat()).ok();
+        make(&shop, &[&["--handoff", handoff, "--engine", &engine][..], &host].concat()).ok();
         compiled.xtask(&shop, "ci generate --check", &[]).ok();
         compiled.xtask(&shop, "ci lint", &[]).ok();
-        assert_eq!(git(&shop, "status --porcelain"), "", "{pattern}");
+        assert_eq!(git(&shop, "status --porcelain"), "", "{handoff}");
     }
 }
 
 #[test]
-#[ignore = "group patterns"]
+#[ignore = "group handoffs"]
 fn project_of_a_project_with_workspaces_delivers_itself() {
     delivers("workspace");
 }
 
 #[test]
-#[ignore = "group patterns"]
+#[ignore = "group handoffs"]
 fn project_of_a_project_with_artifacts_delivers_itself() {
     delivers("artifacts");
 }
 
 #[test]
-#[ignore = "group patterns"]
+#[ignore = "group handoffs"]
 fn project_of_a_project_with_s3_delivers_itself() {
     delivers("s3");
 }
 
 /// A project that a made project makes is, byte by byte, the one that is made from here; it passes its tests and runs its
 /// pipeline to both envs. So does the one from here, then.
-fn delivers(pattern: &str) {
+fn delivers(handoff: &str) {
     let compiled = Compiled::new();
     let dir = crate::record::tempdir();
     let (first, project) = (dir.path().join("first"), dir.path().join("shop"));
     let from_here = dir.path().join("here/shop");
-    make(&first, &["--pattern", pattern]).ok();
-    compiled.xtask(&first, &format!("new {} --pattern {pattern}", project.display()), &[]).ok();
+    make(&first, &["--handoff", handoff]).ok();
+    compiled.xtask(&first, &format!("new {} --handoff {handoff}", project.display()), &[]).ok();
     fs::create_dir(from_here.parent().unwrap()).unwrap();
-    make(&from_here, &["--pattern", pattern]).ok();
+    make(&from_here, &["--handoff", handoff]).ok();
     let (one, two) = (tracked(&project), tracked(&from_here));
     let differing: Vec<_> = one.keys().chain(two.keys()).filter(|path| one.get(*path) != two.get(*path)).collect();
-    assert!(differing.is_empty(), "{pattern}: {differing:?}");
+    assert!(differing.is_empty(), "{handoff}: {differing:?}");
     let _ended = Ended(project.clone());
     compiled.xtask(&project, "test", &[]).ok();
     let ran = compiled.xtask(&project, "ci run --yes", &ports()).ok();
-    assert!(ran.stdout.contains("success") && !ran.stdout.contains("failed"), "{pattern}: {}", ran.stdout);
+    assert!(ran.stdout.contains("success") && !ran.stdout.contains("failed"), "{handoff}: {}", ran.stdout);
     let status = compiled.xtask(&project, "status --json", &ports()).ok();
     let hosts: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
     let states: Vec<_> = hosts.as_array().unwrap().iter().map(|host| &host["state"]).collect();
-    assert_eq!(states, ["live", "live"], "{pattern}");
+    assert_eq!(states, ["live", "live"], "{handoff}");
     assert_eq!(git(&project, "status --porcelain"), "");
 }

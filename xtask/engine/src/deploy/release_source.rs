@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// A release to be deployed. What was fetched for it goes with it.
-pub struct Fetched<'a>(Place<'a>);
+pub struct ReleaseSource<'a>(Place<'a>);
 
 struct Place<'a> {
     release: Release,
@@ -22,7 +22,7 @@ struct Place<'a> {
     origin: Option<&'a dyn Store>,
 }
 
-impl<'a> Fetched<'a> {
+impl<'a> ReleaseSource<'a> {
     /// One in `dir`, a directory of its own. With `origin` the hosts fetch it from there.
     pub fn new(release: Release, dir: PathBuf, catalog: &'a Catalog, origin: Option<&'a dyn Store>) -> Self {
         Self(Place { release, aside: Some((dir, catalog)), origin })
@@ -62,13 +62,13 @@ impl<'a> Fetched<'a> {
     }
 }
 
-impl From<Release> for Fetched<'_> {
+impl From<Release> for ReleaseSource<'_> {
     fn from(release: Release) -> Self {
         Self(Place { release, aside: None, origin: None })
     }
 }
 
-impl Drop for Fetched<'_> {
+impl Drop for ReleaseSource<'_> {
     fn drop(&mut self) {
         if let Some((dir, _)) = &self.0.aside {
             let _ = std::fs::remove_dir_all(dir);

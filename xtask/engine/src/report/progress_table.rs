@@ -17,7 +17,7 @@ const VERBS: [(&str, &str, &str); 6] = [
 const LIVE: &str = "live";
 
 /// The hosts of an env, and how far each has come. Times are milliseconds since the work began.
-pub struct Board {
+pub struct ProgressTable {
     rows: Vec<Row>,
     stage: Stage,
     wave: usize,
@@ -56,7 +56,7 @@ enum Mark {
     Waiting,
 }
 
-impl Board {
+impl ProgressTable {
     /// A table of targets, in this order.
     pub fn new(urls: &[String], waves: usize) -> Self {
         let row = |(url, name): (&String, String)| Row {
@@ -83,7 +83,7 @@ impl Board {
             Event::StepEnded { target, step, ms, ok } => {
                 let Some(row) = self.row(target) else { return false };
                 row.doing = None;
-                // While it is put back, the clock runs from the first step to the last.
+                // While it is reverted, the clock runs from the first step to the last.
                 row.spent += if matches!(row.back, Back::Since(_)) { 0 } else { *ms };
                 if *ok {
                     row.done = verb(step).1.filter(|_| row.done != Some(LIVE)).or(row.done);
@@ -91,7 +91,7 @@ impl Board {
                     row.failed = Some(step.clone());
                 }
             }
-            Event::PutBack { target, ok } => {
+            Event::Reverted { target, ok } => {
                 let Some(row) = self.row(target) else { return false };
                 if let Back::Since(began) = row.back {
                     row.spent += now.saturating_sub(began);
@@ -112,7 +112,7 @@ impl Board {
         (self.stage, self.wave) = (stage, wave);
         let ended = self.ended();
         for row in &mut self.rows {
-            if stage == Stage::PutBack && targets.contains(&row.url) {
+            if stage == Stage::Reverted && targets.contains(&row.url) {
                 row.back = Back::Since(now);
             }
             if ended {
@@ -140,8 +140,8 @@ impl Board {
     /// What a host is doing, or what has become of it.
     fn word(&self, row: &Row) -> String {
         let word = match row {
-            Row { back: Back::Since(_) | Back::Done, .. } => "put back",
-            Row { back: Back::Stuck, .. } => "NOT put back",
+            Row { back: Back::Since(_) | Back::Done, .. } => "reverted",
+            Row { back: Back::Stuck, .. } => "NOT reverted",
             Row { doing: Some((verb, _)), .. } => verb,
             Row { failed: Some(step), done, .. } if *done != Some(LIVE) => return verb(step).0,
             Row { done: Some(done), .. } => done,

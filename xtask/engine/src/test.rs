@@ -13,8 +13,8 @@ use self::leftovers::Before;
 use self::record::{RECORD, Record};
 use self::times::{Slow, Times};
 use crate::ci::{generate, lint};
-use crate::cx::{Cx, exit, stands_alone};
-use crate::error::{Failure, Kind, Result, usage};
+use crate::context::{Context, exit, stands_alone};
+use crate::error::{CliError, Kind, Result, usage};
 use crate::event::ms_since;
 use crate::git;
 use crate::project::Project;
@@ -72,11 +72,15 @@ pub struct Checked {
 }
 
 /// Runs the checks in order and stops at the first that fails.
-pub fn test(cx: &Cx, project: &Project, options: &Options) -> Result<Tested> {
-    let mut run = Run::new(cx, options);
+pub fn test(ctx: &Context, project: &Project, options: &Options) -> Result<Tested> {
+    let mut run = Run::new(ctx, options);
     let (groups, left) = run.groups()?;
     if !groups.is_empty() {
-        cx.note(format!("groups of tests in this run: {}; left out: {}", groups::names(&groups), groups::names(&left)));
+        ctx.note(format!(
+            "groups of tests in this run: {}; left out: {}",
+            groups::names(&groups),
+            groups::names(&left)
+        ));
     }
     if options.all.is_none_or(<[_]>::is_empty) {
         run.default_checks(project)?;
@@ -88,12 +92,12 @@ pub fn test(cx: &Cx, project: &Project, options: &Options) -> Result<Tested> {
 }
 
 /// The tests that `test` leaves out, by group.
-pub fn list(cx: &Cx) -> Result<Vec<Grouped>> {
-    if !is_engines_own(cx) {
+pub fn list(ctx: &Context) -> Result<Vec<Grouped>> {
+    if !is_engines_own(ctx) {
         return usage("this project has no groups of tests").hint("cargo xtask test").err();
     }
     let words = [&["test", "--quiet"][..], END_TO_END, &["--", "--ignored", "--list"]].concat();
-    groups::sort(GROUPS, &cx.read(cx.cargo(&words))?)
+    groups::sort(GROUPS, &ctx.read(ctx.cargo(&words))?)
 }
 
 /// How cargo names the end-to-end tests of this repository.
@@ -102,7 +106,7 @@ const END_TO_END: &[&str] = &["--workspace", "--locked", "--all-features", "--te
 
 /// One run of the command.
 struct Run<'a> {
-    cx: &'a Cx,
+    ctx: &'a Context,
     options: &'a Options<'a>,
     /// Whether this is the repository of the engine, whose tests need more than those of a project.
     engines: bool,
@@ -114,21 +118,21 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(cx: &'a Cx, options: &'a Options<'a>) -> Self {
-        let engines = is_engines_own(cx);
+    fn new(ctx: &'a Context, options: &'a Options<'a>) -> Self {
+        let engines = is_engines_own(ctx);
         let mut scope = Vec::new();
         if engines && !options.quick {
             scope.push("--all-features");
         }
         // A vendored engine was tested at home, and a project may have features that exclude each other.
-        let is_member = !stands_alone(&cx.root);
-        if !engines && is_member && cx.root.join("xtask/engine/Cargo.toml").is_file() {
+        let is_member = !stands_alone(&ctx.root);
+        if !engines && is_member && ctx.root.join("xtask/engine/Cargo.toml").is_file() {
             scope.extend(["--exclude", "gangplank"]);
         }
-        let record = cx.root.join("target/test-record.txt");
-        let _ = (fs::create_dir_all(cx.root.join("target")), fs::remove_file(&record));
+        let record = ctx.root.join("target/test-record.txt");
+        let _ = (fs::create_dir_all(ctx.root.join("target")), fs::remove_file(&record));
         let tested = Tested { checks: vec![], slowest: vec![], skipped: vec![], flaky: vec![] };
-        Self { cx, options, engines, scope, record, tested }
+        Self { ctx, options, engines, scope, record, tested }
     }
 
     /// The groups to run, and those that are left for another run.
@@ -137,53 +141,53 @@ impl<'a> Run<'a> {
             (None, None) => Ok((vec![], GROUPS.iter().filter(|_| self.engines && !self.options.quick).collect())),
             _ if !self.engines => usage("this project has no groups of tests").hint("cargo xtask test").err(),
             (Some(names), _) => Ok((groups::named(GROUPS, names)?, vec![])),
-            (None, Some(minutes)) => Ok(groups::rotation(GROUPS, git::count(self.cx), minutes)),
+            (None, Some(minutes)) => Ok(groups::rotation(GROUPS, git::count(self.ctx), minutes)),
         }
     }
 
     fn default_checks(&mut self, project: &Project) -> Result<()> {
         self.scope.extend(project.app.features.iter().flat_map(|feature| ["--features", feature]));
-        let (cx, quick, scope) = (self.cx, self.options.quick, self.scope.clone());
+        let (ctx, quick, scope) = (self.ctx, self.options.quick, self.scope.clone());
         if project.ci.format {
             self.check("format", || {
-                tools::component(cx, "rustfmt", "fmt")?;
-                cargo(cx, &["fmt", "--all", "--check"], &[], "cargo fmt --all")
+                tools::component(ctx, "rustfmt", "fmt")?;
+                cargo(ctx, &["fmt", "--all", "--check"], &[], "cargo fmt --all")
             })?;
         }
         self.check("clippy", || {
-            tools::component(cx, "clippy", "clippy")?;
+            tools::component(ctx, "clippy", "clippy")?;
             let hint = "cargo clippy --workspace --bins --tests --examples shows them again";
             // A bench may need the nightly compiler; with `--tests` the library is looked at.
             let words = ["clippy", "--quiet", "--workspace", "--bins", "--tests", "--examples", "--locked"];
             let deny: &[&str] = if project.ci.deny_warnings { &["--", "--deny", "warnings"] } else { &[] };
-            cargo(cx, &[&words[..], &scope, deny].concat(), &[], hint)
+            cargo(ctx, &[&words[..], &scope, deny].concat(), &[], hint)
         })?;
         if !quick {
             self.check("documentation", || {
                 let words = [&["doc", "--quiet", "--workspace", "--no-deps", "--locked"], &scope[..]].concat();
                 let deny: &[_] = if project.ci.deny_warnings { &[("RUSTDOCFLAGS", "--deny warnings")] } else { &[] };
                 let shown = words.join(" ");
-                cargo(cx, &words, deny, &format!("RUSTDOCFLAGS='--deny warnings' cargo {shown} shows them again"))
+                cargo(ctx, &words, deny, &format!("RUSTDOCFLAGS='--deny warnings' cargo {shown} shows them again"))
             })?;
         }
         self.check("CircleCI config", || {
-            generate::generate(cx, project, project.ci.pattern, true)?;
-            generate::CONFIGS.iter().try_for_each(|config| without_errors(cx, config))
+            generate::generate(ctx, project, project.ci.handoff, true)?;
+            generate::CONFIGS.iter().try_for_each(|config| without_errors(ctx, config))
         })?;
         let mut words = vec!["--workspace", "--locked"];
         words.extend(&scope);
-        if quick && !stands_alone(&cx.root) {
+        if quick && !stands_alone(&ctx.root) {
             // The end-to-end tests are the xtask package's own.
             words.extend(["--exclude", "xtask"]);
         } else if !quick && self.engines {
-            tools::install_for_default(cx);
+            tools::install_for_default(ctx);
         }
         self.tests("tests", &words, self.options.args)
     }
 
     /// Runs the tests of a group.
     fn group(&mut self, group: &Group) -> Result<()> {
-        tools::install_for_group(self.cx, group);
+        tools::install_for_group(self.ctx, group);
         let filter = format!("{}::", group.name);
         let args = [&["--ignored".to_owned(), filter], self.options.args].concat();
         self.tests(&format!("group {}", group.name), END_TO_END, &args)
@@ -191,11 +195,11 @@ impl<'a> Run<'a> {
 
     /// Runs `cargo test`, measures each test, and looks for what the tests left on this machine.
     fn tests(&mut self, name: &str, words: &[&str], args: &[String]) -> Result<()> {
-        let (cx, record) = (self.cx, self.record.clone());
+        let (ctx, record) = (self.ctx, self.record.clone());
         let variables = if self.engines { self.variables() } else { vec![] };
-        let threads = threads(cx, self.engines, args);
+        let threads = threads(ctx, self.engines, args);
         let harness = |more: &[&str], args: &[String]| {
-            let mut command = cx.cargo(&[&["test"], words, more, &["--"]].concat());
+            let mut command = ctx.cargo(&[&["test"], words, more, &["--"]].concat());
             command.args(args).env(RECORD, &record).env(THREADS, threads.to_string()).envs(variables.clone());
             command
         };
@@ -205,26 +209,26 @@ impl<'a> Run<'a> {
         let (started, mut times) = (Instant::now(), Times::new(threads));
         let (mut failures, mut flaky) = (Failures::default(), vec![]);
         let ended = self.check(name, || {
-            let mut code = cx.watch_lines(command, &mut |line| {
+            let mut code = ctx.watch_lines(command, &mut |line| {
                 times.line(line, started.elapsed());
                 failures.line(line);
             })?;
             if let (Some(tests), true, false) = (failures.alone(), self.options.retry, code == Some(0)) {
-                cx.warn(format!("failed, and run once more: {}", tests.join(", ")));
+                ctx.warn(format!("failed, and run once more: {}", tests.join(", ")));
                 let exactly = ["--include-ignored", "--exact"].map(str::to_owned);
-                code = cx.watch(harness(&[], &[&exactly, tests].concat()))?;
+                code = ctx.watch(harness(&[], &[&exactly, tests].concat()))?;
                 flaky = tests.to_vec();
             }
             let left = before.map(|before| before.left(&Record::read(&record))).unwrap_or_default();
             for what in &left {
-                cx.warn(format!("the tests left behind: {what}"));
+                ctx.warn(format!("the tests left behind: {what}"));
             }
             match code {
                 Some(0) if left.is_empty() => Ok(()),
-                Some(0) => Failure::new(Kind::Failed, format!("the tests left {} things behind", left.len()))
+                Some(0) => CliError::new(Kind::Failed, format!("the tests left {} things behind", left.len()))
                     .hint("let the test end what it starts, also where it fails; the warnings above name it")
                     .err(),
-                code => Failure::new(Kind::Failed, format!("`cargo test` {}", exit(code)))
+                code => CliError::new(Kind::Failed, format!("`cargo test` {}", exit(code)))
                     .hint("cargo test --workspace NAME runs one test alone")
                     .err(),
             }
@@ -233,7 +237,7 @@ impl<'a> Run<'a> {
         if ended.is_err() {
             // There will be no answer to show them.
             for Slow { test, ms } in &slowest {
-                cx.note(format!("slow: {test} ({:.1} s)", *ms as f64 / 1000.0));
+                ctx.note(format!("slow: {test} ({:.1} s)", *ms as f64 / 1000.0));
             }
         }
         self.tested.slowest.extend(slowest);
@@ -243,22 +247,22 @@ impl<'a> Run<'a> {
 
     /// Variables that the tests of this repository read.
     fn variables(&self) -> Vec<(&'static str, String)> {
-        let cx = self.cx;
+        let ctx = self.ctx;
         let mut variables = Vec::new();
         if !self.options.quick {
-            let validator = tools::validator(cx);
+            let validator = tools::validator(ctx);
             variables.extend(validator.map(|path| (CHECK_JSONSCHEMA, path.display().to_string())));
         }
-        let seed = cx.var(SEED).map(str::to_owned).or_else(|| git::head_sha(cx));
+        let seed = ctx.var(SEED).map(str::to_owned).or_else(|| git::head_sha(ctx));
         if let Some(seed) = seed {
-            cx.note(format!("samples of many cases are drawn by {SEED}={seed}"));
+            ctx.note(format!("samples of many cases are drawn by {SEED}={seed}"));
             variables.push((SEED, seed));
         }
         variables
     }
 
     fn check(&mut self, name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
-        self.cx.note(format!("checking {name}"));
+        self.ctx.note(format!("checking {name}"));
         let started = Instant::now();
         work()?;
         self.tested.checks.push(Checked { check: name.to_owned(), ms: ms_since(started) });
@@ -277,45 +281,45 @@ impl<'a> Run<'a> {
         if !left.is_empty() {
             tested.skipped.push(format!("groups {}: `cargo xtask test --all GROUP` runs one", groups::names(left)));
         }
-        tested.skipped.iter().for_each(|skipped| self.cx.warn(format!("skipped: {skipped}")));
+        tested.skipped.iter().for_each(|skipped| self.ctx.warn(format!("skipped: {skipped}")));
         tested
             .flaky
             .iter()
-            .for_each(|test| self.cx.warn(format!("flaky: {test} failed, and passed when it ran alone")));
+            .for_each(|test| self.ctx.warn(format!("flaky: {test} failed, and passed when it ran alone")));
         self.tested
     }
 }
 
 /// How many tests run side by side: as the arguments say, or, in the repository of the engine, two more than there
 /// are cores, because tests wait for hosts and deadlines half of the time.
-fn threads(cx: &Cx, engines: bool, args: &[String]) -> usize {
+fn threads(ctx: &Context, engines: bool, args: &[String]) -> usize {
     let option = args.iter().position(|arg| arg == "--test-threads").and_then(|at| args.get(at + 1));
     let stated = option.map(String::as_str).or_else(|| args.iter().find_map(|arg| arg.strip_prefix("--test-threads=")));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let default = cores + if engines { 2 } else { 0 };
-    stated.or_else(|| cx.var(THREADS)).and_then(|n| n.parse().ok()).unwrap_or(default)
+    stated.or_else(|| ctx.var(THREADS)).and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
 /// Whether this is the repository of the engine.
-fn is_engines_own(cx: &Cx) -> bool {
-    cx.root.join("tests/it/main.rs").is_file() && cx.root.join("xtask/engine").is_dir()
+fn is_engines_own(ctx: &Context) -> bool {
+    ctx.root.join("tests/it/main.rs").is_file() && ctx.root.join("xtask/engine").is_dir()
 }
 
-fn without_errors(cx: &Cx, config: &str) -> Result<()> {
-    let findings = lint::lint_file(&cx.root.join(config))?;
+fn without_errors(ctx: &Context, config: &str) -> Result<()> {
+    let findings = lint::lint_file(&ctx.root.join(config))?;
     match findings.into_iter().find(|finding| finding.severity == lint::Severity::Error) {
-        Some(finding) => Failure::new(Kind::Failed, format!("{config}:{}: {}", finding.line, finding.message))
+        Some(finding) => CliError::new(Kind::Failed, format!("{config}:{}: {}", finding.line, finding.message))
             .hint(finding.hint)
             .err(),
         None => Ok(()),
     }
 }
 
-fn cargo(cx: &Cx, args: &[&str], vars: &[(&str, &str)], hint: &str) -> Result<()> {
-    let mut command = cx.cargo(args);
+fn cargo(ctx: &Context, args: &[&str], vars: &[(&str, &str)], hint: &str) -> Result<()> {
+    let mut command = ctx.cargo(args);
     command.envs(vars.iter().copied());
-    match cx.watch(command)? {
+    match ctx.watch(command)? {
         Some(0) => Ok(()),
-        code => Failure::new(Kind::Failed, format!("`cargo {}` {}", args[0], exit(code))).hint(hint).err(),
+        code => CliError::new(Kind::Failed, format!("`cargo {}` {}", args[0], exit(code))).hint(hint).err(),
     }
 }

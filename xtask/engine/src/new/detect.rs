@@ -1,7 +1,7 @@
 //! What an existing workspace is made of, as cargo and the directory tell it.
 
-use crate::cx::{Cx, Input};
-use crate::error::{Explain, Kind, Result, usage};
+use crate::context::{Context, Input};
+use crate::error::{Kind, Result, WithHint, usage};
 use crate::new::main_rs::{App, Runs};
 use crate::new::manifest;
 use crate::new::toolchain::Wanted;
@@ -115,8 +115,8 @@ impl Package {
 }
 
 /// Asks cargo, without the network.
-pub fn workspace(cx: &Cx, dir: &Path) -> Result<Workspace> {
-    let there = cx.at(dir);
+pub fn workspace(ctx: &Context, dir: &Path) -> Result<Workspace> {
+    let there = ctx.at(dir);
     let mut command = there.cargo(&["metadata", "--no-deps", "--format-version", "1", "--offline"]);
     // What this shell says of its own builds is not the project's.
     for name in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR"] {
@@ -129,7 +129,7 @@ pub fn workspace(cx: &Cx, dir: &Path) -> Result<Workspace> {
             .hint("name the root of a Cargo workspace, or the directory of a crate: `cargo metadata --no-deps` has to work there")
             .err();
     }
-    let workspace: Workspace = serde_json::from_str(&answer.stdout).explain(
+    let workspace: Workspace = serde_json::from_str(&answer.stdout).with_hint(
         Kind::Failed,
         || "cargo metadata says something else than expected".into(),
         || "is cargo 1.90 or newer? `cargo --version`".into(),

@@ -5,7 +5,7 @@
 
 use crate::event::{Event, Stage};
 use crate::machine;
-use crate::report::board::Board;
+use crate::report::progress_table::ProgressTable;
 use crate::report::style::Style;
 use std::fmt::Write as _;
 use std::io::Write;
@@ -20,20 +20,20 @@ const FRAME: Duration = Duration::from_millis(100);
 const USUAL: (usize, usize) = (80, 24);
 
 /// A table while there is one, and who draws it.
-pub struct Live {
+pub struct ProgressDraw {
     style: Style,
     drawing: Arc<Mutex<Option<Drawing>>>,
 }
 
 struct Drawing {
-    board: Board,
+    table: ProgressTable,
     style: Style,
     since: Instant,
     /// How wide each line of the last frame is.
     drawn: Vec<usize>,
 }
 
-impl Live {
+impl ProgressDraw {
     /// Nothing to draw yet.
     pub fn new(style: Style) -> Self {
         Self { style, drawing: Arc::default() }
@@ -48,14 +48,14 @@ impl Live {
             if targets.len() < 2 {
                 return false;
             }
-            let (board, style) = (Board::new(targets, *waves), self.style);
-            let drawing = now.insert(Drawing { board, style, since: Instant::now(), drawn: Vec::new() });
+            let (table, style) = (ProgressTable::new(targets, *waves), self.style);
+            let drawing = now.insert(Drawing { table, style, since: Instant::now(), drawn: Vec::new() });
             drawing.frame(None);
             self.turn();
             return true;
         };
-        let taken = drawing.board.take(event, crate::event::ms_since(drawing.since));
-        if drawing.board.ended() {
+        let taken = drawing.table.take(event, crate::event::ms_since(drawing.since));
+        if drawing.table.ended() {
             drawing.frame(None);
             *now = None;
         }
@@ -88,10 +88,10 @@ impl Drawing {
     /// Replaces the last frame, in one write: no other process gets in between.
     fn frame(&mut self, above: Option<&str>) {
         let mut stderr = std::io::stderr();
-        let (columns, rows) = machine::screen(&stderr).unwrap_or(USUAL);
+        let (columns, rows) = machine::terminal_size(&stderr).unwrap_or(USUAL);
         let now = crate::event::ms_since(self.since);
-        let rows = if self.board.ended() { usize::MAX } else { rows };
-        let lines = |style| self.board.lines(now, (columns, rows), style);
+        let rows = if self.table.ended() { usize::MAX } else { rows };
+        let lines = |style| self.table.lines(now, (columns, rows), style);
         // A window that became narrower has wrapped what is there.
         let up: usize = self.drawn.iter().map(|width| width.div_ceil(columns).max(1)).sum();
         let mut text = if up > 0 { format!("\x1b[{up}A\r") } else { "\r".to_owned() };

@@ -2,11 +2,11 @@
 
 mod codes;
 
-use crate::error::{Failure, Kind, Result};
+use crate::error::{CliError, Kind, Result};
 use crate::http::Url;
 use crate::http::proxy::Proxy;
+use crate::store::object::diagnose::codes::Diagnosis;
 use crate::store::object::settings::{Scheme, Settings};
-use crate::store::object::trouble::codes::Diagnosis;
 use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 
@@ -102,7 +102,7 @@ impl Server {
 }
 
 /// The failure that an error of the library is.
-pub fn explain(server: &Server, doing: Doing, error: &Error) -> Failure {
+pub fn explain(server: &Server, doing: Doing, error: &Error) -> CliError {
     let text = full(error);
     let code = tag(&text, "Code");
     let region = || {
@@ -111,8 +111,8 @@ pub fn explain(server: &Server, doing: Doing, error: &Error) -> Failure {
             .then(|| (Kind::Usage, "the bucket is in another region".into(), hint))
     };
     let known = code.and_then(|code| codes::diagnose(server, doing, code, &text)).or_else(region);
-    let (kind, why, hint) = known.unwrap_or_else(|| other(server, doing, error, &text, code));
-    Failure::new(kind, format!("{}: {why}", doing.words(&server.url))).hint(hint)
+    let (kind, reason, hint) = known.unwrap_or_else(|| other(server, doing, error, &text, code));
+    CliError::new(kind, format!("{}: {reason}", doing.words(&server.url))).hint(hint)
 }
 
 fn other(server: &Server, doing: Doing, error: &Error, text: &str, code: Option<&str>) -> Diagnosis {
@@ -139,7 +139,7 @@ fn other(server: &Server, doing: Doing, error: &Error, text: &str, code: Option<
             return (Kind::Remote, format!("{}: {}", proxy.label(), innermost(error)), hint);
         }
     }
-    let (kind, why, hint) = match error {
+    let (kind, reason, hint) = match error {
         _ if is_denied(error) => {
             (Kind::Auth, "access denied".into(), "check the credentials and their permissions: see docs/s3.md".into())
         }
@@ -156,10 +156,10 @@ fn other(server: &Server, doing: Doing, error: &Error, text: &str, code: Option<
     match &server.proxy {
         Some(proxy) => (
             kind,
-            format!("{why}, through {}", proxy.label()),
+            format!("{reason}, through {}", proxy.label()),
             format!("{hint}; or {}", proxy.hint(server.endpoint.as_ref())),
         ),
-        None => (kind, why, hint),
+        None => (kind, reason, hint),
     }
 }
 

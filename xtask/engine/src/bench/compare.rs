@@ -2,8 +2,8 @@
 
 use crate::bench::figures::{Comparison, Figures, compare};
 use crate::bench::{Missing, Options};
-use crate::cx::{Cx, Measured, exit};
-use crate::error::{Explain, Kind, Result, failed, verification};
+use crate::context::{Context, Measured, exit};
+use crate::error::{Kind, Result, WithHint, failed, verification};
 use crate::release;
 use serde::Serialize;
 use std::fs::{self, File};
@@ -50,7 +50,7 @@ pub struct Row {
 }
 
 /// Who takes part.
-pub struct Contender<'a> {
+pub struct Baseline<'a> {
     /// Its name.
     pub name: &'static str,
     /// What it types.
@@ -73,21 +73,21 @@ pub struct Peer {
 
 /// The peers that are wanted: those that are installed, and the others.
 pub fn present(
-    cx: &Cx,
+    ctx: &Context,
     options: &Options,
     bench: &str,
     peers: &'static [Peer],
 ) -> Result<(Vec<&'static Peer>, Vec<Missing>)> {
     options.check_against(bench, peers.iter().map(|peer| peer.name))?;
     let wanted = |peer: &&Peer| options.against.is_empty() || options.against.iter().any(|name| name == peer.name);
-    let is_there = |peer: &&Peer| cx.program_on_path(peer.program).is_some();
+    let is_there = |peer: &&Peer| ctx.program_on_path(peer.program).is_some();
     let (present, missing): (Vec<_>, Vec<_>) = peers.iter().filter(wanted).partition(is_there);
     let missing = missing.into_iter().map(|peer| Missing { peer: peer.name, install: peer.install });
     Ok((present, missing.collect()))
 }
 
 /// One task.
-pub struct Race<'a> {
+pub struct Compare<'a> {
     /// What it is done to.
     pub workload: &'a str,
     /// The task.
@@ -95,26 +95,26 @@ pub struct Race<'a> {
     /// Whether all have to make the same number of bytes: who does not deliver is not fast.
     pub alike: bool,
     /// Ours first.
-    pub contenders: Vec<Contender<'a>>,
+    pub baselines: Vec<Baseline<'a>>,
 }
 
-impl Race<'_> {
+impl Compare<'_> {
     /// Lets everybody have a turn in each round. What they print goes into `scratch`.
-    pub fn run(&self, cx: &Cx, scratch: &Path, rounds: usize) -> Result<Vec<Row>> {
-        let mut all = vec![Vec::new(); self.contenders.len()];
+    pub fn run(&self, ctx: &Context, scratch: &Path, rounds: usize) -> Result<Vec<Row>> {
+        let mut all = vec![Vec::new(); self.baselines.len()];
         for round in 1..=rounds {
-            for (contender, runs) in self.contenders.iter().zip(&mut all) {
-                let run = contender.measure(cx, scratch)?;
-                cx.note(format!(
+            for (baseline, runs) in self.baselines.iter().zip(&mut all) {
+                let run = baseline.measure(ctx, scratch)?;
+                ctx.note(format!(
                     "{}, {}, round {round} of {rounds}: {} {:.2} s, {} bytes",
-                    self.workload, self.what, contender.name, run.seconds, run.bytes
+                    self.workload, self.what, baseline.name, run.seconds, run.bytes
                 ));
                 runs.push(run);
             }
         }
         let (ours, theirs) = all.split_first().expect("we take part");
         let mut rows = Vec::new();
-        for (peer, theirs) in self.contenders.iter().skip(1).zip(theirs) {
+        for (peer, theirs) in self.baselines.iter().skip(1).zip(theirs) {
             if self.alike && ours[0].bytes != theirs[0].bytes {
                 let (ours, theirs) = (ours[0].bytes, theirs[0].bytes);
                 return verification(format!("{} made {theirs} bytes where ours made {ours}", peer.name))
@@ -128,29 +128,29 @@ impl Race<'_> {
     }
 }
 
-impl Contender<'_> {
-    fn measure(&self, cx: &Cx, scratch: &Path) -> Result<Figures> {
+impl Baseline<'_> {
+    fn measure(&self, ctx: &Context, scratch: &Path) -> Result<Figures> {
         let what = || format!("cannot write into {}", scratch.display());
         let hint = || "TMPDIR names another place".to_owned();
         if let Some(made) = self.makes.as_deref().filter(|made| made.exists()) {
             // Nothing is removed before everybody is done: for minutes ext4 steps over the number of each file that was,
             // one by one, whenever somebody makes a new one.
-            fs::rename(made, release::scratch(scratch, "done")).explain(Kind::Failed, what, hint)?;
+            fs::rename(made, release::scratch(scratch, "done")).with_hint(Kind::Failed, what, hint)?;
         }
-        // Nobody pays for what the run before has left to write.
-        cx.read(Command::new("sync"))?;
-        let took = time(cx, self.name, (self.command)(), &scratch.join("log"))?;
-        let bytes = self.makes.as_deref().map_or(Ok(0), size_of).explain(Kind::Failed, what, hint)?;
+        // NoSink pays for what the run before has left to write.
+        ctx.read(Command::new("sync"))?;
+        let took = time(ctx, self.name, (self.command)(), &scratch.join("log"))?;
+        let bytes = self.makes.as_deref().map_or(Ok(0), size_of).with_hint(Kind::Failed, what, hint)?;
         Ok(Figures { seconds: took.wall.as_secs_f64(), cpu_seconds: took.cpu.as_secs_f64(), bytes })
     }
 }
 
 /// Runs what somebody types to its good end; what it prints goes into `log`.
-pub fn time(cx: &Cx, name: &str, command: Command, log: &Path) -> Result<Measured> {
+pub fn time(ctx: &Context, name: &str, command: Command, log: &Path) -> Result<Measured> {
     let what = || format!("cannot write {}", log.display());
-    let output = File::create(log).explain(Kind::Failed, what, || "check free space: `df -h`".into())?;
-    let took = cx.measure(command, &output)?;
-    if cx.interrupted() {
+    let output = File::create(log).with_hint(Kind::Failed, what, || "check free space: `df -h`".into())?;
+    let took = ctx.measure(command, &output)?;
+    if ctx.interrupted() {
         return failed("stopped by a signal, nothing was measured to its end")
             .hint("hosts and files of the bench are gone; run it again")
             .err();
@@ -163,7 +163,7 @@ pub fn time(cx: &Cx, name: &str, command: Command, log: &Path) -> Result<Measure
     Ok(took)
 }
 
-/// The last lines that a contender printed.
+/// The last lines that a baseline printed.
 pub fn last_words(log: &Path) -> String {
     let said = fs::read(log).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);

@@ -42,7 +42,7 @@ pub const GROUPS: &[Group] = &[
         npm: Some(("azurite", "3.35.0")),
     },
     Group { name: "logins", about: "hostile shells and profiles of logins", minutes: 3, programs: &[], npm: None },
-    Group { name: "patterns", about: "new projects that deliver themselves", minutes: 12, programs: &[], npm: None },
+    Group { name: "handoffs", about: "new projects that deliver themselves", minutes: 12, programs: &[], npm: None },
     Group { name: "adopt", about: "an xtask for crates that others wrote", minutes: 4, programs: &[], npm: None },
     Group { name: "growth", about: "many releases, files and bytes", minutes: 3, programs: &[], npm: None },
     Group { name: "vm", about: "a virtual machine, its reboots and power cuts", minutes: 14, programs: VM, npm: None },

@@ -1,4 +1,4 @@
-//! The built-in process keeper, for machines without a service manager.
+//! The built-in pidfile service, for machines without a service manager.
 //!
 //! It is no supervisor: it starts one process, remembers it, and stops it before it starts the next, so that old and new
 //! are never both bound. Its files live in `service/`:
@@ -46,10 +46,10 @@ done
     Script::new(script(root, body), String::new())
 }
 
-/// Stops what runs and starts `id` by `spec`, a script that sets the variables and becomes the app. With `put_back` it is
+/// Stops what runs and starts `id` by `spec`, a script that sets the variables and becomes the app. With `revert` it is
 /// started as it was when it was last healthy.
-pub fn restart(root: &str, id: &ReleaseId, spec: &str, stop_seconds: u64, put_back: bool) -> Script {
-    let keep = if put_back {
+pub fn restart(root: &str, id: &ReleaseId, spec: &str, stop_seconds: u64, revert: bool) -> Script {
+    let keep = if revert {
         "cat > /dev/null; use=spec
 # An empty one is what a power cut left: how the release that failed was to be started is all that is known.
 if [ -f service/spec ] && ! has_text service/spec; then
@@ -63,8 +63,8 @@ rm -f service/spec.new"
     } else {
         "(private; rm -f service/spec.new; cat > service/spec.new); flush service/spec.new service; use=spec.new"
     };
-    // A release that went live without the keeper has nothing to be started again with.
-    let known = if put_back { "[ -f service/spec ] || exit 0" } else { ":" };
+    // A release that went live without the pidfile service has nothing to be started again with.
+    let known = if revert { "[ -f service/spec ] || exit 0" } else { ":" };
     let body = format!("make_dir service\n{keep}\n{}\n{known}\n{}", stop_process(stop_seconds), start(id));
     Script::new(script(root, &body), spec.to_owned())
 }
@@ -219,9 +219,9 @@ if command -v setsid > /dev/null 2>&1; then launch=setsid; group=own; else launc
 has_text service/id || head -c 12 /dev/urandom | od -An -tx1 | tr -d ' \\n' | keep service/id
 root=$(here)
 env -i PATH=\"$PATH\" HOME=\"${{HOME:-/}}\" USER=\"${{USER:-}}\" LANG=\"${{LANG:-C.UTF-8}}\" GANGPLANK_TARGET=\"$(mark)\" \\
-  $launch sh -c {wrapper} keeper releases/{id} \"$use\" $group \"$root\" >> service/log 2>&1 < /dev/null &
+  $launch sh -c {wrapper} pidfile releases/{id} \"$use\" $group \"$root\" >> service/log 2>&1 < /dev/null &
 naps=0; while [ ! -f service/process ] && [ $naps -lt 100 ]; do nap; naps=$((naps + 1)); done
-[ -f service/process ] || {{ echo 'the process keeper did not start' >&2; exit 1; }}
+[ -f service/process ] || {{ echo 'the pidfile service did not start' >&2; exit 1; }}
 ",
         wrapper = quote(wrapper),
     )

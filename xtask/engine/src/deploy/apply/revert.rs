@@ -1,11 +1,11 @@
 //! Going back when a switch has failed.
 
-use super::{Host, Run};
-use crate::deploy::history::Happened;
+use super::{HostProgress, Run};
+use crate::deploy::history::HistoryEvent;
 use crate::deploy::plan::Step;
-use crate::deploy::state::{Current, Kept, State};
-use crate::deploy::waves::{AT_ONCE, each};
-use crate::error::{Failure, Kind, Result, failed, hint_of, kind_of};
+use crate::deploy::state::{Current, ServiceState, State};
+use crate::deploy::waves::{AT_ONCE, par_map};
+use crate::error::{CliError, Kind, Result, failed, hint_of, kind_of};
 use crate::event::{Event, Stage};
 use crate::host::script;
 use crate::release::id::ReleaseId;
@@ -17,17 +17,17 @@ use std::time::{Duration, Instant};
 const START_AGAIN: Duration = Duration::from_secs(1);
 
 impl Run<'_> {
-    /// Puts the fallback back on every target that was begun. The error says what failed and whether it was put back.
-    pub(super) fn put_back(&self, hosts: &[Host], cause: &anyhow::Error) -> anyhow::Error {
+    /// Puts the fallback back on every target that was begun. The error says what failed and whether it was reverted.
+    pub(super) fn revert(&self, hosts: &[HostProgress], cause: &anyhow::Error) -> anyhow::Error {
         let begun: Vec<_> = hosts.iter().filter(|host| host.begun.load(Ordering::SeqCst)).collect();
         let (mut stuck, mut back) = (Vec::new(), Vec::new());
-        self.stage(Stage::PutBack, 0, begun.iter().copied());
-        let put_back = |host: &&Host| {
-            let done = self.put_back_one(host, cause);
-            self.cx.emit(Event::PutBack { target: host.target.url().to_owned(), ok: done.is_ok() });
+        self.stage(Stage::Reverted, 0, begun.iter().copied());
+        let revert = |host: &&HostProgress| {
+            let done = self.revert_one(host, cause);
+            self.ctx.emit(Event::Reverted { target: host.target.url().to_owned(), ok: done.is_ok() });
             done
         };
-        for (host, done) in begun.iter().zip(each(&begun, AT_ONCE, put_back)) {
+        for (host, done) in begun.iter().zip(par_map(&begun, AT_ONCE, revert)) {
             match done {
                 Ok(now) => back.push(now),
                 Err(error) => stuck.push(format!("{}: {error:#}", host.target.url())),
@@ -39,15 +39,15 @@ impl Run<'_> {
                 || format!("mend it and deploy again; `cargo xtask status {env}` shows what is live"),
                 str::to_owned,
             );
-            let switches = |host: &&Host| host.switch().is_some() || host.restart().is_some();
+            let switches = |host: &&HostProgress| host.switch().is_some() || host.restart().is_some();
             let unreached = hosts.iter().filter(switches).filter(|host| !host.begun.load(Ordering::SeqCst)).count();
             if unreached > 0 && !begun.is_empty() {
                 back.push(format!("{unreached} host(s) were not reached"));
             }
             let now = if back.is_empty() { "nothing was switched".to_owned() } else { back.join(", ") };
-            return Failure::new(kind_of(cause), format!("{cause:#}; {now}")).hint(hint).into();
+            return CliError::new(kind_of(cause), format!("{cause:#}; {now}")).hint(hint).into();
         }
-        Failure::new(Kind::NotPutBack, format!("{cause:#}; and it could NOT be put back: {}", stuck.join("; ")))
+        CliError::new(Kind::RevertFailed, format!("{cause:#}; and it could NOT be reverted: {}", stuck.join("; ")))
             .hint(match begun.iter().find_map(|host| host.plan.fallback.as_ref()) {
                 Some(old) => format!("look at that host now; when it is mended, `cargo xtask rollback {env} {old}` brings it back to {old}, and leaves alone who runs it"),
                 None => format!("look at that host now; when it is mended, deploy again; `cargo xtask status {env}` shows what is live"),
@@ -55,8 +55,8 @@ impl Run<'_> {
             .into()
     }
 
-    fn put_back_one(&self, host: &Host, cause: &anyhow::Error) -> Result<String> {
-        let why = self.cx.scrub(&format!("{cause:#}"));
+    fn revert_one(&self, host: &HostProgress, cause: &anyhow::Error) -> Result<String> {
+        let reason = self.ctx.scrub(&format!("{cause:#}"));
         let (spec, url, root) = (self.spec, host.target.url(), host.target.root());
         let restarted = host.restarted.load(Ordering::SeqCst);
         let tried = host.goal();
@@ -71,7 +71,7 @@ impl Run<'_> {
                 self.optional(host, spec.stop(root).as_ref())?;
             }
             host.target.activate(None, None)?;
-            self.remember(host, Happened::Failed, tried, &why);
+            self.remember(host, HistoryEvent::Failed, tried, &reason);
             // What another tool had made is there again.
             if let Current::Foreign(to) = host.target.state()?.current {
                 return Ok(format!("`current` of {url} points to {to} again"));
@@ -94,19 +94,19 @@ impl Run<'_> {
             self.timed(host, &step.to_string(), || self.start_old(host, script.as_ref()))
                 .inspect_err(|_| self.show_log(host))?;
         }
-        self.remember(host, Happened::Failed, tried.filter(|new| *new != old), &why);
+        self.remember(host, HistoryEvent::Failed, tried.filter(|new| *new != old), &reason);
         let commit = self.commit(host, old);
         let kept = host.target.run(&Script::new(script::kept_check(root), String::new()))?;
         let checker = self.checker.as_kept(&kept.stdout);
         checker
-            .wait(self.cx, host.target, spec, old, commit.as_deref())
-            .map_err(|why| failed(format!("{old} was put back, but {why}")))?;
-        self.remember(host, Happened::Restored, Some(old), &why);
+            .wait(self.ctx, host.target, spec, old, commit.as_deref())
+            .map_err(|reason| failed(format!("{old} was reverted, but {reason}")))?;
+        self.remember(host, HistoryEvent::Restored, Some(old), &reason);
         Ok(format!("{old} is live again on {url}"))
     }
 
     /// Starts the old release, and again while that fails and there is time. A command of the project runs once.
-    fn start_old(&self, host: &Host, script: Option<&Script>) -> Result<()> {
+    fn start_old(&self, host: &HostProgress, script: Option<&Script>) -> Result<()> {
         let started = Instant::now();
         let once = script.is_some_and(|script| script.of_project);
         loop {
@@ -114,7 +114,7 @@ impl Run<'_> {
                 Err(error)
                     if !once && kind_of(&error) == Kind::Failed && started.elapsed() < self.env.health.deadline =>
                 {
-                    self.cx.note(format!("{error:#}; trying again"));
+                    self.ctx.note(format!("{error:#}; trying again"));
                     std::thread::sleep(START_AGAIN);
                 }
                 done => return done,
@@ -125,7 +125,7 @@ impl Run<'_> {
     /// Whether the process of the old release was never stopped: then it is best left alone.
     fn still_runs(&self, state: &State, old: &ReleaseId, tried: Option<&ReleaseId>) -> bool {
         match &state.service {
-            Kept::Running { spec, release } => {
+            ServiceState::Running { spec, release } => {
                 release == old && (tried != Some(old) || Some(spec) != self.spec.digest().as_ref())
             }
             _ => false,
@@ -133,10 +133,10 @@ impl Run<'_> {
     }
 
     /// Writes a record if the host will take it: a full disk must not keep the old release from coming back.
-    fn remember(&self, host: &Host, event: Happened, id: Option<&ReleaseId>, why: &str) {
+    fn remember(&self, host: &HostProgress, event: HistoryEvent, id: Option<&ReleaseId>, reason: &str) {
         let Some(id) = id else { return };
-        if let Err(error) = host.target.record(&self.record(event, id, Some(why))) {
-            self.cx.warn(format!("{error:#}"));
+        if let Err(error) = host.target.record(&self.record(event, id, Some(reason))) {
+            self.ctx.warn(format!("{error:#}"));
         }
     }
 }

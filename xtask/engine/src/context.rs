@@ -1,6 +1,6 @@
 //! The outside, once each: the environment, the clock, other programs, the machine, and the way out for events.
 //!
-//! Everything below takes a [`Cx`] and nothing else of the outside, so a test decides what a command sees.
+//! Everything below takes a [`Context`] and nothing else of the outside, so a test decides what a command sees.
 
 mod environment;
 mod root;
@@ -9,9 +9,9 @@ mod secrets;
 pub use self::environment::{Environment, is_cargos_own, var};
 pub use self::root::{run_xtask, stands_alone};
 use self::secrets::{mask, secrets};
-use crate::error::{Explain, Kind, Result, failed, usage};
+use crate::error::{Kind, Result, WithHint, failed, usage};
 use crate::event::{Event, Sink, Stream, ms_since};
-use crate::extend::Extras;
+use crate::extend::Extensions;
 use crate::process::{self, Background, Limits};
 pub use crate::process::{Input, LINE_BYTES_MAX, Measured, Until};
 use jiff::Timestamp;
@@ -26,13 +26,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// What a command is given of the outside.
-pub struct Cx {
+pub struct Context {
     /// Root of the Cargo workspace.
     pub root: PathBuf,
     /// What relative `file:` URLs are relative to.
     pub home: PathBuf,
     /// What the project adds of its own.
-    pub extras: &'static Extras,
+    pub extensions: &'static Extensions,
     env: BTreeMap<String, String>,
     not_utf8: BTreeMap<String, String>,
     secrets: Vec<String>,
@@ -44,7 +44,7 @@ pub struct Cx {
 
 /// What another program answered.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Output {
     /// Exit code; `None` when a signal ended it.
     pub code: Option<i32>,
     /// What it printed.
@@ -55,7 +55,7 @@ pub struct Answer {
     pub cut: bool,
 }
 
-impl Answer {
+impl Output {
     /// That of a program of which nothing is known.
     pub const NONE: Self = Self { code: None, stdout: String::new(), stderr: String::new(), cut: false };
 
@@ -65,7 +65,7 @@ impl Answer {
     }
 }
 
-impl Cx {
+impl Context {
     /// A context with the environment `env`.
     pub fn new(root: PathBuf, env: BTreeMap<String, String>, sink: Arc<dyn Sink>) -> Self {
         let home = env.get(var::HOME).filter(|home| !home.is_empty()).map_or_else(|| root.clone(), PathBuf::from);
@@ -73,7 +73,7 @@ impl Cx {
         Self {
             root,
             home,
-            extras: &Extras::NONE,
+            extensions: &Extensions::NONE,
             env,
             not_utf8: BTreeMap::new(),
             secrets,
@@ -93,9 +93,9 @@ impl Cx {
         Ok(Self { secrets, not_utf8: env.not_utf8, ..Self::new(root, env.vars, sink) })
     }
 
-    /// The nearest directory at or above the current one that is the root of a project: see `cx::root`.
+    /// The nearest directory at or above the current one that is the root of a project: see `context::root`.
     pub fn find_root() -> Result<PathBuf> {
-        let here = std::env::current_dir().explain(
+        let here = std::env::current_dir().with_hint(
             Kind::Failed,
             || "cannot read the current directory".into(),
             || "change to the project".into(),
@@ -119,7 +119,7 @@ impl Cx {
         Self {
             root: self.root.clone(),
             home: self.home.clone(),
-            extras: self.extras,
+            extensions: self.extensions,
             secrets: secrets(env.iter().chain(&not_utf8)),
             env,
             not_utf8,
@@ -132,8 +132,8 @@ impl Cx {
 
     /// The same with what a project adds.
     #[must_use]
-    pub fn with_extras(self, extras: &'static Extras) -> Self {
-        Self { extras, ..self }
+    pub fn with_extensions(self, extensions: &'static Extensions) -> Self {
+        Self { extensions, ..self }
     }
 
     /// The same in another checkout.
@@ -174,7 +174,7 @@ impl Cx {
 
     /// The engine's own program, as it runs now.
     pub fn program() -> Result<PathBuf> {
-        std::env::current_exe().explain(
+        std::env::current_exe().with_hint(
             Kind::Failed,
             || "cannot find my own program".into(),
             || "run it by its path".into(),
@@ -230,14 +230,14 @@ impl Cx {
             other @ (Event::StepStarted { .. }
             | Event::StepEnded { .. }
             | Event::Stage { .. }
-            | Event::PutBack { .. }
+            | Event::Reverted { .. }
             | Event::Progress { .. }
             | Event::JobStarted { .. }
             | Event::JobEnded { .. }) => other,
         }
     }
 
-    /// From now on Ctrl-C, SIGTERM and a closed terminal ask to stop at the next safe point, where what is half done is put back. The
+    /// From now on Ctrl-C, SIGTERM and a closed terminal ask to stop at the next safe point, where what is half done is reverted. The
     /// third one ends the process as it is, for a person who will not wait; the second one does where nothing is `at_stake`.
     pub fn catch_interrupts(&self, at_stake: bool) -> Result<()> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -254,12 +254,12 @@ impl Cx {
                 let text = match count.fetch_add(1, Ordering::Relaxed) {
                     0 if !at_stake => continue,
                     _ if !at_stake => std::process::exit(Kind::Failed as i32),
-                    0 => "stopping at the next safe point; what is half done is put back",
-                    1 => "still putting back; once more leaves everything as it is now",
+                    0 => "stopping at the next safe point; what is half done is reverted",
+                    1 => "still reverting; once more leaves everything as it is now",
                     _ => {
                         let text = "left as it is, half done; `cargo xtask status` shows it, and the same command again goes on";
                         sink.emit(&Event::Warning { text: text.into() });
-                        std::process::exit(Kind::NotPutBack as i32)
+                        std::process::exit(Kind::RevertFailed as i32)
                     }
                 };
                 sink.emit(&Event::Warning { text: text.into() });
@@ -279,7 +279,7 @@ impl Cx {
     }
 
     /// Runs a command to its end, keeping what it prints. An exit code other than 0 is an answer, not an error.
-    pub fn answer(&self, command: Command, input: Input) -> Result<Answer> {
+    pub fn answer(&self, command: Command, input: Input) -> Result<Output> {
         self.answer_within(command, input, None, false)
     }
 
@@ -291,7 +291,7 @@ impl Cx {
         input: Input,
         limit: Option<Duration>,
         interruptible: bool,
-    ) -> Result<Answer> {
+    ) -> Result<Output> {
         self.answer_as(&show(&command), command, input, limit, interruptible)
     }
 
@@ -303,7 +303,7 @@ impl Cx {
         input: Input,
         limit: Option<Duration>,
         interruptible: bool,
-    ) -> Result<Answer> {
+    ) -> Result<Output> {
         command.stderr(Stdio::piped());
         self.run(&mut command, shown.to_owned(), input, limit, interruptible, None)
     }
@@ -317,7 +317,7 @@ impl Cx {
         limit: Option<Duration>,
         interruptible: bool,
         until: &Until,
-    ) -> Result<Answer> {
+    ) -> Result<Output> {
         command.stderr(Stdio::piped());
         self.run(&mut command, shown.to_owned(), input, limit, interruptible, Some(until))
     }
@@ -328,12 +328,12 @@ impl Cx {
         shown: &str,
         mut command: Command,
         input: &[u8],
-        heard: &mut dyn FnMut(Stream, String),
+        on_line: &mut dyn FnMut(Stream, String),
         stop: &dyn Fn() -> bool,
         complete: &dyn Fn() -> bool,
     ) -> Result<(Option<i32>, bool)> {
         let started = Instant::now();
-        let ended = process::stream(&mut command, input, heard, stop, complete);
+        let ended = process::stream(&mut command, input, on_line, stop, complete);
         let (status, stopped) = ended.map_err(|e| not_started(&command, &e))?;
         self.ran(shown.to_owned(), started, status.success());
         Ok((status.code(), stopped))
@@ -358,7 +358,7 @@ impl Cx {
     }
 
     /// Runs a command that shows its own progress: its stderr is ours.
-    pub fn answer_with_stderr(&self, mut command: Command) -> Result<Answer> {
+    pub fn answer_with_stderr(&self, mut command: Command) -> Result<Output> {
         command.stderr(Stdio::inherit());
         let shown = show(&command);
         self.run(&mut command, shown, Input::Empty, None, false, None)
@@ -393,12 +393,12 @@ impl Cx {
     }
 
     /// The same, and each line of its stdout is also handed over as it comes.
-    pub fn watch_lines(&self, mut command: Command, heard: &mut dyn FnMut(&str)) -> Result<Option<i32>> {
+    pub fn watch_lines(&self, mut command: Command, on_line: &mut dyn FnMut(&str)) -> Result<Option<i32>> {
         let (shown, started) = (show(&command), Instant::now());
         command.stderr(Stdio::inherit());
         let status = process::lines(&mut command, true, &mut |line| {
             let _ = writeln!(io::stderr(), "{line}");
-            heard(line);
+            on_line(line);
         });
         let status = status.map_err(|e| not_started(&command, &e))?;
         self.ran(shown, started, status.success());
@@ -446,9 +446,9 @@ impl Cx {
         limit: Option<Duration>,
         interruptible: bool,
         until: Option<&Until>,
-    ) -> Result<Answer> {
+    ) -> Result<Output> {
         let started = Instant::now();
-        // A group of its own, so that Ctrl-C reaches us alone and we can put back what is half done.
+        // A group of its own, so that Ctrl-C reaches us alone and we can reverted what is half done.
         let own_group = limit.is_some() || self.catching.load(Ordering::Relaxed);
         let limits = Limits { time: limit, stop: &|| interruptible && self.interrupted(), own_group };
         let mut ended = process::run(command, input, &limits, until).map_err(|e| not_started(command, &e))?;
@@ -456,7 +456,7 @@ impl Cx {
             let _ = write!(ended.stderr, "\nit did not end within {:.1?} and was stopped", started.elapsed());
         }
         self.ran(shown, started, ended.status.success());
-        Ok(Answer { code: ended.status.code(), stdout: ended.stdout, stderr: ended.stderr, cut: ended.cut })
+        Ok(Output { code: ended.status.code(), stdout: ended.stdout, stderr: ended.stderr, cut: ended.cut })
     }
 
     fn ran(&self, command: String, started: Instant, ok: bool) {
@@ -490,7 +490,7 @@ fn show(command: &Command) -> String {
     shown
 }
 
-/// [`Cx::scrub`] for what is said before there is a context.
+/// [`Context::scrub`] for what is said before there is a context.
 pub fn scrub(env: &Environment, text: &str) -> String {
     mask(&secrets(env.vars.iter().chain(&env.not_utf8)), text)
 }
@@ -514,10 +514,10 @@ mod tests {
         }
     }
 
-    fn cx(vars: &[(&str, &str)]) -> (Cx, Memory) {
+    fn ctx(vars: &[(&str, &str)]) -> (Context, Memory) {
         let memory = Memory::default();
         let env = vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        (Cx::new("/".into(), env, Arc::new(memory.clone())), memory)
+        (Context::new("/".into(), env, Arc::new(memory.clone())), memory)
     }
 
     fn sh(script: &str) -> Command {
@@ -528,9 +528,9 @@ mod tests {
 
     #[test]
     fn secrets_never_reach_an_event_or_an_error() {
-        let (cx, memory) = cx(&[("CIRCLE_TOKEN", "CCIPAT_sesame"), ("SECRET_SHORT", "on"), ("HOME", "/root")]);
-        cx.note("got CCIPAT_sesame on");
-        let error = cx.read(sh("echo CCIPAT_sesame >&2; exit 3")).unwrap_err();
+        let (ctx, memory) = ctx(&[("CIRCLE_TOKEN", "CCIPAT_sesame"), ("SECRET_SHORT", "on"), ("HOME", "/root")]);
+        ctx.note("got CCIPAT_sesame on");
+        let error = ctx.read(sh("echo CCIPAT_sesame >&2; exit 3")).unwrap_err();
         assert!(!format!("{error:#}").contains("sesame"), "{error:#}");
         let events = format!("{:?}", memory.0.lock().unwrap());
         assert!(!events.contains("sesame") && events.contains("got **** on"), "{events}");
@@ -545,53 +545,53 @@ mod tests {
             ("DB_PASS", "sesame-open", true),
             ("AZURE_STORAGE_ACCOUNT", "acmebuilds", false),
         ] {
-            assert_eq!(cx(&[(name, value)]).0.has_secrets(), private, "{name}");
+            assert_eq!(ctx(&[(name, value)]).0.has_secrets(), private, "{name}");
         }
         let not_utf8 = [("DB_PASS".to_owned(), "caf\u{fffd}-au-lait".to_owned())].into();
         let env = Environment { vars: BTreeMap::new(), not_utf8 };
-        let cx = Cx::from_process("/".into(), env, Arc::new(Memory::default())).ok().unwrap();
-        assert!(cx.has_secrets() && cx.with_vars([]).has_secrets());
+        let ctx = Context::from_process("/".into(), env, Arc::new(Memory::default())).ok().unwrap();
+        assert!(ctx.has_secrets() && ctx.with_vars([]).has_secrets());
     }
 
     #[test]
     fn secrets_that_begin_alike_or_need_escaping_are_covered_whole() {
         let key = "-----BEGIN-----\nabcdefghij\n-----END-----";
-        let (cx, _) = cx(&[
+        let (ctx, _) = ctx(&[
             ("A_TOKEN", "abcdefgh"),
             ("B_TOKEN", "abcdefgh12345"),
             ("C_TOKEN", "with\"quote\\s"),
             ("PRIVATE_KEY", key),
         ]);
-        assert_eq!(cx.scrub("abcdefgh12345 abcdefgh"), "**** ****");
-        assert_eq!(cx.scrub(r#""with\"quote\\s""#), r#""****""#);
-        assert_eq!(cx.scrub("line: abcdefghij"), "line: ****");
+        assert_eq!(ctx.scrub("abcdefgh12345 abcdefgh"), "**** ****");
+        assert_eq!(ctx.scrub(r#""with\"quote\\s""#), r#""****""#);
+        assert_eq!(ctx.scrub("line: abcdefghij"), "line: ****");
     }
 
     #[test]
     fn a_command_that_hangs_or_leaves_its_pipe_behind_comes_to_an_end() {
-        let (cx, _) = cx(&[("PATH", "/usr/bin:/bin")]);
+        let (ctx, _) = ctx(&[("PATH", "/usr/bin:/bin")]);
         let limit = Some(Duration::from_millis(200));
-        let answer = cx.answer_within(sh("echo begun; sleep 60"), Input::Empty, limit, false).unwrap();
+        let answer = ctx.answer_within(sh("echo begun; sleep 60"), Input::Empty, limit, false).unwrap();
         assert_eq!((answer.code, answer.stdout.trim()), (None, "begun"));
         assert!(answer.stderr.contains("was stopped"), "{}", answer.stderr);
-        let answer = cx.answer(sh("sleep 5 & echo done"), Input::Empty).unwrap();
+        let answer = ctx.answer(sh("sleep 5 & echo done"), Input::Empty).unwrap();
         assert_eq!((answer.code, answer.stdout.trim()), (Some(0), "done"));
     }
 
     #[test]
     fn a_failing_command_is_an_error_with_its_words() {
-        let (cx, _) = cx(&[]);
-        let error = cx.read(sh("echo why >&2; exit 3")).unwrap_err();
+        let (ctx, _) = ctx(&[]);
+        let error = ctx.read(sh("echo why >&2; exit 3")).unwrap_err();
         assert_eq!(format!("{error:#}"), "`sh -c 'echo why >&2; exit 3'` failed with exit code 3: why");
-        let error = cx.read(Command::new("no-such-program-here")).unwrap_err();
+        let error = ctx.read(Command::new("no-such-program-here")).unwrap_err();
         assert!(format!("{error:#}").contains("not installed"), "{error:#}");
     }
 
     #[test]
     fn input_larger_than_a_pipe_reaches_a_program_that_answers_while_it_reads() {
-        let (cx, _) = cx(&[]);
+        let (ctx, _) = ctx(&[]);
         let bytes = vec![b'x'; 1 << 20];
-        assert_eq!(cx.answer(sh("cat"), Input::Bytes(&bytes)).unwrap().stdout.len(), 1 << 20);
-        assert_eq!(cx.answer(sh("exit 4"), Input::Bytes(&bytes)).unwrap().code, Some(4));
+        assert_eq!(ctx.answer(sh("cat"), Input::Bytes(&bytes)).unwrap().stdout.len(), 1 << 20);
+        assert_eq!(ctx.answer(sh("exit 4"), Input::Bytes(&bytes)).unwrap().code, Some(4));
     }
 }

@@ -1,18 +1,18 @@
 //! What is left to do on a host that is healthy.
 
-use super::{Host, Run};
-use crate::deploy::history::{Happened, Record, Verb};
+use super::{HostProgress, Run};
+use crate::deploy::history::{HistoryEvent, Record, Verb};
 use crate::deploy::plan::Step;
 use crate::error::Result;
-use crate::hook::{Hosts, Moment};
-use crate::host::{Act, script};
+use crate::hook::HookPhase;
+use crate::host::{Operation, script};
 use crate::service::Script;
 
 impl Run<'_> {
     /// What is left to do on a host that is healthy: keep how it was started and checked, for the day on which this release
-    /// is put back, prune, and give up the lock. None of it is a reason to take the release back; the record that it is
+    /// is reverted, prune, and give up the lock. None of it is a reason to take the release back; the record that it is
     /// live is, and is written here where there is one host alone.
-    pub(super) fn settle(&self, host: &Host) -> Result<()> {
+    pub(super) fn finalize(&self, host: &HostProgress) -> Result<()> {
         let root = host.target.root();
         let live = self.lives(host);
         let mut kept = Vec::new();
@@ -22,8 +22,9 @@ impl Run<'_> {
         }
         let prune = host.plan.steps.iter().find_map(|step| match step {
             Step::Remove { releases } => {
-                let why = (!releases.is_empty()).then(|| step.to_string()).or_else(|| self.base.why.clone());
-                let record = Record { event: Happened::Removed, release: None, commit: None, why, ..self.base.clone() };
+                let reason = (!releases.is_empty()).then(|| step.to_string()).or_else(|| self.base.reason.clone());
+                let record =
+                    Record { event: HistoryEvent::Removed, release: None, commit: None, reason, ..self.base.clone() };
                 Some((step.to_string(), releases, record))
             }
             _ => None,
@@ -31,22 +32,22 @@ impl Run<'_> {
         let live = live.filter(|_| self.alone);
         let names: Vec<_> =
             live.iter().map(|(name, _)| name.clone()).chain(prune.iter().map(|(name, ..)| name.clone())).collect();
-        let mut acts: Vec<_> = live.iter().map(|(_, record)| Act::Record(record)).collect();
-        acts.extend(kept.iter().map(Act::Run));
-        acts.extend(prune.iter().map(|(_, releases, record)| Act::Remove(releases, record)));
+        let mut acts: Vec<_> = live.iter().map(|(_, record)| Operation::Record(record)).collect();
+        acts.extend(kept.iter().map(Operation::Run));
+        acts.extend(prune.iter().map(|(_, releases, record)| Operation::Remove(releases, record)));
         if acts.is_empty() {
             return Ok(());
         }
         // What a hook still announces, nobody else is to change meanwhile.
-        if self.hooks(host, Moment::After, Hosts::First).next().is_none() {
-            acts.push(Act::Unlock);
+        if self.hooks(host, HookPhase::AfterAll).next().is_none() {
+            acts.push(Operation::Unlock);
         }
         let done = || self.go_on(host, &acts, live.as_ref().map(|(_, record)| record));
         if names.is_empty() { done() } else { self.timed(host, &names.join(", "), done) }
     }
 
     /// Does the acts, and goes on after one that fails, unless that is the first and `live` the record that it writes.
-    fn go_on(&self, host: &Host, acts: &[Act], live: Option<&Record>) -> Result<()> {
+    fn go_on(&self, host: &HostProgress, acts: &[Operation], live: Option<&Record>) -> Result<()> {
         let mut left = acts;
         while !left.is_empty() {
             let vital = live.filter(|_| left.len() == acts.len());
@@ -55,7 +56,7 @@ impl Run<'_> {
                 // The answer was lost; the history says whether the record was written, and only then was more done.
                 (Err(error), Some(record)) if !is_recorded(host, record) => return Err(error),
                 (Err(error), _) => {
-                    self.cx.warn(format!("{error:#}"));
+                    self.ctx.warn(format!("{error:#}"));
                     return Ok(());
                 }
             };
@@ -68,7 +69,7 @@ impl Run<'_> {
                 return Err(error);
             }
             // What is live is healthy; a full disk or a wrong owner is no reason to take it back.
-            self.cx.warn(format!("{error:#}"));
+            self.ctx.warn(format!("{error:#}"));
             left = &left[at + 1..];
         }
         Ok(())
@@ -76,7 +77,7 @@ impl Run<'_> {
 }
 
 /// Whether a record was written, where nobody heard so.
-pub(super) fn is_recorded(host: &Host, record: &Record) -> bool {
+pub(super) fn is_recorded(host: &HostProgress, record: &Record) -> bool {
     let Ok(state) = host.target.state() else { return false };
     state.live() == record.release.as_ref() && state.history.records.contains(record)
 }

@@ -1,6 +1,6 @@
 //! How a table of hosts looks at a given size.
 
-use super::{Back, Board, Mark, Row};
+use super::{Back, Mark, ProgressTable, Row};
 use crate::event::Stage;
 use crate::report::style::{Style, count, duration, visible};
 
@@ -14,7 +14,7 @@ fn plain(_: Style, text: &str) -> String {
     text.to_owned()
 }
 
-impl Board {
+impl ProgressTable {
     /// The table within a screen. Where that is too low, who is at work and who failed; the others are counted.
     pub fn lines(&self, now: u64, (columns, rows): (usize, usize), style: Style) -> Vec<String> {
         let footer = fit(vec![(plain, self.footer(now))], columns, style);
@@ -67,12 +67,12 @@ impl Board {
             };
             let tone = if mark == Mark::Waiting { Style::dim } else { plain };
             let (name, word) = (cut(&visible(&row.name), name_width), cut(&word, word_width));
-            let why = row.failed.as_deref().map(visible).unwrap_or_default();
+            let reason = row.failed.as_deref().map(visible).unwrap_or_default();
             let cells: Vec<Cell> = vec![
                 (paint, format!("{sign:<8}")),
                 (tone, format!("{name:<name_width$}  {word:<word_width$}")),
                 (Style::dim, format!("  {:>10}", time(row, now))),
-                (Style::dim, format!("  {why}")),
+                (Style::dim, format!("  {reason}")),
             ];
             lines.push(fit(cells, columns, style));
         }
@@ -101,8 +101,8 @@ impl Board {
         let stage = match self.stage {
             Stage::Install => "before the switch".to_owned(),
             Stage::Switch => format!("wave {} of {}", self.wave, self.waves),
-            Stage::Settle => "all are healthy".to_owned(),
-            Stage::PutBack => "putting back".to_owned(),
+            Stage::Finalize => "all are healthy".to_owned(),
+            Stage::Reverted => "reverting".to_owned(),
             Stage::Done | Stage::Failed => count(self.rows.len(), "host"),
         };
         let time = if self.ended() { duration(now) } else { seconds(now) };

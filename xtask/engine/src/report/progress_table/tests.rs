@@ -16,8 +16,8 @@ const STEPS: [(&str, &str); 6] = [
 fn stage_of(word: &str) -> Option<Stage> {
     Some(match word {
         "wave" => Stage::Switch,
-        "settle" => Stage::Settle,
-        "put-back" => Stage::PutBack,
+        "settle" => Stage::Finalize,
+        "revert" => Stage::Reverted,
         "done" => Stage::Done,
         "failed" => Stage::Failed,
         _ => return None,
@@ -25,11 +25,11 @@ fn stage_of(word: &str) -> Option<Stage> {
 }
 
 /// A table of `hosts` hosts in three waves after events: `1 check` begins a step, `1 check ok` and `1 check failed` end
-/// it, `1 back ok` a put-back, `wave 2` and `put-back 1,2` are stages. There is half a second between two.
-fn board(hosts: usize, events: &str) -> (Board, u64) {
+/// it, `1 back ok` a revert, `wave 2` and `revert 1,2` are stages. There is half a second between two.
+fn board(hosts: usize, events: &str) -> (ProgressTable, u64) {
     let url = |n: &str| format!("ssh://deploy@web{n}.example.com/srv/app");
     let urls: Vec<_> = (1..=hosts).map(|n| url(&n.to_string())).collect();
-    let (mut board, mut now) = (Board::new(&urls, 3), 0);
+    let (mut board, mut now) = (ProgressTable::new(&urls, 3), 0);
     for event in events.split("; ").filter(|event| !event.is_empty()) {
         now += 500;
         let words: Vec<_> = event.split(' ').collect();
@@ -41,7 +41,7 @@ fn board(hosts: usize, events: &str) -> (Board, u64) {
                 waves: 3,
                 targets: on.split(',').map(url).collect(),
             },
-            [on, "back", how] => Event::PutBack { target: url(on), ok: how == "ok" },
+            [on, "back", how] => Event::Reverted { target: url(on), ok: how == "ok" },
             [on, name] => Event::StepStarted { target: url(on), step: step(name) },
             [on, name, how] => Event::StepEnded { target: url(on), step: step(name), ms: 1250, ok: how == "ok" },
             _ => panic!("{event}"),
@@ -129,7 +129,7 @@ fn a_deploy_that_goes_well() {
 
 const ONE_SICK: &str = "1 install; 1 install ok; 2 install; 2 install ok; 3 install; 3 install ok; wave 1; 1 switch; \
                         2 switch; 1 switch ok; 2 switch ok; 1 check; 2 check; 1 check ok; 2 check failed; \
-                        put-back 1,2; 1 switch; 2 switch; 1 switch ok; 1 back ok; 2 back ok; failed x";
+                        revert 1,2; 1 switch; 2 switch; 1 switch ok; 1 back ok; 2 back ok; failed x";
 
 #[test]
 fn a_host_that_stays_sick() {
@@ -138,10 +138,10 @@ fn a_host_that_stays_sick() {
         &first(17, ONE_SICK),
         (80, 24),
         &expect![[r#"
-        \       web1  put back          0 s
-        \       web2  put back          0 s  check the health of 20260801T000100-abcdef0
+        \       web1  reverted          0 s
+        \       web2  reverted          0 s  check the health of 20260801T000100-abcdef0
                 web3  installed       1.2 s
-        putting back: 2 at work, 1 installed (8 s)
+        reverting: 2 at work, 1 installed (8 s)
     "#]],
     );
     check(
@@ -149,10 +149,10 @@ fn a_host_that_stays_sick() {
         ONE_SICK,
         (80, 24),
         &expect![[r#"
-        back    web1  put back        5.8 s
-        failed  web2  put back        6.2 s  check the health of 20260801T000100-abcdef0
+        back    web1  reverted        5.8 s
+        failed  web2  reverted        6.2 s  check the health of 20260801T000100-abcdef0
                 web3  installed       1.2 s
-        3 hosts: 1 failed, 1 put back, 1 installed (11.0 s)
+        3 hosts: 1 failed, 1 reverted, 1 installed (11.0 s)
     "#]],
     );
     check(
@@ -160,10 +160,10 @@ fn a_host_that_stays_sick() {
         ONE_SICK,
         (200, 50),
         &expect![[r#"
-        back    web1  put back        5.8 s
-        failed  web2  put back        6.2 s  check the health of 20260801T000100-abcdef0
+        back    web1  reverted        5.8 s
+        failed  web2  reverted        6.2 s  check the health of 20260801T000100-abcdef0
                 web3  installed       1.2 s
-        3 hosts: 1 failed, 1 put back, 1 installed (11.0 s)
+        3 hosts: 1 failed, 1 reverted, 1 installed (11.0 s)
     "#]],
     );
     check(
@@ -171,10 +171,10 @@ fn a_host_that_stays_sick() {
         ONE_SICK,
         (34, 24),
         &expect![[r#"
-        back    web1  put back        5.8…
-        failed  web2  put back        6.2…
+        back    web1  reverted        5.8…
+        failed  web2  reverted        6.2…
                 web3  installed       1.2…
-        3 hosts: 1 failed, 1 put back, 1 …
+        3 hosts: 1 failed, 1 reverted, 1 …
     "#]],
     );
 }
@@ -186,19 +186,19 @@ fn hosts_that_are_not_put_back_or_need_not_be() {
         &ONE_SICK.replace("2 back ok", "2 back failed"),
         (80, 24),
         &expect![[r#"
-        back    web1  put back           5.8 s
-        failed  web2  NOT put back       6.2 s  check the health of 20260801T000100-abc…
+        back    web1  reverted           5.8 s
+        failed  web2  NOT reverted       6.2 s  check the health of 20260801T000100-abc…
                 web3  installed          1.2 s
-        3 hosts: 1 failed, 1 put back, 1 installed (11.0 s)
+        3 hosts: 1 failed, 1 reverted, 1 installed (11.0 s)
     "#]],
     );
     // What did not end before all did, did not end well.
     check(
         2,
-        "1 install; put-back 1; failed x",
+        "1 install; revert 1; failed x",
         (80, 24),
         &expect![[r#"
-        failed  web1  NOT put back
+        failed  web1  NOT reverted
                 web2  untouched
         2 hosts: 1 failed, 1 untouched (1.5 s)
     "#]],
