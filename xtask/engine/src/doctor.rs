@@ -9,6 +9,7 @@ mod checkout;
 mod hosts;
 mod places;
 
+use crate::tool::Tool;
 use crate::context::{Context, var};
 use crate::error::{Kind, Result, hint_of, kind_of, with_guides};
 use crate::project::{self, Env, Handoff, Project};
@@ -187,7 +188,8 @@ fn address(check: &project::Check) -> Option<&'static str> {
 }
 
 /// Looks at everything; with `env` only at that one's hosts, with `ci` only at what a job without contexts can know.
-pub fn doctor(ctx: &Context, project: &Project, env: Option<&str>, ci: bool) -> Result<Diagnosis> {
+pub fn doctor(tool: &Tool, env: Option<&str>, ci: bool) -> Result<Diagnosis> {
+        let Tool { ctx, project, .. } = *tool;
     let envs: Vec<&Env> = match env {
         Some(name) => vec![project.env(name)?],
         None => project.envs.iter().collect(),

@@ -111,6 +111,7 @@ pub mod handoff;
 #[cfg(feature = "new")]
 pub mod new;
 pub mod setup;
+pub mod tool;
 pub mod test;
 
 // Face: all that prints.

@@ -167,7 +167,7 @@ pub fn complete(ctx: &Context, wish: &mut NewOptions, path: &Path, ask: Ask) -> 
     if wish.targets.is_empty() {
         let local = TargetAnswers::local("prod").urls().join(" ");
         let urls = |answer: &str| answer.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let check = |answer: &str| urls(answer).iter().try_for_each(|url| crate::host::open(ctx, url).map(drop));
+        let check = |answer: &str| urls(answer).iter().try_for_each(|url| crate::tool.target(url).map(drop));
         let prod = again("Hosts of prod, as ssh://USER@HOST/DIR", &local, &check)?;
         wish.targets = urls(&prod).into_iter().filter(|url| *url != local).collect();
     }
@@ -260,7 +260,7 @@ fn plan(ctx: &Context, name: &str, wish: &NewOptions) -> Result<Plan> {
                 .hint("more can be added in xtask/src/main.rs afterwards")
                 .err();
         };
-        crate::host::open(ctx, url)?;
+        crate::tool.target(url)?;
         place.add(url);
     }
     let bucket = wish.bucket.clone().unwrap_or_else(|| bucket_of(name));

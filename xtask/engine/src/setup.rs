@@ -71,7 +71,7 @@ pub fn setup(ctx: &Context, env: &Env, options: &Options) -> Result<Vec<HostSetu
     let key = options.key.map(|path| read_key(ctx, path)).transpose()?;
     let mut hosts = Vec::new();
     for url in env.targets {
-        let target = host::open(ctx, url)?;
+        let target = tool.target(url)?;
         if options.host.is_none_or(|name| target.is_called(name)) {
             hosts.push(needs(ctx, env, &*target, key.as_ref(), options)?);
         }

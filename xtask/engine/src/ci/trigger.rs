@@ -3,6 +3,7 @@
 //! What runs is the config of the branch, with pipeline parameters that say which env and which release; see
 //! [`crate::ci::workflows`]. Nothing is deployed from here.
 
+use crate::tool::Tool;
 use crate::ci::follow::{self, Asking, End};
 use crate::ci::workflows::parameter::{DEPLOY_ENV, REASON, RELEASE, ROLLBACK_ENV};
 use crate::circleci::model::Definition;
@@ -49,7 +50,8 @@ pub struct Started {
 }
 
 /// Starts it, and with `follow` stays until it has ended; an approval on the way is asked by `approve`.
-pub fn trigger(ctx: &Context, project: &Project, wish: &TriggerRequest, follow: Option<Asking>) -> Result<Started> {
+pub fn trigger(tool: &Tool, wish: &TriggerRequest, follow: Option<Asking>) -> Result<Started> {
+        let Tool { ctx, project, .. } = *tool;
     project.env(wish.env)?;
     if project.ci.handoff == Handoff::Workspace {
         return usage(

@@ -94,7 +94,7 @@ fn loggable(ctx: &Context, env: &Env) -> Result<Spec> {
 impl<'a> Audience<'a> {
     fn new(ctx: &'a Context, env: &'a Env, wanted: Option<&str>, listener: Listener<'a>) -> Result<Self> {
         let mut hosts: Vec<_> =
-            host::open_all(ctx, env)?.into_iter().map(|target| HostStream { name: name(&*target), target }).collect();
+            tool.targets(env)?.into_iter().map(|target| HostStream { name: name(&*target), target }).collect();
         if hosts.iter().map(|host| &host.name).collect::<BTreeSet<_>>().len() < hosts.len() {
             for host in &mut hosts {
                 host.target.url().clone_into(&mut host.name);

@@ -1,5 +1,6 @@
 //! From what a person typed to one release: over the stores, the checkout and what the envs run.
 
+use crate::tool::Tool;
 use crate::build::RELEASES;
 use crate::context::Context;
 use crate::deploy::deploy_log::DeployLog;
@@ -33,13 +34,14 @@ pub struct Catalog<'ctx> {
 
 impl<'ctx> Catalog<'ctx> {
     /// Opens the stores that are of use here.
-    pub fn open(ctx: &'ctx Context, project: &'ctx Project) -> Result<Self> {
+    pub fn open(tool: &Tool<'ctx>) -> Result<Self> {
+        let Tool { ctx, project, .. } = *tool;
         let mut catalog = Self::built(ctx, project);
         if ctx.in_ci() {
             catalog.stores.clear();
         }
         for url in project.stores.iter().filter(|url| ctx.in_ci() || !store::only_in_ci(url)) {
-            let store = store::open(ctx, project, url)?;
+            let store = tool.store(url)?;
             match store.unusable() {
                 None => catalog.stores.push(store),
                 Some(reason) => {
@@ -65,7 +67,8 @@ impl<'ctx> Catalog<'ctx> {
     }
 
     /// What this machine holds: built here, or handed over by the workspace of this job. For what is to be stored.
-    pub fn local(ctx: &'ctx Context, project: &'ctx Project) -> Self {
+    pub fn local(tool: &Tool<'ctx>) -> Self {
+        let Tool { ctx, project, .. } = *tool;
         let mut catalog = Self::built(ctx, project);
         if ctx.in_ci() {
             let dir = store::workspace(ctx).join(store::artifacts::DESTINATION);
@@ -75,7 +78,8 @@ impl<'ctx> Catalog<'ctx> {
     }
 
     /// Only what was built in this checkout.
-    pub fn built(ctx: &'ctx Context, project: &'ctx Project) -> Self {
+    pub fn built(tool: &Tool<'ctx>) -> Self {
+        let Tool { ctx, project, .. } = *tool;
         let here = DirStore::new(ctx, &format!("file:{RELEASES}"), ctx.root.join(RELEASES));
         Self { ctx, project, stores: vec![Box::new(here)], skipped: vec![], unnotified: vec![] }
     }
@@ -125,7 +129,7 @@ impl<'ctx> Catalog<'ctx> {
                 Some(manifest) => Ok(manifest.id),
                 None => not_found(self.and_unasked("there is no release yet")).hint("run `cargo xtask build`").err(),
             },
-            Some(Selector::Env(env)) => running(env, &host::open_all(self.ctx, self.project.env(env)?)?),
+            Some(Selector::Env(env)) => running(env, &tool.targets(self.project.env(env)?)?),
             Some(Selector::Build(number)) => match store::of_build(self.app(), &self.stores, *number)? {
                 Some(manifest) => Ok(manifest.id),
                 None => not_found(self.and_unasked(&format!("no store has a release of job {number}")))

@@ -61,7 +61,7 @@ pub fn look(ctx: &Context, scope: &Scope, locks: &[Locked]) -> Vec<Check> {
     let mut unopened = Vec::new();
     for (at, site) in sites.iter().enumerate() {
         for url in site.env.targets {
-            match host::open(ctx, url) {
+            match tool.target(url) {
                 Ok(target) => opened.push((at, target)),
                 Err(error) => unopened.push((at, Check::of(*url, State::Broken, &fault(error)))),
             }

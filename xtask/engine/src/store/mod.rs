@@ -189,36 +189,6 @@ pub trait Store {
     }
 }
 
-/// Opens a store of a project by its URL.
-pub fn open<'ctx>(ctx: &'ctx Context, project: &'ctx Project, url: &str) -> Result<Box<dyn Store + 'ctx>> {
-    match url.split_once(':') {
-        Some(("file", dir)) if dir.starts_with('~') => Err(no_tilde(&format!("store {url}")).into()),
-        Some(("file", dir)) if !dir.is_empty() => Ok(Box::new(dir::DirStore::new(ctx, url, local_dir(&ctx.home, dir)))),
-        Some(("circleci", "workspace")) => Ok(Box::new(dir::DirStore::new(ctx, url, workspace(ctx).join("releases")))),
-        Some(("circleci", "artifacts")) => Ok(Box::new(ArtifactStore::new(ctx, project, url, Finder::Commit))),
-        Some(("circleci", "latest-artifacts")) => Ok(Box::new(ArtifactStore::new(ctx, project, url, Finder::Latest))),
-        Some(("s3" | "gs" | "az", _)) => bucket(ctx, project, url),
-        scheme => match own(ctx.extensions.stores, scheme) {
-            Some(open) => open(ctx, url),
-            None => usage(format!("`{url}` is not the URL of a store"))
-                .hint("use file:DIR, circleci:workspace, circleci:artifacts or s3://BUCKET/PREFIX")
-                .err(),
-        },
-    }
-}
-
-#[cfg(feature = "s3")]
-fn bucket<'ctx>(ctx: &'ctx Context, project: &'ctx Project, url: &str) -> Result<Box<dyn Store + 'ctx>> {
-    Ok(Box::new(bucket::BucketStore::new(ctx, project, url)?))
-}
-
-#[cfg(not(feature = "s3"))]
-fn bucket<'ctx>(_: &'ctx Context, _: &'ctx Project, url: &str) -> Result<Box<dyn Store + 'ctx>> {
-    usage(format!("store {url}: this xtask was compiled without buckets"))
-        .hint("in xtask/Cargo.toml: gangplank = { path = \"engine\", features = [\"s3\"] }")
-        .err()
-}
-
 /// The directory of the CircleCI workspace.
 pub fn workspace(ctx: &Context) -> PathBuf {
     ctx.var(var::WORKSPACE).unwrap_or(WORKSPACE).into()

@@ -1,5 +1,6 @@
 //! Ports of this machine that a run will want, looked at before anything is compiled for minutes.
 
+use crate::tool::Tool;
 use crate::context::Context;
 use crate::deploy::filled_in;
 use crate::deploy::state::ServiceState;
@@ -12,7 +13,8 @@ use crate::service::Spec;
 
 /// Refuses when something answers where the service of an env is to listen, and the service does not run. An env behind an
 /// approval may not be reached, so there it is a warning. `jobs` are those of the run.
-pub fn check(ctx: &Context, project: &Project, jobs: &[String]) -> Result<()> {
+pub fn check(tool: &Tool, jobs: &[String]) -> Result<()> {
+        let Tool { ctx, project, .. } = *tool;
     let deployed = |env: &&Env| jobs.contains(&format!("deploy-{}", env.name));
     for env in project.envs.iter().filter(deployed) {
         let Some((address, port)) = taken(ctx, env)? else { continue };
@@ -40,7 +42,7 @@ fn taken(ctx: &Context, env: &Env) -> Result<Option<(String, Option<u16>)>> {
     };
     let Ok(checker) = Checker::new(ctx, &env.health, &Spec::new(&env.service, &vars)) else { return Ok(None) };
     for url in env.targets.iter().filter(|url| url.starts_with("file:")) {
-        let target = host::open(ctx, url)?;
+        let target = tool.target(url)?;
         if !matches!(target.state()?.service, ServiceState::None | ServiceState::Stopped) {
             continue;
         }
