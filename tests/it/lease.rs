@@ -55,10 +55,10 @@ fn who_is_silent_for_longer_than_its_lease_is_succeeded() {
     p.run("deploy dev").fails(6, "is locked by bob@far since", "unlock dev --force");
     age(&lock, 100);
     p.run("deploy dev").fails(6, "last heard of 10", "if nothing more is heard of it, ");
-    p.run("lock status dev").ok().has("bob@far").has("last heard of 10");
+    p.run("lock dev").ok().has("bob@far").has("last heard of 10");
     p.run("unlock dev").fails(6, "nothing says that it is gone", "--force");
     age(&lock, 250);
-    p.run("lock status dev").ok().has("it has not been heard of for 4 min, the next deploy takes over");
+    p.run("lock dev").ok().has("it has not been heard of for 4 min, the next deploy takes over");
     p.run("status dev").ok().has("it has not been heard of for 4 min");
     p.run("deploy dev").ok().told("taking over the lock of bob@far").told("it has not been heard of for 4 min");
     assert!(!lock.exists());

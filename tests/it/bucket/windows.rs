@@ -314,5 +314,5 @@ fn a_bucket_without_credentials_is_missed_aloud() {
     p.release("1");
     p.var("GANGPLANK_BUCKETS", "");
     p.run("deploy dev").ok().told("so nobody there is told what is live");
-    p.run("lock status dev").ok().told("its lock of an env is left alone");
+    p.run("lock dev").ok().told("its lock of an env is left alone");
 }

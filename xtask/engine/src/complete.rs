@@ -98,7 +98,7 @@ fn with_values(command: CommandLine, known: &Arc<Known>) -> CommandLine {
             ("rollback", "release") => Known::way_back,
             (_, "release") => Known::selectors,
             (_, "expect_current") => Known::releases,
-            (_, "host" | "skip-host") => Known::hosts,
+            (_, "host" | "skip_host") => Known::hosts,
             (_, "store") => Known::stores,
             ("run", "job") => Known::jobs,
             _ => return arg,
