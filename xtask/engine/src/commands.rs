@@ -1,6 +1,5 @@
 //! From a parsed command to the verb that does it, and to its answer.
 
-use crate::tool::Tool;
 use crate::approval::{approved, ask, confirm, confirm_loss};
 use crate::cli::{Bench, Ci, Cli, Command, Control, ExpectArgs, Global, New, Prune, Setup, Test, Trigger};
 use crate::context::{Context, var};
@@ -16,7 +15,8 @@ use crate::event::Listener;
 use crate::machine::Liveness;
 use crate::project::{Compression, Handoff, Project};
 use crate::store::{Published, Retention};
-use crate::{bench, build, ci, complete, doctor, handoff, host, setup, test};
+use crate::tool::Tool;
+use crate::{bench, build, ci, complete, doctor, handoff, setup, test};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -115,11 +115,11 @@ pub struct LockState {
 
 /// Does what was typed. What hosts say meanwhile goes to `listener`.
 pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> {
-        let Tool { ctx, project, .. } = *tool;
+    let Tool { ctx, project, .. } = *tool;
     let global = &cli.global;
     prepare(ctx, cli)?;
     match &cli.command {
-        Command::Build => build::build(ctx, &project.app).map(CommandOutput::Built),
+        Command::Build => build::build(ctx, &project.app, tool.extensions.steps).map(CommandOutput::Built),
         Command::Verify { release, store: Some(url), .. } => {
             let release = release.as_deref().map(str::parse).transpose()?;
             let only = Some(url.as_str()).filter(|url| !url.is_empty());
@@ -161,9 +161,7 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
         Command::Start(it) => self::control(tool, global, it, Verb::Start),
         Command::Stop(it) => self::control(tool, global, it, Verb::Stop),
         Command::Restart(it) => self::control(tool, global, it, Verb::Restart),
-        Command::History { env, limit, all } => {
-            report::history(tool, env, *limit, *all).map(CommandOutput::History)
-        }
+        Command::History { env, limit, all } => report::history(tool, env, *limit, *all).map(CommandOutput::History),
         Command::Releases { limit } => report::releases(tool, *limit as usize).map(CommandOutput::Releases),
         Command::Diff { env, release } => report::diff(tool, env, release.as_ref()).map(CommandOutput::Diff),
         Command::Prune(prune) => self::prune(tool, global, prune),
@@ -181,7 +179,7 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
         }
         Command::Completions { shell } => Ok(CommandOutput::Script(complete::script(*shell))),
         Command::Own(own, words) => (own.run)(ctx, project, words).map(|text| CommandOutput::Own(Own { text })),
-        Command::Man { dir } => man(ctx, dir).map(CommandOutput::Man),
+        Command::Man { dir } => man(tool, dir).map(CommandOutput::Man),
         // It was answered before anything could go wrong.
         Command::Complete { .. } => Ok(CommandOutput::Heard),
         #[cfg(feature = "s3")]
@@ -195,7 +193,7 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
 }
 
 fn setup(tool: &Tool, global: &Global, setup: &Setup) -> Result<Vec<setup::HostSetup>> {
-        let Tool { ctx, project, .. } = *tool;
+    let Tool { ctx, project, .. } = *tool;
     let env = project.env(&setup.env)?;
     let applies = setup.apply && !global.dry_run;
     if applies && setup.data {
@@ -210,19 +208,19 @@ fn setup(tool: &Tool, global: &Global, setup: &Setup) -> Result<Vec<setup::HostS
         remove: setup.remove,
         data: setup.data,
     };
-    setup::setup(ctx, env, &options)
+    setup::setup(tool, env, &options)
 }
 
 fn listen(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> {
-        let Tool { ctx, project, .. } = *tool;
+    let Tool { ctx, project, .. } = *tool;
     match &cli.command {
         Command::Logs { env, follow, lines, host } => {
             let show = if *follow { deploy::hosts::follow } else { deploy::hosts::logs };
-            show(ctx, project.env(env)?, host.as_deref(), *lines, listener)?;
+            show(tool, project.env(env)?, host.as_deref(), *lines, listener)?;
         }
         Command::Exec { env, host, command } => {
             confirm(ctx, project.env(env)?, cli.global.yes, "run a command in")?;
-            deploy::hosts::exec(ctx, project.env(env)?, host.as_deref(), command, listener)?;
+            deploy::hosts::exec(tool, project.env(env)?, host.as_deref(), command, listener)?;
         }
         _ => {}
     }
@@ -230,13 +228,12 @@ fn listen(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> {
 }
 
 fn control(tool: &Tool, global: &Global, it: &Control, verb: Verb) -> Result<CommandOutput> {
-        let Tool { ctx, project, .. } = *tool;
+    let Tool { ctx, project, .. } = *tool;
     let env = project.env(&it.env)?;
     if !global.dry_run {
         confirm(ctx, env, global.yes, &format!("{} the service of", verb.as_str()))?;
     }
-    control::control(tool, &it.env, verb, it.host.as_deref(), &it.options(global))
-        .map(CommandOutput::Controlled)
+    control::control(tool, &it.env, verb, it.host.as_deref(), &it.options(global)).map(CommandOutput::Controlled)
 }
 
 fn test(ctx: &Context, project: &Project, test: &Test) -> Result<CommandOutput> {
@@ -254,7 +251,7 @@ fn test(ctx: &Context, project: &Project, test: &Test) -> Result<CommandOutput> 
 }
 
 fn bench(tool: &Tool, what: Bench, options: &bench::Options) -> Result<CommandOutput> {
-        let Tool { ctx, project, .. } = *tool;
+    let Tool { ctx, project, .. } = *tool;
     match what {
         Bench::Bundle => bench::files::bundle(ctx, options).map(CommandOutput::Compare),
         Bench::Fetch => bench::files::fetch(ctx, options).map(CommandOutput::Compare),
@@ -269,7 +266,7 @@ fn bench(tool: &Tool, what: Bench, options: &bench::Options) -> Result<CommandOu
 }
 
 fn prune(tool: &Tool, global: &Global, prune: &Prune) -> Result<CommandOutput> {
-        let Tool { ctx, project, .. } = *tool;
+    let project = tool.project;
     if let Some(url) = &prune.store {
         let keep = prune.keep.map_or(KEPT_OF_BRANCH, usize::from);
         let retention = Retention { app: project.app.name, keep, days: prune.days };
@@ -298,7 +295,7 @@ fn prepare(ctx: &Context, cli: &Cli) -> Result<()> {
 
 /// Shows the locks of an env. With `unlock` it removes them: those of owners that are gone, or all if that is true.
 fn lock(tool: &Tool, env: &str, unlock: Option<bool>) -> Result<Vec<LockState>> {
-        let Tool { ctx, project, .. } = *tool;
+    let Tool { ctx, project, .. } = *tool;
     let targets = tool.targets(project.env(env)?)?;
     let catalog = Catalog::open(tool)?;
     let (stores, liveness) = (catalog.deploy_log().locks(env), LivenessChecker::new(ctx, project.ci.slug));
@@ -345,7 +342,7 @@ fn lock(tool: &Tool, env: &str, unlock: Option<bool>) -> Result<Vec<LockState>> 
 }
 
 fn ci(tool: &Tool, cli: &Cli, listener: Listener, command: &Ci) -> Result<CommandOutput> {
-        let Tool { ctx, project, .. } = *tool;
+    let Tool { ctx, project, .. } = *tool;
     match command {
         Ci::Generate { check, handoff } => {
             let handoff = handoff.unwrap_or(project.ci.handoff);
@@ -396,13 +393,14 @@ fn with_feature(ctx: &Context, feature: &str, what: &str) -> anyhow::Error {
 }
 
 #[cfg(feature = "man")]
-fn man(ctx: &Context, dir: &Path) -> Result<Vec<Page>> {
-    Ok(crate::man::write(ctx.extensions, &ctx.root.join(dir))?.into_iter().map(|path| Page { path }).collect())
+fn man(tool: &Tool, dir: &Path) -> Result<Vec<Page>> {
+    let ctx = tool.ctx;
+    Ok(crate::man::write(tool.extensions, &ctx.root.join(dir))?.into_iter().map(|path| Page { path }).collect())
 }
 
 #[cfg(not(feature = "man"))]
-fn man(ctx: &Context, _: &Path) -> Result<Vec<Page>> {
-    Err(with_feature(ctx, "man", "man pages"))
+fn man(tool: &Tool, _: &Path) -> Result<Vec<Page>> {
+    Err(with_feature(tool.ctx, "man", "man pages"))
 }
 
 #[cfg(not(feature = "new"))]
@@ -438,7 +436,7 @@ fn new(ctx: &Context, cli: &Cli, new: &New) -> Result<CommandOutput> {
 
 /// Starts a workflow on CircleCI. Whoever starts a deploy to an env with approval is asked here: no job there asks.
 fn trigger(tool: &Tool, cli: &Cli, trigger: &Trigger) -> Result<ci::trigger::Started> {
-        let Tool { ctx, project, .. } = *tool;
+    let Tool { ctx, project, .. } = *tool;
     let (rollback, request) = match trigger {
         Trigger::Deploy(request) => (false, request),
         Trigger::Rollback(request) => (true, request),

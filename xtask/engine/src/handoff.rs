@@ -1,6 +1,5 @@
 //! `put`, `fetch` and `publish`: handing releases from the job that builds to the jobs that deploy.
 
-use crate::tool::Tool;
 use crate::build::RELEASES;
 use crate::ci::pipeline::PERSISTED;
 use crate::context::Context;
@@ -8,13 +7,13 @@ use crate::deploy::report::Verified;
 use crate::deploy::resolve::Catalog;
 use crate::deploy::state::Root;
 use crate::error::{CliError, Kind, Result, WithHint, kind_of, usage};
-use crate::host;
 use crate::machine::{self, Owner};
 use crate::project::{Env, Project};
 use crate::release::Release;
 use crate::release::id::{ReleaseId, Selector};
 use crate::store::artifacts::DESTINATION;
 use crate::store::{self, Published, Put, Retention, RetentionDecision, Store};
+use crate::tool::Tool;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -47,7 +46,7 @@ pub struct Pruned {
 
 /// `put [RELEASE]`
 pub fn put(tool: &Tool, release: Option<&Selector>, only: Option<&str>) -> Result<Vec<PutDone>> {
-        let Tool { ctx, project, .. } = *tool;
+    let Tool { ctx, project, .. } = *tool;
     let release = local(tool, release)?;
     let urls = urls(ctx, project, only);
     if urls.is_empty() {
@@ -93,12 +92,8 @@ fn one_of_parallel_nodes(ctx: &Context, urls: &[&str]) -> Result<()> {
 }
 
 /// `verify [RELEASE] --store`: verifies every byte of the copies that stores have of a release that was built here.
-pub fn verify(
-    tool: &Tool,
-    release: Option<&Selector>,
-    only: Option<&str>,
-) -> Result<Vec<PutDone>> {
-        let Tool { ctx, project, .. } = *tool;
+pub fn verify(tool: &Tool, release: Option<&Selector>, only: Option<&str>) -> Result<Vec<PutDone>> {
+    let Tool { ctx, project, .. } = *tool;
     let release = local(tool, release)?;
     let mut done = Vec::new();
     for url in urls(ctx, project, only) {
@@ -121,7 +116,7 @@ pub fn verify(
 
 /// `publish [RELEASE]`: moves the pointers to the newest release of the branch.
 pub fn publish(tool: &Tool, release: Option<&Selector>) -> Result<Vec<Published>> {
-        let Tool { ctx, project, .. } = *tool;
+    let Tool { ctx, project, .. } = *tool;
     let release = local(tool, release)?;
     let mut done = Vec::new();
     for url in urls(ctx, project, None) {
@@ -140,7 +135,7 @@ pub fn publish(tool: &Tool, release: Option<&Selector>) -> Result<Vec<Published>
 
 /// `fetch [RELEASE]`
 pub fn fetch(tool: &Tool, release: Option<&Selector>, into: &Path) -> Result<Verified> {
-        let Tool { ctx, project, .. } = *tool;
+    let ctx = tool.ctx;
     let catalog = Catalog::open(tool)?;
     let id = catalog.resolve(release)?;
     let into = ctx.root.join(into);
@@ -159,7 +154,7 @@ fn only_of_a_job<T>(what: &str) -> Result<T> {
 
 /// `prune --store URL`: what a store would forget, or with `remove` forgets.
 pub fn prune(tool: &Tool, url: &str, retention: Retention, remove: bool) -> Result<Pruned> {
-        let Tool { ctx, project, .. } = *tool;
+    let Tool { ctx, project, .. } = *tool;
     if !project.stores.contains(&url) {
         return usage(format!("{url} is no store of this project, so nobody here knows what is needed of it"))
             .hint(format!("name one of: {}", project.stores.join(", ")))
@@ -178,7 +173,7 @@ pub fn prune(tool: &Tool, url: &str, retention: Retention, remove: bool) -> Resu
 /// The releases that any env runs, goes back to, or is about to run: by what its hosts say, and by what the store was
 /// told. An env of which nobody knows anything may run any of them.
 fn needed(tool: &Tool, store: &dyn Store) -> Result<BTreeMap<ReleaseId, String>> {
-        let Tool { ctx, project, .. } = *tool;
+    let Tool { ctx, project, .. } = *tool;
     let mut needed: BTreeMap<ReleaseId, BTreeSet<String>> = BTreeMap::new();
     let mut need = |env: &str, ids: BTreeSet<ReleaseId>| {
         for id in ids {
@@ -229,7 +224,7 @@ fn urls<'a>(ctx: &Context, project: &'a Project, only: Option<&'a str>) -> Vec<&
 
 /// A release of this machine, every byte looked at: built here, or brought by the workspace of this job.
 fn local(tool: &Tool, release: Option<&Selector>) -> Result<Release> {
-        let Tool { ctx, project, .. } = *tool;
+    let ctx = tool.ctx;
     let id = Catalog::local(tool).resolve(release)?;
     let dirs: [PathBuf; 2] = [ctx.root.join(RELEASES), store::workspace(ctx).join(DESTINATION)];
     let dir = dirs.map(|dir| dir.join(id.as_str())).into_iter().find(|dir| dir.exists());

@@ -8,7 +8,8 @@ use crate::host::directory::HostTarget;
 use crate::host::ssh::Address;
 use crate::project::{Env, Project, local_dir, no_tilde};
 use crate::store::artifacts::{ArtifactStore, Finder};
-use crate::store::{DirStore, Store, workspace};
+use crate::store::dir::DirStore;
+use crate::store::{Store, workspace};
 
 /// The outside, what the project states, and what it adds.
 #[derive(Clone, Copy)]
@@ -32,9 +33,7 @@ impl<'a> Tool<'a> {
         let Self { ctx, project, .. } = *self;
         match url.split_once(':') {
             Some(("file", dir)) if dir.starts_with('~') => Err(no_tilde(&format!("store {url}")).into()),
-            Some(("file", dir)) if !dir.is_empty() => {
-                Ok(Box::new(DirStore::new(ctx, url, local_dir(&ctx.home, dir))))
-            }
+            Some(("file", dir)) if !dir.is_empty() => Ok(Box::new(DirStore::new(ctx, url, local_dir(&ctx.home, dir)))),
             Some(("circleci", "workspace")) => Ok(Box::new(DirStore::new(ctx, url, workspace(ctx).join("releases")))),
             Some(("circleci", "artifacts")) => Ok(Box::new(ArtifactStore::new(ctx, project, url, Finder::Commit))),
             Some(("circleci", "latest-artifacts")) => {

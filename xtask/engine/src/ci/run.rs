@@ -12,7 +12,6 @@ mod job;
 mod ports;
 pub mod serve;
 
-use crate::tool::Tool;
 use crate::ci::pipeline::{Pipeline, Values, Workflow};
 use crate::ci::workspace::Layers;
 use crate::context::Context;
@@ -22,6 +21,7 @@ use crate::git;
 use crate::project::Project;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Commit;
+use crate::tool::Tool;
 use cloud::{Cloud, Running};
 use serde::Serialize;
 use serde_json::Value;
@@ -99,7 +99,7 @@ struct Run<'a> {
 
 /// Runs a pipeline. Fails with the kind of failure of the first job that failed.
 pub fn run(tool: &Tool, pipeline: &Pipeline, options: &Options) -> Result<CiRun> {
-        let Tool { ctx, project, .. } = *tool;
+    let Tool { ctx, project, .. } = *tool;
     let commit = git::commit(ctx)?;
     let Some(branch) = options.branch.map(str::to_owned).or(commit.branch.clone()) else {
         return usage("HEAD is detached: CircleCI would know the branch, we do not")
@@ -123,7 +123,7 @@ pub fn run(tool: &Tool, pipeline: &Pipeline, options: &Options) -> Result<CiRun>
     }
     ports::check(tool, &wanted)?;
     let before = live(tool)?;
-    let local = bucket::local(tool, &dir)?;
+    let local = bucket::local(ctx, project, &dir)?;
     let told = &local.vars;
     let cloud = Cloud::open(ctx, project, pipeline, &commit, &branch, &dir)?;
     let id = if options.set.is_empty() {
@@ -201,8 +201,7 @@ fn alone(dir: &Path) -> Result<File> {
 }
 
 fn live(tool: &Tool) -> Result<Vec<Live>> {
-        let Tool { ctx, project, .. } = *tool;
-    let all = report::status(ctx, project, None)?;
+    let all = report::status(tool, None)?;
     Ok(all
         .into_iter()
         .map(|host| Live { env: host.env, target: host.target, release: host.release, since: host.since })

@@ -3,7 +3,6 @@
 //! A service is started as it was when it was last healthy, so no variable of the env is needed for it. What is not
 //! confirmed is left to a deploy or a rollback, which know how to revert.
 
-use crate::tool::Tool;
 use crate::context::{Context, Output};
 use crate::deploy::history::{HistoryEvent, Record, Verb};
 use crate::deploy::lease;
@@ -16,11 +15,12 @@ use crate::deploy::{Deployment, Options, apply, filled_in};
 use crate::error::{CliError, Kind, Result, failed, not_found, usage};
 use crate::event::{Event, ms_since};
 use crate::health::Checker;
-use crate::host::{self, Operation, Target, script};
+use crate::host::{Operation, Target, script};
 use crate::machine::Owner;
-use crate::project::{Check, Env, Health, Project, Service, Strategy};
+use crate::project::{Check, Env, Health, Service, Strategy};
 use crate::release::id::ReleaseId;
 use crate::service::{self, Script, Spec};
+use crate::tool::Tool;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -49,14 +49,8 @@ pub struct ControlledHost {
 }
 
 /// Starts, stops or restarts the service of an env, on one host or on all.
-pub fn control(
-    tool: &Tool,
-    env: &str,
-    verb: Verb,
-    host: Option<&str>,
-    options: &Options,
-) -> Result<Controlled> {
-        let Tool { ctx, project, .. } = *tool;
+pub fn control(tool: &Tool, env: &str, verb: Verb, host: Option<&str>, options: &Options) -> Result<Controlled> {
+    let Tool { ctx, project, .. } = *tool;
     let env = project.env(env)?;
     if matches!(env.service, Service::None) {
         return usage(format!("{} has no service", env.name))
@@ -64,7 +58,7 @@ pub fn control(
             .err();
     }
     let catalog = Catalog::open(tool)?;
-    let site = open(ctx, project, env, verb, host, &catalog)?;
+    let site = open(tool, env, verb, host, &catalog)?;
     if options.dry_run {
         return Ok(controlled(&site, verb, true, plans(&site, verb)?));
     }
@@ -89,7 +83,7 @@ fn open<'ctx>(
     host: Option<&str>,
     catalog: &'ctx Catalog<'ctx>,
 ) -> Result<Deployment<'ctx>> {
-        let Tool { ctx, project, .. } = *tool;
+    let Tool { ctx, project, .. } = *tool;
     // Commands of the project are run with their variables; the others start as the host has noted it.
     let vars = if verb != Verb::Stop && matches!(env.service, Service::Command { .. }) {
         filled_in(ctx, env)?

@@ -1,12 +1,10 @@
 //! What the other envs of a project know of a release that is to go live in one.
 
-use crate::tool::Tool;
-use crate::context::Context;
 use crate::deploy::deploy_log::DeployLog;
 use crate::deploy::{Deployment, Options};
-use crate::host;
-use crate::project::{Env, Project};
+use crate::project::Env;
 use crate::release::id::ReleaseId;
+use crate::tool::Tool;
 
 /// The other envs where this release has failed, after a warning for each. An approved plan was warned about when it was
 /// shown.
@@ -22,7 +20,7 @@ pub fn warn_of_failures(tool: &Tool, site: &Deployment, id: &ReleaseId, options:
 /// of each says. Hosts are asked where the env needs approval, and from a job only those of this machine: it has no keys of
 /// other envs.
 fn failed_in(tool: &Tool, env: &Env, id: &ReleaseId, deploy_log: &DeployLog) -> Vec<String> {
-        let Tool { ctx, project, .. } = *tool;
+    let Tool { ctx, project, .. } = *tool;
     let others = project.envs.iter().filter(|other| other.name != env.name);
     let failed = |other: &&Env| {
         let told = deploy_log.histories(ctx, other.name);

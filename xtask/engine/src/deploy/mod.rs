@@ -18,7 +18,6 @@ pub mod resolve;
 pub mod state;
 pub mod waves;
 
-use crate::tool::Tool;
 use crate::context::Context;
 use crate::deploy::apply::Outcome;
 use crate::deploy::deploy_log::DeployLog;
@@ -34,11 +33,12 @@ use crate::deploy::waves::{AT_ONCE, par_map};
 use crate::error::{CliError, Kind, Result, kind_of, usage, verification};
 use crate::git;
 use crate::health::Checker;
-use crate::host::{self, Target};
+use crate::host::Target;
 use crate::machine::{Owner, ci_job, person};
-use crate::project::{Env, Project};
+use crate::project::Env;
 use crate::release::id::{Expected, ReleaseId, Selector};
 use crate::service::{self, Spec};
+use crate::tool::Tool;
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -87,11 +87,7 @@ pub struct Deployment<'ctx> {
 
 impl<'ctx> Deployment<'ctx> {
     /// Opens the targets of an env. Fails before anything is touched when a variable is missing or a URL is wrong.
-    pub fn open(
-        tool: &Tool<'ctx>,
-        env: &'ctx Env,
-        deploy_log: DeployLog<'ctx>,
-    ) -> Result<Self> {
+    pub fn open(tool: &Tool<'ctx>, env: &'ctx Env, deploy_log: DeployLog<'ctx>) -> Result<Self> {
         let Tool { ctx, project, .. } = *tool;
         let liveness = LivenessChecker::new(ctx, project.ci.slug);
         let app = Some(project.app.name);
@@ -105,7 +101,7 @@ impl<'ctx> Deployment<'ctx> {
         deploy_log: DeployLog<'ctx>,
         skip_hosts: &[String],
     ) -> Result<Self> {
-        let Tool { ctx, project, .. } = *tool;
+        let ctx = tool.ctx;
         let mut site = Self::open(tool, env, deploy_log)?;
         for name in skip_hosts {
             let before = site.targets.len();
@@ -332,13 +328,8 @@ impl<'ctx> Deployment<'ctx> {
 }
 
 /// `deploy ENV [RELEASE]`
-pub fn deploy(
-    tool: &Tool,
-    env: &str,
-    release: Option<&Selector>,
-    options: &Options,
-) -> Result<Outcome> {
-        let Tool { ctx, project, .. } = *tool;
+pub fn deploy(tool: &Tool, env: &str, release: Option<&Selector>, options: &Options) -> Result<Outcome> {
+    let project = tool.project;
     let env = project.env(env)?;
     let catalog = Catalog::open(tool)?;
     let site = Deployment::open_most(tool, env, catalog.deploy_log(), &options.skip_host)?;
@@ -399,7 +390,7 @@ fn keeps_off_shared(env: &Env, release: &ReleaseSource) -> Result<()> {
 
 /// `promote FROM TO`: what runs in one env goes live in another, the same bytes, never rebuilt.
 pub fn promote(tool: &Tool, from: &str, to: &str, options: &Options) -> Result<Outcome> {
-        let Tool { ctx, project, .. } = *tool;
+    let project = tool.project;
     let env = project.env(to)?;
     let catalog = Catalog::open(tool)?;
     let site = Deployment::open_most(tool, env, catalog.deploy_log(), &options.skip_host)?;
@@ -420,13 +411,8 @@ pub fn promote(tool: &Tool, from: &str, to: &str, options: &Options) -> Result<O
 }
 
 /// `rollback ENV [RELEASE]`
-pub fn rollback(
-    tool: &Tool,
-    env: &str,
-    release: Option<&Selector>,
-    options: &Options,
-) -> Result<Outcome> {
-        let Tool { ctx, project, .. } = *tool;
+pub fn rollback(tool: &Tool, env: &str, release: Option<&Selector>, options: &Options) -> Result<Outcome> {
+    let project = tool.project;
     let of = project.env(env)?;
     let catalog = Catalog::open(tool)?;
     let site = Deployment::open_most(tool, of, catalog.deploy_log(), &options.skip_host)?;
@@ -468,7 +454,7 @@ pub fn roll_back<'a>(
 
 /// `prune ENV`
 pub fn prune(tool: &Tool, env: &str, keep: Option<usize>, options: &Options) -> Result<Outcome> {
-        let Tool { ctx, project, .. } = *tool;
+    let project = tool.project;
     let site = Deployment::open_most(tool, project.env(env)?, DeployLog::default(), &options.skip_host)?;
     prune_site(&site, keep.unwrap_or(site.env.keep), options)
 }

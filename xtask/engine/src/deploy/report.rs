@@ -1,6 +1,5 @@
 //! Questions that change nothing: status, history, releases, diff, and whether a release is whole.
 
-use crate::tool::Tool;
 use crate::build::RELEASES;
 use crate::context::Context;
 use crate::deploy::history::{History, HistoryEvent, Record};
@@ -12,12 +11,12 @@ use crate::deploy::state::{Current, Root, ServiceState};
 use crate::deploy::waves::{AT_ONCE, par_map};
 use crate::error::{Result, not_found, usage, verification};
 use crate::git;
-use crate::host;
 use crate::machine;
-use crate::project::{Env, Project};
+use crate::project::Env;
 use crate::release::id::{ReleaseId, Selector};
 use crate::release::manifest::{Content, Manifest};
 use crate::release::{Release, UNPACKING, manifest};
+use crate::tool::Tool;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -53,7 +52,7 @@ pub const UNREACHABLE: &str = "unreachable";
 
 /// `status [ENV]`. One host that does not answer does not hide the others; when none does, that is the error.
 pub fn status(tool: &Tool, env: Option<&str>) -> Result<Vec<HostStatus>> {
-        let Tool { ctx, project, .. } = *tool;
+    let Tool { ctx, project, .. } = *tool;
     let liveness = LivenessChecker::new(ctx, project.ci.slug);
     let envs: Vec<&Env> = match env {
         Some(name) => vec![project.env(name)?],
@@ -129,7 +128,7 @@ pub struct HostHistory {
 /// `history ENV`: the last `limit` records of each target, and of each store that was told. Without `all` only what
 /// changed what is live.
 pub fn history(tool: &Tool, env: &str, limit: usize, all: bool) -> Result<Vec<HostHistory>> {
-        let Tool { ctx, project, .. } = *tool;
+    let Tool { ctx, project, .. } = *tool;
     let one = |(target, history): (String, History)| {
         let telling = |record: &Record| {
             all || !matches!(record.event, HistoryEvent::Installed | HistoryEvent::Switched | HistoryEvent::Removed)
@@ -168,9 +167,9 @@ pub struct Listed {
 
 /// `releases`: the newest `most`; that there are more is said.
 pub fn releases(tool: &Tool, most: usize) -> Result<Vec<Listed>> {
-        let Tool { ctx, project, .. } = *tool;
+    let ctx = tool.ctx;
     let mut live: BTreeMap<ReleaseId, Vec<String>> = BTreeMap::new();
-    let hosts = status(ctx, project, None).unwrap_or_else(|error| {
+    let hosts = status(tool, None).unwrap_or_else(|error| {
         ctx.warn(format!("what is live is not known: {error:#}"));
         vec![]
     });
@@ -236,7 +235,7 @@ pub struct FileChange {
 
 /// `diff ENV [RELEASE]`: the first target speaks for the env.
 pub fn diff(tool: &Tool, env: &str, release: Option<&Selector>) -> Result<Diff> {
-        let Tool { ctx, project, .. } = *tool;
+    let Tool { ctx, project, .. } = *tool;
     let env = project.env(env)?;
     let target = tool.target(env.targets[0])?;
     let Some(live) = target.state()?.live().cloned() else {
@@ -302,7 +301,7 @@ pub struct Verified {
 /// `verify RELEASE`: a selector, or the directory of a release. `@ENV` checks the files on the targets of the env.
 /// With `unpack` its files are in that directory afterwards.
 pub fn verify(tool: &Tool, release: &str, unpack: Option<&Path>) -> Result<Verified> {
-        let Tool { ctx, project, .. } = *tool;
+    let Tool { ctx, project, .. } = *tool;
     let path = Path::new(release);
     let progress = ctx.progress("verifying");
     let unpacked = unpack.map(|into| ctx.root.join(into));
@@ -326,7 +325,7 @@ pub fn verify(tool: &Tool, release: &str, unpack: Option<&Path>) -> Result<Verif
                     .hint(format!("to have it here as well: `cargo xtask verify {id} --unpack DIR`"))
                     .err();
             }
-            return verify_live(ctx, project.env(env)?, &id);
+            return verify_live(tool, project.env(env)?, &id);
         }
         let here = ctx.root.join(RELEASES).join(id.as_str());
         let is_ours = Release::read_manifest(&here).is_ok_and(|manifest| manifest.app == project.app.name);
@@ -339,7 +338,7 @@ pub fn verify(tool: &Tool, release: &str, unpack: Option<&Path>) -> Result<Verif
     Ok(Verified { unpacked, ..Verified::new(release.manifest(), release.dir()) })
 }
 
-fn verify_live(ctx: &Context, env: &Env, id: &ReleaseId) -> Result<Verified> {
+fn verify_live(tool: &Tool, env: &Env, id: &ReleaseId) -> Result<Verified> {
     let mut verified = None;
     for target in tool.targets(env)? {
         if let Some(bad) = target.verify(id)?.first() {

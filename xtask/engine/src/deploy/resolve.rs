@@ -1,6 +1,5 @@
 //! From what a person typed to one release: over the stores, the checkout and what the envs run.
 
-use crate::tool::Tool;
 use crate::build::RELEASES;
 use crate::context::Context;
 use crate::deploy::deploy_log::DeployLog;
@@ -8,7 +7,7 @@ use crate::deploy::release_source::ReleaseSource;
 use crate::deploy::{Deployment, plan};
 use crate::error::{Kind, Result, hint_of, kind_of, not_found, usage};
 use crate::git;
-use crate::host::{self, Target};
+use crate::host::Target;
 use crate::machine;
 use crate::project::{Project, Transfer};
 use crate::release::delta;
@@ -17,12 +16,14 @@ use crate::release::manifest::{Head, Manifest};
 use crate::release::{Release, manifest, scratch};
 use crate::store::dir::DirStore;
 use crate::store::{self, Store};
+use crate::tool::Tool;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// The stores of a project, opened. Outside CircleCI the releases that were built here come first, and the workspace
 /// of CircleCI is left out.
 pub struct Catalog<'ctx> {
+    tool: Tool<'ctx>,
     ctx: &'ctx Context,
     project: &'ctx Project,
     stores: Vec<Box<dyn Store + 'ctx>>,
@@ -36,7 +37,7 @@ impl<'ctx> Catalog<'ctx> {
     /// Opens the stores that are of use here.
     pub fn open(tool: &Tool<'ctx>) -> Result<Self> {
         let Tool { ctx, project, .. } = *tool;
-        let mut catalog = Self::built(ctx, project);
+        let mut catalog = Self::built(tool);
         if ctx.in_ci() {
             catalog.stores.clear();
         }
@@ -68,8 +69,8 @@ impl<'ctx> Catalog<'ctx> {
 
     /// What this machine holds: built here, or handed over by the workspace of this job. For what is to be stored.
     pub fn local(tool: &Tool<'ctx>) -> Self {
-        let Tool { ctx, project, .. } = *tool;
-        let mut catalog = Self::built(ctx, project);
+        let ctx = tool.ctx;
+        let mut catalog = Self::built(tool);
         if ctx.in_ci() {
             let dir = store::workspace(ctx).join(store::artifacts::DESTINATION);
             catalog.stores.push(Box::new(DirStore::new(ctx, store::WORKSPACE_URL, dir)));
@@ -81,7 +82,7 @@ impl<'ctx> Catalog<'ctx> {
     pub fn built(tool: &Tool<'ctx>) -> Self {
         let Tool { ctx, project, .. } = *tool;
         let here = DirStore::new(ctx, &format!("file:{RELEASES}"), ctx.root.join(RELEASES));
-        Self { ctx, project, stores: vec![Box::new(here)], skipped: vec![], unnotified: vec![] }
+        Self { tool: *tool, ctx, project, stores: vec![Box::new(here)], skipped: vec![], unnotified: vec![] }
     }
 
     /// The app whose releases count: a store may hold those of others.
@@ -129,7 +130,7 @@ impl<'ctx> Catalog<'ctx> {
                 Some(manifest) => Ok(manifest.id),
                 None => not_found(self.and_unasked("there is no release yet")).hint("run `cargo xtask build`").err(),
             },
-            Some(Selector::Env(env)) => running(env, &tool.targets(self.project.env(env)?)?),
+            Some(Selector::Env(env)) => running(env, &self.tool.targets(self.project.env(env)?)?),
             Some(Selector::Build(number)) => match store::of_build(self.app(), &self.stores, *number)? {
                 Some(manifest) => Ok(manifest.id),
                 None => not_found(self.and_unasked(&format!("no store has a release of job {number}")))

@@ -1,12 +1,10 @@
 //! What is here: programs, git, and the project as its files state it.
 
-use crate::tool::Tool;
 use crate::ci::generate;
 use crate::context::{Context, Input, exit, stands_alone};
 use crate::doctor::{Check, Fault, Found, Scope, State, fault, grouped};
 use crate::error::Kind;
 use crate::git;
-use crate::host;
 use crate::release::manifest::Commit;
 use crate::release::supports;
 use std::process::Command;
@@ -100,7 +98,7 @@ fn read_files(ctx: &Context, scope: &Scope) -> Files {
     let project = scope.project;
     let has_config = generate::CONFIGS.iter().any(|config| ctx.root.join(config).exists());
     let valid = project.validate().and_then(|()| supports(project.app.compression)).map_err(fault);
-    let targets = scope.envs.iter().flat_map(|env| env.targets).map(|url| tool.target(url).map(drop));
+    let targets = scope.envs.iter().flat_map(|env| env.targets).map(|url| scope.tool.target(url).map(drop));
     // The groups of envs have those of their own, but a job looks at none.
     let urls = targets.filter_map(Result::err).map(fault).filter(|_| scope.ci).collect();
     Files {
