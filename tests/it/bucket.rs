@@ -18,16 +18,17 @@ mod windows;
 use crate::parts::{PROJECT, ctx, release};
 use crate::project::Project;
 use crate::store::{contract, race};
-use gangplank::context::Context;
-use gangplank::error::{Kind, kind_of};
-use gangplank::machine;
-use gangplank::owner::Owner;
-use gangplank::release::Release;
-use gangplank::release::id::ReleaseId;
-use gangplank::store::bucket::BucketStore;
-use gangplank::store::object::{Bucket, Memory};
-use gangplank::store::{self, Put, Store};
-use gangplank::tool::Tool;
+use gangplank_system::context::Context;
+use gangplank_model::error::{Kind, kind_of};
+use gangplank_system::machine;
+use gangplank_model::owner::Owner;
+use gangplank_bundle::release::Release;
+use gangplank_model::release::id::ReleaseId;
+use gangplank_deploy::store::bucket::BucketStore;
+use gangplank_deploy::store::object::{Bucket, Memory};
+use gangplank_deploy::store;
+use gangplank_deploy::store::{Put, Store};
+use gangplank_deploy::tool::Tool;
 use server::{Fate, Proxy, ceph, fresh_url, with};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -156,8 +157,8 @@ fn dir_of_reader(ctx: &Context) -> std::path::PathBuf {
     ctx.root.join("read")
 }
 
-fn settings_of(ctx: &Context, url: &str) -> gangplank::store::object::settings::Settings {
-    gangplank::store::object::settings::settings(url, ctx.vars(), &|_| None).unwrap()
+fn settings_of(ctx: &Context, url: &str) -> gangplank_deploy::store::object::settings::Settings {
+    gangplank_deploy::store::object::settings::settings(url, ctx.vars(), &|_| None).unwrap()
 }
 
 #[test]

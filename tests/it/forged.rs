@@ -8,7 +8,7 @@ mod tar;
 
 use crate::fleet::hosts::Fleet;
 use crate::project::Project;
-use gangplank::release::digest;
+use gangplank_model::release::digest;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -7,7 +7,7 @@ mod requests;
 use crate::account::{Account, Built};
 use crate::executor::yaml;
 use crate::project::Project;
-use gangplank::ci::loopback::JobStatus;
+use gangplank_local_ci::loopback::JobStatus;
 use jiff::SignedDuration;
 use recipe::{ARTICLE, Recipe, state};
 use serde_json::{Value, json};

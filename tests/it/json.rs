@@ -5,19 +5,19 @@ use crate::ci::with_xtask;
 use crate::project::{Project, Ran, root};
 use crate::trigger::{carry_out, on_hold};
 use expect_test::expect_file;
-use gangplank::bench::figures::{Comparison, Figures};
-use gangplank::bench::fleet::{Report, Row};
-use gangplank::bench::{Missing, compare};
-use gangplank::ci::approve::Approved;
-use gangplank::ci::loopback::JobStatus;
-use gangplank::deploy::apply::Outcome;
-use gangplank::deploy::history::Verb;
-use gangplank::deploy::plan::HostPlan;
-use gangplank::deploy::report::{Diff, FileChange, Listed};
-use gangplank::handoff::Pruned;
-use gangplank::release::id::ReleaseId;
-use gangplank::release::manifest::CiJob;
-use gangplank::store::{Published, RetentionDecision};
+use gangplank_bench::figures::{Comparison, Figures};
+use gangplank_bench::fleet::{Report, Row};
+use gangplank_bench::{Missing, compare};
+use gangplank_deploy::ci::approve::Approved;
+use gangplank_local_ci::loopback::JobStatus;
+use gangplank_deploy::deploy::apply::Outcome;
+use gangplank_model::history::Verb;
+use gangplank_model::plan::HostPlan;
+use gangplank_deploy::deploy::report::{Diff, FileChange, Listed};
+use gangplank_deploy::handoff::Pruned;
+use gangplank_model::release::id::ReleaseId;
+use gangplank_model::release::manifest::CiJob;
+use gangplank_deploy::store::{Published, RetentionDecision};
 use gangplank::test::groups::Grouped;
 use gangplank::test::times::Slow;
 use gangplank::test::{Checked, Tested};
@@ -277,7 +277,7 @@ fn made_here(seen: &Shapes) {
     for known in [true, false] {
         let text = |text: &str| known.then(|| text.to_owned());
         let becomes = known.then_some("cargo xtask build");
-        let made = gangplank::new::NewReport {
+        let made = gangplank_new::NewReport {
             what: "adopt",
             path: "/srv/shop".into(),
             name: "shop".into(),
@@ -287,7 +287,7 @@ fn made_here(seen: &Shapes) {
             version: "0.1.0",
             dry_run: false,
             files: vec!["f".into()],
-            scripts: vec![gangplank::new::ScriptMapping { file: "f".into(), line: 1, text: "l".into(), becomes }],
+            scripts: vec![gangplank_new::ScriptMapping { file: "f".into(), line: 1, text: "l".into(), becomes }],
             notes: vec!["n".into()],
             next: vec!["n".into()],
         };

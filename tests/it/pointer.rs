@@ -2,7 +2,7 @@
 
 use crate::account::{Account, Built, SLUG, project};
 use crate::project::{Project, eventually};
-use gangplank::ci::loopback::{JobStatus, Variable};
+use gangplank_local_ci::loopback::{JobStatus, Variable};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -171,7 +171,7 @@ fn a_write_that_failed_fails_the_job() {
         SLUG,
         Box::new(|request| {
             let is_write = request.method == "POST" && request.path.ends_with("/envvar");
-            is_write.then(|| gangplank::ci::loopback::Reply::message(401, "You must log in first."))
+            is_write.then(|| gangplank_local_ci::loopback::Reply::message(401, "You must log in first."))
         }),
     );
     let one = account.build(&p, "main");

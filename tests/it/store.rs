@@ -2,14 +2,14 @@
 
 use crate::account::Account;
 use crate::parts::{ctx, release};
-use gangplank::ci::loopback::JobStatus;
-use gangplank::context::Context;
-use gangplank::error::{Kind, kind_of};
-use gangplank::release::Release;
-use gangplank::release::id::ReleaseId;
-use gangplank::release::manifest::{Head, Manifest};
-use gangplank::store::{Put, Store};
-use gangplank::tool::Tool;
+use gangplank_local_ci::loopback::JobStatus;
+use gangplank_system::context::Context;
+use gangplank_model::error::{Kind, kind_of};
+use gangplank_bundle::release::Release;
+use gangplank_model::release::id::ReleaseId;
+use gangplank_model::release::manifest::{Head, Manifest};
+use gangplank_deploy::store::{Put, Store};
+use gangplank_deploy::tool::Tool;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -113,7 +113,7 @@ impl Store for Uploaded {
         "circleci:artifacts"
     }
 
-    fn put(&self, release: &Release) -> gangplank::error::Result<Put> {
+    fn put(&self, release: &Release) -> gangplank_model::error::Result<Put> {
         let put = self.store().put(release)?;
         if put == Put::Stored {
             let manifest = release.manifest();
@@ -130,11 +130,11 @@ impl Store for Uploaded {
         Ok(put)
     }
 
-    fn get(&self, id: &ReleaseId, into: &Path) -> gangplank::error::Result<Release> {
+    fn get(&self, id: &ReleaseId, into: &Path) -> gangplank_model::error::Result<Release> {
         self.store().get(id, into)
     }
 
-    fn list(&self) -> gangplank::error::Result<Vec<Manifest>> {
+    fn list(&self) -> gangplank_model::error::Result<Vec<Manifest>> {
         self.store().list()
     }
 }
@@ -157,8 +157,8 @@ fn the_artifacts_of_circleci() {
 
 struct Quiet;
 
-impl gangplank::event::Sink for Quiet {
-    fn emit(&self, _: &gangplank::event::Event) {}
+impl gangplank_model::event::Sink for Quiet {
+    fn emit(&self, _: &gangplank_model::event::Event) {}
 }
 
 #[test]

@@ -1,16 +1,17 @@
 //! What every target promises, run by each of them.
 
 use crate::parts::{ctx, dead, record, release};
-use gangplank::context::Context;
-use gangplank::deploy::state::{Current, Lock, Root};
-use gangplank::host::directory::HostTarget;
-use gangplank::host::{Delivery, Target, script};
-use gangplank::machine;
-use gangplank::owner::Owner;
-use gangplank::release::Release;
-use gangplank::release::delta::Changes;
-use gangplank::service::Script;
-use gangplank::tool::Tool;
+use gangplank_system::context::Context;
+use gangplank_model::state::{Current, Lock, Root};
+use gangplank_deploy::host::directory::HostTarget;
+use gangplank_deploy::host::{Delivery, Target};
+use gangplank_model::script;
+use gangplank_system::machine;
+use gangplank_model::owner::Owner;
+use gangplank_bundle::release::Release;
+use gangplank_bundle::delta::Changes;
+use gangplank_model::service::Script;
+use gangplank_deploy::tool::Tool;
 use std::path::Path;
 
 /// The contract, on a target that does not exist yet and gets its releases by `deliver`.
@@ -103,7 +104,7 @@ fn locks(ctx: &Context, target: &dyn Target) {
 fn last_words(ctx: &Context, target: &dyn Target) {
     let (gone, me) = (dead(&machine::owner(ctx, "killed")), machine::owner(ctx, "next"));
     target.lock(&gone).unwrap();
-    let mark = gangplank::owner::mark(&gone.token);
+    let mark = gangplank_model::owner::mark(&gone.token);
     let run = |text: String| assert!(target.run(&Script::new(text, String::new())).unwrap().ok());
     // It works until it is told to end, or somebody has forgotten it.
     let busy = format!("{}/busy", script::quote(target.root()));
@@ -223,7 +224,7 @@ fn a_bundle_that_was_damaged_on_its_way_is_not_installed() {
     let other = release(dir.path(), 2, &[("a", "2")]);
     std::fs::copy(other.bundle(), one.bundle()).unwrap();
     let error = target.install(&Delivery::Push(&one, &Changes::default()), &record()).unwrap_err();
-    assert_eq!(gangplank::error::kind_of(&error), gangplank::error::Kind::Verification);
+    assert_eq!(gangplank_model::error::kind_of(&error), gangplank_model::error::Kind::Verification);
     assert!(error.to_string().contains("it was changed after it was checked"), "{error}");
     let state = target.state().unwrap();
     assert_eq!((state.installed.len(), state.debris), (0, 0));

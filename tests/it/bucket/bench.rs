@@ -8,7 +8,7 @@ use std::fs;
 #[ignore = "group bucket"]
 fn a_bucket_is_measured_and_gone() {
     let Some((mut p, own)) = bench() else { return };
-    if !gangplank::ci::run::ceph::Ceph::is_installed(&crate::parts::ctx(own.path())) {
+    if !gangplank_local_ci::run::ceph::Ceph::is_installed(&crate::parts::ctx(own.path())) {
         return skip("bench s3: Ceph is not installed (radosgw, ceph-mon, ceph-osd)");
     }
     // It keeps no object, so it has one to give.

@@ -203,7 +203,7 @@ fn what_is_none_of_ours_is_not_taken() {
 #[test]
 #[ignore = "group bucket"]
 fn the_server_dies_in_the_middle_of_a_put() {
-    use gangplank::ci::run::ceph::Ceph;
+    use gangplank_local_ci::run::ceph::Ceph;
     if ceph().is_none() {
         return;
     }

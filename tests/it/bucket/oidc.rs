@@ -4,7 +4,7 @@
 
 use crate::bucket::server::{BUCKET, base64, ceph, fresh_url, make_bucket, own_dir, run};
 use crate::project::Project;
-use gangplank::ci::run::ceph::Ceph;
+use gangplank_local_ci::run::ceph::Ceph;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};

@@ -5,9 +5,9 @@ use crate::bucket::{leaked, open, project};
 use crate::fleet::hosts::Fleet;
 use crate::project::Project;
 use crate::target::contract;
-use gangplank::ci::run::ceph::Ceph;
-use gangplank::host::Delivery;
-use gangplank::tool::Tool;
+use gangplank_local_ci::run::ceph::Ceph;
+use gangplank_deploy::host::Delivery;
+use gangplank_deploy::tool::Tool;
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -186,7 +186,7 @@ fn other_bytes_than_those_of_the_manifest_are_not_installed() {
     let target = Tool::new(ctx, &crate::parts::PROJECT).target("file:srv").unwrap();
     let wrong = Delivery::Pull(&one, store.link(other.manifest()).unwrap());
     let error = target.install(&wrong, &crate::parts::record()).unwrap_err();
-    assert_eq!(gangplank::error::kind_of(&error), gangplank::error::Kind::Verification);
+    assert_eq!(gangplank_model::error::kind_of(&error), gangplank_model::error::Kind::Verification);
     assert!(error.to_string().contains("another digest"), "{error}");
     let state = target.state().unwrap();
     assert_eq!((state.installed.len(), state.debris), (0, 0));

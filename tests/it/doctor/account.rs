@@ -4,7 +4,7 @@ use super::{broken, broken_with, checks, run, warned};
 use crate::account::{self, Account, SLUG, TOKEN};
 use crate::ci::with_xtask;
 use crate::project::Project;
-use gangplank::ci::loopback::{Body, Reply, Settings};
+use gangplank_local_ci::loopback::{Body, Reply, Settings};
 use std::time::{Duration, Instant};
 
 fn account_of(p: &mut Project) -> Account {
@@ -28,7 +28,7 @@ fn an_account_that_is_well_is_only_asked() {
     for file in ["rollback", "deploy"] {
         let (id, created_at) = (state.uuid(), state.now());
         let (provider, file_path) = ("github_app".into(), format!(".circleci/{file}.yml"));
-        state.definitions.push(gangplank::ci::loopback::Definition {
+        state.definitions.push(gangplank_local_ci::loopback::Definition {
             id,
             name: file.into(),
             provider,
@@ -39,7 +39,7 @@ fn an_account_that_is_well_is_only_asked() {
     let now = state.now();
     state
         .envvars
-        .insert("LATEST_BUILD_NUM".into(), gangplank::ci::loopback::Variable { value: "12".into(), created_at: now });
+        .insert("LATEST_BUILD_NUM".into(), gangplank_local_ci::loopback::Variable { value: "12".into(), created_at: now });
     drop(state);
     let vars = [&account.laptop()[..], &account::vars(&[("KEY", "v")])].concat();
     let ran = run(&p, "doctor", &vars).code(0);
@@ -114,7 +114,7 @@ fn tokens_that_are_of_no_use() {
 fn an_api_that_hangs_or_is_none() {
     let mut p = with_xtask();
     account_of(&mut p);
-    let hangs: gangplank::ci::loopback::Hook = Box::new(|_| {
+    let hangs: gangplank_local_ci::loopback::Hook = Box::new(|_| {
         std::thread::sleep(Duration::from_secs(5));
         None
     });
@@ -127,7 +127,7 @@ fn an_api_that_hangs_or_is_none() {
     let mut elsewhere = slow.laptop();
     elsewhere[0].1 = format!("http://127.0.0.1:{}", crate::project::free_port());
     broken_with(&p, "doctor", &elsewhere, "API: ", "check the network and CIRCLE_HOST");
-    let html: gangplank::ci::loopback::Hook = Box::new(|_| {
+    let html: gangplank_local_ci::loopback::Hook = Box::new(|_| {
         let body = Body::Text { content_type: "text/html".into(), text: "<html>Sign in</html>".into() };
         Some(Reply { status: 200, headers: vec![], body })
     });

@@ -5,7 +5,7 @@ use crate::account::{Account, SLUG, project};
 use crate::executor::yaml;
 use crate::project::{Project, Ran};
 use crate::record::skip;
-use gangplank::ci::loopback::Hook;
+use gangplank_local_ci::loopback::Hook;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;

@@ -2,9 +2,9 @@
 
 use super::MockState;
 use crate::parts::ctx;
-use gangplank::host::Delivery;
-use gangplank::release::delta::Changes;
-use gangplank::tool::Tool;
+use gangplank_deploy::host::Delivery;
+use gangplank_bundle::delta::Changes;
+use gangplank_deploy::tool::Tool;
 use std::time::SystemTime;
 
 /// What every target promises, in a directory that has to be quoted.

@@ -1,7 +1,7 @@
 //! The disk of the virtual machine: Debian from the mirror that apt uses here, made once and kept below `target/`.
 
 use crate::record::skip;
-use gangplank::release::digest;
+use gangplank_model::release::digest;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,103 @@
+//! `bench`: how we compare with what others do, measured side by side on this machine. Numbers from another day or
+//! another machine say nothing, so nobody has to believe ours: the command measures anew.
+//!
+//! A bench is a module with peers and a report, a word in `cli`, and a table in `report::bench`. `race` has the part that
+//! all of them share but the one with hosts.
+
+pub mod compare;
+pub mod figures;
+pub mod files;
+pub mod fleet;
+#[cfg(feature = "s3")]
+pub mod s3;
+pub mod tools;
+mod workload;
+
+use gangplank_system::context::Context;
+use gangplank_model::error::{Kind, Result, WithHint, usage};
+use gangplank_system::machine;
+use gangplank_bundle::release::scratch;
+use serde::Serialize;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// What is measured.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many hosts.
+    pub hosts: usize,
+    /// Directories with a `.v2` beside each; a small workload of our own when there are none.
+    pub workloads: Vec<PathBuf>,
+    /// By how much a round trip is longer, one table each.
+    pub delays_ms: Vec<u64>,
+    /// How often everybody has a turn.
+    pub rounds: usize,
+    /// Names of the peers; all that are installed when empty.
+    pub against: Vec<String>,
+    /// Whether all that baselines print is told, and ours tells how long each of its commands took.
+    pub verbose: bool,
+}
+
+impl Options {
+    /// The directories, or `None` for a workload of our own.
+    fn sources(&self) -> impl Iterator<Item = Option<&Path>> {
+        let own = self.workloads.is_empty().then_some(None);
+        own.into_iter().chain(self.workloads.iter().map(|dir| Some(dir.as_path())))
+    }
+
+    /// Refuses a peer that this bench does not meet: nobody would be compared with.
+    fn check_against(&self, bench: &str, peers: impl Iterator<Item = &'static str>) -> Result<()> {
+        let peers: Vec<_> = peers.collect();
+        match self.against.iter().find(|name| !peers.contains(&name.as_str())) {
+            Some(name) => usage(format!("{name} does not take part in bench {bench}"))
+                .hint(format!("choose from {}", peers.join(", ")))
+                .err(),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A peer that is not installed.
+#[derive(Debug, Serialize)]
+pub struct Missing {
+    /// Its name.
+    pub peer: &'static str,
+    /// How to get it.
+    pub install: &'static str,
+}
+
+/// The words for `--against`.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let files = files::BUNDLERS.iter().chain(files::UNPACKERS).map(|peer| peer.name);
+    #[cfg(feature = "s3")]
+    let files = files.chain(s3::PEERS.iter().map(|peer| peer.name));
+    fleet::baselines::PEERS.iter().map(|peer| peer.name).chain(files).chain([tools::CARGO])
+}
+
+/// A directory that goes with the bench.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// In `TMPDIR` or `/tmp`, because paths of sockets have to be short. As much of it as hosts and baselines write.
+fn private_dir(ctx: &Context) -> Result<PathBuf> {
+    let base = PathBuf::from(ctx.var("TMPDIR").unwrap_or("/tmp"));
+    // What benches that were killed have left.
+    machine::sweep_of(&base, "bench");
+    let dir = scratch(&base, "bench");
+    fs::DirBuilder::new().mode(0o700).create(&dir).with_hint(
+        Kind::Failed,
+        || format!("cannot make {}", dir.display()),
+        || "TMPDIR names another place".into(),
+    )?;
+    Ok(dir)
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

@@ -1,0 +1,111 @@
+//! `bench overhead` and `bench compile`: what it costs that the pipeline is a program, against cargo alone.
+
+use crate::compare::{Baseline, Compare, Report};
+use crate::{Options, Scratch, private_dir};
+use gangplank_system::context::Context;
+use gangplank_model::error::{Kind, Result, WithHint};
+use gangplank_model::project::App;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The peer: cargo without an xtask.
+pub const CARGO: &str = "cargo";
+
+/// What somebody who writes such an xtask begins with.
+const BRIEF: &str = r#"
+[dependencies]
+anyhow = "1"
+clap = { version = "4", features = ["derive"] }
+flate2 = "1"
+reqwest = { version = "0.13", default-features = false, features = ["blocking", "rustls-no-provider"] }
+rustls = { version = "0.23", default-features = false, features = ["ring", "std", "tls12"] }
+serde = { version = "1", features = ["derive"] }
+serde_json = "1"
+sha2 = "0.11"
+tar = { version = "0.4", default-features = false }
+walkdir = "2"
+xshell = "0.2"
+"#;
+
+/// `bench overhead`: a build with nothing to do, and the first words of the command, in the project that it is typed in.
+pub fn overhead(ctx: &Context, app: &App, options: &Options) -> Result<Report> {
+    options.check_against("overhead", [CARGO].into_iter())?;
+    let scratch = Scratch(private_dir(ctx)?);
+    let empty = project(&scratch.0.join("empty"), "")?;
+    let packages: Vec<_> = app.packages.iter().flat_map(|package| ["--package", package]).collect();
+    let build = [&["build", "--release", "--locked", "--quiet"], &packages[..]].concat();
+    let races = [
+        ("build", ["xtask", "build"].to_vec(), cargo(ctx, &ctx.root, &build)),
+        ("--help", ["xtask", "--help"].to_vec(), cargo(ctx, &empty, &["run", "--quiet"])),
+    ];
+    let mut rows = Vec::new();
+    for (what, ours, theirs) in races {
+        let baselines = vec![baseline("ours", cargo(ctx, &ctx.root, &ours), None), baseline(CARGO, theirs, None)];
+        let race = Compare { workload: app.name, what, alike: false, baselines };
+        // The first time there is something to do.
+        race.run(ctx, &scratch.0, 1)?;
+        rows.extend(race.run(ctx, &scratch.0, options.rounds)?);
+    }
+    Ok(Report { bench: "overhead", rounds: options.rounds, cpus: super::cpus(), rows, missing: vec![] })
+}
+
+/// `bench compile`: this project's xtask from nothing, against the crates that such an xtask would begin with.
+pub fn compile(ctx: &Context, options: &Options) -> Result<Report> {
+    options.check_against("compile", [CARGO].into_iter())?;
+    let scratch = Scratch(private_dir(ctx)?);
+    let brief = project(&scratch.0.join("brief"), BRIEF)?;
+    // The versions that this project has are on this machine.
+    let lock = || "is there a Cargo.lock? `cargo generate-lockfile`".to_owned();
+    fs::copy(ctx.root.join("Cargo.lock"), brief.join("Cargo.lock")).with_hint(
+        Kind::Failed,
+        || "cannot copy Cargo.lock".into(),
+        lock,
+    )?;
+    let baseline = |name, dir: &Path, words: &[&str]| {
+        let target = scratch.0.join(format!("target-{name}"));
+        let (make, out) = (cargo(ctx, dir, words), target.clone());
+        let command = move || {
+            let mut command = make();
+            command.arg("--target-dir").arg(&out);
+            command
+        };
+        baseline(name, Box::new(command), Some(target))
+    };
+    let baselines = vec![
+        baseline("ours", &ctx.root, &["build", "--quiet", "--locked", "--package", "xtask"]),
+        baseline(CARGO, &brief, &["build", "--quiet"]),
+    ];
+    let race = Compare { workload: "xtask", what: "compile", alike: false, baselines };
+    let rows = race.run(ctx, &scratch.0, options.rounds)?;
+    Ok(Report { bench: "compile", rounds: options.rounds, cpus: super::cpus(), rows, missing: vec![] })
+}
+
+type Make = Box<dyn Fn() -> Command>;
+
+fn baseline(name: &'static str, command: Make, makes: Option<PathBuf>) -> Baseline<'static> {
+    Baseline { name, command, makes }
+}
+
+/// Cargo in a directory, as somebody at the prompt would run it.
+fn cargo(ctx: &Context, dir: &Path, words: &[&str]) -> Make {
+    let there = ctx.at(dir);
+    let words: Vec<_> = words.iter().map(|&word| word.to_owned()).collect();
+    Box::new(move || {
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        there.cargo(&words)
+    })
+}
+
+/// A package with an empty `main`.
+fn project(dir: &Path, dependencies: &str) -> Result<PathBuf> {
+    let write = || {
+        fs::create_dir_all(dir.join("src"))?;
+        fs::write(dir.join("src/main.rs"), "fn main() {}\n")?;
+        let package = "[package]\nname = \"empty\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[workspace]\n";
+        fs::write(dir.join("Cargo.toml"), format!("{package}{dependencies}"))
+    };
+    let what = || format!("cannot write into {}", dir.display());
+    write().with_hint(Kind::Failed, what, || "TMPDIR names another place".into())?;
+    Ok(dir.to_owned())
+}

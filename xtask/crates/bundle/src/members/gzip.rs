@@ -1,0 +1,111 @@
+//! Members of a `tar.gz`. RFC 1952 (section 2.2) makes a row of them one gzip file, and lets each header carry fields of its
+//! own (section 2.3.1.1, `FEXTRA`). Ours is called `GP`:
+//!
+//! ```text
+//! 1f 8b 08 04  00 00 00 00  00 ff  1c 00  'G' 'P' 18 00  LENGTH(4)  CRC(4)  DIGEST(16)  deflate...  CRC-32(4)  SIZE(4)
+//! ```
+
+use crate::members::{Digest, FIELD, HEADER, begin, crc};
+use libdeflater::{CompressionLvl, Compressor, Decompressor};
+use memchr::memmem;
+
+/// See [`Digest::of`].
+pub const ENCODER: u8 = 1;
+/// Before the length: magic, deflate, FEXTRA, no time, no flags, unknown system, the length of the field, its name and
+/// the length of its data.
+pub const START: [u8; super::START] =
+    [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 4 + FIELD as u8, 0, b'G', b'P', FIELD as u8, 0];
+/// What a member ends with.
+pub const TRAILER: usize = 8;
+
+/// As small as `gzip -6`, at a quarter of its time.
+const LEVEL: i32 = 6;
+/// The fastest, to find out whether it is worth the time.
+const TRY: i32 = 1;
+/// As it is.
+const STORED: i32 = 0;
+/// So many samples of so many bytes tell what a block is like.
+const SAMPLES: (usize, usize) = (4, 8 << 10);
+
+/// Makes members.
+pub struct Deflate {
+    usual: Compressor,
+    fast: Compressor,
+    stored: Compressor,
+}
+
+impl Default for Deflate {
+    fn default() -> Self {
+        let level = |level| Compressor::new(CompressionLvl::new(level).expect("0 to 12 are levels"));
+        Self { usual: level(LEVEL), fast: level(TRY), stored: level(STORED) }
+    }
+}
+
+/// Deflates into the middle of what will be a member.
+fn deflate(compressor: &mut Compressor, block: &[u8]) -> (Vec<u8>, usize) {
+    let mut member = vec![0; HEADER + compressor.deflate_compress_bound(block.len()) + TRAILER];
+    let deflated = compressor.deflate_compress(block, &mut member[HEADER..]).expect("the bound is large enough");
+    (member, deflated)
+}
+
+impl Deflate {
+    /// Whether a block is compressed already, as pictures, fonts and archives are, by samples from all over it: to find
+    /// nothing to save takes longer than to save something.
+    pub fn is_compressed(&mut self, block: &[u8]) -> bool {
+        let (samples, bytes) = SAMPLES;
+        if block.len() < samples * bytes {
+            return false;
+        }
+        let parts = block.chunks(block.len() / samples).take(samples);
+        let some = parts.map(|part| &part[..bytes]).collect::<Vec<_>>().concat();
+        let (_, deflated) = deflate(&mut self.fast, &some);
+        deflated >= some.len() / 100 * 99
+    }
+
+    /// A block as a member.
+    pub fn member(&mut self, block: &[u8], digest: &Digest) -> Vec<u8> {
+        let compressor = if self.is_compressed(block) { &mut self.stored } else { &mut self.usual };
+        let (mut member, deflated) = deflate(compressor, block);
+        let end = HEADER + deflated;
+        member.truncate(end + TRAILER);
+        member[end..].copy_from_slice(&trailer(block));
+        begin(&mut member, &START, end, digest);
+        member
+    }
+}
+
+/// A CRC-32 of the block, and its size.
+fn trailer(block: &[u8]) -> [u8; TRAILER] {
+    let size = u32::try_from(block.len()).expect("a block is some megabytes");
+    let mut trailer = [0; TRAILER];
+    trailer[..4].copy_from_slice(&crc(block).to_le_bytes());
+    trailer[4..].copy_from_slice(&size.to_le_bytes());
+    trailer
+}
+
+/// Whether a member ends as that of this block does, which no checksum of the header says.
+pub fn is_of(member: &[u8], block: &[u8]) -> bool {
+    member.ends_with(&trailer(block))
+}
+
+/// Takes members apart.
+pub struct Inflate(Decompressor);
+
+impl Default for Inflate {
+    fn default() -> Self {
+        Self(Decompressor::new())
+    }
+}
+
+impl Inflate {
+    /// See [`super::Expand`]. libdeflate does not say where what is deflated ended. It does find the trailer of what came
+    /// out there; as these eight bytes are nowhere in the member but at its end, it ended there.
+    pub fn member(&mut self, member: &[u8], deflated: &[u8], room: &mut [u8]) -> Option<usize> {
+        let trailer = member.last_chunk::<TRAILER>()?;
+        let size = usize::try_from(u32::from_le_bytes(*trailer.last_chunk()?)).ok()?;
+        let inflated = self.0.gzip_decompress(member, room.get_mut(..size)?).ok()?;
+        let is_of_all = inflated == size && is_of(member, &room[..size]);
+        let is_last = memmem::find(&member[HEADER..], trailer) == Some(deflated.len());
+        (is_of_all && is_last).then_some(size)
+    }
+}

@@ -1,0 +1,93 @@
+//! `ci generate`: the configs as files, and whether the files still are what the project says.
+
+use gangplank_model::ci::{render, workflows};
+use gangplank_system::context::{Context, stands_alone};
+use gangplank_model::error::{CliError, Kind, Result, WithHint, usage};
+use gangplank_system::git;
+use gangplank_model::project::{Handoff, Project};
+use serde::Serialize;
+use std::fs;
+use std::path::PathBuf;
+
+/// Paths of the configs below the workspace root: the pipeline, and what the buttons of CircleCI's Deploys page run.
+pub const CONFIGS: [&str; 3] = [".circleci/config.yml", ".circleci/rollback.yml", ".circleci/deploy.yml"];
+
+/// What `ci generate` did with a file.
+#[derive(Debug, Serialize)]
+pub struct Generated {
+    /// The file.
+    pub path: PathBuf,
+    /// Whether it had to be written.
+    pub changed: bool,
+}
+
+/// The texts of [`CONFIGS`].
+fn texts(ctx: &Context, project: &Project, handoff: Handoff) -> Result<[String; 3]> {
+    let locks: &[&str] = if stands_alone(&ctx.root) { &["Cargo.lock", "xtask/Cargo.lock"] } else { &["Cargo.lock"] };
+    Ok([
+        render::config(&workflows::pipeline(project, handoff)?, render::PIPELINE, locks),
+        render::config(&workflows::rollback_page(project), render::ROLLBACK, locks),
+        render::config(&workflows::deploy_page(project), render::DEPLOY, locks),
+    ])
+}
+
+/// Whether a file holds a text. With `core.autocrlf` git gives it other line ends, and the commit has ours.
+fn is_same(have: &str, want: &str) -> bool {
+    have == want || have.replace("\r\n", "\n") == want
+}
+
+/// Paths of the configs that are not what the project says.
+pub fn drift(ctx: &Context, project: &Project) -> Result<Vec<&'static str>> {
+    let wanted = CONFIGS.into_iter().zip(texts(ctx, project, project.ci.handoff)?);
+    let stale = |(name, want): (&'static str, String)| {
+        let same = fs::read_to_string(ctx.root.join(name)).is_ok_and(|have| is_same(&have, &want));
+        (!same).then_some(name)
+    };
+    Ok(wanted.filter_map(stale).collect())
+}
+
+/// Writes the configs for a handoff, or with `check` fails with a diff when one is not as it should be.
+pub fn generate(ctx: &Context, project: &Project, handoff: Handoff, check: bool) -> Result<Vec<Generated>> {
+    let texts = texts(ctx, project, handoff)?;
+    if !check && handoff != project.ci.handoff {
+        return another_pattern(project.ci.handoff, handoff);
+    }
+    let mut generated = Vec::new();
+    let mut drifted = Vec::new();
+    for (name, want) in CONFIGS.into_iter().zip(texts) {
+        let path = ctx.root.join(name);
+        let have = fs::read_to_string(&path).unwrap_or_default();
+        let changed = !is_same(&have, &want);
+        if changed && check {
+            let diff = git::diff(ctx, &path, &want).unwrap_or_else(|| "(git cannot show in which lines)".into());
+            let header = format!("--- {name}\n+++ what xtask/src/main.rs says\n");
+            drifted.push(format!("{name} is not what xtask/src/main.rs says:\n{header}{diff}"));
+        } else if changed {
+            write(&path, &want)?;
+        }
+        generated.push(Generated { path, changed });
+    }
+    if drifted.is_empty() {
+        return Ok(generated);
+    }
+    CliError::new(Kind::Failed, drifted.join("\n"))
+        .hint("run `cargo xtask ci generate` and commit the files in .circleci")
+        .err()
+}
+
+/// The refusal of a config that the next `ci generate --check`, which is the first step of its own jobs, would call stale.
+fn another_pattern<T>(says: Handoff, wanted: Handoff) -> Result<T> {
+    usage(format!("xtask/src/main.rs says handoff `{}`, so nothing was written for `{}`", says.as_str(), wanted.as_str()))
+        .hint(format!(
+            "in `ci` of xtask/src/main.rs write `handoff: Handoff::{wanted:?},` in place of Handoff::{says:?}, then run `cargo xtask ci generate`; with --check it shows what would change"
+        ))
+        .err()
+}
+
+fn write(path: &std::path::Path, text: &str) -> Result<()> {
+    let hint = || "check its permissions".to_owned();
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).with_hint(Kind::Failed, || format!("cannot make {}", dir.display()), hint)?;
+    }
+    fs::write(path, text).with_hint(Kind::Failed, || format!("cannot write {}", path.display()), hint)
+}

@@ -1,0 +1,452 @@
+//! Doing what a plan says, and undoing it when it goes wrong.
+//!
+//! Install everywhere before anything is switched; then wave by wave, the targets of a wave at once: switch,
+//! restart, check; then record all as live. When a step fails, every target that was switched goes back to its fallback, and the command fails.
+
+mod failure;
+mod finalize;
+mod prepare;
+mod revert;
+
+pub use crate::deploy::apply::failure::shortened;
+pub(super) use crate::deploy::apply::failure::{service_failure, show_log};
+use gangplank_system::context::{Context, Output};
+use crate::deploy::Deployment;
+use gangplank_model::history::{HistoryEvent, Record, Verb};
+use gangplank_model::plan::{HostPlan, Step};
+use crate::deploy::release_source::ReleaseSource;
+use crate::deploy::waves::{AT_ONCE, par_map, waves};
+use gangplank_model::error::{CliError, Result, failed, hint_of, kind_of, verification};
+use gangplank_model::event::{Event, Stage, ms_since};
+use crate::health;
+use crate::health::Checker;
+use gangplank_model::hook::HookPhase;
+use crate::host::{Operation, Target};
+use gangplank_model::{entries, script};
+use gangplank_model::project::Env;
+use gangplank_model::release::id::ReleaseId;
+use gangplank_model::release::manifest::Manifest;
+use gangplank_model::service;
+use gangplank_model::service::{Script, Spec};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// What a changing command answers.
+#[derive(Debug, Serialize)]
+pub struct Outcome {
+    /// The env.
+    pub env: String,
+    /// What was asked for.
+    pub verb: Verb,
+    /// Whether anything was changed.
+    pub changed: bool,
+    /// Whether this is only a plan.
+    pub dry_run: bool,
+    /// What is live now, or would be.
+    pub release: Option<ReleaseId>,
+    /// Other envs where a deploy of this release failed last.
+    pub failed_in: Vec<String>,
+    /// The steps, target by target.
+    pub targets: Vec<HostPlan>,
+}
+
+impl Outcome {
+    /// A plan that is not carried out.
+    pub fn planned(env: &str, verb: Verb, release: Option<ReleaseId>, targets: Vec<HostPlan>) -> Self {
+        Self { env: env.to_owned(), verb, changed: false, dry_run: true, release, failed_in: vec![], targets }
+    }
+
+    /// Whether everything was as wanted already.
+    pub fn nothing_to_do(&self) -> bool {
+        self.targets.iter().all(|host| host.steps.is_empty())
+    }
+}
+
+/// A target with its plan, and how far it has come.
+struct HostProgress<'a> {
+    target: &'a dyn Target,
+    plan: &'a HostPlan,
+    /// Whether a step of the switch was begun, successful or not.
+    begun: AtomicBool,
+    /// Whether the service was told to restart.
+    restarted: AtomicBool,
+}
+
+impl<'a> HostProgress<'a> {
+    fn new(target: &'a dyn Target, plan: &'a HostPlan) -> Self {
+        Self { target, plan, begun: AtomicBool::new(false), restarted: AtomicBool::new(false) }
+    }
+
+    fn has(&self, wanted: impl Fn(&Step) -> bool) -> bool {
+        self.plan.steps.iter().any(wanted)
+    }
+
+    /// What goes live here.
+    fn goal(&self) -> Option<&'a ReleaseId> {
+        self.plan.steps.iter().find_map(|step| match step {
+            Step::Confirm { release } | Step::Activate { release, .. } => Some(release),
+            _ => None,
+        })
+    }
+
+    /// What `current` will point at, and what it does now.
+    fn switch(&self) -> Option<(&'a ReleaseId, Option<&'a ReleaseId>)> {
+        self.plan.steps.iter().find_map(|step| match step {
+            Step::Activate { release, from } => Some((release, from.as_ref())),
+            _ => None,
+        })
+    }
+
+    /// What the service is restarted with.
+    fn restart(&self) -> Option<&'a ReleaseId> {
+        self.plan.steps.iter().find_map(|step| match step {
+            Step::Restart { release } => Some(release),
+            _ => None,
+        })
+    }
+
+    /// A release that was installed some day, and not just now, is looked at again before it goes live.
+    fn to_be_checked(&self) -> Option<&'a ReleaseId> {
+        let installs = self.has(|step| matches!(step, Step::Install { .. }));
+        self.switch().map(|(release, _)| release).or_else(|| self.restart()).filter(|_| !installs)
+    }
+}
+
+struct Run<'a> {
+    ctx: &'a Context,
+    env: &'a Env,
+    spec: &'a Spec,
+    exports: &'a str,
+    checker: &'a Checker,
+    base: &'a Record,
+    manifest: Option<&'a Manifest>,
+    /// How many waves the hosts are switched in.
+    waves: usize,
+    /// Whether there is one host alone: it is told at once what several are told step by step.
+    alone: bool,
+}
+
+/// Carries out `plans`, one for each target of the site, in order.
+pub fn apply(
+    site: &Deployment,
+    base: &Record,
+    plans: Vec<HostPlan>,
+    goal: Option<ReleaseId>,
+    release: Option<&ReleaseSource>,
+) -> Result<Outcome> {
+    let manifest = release.map(ReleaseSource::manifest);
+    let (ctx, env, spec, checker) = (site.ctx, site.env, &site.spec, &site.checker);
+    let waves = waves(env.strategy, env.max_unavailable, plans.len()).len();
+    let run = Run { ctx, env, spec, exports: &site.exports, checker, base, manifest, waves, alone: plans.len() == 1 };
+    let hosts: Vec<_> =
+        site.targets.iter().zip(&plans).map(|(target, plan)| HostProgress::new(&**target, plan)).collect();
+    run.stage(Stage::Install, 0, &hosts);
+    let done = run.carry_out(&hosts, release);
+    run.stage(if done.is_ok() { Stage::Done } else { Stage::Failed }, 0, &hosts);
+    done?;
+    let changed = plans.iter().any(|host| !host.steps.is_empty());
+    Ok(Outcome {
+        env: site.env.name.to_owned(),
+        verb: base.verb,
+        changed,
+        dry_run: false,
+        release: goal,
+        failed_in: vec![],
+        targets: plans,
+    })
+}
+
+/// What went wrong on some hosts, as one error: of the kind and with the hint of the first one.
+pub fn all_of(done: Vec<Result<()>>) -> Result<()> {
+    let errors: Vec<_> = done.into_iter().filter_map(Result::err).collect();
+    let Some(first) = errors.first() else { return Ok(()) };
+    let text = errors.iter().map(|error| format!("{error:#}")).collect::<Vec<_>>().join("; ");
+    let failure = CliError::new(kind_of(first), text);
+    Err(match hint_of(first) {
+        Some(hint) => failure.hint(hint.to_owned()).into(),
+        None => failure.into(),
+    })
+}
+
+impl Run<'_> {
+    fn carry_out(&self, hosts: &[HostProgress], release: Option<&ReleaseSource>) -> Result<()> {
+        self.install(hosts, release)?;
+        // A bug of ours must not leave an unchecked release live either.
+        let switched = catch_unwind(AssertUnwindSafe(|| self.switch(hosts)));
+        if let Err(error) = switched.unwrap_or_else(|_| failed("the engine panicked: its words are above").err()) {
+            return Err(self.revert(hosts, &error));
+        }
+        // From here on hosts may have given up their locks. What follows `live` must find every host recorded: a failure
+        // on the last one has to find the first one's old way still there. One host alone can be told all of it at once.
+        if let Err(error) = all_of(par_map(hosts, AT_ONCE, |host| self.finalize(host))) {
+            return Err(self.revert(hosts, &error));
+        }
+        self.announce(hosts);
+        Ok(())
+    }
+
+    /// Says how far we are, and which of the hosts have a part in it.
+    fn stage<'h>(&self, stage: Stage, wave: usize, hosts: impl IntoIterator<Item = &'h HostProgress<'h>>) {
+        let working = hosts.into_iter().filter(|host| !host.plan.steps.is_empty());
+        let targets = working.map(|host| host.target.url().to_owned()).collect();
+        self.ctx.emit(Event::Stage { stage, wave, waves: self.waves, targets });
+    }
+
+    fn install(&self, hosts: &[HostProgress], release: Option<&ReleaseSource>) -> Result<()> {
+        let installs = |step: &Step| matches!(step, Step::Install { .. });
+        let (Some(release), true) = (release, hosts.iter().any(|host| host.has(installs))) else {
+            return self.stop_here();
+        };
+        if let Some(url) = release.origin() {
+            self.ctx.note(format!("the hosts fetch {} themselves from {url}", release.id()));
+        }
+        let wanting: Vec<_> = hosts.iter().filter(|host| host.has(installs)).collect();
+        let mut have = BTreeMap::new();
+        // What goes no way is not made less.
+        let afar = wanting.iter().filter(|host| !host.target.url().starts_with("file:"));
+        for live in afar.filter_map(|host| host.plan.fallback.clone()) {
+            *have.entry(live).or_default() += 1;
+        }
+        let changes = release.changes(&have);
+        let delivery = |host| Ok((host, release.delivery(&changes)?));
+        let deliveries = wanting.iter().copied().map(delivery).collect::<Result<Vec<_>>>()?;
+        let (id, step) = (release.id(), Step::Install { release: release.id().clone() });
+        let done = par_map(&deliveries, AT_ONCE, |(host, delivery)| {
+            self.stop_here()?;
+            let record = self.record(HistoryEvent::Installed, id, None);
+            self.timed(host, &step.to_string(), || host.target.install(delivery, &record))
+        });
+        all_of(done).map_err(|error| explain(&error, "nothing was switched"))?;
+        self.stop_here()
+    }
+
+    fn stop_here(&self) -> Result<()> {
+        if self.ctx.interrupted() {
+            return failed("stopped before anything was switched").hint("run the same command again to go on").err();
+        }
+        Ok(())
+    }
+
+    /// Switches, restarts and checks wave by wave, then records all hosts as live.
+    fn switch(&self, hosts: &[HostProgress]) -> Result<()> {
+        // One host alone is looked at in the same breath in which it is switched.
+        if !self.alone {
+            all_of(par_map(hosts, AT_ONCE, |host| self.prepare(host)))?;
+        }
+        for host in hosts {
+            for hook in self.hooks(host, HookPhase::BeforeAll) {
+                self.share(host)?;
+                self.hook(host, hook)?;
+            }
+        }
+        for (wave, part) in waves(self.env.strategy, self.env.max_unavailable, hosts.len()).into_iter().enumerate() {
+            let hosts = &hosts[part];
+            self.stage(Stage::Switch, wave + 1, hosts);
+            all_of(par_map(hosts, hosts.len(), |host| self.switch_one(host)))?;
+        }
+        if self.ctx.interrupted() {
+            return failed("stopped by a signal").err();
+        }
+        self.stage(Stage::Finalize, 0, hosts);
+        if self.alone {
+            return Ok(());
+        }
+        all_of(par_map(hosts, AT_ONCE, |host| self.confirm(host)))
+    }
+
+    /// Switches a host and starts its service in one round trip, then waits until it is healthy.
+    fn switch_one(&self, host: &HostProgress) -> Result<()> {
+        for hook in self.hooks(host, HookPhase::BeforeEach) {
+            self.begin(host)?;
+            self.share(host)?;
+            self.hook(host, hook)?;
+        }
+        let steps = &host.plan.steps;
+        let both = steps.iter().filter(|step| matches!(step, Step::Activate { .. } | Step::Restart { .. }));
+        let names: Vec<_> = both.map(Step::to_string).collect();
+        if !names.is_empty() {
+            self.begin(host)?;
+            self.timed(host, &names.join(", "), || self.activate(host))?;
+        }
+        for step in steps {
+            if let Step::Check { release } = step {
+                self.begin(host)?;
+                self.timed(host, &step.to_string(), || self.check(host, release))?;
+            }
+        }
+        self.hooks(host, HookPhase::AfterEach).try_for_each(|hook| self.hook(host, hook))
+    }
+
+    fn activate(&self, host: &HostProgress) -> Result<()> {
+        let switched = host.switch().map(|(release, from)| {
+            let reason = host.plan.replaces.as_ref().map(|link| format!("`current` pointed to {link}"));
+            (release, Record { from: from.cloned(), ..self.record(HistoryEvent::Switched, release, reason.as_deref()) })
+        });
+        let restart = host.restart().and_then(|id| self.spec.restart(host.target.root(), id, false));
+        if let Some(link) = host.plan.replaces.as_ref().filter(|_| switched.is_some()) {
+            self.ctx.note(format!("{}: `current` pointed to {link}", host.target.url()));
+        }
+        let scripts = self.preparing(host);
+        let mut acts = if self.alone { looks(host, &scripts) } else { vec![] };
+        acts.extend(switched.as_ref().map(|(release, record)| Operation::Activate(Some(release), Some(record))));
+        acts.extend(restart.as_ref().map(Operation::Run));
+        self.act(host, &acts, restart.is_some())
+    }
+
+    fn begin(&self, host: &HostProgress) -> Result<()> {
+        host.begun.store(true, Ordering::SeqCst);
+        if self.ctx.interrupted() { failed("stopped by a signal").err() } else { Ok(()) }
+    }
+
+    /// Does what a switch consists of. Where the answer is lost, all of it may have been done.
+    fn act(&self, host: &HostProgress, acts: &[Operation], restarts: bool) -> Result<()> {
+        let answers = host.target.act(acts).inspect_err(|_| {
+            host.restarted.fetch_or(restarts, Ordering::SeqCst);
+        })?;
+        let failed = answers.iter().position(|answer| !answer.ok());
+        let last = failed.is_none_or(|at| at + 1 >= acts.len());
+        host.restarted.fetch_or(last && restarts, Ordering::SeqCst);
+        let (act, answer) = match failed {
+            Some(at) if at < acts.len() => (&acts[at], &answers[at]),
+            _ if answers.len() >= acts.len() => {
+                self.warn_of_extra_files(host, acts, &answers);
+                for text in answers.iter().flat_map(|answer| service::warnings(&answer.stderr)) {
+                    self.ctx.warn(format!("{}: {text}", host.target.url()));
+                }
+                return Ok(());
+            }
+            _ => (&acts[answers.len()], &Output::NONE),
+        };
+        match act {
+            Operation::Run(_) if last && restarts => {
+                self.show_log(host);
+                self.service_failed(host, answer)
+            }
+            Operation::VerifyFiles(release) => {
+                let differences = entries::differences(&answer.stderr);
+                let first = differences.first().map(String::as_str).or_else(|| answer.stderr.trim().lines().next());
+                let reason = first.unwrap_or("its files differ").to_owned();
+                if answer.code != Some(script::EXIT_VERIFICATION) {
+                    return Err(host.target.complaint(act, answer));
+                }
+                verification(format!("{}: {release} was changed since it was installed: {reason}", host.target.url()))
+                    .hint(format!("move releases/{release} away on the host, then run the same command again"))
+                    .err()
+            }
+            _ => Err(host.target.complaint(act, answer)),
+        }
+    }
+
+    /// A file that the app wrote beside its own does not block a switch.
+    fn warn_of_extra_files(&self, host: &HostProgress, acts: &[Operation], answers: &[Output]) {
+        for (act, answer) in acts.iter().zip(answers) {
+            let Operation::VerifyFiles(release) = act else { continue };
+            let extra = entries::differences(&answer.stdout);
+            if let Some(first) = extra.first() {
+                let more = if extra.len() > 1 { format!(", and {} more", extra.len() - 1) } else { String::new() };
+                self.ctx.warn(format!(
+                    "{}: {release}: {first}{more}; `shared` in xtask/src/main.rs keeps what an app writes",
+                    host.target.url()
+                ));
+            }
+        }
+    }
+
+    fn check(&self, host: &HostProgress, release: &ReleaseId) -> Result<()> {
+        let commit = self.commit(host, release);
+        self.checker.wait(self.ctx, host.target, self.spec, release, commit.as_deref()).map_err(|reason| {
+            self.show_log(host);
+            let failure = failed(format!("{}: {reason}", host.target.url()));
+            match health::hint(&reason) {
+                Some(hint) => failure.hint(hint).into(),
+                None => failure.into(),
+            }
+        })
+    }
+
+    fn confirm(&self, host: &HostProgress) -> Result<()> {
+        let Some((name, record)) = self.lives(host) else { return Ok(()) };
+        self.timed(host, &name, || match host.target.record(&record) {
+            // Only the answer was lost.
+            Err(_) if finalize::is_recorded(host, &record) => Ok(()),
+            done => done,
+        })
+    }
+
+    /// The record that a host is live, and the step that writes it.
+    fn lives(&self, host: &HostProgress) -> Option<(String, Record)> {
+        host.plan.steps.iter().find_map(|step| match step {
+            Step::Confirm { release } => {
+                let record = Record {
+                    from: host.switch().and_then(|(_, from)| from.cloned()),
+                    ..self.record(HistoryEvent::Live, release, None)
+                };
+                Some((step.to_string(), record))
+            }
+            _ => None,
+        })
+    }
+
+    /// Full SHA of a release's commit: of the one at hand, or as the host knows it.
+    fn commit(&self, host: &HostProgress, id: &ReleaseId) -> Option<String> {
+        let on_host = || host.target.manifest(id).ok().map(|manifest| manifest.commit.sha);
+        self.commit_at_hand(id).or_else(on_host)
+    }
+
+    fn optional(&self, host: &HostProgress, script: Option<&Script>) -> Result<()> {
+        let Some(script) = script else { return Ok(()) };
+        let answer = host.target.run(script)?;
+        if answer.ok() { Ok(()) } else { self.service_failed(host, &answer) }
+    }
+
+    fn service_failed(&self, host: &HostProgress, answer: &Output) -> Result<()> {
+        Err(service_failure(self.ctx, host.target.url(), answer, None))
+    }
+
+    fn show_log(&self, host: &HostProgress) {
+        show_log(self.ctx, self.spec, host.target);
+    }
+
+    fn record(&self, event: HistoryEvent, id: &ReleaseId, reason: Option<&str>) -> Record {
+        let reason = reason.map(str::to_owned).or_else(|| self.base.reason.clone());
+        Record {
+            at: self.ctx.now(),
+            event,
+            release: Some(id.clone()),
+            commit: self.commit_at_hand(id),
+            reason,
+            ..self.base.clone()
+        }
+    }
+
+    /// The commit of a release, where its manifest or a history has told it.
+    fn commit_at_hand(&self, id: &ReleaseId) -> Option<String> {
+        match self.manifest.filter(|manifest| manifest.id == *id) {
+            Some(manifest) => Some(manifest.commit.sha.clone()),
+            None => self.base.commit.clone().filter(|_| self.base.release.as_ref() == Some(id)),
+        }
+    }
+
+    fn timed<T>(&self, host: &HostProgress, step: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let (ctx, target) = (self.ctx, host.target.url().to_owned());
+        ctx.emit(Event::StepStarted { target: target.clone(), step: step.to_string() });
+        let started = Instant::now();
+        let done = work();
+        let ms = ms_since(started);
+        ctx.emit(Event::StepEnded { target, step: step.to_string(), ms, ok: done.is_ok() });
+        done
+    }
+}
+
+/// The acts that find out whether a host can be switched.
+fn looks<'s>(host: &HostProgress<'s>, scripts: &'s [Script]) -> Vec<Operation<'s>> {
+    host.to_be_checked().map(Operation::VerifyFiles).into_iter().chain(scripts.iter().map(Operation::Run)).collect()
+}
+
+fn explain(error: &anyhow::Error, state: &str) -> anyhow::Error {
+    let hint = hint_of(error).unwrap_or("mend it and run the same command again").to_owned();
+    CliError::new(kind_of(error), format!("{error:#}; {state}")).hint(hint).into()
+}

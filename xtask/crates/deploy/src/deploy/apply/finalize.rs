@@ -1,0 +1,84 @@
+//! What is left to do on a host that is healthy.
+
+use crate::deploy::apply::{HostProgress, Run};
+use gangplank_model::history::{HistoryEvent, Record, Verb};
+use gangplank_model::plan::Step;
+use gangplank_model::error::Result;
+use gangplank_model::hook::HookPhase;
+use crate::host::Operation;
+use gangplank_model::script;
+use gangplank_model::service::Script;
+
+impl Run<'_> {
+    /// What is left to do on a host that is healthy: keep how it was started and checked, for the day on which this release
+    /// is reverted, prune, and give up the lock. None of it is a reason to take the release back; the record that it is
+    /// live is, and is written here where there is one host alone.
+    pub(super) fn finalize(&self, host: &HostProgress) -> Result<()> {
+        let root = host.target.root();
+        let live = self.lives(host);
+        let mut kept = Vec::new();
+        if live.is_some() {
+            kept.extend(self.spec.confirm(root));
+            kept.push(Script::new(script::keep_check(root), self.checker.to_json()).called("keep the health check"));
+        }
+        let prune = host.plan.steps.iter().find_map(|step| match step {
+            Step::Remove { releases } => {
+                let reason = (!releases.is_empty()).then(|| step.to_string()).or_else(|| self.base.reason.clone());
+                let record =
+                    Record { event: HistoryEvent::Removed, release: None, commit: None, reason, ..self.base.clone() };
+                Some((step.to_string(), releases, record))
+            }
+            _ => None,
+        });
+        let live = live.filter(|_| self.alone);
+        let names: Vec<_> =
+            live.iter().map(|(name, _)| name.clone()).chain(prune.iter().map(|(name, ..)| name.clone())).collect();
+        let mut acts: Vec<_> = live.iter().map(|(_, record)| Operation::Record(record)).collect();
+        acts.extend(kept.iter().map(Operation::Run));
+        acts.extend(prune.iter().map(|(_, releases, record)| Operation::Remove(releases, record)));
+        if acts.is_empty() {
+            return Ok(());
+        }
+        // What a hook still announces, nobody else is to change meanwhile.
+        if self.hooks(host, HookPhase::AfterAll).next().is_none() {
+            acts.push(Operation::Unlock);
+        }
+        let done = || self.go_on(host, &acts, live.as_ref().map(|(_, record)| record));
+        if names.is_empty() { done() } else { self.timed(host, &names.join(", "), done) }
+    }
+
+    /// Does the acts, and goes on after one that fails, unless that is the first and `live` the record that it writes.
+    fn go_on(&self, host: &HostProgress, acts: &[Operation], live: Option<&Record>) -> Result<()> {
+        let mut left = acts;
+        while !left.is_empty() {
+            let vital = live.filter(|_| left.len() == acts.len());
+            let answers = match (host.target.act(left), vital) {
+                (Ok(answers), _) => answers,
+                // The answer was lost; the history says whether the record was written, and only then was more done.
+                (Err(error), Some(record)) if !is_recorded(host, record) => return Err(error),
+                (Err(error), _) => {
+                    self.ctx.warn(format!("{error:#}"));
+                    return Ok(());
+                }
+            };
+            let Some(at) = answers.iter().position(|answer| !answer.ok()) else { return Ok(()) };
+            let error = host.target.complaint(&left[at], &answers[at]);
+            if at == 0 && vital.is_some_and(|record| !is_recorded(host, record)) {
+                return Err(error);
+            }
+            if self.base.verb == Verb::Prune {
+                return Err(error);
+            }
+            // What is live is healthy; a full disk or a wrong owner is no reason to take it back.
+            self.ctx.warn(format!("{error:#}"));
+            left = &left[at + 1..];
+        }
+        Ok(())
+    }
+}
+
+/// Whether a record was written, where nobody heard so.
+pub(super) fn is_recorded(host: &HostProgress, record: &Record) -> bool {
+    let Ok(state) = host.target.state() else { return false };
+    state.live() == record.release.as_ref() && state.history.records.contains(record)
+}

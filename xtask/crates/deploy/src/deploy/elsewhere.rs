@@ -1,0 +1,43 @@
+//! What the other envs of a project know of a release that is to go live in one.
+
+use crate::deploy::deploy_log::DeployLog;
+use crate::deploy::{Deployment, Options};
+use gangplank_model::project::Env;
+use gangplank_model::release::id::ReleaseId;
+use crate::tool::Tool;
+
+/// The other envs where this release has failed, after a warning for each. An approved plan was warned about when it was
+/// shown.
+pub fn warn_of_failures(tool: &Tool, site: &Deployment, id: &ReleaseId, options: &Options) -> Vec<String> {
+    let failed_in = failed_in(tool, site.env, id, &site.deploy_log);
+    for env in failed_in.iter().filter(|_| options.approved.is_none()) {
+        site.ctx.warn(format!("{id} failed in {env}: `cargo xtask history {env}` shows why"));
+    }
+    failed_in
+}
+
+/// Names of the other envs where a deploy of this release failed last, by what stores were told and by what the first host
+/// of each says. Hosts are asked where the env needs approval, and from a job only those of this machine: it has no keys of
+/// other envs.
+fn failed_in(tool: &Tool, env: &Env, id: &ReleaseId, deploy_log: &DeployLog) -> Vec<String> {
+    let Tool { ctx, project, .. } = *tool;
+    let others = project.envs.iter().filter(|other| other.name != env.name);
+    let failed = |other: &&Env| {
+        let told = deploy_log.histories(ctx, other.name);
+        if told.iter().any(|(_, history)| history.bad().contains(&id)) {
+            return true;
+        }
+        let Some(url) = other.targets.first().filter(|url| env.approval && (!ctx.in_ci() || url.starts_with("file:")))
+        else {
+            return false;
+        };
+        match tool.target(url).and_then(|target| target.state()) {
+            Ok(state) => state.history.bad().contains(&id),
+            Err(error) => {
+                ctx.note(format!("{} was not asked whether {id} failed there: {error:#}", other.name));
+                false
+            }
+        }
+    };
+    others.filter(failed).map(|other| other.name.to_owned()).collect()
+}

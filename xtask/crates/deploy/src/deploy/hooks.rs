@@ -1,0 +1,80 @@
+//! Running the hooks of a project on a host.
+
+use gangplank_system::context::Context;
+use crate::deploy::waves::with_ticker;
+use gangplank_model::error::{Result, failed};
+use gangplank_model::hook::{Hook, HookHost};
+use crate::host::Target;
+use gangplank_model::release::id::ReleaseId;
+use gangplank_model::service;
+use gangplank_model::service::Script;
+use std::time::{Duration, Instant};
+
+/// Long enough for the migration of a database.
+const LIMIT: Duration = Duration::from_secs(3600);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A host as a hook sees it.
+struct HostOfHook<'a> {
+    ctx: &'a Context,
+    env: &'a str,
+    exports: &'a str,
+    target: &'a dyn Target,
+    release: &'a ReleaseId,
+}
+
+impl HookHost for HostOfHook<'_> {
+    fn env(&self) -> &str {
+        self.env
+    }
+
+    fn target(&self) -> &str {
+        self.target.url()
+    }
+
+    fn release(&self) -> &str {
+        self.release.as_str()
+    }
+
+    fn run(&self, command: &str) -> Result<String> {
+        let dir = format!("{}/releases/{}", self.target.root(), self.release);
+        let script = service::command(&dir, self.exports, command).called("run a hook");
+        let script = Script { limit: LIMIT, ..script };
+        // CircleCI ends a job that says nothing for ten minutes.
+        let started = Instant::now();
+        let sign_of_life = || {
+            let minutes = started.elapsed().as_secs() / 60;
+            self.ctx.note(format!("{}: the hook has been running for {minutes} min", self.target.url()));
+        };
+        let answer = with_ticker(MINUTE, sign_of_life, || self.target.run(&script))?;
+        let said = [answer.stdout.trim_end(), answer.stderr.trim_end()].join("\n");
+        let said = said.trim();
+        for line in said.lines() {
+            self.ctx.note(format!("  | {}", self.ctx.scrub(line)));
+        }
+        if answer.ok() {
+            return Ok(answer.stdout);
+        }
+        let last = said.lines().last().unwrap_or("it said nothing").to_owned();
+        failed(format!(
+            "`{command}` {} on {}: {}",
+            gangplank_system::context::exit(answer.code),
+            self.target.url(),
+            self.ctx.scrub(&last)
+        ))
+        .hint("mend it, then deploy again: hooks run again, too")
+        .err()
+    }
+}
+
+/// Runs a hook.
+pub fn run(
+    ctx: &Context,
+    env: &str,
+    exports: &str,
+    hook: &Hook,
+    target: &dyn Target,
+    release: &ReleaseId,
+) -> Result<()> {
+    (hook.run)(&HostOfHook { ctx, env, exports, target, release })
+}

@@ -1,0 +1,198 @@
+//! `logs` and `exec`: what the hosts of an env say, as they say it.
+//!
+//! Both take no lock and record nothing: they change nothing that the engine knows of, and a deploy that hangs is a time at
+//! which both are wanted.
+
+use gangplank_system::context::{Context, LINE_BYTES_MAX};
+use crate::deploy::apply::shortened;
+use crate::deploy::filled_in;
+use crate::deploy::waves::{AT_ONCE, par_map};
+use gangplank_model::error::{CliError, Kind, Result, failed, hint_of, kind_of, usage};
+use gangplank_model::event::{HostOutput, Listener, Stream};
+use crate::host::Target;
+use gangplank_model::script::attend;
+use gangplank_model::project::Env;
+use gangplank_model::service;
+use gangplank_model::service::{Script, Spec};
+use crate::tool::Tool;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How much is shown of a line of a log that has more than [`LINE_BYTES_MAX`].
+const LINE_CHARS: usize = 4000;
+
+/// Hosts that are listened to.
+struct Audience<'a> {
+    ctx: &'a Context,
+    env: &'a Env,
+    hosts: Vec<HostStream<'a>>,
+    listener: Listener<'a>,
+    /// Whether they are listened to for as long as they speak.
+    following: bool,
+    /// Whether lines without end are shortened: those of a log, and not what a command prints.
+    shortens: bool,
+    /// Whether nobody listens any more.
+    enough: AtomicBool,
+}
+
+struct HostStream<'a> {
+    target: Box<dyn Target + 'a>,
+    name: String,
+}
+
+/// How it ended on a host: with an exit code, or not by itself.
+type End = Result<Option<i32>>;
+
+/// `logs ENV`: the last lines of each host.
+pub fn logs(tool: &Tool, env: &Env, host: Option<&str>, lines: u32, listener: Listener) -> Result<()> {
+    let spec = loggable(tool.ctx, env)?;
+    let audience = Audience { shortens: true, ..Audience::new(tool, env, host, listener)? };
+    let ends = audience.hear(AT_ONCE, |root| spec.last_lines(root, lines));
+    audience.finalize("the log could not be read", ends)
+}
+
+/// `logs ENV --follow`: and what comes after them, until somebody says that it is enough, or no host has more to say.
+pub fn follow(tool: &Tool, env: &Env, host: Option<&str>, lines: u32, listener: Listener) -> Result<()> {
+    let spec = loggable(tool.ctx, env)?;
+    if spec.follow("/", lines).is_none() {
+        return usage(format!("the `log` command of {} prints what there is, and ends", env.name))
+            .hint("let it follow when the shell variable FOLLOW is 1, as docs/service.md shows; or leave out --follow")
+            .err();
+    }
+    let audience = Audience { following: true, shortens: true, ..Audience::new(tool, env, host, listener)? };
+    let ends = audience.hear(audience.hosts.len(), |root| spec.follow(root, lines));
+    audience.finalize("the log could not be followed", ends)
+}
+
+/// `exec ENV -- COMMAND`: exits with 0 when it did so on each host.
+pub fn exec(tool: &Tool, env: &Env, host: Option<&str>, words: &[String], listener: Listener) -> Result<()> {
+    let exports = service::exports(&filled_in(tool.ctx, env)?);
+    let audience = Audience::new(tool, env, host, listener)?;
+    let ends = audience
+        .hear(AT_ONCE, |root| Some(Script::new(attend::exec(root, words), exports.clone()).called("run a command")));
+    for (host, end) in audience.hosts.iter().zip(&ends) {
+        if let Ok(Some(exit_code)) = end {
+            listener(&HostOutput::Ended { host: host.name.clone(), exit_code: *exit_code });
+        }
+    }
+    if tool.ctx.interrupted() {
+        return failed("stopped, and the command with it").hint("whatever it did until then is done").err();
+    }
+    audience.finalize("the command failed", ends)
+}
+
+/// The service of an env that has a log. Variables that are not set here are left out: no secret is needed to look.
+fn loggable(ctx: &Context, env: &Env) -> Result<Spec> {
+    let vars = env.vars.iter().filter_map(|(name, value)| Some(((*name).to_owned(), ctx.expand(value).ok()?)));
+    let spec = Spec::new(&env.service, &vars.collect::<Vec<_>>());
+    if spec.log("/", 1).is_none() {
+        return usage(format!("nobody knows where {} writes a log", env.name))
+            .hint("give its `service` in xtask/src/main.rs a `log` command, or use Service::Pidfile or Service::Systemd: docs/service.md")
+            .err();
+    }
+    Ok(spec)
+}
+
+impl<'a> Audience<'a> {
+    fn new(tool: &Tool<'a>, env: &'a Env, wanted: Option<&str>, listener: Listener<'a>) -> Result<Self> {
+        let mut hosts: Vec<_> =
+            tool.targets(env)?.into_iter().map(|target| HostStream { name: name(&*target), target }).collect();
+        if hosts.iter().map(|host| &host.name).collect::<BTreeSet<_>>().len() < hosts.len() {
+            for host in &mut hosts {
+                host.target.url().clone_into(&mut host.name);
+            }
+        }
+        let known = hosts.iter().map(|host| host.name.clone()).collect::<Vec<_>>().join(", ");
+        if let Some(wanted) = wanted {
+            hosts.retain(|host| host.target.is_called(wanted));
+            if hosts.is_empty() {
+                return usage(format!("{} has no host {wanted}", env.name)).hint(format!("it has {known}")).err();
+            }
+        }
+        Ok(Self {
+            ctx: tool.ctx,
+            env,
+            hosts,
+            listener,
+            following: false,
+            shortens: false,
+            enough: AtomicBool::new(false),
+        })
+    }
+
+    /// Runs a script on each host, so many at once, and passes on what they say.
+    fn hear(&self, at_once: usize, script: impl Fn(&str) -> Option<Script> + Sync) -> Vec<End> {
+        let column = match self.hosts.as_slice() {
+            [_] => 0,
+            hosts => hosts.iter().map(|host| host.name.chars().count()).max().unwrap_or(0),
+        };
+        par_map(&self.hosts, at_once, |host| {
+            let Some(script) = script(host.target.root()) else { return Ok(None) };
+            let mut cut = [false; 2];
+            let mut on_line = |stream: Stream, mut line: String| {
+                // A line that is too long comes in pieces.
+                let piece = self.shortens && line.len() >= LINE_BYTES_MAX;
+                if std::mem::replace(&mut cut[usize::from(stream == Stream::Stderr)], piece) {
+                    return;
+                }
+                if piece {
+                    line = shortened(&line, LINE_CHARS);
+                }
+                let line = HostOutput::Line { host: host.name.clone(), column, stream, line: self.ctx.scrub(&line) };
+                if !(self.listener)(&line) {
+                    self.enough.store(true, Ordering::Relaxed);
+                }
+            };
+            if self.is_over() {
+                return Ok(None);
+            }
+            let end = host.target.attend(&script, &mut on_line, &|| self.is_over());
+            if self.following && !self.is_over() {
+                self.emit(host, &end);
+            }
+            end
+        })
+    }
+
+    fn is_over(&self) -> bool {
+        self.enough.load(Ordering::Relaxed) || self.ctx.interrupted()
+    }
+
+    /// Says at once that nothing more comes from a host: the others may go on for hours.
+    fn emit(&self, host: &HostStream, end: &End) {
+        self.ctx.warn(match end {
+            Err(error) => format!("{error:#}"),
+            Ok(Some(code @ 1..)) => format!("{}: its log ended, with exit code {code}", host.name),
+            Ok(_) => format!("{}: its log ended", host.name),
+        });
+    }
+
+    /// One error of all that went wrong: that a host could not be reached counts most.
+    fn finalize(&self, what: &str, ends: Vec<End>) -> Result<()> {
+        let (mut failed_on, mut errors) = (Vec::new(), Vec::new());
+        for (host, end) in self.hosts.iter().zip(ends) {
+            match end {
+                Ok(Some(0) | None) => {}
+                Ok(Some(code)) => failed_on.push(format!("{} (exit code {code})", host.name)),
+                Err(error) => errors.push(error),
+            }
+        }
+        let failed_on = (!failed_on.is_empty()).then(|| format!("{what} on {}", failed_on.join(", ")));
+        let Some(first) = errors.first() else {
+            let Some(text) = failed_on else { return Ok(()) };
+            let host = format!("what it said is above; `--host NAME` tries one host of {} alone", self.env.name);
+            return failed(text).hint(host).err();
+        };
+        // Several hosts that are out of reach for several reasons are out of reach.
+        let kind =
+            if errors.iter().all(|error| kind_of(error) == kind_of(first)) { kind_of(first) } else { Kind::Remote };
+        let hint = hint_of(first).unwrap_or("`--host NAME` leaves out the others").to_owned();
+        let texts = errors.iter().map(|error| format!("{error:#}"));
+        CliError::new(kind, failed_on.into_iter().chain(texts).collect::<Vec<_>>().join("; ")).hint(hint).err()
+    }
+}
+
+/// What a host is called among others: by its name where it has one, else by the URL of the target.
+fn name(target: &dyn Target) -> String {
+    if target.url().starts_with("ssh:") { target.host() } else { target.url() }.to_owned()
+}

@@ -1,0 +1,179 @@
+//! Whether the owner of a lock still lives: this machine knows its own processes, CircleCI its jobs, and of all others it
+//! is known for how long they have not renewed it.
+
+use gangplank_system::circleci::model::Job;
+use gangplank_system::circleci;
+use gangplank_system::circleci::CircleCi;
+use gangplank_system::context::Context;
+use gangplank_system::machine;
+use gangplank_model::owner::{Liveness, Owner};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often CircleCI is asked about the same job while somebody waits for its lock.
+const AGAIN: Duration = Duration::from_secs(15);
+/// How long the last command of a job that was cancelled may still run on a host.
+const ENDING: SignedDuration = SignedDuration::from_secs(30);
+
+/// Knows of owners whether they live.
+pub struct LivenessChecker<'ctx> {
+    ctx: &'ctx Context,
+    slug: Option<&'ctx str>,
+    api: OnceLock<Option<CircleCi<'ctx>>>,
+    asked: Mutex<BTreeMap<String, (Instant, Liveness)>>,
+}
+
+impl<'ctx> LivenessChecker<'ctx> {
+    /// Nothing is asked yet. `slug` is what the project states.
+    pub fn new(ctx: &'ctx Context, slug: Option<&'ctx str>) -> Self {
+        Self { ctx, slug, api: OnceLock::new(), asked: Mutex::default() }
+    }
+
+    /// The outside.
+    pub fn ctx(&self) -> &'ctx Context {
+        self.ctx
+    }
+
+    /// Whether an owner lives. What cannot be found out is unknown, and never taken for dead.
+    pub fn liveness(&self, owner: &Owner) -> Liveness {
+        match machine::liveness(owner) {
+            Liveness::Unknown => judge(self.of_ci(owner), owner.lease, owner.seconds_since_renewal),
+            life => life,
+        }
+    }
+
+    /// Why an owner is taken for dead.
+    pub fn gone(&self, owner: &Owner) -> String {
+        match (&owner.ci, machine::liveness(owner), owner.seconds_since_renewal) {
+            (_, Liveness::Alive | Liveness::Ending | Liveness::Dead, _) => format!("its process {} is gone", owner.pid),
+            (Some(ci), _, _) if self.of_ci(owner) == Liveness::Dead => {
+                format!("CircleCI says that job {} has ended", ci.job)
+            }
+            (_, _, seconds_since_renewal) => {
+                format!("it has not been heard of for {} min", seconds_since_renewal.unwrap_or_default() / 60)
+            }
+        }
+    }
+
+    /// What CircleCI says of an owner's job.
+    fn of_ci(&self, owner: &Owner) -> Liveness {
+        if owner.ci.is_none() {
+            return Liveness::Unknown;
+        }
+        // Whoever takes the lock of another host meanwhile waits for the same answer.
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, life)) = asked.get(&owner.token)
+            && at.elapsed() < AGAIN
+        {
+            return *life;
+        }
+        let life = self.ask(owner).unwrap_or(Liveness::Unknown);
+        asked.insert(owner.token.clone(), (Instant::now(), life));
+        life
+    }
+
+    fn ask(&self, owner: &Owner) -> Option<Liveness> {
+        let ci = owner.ci.as_ref()?;
+        let jobs = self.api()?.jobs(ci.workflow.as_deref()?);
+        match jobs {
+            Ok(jobs) => jobs.iter().find(|job| job.job_number == Some(ci.job)).map(|job| of_job(job, self.ctx.now())),
+            Err(error) => {
+                self.ctx.warn(format!("CircleCI does not say whether job {} still runs: {error:#}", ci.job));
+                None
+            }
+        }
+    }
+
+    fn api(&self) -> Option<&CircleCi<'ctx>> {
+        let open = || circleci::has_token(self.ctx).then(|| CircleCi::open(self.ctx, self.slug).ok()).flatten();
+        self.api.get_or_init(open).as_ref()
+    }
+}
+
+/// Whether an owner lives whom this machine cannot see, by what CircleCI says of its job and by its lease.
+///
+/// CircleCI comes first: a job that runs is waited for, however long nothing was heard of it. An owner that never renewed
+/// is not judged by that. Nobody is robbed by a wrong answer here, only stopped: whoever wakes up finds the lock to be
+/// another's before it does anything more.
+fn judge(of_ci: Liveness, lease: Option<u64>, seconds_since_renewal: Option<u64>) -> Liveness {
+    match (of_ci, lease, seconds_since_renewal) {
+        (Liveness::Unknown, Some(lease), Some(seconds_since_renewal)) if seconds_since_renewal >= lease => {
+            Liveness::Dead
+        }
+        (life, _, _) => life,
+    }
+}
+
+/// What the status of a job says: the names are those of
+/// <https://circleci.com/api/v2/openapi.json>, and one that is not known there says nothing.
+fn of_job(job: &Job, now: Timestamp) -> Liveness {
+    match job.status.as_str() {
+        "success"
+        | "failed"
+        | "canceled"
+        | "timedout"
+        | "infrastructure_fail"
+        | "terminated-unknown"
+        | "not_run"
+        | "unauthorized"
+        | "retried" => match job.stopped_at {
+            Some(stopped) if now.duration_since(stopped) >= ENDING => Liveness::Dead,
+            // Without a time it is being stopped just now.
+            _ => Liveness::Ending,
+        },
+        "running" | "queued" | "not_running" | "on_hold" | "blocked" => Liveness::Alive,
+        _ => Liveness::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_dead_by_its_silence() {
+        for (of_ci, lease, seconds_since_renewal, life) in [
+            (Liveness::Unknown, Some(180), Some(180), Liveness::Dead),
+            (Liveness::Unknown, Some(180), Some(9000), Liveness::Dead),
+            (Liveness::Unknown, Some(180), Some(179), Liveness::Unknown),
+            // It was renewed within the minute, or the host cannot tell.
+            (Liveness::Unknown, Some(180), None, Liveness::Unknown),
+            // A version that does not renew.
+            (Liveness::Unknown, None, Some(9000), Liveness::Unknown),
+            // CircleCI knows better.
+            (Liveness::Alive, Some(180), Some(9000), Liveness::Alive),
+            (Liveness::Ending, Some(180), Some(9000), Liveness::Ending),
+            (Liveness::Dead, Some(180), None, Liveness::Dead),
+            (Liveness::Dead, None, None, Liveness::Dead),
+        ] {
+            assert_eq!(
+                judge(of_ci, lease, seconds_since_renewal),
+                life,
+                "{of_ci:?} {lease:?} {seconds_since_renewal:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_status_of_a_job_says() {
+        let now = Timestamp::from_second(1_780_000_000).unwrap();
+        let ago = |seconds| (now - SignedDuration::from_secs(seconds)).to_string();
+        for (status, stopped, life) in [
+            ("running", None, Liveness::Alive),
+            ("on_hold", None, Liveness::Alive),
+            ("canceled", Some(ago(5)), Liveness::Ending),
+            ("canceled", Some(ago(31)), Liveness::Dead),
+            ("failed", Some(ago(3600)), Liveness::Dead),
+            ("canceled", None, Liveness::Ending),
+            ("retried", Some(ago(60)), Liveness::Dead),
+            ("a new word", Some(ago(3600)), Liveness::Unknown),
+        ] {
+            let job = serde_json::json!({
+                "name": "deploy", "type": "build", "status": status, "job_number": 7, "stopped_at": stopped,
+            });
+            assert_eq!(of_job(&serde_json::from_value(job).unwrap(), now), life, "{status}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! A release that is about to be deployed. Every byte of it was checked here, also where the hosts fetch it themselves.
+
+use crate::deploy::resolve::Catalog;
+use gangplank_model::error::Result;
+use crate::host::Delivery;
+use gangplank_bundle::release::Release;
+use gangplank_bundle::delta::Changes;
+use gangplank_model::release::id::ReleaseId;
+use gangplank_model::release::manifest::Manifest;
+use crate::store::Store;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A release to be deployed. What was fetched for it goes with it.
+pub struct ReleaseSource<'a>(Place<'a>);
+
+struct Place<'a> {
+    release: Release,
+    /// Where it lies, if it is to go with this.
+    aside: Option<(PathBuf, &'a Catalog<'a>)>,
+    /// The store that the hosts fetch it from, if they do.
+    origin: Option<&'a dyn Store>,
+}
+
+impl<'a> ReleaseSource<'a> {
+    /// One in `dir`, a directory of its own. With `origin` the hosts fetch it from there.
+    pub fn new(release: Release, dir: PathBuf, catalog: &'a Catalog, origin: Option<&'a dyn Store>) -> Self {
+        Self(Place { release, aside: Some((dir, catalog)), origin })
+    }
+
+    /// Its manifest.
+    pub fn manifest(&self) -> &Manifest {
+        self.0.release.manifest()
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &ReleaseId {
+        &self.manifest().id
+    }
+
+    /// Where the hosts fetch it from, if they do.
+    pub fn origin(&self) -> Option<&str> {
+        self.0.origin.map(Store::url)
+    }
+
+    /// How it differs from what the hosts have: so many of them a release.
+    pub fn changes(&self, hosts: &BTreeMap<ReleaseId, usize>) -> Changes {
+        let Some((dir, catalog)) = self.0.aside.as_ref().filter(|_| self.0.origin.is_none()) else {
+            return Changes::default();
+        };
+        let older =
+            |(id, hosts): (&ReleaseId, &usize)| Some((id.clone(), catalog.older(id, self.manifest(), *hosts, dir)?));
+        Changes::new(hosts.iter().filter(|(id, _)| *id != self.id()).filter_map(older).collect())
+    }
+
+    /// What a host is given. Asked for each host anew, because the URL in it expires.
+    pub fn delivery<'d>(&'d self, changes: &'d Changes) -> Result<Delivery<'d>> {
+        match self.0.origin {
+            None => Ok(Delivery::Push(&self.0.release, changes)),
+            Some(store) => Ok(Delivery::Pull(&self.0.release, store.link(self.manifest())?)),
+        }
+    }
+}
+
+impl From<Release> for ReleaseSource<'_> {
+    fn from(release: Release) -> Self {
+        Self(Place { release, aside: None, origin: None })
+    }
+}
+
+impl Drop for ReleaseSource<'_> {
+    fn drop(&mut self) {
+        if let Some((dir, _)) = &self.0.aside {
+            let _ = std::fs::remove_dir_all(dir);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! In which order the hosts of an env are switched, doing something on many of them at once, and something
+//! meanwhile.
+
+use gangplank_model::project::Strategy;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// How many hosts are worked on at once where nothing is switched. Each costs a process, and a connection the first time.
+pub const AT_ONCE: usize = 16;
+
+/// The waves in which `hosts` hosts are switched, by their places in the env, none larger than `limit`. Each has to be
+/// healthy before the next.
+pub fn waves(strategy: Strategy, limit: Option<usize>, hosts: usize) -> Vec<Range<usize>> {
+    let size = limit.unwrap_or(usize::MAX).max(1);
+    let split = |wave: Range<usize>| {
+        let (end, starts) = (wave.end, wave.step_by(size));
+        starts.map(move |start| start..start.saturating_add(size).min(end))
+    };
+    unlimited(strategy, hosts).into_iter().flat_map(split).collect()
+}
+
+fn unlimited(strategy: Strategy, hosts: usize) -> Vec<Range<usize>> {
+    let batches = |size: usize| {
+        let size = size.max(1);
+        (0..hosts).step_by(size).map(|start| start..(start + size).min(hosts)).collect()
+    };
+    match strategy {
+        Strategy::All => batches(hosts),
+        Strategy::Canary(first) => {
+            let first = first.max(1).min(hosts);
+            [0..first, first..hosts].into_iter().filter(|wave| !wave.is_empty()).collect()
+        }
+        Strategy::Batches(size) => batches(size),
+        // Rounded up, so that a small share of few hosts is one.
+        Strategy::Percent(share) => batches((hosts * usize::from(share.min(100))).div_ceil(100)),
+    }
+}
+
+/// Does `work` on every item, so many at once, and gives the answers in the order of the items.
+pub fn par_map<T: Sync, R: Send>(items: &[T], at_once: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    if items.len() <= 1 || at_once <= 1 {
+        return items.iter().map(work).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let answers: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::new(None)).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..at_once.min(items.len()) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(at) else { return };
+                    *answers[at].lock().unwrap_or_else(PoisonError::into_inner) = Some(work(item));
+                }
+            });
+        }
+    });
+    answers.into_iter().filter_map(|answer| answer.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
+}
+
+/// Does `work`, and `tick` every so often until it is done, however that ends.
+pub fn with_ticker<T>(often: Duration, tick: impl Fn() + Send, work: impl FnOnce() -> T) -> T {
+    let (working, over) = channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while over.recv_timeout(often) == Err(RecvTimeoutError::Timeout) {
+                tick();
+            }
+        });
+        let done = work();
+        drop(working);
+        done
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_wave_is_larger_than_may_be_away() {
+        assert_eq!(waves(Strategy::Canary(1), Some(2), 6), [0..1, 1..3, 3..5, 5..6]);
+        assert_eq!(waves(Strategy::All, Some(9), 3).len(), 1);
+        assert_eq!(waves(Strategy::All, Some(0), 2), [0..1, 1..2]);
+    }
+
+    #[test]
+    fn who_goes_first() {
+        let shown = |strategy, hosts| -> String {
+            waves(strategy, None, hosts).iter().map(|wave| wave.len().to_string()).collect::<Vec<_>>().join(" ")
+        };
+        for (strategy, hosts, want) in [
+            (Strategy::All, 5, "5"),
+            (Strategy::All, 0, ""),
+            (Strategy::Canary(1), 5, "1 4"),
+            (Strategy::Canary(2), 5, "2 3"),
+            (Strategy::Canary(9), 5, "5"),
+            (Strategy::Canary(0), 5, "1 4"),
+            (Strategy::Canary(1), 1, "1"),
+            (Strategy::Canary(1), 0, ""),
+            (Strategy::Batches(1), 3, "1 1 1"),
+            (Strategy::Batches(2), 5, "2 2 1"),
+            (Strategy::Batches(0), 2, "1 1"),
+            (Strategy::Percent(25), 10, "3 3 3 1"),
+            (Strategy::Percent(1), 3, "1 1 1"),
+            (Strategy::Percent(0), 2, "1 1"),
+            (Strategy::Percent(255), 4, "4"),
+        ] {
+            assert_eq!(shown(strategy, hosts), want, "{strategy:?} of {hosts}");
+            let all: Vec<_> = waves(strategy, None, hosts).into_iter().flatten().collect();
+            assert_eq!(all, (0..hosts).collect::<Vec<_>>(), "each host once, in order");
+        }
+    }
+
+    #[test]
+    fn answers_come_in_order_and_no_more_than_that_at_once() {
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let items: Vec<_> = (0..50).collect();
+        let doubled = par_map(&items, 4, |n| {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            now.fetch_sub(1, Ordering::SeqCst);
+            n * 2
+        });
+        assert_eq!(doubled, items.iter().map(|n| n * 2).collect::<Vec<_>>());
+        assert!((2..=4).contains(&most.load(Ordering::SeqCst)), "{most:?}");
+    }
+}

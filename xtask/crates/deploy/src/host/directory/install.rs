@@ -1,0 +1,208 @@
+//! How a release gets onto a host: what differs from the live one, all of it, or by the host's own hands.
+
+use crate::host::directory::{Connection, HostTarget, get};
+use gangplank_system::context::Input;
+use gangplank_model::history::Record;
+use gangplank_model::error::{CliError, Kind, Result, WithHint, hint_of, kind_of};
+use gangplank_model::script::Expected;
+use crate::host::Delivery;
+use gangplank_model::script;
+use gangplank_system::http::{Url, policy};
+use gangplank_model::project::Compression;
+use gangplank_bundle::delta::{Archive, Changes};
+use gangplank_model::release::layout::{META, RELEASES, SUMS};
+use gangplank_model::release::manifest::{Manifest, checksum_line};
+use gangplank_bundle::release::Release;
+use gangplank_model::release::{digest, manifest};
+use gangplank_bundle::{files, pack};
+use std::fs::File;
+
+impl HostTarget<'_> {
+    /// See [`crate::host::Target::install`].
+    pub(super) fn deliver(&self, delivery: &Delivery, record: &Record) -> Result<()> {
+        let release = delivery.release();
+        let lists = Lists::of(release.manifest());
+        let id = release.id();
+        let what = format!("install {id}");
+        let done = match delivery {
+            Delivery::Push(_, changes) => {
+                let is_here = matches!(self.place, Connection::Here(_));
+                if !is_here && self.install_changes(release, &lists, changes, record)? {
+                    return Ok(());
+                }
+                // On this machine there is nothing to save by compressing.
+                let compression = Some(release.manifest().compression()).filter(|_| !is_here);
+                match self.install_whole(release, &lists, changes, record, compression) {
+                    Err(error) if compression == Some(Compression::Zstd) && kind_of(&error) == Kind::Failed => {
+                        self.ctx.warn(format!("{error:#}: so it is sent as gzip"));
+                        self.install_whole(release, &lists, changes, record, Some(Compression::Gzip))
+                    }
+                    done => done,
+                }
+            }
+            Delivery::Pull(_, url) => {
+                let meta = lists.archive(release.manifest(), record, None, None)?;
+                let input = [url.as_str().as_bytes(), b"\n", &meta].concat();
+                let text = script::install_pulled(&self.root, id, &lists.expected, release.manifest().compression());
+                self.run_checked(&what, &text, Input::Bytes(&input)).map_err(|error| pulled(&error, url))
+            }
+        };
+        done.map(drop).map_err(unread)
+    }
+
+    /// Installs all of a release from an archive that is compressed like this.
+    fn install_whole(
+        &self,
+        release: &Release,
+        lists: &Lists,
+        changes: &Changes,
+        record: &Record,
+        compression: Option<Compression>,
+    ) -> Result<String> {
+        let archive = changes.whole(release, compression)?;
+        let text = script::install(&self.root, release.id(), &lists.expected, compression);
+        let meta = lists.archive(release.manifest(), record, None, compression)?;
+        self.run_checked(&format!("install {}", release.id()), &text, Input::BytesThenFile(&meta, open(&archive)?))
+    }
+
+    /// The manifest of what is live: as it was built here, or as the host has it.
+    fn live_manifest(&self) -> Result<Option<Manifest>> {
+        let Some((live, bundle)) = get(&self.live) else { return Ok(None) };
+        let here = self.ctx.root.join(RELEASES).join(live.as_str()).join(manifest::FILE);
+        let known =
+            files::read(&here, manifest::BYTES_MAX).ok().and_then(|text| Manifest::parse(&text, &self.url).ok());
+        if let Some(known) = known.filter(|known| known.bundle.sha256 == bundle) {
+            return Ok(Some(known));
+        }
+        let text = script::read_meta(&self.root, &live, manifest::FILE);
+        match self.run_checked("say what is live", &text, Input::Empty) {
+            Ok(said) => Ok(Manifest::parse(said.as_bytes(), &self.url).ok()),
+            // Without one everything is sent.
+            Err(error) if kind_of(&error) == Kind::Failed => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Installs a release by what differs from the live one, where that saves enough. Gives whether it did: where it did
+    /// not, all of it is to be sent.
+    fn install_changes(&self, release: &Release, lists: &Lists, changes: &Changes, record: &Record) -> Result<bool> {
+        let ours = release.manifest();
+        let theirs = self.live_manifest()?;
+        let Some(theirs) = theirs.filter(|theirs| theirs.id != ours.id) else { return Ok(false) };
+        let delta = match changes.from(&theirs, release) {
+            Ok(Some(delta)) => delta,
+            Ok(None) => return Ok(false),
+            // It saves bytes. That it cannot be made keeps nobody from a deploy.
+            Err(error) => {
+                self.ctx.warn(format!("{}: {error:#}: so all of it is sent", self.url));
+                return Ok(false);
+            }
+        };
+        let list: String = delta.same.iter().map(|path| format!("./{path}\n")).collect();
+        let meta = lists.archive(ours, record, Some(&list), Some(Compression::Gzip))?;
+        let changed = open(&delta.archive)?;
+        let bytes = meta.len() as u64 + changed.metadata().map_or(0, |it| it.len());
+        let text = script::install_changes(&self.root, &ours.id, &lists.expected, &theirs.id);
+        match self.run_checked(&format!("install {}", ours.id), &text, Input::BytesThenFile(&meta, changed)) {
+            Ok(_) => {
+                self.ctx.note(format!(
+                    "{}: {bytes} bytes sent of {}: {} of {} files are those of {}{}",
+                    self.url,
+                    ours.bundle.bytes,
+                    delta.same.len(),
+                    ours.files.len(),
+                    theirs.id,
+                    if delta.patched > 0 { format!(", and most of {} more", delta.patched) } else { String::new() }
+                ));
+                Ok(true)
+            }
+            // What is live was changed by hand, or the host lacks a program or an option. All of it needs neither.
+            Err(error) if matches!(kind_of(&error), Kind::Verification | Kind::Failed) => {
+                self.ctx.warn(format!("{error:#}: so all of it is sent"));
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The same with what helps, where a host cannot read a bundle.
+fn unread(error: anyhow::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    if !text.contains(script::NO_ZSTD) {
+        return error;
+    }
+    let hint = "install it there: `apt-get install zstd`; or build anew with `compression: Compression::Gzip` in xtask/src/main.rs";
+    CliError::new(kind_of(&error), text).hint(hint).into()
+}
+
+/// What went wrong when a host fetched a bundle, without the URL, and with what to look at.
+fn pulled(error: &anyhow::Error, url: &Url) -> anyhow::Error {
+    let text = format!("{error:#}").replace(url.as_str(), "****");
+    let hint = if kind_of(error) == Kind::Verification {
+        "the store has other bytes than its manifest says: where it was built, `cargo xtask verify --store` mends it"
+            .into()
+    } else if text.contains("the server refused it") {
+        "was the job's key or role allowed to read it? The URL is signed with it, and is good for 15 minutes by the server's clock".into()
+    } else if text.contains("cannot fetch the bundle") {
+        format!(
+            "can that host reach {}? `transfer: Transfer::Push` in xtask/src/main.rs sends it from here",
+            policy::origin(url)
+        )
+    } else {
+        hint_of(error).unwrap_or("run it again with -v to see the commands").to_owned()
+    };
+    CliError::new(kind_of(error), text).hint(hint).into()
+}
+
+fn open(archive: &Archive) -> Result<File> {
+    let what = || format!("cannot read {}", archive.file.display());
+    File::open(&archive.file).with_hint(Kind::Failed, what, || "check the disk".into())
+}
+
+/// The lists with which a host compares what it has unpacked.
+struct Lists {
+    entries: String,
+    sums: String,
+    manifest: Vec<u8>,
+    expected: Expected,
+}
+
+impl Lists {
+    fn of(manifest: &Manifest) -> Self {
+        let json = manifest.to_json();
+        let entries = manifest.entries();
+        let own = [(manifest::FILE, json.as_slice()), (script::ENTRIES, entries.as_bytes())];
+        let own = own.map(|(file, bytes)| checksum_line(&digest::of(bytes), &format!("{META}/{file}")));
+        let sums = manifest.checksums() + &own.concat();
+        let expected = Expected {
+            bundle: manifest.bundle.sha256.clone(),
+            bytes: manifest.bundle.bytes,
+            entries: digest::of(entries.as_bytes()),
+            sums: digest::of(sums.as_bytes()),
+        };
+        Self { entries, sums, manifest: json, expected }
+    }
+
+    /// The engine's own files, to be sent before the archive of a release: together they are one archive, because this
+    /// one has no end.
+    fn archive(
+        &self,
+        manifest: &Manifest,
+        record: &Record,
+        same: Option<&str>,
+        compression: Option<Compression>,
+    ) -> Result<Vec<u8>> {
+        let (bundle, record) = (format!("{}\n", manifest.bundle.sha256), record.to_line());
+        let files = [
+            (manifest::FILE, self.manifest.as_slice()),
+            ("bundle", bundle.as_bytes()),
+            ("record", record.as_bytes()),
+            (script::ENTRIES, self.entries.as_bytes()),
+            (SUMS, self.sums.as_bytes()),
+        ];
+        let all = files.into_iter().chain(same.map(|same| (script::SAME, same.as_bytes())));
+        let all: Vec<_> = all.map(|(file, bytes)| (format!("{META}/{file}"), bytes.to_vec())).collect();
+        pack::small_files(&all, compression)
+    }
+}

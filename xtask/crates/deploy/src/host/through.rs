@@ -1,0 +1,59 @@
+//! A place that a program of this machine reaches: `docker exec -i web1`, `kubectl exec -i web1 --`, `sudo -n -u app`.
+//!
+//! The program is given `sh -c SCRIPT` as its last words and runs them there, with its own stdin, stdout and stderr. What
+//! is said is what ssh says, so a script that was cut off on its way is not run, and one that is over time is ended there.
+
+use crate::host::ssh::diagnose;
+use gangplank_system::context::Context;
+use gangplank_model::error::{CliError, Kind, Result};
+use gangplank_model::frame::Environment;
+use crate::host::transport::{Incomplete, Session, Transport};
+use std::process::Command;
+
+/// A place behind a program.
+pub struct Through<'ctx> {
+    session: Session<'ctx>,
+    /// What it is called.
+    pub name: String,
+    /// The program and its first arguments.
+    words: Vec<String>,
+}
+
+impl<'ctx> Through<'ctx> {
+    /// Nothing is said yet.
+    pub fn new(ctx: &'ctx Context, url: &str, name: &str, words: &[&str]) -> Self {
+        let words = words.iter().map(|word| (*word).to_owned()).collect();
+        Self { session: Session::new(ctx, url), name: name.to_owned(), words }
+    }
+}
+
+impl Transport for Through<'_> {
+    fn session(&self) -> &Session<'_> {
+        &self.session
+    }
+
+    fn program(&self, what: &str, run: &str, _interruptible: bool) -> Result<(Command, String)> {
+        let mut first = self.words.iter();
+        let mut command = Command::new(first.next().map_or("sh", String::as_str));
+        command.args(first).args(["sh", "-c", run]);
+        Ok((command, format!("{} # {what}", self.words.join(" "))))
+    }
+
+    fn environment(&self) -> Environment {
+        Environment::OfContainer
+    }
+
+    /// In the words of the program, where the script did not even begin.
+    fn diagnose(&self, script: &Incomplete) -> CliError {
+        if script.begun {
+            return diagnose::broken(&self.session.url, script.what, script.stderr);
+        }
+        let program = self.words.join(" ");
+        let said = script.stderr.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing").trim();
+        CliError::new(
+            Kind::Remote,
+            format!("{}: `{program}` {}: {said}", self.session.url, gangplank_system::context::exit(script.code)),
+        )
+        .hint(format!("can it be reached? `{program} true`"))
+    }
+}

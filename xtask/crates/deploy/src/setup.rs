@@ -1,0 +1,143 @@
+//! `setup`: what root has to do once on each host of an env, so that deploys need root no more.
+
+mod remove;
+mod steps;
+
+pub use crate::setup::steps::{PublicKey, Step, Wanted};
+
+use gangplank_system::context::Context;
+use crate::deploy::apply::all_of;
+use crate::deploy::waves::{AT_ONCE, par_map};
+use gangplank_model::error::{Result, failed, split_hint, usage};
+use crate::host;
+use crate::host::Target;
+use gangplank_model::project::Env;
+use gangplank_model::service::Script;
+use crate::tool::Tool;
+use serde::Serialize;
+use std::path::Path;
+
+/// The options of the command.
+#[derive(Debug, Clone, Copy)]
+pub struct Options<'a> {
+    /// The file of the public key of deploys.
+    pub key: Option<&'a Path>,
+    /// Only this host.
+    pub host: Option<&'a str>,
+    /// The login that is root, where the steps are run and not only shown.
+    pub apply_as: Option<&'a str>,
+    /// Take it back.
+    pub remove: bool,
+    /// Remove the directory too, with all that is in it.
+    pub data: bool,
+}
+
+/// What a host needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostSetup {
+    /// The env.
+    pub env: String,
+    /// URL of the target.
+    pub target: String,
+    /// The host's name; null where the target is a directory of this machine.
+    pub host: Option<String>,
+    /// The login of deploys; null likewise.
+    pub login: Option<String>,
+    /// What to run as root, in this order; nothing on this machine.
+    pub steps: Vec<Step>,
+    /// Whether it was run.
+    pub applied: bool,
+}
+
+/// What begins the script. An alias would be in the place of the path of a program.
+const START: &str = r#"(
+set -eu; unalias -a
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export PATH
+[ "$(id -u)" = 0 ] || { echo "$(id -un) is not root there" >&2; exit 1; }
+"#;
+
+impl HostSetup {
+    /// The steps as text for a shell that is root's: pasted, or read from a pipe. It ends at the first step that fails; the
+    /// parentheses keep the shell of an administrator open, and let nothing run where the text was cut.
+    pub fn script(&self) -> String {
+        let one = |step: &Step| {
+            let command = if step.command.is_empty() { String::new() } else { format!("{}\n", step.command) };
+            format!("# {}\n{command}", step.reason)
+        };
+        format!("{START}\n{})\n", self.steps.iter().map(one).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+/// The steps for each target of an env, run or not.
+pub fn setup(tool: &Tool, env: &Env, options: &Options) -> Result<Vec<HostSetup>> {
+    let ctx = tool.ctx;
+    let key = options.key.map(|path| read_key(ctx, path)).transpose()?;
+    let mut hosts = Vec::new();
+    for url in env.targets {
+        let target = tool.target(url)?;
+        if options.host.is_none_or(|name| target.is_called(name)) {
+            hosts.push(needs(ctx, env, &*target, key.as_ref(), options)?);
+        }
+    }
+    if hosts.is_empty() {
+        let name = options.host.unwrap_or_default();
+        return usage(format!("{} has no host {name}", env.name))
+            .hint(format!("name one of {}", env.targets.join(", ")))
+            .err();
+    }
+    if let Some(root) = options.apply_as {
+        let done = par_map(&hosts, AT_ONCE, |host| if host.steps.is_empty() { Ok(()) } else { apply(ctx, host, root) });
+        all_of(done)?;
+        for host in &mut hosts {
+            host.applied = !host.steps.is_empty();
+        }
+    }
+    Ok(hosts)
+}
+
+fn read_key(ctx: &Context, path: &Path) -> Result<PublicKey> {
+    match std::fs::read_to_string(ctx.root.join(path)) {
+        Ok(text) => PublicKey::parse(&text),
+        Err(error) => usage(format!("cannot read the key {}: {error}", path.display()))
+            .hint("make one: `ssh-keygen -t ed25519 -N '' -f deploy_key`, and give `--key deploy_key.pub`")
+            .err(),
+    }
+}
+
+fn needs(
+    ctx: &Context,
+    env: &Env,
+    target: &dyn Target,
+    key: Option<&PublicKey>,
+    options: &Options,
+) -> Result<HostSetup> {
+    let (env_name, url) = (env.name.to_owned(), target.url().to_owned());
+    let Some((address, login)) = host::login(ctx, &url)? else {
+        return Ok(HostSetup { env: env_name, target: url, host: None, login: None, steps: vec![], applied: false });
+    };
+    let wanted = Wanted { env: env.name, login: &login, root: &address.root, service: &env.service, key };
+    let steps = if options.remove { remove::remove(wanted, options.data)? } else { steps::install(wanted)? };
+    Ok(HostSetup { env: env_name, target: url, host: Some(address.host), login: Some(login), steps, applied: false })
+}
+
+/// Runs the steps on a host.
+fn apply(ctx: &Context, host: &HostSetup, root: &str) -> Result<()> {
+    let target = host::open_as(ctx, &host.target, root)?;
+    let answer = target.run(&Script::new(host.script(), String::new()).called("set up the host"))?;
+    let said = ctx.scrub(&[answer.stdout.trim(), answer.stderr.trim()].join("\n"));
+    if answer.ok() {
+        for line in said.lines().filter(|line| !line.is_empty()) {
+            ctx.note(format!("{}: {line}", host.target));
+        }
+        return Ok(());
+    }
+    let (said, hint) = split_hint(&said);
+    let by_hand = format!(
+        "run it by hand: `cargo xtask setup {} | ssh ADMIN@{} sudo sh`",
+        host.env,
+        host.host.as_deref().unwrap_or("HOST")
+    );
+    failed(format!("{}: the host was not set up: {}", host.target, said.replace('\n', " ")))
+        .hint(hint.map_or(by_hand, str::to_owned))
+        .err()
+}

@@ -1,0 +1,216 @@
+//! `LATEST_BUILD_NUM`: a variable of the project that names the job with the newest release of a branch.
+//!
+//! As a pointer it is a poor one: the API shows only its last four characters, has no precondition for a write, and a
+//! job sees the value of the moment at which it began. So nobody trusts it. Who reads it checks what it names; who
+//! writes it looks afterwards for a newer build and, if there is one, points at that instead. Two that publish at once
+//! then end at the newer one, whoever writes last: the build of the newer one had succeeded before its own write, so
+//! the older one sees it.
+
+use gangplank_system::context::Context;
+use gangplank_model::plan::{Age, age};
+use gangplank_model::error::{CliError, Kind, Result, kind_of, usage};
+use gangplank_system::git;
+use gangplank_model::release::manifest::Manifest;
+use crate::store::Published;
+use crate::store::artifacts::find;
+use crate::store::artifacts::find::Found;
+use crate::store::artifacts::{ArtifactStore, job_of};
+
+/// How often a pointer is put right after others wrote at the same time.
+const ROUNDS: usize = 10;
+
+/// The release that the pointer names, where this job was given one; else the newest, by asking.
+pub fn latest(store: &ArtifactStore) -> Result<Option<Found>> {
+    let Some((name, text)) = given(store) else { return find::newest(store) };
+    let Ok(job) = text.trim().parse() else {
+        return usage(format!("{name} is `{text}`, which is no number of a job"))
+            .hint("delete the variable in the project's settings; the next `cargo xtask publish` sets it again")
+            .err();
+    };
+    find::of_build(store, job).map(Some).map_err(|error| {
+        let hint = gangplank_model::error::hint_of(&error).unwrap_or("name a commit instead").to_owned();
+        CliError::new(kind_of(&error), format!("{name} names job {job}, but {error:#}")).hint(hint).into()
+    })
+}
+
+/// The pointer's name for the branch, and its value when this job began.
+fn given<'a>(store: &ArtifactStore<'a>) -> Option<(&'static str, &'a str)> {
+    let name = variable(store, store.branch())?;
+    Some((name, store.ctx.var(name)?))
+}
+
+fn variable(store: &ArtifactStore, branch: &str) -> Option<&'static str> {
+    store.project.ci.pointers.iter().find(|(of, _)| *of == branch).map(|(_, name)| *name)
+}
+
+/// Points at the build of a release, or at a newer one that is there by now; never at an older one.
+pub fn publish(store: &ArtifactStore, manifest: &Manifest) -> Result<Published> {
+    let branch = manifest.commit.branch.as_deref().unwrap_or_default();
+    let left = |reason: String| Published {
+        store: store.url.clone(),
+        pointer: None,
+        job: None,
+        release: None,
+        moved: false,
+        reason: Some(reason),
+    };
+    if branch != store.branch() {
+        return Ok(left(format!("it is a build of `{branch}`, and this is a job of `{}`", store.branch())));
+    }
+    let Some(name) = variable(store, branch) else {
+        return Ok(left(format!("only builds of {} have a pointer, this is one of `{branch}`", branches(store))));
+    };
+    let ours = find::of_build(store, job_of(manifest)?)?;
+    if ours.manifest.bundle != manifest.bundle {
+        return gangplank_model::error::verification(format!(
+            "job {} stored other bytes of {} than are here",
+            ours.job, manifest.id
+        ))
+        .hint("publish from the workflow that built it")
+        .err();
+    }
+    let mut moved = false;
+    for _ in 0..ROUNDS {
+        let best = newest_since(store, &ours)?;
+        let api = store.api()?;
+        let shown = api.env_var(name)?.map(|variable| variable.value);
+        if let Some(current) = current(store, name, shown.as_deref(), best.job)?
+            && current.job != best.job
+            && older(store.ctx, &best.manifest, &current.manifest)
+        {
+            return Ok(Published {
+                pointer: Some(name.to_owned()),
+                job: Some(current.job),
+                release: Some(current.manifest.id.clone()),
+                ..left(format!("it names a newer build already, job {}", current.job))
+            });
+        }
+        // Another number may end alike. Writing once more is harmless; believing the end of it is not.
+        let sure = moved || given_job(store, name) == Some(best.job);
+        if sure && shown.as_deref().is_some_and(|shown| shows(shown, best.job)) {
+            let reason = (best.job != ours.job).then(|| format!("job {} has built a newer commit already", best.job));
+            return Ok(Published {
+                pointer: Some(name.to_owned()),
+                job: Some(best.job),
+                release: Some(best.manifest.id),
+                moved,
+                ..left(reason.unwrap_or_default())
+            });
+        }
+        let written = api.set_env_var(name, &best.job.to_string())?;
+        if written.name != name || !shows(&written.value, best.job) {
+            return CliError::new(
+                Kind::Remote,
+                format!("CircleCI kept {}={} where {name} should name job {}", written.name, written.value, best.job),
+            )
+            .hint("look at the variable in the project's settings")
+            .err();
+        }
+        moved = true;
+    }
+    CliError::new(Kind::Remote, format!("{name} was changed {ROUNDS} times by others while it was written"))
+        .hint("who else writes it? Then: `cargo xtask publish`")
+        .err()
+}
+
+fn branches(store: &ArtifactStore) -> String {
+    let all: Vec<_> = store.project.ci.pointers.iter().map(|(branch, _)| format!("`{branch}`")).collect();
+    if all.is_empty() { "no branch".into() } else { all.join(", ") }
+}
+
+/// The newest good build of the branch that is not older than ours: of the pipelines that came after ours, or ours.
+fn newest_since(store: &ArtifactStore, ours: &Found) -> Result<Found> {
+    let own = store.api()?.job(ours.job)?.pipeline.id;
+    for pipeline in store.api()?.pipelines(store.branch()) {
+        let pipeline = pipeline?;
+        if pipeline.id == own {
+            break;
+        }
+        if let Some(found) = find::of_pipeline_or_warn(store, &pipeline)?
+            && !older(store.ctx, &found.manifest, &ours.manifest)
+        {
+            return Ok(found);
+        }
+    }
+    Ok(ours.clone())
+}
+
+/// What the pointer names now, if it can be found out: the value that this job was given, when the shown end of it still
+/// fits, else the job near ours whose number ends like that.
+fn current(store: &ArtifactStore, name: &str, shown: Option<&str>, near: u64) -> Result<Option<Found>> {
+    let Some(shown) = shown else { return Ok(None) };
+    let candidates = given_job(store, name).into_iter().chain(near_numbers(shown, near));
+    for job in candidates.filter(|job| shows(shown, *job)) {
+        match find::of_build(store, job) {
+            Ok(found) => return Ok(Some(found)),
+            // No build of ours has that number.
+            Err(error) if matches!(kind_of(&error), Kind::NotFound | Kind::Verification) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// What the variable named when this job began.
+fn given_job(store: &ArtifactStore, name: &str) -> Option<u64> {
+    store.ctx.var(name)?.trim().parse().ok()
+}
+
+/// Whether a masked value may be this number: `xxxx` and its last four digits.
+fn shows(masked: &str, job: u64) -> bool {
+    let digits = job.to_string();
+    let tail = &digits[digits.len().saturating_sub(4)..];
+    masked.strip_prefix("xxxx").is_some_and(|end| end == tail || end.is_empty() && digits.len() <= 4)
+}
+
+/// Numbers with the shown end that are closest to `near`; job numbers count up, so the pointer is not far.
+fn near_numbers(masked: &str, near: u64) -> Vec<u64> {
+    let Some(end) = masked.strip_prefix("xxxx").and_then(|end| end.parse::<u64>().ok()) else { return vec![] };
+    if masked.len() < 8 {
+        return vec![end];
+    }
+    let base = near / 10_000;
+    let mut numbers: Vec<u64> = [base.checked_sub(1), Some(base), Some(base + 1)]
+        .into_iter()
+        .flatten()
+        .map(|base| base * 10_000 + end)
+        .collect();
+    numbers.sort_by_key(|number| number.abs_diff(near));
+    numbers.truncate(2);
+    numbers
+}
+
+fn older(ctx: &Context, candidate: &Manifest, than: &Manifest) -> bool {
+    let ancestry = git::ancestry(ctx, &candidate.commit.sha, &than.commit.sha);
+    age(&candidate.id, &than.id, ancestry) == Age::Older
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_masked_number_shows_its_end() {
+        for (masked, job, fits) in [
+            ("xxxx6789", 56789, true),
+            ("xxxx6789", 6789, true),
+            ("xxxx6789", 56788, false),
+            ("xxxx123", 123, true),
+            ("xxxx", 123, true),
+            ("xxxx", 56789, false),
+            ("6789", 6789, false),
+            ("xxxx0012", 10012, true),
+        ] {
+            assert_eq!(shows(masked, job), fits, "{masked} {job}");
+        }
+    }
+
+    #[test]
+    fn the_number_meant_is_near() {
+        assert_eq!(near_numbers("xxxx6789", 56_800), [56_789, 66_789]);
+        assert_eq!(near_numbers("xxxx9998", 60_001), [59_998, 69_998]);
+        assert_eq!(near_numbers("xxxx0003", 59_999), [60_003, 50_003]);
+        assert_eq!(near_numbers("xxxx123", 130), [123]);
+        assert_eq!(near_numbers("xxxxtrue", 130), [0_u64; 0]);
+    }
+}

@@ -1,0 +1,361 @@
+//! What a bucket may forget. Which releases go, and what is debris, is decided by pure functions, tested as tables.
+//!
+//! A prune and a deploy that meet: the deploy writes to `live` what it is about to bring and then looks at `pending_deletion`,
+//! the prune writes `pending_deletion` and then looks at `live`. One of them sees the other. So it is with a publish and `latest`,
+//! and with a put and the listing.
+
+use gangplank_model::error::{CliError, Kind, Result, verification};
+use gangplank_system::machine;
+use gangplank_model::owner::{Liveness, Owner};
+use gangplank_model::release::id::ReleaseId;
+use gangplank_model::release::manifest::Manifest;
+use crate::store::bucket::pointer::{Next, change};
+use crate::store::bucket::{BucketStore, RELEASES, bundle_key, is_manifest, manifest_key};
+use crate::store::object::Object;
+use crate::store::{Needed, Retention, RetentionDecision};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+const DOOMED: &str = "pending_deletion.json";
+/// What stands in it when nobody prunes. It is not removed: not every server can remove under a condition.
+const NOTHING: &[u8] = b"{}";
+/// A prune that has not ended after this long was killed: it removes nothing any more, and its list means nothing.
+const STALE: SignedDuration = SignedDuration::from_mins(30);
+/// How long a prune goes on removing: well before others take it for dead.
+const LIMIT: SignedDuration = SignedDuration::from_mins(15);
+
+/// What a prune is about to remove.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingDeletion {
+    /// Since when.
+    pub since: Timestamp,
+    /// Who prunes, for people.
+    pub by: String,
+    /// The same, for whoever wants to know whether it still runs.
+    #[serde(default)]
+    pub owner: Option<Owner>,
+    /// Its releases.
+    pub releases: BTreeSet<ReleaseId>,
+    /// Keys of what no release needs.
+    #[serde(default)]
+    pub debris: BTreeSet<String>,
+}
+
+/// A release in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Which.
+    pub id: ReleaseId,
+    /// The branch it was built on.
+    pub branch: Option<String>,
+    /// When it was put.
+    pub put: Timestamp,
+    /// Of which app it is.
+    pub app: String,
+}
+
+/// Each release with the reason to keep it; without one it may go.
+pub fn plan(
+    releases: &[Stored],
+    needed: &BTreeMap<ReleaseId, String>,
+    pointed: &BTreeSet<ReleaseId>,
+    retention: Retention,
+    now: Timestamp,
+) -> Vec<(ReleaseId, Option<String>)> {
+    let mut newest_first: Vec<_> = releases.iter().collect();
+    newest_first.sort_by(|a, b| b.id.cmp(&a.id));
+    let mut of_branch: BTreeMap<&Option<String>, usize> = BTreeMap::new();
+    let reason = |it: &Stored, nth: usize| {
+        if let Some(env) = needed.get(&it.id) {
+            return Some(format!("needed by {env}"));
+        }
+        if it.app != retention.app {
+            return Some(format!("it is of another app, {}", it.app));
+        }
+        if pointed.contains(&it.id) {
+            return Some("it is the latest of a branch".into());
+        }
+        if now.duration_since(it.put) < SignedDuration::from_hours(24 * i64::from(retention.days)) {
+            return Some(format!("younger than {} days", retention.days));
+        }
+        (nth <= retention.keep).then(|| format!("one of the newest {} of its branch", retention.keep))
+    };
+    newest_first
+        .into_iter()
+        .map(|it| {
+            let nth = of_branch.entry(&it.branch).or_default();
+            *nth += usize::from(it.app == retention.app);
+            (it.id.clone(), reason(it, *nth))
+        })
+        .collect()
+}
+
+/// Objects of puts that never came to their end: older than the time that every release is kept, and of no release.
+/// `bundles` are the keys that manifests name. Beside a manifest that could not be read everything stays.
+pub fn debris<'a>(
+    objects: &'a [Object],
+    bundles: &BTreeSet<String>,
+    retention: Retention,
+    now: Timestamp,
+) -> Vec<&'a Object> {
+    let dir = |key: &str| key.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+    let read: BTreeSet<_> = bundles.iter().map(|key| dir(key)).collect();
+    let manifests = objects.iter().filter(|it| is_manifest(&it.key)).map(|it| dir(&it.key));
+    let unread: BTreeSet<_> = manifests.filter(|dir| !read.contains(dir)).collect();
+    let limit = SignedDuration::from_hours(24 * i64::from(retention.days));
+    let is_debris = |it: &&Object| {
+        !is_manifest(&it.key)
+            && !bundles.contains(&it.key)
+            && !unread.contains(&dir(&it.key))
+            && now.duration_since(it.written) >= limit
+    };
+    objects.iter().filter(is_debris).collect()
+}
+
+/// The list of a prune that is under way.
+pub fn pending_deletion(store: &BucketStore) -> Result<Option<PendingDeletion>> {
+    let read = store.bucket()?.read(DOOMED)?;
+    let pending_deletion = parse(&store.url, read.as_ref().map(|(text, _)| text.as_slice()))?;
+    Ok(pending_deletion.filter(|pending_deletion| pending_deletion.counts(store.ctx.now())))
+}
+
+impl PendingDeletion {
+    /// Whether somebody may still go by it: not after a while, by whatever clock, nor once it is known to be over.
+    fn counts(&self, now: Timestamp) -> bool {
+        let dead = self.owner.as_ref().is_some_and(|owner| machine::liveness(owner) == Liveness::Dead);
+        now.duration_since(self.since).abs() < STALE && !dead
+    }
+}
+
+/// Reads the list. One that cannot be read may name anything.
+fn parse(url: &str, there: Option<&[u8]>) -> Result<Option<PendingDeletion>> {
+    match there {
+        None | Some(NOTHING) => Ok(None),
+        Some(text) => serde_json::from_slice(text).map(Some).map_err(|error| {
+            verification(format!("{url}/{DOOMED}: it is no list of a prune: {error}"))
+                .hint("look at it and remove it when nobody prunes")
+                .into()
+        }),
+    }
+}
+
+/// Removes what is not kept. `needed` is asked twice, the second time after everybody can see what is about to go.
+pub fn prune(
+    store: &BucketStore,
+    retention: Retention,
+    by: &Owner,
+    dry_run: bool,
+    needed: Needed,
+) -> Result<Vec<RetentionDecision>> {
+    let bucket = store.bucket()?;
+    let objects = bucket.list(RELEASES)?;
+    let (releases, bundles) = stored(store, &objects)?;
+    let now = store.ctx.now();
+    let mut plan = plan(&releases, &needed()?, &pointed(store)?, retention, now);
+    let mut debris: BTreeSet<_> =
+        debris(&objects, &bundles, retention, now).into_iter().map(|object| object.key.clone()).collect();
+    let releases: BTreeSet<_> = plan.iter().filter(|(_, reason)| reason.is_none()).map(|(id, _)| id.clone()).collect();
+    let goes = !releases.is_empty() || !debris.is_empty();
+    if goes && !dry_run {
+        let owner = Some(by.clone());
+        let pending_deletion =
+            PendingDeletion { since: now, by: by.by.clone(), owner, releases, debris: debris.clone() };
+        announce(store, &pending_deletion)?;
+        let removed = look_again(store, &mut plan, &mut debris, needed)
+            .and_then(|()| remove(store, &plan, &objects, now))
+            .and_then(|()| debris.iter().try_for_each(|key| not_over(store, now).and_then(|()| bucket.remove(key))));
+        let ended = end(store, &pending_deletion);
+        removed.and(ended)?;
+    }
+    let mut kept: Vec<_> =
+        plan.into_iter().map(|(id, reason)| RetentionDecision { what: id.to_string(), reason }).collect();
+    kept.extend(debris.into_iter().map(|key| RetentionDecision { what: key, reason: None }));
+    Ok(kept)
+}
+
+/// What others have come to need until everybody could see what is about to go.
+fn look_again(
+    store: &BucketStore,
+    plan: &mut [(ReleaseId, Option<String>)],
+    debris: &mut BTreeSet<String>,
+    needed: Needed,
+) -> Result<()> {
+    let (needed, pointed) = (needed()?, pointed(store)?);
+    for (id, reason) in plan.iter_mut().filter(|(_, reason)| reason.is_none()) {
+        *reason = match needed.get(id) {
+            Some(env) => Some(format!("needed by {env}")),
+            None if pointed.contains(id) => Some("it is the latest of a branch".into()),
+            None => None,
+        };
+    }
+    // A put that found a bundle of before, and has written its manifest since.
+    let objects = store.bucket()?.list(RELEASES)?;
+    let of_release = |key: &str| key.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+    let whole: BTreeSet<_> = objects.iter().filter(|it| is_manifest(&it.key)).map(|it| of_release(&it.key)).collect();
+    let before: BTreeSet<_> = plan.iter().map(|(id, _)| id.as_str()).collect();
+    debris.retain(|key| {
+        let release = of_release(key);
+        let known = release.rsplit('/').next().is_some_and(|id| before.contains(id));
+        known || !whole.contains(&release)
+    });
+    Ok(())
+}
+
+/// A prune that takes too long is taken for dead by others, so it stops well before.
+fn not_over(store: &BucketStore, began: Timestamp) -> Result<()> {
+    if store.ctx.interrupted() || store.ctx.now().duration_since(began) > LIMIT {
+        return CliError::new(Kind::Failed, format!("{}: stopped; what was removed is gone whole", store.url))
+            .hint("the same command again goes on")
+            .err();
+    }
+    Ok(())
+}
+
+/// Takes the list back, if it is still ours.
+fn end(store: &BucketStore, ours: &PendingDeletion) -> Result<()> {
+    change((&store.url, store.trusted()?), DOOMED, |there| {
+        let theirs = parse(&store.url, there)?.is_none_or(|it| it != *ours);
+        Ok(if theirs { Next::Leave(()) } else { Next::Write(NOTHING.to_vec(), ()) })
+    })
+}
+
+/// Manifests go first: from then on nobody finds the release.
+fn remove(
+    store: &BucketStore,
+    plan: &[(ReleaseId, Option<String>)],
+    objects: &[Object],
+    began: Timestamp,
+) -> Result<()> {
+    for (id, _) in plan.iter().filter(|(_, reason)| reason.is_none()) {
+        not_over(store, began)?;
+        let inside = format!("/{id}/");
+        let own = objects.iter().filter(|it| it.key.contains(&inside));
+        let (manifests, others): (Vec<_>, Vec<_>) = own.partition(|it| is_manifest(&it.key));
+        for object in manifests.into_iter().chain(others) {
+            store.bucket()?.remove(&object.key)?;
+        }
+    }
+    Ok(())
+}
+
+/// One prune at a time, and everybody can see what it removes.
+fn announce(store: &BucketStore, pending_deletion: &PendingDeletion) -> Result<()> {
+    let now = store.ctx.now();
+    change((&store.url, store.trusted()?), DOOMED, |there| match parse(&store.url, there)? {
+        Some(other) if other.counts(now) && other != *pending_deletion => {
+            let since = other.since.strftime("%Y-%m-%d %H:%M:%SZ");
+            CliError::new(Kind::Locked, format!("{}: {} prunes since {since}", store.url, other.by))
+                .hint(format!(
+                    "wait until it has ended; one that was killed is passed over after 30 minutes, or at once when you \
+                     remove {}/{DOOMED}",
+                    store.url
+                ))
+                .err()
+        }
+        _ => {
+            let text = serde_json::to_vec(pending_deletion).expect("a list has no maps");
+            Ok(Next::Write(text, ()))
+        }
+    })
+}
+
+/// The releases, and the keys of their bundles.
+fn stored(store: &BucketStore, objects: &[Object]) -> Result<(Vec<Stored>, BTreeSet<String>)> {
+    let keys: Vec<_> = objects.iter().filter(|it| is_manifest(&it.key)).map(|it| it.key.clone()).collect();
+    let put: BTreeMap<_, _> = objects.iter().map(|it| (it.key.as_str(), it.written)).collect();
+    let manifests = store.manifests(&keys)?;
+    let bundles = manifests.iter().map(bundle_key).collect();
+    let stored = |it: Manifest| Stored {
+        put: put[manifest_key(&it).as_str()],
+        branch: it.commit.branch,
+        id: it.id,
+        app: it.app,
+    };
+    Ok((manifests.into_iter().map(stored).collect(), bundles))
+}
+
+/// What the pointers of branches name.
+fn pointed(store: &BucketStore) -> Result<BTreeSet<ReleaseId>> {
+    #[derive(Deserialize)]
+    struct Pointer {
+        release: ReleaseId,
+    }
+    let bucket = store.bucket()?;
+    let keys: Vec<_> = bucket.list("latest")?.into_iter().map(|object| object.key).collect();
+    let read = bucket.read_all(&keys)?;
+    read.into_iter()
+        .map(|(key, text)| match serde_json::from_slice::<Pointer>(&text) {
+            Ok(pointer) => Ok(pointer.release),
+            // A pointer that cannot be read may point to anything.
+            Err(error) => verification(format!("{}/{key} is no pointer: {error}", store.url))
+                .hint("look at it and remove it; the next `cargo xtask publish` writes it again")
+                .err(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: i64) -> ReleaseId {
+        ReleaseId::new(at(n), &format!("{n:040x}"), None).unwrap()
+    }
+
+    fn at(day: i64) -> Timestamp {
+        Timestamp::from_second(1_780_000_000 + day * 86_400).unwrap()
+    }
+
+    #[test]
+    fn what_is_kept() {
+        let stored =
+            |n, branch: &str| Stored { id: id(n), branch: Some(branch.into()), put: at(n), app: "shop".into() };
+        let releases: Vec<_> = (0..6).map(|n| stored(n, "main")).chain([stored(7, "next")]).collect();
+        let needed = BTreeMap::from([(id(1), "prod".to_owned())]);
+        let kept = |keep, days, now| -> String {
+            let retention = Retention { app: "shop", keep, days };
+            let plan = plan(&releases, &needed, &BTreeSet::from([id(5)]), retention, at(now));
+            let kept = plan.iter().filter(|(_, reason)| reason.is_some());
+            kept.map(|(id, _)| releases.iter().position(|it| it.id == *id).unwrap().to_string()).collect()
+        };
+        assert_eq!(kept(1, 0, 100), "651", "the newest of each branch, and what prod needs");
+        assert_eq!(kept(3, 0, 100), "65431");
+        assert_eq!(kept(1, 5, 8), "6541", "what was put less than five days ago");
+        assert_eq!(kept(0, 0, 100), "51", "the pointer of a branch never dangles");
+        // Releases of another app between them are not counted.
+        let mixed: Vec<_> = (0..6)
+            .map(|n| Stored { app: if n % 2 == 0 { "shop" } else { "other" }.into(), ..stored(n, "main") })
+            .collect();
+        let retention = Retention { app: "shop", keep: 2, days: 0 };
+        let kept = plan(&mixed, &BTreeMap::new(), &BTreeSet::new(), retention, at(100));
+        let gone: Vec<_> = kept.iter().filter(|(_, reason)| reason.is_none()).map(|(id, _)| id.clone()).collect();
+        assert_eq!(gone, [id(0)]);
+        let foreign = [Stored { app: "other".into(), ..stored(1, "main") }];
+        let retention = Retention { app: "shop", keep: 0, days: 0 };
+        let plan = plan(&foreign, &BTreeMap::new(), &BTreeSet::new(), retention, at(100));
+        assert_eq!(plan[0].1.as_deref(), Some("it is of another app, other"));
+    }
+
+    #[test]
+    fn what_was_never_finished() {
+        let object = |key: &str, day| Object { key: key.into(), bytes: 1, written: at(day) };
+        let objects = [
+            object("releases/aa/1/manifest.json", 0),
+            object("releases/aa/1/d1/shop.tar.gz", 0),
+            object("releases/aa/1/d2/shop.tar.gz", 0),
+            object("releases/bb/2/d3/shop.tar.gz", 0),
+            object("releases/bb/3/d4/shop.tar.gz", 9),
+            object("releases/cc/4/manifest.json", 0),
+            object("releases/cc/4/d5/shop.tar.gz", 0),
+        ];
+        let bundles = BTreeSet::from(["releases/aa/1/d1/shop.tar.gz".to_owned()]);
+        let keys = |days| -> Vec<&str> {
+            let debris = debris(&objects, &bundles, Retention { app: "shop", keep: 1, days }, at(10));
+            debris.into_iter().map(|it| it.key.as_str()).collect()
+        };
+        let (lost, begun) = ("releases/aa/1/d2/shop.tar.gz", "releases/bb/2/d3/shop.tar.gz");
+        assert_eq!(keys(5), [lost, begun]);
+        assert_eq!(keys(0), [lost, begun, "releases/bb/3/d4/shop.tar.gz"]);
+    }
+}

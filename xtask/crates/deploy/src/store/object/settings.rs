@@ -1,0 +1,210 @@
+//! Where a bucket is and who asks: from the URL of a store, and the usual variables and files of its cloud.
+
+mod aws;
+mod azure;
+mod endpoint;
+mod google;
+
+use gangplank_system::context::var;
+use gangplank_model::error::{Result, usage};
+use gangplank_system::http;
+use gangplank_system::http::{NetworkOptions, Secret};
+use std::collections::BTreeMap;
+
+/// Whose protocol is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// `s3://`: AWS, and everything that speaks as it does.
+    S3,
+    /// `gs://`
+    Google,
+    /// `az://`
+    Azure,
+}
+
+/// All that is needed to open a bucket.
+#[derive(Clone)]
+pub struct Settings {
+    /// Whose protocol is spoken.
+    pub scheme: Scheme,
+    /// The bucket; a container in Azure.
+    pub bucket: String,
+    /// What the keys begin with, without `/` at its ends; may be empty.
+    pub prefix: String,
+    /// Options by the names that the variables have, in small letters. Some are secrets.
+    pub options: BTreeMap<String, String>,
+    /// The URL of the server; `None` if a directory replaces it.
+    pub endpoint: Option<http::Url>,
+    /// How the requests are signed.
+    pub credentials: Credentials,
+    /// Whether URLs can be signed with these credentials.
+    pub signs: bool,
+    /// Proxies and certificates.
+    pub network: NetworkOptions,
+    /// The variable or file that the key comes from, for hints.
+    pub key_name: String,
+}
+
+impl Settings {
+    /// Whether requests go unencrypted.
+    pub fn plain_http(&self) -> bool {
+        self.endpoint.as_ref().is_some_and(|url| url.scheme() == "http")
+    }
+}
+
+/// How requests are signed.
+#[derive(Clone)]
+pub enum Credentials {
+    /// By what is in the options.
+    Given,
+    /// By keys that a role's token service gives for a token of CircleCI's.
+    Exchanged(Role),
+    /// Not at all: nothing was found. The text says what was looked for.
+    Missing(String),
+}
+
+/// A role to take on.
+#[derive(Clone)]
+pub struct Role {
+    /// `arn:aws:iam::ACCOUNT:role/NAME`
+    pub arn: String,
+    /// The token that says who we are; it comes from a file or a variable.
+    pub token: Secret,
+    /// The URL of the token service.
+    pub endpoint: http::Url,
+}
+
+/// Gives the text of a file, if there is one.
+pub type Files<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Reads the settings of a store.
+pub fn settings(url: &str, vars: &BTreeMap<String, String>, files: Files) -> Result<Settings> {
+    let (scheme, bucket, prefix) = parts(url)?;
+    let vars = &clean(vars)?;
+    if vars.get(var::BUCKETS).is_some_and(|dir| !dir.is_empty()) {
+        // A directory takes the place of the server, and asks nobody who they are.
+        return Ok(Settings {
+            scheme,
+            bucket,
+            prefix,
+            options: BTreeMap::new(),
+            endpoint: None,
+            credentials: Credentials::Given,
+            signs: false,
+            network: NetworkOptions::default(),
+            key_name: String::new(),
+        });
+    }
+    match scheme {
+        Scheme::S3 => aws::settings(url, (bucket, prefix), vars, files),
+        Scheme::Google => google::settings(url, (bucket, prefix), vars, files),
+        Scheme::Azure => azure::settings(url, (bucket, prefix), vars, files),
+    }
+}
+
+/// Variables that are set and not empty.
+struct Vars<'a>(&'a BTreeMap<String, String>);
+
+impl<'a> Vars<'a> {
+    fn get(&self, name: &str) -> Option<&'a str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// The first of several names that is set, and its value.
+    fn first(&self, names: &[&'static str]) -> Option<(&'static str, String)> {
+        names.iter().find_map(|name| Some((*name, self.get(name)?.to_owned())))
+    }
+}
+
+/// Whether the value of a variable means yes.
+fn is_on(value: Option<&str>) -> bool {
+    value.is_some_and(|it| ["1", "true", "on", "yes", "y"].contains(&it.to_ascii_lowercase().as_str()))
+}
+
+/// The variables of clouds without the blanks that a copy brings along. What cannot be sent is refused.
+fn clean(vars: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+    let own = ["AWS_", "AZURE_", "GCE_METADATA_", "GOOGLE_", "IDENTITY_", "S3_", "STORAGE_EMULATOR_", "CIRCLE_OIDC_"];
+    let ours = |name: &str| own.iter().any(|own| name.starts_with(own));
+    let clean = |(name, value): (&String, &String)| {
+        let value = if ours(name) { value.trim() } else { value.as_str() };
+        // A service account of Google's may be a document of many lines.
+        if ours(name)
+            && name != "GOOGLE_SERVICE_ACCOUNT_KEY"
+            && value.contains(|c: char| c.is_control() || !c.is_ascii())
+        {
+            return usage(format!("{name} holds a character that cannot be sent: a newline in it?"))
+                .hint("set it again, in one line")
+                .err();
+        }
+        Ok((name.clone(), value.to_owned()))
+    };
+    vars.iter().map(clean).collect()
+}
+
+fn parts(url: &str) -> Result<(Scheme, String, String)> {
+    let wrong = |reason: &str| usage(format!("store {url}: {reason}")).hint("write s3://BUCKET/PREFIX");
+    let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("it names no bucket"))?;
+    let scheme = match scheme {
+        "s3" => Scheme::S3,
+        "gs" => Scheme::Google,
+        "az" => Scheme::Azure,
+        _ => return wrong("it is not the URL of a bucket").err(),
+    };
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    // Google's may have a `_`, too.
+    let of_bucket = |c: char| {
+        c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.') || c == '_' && scheme == Scheme::Google
+    };
+    let ends = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let whole = bucket.chars().all(of_bucket) && bucket.starts_with(ends) && bucket.ends_with(ends);
+    if bucket.len() < 3 || bucket.len() > 63 || !whole || bucket.contains("..") {
+        return wrong("the name of a bucket has 3 to 63 small letters, digits, `-` and `.`").err();
+    }
+    let prefix = prefix.trim_end_matches('/');
+    let bad = |part: &str| part.is_empty() || part == "." || part == ".." || !part.chars().all(is_name);
+    if !prefix.is_empty() && prefix.split('/').any(bad) {
+        return wrong("a prefix is made of letters, digits, `-`, `.`, `_` and single `/`").err();
+    }
+    Ok((scheme, bucket.to_owned(), prefix.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gangplank_model::error::{Kind, hint_of, kind_of};
+
+    fn of(url: &str) -> Result<Settings> {
+        settings(url, &BTreeMap::new(), &|_| None)
+    }
+
+    #[test]
+    fn urls_of_buckets() {
+        for (url, bucket, prefix) in [
+            ("s3://acme-builds/shop", "acme-builds", "shop"),
+            ("s3://acme-builds", "acme-builds", ""),
+            ("gs://acme-builds/a/b/", "acme-builds", "a/b"),
+            ("az://builds/shop", "builds", "shop"),
+        ] {
+            let it = of(url).unwrap();
+            assert_eq!((it.bucket.as_str(), it.prefix.as_str()), (bucket, prefix), "{url}");
+        }
+        for url in [
+            "s3://",
+            "s3://a",
+            "s3://a b/c",
+            "s3://bucket/../x",
+            "s3://bucket//x",
+            "s3://user@bucket/x",
+            "s3://...",
+            "s3://App-Bucket/x",
+            "s3://app_bucket/x",
+            "s3://-bucket/x",
+            "ftp://bucket/x",
+        ] {
+            let error = of(url).map(drop).unwrap_err();
+            assert_eq!(kind_of(&error), Kind::Usage, "{url}");
+            assert!(hint_of(&error).is_some());
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Big files to and from a bucket, in parts, with a memory that does not depend on their size.
+
+use gangplank_model::error::{Kind, Result, WithHint, failed};
+use gangplank_model::release::digest::Hasher;
+use gangplank_bundle::release::{Progress, sync_dir};
+use crate::store::object::diagnose;
+use crate::store::object::diagnose::{Doing, explain};
+use crate::store::object::{AT_ONCE, Bucket, PART};
+use futures_util::{StreamExt, stream};
+use object_store::{ObjectStoreExt, WriteMultipart};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+impl Bucket<'_> {
+    /// Sends a file, in parts when it is big. The object is there whole or not at all.
+    pub fn upload(&self, key: &str, from: &Path, progress: Progress) -> Result<()> {
+        self.wait(None, self.send(key, from, progress))
+    }
+
+    async fn send(&self, key: &str, from: &Path, progress: Progress<'_>) -> Result<()> {
+        let unreadable = || format!("cannot read {}", from.display());
+        let hint = || "check the disk".to_owned();
+        let mut file = File::open(from).with_hint(Kind::Failed, unreadable, hint)?;
+        let total = file.metadata().with_hint(Kind::Failed, unreadable, hint)?.len();
+        let mut next = || -> Result<Vec<u8>> {
+            let mut part = Vec::with_capacity(PART);
+            (&mut file).take(PART as u64).read_to_end(&mut part).with_hint(Kind::Failed, unreadable, hint)?;
+            Ok(part)
+        };
+        let doing = Doing::Writing(key);
+        if total <= PART as u64 {
+            self.explained(doing, self.store.put(&self.key(key), next()?.into()).await)?;
+            progress(total, total);
+            return Ok(());
+        }
+        let upload = self.explained(doing, self.store.put_multipart(&self.key(key)).await)?;
+        let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
+        let mut sent = 0;
+        let parts = async {
+            loop {
+                // One less than at once, because the one that has just been read waits here.
+                upload.wait_for_capacity(AT_ONCE - 1).await.map_err(|e| explain(&self.server, doing, &e))?;
+                self.not_interrupted()?;
+                let part = next()?;
+                if part.is_empty() {
+                    return Ok::<_, anyhow::Error>(());
+                }
+                sent += part.len() as u64;
+                upload.put(part.into());
+                progress(sent, total);
+            }
+        };
+        match parts.await {
+            Ok(()) => self.explained(doing, upload.finish().await).map(drop),
+            Err(error) => {
+                // Parts that nobody completes cost money until somebody aborts them.
+                let _ = upload.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    fn not_interrupted(&self) -> Result<()> {
+        if self.ctx.interrupted() {
+            return failed(diagnose::STOPPED).hint("run the same command again").err();
+        }
+        Ok(())
+    }
+
+    /// Fetches an object of a known size and gives its SHA-256.
+    pub fn download(&self, key: &str, bytes: u64, to: &Path, progress: Progress) -> Result<String> {
+        self.wait(None, self.receive(key, bytes, to, progress))
+    }
+
+    async fn receive(&self, key: &str, bytes: u64, to: &Path, progress: Progress<'_>) -> Result<String> {
+        let unwritable = || format!("cannot write {}", to.display());
+        let hint = || "check free space and permissions: `df -h .`".to_owned();
+        let mut file = File::create(to).with_hint(Kind::Failed, unwritable, hint)?;
+        let (object, step) = (self.key(key), PART as u64);
+        let ranges = (0..bytes.div_ceil(step)).map(|n| n * step..((n + 1) * step).min(bytes));
+        let mut parts = stream::iter(ranges).map(|range| self.store.get_range(&object, range)).buffered(AT_ONCE);
+        let (mut hasher, mut done) = (Hasher::default(), 0);
+        while let Some(part) = parts.next().await {
+            self.not_interrupted()?;
+            let part = self.explained(Doing::Reading(key), part)?;
+            hasher.update(&part);
+            file.write_all(&part).with_hint(Kind::Failed, unwritable, hint)?;
+            done += part.len() as u64;
+            progress(done, bytes);
+        }
+        file.sync_all().and_then(|()| to.parent().map_or(Ok(()), sync_dir)).with_hint(
+            Kind::Failed,
+            unwritable,
+            hint,
+        )?;
+        Ok(hasher.hex())
+    }
+}

@@ -1,0 +1,468 @@
+//! From a parsed command to the verb that does it, and to its answer.
+
+use crate::approval::{approved, ask, confirm, confirm_loss};
+use crate::cli::{Bench, Ci, Cli, Command, Control, ExpectArgs, Global, New, Prune, Setup, Test, Trigger};
+use gangplank_system::context::{Context, var};
+use gangplank_deploy::deploy::apply::Outcome;
+use gangplank_deploy::deploy::control;
+use gangplank_deploy::deploy::control::Controlled;
+use gangplank_model::history::Verb;
+use gangplank_deploy::deploy::liveness::LivenessChecker;
+use gangplank_deploy::deploy::resolve::Catalog;
+use gangplank_model::state::{Lock, Lockable};
+use gangplank_deploy::deploy;
+use gangplank_deploy::deploy::report;
+use gangplank_model::error::{CliError, Kind, Result, hint_of, kind_of, usage};
+use gangplank_model::event::Listener;
+use gangplank_model::owner::Liveness;
+use gangplank_model::project::{Compression, Handoff, Project};
+use gangplank_deploy::store::{Published, Retention};
+use gangplank_deploy::tool::Tool;
+use crate::{ci, complete, doctor, test};
+use gangplank_bench;
+use gangplank_deploy::{build, handoff, setup};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// What a command found out, for whoever prints it. As JSON it is the answer itself, without the name of the variant.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum CommandOutput {
+    /// `build`
+    Built(build::Built),
+    /// `verify`
+    Verified(report::Verified),
+    /// `put`
+    Put(Vec<handoff::PutDone>),
+    /// `publish`
+    Published(Vec<Published>),
+    /// `fetch`
+    ReleaseSource(report::Verified),
+    /// `plan`, `deploy`, `promote`, `rollback`, `prune`
+    Outcome(Outcome),
+    /// `start`, `stop`, `restart`
+    Controlled(Controlled),
+    /// `prune --store`
+    Pruned(handoff::Pruned),
+    /// `status`
+    Status(Vec<report::HostStatus>),
+    /// `logs`, `exec`: nothing is left to say
+    Heard,
+    /// `history`
+    History(Vec<report::HostHistory>),
+    /// `releases`
+    Releases(Vec<report::Listed>),
+    /// `diff`
+    Diff(report::Diff),
+    /// `lock`
+    Lock(Vec<LockState>),
+    /// `ci generate`
+    Generated(Vec<ci::generate::Generated>),
+    /// `ci lint`
+    Findings(Vec<ci::lint::Finding>),
+    /// `ci run`
+    CiRun(ci::run::CiRun),
+    /// `ci trigger`
+    Triggered(ci::trigger::Started),
+    /// `ci approve`
+    Approved(ci::approve::Approved),
+    /// `doctor`
+    Diagnosis(doctor::Diagnosis),
+    /// `setup`
+    Setup(Vec<setup::HostSetup>),
+    /// `test`
+    Tested(test::Tested),
+    /// `test --list`
+    Grouped(Vec<test::groups::Grouped>),
+    /// `new`
+    #[cfg(feature = "new")]
+    NewReport(gangplank_new::NewReport),
+    /// `bench fleet`
+    Bench(bench::fleet::Report),
+    /// The other benches
+    Compare(bench::compare::Report),
+    /// `completions`
+    Script(complete::Script),
+    /// `man`
+    Man(Vec<Page>),
+    /// A command of the project's own.
+    Own(Own),
+}
+
+/// What a command of the project's own says.
+#[derive(Debug, Serialize)]
+pub struct Own {
+    /// Its words.
+    pub text: String,
+}
+
+/// A man page.
+#[derive(Debug, Serialize)]
+pub struct Page {
+    /// Its file.
+    pub path: PathBuf,
+}
+
+/// Releases of each branch that a prune of a store keeps.
+const KEPT_OF_BRANCH: usize = 10;
+
+/// The lock of a target, or of an env in a store.
+#[derive(Debug, Serialize)]
+pub struct LockState {
+    /// What is locked.
+    pub target: String,
+    /// Who has it, in words; absent when it is free.
+    pub held_by: Option<String>,
+    /// Whether it was removed just now.
+    pub unlocked: bool,
+}
+
+/// Does what was typed. What hosts say meanwhile goes to `listener`.
+pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> {
+    let Tool { ctx, project, .. } = *tool;
+    let global = &cli.global;
+    prepare(ctx, cli)?;
+    match &cli.command {
+        Command::Build => build::build(ctx, &project.app, tool.extensions.steps).map(CommandOutput::Built),
+        Command::Verify { release, store: Some(url), .. } => {
+            let release = release.as_deref().map(str::parse).transpose()?;
+            let only = Some(url.as_str()).filter(|url| !url.is_empty());
+            handoff::verify(tool, release.as_ref(), only).map(CommandOutput::Put)
+        }
+        Command::Verify { release, unpack, .. } => {
+            let release = release.as_deref().unwrap_or_default();
+            report::verify(tool, release, unpack.as_deref()).map(CommandOutput::Verified)
+        }
+        Command::Put { release, store } => {
+            handoff::put(tool, release.as_ref(), store.as_deref()).map(CommandOutput::Put)
+        }
+        Command::Publish { release } => handoff::publish(tool, release.as_ref()).map(CommandOutput::Published),
+        Command::Fetch { release, into } => {
+            handoff::fetch(tool, release.as_ref(), into).map(CommandOutput::ReleaseSource)
+        }
+        Command::Plan { env, release, deploy } => {
+            deploy::deploy(tool, env, release.as_ref(), &deploy.plan()).map(CommandOutput::Outcome)
+        }
+        Command::Deploy { env, release, older, expect, change } => {
+            let options = change.options(global, Some(*older), expect);
+            approved(ctx, project.env(env)?, global.yes, &options, &|options| {
+                deploy::deploy(tool, env, release.as_ref(), options)
+            })
+            .map(CommandOutput::Outcome)
+        }
+        Command::Promote { from, to, older, expect, change } => {
+            let options = change.options(global, Some(*older), expect);
+            let promote = |options: &_| deploy::promote(tool, from, to, options);
+            approved(ctx, project.env(to)?, global.yes, &options, &promote).map(CommandOutput::Outcome)
+        }
+        Command::Rollback { env, release, expect, change } => {
+            let options = change.options(global, None, expect);
+            let roll_back = |options: &_| deploy::rollback(tool, env, release.as_ref(), options);
+            approved(ctx, project.env(env)?, global.yes, &options, &roll_back).map(CommandOutput::Outcome)
+        }
+        Command::Status { env } => report::status(tool, env.as_deref()).map(CommandOutput::Status),
+        Command::Logs { .. } | Command::Exec { .. } => listen(tool, cli, listener),
+        Command::Start(it) => self::control(tool, global, it, Verb::Start),
+        Command::Stop(it) => self::control(tool, global, it, Verb::Stop),
+        Command::Restart(it) => self::control(tool, global, it, Verb::Restart),
+        Command::History { env, limit, all } => report::history(tool, env, *limit, *all).map(CommandOutput::History),
+        Command::Releases { limit } => report::releases(tool, *limit as usize).map(CommandOutput::Releases),
+        Command::Diff { env, release } => report::diff(tool, env, release.as_ref()).map(CommandOutput::Diff),
+        Command::Prune(prune) => self::prune(tool, global, prune),
+        Command::Lock { env } => lock(tool, env, None).map(CommandOutput::Lock),
+        Command::Unlock { env, force } => lock(tool, env, Some(*force)).map(CommandOutput::Lock),
+        Command::Ci(ci_command) => self::ci(tool, cli, listener, ci_command),
+        Command::Doctor { env, ci } => doctor::doctor(tool, env.as_deref(), *ci).map(CommandOutput::Diagnosis),
+        Command::Setup(options) => self::setup(tool, global, options).map(CommandOutput::Setup),
+        Command::Test(test) => self::test(ctx, project, test),
+        Command::New(new) => self::new(ctx, cli, new),
+        Command::Bench { what, fleet } => self::bench(tool, *what, &fleet.options(global)),
+        Command::BenchBundle { zstd } => {
+            let compression = if *zstd { Compression::Zstd } else { Compression::Gzip };
+            bench::files::seal(ctx, compression).map(CommandOutput::Built)
+        }
+        Command::Completions { shell } => Ok(CommandOutput::Script(complete::script(*shell))),
+        Command::Own(own, words) => (own.run)(ctx, project, words).map(|text| CommandOutput::Own(Own { text })),
+        Command::Man { dir } => man(tool, dir).map(CommandOutput::Man),
+        // It was answered before anything could go wrong.
+        Command::Complete { .. } => Ok(CommandOutput::Heard),
+        #[cfg(feature = "s3")]
+        Command::BenchCopy { release, store, into } => {
+            bench::s3::copy(ctx, release, store, into.as_deref()).map(CommandOutput::Put)
+        }
+        Command::BenchDeploy { release, targets } => {
+            bench::fleet::deploy(ctx, release, targets).map(CommandOutput::Outcome)
+        }
+    }
+}
+
+fn setup(tool: &Tool, global: &Global, setup: &Setup) -> Result<Vec<setup::HostSetup>> {
+    let Tool { ctx, project, .. } = *tool;
+    let env = project.env(&setup.env)?;
+    let applies = setup.apply && !global.dry_run;
+    if applies && setup.data {
+        confirm_loss(ctx, env, global.yes, "remove all releases, logs and shared files of")?;
+    } else if applies {
+        confirm(ctx, env, global.yes, "change, as root, the hosts of")?;
+    }
+    let options = setup::Options {
+        key: setup.key.as_deref(),
+        host: setup.host.as_deref(),
+        apply_as: applies.then_some(setup.login.as_str()),
+        remove: setup.remove,
+        data: setup.data,
+    };
+    setup::setup(tool, env, &options)
+}
+
+fn listen(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> {
+    let Tool { ctx, project, .. } = *tool;
+    match &cli.command {
+        Command::Logs { env, follow, lines, host } => {
+            let show = if *follow { deploy::hosts::follow } else { deploy::hosts::logs };
+            show(tool, project.env(env)?, host.as_deref(), *lines, listener)?;
+        }
+        Command::Exec { env, host, command } => {
+            confirm(ctx, project.env(env)?, cli.global.yes, "run a command in")?;
+            deploy::hosts::exec(tool, project.env(env)?, host.as_deref(), command, listener)?;
+        }
+        _ => {}
+    }
+    Ok(CommandOutput::Heard)
+}
+
+fn control(tool: &Tool, global: &Global, it: &Control, verb: Verb) -> Result<CommandOutput> {
+    let Tool { ctx, project, .. } = *tool;
+    let env = project.env(&it.env)?;
+    if !global.dry_run {
+        confirm(ctx, env, global.yes, &format!("{} the service of", verb.as_str()))?;
+    }
+    control::control(tool, &it.env, verb, it.host.as_deref(), &it.options(global)).map(CommandOutput::Controlled)
+}
+
+fn test(ctx: &Context, project: &Project, test: &Test) -> Result<CommandOutput> {
+    if test.list {
+        return test::list(ctx).map(CommandOutput::Grouped);
+    }
+    let options = test::Options {
+        quick: test.quick,
+        all: test.all.as_deref(),
+        rotate: test.rotate,
+        retry: test.retry,
+        args: &test.args,
+    };
+    test::test(ctx, project, &options).map(CommandOutput::Tested)
+}
+
+fn bench(tool: &Tool, what: Bench, options: &bench::Options) -> Result<CommandOutput> {
+    let Tool { ctx, project, .. } = *tool;
+    match what {
+        Bench::Bundle => bench::files::bundle(ctx, options).map(CommandOutput::Compare),
+        Bench::Fetch => bench::files::fetch(ctx, options).map(CommandOutput::Compare),
+        Bench::Overhead => bench::tools::overhead(ctx, &project.app, options).map(CommandOutput::Compare),
+        Bench::Compile => bench::tools::compile(ctx, options).map(CommandOutput::Compare),
+        #[cfg(feature = "s3")]
+        Bench::S3 => bench::s3::s3(ctx, options).map(CommandOutput::Compare),
+        #[cfg(not(feature = "s3"))]
+        Bench::S3 => Err(with_feature(ctx, "s3", "buckets")),
+        Bench::Fleet => bench::fleet::fleet(ctx, options).map(CommandOutput::Bench),
+    }
+}
+
+fn prune(tool: &Tool, global: &Global, prune: &Prune) -> Result<CommandOutput> {
+    let project = tool.project;
+    if let Some(url) = &prune.store {
+        let keep = prune.keep.map_or(KEPT_OF_BRANCH, usize::from);
+        let retention = Retention { app: project.app.name, keep, days: prune.days };
+        return handoff::prune(tool, url, retention, global.yes && !global.dry_run).map(CommandOutput::Pruned);
+    }
+    if prune.keep == Some(0) {
+        return usage("--keep 0 would leave no release on a host").hint("2 are the least: --keep 2").err();
+    }
+    let options = prune.change.options(global, None, &ExpectArgs::default());
+    let env = prune.env.as_deref().unwrap_or_default();
+    deploy::prune(tool, env, prune.keep.map(usize::from), &options).map(CommandOutput::Outcome)
+}
+
+/// Refuses a dry run of what has none, and sees to it that a signal is heard where it has to be.
+fn prepare(ctx: &Context, cli: &Cli) -> Result<()> {
+    if cli.global.dry_run && !cli.command.can_plan() {
+        return usage("this command has no --dry-run")
+            .hint("plan, deploy, promote, rollback, prune and ci generate can only say what they would do")
+            .err();
+    }
+    if cli.command.stops_when_asked() || cli.command.listens() {
+        ctx.catch_interrupts(cli.command.stops_when_asked())?;
+    }
+    Ok(())
+}
+
+/// Shows the locks of an env. With `unlock` it removes them: those of owners that are gone, or all if that is true.
+fn lock(tool: &Tool, env: &str, unlock: Option<bool>) -> Result<Vec<LockState>> {
+    let Tool { ctx, project, .. } = *tool;
+    let targets = tool.targets(project.env(env)?)?;
+    let catalog = Catalog::open(tool)?;
+    let (stores, liveness) = (catalog.deploy_log().locks(env), LivenessChecker::new(ctx, project.ci.slug));
+    let of_targets = targets.iter().map(|target| -> (&dyn Lockable, bool) { (&**target, true) });
+    let (mut states, mut unanswered) = (Vec::new(), None);
+    for (place, must_answer) in stores.iter().map(|store| (&**store, false)).chain(of_targets) {
+        let url = place.url();
+        let lock = match place.holder() {
+            Err(error) if !must_answer => {
+                let held_by = Some(format!("nobody knows whom: {error:#}"));
+                states.push(LockState { target: url.to_owned(), held_by, unlocked: false });
+                unanswered = Some(error);
+                continue;
+            }
+            answer => answer?,
+        };
+        let dead = matches!(&lock, Lock::Held(owner) if liveness.liveness(owner) == Liveness::Dead);
+        let held_by = deploy::lock::holder(&liveness, &lock);
+        let mut unlocked = false;
+        if let (Some(force), true) = (unlock, lock != Lock::Free) {
+            if !dead && !force {
+                let who = held_by.unwrap_or_default();
+                return CliError::new(
+                    Kind::Locked,
+                    format!("{url} is locked by {who}, and nothing says that it is gone"),
+                )
+                .hint(format!("make sure that it no longer runs, then: `cargo xtask unlock {env} --force`"))
+                .err();
+            }
+            place.unlock(match &lock {
+                Lock::Held(owner) => Some(&owner.token),
+                _ => None,
+            })?;
+            unlocked = true;
+        }
+        states.push(LockState { target: url.to_owned(), held_by, unlocked });
+    }
+    match unanswered.filter(|_| unlock.is_some()) {
+        Some(error) => CliError::new(kind_of(&error), format!("a lock may be left, others were removed: {error:#}"))
+            .hint(hint_of(&error).unwrap_or("run the same command again").to_owned())
+            .err(),
+        None => Ok(states),
+    }
+}
+
+fn ci(tool: &Tool, cli: &Cli, listener: Listener, command: &Ci) -> Result<CommandOutput> {
+    let Tool { ctx, project, .. } = *tool;
+    match command {
+        Ci::Generate { check, handoff } => {
+            let handoff = handoff.unwrap_or(project.ci.handoff);
+            ci::generate::generate(ctx, project, handoff, *check || cli.global.dry_run).map(CommandOutput::Generated)
+        }
+        Ci::Lint { file } => ci::lint::lint_file(&ctx.root.join(file)).map(CommandOutput::Findings),
+        Ci::Trigger(trigger) => self::trigger(tool, cli, trigger).map(CommandOutput::Triggered),
+        Ci::Approve { env, pipeline } => {
+            let ask = |question: &str| if cli.global.yes { Ok(Some(true)) } else { ask(ctx, question) };
+            ci::approve::approve(ctx, project, env, *pipeline, &ask).map(CommandOutput::Approved)
+        }
+        Ci::Loopback => {
+            let pipeline = ci::workflows::pipeline(project, project.ci.handoff)?;
+            ci::run::serve::serve(tool, &pipeline, listener).map(|()| CommandOutput::Heard)
+        }
+        Ci::Run { job, no_approve, branch, handoff, set } => {
+            let approve = |name: &str| match (cli.global.yes, *no_approve) {
+                (true, _) => Ok(true),
+                (_, true) => Ok(false),
+                _ => match ask(ctx, &format!("{name}?"))? {
+                    Some(yes) => Ok(yes),
+                    None => {
+                        ctx.warn(format!("{name} is on hold: there is no terminal to ask on, say --yes to approve"));
+                        Ok(false)
+                    }
+                },
+            };
+            if handoff.unwrap_or(project.ci.handoff) == Handoff::S3 && !cfg!(feature = "s3") {
+                return Err(with_feature(ctx, "s3", "buckets"));
+            }
+            let options = ci::run::Options { job: job.as_deref(), branch: branch.as_deref(), set, approve: &approve };
+            let pipeline = ci::workflows::pipeline(project, handoff.unwrap_or(project.ci.handoff))?;
+            ci::run::run(tool, &pipeline, &options).map(CommandOutput::CiRun)
+        }
+    }
+}
+
+/// Goes on as an xtask that was compiled with a feature, which takes a minute the first time. It comes back only when
+/// that cannot be.
+fn with_feature(ctx: &Context, feature: &str, what: &str) -> anyhow::Error {
+    if ctx.var(var::FEATURES).is_some() {
+        return usage(format!("the feature `{feature}` of the xtask does not turn on that of the engine"))
+            .hint(format!("in xtask/Cargo.toml: [features] {feature} = [\"gangplank/{feature}\"]"))
+            .into();
+    }
+    ctx.note(format!("this xtask was compiled without {what}: compiling it with the feature {feature}"));
+    ctx.become_xtask_with(feature)
+}
+
+#[cfg(feature = "man")]
+fn man(tool: &Tool, dir: &Path) -> Result<Vec<Page>> {
+    let ctx = tool.ctx;
+    Ok(crate::man::write(tool.extensions, &ctx.root.join(dir))?.into_iter().map(|path| Page { path }).collect())
+}
+
+#[cfg(not(feature = "man"))]
+fn man(tool: &Tool, _: &Path) -> Result<Vec<Page>> {
+    Err(with_feature(tool.ctx, "man", "man pages"))
+}
+
+#[cfg(not(feature = "new"))]
+fn new(ctx: &Context, _: &Cli, _: &New) -> Result<CommandOutput> {
+    Err(with_feature(ctx, "new", "what projects are made of"))
+}
+
+#[cfg(feature = "new")]
+fn new(ctx: &Context, cli: &Cli, new: &New) -> Result<CommandOutput> {
+    let mut wish = gangplank_new::NewOptions {
+        name: new.name.clone(),
+        handoff: new.handoff,
+        targets: new.target.clone(),
+        bucket: new.bucket.clone(),
+        engine: new.engine.parse()?,
+        dry_run: cli.global.dry_run,
+    };
+    let made = match (&new.upgrade, &new.into, &new.path) {
+        (Some(dir), ..) => gangplank_new::upgrade(ctx, dir, new.force, &wish),
+        (_, Some(dir), _) => gangplank_new::adopt(ctx, dir, &wish),
+        (.., Some(path)) => {
+            if !cli.global.yes && !cli.global.dry_run {
+                gangplank_new::complete(ctx, &mut wish, path, &|question, default| {
+                    crate::approval::ask_text(ctx, question, default)
+                })?;
+            }
+            gangplank_new::create(ctx, path, &wish)
+        }
+        _ => return usage("which project?").hint("`cargo xtask new ../shop`").err(),
+    };
+    made.map(CommandOutput::NewReport)
+}
+
+/// Starts a workflow on CircleCI. Whoever starts a deploy to an env with approval is asked here: no job there asks.
+fn trigger(tool: &Tool, cli: &Cli, trigger: &Trigger) -> Result<ci::trigger::Started> {
+    let Tool { ctx, project, .. } = *tool;
+    let (rollback, request) = match trigger {
+        Trigger::Deploy(request) => (false, request),
+        Trigger::Rollback(request) => (true, request),
+    };
+    confirm(ctx, project.env(&request.env)?, cli.global.yes, if rollback { "roll back" } else { "deploy to" })?;
+    let wish = ci::trigger::TriggerRequest {
+        rollback,
+        env: &request.env,
+        release: request.release.as_ref(),
+        reason: request.reason.as_deref(),
+        definition: request.definition.as_deref(),
+    };
+    let approve = |job: &str| {
+        if cli.global.yes {
+            return Ok(Some(true));
+        }
+        let answer = ask(ctx, &format!("{job}?"))?;
+        if answer.is_none() {
+            ctx.note(format!("{job} is on hold: `cargo xtask ci approve {}` says yes", request.env));
+        }
+        Ok(answer)
+    };
+    let follow = if request.follow { Some(&approve as ci::follow::Asking) } else { None };
+    ci::trigger::trigger(tool, &wish, follow)
+}

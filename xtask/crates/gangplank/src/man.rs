@@ -1,0 +1,33 @@
+//! Man pages, one for each command, from the definitions that `--help` is made of.
+
+use crate::cli;
+use crate::cli::CommandLine;
+use gangplank_model::error::{Kind, Result, WithHint};
+use gangplank_deploy::extend::Extensions;
+use clap_mangen::Man;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Writes them into a directory, and says which.
+pub fn write(extensions: &'static Extensions, dir: &Path) -> Result<Vec<PathBuf>> {
+    let what = || format!("cannot write to {}", dir.display());
+    let hint = || "name a directory that you may write to".to_owned();
+    fs::create_dir_all(dir).with_hint(Kind::Failed, what, hint)?;
+    // With a dash, as `man cargo-xtask-deploy` and `man cargo xtask deploy` look for it.
+    let mut command = cli::definition(extensions).name("cargo-xtask").bin_name("cargo xtask");
+    command.build();
+    let mut written = Vec::new();
+    pages(&command, &mut |command| {
+        let source = format!("Gangplank {}", env!("CARGO_PKG_VERSION"));
+        let page = Man::new(command.clone()).source(source).manual("cargo xtask").generate_to(dir);
+        written.push(page.with_hint(Kind::Failed, what, hint)?);
+        Ok(())
+    })?;
+    Ok(written)
+}
+
+/// A command, then those in it that people know of.
+fn pages(command: &CommandLine, write: &mut dyn FnMut(&CommandLine) -> Result<()>) -> Result<()> {
+    write(command)?;
+    command.get_subcommands().filter(|inner| !inner.is_hide_set()).try_for_each(|inner| pages(inner, write))
+}

@@ -1,0 +1,168 @@
+//! The hosts at work as a table: events in, lines of text out. Nothing is drawn here, and no clock is read.
+
+mod lines;
+mod names;
+
+use gangplank_model::event::{Event, Stage};
+
+/// What the words of a step say in a narrow column, while it runs and when it is done. A hook leaves the host as it was.
+const VERBS: [(&str, &str, &str); 6] = [
+    ("install", "install", "installed"),
+    ("activate", "switch", "switched"),
+    ("restart", "restart", "restarted"),
+    ("check", "check", "healthy"),
+    ("record", "record", LIVE),
+    ("remove", "prune", "pruned"),
+];
+const LIVE: &str = "live";
+
+/// The hosts of an env, and how far each has come. Times are milliseconds since the work began.
+pub struct ProgressTable {
+    rows: Vec<Row>,
+    stage: Stage,
+    wave: usize,
+    waves: usize,
+}
+
+struct Row {
+    url: String,
+    name: String,
+    /// The verb of the step under way, and since when.
+    doing: Option<(String, u64)>,
+    /// What the last step made of it.
+    done: Option<&'static str>,
+    /// The step that failed.
+    failed: Option<String>,
+    back: Back,
+    /// For how long it was worked on.
+    spent: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Back {
+    Unneeded,
+    Since(u64),
+    Done,
+    Stuck,
+}
+
+/// What stands in front of a host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Working,
+    Ok,
+    Failed,
+    Back,
+    Waiting,
+}
+
+impl ProgressTable {
+    /// A table of targets, in this order.
+    pub fn new(urls: &[String], waves: usize) -> Self {
+        let row = |(url, name): (&String, String)| Row {
+            url: url.clone(),
+            name,
+            doing: None,
+            done: None,
+            failed: None,
+            back: Back::Unneeded,
+            spent: 0,
+        };
+        let rows = urls.iter().zip(names::short(urls)).map(row).collect();
+        Self { rows, stage: Stage::Install, wave: 0, waves }
+    }
+
+    /// Takes an event that came at `now`; tells whether it is one that the table shows.
+    pub fn take(&mut self, event: &Event, now: u64) -> bool {
+        match event {
+            Event::Stage { stage, wave, targets, .. } => self.enter(*stage, *wave, targets, now),
+            Event::StepStarted { target, step } => {
+                let Some(row) = self.row(target) else { return false };
+                row.doing = Some((verb(step).0, now));
+            }
+            Event::StepEnded { target, step, ms, ok } => {
+                let Some(row) = self.row(target) else { return false };
+                row.doing = None;
+                // While it is reverted, the clock runs from the first step to the last.
+                row.spent += if matches!(row.back, Back::Since(_)) { 0 } else { *ms };
+                if *ok {
+                    row.done = verb(step).1.filter(|_| row.done != Some(LIVE)).or(row.done);
+                } else if row.failed.is_none() {
+                    row.failed = Some(step.clone());
+                }
+            }
+            Event::Reverted { target, ok } => {
+                let Some(row) = self.row(target) else { return false };
+                if let Back::Since(began) = row.back {
+                    row.spent += now.saturating_sub(began);
+                }
+                row.back = if *ok { Back::Done } else { Back::Stuck };
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Whether nothing more will happen.
+    pub fn ended(&self) -> bool {
+        matches!(self.stage, Stage::Done | Stage::Failed)
+    }
+
+    fn enter(&mut self, stage: Stage, wave: usize, targets: &[String], now: u64) {
+        (self.stage, self.wave) = (stage, wave);
+        let ended = self.ended();
+        for row in &mut self.rows {
+            if stage == Stage::Reverted && targets.contains(&row.url) {
+                row.back = Back::Since(now);
+            }
+            if ended {
+                row.doing = None;
+                row.back = if matches!(row.back, Back::Since(_)) { Back::Stuck } else { row.back };
+            }
+        }
+    }
+
+    fn row(&mut self, url: &str) -> Option<&mut Row> {
+        self.rows.iter_mut().find(|row| row.url == url)
+    }
+
+    fn mark(&self, row: &Row) -> Mark {
+        match row {
+            Row { back: Back::Since(_), .. } | Row { doing: Some(_), .. } => Mark::Working,
+            Row { failed: Some(_), .. } | Row { back: Back::Stuck, .. } => Mark::Failed,
+            Row { back: Back::Done, .. } => Mark::Back,
+            Row { done: Some(LIVE | "pruned"), .. } => Mark::Ok,
+            _ if self.stage == Stage::Done => Mark::Ok,
+            _ => Mark::Waiting,
+        }
+    }
+
+    /// What a host is doing, or what has become of it.
+    fn word(&self, row: &Row) -> String {
+        let word = match row {
+            Row { back: Back::Since(_) | Back::Done, .. } => "reverted",
+            Row { back: Back::Stuck, .. } => "NOT reverted",
+            Row { doing: Some((verb, _)), .. } => verb,
+            Row { failed: Some(step), done, .. } if *done != Some(LIVE) => return verb(step).0,
+            Row { done: Some(done), .. } => done,
+            _ if self.stage == Stage::Failed => "untouched",
+            _ => "waiting",
+        };
+        word.to_owned()
+    }
+}
+
+/// What a step is called while it runs, and what a host is called that has it behind itself.
+fn verb(step: &str) -> (String, Option<&'static str>) {
+    if let Some(hook) = step.strip_prefix("run the ") {
+        return (hook.to_owned(), None);
+    }
+    let first = step.split(' ').next().unwrap_or_default();
+    match VERBS.iter().find(|(word, ..)| *word == first) {
+        Some((_, now, done)) => ((*now).to_owned(), Some(*done)),
+        None => (first.to_owned(), None),
+    }
+}
+
+#[cfg(test)]
+mod tests;

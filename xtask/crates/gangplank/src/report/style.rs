@@ -1,0 +1,264 @@
+//! Colours, sizes, times and columns: how a value looks on a screen. Colour only repeats what the words say.
+
+use gangplank_model::release::manifest::is_invisible;
+use jiff::{SpanRound, Timestamp, Unit};
+use std::ops::Range;
+
+/// How a stream looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Style {
+    /// Use ANSI colours.
+    pub color: bool,
+    /// Columns of the terminal; `None` in a pipe, where lines are as long as they are.
+    pub width: Option<usize>,
+}
+
+/// What begins the further lines of a row, or of a text that is broken.
+const INDENT: &str = "    ";
+
+impl Style {
+    /// For a pipe or a file.
+    pub const PLAIN: Self = Self { color: false, width: None };
+
+    /// Decides for one stream: a flag wins, then `NO_COLOR` (<https://no-color.org>), then whether it is a terminal, which
+    /// is to say whether it has columns.
+    pub fn decide(flag: Option<bool>, no_color: bool, dumb: bool, width: Option<usize>) -> Self {
+        Self { color: flag.unwrap_or(!no_color && !dumb && width.is_some()), width }
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// For what went well.
+    pub fn good(self, text: &str) -> String {
+        self.paint("32", text)
+    }
+
+    /// For what failed.
+    pub fn bad(self, text: &str) -> String {
+        self.paint("1;31", text)
+    }
+
+    /// For what somebody should look at.
+    pub fn warn(self, text: &str) -> String {
+        self.paint("33", text)
+    }
+
+    /// For what is less important than its neighbours.
+    pub fn dim(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+
+    /// For headings and names.
+    pub fn strong(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+}
+
+/// `1.2 MiB`
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// `340 ms`, `2.1 s`, `3 min 5 s`
+pub fn duration(ms: u64) -> String {
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        1000..60_000 => format!("{:.1} s", ms as f64 / 1000.0),
+        _ => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1000),
+    }
+}
+
+/// `2026-08-22 10:15Z, 3 h ago`
+pub fn when(at: Timestamp, now: Timestamp) -> String {
+    format!("{}, {}", at.strftime("%Y-%m-%d %H:%MZ"), ago(at, now))
+}
+
+/// `just now`, `5 min ago`, `3 h ago`, `12 d ago`
+pub fn ago(at: Timestamp, now: Timestamp) -> String {
+    let Ok(span) =
+        at.until(now).and_then(|span| span.round(SpanRound::new().largest(Unit::Hour).smallest(Unit::Minute)))
+    else {
+        return "just now".into();
+    };
+    let hours = i64::from(span.get_hours());
+    match (hours, span.get_minutes()) {
+        (..0, _) | (0, ..1) => "just now".into(),
+        (0, minutes) => format!("{minutes} min ago"),
+        (1..48, _) => format!("{hours} h ago"),
+        _ => format!("{} d ago", hours / 24),
+    }
+}
+
+/// Rows in columns, each as wide as its widest cell, two spaces between. The first row is the heading. What is too wide
+/// for the terminal goes on in further lines of the row, whole columns at a time.
+pub fn table(style: Style, rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..columns).map(width).collect();
+    let parts = folded(&widths, style.width.unwrap_or(usize::MAX));
+    let mut out = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        for part in &parts {
+            let indent = if part.start == 0 { "" } else { INDENT };
+            let cells = part.clone().filter_map(|n| Some(format!("{:<1$}", row.get(n)?, widths[n])));
+            let line = cells.collect::<Vec<_>>().join("  ");
+            let lines = match style.width {
+                Some(width) => wrapped(line.trim_end(), width.saturating_sub(indent.len())),
+                None => vec![line.trim_end().to_owned()],
+            };
+            for line in lines.iter().filter(|line| indent.is_empty() || !line.is_empty()) {
+                let line = format!("{indent}{line}");
+                out.push_str(&if index == 0 { style.dim(&line) } else { line });
+                out.push('\n');
+            }
+        }
+    }
+    out
+}
+
+/// Which columns share a line.
+fn folded(widths: &[usize], width: usize) -> Vec<Range<usize>> {
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    let mut used = 0;
+    for (n, column) in widths.iter().enumerate() {
+        match parts.last_mut() {
+            Some(part) if used + 2 + column <= width => {
+                (part.end, used) = (n + 1, used + 2 + column);
+            }
+            before => {
+                used = if before.is_some() { INDENT.len() } else { 0 } + column;
+                parts.push(n..n + 1);
+            }
+        }
+    }
+    parts
+}
+
+/// Breaks a text between words, where it is longer than a line. What stands in backticks is to be copied, and stays in
+/// one line however long it is.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    if text.chars().count() <= width {
+        return vec![text.to_owned()];
+    }
+    let mut lines = vec![String::new()];
+    let mut inside = false;
+    for word in text.split(' ') {
+        let last = lines.last_mut().expect("there is one from the start");
+        let fits = last.chars().count() + 1 + word.chars().count() <= width;
+        if last.is_empty() {
+            last.push_str(word);
+        } else if inside || fits {
+            last.push(' ');
+            last.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+        inside ^= word.matches('`').count() % 2 == 1;
+    }
+    lines
+}
+
+/// The text with its control characters written out: what others wrote must not steer our reader's terminal.
+pub fn visible(text: &str) -> String {
+    text.chars().flat_map(|c| if is_invisible(c) { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+/// `1 file`, `2 files`
+pub fn count(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    #[test]
+    fn units() {
+        for (n, want) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 20, "5.0 MiB"), (3 << 40, "3.0 TiB")] {
+            assert_eq!(bytes(n), want);
+        }
+        for (ms, want) in [(0, "0 ms"), (999, "999 ms"), (2100, "2.1 s"), (185_000, "3 min 5 s")] {
+            assert_eq!(duration(ms), want);
+        }
+        let now: Timestamp = "2026-08-22T10:15:00Z".parse().unwrap();
+        for (at, want) in
+            [("10:15:00", "just now"), ("10:20:00", "just now"), ("10:10:00", "5 min ago"), ("07:00:00", "3 h ago")]
+        {
+            assert_eq!(ago(format!("2026-08-22T{at}Z").parse().unwrap(), now), want, "{at}");
+        }
+        assert_eq!(ago("2026-08-10T10:15:00Z".parse().unwrap(), now), "12 d ago");
+    }
+
+    #[test]
+    fn control_characters_are_written_out() {
+        assert_eq!(visible("a\u{1b}[2Jb\u{7}\tü"), "a\\u{1b}[2Jb\\u{7}\\tü");
+    }
+
+    #[test]
+    fn colour_is_decided_by_flag_then_no_color_then_terminal() {
+        for (flag, no_color, dumb, width, want) in [
+            (None, false, false, Some(80), true),
+            (None, false, false, None, false),
+            (None, true, false, Some(80), false),
+            (None, false, true, Some(80), false),
+            (Some(true), true, true, None, true),
+            (Some(false), false, false, Some(80), false),
+        ] {
+            assert_eq!(Style::decide(flag, no_color, dumb, width).color, want);
+        }
+    }
+
+    #[test]
+    fn a_table_folds_where_the_terminal_ends() {
+        let row = |cells: [&str; 4]| cells.map(str::to_owned).to_vec();
+        let rows = [
+            row(["ENV", "TARGET", "STATE", "WHY"]),
+            row(["dev", "ssh://web1/srv/shop", "live", ""]),
+            row(["prod", "ssh://web2/srv/shop", "live", "the one before was broken"]),
+        ];
+        let folded = |width| table(Style { width, ..Style::PLAIN }, &rows);
+        let wide = expect![[r#"
+            ENV   TARGET               STATE  WHY
+            dev   ssh://web1/srv/shop  live
+            prod  ssh://web2/srv/shop  live   the one before was broken
+        "#]];
+        wide.assert_eq(&folded(None));
+        wide.assert_eq(&folded(Some(59)));
+        expect![[r#"
+            ENV   TARGET               STATE
+                WHY
+            dev   ssh://web1/srv/shop  live
+            prod  ssh://web2/srv/shop  live
+                the one before was broken
+        "#]]
+        .assert_eq(&folded(Some(58)));
+        expect![[r#"
+            ENV
+                TARGET
+                STATE
+                WHY
+            dev
+                ssh://web1/srv/shop
+                live
+            prod
+                ssh://web2/srv/shop
+                live
+                the one before was
+                broken
+        "#]]
+        .assert_eq(&folded(Some(22)));
+    }
+}

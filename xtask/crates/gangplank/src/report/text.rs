@@ -1,0 +1,384 @@
+//! Answers as people read them. Pure: values and the time of day in, text out.
+
+use gangplank_lint::{Finding, Severity};
+use gangplank_local_ci::run::CiRun;
+use gangplank_deploy::ci::trigger::Started;
+use crate::commands::{CommandOutput, LockState};
+use gangplank_deploy::deploy::apply::Outcome;
+use gangplank_deploy::deploy::control::{Controlled, ControlledHost};
+use gangplank_model::history::{HistoryEvent, Verb};
+use gangplank_deploy::deploy::report::{Diff, FileChange, HostHistory, HostStatus, Listed};
+use gangplank_deploy::handoff::{Pruned, PutDone};
+use gangplank_model::release::id::ReleaseId;
+use crate::test::Tested;
+use crate::test::times::Slow;
+
+use crate::report::style::{Style, bytes, count, duration, table, visible, when};
+use gangplank_deploy::store::{Published, RetentionDecision};
+use jiff::Timestamp;
+use std::fmt::Write;
+
+/// The text of an answer.
+pub fn answer(answer: &CommandOutput, style: Style, now: Timestamp) -> String {
+    match answer {
+        CommandOutput::Built(built) => {
+            let how = if built.up_to_date { "up to date" } else { "built" };
+            format!(
+                "{} {how}: {}, {}, {}\n",
+                built.release,
+                count(built.files, "file"),
+                bytes(built.bytes),
+                built.dir.display()
+            )
+        }
+        #[cfg(feature = "new")]
+        CommandOutput::NewReport(made) => super::made::made(made, style),
+        CommandOutput::Verified(it) => format!(
+            "{} verified: {} of {}, bundle sha256 {}{}\n",
+            it.release,
+            count(it.files, "file"),
+            bytes(it.bytes),
+            it.sha256,
+            it.unpacked.as_ref().map_or(String::new(), |dir| format!(", unpacked into {}", dir.display()))
+        ),
+        CommandOutput::ReleaseSource(it) => format!("{}\n", it.dir.display()),
+        CommandOutput::Put(done) => done.iter().map(put).collect(),
+        CommandOutput::Pruned(done) => pruned(done, style),
+        CommandOutput::Published(done) => done.iter().map(published).collect(),
+        CommandOutput::Triggered(it) => triggered(it, style),
+        CommandOutput::Approved(it) => {
+            format!("pipeline {}: {} of {} is {}\n", it.pipeline, it.job, it.workflow, style.good("approved"))
+        }
+        CommandOutput::Outcome(outcome) => self::outcome(outcome, style),
+        CommandOutput::Status(hosts) => status(hosts, style, now),
+        CommandOutput::Heard => String::new(),
+        CommandOutput::History(hosts) => {
+            hosts.iter().map(|host| history(host, style, now)).collect::<Vec<_>>().join("\n")
+        }
+        CommandOutput::Releases(listed) => releases(listed, style, now),
+        CommandOutput::Diff(diff) => self::diff(diff, style),
+        CommandOutput::Controlled(done) => controlled(done, style),
+        CommandOutput::Lock(locks) => locks.iter().map(lock).collect(),
+        CommandOutput::Generated(files) => {
+            let state = |changed| if changed { "written" } else { "is up to date" };
+            files.iter().map(|it| format!("{} {}\n", it.path.display(), state(it.changed))).collect()
+        }
+        CommandOutput::Findings(findings) => lint(findings, style),
+        CommandOutput::CiRun(run) => ci_run(run, style),
+        CommandOutput::Setup(hosts) => crate::report::setup::setup(hosts),
+        CommandOutput::Diagnosis(found) => crate::report::doctor::diagnosis(found, style),
+        CommandOutput::Bench(report) => crate::report::bench::fleet(report, style),
+        CommandOutput::Compare(report) => crate::report::bench::compare(report, style),
+        CommandOutput::Script(it) => it.script.to_owned(),
+        CommandOutput::Own(own) => own.text.clone(),
+        CommandOutput::Man(pages) => pages.iter().map(|page| format!("{}\n", page.path.display())).collect(),
+        CommandOutput::Tested(it) => tested(it),
+        CommandOutput::Grouped(tests) => tests.iter().map(|it| format!("{:<10} {}\n", it.group, it.test)).collect(),
+    }
+}
+
+fn tested(tested: &Tested) -> String {
+    let mut out = String::new();
+    if !tested.slowest.is_empty() {
+        out.push_str("slowest tests:\n");
+    }
+    for Slow { test, ms } in &tested.slowest {
+        let _ = writeln!(out, "{:>10}  {test}", duration(*ms));
+    }
+    let checks: Vec<_> = tested.checks.iter().map(|it| format!("{} ({})", it.check, duration(it.ms))).collect();
+    let skipped = match tested.skipped.len() {
+        0 => String::new(),
+        n => format!("; {n} skipped, see above"),
+    };
+    out + &format!("passed: {}{skipped}\n", checks.join(", "))
+}
+
+/// A line that a host said, with its name before it where several may speak. Tabs are left as they are.
+pub fn host_output(host: &str, column: usize, line: &str, style: Style) -> String {
+    let line = line.split('\t').map(visible).collect::<Vec<_>>().join("\t");
+    match column {
+        0 => format!("{line}\n"),
+        _ => format!("{} {line}\n", style.dim(&format!("{host:<column$} |"))),
+    }
+}
+
+fn published(done: &Published) -> String {
+    let (store, reason) = (&done.store, done.reason.as_deref().filter(|reason| !reason.is_empty()));
+    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    let Some(pointer) = &done.pointer else { return format!("{store}: nothing was published{reason}\n") };
+    let how = if done.moved { "names" } else { "names already" };
+    let job = done.job.map(|job| format!("job {job}, ")).unwrap_or_default();
+    format!("{store}: {pointer} {how} {job}{}{reason}\n", name(done.release.as_ref()))
+}
+
+fn pruned(done: &Pruned, style: Style) -> String {
+    let (mut out, mut gone) = (String::new(), 0);
+    for RetentionDecision { what, reason } in &done.kept {
+        let _ = match reason {
+            Some(reason) => writeln!(out, "keep    {what}  {reason}"),
+            None => {
+                gone += 1;
+                writeln!(out, "{} {what}", style.bad("remove "))
+            }
+        };
+    }
+    let end = match (gone, done.removed) {
+        (0, _) => "nothing to remove".to_owned(),
+        (n, true) => format!("{n} removed"),
+        (n, false) => format!("{n} to remove; the same command with --yes removes them"),
+    };
+    let _ = writeln!(out, "{}: {end}", done.store);
+    out
+}
+
+fn triggered(it: &Started, style: Style) -> String {
+    match &it.end {
+        None => format!("pipeline {} {}\n", it.pipeline, style.good("started")),
+        Some(end) => format!("pipeline {}: {}\n", it.pipeline, end.status.replace('_', " ")),
+    }
+}
+
+fn put(done: &PutDone) -> String {
+    let how = match (done.verified, done.by_step, done.already_there) {
+        (true, ..) => "has all of it, every byte",
+        (_, true, _) => "lies ready for store_artifacts",
+        (_, _, true) => "has it already, the same bytes",
+        _ => "stored",
+    };
+    format!("{}: {} {how}\n", done.store, done.release)
+}
+
+fn name(id: Option<&ReleaseId>) -> String {
+    id.map_or_else(|| "-".to_owned(), ToString::to_string)
+}
+
+fn outcome(outcome: &Outcome, style: Style) -> String {
+    let release = name(outcome.release.as_ref());
+    let env = &outcome.env;
+    if outcome.nothing_to_do() {
+        return match outcome.verb {
+            Verb::Prune => format!("{env}: nothing to prune\n"),
+            _ if outcome.dry_run => format!("{env}: nothing to do, everything is as wanted already\n"),
+            _ => format!("{env} already runs {release}: nothing to do\n"),
+        };
+    }
+    if !outcome.dry_run {
+        return match outcome.verb {
+            Verb::Prune => format!("{env}: {}\n", style.good("pruned")),
+            Verb::Rollback => format!("{env}: {} to {release}\n", style.good("rolled back")),
+            _ => format!("{env}: {release} is {}\n", style.good("live")),
+        };
+    }
+    let mut out = String::new();
+    for host in &outcome.targets {
+        let _ = writeln!(out, "{}", style.strong(&host.target));
+        for (n, step) in host.steps.iter().enumerate() {
+            let _ = writeln!(out, "  {}. {step}", n + 1);
+        }
+        if host.steps.is_empty() {
+            out.push_str("  nothing to do\n");
+        } else if outcome.verb != Verb::Prune {
+            let back = match (&host.fallback, &host.replaces) {
+                (Some(release), _) => release.to_string(),
+                (None, Some(link)) => format!("`current` -> {link}, which another tool made"),
+                (None, None) => "nothing: there is no healthy release yet".into(),
+            };
+            let _ = writeln!(out, "  if that fails: back to {back}");
+        }
+    }
+    out
+}
+
+fn controlled(done: &Controlled, style: Style) -> String {
+    let how = match (done.verb, done.dry_run) {
+        (Verb::Stop, false) => "stopped",
+        (Verb::Stop, true) => "would be stopped",
+        (Verb::Start, false) => "started",
+        (Verb::Start, true) => "would be started",
+        (_, false) => "restarted",
+        (_, true) => "would be restarted",
+    };
+    let is = if done.verb == Verb::Stop { "does not run" } else { "runs already" };
+    let line = |host: &ControlledHost| {
+        let end = if host.changed { style.good(how) } else { format!("{is}: nothing to do") };
+        format!("{}: the service of {} {end}\n", host.target, host.release)
+    };
+    done.targets.iter().map(line).collect()
+}
+
+fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
+    let heading =
+        ["ENV", "TARGET", "STATE", "RELEASE", "SINCE", "BY", "PREVIOUS", "SERVICE"].map(str::to_owned).to_vec();
+    let mut rows = vec![heading];
+    let mut notes = String::new();
+    for host in hosts {
+        rows.push(vec![
+            host.env.clone(),
+            host.target.clone(),
+            host.state.to_owned(),
+            name(host.release.as_ref()),
+            host.since.map_or("-".into(), |at| when(at, now)),
+            host.by.clone().unwrap_or_else(|| "-".into()),
+            name(host.previous.as_ref()),
+            host.service.unwrap_or("-").to_owned(),
+        ]);
+        if let Some(who) = &host.locked_by {
+            let _ = writeln!(notes, "{} is locked by {}", host.target, visible(who));
+        }
+        let (target, env) = (&host.target, &host.env);
+        let _ = match (host.state, host.service) {
+            _ if host.locked_by.is_some() => Ok(()),
+            ("unconfirmed", _) => writeln!(
+                notes,
+                "{target}: the last deploy did not come to a good end; deploy again, or `cargo xtask rollback {env}`"
+            ),
+            ("live", Some("stopped")) => writeln!(
+                notes,
+                "{target}: its service does not run: `cargo xtask logs {env}` shows why, `cargo xtask start {env}` starts it"
+            ),
+            ("live", Some("ends at logout")) => writeln!(
+                notes,
+                "{target}: systemd stops its service when the login ends: as root of that host `loginctl enable-linger LOGIN`; `cargo xtask doctor {env}` names the login"
+            ),
+            ("live", Some("unknown")) => {
+                writeln!(notes, "{target}: systemd does not answer: `cargo xtask doctor {env}` shows why")
+            }
+            _ => Ok(()),
+        };
+    }
+    table(style, &rows) + &notes
+}
+
+fn history(host: &HostHistory, style: Style, now: Timestamp) -> String {
+    let mut rows = vec![["WHEN", "WHAT", "RELEASE", "FROM", "BY", "WHY"].map(str::to_owned).to_vec()];
+    for record in &host.records {
+        let event = match record.event {
+            HistoryEvent::Installed => "installed",
+            HistoryEvent::Switched => "switched",
+            HistoryEvent::Live => "live",
+            HistoryEvent::Failed => "FAILED",
+            HistoryEvent::Restored => "restored",
+            HistoryEvent::Removed => "removed",
+            HistoryEvent::Started => "started",
+            HistoryEvent::Stopped => "stopped",
+            HistoryEvent::Restarted => "restarted",
+        };
+        let job = record.ci.as_ref().and_then(|ci| ci.url.as_deref()).map(|url| format!(" {url}")).unwrap_or_default();
+        let reason = record.reason.as_deref().unwrap_or_default().replace('\n', " ");
+        // The table says of which target it speaks.
+        let reason = reason.strip_prefix(&format!("{}: ", host.target)).unwrap_or(&reason).to_owned();
+        rows.push(vec![
+            when(record.at, now),
+            format!("{} ({})", event, record.verb.as_str()),
+            name(record.release.as_ref()),
+            name(record.from.as_ref()),
+            format!("{}{job}", record.by),
+            reason,
+        ]);
+    }
+    let torn = if host.unreadable > 0 {
+        format!("{} torn line(s) were passed over\n", host.unreadable)
+    } else {
+        String::new()
+    };
+    format!("{}\n{}{torn}", style.strong(&host.target), table(style, &rows))
+}
+
+fn releases(listed: &[Listed], style: Style, now: Timestamp) -> String {
+    if listed.is_empty() {
+        return "no releases yet: `cargo xtask build` makes one\n".into();
+    }
+    let mut rows = vec![["RELEASE", "BRANCH", "COMMITTED", "SIZE", "LIVE IN", "KEPT BY"].map(str::to_owned).to_vec()];
+    for it in listed {
+        rows.push(vec![
+            it.release.to_string(),
+            it.branch.clone().unwrap_or_else(|| "-".into()),
+            when(it.time, now),
+            bytes(it.bytes),
+            if it.live_in.is_empty() { "-".into() } else { it.live_in.join(", ") },
+            it.stores.join(", "),
+        ]);
+    }
+    table(style, &rows)
+}
+
+fn diff(diff: &Diff, style: Style) -> String {
+    if diff.live == diff.candidate {
+        return format!("{} runs {} already\n", diff.env, diff.live);
+    }
+    let mut out = format!("{}: {} -> {}\n", diff.env, diff.live, style.strong(diff.candidate.as_str()));
+    let mut files = |sign: &str, changes: &[FileChange]| {
+        for change in changes {
+            let _ = writeln!(out, "  {sign} {}  {} -> {}", change.path, bytes(change.from), bytes(change.to));
+        }
+    };
+    files("+", &diff.added);
+    files("-", &diff.removed);
+    files("~", &diff.changed);
+    let (added, removed, changed) = (diff.added.len(), diff.removed.len(), diff.changed.len());
+    let _ = writeln!(
+        out,
+        "{added} added, {removed} removed, {changed} changed; {} -> {}",
+        bytes(diff.bytes.0),
+        bytes(diff.bytes.1)
+    );
+    for (title, commits) in [("commits it brings", &diff.commits), ("commits it takes away", &diff.lost_commits)] {
+        match commits {
+            Some(commits) if !commits.is_empty() => {
+                let _ = writeln!(out, "{title}:");
+                for commit in commits {
+                    let _ = writeln!(out, "  {}", visible(commit));
+                }
+            }
+            _ => {}
+        }
+    }
+    if diff.commits.is_none() {
+        out.push_str("commits: this checkout does not know both of them\n");
+    }
+    out
+}
+
+fn lock(state: &LockState) -> String {
+    match (&state.held_by, state.unlocked) {
+        (None, _) => format!("{}: not locked\n", state.target),
+        (Some(who), false) => format!("{}: locked by {}\n", state.target, visible(who)),
+        (Some(who), true) => format!("{}: removed the lock of {who}\n", state.target),
+    }
+}
+
+fn lint(findings: &[Finding], style: Style) -> String {
+    if findings.is_empty() {
+        return "no findings\n".into();
+    }
+    let mut out = String::new();
+    for it in findings {
+        let severity = match it.severity {
+            Severity::Error => style.bad("error"),
+            Severity::Warning => style.warn("warning"),
+        };
+        let _ = writeln!(out, "line {}: {severity} [{}] {}\n  hint: {}", it.line, it.code, it.message, it.hint);
+    }
+    let errors = findings.iter().filter(|it| it.severity == Severity::Error).count();
+    let _ = writeln!(out, "{}, {}", count(errors, "error"), count(findings.len() - errors, "warning"));
+    out
+}
+
+fn ci_run(run: &CiRun, style: Style) -> String {
+    let mut rows = vec![["JOB", "STATUS", "TIME"].map(str::to_owned).to_vec()];
+    rows.extend(run.jobs.iter().map(|it| vec![it.job.clone(), it.status.to_owned(), duration(it.ms)]));
+    let mut out = table(style, &rows);
+    for live in &run.live {
+        let _ = writeln!(
+            out,
+            "{} ({}): {}",
+            live.env,
+            live.target,
+            live.release.as_ref().map_or("nothing is live".into(), |id| format!("{id} is live"))
+        );
+    }
+    if !run.changed {
+        out.push_str("nothing changed: every env ran this already, or no deploy job ran\n");
+    }
+    out
+}

@@ -1,0 +1,110 @@
+//! Programs that checks need: rustup, apt-get and `PyPI` bring what is missing, where they may.
+
+use gangplank_system::context::{Context, Input};
+use gangplank_model::error::{CliError, Kind, Result};
+use crate::test::groups::Group;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What the default tests need: programs, by the Debian package of the same name. The first ones run the shell recipes
+/// that this project replaces.
+const PROGRAMS: &[&str] = &["busybox", "csh", "curl", "fish", "groff", "openssl", "wget", "zsh"];
+/// The same for programs in directories that are on few people's PATH: path and package.
+const HIDDEN: &[(&str, &str)] = &[
+    ("/lib/systemd/systemd", "systemd"),
+    ("/usr/sbin/nginx", "nginx-light"),
+    ("/usr/sbin/sshd", "openssh-server"),
+    ("/usr/share/bash-completion/bash_completion", "bash-completion"),
+];
+/// Programs that are in a Debian package of another name: program and package.
+const PACKAGES: &[(&str, &str)] = &[("mke2fs", "e2fsprogs"), ("qemu-system-x86_64", "qemu-system-x86")];
+
+/// CircleCI's Rust images come without clippy; rustup brings it.
+pub fn component(ctx: &Context, component: &str, subcommand: &str) -> Result<()> {
+    if ctx.answer(ctx.cargo(&[subcommand, "--version"]), Input::Empty)?.ok() {
+        return Ok(());
+    }
+    let mut rustup = Command::new("rustup");
+    rustup.args(["component", "add", component]);
+    match ctx.watch(rustup)? {
+        Some(0) => Ok(()),
+        _ => CliError::new(Kind::Failed, format!("`cargo {subcommand}` is not installed"))
+            .hint(format!("rustup component add {component}"))
+            .err(),
+    }
+}
+
+/// Packages of `PyPI`: a validator with CircleCI's own schema, and a client of its API that others wrote.
+const PYTHON: &[&str] = &["check-jsonschema==0.39.0", "circleci==1.2.2"];
+
+/// The validator with CircleCI's own schema, from `PyPI`, in a virtual environment under `target/`. Debian splits the
+/// module for environments from Python; root may have it installed.
+pub fn validator(ctx: &Context) -> Option<PathBuf> {
+    let tools = ctx.root.join("target/tools");
+    let program = tools.join("bin/check-jsonschema");
+    // What an earlier version of this list installed is not enough.
+    let list = tools.join("installed");
+    if program.exists() && fs::read_to_string(&list).is_ok_and(|text| text == PYTHON.join("\n")) {
+        return Some(program);
+    }
+    ctx.note(format!("installing {} into target/tools", PYTHON.join(", ")));
+    let venv = || succeeds(ctx, Path::new("python3"), &["-m", "venv", "--clear", "target/tools"]);
+    let apt = || apt_install(ctx, &["python3", "python3-venv"]);
+    let pip = [&["install", "--quiet", "--disable-pip-version-check"], PYTHON].concat();
+    let installed = (venv() || (apt() && venv())) && succeeds(ctx, &tools.join("bin/pip"), &pip);
+    (installed && fs::write(list, PYTHON.join("\n")).is_ok()).then_some(program)
+}
+
+/// Installs what the default tests need. Without it they are skipped, and fail in CI.
+pub fn install_for_default(ctx: &Context) {
+    let missing = HIDDEN.iter().filter(|(path, _)| !Path::new(path).exists()).map(|(_, package)| *package);
+    install(ctx, &missing_programs(ctx, PROGRAMS).chain(missing).collect::<Vec<_>>());
+}
+
+/// Installs the programs that a group of tests needs.
+pub fn install_for_group(ctx: &Context, group: &Group) {
+    install(ctx, &missing_programs(ctx, group.programs).map(package).collect::<Vec<_>>());
+    if let Some((package, version)) = group.npm {
+        install_from_npm(ctx, package, version);
+    }
+}
+
+/// Installs a package of npm into `target/tools/PACKAGE`. Without npm its tests are skipped.
+fn install_from_npm(ctx: &Context, package: &str, version: &str) {
+    let dir = format!("target/tools/{package}");
+    if ctx.program_on_path("npm").is_none() || ctx.root.join(&dir).join("node_modules").join(package).exists() {
+        return;
+    }
+    ctx.note(format!("installing {package} into {dir}"));
+    let what = format!("{package}@{version}");
+    succeeds(ctx, Path::new("npm"), &["install", "--no-audit", "--no-fund", "--prefix", &dir, &what]);
+}
+
+/// The Debian package that a program is in.
+fn package(program: &'static str) -> &'static str {
+    PACKAGES.iter().find(|(name, _)| *name == program).map_or(program, |(_, package)| package)
+}
+
+fn missing_programs<'a>(ctx: &'a Context, programs: &'a [&'static str]) -> impl Iterator<Item = &'static str> + 'a {
+    programs.iter().copied().filter(|program| ctx.program_on_path(program).is_none())
+}
+
+fn install(ctx: &Context, missing: &[&str]) {
+    if !missing.is_empty() {
+        ctx.note(format!("installing {}", missing.join(", ")));
+        apt_install(ctx, missing);
+    }
+}
+
+/// Only root may, and only Debian and its kin have it; elsewhere it fails without harm.
+fn apt_install(ctx: &Context, packages: &[&str]) -> bool {
+    let install = [&["install", "--yes", "--no-install-recommends"], packages].concat();
+    succeeds(ctx, Path::new("apt-get"), &["update"]) && succeeds(ctx, Path::new("apt-get"), &install)
+}
+
+fn succeeds(ctx: &Context, program: &Path, args: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(args).current_dir(&ctx.root);
+    ctx.answer(command, Input::Empty).is_ok_and(|answer| answer.ok())
+}

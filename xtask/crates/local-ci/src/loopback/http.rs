@@ -1,0 +1,361 @@
+//! HTTP/1.1 for [`super::Loopback`]: one request and one answer a connection, so that nobody waits for an idle client.
+
+use gangplank_model::error::Result;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+const HEAD_MAX: usize = 64 << 10;
+const HEADERS_MAX: usize = 64;
+const BODY_MAX: usize = 1 << 20;
+
+/// A client that says nothing for so long is not there any more.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Which of the two listeners was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listener {
+    /// CircleCI: the API, and the artifact URLs that it gives out.
+    Api,
+    /// What stands for the cloud storage that artifact URLs redirect to.
+    Storage,
+}
+
+/// A request, read whole.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The listener that it came in on.
+    pub host: Listener,
+    /// The authority that it was sent to, as its `Listener` header has it.
+    pub authority: String,
+    /// `GET`, ...
+    pub method: String,
+    /// The path, decoded, without the query.
+    pub path: String,
+    /// The path as it was sent.
+    pub raw_path: String,
+    /// The query, decoded; the last one of a name counts.
+    pub query: BTreeMap<String, String>,
+    /// Headers with names in lower case; values of one name are joined with `, `.
+    pub headers: BTreeMap<String, String>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// The body of an answer.
+#[derive(Debug, Clone)]
+pub enum Body {
+    /// A JSON value.
+    Json(Value),
+    /// Some text.
+    Text {
+        /// Its media type.
+        content_type: String,
+        /// The text.
+        text: String,
+    },
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// A file, streamed. A `Range: bytes=N-` gets the rest of it from there.
+    File(PathBuf),
+    /// A fault: announces all of a body and closes the connection after this many bytes.
+    Cut(Box<Body>, u64),
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// Status code.
+    pub status: u16,
+    /// Headers beyond those of the body.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Body,
+}
+
+impl Reply {
+    /// An answer in JSON.
+    pub fn json(status: u16, value: Value) -> Self {
+        Self { status, headers: Vec::new(), body: Body::Json(value) }
+    }
+
+    /// `{"message": ...}`, which is how CircleCI says most of what is not data.
+    pub fn message(status: u16, message: impl Into<String>) -> Self {
+        Self::json(status, json!({ "message": message.into() }))
+    }
+
+    /// An answer in some other media type.
+    pub fn text(status: u16, content_type: impl Into<String>, text: impl Into<String>) -> Self {
+        let body = Body::Text { content_type: content_type.into(), text: text.into() };
+        Self { status, headers: Vec::new(), body }
+    }
+
+    /// A file.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self { status: 200, headers: Vec::new(), body: Body::File(path.into()) }
+    }
+
+    /// A redirect.
+    pub fn redirect(location: impl Into<String>) -> Self {
+        Self::text(302, "text/plain", "").header("Location", location)
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Closes the connection after so many bytes of the body.
+    #[must_use]
+    pub fn cut(mut self, after: u64) -> Self {
+        self.body = Body::Cut(Box::new(self.body), after);
+        self
+    }
+}
+
+/// Reads a request; `Err` is what to answer when there is none, and `None` when nobody is there to be answered.
+pub(super) fn read(stream: &mut TcpStream, host: Listener) -> Result<Request, Option<Reply>> {
+    let bad = || Some(Reply::message(400, "Bad request."));
+    let _ = stream.set_read_timeout(Some(PATIENCE));
+    let _ = stream.set_write_timeout(Some(PATIENCE));
+    let mut bytes = Vec::new();
+    loop {
+        let mut chunk = [0; 8 << 10];
+        let n = stream.read(&mut chunk).map_err(|_| None)?;
+        if n == 0 {
+            return Err(if bytes.is_empty() { None } else { bad() });
+        }
+        bytes.extend_from_slice(&chunk[..n]);
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut head = httparse::Request::new(&mut headers);
+        match head.parse(&bytes) {
+            Ok(httparse::Status::Complete(end)) => {
+                let mut request = request(&head, host).ok_or_else(bad)?;
+                let length = body_length(&request)?;
+                let mut body = bytes.split_off(end);
+                body.truncate(length);
+                let missing = length - body.len();
+                stream.take(missing as u64).read_to_end(&mut body).map_err(|_| None)?;
+                if body.len() < length {
+                    return Err(bad());
+                }
+                request.body = body;
+                return Ok(request);
+            }
+            Ok(httparse::Status::Partial) if bytes.len() <= HEAD_MAX => {}
+            Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+                return Err(Some(Reply::message(431, "Request header fields too large.")));
+            }
+            Err(_) => return Err(bad()),
+        }
+    }
+}
+
+/// The head of a request. Absolute targets are for proxies, so only a path will do.
+fn request(head: &httparse::Request, host: Listener) -> Option<Request> {
+    let target = head.path.filter(|target| target.starts_with('/'))?;
+    let target = target.split('#').next().unwrap_or_default();
+    let (raw_path, raw_query) = target.split_once('?').unwrap_or((target, ""));
+    let mut query = BTreeMap::new();
+    for pair in raw_query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        query.insert(decode(name, true)?, decode(value, true)?);
+    }
+    let mut headers = BTreeMap::<String, String>::new();
+    for header in head.headers.iter() {
+        let value = String::from_utf8_lossy(header.value).trim().to_owned();
+        headers
+            .entry(header.name.to_ascii_lowercase())
+            .and_modify(|known| *known = format!("{known}, {value}"))
+            .or_insert(value);
+    }
+    Some(Request {
+        host,
+        authority: headers.get("host").cloned()?,
+        method: head.method?.to_owned(),
+        path: decode(raw_path, false)?,
+        raw_path: raw_path.to_owned(),
+        query,
+        headers,
+        body: Vec::new(),
+    })
+}
+
+fn body_length(request: &Request) -> Result<usize, Option<Reply>> {
+    if request.headers.contains_key("transfer-encoding") {
+        return Err(Some(Reply::message(411, "Length required.")));
+    }
+    match request.headers.get("content-length").map(|text| text.parse::<usize>()) {
+        None => Ok(0),
+        Some(Ok(length)) if length <= BODY_MAX => Ok(length),
+        Some(Ok(_)) => Err(Some(Reply::message(413, "Request entity too large."))),
+        Some(Err(_)) => Err(Some(Reply::message(400, "Bad request."))),
+    }
+}
+
+/// Undoes percent-encoding, and `+` for a space where that is meant. `None` for what is not UTF-8 encoded.
+pub(super) fn decode(text: &str, plus: bool) -> Option<String> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+                (digit(bytes.next())? * 16 + digit(bytes.next())?) as u8
+            }
+            b'+' if plus => b' ',
+            byte => byte,
+        });
+    }
+    String::from_utf8(decoded).ok()
+}
+
+/// As Java's `URLEncoder` does it, which is what CircleCI encodes the names of artifacts with.
+pub(super) fn encode(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'*' | b'_' => encoded.push(char::from(byte)),
+            b' ' => encoded.push('+'),
+            byte => {
+                let _ = write!(encoded, "%{byte:02X}");
+            }
+        }
+        encoded
+    })
+}
+
+/// An answer with its body opened: from here on its status is certain.
+pub(super) struct Ready {
+    pub status: u16,
+    head: String,
+    body: Box<dyn Read>,
+}
+
+/// Opens the body of an answer, and sees to ranges.
+pub(super) fn ready(reply: Reply, request: Option<&Request>) -> Ready {
+    let mut headers = reply.headers;
+    let mut status = reply.status;
+    let (body, cut) = match reply.body {
+        Body::Cut(body, after) => (*body, Some(after)),
+        body => (body, None),
+    };
+    let (content_type, mut body, length): (String, Box<dyn Read>, u64) = match body {
+        Body::Json(value) => of_bytes("application/json", value.to_string().into_bytes()),
+        Body::Text { content_type, text } => of_bytes(&content_type, text.into_bytes()),
+        Body::Bytes(bytes) => of_bytes("application/octet-stream", bytes),
+        // Cut twice is cut: the inner fault adds nothing.
+        Body::Cut(..) => of_bytes("text/plain", Vec::new()),
+        Body::File(path) => match File::open(path).and_then(|file| Ok((file.metadata()?.len(), file))) {
+            Ok((length, file)) => {
+                headers.push(("Accept-Ranges".into(), "bytes".into()));
+                let range = request.and_then(|request| request.headers.get("range"));
+                of_file(file, length, range.map(String::as_str), &mut status, &mut headers)
+            }
+            Err(_) => {
+                status = 404;
+                of_bytes("text/plain", b"The file is gone.\n".to_vec())
+            }
+        },
+    };
+    let mut head = format!("HTTP/1.1 {status} {}\r\nConnection: close\r\n", reason(status));
+    let _ = write!(head, "Content-Type: {content_type}\r\nContent-Length: {length}\r\n");
+    for (name, value) in &headers {
+        let _ = write!(head, "{name}: {value}\r\n");
+    }
+    head.push_str("\r\n");
+    let without = matches!(status, 204 | 304) || request.is_some_and(|request| request.method == "HEAD");
+    if without {
+        body = Box::new(io::empty());
+    } else if let Some(after) = cut {
+        body = Box::new(body.take(after));
+    }
+    Ready { status, head, body }
+}
+
+fn of_bytes(content_type: &str, bytes: Vec<u8>) -> (String, Box<dyn Read>, u64) {
+    let length = bytes.len() as u64;
+    (content_type.to_owned(), Box::new(io::Cursor::new(bytes)), length)
+}
+
+/// `bytes=N-` and `bytes=N-M`; a server may answer any other range with the whole.
+fn of_file(
+    mut file: File,
+    length: u64,
+    range: Option<&str>,
+    status: &mut u16,
+    headers: &mut Vec<(String, String)>,
+) -> (String, Box<dyn Read>, u64) {
+    let range = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    let parsed = range.and_then(|(from, to)| {
+        let to = if to.is_empty() { u64::MAX } else { to.parse().ok()? };
+        from.parse::<u64>().ok().filter(|from| *from <= to).map(|from| (from, to))
+    });
+    let content_type = "application/octet-stream".to_owned();
+    let Some((from, to)) = parsed.filter(|_| *status == 200) else {
+        return (content_type, Box::new(file.take(length)), length);
+    };
+    if from >= length || file.seek(SeekFrom::Start(from)).is_err() {
+        *status = 416;
+        headers.push(("Content-Range".into(), format!("bytes */{length}")));
+        return of_bytes("text/plain", Vec::new());
+    }
+    *status = 206;
+    let last = to.min(length - 1);
+    headers.push(("Content-Range".into(), format!("bytes {from}-{last}/{length}")));
+    (content_type, Box::new(file.take(last - from + 1)), last - from + 1)
+}
+
+/// Writes an answer and closes the connection, so that the client gets to read it.
+pub(super) fn write(stream: &mut TcpStream, ready: Ready) {
+    let mut body = ready.body;
+    let written = stream.write_all(ready.head.as_bytes()).and_then(|()| io::copy(&mut body, stream));
+    if written.is_ok() && stream.shutdown(Shutdown::Write).is_ok() {
+        // A close with unread bytes of the request resets the connection, and the answer may be lost with it.
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
+        let _ = io::copy(&mut stream.take(4 << 20), &mut io::sink());
+    }
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        206 => "Partial Content",
+        302 => "Found",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        416 => "Range Not Satisfiable",
+        429 => "Too Many Requests",
+        _ => "Other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_encoded_decodes_to_the_same() {
+        for (text, encoded) in [("a b+c", "a+b%2Bc"), ("é/%", "%C3%A9%2F%25"), ("x-1.tar.gz", "x-1.tar.gz")] {
+            assert_eq!(encode(text), encoded);
+            assert_eq!(decode(encoded, true).as_deref(), Some(text));
+        }
+    }
+
+    #[test]
+    fn what_is_not_encoded_is_refused() {
+        for text in ["%", "%4", "%zz", "%ff", "%+4"] {
+            assert_eq!(decode(text, false), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! One workflow of a run, job by job and step by step.
+
+use gangplank_model::ci::pipeline::{Condition, Job, Kind, PERSISTED, Step, Work, Xtask};
+use crate::run::cloud::Started;
+use crate::run::{JobEnd, Run};
+use crate::workspace::files_below;
+use gangplank_system::context;
+use gangplank_system::context::is_cargos_own;
+use gangplank_model::error;
+use gangplank_model::error::{CliError, Result, WithHint, failed};
+use gangplank_model::event::{Event, ms_since};
+use gangplank_system::git;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+impl Run<'_> {
+    /// Runs the jobs that are wanted, each when those that it requires succeeded, and keeps the first failure.
+    pub(super) fn jobs(
+        &self,
+        wanted: &[String],
+        approve: &dyn Fn(&str) -> Result<bool>,
+    ) -> (Vec<JobEnd>, Option<(String, anyhow::Error)>) {
+        let mut jobs: Vec<JobEnd> = Vec::new();
+        let mut failure = None;
+        for job in self.workflow.jobs.iter().filter(|job| wanted.contains(&job.name)) {
+            let ready = job
+                .requires
+                .iter()
+                .all(|name| jobs.iter().any(|end| end.job == *name && matches!(end.status, "success" | "approved")));
+            let started = Instant::now();
+            let status = if !ready || self.ctx.interrupted() || self.is_filtered_out(job) {
+                "not run"
+            } else {
+                match self.job(job, approve) {
+                    Ok(status) => status,
+                    Err(error) => {
+                        failure = failure.or(Some((job.name.clone(), error)));
+                        "failed"
+                    }
+                }
+            };
+            let ms = ms_since(started);
+            self.cloud.end(&self.running, job, status);
+            self.ctx.emit(Event::JobEnded { job: job.name.clone(), ms, status: status.into() });
+            jobs.push(JobEnd { job: job.name.clone(), status, ms });
+        }
+        (jobs, failure)
+    }
+
+    fn is_filtered_out(&self, job: &Job) -> bool {
+        let Some(filter) = job.filter.as_ref().filter(|filter| !filter.holds(self.values)) else { return false };
+        self.ctx.note(match filter {
+            Condition::Branch(only) => format!("{} runs only on {only}, this is {}", job.name, self.branch),
+            other => format!("{} runs only when {}", job.name, other.expression()),
+        });
+        true
+    }
+
+    fn job(&self, job: &Job, approve: &dyn Fn(&str) -> Result<bool>) -> Result<&'static str> {
+        self.ctx.emit(Event::JobStarted { job: job.name.clone() });
+        match &job.kind {
+            Kind::Approval => Ok(if approve(&job.name)? { "approved" } else { "on hold" }),
+            Kind::Work(work) => self.work(job, work).map(|()| "success"),
+        }
+    }
+
+    fn work(&self, job: &Job, work: &Work) -> Result<()> {
+        let dir = self.dir.join("jobs").join(&job.name);
+        let (project, workspace) = (dir.join("project"), dir.join("workspace"));
+        fs::create_dir_all(&dir).with_hint(
+            error::Kind::Failed,
+            || format!("cannot make {}", dir.display()),
+            || "check its permissions".into(),
+        )?;
+        let started = self.cloud.start(&self.running, job);
+        let variables = work.variables(self.values);
+        for step in &work.steps {
+            if self.ctx.interrupted() {
+                return failed("stopped by a signal").hint("`cargo xtask ci run` starts again").err();
+            }
+            match step {
+                Step::Checkout => git::checkout(self.ctx, &self.commit.sha, self.branch, &project)?,
+                // Cargo's downloads are those of this machine.
+                // The keys of whoever runs this are there.
+                Step::AddSshKeys | Step::RestoreCargoCache | Step::SaveCargoCache => {}
+                Step::Persist { root, paths } => self.layers.persist(&job.name, &local(root, &workspace), paths)?,
+                Step::Attach { at } => {
+                    let files = self.layers.attach(self.workflow, &job.name, &local(at, &workspace))?;
+                    self.ctx.note(format!("attached {files} file(s) of the jobs before"));
+                }
+                Step::StoreArtifacts { path, destination } => {
+                    self.artifacts(job, started.number, &local(path, &workspace), destination)?;
+                }
+                Step::Xtask { name, args, by } => {
+                    let mut command = match by {
+                        Xtask::Cargo => Command::new(self.ctx.var("CARGO").unwrap_or("cargo")),
+                        Xtask::Persisted => Command::new(workspace.join(PERSISTED)),
+                    };
+                    match (by, self.ctx.var(context::var::FEATURES)) {
+                        (Xtask::Persisted, _) => {}
+                        (Xtask::Cargo, None) => drop(command.arg("xtask")),
+                        (Xtask::Cargo, Some(features)) => {
+                            command.args(context::run_xtask(&project, Some(features)));
+                        }
+                    }
+                    command.args(args.iter().map(|arg| arg.resolve(&variables))).current_dir(&project);
+                    self.environment(&mut command, job, &started, &workspace, &project);
+                    command.envs(variables.iter().map(|(name, value)| (name, value)));
+                    let code = self.ctx.watch(command)?;
+                    if code != Some(0) {
+                        return CliError::new(
+                            error::Kind::from_code(code),
+                            format!("step `{name}` {}", context::exit(code)),
+                        )
+                        .hint(format!("its words are above; to run the job alone: `cargo xtask ci run {}`", job.name))
+                        .err();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn artifacts(&self, job: &Job, number: u64, from: &Path, destination: &str) -> Result<()> {
+        if !from.exists() {
+            self.ctx.warn(format!("job `{}`: no artifacts at {}", job.name, from.display()));
+            return Ok(());
+        }
+        for file in files_below(from)? {
+            self.cloud.store(number, &format!("{destination}/{}", file.display()), &from.join(&file))?;
+        }
+        Ok(())
+    }
+
+    /// CircleCI's variables, and ours that say where this machine keeps what CircleCI keeps elsewhere.
+    fn environment(&self, command: &mut Command, job: &Job, started: &Started, workspace: &Path, project: &Path) {
+        // The tokens of this shell are for the real CircleCI, which no job here may ask.
+        let foreign = |name: &str| name.starts_with("CIRCLE_") || ["API_TOKEN", "ARTIFACT_TOKEN"].contains(&name);
+        for name in self.ctx.vars().keys().filter(|name| is_cargos_own(name) || foreign(name)) {
+            command.env_remove(name);
+        }
+        let with_token = self.project.ci.context.is_none_or(|context| job.contexts.iter().any(|it| it == context));
+        command.envs(self.cloud.variables(&self.running, started, with_token));
+        command.envs(self.told.iter().map(|(name, value)| (name, value)));
+        let url = format!("file://{}", project.display());
+        let user = self.ctx.var("USER").unwrap_or("somebody");
+        let app = self.project.app.name;
+        for (name, value) in [
+            ("CI", "true"),
+            ("CIRCLECI", "true"),
+            ("CIRCLE_BRANCH", self.branch),
+            ("CIRCLE_BUILD_URL", &url),
+            ("CIRCLE_JOB", &job.name),
+            ("CIRCLE_NODE_INDEX", "0"),
+            ("CIRCLE_NODE_TOTAL", "1"),
+            ("CIRCLE_PROJECT_REPONAME", app),
+            ("CIRCLE_PROJECT_USERNAME", user),
+            ("CIRCLE_SHA1", &self.commit.sha),
+            ("CIRCLE_USERNAME", user),
+            ("CIRCLE_WORKING_DIRECTORY", &project.display().to_string()),
+            (context::var::HOME, &self.ctx.home.display().to_string()),
+            (context::var::WORKSPACE, &workspace.display().to_string()),
+            ("CARGO_TARGET_DIR", &self.dir.join("cargo").display().to_string()),
+        ] {
+            command.env(name, value);
+        }
+    }
+}
+
+/// The directory of a job that stands for an absolute one of CircleCI's machines.
+fn local(path: &str, workspace: &Path) -> PathBuf {
+    match Path::new(path).strip_prefix(gangplank_model::store_url::WORKSPACE) {
+        Ok(rest) => workspace.join(rest),
+        Err(_) => PathBuf::from(path),
+    }
+}

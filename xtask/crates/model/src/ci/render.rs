@@ -1,0 +1,155 @@
+//! A pipeline as `.circleci/config.yml`. Pure: the same pipeline is the same text, with no logic in it.
+
+use crate::ci::pipeline::{Arg, Job, Kind, PERSISTED, Parameter, Pipeline, Step, Work, Workflow, Xtask};
+use crate::script::quote;
+use crate::store_url::WORKSPACE;
+use std::fmt::Write;
+
+/// Caches hold cargo's downloads only: CircleCI advises against build directories, and a deploy job compiles nothing.
+const CACHE_PREFIX: &str = "v1-cargo-{{ arch }}-";
+
+/// What every config of ours begins with.
+pub const MADE: &str = "# NewReport by `cargo xtask ci generate`";
+
+/// What the file of the pipeline opens with.
+pub const PIPELINE: &str = "\
+# NewReport by `cargo xtask ci generate` from xtask/src/main.rs. Change it there: `cargo xtask ci generate --check` and
+# a test compare. Every job is checkout, cache and one command that also runs on a laptop.
+";
+
+/// What the file of the Rollback button opens with.
+pub const ROLLBACK: &str = "\
+# NewReport by `cargo xtask ci generate`. The Rollback button of CircleCI's Deploys page runs it, once it is chosen in the
+# project settings under Deploys.
+";
+
+/// What the file of the Deploy and Promote buttons opens with.
+pub const DEPLOY: &str = "\
+# NewReport by `cargo xtask ci generate`. The Deploy and Promote buttons of CircleCI's Deploys page run it, once it is chosen
+# in the project settings under Deploys.
+";
+
+/// The YAML of a pipeline, after some words about the file. Caches are named after the lock files.
+pub fn config(pipeline: &Pipeline, about: &str, locks: &[&str]) -> String {
+    let sums: Vec<_> = locks.iter().map(|lock| format!("{{{{ checksum \"{lock}\" }}}}")).collect();
+    let key = format!("{CACHE_PREFIX}{}", sums.join("-"));
+    let mut out = format!("{about}version: 2.1\n\n");
+    if !pipeline.parameters.is_empty() {
+        out.push_str("parameters:\n");
+        for Parameter { name, default } in &pipeline.parameters {
+            let _ = write!(out, "  {name}:\n    type: string\n    default: {}\n", quoted(default));
+        }
+        out.push('\n');
+    }
+    out.push_str("jobs:\n");
+    for (name, work) in pipeline.definitions() {
+        write_job(&mut out, name, work, &key);
+    }
+    out.push_str("workflows:\n");
+    for (n, workflow) in pipeline.workflows.iter().enumerate() {
+        write_workflow(&mut out, workflow, n > 0);
+    }
+    out
+}
+
+fn write_job(out: &mut String, name: &str, work: &Work, key: &str) {
+    let _ = write!(
+        out,
+        "  {name}:\n    docker:\n      - image: {}\n    resource_class: {}\n    environment:\n      PIPELINE_NUMBER: \"<< pipeline.number >>\"\n      CIRCLE_PROJECT_SLUG: << pipeline.project.slug >>\n",
+        work.image, work.resource_class
+    );
+    for (name, value) in &work.environment {
+        // Quoted, because seven digits of a commit may look like a number.
+        let _ = writeln!(out, "      {name}: {}", quoted(value));
+    }
+    out.push_str("    steps:\n");
+    for step in &work.steps {
+        write_step(out, step, key);
+    }
+    out.push('\n');
+}
+
+/// A text that YAML reads as a text, whatever is in it.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+fn write_step(out: &mut String, step: &Step, key: &str) {
+    let _ = match step {
+        Step::Checkout => writeln!(out, "      - checkout"),
+        Step::AddSshKeys => writeln!(out, "      - add_ssh_keys"),
+        Step::RestoreCargoCache => {
+            write!(out, "      - restore_cache:\n          keys:\n            - {key}\n            - {CACHE_PREFIX}\n")
+        }
+        Step::SaveCargoCache => write!(
+            out,
+            "      - save_cache:\n          key: {key}\n          paths:\n            - ~/.cargo/registry/index\n            - ~/.cargo/registry/cache\n            - ~/.cargo/git/db\n"
+        ),
+        Step::Xtask { name, args, by } => {
+            let args: Vec<_> = args.iter().map(argument).collect();
+            let program = match by {
+                Xtask::Cargo => "cargo xtask".to_owned(),
+                Xtask::Persisted => format!("{WORKSPACE}/{PERSISTED}"),
+            };
+            write!(out, "      - run:\n          name: {name}\n          command: {program} {}\n", args.join(" "))
+        }
+        Step::Persist { root, paths } => {
+            let _ = write!(out, "      - persist_to_workspace:\n          root: {root}\n          paths:\n");
+            paths.iter().try_for_each(|path| writeln!(out, "            - {path}"))
+        }
+        Step::Attach { at } => write!(out, "      - attach_workspace:\n          at: {at}\n"),
+        Step::StoreArtifacts { path, destination } => {
+            write!(out, "      - store_artifacts:\n          path: {path}\n          destination: {destination}\n")
+        }
+    };
+}
+
+/// An argument as a shell reads it. A variable stands in double quotes, so its value is one word and no command.
+fn argument(arg: &Arg) -> String {
+    match arg {
+        Arg::Word(word) => quote(word),
+        Arg::Var(name) => format!("\"${name}\""),
+    }
+}
+
+fn write_workflow(out: &mut String, workflow: &Workflow, apart: bool) {
+    if apart {
+        out.push('\n');
+    }
+    let _ = writeln!(out, "  {}:", workflow.name);
+    if let Some(when) = &workflow.when {
+        let _ = writeln!(out, "    when: {}", when.expression());
+    }
+    out.push_str("    jobs:\n");
+    for job in &workflow.jobs {
+        write_node(out, job);
+    }
+}
+
+fn write_node(out: &mut String, job: &Job) {
+    let mut fields = String::new();
+    if job.name != job.definition {
+        let _ = writeln!(fields, "          name: {}", job.name);
+    }
+    if job.kind == Kind::Approval {
+        fields.push_str("          type: approval\n");
+    }
+    if !job.requires.is_empty() {
+        let _ = writeln!(fields, "          requires: [{}]", job.requires.join(", "));
+    }
+    if let Some(filter) = &job.filter {
+        // An expression: CircleCI deprecated the map form of filters in July 2026.
+        let _ = writeln!(fields, "          filters: {}", filter.expression());
+    }
+    if !job.contexts.is_empty() {
+        let _ = writeln!(fields, "          context: [{}]", job.contexts.join(", "));
+    }
+    if let Some(group) = &job.serial_group {
+        let _ = writeln!(fields, "          serial-group: {group}");
+    }
+    let _ = if fields.is_empty() {
+        writeln!(out, "      - {}", job.definition)
+    } else {
+        write!(out, "      - {}:\n{fields}", job.definition)
+    };
+}

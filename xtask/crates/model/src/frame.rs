@@ -1,0 +1,362 @@
+//! Frames: markers that separate the output of a script from everything else on its channel.
+//!
+//! A host runs a script in a shell whose output also carries what the login's profile prints, what background processes
+//! print later, and what an app prints that knows this format. So each script has a random marker, which the host gets on
+//! the command line, and prints it before its first byte and after its last:
+//!
+//! ```text
+//! whatever a profile prints MARK begin\n
+//! the output of the script\n
+//! MARK end CODE\n
+//! whatever comes later
+//! ```
+//!
+//! Both streams have both lines; the code is on stdout. The script travels on stdin as one line between two markers, so a
+//! line that a profile took, or that was cut off, is never run, and no other line is ever run in its place.
+
+use crate::event::Stream;
+use crate::script::quote;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::{Duration, Instant};
+
+/// Exit code of a shell on a host that did not get the script that it was to run.
+pub const EXIT_NO_SCRIPT: i32 = 254;
+/// What it prints then.
+pub const NO_SCRIPT: &str = "the first line on stdin is not the script";
+/// Variables of a login that scripts keep. All others are the profile's: some change what a script does (`CDPATH`,
+/// `TAR_OPTIONS`, `POSIXLY_CORRECT`, ...), and a shell makes functions of some. On this machine scripts keep the same ones,
+/// but those of a proxy.
+pub const KEPT: &[&str] = &[
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "TZ",
+    "TMPDIR",
+    "XDG_CONFIG_HOME",
+    "XDG_RUNTIME_DIR",
+    "DBUS_SESSION_BUS_ADDRESS",
+];
+/// Hosts that fetch a bundle may have to ask a proxy.
+const PROXY: &[&str] = &[
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+];
+/// Variables that change what the programs of a script do. A container's environment is its configuration, so there only
+/// these are removed.
+const HARMFUL: &[&str] = &[
+    "BASH_ENV",
+    "BLOCK_SIZE",
+    "CDPATH",
+    "ENV",
+    "GREP_OPTIONS",
+    "GZIP",
+    "LC_ALL",
+    "POSIXLY_CORRECT",
+    "QUOTING_STYLE",
+    "SHELLOPTS",
+    "TAR_OPTIONS",
+    "TIME_STYLE",
+    "ZSTD_CLEVEL",
+];
+
+/// What each marker begins with.
+const MARKER: &str = "gangplank-";
+
+/// The marker of one script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marker(String);
+
+impl Marker {
+    /// A marker that cannot be guessed: the standard library seeds the hashers of each thread with random bytes of the system.
+    pub fn random() -> Self {
+        let part = || RandomState::new().build_hasher().finish();
+        Self(format!("{MARKER}{:016x}{:016x}", part(), part()))
+    }
+
+    /// The line before the first byte of output.
+    pub fn begin(&self) -> String {
+        format!("{} begin\n", self.0)
+    }
+
+    /// What the line after the last byte of output begins with.
+    fn end(&self) -> String {
+        format!("\n{} end", self.0)
+    }
+
+    /// What is printed between the parts of a sequence.
+    pub fn part(&self) -> String {
+        format!("{} part", self.0)
+    }
+}
+
+/// A text as one line, which `printf %b` turns back: POSIX knows `\\` and `\n` there.
+pub fn one_line(text: &str) -> String {
+    format!("{}\n", text.replace('\\', "\\\\").replace('\n', "\\n"))
+}
+
+/// A script as the line that the command of [`command`] runs.
+pub fn script_line(marker: &Marker, script: &str) -> String {
+    format!("{0} {1} {0}\n", marker.0, one_line(script).trim_end_matches('\n'))
+}
+
+/// The command that runs a script on a host, as one string for the login's shell, which may be bash, csh or fish. `name` is
+/// what processes of the host are called. With a limit the host ends the script itself, because it does not notice that
+/// this side has gone away.
+///
+/// The first shell only sees to the environment. It is called by its path, which a function of the login's shell does not
+/// replace. In it `exec` and `unset`, special builtins, are found before any function, and `exec` finds `env` on PATH, so no
+/// exported function takes their place. `read` takes no byte beyond its line.
+pub fn command(marker: &Marker, name: &str, limit: Option<Duration>, environment: Environment) -> String {
+    let run = "/bin/sh -c \"$1\" \"$0\" \"$2\"";
+    let first = match environment {
+        Environment::OfLogin => {
+            let kept: String =
+                KEPT.iter().chain(PROXY).map(|name| format!(" ${{{name}+\"{name}=${name}\"}}")).collect();
+            format!("exec env -i{kept} {run}")
+        }
+        Environment::OfContainer => format!("unset {}; exec {run}", HARMFUL.join(" ")),
+    };
+    format!("/bin/sh -c {} {} {} {}", quote(&first), quote(name), quote(&runner(limit)), marker.0)
+}
+
+/// Whose environment a command starts in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Environment {
+    /// That of a login's profile: a script keeps a few variables of it.
+    OfLogin,
+    /// That of a container, which its image and its start have set: a script keeps all but the harmful variables.
+    OfContainer,
+}
+
+/// The second shell: it reads the script, runs it, and frames its output. Without line breaks and single quotes, because a
+/// csh passes it on.
+fn runner(limit: Option<Duration>) -> String {
+    let run = match limit {
+        None => "(eval \"$script\")".to_owned(),
+        Some(limit) => format!(
+            "if command -v timeout > /dev/null 2>&1; then timeout -k 2 {} /bin/sh -c \"$script\" \"$0\"; else (eval \"$script\"); fi",
+            limit.as_secs() + 1
+        ),
+    };
+    format!(
+        "mark=$1; IFS= read -r line || line=; case $line in \"$mark \"*\" $mark\") ;; *) echo \"{NO_SCRIPT}\" >&2; exit {EXIT_NO_SCRIPT};; esac; \
+         line=${{line#\"$mark \"}}; script=$(printf %b \"${{line%\" $mark\"}}\"); \
+         echo \"$mark begin\"; echo \"$mark begin\" >&2; {run}; code=$?; \
+         printf \"\\n%s end\\n\" \"$mark\" >&2; printf \"\\n%s end %s\\n\" \"$mark\" \"$code\"; exit 0"
+    )
+}
+
+/// A script that came to its end: exit code, stdout and stderr, without anything outside its frame.
+pub type Framed<'a> = (i32, &'a str, &'a str);
+
+/// Reads the output of a script; `None` where it did not come to its end.
+pub fn parse<'a>(marker: &Marker, stdout: &'a str, stderr: &'a str) -> Option<Framed<'a>> {
+    let (stdout, after) = framed(marker, stdout)?;
+    // With its line break: of a code that was cut off a part may be left.
+    let code = after?.split_once('\n')?.0.trim().parse().ok()?;
+    Some((code, stdout, so_far(marker, stderr)))
+}
+
+/// What was printed outside of the frame: by a profile before it, by what a profile or the script left after it.
+pub fn outside(marker: &Marker, output: &str) -> String {
+    let (before, inside) = output.split_once(&marker.begin()).unwrap_or((output, ""));
+    let after =
+        inside.split_once(&marker.end()).and_then(|(_, rest)| rest.split_once('\n')).map_or("", |(_, after)| after);
+    [before, after].concat()
+}
+
+/// What came so far of a script that was ended before its end.
+pub fn so_far<'a>(marker: &Marker, output: &'a str) -> &'a str {
+    framed(marker, output).map_or(output, |(text, _)| text)
+}
+
+/// Output without its markers, of this script or of parts of it: what a message may hold.
+pub fn without_markers(output: &str) -> String {
+    let is_marker = |word: &str| word.len() == 32 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    let plain = |line: &str| match line.split_once(MARKER) {
+        Some((before, after)) if after.split(' ').next().is_some_and(is_marker) => before.to_owned(),
+        _ => line.to_owned(),
+    };
+    output.lines().map(plain).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether output has the beginning of a frame.
+pub fn has_begun(marker: &Marker, output: &str) -> bool {
+    output.contains(&marker.begin())
+}
+
+/// Whether output has the end of a frame. `seen` bytes of it were looked at before.
+pub fn has_ended(marker: &Marker, output: &[u8], seen: &mut usize) -> bool {
+    let end = format!("{} ", marker.end());
+    // It may be shorter than it was, where the middle of long output was left out.
+    let from = if *seen > output.len() { 0 } else { seen.saturating_sub(end.len()) };
+    *seen = output.len();
+    output[from..].windows(end.len()).any(|piece| piece == end.as_bytes())
+}
+
+/// The output in a frame, and what follows the word `end` where there is an end.
+fn framed<'a>(marker: &Marker, output: &'a str) -> Option<(&'a str, Option<&'a str>)> {
+    let (_, inside) = output.split_once(&marker.begin())?;
+    Some(match inside.split_once(&marker.end()) {
+        Some((inside, after)) => (inside, Some(after)),
+        None => (inside, None),
+    })
+}
+
+/// Reads the output of a script line by line, as it comes.
+pub struct Parser {
+    marker: Marker,
+    /// Whether it has begun, on each stream.
+    begun: [bool; 2],
+    /// Whether it has ended, on stderr.
+    complained: bool,
+    /// What was printed on stderr before it began.
+    pub before: String,
+    /// An empty line that it may have printed, or that belongs to the end of the frame, on each stream.
+    empty: [bool; 2],
+    /// Its exit code, and when it ended.
+    pub ended: Option<(i32, Instant)>,
+}
+
+impl Parser {
+    /// Nothing was read yet.
+    pub fn new(marker: Marker) -> Self {
+        Self { marker, begun: [false; 2], complained: false, before: String::new(), empty: [false; 2], ended: None }
+    }
+
+    /// Whether the script has begun.
+    pub fn has_begun(&self) -> bool {
+        self.begun[0]
+    }
+
+    /// Takes a line, and gives the lines that the script wrote.
+    pub fn line(&mut self, stream: Stream, line: String) -> Vec<String> {
+        let at = usize::from(stream == Stream::Stderr);
+        if !self.begun[at] {
+            // A profile may have printed something without a line break.
+            self.begun[at] = line.ends_with(self.marker.begin().trim_end());
+            if stream == Stream::Stderr && !self.begun[at] {
+                self.before += &(line + "\n");
+            }
+            return vec![];
+        }
+        let is_over = if stream == Stream::Stderr { self.complained } else { self.ended.is_some() };
+        if is_over {
+            return vec![];
+        }
+        if let Some(code) = line.strip_prefix(self.marker.end().trim_start()) {
+            match stream {
+                Stream::Stderr => self.complained = true,
+                Stream::Stdout => self.ended = code.trim().parse().ok().map(|code| (code, Instant::now())),
+            }
+            return vec![];
+        }
+        let before = std::mem::replace(&mut self.empty[at], line.is_empty());
+        before.then(String::new).into_iter().chain((!line.is_empty()).then_some(line)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marker() -> Marker {
+        Marker("m".into())
+    }
+
+    #[test]
+    fn output_outside_of_its_frame_is_ignored() {
+        for (stdout, output) in [
+            ("hi\nm begin\nsaid\n\nm end 3\n", Some(("said\n", 3))),
+            ("no line breakm begin\nsaid\nm end 0\nbye\n", Some(("said", 0))),
+            ("m begin\n\nm end 255\n\nm end 0\n", Some(("", 255))),
+            ("m begin\nother end 0\n\nx begin\n\nm end 1\n", Some(("other end 0\n\nx begin\n", 1))),
+            ("", None),
+            ("hi\n", None),
+            ("m begin\n", None),
+            ("m begin\nsaid\n", None),
+            ("m begin\nx\nm end \n", None),
+            ("m begin\nx\nm end", None),
+            ("m begin\nx\nm end 1", None),
+        ] {
+            let parsed = parse(&marker(), stdout, "").map(|(code, stdout, _)| (stdout, code));
+            assert_eq!(parsed, output, "{stdout:?}");
+        }
+        assert_eq!(outside(&marker(), "hi\nm begin\nx\n\nm end 0\nbye\n"), "hi\nbye\n");
+        assert_eq!(outside(&marker(), "m begin\nx\n\nm end 0\n"), "");
+        let parsed = parse(&marker(), "m begin\n\nm end 0\n", "hi\nm begin\nerror\n\nm end\nbye\n");
+        assert_eq!(parsed, Some((0, "", "error\n")));
+    }
+
+    #[test]
+    fn the_end_is_found_wherever_output_is_cut() {
+        let output = b"m begin\nsome output\nm end 0\nmore";
+        for cut in 0..output.len() {
+            let mut seen = 0;
+            let first = has_ended(&marker(), &output[..cut], &mut seen);
+            assert!(first || has_ended(&marker(), output, &mut seen), "{cut}");
+        }
+        assert!(!has_ended(&marker(), b"m begin\nsome output\nother end 0\n", &mut 0));
+    }
+
+    #[test]
+    fn lines_are_those_of_the_script() {
+        let read = |lines: &str| {
+            let mut parser = Parser::new(marker());
+            let said: Vec<_> = lines.lines().flat_map(|line| parser.line(Stream::Stdout, line.to_owned())).collect();
+            (said.join("|"), parser.ended.map(|(code, _)| code))
+        };
+        for (lines, said, code) in [
+            ("welcome\nm begin\na\n\n\nb\n\nm end 3\nleft behind\n", "a|||b", Some(3)),
+            ("a promptm begin\nno newline\nm end 0\n", "no newline", Some(0)),
+            ("m begin\n\n\nm end 0\n", "", Some(0)),
+            ("m begin\nso far\n", "so far", None),
+            ("it says nothing of ours\n", "", None),
+        ] {
+            assert_eq!(read(lines), (said.to_owned(), code), "{lines:?}");
+        }
+        let mut parser = Parser::new(marker());
+        let mut line = |text: &str| parser.line(Stream::Stderr, text.into());
+        assert_eq!(line("a profile"), Vec::<String>::new());
+        assert_eq!(line("m begin"), Vec::<String>::new());
+        assert_eq!(line("its own"), ["its own"]);
+        assert_eq!(line(""), Vec::<String>::new());
+        assert_eq!(line("m end"), Vec::<String>::new());
+        assert_eq!(line("a trap"), Vec::<String>::new());
+        assert!(!parser.has_begun() && parser.before == "a profile\n");
+    }
+
+    #[test]
+    fn a_script_is_one_line_between_markers() {
+        let script = "printf '%s\\n' \"a\\\\b\"\nexit 3\n";
+        assert_eq!(one_line(script), "printf '%s\\\\n' \"a\\\\\\\\b\"\\nexit 3\\n\n");
+        assert_eq!(script_line(&marker(), "a\nb"), "m a\\nb m\n");
+    }
+
+    #[test]
+    fn markers_are_in_no_message() {
+        let marker = Marker::random();
+        let output = format!(
+            "Welcome{}Out of memory\n\n{} 0\ngangplank-web1 is gone\n{}",
+            marker.begin(),
+            marker.part(),
+            marker.end()
+        );
+        assert_eq!(without_markers(&output).trim(), "Welcome\nOut of memory\n\n\ngangplank-web1 is gone");
+    }
+
+    #[test]
+    fn markers_differ() {
+        assert_ne!(Marker::random(), Marker::random());
+    }
+}

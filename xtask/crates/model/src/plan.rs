@@ -1,0 +1,372 @@
+//! Every decision of deploy, promote, rollback and prune, as pure functions from values to steps.
+//!
+//! `plan` is what `--dry-run` prints and what `apply` does: there is no other code that decides. See
+//! ARCHITECTURE.md for the rules and where they come from.
+
+use crate::history::{HistoryEvent, Record, Verb};
+use crate::state::{Current, Root, ServiceState, State};
+use crate::error::{CliError, Kind, Result, failed, not_found, usage, verification};
+use crate::hook::{Hook, HookPhase};
+use crate::release::id::ReleaseId;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// How many failed releases stay on a target, as evidence.
+const FAILED_KEPT: usize = 2;
+
+/// What is wanted of a target.
+#[derive(Debug, Clone)]
+pub struct Goal {
+    /// Why.
+    pub verb: Verb,
+    /// What is to be live.
+    pub release: ReleaseId,
+    /// Digest of its bundle; unknown when a rollback has not needed it.
+    pub bundle: Option<String>,
+    /// Digest of the service that is to run; `None` for services that are not kept by us.
+    pub service: Option<String>,
+    /// Digest of the variables of a service of commands.
+    pub vars: Option<String>,
+    /// Whether there is a service to restart.
+    pub has_service: bool,
+    /// Go on although the release is older than what is live.
+    pub allow_older: bool,
+    /// Replace a `current` that another tool made.
+    pub take_over: bool,
+    /// Age of the release against each release that may be live somewhere.
+    pub ages: BTreeMap<ReleaseId, Age>,
+}
+
+/// How a release stands to the one that is live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    /// It holds the live one's history, or is younger.
+    Newer,
+    /// The same commit.
+    Same,
+    /// The live one holds its history, or is younger.
+    Older,
+}
+
+/// What git knows of two commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ancestry {
+    /// The candidate is an ancestor of the live commit.
+    CandidateFirst,
+    /// The live commit is an ancestor of the candidate.
+    LiveFirst,
+    /// Neither, or the checkout is too shallow to tell.
+    Unknown,
+}
+
+/// Age of `candidate` against `live`: by the commit graph where it is known, by commit time else.
+pub fn age(candidate: &ReleaseId, live: &ReleaseId, ancestry: Ancestry) -> Age {
+    if candidate.short_sha() == live.short_sha() && candidate.time() == live.time() {
+        return Age::Same;
+    }
+    match ancestry {
+        Ancestry::CandidateFirst => Age::Older,
+        Ancestry::LiveFirst => Age::Newer,
+        Ancestry::Unknown if candidate.time() < live.time() => Age::Older,
+        Ancestry::Unknown => Age::Newer,
+    }
+}
+
+/// One thing to do on one target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum Step {
+    /// Put the release on the target, verified, without making it live.
+    Install {
+        /// What.
+        release: ReleaseId,
+    },
+    /// Point `current` at it.
+    Activate {
+        /// What.
+        release: ReleaseId,
+        /// What was live.
+        from: Option<ReleaseId>,
+    },
+    /// Run a hook of the project.
+    Hook {
+        /// Its name.
+        name: String,
+        /// What goes live.
+        release: ReleaseId,
+    },
+    /// Stop the old process and start the new one.
+    Restart {
+        /// What.
+        release: ReleaseId,
+    },
+    /// Wait until it is healthy.
+    Check {
+        /// What.
+        release: ReleaseId,
+    },
+    /// Write down that it is live and healthy.
+    Confirm {
+        /// What.
+        release: ReleaseId,
+    },
+    /// Remove old releases.
+    Remove {
+        /// Which; empty when only debris is removed.
+        releases: Vec<ReleaseId>,
+    },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Install { release } => write!(f, "install {release}"),
+            Self::Activate { release, from: Some(from) } => write!(f, "activate {release} (was {from})"),
+            Self::Activate { release, from: None } => write!(f, "activate {release} (first release)"),
+            Self::Hook { name, .. } => write!(f, "run the hook {name}"),
+            Self::Restart { release } => write!(f, "restart the service with {release}"),
+            Self::Check { release } => write!(f, "check the health of {release}"),
+            Self::Confirm { release } => write!(f, "record that {release} is live"),
+            Self::Remove { releases } if releases.is_empty() => f.write_str("remove what interrupted runs left"),
+            Self::Remove { releases } => {
+                let names: Vec<_> = releases.iter().map(ReleaseId::as_str).collect();
+                write!(f, "remove {}", names.join(", "))
+            }
+        }
+    }
+}
+
+/// What to do on one target, and what to go back to when it fails.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostPlan {
+    /// URL of the target.
+    pub target: String,
+    /// In this order. Empty: it is as wanted.
+    pub steps: Vec<Step>,
+    /// The release that a failure puts back; `None` when there was no good one.
+    pub fallback: Option<ReleaseId>,
+    /// What `current` points to that another tool made: a failure restores it where there is no release to reverted.
+    pub replaces: Option<String>,
+}
+
+/// Plans one target.
+pub fn plan(target: &str, goal: &Goal, state: &State, keep: usize) -> Result<HostPlan> {
+    if !(goal.take_over && matches!(state.current, Current::Foreign(_))) {
+        usable(target, state)?;
+    }
+    let release = &goal.release;
+    if let (Some(have), Some(want)) = (state.installed.get(release), &goal.bundle)
+        && have != want
+    {
+        return verification(format!(
+            "{target} already has a {release} with other bytes: bundle {}, this one is {}",
+            short(have),
+            short(want)
+        ))
+        .hint("one commit was built twice with different results: make the build reproducible, or deploy a new commit")
+        .err();
+    }
+    if goal.verb != Verb::Rollback && !goal.allow_older {
+        never_backwards(target, goal, state)?;
+    }
+    let release = release.clone();
+    let mut steps = Vec::new();
+    if !state.installed.contains_key(&release) {
+        steps.push(Step::Install { release: release.clone() });
+    }
+    let switch = state.live() != Some(&release);
+    let confirmed = state.history.confirmed(&release) && !switch;
+    let runs = match (&goal.service, &state.service) {
+        // Its files were moved away under what runs.
+        _ if goal.has_service && !state.installed.contains_key(&release) => false,
+        (Some(want), ServiceState::Running { spec, release: running }) => want == spec && *running == release,
+        (Some(_), _) => false,
+        (None, _) if !goal.has_service => true,
+        // Hosts tell of its variables and of nothing else, so a switch that never ended well is another reason.
+        (None, _) => confirmed && (state.vars.is_none() || goal.vars == state.vars),
+    };
+    if switch {
+        steps.push(Step::Activate { release: release.clone(), from: state.live().cloned() });
+    }
+    if goal.has_service && (switch || !runs) {
+        steps.push(Step::Restart { release: release.clone() });
+    }
+    if switch || !runs || !confirmed {
+        steps.push(Step::Check { release: release.clone() });
+        steps.push(Step::Confirm { release: release.clone() });
+    }
+    steps.extend(prune_step(&once_live(goal, state), keep));
+    Ok(HostPlan { target: target.to_owned(), steps, fallback: fallback(state), replaces: replaces(state) })
+}
+
+/// Adds the hooks of a project to the plans of the hosts that are switched. Those for after run wherever a release is
+/// recorded as live: a run that was killed in between is finished.
+pub fn add_hooks(plans: &mut [HostPlan], hooks: &[Hook]) {
+    let due = |phase, release: &ReleaseId| -> Vec<Step> {
+        let these = hooks.iter().filter(|hook| hook.phase == phase);
+        these.map(|hook| Step::Hook { name: hook.name.to_owned(), release: release.clone() }).collect()
+    };
+    let (mut first_switch, mut first_live) = (true, true);
+    for plan in plans {
+        let at = |plan: &HostPlan, wanted: fn(&Step) -> bool| plan.steps.iter().position(wanted);
+        let Some(live) = at(plan, |step| matches!(step, Step::Confirm { .. })) else { continue };
+        let Step::Confirm { release } = plan.steps[live].clone() else { continue };
+        plan.steps.splice(live..live, due(HookPhase::AfterEach, &release));
+        if std::mem::take(&mut first_live) {
+            plan.steps.extend(due(HookPhase::AfterAll, &release));
+        }
+        if let Some(switch) = at(plan, |step| matches!(step, Step::Activate { .. })) {
+            plan.steps.splice(switch..switch, due(HookPhase::BeforeEach, &release));
+            if std::mem::take(&mut first_switch) {
+                plan.steps.splice(switch..switch, due(HookPhase::BeforeAll, &release));
+            }
+        }
+    }
+}
+
+/// Plans a pruning, without a release to deploy.
+pub fn plan_prune(target: &str, state: &State, keep: usize) -> Result<HostPlan> {
+    usable(target, state)?;
+    Ok(HostPlan {
+        target: target.to_owned(),
+        steps: prune_step(state, keep).into_iter().collect(),
+        fallback: None,
+        replaces: None,
+    })
+}
+
+/// What another tool made `current` point to.
+fn replaces(state: &State) -> Option<String> {
+    match &state.current {
+        Current::Foreign(to) => Some(to.clone()),
+        _ => state.taken_over.clone(),
+    }
+}
+
+/// The release that `rollback` means on a target. `interrupted` is when a rollback began that was killed and is now
+/// run again: where that one had come to its end, there is nothing left to go back to.
+pub fn rollback_to(target: &str, state: &State, interrupted: Option<jiff::Timestamp>) -> Result<ReleaseId> {
+    usable(target, state)?;
+    if let Some(done) = interrupted.and_then(|since| state.history.rolled_back_since(since)) {
+        return Ok(done.clone());
+    }
+    match state.history.previous(state.live()) {
+        Some(id) => Ok(id.clone()),
+        None => not_found(match state.live() {
+            Some(live) => {
+                format!("{target} has nothing to roll back to: nothing was live and healthy before {live}")
+            }
+            None => format!("{target} has nothing to roll back to: nothing was ever deployed there"),
+        })
+        .hint(match &state.taken_over {
+            Some(to) => format!(
+                "`current` pointed to `{to}` before: deploy again, and a deploy that fails restores it; or make it again on the host"
+            ),
+            None => "name a release to go back to: `cargo xtask rollback ENV RELEASE`; `cargo xtask releases` lists them"
+                .to_owned(),
+        })
+        .err(),
+    }
+}
+
+/// A target that a person has to look at first.
+pub fn usable(target: &str, state: &State) -> Result<()> {
+    match (&state.root, &state.current) {
+        (Root::NotADirectory, _) => {
+            failed(format!("{target} is not a directory")).hint("remove the file, or give the env another target").err()
+        }
+        (_, Current::NotALink) => failed(format!("{target}: `current` is not a symbolic link"))
+            .hint("what it serves is offline once it is moved away: choose a moment, then `mv current current.by-hand` on the host and deploy again")
+            .err(),
+        (_, Current::Foreign(to)) => {
+            failed(format!("{target}: `current` points to `{to}`, which is no release of this tool"))
+                .hint("`cargo xtask deploy ENV --take-over` replaces it without a gap and restores it if the deploy fails; or deploy to an empty directory")
+                .err()
+        }
+        _ => Ok(()),
+    }
+}
+
+fn never_backwards(target: &str, goal: &Goal, state: &State) -> Result<()> {
+    let Some(live) = state.live() else { return Ok(()) };
+    if goal.ages.get(live) != Some(&Age::Older) {
+        return Ok(());
+    }
+    CliError::new(Kind::Stale, format!("{} is older than {live}, which is live on {target}", goal.release))
+        .hint(format!(
+            "to go back use `cargo xtask rollback ENV {}`; to insist, deploy with --allow-older",
+            goal.release
+        ))
+        .err()
+}
+
+/// What to go back to: the last release that was healthy here and still is installed.
+fn fallback(state: &State) -> Option<ReleaseId> {
+    if let Some(live) = state.confirmed_live() {
+        return Some(live.clone());
+    }
+    let good = state.history.live_stack().into_iter().rev().find(|id| state.installed.contains_key(*id));
+    match good {
+        Some(id) => Some(id.clone()),
+        // Live, but not through us: better than nothing.
+        None if !state.history.knows_a_switch() => state.live().cloned(),
+        None => None,
+    }
+}
+
+/// What goes: releases that were good beyond `keep`, failed ones beyond [`FAILED_KEPT`], and those that were installed
+/// but never tried. What no record speaks of is not ours to judge and stays.
+fn prune_step(state: &State, keep: usize) -> Option<Step> {
+    let history = &state.history;
+    let installed = |id: &&&ReleaseId| state.installed.contains_key(**id);
+    let mut stay: BTreeSet<&ReleaseId> = state.live().into_iter().chain(history.previous(state.live())).collect();
+    // The way back from a release that is not confirmed yet.
+    stay.extend(history.live_stack().iter().rev().find(installed));
+    stay.extend(history.good().iter().filter(installed).take(keep));
+    stay.extend(history.bad().iter().filter(installed).take(FAILED_KEPT));
+    let gone: Vec<_> = state.installed.keys().filter(|id| !stay.contains(id) && history.knows(id)).cloned().collect();
+    (!gone.is_empty() || state.debris > 0).then_some(Step::Remove { releases: gone })
+}
+
+/// The state once the goal is live: what a deploy prunes is what a prune after it would.
+fn once_live(goal: &Goal, state: &State) -> State {
+    let mut after = state.clone();
+    if !(state.live() == Some(&goal.release) && state.history.confirmed(&goal.release)) {
+        after.history.records.push(Record {
+            at: jiff::Timestamp::UNIX_EPOCH,
+            event: HistoryEvent::Live,
+            verb: goal.verb,
+            release: Some(goal.release.clone()),
+            from: None,
+            commit: None,
+            by: String::new(),
+            ci: None,
+            reason: None,
+        });
+    }
+    after.current = Current::Release(goal.release.clone());
+    after.installed.insert(goal.release.clone(), goal.bundle.clone().unwrap_or_default());
+    after
+}
+
+fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
+/// The release that several targets agree on, or an error that says how they differ.
+pub fn agreed(env: &str, found: &[(String, ReleaseId)]) -> Result<ReleaseId> {
+    match found.first() {
+        Some((_, first)) if found.iter().all(|(_, id)| id == first) => Ok(first.clone()),
+        _ => {
+            let each: Vec<_> = found.iter().map(|(target, id)| format!("{target} to {id}")).collect();
+            usage(format!("the targets of {env} would go back to different releases: {}", each.join(", ")))
+                .hint(format!("name one: `cargo xtask rollback {env} RELEASE`"))
+                .err()
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,7 @@
+//! Releases as values: their ids, manifests and digests.
+
+pub mod digest;
+pub mod id;
+pub mod layout;
+pub mod links;
+pub mod manifest;

@@ -1,0 +1,102 @@
+//! Scripts that compare an installed release with its list of entries and its digests.
+
+use crate::script::{ENTRIES, EXIT_VERIFICATION, in_root};
+use crate::release::id::ReleaseId;
+use crate::release::layout::META;
+
+/// The checker of SHA-256 digests: that of coreutils, or macOS's. `is DIGEST FILE` is true where a file has a digest.
+pub const SUMS_TOOL: &str = r#"if command -v sha256sum > /dev/null 2>&1; then check='sha256sum -c'; else check='shasum -a 256 -c'; fi
+is() { printf '%s  %s\n' "$1" "$2" | $check - > /dev/null 2>&1; }"#;
+
+/// `compare TEXT all` prints how this directory differs from a list of entries (see `Manifest::entries`): lines `missing`
+/// and `extra`, a tab, and the entry, `missing` ones first. With `own` in the place of `all`, links that [`super::share`]
+/// makes and extra directories are no difference: they are the engine's own. It fails where it could not compare.
+///
+/// Each line of the list is counted twice and each entry once, so both are there three times, twice where the entry is
+/// missing, and once where nothing expects it. Any other number is that of a name with a line break in it, which no entry of
+/// the list has. The last line of the list is never an entry, so it has to come out as `missing`: a `sort` that ran out of
+/// room must not pass for a comparison. `find -perm` compares all bits, those of set-uid too.
+pub const COMPARE: &str = r#"tab=$(printf '\t')
+entries() {
+  # In a directory of several logins their group may write.
+  if grouped ../..; then group=-002; else group=-020; fi
+  find . -path ./.gangplank -prune -o -type d ! -perm $group ! -perm -002 -print | sed -n "s|^[.]/|dir$tab&|p"
+  find . -path ./.gangplank -prune -o -type d \( -perm $group -o -perm -002 \) -print | sed -n "s|^[.]/|dir that others may write$tab&|p"
+  find . -path ./.gangplank -prune -o -type f -perm 644 -print | sed "s|^|file 644$tab|"
+  find . -path ./.gangplank -prune -o -type f -perm 755 -print | sed "s|^|file 755$tab|"
+  find . -path ./.gangplank -prune -o -type f \( -perm -4000 -o -perm -2000 \) -print | sed "s|^|set-id file$tab|"
+  find . -path ./.gangplank -prune -o -type f ! -perm 644 ! -perm 755 ! -perm -4000 ! -perm -2000 -print | sed "s|^|file of another mode$tab|"
+  find . -path ./.gangplank -prune -o ! -type f ! -type d ! -type l -print | sed "s|^|special file$tab|"
+  find . -path ./.gangplank -prune -o -type l -print | while IFS= read -r link; do
+    printf 'link\t%s\t%s\n' "$link" "$(readlink "$link")"
+  done
+}
+shared() {
+  while IFS= read -r line; do
+    case $line in
+      "extra${tab}dir$tab"*) continue ;;
+      "extra${tab}link$tab"*)
+        link=${line#"extra${tab}link$tab./"}; to=${link#*"$tab"}; link=${link%%"$tab"*}
+        up=../../; rest=$link; while [ "$rest" != "${rest#*/}" ]; do up=../$up; rest=${rest#*/}; done
+        [ "$to" != "${up}shared/$link" ] || continue ;;
+    esac
+    printf '%s\n' "$line"
+  done
+}
+compare() {
+  odd=$({ printf '%s\nend\n%s\nend\n' "$1" "$1"; entries; } | sort | uniq -c |
+    sed -n -e "/^ *3 /d" -e "s|^ *2 |missing$tab|p" -e t -e "s|^ *[0-9]* |extra$tab|p" | sort -r) || return 1
+  case $odd in *"missing${tab}end"*) ;; *) echo 'the entries could not be compared' >&2; return 1 ;; esac
+  printf '%s\n' "$odd" | grep -v "^missing${tab}end$" | if [ "$2" = own ]; then shared; else cat; fi
+}"#;
+
+/// Fails when an entry of an installed release is missing, is not what it was, or is an extra set-id file. Prints other
+/// entries that are extra, as [`verify`] does: an app may write beside its files. A release that an engine without
+/// [`ENTRIES`] has installed is compared with its digests alone.
+pub fn verify_files(root: &str, id: &ReleaseId) -> String {
+    in_root(
+        root,
+        &format!(
+            "cd ./releases/{id}
+{SUMS_TOOL}
+{COMPARE}
+bad() {{ printf '%s\\n' \"$1\" | head -n 50 >&2; exit {EXIT_VERIFICATION}; }}
+[ -f {META}/SHA256SUMS ] || bad '{META}/SHA256SUMS is gone'
+said=$($check {META}/SHA256SUMS 2>/dev/null) || bad \"$(printf '%s\\n' \"$said\" | grep -v ': OK$')\"
+[ -f {META}/{ENTRIES} ] || exit 0
+# Beside the files there are digests of the manifest and of the list of entries.
+[ $(($(grep -c '^file ' {META}/{ENTRIES}) + 2)) = $(($(wc -l < {META}/SHA256SUMS))) ] || bad '{META}/SHA256SUMS was changed'
+odd=$(compare \"$(cat {META}/{ENTRIES})\" own) || exit {EXIT_VERIFICATION}
+! printf '%s\\n' \"$odd\" | grep -q -e \"^missing$tab\" -e \"^extra${{tab}}set-id\" || bad \"$odd\"
+[ -z \"$odd\" ] || printf '%s\\n' \"$odd\"
+"
+        ),
+    )
+}
+
+/// Compares an installed release with what is on stdin: a line `digests`, the digests as `sha256sum` prints them, an empty
+/// line, and the list of entries.
+/// Prints the files whose digest differs, then a line `entries`, then each entry that is `missing` or `extra`: that word, a
+/// tab, and the entry as in the list.
+pub fn verify(root: &str, id: &ReleaseId) -> String {
+    in_root(
+        root,
+        &format!(
+            "both=$(cat)
+cd ./releases/{id}
+{SUMS_TOOL}
+{COMPARE}
+line='
+'
+sums=${{both%%\"$line$line\"*}}; list=${{both#*\"$line$line\"}}; sums=${{sums#digests}}; sums=${{sums#\"$line\"}}
+code=0; said=
+[ -z \"$sums\" ] || said=$(printf '%s\\n' \"$sums\" | $check - 2>/dev/null) || code=$?
+# A checker that is not there, or that failed, prints nothing.
+[ $code = 0 ] || [ -n \"$said\" ] || {{ echo 'cannot check digests' >&2; exit 1; }}
+printf '%s\\n' \"$said\" | grep -v ': OK$' | grep . || true
+echo entries
+compare \"$list\" own
+"
+        ),
+    )
+}

@@ -1,0 +1,117 @@
+//! Room for the small files of a rollback or a prune on a disk that is full.
+//!
+//! Each install leaves a reserve of a few small files. A script that fails because the disk is full is run again after one
+//! of them was removed: one at a time, because an app that writes a log would take all of it at once.
+
+use crate::script::{in_root, quote};
+use crate::release::id::ReleaseId;
+
+/// How many files the reserve has, so a script is run again at most so often.
+pub const FILES: u32 = 8;
+/// Size of each, in bytes: a lock, a record, and the directories around them. Random bytes, which no file system
+/// compresses.
+const BYTES: u32 = 16 << 10;
+
+/// Fills the reserve of the root that is the working directory, as far as there is room.
+pub fn reserve() -> String {
+    format!(
+        "([ -d releases ] || exit 0
+mkdir -p .reserve || exit 0
+n=0; while [ $n -lt {FILES} ]; do
+  [ -s .reserve/$n ] || head -c {BYTES} /dev/urandom > .reserve/$n || {{ rm -f .reserve/$n; exit 0; }}
+  n=$((n + 1))
+done) 2> /dev/null
+"
+    )
+}
+
+/// Removes one file of the reserve and prints `made`. If there is none it prints `inodes` when the disk can take no more
+/// files. `df -i` of macOS has other columns.
+pub fn make_room(root: &str) -> String {
+    let body = "for room in .reserve/*; do
+  if [ -f \"$room\" ]; then rm -f \"$room\"; echo made; exit 0; fi
+done
+set -- $(df -Pi . 2> /dev/null)
+[ \"${2:-}\" = Inodes ] || exit 0
+set -- $(df -Pi . 2> /dev/null | tail -n 1)
+[ \"${2:-0}\" = 0 ] || [ \"${4:-1}\" != 0 ] || echo inodes
+";
+    in_root(root, body)
+}
+
+/// What [`make_room`] printed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Whether there is more room now.
+    pub made: bool,
+    /// Whether it is inodes that the disk lacks.
+    pub inodes: bool,
+}
+
+impl Room {
+    /// Reads what [`make_room`] prints.
+    pub fn parse(text: &str) -> Self {
+        let has = |word| text.lines().any(|line| line == word);
+        Self { made: has("made"), inodes: has("inodes") }
+    }
+
+    /// What a person can do on a host that has no room left. `spare` is a release that no rollback needs.
+    pub fn hint(&self, root: &str, spare: Option<&ReleaseId>) -> String {
+        let shows = if self.inodes {
+            "the disk has no inodes left (`df -i` shows it): remove directories of many small files"
+        } else {
+            "make room: `df -h` shows the disk"
+        };
+        match spare {
+            Some(id) => {
+                let path = quote(&format!("{root}/releases/{id}"));
+                format!("{shows}; on the host, `rm -r -- {path}` removes a release that no rollback needs")
+            }
+            None => format!("{shows}; every release is needed, so remove logs or other files, then run this again"),
+        }
+    }
+}
+
+/// Whether a script failed because the disk was full, by what it printed. dash says only `I/O error`.
+pub fn is_full(said: &str) -> bool {
+    ["No space left", "Disk quota exceeded", "Wrote only", "I/O error"].iter().any(|words| said.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::process::Command;
+
+    fn run(root: &str, text: &str) -> String {
+        let said = Command::new("sh").args(["-c", text]).current_dir(root).output().unwrap();
+        assert!(said.status.success() && said.stderr.is_empty(), "{}", String::from_utf8_lossy(&said.stderr));
+        String::from_utf8(said.stdout).unwrap()
+    }
+
+    #[test]
+    fn reserve_is_used_up_one_file_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().to_str().unwrap();
+        run(root, &reserve());
+        assert!(!dir.path().join(".reserve").exists(), "before the first install there is nothing to keep room for");
+        fs::create_dir(dir.path().join("releases")).unwrap();
+        run(root, &format!("set -eu\n{}", reserve()));
+        let count = || fs::read_dir(dir.path().join(".reserve")).unwrap().count();
+        for left in (0..FILES as usize).rev() {
+            assert!(Room::parse(&run(root, &make_room(root))).made);
+            assert_eq!(count(), left);
+        }
+        assert_eq!(Room::parse(&run(root, &make_room(root))), Room::default());
+        run(root, &reserve());
+        assert_eq!(count(), FILES as usize);
+    }
+
+    #[test]
+    fn hint_quotes_the_path_of_a_release() {
+        let (room, id) = (Room::default(), "20260801T000000-0000001".parse().unwrap());
+        let hint = room.hint("/srv/my app", Some(&id));
+        assert!(hint.contains("`rm -r -- '/srv/my app/releases/20260801T000000-0000001'`"), "{hint}");
+        assert!(!room.hint("/srv/app", None).contains("rm -r"));
+    }
+}

@@ -1,0 +1,366 @@
+//! Starting and stopping the app on a target, as scripts: one module for each kind of service.
+
+mod pidfile;
+mod port;
+mod systemd;
+
+use crate::frame::one_line;
+use crate::script::durable::DURABLE;
+use crate::script::{UMASK, quote};
+use crate::project::Service;
+use crate::release::digest;
+use crate::release::id::ReleaseId;
+use std::time::Duration;
+pub use crate::service::systemd::{READABLE, Unit, rights, static_user};
+
+/// A service with its variables filled in, ready to be started on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Spec {
+    /// Nothing to start.
+    None,
+    /// A process of the pidfile service.
+    Pidfile {
+        /// The text of `service/spec`: a script that sets the variables and becomes the app.
+        spec: String,
+        /// Seconds that the old process may take to stop.
+        stop_seconds: u64,
+    },
+    /// A unit of systemd.
+    Systemd(Unit),
+    /// Commands of the project.
+    Command {
+        /// Lines that export the variables.
+        exports: String,
+        /// The same as a file for `EnvironmentFile=`.
+        env: String,
+        /// See [`Service::Command`].
+        restart: String,
+        /// See [`Service::Command`].
+        stop: String,
+        /// See [`Service::Command`].
+        status: String,
+        /// See [`Service::Command`].
+        log: String,
+    },
+}
+
+/// A script and what it reads. What it reads may be secret; the script never is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    /// What it does, for people who look at the processes of a host.
+    pub what: &'static str,
+    /// POSIX commands.
+    pub text: String,
+    /// Standard input.
+    pub stdin: String,
+    /// How long it may take; what takes longer is ended with all that it started.
+    pub limit: Duration,
+    /// Whether it is ended when somebody asks us to stop.
+    pub interruptible: bool,
+    /// Whether it holds a command of the project, which is never run twice where once is meant.
+    pub of_project: bool,
+}
+
+/// What [`Spec::status`] exits with when the service will not come back by itself.
+const GONE: i32 = 3;
+/// Longer than any restart that is worth waiting for.
+const LIMIT: Duration = Duration::from_secs(600);
+
+impl Script {
+    /// A script that nobody may interrupt.
+    pub fn new(text: String, stdin: String) -> Self {
+        Self { what: "run a script", text, stdin, limit: LIMIT, interruptible: false, of_project: false }
+    }
+
+    /// The same, holding a command of the project.
+    #[must_use]
+    pub fn of_project(self) -> Self {
+        Self { of_project: true, ..self }
+    }
+
+    /// Says what it does.
+    #[must_use]
+    pub fn called(self, what: &'static str) -> Self {
+        Self { what, ..self }
+    }
+}
+
+impl Spec {
+    /// Makes the spec of a service; `vars` are already filled in.
+    pub fn new(service: &Service, vars: &[(String, String)]) -> Self {
+        let exports = exports(vars);
+        match service {
+            Service::None => Self::None,
+            Service::Pidfile { run, stop_timeout } => {
+                let run: Vec<_> = run.iter().map(|word| quote(word)).collect();
+                Self::Pidfile {
+                    spec: format!("{exports}exec {}\n", run.join(" ")),
+                    stop_seconds: stop_timeout.as_secs().max(1),
+                }
+            }
+            Service::Systemd { unit, manager, run, lines, stop_timeout, handover } => {
+                Self::Systemd(Unit::new(unit, *manager, run, lines, *stop_timeout, *handover, vars))
+            }
+            Service::Command { restart, stop, status, log } => Self::Command {
+                exports,
+                env: systemd::env_file(vars),
+                restart: (*restart).to_owned(),
+                stop: (*stop).to_owned(),
+                status: (*status).to_owned(),
+                log: (*log).to_owned(),
+            },
+        }
+    }
+
+    /// Names what would be started: another digest means that a restart is due even though the release is the same.
+    pub fn digest(&self) -> Option<String> {
+        match self {
+            Self::Pidfile { spec, .. } => Some(digest::of(spec.as_bytes())),
+            Self::Systemd(unit) => Some(unit.digest()),
+            Self::None | Self::Command { .. } => None,
+        }
+    }
+
+    /// Digest of the variables of a service of commands, as [`state`] prints it: other ones are a reason to restart it.
+    pub fn vars(&self) -> Option<String> {
+        match self {
+            // As the shell keeps them.
+            Self::Command { exports, .. } => {
+                Some(digest::of(format!("{}\n", exports.trim_end_matches('\n')).as_bytes()))
+            }
+            Self::None | Self::Pidfile { .. } | Self::Systemd(_) => None,
+        }
+    }
+
+    /// Fails where a restart would fail before it has touched anything. The root need not be there yet.
+    pub fn ready(&self, root: &str) -> Option<Script> {
+        match self {
+            Self::Systemd(unit) => Some(unit.ready(root).called("ask for systemd")),
+            Self::Pidfile { .. } => Some(pidfile::ready(root).called("look for another service")),
+            Self::None | Self::Command { .. } => None,
+        }
+    }
+
+    /// Fails where [`Self::start`] and a restart as it was would leave the service stopped.
+    pub fn startable(&self, root: &str) -> Option<Script> {
+        match self {
+            Self::Pidfile { .. } => Some(pidfile::startable(root).called("look at how the service was started")),
+            Self::None | Self::Systemd(_) | Self::Command { .. } => None,
+        }
+    }
+
+    /// Fails where [`Self::halt`] would fail before it has touched anything.
+    pub fn ready_to_halt(&self, root: &str) -> Option<Script> {
+        match self {
+            Self::Systemd(unit) => unit.ready_to_halt(root).map(|script| script.called("ask for rights")),
+            Self::None | Self::Pidfile { .. } | Self::Command { .. } => None,
+        }
+    }
+
+    /// Stops what runs and starts `id`. With `revert` it is started as it was when it was last healthy.
+    pub fn restart(&self, root: &str, id: &ReleaseId, revert: bool) -> Option<Script> {
+        let script = match self {
+            Self::None => return None,
+            Self::Pidfile { spec, stop_seconds } => pidfile::restart(root, id, spec, *stop_seconds, revert),
+            Self::Systemd(unit) => unit.restart(root, id, revert),
+            Self::Command { exports, env, restart, .. } => with_env_file(root, exports, env, restart, revert),
+        };
+        Some(script.called("restart the service"))
+    }
+
+    /// Stops the service.
+    pub fn stop(&self, root: &str) -> Option<Script> {
+        let script = match self {
+            Self::None => return None,
+            Self::Pidfile { stop_seconds, .. } => pidfile::stop(root, *stop_seconds),
+            Self::Systemd(unit) => unit.stop(root),
+            Self::Command { exports, stop, .. } => command(root, exports, stop),
+        };
+        Some(script.called("stop the service"))
+    }
+
+    /// Stops the service until it is started again, or the host boots.
+    pub fn halt(&self, root: &str) -> Option<Script> {
+        match self {
+            Self::Systemd(unit) => Some(unit.halt(root).called("stop the service")),
+            Self::None | Self::Pidfile { .. } | Self::Command { .. } => self.stop(root),
+        }
+    }
+
+    /// Starts the service of `id`, which is live, as it was when it was last healthy.
+    pub fn start(&self, root: &str, id: &ReleaseId) -> Option<Script> {
+        match self {
+            Self::Systemd(unit) => Some(unit.start(root).called("start the service")),
+            Self::None | Self::Pidfile { .. } | Self::Command { .. } => self.restart(root, id, true),
+        }
+    }
+
+    /// Exits with 0 while the service runs, with `GONE` when it will not come back by itself; else prints why not.
+    ///
+    /// `else_asked` is whether the app itself is asked, too; `port` is one that no other process of this root may
+    /// have, which is looked at when it ended, or with `last`.
+    pub fn status(&self, root: &str, else_asked: bool, port: Option<u16>, last: bool) -> Option<Script> {
+        let script = match self {
+            Self::Pidfile { .. } => pidfile::status(root, port, last),
+            Self::Systemd(unit) => unit.status(root, else_asked, port, last),
+            Self::Command { exports, status, .. } if !status.is_empty() => command(root, exports, status),
+            Self::None | Self::Command { .. } => return None,
+        };
+        Some(script.called("ask whether the service runs"))
+    }
+
+    /// Starts a service that has ended once more, or lets its manager go on doing so.
+    pub fn start_again(&self, root: &str, id: &ReleaseId) -> Option<Script> {
+        match self {
+            Self::Pidfile { .. } => Some(pidfile::start_again(root, id).called("start the service again")),
+            Self::Systemd(unit) => Some(unit.start_again(root).called("start the service again")),
+            Self::None | Self::Command { .. } => None,
+        }
+    }
+
+    /// Whether a status says that an app ended because its address was in use.
+    pub fn is_address_in_use(said: &str) -> bool {
+        said.contains(port::IN_USE)
+    }
+
+    /// Remembers how the service was started, now that it is healthy.
+    pub fn confirm(&self, root: &str) -> Option<Script> {
+        match self {
+            Self::Pidfile { .. } => Some(pidfile::confirm(root)),
+            Self::Systemd(unit) => Some(unit.confirm(root)),
+            Self::Command { .. } => Some(keep_vars(root)),
+            Self::None => None,
+        }
+    }
+
+    /// Prints the last lines of the service's log.
+    pub fn log(&self, root: &str, lines: u32) -> Option<Script> {
+        match self {
+            Self::Pidfile { .. } => Some(pidfile::log(root, lines)),
+            Self::Systemd(unit) => Some(unit.log(root, lines)),
+            Self::Command { log, exports, .. } if !log.is_empty() => {
+                Some(command(root, exports, &format!("LINES={lines} FOLLOW=0\n({log}) 2>&1 | tail -n {lines}")))
+            }
+            Self::None | Self::Command { .. } => None,
+        }
+    }
+
+    /// The same with those of processes before the current one.
+    pub fn last_lines(&self, root: &str, lines: u32) -> Option<Script> {
+        let script = match self {
+            Self::Pidfile { .. } => pidfile::last_lines(root, lines),
+            Self::Systemd(unit) => unit.last_lines(root, lines),
+            Self::None | Self::Command { .. } => self.log(root, lines)?,
+        };
+        Some(script.called("show the log of the service"))
+    }
+
+    /// The same, and then each line as it is written, until it is ended. It may end by itself, and is not begun again.
+    pub fn follow(&self, root: &str, lines: u32) -> Option<Script> {
+        let script = match self {
+            Self::Pidfile { .. } => pidfile::follow(root, lines),
+            Self::Systemd(unit) => unit.follow(root, lines),
+            Self::Command { log, exports, .. } if log.contains("FOLLOW") => {
+                command(root, exports, &format!("LINES={lines} FOLLOW=1\n({log}) 2>&1"))
+            }
+            Self::None | Self::Command { .. } => return None,
+        };
+        Some(script.called("follow the log of the service"))
+    }
+
+    /// Whether a code of [`Self::status`] says that the service will not come back.
+    pub fn is_gone(&self, code: Option<i32>) -> bool {
+        match self {
+            Self::Pidfile { .. } | Self::Systemd(_) => code == Some(GONE),
+            Self::None | Self::Command { .. } => false,
+        }
+    }
+}
+
+/// What a script wants to be shown as warnings, of what it wrote to stderr.
+pub fn warnings(stderr: &str) -> impl Iterator<Item = &str> {
+    stderr.lines().filter_map(|line| line.strip_prefix(systemd::WARNING))
+}
+
+/// Lines of a target's state about its service: `service running DIGEST RELEASE` or `service stopped`; and `vars DIGEST`, the
+/// variables with which a service of commands was healthy last.
+pub fn state() -> String {
+    let vars = "if [ -s service/vars.good ]; then
+  vars=$(sha256sum < service/vars.good 2> /dev/null || shasum -a 256 < service/vars.good 2> /dev/null || true)
+  [ -z \"$vars\" ] || echo \"vars ${vars%% *}\"
+fi";
+    format!("{}\n{}\n{vars}", pidfile::state(), systemd::state())
+}
+
+/// Lines that export variables.
+pub fn exports(vars: &[(String, String)]) -> String {
+    vars.iter().map(|(name, value)| format!("export {name}={}\n", quote(value))).collect()
+}
+
+/// The command of a restart, after the variables were written to `service/env`, where a unit that is not ours may read
+/// them. With `revert` they are those with which the service was healthy last.
+fn with_env_file(root: &str, exports: &str, env: &str, restart: &str, revert: bool) -> Script {
+    let good = if revert {
+        "if has_text service/vars.good; then
+  vars=$(cat service/vars.good); ! has_text service/env.good || env=$(cat service/env.good)
+fi"
+    } else {
+        ":"
+    };
+    let text = format!(
+        "set -eu
+cd -- {}
+{UMASK}
+{DURABLE}IFS= read -r line; vars=$(printf %b \"$line\"); IFS= read -r line; env=$(printf %b \"$line\")
+make_dir service
+{good}
+# On a full disk it takes room from the reserve, because the command itself is not run twice.
+put() {{ until printf '%s\\n' \"$1\" > \"$2\"; do set -- \"$1\" \"$2\" .reserve/*; [ -f \"$3\" ] || return 1; rm -f \"$3\"; done; }}
+(private; rm -f service/env.new service/vars.new; put \"$env\" service/env.new; put \"$vars\" service/vars.new)
+replace service/env service/vars
+eval \"$vars\"
+exec sh -c {}\n",
+        quote(root),
+        quote(restart)
+    );
+    Script::new(text, one_line(exports) + &one_line(env)).of_project()
+}
+
+/// Remembers the variables with which the service became healthy.
+fn keep_vars(root: &str) -> Script {
+    // The variables last: where they are, both are.
+    let body = r#"for file in env vars; do
+  [ ! -f "service/$file" ] || { rm -f "service/$file.good.new"; cp -p "service/$file" "service/$file.good.new"; replace "service/$file.good"; }
+done
+"#;
+    Script::new(pidfile::script(root, body), String::new())
+}
+
+/// A command of the project with variables, in a directory, exactly as `sh -c` runs it.
+pub fn command(root: &str, exports: &str, command: &str) -> Script {
+    // The variables come by stdin: they may be secret, and a command line is for everybody to read.
+    let (root, command) = (quote(root), quote(command));
+    let text = format!("set -eu\ncd -- {root}\n{UMASK}\nvars=$(cat); eval \"$vars\"\nexec sh -c {command}\n");
+    Script::new(text, exports.to_owned()).of_project()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn variables_are_quoted_and_never_in_the_script() {
+        let vars = [("PASSWORD".to_owned(), "it's $HOME".to_owned())];
+        let pidfile =
+            Spec::new(&Service::Pidfile { run: &["bin/app", "--x y"], stop_timeout: Duration::from_secs(3) }, &vars);
+        let script = pidfile.restart("/srv/a", &"20260822T101500-1a2b3c4".parse().unwrap(), false).unwrap();
+        assert_eq!(script.stdin, "export PASSWORD='it'\\''s $HOME'\nexec bin/app '--x y'\n");
+        assert!(!script.text.contains("PASSWORD"));
+        let command =
+            Spec::new(&Service::Command { restart: "svc restart", stop: "svc stop", status: "", log: "" }, &vars);
+        let script = command.restart("/srv/a", &"20260822T101500-1a2b3c4".parse().unwrap(), false).unwrap();
+        assert!(!script.text.contains("PASSWORD") && script.stdin.contains("PASSWORD"));
+        assert_eq!(command.status("/srv/a", false, None, false), None);
+    }
+}

@@ -1,0 +1,115 @@
+//! What git would leave out of the commit that brings an xtask, because of a line that was there for something else.
+
+use gangplank_model::error::{Result, usage};
+use gangplank_system::git::Ignored;
+
+/// The manifest of the engine, which stands for its directory: what lies in it is taken in again by a `.gitignore` there.
+const ENGINE: &str = "xtask/engine/Cargo.toml";
+
+/// What follows from paths that git ignores.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Forced {
+    /// Files that only `git add --force` takes in.
+    pub files: Vec<String>,
+    /// What a person should know about them.
+    pub notes: Vec<String>,
+}
+
+/// The paths to ask git about, out of those that are written.
+pub fn asked(written: &[String]) -> Vec<String> {
+    // The lock of the xtask is taken in again as well.
+    let own = |path: &&String| *path != "xtask/Cargo.lock" && *path != ".gitignore";
+    let one = |path: &String| if path == "xtask/engine/" { ENGINE.to_owned() } else { path.clone() };
+    let lock = written.iter().all(|path| path != "Cargo.lock").then(|| "Cargo.lock".to_owned());
+    written.iter().filter(own).map(one).chain(lock).collect()
+}
+
+/// Decides which ignored files git can be forced to take in. An xtask cannot: what is compiled below it stays out. Nor can
+/// a configuration of cargo that was there, which may hold what is private.
+pub fn judge(ignored: &[Ignored], is_there: &dyn Fn(&str) -> bool) -> Result<Forced> {
+    let mut forced = Forced::default();
+    for Ignored { path, at, rule } in ignored {
+        if path.starts_with("xtask/") {
+            return usage(format!("git ignores {path}: {at} says `{rule}`"))
+                .hint(format!(
+                    "change that line, or add `!/xtask/` below it, until `git check-ignore {path}` prints nothing"
+                ))
+                .err();
+        }
+        if path.starts_with(".cargo/") && is_there(path) {
+            return usage(format!("git ignores {path}, and every job needs its alias: {at} says `{rule}`"))
+                .hint("move what is private in it to ~/.cargo/config.toml, then remove that line")
+                .err();
+        }
+        let reason = if path == "Cargo.lock" { ", and the jobs build with --locked" } else { "" };
+        forced.notes.push(format!("git ignores {path}{reason}: {at} says `{rule}`, so it needs `git add --force`"));
+        forced.files.push(path.clone());
+    }
+    Ok(forced)
+}
+
+/// A `.gitignore` with a line for each directory that has none yet; `None` when all have one.
+pub fn with_dirs(text: &str, dirs: &[String]) -> Option<String> {
+    let ignores = |dir: &str| {
+        text.lines().any(|line| {
+            let line = line.trim();
+            let line = line.strip_suffix('/').unwrap_or(line);
+            line.strip_prefix("**/").or(line.strip_prefix('/')).unwrap_or(line) == dir
+        })
+    };
+    let missing: Vec<_> = dirs.iter().filter(|dir| !ignores(dir)).collect();
+    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    let lines: String = missing.iter().map(|dir| format!("/{dir}\n")).collect();
+    (!missing.is_empty()).then(|| format!("{text}{end}{lines}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_files_are_forced_or_refused() {
+        for (path, is_there, is_forced, says) in [
+            ("Cargo.lock", true, true, "build with --locked: .gitignore:2 says `rule`"),
+            ("Cargo.lock", false, true, "git ignores Cargo.lock"),
+            (".circleci/config.yml", true, true, "git ignores .circleci/config.yml: .gitignore:2"),
+            (".cargo/config.toml", false, true, "`git add --force`"),
+            (".cargo/config.toml", true, false, "every job needs its alias"),
+            ("xtask/src/main.rs", false, false, "git ignores xtask/src/main.rs"),
+            (ENGINE, false, false, "git ignores xtask/engine/Cargo.toml"),
+        ] {
+            let ignored = Ignored { path: path.into(), at: ".gitignore:2".into(), rule: "rule".into() };
+            match judge(&[ignored], &|_| is_there) {
+                Ok(forced) => {
+                    assert!(
+                        is_forced && forced.files == [path] && forced.notes[0].contains(says),
+                        "{path}: {forced:?}"
+                    );
+                }
+                Err(error) => assert!(!is_forced && error.to_string().contains(says), "{path}: {error}"),
+            }
+        }
+        assert_eq!(judge(&[], &|_| true).unwrap(), Forced::default());
+    }
+
+    #[test]
+    fn directories_without_a_line_get_one() {
+        let dirs = ["target", "out/cargo"].map(str::to_owned);
+        for (before, after) in [
+            ("", Some("/target\n/out/cargo\n")),
+            ("*.log", Some("*.log\n/target\n/out/cargo\n")),
+            ("target\n", Some("target\n/out/cargo\n")),
+            ("**/target/\n out/cargo/ \n", None),
+            ("/target/\r\n/out/cargo\r\n", None),
+            ("targets\n/out/cargo\n", Some("targets\n/out/cargo\n/target\n")),
+        ] {
+            assert_eq!(with_dirs(before, &dirs).as_deref(), after, "{before:?}");
+        }
+    }
+
+    #[test]
+    fn every_written_file_is_asked_about_but_those_with_a_line_of_their_own() {
+        let written = [".gitignore", "xtask/Cargo.lock", "xtask/Cargo.toml", "xtask/engine/"].map(str::to_owned);
+        assert_eq!(asked(&written), ["xtask/Cargo.toml", ENGINE, "Cargo.lock"]);
+    }
+}

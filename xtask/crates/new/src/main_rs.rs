@@ -1,0 +1,403 @@
+//! `xtask/src/main.rs` of a project: that of this repository with other values in it.
+//!
+//! It is filled in piece by piece, and each piece has to be there, so a change of the file that this module does not know
+//! of is an error of its tests and not a project that does not compile.
+
+use gangplank_model::error::{Result, failed};
+use gangplank_model::project;
+use gangplank_model::project::{Ci, Env, Handoff, Project};
+
+/// What main.rs states.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What is built.
+    pub app: App,
+    /// How releases are handed over.
+    pub handoff: Handoff,
+    /// URL of the bucket, where the handoff has one.
+    pub bucket: String,
+    /// dev and prod.
+    pub envs: [TargetAnswers; 2],
+    /// The branch that is deployed.
+    pub branch: String,
+    /// Image of the jobs that compile, when it is not the usual one.
+    pub image: Option<String>,
+    /// Whether warnings of clippy fail the pipeline.
+    pub is_strict: bool,
+    /// Whether code that rustfmt would change does.
+    pub is_formatted: bool,
+}
+
+/// What is built and how it is started.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// Its name.
+    pub name: String,
+    /// Packages whose binaries are built.
+    pub packages: Vec<String>,
+    /// Files that go with them.
+    pub include: Vec<String>,
+    /// Features with which they are built, each as `PACKAGE/FEATURE`.
+    pub features: Vec<String>,
+    /// Binaries that are not built, and the features that they want.
+    pub without: Vec<(String, Vec<String>)>,
+    /// Folders that look as if they did, and why they do not.
+    pub left_out: Vec<(String, &'static str)>,
+    /// How it runs.
+    pub runs: Runs,
+}
+
+/// How an app runs, as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Runs {
+    /// A service of ours, which says its commit at `/version`.
+    Sample,
+    /// A program that listens at `PORT`, as far as one can see.
+    Server(String),
+    /// No service, or none that one can see.
+    No,
+}
+
+/// Where an env's app goes.
+#[derive(Debug, Clone)]
+pub struct TargetAnswers {
+    /// Name of the env.
+    pub name: &'static str,
+    /// URLs of its targets; a directory of this machine when there is none.
+    pub targets: Vec<String>,
+}
+
+impl App {
+    /// The sample app under another name.
+    pub fn sample(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            packages: vec![name.to_owned()],
+            include: vec!["app/static".into()],
+            features: vec![],
+            without: vec![],
+            left_out: vec![],
+            runs: Runs::Sample,
+        }
+    }
+}
+
+impl TargetAnswers {
+    /// An env without a host.
+    pub fn local(name: &'static str) -> Self {
+        Self { name, targets: vec![] }
+    }
+
+    /// One more target.
+    pub fn add(&mut self, url: &str) {
+        self.targets.push(url.to_owned());
+    }
+
+    fn is_remote(&self) -> bool {
+        self.targets.iter().any(|target| target.starts_with("ssh:"))
+    }
+
+    /// URLs of its targets.
+    pub fn urls(&self) -> Vec<String> {
+        if self.targets.is_empty() { vec![format!("file:target/deploy/{}", self.name)] } else { self.targets.clone() }
+    }
+}
+
+impl Plan {
+    /// The stores, in the order in which a deploy asks them.
+    fn stores(&self) -> Vec<String> {
+        let handed_over_by = match self.handoff {
+            Handoff::Workspace => None,
+            Handoff::Artifacts => Some("circleci:artifacts".to_owned()),
+            Handoff::S3 => Some(self.bucket.clone()),
+        };
+        ["circleci:workspace".to_owned()]
+            .into_iter()
+            .chain(handed_over_by)
+            .chain(["file:target/store".into()])
+            .collect()
+    }
+
+    /// Only jobs that ask CircleCI's API need its token.
+    fn context(&self) -> Option<String> {
+        (self.handoff == Handoff::Artifacts).then(|| format!("{}-circleci", self.app.name))
+    }
+
+    /// The same as main.rs will say, as far as the configs depend on it. It lives as long as the process, like the constant.
+    pub fn project(&self) -> Project {
+        let envs = self.envs.iter().map(|place| Env {
+            name: place.name,
+            targets: leak_all(&place.urls()),
+            approval: place.name == "prod",
+            context: Some(leak(&format!("{}-{}", self.app.name, place.name))),
+            ..Env::DEFAULT
+        });
+        Project {
+            app: project::App { name: leak(&self.app.name), ..project::App::DEFAULT },
+            stores: leak_all(&self.stores()),
+            envs: Box::leak(envs.collect::<Vec<_>>().into_boxed_slice()),
+            ci: Ci {
+                branch: leak(&self.branch),
+                handoff: self.handoff,
+                context: self.context().map(|it| leak(&it)),
+                rust_image: self.image.as_deref().map_or(Ci::DEFAULT.rust_image, leak),
+                pointers: Box::leak(Box::new([(leak(&self.branch), "LATEST_BUILD_NUM")])),
+                ..Ci::DEFAULT
+            },
+        }
+    }
+}
+
+fn leak(text: &str) -> &'static str {
+    Box::leak(text.to_owned().into_boxed_str())
+}
+
+fn leak_all(texts: &[String]) -> &'static [&'static str] {
+    Box::leak(texts.iter().map(|text| leak(text)).collect::<Vec<_>>().into_boxed_slice())
+}
+
+/// A Rust array of texts.
+fn array(texts: &[String]) -> String {
+    format!("&[{}]", texts.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", "))
+}
+
+/// The text of main.rs for a plan, out of that of this repository.
+pub fn fill(template: &str, plan: &Plan) -> Result<String> {
+    let mut main = Filling { text: template.to_owned(), values: vec![] };
+    let app = &plan.app;
+    main.cut("/// The workspace hands over from job to job", "const SERVICE: ")?;
+    let stores = main.value(array(&plan.stores()));
+    main.swap("stores: STORES", &format!("stores: {stores}"))?;
+    let features =
+        if app.features.is_empty() { String::new() } else { format!(", features: {}", array(&app.features)) };
+    let (packages, include) = (array(&app.packages), array(&app.include));
+    let built = format!("name: {:?}, packages: {packages}, include: {include}{features}", app.name);
+    let built = main.value(built);
+    main.swap(r#"name: "app", packages: &["app"], include: &["app/static"]"#, &built)?;
+    for place in &plan.envs {
+        fill_env(&mut main, place, &app.name)?;
+    }
+    match &app.runs {
+        Runs::Sample => {
+            let run = main.value(format!("bin/{}", app.name));
+            main.swap("bin/app", &run)?;
+        }
+        Runs::Server(binary) => {
+            let run = main.value(format!("bin/{binary}"));
+            main.swap("bin/app", &run)?;
+            ports_for_health(&mut main)?;
+        }
+        Runs::No => nothing_runs(&mut main)?,
+    }
+    fill_ci(&mut main, plan)?;
+    Ok(main.finish())
+}
+
+fn fill_env(main: &mut Filling, place: &TargetAnswers, app: &str) -> Result<()> {
+    let TargetAnswers { name, .. } = place;
+    let urls = main.value(array(&place.urls()));
+    main.swap(&format!(r#"&["file:target/deploy/{name}"]"#), &urls)?;
+    let context = main.value(format!("{app}-{name}"));
+    main.swap(&format!("\"app-{name}\""), &format!("\"{context}\""))?;
+    if place.is_remote() {
+        // Whoever deploys asks the host, so the app has to listen where the host can be asked.
+        let port = format!("${{{}_PORT:-", name.to_uppercase());
+        main.swap(&format!("http://127.0.0.1:{port}"), &format!("http://{{host}}:{port}"))?;
+        main.swap(
+            &format!("vars: &[(\"PORT\", \"{port}"),
+            &format!("vars: &[(\"HOST\", \"0.0.0.0\"), (\"PORT\", \"{port}"),
+        )?;
+    }
+    Ok(())
+}
+
+/// Nobody knows what a foreign app answers; that it takes connections can be seen.
+fn ports_for_health(main: &mut Filling) -> Result<()> {
+    main.swap_all("answers(\"http://", "listens(\"")?;
+    main.swap_all("/version\")", "\")")?;
+    main.cut("/// Healthy is what answers with the commit", "fn main()")?;
+    main.swap(
+        "fn main()",
+        "/// Healthy is what takes connections. A service that says its commit can be asked for it: see `Check::Http`.\n\
+         const fn listens(addr: &'static str) -> Health {\n    Health::new(Check::Tcp { addr })\n}\n\nfn main()",
+    )
+}
+
+/// Only files are put in place: another program serves them, or a person starts them.
+fn nothing_runs(main: &mut Filling) -> Result<()> {
+    main.drop_lines(&["            vars: ", "            service: ", "            health: "])?;
+    main.cut("const SERVICE: ", "fn main()")?;
+    main.swap("App, Check, Ci, Env, Health, Project, Service}", "App, Ci, Env, Project}")?;
+    main.swap("use std::time::Duration;\n", "")
+}
+
+fn fill_ci(main: &mut Filling, plan: &Plan) -> Result<()> {
+    let mut says = Vec::new();
+    if plan.branch != "main" {
+        says.push(format!("branch: {:?}", plan.branch));
+        says.push(format!("pointers: &[({:?}, \"LATEST_BUILD_NUM\")]", plan.branch));
+    }
+    if plan.handoff != Handoff::Workspace {
+        says.push(format!("handoff: Handoff::{:?}", plan.handoff));
+        let last = if plan.app.runs == Runs::No { "Project}" } else { "Project, Service}" };
+        main.swap(last, &format!("Handoff, {last}"))?;
+    }
+    says.extend(plan.image.as_ref().map(|image| format!("rust_image: {image:?}")));
+    says.extend(plan.context().map(|context| format!("context: Some({context:?})")));
+    says.extend((!plan.is_strict).then(|| "deny_warnings: false".to_owned()));
+    says.extend((!plan.is_formatted).then(|| "format: false".to_owned()));
+    if plan.context().is_none() {
+        main.drop_lines(&["    // The context holds CIRCLE_TOKEN"])?;
+    }
+    let ci =
+        if says.is_empty() { "Ci::DEFAULT".into() } else { format!("Ci {{ {}, ..Ci::DEFAULT }}", says.join(", ")) };
+    main.swap(r#"Ci { context: Some("app-circleci"), ..Ci::DEFAULT }"#, &ci)
+}
+
+/// A text whose pieces are replaced, each of which has to be there. What replaces them is put in at the end, so that no
+/// value of a person's is taken for a piece.
+struct Filling {
+    text: String,
+    values: Vec<String>,
+}
+
+/// Stands for a value: private characters around its number.
+fn placeholder(n: usize) -> String {
+    format!("\u{e000}{n}\u{e001}")
+}
+
+impl Filling {
+    fn swap(&mut self, from: &str, to: &str) -> Result<()> {
+        if self.text.matches(from).count() != 1 {
+            return missing(from);
+        }
+        self.text = self.text.replace(from, to);
+        Ok(())
+    }
+
+    /// Keeps a value of a person's, and gives what stands for it.
+    fn value(&mut self, value: String) -> String {
+        self.values.push(value);
+        placeholder(self.values.len() - 1)
+    }
+
+    /// The text with all values in it.
+    fn finish(self) -> String {
+        let values = self.values.iter().enumerate();
+        values.fold(self.text, |text, (n, value)| text.replace(&placeholder(n), value))
+    }
+
+    fn swap_all(&mut self, from: &str, to: &str) -> Result<()> {
+        if !self.text.contains(from) {
+            return missing(from);
+        }
+        self.text = self.text.replace(from, to);
+        Ok(())
+    }
+
+    /// Takes out everything from one piece up to another.
+    fn cut(&mut self, from: &str, to: &str) -> Result<()> {
+        let Some(start) = self.text.find(from) else { return missing(from) };
+        let Some(length) = self.text[start..].find(to) else { return missing(to) };
+        self.text.replace_range(start..start + length, "");
+        Ok(())
+    }
+
+    /// Takes out all lines that begin so.
+    fn drop_lines(&mut self, starts: &[&str]) -> Result<()> {
+        for start in starts {
+            if !self.text.lines().any(|line| line.starts_with(start)) {
+                return missing(start);
+            }
+            self.text =
+                self.text.lines().filter(|line| !line.starts_with(start)).map(|line| format!("{line}\n")).collect();
+        }
+        Ok(())
+    }
+}
+
+fn missing<T>(piece: &str) -> Result<T> {
+    failed(format!("xtask/src/main.rs, of which new projects are made, has not exactly one `{}`", piece.trim()))
+        .hint("bring it back, or change `new/main_rs.rs` with it")
+        .err()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(app: App, handoff: Handoff) -> Plan {
+        let envs = [TargetAnswers::local("dev"), TargetAnswers::local("prod")];
+        let bucket = "s3://acme/app".into();
+        Plan { app, handoff, bucket, envs, branch: "main".into(), image: None, is_strict: true, is_formatted: true }
+    }
+
+    fn filled(plan: &Plan) -> String {
+        fill(crate::tree::template("xtask/src/main.rs").unwrap(), plan).unwrap()
+    }
+
+    #[test]
+    fn every_piece_is_there_for_every_kind_of_app() {
+        let foreign = |runs: Runs| App {
+            name: "web".into(),
+            packages: vec!["web".into()],
+            include: vec![],
+            features: vec!["web/cli".into()],
+            without: vec![],
+            left_out: vec![],
+            runs,
+        };
+        for app in [App::sample("web"), foreign(Runs::Server("webd".into())), foreign(Runs::No)] {
+            for handoff in Handoff::ALL {
+                let mut plan = plan(app.clone(), handoff);
+                let text = filled(&plan);
+                assert!(!text.contains("\"app\"") && !text.contains("app-") && !text.contains("STORES"), "{text}");
+                assert_eq!(text.contains("Handoff::"), handoff != Handoff::Workspace, "{text}");
+                assert_eq!(text.matches("web-circleci").count(), usize::from(handoff == Handoff::Artifacts), "{text}");
+                assert_eq!(text.contains(r#"features: &["web/cli"]"#), app.runs != Runs::Sample, "{text}");
+                plan.branch = "trunk".into();
+                plan.image = Some("cimg/rust:1.95.0".into());
+                plan.is_strict = false;
+                let text = filled(&plan);
+                assert!(text.contains(r#"branch: "trunk""#) && text.contains(r#"rust_image: "cimg/rust:1.95.0""#));
+            }
+        }
+    }
+
+    #[test]
+    fn an_app_of_which_little_is_known_is_asked_little() {
+        let app = |runs| App {
+            name: "web".into(),
+            packages: vec!["web".into()],
+            runs,
+            include: vec![],
+            ..App::sample("web")
+        };
+        let server = filled(&plan(app(Runs::Server("webd".into())), Handoff::Workspace));
+        assert!(server.contains(r#"health: listens("127.0.0.1:${DEV_PORT:-8081}")"#), "{server}");
+        assert!(server.contains(r#"run: &["bin/webd"]"#) && !server.contains("/version"), "{server}");
+        let files = filled(&plan(app(Runs::No), Handoff::Workspace));
+        assert!(!files.contains("SERVICE") && !files.contains("Health") && !files.contains("PORT"), "{files}");
+    }
+
+    #[test]
+    fn the_configs_come_from_what_main_rs_will_say() {
+        let mut plan = plan(App::sample("shop"), Handoff::Artifacts);
+        plan.envs[1].add("ssh://deploy@web1/srv/shop");
+        let project = plan.project();
+        let text = filled(&plan);
+        for env in project.envs {
+            assert!(text.contains(&format!("name: {:?}", env.name)), "{text}");
+            assert!(text.contains(&array(&env.targets.iter().map(ToString::to_string).collect::<Vec<_>>())), "{text}");
+            assert!(text.contains(&format!("context: Some({:?})", env.context.unwrap())), "{text}");
+            assert!(text.contains(&format!("approval: {}", env.approval)));
+        }
+        assert!(text.contains(&array(&project.stores.iter().map(ToString::to_string).collect::<Vec<_>>())), "{text}");
+    }
+
+    #[test]
+    fn a_piece_that_is_gone_is_named() {
+        let error = fill("fn main() {}\n", &plan(App::sample("shop"), Handoff::Workspace)).unwrap_err();
+        assert!(error.to_string().contains("has not exactly one `/// The workspace hands over"), "{error}");
+    }
+}

@@ -1,0 +1,350 @@
+//! Cargo's files, edited so that comments, order and line ends stay.
+
+use gangplank_model::error::{Kind, Result, WithHint, usage};
+use crate::{ENGINE_DIR, Engine};
+use gangplank_model::project::Handoff;
+use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
+
+/// The alias that makes `cargo xtask` of the package in a workspace of its own.
+const ALIAS: &str = "run --quiet --manifest-path xtask/Cargo.toml --";
+
+/// Crates whose loops decide how long a build and a deploy take, and that an xtask would run unoptimised.
+pub const HOT: &[&str] = &[
+    "sha2",
+    "tar",
+    "fastcdc",
+    "flate2",
+    "zlib-rs",
+    "libdeflate-sys",
+    "libdeflater",
+    "memchr",
+    "zstd-safe",
+    "zstd-sys",
+    "rustls-pki-types",
+];
+
+/// Reads TOML, edits it, and gives it back with the line ends that it had.
+fn edit(name: &str, text: &str, change: impl FnOnce(&mut DocumentMut) -> Result<()>) -> Result<String> {
+    let windows = text.contains("\r\n");
+    let mut document: DocumentMut = text.replace("\r\n", "\n").parse().with_hint(
+        Kind::Usage,
+        || format!("cannot read {name}"),
+        || "mend it first: `cargo metadata --no-deps` says what is wrong".into(),
+    )?;
+    change(&mut document)?;
+    let text = document.to_string();
+    Ok(if windows { text.replace('\n', "\r\n") } else { text })
+}
+
+fn table<'a>(of: &'a mut dyn TableLike, name: &str) -> Result<&'a mut dyn TableLike> {
+    let entry = of.entry(name).or_insert_with(|| {
+        let mut table = Table::new();
+        // `[profile]` alone says nothing; its tables do.
+        table.set_implicit(true);
+        Item::Table(table)
+    });
+    match entry.as_table_like_mut() {
+        Some(table) => Ok(table),
+        None => usage(format!("`{name}` is no table")).hint("mend Cargo.toml first").err(),
+    }
+}
+
+/// Adds a text to an array, in the way in which the array is written.
+fn push(array: &mut Array, text: &str) {
+    if array.iter().any(|it| it.as_str() == Some(text)) {
+        return;
+    }
+    // One item a line stays one item a line.
+    let decor = array.iter().last().map(|last| last.decor().clone());
+    let several = array.len() > 1 || array.trailing().as_str().is_some_and(|it| it.contains('\n'));
+    let mut item = Value::from(text);
+    match decor.filter(|_| several) {
+        Some(decor) => {
+            // A comment after the last one stays with it.
+            let prefix = decor.prefix().and_then(|it| it.as_str()).unwrap_or(" ").to_owned();
+            let prefix = prefix.rsplit_once('\n').map_or(prefix.clone(), |(_, indent)| format!("\n{indent}"));
+            let after = array.trailing().as_str().unwrap_or_default().to_owned();
+            let comment = after.trim_end();
+            item.decor_mut().set_prefix(format!("{comment}{prefix}"));
+            array.set_trailing(&after[comment.len()..]);
+            array.push_formatted(item);
+        }
+        None => array.push(item),
+    }
+}
+
+fn array<'a>(of: &'a mut dyn TableLike, name: &str) -> Result<&'a mut Array> {
+    match of.entry(name).or_insert_with(|| value(Array::new())).as_array_mut() {
+        Some(array) => Ok(array),
+        None => usage(format!("`{name}` is no array")).hint("mend Cargo.toml first").err(),
+    }
+}
+
+/// The root manifest of a project made from this repository's.
+pub fn workspace_of_new(text: &str, vendored: bool) -> Result<String> {
+    edit("Cargo.toml", text, |document| {
+        let workspace = table(document.as_table_mut(), "workspace")?;
+        if !vendored {
+            array(workspace, "members")?.retain(|member| member.as_str() != Some(ENGINE_DIR));
+        }
+        // Whose it is, is for its owner to say.
+        table(workspace, "package")?.remove("license");
+        Ok(())
+    })
+}
+
+/// Directories that an adoption and the first build make in the root.
+const OURS: &[&str] = &["xtask", ".cargo", ".circleci", "target"];
+
+/// The root manifest of a project that gets an xtask; `None` when nothing has to change in it. The xtask is a workspace of
+/// its own, so a pattern of `members` that covers a directory of ours needs an exception.
+pub fn without_xtask(text: &str) -> Result<Option<String>> {
+    let edited = edit("Cargo.toml", text, |document| {
+        if !document.contains_key("workspace") {
+            return Ok(());
+        }
+        let workspace = table(document.as_table_mut(), "workspace")?;
+        let members = workspace.get("members").and_then(Item::as_array).into_iter().flatten();
+        let patterns: Vec<_> = members.filter_map(Value::as_str).filter_map(member_pattern).collect();
+        for dir in OURS {
+            let paths = [(*dir).to_owned(), format!("{dir}/engine")];
+            if patterns.iter().any(|pattern| paths.iter().any(|path| pattern.matches(path))) {
+                push(array(workspace, "exclude")?, dir);
+            }
+        }
+        Ok(())
+    })?;
+    Ok((edited != text).then_some(edited))
+}
+
+fn member_pattern(member: &str) -> Option<glob::Pattern> {
+    glob::Pattern::new(member.trim_start_matches("./").trim_end_matches('/')).ok()
+}
+
+/// Makes an xtask a workspace of its own: with a lock file of its own, so that the app's stays as it is, and with the
+/// profiles that a member could not state.
+fn stand_alone(document: &mut DocumentMut, vendored: bool) -> Result<()> {
+    let workspace = table(document.as_table_mut(), "workspace")?;
+    let mut members = Array::new();
+    if vendored {
+        members.push("engine");
+    }
+    workspace.insert("members", value(members));
+    workspace.insert("resolver", value("3"));
+    let dev = table(table(document.as_table_mut(), "profile")?, "dev")?;
+    dev.insert("debug", value("line-tables-only"));
+    let packages = table(dev, "package")?;
+    let mut others = toml_edit::InlineTable::new();
+    others.insert("debug", false.into());
+    packages.insert("*", value(others));
+    for name in HOT {
+        let mut level = toml_edit::InlineTable::new();
+        level.insert("opt-level", 3.into());
+        packages.insert(name, value(level));
+    }
+    Ok(())
+}
+
+/// The manifest of the sample app under another name.
+pub fn app(text: &str, name: &str) -> Result<String> {
+    edit("app/Cargo.toml", text, |document| {
+        let package = table(document.as_table_mut(), "package")?;
+        package.insert("name", value(name));
+        package.insert("description", value("The service that this workspace ships."));
+        package.remove("license");
+        Ok(())
+    })
+}
+
+/// The manifest of an xtask. It states what it inherits here, because a workspace may have nothing to inherit.
+pub fn xtask(text: &str, engine: &Engine, handoff: Handoff, is_new: bool) -> Result<String> {
+    edit("xtask/Cargo.toml", text, |document| {
+        own(table(document.as_table_mut(), "package")?, &[("version", "0.1.0")]);
+        table(document.as_table_mut(), "package")?.remove("license");
+        let mut from = toml_edit::InlineTable::new();
+        match engine {
+            Engine::Vendor => drop(from.insert("path", "engine".into())),
+            Engine::Path(dir) => drop(from.insert("path", dir.display().to_string().into())),
+            Engine::Git { url, tag } => {
+                from.insert("git", url.into());
+                from.insert("tag", tag.into());
+            }
+        }
+        table(document.as_table_mut(), "dependencies")?.insert("gangplank", value(from));
+        if !is_new {
+            // The lints are the workspace's of a new project, and the test is of its app.
+            document.remove("lints");
+            document.remove("test");
+            stand_alone(document, *engine == Engine::Vendor)?;
+        }
+        if handoff == Handoff::S3 {
+            let mut default = Array::new();
+            default.push("s3");
+            table(document.as_table_mut(), "features")?.insert("default", value(default));
+        }
+        Ok(())
+    })
+}
+
+/// The manifest of a vendored engine: it inherits nothing, because the workspace around it is not ours.
+pub fn engine(text: &str) -> Result<String> {
+    edit("xtask/engine/Cargo.toml", text, |document| {
+        own(
+            table(document.as_table_mut(), "package")?,
+            &[("version", env!("CARGO_PKG_VERSION")), ("license", env!("CARGO_PKG_LICENSE"))],
+        );
+        document.remove("lints");
+        Ok(())
+    })
+}
+
+/// States what was inherited.
+fn own(package: &mut dyn TableLike, more: &[(&str, &str)]) {
+    let known = [("edition", "2024"), ("rust-version", env!("CARGO_PKG_RUST_VERSION"))];
+    for (key, text) in known.iter().chain(more) {
+        if package.get(key).is_some_and(|item| !item.is_str()) {
+            package.insert(key, value(*text));
+        }
+    }
+    if package.get("publish").is_some_and(|item| !item.is_bool()) {
+        package.insert("publish", value(false));
+    }
+}
+
+/// The version that a manifest states.
+pub fn version(text: &str) -> Option<String> {
+    let document: DocumentMut = text.parse().ok()?;
+    let version = document.get("package")?.get("version")?;
+    // In this repository the workspace states it.
+    Some(version.as_str().unwrap_or(env!("CARGO_PKG_VERSION")).to_owned())
+}
+
+/// What a `rust-toolchain.toml`, or a `rust-toolchain` of one line, says: the channel, and whether it installs targets.
+pub fn toolchain(text: &str) -> (Option<String>, bool) {
+    let Some(toolchain) = text.parse::<DocumentMut>().ok().and_then(|it| it.get("toolchain").cloned()) else {
+        let line = text.trim();
+        let is_channel = !line.is_empty() && !line.contains(|it: char| it.is_whitespace() || "[]=/\"".contains(it));
+        return (is_channel.then(|| line.to_owned()), false);
+    };
+    let channel = toolchain.get("channel").and_then(Item::as_str).map(str::to_owned);
+    (channel, toolchain.get("targets").and_then(Item::as_array).is_some_and(|targets| !targets.is_empty()))
+}
+
+/// `[build] target` of a configuration of cargo; one of several, where it builds for several.
+pub fn build_target(text: &str) -> Result<Option<String>> {
+    let mut found = None;
+    edit(".cargo/config.toml", text, |document| {
+        let target = document.get("build").and_then(|build| build.get("target"));
+        let first = target.and_then(|target| target.as_str().or_else(|| target.get(0)?.as_str()));
+        found = first.map(str::to_owned);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// `.cargo/config.toml` with the alias; `None` when it has it already.
+pub fn with_alias(text: &str) -> Result<Option<String>> {
+    let mut added = true;
+    let edited = edit(".cargo/config.toml", text, |document| {
+        if !document.contains_key("alias") {
+            document.insert("alias", Item::Table(Table::new()));
+        }
+        let alias = table(document.as_table_mut(), "alias")?;
+        match alias.get("xtask") {
+            None => drop(alias.insert("xtask", value(ALIAS))),
+            Some(item) if item.as_str() == Some(ALIAS) => added = false,
+            Some(item) => {
+                return usage(format!(".cargo/config.toml has an alias `xtask` already: {}", item.to_string().trim()))
+                    .hint("give that one another name, then run the same command again")
+                    .err();
+            }
+        }
+        Ok(())
+    })?;
+    Ok(added.then_some(edited))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exclude_names_the_xtask_where_a_pattern_of_members_covers_it() {
+        for (before, after) in [
+            ("[package]\nname = \"a\"\n", None),
+            ("[workspace]\n", None),
+            ("[workspace]\nmembers = [\"a\", \"crates/*\"]\n", None),
+            (
+                "[workspace]\nmembers = [\"*\"] # all\n",
+                Some("[\"*\"] # all\nexclude = [\"xtask\", \".cargo\", \".circleci\", \"target\"]\n"),
+            ),
+            ("[workspace]\nmembers = [\"./x*/\"]\n", Some("exclude = [\"xtask\"]\n")),
+            (
+                "[workspace]\nmembers = [\"x*\"]\nexclude = [\n  \"old\", # kept\n]\n",
+                Some("exclude = [\n  \"old\", # kept\n  \"xtask\",\n]\n"),
+            ),
+            ("[workspace]\r\nmembers = [\"x*\"]\r\n", Some("members = [\"x*\"]\r\nexclude = [\"xtask\"]\r\n")),
+            ("[workspace]\nmembers = [\"*/*\"]\n", Some("exclude = [\"xtask\", ")),
+            ("[workspace]\nmembers = [\"x*\"]\nexclude = [\"xtask\"]\n", None),
+        ] {
+            let edited = without_xtask(before).unwrap();
+            assert_eq!(edited.is_some(), after.is_some(), "{before}\nbecame\n{edited:?}");
+            let edited = edited.unwrap_or_default();
+            assert!(edited.contains(after.unwrap_or_default()), "{before}\nbecame\n{edited}");
+        }
+    }
+
+    #[test]
+    fn xtask_of_an_app_is_a_workspace_with_its_own_profiles() {
+        let ours = crate::tree::template("xtask/Cargo.toml").unwrap();
+        let made = |engine: &Engine, is_new| xtask(ours, engine, Handoff::Workspace, is_new).unwrap();
+        let vendored = made(&Engine::Vendor, false);
+        assert!(vendored.contains("[workspace]\nmembers = [\"engine\"]\nresolver = \"3\"\n"), "{vendored}");
+        assert_eq!(vendored.matches("opt-level = 3").count(), HOT.len(), "{vendored}");
+        assert!(made(&Engine::Path("/g".into()), false).contains("members = []"));
+        assert!(!made(&Engine::Vendor, true).contains("[workspace]"));
+        // The same crates are optimised in this repository.
+        let ours = crate::tree::template("Cargo.toml").unwrap();
+        for name in HOT {
+            assert!(ours.contains(&format!("\n{name} = {{ opt-level = 3 }}")), "{name}");
+        }
+        assert_eq!(ours.matches("= { opt-level = 3 }").count(), HOT.len());
+    }
+
+    #[test]
+    fn toolchain_files_of_both_forms_are_read() {
+        for (text, channel, installs) in [
+            ("[toolchain]\nchannel = \"1.70.0\"\ncomponents = [\"clippy\"]\n", Some("1.70.0"), false),
+            ("[toolchain]\nchannel = \"stable\"\ntargets = [\"wasm32-wasip1\"]\n", Some("stable"), true),
+            ("[toolchain]\npath = \"/opt/rust\"\n", None, false),
+            ("1.70.0\n", Some("1.70.0"), false),
+            ("nightly-2023-05-05", Some("nightly-2023-05-05"), false),
+            ("", None, false),
+            ("what is this", None, false),
+        ] {
+            let (found, targets) = toolchain(text);
+            assert_eq!((found.as_deref(), targets), (channel, installs), "{text}");
+        }
+    }
+
+    #[test]
+    fn target_of_a_configuration_is_read() {
+        for (text, want) in [
+            ("", None),
+            ("[build]\ntarget-dir = \"out\"\n", None),
+            ("[build]\ntarget = \"x86_64-unknown-linux-musl\"\n", Some("x86_64-unknown-linux-musl")),
+            ("build.target = [\"a-b-c\", \"d-e-f\"]\n", Some("a-b-c")),
+        ] {
+            assert_eq!(build_target(text).unwrap().as_deref(), want, "{text}");
+        }
+        assert!(build_target("[build\n").is_err());
+    }
+
+    #[test]
+    fn an_engine_inherits_nothing() {
+        let text = engine(include_str!("../../Cargo.toml")).unwrap();
+        assert!(!text.contains("workspace"), "{text}");
+        assert_eq!(engine(&text).unwrap(), text, "a second time changes nothing");
+        assert_eq!(version(&text).as_deref(), Some(env!("CARGO_PKG_VERSION")));
+    }
+}

@@ -1,0 +1,180 @@
+//! `new --upgrade`: a vendored engine is replaced by the one that runs this command.
+
+use gangplank_system::context::{Context, run_xtask};
+use gangplank_model::error::{CliError, Kind, Result, WithHint, usage};
+use gangplank_system::git;
+use crate::place;
+use crate::place::Staging;
+use crate::{ENGINE_DIR, NewOptions, NewReport, cargo, read_if_there, tree};
+use std::fs;
+use std::path::Path;
+
+/// The old engine while the new one is moved into its place.
+const OLD: &str = "xtask/.engine-before";
+
+/// Replaces the engine of the project in `dir`, and writes its configs anew. One that was edited by hand stays unless
+/// `force`.
+pub fn upgrade(ctx: &Context, dir: &Path, force: bool, wish: &NewOptions) -> Result<NewReport> {
+    let dir = place::absolute(dir)?;
+    if !dir.is_dir() {
+        return usage(format!("there is no directory {}", dir.display())).hint("name the root of a project").err();
+    }
+    let engine = dir.join(ENGINE_DIR);
+    if dir.join("tests/it/main.rs").is_file() {
+        return usage(format!("{} is the repository of the engine itself", dir.display()))
+            .hint("`git pull` is what makes it newer")
+            .err();
+    }
+    let unfinished = bring_back(&dir, &engine, wish.dry_run)?;
+    let is_vendored = engine.join(tree::SUMS).is_file() || (force && tree::is_engine(&engine));
+    if !is_vendored {
+        return no_engine(&dir);
+    }
+    let edited = if force { vec![] } else { tree::edited(&engine)? };
+    if !edited.is_empty() {
+        return refuse(ctx, &dir, &edited);
+    }
+    let before = tree::version_of(&engine);
+    let vendored = tree::vendored()?;
+    let same = read_if_there(&engine.join(tree::SUMS))?.map(String::into_bytes).as_ref() == vendored.0.get(tree::SUMS);
+    let news = news(&read_if_there(&engine.join("CHANGELOG.md"))?.unwrap_or_default(), &vendored.changelog());
+    let made = NewReport {
+        what: "upgrade",
+        name: dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        from_version: before,
+        files: if same && !force { vec![] } else { vec![format!("{ENGINE_DIR}/")] },
+        notes: news,
+        next: vec![
+            format!("cd {}", dir.display()),
+            "git diff --stat".into(),
+            "cargo xtask test".into(),
+            format!("git add --all && git commit --message 'Engine {}'", env!("CARGO_PKG_VERSION")),
+        ],
+        ..NewReport::of(&dir, wish)
+    };
+    if wish.dry_run || (made.files.is_empty() && !unfinished) {
+        return Ok(made);
+    }
+    if !force && is_newer(made.from_version.as_deref(), made.version) {
+        let from = made.from_version.unwrap_or_default();
+        return usage(format!("the engine there is {from}, and this one only {}", made.version))
+            .hint("run this from a newer checkout; --force puts the older one there")
+            .err();
+    }
+    if !made.files.is_empty() {
+        replace(&dir, &engine, &vendored)?;
+    }
+    regenerate(ctx, &dir, force).inspect_err(|_| {
+        // Forced, the new one stays, so that main.rs can be mended against it.
+        if !force && dir.join(OLD).is_dir() && fs::remove_dir_all(&engine).is_ok() {
+            let _ = fs::rename(dir.join(OLD), &engine);
+        }
+    })?;
+    let _ = fs::remove_dir_all(dir.join(OLD));
+    Ok(made)
+}
+
+fn no_engine<T>(dir: &Path) -> Result<T> {
+    let manifest = read_if_there(&dir.join("xtask/Cargo.toml"))?.unwrap_or_default();
+    let failure = usage(format!("{} has no vendored engine in {ENGINE_DIR}", dir.display()));
+    if tree::is_engine(&dir.join(ENGINE_DIR)) {
+        return usage(format!(
+            "{ENGINE_DIR} in {} has no {}, so nobody knows whether it was edited",
+            dir.display(),
+            tree::SUMS
+        ))
+        .hint(format!("replace it whatever it is: `cargo xtask new --upgrade {} --force`", dir.display()))
+        .err();
+    }
+    let elsewhere = manifest.lines().find(|line| line.starts_with("gangplank") && !line.contains("\"engine\""));
+    match elsewhere {
+        Some(line) => failure.hint(format!(
+            "it comes from elsewhere: change the tag in xtask/Cargo.toml, `{line}`, then `cargo xtask ci generate`"
+        )),
+        None => failure.hint(format!("give the project an xtask first: `cargo xtask new --into {}`", dir.display())),
+    }
+    .err()
+}
+
+/// A run that was killed between two renames has left the old engine under another name; one that was killed later has not
+/// written the configs, which is told.
+fn bring_back(dir: &Path, engine: &Path, dry_run: bool) -> Result<bool> {
+    let old = dir.join(OLD);
+    if old.is_dir() && !engine.exists() && !dry_run {
+        let hint = || format!("`mv {OLD} {ENGINE_DIR}`");
+        fs::rename(&old, engine).with_hint(
+            Kind::Failed,
+            || "cannot bring back the engine of a killed run".into(),
+            hint,
+        )?;
+    }
+    Ok(old.is_dir())
+}
+
+/// Whether `there` is a newer version than `ours`.
+fn is_newer(there: Option<&str>, ours: &str) -> bool {
+    let numbers = |version: &str| version.split('.').map(|part| part.parse::<u64>().ok()).collect::<Option<Vec<_>>>();
+    there.and_then(numbers).zip(numbers(ours)).is_some_and(|(there, ours)| there > ours)
+}
+
+fn replace(dir: &Path, engine: &Path, vendored: &tree::Tree) -> Result<()> {
+    let aside = Staging::beside(engine)?;
+    vendored.write(aside.path())?;
+    let old = dir.join(OLD);
+    let _ = fs::remove_dir_all(&old);
+    let hint = || format!("`ls -ld {}` shows whose it is", dir.join("xtask").display());
+    fs::rename(engine, &old).with_hint(Kind::Failed, || format!("cannot move {}", engine.display()), hint)?;
+    aside.move_to(engine).inspect_err(|_| drop(fs::rename(&old, engine)))
+}
+
+fn refuse<T>(ctx: &Context, dir: &Path, edited: &[String]) -> Result<T> {
+    let diff = git::diff_since(&ctx.at(dir), &format!("{ENGINE_DIR}/{}", tree::SUMS), ENGINE_DIR);
+    let list = edited.iter().map(|path| format!("  {ENGINE_DIR}/{path}\n")).collect::<String>();
+    let shown = diff.unwrap_or_default();
+    CliError::new(
+        Kind::Failed,
+        format!("the engine was edited by hand since it was put there:\n{list}{shown}").trim_end(),
+    )
+    .hint("move what you need into xtask/src (docs/extending.md), or throw it away: --upgrade --force")
+    .err()
+}
+
+/// The configs that the new engine makes of the same main.rs.
+fn regenerate(ctx: &Context, dir: &Path, force: bool) -> Result<()> {
+    ctx.note("compiling the new engine, to write the configs with it");
+    let run = run_xtask(dir, None);
+    let words: Vec<_> = run.iter().map(String::as_str).chain(["ci", "generate"]).collect();
+    let answer = cargo(&ctx.at(dir), &words)?;
+    if answer.ok() {
+        return Ok(());
+    }
+    let said = answer.stderr.trim();
+    if force {
+        return CliError::new(
+            Kind::Failed,
+            format!("the engine is replaced, and its configs are not written:\n{said}"),
+        )
+        .hint("mend what it says, in xtask/src/main.rs perhaps, then `cargo xtask ci generate`")
+        .err();
+    }
+    CliError::new(Kind::Failed, format!("the new engine does not go with this project; the old one is back:\n{said}"))
+        .hint("to mend xtask/src/main.rs against the new one: --upgrade --force puts it there all the same")
+        .err()
+}
+
+/// Lines of the new changelog that the old one has not, without the frame.
+fn news(old: &str, new: &str) -> Vec<String> {
+    let known: std::collections::BTreeSet<&str> = old.lines().collect();
+    new.lines().filter(|line| !line.trim().is_empty() && !known.contains(line)).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn news_are_what_was_not_there() {
+        let old = "# Changelog\n\n## 0.1.0\n\n- a\n";
+        let new = "# Changelog\n\n## 0.2.0\n\n- b\n\n## 0.1.0\n\n- a\n";
+        assert_eq!(super::news(old, new), ["## 0.2.0", "- b"]);
+        assert!(super::news(new, new).is_empty());
+    }
+}

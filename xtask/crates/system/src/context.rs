@@ -1,0 +1,593 @@
+//! The outside, once each: the environment, the clock, other programs, the machine, and the way out for events.
+//!
+//! Everything below takes a [`Context`] and nothing else of the outside, so a test decides what a command sees.
+
+mod environment;
+mod root;
+mod secrets;
+
+pub use crate::context::environment::{Environment, is_cargos_own, var};
+pub use crate::context::root::{run_xtask, stands_alone};
+use crate::context::secrets::{mask, secrets};
+use gangplank_model::error::{Kind, Result, WithHint, failed, usage};
+use gangplank_model::event::{Event, Sink, Stream, ms_since};
+use crate::process;
+use crate::process::{Background, Limits};
+pub use crate::process::{Input, LINE_BYTES_MAX, Measured, Until};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, atomic::AtomicBool, atomic::AtomicUsize, atomic::Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What a command is given of the outside.
+pub struct Context {
+    /// Root of the Cargo workspace.
+    pub root: PathBuf,
+    /// What relative `file:` URLs are relative to.
+    pub home: PathBuf,
+    env: BTreeMap<String, String>,
+    not_utf8: BTreeMap<String, String>,
+    secrets: Vec<String>,
+    sink: Arc<dyn Sink>,
+    interrupts: Arc<AtomicUsize>,
+    catching: AtomicBool,
+    asking: Arc<AtomicBool>,
+}
+
+/// What another program answered.
+#[derive(Debug)]
+pub struct Output {
+    /// Exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained.
+    pub stderr: String,
+    /// Whether we ended it: it took too long, or somebody asked us to stop.
+    pub cut: bool,
+}
+
+impl Output {
+    /// That of a program of which nothing is known.
+    pub const NONE: Self = Self { code: None, stdout: String::new(), stderr: String::new(), cut: false };
+
+    /// Whether it exited with 0.
+    pub fn ok(&self) -> bool {
+        self.code == Some(0)
+    }
+}
+
+impl Context {
+    /// A context with the environment `env`.
+    pub fn new(root: PathBuf, env: BTreeMap<String, String>, sink: Arc<dyn Sink>) -> Self {
+        let home = env.get(var::HOME).filter(|home| !home.is_empty()).map_or_else(|| root.clone(), PathBuf::from);
+        let secrets = secrets(&env);
+        Self {
+            root,
+            home,
+            env,
+            not_utf8: BTreeMap::new(),
+            secrets,
+            sink,
+            interrupts: Arc::default(),
+            catching: AtomicBool::new(false),
+            asking: Arc::default(),
+        }
+    }
+
+    /// A context with the environment of a process. A variable that the engine reads has to be UTF-8.
+    pub fn from_process(root: PathBuf, env: Environment, sink: Arc<dyn Sink>) -> Result<Self> {
+        if let Some(name) = env.unreadable() {
+            return environment::not_utf8(name).err();
+        }
+        let secrets = secrets(env.vars.iter().chain(&env.not_utf8));
+        Ok(Self { secrets, not_utf8: env.not_utf8, ..Self::new(root, env.vars, sink) })
+    }
+
+    /// The nearest directory at or above the current one that is the root of a project: see `context::root`.
+    pub fn find_root() -> Result<PathBuf> {
+        let here = std::env::current_dir().with_hint(
+            Kind::Failed,
+            || "cannot read the current directory".into(),
+            || "change to the project".into(),
+        )?;
+        if let Some(root) = root::above(&here) {
+            return Ok(root.to_owned());
+        }
+        usage(format!("no Cargo workspace at or above {}", here.display()))
+            .hint("change to the project: `cd PROJECT`")
+            .err()
+    }
+
+    /// The same with some variables set otherwise, and those that are secrets kept as such.
+    #[must_use]
+    pub fn with_vars(&self, vars: impl IntoIterator<Item = (String, String)>) -> Self {
+        let (mut env, mut not_utf8) = (self.env.clone(), self.not_utf8.clone());
+        for (name, value) in vars {
+            not_utf8.remove(&name);
+            env.insert(name, value);
+        }
+        Self {
+            root: self.root.clone(),
+            home: self.home.clone(),
+            secrets: secrets(env.iter().chain(&not_utf8)),
+            env,
+            not_utf8,
+            sink: Arc::clone(&self.sink),
+            interrupts: Arc::clone(&self.interrupts),
+            catching: AtomicBool::new(self.catching.load(Ordering::Relaxed)),
+            asking: Arc::clone(&self.asking),
+        }
+    }
+
+    /// The same in another checkout.
+    #[must_use]
+    pub fn at(&self, root: &Path) -> Self {
+        Self { root: root.to_owned(), home: root.to_owned(), ..self.with_vars([]) }
+    }
+
+    /// A variable that is set and not empty.
+    pub fn var(&self, name: &str) -> Option<&str> {
+        self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// All variables.
+    pub fn vars(&self) -> &BTreeMap<String, String> {
+        &self.env
+    }
+
+    /// Whether CircleCI runs this.
+    pub fn in_ci(&self) -> bool {
+        self.var("CIRCLECI") == Some("true")
+    }
+
+    /// Now.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    /// The directory of Gangplank's guides, relative to the root: with the vendored crates, where there are some.
+    pub fn guides(&self) -> &'static str {
+        const VENDORED: &str = "xtask/crates/docs";
+        if self.root.join(VENDORED).is_dir() { VENDORED } else { "docs" }
+    }
+
+    /// Fills `${NAME:-default}` from the environment.
+    pub fn expand(&self, text: &str) -> Result<String> {
+        gangplank_model::project::expand(text, &|name| {
+            if self.not_utf8.contains_key(name) {
+                return environment::not_utf8(name).err();
+            }
+            Ok(self.var(name).map(str::to_owned))
+        })
+    }
+
+    /// The engine's own program, as it runs now.
+    pub fn program() -> Result<PathBuf> {
+        std::env::current_exe().with_hint(
+            Kind::Failed,
+            || "cannot find my own program".into(),
+            || "run it by its path".into(),
+        )
+    }
+
+    /// Where the program `name` is on PATH.
+    pub fn program_on_path(&self, name: &str) -> Option<PathBuf> {
+        let dirs = self.var("PATH").unwrap_or_default().split(':').filter(|dir| !dir.is_empty());
+        dirs.map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
+    }
+
+    /// Sends an event on its way, without the value of any secret variable in it.
+    pub fn emit(&self, event: Event) {
+        self.sink.emit(&self.scrubbed(event));
+    }
+
+    /// An [`Event::Note`].
+    pub fn note(&self, text: impl Into<String>) {
+        self.emit(Event::Note { text: text.into() });
+    }
+
+    /// An [`Event::Warning`].
+    pub fn warn(&self, text: impl Into<String>) {
+        self.emit(Event::Warning { text: text.into() });
+    }
+
+    /// A progress report for `task` that emits [`Event::Progress`].
+    pub fn progress(&self, task: &str) -> impl Fn(u64, u64) + Sync {
+        let task = task.to_owned();
+        move |done, total| self.sink.emit(&Event::Progress { task: task.clone(), done, total })
+    }
+
+    /// Whether any variable is a secret.
+    pub fn has_secrets(&self) -> bool {
+        !self.secrets.is_empty()
+    }
+
+    /// Replaces the values of secret variables by `****`.
+    pub fn scrub(&self, text: &str) -> String {
+        mask(&self.secrets, text)
+    }
+
+    fn scrubbed(&self, event: Event) -> Event {
+        let scrub = |text: String| if self.secrets.is_empty() { text } else { self.scrub(&text) };
+        match event {
+            Event::Ran { command, ms, ok } => Event::Ran { command: scrub(command), ms, ok },
+            Event::Note { text } => Event::Note { text: scrub(text) },
+            Event::Warning { text } => Event::Warning { text: scrub(text) },
+            Event::ServiceLog { target, lines } => {
+                Event::ServiceLog { target, lines: lines.into_iter().map(scrub).collect() }
+            }
+            other @ (Event::StepStarted { .. }
+            | Event::StepEnded { .. }
+            | Event::Stage { .. }
+            | Event::Reverted { .. }
+            | Event::Progress { .. }
+            | Event::JobStarted { .. }
+            | Event::JobEnded { .. }) => other,
+        }
+    }
+
+    /// From now on Ctrl-C, SIGTERM and a closed terminal ask to stop at the next safe point, where what is half done is reverted. The
+    /// third one ends the process as it is, for a person who will not wait; the second one does where nothing is `at_stake`.
+    pub fn catch_interrupts(&self, at_stake: bool) -> Result<()> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+        self.catching.store(true, Ordering::Relaxed);
+        let (count, sink, asking) = (Arc::clone(&self.interrupts), Arc::clone(&self.sink), Arc::clone(&self.asking));
+        thread::spawn(move || {
+            for _ in signals.forever() {
+                if asking.load(Ordering::Relaxed) {
+                    // Nothing is under way while a person is asked. The line of the question is still open.
+                    sink.emit(&Event::Warning { text: "no answer; nothing more is done".into() });
+                    std::process::exit(Kind::Failed as i32);
+                }
+                let text = match count.fetch_add(1, Ordering::Relaxed) {
+                    0 if !at_stake => continue,
+                    _ if !at_stake => std::process::exit(Kind::Failed as i32),
+                    0 => "stopping at the next safe point; what is half done is reverted",
+                    1 => "still reverting; once more leaves everything as it is now",
+                    _ => {
+                        let text = "left as it is, half done; `cargo xtask status` shows it, and the same command again goes on";
+                        sink.emit(&Event::Warning { text: text.into() });
+                        std::process::exit(Kind::RevertFailed as i32)
+                    }
+                };
+                sink.emit(&Event::Warning { text: text.into() });
+            }
+        });
+        Ok(())
+    }
+
+    /// Tells whether a question is open on the terminal: then a signal is the answer.
+    pub fn asking(&self, open: bool) {
+        self.asking.store(open, Ordering::Relaxed);
+    }
+
+    /// Whether somebody asked to stop.
+    pub fn interrupted(&self) -> bool {
+        self.interrupts.load(Ordering::Relaxed) > 0
+    }
+
+    /// Runs a command to its end, keeping what it prints. An exit code other than 0 is an answer, not an error.
+    pub fn answer(&self, command: Command, input: Input) -> Result<Output> {
+        self.answer_within(command, input, None, false)
+    }
+
+    /// The same, but after `limit`, or when somebody asks us to stop and it is `interruptible`, the command is ended
+    /// with all that it started.
+    pub fn answer_within(
+        &self,
+        command: Command,
+        input: Input,
+        limit: Option<Duration>,
+        interruptible: bool,
+    ) -> Result<Output> {
+        self.answer_as(&show(&command), command, input, limit, interruptible)
+    }
+
+    /// The same, told to people in other words.
+    pub fn answer_as(
+        &self,
+        shown: &str,
+        mut command: Command,
+        input: Input,
+        limit: Option<Duration>,
+        interruptible: bool,
+    ) -> Result<Output> {
+        command.stderr(Stdio::piped());
+        self.run(&mut command, shown.to_owned(), input, limit, interruptible, None)
+    }
+
+    /// The same for a command whose output says when it is complete.
+    pub fn answer_until(
+        &self,
+        shown: &str,
+        mut command: Command,
+        input: Input,
+        limit: Option<Duration>,
+        interruptible: bool,
+        until: &Until,
+    ) -> Result<Output> {
+        command.stderr(Stdio::piped());
+        self.run(&mut command, shown.to_owned(), input, limit, interruptible, Some(until))
+    }
+
+    /// Runs a command and hands over its lines as they come, until it ends or `stop` says so; see `process::stream`.
+    pub fn stream(
+        &self,
+        shown: &str,
+        mut command: Command,
+        input: &[u8],
+        on_line: &mut dyn FnMut(Stream, String),
+        stop: &dyn Fn() -> bool,
+        complete: &dyn Fn() -> bool,
+    ) -> Result<(Option<i32>, bool)> {
+        let started = Instant::now();
+        let ended = process::stream(&mut command, input, on_line, stop, complete);
+        let (status, stopped) = ended.map_err(|e| not_started(&command, &e))?;
+        self.ran(shown.to_owned(), started, status.success());
+        Ok((status.code(), stopped))
+    }
+
+    /// Starts a command that stays in the background until it is dropped, and waits until it prints `word`. Gives what it
+    /// complained when it ends before.
+    pub fn background(
+        &self,
+        command: &mut Command,
+        shown: &str,
+        word: &str,
+        limit: Duration,
+        interruptible: bool,
+    ) -> Result<Result<Background, String>> {
+        let started = Instant::now();
+        let stop = || interruptible && self.interrupted();
+        let limits = Limits { time: Some(limit), stop: &stop, own_group: true };
+        let began = Background::start_until(command, word, &limits).map_err(|e| not_started(command, &e))?;
+        self.ran(shown.to_owned(), started, began.is_ok());
+        Ok(began)
+    }
+
+    /// Runs a command that shows its own progress: its stderr is ours.
+    pub fn answer_with_stderr(&self, mut command: Command) -> Result<Output> {
+        command.stderr(Stdio::inherit());
+        let shown = show(&command);
+        self.run(&mut command, shown, Input::Empty, None, false, None)
+    }
+
+    /// Runs a command and gives its output without the newline at the end; another exit code than 0 is an error with
+    /// the command and its stderr in it.
+    pub fn read(&self, command: Command) -> Result<String> {
+        let shown = show(&command);
+        let answer = self.answer(command, Input::Empty)?;
+        if answer.ok() {
+            return Ok(answer.stdout.trim_end_matches('\n').to_owned());
+        }
+        failed(self.scrub(&format!("`{shown}` {}: {}", exit(answer.code), answer.stderr.trim())))
+            .hint("run it by hand to see more")
+            .err()
+    }
+
+    /// Runs a command whose output is for the reader of our stderr, and gives its exit code. Somebody who asks us to
+    /// stop asks the command too.
+    pub fn watch(&self, mut command: Command) -> Result<Option<i32>> {
+        let shown = show(&command);
+        let started = Instant::now();
+        let to_stderr = io::stderr().as_fd().try_clone_to_owned()?;
+        command.stdin(Stdio::null()).stdout(to_stderr).stderr(Stdio::inherit());
+        let limits =
+            Limits { time: None, stop: &|| self.interrupted(), own_group: self.catching.load(Ordering::Relaxed) };
+        let mut child = process::start(&mut command, &limits).map_err(|e| not_started(&command, &e))?;
+        let (status, _) = process::wait(&mut child, &limits)?;
+        self.ran(shown, started, status.success());
+        Ok(status.code())
+    }
+
+    /// The same, and each line of its stdout is also handed over as it comes.
+    pub fn watch_lines(&self, mut command: Command, on_line: &mut dyn FnMut(&str)) -> Result<Option<i32>> {
+        let (shown, started) = (show(&command), Instant::now());
+        command.stderr(Stdio::inherit());
+        let status = process::lines(&mut command, true, &mut |line| {
+            let _ = writeln!(io::stderr(), "{line}");
+            on_line(line);
+        });
+        let status = status.map_err(|e| not_started(&command, &e))?;
+        self.ran(shown, started, status.success());
+        Ok(status.code())
+    }
+
+    /// Runs a command to its end and measures it; what it prints goes into a file. What it leaves in the background is
+    /// ended too.
+    pub fn measure(&self, mut command: Command, output: &std::fs::File) -> Result<Measured> {
+        let shown = show(&command);
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
+        let limits = Limits { time: None, stop: &|| self.interrupted(), own_group: true };
+        let started = Instant::now();
+        let measured = process::measure(&mut command, &limits).map_err(|e| not_started(&command, &e))?;
+        self.ran(shown, started, measured.status.success());
+        Ok(measured)
+    }
+
+    /// Cargo on this workspace, as somebody at the prompt would run it: without what the cargo that runs us told us, which
+    /// makes build scripts run anew, and those of ring take a minute.
+    pub fn cargo(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(self.var("CARGO").unwrap_or("cargo"));
+        command.args(args).current_dir(&self.root);
+        for name in self.env.keys().filter(|name| is_cargos_own(name)) {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Becomes the xtask of this workspace with a Cargo feature, on the same command line. Comes back only when it cannot.
+    pub fn become_xtask_with(&self, feature: &str) -> anyhow::Error {
+        let words = run_xtask(&self.root, Some(feature));
+        let mut command = self.cargo(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        // Paths on the command line are relative to where it was typed.
+        command.args(std::env::args_os().skip(1)).env(var::FEATURES, feature).current_dir(".");
+        let cause = process::become_it(&mut command);
+        not_started(&command, &cause)
+    }
+
+    fn run(
+        &self,
+        command: &mut Command,
+        shown: String,
+        input: Input,
+        limit: Option<Duration>,
+        interruptible: bool,
+        until: Option<&Until>,
+    ) -> Result<Output> {
+        let started = Instant::now();
+        // A group of its own, so that Ctrl-C reaches us alone and we can reverted what is half done.
+        let own_group = limit.is_some() || self.catching.load(Ordering::Relaxed);
+        let limits = Limits { time: limit, stop: &|| interruptible && self.interrupted(), own_group };
+        let mut ended = process::run(command, input, &limits, until).map_err(|e| not_started(command, &e))?;
+        if ended.cut {
+            let _ = write!(ended.stderr, "\nit did not end within {:.1?} and was stopped", started.elapsed());
+        }
+        self.ran(shown, started, ended.status.success());
+        Ok(Output { code: ended.status.code(), stdout: ended.stdout, stderr: ended.stderr, cut: ended.cut })
+    }
+
+    fn ran(&self, command: String, started: Instant, ok: bool) {
+        let ms = ms_since(started);
+        self.emit(Event::Ran { command, ms, ok });
+    }
+}
+
+fn not_started(command: &Command, cause: &io::Error) -> anyhow::Error {
+    let program = command.get_program().to_string_lossy().into_owned();
+    if cause.kind() == io::ErrorKind::NotFound {
+        return usage(format!("cannot run `{program}`: it is not installed, or not on PATH"))
+            .hint(format!("install {program}"))
+            .into();
+    }
+    failed(format!("cannot run `{}`: {cause}", show(command))).hint("check the program").into()
+}
+
+/// A command as one would type it; a script of many lines is cut to its first.
+fn show(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let mut shown = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
+    for arg in command.get_args() {
+        let arg = arg.to_string_lossy();
+        shown.push(' ');
+        let mut lines = arg.trim().lines().filter(|line| !line.starts_with("# [lock "));
+        let first = lines.next().unwrap_or_default();
+        let more = if lines.next().is_some() { " ..." } else { "" };
+        shown.push_str(&gangplank_model::script::quote(&format!("{first}{more}")));
+    }
+    shown
+}
+
+/// [`Context::scrub`] for what is said before there is a context.
+pub fn scrub(env: &Environment, text: &str) -> String {
+    mask(&secrets(env.vars.iter().chain(&env.not_utf8)), text)
+}
+
+/// `failed with exit code 2`, `was ended by a signal`.
+pub fn exit(code: Option<i32>) -> String {
+    code.map_or("was ended by a signal".into(), |code| format!("failed with exit code {code}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    #[derive(Default, Clone)]
+    struct Memory(Arc<Mutex<Vec<Event>>>);
+
+    impl Sink for Memory {
+        fn emit(&self, event: &Event) {
+            self.0.lock().unwrap().push(event.clone());
+        }
+    }
+
+    fn ctx(vars: &[(&str, &str)]) -> (Context, Memory) {
+        let memory = Memory::default();
+        let env = vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        (Context::new("/".into(), env, Arc::new(memory.clone())), memory)
+    }
+
+    fn sh(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn secrets_never_reach_an_event_or_an_error() {
+        let (ctx, memory) = ctx(&[("CIRCLE_TOKEN", "CCIPAT_sesame"), ("SECRET_SHORT", "on"), ("HOME", "/root")]);
+        ctx.note("got CCIPAT_sesame on");
+        let error = ctx.read(sh("echo CCIPAT_sesame >&2; exit 3")).unwrap_err();
+        assert!(!format!("{error:#}").contains("sesame"), "{error:#}");
+        let events = format!("{:?}", memory.0.lock().unwrap());
+        assert!(!events.contains("sesame") && events.contains("got **** on"), "{events}");
+    }
+
+    #[test]
+    fn variable_with_the_key_of_a_cloud_makes_memory_private() {
+        for (name, value, private) in [
+            ("AZURE_STORAGE_KEY", "c2VzYW1lb3Blbg==", true),
+            ("AZURE_STORAGE_CONNECTION_STRING", "AccountName=a;AccountKey=c2VzYW1l", true),
+            ("GOOGLE_SERVICE_ACCOUNT_KEY", "{\"type\": \"service_account\"}", true),
+            ("DB_PASS", "sesame-open", true),
+            ("AZURE_STORAGE_ACCOUNT", "acmebuilds", false),
+        ] {
+            assert_eq!(ctx(&[(name, value)]).0.has_secrets(), private, "{name}");
+        }
+        let not_utf8 = [("DB_PASS".to_owned(), "caf\u{fffd}-au-lait".to_owned())].into();
+        let env = Environment { vars: BTreeMap::new(), not_utf8 };
+        let ctx = Context::from_process("/".into(), env, Arc::new(Memory::default())).ok().unwrap();
+        assert!(ctx.has_secrets() && ctx.with_vars([]).has_secrets());
+    }
+
+    #[test]
+    fn secrets_that_begin_alike_or_need_escaping_are_covered_whole() {
+        let key = "-----BEGIN-----\nabcdefghij\n-----END-----";
+        let (ctx, _) = ctx(&[
+            ("A_TOKEN", "abcdefgh"),
+            ("B_TOKEN", "abcdefgh12345"),
+            ("C_TOKEN", "with\"quote\\s"),
+            ("PRIVATE_KEY", key),
+        ]);
+        assert_eq!(ctx.scrub("abcdefgh12345 abcdefgh"), "**** ****");
+        assert_eq!(ctx.scrub(r#""with\"quote\\s""#), r#""****""#);
+        assert_eq!(ctx.scrub("line: abcdefghij"), "line: ****");
+    }
+
+    #[test]
+    fn a_command_that_hangs_or_leaves_its_pipe_behind_comes_to_an_end() {
+        let (ctx, _) = ctx(&[("PATH", "/usr/bin:/bin")]);
+        let limit = Some(Duration::from_millis(200));
+        let answer = ctx.answer_within(sh("echo begun; sleep 60"), Input::Empty, limit, false).unwrap();
+        assert_eq!((answer.code, answer.stdout.trim()), (None, "begun"));
+        assert!(answer.stderr.contains("was stopped"), "{}", answer.stderr);
+        let answer = ctx.answer(sh("sleep 5 & echo done"), Input::Empty).unwrap();
+        assert_eq!((answer.code, answer.stdout.trim()), (Some(0), "done"));
+    }
+
+    #[test]
+    fn a_failing_command_is_an_error_with_its_words() {
+        let (ctx, _) = ctx(&[]);
+        let error = ctx.read(sh("echo why >&2; exit 3")).unwrap_err();
+        assert_eq!(format!("{error:#}"), "`sh -c 'echo why >&2; exit 3'` failed with exit code 3: why");
+        let error = ctx.read(Command::new("no-such-program-here")).unwrap_err();
+        assert!(format!("{error:#}").contains("not installed"), "{error:#}");
+    }
+
+    #[test]
+    fn input_larger_than_a_pipe_reaches_a_program_that_answers_while_it_reads() {
+        let (ctx, _) = ctx(&[]);
+        let bytes = vec![b'x'; 1 << 20];
+        assert_eq!(ctx.answer(sh("cat"), Input::Bytes(&bytes)).unwrap().stdout.len(), 1 << 20);
+        assert_eq!(ctx.answer(sh("exit 4"), Input::Bytes(&bytes)).unwrap().code, Some(4));
+    }
+}

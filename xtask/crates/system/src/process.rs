@@ -1,0 +1,480 @@
+//! Running another program to its end, whatever it does: it may print more than a pipe holds while it reads, leave a
+//! child with our pipe in its hands, or never end at all.
+
+pub mod tree;
+
+use crate::process::tree::{adopt_orphans, cpu_of_children, end_children_with, kill, reap_orphans};
+use gangplank_model::event::Stream;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long is waited for output after the program has ended: what it left behind may hold the pipe for ever.
+const GRACE: Duration = Duration::from_millis(500);
+/// By this variable the processes are known that a program which is measured leaves behind.
+const MARK: &str = "GANGPLANK_MEASURED";
+/// How long a program that was asked to stop may take before it is killed.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Keeps the memory of this process, in which there are secrets, out of core files and away from other processes of the
+/// same user. Programs that it starts are not affected. Only Linux has this (prctl(2), `PR_SET_DUMPABLE`).
+pub fn keep_memory_private() {
+    #[cfg(target_os = "linux")]
+    // Where it is refused, nothing is worse than before.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
+/// What another program reads.
+pub enum Input<'a> {
+    /// Nothing.
+    Empty,
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// These bytes, then all of this file.
+    BytesThenFile(&'a [u8], File),
+}
+
+/// When a program is ended before its time.
+pub struct Limits<'a> {
+    /// After this long.
+    pub time: Option<Duration>,
+    /// As soon as this is true.
+    pub stop: &'a dyn Fn() -> bool,
+    /// Whether it gets a process group of its own, so that Ctrl-C on our terminal does not reach it.
+    pub own_group: bool,
+}
+
+/// How a program ended.
+pub struct Ended {
+    /// Its status.
+    pub status: ExitStatus,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained.
+    pub stderr: String,
+    /// Whether we ended it.
+    pub cut: bool,
+}
+
+/// A condition that ends a program although it still runs.
+pub struct Until<'a> {
+    /// Whether its output so far is all of it.
+    pub ended: &'a dyn Fn(&[u8]) -> bool,
+    /// Whether its output so far shows that it will never be: then it is killed at once.
+    pub hopeless: &'a dyn Fn(&[u8]) -> bool,
+    /// How long it may then take to end by itself.
+    pub stragglers: Duration,
+}
+
+/// Runs a command whose stdin and stdout are ours, and whose stderr is as the command has it. `until` its output is
+/// complete, where that is given: then it is killed.
+pub fn run(command: &mut Command, input: Input, limits: &Limits, until: Option<&Until>) -> io::Result<Ended> {
+    let mut child = start(command.stdin(Stdio::piped()).stdout(Stdio::piped()), limits)?;
+    let pid = i32::try_from(child.id()).unwrap_or_default();
+    feed(child.stdin.take(), input);
+    let (stdout, stderr) = (Collected::new(child.stdout.take()), Collected::new(child.stderr.take()));
+    let mut complete: Option<Instant> = None;
+    let (status, cut) = wait_looking(&mut child, limits, OFTEN, &mut |nap| {
+        let Some(until) = until else { return stdout.ends_within(nap) };
+        if complete.is_none() && stdout.is(until.ended) {
+            complete = Some(Instant::now());
+        }
+        if complete.is_some_and(|since| since.elapsed() > until.stragglers) || stdout.is(until.hopeless) {
+            kill(pid);
+        }
+        stdout.ends_within(nap)
+    })?;
+    Ok(Ended { status, stdout: stdout.text(), stderr: stderr.text(), cut })
+}
+
+/// Starts a command, in a process group of its own where the limits say so.
+pub fn start(command: &mut Command, limits: &Limits) -> io::Result<Child> {
+    if limits.own_group {
+        command.process_group(0);
+    }
+    command.spawn()
+}
+
+/// Becomes another program; comes back only when that fails.
+pub fn become_it(command: &mut Command) -> io::Error {
+    command.exec()
+}
+
+/// How often a child is looked at, at least.
+const OFTEN: Duration = Duration::from_millis(20);
+/// How soon after something was on_line of it, and at first.
+const SOON: Duration = Duration::from_micros(200);
+
+/// Waits for a child, and ends it, with its group if it has one, when a limit is reached.
+pub fn wait(child: &mut Child, limits: &Limits) -> io::Result<(ExitStatus, bool)> {
+    wait_looking(child, limits, OFTEN, &mut nothing_is_heard)
+}
+
+/// Sleeps, where nothing tells that a child may have ended.
+fn nothing_is_heard(nap: Duration) -> bool {
+    thread::sleep(nap);
+    false
+}
+
+/// The same, looking at it at least as `often`, and as soon as `on_line`, which waits no longer than it is told, says that
+/// it may have ended.
+fn wait_looking(
+    child: &mut Child,
+    limits: &Limits,
+    often: Duration,
+    on_line: &mut dyn FnMut(Duration) -> bool,
+) -> io::Result<(ExitStatus, bool)> {
+    let started = Instant::now();
+    let mut asked: Option<Instant> = None;
+    let mut nap = SOON;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok((status, asked.is_some()));
+        }
+        match asked {
+            None if limits.time.is_some_and(|limit| started.elapsed() > limit) || (limits.stop)() => {
+                asked = Some(Instant::now());
+                end(child, limits.own_group, rustix::process::Signal::TERM);
+            }
+            Some(since) if limits.time.is_some() && since.elapsed() > LAST_WORDS => {
+                end(child, limits.own_group, rustix::process::Signal::KILL);
+            }
+            _ => {}
+        }
+        nap = if on_line(nap) { SOON } else { (nap * 2).min(often) };
+    }
+}
+
+/// How long what is streamed may take to end once we have gone away: its far end has to hear of it, and to be rough.
+const FAREWELL: Duration = Duration::from_secs(6);
+/// What goes on for longer than this without a newline is cut into lines.
+pub const LINE_BYTES_MAX: usize = 1 << 16;
+
+/// Runs a command and hands over every line as it comes. After `input` its stdin stays open: it closes when `stop` says
+/// so or when we are killed, and what runs has to end by that. Once its output is `complete` it is killed. Gives whether it
+/// was stopped.
+pub fn stream(
+    command: &mut Command,
+    input: &[u8],
+    on_line: &mut dyn FnMut(Stream, String),
+    stop: &dyn Fn() -> bool,
+    complete: &dyn Fn() -> bool,
+) -> io::Result<(ExitStatus, bool)> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = command.spawn()?;
+    let (open, closes) = channel::<()>();
+    let mut open = Some(open);
+    if let Some(mut stdin) = child.stdin.take() {
+        let input = input.to_vec();
+        thread::spawn(move || {
+            let _ = stdin.write_all(&input);
+            let _ = closes.recv();
+        });
+    }
+    let (sender, lines) = sync_channel(1 << 8);
+    read_lines(child.stdout.take(), Stream::Stdout, sender.clone());
+    read_lines(child.stderr.take(), Stream::Stderr, sender);
+    let mut left: Option<Instant> = None;
+    let status = loop {
+        match lines.recv_timeout(Duration::from_millis(20)) {
+            Ok((stream, line)) => on_line(stream, line),
+            Err(RecvTimeoutError::Disconnected) => thread::sleep(Duration::from_millis(5)),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if complete() {
+            end(&child, true, rustix::process::Signal::KILL);
+        }
+        match left {
+            None if stop() => {
+                left = Some(Instant::now());
+                drop(open.take());
+            }
+            Some(since) if since.elapsed() > FAREWELL => end(&child, true, rustix::process::Signal::KILL),
+            _ => {}
+        }
+    };
+    // What is still on its way; what it left behind may hold the pipe for ever.
+    while let Ok((stream, line)) = lines.recv_timeout(GRACE) {
+        on_line(stream, line);
+        if stop() || complete() {
+            break;
+        }
+    }
+    Ok((status, left.is_some()))
+}
+
+/// Runs a command in the process group of this one, and hands over each line of its stdout as it comes. With `alone` no
+/// other thread of this process starts programs meanwhile, so every other child is an orphan that was adopted.
+pub fn lines(command: &mut Command, alone: bool, on_line: &mut dyn FnMut(&str)) -> io::Result<ExitStatus> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let (sender, lines) = sync_channel(1 << 8);
+    read_lines(child.stdout.take(), Stream::Stdout, sender);
+    let mut looked = Instant::now();
+    let status = loop {
+        if alone && looked.elapsed() > GRACE {
+            reap_orphans(child.id());
+            looked = Instant::now();
+        }
+        match lines.recv_timeout(OFTEN) {
+            Ok((_, line)) => on_line(&line),
+            Err(RecvTimeoutError::Disconnected) => break child.wait()?,
+            // A process that it left behind may hold the pipe.
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some(status) = child.try_wait()? {
+                    break status;
+                }
+            }
+        }
+    };
+    while let Ok((_, line)) = lines.recv_timeout(GRACE) {
+        on_line(&line);
+    }
+    Ok(status)
+}
+
+fn read_lines(stream: Option<impl Read + Send + 'static>, which: Stream, to: SyncSender<(Stream, String)>) {
+    let Some(stream) = stream else { return };
+    thread::spawn(move || {
+        let mut stream = BufReader::new(stream);
+        let mut line = Vec::new();
+        while let Ok(1..) = stream.by_ref().take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut line) {
+            // A piece of a longer line has no end to take off. Each byte that is no UTF-8 becomes one character, so that a
+            // piece is known by its length.
+            let text = line.strip_suffix(b"\n").map_or(line.as_slice(), |it| it.strip_suffix(b"\r").unwrap_or(it));
+            let text: Vec<_> =
+                text.utf8_chunks().map(|it| it.valid().to_owned() + &"?".repeat(it.invalid().len())).collect();
+            let text = text.concat();
+            if to.send((which, text)).is_err() {
+                return;
+            }
+            line.clear();
+        }
+    });
+}
+
+/// What a program was measured to need.
+#[derive(Debug, Clone, Copy)]
+pub struct Measured {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// From its start to its end.
+    pub wall: Duration,
+    /// Processor time, of all that it started too.
+    pub cpu: Duration,
+}
+
+/// Runs a command to its end and measures it. What it leaves in the background counts and is ended. Only Linux tells of
+/// processor time and of what was left.
+pub fn measure(command: &mut Command, limits: &Limits) -> io::Result<Measured> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let mark = COUNT.fetch_add(1, Ordering::Relaxed).to_string();
+    adopt_orphans();
+    let (before, started) = (cpu_of_children(), Instant::now());
+    let mut child = start(command.env(MARK, &mark), limits)?;
+    let (status, _) = wait_looking(&mut child, limits, Duration::from_millis(1), &mut nothing_is_heard)?;
+    let wall = started.elapsed();
+    end_children_with(&format!("{MARK}={mark}"));
+    Ok(Measured { status, wall, cpu: cpu_of_children().saturating_sub(before) })
+}
+
+/// A program that runs until its stdin closes, which it does when this is dropped, and also when this process is killed.
+pub struct Background(Child);
+
+impl Background {
+    /// Starts it; what it prints goes nowhere.
+    pub fn start(command: &mut Command) -> io::Result<Self> {
+        let child =
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn()?;
+        Ok(Self(child))
+    }
+
+    /// Starts it and waits until it prints `word`. Gives what it complained when it ends before, or takes longer than
+    /// `limits` have it.
+    pub fn start_until(command: &mut Command, word: &str, limits: &Limits) -> io::Result<Result<Self, String>> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child = command.spawn()?;
+        // A profile that reads gets empty lines, and does not wait for ever. A program that has ended reads none.
+        let _ = child.stdin.as_mut().map(|stdin| stdin.write_all(b"\n\n\n\n"));
+        let (stdout, stderr) = (Collected::new(child.stdout.take()), Collected::new(child.stderr.take()));
+        let mut background = Self(child);
+        let started = Instant::now();
+        loop {
+            if stdout.so_far().contains(word) {
+                return Ok(Ok(background));
+            }
+            if background.has_ended() {
+                return Ok(Err(format!("{}\n{}", stdout.text(), stderr.text())));
+            }
+            let late = limits.time.is_some_and(|limit| started.elapsed() >= limit);
+            if late || (limits.stop)() {
+                end(&background.0, true, rustix::process::Signal::TERM);
+                let reason =
+                    if late { format!("it did not end within {:.1?}", started.elapsed()) } else { "stopped".into() };
+                return Ok(Err(format!("{}\n{reason}", stderr.so_far())));
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Ends it now, whatever it still does.
+    pub fn stop(&mut self) {
+        end(&self.0, true, rustix::process::Signal::TERM);
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.0.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let limits = Limits { time: Some(Duration::from_secs(15)), stop: &|| false, own_group: true };
+        let _ = wait(&mut self.0, &limits);
+    }
+}
+
+fn end(child: &Child, group: bool, signal: rustix::process::Signal) {
+    let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) else { return };
+    // It may have ended by itself just now.
+    let _ = if group {
+        rustix::process::kill_process_group(pid, signal)
+    } else {
+        rustix::process::kill_process(pid, signal)
+    };
+}
+
+/// Writes in a thread, because the program may answer while it reads. One that ends before it has read everything
+/// breaks the pipe; its exit code tells the rest.
+fn feed(stdin: Option<impl Write + Send + 'static>, input: Input) {
+    let Some(mut stdin) = stdin else { return };
+    let (bytes, file) = match input {
+        Input::Empty => return,
+        Input::Bytes(bytes) => (bytes.to_vec(), None),
+        Input::BytesThenFile(bytes, file) => (bytes.to_vec(), Some(file)),
+    };
+    thread::spawn(move || {
+        let written = stdin.write_all(&bytes);
+        if let (Ok(()), Some(mut file)) = (written, file) {
+            let _ = io::copy(&mut file, &mut stdin);
+        }
+    });
+}
+
+/// How many bytes are kept of the beginning, and of the end, of output without end.
+const KEPT: usize = 32 << 20;
+
+/// Leaves out the middle of output that is too long.
+fn keep_ends(bytes: &mut Vec<u8>) {
+    if bytes.len() > 3 * KEPT {
+        bytes.drain(KEPT..bytes.len() - KEPT);
+    }
+}
+
+/// What a stream has given so far, collected by a thread.
+struct Collected {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    whole: Receiver<()>,
+}
+
+impl Collected {
+    fn new(stream: Option<impl Read + Send + 'static>) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let (ended, whole) = channel();
+        if let Some(mut stream) = stream {
+            let bytes = Arc::clone(&bytes);
+            thread::spawn(move || {
+                let mut piece = [0; 1 << 14];
+                while let Ok(n @ 1..) = stream.read(&mut piece) {
+                    let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
+                    bytes.extend_from_slice(&piece[..n]);
+                    keep_ends(&mut bytes);
+                }
+                let _ = ended.send(());
+            });
+        }
+        Self { bytes, whole }
+    }
+
+    fn is(&self, complete: &dyn Fn(&[u8]) -> bool) -> bool {
+        complete(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn so_far(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+
+    /// Waits so long; whether it has ended just now, as the streams of a program do when the program itself ends.
+    fn ends_within(&self, nap: Duration) -> bool {
+        match self.whole.recv_timeout(nap) {
+            Ok(()) => true,
+            Err(RecvTimeoutError::Timeout) => false,
+            // It had ended before, or there never was one.
+            Err(RecvTimeoutError::Disconnected) => nothing_is_heard(nap),
+        }
+    }
+
+    fn text(self) -> String {
+        // Without a stream the sender is gone and there is nothing to wait for.
+        let _ = self.whole.recv_timeout(GRACE);
+        self.so_far()
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::process::{DumpableBehavior, dumpable_behavior};
+    use std::time::Duration;
+
+    #[test]
+    fn what_a_program_leaves_behind_is_measured_and_ended() {
+        let mut command = std::process::Command::new("sh");
+        let busy = "n=0; while [ $n -lt 50000 ]; do n=$((n + 1)); done";
+        command.args(["-c", &format!("setsid sh -c '{busy}; exec sleep 47.11' & sleep 0.5; {busy}")]);
+        command.stdout(std::process::Stdio::null());
+        let limits = super::Limits { time: None, stop: &|| false, own_group: true };
+        let measured = super::measure(&mut command, &limits).unwrap();
+        assert!(measured.status.success() && measured.wall >= Duration::from_millis(500), "{measured:?}");
+        assert!(measured.cpu > Duration::ZERO, "{measured:?}");
+        let commands = std::fs::read_dir("/proc").unwrap().flatten();
+        let commands = commands.filter_map(|it| std::fs::read_to_string(it.path().join("cmdline")).ok());
+        assert!(commands.into_iter().all(|line| !line.contains("47.11")));
+    }
+
+    #[test]
+    fn whoever_closes_its_pipe_is_waited_for_all_the_same() {
+        let run = |script: &str, limit| {
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", script]).stderr(std::process::Stdio::piped());
+            let limits = super::Limits { time: limit, stop: &|| false, own_group: true };
+            super::run(&mut command, super::Input::Empty, &limits, None).unwrap()
+        };
+        let ended = run("echo out; exec >&-; sleep 0.2; echo late >&2; exit 3", None);
+        assert_eq!((ended.status.code(), ended.stdout.as_str(), ended.stderr.as_str()), (Some(3), "out\n", "late\n"));
+        assert!(run("exec >&- 2>&-; sleep 47.12", Some(Duration::from_millis(100))).cut);
+        // What it leaves behind has the pipe, and nobody waits for that.
+        let ended = run("sleep 2 & echo out", None);
+        assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(0), "out\n"));
+    }
+
+    #[test]
+    fn a_private_process_leaves_no_core_and_its_children_do() {
+        super::keep_memory_private();
+        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+        let limits = super::Limits { time: None, stop: &|| false, own_group: false };
+        let mut own = std::process::Command::new("sh");
+        own.args(["-c", "test -r /proc/self/environ && echo readable"]);
+        own.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        assert_eq!(super::run(&mut own, super::Input::Empty, &limits, None).unwrap().stdout, "readable\n");
+    }
+}
