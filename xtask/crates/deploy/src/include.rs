@@ -119,7 +119,6 @@ fn glob_matches(pattern: &str, path: &str) -> bool {
 }
 
 /// Paths of all files below a directory, relative to it.
-#[cfg(feature = "new")]
 pub fn below(dir: &Path) -> Result<Vec<String>> {
     let relative = |file: PathBuf| Some(file.strip_prefix(dir).ok()?.to_string_lossy().into_owned());
     Ok(walk(dir, &dir.to_string_lossy())?.into_iter().filter_map(relative).collect())

@@ -67,7 +67,6 @@ pub fn ask(ctx: &Context, question: &str) -> Result<Option<bool>> {
 }
 
 /// Asks for a text on the terminal; the default without one.
-#[cfg(feature = "new")]
 pub fn ask_text(ctx: &Context, question: &str, default: &str) -> Result<String> {
     if !can_ask() {
         return Ok(default.to_owned());

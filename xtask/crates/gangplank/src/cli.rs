@@ -1,16 +1,12 @@
 //! The command line: what can be typed, and which function answers. clap stops here.
 
-mod bench;
 mod ci;
 mod control;
-mod new;
 mod setup;
 mod test;
 
-pub use crate::cli::bench::{Bench, Fleet};
 pub use crate::cli::ci::{Ci, Trigger};
 pub use crate::cli::control::Control;
-pub use crate::cli::new::New;
 pub use crate::cli::setup::Setup;
 pub use crate::cli::test::Test;
 
@@ -262,15 +258,11 @@ pub enum Command {
     /// Run format, clippy, config, unit and end-to-end tests
     Test(Test),
     /// Make a project: an app, its pipeline, a first commit
-    New(New),
+    #[command(disable_help_flag = true)]
+    New(Forwarded),
     /// Measure this engine against what others do, on this machine alone
-    Bench {
-        /// `bundle` packs, `fetch` unpacks, `overhead` and `compile` are what an xtask costs beside cargo alone, `s3` copies
-        /// a release to a bucket and back, `fleet` is a first release and a small change to many hosts over ssh
-        what: Bench,
-        #[command(flatten)]
-        fleet: Fleet,
-    },
+    #[command(disable_help_flag = true)]
+    Bench(Forwarded),
     /// Print a script by which a shell completes what is typed: docs/shell.md
     Completions {
         /// The shell
@@ -288,32 +280,16 @@ pub enum Command {
         #[arg(last = true)]
         words: Vec<OsString>,
     },
-    /// The build that `bench bundle` measures
-    #[command(hide = true)]
-    BenchBundle {
-        /// A `.tar.zst` in the place of a `.tar.gz`
-        #[arg(long)]
-        zstd: bool,
-    },
-    /// The copies that `bench s3` measures
-    #[cfg(feature = "s3")]
-    #[command(hide = true)]
-    BenchCopy {
-        #[arg(value_parser = selector)]
-        release: Selector,
-        store: String,
-        into: Option<PathBuf>,
-    },
-    /// The deploy that `bench fleet` measures
-    #[command(hide = true)]
-    BenchDeploy {
-        #[arg(value_parser = selector)]
-        release: Selector,
-        targets: Vec<String>,
-    },
     /// One of the project's own
     #[command(skip)]
     Own(&'static extend::Command, Vec<String>),
+}
+
+/// The arguments of a command that is a program of its own, in Gangplank's own repository.
+#[derive(Debug, Clone, Args)]
+pub struct Forwarded {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub args: Vec<OsString>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -408,9 +384,8 @@ impl Command {
                 | Self::Exec { .. }
                 | Self::Ci(Ci::Run { .. } | Ci::Trigger(_) | Ci::Approve { .. })
                 | Self::Test(_)
-                | Self::Bench { .. }
-                | Self::BenchBundle { .. }
-                | Self::BenchDeploy { .. }
+                | Self::New(_)
+                | Self::Bench(_)
                 | Self::Man { .. }
                 | Self::Own(..)
         )
@@ -467,9 +442,6 @@ impl Command {
                 | Self::Put { .. }
                 | Self::Fetch { .. }
                 | Self::Ci(Ci::Run { .. } | Ci::Trigger(_))
-                | Self::New(_)
-                | Self::Bench { .. }
-                | Self::BenchDeploy { .. }
         )
     }
 }
@@ -509,21 +481,39 @@ pub fn names() -> Vec<String> {
 /// The arguments of a command of the project's own.
 const WORDS: &str = "words";
 
-/// Reads the command line. The text of a usage error, help and version are clap's, with its exit code.
-pub fn parse(
-    extensions: &'static Extensions,
-    args: impl IntoIterator<Item = OsString>,
-) -> Result<Cli, (String, u8, bool)> {
+/// What clap prints in place of a parsed command line: help, the version or a usage error.
+pub struct Refusal {
+    /// The text, with colours.
+    pub text: String,
+    /// The exit code.
+    pub code: u8,
+    /// Whether it is an error.
+    pub is_error: bool,
+    /// Whether `--json` was given.
+    pub as_json: bool,
+}
+
+impl Refusal {
+    /// What clap says of `args`.
+    pub fn new(error: &clap::Error, args: &[OsString]) -> Self {
+        Self {
+            text: error.render().ansi().to_string(),
+            code: u8::try_from(error.exit_code()).unwrap_or(2),
+            is_error: error.use_stderr(),
+            as_json: args.iter().any(|arg| arg == "--json"),
+        }
+    }
+}
+
+/// Reads the command line.
+pub fn parse(extensions: &'static Extensions, args: &[OsString]) -> Result<Cli, Refusal> {
     let parsed = definition(extensions).try_get_matches_from(args).and_then(|matches| {
         let own = matches.subcommand().and_then(|(name, inner)| Some((extensions.command(name)?, inner)));
         let Some((command, inner)) = own else { return Cli::from_arg_matches(&matches) };
         let words = inner.get_many(WORDS).unwrap_or_default().cloned().collect();
         Ok(Cli { global: Global::from_arg_matches(&matches)?, command: Command::Own(command, words) })
     });
-    parsed.map_err(|error| {
-        let code = u8::try_from(error.exit_code()).unwrap_or(2);
-        (error.render().ansi().to_string(), code, error.use_stderr())
-    })
+    parsed.map_err(|error| Refusal::new(&error, args))
 }
 
 /// The same text without colours.

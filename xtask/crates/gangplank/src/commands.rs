@@ -1,7 +1,7 @@
 //! From a parsed command to the verb that does it, and to its answer.
 
 use crate::approval::{approved, ask, confirm, confirm_loss};
-use crate::cli::{Bench, Ci, Cli, Command, Control, ExpectArgs, Global, New, Prune, Setup, Test, Trigger};
+use crate::cli::{Ci, Cli, Command, Control, ExpectArgs, Global, Prune, Setup, Test, Trigger};
 use gangplank_system::context::{Context, var};
 use gangplank_deploy::deploy::apply::Outcome;
 use gangplank_deploy::deploy::control;
@@ -15,11 +15,10 @@ use gangplank_deploy::deploy::report;
 use gangplank_model::error::{CliError, Kind, Result, hint_of, kind_of, usage};
 use gangplank_model::event::Listener;
 use gangplank_model::owner::Liveness;
-use gangplank_model::project::{Compression, Handoff, Project};
+use gangplank_model::project::{Handoff, Project};
 use gangplank_deploy::store::{Published, Retention};
 use gangplank_deploy::tool::Tool;
-use crate::{ci, complete, doctor, test};
-use gangplank_bench;
+use crate::{complete, doctor, test};
 use gangplank_deploy::{build, handoff, setup};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -57,15 +56,15 @@ pub enum CommandOutput {
     /// `lock`
     Lock(Vec<LockState>),
     /// `ci generate`
-    Generated(Vec<ci::generate::Generated>),
+    Generated(Vec<gangplank_deploy::ci::generate::Generated>),
     /// `ci lint`
-    Findings(Vec<ci::lint::Finding>),
+    Findings(Vec<gangplank_lint::Finding>),
     /// `ci run`
-    CiRun(ci::run::CiRun),
+    CiRun(gangplank_local_ci::run::CiRun),
     /// `ci trigger`
-    Triggered(ci::trigger::Started),
+    Triggered(gangplank_deploy::ci::trigger::Started),
     /// `ci approve`
-    Approved(ci::approve::Approved),
+    Approved(gangplank_deploy::ci::approve::Approved),
     /// `doctor`
     Diagnosis(doctor::Diagnosis),
     /// `setup`
@@ -74,13 +73,6 @@ pub enum CommandOutput {
     Tested(test::Tested),
     /// `test --list`
     Grouped(Vec<test::groups::Grouped>),
-    /// `new`
-    #[cfg(feature = "new")]
-    NewReport(gangplank_new::NewReport),
-    /// `bench fleet`
-    Bench(bench::fleet::Report),
-    /// The other benches
-    Compare(bench::compare::Report),
     /// `completions`
     Script(complete::Script),
     /// `man`
@@ -175,24 +167,13 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
         Command::Doctor { env, ci } => doctor::doctor(tool, env.as_deref(), *ci).map(CommandOutput::Diagnosis),
         Command::Setup(options) => self::setup(tool, global, options).map(CommandOutput::Setup),
         Command::Test(test) => self::test(ctx, project, test),
-        Command::New(new) => self::new(ctx, cli, new),
-        Command::Bench { what, fleet } => self::bench(tool, *what, &fleet.options(global)),
-        Command::BenchBundle { zstd } => {
-            let compression = if *zstd { Compression::Zstd } else { Compression::Gzip };
-            bench::files::seal(ctx, compression).map(CommandOutput::Built)
-        }
+        Command::New(_) => Err(own_program(ctx, "new", "makes projects")),
+        Command::Bench(_) => Err(own_program(ctx, "bench", "compares Gangplank with other tools")),
         Command::Completions { shell } => Ok(CommandOutput::Script(complete::script(*shell))),
         Command::Own(own, words) => (own.run)(ctx, project, words).map(|text| CommandOutput::Own(Own { text })),
         Command::Man { dir } => man(tool, dir).map(CommandOutput::Man),
         // It was answered before anything could go wrong.
         Command::Complete { .. } => Ok(CommandOutput::Heard),
-        #[cfg(feature = "s3")]
-        Command::BenchCopy { release, store, into } => {
-            bench::s3::copy(ctx, release, store, into.as_deref()).map(CommandOutput::Put)
-        }
-        Command::BenchDeploy { release, targets } => {
-            bench::fleet::deploy(ctx, release, targets).map(CommandOutput::Outcome)
-        }
     }
 }
 
@@ -252,21 +233,6 @@ fn test(ctx: &Context, project: &Project, test: &Test) -> Result<CommandOutput> 
         args: &test.args,
     };
     test::test(ctx, project, &options).map(CommandOutput::Tested)
-}
-
-fn bench(tool: &Tool, what: Bench, options: &bench::Options) -> Result<CommandOutput> {
-    let Tool { ctx, project, .. } = *tool;
-    match what {
-        Bench::Bundle => bench::files::bundle(ctx, options).map(CommandOutput::Compare),
-        Bench::Fetch => bench::files::fetch(ctx, options).map(CommandOutput::Compare),
-        Bench::Overhead => bench::tools::overhead(ctx, &project.app, options).map(CommandOutput::Compare),
-        Bench::Compile => bench::tools::compile(ctx, options).map(CommandOutput::Compare),
-        #[cfg(feature = "s3")]
-        Bench::S3 => bench::s3::s3(ctx, options).map(CommandOutput::Compare),
-        #[cfg(not(feature = "s3"))]
-        Bench::S3 => Err(with_feature(ctx, "s3", "buckets")),
-        Bench::Fleet => bench::fleet::fleet(ctx, options).map(CommandOutput::Bench),
-    }
 }
 
 fn prune(tool: &Tool, global: &Global, prune: &Prune) -> Result<CommandOutput> {
@@ -350,17 +316,17 @@ fn ci(tool: &Tool, cli: &Cli, listener: Listener, command: &Ci) -> Result<Comman
     match command {
         Ci::Generate { check, handoff } => {
             let handoff = handoff.unwrap_or(project.ci.handoff);
-            ci::generate::generate(ctx, project, handoff, *check || cli.global.dry_run).map(CommandOutput::Generated)
+            gangplank_deploy::ci::generate::generate(ctx, project, handoff, *check || cli.global.dry_run).map(CommandOutput::Generated)
         }
-        Ci::Lint { file } => ci::lint::lint_file(&ctx.root.join(file)).map(CommandOutput::Findings),
+        Ci::Lint { file } => gangplank_lint::lint_file(&ctx.root.join(file)).map(CommandOutput::Findings),
         Ci::Trigger(trigger) => self::trigger(tool, cli, trigger).map(CommandOutput::Triggered),
         Ci::Approve { env, pipeline } => {
             let ask = |question: &str| if cli.global.yes { Ok(Some(true)) } else { ask(ctx, question) };
-            ci::approve::approve(ctx, project, env, *pipeline, &ask).map(CommandOutput::Approved)
+            gangplank_deploy::ci::approve::approve(ctx, project, env, *pipeline, &ask).map(CommandOutput::Approved)
         }
         Ci::Loopback => {
-            let pipeline = ci::workflows::pipeline(project, project.ci.handoff)?;
-            ci::run::serve::serve(tool, &pipeline, listener).map(|()| CommandOutput::Heard)
+            let pipeline = gangplank_model::ci::workflows::pipeline(project, project.ci.handoff)?;
+            gangplank_local_ci::run::serve::serve(tool, &pipeline, listener).map(|()| CommandOutput::Heard)
         }
         Ci::Run { job, no_approve, branch, handoff, set } => {
             let approve = |name: &str| match (cli.global.yes, *no_approve) {
@@ -377,9 +343,9 @@ fn ci(tool: &Tool, cli: &Cli, listener: Listener, command: &Ci) -> Result<Comman
             if handoff.unwrap_or(project.ci.handoff) == Handoff::S3 && !cfg!(feature = "s3") {
                 return Err(with_feature(ctx, "s3", "buckets"));
             }
-            let options = ci::run::Options { job: job.as_deref(), branch: branch.as_deref(), set, approve: &approve };
-            let pipeline = ci::workflows::pipeline(project, handoff.unwrap_or(project.ci.handoff))?;
-            ci::run::run(tool, &pipeline, &options).map(CommandOutput::CiRun)
+            let options = gangplank_local_ci::run::Options { job: job.as_deref(), branch: branch.as_deref(), set, approve: &approve };
+            let pipeline = gangplank_model::ci::workflows::pipeline(project, handoff.unwrap_or(project.ci.handoff))?;
+            gangplank_local_ci::run::run(tool, &pipeline, &options).map(CommandOutput::CiRun)
         }
     }
 }
@@ -407,46 +373,25 @@ fn man(tool: &Tool, _: &Path) -> Result<Vec<Page>> {
     Err(with_feature(tool.ctx, "man", "man pages"))
 }
 
-#[cfg(not(feature = "new"))]
-fn new(ctx: &Context, _: &Cli, _: &New) -> Result<CommandOutput> {
-    Err(with_feature(ctx, "new", "what projects are made of"))
-}
-
-#[cfg(feature = "new")]
-fn new(ctx: &Context, cli: &Cli, new: &New) -> Result<CommandOutput> {
-    let mut wish = gangplank_new::NewOptions {
-        name: new.name.clone(),
-        handoff: new.handoff,
-        targets: new.target.clone(),
-        bucket: new.bucket.clone(),
-        engine: new.engine.parse()?,
-        dry_run: cli.global.dry_run,
-    };
-    let made = match (&new.upgrade, &new.into, &new.path) {
-        (Some(dir), ..) => gangplank_new::upgrade(ctx, dir, new.force, &wish),
-        (_, Some(dir), _) => gangplank_new::adopt(ctx, dir, &wish),
-        (.., Some(path)) => {
-            if !cli.global.yes && !cli.global.dry_run {
-                gangplank_new::complete(ctx, &mut wish, path, &|question, default| {
-                    crate::approval::ask_text(ctx, question, default)
-                })?;
-            }
-            gangplank_new::create(ctx, path, &wish)
-        }
-        _ => return usage("which project?").hint("`cargo xtask new ../shop`").err(),
-    };
-    made.map(CommandOutput::NewReport)
+/// Becomes a program of Gangplank's own repository on the same command line; returns only when it cannot.
+fn own_program(ctx: &Context, name: &str, what: &str) -> anyhow::Error {
+    if !ctx.root.join("xtask/crates").join(name).is_dir() {
+        return usage(format!("`{name}` {what}, and is only in Gangplank's own repository"))
+            .hint(format!("in a checkout of Gangplank: `cargo xtask {name} --help`"))
+            .into();
+    }
+    ctx.become_program(&format!("gangplank-{name}"))
 }
 
 /// Starts a workflow on CircleCI. Whoever starts a deploy to an env with approval is asked here: no job there asks.
-fn trigger(tool: &Tool, cli: &Cli, trigger: &Trigger) -> Result<ci::trigger::Started> {
+fn trigger(tool: &Tool, cli: &Cli, trigger: &Trigger) -> Result<gangplank_deploy::ci::trigger::Started> {
     let Tool { ctx, project, .. } = *tool;
     let (rollback, request) = match trigger {
         Trigger::Deploy(request) => (false, request),
         Trigger::Rollback(request) => (true, request),
     };
     confirm(ctx, project.env(&request.env)?, cli.global.yes, if rollback { "roll back" } else { "deploy to" })?;
-    let wish = ci::trigger::TriggerRequest {
+    let wish = gangplank_deploy::ci::trigger::TriggerRequest {
         rollback,
         env: &request.env,
         release: request.release.as_ref(),
@@ -463,6 +408,6 @@ fn trigger(tool: &Tool, cli: &Cli, trigger: &Trigger) -> Result<ci::trigger::Sta
         }
         Ok(answer)
     };
-    let follow = if request.follow { Some(&approve as ci::follow::Asking) } else { None };
-    ci::trigger::trigger(tool, &wish, follow)
+    let follow = if request.follow { Some(&approve as gangplank_deploy::ci::follow::Asking) } else { None };
+    gangplank_deploy::ci::trigger::trigger(tool, &wish, follow)
 }

@@ -1,10 +1,7 @@
 //! All that is printed: answers on stdout, everything else on stderr.
 
-mod bench;
 mod doctor;
 pub mod json;
-#[cfg(feature = "new")]
-mod made;
 mod progress_draw;
 mod progress_table;
 mod setup;

@@ -1,16 +1,19 @@
 //! A command line from its words to its exit code.
 
 use crate::cli::{self, Color, Command, Global};
-use crate::commands::CommandOutput;
-use crate::context::{Context, Environment};
-use crate::error::{Result, hint_of, kind_of};
-use crate::event::{HostOutput, Sink, Stream};
-use crate::extend::Extensions;
-use crate::project::Project;
+use crate::commands::{self, CommandOutput};
+use crate::complete;
 use crate::report::style::Style;
 use crate::report::term::{Level, TermSink};
 use crate::report::{json, term, text};
-use crate::tool::Tool;
+use gangplank_deploy::extend::Extensions;
+use gangplank_deploy::tool::Tool;
+use gangplank_model::error::{self, Result, hint_of, kind_of};
+use gangplank_model::event::{HostOutput, Sink, Stream};
+use gangplank_model::project::Project;
+use gangplank_system::context::{self, Context, Environment};
+use gangplank_system::{machine, process};
+use jiff::Timestamp;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -33,7 +36,7 @@ fn run(project: &'static Project, extensions: &'static Extensions, args: impl In
     if let Err(error) = extensions.validate(&cli::names()) {
         return terminal.fail_early(&error, &args);
     }
-    let cli = match cli::parse(extensions, args) {
+    let cli = match cli::parse(extensions, &args) {
         Ok(cli) => cli,
         Err(refusal) => return terminal.print_refusal(&refusal),
     };

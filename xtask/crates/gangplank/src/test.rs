@@ -13,7 +13,6 @@ use crate::test::leftovers::Before;
 use crate::test::record::{RECORD, Record};
 use crate::test::times::{Slow, Times};
 use gangplank_deploy::ci::generate;
-use gangplank_lint;
 use gangplank_system::context::{Context, exit, stands_alone};
 use gangplank_model::error::{CliError, Kind, Result, usage};
 use gangplank_model::event::ms_since;
@@ -307,8 +306,8 @@ fn is_engines_own(ctx: &Context) -> bool {
 }
 
 fn without_errors(ctx: &Context, config: &str) -> Result<()> {
-    let findings = lint::lint_file(&ctx.root.join(config))?;
-    match findings.into_iter().find(|finding| finding.severity == lint::Severity::Error) {
+    let findings = gangplank_lint::lint_file(&ctx.root.join(config))?;
+    match findings.into_iter().find(|finding| finding.severity == gangplank_lint::Severity::Error) {
         Some(finding) => CliError::new(Kind::Failed, format!("{config}:{}: {}", finding.line, finding.message))
             .hint(finding.hint)
             .err(),

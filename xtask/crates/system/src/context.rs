@@ -424,6 +424,15 @@ impl Context {
         command
     }
 
+    /// Becomes a program of another package of this workspace, on the same command line. Comes back only when it cannot.
+    pub fn become_program(&self, package: &str) -> anyhow::Error {
+        let mut command = self.cargo(&["run", "--quiet", "--package", package, "--"]);
+        // Paths on the command line are relative to where it was typed.
+        command.args(std::env::args_os().skip(1)).current_dir(".");
+        let cause = process::become_it(&mut command);
+        not_started(&command, &cause)
+    }
+
     /// Becomes the xtask of this workspace with a Cargo feature, on the same command line. Comes back only when it cannot.
     pub fn become_xtask_with(&self, feature: &str) -> anyhow::Error {
         let words = run_xtask(&self.root, Some(feature));

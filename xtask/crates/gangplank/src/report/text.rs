@@ -31,8 +31,6 @@ pub fn answer(answer: &CommandOutput, style: Style, now: Timestamp) -> String {
                 built.dir.display()
             )
         }
-        #[cfg(feature = "new")]
-        CommandOutput::NewReport(made) => super::made::made(made, style),
         CommandOutput::Verified(it) => format!(
             "{} verified: {} of {}, bundle sha256 {}{}\n",
             it.release,
@@ -67,8 +65,6 @@ pub fn answer(answer: &CommandOutput, style: Style, now: Timestamp) -> String {
         CommandOutput::CiRun(run) => ci_run(run, style),
         CommandOutput::Setup(hosts) => crate::report::setup::setup(hosts),
         CommandOutput::Diagnosis(found) => crate::report::doctor::diagnosis(found, style),
-        CommandOutput::Bench(report) => crate::report::bench::fleet(report, style),
-        CommandOutput::Compare(report) => crate::report::bench::compare(report, style),
         CommandOutput::Script(it) => it.script.to_owned(),
         CommandOutput::Own(own) => own.text.clone(),
         CommandOutput::Man(pages) => pages.iter().map(|page| format!("{}\n", page.path.display())).collect(),

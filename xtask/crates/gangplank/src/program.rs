@@ -1,0 +1,70 @@
+//! Programs of their own beside the xtask, with its global options and its output: `new` and `bench` of Gangplank's own
+//! repository.
+
+pub use crate::approval::ask_text;
+pub use crate::cli::Global;
+use crate::cli::Refusal;
+pub use crate::report::style::{Style, bytes, count, table};
+use crate::run::Terminal;
+use clap::{Parser, Subcommand};
+use gangplank_model::error::Result;
+use gangplank_system::context::Context;
+use serde::Serialize;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// The answer of a program: serialized with `--json`, text without.
+pub trait Answer: erased::Json {
+    /// The answer for people.
+    fn text(&self, style: Style) -> String;
+}
+
+/// `Serialize` behind a `dyn`.
+mod erased {
+    /// Gives itself as JSON.
+    pub trait Json {
+        /// Pretty JSON.
+        fn json(&self) -> String;
+    }
+
+    impl<T: super::Serialize> Json for T {
+        fn json(&self) -> String {
+            serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
+        }
+    }
+}
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, disable_help_subcommand = true)]
+struct Line<C: Subcommand> {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: C,
+}
+
+/// Runs a program on the command line of this process. `C` is its commands, `catch` whether a signal asks `run` to stop
+/// instead of ending the process.
+pub fn main<C: Subcommand>(
+    catch: bool,
+    run: impl FnOnce(&Context, &Global, &C) -> Result<Box<dyn Answer>>,
+) -> ExitCode {
+    let terminal = Terminal::new();
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let line = match Line::<C>::try_parse_from(&args) {
+        Ok(line) => line,
+        Err(error) => return terminal.print_refusal(&Refusal::new(&error, &args)).into(),
+    };
+    let (ui, ctx) = match terminal.open(&line.global, false) {
+        Ok(opened) => opened,
+        Err(code) => return code.into(),
+    };
+    let caught = if catch { ctx.catch_interrupts(true) } else { Ok(()) };
+    match caught.and_then(|()| run(&ctx, &line.global, &line.command)) {
+        Ok(answer) => match ui.print_answer(&ctx, &answer.json(), &|style, _| answer.text(style)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => ui.fail(Some(&ctx), &error, None).into(),
+        },
+        Err(error) => ui.fail(Some(&ctx), &error, None).into(),
+    }
+}
