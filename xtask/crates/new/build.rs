@@ -1,7 +1,5 @@
-//! Lists the files of which `cargo xtask new` makes projects, for the feature `new` to compile in.
-//!
-//! In this engine's own repository they are the repository's own, so there is no second copy that could differ. A project
-//! that was made has changed its app since; there they lie, as they were, in `template/` beside this script.
+//! Lists the files of which `cargo xtask new` makes projects, to compile them in. They are this repository's own, so there is
+//! no second copy that could differ.
 
 use std::env;
 use std::fmt::Write;
@@ -22,26 +20,24 @@ const TEMPLATE: &[&str] = &[
     "xtask/src",
 ];
 
-/// What lies with a vendored engine, and in the root of the repository.
-const BESIDE: &[&str] = &["ARCHITECTURE.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "docs", "rustfmt.toml"];
+/// The crates that a project gets a copy of, in `xtask/crates`.
+const CRATES: &[&str] = &["bundle", "deploy", "gangplank", "lint", "local-ci", "model", "system"];
 
-/// What lies in the engine's directory everywhere.
-const ENGINE: &[&str] = &["Cargo.toml", "build.rs", "src"];
+/// What a project gets of each of them.
+const PARTS: &[&str] = &["Cargo.toml", "README.md", "src"];
+
+/// What lies beside the copies, and in the root of the repository.
+const BESIDE: &[&str] = &["ARCHITECTURE.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "docs", "rustfmt.toml"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    let engine = PathBuf::from(variable("CARGO_MANIFEST_DIR"));
-    let (vendored, root) = (engine.join("template").is_dir(), engine.join("../.."));
-    let docs = if vendored { "xtask/engine/docs" } else { "docs" };
-    println!("cargo::rustc-env=GANGPLANK_DOCS={docs}");
-    if env::var_os("CARGO_FEATURE_NEW").is_none() {
-        return;
-    }
-    let beside = if vendored { &engine } else { &root };
-    let template = if vendored { engine.join("template") } else { root.clone() };
+    let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("../../..");
+    let crates = root.join("xtask/crates");
+    let parts: Vec<_> = CRATES.iter().flat_map(|name| PARTS.iter().map(move |part| format!("{name}/{part}"))).collect();
+    let parts: Vec<_> = parts.iter().map(String::as_str).collect();
     let mut text = String::new();
-    list(&mut text, "TEMPLATE", &[(&template, TEMPLATE)]);
-    list(&mut text, "ENGINE", &[(&engine, ENGINE), (beside, BESIDE)]);
+    list(&mut text, "TEMPLATE", &[(&root, TEMPLATE)]);
+    list(&mut text, "CRATES", &[(&crates, &parts), (&root, BESIDE)]);
     let out = Path::new(&variable("OUT_DIR")).join("embedded.rs");
     if let Err(error) = fs::write(&out, text) {
         println!("cargo::error=cannot write {}: {error}", out.display());

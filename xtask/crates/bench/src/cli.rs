@@ -1,50 +1,160 @@
-//! `bench`, as it is typed.
+//! The commands of `bench`.
 
-use crate::cli::Global;
+use crate::{Options, compare, files, fleet, report, tools};
 use clap::builder::PossibleValuesParser;
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
+use gangplank::program::{Answer, Global, Style};
+use gangplank_bundle::release::Release;
+use gangplank_deploy::build::Built;
+use gangplank_deploy::deploy::apply::Outcome;
+use gangplank_model::error::Result;
+use gangplank_model::project::Compression;
+use gangplank_model::release::id::Selector;
+use gangplank_system::context::Context;
 use std::path::PathBuf;
 
+/// What can be typed.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Benchmark against other tools
+    Bench {
+        /// `bundle` packs, `fetch` unpacks, `overhead` and `compile` are what an xtask costs beside cargo alone, `s3` copies
+        /// a release to a bucket and back, `fleet` is a first release and a small change to many hosts over ssh
+        what: Bench,
+        #[command(flatten)]
+        options: BenchOptions,
+    },
+    /// The build that `bench bundle` measures
+    #[command(hide = true)]
+    BenchBundle {
+        /// A `.tar.zst` in the place of a `.tar.gz`
+        #[arg(long)]
+        zstd: bool,
+    },
+    /// The unpacking that `bench fetch` measures
+    #[command(hide = true)]
+    BenchUnpack {
+        /// The directory of a release
+        release: PathBuf,
+        /// The directory that is made
+        into: PathBuf,
+    },
+    /// The copies that `bench s3` measures
+    #[cfg(feature = "s3")]
+    #[command(hide = true)]
+    BenchCopy {
+        /// The release
+        release: Selector,
+        /// URL of the bucket
+        store: String,
+        /// The directory that it is copied to; without it, it is copied to the bucket
+        into: Option<PathBuf>,
+    },
+    /// The deploy that `bench fleet` measures
+    #[command(hide = true)]
+    BenchDeploy {
+        /// The release
+        release: Selector,
+        /// URLs of the targets
+        targets: Vec<String>,
+    },
+}
+
+/// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Bench {
     // Without texts of their own: with one, clap makes each option three lines long.
+    #[expect(missing_docs)]
     Bundle,
+    #[expect(missing_docs)]
     Fetch,
+    #[expect(missing_docs)]
     Overhead,
+    #[expect(missing_docs)]
     Compile,
+    #[expect(missing_docs)]
     S3,
+    #[expect(missing_docs)]
     Fleet,
 }
 
+/// How it is measured.
 #[derive(Debug, Clone, Args)]
-pub struct Fleet {
+pub struct BenchOptions {
     /// How many hosts `fleet` starts
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=100))]
     hosts: u16,
-    /// Pack this directory, and for `fleet` as its second release DIR.v2 beside it; a small one of our own when left out
+    /// Pack this directory, and for `fleet` as its second release DIR.v2 beside it [default: a small one]
     #[arg(long, value_name = "DIR")]
     workload: Vec<PathBuf>,
     /// How much longer a round trip of `fleet` takes
     #[arg(long, value_name = "MS", default_values_t = [0, 50])]
     delay_ms: Vec<u64>,
-    /// How often everybody has a turn
+    /// How often each tool runs
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Only against these; all that are installed when left out
-    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(gangplank_bench::names()))]
+    /// Compare only with these tools [default: all that are installed]
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(crate::names()))]
     against: Vec<String>,
 }
 
-impl Fleet {
-    /// What a bench is asked.
-    pub fn options(&self, global: &Global) -> gangplank_bench::Options {
-        gangplank_bench::Options {
-            hosts: self.hosts.into(),
-            workloads: self.workload.clone(),
-            delays_ms: self.delay_ms.clone(),
-            rounds: self.rounds.into(),
-            against: self.against.clone(),
-            verbose: global.verbose > 0,
+/// Runs a command.
+pub fn run(ctx: &Context, global: &Global, command: &Command) -> Result<Box<dyn Answer>> {
+    match command {
+        Command::Bench { what, options } => {
+            let options = Options {
+                hosts: options.hosts.into(),
+                workloads: options.workload.clone(),
+                delays_ms: options.delay_ms.clone(),
+                rounds: options.rounds.into(),
+                against: options.against.clone(),
+                verbose: global.verbose > 0,
+            };
+            bench(ctx, *what, &options)
         }
+        Command::BenchBundle { zstd } => {
+            let compression = if *zstd { Compression::Zstd } else { Compression::Gzip };
+            Ok(Box::new(files::seal(ctx, compression)?))
+        }
+        Command::BenchUnpack { release, into } => {
+            Release::open_unpacked(release, into, &ctx.progress("verifying"))?;
+            Ok(Box::new(()))
+        }
+        #[cfg(feature = "s3")]
+        Command::BenchCopy { release, store, into } => {
+            crate::s3::copy(ctx, release, store, into.as_deref())?;
+            Ok(Box::new(()))
+        }
+        Command::BenchDeploy { release, targets } => Ok(Box::new(fleet::deploy(ctx, release, targets)?)),
+    }
+}
+
+fn bench(ctx: &Context, what: Bench, options: &Options) -> Result<Box<dyn Answer>> {
+    Ok(match what {
+        Bench::Bundle => Box::new(files::bundle(ctx, options)?),
+        Bench::Fetch => Box::new(files::fetch(ctx, options)?),
+        Bench::Overhead => Box::new(tools::overhead(ctx, options)?),
+        Bench::Compile => Box::new(tools::compile(ctx, options)?),
+        #[cfg(feature = "s3")]
+        Bench::S3 => Box::new(crate::s3::s3(ctx, options)?),
+        #[cfg(not(feature = "s3"))]
+        Bench::S3 => {
+            return gangplank_model::error::usage("this `bench` was compiled without buckets")
+                .hint("cargo run --package gangplank-bench --features s3 -- bench s3")
+                .err();
+        }
+        Bench::Fleet => Box::new(fleet::fleet(ctx, options)?),
+    })
+}
+
+impl Answer for compare::Report {
+    fn text(&self, style: Style) -> String {
+        report::compare(self, style)
+    }
+}
+
+impl Answer for fleet::Report {
+    fn text(&self, style: Style) -> String {
+        report::fleet(self, style)
     }
 }

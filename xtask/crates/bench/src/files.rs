@@ -141,7 +141,7 @@ fn unpacker(ctx: &Context, source: &Source) -> Result<Baseline<'static>> {
     let makes = Some(out.clone());
     let command = move || {
         let mut command = Command::new(&program);
-        command.arg("verify").arg(&sealed).arg("--unpack").arg(&out).current_dir(&project);
+        command.arg("bench-unpack").arg(&sealed).arg(&out).current_dir(&project);
         command
     };
     Ok(Baseline { name: "ours", makes, command: Box::new(command) })

@@ -4,10 +4,12 @@
 //! A bench is a module with peers and a report, a word in `cli`, and a table in `report::bench`. `race` has the part that
 //! all of them share but the one with hosts.
 
+pub mod cli;
 pub mod compare;
 pub mod figures;
 pub mod files;
 pub mod fleet;
+mod report;
 #[cfg(feature = "s3")]
 pub mod s3;
 pub mod tools;

@@ -1,10 +1,10 @@
 //! What a bench found, as a table that can be pasted into a document.
 
-use gangplank_bench::Missing;
-use gangplank_bench::compare;
-use gangplank_bench::figures::Comparison;
-use gangplank_bench::fleet::{Report, Row};
-use crate::report::style::{Style, bytes, count, table};
+use crate::Missing;
+use crate::compare;
+use crate::figures::Comparison;
+use crate::fleet::{Report, Row};
+use gangplank::program::{Style, bytes, count, table};
 use std::fmt::Write;
 
 /// The text of `bench fleet`.
@@ -79,7 +79,7 @@ fn aligned(mut rows: Vec<Vec<String>>, words: usize) -> Vec<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gangplank_bench::figures::Figures;
+    use crate::figures::Figures;
     use expect_test::expect;
 
     #[test]

@@ -28,13 +28,15 @@ walkdir = "2"
 xshell = "0.2"
 "#;
 
+/// The sample app of this repository.
+const APP: &str = "app";
+
 /// `bench overhead`: a build with nothing to do, and the first words of the command, in the project that it is typed in.
-pub fn overhead(ctx: &Context, app: &App, options: &Options) -> Result<Report> {
+pub fn overhead(ctx: &Context, options: &Options) -> Result<Report> {
     options.check_against("overhead", [CARGO].into_iter())?;
     let scratch = Scratch(private_dir(ctx)?);
     let empty = project(&scratch.0.join("empty"), "")?;
-    let packages: Vec<_> = app.packages.iter().flat_map(|package| ["--package", package]).collect();
-    let build = [&["build", "--release", "--locked", "--quiet"], &packages[..]].concat();
+    let build = ["build", "--release", "--locked", "--quiet", "--package", APP];
     let races = [
         ("build", ["xtask", "build"].to_vec(), cargo(ctx, &ctx.root, &build)),
         ("--help", ["xtask", "--help"].to_vec(), cargo(ctx, &empty, &["run", "--quiet"])),
@@ -42,7 +44,7 @@ pub fn overhead(ctx: &Context, app: &App, options: &Options) -> Result<Report> {
     let mut rows = Vec::new();
     for (what, ours, theirs) in races {
         let baselines = vec![baseline("ours", cargo(ctx, &ctx.root, &ours), None), baseline(CARGO, theirs, None)];
-        let race = Compare { workload: app.name, what, alike: false, baselines };
+        let race = Compare { workload: APP, what, alike: false, baselines };
         // The first time there is something to do.
         race.run(ctx, &scratch.0, 1)?;
         rows.extend(race.run(ctx, &scratch.0, options.rounds)?);

@@ -19,6 +19,27 @@ pub trait Answer: erased::Json {
     fn text(&self, style: Style) -> String;
 }
 
+/// No answer.
+impl Answer for () {
+    fn text(&self, _: Style) -> String {
+        String::new()
+    }
+}
+
+/// A build.
+impl Answer for gangplank_deploy::build::Built {
+    fn text(&self, style: Style) -> String {
+        crate::report::text::built(self, style)
+    }
+}
+
+/// A deploy.
+impl Answer for gangplank_deploy::deploy::apply::Outcome {
+    fn text(&self, style: Style) -> String {
+        crate::report::text::outcome(self, style)
+    }
+}
+
 /// `Serialize` behind a `dyn`.
 mod erased {
     /// Gives itself as JSON.

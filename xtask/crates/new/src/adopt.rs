@@ -1,11 +1,11 @@
 //! `new --into`: an xtask for a workspace or a crate that has none, beside everything that is there.
 
+use crate::git;
 use gangplank_deploy::ci::generate;
 use gangplank_model::ci::render;
 use gangplank_lint::yaml;
 use gangplank_system::context::{Context, Input};
 use gangplank_model::error::{Kind, Result, WithHint, usage};
-use gangplank_system::git;
 use gangplank_model::script::quote;
 use crate::changes::Changes;
 use crate::detect;
@@ -238,7 +238,7 @@ fn check_is_without(dir: &Path, workspace: &Workspace) -> Result<()> {
         .map(|package| package.manifest_path.clone())
         .or_else(|| Some(dir.join("xtask")).filter(|path| path.symlink_metadata().is_ok()));
     match at {
-        Some(at) if dir.join("xtask/engine").is_dir() => usage(format!("{} has an xtask of ours already", at.display()))
+        Some(at) if dir.join("xtask/crates").is_dir() => usage(format!("{} has an xtask of ours already", at.display()))
             .hint(format!("a newer engine: `cargo xtask new --upgrade {}`", dir.display()))
             .err(),
         Some(at) => usage(format!("{} is an xtask already", at.display()))

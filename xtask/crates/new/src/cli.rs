@@ -1,10 +1,22 @@
-//! `new`, as it is typed.
+//! The command `new`.
 
-use crate::cli::ci::handoff;
+use crate::{NewOptions, NewReport, adopt, complete, create, report, upgrade};
 use gangplank_model::project::Handoff;
-use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
+use gangplank_model::error::{Result, hint_of, usage};
+use gangplank_system::context::Context;
+use gangplank::program::{Answer, Global, Style, ask_text};
 use std::path::PathBuf;
 
+/// What can be typed.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a project: an app, its pipeline, a first commit
+    New(New),
+}
+
+/// The arguments of `new`.
 #[derive(Debug, Clone, Args)]
 pub struct New {
     /// Its directory, which must not exist or be empty
@@ -31,7 +43,46 @@ pub struct New {
     /// The bucket of the handoff s3, e.g. `s3://shop-releases/shop`
     #[arg(long, value_name = "URL")]
     pub bucket: Option<String>,
-    /// Where the engine comes from: vendor (a copy), git=URL,tag=TAG or path=DIR
+    /// Where the engine comes from: vendor (a copy), version=X, git=URL,tag=TAG or path=DIR
     #[arg(long, value_name = "FROM", default_value = "vendor")]
     pub engine: String,
+}
+
+fn handoff() -> impl TypedValueParser<Value = Handoff> {
+    let error = |error: anyhow::Error| match hint_of(&error) {
+        Some(hint) => format!("{error}: {hint}"),
+        None => error.to_string(),
+    };
+    PossibleValuesParser::new(Handoff::ALL.map(Handoff::as_str)).try_map(move |text| text.parse().map_err(error))
+}
+
+/// Runs the command.
+pub fn run(ctx: &Context, global: &Global, command: &Command) -> Result<Box<dyn Answer>> {
+    let Command::New(new) = command;
+    let mut wish = NewOptions {
+        name: new.name.clone(),
+        handoff: new.handoff,
+        targets: new.target.clone(),
+        bucket: new.bucket.clone(),
+        engine: new.engine.parse()?,
+        dry_run: global.dry_run,
+    };
+    let made = match (&new.upgrade, &new.into, &new.path) {
+        (Some(dir), ..) => upgrade(ctx, dir, new.force, &wish),
+        (_, Some(dir), _) => adopt(ctx, dir, &wish),
+        (.., Some(path)) => {
+            if !global.yes && !global.dry_run {
+                complete(ctx, &mut wish, path, &|question, default| ask_text(ctx, question, default))?;
+            }
+            create(ctx, path, &wish)
+        }
+        _ => return usage("which project?").hint("`cargo xtask new ../shop`").err(),
+    };
+    Ok(Box::new(made?))
+}
+
+impl Answer for NewReport {
+    fn text(&self, style: Style) -> String {
+        report::made(self, style)
+    }
 }

@@ -1,10 +1,10 @@
 //! What git would leave out of the commit that brings an xtask, because of a line that was there for something else.
 
 use gangplank_model::error::{Result, usage};
-use gangplank_system::git::Ignored;
+use crate::git::Ignored;
 
 /// The manifest of the engine, which stands for its directory: what lies in it is taken in again by a `.gitignore` there.
-const ENGINE: &str = "xtask/engine/Cargo.toml";
+const ENGINE: &str = "xtask/crates/gangplank/Cargo.toml";
 
 /// What follows from paths that git ignores.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Forced {
 pub fn asked(written: &[String]) -> Vec<String> {
     // The lock of the xtask is taken in again as well.
     let own = |path: &&String| *path != "xtask/Cargo.lock" && *path != ".gitignore";
-    let one = |path: &String| if path == "xtask/engine/" { ENGINE.to_owned() } else { path.clone() };
+    let one = |path: &String| if path == "xtask/crates/" { ENGINE.to_owned() } else { path.clone() };
     let lock = written.iter().all(|path| path != "Cargo.lock").then(|| "Cargo.lock".to_owned());
     written.iter().filter(own).map(one).chain(lock).collect()
 }
@@ -76,7 +76,7 @@ mod tests {
             (".cargo/config.toml", false, true, "`git add --force`"),
             (".cargo/config.toml", true, false, "every job needs its alias"),
             ("xtask/src/main.rs", false, false, "git ignores xtask/src/main.rs"),
-            (ENGINE, false, false, "git ignores xtask/engine/Cargo.toml"),
+            (ENGINE, false, false, "git ignores xtask/crates/gangplank/Cargo.toml"),
         ] {
             let ignored = Ignored { path: path.into(), at: ".gitignore:2".into(), rule: "rule".into() };
             match judge(&[ignored], &|_| is_there) {
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn every_written_file_is_asked_about_but_those_with_a_line_of_their_own() {
-        let written = [".gitignore", "xtask/Cargo.lock", "xtask/Cargo.toml", "xtask/engine/"].map(str::to_owned);
+        let written = [".gitignore", "xtask/Cargo.lock", "xtask/Cargo.toml", "xtask/crates/"].map(str::to_owned);
         assert_eq!(asked(&written), ["xtask/Cargo.toml", ENGINE, "Cargo.lock"]);
     }
 }

@@ -5,12 +5,15 @@
 //! place, so that a command that fails or is killed leaves what was there.
 
 mod adopt;
+pub mod cli;
 mod changes;
 mod detect;
+mod git;
 mod ignored;
 mod main_rs;
 mod manifest;
 mod place;
+mod report;
 mod scripts;
 mod toolchain;
 mod tree;
@@ -23,7 +26,6 @@ pub use crate::upgrade::upgrade;
 use gangplank_deploy::ci::generate;
 use gangplank_system::context::{Context, Input, Output};
 use gangplank_model::error::{Result, failed, hint_of, usage};
-use gangplank_system::git;
 use gangplank_model::script::quote;
 use gangplank_model::project;
 use gangplank_model::project::{Ci, Handoff, Project};
@@ -37,7 +39,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Where the engine of a project lies, unless it comes from elsewhere.
-const ENGINE_DIR: &str = "xtask/engine";
+const ENGINE_DIR: &str = "xtask/crates";
 
 /// What somebody wants to have made.
 #[derive(Debug, Clone, Default)]
@@ -59,7 +61,7 @@ pub struct NewOptions {
 /// Where the engine of a project comes from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Engine {
-    /// A copy in `xtask/engine`: the project stands without us.
+    /// A copy in `xtask/crates`: the project stands without us.
     #[default]
     Vendor,
     /// A tag of a git repository.
@@ -69,6 +71,8 @@ pub enum Engine {
         /// The tag.
         tag: String,
     },
+    /// A version on crates.io.
+    Version(String),
     /// A checkout of this repository.
     Path(PathBuf),
 }
@@ -92,7 +96,7 @@ pub struct NewReport {
     pub version: &'static str,
     /// Whether nothing was written.
     pub dry_run: bool,
-    /// Files that were written, relative to `path`; those of a vendored engine count as one, `xtask/engine/`.
+    /// Files that were written, relative to `path`; those of a vendored engine count as one, `xtask/crates/`.
     pub files: Vec<String>,
     /// What lines of scripts that were there become.
     pub scripts: Vec<ScriptMapping>,
@@ -123,14 +127,21 @@ impl FromStr for Engine {
                     .err();
             }
             Some(("git", rest)) => git(rest),
+            Some(("version", version)) if is_version(version) => Some(Self::Version(version.to_owned())),
             Some(("path", dir)) if !dir.is_empty() => Some(Self::Path(dir.into())),
             _ => None,
         };
         match engine {
             Some(engine) => Ok(engine),
-            None => usage(format!("no engine `{text}`")).hint("use vendor, git=URL,tag=TAG or path=DIR").err(),
+            None => usage(format!("no engine `{text}`")).hint("use vendor, version=X.Y.Z, git=URL,tag=TAG or path=DIR").err(),
         }
     }
+}
+
+/// Whether cargo takes a text as a version: `1`, `0.1` or `0.1.0`.
+fn is_version(text: &str) -> bool {
+    let parts: Vec<_> = text.split('.').collect();
+    parts.len() <= 3 && parts.iter().all(|part| !part.is_empty() && part.len() < 10 && part.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Asks a question, with the answer that stands when nobody gives another.
@@ -349,7 +360,7 @@ fn engine_of(engine: &Engine) -> Result<Engine> {
     let Engine::Path(dir) = engine else { return Ok(engine.clone()) };
     let dir = place::absolute(dir)?;
     match [dir.join(ENGINE_DIR), dir.clone()].into_iter().find(|dir| tree::is_engine(dir)) {
-        Some(dir) => Ok(Engine::Path(dir)),
+        Some(dir) => Ok(Engine::Path(dir.join("gangplank"))),
         None => usage(format!("{} holds no engine", dir.display()))
             .hint("name a checkout of Gangplank: --engine path=../gangplank")
             .err(),

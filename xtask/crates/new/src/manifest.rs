@@ -1,7 +1,7 @@
 //! Cargo's files, edited so that comments, order and line ends stay.
 
 use gangplank_model::error::{Kind, Result, WithHint, usage};
-use crate::{ENGINE_DIR, Engine};
+use crate::Engine;
 use gangplank_model::project::Handoff;
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 
@@ -80,12 +80,15 @@ fn array<'a>(of: &'a mut dyn TableLike, name: &str) -> Result<&'a mut Array> {
     }
 }
 
+/// The crates as members of a workspace.
+const MEMBERS: &str = "xtask/crates/*";
+
 /// The root manifest of a project made from this repository's.
 pub fn workspace_of_new(text: &str, vendored: bool) -> Result<String> {
     edit("Cargo.toml", text, |document| {
         let workspace = table(document.as_table_mut(), "workspace")?;
         if !vendored {
-            array(workspace, "members")?.retain(|member| member.as_str() != Some(ENGINE_DIR));
+            array(workspace, "members")?.retain(|member| member.as_str() != Some(MEMBERS));
         }
         // Whose it is, is for its owner to say.
         table(workspace, "package")?.remove("license");
@@ -107,7 +110,7 @@ pub fn without_xtask(text: &str) -> Result<Option<String>> {
         let members = workspace.get("members").and_then(Item::as_array).into_iter().flatten();
         let patterns: Vec<_> = members.filter_map(Value::as_str).filter_map(member_pattern).collect();
         for dir in OURS {
-            let paths = [(*dir).to_owned(), format!("{dir}/engine")];
+            let paths = [(*dir).to_owned(), format!("{dir}/crates")];
             if patterns.iter().any(|pattern| paths.iter().any(|path| pattern.matches(path))) {
                 push(array(workspace, "exclude")?, dir);
             }
@@ -127,7 +130,7 @@ fn stand_alone(document: &mut DocumentMut, vendored: bool) -> Result<()> {
     let workspace = table(document.as_table_mut(), "workspace")?;
     let mut members = Array::new();
     if vendored {
-        members.push("engine");
+        members.push("crates/*");
     }
     workspace.insert("members", value(members));
     workspace.insert("resolver", value("3"));
@@ -163,7 +166,8 @@ pub fn xtask(text: &str, engine: &Engine, handoff: Handoff, is_new: bool) -> Res
         table(document.as_table_mut(), "package")?.remove("license");
         let mut from = toml_edit::InlineTable::new();
         match engine {
-            Engine::Vendor => drop(from.insert("path", "engine".into())),
+            Engine::Vendor => drop(from.insert("path", "crates/gangplank".into())),
+            Engine::Version(version) => drop(from.insert("version", version.into())),
             Engine::Path(dir) => drop(from.insert("path", dir.display().to_string().into())),
             Engine::Git { url, tag } => {
                 from.insert("git", url.into());
@@ -186,14 +190,11 @@ pub fn xtask(text: &str, engine: &Engine, handoff: Handoff, is_new: bool) -> Res
     })
 }
 
-/// The manifest of a vendored engine: it inherits nothing, because the workspace around it is not ours.
-pub fn engine(text: &str) -> Result<String> {
-    edit("xtask/engine/Cargo.toml", text, |document| {
-        own(
-            table(document.as_table_mut(), "package")?,
-            &[("version", env!("CARGO_PKG_VERSION")), ("license", env!("CARGO_PKG_LICENSE"))],
-        );
+/// The manifest of a vendored crate, without what only this repository uses: its lints and the dependencies of its tests.
+pub fn vendored(path: &str, text: &str) -> Result<String> {
+    edit(path, text, |document| {
         document.remove("lints");
+        document.remove("dev-dependencies");
         Ok(())
     })
 }
@@ -299,7 +300,7 @@ mod tests {
         let ours = crate::tree::template("xtask/Cargo.toml").unwrap();
         let made = |engine: &Engine, is_new| xtask(ours, engine, Handoff::Workspace, is_new).unwrap();
         let vendored = made(&Engine::Vendor, false);
-        assert!(vendored.contains("[workspace]\nmembers = [\"engine\"]\nresolver = \"3\"\n"), "{vendored}");
+        assert!(vendored.contains("[workspace]\nmembers = [\"crates/*\"]\nresolver = \"3\"\n"), "{vendored}");
         assert_eq!(vendored.matches("opt-level = 3").count(), HOT.len(), "{vendored}");
         assert!(made(&Engine::Path("/g".into()), false).contains("members = []"));
         assert!(!made(&Engine::Vendor, true).contains("[workspace]"));
@@ -341,10 +342,9 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_inherits_nothing() {
-        let text = engine(include_str!("../../Cargo.toml")).unwrap();
-        assert!(!text.contains("workspace"), "{text}");
-        assert_eq!(engine(&text).unwrap(), text, "a second time changes nothing");
+    fn vendored_crate_inherits_nothing() {
+        let text = vendored("gangplank/Cargo.toml", include_str!("../../gangplank/Cargo.toml")).unwrap();
+        assert!(!text.contains("workspace") && !text.contains("tempfile"), "{text}");
         assert_eq!(version(&text).as_deref(), Some(env!("CARGO_PKG_VERSION")));
     }
 }

@@ -1,8 +1,8 @@
 //! A project that was made, as a person reads it: what there is, what to know, what to type.
 
 use gangplank_model::error::with_guides;
-use gangplank_new::NewReport;
-use crate::report::style::{Style, count, table};
+use crate::NewReport;
+use gangplank::program::{Style, count, table};
 use std::fmt::Write;
 
 /// Files that are named one by one; of more, only how many there are.
@@ -20,7 +20,7 @@ pub fn made(made: &NewReport, style: Style) -> String {
         let heading = ["LINE", "SCRIPT", "BECOMES"].map(str::to_owned).to_vec();
         let rows = made.scripts.iter().map(|it| {
             let becomes = it.becomes.unwrap_or("a step of your own: docs/extending.md");
-            vec![format!("{}:{}", it.file, it.line), shortened(&it.text), with_guides(becomes)]
+            vec![format!("{}:{}", it.file, it.line), shortened(&it.text), with_guides(becomes, "docs")]
         });
         out.push_str(&table(style, &[heading].into_iter().chain(rows).collect::<Vec<_>>()));
     }
@@ -43,7 +43,7 @@ fn headline(made: &NewReport) -> String {
     let path = made.path.display();
     let would = |done: &str, would: &str| if made.dry_run { would.to_owned() } else { done.to_owned() };
     // Whoever counts would count those of the engine one by one.
-    let engine = made.files.iter().filter(|file| *file == "xtask/engine/").count();
+    let engine = made.files.iter().filter(|file| *file == "xtask/crates/").count();
     let files = count(made.files.len() - engine, "file") + if engine > 0 { " and the engine" } else { "" };
     match (made.what, &made.from_version) {
         ("new", _) => {

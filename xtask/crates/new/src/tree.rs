@@ -17,9 +17,6 @@ mod embedded {
 /// Digests of a vendored engine, which `sha256sum -c` checks.
 pub const SUMS: &str = "SHA256SUMS";
 
-/// Where an engine keeps what projects are made of.
-const TEMPLATE_DIR: &str = "template";
-
 /// `.gitignore` of an xtask with a workspace of its own. Libraries often have git ignore each `Cargo.lock`.
 const OWN_IGNORES: &str = "/target\n!/Cargo.lock\n";
 
@@ -77,7 +74,7 @@ pub fn template(path: &str) -> Result<&'static str> {
     match found.and_then(|(_, bytes)| std::str::from_utf8(bytes).ok()) {
         Some(text) => Ok(text),
         None => failed(format!("this xtask was compiled without {path}, of which projects are made"))
-            .hint("make projects from a checkout of Gangplank: its engine lies in xtask/engine")
+            .hint("make projects from a checkout of Gangplank: its crates are in xtask/crates")
             .err(),
     }
 }
@@ -124,17 +121,19 @@ pub fn xtask(plan: &Plan, engine: &Engine, is_new: bool) -> Result<Tree> {
     Ok(tree)
 }
 
-/// The engine, as a package that needs nothing of the workspace around it, with all that a project needs to stand alone.
+/// The crates, as packages that need nothing of the workspace around them, with the guides and the licences.
 pub fn vendored() -> Result<Tree> {
     let mut tree = Tree::default();
-    for (path, bytes) in embedded::ENGINE {
-        tree.0.insert((*path).to_owned(), bytes.to_vec());
+    for (path, bytes) in embedded::CRATES {
+        // Cargo takes each directory here for a crate.
+        let path = if path.starts_with("docs/") { format!("gangplank/{path}") } else { (*path).to_owned() };
+        tree.0.insert(path, bytes.to_vec());
     }
-    for (path, bytes) in embedded::TEMPLATE {
-        tree.0.insert(format!("{TEMPLATE_DIR}/{path}"), bytes.to_vec());
+    let manifests: Vec<_> = tree.0.keys().filter(|path| path.ends_with("/Cargo.toml")).cloned().collect();
+    for path in manifests {
+        let text = String::from_utf8_lossy(&tree.0[&path]).into_owned();
+        tree.text(&path, manifest::vendored(&path, &text)?);
     }
-    let manifest = tree.0.remove("Cargo.toml").unwrap_or_default();
-    tree.text("Cargo.toml", manifest::engine(&String::from_utf8_lossy(&manifest))?);
     // Digests are of these bytes, whatever git is told of line ends.
     tree.text(".gitattributes", "* -text\n");
     tree.text(".gitignore", ENGINES_IGNORES);
@@ -145,12 +144,12 @@ pub fn vendored() -> Result<Tree> {
 
 /// The version of an engine, out of its manifest.
 pub fn version_of(dir: &Path) -> Option<String> {
-    manifest::version(&fs::read_to_string(dir.join("Cargo.toml")).ok()?)
+    manifest::version(&fs::read_to_string(dir.join("gangplank/Cargo.toml")).ok()?)
 }
 
 /// Whether an engine lies in `dir`.
 pub fn is_engine(dir: &Path) -> bool {
-    dir.join("src/lib.rs").is_file() && version_of(dir).is_some()
+    dir.join("gangplank/src/lib.rs").is_file() && version_of(dir).is_some()
 }
 
 /// Paths of a vendored engine that are not as they were when it was put there: changed, gone or new.
@@ -177,7 +176,7 @@ pub fn edited(dir: &Path) -> Result<Vec<String>> {
 /// A page for those who find the project.
 fn readme(plan: &Plan, engine: &Engine) -> String {
     let (name, guides) =
-        (&plan.app.name, if *engine == Engine::Vendor { "xtask/engine/docs" } else { "docs of Gangplank" });
+        (&plan.app.name, if *engine == Engine::Vendor { "xtask/crates/gangplank/docs" } else { "docs of Gangplank" });
     let hand_over = match plan.handoff {
         gangplank_model::project::Handoff::Workspace => "by the workspace of one workflow".to_owned(),
         gangplank_model::project::Handoff::Artifacts => "by CircleCI's artifacts".to_owned(),

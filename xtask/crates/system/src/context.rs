@@ -154,7 +154,7 @@ impl Context {
 
     /// The directory of Gangplank's guides, relative to the root: with the vendored crates, where there are some.
     pub fn guides(&self) -> &'static str {
-        const VENDORED: &str = "xtask/crates/docs";
+        const VENDORED: &str = "xtask/crates/gangplank/docs";
         if self.root.join(VENDORED).is_dir() { VENDORED } else { "docs" }
     }
 

@@ -2,6 +2,7 @@
 
 use gangplank_lint::{Finding, Severity};
 use gangplank_local_ci::run::CiRun;
+use gangplank_deploy::build::Built;
 use gangplank_deploy::ci::trigger::Started;
 use crate::commands::{CommandOutput, LockState};
 use gangplank_deploy::deploy::apply::Outcome;
@@ -21,16 +22,7 @@ use std::fmt::Write;
 /// The text of an answer.
 pub fn answer(answer: &CommandOutput, style: Style, now: Timestamp) -> String {
     match answer {
-        CommandOutput::Built(built) => {
-            let how = if built.up_to_date { "up to date" } else { "built" };
-            format!(
-                "{} {how}: {}, {}, {}\n",
-                built.release,
-                count(built.files, "file"),
-                bytes(built.bytes),
-                built.dir.display()
-            )
-        }
+        CommandOutput::Built(built) => self::built(built, style),
         CommandOutput::Verified(it) => format!(
             "{} verified: {} of {}, bundle sha256 {}{}\n",
             it.release,
@@ -71,6 +63,12 @@ pub fn answer(answer: &CommandOutput, style: Style, now: Timestamp) -> String {
         CommandOutput::Tested(it) => tested(it),
         CommandOutput::Grouped(tests) => tests.iter().map(|it| format!("{:<10} {}\n", it.group, it.test)).collect(),
     }
+}
+
+/// The text of a build.
+pub fn built(built: &Built, _: Style) -> String {
+    let how = if built.up_to_date { "up to date" } else { "built" };
+    format!("{} {how}: {}, {}, {}\n", built.release, count(built.files, "file"), bytes(built.bytes), built.dir.display())
 }
 
 fn tested(tested: &Tested) -> String {
@@ -148,7 +146,7 @@ fn name(id: Option<&ReleaseId>) -> String {
     id.map_or_else(|| "-".to_owned(), ToString::to_string)
 }
 
-fn outcome(outcome: &Outcome, style: Style) -> String {
+pub fn outcome(outcome: &Outcome, style: Style) -> String {
     let release = name(outcome.release.as_ref());
     let env = &outcome.env;
     if outcome.nothing_to_do() {
