@@ -5,18 +5,18 @@
 //! the command again converges.
 
 use crate::parts::{Mortal, ctx, release};
-use gangplank_system::context::Context;
-use gangplank_model::history::Verb;
-use gangplank_model::state::{Lock, State};
+use gangplank_bundle::release::Release;
 use gangplank_deploy::deploy::{Deployment, Options, prune_site, put_live, roll_back};
-use gangplank_model::error::{Kind, kind_of, not_found};
 use gangplank_deploy::host::Target;
-use gangplank_system::machine;
+use gangplank_deploy::tool::Tool;
+use gangplank_model::error::{Kind, kind_of, not_found};
+use gangplank_model::history::Verb;
 use gangplank_model::owner::Liveness;
 use gangplank_model::project::{Check, Env, Health, Service};
-use gangplank_bundle::release::Release;
 use gangplank_model::release::id::ReleaseId;
-use gangplank_deploy::tool::Tool;
+use gangplank_model::state::{Lock, State};
+use gangplank_system::context::Context;
+use gangplank_system::machine;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::path::Path;

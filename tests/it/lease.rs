@@ -5,14 +5,14 @@ use crate::fleet::hosts::Fleet;
 use crate::parts::ctx;
 use crate::project::{Project, eventually, free_port};
 use gangplank_deploy::deploy::lease;
-use gangplank_model::state::Lock;
-use gangplank_deploy::host::directory::HostTarget;
-use gangplank_deploy::host;
 use gangplank_deploy::host::Target;
-use gangplank_system::machine;
-use gangplank_model::owner::Owner;
-use gangplank_model::service::Script;
+use gangplank_deploy::host::directory::HostTarget;
 use gangplank_deploy::tool::Tool;
+use gangplank_model::owner::Owner;
+use gangplank_model::script;
+use gangplank_model::service::Script;
+use gangplank_model::state::Lock;
+use gangplank_system::machine;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -158,10 +158,10 @@ fn renewals(dir: &Path, target: Box<dyn Target + '_>, root: &Path) {
     let other = machine::owner(&ctx, "another");
     std::thread::scope(|scope| {
         let begun = root.join("begun");
-        let slow = format!("touch {}; sleep 2", host::script::quote(&begun.display().to_string()));
+        let slow = format!("touch {}; sleep 2", script::quote(&begun.display().to_string()));
         let slow = scope.spawn(move || target.run(&Script::new(slow, String::new())).unwrap());
         eventually("it runs", || begun.exists());
-        let text = host::script::take_over(&root.display().to_string(), &other.token, &seen.token, &seen.token, 500);
+        let text = script::take_over(&root.display().to_string(), &other.token, &seen.token, &seen.token, 500);
         let said = Command::new("sh").args(["-c", &text]).stdin(std::process::Stdio::null()).output().unwrap();
         assert!(String::from_utf8_lossy(&said.stdout).starts_with("held 5"), "{said:?}");
         assert!(slow.join().unwrap().ok());
@@ -169,7 +169,7 @@ fn renewals(dir: &Path, target: Box<dyn Target + '_>, root: &Path) {
     lease::renewed(&targets, Duration::from_millis(20), || eventually("it is renewed", || is_fresh(&lock)));
     // It was renewed after the other has looked.
     let thief = machine::owner(&ctx, "another");
-    let text = host::script::take_over(&root.display().to_string(), &thief.token, &me.token, &me.token, 500);
+    let text = script::take_over(&root.display().to_string(), &thief.token, &me.token, &me.token, 500);
     let said = Command::new("sh").args(["-c", &text]).stdin(std::process::Stdio::null()).output().unwrap();
     assert!(String::from_utf8_lossy(&said.stdout).starts_with("held"), "{said:?}");
     // A lock that is another's by now is neither renewed nor worked under, and not removed.

@@ -1,6 +1,8 @@
 //! The CircleCI on loopback, spoken to as a client does that knows nothing of it: bytes over TCP.
 
-use gangplank_local_ci::loopback::{Credential, Definition, JobStatus, Listener, Logged, Loopback, MockState, Reply, Variable, WorkflowStatus};
+use gangplank_local_ci::loopback::{
+    Credential, Definition, JobStatus, Listener, Logged, Loopback, MockState, Reply, Variable, WorkflowStatus,
+};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::io::{Read, Write};

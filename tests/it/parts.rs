@@ -1,20 +1,20 @@
 //! The engine's parts without the command line: a context, small releases, and a target that dies on command.
 
-use gangplank_system::context::{Context, Output};
-use gangplank_model::history::Record;
-use gangplank_model::state::{Lock, Lockable, State};
+use gangplank_bundle::pack;
+use gangplank_bundle::pack::Source;
+use gangplank_bundle::release::Release;
+use gangplank_deploy::host::{Delivery, Operation, Target};
 use gangplank_model::error::{Result, failed};
 use gangplank_model::event::Stream;
 use gangplank_model::event::{Event, Sink};
-use gangplank_deploy::host::{Delivery, Operation, Target};
+use gangplank_model::history::Record;
 use gangplank_model::owner::Owner;
 use gangplank_model::project::{App, Ci, Compression, Project};
-use gangplank_bundle::release::Release;
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::release::manifest::{Bundle, CiJob, Commit, Manifest};
-use gangplank_bundle::pack;
-use gangplank_bundle::pack::Source;
 use gangplank_model::service::Script;
+use gangplank_model::state::{Lock, Lockable, State};
+use gangplank_system::context::{Context, Output};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

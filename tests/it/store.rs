@@ -2,14 +2,14 @@
 
 use crate::account::Account;
 use crate::parts::{ctx, release};
-use gangplank_local_ci::loopback::JobStatus;
-use gangplank_system::context::Context;
-use gangplank_model::error::{Kind, kind_of};
 use gangplank_bundle::release::Release;
-use gangplank_model::release::id::ReleaseId;
-use gangplank_model::release::manifest::{Head, Manifest};
 use gangplank_deploy::store::{Put, Store};
 use gangplank_deploy::tool::Tool;
+use gangplank_local_ci::loopback::JobStatus;
+use gangplank_model::error::{Kind, kind_of};
+use gangplank_model::release::id::ReleaseId;
+use gangplank_model::release::manifest::{Head, Manifest};
+use gangplank_system::context::Context;
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,17 +1,17 @@
 //! What every target promises, run by each of them.
 
 use crate::parts::{ctx, dead, record, release};
-use gangplank_system::context::Context;
-use gangplank_model::state::{Current, Lock, Root};
+use gangplank_bundle::delta::Changes;
+use gangplank_bundle::release::Release;
 use gangplank_deploy::host::directory::HostTarget;
 use gangplank_deploy::host::{Delivery, Target};
-use gangplank_model::script;
-use gangplank_system::machine;
-use gangplank_model::owner::Owner;
-use gangplank_bundle::release::Release;
-use gangplank_bundle::delta::Changes;
-use gangplank_model::service::Script;
 use gangplank_deploy::tool::Tool;
+use gangplank_model::owner::Owner;
+use gangplank_model::script;
+use gangplank_model::service::Script;
+use gangplank_model::state::{Current, Lock, Root};
+use gangplank_system::context::Context;
+use gangplank_system::machine;
 use std::path::Path;
 
 /// The contract, on a target that does not exist yet and gets its releases by `deliver`.

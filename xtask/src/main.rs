@@ -1,9 +1,7 @@
 //! This project's pipeline. Everything that can be decided about it is decided here; `cargo xtask --help` shows what
 //! can be done with it.
 
-use gangplank_model::project::{App, Check, Ci, Env, Health, Project, Service};
-use std::process::ExitCode;
-use std::time::Duration;
+use gangplank::prelude::*;
 
 const PROJECT: Project = Project {
     app: App { name: "app", packages: &["app"], include: &["app/static"], ..App::DEFAULT },

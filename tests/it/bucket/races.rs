@@ -3,11 +3,11 @@
 use crate::bucket::server::{ceph, fresh_url, with};
 use crate::bucket::{ana, leaked, open};
 use crate::parts::{record, release};
-use gangplank_system::context::Context;
-use gangplank_model::history::{HistoryEvent, Record};
-use gangplank_model::error::{Kind, kind_of};
 use gangplank_bundle::release::Release;
 use gangplank_deploy::store::{Retention, Store};
+use gangplank_model::error::{Kind, kind_of};
+use gangplank_model::history::{HistoryEvent, Record};
+use gangplank_system::context::Context;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Barrier;

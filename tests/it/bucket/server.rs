@@ -2,10 +2,10 @@
 
 use crate::parts::ctx;
 use crate::record::skip;
-use gangplank_local_ci::run::ceph::Ceph;
-use gangplank_system::context::Context;
 use gangplank_deploy::store::object::Bucket;
 use gangplank_deploy::store::object::settings::settings;
+use gangplank_local_ci::run::ceph::Ceph;
+use gangplank_system::context::Context;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};

@@ -37,9 +37,10 @@ fn an_account_that_is_well_is_only_asked() {
         });
     }
     let now = state.now();
-    state
-        .envvars
-        .insert("LATEST_BUILD_NUM".into(), gangplank_local_ci::loopback::Variable { value: "12".into(), created_at: now });
+    state.envvars.insert(
+        "LATEST_BUILD_NUM".into(),
+        gangplank_local_ci::loopback::Variable { value: "12".into(), created_at: now },
+    );
     drop(state);
     let vars = [&account.laptop()[..], &account::vars(&[("KEY", "v")])].concat();
     let ran = run(&p, "doctor", &vars).code(0);

@@ -4,10 +4,10 @@
 use super::tar::{END, Header, entry};
 use super::{Forgery, ID, link};
 use crate::project::Project;
-use gangplank_model::script;
-use gangplank_model::script::Expected;
 use gangplank_model::release::digest;
 use gangplank_model::release::manifest::{Manifest, checksum_line};
+use gangplank_model::script;
+use gangplank_model::script::Expected;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// The config that the article ends with.
-pub const ARTICLE: &str = include_str!("../../../xtask/engine/src/ci/lint/article.yml");
+pub const ARTICLE: &str = include_str!("../../../xtask/crates/lint/src/article.yml");
 
 /// The recipes show their token to `ps`, and a test of the account's own looks there for that one.
 pub const TOKEN: &str = "CCIPAT_recipe_0f1e2d3c4b5a69788796";

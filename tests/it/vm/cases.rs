@@ -2,8 +2,8 @@
 
 use super::MockState;
 use crate::parts::ctx;
-use gangplank_deploy::host::Delivery;
 use gangplank_bundle::delta::Changes;
+use gangplank_deploy::host::Delivery;
 use gangplank_deploy::tool::Tool;
 use std::time::SystemTime;
 

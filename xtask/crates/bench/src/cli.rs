@@ -5,8 +5,6 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
 use gangplank::program::{Answer, Global, Style};
 use gangplank_bundle::release::Release;
-use gangplank_deploy::build::Built;
-use gangplank_deploy::deploy::apply::Outcome;
 use gangplank_model::error::Result;
 use gangplank_model::project::Compression;
 use gangplank_model::release::id::Selector;

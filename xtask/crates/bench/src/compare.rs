@@ -2,9 +2,9 @@
 
 use crate::figures::{Comparison, Figures, compare};
 use crate::{Missing, Options};
-use gangplank_system::context::{Context, Measured, exit};
-use gangplank_model::error::{Kind, Result, WithHint, failed, verification};
 use gangplank_bundle::release;
+use gangplank_model::error::{Kind, Result, WithHint, failed, verification};
+use gangplank_system::context::{Context, Measured, exit};
 use serde::Serialize;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

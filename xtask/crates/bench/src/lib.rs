@@ -15,10 +15,10 @@ pub mod s3;
 pub mod tools;
 mod workload;
 
-use gangplank_system::context::Context;
-use gangplank_model::error::{Kind, Result, WithHint, usage};
-use gangplank_system::machine;
 use gangplank_bundle::release::scratch;
+use gangplank_model::error::{Kind, Result, WithHint, usage};
+use gangplank_system::context::Context;
+use gangplank_system::machine;
 use serde::Serialize;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;

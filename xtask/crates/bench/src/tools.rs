@@ -2,9 +2,8 @@
 
 use crate::compare::{Baseline, Compare, Report};
 use crate::{Options, Scratch, private_dir};
-use gangplank_system::context::Context;
 use gangplank_model::error::{Kind, Result, WithHint};
-use gangplank_model::project::App;
+use gangplank_system::context::Context;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -2,12 +2,12 @@
 //! and once as everybody else wants them, a directory and a plain `tar.gz`.
 
 use crate::files;
-use gangplank_system::context::Context;
+use gangplank_bundle::release::Release;
 use gangplank_model::error::{Kind, Result, WithHint, usage};
 use gangplank_model::project::Compression;
-use gangplank_bundle::release::Release;
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::release::manifest::{Content, FileEntry, Manifest};
+use gangplank_system::context::Context;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -2,14 +2,14 @@
 //! compared with what the manifest makes of it (see [`format`]). Where it is unpacked as well, that is the same pass, into a directory that
 //! nobody looks at before all of it was found good.
 
-use gangplank_model::error::{Kind, Result, WithHint, verification};
-use gangplank_model::release::digest::{Hasher, Through};
 use crate::format;
 use crate::format::Reader;
-use gangplank_model::release::manifest::{Content, FileEntry, Manifest};
-use crate::unpack::Unpacking;
 use crate::release::Progress;
+use crate::unpack::Unpacking;
 use crate::{files, members};
+use gangplank_model::error::{Kind, Result, WithHint, verification};
+use gangplank_model::release::digest::{Hasher, Through};
+use gangplank_model::release::manifest::{Content, FileEntry, Manifest};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;

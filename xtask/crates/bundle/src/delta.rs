@@ -4,18 +4,18 @@
 //! release is here to compare. What is the same there is taken over on the host. In any case the host compares all of it
 //! with the list of entries and the digests before it is installed.
 
-use gangplank_model::error::{Kind, Result, WithHint, verification};
-use gangplank_model::project::Compression;
 use crate::format;
 use crate::format::{Reader, Writer};
-use gangplank_model::release::id::ReleaseId;
-use gangplank_model::release::layout::META;
-use gangplank_model::release::layout::{NEW, PATCHES};
-use gangplank_model::release::manifest::{Content, FileEntry, Manifest};
 use crate::patch;
 use crate::patch::{Chunks, Piece};
 use crate::release::{Release, scratch};
 use crate::{files, members, pack};
+use gangplank_model::error::{Kind, Result, WithHint, verification};
+use gangplank_model::project::Compression;
+use gangplank_model::release::id::ReleaseId;
+use gangplank_model::release::layout::META;
+use gangplank_model::release::layout::{NEW, PATCHES};
+use gangplank_model::release::manifest::{Content, FileEntry, Manifest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, File};

@@ -12,11 +12,11 @@
 mod gzip;
 mod zstd;
 
+use crate::files;
+use flate2::read::MultiGzDecoder;
 use gangplank_model::error::{Result, usage};
 use gangplank_model::project::Compression;
 use gangplank_model::release::digest::Hasher;
-use crate::files;
-use flate2::read::MultiGzDecoder;
 use libdeflater::Crc;
 use std::collections::BTreeMap;
 use std::fs::File;

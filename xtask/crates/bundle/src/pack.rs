@@ -9,14 +9,14 @@
 //! files ─▶ tar + SHA-256 ─▶ blocks ─▶ N × compress ─▶ in order ─▶ SHA-256 + file
 //! ```
 
-use gangplank_model::error::{Kind, Result, WithHint, failed};
-use gangplank_model::project::Compression;
-use crate::release::Progress;
-use gangplank_model::release::digest::{Hasher, Through};
 use crate::format;
 use crate::format::Writer;
-use gangplank_model::release::manifest::{Content, FileEntry};
 use crate::members::{Compress, EarlierBundle, threads};
+use crate::release::Progress;
+use gangplank_model::error::{Kind, Result, WithHint, failed};
+use gangplank_model::project::Compression;
+use gangplank_model::release::digest::{Hasher, Through};
+use gangplank_model::release::manifest::{Content, FileEntry};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};

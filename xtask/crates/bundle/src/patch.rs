@@ -3,8 +3,8 @@
 //! Both are cut where their bytes say so (`FastCDC`), so that something put in or taken out moves the cuts around it and
 //! no others. Nothing depends on a match being right: whoever puts the pieces together checks the digest of the whole.
 
-use gangplank_model::release::digest::Hasher;
 use fastcdc::v2020::StreamCDC;
+use gangplank_model::release::digest::Hasher;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 

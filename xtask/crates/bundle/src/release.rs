@@ -3,18 +3,17 @@
 //! [`Release`] has private fields and two constructors, [`Release::seal`] and [`Release::open`], and both hash every
 //! byte. Whatever takes a `&Release` therefore cannot be handed unverified bytes.
 
-
 use crate::check;
-use gangplank_model::release::digest;
-use gangplank_model::release::manifest;
 use crate::files;
 use crate::members;
-use gangplank_model::error::{Kind, Result, WithHint, not_found, usage, verification};
-use gangplank_model::release::id::ReleaseId;
-use gangplank_model::release::layout::{SUMS, SUMS_BYTES_MAX};
-use gangplank_model::release::manifest::{Manifest, checksum_line};
 use crate::pack::Packed;
 use crate::unpack::Unpacking;
+use gangplank_model::error::{Kind, Result, WithHint, not_found, usage, verification};
+use gangplank_model::release::digest;
+use gangplank_model::release::id::ReleaseId;
+use gangplank_model::release::layout::{SUMS, SUMS_BYTES_MAX};
+use gangplank_model::release::manifest;
+use gangplank_model::release::manifest::{Manifest, checksum_line};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};

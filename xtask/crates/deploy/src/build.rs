@@ -2,20 +2,20 @@
 
 mod remap;
 
-use gangplank_system::context::Context;
-use gangplank_model::error::{Kind, Result, WithHint, failed, usage};
 use crate::extend::Step;
-use gangplank_system::machine;
-use gangplank_model::project::App;
-use gangplank_model::release::id::ReleaseId;
-use gangplank_model::release::manifest;
-use gangplank_model::release::manifest::{Bundle, Commit, Content, FileEntry, Manifest, Toolchain};
+use crate::include;
 use gangplank_bundle::pack;
 use gangplank_bundle::pack::Source;
 use gangplank_bundle::release::{Release, scratch, supports};
+use gangplank_model::error::{Kind, Result, WithHint, failed, usage};
+use gangplank_model::project::App;
 use gangplank_model::release::digest;
+use gangplank_model::release::id::ReleaseId;
+use gangplank_model::release::manifest;
+use gangplank_model::release::manifest::{Bundle, Commit, Content, FileEntry, Manifest, Toolchain};
+use gangplank_system::context::Context;
 use gangplank_system::git;
-use crate::include;
+use gangplank_system::machine;
 use serde::Serialize;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

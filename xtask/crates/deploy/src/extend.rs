@@ -19,11 +19,11 @@
 //! `main.rs` then ends in `gangplank::main_with(&PROJECT, &EXTENSIONS)`. What is done around a switch is a
 //! [`Hook`](gangplank_model::hook::Hook). docs/extending.md has one of each.
 
-use gangplank_system::context::Context;
-use gangplank_model::error::{Result, usage};
 use crate::host::Target;
-use gangplank_model::project::Project;
 use crate::store::Store;
+use gangplank_model::error::{Result, usage};
+use gangplank_model::project::Project;
+use gangplank_system::context::Context;
 
 /// What a project adds.
 #[derive(Debug, Clone, Copy)]

@@ -1,21 +1,21 @@
 //! `put`, `fetch` and `publish`: handing releases from the job that builds to the jobs that deploy.
 
-use gangplank_model::ci::pipeline::PERSISTED;
-use gangplank_system::context::Context;
 use crate::deploy::report::Verified;
 use crate::deploy::resolve::Catalog;
-use gangplank_model::state::Root;
-use gangplank_model::error::{CliError, Kind, Result, WithHint, kind_of, usage};
-use gangplank_system::machine;
-use gangplank_model::project::{Env, Project};
+use crate::store;
+use crate::store::artifacts::DESTINATION;
+use crate::store::{Published, Put, Retention, RetentionDecision, Store};
+use crate::tool::Tool;
 use gangplank_bundle::release::Release;
+use gangplank_model::ci::pipeline::PERSISTED;
+use gangplank_model::error::{CliError, Kind, Result, WithHint, kind_of, usage};
+use gangplank_model::project::{Env, Project};
 use gangplank_model::release::id::{ReleaseId, Selector};
 use gangplank_model::release::layout::RELEASES;
-use crate::store::artifacts::DESTINATION;
-use crate::store;
-use crate::store::{Published, Put, Retention, RetentionDecision, Store};
+use gangplank_model::state::Root;
 use gangplank_model::store_url;
-use crate::tool::Tool;
+use gangplank_system::context::Context;
+use gangplank_system::machine;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

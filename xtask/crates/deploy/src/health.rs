@@ -1,14 +1,14 @@
 //! Waiting until a service is healthy, or knowing early that it never will be.
 
-use gangplank_system::context::Context;
-use gangplank_model::error::Result;
 use crate::host::Target;
-use gangplank_model::script;
-use gangplank_system::http;
-use gangplank_system::http::Client;
+use gangplank_model::error::Result;
 use gangplank_model::project::{Check, Health};
 use gangplank_model::release::id::ReleaseId;
+use gangplank_model::script;
 use gangplank_model::service::{Script, Spec};
+use gangplank_system::context::Context;
+use gangplank_system::http;
+use gangplank_system::http::Client;
 use serde::{Deserialize, Serialize};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};

@@ -5,18 +5,18 @@ pub mod ssh;
 pub mod through;
 mod transport;
 
-use gangplank_system::context::{Context, Output};
-use gangplank_model::history::Record;
-use gangplank_model::state::{Lockable, State};
+use crate::host::ssh::Address;
+use gangplank_bundle::delta::Changes;
+use gangplank_bundle::release::Release;
 use gangplank_model::error::Result;
 use gangplank_model::event::Stream;
-use crate::host::ssh::Address;
-use gangplank_system::http::Url;
-use gangplank_bundle::release::Release;
-use gangplank_bundle::delta::Changes;
+use gangplank_model::history::Record;
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::release::manifest::Manifest;
 use gangplank_model::service::Script;
+use gangplank_model::state::{Lockable, State};
+use gangplank_system::context::{Context, Output};
+use gangplank_system::http::Url;
 
 /// A release on its way to a host.
 pub enum Delivery<'a> {

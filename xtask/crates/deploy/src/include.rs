@@ -3,9 +3,9 @@
 mod committed;
 
 pub use crate::include::committed::check;
+use gangplank_bundle::pack::Source;
 use gangplank_model::error::{Kind, Result, WithHint, usage};
 use gangplank_model::release::manifest::{check_path, resolve_link};
-use gangplank_bundle::pack::Source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
 use std::os::unix::fs::PermissionsExt;

@@ -5,15 +5,15 @@ mod steps;
 
 pub use crate::setup::steps::{PublicKey, Step, Wanted};
 
-use gangplank_system::context::Context;
 use crate::deploy::apply::all_of;
 use crate::deploy::waves::{AT_ONCE, par_map};
-use gangplank_model::error::{Result, failed, split_hint, usage};
 use crate::host;
 use crate::host::Target;
+use crate::tool::Tool;
+use gangplank_model::error::{Result, failed, split_hint, usage};
 use gangplank_model::project::Env;
 use gangplank_model::service::Script;
-use crate::tool::Tool;
+use gangplank_system::context::Context;
 use serde::Serialize;
 use std::path::Path;
 

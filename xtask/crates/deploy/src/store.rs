@@ -7,16 +7,16 @@ pub mod dir;
 #[cfg(feature = "s3")]
 pub mod object;
 
-use gangplank_system::context::{Context, var};
-use gangplank_model::history::{History, Record};
-use gangplank_model::state::Lockable;
+use gangplank_bundle::release::{Release, scratch};
 use gangplank_model::error::{CliError, Kind, Result, WithHint, hint_of, kind_of, not_found, usage, verification};
-use gangplank_system::http::Url;
+use gangplank_model::history::{History, Record};
 use gangplank_model::owner::Owner;
 use gangplank_model::project::Ci;
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::release::manifest::{Head, Manifest};
-use gangplank_bundle::release::{Release, scratch};
+use gangplank_model::state::Lockable;
+use gangplank_system::context::{Context, var};
+use gangplank_system::http::Url;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs;

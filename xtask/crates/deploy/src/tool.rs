@@ -1,15 +1,15 @@
 //! What a command works with, and how it opens the stores and targets that a project names.
 
-use gangplank_system::context::Context;
-use gangplank_model::error::{Result, usage};
 use crate::extend::{Extensions, own};
 use crate::host::Target;
 use crate::host::directory::HostTarget;
 use crate::host::ssh::Address;
-use gangplank_model::project::{Env, Project, local_dir, no_tilde};
 use crate::store::artifacts::{ArtifactStore, Finder};
 use crate::store::dir::DirStore;
 use crate::store::{Store, workspace};
+use gangplank_model::error::{Result, usage};
+use gangplank_model::project::{Env, Project, local_dir, no_tilde};
+use gangplank_system::context::Context;
 
 /// The outside, what the project states, and what it adds.
 #[derive(Clone, Copy)]

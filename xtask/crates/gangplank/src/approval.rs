@@ -1,17 +1,17 @@
 //! The question before an env with approval is changed: what would be done is planned first and put into one line, and
 //! what a yes allows is that plan and no other.
 
-use gangplank_system::context::Context;
-use gangplank_deploy::deploy::Options;
-use gangplank_deploy::deploy::apply::Outcome;
-use gangplank_model::history::Verb;
-use gangplank_model::plan::Step;
-use gangplank_model::error::{Result, failed, usage};
-use gangplank_system::git;
-use gangplank_model::project::Env;
-use gangplank_model::release::id::ReleaseId;
 use crate::report::style::count;
 use crate::report::term;
+use gangplank_deploy::deploy::Options;
+use gangplank_deploy::deploy::apply::Outcome;
+use gangplank_model::error::{Result, failed, usage};
+use gangplank_model::history::Verb;
+use gangplank_model::plan::Step;
+use gangplank_model::project::Env;
+use gangplank_model::release::id::ReleaseId;
+use gangplank_system::context::Context;
+use gangplank_system::git;
 use std::io::IsTerminal;
 
 /// Does a change of an env. `approved` says that nobody has to be asked; a job of CircleCI was asked before it began.

@@ -10,11 +10,11 @@ pub use crate::cli::control::Control;
 pub use crate::cli::setup::Setup;
 pub use crate::cli::test::Test;
 
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use gangplank_deploy::deploy::Options;
 use gangplank_deploy::extend;
 use gangplank_deploy::extend::Extensions;
 use gangplank_model::release::id::{Expected, Selector};
-use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;

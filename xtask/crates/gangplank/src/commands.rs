@@ -2,24 +2,24 @@
 
 use crate::approval::{approved, ask, confirm, confirm_loss};
 use crate::cli::{Ci, Cli, Command, Control, ExpectArgs, Global, Prune, Setup, Test, Trigger};
-use gangplank_system::context::{Context, var};
+use crate::{complete, doctor, test};
+use gangplank_deploy::deploy;
 use gangplank_deploy::deploy::apply::Outcome;
 use gangplank_deploy::deploy::control;
 use gangplank_deploy::deploy::control::Controlled;
-use gangplank_model::history::Verb;
 use gangplank_deploy::deploy::liveness::LivenessChecker;
-use gangplank_deploy::deploy::resolve::Catalog;
-use gangplank_model::state::{Lock, Lockable};
-use gangplank_deploy::deploy;
 use gangplank_deploy::deploy::report;
-use gangplank_model::error::{CliError, Kind, Result, hint_of, kind_of, usage};
-use gangplank_model::event::Listener;
-use gangplank_model::owner::Liveness;
-use gangplank_model::project::{Handoff, Project};
+use gangplank_deploy::deploy::resolve::Catalog;
 use gangplank_deploy::store::{Published, Retention};
 use gangplank_deploy::tool::Tool;
-use crate::{complete, doctor, test};
 use gangplank_deploy::{build, handoff, setup};
+use gangplank_model::error::{CliError, Kind, Result, hint_of, kind_of, usage};
+use gangplank_model::event::Listener;
+use gangplank_model::history::Verb;
+use gangplank_model::owner::Liveness;
+use gangplank_model::project::{Handoff, Project};
+use gangplank_model::state::{Lock, Lockable};
+use gangplank_system::context::{Context, var};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -316,7 +316,8 @@ fn ci(tool: &Tool, cli: &Cli, listener: Listener, command: &Ci) -> Result<Comman
     match command {
         Ci::Generate { check, handoff } => {
             let handoff = handoff.unwrap_or(project.ci.handoff);
-            gangplank_deploy::ci::generate::generate(ctx, project, handoff, *check || cli.global.dry_run).map(CommandOutput::Generated)
+            gangplank_deploy::ci::generate::generate(ctx, project, handoff, *check || cli.global.dry_run)
+                .map(CommandOutput::Generated)
         }
         Ci::Lint { file } => gangplank_lint::lint_file(&ctx.root.join(file)).map(CommandOutput::Findings),
         Ci::Trigger(trigger) => self::trigger(tool, cli, trigger).map(CommandOutput::Triggered),
@@ -343,7 +344,12 @@ fn ci(tool: &Tool, cli: &Cli, listener: Listener, command: &Ci) -> Result<Comman
             if handoff.unwrap_or(project.ci.handoff) == Handoff::S3 && !cfg!(feature = "s3") {
                 return Err(with_feature(ctx, "s3", "buckets"));
             }
-            let options = gangplank_local_ci::run::Options { job: job.as_deref(), branch: branch.as_deref(), set, approve: &approve };
+            let options = gangplank_local_ci::run::Options {
+                job: job.as_deref(),
+                branch: branch.as_deref(),
+                set,
+                approve: &approve,
+            };
             let pipeline = gangplank_model::ci::workflows::pipeline(project, handoff.unwrap_or(project.ci.handoff))?;
             gangplank_local_ci::run::run(tool, &pipeline, &options).map(CommandOutput::CiRun)
         }

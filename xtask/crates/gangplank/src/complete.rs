@@ -3,17 +3,17 @@
 //! Somebody waits for it who is typing, so it is made of what lies on this machine: no network, no git, no other
 //! program. What cannot be read is left out, and nothing is said about it.
 
-use gangplank_model::ci::workflows;
 use crate::cli;
 use crate::cli::{CommandLine, Shell};
-use gangplank_system::context::Context;
-use gangplank_model::event::NoSink;
+use clap_complete::engine::{self, ArgValueCandidates, CompletionCandidate};
 use gangplank_deploy::extend::Extensions;
+use gangplank_deploy::tool::Tool;
+use gangplank_model::ci::workflows;
+use gangplank_model::event::NoSink;
 use gangplank_model::project::{Env, Project, local_dir};
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::release::layout::RELEASES;
-use gangplank_deploy::tool::Tool;
-use clap_complete::engine::{self, ArgValueCandidates, CompletionCandidate};
+use gangplank_system::context::Context;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -9,11 +9,11 @@ mod checkout;
 mod hosts;
 mod places;
 
-use gangplank_system::context::{Context, var};
+use gangplank_deploy::tool::Tool;
 use gangplank_model::error::{Kind, Result, hint_of, kind_of, with_guides};
 use gangplank_model::project;
 use gangplank_model::project::{Env, Handoff, Project};
-use gangplank_deploy::tool::Tool;
+use gangplank_system::context::{Context, var};
 use serde::Serialize;
 
 /// How many seconds a question to CircleCI or a bucket may take, where nobody says otherwise: nobody waits two minutes

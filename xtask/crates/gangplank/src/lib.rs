@@ -89,6 +89,7 @@ pub mod prelude;
 pub mod program;
 mod report;
 mod run;
-mod test;
+#[doc(hidden)]
+pub mod test;
 
 pub use crate::run::{main, main_with};

@@ -2,9 +2,9 @@
 
 use crate::cli;
 use crate::cli::CommandLine;
-use gangplank_model::error::{Kind, Result, WithHint};
-use gangplank_deploy::extend::Extensions;
 use clap_mangen::Man;
+use gangplank_deploy::extend::Extensions;
+use gangplank_model::error::{Kind, Result, WithHint};
 use std::fs;
 use std::path::{Path, PathBuf};
 

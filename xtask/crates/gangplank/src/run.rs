@@ -54,10 +54,12 @@ fn run(project: &'static Project, extensions: &'static Extensions, args: impl In
     let valid = if cli.command.takes_any_project() { Ok(()) } else { project.validate() };
     let answer = valid.and_then(|()| commands::run(&Tool { ctx: &ctx, project, extensions }, &cli, &print_line));
     match answer {
-        Ok(answer) => match ui.print_answer(&ctx, &json::answer(&answer), &|style, now| text::answer(&answer, style, now)) {
-            Ok(()) => verdict(&answer),
-            Err(error) => ui.fail(Some(&ctx), &error, None),
-        },
+        Ok(answer) => {
+            match ui.print_answer(&ctx, &json::answer(&answer), &|style, now| text::answer(&answer, style, now)) {
+                Ok(()) => verdict(&answer),
+                Err(error) => ui.fail(Some(&ctx), &error, None),
+            }
+        }
         Err(error) => ui.fail(Some(&ctx), &error, cli.command.env()),
     }
 }
@@ -130,11 +132,8 @@ impl Terminal {
         let (text, is_error) = (context::scrub(&self.env, &refusal.text), refusal.is_error);
         let width = if is_error { width(&std::io::stderr()) } else { width(&std::io::stdout()) };
         let text = if self.style(None, width).color { text } else { cli::plain(&text) };
-        let text = if refusal.as_json && is_error {
-            json::error(cli::plain(&text).trim(), None, refusal.code)
-        } else {
-            text
-        };
+        let text =
+            if refusal.as_json && is_error { json::error(cli::plain(&text).trim(), None, refusal.code) } else { text };
         // A closed pipe is how `| head` ends what it reads.
         let _ = if is_error {
             std::io::stderr().write_all(text.as_bytes())
@@ -170,12 +169,7 @@ impl Ui {
     }
 
     /// Prints the answer of a command, as JSON or as text.
-    pub fn print_answer(
-        &self,
-        ctx: &Context,
-        json: &str,
-        text: &dyn Fn(Style, Timestamp) -> String,
-    ) -> Result<()> {
+    pub fn print_answer(&self, ctx: &Context, json: &str, text: &dyn Fn(Style, Timestamp) -> String) -> Result<()> {
         let text = if self.as_json { json.to_owned() } else { text(self.out, ctx.now()) };
         let mut stdout = std::io::stdout();
         match stdout.write_all(ctx.scrub(&text).as_bytes()).and_then(|()| stdout.flush()) {
@@ -225,10 +219,11 @@ fn verdict(answer: &CommandOutput) -> u8 {
             u8::from(findings.iter().any(|it| it.severity == gangplank_lint::Severity::Error))
         }
         CommandOutput::Diagnosis(found) => u8::from(!found.works),
-        CommandOutput::Status(hosts) if hosts.iter().any(|host| host.state == gangplank_deploy::deploy::report::UNREACHABLE) => {
+        CommandOutput::Status(hosts)
+            if hosts.iter().any(|host| host.state == gangplank_deploy::deploy::report::UNREACHABLE) =>
+        {
             error::Kind::Remote as u8
         }
         _ => 0,
     }
 }
-

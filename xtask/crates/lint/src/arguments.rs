@@ -8,8 +8,8 @@ use crate::declared::Declared;
 use crate::model::{Kind, Model, Role};
 use crate::text;
 use crate::text::did_you_mean;
-use crate::{Report, read};
 use crate::yaml::Node;
+use crate::{Report, read};
 
 /// Keys of a job in a workflow that are no arguments.
 const JOB_KEYS: &[&str] = &[

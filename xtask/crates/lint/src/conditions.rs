@@ -1,8 +1,8 @@
 //! When things run: `when` and `unless` of workflows and steps, filters, and schedules.
 
 use crate::model::Model;
-use crate::{Report, cron, expression, text};
 use crate::yaml::{Node, Value};
+use crate::{Report, cron, expression, text};
 
 const OPERATORS: &[&str] = &["and", "equal", "matches", "not", "or"];
 

@@ -1,7 +1,7 @@
 //! Parameters as a job, command, executor or pipeline declares them, and which values fit their types.
 
-use crate::{Severity, text};
 use crate::yaml::{Node, Value};
+use crate::{Severity, text};
 
 /// One entry of `parameters:`.
 pub(super) struct Declared<'a> {

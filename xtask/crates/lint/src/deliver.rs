@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::model::{Invocation, Model, Role, Step, Text, Workflow};
 use crate::scripts;
 use crate::text;
-use crate::{Report, Severity};
 use crate::yaml::Node;
+use crate::{Report, Severity};
 
 /// Longer keys are refused.
 const SERIAL_GROUP_MAX: usize = 512;

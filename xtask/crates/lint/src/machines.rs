@@ -3,8 +3,8 @@
 use crate::model::{Definition, Kind, Model};
 use crate::text;
 use crate::text::did_you_mean;
-use crate::{Report, Severity};
 use crate::yaml::Node;
+use crate::{Report, Severity};
 
 /// Sizes of Docker and Linux machines. `2xlarge` and the others take no other suffix than these.
 const SIZES: &[&str] = &["small", "medium", "medium+", "large", "xlarge", "2xlarge", "2xlarge+"];

@@ -5,8 +5,8 @@ use crate::declared;
 use crate::model::{Kind, Model, Role};
 use crate::text;
 use crate::text::{Parameters, did_you_mean};
-use crate::{Report, Severity};
 use crate::yaml::Node;
+use crate::{Report, Severity};
 
 /// More combinations than this are taken as unknown; CircleCI allows 128 jobs in a matrix.
 const ROWS_MAX: usize = 512;

@@ -7,8 +7,8 @@ use crate::model::{Kind, Model};
 use crate::template;
 use crate::template::Fault;
 use crate::text::did_you_mean;
-use crate::{Report, Severity};
 use crate::yaml::{Node, Value};
+use crate::{Report, Severity};
 
 /// Keys whose texts are for people, or are not filled in.
 const UNTOUCHED: &[&str] = &["description", "display", "examples"];

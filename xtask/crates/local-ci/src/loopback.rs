@@ -19,7 +19,9 @@ mod v1;
 mod v2;
 
 pub use crate::loopback::http::{Body, Listener, Reply, Request};
-pub use crate::loopback::mock_state::{Artifact, Definition, Job, JobStatus, MockState, Pipeline, Settings, Variable, Workflow, WorkflowStatus};
+pub use crate::loopback::mock_state::{
+    Artifact, Definition, Job, JobStatus, MockState, Pipeline, Settings, Variable, Workflow, WorkflowStatus,
+};
 
 use crate::loopback::api::Call;
 use gangplank_model::error::{Kind, Result, WithHint};

@@ -239,8 +239,8 @@ impl History {
     }
 }
 
-#[cfg(test)]
-pub(super) mod testing {
+#[cfg(any(test, feature = "testing"))]
+pub mod testing {
     //! Histories written as words: `"live 1; switched 2; failed 2; restored 1; rollback 1"`.
 
     use super::{History, HistoryEvent, Record, Verb};

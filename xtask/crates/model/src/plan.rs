@@ -3,11 +3,11 @@
 //! `plan` is what `--dry-run` prints and what `apply` does: there is no other code that decides. See
 //! ARCHITECTURE.md for the rules and where they come from.
 
-use crate::history::{HistoryEvent, Record, Verb};
-use crate::state::{Current, Root, ServiceState, State};
 use crate::error::{CliError, Kind, Result, failed, not_found, usage, verification};
+use crate::history::{HistoryEvent, Record, Verb};
 use crate::hook::{Hook, HookPhase};
 use crate::release::id::ReleaseId;
+use crate::state::{Current, Root, ServiceState, State};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -1,8 +1,8 @@
 //! The decisions as tables of text.
 
-use gangplank_deploy::deploy::*;
-use crate::history::testing::{history, id};
+use super::*;
 use crate::error::{hint_of, kind_of};
+use crate::history::testing::{history, id};
 use expect_test::{Expect, expect};
 
 /// `current 2; installed 1 2 3; running new 2; debris` and a history.

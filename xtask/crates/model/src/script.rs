@@ -10,14 +10,14 @@ pub mod examine;
 pub mod lease;
 pub mod room;
 
-use crate::script::compare::{COMPARE, SUMS_TOOL};
-pub use crate::script::compare::{verify, verify_files};
-use crate::script::durable::{APPEND, DURABLE, FLUSH_TREE};
-use crate::script::lease::{SECONDS_SINCE_RENEWAL, has, has_in};
 use crate::project::Compression;
 use crate::release::id::ReleaseId;
 use crate::release::layout::META;
 use crate::release::layout::{NEW, PATCHES};
+use crate::script::compare::{COMPARE, SUMS_TOOL};
+pub use crate::script::compare::{verify, verify_files};
+use crate::script::durable::{APPEND, DURABLE, FLUSH_TREE};
+use crate::script::lease::{SECONDS_SINCE_RENEWAL, has, has_in};
 
 /// The list of all entries of a release, in [`META`]: see `Manifest::entries`.
 pub const ENTRIES: &str = "entries";

@@ -5,13 +5,13 @@ mod port;
 mod systemd;
 
 use crate::frame::one_line;
-use crate::script::durable::DURABLE;
-use crate::script::{UMASK, quote};
 use crate::project::Service;
 use crate::release::digest;
 use crate::release::id::ReleaseId;
-use std::time::Duration;
+use crate::script::durable::DURABLE;
+use crate::script::{UMASK, quote};
 pub use crate::service::systemd::{READABLE, Unit, rights, static_user};
+use std::time::Duration;
 
 /// A service with its variables filled in, ready to be started on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]

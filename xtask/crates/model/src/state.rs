@@ -1,7 +1,7 @@
 //! What a target is like now, as it reported it in one round trip.
 
-use crate::history::History;
 use crate::error::Result;
+use crate::history::History;
 use crate::owner::Owner;
 use crate::release::id::ReleaseId;
 use std::collections::BTreeMap;

@@ -1,15 +1,9 @@
 //! `new --into`: an xtask for a workspace or a crate that has none, beside everything that is there.
 
-use crate::git;
-use gangplank_deploy::ci::generate;
-use gangplank_model::ci::render;
-use gangplank_lint::yaml;
-use gangplank_system::context::{Context, Input};
-use gangplank_model::error::{Kind, Result, WithHint, usage};
-use gangplank_model::script::quote;
 use crate::changes::Changes;
 use crate::detect;
 use crate::detect::Workspace;
+use crate::git;
 use crate::ignored;
 use crate::ignored::Forced;
 use crate::main_rs::{Plan, Runs};
@@ -19,8 +13,17 @@ use crate::scripts;
 use crate::scripts::ScriptMapping;
 use crate::toolchain;
 use crate::toolchain::Rust;
-use crate::{NewOptions, NewReport, cargo, check_name, engine_of, finalize, lock, manifest, plan, read_if_there, stop_if_asked, tree, write_configs};
+use crate::{
+    NewOptions, NewReport, cargo, check_name, engine_of, finalize, lock, manifest, plan, read_if_there, stop_if_asked,
+    tree, write_configs,
+};
+use gangplank_deploy::ci::generate;
+use gangplank_lint::yaml;
+use gangplank_model::ci::render;
+use gangplank_model::error::{Kind, Result, WithHint, usage};
 use gangplank_model::project::Ci;
+use gangplank_model::script::quote;
+use gangplank_system::context::{Context, Input};
 use std::fs;
 use std::path::Path;
 

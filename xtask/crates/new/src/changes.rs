@@ -1,7 +1,7 @@
 //! What a run changes in a directory that is somebody else's, kept so that all of it can be taken back.
 
-use gangplank_model::error::{CliError, Kind, Result, WithHint};
 use crate::place;
+use gangplank_model::error::{CliError, Kind, Result, WithHint};
 use std::fs;
 use std::path::{Path, PathBuf};
 

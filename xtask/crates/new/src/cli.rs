@@ -1,12 +1,12 @@
 //! The command `new`.
 
 use crate::{NewOptions, NewReport, adopt, complete, create, report, upgrade};
-use gangplank_model::project::Handoff;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use gangplank_model::error::{Result, hint_of, usage};
-use gangplank_system::context::Context;
 use gangplank::program::{Answer, Global, Style, ask_text};
+use gangplank_model::error::{Result, hint_of, usage};
+use gangplank_model::project::Handoff;
+use gangplank_system::context::Context;
 use std::path::PathBuf;
 
 /// What can be typed.

@@ -1,10 +1,10 @@
 //! What an existing workspace is made of, as cargo and the directory tell it.
 
-use gangplank_system::context::{Context, Input};
-use gangplank_model::error::{Kind, Result, WithHint, usage};
 use crate::main_rs::{App, Runs};
 use crate::manifest;
 use crate::toolchain::Wanted;
+use gangplank_model::error::{Kind, Result, WithHint, usage};
+use gangplank_system::context::{Context, Input};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

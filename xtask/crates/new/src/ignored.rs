@@ -1,7 +1,7 @@
 //! What git would leave out of the commit that brings an xtask, because of a line that was there for something else.
 
-use gangplank_model::error::{Result, usage};
 use crate::git::Ignored;
+use gangplank_model::error::{Result, usage};
 
 /// The manifest of the engine, which stands for its directory: what lies in it is taken in again by a `.gitignore` there.
 const ENGINE: &str = "xtask/crates/gangplank/Cargo.toml";

@@ -5,8 +5,8 @@
 //! place, so that a command that fails or is killed leaves what was there.
 
 mod adopt;
-pub mod cli;
 mod changes;
+pub mod cli;
 mod detect;
 mod git;
 mod ignored;
@@ -23,16 +23,16 @@ pub use crate::adopt::adopt;
 pub use crate::scripts::ScriptMapping;
 pub use crate::upgrade::upgrade;
 
-use gangplank_deploy::ci::generate;
-use gangplank_system::context::{Context, Input, Output};
-use gangplank_model::error::{Result, failed, hint_of, usage};
-use gangplank_model::script::quote;
-use gangplank_model::project;
-use gangplank_model::project::{Ci, Handoff, Project};
-use gangplank_model::store_url::is_bucket;
-use gangplank_deploy::tool::Tool;
 use crate::main_rs::{App, Plan, TargetAnswers};
 use crate::place::Staging;
+use gangplank_deploy::ci::generate;
+use gangplank_deploy::tool::Tool;
+use gangplank_model::error::{Result, failed, hint_of, usage};
+use gangplank_model::project;
+use gangplank_model::project::{Ci, Handoff, Project};
+use gangplank_model::script::quote;
+use gangplank_model::store_url::is_bucket;
+use gangplank_system::context::{Context, Input, Output};
 use serde::Serialize;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -133,7 +133,9 @@ impl FromStr for Engine {
         };
         match engine {
             Some(engine) => Ok(engine),
-            None => usage(format!("no engine `{text}`")).hint("use vendor, version=X.Y.Z, git=URL,tag=TAG or path=DIR").err(),
+            None => usage(format!("no engine `{text}`"))
+                .hint("use vendor, version=X.Y.Z, git=URL,tag=TAG or path=DIR")
+                .err(),
         }
     }
 }
@@ -141,7 +143,8 @@ impl FromStr for Engine {
 /// Whether cargo takes a text as a version: `1`, `0.1` or `0.1.0`.
 fn is_version(text: &str) -> bool {
     let parts: Vec<_> = text.split('.').collect();
-    parts.len() <= 3 && parts.iter().all(|part| !part.is_empty() && part.len() < 10 && part.bytes().all(|b| b.is_ascii_digit()))
+    parts.len() <= 3
+        && parts.iter().all(|part| !part.is_empty() && part.len() < 10 && part.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Asks a question, with the answer that stands when nobody gives another.

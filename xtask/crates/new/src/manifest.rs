@@ -1,7 +1,7 @@
 //! Cargo's files, edited so that comments, order and line ends stay.
 
-use gangplank_model::error::{Kind, Result, WithHint, usage};
 use crate::Engine;
+use gangplank_model::error::{Kind, Result, WithHint, usage};
 use gangplank_model::project::Handoff;
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 

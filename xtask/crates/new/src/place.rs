@@ -1,8 +1,8 @@
 //! Where a project goes: written aside in the same directory, then moved by one rename.
 
+use gangplank_bundle::release::scratch;
 use gangplank_model::error::{Kind, Result, WithHint, usage};
 use gangplank_system::machine;
-use gangplank_bundle::release::scratch;
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,8 @@
 //! A project that was made, as a person reads it: what there is, what to know, what to type.
 
-use gangplank_model::error::with_guides;
 use crate::NewReport;
 use gangplank::program::{Style, count, table};
+use gangplank_model::error::with_guides;
 use std::fmt::Write;
 
 /// Files that are named one by one; of more, only how many there are.

@@ -1,9 +1,9 @@
 //! The files of a project as values: what this repository is made of, as a project of its own needs it.
 
-use gangplank_model::error::{Kind, Result, WithHint, failed};
 use crate::main_rs;
 use crate::main_rs::Plan;
 use crate::{ENGINE_DIR, Engine, manifest};
+use gangplank_model::error::{Kind, Result, WithHint, failed};
 use gangplank_model::release::digest;
 use gangplank_model::release::manifest::checksum_line;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,11 +1,11 @@
 //! `new --upgrade`: a vendored engine is replaced by the one that runs this command.
 
 use crate::git;
-use gangplank_system::context::{Context, run_xtask};
-use gangplank_model::error::{CliError, Kind, Result, WithHint, usage};
 use crate::place;
 use crate::place::Staging;
 use crate::{ENGINE_DIR, NewOptions, NewReport, cargo, read_if_there, tree};
+use gangplank_model::error::{CliError, Kind, Result, WithHint, usage};
+use gangplank_system::context::{Context, run_xtask};
 use std::fs;
 use std::path::Path;
 
@@ -86,7 +86,8 @@ fn no_engine<T>(dir: &Path) -> Result<T> {
         .hint(format!("replace it whatever it is: `cargo xtask new --upgrade {} --force`", dir.display()))
         .err();
     }
-    let elsewhere = manifest.lines().find(|line| line.starts_with("gangplank") && !line.contains("\"crates/gangplank\""));
+    let elsewhere =
+        manifest.lines().find(|line| line.starts_with("gangplank") && !line.contains("\"crates/gangplank\""));
     match elsewhere {
         Some(line) => failure.hint(format!(
             "it comes from elsewhere: change the tag in xtask/Cargo.toml, `{line}`, then `cargo xtask ci generate`"

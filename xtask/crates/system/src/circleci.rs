@@ -5,15 +5,18 @@
 
 pub mod model;
 
-use gangplank_model::slug;
-use crate::circleci::model::{Artifact, ContextVariable, Definition, EnvVar, Job, JobDetails, Listed, Page, Person, Pipeline, Project, Settings, Started, Workflow};
-use gangplank_model::slug::{Slug, escape};
+use crate::circleci::model::{
+    Artifact, ContextVariable, Definition, EnvVar, Job, JobDetails, Listed, Page, Person, Pipeline, Project, Settings,
+    Started, Workflow,
+};
 use crate::context::Context;
-use gangplank_model::error::{CliError, Kind, Result, not_found, usage};
 use crate::git;
-use crate::http::session::{NEW_TOKEN, Reply, Session, Want};
 use crate::http;
+use crate::http::session::{NEW_TOKEN, Reply, Session, Want};
 use crate::http::{Secret, Url, policy};
+use gangplank_model::error::{CliError, Kind, Result, not_found, usage};
+use gangplank_model::slug;
+use gangplank_model::slug::{Slug, escape};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::path::Path;

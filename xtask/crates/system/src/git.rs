@@ -2,10 +2,10 @@
 
 pub mod checkout;
 
-use crate::git::checkout::Checkout;
 use crate::context::{Context, Input};
-use gangplank_model::plan::Ancestry;
+use crate::git::checkout::Checkout;
 use gangplank_model::error::{CliError, Result, failed, usage, verification};
+use gangplank_model::plan::Ancestry;
 use gangplank_model::release::manifest::Commit;
 use std::path::Path;
 use xshell::{Shell, cmd};

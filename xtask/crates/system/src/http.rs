@@ -6,8 +6,8 @@ pub mod policy;
 pub mod proxy;
 pub mod session;
 
-use gangplank_model::error::{Kind, Result, WithHint, usage};
 use crate::http::proxy::Proxies;
+use gangplank_model::error::{Kind, Result, WithHint, usage};
 use serde_json::Value;
 use std::io::Read;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! The hosts of a bench: real sshds of this machine, private ones, which are gone when the bench is, however it ends.
 
 use crate::fleet::proxy::Network;
-use gangplank_system::context::Context;
 use gangplank_model::error::{Kind, Result, WithHint, failed, usage};
+use gangplank_system::context::Context;
 use gangplank_system::process::Background;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -1,11 +1,11 @@
 //! `ci approve`: says yes, from a terminal, to an approval job that waits on CircleCI.
 
 use crate::ci::follow::Asking;
+use gangplank_model::error::{Result, failed, not_found, usage};
+use gangplank_model::project::Project;
 use gangplank_system::circleci::CircleCi;
 use gangplank_system::circleci::model::{Job, Pipeline, Workflow};
 use gangplank_system::context::Context;
-use gangplank_model::error::{Result, failed, not_found, usage};
-use gangplank_model::project::Project;
 use serde::Serialize;
 
 /// How many pipelines are looked at: what waits longer is named by its number.

@@ -1,9 +1,9 @@
 //! Watching a pipeline on CircleCI until it has ended, and saying yes to what waits on the way.
 
+use gangplank_model::error::{CliError, Kind, Result, failed, kind_of};
 use gangplank_system::circleci::CircleCi;
 use gangplank_system::circleci::model::{Job, Pipeline, Started, Workflow};
 use gangplank_system::context::Context;
-use gangplank_model::error::{CliError, Kind, Result, failed, kind_of};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! `ci generate`: the configs as files, and whether the files still are what the project says.
 
 use gangplank_model::ci::{render, workflows};
-use gangplank_system::context::{Context, stands_alone};
 use gangplank_model::error::{CliError, Kind, Result, WithHint, usage};
-use gangplank_system::git;
 use gangplank_model::project::{Handoff, Project};
+use gangplank_system::context::{Context, stands_alone};
+use gangplank_system::git;
 use serde::Serialize;
 use std::fs;
 use std::path::PathBuf;

@@ -5,14 +5,14 @@
 
 use crate::ci::follow;
 use crate::ci::follow::{Asking, End};
+use crate::tool::Tool;
 use gangplank_model::ci::workflows::parameter::{DEPLOY_ENV, REASON, RELEASE, ROLLBACK_ENV};
-use gangplank_system::circleci::model::Definition;
-use gangplank_system::circleci::{CircleCi, Triggered};
 use gangplank_model::error::{CliError, Kind, Result, usage};
-use gangplank_system::git;
 use gangplank_model::project::Handoff;
 use gangplank_model::release::id::Selector;
-use crate::tool::Tool;
+use gangplank_system::circleci::model::Definition;
+use gangplank_system::circleci::{CircleCi, Triggered};
+use gangplank_system::git;
 use serde::Serialize;
 use serde_json::{Value, json};
 

@@ -3,26 +3,26 @@
 //! A service is started as it was when it was last healthy, so no variable of the env is needed for it. What is not
 //! confirmed is left to a deploy or a rollback, which know how to revert.
 
-use gangplank_system::context::{Context, Output};
-use gangplank_model::history::{HistoryEvent, Record, Verb};
 use crate::deploy::lease;
 use crate::deploy::liveness::LivenessChecker;
 use crate::deploy::lock::Locks;
 use crate::deploy::resolve::Catalog;
-use gangplank_model::state::{ServiceState, State};
 use crate::deploy::waves::{AT_ONCE, par_map, waves};
 use crate::deploy::{Deployment, Options, apply, filled_in};
-use gangplank_model::error::{CliError, Kind, Result, failed, not_found, usage};
-use gangplank_model::event::{Event, ms_since};
 use crate::health::Checker;
 use crate::host::{Operation, Target};
-use gangplank_model::script;
-use gangplank_system::machine;
+use crate::tool::Tool;
+use gangplank_model::error::{CliError, Kind, Result, failed, not_found, usage};
+use gangplank_model::event::{Event, ms_since};
+use gangplank_model::history::{HistoryEvent, Record, Verb};
 use gangplank_model::project::{Check, Env, Health, Service, Strategy};
 use gangplank_model::release::id::ReleaseId;
+use gangplank_model::script;
 use gangplank_model::service;
 use gangplank_model::service::{Script, Spec};
-use crate::tool::Tool;
+use gangplank_model::state::{ServiceState, State};
+use gangplank_system::context::{Context, Output};
+use gangplank_system::machine;
 use serde::Serialize;
 use std::time::Instant;
 

@@ -4,11 +4,11 @@
 //! What is about to go live is told before it does. A store that cannot be told is passed over aloud: it must not keep
 //! anybody from a deploy. One that is just removing the release does.
 
-use gangplank_system::context::Context;
+use crate::store::Store;
+use gangplank_model::error::{Kind, Result, kind_of};
 use gangplank_model::history::{History, HistoryEvent, Record};
 use gangplank_model::state::Lockable;
-use gangplank_model::error::{Kind, Result, kind_of};
-use crate::store::Store;
+use gangplank_system::context::Context;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 

@@ -2,9 +2,9 @@
 
 use crate::deploy::deploy_log::DeployLog;
 use crate::deploy::{Deployment, Options};
+use crate::tool::Tool;
 use gangplank_model::project::Env;
 use gangplank_model::release::id::ReleaseId;
-use crate::tool::Tool;
 
 /// The other envs where this release has failed, after a warning for each. An approved plan was warned about when it was
 /// shown.

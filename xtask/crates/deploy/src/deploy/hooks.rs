@@ -1,13 +1,13 @@
 //! Running the hooks of a project on a host.
 
-use gangplank_system::context::Context;
 use crate::deploy::waves::with_ticker;
+use crate::host::Target;
 use gangplank_model::error::{Result, failed};
 use gangplank_model::hook::{Hook, HookHost};
-use crate::host::Target;
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::service;
 use gangplank_model::service::Script;
+use gangplank_system::context::Context;
 use std::time::{Duration, Instant};
 
 /// Long enough for the migration of a database.

@@ -3,18 +3,18 @@
 //! Both take no lock and record nothing: they change nothing that the engine knows of, and a deploy that hangs is a time at
 //! which both are wanted.
 
-use gangplank_system::context::{Context, LINE_BYTES_MAX};
 use crate::deploy::apply::shortened;
 use crate::deploy::filled_in;
 use crate::deploy::waves::{AT_ONCE, par_map};
+use crate::host::Target;
+use crate::tool::Tool;
 use gangplank_model::error::{CliError, Kind, Result, failed, hint_of, kind_of, usage};
 use gangplank_model::event::{HostOutput, Listener, Stream};
-use crate::host::Target;
-use gangplank_model::script::attend;
 use gangplank_model::project::Env;
+use gangplank_model::script::attend;
 use gangplank_model::service;
 use gangplank_model::service::{Script, Spec};
-use crate::tool::Tool;
+use gangplank_system::context::{Context, LINE_BYTES_MAX};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 

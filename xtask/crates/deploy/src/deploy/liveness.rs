@@ -1,12 +1,12 @@
 //! Whether the owner of a lock still lives: this machine knows its own processes, CircleCI its jobs, and of all others it
 //! is known for how long they have not renewed it.
 
-use gangplank_system::circleci::model::Job;
+use gangplank_model::owner::{Liveness, Owner};
 use gangplank_system::circleci;
 use gangplank_system::circleci::CircleCi;
+use gangplank_system::circleci::model::Job;
 use gangplank_system::context::Context;
 use gangplank_system::machine;
-use gangplank_model::owner::{Liveness, Owner};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};

@@ -3,14 +3,14 @@
 //! A dead owner is one whose process is known to be gone, whose job CircleCI says has ended, or of whom nobody here can
 //! know that and who has let its lease run out. Everybody else is waited for or named.
 
-use gangplank_system::context::Context;
 use crate::deploy::liveness::LivenessChecker;
-use gangplank_model::state::{Lock, Lockable};
 use crate::deploy::waves::{AT_ONCE, par_map};
-use gangplank_model::error::{CliError, Kind, Result, failed, kind_of};
 use crate::host::Target;
-use gangplank_system::machine;
+use gangplank_model::error::{CliError, Kind, Result, failed, kind_of};
 use gangplank_model::owner::{Liveness, Owner};
+use gangplank_model::state::{Lock, Lockable};
+use gangplank_system::context::Context;
+use gangplank_system::machine;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -3,13 +3,13 @@
 //!
 //! Best effort: a deploy succeeds or fails by itself, whatever becomes of its marker.
 
-use gangplank_system::context::{Context, Input, Output, exit, var};
 use crate::deploy::Deployment;
-use gangplank_model::history::Verb;
-use gangplank_model::plan::{HostPlan, Step};
 use crate::deploy::release_source::ReleaseSource;
 use gangplank_model::error::Result;
+use gangplank_model::history::Verb;
+use gangplank_model::plan::{HostPlan, Step};
 use gangplank_model::release::id::ReleaseId;
+use gangplank_system::context::{Context, Input, Output, exit, var};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;

@@ -1,13 +1,13 @@
 //! A release that is about to be deployed. Every byte of it was checked here, also where the hosts fetch it themselves.
 
 use crate::deploy::resolve::Catalog;
-use gangplank_model::error::Result;
 use crate::host::Delivery;
-use gangplank_bundle::release::Release;
+use crate::store::Store;
 use gangplank_bundle::delta::Changes;
+use gangplank_bundle::release::Release;
+use gangplank_model::error::Result;
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::release::manifest::Manifest;
-use crate::store::Store;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

@@ -1,23 +1,23 @@
 //! Questions that change nothing: status, history, releases, diff, and whether a release is whole.
 
-use gangplank_system::context::Context;
-use gangplank_model::history::{History, HistoryEvent, Record};
 use crate::deploy::liveness::LivenessChecker;
 use crate::deploy::lock::holder;
 use crate::deploy::resolve::{Catalog, FETCHED};
-use gangplank_model::state::State;
-use gangplank_model::state::{Current, Root, ServiceState};
 use crate::deploy::waves::{AT_ONCE, par_map};
+use crate::tool::Tool;
+use gangplank_bundle::release::{Release, UNPACKING};
 use gangplank_model::error::{Result, not_found, usage, verification};
-use gangplank_system::git;
-use gangplank_system::machine;
+use gangplank_model::history::{History, HistoryEvent, Record};
 use gangplank_model::project::Env;
 use gangplank_model::release::id::{ReleaseId, Selector};
 use gangplank_model::release::layout::RELEASES;
-use gangplank_model::release::manifest::{Content, Manifest};
-use gangplank_bundle::release::{Release, UNPACKING};
 use gangplank_model::release::manifest;
-use crate::tool::Tool;
+use gangplank_model::release::manifest::{Content, Manifest};
+use gangplank_model::state::State;
+use gangplank_model::state::{Current, Root, ServiceState};
+use gangplank_system::context::Context;
+use gangplank_system::git;
+use gangplank_system::machine;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,26 +1,26 @@
 //! From what a person typed to one release: over the stores, the checkout and what the envs run.
 
-use gangplank_system::context::Context;
+use crate::deploy::Deployment;
 use crate::deploy::deploy_log::DeployLog;
 use crate::deploy::release_source::ReleaseSource;
-use crate::deploy::Deployment;
-use gangplank_model::plan;
-use gangplank_model::error::{Kind, Result, hint_of, kind_of, not_found, usage};
-use gangplank_system::git;
 use crate::host::Target;
-use gangplank_system::machine;
-use gangplank_model::project::{Project, Transfer};
-use gangplank_bundle::delta;
-use gangplank_model::release::id::{ReleaseId, Selector};
-use gangplank_model::release::layout::RELEASES;
-use gangplank_model::release::manifest::{Head, Manifest};
-use gangplank_bundle::release::{Release, scratch};
-use gangplank_model::release::manifest;
-use crate::store::dir::DirStore;
 use crate::store;
 use crate::store::Store;
-use gangplank_model::store_url;
+use crate::store::dir::DirStore;
 use crate::tool::Tool;
+use gangplank_bundle::delta;
+use gangplank_bundle::release::{Release, scratch};
+use gangplank_model::error::{Kind, Result, hint_of, kind_of, not_found, usage};
+use gangplank_model::plan;
+use gangplank_model::project::{Project, Transfer};
+use gangplank_model::release::id::{ReleaseId, Selector};
+use gangplank_model::release::layout::RELEASES;
+use gangplank_model::release::manifest;
+use gangplank_model::release::manifest::{Head, Manifest};
+use gangplank_model::store_url;
+use gangplank_system::context::Context;
+use gangplank_system::git;
+use gangplank_system::machine;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -285,9 +285,12 @@ impl<'ctx> Catalog<'ctx> {
             self.ctx.var("CIRCLE_SHA1").filter(|sha| id.short_sha() == &sha[..sha.len().min(ReleaseId::SHORT)])
             && manifest.commit.sha != sha
         {
-            return gangplank_model::error::verification(format!("{id} was built from {}, not from {sha}", manifest.commit.sha))
-                .hint("rerun the build job of this commit")
-                .err();
+            return gangplank_model::error::verification(format!(
+                "{id} was built from {}, not from {sha}",
+                manifest.commit.sha
+            ))
+            .hint("rerun the build job of this commit")
+            .err();
         }
         Ok(())
     }

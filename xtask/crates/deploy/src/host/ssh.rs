@@ -8,12 +8,12 @@
 
 pub mod diagnose;
 
-use gangplank_system::context::{Context, Input};
+use crate::host::transport;
+use crate::host::transport::{Incomplete, Session, Transport, what};
 use gangplank_model::error::{CliError, Result, failed, usage};
 use gangplank_model::frame;
 use gangplank_model::frame::Marker;
-use crate::host::transport;
-use crate::host::transport::{Incomplete, Session, Transport, what};
+use gangplank_system::context::{Context, Input};
 use gangplank_system::machine;
 use gangplank_system::process::Background;
 use std::fs;

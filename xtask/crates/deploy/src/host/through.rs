@@ -4,10 +4,10 @@
 //! is said is what ssh says, so a script that was cut off on its way is not run, and one that is over time is ended there.
 
 use crate::host::ssh::diagnose;
-use gangplank_system::context::Context;
+use crate::host::transport::{Incomplete, Session, Transport};
 use gangplank_model::error::{CliError, Kind, Result};
 use gangplank_model::frame::Environment;
-use crate::host::transport::{Incomplete, Session, Transport};
+use gangplank_system::context::Context;
 use std::process::Command;
 
 /// A place behind a program.

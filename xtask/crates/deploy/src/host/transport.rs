@@ -1,14 +1,14 @@
 //! Scripts for hosts that another program reaches, ssh or one that a project names: how they are sent, and how their
 //! output is read (see [`frame`]).
 
-use gangplank_system::context::{Context, Input, Output, Until};
 use gangplank_model::error::{CliError, Kind, Result, failed};
 use gangplank_model::event::{Event, Stream};
 use gangplank_model::frame;
 use gangplank_model::frame::{Environment, Marker, Parser, one_line};
+use gangplank_model::owner;
 use gangplank_model::script;
 use gangplank_model::script::attend::attended;
-use gangplank_model::owner;
+use gangplank_system::context::{Context, Input, Output, Until};
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fs::File;

@@ -1,10 +1,10 @@
 //! Whether included files are those of the commit: a clean release is named after it, so it holds nothing else.
 
-use gangplank_system::context::Context;
-use gangplank_model::error::{Result, usage};
-use gangplank_system::git::checkout::Checkout;
-use gangplank_model::project::App;
 use gangplank_bundle::pack::Source;
+use gangplank_model::error::{Result, usage};
+use gangplank_model::project::App;
+use gangplank_system::context::Context;
+use gangplank_system::git::checkout::Checkout;
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;

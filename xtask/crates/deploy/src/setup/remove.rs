@@ -2,8 +2,8 @@
 
 use crate::setup::steps::{PublicKey, Step, Wanted, as_login, check, sudoers};
 use gangplank_model::error::Result;
-use gangplank_model::script::quote;
 use gangplank_model::project::{Manager, Service};
+use gangplank_model::script::quote;
 use gangplank_model::service::rights;
 
 /// The steps, in this order. Releases and data stay, unless `data` says otherwise.

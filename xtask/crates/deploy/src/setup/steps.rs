@@ -3,8 +3,8 @@
 //! Each command may be run again, and changes nothing that is as it should be.
 
 use gangplank_model::error::{Result, usage};
-use gangplank_model::script::quote;
 use gangplank_model::project::{Manager, Service, SocketActivation};
+use gangplank_model::script::quote;
 use gangplank_model::service::{rights, static_user};
 use serde::Serialize;
 use std::fmt::Write;

@@ -1,15 +1,15 @@
 //! A directory as a store: `DIR/<id>/` with the three files of a release. It is also CircleCI's workspace, which is
 //! a directory that CircleCI carries from job to job.
 
-use gangplank_system::context::Context;
+use crate::store::{EMPTY_WORKSPACE, Put, Store, another, fetch_verified};
+use gangplank_bundle::files;
+use gangplank_bundle::release::{Release, scratch, sync_dir};
 use gangplank_model::error::{CliError, Kind, Result, WithHint, not_found, usage, verification};
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::release::manifest;
 use gangplank_model::release::manifest::{Head, Manifest};
-use gangplank_bundle::release::{Release, scratch, sync_dir};
-use gangplank_bundle::files;
-use crate::store::{EMPTY_WORKSPACE, Put, Store, another, fetch_verified};
 use gangplank_model::store_url::only_in_ci;
+use gangplank_system::context::Context;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};

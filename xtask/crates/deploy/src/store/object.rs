@@ -7,13 +7,13 @@ pub mod diagnose;
 pub mod settings;
 mod transfer;
 
-use gangplank_system::context::{Context, var};
-use gangplank_model::error::{CliError, Kind, Result, WithHint, failed};
-use gangplank_system::http::{ClientLimits, NetworkOptions};
 use crate::store::object::diagnose::{Doing, Server, explain};
 use crate::store::object::settings::{Scheme, Settings};
 use futures_util::future::{Either, select};
 use futures_util::{StreamExt, TryStreamExt, stream};
+use gangplank_model::error::{CliError, Kind, Result, WithHint, failed};
+use gangplank_system::context::{Context, var};
+use gangplank_system::http::{ClientLimits, NetworkOptions};
 use jiff::Timestamp;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};

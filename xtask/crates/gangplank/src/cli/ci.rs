@@ -1,10 +1,10 @@
 //! What can be typed after `ci`.
 
 use crate::cli::{selector, with_hint};
-use gangplank_model::project::Handoff;
-use gangplank_model::release::id::Selector;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
+use gangplank_model::project::Handoff;
+use gangplank_model::release::id::Selector;
 use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]

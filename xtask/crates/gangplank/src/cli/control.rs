@@ -1,8 +1,8 @@
 //! What `start`, `stop` and `restart` take.
 
 use crate::cli::Global;
-use gangplank_deploy::deploy::Options;
 use clap::Args;
+use gangplank_deploy::deploy::Options;
 use std::time::Duration;
 
 /// A service to start, stop or restart.

@@ -4,13 +4,13 @@
 //! The API answers a wrong slug, a project that the token may not see, and a token of the wrong kind alike. Asked in this
 //! order, one question settles which it is.
 
+use crate::doctor::{Check, Fault, Found, Need, Scope, State, address, fault};
 use gangplank_deploy::ci::generate::CONFIGS;
-use gangplank_system::circleci::model::{Advanced, Listed};
+use gangplank_model::error::Kind;
 use gangplank_system::circleci;
 use gangplank_system::circleci::CircleCi;
+use gangplank_system::circleci::model::{Advanced, Listed};
 use gangplank_system::context::Context;
-use crate::doctor::{Check, Fault, Found, Need, Scope, State, address, fault};
-use gangplank_model::error::Kind;
 
 /// What is known of the account. What was not asked because of something before is not there.
 #[derive(Default)]
@@ -327,8 +327,11 @@ mod tests {
         };
         let app = App { name: "shop", ..App::DEFAULT };
         let project = Project { app, stores, envs: &[], ci: Ci { handoff, ..Ci::DEFAULT } };
-        let ctx =
-            Context::new("/".into(), std::collections::BTreeMap::new(), std::sync::Arc::new(gangplank_model::event::NoSink));
+        let ctx = Context::new(
+            "/".into(),
+            std::collections::BTreeMap::new(),
+            std::sync::Arc::new(gangplank_model::event::NoSink),
+        );
         let scope = Scope {
             tool: &gangplank_deploy::tool::Tool::new(&ctx, &project),
             project: &project,

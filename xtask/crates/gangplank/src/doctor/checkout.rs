@@ -1,12 +1,12 @@
 //! What is here: programs, git, and the project as its files state it.
 
-use gangplank_deploy::ci::generate;
-use gangplank_system::context::{Context, Input, exit, stands_alone};
 use crate::doctor::{Check, Fault, Found, Scope, State, fault, grouped};
-use gangplank_model::error::Kind;
-use gangplank_system::git;
-use gangplank_model::release::manifest::Commit;
 use gangplank_bundle::release::supports;
+use gangplank_deploy::ci::generate;
+use gangplank_model::error::Kind;
+use gangplank_model::release::manifest::Commit;
+use gangplank_system::context::{Context, Input, exit, stands_alone};
+use gangplank_system::git;
 use std::process::Command;
 use std::time::Duration;
 

@@ -1,22 +1,22 @@
 //! The envs: their variables, and each of their hosts, asked in one round trip, all at once.
 
-use gangplank_system::context::{Context, Output};
-use gangplank_deploy::deploy::liveness::LivenessChecker;
-use gangplank_model::plan::usable;
-use gangplank_model::state::ServiceState;
-use gangplank_model::state::State as TargetState;
-use gangplank_deploy::deploy::waves::{AT_ONCE, par_map};
 use crate::doctor::places::{Locked, owner};
 use crate::doctor::{Check, Fault, Found, Scope, State, fault, grouped};
-use gangplank_model::error::in_env;
+use gangplank_deploy::deploy::liveness::LivenessChecker;
+use gangplank_deploy::deploy::waves::{AT_ONCE, par_map};
 use gangplank_deploy::health::Checker;
-use gangplank_model::script::examine::{Examined, Needs, examine};
 use gangplank_deploy::host::{Operation, Target};
-use gangplank_model::script;
+use gangplank_model::error::in_env;
 use gangplank_model::owner::Liveness;
+use gangplank_model::plan::usable;
 use gangplank_model::project::{Compression, Env, Service};
+use gangplank_model::script;
+use gangplank_model::script::examine::{Examined, Needs, examine};
 use gangplank_model::service;
 use gangplank_model::service::{Script, Spec};
+use gangplank_model::state::ServiceState;
+use gangplank_model::state::State as TargetState;
+use gangplank_system::context::{Context, Output};
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -533,8 +533,11 @@ mod tests {
 
     #[test]
     fn what_is_on_a_host() {
-        let fault =
-            Fault { kind: gangplank_model::error::Kind::Remote, text: "ssh://web1/srv/app: gone".into(), hint: "wait".into() };
+        let fault = Fault {
+            kind: gangplank_model::error::Kind::Remote,
+            text: "ssh://web1/srv/app: gone".into(),
+            hint: "wait".into(),
+        };
         let lost = judge(&HostCheck { examined: Err(fault.clone()), ..host(well()) }, &ENV, "shop", None);
         assert_eq!(told(&lost), ["broken ssh: wait"]);
         assert_eq!(lost[0].detail.as_deref(), Some("gone"));

@@ -1,14 +1,14 @@
 //! The stores: whether each can be opened, asked and written, and who has the lock of an env there.
 
-use gangplank_system::context::Context;
+use crate::doctor::{Check, Fault, Found, Scope, State, fault};
 use gangplank_deploy::deploy::liveness::LivenessChecker;
 use gangplank_deploy::deploy::lock;
-use gangplank_model::state::Lock;
-use crate::doctor::{Check, Fault, Found, Scope, State, fault};
+use gangplank_deploy::store::Store;
 use gangplank_model::owner::Liveness;
 use gangplank_model::project::Handoff;
-use gangplank_deploy::store::Store;
+use gangplank_model::state::Lock;
 use gangplank_model::store_url;
+use gangplank_system::context::Context;
 
 /// Who has the lock of an env, in words, and whether they live.
 #[derive(Debug, Clone, PartialEq, Eq)]

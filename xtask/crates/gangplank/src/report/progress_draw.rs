@@ -3,10 +3,10 @@
 //! The cursor rests at the start of the line below the table and is never hidden, so however we end, the terminal is as
 //! it should be, and the `^C` that it writes itself is gone with the next frame.
 
-use gangplank_model::event::{Event, Stage};
-use gangplank_system::machine;
 use crate::report::progress_table::ProgressTable;
 use crate::report::style::Style;
+use gangplank_model::event::{Event, Stage};
+use gangplank_system::machine;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

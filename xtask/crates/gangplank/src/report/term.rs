@@ -1,8 +1,8 @@
 //! For people: events as lines on stderr, progress as a bar on a terminal and as nothing in a log.
 
-use gangplank_model::event::{Event, Sink};
 use crate::report::progress_draw::ProgressDraw;
 use crate::report::style::{Style, duration, visible};
+use gangplank_model::event::{Event, Sink};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};

@@ -1,18 +1,18 @@
 //! Answers as people read them. Pure: values and the time of day in, text out.
 
-use gangplank_lint::{Finding, Severity};
-use gangplank_local_ci::run::CiRun;
-use gangplank_deploy::build::Built;
-use gangplank_deploy::ci::trigger::Started;
 use crate::commands::{CommandOutput, LockState};
-use gangplank_deploy::deploy::apply::Outcome;
-use gangplank_deploy::deploy::control::{Controlled, ControlledHost};
-use gangplank_model::history::{HistoryEvent, Verb};
-use gangplank_deploy::deploy::report::{Diff, FileChange, HostHistory, HostStatus, Listed};
-use gangplank_deploy::handoff::{Pruned, PutDone};
-use gangplank_model::release::id::ReleaseId;
 use crate::test::Tested;
 use crate::test::times::Slow;
+use gangplank_deploy::build::Built;
+use gangplank_deploy::ci::trigger::Started;
+use gangplank_deploy::deploy::apply::Outcome;
+use gangplank_deploy::deploy::control::{Controlled, ControlledHost};
+use gangplank_deploy::deploy::report::{Diff, FileChange, HostHistory, HostStatus, Listed};
+use gangplank_deploy::handoff::{Pruned, PutDone};
+use gangplank_lint::{Finding, Severity};
+use gangplank_local_ci::run::CiRun;
+use gangplank_model::history::{HistoryEvent, Verb};
+use gangplank_model::release::id::ReleaseId;
 
 use crate::report::style::{Style, bytes, count, duration, table, visible, when};
 use gangplank_deploy::store::{Published, RetentionDecision};
@@ -68,7 +68,13 @@ pub fn answer(answer: &CommandOutput, style: Style, now: Timestamp) -> String {
 /// The text of a build.
 pub fn built(built: &Built, _: Style) -> String {
     let how = if built.up_to_date { "up to date" } else { "built" };
-    format!("{} {how}: {}, {}, {}\n", built.release, count(built.files, "file"), bytes(built.bytes), built.dir.display())
+    format!(
+        "{} {how}: {}, {}, {}\n",
+        built.release,
+        count(built.files, "file"),
+        bytes(built.bytes),
+        built.dir.display()
+    )
 }
 
 fn tested(tested: &Tested) -> String {

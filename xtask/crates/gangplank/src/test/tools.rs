@@ -1,8 +1,8 @@
 //! Programs that checks need: rustup, apt-get and `PyPI` bring what is missing, where they may.
 
-use gangplank_system::context::{Context, Input};
-use gangplank_model::error::{CliError, Kind, Result};
 use crate::test::groups::Group;
+use gangplank_model::error::{CliError, Kind, Result};
+use gangplank_system::context::{Context, Input};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

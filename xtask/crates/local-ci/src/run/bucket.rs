@@ -1,14 +1,14 @@
 //! The bucket of a run: that of the environment where it names one, else one on this machine.
 
-use gangplank_system::context::Context;
-use gangplank_model::error::Result;
-use gangplank_model::project::Project;
-use std::path::Path;
 #[cfg(feature = "s3")]
 use crate::run::ceph::Ceph;
-use gangplank_system::context::var;
 use gangplank_deploy::store::object::Bucket;
 use gangplank_deploy::store::object::settings::settings;
+use gangplank_model::error::Result;
+use gangplank_model::project::Project;
+use gangplank_system::context::Context;
+use gangplank_system::context::var;
+use std::path::Path;
 
 /// A bucket on this machine, as long as it is kept.
 #[derive(Default)]

@@ -1,8 +1,8 @@
 //! A real S3 on this machine, where Debian's `radosgw`, `ceph-mon` and `ceph-osd` are installed. It listens on loopback
 //! alone, keeps its objects in a directory, and ends with the process that started it, however that ends.
 
-use gangplank_system::context::Context;
 use gangplank_model::error::{CliError, Kind, Result, WithHint};
+use gangplank_system::context::Context;
 use gangplank_system::http::Client;
 use gangplank_system::process::Background;
 use std::fs;

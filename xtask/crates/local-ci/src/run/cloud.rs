@@ -4,11 +4,11 @@
 
 use crate::loopback::{Definition, JobStatus, Loopback, MockState, WorkflowStatus};
 use gangplank_model::ci::pipeline::{Job, Kind, Pipeline, Workflow};
-use gangplank_system::context::Context;
 use gangplank_model::error::{Kind as ErrorKind, Result, WithHint};
 use gangplank_model::project::Project;
 use gangplank_model::release::digest;
 use gangplank_model::release::manifest::Commit;
+use gangplank_system::context::Context;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -83,7 +83,11 @@ impl Cloud {
     pub fn trigger(&self, ctx: &Context, branch: &str, parameters: &Value) -> Result<String> {
         let ctx = ctx.with_vars(self.client_variables().map(|(name, value)| (name.to_owned(), value)));
         let definition = self.server.state().definitions.first().map(|it| it.id.clone());
-        match gangplank_system::circleci::CircleCi::open(&ctx, None)?.trigger(definition.as_deref(), branch, parameters)? {
+        match gangplank_system::circleci::CircleCi::open(&ctx, None)?.trigger(
+            definition.as_deref(),
+            branch,
+            parameters,
+        )? {
             gangplank_system::circleci::Triggered::Started(started) => Ok(started.id),
             gangplank_system::circleci::Triggered::NotStarted(reason) => {
                 gangplank_model::error::failed(format!("nothing was started: {reason}"))

@@ -1,14 +1,14 @@
 //! One workflow of a run, job by job and step by step.
 
-use gangplank_model::ci::pipeline::{Condition, Job, Kind, PERSISTED, Step, Work, Xtask};
 use crate::run::cloud::Started;
 use crate::run::{JobEnd, Run};
 use crate::workspace::files_below;
-use gangplank_system::context;
-use gangplank_system::context::is_cargos_own;
+use gangplank_model::ci::pipeline::{Condition, Job, Kind, PERSISTED, Step, Work, Xtask};
 use gangplank_model::error;
 use gangplank_model::error::{CliError, Result, WithHint, failed};
 use gangplank_model::event::{Event, ms_since};
+use gangplank_system::context;
+use gangplank_system::context::is_cargos_own;
 use gangplank_system::git;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,13 +1,13 @@
 //! Ports of this machine that a run will want, looked at before anything is compiled for minutes.
 
 use gangplank_deploy::deploy::filled_in;
-use gangplank_model::state::ServiceState;
-use gangplank_model::error::{Result, failed};
 use gangplank_deploy::health::Checker;
-use gangplank_system::machine;
+use gangplank_deploy::tool::Tool;
+use gangplank_model::error::{Result, failed};
 use gangplank_model::project::{Env, Service};
 use gangplank_model::service::Spec;
-use gangplank_deploy::tool::Tool;
+use gangplank_model::state::ServiceState;
+use gangplank_system::machine;
 
 /// Refuses when something answers where the service of an env is to listen, and the service does not run. An env behind an
 /// approval may not be reached, so there it is a warning. `jobs` are those of the run.

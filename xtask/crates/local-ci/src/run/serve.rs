@@ -2,11 +2,11 @@
 
 use crate::run::cloud::Cloud;
 use crate::run::{DIR, alone};
+use gangplank_deploy::tool::Tool;
 use gangplank_model::ci::pipeline::Pipeline;
 use gangplank_model::error::Result;
 use gangplank_model::event::{HostOutput, Listener, Stream};
 use gangplank_system::git;
-use gangplank_deploy::tool::Tool;
 use std::time::Duration;
 
 /// Answers API v2 and v1.1 from what `ci run` has left here, until it is interrupted. The first lines on stdout are the

@@ -1,8 +1,8 @@
 //! What a host says of itself before anything is sent to it: who we are there, what it lacks, where there is room. It
 //! only looks.
 
-use crate::script::{HAS_ZSTD, quote};
 use crate::project::{Compression, Manager, Service, Transfer};
+use crate::script::{HAS_ZSTD, quote};
 use crate::service::READABLE;
 use std::fmt::Write;
 

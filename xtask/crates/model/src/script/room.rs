@@ -3,8 +3,8 @@
 //! Each install leaves a reserve of a few small files. A script that fails because the disk is full is run again after one
 //! of them was removed: one at a time, because an app that writes a log would take all of it at once.
 
-use crate::script::{in_root, quote};
 use crate::release::id::ReleaseId;
+use crate::script::{in_root, quote};
 
 /// How many files the reserve has, so a script is run again at most so often.
 pub const FILES: u32 = 8;

@@ -16,9 +16,9 @@
 //! new directory may get the inode of one that was removed. Its children inherit the variable, also those that become
 //! daemons. On Linux a stop ends all of them, as far as the variable can be read.
 
+use crate::release::id::ReleaseId;
 use crate::script::durable::DURABLE;
 use crate::script::{UMASK, quote};
-use crate::release::id::ReleaseId;
 use crate::service::port::{IN_USE, in_use};
 use crate::service::systemd::OF_ROOT;
 use crate::service::{GONE, Script, port};

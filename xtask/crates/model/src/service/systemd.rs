@@ -22,16 +22,16 @@ mod journal;
 mod ready;
 pub mod rights;
 
-use crate::script::quote;
 use crate::project::{Manager, SocketActivation};
 use crate::release::digest;
 use crate::release::id::ReleaseId;
-use crate::service::{Script, pidfile};
+use crate::script::quote;
 use crate::service::systemd::ask::SCOPE;
 pub use crate::service::systemd::ask::{OF_ROOT, state};
 pub use crate::service::systemd::journal::FUNCTION as READABLE;
 use crate::service::systemd::ready::NO_PIDFILE_SERVICE;
 pub use crate::service::systemd::ready::WARNING;
+use crate::service::{Script, pidfile};
 use std::fmt::Write;
 use std::time::Duration;
 

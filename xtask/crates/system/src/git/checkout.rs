@@ -1,7 +1,7 @@
 //! How the files of a checkout differ from what the commit holds, in ways that `git status` does not show.
 
-use crate::git::shell;
 use crate::context::{Context, Input};
+use crate::git::shell;
 use gangplank_model::error::{Result, failed};
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};

@@ -2,9 +2,9 @@
 //!
 //! The variables: <https://everything.curl.dev/usingcurl/proxies/env.html>.
 
-use gangplank_model::error::{Result, usage};
 use crate::http::Url;
 use crate::http::policy::{is_loopback, origin};
+use gangplank_model::error::{Result, usage};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 

@@ -4,11 +4,11 @@
 //! storage that a server points at never sees it (and would refuse a signed URL that comes with one).
 
 use crate::context::{Context, var};
-use gangplank_model::error::{CliError, Kind, Result, WithHint, failed, not_found, verification};
-use gangplank_model::event::{Event, ms_since};
 use crate::http::policy;
 use crate::http::policy::{Allowed, FailureClass, REDIRECTS_MAX, origin};
 use crate::http::{Client, Request, Response, Secret, Url};
+use gangplank_model::error::{CliError, Kind, Result, WithHint, failed, not_found, verification};
+use gangplank_model::event::{Event, ms_since};
 use gangplank_model::release::digest::Hasher;
 use serde_json::Value;
 use std::fs::File;

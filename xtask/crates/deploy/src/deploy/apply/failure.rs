@@ -1,10 +1,10 @@
 //! What is shown of a service that failed: its error, and the last lines of its log.
 
-use gangplank_system::context::{Context, Output};
+use crate::host::Target;
 use gangplank_model::error::{failed, split_hint};
 use gangplank_model::event::Event;
-use crate::host::Target;
 use gangplank_model::service::Spec;
+use gangplank_system::context::{Context, Output};
 
 /// How many lines of a service's log are shown when it fails.
 const LOG_LINES: u32 = 20;

@@ -1,11 +1,11 @@
 //! What is left to do on a host that is healthy.
 
 use crate::deploy::apply::{HostProgress, Run};
-use gangplank_model::history::{HistoryEvent, Record, Verb};
-use gangplank_model::plan::Step;
-use gangplank_model::error::Result;
-use gangplank_model::hook::HookPhase;
 use crate::host::Operation;
+use gangplank_model::error::Result;
+use gangplank_model::history::{HistoryEvent, Record, Verb};
+use gangplank_model::hook::HookPhase;
+use gangplank_model::plan::Step;
 use gangplank_model::script;
 use gangplank_model::service::Script;
 

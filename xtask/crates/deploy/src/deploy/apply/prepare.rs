@@ -1,14 +1,14 @@
 //! What comes before and after a switch: finding out whether it would fail, what releases share, and the project's hooks.
 
 use crate::deploy::apply::{HostProgress, Run, explain, looks};
-use gangplank_model::history::Verb;
 use crate::deploy::hooks;
-use gangplank_model::plan::Step;
-use gangplank_model::error::{Result, failed};
-use gangplank_model::hook::{Hook, HookPhase};
 use crate::host::Operation;
-use gangplank_model::script;
+use gangplank_model::error::{Result, failed};
+use gangplank_model::history::Verb;
+use gangplank_model::hook::{Hook, HookPhase};
+use gangplank_model::plan::Step;
 use gangplank_model::release::id::ReleaseId;
+use gangplank_model::script;
 use gangplank_model::service::Script;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -1,15 +1,15 @@
 //! Going back when a switch has failed.
 
 use crate::deploy::apply::{HostProgress, Run};
-use gangplank_model::history::HistoryEvent;
-use gangplank_model::plan::Step;
-use gangplank_model::state::{Current, ServiceState, State};
 use crate::deploy::waves::{AT_ONCE, par_map};
 use gangplank_model::error::{CliError, Kind, Result, failed, hint_of, kind_of};
 use gangplank_model::event::{Event, Stage};
-use gangplank_model::script;
+use gangplank_model::history::HistoryEvent;
+use gangplank_model::plan::Step;
 use gangplank_model::release::id::ReleaseId;
+use gangplank_model::script;
 use gangplank_model::service::Script;
+use gangplank_model::state::{Current, ServiceState, State};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 

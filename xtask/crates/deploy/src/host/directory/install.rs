@@ -1,20 +1,20 @@
 //! How a release gets onto a host: what differs from the live one, all of it, or by the host's own hands.
 
-use crate::host::directory::{Connection, HostTarget, get};
-use gangplank_system::context::Input;
-use gangplank_model::history::Record;
-use gangplank_model::error::{CliError, Kind, Result, WithHint, hint_of, kind_of};
-use gangplank_model::script::Expected;
 use crate::host::Delivery;
-use gangplank_model::script;
-use gangplank_system::http::{Url, policy};
-use gangplank_model::project::Compression;
+use crate::host::directory::{Connection, HostTarget, get};
 use gangplank_bundle::delta::{Archive, Changes};
+use gangplank_bundle::release::Release;
+use gangplank_bundle::{files, pack};
+use gangplank_model::error::{CliError, Kind, Result, WithHint, hint_of, kind_of};
+use gangplank_model::history::Record;
+use gangplank_model::project::Compression;
 use gangplank_model::release::layout::{META, RELEASES, SUMS};
 use gangplank_model::release::manifest::{Manifest, checksum_line};
-use gangplank_bundle::release::Release;
 use gangplank_model::release::{digest, manifest};
-use gangplank_bundle::{files, pack};
+use gangplank_model::script;
+use gangplank_model::script::Expected;
+use gangplank_system::context::Input;
+use gangplank_system::http::{Url, policy};
 use std::fs::File;
 
 impl HostTarget<'_> {

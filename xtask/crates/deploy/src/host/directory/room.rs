@@ -1,11 +1,11 @@
 //! Scripts on a disk that is full: run again with room from the reserve.
 
 use crate::host::directory::HostTarget;
-use gangplank_system::context::{Input, Output};
-use gangplank_model::state::State;
 use gangplank_model::error::Result;
-use gangplank_model::script::room::{FILES, Room, is_full, make_room};
 use gangplank_model::release::id::ReleaseId;
+use gangplank_model::script::room::{FILES, Room, is_full, make_room};
+use gangplank_model::state::State;
+use gangplank_system::context::{Input, Output};
 use std::time::Duration;
 
 /// How long a host may take to remove a file.

@@ -1,8 +1,8 @@
 //! What ssh complains, as failures with something to do about them. ssh ends with 255 whatever is wrong, so its words
 //! are all there is: those of `OpenSSH` 7 to 10.
 
-use gangplank_model::error::{CliError, Kind};
 use crate::host::ssh::Address;
+use gangplank_model::error::{CliError, Kind};
 
 /// Why there is no connection, or no script began on it.
 pub fn explain(url: &str, address: &Address, said: &str) -> CliError {

@@ -2,14 +2,14 @@
 //! succeeded, its artifacts by exact name. Each stop that leads nowhere is remembered, because "not found" alone helps
 //! nobody.
 
-use gangplank_system::circleci::model::{Artifact, Pipeline};
+use crate::store::artifacts::{ArtifactStore, BUILD_JOB, DESTINATION};
 use gangplank_model::error::{CliError, Kind, Result, kind_of, not_found, usage, verification};
-use gangplank_system::git;
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::release::layout::SUMS;
 use gangplank_model::release::manifest;
 use gangplank_model::release::manifest::Manifest;
-use crate::store::artifacts::{ArtifactStore, BUILD_JOB, DESTINATION};
+use gangplank_system::circleci::model::{Artifact, Pipeline};
+use gangplank_system::git;
 use jiff::{SignedDuration, Timestamp};
 
 /// CircleCI keeps artifacts for so many days at most; a plan may say fewer.

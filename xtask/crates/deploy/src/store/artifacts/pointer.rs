@@ -6,15 +6,15 @@
 //! then end at the newer one, whoever writes last: the build of the newer one had succeeded before its own write, so
 //! the older one sees it.
 
-use gangplank_system::context::Context;
-use gangplank_model::plan::{Age, age};
-use gangplank_model::error::{CliError, Kind, Result, kind_of, usage};
-use gangplank_system::git;
-use gangplank_model::release::manifest::Manifest;
 use crate::store::Published;
 use crate::store::artifacts::find;
 use crate::store::artifacts::find::Found;
 use crate::store::artifacts::{ArtifactStore, job_of};
+use gangplank_model::error::{CliError, Kind, Result, kind_of, usage};
+use gangplank_model::plan::{Age, age};
+use gangplank_model::release::manifest::Manifest;
+use gangplank_system::context::Context;
+use gangplank_system::git;
 
 /// How often a pointer is put right after others wrote at the same time.
 const ROUNDS: usize = 10;

@@ -3,11 +3,11 @@
 //! The object holds its owner, or `{}` when nobody deploys; it is only ever written in the version that was read, so
 //! that one of many gets it. It is not removed: not every server can remove under a condition.
 
-use gangplank_model::state::{Lock, Lockable};
-use gangplank_model::error::Result;
-use gangplank_model::owner::Owner;
 use crate::store::bucket::BucketStore;
 use crate::store::bucket::pointer::{Next, change};
+use gangplank_model::error::Result;
+use gangplank_model::owner::Owner;
+use gangplank_model::state::{Lock, Lockable};
 
 /// What stands in the object when nobody has the lock.
 const FREE: &[u8] = b"{}";

@@ -1,15 +1,15 @@
 //! The small objects that move: the newest release of a branch, and what is live in an env. Each is written only in
 //! the version that was read, and what was meant is decided anew when somebody else was faster.
 
-use gangplank_model::history::{History, Record};
-use gangplank_model::plan::{Age, age};
-use gangplank_model::error::{CliError, Kind, Result, not_found, verification};
-use gangplank_system::git;
-use gangplank_model::release::id::ReleaseId;
-use gangplank_model::release::manifest::Manifest;
 use crate::store::Published;
 use crate::store::bucket::BucketStore;
 use crate::store::object::Bucket;
+use gangplank_model::error::{CliError, Kind, Result, not_found, verification};
+use gangplank_model::history::{History, Record};
+use gangplank_model::plan::{Age, age};
+use gangplank_model::release::id::ReleaseId;
+use gangplank_model::release::manifest::Manifest;
+use gangplank_system::git;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;

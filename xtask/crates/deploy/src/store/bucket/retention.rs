@@ -4,15 +4,15 @@
 //! the prune writes `pending_deletion` and then looks at `live`. One of them sees the other. So it is with a publish and `latest`,
 //! and with a put and the listing.
 
-use gangplank_model::error::{CliError, Kind, Result, verification};
-use gangplank_system::machine;
-use gangplank_model::owner::{Liveness, Owner};
-use gangplank_model::release::id::ReleaseId;
-use gangplank_model::release::manifest::Manifest;
 use crate::store::bucket::pointer::{Next, change};
 use crate::store::bucket::{BucketStore, RELEASES, bundle_key, is_manifest, manifest_key};
 use crate::store::object::Object;
 use crate::store::{Needed, Retention, RetentionDecision};
+use gangplank_model::error::{CliError, Kind, Result, verification};
+use gangplank_model::owner::{Liveness, Owner};
+use gangplank_model::release::id::ReleaseId;
+use gangplank_model::release::manifest::Manifest;
+use gangplank_system::machine;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};

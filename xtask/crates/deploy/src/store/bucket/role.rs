@@ -4,12 +4,12 @@
 //! The exchange: <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html>, the token:
 //! <https://circleci.com/docs/openid-connect-tokens/>.
 
-use gangplank_system::context::{Context, Input};
-use gangplank_model::error::{CliError, Kind, Result, kind_of};
-use gangplank_system::http::proxy::Proxy;
-use gangplank_system::http::{Client, NetworkOptions, Secret, policy};
 use crate::store::object::diagnose::tag;
 use crate::store::object::settings::Role;
+use gangplank_model::error::{CliError, Kind, Result, kind_of};
+use gangplank_system::context::{Context, Input};
+use gangplank_system::http::proxy::Proxy;
+use gangplank_system::http::{Client, NetworkOptions, Secret, policy};
 use std::process::Command;
 use std::time::Duration;
 

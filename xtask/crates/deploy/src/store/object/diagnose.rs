@@ -2,11 +2,11 @@
 
 mod codes;
 
+use crate::store::object::diagnose::codes::Diagnosis;
+use crate::store::object::settings::{Scheme, Settings};
 use gangplank_model::error::{CliError, Kind, Result};
 use gangplank_system::http::Url;
 use gangplank_system::http::proxy::Proxy;
-use crate::store::object::diagnose::codes::Diagnosis;
-use crate::store::object::settings::{Scheme, Settings};
 use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 

@@ -5,8 +5,8 @@ mod azure;
 mod endpoint;
 mod google;
 
-use gangplank_system::context::var;
 use gangplank_model::error::{Result, usage};
+use gangplank_system::context::var;
 use gangplank_system::http;
 use gangplank_system::http::{NetworkOptions, Secret};
 use std::collections::BTreeMap;

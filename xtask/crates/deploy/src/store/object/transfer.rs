@@ -1,12 +1,12 @@
 //! Big files to and from a bucket, in parts, with a memory that does not depend on their size.
 
-use gangplank_model::error::{Kind, Result, WithHint, failed};
-use gangplank_model::release::digest::Hasher;
-use gangplank_bundle::release::{Progress, sync_dir};
 use crate::store::object::diagnose;
 use crate::store::object::diagnose::{Doing, explain};
 use crate::store::object::{AT_ONCE, Bucket, PART};
 use futures_util::{StreamExt, stream};
+use gangplank_bundle::release::{Progress, sync_dir};
+use gangplank_model::error::{Kind, Result, WithHint, failed};
+use gangplank_model::release::digest::Hasher;
 use object_store::{ObjectStoreExt, WriteMultipart};
 use std::fs::File;
 use std::io::{Read, Write};

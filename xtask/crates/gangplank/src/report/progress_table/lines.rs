@@ -1,8 +1,8 @@
 //! How a table of hosts looks at a given size.
 
 use crate::report::progress_table::{Back, Mark, ProgressTable, Row};
-use gangplank_model::event::Stage;
 use crate::report::style::{Style, count, duration, visible};
+use gangplank_model::event::Stage;
 
 /// Every turn of the wheel is a tenth of a second.
 const WHEEL: [&str; 4] = ["-", "\\", "|", "/"];

@@ -2,9 +2,9 @@
 //! `_SYSTEMD_INVOCATION_ID=` is in what its processes write, `INVOCATION_ID=` or `USER_INVOCATION_ID=` in what the
 //! manager of the system or of a user writes about it (`systemd.journal-fields(7)`).
 
-use crate::service::systemd::Unit;
 use crate::project::Manager;
 use crate::service::Script;
+use crate::service::systemd::Unit;
 
 /// Waits until the journal has what the service wrote a moment ago. Only root may ask for that.
 const SYNC: &str = "journalctl --sync > /dev/null 2>&1 || true\n";

@@ -1,9 +1,9 @@
 //! What is looked at before a unit is touched: whether the manager answers, whether the login may do what a deploy will
 //! do, whether the service outlives the login, and whose the unit is.
 
-use crate::service::systemd::{Unit, ask, head, rights};
-use crate::script::quote;
 use crate::project::Manager;
+use crate::script::quote;
+use crate::service::systemd::{Unit, ask, head, rights};
 use crate::service::{Script, pidfile};
 
 /// What begins a line of a script that is to be shown as a warning.

@@ -1,8 +1,8 @@
 //! The privileged commands of a unit: the one list that scripts run, a deploy asks for before it switches anything, and
 //! `setup` grants.
 
-use crate::script::quote;
 use crate::project::Manager;
+use crate::script::quote;
 
 /// Where the units of the system's manager are.
 pub const SYSTEM_UNITS: &str = "/etc/systemd/system";

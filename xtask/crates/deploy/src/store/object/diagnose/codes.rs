@@ -4,9 +4,9 @@
 //! <https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes>, Google:
 //! <https://cloud.google.com/storage/docs/xml-api/reference-status>.
 
-use gangplank_model::error::Kind;
 use crate::store::object::diagnose::{Doing, Server, tag};
 use crate::store::object::settings::Scheme;
+use gangplank_model::error::Kind;
 use serde_json::Value;
 
 /// Exit code, reason and hint.

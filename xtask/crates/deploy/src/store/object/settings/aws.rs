@@ -2,13 +2,13 @@
 //!
 //! Names and order of what is looked at: <https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>.
 
-use gangplank_model::error::{CliError, Kind, Result, usage};
-use gangplank_system::http::policy::is_secure;
-use gangplank_system::http::proxy::Proxies;
-use gangplank_system::http;
-use gangplank_system::http::{CaBundle, NetworkOptions, Secret};
 use crate::store::object::settings::endpoint::Endpoint;
 use crate::store::object::settings::{Credentials, Files, Role, Scheme, Settings, is_on};
+use gangplank_model::error::{CliError, Kind, Result, usage};
+use gangplank_system::http;
+use gangplank_system::http::policy::is_secure;
+use gangplank_system::http::proxy::Proxies;
+use gangplank_system::http::{CaBundle, NetworkOptions, Secret};
 use std::collections::BTreeMap;
 
 /// The variables of AWS that are for the client of buckets. Those that name a bucket or an endpoint are not among them:

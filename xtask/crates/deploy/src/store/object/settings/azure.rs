@@ -3,13 +3,13 @@
 //! The variables: <https://learn.microsoft.com/azure/storage/blobs/authorize-data-operations-cli>, the string:
 //! <https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string>.
 
-use gangplank_model::error::{CliError, Kind, Result, usage};
-use gangplank_system::http::policy::is_secure;
-use gangplank_system::http::proxy::Proxies;
-use gangplank_system::http;
-use gangplank_system::http::NetworkOptions;
 use crate::store::object::settings::endpoint::Endpoint;
 use crate::store::object::settings::{Credentials, Files, Scheme, Settings, Vars, is_on};
+use gangplank_model::error::{CliError, Kind, Result, usage};
+use gangplank_system::http;
+use gangplank_system::http::NetworkOptions;
+use gangplank_system::http::policy::is_secure;
+use gangplank_system::http::proxy::Proxies;
 use std::collections::BTreeMap;
 
 const STRING: &str = "AZURE_STORAGE_CONNECTION_STRING";

@@ -1,9 +1,9 @@
 //! The endpoint of a bucket: the URL from a variable, checked for the bucket in it.
 
 use gangplank_model::error::{Result, usage};
-use gangplank_system::http::policy::{is_secure, origin};
 use gangplank_system::http;
 use gangplank_system::http::Url;
+use gangplank_system::http::policy::{is_secure, origin};
 
 /// The variable that an endpoint comes from, and its URL.
 #[derive(Debug, Clone)]
