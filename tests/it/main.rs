@@ -33,7 +33,6 @@ mod growth;
 mod hazards;
 mod histories;
 mod hooks;
-#[cfg(feature = "new")]
 mod json;
 mod kill;
 mod lease;
@@ -41,7 +40,6 @@ mod live;
 mod logins;
 mod loopback;
 mod markers;
-#[cfg(feature = "new")]
 mod new;
 mod parts;
 mod pointer;

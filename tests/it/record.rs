@@ -1,6 +1,6 @@
 //! Records for `cargo xtask test`, a line each in a file: tests that were skipped, and the directories of each test.
 
-use gangplank::test::record::RECORD;
+use gangplank_suite::record::RECORD;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;

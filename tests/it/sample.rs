@@ -2,7 +2,7 @@
 //! the name of the test; the variable draws the same ones again.
 
 use crate::project::root;
-use gangplank::test::SEED;
+use gangplank_suite::SEED;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::process::Command;
 use std::sync::OnceLock;

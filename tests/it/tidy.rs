@@ -7,7 +7,7 @@ mod scan;
 
 use crate::project::root;
 use crate::record::skip;
-use gangplank::test::groups::GROUPS;
+use gangplank_suite::groups::GROUPS;
 use scan::{Source, chain, close, functions, is_call, line_of, sources};
 use std::collections::BTreeSet;
 use std::fs;

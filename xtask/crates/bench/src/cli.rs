@@ -19,6 +19,7 @@ pub enum Command {
         /// `bundle` packs, `fetch` unpacks, `overhead` and `compile` are what an xtask costs beside cargo alone, `s3` copies
         /// a release to a bucket and back, `fleet` is a first release and a small change to many hosts over ssh
         what: Bench,
+        /// How it is measured
         #[command(flatten)]
         options: BenchOptions,
     },

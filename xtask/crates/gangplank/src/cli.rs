@@ -40,6 +40,7 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// The options of every command.
 #[derive(Debug, Clone, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 #[command(next_help_heading = "Global options")]

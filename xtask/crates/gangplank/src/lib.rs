@@ -89,7 +89,6 @@ pub mod prelude;
 pub mod program;
 mod report;
 mod run;
-#[doc(hidden)]
-pub mod test;
+mod test;
 
 pub use crate::run::{main, main_with};

@@ -4,8 +4,9 @@
 pub use crate::approval::ask_text;
 pub use crate::cli::Global;
 use crate::cli::Refusal;
-pub use crate::report::style::{Style, bytes, count, table};
+pub use crate::report::style::{Style, bytes, count, duration, table};
 use crate::run::Terminal;
+pub use crate::test::Checked;
 use clap::{Parser, Subcommand};
 use gangplank_model::error::Result;
 use gangplank_system::context::Context;

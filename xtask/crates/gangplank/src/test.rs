@@ -1,50 +1,21 @@
-//! `test`: everything that has to hold before a commit is worth building, in one command for laptops and CI.
+//! `test`: format, clippy, documentation, CircleCI config and tests, in one command for laptops and CI.
 
-mod failures;
-pub mod groups;
-mod leftovers;
-pub mod record;
-pub mod times;
-mod tools;
-
-use crate::test::failures::Failures;
-use crate::test::groups::{GROUPS, Group, Grouped};
-use crate::test::leftovers::Before;
-use crate::test::record::{RECORD, Record};
-use crate::test::times::{Slow, Times};
 use gangplank_deploy::ci::generate;
-use gangplank_model::error::{CliError, Kind, Result, usage};
+use gangplank_model::error::{CliError, Kind, Result};
 use gangplank_model::event::ms_since;
 use gangplank_model::project::Project;
-use gangplank_system::context::{Context, exit, stands_alone};
-use gangplank_system::git;
+use gangplank_system::context::{Context, Input, exit, stands_alone};
 use serde::Serialize;
-use std::fs;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
-/// How many tests run side by side.
-const THREADS: &str = "RUST_TEST_THREADS";
-/// Tests that need Python's validator of CircleCI configs find it here.
-pub const CHECK_JSONSCHEMA: &str = "GANGPLANK_CHECK_JSONSCHEMA";
-/// The seed of tests that draw a sample of many cases.
-pub const SEED: &str = "GANGPLANK_TEST_SEED";
-/// How many of the slowest tests are shown.
-const SLOWEST: usize = 10;
-/// A test that is faster than this is not slow.
-const SLOW: Duration = Duration::from_secs(1);
+use std::process::Command;
+use std::time::Instant;
 
 /// What to run.
 #[derive(Debug, Default)]
 pub struct Options<'a> {
-    /// Without the end-to-end tests, documentation, and features that the project does not use.
+    /// Without the end-to-end tests and the documentation.
     pub quick: bool,
-    /// Groups too: `Some` of no names is the default checks and then all groups, `Some` of names is these groups alone.
-    pub all: Option<&'a [String]>,
-    /// After the default checks, as many groups as fit into so many minutes.
-    pub rotate: Option<u32>,
-    /// Run tests that failed once more, alone; those that pass then are reported as flaky.
-    pub retry: bool,
+    /// Everything but the tests.
+    pub no_tests: bool,
     /// Arguments for the test harness.
     pub args: &'a [String],
 }
@@ -54,12 +25,8 @@ pub struct Options<'a> {
 pub struct Tested {
     /// Each check, with its wall time.
     pub checks: Vec<Checked>,
-    /// The slowest tests, slowest first.
-    pub slowest: Vec<Slow>,
     /// What was skipped, and why.
     pub skipped: Vec<String>,
-    /// Tests that failed and then passed alone.
-    pub flaky: Vec<String>,
 }
 
 /// A check that passed.
@@ -67,244 +34,103 @@ pub struct Tested {
 pub struct Checked {
     /// Its name.
     pub check: String,
-    /// Wall time.
+    /// Wall time in milliseconds.
     pub ms: u64,
+}
+
+impl Checked {
+    /// Runs a check and measures it.
+    pub fn run(ctx: &Context, name: &str, work: impl FnOnce() -> Result<()>) -> Result<Self> {
+        ctx.note(format!("checking {name}"));
+        let started = Instant::now();
+        work()?;
+        Ok(Self { check: name.to_owned(), ms: ms_since(started) })
+    }
 }
 
 /// Runs the checks in order and stops at the first that fails.
 pub fn test(ctx: &Context, project: &Project, options: &Options) -> Result<Tested> {
-    let mut run = Run::new(ctx, options);
-    let (groups, left) = run.groups()?;
-    if !groups.is_empty() {
-        ctx.note(format!(
-            "groups of tests in this run: {}; left out: {}",
-            groups::names(&groups),
-            groups::names(&left)
-        ));
+    let mut scope = Vec::new();
+    // The vendored crates were tested at home, and a project may have features that exclude each other.
+    if !stands_alone(&ctx.root) && ctx.root.join(VENDORED).is_dir() {
+        scope.extend(OURS.iter().flat_map(|name| ["--exclude", name]));
     }
-    if options.all.is_none_or(<[_]>::is_empty) {
-        run.default_checks(project)?;
-    }
-    for group in &groups {
-        run.group(group)?;
-    }
-    Ok(run.end(&left))
-}
-
-/// The tests that `test` leaves out, by group.
-pub fn list(ctx: &Context) -> Result<Vec<Grouped>> {
-    if !is_engines_own(ctx) {
-        return usage("this project has no groups of tests").hint("cargo xtask test").err();
-    }
-    let words = [&["test", "--quiet"][..], END_TO_END, &["--", "--ignored", "--list"]].concat();
-    groups::sort(GROUPS, &ctx.read(ctx.cargo(&words))?)
-}
-
-/// How cargo names the end-to-end tests of this repository.
-/// With the whole workspace, so that features of dependencies are those of the default run and nothing compiles twice.
-const END_TO_END: &[&str] = &["--workspace", "--locked", "--all-features", "--test", "it"];
-
-/// One run of the command.
-struct Run<'a> {
-    ctx: &'a Context,
-    options: &'a Options<'a>,
-    /// Whether this is the repository of the engine, whose tests need more than those of a project.
-    engines: bool,
-    /// Words that say which features and packages of the workspace cargo works on.
-    scope: Vec<&'static str>,
-    /// The file of the tests' records.
-    record: PathBuf,
-    tested: Tested,
-}
-
-impl<'a> Run<'a> {
-    fn new(ctx: &'a Context, options: &'a Options<'a>) -> Self {
-        let engines = is_engines_own(ctx);
-        let mut scope = Vec::new();
-        if engines && !options.quick {
-            scope.push("--all-features");
-        }
-        // A vendored engine was tested at home, and a project may have features that exclude each other.
-        let is_member = !stands_alone(&ctx.root);
-        if !engines && is_member && ctx.root.join("xtask/engine/Cargo.toml").is_file() {
-            scope.extend(["--exclude", "gangplank"]);
-        }
-        let record = ctx.root.join("target/test-record.txt");
-        let _ = (fs::create_dir_all(ctx.root.join("target")), fs::remove_file(&record));
-        let tested = Tested { checks: vec![], slowest: vec![], skipped: vec![], flaky: vec![] };
-        Self { ctx, options, engines, scope, record, tested }
-    }
-
-    /// The groups to run, and those that are left for another run.
-    fn groups(&self) -> Result<(Vec<&'static Group>, Vec<&'static Group>)> {
-        match (self.options.all, self.options.rotate) {
-            (None, None) => Ok((vec![], GROUPS.iter().filter(|_| self.engines && !self.options.quick).collect())),
-            _ if !self.engines => usage("this project has no groups of tests").hint("cargo xtask test").err(),
-            (Some(names), _) => Ok((groups::named(GROUPS, names)?, vec![])),
-            (None, Some(minutes)) => Ok(groups::rotation(GROUPS, git::count(self.ctx), minutes)),
-        }
-    }
-
-    fn default_checks(&mut self, project: &Project) -> Result<()> {
-        self.scope.extend(project.app.features.iter().flat_map(|feature| ["--features", feature]));
-        let (ctx, quick, scope) = (self.ctx, self.options.quick, self.scope.clone());
-        if project.ci.format {
-            self.check("format", || {
-                tools::component(ctx, "rustfmt", "fmt")?;
-                cargo(ctx, &["fmt", "--all", "--check"], &[], "cargo fmt --all")
-            })?;
-        }
-        self.check("clippy", || {
-            tools::component(ctx, "clippy", "clippy")?;
-            let hint = "cargo clippy --workspace --bins --tests --examples shows them again";
-            // A bench may need the nightly compiler; with `--tests` the library is looked at.
-            let words = ["clippy", "--quiet", "--workspace", "--bins", "--tests", "--examples", "--locked"];
-            let deny: &[&str] = if project.ci.deny_warnings { &["--", "--deny", "warnings"] } else { &[] };
-            cargo(ctx, &[&words[..], &scope, deny].concat(), &[], hint)
+    scope.extend(project.app.features.iter().flat_map(|feature| ["--features", feature]));
+    let mut checks = Vec::new();
+    let mut check = |name: &str, work: &dyn Fn() -> Result<()>| -> Result<()> {
+        checks.push(Checked::run(ctx, name, work)?);
+        Ok(())
+    };
+    if project.ci.format {
+        check("format", &|| {
+            component(ctx, "rustfmt", "fmt")?;
+            cargo(ctx, &["fmt", "--all", "--check"], &[], "cargo fmt --all")
         })?;
-        if !quick {
-            self.check("documentation", || {
-                let words = [&["doc", "--quiet", "--workspace", "--no-deps", "--locked"], &scope[..]].concat();
-                let deny: &[_] = if project.ci.deny_warnings { &[("RUSTDOCFLAGS", "--deny warnings")] } else { &[] };
-                let shown = words.join(" ");
-                cargo(ctx, &words, deny, &format!("RUSTDOCFLAGS='--deny warnings' cargo {shown} shows them again"))
-            })?;
-        }
-        self.check("CircleCI config", || {
-            generate::generate(ctx, project, project.ci.handoff, true)?;
-            generate::CONFIGS.iter().try_for_each(|config| without_errors(ctx, config))
+    }
+    check("clippy", &|| {
+        component(ctx, "clippy", "clippy")?;
+        let hint = "cargo clippy --workspace --bins --tests --examples shows them again";
+        // A bench may need the nightly compiler; with `--tests` the library is checked.
+        let words = ["clippy", "--quiet", "--workspace", "--bins", "--tests", "--examples", "--locked"];
+        let deny: &[&str] = if project.ci.deny_warnings { &["--", "--deny", "warnings"] } else { &[] };
+        cargo(ctx, &[&words[..], &scope, deny].concat(), &[], hint)
+    })?;
+    if !options.quick {
+        check("documentation", &|| {
+            let words = [&["doc", "--quiet", "--workspace", "--no-deps", "--locked"], &scope[..]].concat();
+            let deny: &[_] = if project.ci.deny_warnings { &[("RUSTDOCFLAGS", "--deny warnings")] } else { &[] };
+            let shown = words.join(" ");
+            cargo(ctx, &words, deny, &format!("RUSTDOCFLAGS='--deny warnings' cargo {shown} shows them again"))
         })?;
-        let mut words = vec!["--workspace", "--locked"];
-        words.extend(&scope);
-        if quick && !stands_alone(&ctx.root) {
+    }
+    check("CircleCI config", &|| {
+        generate::generate(ctx, project, project.ci.handoff, true)?;
+        generate::CONFIGS.iter().try_for_each(|config| without_errors(ctx, config))
+    })?;
+    let mut skipped = Vec::new();
+    if !options.no_tests {
+        let mut words = [&["test", "--workspace", "--locked"], &scope[..]].concat();
+        if options.quick && !stands_alone(&ctx.root) {
             // The end-to-end tests are the xtask package's own.
             words.extend(["--exclude", "xtask"]);
-        } else if !quick && self.engines {
-            tools::install_for_default(ctx);
+            skipped.push("end-to-end tests: `cargo xtask test` runs them".to_owned());
         }
-        self.tests("tests", &words, self.options.args)
+        words.push("--");
+        words.extend(options.args.iter().map(String::as_str));
+        check("tests", &|| cargo(ctx, &words, &[], "cargo test --workspace NAME runs one test alone"))?;
     }
-
-    /// Runs the tests of a group.
-    fn group(&mut self, group: &Group) -> Result<()> {
-        tools::install_for_group(self.ctx, group);
-        let filter = format!("{}::", group.name);
-        let args = [&["--ignored".to_owned(), filter], self.options.args].concat();
-        self.tests(&format!("group {}", group.name), END_TO_END, &args)
-    }
-
-    /// Runs `cargo test`, measures each test, and looks for what the tests left on this machine.
-    fn tests(&mut self, name: &str, words: &[&str], args: &[String]) -> Result<()> {
-        let (ctx, record) = (self.ctx, self.record.clone());
-        let variables = if self.engines { self.variables() } else { vec![] };
-        let threads = threads(ctx, self.engines, args);
-        let harness = |more: &[&str], args: &[String]| {
-            let mut command = ctx.cargo(&[&["test"], words, more, &["--"]].concat());
-            command.args(args).env(RECORD, &record).env(THREADS, threads.to_string()).envs(variables.clone());
-            command
-        };
-        // What comes after a binary that failed has to run as well, before a part of it can be run again.
-        let command = harness(if self.options.retry { &["--no-fail-fast"] } else { &[] }, args);
-        let before = self.engines.then(Before::look);
-        let (started, mut times) = (Instant::now(), Times::new(threads));
-        let (mut failures, mut flaky) = (Failures::default(), vec![]);
-        let ended = self.check(name, || {
-            let mut code = ctx.watch_lines(command, &mut |line| {
-                times.line(line, started.elapsed());
-                failures.line(line);
-            })?;
-            if let (Some(tests), true, false) = (failures.alone(), self.options.retry, code == Some(0)) {
-                ctx.warn(format!("failed, and run once more: {}", tests.join(", ")));
-                let exactly = ["--include-ignored", "--exact"].map(str::to_owned);
-                code = ctx.watch(harness(&[], &[&exactly, tests].concat()))?;
-                flaky = tests.to_vec();
-            }
-            let left = before.map(|before| before.left(&Record::read(&record))).unwrap_or_default();
-            for what in &left {
-                ctx.warn(format!("the tests left behind: {what}"));
-            }
-            match code {
-                Some(0) if left.is_empty() => Ok(()),
-                Some(0) => CliError::new(Kind::Failed, format!("the tests left {} things behind", left.len()))
-                    .hint("let the test end what it starts, also where it fails; the warnings above name it")
-                    .err(),
-                code => CliError::new(Kind::Failed, format!("`cargo test` {}", exit(code)))
-                    .hint("cargo test --workspace NAME runs one test alone")
-                    .err(),
-            }
-        });
-        let slowest = times.slowest(SLOWEST, SLOW);
-        if ended.is_err() {
-            // There will be no answer to show them.
-            for Slow { test, ms } in &slowest {
-                ctx.note(format!("slow: {test} ({:.1} s)", *ms as f64 / 1000.0));
-            }
-        }
-        self.tested.slowest.extend(slowest);
-        self.tested.flaky.extend(flaky);
-        ended
-    }
-
-    /// Variables that the tests of this repository read.
-    fn variables(&self) -> Vec<(&'static str, String)> {
-        let ctx = self.ctx;
-        let mut variables = Vec::new();
-        if !self.options.quick {
-            let validator = tools::validator(ctx);
-            variables.extend(validator.map(|path| (CHECK_JSONSCHEMA, path.display().to_string())));
-        }
-        let seed = ctx.var(SEED).map(str::to_owned).or_else(|| git::head_sha(ctx));
-        if let Some(seed) = seed {
-            ctx.note(format!("samples of many cases are drawn by {SEED}={seed}"));
-            variables.push((SEED, seed));
-        }
-        variables
-    }
-
-    fn check(&mut self, name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
-        self.ctx.note(format!("checking {name}"));
-        let started = Instant::now();
-        work()?;
-        self.tested.checks.push(Checked { check: name.to_owned(), ms: ms_since(started) });
-        Ok(())
-    }
-
-    /// The answer, after a warning for everything that did not run.
-    fn end(mut self, left: &[&Group]) -> Tested {
-        let tested = &mut self.tested;
-        tested.slowest.sort_by_key(|slow| std::cmp::Reverse(slow.ms));
-        tested.slowest.truncate(SLOWEST);
-        if self.options.quick {
-            tested.skipped.push("end-to-end tests: `cargo xtask test` runs them".into());
-        }
-        tested.skipped.extend(Record::read(&self.record).skipped);
-        if !left.is_empty() {
-            tested.skipped.push(format!("groups {}: `cargo xtask test --all GROUP` runs one", groups::names(left)));
-        }
-        tested.skipped.iter().for_each(|skipped| self.ctx.warn(format!("skipped: {skipped}")));
-        tested
-            .flaky
-            .iter()
-            .for_each(|test| self.ctx.warn(format!("flaky: {test} failed, and passed when it ran alone")));
-        self.tested
-    }
+    skipped.iter().for_each(|what| ctx.warn(format!("skipped: {what}")));
+    Ok(Tested { checks, skipped })
 }
 
-/// How many tests run side by side: as the arguments say, or, in the repository of the engine, two more than there
-/// are cores, because tests wait for hosts and deadlines half of the time.
-fn threads(ctx: &Context, engines: bool, args: &[String]) -> usize {
-    let option = args.iter().position(|arg| arg == "--test-threads").and_then(|at| args.get(at + 1));
-    let stated = option.map(String::as_str).or_else(|| args.iter().find_map(|arg| arg.strip_prefix("--test-threads=")));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let default = cores + if engines { 2 } else { 0 };
-    stated.or_else(|| ctx.var(THREADS)).and_then(|n| n.parse().ok()).unwrap_or(default)
-}
+/// Where a project has its copy of Gangplank's crates.
+const VENDORED: &str = "xtask/crates/gangplank";
 
-/// Whether this is the repository of the engine.
-fn is_engines_own(ctx: &Context) -> bool {
-    ctx.root.join("tests/it/main.rs").is_file() && ctx.root.join("xtask/engine").is_dir()
-}
+/// Those crates.
+const OURS: &[&str] = &[
+    "gangplank",
+    "gangplank-bundle",
+    "gangplank-deploy",
+    "gangplank-lint",
+    "gangplank-local-ci",
+    "gangplank-model",
+    "gangplank-system",
+];
 
+/// CircleCI's Rust images come without clippy; rustup brings it.
+fn component(ctx: &Context, component: &str, subcommand: &str) -> Result<()> {
+    if ctx.answer(ctx.cargo(&[subcommand, "--version"]), Input::Empty)?.ok() {
+        return Ok(());
+    }
+    let mut rustup = Command::new("rustup");
+    rustup.args(["component", "add", component]);
+    match ctx.watch(rustup)? {
+        Some(0) => Ok(()),
+        _ => CliError::new(Kind::Failed, format!("`cargo {subcommand}` is not installed"))
+            .hint(format!("rustup component add {component}"))
+            .err(),
+    }
+}
 fn without_errors(ctx: &Context, config: &str) -> Result<()> {
     let findings = gangplank_lint::lint_file(&ctx.root.join(config))?;
     match findings.into_iter().find(|finding| finding.severity == gangplank_lint::Severity::Error) {

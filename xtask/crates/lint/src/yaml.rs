@@ -21,15 +21,25 @@ const PUSHED_MAX: usize = 200;
 /// One value and the line (1-based) that it starts on.
 #[derive(Debug, Clone)]
 pub struct Node {
+    /// Its line, from 1.
     pub line: usize,
+    /// What stands there.
     pub value: Value,
 }
 
 /// `plain` is a scalar without quotes, block style or tag: only such a scalar can mean null.
 #[derive(Debug, Clone)]
 pub enum Value {
-    Scalar { text: String, plain: bool },
+    /// A text.
+    Scalar {
+        /// The text, without quotes.
+        text: String,
+        /// Whether it stands without quotes, so that it may be a number or `true`.
+        plain: bool,
+    },
+    /// A sequence.
     Seq(Vec<Node>),
+    /// Keys and values, as written: a key may be there twice.
     Map(Vec<(Node, Node)>),
 }
 
@@ -164,8 +174,12 @@ struct Open {
 }
 
 enum Children {
+    /// A sequence.
     Seq(Vec<Node>),
-    Map { entries: Vec<(Node, Node)>, key: Option<Node> },
+    Map {
+        entries: Vec<(Node, Node)>,
+        key: Option<Node>,
+    },
 }
 
 #[derive(Default)]

@@ -226,9 +226,7 @@ fn ports_for_health(main: &mut Filling) -> Result<()> {
 /// Only files are put in place: another program serves them, or a person starts them.
 fn nothing_runs(main: &mut Filling) -> Result<()> {
     main.drop_lines(&["            vars: ", "            service: ", "            health: "])?;
-    main.cut("const SERVICE: ", "fn main()")?;
-    main.swap("App, Check, Ci, Env, Health, Project, Service}", "App, Ci, Env, Project}")?;
-    main.swap("use std::time::Duration;\n", "")
+    main.cut("const SERVICE: ", "fn main()")
 }
 
 fn fill_ci(main: &mut Filling, plan: &Plan) -> Result<()> {
@@ -239,8 +237,6 @@ fn fill_ci(main: &mut Filling, plan: &Plan) -> Result<()> {
     }
     if plan.handoff != Handoff::Workspace {
         says.push(format!("handoff: Handoff::{:?}", plan.handoff));
-        let last = if plan.app.runs == Runs::No { "Project}" } else { "Project, Service}" };
-        main.swap(last, &format!("Handoff, {last}"))?;
     }
     says.extend(plan.image.as_ref().map(|image| format!("rust_image: {image:?}")));
     says.extend(plan.context().map(|context| format!("context: Some({context:?})")));

@@ -1,25 +1,16 @@
-//! `test`, as it is typed.
+//! The arguments of `test`.
 
 use clap::Args;
 
 #[derive(Debug, Clone, Args)]
 pub struct Test {
-    /// Skip the end-to-end tests
-    #[arg(long, conflicts_with_all = ["all", "rotate", "list"])]
-    pub quick: bool,
-    /// Also run all groups of long tests; with names, run these groups and nothing else
-    #[arg(long, value_name = "GROUP", num_args = 0..)]
-    pub all: Option<Vec<String>>,
-    /// Also run as many groups as fit into MINUTES, starting with a different group at each commit
-    #[arg(long, value_name = "MINUTES", conflicts_with = "all")]
-    pub rotate: Option<u32>,
-    /// List the tests of each group
-    #[arg(long, conflicts_with_all = ["all", "rotate"])]
-    pub list: bool,
-    /// Run up to three tests that failed once more, alone, and report those that pass as flaky
+    /// Skip the documentation and the end-to-end tests
     #[arg(long)]
-    pub retry: bool,
+    pub quick: bool,
+    /// Skip all tests
+    #[arg(long)]
+    pub no_tests: bool,
     /// Arguments for the test harness, e.g. --test-threads=8
-    #[arg(last = true)]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub args: Vec<String>,
 }

@@ -2,7 +2,6 @@
 
 use crate::commands::{CommandOutput, LockState};
 use crate::test::Tested;
-use crate::test::times::Slow;
 use gangplank_deploy::build::Built;
 use gangplank_deploy::ci::trigger::Started;
 use gangplank_deploy::deploy::apply::Outcome;
@@ -61,7 +60,6 @@ pub fn answer(answer: &CommandOutput, style: Style, now: Timestamp) -> String {
         CommandOutput::Own(own) => own.text.clone(),
         CommandOutput::Man(pages) => pages.iter().map(|page| format!("{}\n", page.path.display())).collect(),
         CommandOutput::Tested(it) => tested(it),
-        CommandOutput::Grouped(tests) => tests.iter().map(|it| format!("{:<10} {}\n", it.group, it.test)).collect(),
     }
 }
 
@@ -78,19 +76,12 @@ pub fn built(built: &Built, _: Style) -> String {
 }
 
 fn tested(tested: &Tested) -> String {
-    let mut out = String::new();
-    if !tested.slowest.is_empty() {
-        out.push_str("slowest tests:\n");
-    }
-    for Slow { test, ms } in &tested.slowest {
-        let _ = writeln!(out, "{:>10}  {test}", duration(*ms));
-    }
     let checks: Vec<_> = tested.checks.iter().map(|it| format!("{} ({})", it.check, duration(it.ms))).collect();
     let skipped = match tested.skipped.len() {
         0 => String::new(),
         n => format!("; {n} skipped, see above"),
     };
-    out + &format!("passed: {}{skipped}\n", checks.join(", "))
+    format!("passed: {}{skipped}\n", checks.join(", "))
 }
 
 /// A line that a host said, with its name before it where several may speak. Tabs are left as they are.

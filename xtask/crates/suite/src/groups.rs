@@ -16,7 +16,7 @@ pub struct Group {
     pub about: &'static str,
     /// Wall time on two cores with everything compiled, rounded up.
     pub minutes: u32,
-    /// Programs that its tests need: see `checks::tools` for the Debian package of each.
+    /// Programs that its tests need: see `tools` for the Debian package of each.
     pub programs: &'static [&'static str],
     /// A package of npm that its tests need: name and version.
     pub npm: Option<(&'static str, &'static str)>,

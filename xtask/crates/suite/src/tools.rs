@@ -1,7 +1,6 @@
-//! Programs that checks need: rustup, apt-get and `PyPI` bring what is missing, where they may.
+//! Programs that tests need: apt-get, `PyPI` and npm bring what is missing, where they may.
 
-use crate::test::groups::Group;
-use gangplank_model::error::{CliError, Kind, Result};
+use crate::groups::Group;
 use gangplank_system::context::{Context, Input};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,21 +18,6 @@ const HIDDEN: &[(&str, &str)] = &[
 ];
 /// Programs that are in a Debian package of another name: program and package.
 const PACKAGES: &[(&str, &str)] = &[("mke2fs", "e2fsprogs"), ("qemu-system-x86_64", "qemu-system-x86")];
-
-/// CircleCI's Rust images come without clippy; rustup brings it.
-pub fn component(ctx: &Context, component: &str, subcommand: &str) -> Result<()> {
-    if ctx.answer(ctx.cargo(&[subcommand, "--version"]), Input::Empty)?.ok() {
-        return Ok(());
-    }
-    let mut rustup = Command::new("rustup");
-    rustup.args(["component", "add", component]);
-    match ctx.watch(rustup)? {
-        Some(0) => Ok(()),
-        _ => CliError::new(Kind::Failed, format!("`cargo {subcommand}` is not installed"))
-            .hint(format!("rustup component add {component}"))
-            .err(),
-    }
-}
 
 /// Packages of `PyPI`: a validator with CircleCI's own schema, and a client of its API that others wrote.
 const PYTHON: &[&str] = &["check-jsonschema==0.39.0", "circleci==1.2.2"];

@@ -1,6 +1,6 @@
 //! What a run of the tests left on this machine: processes, mounts, users, control groups. Linux only.
 
-use crate::test::record::Record;
+use crate::record::Record;
 use gangplank_system::process::tree;
 use std::collections::BTreeSet;
 use std::fs;
