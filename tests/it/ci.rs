@@ -302,9 +302,8 @@ fn rules(source: &str) -> Vec<&str> {
 #[test]
 fn lint_rules_are_all_documented() {
     let guide = fs::read_to_string(root().join("docs/ci-lint.md")).unwrap();
-    let engine = root().join("xtask/engine/src/ci");
-    let mut sources = vec![engine.join("lint.rs")];
-    sources.extend(fs::read_dir(engine.join("lint")).unwrap().map(|it| it.unwrap().path()));
+    let sources: Vec<_> =
+        fs::read_dir(root().join("xtask/crates/lint/src")).unwrap().map(|it| it.unwrap().path()).collect();
     let mut known = std::collections::BTreeSet::new();
     for source in sources.iter().filter(|it| it.extension().is_some_and(|it| it == "rs")) {
         let text = fs::read_to_string(source).unwrap();

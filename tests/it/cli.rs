@@ -39,8 +39,6 @@ const COMMANDS: &[&str] = &[
     "doctor",
     "setup",
     "test",
-    "new",
-    "bench",
     "completions",
     "man",
 ];

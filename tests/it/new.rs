@@ -3,7 +3,7 @@
 mod adopt;
 mod handoffs;
 
-use crate::project::{Ran, as_somebody, root};
+use crate::project::{Ran, as_somebody, program, root};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 /// The real xtask, of this repository, with a git identity and without a terminal.
 pub fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(program("gangplank-new"));
     command.args(args).current_dir(root()).env_clear().stdin(Stdio::null());
     for name in ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"] {
         if let Some(value) = std::env::var_os(name) {
@@ -65,20 +65,20 @@ fn a_project_is_there_whole_with_a_commit() {
     let said: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
     let files: Vec<_> = said["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();
     let known = git(&with_blank, "ls-files");
-    let mut known: Vec<_> = known.lines().filter(|path| !path.starts_with("xtask/engine/")).collect();
-    known.push("xtask/engine/");
+    let mut known: Vec<_> = known.lines().filter(|path| !path.starts_with("xtask/crates/")).collect();
+    known.push("xtask/crates/");
     known.sort_unstable();
     assert_eq!(files, known);
     assert_eq!(said["next"][0], format!("cd '{}'", with_blank.display()));
     assert!(made.stdout.contains(&format!("{} files and the engine", files.len() - 1)), "{}", made.stdout);
     fs::remove_dir_all(with_blank).unwrap();
     for (path, piece) in [
-        ("Cargo.toml", r#"members = ["app", "xtask", "xtask/engine"]"#),
+        ("Cargo.toml", r#"members = ["app", "xtask", "xtask/crates/*"]"#),
         ("Cargo.lock", "name = \"shop\""),
         ("app/Cargo.toml", "name = \"shop\""),
         ("xtask/src/main.rs", r#"app: App { name: "shop", packages: &["shop"]"#),
-        ("xtask/engine/CHANGELOG.md", "# Changelog"),
-        ("xtask/engine/docs/hosts.md", "# Hosts over ssh"),
+        ("xtask/crates/CHANGELOG.md", "# Changelog"),
+        ("xtask/crates/gangplank/docs/hosts.md", "# Hosts over ssh"),
         (".circleci/config.yml", "shop-prod"),
         ("README.md", "# shop"),
     ] {
@@ -88,7 +88,7 @@ fn a_project_is_there_whole_with_a_commit() {
     assert!(!fs::read_to_string(shop.join("xtask/Cargo.toml")).unwrap().contains("dev-dependencies"));
     let sums = Command::new("sha256sum")
         .args(["--check", "--quiet", "SHA256SUMS"])
-        .current_dir(shop.join("xtask/engine"))
+        .current_dir(shop.join("xtask/crates"))
         .status()
         .unwrap();
     assert!(sums.success(), "coreutils agree with the digests");
@@ -220,7 +220,7 @@ fn a_hook_of_another_repository_is_left_alone_and_so_are_its_rules() {
     assert_eq!(git(&other, "rev-list --count HEAD"), "1");
     assert_eq!(git(&other, "ls-files"), "theirs");
     assert_eq!(git(&shop, "rev-list --count HEAD"), "1");
-    assert!(git(&shop, "ls-files").contains("xtask/engine/src/release/mod.rs"));
+    assert!(git(&shop, "ls-files").contains("xtask/crates/model/src/release.rs"));
 }
 
 #[test]
@@ -287,24 +287,24 @@ fn an_engine_is_replaced_unless_somebody_edited_it() {
     let upgrade = |more: &[&str]| ran(command(&[&["new", "--upgrade", shop.to_str().unwrap()], more].concat()));
     upgrade(&[]).ok().has("has this very engine").has("nothing to do");
 
-    let engine = shop.join("xtask/engine");
-    let lib = fs::read_to_string(engine.join("src/lib.rs")).unwrap();
-    fs::write(engine.join("src/lib.rs"), format!("{lib}// mine\n")).unwrap();
-    fs::write(engine.join("src/mine.rs"), "").unwrap();
+    let engine = shop.join("xtask/crates");
+    let lib = fs::read_to_string(engine.join("gangplank/src/lib.rs")).unwrap();
+    fs::write(engine.join("gangplank/src/lib.rs"), format!("{lib}// mine\n")).unwrap();
+    fs::write(engine.join("gangplank/src/mine.rs"), "").unwrap();
     let refused = upgrade(&[]).fails(1, "was edited by hand", "--upgrade --force");
-    for piece in ["xtask/engine/src/lib.rs", "xtask/engine/src/mine.rs", "+// mine"] {
+    for piece in ["xtask/crates/gangplank/src/lib.rs", "xtask/crates/gangplank/src/mine.rs", "+// mine"] {
         assert!(refused.stderr.contains(piece), "no {piece} in {}", refused.stderr);
     }
     git(&shop, "add --all");
     git(&shop, "commit --quiet --message mine");
     upgrade(&[]).fails(1, "was edited by hand", "--upgrade --force");
     upgrade(&["--force", "--dry-run"]).ok().has("would be replaced");
-    assert!(engine.join("src/mine.rs").exists());
+    assert!(engine.join("gangplank/src/mine.rs").exists());
 
     // A run that was killed between two renames.
-    fs::rename(&engine, shop.join("xtask/.engine-before")).unwrap();
+    fs::rename(&engine, shop.join("xtask/.crates-before")).unwrap();
     upgrade(&[]).fails(1, "was edited by hand", "--force");
-    assert!(engine.join("src/mine.rs").exists());
+    assert!(engine.join("gangplank/src/mine.rs").exists());
 
     let nothing = dir.path().join("nothing");
     fs::create_dir(&nothing).unwrap();
@@ -322,13 +322,13 @@ fn an_older_engine_is_replaced_or_comes_back() {
     let dir = crate::record::tempdir();
     let shop = dir.path().join("shop");
     make(&shop, &[]).ok();
-    let engine = shop.join("xtask/engine");
+    let engine = shop.join("xtask/crates");
     let upgrade = |more: &[&str]| ran(command(&[&["new", "--upgrade", shop.to_str().unwrap()], more].concat()));
 
     // An older engine, as it would be: other files, other digests, an older changelog.
     let changelog = fs::read_to_string(engine.join("CHANGELOG.md")).unwrap();
     fs::write(engine.join("CHANGELOG.md"), changelog.lines().take(12).collect::<Vec<_>>().join("\n")).unwrap();
-    fs::write(engine.join("src/gone.rs"), "//! It was there once.\n").unwrap();
+    fs::write(engine.join("gangplank/src/gone.rs"), "//! It was there once.\n").unwrap();
     seal(&engine);
     git(&shop, "add --all");
     git(&shop, "commit --quiet --message older");
@@ -349,13 +349,13 @@ fn an_older_engine_is_replaced_or_comes_back() {
     says(1).fails(1, "the old one is back:\nbroken", "--upgrade --force");
     assert_eq!(git(&shop, "status --porcelain"), "");
     says(0).ok().has("engine 0.1.0 replaced by 0.1.0").has("`new PATH` makes a project");
-    assert!(!engine.join("src/gone.rs").exists() && !shop.join("xtask/.engine-before").exists());
+    assert!(!engine.join("gangplank/src/gone.rs").exists() && !shop.join("xtask/.crates-before").exists());
     assert_eq!(fs::read_to_string(shop.join("xtask/src/main.rs")).unwrap(), main);
     assert!(fs::read_to_string(dir.path().join("cargo.said")).unwrap().contains("ci generate"));
     upgrade(&[]).ok().has("nothing to do");
 
-    let manifest = fs::read_to_string(engine.join("Cargo.toml")).unwrap();
-    fs::write(engine.join("Cargo.toml"), manifest.replacen("0.1.0", "9.0.0", 1)).unwrap();
+    let manifest = fs::read_to_string(engine.join("gangplank/Cargo.toml")).unwrap();
+    fs::write(engine.join("gangplank/Cargo.toml"), manifest.replacen("0.1.0", "9.0.0", 1)).unwrap();
     seal(&engine);
     upgrade(&[]).fails(2, "the engine there is 9.0.0", "--force");
     ran(command(&["new", "--upgrade", "."])).fails(2, "is the repository of the engine itself", "git pull");

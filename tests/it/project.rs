@@ -156,7 +156,11 @@ impl Project {
         if fs::read_to_string(self.path("settings")).ok().as_ref() != Some(&self.settings) {
             self.write("settings", &self.settings);
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask-fixture"));
+        // `new` and `bench` are programs of their own.
+        let mut command = match line.split(' ').next() {
+            Some("bench") => Command::new(program("gangplank-bench")),
+            _ => Command::new(env!("CARGO_BIN_EXE_xtask-fixture")),
+        };
         command.args(split(line)).current_dir(self.dir.path()).env_clear().stdin(Stdio::null());
         for name in ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME"] {
             if let Some(value) = std::env::var_os(name) {
@@ -404,6 +408,20 @@ pub fn sample_app() -> PathBuf {
 
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// A program of another package of this workspace, with the features of the test run.
+pub fn program(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "--quiet", "--workspace", "--all-features", "--bins"]).current_dir(root());
+        for (name, _) in std::env::vars().filter(|(name, _)| gangplank_system::context::is_cargos_own(name)) {
+            cargo.env_remove(name);
+        }
+        assert!(cargo.status().unwrap().success(), "the programs are built");
+    });
+    Path::new(env!("CARGO_BIN_EXE_xtask")).with_file_name(name)
 }
 
 /// Waits until `done`, and fails the test after half a minute.

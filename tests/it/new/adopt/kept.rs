@@ -96,7 +96,7 @@ fn adopt_library_whose_lock_is_ignored_names_the_line() {
 fn adopt_where_the_xtask_itself_is_ignored_is_refused() {
     for (line, what, hint) in [
         ("xtask", "git ignores xtask/", "!/xtask/"),
-        ("/xtask/engine/", "git ignores xtask/engine/Cargo.toml: .gitignore:1", "git check-ignore"),
+        ("/xtask/crates/", "git ignores xtask/crates/gangplank/Cargo.toml: .gitignore:1", "git check-ignore"),
         (".cargo", "every job needs its alias", "~/.cargo/config.toml"),
     ] {
         let (_dir, at) = small();
