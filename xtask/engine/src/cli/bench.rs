@@ -1,4 +1,4 @@
-//! `bench`, as it is typed.
+//! Arguments of `bench`.
 
 use super::Global;
 use clap::builder::PossibleValuesParser;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Bench {
-    // Without texts of their own: with one, clap makes each option three lines long.
+    // Without doc comments: with them, clap prints three lines per value.
     Bundle,
     Fetch,
     Overhead,
@@ -18,25 +18,25 @@ pub enum Bench {
 
 #[derive(Debug, Clone, Args)]
 pub struct Fleet {
-    /// How many hosts `fleet` starts
+    /// Number of hosts that `fleet` starts
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=100))]
     hosts: u16,
-    /// Pack this directory, and for `fleet` as its second release DIR.v2 beside it; a small one of our own when left out
+    /// Pack this directory; `fleet` deploys DIR.v2 beside it second [default: a small sample]
     #[arg(long, value_name = "DIR")]
     workload: Vec<PathBuf>,
-    /// How much longer a round trip of `fleet` takes
+    /// Delay added to each round trip of `fleet`
     #[arg(long, value_name = "MS", default_values_t = [0, 50])]
     delay_ms: Vec<u64>,
-    /// How often everybody has a turn
+    /// Number of rounds
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Only against these; all that are installed when left out
+    /// Compare only with these tools [default: all that are installed]
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(crate::bench::names()))]
     against: Vec<String>,
 }
 
 impl Fleet {
-    /// What a bench is asked.
+    /// The options of the benchmark.
     pub fn options(&self, global: &Global) -> crate::bench::Options {
         crate::bench::Options {
             hosts: self.hosts.into(),
