@@ -70,8 +70,8 @@ fn a_dirty_tree_is_named_so_and_never_goes_where_approval_is_needed() {
     let id = ran.stdout.split(' ').next().unwrap().to_owned();
     p.run("build").ok().has("up to date");
     p.run("deploy dev").ok().has(&id);
-    p.run("deploy prod --yes").fails(2, "built from files that no commit holds", "commit, build again");
-    p.run("promote dev prod --yes").fails(2, "built from files that no commit holds", "commit");
+    p.run("deploy prod --yes").fails(2, "built from uncommitted changes", "commit, build again");
+    p.run("promote dev prod --yes").fails(2, "built from uncommitted changes", "commit");
     assert_eq!(p.current("srv/prod"), None);
     p.write("www/index.html", "changed again\n");
     let other = p.run("build").ok().stdout;

@@ -267,7 +267,7 @@ fn what_is_verified_can_be_unpacked_as_tar_does() {
     }
     assert_eq!(listed(&into), theirs);
     p.run("deploy dev").ok();
-    p.run("verify @dev --unpack target/live").fails(2, "is unpacked there already", &format!("verify {id} --unpack"));
+    p.run("verify @dev --unpack target/live").fails(2, "cannot be unpacked here", &format!("verify {id} --unpack"));
     p.run(&format!("verify {id} --unpack target/dry --dry-run")).fails(2, "no --dry-run", "plan, deploy");
 
     // A byte of the last member: all before it was written by then.

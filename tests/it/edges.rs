@@ -173,7 +173,7 @@ fn a_lock_that_is_a_directory_holds_too() {
     p.release("1");
     fs::create_dir_all(p.path("srv/dev/.lock")).unwrap();
     p.run("deploy dev").fails(6, "a directory", "--force");
-    p.run("lock status dev").ok().has("locked by somebody");
+    p.run("lock status dev").ok().has("locked by unknown owner");
     p.run("unlock dev --force").ok();
     p.run("deploy dev").ok();
 }
@@ -226,7 +226,7 @@ fn the_last_command_of_a_killed_deploy_is_waited_for() {
     eventually("the restart has begun", || fs::read_to_string(p.path("srv/dev/log")).is_ok());
     child.kill().unwrap();
     child.wait().unwrap();
-    p.run("deploy dev").ok().told("whose last command still runs");
+    p.run("deploy dev").ok().told("its last command is still running");
     assert_eq!(p.read("srv/dev/log"), "begin\nend\nbegin\nend\n", "one after the other");
 }
 
@@ -299,7 +299,7 @@ fn a_host_that_is_left_out() {
         "--skip-host file:srv/three",
         "name some of file:srv/dev",
     );
-    p.run("rollback dev --skip-host file:srv/two").ok().told("file:srv/two is left out");
+    p.run("rollback dev --skip-host file:srv/two").ok().told("file:srv/two skipped");
     assert_eq!(p.live("srv/dev"), "1");
     fs::remove_file(p.path("srv/two")).unwrap();
     fs::rename(p.path("srv/gone"), p.path("srv/two")).unwrap();

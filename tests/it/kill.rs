@@ -199,8 +199,8 @@ fn a_lock_that_nobody_understands_is_only_removed_by_force() {
     p.run("deploy dev").ok();
     p.write("srv/dev/.lock", "made by hand\n");
     p.release("2");
-    p.run("deploy dev").fails(6, "somebody who left no name (`made by hand`)", "--force");
-    p.run("status dev").ok().has("is locked by somebody");
+    p.run("deploy dev").fails(6, "unknown owner (unreadable lock: `made by hand`)", "--force");
+    p.run("status dev").ok().has("is locked by unknown owner");
     p.run("unlock dev --force").ok().has("removed the lock");
     p.run("deploy dev").ok();
 }

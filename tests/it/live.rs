@@ -229,7 +229,7 @@ fn approval_is_asked_for_what_would_be_done_and_nothing_else_is_done() {
     let faster = || drop(p.run(&format!("deploy prod {two} --yes")).ok());
     let (code, written) = asked(&p, "promote dev prod", faster, "y\n");
     assert!(written.contains(&format!("prod: {one} -> {three}, brings 2 commits; promote? [y/N] ")), "{written}");
-    assert!(code == 8 && written.contains("prod has changed since the question was asked"), "{code}: {written}");
+    assert!(code == 8 && written.contains("prod has changed since the plan was approved"), "{code}: {written}");
     assert!(written.contains("cargo xtask status prod"), "{written}");
     assert!(p.run("status prod").ok().stdout.contains(&two));
 

@@ -349,7 +349,7 @@ fn line_of_megabytes_in_a_log_is_shortened() {
     let mut text = fs::read_to_string(&log).unwrap();
     text.extend(["x".repeat(3_000_000).as_str(), "\nthe end\n"]);
     fs::write(&log, text).unwrap();
-    let shown = p.run("logs dev").ok().has("... (the line goes on)\nthe end\n").stdout;
+    let shown = p.run("logs dev").ok().has("... (truncated)\nthe end\n").stdout;
     assert!(shown.len() < 10_000, "{}", shown.len());
     // A command's output is what it is.
     let all = p.run("exec dev -- cat ../../service/log").ok().stdout;

@@ -98,7 +98,7 @@ const CROSSINGS: &[(&str, &str, &str)] = &[
 
 /// Failures that get their hint from the function that catches them: file, piece of the message, why.
 const HINTED_ABOVE: &[(&str, &str, &str)] = &[
-    ("deploy/apply.rs", "the engine panicked", "`revert` says what is live now, and what to do"),
+    ("deploy/apply.rs", "internal error (panic)", "`revert` says what is live now, and what to do"),
     ("deploy/apply.rs", "stopped by a signal", "`revert` says what is live now, and what to do"),
     ("deploy/apply/revert.rs", "was reverted, but", "`revert` says that a person has to look"),
 ];

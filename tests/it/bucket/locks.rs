@@ -129,7 +129,7 @@ fn a_deploy_that_was_killed_on_this_machine_is_taken_over() {
     p.run("deploy dev").ok().told("taking over the lock");
     // What nobody wrote is nobody's, and only --force removes it.
     fs::write(&path, "?").unwrap();
-    p.run("deploy dev").fails(6, "somebody who left no name", "--force");
+    p.run("deploy dev").fails(6, "unknown owner", "--force");
     p.run("unlock dev --force").ok();
     p.run("deploy dev").ok();
 }

@@ -313,6 +313,6 @@ fn a_bucket_without_credentials_is_missed_aloud() {
     let mut p = project_in(dir.path());
     p.release("1");
     p.var("GANGPLANK_BUCKETS", "");
-    p.run("deploy dev").ok().told("so nobody there is told what is live");
+    p.run("deploy dev").ok().told("so it gets no record of what is live");
     p.run("lock status dev").ok().told("its lock of an env is left alone");
 }

@@ -107,7 +107,7 @@ fn the_last_lines_of_each_host_in_its_name() {
     let port = fleet.reach_by(1, 1);
     p.run("logs dev --lines 1").code(4).says("fleet0 | token is ****\n").told("Connection refused");
     fleet.reach_by(1, port);
-    p.run("logs prod").fails(2, "nobody knows where prod writes a log", "docs/service.md");
+    p.run("logs prod").fails(2, "no log command configured for prod", "docs/service.md");
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn a_log_command_follows_when_it_knows_how() {
     p.change("echo $LINES\n", "echo $LINES $FOLLOW; exit 3\n");
     p.run("logs dev -f").code(1).says("100 1\n").told("its log ended, with exit code 3");
     p.change("echo $LINES $FOLLOW; exit 3\n", "\n");
-    p.run("logs dev").fails(2, "nobody knows where dev writes a log", "`log` command");
+    p.run("logs dev").fails(2, "no log command configured for dev", "`log` command");
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn ctrl_c_ends_the_command_on_every_host() {
         let (code, stderr) = heard.ends(signal);
         if signal != "-KILL" {
             assert_eq!(code, 1, "{stderr}");
-            assert!(stderr.contains("stopped, and the command with it"), "{stderr}");
+            assert!(stderr.contains("stopped, with the command on the hosts"), "{stderr}");
             assert_eq!(running(&sleep), "", "{signal}: it is gone when we are");
         }
         eventually("it is gone", || running(&sleep).is_empty());

@@ -1,4 +1,4 @@
-//! The decisions as tables of text.
+//! The decisions of `plan` as tables of text.
 
 use super::*;
 use crate::deploy::history::testing::{history, id};
@@ -114,7 +114,7 @@ fn never_backwards_by_accident() {
         "1",
         &expect![[r"
         exit 8: 1 is older than 2, which is live on file:t
-        hint: to go back use `cargo xtask rollback ENV 1`; to insist, deploy with --allow-older
+        hint: roll back with `cargo xtask rollback ENV 1`; to insist, deploy with --allow-older
     "]],
     );
     check(
@@ -124,7 +124,7 @@ fn never_backwards_by_accident() {
         "1",
         &expect![[r"
         exit 8: 1 is older than 2, which is live on file:t
-        hint: to go back use `cargo xtask rollback ENV 1`; to insist, deploy with --allow-older
+        hint: roll back with `cargo xtask rollback ENV 1`; to insist, deploy with --allow-older
     "]],
     );
     check(
@@ -400,7 +400,7 @@ fn ages() {
         ("1", "1", Ancestry::Unknown, Age::Same),
         ("1", "2", Ancestry::Unknown, Age::Older),
         ("2", "1", Ancestry::Unknown, Age::Newer),
-        // The commit graph beats the clock of whoever committed.
+        // The commit graph takes precedence over commit times.
         ("2", "1", Ancestry::CandidateFirst, Age::Older),
         ("1", "2", Ancestry::LiveFirst, Age::Newer),
     ] {

@@ -222,7 +222,7 @@ impl<'ctx> HostTarget<'ctx> {
         let said = [answer.stderr.trim(), answer.stdout.trim()]
             .into_iter()
             .find(|text| !text.is_empty())
-            .unwrap_or("it said nothing");
+            .unwrap_or("no output");
         if is_lost(answer) {
             return self.lost(what, &answer.stderr);
         }

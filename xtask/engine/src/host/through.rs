@@ -49,7 +49,7 @@ impl Transport for Through<'_> {
             return diagnose::broken(&self.session.url, script.what, script.stderr);
         }
         let program = self.words.join(" ");
-        let said = script.stderr.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing").trim();
+        let said = script.stderr.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no output").trim();
         CliError::new(
             Kind::Remote,
             format!("{}: `{program}` {}: {said}", self.session.url, crate::context::exit(script.code)),

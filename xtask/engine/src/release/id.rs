@@ -41,7 +41,7 @@ impl ReleaseId {
         self.0[16..].split('-').next().unwrap_or_default()
     }
 
-    /// Whether it was built from files that no commit holds.
+    /// Whether it was built from uncommitted changes.
     pub fn is_dirty(&self) -> bool {
         self.0.contains("-dirty-")
     }

@@ -129,7 +129,7 @@ pub struct Commit {
     pub branch: Option<String>,
     /// Tag that points at the commit.
     pub tag: Option<String>,
-    /// Whether the tree had changes that no commit holds.
+    /// Whether the tree had uncommitted changes.
     pub dirty: bool,
 }
 

@@ -394,7 +394,7 @@ pub fn list(ctx: &Context, app: &str, stores: &[Box<dyn Store + '_>], most: usiz
     for store in stores {
         let listed = match newest_of(&**store, app, most) {
             Err(error) if store.is_remote() => {
-                ctx.warn(format!("{} is left out: {error:#}", store.url()));
+                ctx.warn(format!("{} skipped: {error:#}", store.url()));
                 continue;
             }
             listed => listed?,

@@ -9,7 +9,7 @@ pub fn explain(url: &str, address: &Address, said: &str) -> CliError {
     let lines: Vec<_> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let all = lines.join(" ");
     // The last line is ssh's verdict; what comes before may be a banner of two screens.
-    let last = lines.last().map_or("it said nothing", |line| *line);
+    let last = lines.last().map_or("no output", |line| *line);
     let host = &address.host;
     let port = address.port.map(|port| format!(" -p {port}")).unwrap_or_default();
     let known = address.port.map_or(host.clone(), |port| format!("[{host}]:{port}"));

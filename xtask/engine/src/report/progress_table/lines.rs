@@ -15,7 +15,7 @@ fn plain(_: Style, text: &str) -> String {
 }
 
 impl ProgressTable {
-    /// The table within a screen. Where that is too low, who is at work and who failed; the others are counted.
+    /// The table within a screen. Where that is too low, still running and who failed; the others are counted.
     pub fn lines(&self, now: u64, (columns, rows): (usize, usize), style: Style) -> Vec<String> {
         let footer = fit(vec![(plain, self.footer(now))], columns, style);
         if rows < 3 {

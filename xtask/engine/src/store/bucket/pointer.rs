@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// How often a write is tried again after somebody was faster.
+/// How often a write is tried again after another deploy finished first.
 const ROUNDS: u32 = 60;
 /// Lines of an env's history that are kept.
 const LINES_MAX: usize = 1000;
