@@ -1,4 +1,4 @@
-//! What git knows of the checkout. All of git is asked here.
+//! Facts about the checkout. All git commands are run here.
 
 pub mod checkout;
 
@@ -10,14 +10,14 @@ use crate::release::manifest::Commit;
 use std::path::Path;
 use xshell::{Shell, cmd};
 
-/// A shell in `dir` for [`cmd!`], whose commands we then run ourselves to see their output and their time.
+/// A shell in `dir` for [`cmd!`]; the commands are run by `Context`, which records output and time.
 fn shell(dir: &Path) -> Result<Shell> {
     let sh = Shell::new()?;
     sh.change_dir(dir);
     Ok(sh)
 }
 
-/// Facts of the commit that is checked out. Errors name what is missing: git, a repository, a commit.
+/// Facts of the checked-out commit. Fails if git, a repository or a commit is missing.
 pub fn commit(ctx: &Context) -> Result<Commit> {
     let sh = shell(&ctx.root)?;
     let root = ctx.root.display();
@@ -31,19 +31,17 @@ pub fn commit(ctx: &Context) -> Result<Commit> {
     }
     let Some(Head { sha, branch, mut dirty }) = head(&answer.stdout) else {
         return usage(format!("{root} has no commit yet"))
-            .hint("make one: `git add --all && git commit --message 'first'`")
+            .hint("create one: `git add --all && git commit --message 'first'`")
             .err();
     };
     if let Some(want) = ctx.var("CIRCLE_SHA1").filter(|want| *want != sha) {
         return verification(format!("{root} has commit {sha} checked out, but CIRCLE_SHA1 is {want}"))
-            .hint("check out CIRCLE_SHA1 and nothing else in the job")
+            .hint("check out only CIRCLE_SHA1 in the job")
             .err();
     }
     for (path, option) in Checkout::open(ctx)?.hidden()?.changed {
         dirty = true;
-        ctx.warn(format!(
-            "{path} was changed, and git is told not to look at it: `git update-index {option} FILE` shows it again"
-        ));
+        ctx.warn(format!("{path} was changed, and git does not check it: run `git update-index {option} FILE`"));
     }
     let seconds = ctx.read(cmd!(sh, "git show --no-patch --no-show-signature --format=%ct {sha}").into())?;
     let time = jiff::Timestamp::from_second(seconds.trim().parse()?)?;
@@ -51,7 +49,7 @@ pub fn commit(ctx: &Context) -> Result<Commit> {
     Ok(Commit { sha, time, branch, tag: tag(ctx, &sh)?, dirty })
 }
 
-/// What is checked out.
+/// The checked-out commit.
 #[derive(Debug, PartialEq)]
 struct Head {
     sha: String,
@@ -59,7 +57,7 @@ struct Head {
     dirty: bool,
 }
 
-/// Reads what `git status --porcelain=v2 --branch` prints (git-status(1)); `None` before the first commit.
+/// Parses the output of `git status --porcelain=v2 --branch` (git-status(1)); `None` before the first commit.
 fn head(status: &str) -> Option<Head> {
     let header = |name: &str| status.lines().find_map(|line| line.strip_prefix("# branch.")?.strip_prefix(name));
     let sha = header("oid ").filter(|sha| sha.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
@@ -72,20 +70,19 @@ fn no_status(ctx: &Context, sh: &Shell, stderr: &str) -> anyhow::Error {
     let (root, stderr) = (ctx.root.display(), stderr.trim());
     let inside = ctx.answer(cmd!(sh, "git rev-parse --git-dir").into(), Input::Empty);
     let failure: CliError = match inside {
-        Ok(answer) if answer.ok() => {
-            failed(format!("git cannot say what is in {root}: {stderr}")).hint("mend it until `git status` works")
-        }
+        Ok(answer) if answer.ok() => failed(format!("cannot read the git status of {root}: {stderr}"))
+            .hint("fix the repository so that `git status` works"),
         Ok(answer) if answer.stderr.contains("dubious ownership") => {
             usage(format!("git refuses {root}: {}", answer.stderr.trim()))
-                .hint(format!("if you trust it: `git config --global --add safe.directory {root}`"))
+                .hint(format!("run `git config --global --add safe.directory {root}` if you trust it"))
         }
         _ => usage(format!("{root} is not a git checkout: {stderr}"))
-            .hint("a release is named after its commit: run `git init`, commit, and try again"),
+            .hint("run `git init`, commit, and try again: a release is named after its commit"),
     };
     failure.into()
 }
 
-/// The branch; `None` on a detached HEAD that is no CircleCI job.
+/// The branch; `None` on a detached HEAD outside a CircleCI job.
 #[cfg(feature = "new")]
 pub fn branch(ctx: &Context) -> Result<Option<String>> {
     if let Some(branch) = ctx.var("CIRCLE_BRANCH") {
@@ -96,7 +93,7 @@ pub fn branch(ctx: &Context) -> Result<Option<String>> {
     Ok(Some(answer.stdout.trim().to_owned()).filter(|branch| answer.ok() && !branch.is_empty()))
 }
 
-/// Whether the checkout has not all commits that lead to its own.
+/// Whether the checkout lacks ancestors of its commit.
 pub fn is_shallow(ctx: &Context) -> bool {
     let asked = shell(&ctx.root).and_then(|sh| ctx.read(cmd!(sh, "git rev-parse --is-shallow-repository").into()));
     asked.is_ok_and(|said| said.trim() == "true")
@@ -109,19 +106,19 @@ pub fn remote(ctx: &Context) -> Option<String> {
     answer.ok().then(|| answer.stdout.trim().to_owned())
 }
 
-/// How many commits lead to the one that is checked out, itself included; 0 where git cannot say.
+/// The number of ancestors of the checked-out commit, including itself; 0 if unknown.
 pub fn count(ctx: &Context) -> usize {
     let asked = shell(&ctx.root).and_then(|sh| ctx.read(cmd!(sh, "git rev-list --count HEAD").into()));
     asked.ok().and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
-/// The commit that is checked out; nothing where git cannot say.
+/// The SHA of the checked-out commit, if known.
 pub fn head_sha(ctx: &Context) -> Option<String> {
     let asked = shell(&ctx.root).and_then(|sh| ctx.read(cmd!(sh, "git rev-parse HEAD").into()));
     asked.ok().map(|sha| sha.trim().to_owned())
 }
 
-/// The full SHA of a commit that this checkout has.
+/// The full SHA of a commit in this checkout.
 pub fn expand(ctx: &Context, sha: &str) -> Option<String> {
     let sh = shell(&ctx.root).ok()?;
     let commit = format!("{sha}^{{commit}}");
@@ -137,8 +134,8 @@ fn tag(ctx: &Context, sh: &Shell) -> Result<Option<String>> {
     Ok(answer.stdout.lines().next().map(str::to_owned))
 }
 
-/// Whether one of two commits holds the other. `Unknown` when either is not in this checkout, or when the checkout is
-/// shallow and a "no" would mean nothing.
+/// The ancestry of two commits. `Unknown` if either is missing in this checkout, or if the checkout is shallow and a
+/// "no" would be unreliable.
 pub fn ancestry(ctx: &Context, candidate: &str, live: &str) -> Ancestry {
     let holds = |older: &str, newer: &str| {
         let sh = shell(&ctx.root).ok()?;
@@ -154,7 +151,7 @@ pub fn ancestry(ctx: &Context, candidate: &str, live: &str) -> Ancestry {
     }
 }
 
-/// One line for each commit of `newer` that `older` does not hold, the newest first.
+/// One line per commit of `newer` that is not in `older`, newest first.
 pub fn log(ctx: &Context, older: &str, newer: &str) -> Option<Vec<String>> {
     let sh = shell(&ctx.root).ok()?;
     let range = format!("{older}..{newer}");
@@ -162,17 +159,17 @@ pub fn log(ctx: &Context, older: &str, newer: &str) -> Option<Vec<String>> {
     answer.ok().then(|| answer.stdout.lines().map(str::to_owned).collect())
 }
 
-/// The hunks by which a file, which need not be there, differs from a text.
+/// The hunks between a file, which may be missing, and a text.
 pub fn diff(ctx: &Context, file: &Path, text: &str) -> Option<String> {
     let sh = shell(&ctx.root).ok()?;
     let file = if file.exists() { file } else { Path::new("/dev/null") };
     let command = cmd!(sh, "git diff --no-index --no-color --no-ext-diff --no-textconv --text -- {file} -");
     let answer = ctx.answer(command.into(), Input::Bytes(text.as_bytes())).ok()?;
-    // Above them it names the files in its own way.
+    // The header names the files in git's own way.
     answer.stdout.find("\n@@").map(|at| answer.stdout[at + 1..].to_owned())
 }
 
-/// Makes a clean checkout of `sha` in `into`, which must not exist.
+/// Creates a clean checkout of `sha` in `into`, which must not exist.
 pub fn checkout(ctx: &Context, sha: &str, branch: &str, into: &Path) -> Result<()> {
     let (sh, from) = (shell(&ctx.root)?, &ctx.root);
     ctx.read(cmd!(sh, "git clone --quiet --local --no-checkout {from} {into}").into())?;
@@ -182,20 +179,20 @@ pub fn checkout(ctx: &Context, sha: &str, branch: &str, into: &Path) -> Result<(
 }
 
 #[cfg(feature = "new")]
-/// Fails where a commit could not be made: without git, or where nobody has said whose it would be.
+/// Fails if a commit could not be created: without git, or without a configured user.
 pub fn can_commit(ctx: &Context) -> Result<()> {
     let sh = shell(&ctx.root)?;
     if ctx.answer(cmd!(sh, "git var GIT_COMMITTER_IDENT").into(), Input::Empty)?.ok() {
         return Ok(());
     }
-    usage("git does not know who you are, so it cannot make a first commit")
-        .hint("`git config --global user.name NAME` and `git config --global user.email ADDRESS`")
+    usage("git has no user name, so it cannot create the first commit")
+        .hint("run `git config --global user.name NAME` and `git config --global user.email ADDRESS`")
         .err()
 }
 
 #[cfg(feature = "new")]
-/// Makes `dir` a repository with everything in one commit, and gives its SHA. Whoever runs us inside a hook has told git
-/// of another repository, and of one that signs what it commits.
+/// Creates a repository in `dir` with everything in one commit, and returns its SHA. Ignores settings of a surrounding
+/// git hook and of commit signing.
 pub fn first_commit(ctx: &Context, dir: &Path, message: &str) -> Result<String> {
     let sh = shell(dir)?;
     ctx.read(alone(cmd!(sh, "git init --quiet --initial-branch main")))?;
@@ -204,11 +201,11 @@ pub fn first_commit(ctx: &Context, dir: &Path, message: &str) -> Result<String> 
     ctx.read(alone(cmd!(sh, "git rev-parse HEAD")))
 }
 
-/// A command of git that goes by its directory alone.
+/// A git command that uses its directory only.
 #[cfg(feature = "new")]
 fn alone(command: xshell::Cmd) -> std::process::Command {
     let mut command = std::process::Command::from(command);
-    // As `git rev-parse --local-env-vars` lists them.
+    // The output of `git rev-parse --local-env-vars`.
     for name in ["DIR", "WORK_TREE", "INDEX_FILE", "OBJECT_DIRECTORY", "COMMON_DIR", "PREFIX", "NAMESPACE", "CONFIG"] {
         command.env_remove(format!("GIT_{name}"));
     }
@@ -216,19 +213,19 @@ fn alone(command: xshell::Cmd) -> std::process::Command {
     command
 }
 
-/// A path that git leaves out of commits, and the line that says so.
+/// A path that git ignores, and the rule.
 #[cfg(feature = "new")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ignored {
-    /// The path, as it was asked for.
+    /// The path, as given.
     pub path: String,
     /// `FILE:LINE`.
     pub at: String,
-    /// What the line says.
+    /// The rule.
     pub rule: String,
 }
 
-/// Which of some paths, which need not exist, git leaves out of commits. Files that it has already are not among them.
+/// Which of some paths, which may be missing, git ignores. Tracked files are not among them.
 #[cfg(feature = "new")]
 pub fn ignored(ctx: &Context, paths: &[String]) -> Result<Vec<Ignored>> {
     let sh = shell(&ctx.root)?;
@@ -238,8 +235,8 @@ pub fn ignored(ctx: &Context, paths: &[String]) -> Result<Vec<Ignored>> {
     Ok(ignored_of(&answer.stdout))
 }
 
-/// Reads what `git check-ignore --verbose -z` prints: file, line, pattern and path of each match. A pattern with `!` is
-/// one that takes the path in again.
+/// Parses the output of `git check-ignore --verbose -z`: file, line, pattern and path of each match. A pattern with `!`
+/// includes the path again.
 #[cfg(feature = "new")]
 fn ignored_of(matches: &str) -> Vec<Ignored> {
     let fields: Vec<&str> = matches.split('\0').collect();
@@ -250,7 +247,7 @@ fn ignored_of(matches: &str) -> Vec<Ignored> {
 }
 
 #[cfg(feature = "new")]
-/// What is different in `path` since the commit that last touched `mark`.
+/// The changes in `path` since the commit that last touched `mark`.
 pub fn diff_since(ctx: &Context, mark: &str, path: &str) -> Option<String> {
     let sh = shell(&ctx.root).ok()?;
     let since = ctx.read(alone(cmd!(sh, "git log --max-count=1 --format=%H -- {mark}"))).ok()?;

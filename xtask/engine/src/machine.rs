@@ -1,5 +1,4 @@
-//! Who we are: the machine, the process and the person, as they stand in a lock and in the history; and the screen
-//! that we are seen on.
+//! The identity of this run: machine, process and user, for locks and the history; and the size of the terminal.
 
 use crate::context::Context;
 use crate::release::manifest::CiJob;
@@ -12,50 +11,50 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// The owner of a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
-    /// Unique for each taking of a lock: only its holder removes it.
+    /// Unique per lock: only its holder removes it.
     pub token: String,
     /// `ana@laptop`, or the CircleCI user.
     pub by: String,
-    /// Names the machine, its boot and its process namespace: only there do the next two mean something.
+    /// Identifies the machine, its boot and its process namespace, within which the next two are valid.
     pub machine: String,
     /// Process id.
     pub pid: u32,
-    /// When that process started, in the kernel's own units; tells a reused process id.
+    /// Start time of that process, in kernel units; detects a reused process id.
     pub started: Option<u64>,
-    /// When the lock was taken, RFC 3339.
+    /// Time of the lock, RFC 3339.
     pub since: jiff::Timestamp,
-    /// What is being done, e.g. `deploy 20260822T101500-1a2b3c4 to dev`.
+    /// The operation, e.g. `deploy 20260822T101500-1a2b3c4 to dev`.
     pub doing: String,
     /// The CircleCI job.
     pub ci: Option<CiJob>,
-    /// After so many seconds without a renewal it may be taken for dead by those who can neither see its process nor ask
-    /// CircleCI. Owners of old did not renew, and have none.
+    /// Seconds without a renewal after which runs that can neither see its process nor ask CircleCI may consider it
+    /// dead. Absent for versions without renewal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<u64>,
-    /// For how many seconds it had not been renewed when it was read, by the clock of the host that keeps the lock;
-    /// absent within the first minute, and where nobody can tell.
+    /// Seconds since the last renewal when it was read, by the clock of the host that keeps the lock; absent within the
+    /// first minute, and where unknown.
     #[serde(skip)]
     pub seconds_since_renewal: Option<u64>,
 }
 
-/// See [`Owner::lease`]: nine renewals that did not come through.
+/// See [`Owner::lease`]: nine missed renewals.
 const LEASE: u64 = 180;
 
-/// What is known of the process that holds a lock.
+/// The state of the process that holds a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Liveness {
-    /// It runs.
+    /// Running.
     Alive,
-    /// It is gone; the last command that it gave still runs, or may do so.
+    /// Gone, while its last command may still run.
     Ending,
-    /// It is gone.
+    /// Gone.
     Dead,
-    /// It runs, or ran, where nobody here can look.
+    /// Not visible from here.
     Unknown,
 }
 
 impl Owner {
-    /// This process, about to do something.
+    /// This process, with the operation it is about to do.
     pub fn me(ctx: &Context, doing: impl Into<String>) -> Self {
         static TAKEN: AtomicU32 = AtomicU32::new(0);
         let pid = std::process::id();
@@ -95,18 +94,18 @@ fn runs(pid: u32) -> bool {
     pid.is_some_and(|pid| !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
 }
 
-/// A process that listens.
+/// A listening process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// Its id.
     pub pid: u32,
-    /// Name of its program, as the system shortens it.
+    /// Name of its program, as shortened by the system.
     pub name: String,
     /// Its working directory.
     pub dir: String,
 }
 
-/// The one process that listens on a TCP port of this machine, where the system tells: `proc(5)`, `/proc/net/tcp`.
+/// The only process that listens on a TCP port of this machine, if the system tells: `proc(5)`, `/proc/net/tcp`.
 pub fn listener(port: u16) -> Option<Listener> {
     let sockets = ["/proc/net/tcp", "/proc/net/tcp6"].map(|file| fs::read_to_string(file).unwrap_or_default());
     let listening = |line: &str| {
@@ -115,7 +114,7 @@ pub fn listener(port: u16) -> Option<Listener> {
         (local.ends_with(&format!(":{port:04X}")) && *state == "0A").then(|| (*inode).to_owned())
     };
     let mut inodes: Vec<String> = sockets.iter().flat_map(|text| text.lines()).filter_map(listening).collect();
-    // Two programs may listen on two addresses, and this does not know which one was meant.
+    // Two programs may listen on two addresses, and it is unknown which one was meant.
     let inode = inodes.pop().filter(|_| inodes.is_empty())?;
     let socket = format!("socket:[{inode}]");
     let has_it = |pid: &u32| {
@@ -129,8 +128,8 @@ pub fn listener(port: u16) -> Option<Listener> {
     Some(Listener { pid, name, dir })
 }
 
-/// Whether a script that was said under a lock still runs: a deploy that was killed leaves its last one behind, and a
-/// restart that overlaps with another would start two.
+/// Whether a script started under a lock still runs: a killed deploy leaves its last one behind, and an overlapping
+/// restart would start two processes.
 fn script_running(token: &str) -> bool {
     let scripts = fs::read_dir("/proc")
         .into_iter()
@@ -141,18 +140,17 @@ fn script_running(token: &str) -> bool {
     scripts.into_iter().any(|line| line.windows(mark.len()).any(|piece| piece == mark))
 }
 
-/// How scripts name the lock under which they are said.
+/// The mark of a lock on the command lines of its scripts.
 pub fn mark(token: &str) -> String {
     format!("[lock {token}]")
 }
 
-/// Removes what runs that were killed have left in a directory of ours: names made by [`crate::release::scratch`] whose
-/// process is gone.
+/// Removes debris of killed runs in a directory of ours: names of [`crate::release::scratch`] whose process is gone.
 pub fn sweep(dir: &Path) {
     sweep_of(dir, "");
 }
 
-/// The same, only of names for this purpose: in a directory that is not ours alone.
+/// Like [`sweep`], only for one purpose: in a shared directory.
 pub fn sweep_of(dir: &Path, purpose: &str) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -167,7 +165,7 @@ pub fn sweep_of(dir: &Path, purpose: &str) {
     }
 }
 
-/// Who does this: the CircleCI user in a job, `user@host` elsewhere.
+/// The user: the CircleCI user in a job, `user@host` elsewhere.
 pub fn person(ctx: &Context) -> String {
     if ctx.in_ci() {
         return ctx.var("CIRCLE_USERNAME").unwrap_or("circleci").to_owned();
@@ -175,7 +173,7 @@ pub fn person(ctx: &Context) -> String {
     format!("{}@{}", ctx.var("USER").or(ctx.var("LOGNAME")).unwrap_or("somebody"), hostname())
 }
 
-/// The job that this runs in.
+/// The CircleCI job of this process.
 pub fn ci_job(ctx: &Context) -> Option<CiJob> {
     let job = ctx.var("CIRCLE_BUILD_NUM")?.parse().ok()?;
     Some(CiJob {
@@ -198,19 +196,19 @@ fn machine() -> String {
     format!("{} {} {namespace}", hostname(), boot.trim()).trim().to_owned()
 }
 
-/// Field 22 of `/proc/PID/stat` (proc(5)); `None` where there is no `/proc`, or no such process.
+/// Field 22 of `/proc/PID/stat` (proc(5)); `None` without `/proc`, or without the process.
 fn started(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let after_name = stat.rsplit_once(") ")?.1;
     let mut fields = after_name.split(' ');
-    // A zombie is dead: nobody will ever release what it held.
+    // A zombie counts as dead: it will release nothing.
     if fields.next() == Some("Z") {
         return None;
     }
     fields.nth(18)?.parse().ok()
 }
 
-/// Columns and rows of the terminal that an open file is.
+/// Columns and rows of the terminal of an open file.
 pub fn terminal_size(of: impl AsFd) -> Option<(usize, usize)> {
     let size = rustix::termios::tcgetwinsize(of).ok()?;
     (size.ws_col > 0 && size.ws_row > 0).then(|| (size.ws_col.into(), size.ws_row.into()))
@@ -226,7 +224,7 @@ mod tests {
         let port = socket.local_addr().unwrap().port();
         assert_eq!(listener(port).unwrap().pid, std::process::id());
         drop(socket);
-        // A program that another test starts may have it for a moment.
+        // A program started by another test may briefly hold it.
         let started = std::time::Instant::now();
         while listener(port).is_some_and(|it| it.pid == std::process::id()) {
             assert!(started.elapsed() < std::time::Duration::from_secs(20));

@@ -50,7 +50,7 @@ pub fn approve(ctx: &Context, project: &Project, env: &str, number: Option<u64>,
                 .err();
         }
         None => {
-            return usage("there is no terminal to ask on").hint("say --yes if that is what you want").err();
+            return usage("there is no terminal to ask on").hint("add --yes to confirm").err();
         }
     }
     let Some(request) = &job.approval_request_id else {

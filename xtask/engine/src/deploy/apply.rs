@@ -222,7 +222,7 @@ impl Run<'_> {
 
     fn stop_here(&self) -> Result<()> {
         if self.ctx.interrupted() {
-            return failed("stopped before anything was switched").hint("run the same command again to go on").err();
+            return failed("stopped before anything was switched").hint("run the same command again to continue").err();
         }
         Ok(())
     }

@@ -202,7 +202,7 @@ impl Run<'_> {
         };
         for wave in waves {
             if self.ctx.interrupted() {
-                return failed("stopped by a signal").hint("run it again to go on").err();
+                return failed("stopped by a signal").hint("run it again to continue").err();
             }
             apply::all_of(par_map(&hosts[wave], AT_ONCE, |(target, plan)| self.one(&***target, plan)))?;
         }

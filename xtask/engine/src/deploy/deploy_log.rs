@@ -54,9 +54,7 @@ impl<'a> DeployLog<'a> {
                     let history = history.inspect(|history| {
                         if history.unreadable > 0 {
                             let (n, url) = (history.unreadable, store.url());
-                            ctx.warn(format!(
-                                "{url}: skipped {n} invalid line(s) in the history of {env}"
-                            ));
+                            ctx.warn(format!("{url}: skipped {n} invalid line(s) in the history of {env}"));
                         }
                     });
                     all.extend(history.map(|history| (store.url().to_owned(), history)));

@@ -237,10 +237,7 @@ fn locked(url: &str, lock: &Lock) -> CliError {
         Lock::Held(owner) => match silence(owner) {
             Some((seconds_since_renewal, lease)) => (
                 format!(", last renewed {seconds_since_renewal} s ago"),
-                format!(
-                    " (its lease expires in {} s)",
-                    lease.saturating_sub(seconds_since_renewal) + 1
-                ),
+                format!(" (its lease expires in {} s)", lease.saturating_sub(seconds_since_renewal) + 1),
             ),
             None => Default::default(),
         },

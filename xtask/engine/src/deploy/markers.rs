@@ -100,10 +100,7 @@ impl<'ctx> Markers<'ctx> {
         command.args(args).current_dir(&self.ctx.root);
         if let Some(reason) = refusal(self.ctx.answer_within(command, Input::Empty, Some(self.limit), false)) {
             let what = args[..4].join(" ");
-            self.ctx.warn(format!(
-                "deploy marker not sent: `circleci {what}` {}",
-                one_line(&reason)
-            ));
+            self.ctx.warn(format!("deploy marker not sent: `circleci {what}` {}", one_line(&reason)));
             self.program = None;
         }
     }

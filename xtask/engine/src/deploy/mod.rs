@@ -147,10 +147,8 @@ impl<'ctx> Deployment<'ctx> {
             }
             if state.history.unreadable > 0 {
                 let lines = state.history.unreadable;
-                self.ctx.warn(format!(
-                    "{}: skipped {lines} torn line(s) of history.jsonl, left by a crash",
-                    target.url()
-                ));
+                self.ctx
+                    .warn(format!("{}: skipped {lines} torn line(s) of history.jsonl, left by a crash", target.url()));
             }
         }
         Ok(states)
@@ -210,9 +208,12 @@ impl<'ctx> Deployment<'ctx> {
             let ancestry = git::ancestry(self.ctx, &release.manifest().commit.sha, live_sha);
             if plan::age(release.id(), live, ancestry) == Age::Older {
                 let (env, new) = (self.env.name, release.id());
-                return CliError::new(Kind::Stale, format!("{new} is older than {live}, which ran in {env} according to {url}; the hosts run nothing"))
-                    .hint(format!("restore it with `cargo xtask deploy {env} {live}`, or deploy with --allow-older"))
-                    .err();
+                return CliError::new(
+                    Kind::Stale,
+                    format!("{new} is older than {live}, which ran in {env} according to {url}; the hosts run nothing"),
+                )
+                .hint(format!("restore it with `cargo xtask deploy {env} {live}`, or deploy with --allow-older"))
+                .err();
             }
         }
         Ok(())
@@ -391,7 +392,7 @@ fn keeps_off_shared(env: &Env, release: &ReleaseSource) -> Result<()> {
                 file.path,
                 env.name
             ))
-            .hint("take it out of `include`, or out of `shared`, in xtask/src/main.rs")
+            .hint("remove it from `include` or from `shared` in xtask/src/main.rs")
             .err();
         }
     }

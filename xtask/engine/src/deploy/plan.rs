@@ -293,10 +293,7 @@ fn never_backwards(target: &str, goal: &Goal, state: &State) -> Result<()> {
         return Ok(());
     }
     CliError::new(Kind::Stale, format!("{} is older than {live}, which is live on {target}", goal.release))
-        .hint(format!(
-            "roll back with `cargo xtask rollback ENV {}`, or deploy with --allow-older",
-            goal.release
-        ))
+        .hint(format!("roll back with `cargo xtask rollback ENV {}`, or deploy with --allow-older", goal.release))
         .err()
 }
 

@@ -57,8 +57,7 @@ impl<'ctx> Catalog<'ctx> {
     /// The stores that record what is live.
     pub fn deploy_log(&self) -> DeployLog<'_> {
         for reason in &self.unnotified {
-            self.ctx
-                .warn(format!("{reason}; so it gets no record of what is live, and its lock is not taken"));
+            self.ctx.warn(format!("{reason}; so it gets no record of what is live, and its lock is not taken"));
         }
         DeployLog::new(self.stores.iter().map(|store| -> &dyn Store { &**store }))
     }

@@ -142,7 +142,7 @@ fn judge_token(token: &Token, need: Need, ci: bool) -> Check {
         Token::Wrong(fault) => Check::of("token", State::Broken, fault),
         Token::Missing if ci => Check::skipped("token", "CIRCLE_TOKEN is not set: jobs with the context have it"),
         Token::Missing => {
-            let hint = "make a personal API token at https://app.circleci.com/settings/user/tokens, then \
+            let hint = "create a personal API token at https://app.circleci.com/settings/user/tokens, then \
                         `export CIRCLE_TOKEN=...`";
             match need {
                 Need::Always => {

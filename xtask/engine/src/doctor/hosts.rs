@@ -290,7 +290,7 @@ fn directory(it: &Examined, host: &HostCheck) -> Check {
     let place = if host.far { "that host" } else { "this machine" };
     if let Some(blocked) = &it.blocked {
         let hint = format!("on {place} move it away, or give the env another target");
-        return Check::broken("directory", format!("{blocked} is in the way, and no directory"), hint);
+        return Check::broken("directory", format!("{blocked} is not a directory"), hint);
     }
     match it.unwritable.first() {
         None if it.found == host.root => Check::ok("directory", "may be written"),

@@ -164,7 +164,7 @@ fn array(texts: &[String]) -> String {
 pub fn fill(template: &str, plan: &Plan) -> Result<String> {
     let mut main = Filling { text: template.to_owned(), values: vec![] };
     let app = &plan.app;
-    main.cut("/// The workspace hands over from job to job", "const SERVICE: ")?;
+    main.cut("/// The workspace passes releases from job to job", "const SERVICE: ")?;
     let stores = main.value(array(&plan.stores()));
     main.swap("stores: STORES", &format!("stores: {stores}"))?;
     let features =
@@ -214,10 +214,10 @@ fn fill_env(main: &mut Filling, place: &TargetAnswers, app: &str) -> Result<()> 
 fn ports_for_health(main: &mut Filling) -> Result<()> {
     main.swap_all("answers(\"http://", "listens(\"")?;
     main.swap_all("/version\")", "\")")?;
-    main.cut("/// Healthy is what answers with the commit", "fn main()")?;
+    main.cut("/// Healthy means that the service answers", "fn main()")?;
     main.swap(
         "fn main()",
-        "/// Healthy is what takes connections. A service that says its commit can be asked for it: see `Check::Http`.\n\
+        "/// Healthy means that the port accepts connections. To check the commit as well, use `Check::Http`.\n\
          const fn listens(addr: &'static str) -> Health {\n    Health::new(Check::Tcp { addr })\n}\n\nfn main()",
     )
 }
@@ -246,7 +246,7 @@ fn fill_ci(main: &mut Filling, plan: &Plan) -> Result<()> {
     says.extend((!plan.is_strict).then(|| "deny_warnings: false".to_owned()));
     says.extend((!plan.is_formatted).then(|| "format: false".to_owned()));
     if plan.context().is_none() {
-        main.drop_lines(&["    // The context holds CIRCLE_TOKEN"])?;
+        main.drop_lines(&["    // The context has CIRCLE_TOKEN"])?;
     }
     let ci =
         if says.is_empty() { "Ci::DEFAULT".into() } else { format!("Ci {{ {}, ..Ci::DEFAULT }}", says.join(", ")) };
@@ -397,6 +397,6 @@ mod tests {
     #[test]
     fn a_piece_that_is_gone_is_named() {
         let error = fill("fn main() {}\n", &plan(App::sample("shop"), Handoff::Workspace)).unwrap_err();
-        assert!(error.to_string().contains("has not exactly one `/// The workspace hands over"), "{error}");
+        assert!(error.to_string().contains("has not exactly one `/// The workspace passes"), "{error}");
     }
 }

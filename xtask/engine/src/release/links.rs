@@ -113,7 +113,7 @@ impl Links<'_> {
             }
             in_dir = at.is_empty() || self.tree.dirs.contains(at.as_str());
             if !in_dir && !self.tree.entries.contains_key(at.as_str()) {
-                return Err("points to nothing in the bundle");
+                return Err("points to a file that is not in the bundle");
             }
         }
         Ok((at, links))
@@ -146,7 +146,7 @@ mod tests {
         check(&[("l", "d/e"), ("m", "l/../e/f")], "");
         check(&[("l", "bin/app/x")], "leads through a file");
         check(&[("l", "bin/app"), ("m", "l/..")], "leads through a file");
-        check(&[("l", "nothing")], "points to nothing in the bundle");
+        check(&[("l", "nothing")], "points to a file that is not in the bundle");
         check(&[("l", "m"), ("m", "l")], "is part of a loop");
         check(&[("l", "l/x")], "is part of a loop");
         check(&[("d/l", "../.."), ("m", "d/e")], "leaves the bundle");

@@ -43,7 +43,7 @@ pub fn supports(compression: Compression) -> Result<()> {
         return Ok(());
     }
     usage("this xtask was compiled without zstd, and the bundle is a .tar.zst")
-        .hint("in xtask/Cargo.toml: gangplank = { path = \"engine\", features = [\"zstd\"] }")
+        .hint("write in xtask/Cargo.toml: gangplank = { path = \"engine\", features = [\"zstd\"] }")
         .err()
 }
 

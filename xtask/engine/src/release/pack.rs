@@ -291,7 +291,7 @@ fn append(tar: &mut Writer<Blocks>, source: &Source, cut: bool, seen: &dyn Fn(u6
     let file = File::open(&source.from).with_hint(
         Kind::Failed,
         || format!("cannot read {}", source.from.display()),
-        || "make it readable, or take it out of `include`".into(),
+        || "make it readable, or remove it from `include`".into(),
     )?;
     tar.begin(&entry)?;
     tar.to.cut = cut;

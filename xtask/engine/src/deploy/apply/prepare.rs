@@ -55,7 +55,7 @@ impl Run<'_> {
     pub(super) fn hook(&self, host: &HostProgress, hook: &Hook) -> Result<()> {
         let Some(release) = host.goal() else { return Ok(()) };
         if self.ctx.interrupted() {
-            return failed("stopped by a signal").hint("run the same command again to go on").err();
+            return failed("stopped by a signal").hint("run the same command again to continue").err();
         }
         let name = format!("run the hook {}", hook.name);
         let run = || hooks::run(self.ctx, self.env.name, self.exports, hook, host.target, release);
