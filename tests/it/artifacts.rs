@@ -136,7 +136,7 @@ fn the_project_of_every_wrong_kind() {
     with("gh/acme/other").fails(5, "Project not found", "three things look like this");
     with("circleci/a/b").fails(5, "Project not found", "three things look like this");
     with("acme/shop").fails(2, "`acme/shop` is no project slug", "CIRCLE_PROJECT_SLUG");
-    with("").fails(2, "nobody says which CircleCI project this is", "CIRCLE_PROJECT_SLUG");
+    with("").fails(2, "unknown CircleCI project", "CIRCLE_PROJECT_SLUG");
     p.git(&["remote", "add", "origin", "git@github.com:acme/shop.git"]);
     with("").ok();
     let mut vars = account.laptop();
@@ -151,7 +151,7 @@ fn the_project_of_every_wrong_kind() {
 fn a_put_outside_a_job_and_on_a_second_node() {
     let mut p = project();
     p.release("1");
-    p.run("put").fails(2, "no store of this project is of use outside CircleCI", "--store file:DIR");
+    p.run("put").fails(2, "no store of this project works outside CircleCI", "--store file:DIR");
     p.run("put --store circleci:artifacts").fails(2, "only a job of CircleCI can store artifacts", "file:DIR");
     p.var("CIRCLECI", "true");
     let workspace = p.path("workspace").display().to_string();

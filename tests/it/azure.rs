@@ -48,7 +48,7 @@ fn release_in_container_goes_from_commit_to_live_and_is_pruned() {
     let two = p.release("2");
     p.run("put").ok();
     p.run("publish").ok();
-    p.run(&format!("publish {one}")).ok().has("it names a newer release already");
+    p.run(&format!("publish {one}")).ok().has("it already names a newer release");
     std::fs::remove_dir_all(p.path("target/releases")).unwrap();
     p.run("deploy dev latest").ok().told(&format!("fetched {two} from {url}"));
     p.run("promote dev prod --yes").ok();

@@ -122,7 +122,7 @@ fn odd_file_names() {
 fn links_that_lead_nowhere() {
     let p = Project::new();
     for (link, to, reason) in [
-        ("www/gone", "missing", "points to nothing in the bundle"),
+        ("www/gone", "missing", "points to a file that is not in the bundle"),
         ("www/out", "../../outside", "leaves the bundle"),
         ("www/abs", "/etc/passwd", "leaves the bundle"),
         ("www/loop", "loop", "is part of a loop"),

@@ -292,7 +292,7 @@ fn from_commit_to_live_through_a_bucket() {
     let two = p.release("2");
     p.run("put").ok();
     p.run("publish").ok();
-    p.run(&format!("publish {one}")).ok().has("it names a newer release already");
+    p.run(&format!("publish {one}")).ok().has("it already names a newer release");
     // Another machine: nothing built there.
     std::fs::remove_dir_all(p.path("target/releases")).unwrap();
     p.run("deploy dev latest").ok().told(&format!("fetched {two} from {url}"));

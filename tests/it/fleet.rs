@@ -113,11 +113,11 @@ fn what_keeps_us_out_is_said_with_what_to_do() {
     p.release("1");
     let known = fs::read_to_string(fleet.file("known_hosts")).unwrap();
     fs::write(fleet.file("known_hosts"), "").unwrap();
-    p.run("deploy dev").fails(3, "its host key is not known here", "`ssh-keyscan fleet0`");
+    p.run("deploy dev").fails(3, "its host key is unknown", "`ssh-keyscan fleet0`");
     let other = fs::read_to_string(fleet.file("client.pub")).unwrap();
     let other: Vec<_> = other.split(' ').take(2).collect();
     fs::write(fleet.file("known_hosts"), format!("fleet0 {}\n", other.join(" "))).unwrap();
-    p.run("deploy dev").fails(3, "its host key is not the one in known_hosts", "somebody may stand between");
+    p.run("deploy dev").fails(3, "its host key differs from known_hosts", "this may be an attack");
     // What the repository knows counts as well.
     fs::write(fleet.file("known_hosts"), "").unwrap();
     p.write(".circleci/known_hosts", &known);
@@ -127,14 +127,14 @@ fn what_keeps_us_out_is_said_with_what_to_do() {
 
     let keys = fs::read_to_string(fleet.file("client.pub")).unwrap();
     fs::write(fleet.file("client.pub"), "").unwrap();
-    p.run("status dev").fails(3, "it does not let us in", "`add_ssh_keys`");
+    p.run("status dev").fails(3, "authentication failed", "`add_ssh_keys`");
     fs::write(fleet.file("client.pub"), keys).unwrap();
     p.run("deploy dev").ok();
 
     let url = fleet.target(0, "app");
     let mut other = |from: &str, to: &str| p.change(from, to);
     other(&url, "ssh://nowhere.invalid/srv/app");
-    p.run("status dev").fails(4, "nobody knows that host", "DNS");
+    p.run("status dev").fails(4, "unknown host", "DNS");
     let closed = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
     p.change("nowhere.invalid/", &format!("127.0.0.1:{closed}/"));
     p.run("status dev").fails(4, "Connection refused", &format!("`ssh -p {closed} 127.0.0.1 true`"));
@@ -165,9 +165,9 @@ fn jobs_that_deploy_to_hosts_have_their_keys() {
 #[test]
 fn urls_that_name_no_host_or_no_place() {
     for (url, error) in [
-        ("ssh://web1", "it names no directory"),
+        ("ssh://web1", "it has no directory"),
         ("ssh://web1/", "has to be absolute"),
-        ("ssh://-oProxyCommand=id/srv/app", "its host is no name"),
+        ("ssh://-oProxyCommand=id/srv/app", "its host is invalid"),
         ("ssh://ana:secret@web1/srv/app", "a password has no place in it"),
         ("ssh://web1:port/srv/app", "its port is no number"),
         ("ssh://web1/srv/../etc", "without `.` and `..`"),

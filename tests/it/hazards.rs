@@ -111,7 +111,7 @@ fn s15_the_last_writer_does_not_win() {
     assert_eq!(Recipe::fetch(&account).run().release(), one.id, "back to the first commit");
 
     account.publish(&p, &two, "main").ok();
-    account.publish(&p, &one, "main").ok().has("has built a newer commit already");
+    account.publish(&p, &one, "main").ok().has("has already built a newer commit");
     assert_eq!(account.pointer().unwrap(), two.job.to_string());
     p.run_with("deploy prod latest", &account.other_workflow(90, "main", &two.sha)).ok();
     assert_eq!(p.live("srv/prod"), "2");

@@ -108,7 +108,7 @@ fn what_is_shared_stays_when_releases_go() {
     p.write("config.toml", "");
     p.change("include www\n", "include www\ninclude config.toml\n");
     p.release("3");
-    p.run("deploy dev").fails(2, "holds config.toml, and dev shares config.toml", "take it out of `include`");
+    p.run("deploy dev").fails(2, "holds config.toml, and dev shares config.toml", "remove it from `include`");
     p.change("include config.toml\n", "");
     p.change("shared config.toml", "shared data");
     p.run("status dev").fails(2, "shares `data/up loads` in `data`", "the outer one");

@@ -61,7 +61,7 @@ fn it_follows_the_builds_and_stays_when_an_old_one_is_rerun() {
     p.git(&["checkout", "--quiet", &one.sha]);
     let again = account.build_in(&p, &one.pipeline, "main", &one.sha);
     assert!(again.job > two.job);
-    account.publish(&p, &again, "main").ok().has(&format!("job {}", two.job)).has("has built a newer commit already");
+    account.publish(&p, &again, "main").ok().has(&format!("job {}", two.job)).has("has already built a newer commit");
     assert_eq!(account.pointer().unwrap(), two.job.to_string());
 }
 
@@ -94,7 +94,7 @@ fn the_older_of_two_that_publish_at_once_writes_last_and_puts_it_right() {
         account.publish(&p, &two, "main").ok();
         assert_eq!(account.pointer().unwrap(), two.job.to_string());
         go.store(true, Ordering::SeqCst);
-        slow.join().unwrap().ok().has("has built a newer commit already");
+        slow.join().unwrap().ok().has("has already built a newer commit");
         assert_eq!(account.pointer().unwrap(), two.job.to_string(), "the older one wrote last");
     });
 }

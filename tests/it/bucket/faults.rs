@@ -173,7 +173,7 @@ fn what_is_none_of_ours_is_not_taken() {
 
     fs::write(place.join("manifest.json"), "a foreign object").unwrap();
     p.run(&format!("fetch {one}")).code(7).told("not a manifest");
-    p.run("releases").ok().told("passed over what is no release");
+    p.run("releases").ok().told("skipped an invalid release");
     // That of another release.
     fs::write(place.join("manifest.json"), manifest.replace(&sha, &format!("{}{}", &sha[..7], "0".repeat(33))))
         .unwrap();
@@ -288,7 +288,7 @@ fn what_was_damaged_is_mended_where_it_was_built() {
     for file in files {
         let good = fs::read(&file).unwrap();
         fs::write(&file, vec![b'x'; good.len()]).unwrap();
-        p.run("verify --store").ok().told("was damaged, and is mended");
+        p.run("verify --store").ok().told("was damaged and has been repaired");
         assert_eq!(fs::read(&file).unwrap(), good);
     }
     p.run(&format!("verify {id} --store")).ok().has("every byte");

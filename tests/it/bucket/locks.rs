@@ -148,7 +148,7 @@ fn a_bucket_that_takes_no_lock_keeps_nobody_from_a_deploy() {
     p.release("1");
     p.run("put").ok();
     p.run("deploy dev").ok().told("deploying without the lock of s3://");
-    p.run("lock status dev").ok().has("nobody knows whom: cannot read s3://");
+    p.run("lock status dev").ok().has("unknown owner: cannot read s3://");
     assert_eq!(p.live("srv/dev"), "1");
 }
 

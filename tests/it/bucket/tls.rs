@@ -80,7 +80,7 @@ fn put_with_ca_bundle_trusts_the_certificates_in_it() {
     ] {
         p.var(name, value);
     }
-    p.run("put").fails(3, "cannot take on the role", "trust policy");
+    p.run("put").fails(3, "cannot assume the role", "trust policy");
     p.var("AWS_CA_BUNDLE", &p.path("none.pem").display().to_string());
     p.run("put").fails(2, "which cannot be read", "set AWS_CA_BUNDLE to a file of certificates in PEM");
 }

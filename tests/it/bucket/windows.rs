@@ -269,13 +269,13 @@ fn what_nobody_here_knows_of_is_not_pruned() {
     let one = p.release("1");
     p.run("put").ok();
     // Nothing is here, and nobody was told: perhaps it all runs on another machine.
-    p.run(PRUNE).fails(1, "nobody knows what dev runs", "after a deploy to dev");
+    p.run(PRUNE).fails(1, "cannot determine what dev runs", "after a deploy to dev");
     fs::create_dir_all(p.path("srv/prod")).unwrap();
     p.run("deploy dev").ok();
     let live = dir.path().join("builds/shop/live/shop");
     fs::remove_dir_all(&live).unwrap();
     fs::rename(p.path("srv/dev"), p.path("elsewhere")).unwrap();
-    p.run(PRUNE).fails(1, "nobody knows what dev runs", "nothing was removed");
+    p.run(PRUNE).fails(1, "cannot determine what dev runs", "nothing was removed");
     assert!(stored(dir.path(), &one));
     // An env of another branch, which this checkout does not have.
     fs::rename(p.path("elsewhere"), p.path("srv/dev")).unwrap();
@@ -285,7 +285,7 @@ fn what_nobody_here_knows_of_is_not_pruned() {
     fs::create_dir_all(p.path("srv/dev")).unwrap();
     p.run(PRUNE).ok().has(&format!("keep    {one}  needed by review-7"));
     fs::write(live.join("review-7.jsonl"), "?\n").unwrap();
-    p.run(PRUNE).fails(7, "review-7.jsonl: 1 line(s) of it are no records", "mend or remove");
+    p.run(PRUNE).fails(7, "review-7.jsonl: 1 line(s) are not valid records", "mend or remove");
     assert!(stored(dir.path(), &one));
 }
 

@@ -132,7 +132,7 @@ fn an_api_that_hangs_or_is_none() {
         Some(Reply { status: 200, headers: vec![], body })
     });
     let page = Account::open(&p, SLUG, html);
-    broken_with(&p, "doctor", &page.laptop(), "a page of HTML", "is CIRCLE_HOST a CircleCI?");
+    broken_with(&p, "doctor", &page.laptop(), "a page of HTML", "check that CIRCLE_HOST is a CircleCI server");
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_job_asks_only_what_it_can_know() {
     p.change("target ssh://nowhere.invalid/srv/dev", "target ssh:nonsense");
     p.write(".circleci/config.yml", "version: 2.1\n");
     let ran =
-        broken(&p, "doctor --ci", "target ssh:nonsense: it does not begin with ssh://", "use ssh://USER@HOST/DIR");
+        broken(&p, "doctor --ci", "target ssh:nonsense: it does not start with ssh://", "use ssh://USER@HOST/DIR");
     assert!(checks(&ran, "broken")[1].contains("cargo xtask ci generate"), "{}", ran.stdout);
     p.git(&["checkout", "--quiet", "."]);
     p.change("target ssh:nonsense", "target file:srv/dev");

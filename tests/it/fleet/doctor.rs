@@ -67,9 +67,9 @@ fn a_host_that_is_not_there_does_not_hide_the_others() {
     assert!(all[1].contains("app is in the way") && all.len() == 3, "{all:?}");
     assert!(checks(&ran, "skipped").iter().any(|it| it == "host: it was not reached"), "{}", ran.stdout);
     p.change(&fleet.target(0, "app"), "ssh://no-such-host.invalid/srv/app");
-    broken(&p, "doctor dev", "nobody knows that host", "is its name right, and DNS reachable?");
+    broken(&p, "doctor dev", "unknown host", "check its name and DNS");
     p.change("ssh://no-such-host.invalid/srv/app", "ssh://fleet0");
-    broken(&p, "doctor dev", "it names no directory", "use ssh://USER@HOST/DIR");
+    broken(&p, "doctor dev", "it has no directory", "use ssh://USER@HOST/DIR");
 }
 
 #[test]
@@ -78,14 +78,14 @@ fn a_host_that_is_another_or_is_not_known() {
     let p = project(&fleet, 1);
     let known = fs::read_to_string(fleet.file("known_hosts")).unwrap();
     fs::write(fleet.file("known_hosts"), "").unwrap();
-    broken(&p, "doctor dev", "its host key is not known here", "`ssh-keyscan fleet0`");
+    broken(&p, "doctor dev", "its host key is unknown", "`ssh-keyscan fleet0`");
     let other = fs::read_to_string(fleet.file("client.pub")).unwrap();
     let other: Vec<_> = other.split(' ').take(2).collect();
     fs::write(fleet.file("known_hosts"), format!("fleet0 {}\n", other.join(" "))).unwrap();
-    broken(&p, "doctor dev", "its host key is not the one in known_hosts", "ssh-keygen -R 'fleet0'");
+    broken(&p, "doctor dev", "its host key differs from known_hosts", "ssh-keygen -R 'fleet0'");
     fs::write(fleet.file("known_hosts"), known).unwrap();
     fs::write(fleet.file("client.pub"), "").unwrap();
-    broken(&p, "doctor dev", "it does not let us in", "which key is used? `ssh -v fleet0`");
+    broken(&p, "doctor dev", "authentication failed", "which key is used? `ssh -v fleet0`");
 }
 
 #[test]

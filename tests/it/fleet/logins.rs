@@ -217,7 +217,7 @@ fn deploy_to_busybox_host_sends_only_changes() {
     p.run("deploy dev").ok();
     p.write("www/noise", &format!("{noise}more"));
     p.release("6");
-    p.run("deploy dev").ok().told(", and most of 1 more").told_not("so all of it is sent");
+    p.run("deploy dev").ok().told(", and most of 1 more").told_not("sending the whole release");
     p.run("verify @dev").ok();
     // A host whose xargs takes no list of names with zero bytes is sent all.
     let xargs = fleet.file("applets/xargs");
@@ -225,7 +225,7 @@ fn deploy_to_busybox_host_sends_only_changes() {
     p.run("doctor dev").ok().has("releases are sent whole").has("apt-get install findutils");
     p.write("www/noise", &format!("{noise}more and more"));
     p.release("7");
-    p.run("deploy dev").ok().told("so all of it is sent");
+    p.run("deploy dev").ok().told("sending the whole release");
     p.run("verify @dev").ok();
 }
 

@@ -261,7 +261,7 @@ fn a_unit_of_another_name_or_of_somebody_else() {
     assert_eq!(fleet.ask(0, "systemctl --user is-active cron shop"), "active\nactive");
     p.change("systemd cron|restart", "systemd cron|sockets");
     p.change("http http://", "tcp ");
-    p.run("status dev").fails(2, "would be answered by systemd itself", "`Check::Http`");
+    p.run("status dev").fails(2, "would be answered by systemd", "`Check::Http`");
 }
 
 /// Connects once for each request, as fast as it can, until it is told to stop; gives how many were answered, and what
