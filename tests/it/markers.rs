@@ -152,7 +152,7 @@ fn nothing_changes_unless_what_is_expected_is_live() {
         "nothing is live on file:srv/prod",
         "status prod",
     );
-    p.run("deploy dev --expect-current latest").code(2).told("names no release that could be live");
+    p.run("deploy dev --expect-current latest").code(2).told("is not a release");
     p.run("prune dev --expect-current abcd").code(2);
 }
 

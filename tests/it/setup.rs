@@ -86,10 +86,10 @@ fn key_that_is_private_or_none_is_refused() {
     let p = project("pidfile bin/app\n");
     for (file, text, error) in [
         ("private", "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n", "that is a private key"),
-        ("none", "hello\n", "that is not a public key of ssh"),
-        ("empty", "", "that is not a public key of ssh"),
-        ("option", "command=\"id\" ssh-ed25519 AAAA\n", "that is not a public key of ssh"),
-        ("cut", "ssh-ed25519 AAAA'$(id)'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n", "that is not a public key of ssh"),
+        ("none", "hello\n", "--key is not an ssh public key"),
+        ("empty", "", "--key is not an ssh public key"),
+        ("option", "command=\"id\" ssh-ed25519 AAAA\n", "--key is not an ssh public key"),
+        ("cut", "ssh-ed25519 AAAA'$(id)'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n", "--key is not an ssh public key"),
     ] {
         p.write(file, text);
         p.run(&format!("setup dev --key {file}")).fails(2, error, "--key deploy_key.pub");

@@ -76,7 +76,7 @@ fn tokens_that_are_of_no_use() {
         account::vars(&[("CIRCLE_HOST", &account.server.url()), ("CIRCLE_TOKEN", token), ("CIRCLE_PROJECT_SLUG", slug)])
     };
     let new = "https://app.circleci.com/settings/user/tokens";
-    broken(&p, "doctor", "token: CIRCLE_TOKEN is not set, and releases are handed over by the API", new);
+    broken(&p, "doctor", "token: CIRCLE_TOKEN is not set, but the handoff uses the API", new);
     for (token, slug, says, hint) in [
         ("", SLUG, "CIRCLE_TOKEN is not set", new),
         ("CCIPRJ_0123456789abcdef", SLUG, "holds a project token", new),

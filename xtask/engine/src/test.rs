@@ -1,4 +1,4 @@
-//! `test`: everything that has to hold before a commit is worth building, in one command for laptops and CI.
+//! `test`: runs all checks, on laptops and in CI.
 
 mod failures;
 pub mod groups;
@@ -23,40 +23,40 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How many tests run side by side.
+/// The number of parallel tests.
 const THREADS: &str = "RUST_TEST_THREADS";
-/// Tests that need Python's validator of CircleCI configs find it here.
+/// The path of Python's validator of CircleCI configs, for tests.
 pub const CHECK_JSONSCHEMA: &str = "GANGPLANK_CHECK_JSONSCHEMA";
-/// The seed of tests that draw a sample of many cases.
+/// The seed of randomized tests.
 pub const SEED: &str = "GANGPLANK_TEST_SEED";
-/// How many of the slowest tests are shown.
+/// The number of slowest tests shown.
 const SLOWEST: usize = 10;
-/// A test that is faster than this is not slow.
+/// A faster test is not listed as slow.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// What to run.
+/// The options of the command.
 #[derive(Debug, Default)]
 pub struct Options<'a> {
-    /// Without the end-to-end tests, documentation, and features that the project does not use.
+    /// Skip the end-to-end tests, documentation, and features that the project does not use.
     pub quick: bool,
-    /// Groups too: `Some` of no names is the default checks and then all groups, `Some` of names is these groups alone.
+    /// Groups: `Some` without names means the default checks and all groups, `Some` with names only these groups.
     pub all: Option<&'a [String]>,
-    /// After the default checks, as many groups as fit into so many minutes.
+    /// After the default checks, as many groups as fit into this many minutes.
     pub rotate: Option<u32>,
-    /// Run tests that failed once more, alone; those that pass then are reported as flaky.
+    /// Retry failed tests alone; those that then pass are reported as flaky.
     pub retry: bool,
     /// Arguments for the test harness.
     pub args: &'a [String],
 }
 
-/// What `test` answers.
+/// The result of `test`.
 #[derive(Debug, Serialize)]
 pub struct Tested {
     /// Each check, with its wall time.
     pub checks: Vec<Checked>,
     /// The slowest tests, slowest first.
     pub slowest: Vec<Slow>,
-    /// What was skipped, and why.
+    /// Skipped tests, with the reason.
     pub skipped: Vec<String>,
     /// Tests that failed and then passed alone.
     pub flaky: Vec<String>,
@@ -76,11 +76,7 @@ pub fn test(ctx: &Context, project: &Project, options: &Options) -> Result<Teste
     let mut run = Run::new(ctx, options);
     let (groups, left) = run.groups()?;
     if !groups.is_empty() {
-        ctx.note(format!(
-            "groups of tests in this run: {}; left out: {}",
-            groups::names(&groups),
-            groups::names(&left)
-        ));
+        ctx.note(format!("groups of tests in this run: {}; skipped: {}", groups::names(&groups), groups::names(&left)));
     }
     if options.all.is_none_or(<[_]>::is_empty) {
         run.default_checks(project)?;
@@ -91,28 +87,28 @@ pub fn test(ctx: &Context, project: &Project, options: &Options) -> Result<Teste
     Ok(run.end(&left))
 }
 
-/// The tests that `test` leaves out, by group.
+/// The tests that `test` skips by default, by group.
 pub fn list(ctx: &Context) -> Result<Vec<Grouped>> {
     if !is_engines_own(ctx) {
-        return usage("this project has no groups of tests").hint("cargo xtask test").err();
+        return usage("this project has no groups of tests").hint("run `cargo xtask test`").err();
     }
     let words = [&["test", "--quiet"][..], END_TO_END, &["--", "--ignored", "--list"]].concat();
     groups::sort(GROUPS, &ctx.read(ctx.cargo(&words))?)
 }
 
-/// How cargo names the end-to-end tests of this repository.
-/// With the whole workspace, so that features of dependencies are those of the default run and nothing compiles twice.
+/// The cargo arguments for the end-to-end tests of this repository. With the whole workspace, so that features match
+/// the default run and nothing compiles twice.
 const END_TO_END: &[&str] = &["--workspace", "--locked", "--all-features", "--test", "it"];
 
-/// One run of the command.
+/// A run of the command.
 struct Run<'a> {
     ctx: &'a Context,
     options: &'a Options<'a>,
-    /// Whether this is the repository of the engine, whose tests need more than those of a project.
+    /// Whether this is the engine's repository, whose tests need more.
     engines: bool,
-    /// Words that say which features and packages of the workspace cargo works on.
+    /// The cargo arguments for features and packages.
     scope: Vec<&'static str>,
-    /// The file of the tests' records.
+    /// The file for records of tests.
     record: PathBuf,
     tested: Tested,
 }
@@ -124,7 +120,7 @@ impl<'a> Run<'a> {
         if engines && !options.quick {
             scope.push("--all-features");
         }
-        // A vendored engine was tested at home, and a project may have features that exclude each other.
+        // A vendored engine is tested in its own repository, and a project's features may exclude each other.
         let is_member = !stands_alone(&ctx.root);
         if !engines && is_member && ctx.root.join("xtask/engine/Cargo.toml").is_file() {
             scope.extend(["--exclude", "gangplank"]);
@@ -135,11 +131,11 @@ impl<'a> Run<'a> {
         Self { ctx, options, engines, scope, record, tested }
     }
 
-    /// The groups to run, and those that are left for another run.
+    /// The groups to run, and the others.
     fn groups(&self) -> Result<(Vec<&'static Group>, Vec<&'static Group>)> {
         match (self.options.all, self.options.rotate) {
             (None, None) => Ok((vec![], GROUPS.iter().filter(|_| self.engines && !self.options.quick).collect())),
-            _ if !self.engines => usage("this project has no groups of tests").hint("cargo xtask test").err(),
+            _ if !self.engines => usage("this project has no groups of tests").hint("run `cargo xtask test`").err(),
             (Some(names), _) => Ok((groups::named(GROUPS, names)?, vec![])),
             (None, Some(minutes)) => Ok(groups::rotation(GROUPS, git::count(self.ctx), minutes)),
         }
@@ -157,7 +153,7 @@ impl<'a> Run<'a> {
         self.check("clippy", || {
             tools::component(ctx, "clippy", "clippy")?;
             let hint = "cargo clippy --workspace --bins --tests --examples shows them again";
-            // A bench may need the nightly compiler; with `--tests` the library is looked at.
+            // Benches may need nightly; `--tests` includes the library.
             let words = ["clippy", "--quiet", "--workspace", "--bins", "--tests", "--examples", "--locked"];
             let deny: &[&str] = if project.ci.deny_warnings { &["--", "--deny", "warnings"] } else { &[] };
             cargo(ctx, &[&words[..], &scope, deny].concat(), &[], hint)
@@ -177,7 +173,7 @@ impl<'a> Run<'a> {
         let mut words = vec!["--workspace", "--locked"];
         words.extend(&scope);
         if quick && !stands_alone(&ctx.root) {
-            // The end-to-end tests are the xtask package's own.
+            // The end-to-end tests belong to the xtask package.
             words.extend(["--exclude", "xtask"]);
         } else if !quick && self.engines {
             tools::install_for_default(ctx);
@@ -203,7 +199,7 @@ impl<'a> Run<'a> {
             command.args(args).env(RECORD, &record).env(THREADS, threads.to_string()).envs(variables.clone());
             command
         };
-        // What comes after a binary that failed has to run as well, before a part of it can be run again.
+        // Later binaries must run too before a failed one is retried.
         let command = harness(if self.options.retry { &["--no-fail-fast"] } else { &[] }, args);
         let before = self.engines.then(Before::look);
         let (started, mut times) = (Instant::now(), Times::new(threads));
@@ -214,7 +210,7 @@ impl<'a> Run<'a> {
                 failures.line(line);
             })?;
             if let (Some(tests), true, false) = (failures.alone(), self.options.retry, code == Some(0)) {
-                ctx.warn(format!("failed, and run once more: {}", tests.join(", ")));
+                ctx.warn(format!("failed, retrying: {}", tests.join(", ")));
                 let exactly = ["--include-ignored", "--exact"].map(str::to_owned);
                 code = ctx.watch(harness(&[], &[&exactly, tests].concat()))?;
                 flaky = tests.to_vec();
@@ -226,16 +222,16 @@ impl<'a> Run<'a> {
             match code {
                 Some(0) if left.is_empty() => Ok(()),
                 Some(0) => CliError::new(Kind::Failed, format!("the tests left {} things behind", left.len()))
-                    .hint("let the test end what it starts, also where it fails; the warnings above name it")
+                    .hint("make the test clean up, also on failure; see the warnings above")
                     .err(),
                 code => CliError::new(Kind::Failed, format!("`cargo test` {}", exit(code)))
-                    .hint("cargo test --workspace NAME runs one test alone")
+                    .hint("run a single test with `cargo test --workspace NAME`")
                     .err(),
             }
         });
         let slowest = times.slowest(SLOWEST, SLOW);
         if ended.is_err() {
-            // There will be no answer to show them.
+            // A failed run has no result that lists them.
             for Slow { test, ms } in &slowest {
                 ctx.note(format!("slow: {test} ({:.1} s)", *ms as f64 / 1000.0));
             }
@@ -255,7 +251,7 @@ impl<'a> Run<'a> {
         }
         let seed = ctx.var(SEED).map(str::to_owned).or_else(|| git::head_sha(ctx));
         if let Some(seed) = seed {
-            ctx.note(format!("samples of many cases are drawn by {SEED}={seed}"));
+            ctx.note(format!("using {SEED}={seed} for random samples"));
             variables.push((SEED, seed));
         }
         variables
@@ -269,29 +265,26 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The answer, after a warning for everything that did not run.
+    /// The result, after warnings for everything skipped.
     fn end(mut self, left: &[&Group]) -> Tested {
         let tested = &mut self.tested;
         tested.slowest.sort_by_key(|slow| std::cmp::Reverse(slow.ms));
         tested.slowest.truncate(SLOWEST);
         if self.options.quick {
-            tested.skipped.push("end-to-end tests: `cargo xtask test` runs them".into());
+            tested.skipped.push("end-to-end tests: run them with `cargo xtask test`".into());
         }
         tested.skipped.extend(Record::read(&self.record).skipped);
         if !left.is_empty() {
-            tested.skipped.push(format!("groups {}: `cargo xtask test --all GROUP` runs one", groups::names(left)));
+            tested.skipped.push(format!("groups {}: run one with `cargo xtask test --all GROUP`", groups::names(left)));
         }
         tested.skipped.iter().for_each(|skipped| self.ctx.warn(format!("skipped: {skipped}")));
-        tested
-            .flaky
-            .iter()
-            .for_each(|test| self.ctx.warn(format!("flaky: {test} failed, and passed when it ran alone")));
+        tested.flaky.iter().for_each(|test| self.ctx.warn(format!("flaky: {test} failed, then passed alone")));
         self.tested
     }
 }
 
-/// How many tests run side by side: as the arguments say, or, in the repository of the engine, two more than there
-/// are cores, because tests wait for hosts and deadlines half of the time.
+/// The number of parallel tests: from the arguments, or, in the engine's repository, two more than cores, because tests
+/// spend half of the time waiting.
 fn threads(ctx: &Context, engines: bool, args: &[String]) -> usize {
     let option = args.iter().position(|arg| arg == "--test-threads").and_then(|at| args.get(at + 1));
     let stated = option.map(String::as_str).or_else(|| args.iter().find_map(|arg| arg.strip_prefix("--test-threads=")));
@@ -300,7 +293,7 @@ fn threads(ctx: &Context, engines: bool, args: &[String]) -> usize {
     stated.or_else(|| ctx.var(THREADS)).and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
-/// Whether this is the repository of the engine.
+/// Whether this is the engine's repository.
 fn is_engines_own(ctx: &Context) -> bool {
     ctx.root.join("tests/it/main.rs").is_file() && ctx.root.join("xtask/engine").is_dir()
 }

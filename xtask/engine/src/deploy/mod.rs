@@ -142,7 +142,7 @@ impl<'ctx> Deployment<'ctx> {
                 && ours != theirs
             {
                 return usage(format!("{} runs a release of {theirs}, not of {ours}", target.url()))
-                    .hint("give each app a directory of its own, in `targets` of xtask/src/main.rs")
+                    .hint("give each app its own directory, in `targets` of xtask/src/main.rs")
                     .err();
             }
             if state.history.unreadable > 0 {
