@@ -207,11 +207,19 @@ fn generate_of_another_pattern_writes_nothing_and_names_the_line() {
 fn a_pattern_without_its_store_and_pointers_that_cannot_be() {
     let mut p = Project::new();
     let store = "store file:store\n";
-    p.run("ci generate").fails(2, "hands over by circleci:workspace", "add \"circleci:workspace\" to `stores`");
-    p.run("ci generate --handoff artifacts").fails(2, "hands over by circleci:artifacts", "add \"circleci:artifacts\"");
-    p.run("ci generate --handoff s3").fails(2, "hands over by s3:// or gs:// or az://", "add \"s3://BUCKET/PREFIX\"");
+    p.run("ci generate").fails(2, "needs the store circleci:workspace", "add \"circleci:workspace\" to `stores`");
+    p.run("ci generate --handoff artifacts").fails(
+        2,
+        "needs the store circleci:artifacts",
+        "add \"circleci:artifacts\"",
+    );
+    p.run("ci generate --handoff s3").fails(2, "needs the store s3:// or gs:// or az://", "add \"s3://BUCKET/PREFIX\"");
     p.change(store, "store circleci:artifacts\n");
-    p.run("ci generate --handoff artifacts").fails(2, "hands over by circleci:workspace", "add \"circleci:workspace\"");
+    p.run("ci generate --handoff artifacts").fails(
+        2,
+        "needs the store circleci:workspace",
+        "add \"circleci:workspace\"",
+    );
     p.change("store circleci:artifacts\n", store);
     p.run("ci generate --handoff nonsense").code(2).told("artifacts");
     for (pointers, what) in [
@@ -271,7 +279,7 @@ fn lint_fails_on_errors_and_names_the_line() {
     let p = Project::new();
     p.run("ci lint").fails(5, "cannot read", "ci generate");
     p.write(".circleci/config.yml", "version: 2.1\njobs: [\n");
-    p.run("ci lint").fails(1, "config.yml", "mend the YAML");
+    p.run("ci lint").fails(1, "config.yml", "fix the YAML");
     let config = "version: 2.1\njobs:\n  a:\n    docker:\n      - image: cimg/base:2026.07\n    steps:\n      - checkout\nworkflows:\n  w:\n    jobs:\n      - a\n      - ghost\n";
     p.write("other.yml", config);
     p.run("ci lint other.yml").code(1).has("line 12: error [undefined-job]").has("1 error");

@@ -1,5 +1,5 @@
-//! CircleCI: one [`pipeline::Pipeline`] value, written as YAML or carried out on this machine, and a linter for what
-//! CircleCI's schema lets through.
+//! CircleCI: one [`pipeline::Pipeline`] value, rendered as YAML or executed on this machine, and a linter for mistakes
+//! that CircleCI's schema accepts.
 
 pub mod approve;
 pub mod follow;

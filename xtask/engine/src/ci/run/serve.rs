@@ -1,4 +1,4 @@
-//! The CircleCI of runs on this machine, kept running for other clients: `ci loopback`.
+//! `ci loopback`: serves the CircleCI API of local runs to other clients.
 
 use super::cloud::Cloud;
 use super::{DIR, alone};
@@ -10,8 +10,8 @@ use crate::git;
 use crate::project::Project;
 use std::time::Duration;
 
-/// Answers API v2 and v1.1 from what `ci run` has left here, until it is interrupted. The first lines on stdout are the
-/// variables by which a client finds it.
+/// Serves API v2 and v1.1 over the state of `ci run` until interrupted. The first lines on stdout are the variables for
+/// a client.
 pub fn serve(ctx: &Context, project: &Project, pipeline: &Pipeline, listener: Listener) -> Result<()> {
     let commit = git::commit(ctx)?;
     let branch = commit.branch.clone().unwrap_or_else(|| project.ci.branch.to_owned());
@@ -22,7 +22,7 @@ pub fn serve(ctx: &Context, project: &Project, pipeline: &Pipeline, listener: Li
         let line = format!("{name}={value}");
         listener(&HostOutput::Line { host: "circleci".into(), column: 0, stream: Stream::Stdout, line });
     }
-    ctx.note("answering until it is interrupted (Ctrl-C)");
+    ctx.note("serving until Ctrl-C");
     while !ctx.interrupted() {
         std::thread::sleep(Duration::from_millis(50));
     }
