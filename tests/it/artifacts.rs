@@ -1,5 +1,4 @@
-//! Releases that are handed over by CircleCI's artifacts: found by commit, checked, and refused where they are not what
-//! was asked for.
+//! Releases in CircleCI's artifacts: found by commit, verified, and refused if they do not match.
 
 mod refused;
 

@@ -12,7 +12,7 @@ fn mode(p: &Project, path: &str, mode: u32) {
     fs::set_permissions(p.path(path), PermissionsExt::from_mode(mode)).unwrap();
 }
 
-/// Root may read and write everything, so what permissions forbid has to be asked as somebody else.
+/// Root may read and write everything, so permissions are tested as another user.
 fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
 }
@@ -89,13 +89,15 @@ fn packages_and_includes_that_are_not_there() {
     p.run("build").fails(2, "leaves the workspace", "below the workspace root");
     p.change("include /etc/passwd\n", "include www/[\n");
     p.run("build").fails(2, "is not a glob", "use `*`");
-    p.change("include www/[\n", "package nobody\n");
+    p.change("include www/[\n", "package missing\n");
     p.write("one/Cargo.toml", "[package]\nname = \"one\"\nversion = \"0.1.0\"\nedition = \"2024\"\n");
     p.write("one/src/lib.rs", "");
     p.write("Cargo.toml", "[workspace]\nmembers = [\"one\"]\nresolver = \"3\"\n");
     p.write("Cargo.lock", "version = 4\n\n[[package]]\nname = \"one\"\nversion = \"0.1.0\"\n");
-    p.run("build").fails(1, "cargo could not build nobody", "cargo build --release").told("did not match any packages");
-    p.change("package nobody\n", "package one\n");
+    p.run("build")
+        .fails(1, "cargo could not build missing", "cargo build --release")
+        .told("did not match any packages");
+    p.change("package missing\n", "package one\n");
     p.run("build").fails(2, "package `one` has no binary", "src/main.rs");
 }
 
@@ -145,15 +147,15 @@ fn a_file_that_cannot_be_read() {
     p.run("build").fails(2, "neither a file, a directory nor a link", "take it out");
     fs::remove_file(p.path("www/socket")).unwrap();
     mode(&p, "www/index.html", 0o000);
-    let ran = if is_root() { as_nobody(&p, "build") } else { Some(p.run("build")) };
+    let ran = if is_root() { as_unprivileged(&p, "build") } else { Some(p.run("build")) };
     match ran {
         Some(ran) => drop(ran.fails(1, "index.html: Permission denied", "make it readable")),
         None => skip("an unreadable file: root can read every file, and setpriv is missing"),
     }
 }
 
-/// Runs a command as the user `nobody`, who then owns the project.
-fn as_nobody(p: &Project, line: &str) -> Option<Ran> {
+/// Runs a command as uid 65534, which then owns the project.
+fn as_unprivileged(p: &Project, line: &str) -> Option<Ran> {
     let root = p.path("");
     let chown = Command::new("chown").args(["-R", "65534:65534"]).arg(&root).status().ok()?;
     let inner = p.command(line);

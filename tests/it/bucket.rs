@@ -99,7 +99,7 @@ fn twenty_writers_for_one_id_and_exactly_one_wins() {
     let wins = std::thread::scope(|scope| {
         let rounds = &rounds;
         let (start, over, url) = (&start, &over, &url);
-        // Whoever looks sees all of a release or nothing of it.
+        // A reader sees the whole release or nothing of it.
         let reader = scope.spawn(move || {
             let (store, mut seen) = (open(ctx, url), 0);
             while !over.load(Ordering::Relaxed) {
@@ -266,7 +266,7 @@ fn a_put_that_is_killed_at_any_request() {
         if !told.load(Ordering::SeqCst) {
             break;
         }
-        // What is left over belongs to nobody, and a prune takes it; or the same command again completes it.
+        // The remains belong to no release, and a prune removes them; or the same command completes the put.
         if at % 2 == 0 {
             p.run(&format!("prune --store {url} --keep 1 --days 0 --yes")).ok();
         }

@@ -373,7 +373,7 @@ fn a_bundle_is_what_its_name_says() {
     let dir = p.path(&format!("target/releases/{id}"));
     let [zst, gz] = ["zst", "gz"].map(|end| format!("shop-{id}.tar.{end}"));
     fs::rename(dir.join(&zst), dir.join(&gz)).unwrap();
-    // As somebody would write them who wants it to be read.
+    // Formatted for a human reader.
     let manifest = p.read(&format!("target/releases/{id}/manifest.json"));
     fs::write(dir.join("manifest.json"), manifest.replace(&zst, &gz)).unwrap();
     let sums = Command::new("sha256sum").args([&gz, "manifest.json"]).current_dir(&dir).output().unwrap();

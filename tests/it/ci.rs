@@ -135,7 +135,7 @@ fn a_job_gets_a_clean_checkout_and_a_failing_one_stops_the_rest() {
     assert!(!job.join("project/target/releases").exists(), "what was not persisted is gone");
 }
 
-/// A project of the article's second kind: workflows that hand over by CircleCI's artifacts.
+/// A project with several workflows that use CircleCI's artifacts.
 fn across_workflows() -> Project {
     let mut p = Project::new();
     p.change("store file:store\n", "store circleci:workspace\nstore circleci:artifacts\nstore s3://builds/shop\n");

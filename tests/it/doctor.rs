@@ -79,7 +79,7 @@ pub fn broken(p: &Project, line: &str, says: &str, hint: &str) -> Ran {
     broken_with(p, line, &[], says, hint)
 }
 
-/// A deploy would work, and somebody is warned of this.
+/// Checks that a deploy would work, with this warning.
 #[track_caller]
 pub fn warned(p: &Project, line: &str, says: &str, hint: &str) -> Ran {
     let ran = run(p, line, &[]).code(0);

@@ -321,7 +321,7 @@ fn a_host_that_joined_later_goes_back_with_the_others() {
     assert_eq!((p.live("srv/dev"), p.live("srv/new")), ("2".into(), "2".into()));
     p.run("rollback dev").ok().told(&format!("it follows the others to {one}"));
     assert_eq!((p.live("srv/dev"), p.live("srv/new")), ("1".into(), "1".into()));
-    // A host that is gone is taken out of the list, and missed by nobody.
+    // A decommissioned host is removed from the list without a warning.
     p.change("target file:srv/dev\n", "");
     p.run("deploy dev").ok();
     assert_eq!(p.live("srv/new"), "2");

@@ -39,7 +39,7 @@ fn the_contract_over_ssh() {
     over_ssh(&fleet);
 }
 
-/// csh reads quotes, newlines and `!` in ways of its own, and many a profile greets whoever comes.
+/// csh parses quotes, newlines and `!` differently, and many profiles print a greeting.
 #[test]
 fn the_contract_with_csh_and_a_profile_that_talks() {
     let Some(csh) = ["/bin/csh", "/usr/bin/csh", "/bin/tcsh"].into_iter().find(|path| Path::new(path).exists()) else {

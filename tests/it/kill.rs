@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-/// A `sh`, first on PATH, that kills whoever runs it at the n-th time: before it does its work, or after.
+/// A `sh`, first on PATH, that kills its caller at the n-th call: before its work, or after.
 const DEADLY_SH: &str = r#"#!/bin/sh
 here=${0%/*}
 case $(cat /proc/$PPID/comm) in

@@ -1,5 +1,5 @@
-//! Owners of locks on machines that nobody can ask: one that is silent for longer than its lease is succeeded, one that
-//! works is not, and one that wakes up too late does nothing more.
+//! Owners of locks on unreachable machines: one that is silent for longer than its lease is taken over from, a working
+//! one is not, and one that wakes up too late does nothing more.
 
 use crate::fleet::hosts::Fleet;
 use crate::parts::ctx;
@@ -26,7 +26,7 @@ fn is_fresh(lock: &Path) -> bool {
     SystemTime::now().duration_since(at).unwrap_or_default() < Duration::from_secs(60)
 }
 
-/// From now on the owner of a lock is on a machine that nobody here knows.
+/// Moves the owner of a lock to an unknown machine.
 fn move_away(lock: &Path) {
     let text = fs::read_to_string(lock).unwrap();
     let mut owner: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -151,7 +151,7 @@ fn renewals(dir: &Path, target: Box<dyn Target + '_>, root: &Path) {
     age(&lock, 500);
     let Lock::Held(seen) = target.holder().unwrap() else { panic!("it is held") };
     assert!((500..530).contains(&seen.seconds_since_renewal.unwrap()), "{seen:?}");
-    // A script of it runs: nobody succeeds, however old the lock is.
+    // A script of it runs: no takeover, however old the lock is.
     let other = Owner::me(&ctx, "another");
     std::thread::scope(|scope| {
         let begun = root.join("begun");

@@ -58,7 +58,7 @@ fn terminal(p: &Project, line: &str, (columns, rows): (usize, usize), vars: &[(&
     let words = [command.get_program()].into_iter().chain(command.get_args());
     let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
     let inner = format!("stty cols {columns} rows {rows}; exec {}", words.join(" "));
-    // Whoever waits for an answer that does not come is ended.
+    // Kills a client that waits for a missing response.
     let mut script = Command::new("timeout");
     script
         .args(["120", "script", "-qec", &inner, "/dev/null"])

@@ -138,7 +138,7 @@ fn nothing_changes_unless_what_is_expected_is_live() {
     p.run(&format!("rollback dev --expect-current {v1}")).fails(8, &format!("{v2} is live"), "cargo xtask status dev");
     p.run(&format!("rollback dev previous --expect-current {v2} --reason '<nil>'")).ok().has(&v1);
     assert!(!p.read("srv/dev/history.jsonl").contains("nil"), "CircleCI's word for no reason is no reason");
-    // One target of two was changed by somebody else.
+    // One target of two was changed by another run.
     p.run("deploy dev --expect-current '<nil>'").ok();
     std::fs::remove_file(p.path("srv/two/current")).unwrap();
     p.run(&format!("rollback dev {v1} --expect-current {v2}")).fails(

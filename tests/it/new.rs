@@ -153,8 +153,8 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
     std::os::unix::fs::symlink("nowhere", at("link")).unwrap();
     for (path, more, what, hint) in [
         ("full", &[][..], "exists and is not empty", "--into DIR"),
-        ("file", &[], "exists and is no directory", "--into DIR"),
-        ("link", &[], "exists and is no directory", "--into DIR"),
+        ("file", &[], "exists and is not a directory", "--into DIR"),
+        ("link", &[], "exists and is not a directory", "--into DIR"),
         ("no/such/shop", &[], "there is no directory", "mkdir -p"),
         ("1shop", &[], "cannot be the name of a crate", "--name"),
         ("shöp", &[], "cannot be the name of a crate", "--name"),
@@ -164,7 +164,7 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
         ("shop", &["--name", "gangplank"], "means something to Rust", "--name my-gangplank"),
         ("shop", &["--target", "ftp://web1/"], "is not the URL of a target", "ssh://USER@HOST/DIR"),
         ("shop", &["--target", "stage=ssh://u@h/srv"], "no env `stage`", "xtask/src/main.rs"),
-        ("shop", &["--bucket", "s3://a/b"], "hand over by a bucket", "--handoff s3"),
+        ("shop", &["--bucket", "s3://a/b"], "--bucket needs the handoff s3", "--handoff s3"),
         ("shop", &["--handoff", "s3", "--bucket", "acme"], "not the URL of a bucket", "s3://BUCKET/PREFIX"),
         ("shop", &["--engine", "cargo"], "no engine `cargo`", "vendor, git=URL,tag=TAG or path=DIR"),
         ("shop", &["--engine", "git=https://x"], "no engine", "git=URL,tag=TAG"),
@@ -180,14 +180,14 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
     assert_eq!(names(dir.path()), ["file", "full", "link"]);
     assert_eq!(names(&at("full")), ["notes"]);
     // Root may write everywhere but here.
-    make(Path::new("/proc/shop"), &[]).fails(1, "cannot write in /proc", "ls -ld /proc");
+    make(Path::new("/proc/shop"), &[]).fails(1, "cannot write to /proc", "ls -ld /proc");
 
-    let nobody = |name: &str| {
+    let anonymous = |name: &str| {
         let mut command = command(&["new", at(name).to_str().unwrap()]);
         command.env_remove("GIT_COMMITTER_NAME").env_remove("GIT_COMMITTER_EMAIL").env("EMAIL", "");
         command
     };
-    let mut unknown = nobody("shop");
+    let mut unknown = anonymous("shop");
     unknown
         .env("GIT_CONFIG_COUNT", "1")
         .env("GIT_CONFIG_KEY_0", "user.useConfigOnly")

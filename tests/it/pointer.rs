@@ -1,4 +1,4 @@
-//! `LATEST_BUILD_NUM`: who may move it, that it never goes back, and that nobody trusts it.
+//! `LATEST_BUILD_NUM`: who may change it, that it never goes backwards, and that readers verify it.
 
 use crate::account::{Account, Built, SLUG, project};
 use crate::project::{Project, eventually};
@@ -31,7 +31,7 @@ fn three_builds_publish_in_every_order() {
             // All three had been built by then, so the newest is named at once.
             assert_eq!(account.pointer().unwrap(), builds[2].job.to_string(), "{order:?}");
         }
-        // Whoever asks for a commit gets that commit, wherever the pointer is.
+        // A commit as selector gets that commit, whatever the pointer.
         for built in &builds {
             let job = account.other_workflow(90, "main", &builds[2].sha);
             let got = p.run_with(&format!("fetch {} --into target/it", built.sha), &job).ok();
@@ -156,7 +156,7 @@ fn what_it_names_is_checked() {
     latest("v1.2").fails(2, "LATEST_BUILD_NUM is `v1.2`, which is no number of a job", "delete the variable");
     account.server.state().expire_artifacts(one.job);
     latest(&one.job.to_string()).fails(5, "LATEST_BUILD_NUM names job", "store_artifacts");
-    // Where nobody gave a pointer, the newest good build is asked for.
+    // Without a pointer, the newest good build is requested.
     p.commit("2");
     let two = account.build(&p, "main");
     let ran = p.run_with("fetch latest --into target/it", &account.laptop()).ok();

@@ -376,7 +376,7 @@ fn a_tcp_check_wants_a_listener() {
     assert_eq!(p.get("dev").unwrap(), "1");
 }
 
-/// The shell of a switch may be killed itself, for want of memory: nobody knows then how far the restart came.
+/// The shell of a switch may be killed, e.g. for lack of memory: the progress of the restart is then unknown.
 #[test]
 fn a_restart_that_is_killed_is_undone() {
     let mut p = Project::new();

@@ -75,7 +75,7 @@ fn what_cannot_be_read_is_left_out_in_silence() {
     assert_eq!(candidates(&p, "dep"), [""; 0]);
 }
 
-/// Somebody at a shell that runs in a terminal.
+/// An interactive shell in a terminal.
 struct Session<'a> {
     p: &'a Project,
     shell: &'a str,
@@ -130,7 +130,7 @@ fn a_session(shell: &str, rc_file: &str, rc: &str, lines: &str) -> Option<()> {
     let ours = p.run(&format!("completions {program}")).ok().stdout;
     p.write("home/ours", &ours);
     p.write(&format!("home/{rc_file}"), &format!("{rc}\n. ~/ours\n{lines}\n"));
-    // Somebody else's xtask: who knows what it does.
+    // Another xtask, with unknown commands.
     p.write("other/xtask/Cargo.toml", "[package]\nname = \"xtask\"\n");
     p.write_program("other/target/debug/xtask", "#!/bin/sh\necho ran >> \"$CALLED\"\n");
     // An xtask that is a workspace of its own, and compiled there.

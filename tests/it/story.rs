@@ -30,7 +30,7 @@ fn from_commit_to_live_and_back() {
     assert!(ran.stderr.contains(&format!("{v2} is live again")), "{}", ran.stderr);
     assert_eq!(p.get("dev").unwrap(), "2");
 
-    // Mended, deployed, and taken back: two rollbacks go back two.
+    // Fixed, deployed, and rolled back: two rollbacks go back two.
     p.write("behavior", "");
     let v4 = p.release("4");
     p.run("deploy dev").ok().says(&format!("dev: {v4} is live\n"));

@@ -70,7 +70,7 @@ pub fn contract(ctx: &Context, dir: &Path, target: &dyn Target, deliver: &dyn Fn
     last_words(ctx, target);
 }
 
-/// Many who want the lock: one gets it, from nobody or from the dead.
+/// Many competitors for a lock, free or of a dead owner: exactly one gets it.
 fn locks(ctx: &Context, target: &dyn Target) {
     let owners: Vec<_> = (0..8).map(|n| Owner::me(ctx, format!("deploy {n}"))).collect();
     let wins = |got: Vec<Lock>| got.iter().filter(|lock| **lock == Lock::Free).count();
@@ -90,20 +90,20 @@ fn locks(ctx: &Context, target: &dyn Target) {
             tries.into_iter().map(|lock| lock.join().unwrap()).collect()
         });
         assert_eq!(wins(got), 1, "taking over, round {round}");
-        let Lock::Held(winner) = target.state().unwrap().lock else { panic!("nobody has it") };
+        let Lock::Held(winner) = target.state().unwrap().lock else { panic!("the lock is free") };
         assert!(owners.contains(&winner));
         target.unlock(None).unwrap();
         successor_died(ctx, target, &owners);
     }
 }
 
-/// The last script of the dead still runs on the host: nobody takes over before it has ended.
+/// The last script of a dead owner still runs on the host: no takeover before it has ended.
 fn last_words(ctx: &Context, target: &dyn Target) {
     let (gone, me) = (dead(&Owner::me(ctx, "killed")), Owner::me(ctx, "next"));
     target.lock(&gone).unwrap();
     let mark = gangplank::machine::mark(&gone.token);
     let run = |text: String| assert!(target.run(&Script::new(text, String::new())).unwrap().ok());
-    // It works until it is told to end, or somebody has forgotten it.
+    // It runs until it is told to end, or a time limit.
     let busy = format!("{}/busy", script::quote(target.root()));
     let work = "n=0; while [ -e \"$1\" ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n + 1)); done";
     let mark = script::quote(&mark);

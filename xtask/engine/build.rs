@@ -1,14 +1,14 @@
-//! Lists the files of which `cargo xtask new` makes projects, for the feature `new` to compile in.
+//! Lists the template files of `cargo xtask new`, which the feature `new` compiles in.
 //!
-//! In this engine's own repository they are the repository's own, so there is no second copy that could differ. A project
-//! that was made has changed its app since; there they lie, as they were, in `template/` beside this script.
+//! In the engine's repository these are the repository's own files, so there is no second copy. A generated project may
+//! have changed them, so its vendored engine has the originals in `template/` beside this script.
 
 use std::env;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What a new project starts from, as the repository has it.
+/// The template of a new project, in the repository.
 const TEMPLATE: &[&str] = &[
     ".cargo/config.toml",
     ".gitignore",
@@ -22,10 +22,10 @@ const TEMPLATE: &[&str] = &[
     "xtask/src",
 ];
 
-/// What lies with a vendored engine, and in the root of the repository.
+/// Files beside a vendored engine, and in the root of the repository.
 const BESIDE: &[&str] = &["ARCHITECTURE.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "docs", "rustfmt.toml"];
 
-/// What lies in the engine's directory everywhere.
+/// Files in the engine's directory everywhere.
 const ENGINE: &[&str] = &["Cargo.toml", "build.rs", "src"];
 
 fn main() {
@@ -77,7 +77,7 @@ fn walk(dir: &Path, name: &str, files: &mut Vec<(String, PathBuf)>) {
     }
     for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
         let entry = entry.file_name().to_string_lossy().into_owned();
-        // What editors leave.
+        // Backup files of editors.
         if !["~", ".orig", ".swp"].iter().any(|end| entry.ends_with(end)) {
             walk(dir, &format!("{name}/{entry}"), files);
         }

@@ -25,7 +25,7 @@ fn a_bucket_that_is_well_keeps_nothing_of_it() {
     assert!(checks(&ran, "ok").iter().any(|it| it.contains("locks/shop/dev.json (free)")), "{}", ran.stdout);
     assert_eq!(keys(&ceph.vars(), &url), [""; 0]);
     run(&p, "doctor --ci", &[]).code(0).told(&format!("asking {url}"));
-    // Whoever may not remove leaves what a put leaves, and does so once.
+    // Without the permission to remove, the doctor leaves what a put leaves, once.
     let denied = || {
         let body = "<Error><Code>AccessDenied</Code></Error>";
         let length = body.len();

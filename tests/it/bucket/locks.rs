@@ -97,7 +97,7 @@ fn the_lock_of_a_job_that_has_ended_is_taken_over() {
     p.run_with("lock status dev", &laptop).ok().has("locks/shop/dev.json").has("bob since");
     p.run_with("unlock dev", &laptop).fails(6, "nothing says that it is gone", "--force");
     account.end(&workflow, &id, JobStatus::Canceled);
-    // Without a token nobody can ask.
+    // Without a token the job's status is unknown.
     p.run("deploy dev").fails(6, "is locked by bob", hint);
     p.run_with("lock status dev", &laptop).ok().has(&format!("CircleCI says that job {job} has ended"));
     p.run_with("deploy dev", &laptop).ok().told(&format!("CircleCI says that job {job} has ended"));
@@ -127,7 +127,7 @@ fn a_deploy_that_was_killed_on_this_machine_is_taken_over() {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, serde_json::to_vec(&dead(&Owner::me(&ctx, "deploy"))).unwrap()).unwrap();
     p.run("deploy dev").ok().told("taking over the lock");
-    // What nobody wrote is nobody's, and only --force removes it.
+    // An unreadable lock has no owner, and only --force removes it.
     fs::write(&path, "?").unwrap();
     p.run("deploy dev").fails(6, "unknown owner", "--force");
     p.run("unlock dev --force").ok();

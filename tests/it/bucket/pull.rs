@@ -1,4 +1,4 @@
-//! Hosts that fetch releases themselves: the job never has the bundle, and nobody sees the URL.
+//! Hosts download releases themselves: the job never has the bundle, and the URL is never printed.
 
 use crate::bucket::server::{Fate, Proxy, ceph, fresh_url, with};
 use crate::bucket::{leaked, open, project};

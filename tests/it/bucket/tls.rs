@@ -74,7 +74,7 @@ fn put_with_ca_bundle_trusts_the_certificates_in_it() {
     for (name, value) in [
         ("AWS_ACCESS_KEY_ID", ""),
         ("AWS_SECRET_ACCESS_KEY", ""),
-        ("AWS_ROLE_ARN", "arn:aws:iam:::role/nobody"),
+        ("AWS_ROLE_ARN", "arn:aws:iam:::role/missing"),
         ("CIRCLE_OIDC_TOKEN_V2", "sesame.open.now"),
         ("AWS_ENDPOINT_URL_STS", &format!("https://localhost:{}", nginx.port)),
     ] {

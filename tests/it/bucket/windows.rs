@@ -153,7 +153,7 @@ fn a_manifest_without_its_bundle_says_so() {
     let error = store.get(one.id(), &dir.path().join("got")).unwrap_err();
     assert_eq!(kind_of(&error), Kind::Verification, "{error:#}");
     assert!(error.to_string().contains("its bundle is gone"), "{error:#}");
-    assert_eq!(store.put(&one).unwrap(), Put::AlreadyThere, "and a put mends it");
+    assert_eq!(store.put(&one).unwrap(), Put::AlreadyThere, "and a put repairs it");
     store.get(one.id(), &dir.path().join("got")).unwrap();
 }
 
@@ -174,7 +174,7 @@ fn no_variable_means_another_bucket() {
     }
 }
 
-/// A lock from which somebody else takes over first, and dies; or whose answer to being taken is lost.
+/// A lock that another run takes over first, and dies; or whose answer to a takeover is lost.
 struct Racy<'a> {
     inner: &'a dyn Lockable,
     other: Option<Owner>,
@@ -268,7 +268,7 @@ fn what_nobody_here_knows_of_is_not_pruned() {
     let p = project_in(dir.path());
     let one = p.release("1");
     p.run("put").ok();
-    // Nothing is here, and nobody was told: perhaps it all runs on another machine.
+    // Nothing is deployed here and nothing recorded, so another machine may run it.
     p.run(PRUNE).fails(1, "cannot determine what dev runs", "after a deploy to dev");
     fs::create_dir_all(p.path("srv/prod")).unwrap();
     p.run("deploy dev").ok();
@@ -285,7 +285,7 @@ fn what_nobody_here_knows_of_is_not_pruned() {
     fs::create_dir_all(p.path("srv/dev")).unwrap();
     p.run(PRUNE).ok().has(&format!("keep    {one}  needed by review-7"));
     fs::write(live.join("review-7.jsonl"), "?\n").unwrap();
-    p.run(PRUNE).fails(7, "review-7.jsonl: 1 line(s) are not valid records", "mend or remove");
+    p.run(PRUNE).fails(7, "review-7.jsonl: 1 line(s) are not valid records", "fix or remove");
     assert!(stored(dir.path(), &one));
 }
 

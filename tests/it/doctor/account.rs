@@ -96,7 +96,7 @@ fn tokens_that_are_of_no_use() {
         let well = checks(&ran, "ok").iter().any(|it| it.contains("token ("));
         assert_eq!(well, token == TOKEN, "a token that is well is said to be: {}", ran.stdout);
     }
-    // Who hands over otherwise needs none.
+    // Other handoffs need no token.
     p.change("handoff artifacts\n", "");
     p.run("ci generate").ok();
     p.commit("workspace");
@@ -143,7 +143,7 @@ fn a_job_asks_only_what_it_can_know() {
     p.commit("far");
     let ran = run(&p, "doctor --ci", &[]).code(0);
     assert!(ran.stdout.ends_with("\na pipeline would work\n") && !ran.stdout.contains("nowhere"), "{}", ran.stdout);
-    assert_eq!(ran.stderr, "", "nobody is asked");
+    assert_eq!(ran.stderr, "", "no request");
     let project_token = account::vars(&[("CIRCLE_TOKEN", "CCIPRJ_0123456789abcdef")]);
     broken_with(&p, "doctor --ci", &project_token, "holds a project token", "make a personal API token");
     p.change("target ssh://nowhere.invalid/srv/dev", "target ssh:nonsense");

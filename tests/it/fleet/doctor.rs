@@ -1,4 +1,4 @@
-//! Hosts that would fail a deploy, each in its own way: the doctor says which, and how to mend it.
+//! Hosts that would fail a deploy, each in its own way: the doctor reports the problem and its fix.
 
 use super::hosts::Fleet;
 use crate::doctor::{broken, checks, programs_without, run, warned};
@@ -117,19 +117,18 @@ fn a_directory_that_the_login_may_not_write() {
     if !rustix_is_root() {
         return crate::record::skip("a login that may not write: only root can become another user");
     }
-    let nobody =
-        "ForceCommand exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -c \"$SSH_ORIGINAL_COMMAND\"\n";
-    let Some(fleet) = Fleet::with(1, |_| nobody.into()) else { return };
+    let daemon = "ForceCommand exec setpriv --reuid=1 --regid=1 --clear-groups sh -c \"$SSH_ORIGINAL_COMMAND\"\n";
+    let Some(fleet) = Fleet::with(1, |_| daemon.into()) else { return };
     let p = project(&fleet, 1);
     // Others cannot even look into a temporary directory.
     broken(&p, "doctor dev", "may not write", "as root of that host: `mkdir -p ");
     fs::set_permissions(fleet.file("."), PermissionsExt::from_mode(0o755)).unwrap();
     let (app, srv) = (fleet.srv(0).join("app"), fleet.srv(0));
-    broken(&p, "doctor dev", &format!("may not write {}", srv.display()), &format!("chown nobody {}`", app.display()));
+    broken(&p, "doctor dev", &format!("may not write {}", srv.display()), &format!("chown daemon {}`", app.display()));
     fs::create_dir_all(app.join("releases")).unwrap();
-    std::os::unix::fs::chown(&app, Some(65534), None).unwrap();
-    broken(&p, "doctor dev", "app/releases", &format!("chown -R nobody {}`", app.display()));
-    std::os::unix::fs::chown(app.join("releases"), Some(65534), None).unwrap();
+    std::os::unix::fs::chown(&app, Some(1), None).unwrap();
+    broken(&p, "doctor dev", "app/releases", &format!("chown -R daemon {}`", app.display()));
+    std::os::unix::fs::chown(app.join("releases"), Some(1), None).unwrap();
     run(&p, "doctor dev", &[]).code(0);
 }
 

@@ -233,7 +233,7 @@ fn ctrl_c_ends_the_command_on_every_host() {
         }
         eventually("it is gone", || running(&sleep).is_empty());
     }
-    // What it leaves behind is its own, and holds nobody up.
+    // A background process survives, and blocks nothing.
     let ran = p.run("exec dev --host fleet0 -- sh -c 'sleep 3600 & echo $!'").ok();
     let ended = std::process::Command::new("kill").arg(ran.stdout.trim()).status().unwrap();
     assert!(ended.success(), "it ran on, and we did not wait for it");

@@ -77,7 +77,8 @@ fn deliver(compiled: &Compiled, at: &Path, binaries: &[&str]) {
     git(at, &format!("clone --quiet . {}", clone.display()));
     let dir = &*clone;
     let _ended = Ended(clone.clone());
-    // The first as in this workspace, so that what it has compiled will do; the others because nobody runs it.
+    // The first with this workspace's profile, to reuse compiled crates; the others faster to compile, because they are
+    // not run.
     let quick = [("DEV_DEBUG", "line-tables-only"), ("RELEASE_LTO", "off"), ("RELEASE_OPT_LEVEL", "0")];
     let mut vars = ports().to_vec();
     let names_of = quick.map(|(key, value)| (format!("CARGO_PROFILE_{key}"), value.to_owned()));
@@ -149,7 +150,7 @@ fn scripts_and_a_config_are_read_and_kept() {
     let main = fs::read_to_string(at.join("xtask/src/main.rs")).unwrap();
     assert!(main.contains(r#"include: &["static"]"#) && main.contains("ssh://deploy@web1/srv/web"), "{main}");
     // Again: it has an xtask now.
-    adopt(&at, &[]).fails(2, "has an xtask of ours already", "--upgrade");
+    adopt(&at, &[]).fails(2, "already has an xtask of Gangplank", "--upgrade");
 }
 
 #[test]
@@ -194,7 +195,7 @@ fn what_is_in_the_way_is_named_and_nothing_is_changed() {
                 fs::create_dir_all(at.join("xtask/src")).unwrap();
                 fs::write(at.join("xtask/src/main.rs"), "fn main() {}\n").unwrap();
             },
-            "is an xtask already",
+            "is already an xtask",
             "rename",
         ),
         (
@@ -291,7 +292,7 @@ fn what_is_theirs_stays_theirs() {
         .unwrap();
     fs::write(at.join("xtask/src/main.rs"), "fn main() { /* gangplank::main( */ }\n").unwrap();
     for more in [&["--dry-run"][..], &[]] {
-        adopt(&at, more).fails(2, "is an xtask already", "rename");
+        adopt(&at, more).fails(2, "is already an xtask", "rename");
         assert!(at.join("xtask/src/main.rs").exists());
     }
 

@@ -1,8 +1,8 @@
-//! `bench`: how we compare with what others do, measured side by side on this machine. Numbers from another day or
-//! another machine say nothing, so nobody has to believe ours: the command measures anew.
+//! `bench`: compares with other tools, side by side on this machine. Results of other machines or days are not
+//! comparable, so the command always measures.
 //!
-//! A bench is a module with peers and a report, a word in `cli`, and a table in `report::bench`. `race` has the part that
-//! all of them share but the one with hosts.
+//! A bench is a module with peers and a report, a value in `cli`, and a table in `report::bench`. `race` has the common
+//! part of all benches except the one with hosts.
 
 pub mod compare;
 pub mod figures;
@@ -46,7 +46,7 @@ impl Options {
         own.into_iter().chain(self.workloads.iter().map(|dir| Some(dir.as_path())))
     }
 
-    /// Refuses a peer that this bench does not meet: nobody would be compared with.
+    /// Fails for a peer that this bench does not have.
     fn check_against(&self, bench: &str, peers: impl Iterator<Item = &'static str>) -> Result<()> {
         let peers: Vec<_> = peers.collect();
         match self.against.iter().find(|name| !peers.contains(&name.as_str())) {

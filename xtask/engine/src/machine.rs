@@ -170,7 +170,7 @@ pub fn person(ctx: &Context) -> String {
     if ctx.in_ci() {
         return ctx.var("CIRCLE_USERNAME").unwrap_or("circleci").to_owned();
     }
-    format!("{}@{}", ctx.var("USER").or(ctx.var("LOGNAME")).unwrap_or("somebody"), hostname())
+    format!("{}@{}", ctx.var("USER").or(ctx.var("LOGNAME")).unwrap_or("unknown"), hostname())
 }
 
 /// The CircleCI job of this process.

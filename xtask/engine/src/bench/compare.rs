@@ -118,7 +118,7 @@ impl Compare<'_> {
             if self.alike && ours[0].bytes != theirs[0].bytes {
                 let (ours, theirs) = (ours[0].bytes, theirs[0].bytes);
                 return verification(format!("{} made {theirs} bytes where ours made {ours}", peer.name))
-                    .hint("leave it out with --against, or mend its script in bench/files.rs")
+                    .hint("skip it with --against, or fix its script in bench/files.rs")
                     .err();
             }
             let Some(comparison) = compare(ours, theirs) else { continue };
@@ -133,11 +133,11 @@ impl Baseline<'_> {
         let what = || format!("cannot write into {}", scratch.display());
         let hint = || "TMPDIR names another place".to_owned();
         if let Some(made) = self.makes.as_deref().filter(|made| made.exists()) {
-            // Nothing is removed before everybody is done: for minutes ext4 steps over the number of each file that was,
-            // one by one, whenever somebody makes a new one.
+            // Nothing is removed before the end: ext4 would skip the numbers of removed files one by one for each new
+            // file.
             fs::rename(made, release::scratch(scratch, "done")).with_hint(Kind::Failed, what, hint)?;
         }
-        // NoSink pays for what the run before has left to write.
+        // Flush first, so that a run does not pay for pending writes of the one before.
         ctx.read(Command::new("sync"))?;
         let took = time(ctx, self.name, (self.command)(), &scratch.join("log"))?;
         let bytes = self.makes.as_deref().map_or(Ok(0), size_of).with_hint(Kind::Failed, what, hint)?;
@@ -145,7 +145,7 @@ impl Baseline<'_> {
     }
 }
 
-/// Runs what somebody types to its good end; what it prints goes into `log`.
+/// Measures a command, which must succeed; its output goes to `log`.
 pub fn time(ctx: &Context, name: &str, command: Command, log: &Path) -> Result<Measured> {
     let what = || format!("cannot write {}", log.display());
     let output = File::create(log).with_hint(Kind::Failed, what, || "check free space: `df -h`".into())?;
@@ -157,7 +157,7 @@ pub fn time(ctx: &Context, name: &str, command: Command, log: &Path) -> Result<M
     }
     if !took.status.success() {
         return failed(format!("{name} {}: {}", exit(took.status.code()), last_words(log)))
-            .hint("mend it, or choose whom to compare with: --against NAME")
+            .hint("fix it, or choose other tools with --against NAME")
             .err();
     }
     Ok(took)

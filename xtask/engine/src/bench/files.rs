@@ -66,8 +66,7 @@ cd \"$OUT\"; sha256sum -c --status \"$PACKED/files.sum\"",
 const PACK: &str = "tar -czf \"$OUT/b.tar.gz\" -C \"$TREE\" .; cd \"$OUT\"; sha256sum b.tar.gz > b.sum
 cd \"$TREE\"; find . -type f -print0 | sort -z | xargs -0 sha256sum > \"$OUT/files.sum\"";
 
-/// Seals the directory `payload` of a checkout. A command of its own because a project is compiled into an xtask, and
-/// nobody can type this one.
+/// Seals the directory `payload` of a checkout. A hidden command, because the project is compiled into the xtask.
 pub fn seal(ctx: &Context, compression: Compression) -> Result<Built> {
     build::build(ctx, &App { name: "bench", include: &[PAYLOAD], generated: &[PAYLOAD], compression, ..App::DEFAULT })
 }

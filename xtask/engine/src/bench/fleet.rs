@@ -45,7 +45,7 @@ pub struct Report {
     pub hosts: usize,
     /// How many rounds.
     pub rounds: usize,
-    /// Cores of this machine, which the hosts share with whoever deploys.
+    /// Cores of this machine, shared by all hosts and the deploy.
     pub cpus: usize,
     /// A comparison for each workload, delay, release and peer.
     pub rows: Vec<Row>,
@@ -77,7 +77,7 @@ pub fn fleet(ctx: &Context, options: &Options) -> Result<Report> {
         baselines::peers(&options.against, &is_there).partition(|(_, there)| *there);
     let missing: Vec<_> = missing.iter().map(|(peer, _)| Missing { peer: peer.name, install: peer.install }).collect();
     if present.is_empty() {
-        return usage("nobody to compare with is installed").hint(missing[0].install).err();
+        return usage("no tool to compare with is installed").hint(missing[0].install).err();
     }
     let peers: Vec<_> = present.into_iter().map(|(peer, _)| peer).collect();
     let scratch = Scratch(private_dir(ctx)?);
@@ -102,8 +102,8 @@ pub fn fleet(ctx: &Context, options: &Options) -> Result<Report> {
     Ok(Report { bench: "fleet", hosts: options.hosts, rounds: options.rounds, cpus: super::cpus(), rows, missing })
 }
 
-/// The deploy that is measured: of a release of the checkout to these targets, without a service. It is a command of its
-/// own because a project is compiled into an xtask, and nobody can type this one.
+/// The measured deploy: a release of the checkout to these targets, without a service. A hidden command, because the
+/// project is compiled into the xtask.
 pub fn deploy(ctx: &Context, release: &Selector, targets: &[String]) -> Result<Outcome> {
     let targets: Vec<&'static str> = targets.iter().map(|target| &*target.clone().leak()).collect();
     let env = Env { name: "fleet", targets: targets.leak(), strategy: Strategy::All, ..Env::DEFAULT };
@@ -164,7 +164,7 @@ impl Scenario<'_> {
         Ok(rows)
     }
 
-    /// Removes what a baseline has on the hosts.
+    /// Removes a baseline's files from the hosts.
     fn forget(&self, name: &str) -> Result<()> {
         for host in &self.fleet.names {
             let root = self.fleet.root(host, name);
@@ -172,13 +172,13 @@ impl Scenario<'_> {
             removed.with_hint(
                 Kind::Failed,
                 || format!("cannot remove {}", root.display()),
-                || "look who still writes there".into(),
+                || "check which process still writes there".into(),
             )?;
         }
         Ok(())
     }
 
-    /// Deploys the first or the second release, and looks whether it came.
+    /// Deploys the first or the second release, and verifies it.
     fn measure(&self, baseline: Option<&Peer>, n: usize) -> Result<Figures> {
         let name = baseline.map_or(OURS, |peer| peer.name);
         let log = self.scratch.join("log");
@@ -187,7 +187,7 @@ impl Scenario<'_> {
             Some(peer) => self.theirs(peer, n),
         };
         self.clean(&mut command);
-        // NoSink pays for what the run before has left to write.
+        // Flush first, so that a run does not pay for pending writes of the one before.
         self.ctx.read(Command::new("sync"))?;
         self.fleet.network.set_delay(self.delay_ms);
         self.fleet.network.take_bytes();
@@ -223,7 +223,7 @@ impl Scenario<'_> {
         command
     }
 
-    /// The environment of whoever runs the bench, but as at a terminal, and with an ssh that knows the hosts.
+    /// The environment of this process, as on a terminal, and with an ssh that knows the hosts.
     fn clean(&self, command: &mut Command) {
         let ours = [var::HOME, var::WORKSPACE, var::BUCKETS];
         for name in self.ctx.vars().keys() {
@@ -235,7 +235,7 @@ impl Scenario<'_> {
         command.env("PATH", format!("{}:{path}", self.fleet.dir.join("bin").display()));
     }
 
-    /// Whether every host has the right bytes at `current`.
+    /// Verifies the bytes at `current` on every host.
     fn verify(&self, name: &str, version: &Version, log: &Path) -> Result<()> {
         let (path, want) = &version.changed;
         for host in &self.fleet.names {
@@ -243,18 +243,17 @@ impl Scenario<'_> {
             let found = File::open(&file).and_then(|mut file| digest::of_reader(&mut file));
             let reason = match found {
                 Ok((found, _)) if found == *want => continue,
-                Ok(_) => "it has other bytes".to_owned(),
+                Ok(_) => "its bytes differ".to_owned(),
                 Err(error) => error.to_string(),
             };
             let (file, said) = (file.display(), last_words(log));
-            return verification(format!("{name} said that it had deployed, but on {host} {file}: {reason}\n{said}"))
-                .hint("leave it out with --against, or mend its script in bench/fleet/baselines")
+            return verification(format!("{name} succeeded, but on {host} {file}: {reason}\n{said}"))
+                .hint("skip it with --against, or fix its script in bench/fleet/baselines")
                 .err();
         }
         Ok(())
     }
 }
 
-/// The end of what a baseline printed.
-/// The words for a first release and for a small change.
+/// The end of a baseline's output.
 const RELEASES: [&str; 2] = ["first", "change"];

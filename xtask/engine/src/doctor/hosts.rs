@@ -296,7 +296,7 @@ fn directory(it: &Examined, host: &HostCheck) -> Check {
         None if it.found == host.root => Check::ok("directory", "writable"),
         None => Check::ok("directory", "will be created"),
         Some(path) => {
-            let mend = if it.found == host.root {
+            let fix = if it.found == host.root {
                 format!("chown -R {login} {root}")
             } else {
                 format!("mkdir -p {root} && chown {login} {root}")
@@ -305,7 +305,7 @@ fn directory(it: &Examined, host: &HostCheck) -> Check {
                 "directory",
                 format!("{login} may not write {path}"),
                 format!(
-                    "as root of {place}: `{mend}`; if that does not help, check with `mount` whether the disk is read-only"
+                    "as root of {place}: `{fix}`; if that does not help, check with `mount` whether the disk is read-only"
                 ),
             )
         }

@@ -106,7 +106,7 @@ new=.lock.{token}; trap 'rm -f \"$new\"' 0; cat > \"$new\"; flush \"$new\"
 {EMPTY_LOCK}for try in 1 2 3 4 5 6 7 8 9; do
   if [ -d .lock ]; then echo held; echo 'a directory'; exit 0; fi
   if said=$(ln \"$new\" .lock 2>&1); then echo acquired; exit 0; fi
-  # Between the two somebody may have given it up: then it is worth another try.
+  # The lock may have been released in between: try again.
   if owner=$(cat .lock 2>/dev/null); then echo \"held $(seconds_since_renewal)\"; printf '%s\\n' \"$owner\"; exit 0; fi
   if [ -L .lock ]; then echo held; echo 'a link to nothing'; exit 0; fi
 done

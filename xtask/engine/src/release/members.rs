@@ -440,7 +440,7 @@ mod tests {
             let next = |at: usize| at + length(row[at..].first_chunk().unwrap()).unwrap().1;
             let begins: Vec<_> =
                 std::iter::successors(Some(0), |&at| Some(next(at)).filter(|at| *at < row.len())).collect();
-            // All but the digests, which only whoever looks for a block reads.
+            // All but the digests, which are read only to find a block.
             let read = |at: &usize| !begins.iter().any(|begin| (begin + START + 8..begin + HEADER).contains(at));
             let some = (0..row.len()).step_by(row.len() / 97).chain(0..HEADER).chain(row.len() - 8..row.len());
             for at in some.filter(read) {

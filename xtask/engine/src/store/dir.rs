@@ -151,7 +151,7 @@ impl Store for DirStore<'_> {
 
     fn newest(&self, most: usize) -> Result<Vec<Head>> {
         let ids = self.ids()?;
-        Ok(self.aloud(ids.iter().map(|id| self.head(id))).take(most).collect())
+        Ok(self.with_warnings(ids.iter().map(|id| self.head(id))).take(most).collect())
     }
 
     // Ids contain commit and time, so a lookup does not read all manifests.
@@ -186,10 +186,10 @@ impl DirStore<'_> {
 
     /// Reads their manifests lazily; unreadable ones are skipped with a warning.
     fn read<'a>(&'a self, ids: &'a [ReleaseId]) -> impl Iterator<Item = Manifest> + 'a {
-        self.aloud(ids.iter().map(|id| Release::read_manifest(&self.dir.join(id.as_str()))))
+        self.with_warnings(ids.iter().map(|id| Release::read_manifest(&self.dir.join(id.as_str()))))
     }
 
-    fn aloud<'a, T: 'a>(&'a self, read: impl Iterator<Item = Result<T>> + 'a) -> impl Iterator<Item = T> + 'a {
+    fn with_warnings<'a, T: 'a>(&'a self, read: impl Iterator<Item = Result<T>> + 'a) -> impl Iterator<Item = T> + 'a {
         read.filter_map(|read| {
             read.map_err(|error| self.ctx.warn(format!("skipped an unreadable release: {error:#}"))).ok()
         })

@@ -88,7 +88,7 @@ fn operator(owner: &str, key: &Node, value: &Node, report: &mut Report) {
     let fault = match name {
         "and" | "or" | "equal" if value.text().is_some_and(text::is_open) => None,
         "and" | "or" | "equal" if value.items().is_empty() => Some(format!("`{name}` that is not a list of values")),
-        "matches" if value.get("handoff").is_none() || value.get("value").is_none() => {
+        "matches" if value.get("pattern").is_none() || value.get("value").is_none() => {
             Some("`matches` without both `pattern` and `value`".to_owned())
         }
         _ if OPERATORS.contains(&name) => None,

@@ -1,7 +1,7 @@
-//! Builds the [`Model`] from the YAML tree: finds the definitions, writes commands out into the jobs
-//! that call them, fills in parameters, and links the jobs of a workflow.
+//! Builds the [`Model`] from the YAML tree: finds the definitions, expands commands in the jobs that call them, fills
+//! in parameters, and links the jobs of a workflow.
 //!
-//! Nothing is reported here. What has the wrong shape is the schema's business and reads as absent.
+//! Reports nothing. A value of the wrong shape, which the schema reports, counts as absent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use super::model::{Definition, Invocation, Kind, Model, Role, Start, Step, StepL
 use super::text::{self, Parameters};
 use crate::ci::yaml::Node;
 
-/// Commands may call commands; these two bound what a few lines of them can expand to.
+/// The limits of the expansion of nested commands.
 const CALLS_DEEP_MAX: usize = 16;
 const STEPS_MAX: usize = 2_000;
 
@@ -142,7 +142,7 @@ fn workflow<'a>(model: &Model<'a>, name: &'a str, body: &'a Node, invocations: V
     workflow
 }
 
-/// What a workflow waits for. Conditions that are not a row of comparisons get the benefit of the doubt.
+/// The trigger of a workflow. A condition that is not a chain of comparisons is assumed to be true.
 fn start(model: &Model, body: &Node) -> Start {
     let written = |key| body.get(key).filter(|node| !node.is_null());
     if written("unless").is_some() || written("triggers").is_some() {
@@ -161,7 +161,7 @@ fn start(model: &Model, body: &Node) -> Start {
     start
 }
 
-/// Whether `pipeline.parameters.x == "y"` is so when nobody states x.
+/// Whether `pipeline.parameters.x == "y"` holds for the default of x.
 fn holds_by_default(model: &Model, clause: &str) -> bool {
     let Some((name, is)) = clause.split_once("==") else { return false };
     let Some(name) = name.trim().strip_prefix("pipeline.parameters.") else { return false };

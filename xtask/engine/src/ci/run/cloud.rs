@@ -50,8 +50,8 @@ impl Cloud {
         branch: &str,
         dir: &Path,
     ) -> Result<Self> {
-        let user: String = ctx.var("USER").unwrap_or("somebody").chars().filter(char::is_ascii_alphanumeric).collect();
-        let slug = format!("gh/{}/{}", if user.is_empty() { "somebody" } else { &user }, project.app.name);
+        let user: String = ctx.var("USER").unwrap_or("unknown").chars().filter(char::is_ascii_alphanumeric).collect();
+        let slug = format!("gh/{}/{}", if user.is_empty() { "unknown" } else { &user }, project.app.name);
         let kept = fs::read(dir.join("circleci.json")).ok();
         let kept: Option<MockState> = kept.and_then(|text| serde_json::from_slice(&text).ok());
         let mut state = kept.filter(|state| state.slug == slug).unwrap_or_else(|| MockState::new(&slug));

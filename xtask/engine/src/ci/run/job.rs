@@ -142,7 +142,7 @@ impl Run<'_> {
         command.envs(self.cloud.variables(&self.running, started, with_token));
         command.envs(self.told.iter().map(|(name, value)| (name, value)));
         let url = format!("file://{}", project.display());
-        let user = self.ctx.var("USER").unwrap_or("somebody");
+        let user = self.ctx.var("USER").unwrap_or("unknown");
         let app = self.project.app.name;
         for (name, value) in [
             ("CI", "true"),
