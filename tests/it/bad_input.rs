@@ -26,7 +26,7 @@ fn a_checkout_that_is_none() {
     p.commit("1");
     p.run("build").ok();
     fs::write(p.path(".git/index"), "no index").unwrap();
-    p.run("build").fails(1, "index file smaller than expected", "until `git status` works");
+    p.run("build").fails(1, "index file smaller than expected", "so that `git status` works");
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_dirty_tree_is_named_so_and_never_goes_where_approval_is_needed() {
     let id = ran.stdout.split(' ').next().unwrap().to_owned();
     p.run("build").ok().has("up to date");
     p.run("deploy dev").ok().has(&id);
-    p.run("deploy prod --yes").fails(2, "built from uncommitted changes", "commit, build again");
+    p.run("deploy prod --yes").fails(2, "built from uncommitted changes", "commit, build, and deploy again");
     p.run("promote dev prod --yes").fails(2, "built from uncommitted changes", "commit");
     assert_eq!(p.current("srv/prod"), None);
     p.write("www/index.html", "changed again\n");
@@ -130,7 +130,7 @@ fn links_that_lead_nowhere() {
         ("www/loop", "loop", "is part of a loop"),
     ] {
         symlink(to, p.path(link)).unwrap();
-        p.run("build").fails(2, reason, "take the link out");
+        p.run("build").fails(2, reason, "remove the link");
         fs::remove_file(p.path(link)).unwrap();
     }
     symlink("index.html", p.path("www/good")).unwrap();
@@ -144,7 +144,7 @@ fn links_that_lead_nowhere() {
 fn a_file_that_cannot_be_read() {
     let p = Project::new();
     let _socket = std::os::unix::net::UnixListener::bind(p.path("www/socket")).unwrap();
-    p.run("build").fails(2, "neither a file, a directory nor a link", "take it out");
+    p.run("build").fails(2, "neither a file, a directory nor a link", "remove it");
     fs::remove_file(p.path("www/socket")).unwrap();
     mode(&p, "www/index.html", 0o000);
     let ran = if is_root() { as_unprivileged(&p, "build") } else { Some(p.run("build")) };
@@ -343,7 +343,7 @@ fn a_torn_history_is_passed_over_and_mended() {
     let history = fs::read_to_string(&path).unwrap();
     // The record that v2 is live is torn, as by a crash.
     fs::write(&path, &history[..history.len() - 30]).unwrap();
-    p.run("status dev").ok().has("unconfirmed").has("did not come to a good end");
+    p.run("status dev").ok().has("unconfirmed").has("did not finish");
     p.run("deploy dev").ok().told("torn line").has(&format!("{v2} is live"));
     p.run("rollback dev").ok().has(&v1);
     p.run("history dev").ok().has("torn line");
@@ -371,7 +371,7 @@ fn targets_and_stores_of_an_unknown_kind() {
     let mut p = Project::new();
     p.release("1");
     p.change("target file:srv/dev\n", "target ftp://host/dir\n");
-    p.run("deploy dev").fails(2, "`ftp://host/dir` is not the URL of a target", "file:DIR");
+    p.run("deploy dev").fails(2, "`ftp://host/dir` is not a target URL", "file:DIR");
     p.change("store file:store\n", "store s3://bucket/x\n");
     if cfg!(feature = "s3") {
         p.run("put").fails(3, "s3://bucket/x: no credentials", "docs/s3.md");

@@ -285,7 +285,7 @@ fn from_commit_to_live_through_a_bucket() {
     let one = p.release("1");
     p.run("put").ok().says(&format!("{url}: {one} stored\n"));
     p.run("put").ok().has("already has it");
-    p.run("verify --store").ok().has("has all of it, every byte");
+    p.run("verify --store").ok().has("has every byte");
     p.run("deploy dev latest").ok();
     p.run("publish").ok().says(&format!("{url}: latest/shop/main.json names {one}\n"));
     p.run("publish").ok().has("names already");

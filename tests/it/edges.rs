@@ -13,7 +13,7 @@ fn a_machine_without_certificates_is_told_before_anything_is_touched() {
     p.release("1");
     p.var("SSL_CERT_FILE", "/nonexistent");
     p.var("SSL_CERT_DIR", "/nonexistent");
-    p.run("deploy dev").code(1).told("cannot make HTTP requests").told("ca-certificates");
+    p.run("deploy dev").code(1).told("cannot create an HTTP client").told("ca-certificates");
     assert!(!p.path("srv/dev").exists());
 }
 
@@ -144,7 +144,7 @@ fn a_damaged_copy_in_a_store_is_replaced_by_the_next_put_and_a_damaged_build_by_
     };
     damage("store");
     p.run("put").ok().has("stored").told("replacing a damaged release");
-    p.run("put").ok().has("has it already");
+    p.run("put").ok().has("already has it");
     damage("target/releases");
     p.run("build").ok().has(" built: ");
     p.run(&format!("verify {id}")).ok();
@@ -197,7 +197,7 @@ fn an_include_does_not_leave_through_a_link() {
     p.commit("1");
     p.run("build").fails(2, "leaves the workspace through a link", "below the workspace root");
     p.change("include pub/key.pem\n", "include pub\n");
-    p.run("build").fails(2, "leaves the bundle", "take the link out");
+    p.run("build").fails(2, "leaves the bundle", "remove the link");
 }
 
 #[test]
@@ -319,7 +319,7 @@ fn a_host_that_joined_later_goes_back_with_the_others() {
     p.run("status dev").ok().has("file:srv/new");
     p.run("deploy dev").ok();
     assert_eq!((p.live("srv/dev"), p.live("srv/new")), ("2".into(), "2".into()));
-    p.run("rollback dev").ok().told(&format!("it follows the others to {one}"));
+    p.run("rollback dev").ok().told(&format!("rolling it back to {one}"));
     assert_eq!((p.live("srv/dev"), p.live("srv/new")), ("1".into(), "1".into()));
     // A decommissioned host is removed from the list without a warning.
     p.change("target file:srv/dev\n", "");
@@ -360,5 +360,5 @@ fn of_many_releases_the_newest_are_shown_and_the_rest_is_said() {
     p.write(&format!("target/releases/{}/manifest.json", ids[1]), "{\"schema\": 7}");
     let (which, said) = shown("releases");
     assert_eq!(which, [true, false, true]);
-    assert!(said.contains("passed over a release") && said.contains("schema 7"), "{said}");
+    assert!(said.contains("skipped an unreadable release") && said.contains("schema 7"), "{said}");
 }

@@ -43,7 +43,7 @@ fn the_contract_over_ssh() {
 #[test]
 fn the_contract_with_csh_and_a_profile_that_talks() {
     let Some(csh) = ["/bin/csh", "/usr/bin/csh", "/bin/tcsh"].into_iter().find(|path| Path::new(path).exists()) else {
-        crate::record::skip("a host with csh: it is not installed");
+        crate::record::skip("a host with csh: not installed");
         return;
     };
     let greeting = "echo 'Welcome! You have mail.'; echo 'Last login: never' >&2";
@@ -141,7 +141,7 @@ fn what_keeps_us_out_is_said_with_what_to_do() {
     // It takes the connection and says nothing.
     let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     p.change(&closed.to_string(), &silent.local_addr().unwrap().port().to_string());
-    p.run("status dev").fails(4, "ssh://127.0.0.1", "can you reach it?");
+    p.run("status dev").fails(4, "ssh://127.0.0.1", "check that it can be reached:");
     p.var("PATH", "/nonexistent");
     p.run("status dev").fails(2, "cannot run `ssh`", "install ssh");
 }
@@ -166,10 +166,10 @@ fn jobs_that_deploy_to_hosts_have_their_keys() {
 fn urls_that_name_no_host_or_no_place() {
     for (url, error) in [
         ("ssh://web1", "it has no directory"),
-        ("ssh://web1/", "has to be absolute"),
+        ("ssh://web1/", "must be absolute"),
         ("ssh://-oProxyCommand=id/srv/app", "its host is invalid"),
-        ("ssh://ana:secret@web1/srv/app", "a password has no place in it"),
-        ("ssh://web1:port/srv/app", "its port is no number"),
+        ("ssh://ana:secret@web1/srv/app", "a password is not supported"),
+        ("ssh://web1:port/srv/app", "its port is not a number"),
         ("ssh://web1/srv/../etc", "without `.` and `..`"),
         ("ssh://web1/srv/./app", "without `.` and `..`"),
     ] {
@@ -184,12 +184,12 @@ fn tilde_in_a_path_is_refused() {
     for url in ["ssh://web1/~/app", "ssh://web1/~deploy/app", "file:~/app"] {
         let mut p = Project::new();
         p.change("target file:srv/dev\n", &format!("target {url}\n"));
-        p.run("status dev").fails(2, "`~` is not expanded", "write the whole path");
+        p.run("status dev").fails(2, "`~` is not expanded", "write the full path");
     }
     let mut p = Project::new();
     p.change("store file:store\n", "store file:~/releases\n");
     p.release("1");
-    p.run("put").fails(2, "`~` is not expanded", "write the whole path");
+    p.run("put").fails(2, "`~` is not expanded", "write the full path");
 }
 
 #[test]

@@ -193,7 +193,7 @@ fn s26_a_build_that_failed_or_stored_nothing_does_not_count() {
     let mut job = account.with_token(empty.job, "main", &empty.sha);
     job.push(("GANGPLANK_API_DEADLINE".into(), "1".into()));
     p.run_with("verify --store", &job).fails(7, "did not store", "store_artifacts");
-    p.run_with("publish", &job).fails(5, "stored no release", "store_artifacts");
+    p.run_with("publish", &job).fails(5, "has no release in its artifacts", "store_artifacts");
     let steps = ours(&mut p)["jobs"]["build"]["steps"].clone();
     let stored = json!({ "store_artifacts": { "path": "/tmp/workspace/releases", "destination": "releases" } });
     assert!(steps.as_array().unwrap().contains(&stored), "an absolute path: {steps}");
@@ -217,7 +217,7 @@ fn s28_what_has_expired_is_named_with_its_day() {
     let day = (stopped + SignedDuration::from_hours(30 * 24)).strftime("%Y-%m-%d").to_string();
     let job = account.other_workflow(90, "main", &built.sha);
     for release in ["HEAD", "latest", &format!("build:{}", built.job)] {
-        let gone = format!("are gone: CircleCI kept them until {day} at most");
+        let gone = format!("have expired: CircleCI kept them until {day} at most");
         p.run_with(&format!("deploy prod {release}"), &job).fails(5, &gone, "rerun its workflow from the start");
     }
 }

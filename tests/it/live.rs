@@ -215,7 +215,7 @@ fn approval_is_asked_for_what_would_be_done_and_nothing_else_is_done() {
         assert!(
             code == 1
                 && written.contains(&question)
-                && (written.contains("nothing was changed") || written.contains("nothing more is done")),
+                && (written.contains("nothing was changed") || written.contains("no answer; stopped")),
             "{written}"
         );
         assert!(!p.path("srv/prod").exists());

@@ -165,12 +165,12 @@ fn head_and_previous() {
     for line in ["deploy dev previous", "diff dev previous", "put previous", "fetch previous", "verify previous"] {
         let env = if line.contains("dev") { "dev" } else { "ENV" };
         let hint = format!("cargo xtask rollback {env}`");
-        p.run(line).fails(2, "`previous` is what a rollback goes back to", &hint);
+        p.run(line).fails(2, "`previous` is only valid for a rollback", &hint);
     }
     p.run("rollback dev previous").fails(5, "nothing to roll back to", "rollback dev RELEASE");
     p.release("2");
     p.run("deploy dev -- HEAD").ok();
-    p.run("rollback dev HEAD").fails(2, "HEAD is what a deploy brings", "rollback dev previous");
+    p.run("rollback dev HEAD").fails(2, "HEAD is not a release to roll back to", "rollback dev previous");
     p.run("rollback dev --yes --reason '- it was slow' -- previous").ok().says(&format!("dev: rolled back to {v1}\n"));
     p.run("history dev").ok().has("- it was slow");
     // What a pipeline passes on is a release, whatever it looks like.

@@ -153,7 +153,7 @@ fn what_it_names_is_checked() {
     latest(&side.job.to_string()).fails(7, "built feature/x, not main", "only builds of main");
     latest(&deploy.to_string()).fails(7, "is `deploy-dev`, not `build`", "name the build job");
     latest("4711").fails(5, "LATEST_BUILD_NUM names job 4711, but", "check the number");
-    latest("v1.2").fails(2, "LATEST_BUILD_NUM is `v1.2`, which is no number of a job", "delete the variable");
+    latest("v1.2").fails(2, "LATEST_BUILD_NUM is `v1.2`, which is not a job number", "delete the variable");
     account.server.state().expire_artifacts(one.job);
     latest(&one.job.to_string()).fails(5, "LATEST_BUILD_NUM names job", "store_artifacts");
     // Without a pointer, the newest good build is requested.

@@ -250,7 +250,7 @@ fn deploy_whose_port_is_in_use_for_a_while_starts_the_app_again() {
     p.run("deploy dev").ok();
     p.release("2");
     let held = hold(p.port("dev"), Duration::from_secs(3));
-    p.run("deploy dev").ok().told("is started again: the process ended with exit code 98, its address is in use");
+    p.run("deploy dev").ok().told("restarting it: the process ended with exit code 98, its address is in use");
     held.join().unwrap();
     assert_eq!(p.get("dev").unwrap(), "2");
 }

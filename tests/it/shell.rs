@@ -59,7 +59,7 @@ fn what_may_follow_is_known_without_asking_anybody() {
     ] {
         assert_eq!(candidates(&p, line), want, "`{line}`");
     }
-    p.run("complete -- dep").ok().says("deploy\tMake a release live in an env\n");
+    p.run("complete -- dep").ok().says("deploy\tDeploy a release to an env\n");
     p.run("complete").ok();
 }
 
@@ -239,7 +239,7 @@ fn every_command_has_a_man_page_that_renders() {
         }
     }
     let deploy = fs::read_to_string(p.path("pages/cargo-xtask-deploy.1")).unwrap();
-    assert!(deploy.contains("Make a release live in an env") && deploy.contains("cargo xtask deploy"), "{deploy}");
+    assert!(deploy.contains("Deploy a release to an env") && deploy.contains("cargo xtask deploy"), "{deploy}");
     assert!(
         p.path("pages/cargo-xtask-ci-trigger-deploy.1").exists() && !p.path("pages/cargo-xtask-complete.1").exists()
     );

@@ -219,7 +219,7 @@ fn a_bundle_that_was_damaged_on_its_way_is_not_installed() {
     std::fs::copy(other.bundle(), one.bundle()).unwrap();
     let error = target.install(&Delivery::Push(&one, &Changes::default()), &record()).unwrap_err();
     assert_eq!(gangplank::error::kind_of(&error), gangplank::error::Kind::Verification);
-    assert!(error.to_string().contains("it was changed after it was checked"), "{error}");
+    assert!(error.to_string().contains("it changed after verification"), "{error}");
     let state = target.state().unwrap();
     assert_eq!((state.installed.len(), state.debris), (0, 0));
 }

@@ -75,7 +75,7 @@ const DOORS: &[(&str, &[&str])] = &[
 const EVERYWHERE: &[&str] = &["anyhow", "jiff", "serde", "serde_json"];
 
 /// From the ground up, as `lib.rs` has them.
-const LAYERS: &[&str] = &["Values", "Doors", "Adapters", "Verbs", "Face"];
+const LAYERS: &[&str] = &["Values", "I/O", "Adapters", "Commands", "UI"];
 
 /// Parts of a module that lie lower than the module, and why they live there all the same.
 const LOWER: &[(&str, &str, &str)] = &[

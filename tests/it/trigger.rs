@@ -48,7 +48,7 @@ fn what_cannot_be_started_is_explained() {
     account.build(&p, "main");
     trigger(&p, &account, "deploy stage").fails(2, "no env `stage`", "dev, prod");
     trigger(&p, &account, "deploy prod").fails(2, "prod needs approval, and there is no terminal", "--yes");
-    trigger(&p, &account, "deploy dev previous").fails(2, "`previous` is for a rollback", "rollback dev");
+    trigger(&p, &account, "deploy dev previous").fails(2, "`previous` is only valid for a rollback", "rollback dev");
     account.server.state().skip_ci = true;
     trigger(&p, &account, "deploy dev").fails(1, "CircleCI started nothing on main", "[skip ci]");
     account.server.state().skip_ci = false;

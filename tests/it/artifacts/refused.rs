@@ -19,7 +19,7 @@ const CASES: &[Case] = &[
         },
         "fetch HEAD",
         5,
-        "ended with `failed` (job 12): what it stored does not count",
+        "ended with `failed` (job 12), so its artifacts are ignored",
         "rerun the workflow",
     ),
     (
@@ -48,7 +48,7 @@ const CASES: &[Case] = &[
         },
         "fetch HEAD",
         5,
-        "never began: it is `not_run` in pipeline 1",
+        "never started: it is `not_run` in pipeline 1",
         "rerun the workflow",
     ),
     (
@@ -60,7 +60,7 @@ const CASES: &[Case] = &[
         },
         "fetch HEAD",
         5,
-        "are gone: CircleCI kept them until 20",
+        "have expired: CircleCI kept them until 20",
         "rerun its workflow from the start",
     ),
     (
@@ -100,7 +100,7 @@ const CASES: &[Case] = &[
         },
         "fetch HEAD",
         5,
-        "but stored no release",
+        "but has no release in its artifacts",
         "store_artifacts",
     ),
     (
@@ -116,7 +116,7 @@ const CASES: &[Case] = &[
         |p, a| alter_bundle(p, a, |bytes| bytes.extend([0; 4096])),
         "fetch HEAD",
         7,
-        "there are more bytes than",
+        "it has more than",
         "do not deploy it",
     ),
     (

@@ -115,7 +115,7 @@ fn a_prune_that_comes_back_late_leaves_the_list_of_the_next_one() {
     store.put(&release(dir.path(), 2, &[("a", "2")])).unwrap();
     fs::write(&list, "?").unwrap();
     let error = store.prune(NOTHING, &ana(), false, &|| Ok(BTreeMap::new())).unwrap_err();
-    assert!(error.to_string().contains("it is no list of a prune"), "{error:#}");
+    assert!(error.to_string().contains("it is not the list of a prune"), "{error:#}");
 }
 
 #[test]
@@ -298,12 +298,12 @@ fn the_releases_of_others_are_not_pruned() {
     let mut q = Project::new();
     q.change("store file:store\n", "store s3://other/app\n");
     q.var("GANGPLANK_BUCKETS", &dir.path().display().to_string());
-    q.run(PRUNE).fails(2, "is no store of this project", "s3://other/app");
+    q.run(PRUNE).fails(2, "is not a store of this project", "s3://other/app");
     q.change("store s3://other/app\n", "app blog\nstore s3://builds/shop\n");
     for env in ["dev", "prod"] {
         fs::create_dir_all(q.path(&format!("srv/{env}"))).unwrap();
     }
-    q.run(PRUNE).ok().has("it is of another app, shop");
+    q.run(PRUNE).ok().has("it belongs to another app, shop");
     assert!(stored(dir.path(), &one));
 }
 
@@ -314,5 +314,5 @@ fn a_bucket_without_credentials_is_missed_aloud() {
     p.release("1");
     p.var("GANGPLANK_BUCKETS", "");
     p.run("deploy dev").ok().told("so it gets no record of what is live");
-    p.run("lock status dev").ok().told("its lock of an env is left alone");
+    p.run("lock status dev").ok().told("its lock is not taken");
 }

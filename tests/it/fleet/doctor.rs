@@ -62,10 +62,10 @@ fn a_host_that_is_not_there_does_not_hide_the_others() {
     let mut p = project(&fleet, 2);
     fleet.reach_by(0, free_port());
     fs::write(fleet.srv(1).join("app"), "").unwrap();
-    let ran = broken(&p, "doctor dev", "Connection refused", "can you reach it? `ssh fleet0 true`");
+    let ran = broken(&p, "doctor dev", "Connection refused", "check that it can be reached: `ssh fleet0 true`");
     let all = checks(&ran, "broken");
-    assert!(all[1].contains("app is in the way") && all.len() == 3, "{all:?}");
-    assert!(checks(&ran, "skipped").iter().any(|it| it == "host: it was not reached"), "{}", ran.stdout);
+    assert!(all[1].contains("app is not a directory") && all.len() == 3, "{all:?}");
+    assert!(checks(&ran, "skipped").iter().any(|it| it == "host: not reached"), "{}", ran.stdout);
     p.change(&fleet.target(0, "app"), "ssh://no-such-host.invalid/srv/app");
     broken(&p, "doctor dev", "unknown host", "check its name and DNS");
     p.change("ssh://no-such-host.invalid/srv/app", "ssh://fleet0");
@@ -85,7 +85,7 @@ fn a_host_that_is_another_or_is_not_known() {
     broken(&p, "doctor dev", "its host key differs from known_hosts", "ssh-keygen -R 'fleet0'");
     fs::write(fleet.file("known_hosts"), known).unwrap();
     fs::write(fleet.file("client.pub"), "").unwrap();
-    broken(&p, "doctor dev", "authentication failed", "which key is used? `ssh -v fleet0`");
+    broken(&p, "doctor dev", "authentication failed", "check which key is used: `ssh -v fleet0`");
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_host_that_lacks_programs() {
     let Some(fleet) = Fleet::with_vars(1, "PATH=@dir@/own") else { return };
     let mut p = project(&fleet, 1);
     programs_without(&fleet.file("own"), &["tar", "sha256sum", "shasum", "curl", "wget"]);
-    let sick = "not there, or not on PATH: tar, sha256sum";
+    let sick = "missing, or not on PATH: tar, sha256sum";
     broken(&p, "doctor dev", sick, "on that host, e.g. `apt-get install tar coreutils`");
     p.change("env dev\n", "env dev\npull\n");
     p.run("ci generate").ok();
@@ -150,14 +150,14 @@ fn a_disk_that_is_full_nearly_so_or_hangs() {
         );
     };
     df("2048", "100");
-    broken(&p, "doctor dev", "disk: 2.0 MiB free, and a release takes 16 MiB", "cargo xtask prune");
+    broken(&p, "doctor dev", "disk: 2.0 MiB free, but installing a release takes 16 MiB", "cargo xtask prune");
     df("204800", "0");
-    broken(&p, "doctor dev", "no more files (inodes)", "df -i");
+    broken(&p, "doctor dev", "no inodes left", "df -i");
     df("204800", "100");
     warned(&p, "doctor dev", "disk: 200 MiB free", "df -h");
     program(&fleet, "df", "exec sleep 60");
     let started = Instant::now();
-    broken(&p, "doctor dev", "disk: it did not say within 15 s", "df -k");
+    broken(&p, "doctor dev", "disk: it did not report its free space within 15 s", "df -k");
     assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
 }
 

@@ -162,7 +162,7 @@ fn a_log_command_follows_when_it_knows_how() {
     fs::create_dir_all(p.path("srv/dev")).unwrap();
     p.run("logs dev --lines 7").ok().says("7 0\nwhy\n");
     p.change("echo $LINES $FOLLOW; echo why >&2", "echo $LINES");
-    p.run("logs dev -f").fails(2, "the `log` command of dev prints what there is", "FOLLOW");
+    p.run("logs dev -f").fails(2, "the `log` command of dev cannot follow", "FOLLOW");
     p.change("echo $LINES\n", "echo $LINES $FOLLOW; exit 3\n");
     p.run("logs dev -f").code(1).says("100 1\n").told("its log ended, with exit code 3");
     p.change("echo $LINES $FOLLOW; exit 3\n", "\n");

@@ -21,7 +21,7 @@ impl Nginx {
     fn start(fleet: &Fleet, port: u16) -> Option<Self> {
         if !Path::new("/usr/sbin/nginx").exists() {
             assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "install nginx");
-            skip("static files behind nginx: it is not installed");
+            skip("static files behind nginx: not installed");
             return None;
         }
         let dir = fleet.file("nginx");

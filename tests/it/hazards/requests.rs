@@ -26,7 +26,7 @@ fn s18_one_name_for_the_token() {
     assert_eq!(Recipe::fetch(&account).run().release(), one.id);
 
     let mut job = account.job(90, "main", &two.sha);
-    p.run_with("publish", &job).fails(3, "CIRCLE_TOKEN is not set", "make a personal API token");
+    p.run_with("publish", &job).fails(3, "CIRCLE_TOKEN is not set", "create a personal API token");
     // Both names are accepted too, with a note.
     job.extend(vars(&[("ARTIFACT_TOKEN", TOKEN)]));
     p.run_with("publish", &job).ok().told("using the token in ARTIFACT_TOKEN; its usual name is CIRCLE_TOKEN");
@@ -49,7 +49,7 @@ fn s19_a_pointer_that_was_not_written_fails_the_job() {
     job.push(("GANGPLANK_API_DEADLINE".into(), "1".into()));
     for (status, code, hint) in [
         (401, 3, "new personal API token"),
-        (404, 5, "three things look like this"),
+        (404, 5, "check three causes"),
         (429, 4, "GANGPLANK_API_DEADLINE"),
         (500, 4, "status.circleci.com"),
     ] {
@@ -116,7 +116,7 @@ fn s21_a_slug_is_more_than_a_host_and_two_names() {
     p.run_with("publish", &job).ok();
     assert_eq!(app.pointer().unwrap(), built.job.to_string());
     job.push(("CIRCLE_PROJECT_SLUG".into(), "github/acme/shop".into()));
-    p.run_with("publish", &job).fails(5, "Project not found", "three things look like this");
+    p.run_with("publish", &job).fails(5, "Project not found", "check three causes");
     // CircleCI sets the slug in a job.
     let slug = ours(&mut p)["jobs"]["publish"]["environment"]["CIRCLE_PROJECT_SLUG"].clone();
     assert_eq!(slug, "<< pipeline.project.slug >>");
@@ -252,7 +252,7 @@ fn s25_nothing_to_deploy_is_an_error_that_says_so() {
 
     let job = account.other_workflow(90, "main", &built.sha);
     for line in ["fetch HEAD", "deploy prod HEAD", "deploy prod latest"] {
-        p.run_with(line, &job).fails(5, "but stored no release", "store_artifacts");
+        p.run_with(line, &job).fails(5, "but has no release in its artifacts", "store_artifacts");
     }
     assert_eq!(p.current("srv/prod"), None);
 }
@@ -275,7 +275,7 @@ fn s27_json_is_not_written_by_hand() {
     let job = account.other_workflow(90, "main", &two.sha);
     p.run_with("deploy prod latest", &job).ok();
     p.run("build").ok();
-    p.run_with("publish", &account.laptop()).fails(2, "not from outside CircleCI", "rerun the job `publish`");
+    p.run_with("publish", &account.laptop()).fails(2, "not outside CircleCI", "rerun the job `publish`");
     fs::remove_dir_all(p.path("target/releases")).unwrap();
     account.publish(&p, &two, "main").ok();
     assert_eq!(account.pointer().unwrap(), two.job.to_string());

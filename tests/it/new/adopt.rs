@@ -186,7 +186,7 @@ fn what_is_in_the_way_is_named_and_nothing_is_changed() {
                 fs::create_dir(at.join(".cargo")).unwrap();
                 fs::write(at.join(".cargo/config.toml"), "[alias]\nxtask = \"run -p tools --\"\n").unwrap();
             },
-            "has an alias `xtask` already",
+            "already has an alias `xtask`",
             "another name",
         ),
         (
@@ -239,7 +239,7 @@ fn a_dry_run_and_a_failure_leave_it_as_it_was() {
     adopt(&at, &["--dry-run"]).ok().has("would get an xtask").has("xtask/Cargo.lock");
     assert_eq!(git(&at, "status --porcelain"), "");
     // Cargo cannot find that tag, after everything else was written.
-    adopt(&at, &["--engine", "git=file:///nowhere,tag=v1"]).fails(1, "cannot make Cargo.lock", "crates.io");
+    adopt(&at, &["--engine", "git=file:///nowhere,tag=v1"]).fails(1, "cannot create Cargo.lock", "crates.io");
     assert_eq!(git(&at, "status --porcelain"), "");
     assert!(!at.join(".cargo").exists() && !at.join("xtask").exists());
 
@@ -247,7 +247,7 @@ fn a_dry_run_and_a_failure_leave_it_as_it_was() {
     fs::create_dir(at.join(".cargo")).unwrap();
     fs::write(at.join(".cargo/config.toml"), "[term]\nquiet = true\n").unwrap();
     let failing = with_cargo(&at, "case $1 in update) exit 1;; esac");
-    ran(failing).fails(1, "cannot make Cargo.lock", "crates.io");
+    ran(failing).fails(1, "cannot create Cargo.lock", "crates.io");
     assert_eq!(git(&at, "status --porcelain"), "?? .cargo/");
     assert_eq!(fs::read_to_string(at.join(".cargo/config.toml")).unwrap(), "[term]\nquiet = true\n");
 }
@@ -321,7 +321,7 @@ fn what_is_theirs_stays_theirs() {
     fs::write(at.join(".circleci/config.yml"), "# theirs\n").unwrap();
     fs::write(at.join(".circleci/config.before-gangplank.yml"), "# older\n").unwrap();
     commit(&at);
-    adopt(&at, &[]).fails(2, "would be kept as", "mv ");
+    adopt(&at, &[]).fails(2, "cannot be kept as", "mv ");
     assert_eq!(git(&at, "status --porcelain"), "");
 }
 

@@ -111,7 +111,7 @@ pub mod new;
 pub mod setup;
 pub mod test;
 
-// UI.
+// UI: all that prints.
 mod approval;
 mod cli;
 mod commands;

@@ -1,4 +1,4 @@
-//! Commands on this machine against each other, in turns: the part of a bench that every one of them has.
+//! Compares commands on this machine, in turns: the common part of the benches.
 
 use crate::bench::figures::{Comparison, Figures, compare};
 use crate::bench::{Missing, Options};
@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What `bench bundle`, `fetch`, `overhead`, `compile` and `s3` answer. As JSON:
+/// The result of `bench bundle`, `fetch`, `overhead`, `compile` or `s3`. As JSON:
 ///
 /// ```json
 /// {"bench": "bundle", "rounds": 3, "cpus": 2,
@@ -20,12 +20,12 @@ use std::process::Command;
 ///  "missing": [{"peer": "tar-pigz", "install": "apt-get install pigz"}]}
 /// ```
 ///
-/// `bytes` is the size of what was made. The figures are medians over the rounds, `ratio` that of the pairs.
+/// `bytes` is the size of the output. The figures are medians over the rounds, `ratio` that of the pairs.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Its name.
     pub bench: &'static str,
-    /// How many rounds.
+    /// Number of rounds.
     pub rounds: usize,
     /// Cores of this machine.
     pub cpus: usize,
@@ -38,9 +38,9 @@ pub struct Report {
 /// Ours against one peer.
 #[derive(Debug, Serialize)]
 pub struct Row {
-    /// What it was done to.
+    /// The workload.
     pub workload: String,
-    /// What was done.
+    /// The task.
     pub what: &'static str,
     /// Name of the peer.
     pub against: &'static str,
@@ -49,29 +49,29 @@ pub struct Row {
     pub comparison: Comparison,
 }
 
-/// Who takes part.
+/// A command to compare.
 pub struct Baseline<'a> {
     /// Its name.
     pub name: &'static str,
-    /// What it types.
+    /// The command.
     pub command: Box<dyn Fn() -> Command + 'a>,
-    /// What it makes. Put away before each run, so that everybody starts from nothing; its bytes are counted.
+    /// Its output, moved away before each run, so that each starts from nothing; its bytes are counted.
     pub makes: Option<PathBuf>,
 }
 
-/// What people type in the place of ours, and what that needs.
+/// Another tool and its requirements.
 pub struct Peer {
     /// Its name on the command line and in the report.
     pub name: &'static str,
-    /// What has to be on PATH.
+    /// The program on PATH.
     pub program: &'static str,
-    /// How to get it.
+    /// How to install it.
     pub install: &'static str,
-    /// What `sh` runs; each bench says with which variables and arguments.
+    /// The script for `sh`; each bench documents its variables and arguments.
     pub script: &'static str,
 }
 
-/// The peers that are wanted: those that are installed, and the others.
+/// The installed peers, and the missing ones.
 pub fn present(
     ctx: &Context,
     options: &Options,
@@ -88,18 +88,18 @@ pub fn present(
 
 /// One task.
 pub struct Compare<'a> {
-    /// What it is done to.
+    /// The workload.
     pub workload: &'a str,
     /// The task.
     pub what: &'static str,
-    /// Whether all have to make the same number of bytes: who does not deliver is not fast.
+    /// Whether all must produce the same number of bytes.
     pub alike: bool,
     /// Ours first.
     pub baselines: Vec<Baseline<'a>>,
 }
 
 impl Compare<'_> {
-    /// Lets everybody have a turn in each round. What they print goes into `scratch`.
+    /// Runs all baselines in each round, with their output in `scratch`.
     pub fn run(&self, ctx: &Context, scratch: &Path, rounds: usize) -> Result<Vec<Row>> {
         let mut all = vec![Vec::new(); self.baselines.len()];
         for round in 1..=rounds {
@@ -163,7 +163,7 @@ pub fn time(ctx: &Context, name: &str, command: Command, log: &Path) -> Result<M
     Ok(took)
 }
 
-/// The last lines that a baseline printed.
+/// The end of a baseline's output.
 pub fn last_words(log: &Path) -> String {
     let said = fs::read(log).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);

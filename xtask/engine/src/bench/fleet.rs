@@ -1,8 +1,7 @@
-//! `bench fleet`: a first release and a small change to many hosts at once, ours against what others do.
+//! `bench fleet`: a first release and a small change to many hosts at once, compared with other tools.
 //!
-//! Everybody meets the same hosts, the same network, the same bytes, and takes turns within each round. Before a run
-//! starts the disk is quiet, and after it one file that changed is compared on every host: who does not deliver is not
-//! fast, and ends the bench.
+//! All tools use the same hosts, network and bytes, and take turns within each round. Pending writes are flushed before a
+//! run; after it, a changed file is compared on every host. A tool that did not deploy ends the bench.
 
 pub mod baselines;
 mod hosts;
@@ -26,7 +25,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
-/// What `bench fleet` answers. As JSON:
+/// The result of `bench fleet`. As JSON:
 ///
 /// ```json
 /// {"bench": "fleet", "hosts": 10, "rounds": 3, "cpus": 2,
@@ -41,9 +40,9 @@ use std::process::Command;
 pub struct Report {
     /// `fleet`
     pub bench: &'static str,
-    /// How many hosts.
+    /// Number of hosts.
     pub hosts: usize,
-    /// How many rounds.
+    /// Number of rounds.
     pub rounds: usize,
     /// Cores of this machine, shared by all hosts and the deploy.
     pub cpus: usize,
@@ -58,7 +57,7 @@ pub struct Report {
 pub struct Row {
     /// Name of the workload.
     pub workload: String,
-    /// By how much a round trip is longer.
+    /// The delay added to a round trip.
     pub delay_ms: u64,
     /// `first`, or `change` for the second.
     pub release: &'static str,
@@ -69,7 +68,7 @@ pub struct Row {
     pub comparison: Comparison,
 }
 
-/// Measures.
+/// Runs the bench.
 pub fn fleet(ctx: &Context, options: &Options) -> Result<Report> {
     options.check_against("fleet", baselines::PEERS.iter().map(|peer| peer.name))?;
     let is_there = |program: &str| ctx.program_on_path(program).is_some();
@@ -122,7 +121,7 @@ fn lay_out(dir: &Path, peer: &Peer) -> std::io::Result<()> {
     Ok(())
 }
 
-/// One workload over one network.
+/// A workload and a network.
 struct Scenario<'a> {
     ctx: &'a Context,
     scratch: &'a Path,
@@ -134,7 +133,7 @@ struct Scenario<'a> {
 
 impl Scenario<'_> {
     fn compare(&self, peers: &[&'static Peer], rounds: usize) -> Result<Vec<Row>> {
-        // For each baseline its first releases and its changes. We are the first.
+        // The first releases and the changes of each baseline, ours first.
         let mut all = vec![[Vec::new(), Vec::new()]; peers.len() + 1];
         let baselines = std::iter::once(None).chain(peers.iter().map(|peer| Some(*peer)));
         for round in 1..=rounds {
@@ -255,5 +254,5 @@ impl Scenario<'_> {
     }
 }
 
-/// The end of a baseline's output.
+/// The first release, and the small change.
 const RELEASES: [&str; 2] = ["first", "change"];

@@ -1,7 +1,7 @@
-//! Talking to one server with a token: patience, redirects by hand, and downloads that are checked as they come.
+//! Requests to one server with a token: retries, redirects, and verified downloads.
 //!
-//! The token goes into one header, and only to the hosts that [`Allowed`] holds. Redirects are followed without it, so
-//! storage that a server points at never sees it (and would refuse a signed URL that comes with one).
+//! The token is sent in one header, and only to the hosts that [`Allowed`] permits. Redirects are followed without it, so
+//! that storage never sees it (and would reject a signed URL with a token).
 
 use crate::context::{Context, var};
 use crate::error::{CliError, Kind, Result, WithHint, failed, not_found, verification};
@@ -16,7 +16,7 @@ use std::io::{Read, Seek, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// What to do about a token that is not accepted.
+/// The hint for a rejected token.
 pub const NEW_TOKEN: &str = "it is invalid or expired (at the latest after a year): create a new personal API token at \
      https://app.circleci.com/settings/user/tokens and set CIRCLE_TOKEN";
 /// The time limit of a request with all its attempts; for a download, the time without progress.

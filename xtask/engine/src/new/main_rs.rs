@@ -274,7 +274,7 @@ impl Filling {
         Ok(())
     }
 
-    /// Keeps a value of a person's, and gives what stands for it.
+    /// Stores a value and returns its placeholder.
     fn value(&mut self, value: String) -> String {
         self.values.push(value);
         placeholder(self.values.len() - 1)

@@ -1,4 +1,4 @@
-//! When things run: `when` and `unless` of workflows and steps, filters, and schedules.
+//! Checks conditions: `when` and `unless` of workflows and steps, filters, and schedules.
 
 use super::model::Model;
 use super::{Report, cron, expression, text};
@@ -30,7 +30,7 @@ pub(super) fn wrong_conditions(model: &Model, report: &mut Report) {
     }
 }
 
-/// A bare expression. One in `<< >>` is read as a template.
+/// A bare expression. One in `<< >>` is a template.
 fn expression_of(owner: &str, key: &str, line: usize, text: &str, report: &mut Report) {
     if text::is_open(text) {
         return;
@@ -45,7 +45,7 @@ fn expression_of(owner: &str, key: &str, line: usize, text: &str, report: &mut R
     }
 }
 
-/// `condition:` of the steps `when` and `unless`, wherever they stand.
+/// `condition:` of the steps `when` and `unless`, at any depth.
 fn conditional_steps(owner: &str, node: &Node, report: &mut Report) {
     for item in node.items() {
         conditional_steps(owner, item, report);

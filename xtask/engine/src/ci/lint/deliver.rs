@@ -1,4 +1,4 @@
-//! What protects production: order, secrets, one deploy at a time.
+//! Checks deploys to production: order, secrets, one deploy at a time.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ pub(super) fn deploy_without_requires(model: &Model, report: &mut Report) {
     }
 }
 
-/// Jobs with their place in the workflow.
+/// Jobs with their position in the workflow.
 fn placed<'a>(model: &'a Model) -> impl Iterator<Item = (&'a Workflow<'a>, usize, &'a Invocation<'a>)> {
     model.workflows.iter().flat_map(|it| it.invocations.iter().enumerate().map(move |(at, job)| (it, at, job)))
 }
@@ -119,7 +119,7 @@ fn unguarded<'a>(model: &'a Model) -> impl Iterator<Item = (&'a Workflow<'a>, &'
     })
 }
 
-/// The recipe that keeps the number of the latest build in a project variable.
+/// A common recipe stores the number of the latest build in a project variable.
 pub(super) fn pointer_from_any_branch(model: &Model, report: &mut Report) {
     for (workflow, invocation) in unguarded(model) {
         let writes = |text: &str| {
@@ -158,7 +158,7 @@ pub(super) fn map_filters(model: &Model, report: &mut Report) {
     );
 }
 
-/// A tag starts only jobs with a filter for tags, and a job whose requirements all stay out stays out.
+/// A tag starts only jobs with a filter for tags, and a job does not run if all jobs it requires are filtered out.
 pub(super) fn unreachable_on_tags(model: &Model, report: &mut Report) {
     for (workflow, invocation) in model.invocations() {
         let parents: Vec<&Invocation> = invocation.parents.iter().map(|&it| &workflow.invocations[it]).collect();
@@ -218,7 +218,7 @@ pub(super) fn serial_group_twice(model: &Model, report: &mut Report) {
             let Some((line, key)) = invocation.serial_group() else { continue };
             let spaceless: String = key.split_whitespace().collect();
             let own = invocation.name.as_str();
-            // The jobs of a matrix share the key, unless a value of the matrix is part of it.
+            // The jobs of a matrix share the key, unless it contains a value of the matrix.
             let shared = invocation.matrix && !key.contains("matrix.");
             let first = taken.insert(spaceless, own).or(shared.then_some(own));
             let Some(first) = first else { continue };
@@ -471,7 +471,7 @@ mod tests {
         check(&jobs("filters: pipeline.git.branch == 'main',"), expect![""]);
     }
 
-    /// Workflows of the second kind: `MAIN` is what runs for a push, by the defaults of its parameters.
+    /// Several workflows with a build number: `MAIN` runs for a push, by the defaults of its parameters.
     fn check_workflows(workflows: &str, expected: Expect) {
         let config = "
         parameters: { env: { type: string, default: '' }, release: { type: string, default: HEAD } }
