@@ -100,6 +100,6 @@ fn apps_of_one_commit_cannot_share_a_directory() {
     p.release("1");
     p.run("put").ok();
     p.add("app blog\n");
-    p.run("build").ok().told("of the app `shop` is replaced");
+    p.run("build").ok().told("of the app `shop`: `put`");
     p.run("put").fails(7, "of the app `shop`", "its own directory or prefix");
 }

@@ -357,7 +357,7 @@ fn other_bytes_under_the_same_id() {
     p.write("www/generated", "once");
     p.release("1");
     p.run("put").ok();
-    p.run("put").ok().has("the same bytes");
+    p.run("put").ok().has("already has it");
     p.run("deploy dev").ok();
     p.write("www/generated", "twice");
     p.run("build").ok().told("built before with other bytes, or is damaged");

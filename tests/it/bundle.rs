@@ -149,7 +149,7 @@ fn build_of_a_binary_with_required_features_names_them_or_builds_with_them() {
 #[test]
 fn build_of_a_checkout_with_other_line_ends_warns() {
     let p = original();
-    let warning = "3 included files have other line ends than the commit, docs/";
+    let warning = "3 included files have other line ends than the commit, e.g. docs/";
     for name in ["a", "b", "c"] {
         p.write(&format!("docs/{name}.md"), "# one\n\ntwo\n");
     }
@@ -263,7 +263,7 @@ fn what_is_verified_can_be_unpacked_as_tar_does() {
     symlink("nowhere", p.path("target/ours/link")).unwrap();
     for there in ["here", "link"] {
         let line = format!("verify {id} --unpack target/ours/{there}");
-        p.run(&line).fails(2, "is there already", "name a new directory");
+        p.run(&line).fails(2, "already exists", "name a new directory");
     }
     assert_eq!(listed(&into), theirs);
     p.run("deploy dev").ok();

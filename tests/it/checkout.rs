@@ -29,7 +29,7 @@ fn change_that_git_is_told_not_to_see_makes_a_dirty_release() {
     assert!(!p.run("build --json").ok().stdout.contains("dirty"));
     p.git(&["update-index", "--skip-worktree", "www/other"]);
     fs::remove_file(p.path("www/other")).unwrap();
-    p.run("build").fails(2, "www/other is of the commit", "git sparse-checkout add");
+    p.run("build").fails(2, "www/other is included, but this sparse checkout omits it", "git sparse-checkout add");
     // A file that was removed behind git's back is a change.
     p.git(&["update-index", "--no-skip-worktree", "www/other"]);
     p.git(&["update-index", "--assume-unchanged", "www/other"]);
@@ -94,7 +94,7 @@ fn submodule_that_is_not_checked_out_is_refused() {
     p.git(&["submodule", "--quiet", "deinit", "--force", "www/theme"]);
     p.run("build").fails(
         2,
-        "www/theme is a submodule that is not checked out",
+        "www/theme is included, but is a submodule that is not checked out",
         "git submodule update --init --recursive www/theme",
     );
     p.change("include www\n", "include www\ngenerated www/theme\n");

@@ -204,9 +204,9 @@ fn a_project_that_says_nonsense_or_lacks_a_file() {
     broken(&p, "doctor --ci", "Cargo.lock: there is none", "cargo generate-lockfile");
     p.git(&["checkout", "--quiet", "."]);
     p.write(".circleci/rollback.yml", "version: 2.1\n");
-    broken(&p, "doctor --ci", "main.rs says: .circleci/rollback.yml", "cargo xtask ci generate");
+    broken(&p, "doctor --ci", "up to date with xtask/src/main.rs: .circleci/rollback.yml", "cargo xtask ci generate");
     // A deploy from here does not read it.
-    warned(&p, "doctor", "main.rs says: .circleci/rollback.yml", "cargo xtask ci generate");
+    warned(&p, "doctor", "up to date with xtask/src/main.rs: .circleci/rollback.yml", "cargo xtask ci generate");
     fs::remove_dir_all(p.path(".circleci")).unwrap();
     broken(&p, "doctor --ci", "config.yml, .circleci/rollback.yml, .circleci/deploy.yml", "cargo xtask ci generate");
     p.git(&["checkout", "--quiet", "."]);
@@ -235,7 +235,7 @@ fn variables_and_a_health_check_that_cannot_be_filled_in() {
     p.commit("variables");
     let ran = broken(&p, "doctor dev", "DB_PASSWORD, which is not set", "export DB_PASSWORD=");
     let all = checks(&ran, "broken");
-    assert!(all[1].contains("API_KEY, which is not set") && all[1].contains("what context shop-dev holds"), "{all:?}");
+    assert!(all[1].contains("API_KEY, which is not set") && all[1].contains("the variables of the context shop-dev"), "{all:?}");
     p.var("DB_PASSWORD", "opensesame9");
     p.var("API_KEY", "opensesame8");
     let ran = run(&p, "doctor dev -v", &[]).code(0);
@@ -309,7 +309,7 @@ fn a_lock_that_is_held_and_one_that_was_left_behind() {
 fn a_directory_that_is_not_as_we_left_it() {
     let mut p = with_xtask();
     p.change("env dev\n", "env dev\nshared config/local.toml\nshared uploads/\n");
-    broken(&p, "doctor dev", "shared/config/local.toml is not there", "create it");
+    broken(&p, "doctor dev", "shared/config/local.toml is missing", "create it");
     p.write("srv/dev/shared/config/local.toml", "");
     run(&p, "doctor dev", &[]).code(0);
     p.write("srv/dev/current/index.html", "by hand");
@@ -319,5 +319,5 @@ fn a_directory_that_is_not_as_we_left_it() {
     p.release("1");
     p.run("deploy dev").ok();
     p.add("app other\n");
-    broken(&p, "doctor dev", "a release of shop is live, not of other", "a directory of its own");
+    broken(&p, "doctor dev", "a release of shop is live, not of other", "its own directory");
 }

@@ -173,7 +173,7 @@ fn a_lock_that_is_a_directory_holds_too() {
     p.release("1");
     fs::create_dir_all(p.path("srv/dev/.lock")).unwrap();
     p.run("deploy dev").fails(6, "a directory", "--force");
-    p.run("lock status dev").ok().has("locked by unknown owner");
+    p.run("lock dev").ok().has("locked by unknown owner");
     p.run("unlock dev --force").ok();
     p.run("deploy dev").ok();
 }
@@ -334,8 +334,8 @@ fn two_apps_do_not_share_a_directory() {
     p.run("deploy dev").ok();
     p.change("include www\n", "app other\ninclude www\n");
     p.release("2");
-    p.run("deploy dev").fails(2, "file:srv/dev runs a release of shop, not of other", "a directory of its own");
-    p.run("prune dev").fails(2, "runs a release of shop", "a directory of its own");
+    p.run("deploy dev").fails(2, "file:srv/dev runs a release of shop, not of other", "its own directory");
+    p.run("prune dev").fails(2, "runs a release of shop", "its own directory");
     assert_eq!(p.live("srv/dev"), "1");
 }
 

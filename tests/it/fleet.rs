@@ -1,4 +1,4 @@
-//! Real sshds of this machine, each with a port, a host key and a directory of its own, and all that goes wrong between
+//! Real sshds of this machine, each with a port, a host key and its own directory, and all that goes wrong between
 //! them and us.
 
 mod delta;

@@ -62,8 +62,8 @@ fn s13_prod_does_not_race_the_build() {
     assert_eq!(Recipe::fetch(&account).run().release(), one.id, "the push of 2 ships 1");
 
     let job = account.other_workflow(90, "main", &two.sha);
-    p.run_with("deploy prod HEAD", &job).fails(5, "is still running", "wait until it has ended");
-    p.run_with("fetch HEAD", &job).fails(5, "is still running", "wait until it has ended");
+    p.run_with("deploy prod HEAD", &job).fails(5, "is still running", "wait for its end");
+    p.run_with("fetch HEAD", &job).fails(5, "is still running", "wait for its end");
     assert_eq!(p.current("srv/prod"), None);
     account.end(&two.workflow, &build, JobStatus::Success);
     p.run_with("deploy prod HEAD", &job).ok();

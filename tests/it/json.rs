@@ -161,9 +161,9 @@ fn on_a_laptop(seen: &Shapes) {
     run("start, stop, restart", "restart dev");
     run("history", "history dev --all");
     let owner = r#"{"by":"ben@elsewhere","at":"2026-08-01T00:00:00Z","verb":"deploy","token":"x","host":"elsewhere","boot":"b","namespace":"n","pid":1,"start":1}"#;
-    run("lock", "lock status dev");
+    run("lock", "lock dev");
     p.write("srv/dev/.lock", owner);
-    run("lock", "lock status dev");
+    run("lock", "lock dev");
     run("status", "status");
     run("lock", "unlock dev --force");
     seen.events(&p.run("deploy dev --lock-wait soon --json").code(2));

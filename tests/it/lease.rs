@@ -55,18 +55,18 @@ fn who_is_silent_for_longer_than_its_lease_is_succeeded() {
     p.run("deploy dev").fails(6, "is locked by bob@far since", "unlock dev --force");
     age(&lock, 100);
     p.run("deploy dev").fails(6, "last renewed 10", "its lease expires in ");
-    p.run("lock status dev").ok().has("bob@far").has("last renewed 10");
+    p.run("lock dev").ok().has("bob@far").has("last renewed 10");
     p.run("unlock dev").fails(6, "which may still run", "--force");
     age(&lock, 250);
-    p.run("lock status dev").ok().has("it has its lock was not renewed for 4 min, the next deploy takes over");
-    p.run("status dev").ok().has("it has its lock was not renewed for 4 min");
-    p.run("deploy dev").ok().told("taking over the lock of bob@far").told("it has its lock was not renewed for 4 min");
+    p.run("lock dev").ok().has("its lock was not renewed for 4 min, the next deploy takes over");
+    p.run("status dev").ok().has("its lock was not renewed for 4 min");
+    p.run("deploy dev").ok().told("taking over the lock of bob@far").told("its lock was not renewed for 4 min");
     assert!(!lock.exists());
     assert_eq!(p.live("srv/dev"), "1");
     // While it is waited for, its lease may run out.
     let (p, lock) = locked(LEASE, "null");
     age(&lock, 178);
-    p.run("deploy dev --lock-wait 20").ok().told("it has its lock was not renewed for 3 min");
+    p.run("deploy dev --lock-wait 20").ok().told("its lock was not renewed for 3 min");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_job_is_succeeded_by_its_silence_where_nobody_can_ask_circleci() {
     let (p, lock) = locked(LEASE, ci);
     p.run("deploy dev").fails(6, "is locked by bob@far", "--force");
     age(&lock, 250);
-    p.run("deploy dev").ok().told("it has its lock was not renewed for 4 min");
+    p.run("deploy dev").ok().told("its lock was not renewed for 4 min");
 }
 
 fn signal(child: &Child, signal: &str) {
@@ -112,7 +112,7 @@ fn who_wakes_up_too_late_does_nothing_more() {
     p.release("3");
     p.run("deploy dev").fails(6, "is locked by bob@far", "--force");
     age(&lock, 250);
-    p.run("deploy dev").ok().told("it has its lock was not renewed for 4 min");
+    p.run("deploy dev").ok().told("its lock was not renewed for 4 min");
     let history = p.read("srv/dev/history.jsonl");
     signal(&first, "-CONT");
     let output = first.wait_with_output().unwrap();

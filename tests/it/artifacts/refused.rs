@@ -32,7 +32,7 @@ const CASES: &[Case] = &[
         "fetch HEAD",
         5,
         "is still running (pipeline 1)",
-        "wait until it has ended",
+        "wait for its end",
     ),
     (
         "never begun",

@@ -152,7 +152,7 @@ fn a_manifest_without_its_bundle_says_so() {
     }
     let error = store.get(one.id(), &dir.path().join("got")).unwrap_err();
     assert_eq!(kind_of(&error), Kind::Verification, "{error:#}");
-    assert!(error.to_string().contains("its bundle is gone"), "{error:#}");
+    assert!(error.to_string().contains("its bundle is missing"), "{error:#}");
     assert_eq!(store.put(&one).unwrap(), Put::AlreadyThere, "and a put repairs it");
     store.get(one.id(), &dir.path().join("got")).unwrap();
 }
@@ -314,5 +314,5 @@ fn a_bucket_without_credentials_is_missed_aloud() {
     p.release("1");
     p.var("GANGPLANK_BUCKETS", "");
     p.run("deploy dev").ok().told("so it gets no record of what is live");
-    p.run("lock status dev").ok().told("its lock is not taken");
+    p.run("lock dev").ok().told("its lock is not taken");
 }

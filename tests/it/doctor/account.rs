@@ -45,7 +45,7 @@ fn an_account_that_is_well_is_only_asked() {
     let ran = run(&p, "doctor", &vars).code(0);
     assert_eq!(checks(&ran, "warning"), [""; 0], "{}", ran.stdout);
     let well = checks(&ran, "ok").join(" ");
-    for piece in ["token (that of ana)", "project (gh/acme/shop)", "settings", "context shop-dev", "LATEST_BUILD_NUM"] {
+    for piece in ["token (of ana)", "project (gh/acme/shop)", "settings", "context shop-dev", "LATEST_BUILD_NUM"] {
         assert!(well.contains(piece), "no {piece}: {}", ran.stdout);
     }
     for piece in ["pipeline definitions", "Deploys page (it knows shop)", "circleci:artifacts"] {

@@ -20,7 +20,7 @@ fn project(fleet: &Fleet, hosts: usize) -> Project {
     p
 }
 
-/// A host whose `PATH` begins with a directory of its own.
+/// A host whose `PATH` begins with its own directory.
 fn with_programs() -> Option<(Fleet, Project)> {
     let path = std::env::var("PATH").unwrap();
     let fleet = Fleet::with_vars(1, &format!("PATH=@dir@/own:{path}"))?;

@@ -173,7 +173,7 @@ fn odd_names_on_a_host_hide_nothing() {
     p.run("verify @dev").code(7).told("-: FAILED");
     fs::write(p.path("srv/dev/current/-"), "a lone dash\n").unwrap();
     p.run("verify @dev").ok();
-    // By lines, a directory that is there already, and a file that is.
+    // By lines, a directory that already exists, and a file that is.
     fs::create_dir_all(p.path("srv/dev/current/www\n./www")).unwrap();
     fs::write(p.path("srv/dev/current/www\n./www/index.html"), "evil\n").unwrap();
     p.run("verify @dev").code(7).told("is not part of the release");

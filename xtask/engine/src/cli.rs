@@ -182,7 +182,7 @@ pub enum Command {
         #[arg(long, value_name = "NAME_OR_URL")]
         host: Option<String>,
     },
-    /// Run a command in the live release on each host, with the env's `vars`, without taking the lock
+    /// Run a command in the live release on each host, without taking the lock
     Exec {
         /// The env
         env: String,
