@@ -348,7 +348,7 @@ fn what_a_prune_is_removing_is_not_deployed() {
         std::fs::write(dir.path().join("builds/shop/pending_deletion.json"), text).unwrap();
     };
     doom(jiff::Timestamp::now().to_string());
-    p.run("deploy dev").fails(6, &format!("bob is removing {two} "), "run the same command again");
+    p.run("deploy dev").fails(6, &format!("bob is removing {two}"), "run the same command again");
     assert_eq!(p.live("srv/dev"), "1", "nothing was touched");
     p.run("put").fails(6, "bob is removing", "run the same command again");
     p.run("prune --store s3://builds/shop --keep 1 --days 0 --yes").fails(6, "bob prunes since", "30 minutes");

@@ -235,7 +235,10 @@ fn variables_and_a_health_check_that_cannot_be_filled_in() {
     p.commit("variables");
     let ran = broken(&p, "doctor dev", "DB_PASSWORD, which is not set", "export DB_PASSWORD=");
     let all = checks(&ran, "broken");
-    assert!(all[1].contains("API_KEY, which is not set") && all[1].contains("the variables of the context shop-dev"), "{all:?}");
+    assert!(
+        all[1].contains("API_KEY, which is not set") && all[1].contains("the variables of the context shop-dev"),
+        "{all:?}"
+    );
     p.var("DB_PASSWORD", "opensesame9");
     p.var("API_KEY", "opensesame8");
     let ran = run(&p, "doctor dev -v", &[]).code(0);

@@ -89,7 +89,7 @@ fn s14_a_feature_branch_does_not_move_the_pointer() {
 
     // The recipe's pointer is still there, and is not believed.
     let job = account.other_workflow(90, "main", &main.sha);
-    p.run_with("deploy prod latest", &job).fails(7, "built feature/x, not main", "only builds of main");
+    p.run_with("deploy prod latest", &job).fails(7, "built feature/x, not main", "name a job that built main");
     account.publish(&p, &main, "main").ok();
     account.publish(&p, &side, "feature/x").ok().has("nothing was published: only builds of `main` have a pointer");
     assert_eq!(account.pointer().unwrap(), main.job.to_string());

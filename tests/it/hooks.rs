@@ -88,7 +88,7 @@ fn what_is_shared_stays_when_releases_go() {
     p.write("hooks/before-first", "cat config.toml\n");
     p.change("strategy all\n", "strategy all\nshared data/up loads/\nshared config.toml\n");
     p.release("1");
-    p.run("deploy dev").fails(1, "cannot link shared files: shared/config.toml is not there", "create it on the host");
+    p.run("deploy dev").fails(1, "cannot link shared files: shared/config.toml is missing", "create it on the host");
     assert!(p.current("srv/dev").is_none(), "nothing is live");
     for host in ["srv/dev", "srv/dev2"] {
         p.write(&format!("{host}/shared/config.toml"), "colour = \"red\"\n");
@@ -123,9 +123,7 @@ fn a_shared_file_that_one_host_lacks_keeps_all_from_being_switched() {
     p.change("target file:srv/dev\n", "target file:srv/dev\ntarget file:srv/two\nshared config.toml\n");
     p.write("srv/dev/shared/config.toml", "");
     p.release("1");
-    p.run("deploy dev")
-        .fails(1, "shared/config.toml is not there", "create it on the host")
-        .told("nothing was switched");
+    p.run("deploy dev").fails(1, "shared/config.toml is missing", "create it on the host").told("nothing was switched");
     assert!(!p.read("srv/dev/history.jsonl").contains("switched"));
 }
 

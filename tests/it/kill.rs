@@ -189,7 +189,7 @@ fn of_two_deploys_at_once_one_waits_or_says_who_has_the_lock() {
     std::thread::sleep(Duration::from_millis(300));
     fs::remove_file(p.path("srv/dev/wait")).unwrap();
     end(first, "first").ok().has("is live");
-    end(waiting, "second").ok().has("nothing to do").told("waiting up to 30 s for ana@");
+    end(waiting, "second").ok().has("nothing to do").told("waiting up to 30 s for the lock of ana@");
 }
 
 #[test]

@@ -346,7 +346,7 @@ fn an_older_engine_is_replaced_or_comes_back() {
         upgrade.env("CARGO", &cargo);
         ran(upgrade)
     };
-    says(1).fails(1, "the old one is back:\nbroken", "--upgrade --force");
+    says(1).fails(1, "the old one was restored:\nbroken", "--upgrade --force");
     assert_eq!(git(&shop, "status --porcelain"), "");
     says(0).ok().has("engine 0.1.0 replaced by 0.1.0").has("`new PATH` makes a project");
     assert!(!engine.join("src/gone.rs").exists() && !shop.join("xtask/.engine-before").exists());

@@ -150,7 +150,7 @@ fn what_it_names_is_checked() {
         p.run_with("fetch latest --into target/it", &account.other_workflow(90, "main", &one.sha))
     };
     latest(&one.job.to_string()).ok();
-    latest(&side.job.to_string()).fails(7, "built feature/x, not main", "only builds of main");
+    latest(&side.job.to_string()).fails(7, "built feature/x, not main", "name a job that built main");
     latest(&deploy.to_string()).fails(7, "is `deploy-dev`, not `build`", "name the build job");
     latest("4711").fails(5, "LATEST_BUILD_NUM names job 4711, but", "check the number");
     latest("v1.2").fails(2, "LATEST_BUILD_NUM is `v1.2`, which is not a job number", "delete the variable");

@@ -6,7 +6,7 @@ use crate::project::Project;
 fn from_commit_to_live_and_back() {
     let p = Project::with_service();
     let v1 = p.release("1");
-    p.run("plan dev").ok().has("install").has("first release").has("back to nothing");
+    p.run("plan dev").ok().has("install").has("first release").has("revert to nothing");
     p.run("deploy dev").ok().says(&format!("dev: {v1} is live\n"));
     assert_eq!(p.get("dev").unwrap(), "1");
     p.run("deploy dev").ok().says(&format!("dev already runs {v1}: nothing to do\n"));

@@ -157,6 +157,6 @@ fn a_followed_pipeline_is_approved_on_its_way() {
         trigger(&p, &account, "deploy dev --follow")
             .ok()
             .says("pipeline 2: on hold\n")
-            .told("`cargo xtask ci approve dev` says yes");
+            .told("approve it with `cargo xtask ci approve dev`");
     });
 }

@@ -77,7 +77,7 @@ const CASES: &[Case] = &[
         "fetch build:12",
         7,
         "job 12 built feature/x, not main",
-        "only builds of main",
+        "name a job that built main",
     ),
     (
         "a job that is no build",

@@ -61,7 +61,8 @@ fn an_account_that_is_well_is_only_asked() {
     state.default_branch = "trunk".into();
     state.settings = Settings { autocancel_builds: true, build_fork_prs: true, forks_receive_secret_env_vars: true };
     drop(state);
-    let ran = broken_with(&p, "doctor", &vars, "context shop-ci: there is none", "create it in Organization settings");
+    let ran =
+        broken_with(&p, "doctor", &vars, "context shop-ci: it does not exist", "create it in Organization settings");
     let warnings = checks(&ran, "warning");
     for piece in ["anyone can read them", "cancels a running deploy", "it lacks KEY", "no such variable"] {
         assert!(warnings.iter().any(|it| it.contains(piece)), "no {piece}: {}", ran.stdout);

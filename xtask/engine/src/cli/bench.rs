@@ -1,4 +1,4 @@
-//! Arguments of `bench`.
+//! The command-line arguments of `bench`, parsed with clap.
 
 use super::Global;
 use clap::builder::PossibleValuesParser;

@@ -1,4 +1,4 @@
-//! Arguments of `ci`.
+//! The command-line arguments of `ci`, parsed with clap.
 
 use super::{selector, with_hint};
 use crate::project::Handoff;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub enum Ci {
-    /// Generate .circleci/config.yml, and rollback.yml and deploy.yml for CircleCI's Deploys page
+    /// Generate the files in .circleci: config.yml, rollback.yml and deploy.yml
     Generate {
         /// Compare only: fail with a diff if a file is out of date
         #[arg(long)]

@@ -1,4 +1,4 @@
-//! Arguments of `new`.
+//! The command-line arguments of `new`, parsed with clap.
 
 use super::ci::handoff;
 use crate::project::Handoff;

@@ -1,4 +1,4 @@
-//! Arguments of `setup`.
+//! The command-line arguments of `setup`, parsed with clap.
 
 use clap::Args;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Arguments of `test`.
+//! The command-line arguments of `test`, parsed with clap.
 
 use clap::Args;
 
