@@ -275,7 +275,7 @@ fn what_is_verified_can_be_unpacked_as_tar_does() {
     let at = bytes.len() - 20;
     bytes[at] ^= 1;
     fs::write(&bundle, bytes).unwrap();
-    p.run(&format!("verify {id} --unpack target/ours/bad")).fails(7, "damaged", "do not deploy it");
+    p.run(&format!("verify {id} --unpack target/ours/bad")).fails(7, "damaged", "do not deploy");
     let mut left: Vec<_> = fs::read_dir(p.path("target/ours")).unwrap().map(|it| it.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["again", "here", "link"]);
@@ -378,7 +378,7 @@ fn a_bundle_is_what_its_name_says() {
     fs::write(dir.join("manifest.json"), manifest.replace(&zst, &gz)).unwrap();
     let sums = Command::new("sha256sum").args([&gz, "manifest.json"]).current_dir(&dir).output().unwrap();
     fs::write(dir.join("SHA256SUMS"), sums.stdout).unwrap();
-    p.run(&format!("verify target/releases/{id}")).fails(7, "not of the type of its name", "do not deploy it");
+    p.run(&format!("verify target/releases/{id}")).fails(7, "not of the type of its name", "do not deploy");
 }
 
 #[test]

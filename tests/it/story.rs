@@ -12,7 +12,7 @@ fn from_commit_to_live_and_back() {
     p.run("deploy dev").ok().says(&format!("dev already runs {v1}: nothing to do\n"));
 
     let v2 = p.release("2");
-    p.run("diff dev").ok().has("~ www/index.html").has("commits it brings:");
+    p.run("diff dev").ok().has("~ www/index.html").has("commits added:");
     p.run("deploy dev --reason 'the new price'").ok();
     assert_eq!(p.get("dev").unwrap(), "2");
 

@@ -109,7 +109,7 @@ const CASES: &[Case] = &[
         "fetch HEAD",
         7,
         "its SHA-256 is",
-        "do not deploy it",
+        "do not deploy",
     ),
     (
         "a bundle with more bytes",
@@ -117,7 +117,7 @@ const CASES: &[Case] = &[
         "fetch HEAD",
         7,
         "it has more than",
-        "do not deploy it",
+        "do not deploy",
     ),
     (
         "the manifest of another commit",
@@ -127,7 +127,7 @@ const CASES: &[Case] = &[
         "fetch HEAD",
         7,
         "but the pipeline built",
-        "do not deploy it",
+        "do not deploy",
     ),
     (
         "the manifest of no job",
@@ -141,7 +141,7 @@ const CASES: &[Case] = &[
         "fetch HEAD",
         7,
         "it was not built by a job of CircleCI",
-        "do not deploy it",
+        "do not deploy",
     ),
     (
         "the manifest of another job",
@@ -149,7 +149,7 @@ const CASES: &[Case] = &[
         "fetch HEAD",
         7,
         "it was built by job 11",
-        "do not deploy it",
+        "do not deploy",
     ),
 ];
 

@@ -187,7 +187,7 @@ fn what_is_in_the_way_is_named_and_nothing_is_changed() {
                 fs::write(at.join(".cargo/config.toml"), "[alias]\nxtask = \"run -p tools --\"\n").unwrap();
             },
             "already has an alias `xtask`",
-            "another name",
+            "rename it",
         ),
         (
             "xtask",
