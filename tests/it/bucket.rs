@@ -351,7 +351,11 @@ fn what_a_prune_is_removing_is_not_deployed() {
     p.run("deploy dev").fails(6, &format!("bob is removing {two}"), "run the same command again");
     assert_eq!(p.live("srv/dev"), "1", "nothing was touched");
     p.run("put").fails(6, "bob is removing", "run the same command again");
-    p.run("prune --store s3://builds/shop --keep 1 --days 0 --yes").fails(6, "bob has been pruning since", "30 minutes");
+    p.run("prune --store s3://builds/shop --keep 1 --days 0 --yes").fails(
+        6,
+        "bob has been pruning since",
+        "30 minutes",
+    );
     // What was begun is needed, so the other prune, which looks again after it has told, leaves it.
     let told = std::fs::read_to_string(dir.path().join("builds/shop/live/shop/dev.jsonl")).unwrap();
     assert!(told.lines().last().unwrap().contains(&two), "{told}");

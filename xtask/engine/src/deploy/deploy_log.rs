@@ -104,7 +104,7 @@ impl<'a> DeployLog<'a> {
             match store.append(env, &line) {
                 // The release is live by now and its start is recorded, so a concurrent prune is only a warning.
                 Err(error) if kind_of(&error) != Kind::Locked => {
-                    unnotified(ctx, store.url(), env, &format!("{error:#}"))
+                    unnotified(ctx, store.url(), env, &format!("{error:#}"));
                 }
                 _ => {}
             }
