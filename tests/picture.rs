@@ -1,6 +1,6 @@
 //! Makes the picture in the README: `cargo run --package xtask --example picture`.
 //!
-//! A project is made, compiled, and then used in a real terminal (tmux) by somebody who types; the picture is that screen.
+//! Creates a project, compiles it, and uses it in a real terminal (tmux); the picture is that screen.
 
 use std::fs;
 use std::path::Path;

@@ -155,7 +155,7 @@ impl Account {
     }
 }
 
-/// A project that hands over by artifacts, and nothing else.
+/// A project that uses only artifacts.
 pub fn project() -> Project {
     let mut p = Project::new();
     p.change("store file:store\n", "store circleci:workspace\nstore circleci:artifacts\nhandoff artifacts\n");

@@ -35,7 +35,11 @@ fn releases_of_another_app_in_a_directory_are_never_found() {
     for line in [format!("deploy dev {sha}"), format!("fetch {sha}"), format!("rollback dev {sha}")] {
         shop.run(&line).fails(5, &format!("no release of commit {sha}"), "releases");
     }
-    shop.run(&format!("deploy dev {other}")).fails(7, "is a release of `blog`, and this project is `shop`", "releases");
+    shop.run(&format!("deploy dev {other}")).fails(
+        7,
+        "is a release of `blog`, not of this project's `shop`",
+        "releases",
+    );
     blog.run("deploy dev latest").ok();
     assert_eq!(blog.current("srv/dev").unwrap(), other);
 }
@@ -96,6 +100,6 @@ fn apps_of_one_commit_cannot_share_a_directory() {
     p.release("1");
     p.run("put").ok();
     p.add("app blog\n");
-    p.run("build").ok().told("of the app `shop` is replaced");
-    p.run("put").fails(7, "of another app, `shop`", "a directory or prefix of its own");
+    p.run("build").ok().told("of the app `shop`: `put`");
+    p.run("put").fails(7, "of the app `shop`", "its own directory or prefix");
 }

@@ -1,5 +1,4 @@
-//! Releases that are handed over by CircleCI's artifacts: found by commit, checked, and refused where they are not what
-//! was asked for.
+//! Releases in CircleCI's artifacts: found by commit, verified, and refused if they do not match.
 
 mod refused;
 
@@ -112,10 +111,10 @@ fn the_token_of_every_wrong_kind() {
         "project token (CCIPRJ_...), which API v2 does not accept",
         "personal API token",
     );
-    with("two words").fails(3, "characters that no token has", "personal API token");
+    with("two words").fails(3, "invalid characters", "personal API token");
     assert_eq!(account.server.log().len(), requests, "nothing was asked");
     with("CCIPAT_expired_0123456789").fails(3, "answered 401", "new personal API token");
-    with("").fails(5, "circleci:artifacts was not asked: CIRCLE_TOKEN is not set", "cargo xtask releases");
+    with("").fails(5, "circleci:artifacts skipped: CIRCLE_TOKEN is not set", "cargo xtask releases");
     let others = vars(&[("CIRCLE_TOKEN", ""), ("API_TOKEN", TOKEN)]);
     let all: Vec<_> = account.laptop().into_iter().chain(others).collect();
     p.run_with("fetch build:12 --into target/it", &all)
@@ -133,17 +132,17 @@ fn the_project_of_every_wrong_kind() {
         vars.push(("CIRCLE_PROJECT_SLUG".into(), slug.into()));
         p.run_with("fetch build:12 --into target/it", &vars)
     };
-    with("gh/acme/other").fails(5, "Project not found", "three things look like this");
-    with("circleci/a/b").fails(5, "Project not found", "three things look like this");
-    with("acme/shop").fails(2, "`acme/shop` is no project slug", "CIRCLE_PROJECT_SLUG");
-    with("").fails(2, "nobody says which CircleCI project this is", "CIRCLE_PROJECT_SLUG");
+    with("gh/acme/other").fails(5, "Project not found", "check three causes");
+    with("circleci/a/b").fails(5, "Project not found", "check three causes");
+    with("acme/shop").fails(2, "`acme/shop` is not a project slug", "CIRCLE_PROJECT_SLUG");
+    with("").fails(2, "unknown CircleCI project", "CIRCLE_PROJECT_SLUG");
     p.git(&["remote", "add", "origin", "git@github.com:acme/shop.git"]);
     with("").ok();
     let mut vars = account.laptop();
     vars.push(("CIRCLE_HOST".into(), "http://circleci.example".into()));
     p.run_with("fetch build:12", &vars).fails(2, "neither https nor this machine", "https://");
     vars.push(("CIRCLE_HOST".into(), "https://joe:opensesame9@circleci.example".into()));
-    let ran = p.run_with("fetch build:12", &vars).fails(2, "has a user or a password in it", "set CIRCLE_TOKEN");
+    let ran = p.run_with("fetch build:12", &vars).fails(2, "contains a user or a password", "set CIRCLE_TOKEN");
     assert!(!ran.stderr.contains("opensesame9"), "{}", ran.stderr);
 }
 
@@ -151,7 +150,7 @@ fn the_project_of_every_wrong_kind() {
 fn a_put_outside_a_job_and_on_a_second_node() {
     let mut p = project();
     p.release("1");
-    p.run("put").fails(2, "no store of this project is of use outside CircleCI", "--store file:DIR");
+    p.run("put").fails(2, "no store of this project works outside CircleCI", "--store file:DIR");
     p.run("put --store circleci:artifacts").fails(2, "only a job of CircleCI can store artifacts", "file:DIR");
     p.var("CIRCLECI", "true");
     let workspace = p.path("workspace").display().to_string();
@@ -167,9 +166,7 @@ fn after_the_upload_every_byte_is_looked_at() {
     let account = Account::new(&p);
     let built = account.build(&p, "main");
     let job = account.with_token(13, "main", &built.sha);
-    p.run_with("verify --store", &job)
-        .ok()
-        .says(&format!("circleci:artifacts: {} has all of it, every byte\n", built.id));
+    p.run_with("verify --store", &job).ok().says(&format!("circleci:artifacts: {} has every byte\n", built.id));
     let bundle = account.stored(built.job, &format!("releases/{0}/shop-{0}.tar.gz", built.id));
     let bytes = fs::read(&bundle).unwrap();
     fs::write(&bundle, &bytes[..bytes.len() - 1]).unwrap();
@@ -197,12 +194,12 @@ fn the_compatibility_mode_takes_nothing_without_our_manifest() {
     account.end(&workflow, &id, JobStatus::Success);
     p.run_with("fetch latest", &account.laptop()).fails(
         5,
-        "the latest successful job on main stored no release of ours",
+        "the latest successful job on main stored no release of this app",
         "circleci:artifacts",
     );
     p.run_with(&format!("fetch {}", built.id), &account.laptop()).fails(
         5,
-        "stored no release of ours",
+        "stored no release of this app",
         "by its commit",
     );
 }

@@ -12,7 +12,7 @@ fn mode(p: &Project, path: &str, mode: u32) {
     fs::set_permissions(p.path(path), PermissionsExt::from_mode(mode)).unwrap();
 }
 
-/// Root may read and write everything, so what permissions forbid has to be asked as somebody else.
+/// Root may read and write everything, so permissions are tested as another user.
 fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
 }
@@ -26,7 +26,7 @@ fn a_checkout_that_is_none() {
     p.commit("1");
     p.run("build").ok();
     fs::write(p.path(".git/index"), "no index").unwrap();
-    p.run("build").fails(1, "index file smaller than expected", "until `git status` works");
+    p.run("build").fails(1, "index file smaller than expected", "so that `git status` works");
 }
 
 #[test]
@@ -70,8 +70,8 @@ fn a_dirty_tree_is_named_so_and_never_goes_where_approval_is_needed() {
     let id = ran.stdout.split(' ').next().unwrap().to_owned();
     p.run("build").ok().has("up to date");
     p.run("deploy dev").ok().has(&id);
-    p.run("deploy prod --yes").fails(2, "built from files that no commit holds", "commit, build again");
-    p.run("promote dev prod --yes").fails(2, "built from files that no commit holds", "commit");
+    p.run("deploy prod --yes").fails(2, "built from uncommitted changes", "commit, build, and deploy again");
+    p.run("promote dev prod --yes").fails(2, "built from uncommitted changes", "commit");
     assert_eq!(p.current("srv/prod"), None);
     p.write("www/index.html", "changed again\n");
     let other = p.run("build").ok().stdout;
@@ -89,13 +89,15 @@ fn packages_and_includes_that_are_not_there() {
     p.run("build").fails(2, "leaves the workspace", "below the workspace root");
     p.change("include /etc/passwd\n", "include www/[\n");
     p.run("build").fails(2, "is not a glob", "use `*`");
-    p.change("include www/[\n", "package nobody\n");
+    p.change("include www/[\n", "package missing\n");
     p.write("one/Cargo.toml", "[package]\nname = \"one\"\nversion = \"0.1.0\"\nedition = \"2024\"\n");
     p.write("one/src/lib.rs", "");
     p.write("Cargo.toml", "[workspace]\nmembers = [\"one\"]\nresolver = \"3\"\n");
     p.write("Cargo.lock", "version = 4\n\n[[package]]\nname = \"one\"\nversion = \"0.1.0\"\n");
-    p.run("build").fails(1, "cargo could not build nobody", "cargo build --release").told("did not match any packages");
-    p.change("package nobody\n", "package one\n");
+    p.run("build")
+        .fails(1, "cargo could not build missing", "cargo build --release")
+        .told("did not match any packages");
+    p.change("package missing\n", "package one\n");
     p.run("build").fails(2, "package `one` has no binary", "src/main.rs");
 }
 
@@ -122,13 +124,13 @@ fn odd_file_names() {
 fn links_that_lead_nowhere() {
     let p = Project::new();
     for (link, to, reason) in [
-        ("www/gone", "missing", "points to nothing in the bundle"),
+        ("www/gone", "missing", "points to a file that is not in the bundle"),
         ("www/out", "../../outside", "leaves the bundle"),
         ("www/abs", "/etc/passwd", "leaves the bundle"),
         ("www/loop", "loop", "is part of a loop"),
     ] {
         symlink(to, p.path(link)).unwrap();
-        p.run("build").fails(2, reason, "take the link out");
+        p.run("build").fails(2, reason, "remove the link");
         fs::remove_file(p.path(link)).unwrap();
     }
     symlink("index.html", p.path("www/good")).unwrap();
@@ -142,18 +144,18 @@ fn links_that_lead_nowhere() {
 fn a_file_that_cannot_be_read() {
     let p = Project::new();
     let _socket = std::os::unix::net::UnixListener::bind(p.path("www/socket")).unwrap();
-    p.run("build").fails(2, "neither a file, a directory nor a link", "take it out");
+    p.run("build").fails(2, "neither a file, a directory nor a link", "remove it");
     fs::remove_file(p.path("www/socket")).unwrap();
     mode(&p, "www/index.html", 0o000);
-    let ran = if is_root() { as_nobody(&p, "build") } else { Some(p.run("build")) };
+    let ran = if is_root() { as_unprivileged(&p, "build") } else { Some(p.run("build")) };
     match ran {
         Some(ran) => drop(ran.fails(1, "index.html: Permission denied", "make it readable")),
         None => skip("an unreadable file: root can read every file, and setpriv is missing"),
     }
 }
 
-/// Runs a command as the user `nobody`, who then owns the project.
-fn as_nobody(p: &Project, line: &str) -> Option<Ran> {
+/// Runs a command as uid 65534, which then owns the project.
+fn as_unprivileged(p: &Project, line: &str) -> Option<Ran> {
     let root = p.path("");
     let chown = Command::new("chown").args(["-R", "65534:65534"]).arg(&root).status().ok()?;
     let inner = p.command(line);
@@ -272,23 +274,23 @@ fn damaged_releases() {
         let mut bad = gz.clone();
         bad[at] ^= 0x10;
         fs::write(p.path(&bundle), bad).unwrap();
-        check(&format!("shop-{id}.tar.gz"), "do not deploy it");
+        check(&format!("shop-{id}.tar.gz"), "do not deploy");
     }
     fs::write(p.path(&bundle), &gz[..gz.len() - 1]).unwrap();
-    check("bytes, the manifest says", "do not deploy it");
+    check("bytes, the manifest says", "do not deploy");
     fs::remove_file(p.path(&bundle)).unwrap();
-    check("missing", "do not deploy it");
+    check("missing", "do not deploy");
     let text = String::from_utf8(manifest.clone()).unwrap();
     p.write(&format!("{dir}/manifest.json"), &text.replace("\"schema\": 1", "\"schema\": 2"));
     check("manifest schema 2", "build it again");
     p.write(&format!("{dir}/manifest.json"), &text[..text.len() / 2]);
     check("not a manifest", "build or fetch it again");
     p.write(&format!("{dir}/manifest.json"), &text.replace("\"branch\": \"main\"", "\"branch\": \"evil\""));
-    check("manifest.json: was changed after it was sealed", "do not deploy it");
+    check("manifest.json: was changed after it was sealed", "do not deploy");
     p.write(&format!("{dir}/SHA256SUMS"), "");
-    check("manifest.json", "do not deploy it");
+    check("manifest.json", "do not deploy");
     p.write(&format!("{dir}/extra"), "");
-    p.run(&format!("verify {dir}")).fails(7, "extra: is not part of the release", "do not deploy it");
+    p.run(&format!("verify {dir}")).fails(7, "extra: is not part of the release", "do not deploy");
     fs::remove_file(p.path(&format!("{dir}/extra"))).unwrap();
     fs::remove_file(p.path(&format!("{dir}/manifest.json"))).unwrap();
     p.run(&format!("verify {dir}")).fails(5, "manifest.json is missing", "cargo xtask build");
@@ -341,7 +343,7 @@ fn a_torn_history_is_passed_over_and_mended() {
     let history = fs::read_to_string(&path).unwrap();
     // The record that v2 is live is torn, as by a crash.
     fs::write(&path, &history[..history.len() - 30]).unwrap();
-    p.run("status dev").ok().has("unconfirmed").has("did not come to a good end");
+    p.run("status dev").ok().has("unconfirmed").has("did not finish");
     p.run("deploy dev").ok().told("torn line").has(&format!("{v2} is live"));
     p.run("rollback dev").ok().has(&v1);
     p.run("history dev").ok().has("torn line");
@@ -355,7 +357,7 @@ fn other_bytes_under_the_same_id() {
     p.write("www/generated", "once");
     p.release("1");
     p.run("put").ok();
-    p.run("put").ok().has("the same bytes");
+    p.run("put").ok().has("already has it");
     p.run("deploy dev").ok();
     p.write("www/generated", "twice");
     p.run("build").ok().told("built before with other bytes, or is damaged");
@@ -369,7 +371,7 @@ fn targets_and_stores_of_an_unknown_kind() {
     let mut p = Project::new();
     p.release("1");
     p.change("target file:srv/dev\n", "target ftp://host/dir\n");
-    p.run("deploy dev").fails(2, "`ftp://host/dir` is not the URL of a target", "file:DIR");
+    p.run("deploy dev").fails(2, "`ftp://host/dir` is not a target URL", "file:DIR");
     p.change("store file:store\n", "store s3://bucket/x\n");
     if cfg!(feature = "s3") {
         p.run("put").fails(3, "s3://bucket/x: no credentials", "docs/s3.md");

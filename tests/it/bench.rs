@@ -65,8 +65,7 @@ fn who_does_not_deliver_ends_the_bench() {
     p.write_program("lazy/rsync", "#!/bin/sh\nfor last; do :; done\necho lazy; mkdir -p \"${last#*:}\"\n");
     p.var("PATH", &format!("{}:{}", p.path("lazy").display(), std::env::var("PATH").unwrap()));
     let words = "--hosts 1 --rounds 1 --delay-ms 0 --workload w --against rsync";
-    let ran =
-        p.run(&format!("bench fleet {words}")).fails(7, "rsync said that it had deployed, but on h0", "--against");
+    let ran = p.run(&format!("bench fleet {words}")).fails(7, "rsync succeeded, but on h0", "--against");
     assert!(ran.stderr.contains("\nlazy\n"), "its last words: {}", ran.stderr);
     p.write_program("lazy/rsync", "#!/bin/sh\nexit 3\n");
     p.run(&format!("bench fleet {words}")).fails(1, "rsync failed with exit code", "--against NAME");

@@ -102,7 +102,7 @@ fn twenty_writers_for_one_id_and_exactly_one_wins() {
     let wins = std::thread::scope(|scope| {
         let rounds = &rounds;
         let (start, over, url) = (&start, &over, &url);
-        // Whoever looks sees all of a release or nothing of it.
+        // A reader sees the whole release or nothing of it.
         let reader = scope.spawn(move || {
             let (store, mut seen) = (open(ctx, url), 0);
             while !over.load(Ordering::Relaxed) {
@@ -269,7 +269,7 @@ fn a_put_that_is_killed_at_any_request() {
         if !told.load(Ordering::SeqCst) {
             break;
         }
-        // What is left over belongs to nobody, and a prune takes it; or the same command again completes it.
+        // The remains belong to no release, and a prune removes them; or the same command completes the put.
         if at % 2 == 0 {
             p.run(&format!("prune --store {url} --keep 1 --days 0 --yes")).ok();
         }
@@ -287,15 +287,15 @@ fn from_commit_to_live_through_a_bucket() {
     let p = project(&url, &ceph.url());
     let one = p.release("1");
     p.run("put").ok().says(&format!("{url}: {one} stored\n"));
-    p.run("put").ok().has("has it already, the same bytes");
-    p.run("verify --store").ok().has("has all of it, every byte");
+    p.run("put").ok().has("already has it");
+    p.run("verify --store").ok().has("has every byte");
     p.run("deploy dev latest").ok();
     p.run("publish").ok().says(&format!("{url}: latest/shop/main.json names {one}\n"));
     p.run("publish").ok().has("names already");
     let two = p.release("2");
     p.run("put").ok();
     p.run("publish").ok();
-    p.run(&format!("publish {one}")).ok().has("it names a newer release already");
+    p.run(&format!("publish {one}")).ok().has("it already names a newer release");
     // Another machine: nothing built there.
     std::fs::remove_dir_all(p.path("target/releases")).unwrap();
     p.run("deploy dev latest").ok().told(&format!("fetched {two} from {url}"));
@@ -351,10 +351,14 @@ fn what_a_prune_is_removing_is_not_deployed() {
         std::fs::write(dir.path().join("builds/shop/pending_deletion.json"), text).unwrap();
     };
     doom(jiff::Timestamp::now().to_string());
-    p.run("deploy dev").fails(6, &format!("bob is removing {two} just now"), "run the same command again");
+    p.run("deploy dev").fails(6, &format!("bob is removing {two}"), "run the same command again");
     assert_eq!(p.live("srv/dev"), "1", "nothing was touched");
     p.run("put").fails(6, "bob is removing", "run the same command again");
-    p.run("prune --store s3://builds/shop --keep 1 --days 0 --yes").fails(6, "bob prunes since", "30 minutes");
+    p.run("prune --store s3://builds/shop --keep 1 --days 0 --yes").fails(
+        6,
+        "bob has been pruning since",
+        "30 minutes",
+    );
     // What was begun is needed, so the other prune, which looks again after it has told, leaves it.
     let told = std::fs::read_to_string(dir.path().join("builds/shop/live/shop/dev.jsonl")).unwrap();
     assert!(told.lines().last().unwrap().contains(&two), "{told}");

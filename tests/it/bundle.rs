@@ -149,7 +149,7 @@ fn build_of_a_binary_with_required_features_names_them_or_builds_with_them() {
 #[test]
 fn build_of_a_checkout_with_other_line_ends_warns() {
     let p = original();
-    let warning = "3 included files have other line ends than the commit, docs/";
+    let warning = "3 included files have other line ends than the commit, e.g. docs/";
     for name in ["a", "b", "c"] {
         p.write(&format!("docs/{name}.md"), "# one\n\ntwo\n");
     }
@@ -263,11 +263,11 @@ fn what_is_verified_can_be_unpacked_as_tar_does() {
     symlink("nowhere", p.path("target/ours/link")).unwrap();
     for there in ["here", "link"] {
         let line = format!("verify {id} --unpack target/ours/{there}");
-        p.run(&line).fails(2, "is there already", "name a directory that is not there");
+        p.run(&line).fails(2, "already exists", "name a new directory");
     }
     assert_eq!(listed(&into), theirs);
     p.run("deploy dev").ok();
-    p.run("verify @dev --unpack target/live").fails(2, "is unpacked there already", &format!("verify {id} --unpack"));
+    p.run("verify @dev --unpack target/live").fails(2, "cannot be unpacked here", &format!("verify {id} --unpack"));
     p.run(&format!("verify {id} --unpack target/dry --dry-run")).fails(2, "no --dry-run", "plan, deploy");
 
     // A byte of the last member: all before it was written by then.
@@ -275,7 +275,7 @@ fn what_is_verified_can_be_unpacked_as_tar_does() {
     let at = bytes.len() - 20;
     bytes[at] ^= 1;
     fs::write(&bundle, bytes).unwrap();
-    p.run(&format!("verify {id} --unpack target/ours/bad")).fails(7, "damaged", "do not deploy it");
+    p.run(&format!("verify {id} --unpack target/ours/bad")).fails(7, "damaged", "do not deploy");
     let mut left: Vec<_> = fs::read_dir(p.path("target/ours")).unwrap().map(|it| it.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["again", "here", "link"]);
@@ -317,7 +317,7 @@ fn a_bundle_of_zstd_is_built_checked_unpacked_and_deployed() {
     // The same tree in the other way is not up to date.
     p.run("build").ok();
     p.change("zstd\n", "");
-    p.run("build").ok().told("building it anew");
+    p.run("build").ok().told("rebuilding it");
     assert!(!bundle.exists() && bundle.with_extension("gz").exists());
     // The other kind follows it, and it goes back.
     p.release("2");
@@ -347,7 +347,7 @@ fn host_whose_tar_does_not_know_zstd_is_sent_gzip() {
     let tar = "#!/bin/sh\nPATH=@path@\ncase $1 in --zstd) exit 2 ;; esac\nexec tar \"$@\"\n";
     let Some((fleet, p)) = zstd_over_ssh("tar", tar) else { return };
     p.release("1");
-    p.run("deploy dev").ok().told("there is no zstd here").told("so it is sent as gzip");
+    p.run("deploy dev").ok().told("no zstd here").told("sending it as gzip");
     assert!(fleet.srv(0).join("app/current/www/index.html").exists());
 }
 
@@ -359,7 +359,7 @@ fn archive_is_sent_as_gzip_where_zstd_fails() {
     let Some((fleet, p)) = zstd_over_ssh("zstd", "#!/bin/sh\nPATH=@path@\nzstd \"$@\"\nexit 1\n") else { return };
     symlink("index.html", p.path("www/zz-link")).unwrap();
     p.release("1");
-    p.run("deploy dev").ok().told("Child returned status 1").told("so it is sent as gzip");
+    p.run("deploy dev").ok().told("Child returned status 1").told("sending it as gzip");
     let www = fleet.srv(0).join("app/current/www");
     assert_eq!(fs::read(www.join("zz-link")).unwrap(), fs::read(www.join("index.html")).unwrap());
 }
@@ -373,12 +373,12 @@ fn a_bundle_is_what_its_name_says() {
     let dir = p.path(&format!("target/releases/{id}"));
     let [zst, gz] = ["zst", "gz"].map(|end| format!("shop-{id}.tar.{end}"));
     fs::rename(dir.join(&zst), dir.join(&gz)).unwrap();
-    // As somebody would write them who wants it to be read.
+    // Formatted for a human reader.
     let manifest = p.read(&format!("target/releases/{id}/manifest.json"));
     fs::write(dir.join("manifest.json"), manifest.replace(&zst, &gz)).unwrap();
     let sums = Command::new("sha256sum").args([&gz, "manifest.json"]).current_dir(&dir).output().unwrap();
     fs::write(dir.join("SHA256SUMS"), sums.stdout).unwrap();
-    p.run(&format!("verify target/releases/{id}")).fails(7, "not of the kind that its name says", "do not deploy it");
+    p.run(&format!("verify target/releases/{id}")).fails(7, "not of the type of its name", "do not deploy");
 }
 
 #[test]

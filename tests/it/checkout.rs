@@ -15,7 +15,7 @@ fn change_that_git_is_told_not_to_see_makes_a_dirty_release() {
         assert!(!p.run("build --json").ok().stdout.contains("dirty"), "{flag}: not changed");
         p.write("www/index.html", "secretly\n");
         assert_eq!(p.git(&["status", "--porcelain"]), "");
-        p.run("build").ok().has("-dirty").told("www/index.html was changed, and git is told not to look at it");
+        p.run("build").ok().has("-dirty").told("www/index.html was changed, and git does not check it");
         p.run("deploy prod --yes").code(2).told("needs approval");
         p.git(&["update-index", &flag.replace("--", "--no-"), "www/index.html"]);
         p.git(&["checkout", "--", "www/index.html"]);
@@ -29,7 +29,7 @@ fn change_that_git_is_told_not_to_see_makes_a_dirty_release() {
     assert!(!p.run("build --json").ok().stdout.contains("dirty"));
     p.git(&["update-index", "--skip-worktree", "www/other"]);
     fs::remove_file(p.path("www/other")).unwrap();
-    p.run("build").fails(2, "www/other is of the commit", "git sparse-checkout add");
+    p.run("build").fails(2, "www/other is included, but this sparse checkout omits it", "git sparse-checkout add");
     // A file that was removed behind git's back is a change.
     p.git(&["update-index", "--no-skip-worktree", "www/other"]);
     p.git(&["update-index", "--assume-unchanged", "www/other"]);
@@ -63,7 +63,7 @@ fn ignored_file_of_a_submodule_and_one_beside_it_are_both_found() {
     p.run("build").ok();
     p.write("www/theme/gen.js", "x");
     p.write("www/secret.env", "x");
-    p.run("build").fails(2, "(and 1 more) is included, and git ignores it", "`generated`");
+    p.run("build").fails(2, "(and 1 more) is included, but git ignores it", "`generated`");
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn build_in_a_job_whose_checkout_was_changed_is_refused() {
     p.var("CIRCLE_SHA1", &p.git(&["rev-parse", "HEAD"]));
     p.write("www/index.html", "changed\n");
     p.write("www/ä b.html", "new\n");
-    p.run("build").fails(2, "www/index.html and 1 more changed since this job checked the commit out", "`git status`");
+    p.run("build").fails(2, "www/index.html and 1 more changed since this job checked out the commit", "`git status`");
     p.git(&["checkout", "--", "."]);
     fs::remove_file(p.path("www/ä b.html")).unwrap();
     p.run("build").ok().has(&one);
@@ -94,7 +94,7 @@ fn submodule_that_is_not_checked_out_is_refused() {
     p.git(&["submodule", "--quiet", "deinit", "--force", "www/theme"]);
     p.run("build").fails(
         2,
-        "www/theme is a submodule that is not checked out",
+        "www/theme is included, but is a submodule that is not checked out",
         "git submodule update --init --recursive www/theme",
     );
     p.change("include www\n", "include www\ngenerated www/theme\n");
@@ -109,7 +109,7 @@ fn file_that_git_ignores_is_refused_or_listed() {
     p.run("build").ok();
     p.write("www/dist/app.js", "x\n");
     p.write("www/note.tmp", "x\n");
-    p.run("build").fails(2, "www/dist/app.js (and 1 more) is included, and git ignores it", "`generated`");
+    p.run("build").fails(2, "www/dist/app.js (and 1 more) is included, but git ignores it", "`generated`");
     p.change("include www\n", "include www\ngenerated www/dist\ngenerated www/*.tmp\n");
     assert!(!p.run("build --json").ok().stdout.contains("dirty"));
 }
@@ -120,7 +120,7 @@ fn pointer_of_git_lfs_is_refused() {
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
     p.write("www/big.bin", pointer);
     p.commit("1");
-    p.run("build").fails(2, "www/big.bin is a pointer of Git LFS", "git lfs pull");
+    p.run("build").fails(2, "www/big.bin is a Git LFS pointer", "git lfs pull");
     p.change("include www\n", "include www\ngenerated www/big.bin\n");
     p.run("build").ok();
 }

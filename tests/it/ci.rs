@@ -126,8 +126,8 @@ fn a_job_gets_a_clean_checkout_and_a_failing_one_stops_the_rest() {
     p.commit("broken");
     // Not committed, so no job may see it.
     p.write("behavior", "");
-    let ran = p.run("ci run --yes").fails(1, "job `deploy-dev` failed", "its words are above");
-    assert!(ran.stderr.contains("changes that are not committed are not part of this run"), "{}", ran.stderr);
+    let ran = p.run("ci run --yes").fails(1, "job `deploy-dev` failed", "see its output above");
+    assert!(ran.stderr.contains("uncommitted changes are not part of this run"), "{}", ran.stderr);
     assert!(ran.stderr.contains("== deploy-prod: not run"), "{}", ran.stderr);
     assert!(ran.stderr.contains("told to exit with 9"), "{}", ran.stderr);
     let job = p.path("target/ci/jobs/deploy-dev");
@@ -135,7 +135,7 @@ fn a_job_gets_a_clean_checkout_and_a_failing_one_stops_the_rest() {
     assert!(!job.join("project/target/releases").exists(), "what was not persisted is gone");
 }
 
-/// A project of the article's second kind: workflows that hand over by CircleCI's artifacts.
+/// A project with several workflows that use CircleCI's artifacts.
 fn across_workflows() -> Project {
     let mut p = Project::new();
     p.change("store file:store\n", "store circleci:workspace\nstore circleci:artifacts\nstore s3://builds/shop\n");
@@ -196,7 +196,7 @@ fn generate_of_another_pattern_writes_nothing_and_names_the_line() {
     let before = p.read(".circleci/config.yml");
     p.run("ci generate --handoff artifacts").fails(
         2,
-        "xtask/src/main.rs says handoff `workspace`",
+        "xtask/src/main.rs has the handoff `workspace`",
         "`handoff: Handoff::Artifacts,`",
     );
     assert_eq!(p.read(".circleci/config.yml"), before);
@@ -207,17 +207,25 @@ fn generate_of_another_pattern_writes_nothing_and_names_the_line() {
 fn a_pattern_without_its_store_and_pointers_that_cannot_be() {
     let mut p = Project::new();
     let store = "store file:store\n";
-    p.run("ci generate").fails(2, "hands over by circleci:workspace", "add \"circleci:workspace\" to `stores`");
-    p.run("ci generate --handoff artifacts").fails(2, "hands over by circleci:artifacts", "add \"circleci:artifacts\"");
-    p.run("ci generate --handoff s3").fails(2, "hands over by s3:// or gs:// or az://", "add \"s3://BUCKET/PREFIX\"");
+    p.run("ci generate").fails(2, "needs the store circleci:workspace", "add \"circleci:workspace\" to `stores`");
+    p.run("ci generate --handoff artifacts").fails(
+        2,
+        "needs the store circleci:artifacts",
+        "add \"circleci:artifacts\"",
+    );
+    p.run("ci generate --handoff s3").fails(2, "needs the store s3:// or gs:// or az://", "add \"s3://BUCKET/PREFIX\"");
     p.change(store, "store circleci:artifacts\n");
-    p.run("ci generate --handoff artifacts").fails(2, "hands over by circleci:workspace", "add \"circleci:workspace\"");
+    p.run("ci generate --handoff artifacts").fails(
+        2,
+        "needs the store circleci:workspace",
+        "add \"circleci:workspace\"",
+    );
     p.change("store circleci:artifacts\n", store);
     p.run("ci generate --handoff nonsense").code(2).told("artifacts");
     for (pointers, what) in [
         ("pointer =LATEST\n", "pointer `LATEST` has no branch"),
         ("pointer main=LATEST-BUILD\n", "cannot be a project variable"),
-        ("pointer main=LATEST\npointer next=LATEST\n", "pointer `LATEST` is there twice"),
+        ("pointer main=LATEST\npointer next=LATEST\n", "pointer `LATEST` is defined twice"),
     ] {
         p.change(store, &format!("{store}{pointers}"));
         p.run("status").fails(2, what, "see xtask/src/main.rs");
@@ -231,8 +239,8 @@ fn a_pattern_without_its_store_and_pointers_that_cannot_be() {
 fn drift_is_shown_as_a_diff() {
     let mut p = Project::new();
     p.change("store file:store\n", "store circleci:workspace\n");
-    let ran = p.run("ci generate --check").fails(1, "config.yml is not what", "cargo xtask ci generate");
-    assert!(ran.stderr.contains("rollback.yml is not what") && ran.stderr.contains("deploy.yml is not what"));
+    let ran = p.run("ci generate --check").fails(1, "config.yml is out of date", "cargo xtask ci generate");
+    assert!(ran.stderr.contains("rollback.yml is out of date") && ran.stderr.contains("deploy.yml is out of date"));
     p.run("ci generate").ok();
     for file in [".circleci/config.yml", ".circleci/rollback.yml"] {
         let config = p.read(file);
@@ -263,7 +271,7 @@ fn generate_check_of_a_checkout_with_other_line_ends_passes() {
     p.run("ci generate").ok();
     assert_eq!(p.git(&["status", "--porcelain", "--", ".circleci"]), "");
     p.write(".circleci/config.yml", "other\r\n");
-    p.run("ci generate --check").fails(1, "config.yml is not what", "cargo xtask ci generate");
+    p.run("ci generate --check").fails(1, "config.yml is out of date", "cargo xtask ci generate");
 }
 
 #[test]
@@ -271,7 +279,7 @@ fn lint_fails_on_errors_and_names_the_line() {
     let p = Project::new();
     p.run("ci lint").fails(5, "cannot read", "ci generate");
     p.write(".circleci/config.yml", "version: 2.1\njobs: [\n");
-    p.run("ci lint").fails(1, "config.yml", "mend the YAML");
+    p.run("ci lint").fails(1, "config.yml", "fix the YAML");
     let config = "version: 2.1\njobs:\n  a:\n    docker:\n      - image: cimg/base:2026.07\n    steps:\n      - checkout\nworkflows:\n  w:\n    jobs:\n      - a\n      - ghost\n";
     p.write("other.yml", config);
     p.run("ci lint other.yml").code(1).has("line 12: error [undefined-job]").has("1 error");
@@ -380,8 +388,8 @@ fn an_empty_workspace_is_explained() {
     let mut p = with_xtask();
     p.var("CIRCLECI", "true");
     p.var("GANGPLANK_WORKSPACE", p.path("target/empty").to_str().unwrap());
-    p.run("deploy dev 20260801T000100-0000000").fails(5, "is not in", "no job that this one `requires` persisted it");
+    p.run("deploy dev 20260801T000100-0000000").fails(5, "is not in", "no job that this one `requires` persisted");
     p.var("CIRCLE_SHA1", &"1".repeat(40));
-    p.run("deploy dev").fails(5, "no store has any release", "persisted it");
-    p.run("build").fails(7, "but CIRCLE_SHA1 is 1111", "check out CIRCLE_SHA1");
+    p.run("deploy dev").fails(5, "all stores are empty", "persisted a workspace");
+    p.run("build").fails(7, "but CIRCLE_SHA1 is 1111", "check out only CIRCLE_SHA1");
 }

@@ -79,7 +79,7 @@ pub fn broken(p: &Project, line: &str, says: &str, hint: &str) -> Ran {
     broken_with(p, line, &[], says, hint)
 }
 
-/// A deploy would work, and somebody is warned of this.
+/// Checks that a deploy would work, with this warning.
 #[track_caller]
 pub fn warned(p: &Project, line: &str, says: &str, hint: &str) -> Ran {
     let ran = run(p, line, &[]).code(0);
@@ -171,10 +171,10 @@ fn no_git_and_no_commit() {
 fn a_checkout_that_is_dirty_detached_or_shallow_is_a_warning() {
     let p = with_xtask();
     p.write("new", "");
-    warned(&p, "doctor", "not committed", "git status");
+    warned(&p, "doctor", "uncommitted changes", "git status");
     p.commit("2");
     p.git(&["checkout", "--quiet", "--detach"]);
-    warned(&p, "doctor", "is on no branch", "git switch");
+    warned(&p, "doctor", "is not on a branch", "git switch");
     p.git(&["switch", "--quiet", "main"]);
     let head = p.git(&["rev-parse", "HEAD"]);
     fs::write(p.path(".git/shallow"), format!("{head}\n")).unwrap();
@@ -194,7 +194,7 @@ fn a_project_that_says_nonsense_or_lacks_a_file() {
     broken(
         &p,
         "doctor --ci",
-        "alias: .cargo/config.toml has none, and every job says `cargo xtask`",
+        "alias: .cargo/config.toml has none, but every job runs `cargo xtask`",
         "printf '[alias]",
     );
     p.write(".cargo/config.toml", "[alias]\nxtask = \"check\"\n");
@@ -204,14 +204,14 @@ fn a_project_that_says_nonsense_or_lacks_a_file() {
     broken(&p, "doctor --ci", "Cargo.lock: there is none", "cargo generate-lockfile");
     p.git(&["checkout", "--quiet", "."]);
     p.write(".circleci/rollback.yml", "version: 2.1\n");
-    broken(&p, "doctor --ci", "main.rs says: .circleci/rollback.yml", "cargo xtask ci generate");
+    broken(&p, "doctor --ci", "up to date with xtask/src/main.rs: .circleci/rollback.yml", "cargo xtask ci generate");
     // A deploy from here does not read it.
-    warned(&p, "doctor", "main.rs says: .circleci/rollback.yml", "cargo xtask ci generate");
+    warned(&p, "doctor", "up to date with xtask/src/main.rs: .circleci/rollback.yml", "cargo xtask ci generate");
     fs::remove_dir_all(p.path(".circleci")).unwrap();
     broken(&p, "doctor --ci", "config.yml, .circleci/rollback.yml, .circleci/deploy.yml", "cargo xtask ci generate");
     p.git(&["checkout", "--quiet", "."]);
     p.change("store circleci:workspace", "store circleci:workspace\nhandoff s3");
-    broken(&p, "doctor", "no store of this project is one", "add \"s3://BUCKET/PREFIX\"");
+    broken(&p, "doctor", "which this project lacks", "add \"s3://BUCKET/PREFIX\"");
 }
 
 #[test]
@@ -223,8 +223,8 @@ fn a_store_and_a_target_with_a_file_in_their_way() {
     p.commit("in the way");
     let ran = broken(&p, "doctor dev", "file:kept/store: ", "move it away, or name another directory in `stores`");
     let all = checks(&ran, "broken");
-    assert!(all[1].contains("is not the URL of a store") && all[1].contains("use file:DIR"), "{all:?}");
-    assert!(all[2].contains("srv/dev is in the way") && all[2].contains("give the env another target"), "{all:?}");
+    assert!(all[1].contains("is not a store URL") && all[1].contains("use file:DIR"), "{all:?}");
+    assert!(all[2].contains("srv/dev is not a directory") && all[2].contains("give the env another target"), "{all:?}");
 }
 
 #[test]
@@ -235,7 +235,10 @@ fn variables_and_a_health_check_that_cannot_be_filled_in() {
     p.commit("variables");
     let ran = broken(&p, "doctor dev", "DB_PASSWORD, which is not set", "export DB_PASSWORD=");
     let all = checks(&ran, "broken");
-    assert!(all[1].contains("API_KEY, which is not set") && all[1].contains("what context shop-dev holds"), "{all:?}");
+    assert!(
+        all[1].contains("API_KEY, which is not set") && all[1].contains("the variables of the context shop-dev"),
+        "{all:?}"
+    );
     p.var("DB_PASSWORD", "opensesame9");
     p.var("API_KEY", "opensesame8");
     let ran = run(&p, "doctor dev -v", &[]).code(0);
@@ -258,8 +261,8 @@ fn what_is_live_and_not_well_is_a_warning() {
     let pid = p.read("srv/dev/service/process").split(' ').next().unwrap().to_owned();
     assert!(std::process::Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
     crate::project::eventually("it is gone", || p.path("srv/dev/service/exit").exists());
-    warned(&p, "doctor dev", "its service does not run", "cargo xtask logs dev");
-    let status = p.run("status dev").ok().has("its service does not run").has("cargo xtask logs dev");
+    warned(&p, "doctor dev", "its service is stopped", "cargo xtask logs dev");
+    let status = p.run("status dev").ok().has("its service is stopped").has("cargo xtask logs dev");
     // What it says to do helps.
     let (_, start) = status.stdout.split_once("`cargo xtask start ").expect("a command");
     p.run(&format!("start {}", start.split_once('`').expect("its end").0)).ok();
@@ -284,7 +287,12 @@ fn a_port_that_somebody_else_has_is_a_warning() {
     });
     let free = p.port("dev");
     p.change(&format!("http http://127.0.0.1:{free}/"), &format!("http http://127.0.0.1:${{DEV_PORT:-{port}}}/"));
-    warned(&p, "doctor dev", &format!("something answers at http://127.0.0.1:{port}/version"), "DEV_PORT=ANOTHER");
+    warned(
+        &p,
+        "doctor dev",
+        &format!("another program answers at http://127.0.0.1:{port}/version"),
+        "DEV_PORT=ANOTHER",
+    );
 }
 
 const OWNER: &str = r#"{"token":"a-b-0","by":"ana@laptop","machine":"elsewhere","pid":1,"started":null,"since":"2026-08-01T00:00:00Z","doing":"deploy x to dev","ci":null,"lease":180}"#;
@@ -304,7 +312,7 @@ fn a_lock_that_is_held_and_one_that_was_left_behind() {
 fn a_directory_that_is_not_as_we_left_it() {
     let mut p = with_xtask();
     p.change("env dev\n", "env dev\nshared config/local.toml\nshared uploads/\n");
-    broken(&p, "doctor dev", "shared/config/local.toml is not there", "put a file there");
+    broken(&p, "doctor dev", "shared/config/local.toml is missing", "create it");
     p.write("srv/dev/shared/config/local.toml", "");
     run(&p, "doctor dev", &[]).code(0);
     p.write("srv/dev/current/index.html", "by hand");
@@ -314,5 +322,5 @@ fn a_directory_that_is_not_as_we_left_it() {
     p.release("1");
     p.run("deploy dev").ok();
     p.add("app other\n");
-    broken(&p, "doctor dev", "a release of shop is live there, not of other", "a directory of its own");
+    broken(&p, "doctor dev", "a release of shop is live, not of other", "its own directory");
 }

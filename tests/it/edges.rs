@@ -13,7 +13,7 @@ fn a_machine_without_certificates_is_told_before_anything_is_touched() {
     p.release("1");
     p.var("SSL_CERT_FILE", "/nonexistent");
     p.var("SSL_CERT_DIR", "/nonexistent");
-    p.run("deploy dev").code(1).told("cannot make HTTP requests").told("ca-certificates");
+    p.run("deploy dev").code(1).told("cannot create an HTTP client").told("ca-certificates");
     assert!(!p.path("srv/dev").exists());
 }
 
@@ -144,7 +144,7 @@ fn a_damaged_copy_in_a_store_is_replaced_by_the_next_put_and_a_damaged_build_by_
     };
     damage("store");
     p.run("put").ok().has("stored").told("replacing a damaged release");
-    p.run("put").ok().has("has it already");
+    p.run("put").ok().has("already has it");
     damage("target/releases");
     p.run("build").ok().has(" built: ");
     p.run(&format!("verify {id}")).ok();
@@ -173,7 +173,7 @@ fn a_lock_that_is_a_directory_holds_too() {
     p.release("1");
     fs::create_dir_all(p.path("srv/dev/.lock")).unwrap();
     p.run("deploy dev").fails(6, "a directory", "--force");
-    p.run("lock dev").ok().has("locked by somebody");
+    p.run("lock dev").ok().has("locked by unknown owner");
     p.run("unlock dev --force").ok();
     p.run("deploy dev").ok();
 }
@@ -197,7 +197,7 @@ fn an_include_does_not_leave_through_a_link() {
     p.commit("1");
     p.run("build").fails(2, "leaves the workspace through a link", "below the workspace root");
     p.change("include pub/key.pem\n", "include pub\n");
-    p.run("build").fails(2, "leaves the bundle", "take the link out");
+    p.run("build").fails(2, "leaves the bundle", "remove the link");
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn the_last_command_of_a_killed_deploy_is_waited_for() {
     eventually("the restart has begun", || fs::read_to_string(p.path("srv/dev/log")).is_ok());
     child.kill().unwrap();
     child.wait().unwrap();
-    p.run("deploy dev").ok().told("whose last command still runs");
+    p.run("deploy dev").ok().told("its last command is still running");
     assert_eq!(p.read("srv/dev/log"), "begin\nend\nbegin\nend\n", "one after the other");
 }
 
@@ -299,7 +299,7 @@ fn a_host_that_is_left_out() {
         "--skip-host file:srv/three",
         "name some of file:srv/dev",
     );
-    p.run("rollback dev --skip-host file:srv/two").ok().told("file:srv/two is left out");
+    p.run("rollback dev --skip-host file:srv/two").ok().told("file:srv/two skipped");
     assert_eq!(p.live("srv/dev"), "1");
     fs::remove_file(p.path("srv/two")).unwrap();
     fs::rename(p.path("srv/gone"), p.path("srv/two")).unwrap();
@@ -319,9 +319,9 @@ fn a_host_that_joined_later_goes_back_with_the_others() {
     p.run("status dev").ok().has("file:srv/new");
     p.run("deploy dev").ok();
     assert_eq!((p.live("srv/dev"), p.live("srv/new")), ("2".into(), "2".into()));
-    p.run("rollback dev").ok().told(&format!("it follows the others to {one}"));
+    p.run("rollback dev").ok().told(&format!("rolling it back to {one}"));
     assert_eq!((p.live("srv/dev"), p.live("srv/new")), ("1".into(), "1".into()));
-    // A host that is gone is taken out of the list, and missed by nobody.
+    // A decommissioned host is removed from the list without a warning.
     p.change("target file:srv/dev\n", "");
     p.run("deploy dev").ok();
     assert_eq!(p.live("srv/new"), "2");
@@ -334,8 +334,8 @@ fn two_apps_do_not_share_a_directory() {
     p.run("deploy dev").ok();
     p.change("include www\n", "app other\ninclude www\n");
     p.release("2");
-    p.run("deploy dev").fails(2, "file:srv/dev runs a release of shop, not of other", "a directory of its own");
-    p.run("prune dev").fails(2, "runs a release of shop", "a directory of its own");
+    p.run("deploy dev").fails(2, "file:srv/dev runs a release of shop, not of other", "its own directory");
+    p.run("prune dev").fails(2, "runs a release of shop", "its own directory");
     assert_eq!(p.live("srv/dev"), "1");
 }
 
@@ -360,5 +360,5 @@ fn of_many_releases_the_newest_are_shown_and_the_rest_is_said() {
     p.write(&format!("target/releases/{}/manifest.json", ids[1]), "{\"schema\": 7}");
     let (which, said) = shown("releases");
     assert_eq!(which, [true, false, true]);
-    assert!(said.contains("passed over a release") && said.contains("schema 7"), "{said}");
+    assert!(said.contains("skipped an unreadable release") && said.contains("schema 7"), "{said}");
 }

@@ -48,12 +48,12 @@ fn what_does_not_pass_in_time_is_an_error() {
 #[test]
 fn answers_that_are_none() {
     let (p, account) = faulty(|_, _| Some(Reply::text(200, "text/html", "<!doctype html>\nSign in")));
-    fetch(&p, &account, "5").fails(4, "a page of HTML, not JSON: <!doctype html>", "CIRCLE_HOST");
+    fetch(&p, &account, "5").fails(4, "HTML, not JSON: <!doctype html>", "CIRCLE_HOST");
     let (p, account) = faulty(|_, _| Some(Reply::text(200, "application/json", "{\"items\": 3}")));
-    fetch(&p, &account, "5").fails(4, "what we do not understand", "CIRCLE_HOST");
+    fetch(&p, &account, "5").fails(4, "invalid JSON", "CIRCLE_HOST");
     let (p, account) =
         faulty(|_, _| Some(Reply::json(200, serde_json::json!({ "items": [], "next_page_token": "again" }))));
-    fetch(&p, &account, "5").fails(4, "pages of the answer have no end", "status.circleci.com");
+    fetch(&p, &account, "5").fails(4, "answer has too many pages", "status.circleci.com");
     let (p, account) = faulty(|_, _| Some(Reply::json(200, serde_json::json!({ "items": [] })).cut(4)));
     fetch(&p, &account, "1").fails(4, "broke off", "run the same command again");
 }
@@ -68,7 +68,7 @@ fn redirects_that_nobody_follows() {
     ] {
         let (p, account) =
             faulty(move |request, _| request.path.starts_with("/output/").then(|| Reply::redirect(location)));
-        fetch(&p, &account, "5").fails(4, error, "nothing was taken from there");
+        fetch(&p, &account, "5").fails(4, error, "the answer was ignored");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Real sshds of this machine, each with a port, a host key and a directory of its own, and all that goes wrong between
+//! Real sshds of this machine, each with a port, a host key and its own directory, and all that goes wrong between
 //! them and us.
 
 mod delta;
@@ -43,11 +43,11 @@ fn the_contract_over_ssh() {
     over_ssh(&fleet);
 }
 
-/// csh reads quotes, newlines and `!` in ways of its own, and many a profile greets whoever comes.
+/// csh parses quotes, newlines and `!` differently, and many profiles print a greeting.
 #[test]
 fn the_contract_with_csh_and_a_profile_that_talks() {
     let Some(csh) = ["/bin/csh", "/usr/bin/csh", "/bin/tcsh"].into_iter().find(|path| Path::new(path).exists()) else {
-        crate::record::skip("a host with csh: it is not installed");
+        crate::record::skip("a host with csh: not installed");
         return;
     };
     let greeting = "echo 'Welcome! You have mail.'; echo 'Last login: never' >&2";
@@ -117,11 +117,11 @@ fn what_keeps_us_out_is_said_with_what_to_do() {
     p.release("1");
     let known = fs::read_to_string(fleet.file("known_hosts")).unwrap();
     fs::write(fleet.file("known_hosts"), "").unwrap();
-    p.run("deploy dev").fails(3, "its host key is not known here", "`ssh-keyscan fleet0`");
+    p.run("deploy dev").fails(3, "its host key is unknown", "`ssh-keyscan fleet0`");
     let other = fs::read_to_string(fleet.file("client.pub")).unwrap();
     let other: Vec<_> = other.split(' ').take(2).collect();
     fs::write(fleet.file("known_hosts"), format!("fleet0 {}\n", other.join(" "))).unwrap();
-    p.run("deploy dev").fails(3, "its host key is not the one in known_hosts", "somebody may stand between");
+    p.run("deploy dev").fails(3, "its host key differs from known_hosts", "this may be an attack");
     // What the repository knows counts as well.
     fs::write(fleet.file("known_hosts"), "").unwrap();
     p.write(".circleci/known_hosts", &known);
@@ -131,21 +131,21 @@ fn what_keeps_us_out_is_said_with_what_to_do() {
 
     let keys = fs::read_to_string(fleet.file("client.pub")).unwrap();
     fs::write(fleet.file("client.pub"), "").unwrap();
-    p.run("status dev").fails(3, "it does not let us in", "`add_ssh_keys`");
+    p.run("status dev").fails(3, "authentication failed", "`add_ssh_keys`");
     fs::write(fleet.file("client.pub"), keys).unwrap();
     p.run("deploy dev").ok();
 
     let url = fleet.target(0, "app");
     let mut other = |from: &str, to: &str| p.change(from, to);
     other(&url, "ssh://nowhere.invalid/srv/app");
-    p.run("status dev").fails(4, "nobody knows that host", "DNS");
+    p.run("status dev").fails(4, "unknown host", "DNS");
     let closed = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
     p.change("nowhere.invalid/", &format!("127.0.0.1:{closed}/"));
     p.run("status dev").fails(4, "Connection refused", &format!("`ssh -p {closed} 127.0.0.1 true`"));
     // It takes the connection and says nothing.
     let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     p.change(&closed.to_string(), &silent.local_addr().unwrap().port().to_string());
-    p.run("status dev").fails(4, "ssh://127.0.0.1", "can you reach it?");
+    p.run("status dev").fails(4, "ssh://127.0.0.1", "check that it can be reached:");
     p.var("PATH", "/nonexistent");
     p.run("status dev").fails(2, "cannot run `ssh`", "install ssh");
 }
@@ -169,11 +169,11 @@ fn jobs_that_deploy_to_hosts_have_their_keys() {
 #[test]
 fn urls_that_name_no_host_or_no_place() {
     for (url, error) in [
-        ("ssh://web1", "it names no directory"),
-        ("ssh://web1/", "has to be absolute"),
-        ("ssh://-oProxyCommand=id/srv/app", "its host is no name"),
-        ("ssh://ana:secret@web1/srv/app", "a password has no place in it"),
-        ("ssh://web1:port/srv/app", "its port is no number"),
+        ("ssh://web1", "it has no directory"),
+        ("ssh://web1/", "must be absolute"),
+        ("ssh://-oProxyCommand=id/srv/app", "its host is invalid"),
+        ("ssh://ana:secret@web1/srv/app", "a password is not supported"),
+        ("ssh://web1:port/srv/app", "its port is not a number"),
         ("ssh://web1/srv/../etc", "without `.` and `..`"),
         ("ssh://web1/srv/./app", "without `.` and `..`"),
     ] {
@@ -188,12 +188,12 @@ fn tilde_in_a_path_is_refused() {
     for url in ["ssh://web1/~/app", "ssh://web1/~deploy/app", "file:~/app"] {
         let mut p = Project::new();
         p.change("target file:srv/dev\n", &format!("target {url}\n"));
-        p.run("status dev").fails(2, "`~` is not expanded", "write the whole path");
+        p.run("status dev").fails(2, "`~` is not expanded", "write the full path");
     }
     let mut p = Project::new();
     p.change("store file:store\n", "store file:~/releases\n");
     p.release("1");
-    p.run("put").fails(2, "`~` is not expanded", "write the whole path");
+    p.run("put").fails(2, "`~` is not expanded", "write the full path");
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! The hazards of the article's second handoff, S13 to S29: each test runs the article's recipe into one of them, and
-//! then does the same with ours. Here is which build gets deployed; `requests` is how it is asked for.
+//! Hazards of shell recipes that pass a build number from workflow to workflow: each test triggers one with the recipe,
+//! and then does the same with this project. This module tests which build is deployed; `requests` tests the API
+//! requests.
 
 mod recipe;
 mod requests;
@@ -12,7 +13,7 @@ use jiff::SignedDuration;
 use recipe::{ARTICLE, Recipe, state};
 use serde_json::{Value, json};
 
-/// A fault that our linter finds in the article's config, and not in the one that we generate.
+/// A mistake that the linter finds in the recipe's config, and not in the generated one.
 fn only_the_article_has(p: &Project, fault: &str) {
     p.write("article.yml", ARTICLE);
     p.run("ci lint --json article.yml").code(1).has(&format!("\"code\": \"{fault}\""));
@@ -20,7 +21,7 @@ fn only_the_article_has(p: &Project, fault: &str) {
     assert!(!findings.contains(fault), "{findings}");
 }
 
-/// The config that we generate for the article's pattern.
+/// The generated config for this handoff.
 fn ours(p: &mut Project) -> Value {
     p.change("store circleci:artifacts\n", "store circleci:workspace\nstore circleci:artifacts\nci-context shop-ci\n");
     p.run("ci generate").ok();
@@ -54,15 +55,15 @@ fn next(p: &Project, account: &Account, text: &str) -> Built {
 fn s13_prod_does_not_race_the_build() {
     let Some((mut p, account)) = state() else { return };
     let [one, two] = two_builds(&p, &account);
-    // The second build is in its last step, which has not published yet. The article's prod waits for nothing.
+    // The second build is in its last step, before it is published. The recipe's prod job waits for nothing.
     let build = job_id(&account, &two);
     account.server.state().start_job(&build);
     assert_eq!(node(&yaml(ARTICLE), "deploy-prod", "deploy-prod")["requires"], Value::Null);
     assert_eq!(Recipe::fetch(&account).run().release(), one.id, "the push of 2 ships 1");
 
     let job = account.other_workflow(90, "main", &two.sha);
-    p.run_with("deploy prod HEAD", &job).fails(5, "is still running", "wait until it has ended");
-    p.run_with("fetch HEAD", &job).fails(5, "is still running", "wait until it has ended");
+    p.run_with("deploy prod HEAD", &job).fails(5, "is still running", "wait for its end");
+    p.run_with("fetch HEAD", &job).fails(5, "is still running", "wait for its end");
     assert_eq!(p.current("srv/prod"), None);
     account.end(&two.workflow, &build, JobStatus::Success);
     p.run_with("deploy prod HEAD", &job).ok();
@@ -81,14 +82,14 @@ fn s14_a_feature_branch_does_not_move_the_pointer() {
     p.git(&["checkout", "--quiet", "-b", "feature/x"]);
     p.commit("half done");
     let side = account.build(&p, "feature/x");
-    // No filter keeps the article's build from a branch.
+    // No filter restricts the recipe's build to a branch.
     assert!(yaml(ARTICLE)["workflows"]["build-deploy-dev"]["jobs"].as_array().unwrap().contains(&json!("build")));
     Recipe::publish(&account, side.job).run().ok();
     assert_eq!(Recipe::fetch(&account).run().release(), side.id, "prod gets the branch");
 
     // The recipe's pointer is still there, and is not believed.
     let job = account.other_workflow(90, "main", &main.sha);
-    p.run_with("deploy prod latest", &job).fails(7, "built feature/x, not main", "only builds of main");
+    p.run_with("deploy prod latest", &job).fails(7, "built feature/x, not main", "name a job that built main");
     account.publish(&p, &main, "main").ok();
     account.publish(&p, &side, "feature/x").ok().has("nothing was published: only builds of `main` have a pointer");
     assert_eq!(account.pointer().unwrap(), main.job.to_string());
@@ -111,7 +112,7 @@ fn s15_the_last_writer_does_not_win() {
     assert_eq!(Recipe::fetch(&account).run().release(), one.id, "back to the first commit");
 
     account.publish(&p, &two, "main").ok();
-    account.publish(&p, &one, "main").ok().has("has built a newer commit already");
+    account.publish(&p, &one, "main").ok().has("has already built a newer commit");
     assert_eq!(account.pointer().unwrap(), two.job.to_string());
     p.run_with("deploy prod latest", &account.other_workflow(90, "main", &two.sha)).ok();
     assert_eq!(p.live("srv/prod"), "2");
@@ -145,7 +146,7 @@ fn s17_the_log_says_what_was_deployed() {
     let Some((p, account)) = state() else { return };
     account.server.state().next_job_number = 56_789;
     let built = account.build(&p, "main");
-    // The article's artifacts have no commit in their names.
+    // The recipe's artifacts have no commit in their names.
     p.write("target/app.tar.gz", "the app");
     let (workflow, number, id) = account.start(&built.pipeline, "build");
     account.server.state().store_artifact(number, "build_artifacts/app.tar.gz", 0, p.path("target/app.tar.gz"));
@@ -192,7 +193,7 @@ fn s26_a_build_that_failed_or_stored_nothing_does_not_count() {
     let mut job = account.with_token(empty.job, "main", &empty.sha);
     job.push(("GANGPLANK_API_DEADLINE".into(), "1".into()));
     p.run_with("verify --store", &job).fails(7, "did not store", "store_artifacts");
-    p.run_with("publish", &job).fails(5, "stored no release", "store_artifacts");
+    p.run_with("publish", &job).fails(5, "has no release in its artifacts", "store_artifacts");
     let steps = ours(&mut p)["jobs"]["build"]["steps"].clone();
     let stored = json!({ "store_artifacts": { "path": "/tmp/workspace/releases", "destination": "releases" } });
     assert!(steps.as_array().unwrap().contains(&stored), "an absolute path: {steps}");
@@ -216,7 +217,7 @@ fn s28_what_has_expired_is_named_with_its_day() {
     let day = (stopped + SignedDuration::from_hours(30 * 24)).strftime("%Y-%m-%d").to_string();
     let job = account.other_workflow(90, "main", &built.sha);
     for release in ["HEAD", "latest", &format!("build:{}", built.job)] {
-        let gone = format!("are gone: CircleCI kept them until {day} at most");
+        let gone = format!("have expired: CircleCI kept them until {day} at most");
         p.run_with(&format!("deploy prod {release}"), &job).fails(5, &gone, "rerun its workflow from the start");
     }
 }
@@ -226,7 +227,7 @@ fn s29_there_is_a_way_back() {
     let Some((p, account)) = state() else { return };
     let [one, two] = two_builds(&p, &account);
     Recipe::publish(&account, two.job).run().ok();
-    // Running the old pipeline's `deploy-prod` again is all that the article leaves, and it reads the same variable.
+    // The recipe's only rollback is to rerun the old pipeline's `deploy-prod`, which reads the same variable.
     assert_eq!(Recipe::fetch(&account).var("CIRCLE_SHA1", &one.sha).run().release(), two.id);
     assert_eq!(account.server.state().envvars.len(), 1, "the number of the first build is nowhere");
 

@@ -165,7 +165,7 @@ impl MockState<'_> {
         Ok(states)
     }
 
-    /// What must hold after a command that nobody killed.
+    /// Checks the state after a command that was not killed.
     fn check_end(
         &self,
         op: &Op,

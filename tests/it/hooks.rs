@@ -60,11 +60,11 @@ fn hooks_run_where_and_when_they_should() {
     }
     p.write("hooks/after-first", "exit 3\n");
     p.release("3");
-    p.run("deploy dev").ok().told("so the hook after-first failed; the release is live all the same");
+    p.run("deploy dev").ok().told("so the hook after-first failed; the release is live");
     p.change("include hooks\n", "include hooks\ninclude panic\n");
     p.write("panic", "now\n");
     p.release("4");
-    p.run("deploy dev").ok().told("the hook after-first panicked; the release is live all the same");
+    p.run("deploy dev").ok().told("the hook after-first panicked; the release is live");
     assert_eq!((p.live("srv/dev"), p.live("srv/dev2")), ("4".into(), "4".into()));
 
     // Killed between the switch and the record that it is live: what comes after is still to be done.
@@ -88,7 +88,7 @@ fn what_is_shared_stays_when_releases_go() {
     p.write("hooks/before-first", "cat config.toml\n");
     p.change("strategy all\n", "strategy all\nshared data/up loads/\nshared config.toml\n");
     p.release("1");
-    p.run("deploy dev").fails(1, "cannot link shared files: shared/config.toml is not there", "put it on the host");
+    p.run("deploy dev").fails(1, "cannot link shared files: shared/config.toml is missing", "create it on the host");
     assert!(p.current("srv/dev").is_none(), "nothing is live");
     for host in ["srv/dev", "srv/dev2"] {
         p.write(&format!("{host}/shared/config.toml"), "colour = \"red\"\n");
@@ -108,7 +108,7 @@ fn what_is_shared_stays_when_releases_go() {
     p.write("config.toml", "");
     p.change("include www\n", "include www\ninclude config.toml\n");
     p.release("3");
-    p.run("deploy dev").fails(2, "holds config.toml, and dev shares config.toml", "take it out of `include`");
+    p.run("deploy dev").fails(2, "holds config.toml, and dev shares config.toml", "remove it from `include`");
     p.change("include config.toml\n", "");
     p.change("shared config.toml", "shared data");
     p.run("status dev").fails(2, "shares `data/up loads` in `data`", "the outer one");
@@ -123,7 +123,7 @@ fn a_shared_file_that_one_host_lacks_keeps_all_from_being_switched() {
     p.change("target file:srv/dev\n", "target file:srv/dev\ntarget file:srv/two\nshared config.toml\n");
     p.write("srv/dev/shared/config.toml", "");
     p.release("1");
-    p.run("deploy dev").fails(1, "shared/config.toml is not there", "put it on the host").told("nothing was switched");
+    p.run("deploy dev").fails(1, "shared/config.toml is missing", "create it on the host").told("nothing was switched");
     assert!(!p.read("srv/dev/history.jsonl").contains("switched"));
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-/// A `sh`, first on PATH, that kills whoever runs it at the n-th time: before it does its work, or after.
+/// A `sh`, first on PATH, that kills its caller at the n-th call: before its work, or after.
 const DEADLY_SH: &str = r#"#!/bin/sh
 here=${0%/*}
 case $(cat /proc/$PPID/comm) in
@@ -184,12 +184,12 @@ fn of_two_deploys_at_once_one_waits_or_says_who_has_the_lock() {
     eventually("the first has the lock", || p.path("srv/dev/.lock").exists());
     p.run("deploy dev").fails(6, "file:srv/dev is locked by ana@", "--lock-wait").told("deploy 2026");
     p.run("lock dev").ok().has("locked by ana@");
-    p.run("unlock dev").fails(6, "nothing says that it is gone", "--force");
+    p.run("unlock dev").fails(6, "which may still run", "--force");
     let waiting = p.start("deploy dev --lock-wait 30");
     std::thread::sleep(Duration::from_millis(300));
     fs::remove_file(p.path("srv/dev/wait")).unwrap();
     end(first, "first").ok().has("is live");
-    end(waiting, "second").ok().has("nothing to do").told("waiting up to 30 s for ana@");
+    end(waiting, "second").ok().has("nothing to do").told("waiting up to 30 s for the lock of ana@");
 }
 
 #[test]
@@ -199,8 +199,8 @@ fn a_lock_that_nobody_understands_is_only_removed_by_force() {
     p.run("deploy dev").ok();
     p.write("srv/dev/.lock", "made by hand\n");
     p.release("2");
-    p.run("deploy dev").fails(6, "somebody who left no name (`made by hand`)", "--force");
-    p.run("status dev").ok().has("is locked by somebody");
+    p.run("deploy dev").fails(6, "unknown owner (unreadable lock: `made by hand`)", "--force");
+    p.run("status dev").ok().has("is locked by unknown owner");
     p.run("unlock dev --force").ok().has("removed the lock");
     p.run("deploy dev").ok();
 }

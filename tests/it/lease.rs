@@ -1,5 +1,5 @@
-//! Owners of locks on machines that nobody can ask: one that is silent for longer than its lease is succeeded, one that
-//! works is not, and one that wakes up too late does nothing more.
+//! Owners of locks on unreachable machines: one that is silent for longer than its lease is taken over from, a working
+//! one is not, and one that wakes up too late does nothing more.
 
 use crate::fleet::hosts::Fleet;
 use crate::parts::ctx;
@@ -29,7 +29,7 @@ fn is_fresh(lock: &Path) -> bool {
     SystemTime::now().duration_since(at).unwrap_or_default() < Duration::from_secs(60)
 }
 
-/// From now on the owner of a lock is on a machine that nobody here knows.
+/// Moves the owner of a lock to an unknown machine.
 fn move_away(lock: &Path) {
     let text = fs::read_to_string(lock).unwrap();
     let mut owner: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -57,19 +57,19 @@ fn who_is_silent_for_longer_than_its_lease_is_succeeded() {
     let (p, lock) = locked(LEASE, "null");
     p.run("deploy dev").fails(6, "is locked by bob@far since", "unlock dev --force");
     age(&lock, 100);
-    p.run("deploy dev").fails(6, "last heard of 10", "if nothing more is heard of it, ");
-    p.run("lock dev").ok().has("bob@far").has("last heard of 10");
-    p.run("unlock dev").fails(6, "nothing says that it is gone", "--force");
+    p.run("deploy dev").fails(6, "last renewed 10", "its lease expires in ");
+    p.run("lock dev").ok().has("bob@far").has("last renewed 10");
+    p.run("unlock dev").fails(6, "which may still run", "--force");
     age(&lock, 250);
-    p.run("lock dev").ok().has("it has not been heard of for 4 min, the next deploy takes over");
-    p.run("status dev").ok().has("it has not been heard of for 4 min");
-    p.run("deploy dev").ok().told("taking over the lock of bob@far").told("it has not been heard of for 4 min");
+    p.run("lock dev").ok().has("its lock was not renewed for 4 min, the next deploy takes over");
+    p.run("status dev").ok().has("its lock was not renewed for 4 min");
+    p.run("deploy dev").ok().told("taking over the lock of bob@far").told("its lock was not renewed for 4 min");
     assert!(!lock.exists());
     assert_eq!(p.live("srv/dev"), "1");
     // While it is waited for, its lease may run out.
     let (p, lock) = locked(LEASE, "null");
     age(&lock, 178);
-    p.run("deploy dev --lock-wait 20").ok().told("it has not been heard of for 3 min");
+    p.run("deploy dev --lock-wait 20").ok().told("its lock was not renewed for 3 min");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_job_is_succeeded_by_its_silence_where_nobody_can_ask_circleci() {
     let (p, lock) = locked(LEASE, ci);
     p.run("deploy dev").fails(6, "is locked by bob@far", "--force");
     age(&lock, 250);
-    p.run("deploy dev").ok().told("it has not been heard of for 4 min");
+    p.run("deploy dev").ok().told("its lock was not renewed for 4 min");
 }
 
 fn signal(child: &Child, signal: &str) {
@@ -115,13 +115,13 @@ fn who_wakes_up_too_late_does_nothing_more() {
     p.release("3");
     p.run("deploy dev").fails(6, "is locked by bob@far", "--force");
     age(&lock, 250);
-    p.run("deploy dev").ok().told("it has not been heard of for 4 min");
+    p.run("deploy dev").ok().told("its lock was not renewed for 4 min");
     let history = p.read("srv/dev/history.jsonl");
     signal(&first, "-CONT");
     let output = first.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(9), "{stderr}");
-    assert!(stderr.contains("the lock is not ours any more, it was removed"), "{stderr}");
+    assert!(stderr.contains("lost the lock, it was removed"), "{stderr}");
     assert_eq!(p.live("srv/dev"), "3", "it put nothing back");
     assert_eq!(p.read("srv/dev/history.jsonl"), history, "and wrote nothing");
 }
@@ -154,7 +154,7 @@ fn renewals(dir: &Path, target: Box<dyn Target + '_>, root: &Path) {
     age(&lock, 500);
     let Lock::Held(seen) = target.holder().unwrap() else { panic!("it is held") };
     assert!((500..530).contains(&seen.seconds_since_renewal.unwrap()), "{seen:?}");
-    // A script of it runs: nobody succeeds, however old the lock is.
+    // A script of it runs: no takeover, however old the lock is.
     let other = machine::owner(&ctx, "another");
     std::thread::scope(|scope| {
         let begun = root.join("begun");
@@ -179,7 +179,7 @@ fn renewals(dir: &Path, target: Box<dyn Target + '_>, root: &Path) {
     target.renew();
     assert!(!is_fresh(&lock));
     let error = target.run(&Script::new("true".into(), String::new())).unwrap_err();
-    assert!(format!("{error:#}").contains("the lock is not ours any more"), "{error:#}");
+    assert!(format!("{error:#}").contains("lost the lock"), "{error:#}");
     target.unlock(Some(&me.token)).unwrap();
     assert!(lock.exists());
 }

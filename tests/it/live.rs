@@ -58,7 +58,7 @@ fn terminal(p: &Project, line: &str, (columns, rows): (usize, usize), vars: &[(&
     let words = [command.get_program()].into_iter().chain(command.get_args());
     let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
     let inner = format!("stty cols {columns} rows {rows}; exec {}", words.join(" "));
-    // Whoever waits for an answer that does not come is ended.
+    // Kills a client that waits for a missing response.
     let mut script = Command::new("timeout");
     script
         .args(["120", "script", "-qec", &inner, "/dev/null"])
@@ -215,7 +215,7 @@ fn approval_is_asked_for_what_would_be_done_and_nothing_else_is_done() {
         assert!(
             code == 1
                 && written.contains(&question)
-                && (written.contains("nothing was changed") || written.contains("nothing more is done")),
+                && (written.contains("nothing was changed") || written.contains("no answer; stopped")),
             "{written}"
         );
         assert!(!p.path("srv/prod").exists());
@@ -229,7 +229,7 @@ fn approval_is_asked_for_what_would_be_done_and_nothing_else_is_done() {
     let faster = || drop(p.run(&format!("deploy prod {two} --yes")).ok());
     let (code, written) = asked(&p, "promote dev prod", faster, "y\n");
     assert!(written.contains(&format!("prod: {one} -> {three}, brings 2 commits; promote? [y/N] ")), "{written}");
-    assert!(code == 8 && written.contains("prod has changed since the question was asked"), "{code}: {written}");
+    assert!(code == 8 && written.contains("prod has changed since the plan was approved"), "{code}: {written}");
     assert!(written.contains("cargo xtask status prod"), "{written}");
     assert!(p.run("status prod").ok().stdout.contains(&two));
 

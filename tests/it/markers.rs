@@ -138,7 +138,7 @@ fn nothing_changes_unless_what_is_expected_is_live() {
     p.run(&format!("rollback dev --expect-current {v1}")).fails(8, &format!("{v2} is live"), "cargo xtask status dev");
     p.run(&format!("rollback dev previous --expect-current {v2} --reason '<nil>'")).ok().has(&v1);
     assert!(!p.read("srv/dev/history.jsonl").contains("nil"), "CircleCI's word for no reason is no reason");
-    // One target of two was changed by somebody else.
+    // One target of two was changed by another run.
     p.run("deploy dev --expect-current '<nil>'").ok();
     std::fs::remove_file(p.path("srv/two/current")).unwrap();
     p.run(&format!("rollback dev {v1} --expect-current {v2}")).fails(
@@ -152,7 +152,7 @@ fn nothing_changes_unless_what_is_expected_is_live() {
         "nothing is live on file:srv/prod",
         "status prod",
     );
-    p.run("deploy dev --expect-current latest").code(2).told("names no release that could be live");
+    p.run("deploy dev --expect-current latest").code(2).told("is not a release");
     p.run("prune dev --expect-current abcd").code(2);
 }
 
@@ -165,12 +165,12 @@ fn head_and_previous() {
     for line in ["deploy dev previous", "diff dev previous", "put previous", "fetch previous", "verify previous"] {
         let env = if line.contains("dev") { "dev" } else { "ENV" };
         let hint = format!("cargo xtask rollback {env}`");
-        p.run(line).fails(2, "`previous` is what a rollback goes back to", &hint);
+        p.run(line).fails(2, "`previous` is only valid for a rollback", &hint);
     }
     p.run("rollback dev previous").fails(5, "nothing to roll back to", "rollback dev RELEASE");
     p.release("2");
     p.run("deploy dev -- HEAD").ok();
-    p.run("rollback dev HEAD").fails(2, "HEAD is what a deploy brings", "rollback dev previous");
+    p.run("rollback dev HEAD").fails(2, "HEAD is not a release to roll back to", "rollback dev previous");
     p.run("rollback dev --yes --reason '- it was slow' -- previous").ok().says(&format!("dev: rolled back to {v1}\n"));
     p.run("history dev").ok().has("- it was slow");
     // What a pipeline passes on is a release, whatever it looks like.

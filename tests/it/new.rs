@@ -136,7 +136,7 @@ fn flags_decide_what_main_rs_says() {
 
     let url = format!("git={},tag=v1", "https://example.com/gangplank.git");
     // Its Cargo.lock would need that repository.
-    make(&at("c"), &["--engine", &url]).fails(1, "cannot make Cargo.lock", "crates.io");
+    make(&at("c"), &["--engine", &url]).fails(1, "cannot create Cargo.lock", "crates.io");
     assert_eq!(names(dir.path()), ["a", "b"]);
 
     make(&at("d"), &["--dry-run"]).ok().has("would be made");
@@ -153,26 +153,26 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
     std::os::unix::fs::symlink("nowhere", at("link")).unwrap();
     for (path, more, what, hint) in [
         ("full", &[][..], "exists and is not empty", "--into DIR"),
-        ("file", &[], "exists and is no directory", "--into DIR"),
-        ("link", &[], "exists and is no directory", "--into DIR"),
-        ("no/such/shop", &[], "there is no directory", "mkdir -p"),
+        ("file", &[], "exists and is not a directory", "--into DIR"),
+        ("link", &[], "exists and is not a directory", "--into DIR"),
+        ("no/such/shop", &[], "no directory", "mkdir -p"),
         ("1shop", &[], "cannot be the name of a crate", "--name"),
         ("shöp", &[], "cannot be the name of a crate", "--name"),
         ("shop", &["--name", "my shop"], "cannot be the name of a crate", "--name"),
         ("shop", &["--name", "-"], "cannot be the name of a crate", "--name"),
-        ("fn", &[], "means something to Rust", "--name my-fn"),
-        ("shop", &["--name", "gangplank"], "means something to Rust", "--name my-gangplank"),
-        ("shop", &["--target", "ftp://web1/"], "is not the URL of a target", "ssh://USER@HOST/DIR"),
+        ("fn", &[], "is reserved by Rust", "--name my-fn"),
+        ("shop", &["--name", "gangplank"], "is reserved by Rust", "--name my-gangplank"),
+        ("shop", &["--target", "ftp://web1/"], "is not a target URL", "ssh://USER@HOST/DIR"),
         ("shop", &["--target", "stage=ssh://u@h/srv"], "no env `stage`", "xtask/src/main.rs"),
-        ("shop", &["--bucket", "s3://a/b"], "hand over by a bucket", "--handoff s3"),
+        ("shop", &["--bucket", "s3://a/b"], "--bucket needs the handoff s3", "--handoff s3"),
         ("shop", &["--handoff", "s3", "--bucket", "acme"], "not the URL of a bucket", "s3://BUCKET/PREFIX"),
         ("shop", &["--engine", "cargo"], "no engine `cargo`", "vendor, git=URL,tag=TAG or path=DIR"),
         ("shop", &["--engine", "git=https://x"], "no engine", "git=URL,tag=TAG"),
-        ("shop", &["--engine", "git=https://hunter2@x/y,tag=v1"], "has a password or token in it", "credential helper"),
-        ("shop", &["--name", "tokio"], "means something to", "--name my-tokio"),
-        ("shop", &["--name", "examples"], "means something to", "--name my-examples"),
+        ("shop", &["--engine", "git=https://hunter2@x/y,tag=v1"], "contains a password or token", "credential helper"),
+        ("shop", &["--name", "tokio"], "is reserved by Rust", "--name my-tokio"),
+        ("shop", &["--name", "examples"], "is reserved by Rust", "--name my-examples"),
         ("shop", &["--target", "ssh://u@h/a", "--target", "ssh://u@h/a"], "twice", "once"),
-        ("shop", &["--engine", "path=/nowhere"], "holds no engine", "path=../gangplank"),
+        ("shop", &["--engine", "path=/nowhere"], "contains no engine", "path=../gangplank"),
     ] {
         let refused = make(&at(path), more).fails(2, what, hint);
         assert!(!refused.stderr.contains("hunter2"), "{}", refused.stderr);
@@ -180,19 +180,19 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
     assert_eq!(names(dir.path()), ["file", "full", "link"]);
     assert_eq!(names(&at("full")), ["notes"]);
     // Root may write everywhere but here.
-    make(Path::new("/proc/shop"), &[]).fails(1, "cannot write in /proc", "ls -ld /proc");
+    make(Path::new("/proc/shop"), &[]).fails(1, "cannot write to /proc", "ls -ld /proc");
 
-    let nobody = |name: &str| {
+    let anonymous = |name: &str| {
         let mut command = command(&["new", at(name).to_str().unwrap()]);
         command.env_remove("GIT_COMMITTER_NAME").env_remove("GIT_COMMITTER_EMAIL").env("EMAIL", "");
         command
     };
-    let mut unknown = nobody("shop");
+    let mut unknown = anonymous("shop");
     unknown
         .env("GIT_CONFIG_COUNT", "1")
         .env("GIT_CONFIG_KEY_0", "user.useConfigOnly")
         .env("GIT_CONFIG_VALUE_0", "true");
-    ran(unknown).fails(2, "git does not know who you are", "git config --global user.name");
+    ran(unknown).fails(2, "git has no user name", "git config --global user.name");
 
     let mut without = command(&["new", at("shop").to_str().unwrap()]);
     without.env("PATH", dir.path());
@@ -285,7 +285,7 @@ fn an_engine_is_replaced_unless_somebody_edited_it() {
     let shop = dir.path().join("shop");
     make(&shop, &[]).ok();
     let upgrade = |more: &[&str]| ran(command(&[&["new", "--upgrade", shop.to_str().unwrap()], more].concat()));
-    upgrade(&[]).ok().has("has this very engine").has("nothing to do");
+    upgrade(&[]).ok().has("already has this engine").has("nothing to do");
 
     let engine = shop.join("xtask/crates");
     let lib = fs::read_to_string(engine.join("gangplank/src/lib.rs")).unwrap();
@@ -346,7 +346,7 @@ fn an_older_engine_is_replaced_or_comes_back() {
         upgrade.env("CARGO", &cargo);
         ran(upgrade)
     };
-    says(1).fails(1, "the old one is back:\nbroken", "--upgrade --force");
+    says(1).fails(1, "the old one was restored:\nbroken", "--upgrade --force");
     assert_eq!(git(&shop, "status --porcelain"), "");
     says(0).ok().has("engine 0.1.0 replaced by 0.1.0").has("`new PATH` makes a project");
     assert!(!engine.join("gangplank/src/gone.rs").exists() && !shop.join("xtask/.crates-before").exists());
@@ -357,6 +357,6 @@ fn an_older_engine_is_replaced_or_comes_back() {
     let manifest = fs::read_to_string(engine.join("gangplank/Cargo.toml")).unwrap();
     fs::write(engine.join("gangplank/Cargo.toml"), manifest.replacen("0.1.0", "9.0.0", 1)).unwrap();
     seal(&engine);
-    upgrade(&[]).fails(2, "the engine there is 9.0.0", "--force");
+    upgrade(&[]).fails(2, "its engine is 9.0.0", "--force");
     ran(command(&["new", "--upgrade", "."])).fails(2, "is the repository of the engine itself", "git pull");
 }

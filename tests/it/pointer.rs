@@ -1,4 +1,4 @@
-//! `LATEST_BUILD_NUM`: who may move it, that it never goes back, and that nobody trusts it.
+//! `LATEST_BUILD_NUM`: who may change it, that it never goes backwards, and that readers verify it.
 
 use crate::account::{Account, Built, SLUG, project};
 use crate::project::{Project, eventually};
@@ -31,7 +31,7 @@ fn three_builds_publish_in_every_order() {
             // All three had been built by then, so the newest is named at once.
             assert_eq!(account.pointer().unwrap(), builds[2].job.to_string(), "{order:?}");
         }
-        // Whoever asks for a commit gets that commit, wherever the pointer is.
+        // A commit as selector gets that commit, whatever the pointer.
         for built in &builds {
             let job = account.other_workflow(90, "main", &builds[2].sha);
             let got = p.run_with(&format!("fetch {} --into target/it", built.sha), &job).ok();
@@ -61,7 +61,7 @@ fn it_follows_the_builds_and_stays_when_an_old_one_is_rerun() {
     p.git(&["checkout", "--quiet", &one.sha]);
     let again = account.build_in(&p, &one.pipeline, "main", &one.sha);
     assert!(again.job > two.job);
-    account.publish(&p, &again, "main").ok().has(&format!("job {}", two.job)).has("has built a newer commit already");
+    account.publish(&p, &again, "main").ok().has(&format!("job {}", two.job)).has("has already built a newer commit");
     assert_eq!(account.pointer().unwrap(), two.job.to_string());
 }
 
@@ -94,7 +94,7 @@ fn the_older_of_two_that_publish_at_once_writes_last_and_puts_it_right() {
         account.publish(&p, &two, "main").ok();
         assert_eq!(account.pointer().unwrap(), two.job.to_string());
         go.store(true, Ordering::SeqCst);
-        slow.join().unwrap().ok().has("has built a newer commit already");
+        slow.join().unwrap().ok().has("has already built a newer commit");
         assert_eq!(account.pointer().unwrap(), two.job.to_string(), "the older one wrote last");
     });
 }
@@ -150,13 +150,13 @@ fn what_it_names_is_checked() {
         p.run_with("fetch latest --into target/it", &account.other_workflow(90, "main", &one.sha))
     };
     latest(&one.job.to_string()).ok();
-    latest(&side.job.to_string()).fails(7, "built feature/x, not main", "only builds of main");
+    latest(&side.job.to_string()).fails(7, "built feature/x, not main", "name a job that built main");
     latest(&deploy.to_string()).fails(7, "is `deploy-dev`, not `build`", "name the build job");
     latest("4711").fails(5, "LATEST_BUILD_NUM names job 4711, but", "check the number");
-    latest("v1.2").fails(2, "LATEST_BUILD_NUM is `v1.2`, which is no number of a job", "delete the variable");
+    latest("v1.2").fails(2, "LATEST_BUILD_NUM is `v1.2`, which is not a job number", "delete the variable");
     account.server.state().expire_artifacts(one.job);
     latest(&one.job.to_string()).fails(5, "LATEST_BUILD_NUM names job", "store_artifacts");
-    // Where nobody gave a pointer, the newest good build is asked for.
+    // Without a pointer, the newest good build is requested.
     p.commit("2");
     let two = account.build(&p, "main");
     let ran = p.run_with("fetch latest --into target/it", &account.laptop()).ok();

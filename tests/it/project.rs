@@ -152,7 +152,7 @@ impl Project {
 
     /// The command, ready to run: a clean environment with only PATH, HOME and what the test set.
     pub fn command(&self, line: &str) -> Command {
-        // Not again when it is there already: another command may be reading it.
+        // Not again when it already exists: another command may be reading it.
         if fs::read_to_string(self.path("settings")).ok().as_ref() != Some(&self.settings) {
             self.write("settings", &self.settings);
         }

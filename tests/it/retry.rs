@@ -23,9 +23,9 @@ fn project(also: &str) -> Project {
 #[test]
 fn a_test_that_fails_once_is_reported_as_flaky() {
     let p = project("assert!(std::path::Path::new(\"src\").exists())");
-    p.run("test").fails(1, "`cargo test` failed", "runs one test alone");
+    p.run("test").fails(1, "`cargo test` failed", "run a single test");
     std::fs::remove_dir(p.path("seen")).unwrap();
-    p.run("test --retry").ok().told("flaky: once failed, and passed when it ran alone");
+    p.run("test --retry").ok().told("flaky: once failed, then passed alone");
     let answer = p.run("test --retry --json").ok().stdout;
     assert!(answer.contains("\"flaky\": []"), "{answer}");
 }
@@ -33,5 +33,5 @@ fn a_test_that_fails_once_is_reported_as_flaky() {
 #[test]
 fn a_test_that_fails_again_fails_the_run() {
     let p = project("assert!(std::path::Path::new(\"never\").exists())");
-    p.run("test --retry").fails(1, "`cargo test` failed", "runs one test alone");
+    p.run("test --retry").fails(1, "`cargo test` failed", "run a single test");
 }

@@ -250,7 +250,7 @@ fn deploy_whose_port_is_in_use_for_a_while_starts_the_app_again() {
     p.run("deploy dev").ok();
     p.release("2");
     let held = hold(p.port("dev"), Duration::from_secs(3));
-    p.run("deploy dev").ok().told("is started again: the process ended with exit code 98, its address is in use");
+    p.run("deploy dev").ok().told("restarting it: the process ended with exit code 98, its address is in use");
     held.join().unwrap();
     assert_eq!(p.get("dev").unwrap(), "2");
 }
@@ -349,7 +349,7 @@ fn line_of_megabytes_in_a_log_is_shortened() {
     let mut text = fs::read_to_string(&log).unwrap();
     text.extend(["x".repeat(3_000_000).as_str(), "\nthe end\n"]);
     fs::write(&log, text).unwrap();
-    let shown = p.run("logs dev").ok().has("... (the line goes on)\nthe end\n").stdout;
+    let shown = p.run("logs dev").ok().has("... (truncated)\nthe end\n").stdout;
     assert!(shown.len() < 10_000, "{}", shown.len());
     // A command's output is what it is.
     let all = p.run("exec dev -- cat ../../service/log").ok().stdout;
@@ -376,7 +376,7 @@ fn a_tcp_check_wants_a_listener() {
     assert_eq!(p.get("dev").unwrap(), "1");
 }
 
-/// The shell of a switch may be killed itself, for want of memory: nobody knows then how far the restart came.
+/// The shell of a switch may be killed, e.g. for lack of memory: the progress of the restart is then unknown.
 #[test]
 fn a_restart_that_is_killed_is_undone() {
     let mut p = Project::new();

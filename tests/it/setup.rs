@@ -85,11 +85,11 @@ fn directory_of_this_machine_needs_nothing() {
 fn key_that_is_private_or_none_is_refused() {
     let p = project("pidfile bin/app\n");
     for (file, text, error) in [
-        ("private", "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n", "that is a private key"),
-        ("none", "hello\n", "that is not a public key of ssh"),
-        ("empty", "", "that is not a public key of ssh"),
-        ("option", "command=\"id\" ssh-ed25519 AAAA\n", "that is not a public key of ssh"),
-        ("cut", "ssh-ed25519 AAAA'$(id)'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n", "that is not a public key of ssh"),
+        ("private", "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n", "--key is a private key"),
+        ("none", "hello\n", "--key is not an ssh public key"),
+        ("empty", "", "--key is not an ssh public key"),
+        ("option", "command=\"id\" ssh-ed25519 AAAA\n", "--key is not an ssh public key"),
+        ("cut", "ssh-ed25519 AAAA'$(id)'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n", "--key is not an ssh public key"),
     ] {
         p.write(file, text);
         p.run(&format!("setup dev --key {file}")).fails(2, error, "--key deploy_key.pub");
@@ -100,9 +100,9 @@ fn key_that_is_private_or_none_is_refused() {
 #[test]
 fn manager_of_the_system_without_root_is_refused() {
     let mut p = project("systemd shop|restart|bin/app\nmanager system\nunit-line User=shop\n");
-    p.run("setup dev").fails(2, "Manager::System, which is for the login root", "use Manager::Sudo");
+    p.run("setup dev").fails(2, "Manager::System, which needs the login root", "use Manager::Sudo");
     p.change("unit-line User=shop\n", "");
-    p.run("setup dev").fails(2, "unit `shop` would run as root", "\"User=root\" if that is meant");
+    p.run("setup dev").fails(2, "unit `shop` would run as root", "\"User=root\" if intended");
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn what_may_follow_is_known_without_asking_anybody() {
     ] {
         assert_eq!(candidates(&p, line), want, "`{line}`");
     }
-    p.run("complete -- dep").ok().says("deploy\tMake a release live in an env\n");
+    p.run("complete -- dep").ok().says("deploy\tDeploy a release to an env\n");
     p.run("complete").ok();
 }
 
@@ -75,7 +75,7 @@ fn what_cannot_be_read_is_left_out_in_silence() {
     assert_eq!(candidates(&p, "dep"), [""; 0]);
 }
 
-/// Somebody at a shell that runs in a terminal.
+/// An interactive shell in a terminal.
 struct Session<'a> {
     p: &'a Project,
     shell: &'a str,
@@ -130,7 +130,7 @@ fn a_session(shell: &str, rc_file: &str, rc: &str, lines: &str) -> Option<()> {
     let ours = p.run(&format!("completions {program}")).ok().stdout;
     p.write("home/ours", &ours);
     p.write(&format!("home/{rc_file}"), &format!("{rc}\n. ~/ours\n{lines}\n"));
-    // Somebody else's xtask: who knows what it does.
+    // Another xtask, with unknown commands.
     p.write("other/xtask/Cargo.toml", "[package]\nname = \"xtask\"\n");
     p.write_program("other/target/debug/xtask", "#!/bin/sh\necho ran >> \"$CALLED\"\n");
     // An xtask that is a workspace of its own, and compiled there.
@@ -239,7 +239,7 @@ fn every_command_has_a_man_page_that_renders() {
         }
     }
     let deploy = fs::read_to_string(p.path("pages/cargo-xtask-deploy.1")).unwrap();
-    assert!(deploy.contains("Make a release live in an env") && deploy.contains("cargo xtask deploy"), "{deploy}");
+    assert!(deploy.contains("Deploy a release to an env") && deploy.contains("cargo xtask deploy"), "{deploy}");
     assert!(
         p.path("pages/cargo-xtask-ci-trigger-deploy.1").exists() && !p.path("pages/cargo-xtask-complete.1").exists()
     );

@@ -48,7 +48,7 @@ pub fn contract(dir: &Path, open: &dyn Fn() -> Box<dyn Store>) {
     assert_eq!(open().get(one.id(), &into).unwrap().manifest(), one.manifest(), "the first one stays");
 }
 
-/// Many writers, one id: one content wins, nobody sees half.
+/// Many writers, one id: one content wins, and no reader sees half of it.
 pub fn race(dir: &Path, open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     let contenders: Vec<Release> = (0..8)
         .map(|n| {

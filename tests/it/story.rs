@@ -6,13 +6,13 @@ use crate::project::Project;
 fn from_commit_to_live_and_back() {
     let p = Project::with_service();
     let v1 = p.release("1");
-    p.run("plan dev").ok().has("install").has("first release").has("back to nothing");
+    p.run("plan dev").ok().has("install").has("first release").has("revert to nothing");
     p.run("deploy dev").ok().says(&format!("dev: {v1} is live\n"));
     assert_eq!(p.get("dev").unwrap(), "1");
     p.run("deploy dev").ok().says(&format!("dev already runs {v1}: nothing to do\n"));
 
     let v2 = p.release("2");
-    p.run("diff dev").ok().has("~ www/index.html").has("commits it brings:");
+    p.run("diff dev").ok().has("~ www/index.html").has("commits added:");
     p.run("deploy dev --reason 'the new price'").ok();
     assert_eq!(p.get("dev").unwrap(), "2");
 
@@ -30,7 +30,7 @@ fn from_commit_to_live_and_back() {
     assert!(ran.stderr.contains(&format!("{v2} is live again")), "{}", ran.stderr);
     assert_eq!(p.get("dev").unwrap(), "2");
 
-    // Mended, deployed, and taken back: two rollbacks go back two.
+    // Fixed, deployed, and rolled back: two rollbacks go back two.
     p.write("behavior", "");
     let v4 = p.release("4");
     p.run("deploy dev").ok().says(&format!("dev: {v4} is live\n"));

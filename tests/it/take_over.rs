@@ -56,7 +56,7 @@ fn failed_take_over_restores_the_link() {
     p.release("1");
     // What an older, interrupted deploy had kept is not what is live now.
     symlink("releases/20240101000000", p.path("srv/dev/current.before-gangplank")).unwrap();
-    p.run("plan dev --take-over").ok().has(&format!("if that fails: back to `current` -> {current}"));
+    p.run("plan dev --take-over").ok().has(&format!("on failure: revert to `current` -> {current}"));
     for _ in 0..2 {
         let ran = p.run("deploy dev --take-over").code(1);
         ran.told(&format!("points to {current} again"));

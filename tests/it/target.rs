@@ -73,7 +73,7 @@ pub fn contract(ctx: &Context, dir: &Path, target: &dyn Target, deliver: &dyn Fn
     last_words(ctx, target);
 }
 
-/// Many who want the lock: one gets it, from nobody or from the dead.
+/// Many competitors for a lock, free or of a dead owner: exactly one gets it.
 fn locks(ctx: &Context, target: &dyn Target) {
     let owners: Vec<_> = (0..8).map(|n| machine::owner(ctx, format!("deploy {n}"))).collect();
     let wins = |got: Vec<Lock>| got.iter().filter(|lock| **lock == Lock::Free).count();
@@ -93,20 +93,20 @@ fn locks(ctx: &Context, target: &dyn Target) {
             tries.into_iter().map(|lock| lock.join().unwrap()).collect()
         });
         assert_eq!(wins(got), 1, "taking over, round {round}");
-        let Lock::Held(winner) = target.state().unwrap().lock else { panic!("nobody has it") };
+        let Lock::Held(winner) = target.state().unwrap().lock else { panic!("the lock is free") };
         assert!(owners.contains(&winner));
         target.unlock(None).unwrap();
         successor_died(ctx, target, &owners);
     }
 }
 
-/// The last script of the dead still runs on the host: nobody takes over before it has ended.
+/// The last script of a dead owner still runs on the host: no takeover before it has ended.
 fn last_words(ctx: &Context, target: &dyn Target) {
     let (gone, me) = (dead(&machine::owner(ctx, "killed")), machine::owner(ctx, "next"));
     target.lock(&gone).unwrap();
     let mark = gangplank_model::owner::mark(&gone.token);
     let run = |text: String| assert!(target.run(&Script::new(text, String::new())).unwrap().ok());
-    // It works until it is told to end, or somebody has forgotten it.
+    // It runs until it is told to end, or a time limit.
     let busy = format!("{}/busy", script::quote(target.root()));
     let work = "n=0; while [ -e \"$1\" ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n + 1)); done";
     let mark = script::quote(&mark);
@@ -225,7 +225,7 @@ fn a_bundle_that_was_damaged_on_its_way_is_not_installed() {
     std::fs::copy(other.bundle(), one.bundle()).unwrap();
     let error = target.install(&Delivery::Push(&one, &Changes::default()), &record()).unwrap_err();
     assert_eq!(gangplank_model::error::kind_of(&error), gangplank_model::error::Kind::Verification);
-    assert!(error.to_string().contains("it was changed after it was checked"), "{error}");
+    assert!(error.to_string().contains("it changed after verification"), "{error}");
     let state = target.state().unwrap();
     assert_eq!((state.installed.len(), state.debris), (0, 0));
 }

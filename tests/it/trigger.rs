@@ -48,7 +48,7 @@ fn what_cannot_be_started_is_explained() {
     account.build(&p, "main");
     trigger(&p, &account, "deploy stage").fails(2, "no env `stage`", "dev, prod");
     trigger(&p, &account, "deploy prod").fails(2, "prod needs approval, and there is no terminal", "--yes");
-    trigger(&p, &account, "deploy dev previous").fails(2, "`previous` is for a rollback", "rollback dev");
+    trigger(&p, &account, "deploy dev previous").fails(2, "`previous` is only valid for a rollback", "rollback dev");
     account.server.state().skip_ci = true;
     trigger(&p, &account, "deploy dev").fails(1, "CircleCI started nothing on main", "[skip ci]");
     account.server.state().skip_ci = false;
@@ -157,6 +157,6 @@ fn a_followed_pipeline_is_approved_on_its_way() {
         trigger(&p, &account, "deploy dev --follow")
             .ok()
             .says("pipeline 2: on hold\n")
-            .told("`cargo xtask ci approve dev` says yes");
+            .told("approve it with `cargo xtask ci approve dev`");
     });
 }

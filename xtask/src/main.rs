@@ -1,5 +1,4 @@
-//! This project's pipeline. Everything that can be decided about it is decided here; `cargo xtask --help` shows what
-//! can be done with it.
+//! This project's pipeline. All settings are in this file; `cargo xtask --help` lists the commands.
 
 use gangplank::prelude::*;
 
@@ -30,12 +29,12 @@ const PROJECT: Project = Project {
             ..Env::DEFAULT
         },
     ],
-    // The context holds CIRCLE_TOKEN, for the jobs that ask CircleCI's API.
+    // The context has CIRCLE_TOKEN, for the jobs that use CircleCI's API.
     ci: Ci { context: Some("app-circleci"), ..Ci::DEFAULT },
 };
 
-/// The workspace hands over from job to job, artifacts from workflow to workflow; the directory keeps releases on this
-/// machine. A bucket, where the xtask is compiled with it, keeps them for ever.
+/// The workspace passes releases from job to job, artifacts from workflow to workflow; the directory keeps releases on
+/// this machine. A bucket, if the xtask is compiled with support for it, keeps them permanently.
 const STORES: &[&str] = if cfg!(feature = "s3") {
     &["circleci:workspace", "s3://app-releases/app", "circleci:artifacts", "file:target/store"]
 } else {
@@ -44,7 +43,7 @@ const STORES: &[&str] = if cfg!(feature = "s3") {
 
 const SERVICE: Service = Service::Pidfile { run: &["bin/app"], stop_timeout: Duration::from_secs(15) };
 
-/// Healthy is what answers with the commit that was deployed, and not merely something on that port.
+/// Healthy means that the service answers with the deployed commit, not only that the port is open.
 const fn answers(url: &'static str) -> Health {
     Health::new(Check::Http { url, status: 200, body: Some("{commit}") })
 }

@@ -19,7 +19,7 @@ const CASES: &[Case] = &[
         },
         "fetch HEAD",
         5,
-        "ended with `failed` (job 12): what it stored does not count",
+        "ended with `failed` (job 12), so its artifacts are ignored",
         "rerun the workflow",
     ),
     (
@@ -32,7 +32,7 @@ const CASES: &[Case] = &[
         "fetch HEAD",
         5,
         "is still running (pipeline 1)",
-        "wait until it has ended",
+        "wait for its end",
     ),
     (
         "never begun",
@@ -48,7 +48,7 @@ const CASES: &[Case] = &[
         },
         "fetch HEAD",
         5,
-        "never began: it is `not_run` in pipeline 1",
+        "never started: it is `not_run` in pipeline 1",
         "rerun the workflow",
     ),
     (
@@ -60,7 +60,7 @@ const CASES: &[Case] = &[
         },
         "fetch HEAD",
         5,
-        "are gone: CircleCI kept them until 20",
+        "have expired: CircleCI kept them until 20",
         "rerun its workflow from the start",
     ),
     (
@@ -77,7 +77,7 @@ const CASES: &[Case] = &[
         "fetch build:12",
         7,
         "job 12 built feature/x, not main",
-        "only builds of main",
+        "name a job that built main",
     ),
     (
         "a job that is no build",
@@ -100,7 +100,7 @@ const CASES: &[Case] = &[
         },
         "fetch HEAD",
         5,
-        "but stored no release",
+        "but has no release in its artifacts",
         "store_artifacts",
     ),
     (
@@ -109,15 +109,15 @@ const CASES: &[Case] = &[
         "fetch HEAD",
         7,
         "its SHA-256 is",
-        "do not deploy it",
+        "do not deploy",
     ),
     (
         "a bundle with more bytes",
         |p, a| alter_bundle(p, a, |bytes| bytes.extend([0; 4096])),
         "fetch HEAD",
         7,
-        "there are more bytes than",
-        "do not deploy it",
+        "it has more than",
+        "do not deploy",
     ),
     (
         "the manifest of another commit",
@@ -127,7 +127,7 @@ const CASES: &[Case] = &[
         "fetch HEAD",
         7,
         "but the pipeline built",
-        "do not deploy it",
+        "do not deploy",
     ),
     (
         "the manifest of no job",
@@ -141,7 +141,7 @@ const CASES: &[Case] = &[
         "fetch HEAD",
         7,
         "it was not built by a job of CircleCI",
-        "do not deploy it",
+        "do not deploy",
     ),
     (
         "the manifest of another job",
@@ -149,7 +149,7 @@ const CASES: &[Case] = &[
         "fetch HEAD",
         7,
         "it was built by job 11",
-        "do not deploy it",
+        "do not deploy",
     ),
 ];
 

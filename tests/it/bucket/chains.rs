@@ -1,11 +1,11 @@
-//! `stores: [workspace, s3, artifacts]`: the first one that can serves, and what kept the others is said.
+//! `stores: [workspace, s3, artifacts]`: the first usable store serves, and the reason of each skipped one is printed.
 
 use crate::account::{Account, Built};
 use crate::project::Project;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A project with all three ways to hand over, and a build of it in each of them.
+/// A project with all three stores, and a build in each of them.
 fn built(buckets: &Path) -> (Project, Account, Built) {
     let mut p = Project::new();
     p.change("store file:store\n", "store circleci:workspace\nstore s3://builds/shop\nstore circleci:artifacts\n");

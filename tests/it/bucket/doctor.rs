@@ -21,11 +21,11 @@ fn a_bucket_that_is_well_keeps_nothing_of_it() {
     let url = fresh_url();
     let p = project(&url, &ceph.url());
     let ran = run(&p, "doctor dev", &[]).code(0);
-    assert!(checks(&ran, "ok").iter().any(|it| it.contains("under conditions that it minds")), "{}", ran.stdout);
+    assert!(checks(&ran, "ok").iter().any(|it| it.contains("with conditional writes")), "{}", ran.stdout);
     assert!(checks(&ran, "ok").iter().any(|it| it.contains("locks/shop/dev.json (free)")), "{}", ran.stdout);
     assert_eq!(keys(&ceph.vars(), &url), [""; 0]);
     run(&p, "doctor --ci", &[]).code(0).told(&format!("asking {url}"));
-    // Whoever may not remove leaves what a put leaves, and does so once.
+    // Without the permission to remove, the doctor leaves what a put leaves, once.
     let denied = || {
         let body = "<Error><Code>AccessDenied</Code></Error>";
         let length = body.len();
@@ -59,7 +59,7 @@ fn buckets_that_are_not() {
         broken(&p, "doctor", "the secret key does not belong to this access key", "set AWS_SECRET_ACCESS_KEY again");
     assert!(!ran.stdout.contains("not-the-secret"), "{}", ran.stdout);
     p.var("AWS_SECRET_ACCESS_KEY", "");
-    broken(&p, "doctor", "AWS_SECRET_ACCESS_KEY is not set, and its other half is", "set both");
+    broken(&p, "doctor", "AWS_SECRET_ACCESS_KEY is not set, but its other half is", "set both");
     p.var("AWS_ACCESS_KEY_ID", "");
     warned(&p, "doctor", "it wants AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "export AWS_ACCESS_KEY_ID=");
     let ran = run(&p, "doctor --ci", &[]).code(0);
@@ -81,7 +81,7 @@ fn a_server_that_minds_no_condition_and_one_that_is_gone() {
     p.var("GANGPLANK_API_DEADLINE", "2");
     broken(&p, "doctor", "the server ignores `If-None-Match: *`", "use a server that honours conditional writes");
     p.var("S3_ENDPOINT", &format!("http://127.0.0.1:{}", crate::project::free_port()));
-    broken(&p, "doctor", "Connection refused", "see that the server is well");
+    broken(&p, "doctor", "Connection refused", "check the server");
 }
 
 #[test]

@@ -27,13 +27,13 @@ fn what_is_wrong_with_the_credentials() {
     p.var("AWS_ACCESS_KEY_ID", "nobodyskey");
     p.run("put").fails(3, "the server does not know this access key", "AWS_ACCESS_KEY_ID");
     p.var("AWS_SECRET_ACCESS_KEY", "");
-    p.run("put").fails(3, "AWS_SECRET_ACCESS_KEY is not set, and its other half is", "both");
+    p.run("put").fails(3, "AWS_SECRET_ACCESS_KEY is not set, but its other half is", "both");
     p.var("AWS_ACCESS_KEY_ID", "");
     p.var("HOME", "/nonexistent");
     p.run("put").fails(3, "no credentials: set AWS_ACCESS_KEY_ID", "docs/s3.md");
     // Without credentials a store is passed over, and said to be.
     p.run("deploy dev").ok();
-    p.run("releases").ok().told("was not asked: it wants AWS_ACCESS_KEY_ID");
+    p.run("releases").ok().told("skipped: missing AWS_ACCESS_KEY_ID");
     p.var("AWS_ROLE_ARN", "arn:aws:iam::1:role/deploy");
     p.run("put").fails(3, "CIRCLE_OIDC_TOKEN_V2", "docs/s3.md");
 }
@@ -173,7 +173,7 @@ fn what_is_none_of_ours_is_not_taken() {
 
     fs::write(place.join("manifest.json"), "a foreign object").unwrap();
     p.run(&format!("fetch {one}")).code(7).told("not a manifest");
-    p.run("releases").ok().told("passed over what is no release");
+    p.run("releases").ok().told("skipped an invalid release");
     // That of another release.
     fs::write(place.join("manifest.json"), manifest.replace(&sha, &format!("{}{}", &sha[..7], "0".repeat(33))))
         .unwrap();
@@ -187,7 +187,7 @@ fn what_is_none_of_ours_is_not_taken() {
     let middle = damaged.len() / 2;
     damaged[middle] ^= 1;
     fs::write(&bundle, damaged).unwrap();
-    p.run(&format!("fetch {one}")).fails(7, "its digest is", "damaged in the store");
+    p.run(&format!("fetch {one}")).fails(7, "its digest is", "repair it");
     fs::write(&bundle, bytes).unwrap();
 
     fs::remove_dir_all(&place).unwrap();
@@ -197,7 +197,7 @@ fn what_is_none_of_ours_is_not_taken() {
         "cargo xtask releases",
     );
     fs::write(dir.path().join("builds/shop/latest/shop/main.json"), "text").unwrap();
-    p.run("deploy dev latest").fails(7, "it is no pointer", "cargo xtask publish");
+    p.run("deploy dev latest").fails(7, "it is not a pointer", "cargo xtask publish");
 }
 
 #[test]
@@ -252,7 +252,7 @@ fn a_bucket_that_says_nothing_can_be_left() {
     let asked = std::time::Instant::now();
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.contains("has not answered for 5 s: still waiting"), "{stderr}");
+    assert!(stderr.contains("has not answered for 5 s; still waiting"), "{stderr}");
     assert!(stderr.contains("stopped by a signal") && stderr.contains("hint: "), "{stderr}");
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(asked.elapsed() < std::time::Duration::from_secs(15), "{:?}", asked.elapsed());
@@ -268,7 +268,7 @@ fn blanks_that_came_along_with_a_copy_do_no_harm() {
     p.release("1");
     p.run("put").ok();
     p.var("AWS_SECRET_ACCESS_KEY", "local\nsecret");
-    p.run("put").fails(2, "AWS_SECRET_ACCESS_KEY holds a character that cannot be sent", "in one line");
+    p.run("put").fails(2, "AWS_SECRET_ACCESS_KEY contains an invalid character", "in one line");
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn what_was_damaged_is_mended_where_it_was_built() {
     for file in files {
         let good = fs::read(&file).unwrap();
         fs::write(&file, vec![b'x'; good.len()]).unwrap();
-        p.run("verify --store").ok().told("was damaged, and is mended");
+        p.run("verify --store").ok().told("was damaged and has been repaired");
         assert_eq!(fs::read(&file).unwrap(), good);
     }
     p.run(&format!("verify {id} --store")).ok().has("every byte");

@@ -96,9 +96,9 @@ fn the_lock_of_a_job_that_has_ended_is_taken_over() {
     p.run_with("deploy dev", &laptop).fails(6, &format!("acme/shop/{job})"), hint);
     assert!(!p.path("srv/dev").exists(), "the hosts were not asked");
     p.run_with("lock dev", &laptop).ok().has("locks/shop/dev.json").has("bob since");
-    p.run_with("unlock dev", &laptop).fails(6, "nothing says that it is gone", "--force");
+    p.run_with("unlock dev", &laptop).fails(6, "which may still run", "--force");
     account.end(&workflow, &id, JobStatus::Canceled);
-    // Without a token nobody can ask.
+    // Without a token the job's status is unknown.
     p.run("deploy dev").fails(6, "is locked by bob", hint);
     p.run_with("lock dev", &laptop).ok().has(&format!("CircleCI says that job {job} has ended"));
     p.run_with("deploy dev", &laptop).ok().told(&format!("CircleCI says that job {job} has ended"));
@@ -128,9 +128,9 @@ fn a_deploy_that_was_killed_on_this_machine_is_taken_over() {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, serde_json::to_vec(&dead(&machine::owner(&ctx, "deploy"))).unwrap()).unwrap();
     p.run("deploy dev").ok().told("taking over the lock");
-    // What nobody wrote is nobody's, and only --force removes it.
+    // An unreadable lock has no owner, and only --force removes it.
     fs::write(&path, "?").unwrap();
-    p.run("deploy dev").fails(6, "somebody who left no name", "--force");
+    p.run("deploy dev").fails(6, "unknown owner", "--force");
     p.run("unlock dev --force").ok();
     p.run("deploy dev").ok();
 }
@@ -149,7 +149,7 @@ fn a_bucket_that_takes_no_lock_keeps_nobody_from_a_deploy() {
     p.release("1");
     p.run("put").ok();
     p.run("deploy dev").ok().told("deploying without the lock of s3://");
-    p.run("lock dev").ok().has("nobody knows whom: cannot read s3://");
+    p.run("lock dev").ok().has("unknown owner: cannot read s3://");
     assert_eq!(p.live("srv/dev"), "1");
 }
 

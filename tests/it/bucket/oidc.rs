@@ -174,12 +174,12 @@ fn whom_the_service_does_not_trust_gets_no_keys() {
     ] {
         let p = with_role("deploy", &token);
         p.release("1");
-        let ran = p.run("put").fails(3, "cannot take on the role arn:aws:iam:::role/deploy", hint);
+        let ran = p.run("put").fails(3, "cannot assume the role arn:aws:iam:::role/deploy", hint);
         assert!(!ran.stderr.contains(&token), "{reason}: {}", ran.stderr);
     }
-    let p = with_role("nobody", &issuer.token(ORG, 3600));
+    let p = with_role("missing", &issuer.token(ORG, 3600));
     p.release("1");
-    p.run("put").fails(3, "cannot take on the role arn:aws:iam:::role/nobody", hint);
+    p.run("put").fails(3, "cannot assume the role arn:aws:iam:::role/missing", hint);
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn exchange_of_a_token_goes_through_the_proxy() {
     let role = [("AWS_ROLE_ARN", "arn:aws:iam::1:role/deploy"), ("CIRCLE_OIDC_TOKEN_V2", "sesame.open.now")];
     let (tunnel, port) = (recorder(BAD_GATEWAY), free_port());
     let far = ("AWS_ENDPOINT_URL_STS", "https://sts.invalid");
-    let what = "cannot take on the role arn:aws:iam::1:role/deploy at https://sts.invalid: the proxy";
+    let what = "cannot assume the role arn:aws:iam::1:role/deploy at https://sts.invalid: the proxy";
     let ran = put(S3, &[&[far, ("HTTPS_PROXY", &tunnel.url())], &role[..]].concat());
     ran.fails(4, &format!("{what} {} (HTTPS_PROXY)", tunnel.url()), "NO_PROXY=sts.invalid");
     asked(&tunnel, "CONNECT sts.invalid:443");

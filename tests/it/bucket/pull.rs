@@ -1,4 +1,4 @@
-//! Hosts that fetch releases themselves: the job never has the bundle, and nobody sees the URL.
+//! Hosts download releases themselves: the job never has the bundle, and the URL is never printed.
 
 use crate::bucket::server::{Fate, Proxy, ceph, fresh_url, with};
 use crate::bucket::{leaked, open, project};
@@ -158,10 +158,10 @@ fn answering(ceph: &Ceph, status: &'static str) -> Proxy {
 fn what_the_host_cannot_fetch_changes_nothing() {
     let Some(ceph) = ceph() else { return };
     for (status, error, hint, asked) in [
-        ("403 Forbidden", "the server refused it with 403", "good for 15 minutes", 1),
-        ("307 Temporary Redirect", "the server answered 307, a redirect", "can that host reach", 1),
-        ("503 Slow Down", "503", "can that host reach", 5),
-        ("429 Too Many Requests", "429", "can that host reach", 5),
+        ("403 Forbidden", "the server refused it with 403", "valid for 15 minutes", 1),
+        ("307 Temporary Redirect", "the server answered 307, a redirect", "check that the host can reach", 1),
+        ("503 Slow Down", "503", "check that the host can reach", 5),
+        ("429 Too Many Requests", "429", "check that the host can reach", 5),
     ] {
         let server = answering(ceph, status);
         let (p, _) = stored(&server.url(), 1);
@@ -217,7 +217,7 @@ fn a_host_with_another_program_to_fetch_with_or_none() {
         let refuses = answering(ceph, "403 Forbidden");
         let (mut q, _) = stored(&refuses.url(), 1);
         q.var("PATH", &programs_without(&q, &["curl"]));
-        q.run("deploy dev latest").fails(1, "the server refused it with 403", "good for 15 minutes");
+        q.run("deploy dev latest").fails(1, "the server refused it with 403", "valid for 15 minutes");
         p.var("PATH", &programs_without(&p, &["curl"]));
         p.run("deploy dev latest").ok();
         assert_eq!(p.live("srv/dev"), "1");
@@ -238,8 +238,8 @@ fn a_bundle_of_zstd_is_fetched_too() {
     let path = std::env::var("PATH").unwrap();
     p.var("PATH", &programs_without(&p, &["zstd"]));
     let doctor = p.run("doctor dev");
-    assert!(doctor.stdout.contains("not there, or not on PATH: zstd"), "{}", doctor.stdout);
-    p.run("deploy dev latest").fails(1, "there is no zstd here", "apt-get install zstd");
+    assert!(doctor.stdout.contains("missing, or not on PATH: zstd"), "{}", doctor.stdout);
+    p.run("deploy dev latest").fails(1, "no zstd here", "apt-get install zstd");
     untouched(&p);
     p.var("PATH", &path);
     p.run("deploy dev latest").ok().told("the hosts fetch");
@@ -252,6 +252,6 @@ fn without_a_store_that_signs_it_is_sent() {
     let mut p = Project::new();
     p.change("env prod\n", "pull\nenv prod\n");
     p.release("1");
-    p.run("deploy dev").ok().told("no store can give the hosts a URL");
+    p.run("deploy dev").ok().told("no store can sign a URL");
     assert_eq!(p.live("srv/dev"), "1");
 }

@@ -1,4 +1,4 @@
-//! A prune that meets puts and deploys: nobody is left with half a release, and nothing that is about to go live goes.
+//! Concurrent prunes, puts and deploys: no release is half removed, and none that is about to go live is removed.
 
 use crate::bucket::server::{ceph, fresh_url, with};
 use crate::bucket::{ana, leaked, open};
@@ -85,7 +85,7 @@ fn a_put_and_a_prune_on_ceph() {
     put_meets_prune(leaked(with(dir.path(), &ceph.vars())), &fresh_url(), dir.path(), 12);
 }
 
-/// What is said to be about to go live is there, or whoever says so is told that it goes.
+/// A release about to go live is in the store, or its deploy fails because of the prune.
 #[test]
 #[ignore = "group bucket"]
 fn a_deploy_and_a_prune_on_ceph() {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub const BUCKET: &str = "gangplank-tests";
 
-/// The server of this test run; nothing where Ceph is not installed. CI has to have it, or nobody would notice.
+/// The server of this test run; `None` without Ceph. CI must have it, so that these tests are never skipped there.
 pub fn ceph() -> Option<&'static Ceph> {
     static SHARED: OnceLock<Option<Ceph>> = OnceLock::new();
     let shared = SHARED.get_or_init(|| {

@@ -74,13 +74,13 @@ fn put_with_ca_bundle_trusts_the_certificates_in_it() {
     for (name, value) in [
         ("AWS_ACCESS_KEY_ID", ""),
         ("AWS_SECRET_ACCESS_KEY", ""),
-        ("AWS_ROLE_ARN", "arn:aws:iam:::role/nobody"),
+        ("AWS_ROLE_ARN", "arn:aws:iam:::role/missing"),
         ("CIRCLE_OIDC_TOKEN_V2", "sesame.open.now"),
         ("AWS_ENDPOINT_URL_STS", &format!("https://localhost:{}", nginx.port)),
     ] {
         p.var(name, value);
     }
-    p.run("put").fails(3, "cannot take on the role", "trust policy");
+    p.run("put").fails(3, "cannot assume the role", "trust policy");
     p.var("AWS_CA_BUNDLE", &p.path("none.pem").display().to_string());
     p.run("put").fails(2, "which cannot be read", "set AWS_CA_BUNDLE to a file of certificates in PEM");
 }

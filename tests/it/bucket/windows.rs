@@ -116,7 +116,7 @@ fn a_prune_that_comes_back_late_leaves_the_list_of_the_next_one() {
     store.put(&release(dir.path(), 2, &[("a", "2")])).unwrap();
     fs::write(&list, "?").unwrap();
     let error = store.prune(NOTHING, &ana(), false, &|| Ok(BTreeMap::new())).unwrap_err();
-    assert!(error.to_string().contains("it is no list of a prune"), "{error:#}");
+    assert!(error.to_string().contains("it is not the list of a prune"), "{error:#}");
 }
 
 #[test]
@@ -153,8 +153,8 @@ fn a_manifest_without_its_bundle_says_so() {
     }
     let error = store.get(one.id(), &dir.path().join("got")).unwrap_err();
     assert_eq!(kind_of(&error), Kind::Verification, "{error:#}");
-    assert!(error.to_string().contains("its bundle is gone"), "{error:#}");
-    assert_eq!(store.put(&one).unwrap(), Put::AlreadyThere, "and a put mends it");
+    assert!(error.to_string().contains("its bundle is missing"), "{error:#}");
+    assert_eq!(store.put(&one).unwrap(), Put::AlreadyThere, "and a put repairs it");
     store.get(one.id(), &dir.path().join("got")).unwrap();
 }
 
@@ -175,7 +175,7 @@ fn no_variable_means_another_bucket() {
     }
 }
 
-/// A lock from which somebody else takes over first, and dies; or whose answer to being taken is lost.
+/// A lock that another run takes over first, and dies; or whose answer to a takeover is lost.
 struct Racy<'a> {
     inner: &'a dyn Lockable,
     other: Option<Owner>,
@@ -269,14 +269,14 @@ fn what_nobody_here_knows_of_is_not_pruned() {
     let p = project_in(dir.path());
     let one = p.release("1");
     p.run("put").ok();
-    // Nothing is here, and nobody was told: perhaps it all runs on another machine.
-    p.run(PRUNE).fails(1, "nobody knows what dev runs", "after a deploy to dev");
+    // Nothing is deployed here and nothing recorded, so another machine may run it.
+    p.run(PRUNE).fails(1, "cannot determine what dev runs", "after a deploy to dev");
     fs::create_dir_all(p.path("srv/prod")).unwrap();
     p.run("deploy dev").ok();
     let live = dir.path().join("builds/shop/live/shop");
     fs::remove_dir_all(&live).unwrap();
     fs::rename(p.path("srv/dev"), p.path("elsewhere")).unwrap();
-    p.run(PRUNE).fails(1, "nobody knows what dev runs", "nothing was removed");
+    p.run(PRUNE).fails(1, "cannot determine what dev runs", "nothing was removed");
     assert!(stored(dir.path(), &one));
     // An env of another branch, which this checkout does not have.
     fs::rename(p.path("elsewhere"), p.path("srv/dev")).unwrap();
@@ -286,7 +286,7 @@ fn what_nobody_here_knows_of_is_not_pruned() {
     fs::create_dir_all(p.path("srv/dev")).unwrap();
     p.run(PRUNE).ok().has(&format!("keep    {one}  needed by review-7"));
     fs::write(live.join("review-7.jsonl"), "?\n").unwrap();
-    p.run(PRUNE).fails(7, "review-7.jsonl: 1 line(s) of it are no records", "mend or remove");
+    p.run(PRUNE).fails(7, "review-7.jsonl: 1 line(s) are not valid records", "fix or remove");
     assert!(stored(dir.path(), &one));
 }
 
@@ -299,12 +299,12 @@ fn the_releases_of_others_are_not_pruned() {
     let mut q = Project::new();
     q.change("store file:store\n", "store s3://other/app\n");
     q.var("GANGPLANK_BUCKETS", &dir.path().display().to_string());
-    q.run(PRUNE).fails(2, "is no store of this project", "s3://other/app");
+    q.run(PRUNE).fails(2, "is not a store of this project", "s3://other/app");
     q.change("store s3://other/app\n", "app blog\nstore s3://builds/shop\n");
     for env in ["dev", "prod"] {
         fs::create_dir_all(q.path(&format!("srv/{env}"))).unwrap();
     }
-    q.run(PRUNE).ok().has("it is of another app, shop");
+    q.run(PRUNE).ok().has("it belongs to another app, shop");
     assert!(stored(dir.path(), &one));
 }
 
@@ -314,6 +314,6 @@ fn a_bucket_without_credentials_is_missed_aloud() {
     let mut p = project_in(dir.path());
     p.release("1");
     p.var("GANGPLANK_BUCKETS", "");
-    p.run("deploy dev").ok().told("so nobody there is told what is live");
-    p.run("lock dev").ok().told("its lock of an env is left alone");
+    p.run("deploy dev").ok().told("so it gets no record of what is live");
+    p.run("lock dev").ok().told("its lock is not taken");
 }

@@ -46,7 +46,7 @@ fn an_account_that_is_well_is_only_asked() {
     let ran = run(&p, "doctor", &vars).code(0);
     assert_eq!(checks(&ran, "warning"), [""; 0], "{}", ran.stdout);
     let well = checks(&ran, "ok").join(" ");
-    for piece in ["token (that of ana)", "project (gh/acme/shop)", "settings", "context shop-dev", "LATEST_BUILD_NUM"] {
+    for piece in ["token (of ana)", "project (gh/acme/shop)", "settings", "context shop-dev", "LATEST_BUILD_NUM"] {
         assert!(well.contains(piece), "no {piece}: {}", ran.stdout);
     }
     for piece in ["pipeline definitions", "Deploys page (it knows shop)", "circleci:artifacts"] {
@@ -62,9 +62,10 @@ fn an_account_that_is_well_is_only_asked() {
     state.default_branch = "trunk".into();
     state.settings = Settings { autocancel_builds: true, build_fork_prs: true, forks_receive_secret_env_vars: true };
     drop(state);
-    let ran = broken_with(&p, "doctor", &vars, "context shop-ci: there is none", "make it in Organization settings");
+    let ran =
+        broken_with(&p, "doctor", &vars, "context shop-ci: it does not exist", "create it in Organization settings");
     let warnings = checks(&ran, "warning");
-    for piece in ["anybody can read them", "cancels the deploy", "it lacks KEY", "no such variable"] {
+    for piece in ["anyone can read them", "cancels a running deploy", "it lacks KEY", "no such variable"] {
         assert!(warnings.iter().any(|it| it.contains(piece)), "no {piece}: {}", ran.stdout);
     }
 }
@@ -77,19 +78,19 @@ fn tokens_that_are_of_no_use() {
         account::vars(&[("CIRCLE_HOST", &account.server.url()), ("CIRCLE_TOKEN", token), ("CIRCLE_PROJECT_SLUG", slug)])
     };
     let new = "https://app.circleci.com/settings/user/tokens";
-    broken(&p, "doctor", "token: CIRCLE_TOKEN is not set, and releases are handed over by the API", new);
+    broken(&p, "doctor", "token: CIRCLE_TOKEN is not set, but the handoff uses the API", new);
     for (token, slug, says, hint) in [
         ("", SLUG, "CIRCLE_TOKEN is not set", new),
         ("CCIPRJ_0123456789abcdef", SLUG, "holds a project token", new),
-        ("CCIPAT_two words", SLUG, "a space, a newline in it?", new),
+        ("CCIPAT_two words", SLUG, "e.g. a space or a newline", new),
         ("CCIPAT_expired_0123456789abcdef", SLUG, "token: ", "expired (at the latest after a year)"),
         (
             TOKEN,
             "gh/acme/shpo",
-            "the token is good, but ana sees no project gh/acme/shpo",
+            "the token is valid, but ana cannot see the project gh/acme/shpo",
             "export CIRCLE_PROJECT_SLUG=",
         ),
-        (TOKEN, "shop", "`shop` is no project slug", "set CIRCLE_PROJECT_SLUG"),
+        (TOKEN, "shop", "`shop` is not a project slug", "set CIRCLE_PROJECT_SLUG"),
     ] {
         let ran = broken_with(&p, "doctor", &with(token, slug), says, hint);
         assert!(!ran.stdout.contains("0123456789abcdef") && !ran.stderr.contains("0123456789abcdef"), "{ran:?}");
@@ -97,17 +98,14 @@ fn tokens_that_are_of_no_use() {
         let well = checks(&ran, "ok").iter().any(|it| it.contains("token ("));
         assert_eq!(well, token == TOKEN, "a token that is well is said to be: {}", ran.stdout);
     }
-    // Who hands over otherwise needs none.
+    // Other handoffs need no token.
     p.change("handoff artifacts\n", "");
     p.run("ci generate").ok();
     p.commit("workspace");
-    warned(&p, "doctor", "only what other stores keep", new);
+    warned(&p, "doctor", "only releases of other stores", new);
     p.change("store circleci:artifacts\n", "");
     let ran = run(&p, "doctor", &[]).code(0);
-    assert!(
-        checks(&ran, "warning").is_empty()
-            && checks(&ran, "skipped").iter().any(|it| it.contains("nothing here needs it"))
-    );
+    assert!(checks(&ran, "warning").is_empty() && checks(&ran, "skipped").iter().any(|it| it.contains("not needed")));
     run(&p, "doctor", &with("CCIPRJ_0123456789abcdef", SLUG)).code(0).has("warning token: ");
 }
 
@@ -133,7 +131,7 @@ fn an_api_that_hangs_or_is_none() {
         Some(Reply { status: 200, headers: vec![], body })
     });
     let page = Account::open(&p, SLUG, html);
-    broken_with(&p, "doctor", &page.laptop(), "a page of HTML", "is CIRCLE_HOST a CircleCI?");
+    broken_with(&p, "doctor", &page.laptop(), "HTML", "check that CIRCLE_HOST is a CircleCI server");
 }
 
 #[test]
@@ -144,13 +142,13 @@ fn a_job_asks_only_what_it_can_know() {
     p.commit("far");
     let ran = run(&p, "doctor --ci", &[]).code(0);
     assert!(ran.stdout.ends_with("\na pipeline would work\n") && !ran.stdout.contains("nowhere"), "{}", ran.stdout);
-    assert_eq!(ran.stderr, "", "nobody is asked");
+    assert_eq!(ran.stderr, "", "no request");
     let project_token = account::vars(&[("CIRCLE_TOKEN", "CCIPRJ_0123456789abcdef")]);
-    broken_with(&p, "doctor --ci", &project_token, "holds a project token", "make a personal API token");
+    broken_with(&p, "doctor --ci", &project_token, "holds a project token", "create a personal API token");
     p.change("target ssh://nowhere.invalid/srv/dev", "target ssh:nonsense");
     p.write(".circleci/config.yml", "version: 2.1\n");
     let ran =
-        broken(&p, "doctor --ci", "target ssh:nonsense: it does not begin with ssh://", "use ssh://USER@HOST/DIR");
+        broken(&p, "doctor --ci", "target ssh:nonsense: it does not start with ssh://", "use ssh://USER@HOST/DIR");
     assert!(checks(&ran, "broken")[1].contains("cargo xtask ci generate"), "{}", ran.stdout);
     p.git(&["checkout", "--quiet", "."]);
     p.change("target ssh:nonsense", "target file:srv/dev");

@@ -56,12 +56,12 @@ fn a_live_release_that_was_edited_by_hand_is_not_built_upon() {
     p.run("deploy dev").ok();
     fs::write(fleet.srv(0).join(format!("app/releases/{one}/www/noise")), "edited").unwrap();
     p.release("2");
-    p.run("deploy dev").ok().told("so all of it is sent");
+    p.run("deploy dev").ok().told("sending the whole release");
     assert_eq!(live(&fleet, 0), "2");
     p.run("verify @dev").ok();
     fs::remove_file(fleet.srv(0).join("app/current/www/noise")).unwrap();
     p.release("3");
-    p.run("deploy dev").ok().told("so all of it is sent");
+    p.run("deploy dev").ok().told("sending the whole release");
     p.run("verify @dev").ok();
 }
 
@@ -138,7 +138,7 @@ fn a_host_that_cannot_put_a_file_together_is_sent_all_of_it() {
     fs::set_permissions(&head, fs::Permissions::from_mode(0o755)).unwrap();
     p.write("www/noise", &format!("{noise}more"));
     p.release("2");
-    p.run("deploy dev").ok().told("head: what is -c?").told("so all of it is sent");
+    p.run("deploy dev").ok().told("head: what is -c?").told("sending the whole release");
     assert_eq!(live(&fleet, 0), "2");
     p.run("verify @dev").ok();
     fs::remove_file(head).unwrap();

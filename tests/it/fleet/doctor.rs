@@ -1,4 +1,4 @@
-//! Hosts that would fail a deploy, each in its own way: the doctor says which, and how to mend it.
+//! Hosts that would fail a deploy, each in its own way: the doctor reports the problem and its fix.
 
 use super::hosts::Fleet;
 use crate::doctor::{broken, checks, programs_without, run, warned};
@@ -20,7 +20,7 @@ fn project(fleet: &Fleet, hosts: usize) -> Project {
     p
 }
 
-/// A host whose `PATH` begins with a directory of its own.
+/// A host whose `PATH` begins with its own directory.
 fn with_programs() -> Option<(Fleet, Project)> {
     let path = std::env::var("PATH").unwrap();
     let fleet = Fleet::with_vars(1, &format!("PATH=@dir@/own:{path}"))?;
@@ -62,14 +62,14 @@ fn a_host_that_is_not_there_does_not_hide_the_others() {
     let mut p = project(&fleet, 2);
     fleet.reach_by(0, free_port());
     fs::write(fleet.srv(1).join("app"), "").unwrap();
-    let ran = broken(&p, "doctor dev", "Connection refused", "can you reach it? `ssh fleet0 true`");
+    let ran = broken(&p, "doctor dev", "Connection refused", "check that it can be reached: `ssh fleet0 true`");
     let all = checks(&ran, "broken");
-    assert!(all[1].contains("app is in the way") && all.len() == 3, "{all:?}");
-    assert!(checks(&ran, "skipped").iter().any(|it| it == "host: it was not reached"), "{}", ran.stdout);
+    assert!(all[1].contains("app is not a directory") && all.len() == 3, "{all:?}");
+    assert!(checks(&ran, "skipped").iter().any(|it| it == "host: not reached"), "{}", ran.stdout);
     p.change(&fleet.target(0, "app"), "ssh://no-such-host.invalid/srv/app");
-    broken(&p, "doctor dev", "nobody knows that host", "is its name right, and DNS reachable?");
+    broken(&p, "doctor dev", "unknown host", "check its name and DNS");
     p.change("ssh://no-such-host.invalid/srv/app", "ssh://fleet0");
-    broken(&p, "doctor dev", "it names no directory", "use ssh://USER@HOST/DIR");
+    broken(&p, "doctor dev", "it has no directory", "use ssh://USER@HOST/DIR");
 }
 
 #[test]
@@ -78,14 +78,14 @@ fn a_host_that_is_another_or_is_not_known() {
     let p = project(&fleet, 1);
     let known = fs::read_to_string(fleet.file("known_hosts")).unwrap();
     fs::write(fleet.file("known_hosts"), "").unwrap();
-    broken(&p, "doctor dev", "its host key is not known here", "`ssh-keyscan fleet0`");
+    broken(&p, "doctor dev", "its host key is unknown", "`ssh-keyscan fleet0`");
     let other = fs::read_to_string(fleet.file("client.pub")).unwrap();
     let other: Vec<_> = other.split(' ').take(2).collect();
     fs::write(fleet.file("known_hosts"), format!("fleet0 {}\n", other.join(" "))).unwrap();
-    broken(&p, "doctor dev", "its host key is not the one in known_hosts", "ssh-keygen -R 'fleet0'");
+    broken(&p, "doctor dev", "its host key differs from known_hosts", "ssh-keygen -R 'fleet0'");
     fs::write(fleet.file("known_hosts"), known).unwrap();
     fs::write(fleet.file("client.pub"), "").unwrap();
-    broken(&p, "doctor dev", "it does not let us in", "which key is used? `ssh -v fleet0`");
+    broken(&p, "doctor dev", "authentication failed", "check which key is used: `ssh -v fleet0`");
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_host_that_lacks_programs() {
     let Some(fleet) = Fleet::with_vars(1, "PATH=@dir@/own") else { return };
     let mut p = project(&fleet, 1);
     programs_without(&fleet.file("own"), &["tar", "sha256sum", "shasum", "curl", "wget"]);
-    let sick = "not there, or not on PATH: tar, sha256sum";
+    let sick = "missing, or not on PATH: tar, sha256sum";
     broken(&p, "doctor dev", sick, "on that host, e.g. `apt-get install tar coreutils`");
     p.change("env dev\n", "env dev\npull\n");
     p.run("ci generate").ok();
@@ -117,19 +117,18 @@ fn a_directory_that_the_login_may_not_write() {
     if !rustix_is_root() {
         return crate::record::skip("a login that may not write: only root can become another user");
     }
-    let nobody =
-        "ForceCommand exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -c \"$SSH_ORIGINAL_COMMAND\"\n";
-    let Some(fleet) = Fleet::with(1, |_| nobody.into()) else { return };
+    let daemon = "ForceCommand exec setpriv --reuid=1 --regid=1 --clear-groups sh -c \"$SSH_ORIGINAL_COMMAND\"\n";
+    let Some(fleet) = Fleet::with(1, |_| daemon.into()) else { return };
     let p = project(&fleet, 1);
     // Others cannot even look into a temporary directory.
     broken(&p, "doctor dev", "may not write", "as root of that host: `mkdir -p ");
     fs::set_permissions(fleet.file("."), PermissionsExt::from_mode(0o755)).unwrap();
     let (app, srv) = (fleet.srv(0).join("app"), fleet.srv(0));
-    broken(&p, "doctor dev", &format!("may not write {}", srv.display()), &format!("chown nobody {}`", app.display()));
+    broken(&p, "doctor dev", &format!("may not write {}", srv.display()), &format!("chown daemon {}`", app.display()));
     fs::create_dir_all(app.join("releases")).unwrap();
-    std::os::unix::fs::chown(&app, Some(65534), None).unwrap();
-    broken(&p, "doctor dev", "app/releases", &format!("chown -R nobody {}`", app.display()));
-    std::os::unix::fs::chown(app.join("releases"), Some(65534), None).unwrap();
+    std::os::unix::fs::chown(&app, Some(1), None).unwrap();
+    broken(&p, "doctor dev", "app/releases", &format!("chown -R daemon {}`", app.display()));
+    std::os::unix::fs::chown(app.join("releases"), Some(1), None).unwrap();
     run(&p, "doctor dev", &[]).code(0);
 }
 
@@ -151,14 +150,14 @@ fn a_disk_that_is_full_nearly_so_or_hangs() {
         );
     };
     df("2048", "100");
-    broken(&p, "doctor dev", "disk: 2.0 MiB free, and a release takes 16 MiB", "cargo xtask prune");
+    broken(&p, "doctor dev", "disk: 2.0 MiB free, but installing a release takes 16 MiB", "cargo xtask prune");
     df("204800", "0");
-    broken(&p, "doctor dev", "no more files (inodes)", "df -i");
+    broken(&p, "doctor dev", "no inodes left", "df -i");
     df("204800", "100");
     warned(&p, "doctor dev", "disk: 200 MiB free", "df -h");
     program(&fleet, "df", "exec sleep 60");
     let started = Instant::now();
-    broken(&p, "doctor dev", "disk: it did not say within 15 s", "df -k");
+    broken(&p, "doctor dev", "disk: it did not report its free space within 15 s", "df -k");
     assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
 }
 

@@ -67,7 +67,7 @@ fn a_connection_that_is_cut_in_the_middle_of_an_install() {
     proxy.left.store(500_000, Ordering::SeqCst);
     p.write("www/noise", &crate::faults::noise(2 << 20));
     p.release("2");
-    p.run("deploy dev").fails(4, "the connection broke while it was told to install", "run the same command again");
+    p.run("deploy dev").fails(4, "the connection broke during: install", "run the same command again");
     assert_eq!(all_live(&fleet, 2), "1 1", "nothing was switched anywhere");
     proxy.left.store(usize::MAX, Ordering::SeqCst);
     p.run("deploy dev").ok();
@@ -187,7 +187,7 @@ echo 'Out of memory' >&2; kill -KILL $all";
         let all_above = all_above.replace("echo 'Out of memory' >&2; ", said);
         super::doctor::program(&fleet, "gzip", &all_above);
         let ran = p.run("deploy dev").code(4);
-        assert!(ran.stderr.contains("the connection broke while it was told to install"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("the connection broke during: install"), "{}", ran.stderr);
         assert!(!ran.stderr.contains("gangplank-") && !ran.stderr.contains("gangplank:"), "{}", ran.stderr);
         assert!(said.is_empty() || ran.stderr.contains("Out of memory"), "{}", ran.stderr);
     }

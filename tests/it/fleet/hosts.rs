@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 pub struct Fleet {
     dir: PathBuf,
     hosts: usize,
-    keeper: Child,
+    guard: Child,
     _own: tempfile::TempDir,
 }
 
 impl Fleet {
-    /// Starts `n` hosts; nothing where sshd is not installed. CI has to have it, or nobody would notice.
+    /// Starts `n` hosts; `None` without sshd. CI must have it, so that these tests are never skipped there.
     pub fn start(n: usize) -> Option<Self> {
         Self::with(n, |_| String::new())
     }
@@ -116,13 +116,13 @@ impl Fleet {
             &format!("#!/bin/sh\nexec {} -F {}/ssh_config \"$@\"\n", which("ssh"), dir.display()),
         );
         // However this process ends, its end of the pipe closes, and the sshds go.
-        let keeper = format!(
+        let guard = format!(
             "pids=; groups=; {lines}cat > /dev/null; kill $pids; wait
 for group in $groups; do find $group -depth -type d -exec rmdir {{}} \\;; done"
         );
-        let keeper =
-            Command::new("sh").args(["-c", &keeper]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let fleet = Self { dir, hosts: n, keeper, _own: own };
+        let guard =
+            Command::new("sh").args(["-c", &guard]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let fleet = Self { dir, hosts: n, guard, _own: own };
         fleet.wait();
         Some(fleet)
     }
@@ -191,8 +191,8 @@ impl Drop for Fleet {
     /// Services outlive the sshd through which they were started.
     fn drop(&mut self) {
         (0..self.hosts).for_each(|host| end_all_kept(&self.srv(host)));
-        drop(self.keeper.stdin.take());
-        let _ = self.keeper.wait();
+        drop(self.guard.stdin.take());
+        let _ = self.guard.wait();
     }
 }
 

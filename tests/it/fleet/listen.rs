@@ -107,7 +107,7 @@ fn the_last_lines_of_each_host_in_its_name() {
     let port = fleet.reach_by(1, 1);
     p.run("logs dev --lines 1").code(4).says("fleet0 | token is ****\n").told("Connection refused");
     fleet.reach_by(1, port);
-    p.run("logs prod").fails(2, "nobody knows where prod writes a log", "docs/service.md");
+    p.run("logs prod").fails(2, "no log command configured for prod", "docs/service.md");
 }
 
 #[test]
@@ -162,11 +162,11 @@ fn a_log_command_follows_when_it_knows_how() {
     fs::create_dir_all(p.path("srv/dev")).unwrap();
     p.run("logs dev --lines 7").ok().says("7 0\nwhy\n");
     p.change("echo $LINES $FOLLOW; echo why >&2", "echo $LINES");
-    p.run("logs dev -f").fails(2, "the `log` command of dev prints what there is", "FOLLOW");
+    p.run("logs dev -f").fails(2, "the `log` command of dev cannot follow", "FOLLOW");
     p.change("echo $LINES\n", "echo $LINES $FOLLOW; exit 3\n");
     p.run("logs dev -f").code(1).says("100 1\n").told("its log ended, with exit code 3");
     p.change("echo $LINES $FOLLOW; exit 3\n", "\n");
-    p.run("logs dev").fails(2, "nobody knows where dev writes a log", "`log` command");
+    p.run("logs dev").fails(2, "no log command configured for dev", "`log` command");
 }
 
 #[test]
@@ -228,12 +228,12 @@ fn ctrl_c_ends_the_command_on_every_host() {
         let (code, stderr) = heard.ends(signal);
         if signal != "-KILL" {
             assert_eq!(code, 1, "{stderr}");
-            assert!(stderr.contains("stopped, and the command with it"), "{stderr}");
+            assert!(stderr.contains("stopped, with the command on the hosts"), "{stderr}");
             assert_eq!(running(&sleep), "", "{signal}: it is gone when we are");
         }
         eventually("it is gone", || running(&sleep).is_empty());
     }
-    // What it leaves behind is its own, and holds nobody up.
+    // A background process survives, and blocks nothing.
     let ran = p.run("exec dev --host fleet0 -- sh -c 'sleep 3600 & echo $!'").ok();
     let ended = std::process::Command::new("kill").arg(ran.stdout.trim()).status().unwrap();
     assert!(ended.success(), "it ran on, and we did not wait for it");

@@ -106,7 +106,7 @@ const PROFILES: &[Profile] = &[
 fn host(shell: &Shell, profile: &str) -> Option<Fleet> {
     let path = shell.paths.iter().find(|path| Path::new(path).exists());
     let Some(path) = path else {
-        skip(&format!("logins with {}: it is not installed", shell.name));
+        skip(&format!("logins with {}: not installed", shell.name));
         return None;
     };
     // The command of a session takes the place of the login's shell, as the login's entry in /etc/passwd would.
@@ -217,7 +217,7 @@ fn deploy_to_busybox_host_sends_only_changes() {
     p.run("deploy dev").ok();
     p.write("www/noise", &format!("{noise}more"));
     p.release("6");
-    p.run("deploy dev").ok().told(", and most of 1 more").told_not("so all of it is sent");
+    p.run("deploy dev").ok().told(", and most of 1 more").told_not("sending the whole release");
     p.run("verify @dev").ok();
     // A host whose xargs takes no list of names with zero bytes is sent all.
     let xargs = fleet.file("applets/xargs");
@@ -225,7 +225,7 @@ fn deploy_to_busybox_host_sends_only_changes() {
     p.run("doctor dev").ok().has("releases are sent whole").has("apt-get install findutils");
     p.write("www/noise", &format!("{noise}more and more"));
     p.release("7");
-    p.run("deploy dev").ok().told("so all of it is sent");
+    p.run("deploy dev").ok().told("sending the whole release");
     p.run("verify @dev").ok();
 }
 
@@ -266,11 +266,7 @@ fn profile_that_reads_stdin_is_reported_and_nothing_runs() {
         let Some(fleet) = host(shell, reads) else { continue };
         let p = project(&fleet, 1, "");
         p.release("1");
-        p.run("deploy dev").fails(
-            4,
-            "took the script before its shell read it",
-            "does the login's profile read its input?",
-        );
+        p.run("deploy dev").fails(4, "consumed the script before the shell", "put `case $- in *i*)");
         let left: Vec<_> = fs::read_dir(fleet.srv(0)).unwrap().flatten().collect();
         assert!(left.is_empty(), "{left:?}");
     }
@@ -293,7 +289,7 @@ fn profile_that_prints_without_end_is_reported() {
     };
     let p = project(&fleet, 1, "");
     p.release("1");
-    p.run("deploy dev").fails(4, "it prints without end", "look at the login's profile");
+    p.run("deploy dev").fails(4, "the login prints without end", "check the login's profile");
 }
 
 /// Neither a command nor its end waits for what a profile leaves in the background.

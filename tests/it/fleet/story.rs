@@ -1,4 +1,4 @@
-//! Ten machines from their first release on, with somebody who asks all of them all the time.
+//! Ten machines from their first release on, under continuous requests.
 
 use super::hosts::{Fleet, address};
 use super::systemd::{Hammer, project};
@@ -21,7 +21,7 @@ impl Nginx {
     fn start(fleet: &Fleet, port: u16) -> Option<Self> {
         if !Path::new("/usr/sbin/nginx").exists() {
             assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "install nginx");
-            skip("static files behind nginx: it is not installed");
+            skip("static files behind nginx: not installed");
             return None;
         }
         let dir = fleet.file("nginx");
@@ -109,6 +109,6 @@ fn ten_machines() {
     for (what, (good, bad)) in [("the service", service), ("files", files)] {
         assert!(good > 100 && bad.is_empty(), "{what}: {good} answered, {} not: {:?}", bad.len(), bad.first());
     }
-    // Whoever comes while the broken one is tried waits until it was reverted, or is turned away on the canary alone.
+    // During the failed deploy, a client of the canary waits for the revert or is refused; the other hosts serve.
     assert!(broken.1.iter().all(|bad| bad.starts_with("host 0:")), "{:?}", broken.1.first());
 }

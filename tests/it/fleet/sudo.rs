@@ -202,7 +202,7 @@ fn line_of_setup_holds_for_a_directory_with_special_characters() {
     p.run("deploy dev").ok();
     assert!(unit(&fleet, "shop.service").contains("a,b:c=d*[e] f/current"), "{}", unit(&fleet, "shop.service"));
     p.change("a,b:c=d*[e] f", "a#b");
-    p.run("setup dev").fails(2, "which a line of sudoers cannot have", "use a directory");
+    p.run("setup dev").fails(2, "which sudoers does not allow", "use a directory");
 }
 
 /// All of it, on a host that has nothing: the login, its key, the directory, the group, and the line for sudoers.

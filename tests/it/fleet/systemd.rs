@@ -118,12 +118,12 @@ fn a_unit_that_crashes_is_put_back_with_its_log() {
     assert_eq!(says(0, port), "1");
     p.change("var PORT=no\n", "var GREETING=other\n");
     p.run("status dev").ok().has("running");
-    // A crash of its own is mended by systemd.
+    // systemd restarts it after a crash.
     let pid = fleet.ask(0, "systemctl --user show -p MainPID --value shop");
     fleet.ask(0, &format!("kill -KILL {pid}"));
     crate::project::eventually("it is started again", || get(&address(0), port).is_ok_and(|said| said == "1"));
 
-    // A change by hand is undone; what somebody else wrote is not touched.
+    // A change by hand is reverted; files of other programs are not touched.
     fs::write(&unit, good.replace("RestartSec=1", "RestartSec=9")).unwrap();
     p.run("deploy dev").ok();
     p.change("restart|bin/app", "restart|bin/app more");
@@ -183,7 +183,7 @@ fn a_login_without_systemd_is_told_how_to_get_it() {
     p.run("deploy dev").fails(1, "systemd does not answer this login", "`loginctl enable-linger ");
 }
 
-/// What somebody changes on the host, by hand or by a bad setting, is seen and mended, or undone.
+/// Changes on the host, by hand or by a bad setting, are detected and reverted, or reported.
 #[test]
 fn a_unit_that_is_not_as_it_was() {
     let Some(fleet) = Fleet::with_systemd(1) else { return };
@@ -223,7 +223,7 @@ fn a_unit_that_is_not_as_it_was() {
     assert_eq!(says(0, port), "2");
 }
 
-/// It crashes a second after each start; nobody asks anything else.
+/// It crashes a second after each start; there is no health check.
 #[test]
 fn a_unit_that_crashes_later_is_not_healthy() {
     let Some(fleet) = Fleet::with_systemd(1) else { return };
@@ -238,7 +238,7 @@ fn a_unit_that_crashes_later_is_not_healthy() {
     assert_eq!(says(0, port), "1");
 }
 
-/// Two units of one app would want one port; a unit that came with the system is nobody's to replace.
+/// Two units of one app would compete for one port; a unit of the system is never replaced.
 #[test]
 fn a_unit_of_another_name_or_of_somebody_else() {
     let Some(fleet) = Fleet::with_systemd(1) else { return };
@@ -261,7 +261,7 @@ fn a_unit_of_another_name_or_of_somebody_else() {
     assert_eq!(fleet.ask(0, "systemctl --user is-active cron shop"), "active\nactive");
     p.change("systemd cron|restart", "systemd cron|sockets");
     p.change("http http://", "tcp ");
-    p.run("status dev").fails(2, "would be answered by systemd itself", "`Check::Http`");
+    p.run("status dev").fails(2, "would be answered by systemd", "`Check::Http`");
 }
 
 /// Connects once for each request, as fast as it can, until it is told to stop; gives how many were answered, and what

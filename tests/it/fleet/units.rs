@@ -106,7 +106,7 @@ fn unit_that_is_active_is_running_whatever_is_on_record() {
             }
         }
         p.run("status dev").ok().has("running");
-        warned(&p, "doctor dev", "runs without a record of how it was started", "`cargo xtask deploy dev`");
+        warned(&p, "doctor dev", "has no record of how it was started", "`cargo xtask deploy dev`");
         p.run("deploy dev").ok().told("restart the service");
         p.run("deploy dev").ok().has("already runs");
         assert_eq!(says(0, port), "1");
@@ -131,7 +131,7 @@ fn unit_that_crashes_again_and_again_is_starting_and_not_stopped() {
     fs::write(drop_in, "[Service]\nExecStart=\nExecStart=/bin/false\nRestartSec=600\n").unwrap();
     fleet.ask(0, "systemctl --user daemon-reload; systemctl --user restart shop; sleep 0.2");
     p.run("status dev").ok().has("starting");
-    warned(&p, "doctor dev", "starts it again after a crash", "cargo xtask logs dev");
+    warned(&p, "doctor dev", "restarting after a crash", "cargo xtask logs dev");
 }
 
 /// Without linger systemd ends the service with the last session of the login, which is that of the deploy.

@@ -147,7 +147,7 @@ fn order_padding_and_ends_of_archives() -> Vec<Named> {
         ("a file twice", forged(|it| it.entries.insert(1, it.entries[0].clone()))),
         ("a file less", forged(|it| drop(it.entries.remove(1)))),
         ("a link less", forged(|it| drop(it.entries.remove(2)))),
-        ("another content", forged(|it| it.entries[0][514] ^= 1)),
+        ("differs from the manifest", forged(|it| it.entries[0][514] ^= 1)),
         ("a content that is cut", forged(|it| it.entries[1].truncate(515))),
         ("another link", forged(|it| it.entries[2] = link("top/link", "../bin/app"))),
         ("nothing", forged(|it| it.entries.clear())),

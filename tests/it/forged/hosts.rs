@@ -60,7 +60,7 @@ fn host_refuses_an_archive_of_anything_else() {
     let more = |other: Vec<u8>| [honest.clone(), vec![other]].concat();
     let outside = dir.path().join("outside");
     let cases = [
-        ("another content", with(1, entry(b'0', "top/file", 0o644, b"other\n")), "top/file: FAILED"),
+        ("differs from the manifest", with(1, entry(b'0', "top/file", 0o644, b"other\n")), "top/file: FAILED"),
         ("a file less", with(1, vec![]), "top/file: FAILED open or read"),
         ("another mode", with(1, entry(b'0', "top/file", 0o755, b"hello\n")), "file 755\t./top/file"),
         ("set-uid", with(0, entry(b'0', "bin/app", 0o4755, b"#!/bin/sh\n")), "set-id file\t./bin/app"),
@@ -157,7 +157,7 @@ fn release_of_another_app_is_refused() {
     forgery.manifest["bundle"]["file"] = format!("other-{ID}.tar.gz").into();
     forgery.write(&p.path("store"));
     p.run("deploy dev latest").fails(5, "there is no release yet", "cargo xtask build");
-    p.run(&format!("deploy dev {ID}")).fails(7, "is a release of `other`, and this project is `shop`", "releases");
+    p.run(&format!("deploy dev {ID}")).fails(7, "is a release of `other`, not of this project's `shop`", "releases");
     assert_eq!(p.current("srv/dev"), None);
 }
 
@@ -174,7 +174,7 @@ fn odd_names_on_a_host_hide_nothing() {
     p.run("verify @dev").code(7).told("-: FAILED");
     fs::write(p.path("srv/dev/current/-"), "a lone dash\n").unwrap();
     p.run("verify @dev").ok();
-    // By lines, a directory that is there already, and a file that is.
+    // By lines, a directory that already exists, and a file that is.
     fs::create_dir_all(p.path("srv/dev/current/www\n./www")).unwrap();
     fs::write(p.path("srv/dev/current/www\n./www/index.html"), "evil\n").unwrap();
     p.run("verify @dev").code(7).told("is not part of the release");

@@ -1,5 +1,5 @@
-//! The article's two recipes as steps of a job: its own words, but for the host, the project and `https`, which a server
-//! on loopback does not speak.
+//! Two common shell recipes as steps of a job, unchanged except for the host, the project and `https`, which a server
+//! on loopback does not support.
 
 use crate::account::{Account, SLUG, project};
 use crate::executor::yaml;
@@ -12,7 +12,7 @@ use std::fs;
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The config that the article ends with.
+/// The config with these recipes.
 pub const ARTICLE: &str = include_str!("../../../xtask/crates/lint/src/article.yml");
 
 /// The recipes show their token to `ps`, and a test of the account's own looks there for that one.
@@ -34,7 +34,7 @@ pub fn world_with(slug: &str, hook: Hook) -> Option<(Project, Account)> {
     Some((p, account))
 }
 
-/// CI has to have both, or nobody would notice that the recipes are no longer run.
+/// CI must have both, so that the recipes are never skipped there.
 fn installed() -> bool {
     static INSTALLED: OnceLock<bool> = OnceLock::new();
     *INSTALLED.get_or_init(|| {

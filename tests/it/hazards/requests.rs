@@ -1,4 +1,4 @@
-//! The hazards of how the article asks: tokens, versions, slugs, answers that are not read, names of files.
+//! Hazards of API requests in shell recipes: tokens, versions, slugs, unread answers, file names.
 
 use super::recipe::{Recipe, TOKEN, state, world_with};
 use super::{only_the_article_has, ours, two_builds};
@@ -19,15 +19,15 @@ fn laptop_with(p: &Project, account: &Account, line: &str, token: (&str, &str)) 
 fn s18_one_name_for_the_token() {
     let Some((p, account)) = state() else { return };
     let [one, two] = two_builds(&p, &account);
-    // The first recipe stands in the article with this name, the second one with `API_TOKEN`, which is what is set.
+    // The first recipe reads this variable, the second one `API_TOKEN`, which is the one that is set.
     let done = Recipe::publish(&account, two.job).saying("$API_TOKEN", "$ARTIFACT_TOKEN").run().ok();
     assert!(done.ran.stdout.contains("You must log in first"), "{}", done.ran.stdout);
     assert_eq!(account.pointer().unwrap(), one.job.to_string());
     assert_eq!(Recipe::fetch(&account).run().release(), one.id);
 
     let mut job = account.job(90, "main", &two.sha);
-    p.run_with("publish", &job).fails(3, "CIRCLE_TOKEN is not set", "make a personal API token");
-    // Both of the article's names are taken too, with a word about it.
+    p.run_with("publish", &job).fails(3, "CIRCLE_TOKEN is not set", "create a personal API token");
+    // Both names are accepted too, with a note.
     job.extend(vars(&[("ARTIFACT_TOKEN", TOKEN)]));
     p.run_with("publish", &job).ok().told("using the token in ARTIFACT_TOKEN; its usual name is CIRCLE_TOKEN");
     assert_eq!(account.pointer().unwrap(), two.job.to_string());
@@ -49,7 +49,7 @@ fn s19_a_pointer_that_was_not_written_fails_the_job() {
     job.push(("GANGPLANK_API_DEADLINE".into(), "1".into()));
     for (status, code, hint) in [
         (401, 3, "new personal API token"),
-        (404, 5, "three things look like this"),
+        (404, 5, "check three causes"),
         (429, 4, "GANGPLANK_API_DEADLINE"),
         (500, 4, "status.circleci.com"),
     ] {
@@ -116,8 +116,8 @@ fn s21_a_slug_is_more_than_a_host_and_two_names() {
     p.run_with("publish", &job).ok();
     assert_eq!(app.pointer().unwrap(), built.job.to_string());
     job.push(("CIRCLE_PROJECT_SLUG".into(), "github/acme/shop".into()));
-    p.run_with("publish", &job).fails(5, "Project not found", "three things look like this");
-    // In a job nobody has to know: CircleCI fills it in.
+    p.run_with("publish", &job).fails(5, "Project not found", "check three causes");
+    // CircleCI sets the slug in a job.
     let slug = ours(&mut p)["jobs"]["publish"]["environment"]["CIRCLE_PROJECT_SLUG"].clone();
     assert_eq!(slug, "<< pipeline.project.slug >>");
 }
@@ -128,7 +128,7 @@ fn s22_no_process_list_shows_the_token() {
     let token = format!("CCIPAT_ps_{}_5d3c1b", std::process::id());
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (looked, shown) = (seen.clone(), token.clone());
-    // Whoever asks is looked at while it waits for the answer.
+    // Inspects the client's process while it waits for the response.
     let hook = move |_: &Request| {
         looked.lock().unwrap().push(programs_that_show(&shown));
         None
@@ -220,8 +220,8 @@ fn s24_storage_sees_no_token_and_names_no_file() {
         let log = account.server.log().split_off(from);
         log.into_iter().filter(|it| it.host == Listener::Storage).map(|it| it.token_seen).collect::<Vec<_>>()
     };
-    assert_eq!(at_storage(0), [true; 3], "the token goes to whoever is redirected to");
-    // Which of them is Linux's is for whoever deploys to guess, and one more name is not what was stored.
+    assert_eq!(at_storage(0), [true; 3], "the token is sent to the redirect target");
+    // The recipe has to guess which one is Linux's, and one more name was never stored.
     let names: Vec<_> = done.files.keys().map(String::as_str).collect();
     assert_eq!(names, ["app.tar.gz", "app.tar.gz.1", "notes+1+2.txt"]);
 
@@ -252,7 +252,7 @@ fn s25_nothing_to_deploy_is_an_error_that_says_so() {
 
     let job = account.other_workflow(90, "main", &built.sha);
     for line in ["fetch HEAD", "deploy prod HEAD", "deploy prod latest"] {
-        p.run_with(line, &job).fails(5, "but stored no release", "store_artifacts");
+        p.run_with(line, &job).fails(5, "but has no release in its artifacts", "store_artifacts");
     }
     assert_eq!(p.current("srv/prod"), None);
 }
@@ -275,7 +275,7 @@ fn s27_json_is_not_written_by_hand() {
     let job = account.other_workflow(90, "main", &two.sha);
     p.run_with("deploy prod latest", &job).ok();
     p.run("build").ok();
-    p.run_with("publish", &account.laptop()).fails(2, "not from outside CircleCI", "rerun the job `publish`");
+    p.run_with("publish", &account.laptop()).fails(2, "not outside CircleCI", "rerun the job `publish`");
     fs::remove_dir_all(p.path("target/releases")).unwrap();
     account.publish(&p, &two, "main").ok();
     assert_eq!(account.pointer().unwrap(), two.job.to_string());

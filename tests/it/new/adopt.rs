@@ -77,7 +77,8 @@ fn deliver(compiled: &Compiled, at: &Path, binaries: &[&str]) {
     git(at, &format!("clone --quiet . {}", clone.display()));
     let dir = &*clone;
     let _ended = Ended(clone.clone());
-    // The first as in this workspace, so that what it has compiled will do; the others because nobody runs it.
+    // The first with this workspace's profile, to reuse compiled crates; the others faster to compile, because they are
+    // not run.
     let quick = [("DEV_DEBUG", "line-tables-only"), ("RELEASE_LTO", "off"), ("RELEASE_OPT_LEVEL", "0")];
     let mut vars = ports().to_vec();
     let names_of = quick.map(|(key, value)| (format!("CARGO_PROFILE_{key}"), value.to_owned()));
@@ -149,7 +150,7 @@ fn scripts_and_a_config_are_read_and_kept() {
     let main = fs::read_to_string(at.join("xtask/src/main.rs")).unwrap();
     assert!(main.contains(r#"include: &["static"]"#) && main.contains("ssh://deploy@web1/srv/web"), "{main}");
     // Again: it has an xtask now.
-    adopt(&at, &[]).fails(2, "has an xtask of ours already", "--upgrade");
+    adopt(&at, &[]).fails(2, "already has an xtask of Gangplank", "--upgrade");
 }
 
 #[test]
@@ -185,8 +186,8 @@ fn what_is_in_the_way_is_named_and_nothing_is_changed() {
                 fs::create_dir(at.join(".cargo")).unwrap();
                 fs::write(at.join(".cargo/config.toml"), "[alias]\nxtask = \"run -p tools --\"\n").unwrap();
             },
-            "has an alias `xtask` already",
-            "another name",
+            "already has an alias `xtask`",
+            "rename it",
         ),
         (
             "xtask",
@@ -194,7 +195,7 @@ fn what_is_in_the_way_is_named_and_nothing_is_changed() {
                 fs::create_dir_all(at.join("xtask/src")).unwrap();
                 fs::write(at.join("xtask/src/main.rs"), "fn main() {}\n").unwrap();
             },
-            "is an xtask already",
+            "is already an xtask",
             "rename",
         ),
         (
@@ -238,7 +239,7 @@ fn a_dry_run_and_a_failure_leave_it_as_it_was() {
     adopt(&at, &["--dry-run"]).ok().has("would get an xtask").has("xtask/Cargo.lock");
     assert_eq!(git(&at, "status --porcelain"), "");
     // Cargo cannot find that tag, after everything else was written.
-    adopt(&at, &["--engine", "git=file:///nowhere,tag=v1"]).fails(1, "cannot make Cargo.lock", "crates.io");
+    adopt(&at, &["--engine", "git=file:///nowhere,tag=v1"]).fails(1, "cannot create Cargo.lock", "crates.io");
     assert_eq!(git(&at, "status --porcelain"), "");
     assert!(!at.join(".cargo").exists() && !at.join("xtask").exists());
 
@@ -246,7 +247,7 @@ fn a_dry_run_and_a_failure_leave_it_as_it_was() {
     fs::create_dir(at.join(".cargo")).unwrap();
     fs::write(at.join(".cargo/config.toml"), "[term]\nquiet = true\n").unwrap();
     let failing = with_cargo(&at, "case $1 in update) exit 1;; esac");
-    ran(failing).fails(1, "cannot make Cargo.lock", "crates.io");
+    ran(failing).fails(1, "cannot create Cargo.lock", "crates.io");
     assert_eq!(git(&at, "status --porcelain"), "?? .cargo/");
     assert_eq!(fs::read_to_string(at.join(".cargo/config.toml")).unwrap(), "[term]\nquiet = true\n");
 }
@@ -291,7 +292,7 @@ fn what_is_theirs_stays_theirs() {
         .unwrap();
     fs::write(at.join("xtask/src/main.rs"), "fn main() { /* gangplank::main( */ }\n").unwrap();
     for more in [&["--dry-run"][..], &[]] {
-        adopt(&at, more).fails(2, "is an xtask already", "rename");
+        adopt(&at, more).fails(2, "is already an xtask", "rename");
         assert!(at.join("xtask/src/main.rs").exists());
     }
 
@@ -320,7 +321,7 @@ fn what_is_theirs_stays_theirs() {
     fs::write(at.join(".circleci/config.yml"), "# theirs\n").unwrap();
     fs::write(at.join(".circleci/config.before-gangplank.yml"), "# older\n").unwrap();
     commit(&at);
-    adopt(&at, &[]).fails(2, "would be kept as", "mv ");
+    adopt(&at, &[]).fails(2, "cannot be kept as", "mv ");
     assert_eq!(git(&at, "status --porcelain"), "");
 }
 

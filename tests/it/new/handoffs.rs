@@ -1,4 +1,4 @@
-//! NewReport projects that are used: each compiles its own engine, passes its own tests and runs its own pipeline.
+//! Uses new projects: each compiles its own engine, passes its own tests and runs its own pipeline.
 
 use super::{command, git, make, ran};
 use crate::project::{Ran, end_kept, free_port, root};

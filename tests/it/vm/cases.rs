@@ -60,7 +60,7 @@ pub fn busybox_changes(w: &mut MockState) {
     app.extend_from_slice(b"and more");
     std::fs::write(w.p.path("bin/app"), app).unwrap();
     w.p.release("box 3");
-    w.p.run("deploy box").ok().told(", and most of 1 more").told_not("so all of it is sent");
+    w.p.run("deploy box").ok().told(", and most of 1 more").told_not("sending the whole release");
     assert_eq!(w.says("box"), "box 3");
     w.p.run("verify @box").ok();
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const BOOT: Duration = Duration::from_secs(300);
 /// Starts qemu, and ends it on a line of input, or with the test, however that ends: its end of the pipe closes. The disk
 /// goes with the test.
-const KEEPER: &str = r#"trap "" HUP INT TERM; dir=$1; shift
+const GUARD: &str = r#"trap "" HUP INT TERM; dir=$1; shift
 "$@" < /dev/null > "$dir/qemu" 2>&1 & pid=$!
 read -r line; read=$?
 kill -KILL $pid; wait $pid 2> /dev/null
@@ -25,7 +25,7 @@ pub struct Machine {
     image: Image,
     /// Of sshd, and of the services.
     ports: Vec<u16>,
-    keeper: Option<Child>,
+    guard: Option<Child>,
     _own: tempfile::TempDir,
 }
 
@@ -40,7 +40,7 @@ impl Machine {
             &["--sparse=always", &image.file("disk").display().to_string(), &dir.join("disk").display().to_string()],
         );
         let ports = (0..=services).map(|_| free_port()).collect();
-        let mut machine = Self { dir, image, ports, keeper: None, _own: own };
+        let mut machine = Self { dir, image, ports, guard: None, _own: own };
         machine.write_ssh();
         machine.boot();
         Some(machine)
@@ -72,7 +72,7 @@ impl Machine {
         let at = self.dir.display();
         let file = |name: &str| self.image.file(name).display().to_string();
         let mut qemu = Command::new("sh");
-        qemu.args(["-c", KEEPER, "keeper"]).arg(&self.dir).args(["qemu-system-x86_64", "-accel"]);
+        qemu.args(["-c", GUARD, "guard"]).arg(&self.dir).args(["qemu-system-x86_64", "-accel"]);
         // A /dev/kvm that opens does not yet run a guest.
         if kvm() {
             qemu.args(["kvm", "-cpu", "host"])
@@ -86,7 +86,7 @@ impl Machine {
         qemu.args(["-drive", &format!("file={at}/disk,format=raw,if=virtio,cache=none")]);
         qemu.args(["-netdev", &network, "-device", "virtio-net-pci,netdev=n", "-device", "virtio-rng-pci"]);
         qemu.args(["-serial", &format!("file:{at}/console"), "-rtc", "base=utc"]);
-        self.keeper = Some(qemu.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        self.guard = Some(qemu.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         self.wait(started, "");
     }
 
@@ -119,9 +119,9 @@ impl Machine {
 
     /// Takes its power away: what it has not written to the disk by now is lost.
     pub fn cut_power(&mut self) {
-        let Some(mut keeper) = self.keeper.take() else { return };
-        keeper.stdin.take().unwrap().write_all(b"end\n").unwrap();
-        keeper.wait().unwrap();
+        let Some(mut guard) = self.guard.take() else { return };
+        guard.stdin.take().unwrap().write_all(b"end\n").unwrap();
+        guard.wait().unwrap();
     }
 
     /// What root's commands print. All of them have to succeed.

@@ -57,7 +57,7 @@ pub fn cut_during_deploy(w: &mut MockState) {
     let ended = deploy.wait_with_output().unwrap();
     std::fs::write(w.p.path("bin/app"), good).unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    // It hears of the cut by itself, and neither knows whether the release became healthy nor can put it back.
+    // The deploy notices the power cut, but can neither check the health of the release nor revert it.
     assert_eq!(ended.status.code(), Some(9), "{said}");
     w.vm.boot();
     whole(w, &["sudo"]);

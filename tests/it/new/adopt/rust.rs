@@ -17,7 +17,7 @@ fn adopt_crate_whose_binary_wants_features_builds_with_them() {
     };
     for (bins, default, wanted, note) in [
         (bin("web", "\"cli\""), "", Some(r#"features: &["web/cli"]"#), "no binary is built without features"),
-        (bin("web", "\"cli\""), "\"full\"", None, "nothing looks like a server"),
+        (bin("web", "\"cli\""), "\"full\"", None, "no server found"),
         (bin("web", "") + &bin("web-fuzz", "\"fuzz\""), "", None, "bin/web-fuzz is not built"),
     ] {
         with(&bins, default);

@@ -16,17 +16,17 @@ use std::path::PathBuf;
 pub enum Command {
     /// Benchmark against other tools
     Bench {
-        /// `bundle` packs, `fetch` unpacks, `overhead` and `compile` are what an xtask costs beside cargo alone, `s3` copies
-        /// a release to a bucket and back, `fleet` is a first release and a small change to many hosts over ssh
+        /// What to measure: `bundle` (packing), `fetch` (unpacking), `overhead` and `compile` (cost of the xtask over
+        /// cargo), `s3` (upload and download), `fleet` (a first deploy and a small change to many hosts over ssh)
         what: Bench,
         /// How it is measured
         #[command(flatten)]
         options: BenchOptions,
     },
-    /// The build that `bench bundle` measures
+    /// Run the build that `bench bundle` measures
     #[command(hide = true)]
     BenchBundle {
-        /// A `.tar.zst` in the place of a `.tar.gz`
+        /// Write a `.tar.zst` instead of a `.tar.gz`
         #[arg(long)]
         zstd: bool,
     },
@@ -35,10 +35,10 @@ pub enum Command {
     BenchUnpack {
         /// The directory of a release
         release: PathBuf,
-        /// The directory that is made
+        /// Write the release to this directory
         into: PathBuf,
     },
-    /// The copies that `bench s3` measures
+    /// Run the copies that `bench s3` measures
     #[cfg(feature = "s3")]
     #[command(hide = true)]
     BenchCopy {
@@ -49,7 +49,7 @@ pub enum Command {
         /// The directory that it is copied to; without it, it is copied to the bucket
         into: Option<PathBuf>,
     },
-    /// The deploy that `bench fleet` measures
+    /// Run the deploy that `bench fleet` measures
     #[command(hide = true)]
     BenchDeploy {
         /// The release
@@ -80,16 +80,16 @@ pub enum Bench {
 /// How it is measured.
 #[derive(Debug, Clone, Args)]
 pub struct BenchOptions {
-    /// How many hosts `fleet` starts
+    /// Number of hosts that `fleet` starts
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=100))]
     hosts: u16,
-    /// Pack this directory, and for `fleet` as its second release DIR.v2 beside it [default: a small one]
+    /// Pack this directory; `fleet` deploys DIR.v2 beside it second [default: a small sample]
     #[arg(long, value_name = "DIR")]
     workload: Vec<PathBuf>,
-    /// How much longer a round trip of `fleet` takes
+    /// Delay added to each round trip of `fleet`
     #[arg(long, value_name = "MS", default_values_t = [0, 50])]
     delay_ms: Vec<u64>,
-    /// How often each tool runs
+    /// Number of rounds
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Compare only with these tools [default: all that are installed]

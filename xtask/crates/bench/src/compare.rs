@@ -1,4 +1,4 @@
-//! Commands on this machine against each other, in turns: the part of a bench that every one of them has.
+//! Compares commands on this machine, in turns: the common part of the benches.
 
 use crate::figures::{Comparison, Figures, compare};
 use crate::{Missing, Options};
@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What `bench bundle`, `fetch`, `overhead`, `compile` and `s3` answer. As JSON:
+/// The result of `bench bundle`, `fetch`, `overhead`, `compile` or `s3`. As JSON:
 ///
 /// ```json
 /// {"bench": "bundle", "rounds": 3, "cpus": 2,
@@ -20,12 +20,12 @@ use std::process::Command;
 ///  "missing": [{"peer": "tar-pigz", "install": "apt-get install pigz"}]}
 /// ```
 ///
-/// `bytes` is the size of what was made. The figures are medians over the rounds, `ratio` that of the pairs.
+/// `bytes` is the size of the output. The figures are medians over the rounds, `ratio` that of the pairs.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Its name.
     pub bench: &'static str,
-    /// How many rounds.
+    /// Number of rounds.
     pub rounds: usize,
     /// Cores of this machine.
     pub cpus: usize,
@@ -38,9 +38,9 @@ pub struct Report {
 /// Ours against one peer.
 #[derive(Debug, Serialize)]
 pub struct Row {
-    /// What it was done to.
+    /// The workload.
     pub workload: String,
-    /// What was done.
+    /// The task.
     pub what: &'static str,
     /// Name of the peer.
     pub against: &'static str,
@@ -49,29 +49,29 @@ pub struct Row {
     pub comparison: Comparison,
 }
 
-/// Who takes part.
+/// A command to compare.
 pub struct Baseline<'a> {
     /// Its name.
     pub name: &'static str,
-    /// What it types.
+    /// The command.
     pub command: Box<dyn Fn() -> Command + 'a>,
-    /// What it makes. Put away before each run, so that everybody starts from nothing; its bytes are counted.
+    /// Its output, moved away before each run, so that each starts from nothing; its bytes are counted.
     pub makes: Option<PathBuf>,
 }
 
-/// What people type in the place of ours, and what that needs.
+/// Another tool and its requirements.
 pub struct Peer {
     /// Its name on the command line and in the report.
     pub name: &'static str,
-    /// What has to be on PATH.
+    /// The program on PATH.
     pub program: &'static str,
-    /// How to get it.
+    /// How to install it.
     pub install: &'static str,
-    /// What `sh` runs; each bench says with which variables and arguments.
+    /// The script for `sh`; each bench documents its variables and arguments.
     pub script: &'static str,
 }
 
-/// The peers that are wanted: those that are installed, and the others.
+/// The installed peers, and the missing ones.
 pub fn present(
     ctx: &Context,
     options: &Options,
@@ -88,18 +88,18 @@ pub fn present(
 
 /// One task.
 pub struct Compare<'a> {
-    /// What it is done to.
+    /// The workload.
     pub workload: &'a str,
     /// The task.
     pub what: &'static str,
-    /// Whether all have to make the same number of bytes: who does not deliver is not fast.
+    /// Whether all must produce the same number of bytes.
     pub alike: bool,
     /// Ours first.
     pub baselines: Vec<Baseline<'a>>,
 }
 
 impl Compare<'_> {
-    /// Lets everybody have a turn in each round. What they print goes into `scratch`.
+    /// Runs all baselines in each round, with their output in `scratch`.
     pub fn run(&self, ctx: &Context, scratch: &Path, rounds: usize) -> Result<Vec<Row>> {
         let mut all = vec![Vec::new(); self.baselines.len()];
         for round in 1..=rounds {
@@ -118,7 +118,7 @@ impl Compare<'_> {
             if self.alike && ours[0].bytes != theirs[0].bytes {
                 let (ours, theirs) = (ours[0].bytes, theirs[0].bytes);
                 return verification(format!("{} made {theirs} bytes where ours made {ours}", peer.name))
-                    .hint("leave it out with --against, or mend its script in bench/files.rs")
+                    .hint("skip it with --against, or fix its script in bench/files.rs")
                     .err();
             }
             let Some(comparison) = compare(ours, theirs) else { continue };
@@ -133,11 +133,11 @@ impl Baseline<'_> {
         let what = || format!("cannot write into {}", scratch.display());
         let hint = || "TMPDIR names another place".to_owned();
         if let Some(made) = self.makes.as_deref().filter(|made| made.exists()) {
-            // Nothing is removed before everybody is done: for minutes ext4 steps over the number of each file that was,
-            // one by one, whenever somebody makes a new one.
+            // Nothing is removed before the end: ext4 would skip the numbers of removed files one by one for each new
+            // file.
             fs::rename(made, release::scratch(scratch, "done")).with_hint(Kind::Failed, what, hint)?;
         }
-        // NoSink pays for what the run before has left to write.
+        // Flush first, so that a run does not pay for pending writes of the one before.
         ctx.read(Command::new("sync"))?;
         let took = time(ctx, self.name, (self.command)(), &scratch.join("log"))?;
         let bytes = self.makes.as_deref().map_or(Ok(0), size_of).with_hint(Kind::Failed, what, hint)?;
@@ -145,7 +145,7 @@ impl Baseline<'_> {
     }
 }
 
-/// Runs what somebody types to its good end; what it prints goes into `log`.
+/// Measures a command, which must succeed; its output goes to `log`.
 pub fn time(ctx: &Context, name: &str, command: Command, log: &Path) -> Result<Measured> {
     let what = || format!("cannot write {}", log.display());
     let output = File::create(log).with_hint(Kind::Failed, what, || "check free space: `df -h`".into())?;
@@ -157,13 +157,13 @@ pub fn time(ctx: &Context, name: &str, command: Command, log: &Path) -> Result<M
     }
     if !took.status.success() {
         return failed(format!("{name} {}: {}", exit(took.status.code()), last_words(log)))
-            .hint("mend it, or choose whom to compare with: --against NAME")
+            .hint("fix it, or choose other tools with --against NAME")
             .err();
     }
     Ok(took)
 }
 
-/// The last lines that a baseline printed.
+/// The end of a baseline's output.
 pub fn last_words(log: &Path) -> String {
     let said = fs::read(log).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);

@@ -1,24 +1,24 @@
-//! What is made of many measurements: medians, and medians of ratios of runs that were made one after the other.
+//! Statistics: medians, and medians of ratios of consecutive runs.
 //!
-//! A quotient of two medians would compare a run in a quiet minute with one in a busy minute.
+//! A quotient of two medians would compare a run on an idle machine with one on a busy machine.
 
 use serde::Serialize;
 
-/// What one run took.
+/// The cost of one run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Figures {
     /// Wall time from the start of the command to its end.
     pub seconds: f64,
-    /// Processor time of the command and all that it started here; not that of the hosts.
+    /// CPU time of the command and its children on this machine, without the hosts.
     pub cpu_seconds: f64,
-    /// Bytes over the network, both ways.
+    /// Bytes over the network, in both directions.
     pub bytes: u64,
 }
 
 /// Ours against theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Comparison {
-    /// Our wall time by theirs: the median over the rounds. Below 1 we are faster.
+    /// Our wall time divided by theirs: the median over the rounds. Below 1 we are faster.
     pub ratio: f64,
     /// Our medians.
     pub ours: Figures,
@@ -26,7 +26,7 @@ pub struct Comparison {
     pub theirs: Figures,
 }
 
-/// Compares runs of the same rounds; nothing where there are none.
+/// Compares runs of the same rounds; `None` without runs.
 pub fn compare(ours: &[Figures], theirs: &[Figures]) -> Option<Comparison> {
     let ratios = ours.iter().zip(theirs).map(|(ours, theirs)| ours.seconds / theirs.seconds);
     Some(Comparison { ratio: median(ratios)?, ours: medians(ours)?, theirs: medians(theirs)? })
@@ -40,7 +40,7 @@ fn medians(runs: &[Figures]) -> Option<Figures> {
     })
 }
 
-/// The value in the middle; of an even number, the mean of the two there.
+/// The median; of an even number, the mean of the middle two.
 fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<_> = values.collect();
     values.sort_by(f64::total_cmp);

@@ -1,5 +1,5 @@
-//! `bench bundle` and `bench fetch`: a directory into a sealed release, and out of it again with every byte checked,
-//! against the `tar` and `sha256sum` of a build.sh and a deploy.sh.
+//! `bench bundle` and `bench fetch`: packs a directory into a sealed release and unpacks it with verification, compared
+//! with the `tar` and `sha256sum` of common scripts.
 
 use crate::compare::{Baseline, Compare, Peer, Report, present};
 use crate::workload::{PAYLOAD, Source};
@@ -14,10 +14,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What packs a `.tar.zst`, which meets ours of that kind, where this xtask has it.
+/// The peer that packs a `.tar.zst`, compared with ours if this xtask supports it.
 const ZSTD: &str = "zstd";
 
-/// What writes a bundle: `TREE` is what is packed, `OUT` a directory that is not there yet.
+/// Tools that write a bundle: `TREE` is the directory to pack, `OUT` a new directory.
 ///
 /// A bundle with the digest of the whole, or also that of each file.
 pub const BUNDLERS: &[Peer] = &[
@@ -46,7 +46,7 @@ tar -I 'zstd -q -T0 -3' -cf \"$OUT/b.tar.zst\" .; cd \"$OUT\"; sha256sum b.tar.z
     },
 ];
 
-/// The way back; `PACKED` is a directory with what everybody unpacks.
+/// Tools that unpack; `PACKED` is a directory with the packed files.
 pub const UNPACKERS: &[Peer] = &[
     Peer {
         name: "tar",
@@ -63,12 +63,11 @@ cd \"$OUT\"; sha256sum -c --status \"$PACKED/files.sum\"",
     },
 ];
 
-/// What [`UNPACKERS`] start from.
+/// Packs the input of [`UNPACKERS`].
 const PACK: &str = "tar -czf \"$OUT/b.tar.gz\" -C \"$TREE\" .; cd \"$OUT\"; sha256sum b.tar.gz > b.sum
 cd \"$TREE\"; find . -type f -print0 | sort -z | xargs -0 sha256sum > \"$OUT/files.sum\"";
 
-/// Seals the directory `payload` of a checkout. A command of its own because a project is compiled into an xtask, and
-/// nobody can type this one.
+/// Seals the directory `payload` of a checkout. A hidden command, because the project is compiled into the xtask.
 pub fn seal(ctx: &Context, compression: Compression) -> Result<Built> {
     build::build(
         ctx,
@@ -77,7 +76,7 @@ pub fn seal(ctx: &Context, compression: Compression) -> Result<Built> {
     )
 }
 
-/// `bench bundle`: a first release, and where there is one the next.
+/// `bench bundle`: a first release, and the next one if given.
 pub fn bundle(ctx: &Context, options: &Options) -> Result<Report> {
     compare_all(ctx, options, "bundle", BUNDLERS)
 }
@@ -110,7 +109,7 @@ fn compare_all(ctx: &Context, options: &Options, bench: &'static str, peers: &'s
         }
         let releases = source.project.join(RELEASES);
         measure(bench, bundler(&source, releases.clone(), Compression::Gzip)?)?;
-        // The next release, with the one before beside it as in any checkout.
+        // The next release, with the earlier one beside it, as in any checkout.
         if source.advance(ctx, from)? {
             let release = seal(&ctx.at(&source.project), Compression::Gzip)?.dir;
             measure("change", bundler(&source, release, Compression::Gzip)?)?;
@@ -131,7 +130,7 @@ fn bundler(source: &Source, makes: PathBuf, compression: Compression) -> Result<
     Ok(Baseline { name: "ours", makes, command: Box::new(command) })
 }
 
-/// Ours, after what everybody starts from was packed.
+/// Our command, after the common input was packed.
 fn unpacker(ctx: &Context, source: &Source) -> Result<Baseline<'static>> {
     let what = || format!("cannot write into {}", source.dir.display());
     fs::create_dir(source.packed()).with_hint(Kind::Failed, what, || "TMPDIR names another place".into())?;
@@ -161,12 +160,12 @@ fn sh(script: &str, source: &Source, out: &Path) -> Command {
 }
 
 impl Source {
-    /// What is packed.
+    /// The directory to pack.
     fn tree(&self) -> PathBuf {
         self.project.join(PAYLOAD)
     }
 
-    /// Where what others unpack lies.
+    /// The directory with the packed files of other tools.
     fn packed(&self) -> PathBuf {
         self.dir.join("packed")
     }

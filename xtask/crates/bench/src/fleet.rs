@@ -1,8 +1,7 @@
-//! `bench fleet`: a first release and a small change to many hosts at once, ours against what others do.
+//! `bench fleet`: a first release and a small change to many hosts at once, compared with other tools.
 //!
-//! Everybody meets the same hosts, the same network, the same bytes, and takes turns within each round. Before a run
-//! starts the disk is quiet, and after it one file that changed is compared on every host: who does not deliver is not
-//! fast, and ends the bench.
+//! All tools use the same hosts, network and bytes, and take turns within each round. Pending writes are flushed before a
+//! run; after it, a changed file is compared on every host. A tool that did not deploy ends the bench.
 
 pub mod baselines;
 mod hosts;
@@ -28,7 +27,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
-/// What `bench fleet` answers. As JSON:
+/// The result of `bench fleet`. As JSON:
 ///
 /// ```json
 /// {"bench": "fleet", "hosts": 10, "rounds": 3, "cpus": 2,
@@ -43,11 +42,11 @@ use std::process::Command;
 pub struct Report {
     /// `fleet`
     pub bench: &'static str,
-    /// How many hosts.
+    /// Number of hosts.
     pub hosts: usize,
-    /// How many rounds.
+    /// Number of rounds.
     pub rounds: usize,
-    /// Cores of this machine, which the hosts share with whoever deploys.
+    /// Cores of this machine, shared by all hosts and the deploy.
     pub cpus: usize,
     /// A comparison for each workload, delay, release and peer.
     pub rows: Vec<Row>,
@@ -60,7 +59,7 @@ pub struct Report {
 pub struct Row {
     /// Name of the workload.
     pub workload: String,
-    /// By how much a round trip is longer.
+    /// The delay added to a round trip.
     pub delay_ms: u64,
     /// `first`, or `change` for the second.
     pub release: &'static str,
@@ -71,7 +70,7 @@ pub struct Row {
     pub comparison: Comparison,
 }
 
-/// Measures.
+/// Runs the bench.
 pub fn fleet(ctx: &Context, options: &Options) -> Result<Report> {
     options.check_against("fleet", baselines::PEERS.iter().map(|peer| peer.name))?;
     let is_there = |program: &str| ctx.program_on_path(program).is_some();
@@ -79,7 +78,7 @@ pub fn fleet(ctx: &Context, options: &Options) -> Result<Report> {
         baselines::peers(&options.against, &is_there).partition(|(_, there)| *there);
     let missing: Vec<_> = missing.iter().map(|(peer, _)| Missing { peer: peer.name, install: peer.install }).collect();
     if present.is_empty() {
-        return usage("nobody to compare with is installed").hint(missing[0].install).err();
+        return usage("no tool to compare with is installed").hint(missing[0].install).err();
     }
     let peers: Vec<_> = present.into_iter().map(|(peer, _)| peer).collect();
     let scratch = Scratch(private_dir(ctx)?);
@@ -104,8 +103,8 @@ pub fn fleet(ctx: &Context, options: &Options) -> Result<Report> {
     Ok(Report { bench: "fleet", hosts: options.hosts, rounds: options.rounds, cpus: super::cpus(), rows, missing })
 }
 
-/// The deploy that is measured: of a release of the checkout to these targets, without a service. It is a command of its
-/// own because a project is compiled into an xtask, and nobody can type this one.
+/// The measured deploy: a release of the checkout to these targets, without a service. A hidden command, because the
+/// project is compiled into the xtask.
 pub fn deploy(ctx: &Context, release: &Selector, targets: &[String]) -> Result<Outcome> {
     let targets: Vec<&'static str> = targets.iter().map(|target| &*target.clone().leak()).collect();
     let env = Env { name: "fleet", targets: targets.leak(), strategy: Strategy::All, ..Env::DEFAULT };
@@ -124,7 +123,7 @@ fn lay_out(dir: &Path, peer: &Peer) -> std::io::Result<()> {
     Ok(())
 }
 
-/// One workload over one network.
+/// A workload and a network.
 struct Scenario<'a> {
     ctx: &'a Context,
     scratch: &'a Path,
@@ -136,7 +135,7 @@ struct Scenario<'a> {
 
 impl Scenario<'_> {
     fn compare(&self, peers: &[&'static Peer], rounds: usize) -> Result<Vec<Row>> {
-        // For each baseline its first releases and its changes. We are the first.
+        // The first releases and the changes of each baseline, ours first.
         let mut all = vec![[Vec::new(), Vec::new()]; peers.len() + 1];
         let baselines = std::iter::once(None).chain(peers.iter().map(|peer| Some(*peer)));
         for round in 1..=rounds {
@@ -166,7 +165,7 @@ impl Scenario<'_> {
         Ok(rows)
     }
 
-    /// Removes what a baseline has on the hosts.
+    /// Removes a baseline's files from the hosts.
     fn forget(&self, name: &str) -> Result<()> {
         for host in &self.fleet.names {
             let root = self.fleet.root(host, name);
@@ -174,13 +173,13 @@ impl Scenario<'_> {
             removed.with_hint(
                 Kind::Failed,
                 || format!("cannot remove {}", root.display()),
-                || "look who still writes there".into(),
+                || "check which process still writes there".into(),
             )?;
         }
         Ok(())
     }
 
-    /// Deploys the first or the second release, and looks whether it came.
+    /// Deploys the first or the second release, and verifies it.
     fn measure(&self, baseline: Option<&Peer>, n: usize) -> Result<Figures> {
         let name = baseline.map_or(OURS, |peer| peer.name);
         let log = self.scratch.join("log");
@@ -189,7 +188,7 @@ impl Scenario<'_> {
             Some(peer) => self.theirs(peer, n),
         };
         self.clean(&mut command);
-        // NoSink pays for what the run before has left to write.
+        // Flush first, so that a run does not pay for pending writes of the one before.
         self.ctx.read(Command::new("sync"))?;
         self.fleet.network.set_delay(self.delay_ms);
         self.fleet.network.take_bytes();
@@ -225,7 +224,7 @@ impl Scenario<'_> {
         command
     }
 
-    /// The environment of whoever runs the bench, but as at a terminal, and with an ssh that knows the hosts.
+    /// The environment of this process, as on a terminal, and with an ssh that knows the hosts.
     fn clean(&self, command: &mut Command) {
         let ours = [var::HOME, var::WORKSPACE, var::BUCKETS];
         for name in self.ctx.vars().keys() {
@@ -237,7 +236,7 @@ impl Scenario<'_> {
         command.env("PATH", format!("{}:{path}", self.fleet.dir.join("bin").display()));
     }
 
-    /// Whether every host has the right bytes at `current`.
+    /// Verifies the bytes at `current` on every host.
     fn verify(&self, name: &str, version: &Version, log: &Path) -> Result<()> {
         let (path, want) = &version.changed;
         for host in &self.fleet.names {
@@ -245,18 +244,17 @@ impl Scenario<'_> {
             let found = File::open(&file).and_then(|mut file| digest::of_reader(&mut file));
             let reason = match found {
                 Ok((found, _)) if found == *want => continue,
-                Ok(_) => "it has other bytes".to_owned(),
+                Ok(_) => "its bytes differ".to_owned(),
                 Err(error) => error.to_string(),
             };
             let (file, said) = (file.display(), last_words(log));
-            return verification(format!("{name} said that it had deployed, but on {host} {file}: {reason}\n{said}"))
-                .hint("leave it out with --against, or mend its script in bench/fleet/baselines")
+            return verification(format!("{name} succeeded, but on {host} {file}: {reason}\n{said}"))
+                .hint("skip it with --against, or fix its script in bench/fleet/baselines")
                 .err();
         }
         Ok(())
     }
 }
 
-/// The end of what a baseline printed.
-/// The words for a first release and for a small change.
+/// The first release, and the small change.
 const RELEASES: [&str; 2] = ["first", "change"];

@@ -1,8 +1,8 @@
-//! `bench`: how we compare with what others do, measured side by side on this machine. Numbers from another day or
-//! another machine say nothing, so nobody has to believe ours: the command measures anew.
+//! `bench`: compares with other tools, side by side on this machine. Results of other machines or days are not
+//! comparable, so the command always measures.
 //!
-//! A bench is a module with peers and a report, a word in `cli`, and a table in `report::bench`. `race` has the part that
-//! all of them share but the one with hosts.
+//! A bench is a module with peers and a report, a value in `cli`, and a table in `report::bench`. `race` has the common
+//! part of all benches except the one with hosts.
 
 pub mod cli;
 pub mod compare;
@@ -24,31 +24,31 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// What is measured.
+/// The options of a bench.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How many hosts.
+    /// Number of hosts.
     pub hosts: usize,
-    /// Directories with a `.v2` beside each; a small workload of our own when there are none.
+    /// Directories with a `.v2` beside each; a generated workload if empty.
     pub workloads: Vec<PathBuf>,
-    /// By how much a round trip is longer, one table each.
+    /// The delays added to a round trip, one table each.
     pub delays_ms: Vec<u64>,
-    /// How often everybody has a turn.
+    /// Number of rounds.
     pub rounds: usize,
-    /// Names of the peers; all that are installed when empty.
+    /// Names of the peers; all installed ones if empty.
     pub against: Vec<String>,
-    /// Whether all that baselines print is told, and ours tells how long each of its commands took.
+    /// Whether to print the output of baselines, and the times of our own commands.
     pub verbose: bool,
 }
 
 impl Options {
-    /// The directories, or `None` for a workload of our own.
+    /// The directories, or `None` for a generated workload.
     fn sources(&self) -> impl Iterator<Item = Option<&Path>> {
         let own = self.workloads.is_empty().then_some(None);
         own.into_iter().chain(self.workloads.iter().map(|dir| Some(dir.as_path())))
     }
 
-    /// Refuses a peer that this bench does not meet: nobody would be compared with.
+    /// Fails for a peer that this bench does not have.
     fn check_against(&self, bench: &str, peers: impl Iterator<Item = &'static str>) -> Result<()> {
         let peers: Vec<_> = peers.collect();
         match self.against.iter().find(|name| !peers.contains(&name.as_str())) {
@@ -65,11 +65,11 @@ impl Options {
 pub struct Missing {
     /// Its name.
     pub peer: &'static str,
-    /// How to get it.
+    /// How to install it.
     pub install: &'static str,
 }
 
-/// The words for `--against`.
+/// The values of `--against`.
 pub fn names() -> impl Iterator<Item = &'static str> {
     let files = files::BUNDLERS.iter().chain(files::UNPACKERS).map(|peer| peer.name);
     #[cfg(feature = "s3")]
@@ -77,7 +77,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     fleet::baselines::PEERS.iter().map(|peer| peer.name).chain(files).chain([tools::CARGO])
 }
 
-/// A directory that goes with the bench.
+/// A directory removed on drop.
 struct Scratch(PathBuf);
 
 impl Drop for Scratch {
@@ -86,10 +86,10 @@ impl Drop for Scratch {
     }
 }
 
-/// In `TMPDIR` or `/tmp`, because paths of sockets have to be short. As much of it as hosts and baselines write.
+/// In `TMPDIR` or `/tmp`, because paths of sockets must be short. Needs space for all hosts and baselines.
 fn private_dir(ctx: &Context) -> Result<PathBuf> {
     let base = PathBuf::from(ctx.var("TMPDIR").unwrap_or("/tmp"));
-    // What benches that were killed have left.
+    // Debris of killed benches.
     machine::sweep_of(&base, "bench");
     let dir = scratch(&base, "bench");
     fs::DirBuilder::new().mode(0o700).create(&dir).with_hint(

@@ -1,4 +1,4 @@
-//! What a bench found, as a table that can be pasted into a document.
+//! Benchmark results as a table to paste into a document.
 
 use crate::Missing;
 use crate::compare;
@@ -16,7 +16,7 @@ pub fn fleet(report: &Report, style: Style) -> String {
     let mut out = table(style, &aligned(rows, 4));
     let _ = writeln!(
         out,
-        "{}, {}, {} that they share; medians, RATIO that of the pairs: below 1 ours is faster",
+        "{}, {}, {} shared by all; medians; RATIO of the pairs: below 1 ours is faster",
         count(report.hosts, "host"),
         count(report.rounds, "round"),
         count(report.cpus, "core")
@@ -35,7 +35,7 @@ pub fn compare(report: &compare::Report, style: Style) -> String {
     let mut out = table(style, &aligned(rows, 3));
     let _ = writeln!(
         out,
-        "{}, {}; medians, RATIO that of the pairs: below 1 ours is faster",
+        "{}, {}; medians; RATIO of the pairs: below 1 ours is faster",
         count(report.rounds, "round"),
         count(report.cpus, "core")
     );
@@ -64,7 +64,7 @@ fn figures(it: &Comparison) -> [String; 7] {
     ]
 }
 
-/// Numbers end at the same column; the words before them begin there.
+/// Right-aligns numbers and left-aligns the words before them.
 fn aligned(mut rows: Vec<Vec<String>>, words: usize) -> Vec<Vec<String>> {
     let columns = rows.first().map_or(0, Vec::len);
     for column in words..columns {
@@ -107,7 +107,7 @@ mod tests {
             WORKLOAD  DELAY  RELEASE  AGAINST  RATIO    OURS   THEIRS     CPU  THEIRS    BYTES    THEIRS
             W1        50 ms  first    scp       0.25  4.00 s  16.04 s  1.00 s  4.01 s  1.0 MiB   3.0 MiB
             W1        50 ms  change   rsync     1.10  0.50 s   0.45 s  0.12 s  0.11 s    900 B  12.1 KiB
-            10 hosts, 3 rounds, 2 cores that they share; medians, RATIO that of the pairs: below 1 ours is faster
+            10 hosts, 3 rounds, 2 cores shared by all; medians; RATIO of the pairs: below 1 ours is faster
             slipway is not installed: cargo install slipway
         "#]]
         .assert_eq(&fleet(&report, Style::PLAIN));
@@ -123,7 +123,7 @@ mod tests {
         expect![[r#"
             WORKLOAD  WHAT    AGAINST  RATIO    OURS  THEIRS     CPU  THEIRS     BYTES    THEIRS
             W1        bundle  tar-gz    0.17  0.52 s  3.10 s  0.99 s  5.89 s  23.0 MiB  23.0 MiB
-            1 round, 2 cores; medians, RATIO that of the pairs: below 1 ours is faster
+            1 round, 2 cores; medians; RATIO of the pairs: below 1 ours is faster
             tar-pigz-files is not installed: apt-get install pigz
         "#]]
         .assert_eq(&compare(&report, Style::PLAIN));

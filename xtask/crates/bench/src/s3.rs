@@ -1,5 +1,5 @@
-//! `bench s3`: a release into a bucket and out of it again, against the tools that a build.sh would copy it with. The
-//! server is a Ceph that starts for it, so that both ends share its cores, or that of a bucket that is named.
+//! `bench s3`: copies a release to a bucket and back, compared with other tools. The server is a local Ceph, so that
+//! all share its cores, or that of a given bucket.
 
 use crate::compare::{Baseline, Compare, Peer, Report, Row, present, time};
 use crate::workload::{PAYLOAD, Source};
@@ -26,10 +26,10 @@ use std::process::Command;
 const BUCKET: &str = "s3://gangplank-bench/releases";
 /// Names the bucket of another one.
 const BENCH_BUCKET: &str = "GANGPLANK_BENCH_BUCKET";
-/// Bytes of the release that is made up: it does not compress, and is a multipart upload for everybody.
+/// Bytes of the generated release: incompressible, and large enough for a multipart upload with every tool.
 const BYTES: u64 = 300_000_000;
 
-/// What a build.sh has to copy one object: `$1` is what is copied, and `$2` where to.
+/// Commands to copy an object from `$1` to `$2`.
 pub const PEERS: &[Peer] = &[
     Peer {
         name: "aws",
@@ -50,7 +50,7 @@ pub fn s3(ctx: &Context, options: &Options) -> Result<Report> {
     let (present, missing) = present(ctx, options, "s3", PEERS)?;
     let scratch = Scratch(private_dir(ctx)?);
     let bucket = ctx.var(BENCH_BUCKET).unwrap_or(BUCKET);
-    // A place that nobody has used, so that nothing is found there.
+    // An unused place, so that no tool finds existing objects.
     let run = scratch.0.file_name().unwrap_or_default().to_string_lossy().replace('.', "");
     let url = format!("{bucket}/{run}");
     let local = bucket::local(ctx, &project(&url), &scratch.0)?;
@@ -107,8 +107,8 @@ pub fn project(url: &str) -> Project {
     }
 }
 
-/// The copies that are measured: a release of the checkout to a store, or from there into a directory. A command of its
-/// own because a project is compiled into an xtask, and nobody can type this one.
+/// The measured copies: a release of the checkout to a store, or from it into a directory. A hidden command, because
+/// the project is compiled into the xtask.
 pub fn copy(ctx: &Context, release: &Selector, url: &str, into: Option<&Path>) -> Result<Vec<PutDone>> {
     let project = project(url);
     let tool = Tool::new(ctx, &project);
@@ -131,7 +131,7 @@ struct Scenario<'a> {
     ctx: &'a Context,
     url: &'a str,
     source: &'a Source,
-    /// How often something was put: each time to another place, so that nobody finds it there.
+    /// The number of puts: each goes to a new place, so that no object exists.
     runs: &'a Cell<u32>,
 }
 

@@ -1,4 +1,4 @@
-//! `bench overhead` and `bench compile`: what it costs that the pipeline is a program, against cargo alone.
+//! `bench overhead` and `bench compile`: the cost of an xtask compared with plain cargo.
 
 use crate::compare::{Baseline, Compare, Report};
 use crate::{Options, Scratch, private_dir};
@@ -11,7 +11,7 @@ use std::process::Command;
 /// The peer: cargo without an xtask.
 pub const CARGO: &str = "cargo";
 
-/// What somebody who writes such an xtask begins with.
+/// The dependencies of a typical minimal xtask.
 const BRIEF: &str = r#"
 [dependencies]
 anyhow = "1"
@@ -30,7 +30,7 @@ xshell = "0.2"
 /// The sample app of this repository.
 const APP: &str = "app";
 
-/// `bench overhead`: a build with nothing to do, and the first words of the command, in the project that it is typed in.
+/// `bench overhead`: a no-op build, and the start of the command, in this project.
 pub fn overhead(ctx: &Context, options: &Options) -> Result<Report> {
     options.check_against("overhead", [CARGO].into_iter())?;
     let scratch = Scratch(private_dir(ctx)?);
@@ -44,19 +44,19 @@ pub fn overhead(ctx: &Context, options: &Options) -> Result<Report> {
     for (what, ours, theirs) in races {
         let baselines = vec![baseline("ours", cargo(ctx, &ctx.root, &ours), None), baseline(CARGO, theirs, None)];
         let race = Compare { workload: APP, what, alike: false, baselines };
-        // The first time there is something to do.
+        // The first run has work to do.
         race.run(ctx, &scratch.0, 1)?;
         rows.extend(race.run(ctx, &scratch.0, options.rounds)?);
     }
     Ok(Report { bench: "overhead", rounds: options.rounds, cpus: super::cpus(), rows, missing: vec![] })
 }
 
-/// `bench compile`: this project's xtask from nothing, against the crates that such an xtask would begin with.
+/// `bench compile`: a full build of this project's xtask, compared with a minimal one.
 pub fn compile(ctx: &Context, options: &Options) -> Result<Report> {
     options.check_against("compile", [CARGO].into_iter())?;
     let scratch = Scratch(private_dir(ctx)?);
     let brief = project(&scratch.0.join("brief"), BRIEF)?;
-    // The versions that this project has are on this machine.
+    // The versions of this project are available offline.
     let lock = || "is there a Cargo.lock? `cargo generate-lockfile`".to_owned();
     fs::copy(ctx.root.join("Cargo.lock"), brief.join("Cargo.lock")).with_hint(
         Kind::Failed,
@@ -88,7 +88,7 @@ fn baseline(name: &'static str, command: Make, makes: Option<PathBuf>) -> Baseli
     Baseline { name, command, makes }
 }
 
-/// Cargo in a directory, as somebody at the prompt would run it.
+/// Cargo in a directory, with the environment of a shell.
 fn cargo(ctx: &Context, dir: &Path, words: &[&str]) -> Make {
     let there = ctx.at(dir);
     let words: Vec<_> = words.iter().map(|&word| word.to_owned()).collect();

@@ -1,6 +1,6 @@
-//! Checking a bundle against its manifest in one pass: the file is hashed and inflated, and every byte of the tar is
-//! compared with what the manifest makes of it (see [`format`]). Where it is unpacked as well, that is the same pass, into a directory that
-//! nobody looks at before all of it was found good.
+//! Verifies a bundle against its manifest in one pass: hashes and inflates the file, and compares every byte of the tar
+//! with the one derived from the manifest (see [`format`]). Unpacking is part of the same pass, into a temporary
+//! directory.
 
 use crate::format;
 use crate::format::Reader;
@@ -14,13 +14,13 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-/// What is read, hashed and written at a time.
+/// The size of a read, hash and write.
 const PIECE: usize = 1 << 16;
 
-/// What is hashed as it lies on the disk.
+/// A hashing reader of the file on disk.
 type Raw<'a> = Through<BufReader<ReadProgress<'a, File>>>;
 
-/// Checks the bundle at `path`, and unpacks it where `into` says; the error names the first bad file in it.
+/// Verifies the bundle at `path`, and unpacks it to `into` if given. The error names the first bad file.
 pub fn bundle(path: &Path, manifest: &Manifest, mut into: Option<&mut Unpacking>, progress: Progress) -> Result<()> {
     members::supports(manifest.compression())?;
     let name = path.display();
@@ -40,16 +40,16 @@ pub fn bundle(path: &Path, manifest: &Manifest, mut into: Option<&mut Unpacking>
     let told = ReadProgress { inner: file, done: 0, total: size, progress };
     let mut file = BufReader::with_capacity(1 << 18, told);
     let unread = || format!("cannot read {name}");
-    let look = || "look at the disk: `dmesg | tail`".to_owned();
+    let look = || "check the disk: `dmesg | tail`".to_owned();
     let ours = members::are_ours(file.fill_buf().with_hint(Kind::Failed, unread, look)?);
-    // What others packed is gzip.
+    // Bundles of other programs are gzip.
     if ours.unwrap_or_default() != manifest.compression() {
-        return bad(format!("{name}: is damaged at its beginning, or not of the kind that its name says")).err();
+        return bad(format!("{name}: is damaged at its start, or not of the type of its name")).err();
     }
     let raw = Through::new(file);
     let entries = |tar: &mut dyn Read| entries(tar, manifest, into.as_deref_mut());
     let (found, raw) = members::read(ours, raw, entries);
-    // A disk that fails is the cause, and what seems to be missing its effect. Of damage the entry knows where it is.
+    // A failing disk is the cause, and missing data its effect. For damage, the entry knows the position.
     let raw = match raw {
         Err(e) if !matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
             return Err(e).with_hint(Kind::Failed, unread, look);
@@ -65,11 +65,11 @@ pub fn bundle(path: &Path, manifest: &Manifest, mut into: Option<&mut Unpacking>
     whole(raw, manifest).map_err(|reason| bad(format!("{name}: {reason}")).into())
 }
 
-/// Whose fault it is.
+/// The cause of a failure.
 pub enum Wrong {
-    /// The bundle is not what its manifest says.
+    /// The bundle does not match its manifest.
     Bundle(String),
-    /// There is no room, or no permission, where it is unpacked.
+    /// The destination has no room or no permission.
     Place(anyhow::Error),
 }
 
@@ -79,7 +79,7 @@ impl From<String> for Wrong {
     }
 }
 
-/// Reads the tar to its end and compares every byte with what the manifest makes of it.
+/// Reads the tar to its end and compares every byte with the manifest.
 fn entries(tar: &mut dyn Read, manifest: &Manifest, mut into: Option<&mut Unpacking>) -> Result<(), Wrong> {
     let mut tar = Reader::new(tar, &manifest.commit);
     let mtime = format::mtime(&manifest.commit);
@@ -92,7 +92,7 @@ fn entries(tar: &mut dyn Read, manifest: &Manifest, mut into: Option<&mut Unpack
             Content::Sha256(sha256) => {
                 into.as_deref_mut().map_or(Ok(()), |into| into.file(file, mtime)).map_err(Wrong::Place)?;
                 if content(tar.content(), file, into.as_deref_mut())? != *sha256 {
-                    return Err(format!("`{}` has another content than the manifest says", file.path).into());
+                    return Err(format!("`{}` differs from the manifest", file.path).into());
                 }
                 into.as_deref_mut().map_or(Ok(()), Unpacking::file_ends).map_err(Wrong::Place)?;
             }
@@ -102,14 +102,14 @@ fn entries(tar: &mut dyn Read, manifest: &Manifest, mut into: Option<&mut Unpack
     tar.end().map_err(|e| e.to_string().into())
 }
 
-/// Reads what an entry holds, passes it on, and gives its digest.
+/// Reads the content of an entry, forwards it, and returns its digest.
 fn content(tar: &mut dyn Read, want: &FileEntry, mut into: Option<&mut Unpacking>) -> Result<String, Wrong> {
     let mut hasher = Hasher::default();
     let mut left = want.bytes;
     let mut piece = Vec::new();
     while left > 0 {
         let bytes = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-        // Who only checks has it still.
+        // Without a destination the buffer was kept.
         if piece.len() != bytes {
             piece = vec![0; bytes];
         }
@@ -123,14 +123,14 @@ fn content(tar: &mut dyn Read, want: &FileEntry, mut into: Option<&mut Unpacking
     Ok(hasher.hex())
 }
 
-/// Makes sure that nothing was left to read, and compares the digest.
+/// Checks that nothing is left to read, and compares the digest.
 fn whole(mut raw: Raw, manifest: &Manifest) -> Result<(), String> {
     let left = raw.read(&mut [0]).map_err(|e| format!("damaged at its end: {e}"))?;
     if left > 0 || raw.passed() != manifest.bundle.bytes {
-        return Err("has something behind its last file".into());
+        return Err("has data after its last file".into());
     }
     if raw.hex() != manifest.bundle.sha256 {
-        return Err("does not have the digest that the manifest says".into());
+        return Err("does not have the digest in the manifest".into());
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! Archives for hosts, written from the checked entries of a bundle. A host never unpacks the bytes of a store.
+//! Archives for hosts, written from verified entries of a bundle. A host never unpacks bytes of a store.
 //!
-//! A host that has another release is sent only the files that differ, and of large ones only what is new, where the other
-//! release is here to compare. What is the same there is taken over on the host. In any case the host compares all of it
-//! with the list of entries and the digests before it is installed.
+//! A host with another release receives only the changed files, and of large ones only the changed parts, if the other
+//! release is available here. The host copies unchanged files, and compares everything with the list of entries and the
+//! digests before the install.
 
 use crate::format;
 use crate::format::{Reader, Writer};
@@ -23,11 +23,11 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Less than this is sent again rather than asked for.
+/// A smaller file is sent as a whole.
 const WORTH_IT: u64 = 64 << 10;
 
-/// The paths whose files are the same in both, and may be taken over. Links are small, and names that `tar` would read
-/// otherwise in a list are few: they are sent.
+/// The paths of equal files, to be copied on the host. Links, and names that `tar` would misread in a list, are always
+/// sent.
 pub fn same<'a>(ours: &'a Manifest, theirs: &Manifest) -> BTreeSet<&'a str> {
     let known = |file: &FileEntry| {
         let at = theirs.files.binary_search_by(|it| it.path.cmp(&file.path));
@@ -37,14 +37,14 @@ pub fn same<'a>(ours: &'a Manifest, theirs: &Manifest) -> BTreeSet<&'a str> {
     ours.files.iter().filter(plain).filter(|file| known(file)).map(|file| file.path.as_str()).collect()
 }
 
-/// Whether taking these over saves enough: an eighth of the bytes.
+/// Whether copying these files saves enough: an eighth of the bytes.
 pub fn is_worth_it(ours: &Manifest, same: &BTreeSet<&str>) -> bool {
     let all: u64 = ours.files.iter().map(|file| file.bytes).sum();
     let saved: u64 = ours.files.iter().filter(|it| same.contains(it.path.as_str())).map(|it| it.bytes).sum();
     saved >= WORTH_IT && saved * 8 >= all
 }
 
-/// The paths of files of both that have other bytes, and are worth a look at which.
+/// The paths of changed files that are worth a diff.
 fn changed<'a>(ours: &'a Manifest, theirs: &Manifest) -> BTreeSet<&'a str> {
     let find = |path: &str| theirs.files.binary_search_by(|it| it.path.as_str().cmp(path)).map(|at| &theirs.files[at]);
     let large = |file: &FileEntry| file.bytes >= WORTH_IT && matches!(file.content, Content::Sha256(_));
@@ -55,20 +55,20 @@ fn changed<'a>(ours: &'a Manifest, theirs: &Manifest) -> BTreeSet<&'a str> {
     files.filter(|file| find(&file.path).is_ok_and(|it| differs(file, it))).map(|file| file.path.as_str()).collect()
 }
 
-/// Whether there are files of which it is worth to know what is new in them.
+/// Whether any changed file is worth a diff.
 pub fn differ_inside(ours: &Manifest, theirs: &Manifest) -> bool {
     !changed(ours, theirs).is_empty()
 }
 
-/// An archive that was written for hosts. The file is removed on drop.
+/// An archive for hosts; removed on drop.
 #[derive(Debug)]
 pub struct Archive {
-    /// Where it lies.
+    /// Its path.
     pub file: PathBuf,
 }
 
 impl Archive {
-    /// For a release, beside it.
+    /// An archive for a release, in the same directory.
     fn beside(release: &Release) -> Self {
         Self { file: scratch(release.dir().parent().unwrap_or(release.dir()), "archive") }
     }
@@ -80,29 +80,28 @@ impl Drop for Archive {
     }
 }
 
-/// What has to be sent to a host that has a certain other release.
+/// The delta to a host with a certain other release.
 #[derive(Debug)]
 pub struct Delta {
-    /// The paths of what is the same there.
+    /// The paths of unchanged files.
     pub same: Vec<String>,
-    /// How many files are put together there, of pieces of those that they replace and what is new.
+    /// The number of files assembled on the host, from pieces of their old version and new bytes.
     pub patched: usize,
-    /// All else, gzipped.
+    /// Everything else, gzipped.
     pub archive: Archive,
 }
 
-/// The changes from release to release, each packed once, however many hosts get it.
+/// The deltas between releases, each packed once for all hosts.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Bundles of what hosts have, where they are here. They need not be checked: nothing is installed that is not
-    /// what its own manifest says.
+    /// Local bundles of releases on hosts. They need no verification, because hosts verify the result.
     older: BTreeMap<ReleaseId, PathBuf>,
-    /// By the digests of both bundles; `None` where all is better sent.
+    /// By the digests of both bundles; `None` if the whole release is better.
     known: Mutex<BTreeMap<[String; 2], Option<Arc<Delta>>>>,
     whole: Mutex<Vec<Whole>>,
 }
 
-/// All of a release.
+/// An archive of a whole release.
 #[derive(Debug)]
 struct Whole {
     /// Digest of its bundle.
@@ -112,14 +111,14 @@ struct Whole {
 }
 
 impl Changes {
-    /// Changes that can look into these bundles. From any other release whole files are sent.
+    /// Deltas with access to these bundles. From any other release, changed files are sent as a whole.
     pub fn new(older: BTreeMap<ReleaseId, PathBuf>) -> Self {
         Self { older, ..Self::default() }
     }
 
-    /// What has to be sent to a host that has `theirs`; `None` where that would save too little.
+    /// The delta for a host that has `theirs`; `None` if it would save too little.
     pub fn from(&self, theirs: &Manifest, release: &Release) -> Result<Option<Arc<Delta>>> {
-        // Whoever comes second waits for the first: both want the same.
+        // A second caller waits for the same result.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let both = [theirs.bundle.sha256.clone(), release.manifest().bundle.sha256.clone()];
         if let Some(delta) = known.get(&both) {
@@ -130,7 +129,7 @@ impl Changes {
         Ok(delta)
     }
 
-    /// All of a release, for hosts that get all of it.
+    /// The archive of a whole release.
     pub fn whole(&self, release: &Release, compression: Option<Compression>) -> Result<Arc<Archive>> {
         let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
         let sum = &release.manifest().bundle.sha256;
@@ -151,7 +150,7 @@ impl Changes {
     fn make(&self, theirs: &Manifest, release: &Release) -> Result<Option<Delta>> {
         let ours = release.manifest();
         let same = same(ours, theirs);
-        // One that is damaged or gone is as good as none.
+        // A damaged or missing bundle is ignored.
         let chunks = |older: &PathBuf| chunks_of(older, theirs, &changed(ours, theirs)).ok();
         let older = self.older.get(&theirs.id).and_then(chunks).unwrap_or_default();
         if older.is_empty() && !is_worth_it(ours, &same) {
@@ -168,20 +167,20 @@ impl Changes {
     }
 }
 
-/// What went wrong while an archive was made of a bundle that was checked before.
+/// The error of reading a bundle that was verified before.
 fn unreadable(release: &Release, error: anyhow::Error) -> anyhow::Error {
     let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
     if !matches!(kind, Some(io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)) {
         return error;
     }
-    verification(format!("{}: {error:#}: it was changed after it was checked", release.bundle().display()))
+    verification(format!("{}: {error:#}: it changed after verification", release.bundle().display()))
         .hint("stop what writes to it, then run the same command again")
         .into()
 }
 
 type EarlierBundle = BTreeMap<String, Chunks>;
 
-/// Hands over each entry of a bundle with its content, of which `work` reads as much as it wants.
+/// Calls `work` for each entry of a bundle, with a reader of its content.
 fn each_entry(
     bundle: &Path,
     manifest: &Manifest,
@@ -217,8 +216,8 @@ fn chunks_of(bundle: &Path, manifest: &Manifest, paths: &BTreeSet<&str>) -> io::
     Ok(found)
 }
 
-/// Writes a release without the files `without` to `to`, a `tar.gz`. Files that have an older version are not in it: it has
-/// one file with their new bytes, and one that lists how to put them together. Gives their paths.
+/// Writes a release without the files `without` to `to`, a `tar.gz`. Files with an older version are replaced by a file
+/// with their new bytes and a list of how to assemble them. Returns their paths.
 fn cut<'a>(
     release: &'a Release,
     without: &BTreeSet<&str>,
@@ -229,7 +228,7 @@ fn cut<'a>(
     let aside = to.with_extension("new");
     let what = || format!("cannot write {}", aside.display());
     let mut new = File::create_new(&aside).with_hint(Kind::Failed, what, || "check free space: `df -h .`".into())?;
-    // It has no name from here on, so that nothing has to see to its end.
+    // Unnamed from here on, so that no cleanup is needed.
     let _ = fs::remove_file(&aside);
     let mut patches = Patches::default();
     pack::for_host(to, Some(Compression::Gzip), &mut |out| {
@@ -251,12 +250,12 @@ fn cut<'a>(
     Ok(patches.paths)
 }
 
-/// How files are put together on a host, in lines that its shell reads; see `script::install_changes`.
+/// The list of how to assemble files, in lines for the host's shell; see `script::install_changes`.
 #[derive(Default)]
 struct Patches<'a> {
     paths: BTreeSet<&'a str>,
     lines: String,
-    /// Bytes of what is new so far.
+    /// Number of new bytes so far.
     new: u64,
 }
 
@@ -276,7 +275,7 @@ impl<'a> Patches<'a> {
         self.paths.insert(path);
     }
 
-    /// Adds both files to the archive. That of what is new has the time that the files get.
+    /// Adds both files to the archive. The file of new bytes carries the mtime for the assembled files.
     fn end<W: Write>(&self, new: &mut File, out: &mut Writer<W>) -> io::Result<()> {
         if self.paths.is_empty() {
             return Ok(());

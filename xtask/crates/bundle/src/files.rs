@@ -5,14 +5,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Opens a regular file for reading. A symbolic link, a directory, a pipe, a device or a socket is an error, and none of
-/// them is waited for.
+/// Opens a regular file for reading. A symbolic link, a directory, a pipe, a device or a socket is an error, without
+/// blocking.
 pub fn open(path: &Path) -> io::Result<File> {
-    // `O_NONBLOCK`: else a pipe without a writer blocks. Reading a regular file is not affected by it: open(2).
+    // `O_NONBLOCK`: a pipe without a writer would block. Regular files are not affected: open(2).
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(file) => File::from(file),
-        // What a link and a socket answer; macOS and BSD have other words for both.
+        // The errors for a link and a socket; macOS and BSD have others.
         Err(
             rustix::io::Errno::LOOP | rustix::io::Errno::MLINK | rustix::io::Errno::NXIO | rustix::io::Errno::OPNOTSUPP,
         ) => {

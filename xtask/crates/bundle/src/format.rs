@@ -1,23 +1,23 @@
 //! The tar of a bundle, byte by byte.
 //!
-//! The tar follows from the manifest and the contents of the files. It has an entry for each file of the manifest, in that
-//! order: a header, the content, and zeros up to the next 512 bytes. Two blocks of zeros end it. Headers are GNU's (magic
-//! `ustar` and two spaces): owner and group 0, no names, the time of the commit. A path or the target of a link of more
-//! than 100 bytes comes first, as the content of an entry `././@LongLink` of type `L` or `K`.
+//! The manifest and the contents of the files determine the tar. It has an entry for each file of the manifest, in
+//! order: a header, the content, and zeros up to the next 512 bytes. Two blocks of zeros end it. Headers are GNU's
+//! (magic `ustar` and two spaces): owner and group 0, no names, the time of the commit. A path or link target of more
+//! than 100 bytes precedes its entry, as the content of an entry `././@LongLink` of type `L` or `K`.
 //!
-//! The packer writes these bytes and the reader compares them. It interprets no header, so there is nothing in a bundle
-//! that another parser of tar, the one on a host, could read in another way. The format of GNU's headers:
+//! The packer writes these bytes and the reader compares them. It interprets no header, so a bundle cannot contain
+//! anything that another tar parser, on a host, would read differently. The format of GNU's headers:
 //! <https://www.gnu.org/software/tar/manual/html_node/Standard.html>.
 
 use gangplank_model::release::manifest::{Commit, Content, FileEntry};
 use std::io::{self, Read, Write};
 
-/// Headers and contents begin at multiples of this.
+/// The alignment of headers and contents.
 const BLOCK: usize = 512;
-/// What ends an archive.
+/// The end of an archive.
 pub const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 
-/// The time of every entry: that of the commit, in seconds since 1970.
+/// The mtime of every entry: the commit time, in seconds since 1970.
 pub fn mtime(commit: &Commit) -> u64 {
     u64::try_from(commit.time.as_second()).unwrap_or(0)
 }
@@ -46,12 +46,12 @@ pub fn header(file: &FileEntry, mtime: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The header of a small file of the engine's own.
+/// The header of a small engine file.
 pub fn small(path: &str, bytes: u64) -> io::Result<Vec<u8>> {
     header(&FileEntry { path: path.into(), bytes, mode: 0o644, content: Content::Sha256(String::new()) }, 0)
 }
 
-/// The zeros after a content of so many bytes.
+/// The zeros after a content of this length.
 pub fn padding(bytes: u64) -> &'static [u8] {
     let over = usize::try_from(bytes % BLOCK as u64).unwrap_or(0);
     &END[..if over == 0 { 0 } else { BLOCK - over }]
@@ -64,18 +64,18 @@ pub struct Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
-    /// Of a release of this commit.
+    /// A reader for a release of this commit.
     pub fn new(tar: R, commit: &Commit) -> Self {
         Self { tar, mtime: mtime(commit) }
     }
 
-    /// Reads up to the content of an entry, which comes next. The error says how the archive differs.
+    /// Reads up to the content of an entry. The error describes the difference.
     pub fn begin(&mut self, file: &FileEntry) -> io::Result<()> {
         let expected = header(file, self.mtime)?;
         let mut found = vec![0; expected.len()];
         let path = &file.path;
         self.tar.read_exact(&mut found).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => wrong(&format!("`{path}` is missing: the archive ends before it")),
+            io::ErrorKind::UnexpectedEof => wrong(&format!("`{path}` is missing: the archive ends early")),
             _ => io::Error::new(error.kind(), format!("damaged at `{path}`: {error}")),
         })?;
         if found == expected { Ok(()) } else { Err(wrong(&differing(&found, &expected, file))) }
@@ -86,19 +86,21 @@ impl<R: Read> Reader<R> {
         &mut self.tar
     }
 
-    /// Reads what follows the content of an entry.
+    /// Reads the bytes after the content of an entry.
     pub fn finish(&mut self, file: &FileEntry) -> io::Result<()> {
         let expected = padding(file.bytes);
         let mut found = [0; BLOCK];
         let found = &mut found[..expected.len()];
-        self.tar.read_exact(found).map_err(|e| io::Error::new(e.kind(), format!("`{}` is cut off: {e}", file.path)))?;
+        self.tar
+            .read_exact(found)
+            .map_err(|e| io::Error::new(e.kind(), format!("`{}` is truncated: {e}", file.path)))?;
         if found == expected {
             return Ok(());
         }
-        Err(wrong(&format!("`{}` has something between its end and the next file", file.path)))
+        Err(wrong(&format!("`{}` has data between its end and the next file", file.path)))
     }
 
-    /// Reads the end of the archive, which has to be that of the data too.
+    /// Reads the end of the archive, which must be the end of the data.
     pub fn end(mut self) -> io::Result<()> {
         let mut found = Vec::with_capacity(END.len() + 1);
         let rest = (&mut self.tar).take(END.len() as u64 + 1);
@@ -109,14 +111,14 @@ impl<R: Read> Reader<R> {
         }
         let name = name(&found);
         Err(wrong(&match found.len().cmp(&END.len()) {
-            std::cmp::Ordering::Less => "the archive ends without its end mark".to_owned(),
-            _ if name.is_empty() => "has something behind its last file".to_owned(),
+            std::cmp::Ordering::Less => "the archive has no end mark".to_owned(),
+            _ if name.is_empty() => "has data after its last file".to_owned(),
             _ => format!("`{name}` is in the bundle, but not in the manifest"),
         }))
     }
 }
 
-/// Writes an archive, but for its end.
+/// Writes an archive without its end.
 pub struct Writer<W> {
     /// The output.
     pub to: W,
@@ -124,22 +126,22 @@ pub struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Of a release whose commit has this time.
+    /// A writer for a release with this commit time.
     pub fn new(to: W, mtime: u64) -> Self {
         Self { to, mtime }
     }
 
-    /// Writes what comes before the content of an entry.
+    /// Writes the bytes before the content of an entry.
     pub fn begin(&mut self, file: &FileEntry) -> io::Result<()> {
         self.to.write_all(&header(file, self.mtime)?)
     }
 
-    /// Writes what comes after it.
+    /// Writes the bytes after it.
     pub fn finish(&mut self, file: &FileEntry) -> io::Result<()> {
         self.to.write_all(padding(file.bytes))
     }
 
-    /// Writes an entry whose content is the next `file.bytes` bytes of `content`.
+    /// Writes an entry with the next `file.bytes` bytes of `content`.
     pub fn entry(&mut self, file: &FileEntry, content: &mut dyn Read) -> io::Result<()> {
         self.begin(file)?;
         if io::copy(&mut content.take(file.bytes), &mut self.to)? != file.bytes {
@@ -153,23 +155,23 @@ fn wrong(reason: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
-/// The name in a header that is not as it has to be, for messages alone.
+/// The name in an invalid header, only for messages.
 fn name(header: &[u8]) -> String {
     let name = header.iter().take(100).copied().take_while(|&byte| byte != 0).collect::<Vec<_>>();
     String::from_utf8_lossy(&name).escape_debug().to_string()
 }
 
-/// How a header differs, in words.
+/// A description of how a header differs.
 fn differing(found: &[u8], expected: &[u8], file: &FileEntry) -> String {
     let path = &file.path;
     let (there, here) = (name(found), name(expected));
     if there.is_empty() {
-        return format!("`{path}` is missing: the archive ends before it");
+        return format!("`{path}` is missing: the archive ends early");
     }
     if there != here {
         return format!("`{path}` is missing, `{there}` is in its place");
     }
-    // Fields of a header and where they begin: POSIX.1-1988, and GNU tar's manual for what follows.
+    // The fields of a header and their offsets: POSIX.1-1988, and GNU tar's manual for the rest.
     let fields = [("mode", 100), ("owner", 108), ("group", 116), ("size", 124), ("time", 136), ("checksum", 148)];
     let fields = fields.into_iter().chain([("type", 156), ("target", 157), ("magic", 257), ("names", 265)]);
     let differs = |field: &(&str, usize), end: usize| found[field.1..end] != expected[field.1..end];
@@ -177,11 +179,11 @@ fn differing(found: &[u8], expected: &[u8], file: &FileEntry) -> String {
     let names = all.windows(2).filter(|pair| differs(&pair[0], pair[1].1)).map(|pair| pair[0].0);
     let mut names: Vec<_> = names.collect();
     if names.len() > 1 {
-        // It follows from the others.
+        // It depends on the others.
         names.retain(|name| *name != "checksum");
     }
     let names = if names.is_empty() { "extension".to_owned() } else { names.join(", ") };
-    format!("the header of `{path}` is not that of the manifest: another {names}")
+    format!("the header of `{path}` differs from the manifest: {names}")
 }
 
 #[cfg(test)]
@@ -254,10 +256,10 @@ mod tests {
         let tar = |it: (FileEntry, &str)| archive(&[it]);
         for (tar, reason) in [
             (tar((file("b", 5), "hello")), "`a` is missing, `b` is in its place"),
-            (tar((FileEntry { mode: 0o755, ..file("a", 5) }, "hello")), "another mode"),
-            (tar((file("a", 4), "hell")), "another size"),
-            (tar((FileEntry { bytes: 0, ..link("a", "x") }, "")), "another mode, size, type, target"),
-            (END.to_vec(), "`a` is missing: the archive ends before it"),
+            (tar((FileEntry { mode: 0o755, ..file("a", 5) }, "hello")), "manifest: mode"),
+            (tar((file("a", 4), "hell")), "manifest: size"),
+            (tar((FileEntry { bytes: 0, ..link("a", "x") }, "")), "manifest: mode, size, type, target"),
+            (END.to_vec(), "`a` is missing: the archive ends early"),
             (archive(&[(file("a", 5), "hello"), (file("b", 0), "")]), "`b` is in the bundle, but not in the manifest"),
         ] {
             let error = read(&tar, &one).unwrap_err();

@@ -1,13 +1,12 @@
-//! A bundle as a row of members that each say how long they are, so that they can be taken apart side by side, and of
-//! what they are made, so that the next bundle can take them over. A member begins with
+//! A bundle as a sequence of members. Each header has the member's length, so that members are decompressed in parallel,
+//! and a digest of its content, so that the next bundle can reuse it. A member starts with
 //!
 //! ```text
 //! START(16)  LENGTH(4)  CRC(4)  DIGEST(16)
 //! ```
 //!
-//! which the tools of its compression pass over: the length of the whole member, a CRC-32 of what is compressed, both with
-//! the least significant byte first, and 16 bytes of a SHA-256 of the block. What stands around these is in [`gzip`] and in
-//! [`zstd`].
+//! which other tools ignore: the length of the whole member, a CRC-32 of the compressed data, both little-endian, and 16
+//! bytes of a SHA-256 of the block. [`gzip`] and [`zstd`] define the rest.
 
 mod gzip;
 mod zstd;
@@ -27,27 +26,27 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// The most bytes of tar in a member.
+/// The maximum bytes of tar in a member.
 const LARGEST: usize = 4 << 20;
-/// By what a member is known.
+/// The length of the start, which identifies the kind of member.
 const START: usize = 16;
 /// Length, CRC-32, digest.
 const FIELD: usize = 4 + 4 + 16;
 const HEADER: usize = START + FIELD;
-/// What may be added to a block that does not compress.
+/// The maximum growth of an incompressible block.
 const MORE: usize = 1 << 15;
 
-/// Fails where bundles of this compression can be neither made nor read.
+/// Fails if bundles of this compression are not supported.
 pub fn supports(compression: Compression) -> Result<()> {
     if compression == Compression::Gzip || cfg!(feature = "zstd") {
         return Ok(());
     }
     usage("this xtask was compiled without zstd, and the bundle is a .tar.zst")
-        .hint("in xtask/Cargo.toml: gangplank = { path = \"engine\", features = [\"zstd\"] }")
+        .hint("write in xtask/Cargo.toml: gangplank = { path = \"engine\", features = [\"zstd\"] }")
         .err()
 }
 
-/// Makes members.
+/// A compressor of members.
 pub enum Compress {
     /// Of a `tar.gz`.
     Gzip(Box<gzip::Deflate>),
@@ -57,7 +56,7 @@ pub enum Compress {
 }
 
 impl Compress {
-    /// For one thread. An error where it is not compiled in.
+    /// A compressor for one thread. Fails if the compression is not compiled in.
     pub fn new(compression: Compression) -> Result<Self> {
         supports(compression)?;
         #[cfg(feature = "zstd")]
@@ -67,7 +66,7 @@ impl Compress {
         Ok(Self::Gzip(Box::default()))
     }
 
-    /// Bytes of tar in a member. Fewer cost size, more cost parallelism; zstd is fast, and looks further back.
+    /// Bytes of tar per member. Less costs size, more costs parallelism; zstd is fast and has a larger window.
     pub fn block(&self) -> usize {
         match self {
             Self::Gzip(_) => 1 << 20,
@@ -76,7 +75,7 @@ impl Compress {
         }
     }
 
-    /// A block as a member: that of an older bundle where it has one, which is the same as one made anew.
+    /// A block as a member; reuses the member of an older bundle, which has the same bytes.
     pub fn member_or(&mut self, older: Option<&EarlierBundle>, block: &[u8]) -> Vec<u8> {
         match self {
             Self::Gzip(gzip) => {
@@ -101,7 +100,7 @@ impl Compress {
     }
 }
 
-/// Writes what a member begins with, when all else is there. The CRC is of what is between the header and `end`.
+/// Writes the start of a completed member. The CRC covers the bytes between the header and `end`.
 fn begin(member: &mut [u8], start: &[u8; START], end: usize, digest: &Digest) {
     let length = u32::try_from(member.len()).expect("a block is some megabytes");
     let crc = crc(&member[HEADER..end]);
@@ -115,14 +114,13 @@ fn crc(bytes: &[u8]) -> u32 {
     crc.sum()
 }
 
-/// By which a block is known again.
+/// Identifies a block and its encoder.
 #[derive(PartialEq, Eq, PartialOrd, Ord, Clone, Copy)]
 pub struct Digest([u8; 16]);
 
 impl Digest {
-    /// The number of the encoder counts in how many ways blocks have been compressed so far, with either of both, so that
-    /// nothing is taken over that would be compressed in another way today: the bytes of a bundle never depend on what was
-    /// built before.
+    /// `encoder` is a version number of the compression settings, increased with each change, so that no member of
+    /// other settings is reused: the bytes of a bundle never depend on earlier builds.
     fn of(encoder: u8, block: &[u8]) -> Self {
         let mut hasher = Hasher::default();
         hasher.update(&[encoder]);
@@ -131,15 +129,15 @@ impl Digest {
     }
 }
 
-/// The members of a bundle that was made before.
+/// The members of an earlier bundle.
 pub struct EarlierBundle {
     file: File,
-    /// Where each begins, and its length.
+    /// Offset and length of each.
     members: BTreeMap<Digest, (u64, usize)>,
 }
 
 impl EarlierBundle {
-    /// Reads the headers of a bundle; `None` when it cannot be read, or others have made it.
+    /// Reads the headers of a bundle; `None` if it is unreadable, or made by another program.
     pub fn open(bundle: &Path) -> Option<Self> {
         let file = files::open(bundle).ok()?;
         let (mut members, mut at, end) = (BTreeMap::new(), 0, file.metadata().ok()?.len());
@@ -153,13 +151,13 @@ impl EarlierBundle {
         Some(Self { file, members })
     }
 
-    /// How many blocks are in both.
+    /// Number of blocks in both.
     #[cfg(test)]
     pub fn in_common(&self, other: &Self) -> usize {
         self.members.keys().filter(|digest| other.members.contains_key(digest)).count()
     }
 
-    /// The member of a block. What the disk has changed since is as good as absent.
+    /// The member of a block; `None` if it is damaged.
     fn member(&self, digest: &Digest) -> Option<Vec<u8>> {
         let &(at, length) = self.members.get(digest)?;
         let mut member = vec![0; length];
@@ -169,7 +167,7 @@ impl EarlierBundle {
     }
 }
 
-/// What is compressed in a member; `None` when its checksum is another than the header says.
+/// The compressed bytes of a member; `None` if its checksum does not match.
 fn compressed(member: &[u8]) -> Option<&[u8]> {
     let body = member.get(HEADER..)?;
     let body = if member.starts_with(&gzip::START) { body.split_last_chunk::<{ gzip::TRAILER }>()?.0 } else { body };
@@ -177,7 +175,7 @@ fn compressed(member: &[u8]) -> Option<&[u8]> {
     (crc(body) == said).then_some(body)
 }
 
-/// Takes members apart.
+/// A decompressor of members.
 #[derive(Default)]
 struct Expand {
     gzip: gzip::Inflate,
@@ -186,10 +184,10 @@ struct Expand {
 }
 
 impl Expand {
-    /// Into `room`, which is as [`LARGEST`]; gives the number of bytes. `None` when it is damaged, or larger than any of ours.
+    /// Decompresses into `room` of [`LARGEST`] bytes; returns the length. `None` if the member is damaged or too large.
     ///
-    /// All of it has to be one member: another one hidden behind the end of what is compressed would be read by the host,
-    /// and by nobody here.
+    /// It must be exactly one member: a host would also read another one hidden after its end, which is not verified
+    /// here.
     fn member(&mut self, member: &[u8], room: &mut [u8]) -> Option<usize> {
         let body = compressed(member)?;
         if member.starts_with(&gzip::START) {
@@ -202,7 +200,7 @@ impl Expand {
     }
 }
 
-/// Which of our members it is that has this header, and the length that this says; `None` for any other.
+/// The kind and length of a member with this header; `None` for any other header.
 fn length(header: &[u8; HEADER]) -> Option<(Compression, usize)> {
     let is = |(_, start): &(Compression, &[u8; START])| header.starts_with(*start);
     let known = [(Compression::Gzip, &gzip::START), (Compression::Zstd, &zstd::START)];
@@ -211,12 +209,12 @@ fn length(header: &[u8; HEADER]) -> Option<(Compression, usize)> {
     (HEADER + 1..=HEADER + LARGEST + MORE).contains(&length).then_some((compression, length))
 }
 
-/// Of which of our members it is a row that begins like this; `None` where others have made it.
+/// The kind of a file that starts with one of our members; `None` for files of other programs.
 pub fn are_ours(beginning: &[u8]) -> Option<Compression> {
     length(beginning.first_chunk()?).map(|(compression, _)| compression)
 }
 
-/// Reads a row of members to its end, each from its first byte on. All have to be of one kind: a host expects no other.
+/// Reads the next member, from its first byte on. All must be of one kind, as hosts expect.
 fn next(from: &mut dyn Read, all: Compression) -> io::Result<Option<Vec<u8>>> {
     let mut header = [0; HEADER];
     let mut filled = 0;
@@ -240,16 +238,16 @@ fn damaged() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "a member is damaged")
 }
 
-/// How many blocks are worked on at once.
+/// Number of blocks processed in parallel.
 pub fn threads() -> usize {
     thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// A block and how many bytes of it are in use. To get megabytes of memory takes long, so it goes round.
+/// A buffer and its used length. Buffers are reused, because allocating megabytes is slow.
 type Inflated = Option<(Vec<u8>, usize)>;
 
-/// Reads and inflates `from` on threads of its own, and gives `work` what it inflates to, as a reader. The other end of
-/// `from` comes back with the answer, when it was read to its end. Memory is bounded by the number of threads.
+/// Reads and inflates `from` in threads of its own, and passes the result to `work` as a reader. Returns `from` if it
+/// was read to its end. Memory is bounded by the number of threads.
 ///
 /// ```text
 /// file + SHA-256 ─▶ members ─▶ N × inflate ─▶ in order ─▶ work
@@ -260,7 +258,7 @@ fn inflated<From: Read + Send, T>(
     work: impl FnOnce(&mut dyn Read) -> T,
 ) -> (T, io::Result<From>) {
     let threads = threads();
-    // Each member goes with the place where its block is waited for, so that the blocks come in order by themselves.
+    // Each member carries the channel for its result, which keeps the blocks in order.
     let (to_workers, members) = sync_channel::<(Vec<u8>, SyncSender<Inflated>)>(threads);
     let (to_work, blocks) = sync_channel::<Receiver<Inflated>>(threads * 2);
     let (to_spare, spare) = channel();
@@ -275,12 +273,12 @@ fn inflated<From: Read + Send, T>(
                     let Ok((member, to)) = next else { return };
                     let used = spare.lock().expect("no worker panics").try_recv();
                     let mut room = used.unwrap_or_else(|_| vec![0; LARGEST]);
-                    // Nobody waits for it any more when `work` has ended early.
+                    // `work` may have ended early.
                     let _ = to.send(expand.member(&member, &mut room).map(|bytes| (room, bytes)));
                 }
             });
         }
-        // When no worker is left, whatever happened to them, reading ends too.
+        // Without workers, reading ends too.
         drop(members);
         let reading = scope.spawn(move || {
             let mut from = from;
@@ -299,8 +297,8 @@ fn inflated<From: Read + Send, T>(
     })
 }
 
-/// Gives `work` what a bundle inflates to: side by side where it `are_ours`, and else, whoever made it, as gzip in one
-/// piece. The other end of `from` comes back as from [`inflated`].
+/// Passes the inflated bytes of a bundle to `work`: in parallel if it `are_ours`, otherwise as a single gzip stream.
+/// Returns `from` like [`inflated`].
 pub fn read<From: Read + Send, T>(
     ours: Option<Compression>,
     from: From,
@@ -327,7 +325,7 @@ impl Read for Blocks {
         while self.at == self.end {
             let Ok(next) = self.queue.recv() else { return Ok(0) };
             let (block, end) = next.recv().ok().flatten().ok_or_else(damaged)?;
-            // A worker takes it, if there is one left.
+            // For a worker to reuse, if any is left.
             let _ = self.to_spare.send(std::mem::replace(&mut self.block, block));
             (self.at, self.end) = (0, end);
         }
@@ -338,7 +336,7 @@ impl Read for Blocks {
     }
 }
 
-/// What is compiled in.
+/// The supported compressions.
 #[cfg(test)]
 pub const ALL: &[Compression] = &[
     Compression::Gzip,
@@ -391,7 +389,7 @@ mod tests {
             }
             assert!(theirs == bytes, "{n}");
         }
-        // What does not compress is no longer than it may be.
+        // Incompressible data stays within its limit.
         let mut seed = 1u64;
         let mut random = || {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -442,7 +440,7 @@ mod tests {
             let next = |at: usize| at + length(row[at..].first_chunk().unwrap()).unwrap().1;
             let begins: Vec<_> =
                 std::iter::successors(Some(0), |&at| Some(next(at)).filter(|at| *at < row.len())).collect();
-            // All but the digests, which only whoever looks for a block reads.
+            // All but the digests, which are read only to find a block.
             let read = |at: &usize| !begins.iter().any(|begin| (begin + START + 8..begin + HEADER).contains(at));
             let some = (0..row.len()).step_by(row.len() / 97).chain(0..HEADER).chain(row.len() - 8..row.len());
             for at in some.filter(read) {
@@ -459,7 +457,7 @@ mod tests {
     #[test]
     fn a_member_hides_no_other() {
         let mut deflate = Compress::new(Compression::Gzip).unwrap();
-        // What gzip reads as two, dressed up as one, with the length and the checksum that this has.
+        // Two gzip members disguised as one, with matching length and checksum.
         let mut dressed = |shown: &[u8], hidden: &[u8], end: &[u8]| {
             let (shown, hidden) = (deflate.member(shown), deflate.member(hidden));
             let mut spliced = [&shown, &hidden, end].concat();

@@ -1,9 +1,9 @@
-//! Making a bundle: one pass that reads, hashes, tars and compresses, with the compression spread over threads.
+//! Packs a bundle in one pass that reads, hashes, tars and compresses, with parallel compression.
 //!
-//! The tar stream is cut into blocks, and each block becomes a member of its own; a row of members is one gzip file, or one
-//! of zstd, so `tar xf` reads it. A block ends after a mebibyte, or four with zstd, and where a file of that size begins or
-//! ends, so that its blocks stay the same whatever stands around it, and an older bundle may have them. Because the cuts
-//! depend on the stream alone, the bytes are the same whatever the number of threads:
+//! The tar stream is split into blocks, and each block becomes a member; the members form one gzip or zstd file, so `tar xf`
+//! reads it. A block ends after a mebibyte, or four with zstd, and at the start and end of a file of that size, so that its
+//! blocks do not depend on their neighbours and can be reused from an older bundle. The split depends only on the stream, so
+//! the bytes are the same for any number of threads:
 //!
 //! ```text
 //! files ─▶ tar + SHA-256 ─▶ blocks ─▶ N × compress ─▶ in order ─▶ SHA-256 + file
@@ -26,12 +26,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// A file that goes into a bundle.
+/// A file for a bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// Path in the bundle.
     pub path: String,
-    /// Where it is read from.
+    /// Its path on disk.
     pub from: PathBuf,
     /// Size in bytes; 0 for a link.
     pub bytes: u64,
@@ -41,10 +41,10 @@ pub struct Source {
     pub link: Option<String>,
 }
 
-/// A bundle on disk, not yet sealed.
+/// A packed bundle without a manifest.
 #[derive(Debug)]
 pub struct Packed {
-    /// Where it lies.
+    /// Its path.
     pub path: PathBuf,
     /// Its size in bytes.
     pub bytes: u64,
@@ -52,12 +52,12 @@ pub struct Packed {
     pub sha256: String,
     /// The digest of the tar inside, hex.
     pub tar_sha256: String,
-    /// What is in it.
+    /// Its files.
     pub files: Vec<FileEntry>,
 }
 
-/// Packs `sources`, which must be sorted by path, into the file `out`, with every mtime set to `mtime` (Unix seconds).
-/// What an `older` bundle has compressed already is taken from there; the bytes are the same without it.
+/// Packs `sources`, sorted by path, into the file `out`, with every mtime set to `mtime` (Unix seconds). Reuses
+/// compressed blocks of an `older` bundle, without an effect on the bytes.
 pub fn pack(
     sources: &[Source],
     mtime: u64,
@@ -84,7 +84,7 @@ fn pack_with(
     Ok(Packed { path: out.to_owned(), bytes, sha256, tar_sha256, files })
 }
 
-/// Writes a tar for a host: compressed on all cores, or as it is. `write` makes it, without its end.
+/// Writes a tar for a host, compressed on all cores or uncompressed. `write` writes its entries.
 pub fn for_host(
     out: &Path,
     compression: Option<Compression>,
@@ -95,7 +95,7 @@ pub fn for_host(
         let file = BufWriter::with_capacity(1 << 18, File::create(out).map_err(cannot_write)?);
         let mut plain = Plain { file, failed: None };
         let written = write(&mut plain).and_then(|()| plain.write_all(&format::END)).and_then(|()| plain.flush());
-        // An error of this file has its path; any other is that of what is read.
+        // An error of the output has its path; any other belongs to the input.
         return match (plain.failed.take(), written) {
             (Some(error), _) => Err(cannot_write(error)),
             (None, written) => Ok(written?),
@@ -109,7 +109,7 @@ pub fn for_host(
     Ok(())
 }
 
-/// A file that keeps its own error apart.
+/// A file that records its own error.
 struct Plain {
     file: BufWriter<File>,
     failed: Option<io::Error>,
@@ -137,8 +137,8 @@ impl Write for Plain {
     }
 }
 
-/// Compresses the tar that `write` makes, in blocks, into the file `out`. Gives what `write` gave, and digest and size of
-/// the file.
+/// Compresses the tar written by `write`, in blocks, into the file `out`. Returns the result of `write`, and digest and
+/// size of the file.
 fn compress<T>(
     workers: Vec<Compress>,
     out: &Path,
@@ -160,7 +160,7 @@ fn compress<T>(
             write_members(&members, out).map_err(|e| write_error(e, out)).inspect_err(|_| drain(&members))
         });
         let written = write(Blocks::new(most, to_workers));
-        // A full disk is the cause and the broken channel its effect, so the writer's error is the one to tell.
+        // A full disk is the cause and the broken channel its effect, so the writer's error is returned.
         let file = writer.join().expect("the writer does not panic")?;
         Ok((written?, file))
     })
@@ -175,7 +175,7 @@ fn write_error(cause: io::Error, out: &Path) -> anyhow::Error {
     explained.expect_err("made from an error")
 }
 
-/// Takes what is still coming, so that workers blocked on a full channel can end.
+/// Receives pending members, so that workers blocked on a full channel can end.
 fn drain(members: &Receiver<(u64, Vec<u8>)>) {
     while members.recv().is_ok() {}
 }
@@ -212,12 +212,12 @@ fn write_members(members: &Receiver<(u64, Vec<u8>)>, out: &Path) -> io::Result<(
     Ok((file.hex(), bytes))
 }
 
-/// The writing end of the tar: hashes it whole and hands it on in blocks.
+/// The output of the tar: hashes it and splits it into blocks.
 struct Blocks {
     block: Vec<u8>,
-    /// How large it becomes.
+    /// The maximum size of a block.
     most: usize,
-    /// Whether a new block begins with what is written next.
+    /// Whether the next write starts a new block.
     cut: bool,
     index: u64,
     hasher: Hasher,
@@ -237,7 +237,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// Ends the tar. Gives its digest.
+    /// Ends the tar; returns its digest.
     fn end(mut self) -> Result<String> {
         self.write_all(&format::END)?;
         if !self.block.is_empty() {
@@ -274,7 +274,7 @@ fn tar_files(sources: &[Source], mtime: u64, blocks: Blocks, progress: Progress)
     let mut files = Vec::with_capacity(sources.len());
     for source in sources {
         let seen = |n: u64| progress(done.fetch_add(n, Ordering::Relaxed) + n, total);
-        // Blocks of a large file begin and end with it.
+        // Blocks of a large file are aligned with it.
         let large = source.bytes >= most;
         files.push(append(&mut tar, source, large, &seen)?);
         tar.to.cut = large;
@@ -292,7 +292,7 @@ fn append(tar: &mut Writer<Blocks>, source: &Source, cut: bool, seen: &dyn Fn(u6
     let file = File::open(&source.from).with_hint(
         Kind::Failed,
         || format!("cannot read {}", source.from.display()),
-        || "make it readable, or take it out of `include`".into(),
+        || "make it readable, or remove it from `include`".into(),
     )?;
     tar.begin(&entry)?;
     tar.to.cut = cut;
@@ -312,7 +312,7 @@ fn resized(path: &Path, bytes: u64) -> Result<bool> {
     Ok(path.metadata()?.len() != bytes)
 }
 
-/// Some small files of the engine's own and no end of archive, to be put before an archive of the same compression.
+/// Small engine files without an end of archive, to precede an archive of the same compression.
 pub fn small_files(files: &[(String, Vec<u8>)], compression: Option<Compression>) -> Result<Vec<u8>> {
     let mut tar = Vec::new();
     for (path, bytes) in files {
@@ -393,7 +393,7 @@ mod tests {
         let mut sources = sources(dir.path());
         let at = |name: &str| dir.path().join(name);
         pack(&sources, 42, &at("1.gz"), Compression::Gzip, None, &|_, _| {}).unwrap();
-        // Another commit, with a file more before the large one, of which only the middle is new.
+        // Another commit, with a file before the large one, which changes only in the middle.
         std::fs::write(at("a"), "a").unwrap();
         sources.insert(0, Source { path: "a".into(), from: at("a"), bytes: 1, mode: 0o644, link: None });
         let mut big = std::fs::read(&sources[1].from).unwrap();
@@ -405,7 +405,7 @@ mod tests {
         assert_eq!(pack_after(&at("1.gz")), anew.sha256);
         let (one, two) = (EarlierBundle::open(&at("1.gz")).unwrap(), EarlierBundle::open(&at("2.gz")).unwrap());
         assert_eq!(two.in_common(&one), 3, "of the large file's four blocks");
-        // One that is damaged, cut off, or none of ours.
+        // Damaged, truncated, or made by another program.
         let mut bytes = std::fs::read(at("1.gz")).unwrap();
         for (n, at) in [bytes.len() / 3, bytes.len() / 2, bytes.len() - 99].into_iter().enumerate() {
             bytes[at] ^= 1;
@@ -414,7 +414,7 @@ mod tests {
             assert_eq!(pack_after(&bad), anew.sha256, "damaged at {at}");
         }
         assert_eq!(pack_after(&at("a")), anew.sha256);
-        // Wherever one bit of a member that would be taken over is damaged.
+        // Each bit of a reusable member is damaged in turn.
         let whole = std::fs::read(at("2.gz")).unwrap();
         let one_bad = |byte: usize| {
             let mut bytes = whole.clone();

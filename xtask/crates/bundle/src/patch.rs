@@ -1,17 +1,17 @@
-//! A file as pieces: what an older one has too, wherever it stands there, and what is new.
+//! A binary diff: a file as pieces of an older file and new bytes.
 //!
-//! Both are cut where their bytes say so (`FastCDC`), so that something put in or taken out moves the cuts around it and
-//! no others. Nothing depends on a match being right: whoever puts the pieces together checks the digest of the whole.
+//! Both files are split by their content (`FastCDC`), so that an insertion or removal affects only nearby chunks.
+//! Correctness does not depend on the matches: the host verifies the digest of the assembled file.
 
 use fastcdc::v2020::StreamCDC;
 use gangplank_model::release::digest::Hasher;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 
-/// Bytes of a chunk: the least, the usual and the most.
+/// Chunk size in bytes: minimum, average, maximum.
 const CHUNK: (usize, usize, usize) = (2 << 10, 8 << 10, 64 << 10);
-/// A shorter row of chunks is sent rather than copied, which takes two processes on the host: at least so many bytes, and
-/// this part of the larger of both files, so that a file has no more than some five hundred pieces.
+/// The minimum length of a copied range, which takes two processes on the host: bytes, and fraction of the larger file,
+/// so that a file has at most about five hundred pieces.
 const WORTH_A_COPY: (u64, u64) = (64 << 10, 256);
 
 /// A piece of a file.
@@ -19,11 +19,11 @@ const WORTH_A_COPY: (u64, u64) = (64 << 10, 256);
 pub enum Piece {
     /// Bytes of the older file, from an offset on.
     Old { at: u64, bytes: u64 },
-    /// The next bytes of what is new.
+    /// The next bytes of the new data.
     New { bytes: u64 },
 }
 
-/// Where each chunk of an older file stands, by its digest.
+/// The position of each chunk of an older file, by digest.
 #[derive(Debug, Default)]
 pub struct Chunks {
     at: HashMap<Digest, u64>,
@@ -58,7 +58,7 @@ fn chunks(file: impl Read) -> impl Iterator<Item = io::Result<Chunk>> {
     StreamCDC::new(file, least, usual, most).map(|next| next.map_err(io::Error::other))
 }
 
-/// Reads a file of so many bytes to its end as pieces, and writes what is new to `new`.
+/// Splits a file of known length into pieces, and writes new bytes to `new`.
 pub fn pieces(older: &Chunks, file: impl Read, bytes: u64, new: &mut dyn Write) -> io::Result<Vec<Piece>> {
     let (least, part) = WORTH_A_COPY;
     let least = least.max(older.bytes.max(bytes) / part);
@@ -79,9 +79,9 @@ pub fn pieces(older: &Chunks, file: impl Read, bytes: u64, new: &mut dyn Write) 
 
 struct Pieces<'a> {
     done: Vec<Piece>,
-    /// How long a row has to be.
+    /// The minimum length of a copied range.
     least: u64,
-    /// Where a row of chunks that is still too short stands in the older file, and its bytes.
+    /// Start in the older file and length of a range that is still too short.
     at: u64,
     row: Vec<u8>,
     new: &'a mut dyn Write,
@@ -137,7 +137,7 @@ mod tests {
         (0..bytes).map(|_| next()).collect()
     }
 
-    /// The new file put together from its pieces, and how many bytes of it had to be sent.
+    /// The file assembled from its pieces, and the number of bytes sent.
     fn there_and_back(old: &[u8], new: &[u8]) -> (usize, Vec<Piece>) {
         let mut literals = Vec::new();
         let pieces = pieces(&Chunks::of(old).unwrap(), new, new.len() as u64, &mut literals).unwrap();
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn rows_too_short_to_copy_are_sent() {
-        // Every second chunk or so is another one.
+        // About every second chunk differs.
         let old = noise(1 << 20, 5);
         let mut new = old.clone();
         for at in (0..new.len()).step_by(40 << 10) {
@@ -188,7 +188,7 @@ mod tests {
         let (_, pieces) = there_and_back(&old, &new);
         let short = |piece: &&Piece| matches!(piece, Piece::Old { bytes, .. } if *bytes < WORTH_A_COPY.0);
         assert_eq!(pieces.iter().filter(short).count(), 0, "{pieces:?}");
-        // What repeats itself is found, wherever it stands.
+        // Repetitions are found anywhere.
         let zeros = vec![0; 1 << 20];
         assert_eq!(there_and_back(&old, &zeros).0, zeros.len());
         assert!(there_and_back(&zeros, &zeros).0 < zeros.len());

@@ -1,7 +1,7 @@
 //! A release: a directory of `manifest.json`, `<app>-<id>.tar.gz` (or `.tar.zst`) and `SHA256SUMS`.
 //!
-//! [`Release`] has private fields and two constructors, [`Release::seal`] and [`Release::open`], and both hash every
-//! byte. Whatever takes a `&Release` therefore cannot be handed unverified bytes.
+//! [`Release`] has private fields and two constructors, [`Release::seal`] and [`Release::open`], which both hash every
+//! byte. So a `&Release` is always verified.
 
 use crate::check;
 use crate::files;
@@ -19,10 +19,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What is unpacked lies under a [`scratch`] of this name until all of it was found good.
+/// The name of the [`scratch`] directory to unpack to before verification is complete.
 pub const UNPACKING: &str = "unpacking";
 
-/// A release whose every byte matched its manifest.
+/// A verified release.
 #[derive(Debug, Clone)]
 pub struct Release {
     dir: PathBuf,
@@ -31,12 +31,12 @@ pub struct Release {
 
 pub use crate::members::supports;
 
-/// Called with the bytes done so far and in all.
+/// Called with the bytes done and the total.
 pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 
 impl Release {
-    /// Makes `into/<id>` out of a packed bundle that lies in `into`. Written aside, synced, renamed: after a crash the
-    /// directory is there whole or not at all. A release that was there is replaced.
+    /// Creates `into/<id>` from a packed bundle in `into`, atomically: written to a temporary directory, synced,
+    /// renamed. Replaces an existing release.
     pub fn seal(packed: &Packed, manifest: Manifest, into: &Path) -> Result<Self> {
         let aside = scratch(into, "sealing");
         let made = Self::seal_aside(packed, &manifest, &aside).and_then(|()| {
@@ -61,10 +61,10 @@ impl Release {
         let bundle = aside.join(&manifest.bundle.file);
         fs::rename(&packed.path, &bundle).with_hint(Kind::Failed, || what(&bundle), hint)?;
         let json = manifest.to_json();
-        // What no reader takes is not written.
+        // Nothing is written that a reader would reject.
         Manifest::parse(&json, "the release").map_err(|error| {
             usage(format!("{error:#}"))
-                .hint("change what `include` in xtask/src/main.rs names, or the branch's name; then build again")
+                .hint("change `include` in xtask/src/main.rs, or the branch's name, then build again")
         })?;
         let sums = sums(manifest, &json);
         for (name, bytes) in [(manifest::FILE, json.as_slice()), (SUMS, sums.as_bytes())] {
@@ -74,19 +74,19 @@ impl Release {
         sync_dir(aside).with_hint(Kind::Failed, || what(aside), hint)
     }
 
-    /// Opens a release directory after checking every byte of it: the three files are there and no other, the bundle
-    /// has its digest, and each file inside has its path, size, mode and digest. The error names the first bad file.
+    /// Opens a release directory and verifies it: exactly three files, the digest of the bundle, and path, size, mode
+    /// and digest of each file inside. The error names the first bad file.
     pub fn open(dir: &Path, progress: Progress) -> Result<Self> {
         Self::check(dir, None, progress)
     }
 
-    /// The same, and unpacks it into `into`, which must not be there, in the one pass that checks it. The directory is there
-    /// when all of it was found good, or not at all.
+    /// Like [`Self::open`]; unpacks to `into`, which must not exist, in the same pass. `into` is created only after
+    /// verification.
     pub fn open_unpacked(dir: &Path, into: &Path, progress: Progress) -> Result<Self> {
         let what = || format!("cannot unpack into {}", into.display());
-        let hint = || "name a directory that is not there, where there is room: `df -h .`".to_owned();
+        let hint = || "name a new directory, on a disk with free space: `df -h .`".to_owned();
         if into.symlink_metadata().is_ok() {
-            return usage(format!("{} is there already", into.display())).hint(hint()).err();
+            return usage(format!("{} already exists", into.display())).hint(hint()).err();
         }
         let parent = into.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(parent).with_hint(Kind::Failed, what, hint)?;
@@ -106,7 +106,7 @@ impl Release {
         Ok(Self { dir: dir.to_owned(), manifest })
     }
 
-    /// Checks everything but the bundle: that the digests are those of the manifest, and that nothing else is there.
+    /// Verifies everything but the bundle: the digests in the manifest, and that no other file exists.
     pub fn listed(dir: &Path) -> Result<Manifest> {
         let manifest = Self::read_manifest(dir)?;
         let bad = |file: &str, reason: String| {
@@ -132,19 +132,19 @@ impl Release {
         Ok(manifest)
     }
 
-    /// Reads the manifest of a release directory without checking the bundle: enough to list, not enough to deploy.
+    /// Reads the manifest of a release directory without verifying the bundle: for lists, not for deploys.
     pub fn read_manifest(dir: &Path) -> Result<Manifest> {
         let path = dir.join(manifest::FILE);
         let text = match files::read(&path, manifest::BYTES_MAX) {
             Ok(text) => text,
             Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::FileTooLarge) => {
                 return verification(format!("{}: {e}", path.display()))
-                    .hint("the release is damaged or not ours: build or fetch it again")
+                    .hint("build or fetch it again: the release is damaged or not ours")
                     .err();
             }
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 return not_found(format!("no release in {}: {} is missing", dir.display(), manifest::FILE))
-                    .hint("run `cargo xtask releases` to see what there is, `cargo xtask build` to make one")
+                    .hint("list the releases with `cargo xtask releases`, or build one with `cargo xtask build`")
                     .err();
             }
             Err(e) => {
@@ -160,14 +160,14 @@ impl Release {
             .file_name()
             .is_some_and(|name| name.to_string_lossy().parse::<ReleaseId>().is_ok_and(|id| id != manifest.id))
         {
-            return verification(format!("{}: holds the release {}", path.display(), manifest.id))
-                .hint("a release directory must bear its id as its name")
+            return verification(format!("{}: contains the release {}", path.display(), manifest.id))
+                .hint("rename it: the directory of a release must have its id as its name")
                 .err();
         }
         Ok(manifest)
     }
 
-    /// Renames the directory of the release, replacing what was there.
+    /// Renames the directory of the release, replacing an existing one.
     pub fn moved_to(self, dir: &Path) -> std::io::Result<Self> {
         if dir.exists() {
             fs::remove_dir_all(dir)?;
@@ -186,7 +186,7 @@ impl Release {
         &self.manifest
     }
 
-    /// The directory that holds it.
+    /// Its directory.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -196,25 +196,25 @@ impl Release {
         self.dir.join(&self.manifest.bundle.file)
     }
 
-    /// Whether the bundle is a row of members of this engine, in which nothing stands beside what was checked.
+    /// Whether the bundle consists of members of this engine only, so that every byte is verified.
     pub fn is_ours(&self) -> bool {
         let mut beginning = Vec::new();
         let read = files::open(&self.bundle()).and_then(|file| file.take(1 << 10).read_to_end(&mut beginning));
         read.is_ok() && members::are_ours(&beginning).is_some()
     }
 
-    /// The three files, the manifest last: whoever copies in this order has committed when the last one is there.
+    /// The three files, the manifest last: copying in this order commits with the last one.
     pub fn files(&self) -> [PathBuf; 3] {
         [self.bundle(), self.dir.join(SUMS), self.dir.join(manifest::FILE)]
     }
 }
 
-/// The text of [`SUMS`] for a manifest and the bytes that it is written as.
+/// The content of [`SUMS`] for a manifest and its JSON.
 pub fn sums(manifest: &Manifest, json: &[u8]) -> String {
     checksum_line(&manifest.bundle.sha256, &manifest.bundle.file) + &checksum_line(&digest::of(json), manifest::FILE)
 }
 
-/// A path in `dir` that nobody else uses, for what is written aside and then renamed.
+/// A unique path in `dir`, for a file or directory that is renamed later.
 pub fn scratch(dir: &Path, purpose: &str) -> PathBuf {
     static USED: AtomicU32 = AtomicU32::new(0);
     let n = USED.fetch_add(1, Ordering::Relaxed);
@@ -223,19 +223,19 @@ pub fn scratch(dir: &Path, purpose: &str) -> PathBuf {
     dir.join(format!(".{purpose}-{}-{now:x}-{n}", std::process::id()))
 }
 
-/// Writes a file and waits until the disk has it.
+/// Writes and syncs a file.
 pub fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
 
-/// Waits until the disk has the names in a directory.
+/// Syncs a directory.
 pub fn sync_dir(dir: &Path) -> std::io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Renames `aside` to `dir`, moving what was there out of the way first.
+/// Renames `aside` to `dir`, after moving an existing one out of the way.
 fn replace_dir(aside: &Path, dir: &Path) -> Result<()> {
     let old = aside.with_extension("old");
     let what = || format!("cannot move the release to {}", dir.display());

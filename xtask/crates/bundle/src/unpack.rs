@@ -1,5 +1,5 @@
-//! Where a bundle is unpacked to while it is checked: a new directory, with the modes and times that `tar -x` would give.
-//! A thread of its own writes, so that whoever checks does not wait for the disk.
+//! Unpacks a bundle during its verification: to a new directory, with the modes and times of `tar -x`. A thread writes,
+//! so that verification does not wait for the disk.
 
 use gangplank_model::error::{Kind, Result, WithHint, failed};
 use gangplank_model::release::manifest::FileEntry;
@@ -12,16 +12,16 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
-/// How many pieces may wait for the disk.
+/// The number of chunks queued for the disk.
 const WAITING: usize = 32;
 
-/// A directory that is filled.
+/// A directory being filled.
 pub struct Unpacking {
     to_disk: Option<SyncSender<UnpackStep>>,
     disk: Option<JoinHandle<Result<()>>>,
 }
 
-/// What is sent to the disk. Paths come from a manifest, whose reader refuses those that lead out of the directory.
+/// A step for the writer thread. The manifest parser has rejected paths that leave the directory.
 enum UnpackStep {
     File { path: String, mode: u32, mtime: SystemTime },
     Bytes(Vec<u8>),
@@ -30,7 +30,7 @@ enum UnpackStep {
 }
 
 impl Unpacking {
-    /// Makes the directory, which must not be there.
+    /// Creates the directory, which must not exist.
     pub fn new(dir: &Path) -> Result<Self> {
         at(dir, fs::create_dir(dir))?;
         let (to_disk, steps) = sync_channel(WAITING);
@@ -39,55 +39,55 @@ impl Unpacking {
         Ok(Self { to_disk: Some(to_disk), disk: Some(disk) })
     }
 
-    /// Begins a file; `mtime` in seconds since 1970.
+    /// Starts a file; `mtime` in seconds since 1970.
     pub fn file(&mut self, file: &FileEntry, mtime: u64) -> Result<()> {
-        // A header may say any number.
+        // A header may have any number.
         let mtime = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(mtime)).unwrap_or(SystemTime::UNIX_EPOCH);
         self.send(UnpackStep::File { path: file.path.clone(), mode: file.mode, mtime })
     }
 
-    /// Adds bytes to the file that was begun last.
+    /// Appends to the current file.
     pub fn bytes(&mut self, bytes: Vec<u8>) -> Result<()> {
         self.send(UnpackStep::Bytes(bytes))
     }
 
-    /// Gives that file its mode and time.
+    /// Sets mode and time of the current file.
     pub fn file_ends(&mut self) -> Result<()> {
         self.send(UnpackStep::FileEnds)
     }
 
-    /// Remembers a symbolic link.
+    /// Records a symbolic link.
     pub fn link(&mut self, path: &str, to: &str) -> Result<()> {
         self.send(UnpackStep::Link { path: path.to_owned(), to: to.to_owned() })
     }
 
-    /// Waits until all is written.
+    /// Waits until everything is written.
     pub fn done(mut self) -> Result<()> {
         self.end()
     }
 
     fn send(&mut self, step: UnpackStep) -> Result<()> {
         let sent = self.to_disk.as_ref().is_some_and(|disk| disk.send(step).is_ok());
-        // It takes everything until it fails.
+        // The thread receives until it fails.
         if sent { Ok(()) } else { self.end() }
     }
 
     fn end(&mut self) -> Result<()> {
         self.to_disk = None;
         let ended = self.disk.take().and_then(|disk| disk.join().ok());
-        // It says once what went wrong, and it is not asked again.
-        ended.unwrap_or_else(|| failed("what writes the files has ended before").hint("run it again").err())
+        // The thread reports its error once.
+        ended.unwrap_or_else(|| failed("the writer thread has ended").hint("run it again").err())
     }
 }
 
-/// Whoever gives up removes the directory next, and nobody may write into it any more.
+/// The caller removes the directory after a failure, so the thread must have ended.
 impl Drop for Unpacking {
     fn drop(&mut self) {
         let _ = self.end();
     }
 }
 
-/// The other end.
+/// The writer thread.
 struct Disk {
     dir: PathBuf,
     made: BTreeSet<PathBuf>,
@@ -95,7 +95,7 @@ struct Disk {
 
 impl Disk {
     fn follow(mut self, steps: &Receiver<UnpackStep>) -> Result<()> {
-        // NewReport last, so that nothing is written through one.
+        // Last, so that nothing is written through a link.
         let mut links = Vec::new();
         let mut open = None;
         while let Ok(step) = steps.recv() {
@@ -114,7 +114,7 @@ impl Disk {
 
     fn file(&mut self, path: &str, mode: u32, mtime: SystemTime) -> Result<Written> {
         let path = self.place(path)?;
-        // Until it is whole nobody else may look, whatever its mode will be.
+        // Private until it is complete, whatever its final mode.
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = at(&path, opened)?;
         Ok(Written { path, file, mode, mtime })
@@ -131,7 +131,7 @@ impl Disk {
     }
 }
 
-/// A file that is being written.
+/// A file being written.
 struct Written {
     path: PathBuf,
     file: File,

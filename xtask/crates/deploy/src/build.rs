@@ -1,4 +1,4 @@
-//! `build`: cargo, then a bundle of the binaries and the included files, sealed as a release.
+//! `build`: compiles the app, and packs binaries and included files into a release.
 
 mod remap;
 
@@ -23,24 +23,24 @@ use std::process::Command;
 
 pub use gangplank_model::release::layout::RELEASES;
 
-/// What `build` answers.
+/// The result of `build`.
 #[derive(Debug, Serialize)]
 pub struct Built {
     /// The release.
     pub release: ReleaseId,
-    /// Where it lies.
+    /// Its directory.
     pub dir: PathBuf,
     /// Size of the bundle in bytes.
     pub bytes: u64,
-    /// Digest of the bundle.
+    /// SHA-256 of the bundle.
     pub sha256: String,
     /// Number of files in it.
     pub files: usize,
-    /// Whether the release was there already with these very files, so that nothing was compressed.
+    /// Whether the release already existed with these files, so that nothing was compressed.
     pub up_to_date: bool,
 }
 
-/// Builds the app of the checkout and seals it into `target/releases/<id>/`.
+/// Builds the app of the checkout into `target/releases/<id>/`.
 pub fn build(ctx: &Context, app: &App, steps: &[Step]) -> Result<Built> {
     supports(app.compression)?;
     for step in steps {
@@ -62,7 +62,7 @@ pub fn build(ctx: &Context, app: &App, steps: &[Step]) -> Result<Built> {
     )?;
     machine::sweep(&releases);
     let clean_id = ReleaseId::new(commit.time, &commit.sha, None)?;
-    // A clean tree with a release of its id, and any dirty tree, is worth a look before the work of compressing.
+    // Compare with an existing release before the expensive compression.
     let known =
         if commit.dirty || releases.join(clean_id.as_str()).exists() { Some(hash(ctx, &sources)?) } else { None };
     let tree = known.as_deref().map(tree_digest);
@@ -73,11 +73,11 @@ pub fn build(ctx: &Context, app: &App, steps: &[Step]) -> Result<Built> {
     let there = releases.join(id.as_str());
     match Release::read_manifest(&there) {
         Ok(other) if other.app != app.name => ctx.warn(format!(
-            "{id} of the app `{}` is replaced: `put` what one app built before another one builds",
+            "replacing {id} of the app `{}`: `put` the release of one app before building another",
             other.app
         )),
         _ if there.exists() => {
-            ctx.warn(format!("{id} was built before with other bytes, or is damaged: building it anew"));
+            ctx.warn(format!("{id} was built before with other bytes, or is damaged; rebuilding it"));
         }
         _ => {}
     }
@@ -106,17 +106,17 @@ pub fn build(ctx: &Context, app: &App, steps: &[Step]) -> Result<Built> {
     Ok(built(release.manifest(), release.dir(), false))
 }
 
-/// The refusal of a release that no other job would take: those go by the commit.
+/// The error for a dirty release in a job: other jobs find releases by their commit.
 fn changed_in_job(ctx: &Context) -> Result<Built> {
     let changes = git::checkout::Checkout::open(ctx)?.changes()?;
     let (first, more) = (changes.first().map_or("a file", String::as_str), changes.len().saturating_sub(1));
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    usage(format!("{first}{more} changed since this job checked the commit out, so the release would not be that of the commit"))
-        .hint("find the step that changes it: `git status` as a step before this one shows when; what a step makes belongs into .gitignore")
+    usage(format!("{first}{more} changed since this job checked out the commit"))
+        .hint("find the step that changes it, e.g. with `git status` as an earlier step, and add generated files to .gitignore")
         .err()
 }
 
-/// The bundle that was built last: the one that is most like the next.
+/// The last bundle built, which is most similar to the next.
 fn newest_bundle(releases: &Path, app: &App) -> Option<PathBuf> {
     let entries = fs::read_dir(releases).ok()?.flatten();
     let bundle = |entry: fs::DirEntry| {
@@ -139,7 +139,7 @@ fn built(manifest: &Manifest, dir: &Path, up_to_date: bool) -> Built {
     }
 }
 
-/// The release that is there, if it was made of the same files and its bundle still has its digest.
+/// The existing release, if it has the same files and its bundle the recorded digest.
 fn up_to_date(releases: &Path, app: &App, id: &ReleaseId, files: Option<&[FileEntry]>) -> Option<Built> {
     let dir = releases.join(id.as_str());
     let manifest = Release::listed(&dir).ok()?;
@@ -147,7 +147,7 @@ fn up_to_date(releases: &Path, app: &App, id: &ReleaseId, files: Option<&[FileEn
     let same = Some(manifest.files.as_slice()) == files && bundle == manifest.bundle.sha256;
     let same = same && manifest.compression() == app.compression && manifest.app == app.name;
     if same {
-        // Of several builds of a dirty tree the last one is meant; see `Catalog::resolve`.
+        // Marks the last build of a dirty tree; see `Catalog::resolve`.
         let _ = File::open(dir.join(manifest::FILE)).and_then(|file| file.set_modified(std::time::SystemTime::now()));
     }
     same.then(|| built(&manifest, &dir, true))
@@ -167,7 +167,7 @@ fn hash(ctx: &Context, sources: &[Source]) -> Result<Vec<FileEntry>> {
                     let what = || format!("cannot read {}", source.from.display());
                     Content::Sha256(
                         hashed
-                            .with_hint(Kind::Failed, what, || "make it readable, or take it out of `include`".into())?
+                            .with_hint(Kind::Failed, what, || "make it readable, or remove it from `include`".into())?
                             .0,
                     )
                 }
@@ -201,7 +201,7 @@ fn toolchain(ctx: &Context, binaries: &[PathBuf]) -> Result<Toolchain> {
     Ok(Toolchain { rustc: rustc.to_owned(), target, profile: "release".into() })
 }
 
-/// The directory around `release/NAME` that is named after a target, where cargo was told to build for one.
+/// The directory around `release/NAME`, named after the target if cargo cross-compiles.
 fn target_dir(binary: &Path) -> Option<&str> {
     let name = binary.parent()?.parent()?.file_name()?.to_str()?;
     (name.matches('-').count() > 1).then_some(name)
@@ -213,7 +213,7 @@ struct Compiled {
     package_dirs: Vec<PathBuf>,
 }
 
-/// Runs cargo and takes the paths of the binaries from its messages, because they depend on the configuration.
+/// Runs cargo and reads the paths of the binaries from its messages, because they depend on the configuration.
 fn compile(ctx: &Context, app: &App, commit: &Commit) -> Result<Compiled> {
     let [first, ..] = app.packages else { return Ok(Compiled::default()) };
     let packages: Vec<_> = app.packages.iter().flat_map(|package| ["--package", package]).collect();
@@ -227,22 +227,20 @@ fn compile(ctx: &Context, app: &App, commit: &Commit) -> Result<Compiled> {
     if !answer.ok() {
         let packages = app.packages.join(", ");
         return failed(format!("cargo could not build {packages} ({})", gangplank_system::context::exit(answer.code)))
-            .hint(format!(
-                "cargo's words are above; `cargo build --release --locked --package {first}` shows them again"
-            ))
+            .hint(format!("see the output of cargo above, or run `cargo build --release --locked --package {first}`"))
             .err();
     }
     let compiled = read_messages(&answer.stdout);
     if compiled.binaries.is_empty() {
         return usage(format!("package `{}` has no binary", app.packages.join("`, `")))
-            .hint("name a package with a src/main.rs in `packages`, or in `features` what its `required-features` want: xtask/src/main.rs")
+            .hint("name a package with a src/main.rs in `packages`, or add its `required-features` to `features`: xtask/src/main.rs")
             .err();
     }
     remap::warn_of_paths(ctx, &compiled.binaries);
     Ok(compiled)
 }
 
-/// Reads `--message-format=json`: <https://doc.rust-lang.org/cargo/reference/external-tools.html#json-messages>.
+/// Parses `--message-format=json`: <https://doc.rust-lang.org/cargo/reference/external-tools.html#json-messages>.
 fn read_messages(stdout: &str) -> Compiled {
     let mut compiled = Compiled::default();
     for message in stdout.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {

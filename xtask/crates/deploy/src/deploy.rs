@@ -1,4 +1,5 @@
-//! deploy, promote, rollback and prune: lock, state, plan, apply, in this order on every target of an env.
+//! `deploy`, `promote`, `rollback` and `prune`: lock, read the state, plan, apply, in this order on every target of an
+//! env.
 
 pub mod apply;
 pub mod control;
@@ -43,51 +44,51 @@ use gangplank_system::machine::{ci_job, person};
 use jiff::Timestamp;
 use std::time::Duration;
 
-/// What all changing commands take.
+/// The options of all changing commands.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Only say what would be done.
+    /// Print the plan and change nothing.
     pub dry_run: bool,
-    /// Deploy although the release is older than what is live.
+    /// Allow a release older than the live one.
     pub allow_older: bool,
     /// Replace a `current` that another tool made.
     pub take_over: bool,
-    /// What has to be live, or nothing is changed.
+    /// The release that must be live; otherwise nothing is changed.
     pub expect_current: Expected,
-    /// How long to wait for somebody else's lock.
+    /// How long to wait for a held lock.
     pub lock_wait: Duration,
     /// The reason, for the history.
     pub reason: Option<String>,
-    /// Hosts, or URLs of targets, that are left out.
+    /// Hosts to skip, by name or URL of the target.
     pub skip_host: Vec<String>,
-    /// The plans that somebody said yes to: nothing else is done.
+    /// The approved plans. A different plan is refused.
     pub approved: Option<Vec<HostPlan>>,
 }
 
-/// An env with everything filled in and opened.
+/// An env, ready to deploy to: targets opened, variables expanded.
 pub struct Deployment<'ctx> {
-    /// The outside.
+    /// The I/O context.
     pub ctx: &'ctx Context,
-    /// The env as the project states it.
+    /// The env as defined in the project.
     pub env: &'ctx Env,
-    /// Name of the app; unknown where a site was opened without a project.
+    /// Name of the app; `None` for a deployment without a project.
     pub app: Option<&'ctx str>,
-    /// Its targets.
+    /// The targets of the env.
     pub targets: Vec<Box<dyn Target + 'ctx>>,
-    /// Its service, with variables.
+    /// The service, with variables.
     pub spec: Spec,
-    /// Lines that export its variables, for hooks.
+    /// Shell lines that export the variables, for hooks.
     pub exports: String,
-    /// Its health check, with variables.
+    /// The health check, with variables.
     pub checker: Checker,
-    /// Who is told what is live.
+    /// The stores that record what is live.
     pub deploy_log: DeployLog<'ctx>,
-    /// Who knows whether others still run.
+    /// Tells whether the owner of a lock still runs.
     pub liveness: LivenessChecker<'ctx>,
 }
 
 impl<'ctx> Deployment<'ctx> {
-    /// Opens the targets of an env. Fails before anything is touched when a variable is missing or a URL is wrong.
+    /// Opens the targets of an env. Fails before any change if a variable is missing or a URL is invalid.
     pub fn open(tool: &Tool<'ctx>, env: &'ctx Env, deploy_log: DeployLog<'ctx>) -> Result<Self> {
         let Tool { ctx, project, .. } = *tool;
         let liveness = LivenessChecker::new(ctx, project.ci.slug);
@@ -95,7 +96,7 @@ impl<'ctx> Deployment<'ctx> {
         Ok(Self { app, deploy_log, liveness, ..Self::with_targets(ctx, env, tool.targets(env)?)? })
     }
 
-    /// The same without the targets that somebody leaves out because they do not answer.
+    /// Like [`Self::open`], without the skipped hosts.
     pub fn open_most(
         tool: &Tool<'ctx>,
         env: &'ctx Env,
@@ -109,19 +110,19 @@ impl<'ctx> Deployment<'ctx> {
             site.targets.retain(|target| !target.is_called(name));
             if site.targets.len() == before || site.targets.is_empty() {
                 return usage(format!(
-                    "--skip-host {name}: that leaves {} with {} of its targets",
+                    "--skip-host {name} leaves {} with {} of its targets",
                     env.name,
                     site.targets.len()
                 ))
                 .hint(format!("name some of {}", env.targets.join(", ")))
                 .err();
             }
-            ctx.warn(format!("{name} is left out; the next deploy with it brings it up to date"));
+            ctx.warn(format!("{name} skipped; the next deploy that includes it brings it up to date"));
         }
         Ok(site)
     }
 
-    /// The same on targets that are open already.
+    /// Like [`Self::open`], for targets that are already open.
     pub fn with_targets(ctx: &'ctx Context, env: &'ctx Env, targets: Vec<Box<dyn Target + 'ctx>>) -> Result<Self> {
         let vars = filled_in(ctx, env)?;
         let spec = Spec::new(&env.service, &vars);
@@ -139,22 +140,20 @@ impl<'ctx> Deployment<'ctx> {
                 && ours != theirs
             {
                 return usage(format!("{} runs a release of {theirs}, not of {ours}", target.url()))
-                    .hint("give each app a directory of its own, in `targets` of xtask/src/main.rs")
+                    .hint("give each app its own directory, in `targets` of xtask/src/main.rs")
                     .err();
             }
             if state.history.unreadable > 0 {
                 let lines = state.history.unreadable;
-                self.ctx.warn(format!(
-                    "{}: passed over {lines} torn line(s) of history.jsonl, left by a crash",
-                    target.url()
-                ));
+                self.ctx
+                    .warn(format!("{}: skipped {lines} torn line(s) of history.jsonl, left by a crash", target.url()));
             }
         }
         Ok(states)
     }
 
-    /// Does `work` under the locks of all targets, or without them when nothing will be changed. It is told when a run
-    /// began that did the same and was killed.
+    /// Runs `work` under the locks of all targets, or without locks for a dry run. `work` receives the start time of a
+    /// killed run of the same command.
     fn locked<T>(
         &self,
         doing: &str,
@@ -167,7 +166,8 @@ impl<'ctx> Deployment<'ctx> {
             return work(if self.env.approval { killed() } else { None });
         }
         let me = machine::owner(self.ctx, doing);
-        // From the first lock on: whoever waits for the second one must not lose it.
+        // Renewal starts with the first lock, so that the lock does not expire while the second one is held by another
+        // run.
         lease::renewed(&self.targets, lease::OFTEN, || {
             let locks = Locks::take(&self.liveness, &stores, &self.targets, &me, options.lock_wait)?;
             for (url, error) in locks.unanswered() {
@@ -177,8 +177,7 @@ impl<'ctx> Deployment<'ctx> {
         })
     }
 
-    /// Refuses when something else is live than was expected. What a killed run of the same command made live already
-    /// is no surprise.
+    /// Fails if a release other than the expected one is live, unless a killed run of the same command activated it.
     fn expected(&self, goal: Option<&ReleaseId>, states: &[State], interrupted: bool, options: &Options) -> Result<()> {
         let expected = &options.expect_current;
         for (target, state) in self.targets.iter().zip(states) {
@@ -189,13 +188,14 @@ impl<'ctx> Deployment<'ctx> {
             }
             let live = live.map_or("nothing", ReleaseId::as_str);
             return CliError::new(Kind::Stale, format!("{live} is live on {}, not {expected}", target.url()))
-                .hint(format!("somebody was faster: look at `cargo xtask status {}`, then decide again", self.env.name))
+                .hint(format!("another deploy finished first: check `cargo xtask status {}`", self.env.name))
                 .err();
         }
         Ok(())
     }
 
-    /// Hosts that are new, or have lost everything, do not know what ran in this env; a store may.
+    /// Fails if the release is older than the one that a store recorded as live. Needed for hosts that are new or lost
+    /// their history.
     fn never_backwards(&self, release: &ReleaseSource, states: &[State], options: &Options) -> Result<()> {
         if options.allow_older || states.iter().any(|state| state.live().is_some()) {
             return Ok(());
@@ -206,9 +206,12 @@ impl<'ctx> Deployment<'ctx> {
             let ancestry = git::ancestry(self.ctx, &release.manifest().commit.sha, live_sha);
             if plan::age(release.id(), live, ancestry) == Age::Older {
                 let (env, new) = (self.env.name, release.id());
-                return CliError::new(Kind::Stale, format!("{new} is older than {live}, which ran in {env} by what {url} was told, and the hosts run nothing"))
-                    .hint(format!("`cargo xtask deploy {env} {live}` brings that back; to insist, deploy with --allow-older"))
-                    .err();
+                return CliError::new(
+                    Kind::Stale,
+                    format!("{new} is older than {live}, which ran in {env} according to {url}; the hosts run nothing"),
+                )
+                .hint(format!("restore it with `cargo xtask deploy {env} {live}`, or deploy with --allow-older"))
+                .err();
             }
         }
         Ok(())
@@ -250,19 +253,19 @@ impl<'ctx> Deployment<'ctx> {
         Ok(plans)
     }
 
-    /// Refuses to do anything else than what was approved.
+    /// Fails if the plan differs from the approved one.
     fn still_approved(&self, plans: &[HostPlan], options: &Options) -> Result<()> {
         match &options.approved {
             Some(approved) if approved != plans => {
-                CliError::new(Kind::Stale, format!("{} has changed since the question was asked", self.env.name))
-                    .hint(format!("look at `cargo xtask status {}`, then run the same command again", self.env.name))
+                CliError::new(Kind::Stale, format!("{} has changed since the plan was approved", self.env.name))
+                    .hint(format!("check `cargo xtask status {}`, then run the same command again", self.env.name))
                     .err()
             }
             _ => Ok(()),
         }
     }
 
-    /// What all targets would go back to. One that joined later knows no way back of its own, and follows the others.
+    /// The release that all targets roll back to. A target without a previous release follows the others.
     fn agreed_rollback(&self, states: &[State], interrupted: Option<Timestamp>) -> Result<ReleaseId> {
         let (mut found, mut lost) = (Vec::new(), None);
         for (target, state) in self.targets.iter().zip(states) {
@@ -277,7 +280,7 @@ impl<'ctx> Deployment<'ctx> {
             lost => {
                 let id = plan::agreed(self.env.name, &found)?;
                 if let Some(error) = lost {
-                    self.ctx.note(format!("{error:#}: it follows the others to {id}"));
+                    self.ctx.note(format!("{error:#}; rolling it back to {id} like the others"));
                 }
                 Ok(id)
             }
@@ -294,7 +297,7 @@ impl<'ctx> Deployment<'ctx> {
             commit: None,
             by: person(self.ctx),
             ci: ci_job(self.ctx),
-            // A history outlives the variables that would mask a secret in it.
+            // The history outlives the variables that would mask a secret in it.
             reason: reason.map(|reason| self.ctx.scrub(reason)),
         }
     }
@@ -341,7 +344,7 @@ pub fn deploy(tool: &Tool, env: &str, release: Option<&Selector>, options: &Opti
     Ok(Outcome { failed_in, ..put_live(&site, Verb::Deploy, &release, options)? })
 }
 
-/// Makes a verified release live on a site.
+/// Deploys a verified release.
 pub fn put_live(site: &Deployment, verb: Verb, release: &ReleaseSource, options: &Options) -> Result<Outcome> {
     keeps_off_shared(site.env, release)?;
     let doing = format!("{} {} to {}", verb.as_str(), release.id(), site.env.name);
@@ -356,19 +359,19 @@ pub fn put_live(site: &Deployment, verb: Verb, release: &ReleaseSource, options:
 
 fn allowed(env: &Env, id: &ReleaseId) -> Result<()> {
     if env.approval && id.is_dirty() {
-        return usage(format!("{id} was built from files that no commit holds, and {} needs approval", env.name))
-            .hint("commit, build again, and deploy that")
+        return usage(format!("{id} was built from uncommitted changes, and {} needs approval", env.name))
+            .hint("commit, build, and deploy again")
             .err();
     }
     Ok(())
 }
 
-/// The variables of an env, each with its value.
+/// The variables of an env, expanded.
 pub fn filled_in(ctx: &Context, env: &Env) -> Result<Vec<(String, String)>> {
     env.vars.iter().map(|(name, value)| Ok(((*name).to_owned(), ctx.expand(value)?))).collect()
 }
 
-/// Refuses a release that holds what all releases of an env share.
+/// Fails if a release contains a path that the env shares among releases.
 fn keeps_off_shared(env: &Env, release: &ReleaseSource) -> Result<()> {
     let below = |path: &str, shared: &str| {
         let rest = path.strip_prefix(shared.trim_end_matches('/'));
@@ -382,20 +385,20 @@ fn keeps_off_shared(env: &Env, release: &ReleaseSource) -> Result<()> {
                 file.path,
                 env.name
             ))
-            .hint("take it out of `include`, or out of `shared`, in xtask/src/main.rs")
+            .hint("remove it from `include` or from `shared` in xtask/src/main.rs")
             .err();
         }
     }
     Ok(())
 }
 
-/// `promote FROM TO`: what runs in one env goes live in another, the same bytes, never rebuilt.
+/// `promote FROM TO`: deploys the bytes that run in FROM to TO, without a rebuild.
 pub fn promote(tool: &Tool, from: &str, to: &str, options: &Options) -> Result<Outcome> {
     let project = tool.project;
     let env = project.env(to)?;
     let catalog = Catalog::open(tool)?;
     let site = Deployment::open_most(tool, env, catalog.deploy_log(), &options.skip_host)?;
-    // The source is only looked at: its variables may be secrets that this job does not have.
+    // The source is only read: its variables may be secrets that this job does not have.
     let source = tool.targets(project.env(from)?)?;
     let id = resolve::running(from, &source)?;
     allowed(site.env, &id)?;
@@ -419,10 +422,10 @@ pub fn rollback(tool: &Tool, env: &str, release: Option<&Selector>, options: &Op
     let site = Deployment::open_most(tool, of, catalog.deploy_log(), &options.skip_host)?;
     let named = match release {
         None | Some(Selector::Previous) => None,
-        // It would find what is live already and leave it there, with success: no way to take a bad commit back.
+        // HEAD is usually live already, so a rollback to it would succeed without any change.
         Some(Selector::Head) => {
-            return usage("HEAD is what a deploy brings, and no release to go back to")
-                .hint(format!("say `cargo xtask rollback {env} previous`, or name a release"))
+            return usage("HEAD is not a release to roll back to")
+                .hint(format!("run `cargo xtask rollback {env} previous`, or name a release"))
                 .err();
         }
         Some(selector) => Some(resolve::for_rollback(&catalog, &site, selector)?),
@@ -430,7 +433,8 @@ pub fn rollback(tool: &Tool, env: &str, release: Option<&Selector>, options: &Op
     roll_back(&site, named.as_ref(), options, |id| catalog.fetch_for_deploy(id, of.transfer))
 }
 
-/// Goes back to `named`, or to what was live and healthy before. `fetch` is asked only when a target no longer has it.
+/// Rolls back to `named`, or to the previous healthy release. `fetch` is called only if a target no longer has the
+/// release.
 pub fn roll_back<'a>(
     site: &Deployment,
     named: Option<&ReleaseId>,
@@ -460,7 +464,7 @@ pub fn prune(tool: &Tool, env: &str, keep: Option<usize>, options: &Options) -> 
     prune_site(&site, keep.unwrap_or(site.env.keep), options)
 }
 
-/// Prunes the targets of a site.
+/// Prunes the targets of a deployment.
 pub fn prune_site(site: &Deployment, keep: usize, options: &Options) -> Result<Outcome> {
     site.locked(&format!("prune of {}", site.env.name), options, |_| {
         let states = site.states()?;

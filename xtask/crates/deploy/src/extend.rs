@@ -1,4 +1,4 @@
-//! What a project adds to the engine from its own `xtask/`: stores, targets, commands, and steps of a build.
+//! Extensions of the engine in a project's `xtask/`: stores, targets, commands, and build steps.
 //!
 //! ```
 //! use gangplank::context::Context;
@@ -7,7 +7,7 @@
 //! use gangplank::project::Project;
 //!
 //! const EXTENSIONS: Extensions = Extensions {
-//!     commands: &[Command { name: "hello", about: "Greet whoever is named", run: hello }],
+//!     commands: &[Command { name: "hello", about: "Greet everyone named", run: hello }],
 //!     ..Extensions::NONE
 //! };
 //!
@@ -16,8 +16,8 @@
 //! }
 //! ```
 //!
-//! `main.rs` then ends in `gangplank::main_with(&PROJECT, &EXTENSIONS)`. What is done around a switch is a
-//! [`Hook`](gangplank_model::hook::Hook). docs/extending.md has one of each.
+//! `main.rs` then calls `gangplank::main_with(&PROJECT, &EXTENSIONS)`. Actions around a switch are
+//! [`Hook`](gangplank_model::hook::Hook)s. docs/extending.md has an example of each.
 
 use crate::host::Target;
 use crate::store::Store;
@@ -25,21 +25,21 @@ use gangplank_model::error::{Result, usage};
 use gangplank_model::project::Project;
 use gangplank_system::context::Context;
 
-/// What a project adds.
+/// The extensions of a project.
 #[derive(Debug, Clone, Copy)]
 pub struct Extensions {
-    /// Kinds of stores: the scheme of their URLs, and what opens one.
+    /// Kinds of stores: URL scheme and constructor.
     pub stores: &'static [(&'static str, OpenStore)],
-    /// Kinds of targets: the scheme of their URLs, and what opens one. Opening asks nobody.
+    /// Kinds of targets: URL scheme and constructor. The constructor sends no request.
     pub targets: &'static [(&'static str, OpenTarget)],
-    /// Commands, beside ours in `--help`.
+    /// Commands, listed in `--help`.
     pub commands: &'static [Command],
-    /// What every build begins with, in this order, on laptops and in CircleCI.
+    /// The steps at the start of every build, in order, on laptops and in CircleCI.
     pub steps: &'static [Step],
 }
 
 impl Extensions {
-    /// Nothing of its own.
+    /// No extensions.
     pub const NONE: Self = Self { stores: &[], targets: &[], commands: &[], steps: &[] };
 
     /// The command of that name.
@@ -47,7 +47,7 @@ impl Extensions {
         self.commands.iter().find(|own| own.name == name)
     }
 
-    /// Names that cannot be typed, are there twice or are `ours`.
+    /// Fails for names that are invalid, duplicate, or among `ours`.
     pub fn validate(&self, ours: &[String]) -> Result<()> {
         let commands: Vec<_> = self.commands.iter().map(|own| own.name).collect();
         let ours: Vec<_> = ours.iter().map(String::as_str).chain(["help"]).collect();
@@ -59,38 +59,37 @@ impl Extensions {
     }
 }
 
-/// Opens a store by its URL, which has the scheme.
+/// Opens a store by its URL.
 pub type OpenStore = for<'ctx> fn(&'ctx Context, &str) -> Result<Box<dyn Store + 'ctx>>;
 
-/// Opens a target by its URL, which has the scheme. [`HostTarget`](crate::host::directory::HostTarget) is one for whatever
-/// runs a shell.
+/// Opens a target by its URL. [`HostTarget`](crate::host::directory::HostTarget) supports anything that runs a shell.
 pub type OpenTarget = for<'ctx> fn(&'ctx Context, &str) -> Result<Box<dyn Target + 'ctx>>;
 
-/// What opens a URL with this scheme, where the project has something that does.
+/// The project's constructor for the scheme of a URL, if any.
 pub fn own<Open: Copy>(kinds: &[(&str, Open)], url: Option<(&str, &str)>) -> Option<Open> {
     let (scheme, _) = url?;
     kinds.iter().find(|(own, _)| *own == scheme).map(|(_, open)| *open)
 }
 
-/// A command of the project's own.
+/// A command of the project.
 #[derive(Debug, Clone, Copy)]
 pub struct Command {
-    /// As it is typed: `cargo xtask NAME`.
+    /// The name: `cargo xtask NAME`.
     pub name: &'static str,
-    /// A line for `--help`.
+    /// The line in `--help`.
     pub about: &'static str,
-    /// Is given the words after the name, and gives what is printed. An error is shown as ours are, with the exit code and
-    /// the hint of its [`CliError`](gangplank_model::error::CliError).
+    /// Receives the words after the name, returns the text to print. An error is printed with the exit code and the
+    /// hint of its [`CliError`](gangplank_model::error::CliError).
     pub run: fn(&Context, &Project, &[String]) -> Result<String>,
 }
 
 /// A step of every build.
 #[derive(Debug, Clone, Copy)]
 pub struct Step {
-    /// What it is called while it runs.
+    /// The name, printed when it runs.
     pub name: &'static str,
-    /// Runs before anything is compiled or collected. What it writes should be in `.gitignore`: a file that git sees makes
-    /// the tree, and so the release, a dirty one.
+    /// Runs before anything is compiled or packed. Its output should be in `.gitignore`: an untracked file makes the
+    /// tree, and so the release, dirty.
     pub run: fn(&Context) -> Result<()>,
 }
 
@@ -99,11 +98,11 @@ fn names(what: &str, own: &[&str], ours: &[&str]) -> Result<()> {
         let word = name.starts_with(|c: char| c.is_ascii_lowercase())
             && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         let reason = if !word {
-            "cannot be typed: use small letters, digits and `-`"
+            "is invalid: use lower-case letters, digits and `-`"
         } else if ours.contains(name) {
-            "is one of the engine's: give it another name"
+            "is a name of the engine: use another name"
         } else if own[..n].contains(name) {
-            "is there twice: give each its own name"
+            "is defined twice: use different names"
         } else {
             continue;
         };
@@ -127,11 +126,11 @@ mod tests {
         }
         const CASES: &[(&[Command], &str)] = &[
             (&[called("hello"), called("hello-2")], ""),
-            (&[called("deploy")], "the command `deploy` of this project is one of the engine's"),
-            (&[called("help")], "the command `help` of this project is one of the engine's"),
-            (&[called("a b")], "the command `a b` of this project cannot be typed"),
-            (&[called("-n")], "the command `-n` of this project cannot be typed"),
-            (&[called("hi"), called("hi")], "the command `hi` of this project is there twice"),
+            (&[called("deploy")], "the command `deploy` of this project is a name of the engine"),
+            (&[called("help")], "the command `help` of this project is a name of the engine"),
+            (&[called("a b")], "the command `a b` of this project is invalid"),
+            (&[called("-n")], "the command `-n` of this project is invalid"),
+            (&[called("hi"), called("hi")], "the command `hi` of this project is defined twice"),
         ];
         for (commands, want) in CASES {
             let error = Extensions { commands, ..Extensions::NONE }.validate(&["deploy".into()]).err();

@@ -1,4 +1,4 @@
-//! `put`, `fetch` and `publish`: handing releases from the job that builds to the jobs that deploy.
+//! `put`, `fetch` and `publish`: pass releases from the build job to the deploy jobs.
 
 use crate::deploy::report::Verified;
 use crate::deploy::resolve::Catalog;
@@ -20,29 +20,29 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// What `put` did with one store.
+/// The result of `put` in one store.
 #[derive(Debug, Serialize)]
 pub struct PutDone {
     /// The store.
     pub store: String,
     /// The release.
     pub release: ReleaseId,
-    /// Whether the store had it already.
+    /// Whether the store already had it.
     pub already_there: bool,
-    /// Whether it lies ready for the step of the job that uploads it.
+    /// Whether a later step of the job uploads it.
     pub by_step: bool,
-    /// Whether every byte was looked at where others will take it from, and nothing was put.
+    /// Whether the stored copy was verified instead.
     pub verified: bool,
 }
 
-/// What a prune of a store found.
+/// The result of a store's prune.
 #[derive(Debug, Serialize)]
 pub struct Pruned {
     /// The store.
     pub store: String,
-    /// Whether what is not kept was removed, or only would be.
+    /// Whether anything was removed, or only would be.
     pub removed: bool,
-    /// Each release, the newest first, then what belongs to none.
+    /// Each release, newest first, then objects of no release.
     pub kept: Vec<RetentionDecision>,
 }
 
@@ -52,7 +52,7 @@ pub fn put(tool: &Tool, release: Option<&Selector>, only: Option<&str>) -> Resul
     let release = local(tool, release)?;
     let urls = urls(ctx, project, only);
     if urls.is_empty() {
-        return usage("no store of this project is of use outside CircleCI")
+        return usage("no store of this project works outside CircleCI")
             .hint("name one: `cargo xtask put --store file:DIR`")
             .err();
     }
@@ -60,7 +60,7 @@ pub fn put(tool: &Tool, release: Option<&Selector>, only: Option<&str>) -> Resul
     let mut done = Vec::new();
     for url in &urls {
         let store = tool.store(url)?;
-        // A laptop has not the credentials of every store. A job has to, and whoever names one means it.
+        // A laptop lacks credentials of some stores, which are skipped. A job, or `--store`, requires them.
         if let Some(reason) = store.unusable().filter(|_| !ctx.in_ci() && only.is_none()) {
             ctx.warn(reason);
             continue;
@@ -75,14 +75,14 @@ pub fn put(tool: &Tool, release: Option<&Selector>, only: Option<&str>) -> Resul
         done.push(PutDone { store: (*url).to_owned(), release, already_there, by_step, verified: false });
     }
     if done.is_empty() {
-        // None can be put to from here: the first one says what it wants.
+        // No store is usable here; the first one says what it needs.
         tool.store(urls[0])?.put(&release)?;
     }
     Ok(done)
 }
 
-/// Refuses before anything is written: the nodes of a parallel job would each write the same files to the workspace, and
-/// store artifacts of their own.
+/// Fails on the other nodes of a parallel job, before anything is written: each node would write the same files to the
+/// workspace and store its own artifacts.
 fn one_of_parallel_nodes(ctx: &Context, urls: &[&str]) -> Result<()> {
     let node = ctx.var("CIRCLE_NODE_INDEX").unwrap_or("0");
     if node == "0" || !ctx.in_ci() || !urls.iter().any(|url| url.starts_with("circleci:")) {
@@ -93,7 +93,7 @@ fn one_of_parallel_nodes(ctx: &Context, urls: &[&str]) -> Result<()> {
         .err()
 }
 
-/// `verify [RELEASE] --store`: verifies every byte of the copies that stores have of a release that was built here.
+/// `verify [RELEASE] --store`: verifies the stored copies of a local release.
 pub fn verify(tool: &Tool, release: Option<&Selector>, only: Option<&str>) -> Result<Vec<PutDone>> {
     let Tool { ctx, project, .. } = *tool;
     let release = local(tool, release)?;
@@ -109,14 +109,14 @@ pub fn verify(tool: &Tool, release: Option<&Selector>, only: Option<&str>) -> Re
         return only_of_a_job("what CircleCI was given");
     }
     if done.is_empty() {
-        return usage("no store of this project has anything to confirm: their `put` has looked already")
-            .hint("`verify --store` is for circleci:artifacts, which a step of CircleCI uploads to, and for buckets")
+        return usage("no store of this project needs it: their `put` verifies every copy")
+            .hint("use `verify --store` for circleci:artifacts, which a step of CircleCI uploads to, and for buckets")
             .err();
     }
     Ok(done)
 }
 
-/// `publish [RELEASE]`: moves the pointers to the newest release of the branch.
+/// `publish [RELEASE]`: points the branch's newest-release pointers at a release.
 pub fn publish(tool: &Tool, release: Option<&Selector>) -> Result<Vec<Published>> {
     let Tool { ctx, project, .. } = *tool;
     let release = local(tool, release)?;
@@ -129,7 +129,7 @@ pub fn publish(tool: &Tool, release: Option<&Selector>) -> Result<Vec<Published>
     }
     if done.is_empty() {
         return usage("no store of this project has a pointer to the newest release")
-            .hint("circleci:artifacts and buckets have one: see `stores` in xtask/src/main.rs")
+            .hint("add circleci:artifacts or a bucket to `stores` in xtask/src/main.rs")
             .err();
     }
     Ok(done)
@@ -141,24 +141,24 @@ pub fn fetch(tool: &Tool, release: Option<&Selector>, into: &Path) -> Result<Ver
     let catalog = Catalog::open(tool)?;
     let id = catalog.resolve(release)?;
     let into = ctx.root.join(into);
-    // What a fetch that was killed has left.
+    // Debris of a killed fetch.
     machine::sweep(&into);
     let release = catalog.fetch(&id, &into)?;
     Ok(Verified::new(release.manifest(), release.dir()))
 }
 
-/// Nobody else has the bytes that a job built.
+/// The error of a command that needs the bytes of a job's build.
 fn only_of_a_job<T>(what: &str) -> Result<T> {
-    usage(format!("{what} is looked after by the workflow that built the release, not from outside CircleCI"))
+    usage(format!("{what} is handled by the workflow that built the release, not outside CircleCI"))
         .hint("rerun the job `publish` of that workflow in CircleCI")
         .err()
 }
 
-/// `prune --store URL`: what a store would forget, or with `remove` forgets.
+/// `prune --store URL`: lists what a store would remove, or with `remove` removes it.
 pub fn prune(tool: &Tool, url: &str, retention: Retention, remove: bool) -> Result<Pruned> {
     let Tool { ctx, project, .. } = *tool;
     if !project.stores.contains(&url) {
-        return usage(format!("{url} is no store of this project, so nobody here knows what is needed of it"))
+        return usage(format!("{url} is not a store of this project"))
             .hint(format!("name one of: {}", project.stores.join(", ")))
             .err();
     }
@@ -166,14 +166,14 @@ pub fn prune(tool: &Tool, url: &str, retention: Retention, remove: bool) -> Resu
     let needed = || needed(tool, &*store);
     match store.prune(retention, &machine::owner(ctx, format!("prune of {url}")), !remove, &needed)? {
         Some(kept) => Ok(Pruned { store: store.url().to_owned(), removed: remove, kept }),
-        None => usage(format!("{url} forgets by itself, or is a directory"))
-            .hint("only buckets are pruned: s3://BUCKET/PREFIX")
-            .err(),
+        None => {
+            usage(format!("{url} expires by itself, or is a directory")).hint("name a bucket: s3://BUCKET/PREFIX").err()
+        }
     }
 }
 
-/// The releases that any env runs, goes back to, or is about to run: by what its hosts say, and by what the store was
-/// told. An env of which nobody knows anything may run any of them.
+/// The releases that any env runs, rolls back to, or is about to run, according to its hosts and the store. Fails for
+/// an env that neither knows, because it may run any release.
 fn needed(tool: &Tool, store: &dyn Store) -> Result<BTreeMap<ReleaseId, String>> {
     let Tool { ctx, project, .. } = *tool;
     let mut needed: BTreeMap<ReleaseId, BTreeSet<String>> = BTreeMap::new();
@@ -196,27 +196,27 @@ fn needed(tool: &Tool, store: &dyn Store) -> Result<BTreeMap<ReleaseId, String>>
                     need(env.name, state.live().into_iter().cloned().collect());
                     continue;
                 }
-                // Nothing was ever deployed there; or it is the directory of another machine, which is not here.
-                Ok(_) => (Kind::Failed, format!("there is nothing at {}", target.url())),
+                // Nothing was ever deployed there, or it is a directory of another machine.
+                Ok(_) => (Kind::Failed, format!("nothing exists at {}", target.url())),
                 Err(error) => (kind_of(&error), format!("{error:#}")),
             };
             let (kind, reason) = unknown;
             if !told.contains(env.name) {
-                return CliError::new(kind, format!("nobody knows what {} runs: {reason}", env.name))
+                return CliError::new(kind, format!("cannot determine what {} runs: {reason}", env.name))
                     .hint(format!(
-                        "nothing was removed; prune where its hosts can be reached, or after a deploy to {}",
+                        "prune where its hosts can be reached, or after a deploy to {}; nothing was removed",
                         env.name
                     ))
                     .err();
             }
-            ctx.note(format!("{reason}: what {} runs is known from {}", env.name, store.url()));
+            ctx.note(format!("{reason}; using the history of {} in {}", env.name, store.url()));
         }
     }
     let names = |envs: BTreeSet<String>| envs.into_iter().collect::<Vec<_>>().join(", ");
     Ok(needed.into_iter().map(|(id, envs)| (id, names(envs))).collect())
 }
 
-/// The stores to hand over to. What only a job can reach is left out elsewhere, unless it is named.
+/// The stores to use. Outside a job, without those that only a job can reach, unless named.
 fn urls<'a>(ctx: &Context, project: &'a Project, only: Option<&'a str>) -> Vec<&'a str> {
     match only {
         Some(url) => vec![url],
@@ -224,7 +224,7 @@ fn urls<'a>(ctx: &Context, project: &'a Project, only: Option<&'a str>) -> Vec<&
     }
 }
 
-/// A release of this machine, every byte looked at: built here, or brought by the workspace of this job.
+/// A verified local release: built here, or from the workspace of this job.
 fn local(tool: &Tool, release: Option<&Selector>) -> Result<Release> {
     let ctx = tool.ctx;
     let id = Catalog::local(tool).resolve(release)?;
@@ -233,11 +233,11 @@ fn local(tool: &Tool, release: Option<&Selector>) -> Result<Release> {
     Release::open(&dir.unwrap_or_else(|| ctx.root.join(RELEASES).join(id.as_str())), &ctx.progress("verifying"))
 }
 
-/// Puts this program beside the releases in the workspace, so that deploy jobs need neither Rust nor a compile.
+/// Copies this program into the workspace, so that deploy jobs need neither Rust nor a compile.
 fn persist_program(ctx: &Context) -> Result<()> {
     let to = store::workspace(ctx).join(PERSISTED);
     let from = Context::program()?;
-    // A job that runs the persisted program has it there already, and cannot write over itself.
+    // A job that runs the persisted program cannot overwrite it.
     if to.canonicalize().is_ok_and(|to| from.canonicalize().is_ok_and(|from| from == to)) {
         return Ok(());
     }

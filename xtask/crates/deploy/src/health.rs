@@ -1,4 +1,4 @@
-//! Waiting until a service is healthy, or knowing early that it never will be.
+//! Waits until a service is healthy, or fails early if it never will be.
 
 use crate::host::Target;
 use gangplank_model::error::Result;
@@ -13,24 +13,24 @@ use serde::{Deserialize, Serialize};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-/// Stands for the host of each target.
+/// The placeholder for the host of each target.
 const HOST: &str = "{host}";
-/// No request may take longer than this, or one hung answer would eat the deadline.
+/// The time limit of a request, so that a hung one does not use up the deadline.
 const ONE_ANSWER: Duration = Duration::from_secs(5);
-/// Even at its deadline a check may take this long: a service gets one fair question.
+/// The shortest time of a request, even at the deadline.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// How long a unit of systemd has to stay up where nothing else is asked.
+/// How long a systemd unit has to stay up if there is no other check.
 const STAYS_UP: Duration = Duration::from_secs(5);
 
-/// The pause before a service that has ended is started again.
+/// The pause before an ended service is restarted.
 const BEFORE_START: Duration = Duration::from_millis(500);
 
-/// Linux keeps the address of a closed connection for 60 s (`TCP_TIMEWAIT_LEN`). A release that is reverted is started for
-/// that long, whatever its deadline is.
+/// Linux keeps the address of a closed connection for 60 s (`TCP_TIMEWAIT_LEN`). The restart of a reverted release is
+/// retried for that long, whatever its deadline.
 const ADDRESS_IN_USE: Duration = Duration::from_secs(75);
 
-/// A health check with everything filled in.
+/// A health check with its variables expanded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Checker {
     question: Question,
@@ -39,7 +39,7 @@ pub struct Checker {
     deadline: Duration,
     interval: Duration,
     passes: u32,
-    /// Whether the service is asked too whether it runs.
+    /// Whether the service's own status is checked too.
     with_service: bool,
     #[serde(skip)]
     interruptible: bool,
@@ -54,7 +54,7 @@ enum Question {
 }
 
 impl Checker {
-    /// Fills in the variables of a check. Fails before anything is touched when one is missing or a URL is wrong.
+    /// Expands the variables of a check. Fails before any change if one is missing or a URL is invalid.
     pub fn new(ctx: &Context, health: &Health, spec: &Spec) -> Result<Self> {
         let question = match health.check {
             Check::None => Question::None,
@@ -78,8 +78,7 @@ impl Checker {
         })
     }
 
-    /// The check of a release that is reverted, as it was kept when that release became healthy; nobody may interrupt
-    /// it. Without one it is this check.
+    /// The stored check of the release to revert to; not interruptible. Falls back to this check.
     #[must_use]
     pub fn as_kept(&self, kept: &str) -> Self {
         let old: Self = serde_json::from_str(kept).unwrap_or_else(|_| self.clone());
@@ -88,12 +87,12 @@ impl Checker {
         Self { interruptible: false, client, ..old }
     }
 
-    /// The check as text, to be kept.
+    /// The check as JSON, to be stored.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a check has no maps with odd keys")
     }
 
-    /// Asks until there were enough passes in a row. The error is the reason to show.
+    /// Checks until enough passes in a row. The error is the reason to print.
     pub fn wait(
         &self,
         ctx: &Context,
@@ -110,7 +109,7 @@ impl Checker {
             let running =
                 if self.with_service { runs(target, spec, else_asked, (self.port(target), false)) } else { Ok(()) };
             let asked = running.and_then(|()| self.ask(target, commit, left).map_err(Sick::Now));
-            // Something else may have answered while the service ended.
+            // Another process may have answered while the service ended.
             let last = asked.is_ok() && passes + 1 >= self.passes && else_asked && self.with_service;
             match if last { runs(target, spec, else_asked, (self.port(target), true)) } else { asked } {
                 Ok(()) => passes += 1,
@@ -122,7 +121,7 @@ impl Checker {
                         Next::StartAgain => {
                             let reason = sick.reason();
                             if !std::mem::replace(&mut told, true) {
-                                ctx.note(format!("{}: {release} ended and is started again: {reason}", target.url()));
+                                ctx.note(format!("{}: {release} ended; restarting it: {reason}", target.url()));
                             }
                             std::thread::sleep(BEFORE_START);
                             start_again(target, spec, release)?;
@@ -134,7 +133,7 @@ impl Checker {
             if self.interruptible && ctx.interrupted() {
                 return Err("stopped while waiting for the health check".into());
             }
-            // What crashes a second after its start looks well at first.
+            // A service that crashes a second after its start looks healthy at first.
             let long_enough = else_asked || !matches!(spec, Spec::Systemd(_)) || started.elapsed() >= STAYS_UP;
             if (passes >= self.passes && long_enough) || (!else_asked && !self.with_service) {
                 return Ok(());
@@ -143,8 +142,8 @@ impl Checker {
         }
     }
 
-    /// What to do about a service that is not healthy after this time. A release that is reverted was healthy once, so it
-    /// is started for as long as there is time; a new one only where its address was in use.
+    /// What to do about an unhealthy service. A reverted release was healthy once, so its start is retried while there
+    /// is time; a new one only if its address was in use.
     fn next(&self, sick: &Sick, in_use: bool, elapsed: Duration) -> Next {
         let reverts = !self.interruptible;
         let limit = if reverts && in_use { self.deadline.max(ADDRESS_IN_USE) } else { self.deadline };
@@ -162,7 +161,7 @@ impl Checker {
         }
     }
 
-    /// The port that is asked, where it is one of the target itself.
+    /// The checked port, if it is one of the target.
     pub fn port(&self, target: &dyn Target) -> Option<u16> {
         let (host, port) = match &self.question {
             Question::Http { url, .. } => {
@@ -176,16 +175,17 @@ impl Checker {
             }
             Question::None | Question::Command(_) => return None,
         };
-        // A name of this machine means the target only where the target is this machine.
+        // A loopback name means the target only if the target is this machine.
         (host == target.host() || (is_loopback(&host) && is_loopback(target.host()))).then_some(port)
     }
 
-    /// Asks once.
+    /// Checks once.
     pub fn once(&self, target: &dyn Target, commit: Option<&str>) -> Result<(), String> {
         self.ask(target, commit, ONE_ANSWER)
     }
 
-    /// The address that is asked, where something answers there. A proxy says with 5xx that nothing is behind it.
+    /// The checked address, if something answers there. A proxy without a backend answers with 5xx, which does not
+    /// count.
     pub fn answered(&self, target: &dyn Target) -> Option<String> {
         let address = match &self.question {
             Question::Http { url, .. } => at(url, target.host()),
@@ -234,12 +234,12 @@ impl Checker {
             ));
         }
         let Some(body) = body else { return Ok(()) };
-        // A release put there before us may have no known commit; then any commit will do.
+        // A release deployed by another tool may have no known commit; then any commit is accepted.
         let want = body.replace("{commit}", commit.unwrap_or_default());
         if response.body.contains(&want) {
             Ok(())
         } else {
-            Err(format!("GET {url} does not hold `{want}`: {}", first_line(&response.body)))
+            Err(format!("GET {url} does not contain `{want}`: {}", first_line(&response.body)))
         }
     }
 }
@@ -248,13 +248,13 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
-/// An address with the host in its place, in brackets where a colon follows colons.
+/// An address with its host filled in, in brackets if it is IPv6.
 fn at(address: &str, host: &str) -> String {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     address.replace(HOST, &host)
 }
 
-/// Whether the service itself says that it runs. What will not come back by itself is not waited for.
+/// Whether the service's own status says that it runs; fails at once if it will not come back.
 fn runs(target: &dyn Target, spec: &Spec, else_asked: bool, (port, last): (Option<u16>, bool)) -> Result<(), Sick> {
     let Some(status) = spec.status(target.root(), else_asked, port, last) else { return Ok(()) };
     let answer = target.run(&status).map_err(|e| Sick::Now(format!("{e:#}")))?;
@@ -267,27 +267,27 @@ fn runs(target: &dyn Target, spec: &Spec, else_asked: bool, (port, last): (Optio
     }
 }
 
-/// Starts a service that has ended once more.
+/// Restarts an ended service.
 fn start_again(target: &dyn Target, spec: &Spec, release: &ReleaseId) -> Result<(), String> {
     let Some(script) = spec.start_again(target.root(), release) else { return Ok(()) };
     let answer = target.run(&script).map_err(|error| format!("{error:#}"))?;
-    if answer.ok() { Ok(()) } else { Err(format!("{release} could not be started again: {}", answer.stderr.trim())) }
+    if answer.ok() { Ok(()) } else { Err(format!("{release} cannot be restarted: {}", answer.stderr.trim())) }
 }
 
-/// What helps a service that is not healthy for this reason, where that is known.
+/// A hint for a known reason of an unhealthy service.
 pub fn hint(reason: &str) -> Option<&'static str> {
     Spec::is_address_in_use(reason).then_some(
-        "`ss -ltnp` on that host shows the program that has it; if none has, the system keeps it for a minute after connections \
+        "find the program that has it with `ss -ltnp` on that host; if there is none, the system keeps it for a minute after connections \
          were closed: let the app set SO_REUSEADDR, or give the check a `deadline` of more than 60 s",
     )
 }
 
-/// Why a service is not healthy.
+/// Why a service is unhealthy.
 #[derive(Debug)]
 enum Sick {
-    /// It may still become so.
+    /// It may still become healthy.
     Now(String),
-    /// It has ended, and does not come back by itself.
+    /// It has ended, and will not come back by itself.
     ForEver(String),
 }
 
@@ -299,14 +299,14 @@ impl Sick {
     }
 }
 
-/// What to do about a service that is not healthy.
+/// What to do about an unhealthy service.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
-    /// Ask again.
+    /// Check again.
     Wait,
-    /// Start it once more.
+    /// Restart it.
     StartAgain,
-    /// It has failed.
+    /// Fail.
     GiveUp,
 }
 
@@ -315,7 +315,7 @@ fn first_line(body: &str) -> String {
 }
 
 fn ask_tcp(addr: &str) -> Result<(), String> {
-    let mut last = format!("{addr}: no such address");
+    let mut last = format!("{addr}: unknown address");
     for socket in addr.to_socket_addrs().map_err(|e| format!("{addr}: {e}"))? {
         match TcpStream::connect_timeout(&socket, ONE_ANSWER) {
             Ok(_) => return Ok(()),

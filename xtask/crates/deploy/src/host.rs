@@ -1,4 +1,4 @@
-//! Where releases go live: one role, few methods, each a whole thing.
+//! The target of a deploy: the `Target` trait and its implementations.
 
 pub mod directory;
 pub mod ssh;
@@ -18,17 +18,17 @@ use gangplank_model::state::{Lockable, State};
 use gangplank_system::context::{Context, Output};
 use gangplank_system::http::Url;
 
-/// A release on its way to a host.
+/// A release to be installed on a host.
 pub enum Delivery<'a> {
-    /// Its bytes are here, and are sent.
+    /// Sent from this machine.
     Push(&'a Release, &'a Changes),
-    /// The host fetches the bundle by this URL, which is a secret. It unpacks it only when its digest is that of the bundle
-    /// that was checked here.
+    /// Downloaded by the host from this URL, which is a secret. The host unpacks only a bundle with the digest verified
+    /// here.
     Pull(&'a Release, Url),
 }
 
 impl Delivery<'_> {
-    /// What it must be when it has arrived.
+    /// The release to be installed.
     pub fn release(&self) -> &Release {
         match self {
             Self::Push(release, _) | Self::Pull(release, _) => release,
@@ -36,55 +36,55 @@ impl Delivery<'_> {
     }
 }
 
-/// One thing to do on a target.
+/// One operation on a target.
 #[derive(Clone, Copy)]
 pub enum Operation<'a> {
     /// Runs a script of a service or a health check.
     Run(&'a Script),
-    /// Fails with code [`script::EXIT_VERIFICATION`] where an entry of a release is missing or is not what was installed.
-    /// Answers with the entries that are extra.
+    /// Verifies an installed release. Fails with [`script::EXIT_VERIFICATION`] if an entry is missing or changed;
+    /// prints extra entries.
     VerifyFiles(&'a ReleaseId),
-    /// Makes an installed release live in one atomic step; `None` makes nothing live. A record that cannot be written
-    /// first keeps the step from being taken.
+    /// Activates an installed release atomically; `None` removes `current`. The record is written first, and the
+    /// operation fails if that fails.
     Activate(Option<&'a ReleaseId>, Option<&'a Record>),
     /// Appends to the history.
     Record(&'a Record),
-    /// Removes releases, never the live one, and what interrupted runs left. The record goes into the history.
+    /// Removes releases, except the live one, and debris of interrupted runs, then appends the record to the history.
     Remove(&'a [ReleaseId], &'a Record),
-    /// Gives up the lock that is held through this value.
+    /// Releases the lock held through this value.
     Unlock,
 }
 
-/// A place that holds releases and makes one of them live.
+/// A place that holds releases and activates one of them.
 ///
-/// Every method either did all of what it says or changed nothing that `state` shows, and may be repeated. The
-/// contract suite in `tests/it/target.rs` says so for each implementation.
+/// Every method either completes or changes nothing that `state` shows, and may be repeated. The contract suite in
+/// `tests/it/target.rs` verifies this for each implementation.
 pub trait Target: Lockable + Sync {
-    /// Its directory, as its host names it.
+    /// The directory, as named on its host.
     fn root(&self) -> &str;
-    /// The name or address of its host, as it is reached from here.
+    /// The name or address of the host, as seen from here.
     fn host(&self) -> &str;
-    /// Whether somebody means it by `name`: its URL, or its host.
+    /// Whether `name` is its URL or its host.
     fn is_called(&self, name: &str) -> bool {
         [self.url(), self.host()].contains(&name)
     }
-    /// Makes ready for being spoken to. That it cannot be reached is said by whatever is said to it next.
+    /// Opens the connection early. The next operation reports a failure.
     fn reach(&self) {}
-    /// Everything that a plan needs, in one round trip.
+    /// The state that a plan needs, in one round trip.
     fn state(&self) -> Result<State>;
-    /// Puts a release on the target, verified there, without making it live. The record goes into the history.
+    /// Installs and verifies a release without activating it; appends the record to the history.
     fn install(&self, delivery: &Delivery, record: &Record) -> Result<()>;
-    /// Does several things in this order, in one round trip, up to the first that fails. Gives an answer for each that was
-    /// begun.
+    /// Executes operations in order, in one round trip, up to the first failure. Returns the output of each started
+    /// operation.
     fn act(&self, acts: &[Operation]) -> Result<Vec<Output>>;
-    /// What to say of an act that failed.
+    /// The error of a failed operation.
     fn complaint(&self, act: &Operation, answer: &Output) -> anyhow::Error;
     /// The manifest of an installed release.
     fn manifest(&self, release: &ReleaseId) -> Result<Manifest>;
-    /// Checks the files of an installed release; gives those that differ.
+    /// Verifies the files of an installed release; returns the differences.
     fn verify(&self, release: &ReleaseId) -> Result<Vec<String>>;
-    /// Runs a script, under no lock, and hands over its lines as they come. Gives its exit code, or `None` when `stop`
-    /// said that it is enough: then nothing of it runs there any more.
+    /// Runs a script without the lock and streams its lines. Returns its exit code, or `None` if `stop` ended it, which
+    /// also kills it on the host.
     fn attend(
         &self,
         script: &Script,
@@ -92,11 +92,11 @@ pub trait Target: Lockable + Sync {
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<i32>>;
 
-    /// Does one thing, and gives its answer.
+    /// Executes one operation and returns its output.
     fn one(&self, act: Operation) -> Result<Output> {
         Ok(self.act(&[act])?.pop().unwrap_or(Output::NONE))
     }
-    /// Does one thing that has to work.
+    /// Executes one operation that must succeed.
     fn must(&self, act: Operation) -> Result<()> {
         let answer = self.one(act)?;
         if answer.ok() { Ok(()) } else { Err(self.complaint(&act, &answer)) }
@@ -119,7 +119,7 @@ pub trait Target: Lockable + Sync {
     }
 }
 
-/// Where a target over ssh is, and as whom it is reached; nothing for other targets.
+/// The address and login of an ssh target; `None` for other targets.
 pub fn login(ctx: &Context, url: &str) -> Result<Option<(Address, String)>> {
     if !url.starts_with("ssh:") {
         return Ok(None);
@@ -132,7 +132,7 @@ pub fn login(ctx: &Context, url: &str) -> Result<Option<(Address, String)>> {
     Ok(Some((address, login)))
 }
 
-/// Opens a target over ssh with another login.
+/// Opens an ssh target with another login.
 pub fn open_as<'ctx>(ctx: &'ctx Context, url: &str, login: &str) -> Result<Box<dyn Target + 'ctx>> {
     let address = Address { user: Some(login.to_owned()), ..Address::parse(url)? };
     Ok(Box::new(directory::HostTarget::remote(ctx, url, address)))

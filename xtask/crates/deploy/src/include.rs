@@ -1,4 +1,4 @@
-//! Which files go into a bundle: the binaries, and what `include` names, checked before a byte is packed.
+//! Finds the files of a bundle, binaries and `include`, and checks them before anything is packed.
 
 mod committed;
 
@@ -12,11 +12,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
-/// What `*` matches in a glob: names that begin with a dot too, and no `/`.
+/// In a glob, `*` matches names with a leading dot, and no `/`.
 const GLOBS: glob::MatchOptions =
     glob::MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
 
-/// Links that point to links that point to links: nobody means more than this many.
+/// The maximum length of a chain of links.
 const LINK_HOPS: usize = 40;
 
 /// Finds the files of a bundle, sorted by path. Paths below one of `package_dirs` lose that prefix.
@@ -46,12 +46,12 @@ pub fn sources(root: &Path, package_dirs: &[PathBuf], include: &[&str], binaries
 fn add(found: &mut BTreeMap<String, Source>, source: Source) -> Result<()> {
     match found.get(&source.path) {
         Some(other) if other.from != source.from => usage(format!(
-            "{} and {} would both be `{}` in the bundle",
+            "{} and {} are both `{}` in the bundle",
             other.from.display(),
             source.from.display(),
             source.path
         ))
-        .hint("rename one of them, or take it out of `include`")
+        .hint("rename one of them, or remove it from `include`")
         .err(),
         _ => {
             found.insert(source.path.clone(), source);
@@ -60,7 +60,7 @@ fn add(found: &mut BTreeMap<String, Source>, source: Source) -> Result<()> {
     }
 }
 
-/// The files that a pattern means: a file, everything below a directory, or what a glob matches.
+/// The files of a pattern: a file, everything below a directory, or the matches of a glob.
 fn matches(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     let inside = !pattern.is_empty() && !pattern.starts_with('/') && !pattern.split('/').any(|part| part == "..");
     if !inside {
@@ -73,7 +73,7 @@ fn matches(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     let files = if is_glob { glob_files(root, pattern)? } else { files_below(root, &path, pattern)? };
     if files.is_empty() {
         return usage(format!("include `{pattern}` matches no file in {}", root.display()))
-            .hint("check the spelling; `git status --ignored` shows files that a build still has to make")
+            .hint("check the spelling; `git status --ignored` lists generated files")
             .err();
     }
     Ok(files)
@@ -83,7 +83,7 @@ fn files_below(root: &Path, path: &Path, pattern: &str) -> Result<Vec<PathBuf>> 
     if fs::symlink_metadata(path).is_err() {
         return Ok(Vec::new());
     }
-    // A directory on the way may be a link to somewhere else.
+    // A parent directory may be a link to somewhere else.
     let dir = path.parent().unwrap_or(path).canonicalize();
     let inside = dir.and_then(|dir| Ok(dir.starts_with(root.canonicalize()?)));
     if !inside.with_hint(
@@ -127,7 +127,7 @@ pub fn below(dir: &Path) -> Result<Vec<String>> {
 fn walk(path: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let all = WalkDir::new(path).follow_links(false).follow_root_links(false).sort_by_file_name();
-    // Of git, not of the app: a submodule has one.
+    // A submodule has a `.git` of its own.
     for entry in all.into_iter().filter_entry(|entry| entry.file_name() != ".git") {
         let entry = entry.with_hint(
             Kind::Failed,
@@ -162,7 +162,7 @@ fn source(root: &Path, package_dirs: &[PathBuf], file: &Path) -> Result<Source> 
     };
     if let Err(reason) = check_path(path) {
         return usage(format!("{}: {reason}", file.display().to_string().escape_debug()))
-            .hint("rename the file, or take it out of `include`")
+            .hint("rename the file, or remove it from `include`")
             .err();
     }
     let meta = metadata(file)?;
@@ -182,14 +182,14 @@ fn source(root: &Path, package_dirs: &[PathBuf], file: &Path) -> Result<Source> 
     }
     if !kind.is_file() {
         return usage(format!("{} is neither a file, a directory nor a link", file.display()))
-            .hint("take it out of `include`")
+            .hint("remove it from `include`")
             .err();
     }
     let mode = if meta.permissions().mode() & 0o100 == 0 { 0o644 } else { 0o755 };
     Ok(Source { path: path.into(), from: file.into(), bytes: meta.len(), mode, link: None })
 }
 
-/// Every link must end at a file or a directory of the bundle: one that dangles here would dangle on the host.
+/// Fails for links that do not end at a file or directory of the bundle: they would dangle on the host.
 fn check_links(found: &BTreeMap<String, Source>) -> Result<()> {
     let dirs: BTreeSet<&str> =
         found.keys().flat_map(|path| path.match_indices('/').map(|(at, _)| &path[..at])).collect();
@@ -206,14 +206,14 @@ fn check_links(found: &BTreeMap<String, Source>) -> Result<()> {
                     at.clone_from(target);
                     continue;
                 }
-                Some(_) => "points to nothing in the bundle",
+                Some(_) => "points to a file that is not in the bundle",
             };
             return usage(format!(
                 "link {} -> {} {reason}",
                 source.from.display(),
                 source.link.as_deref().unwrap_or_default()
             ))
-            .hint("include what it points to, or take the link out of `include`")
+            .hint("include its target, or remove the link from `include`")
             .err();
         }
     }

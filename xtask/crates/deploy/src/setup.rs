@@ -1,4 +1,4 @@
-//! `setup`: what root has to do once on each host of an env, so that deploys need root no more.
+//! `setup`: the one-time root commands on each host, after which deploys need no root.
 
 mod remove;
 mod steps;
@@ -20,36 +20,36 @@ use std::path::Path;
 /// The options of the command.
 #[derive(Debug, Clone, Copy)]
 pub struct Options<'a> {
-    /// The file of the public key of deploys.
+    /// The file with the public key of deploys.
     pub key: Option<&'a Path>,
     /// Only this host.
     pub host: Option<&'a str>,
-    /// The login that is root, where the steps are run and not only shown.
+    /// The root login to run the steps with; `None` to print them.
     pub apply_as: Option<&'a str>,
-    /// Take it back.
+    /// Undo the setup.
     pub remove: bool,
-    /// Remove the directory too, with all that is in it.
+    /// Also remove the directory with its contents.
     pub data: bool,
 }
 
-/// What a host needs.
+/// The steps of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostSetup {
     /// The env.
     pub env: String,
     /// URL of the target.
     pub target: String,
-    /// The host's name; null where the target is a directory of this machine.
+    /// The host name; null for a local directory.
     pub host: Option<String>,
-    /// The login of deploys; null likewise.
+    /// The login of deploys; null for a local directory.
     pub login: Option<String>,
-    /// What to run as root, in this order; nothing on this machine.
+    /// The commands to run as root, in order; empty for a local directory.
     pub steps: Vec<Step>,
-    /// Whether it was run.
+    /// Whether they were run.
     pub applied: bool,
 }
 
-/// What begins the script. An alias would be in the place of the path of a program.
+/// The start of the script. An alias would hide the path of a program.
 const START: &str = r#"(
 set -eu; unalias -a
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export PATH
@@ -57,8 +57,8 @@ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export PATH
 "#;
 
 impl HostSetup {
-    /// The steps as text for a shell that is root's: pasted, or read from a pipe. It ends at the first step that fails; the
-    /// parentheses keep the shell of an administrator open, and let nothing run where the text was cut.
+    /// The steps as text for a root shell, pasted or piped. It ends at the first failed step; the parentheses keep the
+    /// administrator's shell open, and make a truncated text a syntax error.
     pub fn script(&self) -> String {
         let one = |step: &Step| {
             let command = if step.command.is_empty() { String::new() } else { format!("{}\n", step.command) };
@@ -68,7 +68,7 @@ impl HostSetup {
     }
 }
 
-/// The steps for each target of an env, run or not.
+/// The steps for each target of an env, and runs them if requested.
 pub fn setup(tool: &Tool, env: &Env, options: &Options) -> Result<Vec<HostSetup>> {
     let ctx = tool.ctx;
     let key = options.key.map(|path| read_key(ctx, path)).transpose()?;
@@ -99,7 +99,7 @@ fn read_key(ctx: &Context, path: &Path) -> Result<PublicKey> {
     match std::fs::read_to_string(ctx.root.join(path)) {
         Ok(text) => PublicKey::parse(&text),
         Err(error) => usage(format!("cannot read the key {}: {error}", path.display()))
-            .hint("make one: `ssh-keygen -t ed25519 -N '' -f deploy_key`, and give `--key deploy_key.pub`")
+            .hint("create one with `ssh-keygen -t ed25519 -N '' -f deploy_key`, then use `--key deploy_key.pub`")
             .err(),
     }
 }
@@ -137,7 +137,7 @@ fn apply(ctx: &Context, host: &HostSetup, root: &str) -> Result<()> {
         host.env,
         host.host.as_deref().unwrap_or("HOST")
     );
-    failed(format!("{}: the host was not set up: {}", host.target, said.replace('\n', " ")))
+    failed(format!("{}: setup failed: {}", host.target, said.replace('\n', " ")))
         .hint(hint.map_or(by_hand, str::to_owned))
         .err()
 }

@@ -1,4 +1,4 @@
-//! Where releases are handed from the job that builds to the jobs that deploy: whole releases, never loose files.
+//! Stores: how build jobs pass whole releases to deploy jobs.
 
 pub mod artifacts;
 #[cfg(feature = "s3")]
@@ -22,90 +22,91 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What an empty workspace means.
-pub const EMPTY_WORKSPACE: &str = "an empty workspace means that no job that this one `requires` persisted it, or that it is older than 15 days: rerun the build job";
+/// The explanation of an empty workspace.
+pub const EMPTY_WORKSPACE: &str =
+    "rerun the build job: no job that this one `requires` persisted a workspace, or it is older than 15 days";
 
-/// What a put did.
+/// The result of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
-    /// The store has it now.
+    /// The release was stored.
     Stored,
-    /// The store had the same bytes already.
+    /// The store had the same bytes.
     AlreadyThere,
 }
 
-/// What `publish` did with a store's pointer to the newest release of a branch.
+/// The result of `publish` in a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Published {
     /// The store.
     pub store: String,
-    /// What points: the name of a variable, or the key of an object.
+    /// The pointer: the name of a variable, or the key of an object.
     pub pointer: Option<String>,
-    /// What it points at now: the number of the job that built the release.
+    /// The job that the pointer names now.
     pub job: Option<u64>,
     /// The release of that job.
     pub release: Option<ReleaseId>,
-    /// Whether it was moved just now.
+    /// Whether it was changed.
     pub moved: bool,
-    /// Why it was left, in words.
+    /// Why it was not changed.
     pub reason: Option<String>,
 }
 
-/// What a prune of a store leaves: of each branch the newest, and everything that is young.
+/// The retention policy of a prune: the newest releases of each branch, and everything young.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention<'a> {
-    /// The app whose releases go; those of others in the same place stay.
+    /// The app whose releases are pruned; those of others stay.
     pub app: &'a str,
-    /// How many releases of each branch.
+    /// Releases kept per branch.
     pub keep: usize,
-    /// How many days everything stays.
+    /// Days that everything is kept.
     pub days: u32,
 }
 
-/// A release or object of a store, seen by a prune.
+/// The decision about a release or object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RetentionDecision {
-    /// The id, or the key of what no release needs.
+    /// The id, or the key of an object that no release needs.
     pub what: String,
-    /// Why it stays; without a reason it goes.
+    /// The reason to keep it; `None` if it goes.
     pub reason: Option<String>,
 }
 
-/// Says which releases are needed, and by whom.
+/// Returns the releases that envs need, with the env.
 pub type Needed<'a> = &'a dyn Fn() -> Result<BTreeMap<ReleaseId, String>>;
 
 /// A place that keeps releases.
 ///
-/// A put is immutable and atomic: the same bytes again are a success, other bytes under the same id an error that names
-/// what differs, and a reader sees a release whole or not at all. The contract suite in `tests/it/store.rs` says so
-/// for each implementation.
+/// A put is immutable and atomic: it succeeds for the same bytes, and fails for other bytes under the same id with an
+/// error that lists the differences; a reader sees a whole release or none. The contract suite in `tests/it/store.rs`
+/// verifies this for each implementation.
 pub trait Store {
-    /// Its URL, as the project names it.
+    /// The URL, as in the project.
     fn url(&self) -> &str;
-    /// Keeps a release.
+    /// Stores a release.
     fn put(&self, release: &Release) -> Result<Put>;
-    /// Copies a release to `into/<id>` and checks every byte of the copy.
+    /// Copies a release to `into/<id>` and verifies the copy.
     fn get(&self, id: &ReleaseId, into: &Path) -> Result<Release>;
-    /// Manifests of everything it keeps, the newest first.
+    /// All manifests, newest first.
     fn list(&self) -> Result<Vec<Manifest>>;
 
-    /// Whether a question to it goes over the network, so that it is asked last, and only for what no other has.
+    /// Whether requests go over the network, so that it is asked last, and only for what no other store has.
     fn is_remote(&self) -> bool {
         false
     }
-    /// Why it cannot be asked at all here, e.g. for want of a token; `None` when it can.
+    /// Why the store cannot be used here, e.g. a missing token; `None` if it can.
     fn unusable(&self) -> Option<String> {
         None
     }
-    /// Whether a put would work, by trying; what is written for that is gone again.
+    /// Tries whether a put would work, and removes what it wrote.
     fn examine(&self) -> Result<()> {
         Ok(())
     }
-    /// What the newest `most` releases are, the newest first, for a list of them.
+    /// The heads of the newest `most` releases, newest first.
     fn newest(&self, most: usize) -> Result<Vec<Head>> {
         Ok(self.list()?.into_iter().take(most).map(Head::from).collect())
     }
-    /// Manifests of a commit, by its SHA or the first digits of it.
+    /// The manifests of a commit, by its SHA or a prefix of it.
     fn of_commit(&self, sha: &str) -> Result<Vec<Manifest>> {
         Ok(self.list()?.into_iter().filter(|manifest| manifest.commit.sha.starts_with(sha)).collect())
     }
@@ -117,50 +118,49 @@ pub trait Store {
     fn of_build(&self, job: u64) -> Result<Option<Manifest>> {
         Ok(self.list()?.into_iter().find(|manifest| manifest.ci.as_ref().is_some_and(|ci| ci.job == job)))
     }
-    /// Looks at every byte of a release where the store keeps it for others, and mends it where the store can; `false`
-    /// where `put` has seen to it.
+    /// Verifies the stored bytes of a release, and repairs them if the store can; `false` if `put` has verified them.
     fn confirm(&self, _release: &Release) -> Result<bool> {
         Ok(false)
     }
-    /// Whether [`Store::link`] can give URLs.
+    /// Whether [`Store::link`] can sign URLs.
     fn has_links(&self) -> Result<bool> {
         Ok(false)
     }
-    /// A URL by which anybody can fetch a bundle for a while. It is a secret.
+    /// A temporary URL for anyone to download a bundle. It is a secret.
     fn link(&self, manifest: &Manifest) -> Result<Url> {
-        usage(format!("{} has no URL of {} to give away", self.url(), manifest.id))
+        usage(format!("{} cannot sign a URL of {}", self.url(), manifest.id))
             .hint("set `transfer: Transfer::Push`, see xtask/src/main.rs")
             .err()
     }
-    /// Whether `put` only lays a release ready, for a later step of the job to upload.
+    /// Whether `put` only prepares a release for a later upload step of the job.
     fn is_uploaded_by_a_step(&self) -> bool {
         false
     }
-    /// Moves the pointer to the newest release of a branch, never backwards; `None` where there is none to move.
+    /// Points the branch of a release at it, never backwards; `None` if the store has no pointers.
     fn publish(&self, _manifest: &Manifest) -> Result<Option<Published>> {
         Ok(None)
     }
-    /// Whether it keeps what is and was live in each env.
+    /// Whether it keeps the history of each env.
     fn keeps_history(&self) -> bool {
         false
     }
-    /// Adds to what is and was live in an env. Fails when the release is about to be removed.
+    /// Appends to the history of an env. Fails if the release is about to be removed.
     fn append(&self, _env: &str, _record: &Record) -> Result<()> {
         Ok(())
     }
-    /// What is and was live in an env, where somebody has said so.
+    /// The history of an env, if recorded.
     fn history(&self, _env: &str) -> Result<Option<History>> {
         Ok(None)
     }
-    /// What is and was live in every env that the store was told of.
+    /// The histories of all recorded envs.
     fn histories(&self) -> Result<Vec<(String, History)>> {
         Ok(vec![])
     }
-    /// The lock of an env, where the store can keep one.
+    /// The lock of an env, if the store supports locks.
     fn lock_of(&self, _env: &str) -> Option<Box<dyn Lockable + '_>> {
         None
     }
-    /// Removes what is not kept, or only says what it would remove; `None` where nothing can be removed.
+    /// Removes what is not kept, or returns what it would remove; `None` if the store cannot remove.
     fn prune(
         &self,
         _retention: Retention,
@@ -177,23 +177,23 @@ pub fn workspace(ctx: &Context) -> PathBuf {
     ctx.var(var::WORKSPACE).unwrap_or(gangplank_model::store_url::WORKSPACE).into()
 }
 
-/// The branch whose releases count: that of the pipeline in a job, the project's elsewhere and for tags.
+/// The branch whose releases count: the pipeline's in a job; the project's elsewhere and for tags.
 fn branch<'a>(ctx: &'a Context, ci: &'a Ci) -> &'a str {
     ctx.var("CIRCLE_BRANCH").unwrap_or(ci.branch)
 }
 
-/// The refusal to store a release under an id that other bytes have.
+/// The error of a put under an id that has other bytes.
 fn another(url: &str, ours: &Manifest, theirs: &Manifest) -> CliError {
     if ours.app != theirs.app {
-        return verification(format!("{url} has {} of another app, `{}`", ours.id, theirs.app))
-            .hint("apps of one repository have releases of the same ids: give each app a directory or prefix of its own, in `stores` of xtask/src/main.rs");
+        return verification(format!("{url} has {} of the app `{}`", ours.id, theirs.app))
+            .hint("give each app its own directory or prefix, in `stores` of xtask/src/main.rs: apps of one repository share ids");
     }
-    verification(format!("{url} has another {}: {}", ours.id, ours.difference(theirs)))
-        .hint("a release never changes: make the build reproducible, or commit and build anew")
+    verification(format!("{url} has a different {}: {}", ours.id, ours.difference(theirs)))
+        .hint("make the build reproducible, or commit and build again: a stored release never changes")
 }
 
-/// Makes `into/<id>` out of the three files that `fill` puts into a directory aside, once every byte of them is what it
-/// should be. `origin` is where they come from, for errors.
+/// Creates `into/<id>` from the three files that `fill` writes to a temporary directory, after verifying them. `origin`
+/// is their source, for errors.
 fn fetch_verified(
     ctx: &Context,
     id: &ReleaseId,
@@ -212,9 +212,9 @@ fn fetch_verified(
     };
     took().map_err(|error| {
         let _ = fs::remove_dir_all(&aside);
-        // The copy is gone, so the error has to speak of what it was a copy of.
+        // The copy is removed, so the error names its source.
         let text = format!("{error:#}");
-        // A disk that is full is here, though.
+        // A full disk is a local problem, though.
         let is_ours = kind_of(&error) == Kind::Failed;
         let text = if is_ours { text } else { text.replace(&*aside.to_string_lossy(), origin) };
         let hint = hint_of(&error).unwrap_or("fetch it again").to_owned();
@@ -222,7 +222,8 @@ fn fetch_verified(
     })
 }
 
-/// Asks the stores in order for a release of an app and says which one served. Fails with what each of them said.
+/// Fetches a release of an app from the first store that has it, and reports which. The error lists the failure of each
+/// store.
 pub fn fetch(ctx: &Context, app: &str, stores: &[Box<dyn Store + '_>], id: &ReleaseId, into: &Path) -> Result<Release> {
     let mut said = Vec::new();
     let mut worst: Option<anyhow::Error> = None;
@@ -237,7 +238,7 @@ pub fn fetch(ctx: &Context, app: &str, stores: &[Box<dyn Store + '_>], id: &Rele
             }
             Err(error) => {
                 said.push(format!("{} could not serve {id}: {error:#}", store.url()));
-                // Absence is the least that can be wrong; damage is what a person has to hear of.
+                // Absence is the least severe failure; damage must be reported.
                 if worst.as_ref().is_none_or(|worst| kind_of(worst) == Kind::NotFound) {
                     worst = Some(error);
                 }
@@ -251,19 +252,19 @@ pub fn fetch(ctx: &Context, app: &str, stores: &[Box<dyn Store + '_>], id: &Rele
     CliError::new(kind_of(&worst), said.join("; ")).hint(hint).err()
 }
 
-/// Refuses a release of another app: those of one repository have the same ids.
+/// Fails for a release of another app: apps of one repository share ids.
 fn of_app(release: Release, app: &str) -> Result<Release> {
     let theirs = &release.manifest().app;
     if theirs == app {
         return Ok(release);
     }
-    let failure = verification(format!("{} is a release of `{theirs}`, and this project is `{app}`", release.id()));
+    let failure = verification(format!("{} is a release of `{theirs}`, not of this project's `{app}`", release.id()));
     let _ = fs::remove_dir_all(release.dir());
-    failure.hint("`cargo xtask releases` lists what there is; name a release of this project").err()
+    failure.hint("name a release of this project: `cargo xtask releases` lists them").err()
 }
 
-/// Asks the stores in order for releases of an app. Stores over the network are asked only while nothing is found; the
-/// failure of one of them is the answer when nothing is found at all.
+/// The releases of an app in the first stores that have any. Remote stores are asked only while nothing is found; their
+/// failure is returned if nothing is found at all.
 pub fn find(
     app: &str,
     stores: &[Box<dyn Store + '_>],
@@ -291,8 +292,8 @@ pub fn find(
     }
 }
 
-/// The newest release of an app in all stores. A store over the network that does not answer is skipped with a warning,
-/// as long as another one has a release.
+/// The newest release of an app in all stores. An unreachable remote store is skipped with a warning if another one has
+/// a release.
 pub fn newest(ctx: &Context, app: &str, stores: &[Box<dyn Store + '_>]) -> Result<Option<Manifest>> {
     let (mut newest, mut unanswered) = (None::<Manifest>, None);
     for store in stores {
@@ -306,13 +307,13 @@ pub fn newest(ctx: &Context, app: &str, stores: &[Box<dyn Store + '_>]) -> Resul
         (None, Some((_, error))) => Err(error),
         (newest, None) => Ok(newest),
         (newest, Some((url, error))) => {
-            ctx.warn(format!("{url} is left out, and may have a newer release: {error:#}"));
+            ctx.warn(format!("{url} skipped, although it may have a newer release: {error:#}"));
             Ok(newest)
         }
     }
 }
 
-/// The newest clean release of an app in one store, which may hold releases of other apps.
+/// The newest clean release of an app in one store, which may hold other apps.
 fn latest(store: &dyn Store, app: &str) -> Result<Option<Manifest>> {
     match store.latest()? {
         Some(other) if other.app != app => {
@@ -323,8 +324,7 @@ fn latest(store: &dyn Store, app: &str) -> Result<Option<Manifest>> {
     }
 }
 
-/// The release of an app that a job built. CircleCI numbers the jobs: a number from a run on this machine counts only if no
-/// store over the network is configured.
+/// The release of an app that a job built. A job number of a local run counts only if no remote store is configured.
 pub fn of_build(app: &str, stores: &[Box<dyn Store + '_>], job: u64) -> Result<Option<Manifest>> {
     let remote = stores.iter().any(|store| store.is_remote());
     for store in stores.iter().filter(|store| store.is_remote() || !remote) {
@@ -335,14 +335,14 @@ pub fn of_build(app: &str, stores: &[Box<dyn Store + '_>], job: u64) -> Result<O
     Ok(None)
 }
 
-/// The newest `most` releases of an app that the stores keep, each id once, the newest first. A store over the network
-/// that does not answer is skipped with a warning.
+/// The newest `most` releases of an app, each id once, newest first. An unreachable remote store is skipped with a
+/// warning.
 pub fn list(ctx: &Context, app: &str, stores: &[Box<dyn Store + '_>], most: usize) -> Result<Vec<(Head, Vec<String>)>> {
     let mut all: BTreeMap<ReleaseId, (Head, Vec<String>)> = BTreeMap::new();
     for store in stores {
         let listed = match newest_of(&**store, app, most) {
             Err(error) if store.is_remote() => {
-                ctx.warn(format!("{} is left out: {error:#}", store.url()));
+                ctx.warn(format!("{} skipped: {error:#}", store.url()));
                 continue;
             }
             listed => listed?,
@@ -355,7 +355,7 @@ pub fn list(ctx: &Context, app: &str, stores: &[Box<dyn Store + '_>], most: usiz
     Ok(all.into_values().rev().take(most).collect())
 }
 
-/// The newest `most` releases of an app in one store. Releases of other apps may lie between them.
+/// The newest `most` releases of an app in one store, skipping those of other apps.
 fn newest_of(store: &dyn Store, app: &str, most: usize) -> Result<Vec<Head>> {
     let mut asked = most;
     loop {
@@ -370,23 +370,23 @@ fn newest_of(store: &dyn Store, app: &str, most: usize) -> Result<Vec<Head>> {
     }
 }
 
-/// The release of a commit, or an error that says what there is instead.
+/// The release of a commit, or an error that lists the candidates.
 pub fn by_sha(found: &[Manifest], sha: &str) -> Result<ReleaseId> {
     let mut found: Vec<_> = found.iter().map(|manifest| &manifest.id).collect();
     found.sort();
     found.dedup();
-    // A clean build of a commit beats the dirty ones that were tried on the way to it.
+    // A clean build of a commit takes precedence over dirty ones.
     let clean: Vec<_> = found.iter().filter(|id| !id.is_dirty()).collect();
     match (clean.as_slice(), found.as_slice()) {
         ([id], _) => Ok((**id).clone()),
         ([], [.., id]) => Ok((*id).clone()),
         ([], []) => not_found(format!("no release of commit {sha}"))
-            .hint("`cargo xtask build` makes one of the commit that is checked out; `cargo xtask releases` lists them")
+            .hint("build this commit with `cargo xtask build`, or list all releases with `cargo xtask releases`")
             .err(),
         _ => {
             let ids: Vec<_> = clean.iter().map(|id| id.as_str()).collect();
             usage(format!("`{sha}` means several releases: {}", ids.join(", ")))
-                .hint("give more digits, or a whole id")
+                .hint("use more digits, or a full id")
                 .err()
         }
     }

@@ -1,5 +1,4 @@
-//! The question before an env with approval is changed: what would be done is planned first and put into one line, and
-//! what a yes allows is that plan and no other.
+//! The question before a change of an env with approval: prints the plan in one line; approval covers exactly one plan.
 
 use crate::report::style::count;
 use crate::report::term;
@@ -14,7 +13,7 @@ use gangplank_system::context::Context;
 use gangplank_system::git;
 use std::io::IsTerminal;
 
-/// Does a change of an env. `approved` says that nobody has to be asked; a job of CircleCI was asked before it began.
+/// Changes an env. `approved` skips the question; a CircleCI job was approved before it started.
 pub fn approved(
     ctx: &Context,
     env: &Env,
@@ -25,19 +24,19 @@ pub fn approved(
     if !env.approval || approved || options.dry_run || ctx.in_ci() {
         return change(options);
     }
-    // Before anything is fetched for a plan.
+    // Before anything is downloaded for a plan.
     if !can_ask() {
         decide(env, None)?;
     }
     let plan = change(&Options { dry_run: true, ..options.clone() })?;
-    // Nobody has to approve of nothing, and nothing is all that is done then.
+    // An empty plan needs no approval.
     if !plan.nothing_to_do() {
         decide(env, ask(ctx, &question(&plan, &|older, newer| commits(ctx, older, newer)))?)?;
     }
     change(&Options { approved: Some(plan.targets), ..options.clone() })
 }
 
-/// Asks whether to do something that has no plan.
+/// Asks for confirmation of an action without a plan.
 pub fn confirm(ctx: &Context, env: &Env, approved: bool, what: &str) -> Result<()> {
     if !env.approval || approved || ctx.in_ci() {
         return Ok(());
@@ -45,20 +44,20 @@ pub fn confirm(ctx: &Context, env: &Env, approved: bool, what: &str) -> Result<(
     decide(env, ask(ctx, &format!("{what} {}?", env.name))?)
 }
 
-/// Asks whether to do something that no deploy can reverted, also where the env needs no approval, and in a job.
+/// Asks for confirmation of an irreversible action, also without approval of the env, and in a job.
 pub fn confirm_loss(ctx: &Context, env: &Env, yes: bool, what: &str) -> Result<()> {
     if yes {
         return Ok(());
     }
     match ask(ctx, &format!("{what} {}?", env.name))? {
-        None => usage(format!("there is no terminal to ask on whether to {what} {}", env.name))
-            .hint("say --yes if that is what you want")
+        None => usage(format!("confirmation needed to {what} {}, and there is no terminal to ask on", env.name))
+            .hint("add --yes to confirm")
             .err(),
         answer => decide(env, answer),
     }
 }
 
-/// Asks on the terminal; `None` when there is none.
+/// Asks on the terminal; `None` without one.
 pub fn ask(ctx: &Context, question: &str) -> Result<Option<bool>> {
     if !can_ask() {
         return Ok(None);
@@ -73,7 +72,7 @@ pub fn ask_text(ctx: &Context, question: &str, default: &str) -> Result<String> 
     }
     let line = answer(ctx, &format!("{question} [{default}]: "))?;
     if line.is_empty() {
-        return failed("no answer; nothing was made").hint("say it by flags: `cargo xtask new --help`").err();
+        return failed("no answer; nothing was created").hint("use flags: `cargo xtask new --help`").err();
     }
     let line = line.trim();
     Ok(if line.is_empty() { default } else { line }.to_owned())
@@ -83,7 +82,7 @@ fn can_ask() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
-/// The line that is typed after a prompt. From the prompt on Ctrl-C is an answer.
+/// The line typed after a prompt. Ctrl-C counts as an answer.
 fn answer(ctx: &Context, prompt: &str) -> Result<String> {
     let mut line = String::new();
     ctx.asking(true);
@@ -94,7 +93,7 @@ fn answer(ctx: &Context, prompt: &str) -> Result<String> {
     Ok(line)
 }
 
-/// Goes on after a yes alone.
+/// Continues only after a yes.
 fn decide(env: &Env, answer: Option<bool>) -> Result<()> {
     match answer {
         Some(true) => Ok(()),
@@ -102,17 +101,17 @@ fn decide(env: &Env, answer: Option<bool>) -> Result<()> {
             .hint(format!("`cargo xtask plan {}` shows what a deploy would do", env.name))
             .err(),
         None => usage(format!("{} needs approval, and there is no terminal to ask on", env.name))
-            .hint("say --yes if that is what you want")
+            .hint("add --yes to confirm")
             .err(),
     }
 }
 
-/// How many commits `newer` has that `older` has not, as far as this checkout knows both.
+/// The number of commits in `newer` that are not in `older`, if this checkout has both.
 fn commits(ctx: &Context, older: &ReleaseId, newer: &ReleaseId) -> Option<usize> {
     git::log(ctx, older.short_sha(), newer.short_sha()).map(|log| log.len())
 }
 
-/// A plan as a question of a line.
+/// A plan as a one-line question.
 fn question(plan: &Outcome, commits: &dyn Fn(&ReleaseId, &ReleaseId) -> Option<usize>) -> String {
     let steps = || plan.targets.iter().flat_map(|host| &host.steps);
     let mut from = Vec::new();
@@ -136,7 +135,7 @@ fn question(plan: &Outcome, commits: &dyn Fn(&ReleaseId, &ReleaseId) -> Option<u
             };
             format!("{} -> {to}{news}{targets}", lives.join(", "))
         }
-        // It is live, and something around it is not as it should be.
+        // The release is already live, and only something around it changes.
         _ => {
             let mut words: Vec<String> = Vec::new();
             for step in steps().map(ToString::to_string) {
@@ -155,7 +154,7 @@ fn question(plan: &Outcome, commits: &dyn Fn(&ReleaseId, &ReleaseId) -> Option<u
     format!("{}: {what}{failed}; {verb}?", plan.env)
 }
 
-/// What a switch brings, and what it takes away.
+/// The commits that a switch adds and removes.
 fn distance(was: &ReleaseId, to: &ReleaseId, commits: &dyn Fn(&ReleaseId, &ReleaseId) -> Option<usize>) -> String {
     let said = |verb, n| match n {
         None | Some(0) => String::new(),

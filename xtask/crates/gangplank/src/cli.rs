@@ -1,4 +1,4 @@
-//! The command line: what can be typed, and which function answers. clap stops here.
+//! The command line, parsed with clap. No other module names clap.
 
 mod ci;
 mod control;
@@ -19,7 +19,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// From a commit to production on CircleCI, without shell scripts
+/// Build, store, deploy and roll back releases, locally and on CircleCI
 #[derive(Debug, Parser)]
 #[command(
     name = "cargo xtask",
@@ -29,10 +29,9 @@ use std::time::Duration;
     disable_help_subcommand = true
 )]
 #[command(after_help = "\
-A RELEASE is an id, 4 to 40 digits of a commit's SHA, `HEAD` (of this commit), `latest`, `build:N`
-(of job N on CircleCI), `@ENV` (what runs there now), or for a rollback `previous`.
-Exit codes: 0 ok, 1 failed (nothing changed or all reverted), 2 usage, 3 authentication, 4 remote
-API, 5 not found, 6 locked, 7 verification failed, 8 stale, 9 failed and NOT reverted: README.md")]
+A RELEASE is an id, 4 to 40 digits of a SHA, `HEAD`, `latest`, `build:N` (of CircleCI job N),
+`@ENV` (live there), or for a rollback `previous`. Exit codes (README.md): 0 ok, 1 failed,
+2 usage, 3 auth, 4 remote API, 5 not found, 6 locked, 7 verification, 8 stale, 9 NOT reverted")]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -45,22 +44,22 @@ pub struct Cli {
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Only say what would be done
+    /// Print what would be done, and change nothing
     #[arg(short = 'n', long, global = true)]
     pub dry_run: bool,
-    /// Answer in JSON on stdout, events as JSON lines on stderr
+    /// Print the result as JSON on stdout, and events as JSON lines on stderr
     #[arg(long, global = true)]
     pub json: bool,
-    /// Say less
+    /// Suppress informational output
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Say more: every command that is run
+    /// Print every command that is run
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
-    /// Colours: auto, always or never; `NO_COLOR` is honoured
+    /// Use colours: auto, always or never; `NO_COLOR` is respected
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     pub color: Color,
-    /// Answer every question with yes
+    /// Answer yes to every question
     #[arg(short, long, global = true)]
     pub yes: bool,
 }
@@ -74,59 +73,59 @@ pub enum Color {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Build the app and seal a release into target/releases
+    /// Build the app and package a release into target/releases
     Build,
-    /// Check every byte of a release against its manifest; `@ENV` checks what is live there
+    /// Verify every file of a release against its manifest; `@ENV` verifies the live release
     Verify {
-        /// A release, or the directory of one
+        /// A release, or a directory with one
         #[arg(required_unless_present = "store")]
         release: Option<String>,
-        /// Unpack it to DIR; DIR is created only after verification
+        /// Unpack the release to DIR, created only after verification
         #[arg(long, value_name = "DIR")]
         unpack: Option<PathBuf>,
-        /// Verify the copy of a release that was built here in all stores, or in this one
+        /// Verify the copy of a locally built release in all stores, or in this one
         #[arg(long, value_name = "URL", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with = "unpack")]
         store: Option<String>,
     },
-    /// Put a release into the stores
+    /// Upload a release to the stores
     Put {
-        /// The release; that of the checkout when left out
+        /// The release [default: current commit]
         #[arg(value_parser = selector)]
         release: Option<Selector>,
-        /// Only this store
+        /// Use only this store
         #[arg(long, value_name = "URL")]
         store: Option<String>,
     },
-    /// Point `LATEST_BUILD_NUM` to the build of a release, never backwards
+    /// Point `LATEST_BUILD_NUM` at the build of a release, never backwards
     Publish {
-        /// The release; that of the checkout when left out
+        /// The release [default: current commit]
         #[arg(value_parser = selector)]
         release: Option<Selector>,
     },
-    /// Fetch a release from the first store that has it
+    /// Download a release from the first store that has it
     Fetch {
-        /// The release; that of the checkout when left out
+        /// The release [default: current commit]
         #[arg(value_parser = selector)]
         release: Option<Selector>,
-        /// Where to put it
+        /// Write the release to this directory
         #[arg(long, value_name = "DIR", default_value = "target/fetched")]
         into: PathBuf,
     },
-    /// Show what `deploy` would do
+    /// Print the steps of a deploy
     Plan {
         /// The env
         env: String,
-        /// The release; that of the checkout when left out
+        /// The release [default: current commit]
         #[arg(value_parser = selector)]
         release: Option<Selector>,
         #[command(flatten)]
         deploy: OlderArgs,
     },
-    /// Make a release live in an env
+    /// Deploy a release to an env
     Deploy {
         /// The env
         env: String,
-        /// The release; that of the checkout when left out
+        /// The release [default: current commit]
         #[arg(value_parser = selector)]
         release: Option<Selector>,
         #[command(flatten)]
@@ -136,11 +135,11 @@ pub enum Command {
         #[command(flatten)]
         change: Change,
     },
-    /// Make live in one env what runs in another: the same bytes
+    /// Deploy the release running in FROM to TO
     Promote {
-        /// The env to take it from
+        /// The env to copy from
         from: String,
-        /// The env to make it live in
+        /// The env to deploy to
         to: String,
         #[command(flatten)]
         older: OlderArgs,
@@ -149,11 +148,11 @@ pub enum Command {
         #[command(flatten)]
         change: Change,
     },
-    /// Go back to what was live and healthy before
+    /// Activate the previous healthy release of an env
     Rollback {
         /// The env
         env: String,
-        /// Go back to this one; `previous`, the release before, when left out
+        /// The release to activate [default: previous]
         #[arg(value_parser = selector)]
         release: Option<Selector>,
         #[command(flatten)]
@@ -161,70 +160,70 @@ pub enum Command {
         #[command(flatten)]
         change: Change,
     },
-    /// Show what is live where
+    /// Print the live release of each host
     Status {
         /// Only this env
         env: Option<String>,
     },
-    /// Show the last lines of the service's log on each host of an env; as JSON a line each
+    /// Print the last lines of the service's log on each host of an env
     Logs {
         /// The env
         env: String,
-        /// Go on with what is written from now on, until Ctrl-C
+        /// Follow the log
         #[arg(short, long)]
         follow: bool,
-        /// How many lines of each host
+        /// Number of lines per host
         #[arg(long, value_name = "N", default_value_t = 100)]
         lines: u32,
         /// Only this host, by name or URL
         #[arg(long, value_name = "NAME_OR_URL")]
         host: Option<String>,
     },
-    /// Run a command in the live release on each host, with the env's `vars`, under no lock
+    /// Run a command in the live release on each host, without taking the lock
     Exec {
         /// The env
         env: String,
         /// Only this host, by name or URL
         #[arg(long, value_name = "NAME_OR_URL")]
         host: Option<String>,
-        /// The program and its arguments, each as it is; for pipes and the like: -- sh -c 'a | b'
+        /// The program and its arguments, passed without a shell; for a pipe: -- sh -c 'a | b'
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<String>,
     },
-    /// Start the service of the live release, where it does not run
+    /// Start the service of the live release where it is stopped
     Start(Control),
     /// Stop the service of the live release
     Stop(Control),
     /// Restart the service of the live release, wave by wave
     Restart(Control),
-    /// Show what happened in an env
+    /// Print the history of an env
     History {
         /// The env
         env: String,
-        /// How many records
+        /// Number of records
         #[arg(long, value_name = "N", default_value_t = 20)]
         limit: usize,
-        /// Installs, switches and removals too
+        /// Include installs, switches and removals
         #[arg(long)]
         all: bool,
     },
-    /// List releases: where they are kept and where they are live
+    /// List releases, their stores and the envs where they are live
     Releases {
-        /// How many, the newest first
+        /// Number of releases, newest first
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
     },
-    /// Compare what is live in an env with a release
+    /// Compare the live release of an env with a release
     Diff {
         /// The env
         env: String,
-        /// The release; that of the checkout when left out
+        /// The release [default: current commit]
         #[arg(value_parser = selector)]
         release: Option<Selector>,
     },
-    /// Remove old releases from the targets of an env, or from a store
+    /// Remove old releases from the hosts of an env, or from a store
     Prune(Prune),
-    /// Show the owner of an env's lock
+    /// Print the owner of an env's lock
     Lock {
         /// The env
         env: String,
@@ -233,25 +232,25 @@ pub enum Command {
     Unlock {
         /// The env
         env: String,
-        /// Remove it even if its owner may still run
+        /// Remove it even if its owner may still be running
         #[arg(long)]
         force: bool,
     },
-    /// CircleCI: write, check and run the pipeline
+    /// Generate, check, run and trigger the CircleCI pipeline
     #[command(subcommand)]
     Ci(Ci),
-    /// Say everything that would keep a deploy from working, each with its fix
+    /// List every problem that would block a deploy, each with its fix
     #[command(
         after_help = "It changes nothing. Exit codes: 0 a deploy would work (there may be warnings), 1 it would not."
     )]
     Doctor {
-        /// Only this env; all when left out
+        /// Only this env [default: all]
         env: Option<String>,
-        /// Only what a job without contexts can know: no hosts, and buckets only with credentials
+        /// Check only what a job without contexts can: no hosts, and buckets only with credentials
         #[arg(long, conflicts_with = "env")]
         ci: bool,
     },
-    /// Print the commands that root runs once on each host of an env, or run them
+    /// Print or run the commands that prepare each host of an env, once, as root
     #[command(
         after_help = "Pipe it to an administrator's login: cargo xtask setup ENV --host web1 | ssh admin@web1 sudo sh"
     )]
@@ -271,17 +270,17 @@ pub enum Command {
     },
     /// Write a man page for each command
     Man {
-        /// Where to
+        /// The output directory
         dir: PathBuf,
     },
-    /// What a shell asks for: what may follow these words
+    /// Print the completions of a command line, for a completion script
     #[command(hide = true)]
     Complete {
         /// All words after `cargo xtask`, the one under the cursor last
         #[arg(last = true)]
         words: Vec<OsString>,
     },
-    /// One of the project's own
+    /// A command of the project
     #[command(skip)]
     Own(&'static extend::Command, Vec<String>),
 }
@@ -298,13 +297,13 @@ pub struct Prune {
     /// The env
     #[arg(required_unless_present = "store", conflicts_with = "store")]
     pub env: Option<String>,
-    /// How many good releases stay, the project's number when left out; in a store, how many of each branch, 10 then
+    /// Number of good releases to keep [default: the project's; in a store 10 per branch]
     #[arg(long, value_name = "N")]
     pub keep: Option<u16>,
-    /// A bucket to prune; without --yes it is only shown what would go
+    /// Prune this bucket; without --yes, print what would be removed
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
-    /// In a store, for how many days everything stays
+    /// In a store, keep everything younger than this many days
     #[arg(long, value_name = "N", default_value_t = 30, requires = "store")]
     pub days: u32,
     #[command(flatten)]
@@ -320,16 +319,16 @@ pub enum Shell {
 
 #[derive(Debug, Clone, Copy, Args)]
 pub struct OlderArgs {
-    /// Go on although the release is older than what is live
+    /// Allow a release older than the live one
     #[arg(long)]
     pub allow_older: bool,
-    /// Replace a `current` link that another tool made; a deploy that fails restores it
+    /// Replace a `current` link made by another tool; a failed deploy restores it
     #[arg(long)]
     pub take_over: bool,
 }
 
 impl OlderArgs {
-    /// What a plan is asked for.
+    /// The options of `plan`.
     pub fn plan(self) -> Options {
         Options { dry_run: true, allow_older: self.allow_older, take_over: self.take_over, ..Options::default() }
     }
@@ -337,26 +336,26 @@ impl OlderArgs {
 
 #[derive(Debug, Clone, Default, Args)]
 pub struct ExpectArgs {
-    /// Change nothing unless this release, or commit, is live
+    /// Fail unless this release, or commit, is live
     #[arg(long, value_name = "SHA_OR_ID", value_parser = expected)]
     pub expect_current: Option<Expected>,
 }
 
 #[derive(Debug, Clone, Args)]
 pub struct Change {
-    /// How long to wait for somebody else's lock
+    /// Wait this long for a held lock
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub lock_wait: u64,
-    /// The reason, for the history
+    /// The reason, recorded in the history
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub reason: Option<String>,
-    /// Leave out a target that does not answer, by the name of its host or its URL; may be repeated
+    /// Skip an unreachable host, by name or URL; may be repeated
     #[arg(long, value_name = "HOST")]
     pub skip_host: Vec<String>,
 }
 
 impl Change {
-    /// With the global options and those of `older` and `expect`.
+    /// The deploy options, merged with the global ones and those of `older` and `expect`.
     pub fn options(&self, global: &Global, older: Option<OlderArgs>, expect: &ExpectArgs) -> Options {
         Options {
             dry_run: global.dry_run,
@@ -372,7 +371,7 @@ impl Change {
 }
 
 impl Command {
-    /// Whether it changes nothing with `--dry-run`.
+    /// Whether `--dry-run` is supported.
     pub fn can_plan(&self) -> bool {
         !matches!(
             self,
@@ -392,7 +391,7 @@ impl Command {
         )
     }
 
-    /// The env that it is about.
+    /// The env the command applies to.
     pub fn env(&self) -> Option<&str> {
         match self {
             Self::Plan { env, .. }
@@ -417,22 +416,22 @@ impl Command {
         }
     }
 
-    /// Whether it shows what hosts say while they say it, or waits for them, and wants to end that itself.
+    /// Whether the command streams output of hosts or waits for them, and handles Ctrl-C itself.
     pub fn listens(&self) -> bool {
         matches!(self, Self::Logs { .. } | Self::Exec { .. } | Self::Doctor { .. })
     }
 
-    /// Whether it works on a project that does not make sense.
+    /// Whether the command runs in an invalid project.
     pub fn takes_any_project(&self) -> bool {
         matches!(self, Self::Doctor { .. }) || self.takes_any_directory()
     }
 
-    /// Whether it works outside a workspace: it reads one file and nothing of the project.
+    /// Whether the command runs outside a workspace. It reads one file and nothing of the project.
     pub fn takes_any_directory(&self) -> bool {
         matches!(self, Self::Ci(Ci::Lint { .. }))
     }
 
-    /// Whether it leaves something half done or unsaid when it is killed, and so wants to be asked to stop instead.
+    /// Whether killing the command would leave partial effects, so that Ctrl-C has to stop it at a step boundary.
     pub fn stops_when_asked(&self) -> bool {
         matches!(
             self,
@@ -447,7 +446,7 @@ impl Command {
     }
 }
 
-/// Reads a release.
+/// Parses a release.
 fn selector(text: &str) -> Result<Selector, String> {
     text.parse().map_err(with_hint)
 }
@@ -456,30 +455,30 @@ fn expected(text: &str) -> Result<Expected, String> {
     text.parse().map_err(with_hint)
 }
 
-/// clap would drop the hint.
+/// clap prints an error without its hint, so the hint becomes part of the text.
 #[expect(clippy::needless_pass_by_value, reason = "as `map_err` has it")]
 fn with_hint(error: anyhow::Error) -> String {
     format!("{error}\nhint: {}", gangplank_model::error::hint_of(&error).unwrap_or("see --help"))
 }
 
-/// Everything that can be typed.
+/// The clap definition of all commands.
 pub type CommandLine = clap::Command;
 
-/// The same, with the commands of the project's own after ours.
+/// The clap definition, with the project's own commands after the built-in ones.
 pub fn definition(extensions: &'static Extensions) -> CommandLine {
     let own = extensions.commands.iter().map(|own| {
-        let words = Arg::new(WORDS).value_name("WORDS").num_args(0..).help("What it is to be about");
+        let words = Arg::new(WORDS).value_name("WORDS").num_args(0..).help("The arguments of the command");
         CommandLine::new(own.name).about(own.about).arg(words)
     });
     Cli::command().subcommands(own)
 }
 
-/// What our commands are called.
+/// The names of the built-in commands.
 pub fn names() -> Vec<String> {
     Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect()
 }
 
-/// The arguments of a command of the project's own.
+/// The argument name for the words of a project's own command.
 const WORDS: &str = "words";
 
 /// What clap prints in place of a parsed command line: help, the version or a usage error.
@@ -517,7 +516,7 @@ pub fn parse(extensions: &'static Extensions, args: &[OsString]) -> Result<Cli, 
     parsed.map_err(|error| Refusal::new(&error, args))
 }
 
-/// The same text without colours.
+/// `text` without its ANSI colours.
 pub fn plain(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;

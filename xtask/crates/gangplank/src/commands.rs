@@ -1,4 +1,4 @@
-//! From a parsed command to the verb that does it, and to its answer.
+//! Maps a parsed command to its function and its result.
 
 use crate::approval::{approved, ask, confirm, confirm_loss};
 use crate::cli::{Ci, Cli, Command, Control, ExpectArgs, Global, Prune, Setup, Test, Trigger};
@@ -23,7 +23,7 @@ use gangplank_system::context::{Context, var};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// What a command found out, for whoever prints it. As JSON it is the answer itself, without the name of the variant.
+/// The result of a command, to be printed. Serialized as JSON without the variant's name.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum CommandOutput {
@@ -45,7 +45,7 @@ pub enum CommandOutput {
     Pruned(handoff::Pruned),
     /// `status`
     Status(Vec<report::HostStatus>),
-    /// `logs`, `exec`: nothing is left to say
+    /// `logs`, `exec`: already printed
     Heard,
     /// `history`
     History(Vec<report::HostHistory>),
@@ -75,14 +75,14 @@ pub enum CommandOutput {
     Script(complete::Script),
     /// `man`
     Man(Vec<Page>),
-    /// A command of the project's own.
+    /// A command of the project.
     Own(Own),
 }
 
-/// What a command of the project's own says.
+/// The output of a project's command.
 #[derive(Debug, Serialize)]
 pub struct Own {
-    /// Its words.
+    /// The text.
     pub text: String,
 }
 
@@ -93,21 +93,21 @@ pub struct Page {
     pub path: PathBuf,
 }
 
-/// Releases of each branch that a prune of a store keeps.
+/// Releases kept per branch by a prune of a store.
 const KEPT_OF_BRANCH: usize = 10;
 
 /// The lock of a target, or of an env in a store.
 #[derive(Debug, Serialize)]
 pub struct LockState {
-    /// What is locked.
+    /// The target or store.
     pub target: String,
-    /// Who has it, in words; absent when it is free.
+    /// The owner; absent if free.
     pub held_by: Option<String>,
-    /// Whether it was removed just now.
+    /// Whether it was removed.
     pub unlocked: bool,
 }
 
-/// Does what was typed. What hosts say meanwhile goes to `listener`.
+/// Runs a command. Output of hosts is streamed to `listener`.
 pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> {
     let Tool { ctx, project, .. } = *tool;
     let global = &cli.global;
@@ -170,7 +170,7 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
         Command::Completions { shell } => Ok(CommandOutput::Script(complete::script(*shell))),
         Command::Own(own, words) => (own.run)(ctx, project, words).map(|text| CommandOutput::Own(Own { text })),
         Command::Man { dir } => man(tool, dir).map(CommandOutput::Man),
-        // It was answered before anything could go wrong.
+        // Already answered in `main`.
         Command::Complete { .. } => Ok(CommandOutput::Heard),
     }
 }
@@ -236,18 +236,18 @@ fn prune(tool: &Tool, global: &Global, prune: &Prune) -> Result<CommandOutput> {
         return handoff::prune(tool, url, retention, global.yes && !global.dry_run).map(CommandOutput::Pruned);
     }
     if prune.keep == Some(0) {
-        return usage("--keep 0 would leave no release on a host").hint("2 are the least: --keep 2").err();
+        return usage("--keep 0 would leave no release on a host").hint("use --keep 2 or more: the minimum is 2").err();
     }
     let options = prune.change.options(global, None, &ExpectArgs::default());
     let env = prune.env.as_deref().unwrap_or_default();
     deploy::prune(tool, env, prune.keep.map(usize::from), &options).map(CommandOutput::Outcome)
 }
 
-/// Refuses a dry run of what has none, and sees to it that a signal is heard where it has to be.
+/// Fails for `--dry-run` if unsupported, and installs the signal handler if needed.
 fn prepare(ctx: &Context, cli: &Cli) -> Result<()> {
     if cli.global.dry_run && !cli.command.can_plan() {
         return usage("this command has no --dry-run")
-            .hint("plan, deploy, promote, rollback, prune and ci generate can only say what they would do")
+            .hint("use it with plan, deploy, promote, rollback, prune or ci generate")
             .err();
     }
     if cli.command.stops_when_asked() || cli.command.listens() {
@@ -256,7 +256,7 @@ fn prepare(ctx: &Context, cli: &Cli) -> Result<()> {
     Ok(())
 }
 
-/// Shows the locks of an env. With `unlock` it removes them: those of owners that are gone, or all if that is true.
+/// Returns the locks of an env. With `unlock` it removes them: those of dead owners, or all if it is true.
 fn lock(tool: &Tool, env: &str, unlock: Option<bool>) -> Result<Vec<LockState>> {
     let Tool { ctx, project, .. } = *tool;
     let targets = tool.targets(project.env(env)?)?;
@@ -268,7 +268,7 @@ fn lock(tool: &Tool, env: &str, unlock: Option<bool>) -> Result<Vec<LockState>> 
         let url = place.url();
         let lock = match place.holder() {
             Err(error) if !must_answer => {
-                let held_by = Some(format!("nobody knows whom: {error:#}"));
+                let held_by = Some(format!("unknown owner: {error:#}"));
                 states.push(LockState { target: url.to_owned(), held_by, unlocked: false });
                 unanswered = Some(error);
                 continue;
@@ -281,12 +281,9 @@ fn lock(tool: &Tool, env: &str, unlock: Option<bool>) -> Result<Vec<LockState>> 
         if let (Some(force), true) = (unlock, lock != Lock::Free) {
             if !dead && !force {
                 let who = held_by.unwrap_or_default();
-                return CliError::new(
-                    Kind::Locked,
-                    format!("{url} is locked by {who}, and nothing says that it is gone"),
-                )
-                .hint(format!("make sure that it no longer runs, then: `cargo xtask unlock {env} --force`"))
-                .err();
+                return CliError::new(Kind::Locked, format!("{url} is locked by {who}, which may still run"))
+                    .hint(format!("make sure that it no longer runs, then run `cargo xtask unlock {env} --force`"))
+                    .err();
             }
             place.unlock(match &lock {
                 Lock::Held(owner) => Some(&owner.token),
@@ -329,7 +326,7 @@ fn ci(tool: &Tool, cli: &Cli, listener: Listener, command: &Ci) -> Result<Comman
                 _ => match ask(ctx, &format!("{name}?"))? {
                     Some(yes) => Ok(yes),
                     None => {
-                        ctx.warn(format!("{name} is on hold: there is no terminal to ask on, say --yes to approve"));
+                        ctx.warn(format!("{name} is on hold: there is no terminal to ask on; add --yes to approve"));
                         Ok(false)
                     }
                 },
@@ -349,12 +346,11 @@ fn ci(tool: &Tool, cli: &Cli, listener: Listener, command: &Ci) -> Result<Comman
     }
 }
 
-/// Goes on as an xtask that was compiled with a feature, which takes a minute the first time. It comes back only when
-/// that cannot be.
+/// Continues as an xtask compiled with a feature, which takes a minute the first time. Returns only on failure.
 fn with_feature(ctx: &Context, feature: &str, what: &str) -> anyhow::Error {
     if ctx.var(var::FEATURES).is_some() {
-        return usage(format!("the feature `{feature}` of the xtask does not turn on that of the engine"))
-            .hint(format!("in xtask/Cargo.toml: [features] {feature} = [\"gangplank/{feature}\"]"))
+        return usage(format!("the feature `{feature}` of the xtask does not enable that of the engine"))
+            .hint(format!("write in xtask/Cargo.toml: [features] {feature} = [\"gangplank/{feature}\"]"))
             .into();
     }
     ctx.note(format!("this xtask was compiled without {what}: compiling it with the feature {feature}"));
@@ -382,7 +378,7 @@ fn own_program(ctx: &Context, name: &str, what: &str) -> anyhow::Error {
     ctx.become_program(&format!("gangplank-{name}"))
 }
 
-/// Starts a workflow on CircleCI. Whoever starts a deploy to an env with approval is asked here: no job there asks.
+/// Starts a workflow on CircleCI. A deploy to an env with approval is confirmed here, because its job does not ask.
 fn trigger(tool: &Tool, cli: &Cli, trigger: &Trigger) -> Result<gangplank_deploy::ci::trigger::Started> {
     let Tool { ctx, project, .. } = *tool;
     let (rollback, request) = match trigger {
@@ -403,7 +399,7 @@ fn trigger(tool: &Tool, cli: &Cli, trigger: &Trigger) -> Result<gangplank_deploy
         }
         let answer = ask(ctx, &format!("{job}?"))?;
         if answer.is_none() {
-            ctx.note(format!("{job} is on hold: `cargo xtask ci approve {}` says yes", request.env));
+            ctx.note(format!("{job} is on hold; approve it with `cargo xtask ci approve {}`", request.env));
         }
         Ok(answer)
     };

@@ -1,7 +1,7 @@
-//! What may follow the words on a command line: the answer to TAB, and the scripts by which shells ask for it.
+//! Shell completion: candidates for a command line, and the scripts for shells.
 //!
-//! Somebody waits for it who is typing, so it is made of what lies on this machine: no network, no git, no other
-//! program. What cannot be read is left out, and nothing is said about it.
+//! It has to be fast, so it reads only local files: no network, no git, no other program. Unreadable files are skipped
+//! silently.
 
 use crate::cli;
 use crate::cli::{CommandLine, Shell};
@@ -22,15 +22,15 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-/// So many releases are offered, the newest.
+/// The number of releases offered, newest first.
 const RELEASES_SHOWN: usize = 30;
 
-/// What `completions` answers.
+/// The result of `completions`.
 #[derive(Debug, Serialize)]
 pub struct Script {
-    /// The shell that reads it.
+    /// The shell.
     pub shell: &'static str,
-    /// Its text.
+    /// The text.
     pub script: &'static str,
 }
 
@@ -44,7 +44,7 @@ pub fn script(shell: Shell) -> Script {
     Script { shell, script }
 }
 
-/// What may stand in place of the last of `words`, a candidate a line with its meaning after a tab.
+/// The candidates for the last of `words`, one per line with a description after a tab.
 pub fn candidates(
     project: &'static Project,
     extensions: &'static Extensions,
@@ -62,7 +62,7 @@ pub fn candidates(
         return String::new();
     };
     let is_option = |candidate: &CompletionCandidate| candidate.get_value().to_string_lossy().starts_with('-');
-    // Options are offered to whoever begins one, and where nothing else can be typed.
+    // Options are offered after a `-`, and if no value can follow.
     let values = words.last().is_some_and(|word| word.is_empty()) && !found.iter().all(is_option);
     let mut text = String::new();
     for candidate in found.iter().filter(|it| !(it.is_hide_set() || values && is_option(it))) {
@@ -73,7 +73,7 @@ pub fn candidates(
     text
 }
 
-/// What there is to know where TAB was pressed.
+/// The facts known for a completion.
 struct Known {
     ctx: Context,
     project: &'static Project,
@@ -81,10 +81,10 @@ struct Known {
     words: Vec<OsString>,
 }
 
-/// A value, and what it means.
+/// A value and its description.
 type Value = (String, String);
 
-/// Tells each argument of a command, and of those in it, where its values come from.
+/// Assigns a source of values to each argument of a command and its subcommands.
 fn with_values(command: CommandLine, known: &Arc<Known>) -> CommandLine {
     let name = command.get_name().to_owned();
     let command = command.mut_args(|arg| {
@@ -112,7 +112,7 @@ impl Known {
         Tool { ctx: &self.ctx, project: self.project, extensions: self.extensions }
     }
 
-    /// Those of the envs that are on the command line already; all of them where there is none.
+    /// The envs on the command line; all envs if there is none.
     fn envs_meant(&self) -> Vec<&'static Env> {
         let typed = |env: &&Env| self.words.iter().any(|word| word == env.name);
         let typed: Vec<_> = self.project.envs.iter().filter(typed).collect();
@@ -127,7 +127,7 @@ impl Known {
         self.project.envs.iter().map(|env| (env.name.to_owned(), meaning(env))).collect()
     }
 
-    /// Names of hosts where they are names, URLs elsewhere.
+    /// The names of hosts; URLs for local targets.
     fn hosts(&self) -> Vec<Value> {
         let mut hosts = Vec::new();
         for env in self.envs_meant() {
@@ -157,7 +157,7 @@ impl Known {
         jobs
     }
 
-    /// Ids of the releases that this machine keeps.
+    /// Ids of the local releases.
     fn releases(&self) -> Vec<Value> {
         let mut dirs = vec![(RELEASES.to_owned(), self.ctx.root.join(RELEASES))];
         dirs.extend(self.project.stores.iter().filter_map(|url| {
@@ -177,7 +177,7 @@ impl Known {
         all
     }
 
-    /// What a rollback may go back to, as far as it lies here.
+    /// The releases for a rollback, as far as known locally.
     fn way_back(&self) -> Vec<Value> {
         let mut all = vec![("previous".to_owned(), "what was live before".to_owned())];
         let installed = self.envs_meant().into_iter().flat_map(|env| {
@@ -192,13 +192,13 @@ impl Known {
     }
 }
 
-/// The releases of a directory, by the names in it alone.
+/// The releases in a directory, by name only.
 fn ids(dir: &Path) -> Vec<ReleaseId> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// Each id once, the newest first.
+/// Each id once, newest first.
 fn newest(found: impl Iterator<Item = (ReleaseId, String)>) -> Vec<Value> {
     let mut each: BTreeMap<ReleaseId, String> = BTreeMap::new();
     for (id, place) in found {

@@ -1,8 +1,8 @@
-//! `doctor`: everything that is wrong, at once, each with its fix, before a deploy finds it out.
+//! `doctor`: lists every problem that would block a deploy, each with its fix.
 //!
-//! Facts are gathered through the doors and adapters that a deploy uses; what they mean is decided by pure functions
-//! from facts to checks. Nothing is changed that stays: no lock is taken, and what is written to see whether it can be
-//! is gone again. What one trouble hides is skipped and says why, so that the first broken check is the cause.
+//! The modules of a deploy collect the facts; pure functions map facts to checks. No lasting change is made: no lock is
+//! taken, and files written as a test are removed. A check that depends on a failed one is skipped with a reason, so that
+//! the first broken check is the cause.
 
 mod account;
 mod checkout;
@@ -16,11 +16,10 @@ use gangplank_model::project::{Env, Handoff, Project};
 use gangplank_system::context::{Context, var};
 use serde::Serialize;
 
-/// How many seconds a question to CircleCI or a bucket may take, where nobody says otherwise: nobody waits two minutes
-/// for a diagnosis.
+/// The time limit of a request to CircleCI or a bucket in seconds, unless set: a diagnosis should be fast.
 const API_DEADLINE: &str = "15";
 
-/// What `doctor` answers. As JSON:
+/// The result of `doctor`. As JSON:
 ///
 /// ```json
 /// { "works": false, "env": "dev", "ci": false, "broken": 1, "warnings": 0, "checks": [
@@ -28,57 +27,57 @@ const API_DEADLINE: &str = "15";
 ///     "detail": "1.0 MiB free, a release takes 4.0 MiB", "hint": "make room ..." } ] }
 /// ```
 ///
-/// `env` is null where all envs were looked at. `subject`, `detail` and `hint` may be null; what is `broken` or a
-/// `warning` has both of the latter. Checks are in the order in which they should be mended.
+/// `env` is null if all envs were checked. `subject`, `detail` and `hint` may be null; a check that is `broken` or a
+/// `warning` has the latter two. Checks are in the order in which to fix them.
 #[derive(Debug, Serialize)]
 pub struct Diagnosis {
     /// Whether a deploy would work: nothing is broken.
     pub works: bool,
-    /// The env that was asked about.
+    /// The env that was checked.
     pub env: Option<String>,
-    /// Whether only that was looked at which a job without contexts can know.
+    /// Whether only checks of a job without contexts were made.
     pub ci: bool,
-    /// How many checks are broken.
+    /// Number of broken checks.
     pub broken: usize,
-    /// How many ask for a look.
+    /// Number of warnings.
     pub warnings: usize,
-    /// Each thing that was looked at.
+    /// The checks.
     pub checks: Vec<Check>,
 }
 
-/// One thing that was looked at.
+/// A check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// `tools`, `git`, `project`, `circleci`, `stores`, or the name of an env.
     pub group: String,
-    /// The target that it is about.
+    /// The target that it applies to.
     pub subject: Option<String>,
-    /// What was looked at, in a word or two; a store by its URL.
+    /// What was checked, in a word or two; a store by its URL.
     pub what: String,
-    /// What came of it.
+    /// The result.
     pub state: State,
-    /// What was found.
+    /// The details.
     pub detail: Option<String>,
-    /// What to do, as a command to type where there is one.
+    /// The fix, as a command where possible.
     pub hint: Option<String>,
 }
 
-/// What came of a check.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// It is as it should be.
+    /// Passed.
     Ok,
-    /// A deploy would work, and somebody should look.
+    /// A deploy would work, but attention is needed.
     Warning,
-    /// A deploy would not work.
+    /// A deploy would fail.
     Broken,
-    /// It was not looked at; the detail says why.
+    /// Not checked; the detail says why.
     Skipped,
 }
 
 impl State {
-    /// The word for it.
+    /// The word for the result.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -114,14 +113,14 @@ impl Check {
         Self::new(what, State::Broken, Some(detail.into()), Some(hint.into()))
     }
 
-    /// What a failure means for a deploy; skipped checks have no use for its hint.
+    /// A check from an error; a skipped one has no hint.
     fn of(what: impl Into<String>, state: State, fault: &Fault) -> Self {
         let hint = Some(fault.hint.clone()).filter(|_| state != State::Skipped);
         Self::new(what, state, Some(fault.text.clone()), hint)
     }
 }
 
-/// A failure as a value, so that what it means is a table.
+/// An error as a value, for pure functions and tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Fault {
     kind: Kind,
@@ -129,31 +128,31 @@ struct Fault {
     hint: String,
 }
 
-/// A fact, or why there is none.
+/// A fact, or why it is unknown.
 type Found<T> = Result<T, Fault>;
 
-/// Takes an error as a fact.
+/// Converts an error.
 #[expect(clippy::needless_pass_by_value, reason = "as `map_err` has it")]
 fn fault(error: anyhow::Error) -> Fault {
     let hint = hint_of(&error).unwrap_or("run it again with -v to see the commands").to_owned();
     Fault { kind: kind_of(&error), text: format!("{error:#}"), hint }
 }
 
-/// What is looked at, and from where.
+/// The scope of a diagnosis.
 #[derive(Clone, Copy)]
 struct Scope<'a> {
     tool: &'a Tool<'a>,
     project: &'a Project,
-    /// The envs that were asked about.
+    /// The envs to check.
     envs: &'a [&'a Env],
-    /// Only what a job without contexts can know.
+    /// Only checks of a job without contexts.
     ci: bool,
     /// Whether this is a job.
     in_job: bool,
 }
 
 impl Scope<'_> {
-    /// Whether the project is meant for CircleCI at all, and not only for this machine.
+    /// Whether the project uses CircleCI.
     fn uses_circleci(&self, has_config: bool) -> bool {
         has_config || self.project.stores.iter().any(|url| url.starts_with("circleci:"))
     }
@@ -172,15 +171,15 @@ impl Scope<'_> {
 /// Whether a deploy needs CircleCI's API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Need {
-    /// Releases are handed over by it.
+    /// Releases are passed on by the API.
     Always,
-    /// A store asks it for what no other has.
+    /// A store asks it for releases that no other store has.
     Sometimes,
-    /// Nothing does.
+    /// It is not needed.
     Never,
 }
 
-/// What a health check asks, where that is an address.
+/// The address that a health check requests, if any.
 fn address(check: &project::Check) -> Option<&'static str> {
     match check {
         project::Check::Http { url, .. } => Some(url),
@@ -189,7 +188,7 @@ fn address(check: &project::Check) -> Option<&'static str> {
     }
 }
 
-/// Looks at everything; with `env` only at that one's hosts, with `ci` only at what a job without contexts can know.
+/// Checks everything; with `env` only that env's hosts, with `ci` only what a job without contexts can.
 pub fn doctor(tool: &Tool, env: Option<&str>, ci: bool) -> Result<Diagnosis> {
     let Tool { ctx, project, .. } = *tool;
     let envs: Vec<&Env> = match env {
@@ -217,7 +216,7 @@ fn grouped(group: &str, checks: Vec<Check>) -> impl Iterator<Item = Check> {
 
 impl Diagnosis {
     fn new(ctx: &Context, env: Option<&str>, ci: bool, mut checks: Vec<Check>) -> Self {
-        // Before lines are broken: half a secret is not found any more.
+        // Before lines are wrapped: half a secret would not be detected.
         for check in &mut checks {
             for text in [&mut check.detail, &mut check.hint].into_iter().flatten() {
                 *text = ctx.scrub(&with_guides(text, ctx.guides()));

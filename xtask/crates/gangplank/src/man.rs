@@ -1,4 +1,4 @@
-//! Man pages, one for each command, from the definitions that `--help` is made of.
+//! Man pages, one per command, generated from the clap definition.
 
 use crate::cli;
 use crate::cli::CommandLine;
@@ -8,12 +8,12 @@ use gangplank_model::error::{Kind, Result, WithHint};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Writes them into a directory, and says which.
+/// Writes the pages into a directory, and returns them.
 pub fn write(extensions: &'static Extensions, dir: &Path) -> Result<Vec<PathBuf>> {
     let what = || format!("cannot write to {}", dir.display());
     let hint = || "name a directory that you may write to".to_owned();
     fs::create_dir_all(dir).with_hint(Kind::Failed, what, hint)?;
-    // With a dash, as `man cargo-xtask-deploy` and `man cargo xtask deploy` look for it.
+    // With a dash, the name that `man cargo-xtask-deploy` and `man cargo xtask deploy` look up.
     let mut command = cli::definition(extensions).name("cargo-xtask").bin_name("cargo xtask");
     command.build();
     let mut written = Vec::new();
@@ -26,7 +26,7 @@ pub fn write(extensions: &'static Extensions, dir: &Path) -> Result<Vec<PathBuf>
     Ok(written)
 }
 
-/// A command, then those in it that people know of.
+/// A command, then its visible subcommands.
 fn pages(command: &CommandLine, write: &mut dyn FnMut(&CommandLine) -> Result<()>) -> Result<()> {
     write(command)?;
     command.get_subcommands().filter(|inner| !inner.is_hide_set()).try_for_each(|inner| pages(inner, write))

@@ -1,4 +1,4 @@
-//! All that is printed: answers on stdout, everything else on stderr.
+//! All output: results on stdout, everything else on stderr.
 
 mod doctor;
 pub mod json;

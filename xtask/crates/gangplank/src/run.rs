@@ -20,12 +20,12 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Runs the command line of this process on a project.
+/// Runs the command line of this process for a project.
 pub fn main(project: &'static Project) -> ExitCode {
     main_with(project, &Extensions::NONE)
 }
 
-/// The same, with what the project adds of its own.
+/// Like [`main`], with the extensions of the project.
 pub fn main_with(project: &'static Project, extensions: &'static Extensions) -> ExitCode {
     ExitCode::from(run(project, extensions, std::env::args_os()))
 }
@@ -127,7 +127,7 @@ impl Terminal {
         }
     }
 
-    /// Prints help and version to stdout with 0, a usage error to stderr with 2.
+    /// Prints help and version to stdout with exit code 0, a usage error to stderr with 2.
     pub fn print_refusal(&self, refusal: &cli::Refusal) -> u8 {
         let (text, is_error) = (context::scrub(&self.env, &refusal.text), refusal.is_error);
         let width = if is_error { width(&std::io::stderr()) } else { width(&std::io::stdout()) };
@@ -152,7 +152,7 @@ pub struct Ui {
 }
 
 impl Ui {
-    /// Prints an output line of a host, to the stream that it was written to. In JSON all of it is the answer.
+    /// Prints a line of a host to the same stream, or as JSON to stdout.
     fn print_host_output(&self, said: &HostOutput) -> bool {
         let written = match said {
             _ if self.as_json => print(&mut std::io::stdout(), &json::host_output(said)),
@@ -201,7 +201,7 @@ impl Ui {
     }
 }
 
-/// Columns of a terminal; one that does not say has the usual 80.
+/// Columns of a terminal; 80 if unknown.
 fn width<Stream: IsTerminal + AsFd>(stream: &Stream) -> Option<usize> {
     stream.is_terminal().then(|| machine::terminal_size(stream).map_or(80, |(columns, _)| columns))
 }
@@ -211,8 +211,8 @@ fn print(to: &mut impl Write, text: &str) -> std::io::Result<()> {
     to.flush()
 }
 
-/// A linter that found errors has done its work, and still has to fail a pipeline. So has a doctor, and a status without
-/// some hosts.
+/// The exit code of a successful command. A linter or doctor with findings, and a status without some hosts, must fail
+/// a pipeline.
 fn verdict(answer: &CommandOutput) -> u8 {
     match answer {
         CommandOutput::Findings(findings) => {

@@ -9,10 +9,10 @@ use serde::Serialize;
 use std::process::Command;
 use std::time::Instant;
 
-/// What to run.
+/// The options of the command.
 #[derive(Debug, Default)]
 pub struct Options<'a> {
-    /// Without the end-to-end tests and the documentation.
+    /// Skip the end-to-end tests, documentation, and features that the project does not use.
     pub quick: bool,
     /// Everything but the tests.
     pub no_tests: bool,
@@ -20,12 +20,12 @@ pub struct Options<'a> {
     pub args: &'a [String],
 }
 
-/// What `test` answers.
+/// The result of `test`.
 #[derive(Debug, Serialize)]
 pub struct Tested {
     /// Each check, with its wall time.
     pub checks: Vec<Checked>,
-    /// What was skipped, and why.
+    /// Skipped tests, with the reason.
     pub skipped: Vec<String>,
 }
 
@@ -34,7 +34,7 @@ pub struct Tested {
 pub struct Checked {
     /// Its name.
     pub check: String,
-    /// Wall time in milliseconds.
+    /// Wall time.
     pub ms: u64,
 }
 

@@ -1,5 +1,5 @@
-//! What is passed to commands, jobs and executors of the config: every required argument, no unknown one, values of
-//! the declared type. What an orb takes is known only to the orb.
+//! Checks the arguments of commands, jobs and executors: none missing, none unknown, values of the declared type. The
+//! parameters of an orb are unknown.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::text::did_you_mean;
 use crate::yaml::Node;
 use crate::{Report, read};
 
-/// Keys of a job in a workflow that are no arguments.
+/// Keys of a job in a workflow that are not arguments.
 const JOB_KEYS: &[&str] = &[
     "context",
     "filters",
@@ -27,13 +27,13 @@ const JOB_KEYS: &[&str] = &[
     "when",
 ];
 
-/// One call, and what it gives.
+/// A call and its arguments.
 struct Call<'a> {
     /// For messages: ``command `greet` of job `build` ``.
     title: String,
     line: usize,
     given: Vec<(&'a Node, &'a Node)>,
-    /// Given by a matrix: only their names count.
+    /// Set by a matrix: only the names are known.
     varied: BTreeSet<&'a str>,
 }
 
@@ -43,7 +43,7 @@ pub(super) fn wrong_arguments(model: &Model, report: &mut Report) {
     }
     for (list, step) in model.steps() {
         let Some(command) = model.definition(Kind::Command, &step.name) else { continue };
-        // A single value instead of a map is the schema's business.
+        // The schema reports a single value instead of a map.
         if read::BUILT_IN_STEPS.contains(&step.name.as_str()) || step.body.is_some_and(is_single) {
             continue;
         }

@@ -1,4 +1,4 @@
-//! When things run: `when` and `unless` of workflows and steps, filters, and schedules.
+//! Checks conditions: `when` and `unless` of workflows and steps, filters, and schedules.
 
 use crate::model::Model;
 use crate::yaml::{Node, Value};
@@ -30,7 +30,7 @@ pub(super) fn wrong_conditions(model: &Model, report: &mut Report) {
     }
 }
 
-/// A bare expression. One in `<< >>` is read as a template.
+/// A bare expression. One in `<< >>` is a template.
 fn expression_of(owner: &str, key: &str, line: usize, text: &str, report: &mut Report) {
     if text::is_open(text) {
         return;
@@ -45,7 +45,7 @@ fn expression_of(owner: &str, key: &str, line: usize, text: &str, report: &mut R
     }
 }
 
-/// `condition:` of the steps `when` and `unless`, wherever they stand.
+/// `condition:` of the steps `when` and `unless`, at any depth.
 fn conditional_steps(owner: &str, node: &Node, report: &mut Report) {
     for item in node.items() {
         conditional_steps(owner, item, report);
@@ -88,7 +88,7 @@ fn operator(owner: &str, key: &Node, value: &Node, report: &mut Report) {
     let fault = match name {
         "and" | "or" | "equal" if value.text().is_some_and(text::is_open) => None,
         "and" | "or" | "equal" if value.items().is_empty() => Some(format!("`{name}` that is not a list of values")),
-        "matches" if value.get("handoff").is_none() || value.get("value").is_none() => {
+        "matches" if value.get("pattern").is_none() || value.get("value").is_none() => {
             Some("`matches` without both `pattern` and `value`".to_owned())
         }
         _ if OPERATORS.contains(&name) => None,

@@ -1,6 +1,6 @@
-//! Cron lines of scheduled workflows: five fields, each a list of numbers, ranges and steps.
+//! Checks the cron lines of scheduled workflows: five fields, each a list of numbers, ranges and steps.
 
-/// A field: what it is called, its bounds, and the names that stand for its numbers from the lower bound on.
+/// A field: its name, its bounds, and the names of its numbers from the lower bound.
 struct Field {
     name: &'static str,
     min: u32,
@@ -22,7 +22,7 @@ const FIELDS: [Field; 5] = [
     Field { name: "day of the week", min: 0, max: 7, names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"] },
 ];
 
-/// What keeps a line from being a schedule.
+/// Why a line is not a valid schedule.
 pub(super) fn fault(line: &str) -> Option<String> {
     let parts: Vec<&str> = line.split_whitespace().collect();
     if line.trim_start().starts_with('@') {

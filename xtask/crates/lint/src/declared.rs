@@ -1,4 +1,4 @@
-//! Parameters as a job, command, executor or pipeline declares them, and which values fit their types.
+//! Parameters as declared by a job, command, executor or pipeline, and the values that fit their types.
 
 use crate::yaml::{Node, Value};
 use crate::{Severity, text};
@@ -11,7 +11,7 @@ pub(super) struct Declared<'a> {
     choices: Option<Vec<&'a str>>,
 }
 
-/// What is under `parameters:` of a definition, or of the config itself.
+/// The `parameters:` of a definition, or of the config itself.
 pub(super) fn parameters(body: &Node) -> Vec<Declared<'_>> {
     let entries = body.get("parameters").map_or(&[][..], Node::entries);
     let declared = entries.iter().filter_map(|(name, body)| {
@@ -23,7 +23,7 @@ pub(super) fn parameters(body: &Node) -> Vec<Declared<'_>> {
 }
 
 impl Declared<'_> {
-    /// CircleCI refuses a number as the argument of a text; for defaults and matrices that is not documented.
+    /// CircleCI rejects a number as the argument for a string; for defaults and matrices this is undocumented.
     pub fn mismatch_severity(&self) -> Severity {
         if self.kind == "string" { Severity::Warning } else { Severity::Error }
     }
@@ -32,7 +32,7 @@ impl Declared<'_> {
         self.default.is_none()
     }
 
-    /// Why a value does not fit; nothing where only CircleCI knows the value.
+    /// The expected value, if this one does not fit; `None` if it fits or is known only to CircleCI.
     pub fn mismatch(&self, value: &Node) -> Option<String> {
         let Value::Scalar { text, plain } = &value.value else {
             let is_list = !value.items().is_empty();
@@ -75,7 +75,7 @@ fn is_integer(text: &str) -> bool {
     !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit())
 }
 
-/// As YAML 1.1 has it, which CircleCI reads.
+/// Booleans of YAML 1.1, which CircleCI uses.
 fn is_boolean(text: &str) -> bool {
     ["true", "false", "yes", "no", "on", "off"].contains(&text.to_ascii_lowercase().as_str())
 }

@@ -1,4 +1,4 @@
-//! What protects production: order, secrets, one deploy at a time.
+//! Checks deploys to production: order, secrets, one deploy at a time.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use crate::text;
 use crate::yaml::Node;
 use crate::{Report, Severity};
 
-/// Longer keys are refused.
+/// The maximum length of a key.
 const SERIAL_GROUP_MAX: usize = 512;
 
-/// A deploy by its name, without sources of its own that it could build, that starts beside the build.
+/// A deploy job by its name, without sources to build, that starts together with the build.
 pub(super) fn deploy_without_requires(model: &Model, report: &mut Report) {
     for (workflow, at, invocation) in placed(model) {
         let has_sources = invocation.opaque || invocation.steps.iter().any(|step| step.name == "checkout");
@@ -19,7 +19,7 @@ pub(super) fn deploy_without_requires(model: &Model, report: &mut Report) {
         if !invocation.is_deploying() || has_sources || !starts_at_once {
             continue;
         }
-        // A job for tags cannot wait for one that no tag starts, and none for one that waits for it.
+        // A job for tags cannot wait for one that no tag starts, nor for one that waits for it.
         let is_apart = |it: &Invocation| invocation.is_for_tags() && !it.may_run_on_tags();
         let may_wait_for = |&it: &usize| it != at && !workflow.ancestors(it).contains(&at);
         let mut others = (0..workflow.invocations.len()).filter(may_wait_for).map(|it| &workflow.invocations[it]);
@@ -36,7 +36,7 @@ pub(super) fn deploy_without_requires(model: &Model, report: &mut Report) {
     }
 }
 
-/// Jobs with their place in the workflow.
+/// Jobs with their position in the workflow.
 fn placed<'a>(model: &'a Model) -> impl Iterator<Item = (&'a Workflow<'a>, usize, &'a Invocation<'a>)> {
     model.workflows.iter().flat_map(|it| it.invocations.iter().enumerate().map(move |(at, job)| (it, at, job)))
 }
@@ -45,7 +45,7 @@ fn holds_secrets(invocation: &Invocation) -> bool {
     matches!(invocation.role, Role::Build | Role::Orb) && !invocation.contexts().is_empty()
 }
 
-/// A deploy in a workflow of its own runs beside the build, and can only ship an earlier one's files.
+/// A deploy in a workflow of its own runs in parallel with the build, and can only ship files of an earlier build.
 pub(super) fn deploy_races_build(model: &Model, report: &mut Report) {
     let elsewhere = |workflow: &Workflow| {
         let together = |it: &Workflow| it.name != workflow.name && it.starts_with(workflow);
@@ -75,7 +75,7 @@ pub(super) fn deploy_races_build(model: &Model, report: &mut Report) {
     }
 }
 
-/// Ships at once, and without sources of its own that it could build.
+/// Ships at once, and has no sources to build.
 fn is_racing(invocation: &Invocation) -> bool {
     let has_sources = invocation.steps.iter().any(|step| step.name == "checkout");
     let takes = |verb: &String| ["deploy", "promote", "fetch"].contains(&verb.as_str());
@@ -90,7 +90,7 @@ fn is_racing(invocation: &Invocation) -> bool {
         && !invocation.is_asked_for()
 }
 
-/// Contexts of deploys, by their names: what other jobs need a context for is not known here.
+/// Contexts of deploy jobs, by their names: why other jobs need a context is unknown.
 pub(super) fn unguarded_contexts(model: &Model, report: &mut Report) {
     let open: Vec<&Invocation> =
         unguarded(model).map(|(_, job)| job).filter(|job| job.is_deploying() && holds_secrets(job)).collect();
@@ -119,7 +119,7 @@ fn unguarded<'a>(model: &'a Model) -> impl Iterator<Item = (&'a Workflow<'a>, &'
     })
 }
 
-/// The recipe that keeps the number of the latest build in a project variable.
+/// A common recipe stores the number of the latest build in a project variable.
 pub(super) fn pointer_from_any_branch(model: &Model, report: &mut Report) {
     for (workflow, invocation) in unguarded(model) {
         let writes = |text: &str| {
@@ -158,7 +158,7 @@ pub(super) fn map_filters(model: &Model, report: &mut Report) {
     );
 }
 
-/// A tag starts only jobs with a filter for tags, and a job whose requirements all stay out stays out.
+/// A tag starts only jobs with a filter for tags, and a job does not run if all jobs it requires are filtered out.
 pub(super) fn unreachable_on_tags(model: &Model, report: &mut Report) {
     for (workflow, invocation) in model.invocations() {
         let parents: Vec<&Invocation> = invocation.parents.iter().map(|&it| &workflow.invocations[it]).collect();
@@ -218,7 +218,7 @@ pub(super) fn serial_group_twice(model: &Model, report: &mut Report) {
             let Some((line, key)) = invocation.serial_group() else { continue };
             let spaceless: String = key.split_whitespace().collect();
             let own = invocation.name.as_str();
-            // The jobs of a matrix share the key, unless a value of the matrix is part of it.
+            // The jobs of a matrix share the key, unless it contains a value of the matrix.
             let shared = invocation.matrix && !key.contains("matrix.");
             let first = taken.insert(spaceless, own).or(shared.then_some(own));
             let Some(first) = first else { continue };
@@ -257,7 +257,7 @@ pub(super) fn deploy_without_serial_group(model: &Model, report: &mut Report) {
     );
 }
 
-/// Whether all that it runs is our own way to keep releases, which several jobs may do at once.
+/// Whether its only commands are ours for storing releases, which may run concurrently.
 fn only_stores(invocation: &Invocation) -> bool {
     let mut verbs =
         invocation.steps.iter().filter_map(Step::command).map(|it| scripts::xtask_verbs(&it.text)).peekable();
@@ -265,7 +265,7 @@ fn only_stores(invocation: &Invocation) -> bool {
     verbs.peek().is_some() && verbs.all(|verbs| !verbs.is_empty() && verbs.iter().all(stores))
 }
 
-/// The second pattern of the article: a variable says which build is the latest, even in the workflow of that build.
+/// A variable that names the latest build is used even in the workflow of that build.
 pub(super) fn pointer_to_own_build(model: &Model, report: &mut Report) {
     for (workflow, at, invocation) in placed(model) {
         let before = workflow.ancestors(at);
@@ -471,7 +471,7 @@ mod tests {
         check(&jobs("filters: pipeline.git.branch == 'main',"), expect![""]);
     }
 
-    /// Workflows of the second kind: `MAIN` is what runs for a push, by the defaults of its parameters.
+    /// Several workflows with a build number: `MAIN` runs for a push, by the defaults of its parameters.
     fn check_workflows(workflows: &str, expected: Expect) {
         let config = "
         parameters: { env: { type: string, default: '' }, release: { type: string, default: HEAD } }

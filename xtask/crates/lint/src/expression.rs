@@ -1,9 +1,9 @@
-//! CircleCI's expressions: `pipeline.git.branch == "main" and not (a or b starts-with "x")`.
+//! Checks CircleCI's expressions: `pipeline.git.branch == "main" and not (a or b starts-with "x")`.
 //!
-//! Only the form is checked, by the grammar of CircleCI's library `expr`: values between operators, `not` before a
-//! value, brackets that close. What a name stands for is another matter.
+//! Only the syntax is checked, by the grammar of CircleCI's library `expr`: values between operators, `not` before a
+//! value, matching brackets. Names are not resolved.
 
-/// One word of an expression.
+/// A token of an expression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Token<'a> {
     /// A literal.
@@ -18,12 +18,12 @@ enum Token<'a> {
 const OPERATORS: &[&str] = &["==", "!=", ">=", "<=", ">", "<"];
 const WORDS: &[&str] = &["and", "or", "starts-with", "matches"];
 
-/// The names in an expression, or what is wrong with it.
+/// The names in an expression, or a syntax error.
 pub(super) fn names(text: &str) -> Result<Vec<&str>, String> {
     let tokens = scan(text)?;
     let mut names = Vec::new();
     let mut open = 0_usize;
-    // Whether the next token has to be a value.
+    // Whether the next token must be a value.
     let mut wanted = true;
     for token in tokens {
         match (wanted, token) {
@@ -105,7 +105,7 @@ fn length_of(text: &str, belongs: impl Fn(char) -> bool) -> usize {
     text.find(|c| !belongs(c)).unwrap_or(text.len())
 }
 
-/// How long a text in quotes is, with both quotes.
+/// The length of a quoted text, including its quotes.
 fn quoted(text: &str, quote: char) -> Result<usize, String> {
     let mut escaped = false;
     for (at, c) in text.char_indices().skip(1) {

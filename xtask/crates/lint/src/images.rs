@@ -1,4 +1,4 @@
-//! Images that jobs run on: those that CircleCI has retired, and those that change under the same name.
+//! Checks the images of jobs: removed ones, and those that change under the same name.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,13 @@ use crate::model::{Definition, Kind, Model};
 use crate::text;
 use crate::yaml::Node;
 
-/// Tags that point to another image tomorrow.
+/// Tags that move to newer images.
 const MOVING_TAGS: &[&str] = &["latest", "current", "stable", "edge"];
 
-/// Images of virtual machines that are gone: Ubuntu 14.04 and 16.04, since May 2022.
+/// Removed images of virtual machines: Ubuntu 14.04 and 16.04, since May 2022.
 const RETIRED_MACHINES: &[&str] = &["circleci/classic", "ubuntu-1404", "ubuntu-1604"];
 
-/// The images under `circleci/` that `cimg/` has replaced. Others there, such as `circleci/circleci-cli`, are alive.
+/// The images under `circleci/` that `cimg/` replaces. Others there, such as `circleci/circleci-cli`, are maintained.
 const REPLACED: &[&str] = &[
     "android",
     "buildpack-deps",
@@ -38,7 +38,7 @@ const REPLACED: &[&str] = &[
 /// The last Xcode 14 image was removed in October 2026.
 const OLDEST_XCODE: u32 = 15;
 
-/// An image as it is written, and whose it is.
+/// An image and its user.
 struct Image<'a> {
     owner: String,
     line: usize,
@@ -123,13 +123,13 @@ pub(super) fn mutable_images(model: &Model, report: &mut Report) {
     }
 }
 
-/// What makes an image move. A machine image without a tag has a name that says its version.
+/// Why an image may change. A machine image without a tag has its version in the name.
 fn fault(image: &Image) -> Option<String> {
     let name = image.name;
     if text::is_open(name) || name.contains(['@', '$']) || image.platform == Platform::Xcode {
         return None;
     }
-    // A colon before the last slash belongs to the port of a registry.
+    // A colon before the last slash belongs to a registry's port.
     let last = name.rsplit('/').next().unwrap_or(name);
     match last.split_once(':') {
         None => (image.platform == Platform::Docker).then(|| "has no tag, which means `latest`".to_owned()),
@@ -138,7 +138,7 @@ fn fault(image: &Image) -> Option<String> {
     }
 }
 
-/// The first use of each image, and who uses it: ``job `a` and 2 more``.
+/// The first use of each image, and its users: ``job `a` and 2 more``.
 fn by_name<'a>(images: impl Iterator<Item = Image<'a>>) -> Vec<(Image<'a>, String)> {
     let mut found: BTreeMap<&str, Vec<Image>> = BTreeMap::new();
     for image in images {

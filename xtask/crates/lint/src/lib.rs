@@ -1,14 +1,12 @@
-//! Finds in `.circleci/config.yml` what CircleCI's JSON schema does not.
+//! Finds mistakes in `.circleci/config.yml` that CircleCI's JSON schema does not.
 //!
-//! The schema knows the shape of every key and nothing of what the names refer to: a workflow may
-//! run a job that nobody wrote, a job may attach a workspace that nothing filled, production may
-//! deploy before the build has ended, and the file is still valid. Those faults come to light on
-//! CircleCI, minutes later, or never, so they are looked for here, without network or account.
+//! The schema describes keys, but not references: a workflow may run an undefined job, a job may attach a workspace
+//! that no job persists, production may deploy before the build has ended, and the file is still valid. CircleCI
+//! reports such mistakes minutes later, or never. They are found here without network or account.
 //!
-//! Text goes in, findings come out. `read` turns the YAML into a `Model`, in which commands
-//! are written out and `requires` are links; every check is one function over that model. A thing
-//! that is only known on CircleCI (an orb's steps, a pipeline value) is given the benefit of the
-//! doubt. What the schema reports already is not repeated.
+//! Text in, findings out. `read` converts the YAML to a `Model`, in which commands are expanded and `requires` are
+//! links; every check is a function over that model. Facts known only to CircleCI (an orb's steps, a pipeline value)
+//! are assumed to be correct. Errors that the schema reports are not repeated.
 
 mod arguments;
 mod conditions;
@@ -45,32 +43,32 @@ use std::path::Path;
 use crate::model::Model;
 use gangplank_model::error::{Kind, WithHint};
 
-/// One fault: where it stands, what it is, and what to write instead.
+/// A finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// A stable name for this kind of fault, in kebab case.
+    /// A stable code for this kind of mistake, in kebab case.
     pub code: &'static str,
     /// The line of the configuration, from 1.
     pub line: usize,
-    /// What is wrong, with the job or step it is wrong in.
+    /// The mistake, with its job or step.
     pub message: String,
-    /// What to write instead.
+    /// The correction.
     pub hint: String,
 }
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// CircleCI refuses it, or a job cannot work.
+    /// CircleCI rejects it, or a job cannot work.
     Error,
     /// Everything else.
     Warning,
 }
 
-/// Every check, in the order of the modules. A check sees the whole model and adds to the report.
+/// Every check, in module order. A check reads the model and adds to the report.
 const CHECKS: &[fn(&Model, &mut Report)] = &[
     names::undefined_jobs,
     names::undefined_requires,
@@ -121,14 +119,14 @@ const CHECKS: &[fn(&Model, &mut Report)] = &[
 /// Lints a file; errors name it.
 pub fn lint_file(path: &Path) -> Result<Vec<Finding>> {
     let what = || format!("cannot read {}", path.display());
-    let hint = || "`cargo xtask ci generate` writes .circleci/config.yml".to_owned();
+    let hint = || "run `cargo xtask ci generate`, which writes .circleci/config.yml".to_owned();
     let text = std::fs::read_to_string(path).with_hint(Kind::NotFound, what, hint)?;
-    lint(&text).with_hint(Kind::Failed, || path.display().to_string(), || "mend the YAML first".into())
+    lint(&text).with_hint(Kind::Failed, || path.display().to_string(), || "fix the YAML first".into())
 }
 
 /// Checks the text of a configuration. Findings are sorted by line.
 ///
-/// The only error is text that is not YAML; its message has the line and the column.
+/// The only error is invalid YAML; its message has line and column.
 pub fn lint(yaml: &str) -> Result<Vec<Finding>> {
     let documents = yaml::parse(yaml)?;
     let mut report = Report::default();

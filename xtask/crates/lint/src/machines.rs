@@ -1,4 +1,4 @@
-//! What jobs run on: resource classes that exist and fit the executor.
+//! Checks resource classes: that they exist and fit the executor.
 
 use crate::model::{Definition, Kind, Model};
 use crate::text;
@@ -6,7 +6,7 @@ use crate::text::did_you_mean;
 use crate::yaml::Node;
 use crate::{Report, Severity};
 
-/// Sizes of Docker and Linux machines. `2xlarge` and the others take no other suffix than these.
+/// Sizes of Docker and Linux machines. Only these have suffixes.
 const SIZES: &[&str] = &["small", "medium", "medium+", "large", "xlarge", "2xlarge", "2xlarge+"];
 const GENERATIONS: &[&str] = &["", ".gen2", ".gen3"];
 
@@ -43,7 +43,7 @@ const FAMILIES: &[&str] = &[
     "m4pro.large",
 ];
 
-/// Families of classes by the start of their names: Intel is gone since 2024, M1 is only no longer listed.
+/// Families of classes by prefix: Intel is removed since 2024, M1 is only no longer listed.
 const RETIRED: &[(&str, Severity)] = &[("macos.x86.", Severity::Error), ("macos.m1.", Severity::Warning)];
 
 pub(super) fn unknown_resource_classes(model: &Model, report: &mut Report) {
@@ -108,7 +108,7 @@ fn unknown(owner: &str, node: &Node, report: &mut Report) {
         );
     }
     let near = did_you_mean(class, SIZES.iter().chain(FAMILIES).copied());
-    // A name like none of CircleCI's may be a class of a server installation.
+    // An unknown name may be a class of a server installation.
     let severity = if near.is_empty() { Severity::Warning } else { Severity::Error };
     report.add(
         severity,
@@ -123,7 +123,7 @@ fn is_known_class(class: &str) -> bool {
     if text::is_open(class) || FAMILIES.contains(&class) {
         return true;
     }
-    // A self-hosted runner: only the owner of the namespace knows whether it exists.
+    // A self-hosted runner: only its owner knows whether it exists.
     if let Some((namespace, runner)) = class.split_once('/') {
         return !namespace.is_empty() && !runner.is_empty() && !runner.contains('/');
     }

@@ -1,5 +1,4 @@
-//! The jobs that a matrix stands for: every combination of its values but the excluded ones, and the names that they
-//! get in the workflow.
+//! The jobs of a matrix: every combination of its values except the excluded ones, and their names in the workflow.
 
 use crate::declared;
 use crate::model::{Kind, Model, Role};
@@ -8,10 +7,10 @@ use crate::text::{Parameters, did_you_mean};
 use crate::yaml::Node;
 use crate::{Report, Severity};
 
-/// More combinations than this are taken as unknown; CircleCI allows 128 jobs in a matrix.
+/// More combinations than this count as unknown; CircleCI allows 128 jobs in a matrix.
 const ROWS_MAX: usize = 512;
 
-/// The values of each job of a matrix; nothing where they are known only on CircleCI.
+/// The values of each job of a matrix; `None` if they are known only to CircleCI.
 pub(super) fn rows(matrix: &Node) -> Option<Vec<Parameters>> {
     let mut rows = vec![Parameters::new()];
     for (name, values) in matrix.get("parameters")?.entries() {
@@ -42,7 +41,7 @@ fn is_excluded(row: &Parameters, exclude: &Node) -> bool {
     !entries.is_empty() && entries.iter().all(is_same)
 }
 
-/// A text of a job with a matrix, once for each combination. What is not known stays open.
+/// A text of a job with a matrix, expanded for each combination. Unknown values stay.
 pub(super) fn written_out(text: &str, matrix: Option<&Node>) -> Vec<String> {
     let rows = matrix.and_then(rows).filter(|_| text::is_open(text));
     let Some(rows) = rows else { return vec![text.to_owned()] };
@@ -56,7 +55,7 @@ fn fill(text: &str, row: &Parameters) -> String {
     text::fill_by(text, |inside| inside.strip_prefix("matrix.").and_then(|name| row.get(name)).map(String::as_str))
 }
 
-/// What the jobs are called. Without `name:` the values follow the name of the job, in an order that is left open.
+/// The names of the jobs. Without `name:` the values follow the job's name, in an unspecified order.
 pub(super) fn names(name: Option<&str>, job: &str, matrix: Option<&Node>) -> Vec<String> {
     match (name, matrix) {
         (Some(name), _) => written_out(name, matrix),
@@ -65,7 +64,7 @@ pub(super) fn names(name: Option<&str>, job: &str, matrix: Option<&Node>) -> Vec
     }
 }
 
-/// Parameters that the job does not have, and exclusions of what is not there.
+/// Parameters that the job lacks, and exclusions that match nothing.
 pub(super) fn wrong_matrices(model: &Model, report: &mut Report) {
     for (workflow, invocation) in model.invocations() {
         let Some(matrix) = invocation.body.and_then(|body| body.get("matrix")) else { continue };

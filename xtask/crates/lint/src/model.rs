@@ -1,7 +1,7 @@
-//! What a configuration means: definitions, and workflows whose jobs are linked by `requires`.
+//! The model of a configuration: definitions, and workflows whose jobs are linked by `requires`.
 //!
-//! The checks read only this. It is built once, by [`super::read`], and borrows the YAML tree for
-//! the parts that a single check needs.
+//! The checks read only this. [`super::read`] builds it once, and it borrows the YAML tree for details that a single
+//! check needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -14,7 +14,7 @@ pub(super) struct Model<'a> {
     pub root: &'a Node,
     pub definitions: Vec<Definition<'a>>,
     pub lists: Vec<StepList<'a>>,
-    /// Names that may stand before a `/`: orbs and functions.
+    /// Names before a `/`: orbs and functions.
     pub orbs: BTreeSet<&'a str>,
     pub functions: BTreeSet<&'a str>,
     /// Declared pipeline parameters.
@@ -24,7 +24,7 @@ pub(super) struct Model<'a> {
     pub workflows: Vec<Workflow<'a>>,
 }
 
-/// A job, command or executor as it is written, used or not.
+/// A job, command or executor, used or not.
 pub(super) struct Definition<'a> {
     pub kind: Kind,
     pub name: &'a str,
@@ -32,8 +32,8 @@ pub(super) struct Definition<'a> {
     pub body: &'a Node,
 }
 
-/// Steps as they are written: of a job, of a command, or put around a job by a workflow. Conditional
-/// ones are included, commands are not written out, parameters not filled in.
+/// Steps as written in a job, a command, or around a job in a workflow. Includes conditional ones; commands are not
+/// expanded, parameters not filled in.
 pub(super) struct StepList<'a> {
     /// For messages: ``job `build` ``.
     pub owner: String,
@@ -49,14 +49,14 @@ pub(super) enum Kind {
     Executor,
 }
 
-/// One step. `scope` holds what is known of the parameters that its texts may name.
+/// A step. `scope` has the known parameters of its texts.
 #[derive(Clone)]
 pub(super) struct Step<'a> {
     pub line: usize,
     pub name: String,
     pub body: Option<&'a Node>,
     pub scope: Rc<Parameters>,
-    /// Stands under a `when` or `unless`, so it may not run.
+    /// Inside a `when` or `unless`, so it may not run.
     pub conditional: bool,
 }
 
@@ -69,49 +69,49 @@ pub(super) struct Text {
 
 pub(super) struct Workflow<'a> {
     pub name: &'a str,
-    /// What `when:`, `unless:` and a schedule say.
+    /// The names in `when:`, `unless:` and a schedule.
     pub condition: Option<Vec<&'a str>>,
     pub start: Start,
     pub max_auto_reruns: Option<usize>,
     pub invocations: Vec<Invocation<'a>>,
 }
 
-/// What makes a workflow run.
+/// The trigger of a workflow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Start {
-    /// Every push, of any branch.
+    /// Every push to any branch.
     EveryPush,
-    /// A push of some branches.
+    /// Pushes to some branches.
     SomePushes,
-    /// A parameter, a schedule, an event: no push alone.
+    /// A parameter, a schedule or an event, but not a push.
     Request,
 }
 
-/// A job as one workflow runs it.
+/// A job in a workflow.
 pub(super) struct Invocation<'a> {
-    /// What the workflow calls it: `name:`, or the name of the job.
+    /// The name in the workflow: `name:`, or the name of the job.
     pub name: String,
-    /// The names of all jobs that it stands for: one, or one for each combination of its matrix.
+    /// The names of all its jobs: one, or one per combination of its matrix.
     pub names: Vec<String>,
-    /// Names that a `requires` may also use: a matrix's alias, a job group.
+    /// Other names for `requires`: a matrix's alias, a job group.
     pub aliases: Vec<String>,
     /// The name under `jobs:`, or `orb/job`.
     pub job: &'a str,
     pub line: usize,
     pub role: Role,
     pub body: Option<&'a Node>,
-    /// What the workflow says of the job group that this job came with.
+    /// The workflow's entry for the job group of this job.
     pub group: Option<&'a Node>,
     pub requires: Vec<Text>,
-    /// Places in [`Workflow::invocations`], from `requires`.
+    /// Indexes into [`Workflow::invocations`], from `requires`.
     pub parents: Vec<usize>,
-    /// Everything it runs, in order, with commands written out and parameters filled in.
+    /// All its steps in order, with commands expanded and parameters filled in.
     pub steps: Vec<Step<'a>>,
-    /// Some of its steps are written elsewhere, so what it lacks may still be there.
+    /// Some of its steps are unknown, so nothing counts as missing.
     pub opaque: bool,
     pub matrix: bool,
     pub parallel: bool,
-    /// `None` when only an orb knows it.
+    /// `None` if only an orb knows it.
     pub working_directory: Option<String>,
 }
 
@@ -120,11 +120,11 @@ pub(super) enum Role {
     /// Runs steps.
     Build,
     Approval,
-    /// `no-op`, `release`, `lock`: runs nothing of ours.
+    /// `no-op`, `release`, `lock`: runs no steps.
     Idle,
-    /// Comes from an orb.
+    /// From an orb.
     Orb,
-    /// Is defined nowhere.
+    /// Not defined.
     Undefined,
 }
 
@@ -149,13 +149,13 @@ impl Model<'_> {
             .flat_map(|workflow| workflow.invocations.iter().map(move |invocation| (workflow, invocation)))
     }
 
-    /// Version 2.1 fills in `<< … >>`; version 2 takes it as it is.
+    /// Version 2.1 expands `<< … >>`; version 2 does not.
     pub fn has_templates(&self) -> bool {
         let version = self.root.get("version").and_then(Node::text);
         version.is_none_or(|version| !matches!(version.trim(), "2" | "2.0"))
     }
 
-    /// The jobs that a workflow runs, and the commands that these call.
+    /// The jobs in workflows, and the commands that they call.
     pub fn used(&self) -> BTreeSet<(Kind, &str)> {
         let mut calls: BTreeMap<(Kind, &str), Vec<&str>> = BTreeMap::new();
         for (list, step) in self.steps() {
@@ -214,7 +214,7 @@ impl Step<'_> {
             .then(|| Persist { root: self.text("root"), paths: [self.texts("paths"), self.texts("path")].concat() })
     }
 
-    /// Where an `attach_workspace` puts the workspace.
+    /// The directory of an `attach_workspace`.
     pub fn attach(&self) -> Option<Text> {
         let at = || self.text("at").unwrap_or(Text { line: self.line, text: String::new() });
         (self.name == "attach_workspace").then(at)
@@ -239,13 +239,13 @@ impl Invocation<'_> {
         self.persists().next().is_some()
     }
 
-    /// Makes what others ship.
+    /// Builds files for other jobs.
     pub fn is_building(&self) -> bool {
         let stores = self.steps.iter().any(|step| step.name == "store_artifacts");
         self.is_persisting() || (stores && !self.is_deploying()) || text::says_build(&self.name)
     }
 
-    /// Ships, as far as its name tells.
+    /// Deploys, according to its name.
     pub fn is_deploying(&self) -> bool {
         matches!(self.role, Role::Build | Role::Orb)
             && !text::says_build(&self.name)
@@ -253,7 +253,7 @@ impl Invocation<'_> {
             && (text::says_deploy(&self.name) || text::says_deploy(self.job))
     }
 
-    /// Under the name of this invocation, or one that stands for several of them.
+    /// Whether `required` is its name, or a name of several invocations.
     pub fn answers_to(&self, required: &str) -> bool {
         let mut aliases = self.aliases.iter();
         self.names.iter().any(|name| text::may_equal(name, required)) || aliases.any(|alias| alias == required)
@@ -268,31 +268,31 @@ impl Invocation<'_> {
         serial_group(self.body?)
     }
 
-    /// The key that its whole group holds.
+    /// The key of its group.
     pub fn serial_group_of_group(&self) -> Option<(usize, &str)> {
         serial_group(self.group?)
     }
 
-    /// Its own filters, or those of its group, keep some branches out.
+    /// Whether its own filters, or those of its group, exclude some branches.
     pub fn is_filtered(&self) -> bool {
         [self.body, self.group].into_iter().flatten().filter_map(|body| body.get("filters")).any(is_filter)
     }
 
-    /// Whether it runs for a pushed tag. Without filters a job never does; what an expression lets
-    /// through is not worked out here, so it may.
+    /// Whether it may run for a pushed tag. Without filters a job never does; an expression is not evaluated, so it
+    /// may.
     pub fn may_run_on_tags(&self) -> bool {
         let filters = self.body.and_then(|body| body.get("filters"));
         filters.is_some_and(|filters| filters.text().is_some() || filters.get("tags").is_some_and(lets_tags_through))
     }
 
-    /// No branch starts it.
+    /// Whether no branch starts it.
     pub fn ignores_branches(&self) -> bool {
         let filters = self.body.and_then(|body| body.get("filters"));
         let ignored = filters.and_then(|filters| filters.get("branches")?.get("ignore"));
         ignored.is_some_and(ignores_all)
     }
 
-    /// Whether it runs for tags and no branch.
+    /// Whether it runs for tags but not for branches.
     pub fn is_for_tags(&self) -> bool {
         let Some(filters) = self.body.and_then(|body| body.get("filters")) else { return false };
         if let Some(expression) = filters.text() {
@@ -301,7 +301,7 @@ impl Invocation<'_> {
         self.may_run_on_tags() && self.ignores_branches()
     }
 
-    /// Runs only when a pipeline parameter or the kind of trigger asks for it.
+    /// Whether it runs only on a pipeline parameter or a kind of trigger.
     pub fn is_asked_for(&self) -> bool {
         let filters = self.body.and_then(|body| body.get("filters"));
         let asks = ["pipeline.parameters.", "pipeline.trigger", "pipeline.event", "pipeline.deploy"];
@@ -318,12 +318,12 @@ fn ignores_all(ignored: &Node) -> bool {
     ignored.one_or_many().any(|it| it.text() == Some("/.*/"))
 }
 
-/// Whether a filter for tags has a tag that passes it.
+/// Whether a filter matches any tag.
 fn lets_tags_through(tags: &Node) -> bool {
     tags.get("only").is_some_and(|only| !only.is_null()) || !tags.get("ignore").is_some_and(ignores_all)
 }
 
-/// Whether filters let some branches through and others not.
+/// Whether filters exclude some branches but not all.
 fn is_filter(filters: &Node) -> bool {
     if let Some(expression) = filters.text() {
         return expression.contains("pipeline.");
@@ -337,12 +337,12 @@ fn is_filter(filters: &Node) -> bool {
 }
 
 impl Workflow<'_> {
-    /// Whether one push can start both.
+    /// Whether one push may start both.
     pub fn starts_with(&self, other: &Self) -> bool {
         self.condition == other.condition || ![self.start, other.start].contains(&Start::Request)
     }
 
-    /// Everything that runs before invocation `of`, by `requires` and what those require.
+    /// The transitive dependencies of invocation `of`.
     pub fn ancestors(&self, of: usize) -> BTreeSet<usize> {
         let mut found = BTreeSet::new();
         let mut open = self.invocations[of].parents.clone();
@@ -356,8 +356,8 @@ impl Workflow<'_> {
 
     /// For each invocation, whether some branches never reach it.
     ///
-    /// A job that is filtered out is ignored in `requires`; only when all that it requires is
-    /// filtered out does a job not run. So one unfiltered parent is enough to open the way.
+    /// A filtered-out job is ignored in `requires`; a job does not run only if all jobs that it requires are filtered
+    /// out. So one unfiltered parent suffices to run it.
     pub fn guarded(&self) -> Vec<bool> {
         let own = |invocation: &Invocation| self.start != Start::EveryPush || invocation.is_filtered();
         let mut guarded: Vec<bool> = self.invocations.iter().map(own).collect();

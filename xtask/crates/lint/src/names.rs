@@ -1,4 +1,4 @@
-//! Names that must lead somewhere: jobs, `requires`, steps, executors, orbs, pipeline parameters.
+//! Checks references: jobs, `requires`, steps, executors, orbs, pipeline parameters.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +31,7 @@ pub(super) fn undefined_jobs(model: &Model, report: &mut Report) {
     }
 }
 
-/// `orb/thing` where no orb of that name is declared.
+/// `orb/thing` without a declared orb of that name.
 fn undeclared_orb(model: &Model, report: &mut Report, name: &str, line: usize, owner: &str) {
     let Some((orb, thing)) = name.split_once('/') else { return };
     if text::is_open(orb) || model.orbs.contains(orb) || model.functions.contains(orb) {
@@ -69,7 +69,7 @@ pub(super) fn undefined_requires(model: &Model, report: &mut Report) {
     }
 }
 
-/// A job that a workflow runs twice without `name:` is called `job-1` and `job-2`.
+/// A job that occurs twice without `name:` is called `job-1` and `job-2`.
 fn is_counted(workflow: &Workflow, required: &str) -> bool {
     let Some((job, number)) = required.rsplit_once('-') else { return false };
     let times = workflow.invocations.iter().filter(|it| it.name == job).count();
@@ -174,8 +174,8 @@ pub(super) fn undeclared_parameters(model: &Model, report: &mut Report) {
     }
 }
 
-/// Pipeline parameters that a tree uses: between `<< >>` anywhere, and bare where a whole text is an
-/// expression. A shell script that only mentions one uses nothing.
+/// The pipeline parameters used in a tree: in `<< >>` anywhere, and bare in a text that is an expression. A mention in
+/// a shell script does not count.
 fn parameters_in<'a>(node: &'a Node, expression: bool, used: &mut Vec<(usize, &'a str)>) {
     match &node.value {
         Value::Scalar { text, .. } => {

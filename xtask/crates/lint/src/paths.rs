@@ -1,4 +1,4 @@
-//! Directories of single steps: CircleCI takes them literally, so no shell, no `~` by accident.
+//! Checks the directories of single steps: CircleCI does not expand variables, and reads an unquoted `~` as null.
 
 use std::collections::BTreeSet;
 
@@ -38,7 +38,7 @@ fn persisted_path(owner: &str, root: &str, path: &Text, report: &mut Report) {
     }
 }
 
-/// The keys of a step that hold a path, which CircleCI reads without a shell.
+/// The keys of a step with a path, which CircleCI reads without a shell.
 const PATH_KEYS: &[(&str, &[&str])] = &[
     ("persist_to_workspace", &["root", "paths", "path"]),
     ("attach_workspace", &["at"]),
@@ -92,7 +92,7 @@ pub(super) fn null_working_directories(model: &Model, report: &mut Report) {
     }
 }
 
-/// `checkout` refuses a directory with files in it, unless a repository is there already.
+/// `checkout` rejects a directory with files, unless it has a repository.
 pub(super) fn checkout_after_attach(model: &Model, report: &mut Report) {
     let mut reported = BTreeSet::new();
     let placed = model.workflows.iter().flat_map(|it| (0..it.invocations.len()).map(move |at| (it, at)));
@@ -114,7 +114,7 @@ pub(super) fn checkout_after_attach(model: &Model, report: &mut Report) {
     }
 }
 
-/// Whether the workspace of a job surely holds something, and surely no repository.
+/// Whether the workspace of a job certainly has files, and certainly no repository.
 fn brings_only_files(workflow: &Workflow, at: usize) -> bool {
     let before = workflow.ancestors(at);
     let jobs = || before.iter().map(|&it| &workflow.invocations[it]);
@@ -131,7 +131,7 @@ fn brings_only_files(workflow: &Workflow, at: usize) -> bool {
         && steps().all(|(persist, _)| persist.paths.iter().all(is_plain))
 }
 
-/// The line and directory of a checkout over an attached workspace, and where that is attached.
+/// The line and directory of a checkout over an attached workspace, and the attached directory.
 fn refused_checkout(invocation: &Invocation) -> Option<(usize, String, String)> {
     let mut attached: Vec<(Text, String)> = Vec::new();
     let mut repositories: Vec<String> = Vec::new();
@@ -151,7 +151,7 @@ fn refused_checkout(invocation: &Invocation) -> Option<(usize, String, String)> 
     None
 }
 
-/// Where a step checks the project out.
+/// The directory of a checkout.
 fn checkout(step: &Step, invocation: &Invocation) -> Option<String> {
     if step.name != "checkout" {
         return None;
@@ -166,7 +166,7 @@ fn checkout(step: &Step, invocation: &Invocation) -> Option<String> {
 pub(super) fn checkout_elsewhere(model: &Model, report: &mut Report) {
     for (_, invocation) in model.invocations() {
         let Some(directory) = &invocation.working_directory else { continue };
-        // A directory above the checkout or below it reaches the files.
+        // A directory above or below the checkout reaches the files.
         let is_elsewhere = |place: &String| !text::is_within(place, directory) && !text::is_within(directory, place);
         let moved = invocation
             .steps
@@ -174,7 +174,7 @@ pub(super) fn checkout_elsewhere(model: &Model, report: &mut Report) {
             .position(|step| checkout(step, invocation).is_some_and(|place| is_elsewhere(&place)));
         let Some(moved) = moved else { continue };
         let (before, after) = invocation.steps.split_at(moved);
-        // With a second checkout in the working directory, the first one is another matter.
+        // With a second checkout in the working directory, the first one has another purpose.
         let also_here = before
             .iter()
             .chain(after)
@@ -196,14 +196,14 @@ pub(super) fn checkout_elsewhere(model: &Model, report: &mut Report) {
     }
 }
 
-/// Whether a step says where the checkout is.
+/// Whether a step mentions the checkout's directory.
 fn names_directory(step: &Step, place: &str) -> bool {
     let last = place.rsplit('/').next().unwrap_or(place);
     let mut texts = step.body.into_iter().flat_map(Node::texts);
     texts.any(|text| text.contains(last))
 }
 
-/// A `run` without a directory of its own, and without a `cd` that would take it elsewhere.
+/// A `run` in the default directory, without a `cd`.
 fn is_run_here(step: &Step) -> bool {
     step.name == "run"
         && step.text("working_directory").is_none()

@@ -1,5 +1,4 @@
-//! Situations of configs that run in production every day: what the linter must not call an error, and where one
-//! cause is one finding.
+//! Situations in production configs that must not be errors, and causes that must give a single finding.
 
 use std::fmt::Write as _;
 
@@ -7,7 +6,7 @@ use expect_test::{Expect, expect};
 
 use crate::tests::{check, check_used};
 
-/// Findings of one rule, whatever else the config has.
+/// The findings of one rule.
 fn codes(yaml: &str) -> Vec<String> {
     let findings = super::lint(yaml).expect("it is YAML");
     findings.iter().map(|it| format!("{:?} {}", it.severity, it.code).to_lowercase()).collect()
@@ -65,7 +64,7 @@ workflows:
     assert!(!has(config, "undefined-requires"));
 }
 
-/// Many jobs that persist at the same time, and as many that attach all of it.
+/// Many concurrent jobs that persist, and as many that attach the result.
 fn fan(path: &str) -> String {
     let mut config = String::from("jobs:\n");
     for n in 0..20 {
@@ -187,7 +186,7 @@ fn working_directory_below_the_checkout_is_no_finding() {
     assert!(has(&config("~/other", "make"), "checkout-elsewhere"));
 }
 
-/// Three jobs with the same fault, which is one finding.
+/// Three jobs with the same mistake, which is one finding.
 fn once(yaml: &str, expected: Expect) {
     check(yaml, expected);
 }

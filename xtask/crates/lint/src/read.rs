@@ -1,7 +1,7 @@
-//! Builds the [`Model`] from the YAML tree: finds the definitions, writes commands out into the jobs
-//! that call them, fills in parameters, and links the jobs of a workflow.
+//! Builds the [`Model`] from the YAML tree: finds the definitions, expands commands in the jobs that call them, fills
+//! in parameters, and links the jobs of a workflow.
 //!
-//! Nothing is reported here. What has the wrong shape is the schema's business and reads as absent.
+//! Reports nothing. A value of the wrong shape, which the schema reports, counts as absent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -12,11 +12,11 @@ use crate::text;
 use crate::text::Parameters;
 use crate::yaml::Node;
 
-/// Commands may call commands; these two bound what a few lines of them can expand to.
+/// The limits of the expansion of nested commands.
 const CALLS_DEEP_MAX: usize = 16;
 const STEPS_MAX: usize = 2_000;
 
-/// Steps that CircleCI knows by itself. `steps` stands for a parameter of type `steps`.
+/// Built-in steps of CircleCI. `steps` stands for a parameter of type `steps`.
 pub(super) const BUILT_IN_STEPS: &[&str] = &[
     "add_ssh_keys",
     "attach_workspace",
@@ -82,7 +82,7 @@ fn lists<'a>(model: &Model<'a>) -> Vec<StepList<'a>> {
     defined.chain(around).collect()
 }
 
-/// The steps of a list, those under `when`, `unless` and `with_tool_cache` included.
+/// The steps of a list, including those under `when`, `unless` and `with_tool_cache`.
 fn steps<'a>(list: &'a Node, scope: &Rc<Parameters>) -> Vec<Step<'a>> {
     let mut found = Vec::new();
     collect(list, scope, false, &mut found);
@@ -113,7 +113,7 @@ fn workflows<'a>(model: &Model<'a>) -> Vec<Workflow<'a>> {
     if model.root.get("workflows").is_none() {
         return implicit_workflow(model).into_iter().collect();
     }
-    // `version: 2` stands among the workflows of old configurations.
+    // Old configurations have `version: 2` among the workflows.
     let named = section(model.root, "workflows").filter(|(_, _, body)| body.text().is_none());
     named
         .map(|(name, _, body)| {
@@ -143,7 +143,7 @@ fn workflow<'a>(model: &Model<'a>, name: &'a str, body: &'a Node, invocations: V
     workflow
 }
 
-/// What a workflow waits for. Conditions that are not a row of comparisons get the benefit of the doubt.
+/// The trigger of a workflow. A condition that is not a chain of comparisons is assumed to be true.
 fn start(model: &Model, body: &Node) -> Start {
     let written = |key| body.get(key).filter(|node| !node.is_null());
     if written("unless").is_some() || written("triggers").is_some() {
@@ -162,7 +162,7 @@ fn start(model: &Model, body: &Node) -> Start {
     start
 }
 
-/// Whether `pipeline.parameters.x == "y"` is so when nobody states x.
+/// Whether `pipeline.parameters.x == "y"` holds for the default of x.
 fn holds_by_default(model: &Model, clause: &str) -> bool {
     let Some((name, is)) = clause.split_once("==") else { return false };
     let Some(name) = name.trim().strip_prefix("pipeline.parameters.") else { return false };
@@ -170,7 +170,7 @@ fn holds_by_default(model: &Model, clause: &str) -> bool {
     default == Some(is.trim().trim_matches(['"', '\'']))
 }
 
-/// Turns the names in `requires` into places. Names that lead nowhere are reported by a check.
+/// Resolves the names in `requires` to indexes. A check reports unknown names.
 fn link(workflow: &mut Workflow) {
     let mut named: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (at, invocation) in workflow.invocations.iter().enumerate() {
@@ -195,7 +195,7 @@ fn link(workflow: &mut Workflow) {
     }
 }
 
-/// What one item of a workflow's `jobs:` runs: a job, or all jobs of a group.
+/// The jobs of an item of a workflow's `jobs:`: one, or all of a group.
 fn invoked<'a>(model: &Model<'a>, item: &'a Node) -> Vec<Invocation<'a>> {
     let Some((job, line, body)) = named_item(item) else { return Vec::new() };
     match model.groups.get(job) {
@@ -213,7 +213,7 @@ fn named_item(item: &Node) -> Option<(&str, usize, Option<&Node>)> {
     Some((key.text()?, key.line, Some(body)))
 }
 
-/// The jobs of a group stand in the workflow as `group/job`, and all answer to the group's name.
+/// The jobs of a group are named `group/job` in the workflow; the group's name stands for all.
 fn grouped<'a>(model: &Model<'a>, name: &str, group: &'a Node, outer: Option<&'a Node>) -> Vec<Invocation<'a>> {
     let jobs = group.get("jobs").map_or(&[][..], Node::items);
     let inner = jobs.iter().filter_map(named_item).map(|(job, line, body)| {
@@ -276,8 +276,8 @@ fn role(definition: Option<&Definition>, job: &str, body: Option<&Node>) -> Role
     }
 }
 
-/// `requires` in its three forms: a name, `name: status`, `name: [statuses]`. A name that a matrix varies is one for
-/// each of its jobs.
+/// `requires` in its three forms: a name, `name: status`, `name: [statuses]`. A name with matrix values is expanded for
+/// each job.
 fn requires(body: Option<&Node>, matrix: Option<&Node>) -> Vec<Text> {
     let list = body.and_then(|body| body.get("requires"));
     let items = list.into_iter().flat_map(|list| match list.text() {
@@ -289,7 +289,7 @@ fn requires(body: Option<&Node>, matrix: Option<&Node>) -> Vec<Text> {
     names.flat_map(texts).collect()
 }
 
-/// Defaults, then what the workflow passes. What a matrix varies is not known.
+/// Defaults, then the workflow's arguments. Matrix values are unknown.
 fn job_parameters(job: Option<&Node>, call: Option<&Node>) -> Parameters {
     let mut parameters = defaults(job);
     pass(&mut parameters, call, &Parameters::new());
@@ -307,7 +307,7 @@ fn defaults(definition: Option<&Node>) -> Parameters {
     declared.iter().filter_map(default).collect()
 }
 
-/// Arguments are read in the scope of the caller.
+/// Evaluates arguments in the caller's scope.
 fn pass(parameters: &mut Parameters, call: Option<&Node>, caller: &Parameters) {
     for (name, value) in call.map_or(&[][..], Node::entries) {
         if let (Some(name), Some(value)) = (name.text(), value.text()) {
@@ -319,12 +319,12 @@ fn pass(parameters: &mut Parameters, call: Option<&Node>, caller: &Parameters) {
 #[derive(Default)]
 struct Expanded<'a> {
     steps: Vec<Step<'a>>,
-    /// Calls counted in, so that commands which only call each other come to an end as well.
+    /// Number of expanded calls, which bounds mutual recursion.
     seen: usize,
     opaque: bool,
 }
 
-/// Writes commands out. A call that goes too deep, or that an orb answers, makes the result opaque.
+/// Expands commands. A call that is too deep, or to an orb, makes the result opaque.
 fn expand<'a>(model: &Model<'a>, steps: Vec<Step<'a>>, deep: usize, into: &mut Expanded<'a>) {
     for step in steps {
         let conditional = step.conditional;
@@ -352,11 +352,11 @@ fn expand<'a>(model: &Model<'a>, steps: Vec<Step<'a>>, deep: usize, into: &mut E
 
 fn is_parallel(job: &Node, scope: &Parameters) -> bool {
     let parallelism = job.get("parallelism").and_then(Node::text).unwrap_or("1");
-    // An expression that stays open may well be more than one, and may well not.
+    // An unknown expression may or may not be more than one.
     text::fill(parallelism, scope).trim().parse::<u64>().is_ok_and(|nodes| nodes > 1)
 }
 
-/// The name of the executor that a job refers to.
+/// The executor of a job.
 pub(super) fn executor(job: &Node) -> Option<&Node> {
     let executor = job.get("executor")?;
     if executor.text().is_some() { Some(executor) } else { executor.get("name") }
@@ -370,7 +370,7 @@ fn working_directory(model: &Model, definition: Option<&Definition>, scope: &Par
         None => None,
     };
     let stated = [Some(job), shared].into_iter().flatten().find_map(|it| it.get("working_directory"));
-    // An unquoted `~` is null, which CircleCI takes as not stated.
+    // An unquoted `~` is null, which CircleCI treats as absent.
     match stated.filter(|node| !node.is_null()).and_then(Node::text) {
         Some(directory) => text::directory(&text::fill(directory, scope), Some("~")),
         None => Some(text::DEFAULT_DIRECTORY.to_owned()),

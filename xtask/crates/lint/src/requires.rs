@@ -1,11 +1,11 @@
-//! Finds circles in the `requires` of a workflow.
+//! Finds cycles in the `requires` of a workflow.
 
 use crate::model::Workflow;
 
-/// The names along each circle, the first one repeated at the end, with the line it starts on.
+/// The names along each cycle, the first one repeated at the end, with its line.
 ///
-/// Jobs without an open requirement are taken away until none is left; what remains has a circle
-/// behind every job, so walking from parent to parent must come back to where it has been.
+/// Jobs without an open requirement are removed repeatedly; every remaining job has a cycle behind it, so following the
+/// parents must return to a visited job.
 pub(super) fn cycles(workflow: &Workflow) -> Vec<(usize, Vec<String>)> {
     let jobs = &workflow.invocations;
     let mut open: Vec<bool> = vec![true; jobs.len()];

@@ -1,5 +1,5 @@
-//! Shell text in `run` steps: calls to CircleCI's API that cannot fail, tokens that others can read,
-//! deploys that run twice, release markers split over two jobs.
+//! Checks shell text in `run` steps: API calls that cannot fail, exposed tokens, deploys that are repeated, release
+//! markers split over two jobs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
@@ -9,20 +9,20 @@ use crate::Report;
 use crate::model::{Model, Step};
 use crate::text;
 
-/// Words that may stand before the program of a command.
+/// Words before the program of a command.
 const PREFIXES: &[&str] = &["!", "do", "else", "exec", "if", "sudo", "then", "time", "until", "while", "{"];
 
-/// One simple command: its words without their quotes.
+/// A simple command: its words without quotes.
 pub(super) struct Call {
     words: Vec<String>,
 }
 
-/// The commands of a script that speak to CircleCI's API.
+/// The calls of CircleCI's API in a script.
 pub(super) fn api_calls(script: &str) -> impl Iterator<Item = Call> {
     calls(script).into_iter().filter(Call::is_api)
 }
 
-/// What a script asks of our own program: `put` of `cargo xtask put`.
+/// The commands of our own program in a script: `put` of `cargo xtask put`.
 pub(super) fn xtask_verbs(script: &str) -> Vec<String> {
     let verb = |call: Call| {
         let at = call.words.iter().position(|word| word == "xtask" || word.ends_with("/xtask"))?;
@@ -46,8 +46,7 @@ impl Call {
         matches!(self.program(), "curl" | "wget" | "http" | "https")
     }
 
-    /// Whether an error of the server would go unnoticed. `--write-out` is how a script looks at the
-    /// status by itself.
+    /// Whether a server error goes unnoticed. A script with `--write-out` checks the status itself.
     fn ignores_errors(&self) -> bool {
         let notices = |word: &String| {
             let short = word.starts_with('-') && !word.starts_with("--") && word.len() <= 6;
@@ -66,14 +65,14 @@ impl Call {
         self.words.iter().any(|word| word.contains("/artifacts"))
     }
 
-    /// The variable that says of which job the artifacts are.
+    /// The variable with the number of the job whose artifacts are requested.
     pub fn numbered_by(&self) -> Option<String> {
         let numbers = self.words.iter().filter_map(|word| word.split("/artifacts").next()?.rsplit_once('/'));
         let names = numbers.filter(|_| self.reads_artifacts()).filter_map(|(_, number)| number.strip_prefix('$'));
         names.map(|name| name.trim_matches(['{', '}']).to_owned()).next()
     }
 
-    /// A variable with a token that stands in an argument.
+    /// A variable with a token in an argument.
     fn token(&self) -> Option<String> {
         let expanded = self.words.iter().flat_map(|word| word.split('$').skip(1));
         let names = expanded.map(|rest| {
@@ -84,7 +83,7 @@ impl Call {
         names.into_iter().find(|name| name.to_ascii_uppercase().contains("TOKEN")).map(str::to_owned)
     }
 
-    /// The deploy name of `circleci run release <verb>`, which is `default` when left out.
+    /// The deploy name of `circleci run release <verb>`; `default` if absent.
     fn release_marker(&self, verb: &str) -> Option<&str> {
         let start = ["circleci", "run", "release", verb];
         let at = self.words.windows(start.len()).position(|words| words == start)?;
@@ -93,8 +92,8 @@ impl Call {
     }
 }
 
-/// Cuts a script into commands and words. It knows quotes, comments, continued lines, operators and
-/// `$( … )`, which is what the commands of a configuration are made of; it is not a shell.
+/// Splits a script into commands and words. It supports quotes, comments, continued lines, operators and `$( … )`,
+/// which suffice for the commands of configurations; it is not a shell.
 fn calls(script: &str) -> Vec<Call> {
     let mut found = Vec::new();
     let mut words: Vec<String> = Vec::new();
@@ -106,7 +105,7 @@ fn calls(script: &str) -> Vec<Call> {
             (Some(open), c) if c == open => quote = None,
             (None, '\'' | '"') => quote = Some(c),
             (None | Some('"'), '$') if chars.peek() == Some(&'(') => {
-                // What it runs has quotes of its own, whatever stands around it.
+                // The substitution has its own quoting.
                 found.extend(calls(&substitution(&mut chars)));
                 word.push_str("$()");
             }
@@ -134,7 +133,7 @@ fn finished<T: Default + PartialEq>(part: &mut T) -> Option<T> {
     (part != T::default()).then_some(part)
 }
 
-/// The inside of a `$( … )` whose `$` has been read. Without its `)` it goes on to the end.
+/// The inside of a `$( … )` after its `$`. Without a `)` it extends to the end.
 fn substitution(chars: &mut Peekable<Chars>) -> String {
     let mut inside = String::new();
     let mut open = 0;
@@ -169,14 +168,14 @@ pub(super) fn api_calls_without_fail(model: &Model, report: &mut Report) {
     }
 }
 
-/// An answer in JSON that is read as lines.
+/// A JSON answer parsed as lines.
 pub(super) fn api_answers_by_grep(model: &Model, report: &mut Report) {
     for (list, step) in model.steps() {
         let Some(command) = step.command() else { continue };
         let picks = |call: &Call| {
             matches!(call.program(), "grep" | "sed" | "awk") && call.words.iter().any(|word| word.contains("http"))
         };
-        // The command after the call is the one that its answer is piped to.
+        // The command after the call receives its output.
         let all = calls(&command.text);
         let pairs = all.windows(2).filter(|pair| pair[0].is_api() && pair[0].reads_artifacts());
         if let Some(call) = pairs.map(|pair| &pair[1]).find(|call| picks(call)) {
@@ -195,7 +194,7 @@ pub(super) fn api_answers_by_grep(model: &Model, report: &mut Report) {
     }
 }
 
-/// A parameter is filled in before the shell reads the command, whatever is in it.
+/// CircleCI expands a parameter before the shell parses the command.
 pub(super) fn parameters_in_commands(model: &Model, report: &mut Report) {
     let mut lines: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
     // As it is written, and as it is where a command hands a parameter on.
@@ -219,7 +218,7 @@ pub(super) fn parameters_in_commands(model: &Model, report: &mut Report) {
     }
 }
 
-/// Whether people state the text; numbers, booleans and enums cannot hold a command.
+/// Whether a parameter is free text; numbers, booleans and enums cannot contain a command.
 fn is_free_text(model: &Model, expression: &str) -> bool {
     let declared = |name: &str| model.root.get("parameters").and_then(|it| it.get(name)?.get("type")?.text());
     let mut parameters = text::pipeline_parameters(expression);
@@ -228,7 +227,7 @@ fn is_free_text(model: &Model, expression: &str) -> bool {
         || expression.starts_with("pipeline.trigger_parameters.")
 }
 
-/// One finding for each token and program, wherever it is passed.
+/// One finding per token and program.
 pub(super) fn tokens_on_command_line(model: &Model, report: &mut Report) {
     let mut found: BTreeMap<(String, String), Vec<(usize, &str)>> = BTreeMap::new();
     for (list, step) in model.steps() {
@@ -292,7 +291,7 @@ pub(super) fn split_release_markers(model: &Model, report: &mut Report) {
         for invocation in jobs {
             for (line, call) in markers(&invocation.steps, "update") {
                 let name = call.release_marker("update").unwrap_or_default();
-                // A canceled job cannot say so itself, another one has to.
+                // A canceled job cannot update its marker, so another job has to.
                 let is_cancel = call.words.iter().any(|word| word.to_ascii_uppercase().contains("CANCEL"));
                 let planned = jobs.iter().find(|it| plans(&it.steps, name));
                 let Some(planned) = planned.filter(|_| !is_cancel && !plans(&invocation.steps, name)) else {
@@ -313,7 +312,7 @@ pub(super) fn split_release_markers(model: &Model, report: &mut Report) {
     }
 }
 
-/// The calls of `circleci run release <verb>` in some steps, with the lines of the steps.
+/// The calls of `circleci run release <verb>` in some steps, with their lines.
 fn markers(steps: &[Step], verb: &str) -> Vec<(usize, Call)> {
     let commands = steps.iter().filter_map(|step| Some((step.line, step.command()?)));
     let calls = commands.flat_map(|(line, command)| calls(&command.text).into_iter().map(move |call| (line, call)));

@@ -1,9 +1,9 @@
-//! The configurations of the article that this project was made from, and what is wrong with each.
+//! Findings in configurations that use common shell recipes.
 
 use crate::tests::check;
 use expect_test::expect;
 
-/// The article's single workflow, with its indentation reverted.
+/// A single workflow, with its indentation corrected.
 const SEED_SINGLE: &str = r"
     version: 2.1
     executors:
@@ -65,7 +65,7 @@ fn the_single_workflow_of_the_article() {
     );
 }
 
-/// The article's two workflows that hand over a build number; `tests/it/hazards` runs the commands in it.
+/// Two workflows that pass on a build number; `tests/it/hazards` runs its commands.
 pub(super) const SEED_MULTI: &str = include_str!("article.yml");
 
 #[test]
@@ -103,7 +103,7 @@ fn the_two_workflows_of_the_article() {
     );
 }
 
-/// The article's two recipes, each as the command of a job.
+/// Two common recipes, each as the command of a job.
 const SEED_RECIPES: &str = r#"
     version: 2.1
     jobs:

@@ -1,14 +1,14 @@
-//! How CircleCI reads `<< … >>` in a text: tags, sections, and `\<<` for a `<<` of the shell.
+//! Parses `<< … >>` in a text like CircleCI: tags, sections, and `\<<` for a `<<` of the shell.
 //!
-//! The grammar is that of CircleCI's own replacer: a tag holds an expression up to the next `>>`, and a second `<<`
+//! The grammar is that of CircleCI's own replacer: a tag contains an expression up to the next `>>`, and a second `<<`
 //! before it leaves the tag unclosed.
 
 use crate::expression;
 
-/// Longer ones are refused.
+/// The maximum length.
 const EXPRESSION_MAX: usize = 2048;
 
-/// What keeps a text from being filled in, and where in it (a byte offset).
+/// Why a text cannot be expanded, with a byte offset.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Problem {
     pub at: usize,
@@ -21,9 +21,9 @@ pub(super) enum Fault {
     Unclosed,
     /// Nothing between `<<` and `>>`.
     Empty,
-    /// What is between them is no expression.
+    /// The content is not an expression.
     Expression(String),
-    /// A `<<# … >>` without its `<</ … >>`, or the other way round.
+    /// A `<<# … >>` without its `<</ … >>`, or vice versa.
     Section,
 }
 
@@ -38,7 +38,7 @@ enum Token<'a> {
     Close,
 }
 
-/// The names that a text uses, each with its place; the first problem ends the reading.
+/// The names in a text with their offsets; parsing ends at the first problem.
 pub(super) fn read(text: &str) -> (Vec<(usize, &str)>, Option<Problem>) {
     let mut names = Vec::new();
     let problem = read_tags(&scan(text), &mut names).err();
@@ -89,17 +89,17 @@ fn expression_names(body: &str) -> Result<impl Iterator<Item = &str>, Fault> {
     } else if is_include(inside) {
         Vec::new()
     } else if is_plain_name(inside) {
-        // Names with characters that no expression has are accepted as a whole.
+        // Names with characters outside the grammar are accepted as a whole.
         vec![inside]
     } else {
         let names = expression::names(inside).map_err(Fault::Expression)?;
-        // A literal alone stands for itself: it may be the end of a heredoc, `<<'EOF' >> file`.
+        // A lone literal stands for itself: it may end a heredoc, `<<'EOF' >> file`.
         if names.is_empty() { vec![inside] } else { names }
     };
     Ok(names.into_iter())
 }
 
-/// `include(scripts/a.sh)` is filled in before the config is sent, by `circleci config pack`.
+/// `circleci config pack` expands `include(scripts/a.sh)` before the config is sent.
 fn is_include(inside: &str) -> bool {
     inside.strip_prefix("include").is_some_and(|rest| rest.trim_start().starts_with('('))
 }
@@ -119,7 +119,7 @@ fn scan(text: &str) -> Vec<(usize, Token<'_>)> {
         let (skipped, token, length) = if rest.starts_with("\\\\<<") {
             (1, Some(tag(&rest[2..])), 2)
         } else if rest.starts_with("\\<<") {
-            // Text of its own: it ends a tag that is open.
+            // Literal text, which ends an open tag.
             push_text(text, plain, at, &mut tokens);
             tokens.push((at, Token::Text(&rest[..3])));
             (at, plain) = (at + 3, at + 3);
@@ -158,7 +158,7 @@ fn push_text<'a>(text: &'a str, from: usize, to: usize, tokens: &mut Vec<(usize,
     }
 }
 
-/// Whether a tag is the `<<` of a shell: `<<EOF`, `<<-'EOF'`, `<<<`.
+/// Whether a tag is a `<<` of the shell: `<<EOF`, `<<-'EOF'`, `<<<`.
 pub(super) fn is_of_shell(text: &str, at: usize) -> bool {
     let rest = text[at..].trim_start_matches("<<");
     if rest.starts_with('<') {

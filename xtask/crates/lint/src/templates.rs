@@ -1,4 +1,4 @@
-//! `<< … >>` in jobs, commands, executors and workflows: closed, with names that are declared where they are used.
+//! Checks `<< … >>` in jobs, commands, executors and workflows: closed, with declared names.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::text::did_you_mean;
 use crate::yaml::{Node, Value};
 use crate::{Report, Severity};
 
-/// Keys whose texts are for people, or are not filled in.
+/// Keys with text for humans, or without expansion.
 const UNTOUCHED: &[&str] = &["description", "display", "examples"];
 
 pub(super) fn wrong_templates(model: &Model, report: &mut Report) {
@@ -21,7 +21,7 @@ pub(super) fn wrong_templates(model: &Model, report: &mut Report) {
     let mut seen = BTreeSet::new();
     for definition in &model.definitions {
         let declared: Vec<&str> = declared::parameters(definition.body).iter().map(|it| it.name).collect();
-        // CircleCI does not fill in what no workflow reaches.
+        // CircleCI expands only definitions that a workflow uses.
         let is_used = definition.kind == Kind::Executor || used.contains(&(definition.kind, definition.name));
         let severity = if is_used { Severity::Error } else { Severity::Warning };
         let scope = Scope { owner: definition.title(), prefix: "parameters.", declared, severity };
@@ -41,7 +41,7 @@ pub(super) fn wrong_templates(model: &Model, report: &mut Report) {
     }
 }
 
-/// What may be named in a text, and whose text it is.
+/// The names available in a text, and its owner.
 struct Scope<'a> {
     owner: String,
     prefix: &'static str,
@@ -49,7 +49,7 @@ struct Scope<'a> {
     severity: Severity,
 }
 
-/// Faults by line and kind: an alias brings the same text to many places.
+/// Reported faults by line and kind: an alias repeats a text in many places.
 type Seen = BTreeSet<(usize, String)>;
 
 fn check(node: &Node, key: Option<&str>, scope: &Scope, seen: &mut Seen, report: &mut Report) {
@@ -108,10 +108,10 @@ fn check_text(line: usize, text: &str, scope: &Scope, seen: &mut Seen, report: &
     }
 }
 
-/// Where values come from.
+/// Sources of values.
 const SOURCES: &[&str] = &["parameters", "pipeline", "matrix"];
 
-/// Whether no value has such a name: a word alone, or a source that is spelt wrong.
+/// Whether the name cannot exist: a single word, or a misspelt source.
 fn is_unknown(name: &str) -> bool {
     let is_literal = ["true", "false"].contains(&name) || name.starts_with(|c: char| c.is_ascii_digit());
     match name.split_once('.') {
@@ -136,7 +136,7 @@ fn unknown(line: usize, name: &str, scope: &Scope, seen: &mut Seen, report: &mut
 }
 
 fn heredoc(line: usize, text: &str, at: usize, scope: &Scope, seen: &mut Seen, report: &mut Report) {
-    // `<< EOF` is one word here.
+    // `<< EOF` counts as one word.
     let after = text[at..].trim_start_matches('<').trim_start_matches(' ');
     let start = text.len() - after.len();
     let end: usize = after.chars().take_while(|c| !c.is_whitespace()).take(20).map(char::len_utf8).sum();
@@ -170,7 +170,7 @@ fn undeclared(line: usize, name: &str, scope: &Scope, seen: &mut Seen, report: &
     );
 }
 
-/// Block texts keep their lines; in others the first one is near enough.
+/// Block texts keep their lines; for others the first line suffices.
 fn line_at(first: usize, text: &str, at: usize) -> usize {
     first + text[..at].matches('\n').count()
 }

@@ -1,5 +1,5 @@
-//! The linter as a whole: the article that this project answers, a configuration without fault, and
-//! text that is no configuration at all. Each check has its own table beside it.
+//! Tests of the whole linter: the configurations of `seed_tests`, a correct configuration, and invalid texts. Each
+//! check has its own table in its module.
 
 use std::fmt::Write as _;
 

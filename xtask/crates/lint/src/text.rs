@@ -1,23 +1,22 @@
-//! Small readings of text that several checks share: `<< >>` expressions, words of a name,
-//! directories, and the nearest name to a misspelt one.
+//! Helpers for texts: `<< >>` expressions, words of a name, directories, and the nearest name to a misspelt one.
 
 use std::collections::BTreeMap;
 
-/// What is known of the parameters of a job or command, as text.
+/// The known parameters of a job or command.
 pub(super) type Parameters = BTreeMap<String, String>;
 
-/// Where CircleCI runs the steps of a job that says nothing about it.
+/// The default working directory of a job.
 pub(super) const DEFAULT_DIRECTORY: &str = "~/project";
 
-/// Commands that hand each other doubled parameters would otherwise grow a text without end.
+/// Bounds the growth of texts by nested parameters.
 const FILLED_MAX: usize = 4096;
 
-/// Whether a text contains something that only CircleCI can fill in.
+/// Whether a text contains an unexpanded expression.
 pub(super) fn is_open(text: &str) -> bool {
     text.contains("<<")
 }
 
-/// The insides of all `<< … >>`. `\<<` is how a shell's own `<<` is escaped, so it opens nothing.
+/// The contents of all `<< … >>`. `\<<` is an escaped `<<` of the shell.
 pub(super) fn expressions(text: &str) -> impl Iterator<Item = &str> {
     pieces(text).filter_map(|piece| match piece {
         Piece::Expression { inside, .. } => Some(inside),
@@ -35,12 +34,12 @@ pub(super) fn without_expressions(text: &str) -> String {
         .collect()
 }
 
-/// Writes known parameters out; a `<< … >>` that is not known stays, and keeps the text open.
+/// Expands known parameters; others stay.
 pub(super) fn fill(text: &str, parameters: &Parameters) -> String {
     fill_by(text, |inside| inside.strip_prefix("parameters.").and_then(|name| parameters.get(name)).map(String::as_str))
 }
 
-/// The same with any source of values for what stands between `<<` and `>>`.
+/// Expands `<< … >>` with any source of values.
 pub(super) fn fill_by<'a>(text: &str, value: impl Fn(&str) -> Option<&'a str>) -> String {
     let mut filled = String::new();
     for piece in pieces(text) {
@@ -90,10 +89,10 @@ fn first_piece(text: &str) -> (Piece<'_>, &str) {
     }
 }
 
-/// Longer texts are not compared letter by letter.
+/// Longer texts are not compared.
 const COMPARED_MAX: usize = 512;
 
-/// Whether two texts can be the same once CircleCI has filled in what is open in them.
+/// Whether two texts may be equal after CircleCI's expansion.
 pub(super) fn may_equal(one: &str, other: &str) -> bool {
     if !is_open(one) && !is_open(other) {
         return one == other;
@@ -102,7 +101,7 @@ pub(super) fn may_equal(one: &str, other: &str) -> bool {
     if one.len().max(other.len()) > COMPARED_MAX {
         return true;
     }
-    // `row[n]`: whether what was read of `one` can be the first n of `other`.
+    // `row[n]`: whether the prefix of `one` read so far may equal the first n characters of `other`.
     let mut row: Vec<bool> = (0..=other.len()).map(|n| other[..n].iter().all(Option::is_none)).collect();
     for letter in &one {
         let mut next = vec![letter.is_none() && row[0]];
@@ -118,7 +117,7 @@ pub(super) fn may_equal(one: &str, other: &str) -> bool {
     row.last() == Some(&true)
 }
 
-/// The letters of a text, with a `None` for each open part.
+/// The characters of a text, with `None` for each expression.
 fn letters(text: &str) -> Vec<Option<char>> {
     let mut letters = Vec::new();
     for piece in pieces(text) {
@@ -130,7 +129,7 @@ fn letters(text: &str) -> Vec<Option<char>> {
     letters
 }
 
-/// Whether a path names one file for sure: its end is a file's, and nothing in it is a pattern or open.
+/// Whether a path certainly names one file: it ends like a file, and has no pattern or expression.
 pub(super) fn is_one_file(path: &str) -> bool {
     const ENDS: &[&str] = &[
         "7z", "aab", "apk", "bz2", "css", "csv", "deb", "dmg", "env", "exe", "gz", "html", "ipa", "jar", "js", "json",
@@ -150,7 +149,7 @@ pub(super) fn pipeline_parameters(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A shell variable in a text: `$NAME`, `${NAME}` or `$(command)`.
+/// The first shell variable in a text: `$NAME`, `${NAME}` or `$(command)`.
 pub(super) fn variable(text: &str) -> Option<String> {
     let plain = without_expressions(text);
     let (start, _) = plain
@@ -171,24 +170,24 @@ fn words(name: &str) -> impl Iterator<Item = String> {
     name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_ascii_lowercase)
 }
 
-/// Whether a name or command speaks of shipping: `deploy-dev`, `./release.sh`, `publish crate`.
+/// Whether a name or command is about a deploy: `deploy-dev`, `./release.sh`, `publish crate`.
 pub(super) fn says_deploy(name: &str) -> bool {
     let verbs = ["deploy", "release", "publish", "rollback"];
     words(name).any(|word| verbs.iter().any(|verb| word.starts_with(verb)))
 }
 
-/// Whether a name changes what runs somewhere. Packages are published side by side, versions are deployed in order.
+/// Whether a name changes a running version. Packages may be published concurrently, versions must be deployed in
+/// order.
 pub(super) fn says_install(name: &str) -> bool {
     words(name).any(|word| word.starts_with("deploy") || word.starts_with("rollback"))
 }
 
-/// Whether a name makes what is shipped. Only its first word counts: `build-release` builds a
-/// release, `release-build` releases a build.
+/// Whether a name is about a build. Only its first word counts: `build-release` builds, `release-build` releases.
 pub(super) fn says_build(name: &str) -> bool {
     starts_with_one_of(name, &["build", "compile", "bundle", "package", "assemble"])
 }
 
-/// Whether a name checks, by its first word: `test-deploy-scripts` does not deploy.
+/// Whether a name is about a check, by its first word: `test-deploy-scripts` does not deploy.
 pub(super) fn says_check(name: &str) -> bool {
     starts_with_one_of(name, &["test", "check", "lint", "verify", "validate", "plan", "dry"])
 }
@@ -197,10 +196,10 @@ fn starts_with_one_of(name: &str, verbs: &[&str]) -> bool {
     words(name).next().is_some_and(|word| verbs.iter().any(|verb| word.starts_with(verb)))
 }
 
-/// A directory in one comparable form, or nothing when it is only known on CircleCI.
+/// A directory in normal form; `None` if it is known only to CircleCI.
 ///
-/// Relative paths start at `base`. The home directories of the usual images are all called `~`, so
-/// that `/home/circleci/project` and `~/project` are the same place.
+/// Relative paths start at `base`. The home directories of the usual images are all written `~`, so that
+/// `/home/circleci/project` equals `~/project`.
 pub(super) fn directory(path: &str, base: Option<&str>) -> Option<String> {
     if is_open(path) || path.contains('$') {
         return None;
@@ -221,19 +220,19 @@ pub(super) fn directory(path: &str, base: Option<&str>) -> Option<String> {
     Some(if from_home { parts.join("/") } else { format!("/{}", parts.join("/")) })
 }
 
-/// Whether `inner` is `outer` or lies in it. Both are results of [`directory`].
+/// Whether `inner` is `outer` or inside it. Both are results of [`directory`].
 pub(super) fn is_within(inner: &str, outer: &str) -> bool {
     inner.strip_prefix(outer.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// A relative path without `./`, doubled slashes and the slash at the end.
+/// A relative path without `./`, double slashes and a trailing slash.
 pub(super) fn tidy(path: &str) -> String {
     let parts: Vec<&str> = path.split('/').filter(|it| !it.is_empty() && *it != ".").collect();
     let start = if path.starts_with('/') { "/" } else { "" };
     format!("{start}{}", parts.join("/"))
 }
 
-/// The end of a hint: ``; did you mean `x`?``, or nothing when no candidate is near.
+/// The end of a hint: ``; did you mean `x`?``; empty if no candidate is near.
 pub(super) fn did_you_mean<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> String {
     let near = candidates
         .filter(|candidate| *candidate != name && candidate.len().max(name.len()) <= 64)
@@ -243,7 +242,7 @@ pub(super) fn did_you_mean<'a>(name: &str, candidates: impl Iterator<Item = &'a 
     near.map_or(String::new(), |(_, candidate)| format!("; did you mean `{candidate}`?"))
 }
 
-/// The most usual slip of the fingers: all letters are there, in another order.
+/// The most common typo: transposed letters.
 fn is_shuffled(a: &str, b: &str) -> bool {
     let sorted = |text: &str| {
         let mut letters: Vec<char> = text.chars().collect();
@@ -253,7 +252,7 @@ fn is_shuffled(a: &str, b: &str) -> bool {
     sorted(a) == sorted(b)
 }
 
-/// How many letters must change (Levenshtein), one row of the table at a time.
+/// The Levenshtein distance, one row of the table at a time.
 fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.chars().count()).collect();
     for (i, from) in a.chars().enumerate() {
@@ -278,7 +277,7 @@ pub(super) fn listed<S: AsRef<str>>(names: &[S]) -> String {
     }
 }
 
-/// The first of several names, and how many more there are: `` `a` and 2 more ``.
+/// The first name and the number of others: `` `a` and 2 more ``.
 pub(super) fn first_and_count<S: AsRef<str>>(names: &[S]) -> String {
     match names {
         [] => String::new(),

@@ -1,5 +1,5 @@
-//! What goes through the workspace: filled before it is attached, by one job at a time, and used
-//! before it expires. The workspace of a job is what the jobs that it `requires` have persisted.
+//! Checks the workspace: persisted before it is attached, by one job at a time, and used before it expires. A job's
+//! workspace has the files of all jobs that it `requires`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use crate::model::{Invocation, Model, Role, Step, Text, Workflow};
 use crate::text;
 use crate::yaml::Node;
 
-/// A job that some workflow runs with a filled workspace is left alone in the others.
+/// A job with a filled workspace in one workflow is not reported in the others.
 pub(super) fn attach_without_persist(model: &Model, report: &mut Report) {
     let mut empty: BTreeMap<&str, Option<(&Workflow, usize)>> = BTreeMap::new();
     for (workflow, at, invocation) in attachers(model) {
@@ -31,7 +31,7 @@ pub(super) fn attach_without_persist(model: &Model, report: &mut Report) {
     }
 }
 
-/// Whether something may be in the workspace of a job.
+/// Whether the workspace of a job may have files.
 fn is_filled(workflow: &Workflow, at: usize) -> bool {
     let jobs = &workflow.invocations;
     let fills = |it: usize| jobs[it].is_persisting() || jobs[it].opaque;
@@ -60,7 +60,7 @@ fn why_empty(workflow: &Workflow, at: usize) -> (String, String) {
     }
 }
 
-/// Jobs with an `attach_workspace`, and their place in the workflow.
+/// Jobs with an `attach_workspace`, and their position in the workflow.
 fn attachers<'a>(model: &'a Model) -> impl Iterator<Item = (&'a Workflow<'a>, usize, &'a Invocation<'a>)> {
     model.workflows.iter().flat_map(|workflow| {
         let all = workflow.invocations.iter().enumerate();
@@ -69,7 +69,7 @@ fn attachers<'a>(model: &'a Model) -> impl Iterator<Item = (&'a Workflow<'a>, us
     })
 }
 
-/// Files that are attached where nothing in the job looks for them.
+/// Files attached where no step of the job uses them.
 pub(super) fn directory_mismatch(model: &Model, report: &mut Report) {
     let mut reported = BTreeSet::new();
     for (workflow, at, invocation) in attachers(model) {
@@ -98,15 +98,15 @@ pub(super) fn directory_mismatch(model: &Model, report: &mut Report) {
     }
 }
 
-/// The roots that a job persists from; a `None` for each that is only known on CircleCI.
+/// The roots that a job persists from; `None` for each that is known only to CircleCI.
 fn roots(invocation: &Invocation) -> Vec<Option<String>> {
     let base = invocation.working_directory.as_deref();
     let roots = invocation.persists().filter_map(|persist| persist.root);
     roots.map(|root| text::directory(&root.text, base)).collect()
 }
 
-/// Whether a job reaches what is attached at `place`: by its working directory, by a path that it names, or by
-/// something that is not written here.
+/// Whether a job may use what is attached at `place`: by its working directory, by a path that it names, or in unknown
+/// steps.
 fn may_be_used(invocation: &Invocation, directory: &str, place: &str) -> bool {
     let Some(base) = &invocation.working_directory else { return true };
     let last = place.rsplit('/').next().unwrap_or(place);
@@ -118,8 +118,8 @@ fn may_be_used(invocation: &Invocation, directory: &str, place: &str) -> bool {
     is_near || invocation.opaque || has_sources || texts.any(names)
 }
 
-/// A file that jobs persist at the same time for one that attaches all of it. Directories are left alone: there may be
-/// other files in each.
+/// A file that jobs persist concurrently for a job that attaches all of it. Directories are not reported, because their
+/// contents may differ.
 pub(super) fn concurrent_persists(model: &Model, report: &mut Report) {
     for workflow in &model.workflows {
         let jobs = &workflow.invocations;
@@ -159,7 +159,7 @@ pub(super) fn concurrent_persists(model: &Model, report: &mut Report) {
     }
 }
 
-/// What is one file for sure, and which jobs persist it on which line.
+/// Paths that are certainly files, with the jobs that persist them and their lines.
 fn files(jobs: &[Invocation]) -> BTreeMap<String, BTreeMap<usize, usize>> {
     let mut files: BTreeMap<String, BTreeMap<usize, usize>> = BTreeMap::new();
     for (at, job) in jobs.iter().enumerate() {
@@ -171,7 +171,7 @@ fn files(jobs: &[Invocation]) -> BTreeMap<String, BTreeMap<usize, usize>> {
     files
 }
 
-/// Two jobs with different filters are taken to be meant for different branches.
+/// Jobs with different filters are assumed to run for different branches.
 fn is_either_or(one: &Invocation, other: &Invocation) -> bool {
     let filters = |body: Option<&Node>| body?.get("filters").map(Node::texts).map(|it| it.join(" "));
     one.is_filtered() && other.is_filtered() && filters(one.body) != filters(other.body)
@@ -220,7 +220,7 @@ pub(super) fn approval_outlives_workspace(model: &Model, report: &mut Report) {
         let jobs = &workflow.invocations;
         let before = workflow.ancestors(at);
         let holds = before.iter().filter(|&&it| jobs[it].role == Role::Approval);
-        // What is persisted after the approval is as young as the job itself.
+        // Files persisted after the approval are as recent as the job.
         let older = holds.filter_map(|&hold| {
             let is_older = |&&it: &&usize| jobs[it].is_persisting() && !workflow.ancestors(it).contains(&hold);
             Some((hold, *before.iter().find(is_older)?))
@@ -254,7 +254,7 @@ mod tests {
 
     use crate::tests;
 
-    /// Jobs that only persist or attach, for the workflows of the tables.
+    /// Jobs that only persist or attach, for the tables.
     const JOBS: &str = "
         orbs: { orb: a/b@1 }
         jobs:

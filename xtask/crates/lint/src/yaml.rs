@@ -1,9 +1,8 @@
-//! Reads YAML into a tree that remembers lines.
+//! Parses YAML into a tree with line numbers.
 //!
-//! The linter has to say where a fault stands, to tell `~` from `"~"`, and to see a key that is
-//! written twice: all of that is gone once a document is deserialised. So the tree is built here
-//! from parser events, with aliases and `<<` merge keys already resolved. It is bounded in depth
-//! and size, since a few nested aliases can otherwise stand for billions of nodes.
+//! The linter needs the line of each value, the difference between `~` and `"~"`, and duplicate keys, which
+//! deserialisation drops. So the tree is built from parser events, with aliases and `<<` merge keys resolved. Depth and
+//! size are bounded, because a few nested aliases can stand for billions of nodes.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -11,14 +10,14 @@ use std::collections::{HashMap, HashSet};
 use anyhow::{Result, anyhow, bail, ensure};
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
 
-/// Deeper than any real configuration; everything that walks the tree recursively relies on it.
+/// Deeper than any real configuration; recursive functions over the tree rely on it.
 const DEPTH_MAX: usize = 64;
-/// Counted with aliases written out. The largest public configurations have a tenth of it.
+/// The maximum number of nodes with aliases expanded, ten times the largest public configurations.
 const NODES_MAX: usize = 200_000;
-/// Each one costs a reading of the whole text.
+/// The maximum number of repairs; each one parses the whole text again.
 const PUSHED_MAX: usize = 200;
 
-/// One value and the line (1-based) that it starts on.
+/// A value and the line (1-based) that it starts on.
 #[derive(Debug, Clone)]
 pub struct Node {
     /// Its line, from 1.
@@ -27,7 +26,7 @@ pub struct Node {
     pub value: Value,
 }
 
-/// `plain` is a scalar without quotes, block style or tag: only such a scalar can mean null.
+/// `plain` means a scalar without quotes, block style or tag: only such a scalar can be null.
 #[derive(Debug, Clone)]
 pub enum Value {
     /// A text.
@@ -43,12 +42,11 @@ pub enum Value {
     Map(Vec<(Node, Node)>),
 }
 
-/// The documents of a stream; none when it holds only comments.
+/// The documents of a stream; empty if it has only comments.
 ///
-/// The parser holds flow collections to the letter of YAML 1.2, by which even a closing bracket has to
-/// stand further right than the key. Other readers do not mind, CircleCI takes such files, and
-/// people write them. Where indentation means nothing, more of it changes nothing either: so the line
-/// that the parser objects to is pushed right, and the text is read again.
+/// The parser is strict about flow collections in YAML 1.2, where even a closing bracket must be indented more than its
+/// key. Other parsers, including CircleCI's, accept less indentation, and it is common. In flow collections indentation
+/// has no meaning, so a rejected line is indented further, and the text is parsed again.
 pub fn parse(text: &str) -> Result<Vec<Node>> {
     let mut text = Cow::Borrowed(text);
     let mut pushed = HashSet::new();
@@ -83,7 +81,7 @@ fn read(text: &str) -> Result<Read> {
     Ok(Read::Documents(tree.documents))
 }
 
-/// Both messages come up within brackets only.
+/// Both messages occur only within brackets.
 fn is_too_far_left(error: &ScanError) -> bool {
     matches!(error.info(), "invalid indentation" | "invalid indentation in flow construct")
 }
@@ -108,13 +106,13 @@ impl Node {
         }
     }
 
-    /// Whether YAML reads this as null: an empty value, or an unquoted `~` or `null`.
+    /// Whether YAML parses this as null: an empty value, or an unquoted `~` or `null`.
     pub fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, plain: true }
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
-    /// The entries of a map, nothing for anything else.
+    /// The entries of a map; empty for other values.
     pub fn entries(&self) -> &[(Node, Node)] {
         match &self.value {
             Value::Map(entries) => entries,
@@ -122,7 +120,7 @@ impl Node {
         }
     }
 
-    /// The items of a list, nothing for anything else.
+    /// The items of a list; empty for other values.
     pub fn items(&self) -> &[Node] {
         match &self.value {
             Value::Seq(items) => items,
@@ -130,7 +128,7 @@ impl Node {
         }
     }
 
-    /// The entry under `key`. Of a key written twice the last one counts, as it does for most readers.
+    /// The entry under `key`; the last one of a duplicate key, as in most parsers.
     pub fn entry(&self, key: &str) -> Option<(&Node, &Node)> {
         let found = self.entries().iter().rev().find(|(it, _)| it.text() == Some(key));
         found.map(|(key, value)| (key, value))
@@ -148,14 +146,14 @@ impl Node {
         nodes.iter().filter(|node| node.text().is_some() && !node.is_null())
     }
 
-    /// All texts in the tree, in order: enough to tell whether two trees say the same.
+    /// All texts in the tree, in order: enough to compare two trees.
     pub fn texts(&self) -> Vec<&str> {
         let pairs = self.entries().iter().flat_map(|(key, value)| [key, value]);
         let below = pairs.chain(self.items()).flat_map(Node::texts);
         self.text().into_iter().chain(below).collect()
     }
 
-    /// How many nodes stand here, and how deep.
+    /// The number of nodes, and the depth.
     fn extent(&self) -> (usize, usize) {
         let pairs = self.entries().iter().flat_map(|(key, value)| [key, value]);
         let (nodes, depth) = pairs
@@ -166,7 +164,7 @@ impl Node {
     }
 }
 
-/// A collection whose end has not been seen. `anchor` is the parser's number for it, 0 for none.
+/// An open collection. `anchor` is the parser's number for it, 0 for none.
 struct Open {
     line: usize,
     anchor: usize,
@@ -228,7 +226,7 @@ impl Tree {
         self.close(Node { line, value }, anchor)
     }
 
-    /// Hands a finished node to its parent, and remembers it when it carries an anchor.
+    /// Adds a finished node to its parent, and records it if it has an anchor.
     fn close(&mut self, node: Node, anchor: usize) -> Result<()> {
         if anchor > 0 {
             self.count(node.extent().0, node.line)?;
@@ -247,26 +245,26 @@ impl Tree {
 
     fn alias(&mut self, anchor: usize, line: usize) -> Result<()> {
         let Some(node) = self.anchors.get(&anchor) else {
-            bail!("line {line}: this alias stands inside what it names");
+            bail!("line {line}: this alias is inside its own anchor");
         };
         let (nodes, depth) = node.extent();
         let node = node.clone();
         self.count(nodes, line)?;
         ensure!(
             self.open.len() + depth <= DEPTH_MAX,
-            "line {line}: with this alias written out, nested deeper than {DEPTH_MAX} levels"
+            "line {line}: with this alias expanded, nested deeper than {DEPTH_MAX} levels"
         );
         self.close(node, 0)
     }
 
     fn count(&mut self, nodes: usize, line: usize) -> Result<()> {
         self.nodes += nodes;
-        ensure!(self.nodes <= NODES_MAX, "line {line}: more than {NODES_MAX} values, with the aliases written out");
+        ensure!(self.nodes <= NODES_MAX, "line {line}: more than {NODES_MAX} values, with aliases expanded");
         Ok(())
     }
 }
 
-/// Puts what `<<` refers to in place of it. Keys of the map itself win over merged ones.
+/// Replaces `<<` by the entries of its value. Keys of the map itself take precedence.
 fn merged(entries: Vec<(Node, Node)>) -> Vec<(Node, Node)> {
     if !entries.iter().any(is_merge) {
         return entries;
@@ -291,7 +289,7 @@ fn filter_keys(entries: Vec<(Node, Node)>, mut keep: impl FnMut(&Node) -> bool) 
     entries.into_iter().filter(move |(key, _)| keep(key))
 }
 
-/// A plain `<<` over a map or a list of maps. `<<: << parameters.x >>` is CircleCI's and stays.
+/// A plain `<<` with a map or a list of maps. `<<: << parameters.x >>` is CircleCI's and stays.
 fn is_merge((key, value): &(Node, Node)) -> bool {
     let merges = match &value.value {
         Value::Map(_) => true,
@@ -354,7 +352,7 @@ mod tests {
         );
         check("<<: << parameters.x >>", expect!["{<<@1: << parameters.x >>@1}"]);
         check("a: *no", expect!["error: line 1 column 4: while parsing node, found unknown anchor"]);
-        check("a: &a [1, *a]", expect!["error: line 1: this alias stands inside what it names"]);
+        check("a: &a [1, *a]", expect!["error: line 1: this alias is inside its own anchor"]);
     }
 
     #[test]
@@ -408,11 +406,11 @@ mod tests {
             let ten = vec![format!("*a{}", n - 1); 10].join(", ");
             writeln!(bomb, "a{n}: &a{n} [{ten}]").unwrap();
         }
-        check(&bomb, expect!["error: line 5: more than 200000 values, with the aliases written out"]);
+        check(&bomb, expect!["error: line 5: more than 200000 values, with aliases expanded"]);
         let mut tower = String::from("a0: &a0 [x]\n");
         for n in 1..80 {
             writeln!(tower, "a{n}: &a{n} [*a{}]", n - 1).unwrap();
         }
-        check(&tower, expect!["error: line 63: with this alias written out, nested deeper than 64 levels"]);
+        check(&tower, expect!["error: line 63: with this alias expanded, nested deeper than 64 levels"]);
     }
 }

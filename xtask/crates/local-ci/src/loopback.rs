@@ -1,13 +1,12 @@
-//! A CircleCI on loopback: what our client uses of API v2 and v1.1, so that the API is really in the loop on a laptop
-//! and in tests.
+//! A mock of CircleCI on loopback: the routes of API v2 and v1.1 that our client uses, for local runs and tests.
 //!
-//! It answers from a [`MockState`], which the caller owns the other end of: pushes, jobs and artifacts come from there. There
-//! are two listeners, because there are two hosts in reality: the API's, which also gives out artifact URLs, and
-//! storage's, which these redirect to and which must never see a token.
+//! It serves a [`MockState`], which the caller fills with pushes, jobs and artifacts. There are two listeners, for the two
+//! hosts of CircleCI: the API, which also serves artifact URLs, and storage, which these redirect to and which must never
+//! receive a token.
 //!
-//! Statuses and bodies are those of CircleCI's `OpenAPI` document, and `tests/it/conformance.rs` holds them to it. Where
-//! that says nothing the texts are ours. Not imitated: rate limits (a [`Hook`] can be one), EDN, the artifacts of public
-//! projects, which need no token, and every route that our client does not use.
+//! Statuses and bodies are those of CircleCI's `OpenAPI` specification, and `tests/it/conformance.rs` checks them against it.
+//! Texts that it does not specify are ours. Not imitated: rate limits (a [`Hook`] can add them), EDN, artifacts of public
+//! projects, which need no token, and routes that our client does not use.
 
 mod about;
 mod api;
@@ -33,11 +32,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// Asked before the API is, on both hosts. What it answers is sent; `None` leaves the request to the API. It runs
-/// without a lock on the state.
+/// Called before the API, on both hosts, without a lock on the state. `Some` is sent as the response; `None` passes the
+/// request to the API.
 pub type Hook = Box<dyn Fn(&Request) -> Option<Reply> + Send + Sync>;
 
-/// How a request said who it comes from.
+/// The kind of a request's credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Credential {
     /// `Authorization: Bearer`.
@@ -50,34 +49,34 @@ pub enum Credential {
     Query,
 }
 
-/// A request that was answered. No token is in it: where one was, it says `[token]`.
+/// An answered request. Tokens are replaced by `[token]`.
 #[derive(Debug, Clone)]
 pub struct Logged {
-    /// The listener that was asked.
+    /// The listener.
     pub host: Listener,
-    /// The authority that the request was sent to, as the client wrote it.
+    /// The authority in the request.
     pub authority: String,
-    /// The method; empty when it was no request at all.
+    /// The method; empty for an invalid request.
     pub method: String,
     /// The path, decoded.
     pub path: String,
     /// The query, decoded.
     pub query: BTreeMap<String, String>,
-    /// What was answered.
+    /// The status of the response.
     pub status: u16,
-    /// The kind of credential that it came with.
+    /// The kind of credential.
     pub credential: Option<Credential>,
-    /// Whether that was a good one.
+    /// Whether the credential was valid.
     pub credential_is_right: bool,
-    /// Whether a good token was anywhere in it: a header, the path, the query, the body.
+    /// Whether the request contained a valid token: in a header, the path, the query or the body.
     pub token_seen: bool,
-    /// The route of API v2, as the specification writes it: `/project/{project-slug}/pipeline`.
+    /// The route of API v2, as in the specification: `/project/{project-slug}/pipeline`.
     pub route: Option<&'static str>,
-    /// What was answered, if that was JSON.
+    /// The response, if it was JSON.
     pub body: Option<Value>,
 }
 
-/// The server. It goes when this is dropped, with its threads and connections.
+/// The server. Drop stops its threads and closes its connections.
 pub struct Loopback {
     shared: Arc<Shared>,
     addresses: [SocketAddr; 2],
@@ -99,7 +98,7 @@ impl Loopback {
         Self::launch(state, None)
     }
 
-    /// The same with a hook, which is how a test puts faults in.
+    /// Starts it with a hook, for tests that inject faults.
     pub fn start_with(state: MockState, hook: Hook) -> Result<Self> {
         Self::launch(state, Some(hook))
     }
@@ -130,12 +129,12 @@ impl Loopback {
         Ok(Self { shared, addresses: [api, storage], accepting })
     }
 
-    /// URL of the API's host, which is what `CIRCLE_HOST` says.
+    /// URL of the API, the value of `CIRCLE_HOST`.
     pub fn url(&self) -> String {
         self.shared.api.clone()
     }
 
-    /// Method and path of each route of API v2 that is answered, as the specification writes them.
+    /// Method and path of each supported route of API v2, as in the specification.
     pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
         api::routes()
     }
@@ -145,12 +144,12 @@ impl Loopback {
         self.shared.storage.clone()
     }
 
-    /// The state, to look at and to change. No request is answered while it is held.
+    /// The state. No request is answered while the guard is held.
     pub fn state(&self) -> MutexGuard<'_, MockState> {
         lock(&self.shared.state)
     }
 
-    /// All requests so far, in the order of their answers.
+    /// All requests so far, in the order of their responses.
     pub fn log(&self) -> Vec<Logged> {
         lock(&self.shared.log).clone()
     }
@@ -160,7 +159,7 @@ impl Drop for Loopback {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         for address in self.addresses {
-            // Nothing else ends a call of accept(2).
+            // Only a connection ends a call of accept(2).
             let _ = TcpStream::connect(address);
         }
         for thread in self.accepting.drain(..) {
@@ -169,7 +168,7 @@ impl Drop for Loopback {
     }
 }
 
-/// A panic of one request, in a hook say, is not one of all others.
+/// A panic in one request, e.g. in a hook, does not affect others.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -182,7 +181,7 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener, host: Listener) {
         }
         open.retain(|(_, thread)| !thread.is_finished());
         let Ok((stream, handle)) = stream.and_then(|stream| Ok((stream.try_clone()?, stream))) else {
-            // Out of descriptors: some connection has to end first.
+            // Out of file descriptors: wait for a connection to end.
             thread::sleep(Duration::from_millis(10));
             continue;
         };
@@ -192,13 +191,14 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener, host: Listener) {
         }
     }
     for (stream, thread) in open {
-        // Ends what the thread may be waiting for.
+        // Unblocks the thread.
         let _ = stream.shutdown(Shutdown::Both);
         let _ = thread.join();
     }
 }
 
-/// Closed for good when its thread ends, though it panics: the handle that a shutdown needs would keep it open.
+/// Shuts the connection down when its thread ends, even by a panic: the handle for the server's shutdown would keep it
+/// open.
 struct Connection(TcpStream);
 
 impl Drop for Connection {
@@ -220,10 +220,10 @@ fn serve(shared: &Shared, stream: TcpStream, host: Listener) {
     };
     let hooked = shared.hook.as_ref().and_then(|hook| hook(&request));
     let (reply, mut logged) = answer(shared, &request, hooked);
-    // A file may turn out to be gone, and then the status is another one.
+    // A file may be missing, which changes the status.
     let ready = http::ready(reply, Some(&request));
     logged.status = ready.status;
-    // Before the answer is out, so that whoever has read it finds it in the log.
+    // Logged before the response is sent, so that a client finds its request in the log.
     lock(&shared.log).push(logged);
     http::write(stream, ready);
 }
@@ -263,7 +263,7 @@ fn answer(shared: &Shared, request: &Request, hooked: Option<Reply>) -> (Reply, 
     (reply, logged)
 }
 
-/// The answer to a request, and the route of v2 that it came from.
+/// The response to a request, and its route of v2.
 fn dispatch(call: &mut Call) -> (Reply, Option<&'static str>) {
     let request = call.request;
     if request.host == Listener::Storage {
@@ -284,7 +284,7 @@ fn v2_path(request: &Request) -> Option<&str> {
     request.path.strip_prefix("/api/v2").filter(|_| request.host == Listener::Api)
 }
 
-/// What was no request.
+/// The log entry of an invalid request.
 fn unread(host: Listener, status: u16) -> Logged {
     Logged {
         host,

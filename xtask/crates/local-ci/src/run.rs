@@ -1,9 +1,9 @@
-//! `ci run`: the pipeline on this machine, without Docker. Each job gets a clean checkout of HEAD, CircleCI's variables,
-//! a loopback API that knows what ran here, and nothing that another job did not persist or store.
+//! `ci run`: runs the pipeline on this machine, without Docker. Each job gets a clean checkout of HEAD, CircleCI's
+//! variables, a loopback API that knows the local runs, and the files that other jobs persisted or stored.
 //!
-//! What is not imitated: images and resource classes, contexts (the environment of this shell takes their place, except
-//! for the token of the API), serial groups (jobs and workflows run one after another), and cargo's caches (cargo's own
-//! on this machine take their place).
+//! Not imitated: images and resource classes, contexts (replaced by the environment of this shell, except for the API
+//! token), serial groups (jobs and workflows run one after another), and cargo's caches (replaced by cargo's own on
+//! this machine).
 
 pub mod bucket;
 pub mod ceph;
@@ -29,37 +29,37 @@ use serde_json::Value;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-/// Where runs keep their jobs, below the workspace root.
+/// The directory of local runs, below the workspace root.
 pub const DIR: &str = "target/ci";
 
-/// What to run.
+/// The options of a run.
 pub struct Options<'a> {
-    /// Only this job and those that it requires.
+    /// Run only this job and those it requires.
     pub job: Option<&'a str>,
-    /// The branch that CircleCI would see, instead of the one that is checked out.
+    /// The branch to run for, instead of the checked-out one.
     pub branch: Option<&'a str>,
-    /// Parameters of the pipeline; with any, it is started through the API, and without, it is a push.
+    /// Pipeline parameters; if any, the run is an API trigger, otherwise a push.
     pub set: &'a [(String, String)],
-    /// Asked for each approval; `false` holds the workflow there.
+    /// Called for each approval; `false` holds the workflow there.
     pub approve: &'a dyn Fn(&str) -> Result<bool>,
 }
 
-/// What a run answers.
+/// The result of a run.
 #[derive(Debug, Serialize)]
 pub struct CiRun {
     /// The commit.
     pub commit: String,
     /// The branch.
     pub branch: String,
-    /// Each job with how it ended.
+    /// Each job and its result.
     pub jobs: Vec<JobEnd>,
-    /// What is live in each env now.
+    /// The live release of each env.
     pub live: Vec<Live>,
-    /// Whether anything else is live than before.
+    /// Whether any live release has changed.
     pub changed: bool,
 }
 
-/// How a job ended.
+/// The result of a job.
 #[derive(Debug, Serialize)]
 pub struct JobEnd {
     /// Its name.
@@ -79,12 +79,12 @@ pub struct Live {
     pub target: String,
     /// The release.
     pub release: Option<ReleaseId>,
-    /// Since when.
+    /// Since when it is live.
     pub since: Option<jiff::Timestamp>,
 }
 
 struct Run<'a> {
-    /// What the jobs are told beside CircleCI's variables: where their bucket is.
+    /// Variables for the jobs beside CircleCI's: the address of their bucket.
     told: &'a [(String, String)],
     ctx: &'a Context,
     project: &'a Project,
@@ -98,24 +98,24 @@ struct Run<'a> {
     running: Running,
 }
 
-/// Runs a pipeline. Fails with the kind of failure of the first job that failed.
+/// Runs a pipeline. Fails with the kind of the first failed job.
 pub fn run(tool: &Tool, pipeline: &Pipeline, options: &Options) -> Result<CiRun> {
     let Tool { ctx, project, .. } = *tool;
     let commit = git::commit(ctx)?;
     let Some(branch) = options.branch.map(str::to_owned).or(commit.branch.clone()) else {
-        return usage("HEAD is detached: CircleCI would know the branch, we do not")
-            .hint("say it: `cargo xtask ci run --branch main`")
+        return usage("HEAD is detached, so the branch is unknown")
+            .hint("name it: `cargo xtask ci run --branch main`")
             .err();
     };
     let values = pipeline.values(&branch, options.set)?;
     let (workflows, wanted) = wanted(pipeline, &values, options.job)?;
     if workflows.is_empty() {
         return usage("no workflow of the pipeline runs with these parameters")
-            .hint(format!("is it an env of this project? {}", envs(project)))
+            .hint(format!("check that it is an env of this project: {}", envs(project)))
             .err();
     }
     if commit.dirty {
-        ctx.warn("changes that are not committed are not part of this run: CircleCI would not have them either");
+        ctx.warn("uncommitted changes are not part of this run, as on CircleCI");
     }
     let dir = ctx.root.join(DIR);
     let _only_one = alone(&dir)?;
@@ -149,11 +149,11 @@ pub fn run(tool: &Tool, pipeline: &Pipeline, options: &Options) -> Result<CiRun>
         }
     }
     if let Some((job, error)) = failure {
-        let hint = error::hint_of(&error).unwrap_or("its words are above").to_owned();
+        let hint = error::hint_of(&error).unwrap_or("see its output above").to_owned();
         return CliError::new(error::kind_of(&error), format!("job `{job}` failed: {error:#}")).hint(hint).err();
     }
     if ctx.interrupted() {
-        return failed("stopped by a signal").hint("`cargo xtask ci run` starts again").err();
+        return failed("stopped by a signal").hint("run `cargo xtask ci run` again").err();
     }
     let now = live(tool)?;
     Ok(CiRun { commit: commit.sha.clone(), changed: now != before, branch, jobs, live: now })
@@ -163,7 +163,7 @@ fn envs(project: &Project) -> String {
     project.envs.iter().map(|env| env.name).collect::<Vec<_>>().join(", ")
 }
 
-/// The workflows to run, and the names of the jobs in them. A job that is asked for runs whatever its workflow waits for.
+/// The workflows to run, and the names of their jobs. A requested job ignores the condition of its workflow.
 fn wanted<'a>(pipeline: &'a Pipeline, values: &Values, job: Option<&str>) -> Result<(Vec<&'a Workflow>, Vec<String>)> {
     let running: Vec<_> = pipeline.running(values).collect();
     let Some(name) = job else {
@@ -185,7 +185,7 @@ fn wanted<'a>(pipeline: &'a Pipeline, values: &Values, job: Option<&str>) -> Res
     Ok((vec![workflow], names))
 }
 
-/// Two runs in one checkout would wipe each other's jobs.
+/// Locks the directory: two runs in one checkout would overwrite each other's jobs.
 fn alone(dir: &Path) -> Result<File> {
     let what = || format!("cannot make {}", dir.display());
     fs::create_dir_all(dir).with_hint(error::Kind::Failed, what, || "check its permissions".into())?;
@@ -194,9 +194,9 @@ fn alone(dir: &Path) -> Result<File> {
         Ok(()) => Ok(file),
         Err(_) => CliError::new(
             error::Kind::Locked,
-            "another `cargo xtask ci run` or `ci loopback` is at work in this checkout",
+            "another `cargo xtask ci run` or `ci loopback` is running in this checkout",
         )
-        .hint("wait until it has ended; Ctrl-C ends a `ci loopback`")
+        .hint("wait for its end, or stop a `ci loopback` with Ctrl-C")
         .err(),
     }
 }

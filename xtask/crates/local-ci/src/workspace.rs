@@ -1,5 +1,5 @@
-//! CircleCI's workspace on this machine, with the rules that CircleCI has: layers are added and never changed, a job
-//! sees those of the jobs that it requires, and two concurrent jobs may not persist the same file.
+//! CircleCI's workspace on this machine, with its rules: layers are added and never changed, a job sees those of the
+//! jobs that it requires, and two concurrent jobs must not persist the same file.
 
 use gangplank_model::ci::pipeline::Workflow;
 use gangplank_model::error::{Result, failed};
@@ -8,18 +8,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
-/// The layers of one run of a workflow.
+/// The layers of one workflow run.
 pub struct Layers {
     dir: PathBuf,
 }
 
 impl Layers {
-    /// Layers are kept in `dir`, one directory for each job.
+    /// Layers are stored in `dir`, one directory per job.
     pub fn new(dir: PathBuf) -> Self {
         Self { dir }
     }
 
-    /// Adds what `paths` match below `root` as the layer of `job`. A path is a directory or a glob of Go's
+    /// Adds the files that match `paths` below `root` as the layer of `job`. A path is a directory or a glob of Go's
     /// `filepath.Match`, which has no `**`.
     pub fn persist(&self, job: &str, root: &Path, paths: &[String]) -> Result<()> {
         if !root.is_dir() {
@@ -27,7 +27,7 @@ impl Layers {
                 "job `{job}`: Error locating workspace root directory: {} does not exist",
                 root.display()
             ))
-            .hint("a step before must create it; `root` and `at` must be the same absolute directory")
+            .hint("create it in an earlier step; `root` and `at` must be the same absolute directory")
             .err();
         }
         let mut matched = false;
@@ -45,7 +45,7 @@ impl Layers {
         Ok(())
     }
 
-    /// Copies the layers of all jobs that `job` requires, directly or not, into `at`.
+    /// Copies the layers of all transitive dependencies of `job` into `at`.
     pub fn attach(&self, workflow: &Workflow, job: &str, at: &Path) -> Result<usize> {
         let mut owner: BTreeMap<PathBuf, &str> = BTreeMap::new();
         for upstream in workflow.ancestors(job) {
@@ -58,7 +58,7 @@ impl Layers {
                         "job `{job}`: Concurrent upstream jobs persisted the same file(s): {} by {other} and {name}",
                         file.display()
                     ))
-                    .hint("let each job persist under a directory of its own")
+                    .hint("let each job persist to its own directory")
                     .err();
                 }
             }
@@ -86,7 +86,7 @@ pub fn files_below(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Whether a path entry names this file, or a directory above it.
+/// Whether a path entry matches this file, or a directory above it.
 fn matches(pattern: &str, file: &Path) -> bool {
     let options = glob::MatchOptions {
         case_sensitive: true,
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use gangplank_model::ci::pipeline::{Job, Kind};
 
-    /// `"a; b a; c a; d b c"`: each job after those that it requires.
+    /// `"a; b a; c a; d b c"`: each job after those it requires.
     fn workflow(text: &str) -> Workflow {
         let jobs = text.split(';').map(|job| {
             let mut words = job.split_whitespace().map(str::to_owned);

@@ -1,15 +1,15 @@
-//! How the entries of an installed release differ from those of its manifest, in words, from what a host printed.
+//! Describes how the entries of an installed release differ from its manifest.
 
 use std::collections::BTreeMap;
 
-/// An entry that differs: what the list says, and what is there.
+/// A differing entry: the expected kind and the kind found.
 #[derive(Default)]
 struct Difference<'a> {
     missing: Option<&'a str>,
     extra: Option<&'a str>,
 }
 
-/// Reads lines of `compare` (see `script::verify`), and gives a line for each path.
+/// One line per path, from the output of `compare` (see `script::verify`).
 pub fn differences(lines: &str) -> Vec<String> {
     let mut odd: BTreeMap<&str, Difference> = BTreeMap::new();
     for line in lines.lines() {
@@ -28,7 +28,7 @@ pub fn differences(lines: &str) -> Vec<String> {
         (Some(_), None) => format!("{path}: is missing"),
         _ => format!("{path}: is not part of the release"),
     };
-    // What is missing or different first: that is why a release is refused.
+    // Missing and changed entries first, because they are the reason for the refusal.
     let (wrong, extra): (Vec<_>, Vec<_>) = odd.into_iter().partition(|(_, entry)| entry.missing.is_some());
     wrong.into_iter().chain(extra).map(words).collect()
 }

@@ -1,19 +1,19 @@
-//! What went wrong, in the words of the person who has to mend it.
+//! Errors with exit codes and hints.
 //!
-//! Inside the engine errors are `anyhow`. A [`CliError`] somewhere in the chain adds the two things that change
-//! behaviour: the exit code that scripts rely on and the `hint:` line with the next command to type.
+//! Inside the engine, errors are `anyhow`. A [`CliError`] in the chain adds the exit code that scripts rely on, and the
+//! `hint:` line with the next command to run.
 
 use std::fmt;
 
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = anyhow::Error> = std::result::Result<T, E>;
 
-/// What kind of failure it was. The discriminant is the documented exit code.
+/// The kind of a failure. The discriminant is the documented exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Nothing was changed, or everything was reverted.
     Failed = 1,
-    /// The command line, the project or the checkout does not make sense.
+    /// The command line, the project or the checkout is invalid.
     Usage = 2,
     /// A credential is missing, wrong or expired.
     Auth = 3,
@@ -21,18 +21,18 @@ pub enum Kind {
     Remote = 4,
     /// The release, environment or file asked for does not exist.
     NotFound = 5,
-    /// Somebody else is deploying.
+    /// Another command holds the lock.
     Locked = 6,
-    /// Bytes are not what the manifest says.
+    /// Bytes do not match the manifest.
     Verification = 7,
-    /// The release is older than what is live, or something else is live than was expected.
+    /// The release is older than the live one, or an unexpected release is live.
     Stale = 8,
-    /// A deploy failed and could not be reverted: a person has to look.
+    /// A deploy failed and could not be reverted; manual repair is needed.
     RevertFailed = 9,
 }
 
 impl Kind {
-    /// The kind that an exit code of our own stands for; any other code is [`Kind::Failed`].
+    /// The kind of one of our exit codes; any other code is [`Kind::Failed`].
     pub fn from_code(code: Option<i32>) -> Self {
         let all = [
             Self::Usage,
@@ -48,7 +48,7 @@ impl Kind {
     }
 }
 
-/// An error with an exit code and, nearly always, a hint.
+/// An error with an exit code and usually a hint.
 #[derive(Debug)]
 pub struct CliError {
     kind: Kind,
@@ -62,7 +62,7 @@ impl CliError {
         Self { kind, message: message.into(), hint: None }
     }
 
-    /// Adds what to do next, as a command to type where there is one.
+    /// Adds the next step, as a command where possible.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -83,27 +83,27 @@ impl fmt::Display for CliError {
 
 impl std::error::Error for CliError {}
 
-/// [`Kind::Usage`], the most frequent one.
+/// A [`Kind::Usage`] error.
 pub fn usage(message: impl Into<String>) -> CliError {
     CliError::new(Kind::Usage, message)
 }
 
-/// [`Kind::NotFound`].
+/// A [`Kind::NotFound`] error.
 pub fn not_found(message: impl Into<String>) -> CliError {
     CliError::new(Kind::NotFound, message)
 }
 
-/// [`Kind::Failed`].
+/// A [`Kind::Failed`] error.
 pub fn failed(message: impl Into<String>) -> CliError {
     CliError::new(Kind::Failed, message)
 }
 
-/// [`Kind::Verification`].
+/// A [`Kind::Verification`] error.
 pub fn verification(message: impl Into<String>) -> CliError {
     CliError::new(Kind::Verification, message)
 }
 
-/// The kind of an error: that of the outermost [`CliError`] in its chain, [`Kind::Failed`] without one.
+/// The kind of the outermost [`CliError`] in the chain; [`Kind::Failed`] if there is none.
 pub fn kind_of(error: &anyhow::Error) -> Kind {
     find(error).map_or(Kind::Failed, |failure| failure.kind)
 }
@@ -117,9 +117,9 @@ fn find(error: &anyhow::Error) -> Option<&CliError> {
     error.downcast_ref::<CliError>().or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
 }
 
-/// Gives an error from a library or the system its exit code and hint.
+/// Adds an exit code and a hint to an error of a library or the system.
 pub trait WithHint<T> {
-    /// Keeps the whole chain as the message, so that nothing of the cause is lost.
+    /// The whole chain becomes part of the message, so that no cause is lost.
     fn with_hint(self, kind: Kind, what: impl FnOnce() -> String, hint: impl FnOnce() -> String) -> Result<T>;
 }
 
@@ -137,7 +137,7 @@ pub fn with_guides(text: &str, dir: &str) -> String {
     format!(" {text}").replace(" docs/", &format!(" {dir}/")).split_off(1)
 }
 
-/// A hint of whoever did not know in which env it would be followed says `ENV`; here somebody knows.
+/// Replaces `ENV` in a hint by the env of the command.
 pub fn in_env(hint: &str, env: Option<&str>) -> String {
     match env {
         Some(env) => {
@@ -150,7 +150,7 @@ pub fn in_env(hint: &str, env: Option<&str>) -> String {
     }
 }
 
-/// What a script said, and the hint that it gave in a last line of its own.
+/// Splits the output of a script into its text and the hint in its last line.
 pub fn split_hint(said: &str) -> (&str, Option<&str>) {
     match said.trim_end().rsplit_once("hint: ") {
         Some((said, hint)) if !hint.contains('\n') && (said.is_empty() || said.ends_with('\n')) => {

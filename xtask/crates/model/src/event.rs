@@ -1,92 +1,92 @@
-//! What happens while a command runs, as data.
+//! Events of a running command, as data.
 //!
-//! The engine never prints: it emits events, and a sink (terminal, JSON lines) decides what a reader sees. The enum
-//! is closed on purpose, so that a sink that forgets one does not compile.
+//! The engine never prints: it emits events, and a sink (terminal, JSON lines) renders them. The enum is exhaustive, so
+//! that a sink cannot forget an event.
 
 use serde::Serialize;
 use std::time::Instant;
 
-/// One thing that happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
-    /// A command of another program ended. `ms` is its wall time.
+    /// A command of another program ended.
     Ran {
-        /// The command as it could be typed.
+        /// The command as typed.
         command: String,
         /// Wall time in milliseconds.
         ms: u64,
         /// Whether it exited with 0.
         ok: bool,
     },
-    /// Something worth a line.
+    /// Information.
     Note {
         /// The line, without a newline.
         text: String,
     },
-    /// Something that is not an error, but that somebody should look at.
+    /// A problem that is not an error.
     Warning {
         /// The line, without a newline.
         text: String,
     },
-    /// A step of a plan began on a target.
+    /// A step of a plan started on a target.
     StepStarted {
         /// URL of the target.
         target: String,
-        /// What is being done, e.g. `install 20260822T101500-1a2b3c4`.
+        /// The step, e.g. `install 20260822T101500-1a2b3c4`.
         step: String,
     },
     /// A step of a plan ended on a target.
     StepEnded {
         /// URL of the target.
         target: String,
-        /// The words that [`Event::StepStarted`] had.
+        /// The text of [`Event::StepStarted`].
         step: String,
         /// Wall time in milliseconds.
         ms: u64,
         /// Whether it succeeded.
         ok: bool,
     },
-    /// The work on the targets of an env came to a stage.
+    /// The deploy to an env entered a stage.
     Stage {
-        /// To which one.
+        /// The stage.
         stage: Stage,
-        /// Which wave it is, from 1; 0 outside of waves.
+        /// The wave, from 1; 0 outside of waves.
         wave: usize,
-        /// How many waves there are.
+        /// Number of waves.
         waves: usize,
-        /// URLs of the targets that have a part in it.
+        /// URLs of the targets that take part.
         targets: Vec<String>,
     },
-    /// Putting a target back ended.
+    /// The revert of a target ended.
     Reverted {
         /// URL of the target.
         target: String,
-        /// Whether it is as it was before.
+        /// Whether it succeeded.
         ok: bool,
     },
-    /// How far a long task is. Ends with `done == total`.
+    /// Progress of a long task; the last event has `done == total`.
     Progress {
-        /// What is being done, e.g. `compressing`.
+        /// The task, e.g. `compressing`.
         task: String,
         /// Bytes done.
         done: u64,
         /// Bytes in all.
         total: u64,
     },
-    /// The last lines that a service wrote, shown when it did not become healthy.
+    /// The last log lines of a service that did not become healthy.
     ServiceLog {
         /// URL of the target.
         target: String,
         /// The lines, oldest first.
         lines: Vec<String>,
     },
-    /// A job of the pipeline began, in a run on this machine.
+    /// A pipeline job started, in a local run.
     JobStarted {
         /// Name of the job.
         job: String,
     },
-    /// A job of the pipeline ended.
+    /// A pipeline job ended.
     JobEnded {
         /// Name of the job.
         job: String,
@@ -97,25 +97,25 @@ pub enum Event {
     },
 }
 
-/// How far the work on the targets of an env has come.
+/// The stage of a deploy to an env.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
-    /// Nothing is switched yet: releases are installed where they are missing.
+    /// Installing releases where they are missing; nothing is switched.
     Install,
-    /// A wave is switched and checked.
+    /// Switching and checking a wave.
     Switch,
-    /// All are healthy, which is recorded; what is old is removed.
+    /// All are healthy: recording that, and pruning.
     Finalize,
-    /// Something failed, and what was switched goes back.
+    /// Something failed: reverting what was switched.
     Reverted,
-    /// It ended well.
+    /// Succeeded.
     Done,
-    /// It ended in an error.
+    /// Failed.
     Failed,
 }
 
-/// Which of its two streams a program wrote to.
+/// An output stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stream {
@@ -125,42 +125,42 @@ pub enum Stream {
     Stderr,
 }
 
-/// What a host said while somebody listens: the answer of `logs` and `exec`, which comes line by line.
+/// Streamed output of a host: the result of `logs` and `exec`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum HostOutput {
     /// A line.
     Line {
-        /// What the host is called.
+        /// The name of the host.
         host: String,
-        /// As how wide a column people see the hosts' names; 0 when there is only one, which needs none.
+        /// The column width for host names; 0 for a single host, whose name is not shown.
         #[serde(skip)]
         column: usize,
-        /// Where it was written to.
+        /// The stream of the line.
         stream: Stream,
         /// The line, without a newline.
         line: String,
     },
-    /// The command came to its end there.
+    /// The command ended on the host.
     Ended {
-        /// What the host is called.
+        /// The name of the host.
         host: String,
         /// Its exit code.
         exit_code: i32,
     },
 }
 
-/// Who listens. Tells whether it wants to hear more.
+/// Receives the output; returns whether it wants more.
 pub type Listener<'a> = &'a (dyn Fn(&HostOutput) -> bool + Sync);
 
-/// Milliseconds since an instant, as events give them.
+/// Milliseconds since an instant.
 pub fn ms_since(started: Instant) -> u64 {
     u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Where events go.
+/// The receiver of events.
 pub trait Sink: Send + Sync {
-    /// Takes one event; never fails, because there is nobody left to tell.
+    /// Receives an event; cannot fail, because there is no other place to report to.
     fn emit(&self, event: &Event);
 }
 

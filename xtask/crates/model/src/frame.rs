@@ -1,31 +1,32 @@
 //! Frames: markers that separate the output of a script from everything else on its channel.
 //!
-//! A host runs a script in a shell whose output also carries what the login's profile prints, what background processes
-//! print later, and what an app prints that knows this format. So each script has a random marker, which the host gets on
-//! the command line, and prints it before its first byte and after its last:
+//! A host runs a script in a shell whose output also carries the output of the login's profile, of background
+//! processes, and of an app that may print a similar format. So each script has a random marker, passed on the command
+//! line, and prints it before its first byte and after its last:
 //!
 //! ```text
-//! whatever a profile prints MARK begin\n
+//! output of a profile
+//! MARK begin\n
 //! the output of the script\n
-//! MARK end CODE\n
-//! whatever comes later
+//! MARK end CODE
+//! later output
 //! ```
 //!
-//! Both streams have both lines; the code is on stdout. The script travels on stdin as one line between two markers, so a
-//! line that a profile took, or that was cut off, is never run, and no other line is ever run in its place.
+//! Both streams have both lines; the code is on stdout. The script travels on stdin as one line between two markers, so
+//! a line that was truncated or consumed by a profile is never run, and no other line is run in its place.
 
 use crate::event::Stream;
 use crate::script::quote;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
-/// Exit code of a shell on a host that did not get the script that it was to run.
+/// Exit code of a shell on a host that did not receive its script.
 pub const EXIT_NO_SCRIPT: i32 = 254;
-/// What it prints then.
+/// The error message for [`EXIT_NO_SCRIPT`].
 pub const NO_SCRIPT: &str = "the first line on stdin is not the script";
-/// Variables of a login that scripts keep. All others are the profile's: some change what a script does (`CDPATH`,
-/// `TAR_OPTIONS`, `POSIXLY_CORRECT`, ...), and a shell makes functions of some. On this machine scripts keep the same ones,
-/// but those of a proxy.
+/// The variables of a login that scripts keep. Others come from the profile: some change what a script does (`CDPATH`,
+/// `TAR_OPTIONS`, `POSIXLY_CORRECT`, ...), and some shells turn them into functions. Local scripts keep the same ones,
+/// except those of a proxy.
 pub const KEPT: &[&str] = &[
     "PATH",
     "HOME",
@@ -38,7 +39,7 @@ pub const KEPT: &[&str] = &[
     "XDG_RUNTIME_DIR",
     "DBUS_SESSION_BUS_ADDRESS",
 ];
-/// Hosts that fetch a bundle may have to ask a proxy.
+/// Proxy variables, for hosts that download a bundle.
 const PROXY: &[&str] = &[
     "http_proxy",
     "https_proxy",
@@ -51,8 +52,8 @@ const PROXY: &[&str] = &[
     "SSL_CERT_FILE",
     "CURL_CA_BUNDLE",
 ];
-/// Variables that change what the programs of a script do. A container's environment is its configuration, so there only
-/// these are removed.
+/// Variables that change what a script does. A container's environment is its configuration, so only these are removed
+/// there.
 const HARMFUL: &[&str] = &[
     "BASH_ENV",
     "BLOCK_SIZE",
@@ -69,7 +70,7 @@ const HARMFUL: &[&str] = &[
     "ZSTD_CLEVEL",
 ];
 
-/// What each marker begins with.
+/// The prefix of all markers.
 const MARKER: &str = "gangplank-";
 
 /// The marker of one script.
@@ -77,7 +78,7 @@ const MARKER: &str = "gangplank-";
 pub struct Marker(String);
 
 impl Marker {
-    /// A marker that cannot be guessed: the standard library seeds the hashers of each thread with random bytes of the system.
+    /// An unpredictable marker: the standard library seeds its hashers with random bytes of the system.
     pub fn random() -> Self {
         let part = || RandomState::new().build_hasher().finish();
         Self(format!("{MARKER}{:016x}{:016x}", part(), part()))
@@ -88,34 +89,35 @@ impl Marker {
         format!("{} begin\n", self.0)
     }
 
-    /// What the line after the last byte of output begins with.
+    /// The start of the line after the last byte of output.
     fn end(&self) -> String {
         format!("\n{} end", self.0)
     }
 
-    /// What is printed between the parts of a sequence.
+    /// The line between two parts of a sequence.
     pub fn part(&self) -> String {
         format!("{} part", self.0)
     }
 }
 
-/// A text as one line, which `printf %b` turns back: POSIX knows `\\` and `\n` there.
+/// A text as one line, to be decoded by `printf %b`: POSIX specifies `\\` and `
+/// ` for it.
 pub fn one_line(text: &str) -> String {
     format!("{}\n", text.replace('\\', "\\\\").replace('\n', "\\n"))
 }
 
-/// A script as the line that the command of [`command`] runs.
+/// A script as the line that the shell of [`command`] reads.
 pub fn script_line(marker: &Marker, script: &str) -> String {
     format!("{0} {1} {0}\n", marker.0, one_line(script).trim_end_matches('\n'))
 }
 
-/// The command that runs a script on a host, as one string for the login's shell, which may be bash, csh or fish. `name` is
-/// what processes of the host are called. With a limit the host ends the script itself, because it does not notice that
-/// this side has gone away.
+/// The command that runs a script on a host, as one string for the login shell, which may be bash, csh or fish. `name`
+/// is the process name on the host. With a limit, the host kills the script itself, because it does not notice a lost
+/// connection.
 ///
-/// The first shell only sees to the environment. It is called by its path, which a function of the login's shell does not
-/// replace. In it `exec` and `unset`, special builtins, are found before any function, and `exec` finds `env` on PATH, so no
-/// exported function takes their place. `read` takes no byte beyond its line.
+/// The first shell only sets the environment. It is called by its path, which a function of the login shell cannot
+/// replace. Inside it, `exec` and `unset` are special builtins, found before any function, and `exec` finds `env` on
+/// PATH, so no exported function can take their place. `read` reads no byte beyond its line.
 pub fn command(marker: &Marker, name: &str, limit: Option<Duration>, environment: Environment) -> String {
     let run = "/bin/sh -c \"$1\" \"$0\" \"$2\"";
     let first = match environment {
@@ -129,17 +131,17 @@ pub fn command(marker: &Marker, name: &str, limit: Option<Duration>, environment
     format!("/bin/sh -c {} {} {} {}", quote(&first), quote(name), quote(&runner(limit)), marker.0)
 }
 
-/// Whose environment a command starts in.
+/// The environment that a command starts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Environment {
-    /// That of a login's profile: a script keeps a few variables of it.
+    /// The environment of a login's profile: a script keeps a few of its variables.
     OfLogin,
-    /// That of a container, which its image and its start have set: a script keeps all but the harmful variables.
+    /// The environment of a container, set by its image: a script keeps all but the harmful variables.
     OfContainer,
 }
 
-/// The second shell: it reads the script, runs it, and frames its output. Without line breaks and single quotes, because a
-/// csh passes it on.
+/// The second shell: reads the script, runs it and frames its output. Contains no line breaks or single quotes, because
+/// a csh may pass it on.
 fn runner(limit: Option<Duration>) -> String {
     let run = match limit {
         None => "(eval \"$script\")".to_owned(),
@@ -156,18 +158,18 @@ fn runner(limit: Option<Duration>) -> String {
     )
 }
 
-/// A script that came to its end: exit code, stdout and stderr, without anything outside its frame.
+/// The result of a finished script: exit code, stdout and stderr within the frame.
 pub type Framed<'a> = (i32, &'a str, &'a str);
 
-/// Reads the output of a script; `None` where it did not come to its end.
+/// Parses the output of a script; `None` if its frame is incomplete.
 pub fn parse<'a>(marker: &Marker, stdout: &'a str, stderr: &'a str) -> Option<Framed<'a>> {
     let (stdout, after) = framed(marker, stdout)?;
-    // With its line break: of a code that was cut off a part may be left.
+    // Requires the line break, because the code may be truncated.
     let code = after?.split_once('\n')?.0.trim().parse().ok()?;
     Some((code, stdout, so_far(marker, stderr)))
 }
 
-/// What was printed outside of the frame: by a profile before it, by what a profile or the script left after it.
+/// The output outside the frame.
 pub fn outside(marker: &Marker, output: &str) -> String {
     let (before, inside) = output.split_once(&marker.begin()).unwrap_or((output, ""));
     let after =
@@ -175,12 +177,12 @@ pub fn outside(marker: &Marker, output: &str) -> String {
     [before, after].concat()
 }
 
-/// What came so far of a script that was ended before its end.
+/// The output so far of a script that was killed.
 pub fn so_far<'a>(marker: &Marker, output: &'a str) -> &'a str {
     framed(marker, output).map_or(output, |(text, _)| text)
 }
 
-/// Output without its markers, of this script or of parts of it: what a message may hold.
+/// The output without any markers, for messages.
 pub fn without_markers(output: &str) -> String {
     let is_marker = |word: &str| word.len() == 32 && word.bytes().all(|b| b.is_ascii_hexdigit());
     let plain = |line: &str| match line.split_once(MARKER) {
@@ -190,21 +192,21 @@ pub fn without_markers(output: &str) -> String {
     output.lines().map(plain).collect::<Vec<_>>().join("\n")
 }
 
-/// Whether output has the beginning of a frame.
+/// Whether the output contains the start of the frame.
 pub fn has_begun(marker: &Marker, output: &str) -> bool {
     output.contains(&marker.begin())
 }
 
-/// Whether output has the end of a frame. `seen` bytes of it were looked at before.
+/// Whether the output contains the end of the frame. The first `seen` bytes were searched before.
 pub fn has_ended(marker: &Marker, output: &[u8], seen: &mut usize) -> bool {
     let end = format!("{} ", marker.end());
-    // It may be shorter than it was, where the middle of long output was left out.
+    // Long output is shortened in the middle, so it may have shrunk.
     let from = if *seen > output.len() { 0 } else { seen.saturating_sub(end.len()) };
     *seen = output.len();
     output[from..].windows(end.len()).any(|piece| piece == end.as_bytes())
 }
 
-/// The output in a frame, and what follows the word `end` where there is an end.
+/// The output in a frame, and the rest of its end line if there is one.
 fn framed<'a>(marker: &Marker, output: &'a str) -> Option<(&'a str, Option<&'a str>)> {
     let (_, inside) = output.split_once(&marker.begin())?;
     Some(match inside.split_once(&marker.end()) {
@@ -213,37 +215,37 @@ fn framed<'a>(marker: &Marker, output: &'a str) -> Option<(&'a str, Option<&'a s
     })
 }
 
-/// Reads the output of a script line by line, as it comes.
+/// Parses the output of a script line by line.
 pub struct Parser {
     marker: Marker,
-    /// Whether it has begun, on each stream.
+    /// Whether the frame has started, per stream.
     begun: [bool; 2],
-    /// Whether it has ended, on stderr.
+    /// Whether the frame has ended on stderr.
     complained: bool,
-    /// What was printed on stderr before it began.
+    /// The stderr output before the frame.
     pub before: String,
-    /// An empty line that it may have printed, or that belongs to the end of the frame, on each stream.
+    /// A pending empty line, per stream: part of the output, or of the frame's end.
     empty: [bool; 2],
-    /// Its exit code, and when it ended.
+    /// The exit code, and when the script ended.
     pub ended: Option<(i32, Instant)>,
 }
 
 impl Parser {
-    /// Nothing was read yet.
+    /// A parser without input.
     pub fn new(marker: Marker) -> Self {
         Self { marker, begun: [false; 2], complained: false, before: String::new(), empty: [false; 2], ended: None }
     }
 
-    /// Whether the script has begun.
+    /// Whether the script has started.
     pub fn has_begun(&self) -> bool {
         self.begun[0]
     }
 
-    /// Takes a line, and gives the lines that the script wrote.
+    /// Reads a line; returns the completed lines of the script.
     pub fn line(&mut self, stream: Stream, line: String) -> Vec<String> {
         let at = usize::from(stream == Stream::Stderr);
         if !self.begun[at] {
-            // A profile may have printed something without a line break.
+            // A profile may have printed text without a line break before it.
             self.begun[at] = line.ends_with(self.marker.begin().trim_end());
             if stream == Stream::Stderr && !self.begun[at] {
                 self.before += &(line + "\n");

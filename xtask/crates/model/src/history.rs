@@ -1,38 +1,38 @@
-//! What happened on a target, and what follows from it.
+//! The history of a target and what follows from it.
 //!
-//! `history.jsonl` is only ever appended to. Rollback and pruning fold it; directory times and counts decide nothing,
-//! because a copied directory or a failed release would mislead them.
+//! `history.jsonl` is append-only. Rollback and prune fold it; directory times and counts are not used, because a
+//! copied directory or a failed release would falsify them.
 
 use crate::release::id::ReleaseId;
 use crate::release::manifest::CiJob;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// What a record says.
+/// The event of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HistoryEvent {
-    /// A release was put on the target; nothing was switched.
+    /// A release was installed; nothing was switched.
     Installed,
-    /// `current` is about to point at it. Not yet known to work.
+    /// `current` is about to point at the release; its health is unknown.
     Switched,
-    /// It is live and healthy.
+    /// The release is live and healthy.
     Live,
-    /// It was tried and did not work.
+    /// The release was tried and failed.
     Failed,
-    /// It is live again because its successor failed.
+    /// The release is live again because its successor failed.
     Restored,
     /// Old releases were removed.
     Removed,
-    /// Its service was started by hand.
+    /// The service was started by hand.
     Started,
-    /// Its service was stopped by hand.
+    /// The service was stopped by hand.
     Stopped,
-    /// Its service was restarted by hand.
+    /// The service was restarted by hand.
     Restarted,
 }
 
-/// Why it happened.
+/// The command that caused a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verb {
@@ -53,7 +53,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// The word as it is typed.
+    /// The command as typed.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Deploy => "deploy",
@@ -70,19 +70,19 @@ impl Verb {
 /// A line of `history.jsonl`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// When, RFC 3339 in UTC.
+    /// The time, RFC 3339 in UTC.
     pub at: jiff::Timestamp,
-    /// What.
+    /// The event.
     pub event: HistoryEvent,
-    /// In the course of what.
+    /// The command.
     pub verb: Verb,
     /// The release; absent when several were removed.
     pub release: Option<ReleaseId>,
-    /// What was live before.
+    /// The release that was live before.
     pub from: Option<ReleaseId>,
-    /// Full SHA of the release's commit, where it is known.
+    /// Full SHA of the release's commit, if known.
     pub commit: Option<String>,
-    /// Who.
+    /// The user.
     pub by: String,
     /// The CircleCI job.
     pub ci: Option<CiJob>,
@@ -91,7 +91,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// The line, with its newline.
+    /// The record as a line, with its newline.
     pub fn to_line(&self) -> String {
         let mut line = serde_json::to_string(self).expect("a record has no maps with odd keys");
         line.push('\n');
@@ -102,17 +102,17 @@ impl Record {
 /// The records of a target, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct History {
-    /// Every record that could be read.
+    /// All valid records.
     pub records: Vec<Record>,
-    /// Lines that could not: a crash tears at most the last one.
+    /// The number of invalid lines; a crash tears at most the last one.
     pub unreadable: usize,
 }
 
 impl History {
-    /// Reads `history.jsonl`; lines that are no records are counted and passed over.
+    /// Parses `history.jsonl`; invalid lines are counted and skipped.
     pub fn parse(text: &str) -> Self {
         let mut history = Self::default();
-        // A crash of the host may leave NULs where a line was to be.
+        // A crash of the host may leave NULs in place of a line.
         for line in text.lines().map(|line| line.trim_matches(['\0', ' '])).filter(|line| !line.is_empty()) {
             match serde_json::from_str(line) {
                 Ok(record) => history.records.push(record),
@@ -122,8 +122,8 @@ impl History {
         history
     }
 
-    /// The releases that were live and healthy, each on the one that it replaced; the last is the one to be live now.
-    /// A rollback takes releases off, so two rollbacks go back two.
+    /// The releases that were live and healthy, each above the one it replaced; the last is the live one. A rollback
+    /// pops it, so two rollbacks go back two releases.
     pub fn live_stack(&self) -> Vec<&ReleaseId> {
         let mut stack: Vec<&ReleaseId> = Vec::new();
         for record in &self.records {
@@ -142,8 +142,8 @@ impl History {
         stack
     }
 
-    /// The releases that must not be lost: the newest `keep` that were live and good, so what is live and what a rollback
-    /// goes back to, and what was begun last.
+    /// The releases that prune must keep: the newest `keep` good ones, which include the live one and the rollback
+    /// target, and the last one begun.
     pub fn needed(&self, keep: usize) -> BTreeSet<ReleaseId> {
         let stack = self.live_stack();
         let begun = self.records.iter().rev().find(|record| record.event == HistoryEvent::Switched);
@@ -151,14 +151,13 @@ impl History {
         stack.into_iter().rev().take(keep.max(2)).cloned().chain(begun).collect()
     }
 
-    /// Whether the last switch to `id` ended well. A deploy that was killed between switch and health check leaves an
-    /// unconfirmed release behind.
+    /// Whether the last switch to `id` succeeded. False after a deploy that was killed between switch and health check.
     pub fn confirmed(&self, id: &ReleaseId) -> bool {
         self.last_switch()
             .is_some_and(|record| record.event != HistoryEvent::Switched && record.release.as_ref() == Some(id))
     }
 
-    /// The last record that says what is live.
+    /// The last record that changes what is live.
     fn last_switch(&self) -> Option<&Record> {
         let switches = |record: &&Record| {
             matches!(record.event, HistoryEvent::Switched | HistoryEvent::Live | HistoryEvent::Restored)
@@ -166,41 +165,41 @@ impl History {
         self.records.iter().rev().filter(|record| record.release.is_some()).find(switches)
     }
 
-    /// The release that a rollback made live at or after `since`, if that was the last that happened.
+    /// The release that a rollback activated at or after `since`, if no later record exists.
     pub fn rolled_back_since(&self, since: jiff::Timestamp) -> Option<&ReleaseId> {
         let last = self.last_switch().filter(|record| record.at >= since);
         last.filter(|record| (record.event, record.verb) == (HistoryEvent::Live, Verb::Rollback))?.release.as_ref()
     }
 
-    /// Whether a switch to anything was ever begun. Without one, what is live was put there by somebody else.
+    /// Whether a switch was ever begun. If not, another tool activated what is live.
     pub fn knows_a_switch(&self) -> bool {
         self.records.iter().any(|record| record.event == HistoryEvent::Switched)
     }
 
-    /// The release that `rollback` goes back to when `current` is live.
+    /// The release that `rollback` activates when `current` is live.
     pub fn previous(&self, current: Option<&ReleaseId>) -> Option<&ReleaseId> {
         if let Some(last) = self.last_switch()
             && (last.event, last.verb) == (HistoryEvent::Switched, Verb::Rollback)
             && last.release.as_ref() == current
         {
-            // A rollback was killed before its health check: to go back is to finish it.
+            // A rollback was killed before its health check: rolling back finishes it.
             return last.release.as_ref();
         }
         let mut stack = self.live_stack();
-        // What is live and not known to work is taken back to the last good one, be that the same release: then it is
-        // started and checked again.
+        // An unconfirmed live release rolls back to the last good one. If both are the same, it is started and checked
+        // again.
         if current.is_some_and(|id| self.confirmed(id)) && stack.last().copied() == current {
             stack.pop();
         }
         stack.last().copied()
     }
 
-    /// Releases whose last verdict was good, the most recent verdict first.
+    /// Releases whose last result was good, most recent first.
     pub fn good(&self) -> Vec<&ReleaseId> {
         self.by_verdict(|event| matches!(event, HistoryEvent::Live | HistoryEvent::Restored))
     }
 
-    /// Releases whose last verdict was bad, the most recent verdict first.
+    /// Releases whose last result was bad, most recent first.
     pub fn bad(&self) -> Vec<&ReleaseId> {
         self.by_verdict(|event| event == HistoryEvent::Failed)
     }
@@ -220,7 +219,7 @@ impl History {
             .collect()
     }
 
-    /// Whether any record speaks of the release.
+    /// Whether any record has the release.
     pub fn knows(&self, id: &ReleaseId) -> bool {
         self.records.iter().any(|record| record.release.as_ref() == Some(id))
     }
@@ -241,12 +240,12 @@ impl History {
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing {
-    //! Histories written as words: `"live 1; switched 2; failed 2; restored 1; rollback 1"`.
+    //! Histories written as text: `"live 1; switched 2; failed 2; restored 1; rollback 1"`.
 
     use super::{History, HistoryEvent, Record, Verb};
     use crate::release::id::ReleaseId;
 
-    /// The id with a one-digit name: `3` is three days later than `0`.
+    /// The id named by one digit: `3` is three days later than `0`.
     pub fn id(n: &str) -> ReleaseId {
         format!("2026080{n}T000000-000000{n}").parse().expect("a digit")
     }

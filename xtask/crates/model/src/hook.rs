@@ -1,4 +1,4 @@
-//! What a project does of its own around a switch, as functions in its `main.rs`.
+//! Hooks: actions of a project around a switch, as functions in its `main.rs`.
 //!
 //! ```
 //! use gangplank::error::Result;
@@ -11,37 +11,36 @@
 //! }
 //! ```
 //!
-//! A deploy that was killed runs its hooks again when it is run again, so they have to be such that this does no harm. A
-//! revert runs none: what a hook did before a switch has to suit the old release, too.
+//! Hooks must be idempotent: repeating a killed deploy runs them again. A revert runs none, so the effect of a hook before
+//! a switch must be compatible with the old release too.
 
 use crate::error::Result;
 
-/// One thing that a project does when a release is switched, or has gone live.
+/// An action of the project around a switch.
 #[derive(Debug, Clone, Copy)]
 pub struct Hook {
-    /// What it is called in plans and errors: letters, digits, `-` and `_`.
+    /// The name in plans and errors: letters, digits, `-` and `_`.
     pub name: &'static str,
     /// When and where it runs.
     pub phase: HookPhase,
-    /// What.
+    /// The action.
     pub run: fn(&dyn HookHost) -> Result<()>,
 }
 
 /// When and where a hook runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookPhase {
-    /// Once, on the first host that is switched, when the release is installed on all hosts and none is switched. If it
-    /// fails, nothing is switched.
+    /// Once, on the first host to be switched, after the install on all hosts. A failure leaves everything unswitched.
     BeforeAll,
-    /// On each host before it is switched. If it fails, all hosts that were switched are reverted.
+    /// On each host before its switch. A failure reverts all switched hosts.
     BeforeEach,
-    /// On each host that has become healthy. If it fails, all hosts that were switched are reverted.
+    /// On each host that has become healthy. A failure reverts all switched hosts.
     AfterEach,
-    /// Once, on the first host, when all hosts are live. If it fails that is a warning, because what is live is healthy.
+    /// Once, on the first host, when all hosts are live. A failure is a warning, because the release is healthy.
     AfterAll,
 }
 
-/// What a hook sees of a deploy.
+/// The deploy as seen by a hook.
 pub trait HookHost {
     /// The env.
     fn env(&self) -> &str;
@@ -49,8 +48,8 @@ pub trait HookHost {
     fn target(&self) -> &str;
     /// Id of the release that goes live.
     fn release(&self) -> &str;
-    /// Runs a command with `sh` in the directory of the release on the host, with the env's `vars` set, for up to an hour.
-    /// What it says is shown, and given back. The error has its last words. The command itself is for everybody on the host
-    /// to read: a secret belongs into `vars`. It runs to its end; Ctrl-C waits for it.
+    /// Runs a command with `sh` in the release's directory on the host, with the env's `vars`, for up to an hour.
+    /// Prints and returns its output; the error has its last lines. The command line is visible to all users of the
+    /// host, so pass secrets in `vars`. Ctrl-C waits for its end.
     fn run(&self, command: &str) -> Result<String>;
 }

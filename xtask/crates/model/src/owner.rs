@@ -6,49 +6,49 @@ use serde::{Deserialize, Serialize};
 /// The owner of a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
-    /// Unique for each taking of a lock: only its holder removes it.
+    /// Unique per lock: only its holder removes it.
     pub token: String,
     /// `ana@laptop`, or the CircleCI user.
     pub by: String,
-    /// Names the machine, its boot and its process namespace: only there do the next two mean something.
+    /// Identifies the machine, its boot and its process namespace, within which the next two are valid.
     pub machine: String,
     /// Process id.
     pub pid: u32,
-    /// When that process started, in the kernel's own units; tells a reused process id.
+    /// Start time of that process, in kernel units; detects a reused process id.
     pub started: Option<u64>,
-    /// When the lock was taken, RFC 3339.
+    /// Time of the lock, RFC 3339.
     pub since: jiff::Timestamp,
-    /// What is being done, e.g. `deploy 20260822T101500-1a2b3c4 to dev`.
+    /// The operation, e.g. `deploy 20260822T101500-1a2b3c4 to dev`.
     pub doing: String,
     /// The CircleCI job.
     pub ci: Option<CiJob>,
-    /// After so many seconds without a renewal it may be taken for dead by those who can neither see its process nor ask
-    /// CircleCI. Owners of old did not renew, and have none.
+    /// Seconds without a renewal after which runs that can neither see its process nor ask CircleCI may consider it
+    /// dead. Absent for versions without renewal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<u64>,
-    /// For how many seconds it had not been renewed when it was read, by the clock of the host that keeps the lock;
-    /// absent within the first minute, and where nobody can tell.
+    /// Seconds since the last renewal when it was read, by the clock of the host that keeps the lock; absent within the
+    /// first minute, and where unknown.
     #[serde(skip)]
     pub seconds_since_renewal: Option<u64>,
 }
 
-/// See [`Owner::lease`]: nine renewals that did not come through.
+/// See [`Owner::lease`]: nine missed renewals.
 pub const LEASE: u64 = 180;
 
-/// What is known of the process that holds a lock.
+/// The state of the process that holds a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Liveness {
-    /// It runs.
+    /// Running.
     Alive,
-    /// It is gone; the last command that it gave still runs, or may do so.
+    /// Gone, while its last command may still run.
     Ending,
-    /// It is gone.
+    /// Gone.
     Dead,
-    /// It runs, or ran, where nobody here can look.
+    /// Not visible from here.
     Unknown,
 }
 
-/// How scripts name the lock under which they are said.
+/// The mark of a lock on the command lines of its scripts.
 pub fn mark(token: &str) -> String {
     format!("[lock {token}]")
 }

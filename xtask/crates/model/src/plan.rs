@@ -1,7 +1,6 @@
 //! Every decision of deploy, promote, rollback and prune, as pure functions from values to steps.
 //!
-//! `plan` is what `--dry-run` prints and what `apply` does: there is no other code that decides. See
-//! ARCHITECTURE.md for the rules and where they come from.
+//! `--dry-run` prints the result of `plan`, and `apply` executes it. ARCHITECTURE.md explains the rules.
 
 use crate::error::{CliError, Kind, Result, failed, not_found, usage, verification};
 use crate::history::{HistoryEvent, Record, Verb};
@@ -12,55 +11,55 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// How many failed releases stay on a target, as evidence.
+/// How many failed releases a target keeps, for diagnosis.
 const FAILED_KEPT: usize = 2;
 
-/// What is wanted of a target.
+/// The wanted state of a target.
 #[derive(Debug, Clone)]
 pub struct Goal {
-    /// Why.
+    /// The command.
     pub verb: Verb,
-    /// What is to be live.
+    /// The release to be live.
     pub release: ReleaseId,
-    /// Digest of its bundle; unknown when a rollback has not needed it.
+    /// Digest of its bundle; `None` for a rollback that did not fetch it.
     pub bundle: Option<String>,
-    /// Digest of the service that is to run; `None` for services that are not kept by us.
+    /// Digest of the service to run; `None` if the engine does not manage the service.
     pub service: Option<String>,
-    /// Digest of the variables of a service of commands.
+    /// Digest of the variables of a command service.
     pub vars: Option<String>,
     /// Whether there is a service to restart.
     pub has_service: bool,
-    /// Go on although the release is older than what is live.
+    /// Allow a release older than the live one.
     pub allow_older: bool,
     /// Replace a `current` that another tool made.
     pub take_over: bool,
-    /// Age of the release against each release that may be live somewhere.
+    /// The age of the release relative to each live release.
     pub ages: BTreeMap<ReleaseId, Age>,
 }
 
-/// How a release stands to the one that is live.
+/// The age of a release relative to the live one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Age {
-    /// It holds the live one's history, or is younger.
+    /// A descendant of the live commit, or younger.
     Newer,
     /// The same commit.
     Same,
-    /// The live one holds its history, or is younger.
+    /// An ancestor of the live commit, or older.
     Older,
 }
 
-/// What git knows of two commits.
+/// The relation of two commits according to git.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ancestry {
     /// The candidate is an ancestor of the live commit.
     CandidateFirst,
     /// The live commit is an ancestor of the candidate.
     LiveFirst,
-    /// Neither, or the checkout is too shallow to tell.
+    /// Neither, or unknown because the checkout is shallow.
     Unknown,
 }
 
-/// Age of `candidate` against `live`: by the commit graph where it is known, by commit time else.
+/// The age of `candidate` relative to `live`: by the commit graph if known, else by commit time.
 pub fn age(candidate: &ReleaseId, live: &ReleaseId, ancestry: Ancestry) -> Age {
     if candidate.short_sha() == live.short_sha() && candidate.time() == live.time() {
         return Age::Same;
@@ -73,47 +72,47 @@ pub fn age(candidate: &ReleaseId, live: &ReleaseId, ancestry: Ancestry) -> Age {
     }
 }
 
-/// One thing to do on one target.
+/// One step on one target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "step", rename_all = "kebab-case")]
 pub enum Step {
-    /// Put the release on the target, verified, without making it live.
+    /// Install the verified release on the target, without activating it.
     Install {
-        /// What.
+        /// The release.
         release: ReleaseId,
     },
-    /// Point `current` at it.
+    /// Point `current` at the release.
     Activate {
-        /// What.
+        /// The release.
         release: ReleaseId,
-        /// What was live.
+        /// The release that was live.
         from: Option<ReleaseId>,
     },
     /// Run a hook of the project.
     Hook {
-        /// Its name.
+        /// The name of the hook.
         name: String,
-        /// What goes live.
+        /// The release that goes live.
         release: ReleaseId,
     },
     /// Stop the old process and start the new one.
     Restart {
-        /// What.
+        /// The release.
         release: ReleaseId,
     },
-    /// Wait until it is healthy.
+    /// Wait until the release is healthy.
     Check {
-        /// What.
+        /// The release.
         release: ReleaseId,
     },
-    /// Write down that it is live and healthy.
+    /// Record that the release is live and healthy.
     Confirm {
-        /// What.
+        /// The release.
         release: ReleaseId,
     },
     /// Remove old releases.
     Remove {
-        /// Which; empty when only debris is removed.
+        /// The releases; empty when only debris is removed.
         releases: Vec<ReleaseId>,
     },
 }
@@ -137,16 +136,16 @@ impl fmt::Display for Step {
     }
 }
 
-/// What to do on one target, and what to go back to when it fails.
+/// The steps on one target, and the release to revert to on failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostPlan {
     /// URL of the target.
     pub target: String,
-    /// In this order. Empty: it is as wanted.
+    /// The steps, in order; empty if the target is up to date.
     pub steps: Vec<Step>,
-    /// The release that a failure puts back; `None` when there was no good one.
+    /// The release that a failure reverts to; `None` if there was no good one.
     pub fallback: Option<ReleaseId>,
-    /// What `current` points to that another tool made: a failure restores it where there is no release to reverted.
+    /// The link target of a `current` made by another tool: a failure restores it if there is no release to revert to.
     pub replaces: Option<String>,
 }
 
@@ -178,12 +177,12 @@ pub fn plan(target: &str, goal: &Goal, state: &State, keep: usize) -> Result<Hos
     let switch = state.live() != Some(&release);
     let confirmed = state.history.confirmed(&release) && !switch;
     let runs = match (&goal.service, &state.service) {
-        // Its files were moved away under what runs.
+        // The live release's files are gone while its service runs.
         _ if goal.has_service && !state.installed.contains_key(&release) => false,
         (Some(want), ServiceState::Running { spec, release: running }) => want == spec && *running == release,
         (Some(_), _) => false,
         (None, _) if !goal.has_service => true,
-        // Hosts tell of its variables and of nothing else, so a switch that never ended well is another reason.
+        // A host reports only its variables, so an unconfirmed switch is another reason to restart.
         (None, _) => confirmed && (state.vars.is_none() || goal.vars == state.vars),
     };
     if switch {
@@ -200,8 +199,8 @@ pub fn plan(target: &str, goal: &Goal, state: &State, keep: usize) -> Result<Hos
     Ok(HostPlan { target: target.to_owned(), steps, fallback: fallback(state), replaces: replaces(state) })
 }
 
-/// Adds the hooks of a project to the plans of the hosts that are switched. Those for after run wherever a release is
-/// recorded as live: a run that was killed in between is finished.
+/// Adds the hooks of a project to the plans of the hosts that are switched. The `after` hooks run wherever a release is
+/// recorded as live, which completes a killed run.
 pub fn add_hooks(plans: &mut [HostPlan], hooks: &[Hook]) {
     let due = |phase, release: &ReleaseId| -> Vec<Step> {
         let these = hooks.iter().filter(|hook| hook.phase == phase);
@@ -225,7 +224,7 @@ pub fn add_hooks(plans: &mut [HostPlan], hooks: &[Hook]) {
     }
 }
 
-/// Plans a pruning, without a release to deploy.
+/// Plans a prune.
 pub fn plan_prune(target: &str, state: &State, keep: usize) -> Result<HostPlan> {
     usable(target, state)?;
     Ok(HostPlan {
@@ -236,7 +235,7 @@ pub fn plan_prune(target: &str, state: &State, keep: usize) -> Result<HostPlan> 
     })
 }
 
-/// What another tool made `current` point to.
+/// The link target of a `current` made by another tool.
 fn replaces(state: &State) -> Option<String> {
     match &state.current {
         Current::Foreign(to) => Some(to.clone()),
@@ -244,8 +243,8 @@ fn replaces(state: &State) -> Option<String> {
     }
 }
 
-/// The release that `rollback` means on a target. `interrupted` is when a rollback began that was killed and is now
-/// run again: where that one had come to its end, there is nothing left to go back to.
+/// The release that `rollback` activates on a target. `interrupted` is the start of a killed rollback that is now
+/// repeated: if it had finished on this target, the target stays as it is.
 pub fn rollback_to(target: &str, state: &State, interrupted: Option<jiff::Timestamp>) -> Result<ReleaseId> {
     usable(target, state)?;
     if let Some(done) = interrupted.and_then(|since| state.history.rolled_back_since(since)) {
@@ -270,7 +269,7 @@ pub fn rollback_to(target: &str, state: &State, interrupted: Option<jiff::Timest
     }
 }
 
-/// A target that a person has to look at first.
+/// Fails if a person has to repair the target first.
 pub fn usable(target: &str, state: &State) -> Result<()> {
     match (&state.root, &state.current) {
         (Root::NotADirectory, _) => {
@@ -294,14 +293,11 @@ fn never_backwards(target: &str, goal: &Goal, state: &State) -> Result<()> {
         return Ok(());
     }
     CliError::new(Kind::Stale, format!("{} is older than {live}, which is live on {target}", goal.release))
-        .hint(format!(
-            "to go back use `cargo xtask rollback ENV {}`; to insist, deploy with --allow-older",
-            goal.release
-        ))
+        .hint(format!("roll back with `cargo xtask rollback ENV {}`, or deploy with --allow-older", goal.release))
         .err()
 }
 
-/// What to go back to: the last release that was healthy here and still is installed.
+/// The release to revert to: the last one that was healthy here and is still installed.
 fn fallback(state: &State) -> Option<ReleaseId> {
     if let Some(live) = state.confirmed_live() {
         return Some(live.clone());
@@ -309,19 +305,19 @@ fn fallback(state: &State) -> Option<ReleaseId> {
     let good = state.history.live_stack().into_iter().rev().find(|id| state.installed.contains_key(*id));
     match good {
         Some(id) => Some(id.clone()),
-        // Live, but not through us: better than nothing.
+        // Activated by another tool: better than nothing.
         None if !state.history.knows_a_switch() => state.live().cloned(),
         None => None,
     }
 }
 
-/// What goes: releases that were good beyond `keep`, failed ones beyond [`FAILED_KEPT`], and those that were installed
-/// but never tried. What no record speaks of is not ours to judge and stays.
+/// Removes good releases beyond `keep`, failed ones beyond [`FAILED_KEPT`], and those installed but never tried. A
+/// release without any record is not ours and stays.
 fn prune_step(state: &State, keep: usize) -> Option<Step> {
     let history = &state.history;
     let installed = |id: &&&ReleaseId| state.installed.contains_key(**id);
     let mut stay: BTreeSet<&ReleaseId> = state.live().into_iter().chain(history.previous(state.live())).collect();
-    // The way back from a release that is not confirmed yet.
+    // The fallback of an unconfirmed release.
     stay.extend(history.live_stack().iter().rev().find(installed));
     stay.extend(history.good().iter().filter(installed).take(keep));
     stay.extend(history.bad().iter().filter(installed).take(FAILED_KEPT));
@@ -329,7 +325,7 @@ fn prune_step(state: &State, keep: usize) -> Option<Step> {
     (!gone.is_empty() || state.debris > 0).then_some(Step::Remove { releases: gone })
 }
 
-/// The state once the goal is live: what a deploy prunes is what a prune after it would.
+/// The state once the goal is live, so that a deploy prunes what a later `prune` would.
 fn once_live(goal: &Goal, state: &State) -> State {
     let mut after = state.clone();
     if !(state.live() == Some(&goal.release) && state.history.confirmed(&goal.release)) {
@@ -354,13 +350,13 @@ fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
 }
 
-/// The release that several targets agree on, or an error that says how they differ.
+/// The release that several targets agree on; otherwise an error that lists the differences.
 pub fn agreed(env: &str, found: &[(String, ReleaseId)]) -> Result<ReleaseId> {
     match found.first() {
         Some((_, first)) if found.iter().all(|(_, id)| id == first) => Ok(first.clone()),
         _ => {
             let each: Vec<_> = found.iter().map(|(target, id)| format!("{target} to {id}")).collect();
-            usage(format!("the targets of {env} would go back to different releases: {}", each.join(", ")))
+            usage(format!("the targets of {env} would roll back to different releases: {}", each.join(", ")))
                 .hint(format!("name one: `cargo xtask rollback {env} RELEASE`"))
                 .err()
         }

@@ -1,4 +1,4 @@
-//! The decisions as tables of text.
+//! The decisions of `plan` as tables of text.
 
 use super::*;
 use crate::error::{hint_of, kind_of};
@@ -113,9 +113,9 @@ fn never_backwards_by_accident() {
         Verb::Deploy,
         "1",
         &expect![[r"
-        exit 8: 1 is older than 2, which is live on file:t
-        hint: to go back use `cargo xtask rollback ENV 1`; to insist, deploy with --allow-older
-    "]],
+            exit 8: 1 is older than 2, which is live on file:t
+            hint: roll back with `cargo xtask rollback ENV 1`, or deploy with --allow-older
+        "]],
     );
     check(
         "current 2; installed 1 2",
@@ -123,9 +123,9 @@ fn never_backwards_by_accident() {
         Verb::Promote,
         "1",
         &expect![[r"
-        exit 8: 1 is older than 2, which is live on file:t
-        hint: to go back use `cargo xtask rollback ENV 1`; to insist, deploy with --allow-older
-    "]],
+            exit 8: 1 is older than 2, which is live on file:t
+            hint: roll back with `cargo xtask rollback ENV 1`, or deploy with --allow-older
+        "]],
     );
     check(
         "current 2; installed 1 2",
@@ -176,14 +176,14 @@ fn after_a_killed_deploy_another_one_goes_back_to_the_last_good() {
         "live 1; switched 2",
         Verb::Deploy,
         "3",
-        &expect![[r#"
+        &expect![[r"
             install 3
             activate 3 (was 2)
             check the health of 3
             record that 3 is live
             remove 2
             else back to 1
-        "#]],
+        "]],
     );
 }
 
@@ -365,10 +365,10 @@ fn what_rollback_means() {
     to(
         "current 1; installed 1 2",
         "live 1; live 2; rollback 1",
-        &expect![[r#"
+        &expect![[r"
             exit 5: file:t has nothing to roll back to: nothing was live and healthy before 1
             hint: name a release to go back to: `cargo xtask rollback ENV RELEASE`; `cargo xtask releases` lists them
-        "#]],
+        "]],
     );
     to(
         "current 3; installed 2 3",
@@ -400,7 +400,7 @@ fn ages() {
         ("1", "1", Ancestry::Unknown, Age::Same),
         ("1", "2", Ancestry::Unknown, Age::Older),
         ("2", "1", Ancestry::Unknown, Age::Newer),
-        // The commit graph beats the clock of whoever committed.
+        // The commit graph takes precedence over commit times.
         ("2", "1", Ancestry::CandidateFirst, Age::Older),
         ("1", "2", Ancestry::LiveFirst, Age::Newer),
     ] {

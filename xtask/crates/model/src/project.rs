@@ -1,4 +1,4 @@
-//! The project as its `xtask/src/main.rs` states it: constants, checked by the compiler, no file format to learn.
+//! The project definition: constants in `xtask/src/main.rs`, checked by the compiler.
 
 mod vars;
 
@@ -11,81 +11,80 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Everything that a user decides about the pipeline.
+/// The definition of a project.
 #[derive(Debug, Clone, Copy)]
 pub struct Project {
-    /// What is built.
+    /// The app.
     pub app: App,
-    /// Where releases are handed over, in the order in which a deploy looks for them: `file:DIR`,
-    /// `circleci:workspace`. Relative directories are relative to the workspace root.
+    /// The stores, in the order in which a deploy searches them: `file:DIR`, `circleci:workspace`. Relative directories
+    /// are relative to the workspace root.
     pub stores: &'static [&'static str],
-    /// Where releases are deployed, in the order in which a workflow deploys them.
+    /// The envs, in the order in which a workflow deploys to them.
     pub envs: &'static [Env],
-    /// How CircleCI runs it.
+    /// The settings for CircleCI.
     pub ci: Ci,
 }
 
-/// What goes into a bundle.
+/// The contents of a bundle.
 #[derive(Debug, Clone, Copy)]
 pub struct App {
-    /// Name of the app: letters, digits, `-` and `_`. It is in the name of the bundle.
+    /// Name of the app: letters, digits, `-` and `_`. Part of the bundle's name.
     pub name: &'static str,
-    /// Cargo packages whose binaries are built and placed in `bin/`. Empty for a site without a program.
+    /// Cargo packages whose binaries are built into `bin/`. Empty for a site without a program.
     pub packages: &'static [&'static str],
-    /// Features with which they are built and tested, each as `PACKAGE/FEATURE`, besides the default ones. A binary with
-    /// `required-features` is built only with them.
+    /// Additional features to build and test with, each as `PACKAGE/FEATURE`. A binary with `required-features` is
+    /// built only with them.
     pub features: &'static [&'static str],
-    /// Files, directories or globs relative to the workspace root. A path below a package's directory loses
-    /// that prefix in the bundle (`app/static/index.html` becomes `static/index.html`); others keep theirs.
+    /// Files, directories or globs relative to the workspace root. A path below a package's directory loses that prefix
+    /// in the bundle (`app/static/index.html` becomes `static/index.html`); others keep theirs.
     pub include: &'static [&'static str],
-    /// Of these, what no commit holds because a step of the build makes it: paths or globs. Other files that git ignores
-    /// are refused.
+    /// Of these, files that a step of the build generates: paths or globs. Other files ignored by git are refused.
     pub generated: &'static [&'static str],
-    /// How the bundle is compressed.
+    /// The compression of the bundle.
     pub compression: Compression,
 }
 
 impl App {
-    /// A `tar.gz`. `name` has to be given, and what is packed.
+    /// Defaults: a `tar.gz`. `name` and the contents are required.
     pub const DEFAULT: Self =
         Self { name: "", packages: &[], features: &[], include: &[], generated: &[], compression: Compression::Gzip };
 }
 
-/// A place where the app runs.
+/// An environment that the app runs in.
 #[derive(Debug, Clone, Copy)]
 pub struct Env {
     /// `dev`, `prod`, ...: letters, digits and `-`.
     pub name: &'static str,
-    /// One URL for each host: `ssh://USER@HOST/DIR` or `file:DIR`.
+    /// One URL per host: `ssh://USER@HOST/DIR` or `file:DIR`.
     pub targets: &'static [&'static str],
-    /// Environment variables of the service. A value may hold `${NAME}` or `${NAME:-default}`, filled in from the
+    /// Environment variables of the service. A value may contain `${NAME}` or `${NAME:-default}`, expanded from the
     /// environment of the deploy.
     pub vars: &'static [(&'static str, &'static str)],
     /// How the app is started after a switch.
     pub service: Service,
-    /// How we know that it works.
+    /// The health check.
     pub health: Health,
-    /// How many good releases stay on a host for rollback, the live one included. At least 2.
+    /// Number of good releases kept on a host for rollback, including the live one. At least 2.
     pub keep: usize,
-    /// Whether a person has to say yes: an approval job in CircleCI, a question on a terminal. Dirty trees never go here.
+    /// Whether deploys need approval: an approval job in CircleCI, a question on a terminal. Dirty trees are refused.
     pub approval: bool,
-    /// CircleCI context with this env's secrets.
+    /// The CircleCI context with this env's secrets.
     pub context: Option<&'static str>,
-    /// How a release gets to the hosts.
+    /// How releases are transferred to the hosts.
     pub transfer: Transfer,
-    /// In which order the hosts are switched.
+    /// The order in which the hosts are switched.
     pub strategy: Strategy,
-    /// How many hosts may be switched at once, whatever the strategy says; all, when left out.
+    /// The most hosts to switch at once, whatever the strategy; `None` for no limit.
     pub max_unavailable: Option<usize>,
-    /// Paths of a release that are the same in all of them: `uploads/` is a directory, made when it is not there;
-    /// `config/local.toml` a file, which has to be. They live in `shared/` of a target.
+    /// Paths shared by all releases: `uploads/` is a directory, created if missing; `config/local.toml` is a file,
+    /// which must exist. They are stored in `shared/` of a target.
     pub shared: &'static [&'static str],
-    /// What the project does of its own around a switch.
+    /// The project's actions around a switch.
     pub hooks: &'static [Hook],
 }
 
 impl Env {
-    /// No service and no check, the last five releases kept, nobody asked. `name` and `targets` have to be given.
+    /// Defaults: no service, no check, five releases kept, no approval. `name` and `targets` are required.
     pub const DEFAULT: Self = Self {
         name: "",
         targets: &[],
@@ -103,34 +102,34 @@ impl Env {
     };
 }
 
-/// In which order the hosts of an env are switched, once all of them have the release. Each wave has to be healthy before
-/// the next begins; when one is not, every host that was switched goes back, and the others are left alone.
+/// The order in which the hosts of an env are switched, after the install on all of them. Each wave must be healthy
+/// before the next starts; otherwise all switched hosts are reverted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strategy {
     /// All at once.
     All,
-    /// So many first, then all others at once.
+    /// This many first, then all others at once.
     Canary(usize),
-    /// So many at a time, so that no more are down at once.
+    /// This many at a time.
     Batches(usize),
-    /// The same as a share of all, in percent, rounded up.
+    /// This percentage at a time, rounded up.
     Percent(u8),
 }
 
-/// How the bytes of a release get to a host.
+/// How a release is transferred to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transfer {
-    /// Whoever deploys fetches the bundle, checks it, and sends it to each host.
+    /// The machine that deploys downloads the bundle, verifies it, and sends it to each host.
     Push,
-    /// Each host fetches the bundle itself, by a URL of the store that expires, and checks it. The host needs `curl` or
-    /// GNU `wget`, and a store that can sign URLs (a bucket); without one it is sent, and that is said.
+    /// Each host downloads the bundle with a temporary URL of the store, and verifies it. Needs `curl` or GNU `wget` on
+    /// the host, and a bucket that can sign URLs; otherwise the bundle is sent, with a warning.
     Pull,
 }
 
 /// How the app is started and stopped on a target.
 #[derive(Debug, Clone, Copy)]
 pub enum Service {
-    /// Nothing to start: another program serves `current`.
+    /// No service: another program serves `current`.
     None,
     /// The built-in pidfile service, for machines without a service manager: pid file, log, SIGTERM, then start.
     Pidfile {
@@ -139,48 +138,48 @@ pub enum Service {
         /// How long the old process may take to stop before it is killed.
         stop_timeout: Duration,
     },
-    /// A unit of the host's systemd, written and installed by the deploy. `vars` reach it by a file that only the login
-    /// of the deploy can read.
+    /// A systemd unit of the host, generated and installed by the deploy. `vars` are passed in a file that only the
+    /// deploy's login can read.
     Systemd {
-        /// Its name, without `.service`. Each target of one host needs its own.
+        /// The name without `.service`. Each target of one host needs its own.
         unit: &'static str,
-        /// Whose systemd.
+        /// The systemd instance.
         manager: Manager,
         /// Program and arguments: `&["bin/app"]`, relative to the release.
         run: &'static [&'static str],
-        /// More lines of its `[Service]` section: `MemoryMax=512M`, `User=shop`.
+        /// Additional lines of the `[Service]` section: `MemoryMax=512M`, `User=shop`.
         lines: &'static [&'static str],
         /// How long the old process may take to stop before it is killed.
         stop_timeout: Duration,
-        /// What happens to connections in the meantime.
+        /// What happens to connections during a restart.
         handover: SocketActivation,
     },
-    /// Commands of the host's own service manager, run by `sh` in the root of the target with `vars` set.
+    /// Commands for the host's own service manager, run by `sh` in the root of the target with `vars` set.
     Command {
-        /// Starts or restarts the service from `current`; must return only when the old one is gone.
+        /// Starts or restarts the service from `current`; must return only when the old process is gone.
         restart: &'static str,
-        /// Stops the service, used when a first deploy is taken back.
+        /// Stops the service, to revert a first deploy.
         stop: &'static str,
         /// Exits with 0 while the service runs.
         status: &'static str,
-        /// Prints the last `$LINES` lines of its log, and goes on when `$FOLLOW` is 1.
+        /// Prints the last `$LINES` lines of its log, and follows it if `$FOLLOW` is 1.
         log: &'static str,
     },
 }
 
-/// Whose systemd runs a unit.
+/// The systemd instance of a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manager {
-    /// That of the login of the deploy (`systemctl --user`): nothing needs root, but `loginctl enable-linger` once.
+    /// That of the deploy's login (`systemctl --user`). Needs no root, except for one `loginctl enable-linger`.
     User,
-    /// That of the system, and the login of the deploy is root.
+    /// That of the system, with root as the deploy's login.
     System,
-    /// That of the system, by `sudo -n`. Whoever may install a unit may do everything; see docs/hosts.md.
+    /// That of the system, with `sudo -n`. A login that may install units has full control; see docs/hosts.md.
     Sudo,
 }
 
 impl Manager {
-    /// The word for it.
+    /// The word for messages and scripts.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -189,44 +188,44 @@ impl Manager {
     }
 }
 
-/// What happens to connections while a unit is restarted.
+/// What happens to connections during a restart of a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SocketActivation {
-    /// They are refused from the end of the old process until the new one listens.
+    /// Refused from the end of the old process until the new one listens.
     Restart,
-    /// systemd listens at these addresses (`ListenStream=`, e.g. `8080` or `127.0.0.1:8080`) and hands the sockets over, so
-    /// that connections wait. The app has to take them (`LISTEN_FDS`) and to end on SIGTERM once it has answered.
+    /// systemd listens at these addresses (`ListenStream=`, e.g. `8080` or `127.0.0.1:8080`) and passes the sockets, so
+    /// that connections wait. The app must accept them (`LISTEN_FDS`) and end on SIGTERM after its last response.
     Sockets(&'static [&'static str]),
 }
 
-/// A health check with its patience.
+/// A health check and its timing.
 #[derive(Debug, Clone, Copy)]
 pub struct Health {
-    /// What is asked.
+    /// The check.
     pub check: Check,
     /// How long the service may take to become healthy.
     pub deadline: Duration,
-    /// The pause between two questions.
+    /// The pause between two requests.
     pub interval: Duration,
-    /// How many passes in a row make it healthy.
+    /// Number of passes in a row that make it healthy.
     pub passes: u32,
 }
 
-/// What a health check asks.
+/// The kind of a health check.
 #[derive(Debug, Clone, Copy)]
 pub enum Check {
-    /// Nothing: a release counts as healthy once it is switched and its service has started.
+    /// No check: a release is healthy once it is switched and its service has started.
     None,
-    /// An HTTP GET from the machine that deploys. `url` takes `${NAME:-default}` as `vars` do.
+    /// An HTTP GET from the machine that deploys. `url` may contain `${NAME:-default}` like `vars`.
     Http {
         /// The URL; `{host}` stands for the host of each target.
         url: &'static str,
-        /// The status that it must answer with.
+        /// The required status.
         status: u16,
-        /// Text that the body must hold; `{commit}` stands for the full SHA of the release.
+        /// Text that the body must contain; `{commit}` stands for the full SHA of the release.
         body: Option<&'static str>,
     },
-    /// A TCP connection to `host:port`; takes `${NAME:-default}`.
+    /// A TCP connection to `host:port`; may contain `${NAME:-default}`.
     Tcp {
         /// The address; `{host}` stands for the host of each target.
         addr: &'static str,
@@ -236,10 +235,10 @@ pub enum Check {
 }
 
 impl Health {
-    /// No check at all.
+    /// No check.
     pub const NONE: Self = Self::new(Check::None);
 
-    /// A check with the usual patience: 30 s, every 250 ms, two passes in a row.
+    /// A check with the default timing: 30 s, every 250 ms, two passes in a row.
     pub const fn new(check: Check) -> Self {
         Self { check, deadline: Duration::from_secs(30), interval: Duration::from_millis(250), passes: 2 }
     }
@@ -252,32 +251,32 @@ pub struct Ci {
     pub branch: &'static str,
     /// Image of the jobs that compile.
     pub rust_image: &'static str,
-    /// Image of the jobs that deploy: they need no Rust.
+    /// Image of the jobs that deploy, which need no Rust.
     pub deploy_image: &'static str,
     /// Resource class of the jobs that compile.
     pub resource_class: &'static str,
-    /// How releases get from the job that builds to the jobs that deploy.
+    /// How releases get from the build job to the deploy jobs.
     pub handoff: Handoff,
-    /// CircleCI context with the `CIRCLE_TOKEN` of the jobs that ask CircleCI's API.
+    /// The CircleCI context with `CIRCLE_TOKEN`, for the jobs that use CircleCI's API.
     pub context: Option<&'static str>,
-    /// Slug of the project in the API, e.g. `gh/acme/shop`; without one it follows from git's remote.
+    /// The project's slug in the API, e.g. `gh/acme/shop`; derived from git's remote if `None`.
     pub slug: Option<&'static str>,
-    /// Branches, each with the project variable that holds the number of its latest build.
+    /// Branches, each with the project variable for the number of its latest build.
     pub pointers: &'static [(&'static str, &'static str)],
-    /// Whether code that rustfmt would change fails `test`.
+    /// Whether `test` fails for code that rustfmt would change.
     pub format: bool,
-    /// Whether a warning of clippy or rustdoc fails `test`; errors always do.
+    /// Whether `test` fails for a warning of clippy or rustdoc; errors always fail it.
     pub deny_warnings: bool,
 }
 
-/// How releases get from the job that builds to the jobs that deploy, and so which workflows there are.
+/// How releases get from the build job to the deploy jobs, which determines the workflows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handoff {
-    /// One workflow, from build to production: CircleCI's workspace hands over.
+    /// One workflow, from build to production, with CircleCI's workspace.
     Workspace,
-    /// A workflow for each env that waits for a person, and one on request: CircleCI's artifacts hand over.
+    /// A workflow per env that needs approval, and one on request, with CircleCI's artifacts.
     Artifacts,
-    /// The same workflows, with a bucket that keeps releases.
+    /// The same workflows, with a bucket.
     S3,
 }
 
@@ -285,7 +284,7 @@ impl Handoff {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Workspace, Self::Artifacts, Self::S3];
 
-    /// The word as it is typed.
+    /// The word as typed.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Workspace => "workspace",
@@ -307,7 +306,7 @@ impl FromStr for Handoff {
 }
 
 impl Ci {
-    /// Images with pinned tags, a `medium` machine, branch `main`, everything in one workflow, every check.
+    /// Defaults: pinned images, a `medium` machine, branch `main`, one workflow, every check.
     pub const DEFAULT: Self = Self {
         branch: "main",
         rust_image: "cimg/rust:1.94.0",
@@ -334,7 +333,7 @@ impl Project {
         }
     }
 
-    /// What the compiler cannot check: names that become file names, keys and URLs.
+    /// Checks what the compiler cannot: names that become file names, keys and URLs.
     pub fn validate(&self) -> Result<()> {
         if !word(self.app.name) {
             return wrong(
@@ -351,12 +350,12 @@ impl Project {
             }
             if ["-on-request", "-on-approval"].iter().any(|end| env.name.ends_with(end)) {
                 return wrong(
-                    format!("env name `{}` ends like a job or workflow of ours", env.name),
-                    "give the env another name",
+                    format!("env name `{}` has a suffix reserved for generated jobs", env.name),
+                    "use another name for the env",
                 );
             }
             if self.envs[..index].iter().any(|other| other.name == env.name) {
-                return wrong(format!("env `{}` is there twice", env.name), "give each env its own name");
+                return wrong(format!("env `{}` is defined twice", env.name), "use different names");
             }
             if env.keep < 2 {
                 return wrong(
@@ -370,7 +369,7 @@ impl Project {
             for (n, target) in env.targets.iter().enumerate() {
                 let same = |other: &&&str| other.trim_end_matches('/') == target.trim_end_matches('/');
                 if env.targets[..n].iter().any(|other| same(&other)) {
-                    return wrong(format!("env `{}` has target {target} twice", env.name), "name each target once");
+                    return wrong(format!("env `{}` has target {target} twice", env.name), "list each target once");
                 }
             }
             if let Some((bad, _)) = env.vars.iter().find(|(var, _)| !is_variable(var)) {
@@ -405,7 +404,7 @@ impl Env {
             if let Some((_, other)) =
                 others.map(|(at, other)| (at, name(other))).find(|(_, other)| nested(name(one), other))
             {
-                return wrong(format!("env `{env}` shares `{other}` in `{one}`"), "the outer one alone is enough");
+                return wrong(format!("env `{env}` shares `{other}` in `{one}`"), "list only the outer one");
             }
         }
         for (n, hook) in self.hooks.iter().enumerate() {
@@ -417,7 +416,7 @@ impl Env {
             }
         }
         if self.max_unavailable == Some(0) {
-            return wrong(format!("env `{env}` may switch no host"), "set `max_unavailable` to 1 or more");
+            return wrong(format!("env `{env}` has `max_unavailable` 0"), "set `max_unavailable` to 1 or more");
         }
         Ok(())
     }
@@ -442,11 +441,11 @@ impl Service {
         let broken = |text: &&&str| text.contains(['\n', '\r', '\0']);
         if let Some(bad) = [run, lines, sockets].into_iter().flatten().find(broken) {
             return wrong(
-                format!("unit `{unit}` has a text of several lines: {bad:?}"),
-                "write each line as a text of its own",
+                format!("unit `{unit}` has a value of several lines: {bad:?}"),
+                "write each line as a separate value",
             );
         }
-        // What systemd reads in a path is not what a shell does.
+        // systemd and shells quote paths differently.
         if let Some(target) = env.targets.iter().find(|target| target.contains(['"', '\\', '$', '\''])) {
             return wrong(
                 format!("unit `{unit}` cannot run in {target}"),
@@ -459,12 +458,12 @@ impl Service {
         if manager == Manager::System && !lines.iter().any(|line| line.starts_with("User=")) {
             return wrong(
                 format!("unit `{unit}` would run as root"),
-                "say as whom in `lines`, e.g. \"User=shop\", or \"User=root\" if that is meant",
+                "set the user in `lines`, e.g. \"User=shop\", or \"User=root\" if intended",
             );
         }
         if matches!((handover, env.health.check), (SocketActivation::Sockets(_), Check::Tcp { .. })) {
             return wrong(
-                format!("the health check of env `{}` would be answered by systemd itself", env.name),
+                format!("the health check of env `{}` would be answered by systemd", env.name),
                 "use `Check::Http` or `Check::Command` where systemd holds the sockets",
             );
         }
@@ -478,7 +477,7 @@ impl Service {
             );
         }
         if handover == SocketActivation::Sockets(&[]) {
-            return wrong(format!("unit `{unit}` has no sockets to hand over"), "name an address, e.g. \"8080\"");
+            return wrong(format!("unit `{unit}` has no sockets"), "name an address, e.g. \"8080\"");
         }
         Ok(())
     }
@@ -487,14 +486,11 @@ impl Service {
 impl Ci {
     fn validate(&self) -> Result<()> {
         if self.branch.is_empty() || self.branch.contains(['"', '\\']) {
-            return wrong(
-                format!("branch `{}` cannot stand in a config", self.branch),
-                "name the branch that is deployed",
-            );
+            return wrong(format!("branch `{}` is not valid in a config", self.branch), "set the branch to deploy");
         }
         for (n, (branch, variable)) in self.pointers.iter().enumerate() {
             if branch.is_empty() {
-                return wrong(format!("pointer `{variable}` has no branch"), "name the branch whose builds it follows");
+                return wrong(format!("pointer `{variable}` has no branch"), "set the branch of its builds");
             }
             if !is_variable(variable) {
                 return wrong(
@@ -503,7 +499,7 @@ impl Ci {
                 );
             }
             if self.pointers[..n].iter().any(|(_, other)| other == variable) {
-                return wrong(format!("pointer `{variable}` is there twice"), "give each branch its own variable");
+                return wrong(format!("pointer `{variable}` is defined twice"), "use a different variable per branch");
             }
         }
         Ok(())
@@ -518,18 +514,18 @@ fn word(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// Whether a shell takes it as the name of a variable.
+/// Whether the text is a valid name of a shell variable.
 fn is_variable(text: &str) -> bool {
     word(text) && !text.contains('-') && !text.starts_with(|c: char| c.is_ascii_digit())
 }
 
-/// The refusal of a directory that begins with `~`, which only a shell expands.
+/// The error for a directory that starts with `~`, which only a shell expands.
 pub fn no_tilde(what: &str) -> CliError {
-    usage(format!("{what}: `~` is not expanded, so this would be a directory of that name"))
-        .hint("write the whole path; `echo ~` prints that of your home directory, on a host `ssh HOST 'echo ~'`")
+    usage(format!("{what}: `~` is not expanded"))
+        .hint("write the full path; `echo ~` prints your home directory, `ssh HOST 'echo ~'` that on a host")
 }
 
-/// The directory of a `file:` URL: relative ones are relative to `home`, and `file:///srv/app` is `/srv/app`.
+/// The directory of a `file:` URL; relative ones are relative to `home`, and `file:///srv/app` is `/srv/app`.
 pub fn local_dir(home: &Path, dir: &str) -> PathBuf {
     let dir = dir.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(dir);
     home.join(dir)

@@ -1,7 +1,8 @@
-//! What is said to a host: POSIX shell commands, built as pure values and tested as text.
+//! The shell scripts run on a host, as pure functions that return POSIX shell text.
 //!
-//! The same scripts run under the local `sh` and, over ssh, under a host's. They need sh, tar, gzip and coreutils, and for a `.tar.zst` zstd.
-//! Each starts with `set -eu`, so the first command that fails ends it. There is exactly one [`quote`].
+//! The same scripts run under the local `sh` and, over ssh, under a host's. They need sh, tar, gzip and coreutils, and
+//! for a `.tar.zst` zstd. Each starts with `set -eu`, so that the first failing command ends it. [`quote`] is the only
+//! quoting function.
 
 pub mod attend;
 mod compare;
@@ -21,14 +22,14 @@ use crate::script::lease::{SECONDS_SINCE_RENEWAL, has, has_in};
 
 /// The list of all entries of a release, in [`META`]: see `Manifest::entries`.
 pub const ENTRIES: &str = "entries";
-/// The list of the files that are the same in a release that is installed, in [`META`] while one is being installed.
+/// During an install, the list of files shared with an installed release, in [`META`].
 pub const SAME: &str = "same";
 /// Exit code of a script that found bytes that do not match.
 pub const EXIT_VERIFICATION: i32 = 77;
-/// How many lines of history a host reports.
+/// Number of history lines that a host reports.
 const HISTORY_LINES: u32 = 5000;
 
-/// A word that `sh` reads back as `text`, whatever is in it.
+/// A shell word that `sh` reads back as `text`.
 pub fn quote(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&b);
     if !text.is_empty() && text.bytes().all(plain) {
@@ -38,8 +39,9 @@ pub fn quote(text: &str) -> String {
     }
 }
 
-/// `grouped DIR` is true for a directory with the set-group-id bit that its group may write: it is for several logins, each
-/// of which can already replace what is live and how it is started. `private` keeps a file to those.
+/// `grouped DIR` tests for a set-group-id directory that its group may write: it is shared by several logins, each of
+/// which can already replace the live release. `private` makes new files readable by
+/// this login only, or by the group of such a directory.
 pub const UMASK: &str = "umask 022
 grouped() { [ -g \"$1\" ] && case $(ls -ld \"$1\" 2> /dev/null) in d????w[sS]*) ;; *) return 1;; esac; }
 private() { if grouped .; then umask 007; else umask 077; fi; }
@@ -49,7 +51,7 @@ fn in_root(root: &str, body: &str) -> String {
     format!("set -eu; LC_ALL=C; export LC_ALL\ncd -- {}\n{UMASK}\n{DURABLE}{body}", quote(root))
 }
 
-/// The same in a root that may have to be made first.
+/// Like [`in_root`], but creates the root if it is missing.
 fn in_made_root(root: &str, body: &str) -> String {
     let root = quote(root);
     format!(
@@ -63,7 +65,7 @@ if grouped \"$(dirname -- {root})\"; then umask 002; else umask 022; fi
     )
 }
 
-/// Prints the state of a target, a line each, the history last because it is free text.
+/// Prints the state of a target, one fact per line; the history comes last because it is free text.
 pub fn state(root: &str) -> String {
     format!(
         "set -eu; LC_ALL=C; export LC_ALL; root={root}
@@ -93,10 +95,10 @@ if [ -f history.jsonl ]; then echo history; tail -n {HISTORY_LINES} history.json
     )
 }
 
-/// Takes the lock or says who has it. Reads the owner from stdin.
+/// Takes the lock, or prints its owner. Reads the new owner from stdin.
 ///
-/// The owner is written aside and hard-linked into place: link(2) either makes the whole lock or fails because there is
-/// one, so there is no moment at which a lock has no owner.
+/// The owner is written to a new file and hard-linked into place: link(2) creates the whole lock or fails if there is
+/// one, so a lock always has an owner.
 pub fn lock(root: &str, token: &str) -> String {
     let body = format!(
         "{SECONDS_SINCE_RENEWAL}
@@ -104,7 +106,7 @@ new=.lock.{token}; trap 'rm -f \"$new\"' 0; cat > \"$new\"; flush \"$new\"
 {EMPTY_LOCK}for try in 1 2 3 4 5 6 7 8 9; do
   if [ -d .lock ]; then echo held; echo 'a directory'; exit 0; fi
   if said=$(ln \"$new\" .lock 2>&1); then echo acquired; exit 0; fi
-  # Between the two somebody may have given it up: then it is worth another try.
+  # The lock may have been released in between: try again.
   if owner=$(cat .lock 2>/dev/null); then echo \"held $(seconds_since_renewal)\"; printf '%s\\n' \"$owner\"; exit 0; fi
   if [ -L .lock ]; then echo held; echo 'a link to nothing'; exit 0; fi
 done
@@ -114,10 +116,10 @@ printf '%s\\n' \"$said\" >&2; exit 1
     in_made_root(root, &body)
 }
 
-/// What a process makes, by link(2), before it replaces an empty lock.
+/// The mark that a process creates, by link(2), before it replaces an empty lock.
 const EMPTY_LOCK_MARK: &str = ".lock.after.empty";
-/// An empty lock, or one full of NULs, is what a power cut left of a lock that was not synced: it names no owner. The process
-/// that makes the mark replaces it, by a rename. One that died in between is the owner that `take_over` succeeds.
+/// Replaces a lock that is empty or full of NULs, which a power cut leaves of an unsynced lock. The process that
+/// creates the mark replaces it, by a rename. If that process dies in between, `take_over` takes over from it.
 const EMPTY_LOCK: &str = r#"if [ -f .lock ] && ! has_text .lock; then
   if ln "$new" .lock.after.empty 2> /dev/null; then
     if ! has_text .lock; then mv -f "$new" .lock; rm -f .lock.after.empty; echo acquired; exit 0; fi
@@ -127,13 +129,13 @@ const EMPTY_LOCK: &str = r#"if [ -f .lock ] && ! has_text .lock; then
 fi
 "#;
 
-/// `script_running TOKEN` is true while a script still runs here that was said under that lock: whoever said it may be gone, and
-/// a restart that overlaps with another would start two. Without `/proc` nobody can tell. The mark is on no command line
-/// of this script's own.
+/// `script_running TOKEN` is true while a script started under that lock still runs here: its owner may be gone, and an
+/// overlapping restart would start two processes. Always false without `/proc`. The mark is not on the command line of
+/// this check.
 const SAID_BY: &str = r#"script_running() { printf '[lock %s]' "$1" | grep -qsF -f - /proc/[0-9]*/cmdline; }"#;
 
-/// Waits until the last script that was said under a lock has ended: after a connection broke, nobody knows how far it
-/// came, and what is said next must not meet it.
+/// Waits until the last script started under a lock has ended: after a broken connection its progress is unknown, and
+/// the next script must not overlap with it.
 pub fn finalize(token: &str) -> String {
     format!(
         "{SAID_BY}
@@ -146,12 +148,12 @@ done
     )
 }
 
-/// Takes the lock from an owner that is known to be dead. Reads the new owner from stdin.
+/// Takes the lock from a dead owner. Reads the new owner from stdin.
 ///
-/// `seen` is the token in the lock, `dead` that of the owner to succeed: the same, or of one who died while it took
-/// over itself. Whoever makes the mark of `dead`, again by link(2), is the only one who may replace the lock, and does
-/// so by a rename, so that there is no moment without a lock for a third one to slip in. While the last script of one of
-/// them still runs here, nobody succeeds. Nor when the lock was renewed since it was seen, `seconds_since_renewal` seconds old.
+/// `seen` is the token in the lock, `dead` that of the owner to take over from: the same, or one that died during its
+/// own takeover. Only the process that creates the mark of `dead`, by link(2), may replace the lock. It does so by a
+/// rename, so that the lock always exists. The takeover is refused while the last script of either owner still runs
+/// here, or if the lock was renewed since it was seen, `seconds_since_renewal` seconds old.
 pub fn take_over(root: &str, token: &str, seen: &str, dead: &str, seconds_since_renewal: u64) -> String {
     in_root(
         root,
@@ -176,23 +178,22 @@ fi
     )
 }
 
-/// Removes the lock if it is the one with this token; without a token, whatever is there.
+/// Removes the lock with this token; without a token, any lock.
 pub fn unlock(root: &str, token: Option<&str>) -> String {
     let remove = match token {
-        // What a command has used up is there for the next one, where there is room.
+        // Refills the reserve for the next command, if there is room.
         Some(token) => format!("if {}; then rm -f .lock; flush .; {} fi\n", has(token), room::reserve()),
         None => "rm -rf .lock .lock.after.*\n".to_owned(),
     };
     in_root(root, &remove)
 }
 
-/// What an unpacked release is compared with, by the digests of two files of the engine's own: its list of entries and
-/// its list of digests. They are part of the script, so that no archive can bring others.
+/// The digests to compare an unpacked release with. They are part of the script, so that no archive can replace them.
 #[derive(Debug, Clone)]
 pub struct Expected {
-    /// Digest of the bundle, which tells whether a release of this id is the same one.
+    /// Digest of the bundle, which identifies the release.
     pub bundle: String,
-    /// Its size in bytes, which is all that a host fetches.
+    /// Size of the bundle in bytes, the most that a host downloads.
     pub bytes: u64,
     /// Digest of [`ENTRIES`].
     pub entries: String,
@@ -200,20 +201,20 @@ pub struct Expected {
     pub sums: String,
 }
 
-/// Unpacks a release from stdin aside, compares it with what is expected, and moves it into `releases/`. What an earlier
-/// run left half done goes first, and a failure leaves nothing: on a full disk both would stand in the way. The stream is an
-/// archive of the engine's own, with the manifest, the lists and the record in [`META`].
+/// Unpacks a release from stdin to a temporary directory, compares it with what is expected, and moves it into
+/// `releases/`. It first removes debris of an earlier run, and leaves none on failure, because debris fills the disk.
+/// The stream is an archive of the engine's own, with the manifest, the lists and the record in [`META`].
 pub fn install(root: &str, id: &ReleaseId, expected: &Expected, compression: Option<Compression>) -> String {
     let unpack = format!("{}{}", ready(compression), unpack(compression));
     in_made_root(root, &installation(id, expected, &unpack))
 }
 
-/// What a host prints that cannot read its bundle.
-pub const NO_ZSTD: &str = "there is no zstd here, or a tar that does not know --zstd, and the bundle is a .tar.zst";
-/// Whether it can.
+/// The error of a host that cannot unpack a `.tar.zst`.
+pub const NO_ZSTD: &str = "no zstd here, or a tar without --zstd, and the bundle is a .tar.zst";
+/// Tests whether the host can unpack a `.tar.zst`.
 const HAS_ZSTD: &str = "command -v zstd > /dev/null 2>&1 && tar --zstd --version > /dev/null 2>&1";
 
-/// Unpacks an archive from stdin. It is `tar` that runs zstd, because it fails when zstd does, and a pipe would not.
+/// Unpacks an archive from stdin. `tar` runs zstd, because it then fails when zstd fails; a pipe would not.
 fn unpack(compression: Option<Compression>) -> &'static str {
     match compression {
         None => "tar -xof - -C \"$aside\"",
@@ -222,7 +223,7 @@ fn unpack(compression: Option<Compression>) -> &'static str {
     }
 }
 
-/// Fails where there is no program for an archive, before anything is fetched or unpacked.
+/// Fails if the host lacks the program for an archive, before anything is downloaded or unpacked.
 fn ready(compression: Option<Compression>) -> String {
     match compression {
         None | Some(Compression::Gzip) => String::new(),
@@ -230,11 +231,11 @@ fn ready(compression: Option<Compression>) -> String {
     }
 }
 
-/// The same with an archive of only what differs from a release that is installed there. [`META`] in the stream has the
-/// list of what is the same; it is copied, never linked, so that nothing that one release writes is another's. The list
-/// becomes arguments of `tar` by `xargs -0`, because the `tar` of `BusyBox` may be built without `-T`. It may have
-/// files to put together as well, of ranges of those that they replace and of what is new: all bytes from an offset on are
-/// `tail`'s, and how many of them `head`'s. Where that cannot be, the caller sends all of it.
+/// Like [`install`], from an archive with only the differences to an installed release. [`META`] in the stream lists
+/// the unchanged files; they are copied, not linked, so that no release can write to another's files. `xargs -0` passes
+/// the list to `tar`, because the `tar` of `BusyBox` may lack `-T`. The archive may have files to assemble, from ranges
+/// of the files they replace and of new bytes: `tail` cuts from an offset, `head` a length. On failure the caller sends
+/// the whole release.
 pub fn install_changes(root: &str, id: &ReleaseId, expected: &Expected, from: &ReleaseId) -> String {
     let unpack = format!(
         "tar -xzof - -C \"$aside\"
@@ -244,7 +245,7 @@ if [ -s \"$aside/{META}/{SAME}\" ]; then
 fi
 part() {{
   tail -c +$(($2 + 1)) \"$1\" 2> /dev/null | head -c \"$3\" >> \"$to\" && return
-  echo \"cannot put $to together\" >&2; exit {EXIT_VERIFICATION}
+  echo \"cannot assemble $to\" >&2; exit {EXIT_VERIFICATION}
 }}
 if [ -f \"$aside/{META}/{PATCHES}\" ]; then
   while read -r what a b; do
@@ -261,11 +262,11 @@ rm -f \"$aside/{META}/{SAME}\" \"$aside/{META}/{PATCHES}\" \"$aside/{META}/{NEW}
     in_made_root(root, &installation(id, expected, &unpack))
 }
 
-/// The same, and the host fetches the bundle itself: the first line on stdin is a URL, the stream after it is an archive,
-/// not compressed, that holds only [`META`]. The URL is a secret, so it is in no argument of a program.
+/// Like [`install`], but the host downloads the bundle: the first line on stdin is a URL, the stream after it is an
+/// uncompressed archive with only [`META`]. The URL is a secret, so it is not on any command line.
 ///
-/// A bundle that was cut off is gone on with. It lies aside until its digest is that of the bundle that was checked where
-/// the deploy runs, so the disk has to hold it packed and unpacked.
+/// An interrupted download is resumed. The bundle is kept until its digest matches, so the disk must hold it packed and
+/// unpacked.
 pub fn install_pulled(root: &str, id: &ReleaseId, expected: &Expected, compression: Compression) -> String {
     let (ready, from_stdin) = (ready(Some(compression)), unpack(None));
     let fetch = format!(
@@ -316,8 +317,8 @@ mv \"$aside\" \"$final\"; flush releases
     )
 }
 
-/// Fetches `$url` into `$aside.bundle`, in up to five attempts that each go on where the last one was. What the server
-/// refuses or sends elsewhere is not asked for again, but when it says that it is busy.
+/// Downloads `$url` into `$aside.bundle`, in up to five attempts that resume. A refusal or redirect of the server is
+/// final, unless it says that it is busy.
 const FETCH: &str = r#"# In units of 512 bytes, or 1,024 where the shell is bash: no more is written, whatever a server sends.
 limited() { (ulimit -f $((bytes / 512 + 2048)) 2> /dev/null || true; exec "$@"); }
 if command -v curl > /dev/null 2>&1; then
@@ -353,14 +354,13 @@ pub fn record(root: &str) -> String {
     in_root(root, &format!("{APPEND}append\n"))
 }
 
-/// What `current` pointed at before a deploy took the root over from another tool.
+/// The old link target of a `current` that a deploy took over from another tool.
 const TAKEN_OVER: &str = "current.before-gangplank";
 
-/// Points `current` at a release, after the record on stdin, if any, says that this is about to happen. A link that is none
-/// of ours is kept aside.
+/// Points `current` at a release, after appending the record on stdin, if any. Keeps a link of another tool.
 ///
-/// `ln -sfn` unlinks first on some systems. A link made aside and renamed over the old one is atomic on all, and moving
-/// it into `.` instead of onto `current` keeps `mv` from following the old link.
+/// `ln -sfn` unlinks first on some systems. Creating a link and renaming it over the old one is atomic everywhere;
+/// moving it into `.` instead of onto `current` keeps `mv` from following the old link.
 pub fn activate(root: &str, id: &ReleaseId) -> String {
     in_root(
         root,
@@ -385,8 +385,8 @@ flush .
     )
 }
 
-/// Links what all releases share into one, by links that are right wherever the root lies. A path that ends in `/` is a
-/// directory, and is made; a file has to be there. With `keep_own` what the release brings itself stays.
+/// Links shared paths into a release, by relative links. A path that ends in `/` is a directory and is created; a file
+/// must exist. With `keep_own`, the release's own files stay.
 pub fn share(root: &str, id: &ReleaseId, paths: &[&str], keep_own: bool) -> String {
     let own = if keep_own { "return 0" } else { ":" };
     let links: String = paths
@@ -404,9 +404,9 @@ pub fn share(root: &str, id: &ReleaseId, paths: &[&str], keep_own: bool) -> Stri
   at=\"releases/{id}/$1\"
   if [ -e \"$at\" ] && [ ! -L \"$at\" ]; then {own}; fi
   if [ \"$3\" = dir ]; then make_dir \"shared/$1\"; fi
-  if [ ! -e \"shared/$1\" ]; then echo \"shared/$1 is not there\" >&2; echo 'hint: put it on the host, then deploy again' >&2; exit 1; fi
+  if [ ! -e \"shared/$1\" ]; then echo \"shared/$1 is missing\" >&2; echo 'hint: create it on the host, then deploy again' >&2; exit 1; fi
   if [ -L \"$at\" ] && [ \"$(readlink \"$at\")\" = \"$2\" ]; then return 0; fi
-  if [ -e \"$at\" ] || [ -L \"$at\" ]; then echo \"the release holds $1 itself, which is shared\" >&2; echo 'hint: leave it out of what is included' >&2; exit 1; fi
+  if [ -e \"$at\" ] || [ -L \"$at\" ]; then echo \"the release contains $1, which is shared\" >&2; echo 'hint: remove it from `include`' >&2; exit 1; fi
   make_dir \"${{at%/*}}\"; ln -s \"$2\" \"$at\"; flush \"${{at%/*}}\"
 }}
 {links}"
@@ -414,8 +414,8 @@ pub fn share(root: &str, id: &ReleaseId, paths: &[&str], keep_own: bool) -> Stri
     )
 }
 
-/// Removes `current`, when a first deploy failed and there is nothing to go back to, or makes it again what it was before
-/// the deploy took the root over. Reads a record, if any, from stdin.
+/// Removes `current` after a failed first deploy, or restores the link of another tool. Reads a record, if any, from
+/// stdin.
 pub fn deactivate(root: &str) -> String {
     in_root(
         root,
@@ -436,8 +436,8 @@ flush .
     )
 }
 
-/// Removes releases, never the one that is live, and what interrupted runs left. A release is first renamed, so that
-/// a half removed one is never taken for a whole one. Reads the record from stdin, and writes it once they are gone.
+/// Removes releases, except the live one, and debris of interrupted runs. A release is first renamed, so that a partly
+/// removed one never looks complete. Appends the record on stdin afterwards.
 pub fn remove(root: &str, ids: &[ReleaseId]) -> String {
     let ids: Vec<_> = ids.iter().map(ReleaseId::as_str).collect();
     in_root(
@@ -462,7 +462,7 @@ printf '%s\\n' \"$record\" | append
     )
 }
 
-/// Runs a command of the project in `current`, exactly as `sh -c` does.
+/// Runs a command of the project in `current`, as `sh -c` does.
 pub fn in_current(root: &str, command: &str) -> String {
     format!(
         "cd -- {0} && {{ {UMASK}; }} && cd -- {0}/current/ || exit 1\nexec sh -c {1}\n",
@@ -471,17 +471,18 @@ pub fn in_current(root: &str, command: &str) -> String {
     )
 }
 
-/// Keeps the health check on stdin, which may hold a secret in its URL. From now on there is a healthy release to go back to.
+/// Stores the health check on stdin, which may have a secret in its URL. From now on there is a healthy release to
+/// revert to.
 pub fn keep_check(root: &str) -> String {
     in_root(root, &format!("(private; rm -f .health.new; cat > .health.new)\nreplace .health\nrm -f {TAKEN_OVER}\n"))
 }
 
-/// Prints the check that was kept, or nothing.
+/// Prints the stored check, or nothing.
 pub fn kept_check(root: &str) -> String {
     in_root(root, "if [ -r .health ]; then cat .health; fi\n")
 }
 
-/// Prints a file of the engine's in an installed release.
+/// Prints an engine file of an installed release.
 pub fn read_meta(root: &str, id: &ReleaseId, file: &str) -> String {
     in_root(root, &format!("cat releases/{id}/{META}/{file}\n"))
 }

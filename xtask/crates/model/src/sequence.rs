@@ -1,9 +1,9 @@
-//! Several scripts as one: a host that is far away is asked as seldom as may be.
+//! Combines several scripts into one, to save round trips.
 
 use crate::frame::{Marker, one_line};
 use std::fmt::Write;
 
-/// Several scripts, each with its own text on stdin, as one that stops after the first that fails; and what it reads.
+/// One script of several `(script, stdin)` parts that stops after the first failure, and its stdin.
 pub fn sequence(marker: &Marker, parts: &[(String, String)]) -> (String, String) {
     let part = marker.part();
     let mut text = format!(
@@ -15,10 +15,10 @@ pub fn sequence(marker: &Marker, parts: &[(String, String)]) -> (String, String)
     (text, parts.iter().map(|(_, input)| one_line(input)).collect())
 }
 
-/// What a part of a sequence answered: exit code, stdout, stderr.
+/// The result of a part: exit code, stdout, stderr.
 pub type Part = (Option<i32>, String, String);
 
-/// The answers of the parts of a sequence that came to their end, and what the one after them had said when it was cut.
+/// The results of the finished parts, and the output so far of the unfinished one.
 pub fn parts(marker: &Marker, stdout: &str, stderr: &str) -> (Vec<Part>, String, String) {
     let mark = format!("\n{} ", marker.part());
     let mut complaints = stderr.split(&mark);

@@ -1,4 +1,4 @@
-//! Starting and stopping the app on a target, as scripts: one module for each kind of service.
+//! Scripts that start and stop the app on a target: one module per kind of service.
 
 mod pidfile;
 mod port;
@@ -13,25 +13,25 @@ use crate::script::{UMASK, quote};
 pub use crate::service::systemd::{READABLE, Unit, rights, static_user};
 use std::time::Duration;
 
-/// A service with its variables filled in, ready to be started on a host.
+/// A service with its variables expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Spec {
-    /// Nothing to start.
+    /// No service.
     None,
-    /// A process of the pidfile service.
+    /// A process managed by the pidfile service.
     Pidfile {
-        /// The text of `service/spec`: a script that sets the variables and becomes the app.
+        /// The content of `service/spec`: a script that sets the variables and executes the app.
         spec: String,
         /// Seconds that the old process may take to stop.
         stop_seconds: u64,
     },
-    /// A unit of systemd.
+    /// A systemd unit.
     Systemd(Unit),
     /// Commands of the project.
     Command {
-        /// Lines that export the variables.
+        /// Shell lines that export the variables.
         exports: String,
-        /// The same as a file for `EnvironmentFile=`.
+        /// The variables as a file for `EnvironmentFile=`.
         env: String,
         /// See [`Service::Command`].
         restart: String,
@@ -44,41 +44,41 @@ pub enum Spec {
     },
 }
 
-/// A script and what it reads. What it reads may be secret; the script never is.
+/// A script and its stdin. The stdin may contain secrets; the script never does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Script {
-    /// What it does, for people who look at the processes of a host.
+    /// A description, shown in the host's process list.
     pub what: &'static str,
     /// POSIX commands.
     pub text: String,
     /// Standard input.
     pub stdin: String,
-    /// How long it may take; what takes longer is ended with all that it started.
+    /// The time limit; a script that exceeds it is killed with its children.
     pub limit: Duration,
-    /// Whether it is ended when somebody asks us to stop.
+    /// Whether Ctrl-C ends it.
     pub interruptible: bool,
-    /// Whether it holds a command of the project, which is never run twice where once is meant.
+    /// Whether it contains a command of the project, which must not be run twice.
     pub of_project: bool,
 }
 
-/// What [`Spec::status`] exits with when the service will not come back by itself.
+/// Exit code of [`Spec::status`] if the service will not come back by itself.
 const GONE: i32 = 3;
-/// Longer than any restart that is worth waiting for.
+/// Longer than any restart worth waiting for.
 const LIMIT: Duration = Duration::from_secs(600);
 
 impl Script {
-    /// A script that nobody may interrupt.
+    /// A script that is not interruptible.
     pub fn new(text: String, stdin: String) -> Self {
         Self { what: "run a script", text, stdin, limit: LIMIT, interruptible: false, of_project: false }
     }
 
-    /// The same, holding a command of the project.
+    /// Marks the script as containing a command of the project.
     #[must_use]
     pub fn of_project(self) -> Self {
         Self { of_project: true, ..self }
     }
 
-    /// Says what it does.
+    /// Sets the description.
     #[must_use]
     pub fn called(self, what: &'static str) -> Self {
         Self { what, ..self }
@@ -86,7 +86,7 @@ impl Script {
 }
 
 impl Spec {
-    /// Makes the spec of a service; `vars` are already filled in.
+    /// The spec of a service; `vars` are already expanded.
     pub fn new(service: &Service, vars: &[(String, String)]) -> Self {
         let exports = exports(vars);
         match service {
@@ -112,7 +112,7 @@ impl Spec {
         }
     }
 
-    /// Names what would be started: another digest means that a restart is due even though the release is the same.
+    /// Digest of the spec: a different one requires a restart, even for the same release.
     pub fn digest(&self) -> Option<String> {
         match self {
             Self::Pidfile { spec, .. } => Some(digest::of(spec.as_bytes())),
@@ -121,10 +121,10 @@ impl Spec {
         }
     }
 
-    /// Digest of the variables of a service of commands, as [`state`] prints it: other ones are a reason to restart it.
+    /// Digest of the variables of a command service, as [`state`] prints it: a different one requires a restart.
     pub fn vars(&self) -> Option<String> {
         match self {
-            // As the shell keeps them.
+            // In the form the shell stores them.
             Self::Command { exports, .. } => {
                 Some(digest::of(format!("{}\n", exports.trim_end_matches('\n')).as_bytes()))
             }
@@ -132,7 +132,7 @@ impl Spec {
         }
     }
 
-    /// Fails where a restart would fail before it has touched anything. The root need not be there yet.
+    /// Fails where a restart would fail before it changed anything. The root may be missing.
     pub fn ready(&self, root: &str) -> Option<Script> {
         match self {
             Self::Systemd(unit) => Some(unit.ready(root).called("ask for systemd")),
@@ -141,7 +141,7 @@ impl Spec {
         }
     }
 
-    /// Fails where [`Self::start`] and a restart as it was would leave the service stopped.
+    /// Fails where [`Self::start`] or a restart with the old spec would leave the service stopped.
     pub fn startable(&self, root: &str) -> Option<Script> {
         match self {
             Self::Pidfile { .. } => Some(pidfile::startable(root).called("look at how the service was started")),
@@ -149,7 +149,7 @@ impl Spec {
         }
     }
 
-    /// Fails where [`Self::halt`] would fail before it has touched anything.
+    /// Fails where [`Self::halt`] would fail before it changed anything.
     pub fn ready_to_halt(&self, root: &str) -> Option<Script> {
         match self {
             Self::Systemd(unit) => unit.ready_to_halt(root).map(|script| script.called("ask for rights")),
@@ -157,7 +157,7 @@ impl Spec {
         }
     }
 
-    /// Stops what runs and starts `id`. With `revert` it is started as it was when it was last healthy.
+    /// Stops the running process and starts `id`. With `revert`, uses the spec of the last healthy start.
     pub fn restart(&self, root: &str, id: &ReleaseId, revert: bool) -> Option<Script> {
         let script = match self {
             Self::None => return None,
@@ -179,7 +179,7 @@ impl Spec {
         Some(script.called("stop the service"))
     }
 
-    /// Stops the service until it is started again, or the host boots.
+    /// Stops the service until it is started again or the host boots.
     pub fn halt(&self, root: &str) -> Option<Script> {
         match self {
             Self::Systemd(unit) => Some(unit.halt(root).called("stop the service")),
@@ -187,7 +187,7 @@ impl Spec {
         }
     }
 
-    /// Starts the service of `id`, which is live, as it was when it was last healthy.
+    /// Starts the service of the live release `id` with the spec of the last healthy start.
     pub fn start(&self, root: &str, id: &ReleaseId) -> Option<Script> {
         match self {
             Self::Systemd(unit) => Some(unit.start(root).called("start the service")),
@@ -195,10 +195,11 @@ impl Spec {
         }
     }
 
-    /// Exits with 0 while the service runs, with `GONE` when it will not come back by itself; else prints why not.
+    /// Exits with 0 while the service runs and with `GONE` if it will not come back by itself; otherwise prints the
+    /// reason.
     ///
-    /// `else_asked` is whether the app itself is asked, too; `port` is one that no other process of this root may
-    /// have, which is looked at when it ended, or with `last`.
+    /// `else_asked`: whether the health check also asks the app itself. `port`: a port that no other process of this
+    /// root may hold, checked if the service has ended or `last` is set.
     pub fn status(&self, root: &str, else_asked: bool, port: Option<u16>, last: bool) -> Option<Script> {
         let script = match self {
             Self::Pidfile { .. } => pidfile::status(root, port, last),
@@ -209,7 +210,7 @@ impl Spec {
         Some(script.called("ask whether the service runs"))
     }
 
-    /// Starts a service that has ended once more, or lets its manager go on doing so.
+    /// Restarts a service that has ended, or lets its manager do so.
     pub fn start_again(&self, root: &str, id: &ReleaseId) -> Option<Script> {
         match self {
             Self::Pidfile { .. } => Some(pidfile::start_again(root, id).called("start the service again")),
@@ -218,12 +219,12 @@ impl Spec {
         }
     }
 
-    /// Whether a status says that an app ended because its address was in use.
+    /// Whether a status says that the app ended because its address was in use.
     pub fn is_address_in_use(said: &str) -> bool {
         said.contains(port::IN_USE)
     }
 
-    /// Remembers how the service was started, now that it is healthy.
+    /// Stores the spec of a service that has become healthy.
     pub fn confirm(&self, root: &str) -> Option<Script> {
         match self {
             Self::Pidfile { .. } => Some(pidfile::confirm(root)),
@@ -245,7 +246,7 @@ impl Spec {
         }
     }
 
-    /// The same with those of processes before the current one.
+    /// Like [`Self::log`], including the lines of earlier processes.
     pub fn last_lines(&self, root: &str, lines: u32) -> Option<Script> {
         let script = match self {
             Self::Pidfile { .. } => pidfile::last_lines(root, lines),
@@ -255,7 +256,7 @@ impl Spec {
         Some(script.called("show the log of the service"))
     }
 
-    /// The same, and then each line as it is written, until it is ended. It may end by itself, and is not begun again.
+    /// Like [`Self::log`], then each new line, until killed. A log that ends by itself is not reopened.
     pub fn follow(&self, root: &str, lines: u32) -> Option<Script> {
         let script = match self {
             Self::Pidfile { .. } => pidfile::follow(root, lines),
@@ -268,7 +269,7 @@ impl Spec {
         Some(script.called("follow the log of the service"))
     }
 
-    /// Whether a code of [`Self::status`] says that the service will not come back.
+    /// Whether an exit code of [`Self::status`] means that the service will not come back.
     pub fn is_gone(&self, code: Option<i32>) -> bool {
         match self {
             Self::Pidfile { .. } | Self::Systemd(_) => code == Some(GONE),
@@ -277,13 +278,13 @@ impl Spec {
     }
 }
 
-/// What a script wants to be shown as warnings, of what it wrote to stderr.
+/// The warnings in a script's stderr.
 pub fn warnings(stderr: &str) -> impl Iterator<Item = &str> {
     stderr.lines().filter_map(|line| line.strip_prefix(systemd::WARNING))
 }
 
-/// Lines of a target's state about its service: `service running DIGEST RELEASE` or `service stopped`; and `vars DIGEST`, the
-/// variables with which a service of commands was healthy last.
+/// Prints a target's state of the service: `service running DIGEST RELEASE` or `service stopped`; and `vars DIGEST`, of
+/// the variables with which a command service was last healthy.
 pub fn state() -> String {
     let vars = "if [ -s service/vars.good ]; then
   vars=$(sha256sum < service/vars.good 2> /dev/null || shasum -a 256 < service/vars.good 2> /dev/null || true)
@@ -292,13 +293,13 @@ fi";
     format!("{}\n{}\n{vars}", pidfile::state(), systemd::state())
 }
 
-/// Lines that export variables.
+/// Shell lines that export variables.
 pub fn exports(vars: &[(String, String)]) -> String {
     vars.iter().map(|(name, value)| format!("export {name}={}\n", quote(value))).collect()
 }
 
-/// The command of a restart, after the variables were written to `service/env`, where a unit that is not ours may read
-/// them. With `revert` they are those with which the service was healthy last.
+/// The restart command, after writing the variables to `service/env`, which a unit of the project may read. With
+/// `revert`, the variables of the last healthy start.
 fn with_env_file(root: &str, exports: &str, env: &str, restart: &str, revert: bool) -> Script {
     let good = if revert {
         "if has_text service/vars.good; then
@@ -326,9 +327,9 @@ exec sh -c {}\n",
     Script::new(text, one_line(exports) + &one_line(env)).of_project()
 }
 
-/// Remembers the variables with which the service became healthy.
+/// Stores the variables of a service that has become healthy.
 fn keep_vars(root: &str) -> Script {
-    // The variables last: where they are, both are.
+    // `vars` last: if it exists, both are complete.
     let body = r#"for file in env vars; do
   [ ! -f "service/$file" ] || { rm -f "service/$file.good.new"; cp -p "service/$file" "service/$file.good.new"; replace "service/$file.good"; }
 done
@@ -336,9 +337,9 @@ done
     Script::new(pidfile::script(root, body), String::new())
 }
 
-/// A command of the project with variables, in a directory, exactly as `sh -c` runs it.
+/// A command of the project with variables, in a directory, run as by `sh -c`.
 pub fn command(root: &str, exports: &str, command: &str) -> Script {
-    // The variables come by stdin: they may be secret, and a command line is for everybody to read.
+    // The variables come on stdin: they may be secret, and command lines are public.
     let (root, command) = (quote(root), quote(command));
     let text = format!("set -eu\ncd -- {root}\n{UMASK}\nvars=$(cat); eval \"$vars\"\nexec sh -c {command}\n");
     Script::new(text, exports.to_owned()).of_project()

@@ -19,9 +19,9 @@ const HINT: &str = "set CIRCLE_PROJECT_SLUG to the slug that CircleCI shows in t
      gh/acme/shop or circleci/ORG-ID/PROJECT-ID; in a job: `CIRCLE_PROJECT_SLUG: << pipeline.project.slug >>`";
 
 impl Slug {
-    /// Reads a slug; `github` and `bitbucket` are other names for `gh` and `bb`.
+    /// Parses a slug; `github` and `bitbucket` are aliases of `gh` and `bb`.
     pub fn parse(text: &str) -> Result<Self> {
-        let wrong = || usage(format!("`{text}` is no project slug")).hint(HINT);
+        let wrong = || usage(format!("`{text}` is not a project slug")).hint(HINT);
         let parts: Vec<&str> = text.trim().split('/').collect();
         let [provider, org, repo] = parts.as_slice() else { return wrong().err() };
         let provider = match *provider {
@@ -46,7 +46,7 @@ impl Slug {
     pub fn of_remote(url: &str) -> Option<Self> {
         let rest =
             ["git@", "ssh://git@", "https://", "http://"].iter().find_map(|start| url.trim().strip_prefix(start))?;
-        // A token in front of the host is none of our business.
+        // A token before the host is ignored.
         let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
         let (host, path) = rest.split_once([':', '/'])?;
         let provider = match host {
@@ -58,19 +58,19 @@ impl Slug {
         Self::parse(&format!("{provider}/{org}/{repo}")).ok()
     }
 
-    /// The slug as a part of a URL's path, each segment escaped by itself: `%2F` between them is a 404 on some routes.
+    /// The slug as a part of a URL's path, each segment escaped separately: an escaped `/` is a 404 on some routes.
     pub fn path(&self) -> String {
         [self.provider, &self.org, &self.repo].map(escape).join("/")
     }
 
-    /// The same for v1.1, which knows other names and no `circleci/` projects.
+    /// The slug for v1.1, which has other prefixes and no `circleci/` projects.
     pub fn v1_path(&self) -> Result<String> {
         let provider = match self.provider {
             "gh" => "github",
             "bb" => "bitbucket",
             _ => {
                 return usage(format!(
-                    "API v1.1 has no project {self}: it knows only GitHub's and Bitbucket's OAuth apps"
+                    "API v1.1 does not support the project {self}: only those of GitHub's and Bitbucket's OAuth apps"
                 ))
                 .hint("use the store circleci:artifacts, which asks API v2")
                 .err();
@@ -86,10 +86,10 @@ impl fmt::Display for Slug {
     }
 }
 
-/// The error where nothing says which project is meant.
+/// The error for an unknown project.
 pub fn unknown() -> anyhow::Error {
     usage(
-        "nobody says which CircleCI project this is: CIRCLE_PROJECT_SLUG is not set, and `git remote` names no \
+        "unknown CircleCI project: CIRCLE_PROJECT_SLUG is not set, and `git remote` names no \
            repository on github.com or bitbucket.org",
     )
     .hint(HINT)

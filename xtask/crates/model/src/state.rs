@@ -1,4 +1,4 @@
-//! What a target is like now, as it reported it in one round trip.
+//! The state of a target, as the host reports it in one round trip.
 
 use crate::error::Result;
 use crate::history::History;
@@ -6,28 +6,28 @@ use crate::owner::Owner;
 use crate::release::id::ReleaseId;
 use std::collections::BTreeMap;
 
-/// A target as it is.
+/// The state of a target.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
     /// What is at its path.
     pub root: Root,
     /// Where `current` points.
     pub current: Current,
-    /// Name of the app whose release is live.
+    /// Name of the app that the live release belongs to.
     pub app: Option<String>,
-    /// Installed releases, each with the digest of the bundle that it came from.
+    /// Installed releases, each with the digest of its bundle.
     pub installed: BTreeMap<ReleaseId, String>,
-    /// How many half done directories interrupted runs have left.
+    /// Number of unfinished directories left by interrupted runs.
     pub debris: usize,
-    /// Who has the lock.
+    /// The lock.
     pub lock: Lock,
-    /// The kept process.
+    /// The managed service.
     pub service: ServiceState,
-    /// What `current` pointed to before an unfinished deploy took the root over from another tool.
+    /// The old link target of a `current` that an unfinished deploy took over from another tool.
     pub taken_over: Option<String>,
-    /// Digest of the variables with which a service of commands was healthy last.
+    /// Digest of the variables with which a command service was last healthy.
     pub vars: Option<String>,
-    /// What happened.
+    /// The history.
     pub history: History,
 }
 
@@ -39,7 +39,7 @@ pub enum Root {
     Absent,
     /// A directory.
     Directory,
-    /// A file, or a link to nowhere.
+    /// A file, or a dangling link.
     NotADirectory,
 }
 
@@ -49,72 +49,72 @@ pub enum Current {
     /// There is no such link.
     #[default]
     None,
-    /// To a release.
+    /// At a release.
     Release(ReleaseId),
-    /// To something that is no release of ours.
+    /// At something that is not a release of this tool.
     Foreign(String),
-    /// It is a file or a directory that somebody made by hand.
+    /// A file or directory in place of the link.
     NotALink,
 }
 
 /// The state of the lock.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Lock {
-    /// Nobody has it.
+    /// No owner.
     #[default]
     Free,
-    /// Somebody has it.
+    /// Held by an owner.
     Held(Box<Owner>),
-    /// The file is there, but says nothing that we understand.
+    /// The lock file has unknown content.
     Unreadable(String),
 }
 
-/// What only one deploy at a time may hold: a target, or an env as a store knows it.
+/// What only one deploy at a time may hold: a target, or an env in a store.
 pub trait Lockable {
-    /// What it is, for people.
+    /// The URL, for messages.
     fn url(&self) -> &str;
-    /// Who has the lock now.
+    /// The current lock.
     fn holder(&self) -> Result<Lock>;
-    /// Takes the lock, or says who has it.
+    /// Takes the lock; returns `Free` on success, else the current lock.
     fn lock(&self, owner: &Owner) -> Result<Lock>;
-    /// Takes the lock, which `seen` has, from `dead`: the same owner, or one who died while it took over itself.
+    /// Takes the lock, held by `seen`, from `dead`: the same owner, or one that died during its own takeover.
     fn take_over(&self, owner: &Owner, seen: &Owner, dead: &Owner) -> Result<Lock>;
-    /// Removes the lock if it is that of this token; without one, whatever is there.
+    /// Removes the lock with this token; without a token, any lock.
     fn unlock(&self, token: Option<&str>) -> Result<()>;
-    /// Says that we, who have the lock, are at work. It may fail seconds_since_renewal: the next time it may not. Where nobody is judged
-    /// by that, nothing is said.
+    /// Renews the lease of our lock. A failure is ignored, because the next renewal follows soon. A no-op where leases
+    /// are not used.
     fn renew(&self) {}
 }
 
-/// The process of the pidfile service, or the unit of systemd.
+/// The state of a pidfile service or a systemd unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum ServiceState {
-    /// There never was one.
+    /// Never started.
     #[default]
     None,
-    /// It does not run.
+    /// Stopped.
     Stopped,
-    /// It runs, and its unit is no longer the one that was installed, or would not be started at boot.
+    /// Running, but its unit was changed after the install or is not enabled at boot.
     Drifted,
-    /// It runs, and the host has no record of how it was started: a deploy ended in between, or a crash lost it.
+    /// Running without a record of how it was started, because a deploy was killed or a crash lost the record.
     Unrecorded,
-    /// It runs, and systemd stops it when the last session of its login ends.
+    /// Running, but systemd stops it when the last session of its login ends.
     OfSession,
-    /// systemd starts it, or waits before it starts it again after a crash, or stops it.
+    /// Starting, stopping, or waiting for a restart after a crash.
     Starting,
-    /// Its manager does not answer.
+    /// The service manager does not answer.
     Unknown,
-    /// It runs.
+    /// Running.
     Running {
-        /// Digest of the spec that it was started with.
+        /// Digest of the spec it was started with.
         spec: String,
-        /// The release that it was started from, which is not the live one when a deploy was killed in between.
+        /// The release it was started from; not the live one if a deploy was killed in between.
         release: ReleaseId,
     },
 }
 
 impl State {
-    /// Reads what [`crate::script::state`] prints. Lines that mean nothing are passed over.
+    /// Parses the output of [`crate::script::state`]; skips unknown lines.
     pub fn parse(text: &str) -> Self {
         let mut state = Self::default();
         let (mut rest, mut root, mut resolved) = (text, "", "");
@@ -160,14 +160,14 @@ impl State {
         }
     }
 
-    /// The release that is live, healthy when last seen, and installed.
+    /// The live release, if installed and healthy when last checked.
     pub fn confirmed_live(&self) -> Option<&ReleaseId> {
         self.live().filter(|id| self.history.confirmed(id) && self.installed.contains_key(*id))
     }
 }
 
-/// The release that a link in the directory `root` points at, however it was written by hand: `releases/ID`,
-/// `./releases/ID/`, or with the whole path.
+/// The release that a link in the directory `root` points at, in any spelling: `releases/ID`, `./releases/ID/` or an
+/// absolute path.
 fn pointed_at(link: &str, root: &str) -> Option<ReleaseId> {
     let below = link.strip_prefix(root).and_then(|rest| rest.strip_prefix('/'));
     let inside = below.filter(|_| !root.is_empty()).map_or(link, |rest| rest.trim_start_matches('/'));
@@ -195,7 +195,7 @@ impl ServiceState {
 }
 
 impl Lock {
-    /// The same, not renewed for so many seconds, if any.
+    /// The same lock with the seconds since its last renewal.
     #[must_use]
     pub fn seconds_since_renewal(self, seconds: &str) -> Self {
         match self {
@@ -206,10 +206,10 @@ impl Lock {
         }
     }
 
-    /// Reads the content of a lock file.
+    /// Parses the content of a lock file.
     pub fn parse(text: &str) -> Self {
         match serde_json::from_str::<Owner>(text) {
-            // The token goes into commands; one that we did not make is nobody's.
+            // The token becomes part of commands, so only one of our alphabet is accepted.
             Ok(owner) if owner.token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => {
                 Self::Held(Box::new(owner))
             }

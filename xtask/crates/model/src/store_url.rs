@@ -1,13 +1,13 @@
 //! URLs of stores, as far as they can be judged without opening one.
 
-/// The directory that our configs persist and attach as CircleCI's workspace. Absolute, because relative ones mean
-/// different places in `root` and in `at`.
+/// The directory that generated configs persist and attach as CircleCI's workspace. Absolute, because a relative path
+/// means different directories in `root` and `at`.
 pub const WORKSPACE: &str = "/tmp/workspace";
 
-/// URL of CircleCI's workspace as a store.
+/// The URL of CircleCI's workspace as a store.
 pub const WORKSPACE_URL: &str = "circleci:workspace";
 
-/// How URLs of buckets begin.
+/// The URL prefixes of buckets.
 pub const BUCKETS: [&str; 3] = ["s3://", "gs://", "az://"];
 
 /// Whether a URL is that of a bucket.
@@ -15,7 +15,7 @@ pub fn is_bucket(url: &str) -> bool {
     BUCKETS.iter().any(|scheme| url.starts_with(scheme))
 }
 
-/// Whether a store is only there inside a CircleCI job.
+/// Whether a store exists only inside a CircleCI job.
 pub fn only_in_ci(url: &str) -> bool {
     url == WORKSPACE_URL
 }

@@ -1,4 +1,4 @@
-//! `new --into`: an xtask for a workspace or a crate that has none, beside everything that is there.
+//! `new --into`: adds an xtask to a workspace or crate, without touching existing files.
 
 use crate::changes::Changes;
 use crate::detect;
@@ -27,24 +27,24 @@ use gangplank_system::context::{Context, Input};
 use std::fs;
 use std::path::Path;
 
-/// In an xtask that is not finished: the mark that it is ours, and that nobody has worked on it.
+/// The mark of an unfinished xtask of ours, which may be removed.
 const UNFINISHED: &str = "xtask/.unfinished";
 
 /// The app's lock file, which stays as it is.
 const LOCK: &str = "Cargo.lock";
 
-/// A file that is replaced as a whole.
+/// A file to be replaced.
 struct Edit {
     path: &'static str,
     after: String,
 }
 
-/// Gives the workspace or crate in `dir` an xtask.
+/// Adds an xtask to the workspace or crate in `dir`.
 pub fn adopt(ctx: &Context, dir: &Path, wish: &NewOptions) -> Result<NewReport> {
     let dir = place::absolute(dir)?;
     let Some(root) = read_if_there(&dir.join("Cargo.toml"))? else {
-        return usage(format!("there is no Cargo.toml in {}", dir.display()))
-            .hint(format!("a project from nothing: `cargo xtask new {}`", dir.display()))
+        return usage(format!("no Cargo.toml in {}", dir.display()))
+            .hint(format!("create a new project: `cargo xtask new {}`", dir.display()))
             .err();
     };
     let workspace = detect::workspace(ctx, &dir)?;
@@ -57,7 +57,7 @@ pub fn adopt(ctx: &Context, dir: &Path, wish: &NewOptions) -> Result<NewReport> 
     let there = ctx.at(&dir);
     let branch = git::branch(&there).ok().flatten().unwrap_or_else(|| "main".into());
     let fmt = |words: &[&str]| cargo(&there, &[&["fmt"], words].concat()).is_ok_and(|answer| answer.ok());
-    // Nobody knows without rustfmt, which `test` installs.
+    // Unknown without rustfmt, which `test` installs.
     let formatted = !fmt(&["--version"]) || fmt(&["--all", "--check"]);
     let of_wish = plan(ctx, &app.name, wish)?;
     let plan = Plan { app, branch, image: rust.image, is_strict: false, is_formatted: formatted, ..of_wish };
@@ -84,7 +84,7 @@ pub fn adopt(ctx: &Context, dir: &Path, wish: &NewOptions) -> Result<NewReport> 
     Ok(made)
 }
 
-/// The Rust that the project asks for.
+/// The Rust version that the project needs.
 fn rust(ctx: &Context, workspace: &Workspace) -> Result<Rust> {
     let wanted = workspace.rust()?;
     let rustc = ctx.cargo(&["--version", "--verbose"]);
@@ -94,7 +94,7 @@ fn rust(ctx: &Context, workspace: &Workspace) -> Result<Rust> {
     toolchain::judge(&wanted, Ci::DEFAULT.rust_image)
 }
 
-/// What git would leave out of the commit. It knows its rules only inside a repository.
+/// The files that git would ignore. Its rules apply only inside a repository.
 fn forced(there: &Context, names: &[String]) -> Result<Forced> {
     if place::repository_of(&there.root).is_none() {
         return Ok(Forced::default());
@@ -102,17 +102,17 @@ fn forced(there: &Context, names: &[String]) -> Result<Forced> {
     ignored::judge(&git::ignored(there, &ignored::asked(names))?, &|path| there.root.join(path).exists())
 }
 
-/// What to type, in this order.
+/// The next commands, in order.
 fn next(dir: &Path, forced: &[String]) -> Vec<String> {
     let force = if forced.is_empty() { String::new() } else { format!("git add --force {} && ", forced.join(" ")) };
     let commit = format!("git add --all && {force}git commit --message 'Deliver with cargo xtask'");
     let mut next = vec![
         format!("cd {}", quote(&dir.display().to_string())),
-        "cargo xtask build       # look at xtask/src/main.rs first: it says what is built and where it goes".into(),
+        "cargo xtask build       # check xtask/src/main.rs first".into(),
         "cargo xtask deploy dev".into(),
         "cargo xtask ci run      # the whole pipeline on this machine".into(),
     ];
-    // A release is one of a commit; who has none needs it first.
+    // A release needs a commit.
     match place::repository_of(dir) {
         Some(_) => next.insert(3, commit),
         None => next.insert(1, format!("git init && {commit}")),
@@ -120,7 +120,7 @@ fn next(dir: &Path, forced: &[String]) -> Vec<String> {
     next
 }
 
-/// All that an adoption does, decided before any of it is done.
+/// The changes of an adoption, decided before any is made.
 struct Work<'a> {
     dir: &'a Path,
     edits: Vec<Edit>,
@@ -134,7 +134,7 @@ impl Work<'_> {
         self.dir.join(LOCK).exists()
     }
 
-    /// The files that are written.
+    /// The files to be written.
     fn names(&self) -> Vec<String> {
         let mut names = self.files.names();
         names.extend(self.edits.iter().map(|edit| edit.path.to_owned()));
@@ -146,13 +146,12 @@ impl Work<'_> {
         names
     }
 
-    /// Everything or nothing: what was written before something failed is taken back. After a kill the same command begins
-    /// again: what it finds it writes as before.
+    /// Writes everything or nothing: a failure undoes earlier writes. After a kill, the same command starts over.
     fn write(&self, ctx: &Context) -> Result<()> {
         let dir = self.dir;
         let aside = Staging::beside(&dir.join("xtask"))?;
         self.files.write(aside.path())?;
-        let hint = || format!("`ls -ld {}` shows whose it is", dir.display());
+        let hint = || format!("check its owner: `ls -ld {}`", dir.display());
         let what = || format!("cannot write {UNFINISHED}");
         fs::write(aside.path().join(UNFINISHED), "").with_hint(Kind::Failed, what, hint)?;
         if dir.join(UNFINISHED).is_file() {
@@ -174,7 +173,7 @@ impl Work<'_> {
             changes.write(edit.path, edit.after.as_bytes())?;
         }
         changes.move_in(&aside.path().join("xtask"), "xtask")?;
-        // A workspace whose members are `*` would take it for one.
+        // A workspace with members `*` would include it.
         drop(aside);
         finalize(ctx, &dir.join("xtask"))?;
         if !self.has_lock() {
@@ -196,7 +195,7 @@ impl Work<'_> {
         )
     }
 
-    /// What a person should know.
+    /// The notes for the user.
     fn notes(&self) -> Vec<String> {
         let mut notes = notes(self.dir, self.plan, &self.kept);
         notes.push(if self.has_lock() {
@@ -209,14 +208,14 @@ impl Work<'_> {
     }
 }
 
-/// A config that was there before ours, and where it stays.
+/// An existing config, and its new path.
 struct ExistingConfig {
     name: &'static str,
     path: String,
     bytes: Vec<u8>,
 }
 
-/// Configs under the names of ours that we did not make.
+/// Existing configs at the paths of ours.
 fn kept(dir: &Path) -> Result<Vec<ExistingConfig>> {
     let mut kept = Vec::new();
     for name in generate::CONFIGS {
@@ -226,8 +225,8 @@ fn kept(dir: &Path) -> Result<Vec<ExistingConfig>> {
             continue;
         }
         if fs::read(dir.join(&path)).is_ok_and(|other| other != bytes) {
-            return usage(format!("{name} would be kept as {path}, and that is there"))
-                .hint(format!("give it another name: `mv {path} .circleci/before.yml`"))
+            return usage(format!("{name} cannot be kept as {path}, which exists"))
+                .hint(format!("rename it: `mv {path} .circleci/before.yml`"))
                 .err();
         }
         kept.push(ExistingConfig { name, path, bytes });
@@ -241,10 +240,10 @@ fn check_is_without(dir: &Path, workspace: &Workspace) -> Result<()> {
         .map(|package| package.manifest_path.clone())
         .or_else(|| Some(dir.join("xtask")).filter(|path| path.symlink_metadata().is_ok()));
     match at {
-        Some(at) if dir.join("xtask/crates").is_dir() => usage(format!("{} has an xtask of ours already", at.display()))
-            .hint(format!("a newer engine: `cargo xtask new --upgrade {}`", dir.display()))
+        Some(at) if dir.join("xtask/crates").is_dir() => usage(format!("{} already has an xtask of Gangplank", at.display()))
+            .hint(format!("upgrade its engine: `cargo xtask new --upgrade {}`", dir.display()))
             .err(),
-        Some(at) => usage(format!("{} is an xtask already", at.display()))
+        Some(at) => usage(format!("{} is already an xtask", at.display()))
             .hint("rename its package and directory, then run the same command again; what it does can become commands of the new one")
             .err(),
         None => Ok(()),
@@ -265,7 +264,7 @@ fn edits(workspace: &Workspace, root: &str) -> Result<Vec<Edit>> {
         edits.push(Edit { path: ".cargo/config.toml", after });
     }
     edits.extend(manifest::without_xtask(root)?.map(|after| Edit { path: "Cargo.toml", after }));
-    // Releases lie in `target`, and a tree that git calls dirty goes to no env with an approval.
+    // Releases are in `target`, and a dirty tree cannot be deployed to an env with approval.
     let built = ["target".to_owned()].into_iter().chain(workspace.own_target_dir());
     let after = ignored::with_dirs(ignored.as_deref().unwrap_or_default(), &built.collect::<Vec<_>>());
     edits.extend(after.map(|after| Edit { path: ".gitignore", after }));
@@ -277,7 +276,7 @@ fn scripts_in(dir: &Path) -> Vec<ScriptMapping> {
     for folder in scripts::DIRS {
         for name in scripts::NAMES {
             let path = Path::new(folder).join(name);
-            // Nothing depends on them, so what is not quite text is read all the same.
+            // Only for information, so invalid UTF-8 is tolerated.
             if let Ok(bytes) = fs::read(dir.join(&path)) {
                 mapped.extend(scripts::map(&path.to_string_lossy(), &String::from_utf8_lossy(&bytes)));
             }
@@ -290,15 +289,15 @@ fn notes(dir: &Path, plan: &Plan, kept: &[ExistingConfig]) -> Vec<String> {
     let mut notes = Vec::new();
     match &plan.app.runs {
         _ if plan.app.packages.is_empty() => {
-            notes.push("no package has a binary: name in `include` what is shipped".into());
+            notes.push("no package has a binary: list the files to ship in `include`".into());
         }
         Runs::Server(binary) => notes.push(format!(
             "bin/{binary} looks like a server: it is started with PORT set, and healthy once it takes connections there"
         )),
-        _ => notes.push("nothing looks like a server: releases are put in place, and nothing is started".into()),
+        _ => notes.push("no server found: releases are installed, but nothing is started".into()),
     }
     if !plan.is_formatted {
-        notes.push("`cargo fmt --check` fails here, so it is left out of `cargo xtask test`: `format: false`".into());
+        notes.push("`cargo fmt --check` fails here, so `cargo xtask test` skips it: `format: false`".into());
     }
     if !dir.join(".git").exists() && place::repository_of(dir).is_none() {
         notes.push(
@@ -306,7 +305,7 @@ fn notes(dir: &Path, plan: &Plan, kept: &[ExistingConfig]) -> Vec<String> {
         );
     }
     for ExistingConfig { name, path, bytes } in kept {
-        notes.push(format!("{name} was there and is kept as {path}, a name that CircleCI does not read"));
+        notes.push(format!("{name} is kept as {path}, which CircleCI does not read"));
         notes.extend(outline(&String::from_utf8_lossy(bytes)).map(|what| {
             format!("it has {what}: what of it is still wanted can run from that file, as a pipeline of its own (Project Settings, Pipelines)")
         }));
@@ -314,7 +313,10 @@ fn notes(dir: &Path, plan: &Plan, kept: &[ExistingConfig]) -> Vec<String> {
     let left = plan.app.left_out.iter();
     notes.extend(left.map(|(folder, reason)| format!("{folder} is not in `include`: {reason}")));
     if !plan.app.features.is_empty() {
-        notes.push(format!("no binary is built without features, so these are on: {}", plan.app.features.join(", ")));
+        notes.push(format!(
+            "no binary is built without features, so these are enabled: {}",
+            plan.app.features.join(", ")
+        ));
     }
     notes.extend(plan.app.without.iter().map(|(binary, features)| {
         format!("bin/{binary} is not built: `required-features`; add to `features` of `App`: {}", features.join(", "))

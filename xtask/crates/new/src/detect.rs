@@ -1,4 +1,4 @@
-//! What an existing workspace is made of, as cargo and the directory tell it.
+//! Detects what an existing workspace contains, from cargo and its directories.
 
 use crate::main_rs::{App, Runs};
 use crate::manifest;
@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Folders that programs read while they run, by the names that people give them.
+/// Common names of folders that programs read at run time.
 const FOLDERS: &[&str] = &["static", "public", "assets", "templates", "www", "migrations"];
 
-/// Crates that make a program a server.
+/// Crates that indicate a server.
 const SERVERS: &[&str] = &[
     "actix-web",
     "axum",
@@ -32,7 +32,7 @@ const SERVERS: &[&str] = &[
     "warp",
 ];
 
-/// What `cargo metadata` says, as far as it matters here.
+/// The used part of `cargo metadata`.
 #[derive(Debug, Deserialize)]
 pub struct Workspace {
     /// Its root.
@@ -71,7 +71,7 @@ struct Dependency {
     kind: Option<String>,
 }
 
-/// What is built of a package.
+/// The targets of a package.
 struct Built<'a> {
     binaries: Vec<&'a Target>,
     features: BTreeSet<String>,
@@ -83,7 +83,7 @@ impl Package {
         self.targets.iter().filter(|target| target.kind.iter().any(|kind| kind == "bin"))
     }
 
-    /// The features that are on when no flag names one.
+    /// The default features.
     fn default_features(&self) -> BTreeSet<&str> {
         let (mut on, mut next) = (BTreeSet::new(), vec!["default"]);
         while let Some(feature) = next.pop() {
@@ -94,8 +94,8 @@ impl Package {
         on
     }
 
-    /// The binaries that cargo builds, and those that it leaves out for want of a feature. Where it would leave out all, the
-    /// features of all.
+    /// The binaries that cargo builds by default, and those that need features. If none is built by default, all with
+    /// their features.
     fn built(&self) -> Built<'_> {
         let on = self.default_features();
         let is_on = |target: &&Target| target.required.iter().all(|feature| on.contains(feature.as_str()));
@@ -114,11 +114,11 @@ impl Package {
     }
 }
 
-/// Asks cargo, without the network.
+/// Runs `cargo metadata` offline.
 pub fn workspace(ctx: &Context, dir: &Path) -> Result<Workspace> {
     let there = ctx.at(dir);
     let mut command = there.cargo(&["metadata", "--no-deps", "--format-version", "1", "--offline"]);
-    // What this shell says of its own builds is not the project's.
+    // These variables of the shell are not settings of the project.
     for name in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR"] {
         command.env_remove(name);
     }
@@ -131,8 +131,8 @@ pub fn workspace(ctx: &Context, dir: &Path) -> Result<Workspace> {
     }
     let workspace: Workspace = serde_json::from_str(&answer.stdout).with_hint(
         Kind::Failed,
-        || "cargo metadata says something else than expected".into(),
-        || "is cargo 1.90 or newer? `cargo --version`".into(),
+        || "cargo metadata has an unexpected format".into(),
+        || "check that cargo is 1.90 or newer: `cargo --version`".into(),
     )?;
     if workspace.root != dir {
         return usage(format!("{} is a member of the workspace {}", dir.display(), workspace.root.display()))
@@ -143,7 +143,7 @@ pub fn workspace(ctx: &Context, dir: &Path) -> Result<Workspace> {
 }
 
 impl Workspace {
-    /// What is built and shipped: every package with a binary, and the folders that lie beside its manifest or the root's.
+    /// The app: every package with a binary, and known folders beside its manifest or the root's.
     pub fn app(&self, name: Option<&str>) -> App {
         let shipped: Vec<_> = self.packages.iter().filter(|package| package.binaries().next().is_some()).collect();
         let dirs = shipped.iter().filter_map(|package| package.manifest_path.parent());
@@ -161,7 +161,7 @@ impl Workspace {
             if gangplank_deploy::include::below(&folder).is_ok_and(|files| files.is_empty()) {
                 left_out.push((path.to_owned(), "it is empty"));
             } else if taken.contains(&name) {
-                // A bundle has no packages in it, so both would be one folder.
+                // A bundle has no package directories, so both would collide.
                 left_out.push((path.to_owned(), "another package has a folder of that name"));
             } else {
                 taken.push(name);
@@ -189,13 +189,13 @@ impl Workspace {
             runs: server.map_or(Runs::No, Runs::Server),
         }
     }
-    /// Where cargo puts what it compiles, when that is another directory of the project than `target`.
+    /// Cargo's target directory, if it is another directory of the project than `target`.
     pub fn own_target_dir(&self) -> Option<String> {
         let dir = self.target_directory.strip_prefix(&self.root).ok()?.to_str()?;
         (dir != "target" && !dir.is_empty()).then(|| dir.to_owned())
     }
 
-    /// The Rust that it asks for.
+    /// The Rust version that it needs.
     pub fn rust(&self) -> Result<Wanted> {
         let text = |name: &str| fs::read_to_string(self.root.join(name)).ok();
         let pins = ["rust-toolchain", "rust-toolchain.toml"].into_iter().find_map(|name| Some((name, text(name)?)));

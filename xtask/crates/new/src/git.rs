@@ -6,7 +6,7 @@ use gangplank_system::git::shell;
 use std::path::Path;
 use xshell::cmd;
 
-/// The branch; `None` on a detached HEAD that is no CircleCI job.
+/// The branch; `None` on a detached HEAD outside a CircleCI job.
 pub fn branch(ctx: &Context) -> Result<Option<String>> {
     if let Some(branch) = ctx.var("CIRCLE_BRANCH") {
         return Ok(Some(branch.to_owned()));
@@ -16,7 +16,7 @@ pub fn branch(ctx: &Context) -> Result<Option<String>> {
     Ok(Some(answer.stdout.trim().to_owned()).filter(|branch| answer.ok() && !branch.is_empty()))
 }
 
-/// Fails where a commit could not be made: without git, or where nobody has said whose it would be.
+/// Fails if a commit could not be created: without git, or without a configured user.
 pub fn can_commit(ctx: &Context) -> Result<()> {
     let sh = shell(&ctx.root)?;
     if ctx.answer(cmd!(sh, "git var GIT_COMMITTER_IDENT").into(), Input::Empty)?.ok() {
@@ -27,8 +27,8 @@ pub fn can_commit(ctx: &Context) -> Result<()> {
         .err()
 }
 
-/// Makes `dir` a repository with everything in one commit, and gives its SHA. Whoever runs us inside a hook has told git
-/// of another repository, and of one that signs what it commits.
+/// Creates a repository in `dir` with everything in one commit, and returns its SHA. Ignores settings of a surrounding
+/// git hook and of commit signing.
 pub fn first_commit(ctx: &Context, dir: &Path, message: &str) -> Result<String> {
     let sh = shell(dir)?;
     ctx.read(alone(cmd!(sh, "git init --quiet --initial-branch main")))?;
@@ -37,7 +37,7 @@ pub fn first_commit(ctx: &Context, dir: &Path, message: &str) -> Result<String> 
     ctx.read(alone(cmd!(sh, "git rev-parse HEAD")))
 }
 
-/// A command of git that goes by its directory alone.
+/// A git command that uses its directory only.
 fn alone(command: xshell::Cmd) -> std::process::Command {
     let mut command = std::process::Command::from(command);
     // As `git rev-parse --local-env-vars` lists them.
@@ -48,18 +48,18 @@ fn alone(command: xshell::Cmd) -> std::process::Command {
     command
 }
 
-/// A path that git leaves out of commits, and the line that says so.
+/// A path that git ignores, and the rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ignored {
-    /// The path, as it was asked for.
+    /// The path, as given.
     pub path: String,
     /// `FILE:LINE`.
     pub at: String,
-    /// What the line says.
+    /// The rule.
     pub rule: String,
 }
 
-/// Which of some paths, which need not exist, git leaves out of commits. Files that it has already are not among them.
+/// Which of some paths, which may be missing, git ignores. Tracked files are not among them.
 pub fn ignored(ctx: &Context, paths: &[String]) -> Result<Vec<Ignored>> {
     let sh = shell(&ctx.root)?;
     let mut command = alone(cmd!(sh, "git check-ignore --verbose --stdin -z"));
@@ -68,8 +68,8 @@ pub fn ignored(ctx: &Context, paths: &[String]) -> Result<Vec<Ignored>> {
     Ok(ignored_of(&answer.stdout))
 }
 
-/// Reads what `git check-ignore --verbose -z` prints: file, line, pattern and path of each match. A pattern with `!` is
-/// one that takes the path in again.
+/// Parses the output of `git check-ignore --verbose -z`: file, line, pattern and path of each match. A pattern with `!`
+/// includes the path again.
 fn ignored_of(matches: &str) -> Vec<Ignored> {
     let fields: Vec<&str> = matches.split('\0').collect();
     let matches = fields.chunks_exact(4).filter(|fields| !fields[2].starts_with('!'));
@@ -78,7 +78,7 @@ fn ignored_of(matches: &str) -> Vec<Ignored> {
     matches.map(ignored).collect()
 }
 
-/// What is different in `path` since the commit that last touched `mark`.
+/// The changes in `path` since the commit that last touched `mark`.
 pub fn diff_since(ctx: &Context, mark: &str, path: &str) -> Option<String> {
     let sh = shell(&ctx.root).ok()?;
     let since = ctx.read(alone(cmd!(sh, "git log --max-count=1 --format=%H -- {mark}"))).ok()?;

@@ -1,31 +1,31 @@
-//! What git would leave out of the commit that brings an xtask, because of a line that was there for something else.
+//! Finds new files that git would ignore because of an existing rule.
 
 use crate::git::Ignored;
 use gangplank_model::error::{Result, usage};
 
-/// The manifest of the engine, which stands for its directory: what lies in it is taken in again by a `.gitignore` there.
+/// Represents the engine's directory, which has a `.gitignore` of its own.
 const ENGINE: &str = "xtask/crates/gangplank/Cargo.toml";
 
-/// What follows from paths that git ignores.
+/// The consequences of ignored paths.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Forced {
-    /// Files that only `git add --force` takes in.
+    /// Files that need `git add --force`.
     pub files: Vec<String>,
-    /// What a person should know about them.
+    /// Notes about them.
     pub notes: Vec<String>,
 }
 
-/// The paths to ask git about, out of those that are written.
+/// The paths to ask git about.
 pub fn asked(written: &[String]) -> Vec<String> {
-    // The lock of the xtask is taken in again as well.
+    // The lock file of the xtask is covered by a `.gitignore` of its own.
     let own = |path: &&String| *path != "xtask/Cargo.lock" && *path != ".gitignore";
     let one = |path: &String| if path == "xtask/crates/" { ENGINE.to_owned() } else { path.clone() };
     let lock = written.iter().all(|path| path != "Cargo.lock").then(|| "Cargo.lock".to_owned());
     written.iter().filter(own).map(one).chain(lock).collect()
 }
 
-/// Decides which ignored files git can be forced to take in. An xtask cannot: what is compiled below it stays out. Nor can
-/// a configuration of cargo that was there, which may hold what is private.
+/// Decides which ignored files to force. An xtask cannot be forced, because its build output must stay ignored; nor an
+/// existing cargo configuration, which may have secrets.
 pub fn judge(ignored: &[Ignored], is_there: &dyn Fn(&str) -> bool) -> Result<Forced> {
     let mut forced = Forced::default();
     for Ignored { path, at, rule } in ignored {
@@ -38,7 +38,7 @@ pub fn judge(ignored: &[Ignored], is_there: &dyn Fn(&str) -> bool) -> Result<For
         }
         if path.starts_with(".cargo/") && is_there(path) {
             return usage(format!("git ignores {path}, and every job needs its alias: {at} says `{rule}`"))
-                .hint("move what is private in it to ~/.cargo/config.toml, then remove that line")
+                .hint("move its private settings to ~/.cargo/config.toml, then remove that line")
                 .err();
         }
         let reason = if path == "Cargo.lock" { ", and the jobs build with --locked" } else { "" };
@@ -48,7 +48,7 @@ pub fn judge(ignored: &[Ignored], is_there: &dyn Fn(&str) -> bool) -> Result<For
     Ok(forced)
 }
 
-/// A `.gitignore` with a line for each directory that has none yet; `None` when all have one.
+/// A `.gitignore` with a line for each directory that lacks one; `None` if none is missing.
 pub fn with_dirs(text: &str, dirs: &[String]) -> Option<String> {
     let ignores = |dir: &str| {
         text.lines().any(|line| {

@@ -1,8 +1,7 @@
-//! `new`: a project made from this repository's own files, an existing one that gets an xtask, and an engine replaced by
-//! a newer one.
+//! `new`: creates a project from this repository's files, adds an xtask to an existing one, or upgrades an engine.
 //!
-//! What is written is made first, as values (`tree`, `main_rs`, `manifest`); then it is written aside and moved into
-//! place, so that a command that fails or is killed leaves what was there.
+//! All files are first computed as values (`tree`, `main_rs`, `manifest`), then written to a temporary directory and
+//! renamed, so that a failed or killed command leaves the old state.
 
 mod adopt;
 mod changes;
@@ -38,30 +37,30 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Where the engine of a project lies, unless it comes from elsewhere.
+/// The directory of a vendored engine.
 const ENGINE_DIR: &str = "xtask/crates";
 
-/// What somebody wants to have made.
+/// The options of `new`.
 #[derive(Debug, Clone, Default)]
 pub struct NewOptions {
-    /// Name of the app; that of the directory when left out.
+    /// Name of the app; by default that of the directory.
     pub name: Option<String>,
-    /// How releases are handed over; one workflow with a workspace when left out.
+    /// How jobs pass releases on; by default the workspace.
     pub handoff: Option<Handoff>,
     /// `ENV=URL`, or a URL of prod.
     pub targets: Vec<String>,
-    /// URL of the bucket, for the handoff `s3`.
+    /// URL of the bucket for the handoff `s3`.
     pub bucket: Option<String>,
-    /// Where the engine comes from.
+    /// The source of the engine.
     pub engine: Engine,
-    /// Only say what would be done.
+    /// Change nothing.
     pub dry_run: bool,
 }
 
-/// Where the engine of a project comes from.
+/// The source of a project's engine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Engine {
-    /// A copy in `xtask/crates`: the project stands without us.
+    /// A copy in `xtask/crates`, so that the project is self-contained.
     #[default]
     Vendor,
     /// A tag of a git repository.
@@ -77,7 +76,7 @@ pub enum Engine {
     Path(PathBuf),
 }
 
-/// What was made, or would be.
+/// The result of `new`.
 #[derive(Debug, Serialize)]
 pub struct NewReport {
     /// `new`, `adopt` or `upgrade`.
@@ -86,7 +85,7 @@ pub struct NewReport {
     pub path: PathBuf,
     /// Name of the app.
     pub name: String,
-    /// How releases are handed over; absent for an upgrade.
+    /// How jobs pass releases on; absent for an upgrade.
     pub handoff: Option<&'static str>,
     /// The first commit of a new project.
     pub commit: Option<String>,
@@ -96,13 +95,13 @@ pub struct NewReport {
     pub version: &'static str,
     /// Whether nothing was written.
     pub dry_run: bool,
-    /// Files that were written, relative to `path`; those of a vendored engine count as one, `xtask/crates/`.
+    /// Written files, relative to `path`; a vendored engine counts as one, `xtask/crates/`.
     pub files: Vec<String>,
-    /// What lines of scripts that were there become.
+    /// The mapping of existing scripts' lines.
     pub scripts: Vec<ScriptMapping>,
-    /// What a person should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
-    /// What can be typed next.
+    /// The next commands.
     pub next: Vec<String>,
 }
 
@@ -116,14 +115,14 @@ impl FromStr for Engine {
         };
         let engine = match text.split_once('=') {
             None if text == "vendor" => Some(Self::Vendor),
-            // It would stand in a manifest, and in what cargo says of it.
+            // It would be written to a manifest, and printed by cargo.
             Some(("git", rest))
                 if rest.split_once("://").is_some_and(|(scheme, rest)| {
                     scheme.starts_with("http") && rest.split('/').next().is_some_and(|host| host.contains('@'))
                 }) =>
             {
-                return usage("the URL of the engine has a password or token in it")
-                    .hint("leave it out: git asks its credential helper; or use git=ssh://git@HOST/PATH,tag=TAG")
+                return usage("the URL of the engine contains a password or token")
+                    .hint("remove it and use git's credential helper, or use git=ssh://git@HOST/PATH,tag=TAG")
                     .err();
             }
             Some(("git", rest)) => git(rest),
@@ -147,12 +146,12 @@ fn is_version(text: &str) -> bool {
         && parts.iter().all(|part| !part.is_empty() && part.len() < 10 && part.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// Asks a question, with the answer that stands when nobody gives another.
+/// Asks a question, with its default.
 type Ask<'a> = &'a dyn Fn(&str, &str) -> Result<String>;
 
-/// Asks for what a wish leaves open, each until the answer will do.
+/// Asks for missing options, each until the answer is valid.
 pub fn complete(ctx: &Context, wish: &mut NewOptions, path: &Path, ask: Ask) -> Result<()> {
-    // What cannot work is said before anybody is asked.
+    // Fails before any question if the path is unusable.
     let path = place::absolute(path)?;
     place::check_free(&path)?;
     git::can_commit(ctx)?;
@@ -160,7 +159,7 @@ pub fn complete(ctx: &Context, wish: &mut NewOptions, path: &Path, ask: Ask) -> 
         let answer = ask(question, default)?;
         match check(&answer) {
             Ok(()) => return Ok::<_, anyhow::Error>(answer),
-            // With the default nothing else would come of asking again.
+            // Asking again would give the same answer.
             Err(error) if answer == default => return Err(error),
             Err(error) => ctx.warn(format!("{error}; {}", hint_of(&error).unwrap_or_default())),
         }
@@ -199,14 +198,14 @@ fn check_bucket(bucket: &str) -> Result<()> {
     if is_bucket(bucket) && !bucket.contains(['"', '\\', '@']) {
         return Ok(());
     }
-    usage("that is not the URL of a bucket").hint("write s3://BUCKET/PREFIX").err()
+    usage("--bucket is not the URL of a bucket").hint("write s3://BUCKET/PREFIX").err()
 }
 
 fn bucket_of(name: &str) -> String {
     format!("s3://{name}-releases/{name}")
 }
 
-/// Makes a project at `path`, which must not exist or be empty.
+/// Creates a project at `path`, which must be empty or missing.
 pub fn create(ctx: &Context, path: &Path, wish: &NewOptions) -> Result<NewReport> {
     let path = place::absolute(path)?;
     let name = wish.name.clone().unwrap_or_else(|| name_of(&path));
@@ -223,8 +222,8 @@ pub fn create(ctx: &Context, path: &Path, wish: &NewOptions) -> Result<NewReport
         next: vec![
             format!("cd {}", quote(&path.display().to_string())),
             "cargo xtask ci run      # the whole pipeline on this machine".into(),
-            "cargo xtask test        # everything that has to hold before a commit is worth building".into(),
-            "cargo xtask doctor      # what is still missing for CircleCI and the hosts".into(),
+            "cargo xtask test        # all checks before a commit".into(),
+            "cargo xtask doctor      # missing setup of CircleCI and the hosts".into(),
         ],
         ..NewReport::of(&path, wish)
     };
@@ -267,7 +266,7 @@ impl NewReport {
     }
 }
 
-/// What follows from a wish, for an app that is still unknown.
+/// The plan for the options, with an unknown app.
 fn plan(ctx: &Context, name: &str, wish: &NewOptions) -> Result<Plan> {
     let handoff = wish.handoff.unwrap_or(Handoff::Workspace);
     let mut envs = [TargetAnswers::local("dev"), TargetAnswers::local("prod")];
@@ -278,7 +277,7 @@ fn plan(ctx: &Context, name: &str, wish: &NewOptions) -> Result<Plan> {
         };
         let Some(place) = envs.iter_mut().find(|place| place.name == env) else {
             return usage(format!("no env `{env}`: a new project has dev and prod"))
-                .hint("more can be added in xtask/src/main.rs afterwards")
+                .hint("add more later in xtask/src/main.rs")
                 .err();
         };
         check_target(ctx, url)?;
@@ -286,7 +285,7 @@ fn plan(ctx: &Context, name: &str, wish: &NewOptions) -> Result<Plan> {
     }
     let bucket = wish.bucket.clone().unwrap_or_else(|| bucket_of(name));
     if wish.bucket.is_some() && handoff != Handoff::S3 {
-        return usage("--bucket is for projects that hand over by a bucket").hint("add --handoff s3").err();
+        return usage("--bucket needs the handoff s3").hint("add --handoff s3").err();
     }
     check_bucket(&bucket)?;
     Ok(Plan {
@@ -305,7 +304,7 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// A name has to do as a package, a binary, a part of file names and of CircleCI contexts.
+/// Fails for a name that is not valid as a package, a binary, a file name and a CircleCI context.
 pub fn check_name(name: &str) -> Result<()> {
     let well_formed = name.starts_with(|first: char| first.is_ascii_alphabetic())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
@@ -333,12 +332,12 @@ pub fn check_name(name: &str) -> Result<()> {
     ];
     if !well_formed {
         return usage(format!("`{name}` cannot be the name of a crate"))
-            .hint("begin with a letter, go on with letters, digits, `-` and `_`: --name my-shop")
+            .hint("use a letter, then letters, digits, `-` and `_`: --name my-shop")
             .err();
     }
     if reserved.contains(&name) || keywords.contains(&name) || tree::locked(name) {
-        return usage(format!("`{name}` means something to Rust, to cargo or to this workspace already"))
-            .hint(format!("give it another one: --name my-{name}"))
+        return usage(format!("`{name}` is reserved by Rust, cargo or this workspace"))
+            .hint(format!("use another name: --name my-{name}"))
             .err();
     }
     Ok(())
@@ -348,29 +347,29 @@ fn notes(path: &Path, wish: &NewOptions) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(outer) = path.parent().and_then(place::repository_of) {
         notes.push(format!(
-            "it lies inside the git repository {}: it stands alone, so it can be moved anywhere",
+            "it is inside the git repository {}, but self-contained, so it can be moved",
             outer.display()
         ));
     }
     if let Engine::Path(dir) = &wish.engine {
-        notes.push(format!("its engine is {}: it builds on this machine only", dir.display()));
+        notes.push(format!("its engine is {}, so it builds only on this machine", dir.display()));
     }
     notes
 }
 
-/// The engine with a path that a manifest can name, which must be one.
+/// The engine with a path that is valid in a manifest; fails if there is no engine.
 fn engine_of(engine: &Engine) -> Result<Engine> {
     let Engine::Path(dir) = engine else { return Ok(engine.clone()) };
     let dir = place::absolute(dir)?;
     match [dir.join(ENGINE_DIR), dir.clone()].into_iter().find(|dir| tree::is_engine(dir)) {
         Some(dir) => Ok(Engine::Path(dir.join("gangplank"))),
-        None => usage(format!("{} holds no engine", dir.display()))
+        None => usage(format!("{} contains no engine", dir.display()))
             .hint("name a checkout of Gangplank: --engine path=../gangplank")
             .err(),
     }
 }
 
-/// Has cargo write a lock file: offline where cargo knows enough.
+/// Creates a lock file with cargo, offline if possible.
 fn lock(there: &Context, words: &[&str]) -> Result<()> {
     let mut answer = cargo(there, &[words, &["--offline"]].concat())?;
     if !answer.ok() {
@@ -380,12 +379,12 @@ fn lock(there: &Context, words: &[&str]) -> Result<()> {
     if answer.ok() {
         return Ok(());
     }
-    failed(format!("cargo cannot make Cargo.lock: {}", answer.stderr.trim()))
-        .hint("where cargo speaks of the network, let it reach crates.io once; then run the same command again")
+    failed(format!("cargo cannot create Cargo.lock: {}", answer.stderr.trim()))
+        .hint("allow access to crates.io once if the network is the cause, then run the same command again")
         .err()
 }
 
-/// Cargo.lock for the members of the xtask's workspace, and main.rs as rustfmt has it.
+/// Creates Cargo.lock for the xtask's workspace, and formats main.rs.
 fn finalize(ctx: &Context, dir: &Path) -> Result<()> {
     let there = ctx.at(dir);
     lock(&there, &["update", "--workspace", "--quiet"])?;
@@ -394,37 +393,37 @@ fn finalize(ctx: &Context, dir: &Path) -> Result<()> {
         ctx.warn("xtask/src/main.rs is not formatted: `rustup component add rustfmt`, then `cargo fmt`");
     }
     if !cargo(&there, &["tree", "--workspace", "--depth", "0", "--offline", "--locked"])?.ok() {
-        ctx.warn("some crates are not on this machine yet: the first command there has to reach crates.io");
+        ctx.warn("some crates are not on this machine yet, so the first command needs crates.io");
     }
     Ok(())
 }
 
-/// The configs, from the very values that main.rs states.
+/// Writes the configs, from the same values as main.rs.
 fn write_configs(ctx: &Context, dir: &Path, plan: &Plan) -> Result<()> {
     let project: Project = plan.project();
     generate::generate(&ctx.at(dir), &project, plan.handoff, false).map(drop)
 }
 
-/// What cargo answers in the root of `ctx`.
+/// Runs cargo in the root of `ctx`.
 fn cargo(ctx: &Context, args: &[&str]) -> Result<Output> {
     ctx.answer_within(ctx.cargo(args), Input::Empty, None, true)
 }
 
-/// Between two steps is where Ctrl-C is heard. What was begun is taken back by whoever began it.
+/// Fails after Ctrl-C, between two steps. The caller undoes its changes.
 fn stop_if_asked(ctx: &Context) -> Result<()> {
     if !ctx.interrupted() {
         return Ok(());
     }
-    failed("stopped by a signal; nothing was made").hint("run the same command again").err()
+    failed("stopped by a signal; nothing was created").hint("run the same command again").err()
 }
 
-/// Text of a file, or nothing where there is none.
+/// Text of a file; `None` if it is missing.
 fn read_if_there(path: &Path) -> Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => failed(format!("cannot read {}: {error}", path.display()))
-            .hint("is it text, and may you read it? `ls -l` shows")
+            .hint("check that it is text and readable: `ls -l`")
             .err(),
     }
 }

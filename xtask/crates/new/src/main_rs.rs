@@ -7,28 +7,28 @@ use gangplank_model::error::{Result, failed};
 use gangplank_model::project;
 use gangplank_model::project::{Ci, Env, Handoff, Project};
 
-/// What main.rs states.
+/// The settings in main.rs.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// What is built.
+    /// The app.
     pub app: App,
-    /// How releases are handed over.
+    /// How jobs pass releases on.
     pub handoff: Handoff,
-    /// URL of the bucket, where the handoff has one.
+    /// URL of the bucket, if the handoff has one.
     pub bucket: String,
     /// dev and prod.
     pub envs: [TargetAnswers; 2],
-    /// The branch that is deployed.
+    /// The branch to deploy.
     pub branch: String,
-    /// Image of the jobs that compile, when it is not the usual one.
+    /// Image of the jobs that compile, if not the default.
     pub image: Option<String>,
     /// Whether warnings of clippy fail the pipeline.
     pub is_strict: bool,
-    /// Whether code that rustfmt would change does.
+    /// Whether code that rustfmt would change fails it too.
     pub is_formatted: bool,
 }
 
-/// What is built and how it is started.
+/// The app: contents, and how it is started.
 #[derive(Debug, Clone)]
 pub struct App {
     /// Its name.
@@ -39,31 +39,31 @@ pub struct App {
     pub include: Vec<String>,
     /// Features with which they are built, each as `PACKAGE/FEATURE`.
     pub features: Vec<String>,
-    /// Binaries that are not built, and the features that they want.
+    /// Binaries that are not built, and the features they need.
     pub without: Vec<(String, Vec<String>)>,
-    /// Folders that look as if they did, and why they do not.
+    /// Folders that are not included, and why.
     pub left_out: Vec<(String, &'static str)>,
     /// How it runs.
     pub runs: Runs,
 }
 
-/// How an app runs, as far as it is known.
+/// How an app runs, as far as known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Runs {
-    /// A service of ours, which says its commit at `/version`.
+    /// A managed service that returns its commit at `/version`.
     Sample,
-    /// A program that listens at `PORT`, as far as one can see.
+    /// Probably a program that listens on `PORT`.
     Server(String),
-    /// No service, or none that one can see.
+    /// No service, or none that was found.
     No,
 }
 
-/// Where an env's app goes.
+/// The targets of an env.
 #[derive(Debug, Clone)]
 pub struct TargetAnswers {
     /// Name of the env.
     pub name: &'static str,
-    /// URLs of its targets; a directory of this machine when there is none.
+    /// URLs of its targets; a local directory if empty.
     pub targets: Vec<String>,
 }
 
@@ -104,7 +104,7 @@ impl TargetAnswers {
 }
 
 impl Plan {
-    /// The stores, in the order in which a deploy asks them.
+    /// The stores, in search order.
     fn stores(&self) -> Vec<String> {
         let handed_over_by = match self.handoff {
             Handoff::Workspace => None,
@@ -118,12 +118,12 @@ impl Plan {
             .collect()
     }
 
-    /// Only jobs that ask CircleCI's API need its token.
+    /// Only jobs that use CircleCI's API need its token.
     fn context(&self) -> Option<String> {
         (self.handoff == Handoff::Artifacts).then(|| format!("{}-circleci", self.app.name))
     }
 
-    /// The same as main.rs will say, as far as the configs depend on it. It lives as long as the process, like the constant.
+    /// The project as main.rs defines it, as far as the configs depend on it. Leaked, because the constant is static.
     pub fn project(&self) -> Project {
         let envs = self.envs.iter().map(|place| Env {
             name: place.name,
@@ -161,11 +161,11 @@ fn array(texts: &[String]) -> String {
     format!("&[{}]", texts.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", "))
 }
 
-/// The text of main.rs for a plan, out of that of this repository.
+/// The text of main.rs for a plan, from that of this repository.
 pub fn fill(template: &str, plan: &Plan) -> Result<String> {
     let mut main = Filling { text: template.to_owned(), values: vec![] };
     let app = &plan.app;
-    main.cut("/// The workspace hands over from job to job", "const SERVICE: ")?;
+    main.cut("/// The workspace passes releases from job to job", "const SERVICE: ")?;
     let stores = main.value(array(&plan.stores()));
     main.swap("stores: STORES", &format!("stores: {stores}"))?;
     let features =
@@ -200,7 +200,7 @@ fn fill_env(main: &mut Filling, place: &TargetAnswers, app: &str) -> Result<()> 
     let context = main.value(format!("{app}-{name}"));
     main.swap(&format!("\"app-{name}\""), &format!("\"{context}\""))?;
     if place.is_remote() {
-        // Whoever deploys asks the host, so the app has to listen where the host can be asked.
+        // The machine that deploys sends the request, so the app must listen where that reaches it.
         let port = format!("${{{}_PORT:-", name.to_uppercase());
         main.swap(&format!("http://127.0.0.1:{port}"), &format!("http://{{host}}:{port}"))?;
         main.swap(
@@ -211,19 +211,19 @@ fn fill_env(main: &mut Filling, place: &TargetAnswers, app: &str) -> Result<()> 
     Ok(())
 }
 
-/// Nobody knows what a foreign app answers; that it takes connections can be seen.
+/// The response of a foreign app is unknown, but an open port can be checked.
 fn ports_for_health(main: &mut Filling) -> Result<()> {
     main.swap_all("answers(\"http://", "listens(\"")?;
     main.swap_all("/version\")", "\")")?;
-    main.cut("/// Healthy is what answers with the commit", "fn main()")?;
+    main.cut("/// Healthy means that the service answers", "fn main()")?;
     main.swap(
         "fn main()",
-        "/// Healthy is what takes connections. A service that says its commit can be asked for it: see `Check::Http`.\n\
+        "/// Healthy means that the port accepts connections. To check the commit as well, use `Check::Http`.\n\
          const fn listens(addr: &'static str) -> Health {\n    Health::new(Check::Tcp { addr })\n}\n\nfn main()",
     )
 }
 
-/// Only files are put in place: another program serves them, or a person starts them.
+/// Only installs files: another program serves them, or a person starts them.
 fn nothing_runs(main: &mut Filling) -> Result<()> {
     main.drop_lines(&["            vars: ", "            service: ", "            health: "])?;
     main.cut("const SERVICE: ", "fn main()")
@@ -243,7 +243,7 @@ fn fill_ci(main: &mut Filling, plan: &Plan) -> Result<()> {
     says.extend((!plan.is_strict).then(|| "deny_warnings: false".to_owned()));
     says.extend((!plan.is_formatted).then(|| "format: false".to_owned()));
     if plan.context().is_none() {
-        main.drop_lines(&["    // The context holds CIRCLE_TOKEN"])?;
+        main.drop_lines(&["    // The context has CIRCLE_TOKEN"])?;
     }
     let ci =
         if says.is_empty() { "Ci::DEFAULT".into() } else { format!("Ci {{ {}, ..Ci::DEFAULT }}", says.join(", ")) };
@@ -271,7 +271,7 @@ impl Filling {
         Ok(())
     }
 
-    /// Keeps a value of a person's, and gives what stands for it.
+    /// Stores a value and returns its placeholder.
     fn value(&mut self, value: String) -> String {
         self.values.push(value);
         placeholder(self.values.len() - 1)
@@ -313,8 +313,8 @@ impl Filling {
 }
 
 fn missing<T>(piece: &str) -> Result<T> {
-    failed(format!("xtask/src/main.rs, of which new projects are made, has not exactly one `{}`", piece.trim()))
-        .hint("bring it back, or change `new/main_rs.rs` with it")
+    failed(format!("xtask/src/main.rs, of which new projects are made, must contain `{}` exactly once", piece.trim()))
+        .hint("restore it, or update `new/main_rs.rs`")
         .err()
 }
 
@@ -394,6 +394,6 @@ mod tests {
     #[test]
     fn a_piece_that_is_gone_is_named() {
         let error = fill("fn main() {}\n", &plan(App::sample("shop"), Handoff::Workspace)).unwrap_err();
-        assert!(error.to_string().contains("has not exactly one `/// The workspace hands over"), "{error}");
+        assert!(error.to_string().contains("must contain `/// The workspace passes"), "{error}");
     }
 }

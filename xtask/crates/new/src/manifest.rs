@@ -1,14 +1,14 @@
-//! Cargo's files, edited so that comments, order and line ends stay.
+//! Edits cargo's files, preserving comments, order and line ends.
 
 use crate::Engine;
 use gangplank_model::error::{Kind, Result, WithHint, usage};
 use gangplank_model::project::Handoff;
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 
-/// The alias that makes `cargo xtask` of the package in a workspace of its own.
+/// The alias `cargo xtask` for a standalone package.
 const ALIAS: &str = "run --quiet --manifest-path xtask/Cargo.toml --";
 
-/// Crates whose loops decide how long a build and a deploy take, and that an xtask would run unoptimised.
+/// Crates that dominate the time of a build or deploy, and need optimisation in a dev profile.
 pub const HOT: &[&str] = &[
     "sha2",
     "tar",
@@ -23,13 +23,13 @@ pub const HOT: &[&str] = &[
     "rustls-pki-types",
 ];
 
-/// Reads TOML, edits it, and gives it back with the line ends that it had.
+/// Parses TOML, edits it, and returns it with its original line ends.
 fn edit(name: &str, text: &str, change: impl FnOnce(&mut DocumentMut) -> Result<()>) -> Result<String> {
     let windows = text.contains("\r\n");
     let mut document: DocumentMut = text.replace("\r\n", "\n").parse().with_hint(
         Kind::Usage,
         || format!("cannot read {name}"),
-        || "mend it first: `cargo metadata --no-deps` says what is wrong".into(),
+        || "fix it first: `cargo metadata --no-deps` prints the error".into(),
     )?;
     change(&mut document)?;
     let text = document.to_string();
@@ -39,28 +39,28 @@ fn edit(name: &str, text: &str, change: impl FnOnce(&mut DocumentMut) -> Result<
 fn table<'a>(of: &'a mut dyn TableLike, name: &str) -> Result<&'a mut dyn TableLike> {
     let entry = of.entry(name).or_insert_with(|| {
         let mut table = Table::new();
-        // `[profile]` alone says nothing; its tables do.
+        // Print only the nested tables, not `[profile]` itself.
         table.set_implicit(true);
         Item::Table(table)
     });
     match entry.as_table_like_mut() {
         Some(table) => Ok(table),
-        None => usage(format!("`{name}` is no table")).hint("mend Cargo.toml first").err(),
+        None => usage(format!("`{name}` is not a table")).hint("fix Cargo.toml first").err(),
     }
 }
 
-/// Adds a text to an array, in the way in which the array is written.
+/// Appends a text to an array in the array's style.
 fn push(array: &mut Array, text: &str) {
     if array.iter().any(|it| it.as_str() == Some(text)) {
         return;
     }
-    // One item a line stays one item a line.
+    // Keep one item per line.
     let decor = array.iter().last().map(|last| last.decor().clone());
     let several = array.len() > 1 || array.trailing().as_str().is_some_and(|it| it.contains('\n'));
     let mut item = Value::from(text);
     match decor.filter(|_| several) {
         Some(decor) => {
-            // A comment after the last one stays with it.
+            // Keep a trailing comment with the last item.
             let prefix = decor.prefix().and_then(|it| it.as_str()).unwrap_or(" ").to_owned();
             let prefix = prefix.rsplit_once('\n').map_or(prefix.clone(), |(_, indent)| format!("\n{indent}"));
             let after = array.trailing().as_str().unwrap_or_default().to_owned();
@@ -76,31 +76,31 @@ fn push(array: &mut Array, text: &str) {
 fn array<'a>(of: &'a mut dyn TableLike, name: &str) -> Result<&'a mut Array> {
     match of.entry(name).or_insert_with(|| value(Array::new())).as_array_mut() {
         Some(array) => Ok(array),
-        None => usage(format!("`{name}` is no array")).hint("mend Cargo.toml first").err(),
+        None => usage(format!("`{name}` is not an array")).hint("fix Cargo.toml first").err(),
     }
 }
 
 /// The crates as members of a workspace.
 const MEMBERS: &str = "xtask/crates/*";
 
-/// The root manifest of a project made from this repository's.
+/// The root manifest of a new project, from this repository's.
 pub fn workspace_of_new(text: &str, vendored: bool) -> Result<String> {
     edit("Cargo.toml", text, |document| {
         let workspace = table(document.as_table_mut(), "workspace")?;
         if !vendored {
             array(workspace, "members")?.retain(|member| member.as_str() != Some(MEMBERS));
         }
-        // Whose it is, is for its owner to say.
+        // The owner chooses a license.
         table(workspace, "package")?.remove("license");
         Ok(())
     })
 }
 
-/// Directories that an adoption and the first build make in the root.
+/// Directories that an adoption and the first build create in the root.
 const OURS: &[&str] = &["xtask", ".cargo", ".circleci", "target"];
 
-/// The root manifest of a project that gets an xtask; `None` when nothing has to change in it. The xtask is a workspace of
-/// its own, so a pattern of `members` that covers a directory of ours needs an exception.
+/// The root manifest of a project that gets an xtask; `None` if it needs no change. The xtask is a workspace of its
+/// own, so `members` that match our directories need an exception.
 pub fn without_xtask(text: &str) -> Result<Option<String>> {
     let edited = edit("Cargo.toml", text, |document| {
         if !document.contains_key("workspace") {
@@ -124,8 +124,7 @@ fn member_pattern(member: &str) -> Option<glob::Pattern> {
     glob::Pattern::new(member.trim_start_matches("./").trim_end_matches('/')).ok()
 }
 
-/// Makes an xtask a workspace of its own: with a lock file of its own, so that the app's stays as it is, and with the
-/// profiles that a member could not state.
+/// Makes an xtask a workspace of its own, with its own lock file and the profiles that a member cannot set.
 fn stand_alone(document: &mut DocumentMut, vendored: bool) -> Result<()> {
     let workspace = table(document.as_table_mut(), "workspace")?;
     let mut members = Array::new();
@@ -159,7 +158,7 @@ pub fn app(text: &str, name: &str) -> Result<String> {
     })
 }
 
-/// The manifest of an xtask. It states what it inherits here, because a workspace may have nothing to inherit.
+/// The manifest of an xtask. Inherited values are inlined, because another workspace may lack them.
 pub fn xtask(text: &str, engine: &Engine, handoff: Handoff, is_new: bool) -> Result<String> {
     edit("xtask/Cargo.toml", text, |document| {
         own(table(document.as_table_mut(), "package")?, &[("version", "0.1.0")]);
@@ -176,7 +175,7 @@ pub fn xtask(text: &str, engine: &Engine, handoff: Handoff, is_new: bool) -> Res
         }
         table(document.as_table_mut(), "dependencies")?.insert("gangplank", value(from));
         if !is_new {
-            // The lints are the workspace's of a new project, and the test is of its app.
+            // The lints belong to the workspace of a new project, and the test to its app.
             document.remove("lints");
             document.remove("test");
             stand_alone(document, *engine == Engine::Vendor)?;
@@ -199,7 +198,7 @@ pub fn vendored(path: &str, text: &str) -> Result<String> {
     })
 }
 
-/// States what was inherited.
+/// Inlines inherited values.
 fn own(package: &mut dyn TableLike, more: &[(&str, &str)]) {
     let known = [("edition", "2024"), ("rust-version", env!("CARGO_PKG_RUST_VERSION"))];
     for (key, text) in known.iter().chain(more) {
@@ -212,15 +211,15 @@ fn own(package: &mut dyn TableLike, more: &[(&str, &str)]) {
     }
 }
 
-/// The version that a manifest states.
+/// The version in a manifest.
 pub fn version(text: &str) -> Option<String> {
     let document: DocumentMut = text.parse().ok()?;
     let version = document.get("package")?.get("version")?;
-    // In this repository the workspace states it.
+    // In this repository it is inherited from the workspace.
     Some(version.as_str().unwrap_or(env!("CARGO_PKG_VERSION")).to_owned())
 }
 
-/// What a `rust-toolchain.toml`, or a `rust-toolchain` of one line, says: the channel, and whether it installs targets.
+/// The channel of a `rust-toolchain.toml` or one-line `rust-toolchain`, and whether it installs targets.
 pub fn toolchain(text: &str) -> (Option<String>, bool) {
     let Some(toolchain) = text.parse::<DocumentMut>().ok().and_then(|it| it.get("toolchain").cloned()) else {
         let line = text.trim();
@@ -231,7 +230,7 @@ pub fn toolchain(text: &str) -> (Option<String>, bool) {
     (channel, toolchain.get("targets").and_then(Item::as_array).is_some_and(|targets| !targets.is_empty()))
 }
 
-/// `[build] target` of a configuration of cargo; one of several, where it builds for several.
+/// `[build] target` of a cargo configuration; the first of several.
 pub fn build_target(text: &str) -> Result<Option<String>> {
     let mut found = None;
     edit(".cargo/config.toml", text, |document| {
@@ -243,7 +242,7 @@ pub fn build_target(text: &str) -> Result<Option<String>> {
     Ok(found)
 }
 
-/// `.cargo/config.toml` with the alias; `None` when it has it already.
+/// `.cargo/config.toml` with the alias; `None` if it has it.
 pub fn with_alias(text: &str) -> Result<Option<String>> {
     let mut added = true;
     let edited = edit(".cargo/config.toml", text, |document| {
@@ -255,8 +254,8 @@ pub fn with_alias(text: &str) -> Result<Option<String>> {
             None => drop(alias.insert("xtask", value(ALIAS))),
             Some(item) if item.as_str() == Some(ALIAS) => added = false,
             Some(item) => {
-                return usage(format!(".cargo/config.toml has an alias `xtask` already: {}", item.to_string().trim()))
-                    .hint("give that one another name, then run the same command again")
+                return usage(format!(".cargo/config.toml already has an alias `xtask`: {}", item.to_string().trim()))
+                    .hint("rename it, then run the same command again")
                     .err();
             }
         }
@@ -304,7 +303,7 @@ mod tests {
         assert_eq!(vendored.matches("opt-level = 3").count(), HOT.len(), "{vendored}");
         assert!(made(&Engine::Path("/g".into()), false).contains("members = []"));
         assert!(!made(&Engine::Vendor, true).contains("[workspace]"));
-        // The same crates are optimised in this repository.
+        // This repository optimises the same crates.
         let ours = crate::tree::template("Cargo.toml").unwrap();
         for name in HOT {
             assert!(ours.contains(&format!("\n{name} = {{ opt-level = 3 }}")), "{name}");

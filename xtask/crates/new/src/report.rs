@@ -1,11 +1,11 @@
-//! A project that was made, as a person reads it: what there is, what to know, what to type.
+//! The text of a created project: files, notes, next commands.
 
 use crate::NewReport;
 use gangplank::program::{Style, count, table};
 use gangplank_model::error::with_guides;
 use std::fmt::Write;
 
-/// Files that are named one by one; of more, only how many there are.
+/// Files listed by name; of more, only the number is printed.
 const NAMED: usize = 12;
 
 pub fn made(made: &NewReport, style: Style) -> String {
@@ -42,7 +42,7 @@ pub fn made(made: &NewReport, style: Style) -> String {
 fn headline(made: &NewReport) -> String {
     let path = made.path.display();
     let would = |done: &str, would: &str| if made.dry_run { would.to_owned() } else { done.to_owned() };
-    // Whoever counts would count those of the engine one by one.
+    // The files of the engine are not listed one by one.
     let engine = made.files.iter().filter(|file| *file == "xtask/crates/").count();
     let files = count(made.files.len() - engine, "file") + if engine > 0 { " and the engine" } else { "" };
     match (made.what, &made.from_version) {
@@ -52,7 +52,7 @@ fn headline(made: &NewReport) -> String {
             format!("{path}: {} {}, {files}{commit}\n", made.name, would("made", "would be made"))
         }
         ("adopt", _) => format!("{path}: {} {} an xtask, {files}\n", made.name, would("has", "would get")),
-        (_, _) if made.files.is_empty() => format!("{path} has this very engine, {}: nothing to do\n", made.version),
+        (_, _) if made.files.is_empty() => format!("{path} already has this engine, {}: nothing to do\n", made.version),
         (_, from) => {
             let from = from.as_deref().unwrap_or("unknown");
             format!("{path}: engine {from} {} {}\n", would("replaced by", "would be replaced by"), made.version)
@@ -60,7 +60,7 @@ fn headline(made: &NewReport) -> String {
     }
 }
 
-/// A line of a script as far as a column has room for it.
+/// A line of a script, shortened to a column.
 fn shortened(line: &str) -> String {
     const ROOM: usize = 40;
     if line.chars().count() <= ROOM {

@@ -1,29 +1,29 @@
-//! `build.sh`, `deploy.sh` and their kin, line by line: what each line does becomes which command or constant.
+//! Maps each line of `build.sh`, `deploy.sh` and similar scripts to a command or constant.
 //!
-//! Nothing is run and nothing is translated: a person reads the list beside the script, and deletes the script.
+//! Nothing is run or translated: the list is for a person who replaces the script.
 
 use serde::Serialize;
 
-/// A line of a script, and what takes its place.
+/// A line of a script, and its replacement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ScriptMapping {
     /// The script.
     pub file: String,
     /// Number of the line, from 1.
     pub line: usize,
-    /// The line; of one that speaks of a secret only its first word.
+    /// The line; only its first word if it may have a secret.
     pub text: String,
-    /// The command or the constant; absent where nothing here does that.
+    /// The command or constant; absent if there is none.
     pub becomes: Option<&'static str>,
 }
 
-/// Names of scripts that build or deploy, wherever people put them.
+/// Common names of scripts that build or deploy.
 pub const NAMES: &[&str] = &["build.sh", "deploy.sh", "release.sh", "rollback.sh", "publish.sh"];
 
-/// Directories that they are put into.
+/// Directories of such scripts.
 pub const DIRS: &[&str] = &["", "bin", "ci", "scripts", "script", ".circleci"];
 
-/// Words of a command, all of which a line has to hold, and what takes its place. The first row that fits counts.
+/// Words that a line must contain, and the replacement. The first match is used.
 const TABLE: &[(&[&str], &str)] = &[
     (&["LATEST_BUILD_NUM", "POST"], "cargo xtask publish"),
     (&["LATEST_BUILD_NUM"], "cargo xtask deploy ENV: it finds the release by commit, not by the last number"),
@@ -64,7 +64,7 @@ const TABLE: &[(&[&str], &str)] = &[
     (&["mkdir "], "cargo xtask deploy ENV makes what it needs"),
 ];
 
-/// Words that shell scripts are held together with.
+/// Shell keywords and trivial commands.
 const GLUE: &[&str] = &[
     "set ",
     "cd ",
@@ -101,7 +101,7 @@ const GLUE: &[&str] = &[
     ";;",
 ];
 
-/// What the lines of a script become, without comments and glue.
+/// The mapping of a script's lines, without comments and glue.
 pub fn map(file: &str, text: &str) -> Vec<ScriptMapping> {
     let mut mapped = Vec::new();
     for (n, line) in text.lines().enumerate() {
@@ -115,7 +115,7 @@ pub fn map(file: &str, text: &str) -> Vec<ScriptMapping> {
     mapped
 }
 
-/// A line as it may be shown. One that speaks of a secret may hold it.
+/// A line for display, masked if it may have a secret.
 fn shown(line: &str) -> String {
     const SECRETS: &[&str] =
         &["token", "secret", "passw", "authorization", "credential", "api_key", "apikey", "-u ", "--user ", "sshpass"];
@@ -126,7 +126,7 @@ fn shown(line: &str) -> String {
     line.to_owned()
 }
 
-/// Whether a line holds a word: not as the end of another one, as `zip ` is in `gzip `.
+/// Whether a line contains a word, not as the end of another one, like `zip ` in `gzip `.
 fn has(line: &str, word: &str) -> bool {
     let before = |at: usize| line[..at].chars().next_back();
     let starts_word = word.starts_with(|c: char| c.is_ascii_lowercase()) && word.contains(' ');

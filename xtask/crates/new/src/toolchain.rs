@@ -1,33 +1,33 @@
-//! The Rust that an existing project asks for, against what the xtask needs and the image of the jobs has.
+//! Compares the Rust version of an existing project with those of the xtask and the jobs' image.
 
 use gangplank_model::error::{Result, usage};
 
-/// The first day whose nightly is at least as new as the oldest Rust that compiles the engine: 1.90 became the beta then.
+/// The oldest supported nightly: 1.90, the oldest Rust that compiles the engine, became the beta then.
 const OLDEST_NIGHTLY: &str = "2025-08-01";
 
-/// What a project asks for.
+/// The Rust requirements of a project.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Wanted {
-    /// Name of its `rust-toolchain.toml`, and the channel that it pins.
+    /// Name of its `rust-toolchain.toml`, and the pinned channel.
     pub pin: Option<(&'static str, String)>,
     /// Whether that file installs targets.
     pub installs_targets: bool,
     /// The highest `rust-version` of its packages.
     pub rust_version: Option<String>,
-    /// `[build] target` of its configuration of cargo.
+    /// `[build] target` of its cargo configuration.
     pub target: Option<String>,
 }
 
-/// What follows from it.
+/// The consequences.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Rust {
     /// Another image for the jobs that compile.
     pub image: Option<String>,
-    /// What a person should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// Decides with which image the jobs compile; refuses what cannot compile the engine.
+/// Selects the image of the jobs; fails if it cannot compile the engine.
 pub fn judge(wanted: &Wanted, default_image: &str) -> Result<Rust> {
     let (repository, has) = default_image.split_once(':').unwrap_or((default_image, ""));
     let mut rust = Rust::default();
@@ -66,14 +66,14 @@ pub fn judge(wanted: &Wanted, default_image: &str) -> Result<Rust> {
     Ok(rust)
 }
 
-/// The numbers of a version; the last ones are 0 when left out.
+/// The numbers of a version; missing ones are 0.
 fn numbers(version: &str) -> Option<(u32, u32, u32)> {
     let mut parts = version.split('.').map(|part| part.parse().ok());
     let numbers = (parts.next()??, parts.next().unwrap_or(Some(0))?, parts.next().unwrap_or(Some(0))?);
     parts.next().is_none().then_some(numbers)
 }
 
-/// Whether a program for `target` runs on a machine of `host`: the xtask is compiled for it as well.
+/// Fails if a program for `target` does not run on `host`: the xtask is compiled for it too.
 pub fn check_runs(target: Option<&str>, host: &str) -> Result<()> {
     let Some(target) = target else { return Ok(()) };
     let machine = |triple: &str| triple.split('-').next().unwrap_or_default().to_owned();

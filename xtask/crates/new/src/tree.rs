@@ -1,4 +1,4 @@
-//! The files of a project as values: what this repository is made of, as a project of its own needs it.
+//! The files of a project as values, derived from this repository.
 
 use crate::main_rs;
 use crate::main_rs::Plan;
@@ -17,17 +17,16 @@ mod embedded {
 /// Digests of a vendored engine, which `sha256sum -c` checks.
 pub const SUMS: &str = "SHA256SUMS";
 
-/// `.gitignore` of an xtask with a workspace of its own. Libraries often have git ignore each `Cargo.lock`.
+/// `.gitignore` of a standalone xtask. Libraries often ignore every `Cargo.lock`.
 const OWN_IGNORES: &str = "/target\n!/Cargo.lock\n";
 
-/// `.gitignore` of a vendored engine. A line of the directories above, `target` or `release/`, would otherwise keep its
-/// directories of that name out of the commit.
+/// `.gitignore` of a vendored engine, which overrides lines like `target` or `release/` of the directories above.
 const ENGINES_IGNORES: &str = "# Every file here belongs to the commit, whatever a .gitignore above says.\n!*\n";
 
-/// In xtask/Cargo.toml, everything from here on is of the engine's own tests.
+/// The start of the part of xtask/Cargo.toml for the engine's own tests.
 const ENGINES_TESTS: &str = "\n# From here on: the engine's own tests";
 
-/// Files by their path below some directory.
+/// Files by relative path.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Tree(pub BTreeMap<String, Vec<u8>>);
 
@@ -41,19 +40,19 @@ impl Tree {
         self.0.insert(path.to_owned(), text.into().into_bytes());
     }
 
-    /// Puts another one below `dir`.
+    /// Adds another tree below `dir`.
     pub fn graft(&mut self, dir: &str, other: Self) {
         self.0.extend(other.0.into_iter().map(|(path, bytes)| (format!("{dir}/{path}"), bytes)));
     }
 
-    /// The paths, those of a vendored engine as one.
+    /// The paths; a vendored engine counts as one.
     pub fn names(&self) -> Vec<String> {
         let inside = |path: &str| path.starts_with(ENGINE_DIR) && path[ENGINE_DIR.len()..].starts_with('/');
         let engine = self.0.keys().any(|path| inside(path)).then(|| format!("{ENGINE_DIR}/"));
         engine.into_iter().chain(self.0.keys().filter(|path| !inside(path)).cloned()).collect()
     }
 
-    /// Writes all of it below `dir`.
+    /// Writes all files below `dir`.
     pub fn write(&self, dir: &Path) -> Result<()> {
         for (path, bytes) in &self.0 {
             let to = dir.join(path);
@@ -68,7 +67,7 @@ impl Tree {
     }
 }
 
-/// A file of which projects are made.
+/// A template file.
 pub fn template(path: &str) -> Result<&'static str> {
     let found = embedded::TEMPLATE.iter().find(|(name, _)| *name == path);
     match found.and_then(|(_, bytes)| std::str::from_utf8(bytes).ok()) {
@@ -79,12 +78,12 @@ pub fn template(path: &str) -> Result<&'static str> {
     }
 }
 
-/// Whether a crate of that name is among those of a project already.
+/// Whether the lock file of new projects has a crate of that name.
 pub fn locked(name: &str) -> bool {
     name != "app" && template("Cargo.lock").is_ok_and(|lock| lock.contains(&format!("\nname = \"{name}\"\n")))
 }
 
-/// A new project.
+/// The files of a new project.
 pub fn project(plan: &Plan, engine: &Engine) -> Result<Tree> {
     let name = &plan.app.name;
     let mut tree = xtask(plan, engine, true)?;
@@ -96,14 +95,14 @@ pub fn project(plan: &Plan, engine: &Engine) -> Result<Tree> {
     }
     tree.text("app/Cargo.toml", manifest::app(template("app/Cargo.toml")?, name)?);
     tree.text("Cargo.toml", manifest::workspace_of_new(template("Cargo.toml")?, *engine == Engine::Vendor)?);
-    // Cargo takes from it what it needs, at the versions that the engine was tested with.
+    // Cargo keeps only what it needs, at the tested versions.
     let member = |name: &str| format!("\n[[package]]\nname = \"{name}\"\n");
     tree.text("Cargo.lock", template("Cargo.lock")?.replacen(&member("app"), &member(name), 1));
     tree.text("README.md", readme(plan, engine));
     Ok(tree)
 }
 
-/// What an existing project gets: the xtask, and the engine where it is vendored.
+/// The files added to an existing project: the xtask, and a vendored engine.
 pub fn xtask(plan: &Plan, engine: &Engine, is_new: bool) -> Result<Tree> {
     let mut tree = Tree::default();
     let manifest = template("xtask/Cargo.toml")?;
@@ -111,7 +110,7 @@ pub fn xtask(plan: &Plan, engine: &Engine, is_new: bool) -> Result<Tree> {
     tree.text("xtask/Cargo.toml", manifest::xtask(manifest, engine, plan.handoff, is_new)?);
     tree.text("xtask/src/main.rs", main_rs::fill(template("xtask/src/main.rs")?, plan)?);
     if !is_new {
-        // Cargo takes from it what it needs, at the versions that the engine was tested with.
+        // Cargo keeps only what it needs, at the tested versions.
         tree.text("xtask/Cargo.lock", template("Cargo.lock")?);
         tree.text("xtask/.gitignore", OWN_IGNORES);
     }
@@ -121,7 +120,7 @@ pub fn xtask(plan: &Plan, engine: &Engine, is_new: bool) -> Result<Tree> {
     Ok(tree)
 }
 
-/// The crates, as packages that need nothing of the workspace around them, with the guides and the licences.
+/// The engine as a self-contained package, with everything a project needs.
 pub fn vendored() -> Result<Tree> {
     let mut tree = Tree::default();
     for (path, bytes) in embedded::CRATES {
@@ -134,7 +133,7 @@ pub fn vendored() -> Result<Tree> {
         let text = String::from_utf8_lossy(&tree.0[&path]).into_owned();
         tree.text(&path, manifest::vendored(&path, &text)?);
     }
-    // Digests are of these bytes, whatever git is told of line ends.
+    // Digests apply to these bytes, whatever git's line-end settings.
     tree.text(".gitattributes", "* -text\n");
     tree.text(".gitignore", ENGINES_IGNORES);
     let sums: String = tree.0.iter().map(|(path, bytes)| checksum_line(&digest::of(bytes), path)).collect();
@@ -142,22 +141,22 @@ pub fn vendored() -> Result<Tree> {
     Ok(tree)
 }
 
-/// The version of an engine, out of its manifest.
+/// The version of an engine, from its manifest.
 pub fn version_of(dir: &Path) -> Option<String> {
     manifest::version(&fs::read_to_string(dir.join("gangplank/Cargo.toml")).ok()?)
 }
 
-/// Whether an engine lies in `dir`.
+/// Whether `dir` contains an engine.
 pub fn is_engine(dir: &Path) -> bool {
     dir.join("gangplank/src/lib.rs").is_file() && version_of(dir).is_some()
 }
 
-/// Paths of a vendored engine that are not as they were when it was put there: changed, gone or new.
+/// Files of a vendored engine that were changed, removed or added.
 pub fn edited(dir: &Path) -> Result<Vec<String>> {
     let sums = fs::read_to_string(dir.join(SUMS)).with_hint(
         Kind::Usage,
         || format!("cannot read {}", dir.join(SUMS).display()),
-        || "--force replaces the engine whatever it is".into(),
+        || "replace the engine with --force".into(),
     )?;
     let mut edited = Vec::new();
     let mut known = BTreeSet::new();
@@ -173,7 +172,7 @@ pub fn edited(dir: &Path) -> Result<Vec<String>> {
     Ok(edited)
 }
 
-/// A page for those who find the project.
+/// The readme of a new project.
 fn readme(plan: &Plan, engine: &Engine) -> String {
     let (name, guides) =
         (&plan.app.name, if *engine == Engine::Vendor { "xtask/crates/gangplank/docs" } else { "docs of Gangplank" });

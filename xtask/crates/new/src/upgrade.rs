@@ -1,4 +1,4 @@
-//! `new --upgrade`: a vendored engine is replaced by the one that runs this command.
+//! `new --upgrade`: replaces a vendored engine by the one that runs this command.
 
 use crate::git;
 use crate::place;
@@ -9,20 +9,20 @@ use gangplank_system::context::{Context, run_xtask};
 use std::fs;
 use std::path::Path;
 
-/// The old engine while the new one is moved into its place.
+/// The old engine during the replacement.
 const OLD: &str = "xtask/.crates-before";
 
-/// Replaces the engine of the project in `dir`, and writes its configs anew. One that was edited by hand stays unless
+/// Replaces the engine of the project in `dir`, and regenerates its configs. An engine edited by hand stays unless
 /// `force`.
 pub fn upgrade(ctx: &Context, dir: &Path, force: bool, wish: &NewOptions) -> Result<NewReport> {
     let dir = place::absolute(dir)?;
     if !dir.is_dir() {
-        return usage(format!("there is no directory {}", dir.display())).hint("name the root of a project").err();
+        return usage(format!("no directory {}", dir.display())).hint("name the root of a project").err();
     }
     let engine = dir.join(ENGINE_DIR);
     if dir.join("tests/it/main.rs").is_file() {
         return usage(format!("{} is the repository of the engine itself", dir.display()))
-            .hint("`git pull` is what makes it newer")
+            .hint("update it with `git pull`")
             .err();
     }
     let unfinished = bring_back(&dir, &engine, wish.dry_run)?;
@@ -57,15 +57,15 @@ pub fn upgrade(ctx: &Context, dir: &Path, force: bool, wish: &NewOptions) -> Res
     }
     if !force && is_newer(made.from_version.as_deref(), made.version) {
         let from = made.from_version.unwrap_or_default();
-        return usage(format!("the engine there is {from}, and this one only {}", made.version))
-            .hint("run this from a newer checkout; --force puts the older one there")
+        return usage(format!("its engine is {from}, newer than this one, {}", made.version))
+            .hint("run this from a newer checkout, or install the older one with --force")
             .err();
     }
     if !made.files.is_empty() {
         replace(&dir, &engine, &vendored)?;
     }
     regenerate(ctx, &dir, force).inspect_err(|_| {
-        // Forced, the new one stays, so that main.rs can be mended against it.
+        // With `force` the new one stays, so that main.rs can be adapted to it.
         if !force && dir.join(OLD).is_dir() && fs::remove_dir_all(&engine).is_ok() {
             let _ = fs::rename(dir.join(OLD), &engine);
         }
@@ -78,34 +78,30 @@ fn no_engine<T>(dir: &Path) -> Result<T> {
     let manifest = read_if_there(&dir.join("xtask/Cargo.toml"))?.unwrap_or_default();
     let failure = usage(format!("{} has no vendored engine in {ENGINE_DIR}", dir.display()));
     if tree::is_engine(&dir.join(ENGINE_DIR)) {
-        return usage(format!(
-            "{ENGINE_DIR} in {} has no {}, so nobody knows whether it was edited",
-            dir.display(),
-            tree::SUMS
-        ))
-        .hint(format!("replace it whatever it is: `cargo xtask new --upgrade {} --force`", dir.display()))
-        .err();
+        return usage(format!("{ENGINE_DIR} in {} has no {}, so it may have been edited", dir.display(), tree::SUMS))
+            .hint(format!("replace it anyway: `cargo xtask new --upgrade {} --force`", dir.display()))
+            .err();
     }
     let elsewhere =
         manifest.lines().find(|line| line.starts_with("gangplank") && !line.contains("\"crates/gangplank\""));
     match elsewhere {
-        Some(line) => failure.hint(format!(
-            "it comes from elsewhere: change the tag in xtask/Cargo.toml, `{line}`, then `cargo xtask ci generate`"
-        )),
-        None => failure.hint(format!("give the project an xtask first: `cargo xtask new --into {}`", dir.display())),
+        Some(line) => {
+            failure.hint(format!("change the tag in xtask/Cargo.toml, `{line}`, then `cargo xtask ci generate`"))
+        }
+        None => failure.hint(format!("add an xtask to the project first: `cargo xtask new --into {}`", dir.display())),
     }
     .err()
 }
 
-/// A run that was killed between two renames has left the old engine under another name; one that was killed later has not
-/// written the configs, which is told.
+/// Restores an old engine left by a run that was killed between two renames. A run killed later has not written the
+/// configs, which is reported.
 fn bring_back(dir: &Path, engine: &Path, dry_run: bool) -> Result<bool> {
     let old = dir.join(OLD);
     if old.is_dir() && !engine.exists() && !dry_run {
         let hint = || format!("`mv {OLD} {ENGINE_DIR}`");
         fs::rename(&old, engine).with_hint(
             Kind::Failed,
-            || "cannot bring back the engine of a killed run".into(),
+            || "cannot restore the engine after a killed run".into(),
             hint,
         )?;
     }
@@ -123,7 +119,7 @@ fn replace(dir: &Path, engine: &Path, vendored: &tree::Tree) -> Result<()> {
     vendored.write(aside.path())?;
     let old = dir.join(OLD);
     let _ = fs::remove_dir_all(&old);
-    let hint = || format!("`ls -ld {}` shows whose it is", dir.join("xtask").display());
+    let hint = || format!("check its owner: `ls -ld {}`", dir.join("xtask").display());
     fs::rename(engine, &old).with_hint(Kind::Failed, || format!("cannot move {}", engine.display()), hint)?;
     aside.move_to(engine).inspect_err(|_| drop(fs::rename(&old, engine)))
 }
@@ -132,15 +128,12 @@ fn refuse<T>(ctx: &Context, dir: &Path, edited: &[String]) -> Result<T> {
     let diff = git::diff_since(&ctx.at(dir), &format!("{ENGINE_DIR}/{}", tree::SUMS), ENGINE_DIR);
     let list = edited.iter().map(|path| format!("  {ENGINE_DIR}/{path}\n")).collect::<String>();
     let shown = diff.unwrap_or_default();
-    CliError::new(
-        Kind::Failed,
-        format!("the engine was edited by hand since it was put there:\n{list}{shown}").trim_end(),
-    )
-    .hint("move what you need into xtask/src (docs/extending.md), or throw it away: --upgrade --force")
-    .err()
+    CliError::new(Kind::Failed, format!("the engine was edited by hand:\n{list}{shown}").trim_end())
+        .hint("move the changes into xtask/src (docs/extending.md), or discard them with --upgrade --force")
+        .err()
 }
 
-/// The configs that the new engine makes of the same main.rs.
+/// Regenerates the configs with the new engine and the same main.rs.
 fn regenerate(ctx: &Context, dir: &Path, force: bool) -> Result<()> {
     ctx.note("compiling the new engine, to write the configs with it");
     let run = run_xtask(dir, None);
@@ -153,14 +146,17 @@ fn regenerate(ctx: &Context, dir: &Path, force: bool) -> Result<()> {
     if force {
         return CliError::new(
             Kind::Failed,
-            format!("the engine is replaced, and its configs are not written:\n{said}"),
+            format!("the engine was replaced, but its configs were not written:\n{said}"),
         )
-        .hint("mend what it says, in xtask/src/main.rs perhaps, then `cargo xtask ci generate`")
+        .hint("fix the error, e.g. in xtask/src/main.rs, then run `cargo xtask ci generate`")
         .err();
     }
-    CliError::new(Kind::Failed, format!("the new engine does not go with this project; the old one is back:\n{said}"))
-        .hint("to mend xtask/src/main.rs against the new one: --upgrade --force puts it there all the same")
-        .err()
+    CliError::new(
+        Kind::Failed,
+        format!("the new engine does not work with this project; the old one was restored:\n{said}"),
+    )
+    .hint("use --upgrade --force to install it anyway and adapt xtask/src/main.rs")
+    .err()
 }
 
 /// Lines of the new changelog that the old one has not, without the frame.

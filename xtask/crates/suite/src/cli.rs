@@ -23,7 +23,7 @@ pub struct Test {
     /// Skip the end-to-end tests
     #[arg(long, conflicts_with_all = ["all", "rotate", "list"])]
     pub quick: bool,
-    /// Also run all groups of long tests; with names, run these groups and nothing else
+    /// Also run all groups of long tests; with names, run only these groups
     #[arg(long, value_name = "GROUP", num_args = 0..)]
     pub all: Option<Vec<String>>,
     /// Also run as many groups as fit into MINUTES, starting with a different group at each commit
@@ -32,10 +32,10 @@ pub struct Test {
     /// List the tests of each group
     #[arg(long, conflicts_with_all = ["all", "rotate"])]
     pub list: bool,
-    /// Run up to three tests that failed once more, alone, and report those that pass as flaky
+    /// Retry up to three failed tests, alone, and report those that pass as flaky
     #[arg(long)]
     pub retry: bool,
-    /// Arguments for the test harness, e.g. --test-threads=8
+    /// Pass these arguments to the test harness, e.g. --test-threads=8
     #[arg(last = true)]
     pub args: Vec<String>,
 }

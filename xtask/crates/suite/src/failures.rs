@@ -1,6 +1,6 @@
-//! Which tests failed, from the lines that a test harness prints.
+//! Extracts failed tests from the output of a test harness.
 
-/// Failed tests beyond which a run is not tried again: so many are no coincidence.
+/// The maximum number of failed tests to retry; more are not a coincidence.
 const RETRIED_MAX: usize = 3;
 
 /// Collects the lines of one or more test binaries.
@@ -8,7 +8,7 @@ const RETRIED_MAX: usize = 3;
 pub struct Failures {
     binaries_started: usize,
     binaries_ended: usize,
-    /// Failed tests as the results of the binaries count them.
+    /// Number of failed tests according to the result lines.
     counted: usize,
     names: Vec<String>,
 }
@@ -29,8 +29,8 @@ impl Failures {
         }
     }
 
-    /// The failed tests, where they are few and nothing else failed: no binary died, no doctest, which has no name
-    /// that a harness takes, no name that a test's own output tore apart.
+    /// The failed tests, if they are few and nothing else failed: no crashed binary, no doctest, which has no usable
+    /// name, and no garbled name.
     pub fn alone(&self) -> Option<&[String]> {
         let whole = self.binaries_started == self.binaries_ended && self.counted == self.names.len();
         let named = self.names.iter().all(|name| !name.contains(' '));

@@ -1,24 +1,24 @@
-//! Groups of tests that `cargo xtask test` leaves out because they take minutes or need large packages.
+//! Groups of tests that `cargo xtask test` skips because they take minutes or need large packages.
 //!
-//! A test is in a group when it is `#[ignore]`d and one segment of its path is the name of the group:
-//! `fleet::kill::deploy_to_three_hosts` is in `kill`. So cargo alone can run a group as well:
-//! `cargo test --package xtask --all-features --test it -- --ignored kill::`.
+//! A test belongs to a group if it is `#[ignore]`d and a segment of its path is the group's name:
+//! `fleet::kill::deploy_to_three_hosts` is in `kill`. So cargo can also run a group: `cargo test --package xtask
+//! --all-features --test it -- --ignored kill::`.
 
 use gangplank_model::error::{Result, usage};
 use serde::Serialize;
 
-/// Tests that are run together.
+/// A group of tests.
 #[derive(Debug)]
 pub struct Group {
-    /// Its name, which is a segment of the paths of its tests.
+    /// The name, a segment of its tests' paths.
     pub name: &'static str,
-    /// Which tests are in it.
+    /// A description.
     pub about: &'static str,
     /// Wall time on two cores with everything compiled, rounded up.
     pub minutes: u32,
     /// Programs that its tests need: see `tools` for the Debian package of each.
     pub programs: &'static [&'static str],
-    /// A package of npm that its tests need: name and version.
+    /// The npm package that its tests need: name and version.
     pub npm: Option<(&'static str, &'static str)>,
 }
 
@@ -51,7 +51,7 @@ pub const GROUPS: &[Group] = &[
 const VM: &[&str] = &["debootstrap", "mke2fs", "qemu-system-x86_64"];
 const CEPH: &[&str] = &["radosgw", "ceph-mon", "ceph-osd"];
 
-/// A test that only a group runs.
+/// A test of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Grouped {
     /// The group.
@@ -60,7 +60,7 @@ pub struct Grouped {
     pub test: String,
 }
 
-/// Their names, as a list for people.
+/// The names as a list for messages.
 pub fn names(groups: &[&Group]) -> String {
     match groups {
         [] => "none".to_owned(),
@@ -79,15 +79,15 @@ pub fn named(all: &'static [Group], names: &[String]) -> Result<Vec<&'static Gro
     if names.is_empty() { Ok(all.iter().collect()) } else { names.iter().map(find).collect() }
 }
 
-/// Sorts the tests that a harness lists as ignored, one `NAME: test` a line, into groups.
+/// Groups the tests that a harness lists as ignored, one `NAME: test` per line.
 pub fn sort(all: &'static [Group], listing: &str) -> Result<Vec<Grouped>> {
     let tests = listing.lines().filter_map(|line| line.strip_suffix(": test"));
     let grouped = tests.map(|test| {
         let group = all.iter().find(|group| test.split("::").any(|segment| segment == group.name));
         match group {
             Some(group) => Ok(Grouped { group: group.name, test: test.to_owned() }),
-            None => usage(format!("`{test}` is ignored, and no segment of its path is the name of a group"))
-                .hint("move it into a module that is named like its group: docs/testing.md")
+            None => usage(format!("`{test}` is ignored, but no segment of its path is the name of a group"))
+                .hint("move it into a module named like its group: docs/testing.md")
                 .err(),
         }
     });
@@ -97,8 +97,8 @@ pub fn sort(all: &'static [Group], listing: &str) -> Result<Vec<Grouped>> {
     Ok(grouped)
 }
 
-/// The groups that one run of CI takes, and those that it leaves for the next ones. It begins with another group at
-/// each commit, so that all of them run every few commits.
+/// The groups for one CI run, and the others. Starts with a different group at each commit, so that all run every few
+/// commits.
 pub fn rotation(all: &'static [Group], commit: usize, minutes: u32) -> (Vec<&'static Group>, Vec<&'static Group>) {
     let mut left = minutes;
     let turn = all.iter().cycle().skip(commit % all.len().max(1)).take(all.len());

@@ -1,4 +1,4 @@
-//! What a run of the tests left on this machine: processes, mounts, users, control groups. Linux only.
+//! Finds what tests left on this machine: processes, mounts, users, control groups. Linux only.
 
 use crate::record::Record;
 use gangplank_system::process::tree;
@@ -7,26 +7,25 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long servers that end with the tests may take to do so: a Ceph that was busy writes for some seconds.
+/// How long servers may take to end with the tests: a busy Ceph writes for some seconds.
 const GRACE: Duration = Duration::from_secs(15);
 
-/// How much of a command line is shown; a script may be pages long.
+/// Characters shown of a command line.
 const COMMAND_CHARS_MAX: usize = 120;
 
-/// What was there before the tests ran.
+/// The state before the tests.
 pub struct Before {
     things: BTreeSet<String>,
 }
 
 impl Before {
-    /// Takes note of what is there. From now on a process whose parent ends is a child of this one.
+    /// Records the state. From now on orphaned processes become our children.
     pub fn look() -> Self {
         tree::adopt_orphans();
         Self { things: things() }
     }
 
-    /// What is there now and was not before, with the test that it belongs to where that is known. Processes are
-    /// ended.
+    /// New things, with their test if known. Processes are killed.
     pub fn left(&self, record: &Record) -> Vec<String> {
         let started = Instant::now();
         let mut left = tree::descendants();
@@ -38,7 +37,7 @@ impl Before {
         for pid in left {
             tree::kill(pid);
         }
-        // Other mounts may be those of a person who has logged in meanwhile.
+        // Other new mounts may belong to a user who has logged in.
         let of_a_test = |thing: &String| record.directories.iter().any(|(dir, _)| thing.contains(dir.as_str()));
         let new = things().into_iter().filter(|thing| !self.things.contains(thing));
         let new = new.filter(|thing| !thing.starts_with("mount ") || of_a_test(thing));
@@ -46,7 +45,7 @@ impl Before {
     }
 }
 
-/// A process as a person would look for it, and its test.
+/// A description of a process and its test.
 fn describe(pid: i32, record: &Record) -> String {
     let dir = Path::new("/proc").join(pid.to_string());
     let text = |name: &str| {
@@ -62,7 +61,7 @@ fn describe(pid: i32, record: &Record) -> String {
     name(&format!("process {pid} `{shown}` in {cwd}"), &traces, record)
 }
 
-/// Adds the test whose directory is named in `traces`.
+/// Appends the test whose directory occurs in `traces`.
 fn name(what: &str, traces: &str, record: &Record) -> String {
     let test = record.directories.iter().find(|(dir, _)| traces.contains(dir.as_str()));
     test.map_or_else(|| format!("{what}, of an unknown test"), |(_, test)| format!("{what}, of the test {test}"))
@@ -95,7 +94,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().display().to_string();
         let _before = Before::look();
-        // Its parent ends at once, and it has a session of its own.
+        // Its parent exits at once, and it has its own session.
         let script = "setsid sleep 47.21 > /dev/null 2>&1 & echo $!";
         let mut shell = Command::new("sh");
         shell.args(["-c", script]).current_dir(&path);

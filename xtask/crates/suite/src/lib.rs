@@ -22,40 +22,40 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How many tests run side by side.
+/// The number of parallel tests.
 const THREADS: &str = "RUST_TEST_THREADS";
-/// Tests that need Python's validator of CircleCI configs find it here.
+/// The path of Python's validator of CircleCI configs, for tests.
 pub const CHECK_JSONSCHEMA: &str = "GANGPLANK_CHECK_JSONSCHEMA";
-/// The seed of tests that draw a sample of many cases.
+/// The seed of randomized tests.
 pub const SEED: &str = "GANGPLANK_TEST_SEED";
-/// How many of the slowest tests are shown.
+/// The number of slowest tests shown.
 const SLOWEST: usize = 10;
-/// A test that is faster than this is not slow.
+/// A faster test is not listed as slow.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// What to run.
+/// The options of the command.
 #[derive(Debug, Default)]
 pub struct Options<'a> {
-    /// Without the end-to-end tests, documentation, and features that the project does not use.
+    /// Skip the end-to-end tests, documentation, and features that the project does not use.
     pub quick: bool,
-    /// Groups too: `Some` of no names is the default checks and then all groups, `Some` of names is these groups alone.
+    /// Groups: `Some` without names means the default checks and all groups, `Some` with names only these groups.
     pub all: Option<&'a [String]>,
-    /// After the default checks, as many groups as fit into so many minutes.
+    /// After the default checks, as many groups as fit into this many minutes.
     pub rotate: Option<u32>,
-    /// Run tests that failed once more, alone; those that pass then are reported as flaky.
+    /// Retry failed tests alone; those that then pass are reported as flaky.
     pub retry: bool,
     /// Arguments for the test harness.
     pub args: &'a [String],
 }
 
-/// What `test` answers.
+/// The result of `test`.
 #[derive(Debug, Serialize)]
 pub struct Tested {
     /// Each check, with its wall time.
     pub checks: Vec<Checked>,
     /// The slowest tests, slowest first.
     pub slowest: Vec<Slow>,
-    /// What was skipped, and why.
+    /// Skipped tests, with the reason.
     pub skipped: Vec<String>,
     /// Tests that failed and then passed alone.
     pub flaky: Vec<String>,
@@ -81,21 +81,21 @@ pub fn test(ctx: &Context, options: &Options) -> Result<Tested> {
     Ok(run.end(&left))
 }
 
-/// The tests that `test` leaves out, by group.
+/// The tests that `test` skips by default, by group.
 pub fn list(ctx: &Context) -> Result<Vec<Grouped>> {
     let words = [&["test", "--quiet"][..], END_TO_END, &["--", "--ignored", "--list"]].concat();
     groups::sort(GROUPS, &ctx.read(ctx.cargo(&words))?)
 }
 
-/// How cargo names the end-to-end tests of this repository.
-/// With the whole workspace, so that features of dependencies are those of the default run and nothing compiles twice.
+/// The cargo arguments for the end-to-end tests of this repository. With the whole workspace, so that features match
+/// the default run and nothing compiles twice.
 const END_TO_END: &[&str] = &["--workspace", "--locked", "--all-features", "--test", "it"];
 
-/// One run of the command.
+/// A run of the command.
 struct Run<'a> {
     ctx: &'a Context,
     options: &'a Options<'a>,
-    /// The file of the tests' records.
+    /// The file for records of tests.
     record: PathBuf,
     tested: Tested,
 }
@@ -108,7 +108,7 @@ impl<'a> Run<'a> {
         Self { ctx, options, record, tested }
     }
 
-    /// The groups to run, and those that are left for another run.
+    /// The groups to run, and the others.
     fn groups(&self) -> Result<(Vec<&'static Group>, Vec<&'static Group>)> {
         match (self.options.all, self.options.rotate) {
             (None, None) => Ok((vec![], GROUPS.iter().filter(|_| !self.options.quick).collect())),
@@ -218,7 +218,7 @@ impl<'a> Run<'a> {
         variables
     }
 
-    /// The answer, after a warning for everything that did not run.
+    /// The result, after warnings for everything skipped.
     fn end(mut self, left: &[&Group]) -> Tested {
         let tested = &mut self.tested;
         tested.slowest.sort_by_key(|slow| std::cmp::Reverse(slow.ms));
@@ -239,8 +239,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// How many tests run side by side: as the arguments say, or two more than there
-/// are cores, because tests wait for hosts and deadlines half of the time.
+/// The number of parallel tests: from the arguments, or, in the engine's repository, two more than cores, because tests
+/// spend half of the time waiting.
 fn threads(ctx: &Context, args: &[String]) -> usize {
     let option = args.iter().position(|arg| arg == "--test-threads").and_then(|at| args.get(at + 1));
     let stated = option.map(String::as_str).or_else(|| args.iter().find_map(|arg| arg.strip_prefix("--test-threads=")));

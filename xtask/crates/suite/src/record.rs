@@ -1,4 +1,4 @@
-//! Records of the tests for the run that they are part of: what was skipped, and which test made a directory.
+//! Records of tests for their run: skipped tests, and the directories of tests.
 
 use std::fs;
 use std::path::Path;
@@ -6,17 +6,17 @@ use std::path::Path;
 /// The variable that names the file. A line is `skipped TAB what and why` or `directory TAB path TAB test`.
 pub const RECORD: &str = "GANGPLANK_TEST_RECORD";
 
-/// The lines of such a file, read.
+/// The parsed records.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Record {
-    /// What was not tested, and why, each once.
+    /// Skipped tests with reasons, without duplicates.
     pub skipped: Vec<String>,
-    /// Directories that tests made, and their tests.
+    /// Directories created by tests, and their tests.
     pub directories: Vec<(String, String)>,
 }
 
 impl Record {
-    /// Reads the file; empty where there is none.
+    /// Parses the file; empty if it is missing.
     pub fn read(path: &Path) -> Self {
         Self::parse(&fs::read_to_string(path).unwrap_or_default())
     }

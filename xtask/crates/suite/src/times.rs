@@ -1,11 +1,11 @@
-//! How long each test ran, from the lines that a test harness prints on stable Rust.
+//! Measures each test from the output of a test harness on stable Rust.
 //!
-//! libtest prints a line when a test ends and none when it starts. It starts tests in the order of their names, as
-//! many as it has threads, and the next one when one ends, so the times of the ends give the times of the starts.
+//! libtest prints a line when a test ends, but none when it starts. It starts tests in name order, as many as it has
+//! threads, and the next when one ends, so the end times determine the start times.
 
 use std::time::Duration;
 
-/// A test that took long.
+/// A slow test.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Slow {
     /// Its name.
@@ -14,7 +14,7 @@ pub struct Slow {
     pub ms: u64,
 }
 
-/// What one line of libtest's output says.
+/// A line of libtest's output.
 #[derive(Debug, PartialEq, Eq)]
 enum Line<'a> {
     /// A test binary starts with this many tests.
@@ -29,7 +29,7 @@ fn parse(line: &str) -> Line<'_> {
     if let Some(count) = line.strip_prefix("running ").and_then(|rest| rest.split(' ').next()?.parse().ok()) {
         return Line::Running(count);
     }
-    // `test story::rollback ... ok`, `test a - should panic ... ok`; doctests have names with spaces in them.
+    // `test story::rollback ... ok`, `test a - should panic ... ok`; names of doctests contain spaces.
     let named = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "));
     match named.map(|(name, _)| name.strip_suffix(" - should panic").unwrap_or(name)) {
         Some(name) if !name.contains(' ') => Line::Ended(name),
@@ -37,7 +37,7 @@ fn parse(line: &str) -> Line<'_> {
     }
 }
 
-/// Collects the lines of one or more test binaries that run one after the other.
+/// Collects the lines of test binaries that run one after the other.
 #[derive(Debug)]
 pub struct Times {
     threads: usize,
@@ -48,12 +48,12 @@ pub struct Times {
 }
 
 impl Times {
-    /// For a harness that runs `threads` tests at a time.
+    /// For a harness with `threads` parallel tests.
     pub fn new(threads: usize) -> Self {
         Self { threads, started: Duration::ZERO, expected: 0, ended: Vec::new(), done: Vec::new() }
     }
 
-    /// Takes a line that was printed at this time.
+    /// Processes a line printed at time `at`.
     pub fn line(&mut self, line: &str, at: Duration) {
         match parse(line) {
             Line::Running(count) => {
@@ -74,7 +74,7 @@ impl Times {
         self.done
     }
 
-    /// Ends a binary. A binary that died, or whose lines were torn by a test's own output, has no times.
+    /// Ends a binary. A crashed binary, or one with garbled lines, has no times.
     fn close(&mut self) {
         let ended = std::mem::take(&mut self.ended);
         if ended.len() == self.expected {
@@ -84,7 +84,7 @@ impl Times {
     }
 }
 
-/// How long each test took, given when each ended, in the order of the ends.
+/// The duration of each test, from the end times in order.
 fn durations(ended: &[(String, Duration)], threads: usize) -> Vec<Slow> {
     let mut order: Vec<_> = ended.iter().collect();
     order.sort_by(|a, b| a.0.cmp(&b.0));

@@ -6,24 +6,24 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the default tests need: programs, by the Debian package of the same name. The first ones run the shell recipes
-/// that this project replaces.
+/// Programs for the default tests, named like their Debian packages. The first ones run the shell recipes that this
+/// project replaces.
 const PROGRAMS: &[&str] = &["busybox", "csh", "curl", "fish", "groff", "openssl", "wget", "zsh"];
-/// The same for programs in directories that are on few people's PATH: path and package.
+/// Programs outside most users' PATH: path and package.
 const HIDDEN: &[(&str, &str)] = &[
     ("/lib/systemd/systemd", "systemd"),
     ("/usr/sbin/nginx", "nginx-light"),
     ("/usr/sbin/sshd", "openssh-server"),
     ("/usr/share/bash-completion/bash_completion", "bash-completion"),
 ];
-/// Programs that are in a Debian package of another name: program and package.
+/// Programs in a Debian package of another name: program and package.
 const PACKAGES: &[(&str, &str)] = &[("mke2fs", "e2fsprogs"), ("qemu-system-x86_64", "qemu-system-x86")];
 
-/// Packages of `PyPI`: a validator with CircleCI's own schema, and a client of its API that others wrote.
+/// `PyPI` packages: a validator with CircleCI's own schema, and a third-party client of its API.
 const PYTHON: &[&str] = &["check-jsonschema==0.39.0", "circleci==1.2.2"];
 
-/// The validator with CircleCI's own schema, from `PyPI`, in a virtual environment under `target/`. Debian splits the
-/// module for environments from Python; root may have it installed.
+/// The validator with CircleCI's schema, from `PyPI`, in a virtual environment under `target/`. Debian packages
+/// Python's `venv` separately; root may have it installed.
 pub fn validator(ctx: &Context) -> Option<PathBuf> {
     let tools = ctx.root.join("target/tools");
     let program = tools.join("bin/check-jsonschema");
@@ -40,13 +40,13 @@ pub fn validator(ctx: &Context) -> Option<PathBuf> {
     (installed && fs::write(list, PYTHON.join("\n")).is_ok()).then_some(program)
 }
 
-/// Installs what the default tests need. Without it they are skipped, and fail in CI.
+/// Installs programs for the default tests, which are otherwise skipped, and fail in CI.
 pub fn install_for_default(ctx: &Context) {
     let missing = HIDDEN.iter().filter(|(path, _)| !Path::new(path).exists()).map(|(_, package)| *package);
     install(ctx, &missing_programs(ctx, PROGRAMS).chain(missing).collect::<Vec<_>>());
 }
 
-/// Installs the programs that a group of tests needs.
+/// Installs programs for a group of tests.
 pub fn install_for_group(ctx: &Context, group: &Group) {
     install(ctx, &missing_programs(ctx, group.programs).map(package).collect::<Vec<_>>());
     if let Some((package, version)) = group.npm {
@@ -54,7 +54,7 @@ pub fn install_for_group(ctx: &Context, group: &Group) {
     }
 }
 
-/// Installs a package of npm into `target/tools/PACKAGE`. Without npm its tests are skipped.
+/// Installs an npm package into `target/tools/PACKAGE`. Without npm its tests are skipped.
 fn install_from_npm(ctx: &Context, package: &str, version: &str) {
     let dir = format!("target/tools/{package}");
     if ctx.program_on_path("npm").is_none() || ctx.root.join(&dir).join("node_modules").join(package).exists() {
@@ -65,7 +65,7 @@ fn install_from_npm(ctx: &Context, package: &str, version: &str) {
     succeeds(ctx, Path::new("npm"), &["install", "--no-audit", "--no-fund", "--prefix", &dir, &what]);
 }
 
-/// The Debian package that a program is in.
+/// The Debian package of a program.
 fn package(program: &'static str) -> &'static str {
     PACKAGES.iter().find(|(name, _)| *name == program).map_or(program, |(_, package)| package)
 }
@@ -81,7 +81,7 @@ fn install(ctx: &Context, missing: &[&str]) {
     }
 }
 
-/// Only root may, and only Debian and its kin have it; elsewhere it fails without harm.
+/// Needs root on Debian or a derivative; fails harmlessly elsewhere.
 fn apt_install(ctx: &Context, packages: &[&str]) -> bool {
     let install = [&["install", "--yes", "--no-install-recommends"], packages].concat();
     succeeds(ctx, Path::new("apt-get"), &["update"]) && succeeds(ctx, Path::new("apt-get"), &install)

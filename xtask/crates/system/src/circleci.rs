@@ -1,7 +1,7 @@
-//! CircleCI's API, v2 and the one endpoint of v1.1 that v2 lacks: questions in, values out.
+//! CircleCI's API v2, and the one endpoint of v1.1 that v2 lacks.
 //!
-//! The facts that are not in the official description: project tokens get a 404 on v2, a wrong token and a wrong slug
-//! look alike, and lists have pages even where no parameter for them is described.
+//! Facts missing in the official description: project tokens get a 404 on v2, a wrong token and a wrong slug look
+//! alike, and lists have pages even if no parameter for them is documented.
 
 pub mod model;
 
@@ -21,38 +21,38 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// More pages than any project of a human size has; beyond, something is wrong.
+/// The maximum number of pages, to detect an endless list.
 const PAGES_MAX: usize = 1000;
-/// A manifest of a hundred thousand files is about 20 MiB.
+/// The maximum bytes: a manifest of a hundred thousand files has about 20 MiB.
 const SMALL_MAX: u64 = gangplank_model::release::manifest::BYTES_MAX;
 
-/// A project on a CircleCI.
+/// A CircleCI project.
 pub struct CircleCi<'ctx> {
     session: Session<'ctx>,
     home: Url,
     slug: Slug,
 }
 
-/// What a trigger came to.
+/// The result of a trigger.
 #[derive(Debug)]
 pub enum Triggered {
-    /// A pipeline was made.
+    /// A pipeline was created.
     Started(Started),
-    /// Nothing was made, for this reason: the API says so with a 200.
+    /// Nothing was created, for this reason; the API answers with 200.
     NotStarted(String),
 }
 
 /// The token for the API.
 ///
-/// `CIRCLE_TOKEN` is what CircleCI's own tools read. The names that shell recipes use are taken too, with a word about
-/// it. In CircleCI's jobs there is none unless a context brings it.
+/// `CIRCLE_TOKEN` is the name that CircleCI's own tools use. Names from common shell recipes are accepted with a note.
+/// CircleCI jobs have no token unless a context provides one.
 pub fn token(ctx: &Context) -> Result<Secret> {
-    let hint = "make a personal API token at https://app.circleci.com/settings/user/tokens and export CIRCLE_TOKEN, or \
+    let hint = "create a personal API token at https://app.circleci.com/settings/user/tokens and export CIRCLE_TOKEN, or \
                 put it into the job's context";
     let Some(name) = token_name(ctx) else {
         let set = TOKENS.iter().find(|name| ctx.vars().contains_key(**name));
         let what = set.map_or("CIRCLE_TOKEN is not set".to_owned(), |name| format!("{name} is set, but empty"));
-        return CliError::new(Kind::Auth, format!("CircleCI's API needs a token, and {what}")).hint(hint).err();
+        return CliError::new(Kind::Auth, format!("CircleCI's API needs a token, but {what}")).hint(hint).err();
     };
     let token = ctx.var(name).unwrap_or_default().trim();
     if token.starts_with("CCIPRJ_") {
@@ -64,12 +64,9 @@ pub fn token(ctx: &Context) -> Result<Secret> {
         .err();
     }
     if token.contains(|c: char| !c.is_ascii_graphic()) {
-        return CliError::new(
-            Kind::Auth,
-            format!("{name} holds characters that no token has: a space, a newline in it?"),
-        )
-        .hint(hint)
-        .err();
+        return CliError::new(Kind::Auth, format!("{name} contains invalid characters, e.g. a space or a newline"))
+            .hint(hint)
+            .err();
     }
     if name != TOKENS[0] {
         ctx.note(format!("using the token in {name}; its usual name is {}", TOKENS[0]));
@@ -83,26 +80,26 @@ fn token_name(ctx: &Context) -> Option<&'static str> {
     TOKENS.into_iter().find(|name| ctx.var(name).is_some_and(|token| !token.trim().is_empty()))
 }
 
-/// Whether there is a token at all, so that a store which may not be needed need not fail.
+/// Whether there is a token, so that a store which may not be needed need not fail.
 pub fn has_token(ctx: &Context) -> bool {
     token_name(ctx).is_some()
 }
 
 impl<'ctx> CircleCi<'ctx> {
-    /// Opens the project: `CIRCLE_PROJECT_SLUG`, else the slug that the project states, else that of the git remote.
-    /// Nothing is asked yet.
+    /// Opens the project of `CIRCLE_PROJECT_SLUG`, the project definition, or the git remote, in this order. Sends no
+    /// request yet.
     pub fn open(ctx: &'ctx Context, stated: Option<&str>) -> Result<Self> {
         let token = token(ctx)?;
         let host = ctx.var("CIRCLE_HOST").unwrap_or("https://circleci.com").trim_end_matches('/');
         let home = http::url(&if host.contains("://") { host.to_owned() } else { format!("https://{host}") })?;
         if !home.username().is_empty() || home.password().is_some() {
-            return usage("CIRCLE_HOST has a user or a password in it, and the API takes neither")
-                .hint("write the host alone, such as https://circleci.com, and set CIRCLE_TOKEN")
+            return usage("CIRCLE_HOST contains a user or a password, which the API does not accept")
+                .hint("write only the host, such as https://circleci.com, and set CIRCLE_TOKEN")
                 .err();
         }
         if !policy::is_secure(&home) {
             return usage(format!("CIRCLE_HOST={host} is neither https nor this machine"))
-                .hint("the token is not sent in the clear: write https://")
+                .hint("write https://: the token is never sent unencrypted")
                 .err();
         }
         let slug = match ctx.var("CIRCLE_PROJECT_SLUG").or(stated) {
@@ -117,12 +114,12 @@ impl<'ctx> CircleCi<'ctx> {
         &self.slug
     }
 
-    /// Whose token it is.
+    /// The user of the token.
     pub fn me(&self) -> Result<Person> {
         self.get("/me")
     }
 
-    /// What people have set for the project.
+    /// The settings of the project.
     pub fn settings(&self) -> Result<Settings> {
         self.get(&format!("/project/{}/settings", self.slug.path()))
     }
@@ -138,19 +135,19 @@ impl<'ctx> CircleCi<'ctx> {
         all.map(|it: Result<ContextVariable>| Ok(it?.variable)).collect()
     }
 
-    /// What the Deploys page has heard of from this project.
+    /// Components of the project on the Deploys page.
     pub fn components(&self, project: &Project) -> Result<Vec<Listed>> {
         let organization = project.organization_id.clone().unwrap_or_default();
         let of = [("org-id", organization), ("project-id", project.id.clone()), ("page-size", "20".to_owned())];
         self.pages("/deploy/components".into(), of.to_vec()).collect()
     }
 
-    /// The project itself.
+    /// The project.
     pub fn project(&self) -> Result<Project> {
         self.get(&format!("/project/{}", self.slug.path()))
     }
 
-    /// Pipelines, the newest first, page by page; only of `branch` when given.
+    /// Pipelines, newest first, fetched page by page; only those of `branch` if given.
     pub fn pipelines(&self, branch: &str) -> impl Iterator<Item = Result<Pipeline>> {
         self.pages(format!("/project/{}/pipeline", self.slug.path()), vec![("branch", branch.to_owned())])
     }
@@ -165,7 +162,7 @@ impl<'ctx> CircleCi<'ctx> {
         self.get(&format!("/project/{}/pipeline/{number}", self.slug.path()))
     }
 
-    /// Workflows of a pipeline, reruns included, the newest first.
+    /// Workflows of a pipeline, including reruns, newest first.
     pub fn workflows(&self, pipeline: &str) -> Result<Vec<Workflow>> {
         let all = self.pages(format!("/pipeline/{}/workflow", escape(pipeline)), vec![]);
         let mut all = all.collect::<Result<Vec<Workflow>>>()?;
@@ -183,38 +180,38 @@ impl<'ctx> CircleCi<'ctx> {
         self.get(&format!("/project/{}/job/{number}", self.slug.path()))
     }
 
-    /// Everything that a job stored, all pages.
+    /// All artifacts of a job.
     pub fn artifacts(&self, job: u64) -> Result<Vec<Artifact>> {
         self.pages(format!("/project/{}/{job}/artifacts", self.slug.path()), vec![]).collect()
     }
 
-    /// v1.1: what the latest successful job on a branch stored. Which job that was, the answer does not say.
+    /// v1.1: the artifacts of the latest successful job on a branch. The answer does not name the job.
     pub fn latest_artifacts(&self, branch: &str) -> Result<Vec<Artifact>> {
         let path = format!("/api/v1.1/project/{}/latest/artifacts", self.slug.v1_path()?);
         let url = self.url(&path, &[("branch", branch.to_owned()), ("filter", "successful".to_owned())])?;
         self.read(&url, &self.session.call(&url, None, true)?)
     }
 
-    /// A variable of the project, masked; `None` when there is none.
+    /// A variable of the project, masked; `None` if missing.
     pub fn env_var(&self, name: &str) -> Result<Option<EnvVar>> {
         let url = self.v2(&format!("/project/{}/envvar/{}", self.slug.path(), escape(name)), &[])?;
         let reply = self.session.call(&url, None, true)?;
         if reply.status == 404 {
-            // The same answer as for a project that is not there: that question settles it.
+            // A missing project has the same answer; this request tells them apart.
             self.project()?;
             return Ok(None);
         }
         self.read(&url, &reply).map(Some)
     }
 
-    /// Sets a variable of the project, new or not. Last writer wins: the API has no precondition.
+    /// Sets a variable of the project. The last writer wins: the API has no conditional write.
     pub fn set_env_var(&self, name: &str, value: &str) -> Result<EnvVar> {
         let url = self.v2(&format!("/project/{}/envvar", self.slug.path()), &[])?;
         let reply = self.session.call(&url, Some(&json!({ "name": name, "value": value })), true)?;
         self.read(&url, &reply)
     }
 
-    /// Pipeline definitions of the project; none where the server knows no such thing.
+    /// Pipeline definitions of the project; empty if the server does not support them.
     pub fn definitions(&self) -> Result<Vec<Definition>> {
         let project = self.project()?;
         let path = format!("/projects/{}/pipeline-definitions", escape(&project.id));
@@ -225,8 +222,8 @@ impl<'ctx> CircleCi<'ctx> {
         }
     }
 
-    /// Starts a pipeline on a branch: by its definition where there is one, else by the endpoint that it superseded.
-    /// Neither is repeated when an answer is lost, because a second pipeline would be a second deploy.
+    /// Starts a pipeline on a branch: by its definition if there is one, else by the older endpoint. Never retried
+    /// after a lost answer, because a second pipeline would be a second deploy.
     pub fn trigger(&self, definition: Option<&str>, branch: &str, parameters: &Value) -> Result<Triggered> {
         let (path, body) = match definition {
             Some(id) => (
@@ -246,12 +243,12 @@ impl<'ctx> CircleCi<'ctx> {
         self.read(&url, &reply).map(Triggered::Started)
     }
 
-    /// Says yes to an approval job.
+    /// Approves an approval job.
     pub fn approve(&self, workflow: &str, job: &str, request: &str) -> Result<()> {
         let url = self.v2(&format!("/workflow/{}/approve/{}", escape(workflow), escape(request)), &[])?;
         let reply = self.session.call(&url, Some(&Value::Null), true)?;
         let Err(refused) = self.read::<Value>(&url, &reply) else { return Ok(()) };
-        // The answer to a first yes may have been lost, or somebody else was faster.
+        // The answer to our first request may be lost, or another person approved first.
         let waits = |it: &Job| it.name == job && it.status == "on_hold";
         if self.jobs(workflow)?.iter().any(waits) { Err(refused) } else { Ok(()) }
     }
@@ -261,13 +258,13 @@ impl<'ctx> CircleCi<'ctx> {
         self.session.bytes(&http::url(&artifact.url)?, &Want { what, most: SMALL_MAX, exactly: None })
     }
 
-    /// A file of a job of which size and digest are known, into a new file.
+    /// Downloads an artifact of known size and digest into a new file.
     pub fn file(&self, artifact: &Artifact, what: &str, (bytes, sha256): (u64, &str), path: &Path) -> Result<()> {
         let want = Want { what, most: bytes, exactly: Some((bytes, sha256)) };
         self.session.file(&http::url(&artifact.url)?, &want, path)
     }
 
-    /// Downloads a file only to see that it has this size and digest.
+    /// Downloads an artifact only to verify its size and digest.
     pub fn check_file(&self, artifact: &Artifact, what: &str, (bytes, sha256): (u64, &str)) -> Result<()> {
         let want = Want { what, most: bytes, exactly: Some((bytes, sha256)) };
         self.session.download(&http::url(&artifact.url)?, &want, &mut http::session::Destination::Nowhere).map(drop)
@@ -288,7 +285,7 @@ impl<'ctx> CircleCi<'ctx> {
         http::url(&format!("{}{path}{query}", self.home.as_str().trim_end_matches('/')))
     }
 
-    /// The items of a list, asking for the next page when the last one is used up.
+    /// The items of a list; requests the next page on demand.
     fn pages<T: DeserializeOwned>(
         &self,
         path: String,
@@ -302,7 +299,7 @@ impl<'ctx> CircleCi<'ctx> {
             let Page { items, next_page_token } = self.read(&url, &self.session.call(&url, None, true)?)?;
             if let Some(token) = next_page_token.filter(|token| !token.is_empty()) {
                 if seen.contains(&token) || seen.len() >= PAGES_MAX {
-                    return CliError::new(Kind::Remote, format!("{path}: the pages of the answer have no end"))
+                    return CliError::new(Kind::Remote, format!("{path}: the answer has too many pages"))
                         .hint("see https://status.circleci.com, then run the same command again")
                         .err();
                 }
@@ -321,7 +318,7 @@ impl<'ctx> CircleCi<'ctx> {
             })
     }
 
-    /// The value of an answer, or what the status means.
+    /// Parses an answer, or maps its status to an error.
     fn read<T: DeserializeOwned>(&self, url: &Url, reply: &Reply) -> Result<T> {
         let where_to = format!("{}{}", policy::origin(url), url.path());
         if !matches!(reply.status, 200..=202) {
@@ -329,12 +326,12 @@ impl<'ctx> CircleCi<'ctx> {
         }
         let wrong = |reason: &str| {
             CliError::new(Kind::Remote, format!("{where_to} answered {reason}: {}", start(&reply.body)))
-                .hint("is CIRCLE_HOST a CircleCI? Its pages for people answer HTML; proxies do too")
+                .hint("check that CIRCLE_HOST is a CircleCI server: its web pages and proxies answer HTML")
         };
         if reply.content_type.contains("html") {
-            return wrong("a page of HTML, not JSON").err();
+            return wrong("HTML, not JSON").err();
         }
-        serde_json::from_slice(&reply.body).map_err(|e| wrong(&format!("what we do not understand ({e})")).into())
+        serde_json::from_slice(&reply.body).map_err(|e| wrong(&format!("invalid JSON ({e})")).into())
     }
 
     fn refused(&self, where_to: &str, reply: &Reply) -> CliError {
@@ -342,29 +339,28 @@ impl<'ctx> CircleCi<'ctx> {
         let text = format!("{where_to} answered {}: {said}", reply.status);
         match reply.status {
             401 => CliError::new(Kind::Auth, text).hint(NEW_TOKEN),
-            403 => CliError::new(Kind::Auth, text)
-                .hint("the person of this token may not do that: ask for write access to the project"),
+            403 => {
+                CliError::new(Kind::Auth, text).hint("ask for write access to the project for the user of this token")
+            }
             404 if said.contains("Project not found") => not_found(text).hint(format!(
-                "three things look like this: the slug {} is wrong (set CIRCLE_PROJECT_SLUG), the person of this token \
+                "check three causes: the slug {} is wrong (set CIRCLE_PROJECT_SLUG), the user of this token \
                  does not see the project, or the token is a project token",
                 self.slug
             )),
-            404 => not_found(text).hint("check the number or name that you gave"),
-            _ => {
-                CliError::new(Kind::Remote, text).hint("see the message; https://status.circleci.com tells of outages")
-            }
+            404 => not_found(text).hint("check the number or name"),
+            _ => CliError::new(Kind::Remote, text).hint("see the message, or https://status.circleci.com for outages"),
         }
     }
 }
 
-/// CircleCI's own words: `message`, from some of its services `error`.
+/// The error message of CircleCI: `message`, or `error` in some of its services.
 fn message(reply: &Reply) -> String {
     let value: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
     let said = ["error", "message"].iter().find_map(|name| value.get(name)?.as_str().map(str::to_owned));
     said.unwrap_or_else(|| start(&reply.body))
 }
 
-/// The first line of a body, for people.
+/// The first line of a body, for messages.
 fn start(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(400)]).into_owned();
     let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("nothing").trim();

@@ -1,6 +1,6 @@
-//! The outside, once each: the environment, the clock, other programs, the machine, and the way out for events.
+//! All I/O of a command: environment, clock, other programs, machine, and the sink of events.
 //!
-//! Everything below takes a [`Context`] and nothing else of the outside, so a test decides what a command sees.
+//! Everything below takes a [`Context`] as its only access to the outside, so a test controls what a command sees.
 
 mod environment;
 mod root;
@@ -25,11 +25,11 @@ use std::sync::{Arc, atomic::AtomicBool, atomic::AtomicUsize, atomic::Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What a command is given of the outside.
+/// The I/O context of a command.
 pub struct Context {
     /// Root of the Cargo workspace.
     pub root: PathBuf,
-    /// What relative `file:` URLs are relative to.
+    /// The base of relative `file:` URLs.
     pub home: PathBuf,
     env: BTreeMap<String, String>,
     not_utf8: BTreeMap<String, String>,
@@ -40,21 +40,21 @@ pub struct Context {
     asking: Arc<AtomicBool>,
 }
 
-/// What another program answered.
+/// The result of another program.
 #[derive(Debug)]
 pub struct Output {
-    /// Exit code; `None` when a signal ended it.
+    /// Exit code; `None` if a signal ended it.
     pub code: Option<i32>,
-    /// What it printed.
+    /// Its stdout.
     pub stdout: String,
-    /// What it complained.
+    /// Its stderr.
     pub stderr: String,
-    /// Whether we ended it: it took too long, or somebody asked us to stop.
+    /// Whether we killed it, after a time limit or an interrupt.
     pub cut: bool,
 }
 
 impl Output {
-    /// That of a program of which nothing is known.
+    /// The result of a program of which nothing is known.
     pub const NONE: Self = Self { code: None, stdout: String::new(), stderr: String::new(), cut: false };
 
     /// Whether it exited with 0.
@@ -81,7 +81,7 @@ impl Context {
         }
     }
 
-    /// A context with the environment of a process. A variable that the engine reads has to be UTF-8.
+    /// A context with the environment of a process. Variables that the engine reads must be UTF-8.
     pub fn from_process(root: PathBuf, env: Environment, sink: Arc<dyn Sink>) -> Result<Self> {
         if let Some(name) = env.unreadable() {
             return environment::not_utf8(name).err();
@@ -90,7 +90,7 @@ impl Context {
         Ok(Self { secrets, not_utf8: env.not_utf8, ..Self::new(root, env.vars, sink) })
     }
 
-    /// The nearest directory at or above the current one that is the root of a project: see `context::root`.
+    /// The root of the nearest project at or above the current directory: see `context::root`.
     pub fn find_root() -> Result<PathBuf> {
         let here = std::env::current_dir().with_hint(
             Kind::Failed,
@@ -105,7 +105,7 @@ impl Context {
             .err()
     }
 
-    /// The same with some variables set otherwise, and those that are secrets kept as such.
+    /// A context with other values of some variables; secret values stay secret.
     #[must_use]
     pub fn with_vars(&self, vars: impl IntoIterator<Item = (String, String)>) -> Self {
         let (mut env, mut not_utf8) = (self.env.clone(), self.not_utf8.clone());
@@ -126,7 +126,7 @@ impl Context {
         }
     }
 
-    /// The same in another checkout.
+    /// A context for another checkout.
     #[must_use]
     pub fn at(&self, root: &Path) -> Self {
         Self { root: root.to_owned(), home: root.to_owned(), ..self.with_vars([]) }
@@ -142,7 +142,7 @@ impl Context {
         &self.env
     }
 
-    /// Whether CircleCI runs this.
+    /// Whether this runs in a CircleCI job.
     pub fn in_ci(&self) -> bool {
         self.var("CIRCLECI") == Some("true")
     }
@@ -158,7 +158,7 @@ impl Context {
         if self.root.join(VENDORED).is_dir() { VENDORED } else { "docs" }
     }
 
-    /// Fills `${NAME:-default}` from the environment.
+    /// Expands `${NAME:-default}` from the environment.
     pub fn expand(&self, text: &str) -> Result<String> {
         gangplank_model::project::expand(text, &|name| {
             if self.not_utf8.contains_key(name) {
@@ -168,22 +168,22 @@ impl Context {
         })
     }
 
-    /// The engine's own program, as it runs now.
+    /// The path of the running program.
     pub fn program() -> Result<PathBuf> {
         std::env::current_exe().with_hint(
             Kind::Failed,
-            || "cannot find my own program".into(),
-            || "run it by its path".into(),
+            || "cannot find the path of this program".into(),
+            || "run it with its path".into(),
         )
     }
 
-    /// Where the program `name` is on PATH.
+    /// The path of a program on PATH.
     pub fn program_on_path(&self, name: &str) -> Option<PathBuf> {
         let dirs = self.var("PATH").unwrap_or_default().split(':').filter(|dir| !dir.is_empty());
         dirs.map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
     }
 
-    /// Sends an event on its way, without the value of any secret variable in it.
+    /// Emits an event, with secret values masked.
     pub fn emit(&self, event: Event) {
         self.sink.emit(&self.scrubbed(event));
     }
@@ -233,8 +233,8 @@ impl Context {
         }
     }
 
-    /// From now on Ctrl-C, SIGTERM and a closed terminal ask to stop at the next safe point, where what is half done is reverted. The
-    /// third one ends the process as it is, for a person who will not wait; the second one does where nothing is `at_stake`.
+    /// Makes Ctrl-C, SIGTERM and a hangup request a stop at the next safe point, with a revert of partial changes. The
+    /// third signal exits at once; so does the second if nothing is `at_stake`.
     pub fn catch_interrupts(&self, at_stake: bool) -> Result<()> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
@@ -243,17 +243,17 @@ impl Context {
         thread::spawn(move || {
             for _ in signals.forever() {
                 if asking.load(Ordering::Relaxed) {
-                    // Nothing is under way while a person is asked. The line of the question is still open.
-                    sink.emit(&Event::Warning { text: "no answer; nothing more is done".into() });
+                    // Nothing runs during a question. Its line is still open.
+                    sink.emit(&Event::Warning { text: "no answer; stopped".into() });
                     std::process::exit(Kind::Failed as i32);
                 }
                 let text = match count.fetch_add(1, Ordering::Relaxed) {
                     0 if !at_stake => continue,
                     _ if !at_stake => std::process::exit(Kind::Failed as i32),
-                    0 => "stopping at the next safe point; what is half done is reverted",
-                    1 => "still reverting; once more leaves everything as it is now",
+                    0 => "stopping at the next safe point; partial changes are reverted",
+                    1 => "still reverting; press Ctrl-C again to exit without finishing the revert",
                     _ => {
-                        let text = "left as it is, half done; `cargo xtask status` shows it, and the same command again goes on";
+                        let text = "stopped with partial changes; check `cargo xtask status`, then run the same command again to continue";
                         sink.emit(&Event::Warning { text: text.into() });
                         std::process::exit(Kind::RevertFailed as i32)
                     }
@@ -264,23 +264,23 @@ impl Context {
         Ok(())
     }
 
-    /// Tells whether a question is open on the terminal: then a signal is the answer.
+    /// Sets whether a question is open on the terminal, which a signal answers.
     pub fn asking(&self, open: bool) {
         self.asking.store(open, Ordering::Relaxed);
     }
 
-    /// Whether somebody asked to stop.
+    /// Whether a stop was requested.
     pub fn interrupted(&self) -> bool {
         self.interrupts.load(Ordering::Relaxed) > 0
     }
 
-    /// Runs a command to its end, keeping what it prints. An exit code other than 0 is an answer, not an error.
+    /// Runs a command to its end and returns its output. Any exit code is a success.
     pub fn answer(&self, command: Command, input: Input) -> Result<Output> {
         self.answer_within(command, input, None, false)
     }
 
-    /// The same, but after `limit`, or when somebody asks us to stop and it is `interruptible`, the command is ended
-    /// with all that it started.
+    /// Like [`Self::answer`], but kills the command and its children after `limit`, or on an interrupt if it is
+    /// `interruptible`.
     pub fn answer_within(
         &self,
         command: Command,
@@ -291,7 +291,7 @@ impl Context {
         self.answer_as(&show(&command), command, input, limit, interruptible)
     }
 
-    /// The same, told to people in other words.
+    /// Like [`Self::answer`], with another display text.
     pub fn answer_as(
         &self,
         shown: &str,
@@ -304,7 +304,7 @@ impl Context {
         self.run(&mut command, shown.to_owned(), input, limit, interruptible, None)
     }
 
-    /// The same for a command whose output says when it is complete.
+    /// Like [`Self::answer`], for a command whose output shows when it is complete.
     pub fn answer_until(
         &self,
         shown: &str,
@@ -318,7 +318,7 @@ impl Context {
         self.run(&mut command, shown.to_owned(), input, limit, interruptible, Some(until))
     }
 
-    /// Runs a command and hands over its lines as they come, until it ends or `stop` says so; see `process::stream`.
+    /// Runs a command and streams its lines until it ends or `stop` returns true; see `process::stream`.
     pub fn stream(
         &self,
         shown: &str,
@@ -335,8 +335,8 @@ impl Context {
         Ok((status.code(), stopped))
     }
 
-    /// Starts a command that stays in the background until it is dropped, and waits until it prints `word`. Gives what it
-    /// complained when it ends before.
+    /// Starts a background command, killed on drop, and waits until it prints `word`. If it ends before, returns its
+    /// stderr.
     pub fn background(
         &self,
         command: &mut Command,
@@ -353,15 +353,15 @@ impl Context {
         Ok(began)
     }
 
-    /// Runs a command that shows its own progress: its stderr is ours.
+    /// Runs a command with our stderr, for its own progress display.
     pub fn answer_with_stderr(&self, mut command: Command) -> Result<Output> {
         command.stderr(Stdio::inherit());
         let shown = show(&command);
         self.run(&mut command, shown, Input::Empty, None, false, None)
     }
 
-    /// Runs a command and gives its output without the newline at the end; another exit code than 0 is an error with
-    /// the command and its stderr in it.
+    /// Runs a command and returns its stdout without the final newline. Another exit code than 0 is an error with the
+    /// command and its stderr.
     pub fn read(&self, command: Command) -> Result<String> {
         let shown = show(&command);
         let answer = self.answer(command, Input::Empty)?;
@@ -369,12 +369,11 @@ impl Context {
             return Ok(answer.stdout.trim_end_matches('\n').to_owned());
         }
         failed(self.scrub(&format!("`{shown}` {}: {}", exit(answer.code), answer.stderr.trim())))
-            .hint("run it by hand to see more")
+            .hint("run it by hand for more output")
             .err()
     }
 
-    /// Runs a command whose output is for the reader of our stderr, and gives its exit code. Somebody who asks us to
-    /// stop asks the command too.
+    /// Runs a command with output to our stderr and returns its exit code. An interrupt is passed on to it.
     pub fn watch(&self, mut command: Command) -> Result<Option<i32>> {
         let shown = show(&command);
         let started = Instant::now();
@@ -388,7 +387,7 @@ impl Context {
         Ok(status.code())
     }
 
-    /// The same, and each line of its stdout is also handed over as it comes.
+    /// Like [`Self::watch`]; also passes each line of its stdout to `on_line`.
     pub fn watch_lines(&self, mut command: Command, on_line: &mut dyn FnMut(&str)) -> Result<Option<i32>> {
         let (shown, started) = (show(&command), Instant::now());
         command.stderr(Stdio::inherit());
@@ -401,8 +400,7 @@ impl Context {
         Ok(status.code())
     }
 
-    /// Runs a command to its end and measures it; what it prints goes into a file. What it leaves in the background is
-    /// ended too.
+    /// Runs a command to its end and measures it, with its output in a file. Kills what it leaves in the background.
     pub fn measure(&self, mut command: Command, output: &std::fs::File) -> Result<Measured> {
         let shown = show(&command);
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
@@ -413,8 +411,8 @@ impl Context {
         Ok(measured)
     }
 
-    /// Cargo on this workspace, as somebody at the prompt would run it: without what the cargo that runs us told us, which
-    /// makes build scripts run anew, and those of ring take a minute.
+    /// Cargo for this workspace, without the variables set by the cargo that runs us: they would rerun build scripts,
+    /// and those of ring take a minute.
     pub fn cargo(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.var("CARGO").unwrap_or("cargo"));
         command.args(args).current_dir(&self.root);
@@ -433,11 +431,11 @@ impl Context {
         not_started(&command, &cause)
     }
 
-    /// Becomes the xtask of this workspace with a Cargo feature, on the same command line. Comes back only when it cannot.
+    /// Executes the xtask of this workspace with a Cargo feature, on the same command line. Returns only on failure.
     pub fn become_xtask_with(&self, feature: &str) -> anyhow::Error {
         let words = run_xtask(&self.root, Some(feature));
         let mut command = self.cargo(&words.iter().map(String::as_str).collect::<Vec<_>>());
-        // Paths on the command line are relative to where it was typed.
+        // Relative paths on the command line refer to the current directory.
         command.args(std::env::args_os().skip(1)).env(var::FEATURES, feature).current_dir(".");
         let cause = process::become_it(&mut command);
         not_started(&command, &cause)
@@ -453,7 +451,7 @@ impl Context {
         until: Option<&Until>,
     ) -> Result<Output> {
         let started = Instant::now();
-        // A group of its own, so that Ctrl-C reaches us alone and we can reverted what is half done.
+        // A group of its own, so that Ctrl-C reaches only us and we can revert partial changes.
         let own_group = limit.is_some() || self.catching.load(Ordering::Relaxed);
         let limits = Limits { time: limit, stop: &|| interruptible && self.interrupted(), own_group };
         let mut ended = process::run(command, input, &limits, until).map_err(|e| not_started(command, &e))?;
@@ -473,14 +471,14 @@ impl Context {
 fn not_started(command: &Command, cause: &io::Error) -> anyhow::Error {
     let program = command.get_program().to_string_lossy().into_owned();
     if cause.kind() == io::ErrorKind::NotFound {
-        return usage(format!("cannot run `{program}`: it is not installed, or not on PATH"))
+        return usage(format!("cannot run `{program}`: not installed, or not on PATH"))
             .hint(format!("install {program}"))
             .into();
     }
     failed(format!("cannot run `{}`: {cause}", show(command))).hint("check the program").into()
 }
 
-/// A command as one would type it; a script of many lines is cut to its first.
+/// The command as typed; a script is cut to its first line.
 fn show(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let mut shown = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
@@ -495,7 +493,7 @@ fn show(command: &Command) -> String {
     shown
 }
 
-/// [`Context::scrub`] for what is said before there is a context.
+/// [`Context::scrub`] for use before a context exists.
 pub fn scrub(env: &Environment, text: &str) -> String {
     mask(&secrets(env.vars.iter().chain(&env.not_utf8)), text)
 }

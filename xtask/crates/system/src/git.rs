@@ -10,14 +10,14 @@ use gangplank_model::release::manifest::Commit;
 use std::path::Path;
 use xshell::{Shell, cmd};
 
-/// A shell in `dir` for [`cmd!`], whose commands we then run ourselves to see their output and their time.
+/// A shell in `dir` for [`cmd!`]; the commands are run by `Context`, which records output and time.
 pub fn shell(dir: &Path) -> Result<Shell> {
     let sh = Shell::new()?;
     sh.change_dir(dir);
     Ok(sh)
 }
 
-/// Facts of the commit that is checked out. Errors name what is missing: git, a repository, a commit.
+/// Facts of the checked-out commit. Fails if git, a repository or a commit is missing.
 pub fn commit(ctx: &Context) -> Result<Commit> {
     let sh = shell(&ctx.root)?;
     let root = ctx.root.display();
@@ -51,7 +51,7 @@ pub fn commit(ctx: &Context) -> Result<Commit> {
     Ok(Commit { sha, time, branch, tag: tag(ctx, &sh)?, dirty })
 }
 
-/// What is checked out.
+/// The checked-out commit.
 #[derive(Debug, PartialEq)]
 struct Head {
     sha: String,
@@ -59,7 +59,7 @@ struct Head {
     dirty: bool,
 }
 
-/// Reads what `git status --porcelain=v2 --branch` prints (git-status(1)); `None` before the first commit.
+/// Parses the output of `git status --porcelain=v2 --branch` (git-status(1)); `None` before the first commit.
 fn head(status: &str) -> Option<Head> {
     let header = |name: &str| status.lines().find_map(|line| line.strip_prefix("# branch.")?.strip_prefix(name));
     let sha = header("oid ").filter(|sha| sha.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
@@ -85,7 +85,7 @@ fn no_status(ctx: &Context, sh: &Shell, stderr: &str) -> anyhow::Error {
     failure.into()
 }
 
-/// Whether the checkout has not all commits that lead to its own.
+/// Whether the checkout lacks ancestors of its commit.
 pub fn is_shallow(ctx: &Context) -> bool {
     let asked = shell(&ctx.root).and_then(|sh| ctx.read(cmd!(sh, "git rev-parse --is-shallow-repository").into()));
     asked.is_ok_and(|said| said.trim() == "true")
@@ -98,19 +98,19 @@ pub fn remote(ctx: &Context) -> Option<String> {
     answer.ok().then(|| answer.stdout.trim().to_owned())
 }
 
-/// How many commits lead to the one that is checked out, itself included; 0 where git cannot say.
+/// The number of ancestors of the checked-out commit, including itself; 0 if unknown.
 pub fn count(ctx: &Context) -> usize {
     let asked = shell(&ctx.root).and_then(|sh| ctx.read(cmd!(sh, "git rev-list --count HEAD").into()));
     asked.ok().and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
-/// The commit that is checked out; nothing where git cannot say.
+/// The SHA of the checked-out commit, if known.
 pub fn head_sha(ctx: &Context) -> Option<String> {
     let asked = shell(&ctx.root).and_then(|sh| ctx.read(cmd!(sh, "git rev-parse HEAD").into()));
     asked.ok().map(|sha| sha.trim().to_owned())
 }
 
-/// The full SHA of a commit that this checkout has.
+/// The full SHA of a commit in this checkout.
 pub fn expand(ctx: &Context, sha: &str) -> Option<String> {
     let sh = shell(&ctx.root).ok()?;
     let commit = format!("{sha}^{{commit}}");
@@ -126,8 +126,8 @@ fn tag(ctx: &Context, sh: &Shell) -> Result<Option<String>> {
     Ok(answer.stdout.lines().next().map(str::to_owned))
 }
 
-/// Whether one of two commits holds the other. `Unknown` when either is not in this checkout, or when the checkout is
-/// shallow and a "no" would mean nothing.
+/// The ancestry of two commits. `Unknown` if either is missing in this checkout, or if the checkout is shallow and a
+/// "no" would be unreliable.
 pub fn ancestry(ctx: &Context, candidate: &str, live: &str) -> Ancestry {
     let holds = |older: &str, newer: &str| {
         let sh = shell(&ctx.root).ok()?;
@@ -143,7 +143,7 @@ pub fn ancestry(ctx: &Context, candidate: &str, live: &str) -> Ancestry {
     }
 }
 
-/// One line for each commit of `newer` that `older` does not hold, the newest first.
+/// One line per commit of `newer` that is not in `older`, newest first.
 pub fn log(ctx: &Context, older: &str, newer: &str) -> Option<Vec<String>> {
     let sh = shell(&ctx.root).ok()?;
     let range = format!("{older}..{newer}");
@@ -151,7 +151,7 @@ pub fn log(ctx: &Context, older: &str, newer: &str) -> Option<Vec<String>> {
     answer.ok().then(|| answer.stdout.lines().map(str::to_owned).collect())
 }
 
-/// The hunks by which a file, which need not be there, differs from a text.
+/// The hunks between a file, which may be missing, and a text.
 pub fn diff(ctx: &Context, file: &Path, text: &str) -> Option<String> {
     let sh = shell(&ctx.root).ok()?;
     let file = if file.exists() { file } else { Path::new("/dev/null") };
@@ -161,7 +161,7 @@ pub fn diff(ctx: &Context, file: &Path, text: &str) -> Option<String> {
     answer.stdout.find("\n@@").map(|at| answer.stdout[at + 1..].to_owned())
 }
 
-/// Makes a clean checkout of `sha` in `into`, which must not exist.
+/// Creates a clean checkout of `sha` in `into`, which must not exist.
 pub fn checkout(ctx: &Context, sha: &str, branch: &str, into: &Path) -> Result<()> {
     let (sh, from) = (shell(&ctx.root)?, &ctx.root);
     ctx.read(cmd!(sh, "git clone --quiet --local --no-checkout {from} {into}").into())?;

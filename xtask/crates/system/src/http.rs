@@ -1,6 +1,5 @@
-//! The one door to reqwest: single exchanges, without redirects or retries. What is made of them, with a token and with
-//! patience, is in [`session`]; the rules that it follows are in [`policy`]. Requests to clouds alone use proxies:
-//! [`proxy`].
+//! HTTP exchanges without redirects or retries; the only module that uses reqwest. [`session`] adds a token and
+//! retries, by the rules of [`policy`]. Only requests to clouds use a [`proxy`].
 
 pub mod policy;
 pub mod proxy;
@@ -15,19 +14,19 @@ use std::time::Duration;
 /// A URL that has been parsed.
 pub use reqwest::Url;
 
-/// A body longer than this is cut: a health check needs no more.
+/// The maximum bytes read of a body, which suffice for a health check.
 const BODY_LIMIT: u64 = 64 * 1024;
 /// `User-Agent` of every request.
 const AGENT: &str = concat!("gangplank/", env!("CARGO_PKG_VERSION"));
-/// How long a server may say nothing.
+/// How long a server may be silent.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Something that must not be shown: it has no `Display`, and its `Debug` says nothing.
+/// A secret value: has no `Display`, and its `Debug` hides it.
 #[derive(Clone)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes a text in.
+    /// Wraps a text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -53,7 +52,7 @@ pub struct NetworkOptions {
 pub struct CaBundle(Vec<reqwest::Certificate>);
 
 impl CaBundle {
-    /// Reads certificates in PEM; `None` when there are none, or when one is damaged.
+    /// Parses certificates in PEM; `None` if there are none, or one is damaged.
     pub fn parse(pem: &str) -> Option<Self> {
         let found = reqwest::Certificate::from_pem_bundle(pem.as_bytes()).ok()?;
         (!found.is_empty()).then_some(Self(found))
@@ -70,8 +69,8 @@ impl NetworkOptions {
     /// The client for object storage.
     pub fn storage_client(&self, limits: &ClientLimits) -> Result<reqwest::Client, reqwest::Error> {
         install_tls();
-        // Redirects are followed, because S3 answers with one for new buckets. Bodies are not decompressed, because
-        // sizes would differ from those that the server names.
+        // Follows redirects, because S3 redirects requests for new buckets. Does not decompress bodies, because their
+        // sizes have to match.
         let builder = reqwest::Client::builder()
             .proxy(self.proxy())
             .timeout(limits.request)
@@ -99,7 +98,7 @@ pub struct ClientLimits {
     pub plain_http: bool,
 }
 
-/// What a server answered, where little is expected: to a health check, to a form.
+/// A response with a short body: of a health check or a form.
 #[derive(Debug)]
 pub struct ShortResponse {
     /// Status code.
@@ -108,20 +107,20 @@ pub struct ShortResponse {
     pub body: String,
 }
 
-/// One question.
+/// A request.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
-    /// Where to.
+    /// The URL.
     pub url: &'a Url,
-    /// A JSON document to POST, `null` for none at all; without it is a GET.
+    /// A JSON document to POST, `null` for an empty body; a GET if `None`.
     pub post: Option<&'a Value>,
     /// Sent as `Authorization: Bearer`.
     pub token: Option<&'a Secret>,
-    /// Request for the body from this byte on.
+    /// The first byte of the body to request.
     pub from: u64,
 }
 
-/// The head of an answer, and its body still to be read.
+/// The head of a response, with a body still to be read.
 pub struct Response {
     /// Status code.
     pub status: u16,
@@ -139,16 +138,16 @@ pub struct Response {
     pub body: Box<dyn Read>,
 }
 
-/// Why there was no answer.
+/// A failed exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broken {
     /// The reason, without the URL: `Connection refused`.
     pub reason: String,
-    /// Whether the question never reached the server, so that asking again cannot do a thing twice.
+    /// Whether the request never reached the server, so that a retry cannot repeat its effect.
     pub unsent: bool,
 }
 
-/// Reads a URL that a [`Client`] can ask for.
+/// Parses an http or https URL.
 pub fn url(text: &str) -> Result<Url> {
     let hint = "write e.g. http://127.0.0.1:8080/health";
     match Url::parse(text) {
@@ -158,13 +157,13 @@ pub fn url(text: &str) -> Result<Url> {
     }
 }
 
-/// Chooses the cryptography of every client of this process.
+/// Installs the TLS provider of this process.
 pub fn install_tls() {
-    // A second call fails because a provider is there already, which is what we want.
+    // It fails only if a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// A client, made before anything is touched: it fails where the machine has no certificates to trust.
+/// An HTTP client. Fails early if the machine has no trusted certificates.
 #[derive(Clone)]
 pub struct Client(reqwest::blocking::Client);
 
@@ -180,12 +179,12 @@ impl Client {
         Self::patient(SILENCE)
     }
 
-    /// The same, when a server may be silent for this long, before its answer and in the middle of a body.
+    /// A client that tolerates a silent server for this long, before the response and within a body.
     pub fn patient(silence: Duration) -> Result<Self> {
         Self::build(Self::builder(silence).no_proxy())
     }
 
-    /// A client for a cloud's server that uses its proxies and certificates.
+    /// A client with a cloud's proxies and certificates.
     pub fn with_network(network: &NetworkOptions) -> Result<Self> {
         let builder = Self::builder(SILENCE).proxy(network.proxy());
         let ca_bundle = network.ca_bundle.iter().flat_map(|it| it.0.clone()).collect::<Vec<_>>();
@@ -196,7 +195,7 @@ impl Client {
         install_tls();
         reqwest::blocking::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            // Of the client and not of a request: that one would limit a whole download.
+            // On the client, not the request, where it would limit the whole download.
             .timeout(silence)
             .user_agent(AGENT)
     }
@@ -204,18 +203,18 @@ impl Client {
     fn build(builder: reqwest::blocking::ClientBuilder) -> Result<Self> {
         builder.build().map(Self).with_hint(
             Kind::Failed,
-            || "cannot make HTTP requests on this machine".into(),
-            || "install the certificates that TLS needs, e.g. `apt-get install ca-certificates`".into(),
+            || "cannot create an HTTP client".into(),
+            || "install TLS certificates, e.g. `apt-get install ca-certificates`".into(),
         )
     }
 
-    /// A GET with a deadline for the whole exchange. The error is the short reason, without the URL.
+    /// A GET with a deadline for the whole exchange. The error is the reason, without the URL.
     pub fn get(&self, url: &str, timeout: Duration) -> Result<ShortResponse, String> {
         let response = self.0.get(url).timeout(timeout).send().map_err(|e| reason(&e))?;
         short(response).map_err(|e| e.to_string())
     }
 
-    /// A POST of a form with a secret among its fields; gives what was answered.
+    /// A POST of a form with a secret field.
     pub fn post_form(
         &self,
         url: &Url,
@@ -232,13 +231,13 @@ impl Client {
         short(request.send().map_err(|e| broken(&e))?).map_err(|e| Broken { reason: e.to_string(), unsent: false })
     }
 
-    /// A PUT without a body, to a URL that is signed for it; gives the status.
+    /// A PUT without a body to a signed URL; returns the status.
     pub fn put_empty(&self, url: &Url) -> Result<u16, Broken> {
         let sent = self.0.put(url.clone()).header("content-length", "0").send();
         sent.map(|it| it.status().as_u16()).map_err(|e| broken(&e))
     }
 
-    /// One exchange. Any status is an answer.
+    /// One exchange. Any status is a success.
     pub fn ask(&self, ask: &Request) -> Result<Response, Broken> {
         let request = match ask.post {
             Some(Value::Null) => self.0.post(ask.url.clone()),
@@ -249,7 +248,7 @@ impl Client {
                 .body(serde_json::to_vec(body).unwrap_or_default()),
             None => self.0.get(ask.url.clone()),
         };
-        // CircleCI's v1.1 answers in another notation to whoever does not ask for JSON.
+        // CircleCI's v1.1 answers in another format by default.
         let mut request = request.header("accept", "application/json");
         if let Some(Secret(token)) = ask.token {
             request = request.bearer_auth(token);
@@ -272,7 +271,7 @@ impl Client {
     }
 }
 
-/// Status and the first 64 KiB of an answer.
+/// Status and the first 64 KiB of a response.
 fn short(response: reqwest::blocking::Response) -> std::io::Result<ShortResponse> {
     let status = response.status().as_u16();
     let mut body = Vec::new();
@@ -284,7 +283,7 @@ fn broken(error: &reqwest::Error) -> Broken {
     Broken { reason: reason(error), unsent: error.is_connect() }
 }
 
-/// The innermost cause says it best: `Connection refused`.
+/// The innermost cause, which is the most specific: `Connection refused`.
 fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".into();
@@ -302,7 +301,7 @@ mod tests {
 
     #[test]
     fn names_of_hosts_may_be_of_any_language() {
-        // Cargo.lock chooses what `idna` knows of Unicode: see ARCHITECTURE.md.
+        // Cargo.lock determines the Unicode support of `idna`: see ARCHITECTURE.md.
         for (host, ascii) in [("bücher.example", "xn--bcher-kva.example"), ("日本.example", "xn--wgv71a.example")] {
             assert_eq!(url(&format!("https://{host}/health")).unwrap().host_str(), Some(ascii), "{host}");
         }

@@ -1,5 +1,4 @@
-//! Who we are: the machine, the process and the person, as they stand in a lock and in the history; and the screen
-//! that we are seen on.
+//! The identity of this run: machine, process and user, for locks and the history; and the size of the terminal.
 
 use crate::context::Context;
 use gangplank_model::owner::{LEASE, Liveness, Owner, mark};
@@ -48,18 +47,18 @@ fn runs(pid: u32) -> bool {
     pid.is_some_and(|pid| !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
 }
 
-/// A process that listens.
+/// A listening process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// Its id.
     pub pid: u32,
-    /// Name of its program, as the system shortens it.
+    /// Name of its program, as shortened by the system.
     pub name: String,
     /// Its working directory.
     pub dir: String,
 }
 
-/// The one process that listens on a TCP port of this machine, where the system tells: `proc(5)`, `/proc/net/tcp`.
+/// The only process that listens on a TCP port of this machine, if the system tells: `proc(5)`, `/proc/net/tcp`.
 pub fn listener(port: u16) -> Option<Listener> {
     let sockets = ["/proc/net/tcp", "/proc/net/tcp6"].map(|file| fs::read_to_string(file).unwrap_or_default());
     let listening = |line: &str| {
@@ -68,7 +67,7 @@ pub fn listener(port: u16) -> Option<Listener> {
         (local.ends_with(&format!(":{port:04X}")) && *state == "0A").then(|| (*inode).to_owned())
     };
     let mut inodes: Vec<String> = sockets.iter().flat_map(|text| text.lines()).filter_map(listening).collect();
-    // Two programs may listen on two addresses, and this does not know which one was meant.
+    // Two programs may listen on two addresses, and it is unknown which one was meant.
     let inode = inodes.pop().filter(|_| inodes.is_empty())?;
     let socket = format!("socket:[{inode}]");
     let has_it = |pid: &u32| {
@@ -82,8 +81,8 @@ pub fn listener(port: u16) -> Option<Listener> {
     Some(Listener { pid, name, dir })
 }
 
-/// Whether a script that was said under a lock still runs: a deploy that was killed leaves its last one behind, and a
-/// restart that overlaps with another would start two.
+/// Whether a script started under a lock still runs: a killed deploy leaves its last one behind, and an overlapping
+/// restart would start two processes.
 fn script_running(token: &str) -> bool {
     let scripts = fs::read_dir("/proc")
         .into_iter()
@@ -94,13 +93,12 @@ fn script_running(token: &str) -> bool {
     scripts.into_iter().any(|line| line.windows(mark.len()).any(|piece| piece == mark))
 }
 
-/// Removes what runs that were killed have left in a directory of ours: names made by [`gangplank_bundle::release::scratch`] whose
-/// process is gone.
+/// Removes debris of killed runs in a directory of ours: names of [`crate::release::scratch`] whose process is gone.
 pub fn sweep(dir: &Path) {
     sweep_of(dir, "");
 }
 
-/// The same, only of names for this purpose: in a directory that is not ours alone.
+/// Like [`sweep`], only for one purpose: in a shared directory.
 pub fn sweep_of(dir: &Path, purpose: &str) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -115,15 +113,15 @@ pub fn sweep_of(dir: &Path, purpose: &str) {
     }
 }
 
-/// Who does this: the CircleCI user in a job, `user@host` elsewhere.
+/// The user: the CircleCI user in a job, `user@host` elsewhere.
 pub fn person(ctx: &Context) -> String {
     if ctx.in_ci() {
         return ctx.var("CIRCLE_USERNAME").unwrap_or("circleci").to_owned();
     }
-    format!("{}@{}", ctx.var("USER").or(ctx.var("LOGNAME")).unwrap_or("somebody"), hostname())
+    format!("{}@{}", ctx.var("USER").or(ctx.var("LOGNAME")).unwrap_or("unknown"), hostname())
 }
 
-/// The job that this runs in.
+/// The CircleCI job of this process.
 pub fn ci_job(ctx: &Context) -> Option<CiJob> {
     let job = ctx.var("CIRCLE_BUILD_NUM")?.parse().ok()?;
     Some(CiJob {
@@ -146,19 +144,19 @@ fn machine() -> String {
     format!("{} {} {namespace}", hostname(), boot.trim()).trim().to_owned()
 }
 
-/// Field 22 of `/proc/PID/stat` (proc(5)); `None` where there is no `/proc`, or no such process.
+/// Field 22 of `/proc/PID/stat` (proc(5)); `None` without `/proc`, or without the process.
 fn started(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let after_name = stat.rsplit_once(") ")?.1;
     let mut fields = after_name.split(' ');
-    // A zombie is dead: nobody will ever release what it held.
+    // A zombie counts as dead: it will release nothing.
     if fields.next() == Some("Z") {
         return None;
     }
     fields.nth(18)?.parse().ok()
 }
 
-/// Columns and rows of the terminal that an open file is.
+/// Columns and rows of the terminal of an open file.
 pub fn terminal_size(of: impl AsFd) -> Option<(usize, usize)> {
     let size = rustix::termios::tcgetwinsize(of).ok()?;
     (size.ws_col > 0 && size.ws_row > 0).then(|| (size.ws_col.into(), size.ws_row.into()))
@@ -174,7 +172,7 @@ mod tests {
         let port = socket.local_addr().unwrap().port();
         assert_eq!(listener(port).unwrap().pid, std::process::id());
         drop(socket);
-        // A program that another test starts may have it for a moment.
+        // A program started by another test may briefly hold it.
         let started = std::time::Instant::now();
         while listener(port).is_some_and(|it| it.pid == std::process::id()) {
             assert!(started.elapsed() < std::time::Duration::from_secs(20));

@@ -1,5 +1,5 @@
-//! Running another program to its end, whatever it does: it may print more than a pipe holds while it reads, leave a
-//! child with our pipe in its hands, or never end at all.
+//! Runs another program safely: it may print more than a pipe holds while it reads, leave a child that holds our pipe,
+//! or never end.
 
 pub mod tree;
 
@@ -15,65 +15,65 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long is waited for output after the program has ended: what it left behind may hold the pipe for ever.
+/// How long to wait for output after the program has ended, because a child may hold the pipe forever.
 const GRACE: Duration = Duration::from_millis(500);
-/// By this variable the processes are known that a program which is measured leaves behind.
+/// The variable that marks the processes of a measured program.
 const MARK: &str = "GANGPLANK_MEASURED";
-/// How long a program that was asked to stop may take before it is killed.
+/// How long a program may take to stop before it is killed.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Keeps the memory of this process, in which there are secrets, out of core files and away from other processes of the
-/// same user. Programs that it starts are not affected. Only Linux has this (prctl(2), `PR_SET_DUMPABLE`).
+/// Keeps the memory of this process, which has secrets, out of core files and from other processes of the user.
+/// Programs that it starts are not affected. Linux only (prctl(2), `PR_SET_DUMPABLE`).
 pub fn keep_memory_private() {
     #[cfg(target_os = "linux")]
-    // Where it is refused, nothing is worse than before.
+    // A failure leaves the default behaviour.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
-/// What another program reads.
+/// The stdin of a program.
 pub enum Input<'a> {
     /// Nothing.
     Empty,
     /// These bytes.
     Bytes(&'a [u8]),
-    /// These bytes, then all of this file.
+    /// These bytes, then the contents of this file.
     BytesThenFile(&'a [u8], File),
 }
 
-/// When a program is ended before its time.
+/// When a program is killed.
 pub struct Limits<'a> {
-    /// After this long.
+    /// After this time.
     pub time: Option<Duration>,
-    /// As soon as this is true.
+    /// Once this returns true.
     pub stop: &'a dyn Fn() -> bool,
-    /// Whether it gets a process group of its own, so that Ctrl-C on our terminal does not reach it.
+    /// Whether it runs in a process group of its own, so that Ctrl-C on our terminal does not reach it.
     pub own_group: bool,
 }
 
-/// How a program ended.
+/// The end of a program.
 pub struct Ended {
     /// Its status.
     pub status: ExitStatus,
-    /// What it printed.
+    /// Its stdout.
     pub stdout: String,
-    /// What it complained.
+    /// Its stderr.
     pub stderr: String,
-    /// Whether we ended it.
+    /// Whether we killed it.
     pub cut: bool,
 }
 
-/// A condition that ends a program although it still runs.
+/// A condition that ends a running program.
 pub struct Until<'a> {
-    /// Whether its output so far is all of it.
+    /// Whether its output so far is complete.
     pub ended: &'a dyn Fn(&[u8]) -> bool,
-    /// Whether its output so far shows that it will never be: then it is killed at once.
+    /// Whether its output so far can never become complete: then it is killed at once.
     pub hopeless: &'a dyn Fn(&[u8]) -> bool,
     /// How long it may then take to end by itself.
     pub stragglers: Duration,
 }
 
-/// Runs a command whose stdin and stdout are ours, and whose stderr is as the command has it. `until` its output is
-/// complete, where that is given: then it is killed.
+/// Runs a command with our stdin and stdout, and the command's own stderr. With `until`, it is killed once its output
+/// is complete.
 pub fn run(command: &mut Command, input: Input, limits: &Limits, until: Option<&Until>) -> io::Result<Ended> {
     let mut child = start(command.stdin(Stdio::piped()).stdout(Stdio::piped()), limits)?;
     let pid = i32::try_from(child.id()).unwrap_or_default();
@@ -93,7 +93,7 @@ pub fn run(command: &mut Command, input: Input, limits: &Limits, until: Option<&
     Ok(Ended { status, stdout: stdout.text(), stderr: stderr.text(), cut })
 }
 
-/// Starts a command, in a process group of its own where the limits say so.
+/// Starts a command, in a process group of its own if the limits say so.
 pub fn start(command: &mut Command, limits: &Limits) -> io::Result<Child> {
     if limits.own_group {
         command.process_group(0);
@@ -101,29 +101,29 @@ pub fn start(command: &mut Command, limits: &Limits) -> io::Result<Child> {
     command.spawn()
 }
 
-/// Becomes another program; comes back only when that fails.
+/// Replaces this process by another program; returns only on failure.
 pub fn become_it(command: &mut Command) -> io::Error {
     command.exec()
 }
 
-/// How often a child is looked at, at least.
+/// The longest interval between two checks of a child.
 const OFTEN: Duration = Duration::from_millis(20);
-/// How soon after something was on_line of it, and at first.
+/// The first interval, and the one after activity.
 const SOON: Duration = Duration::from_micros(200);
 
-/// Waits for a child, and ends it, with its group if it has one, when a limit is reached.
+/// Waits for a child, and kills it, with its group if it has one, at a limit.
 pub fn wait(child: &mut Child, limits: &Limits) -> io::Result<(ExitStatus, bool)> {
     wait_looking(child, limits, OFTEN, &mut nothing_is_heard)
 }
 
-/// Sleeps, where nothing tells that a child may have ended.
+/// Sleeps, without a signal that a child may have ended.
 fn nothing_is_heard(nap: Duration) -> bool {
     thread::sleep(nap);
     false
 }
 
-/// The same, looking at it at least as `often`, and as soon as `on_line`, which waits no longer than it is told, says that
-/// it may have ended.
+/// Like [`wait`]; checks at least as `often`, and when `on_line`, which waits at most the given time, returns that it
+/// may have ended.
 fn wait_looking(
     child: &mut Child,
     limits: &Limits,
@@ -151,14 +151,14 @@ fn wait_looking(
     }
 }
 
-/// How long what is streamed may take to end once we have gone away: its far end has to hear of it, and to be rough.
+/// How long a streamed command may take to end after we close it: the far end has to notice and to kill it.
 const FAREWELL: Duration = Duration::from_secs(6);
-/// What goes on for longer than this without a newline is cut into lines.
+/// A line longer than this is split.
 pub const LINE_BYTES_MAX: usize = 1 << 16;
 
-/// Runs a command and hands over every line as it comes. After `input` its stdin stays open: it closes when `stop` says
-/// so or when we are killed, and what runs has to end by that. Once its output is `complete` it is killed. Gives whether it
-/// was stopped.
+/// Runs a command and streams its lines. Its stdin stays open after `input`, and closes when `stop` returns true or we
+/// are killed; the command must exit on that. It is killed once its output is `complete`. Returns whether it was
+/// stopped.
 pub fn stream(
     command: &mut Command,
     input: &[u8],
@@ -202,7 +202,7 @@ pub fn stream(
             _ => {}
         }
     };
-    // What is still on its way; what it left behind may hold the pipe for ever.
+    // Output in flight; a child may hold the pipe forever.
     while let Ok((stream, line)) = lines.recv_timeout(GRACE) {
         on_line(stream, line);
         if stop() || complete() {
@@ -212,8 +212,8 @@ pub fn stream(
     Ok((status, left.is_some()))
 }
 
-/// Runs a command in the process group of this one, and hands over each line of its stdout as it comes. With `alone` no
-/// other thread of this process starts programs meanwhile, so every other child is an orphan that was adopted.
+/// Runs a command in our process group and streams its stdout. With `alone`, no other thread starts programs meanwhile,
+/// so every other child is an adopted orphan.
 pub fn lines(command: &mut Command, alone: bool, on_line: &mut dyn FnMut(&str)) -> io::Result<ExitStatus> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let (sender, lines) = sync_channel(1 << 8);
@@ -227,7 +227,7 @@ pub fn lines(command: &mut Command, alone: bool, on_line: &mut dyn FnMut(&str)) 
         match lines.recv_timeout(OFTEN) {
             Ok((_, line)) => on_line(&line),
             Err(RecvTimeoutError::Disconnected) => break child.wait()?,
-            // A process that it left behind may hold the pipe.
+            // A child may hold the pipe.
             Err(RecvTimeoutError::Timeout) => {
                 if let Some(status) = child.try_wait()? {
                     break status;
@@ -247,8 +247,8 @@ fn read_lines(stream: Option<impl Read + Send + 'static>, which: Stream, to: Syn
         let mut stream = BufReader::new(stream);
         let mut line = Vec::new();
         while let Ok(1..) = stream.by_ref().take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut line) {
-            // A piece of a longer line has no end to take off. Each byte that is no UTF-8 becomes one character, so that a
-            // piece is known by its length.
+            // A split line has no newline to remove. Each invalid byte becomes one character, so that the length of a
+            // piece is preserved.
             let text = line.strip_suffix(b"\n").map_or(line.as_slice(), |it| it.strip_suffix(b"\r").unwrap_or(it));
             let text: Vec<_> =
                 text.utf8_chunks().map(|it| it.valid().to_owned() + &"?".repeat(it.invalid().len())).collect();
@@ -261,19 +261,19 @@ fn read_lines(stream: Option<impl Read + Send + 'static>, which: Stream, to: Syn
     });
 }
 
-/// What a program was measured to need.
+/// The measured cost of a program.
 #[derive(Debug, Clone, Copy)]
 pub struct Measured {
-    /// How it ended.
+    /// Its status.
     pub status: ExitStatus,
-    /// From its start to its end.
+    /// Wall time.
     pub wall: Duration,
-    /// Processor time, of all that it started too.
+    /// CPU time, including its children.
     pub cpu: Duration,
 }
 
-/// Runs a command to its end and measures it. What it leaves in the background counts and is ended. Only Linux tells of
-/// processor time and of what was left.
+/// Runs a command to its end and measures it. Background children count and are killed. CPU time and children are known
+/// only on Linux.
 pub fn measure(command: &mut Command, limits: &Limits) -> io::Result<Measured> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let mark = COUNT.fetch_add(1, Ordering::Relaxed).to_string();
@@ -286,23 +286,22 @@ pub fn measure(command: &mut Command, limits: &Limits) -> io::Result<Measured> {
     Ok(Measured { status, wall, cpu: cpu_of_children().saturating_sub(before) })
 }
 
-/// A program that runs until its stdin closes, which it does when this is dropped, and also when this process is killed.
+/// A program that runs until its stdin closes: on drop, or when this process is killed.
 pub struct Background(Child);
 
 impl Background {
-    /// Starts it; what it prints goes nowhere.
+    /// Starts it without output.
     pub fn start(command: &mut Command) -> io::Result<Self> {
         let child =
             command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn()?;
         Ok(Self(child))
     }
 
-    /// Starts it and waits until it prints `word`. Gives what it complained when it ends before, or takes longer than
-    /// `limits` have it.
+    /// Starts it and waits until it prints `word`. Returns its stderr if it ends before, or at a limit.
     pub fn start_until(command: &mut Command, word: &str, limits: &Limits) -> io::Result<Result<Self, String>> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn()?;
-        // A profile that reads gets empty lines, and does not wait for ever. A program that has ended reads none.
+        // Empty lines, so that a profile that reads does not wait forever. A failure means that the program has ended.
         let _ = child.stdin.as_mut().map(|stdin| stdin.write_all(b"\n\n\n\n"));
         let (stdout, stderr) = (Collected::new(child.stdout.take()), Collected::new(child.stderr.take()));
         let mut background = Self(child);
@@ -325,7 +324,7 @@ impl Background {
         }
     }
 
-    /// Ends it now, whatever it still does.
+    /// Kills it.
     pub fn stop(&mut self) {
         end(&self.0, true, rustix::process::Signal::TERM);
     }
@@ -346,7 +345,7 @@ impl Drop for Background {
 
 fn end(child: &Child, group: bool, signal: rustix::process::Signal) {
     let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) else { return };
-    // It may have ended by itself just now.
+    // It may have just ended by itself.
     let _ = if group {
         rustix::process::kill_process_group(pid, signal)
     } else {
@@ -354,8 +353,8 @@ fn end(child: &Child, group: bool, signal: rustix::process::Signal) {
     };
 }
 
-/// Writes in a thread, because the program may answer while it reads. One that ends before it has read everything
-/// breaks the pipe; its exit code tells the rest.
+/// Writes in a thread, because the program may write while it reads. A program that ends early breaks the pipe, which
+/// its exit code explains.
 fn feed(stdin: Option<impl Write + Send + 'static>, input: Input) {
     let Some(mut stdin) = stdin else { return };
     let (bytes, file) = match input {
@@ -371,17 +370,17 @@ fn feed(stdin: Option<impl Write + Send + 'static>, input: Input) {
     });
 }
 
-/// How many bytes are kept of the beginning, and of the end, of output without end.
+/// Bytes kept of the start and of the end of long output.
 const KEPT: usize = 32 << 20;
 
-/// Leaves out the middle of output that is too long.
+/// Drops the middle of long output.
 fn keep_ends(bytes: &mut Vec<u8>) {
     if bytes.len() > 3 * KEPT {
         bytes.drain(KEPT..bytes.len() - KEPT);
     }
 }
 
-/// What a stream has given so far, collected by a thread.
+/// The output of a stream so far, collected by a thread.
 struct Collected {
     bytes: Arc<Mutex<Vec<u8>>>,
     whole: Receiver<()>,
@@ -414,18 +413,18 @@ impl Collected {
         String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
     }
 
-    /// Waits so long; whether it has ended just now, as the streams of a program do when the program itself ends.
+    /// Waits up to `nap`; returns whether the stream has just ended, which happens when the program ends.
     fn ends_within(&self, nap: Duration) -> bool {
         match self.whole.recv_timeout(nap) {
             Ok(()) => true,
             Err(RecvTimeoutError::Timeout) => false,
-            // It had ended before, or there never was one.
+            // It ended before, or never existed.
             Err(RecvTimeoutError::Disconnected) => nothing_is_heard(nap),
         }
     }
 
     fn text(self) -> String {
-        // Without a stream the sender is gone and there is nothing to wait for.
+        // Without a stream the sender is gone, and this returns at once.
         let _ = self.whole.recv_timeout(GRACE);
         self.so_far()
     }
@@ -462,7 +461,7 @@ mod tests {
         let ended = run("echo out; exec >&-; sleep 0.2; echo late >&2; exit 3", None);
         assert_eq!((ended.status.code(), ended.stdout.as_str(), ended.stderr.as_str()), (Some(3), "out\n", "late\n"));
         assert!(run("exec >&- 2>&-; sleep 47.12", Some(Duration::from_millis(100))).cut);
-        // What it leaves behind has the pipe, and nobody waits for that.
+        // The child holds the pipe, and is not waited for.
         let ended = run("sleep 2 & echo out", None);
         assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(0), "out\n"));
     }

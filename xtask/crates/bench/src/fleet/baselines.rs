@@ -1,20 +1,20 @@
-//! Who takes part in a bench of a fleet: our own `deploy`, and what people use in its place, each a short script.
+//! The tools compared by the fleet bench: our own `deploy` and others, each a short script.
 //!
-//! They start from what was built before, and all have to end with `current` at the new release.
+//! They start from a finished build, and must end with `current` at the new release.
 
-/// What others do.
+/// Another tool.
 pub struct Peer {
     /// Its name on the command line, in the report, and of its directory on a host.
     pub name: &'static str,
     /// Programs that it needs on PATH.
     pub programs: &'static [&'static str],
-    /// How to get them.
+    /// How to install them.
     pub install: &'static str,
     /// What `sh` runs, with its files as the current directory. Variables: `MACHINES` (names of the hosts), `FLEET`
     /// (`$FLEET/$host/srv/$NAME` is the directory on a host), `NAME`, `RELEASE`, `PREVIOUS` (empty for the first),
     /// `STAGE` (the built directory), `ARCHIVE` (the same as `tar.gz`), `SSH_CONFIG`.
     pub script: &'static str,
-    /// More files that it reads.
+    /// Additional files.
     pub files: &'static [(&'static str, &'static str)],
 }
 
@@ -23,7 +23,7 @@ pub const OURS: &str = "ours";
 
 const OPENSSH: &str = "apt-get install openssh-client";
 
-/// All others.
+/// All other tools.
 pub const PEERS: &[Peer] = &[
     Peer {
         name: "scp",
@@ -73,7 +73,7 @@ pub const PEERS: &[Peer] = &[
     },
 ];
 
-/// A peer that takes part, or why it does not.
+/// The peers that take part, and the missing ones.
 pub fn peers<'a>(
     against: &'a [String],
     is_there: &'a dyn Fn(&str) -> bool,

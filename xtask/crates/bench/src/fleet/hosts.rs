@@ -1,4 +1,4 @@
-//! The hosts of a bench: real sshds of this machine, private ones, which are gone when the bench is, however it ends.
+//! The hosts of a bench: private sshds on this machine, which end with the bench, even if it is killed.
 
 use crate::fleet::proxy::Network;
 use gangplank_model::error::{Kind, Result, WithHint, failed, usage};
@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const SCRIPT: &str = include_str!("hosts.sh");
-/// Each makes a key first.
+/// Each host generates a key first.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Hosts `h0`, `h1`, ... that run.
+/// Running hosts `h0`, `h1`, ...
 pub struct Fleet {
     /// Holds `hN/srv`, `bin/ssh` and `ssh_config`.
     pub dir: PathBuf,
@@ -26,7 +26,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts `n` hosts in a directory that is there and empty.
+    /// Starts `n` hosts in an empty directory.
     pub fn start(ctx: &Context, dir: &Path, n: usize) -> Result<Self> {
         let sshd = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"].map(PathBuf::from).into_iter().find(|it| it.is_file());
         let Some(sshd) = ctx.program_on_path("sshd").or(sshd) else {
@@ -61,7 +61,7 @@ impl Fleet {
     }
 }
 
-/// Free ports. All are held until all are found, so that they differ.
+/// Free ports. All are bound before any is released, so that they differ.
 fn ports(n: usize) -> std::io::Result<Vec<u16>> {
     let listeners: Vec<_> = (0..n).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
     listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()

@@ -1,7 +1,7 @@
-//! The network of a bench: a proxy before each host, which counts what passes and makes the way as long as wanted.
+//! The network of a bench: a proxy before each host, which counts bytes and adds a delay.
 //!
-//! What a host says is held back for the delay, connection by connection and in order, so a round trip takes that much
-//! longer. A connection is only made after the delay, as TCP would. Losses, bandwidth and slow start are left out.
+//! The responses of a host are delayed per connection and in order, so a round trip takes that much longer. Like with
+//! TCP, a connection is established after the delay. Losses, bandwidth and slow start are not simulated.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// All ways to all hosts.
+/// The connections to all hosts.
 #[derive(Default)]
 pub struct Network {
     delay_ms: AtomicU64,
@@ -19,12 +19,12 @@ pub struct Network {
 }
 
 impl Network {
-    /// From now on a round trip takes so much longer.
+    /// Sets the delay of a round trip.
     pub fn set_delay(&self, ms: u64) {
         self.delay_ms.store(ms, Ordering::Relaxed);
     }
 
-    /// Bytes that passed since this was asked last, both ways.
+    /// Bytes in both directions since the last call.
     pub fn take_bytes(&self) -> u64 {
         self.bytes.swap(0, Ordering::Relaxed)
     }
@@ -33,7 +33,7 @@ impl Network {
         Duration::from_millis(self.delay_ms.load(Ordering::Relaxed))
     }
 
-    /// Puts a proxy before a port of this machine and gives its own. It ends with this process.
+    /// Starts a proxy for a local port and returns its port. It ends with this process.
     pub fn proxy(self: &Arc<Self>, to: u16) -> io::Result<u16> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let port = listener.local_addr()?.port();
@@ -41,7 +41,7 @@ impl Network {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let network = Arc::clone(&network);
-                // A connection that breaks is for its two ends to notice.
+                // Both ends notice a broken connection.
                 thread::spawn(move || drop(network.connect(client, to)));
             }
         });
@@ -72,7 +72,7 @@ impl Network {
         end(&from, &to);
     }
 
-    /// The same, but each piece arrives a delay after it came.
+    /// Like `pass`, with a delay for each piece.
     fn pass_later(&self, mut from: TcpStream, mut to: TcpStream) {
         let (sender, pieces) = channel::<(Instant, Vec<u8>)>();
         let arrive = thread::spawn(move || {
@@ -98,7 +98,7 @@ impl Network {
     }
 }
 
-/// Tells one side that the other has said all. A side that no longer listens cannot be told.
+/// Half-closes a connection. The other side may be gone.
 fn end(from: &TcpStream, to: &TcpStream) {
     let _ = (from.shutdown(Shutdown::Read), to.shutdown(Shutdown::Write));
 }

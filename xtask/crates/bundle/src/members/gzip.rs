@@ -1,5 +1,5 @@
-//! Members of a `tar.gz`. RFC 1952 (section 2.2) makes a row of them one gzip file, and lets each header carry fields of its
-//! own (section 2.3.1.1, `FEXTRA`). Ours is called `GP`:
+//! Members of a `tar.gz`. In RFC 1952 a sequence of members is one gzip file (section 2.2), and a header may have extra
+//! fields (section 2.3.1.1, `FEXTRA`). Ours is called `GP`:
 //!
 //! ```text
 //! 1f 8b 08 04  00 00 00 00  00 ff  1c 00  'G' 'P' 18 00  LENGTH(4)  CRC(4)  DIGEST(16)  deflate...  CRC-32(4)  SIZE(4)
@@ -11,23 +11,23 @@ use memchr::memmem;
 
 /// See [`Digest::of`].
 pub const ENCODER: u8 = 1;
-/// Before the length: magic, deflate, FEXTRA, no time, no flags, unknown system, the length of the field, its name and
-/// the length of its data.
+/// The bytes before the length: magic, deflate, FEXTRA, no time, no flags, unknown system, the length of the field, its
+/// name and the length of its data.
 pub const START: [u8; super::START] =
     [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 4 + FIELD as u8, 0, b'G', b'P', FIELD as u8, 0];
-/// What a member ends with.
+/// The length of a member's end.
 pub const TRAILER: usize = 8;
 
-/// As small as `gzip -6`, at a quarter of its time.
+/// As small as `gzip -6`, in a quarter of its time.
 const LEVEL: i32 = 6;
-/// The fastest, to find out whether it is worth the time.
+/// The fastest level, to test compressibility.
 const TRY: i32 = 1;
-/// As it is.
+/// Stored without compression.
 const STORED: i32 = 0;
-/// So many samples of so many bytes tell what a block is like.
+/// Number and bytes of the samples of a block.
 const SAMPLES: (usize, usize) = (4, 8 << 10);
 
-/// Makes members.
+/// A compressor of members.
 pub struct Deflate {
     usual: Compressor,
     fast: Compressor,
@@ -41,7 +41,7 @@ impl Default for Deflate {
     }
 }
 
-/// Deflates into the middle of what will be a member.
+/// Deflates into the middle of a future member.
 fn deflate(compressor: &mut Compressor, block: &[u8]) -> (Vec<u8>, usize) {
     let mut member = vec![0; HEADER + compressor.deflate_compress_bound(block.len()) + TRAILER];
     let deflated = compressor.deflate_compress(block, &mut member[HEADER..]).expect("the bound is large enough");
@@ -49,8 +49,8 @@ fn deflate(compressor: &mut Compressor, block: &[u8]) -> (Vec<u8>, usize) {
 }
 
 impl Deflate {
-    /// Whether a block is compressed already, as pictures, fonts and archives are, by samples from all over it: to find
-    /// nothing to save takes longer than to save something.
+    /// Whether a block is already compressed, like pictures, fonts and archives, judged by samples: compressing it
+    /// would take the most time and save nothing.
     pub fn is_compressed(&mut self, block: &[u8]) -> bool {
         let (samples, bytes) = SAMPLES;
         if block.len() < samples * bytes {
@@ -74,7 +74,7 @@ impl Deflate {
     }
 }
 
-/// A CRC-32 of the block, and its size.
+/// CRC-32 and size of the block.
 fn trailer(block: &[u8]) -> [u8; TRAILER] {
     let size = u32::try_from(block.len()).expect("a block is some megabytes");
     let mut trailer = [0; TRAILER];
@@ -83,12 +83,12 @@ fn trailer(block: &[u8]) -> [u8; TRAILER] {
     trailer
 }
 
-/// Whether a member ends as that of this block does, which no checksum of the header says.
+/// Whether a member ends with the trailer of this block, which the header's checksum does not cover.
 pub fn is_of(member: &[u8], block: &[u8]) -> bool {
     member.ends_with(&trailer(block))
 }
 
-/// Takes members apart.
+/// A decompressor of members.
 pub struct Inflate(Decompressor);
 
 impl Default for Inflate {
@@ -98,8 +98,8 @@ impl Default for Inflate {
 }
 
 impl Inflate {
-    /// See [`super::Expand`]. libdeflate does not say where what is deflated ended. It does find the trailer of what came
-    /// out there; as these eight bytes are nowhere in the member but at its end, it ended there.
+    /// See [`super::Expand`]. libdeflate does not return where the deflate stream ended, but it verifies the trailer.
+    /// As these eight bytes occur only at the member's end, the stream ended there.
     pub fn member(&mut self, member: &[u8], deflated: &[u8], room: &mut [u8]) -> Option<usize> {
         let trailer = member.last_chunk::<TRAILER>()?;
         let size = usize::try_from(u32::from_le_bytes(*trailer.last_chunk()?)).ok()?;

@@ -1,11 +1,11 @@
-//! Members of a `tar.zst`. RFC 8878 makes a row of frames one file (section 3.1), and has frames that are skipped (section
-//! 3.1.2), one of which stands before each of ours:
+//! Members of a `tar.zst`. In RFC 8878 a sequence of frames is one file (section 3.1), and there are skippable frames
+//! (section 3.1.2), one of which precedes each of ours:
 //!
 //! ```text
 //! 50 2a 4d 18  20 00 00 00  'G' 'P' 00 00 00 00 00 00  LENGTH(4)  CRC(4)  DIGEST(16)  frame...
 //! ```
 //!
-//! Without the feature `zstd` such a bundle is known and not read.
+//! Without the feature `zstd` such a bundle is detected but not read.
 
 use crate::members::FIELD;
 #[cfg(feature = "zstd")]
@@ -13,16 +13,16 @@ use crate::members::{Digest, HEADER, begin};
 #[cfg(feature = "zstd")]
 use zstd_safe::{CCtx, CParameter, DCtx, compress_bound, find_frame_compressed_size};
 
-/// Before the length: magic, the length of what is skipped, its name.
+/// The bytes before the length: magic, the length of the skippable frame, its name.
 pub const START: [u8; super::START] = [0x50, 0x2a, 0x4d, 0x18, 8 + FIELD as u8, 0, 0, 0, b'G', b'P', 0, 0, 0, 0, 0, 0];
 /// See [`Digest::of`].
 #[cfg(feature = "zstd")]
 pub const ENCODER: u8 = 2;
-/// As the program has it.
+/// The default of the zstd program.
 #[cfg(feature = "zstd")]
 const LEVEL: i32 = 3;
 
-/// Makes members.
+/// A compressor of members.
 #[cfg(feature = "zstd")]
 pub struct Pack(CCtx<'static>);
 
@@ -31,7 +31,7 @@ impl Default for Pack {
     fn default() -> Self {
         let mut context = CCtx::create();
         let level = CParameter::CompressionLevel(LEVEL);
-        // So that zstd itself can tell damage, as gzip can.
+        // Enables the checksum of zstd, so that it detects damage.
         for parameter in [level, CParameter::ChecksumFlag(true)] {
             context.set_parameter(parameter).expect("it is one of zstd's");
         }
@@ -52,14 +52,14 @@ impl Pack {
     }
 }
 
-/// The largest window of ours, as a power of two: that of level 3 for four mebibytes.
+/// The maximum window as a power of two: that of level 3 for four mebibytes.
 #[cfg(feature = "zstd")]
 const WINDOW_LOG_MAX: u8 = 22;
-/// What a frame begins with.
+/// The magic number of a frame.
 #[cfg(feature = "zstd")]
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// Takes members apart.
+/// A decompressor of members.
 #[cfg(feature = "zstd")]
 pub struct Unpack(DCtx<'static>);
 
@@ -72,17 +72,19 @@ impl Default for Unpack {
 
 #[cfg(feature = "zstd")]
 impl Unpack {
-    /// See [`super::Expand`]. A frame that asks for more memory than ours do is refused: a host would give it gigabytes.
+    /// See [`super::Expand`]. Rejects a frame that needs more memory than ours, because a host would allocate
+    /// gigabytes.
     pub fn member(&mut self, frame: &[u8], room: &mut [u8]) -> Option<usize> {
-        // RFC 8878, section 3.1.1.1: one segment has a window as large as its content, else the next byte has its logarithm.
+        // RFC 8878, section 3.1.1.1: a single segment has a window of its content's size, otherwise the next byte has
+        // its logarithm.
         let [descriptor, window] = *frame.strip_prefix(&MAGIC)?.first_chunk()?;
         (descriptor & 1 << 5 != 0 || 10 + (window >> 3) <= WINDOW_LOG_MAX).then_some(())?;
-        // One frame: another one behind it would have a window of its own.
+        // Exactly one frame: a second one would have a window of its own.
         (find_frame_compressed_size(frame) == Ok(frame.len())).then_some(())?;
         self.all(frame, room)
     }
 
-    /// As the program reads a file: frame after frame, in one piece.
+    /// Decompresses frame after frame, like the zstd program.
     pub fn all(&mut self, file: &[u8], room: &mut [u8]) -> Option<usize> {
         self.0.decompress(room, file).ok()
     }

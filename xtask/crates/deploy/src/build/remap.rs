@@ -1,8 +1,8 @@
-//! Flags of rustc that keep the paths of this machine out of a binary, where panics in dependencies would name them:
-//! another home directory must not mean other bytes.
+//! rustc flags that keep local paths out of a binary, where panics in dependencies name them: another home directory
+//! must produce the same bytes.
 //!
-//! Cargo takes flags from one place alone and ignores the others: `CARGO_ENCODED_RUSTFLAGS`, `RUSTFLAGS`, `target.*` of its
-//! configuration, `build.rustflags`, in this order. So ours go to the place that has flags already.
+//! Cargo reads flags from the first of these places and ignores the others: `CARGO_ENCODED_RUSTFLAGS`, `RUSTFLAGS`,
+//! `target.*` of its configuration, `build.rustflags`. So our flags are added to the place already in use.
 //! <https://doc.rust-lang.org/cargo/reference/config.html#buildrustflags>
 
 use gangplank_system::context::Context;
@@ -35,15 +35,15 @@ pub fn apply(ctx: &Context, command: &mut Command) {
     }
 }
 
-/// Warns of binaries that name the home of cargo all the same: a crate can put its own path into the program, and cargo can
-/// have flags in two places.
+/// Warns of binaries that contain cargo's home nevertheless: a crate may embed its own path, and flags may be set in
+/// two places.
 pub fn warn_of_paths(ctx: &Context, binaries: &[PathBuf]) {
     let Some(home) = cargo_home(ctx.vars()) else { return };
     let found = |path: &&PathBuf| fs::read(path).is_ok_and(|bytes| memmem::find(&bytes, home.as_bytes()).is_some());
     for binary in binaries.iter().filter(found) {
         let name = binary.file_name().unwrap_or_default().to_string_lossy();
         ctx.warn(format!(
-            "bin/{name} has the path {home} in it, so another machine builds other bytes: `rustflags` in two tables of \
+            "bin/{name} contains the path {home}, so another machine builds other bytes: `rustflags` in two tables of \
              .cargo/config.toml, or a crate that keeps its own path"
         ));
     }
@@ -54,7 +54,7 @@ fn cargo_home(vars: &BTreeMap<String, String>) -> Option<String> {
     set("CARGO_HOME").cloned().or_else(|| set("HOME").map(|home| format!("{home}/.cargo")))
 }
 
-/// Texts of all configurations that cargo reads in `root`.
+/// The contents of all cargo configurations that apply in `root`.
 fn configs(root: &Path, home: &str) -> Vec<String> {
     let dirs = root.ancestors().map(|dir| dir.join(".cargo")).chain([PathBuf::from(home)]);
     dirs.flat_map(|dir| ["config.toml", "config"].map(|name| fs::read_to_string(dir.join(name)).ok()))
@@ -63,7 +63,7 @@ fn configs(root: &Path, home: &str) -> Vec<String> {
 }
 
 fn place(vars: &BTreeMap<String, String>, configs: &[String], home: &str, root: &str) -> FlagsLocation {
-    // First, so that a remapping of the user's own wins.
+    // First, so that the user's own remapping takes precedence.
     let flags = [(home, "/cargo"), (root, "/workspace")].map(|(from, to)| format!("--remap-path-prefix={from}={to}"));
     let ours = flags.join(UNIT);
     if let Some(theirs) = vars.get(ENCODED) {
@@ -77,14 +77,14 @@ fn place(vars: &BTreeMap<String, String>, configs: &[String], home: &str, root: 
     let per_target = |name: &String| name.starts_with("CARGO_TARGET_") && name.ends_with("_RUSTFLAGS");
     let of_target = vars.keys().any(per_target) || configs.iter().any(|text| has_flags(text, "target"));
     let of_build = vars.contains_key("CARGO_BUILD_RUSTFLAGS") || configs.iter().any(|text| has_flags(text, "build"));
-    // With both, those of `build` count for targets that no table is about, and ours must not end that.
+    // With both, `build` flags apply to targets without a table, and our flags must not disable them.
     let key = if of_target && !of_build { "target.'cfg(all())'.rustflags" } else { "build.rustflags" };
-    // A JSON string is a TOML string too.
+    // A JSON string is a valid TOML string.
     let flags = flags.map(|flag| serde_json::Value::from(flag).to_string());
     FlagsLocation::Config(format!("{key}=[{}]", flags.join(", ")))
 }
 
-/// Whether a configuration of cargo has `rustflags` in a table, or in one below it.
+/// Whether a cargo configuration has `rustflags` in a table, or in a subtable.
 fn has_flags(config: &str, table: &str) -> bool {
     let mut path = String::new();
     config.lines().map(str::trim).any(|line| {

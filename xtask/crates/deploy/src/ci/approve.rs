@@ -1,4 +1,4 @@
-//! `ci approve`: says yes, from a terminal, to an approval job that waits on CircleCI.
+//! `ci approve`: approves a waiting approval job on CircleCI from a terminal.
 
 use crate::ci::follow::Asking;
 use gangplank_model::error::{Result, failed, not_found, usage};
@@ -8,15 +8,15 @@ use gangplank_system::circleci::model::{Job, Pipeline, Workflow};
 use gangplank_system::context::Context;
 use serde::Serialize;
 
-/// How many pipelines are looked at: what waits longer is named by its number.
+/// The number of pipelines searched; an older one needs its number.
 const LOOKED_AT: usize = 20;
 
-/// What `ci approve` answers.
+/// The result of `ci approve`.
 #[derive(Debug, Serialize)]
 pub struct Approved {
     /// Number of the pipeline.
     pub pipeline: u64,
-    /// Full SHA of its commit.
+    /// Full SHA of the commit.
     pub commit: Option<String>,
     /// The workflow.
     pub workflow: String,
@@ -24,8 +24,7 @@ pub struct Approved {
     pub job: String,
 }
 
-/// Approves the job of `env` in the newest pipeline in which it waits, or in the one with this number, after `ask` has
-/// shown which that is.
+/// Approves the job of `env` in the newest pipeline that waits, or in the given one, after `ask` has shown it.
 pub fn approve(ctx: &Context, project: &Project, env: &str, number: Option<u64>, ask: Asking) -> Result<Approved> {
     project.env(env)?;
     let api = CircleCi::open(ctx, project.ci.slug)?;
@@ -36,7 +35,7 @@ pub fn approve(ctx: &Context, project: &Project, env: &str, number: Option<u64>,
             |number| format!("pipeline {number}"),
         );
         return not_found(format!("no job `{name}` is on hold in {place}"))
-            .hint("it comes when the jobs before it have succeeded; --pipeline NUMBER looks at another pipeline")
+            .hint("wait until the jobs before it have succeeded, or choose a pipeline with --pipeline NUMBER")
             .err();
     };
     let commit = pipeline.revision().map(str::to_owned);
@@ -46,15 +45,15 @@ pub fn approve(ctx: &Context, project: &Project, env: &str, number: Option<u64>,
         Some(true) => {}
         Some(false) => {
             return failed("not confirmed, nothing was approved")
-                .hint("--pipeline NUMBER names another pipeline")
+                .hint("choose another pipeline with --pipeline NUMBER")
                 .err();
         }
         None => {
-            return usage("there is no terminal to ask on").hint("say --yes if that is what you want").err();
+            return usage("there is no terminal to ask on").hint("add --yes to confirm").err();
         }
     }
     let Some(request) = &job.approval_request_id else {
-        return failed(format!("CircleCI gives no way to approve {name} of pipeline {}", pipeline.number))
+        return failed(format!("CircleCI's API cannot approve {name} of pipeline {}", pipeline.number))
             .hint("approve it in CircleCI")
             .err();
     };

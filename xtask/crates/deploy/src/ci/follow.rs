@@ -1,4 +1,4 @@
-//! Watching a pipeline on CircleCI until it has ended, and saying yes to what waits on the way.
+//! Follows a pipeline on CircleCI to its end, with approvals on the way.
 
 use gangplank_model::error::{CliError, Kind, Result, failed, kind_of};
 use gangplank_system::circleci::CircleCi;
@@ -8,45 +8,45 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// The pause between two looks, and between the first ones.
+/// The pause between two polls, and after the first ones.
 const LOOK: Duration = Duration::from_secs(4);
 const FIRST_LOOK: Duration = Duration::from_millis(500);
-/// How many looks without any workflow mean that none of the config took the parameters: after `created` CircleCI has
-/// made all that there will be, so that only its replicas may be behind.
+/// The number of polls without a workflow after which no workflow took the parameters: after `created` all workflows
+/// exist, and only replicas of the API may lag.
 const WORKFLOWLESS: usize = 8;
-/// The same while it is still reading the config.
+/// The same limit while CircleCI reads the config.
 const UNREAD: usize = 40;
 
-/// Asks a person; `None` when nobody is there.
+/// Asks a person; `None` without a terminal.
 pub type Asking<'a> = &'a dyn Fn(&str) -> Result<Option<bool>>;
 
-/// How a pipeline ended.
+/// The end of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct End {
-    /// `success`, or `on_hold` when nobody was there to approve.
+    /// `success`, or `on_hold` if the approval could not be asked for.
     pub status: String,
-    /// Its jobs with their status, by name.
+    /// Status of each job, by name.
     pub jobs: BTreeMap<String, String>,
 }
 
-/// What is to be done after a look.
+/// What to do after a poll.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
-    /// Look again.
+    /// Poll again.
     Wait,
-    /// All workflows have ended, with this status of the worst.
+    /// All workflows have ended, the worst with this status.
     Ended(String),
 }
 
-/// Follows a pipeline to its end. A pipeline that does not succeed is an error. `approve` is asked for each approval:
-/// `None` leaves it on hold and ends the watch.
+/// Follows a pipeline to its end. Fails if it does not succeed. `approve` is called for each approval: `None` leaves it
+/// on hold and stops following.
 pub fn follow(ctx: &Context, api: &CircleCi, started: &Started, approve: Asking) -> Result<End> {
     let (mut known, mut approved) = (BTreeMap::new(), BTreeSet::new());
-    // Looks without any workflow, first while CircleCI reads the config, then after it has.
+    // Polls without any workflow: while CircleCI reads the config, and after.
     let (mut unread, mut workflowless) = (0, 0);
     let goes_on = |error: anyhow::Error| goes_on(started, &error);
     for look in 0.. {
-        // The state is read first: what it says of the workflows is then true of those that are read.
+        // The state is read first, so that it applies to the workflows read after it.
         let pipeline = api.pipeline(&started.id).map_err(goes_on)?;
         let jobs = all_jobs(api, started).map_err(goes_on)?;
         for line in changes(&mut known, &jobs) {
@@ -58,7 +58,7 @@ pub fn follow(ctx: &Context, api: &CircleCi, started: &Started, approve: Asking)
         }
         for (workflow, job) in waiting(&jobs) {
             let Some(request) = &job.approval_request_id else { continue };
-            // CircleCI may show it on hold for a while after the yes.
+            // CircleCI may still show it on hold after the approval.
             if !approved.insert(request.clone()) {
                 continue;
             }
@@ -77,10 +77,10 @@ pub fn follow(ctx: &Context, api: &CircleCi, started: &Started, approve: Asking)
     unreachable!("the loop above has no end of its own")
 }
 
-/// The usual hint, to run the same command again, would start a second pipeline.
+/// Replaces the usual hint: running the same command again would start a second pipeline.
 fn goes_on(started: &Started, error: &anyhow::Error) -> anyhow::Error {
-    let text = format!("pipeline {} goes on, but it cannot be watched: {error:#}", started.number);
-    let hint = "look at it in CircleCI, or at `cargo xtask status`; do not trigger it again";
+    let text = format!("pipeline {} continues, but cannot be followed: {error:#}", started.number);
+    let hint = "check it in CircleCI, or with `cargo xtask status`; do not trigger it again";
     CliError::new(kind_of(error), text).hint(hint).into()
 }
 
@@ -98,12 +98,12 @@ fn started_at_all(pipeline: &Pipeline, too_long: bool) -> Result<()> {
             pipeline.number,
             errors.join("; ")
         ))
-        .hint("`cargo xtask ci generate --check` and `cargo xtask ci lint` look at the config")
+        .hint("check the config with `cargo xtask ci generate --check` and `cargo xtask ci lint`")
         .err();
     }
     if too_long {
         return failed(format!("no workflow of the config took the parameters of pipeline {}", pipeline.number))
-            .hint("is the generated config on that branch? `cargo xtask ci generate`, commit, push")
+            .hint("run `cargo xtask ci generate`, commit and push: the branch may lack the generated config")
             .err();
     }
     Ok(())
@@ -112,8 +112,8 @@ fn started_at_all(pipeline: &Pipeline, too_long: bool) -> Result<()> {
 fn pause(ctx: &Context, pause: Duration) -> Result<()> {
     for _ in 0..(pause.as_millis() / 50) {
         if ctx.interrupted() {
-            return failed("stopped watching; the pipeline goes on")
-                .hint("`cargo xtask status` shows what is live")
+            return failed("stopped following; the pipeline continues")
+                .hint("check what is live with `cargo xtask status`")
                 .err();
         }
         std::thread::sleep(Duration::from_millis(50));
@@ -121,7 +121,7 @@ fn pause(ctx: &Context, pause: Duration) -> Result<()> {
     Ok(())
 }
 
-/// A line for each job whose status is another one than at the last look.
+/// A line for each job whose status has changed.
 fn changes(known: &mut BTreeMap<(String, String), String>, jobs: &[(Workflow, Vec<Job>)]) -> Vec<String> {
     let mut lines = Vec::new();
     for (workflow, jobs) in jobs {
@@ -161,13 +161,9 @@ fn ended_badly(api: &CircleCi, started: &Started, status: &str, jobs: &[(Workflo
     let url = bad.and_then(|job| job.job_number).and_then(|number| api.job(number).ok()).map(|job| job.web_url);
     let hint = match (status, url) {
         ("canceled", _) => {
-            "CircleCI cancels pipelines of other branches than the default one when somebody pushes; trigger it again"
-                .into()
+            "trigger it again: a push to a branch other than the default one cancels its pipelines".into()
         }
-        ("unauthorized", _) => {
-            "the context of the job is restricted, and the person of this token is not among those who may use it"
-                .into()
-        }
+        ("unauthorized", _) => "ask for access to the context of the job: the user of this token may not use it".into(),
         (_, Some(url)) => format!("its log: {url}"),
         (_, None) => "look at it in CircleCI".into(),
     };

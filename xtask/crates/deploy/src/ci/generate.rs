@@ -1,4 +1,4 @@
-//! `ci generate`: the configs as files, and whether the files still are what the project says.
+//! `ci generate`: writes the configs, or checks whether they are up to date.
 
 use gangplank_model::ci::{render, workflows};
 use gangplank_model::error::{CliError, Kind, Result, WithHint, usage};
@@ -9,15 +9,15 @@ use serde::Serialize;
 use std::fs;
 use std::path::PathBuf;
 
-/// Paths of the configs below the workspace root: the pipeline, and what the buttons of CircleCI's Deploys page run.
+/// Paths of the configs below the workspace root: the pipeline, and the configs of the Deploys page's buttons.
 pub const CONFIGS: [&str; 3] = [".circleci/config.yml", ".circleci/rollback.yml", ".circleci/deploy.yml"];
 
-/// What `ci generate` did with a file.
+/// The result for a file.
 #[derive(Debug, Serialize)]
 pub struct Generated {
     /// The file.
     pub path: PathBuf,
-    /// Whether it had to be written.
+    /// Whether it was out of date.
     pub changed: bool,
 }
 
@@ -31,12 +31,12 @@ fn texts(ctx: &Context, project: &Project, handoff: Handoff) -> Result<[String; 
     ])
 }
 
-/// Whether a file holds a text. With `core.autocrlf` git gives it other line ends, and the commit has ours.
+/// Whether a file has this text. `core.autocrlf` may have changed its line ends; those of the commit are ours.
 fn is_same(have: &str, want: &str) -> bool {
     have == want || have.replace("\r\n", "\n") == want
 }
 
-/// Paths of the configs that are not what the project says.
+/// Paths of the configs that are out of date.
 pub fn drift(ctx: &Context, project: &Project) -> Result<Vec<&'static str>> {
     let wanted = CONFIGS.into_iter().zip(texts(ctx, project, project.ci.handoff)?);
     let stale = |(name, want): (&'static str, String)| {
@@ -46,7 +46,7 @@ pub fn drift(ctx: &Context, project: &Project) -> Result<Vec<&'static str>> {
     Ok(wanted.filter_map(stale).collect())
 }
 
-/// Writes the configs for a handoff, or with `check` fails with a diff when one is not as it should be.
+/// Writes the configs for a handoff; with `check`, fails with a diff if one is out of date.
 pub fn generate(ctx: &Context, project: &Project, handoff: Handoff, check: bool) -> Result<Vec<Generated>> {
     let texts = texts(ctx, project, handoff)?;
     if !check && handoff != project.ci.handoff {
@@ -59,9 +59,9 @@ pub fn generate(ctx: &Context, project: &Project, handoff: Handoff, check: bool)
         let have = fs::read_to_string(&path).unwrap_or_default();
         let changed = !is_same(&have, &want);
         if changed && check {
-            let diff = git::diff(ctx, &path, &want).unwrap_or_else(|| "(git cannot show in which lines)".into());
-            let header = format!("--- {name}\n+++ what xtask/src/main.rs says\n");
-            drifted.push(format!("{name} is not what xtask/src/main.rs says:\n{header}{diff}"));
+            let diff = git::diff(ctx, &path, &want).unwrap_or_else(|| "(git cannot show the lines)".into());
+            let header = format!("--- {name}\n+++ generated from xtask/src/main.rs\n");
+            drifted.push(format!("{name} is out of date with xtask/src/main.rs:\n{header}{diff}"));
         } else if changed {
             write(&path, &want)?;
         }
@@ -75,11 +75,11 @@ pub fn generate(ctx: &Context, project: &Project, handoff: Handoff, check: bool)
         .err()
 }
 
-/// The refusal of a config that the next `ci generate --check`, which is the first step of its own jobs, would call stale.
+/// The error for a config that the next `ci generate --check`, the first step of its own jobs, would reject.
 fn another_pattern<T>(says: Handoff, wanted: Handoff) -> Result<T> {
-    usage(format!("xtask/src/main.rs says handoff `{}`, so nothing was written for `{}`", says.as_str(), wanted.as_str()))
+    usage(format!("xtask/src/main.rs has the handoff `{}`, so nothing was written for `{}`", says.as_str(), wanted.as_str()))
         .hint(format!(
-            "in `ci` of xtask/src/main.rs write `handoff: Handoff::{wanted:?},` in place of Handoff::{says:?}, then run `cargo xtask ci generate`; with --check it shows what would change"
+            "in `ci` of xtask/src/main.rs write `handoff: Handoff::{wanted:?},` instead of Handoff::{says:?}, then run `cargo xtask ci generate`, or first --check for a diff"
         ))
         .err()
 }

@@ -1,7 +1,7 @@
-//! `ci trigger`: starts the workflow that deploys, or rolls back, from a laptop.
+//! `ci trigger`: starts the deploy or rollback workflow on CircleCI.
 //!
-//! What runs is the config of the branch, with pipeline parameters that say which env and which release; see
-//! [`gangplank_model::ci::workflows`]. Nothing is deployed from here.
+//! CircleCI runs the config of the branch, with pipeline parameters for env and release; see [`gangplank_model::ci::workflows`].
+//! Nothing is deployed from this machine.
 
 use crate::ci::follow;
 use crate::ci::follow::{Asking, End};
@@ -16,49 +16,47 @@ use gangplank_system::git;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// The path of the config that carries out our parameters.
+/// The path of the config with our parameters.
 const CONFIG: &str = crate::ci::generate::CONFIGS[0];
-/// No value of a parameter may be longer.
+/// The maximum length of a parameter's value.
 const VALUE_MAX: usize = 512;
 
-/// What to start.
+/// The request.
 #[derive(Debug)]
 pub struct TriggerRequest<'a> {
     /// Roll back instead of deploying.
     pub rollback: bool,
     /// The env.
     pub env: &'a str,
-    /// The release; that of the checkout, or for a rollback the one before, when left out.
+    /// The release; by default that of the checkout, or the previous one for a rollback.
     pub release: Option<&'a Selector>,
     /// The reason, for the history.
     pub reason: Option<&'a str>,
-    /// The pipeline definition, where the project has several.
+    /// The pipeline definition, if the project has several.
     pub definition: Option<&'a str>,
 }
 
-/// What `ci trigger` answers.
+/// The result of `ci trigger`.
 #[derive(Debug, Serialize)]
 pub struct Started {
     /// Number of the pipeline.
     pub pipeline: u64,
     /// Its UUID.
     pub id: String,
-    /// What it was started with.
+    /// The parameters.
     pub parameters: Value,
-    /// How it ended; absent when nobody followed it.
+    /// The end; absent without `--follow`.
     pub end: Option<End>,
 }
 
-/// Starts it, and with `follow` stays until it has ended; an approval on the way is asked by `approve`.
+/// Starts the workflow, and with `follow` waits for its end; `approve` asks for approvals on the way.
 pub fn trigger(tool: &Tool, wish: &TriggerRequest, follow: Option<Asking>) -> Result<Started> {
     let Tool { ctx, project, .. } = *tool;
     project.env(wish.env)?;
     if project.ci.handoff == Handoff::Workspace {
-        return usage(
-            "the config of this project has no workflow that can be started from here: its handoff is `workspace`",
-        )
-        .hint("set `handoff: Handoff::Artifacts` in xtask/src/main.rs, run `cargo xtask ci generate`, and push")
-        .err();
+        return usage("the config of this project has no workflow to trigger: its handoff is `workspace`")
+            .hint("set `handoff: Handoff::Artifacts` in xtask/src/main.rs, run `cargo xtask ci generate`, and push")
+            .err();
     }
     let parameters = parameters(wish, &|| Ok(git::commit(ctx)?.sha))?;
     let api = CircleCi::open(ctx, project.ci.slug)?;
@@ -71,7 +69,7 @@ pub fn trigger(tool: &Tool, wish: &TriggerRequest, follow: Option<Asking>) -> Re
         Triggered::Started(started) => started,
         Triggered::NotStarted(reason) => {
             return CliError::new(Kind::Failed, format!("CircleCI started nothing on {branch}: {reason}"))
-                .hint("a commit with [skip ci] in its message starts nothing: push another one to the branch, then trigger again")
+                .hint("push another commit to the branch, then trigger again: one with [skip ci] in its message starts nothing")
                 .err();
         }
     };
@@ -83,13 +81,15 @@ pub fn trigger(tool: &Tool, wish: &TriggerRequest, follow: Option<Asking>) -> Re
     Ok(Started { pipeline: started.number, id: started.id, parameters, end })
 }
 
-/// The parameters of a wish. The commit of the checkout is said by its full SHA, because the job's HEAD is another one.
+/// The parameters of a request. The checked-out commit is passed as a full SHA, because the job's HEAD differs.
 fn parameters(wish: &TriggerRequest, head: &dyn Fn() -> Result<String>) -> Result<Value> {
     let release = match wish.release {
         None if wish.rollback => Selector::Previous.to_string(),
         None | Some(Selector::Head) => head()?,
         Some(Selector::Previous) if !wish.rollback => {
-            return usage("`previous` is for a rollback").hint("`cargo xtask ci trigger rollback ENV`").err();
+            return usage("`previous` is only valid for a rollback")
+                .hint("run `cargo xtask ci trigger rollback ENV`")
+                .err();
         }
         Some(selector) => selector.to_string(),
     };
@@ -101,7 +101,7 @@ fn parameters(wish: &TriggerRequest, head: &dyn Fn() -> Result<String>) -> Resul
     Ok(parameters)
 }
 
-/// The definition that runs our config; `None` where the project has none, as with GitHub's and Bitbucket's OAuth apps.
+/// The definition of our config; `None` if the project has no definitions, as with GitHub's and Bitbucket's OAuth apps.
 fn definition(all: &[Definition]) -> Result<Option<String>> {
     let path = |it: &Definition| it.config_source.as_ref().and_then(|source| source.file_path.clone());
     let ours: Vec<_> = all.iter().filter(|it| path(it).is_none_or(|path| path == CONFIG)).collect();
@@ -113,7 +113,7 @@ fn definition(all: &[Definition]) -> Result<Option<String>> {
             let names: Vec<_> = shown.iter().map(|it| format!("{} ({})", it.id, it.name)).collect();
             let how = if several.is_empty() { "none runs" } else { "several run" };
             usage(format!("of the project's pipeline definitions {how} {CONFIG}: {}", names.join(", ")))
-                .hint("say which: --definition ID")
+                .hint("choose one with --definition ID")
                 .err()
         }
     }

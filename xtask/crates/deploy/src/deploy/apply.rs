@@ -1,7 +1,7 @@
-//! Doing what a plan says, and undoing it when it goes wrong.
+//! Executes a plan and reverts it on failure.
 //!
-//! Install everywhere before anything is switched; then wave by wave, the targets of a wave at once: switch,
-//! restart, check; then record all as live. When a step fails, every target that was switched goes back to its fallback, and the command fails.
+//! Install on all targets first; then per wave, on its targets in parallel: switch, restart, check; finally record all
+//! as live. If a step fails, every switched target reverts to its fallback and the command fails.
 
 mod failure;
 mod finalize;
@@ -34,44 +34,44 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// What a changing command answers.
+/// The result of a changing command.
 #[derive(Debug, Serialize)]
 pub struct Outcome {
     /// The env.
     pub env: String,
-    /// What was asked for.
+    /// The command.
     pub verb: Verb,
     /// Whether anything was changed.
     pub changed: bool,
     /// Whether this is only a plan.
     pub dry_run: bool,
-    /// What is live now, or would be.
+    /// The release that is live now, or would be.
     pub release: Option<ReleaseId>,
     /// Other envs where a deploy of this release failed last.
     pub failed_in: Vec<String>,
-    /// The steps, target by target.
+    /// The plan of each target.
     pub targets: Vec<HostPlan>,
 }
 
 impl Outcome {
-    /// A plan that is not carried out.
+    /// The outcome of a dry run.
     pub fn planned(env: &str, verb: Verb, release: Option<ReleaseId>, targets: Vec<HostPlan>) -> Self {
         Self { env: env.to_owned(), verb, changed: false, dry_run: true, release, failed_in: vec![], targets }
     }
 
-    /// Whether everything was as wanted already.
+    /// Whether all targets were up to date.
     pub fn nothing_to_do(&self) -> bool {
         self.targets.iter().all(|host| host.steps.is_empty())
     }
 }
 
-/// A target with its plan, and how far it has come.
+/// A target, its plan and its progress.
 struct HostProgress<'a> {
     target: &'a dyn Target,
     plan: &'a HostPlan,
-    /// Whether a step of the switch was begun, successful or not.
+    /// Whether the switch was started, successful or not.
     begun: AtomicBool,
-    /// Whether the service was told to restart.
+    /// Whether a restart was requested.
     restarted: AtomicBool,
 }
 
@@ -84,7 +84,7 @@ impl<'a> HostProgress<'a> {
         self.plan.steps.iter().any(wanted)
     }
 
-    /// What goes live here.
+    /// The release that goes live.
     fn goal(&self) -> Option<&'a ReleaseId> {
         self.plan.steps.iter().find_map(|step| match step {
             Step::Confirm { release } | Step::Activate { release, .. } => Some(release),
@@ -92,7 +92,7 @@ impl<'a> HostProgress<'a> {
         })
     }
 
-    /// What `current` will point at, and what it does now.
+    /// The release that `current` will point at, and the one it points at now.
     fn switch(&self) -> Option<(&'a ReleaseId, Option<&'a ReleaseId>)> {
         self.plan.steps.iter().find_map(|step| match step {
             Step::Activate { release, from } => Some((release, from.as_ref())),
@@ -100,7 +100,7 @@ impl<'a> HostProgress<'a> {
         })
     }
 
-    /// What the service is restarted with.
+    /// The release that the service is restarted with.
     fn restart(&self) -> Option<&'a ReleaseId> {
         self.plan.steps.iter().find_map(|step| match step {
             Step::Restart { release } => Some(release),
@@ -108,7 +108,7 @@ impl<'a> HostProgress<'a> {
         })
     }
 
-    /// A release that was installed some day, and not just now, is looked at again before it goes live.
+    /// The release to verify before it goes live: one that was installed by an earlier run.
     fn to_be_checked(&self) -> Option<&'a ReleaseId> {
         let installs = self.has(|step| matches!(step, Step::Install { .. }));
         self.switch().map(|(release, _)| release).or_else(|| self.restart()).filter(|_| !installs)
@@ -123,13 +123,13 @@ struct Run<'a> {
     checker: &'a Checker,
     base: &'a Record,
     manifest: Option<&'a Manifest>,
-    /// How many waves the hosts are switched in.
+    /// Number of waves.
     waves: usize,
-    /// Whether there is one host alone: it is told at once what several are told step by step.
+    /// Whether there is only one host: then several operations share a round trip.
     alone: bool,
 }
 
-/// Carries out `plans`, one for each target of the site, in order.
+/// Executes `plans`, one per target of the deployment, in order.
 pub fn apply(
     site: &Deployment,
     base: &Record,
@@ -159,7 +159,7 @@ pub fn apply(
     })
 }
 
-/// What went wrong on some hosts, as one error: of the kind and with the hint of the first one.
+/// All errors as one, with the kind and hint of the first.
 pub fn all_of(done: Vec<Result<()>>) -> Result<()> {
     let errors: Vec<_> = done.into_iter().filter_map(Result::err).collect();
     let Some(first) = errors.first() else { return Ok(()) };
@@ -174,13 +174,13 @@ pub fn all_of(done: Vec<Result<()>>) -> Result<()> {
 impl Run<'_> {
     fn carry_out(&self, hosts: &[HostProgress], release: Option<&ReleaseSource>) -> Result<()> {
         self.install(hosts, release)?;
-        // A bug of ours must not leave an unchecked release live either.
+        // A panic must not leave an unchecked release live either.
         let switched = catch_unwind(AssertUnwindSafe(|| self.switch(hosts)));
-        if let Err(error) = switched.unwrap_or_else(|_| failed("the engine panicked: its words are above").err()) {
+        if let Err(error) = switched.unwrap_or_else(|_| failed("internal error (panic); see above").err()) {
             return Err(self.revert(hosts, &error));
         }
-        // From here on hosts may have given up their locks. What follows `live` must find every host recorded: a failure
-        // on the last one has to find the first one's old way still there. One host alone can be told all of it at once.
+        // Hosts release their locks in `finalize`, after their `live` record. All hosts must be recorded before: if the
+        // last one fails, the first one must still have its fallback. A single host does both in one round trip.
         if let Err(error) = all_of(par_map(hosts, AT_ONCE, |host| self.finalize(host))) {
             return Err(self.revert(hosts, &error));
         }
@@ -188,7 +188,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Says how far we are, and which of the hosts have a part in it.
+    /// Emits a progress event with the hosts that take part.
     fn stage<'h>(&self, stage: Stage, wave: usize, hosts: impl IntoIterator<Item = &'h HostProgress<'h>>) {
         let working = hosts.into_iter().filter(|host| !host.plan.steps.is_empty());
         let targets = working.map(|host| host.target.url().to_owned()).collect();
@@ -205,7 +205,7 @@ impl Run<'_> {
         }
         let wanting: Vec<_> = hosts.iter().filter(|host| host.has(installs)).collect();
         let mut have = BTreeMap::new();
-        // What goes no way is not made less.
+        // Local installs skip deltas.
         let afar = wanting.iter().filter(|host| !host.target.url().starts_with("file:"));
         for live in afar.filter_map(|host| host.plan.fallback.clone()) {
             *have.entry(live).or_default() += 1;
@@ -225,14 +225,14 @@ impl Run<'_> {
 
     fn stop_here(&self) -> Result<()> {
         if self.ctx.interrupted() {
-            return failed("stopped before anything was switched").hint("run the same command again to go on").err();
+            return failed("stopped before anything was switched").hint("run the same command again to continue").err();
         }
         Ok(())
     }
 
     /// Switches, restarts and checks wave by wave, then records all hosts as live.
     fn switch(&self, hosts: &[HostProgress]) -> Result<()> {
-        // One host alone is looked at in the same breath in which it is switched.
+        // A single host is prepared in the same round trip as its switch.
         if !self.alone {
             all_of(par_map(hosts, AT_ONCE, |host| self.prepare(host)))?;
         }
@@ -301,7 +301,7 @@ impl Run<'_> {
         if self.ctx.interrupted() { failed("stopped by a signal").err() } else { Ok(()) }
     }
 
-    /// Does what a switch consists of. Where the answer is lost, all of it may have been done.
+    /// Runs the operations of a switch. If the answer is lost, all of them may have been executed.
     fn act(&self, host: &HostProgress, acts: &[Operation], restarts: bool) -> Result<()> {
         let answers = host.target.act(acts).inspect_err(|_| {
             host.restarted.fetch_or(restarts, Ordering::SeqCst);
@@ -340,7 +340,7 @@ impl Run<'_> {
         }
     }
 
-    /// A file that the app wrote beside its own does not block a switch.
+    /// Warns of a file that the app wrote into its release; it does not block a switch.
     fn warn_of_extra_files(&self, host: &HostProgress, acts: &[Operation], answers: &[Output]) {
         for (act, answer) in acts.iter().zip(answers) {
             let Operation::VerifyFiles(release) = act else { continue };
@@ -390,7 +390,7 @@ impl Run<'_> {
         })
     }
 
-    /// Full SHA of a release's commit: of the one at hand, or as the host knows it.
+    /// Full SHA of a release's commit, from a local manifest or the host's history.
     fn commit(&self, host: &HostProgress, id: &ReleaseId) -> Option<String> {
         let on_host = || host.target.manifest(id).ok().map(|manifest| manifest.commit.sha);
         self.commit_at_hand(id).or_else(on_host)
@@ -422,7 +422,7 @@ impl Run<'_> {
         }
     }
 
-    /// The commit of a release, where its manifest or a history has told it.
+    /// The commit of a release, from its manifest or a history, if either has it.
     fn commit_at_hand(&self, id: &ReleaseId) -> Option<String> {
         match self.manifest.filter(|manifest| manifest.id == *id) {
             Some(manifest) => Some(manifest.commit.sha.clone()),
@@ -441,12 +441,12 @@ impl Run<'_> {
     }
 }
 
-/// The acts that find out whether a host can be switched.
+/// The operations that check whether a host can be switched.
 fn looks<'s>(host: &HostProgress<'s>, scripts: &'s [Script]) -> Vec<Operation<'s>> {
     host.to_be_checked().map(Operation::VerifyFiles).into_iter().chain(scripts.iter().map(Operation::Run)).collect()
 }
 
 fn explain(error: &anyhow::Error, state: &str) -> anyhow::Error {
-    let hint = hint_of(error).unwrap_or("mend it and run the same command again").to_owned();
+    let hint = hint_of(error).unwrap_or("fix it and run the same command again").to_owned();
     CliError::new(kind_of(error), format!("{error:#}; {state}")).hint(hint).into()
 }

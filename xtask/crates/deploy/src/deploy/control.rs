@@ -1,7 +1,8 @@
-//! `start`, `stop` and `restart`: the service of the release that is live, under the lock, with a record in the history.
+//! `start`, `stop` and `restart`: control the service of the live release, under the lock, with a record in the
+//! history.
 //!
-//! A service is started as it was when it was last healthy, so no variable of the env is needed for it. What is not
-//! confirmed is left to a deploy or a rollback, which know how to revert.
+//! A service starts as it did when it was last healthy, so no variables of the env are needed. An unconfirmed release
+//! is left to deploy or rollback, which can revert.
 
 use crate::deploy::lease;
 use crate::deploy::liveness::LivenessChecker;
@@ -26,7 +27,7 @@ use gangplank_system::machine;
 use serde::Serialize;
 use std::time::Instant;
 
-/// What `start`, `stop` and `restart` answer.
+/// The result of `start`, `stop` or `restart`.
 #[derive(Debug, Serialize)]
 pub struct Controlled {
     /// The env.
@@ -39,18 +40,18 @@ pub struct Controlled {
     pub targets: Vec<ControlledHost>,
 }
 
-/// One host of them.
+/// One host.
 #[derive(Debug, Serialize)]
 pub struct ControlledHost {
     /// URL of the target.
     pub target: String,
-    /// What is live there.
+    /// The live release.
     pub release: ReleaseId,
-    /// Whether something was done, or would be: a service that runs is not started.
+    /// Whether the service was changed, or would be; a running service is not started.
     pub changed: bool,
 }
 
-/// Starts, stops or restarts the service of an env, on one host or on all.
+/// Starts, stops or restarts the service of an env, on one host or all.
 pub fn control(tool: &Tool, env: &str, verb: Verb, host: Option<&str>, options: &Options) -> Result<Controlled> {
     let Tool { ctx, project, .. } = *tool;
     let env = project.env(env)?;
@@ -77,7 +78,7 @@ pub fn control(tool: &Tool, env: &str, verb: Verb, host: Option<&str>, options: 
     })
 }
 
-/// The env with the variables that are set here: a service that is stopped at night must not need a secret.
+/// The env with the variables that are set: stopping a service must not need a secret.
 fn open<'ctx>(
     tool: &Tool<'ctx>,
     env: &'ctx Env,
@@ -86,7 +87,7 @@ fn open<'ctx>(
     catalog: &'ctx Catalog<'ctx>,
 ) -> Result<Deployment<'ctx>> {
     let Tool { ctx, project, .. } = *tool;
-    // Commands of the project are run with their variables; the others start as the host has noted it.
+    // Project commands need their variables; other services start from the host's record.
     let vars = if verb != Verb::Stop && matches!(env.service, Service::Command { .. }) {
         filled_in(ctx, env)?
     } else {
@@ -109,7 +110,7 @@ fn open<'ctx>(
     Ok(Deployment { ctx, env, app: Some(project.app.name), targets, spec, exports, checker, deploy_log, liveness })
 }
 
-/// What is to be done on a host.
+/// The action on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Plan {
     release: ReleaseId,
@@ -123,7 +124,7 @@ fn plans(site: &Deployment, verb: Verb) -> Result<Vec<Plan>> {
     each.map(|(target, state)| plan(site.env.name, target.url(), verb, state)).collect()
 }
 
-/// Refuses where nothing is live, and to start what no deploy has found healthy.
+/// Fails if nothing is live, or on a start if no deploy has confirmed the release.
 fn plan(env: &str, url: &str, verb: Verb, state: &State) -> Result<Plan> {
     let Some(live) = state.live() else {
         return not_found(format!("nothing is live on {url}"))
@@ -153,7 +154,7 @@ fn controlled(site: &Deployment, verb: Verb, dry_run: bool, plans: Vec<Plan>) ->
     Controlled { env: site.env.name.to_owned(), verb, dry_run, targets: hosts.collect() }
 }
 
-/// A plan that is carried out.
+/// A plan being executed.
 struct Run<'a> {
     ctx: &'a Context,
     env: &'a Env,
@@ -164,7 +165,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Fails, before any service is touched, where a command would fail or a start would not last.
+    /// Fails, before any service is touched, if a command would fail or a start would not last.
     fn ready(&self, targets: &[Box<dyn Target + '_>], plans: &[Plan]) -> Result<()> {
         let hosts: Vec<_> = targets.iter().zip(plans).filter(|(_, plan)| plan.changes).collect();
         let ask = |target: &dyn Target| {
@@ -189,7 +190,7 @@ impl Run<'_> {
         apply::service_failure(self.ctx, target.url(), answer, Some(self.look()))
     }
 
-    /// Wave by wave, as a deploy does: each has to be healthy before the next. All are stopped at once.
+    /// Acts wave by wave, like a deploy: a wave must be healthy before the next. Stops all hosts at once.
     fn carry_out(&self, targets: &[Box<dyn Target + '_>], plans: &[Plan]) -> Result<()> {
         let hosts: Vec<_> = targets.iter().zip(plans).filter(|(_, plan)| plan.changes).collect();
         let waves = match self.verb {
@@ -198,7 +199,7 @@ impl Run<'_> {
         };
         for wave in waves {
             if self.ctx.interrupted() {
-                return failed("stopped by a signal").hint("run it again to go on").err();
+                return failed("stopped by a signal").hint("run it again to continue").err();
             }
             apply::all_of(par_map(&hosts[wave], AT_ONCE, |(target, plan)| self.one(&***target, plan)))?;
         }
@@ -232,7 +233,7 @@ impl Run<'_> {
 
     fn run_and_check(&self, target: &dyn Target, plan: &Plan, script: Option<&Script>, record: &Record) -> Result<()> {
         let url = target.url();
-        // As before a switch: what a lost connection or a kill leaves is in the history.
+        // Written first, as for a switch, so that a lost connection or a kill shows in the history.
         target.must(Operation::Record(record))?;
         if let Some(script) = script {
             let answer = target.run(script)?;
@@ -269,7 +270,7 @@ mod tests {
             (Verb::Start, "live 1", "1", running("1"), "nothing"),
             // A deploy was killed before it restarted the service.
             (Verb::Start, "live 1; live 2", "2", running("1"), "changes"),
-            // A service of commands does not report whether it runs.
+            // A command service does not report whether it runs.
             (Verb::Start, "live 1", "1", ServiceState::None, "changes"),
             (Verb::Stop, "live 1", "1", ServiceState::None, "changes"),
             (Verb::Stop, "live 1", "1", running("1"), "changes"),

@@ -1,8 +1,8 @@
-//! What is live, told to the stores that keep it: a prune there has to know what hosts run and go back to, and a host
-//! that burned down does not take its history along.
+//! Records in the stores what is live, so that their prune knows which releases hosts need, and a lost host does not
+//! lose its history.
 //!
-//! What is about to go live is told before it does. A store that cannot be told is passed over aloud: it must not keep
-//! anybody from a deploy. One that is just removing the release does.
+//! A record is written before the release goes live. An unreachable store is skipped with a warning and blocks no
+//! deploy; a store that is removing the release at the moment does.
 
 use crate::store::Store;
 use gangplank_model::error::{Kind, Result, kind_of};
@@ -16,12 +16,12 @@ use std::collections::BTreeSet;
 #[derive(Default)]
 pub struct DeployLog<'a> {
     stores: Vec<&'a dyn Store>,
-    /// Those that did not answer: each is waited for once in a command.
+    /// The stores that did not answer: a command waits for each only once.
     lost: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> DeployLog<'a> {
-    /// Those of `stores` that keep one.
+    /// The stores of `stores` that keep a history.
     pub fn new(stores: impl Iterator<Item = &'a dyn Store>) -> Self {
         Self { stores: stores.filter(|store| store.keeps_history()).collect(), lost: RefCell::default() }
     }
@@ -36,7 +36,7 @@ impl<'a> DeployLog<'a> {
         self.stores.iter().copied().filter(answers)
     }
 
-    /// Leaves a store out from now on, if it is one that does not answer.
+    /// Skips an unreachable store from now on.
     pub fn lose(&self, url: &str, error: &anyhow::Error) {
         if matches!(kind_of(error), Kind::Remote | Kind::Auth)
             && let Some(store) = self.stores.iter().find(|store| url.starts_with(store.url()))
@@ -45,7 +45,7 @@ impl<'a> DeployLog<'a> {
         }
     }
 
-    /// What each store knows of an env. One that does not answer is passed over aloud.
+    /// The history of an env in each store. An unreachable store is skipped with a warning.
     pub fn histories(&self, ctx: &Context, env: &str) -> Vec<(String, History)> {
         let mut all = Vec::new();
         for store in self.stores() {
@@ -54,15 +54,13 @@ impl<'a> DeployLog<'a> {
                     let history = history.inspect(|history| {
                         if history.unreadable > 0 {
                             let (n, url) = (history.unreadable, store.url());
-                            ctx.warn(format!(
-                                "{url}: passed over {n} line(s) of what was live in {env}: they are no records"
-                            ));
+                            ctx.warn(format!("{url}: skipped {n} invalid line(s) in the history of {env}"));
                         }
                     });
                     all.extend(history.map(|history| (store.url().to_owned(), history)));
                 }
                 Err(error) => {
-                    ctx.warn(format!("{} is left out: {error:#}", store.url()));
+                    ctx.warn(format!("{} skipped: {error:#}", store.url()));
                     self.lose(store.url(), &error);
                 }
             }
@@ -70,8 +68,8 @@ impl<'a> DeployLog<'a> {
         all
     }
 
-    /// The release of a record is about to go live. Without changes on any host it is only made sure that it is known to
-    /// be. A record without a release, that of a prune, is of no interest.
+    /// Records that a release is about to go live. Without changes on any host it only ensures that a record exists.
+    /// Ignores a record without a release, which is that of a prune.
     pub fn begins(&self, ctx: &Context, env: &str, record: &Record, changes: bool) -> Result<()> {
         let Some(id) = &record.release else { return Ok(()) };
         let event = if changes { HistoryEvent::Switched } else { HistoryEvent::Live };
@@ -97,16 +95,16 @@ impl<'a> DeployLog<'a> {
         Ok(())
     }
 
-    /// How it ended.
+    /// Records the result.
     pub fn ended(&self, ctx: &Context, env: &str, record: &Record, error: Option<&anyhow::Error>) {
         let event = if error.is_none() { HistoryEvent::Live } else { HistoryEvent::Failed };
         let reason = error.map(|error| ctx.scrub(&format!("{error:#}"))).or_else(|| record.reason.clone());
         let line = Record { event, at: ctx.now(), reason, ..record.clone() };
         for store in self.stores().filter(|_| record.release.is_some()) {
             match store.append(env, &line) {
-                // It is live by now, whoever wants to remove it; and its beginning was told.
+                // The release is live by now and its start is recorded, so a concurrent prune is only a warning.
                 Err(error) if kind_of(&error) != Kind::Locked => {
-                    unnotified(ctx, store.url(), env, &format!("{error:#}"))
+                    unnotified(ctx, store.url(), env, &format!("{error:#}"));
                 }
                 _ => {}
             }
@@ -115,5 +113,5 @@ impl<'a> DeployLog<'a> {
 }
 
 fn unnotified(ctx: &Context, url: &str, env: &str, reason: &str) {
-    ctx.warn(format!("{url} was not told what is live in {env}, so a prune there does not know: {reason}"));
+    ctx.warn(format!("{url} has no record of what is live in {env}, which its prune needs: {reason}"));
 }

@@ -1,4 +1,4 @@
-//! What the other envs of a project know of a release that is to go live in one.
+//! The results of a release in the other envs of a project.
 
 use crate::deploy::deploy_log::DeployLog;
 use crate::deploy::{Deployment, Options};
@@ -6,8 +6,8 @@ use crate::tool::Tool;
 use gangplank_model::project::Env;
 use gangplank_model::release::id::ReleaseId;
 
-/// The other envs where this release has failed, after a warning for each. An approved plan was warned about when it was
-/// shown.
+/// The other envs where this release failed last, with a warning for each. No warning for an approved plan, which has
+/// shown it.
 pub fn warn_of_failures(tool: &Tool, site: &Deployment, id: &ReleaseId, options: &Options) -> Vec<String> {
     let failed_in = failed_in(tool, site.env, id, &site.deploy_log);
     for env in failed_in.iter().filter(|_| options.approved.is_none()) {
@@ -16,9 +16,8 @@ pub fn warn_of_failures(tool: &Tool, site: &Deployment, id: &ReleaseId, options:
     failed_in
 }
 
-/// Names of the other envs where a deploy of this release failed last, by what stores were told and by what the first host
-/// of each says. Hosts are asked where the env needs approval, and from a job only those of this machine: it has no keys of
-/// other envs.
+/// Names of the other envs where a deploy of this release failed last, from the stores and the first host of each env.
+/// Hosts are asked only if the env needs approval; from a job only local ones, because a job has no keys of other envs.
 fn failed_in(tool: &Tool, env: &Env, id: &ReleaseId, deploy_log: &DeployLog) -> Vec<String> {
     let Tool { ctx, project, .. } = *tool;
     let others = project.envs.iter().filter(|other| other.name != env.name);
@@ -34,7 +33,7 @@ fn failed_in(tool: &Tool, env: &Env, id: &ReleaseId, deploy_log: &DeployLog) -> 
         match tool.target(url).and_then(|target| target.state()) {
             Ok(state) => state.history.bad().contains(&id),
             Err(error) => {
-                ctx.note(format!("{} was not asked whether {id} failed there: {error:#}", other.name));
+                ctx.note(format!("{} could not be asked whether {id} failed there: {error:#}", other.name));
                 false
             }
         }

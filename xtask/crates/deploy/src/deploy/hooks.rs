@@ -1,4 +1,4 @@
-//! Running the hooks of a project on a host.
+//! Runs the hooks of a project on a host.
 
 use crate::deploy::waves::with_ticker;
 use crate::host::Target;
@@ -10,11 +10,11 @@ use gangplank_model::service::Script;
 use gangplank_system::context::Context;
 use std::time::{Duration, Instant};
 
-/// Long enough for the migration of a database.
+/// Long enough for a database migration.
 const LIMIT: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A host as a hook sees it.
+/// A host as the hook sees it.
 struct HostOfHook<'a> {
     ctx: &'a Context,
     env: &'a str,
@@ -40,7 +40,7 @@ impl HookHost for HostOfHook<'_> {
         let dir = format!("{}/releases/{}", self.target.root(), self.release);
         let script = service::command(&dir, self.exports, command).called("run a hook");
         let script = Script { limit: LIMIT, ..script };
-        // CircleCI ends a job that says nothing for ten minutes.
+        // CircleCI kills a job after ten minutes without output.
         let started = Instant::now();
         let sign_of_life = || {
             let minutes = started.elapsed().as_secs() / 60;
@@ -55,14 +55,14 @@ impl HookHost for HostOfHook<'_> {
         if answer.ok() {
             return Ok(answer.stdout);
         }
-        let last = said.lines().last().unwrap_or("it said nothing").to_owned();
+        let last = said.lines().last().unwrap_or("no output").to_owned();
         failed(format!(
             "`{command}` {} on {}: {}",
             gangplank_system::context::exit(answer.code),
             self.target.url(),
             self.ctx.scrub(&last)
         ))
-        .hint("mend it, then deploy again: hooks run again, too")
+        .hint("fix it and deploy again; all hooks run again")
         .err()
     }
 }

@@ -1,7 +1,7 @@
-//! `logs` and `exec`: what the hosts of an env say, as they say it.
+//! `logs` and `exec`: stream the output of an env's hosts.
 //!
-//! Both take no lock and record nothing: they change nothing that the engine knows of, and a deploy that hangs is a time at
-//! which both are wanted.
+//! Neither takes the lock or writes a record: both change nothing that the engine tracks, and are most needed while a
+//! deploy hangs.
 
 use crate::deploy::apply::shortened;
 use crate::deploy::filled_in;
@@ -18,20 +18,20 @@ use gangplank_system::context::{Context, LINE_BYTES_MAX};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How much is shown of a line of a log that has more than [`LINE_BYTES_MAX`].
+/// Characters shown of a log line longer than [`LINE_BYTES_MAX`].
 const LINE_CHARS: usize = 4000;
 
-/// Hosts that are listened to.
+/// Hosts whose output is streamed.
 struct Audience<'a> {
     ctx: &'a Context,
     env: &'a Env,
     hosts: Vec<HostStream<'a>>,
     listener: Listener<'a>,
-    /// Whether they are listened to for as long as they speak.
+    /// Whether the output has no end (`--follow`).
     following: bool,
-    /// Whether lines without end are shortened: those of a log, and not what a command prints.
+    /// Whether overlong lines are truncated: those of a log, not of a command.
     shortens: bool,
-    /// Whether nobody listens any more.
+    /// Whether the reader of our output is gone.
     enough: AtomicBool,
 }
 
@@ -40,7 +40,7 @@ struct HostStream<'a> {
     name: String,
 }
 
-/// How it ended on a host: with an exit code, or not by itself.
+/// The exit code on a host, or the error.
 type End = Result<Option<i32>>;
 
 /// `logs ENV`: the last lines of each host.
@@ -51,12 +51,12 @@ pub fn logs(tool: &Tool, env: &Env, host: Option<&str>, lines: u32, listener: Li
     audience.finalize("the log could not be read", ends)
 }
 
-/// `logs ENV --follow`: and what comes after them, until somebody says that it is enough, or no host has more to say.
+/// `logs ENV --follow`: also every later line, until Ctrl-C or until no host follows any more.
 pub fn follow(tool: &Tool, env: &Env, host: Option<&str>, lines: u32, listener: Listener) -> Result<()> {
     let spec = loggable(tool.ctx, env)?;
     if spec.follow("/", lines).is_none() {
-        return usage(format!("the `log` command of {} prints what there is, and ends", env.name))
-            .hint("let it follow when the shell variable FOLLOW is 1, as docs/service.md shows; or leave out --follow")
+        return usage(format!("the `log` command of {} cannot follow", env.name))
+            .hint("make it follow when the shell variable FOLLOW is 1, as in docs/service.md, or omit --follow")
             .err();
     }
     let audience = Audience { following: true, shortens: true, ..Audience::new(tool, env, host, listener)? };
@@ -64,7 +64,7 @@ pub fn follow(tool: &Tool, env: &Env, host: Option<&str>, lines: u32, listener: 
     audience.finalize("the log could not be followed", ends)
 }
 
-/// `exec ENV -- COMMAND`: exits with 0 when it did so on each host.
+/// `exec ENV -- COMMAND`: succeeds if the command exits with 0 on each host.
 pub fn exec(tool: &Tool, env: &Env, host: Option<&str>, words: &[String], listener: Listener) -> Result<()> {
     let exports = service::exports(&filled_in(tool.ctx, env)?);
     let audience = Audience::new(tool, env, host, listener)?;
@@ -76,17 +76,17 @@ pub fn exec(tool: &Tool, env: &Env, host: Option<&str>, words: &[String], listen
         }
     }
     if tool.ctx.interrupted() {
-        return failed("stopped, and the command with it").hint("whatever it did until then is done").err();
+        return failed("stopped, with the command on the hosts").hint("partial effects remain").err();
     }
     audience.finalize("the command failed", ends)
 }
 
-/// The service of an env that has a log. Variables that are not set here are left out: no secret is needed to look.
+/// The service of an env, which must have a log. Unset variables are skipped: reading a log needs no secret.
 fn loggable(ctx: &Context, env: &Env) -> Result<Spec> {
     let vars = env.vars.iter().filter_map(|(name, value)| Some(((*name).to_owned(), ctx.expand(value).ok()?)));
     let spec = Spec::new(&env.service, &vars.collect::<Vec<_>>());
     if spec.log("/", 1).is_none() {
-        return usage(format!("nobody knows where {} writes a log", env.name))
+        return usage(format!("no log command configured for {}", env.name))
             .hint("give its `service` in xtask/src/main.rs a `log` command, or use Service::Pidfile or Service::Systemd: docs/service.md")
             .err();
     }
@@ -120,7 +120,7 @@ impl<'a> Audience<'a> {
         })
     }
 
-    /// Runs a script on each host, so many at once, and passes on what they say.
+    /// Runs a script on each host, at most `at_once` at a time, and passes on its output.
     fn hear(&self, at_once: usize, script: impl Fn(&str) -> Option<Script> + Sync) -> Vec<End> {
         let column = match self.hosts.as_slice() {
             [_] => 0,
@@ -130,7 +130,7 @@ impl<'a> Audience<'a> {
             let Some(script) = script(host.target.root()) else { return Ok(None) };
             let mut cut = [false; 2];
             let mut on_line = |stream: Stream, mut line: String| {
-                // A line that is too long comes in pieces.
+                // An overlong line arrives in pieces.
                 let piece = self.shortens && line.len() >= LINE_BYTES_MAX;
                 if std::mem::replace(&mut cut[usize::from(stream == Stream::Stderr)], piece) {
                     return;
@@ -158,7 +158,7 @@ impl<'a> Audience<'a> {
         self.enough.load(Ordering::Relaxed) || self.ctx.interrupted()
     }
 
-    /// Says at once that nothing more comes from a host: the others may go on for hours.
+    /// Reports the end of a host at once: the others may run for hours.
     fn emit(&self, host: &HostStream, end: &End) {
         self.ctx.warn(match end {
             Err(error) => format!("{error:#}"),
@@ -167,7 +167,7 @@ impl<'a> Audience<'a> {
         });
     }
 
-    /// One error of all that went wrong: that a host could not be reached counts most.
+    /// One error for all failures; an unreachable host takes precedence.
     fn finalize(&self, what: &str, ends: Vec<End>) -> Result<()> {
         let (mut failed_on, mut errors) = (Vec::new(), Vec::new());
         for (host, end) in self.hosts.iter().zip(ends) {
@@ -180,19 +180,19 @@ impl<'a> Audience<'a> {
         let failed_on = (!failed_on.is_empty()).then(|| format!("{what} on {}", failed_on.join(", ")));
         let Some(first) = errors.first() else {
             let Some(text) = failed_on else { return Ok(()) };
-            let host = format!("what it said is above; `--host NAME` tries one host of {} alone", self.env.name);
+            let host = format!("see the output above; `--host NAME` runs it on one host of {}", self.env.name);
             return failed(text).hint(host).err();
         };
-        // Several hosts that are out of reach for several reasons are out of reach.
+        // Unreachable hosts with different causes count as a remote failure.
         let kind =
             if errors.iter().all(|error| kind_of(error) == kind_of(first)) { kind_of(first) } else { Kind::Remote };
-        let hint = hint_of(first).unwrap_or("`--host NAME` leaves out the others").to_owned();
+        let hint = hint_of(first).unwrap_or("use `--host NAME` to skip the others").to_owned();
         let texts = errors.iter().map(|error| format!("{error:#}"));
         CliError::new(kind, failed_on.into_iter().chain(texts).collect::<Vec<_>>().join("; ")).hint(hint).err()
     }
 }
 
-/// What a host is called among others: by its name where it has one, else by the URL of the target.
+/// The display name of a host, or the URL of a local target.
 fn name(target: &dyn Target) -> String {
     if target.url().starts_with("ssh:") { target.host() } else { target.url() }.to_owned()
 }

@@ -1,16 +1,16 @@
-//! Renewing locks while something is done under them, so that those who cannot see us know that we live.
+//! Renews locks during an operation, so that other machines see that their owner is alive.
 
 use crate::deploy::waves::{AT_ONCE, par_map, with_ticker};
 use crate::host::Target;
 use std::time::Duration;
 
-/// How often a lock is renewed; [`gangplank_model::owner::Owner::lease`] is many times as long.
+/// Renewal interval, a fraction of [`gangplank_model::owner::Owner::lease`].
 pub const OFTEN: Duration = Duration::from_secs(20);
 
-/// Does `work`, and with_ticker says to each target that is locked by then that we are at work.
+/// Runs `work` and renews the lock of each locked target at the interval `often`.
 ///
-/// Nothing is concluded here from a renewal that fails. A lock that was lost is noticed by the next script that is said
-/// under it: it looks itself, on the host, before it does anything.
+/// A failed renewal has no consequence here: each script verifies on the host that its lock has the same owner before
+/// it does anything.
 pub fn renewed<T>(targets: &[Box<dyn Target + '_>], often: Duration, work: impl FnOnce() -> T) -> T {
     let renew = || drop(par_map(targets, AT_ONCE, |target| target.renew()));
     with_ticker(often, renew, work)

@@ -1,5 +1,5 @@
-//! Whether the owner of a lock still lives: this machine knows its own processes, CircleCI its jobs, and of all others it
-//! is known for how long they have not renewed it.
+//! Whether the owner of a lock is alive: by its process on this machine, by its job on CircleCI, or by its last
+//! renewal.
 
 use gangplank_model::owner::{Liveness, Owner};
 use gangplank_system::circleci;
@@ -12,12 +12,12 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often CircleCI is asked about the same job while somebody waits for its lock.
+/// How long an answer of CircleCI about a job is cached.
 const AGAIN: Duration = Duration::from_secs(15);
-/// How long the last command of a job that was cancelled may still run on a host.
+/// How long the last command of a cancelled job may still run on a host.
 const ENDING: SignedDuration = SignedDuration::from_secs(30);
 
-/// Knows of owners whether they live.
+/// Determines whether the owners of locks are alive.
 pub struct LivenessChecker<'ctx> {
     ctx: &'ctx Context,
     slug: Option<&'ctx str>,
@@ -26,17 +26,17 @@ pub struct LivenessChecker<'ctx> {
 }
 
 impl<'ctx> LivenessChecker<'ctx> {
-    /// Nothing is asked yet. `slug` is what the project states.
+    /// A checker for a project; `slug` is the one configured there.
     pub fn new(ctx: &'ctx Context, slug: Option<&'ctx str>) -> Self {
         Self { ctx, slug, api: OnceLock::new(), asked: Mutex::default() }
     }
 
-    /// The outside.
+    /// The I/O context.
     pub fn ctx(&self) -> &'ctx Context {
         self.ctx
     }
 
-    /// Whether an owner lives. What cannot be found out is unknown, and never taken for dead.
+    /// Whether an owner is alive. `Unknown` never counts as dead.
     pub fn liveness(&self, owner: &Owner) -> Liveness {
         match machine::liveness(owner) {
             Liveness::Unknown => judge(self.of_ci(owner), owner.lease, owner.seconds_since_renewal),
@@ -44,7 +44,7 @@ impl<'ctx> LivenessChecker<'ctx> {
         }
     }
 
-    /// Why an owner is taken for dead.
+    /// Why an owner counts as dead.
     pub fn gone(&self, owner: &Owner) -> String {
         match (&owner.ci, machine::liveness(owner), owner.seconds_since_renewal) {
             (_, Liveness::Alive | Liveness::Ending | Liveness::Dead, _) => format!("its process {} is gone", owner.pid),
@@ -52,17 +52,17 @@ impl<'ctx> LivenessChecker<'ctx> {
                 format!("CircleCI says that job {} has ended", ci.job)
             }
             (_, _, seconds_since_renewal) => {
-                format!("it has not been heard of for {} min", seconds_since_renewal.unwrap_or_default() / 60)
+                format!("its lock was not renewed for {} min", seconds_since_renewal.unwrap_or_default() / 60)
             }
         }
     }
 
-    /// What CircleCI says of an owner's job.
+    /// The liveness of an owner's job according to CircleCI.
     fn of_ci(&self, owner: &Owner) -> Liveness {
         if owner.ci.is_none() {
             return Liveness::Unknown;
         }
-        // Whoever takes the lock of another host meanwhile waits for the same answer.
+        // The mutex is held during the request: threads that lock other hosts wait for the same answer.
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, life)) = asked.get(&owner.token)
             && at.elapsed() < AGAIN
@@ -92,11 +92,10 @@ impl<'ctx> LivenessChecker<'ctx> {
     }
 }
 
-/// Whether an owner lives whom this machine cannot see, by what CircleCI says of its job and by its lease.
+/// The liveness of an owner on another machine, from its CircleCI job and its lease.
 ///
-/// CircleCI comes first: a job that runs is waited for, however long nothing was heard of it. An owner that never renewed
-/// is not judged by that. Nobody is robbed by a wrong answer here, only stopped: whoever wakes up finds the lock to be
-/// another's before it does anything more.
+/// CircleCI takes precedence: a running job is alive even if its lease has expired. An owner that never renewed has no
+/// lease. A false positive only stops the old owner: its next script finds the lock taken and exits.
 fn judge(of_ci: Liveness, lease: Option<u64>, seconds_since_renewal: Option<u64>) -> Liveness {
     match (of_ci, lease, seconds_since_renewal) {
         (Liveness::Unknown, Some(lease), Some(seconds_since_renewal)) if seconds_since_renewal >= lease => {
@@ -106,8 +105,7 @@ fn judge(of_ci: Liveness, lease: Option<u64>, seconds_since_renewal: Option<u64>
     }
 }
 
-/// What the status of a job says: the names are those of
-/// <https://circleci.com/api/v2/openapi.json>, and one that is not known there says nothing.
+/// The liveness for a job status of <https://circleci.com/api/v2/openapi.json>; `Unknown` for any other status.
 fn of_job(job: &Job, now: Timestamp) -> Liveness {
     match job.status.as_str() {
         "success"
@@ -120,7 +118,7 @@ fn of_job(job: &Job, now: Timestamp) -> Liveness {
         | "unauthorized"
         | "retried" => match job.stopped_at {
             Some(stopped) if now.duration_since(stopped) >= ENDING => Liveness::Dead,
-            // Without a time it is being stopped just now.
+            // Without `stopped_at` the job is being stopped.
             _ => Liveness::Ending,
         },
         "running" | "queued" | "not_running" | "on_hold" | "blocked" => Liveness::Alive,
@@ -138,11 +136,11 @@ mod tests {
             (Liveness::Unknown, Some(180), Some(180), Liveness::Dead),
             (Liveness::Unknown, Some(180), Some(9000), Liveness::Dead),
             (Liveness::Unknown, Some(180), Some(179), Liveness::Unknown),
-            // It was renewed within the minute, or the host cannot tell.
+            // Renewed within the minute, or the host cannot tell.
             (Liveness::Unknown, Some(180), None, Liveness::Unknown),
-            // A version that does not renew.
+            // A version without renewal.
             (Liveness::Unknown, None, Some(9000), Liveness::Unknown),
-            // CircleCI knows better.
+            // CircleCI takes precedence.
             (Liveness::Alive, Some(180), Some(9000), Liveness::Alive),
             (Liveness::Ending, Some(180), Some(9000), Liveness::Ending),
             (Liveness::Dead, Some(180), None, Liveness::Dead),

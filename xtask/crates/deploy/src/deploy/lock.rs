@@ -1,7 +1,7 @@
-//! Taking the locks of an env, and what to do when somebody has one.
+//! Takes the locks of an env, and takes over those of dead owners.
 //!
-//! A dead owner is one whose process is known to be gone, whose job CircleCI says has ended, or of whom nobody here can
-//! know that and who has let its lease run out. Everybody else is waited for or named.
+//! An owner is dead if its process is gone, if CircleCI says that its job has ended, or, when neither can be checked,
+//! if its lease has expired. Any other lock is waited for, up to `--lock-wait`, or reported.
 
 use crate::deploy::liveness::LivenessChecker;
 use crate::deploy::waves::{AT_ONCE, par_map};
@@ -15,14 +15,14 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often a lock that somebody has is tried again.
+/// How often a held lock is retried.
 const AGAIN: Duration = Duration::from_millis(500);
-/// How long the last command of a killed deploy may take, whatever `--lock-wait` says.
+/// How long to wait for the last command of a killed deploy, whatever `--lock-wait` says.
 const LAST_COMMAND: Duration = Duration::from_secs(120);
-/// A job that says nothing for ten minutes is killed by CircleCI.
+/// CircleCI kills a job after ten minutes without output.
 const REMIND: Duration = Duration::from_secs(60);
 
-/// The locks of an env; given back when dropped.
+/// The locks of an env, released on drop.
 pub struct Locks<'a> {
     ctx: &'a Context,
     stores: Vec<&'a dyn Lockable>,
@@ -32,21 +32,21 @@ pub struct Locks<'a> {
     dead: Vec<Owner>,
 }
 
-/// Who takes locks, and how long that may take.
+/// Takes locks for one owner within a time limit.
 struct LockAcquirer<'a, 'ctx> {
     ctx: &'a Context,
     liveness: &'a LivenessChecker<'ctx>,
     owner: &'a Owner,
     started: Instant,
     wait: Duration,
-    /// Which dead were said to be succeeded, and where.
+    /// The takeovers already reported, as URL and token.
     told: Mutex<BTreeSet<String>>,
 }
 
 impl<'a> Locks<'a> {
-    /// Takes the lock of every target or of none: that of the first, then all others at once. Before that
-    /// those of `stores`, whose locks keep others away early; one that does not answer is passed over aloud, because those
-    /// of the targets hold all the same.
+    /// Takes the lock of every target or of none: the first target alone, then all others at once. The locks of
+    /// `stores` come before, to stop other runs early; an unreachable store is skipped with a warning, because the
+    /// locks of the targets suffice.
     pub fn take(
         liveness: &'a LivenessChecker,
         stores: &'a [Box<dyn Lockable + 'a>],
@@ -67,13 +67,13 @@ impl<'a> Locks<'a> {
         for store in stores {
             match taker.take(&**store) {
                 Ok(_) => locks.stores.push(&**store),
-                // No such bucket, another region: that is no outage, and stays so until somebody mends it.
+                // A missing bucket or a wrong region is not an outage and needs a fix.
                 Err(error) if ctx.interrupted() || matches!(kind_of(&error), Kind::Locked | Kind::Usage) => {
                     return Err(error);
                 }
                 Err(error) => {
                     ctx.warn(format!("deploying without the lock of {}: {error:#}", store.url()));
-                    // It may have been written all the same, and only the answer was lost.
+                    // The lock may have been written although the answer was lost.
                     if kind_of(&error) != Kind::Auth {
                         locks.stores.push(&**store);
                     }
@@ -81,19 +81,19 @@ impl<'a> Locks<'a> {
                 }
             }
         }
-        // A connection takes many round trips, and those of all hosts can be made at once.
+        // Connecting takes many round trips, so all hosts connect at once.
         if targets.len() > 1 {
             par_map(targets, AT_ONCE, |target| target.reach());
         }
-        // Whoever has the first one is let through at the others.
+        // The owner of the first lock meets no competitor at the others.
         let (first, others) = targets.split_at(targets.len().min(1));
         for targets in [first, others] {
             let mut failed = None;
             for (target, taken) in targets.iter().zip(par_map(targets, AT_ONCE, |target| taker.take(&**target))) {
                 match taken {
-                    // Only a target knows how far a run had come that was killed.
+                    // Only a target knows how far a killed run had come.
                     Ok(dead) => locks.dead.extend(dead),
-                    // The lock may have been taken, and only the answer was lost: then it is given back with the others.
+                    // The lock may have been taken although the answer was lost, so it is released with the others.
                     Err(error) if kind_of(&error) == Kind::Remote => failed = failed.or(Some(error)),
                     Err(error) => {
                         failed = failed.or(Some(error));
@@ -109,19 +109,18 @@ impl<'a> Locks<'a> {
         Ok(locks)
     }
 
-    /// The stores that could not be locked, and why.
+    /// The stores that could not be locked, with the errors.
     pub fn unanswered(&self) -> &[(String, anyhow::Error)] {
         &self.unanswered
     }
 
-    /// When the run began whose locks were taken over, if it was doing the same.
+    /// The start of the run whose locks were taken over, if it was `doing` the same.
     pub fn interrupted(&self, doing: &str) -> Option<jiff::Timestamp> {
         self.dead.iter().filter(|owner| owner.doing == doing).map(|owner| owner.since).min()
     }
 }
 
-/// When the killed run began that a run would go on with which did the same now. A plan that somebody is asked to approve
-/// of has to know, and takes no lock.
+/// The start of a killed run that was `doing` the same, found without taking a lock: for a plan to be approved.
 pub fn killed(
     liveness: &LivenessChecker,
     stores: &[Box<dyn Lockable + '_>],
@@ -140,14 +139,14 @@ pub fn killed(
 }
 
 impl LockAcquirer<'_, '_> {
-    /// Takes one lock, and gives the dead whom it was taken from.
+    /// Takes one lock; returns the dead owners it was taken over from.
     fn take(&self, place: &dyn Lockable) -> Result<Vec<Owner>> {
         let mut told: Option<Instant> = None;
         let mut held: Option<Lock> = None;
         loop {
             let mut lock = match (place.lock(self.owner), &held) {
                 (Ok(lock), _) => lock,
-                // Somebody was at work a moment ago; that the place does not answer now makes nobody free.
+                // The lock was held a moment ago. A place that stops answering does not free it.
                 (Err(_), Some(held)) => return Err(locked(place.url(), held).into()),
                 (Err(error), None) => return Err(error),
             };
@@ -167,7 +166,7 @@ impl LockAcquirer<'_, '_> {
                 Lock::Held(owner) => self.liveness.liveness(owner),
                 _ => Liveness::Unknown,
             };
-            // Whoever is dead by now died while it took over itself: the next round takes its lock.
+            // An owner that is dead here died during its own takeover; the next iteration takes its lock.
             let ending = matches!(life, Liveness::Ending | Liveness::Dead);
             let wait = if ending { self.wait.max(LAST_COMMAND) } else { self.wait };
             if self.ctx.interrupted() {
@@ -179,9 +178,9 @@ impl LockAcquirer<'_, '_> {
                 return Err(locked(place.url(), &lock).into());
             }
             if told.is_none_or(|told| told.elapsed() > REMIND) {
-                let reason = if ending { "whose last command still runs" } else { "who is at work" };
+                let reason = if ending { "its last command is still running" } else { "still running" };
                 self.ctx.note(format!(
-                    "{}: waiting up to {} s for {}, {reason}",
+                    "{}: waiting up to {} s for the lock of {}, {reason}",
                     place.url(),
                     wait.as_secs(),
                     who(&lock)
@@ -193,13 +192,13 @@ impl LockAcquirer<'_, '_> {
         }
     }
 
-    /// Tries to succeed `seen`, who is dead, or whoever died while taking over from it. Gives what the lock is then, and
-    /// all of the dead.
+    /// Takes over from `seen`, which is dead, or from an owner that died while taking over from it. Returns the
+    /// resulting lock and all dead owners.
     fn take_over(&self, place: &dyn Lockable, seen: &Owner) -> Result<(Lock, Vec<Owner>)> {
         let mut chain = vec![seen.clone()];
         loop {
             let dead = chain.last().unwrap_or(seen);
-            // As long as its last command runs, this is tried again and again.
+            // The takeover is retried while the dead owner's last command runs; warn once.
             if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(format!(
                 "{} {}",
                 place.url(),
@@ -225,11 +224,11 @@ impl Drop for Locks<'_> {
     fn drop(&mut self) {
         let give_up = |place: &dyn Lockable| {
             if let Err(error) = place.unlock(Some(&self.token)) {
-                self.ctx.warn(format!("the lock stays, and the next run takes it over: {error:#}"));
+                self.ctx.warn(format!("lock not released, the next run takes it over: {error:#}"));
             }
         };
         par_map(&self.targets, AT_ONCE, |target| give_up(*target));
-        // While a store keeps others away, they do not meet us on our way out.
+        // Stores last: their locks keep other runs away from the targets until then.
         self.stores.iter().rev().for_each(|store| give_up(*store));
     }
 }
@@ -238,22 +237,19 @@ fn locked(url: &str, lock: &Lock) -> CliError {
     let (heard, wait) = match lock {
         Lock::Held(owner) => match silence(owner) {
             Some((seconds_since_renewal, lease)) => (
-                format!(", last heard of {seconds_since_renewal} s ago"),
-                format!(
-                    " (if nothing more is heard of it, {} are enough)",
-                    lease.saturating_sub(seconds_since_renewal) + 1
-                ),
+                format!(", last renewed {seconds_since_renewal} s ago"),
+                format!(" (its lease expires in {} s)", lease.saturating_sub(seconds_since_renewal) + 1),
             ),
             None => Default::default(),
         },
         _ => Default::default(),
     };
     CliError::new(Kind::Locked, format!("{url} is locked by {}{heard}", who(lock))).hint(format!(
-        "wait for it with --lock-wait SECONDS{wait}; if that run is gone for good: `cargo xtask unlock ENV --force`"
+        "wait for it with --lock-wait SECONDS{wait}; if that run is gone, remove it with `cargo xtask unlock ENV --force`"
     ))
 }
 
-/// Who has a lock, and whether that run is known to be over; `None` when it is free.
+/// A description of the owner and whether it is dead; `None` for a free lock.
 pub fn holder(liveness: &LivenessChecker, lock: &Lock) -> Option<String> {
     match lock {
         Lock::Free => None,
@@ -262,7 +258,7 @@ pub fn holder(liveness: &LivenessChecker, lock: &Lock) -> Option<String> {
         }
         Lock::Held(owner) => match silence(owner) {
             Some((seconds_since_renewal, _)) => {
-                Some(format!("{}, last heard of {seconds_since_renewal} s ago", who(lock)))
+                Some(format!("{}, last renewed {seconds_since_renewal} s ago", who(lock)))
             }
             None => Some(who(lock)),
         },
@@ -270,21 +266,21 @@ pub fn holder(liveness: &LivenessChecker, lock: &Lock) -> Option<String> {
     }
 }
 
-/// For how many seconds an owner whom nobody here can see was not heard of, and after how many it is taken for dead.
+/// Seconds since the last renewal and the lease, in seconds, of an owner that cannot be checked otherwise.
 fn silence(owner: &Owner) -> Option<(u64, u64)> {
     if machine::liveness(owner) == Liveness::Unknown { owner.seconds_since_renewal.zip(owner.lease) } else { None }
 }
 
-/// Whoever has a lock, in words.
+/// A description of the owner.
 pub fn who(lock: &Lock) -> String {
     match lock {
-        Lock::Free => "nobody".into(),
+        Lock::Free => "no owner".into(),
         Lock::Held(owner) => describe(owner),
         Lock::Unreadable(text) if text.trim_matches(['\0', '\n']).is_empty() => {
-            "an empty lock that a crash left: the next command takes it over".into()
+            "an empty lock left by a crash, which the next command takes over".into()
         }
         Lock::Unreadable(text) => {
-            format!("somebody who left no name (`{}`)", text.chars().take(60).collect::<String>())
+            format!("unknown owner (unreadable lock: `{}`)", text.chars().take(60).collect::<String>())
         }
     }
 }

@@ -1,7 +1,7 @@
-//! CircleCI's deploy markers: what its Deploys page knows of a deploy. In a CircleCI job, `circleci run release` of the
-//! job's own agent tells it, without a token.
+//! CircleCI's deploy markers, for its Deploys page. In a CircleCI job, `circleci run release` of the job's agent
+//! reports a deploy, without a token.
 //!
-//! Best effort: a deploy succeeds or fails by itself, whatever becomes of its marker.
+//! Best effort: a failed marker never fails a deploy.
 
 use crate::deploy::Deployment;
 use crate::deploy::release_source::ReleaseSource;
@@ -14,13 +14,13 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-/// A page that is told late is no reason to hold a deploy up.
+/// A slow marker must not delay a deploy.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The longest reason of a failure that is passed on.
+/// The longest failure reason that is sent, in characters.
 const REASON_MAX: usize = 200;
 
-/// What a marker is about.
+/// The parameters of a marker.
 struct Subject<'a> {
     app: &'a str,
     env: &'a str,
@@ -28,7 +28,7 @@ struct Subject<'a> {
     rollback: bool,
 }
 
-/// How a deploy stands.
+/// The status of a deploy.
 enum Status<'a> {
     Running,
     Success,
@@ -36,17 +36,17 @@ enum Status<'a> {
     Canceled,
 }
 
-/// The markers of one deploy; silent where there is nobody to tell.
+/// The markers of one deploy; inactive outside CircleCI.
 pub struct Markers<'ctx> {
     ctx: &'ctx Context,
     env: String,
-    /// Gone after the first call that failed.
+    /// `None` after the first failed call.
     program: Option<PathBuf>,
     limit: Duration,
 }
 
 impl<'ctx> Markers<'ctx> {
-    /// Tells that a deploy begins, if it does.
+    /// Reports the start of a deploy that switches a release.
     pub fn begin(
         site: &Deployment<'ctx>,
         verb: Verb,
@@ -57,7 +57,7 @@ impl<'ctx> Markers<'ctx> {
         let ctx = site.ctx;
         let mut markers = Self { ctx, env: site.env.name.to_owned(), program: None, limit: LIMIT };
         let switches = plans.iter().flat_map(|plan| &plan.steps).any(|step| !matches!(step, Step::Remove { .. }));
-        // With a home of its own the job is one of `ci run`, on somebody's laptop.
+        // A job of `ci run` on a laptop has a home of its own.
         let Some(goal) = goal.filter(|_| switches && ctx.in_ci() && ctx.var(var::HOME).is_none()) else {
             return markers;
         };
@@ -83,7 +83,7 @@ impl<'ctx> Markers<'ctx> {
         self.update(&update_args(&self.env, &Status::Running));
     }
 
-    /// Tells how it ended: with an error, or well.
+    /// Reports the end of the deploy.
     pub fn end(mut self, error: Option<&anyhow::Error>) {
         let reason = error.map(|error| one_line(&self.ctx.scrub(&format!("{error:#}"))));
         let status = match &reason {
@@ -100,10 +100,7 @@ impl<'ctx> Markers<'ctx> {
         command.args(args).current_dir(&self.ctx.root);
         if let Some(reason) = refusal(self.ctx.answer_within(command, Input::Empty, Some(self.limit), false)) {
             let what = args[..4].join(" ");
-            self.ctx.warn(format!(
-                "CircleCI's Deploys page does not hear of this: `circleci {what}` {}",
-                one_line(&reason)
-            ));
+            self.ctx.warn(format!("deploy marker not sent: `circleci {what}` {}", one_line(&reason)));
             self.program = None;
         }
     }
@@ -117,7 +114,7 @@ fn refusal(answer: Result<Output>) -> Option<String> {
     }
 }
 
-/// The deploy's name is the same in both commands, and the only one of a workflow for this env.
+/// The deploy name: equal in both calls, unique per env within a workflow.
 fn deploy_name(env: &str) -> String {
     format!("deploy-{env}")
 }

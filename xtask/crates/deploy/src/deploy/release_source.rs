@@ -1,4 +1,4 @@
-//! A release that is about to be deployed. Every byte of it was checked here, also where the hosts fetch it themselves.
+//! A release about to be deployed. All its bytes were verified here, even if the hosts fetch it themselves.
 
 use crate::deploy::resolve::Catalog;
 use crate::host::Delivery;
@@ -11,39 +11,39 @@ use gangplank_model::release::manifest::Manifest;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// A release to be deployed. What was fetched for it goes with it.
+/// A release to deploy. Drop removes what was downloaded for it.
 pub struct ReleaseSource<'a>(Place<'a>);
 
 struct Place<'a> {
     release: Release,
-    /// Where it lies, if it is to go with this.
+    /// The directory to remove on drop.
     aside: Option<(PathBuf, &'a Catalog<'a>)>,
-    /// The store that the hosts fetch it from, if they do.
+    /// The store that the hosts fetch it from.
     origin: Option<&'a dyn Store>,
 }
 
 impl<'a> ReleaseSource<'a> {
-    /// One in `dir`, a directory of its own. With `origin` the hosts fetch it from there.
+    /// A release in `dir`, a directory of its own. The hosts fetch it from `origin`, if any.
     pub fn new(release: Release, dir: PathBuf, catalog: &'a Catalog, origin: Option<&'a dyn Store>) -> Self {
         Self(Place { release, aside: Some((dir, catalog)), origin })
     }
 
-    /// Its manifest.
+    /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         self.0.release.manifest()
     }
 
-    /// Its id.
+    /// The id.
     pub fn id(&self) -> &ReleaseId {
         &self.manifest().id
     }
 
-    /// Where the hosts fetch it from, if they do.
+    /// The URL of the store that the hosts fetch it from.
     pub fn origin(&self) -> Option<&str> {
         self.0.origin.map(Store::url)
     }
 
-    /// How it differs from what the hosts have: so many of them a release.
+    /// The delta from each release that hosts already have; `hosts` counts the hosts per release.
     pub fn changes(&self, hosts: &BTreeMap<ReleaseId, usize>) -> Changes {
         let Some((dir, catalog)) = self.0.aside.as_ref().filter(|_| self.0.origin.is_none()) else {
             return Changes::default();
@@ -53,7 +53,7 @@ impl<'a> ReleaseSource<'a> {
         Changes::new(hosts.iter().filter(|(id, _)| *id != self.id()).filter_map(older).collect())
     }
 
-    /// What a host is given. Asked for each host anew, because the URL in it expires.
+    /// What is sent to one host. Computed per host, because the URL in it expires.
     pub fn delivery<'d>(&'d self, changes: &'d Changes) -> Result<Delivery<'d>> {
         match self.0.origin {
             None => Ok(Delivery::Push(&self.0.release, changes)),

@@ -1,4 +1,4 @@
-//! Questions that change nothing: status, history, releases, diff, and whether a release is whole.
+//! Queries that change nothing: status, history, releases, diff, verify.
 
 use crate::deploy::liveness::LivenessChecker;
 use crate::deploy::lock::holder;
@@ -22,7 +22,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// One target as `status` shows it.
+/// One target in the output of `status`.
 #[derive(Debug, Serialize)]
 pub struct HostStatus {
     /// The env.
@@ -31,27 +31,27 @@ pub struct HostStatus {
     pub target: String,
     /// `live`, `unconfirmed`, `empty`, [`UNREACHABLE`], or what is wrong.
     pub state: &'static str,
-    /// What `current` points at.
+    /// The release that `current` points at.
     pub release: Option<ReleaseId>,
-    /// Since when it is live.
+    /// Since when the release is live.
     pub since: Option<jiff::Timestamp>,
-    /// Who made it live.
+    /// The user who activated it.
     pub by: Option<String>,
-    /// What `rollback` would go back to.
+    /// The release that `rollback` would activate.
     pub previous: Option<ReleaseId>,
-    /// `running`, `starting`, `stopped`, `unit changed`, `ends at logout`, `unknown`, or absent when the service is not kept
-    /// by us.
+    /// `running`, `starting`, `stopped`, `unit changed`, `ends at logout` or `unknown`; absent if the engine does not
+    /// manage the service.
     pub service: Option<&'static str>,
-    /// Who has the lock.
+    /// The owner of the lock.
     pub locked_by: Option<String>,
-    /// How many releases are installed.
+    /// Number of installed releases.
     pub installed: usize,
 }
 
-/// The state of a host that does not answer.
+/// The state of an unreachable host.
 pub const UNREACHABLE: &str = "unreachable";
 
-/// `status [ENV]`. One host that does not answer does not hide the others; when none does, that is the error.
+/// `status [ENV]`. Unreachable hosts do not hide the others; the command fails if no host answers.
 pub fn status(tool: &Tool, env: Option<&str>) -> Result<Vec<HostStatus>> {
     let Tool { ctx, project, .. } = *tool;
     let liveness = LivenessChecker::new(ctx, project.ci.slug);
@@ -118,16 +118,16 @@ fn host_status(liveness: &LivenessChecker, env: &str, target: &str, state: &Stat
 /// The records of one target.
 #[derive(Debug, Serialize)]
 pub struct HostHistory {
-    /// The target, or the store that was told.
+    /// The target, or the store.
     pub target: String,
     /// Its records, oldest first.
     pub records: Vec<Record>,
-    /// Lines that could not be read.
+    /// Number of invalid lines.
     pub unreadable: usize,
 }
 
-/// `history ENV`: the last `limit` records of each target, and of each store that was told. Without `all` only what
-/// changed what is live.
+/// `history ENV`: the last `limit` records of each target and store. Without `all`, only records that changed what is
+/// live.
 pub fn history(tool: &Tool, env: &str, limit: usize, all: bool) -> Result<Vec<HostHistory>> {
     let Tool { ctx, project, .. } = *tool;
     let one = |(target, history): (String, History)| {
@@ -142,36 +142,36 @@ pub fn history(tool: &Tool, env: &str, limit: usize, all: bool) -> Result<Vec<Ho
     for target in tool.targets(project.env(env)?)? {
         histories.push((target.url().to_owned(), target.state()?.history));
     }
-    // Stores know of it too, also when a host has lost what it knew.
+    // Stores keep a copy for hosts that lost their history.
     histories.extend(Catalog::open(tool)?.deploy_log().histories(ctx, env));
     Ok(histories.into_iter().map(one).collect())
 }
 
-/// One release as `releases` shows it.
+/// One release in the output of `releases`.
 #[derive(Debug, Serialize)]
 pub struct Listed {
-    /// Its id.
+    /// The id.
     pub release: ReleaseId,
-    /// Full SHA of its commit.
+    /// Full SHA of the commit.
     pub commit: String,
-    /// Branch of its commit.
+    /// Branch of the commit.
     pub branch: Option<String>,
     /// Size of the bundle in bytes.
     pub bytes: u64,
     /// Commit time.
     pub time: jiff::Timestamp,
-    /// Which stores keep it.
+    /// The stores that have it.
     pub stores: Vec<String>,
-    /// In which envs it is live.
+    /// The envs where it is live.
     pub live_in: Vec<String>,
 }
 
-/// `releases`: the newest `most`; that there are more is said.
+/// `releases`: the newest `most`, with a note if there are more.
 pub fn releases(tool: &Tool, most: usize) -> Result<Vec<Listed>> {
     let ctx = tool.ctx;
     let mut live: BTreeMap<ReleaseId, Vec<String>> = BTreeMap::new();
     let hosts = status(tool, None).unwrap_or_else(|error| {
-        ctx.warn(format!("what is live is not known: {error:#}"));
+        ctx.warn(format!("cannot determine what is live: {error:#}"));
         vec![]
     });
     for host in hosts {
@@ -200,48 +200,48 @@ pub fn releases(tool: &Tool, most: usize) -> Result<Vec<Listed>> {
     Ok(listed.collect())
 }
 
-/// What would change.
+/// The differences between two releases.
 #[derive(Debug, Serialize)]
 pub struct Diff {
     /// The env.
     pub env: String,
-    /// What is live there.
+    /// The live release.
     pub live: ReleaseId,
-    /// What it is compared with.
+    /// The release it is compared with.
     pub candidate: ReleaseId,
     /// Files only in the candidate.
     pub added: Vec<FileChange>,
-    /// Files only in what is live.
+    /// Files only in the live release.
     pub removed: Vec<FileChange>,
     /// Files that differ.
     pub changed: Vec<FileChange>,
-    /// Bytes of all files now and then.
+    /// Total bytes of the live release and the candidate.
     pub bytes: (u64, u64),
-    /// Commits that the candidate brings, the newest first; absent when git does not know both.
+    /// Commits only in the candidate, newest first; absent if git does not know both.
     pub commits: Option<Vec<String>>,
-    /// Commits that the candidate takes away.
+    /// Commits only in the live release.
     pub lost_commits: Option<Vec<String>>,
 }
 
 /// One file of a [`Diff`].
 #[derive(Debug, Serialize)]
 pub struct FileChange {
-    /// Its path in the bundle.
+    /// The path in the bundle.
     pub path: String,
-    /// Bytes before; 0 when it is new.
+    /// Bytes before; 0 if added.
     pub from: u64,
-    /// Bytes after; 0 when it goes.
+    /// Bytes after; 0 if removed.
     pub to: u64,
 }
 
-/// `diff ENV [RELEASE]`: the first target speaks for the env.
+/// `diff ENV [RELEASE]`: compares with the first target of the env.
 pub fn diff(tool: &Tool, env: &str, release: Option<&Selector>) -> Result<Diff> {
     let Tool { ctx, project, .. } = *tool;
     let env = project.env(env)?;
     let target = tool.target(env.targets[0])?;
     let Some(live) = target.state()?.live().cloned() else {
         return not_found(format!("nothing is live on {}", target.url()))
-            .hint(format!("`cargo xtask deploy {}` makes it so", env.name))
+            .hint(format!("run `cargo xtask deploy {}`", env.name))
             .err();
     };
     let old = target.manifest(&live)?;
@@ -281,26 +281,26 @@ fn compare(ctx: &Context, env: &str, old: &Manifest, new: &Manifest) -> Diff {
     }
 }
 
-/// What `verify` answers when all is well.
+/// The result of a successful `verify`.
 #[derive(Debug, Serialize)]
 pub struct Verified {
     /// The release.
     pub release: ReleaseId,
-    /// Where it lies.
+    /// The directory of the release.
     pub dir: PathBuf,
-    /// Number of files checked.
+    /// Number of verified files.
     pub files: usize,
     /// Bytes of the bundle.
     pub bytes: u64,
-    /// Digest of the bundle.
+    /// SHA-256 of the bundle.
     pub sha256: String,
-    /// Where it was unpacked.
+    /// The directory it was unpacked to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unpacked: Option<PathBuf>,
 }
 
-/// `verify RELEASE`: a selector, or the directory of a release. `@ENV` checks the files on the targets of the env.
-/// With `unpack` its files are in that directory afterwards.
+/// `verify RELEASE`, for a selector or the directory of a release. `@ENV` verifies the files on the targets of the env.
+/// `unpack` is a directory to unpack the files to.
 pub fn verify(tool: &Tool, release: &str, unpack: Option<&Path>) -> Result<Verified> {
     let Tool { ctx, project, .. } = *tool;
     let path = Path::new(release);
@@ -308,7 +308,7 @@ pub fn verify(tool: &Tool, release: &str, unpack: Option<&Path>) -> Result<Verif
     let unpacked = unpack.map(|into| ctx.root.join(into));
     let open = |dir: &Path| match &unpacked {
         Some(into) => {
-            // What a run that was killed has left.
+            // Debris of a killed run.
             into.parent().into_iter().for_each(|dir| machine::sweep_of(dir, UNPACKING));
             Release::open_unpacked(dir, into, &progress)
         }
@@ -322,8 +322,8 @@ pub fn verify(tool: &Tool, release: &str, unpack: Option<&Path>) -> Result<Verif
         let id = catalog.resolve(Some(&selector))?;
         if let Selector::Env(env) = &selector {
             if unpack.is_some() {
-                return usage(format!("what runs in {env} is unpacked there already"))
-                    .hint(format!("to have it here as well: `cargo xtask verify {id} --unpack DIR`"))
+                return usage(format!("`@{env}` cannot be unpacked here: its files are on the hosts"))
+                    .hint(format!("unpack the stored release with `cargo xtask verify {id} --unpack DIR`"))
                     .err();
             }
             return verify_live(tool, project.env(env)?, &id);
@@ -358,7 +358,7 @@ fn verify_live(tool: &Tool, env: &Env, id: &ReleaseId) -> Result<Verified> {
 }
 
 impl Verified {
-    /// What was verified, and where.
+    /// The result for a release in `dir`.
     pub fn new(manifest: &Manifest, dir: &Path) -> Self {
         Self {
             release: manifest.id.clone(),

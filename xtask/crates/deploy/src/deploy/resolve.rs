@@ -1,4 +1,4 @@
-//! From what a person typed to one release: over the stores, the checkout and what the envs run.
+//! Resolves a selector to one release: from stores, the checkout and what the envs run.
 
 use crate::deploy::Deployment;
 use crate::deploy::deploy_log::DeployLog;
@@ -24,21 +24,20 @@ use gangplank_system::machine;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// The stores of a project, opened. Outside CircleCI the releases that were built here come first, and the workspace
-/// of CircleCI is left out.
+/// The opened stores of a project. Outside CircleCI, local releases come first and CircleCI's workspace is omitted.
 pub struct Catalog<'ctx> {
     tool: Tool<'ctx>,
     ctx: &'ctx Context,
     project: &'ctx Project,
     stores: Vec<Box<dyn Store + 'ctx>>,
-    /// What was left out, and why: part of the answer when nothing is found.
+    /// The skipped stores and why, for the error if nothing is found.
     skipped: Vec<String>,
-    /// Those of them that keep what is live.
+    /// Skipped stores that record what is live.
     unnotified: Vec<String>,
 }
 
 impl<'ctx> Catalog<'ctx> {
-    /// Opens the stores that are of use here.
+    /// Opens the stores that are usable here.
     pub fn open(tool: &Tool<'ctx>) -> Result<Self> {
         let Tool { ctx, project, .. } = *tool;
         let mut catalog = Self::built(tool);
@@ -56,22 +55,21 @@ impl<'ctx> Catalog<'ctx> {
             }
         }
         if !ctx.in_ci() {
-            // A network that is gone must not keep anybody from what lies here. In a job the order is the project's.
+            // Local stores first, so that they work without a network. In a job the project's order applies.
             catalog.stores.sort_by_key(|store| store.is_remote());
         }
         Ok(catalog)
     }
 
-    /// Those of the stores that keep what is live.
+    /// The stores that record what is live.
     pub fn deploy_log(&self) -> DeployLog<'_> {
         for reason in &self.unnotified {
-            self.ctx
-                .warn(format!("{reason}; so nobody there is told what is live, and its lock of an env is left alone"));
+            self.ctx.warn(format!("{reason}; so it gets no record of what is live, and its lock is not taken"));
         }
         DeployLog::new(self.stores.iter().map(|store| -> &dyn Store { &**store }))
     }
 
-    /// What this machine holds: built here, or handed over by the workspace of this job. For what is to be stored.
+    /// The local releases: built here, or from the workspace of this job. For `put` and `publish`.
     pub fn local(tool: &Tool<'ctx>) -> Self {
         let ctx = tool.ctx;
         let mut catalog = Self::built(tool);
@@ -82,20 +80,20 @@ impl<'ctx> Catalog<'ctx> {
         catalog
     }
 
-    /// Only what was built in this checkout.
+    /// Only the releases built in this checkout.
     pub fn built(tool: &Tool<'ctx>) -> Self {
         let Tool { ctx, project, .. } = *tool;
         let here = DirStore::new(ctx, &format!("file:{RELEASES}"), ctx.root.join(RELEASES));
         Self { tool: *tool, ctx, project, stores: vec![Box::new(here)], skipped: vec![], unnotified: vec![] }
     }
 
-    /// The app whose releases count: a store may hold those of others.
+    /// The app whose releases count; a store may hold those of other apps.
     fn app(&self) -> &'ctx str {
         self.project.app.name
     }
 
-    /// The newest `most` releases, the newest first, each with the stores that keep it. A store over the network that
-    /// does not answer is passed over aloud.
+    /// The newest `most` releases, newest first, each with its stores. An unreachable remote store is skipped with a
+    /// warning.
     pub fn list(&self, most: usize) -> Result<Vec<(Head, Vec<String>)>> {
         for reason in &self.skipped {
             self.ctx.note(reason);
@@ -120,12 +118,12 @@ impl<'ctx> Catalog<'ctx> {
         std::iter::once(what).chain(self.skipped.iter().map(String::as_str)).collect::<Vec<_>>().join("; ")
     }
 
-    /// The release that a selector means. Without one it is that of the commit: of `CIRCLE_SHA1` in a job, of the
-    /// checkout elsewhere.
+    /// The release that a selector means. Without one: that of the commit, which is `CIRCLE_SHA1` in a job and the
+    /// checkout's elsewhere.
     pub fn resolve(&self, selector: Option<&Selector>) -> Result<ReleaseId> {
         match selector {
             None | Some(Selector::Head) => self.of_checkout(),
-            Some(Selector::Previous) => usage("`previous` is what a rollback goes back to, and this is none")
+            Some(Selector::Previous) => usage("`previous` is only valid for a rollback")
                 .hint("use `cargo xtask rollback ENV`, or name a release: `cargo xtask releases` lists them")
                 .err(),
             Some(Selector::Id(id)) => Ok(id.clone()),
@@ -164,7 +162,7 @@ impl<'ctx> Catalog<'ctx> {
             found.retain(|manifest| !manifest.commit.dirty);
             let remote = self.stores.iter().any(|store| store.is_remote());
             if found.is_empty() && !remote && store::list(self.ctx, self.app(), &self.stores, 1)?.is_empty() {
-                return not_found(self.and_unasked(&format!("no store has any release, so none of commit {sha}")))
+                return not_found(self.and_unasked(&format!("all stores are empty: no release of commit {sha}")))
                     .hint(store::EMPTY_WORKSPACE)
                     .err();
             }
@@ -176,18 +174,18 @@ impl<'ctx> Catalog<'ctx> {
             found.retain(|manifest| !manifest.commit.dirty);
             return self.by_sha(&found, &commit.sha);
         }
-        // Only what was built from a checkout can be dirty, so no store over the network is asked.
+        // Only a local build can be dirty, so remote stores are not asked.
         let local = self.stores.iter().filter(|store| !store.is_remote());
         let mut dirty = Vec::new();
         for store in local {
             let ours = |manifest: &Manifest| manifest.commit.dirty && manifest.app == self.app();
             dirty.extend(store.of_commit(&commit.sha)?.into_iter().filter(ours));
         }
-        // The files have no commit to go by, so what was built last is what is meant.
+        // A dirty tree has no commit to match: take the latest build.
         match dirty.into_iter().max_by_key(|manifest| self.built_at(&manifest.id)) {
             Some(manifest) => Ok(manifest.id),
             None => not_found(format!(
-                "the checkout has changes that no commit holds, and no release of them was built ({})",
+                "the checkout has uncommitted changes, and no release of them was built ({})",
                 &commit.sha[..7]
             ))
             .hint("run `cargo xtask build`, or name a release: `cargo xtask releases` lists them")
@@ -201,11 +199,10 @@ impl<'ctx> Catalog<'ctx> {
         std::fs::metadata(manifest).and_then(|meta| meta.modified()).ok()
     }
 
-    /// Fetches a release into a directory of its own, so that two deploys in one checkout do not take it from each
-    /// other; it goes when the deploy ends.
+    /// Fetches a release into its own directory, so that two deploys in one checkout do not interfere; removed after
+    /// the deploy.
     ///
-    /// With [`Transfer::Pull`] it is fetched and checked all the same: the hosts unpack only a bundle with the digest of
-    /// the one that was checked here.
+    /// [`Transfer::Pull`] fetches and verifies it too: hosts accept only a bundle with the digest verified here.
     pub fn fetch_for_deploy(&self, id: &ReleaseId, transfer: Transfer) -> Result<ReleaseSource<'_>> {
         let linked = if transfer == Transfer::Pull { self.linked(id) } else { None };
         let fetched = self.ctx.root.join(FETCHED);
@@ -214,29 +211,29 @@ impl<'ctx> Catalog<'ctx> {
         let release = self.fetch(id, &dir).inspect_err(|_| drop(std::fs::remove_dir_all(&dir)))?;
         let refused = match &linked {
             _ if transfer != Transfer::Pull => None,
-            None => Some(format!("no store can give the hosts a URL of {id}")),
+            None => Some(format!("no store can sign a URL of {id}")),
             Some((manifest, store)) if manifest.bundle != release.manifest().bundle => {
-                Some(format!("{} has another bundle of {id} than the one that was checked", store.url()))
+                Some(format!("{} has a different bundle of {id} than the verified one", store.url()))
             }
             Some(_) if !release.is_ours() => Some(format!("the bundle of {id} was compressed by another program")),
             Some(_) => None,
         };
         let origin = linked.filter(|_| refused.is_none()).map(|(_, store)| store);
         if let Some(reason) = refused {
-            self.ctx.warn(format!("{reason}, so it is sent to them from here"));
+            self.ctx.warn(format!("{reason}; sending it to the hosts from here"));
         }
         Ok(ReleaseSource::new(release, dir, self, origin))
     }
 
-    /// The bundle of a release that `hosts` hosts have, to see what they lack of `newer`. Where it was not built here it is
-    /// fetched into `dir`, if there are files to look into: from a bucket for more than one host, to whom that saves more
-    /// than it costs.
+    /// The bundle that `hosts` hosts already have, as the base of a delta to `newer`. If there are files to compare, a
+    /// bundle not built here is downloaded into `dir`: from a bucket only for more than one host, where the delta saves
+    /// more than the download costs.
     pub fn older(&self, id: &ReleaseId, newer: &Manifest, hosts: usize, dir: &Path) -> Option<PathBuf> {
         let built = self.ctx.root.join(RELEASES).join(id.as_str());
         if let Ok(manifest) = Release::read_manifest(&built) {
             return Some(built.join(manifest.bundle.file));
         }
-        // CircleCI would be asked for all pipelines since.
+        // CircleCI would have to list all pipelines since then.
         let is_near = |store: &dyn Store| !store.is_remote() || hosts > 1 && store_url::is_bucket(store.url());
         let near = self.stores.iter().filter(|store| is_near(&***store));
         near.filter_map(|store| {
@@ -247,7 +244,7 @@ impl<'ctx> Catalog<'ctx> {
         .next()
     }
 
-    /// The first store that has a release and URLs of it to give away.
+    /// The first store that has a release and can sign URLs of it.
     fn linked(&self, id: &ReleaseId) -> Option<(Manifest, &dyn Store)> {
         for store in &self.stores {
             let linked = || -> Result<Option<Manifest>> {
@@ -258,14 +255,14 @@ impl<'ctx> Catalog<'ctx> {
                     self.ctx.note(format!("{} does not have {id}", store.url()));
                     return Ok(None);
                 };
-                // Whether it can be signed shows only when it is.
+                // Signing shows whether the store has signing credentials.
                 store.link(&manifest)?;
                 Ok(Some(manifest))
             };
             match linked() {
                 Ok(Some(manifest)) => return Some((manifest, &**store)),
                 Ok(None) => {}
-                Err(error) => self.ctx.warn(format!("{} is left out: {error:#}", store.url())),
+                Err(error) => self.ctx.warn(format!("{} skipped: {error:#}", store.url())),
             }
         }
         None
@@ -278,7 +275,7 @@ impl<'ctx> Catalog<'ctx> {
         Ok(release)
     }
 
-    /// In a job it has to be of the job's commit, where it seems to be.
+    /// Fails if the release is not of the job's commit although its id is.
     fn of_this_commit(&self, manifest: &Manifest) -> Result<()> {
         let id = &manifest.id;
         if let Some(sha) =
@@ -296,7 +293,7 @@ impl<'ctx> Catalog<'ctx> {
     }
 }
 
-/// Where releases are fetched to, below the workspace root.
+/// The directory of fetched releases, below the workspace root.
 pub const FETCHED: &str = "target/fetched";
 
 /// The healthy release that all targets of an env run.
@@ -315,7 +312,7 @@ pub fn running(env: &str, targets: &[Box<dyn Target + '_>]) -> Result<ReleaseId>
     plan::agreed(env, &found)
 }
 
-/// The release to roll back to, by selector: one that a target has counts even when no store keeps it any more.
+/// The release to roll back to; one that only a target still has counts too.
 pub fn for_rollback(catalog: &Catalog, site: &Deployment, selector: &Selector) -> Result<ReleaseId> {
     if let Selector::Sha(sha) = selector {
         let short = &sha[..sha.len().min(ReleaseId::SHORT)];

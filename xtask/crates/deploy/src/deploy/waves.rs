@@ -1,5 +1,4 @@
-//! In which order the hosts of an env are switched, doing something on many of them at once, and something
-//! meanwhile.
+//! Order and parallelism: waves of hosts, work on many hosts at once, and a ticker during long work.
 
 use gangplank_model::project::Strategy;
 use std::ops::Range;
@@ -8,11 +7,11 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// How many hosts are worked on at once where nothing is switched. Each costs a process, and a connection the first time.
+/// How many hosts are worked on at once. Each costs a process, and initially a connection.
 pub const AT_ONCE: usize = 16;
 
-/// The waves in which `hosts` hosts are switched, by their places in the env, none larger than `limit`. Each has to be
-/// healthy before the next.
+/// The waves in which `hosts` hosts are switched, as indexes into the env's targets, none larger than `limit`. Each
+/// wave must be healthy before the next starts.
 pub fn waves(strategy: Strategy, limit: Option<usize>, hosts: usize) -> Vec<Range<usize>> {
     let size = limit.unwrap_or(usize::MAX).max(1);
     let split = |wave: Range<usize>| {
@@ -34,12 +33,12 @@ fn unlimited(strategy: Strategy, hosts: usize) -> Vec<Range<usize>> {
             [0..first, first..hosts].into_iter().filter(|wave| !wave.is_empty()).collect()
         }
         Strategy::Batches(size) => batches(size),
-        // Rounded up, so that a small share of few hosts is one.
+        // Rounded up: a small share of few hosts is at least one.
         Strategy::Percent(share) => batches((hosts * usize::from(share.min(100))).div_ceil(100)),
     }
 }
 
-/// Does `work` on every item, so many at once, and gives the answers in the order of the items.
+/// Runs `work` on every item, `at_once` at a time; returns the results in item order.
 pub fn par_map<T: Sync, R: Send>(items: &[T], at_once: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     if items.len() <= 1 || at_once <= 1 {
         return items.iter().map(work).collect();
@@ -60,7 +59,7 @@ pub fn par_map<T: Sync, R: Send>(items: &[T], at_once: usize, work: impl Fn(&T) 
     answers.into_iter().filter_map(|answer| answer.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
 }
 
-/// Does `work`, and `tick` every so often until it is done, however that ends.
+/// Runs `work`, and `tick` at the interval `often` until it returns or panics.
 pub fn with_ticker<T>(often: Duration, tick: impl Fn() + Send, work: impl FnOnce() -> T) -> T {
     let (working, over) = channel::<()>();
     std::thread::scope(|scope| {

@@ -1,7 +1,6 @@
-//! A host with the layout that Capistrano settled: `releases/<id>/`, `current`, `history.jsonl`, `.lock`.
+//! A target directory in Capistrano's layout: `releases/<id>/`, `current`, `history.jsonl`, `.lock`.
 //!
-//! The local machine is a host like any other: what is done there is said to `sh` in the words that a remote host
-//! would be told, so both are one implementation and one set of tests.
+//! The local machine runs the same `sh` scripts as a remote host, so one implementation and one test suite cover both.
 
 mod install;
 mod room;
@@ -32,31 +31,30 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long a renewal of the lock may take.
+/// The time limit of a lock renewal.
 const RENEWAL: Duration = Duration::from_secs(10);
 
-/// How long a disk may take over a release, to hash it or to remove it.
+/// The time limit of hashing or removing a release on a slow disk.
 const SLOW_DISK: Duration = Duration::from_secs(3600);
 
-/// The directory of a host.
+/// A target directory on a host.
 pub struct HostTarget<'ctx> {
     ctx: &'ctx Context,
     url: String,
     root: String,
     place: Connection<'ctx>,
-    /// Token of the lock that we have.
+    /// Token of the lock that is held.
     token: Mutex<Option<String>>,
-    /// Token of the last lock that we gave up.
+    /// Token of the last lock that was released.
     given_up: Mutex<Option<String>>,
-    /// What was said of the state when the lock was taken. Nobody else changes it, and we have not yet.
+    /// The state printed when the lock was taken: valid until our first change, because the lock keeps others out.
     fresh: Mutex<Option<State>>,
-    /// What was live, with the digest of its bundle, when last seen.
+    /// The live release and the digest of its bundle, when last read.
     live: Mutex<Option<(ReleaseId, String)>>,
 }
 
 enum Connection<'ctx> {
-    /// This machine, and the path of its shell: a program that is looked for is forked for, and a fork copies the tables
-    /// of our memory.
+    /// This machine, with the path of its shell. Looking a program up would fork, and a fork copies our page tables.
     Here(PathBuf),
     There(Ssh<'ctx>),
     Behind(Through<'ctx>),
@@ -69,13 +67,13 @@ impl<'ctx> HostTarget<'ctx> {
         Self::at(ctx, url, dir.to_string_lossy().into_owned(), Connection::Here(sh))
     }
 
-    /// A directory of another machine.
+    /// A directory of an ssh host.
     pub fn remote(ctx: &'ctx Context, url: &str, address: Address) -> Self {
         Self::at(ctx, url, address.root.clone(), Connection::There(Ssh::new(ctx, url, address)))
     }
 
-    /// A directory of wherever `program` runs the words that come after it, e.g. `["docker", "exec", "-i", "web1"]`. `name` is
-    /// what people call that place.
+    /// A directory of the place where `program` runs the words after it, e.g. `["docker", "exec", "-i", "web1"]`.
+    /// `name` is its display name.
     pub fn through(ctx: &'ctx Context, url: &str, name: &str, dir: &str, program: &[&str]) -> Self {
         Self::at(ctx, url, dir.to_owned(), Connection::Behind(Through::new(ctx, url, name, program)))
     }
@@ -93,10 +91,10 @@ impl<'ctx> HostTarget<'ctx> {
         }
     }
 
-    /// Says something to the host. A clean environment keeps our variables, tokens among them, out of it, as ssh would.
+    /// Runs a script on the host, in a clean environment, so that our variables and tokens do not reach it.
     fn exec(&self, text: &str, input: Input, limit: Option<Duration>, interruptible: bool) -> Result<Output> {
         set(&self.fresh, None);
-        // Whoever finds our lock when we are gone sees by this whether our last command is gone too.
+        // The token is part of the command line, so that a later run can see whether our last command still runs.
         let token = self.token();
         let sh = match &self.place {
             Connection::There(ssh) => return ssh.exec(text, token.as_deref(), input, limit, interruptible),
@@ -108,7 +106,7 @@ impl<'ctx> HostTarget<'ctx> {
         self.ctx.answer_within(command, input, limit, interruptible)
     }
 
-    /// A shell of this machine that runs a script.
+    /// A local shell that runs a script.
     fn shell(&self, sh: &Path, text: &str) -> Command {
         let mut command = Command::new(sh);
         command.arg("-c").arg(text).current_dir("/").env_clear();
@@ -124,18 +122,18 @@ impl<'ctx> HostTarget<'ctx> {
         get(&self.token)
     }
 
-    /// A script that is only run while the lock under which it is said is ours. The first line is what -v shows of it.
+    /// A script that exits if our lock changed owner. `what` is its first line, shown by `-v`.
     fn fenced(&self, what: &str, text: &str) -> String {
         let fence = self.token().map(|token| lease::fence(&self.root, &token)).unwrap_or_default();
         format!("# {what}\n{fence}{text}")
     }
 
-    /// Says something that has to work.
+    /// Runs a fenced script that must succeed.
     fn run_checked(&self, what: &str, text: &str, input: Input) -> Result<String> {
         self.run_unfenced(what, &self.fenced(what, text), input)
     }
 
-    /// The same without a look at the lock.
+    /// Runs a script that must succeed, without the lock check.
     fn run_unfenced(&self, what: &str, text: &str, input: Input) -> Result<String> {
         let answer = self.exec(text, input, None, false)?;
         if answer.ok() {
@@ -151,7 +149,7 @@ impl<'ctx> HostTarget<'ctx> {
         lock
     }
 
-    /// An act as a script and what it reads.
+    /// The script of an operation and its stdin.
     fn script(&self, act: &Operation) -> (String, String) {
         let line = |record: &Record| record.to_line();
         let root = &self.root;
@@ -168,14 +166,14 @@ impl<'ctx> HostTarget<'ctx> {
         }
     }
 
-    /// The state, whoever has the lock: looking harms nobody.
+    /// The state, read without the lock.
     fn look(&self) -> Result<State> {
         let what = "read its state";
         let said = self.run_unfenced(what, &format!("# {what}\n{}", script::state(&self.root)), Input::Empty)?;
         Ok(self.seen(&said))
     }
 
-    /// Does acts up to the first one that fails, in one script.
+    /// Runs operations in one script, up to the first failure.
     fn act_once(&self, acts: &[Operation]) -> Result<Vec<Output>> {
         let what: Vec<_> = acts.iter().map(name).collect();
         let what = what.join(", ");
@@ -210,23 +208,22 @@ impl<'ctx> HostTarget<'ctx> {
         state
     }
 
-    /// The failure of a script that was not run because the lock is another's.
+    /// The error of a script that did not run because the lock has another owner.
     fn lost(&self, what: &str, said: &str) -> CliError {
         let now = said.lines().map(Lock::parse).find_map(|lock| match lock {
             Lock::Held(owner) => Some(format!("{} has it", owner.by)),
             _ => None,
         });
         let now = now.unwrap_or_else(|| "it was removed".into());
-        CliError::new(Kind::Locked, format!("{}: did not {what}: the lock is not ours any more, {now}", self.url)).hint(
-            "this run was not heard of for too long, or somebody removed its lock: `cargo xtask status` shows what is live now",
-        )
+        CliError::new(Kind::Locked, format!("{}: cannot {what}: lost the lock, {now}", self.url))
+            .hint("its lease expired or its lock was removed: check what is live with `cargo xtask status`")
     }
 
     fn complain(&self, what: &str, answer: &Output) -> CliError {
         let said = [answer.stderr.trim(), answer.stdout.trim()]
             .into_iter()
             .find(|text| !text.is_empty())
-            .unwrap_or("it said nothing");
+            .unwrap_or("no output");
         if is_lost(answer) {
             return self.lost(what, &answer.stderr);
         }
@@ -234,12 +231,12 @@ impl<'ctx> HostTarget<'ctx> {
         let message = format!("{}: cannot {what}: {}", self.url, self.ctx.scrub(said));
         if answer.code == Some(script::EXIT_VERIFICATION) {
             return verification(message)
-                .hint("the bytes on the host are not those of the release: look at the disk, then deploy again");
+                .hint("check the disk of the host, then deploy again: the bytes there are not those of the release");
         }
         let hint = if let Some(known) = known {
             known
         } else if is_full(said) {
-            "make room: `df -h` and `df -i` show the disk; what is in releases/ and not live may be removed by hand, the oldest first"
+            "make room: `df -h` and `df -i` show the disk; releases that are not live may be removed by hand, oldest first"
         } else if said.contains("nput/output error") {
             "the disk of the host reports an error: look at `dmesg` there"
         } else if said.contains("ermission denied") || said.contains("Read-only file system") {
@@ -293,7 +290,7 @@ impl Lockable for HostTarget<'_> {
 
     fn take_over(&self, owner: &Owner, seen: &Owner, dead: &Owner) -> Result<Lock> {
         let json = to_json(owner);
-        // Whoever takes over holds nothing yet.
+        // A takeover starts without a lock.
         set(&self.token, None);
         let seconds_since_renewal = seen.seconds_since_renewal.unwrap_or_default();
         let text = script::take_over(&self.root, &owner.token, &seen.token, &dead.token, seconds_since_renewal);
@@ -313,7 +310,7 @@ impl Lockable for HostTarget<'_> {
         if token.is_some() && never_reached {
             return Ok(());
         }
-        // It looks itself whose lock that is.
+        // The script checks the owner of the lock itself.
         let (what, text) = ("give up the lock", script::unlock(&self.root, token));
         self.run_unfenced(what, &format!("# {what}\n{text}"), Input::Empty)?;
         set(&self.token, None);
@@ -365,7 +362,7 @@ impl Target for HostTarget<'_> {
 
     fn act(&self, acts: &[Operation]) -> Result<Vec<Output>> {
         let (mut answers, mut rounds) = (self.act_once(acts)?, 0);
-        // What was done before the one that failed is not done again, nor is a command of the project.
+        // Operations before the failed one are not repeated, nor is a command of the project.
         while let Some(act) = answers.len().checked_sub(1).and_then(|at| acts.get(at))
             && !matches!(act, Operation::Run(script) if script.of_project)
             && let Some(last) = answers.last_mut().filter(|last| !last.ok())
@@ -417,17 +414,17 @@ impl Target for HostTarget<'_> {
     }
 }
 
-/// Whether a script was not run because the lock is another's by now.
+/// Whether a script did not run because the lock has another owner.
 fn is_lost(answer: &Output) -> bool {
     answer.code == Some(lease::EXIT_LOST) && answer.stderr.contains(lease::LOST)
 }
 
-/// The answers of the parts of a sequence of `count` that were begun. One that did not come to its end, because the script
-/// was ended, has the answer of the script.
+/// The results of the started parts of a sequence of `count`. An unfinished part, of a script that was killed, gets the
+/// result of the script.
 fn parts(marker: &Marker, answer: &Output, count: usize) -> Vec<Output> {
     let (parts, stdout, stderr) = sequence::parts(marker, &answer.stdout, &answer.stderr);
     let ended = parts.into_iter().map(|(code, stdout, stderr)| Output { code, stdout, stderr, cut: false });
-    // No more than there are parts, whatever the parts print.
+    // Parts may print lines that look like markers, so never more than there are parts.
     let mut answers: Vec<_> = ended.take(count).collect();
     if answers.len() < count && answers.iter().all(Output::ok) {
         let code = answer.code.filter(|code| *code != 0);
@@ -436,7 +433,7 @@ fn parts(marker: &Marker, answer: &Output, count: usize) -> Vec<Output> {
     answers
 }
 
-/// What an act does, for people who look at the processes of a host.
+/// The name of an operation in the host's process list.
 fn name(act: &Operation) -> String {
     match act {
         Operation::Run(script) => script.what.to_owned(),

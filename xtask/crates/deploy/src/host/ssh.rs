@@ -1,10 +1,10 @@
-//! A host over ssh: the system's own program, so that `ssh_config`, agent, `ProxyJump` and `known_hosts` all hold.
+//! A host over ssh, by the system's `ssh` program, so that `ssh_config`, agent, `ProxyJump` and `known_hosts` apply.
 //!
-//! One connection for each host: the first command opens it and the others share it (`ssh_config(5)`, `ControlPath`). It
-//! ends with this process, however that ends, because its far end reads a pipe that we hold.
+//! One connection per host: the first command opens it and the others share it (`ssh_config(5)`, `ControlPath`). It
+//! ends with this process, even if it is killed, because the far end reads a pipe that we hold open.
 //!
-//! ssh hands the login shell of the host one string. That may be csh, and its profile may talk, so the string is always
-//! the same few words that every shell reads alike (see `frame`).
+//! ssh passes one string to the login shell of the host. That may be csh, and its profile may print, so the string is
+//! always the same few words that every shell parses alike (see `frame`).
 
 pub mod diagnose;
 
@@ -24,12 +24,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// A file of the repository with keys of hosts, one a line as in `known_hosts`: jobs of CircleCI start without any.
+/// Host keys in the repository, in the format of `known_hosts`: CircleCI jobs start with none.
 const KNOWN_HOSTS: &str = ".circleci/known_hosts";
-/// How long a connection may take: names, jump hosts, keys.
+/// The time limit of connecting: names, jump hosts, keys.
 const CONNECT: Duration = Duration::from_secs(60);
-/// No question, no terminal, no forwarding; a network that is gone is noticed after a minute. All else is for the
-/// `ssh_config` of whoever runs this.
+/// No prompts, no terminal, no forwarding; a lost network is noticed after a minute. Everything else is left to the
+/// user's `ssh_config`.
 const OPTIONS: &[&str] = &[
     "BatchMode=yes",
     "ClearAllForwardings=yes",
@@ -43,34 +43,34 @@ const OPTIONS: &[&str] = &[
     "ServerAliveInterval=15",
 ];
 
-/// Where a host is: `ssh://[USER@]HOST[:PORT]/DIR`.
+/// The address of a host: `ssh://[USER@]HOST[:PORT]/DIR`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
-    /// The login, when the URL has one.
+    /// The login in the URL, if any.
     pub user: Option<String>,
-    /// A name of `ssh_config`, of DNS, or an address.
+    /// A host of `ssh_config` or DNS, or an IP address.
     pub host: String,
-    /// The port, when the URL has one.
+    /// The port in the URL, if any.
     pub port: Option<u16>,
     /// The directory of the target; absolute.
     pub root: String,
 }
 
 impl Address {
-    /// Reads a URL. Nothing in it is decoded: a space is a space.
+    /// Parses a URL without decoding: a space is a space.
     pub fn parse(url: &str) -> Result<Self> {
         let wrong = |reason: &str| {
             usage(format!("target {url}: {reason}"))
                 .hint("use ssh://USER@HOST/DIR, e.g. ssh://deploy@web1.example.com/srv/app")
         };
-        let rest = url.strip_prefix("ssh://").ok_or_else(|| wrong("it does not begin with ssh://"))?;
-        let Some((authority, dir)) = rest.split_once('/') else { return wrong("it names no directory").err() };
+        let rest = url.strip_prefix("ssh://").ok_or_else(|| wrong("it does not start with ssh://"))?;
+        let Some((authority, dir)) = rest.split_once('/') else { return wrong("it has no directory").err() };
         if dir.starts_with('~') {
             return Err(gangplank_model::project::no_tilde(&format!("target {url}")).into());
         }
         let root = format!("/{}", dir.trim_end_matches('/'));
         if root == "/" || root.split('/').any(|part| [".", ".."].contains(&part)) || root.contains(['\n', '\0']) {
-            return wrong("its directory has to be absolute, below `/`, and without `.` and `..`").err();
+            return wrong("its directory must be absolute, below `/`, and without `.` and `..`").err();
         }
         let (user, host) = match authority.rsplit_once('@') {
             Some((user, host)) => (Some(user), host),
@@ -85,24 +85,24 @@ impl Address {
         let port = match port.map(str::parse::<u16>) {
             None => None,
             Some(Ok(port @ 1..)) => Some(port),
-            Some(_) => return wrong("its port is no number from 1 to 65535").err(),
+            Some(_) => return wrong("its port is not a number from 1 to 65535").err(),
         };
-        // ssh takes a word that begins with a dash for an option.
+        // ssh parses a word that starts with a dash as an option.
         let word = |text: &str| {
             !text.is_empty()
                 && !text.starts_with('-')
                 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:%@+$".contains(&b))
         };
         if !word(host) || host.contains(['@', '+', '$']) {
-            return wrong("its host is no name").err();
+            return wrong("its host is invalid").err();
         }
         if !user.is_none_or(|user| word(user) && !user.contains(':')) {
-            return wrong("its user is no name; a password has no place in it").err();
+            return wrong("its user is invalid; a password is not supported").err();
         }
         Ok(Self { user: user.map(str::to_owned), host: host.to_owned(), port, root })
     }
 
-    /// As `ssh` is told.
+    /// The arguments of `ssh`.
     fn args(&self) -> Vec<String> {
         let mut args = Vec::new();
         if let Some(user) = &self.user {
@@ -119,24 +119,24 @@ impl Address {
 /// A host over ssh.
 pub struct Ssh<'ctx> {
     session: Session<'ctx>,
-    /// Where it is.
+    /// The address.
     pub address: Address,
     connection: Mutex<Option<Connection>>,
     reached: AtomicBool,
-    /// Why it could not be opened ahead of time, for whoever asks next.
+    /// The error of an early connection, reported by the next command.
     refused: Mutex<Option<anyhow::Error>>,
 }
 
-/// An open connection; closed when dropped.
+/// An open connection; closed on drop.
 struct Connection {
-    /// Holds the socket, for nobody but us.
+    /// The private directory of the socket.
     dir: PathBuf,
     master: Background,
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // What a profile left in the background may hold the session open.
+        // A background process of a profile may hold the session open.
         self.master.stop();
         let _ = fs::remove_dir_all(&self.dir);
     }
@@ -149,7 +149,7 @@ impl Connection {
 }
 
 impl<'ctx> Ssh<'ctx> {
-    /// Nothing is said yet.
+    /// A host without a connection.
     pub fn new(ctx: &'ctx Context, url: &str, address: Address) -> Self {
         Self {
             session: Session::new(ctx, url),
@@ -160,7 +160,7 @@ impl<'ctx> Ssh<'ctx> {
         }
     }
 
-    /// The socket of the connection, which is opened if it is not.
+    /// The socket of the connection; opens it if needed.
     fn socket(&self, interruptible: bool) -> Result<PathBuf> {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = &*connection {
@@ -178,12 +178,12 @@ impl<'ctx> Ssh<'ctx> {
         Ok(socket)
     }
 
-    /// Whether there ever was a connection.
+    /// Whether a connection was ever opened.
     pub fn was_reached(&self) -> bool {
         self.reached.load(Ordering::SeqCst)
     }
 
-    /// Opens the connection. Whoever speaks next says why it could not be opened.
+    /// Opens the connection. The next command reports a failure.
     pub fn reach(&self) {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = self.socket(true).err();
     }
@@ -199,7 +199,7 @@ impl<'ctx> Ssh<'ctx> {
         said.map_err(|said| {
             if interruptible && self.session.ctx.interrupted() {
                 return failed(format!("{}: stopped while connecting", self.session.url))
-                    .hint("nothing was changed there")
+                    .hint("run the same command again; nothing was changed there")
                     .into();
             }
             diagnose::explain(&self.session.url, &self.address, &said).into()
@@ -223,7 +223,7 @@ impl<'ctx> Ssh<'ctx> {
         command
     }
 
-    /// `ssh` for one script on the connection of this socket.
+    /// An `ssh` command for one script, on the connection of this socket.
     fn on_connection(&self, socket: &Path, run: &str) -> Command {
         let mut command = self.command(socket);
         command.args(["-o", "ControlMaster=no"]).args(self.address.args());
@@ -231,7 +231,7 @@ impl<'ctx> Ssh<'ctx> {
         command
     }
 
-    /// Runs a script beside another one, if there is a connection. It delays nothing, and a failure changes nothing.
+    /// Runs a script in parallel, if a connection is open. It neither delays others nor reports errors.
     pub fn exec_concurrent(&self, text: &str, limit: Duration) {
         let socket = match self.connection.try_lock() {
             Ok(connection) => connection.as_ref().map(|open| Connection::socket(&open.dir)),
@@ -257,13 +257,13 @@ impl Transport for Ssh<'_> {
         Ok((command, format!("ssh {} # {what}", self.address.host)))
     }
 
-    /// The next command opens another connection.
+    /// Makes the next command open a new connection.
     fn disconnect(&self) {
         drop(self.connection.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     fn diagnose(&self, script: &Incomplete) -> CliError {
-        // Where the connection broke before the first marker arrived, the script may or may not have begun.
+        // If the connection broke before the first marker, the script may have started.
         if script.begun || (script.repeatable && script.stderr.is_empty()) {
             return diagnose::broken(&self.session.url, script.what, script.stderr);
         }
@@ -271,7 +271,7 @@ impl Transport for Ssh<'_> {
     }
 }
 
-/// The login of an address that names none: that of `ssh_config`, or of this machine.
+/// The login for an address without one, from `ssh_config` or this machine.
 pub fn configured_login(ctx: &Context, address: &Address) -> Result<String> {
     let mut command = Command::new(ctx.program_on_path("ssh").unwrap_or_else(|| "ssh".into()));
     command.arg("-G").args(address.args());
@@ -279,19 +279,19 @@ pub fn configured_login(ctx: &Context, address: &Address) -> Result<String> {
     let login = said.lines().find_map(|line| line.strip_prefix("user "));
     match login {
         Some(login) => Ok(login.trim().to_owned()),
-        None => failed(format!("`ssh -G {}` names no user", address.host))
-            .hint("name it in the target: ssh://USER@HOST/DIR")
+        None => failed(format!("`ssh -G {}` prints no user", address.host))
+            .hint("add it to the target: ssh://USER@HOST/DIR")
             .err(),
     }
 }
 
-/// A new directory that only we can enter, with a path so short that a socket fits in it.
+/// A new private directory with a path short enough for a socket.
 fn private_dir(ctx: &Context) -> Result<PathBuf> {
     for base in [ctx.var("XDG_RUNTIME_DIR"), ctx.var("TMPDIR"), Some("/tmp")].into_iter().flatten() {
-        // What runs that were killed have left.
+        // Debris of killed runs.
         machine::sweep_of(Path::new(base), "ssh");
         let dir = gangplank_bundle::release::scratch(Path::new(base), "ssh");
-        // sun_path(7) has 108 bytes, and ssh adds some of its own while it makes the socket.
+        // sun_path(7) has 108 bytes, and ssh appends some while it creates the socket.
         if dir.as_os_str().len() <= 70 && fs::DirBuilder::new().mode(0o700).create(&dir).is_ok() {
             return Ok(dir);
         }

@@ -1,7 +1,8 @@
-//! A place that a program of this machine reaches: `docker exec -i web1`, `kubectl exec -i web1 --`, `sudo -n -u app`.
+//! A place that a local program reaches: `docker exec -i web1`, `kubectl exec -i web1 --`, `sudo -n -u app`.
 //!
-//! The program is given `sh -c SCRIPT` as its last words and runs them there, with its own stdin, stdout and stderr. What
-//! is said is what ssh says, so a script that was cut off on its way is not run, and one that is over time is ended there.
+//! The program gets `sh -c SCRIPT` as its last arguments and runs it there, connected to its own stdin, stdout and
+//! stderr. The protocol is that of ssh: a truncated script is not run, and one that exceeds its time limit is killed
+//! there.
 
 use crate::host::ssh::diagnose;
 use crate::host::transport::{Incomplete, Session, Transport};
@@ -13,14 +14,14 @@ use std::process::Command;
 /// A place behind a program.
 pub struct Through<'ctx> {
     session: Session<'ctx>,
-    /// What it is called.
+    /// The display name.
     pub name: String,
     /// The program and its first arguments.
     words: Vec<String>,
 }
 
 impl<'ctx> Through<'ctx> {
-    /// Nothing is said yet.
+    /// A place not used yet.
     pub fn new(ctx: &'ctx Context, url: &str, name: &str, words: &[&str]) -> Self {
         let words = words.iter().map(|word| (*word).to_owned()).collect();
         Self { session: Session::new(ctx, url), name: name.to_owned(), words }
@@ -43,17 +44,17 @@ impl Transport for Through<'_> {
         Environment::OfContainer
     }
 
-    /// In the words of the program, where the script did not even begin.
+    /// The error of a script that did not start, with the output of the program.
     fn diagnose(&self, script: &Incomplete) -> CliError {
         if script.begun {
             return diagnose::broken(&self.session.url, script.what, script.stderr);
         }
         let program = self.words.join(" ");
-        let said = script.stderr.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing").trim();
+        let said = script.stderr.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no output").trim();
         CliError::new(
             Kind::Remote,
             format!("{}: `{program}` {}: {said}", self.session.url, gangplank_system::context::exit(script.code)),
         )
-        .hint(format!("can it be reached? `{program} true`"))
+        .hint(format!("check that it can be reached: `{program} true`"))
     }
 }

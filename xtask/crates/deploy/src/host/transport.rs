@@ -1,5 +1,4 @@
-//! Scripts for hosts that another program reaches, ssh or one that a project names: how they are sent, and how their
-//! output is read (see [`frame`]).
+//! Sends scripts to a host through a program, ssh or one of the project, and reads their output (see [`frame`]).
 
 use gangplank_model::error::{CliError, Kind, Result, failed};
 use gangplank_model::event::{Event, Stream};
@@ -16,27 +15,27 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// An input of text up to so many bytes goes as a line.
+/// The maximum text input in bytes that is sent as a line.
 const LINE_MAX: usize = 1 << 16;
-/// How much is shown, with `-v`, of output that is ignored.
+/// The maximum characters of ignored output that `-v` shows.
 const IGNORED_CHARS_MAX: usize = 200;
-/// The most bytes that a profile may print before a script runs.
+/// The maximum bytes that a profile may print before a script runs.
 const PROFILE_MAX: usize = 16 << 20;
-/// How long is waited for the output of what a script has left behind, once it has come to its end.
+/// How long to wait for the output of background processes after the script has ended.
 const STRAGGLERS: Duration = Duration::from_millis(200);
 
-/// A host that scripts are sent to, and the state between two of them.
+/// A host and the state between two scripts.
 pub struct Session<'ctx> {
-    /// The outside.
+    /// The I/O context.
     pub ctx: &'ctx Context,
     /// URL of the target.
     pub url: String,
-    /// Whether the last script may still run there, because the connection broke or we went away.
+    /// Whether the last script may still run, because the connection broke or we stopped waiting.
     unsettled: AtomicBool,
 }
 
 impl<'ctx> Session<'ctx> {
-    /// No script was sent yet.
+    /// A session without any script yet.
     pub fn new(ctx: &'ctx Context, url: &str) -> Self {
         Self { ctx, url: url.to_owned(), unsettled: AtomicBool::new(false) }
     }
@@ -44,34 +43,34 @@ impl<'ctx> Session<'ctx> {
 
 /// A script whose end marker did not arrive.
 pub struct Incomplete<'a> {
-    /// What it is called.
+    /// The name of the script.
     pub what: &'a str,
     /// Exit code of the program that carried it.
     pub code: Option<i32>,
-    /// Whether it has begun, as far as is known.
+    /// Whether it is known to have started.
     pub begun: bool,
-    /// What was printed on stderr.
+    /// The stderr output.
     pub stderr: &'a str,
     /// Whether it may be sent again.
     pub repeatable: bool,
 }
 
-/// A way to a host. An implementation knows which program leads there.
+/// A way to run commands on a host.
 pub trait Transport {
-    /// The host.
+    /// The session.
     fn session(&self) -> &Session<'_>;
-    /// The program that runs a command of the host's shell, and how it is shown for `what`.
+    /// The program that runs a command in the host's shell, and its display text for `what`.
     fn program(&self, what: &str, command: &str, interruptible: bool) -> Result<(Command, String)>;
-    /// Whose environment its commands start in.
+    /// The environment that its commands start in.
     fn environment(&self) -> Environment {
         Environment::OfLogin
     }
-    /// Drops a connection that broke.
+    /// Drops a broken connection.
     fn disconnect(&self) {}
-    /// Why a script did not come to its end.
+    /// The error of a script that did not finish.
     fn diagnose(&self, script: &Incomplete) -> CliError;
 
-    /// Runs a script. If the last one may still run, its end is waited for first.
+    /// Runs a script. If the last one may still run, waits for its end first.
     fn exec(
         &self,
         text: &str,
@@ -91,7 +90,7 @@ pub trait Transport {
                 let reason =
                     settled.map_or_else(|error| format!("{error:#}"), |answer| answer.stderr.trim().to_owned());
                 return failed(format!("{url}: {reason}"))
-                    .hint("look at the processes of the host: `ps` shows the lock under which each script runs")
+                    .hint("check the processes of the host with `ps`: it shows the lock of each script")
                     .err();
             }
         }
@@ -115,7 +114,7 @@ pub trait Transport {
             Some(file) => Input::BytesThenFile(&bytes, file),
             None => Input::Bytes(&bytes),
         };
-        // It ends with its frame. What it has left in the background may hold its output open for ever.
+        // The script ends with its frame; its background processes may hold the output open forever.
         let seen = Cell::new(0);
         let ended = |stdout: &[u8]| {
             let mut from = seen.get();
@@ -144,7 +143,7 @@ pub trait Transport {
         self.session().unsettled.store(true, Ordering::SeqCst);
         self.disconnect();
         if answer.cut {
-            // It runs on there, and the next script waits for its end.
+            // The script still runs on the host, and the next one waits for its end.
             let so_far = |text: &str| frame::so_far(&marker, text).to_owned();
             return Ok(Output { stdout: so_far(&answer.stdout), stderr: so_far(&answer.stderr), ..answer });
         }
@@ -154,9 +153,9 @@ pub trait Transport {
         if flooded.get() {
             return CliError::new(
                 Kind::Remote,
-                format!("{}: did not {what}: it prints without end", self.session().url),
+                format!("{}: cannot {what}: the login prints without end", self.session().url),
             )
-            .hint("look at the login's profile on that host: it prints more than 16 MiB before a command runs")
+            .hint("check the login's profile on that host: it prints more than 16 MiB before a command runs")
             .err();
         }
         let begun = [&answer.stdout, &answer.stderr].into_iter().any(|output| frame::has_begun(&marker, output));
@@ -165,7 +164,7 @@ pub trait Transport {
         Err(self.diagnose(&Incomplete { what, code: answer.code, begun, stderr, repeatable: true }).into())
     }
 
-    /// Runs a script, hands over its lines as they come, and gives its exit code; `None` when `stop` ended it.
+    /// Runs a script and streams its lines; returns its exit code, or `None` if `stop` ended it.
     fn stream(
         &self,
         text: &str,
@@ -202,7 +201,7 @@ pub trait Transport {
     }
 }
 
-/// The command that runs a script on a host; `what` is the name of its process there.
+/// The command that runs a script on a host; `what` is its process name there.
 pub fn command(
     what: &str,
     marker: &Marker,
@@ -215,20 +214,17 @@ pub fn command(
 }
 
 fn no_script(url: &str, what: &str) -> CliError {
-    CliError::new(
-        Kind::Remote,
-        format!("{url}: did not {what}: something there took the script before its shell read it"),
-    )
-    .hint("does the login's profile read its input? Put `case $- in *i*) ;; *) return;; esac` at its top")
+    CliError::new(Kind::Remote, format!("{url}: cannot {what}: another program consumed the script before the shell"))
+        .hint("put `case $- in *i*) ;; *) return;; esac` at the top of the login's profile: it may read stdin")
 }
 
-/// What a script is called: its first line.
+/// The name of a script: its first line.
 pub fn what(text: &str) -> &str {
     text.strip_prefix("# ").and_then(|text| text.lines().next()).unwrap_or("run a script")
 }
 
-/// What goes over stdin: the script, and its input. An input of text goes as a line too, so that one that was cut is
-/// never taken for whole; what is not text is checked by its digests.
+/// The stdin for a script and its input. Text input is sent as a line, so that a truncated one is detected; other input
+/// is verified by its digests.
 fn sent(marker: &Marker, script: &str, input: Input<'_>) -> (Vec<u8>, Option<File>) {
     let line = |script: &str| frame::script_line(marker, script);
     match input {
@@ -244,12 +240,12 @@ fn sent(marker: &Marker, script: &str, input: Input<'_>) -> (Vec<u8>, Option<Fil
     }
 }
 
-/// The beginning of a text, on one line.
+/// The start of a text, on one line.
 fn short(text: &str) -> String {
     text.chars().take(IGNORED_CHARS_MAX).flat_map(char::escape_debug).collect()
 }
 
-/// What a process is called on the host, in characters that mean nothing to any shell.
+/// The process name on the host, without characters special to a shell.
 fn plain(text: &str) -> Cow<'_, str> {
     let fits = |c: char| c.is_ascii_alphanumeric() || " -_.:/[]".contains(c);
     if text.chars().all(fits) { text.into() } else { text.chars().filter(|c| fits(*c)).collect::<String>().into() }

@@ -1,4 +1,4 @@
-//! Whether included files are those of the commit: a clean release is named after it, so it holds nothing else.
+//! Verifies that included files belong to the commit, because a clean release is named after it.
 
 use gangplank_bundle::pack::Source;
 use gangplank_model::error::{Result, usage};
@@ -9,16 +9,16 @@ use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 
-/// How the file begins that Git LFS leaves in the place of one that was not fetched: its specification, version 1.
+/// The start of a Git LFS pointer file: its specification, version 1.
 const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1\n";
-/// A pointer is smaller than this, by the same specification.
+/// The maximum size of a pointer, by the same specification.
 const POINTER_BYTES_MAX: u64 = 1024;
 
-/// Refuses pointers of Git LFS, submodules that are not checked out, and files that git ignores, but for those that the
-/// project lists as generated. The build itself makes the binaries.
+/// Fails for Git LFS pointers, submodules that are not checked out, and ignored files, except those that the project
+/// lists as generated. The binaries come from the build.
 pub fn check(ctx: &Context, app: &App, sources: &[Source], binaries: &[PathBuf]) -> Result<()> {
     let is_generated = |path: &str| app.generated.iter().any(|pattern| covers(pattern, path));
-    // A directory on the way may be a link, which git does not follow.
+    // A parent directory may be a link, which git does not follow.
     let root = ctx.root.canonicalize().unwrap_or_else(|_| ctx.root.clone());
     let relative = |source: &Source| {
         let dir = source.from.parent()?.canonicalize().ok()?;
@@ -28,37 +28,37 @@ pub fn check(ctx: &Context, app: &App, sources: &[Source], binaries: &[PathBuf])
     let files = included.filter_map(|source| Some((relative(source)?, source)));
     let files: Vec<_> = files.filter(|(path, _)| !is_generated(path)).collect();
     if let Some((path, _)) = files.iter().find(|(_, source)| is_pointer(source)) {
-        return usage(format!("{path} is a pointer of Git LFS, not the file itself"))
-            .hint("`git lfs pull` fetches the file, in a job too; to ship the pointer, list it in `generated` of `App`, xtask/src/main.rs")
+        return usage(format!("{path} is a Git LFS pointer, not the file"))
+            .hint("fetch it with `git lfs pull`, in a job too; to ship the pointer, list it in `generated` of `App`, xtask/src/main.rs")
             .err();
     }
     let checkout = Checkout::open(ctx)?;
     let left_out = checkout.hidden()?.left_out;
     let covered = |path: &&String| app.include.iter().any(|pattern| covers(pattern, path)) && !is_generated(path);
     if let Some(path) = left_out.iter().find(covered) {
-        return usage(format!("{path} is of the commit, `include` covers it, and this sparse checkout leaves it out"))
-            .hint("`git sparse-checkout add DIRECTORY` brings it; or take it out of `include`")
+        return usage(format!("{path} is included, but this sparse checkout omits it"))
+            .hint("add it with `git sparse-checkout add DIRECTORY`, or remove it from `include`")
             .err();
     }
     let missing = checkout.missing_submodules();
     if let Some(path) = missing.iter().find(|path| meets(app.include, path) && !is_generated(path)) {
-        return usage(format!("{path} is a submodule that is not checked out, and `include` covers it"))
-            .hint(format!("`git submodule update --init --recursive {path}` fetches it, in a job too; to leave it out, list it in `generated` of `App`, xtask/src/main.rs"))
+        return usage(format!("{path} is included, but is a submodule that is not checked out"))
+            .hint(format!("fetch it with `git submodule update --init --recursive {path}`, in a job too; to omit it, list it in `generated` of `App`, xtask/src/main.rs"))
             .err();
     }
     let names: Vec<String> = files.into_iter().map(|(path, _)| path).collect();
     let changed = checkout.other_line_ends(&names)?;
     if let Some(first) = changed.first() {
         ctx.warn(format!(
-            "{} included files have other line ends than the commit, {first} for one: core.autocrlf changes them, so another checkout builds other bytes",
+            "{} included files have other line ends than the commit, e.g. {first}, because of core.autocrlf, so another checkout builds other bytes",
             changed.len()
         ));
     }
     let ignored = checkout.ignored(&names)?;
     let Some(first) = ignored.first() else { return Ok(()) };
     let more = if ignored.len() > 1 { format!(" (and {} more)", ignored.len() - 1) } else { String::new() };
-    usage(format!("{first}{more} is included, and git ignores it: no commit holds it"))
-        .hint("if a step of the build makes it, list it in `generated` of `App`, xtask/src/main.rs; else take it out of `include`, or of .gitignore")
+    usage(format!("{first}{more} is included, but git ignores it"))
+        .hint("list it in `generated` of `App`, xtask/src/main.rs, if a build step makes it; otherwise remove it from `include` or .gitignore")
         .err()
 }
 
@@ -69,7 +69,7 @@ fn covers(pattern: &str, path: &str) -> bool {
     below || super::glob_matches(pattern, path)
 }
 
-/// Whether anything that is included may lie in a directory.
+/// Whether a directory may contain included files.
 fn meets(include: &[&str], dir: &str) -> bool {
     include.iter().any(|pattern| {
         let (mut parts, mut names) = (pattern.trim_end_matches('/').split('/'), dir.split('/'));
@@ -78,7 +78,7 @@ fn meets(include: &[&str], dir: &str) -> bool {
                 (Some("**"), _) | (Some(_), None) => return true,
                 (Some(part), Some(name)) if super::glob_matches(part, name) => {}
                 (Some(_), Some(_)) => return false,
-                // A directory is included with all that is in it, and a glob matches files alone.
+                // A directory is included with its contents, and a glob matches only files.
                 (None, _) => return !pattern.contains(['*', '?', '[']),
             }
         }

@@ -1,4 +1,4 @@
-//! What takes a setup back, as commands for root. Each may be run again, also where the login is gone.
+//! The root commands that undo a setup. Each may be repeated, also without the login.
 
 use crate::setup::steps::{PublicKey, Step, Wanted, as_login, check, sudoers};
 use gangplank_model::error::Result;
@@ -6,55 +6,54 @@ use gangplank_model::project::{Manager, Service};
 use gangplank_model::script::quote;
 use gangplank_model::service::rights;
 
-/// The steps, in this order. Releases and data stay, unless `data` says otherwise.
+/// The steps, in order. Releases and data stay, unless `data` is set.
 pub fn remove(wanted: Wanted, data: bool) -> Result<Vec<Step>> {
     check(wanted)?;
     let Wanted { env, login, root, service, key } = wanted;
     let is_root = login == "root";
     let mut steps = Vec::new();
     let mut add = |what, reason: &str, command: String| steps.push(Step { what, reason: reason.to_owned(), command });
-    add("lock", "Nothing is removed while a deploy runs.", refuse_while_locked(env, root));
+    add("lock", "Check that no deploy runs.", refuse_while_locked(env, root));
     match *service {
         Service::Pidfile { .. } => {
-            add("service", "Nothing is removed while the app runs.", refuse_while_kept(env, root));
+            add("service", "Check that the app does not run.", refuse_while_kept(env, root));
         }
         Service::Systemd { unit, manager, .. } => {
-            add("service", "The app ends, and its unit goes.", remove_unit(login, root, unit, manager));
+            add("service", "Stop the app and remove its unit.", remove_unit(login, root, unit, manager));
             if let Some((file, _)) = sudoers(wanted)? {
-                add("sudoers", "What deploys ran by sudo.", format!("rm -f {file}"));
+                add("sudoers", "Remove the sudo rights of deploys.", format!("rm -f {file}"));
             }
             if !is_root {
                 let command = format!("gpasswd -d {login} systemd-journal > /dev/null 2>&1 || true");
-                add("journal", "The login leaves the group that reads the journal.", command);
+                add("journal", "Remove the login from the group that reads the journal.", command);
             }
             if manager == Manager::User {
-                let reason =
-                    "systemd ends all that it runs for the login, also of other apps, when its last session ends.";
+                let reason = "Disable linger: systemd then stops everything of the login, also other apps, when its last session ends.";
                 add("linger", reason, format!("{}loginctl disable-linger {login}", if_exists(login)));
             }
         }
         Service::None | Service::Command { .. } => {}
     }
     if let Some(key) = key {
-        add("key", "The key of deploys.", if_exists(login) + &as_login(login, &remove_key(key)));
+        add("key", "Remove the key of deploys.", if_exists(login) + &as_login(login, &remove_key(key)));
     }
     let (reason, command) = if data {
-        ("The directory with all releases, logs and shared files.", remove_data(root))
+        ("Remove the directory with all releases, logs and shared files.", remove_data(root))
     } else {
         (
-            "The directory, if it is empty; `--data` removes it with all releases, logs and shared files.",
+            "Remove the directory if it is empty; `--data` removes it with all releases, logs and shared files.",
             remove_empty(root),
         )
     };
     add("directory", reason, command);
     if !is_root {
-        let reason = format!("The login stays. Where nothing else uses it: `userdel --remove {login}`.");
+        let reason = format!("The login stays. If nothing else uses it, run `userdel --remove {login}`.");
         add("login", &reason, String::new());
     }
     Ok(steps)
 }
 
-/// What comes before a command that needs the login.
+/// The prefix of a command that needs the login.
 fn if_exists(login: &str) -> String {
     format!("! id -u {login} > /dev/null 2>&1 || ")
 }
@@ -66,8 +65,8 @@ fn refuse_while_locked(env: &str, root: &str) -> String {
     format!("if [ -e {lock} ] || [ -L {lock} ]; then\n  echo {error} >&2\n  echo {hint} >&2; exit 1\nfi")
 }
 
-/// The file is the login's own, so root only reads a number there. `stop` removes the file, also where another process has
-/// got that number.
+/// The login can write the file, so root reads only a number from it. `stop` removes the file even if another process
+/// has that number.
 fn refuse_while_kept(env: &str, root: &str) -> String {
     let file = quote(&format!("{root}/service/process"));
     let hint = quote(&format!("hint: stop it with `cargo xtask stop {env}`, then run this again"));
@@ -83,7 +82,7 @@ esac"
     )
 }
 
-/// A full disk must not cost the other keys: the file is replaced only by one that was written completely.
+/// The file is replaced only by a complete one, so that a full disk cannot lose the other keys.
 fn remove_key(key: &PublicKey) -> String {
     let body = key.body();
     format!(
@@ -97,7 +96,7 @@ mv -f authorized_keys.new authorized_keys"
     )
 }
 
-/// Removes the directory only where a deploy has made one of its files there.
+/// Removes the directory only if a deploy has written to it.
 fn remove_data(root: &str) -> String {
     let (dir, releases) = (quote(root), quote(&format!("{root}/releases")));
     let history = quote(&format!("{root}/history.jsonl"));
@@ -126,7 +125,7 @@ fn remove_unit(login: &str, root: &str, unit: &str, manager: Manager) -> String 
         Manager::System | Manager::Sudo => units(rights::SYSTEM_UNITS, "systemctl"),
         Manager::User => {
             let script = units("${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user", "systemctl --user");
-            // Without linger there may be no manager to tell.
+            // Without linger there may be no running manager.
             let script = format!("export XDG_RUNTIME_DIR=/run/user/$(id -u)\n{script} 2> /dev/null || true");
             if_exists(login) + &as_login(login, &script)
         }
@@ -183,7 +182,7 @@ mod tests {
             let all = format!("{others}{ours}");
             fs::write(&keys, &all).unwrap();
             fs::set_permissions(&keys, PermissionsExt::from_mode(0o640)).unwrap();
-            // No file may get a byte, as on a full disk.
+            // No write succeeds, as on a full disk.
             let failed = sh(home.path(), &format!("ulimit -f 0\n{script}"));
             assert!(!failed.status.success(), "{failed:?}");
             assert_eq!(fs::read_to_string(&keys).unwrap(), all);

@@ -1,6 +1,6 @@
-//! What a host needs before the first deploy, as commands for root: decided from the constants of the project alone.
+//! The root commands that prepare a host for deploys, derived from the project's constants.
 //!
-//! Each command may be run again, and changes nothing that is as it should be.
+//! Each command may be repeated, and changes nothing that is already in place.
 
 use gangplank_model::error::{Result, usage};
 use gangplank_model::project::{Manager, Service, SocketActivation};
@@ -10,18 +10,18 @@ use serde::Serialize;
 use std::fmt::Write;
 use std::path::Path;
 
-/// A command of an administrator.
+/// A command for an administrator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
     /// `login`, `key`, `directory`, `app-user`, `linger`, `journal`, `sudoers`, `service`, or `lock`.
     pub what: &'static str,
-    /// What it is for.
+    /// Its purpose.
     pub reason: String,
-    /// The command; empty where there is only something to know.
+    /// The command; empty for a mere note.
     pub command: String,
 }
 
-/// What a host is set up for.
+/// The parameters of a setup.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
     /// The env.
@@ -30,27 +30,27 @@ pub struct Wanted<'a> {
     pub login: &'a str,
     /// The directory of the target.
     pub root: &'a str,
-    /// How the app is started.
+    /// The service.
     pub service: &'a Service,
-    /// The public key that deploys use.
+    /// The public key of deploys.
     pub key: Option<&'a PublicKey>,
 }
 
-/// A public key, as a line of `authorized_keys` has it.
+/// A public key in the format of `authorized_keys`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKey {
     /// Type, key and comment.
     line: String,
-    /// The key itself, which is in no other line.
+    /// The key material, which identifies the line.
     body: String,
 }
 
 impl PublicKey {
-    /// Reads the file that `ssh-keygen` writes.
+    /// Parses the file written by `ssh-keygen`.
     pub fn parse(text: &str) -> Result<Self> {
         let hint = "name the file that ends with .pub: `--key deploy_key.pub`";
         if text.contains("PRIVATE KEY") {
-            return usage("that is a private key, which no host may get").hint(hint).err();
+            return usage("--key is a private key, which must not be copied to a host").hint(hint).err();
         }
         let line =
             text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
@@ -61,17 +61,17 @@ impl PublicKey {
             [kind, body, ..] if is_type(kind) && plain(kind) && body.len() > 30 && plain(body) => {
                 Ok(Self { line: words.join(" "), body: (*body).to_owned() })
             }
-            _ => usage("that is not a public key of ssh").hint(hint).err(),
+            _ => usage("--key is not an ssh public key").hint(hint).err(),
         }
     }
 
-    /// The key itself.
+    /// The key material.
     pub fn body(&self) -> &str {
         &self.body
     }
 }
 
-/// Refuses what no command can express.
+/// Fails for values that the commands cannot express.
 pub fn check(wanted: Wanted) -> Result<()> {
     let Wanted { env, login, service, .. } = wanted;
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-@".contains(&b);
@@ -83,28 +83,26 @@ pub fn check(wanted: Wanted) -> Result<()> {
     if let Service::Systemd { manager: Manager::System, .. } = service
         && login != "root"
     {
-        return usage(format!(
-            "{env} has Manager::System, which is for the login root, and its deploys log in as {login}"
-        ))
-        .hint("use Manager::Sudo, Manager::User, or a target ssh://root@HOST/DIR; see docs/hosts.md")
-        .err();
+        return usage(format!("{env} has Manager::System, which needs the login root, but deploys log in as {login}"))
+            .hint("use Manager::Sudo, Manager::User, or a target ssh://root@HOST/DIR; see docs/hosts.md")
+            .err();
     }
     sudoers(wanted).map(drop)
 }
 
-/// The file and the line for sudoers, with the variables of [`PROGRAMS`], where there is one.
+/// The sudoers file and its line, with the variables of [`PROGRAMS`], if needed.
 pub fn sudoers(wanted: Wanted) -> Result<Option<(String, String)>> {
     let Service::Systemd { unit, manager: Manager::Sudo, handover, .. } = *wanted.service else { return Ok(None) };
     let sockets = matches!(handover, SocketActivation::Sockets(_));
     match rights::sudoers(wanted.login, &rights::commands(unit, wanted.root, sockets)) {
         Ok(line) => Ok(Some((format!("/etc/sudoers.d/gangplank-{}", file_name(unit)), line))),
-        Err(reason) => usage(format!("{}: no line of sudoers can be written: {reason}", wanted.env))
+        Err(reason) => usage(format!("{}: cannot write a sudoers line: {reason}", wanted.env))
             .hint("use a directory and a unit of letters, digits, `-`, `_`, `.` and `/`, and a login in lower case")
             .err(),
     }
 }
 
-/// A name for each unit that no other unit gets. sudo skips files whose names have a dot or end with `~`.
+/// A unique file name per unit. sudo ignores file names with a dot or a trailing `~`.
 fn file_name(unit: &str) -> String {
     let mut name = String::new();
     for byte in unit.bytes() {
@@ -119,7 +117,7 @@ fn file_name(unit: &str) -> String {
     name
 }
 
-/// What to run once on a host, in this order.
+/// The commands to run once on a host, in order.
 pub fn install(wanted: Wanted) -> Result<Vec<Step>> {
     check(wanted)?;
     let Wanted { env, login, root, service, key } = wanted;
@@ -180,14 +178,14 @@ fn add_journal(add: &mut impl FnMut(&'static str, &str, String), manager: Manage
     }
 }
 
-/// Finds the programs where sudo will find them: it compares whole paths.
+/// Finds the programs on sudo's PATH, because it compares full paths.
 const PROGRAMS: &str = r#"for program in systemctl install mv visudo; do
   command -v $program > /dev/null || { echo "the host has no $program" >&2; exit 1; }
 done
 systemctl=$(command -v systemctl) install=$(command -v install) mv=$(command -v mv)"#;
 
-/// The login makes the directory where it can; root gives away only one that this step has made. A path in the home of the
-/// login may be a link that the login made, and a directory that exists may belong to another app.
+/// The login creates the directory if it can; root changes the owner only of a directory created by this step. A path
+/// in the home of the login may be a link made by the login, and an existing directory may belong to another app.
 fn make_directory(login: &str, root: &str) -> String {
     let dir = quote(root);
     let make = quote(&format!("umask 022; mkdir -p {dir}"));
@@ -196,7 +194,7 @@ fn make_directory(login: &str, root: &str) -> String {
     let parent = quote(&parent);
     let wrong = quote(&format!("{root} exists, and {login} cannot write to it"));
     let hint = quote(&format!(
-        "hint: look at it (`ls -ld {dir}`): use another directory in the target, or, if it is meant for this app, `chown -h {login}: {dir}`"
+        "hint: check it with `ls -ld {dir}`: use another directory in the target, or, if it belongs to this app, `chown -h {login}: {dir}`"
     ));
     format!(
         "if [ ! -e {dir} ] && [ ! -L {dir} ]; then
@@ -209,7 +207,7 @@ su -s /bin/sh -c {test} {login} || {{
     )
 }
 
-/// Lines that a login runs itself: where a file in its home is a link, root would write to what the login chose.
+/// Runs lines as the login: if a file in its home is a link, root would write to the link's target.
 pub fn as_login(login: &str, script: &str) -> String {
     format!("su -s /bin/sh {login} <<'END'\n{script}\nEND")
 }

@@ -1,8 +1,8 @@
 //! CircleCI's artifacts as a store: `store_artifacts` uploads, the REST API finds and downloads.
 //!
-//! A put lays the release where the config's `store_artifacts` step picks it up, which is the directory of the
-//! workspace too; nothing else can upload. What others get is found through the API by commit, never by "the latest
-//! job", and counts only when its manifest says that this job built this commit on this branch.
+//! A put writes the release to the directory that the config's `store_artifacts` step uploads, which is that of the
+//! workspace too. A get finds the build job by commit, never by "the latest job", and requires a manifest of this job,
+//! commit and branch.
 
 mod find;
 mod pointer;
@@ -28,11 +28,11 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Name of the job that builds; its artifacts count and no other's.
+/// The name of the build job, the only one whose artifacts count.
 pub const BUILD_JOB: &str = "build";
 /// `destination` of the `store_artifacts` step: first part of every artifact's path.
 pub const DESTINATION: &str = "releases";
-/// How many pipelines `list` looks at: more questions than that are no answer to "what is there".
+/// Number of pipelines that `list` reads.
 const LISTED: usize = 20;
 /// How long the list of a job's artifacts may lag behind its upload step.
 const LAG: Duration = Duration::from_secs(60);
@@ -42,7 +42,7 @@ const LAG: Duration = Duration::from_secs(60);
 pub enum Finder {
     /// By commit: pipelines, workflows, jobs, artifacts of API v2.
     Commit,
-    /// What API v1.1 calls the latest artifacts of a branch; for those who cannot do otherwise.
+    /// The latest artifacts of a branch in API v1.1, where API v2 is unavailable.
     Latest,
 }
 
@@ -58,7 +58,7 @@ pub struct ArtifactStore<'ctx> {
 }
 
 impl<'ctx> ArtifactStore<'ctx> {
-    /// The store. Nothing is asked before it is needed.
+    /// The store; sends no request yet.
     pub fn new(ctx: &'ctx Context, project: &'ctx Project, url: &str, finder: Finder) -> Self {
         let staged = DirStore::new(ctx, url, workspace(ctx).join(DESTINATION));
         Self { ctx, project, url: url.to_owned(), finder, staged, api: OnceCell::new(), found: RefCell::default() }
@@ -72,7 +72,7 @@ impl<'ctx> ArtifactStore<'ctx> {
         Ok(self.api.get_or_init(|| api))
     }
 
-    /// The branch whose builds count: that of the pipeline in a job, the project's elsewhere and for tags.
+    /// The branch whose builds count: the pipeline's in a job; the project's elsewhere and for tags.
     fn branch(&self) -> &str {
         branch(self.ctx, &self.project.ci)
     }
@@ -95,7 +95,7 @@ impl<'ctx> ArtifactStore<'ctx> {
             return Ok(found);
         }
         not_found(format!("the latest artifacts of {} are {}, not {id}", self.branch(), found.manifest.id))
-            .hint("v1.1 knows only the latest: put circleci:artifacts into `stores` to find a release by its commit")
+            .hint("add circleci:artifacts to `stores`, which finds a release by its commit")
             .err()
     }
 
@@ -113,7 +113,7 @@ impl<'ctx> ArtifactStore<'ctx> {
         })
     }
 
-    /// The three artifacts of a release, once all of them are listed.
+    /// The three artifacts of a release, once all are listed.
     fn uploaded(&self, job: u64, id: &ReleaseId, bundle: &str) -> Result<[Artifact; 3]> {
         let started = Instant::now();
         loop {
@@ -132,7 +132,7 @@ impl<'ctx> ArtifactStore<'ctx> {
                     format!("job {job} of CircleCI did not store {} of {id}", missing.join(", ")),
                 )
                 .hint(format!(
-                    "the job needs `store_artifacts` with path {}/{DESTINATION} and destination {DESTINATION} before \
+                    "add `store_artifacts` to the job, with path {}/{DESTINATION} and destination {DESTINATION} before \
                      this step: `cargo xtask ci generate` writes it",
                     workspace(self.ctx).display()
                 ))
@@ -143,12 +143,12 @@ impl<'ctx> ArtifactStore<'ctx> {
     }
 }
 
-/// The job that built a release, which is where its artifacts are.
+/// The job that built a release, which has its artifacts.
 fn job_of(manifest: &Manifest) -> Result<u64> {
     match &manifest.ci {
         Some(ci) => Ok(ci.job),
         None => usage(format!("{} was not built by a job of CircleCI", manifest.id))
-            .hint("build it in the job `build` of the pipeline: `cargo xtask ci generate` writes it")
+            .hint("build it in the pipeline's job `build`, which `cargo xtask ci generate` writes")
             .err(),
     }
 }
@@ -161,7 +161,7 @@ impl Store for ArtifactStore<'_> {
     fn put(&self, release: &Release) -> Result<Put> {
         if !self.ctx.in_ci() {
             return usage(format!("{}: only a job of CircleCI can store artifacts", self.url))
-                .hint("here, `cargo xtask put --store file:DIR` keeps a release")
+                .hint("use `cargo xtask put --store file:DIR` on this machine")
                 .err();
         }
         self.staged.put(release)
@@ -197,7 +197,7 @@ impl Store for ArtifactStore<'_> {
     }
 
     fn unusable(&self) -> Option<String> {
-        (!circleci::has_token(self.ctx)).then(|| format!("{} was not asked: CIRCLE_TOKEN is not set", self.url))
+        (!circleci::has_token(self.ctx)).then(|| format!("{} skipped: CIRCLE_TOKEN is not set", self.url))
     }
 
     fn of_commit(&self, sha: &str) -> Result<Vec<Manifest>> {

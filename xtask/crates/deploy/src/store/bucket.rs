@@ -1,15 +1,15 @@
-//! A bucket as a store: it outlives every job, host and laptop, and many write to it at once.
+//! A bucket as a store: permanent and shared by jobs, hosts and laptops, with concurrent writers.
 //!
 //! ```text
 //! PREFIX/releases/<commit>/<id>/<digest>/<app>-<id>.tar.gz    the bundle (or .tar.zst), under its own digest
-//! PREFIX/releases/<commit>/<id>/manifest.json                 written last, and only where there is none: the commit
+//! PREFIX/releases/<commit>/<id>/manifest.json                 created last, which commits the release
 //! PREFIX/latest/<app>/<branch>.json                           the newest published release of a branch
-//! PREFIX/live/<app>/<env>.jsonl                               what is and was live, as hosts keep it
-//! PREFIX/locks/<app>/<env>.json                               who deploys the env just now
-//! PREFIX/pending_deletion.json                                          what a prune is about to remove
+//! PREFIX/live/<app>/<env>.jsonl                               the history of an env, in the format of hosts
+//! PREFIX/locks/<app>/<env>.json                               the owner of an env's lock
+//! PREFIX/pending_deletion.json                                the releases that a prune is about to remove
 //! ```
 //!
-//! Nothing is ever written over but `latest`, `live`, `locks` and `pending_deletion`, and those only in the version that was read.
+//! Only `latest`, `live`, `locks` and `pending_deletion` are ever overwritten, with the version that was read.
 
 mod lock;
 mod pointer;
@@ -38,11 +38,11 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long a host may take until it begins to fetch a bundle; what has begun is not cut off.
+/// The time within which a host must start a download; a started one is not cut off.
 const LINK: Duration = Duration::from_secs(15 * 60);
-/// How often a manifest is written that is refused and yet not there.
+/// How often a refused manifest that does not exist is written.
 const CREATES: u32 = 3;
-/// Where releases are, relative to the prefix.
+/// The directory of releases, relative to the prefix.
 const RELEASES: &str = "releases";
 
 /// Releases in a bucket.
@@ -56,14 +56,14 @@ pub struct BucketStore<'ctx> {
 }
 
 impl<'ctx> BucketStore<'ctx> {
-    /// The store of a URL; nothing is asked yet.
+    /// The store of a URL; sends no request yet.
     pub fn new(ctx: &'ctx Context, project: &'ctx Project, url: &str) -> Result<Self> {
         let settings = settings(url, ctx.vars(), &|path| fs::read_to_string(path).ok())?;
         let url = url.trim_end_matches('/').to_owned();
         Ok(Self { ctx, project, url, settings: Some(settings), bucket: OnceCell::new(), probed: Cell::new(false) })
     }
 
-    /// The store in a bucket that is open already.
+    /// The store in an open bucket.
     pub fn with_bucket(ctx: &'ctx Context, project: &'ctx Project, url: &str, bucket: Bucket<'ctx>) -> Self {
         let bucket = OnceCell::from(bucket);
         Self { ctx, project, url: url.to_owned(), settings: None, bucket, probed: Cell::new(false) }
@@ -79,7 +79,7 @@ impl<'ctx> BucketStore<'ctx> {
             Credentials::Exchanged(role) => settings.options.extend(role::keys(self.ctx, &role, &settings.network)?),
             Credentials::Missing(what) => {
                 return CliError::new(Kind::Auth, format!("{}: no credentials: set {what}", self.url))
-                    .hint("docs/s3.md says how a job gets them without a stored key")
+                    .hint("see docs/s3.md; a job needs no stored key")
                     .err();
             }
         }
@@ -87,7 +87,7 @@ impl<'ctx> BucketStore<'ctx> {
         Ok(self.bucket.get_or_init(|| bucket))
     }
 
-    /// The bucket, for a write that relies on its condition.
+    /// The bucket, for a conditional write.
     fn trusted(&self) -> Result<&Bucket<'ctx>> {
         let bucket = self.bucket()?;
         if !self.probed.get() {
@@ -97,12 +97,12 @@ impl<'ctx> BucketStore<'ctx> {
         Ok(bucket)
     }
 
-    /// The branch whose releases are meant by `latest`.
+    /// The branch of `latest`.
     fn branch(&self) -> &str {
         branch(self.ctx, &self.project.ci)
     }
 
-    /// Key of a small object of this app: apps that share the bucket have envs and branches of the same names.
+    /// Key of a small object of this app: apps that share a bucket may have envs and branches of the same names.
     fn key_of(&self, kind: &str, name: &str) -> String {
         format!("{kind}/{}/{}", pointer::part(self.project.app.name), pointer::part(name))
     }
@@ -111,20 +111,20 @@ impl<'ctx> BucketStore<'ctx> {
         Ok(self.bucket()?.list(RELEASES)?.into_iter().map(|it| it.key).filter(|key| is_manifest(key)).collect())
     }
 
-    /// Reads the manifests at these keys, the newest release first. What is none of ours is passed over aloud.
+    /// Reads the manifests at these keys, newest release first. Invalid ones are skipped with a warning.
     fn manifests(&self, keys: &[String]) -> Result<Vec<Manifest>> {
         let mut found = Vec::new();
         for (key, text) in self.bucket()?.read_all(keys)? {
             match self.parse(&key, &text) {
                 Ok(manifest) => found.push(manifest),
-                Err(error) => self.ctx.warn(format!("passed over what is no release: {error:#}")),
+                Err(error) => self.ctx.warn(format!("skipped an invalid release: {error:#}")),
             }
         }
         found.sort_by(|a, b| b.id.cmp(&a.id));
         Ok(found)
     }
 
-    /// A manifest, which must be that of its place.
+    /// Parses a manifest, which must match its key.
     fn parse(&self, key: &str, text: &[u8]) -> Result<Manifest> {
         let origin = format!("{}/{key}", self.url);
         let manifest = Manifest::parse(text, &origin)?;
@@ -132,7 +132,7 @@ impl<'ctx> BucketStore<'ctx> {
             return Ok(manifest);
         }
         verification(format!("{origin}: it is the manifest of {} of commit {}", manifest.id, manifest.commit.sha))
-            .hint("somebody copied or moved it: do not deploy it, remove it")
+            .hint("remove it, do not deploy it: it was copied or moved")
             .err()
     }
 
@@ -144,7 +144,7 @@ impl<'ctx> BucketStore<'ctx> {
         self.parse(&object.key, &text).map(Some)
     }
 
-    /// What a put means where a manifest is already.
+    /// The result of a put where a manifest exists.
     fn compare(&self, release: &Release, text: &[u8]) -> Result<Put> {
         let ours = release.manifest();
         let theirs = self.parse(&manifest_key(ours), text)?;
@@ -164,7 +164,7 @@ impl<'ctx> BucketStore<'ctx> {
         bucket.upload(&key, &release.bundle(), &self.ctx.progress("storing"))
     }
 
-    /// Whether all of it is there now: a prune may have taken the bundle for debris before the manifest was written.
+    /// Checks that everything is stored: a prune may have removed the bundle before the manifest was written.
     fn read_back(&self, release: &Release) -> Result<()> {
         let (bucket, ours) = (self.bucket()?, release.manifest());
         let there = bucket.read(&manifest_key(ours))?.is_some_and(|(text, _)| text == ours.to_json());
@@ -172,8 +172,8 @@ impl<'ctx> BucketStore<'ctx> {
         if there {
             return Ok(());
         }
-        verification(format!("{}: {} is not what was written a moment ago", self.url, ours.id))
-            .hint("run the same command again; if it stays so, the server loses writes")
+        verification(format!("{}: {} differs from what was just written", self.url, ours.id))
+            .hint("run the same command again; if it fails again, the server loses writes")
             .err()
     }
 
@@ -186,28 +186,28 @@ impl<'ctx> BucketStore<'ctx> {
         }
     }
 
-    /// Whether a release that was here a moment ago stays here.
+    /// Fails if a prune is removing a release, or has just removed it.
     fn stays(&self, id: &ReleaseId) -> Result<()> {
         self.not_doomed(id)?;
-        // A prune may have ended between that moment and the look at its list.
+        // A prune may have ended before its list was read.
         if self.manifest_of(id)?.is_none() {
-            return CliError::new(Kind::Locked, format!("{}: a prune has removed {id} just now", self.url))
-                .hint("`cargo xtask put` stores it again; `cargo xtask releases` lists what is left")
+            return CliError::new(Kind::Locked, format!("{}: a prune has just removed {id}", self.url))
+                .hint("store it again with `cargo xtask put`; `cargo xtask releases` lists the others")
                 .err();
         }
         Ok(())
     }
 
     fn removed_by(&self, who: &str, id: &ReleaseId) -> anyhow::Error {
-        CliError::new(Kind::Locked, format!("{}: {who} is removing {id} just now", self.url))
+        CliError::new(Kind::Locked, format!("{}: {who} is removing {id}", self.url))
             .hint(
-                "wait a minute, then run the same command again; if nobody prunes, remove pending_deletion.json there",
+                "wait a minute, then run the same command again; if no prune runs, remove pending_deletion.json there",
             )
             .into()
     }
 
-    /// Whether a manifest that was just written stays whole. A prune that looked before may be about to take its bundle,
-    /// and a release without one is worse than none.
+    /// Fails if a prune may be removing the bundle of a manifest just written; then removes the manifest too, because a
+    /// release without a bundle is worse than none.
     fn settled(&self, ours: &Manifest) -> Result<()> {
         let bundle = bundle_key(ours);
         match retention::pending_deletion(self)? {
@@ -221,16 +221,16 @@ impl<'ctx> BucketStore<'ctx> {
         }
     }
 
-    /// Where the bundle of a manifest is, if it is there.
+    /// The key of a manifest's bundle, which must exist.
     fn bundle_of(&self, manifest: &Manifest) -> Result<String> {
         let key = bundle_key(manifest);
         let reason = match self.bucket()?.size(&key)? {
             Some(bytes) if bytes == manifest.bundle.bytes => return Ok(key),
             Some(bytes) => format!("has {bytes} bytes, not {}", manifest.bundle.bytes),
-            None => "is gone".to_owned(),
+            None => "is missing".to_owned(),
         };
-        verification(format!("{}/{key}: the manifest of {} is there, but its bundle {reason}", self.url, manifest.id))
-            .hint(format!("where it was built, `cargo xtask put {}` stores it again", manifest.id))
+        verification(format!("{}/{key}: the manifest of {} exists, but its bundle {reason}", self.url, manifest.id))
+            .hint(format!("store it again with `cargo xtask put {}` where it was built", manifest.id))
             .err()
     }
 }
@@ -243,7 +243,7 @@ fn manifest_key(manifest: &Manifest) -> String {
     format!("{}/{}", place(manifest), manifest::FILE)
 }
 
-/// The digest is part of the key, so that two bundles of one id never meet.
+/// The key contains the digest, so that two bundles of one id never collide.
 fn bundle_key(manifest: &Manifest) -> String {
     format!("{}/{}/{}", place(manifest), &manifest.bundle.sha256[..16], manifest.bundle.file)
 }
@@ -272,8 +272,8 @@ impl Store for BucketStore<'_> {
                 self.read_back(release)?;
                 return Ok(Put::Stored);
             }
-            // Somebody was faster; or we were, and the answer to the first attempt was lost; or two came at once, and the
-            // server took neither.
+            // Another job was faster, or the answer to our first attempt was lost, or the server rejected two
+            // concurrent writes.
             there = bucket.read(&key)?;
             if there.is_some() {
                 break;
@@ -281,12 +281,12 @@ impl Store for BucketStore<'_> {
         }
         let Some((text, _)) = there else {
             return CliError::new(Kind::Locked, format!("{}: {} was removed while it was stored", self.url, ours.id))
-                .hint("somebody prunes: run the same command again")
+                .hint("run the same command again: a prune is running")
                 .err();
         };
         let compared = self.compare(release, &text);
         if compared.is_err() && self.parse(&key, &text).is_ok_and(|theirs| theirs.bundle != ours.bundle) {
-            // NoSink will ever ask for it.
+            // No manifest names it.
             let _ = bucket.remove(&bundle_key(ours));
         }
         compared
@@ -295,7 +295,7 @@ impl Store for BucketStore<'_> {
     fn get(&self, id: &ReleaseId, into: &Path) -> Result<Release> {
         let Some(manifest) = self.manifest_of(id)? else {
             return not_found(format!("{id} is not in {}", self.url))
-                .hint("`cargo xtask releases` lists what there is; `cargo xtask put` in the workflow that built it stores it")
+                .hint("list the stored ones with `cargo xtask releases`, or store it with `cargo xtask put` in the workflow that built it")
                 .err();
         };
         let (bucket, key, json) = (self.bucket()?, self.bundle_of(&manifest)?, manifest.to_json());
@@ -313,9 +313,7 @@ impl Store for BucketStore<'_> {
                 return Ok(());
             }
             verification(format!("{}/{key}: its digest is {sha256}, not {}", self.url, expected.sha256))
-                .hint(format!(
-                    "it was damaged in the store: where it was built, `cargo xtask verify {id} --store` mends it"
-                ))
+                .hint(format!("repair it with `cargo xtask verify {id} --store` where it was built"))
                 .err()
         })
     }
@@ -326,11 +324,11 @@ impl Store for BucketStore<'_> {
 
     fn newest(&self, most: usize) -> Result<Vec<Head>> {
         let mut keys = self.manifest_keys()?;
-        // They end with the id and the name of the file, and ids sort by time.
+        // The keys end with the id and the file name, and ids sort by time.
         keys.sort_by(|a, b| b.rsplit('/').nth(1).cmp(&a.rsplit('/').nth(1)));
         let mut found = Vec::new();
         let mut rest = keys.as_slice();
-        // Among those that are read there may be some that are none of ours.
+        // Some of them may be invalid.
         while found.len() < most && !rest.is_empty() {
             let (next, after) = rest.split_at(rest.len().min(most - found.len()));
             found.extend(self.manifests(next)?.into_iter().map(Head::from));
@@ -345,7 +343,7 @@ impl Store for BucketStore<'_> {
 
     fn unusable(&self) -> Option<String> {
         match &self.settings.as_ref()?.credentials {
-            Credentials::Missing(what) => Some(format!("{} was not asked: it wants {what}", self.url)),
+            Credentials::Missing(what) => Some(format!("{} skipped: missing {what}", self.url)),
             _ => None,
         }
     }
@@ -369,11 +367,11 @@ impl Store for BucketStore<'_> {
         let key = manifest_key(ours);
         let there = bucket.read(&key)?;
         if let Some((text, version)) = there.filter(|(text, _)| digest::of(text) != digest::of(&ours.to_json())) {
-            // What reads as another release of this id is left to people; what reads as none is damage.
+            // A manifest of another release is left to a person; anything else is damage.
             if self.parse(&key, &text).is_ok() {
                 self.compare(release, &text)?;
             } else if self.trusted()?.replace(&key, ours.to_json(), &version)? {
-                self.ctx.warn(format!("{}/{key} was damaged, and is mended", self.url));
+                self.ctx.warn(format!("{}/{key} was damaged and has been repaired", self.url));
             }
         }
         self.put(release)?;
@@ -383,7 +381,7 @@ impl Store for BucketStore<'_> {
         let _ = fs::remove_file(&aside);
         if sha256? != ours.bundle.sha256 {
             bucket.upload(&bundle, &release.bundle(), &self.ctx.progress("storing"))?;
-            self.ctx.warn(format!("{}/{bundle} was damaged, and is mended", self.url));
+            self.ctx.warn(format!("{}/{bundle} was damaged and has been repaired", self.url));
         }
         Ok(true)
     }
@@ -406,7 +404,7 @@ impl Store for BucketStore<'_> {
 
     fn append(&self, env: &str, record: &Record) -> Result<()> {
         let Some(id) = &record.release else { return pointer::append(self, env, record) };
-        // What another store handed over need not be here, but what was here has to stay.
+        // A release from another store need not be here, but one that was here has to stay.
         let was_there = self.manifest_of(id)?.is_some();
         pointer::append(self, env, record)?;
         if was_there { self.stays(id) } else { self.not_doomed(id) }

@@ -1,5 +1,5 @@
-//! A directory as a store: `DIR/<id>/` with the three files of a release. It is also CircleCI's workspace, which is
-//! a directory that CircleCI carries from job to job.
+//! A directory as a store: `DIR/<id>/` with the three files of a release. Also CircleCI's workspace, a directory that
+//! CircleCI copies from job to job.
 
 use crate::store::{EMPTY_WORKSPACE, Put, Store, another, fetch_verified};
 use gangplank_bundle::files;
@@ -22,7 +22,7 @@ pub struct DirStore<'ctx> {
 }
 
 impl<'ctx> DirStore<'ctx> {
-    /// The store in `dir`, which need not exist yet.
+    /// The store in `dir`, which may be missing.
     pub fn new(ctx: &'ctx Context, url: &str, dir: PathBuf) -> Self {
         Self { ctx, url: url.to_owned(), dir }
     }
@@ -45,7 +45,7 @@ impl<'ctx> DirStore<'ctx> {
         sync_dir(into)
     }
 
-    /// What a put under an id that is taken means.
+    /// The result of a put under an existing id.
     fn compare(&self, release: &Release) -> Result<Put> {
         let ours = release.manifest();
         let theirs = Release::read_manifest(&self.dir.join(release.id().as_str()))?;
@@ -57,7 +57,7 @@ impl<'ctx> DirStore<'ctx> {
 }
 
 impl DirStore<'_> {
-    /// The same bytes again are a success, and a chance to replace a copy that the disk has damaged since.
+    /// A put of the same bytes succeeds, and replaces a copy damaged on disk.
     fn heal(&self, release: &Release) -> Result<Put> {
         let place = self.dir.join(release.id().as_str());
         if let Err(error) = Release::open(&place, &|_, _| {}) {
@@ -88,7 +88,7 @@ impl Store for DirStore<'_> {
         let aside = scratch(&self.dir, "incoming");
         let _ = fs::remove_dir_all(&aside);
         let written = fs::create_dir(&aside).and_then(|()| self.copy(&release.files(), &aside, "storing"));
-        // The rename is the commit: it puts the release there whole, or fails because another put was faster.
+        // The rename commits: it creates the whole release, or fails because another put was faster.
         let renamed = written.and_then(|()| fs::rename(&aside, &place)).and_then(|()| sync_dir(&self.dir));
         match renamed {
             Ok(()) => Ok(Put::Stored),
@@ -112,19 +112,19 @@ impl Store for DirStore<'_> {
         let files = [&bundle.file, gangplank_model::release::layout::SUMS, manifest::FILE].map(|name| place.join(name));
         if let Some(missing) = files.iter().find(|file| !file.exists()) {
             return verification(format!("{}: {} is missing", self.url, missing.display()))
-                .hint("the release is damaged: build it again; do not deploy it")
+                .hint("build it again, do not deploy it: the release is damaged")
                 .err();
         }
-        // What is too large is not copied: it may be larger than this disk.
+        // Reject an oversized bundle without a copy: it may exceed this disk.
         let most = [bundle.bytes, gangplank_model::release::layout::SUMS_BYTES_MAX, manifest::BYTES_MAX];
         for (file, most) in files.iter().zip(most) {
             let reason = match files::open(file).and_then(|file| file.metadata()) {
                 Ok(meta) if meta.len() <= most => continue,
-                Ok(meta) => format!("has {} bytes, and may have {most}", meta.len()),
+                Ok(meta) => format!("has {} bytes, more than {most}", meta.len()),
                 Err(error) => error.to_string(),
             };
             return verification(format!("{}: {reason}", file.display()))
-                .hint("the release is damaged or not ours: build it again; do not deploy it")
+                .hint("build it again, do not deploy it: the release is damaged or not ours")
                 .err();
         }
         fetch_verified(self.ctx, id, into, &place.to_string_lossy(), &|aside| {
@@ -137,14 +137,14 @@ impl Store for DirStore<'_> {
     fn examine(&self) -> Result<()> {
         let there = self.dir.ancestors().find(|dir| fs::symlink_metadata(dir).is_ok()).unwrap_or(&self.dir);
         if !there.is_dir() {
-            return usage(format!("{}: {} is in the way, and no directory", self.url, there.display()))
+            return usage(format!("{}: {} is not a directory", self.url, there.display()))
                 .hint("move it away, or name another directory in `stores` of xtask/src/main.rs")
                 .err();
         }
         let aside = scratch(there, "examining");
         let tried = File::create_new(&aside).and_then(|_| fs::remove_file(&aside));
         tried.with_hint(Kind::Failed, self.failed(&self.dir), || {
-            format!("check who owns it, and free space: `ls -ld {0}` and `df -h {0}`", there.display())
+            format!("check its owner and free space: `ls -ld {0}` and `df -h {0}`", there.display())
         })
     }
 
@@ -154,10 +154,10 @@ impl Store for DirStore<'_> {
 
     fn newest(&self, most: usize) -> Result<Vec<Head>> {
         let ids = self.ids()?;
-        Ok(self.aloud(ids.iter().map(|id| self.head(id))).take(most).collect())
+        Ok(self.with_warnings(ids.iter().map(|id| self.head(id))).take(most).collect())
     }
 
-    // Names tell the commit and the time, so that what is asked for is found without reading all that there is.
+    // Ids contain commit and time, so a lookup does not read all manifests.
 
     fn of_commit(&self, sha: &str) -> Result<Vec<Manifest>> {
         let mut ids = self.ids()?;
@@ -171,7 +171,7 @@ impl Store for DirStore<'_> {
 }
 
 impl DirStore<'_> {
-    /// What there is by name, the newest first.
+    /// The ids in the store, newest first.
     fn ids(&self) -> Result<Vec<ReleaseId>> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
@@ -187,19 +187,19 @@ impl DirStore<'_> {
         Ok(ids)
     }
 
-    /// Their manifests, one by one; what cannot be read is passed over aloud.
+    /// Reads their manifests lazily; unreadable ones are skipped with a warning.
     fn read<'a>(&'a self, ids: &'a [ReleaseId]) -> impl Iterator<Item = Manifest> + 'a {
-        self.aloud(ids.iter().map(|id| Release::read_manifest(&self.dir.join(id.as_str()))))
+        self.with_warnings(ids.iter().map(|id| Release::read_manifest(&self.dir.join(id.as_str()))))
     }
 
-    fn aloud<'a, T: 'a>(&'a self, read: impl Iterator<Item = Result<T>> + 'a) -> impl Iterator<Item = T> + 'a {
+    fn with_warnings<'a, T: 'a>(&'a self, read: impl Iterator<Item = Result<T>> + 'a) -> impl Iterator<Item = T> + 'a {
         read.filter_map(|read| {
-            read.map_err(|error| self.ctx.warn(format!("passed over a release that cannot be read: {error:#}"))).ok()
+            read.map_err(|error| self.ctx.warn(format!("skipped an unreadable release: {error:#}"))).ok()
         })
     }
 
-    /// What is at the beginning of a manifest. All of it is looked at only where that does not tell: whether the rest is
-    /// whole is a matter of whoever takes the release.
+    /// The head of a manifest. Reads the whole file only if the start is not sufficient; the consumer of the release
+    /// verifies the rest.
     fn head(&self, id: &ReleaseId) -> Result<Head> {
         let dir = self.dir.join(id.as_str());
         let mut beginning = Vec::with_capacity(Head::ENOUGH);
@@ -217,6 +217,6 @@ impl DirStore<'_> {
         if only_in_ci(&self.url) {
             return failure.hint(EMPTY_WORKSPACE);
         }
-        failure.hint("`cargo xtask releases` lists what there is; `cargo xtask build` makes one of the commit that is checked out")
+        failure.hint("list the releases with `cargo xtask releases`, or build this commit with `cargo xtask build`")
     }
 }

@@ -1,5 +1,5 @@
-//! The one door to object storage: whole objects, conditional writes, and big files in parts. Nothing here knows what
-//! a release is. What is async stays in here, on one thread.
+//! Object storage: whole objects, conditional writes, and multipart transfers. Knows nothing of releases. All async
+//! code stays here, on one thread.
 //!
 //! S3's conditional writes: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>.
 
@@ -35,26 +35,26 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
-/// Files are sent and fetched in parts of this many bytes: S3 takes no smaller ones than 5 MiB, and 10,000 at most.
+/// Size of a part in bytes; S3 takes 5 MiB at least, and 10,000 parts at most.
 const PART: usize = 8 << 20;
-/// Parts on their way at once. With the size of a part this bounds the memory of a transfer.
+/// Parts in flight; with the size of a part, this bounds the memory of a transfer.
 const AT_ONCE: usize = 5;
-/// Small objects read at once.
+/// Concurrent reads of small objects.
 const READS: usize = 16;
-/// An object that is read whole is no bigger than this.
+/// The maximum size of an object read into memory.
 const SMALL_MAX: u64 = gangplank_model::release::manifest::BYTES_MAX;
-/// How long one request may take, and how long to wait for a connection.
+/// The time limit of a request, including the connection.
 const REQUEST: Duration = Duration::from_secs(300);
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long a request takes until a person wants to hear of it.
+/// After this time a request is reported as slow.
 const SLOW: Duration = Duration::from_secs(5);
-/// How long the last request gets after somebody asked us to stop.
+/// The time limit of the last request after an interrupt.
 const LAST_REQUEST: Duration = Duration::from_secs(3);
-/// How often is looked whether somebody did.
+/// The interval of checks for an interrupt.
 const TICK: Duration = Duration::from_millis(100);
-/// What conditional writes are tried with.
+/// The key for testing conditional writes.
 const PROBE: &str = "probe";
-/// How often a request is sent again.
+/// Retries of a request.
 const RETRIES: usize = 10;
 
 /// A prefix of a bucket. Keys are relative to it, with `/` between their parts.
@@ -65,13 +65,13 @@ pub struct Bucket<'ctx> {
     store: Arc<dyn ObjectStore>,
     signer: Option<Arc<dyn Signer>>,
     runtime: Runtime,
-    /// Whether the server wants the tag in `If-Match` without its quotes, as Ceph did until 2023.
+    /// Whether the server needs the tag in `If-Match` without quotes, as Ceph did until 2023.
     bare_tags: Cell<bool>,
-    /// Of a directory: who holds it may compare and write, which no file system does at once.
+    /// In a directory: the lock for a compare-and-write, which file systems lack.
     lock: Option<PathBuf>,
 }
 
-/// The version of an object that was read, for a write that must find it unchanged.
+/// The version of an object that was read, for a conditional write.
 #[derive(Debug, Clone)]
 pub struct Version(UpdateVersion);
 
@@ -80,14 +80,14 @@ pub struct Version(UpdateVersion);
 pub struct Object {
     /// Its key.
     pub key: String,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub bytes: u64,
-    /// When it was written, by the server's clock.
+    /// Time of the write, by the server's clock.
     pub written: Timestamp,
 }
 
 impl<'ctx> Bucket<'ctx> {
-    /// Opens a bucket. No request is sent yet.
+    /// Opens a bucket without a request.
     pub fn open(ctx: &'ctx Context, url: &str, settings: &Settings) -> Result<Self> {
         if let Some(dir) = ctx.var(var::BUCKETS) {
             return Self::in_directory(ctx, url, settings, Path::new(dir));
@@ -116,7 +116,7 @@ impl<'ctx> Bucket<'ctx> {
         Ok(Self { lock: Some(dir.join(".lock")), ..bucket })
     }
 
-    /// A bucket in the memory of this process, for tests.
+    /// A bucket in memory, for tests.
     pub fn in_memory(ctx: &'ctx Context, store: &Memory) -> Result<Self> {
         Self::with(ctx, Server::new("memory:"), "", store.0.clone(), None)
     }
@@ -131,7 +131,7 @@ impl<'ctx> Bucket<'ctx> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().with_hint(
             Kind::Failed,
             || format!("{}: cannot start the network", server.url),
-            || "are there file descriptors left? `ulimit -n`".into(),
+            || "check for free file descriptors: `ulimit -n`".into(),
         )?;
         let root = Key::from(prefix);
         Ok(Self { ctx, server, root, store, signer, runtime, bare_tags: Cell::new(false), lock: None })
@@ -146,8 +146,8 @@ impl<'ctx> Bucket<'ctx> {
         parts.map(|parts| parts.collect::<Vec<_>>().join("/")).unwrap_or_default()
     }
 
-    /// Waits for a request. It says so after `slow`, and gives up soon after somebody asked us to stop; a request that
-    /// begins after that, to put things in order, gets as long.
+    /// Waits for a request. Reports it after `slow`; fails soon after an interrupt. A later request, for clean-up, gets
+    /// the same short limit.
     fn wait<T: Stopped>(&self, slow: Option<Duration>, request: impl Future<Output = T>) -> T {
         self.runtime.block_on(async {
             let mut request = std::pin::pin!(request);
@@ -160,7 +160,7 @@ impl<'ctx> Bucket<'ctx> {
                 waited += TICK;
                 if slow == Some(waited) {
                     self.ctx.note(format!(
-                        "{} has not answered for {} s: still waiting",
+                        "{} has not answered for {} s; still waiting",
                         self.server.url,
                         waited.as_secs()
                     ));
@@ -179,12 +179,12 @@ impl<'ctx> Bucket<'ctx> {
         done.map_err(|error| explain(&self.server, doing, &error).into())
     }
 
-    /// An object and its version; `None` when there is none.
+    /// An object and its version; `None` if it does not exist.
     pub fn read(&self, key: &str) -> Result<Option<(Vec<u8>, Version)>> {
         self.wait(Some(SLOW), self.read_one(key))
     }
 
-    /// Several objects; those that are gone are left out.
+    /// Several objects, without missing ones.
     pub fn read_all(&self, keys: &[String]) -> Result<Vec<(String, Vec<u8>)>> {
         let each = stream::iter(keys.to_vec())
             .map(|key| async move { Ok::<_, anyhow::Error>((key.clone(), self.read_one(&key).await?)) });
@@ -200,10 +200,10 @@ impl<'ctx> Bucket<'ctx> {
         };
         if got.meta.size > SMALL_MAX {
             return gangplank_model::error::verification(format!(
-                "{}/{key} has {} bytes: it is none of ours",
+                "{}/{key} has {} bytes: it is not ours",
                 self.server.url, got.meta.size
             ))
-            .hint("look at it, and move it away")
+            .hint("inspect it and move it away")
             .err();
         }
         let version = Version(UpdateVersion { e_tag: got.meta.e_tag.clone(), version: got.meta.version.clone() });
@@ -211,12 +211,12 @@ impl<'ctx> Bucket<'ctx> {
         Ok(Some((bytes.into(), version)))
     }
 
-    /// Writes an object that must not be there yet; `false` when it is.
+    /// Creates an object; `false` if it exists.
     pub fn create(&self, key: &str, bytes: Vec<u8>) -> Result<bool> {
         self.write(key, bytes, PutMode::Create)
     }
 
-    /// Writes an object that must still have this version; `false` when it has another or is gone.
+    /// Replaces an object of this version; `false` if it has another version or is gone.
     pub fn replace(&self, key: &str, bytes: Vec<u8>, version: &Version) -> Result<bool> {
         let mut version = version.0.clone();
         if self.bare_tags.get() {
@@ -237,7 +237,7 @@ impl<'ctx> Bucket<'ctx> {
             {
                 Ok(false)
             }
-            // What was to be replaced is gone. Where something new was to be made, it is the bucket that is not there.
+            // For a replacement the object is gone; for a creation the bucket does not exist.
             Err(Error::NotFound { source, .. }) if replaces && !diagnose::is_bucket_missing(&*source) => Ok(false),
             done => self.explained(Doing::Writing(key), done).map(|_| true),
         }
@@ -255,14 +255,14 @@ impl<'ctx> Bucket<'ctx> {
         }
     }
 
-    /// Finds out whether this server honours conditions on writes, by trying: whoever relies on one that ignores them
-    /// loses what others wrote. It leaves the object `probe` behind.
+    /// Tests whether the server honours conditional writes: without them, concurrent writers lose data. Leaves the
+    /// object `probe` behind.
     pub fn probe(&self) -> Result<()> {
         self.probe_by(PROBE)
     }
 
-    /// The same, and no object is there afterwards that was not there before: the one that it is tried with has a name
-    /// of its own and is removed again. Whoever may not remove leaves what the next put would.
+    /// Like [`Self::probe`], with an object of its own that is removed afterwards. Without the permission to remove, it
+    /// leaves what the next put would leave.
     pub fn examine(&self) -> Result<()> {
         let own = format!("{PROBE}-{}-{}", std::process::id(), Timestamp::now().as_nanosecond());
         if self.read(PROBE)?.is_some() || self.remove(&own).is_err() {
@@ -290,12 +290,12 @@ impl<'ctx> Bucket<'ctx> {
         if self.replace(key, note(), &stale)? {
             return ignored("If-Match");
         }
-        // Others may probe at the same time, so one refusal says nothing; one of a version that is still there says that
-        // the tag was written in the other way.
+        // Other probes may run, so one refusal is inconclusive. A refusal of the current version means that the tag has
+        // the wrong format.
         for _ in 0..20 {
             let Some((bytes, version)) = self.read(key)? else { continue };
             if self.replace(key, bytes, &version)? {
-                // In the way that it is written now, the condition has to be minded too.
+                // The condition has to work in this format too.
                 return if self.replace(key, note(), &stale)? { ignored("If-Match") } else { Ok(()) };
             }
             if self.read(key)?.is_some_and(|(_, now)| now.0.e_tag == version.0.e_tag) {
@@ -311,30 +311,30 @@ impl<'ctx> Bucket<'ctx> {
         .err()
     }
 
-    /// Size of an object; `None` when there is none.
+    /// Size of an object; `None` if it does not exist.
     pub fn size(&self, key: &str) -> Result<Option<u64>> {
         match self.wait(Some(SLOW), self.store.head(&self.key(key))) {
-            // The answer to a HEAD has no body that could say that it is the bucket that is missing.
+            // The answer to a HEAD has no body to tell a missing bucket.
             Err(Error::NotFound { .. }) => Ok(None),
             done => self.explained(Doing::Reading(key), done).map(|meta| Some(meta.size)),
         }
     }
 
-    /// The objects below a prefix that ends a part of the key, in order of their keys.
+    /// The objects below a prefix of whole key parts, in key order.
     pub fn list(&self, prefix: &str) -> Result<Vec<Object>> {
         let prefix = self.key(prefix);
         self.collect(self.store.list(Some(&prefix)))
     }
 
-    /// The objects below `prefix` whose keys go on with `start`, which may end within a part of the key.
+    /// The objects below `prefix` whose keys continue with `start`, which may end within a part.
     pub fn list_from(&self, prefix: &str, start: &str) -> Result<Vec<Object>> {
         let below = self.key(prefix);
         let want = format!("{below}/{start}");
         let start = Key::from(want.as_str());
         let found = self.store.list_with_offset(Some(&below), &start);
         let begins = move |meta: &ObjectMeta| meta.location.as_ref().starts_with(&want);
-        // Azurite ignores the start of a listing, so earlier keys are skipped here too. A server lists in order, so the first
-        // other key is the end; a directory lists in no order.
+        // Azurite ignores the start of a listing, so earlier keys are skipped here too. A server lists in order, so the
+        // first other key is the end; a directory does not.
         let found = found.try_filter(move |meta| ready(meta.location >= start));
         self.collect(if self.lock.is_some() {
             found.try_filter(move |meta| ready(begins(meta))).boxed()
@@ -357,7 +357,7 @@ impl<'ctx> Bucket<'ctx> {
         Ok(objects)
     }
 
-    /// Removes objects; one that is gone already is a success.
+    /// Removes objects; a missing one is a success.
     pub fn remove(&self, key: &str) -> Result<()> {
         match self.wait(Some(SLOW), self.store.delete(&self.key(key))) {
             Err(Error::NotFound { source, .. }) if !diagnose::is_bucket_missing(&*source) => Ok(()),
@@ -370,12 +370,12 @@ impl<'ctx> Bucket<'ctx> {
         self.signer.is_some()
     }
 
-    /// A URL that anybody can fetch the object from until it expires. It is a secret.
+    /// A URL for anyone to download the object until it expires. It is a secret.
     pub fn signed_url(&self, key: &str, valid: Duration) -> Result<gangplank_system::http::Url> {
         self.signed("GET", &self.key(key), valid)
     }
 
-    /// Makes the bucket on a server of this machine; one that is there is a success.
+    /// Creates the bucket on a local server; succeeds if it exists.
     pub fn make(&self) -> Result<()> {
         let url = self.signed("PUT", &Key::default(), REQUEST)?;
         match gangplank_system::http::Client::new()?.put_empty(&url) {
@@ -383,8 +383,8 @@ impl<'ctx> Bucket<'ctx> {
             other => {
                 let reason =
                     other.map_or_else(|broken| broken.reason, |status| format!("the server answered {status}"));
-                CliError::new(Kind::Remote, format!("cannot make the bucket of {}: {reason}", self.server.url))
-                    .hint("look into the logs of the server")
+                CliError::new(Kind::Remote, format!("cannot create the bucket of {}: {reason}", self.server.url))
+                    .hint("check the logs of the server")
                     .err()
             }
         }
@@ -392,14 +392,14 @@ impl<'ctx> Bucket<'ctx> {
 
     fn signed(&self, method: &str, key: &Key, valid: Duration) -> Result<gangplank_system::http::Url> {
         let Some(signer) = &self.signer else {
-            return failed(format!("{}: nothing here can sign URLs", self.server.url)).hint("use an s3:// store").err();
+            return failed(format!("{}: cannot sign URLs", self.server.url)).hint("use an s3:// store").err();
         };
         let method = method.parse().expect("the methods above are methods");
         self.explained(Doing::Signing, self.wait(Some(SLOW), signer.signed_url(method, key, valid)))
     }
 }
 
-/// What it is to have been stopped while waiting.
+/// A result that can represent an interrupt.
 trait Stopped {
     fn stopped() -> Self;
 }
@@ -416,17 +416,17 @@ impl<T> Stopped for Result<T> {
     }
 }
 
-/// What several [`Bucket::in_memory`] share.
+/// The storage shared by several [`Bucket::in_memory`].
 #[derive(Clone, Default)]
 pub struct Memory(Arc<InMemory>);
 
 type Opened = (Arc<dyn ObjectStore>, Arc<dyn Signer>);
 
-/// The bucket is set last: no variable may have another one meant.
+/// The bucket is set last, so that no variable overrides it.
 fn build(settings: &Settings, connector: Connector, retry: RetryConfig) -> Result<Opened, Error> {
     // The connector enforces this.
     let client = ClientOptions::new().with_allow_http(settings.plain_http());
-    // The builders of the library are alike, but have no trait in common.
+    // The builders of the library have no trait in common.
     macro_rules! open {
         ($builder:ident, $key:ident, $with_bucket:ident) => {{
             let options = settings.options.iter();
@@ -444,8 +444,7 @@ fn build(settings: &Settings, connector: Connector, retry: RetryConfig) -> Resul
     }
 }
 
-/// Makes the HTTP clients of the library: for the bucket, for a token service, and for a metadata address, which the library
-/// asks by plain http.
+/// Creates the library's HTTP clients: for the bucket, a token service, and a metadata address, which uses plain http.
 #[derive(Clone)]
 struct Connector {
     network: NetworkOptions,

@@ -1,4 +1,4 @@
-//! What can be typed after `ci`.
+//! The command-line arguments of `ci`, parsed with clap.
 
 use crate::cli::{selector, with_hint};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -9,16 +9,16 @@ use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub enum Ci {
-    /// Write .circleci/config.yml, and rollback.yml and deploy.yml for CircleCI's Deploys page
+    /// Generate the files in .circleci: config.yml, rollback.yml and deploy.yml
     Generate {
-        /// Only compare: fail with a diff when a file is not as it should be
+        /// Compare only: fail with a diff if a file is out of date
         #[arg(long)]
         check: bool,
-        /// How releases are handed over; the project's `handoff` when left out
+        /// How jobs pass releases on [default: the project's `handoff`]
         #[arg(long, value_name = "HANDOFF", value_parser = handoff())]
         handoff: Option<Handoff>,
     },
-    /// Find what CircleCI's schema does not: missing jobs, workspaces, contexts
+    /// Find mistakes that CircleCI's schema misses: unknown jobs, workspaces, contexts
     Lint {
         /// The config
         #[arg(default_value = ".circleci/config.yml")]
@@ -26,32 +26,32 @@ pub enum Ci {
     },
     /// Run the pipeline on this machine
     Run {
-        /// Only this job and those that it requires
+        /// Run only this job and those it requires
         job: Option<String>,
-        /// Hold at approvals instead of asking
+        /// Stop at approvals instead of asking
         #[arg(long, conflicts_with = "yes")]
         no_approve: bool,
-        /// The branch that CircleCI would see
+        /// Run as if on this branch
         #[arg(long, value_name = "NAME")]
         branch: Option<String>,
-        /// How releases are handed over; the project's `handoff` when left out
+        /// How jobs pass releases on [default: the project's `handoff`]
         #[arg(long, value_name = "HANDOFF", value_parser = handoff())]
         handoff: Option<Handoff>,
-        /// Start it with a parameter, e.g. deploy-env=prod, instead of a push
+        /// Run as if triggered with a parameter, e.g. deploy-env=prod, instead of by a push
         #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
         set: Vec<(String, String)>,
     },
-    /// Answer CircleCI's API from what `ci run` has left, for other clients
+    /// Serve CircleCI's API over the results of `ci run`, for other clients
     #[command(hide = true)]
     Loopback,
     /// Start a deploy or a rollback on CircleCI: `ci trigger deploy prod`
     #[command(subcommand)]
     Trigger(Trigger),
-    /// Approve, on CircleCI, the deploy to an env that waits for it
+    /// Approve the waiting deploy to an env on CircleCI
     Approve {
         /// The env
         env: String,
-        /// The pipeline; the newest one that waits when left out
+        /// The pipeline [default: the newest one that waits]
         #[arg(long, value_name = "NUMBER")]
         pipeline: Option<u64>,
     },
@@ -61,7 +61,7 @@ pub enum Ci {
 pub enum Trigger {
     /// Start the workflow that deploys a release
     Deploy(Request),
-    /// Start the workflow that goes back to what was live before
+    /// Start the workflow that rolls back to the previous release
     Rollback(Request),
 }
 
@@ -69,16 +69,16 @@ pub enum Trigger {
 pub struct Request {
     /// The env
     pub env: String,
-    /// The release; that of the checkout, or for a rollback `previous`, when left out
+    /// The release [default: current commit; for a rollback: previous]
     #[arg(value_parser = selector)]
     pub release: Option<Selector>,
-    /// Stay, show its jobs, and end as it ends
+    /// Wait and exit with its status
     #[arg(long)]
     pub follow: bool,
-    /// The reason, for the history
+    /// The reason, recorded in the history
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-    /// The pipeline definition, where the project has several with this config
+    /// The pipeline definition, if the project has several with this config
     #[arg(long, value_name = "ID")]
     pub definition: Option<String>,
 }

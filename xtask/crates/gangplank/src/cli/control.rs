@@ -1,4 +1,4 @@
-//! What `start`, `stop` and `restart` take.
+//! Arguments of `start`, `stop` and `restart`.
 
 use crate::cli::Global;
 use clap::Args;
@@ -13,16 +13,16 @@ pub struct Control {
     /// Only this host, by name or URL
     #[arg(long, value_name = "NAME_OR_URL")]
     pub host: Option<String>,
-    /// How long to wait for the lock of another command
+    /// Wait this long for a held lock
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub lock_wait: u64,
-    /// The reason, for the history
+    /// The reason, recorded in the history
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub reason: Option<String>,
 }
 
 impl Control {
-    /// With the global options.
+    /// The deploy options, merged with the global ones.
     pub fn options(&self, global: &Global) -> Options {
         Options {
             dry_run: global.dry_run,

@@ -1,4 +1,4 @@
-//! What follows `cargo xtask setup`.
+//! The command-line arguments of `setup`, parsed with clap.
 
 use clap::Args;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 pub struct Setup {
     /// The env
     pub env: String,
-    /// The public key that deploys use, for `authorized_keys` of the login
+    /// The public key of deploys, for `authorized_keys` of the login
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
     /// Only this host, by name or URL
@@ -16,13 +16,13 @@ pub struct Setup {
     /// Run the commands over ssh, as root
     #[arg(long)]
     pub apply: bool,
-    /// The login of --apply, which has to be root there
+    /// The login of --apply, which must be root
     #[arg(long, value_name = "LOGIN", default_value = "root", requires = "apply")]
     pub login: String,
-    /// Print the commands that take it back; the directory stays unless it is empty
+    /// Print the commands that undo the setup; the directory stays unless it is empty
     #[arg(long)]
     pub remove: bool,
-    /// With --remove: remove the directory too, with all releases, logs and shared files
+    /// With --remove: also remove the directory with all releases, logs and shared files
     #[arg(long, requires = "remove")]
     pub data: bool,
 }

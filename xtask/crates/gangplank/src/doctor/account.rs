@@ -1,8 +1,7 @@
-//! CircleCI's API: the token and whose it is, the project, its settings, contexts and variables, and what the Deploys
-//! page needs.
+//! Checks of CircleCI: token, user, project, settings, contexts, variables, and the Deploys page.
 //!
-//! The API answers a wrong slug, a project that the token may not see, and a token of the wrong kind alike. Asked in this
-//! order, one question settles which it is.
+//! The API gives the same answer for a wrong slug, a project that the token may not see, and a token of the wrong kind. The
+//! order of the requests tells them apart.
 
 use crate::doctor::{Check, Fault, Found, Need, Scope, State, address, fault};
 use gangplank_deploy::ci::generate::CONFIGS;
@@ -12,40 +11,40 @@ use gangplank_system::circleci::CircleCi;
 use gangplank_system::circleci::model::{Advanced, Listed};
 use gangplank_system::context::Context;
 
-/// What is known of the account. What was not asked because of something before is not there.
+/// The facts about the account. A fact is absent if an earlier error prevented the request.
 #[derive(Default)]
 struct Account {
     token: Token,
-    /// Whether the API could be asked at all: its address and the slug make sense.
+    /// The error that prevents any request: an invalid address or slug.
     open: Option<Fault>,
-    /// What is asked: the slug.
+    /// The slug.
     slug: String,
     me: Option<Found<String>>,
     project: Option<Found<Option<String>>>,
     settings: Option<Found<Advanced>>,
     contexts: Option<Found<Vec<ContextCheck>>>,
-    /// Branches with the variable that points to their latest build, and whether there is one.
+    /// Branches, with the variable for their latest build, and whether it exists.
     pointers: Vec<(String, Found<bool>)>,
     /// Configs that have a pipeline definition.
     definitions: Option<Found<Vec<String>>>,
     components: Option<Found<Vec<String>>>,
 }
 
-/// A context of the organization that the project names.
+/// A context named by the project.
 struct ContextCheck {
     name: String,
-    /// Its variables, where there is such a context and it may be read.
+    /// Its variables, if it exists and is readable.
     variables: Option<Vec<String>>,
-    /// Variables that the jobs with it need.
+    /// Variables that its jobs need.
     needs: Vec<String>,
 }
 
-/// What is in the environment.
+/// The token in the environment.
 #[derive(Default)]
 enum Token {
     #[default]
     Missing,
-    /// It is there and is of no use.
+    /// Present but unusable.
     Wrong(Fault),
     Good,
 }
@@ -101,7 +100,7 @@ fn ask(ctx: &Context, scope: &Scope) -> Account {
     account
 }
 
-/// The contexts that the envs and the pipeline name.
+/// The contexts named by the envs and the pipeline.
 fn contexts(api: &CircleCi, organization: &str, scope: &Scope) -> gangplank_model::error::Result<Vec<ContextCheck>> {
     let mut wanted: Vec<(&str, Vec<String>)> = Vec::new();
     for env in scope.envs {
@@ -123,14 +122,14 @@ fn contexts(api: &CircleCi, organization: &str, scope: &Scope) -> gangplank_mode
     let there = api.contexts(organization)?;
     let one = |(name, needs): (&str, Vec<String>)| {
         let found = there.iter().find(|it| it.name == name);
-        // Whoever may not read its variables may still deploy with them.
+        // A token that cannot list the variables may still deploy with them.
         let variables = found.map(|it| api.context_variables(&it.id).unwrap_or_else(|_| needs.clone()));
         ContextCheck { name: name.to_owned(), variables, needs }
     };
     Ok(wanted.into_iter().map(one).collect())
 }
 
-/// Variables of a text that have to be set.
+/// Variables of a text that must be set.
 fn required(text: &str) -> Vec<String> {
     let names = text.split("${").skip(1).filter_map(|rest| Some(rest.split_once('}')?.0));
     names.filter(|name| !name.contains(":-")).map(str::to_owned).collect()
@@ -138,30 +137,28 @@ fn required(text: &str) -> Vec<String> {
 
 fn judge_token(token: &Token, need: Need, ci: bool) -> Check {
     match token {
-        Token::Good => Check::ok("token", "a personal one, by its look"),
+        Token::Good => Check::ok("token", "a personal token"),
         Token::Wrong(fault) if need == Need::Never && !ci => Check::of("token", State::Warning, fault),
         Token::Wrong(fault) => Check::of("token", State::Broken, fault),
         Token::Missing if ci => Check::skipped("token", "CIRCLE_TOKEN is not set: jobs with the context have it"),
         Token::Missing => {
-            let hint = "make a personal API token at https://app.circleci.com/settings/user/tokens, then \
+            let hint = "create a personal API token at https://app.circleci.com/settings/user/tokens, then \
                         `export CIRCLE_TOKEN=...`";
             match need {
-                Need::Always => {
-                    Check::broken("token", "CIRCLE_TOKEN is not set, and releases are handed over by the API", hint)
-                }
+                Need::Always => Check::broken("token", "CIRCLE_TOKEN is not set, but the handoff uses the API", hint),
                 Need::Sometimes => Check::warning(
                     "token",
-                    "CIRCLE_TOKEN is not set: only what other stores keep can be deployed from here",
+                    "CIRCLE_TOKEN is not set: only releases of other stores can be deployed from here",
                     hint,
                 ),
-                Need::Never => Check::skipped("token", "CIRCLE_TOKEN is not set, and nothing here needs it"),
+                Need::Never => Check::skipped("token", "CIRCLE_TOKEN is not set, and not needed"),
             }
         }
     }
 }
 
 fn judge(account: &Account, scope: &Scope) -> Vec<Check> {
-    // A token that nothing needs keeps nobody from a deploy.
+    // A bad token blocks no deploy if the token is not needed.
     let word = if scope.need() == Need::Never { State::Warning } else { State::Broken };
     if let Some(fault) = &account.open {
         return vec![judge_token(&Token::Good, scope.need(), scope.ci), Check::of("project", word, fault)];
@@ -170,11 +167,11 @@ fn judge(account: &Account, scope: &Scope) -> Vec<Check> {
         Some(Ok(login)) => login,
         Some(Err(fault)) => {
             let what = if fault.kind == Kind::Remote { "API" } else { "token" };
-            return vec![Check::of(what, word, fault), Check::skipped("project", "nobody could be asked")];
+            return vec![Check::of(what, word, fault), Check::skipped("project", "the API did not answer")];
         }
         None => return vec![judge_token(&account.token, scope.need(), scope.ci)],
     };
-    let mut checks = vec![Check::ok("token", format!("that of {login}"))];
+    let mut checks = vec![Check::ok("token", format!("of {login}"))];
     let default_branch = match &account.project {
         Some(Ok(branch)) => branch.as_deref(),
         Some(Err(fault)) => {
@@ -196,7 +193,7 @@ fn judge(account: &Account, scope: &Scope) -> Vec<Check> {
     checks
 }
 
-/// The token is good, so of the three things that look alike two are left.
+/// The token is good, so two of the three causes of this error are left.
 fn unseen(account: &Account, login: &str, fault: &Fault, word: State) -> Check {
     let slug = &account.slug;
     if fault.kind != Kind::NotFound {
@@ -205,7 +202,7 @@ fn unseen(account: &Account, login: &str, fault: &Fault, word: State) -> Check {
     Check::new(
         "project",
         word,
-        Some(format!("the token is good, but {login} sees no project {slug}")),
+        Some(format!("the token is valid, but {login} cannot see the project {slug}")),
         Some(
             "`export CIRCLE_PROJECT_SLUG=...` with the slug of Project settings > Overview, or `slug` in \
              xtask/src/main.rs; if it is right, ask for access to the project"
@@ -223,7 +220,7 @@ fn settings(settings: &Found<Advanced>, branch: &str, default_branch: Option<&st
     if it.build_fork_prs && it.forks_receive_secret_env_vars {
         checks.push(Check::warning(
             "settings",
-            "pull requests from forks are built with the project's secrets: anybody can read them",
+            "pull requests from forks are built with the project's secrets, so anyone can read them",
             "turn `Pass secrets to builds from forked pull requests` off in Project settings > Advanced",
         ));
     }
@@ -231,7 +228,7 @@ fn settings(settings: &Found<Advanced>, branch: &str, default_branch: Option<&st
         let default = default_branch.unwrap_or_default();
         checks.push(Check::warning(
             "settings",
-            format!("a push to {branch} cancels the deploy that runs: it is not the default branch ({default})"),
+            format!("a push to {branch} cancels a running deploy: it is not the default branch ({default})"),
             "turn `Auto-cancel redundant workflows` off in Project settings > Advanced",
         ));
     }
@@ -246,14 +243,14 @@ fn context(it: &ContextCheck) -> Check {
     let Some(variables) = &it.variables else {
         return Check::broken(
             what,
-            "there is none of that name, so CircleCI refuses the jobs that name it",
-            "make it in Organization settings > Contexts, or correct the name in xtask/src/main.rs",
+            "it does not exist, so CircleCI refuses its jobs",
+            "create it in Organization settings > Contexts, or correct the name in xtask/src/main.rs",
         );
     };
     let missing: Vec<_> = it.needs.iter().filter(|name| !variables.contains(name)).map(String::as_str).collect();
     match missing.as_slice() {
         [] => Check::fine(what),
-        // A variable of the project would do as well.
+        // A variable of the project would suffice too.
         missing => Check::warning(
             what,
             format!("it lacks {}, which its jobs need", missing.join(", ")),
@@ -270,8 +267,8 @@ fn pointer((name, found): &(String, Found<bool>)) -> Check {
         Ok(true) => Check::fine(name),
         Ok(false) => Check::warning(
             name,
-            "the project has no such variable, so `latest` is looked for, which takes longer",
-            "nothing to type: the next `publish` job sets it",
+            "the project has no such variable, so `latest` takes longer",
+            "nothing to do: the next `publish` job sets it",
         ),
         Err(fault) => Check::of(name, State::Skipped, fault),
     }
@@ -282,7 +279,7 @@ fn definitions(found: &Found<Vec<String>>) -> Check {
     let files = match found {
         Err(fault) => return Check::of(what, State::Skipped, fault),
         Ok(files) if files.is_empty() => {
-            return Check::skipped(what, "there are none: an OAuth project, or an old server");
+            return Check::skipped(what, "none: an OAuth project, or an old server");
         }
         Ok(files) => files,
     };
@@ -291,12 +288,13 @@ fn definitions(found: &Found<Vec<String>>) -> Check {
         [] => Check::fine(what),
         [first, ..] if *first == CONFIGS[0] => Check::warning(
             what,
-            format!("none has {first}, so `ci trigger` and pushes start nothing of it"),
+            format!("none has {first}, so `ci trigger` and pushes do not start it"),
             "add one in Project settings > Project setup",
         ),
-        pages => {
-            Check::skipped(what, format!("none for {}: the Deploys page's buttons start nothing", pages.join(" and ")))
-        }
+        pages => Check::skipped(
+            what,
+            format!("none for {}: the buttons of the Deploys page do nothing", pages.join(" and ")),
+        ),
     }
 }
 
@@ -305,7 +303,7 @@ fn components(found: &Found<Vec<String>>, app: &str) -> Check {
     match found {
         Err(fault) => Check::of(what, State::Skipped, fault),
         Ok(names) if names.iter().any(|name| name == app) => Check::ok(what, format!("it knows {app}")),
-        Ok(_) => Check::skipped(what, format!("it has not heard of {app}: the first deploy in a job tells it")),
+        Ok(_) => Check::skipped(what, format!("it does not know {app} before the first deploy in a job")),
     }
 }
 
@@ -318,7 +316,7 @@ mod tests {
         Fault { kind, text: text.into(), hint: "do this".into() }
     }
 
-    /// What is said first that is not well, for a project that needs the API as much.
+    /// The first problem, for a project that needs the API.
     fn first(account: &Account, need: Need) -> String {
         let (handoff, stores): (_, &[&str]) = match need {
             Need::Always => (Handoff::Artifacts, &[]),
@@ -355,7 +353,7 @@ mod tests {
         let token = |token| Account { token, ..Account::default() };
         let wrong = || Token::Wrong(no(Kind::Auth, "a project token"));
         for (account, need, says) in [
-            (token(Token::Missing), Need::Always, "broken token: CIRCLE_TOKEN is not set, and releases"),
+            (token(Token::Missing), Need::Always, "broken token: CIRCLE_TOKEN is not set, but the handoff"),
             (token(Token::Missing), Need::Sometimes, "warning token: CIRCLE_TOKEN is not set: only"),
             (token(Token::Missing), Need::Never, ""),
             (token(wrong()), Need::Always, "broken token: a project token"),
@@ -368,7 +366,7 @@ mod tests {
             (
                 Account { project: Some(Err(no(Kind::NotFound, "404"))), ..good() },
                 Need::Always,
-                "broken project: the token is good, but ana sees no project gh/acme/shop",
+                "broken project: the token is valid, but ana cannot see the project gh/acme/shop",
             ),
             (Account { project: Some(Err(no(Kind::Auth, "403"))), ..good() }, Need::Always, "broken project: 403"),
             (Account { project: Some(Ok(None)), ..good() }, Need::Always, ""),

@@ -1,4 +1,4 @@
-//! What is here: programs, git, and the project as its files state it.
+//! Checks of this machine: programs, git, and the files of the project.
 
 use crate::doctor::{Check, Fault, Found, Scope, State, fault, grouped};
 use gangplank_bundle::release::supports;
@@ -10,43 +10,43 @@ use gangplank_system::git;
 use std::process::Command;
 use std::time::Duration;
 
-/// How long a program may take to say its version.
+/// The time limit of a program's version command.
 const VERSION: Duration = Duration::from_secs(10);
 
-/// Where the alias `cargo xtask` is.
+/// The file with the alias `cargo xtask`.
 const ALIAS: &str = ".cargo/config.toml";
 
-/// A program, and what it said of its version or why it did not.
+/// A program, and its version or error.
 struct Tool {
     name: &'static str,
     get: &'static str,
     said: Found<String>,
 }
 
-/// What git knows.
+/// The facts about git.
 struct Git {
-    /// Whether there is a git at all.
+    /// Whether git is installed.
     here: bool,
     commit: Found<Commit>,
     shallow: bool,
     in_job: bool,
 }
 
-/// What the files of the project say.
+/// The facts about the project's files.
 struct Files {
     valid: Found<()>,
-    /// What the alias becomes.
+    /// The expansion of the alias.
     alias: Option<String>,
-    /// Words by which cargo finds the xtask.
+    /// The cargo arguments for the xtask.
     xtask: &'static str,
     lockfile: bool,
-    /// Whether jobs of CircleCI run the project.
+    /// Whether CircleCI jobs run the project.
     circleci: bool,
-    /// Whether it is they that should work: a deploy from here does not need what only they read.
+    /// Whether the pipeline is checked: a local deploy does not need the files that only jobs read.
     pipeline: bool,
-    /// Configs that are not what the project says.
+    /// Configs that are out of date.
     drift: Found<Vec<&'static str>>,
-    /// URLs of targets that mean nothing.
+    /// Invalid URLs of targets.
     urls: Vec<Fault>,
 }
 
@@ -68,7 +68,7 @@ pub fn look(ctx: &Context, scope: &Scope) -> Vec<Check> {
 
 fn look_for_tools(ctx: &Context, scope: &Scope) -> Vec<Tool> {
     let mut wanted = vec![("git", "git", "--version", "install git, e.g. `apt-get install git`")];
-    // The jobs that deploy have no Rust, and need none.
+    // Deploy jobs need no Rust.
     if scope.ci || !scope.in_job {
         let cargo = ctx.var("CARGO").unwrap_or("cargo");
         wanted.push(("cargo", cargo, "--version", "install Rust: https://rustup.rs"));
@@ -83,7 +83,7 @@ fn look_for_tools(ctx: &Context, scope: &Scope) -> Vec<Tool> {
         let said = ctx.answer_within(command, Input::Empty, Some(VERSION), true).map_err(fault);
         let said = said.and_then(|answer| {
             if answer.ok() {
-                // ssh complains its version.
+                // ssh prints its version on stderr.
                 return Ok([answer.stdout, answer.stderr].concat().lines().next().unwrap_or_default().to_owned());
             }
             let text = format!("`{name} {arg}` {}: {}", exit(answer.code), answer.stderr.trim());
@@ -99,7 +99,7 @@ fn read_files(ctx: &Context, scope: &Scope) -> Files {
     let has_config = generate::CONFIGS.iter().any(|config| ctx.root.join(config).exists());
     let valid = project.validate().and_then(|()| supports(project.app.compression)).map_err(fault);
     let targets = scope.envs.iter().flat_map(|env| env.targets).map(|url| scope.tool.target(url).map(drop));
-    // The groups of envs have those of their own, but a job looks at none.
+    // Env groups report their own URLs, but a job has no env groups.
     let urls = targets.filter_map(Result::err).map(fault).filter(|_| scope.ci).collect();
     Files {
         alias: alias(&std::fs::read_to_string(ctx.root.join(ALIAS)).unwrap_or_default()),
@@ -116,7 +116,7 @@ fn read_files(ctx: &Context, scope: &Scope) -> Files {
     }
 }
 
-/// What `cargo xtask` stands for in a configuration of Cargo.
+/// The expansion of `cargo xtask` in a cargo configuration.
 fn alias(config: &str) -> Option<String> {
     let mut inside = false;
     for line in config.lines().map(str::trim) {
@@ -132,7 +132,7 @@ fn alias(config: &str) -> Option<String> {
     None
 }
 
-/// The value of an alias as one types it: it is a text or an array of texts.
+/// The value of an alias as typed: it is a string or an array.
 fn words(value: &str) -> String {
     match value.strip_prefix('[') {
         Some(array) => {
@@ -168,15 +168,15 @@ fn judge_git(git: &Git) -> Vec<Check> {
         None if git.in_job => Check::ok("commit", sha),
         None => Check::warning(
             "commit",
-            format!("{sha} is on no branch, and a release of it will be of none"),
-            "`git switch BRANCH`",
+            format!("{sha} is not on a branch, so a release has no branch"),
+            "run `git switch BRANCH`",
         ),
     }];
     checks.push(if commit.dirty {
         Check::warning(
             "changes",
-            "there are some that are not committed: what is built now goes to no env with approval",
-            "`git status` shows them; commit them, or `git stash --include-untracked`",
+            "there are uncommitted changes, so a build cannot be deployed to an env with approval",
+            "list them with `git status`; commit them, or run `git stash --include-untracked`",
         )
     } else {
         Check::ok("changes", "none")
@@ -184,7 +184,7 @@ fn judge_git(git: &Git) -> Vec<Check> {
     checks.push(if git.shallow {
         Check::warning(
             "history",
-            "the checkout is shallow, so of two commits nobody knows which came first, but by their time",
+            "the checkout is shallow, so commits are ordered only by their time",
             "`git fetch --unshallow`; in CircleCI leave `method: shallow` and `depth` out of `checkout`",
         )
     } else {
@@ -200,40 +200,39 @@ fn judge_files(files: &Files) -> Vec<Check> {
     }];
     checks.extend(files.urls.iter().map(|fault| Check::of("xtask/src/main.rs", State::Broken, fault)));
     let word = if files.circleci && files.pipeline { State::Broken } else { State::Warning };
-    let reason = if files.circleci { "every job says `cargo xtask`" } else { "`cargo xtask` works for nobody else" };
+    let reason = if files.circleci { "every job runs `cargo xtask`" } else { "other checkouts lack `cargo xtask`" };
     let ours = format!("xtask = \"run --quiet {} --\"", files.xtask);
-    let add =
-        format!("`printf '[alias]\\n{ours}\\n' >> {ALIAS}`; where it has a table [alias], one line there: {ours}");
+    let add = format!("run `printf '[alias]\\n{ours}\\n' >> {ALIAS}`, or add to its table [alias]: {ours}");
     let change = format!("in {ALIAS}: {ours}");
     checks.push(match files.alias.as_deref() {
         Some(alias) if alias.contains("xtask") => Check::fine("alias"),
         Some(alias) => {
-            Check::new("alias", word, Some(format!("`cargo xtask` is `{alias}`, which is not the xtask")), Some(change))
+            Check::new("alias", word, Some(format!("`cargo xtask` is `{alias}`, not the xtask")), Some(change))
         }
-        None => Check::new("alias", word, Some(format!("{ALIAS} has none, and {reason}")), Some(add)),
+        None => Check::new("alias", word, Some(format!("{ALIAS} has none, but {reason}")), Some(add)),
     });
     checks.push(match (files.lockfile, files.circleci) {
         (true, _) => Check::fine("Cargo.lock"),
         (false, circleci) => {
             let reason = if circleci {
-                "there is none: the jobs build with --locked, and name their cache after it"
+                "there is none, but jobs build with --locked and use it as their cache key"
             } else {
-                "there is none, and `cargo xtask build` wants one that is committed"
+                "there is none, but `cargo xtask build` needs a committed one"
             };
-            let hint = "`cargo generate-lockfile`, then commit Cargo.lock".to_owned();
+            let hint = "run `cargo generate-lockfile`, then commit Cargo.lock".to_owned();
             Check::new("Cargo.lock", word, Some(reason.into()), Some(hint))
         }
     });
     checks.push(match &files.drift {
-        _ if files.valid.is_err() => Check::skipped("CircleCI config", "main.rs comes first"),
-        _ if !files.circleci => Check::skipped("CircleCI config", "there is none, and no store that needs one"),
+        _ if files.valid.is_err() => Check::skipped("CircleCI config", "fix main.rs first"),
+        _ if !files.circleci => Check::skipped("CircleCI config", "there is none, and no store needs one"),
         Err(fault) => Check::of("CircleCI config", State::Broken, fault),
-        Ok(stale) if stale.is_empty() => Check::ok("CircleCI config", "is what main.rs says"),
+        Ok(stale) if stale.is_empty() => Check::ok("CircleCI config", "up to date"),
         Ok(stale) => Check::new(
             "CircleCI config",
             word,
-            Some(format!("not what xtask/src/main.rs says: {}", stale.join(", "))),
-            Some("`cargo xtask ci generate`, then commit .circleci".into()),
+            Some(format!("not up to date with xtask/src/main.rs: {}", stale.join(", "))),
+            Some("run `cargo xtask ci generate`, then commit .circleci".into()),
         ),
     });
     checks
@@ -275,9 +274,9 @@ mod tests {
         let main = Some("main");
         for (here, commit, shallow, in_job, says) in [
             (true, commit(main, false), false, false, ""),
-            (true, commit(main, true), false, false, "warning changes: `git status`"),
+            (true, commit(main, true), false, false, "warning changes: list them with `git status`"),
             (true, commit(main, false), true, true, "warning history: `git fetch --unshallow`"),
-            (true, commit(None, false), false, false, "warning commit: `git switch"),
+            (true, commit(None, false), false, false, "warning commit: run `git switch"),
             (true, commit(None, false), false, true, ""),
             (false, commit(main, false), false, false, ""),
             (
@@ -310,21 +309,24 @@ mod tests {
             (well(), ""),
             (Files { valid: Err(fault("set keep")), ..well() }, "broken xtask/src/main.rs: set keep"),
             (Files { urls: vec![fault("use ssh://")], ..well() }, "broken xtask/src/main.rs: use ssh://"),
-            (Files { alias: None, ..well() }, "broken alias: `printf '[alias]"),
+            (Files { alias: None, ..well() }, "broken alias: run `printf '[alias]"),
             (Files { alias: Some("check".into()), ..well() }, "broken alias: in .cargo/config.toml: xtask ="),
             (
                 Files { alias: Some("check".into()), xtask: "--manifest-path xtask/Cargo.toml", ..well() },
                 "broken alias: in .cargo/config.toml: xtask = \"run --quiet --manifest-path xtask/Cargo.toml --\"",
             ),
-            (Files { alias: None, circleci: false, ..well() }, "warning alias: `printf '[alias]"),
-            (Files { lockfile: false, ..well() }, "broken Cargo.lock: `cargo generate-lockfile`"),
-            (Files { lockfile: false, circleci: false, ..well() }, "warning Cargo.lock: `cargo generate-lockfile`"),
-            (Files { drift: Ok(vec!["config.yml"]), ..well() }, "broken CircleCI config: `cargo xtask ci generate`"),
+            (Files { alias: None, circleci: false, ..well() }, "warning alias: run `printf '[alias]"),
+            (Files { lockfile: false, ..well() }, "broken Cargo.lock: run `cargo generate-lockfile`"),
+            (Files { lockfile: false, circleci: false, ..well() }, "warning Cargo.lock: run `cargo generate-lockfile`"),
+            (
+                Files { drift: Ok(vec!["config.yml"]), ..well() },
+                "broken CircleCI config: run `cargo xtask ci generate`",
+            ),
             (
                 Files { drift: Ok(vec!["config.yml"]), pipeline: false, ..well() },
-                "warning CircleCI config: `cargo xtask ci generate`",
+                "warning CircleCI config: run `cargo xtask ci generate`",
             ),
-            (Files { lockfile: false, pipeline: false, ..well() }, "warning Cargo.lock: `cargo generate-lockfile`"),
+            (Files { lockfile: false, pipeline: false, ..well() }, "warning Cargo.lock: run `cargo generate-lockfile`"),
             (Files { drift: Err(fault("add a store")), ..well() }, "broken CircleCI config: add a store"),
             (Files { drift: Err(fault("add a store")), circleci: false, ..well() }, ""),
         ] {

@@ -1,4 +1,4 @@
-//! The envs: their variables, and each of their hosts, asked in one round trip, all at once.
+//! Checks of the envs: variables, and each host in one round trip, in parallel.
 
 use crate::doctor::places::{Locked, owner};
 use crate::doctor::{Check, Fault, Found, Scope, State, fault, grouped};
@@ -20,43 +20,43 @@ use gangplank_system::context::{Context, Output};
 use jiff::Timestamp;
 use std::time::Duration;
 
-/// How long a host may take for all that it is asked.
+/// The time limit of a host's checks.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// A clock that is wrong by more than this makes histories that nobody understands.
+/// The maximum clock difference in seconds: more would make histories confusing.
 const SKEW_MAX: i64 = 30;
-/// A release of an env that has none yet is taken to be this big, in KiB.
+/// The assumed size of a release in an env without one, in KiB.
 const UNKNOWN_SIZE: u64 = 16 << 10;
-/// With less than so many KiB free somebody should look.
+/// The warning threshold for free space, in KiB.
 const SCARCE: u64 = 512 << 10;
 
-/// An env with what of it can be filled in here.
+/// An env with the variables available here.
 struct EnvCheck<'a> {
     env: &'a Env,
     spec: Spec,
     checker: Option<Checker>,
-    /// What is not set, or wrong with an address.
+    /// Unset variables and invalid addresses.
     faults: Vec<(&'static str, Fault)>,
 }
 
-/// What is known of a host.
+/// The facts about a host.
 struct HostCheck {
     url: String,
-    /// Whether it is reached by ssh, or this machine.
+    /// Whether it is reached over ssh.
     far: bool,
     root: String,
-    /// Seconds by which its clock is ahead of ours.
+    /// Seconds that its clock is ahead of ours.
     skew: Option<i64>,
     examined: Found<Examined>,
     state: Option<Found<TargetState>>,
-    /// What its service manager would say to a restart.
+    /// The result of the service's readiness check.
     ready: Option<Found<Vec<String>>>,
-    /// What the health check says of what is live.
+    /// The result of the health check of the live release.
     health: Option<Result<(), String>>,
-    /// The address of the service, where something answers and the service does not run.
+    /// The service's address, if something answers there while the service is stopped.
     taken: Option<String>,
 }
 
-/// A group for each env. `locks` are those that stores keep.
+/// A group per env. `locks` are those kept by stores.
 pub fn look(ctx: &Context, scope: &Scope, locks: &[Locked]) -> Vec<Check> {
     let sites: Vec<_> = scope.envs.iter().map(|env| fill_in(ctx, env)).collect();
     let mut opened = Vec::new();
@@ -115,7 +115,7 @@ fn ask(ctx: &Context, site: &EnvCheck, compression: Compression, target: &dyn Ta
     let limit = PATIENCE / u32::try_from(scripts.len()).unwrap_or(1);
     let scripts: Vec<_> = scripts.into_iter().map(|it| Script { limit, interruptible: true, ..it }).collect();
     let acts: Vec<_> = scripts.iter().map(Operation::Run).collect();
-    // What it takes to get there says nothing of a clock.
+    // Connect first, so that it does not affect the clock measurement.
     target.reach();
     let before = ctx.now();
     let answers = target.act(&acts);
@@ -158,13 +158,13 @@ fn ask(ctx: &Context, site: &EnvCheck, compression: Compression, target: &dyn Ta
     HostCheck { examined: Ok(examined), state, ready, ..host }
 }
 
-/// A fault of a host without its URL, which stands above it.
+/// An error of a host without its URL, which the group already shows.
 fn plain(url: &str, fault: Fault) -> Fault {
     let text = fault.text.strip_prefix(&format!("{url}: ")).unwrap_or(&fault.text).to_owned();
     Fault { text, ..fault }
 }
 
-/// Seconds by which a clock is ahead that was read between two moments of ours.
+/// Seconds that a clock is ahead, read between two local times.
 fn skew(clock: i64, before: Timestamp, after: Timestamp) -> i64 {
     let (before, after) = (before.as_second(), after.as_second());
     if clock < before { clock - before } else { (clock - after).max(0) }
@@ -175,7 +175,7 @@ fn judge_site(site: &EnvCheck) -> Vec<Check> {
     let vars = site.env.vars.len();
     for (name, fault) in &site.faults {
         let hint = match site.env.context {
-            Some(context) => format!("{}; jobs have what context {context} holds", fault.hint),
+            Some(context) => format!("{}; jobs have the variables of the context {context}", fault.hint),
             None => fault.hint.clone(),
         };
         checks.push(Check::broken(*name, &fault.text, hint));
@@ -191,14 +191,14 @@ fn lock(env: &str, url: Option<&str>, by: Option<&(String, Liveness)>) -> Check 
     match by {
         None => Check::ok(what, "free"),
         Some((by, Liveness::Dead)) => {
-            let hint = format!("nothing to do; to remove it now: `cargo xtask unlock {env}`");
+            let hint = format!("nothing to do, or remove it now with `cargo xtask unlock {env}`");
             Check::warning(what, format!("held by {by}"), hint)
         }
         Some((by, Liveness::Alive | Liveness::Ending | Liveness::Unknown)) => Check::broken(
             what,
             format!("held by {by}"),
             format!(
-                "wait for it: `cargo xtask deploy {env} --lock-wait 600`; if it is gone for good: `cargo xtask lock \
+                "wait for it: `cargo xtask deploy {env} --lock-wait 600`; if it is gone: `cargo xtask lock \
                  release {env} --force`"
             ),
         ),
@@ -211,7 +211,7 @@ fn judge(host: &HostCheck, env: &Env, app: &str, held: Option<&(String, Liveness
         Err(fault) => {
             return vec![
                 Check::of(way, State::Broken, &plain(&host.url, fault.clone())),
-                Check::skipped("host", "it was not reached"),
+                Check::skipped("host", "not reached"),
             ];
         }
         Ok(it) => it,
@@ -228,12 +228,12 @@ fn judge(host: &HostCheck, env: &Env, app: &str, held: Option<&(String, Liveness
             "on that host, e.g. `apt-get install findutils`",
         ));
     }
-    // A large release takes its time to be added up; a disk that does not say how full it is hangs.
+    // Measuring a large release takes time; a disk that does not report its free space hangs.
     if !it.done && it.free.is_none() {
         checks.push(Check::broken(
             "disk",
-            format!("it did not say within {} s how much room there is", PATIENCE.as_secs()),
-            format!("does its disk hang? On that host: `df -k {}`", it.found),
+            format!("it did not report its free space within {} s", PATIENCE.as_secs()),
+            format!("check its disk on that host: `df -k {}`", it.found),
         ));
         return checks;
     }
@@ -243,7 +243,7 @@ fn judge(host: &HostCheck, env: &Env, app: &str, held: Option<&(String, Liveness
     if it.journal_closed {
         checks.push(Check::warning(
             "journal",
-            format!("{} may not read it: `logs`, and the log after a failure, show nothing", it.login),
+            format!("{} may not read it, so `logs` and the log of a failed service are empty", it.login),
             format!("as root of that host: `usermod -aG systemd-journal {}`", it.login),
         ));
     }
@@ -255,15 +255,15 @@ fn judge(host: &HostCheck, env: &Env, app: &str, held: Option<&(String, Liveness
     checks
 }
 
-/// Somebody else where the service wants to listen.
+/// The check for another program at the service's address.
 fn taken(address: &str, far: bool, env: &Env) -> Check {
     let place = if far { "on that host " } else { "" };
     let way = super::address(&env.health.check).and_then(|text| text.split_once("${")?.1.split_once(":-"));
     let other = way.map_or("another in xtask/src/main.rs".to_owned(), |(name, _)| format!("{name}=ANOTHER"));
     Check::warning(
         "port",
-        format!("something answers at {address} while the service does not run"),
-        format!("{place}`ss -ltnp` shows what; end it, or give {} a port of its own: {other}", env.name),
+        format!("another program answers at {address} while the service is stopped"),
+        format!("{place}find it with `ss -ltnp` and stop it, or use another port for {}: {other}", env.name),
     )
 }
 
@@ -282,7 +282,7 @@ fn tools(it: &Examined, far: bool) -> Check {
     let place = if far { "on that host" } else { "here" };
     Check::broken(
         "tools",
-        format!("not there, or not on PATH: {}", it.lacks.join(", ")),
+        format!("missing, or not on PATH: {}", it.lacks.join(", ")),
         format!("{place}, e.g. `apt-get install {}`", packages.join(" ")),
     )
 }
@@ -292,13 +292,13 @@ fn directory(it: &Examined, host: &HostCheck) -> Check {
     let place = if host.far { "that host" } else { "this machine" };
     if let Some(blocked) = &it.blocked {
         let hint = format!("on {place} move it away, or give the env another target");
-        return Check::broken("directory", format!("{blocked} is in the way, and no directory"), hint);
+        return Check::broken("directory", format!("{blocked} is not a directory"), hint);
     }
     match it.unwritable.first() {
-        None if it.found == host.root => Check::ok("directory", "may be written"),
-        None => Check::ok("directory", "not there yet, and may be made"),
+        None if it.found == host.root => Check::ok("directory", "writable"),
+        None => Check::ok("directory", "will be created"),
         Some(path) => {
-            let mend = if it.found == host.root {
+            let fix = if it.found == host.root {
                 format!("chown -R {login} {root}")
             } else {
                 format!("mkdir -p {root} && chown {login} {root}")
@@ -307,23 +307,23 @@ fn directory(it: &Examined, host: &HostCheck) -> Check {
                 "directory",
                 format!("{login} may not write {path}"),
                 format!(
-                    "as root of {place}: `{mend}`; if that does not help, `mount` shows whether the disk is read-only"
+                    "as root of {place}: `{fix}`; if that does not help, check with `mount` whether the disk is read-only"
                 ),
             )
         }
     }
 }
 
-/// Whether a release has room, packed and unpacked.
+/// Whether a release fits, packed and unpacked.
 fn room(it: &Examined, env: &str) -> Option<Check> {
     let free = it.free?;
     let want = it.live.map_or(UNKNOWN_SIZE, |live| live * 2);
-    let hint = format!("make room: `df -h` shows the disk; `cargo xtask prune {env}` removes old releases");
+    let hint = format!("make room: check `df -h`, or remove old releases with `cargo xtask prune {env}`");
     Some(if free < want {
-        let reason = format!("{} free, and a release takes {} while it is installed", size(free), size(want));
+        let reason = format!("{} free, but installing a release takes {}", size(free), size(want));
         Check::broken("disk", reason, hint)
     } else if it.inodes == Some(0) {
-        Check::broken("disk", "there is room, but for no more files (inodes)", hint.replace("df -h", "df -i"))
+        Check::broken("disk", "no inodes left", hint.replace("df -h", "df -i"))
     } else if free < SCARCE {
         Check::warning("disk", format!("{} free", size(free)), hint)
     } else {
@@ -346,8 +346,8 @@ fn clock(skew: i64) -> Check {
     let (by, how) = (skew.abs(), if skew > 0 { "ahead of" } else { "behind" });
     Check::warning(
         "clock",
-        format!("{by} s {how} ours: histories will show a wrong order"),
-        "set the one that is wrong: `timedatectl set-ntp true`",
+        format!("{by} s {how} ours: histories may show a wrong order"),
+        "correct the wrong one: `timedatectl set-ntp true`",
     )
 }
 
@@ -359,14 +359,14 @@ fn manager(env: &Env, ready: Option<&Found<Vec<String>>>) -> Vec<Check> {
     };
     let mut checks = Vec::new();
     match ready {
-        None => checks.push(Check::skipped(what, "it was not asked")),
+        None => checks.push(Check::skipped(what, "not asked")),
         Some(Err(fault)) => {
             let hint = in_env(&fault.hint, Some(env.name));
             checks.push(Check::of(what, State::Broken, &Fault { hint, ..fault.clone() }));
         }
         Some(Ok(warnings)) if !warnings.is_empty() => {
             for text in warnings {
-                let (detail, hint) = text.split_once("; ").unwrap_or((text, "`systemctl status` shows how it is"));
+                let (detail, hint) = text.split_once("; ").unwrap_or((text, "check it with `systemctl status`"));
                 checks.push(Check::warning(what, detail, hint));
             }
         }
@@ -383,17 +383,17 @@ fn shared(it: &Examined, host: &HostCheck) -> Check {
             let at = format!("{}/shared/{path}", host.root);
             Check::broken(
                 "shared",
-                format!("{at} is not there"),
-                format!("{place} put a file there, mode 600 if it holds secrets"),
+                format!("{at} is missing"),
+                format!("{place} create it, with mode 600 if it has secrets"),
             )
         }
     }
 }
 
-/// What is live, and whether it can be replaced.
+/// The live release, and whether it can be replaced.
 fn live(host: &HostCheck, env: &Env, app: &str, held: Option<&(String, Liveness)>) -> Vec<Check> {
     let state = match &host.state {
-        None => return vec![Check::skipped("state", "it was not asked")],
+        None => return vec![Check::skipped("state", "not asked")],
         Some(Err(fault)) => return vec![Check::of("state", State::Broken, fault)],
         Some(Ok(state)) => state,
     };
@@ -404,8 +404,8 @@ fn live(host: &HostCheck, env: &Env, app: &str, held: Option<&(String, Liveness)
     if let Some(theirs) = state.app.as_deref().filter(|theirs| *theirs != app) {
         checks.push(Check::broken(
             "app",
-            format!("a release of {theirs} is live there, not of {app}"),
-            "give each app a directory of its own, in `targets` of xtask/src/main.rs",
+            format!("a release of {theirs} is live, not of {app}"),
+            "give each app its own directory, in `targets` of xtask/src/main.rs",
         ));
     }
     checks.push(lock(env.name, None, held));
@@ -413,29 +413,28 @@ fn live(host: &HostCheck, env: &Env, app: &str, held: Option<&(String, Liveness)
         checks.push(Check::ok("live", "nothing yet"));
         return checks;
     };
-    let logs = format!("`cargo xtask logs {0}` shows why; `cargo xtask start {0}` starts it again", env.name);
+    let logs = format!("check `cargo xtask logs {0}`, then run `cargo xtask start {0}`", env.name);
     checks.push(match (&state.service, &host.health) {
-        (ServiceState::Stopped, _) => Check::warning("live", format!("{id}, and its service does not run"), logs),
-        (ServiceState::Starting, _) => Check::warning(
-            "live",
-            format!("{id}, and systemd is starting its service, or starts it again after a crash"),
-            logs,
-        ),
+        (ServiceState::Stopped, _) => Check::warning("live", format!("{id}, but its service is stopped"), logs),
+        (ServiceState::Starting, _) => {
+            Check::warning("live", format!("{id}, but its service is starting, or restarting after a crash"), logs)
+        }
         (ServiceState::Unknown, _) => Check::warning(
             "live",
-            format!("{id}, and its service manager does not answer"),
-            "on that host `systemctl status`, `systemctl --user status` for a unit of the login, shows why".to_owned(),
+            format!("{id}, but its service manager does not answer"),
+            "check on that host with `systemctl status`, or `systemctl --user status` for a unit of the login"
+                .to_owned(),
         ),
         (ServiceState::Unrecorded, _) => Check::warning(
             "live",
-            format!("{id}, and its service runs without a record of how it was started: a deploy ended in between"),
-            format!("`cargo xtask deploy {}` starts it again", env.name),
+            format!("{id}, but its service has no record of how it was started: a deploy was interrupted"),
+            format!("run `cargo xtask deploy {}`", env.name),
         ),
         (_, Some(Err(reason))) => Check::warning("live", format!("{id}, which is not healthy: {reason}"), logs),
         (ServiceState::Drifted, _) => Check::warning(
             "live",
-            format!("{id}, and its unit was changed by hand"),
-            format!("put changes into a drop-in: the next `cargo xtask deploy {}` undoes them", env.name),
+            format!("{id}, but its unit was changed by hand"),
+            format!("move the changes to a drop-in: the next `cargo xtask deploy {}` reverts them", env.name),
         ),
         _ => Check::ok("live", id.as_str()),
     });
@@ -448,7 +447,7 @@ mod tests {
 
     type Change<'a> = &'a dyn Fn(&mut Examined);
 
-    /// State, name and either the fix or what was found, of all that is not well and not skipped.
+    /// State, name, and the fix or detail of every check that is neither ok nor skipped.
     fn told(checks: &[Check]) -> Vec<String> {
         let sick = checks.iter().filter(|check| !matches!(check.state, State::Ok | State::Skipped));
         sick.map(|it| format!("{} {}: {}", it.state.as_str(), it.what, it.hint.as_deref().unwrap_or("no hint")))
@@ -507,23 +506,20 @@ mod tests {
                 &|it| it.unwritable = vec!["/srv/app".into()],
                 "broken directory: as root of that host: `chown -R deploy /srv/app`",
             ),
-            (&|it| it.unshared = vec!["a.toml".into()], "broken shared: on that host put a file there"),
+            (&|it| it.unshared = vec!["a.toml".into()], "broken shared: on that host create it"),
             (&|it| it.free = Some(30 << 10), "warning disk: make room"),
             (&|it| it.free = Some(10 << 10), "broken disk: make room"),
-            // A release is small where one is known to be.
+            // A release is small if the live one is.
             (&|it| (it.free, it.live) = (Some(10 << 10), Some(1 << 10)), "warning disk: make room"),
             (&|it| (it.free, it.live) = (Some(1 << 20), Some(1 << 20)), "broken disk: make room"),
-            (&|it| it.inodes = Some(0), "broken disk: make room: `df -i`"),
+            (&|it| it.inodes = Some(0), "broken disk: make room: check `df -i`"),
             (&|it| it.free = None, ""),
             (
                 &|it| it.journal_closed = true,
                 "warning journal: as root of that host: `usermod -aG systemd-journal deploy`",
             ),
             (&|it| it.done = false, ""),
-            (
-                &|it| (it.free, it.done) = (None, false),
-                "broken disk: does its disk hang? On that host: `df -k /srv/app`",
-            ),
+            (&|it| (it.free, it.done) = (None, false), "broken disk: check its disk on that host: `df -k /srv/app`"),
         ];
         for (n, (change, says)) in table.iter().enumerate() {
             let said = of(change);
@@ -550,10 +546,10 @@ mod tests {
         let live = format!("root\ncurrent releases/{id}\napp shop\nrelease {id} x\n");
         assert_eq!(of(&live, Some(Ok(())), None), "");
         for (state, health, held, says) in [
-            (live.clone(), Some(Err("no".to_owned())), None, "warning live: `cargo xtask logs dev`"),
-            (format!("{live}service stopped\n"), None, None, "warning live: `cargo xtask logs dev`"),
-            (format!("{live}service drifted\n"), None, None, "warning live: put changes into a drop-in"),
-            (live.replace("app shop", "app other"), None, None, "broken app: give each app a directory"),
+            (live.clone(), Some(Err("no".to_owned())), None, "warning live: check `cargo xtask logs dev`"),
+            (format!("{live}service stopped\n"), None, None, "warning live: check `cargo xtask logs dev`"),
+            (format!("{live}service drifted\n"), None, None, "warning live: move the changes to a drop-in"),
+            (live.replace("app shop", "app other"), None, None, "broken app: give each app its own directory"),
             (live.clone(), None, Some(Liveness::Dead), "warning lock: nothing to do"),
             (live.clone(), None, Some(Liveness::Alive), "broken lock: wait for it"),
             (live.clone(), None, Some(Liveness::Unknown), "broken lock: wait for it"),
@@ -568,7 +564,7 @@ mod tests {
         assert_eq!(
             said,
             [
-                "warning port: on that host `ss -ltnp` shows what; end it, or give dev a port of its own: another in xtask/src/main.rs"
+                "warning port: on that host find it with `ss -ltnp` and stop it, or use another port for dev: another in xtask/src/main.rs"
             ]
         );
         let refused = HostCheck { state: Some(Err(fault)), ready: None, ..host(well()) };

@@ -1,4 +1,4 @@
-//! The stores: whether each can be opened, asked and written, and who has the lock of an env there.
+//! Checks of the stores: whether each can be opened, read and written, and the env locks there.
 
 use crate::doctor::{Check, Fault, Found, Scope, State, fault};
 use gangplank_deploy::deploy::liveness::LivenessChecker;
@@ -10,39 +10,39 @@ use gangplank_model::state::Lock;
 use gangplank_model::store_url;
 use gangplank_system::context::Context;
 
-/// Who has the lock of an env, in words, and whether they live.
+/// The owner of an env's lock, and its liveness.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Locked {
     /// The env.
     pub env: &'static str,
-    /// What is locked.
+    /// The URL of the store.
     pub url: String,
-    /// Who has it; nobody where it is free.
+    /// The owner; `None` if free.
     pub by: Option<(String, Liveness)>,
 }
 
-/// What is known of a store.
+/// The facts about a store.
 struct StoreCheck {
     url: &'static str,
     about: About,
 }
 
 enum About {
-    /// Its URL means nothing here.
+    /// Its URL is invalid.
     Unopened(Fault),
-    /// It is asked through the API, which the group before is about.
+    /// Checked through the API, in an earlier group.
     ByApi,
-    /// There is none outside of a job.
+    /// It exists only in jobs.
     OnlyInJobs,
-    /// It is not asked here, for this reason.
+    /// Not checked here, for this reason.
     Unasked(String),
-    /// It cannot be asked for want of credentials.
+    /// Unusable without credentials.
     Unusable(String),
-    /// It was written to.
+    /// A write was tried.
     Tried(Found<()>),
 }
 
-/// The checks of all stores, and the locks that they keep of the envs. `answers` is whether the API does.
+/// The checks of all stores, and the env locks that they keep. `answers` is whether the API does.
 pub fn look(ctx: &Context, scope: &Scope, answers: bool) -> (Vec<Check>, Vec<Locked>) {
     let liveness = LivenessChecker::new(ctx, scope.project.ci.slug);
     let (mut places, mut locks) = (Vec::new(), Vec::new());
@@ -63,16 +63,16 @@ pub fn look(ctx: &Context, scope: &Scope, answers: bool) -> (Vec<Check>, Vec<Loc
 }
 
 fn ask(ctx: &Context, scope: &Scope, url: &'static str, store: &dyn Store) -> About {
-    let reason = store.unusable().map(|reason| reason.replace(&format!("{url} was not asked: "), ""));
+    let reason = store.unusable().map(|reason| reason.replace(&format!("{url} skipped: "), ""));
     match reason {
         _ if url.starts_with("circleci:") && !store_url::only_in_ci(url) && scope.ci => {
-            About::Unasked("a job with the token asks it".into())
+            About::Unasked("checked in a job with the token".into())
         }
         _ if url.starts_with("circleci:") && !store_url::only_in_ci(url) => About::ByApi,
         _ if store_url::only_in_ci(url) && !scope.in_job => About::OnlyInJobs,
         Some(reason) if scope.ci => About::Unasked(reason),
         Some(reason) => About::Unusable(reason),
-        None if scope.ci && !store.is_remote() => About::Unasked("a job that deploys writes to it".into()),
+        None if scope.ci && !store.is_remote() => About::Unasked("written by deploy jobs".into()),
         None => {
             if store.is_remote() {
                 ctx.note(format!("asking {url}"));
@@ -84,11 +84,11 @@ fn ask(ctx: &Context, scope: &Scope, url: &'static str, store: &dyn Store) -> Ab
 
 fn held(liveness: &LivenessChecker, store: &dyn Store, env: &'static str) -> Option<Locked> {
     let place = store.lock_of(env)?;
-    // Whoever cannot be asked for a lock was asked for more a phase ago.
+    // An error here would repeat one of the store's check.
     Some(Locked { env, url: place.url().to_owned(), by: owner(liveness, &place.holder().ok()?) })
 }
 
-/// Who has a lock, and whether they live.
+/// The owner of a lock, and its liveness.
 pub fn owner(liveness: &LivenessChecker, found: &Lock) -> Option<(String, Liveness)> {
     let life = match found {
         Lock::Held(owner) => liveness.liveness(owner),
@@ -103,15 +103,15 @@ fn judge(places: &[StoreCheck], handoff: Handoff, in_job: bool, answers: bool) -
         match &place.about {
             About::Unopened(fault) => Check::of(url, State::Broken, fault),
             About::ByApi if answers => Check::fine(url),
-            About::ByApi => Check::skipped(url, "it is asked by CircleCI's API, see above"),
-            About::OnlyInJobs => Check::skipped(url, "it is there in jobs alone"),
+            About::ByApi => Check::skipped(url, "checked by CircleCI's API, see above"),
+            About::OnlyInJobs => Check::skipped(url, "exists only in jobs"),
             About::Unasked(reason) => Check::skipped(url, reason),
             About::Unusable(reason) if is_bucket && (handoff == Handoff::S3 || in_job) => {
                 Check::broken(url, reason, credentials(url))
             }
             About::Unusable(reason) => Check::warning(url, reason, credentials(url)),
             About::Tried(Err(fault)) => Check::of(url, State::Broken, fault),
-            About::Tried(Ok(())) if is_bucket => Check::ok(url, "written to, under conditions that it minds"),
+            About::Tried(Ok(())) if is_bucket => Check::ok(url, "writable, with conditional writes"),
             About::Tried(Ok(())) => Check::ok(url, "may be written"),
         }
     };
@@ -119,10 +119,10 @@ fn judge(places: &[StoreCheck], handoff: Handoff, in_job: bool, answers: bool) -
     match checks.as_slice() {
         [] if in_job => vec![Check::broken(
             "stores",
-            "the project names none, so no job can hand over to another",
+            "the project has none, so jobs cannot pass releases on",
             "add \"circleci:workspace\" to `stores` in xtask/src/main.rs",
         )],
-        [] => vec![Check::skipped("stores", "the project names none: what was built here is deployed from here")],
+        [] => vec![Check::skipped("stores", "the project has none: local releases are deployed")],
         _ => checks,
     }
 }
@@ -163,7 +163,7 @@ mod tests {
             ("circleci:artifacts", About::ByApi, Handoff::Artifacts, false, false, Skipped),
             (bucket, About::Tried(Ok(())), Handoff::S3, false, false, Fine),
             (bucket, About::Tried(Err(no())), Handoff::Workspace, false, false, Broken),
-            // A laptop without keys deploys what it has; a job without them has nothing.
+            // A laptop without keys can deploy local releases; a job cannot.
             (bucket, unusable(), Handoff::Workspace, false, false, Warning),
             (bucket, unusable(), Handoff::Workspace, true, false, Broken),
             (bucket, unusable(), Handoff::S3, false, false, Broken),

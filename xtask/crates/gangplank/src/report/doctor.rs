@@ -1,13 +1,12 @@
-//! A diagnosis as people read it: the groups in order, what is well in short, what is not with its fix below.
+//! The text of a diagnosis: passed checks in short, problems with their fix below.
 
 use crate::doctor::{Check, Diagnosis, State};
 use crate::report::style::{Style, count, visible, wrapped};
 use std::fmt::Write;
 
-/// Lines are broken so that they fit in the terminal, and so that they can be read: not below the first, not above the
-/// second, and as the middle one without a terminal.
+/// Line widths: minimum, without a terminal, and maximum.
 const WIDTHS: (usize, usize, usize) = (40, 80, 120);
-/// Where details begin.
+/// The indentation of details.
 const INDENT: usize = 10;
 
 /// The text of a diagnosis.

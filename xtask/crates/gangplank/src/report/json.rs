@@ -1,10 +1,10 @@
-//! For machines: one answer on stdout, one event a line on stderr.
+//! JSON output: one result on stdout, one event per line on stderr.
 
 use crate::commands::CommandOutput;
 use gangplank_model::event::{Event, HostOutput, Sink};
 use std::io::Write;
 
-/// Writes events as JSON lines. Progress is left out: a log wants results.
+/// Writes events as JSON lines, without progress.
 pub struct JsonSink;
 
 impl Sink for JsonSink {
@@ -17,12 +17,12 @@ impl Sink for JsonSink {
     }
 }
 
-/// What a host said, as a line of JSON.
+/// A line of a host's output as JSON.
 pub fn host_output(output: &HostOutput) -> String {
     serde_json::to_string(output).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}")) + "\n"
 }
 
-/// An answer as pretty JSON; nothing where it went past line by line.
+/// A result as pretty JSON; empty if it was streamed.
 pub fn answer(answer: &CommandOutput) -> String {
     if matches!(answer, CommandOutput::Heard) {
         return String::new();
@@ -30,7 +30,7 @@ pub fn answer(answer: &CommandOutput) -> String {
     serde_json::to_string_pretty(answer).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}")) + "\n"
 }
 
-/// An error as a line of JSON.
+/// An error as a JSON line.
 pub fn error(message: &str, hint: Option<&str>, code: u8) -> String {
     serde_json::json!({ "error": message, "hint": hint, "exit_code": code }).to_string() + "\n"
 }

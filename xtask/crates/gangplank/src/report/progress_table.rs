@@ -1,11 +1,11 @@
-//! The hosts at work as a table: events in, lines of text out. Nothing is drawn here, and no clock is read.
+//! The progress of hosts as a table: events in, lines of text out. No drawing, no clock.
 
 mod lines;
 mod names;
 
 use gangplank_model::event::{Event, Stage};
 
-/// What the words of a step say in a narrow column, while it runs and when it is done. A hook leaves the host as it was.
+/// Step names for a narrow column, while running and when done. A hook does not change the state of a host.
 const VERBS: [(&str, &str, &str); 6] = [
     ("install", "install", "installed"),
     ("activate", "switch", "switched"),
@@ -16,7 +16,7 @@ const VERBS: [(&str, &str, &str); 6] = [
 ];
 const LIVE: &str = "live";
 
-/// The hosts of an env, and how far each has come. Times are milliseconds since the work began.
+/// The hosts of an env and their progress. Times are milliseconds since the start.
 pub struct ProgressTable {
     rows: Vec<Row>,
     stage: Stage,
@@ -27,14 +27,14 @@ pub struct ProgressTable {
 struct Row {
     url: String,
     name: String,
-    /// The verb of the step under way, and since when.
+    /// The verb of the current step, and its start.
     doing: Option<(String, u64)>,
-    /// What the last step made of it.
+    /// The result of the last step.
     done: Option<&'static str>,
-    /// The step that failed.
+    /// The failed step.
     failed: Option<String>,
     back: Back,
-    /// For how long it was worked on.
+    /// Total working time.
     spent: u64,
 }
 
@@ -46,7 +46,7 @@ enum Back {
     Stuck,
 }
 
-/// What stands in front of a host.
+/// The status mark of a host.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mark {
     Working,
@@ -72,7 +72,7 @@ impl ProgressTable {
         Self { rows, stage: Stage::Install, wave: 0, waves }
     }
 
-    /// Takes an event that came at `now`; tells whether it is one that the table shows.
+    /// Applies an event received at `now`; returns whether the table shows it.
     pub fn take(&mut self, event: &Event, now: u64) -> bool {
         match event {
             Event::Stage { stage, wave, targets, .. } => self.enter(*stage, *wave, targets, now),
@@ -83,7 +83,7 @@ impl ProgressTable {
             Event::StepEnded { target, step, ms, ok } => {
                 let Some(row) = self.row(target) else { return false };
                 row.doing = None;
-                // While it is reverted, the clock runs from the first step to the last.
+                // During a revert, the clock runs from the first step to the last.
                 row.spent += if matches!(row.back, Back::Since(_)) { 0 } else { *ms };
                 if *ok {
                     row.done = verb(step).1.filter(|_| row.done != Some(LIVE)).or(row.done);
@@ -103,7 +103,7 @@ impl ProgressTable {
         true
     }
 
-    /// Whether nothing more will happen.
+    /// Whether the work has ended.
     pub fn ended(&self) -> bool {
         matches!(self.stage, Stage::Done | Stage::Failed)
     }
@@ -137,7 +137,7 @@ impl ProgressTable {
         }
     }
 
-    /// What a host is doing, or what has become of it.
+    /// What a host does, or its result.
     fn word(&self, row: &Row) -> String {
         let word = match row {
             Row { back: Back::Since(_) | Back::Done, .. } => "reverted",
@@ -152,7 +152,7 @@ impl ProgressTable {
     }
 }
 
-/// What a step is called while it runs, and what a host is called that has it behind itself.
+/// A step's name while it runs, and the resulting state of the host.
 fn verb(step: &str) -> (String, Option<&'static str>) {
     if let Some(hook) = step.strip_prefix("run the ") {
         return (hook.to_owned(), None);

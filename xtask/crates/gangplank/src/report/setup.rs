@@ -1,9 +1,9 @@
-//! The commands of `setup` as text for the shell of an administrator.
+//! The commands of `setup` as text for an administrator's shell.
 
 use gangplank_deploy::setup::HostSetup;
 use std::fmt::Write;
 
-/// Hosts that need the same are named once.
+/// Hosts with equal commands share one script.
 pub fn setup(hosts: &[HostSetup]) -> String {
     let mut text = String::new();
     let mut groups: Vec<(String, Vec<&str>)> = Vec::new();

@@ -1,27 +1,27 @@
-//! Colours, sizes, times and columns: how a value looks on a screen. Colour only repeats what the words say.
+//! Formats values for a screen: colours, sizes, times and columns. Colour never carries information of its own.
 
 use gangplank_model::release::manifest::is_invisible;
 use jiff::{SpanRound, Timestamp, Unit};
 use std::ops::Range;
 
-/// How a stream looks.
+/// The format of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Style {
     /// Use ANSI colours.
     pub color: bool,
-    /// Columns of the terminal; `None` in a pipe, where lines are as long as they are.
+    /// Columns of the terminal; `None` in a pipe, where lines are not wrapped.
     pub width: Option<usize>,
 }
 
-/// What begins the further lines of a row, or of a text that is broken.
+/// The indentation of wrapped lines.
 const INDENT: &str = "    ";
 
 impl Style {
     /// For a pipe or a file.
     pub const PLAIN: Self = Self { color: false, width: None };
 
-    /// Decides for one stream: a flag wins, then `NO_COLOR` (<https://no-color.org>), then whether it is a terminal, which
-    /// is to say whether it has columns.
+    /// The format of a stream: a flag takes precedence, then `NO_COLOR` (<https://no-color.org>), then whether it is a
+    /// terminal.
     pub fn decide(flag: Option<bool>, no_color: bool, dumb: bool, width: Option<usize>) -> Self {
         Self { color: flag.unwrap_or(!no_color && !dumb && width.is_some()), width }
     }
@@ -30,27 +30,27 @@ impl Style {
         if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// For what went well.
+    /// Style of success.
     pub fn good(self, text: &str) -> String {
         self.paint("32", text)
     }
 
-    /// For what failed.
+    /// Style of failure.
     pub fn bad(self, text: &str) -> String {
         self.paint("1;31", text)
     }
 
-    /// For what somebody should look at.
+    /// Style of a warning.
     pub fn warn(self, text: &str) -> String {
         self.paint("33", text)
     }
 
-    /// For what is less important than its neighbours.
+    /// Style of secondary text.
     pub fn dim(self, text: &str) -> String {
         self.paint("2", text)
     }
 
-    /// For headings and names.
+    /// Style of headings and names.
     pub fn strong(self, text: &str) -> String {
         self.paint("1", text)
     }
@@ -98,8 +98,8 @@ pub fn ago(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// Rows in columns, each as wide as its widest cell, two spaces between. The first row is the heading. What is too wide
-/// for the terminal goes on in further lines of the row, whole columns at a time.
+/// A table with columns as wide as their widest cell, separated by two spaces. The first row is the heading. Columns
+/// that do not fit are wrapped into further lines of the row.
 pub fn table(style: Style, rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -128,7 +128,7 @@ pub fn table(style: Style, rows: &[Vec<String>]) -> String {
     out
 }
 
-/// Which columns share a line.
+/// The columns of each line.
 fn folded(widths: &[usize], width: usize) -> Vec<Range<usize>> {
     let mut parts: Vec<Range<usize>> = Vec::new();
     let mut used = 0;
@@ -146,8 +146,7 @@ fn folded(widths: &[usize], width: usize) -> Vec<Range<usize>> {
     parts
 }
 
-/// Breaks a text between words, where it is longer than a line. What stands in backticks is to be copied, and stays in
-/// one line however long it is.
+/// Wraps a text between words. Text in backticks, which is to be copied, is never split.
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     if text.chars().count() <= width {
         return vec![text.to_owned()];
@@ -170,7 +169,7 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// The text with its control characters written out: what others wrote must not steer our reader's terminal.
+/// A text with control characters escaped, so that foreign text cannot control the terminal.
 pub fn visible(text: &str) -> String {
     text.chars().flat_map(|c| if is_invisible(c) { c.escape_default().collect() } else { vec![c] }).collect()
 }

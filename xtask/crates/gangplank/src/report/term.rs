@@ -1,4 +1,4 @@
-//! For people: events as lines on stderr, progress as a bar on a terminal and as nothing in a log.
+//! Text output: events as lines on stderr, progress as a bar on a terminal only.
 
 use crate::report::progress_draw::ProgressDraw;
 use crate::report::style::{Style, duration, visible};
@@ -9,26 +9,26 @@ use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Tasks shorter than this draw no bar.
+/// Shorter tasks draw no bar.
 const PATIENCE: Duration = Duration::from_millis(700);
 
-/// How much is said.
+/// The amount of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Warnings and errors.
     Quiet,
-    /// What happens.
+    /// Events.
     Normal,
-    /// Every command.
+    /// Also every command.
     Verbose,
 }
 
-/// Writes events as lines.
+/// Prints events as lines.
 pub struct TermSink {
     style: Style,
     level: Level,
     bars: bool,
-    /// The hosts at work, where they are shown as a table and not as lines.
+    /// The progress table, if it replaces lines.
     live: Option<ProgressDraw>,
     running: Mutex<BTreeMap<String, Bar>>,
 }
@@ -39,7 +39,7 @@ struct Bar {
 }
 
 impl TermSink {
-    /// A sink for stderr. `redraws` says whether it can be drawn over again there, and somebody looks on.
+    /// A sink for stderr. `redraws` is whether stderr is an interactive terminal.
     pub fn new(style: Style, level: Level, redraws: bool) -> Self {
         let bars = level != Level::Quiet && std::io::stderr().is_terminal();
         let live = (redraws && bars && level == Level::Normal).then(|| ProgressDraw::new(style));
@@ -119,14 +119,14 @@ impl Sink for TermSink {
                 style.dim(&format!("$ {command} ({}{how})", duration(*ms)))
             }
             Event::StepStarted { target, step } => format!("{target}: {step}"),
-            // The lines of the steps say it.
+            // The lines of the steps suffice.
             Event::Stage { .. } | Event::Reverted { .. } => return,
         };
         self.line(&text);
     }
 }
 
-/// A text that may hold words of a host, without what a terminal would obey. Lines stay lines.
+/// A text of a host without control characters. Line breaks stay.
 fn printable(text: &str) -> String {
     text.split('\n')
         .map(|line| line.split('\t').map(visible).collect::<Vec<_>>().join("\t"))
@@ -134,13 +134,13 @@ fn printable(text: &str) -> String {
         .join("\n")
 }
 
-/// An error as people see it.
+/// The text of an error.
 pub fn error(style: Style, message: &str, hint: Option<&str>) -> String {
     let hint = hint.map(|hint| format!("{} {}\n", style.strong("hint:"), printable(hint))).unwrap_or_default();
     format!("{} {}\n{hint}", style.bad("error:"), printable(message))
 }
 
-/// Asks something on stderr, without a newline.
+/// Prints a question on stderr, without a newline.
 pub fn prompt(text: &str) {
     let mut stderr = std::io::stderr();
     let _ = write!(stderr, "{text}");

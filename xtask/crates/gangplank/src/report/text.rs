@@ -1,4 +1,4 @@
-//! Answers as people read them. Pure: values and the time of day in, text out.
+//! Results as text. Pure: depends only on values and the time of day.
 
 use crate::commands::{CommandOutput, LockState};
 use crate::test::Tested;
@@ -18,7 +18,7 @@ use gangplank_deploy::store::{Published, RetentionDecision};
 use jiff::Timestamp;
 use std::fmt::Write;
 
-/// The text of an answer.
+/// The text of a result.
 pub fn answer(answer: &CommandOutput, style: Style, now: Timestamp) -> String {
     match answer {
         CommandOutput::Built(built) => self::built(built, style),
@@ -84,7 +84,7 @@ fn tested(tested: &Tested) -> String {
     format!("passed: {}{skipped}\n", checks.join(", "))
 }
 
-/// A line that a host said, with its name before it where several may speak. Tabs are left as they are.
+/// A line of a host's output, with its name if there are several. Keeps tabs.
 pub fn host_output(host: &str, column: usize, line: &str, style: Style) -> String {
     let line = line.split('\t').map(visible).collect::<Vec<_>>().join("\t");
     match column {
@@ -116,7 +116,7 @@ fn pruned(done: &Pruned, style: Style) -> String {
     let end = match (gone, done.removed) {
         (0, _) => "nothing to remove".to_owned(),
         (n, true) => format!("{n} removed"),
-        (n, false) => format!("{n} to remove; the same command with --yes removes them"),
+        (n, false) => format!("{n} to remove; add --yes to remove them"),
     };
     let _ = writeln!(out, "{}: {end}", done.store);
     out
@@ -131,9 +131,9 @@ fn triggered(it: &Started, style: Style) -> String {
 
 fn put(done: &PutDone) -> String {
     let how = match (done.verified, done.by_step, done.already_there) {
-        (true, ..) => "has all of it, every byte",
-        (_, true, _) => "lies ready for store_artifacts",
-        (_, _, true) => "has it already, the same bytes",
+        (true, ..) => "has every byte",
+        (_, true, _) => "is ready for store_artifacts",
+        (_, _, true) => "already has it",
         _ => "stored",
     };
     format!("{}: {} {how}\n", done.store, done.release)
@@ -149,7 +149,7 @@ pub fn outcome(outcome: &Outcome, style: Style) -> String {
     if outcome.nothing_to_do() {
         return match outcome.verb {
             Verb::Prune => format!("{env}: nothing to prune\n"),
-            _ if outcome.dry_run => format!("{env}: nothing to do, everything is as wanted already\n"),
+            _ if outcome.dry_run => format!("{env}: nothing to do\n"),
             _ => format!("{env} already runs {release}: nothing to do\n"),
         };
     }
@@ -174,7 +174,7 @@ pub fn outcome(outcome: &Outcome, style: Style) -> String {
                 (None, Some(link)) => format!("`current` -> {link}, which another tool made"),
                 (None, None) => "nothing: there is no healthy release yet".into(),
             };
-            let _ = writeln!(out, "  if that fails: back to {back}");
+            let _ = writeln!(out, "  on failure: revert to {back}");
         }
     }
     out
@@ -221,18 +221,18 @@ fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
             _ if host.locked_by.is_some() => Ok(()),
             ("unconfirmed", _) => writeln!(
                 notes,
-                "{target}: the last deploy did not come to a good end; deploy again, or `cargo xtask rollback {env}`"
+                "{target}: the last deploy did not finish; deploy again, or run `cargo xtask rollback {env}`"
             ),
             ("live", Some("stopped")) => writeln!(
                 notes,
-                "{target}: its service does not run: `cargo xtask logs {env}` shows why, `cargo xtask start {env}` starts it"
+                "{target}: its service is stopped; see `cargo xtask logs {env}`, or run `cargo xtask start {env}`"
             ),
             ("live", Some("ends at logout")) => writeln!(
                 notes,
-                "{target}: systemd stops its service when the login ends: as root of that host `loginctl enable-linger LOGIN`; `cargo xtask doctor {env}` names the login"
+                "{target}: systemd stops its service when the login ends; run `loginctl enable-linger LOGIN` as root of that host (`cargo xtask doctor {env}` prints the login)"
             ),
             ("live", Some("unknown")) => {
-                writeln!(notes, "{target}: systemd does not answer: `cargo xtask doctor {env}` shows why")
+                writeln!(notes, "{target}: systemd does not answer; see `cargo xtask doctor {env}`")
             }
             _ => Ok(()),
         };
@@ -256,7 +256,7 @@ fn history(host: &HostHistory, style: Style, now: Timestamp) -> String {
         };
         let job = record.ci.as_ref().and_then(|ci| ci.url.as_deref()).map(|url| format!(" {url}")).unwrap_or_default();
         let reason = record.reason.as_deref().unwrap_or_default().replace('\n', " ");
-        // The table says of which target it speaks.
+        // The table already names the target.
         let reason = reason.strip_prefix(&format!("{}: ", host.target)).unwrap_or(&reason).to_owned();
         rows.push(vec![
             when(record.at, now),
@@ -267,17 +267,14 @@ fn history(host: &HostHistory, style: Style, now: Timestamp) -> String {
             reason,
         ]);
     }
-    let torn = if host.unreadable > 0 {
-        format!("{} torn line(s) were passed over\n", host.unreadable)
-    } else {
-        String::new()
-    };
+    let torn =
+        if host.unreadable > 0 { format!("{} torn line(s) were skipped\n", host.unreadable) } else { String::new() };
     format!("{}\n{}{torn}", style.strong(&host.target), table(style, &rows))
 }
 
 fn releases(listed: &[Listed], style: Style, now: Timestamp) -> String {
     if listed.is_empty() {
-        return "no releases yet: `cargo xtask build` makes one\n".into();
+        return "no releases yet; build one with `cargo xtask build`\n".into();
     }
     let mut rows = vec![["RELEASE", "BRANCH", "COMMITTED", "SIZE", "LIVE IN", "KEPT BY"].map(str::to_owned).to_vec()];
     for it in listed {
@@ -313,7 +310,7 @@ fn diff(diff: &Diff, style: Style) -> String {
         bytes(diff.bytes.0),
         bytes(diff.bytes.1)
     );
-    for (title, commits) in [("commits it brings", &diff.commits), ("commits it takes away", &diff.lost_commits)] {
+    for (title, commits) in [("commits added", &diff.commits), ("commits removed", &diff.lost_commits)] {
         match commits {
             Some(commits) if !commits.is_empty() => {
                 let _ = writeln!(out, "{title}:");
@@ -325,7 +322,7 @@ fn diff(diff: &Diff, style: Style) -> String {
         }
     }
     if diff.commits.is_none() {
-        out.push_str("commits: this checkout does not know both of them\n");
+        out.push_str("commits: unknown, because this checkout lacks one of the two\n");
     }
     out
 }
@@ -369,7 +366,7 @@ fn ci_run(run: &CiRun, style: Style) -> String {
         );
     }
     if !run.changed {
-        out.push_str("nothing changed: every env ran this already, or no deploy job ran\n");
+        out.push_str("nothing changed: every env was up to date, or no deploy job ran\n");
     }
     out
 }

@@ -1,5 +1,4 @@
-//! What the API tells about a project beside its pipelines: its settings, the contexts of its organization, and what the
-//! Deploys page knows.
+//! The API's answers about a project: settings, contexts of its organization, and components of the Deploys page.
 
 use crate::loopback::api::{Call, Handled, is_project};
 use crate::loopback::http::Reply;
@@ -8,7 +7,7 @@ use gangplank_model::release::digest;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// When everything in here was made.
+/// The creation time of everything here.
 const MADE: Timestamp = Timestamp::constant(1_780_000_000, 0);
 
 pub(super) fn settings(call: &mut Call) -> Handled {
@@ -29,7 +28,7 @@ pub(super) fn settings(call: &mut Call) -> Handled {
     Ok(Reply::json(200, json!({ "advanced": advanced })))
 }
 
-/// The same in every run, and another for each name.
+/// An id, constant per name.
 fn id(kind: &str, name: &str) -> String {
     let hex = digest::of(format!("{kind} {name}").as_bytes());
     format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32])

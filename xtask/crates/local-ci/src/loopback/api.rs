@@ -1,4 +1,4 @@
-//! API v2 as a table of routes, and what all of them share: who is asking, which project is meant, and pages.
+//! API v2 as a table of routes, with authentication, project lookup and paging.
 
 use crate::loopback::http::{Reply, Request};
 use crate::loopback::mock_state::MockState;
@@ -14,16 +14,16 @@ pub(super) struct Call<'a> {
     /// URLs of the two listeners.
     pub api: &'a str,
     pub storage: &'a str,
-    /// What the path has for each name in the route's template, in order.
+    /// The path's values for the names in the route's template, in order.
     pub params: Vec<String>,
 }
 
-/// What a handler gives: an answer either way, `Err` being the way out.
+/// The result of a handler; both variants are answers.
 pub(super) type Handled = Result<Reply, Reply>;
 
 type Handler = fn(&mut Call) -> Handled;
 
-/// Method, path as the specification writes it, and who answers. The first that fits is taken.
+/// Method, path as in the specification, and handler. The first match is used.
 const ROUTES: &[(&str, &str, Handler)] = &[
     ("GET", "/me", v2::me),
     ("GET", "/project/{project-slug}", v2::project),
@@ -51,7 +51,7 @@ const ROUTES: &[(&str, &str, Handler)] = &[
     ("GET", "/deploy/components", about::components),
 ];
 
-/// Answers a path below `/api/v2`, and says which route it was.
+/// Answers a path below `/api/v2`, and returns its route.
 pub(super) fn answer(call: &mut Call, path: &str) -> (Reply, Option<&'static str>) {
     let Some((template, handler, params)) = find(&call.request.method, path) else {
         return (Reply::message(404, "Not found."), None);
@@ -66,12 +66,12 @@ pub(super) fn answer(call: &mut Call, path: &str) -> (Reply, Option<&'static str
     (reply.unwrap_or_else(|refused| refused), Some(template))
 }
 
-/// Method and path of every route, as the specification writes them.
+/// Method and path of every route, as in the specification.
 pub(super) fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
     ROUTES.iter().map(|(method, template, _)| (*method, *template))
 }
 
-/// The route of a path below `/api/v2`, as the specification writes it.
+/// The route of a path below `/api/v2`, as in the specification.
 pub(super) fn template(method: &str, path: &str) -> Option<&'static str> {
     find(method, path).map(|(template, ..)| template)
 }
@@ -81,7 +81,7 @@ fn find(method: &str, path: &str) -> Option<(&'static str, Handler, Vec<String>)
     of_method.find_map(|(_, template, handler)| Some((*template, *handler, params(template, path)?)))
 }
 
-/// A slug has three parts, and may have come with `/` or with `%2F` between them.
+/// Matches a path. A slug has three parts, separated by `/` or `%2F`.
 fn params(template: &str, path: &str) -> Option<Vec<String>> {
     let (mut found, mut parts) = (Vec::new(), path.split('/'));
     for word in template.split('/') {
@@ -97,7 +97,7 @@ fn params(template: &str, path: &str) -> Option<Vec<String>> {
     parts.next().is_none().then_some(found)
 }
 
-/// The same 404 for a project that is not there and one that the token may not see.
+/// The same 404 for a missing project and one that the token may not see.
 pub(super) fn is_project(state: &MockState, slug: &str) -> Result<(), Reply> {
     let short = |slug: &str| match slug.split_once('/') {
         Some(("github", rest)) => format!("gh/{rest}"),
@@ -107,13 +107,13 @@ pub(super) fn is_project(state: &MockState, slug: &str) -> Result<(), Reply> {
     if short(slug) == short(&state.slug) { Ok(()) } else { Err(Reply::message(404, "Project not found")) }
 }
 
-/// The credential of a request, with its kind. The value stays in here and in [`authenticate`].
+/// The credential of a request, with its kind. Its value is used only here and in [`authenticate`].
 fn credential(request: &Request) -> Option<(Credential, String)> {
     if let Some(value) = request.headers.get("authorization") {
         let (scheme, value) = value.split_once(' ').unwrap_or((value, ""));
         return match scheme.to_ascii_lowercase().as_str() {
             "bearer" => Some((Credential::Bearer, value.trim().to_owned())),
-            // The token is the user; the password is left empty.
+            // The token is the user; the password is empty.
             "basic" => {
                 let pair = base64(value.trim()).unwrap_or_default();
                 Some((Credential::Basic, pair.split(':').next().unwrap_or_default().to_owned()))
@@ -125,7 +125,7 @@ fn credential(request: &Request) -> Option<(Credential, String)> {
     header.or_else(|| request.query.get("circle-token").map(|value| (Credential::Query, value.clone())))
 }
 
-/// For the log: the kind of credential, and whether it is a good one.
+/// For the log: the kind of credential, and whether it is valid.
 pub(super) fn kind_of_credential(state: &MockState, request: &Request) -> (Option<Credential>, bool) {
     match credential(request) {
         Some((kind, token)) => (Some(kind), state.tokens.contains(&token)),
@@ -133,7 +133,7 @@ pub(super) fn kind_of_credential(state: &MockState, request: &Request) -> (Optio
     }
 }
 
-/// Whether any of the tokens is anywhere in a request.
+/// Whether a request contains any of the tokens.
 pub(super) fn has_token(state: &MockState, request: &Request) -> bool {
     let basic = credential(request).map(|(_, token)| token);
     let texts = request.headers.values().chain(request.query.values()).chain(request.query.keys());
@@ -143,7 +143,7 @@ pub(super) fn has_token(state: &MockState, request: &Request) -> bool {
     state.tokens.iter().filter(|token| !token.is_empty()).any(|token| texts.iter().any(|it| it.contains(token)))
 }
 
-/// `old` are v1.1 and artifact URLs, where project tokens and the query still do.
+/// Checks the credential. `old` is for v1.1 and artifact URLs, which accept project tokens and tokens in the query.
 pub(super) fn authenticate(state: &MockState, request: &Request, old: bool) -> Result<(), Reply> {
     let invalid = || Reply::message(401, "Invalid token provided.");
     match credential(request) {
@@ -181,8 +181,8 @@ fn base64(text: &str) -> Option<String> {
 }
 
 impl Call<'_> {
-    /// A page of a list of items, each with what tells it from the others. A token is a digest of the first item that
-    /// it leads to: it means nothing to a client, and stays right while new items come in at the front.
+    /// A page of a list, whose items have unique ids. A page token is a digest of its first item: opaque to clients,
+    /// and stable when new items are prepended.
     pub fn page(&self, items: Vec<(String, Value)>) -> Handled {
         let list = format!("{} {:?}", self.request.path, self.request.query.get("branch"));
         let token_of = |id: &str| digest::of(format!("{list} {id}").as_bytes())[..40].to_owned();
@@ -199,7 +199,7 @@ impl Call<'_> {
         Ok(Reply::json(200, json!({ "items": items, "next_page_token": next })))
     }
 
-    /// The body, which has to be a JSON object and to say so.
+    /// The body, which must be a JSON object with the right content type.
     pub fn object(&self) -> Result<Map<String, Value>, Reply> {
         let content_type = self.request.headers.get("content-type").map_or("", String::as_str);
         let media_type = content_type.split(';').next().unwrap_or_default().trim();

@@ -1,4 +1,4 @@
-//! HTTP/1.1 for [`super::Loopback`]: one request and one answer a connection, so that nobody waits for an idle client.
+//! HTTP/1.1 for [`super::Loopback`]: one request per connection, so that an idle client blocks nothing.
 
 use gangplank_model::error::Result;
 use serde_json::{Value, json};
@@ -14,40 +14,40 @@ const HEAD_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 64;
 const BODY_MAX: usize = 1 << 20;
 
-/// A client that says nothing for so long is not there any more.
+/// The time limit of a silent client.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Which of the two listeners was asked.
+/// The listener of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listener {
-    /// CircleCI: the API, and the artifact URLs that it gives out.
+    /// CircleCI: the API, and its artifact URLs.
     Api,
-    /// What stands for the cloud storage that artifact URLs redirect to.
+    /// The cloud storage that artifact URLs redirect to.
     Storage,
 }
 
-/// A request, read whole.
+/// A complete request.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The listener that it came in on.
+    /// The listener.
     pub host: Listener,
-    /// The authority that it was sent to, as its `Listener` header has it.
+    /// The authority in its `Host` header.
     pub authority: String,
     /// `GET`, ...
     pub method: String,
     /// The path, decoded, without the query.
     pub path: String,
-    /// The path as it was sent.
+    /// The path as sent.
     pub raw_path: String,
-    /// The query, decoded; the last one of a name counts.
+    /// The query, decoded; the last value of a name counts.
     pub query: BTreeMap<String, String>,
-    /// Headers with names in lower case; values of one name are joined with `, `.
+    /// Headers with lower-case names; values of one name are joined with `, `.
     pub headers: BTreeMap<String, String>,
     /// The body.
     pub body: Vec<u8>,
 }
 
-/// The body of an answer.
+/// The body of a response.
 #[derive(Debug, Clone)]
 pub enum Body {
     /// A JSON value.
@@ -63,11 +63,11 @@ pub enum Body {
     Bytes(Vec<u8>),
     /// A file, streamed. A `Range: bytes=N-` gets the rest of it from there.
     File(PathBuf),
-    /// A fault: announces all of a body and closes the connection after this many bytes.
+    /// A fault: announces the whole body and closes the connection after this many bytes.
     Cut(Box<Body>, u64),
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug, Clone)]
 pub struct Reply {
     /// Status code.
@@ -79,23 +79,23 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// An answer in JSON.
+    /// A JSON response.
     pub fn json(status: u16, value: Value) -> Self {
         Self { status, headers: Vec::new(), body: Body::Json(value) }
     }
 
-    /// `{"message": ...}`, which is how CircleCI says most of what is not data.
+    /// `{"message": ...}`, CircleCI's format for errors.
     pub fn message(status: u16, message: impl Into<String>) -> Self {
         Self::json(status, json!({ "message": message.into() }))
     }
 
-    /// An answer in some other media type.
+    /// A response of another media type.
     pub fn text(status: u16, content_type: impl Into<String>, text: impl Into<String>) -> Self {
         let body = Body::Text { content_type: content_type.into(), text: text.into() };
         Self { status, headers: Vec::new(), body }
     }
 
-    /// A file.
+    /// A response with a file.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self { status: 200, headers: Vec::new(), body: Body::File(path.into()) }
     }
@@ -112,7 +112,7 @@ impl Reply {
         self
     }
 
-    /// Closes the connection after so many bytes of the body.
+    /// Closes the connection after this many bytes of the body.
     #[must_use]
     pub fn cut(mut self, after: u64) -> Self {
         self.body = Body::Cut(Box::new(self.body), after);
@@ -120,7 +120,7 @@ impl Reply {
     }
 }
 
-/// Reads a request; `Err` is what to answer when there is none, and `None` when nobody is there to be answered.
+/// Reads a request. An `Err` is the response to an invalid one, `None` if the client is gone.
 pub(super) fn read(stream: &mut TcpStream, host: Listener) -> Result<Request, Option<Reply>> {
     let bad = || Some(Reply::message(400, "Bad request."));
     let _ = stream.set_read_timeout(Some(PATIENCE));
@@ -158,7 +158,7 @@ pub(super) fn read(stream: &mut TcpStream, host: Listener) -> Result<Request, Op
     }
 }
 
-/// The head of a request. Absolute targets are for proxies, so only a path will do.
+/// Parses the head of a request. Absolute targets are for proxies, so only a path is accepted.
 fn request(head: &httparse::Request, host: Listener) -> Option<Request> {
     let target = head.path.filter(|target| target.starts_with('/'))?;
     let target = target.split('#').next().unwrap_or_default();
@@ -200,7 +200,7 @@ fn body_length(request: &Request) -> Result<usize, Option<Reply>> {
     }
 }
 
-/// Undoes percent-encoding, and `+` for a space where that is meant. `None` for what is not UTF-8 encoded.
+/// Decodes percent-encoding, and `+` as a space if `plus`. `None` if the result is not UTF-8.
 pub(super) fn decode(text: &str, plus: bool) -> Option<String> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
@@ -217,7 +217,7 @@ pub(super) fn decode(text: &str, plus: bool) -> Option<String> {
     String::from_utf8(decoded).ok()
 }
 
-/// As Java's `URLEncoder` does it, which is what CircleCI encodes the names of artifacts with.
+/// Encodes like Java's `URLEncoder`, as CircleCI does for the names of artifacts.
 pub(super) fn encode(text: &str) -> String {
     text.bytes().fold(String::new(), |mut encoded, byte| {
         match byte {
@@ -231,14 +231,14 @@ pub(super) fn encode(text: &str) -> String {
     })
 }
 
-/// An answer with its body opened: from here on its status is certain.
+/// A response with its body opened, so that its status is final.
 pub(super) struct Ready {
     pub status: u16,
     head: String,
     body: Box<dyn Read>,
 }
 
-/// Opens the body of an answer, and sees to ranges.
+/// Opens the body of a response, and applies ranges.
 pub(super) fn ready(reply: Reply, request: Option<&Request>) -> Ready {
     let mut headers = reply.headers;
     let mut status = reply.status;
@@ -250,7 +250,7 @@ pub(super) fn ready(reply: Reply, request: Option<&Request>) -> Ready {
         Body::Json(value) => of_bytes("application/json", value.to_string().into_bytes()),
         Body::Text { content_type, text } => of_bytes(&content_type, text.into_bytes()),
         Body::Bytes(bytes) => of_bytes("application/octet-stream", bytes),
-        // Cut twice is cut: the inner fault adds nothing.
+        // The inner fault adds nothing.
         Body::Cut(..) => of_bytes("text/plain", Vec::new()),
         Body::File(path) => match File::open(path).and_then(|file| Ok((file.metadata()?.len(), file))) {
             Ok((length, file)) => {
@@ -284,7 +284,7 @@ fn of_bytes(content_type: &str, bytes: Vec<u8>) -> (String, Box<dyn Read>, u64) 
     (content_type.to_owned(), Box::new(io::Cursor::new(bytes)), length)
 }
 
-/// `bytes=N-` and `bytes=N-M`; a server may answer any other range with the whole.
+/// `bytes=N-` and `bytes=N-M`; for any other range, a server may answer with the whole.
 fn of_file(
     mut file: File,
     length: u64,
@@ -312,12 +312,12 @@ fn of_file(
     (content_type, Box::new(file.take(last - from + 1)), last - from + 1)
 }
 
-/// Writes an answer and closes the connection, so that the client gets to read it.
+/// Writes a response and closes the connection, without losing the response.
 pub(super) fn write(stream: &mut TcpStream, ready: Ready) {
     let mut body = ready.body;
     let written = stream.write_all(ready.head.as_bytes()).and_then(|()| io::copy(&mut body, stream));
     if written.is_ok() && stream.shutdown(Shutdown::Write).is_ok() {
-        // A close with unread bytes of the request resets the connection, and the answer may be lost with it.
+        // Closing with unread bytes of the request would reset the connection, and the response might be lost.
         let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
         let _ = io::copy(&mut stream.take(4 << 20), &mut io::sink());
     }

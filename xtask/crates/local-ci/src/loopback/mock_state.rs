@@ -1,7 +1,7 @@
-//! The account that [`super::Loopback`] answers from: one project and what happened in it, as plain data.
+//! The account behind [`super::Loopback`]: one project and its history, as plain data.
 //!
-//! Whoever runs pipelines changes it with the methods here; requests read it, and change what requests may change.
-//! Naming a pipeline, workflow or job that is not there is a fault of the caller and panics.
+//! The caller changes it with the methods here; requests read it, and change what requests may change. Methods panic
+//! for the id of a missing pipeline, workflow or job.
 
 use gangplank_model::release::digest;
 use jiff::{SignedDuration, Timestamp};
@@ -10,11 +10,11 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// The project, and all that is known of it.
+/// The project and its history.
 #[allow(clippy::struct_excessive_bools, reason = "each is a way in which accounts differ, not a state")]
 #[derive(Serialize, Deserialize)]
 pub struct MockState {
-    /// `gh/acme/shop`, `bb/acme/shop`, or `circleci/<org>/<project>`, which means nothing.
+    /// `gh/acme/shop`, `bb/acme/shop`, or the opaque `circleci/<org>/<project>`.
     pub slug: String,
     /// The project's UUID.
     pub project_id: String,
@@ -24,78 +24,78 @@ pub struct MockState {
     pub organization_id: String,
     /// The organization's name.
     pub organization_name: String,
-    /// The UUID of the one person here.
+    /// The UUID of the only user.
     pub user_id: String,
-    /// Their login.
+    /// The login of the user.
     pub login: String,
-    /// The branch that counts when none is said.
+    /// The default branch.
     pub default_branch: String,
-    /// Personal API tokens that are good. One that starts with `CCIPRJ_` is a project token, good for v1.1 only.
+    /// Valid personal API tokens. One that starts with `CCIPRJ_` is a project token, valid for v1.1 only.
     pub tokens: Vec<String>,
-    /// How many items a page has.
+    /// Items per page.
     pub page_size: usize,
-    /// In the order of their creation.
+    /// In creation order.
     pub pipelines: Vec<Pipeline>,
-    /// In the order of their creation.
+    /// In creation order.
     pub workflows: Vec<Workflow>,
-    /// In the order of their creation.
+    /// In creation order.
     pub jobs: Vec<Job>,
-    /// What the jobs stored, by job number.
+    /// Artifacts by job number.
     pub artifacts: BTreeMap<u64, Vec<Artifact>>,
     /// The project's environment variables.
     pub envvars: BTreeMap<String, Variable>,
-    /// What people set in the project's settings.
+    /// The project's settings.
     #[serde(default)]
     pub settings: Settings,
-    /// The organization's contexts, each with the names of its variables.
+    /// The organization's contexts, with the names of their variables.
     #[serde(default)]
     pub contexts: BTreeMap<String, Vec<String>>,
-    /// What the Deploys page has heard of.
+    /// Components known to the Deploys page.
     #[serde(default)]
     pub components: Vec<String>,
-    /// Ways to start a pipeline with `pipeline/run`; may be none.
+    /// Pipeline definitions for `pipeline/run`; may be empty.
     pub definitions: Vec<Definition>,
-    /// Parameters that the config declares; any other is refused.
+    /// Parameters declared in the config; others are rejected.
     pub parameters_declared: Vec<String>,
     /// The revision at the head of each branch.
     pub branches: BTreeMap<String, String>,
     /// The revision of each tag.
     pub tags: BTreeMap<String, String>,
-    /// As with a GitHub App: pipelines have no `vcs`, and the superseded trigger does not work.
+    /// Behaves like a GitHub App project: pipelines have no `vcs`, and the older trigger does not work.
     pub app_style: bool,
-    /// Whether API v1.1 knows the project.
+    /// Whether API v1.1 supports the project.
     pub supports_v1: bool,
-    /// Whether the commit says `[skip ci]`, so that `pipeline/run` starts nothing.
+    /// Whether the commit message has `[skip ci]`, so that `pipeline/run` starts nothing.
     pub skip_ci: bool,
-    /// How long artifacts are kept.
+    /// The retention of artifacts.
     pub retention: SignedDuration,
-    /// The number that the next job gets.
+    /// The number of the next job.
     pub next_job_number: u64,
-    /// What time it is; the clock's when nothing is set.
+    /// The current time; the system clock if `None`.
     pub time: Option<Timestamp>,
-    /// Files that storage gives out, by the signature in their URL.
+    /// Files served by storage, by the signature in their URL.
     #[serde(skip)]
     pub(super) signed: BTreeMap<String, PathBuf>,
     ids: u64,
 }
 
-/// Settings of a project, as far as somebody asks for them.
+/// The settings of a project that are served.
 #[derive(Default, Serialize, Deserialize)]
 pub struct Settings {
-    /// A push cancels what runs on its branch, unless that is the default one.
+    /// Whether a push cancels running pipelines of its branch, except the default one.
     pub autocancel_builds: bool,
-    /// Pull requests from forks are built.
+    /// Whether pull requests from forks are built.
     pub build_fork_prs: bool,
-    /// And get the secrets.
+    /// Whether these receive the secrets.
     pub forks_receive_secret_env_vars: bool,
 }
 
 /// A pipeline.
 #[derive(Serialize, Deserialize)]
 pub struct Pipeline {
-    /// Its UUID.
+    /// The UUID.
     pub id: String,
-    /// Its number in the project.
+    /// The number within the project.
     pub number: u64,
     /// The branch, unless it runs for a tag.
     pub branch: Option<String>,
@@ -103,98 +103,98 @@ pub struct Pipeline {
     pub tag: Option<String>,
     /// The commit.
     pub revision: String,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// The parameters that the API started it with; `None` for a push.
+    /// The parameters of an API trigger; `None` for a push.
     pub parameters: Option<Map<String, Value>>,
 }
 
 /// A run of a workflow. A rerun is another one in the same pipeline.
 #[derive(Serialize, Deserialize)]
 pub struct Workflow {
-    /// Its UUID.
+    /// The UUID.
     pub id: String,
-    /// Its name in the config.
+    /// The name in the config.
     pub name: String,
     /// The pipeline's UUID.
     pub pipeline: String,
-    /// How it stands.
+    /// The status.
     pub status: WorkflowStatus,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When it ended.
+    /// Time of the end.
     pub stopped_at: Option<Timestamp>,
-    /// UUIDs of its jobs. A job that a rerun left alone is in both.
+    /// UUIDs of its jobs. A job not repeated by a rerun is in both workflows.
     pub jobs: Vec<String>,
 }
 
 /// A job, or an approval.
 #[derive(Serialize, Deserialize)]
 pub struct Job {
-    /// Its UUID.
+    /// The UUID.
     pub id: String,
-    /// Its name in the workflow.
+    /// The name in the workflow.
     pub name: String,
-    /// The UUID of the workflow that it is in, the latest one.
+    /// The UUID of its latest workflow.
     pub workflow: String,
     /// The pipeline's UUID.
     pub pipeline: String,
-    /// Its number in the project, once it has started. Approvals have none.
+    /// The number within the project, once started. Approvals have none.
     pub number: Option<u64>,
-    /// How it stands.
+    /// The status.
     pub status: JobStatus,
-    /// UUIDs of the jobs that it waits for.
+    /// UUIDs of the required jobs.
     pub requires: Vec<String>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When it started.
+    /// Time of the start.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// Time of the end.
     pub stopped_at: Option<Timestamp>,
-    /// What an approval is approved by; `None` makes it a job that runs.
+    /// The approval request of an approval; `None` for a job with steps.
     pub approval_request_id: Option<String>,
-    /// The UUID of who approved it.
+    /// The UUID of the approver.
     pub approved_by: Option<String>,
 }
 
-/// A file that a job stored.
+/// An artifact of a job.
 #[derive(Serialize, Deserialize)]
 pub struct Artifact {
-    /// Its path below the job's artifacts.
+    /// The path below the job's artifacts.
     pub path: String,
-    /// Which of the job's parallel runs stored it.
+    /// The index of the parallel run that stored it.
     pub node_index: u32,
-    /// Where it is on this machine.
+    /// The file on this machine.
     pub file: PathBuf,
-    /// When it was stored.
+    /// Time of the upload.
     pub stored_at: Timestamp,
 }
 
 /// An environment variable of the project.
 #[derive(Serialize, Deserialize)]
 pub struct Variable {
-    /// Its value, which the API never shows.
+    /// The value, which the API never shows.
     pub value: String,
-    /// When it was last set.
+    /// Time of the last change.
     pub created_at: Timestamp,
 }
 
-/// A way to start a pipeline.
+/// A pipeline definition.
 #[derive(Serialize, Deserialize)]
 pub struct Definition {
-    /// Its UUID.
+    /// The UUID.
     pub id: String,
-    /// Its name.
+    /// The name.
     pub name: String,
     /// `github_app`, `github_oauth`, `bitbucket_oauth`, ...
     pub provider: String,
     /// The config's path in the repository.
     pub file_path: String,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
 }
 
-/// How a job stands.
+/// The status of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the words are CircleCI's")]
@@ -216,7 +216,7 @@ pub enum JobStatus {
     Unauthorized,
 }
 
-/// How a workflow stands.
+/// The status of a workflow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the words are CircleCI's")]
@@ -233,21 +233,21 @@ pub enum WorkflowStatus {
 }
 
 impl JobStatus {
-    /// Whether nothing more will happen to the job.
+    /// Whether the job has ended.
     pub fn ended(self) -> bool {
         !matches!(self, Self::Running | Self::Queued | Self::NotRunning | Self::OnHold | Self::Blocked)
     }
 }
 
 impl WorkflowStatus {
-    /// Whether nothing more will happen in the workflow.
+    /// Whether the workflow has ended.
     pub fn ended(self) -> bool {
         !matches!(self, Self::Running | Self::Failing | Self::OnHold)
     }
 }
 
 impl MockState {
-    /// A project in which nothing has happened yet, and that no token opens.
+    /// A project without pipelines or tokens.
     pub fn new(slug: &str) -> Self {
         let mut parts = slug.split('/').skip(1).map(str::to_owned);
         let (organization_name, project_name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -297,12 +297,12 @@ impl MockState {
         format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32])
     }
 
-    /// What time it is here.
+    /// The current time.
     pub fn now(&self) -> Timestamp {
         self.time.unwrap_or_else(Timestamp::now)
     }
 
-    /// A push to a branch: the UUID of its pipeline.
+    /// Adds a push to a branch; returns the UUID of its pipeline.
     pub fn push(&mut self, branch: &str, revision: &str, created_at: Timestamp) -> String {
         self.branches.insert(branch.to_owned(), revision.to_owned());
         self.add_pipeline(Some(branch.to_owned()), None, revision, created_at, None)
@@ -322,7 +322,7 @@ impl MockState {
         pipeline
     }
 
-    /// A workflow of a pipeline starts: its UUID.
+    /// Starts a workflow of a pipeline; returns its UUID.
     pub fn add_workflow(&mut self, pipeline: &str, name: &str) -> String {
         assert!(self.pipeline(pipeline).is_some(), "no pipeline {pipeline}");
         let (id, created_at) = (self.uuid(), self.now());
@@ -338,14 +338,14 @@ impl MockState {
         id
     }
 
-    /// A job of a workflow, which waits for the jobs named: its UUID.
+    /// Adds a job to a workflow, with the names of the required jobs; returns its UUID.
     pub fn add_job(&mut self, workflow: &str, name: &str, requires: &[&str]) -> String {
         let requires = self.workflow_jobs(workflow).filter(|job| requires.contains(&job.name.as_str()));
         let requires = requires.map(|job| job.id.clone()).collect();
         self.insert_job(workflow, name, requires)
     }
 
-    /// The same for an approval.
+    /// Adds an approval like [`Self::add_job`].
     pub fn add_approval(&mut self, workflow: &str, name: &str, requires: &[&str]) -> String {
         let id = self.add_job(workflow, name, requires);
         self.job_mut(&id).approval_request_id = Some(id.clone());
@@ -374,7 +374,7 @@ impl MockState {
         id
     }
 
-    /// A job starts: its number.
+    /// Starts a job; returns its number.
     pub fn start_job(&mut self, job: &str) -> u64 {
         let (now, next) = (self.now(), self.next_job_number);
         let job = self.job_mut(job);
@@ -385,14 +385,14 @@ impl MockState {
         number
     }
 
-    /// A job ends.
+    /// Ends a job.
     pub fn end_job(&mut self, job: &str, status: JobStatus) {
         let now = self.now();
         let job = self.job_mut(job);
         (job.status, job.stopped_at) = (status, Some(now));
     }
 
-    /// An approval waits for a person, and its workflow with it.
+    /// Puts an approval and its workflow on hold.
     pub fn hold(&mut self, job: &str) {
         let job = self.job_mut(job);
         job.status = JobStatus::OnHold;
@@ -405,15 +405,15 @@ impl MockState {
         self.job(job).is_some_and(|job| job.approved_by.is_some())
     }
 
-    /// A workflow goes on, or ends.
+    /// Changes the status of a workflow.
     pub fn set_workflow_status(&mut self, workflow: &str, status: WorkflowStatus) {
         let now = self.now();
         let workflow = self.workflow_mut(workflow);
         (workflow.status, workflow.stopped_at) = (status, status.ended().then_some(now));
     }
 
-    /// A rerun from failed: a new workflow in the same pipeline. What succeeded is in it as it was, number and all; the
-    /// rest is to be run again.
+    /// Reruns from failed: a new workflow in the same pipeline. Successful jobs are kept with their numbers; the others
+    /// are to be run again.
     pub fn rerun_from_failed(&mut self, workflow: &str) -> String {
         let old = self.workflow_mut(workflow);
         let (pipeline, name, jobs) = (old.pipeline.clone(), old.name.clone(), old.jobs.clone());
@@ -435,7 +435,7 @@ impl MockState {
         rerun
     }
 
-    /// A job stores a file, in place of one that it stored at the same path.
+    /// Stores an artifact, replacing one at the same path.
     pub fn store_artifact(&mut self, number: u64, path: &str, node_index: u32, file: PathBuf) {
         let artifact = Artifact { path: path.to_owned(), node_index, file, stored_at: self.now() };
         let stored = self.artifacts.entry(number).or_default();
@@ -443,24 +443,24 @@ impl MockState {
         stored.push(artifact);
     }
 
-    /// The artifacts of a job go, as they do after [`MockState::retention`].
+    /// Removes the artifacts of a job, as after [`MockState::retention`].
     pub fn expire_artifacts(&mut self, number: u64) {
         self.artifacts.remove(&number);
     }
 
-    /// The artifacts of a job that are still there.
+    /// The remaining artifacts of a job.
     pub fn artifacts_of(&self, number: u64) -> impl Iterator<Item = &Artifact> {
         let oldest = self.now().saturating_sub(self.retention);
         let oldest = oldest.unwrap_or(Timestamp::MIN);
         self.artifacts.get(&number).into_iter().flatten().filter(move |it| it.stored_at > oldest)
     }
 
-    /// The variables as a job that starts now gets them.
+    /// The variables of a job that starts now.
     pub fn envvars_for_job(&self) -> BTreeMap<String, String> {
         self.envvars.iter().map(|(name, variable)| (name.clone(), variable.value.clone())).collect()
     }
 
-    /// The parameters that the API started a pipeline with; `None` for a push.
+    /// The parameters of a pipeline's API trigger; `None` for a push.
     pub fn triggered(&self, pipeline: &str) -> Option<&Map<String, Value>> {
         self.pipeline(pipeline)?.parameters.as_ref()
     }
@@ -485,7 +485,7 @@ impl MockState {
         self.jobs.iter().find(|job| job.number == Some(number))
     }
 
-    /// The jobs of a workflow, in the order in which they were added.
+    /// The jobs of a workflow, in insertion order.
     pub fn workflow_jobs(&self, workflow: &str) -> impl Iterator<Item = &Job> {
         let jobs = self.workflow(workflow).into_iter().flat_map(|workflow| &workflow.jobs);
         jobs.filter_map(|id| self.job(id))

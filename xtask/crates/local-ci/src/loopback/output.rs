@@ -1,4 +1,4 @@
-//! Artifact URLs: the API's host wants a token and redirects to storage, which refuses one.
+//! Artifact URLs: the API's host requires a token and redirects to storage, which rejects one.
 
 use crate::loopback::api::{Call, authenticate};
 use crate::loopback::http::{Listener, Reply, Request, decode, encode};
@@ -6,13 +6,13 @@ use crate::loopback::mock_state::{Artifact, Job, MockState};
 use gangplank_model::release::digest;
 use std::hash::{BuildHasher, RandomState};
 
-/// The URL of an artifact, as both APIs give it out.
+/// The URL of an artifact in both APIs.
 pub(super) fn url(api: &str, job: &Job, artifact: &Artifact) -> String {
     let path = artifact.path.split('/').map(encode).collect::<Vec<_>>().join("/");
     format!("{api}/output/job/{}/artifacts/{}/{path}", job.id, artifact.node_index)
 }
 
-/// `GET /output/job/...` on the API's host: 302 to a URL on the other one that needs no token.
+/// `GET /output/job/...` on the API's host: redirects to a signed URL of storage.
 pub(super) fn output(call: &mut Call) -> Reply {
     if call.request.method != "GET" && call.request.method != "HEAD" {
         return Reply::message(404, "Not found.");
@@ -23,7 +23,7 @@ pub(super) fn output(call: &mut Call) -> Reply {
     let Some((name, file)) = find(call.state, &call.request.raw_path) else {
         return Reply::message(404, "Artifact not found.");
     };
-    // Nobody can guess it, as with a real one; what is signed stays so until the server goes.
+    // Unpredictable, like a real one, and valid until the server ends.
     let signature = digest::of(format!("{} {}", RandomState::new().hash_one(0), call.state.signed.len()).as_bytes());
     call.state.signed.insert(signature.clone(), file);
     Reply::redirect(format!("{}/bucket/{signature}/{name}", call.storage))
@@ -38,7 +38,7 @@ fn find(state: &MockState, raw_path: &str) -> Option<(String, std::path::PathBuf
     Some((encode(path.rsplit('/').next().unwrap_or_default()), artifact.file.clone()))
 }
 
-/// The other host. Its refusals are S3's.
+/// Storage. Its errors are those of S3.
 pub(super) fn storage(state: &MockState, request: &Request) -> Reply {
     debug_assert_eq!(request.host, Listener::Storage);
     let refuse = |status, code: &str, message: &str| {

@@ -1,4 +1,4 @@
-//! The two ways to start a pipeline by the API, and the definitions that the newer one names.
+//! The two routes that start a pipeline, and the definitions used by the newer one.
 
 use crate::loopback::api::{Call, Handled, is_project};
 use crate::loopback::http::Reply;
@@ -37,7 +37,7 @@ pub(super) fn superseded(call: &mut Call) -> Handled {
     if call.state.app_style {
         return Err(Reply::message(400, "This project has to be triggered with /pipeline/run."));
     }
-    // Null is as good as nothing here, says the specification.
+    // According to the specification, null equals an empty body.
     let nothing = call.request.body.is_empty() || call.request.body == b"null";
     let body = if nothing { Map::new() } else { call.object()? };
     let parameters = parameters(call.state, body.get("parameters"))?;
@@ -47,7 +47,7 @@ pub(super) fn superseded(call: &mut Call) -> Handled {
 
 /// `POST /project/{provider}/{organization}/{project}/pipeline/run`.
 pub(super) fn run(call: &mut Call) -> Handled {
-    // On this route the three parts are encoded one by one; a slug in one piece is not found.
+    // On this route the three parts are encoded separately; an encoded slug is not found.
     if call.request.raw_path.to_ascii_lowercase().contains("%2f") {
         return Err(Reply::message(404, "Not found."));
     }
@@ -75,7 +75,7 @@ pub(super) fn run(call: &mut Call) -> Handled {
     Ok(start(call.state, source, parameters))
 }
 
-/// What a pipeline is to run on.
+/// The source of a pipeline.
 struct Source {
     branch: Option<String>,
     tag: Option<String>,
@@ -83,7 +83,7 @@ struct Source {
 }
 
 impl Source {
-    /// `{"branch": ...}` or `{"tag": ...}`; the default branch when neither is said.
+    /// `{"branch": ...}` or `{"tag": ...}`; the default branch if empty.
     fn of(state: &MockState, object: Option<&Map<String, Value>>) -> Result<Self, Reply> {
         let text = |name: &str| match object.and_then(|object| object.get(name)) {
             None => Ok(None),
@@ -125,7 +125,7 @@ fn wrong_type(name: &str) -> Reply {
     Reply::message(400, format!("JSON field '{name}' is of incorrect type."))
 }
 
-/// Parameters that the config declares, of the types and within the limits that are documented.
+/// Parameters declared in the config, with documented types and limits.
 fn parameters(state: &MockState, given: Option<&Value>) -> Result<Map<String, Value>, Reply> {
     let given = match given {
         None => return Ok(Map::new()),

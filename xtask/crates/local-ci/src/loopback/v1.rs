@@ -1,5 +1,5 @@
-//! API v1.1, as far as other clients still use it: builds, their artifacts, those of the latest job of a branch, whichever
-//! job that was, and the variables of a project.
+//! The part of API v1.1 that other clients still use: builds, their artifacts, the latest artifacts of a branch, and
+//! the variables of a project.
 
 use crate::loopback::api::{Call, authenticate};
 use crate::loopback::http::Reply;
@@ -7,7 +7,7 @@ use crate::loopback::mock_state::{Job, JobStatus, MockState};
 use crate::loopback::{output, v2};
 use serde_json::{Value, json};
 
-/// How many builds a list has, and at most: the reference of API v1.1.
+/// The default and maximum number of builds in a list, as documented for API v1.1.
 const BUILDS: usize = 30;
 const BUILDS_MAX: usize = 100;
 
@@ -35,7 +35,7 @@ fn of_project(call: &mut Call, rest: &[&str]) -> Reply {
     match (call.request.method.as_str(), rest) {
         ("GET", []) => builds(call, None),
         ("GET", ["tree", branch @ ..]) => builds(call, Some(&branch.join("/"))),
-        // "Triggering by `tree/:branch` is not supported for version 2.1 configs", and ours are.
+        // "Triggering by `tree/:branch` is not supported for version 2.1 configs", which ours are.
         ("POST", ["tree", ..]) => Reply::message(400, "Configs of version 2.1 are triggered through API v2."),
         ("GET", ["latest", "artifacts"]) => latest(call),
         ("GET", ["envvar"]) => {
@@ -58,7 +58,7 @@ fn of_project(call: &mut Call, rest: &[&str]) -> Reply {
     }
 }
 
-/// What API v2 answers about a variable, without what v1.1 does not have.
+/// The answer of API v2 about a variable, without fields that v1.1 lacks.
 fn changed(answer: super::api::Handled) -> Reply {
     let mut reply = answer.unwrap_or_else(|refused| refused);
     if let super::http::Body::Json(value) = &mut reply.body {
@@ -85,7 +85,7 @@ fn builds(call: &Call, branch: Option<&str>) -> Reply {
     Reply::json(200, jobs.into_iter().skip(offset).take(limit).map(|job| build(call, job)).collect())
 }
 
-/// A job as a build, with the fields of the reference that a client can do something with.
+/// A job as a build, with the documented fields that clients use.
 fn build(call: &Call, job: &Job) -> Value {
     let state = &*call.state;
     let pipeline = state.pipeline(&job.pipeline);
@@ -120,7 +120,7 @@ fn build(call: &Call, job: &Job) -> Value {
     })
 }
 
-/// v1.1 has the long names of the hosts only, and knows no others.
+/// v1.1 has only the long names of the hosts.
 fn is_project(state: &MockState, vcs: &str, name: &str) -> bool {
     let short = match vcs {
         "github" => "gh",
@@ -130,7 +130,7 @@ fn is_project(state: &MockState, vcs: &str, name: &str) -> bool {
     state.slug == format!("{short}/{name}") || state.slug == format!("{vcs}/{name}")
 }
 
-/// "The latest job run on a given branch": a deploy job that stored nothing hides what the build job stored.
+/// "The latest job run on a given branch": a deploy job without artifacts hides those of the build job.
 fn latest(call: &Call) -> Reply {
     let (state, query) = (&*call.state, &call.request.query);
     let counts: fn(JobStatus) -> bool = match query.get("filter").map(String::as_str) {

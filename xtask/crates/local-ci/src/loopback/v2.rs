@@ -1,4 +1,4 @@
-//! The answers of API v2, field by field as the specification has them.
+//! The answers of API v2, field by field as in the specification.
 
 use crate::loopback::api::{Call, Handled, is_uuid};
 use crate::loopback::http::Reply;
@@ -40,8 +40,7 @@ fn repository(state: &MockState) -> String {
     format!("https://{host}/{}/{}", state.organization_name, state.project_name)
 }
 
-/// Four `x` and the last four characters. That a shorter value is shown whole behind the `x` is our reading of that: no
-/// source says what happens to one.
+/// Four `x` and the last four characters. Showing a shorter value in full is an assumption: no source documents it.
 fn masked(value: &str) -> String {
     let skip = value.chars().count().saturating_sub(4);
     format!("xxxx{}", value.chars().skip(skip).collect::<String>())
@@ -63,7 +62,7 @@ pub(super) fn envvar(call: &mut Call) -> Handled {
     }
 }
 
-/// Makes a variable, or replaces it without a word.
+/// Creates or replaces a variable.
 pub(super) fn set_envvar(call: &mut Call) -> Handled {
     let object = call.object()?;
     let (Some(Value::String(name)), Some(Value::String(value))) = (object.get("name"), object.get("value")) else {
@@ -157,7 +156,7 @@ fn kind(job: &Job) -> &'static str {
     if job.approval_request_id.is_some() { "approval" } else { "build" }
 }
 
-/// What is not there is left out, where the specification has no null.
+/// Sets a field only if it has a value, because the specification has no null for it.
 fn optional(object: &mut Value, name: &str, value: Option<impl serde::Serialize>) {
     if let Some(value) = value {
         object[name] = json!(value);
@@ -236,7 +235,7 @@ fn workflow_object(state: &MockState, it: &Workflow) -> Value {
     })
 }
 
-/// The latest first, so that a rerun comes before what it repeats.
+/// The latest first, so that a rerun precedes its original.
 pub(super) fn workflows(call: &mut Call) -> Handled {
     let Some(pipeline) = call.state.pipeline(&call.params[0]) else { return no_pipeline() };
     let found = call.state.workflows.iter().rev().filter(|it| it.pipeline == pipeline.id);
@@ -267,7 +266,7 @@ fn listed_job(state: &MockState, job: &Job) -> Value {
         "type": kind(job),
         "status": job.status,
         "project_slug": state.slug,
-        // Required and not nullable, even for a job that has not started.
+        // Required and not nullable, even before the job has started.
         "started_at": job.started_at.unwrap_or(job.created_at),
         "dependencies": job.requires,
         "requires": requires,

@@ -1,5 +1,5 @@
-//! A real S3 on this machine, where Debian's `radosgw`, `ceph-mon` and `ceph-osd` are installed. It listens on loopback
-//! alone, keeps its objects in a directory, and ends with the process that started it, however that ends.
+//! A real S3 server on this machine, if Debian's `radosgw`, `ceph-mon` and `ceph-osd` are installed. It listens only on
+//! loopback, stores objects in a directory, and ends with the process that started it, even if that is killed.
 
 use gangplank_model::error::{CliError, Kind, Result, WithHint};
 use gangplank_system::context::Context;
@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 const SCRIPT: &str = include_str!("ceph.sh");
 const PROGRAMS: &[&str] = &["ceph", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin"];
-/// The first start makes file systems and pools, which takes 20 s on two busy cores.
+/// The first start creates file systems and pools, which takes 20 s on two busy cores.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// A Ceph that runs.
+/// A running Ceph.
 pub struct Ceph {
     port: u16,
     dir: PathBuf,
@@ -29,12 +29,12 @@ impl Ceph {
         PROGRAMS.iter().all(|program| ctx.program_on_path(program).is_some())
     }
 
-    /// Starts it on what `dir` holds, or anew, and waits until it answers.
+    /// Starts it on the contents of `dir`, creating them if missing, and waits until it answers.
     pub fn start(dir: &Path) -> Result<Self> {
         Self::start_with(dir, "")
     }
 
-    /// The same, with more lines in the configuration of its gateway.
+    /// Like [`Self::start`], with additional lines in the configuration of its gateway.
     pub fn start_with(dir: &Path, more: &str) -> Result<Self> {
         let what = || format!("cannot make {}", dir.display());
         fs::create_dir_all(dir).with_hint(Kind::Failed, what, || "check its permissions".into())?;
@@ -57,7 +57,7 @@ impl Ceph {
         while !is_up(self) {
             if started.elapsed() > PATIENCE || self.server.has_ended() {
                 return CliError::new(Kind::Failed, format!("the Ceph in {} did not start", self.dir.display()))
-                    .hint(format!("look into {0}/log; `rm -r {0}` starts anew", self.dir.display()))
+                    .hint(format!("check {0}/log, or start anew with `rm -r {0}`", self.dir.display()))
                     .err();
             }
             std::thread::sleep(Duration::from_millis(100));
@@ -70,7 +70,7 @@ impl Ceph {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// The variables with which it is used. Its key is no secret: nobody else can reach it.
+    /// The variables of a client. The key is not secret: the server is only local.
     pub fn vars(&self) -> [(String, String); 3] {
         [
             ("S3_ENDPOINT".into(), self.url()),
@@ -80,7 +80,7 @@ impl Ceph {
     }
 }
 
-/// Three free ports, the same ones as the last time: the monitor has them in its map.
+/// Three free ports, the same as last time, because the monitor stores them in its map.
 fn ports(dir: &Path) -> std::io::Result<[u16; 3]> {
     let file = dir.join("ports");
     let kept: Vec<u16> =
@@ -88,7 +88,7 @@ fn ports(dir: &Path) -> std::io::Result<[u16; 3]> {
     if let Ok(ports) = kept.try_into() {
         return Ok(ports);
     }
-    // All are held until all are found, so that they differ.
+    // All are bound before any is released, so that they differ.
     let free = [(); 3].map(|()| TcpListener::bind(("127.0.0.1", 0)));
     let mut ports = [0; 3];
     for (port, listener) in ports.iter_mut().zip(free) {

@@ -1,6 +1,5 @@
-//! What CircleCI knows of the runs on this machine: pipelines, jobs with their numbers, artifacts, variables of the
-//! project. A loopback API answers from it, so that jobs ask here what they would ask there; it is kept from run to run,
-//! because a deploy may take what was built days ago.
+//! The state of local runs, like that of CircleCI: pipelines, numbered jobs, artifacts, variables of the project. The
+//! loopback API serves it to jobs; it is kept between runs, because a deploy may use an old build.
 
 use crate::loopback::{Definition, JobStatus, Loopback, MockState, WorkflowStatus};
 use gangplank_model::ci::pipeline::{Job, Kind, Pipeline, Workflow};
@@ -14,17 +13,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How many jobs keep their artifacts: CircleCI goes by days, a laptop by space.
+/// The number of jobs whose artifacts are kept, to bound the disk space.
 const JOBS_KEPT: usize = 20;
 
-/// CircleCI, as far as a run on this machine needs it.
+/// The local CircleCI.
 pub struct Cloud {
     server: Loopback,
     token: String,
     dir: PathBuf,
 }
 
-/// A workflow that runs.
+/// A running workflow.
 pub struct Running {
     /// UUID of the pipeline.
     pub pipeline: String,
@@ -33,16 +32,16 @@ pub struct Running {
     jobs: BTreeMap<String, String>,
 }
 
-/// A job that was started.
+/// A started job.
 pub struct Started {
     /// UUID.
     pub id: String,
-    /// Its number in the project.
+    /// The number within the project.
     pub number: u64,
 }
 
 impl Cloud {
-    /// Opens what runs before have left in `dir`.
+    /// Opens the state left by earlier runs in `dir`.
     pub fn open(
         ctx: &Context,
         project: &Project,
@@ -51,12 +50,12 @@ impl Cloud {
         branch: &str,
         dir: &Path,
     ) -> Result<Self> {
-        let user: String = ctx.var("USER").unwrap_or("somebody").chars().filter(char::is_ascii_alphanumeric).collect();
-        let slug = format!("gh/{}/{}", if user.is_empty() { "somebody" } else { &user }, project.app.name);
+        let user: String = ctx.var("USER").unwrap_or("unknown").chars().filter(char::is_ascii_alphanumeric).collect();
+        let slug = format!("gh/{}/{}", if user.is_empty() { "unknown" } else { &user }, project.app.name);
         let kept = fs::read(dir.join("circleci.json")).ok();
         let kept: Option<MockState> = kept.and_then(|text| serde_json::from_slice(&text).ok());
         let mut state = kept.filter(|state| state.slug == slug).unwrap_or_else(|| MockState::new(&slug));
-        // Good for this run alone.
+        // Valid only for this run.
         let now = ctx.now().as_nanosecond();
         let token = format!("CCIPAT_local_{}", digest::of(format!("{now} {}", std::process::id()).as_bytes()));
         state.tokens = vec![token.clone()];
@@ -72,14 +71,14 @@ impl Cloud {
         Ok(Self { server: Loopback::start(state)?, token, dir: dir.to_owned() })
     }
 
-    /// A push of `commit` to `branch`: UUID of its pipeline.
+    /// Adds a push of `commit` to `branch`; returns the UUID of its pipeline.
     pub fn push(&self, branch: &str, commit: &Commit) -> String {
         let mut state = self.server.state();
         let now = state.now();
         state.push(branch, &commit.sha, now)
     }
 
-    /// Starts a pipeline with parameters as everybody does: through the API. Gives its UUID.
+    /// Triggers a pipeline with parameters through the API; returns its UUID.
     pub fn trigger(&self, ctx: &Context, branch: &str, parameters: &Value) -> Result<String> {
         let ctx = ctx.with_vars(self.client_variables().map(|(name, value)| (name.to_owned(), value)));
         let definition = self.server.state().definitions.first().map(|it| it.id.clone());
@@ -97,13 +96,13 @@ impl Cloud {
         }
     }
 
-    /// By what a client finds it: its address, a token that is good as long as it answers, and the project.
+    /// Variables for a client: address, a token valid for this run, and the project.
     pub fn client_variables(&self) -> [(&'static str, String); 3] {
         let slug = self.server.state().slug.clone();
         [("CIRCLE_HOST", self.server.url()), ("CIRCLE_TOKEN", self.token.clone()), ("CIRCLE_PROJECT_SLUG", slug)]
     }
 
-    /// A workflow begins: all its jobs are known from now on.
+    /// Starts a workflow with all its jobs.
     pub fn begin(&self, pipeline: &str, workflow: &Workflow) -> Running {
         let mut state = self.server.state();
         let id = state.add_workflow(pipeline, &workflow.name);
@@ -119,14 +118,14 @@ impl Cloud {
         Running { pipeline: pipeline.to_owned(), workflow: id, jobs }
     }
 
-    /// A job with steps starts.
+    /// Starts a job with steps.
     pub fn start(&self, running: &Running, job: &Job) -> Started {
         let id = running.jobs[&job.name].clone();
         let number = self.server.state().start_job(&id);
         Started { id, number }
     }
 
-    /// A job has ended, in the words of a run here.
+    /// Ends a job, with the status of a local run.
     pub fn end(&self, running: &Running, job: &Job, status: &str) {
         let status = match status {
             "success" | "approved" => JobStatus::Success,
@@ -137,7 +136,7 @@ impl Cloud {
         self.server.state().end_job(&running.jobs[&job.name], status);
     }
 
-    /// A workflow has ended.
+    /// Ends a workflow.
     pub fn finish(&self, running: &Running, failed: bool, held: bool, stopped: bool) {
         let status = match (stopped, failed, held) {
             (true, ..) => WorkflowStatus::Canceled,
@@ -148,7 +147,7 @@ impl Cloud {
         self.server.state().set_workflow_status(&running.workflow, status);
     }
 
-    /// Keeps a file as an artifact of a job.
+    /// Stores a file as an artifact of a job.
     pub fn store(&self, number: u64, path: &str, from: &Path) -> Result<()> {
         let to = self.dir.join("artifacts").join(number.to_string()).join(path);
         let what = || format!("cannot copy {} to {}", from.display(), to.display());
@@ -158,8 +157,7 @@ impl Cloud {
         Ok(())
     }
 
-    /// What a job's environment says about CircleCI, beside what the config says; the token only where a context, or the
-    /// project, would bring it.
+    /// CircleCI's variables of a job; the token only if a context or the project would provide it.
     pub fn variables(&self, running: &Running, started: &Started, with_token: bool) -> Vec<(String, String)> {
         let state = self.server.state();
         let number = state.pipeline(&running.pipeline).map_or(0, |pipeline| pipeline.number);
@@ -186,7 +184,7 @@ impl Cloud {
 }
 
 impl Drop for Cloud {
-    /// Keeps it for the next run, without the token and without the artifacts of old jobs.
+    /// Saves the state for the next run, without the token and without the artifacts of old jobs.
     fn drop(&mut self) {
         let mut state = self.server.state();
         state.tokens.clear();
@@ -197,7 +195,7 @@ impl Drop for Cloud {
         }
         if let Ok(text) = serde_json::to_vec(&*state) {
             let aside = self.dir.join("circleci.json.new");
-            // What is lost here is the memory of runs on this machine, which the next one begins anew.
+            // A failure loses only the state of local runs, and the next one starts anew.
             let _ = fs::write(&aside, text).and_then(|()| fs::rename(&aside, self.dir.join("circleci.json")));
         }
     }

@@ -1,4 +1,4 @@
-//! One workflow of a run, job by job and step by step.
+//! Runs a workflow, job by job and step by step.
 
 use crate::run::cloud::Started;
 use crate::run::{JobEnd, Run};
@@ -16,7 +16,7 @@ use std::process::Command;
 use std::time::Instant;
 
 impl Run<'_> {
-    /// Runs the jobs that are wanted, each when those that it requires succeeded, and keeps the first failure.
+    /// Runs the wanted jobs in order, each after the success of those it requires; returns the first failure.
     pub(super) fn jobs(
         &self,
         wanted: &[String],
@@ -78,12 +78,11 @@ impl Run<'_> {
         let variables = work.variables(self.values);
         for step in &work.steps {
             if self.ctx.interrupted() {
-                return failed("stopped by a signal").hint("`cargo xtask ci run` starts again").err();
+                return failed("stopped by a signal").hint("run `cargo xtask ci run` again").err();
             }
             match step {
                 Step::Checkout => git::checkout(self.ctx, &self.commit.sha, self.branch, &project)?,
-                // Cargo's downloads are those of this machine.
-                // The keys of whoever runs this are there.
+                // Cargo's downloads and the ssh keys are those of this machine.
                 Step::AddSshKeys | Step::RestoreCargoCache | Step::SaveCargoCache => {}
                 Step::Persist { root, paths } => self.layers.persist(&job.name, &local(root, &workspace), paths)?,
                 Step::Attach { at } => {
@@ -114,7 +113,7 @@ impl Run<'_> {
                             error::Kind::from_code(code),
                             format!("step `{name}` {}", context::exit(code)),
                         )
-                        .hint(format!("its words are above; to run the job alone: `cargo xtask ci run {}`", job.name))
+                        .hint(format!("see its output above; run only this job with `cargo xtask ci run {}`", job.name))
                         .err();
                     }
                 }
@@ -134,9 +133,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// CircleCI's variables, and ours that say where this machine keeps what CircleCI keeps elsewhere.
+    /// CircleCI's variables, and those that replace CircleCI's storage by local directories.
     fn environment(&self, command: &mut Command, job: &Job, started: &Started, workspace: &Path, project: &Path) {
-        // The tokens of this shell are for the real CircleCI, which no job here may ask.
+        // The tokens of this shell belong to the real CircleCI, which local jobs must not use.
         let foreign = |name: &str| name.starts_with("CIRCLE_") || ["API_TOKEN", "ARTIFACT_TOKEN"].contains(&name);
         for name in self.ctx.vars().keys().filter(|name| is_cargos_own(name) || foreign(name)) {
             command.env_remove(name);
@@ -145,7 +144,7 @@ impl Run<'_> {
         command.envs(self.cloud.variables(&self.running, started, with_token));
         command.envs(self.told.iter().map(|(name, value)| (name, value)));
         let url = format!("file://{}", project.display());
-        let user = self.ctx.var("USER").unwrap_or("somebody");
+        let user = self.ctx.var("USER").unwrap_or("unknown");
         let app = self.project.app.name;
         for (name, value) in [
             ("CI", "true"),
@@ -169,7 +168,7 @@ impl Run<'_> {
     }
 }
 
-/// The directory of a job that stands for an absolute one of CircleCI's machines.
+/// The local directory for an absolute one in a CircleCI job.
 fn local(path: &str, workspace: &Path) -> PathBuf {
     match Path::new(path).strip_prefix(gangplank_model::store_url::WORKSPACE) {
         Ok(rest) => workspace.join(rest),

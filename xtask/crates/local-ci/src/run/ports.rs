@@ -1,4 +1,4 @@
-//! Ports of this machine that a run will want, looked at before anything is compiled for minutes.
+//! Checks the local ports of a run before a long compile.
 
 use gangplank_deploy::deploy::filled_in;
 use gangplank_deploy::health::Checker;
@@ -9,8 +9,8 @@ use gangplank_model::service::Spec;
 use gangplank_model::state::ServiceState;
 use gangplank_system::machine;
 
-/// Refuses when something answers where the service of an env is to listen, and the service does not run. An env behind an
-/// approval may not be reached, so there it is a warning. `jobs` are those of the run.
+/// Fails if another program answers at the address of an env's service while the service is stopped. A warning for an
+/// env with approval, which the run may not reach. `jobs` are those of the run.
 pub fn check(tool: &Tool, jobs: &[String]) -> Result<()> {
     let Tool { ctx, project, .. } = *tool;
     let deployed = |env: &&Env| jobs.contains(&format!("deploy-{}", env.name));
@@ -19,21 +19,22 @@ pub fn check(tool: &Tool, jobs: &[String]) -> Result<()> {
         let who = port.and_then(machine::listener);
         let by =
             who.as_ref().map_or_else(String::new, |it| format!(": process {} ({}) in {}", it.pid, it.name, it.dir));
-        let text = format!("something answers at {address}, where {} is to listen{by}", env.name);
+        let text = format!("another program answers at {address}, the address of {}{by}", env.name);
         if env.approval {
             ctx.warn(text);
             continue;
         }
-        let end = who.map_or("`ss -ltnp` shows what: end it".to_owned(), |it| format!("`kill {}` ends it", it.pid));
-        return failed(text).hint(format!("{end}; or give {} another port in xtask/src/main.rs", env.name)).err();
+        let end = who
+            .map_or("find it with `ss -ltnp` and stop it".to_owned(), |it| format!("stop it with `kill {}`", it.pid));
+        return failed(text).hint(format!("{end}, or use another port for {} in xtask/src/main.rs", env.name)).err();
     }
     Ok(())
 }
 
-/// What answers where the service of an env would listen on this machine, while it does not run.
+/// The program that answers at the local address of an env's service while the service is stopped.
 fn taken(tool: &Tool, env: &Env) -> Result<Option<(String, Option<u16>)>> {
     let ctx = tool.ctx;
-    // A variable that is missing is the deploy's to report.
+    // The deploy reports missing variables.
     let (true, Ok(vars)) =
         (matches!(env.service, Service::Pidfile { .. } | Service::Systemd { .. }), filled_in(ctx, env))
     else {

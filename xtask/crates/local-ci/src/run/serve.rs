@@ -1,4 +1,4 @@
-//! The CircleCI of runs on this machine, kept running for other clients: `ci loopback`.
+//! `ci loopback`: serves the CircleCI API of local runs to other clients.
 
 use crate::run::cloud::Cloud;
 use crate::run::{DIR, alone};
@@ -9,8 +9,8 @@ use gangplank_model::event::{HostOutput, Listener, Stream};
 use gangplank_system::git;
 use std::time::Duration;
 
-/// Answers API v2 and v1.1 from what `ci run` has left here, until it is interrupted. The first lines on stdout are the
-/// variables by which a client finds it.
+/// Serves API v2 and v1.1 over the state of `ci run` until interrupted. The first lines on stdout are the variables for
+/// a client.
 pub fn serve(tool: &Tool, pipeline: &Pipeline, listener: Listener) -> Result<()> {
     let Tool { ctx, project, .. } = *tool;
     let commit = git::commit(ctx)?;
@@ -22,7 +22,7 @@ pub fn serve(tool: &Tool, pipeline: &Pipeline, listener: Listener) -> Result<()>
         let line = format!("{name}={value}");
         listener(&HostOutput::Line { host: "circleci".into(), column: 0, stream: Stream::Stdout, line });
     }
-    ctx.note("answering until it is interrupted (Ctrl-C)");
+    ctx.note("serving until Ctrl-C");
     while !ctx.interrupted() {
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -1,39 +1,39 @@
-//! The pipeline as one value. Two interpreters read it: [`crate::ci::render`] writes it as YAML for CircleCI, and
-//! [`gangplank_local_ci::run`] carries it out on this machine. What is not in the value happens in neither.
+//! The pipeline as one value with two interpreters: [`crate::ci::render`] writes it as YAML for CircleCI, and
+//! [`gangplank_local_ci::run`] executes it on this machine.
 
 use crate::error::{Result, usage};
 use std::collections::BTreeMap;
 
-/// Workflows, and the parameters that choose between them.
+/// Workflows and their parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pipeline {
-    /// What whoever starts the pipeline may state.
+    /// The parameters that a trigger may set.
     pub parameters: Vec<Parameter>,
     /// All workflows; several may run for one pipeline.
     pub workflows: Vec<Workflow>,
 }
 
-/// A parameter of the pipeline; all are strings.
+/// A pipeline parameter of type string.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
     /// Its name.
     pub name: String,
-    /// What it is when nobody states it.
+    /// The default.
     pub default: String,
 }
 
-/// Jobs with what they need of each other.
+/// Jobs and their dependencies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workflow {
     /// Its name.
     pub name: String,
-    /// When it runs; always without one.
+    /// The condition to run; `None` for always.
     pub when: Option<Condition>,
-    /// In an order in which each job comes after those that it requires.
+    /// In topological order.
     pub jobs: Vec<Job>,
 }
 
-/// A question to the values of a pipeline. The set is closed: it is written as CircleCI's expression, and answered here.
+/// A condition on the values of a pipeline, written as CircleCI's expression and evaluated here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
     /// A parameter has this value.
@@ -43,11 +43,11 @@ pub enum Condition {
         /// The value.
         is: String,
     },
-    /// The pipeline is for this branch.
+    /// The pipeline runs for this branch.
     Branch(String),
-    /// The Deploys page, which started the pipeline, gave this value.
+    /// The Deploys page passed this value.
     Deploy {
-        /// Its name below `pipeline.deploy`.
+        /// The name below `pipeline.deploy`.
         name: String,
         /// The value.
         is: String,
@@ -56,29 +56,29 @@ pub enum Condition {
     And(Vec<Condition>),
 }
 
-/// A node of a workflow.
+/// A job of a workflow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
     /// Its name in the workflow.
     pub name: String,
-    /// Name of its definition, which other nodes may share.
+    /// Name of its definition, which other jobs may share.
     pub definition: String,
     /// Names of the jobs that must succeed first.
     pub requires: Vec<String>,
-    /// What must hold for it to run.
+    /// The condition to run.
     pub filter: Option<Condition>,
     /// Contexts whose variables it gets.
     pub contexts: Vec<String>,
-    /// Jobs with the same key never run at the same time, in the whole organisation. An expression of CircleCI.
+    /// The CircleCI expression of a key: jobs with the same key never run concurrently, in the whole organisation.
     pub serial_group: Option<String>,
-    /// What it does.
+    /// The kind of job.
     pub kind: Kind,
 }
 
-/// What a job is.
+/// The kind of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// A person says yes.
+    /// Waits for a person's approval.
     Approval,
     /// Steps on a machine.
     Work(Work),
@@ -91,19 +91,19 @@ pub struct Work {
     pub image: String,
     /// CircleCI's resource class.
     pub resource_class: String,
-    /// Variables of its own, beside those that every job has. The values may be expressions of CircleCI: here, and
-    /// not in a command, where the text of a parameter would be read as shell.
+    /// Additional variables. Values may be CircleCI expressions; those belong here, not in a command, where a shell
+    /// would interpret the text of a parameter.
     pub environment: Vec<(String, String)>,
-    /// What it does, in order.
+    /// The steps, in order.
     pub steps: Vec<Step>,
 }
 
-/// A step. The set is closed: both interpreters know each of them.
+/// A step. Both interpreters support all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Check out the commit.
     Checkout,
-    /// Make the project's ssh keys known to the agent.
+    /// Add the project's ssh keys to the agent.
     AddSshKeys,
     /// Restore cargo's downloads.
     RestoreCargoCache,
@@ -111,11 +111,11 @@ pub enum Step {
     SaveCargoCache,
     /// Run a command of the xtask.
     Xtask {
-        /// What the step is called.
+        /// The name of the step.
         name: String,
         /// Its arguments.
         args: Vec<Arg>,
-        /// Which program runs them.
+        /// The program that runs them.
         by: Xtask,
     },
     /// Add files to the workspace.
@@ -125,12 +125,12 @@ pub enum Step {
         /// Paths below it.
         paths: Vec<String>,
     },
-    /// Get the files of all required jobs.
+    /// Get the files persisted by all required jobs.
     Attach {
         /// The absolute directory.
         at: String,
     },
-    /// Keep a directory where people can download it.
+    /// Store a directory as artifacts.
     StoreArtifacts {
         /// Path of the directory.
         path: String,
@@ -142,37 +142,37 @@ pub enum Step {
 /// An argument of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Arg {
-    /// This word.
+    /// A literal word.
     Word(String),
-    /// The value of this variable of the job, as one word whatever is in it.
+    /// The value of this variable of the job, as a single word.
     Var(String),
 }
 
-/// Which program runs an xtask step.
+/// The program of an xtask step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Xtask {
     /// `cargo xtask`, compiled in the job.
     Cargo,
-    /// The program that the build job persisted: no Rust, no compiling.
+    /// The program persisted by the build job, which needs no Rust.
     Persisted,
 }
 
 /// Path of the persisted program, relative to the workspace.
 pub const PERSISTED: &str = "bin/xtask";
 
-/// What a pipeline was started with.
+/// The values of a pipeline run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Values {
     /// The branch.
     pub branch: String,
     /// Every parameter.
     pub parameters: BTreeMap<String, String>,
-    /// What the Deploys page gave, by the name below `pipeline.deploy`.
+    /// The values of the Deploys page, by the name below `pipeline.deploy`.
     pub deploy: BTreeMap<String, String>,
 }
 
 impl Pipeline {
-    /// The values of a run for `branch`, with the parameters that were stated.
+    /// The values of a run for `branch`, with the given parameters.
     pub fn values(&self, branch: &str, stated: &[(String, String)]) -> Result<Values> {
         let mut parameters: BTreeMap<_, _> =
             self.parameters.iter().map(|it| (it.name.clone(), it.default.clone())).collect();
@@ -196,7 +196,7 @@ impl Pipeline {
         self.workflows.iter().filter(|workflow| workflow.when.as_ref().is_none_or(|when| when.holds(values)))
     }
 
-    /// Every job with steps, once, in the order in which they first come.
+    /// Every distinct job with steps, in order of first use.
     pub fn definitions(&self) -> Vec<(&str, &Work)> {
         let mut found: Vec<(&str, &Work)> = Vec::new();
         for job in self.workflows.iter().flat_map(|workflow| &workflow.jobs) {
@@ -216,7 +216,7 @@ impl Workflow {
         self.jobs.iter().find(|job| job.name == name)
     }
 
-    /// Every job that must have succeeded before `name`, directly or not, in order.
+    /// The transitive dependencies of a job, in order.
     pub fn ancestors(&self, name: &str) -> Vec<&Job> {
         let mut needed: Vec<&str> =
             self.job(name).map(|job| job.requires.iter().map(String::as_str).collect()).unwrap_or_default();
@@ -232,7 +232,7 @@ impl Workflow {
 }
 
 impl Job {
-    /// A job that is alone with its definition, requires nothing and always runs.
+    /// A job with its own definition, no requirements and no condition.
     pub fn new(name: impl Into<String>, kind: Kind) -> Self {
         let name = name.into();
         Self {
@@ -248,7 +248,7 @@ impl Job {
 }
 
 impl Condition {
-    /// As CircleCI's `when:` and `filters:` read it.
+    /// CircleCI's expression for `when:` and `filters:`.
     pub fn expression(&self) -> String {
         match self {
             Self::Parameter { name, is } => format!("pipeline.parameters.{name} == \"{is}\""),
@@ -258,7 +258,7 @@ impl Condition {
         }
     }
 
-    /// Whether it holds.
+    /// Whether it is true.
     pub fn holds(&self, values: &Values) -> bool {
         let has = |known: &BTreeMap<String, String>, name: &str, is: &str| {
             known.get(name).map(String::as_str).unwrap_or_default() == is
@@ -273,8 +273,8 @@ impl Condition {
 }
 
 impl Values {
-    /// Fills in each `<< pipeline.parameters.NAME >>` and `<< pipeline.deploy.NAME >>`, and the branch. Other expressions
-    /// stay. What is filled in is not read again.
+    /// Expands `<< pipeline.parameters.NAME >>`, `<< pipeline.deploy.NAME >>` and the branch, once. Other expressions
+    /// stay.
     pub fn fill(&self, text: &str) -> String {
         let (mut out, mut rest) = (String::new(), text);
         while let Some((before, (inside, after))) =
@@ -292,7 +292,7 @@ impl Values {
         let name = name.strip_prefix("pipeline.")?;
         match name.split_once('.')? {
             ("parameters", name) => self.parameters.get(name).map(String::as_str),
-            // CircleCI leaves out what the page did not give.
+            // CircleCI renders a missing value like this.
             ("deploy", name) => Some(self.deploy.get(name).map_or("<nil>", String::as_str)),
             ("git", "branch") => Some(&self.branch),
             _ => None,
@@ -301,14 +301,14 @@ impl Values {
 }
 
 impl Work {
-    /// Its own variables, filled in.
+    /// The additional variables, expanded.
     pub fn variables(&self, values: &Values) -> Vec<(String, String)> {
         self.environment.iter().map(|(name, value)| (name.clone(), values.fill(value))).collect()
     }
 }
 
 impl Arg {
-    /// The word that a program gets, given the job's own variables.
+    /// The word passed to the program, given the job's variables.
     pub fn resolve<'a>(&'a self, variables: &'a [(String, String)]) -> &'a str {
         match self {
             Self::Word(word) => word,

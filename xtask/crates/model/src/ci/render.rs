@@ -1,35 +1,35 @@
-//! A pipeline as `.circleci/config.yml`. Pure: the same pipeline is the same text, with no logic in it.
+//! Renders a pipeline as `.circleci/config.yml`. Pure and deterministic.
 
 use crate::ci::pipeline::{Arg, Job, Kind, PERSISTED, Parameter, Pipeline, Step, Work, Workflow, Xtask};
 use crate::script::quote;
 use crate::store_url::WORKSPACE;
 use std::fmt::Write;
 
-/// Caches hold cargo's downloads only: CircleCI advises against build directories, and a deploy job compiles nothing.
+/// Caches contain only cargo's downloads: CircleCI advises against build directories, and deploy jobs compile nothing.
 const CACHE_PREFIX: &str = "v1-cargo-{{ arch }}-";
 
-/// What every config of ours begins with.
-pub const MADE: &str = "# NewReport by `cargo xtask ci generate`";
+/// The first line of every generated config.
+pub const MADE: &str = "# Made by `cargo xtask ci generate`";
 
-/// What the file of the pipeline opens with.
+/// The header of the pipeline's file.
 pub const PIPELINE: &str = "\
-# NewReport by `cargo xtask ci generate` from xtask/src/main.rs. Change it there: `cargo xtask ci generate --check` and
+# Made by `cargo xtask ci generate` from xtask/src/main.rs. Change it there: `cargo xtask ci generate --check` and
 # a test compare. Every job is checkout, cache and one command that also runs on a laptop.
 ";
 
-/// What the file of the Rollback button opens with.
+/// The header of the Rollback button's file.
 pub const ROLLBACK: &str = "\
-# NewReport by `cargo xtask ci generate`. The Rollback button of CircleCI's Deploys page runs it, once it is chosen in the
+# Made by `cargo xtask ci generate`. The Rollback button of CircleCI's Deploys page runs it, once it is chosen in the
 # project settings under Deploys.
 ";
 
-/// What the file of the Deploy and Promote buttons opens with.
+/// The header of the Deploy and Promote buttons' file.
 pub const DEPLOY: &str = "\
-# NewReport by `cargo xtask ci generate`. The Deploy and Promote buttons of CircleCI's Deploys page run it, once it is chosen
+# Made by `cargo xtask ci generate`. The Deploy and Promote buttons of CircleCI's Deploys page run it, once it is chosen
 # in the project settings under Deploys.
 ";
 
-/// The YAML of a pipeline, after some words about the file. Caches are named after the lock files.
+/// The YAML of a pipeline, after a header. The lock files are part of the cache keys.
 pub fn config(pipeline: &Pipeline, about: &str, locks: &[&str]) -> String {
     let sums: Vec<_> = locks.iter().map(|lock| format!("{{{{ checksum \"{lock}\" }}}}")).collect();
     let key = format!("{CACHE_PREFIX}{}", sums.join("-"));
@@ -69,7 +69,7 @@ fn write_job(out: &mut String, name: &str, work: &Work, key: &str) {
     out.push('\n');
 }
 
-/// A text that YAML reads as a text, whatever is in it.
+/// A text that YAML parses as a string.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
@@ -104,7 +104,7 @@ fn write_step(out: &mut String, step: &Step, key: &str) {
     };
 }
 
-/// An argument as a shell reads it. A variable stands in double quotes, so its value is one word and no command.
+/// An argument for the shell. A variable is in double quotes, so that its value is a single word.
 fn argument(arg: &Arg) -> String {
     match arg {
         Arg::Word(word) => quote(word),
@@ -138,7 +138,7 @@ fn write_node(out: &mut String, job: &Job) {
         let _ = writeln!(fields, "          requires: [{}]", job.requires.join(", "));
     }
     if let Some(filter) = &job.filter {
-        // An expression: CircleCI deprecated the map form of filters in July 2026.
+        // As an expression: CircleCI deprecated the map form of filters in July 2026.
         let _ = writeln!(fields, "          filters: {}", filter.expression());
     }
     if !job.contexts.is_empty() {

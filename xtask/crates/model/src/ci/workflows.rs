@@ -1,30 +1,30 @@
-//! The pipelines of a project: one for each [`Handoff`], and the two that CircleCI's Deploys page starts.
+//! The pipelines of a project: one per [`Handoff`], and the two of CircleCI's Deploys page.
 
 use crate::ci::pipeline::{Arg, Condition, Job, Kind, Parameter, Pipeline, Step, Work, Workflow, Xtask};
 use crate::error::{Result, usage};
 use crate::project::{Env, Handoff, Project};
 use crate::store_url::{BUCKETS, WORKSPACE, WORKSPACE_URL};
 
-/// Parameters of the pipelines whose workflows can be asked for.
+/// Parameters of triggered workflows.
 pub mod parameter {
     /// The env to deploy to.
     pub const DEPLOY_ENV: &str = "deploy-env";
     /// The env to roll back.
     pub const ROLLBACK_ENV: &str = "rollback-env";
-    /// The release, as one would type it.
+    /// The release, as typed.
     pub const RELEASE: &str = "release";
     /// The reason, for the history.
     pub const REASON: &str = "reason";
 }
 
-/// The pipeline of a handoff. Fails when the project lacks a store that the handoff hands over with.
+/// The pipeline of a handoff. Fails if the project lacks the store that the handoff needs.
 pub fn pipeline(project: &Project, handoff: Handoff) -> Result<Pipeline> {
     match handoff {
         Handoff::Workspace => {}
         Handoff::Artifacts => needs(project, handoff, &["circleci:artifacts"], "circleci:artifacts")?,
         Handoff::S3 => needs(project, handoff, &BUCKETS, "s3://BUCKET/PREFIX")?,
     }
-    // Within a workflow every handoff hands over by its workspace: it needs no token, and brings the program too.
+    // Within a workflow every handoff uses the workspace: it needs no token, and contains the program too.
     needs(project, handoff, &[WORKSPACE_URL], WORKSPACE_URL)?;
     Ok(match handoff {
         Handoff::Workspace => workspace(project),
@@ -37,7 +37,7 @@ fn needs(project: &Project, handoff: Handoff, any_of: &[&str], like: &str) -> Re
         return Ok(());
     }
     let (handoff, by) = (handoff.as_str(), any_of.join(" or "));
-    usage(format!("handoff `{handoff}` hands over by {by}, and no store of this project is one"))
+    usage(format!("handoff `{handoff}` needs the store {by}, which this project lacks"))
         .hint(format!("add \"{like}\" to `stores` in xtask/src/main.rs, or choose another handoff"))
         .err()
 }
@@ -46,7 +46,7 @@ fn has_store(project: &Project, any_of: &[&str]) -> bool {
     project.stores.iter().any(|store| any_of.iter().any(|one| store.starts_with(one)))
 }
 
-/// One workflow: check, build, then each env in order, behind an approval where it asks for one.
+/// One workflow: check, build, then each env in order, after its approval if needed.
 fn workspace(project: &Project) -> Pipeline {
     let mut jobs = vec![check(project), build(project, Handoff::Workspace)];
     let mut after = "build".to_owned();
@@ -63,8 +63,8 @@ fn workspace(project: &Project) -> Pipeline {
     Pipeline { parameters: vec![], workflows: vec![Workflow { name: "build-deploy".into(), when: None, jobs }] }
 }
 
-/// Workflows that hand over by a store: build and deploy where nobody is asked, a workflow for each approval, and for
-/// each env one to deploy and one to roll back on request.
+/// Workflows that use a store: build and deploy without approval, a workflow per approval, and per env one to deploy
+/// and one to roll back on request.
 fn across_workflows(project: &Project, handoff: Handoff) -> Pipeline {
     let free: Vec<_> = project.envs.iter().filter(|env| !env.approval).collect();
     let mut jobs = vec![check(project), build(project, handoff), publish(project, handoff)];
@@ -83,7 +83,7 @@ fn across_workflows(project: &Project, handoff: Handoff) -> Pipeline {
     for env in project.envs.iter().filter(|env| env.approval) {
         let approve = approve(env);
         let deploy = Job { requires: vec![approve.name.clone()], ..deploy_from_store(project, env) };
-        // Its branch is a condition of the workflow: an approval that nobody gives is not shown on every branch.
+        // The branch is a condition of the workflow, so that a pending approval is not shown on every branch.
         let when = skipped().into_iter().chain([on_branch(project)]).collect();
         workflows.push(Workflow {
             name: format!("deploy-{}-on-approval", env.name),
@@ -115,17 +115,17 @@ fn across_workflows(project: &Project, handoff: Handoff) -> Pipeline {
     Pipeline { parameters, workflows }
 }
 
-/// What the Rollback button of CircleCI's Deploys page starts.
+/// The pipeline of the Deploys page's Rollback button.
 pub fn rollback_page(project: &Project) -> Pipeline {
     page(project, "rollback", "Roll back", "environment_name")
 }
 
-/// What the Deploy and Promote buttons of CircleCI's Deploys page start.
+/// The pipeline of the Deploys page's Deploy and Promote buttons.
 pub fn deploy_page(project: &Project) -> Pipeline {
     page(project, "deploy", "Deploy", "target_environment_name")
 }
 
-/// One definition, and a node of it for each env: only a node has contexts and a serial group.
+/// One definition, and a job of it per env: only a job has contexts and a serial group.
 fn page(project: &Project, verb: &str, title: &str, environment: &str) -> Pipeline {
     let value = |name: &str| format!("<< pipeline.deploy.{name} >>");
     let environment_of = [
@@ -160,7 +160,7 @@ fn check(project: &Project) -> Job {
     let steps = vec![
         Step::Checkout,
         Step::RestoreCargoCache,
-        // What is wrong with the set-up is said before minutes are spent on what it breaks.
+        // Reports setup problems before the build spends minutes.
         cargo("Doctor", &["doctor", "--ci"]),
         cargo("Check", &["test", "--quick"]),
         Step::SaveCargoCache,
@@ -169,23 +169,23 @@ fn check(project: &Project) -> Job {
 }
 
 fn build(project: &Project, handoff: Handoff) -> Job {
-    // It has no credentials, so a bucket is for the job after it.
+    // This job has no credentials; a later job uploads to the bucket.
     let put: &[&str] = if handoff == Handoff::S3 { &["put", "--store", WORKSPACE_URL] } else { &["put"] };
     let mut steps = vec![
         Step::Checkout,
         Step::RestoreCargoCache,
         cargo("Build", &["build"]),
-        cargo("Hand over to the deploy jobs", put),
+        cargo("Pass the release to the deploy jobs", put),
         Step::Persist { root: WORKSPACE.into(), paths: vec!["releases".into(), "bin".into()] },
     ];
-    // A bucket may have artifacts as its fall-back.
+    // A bucket may fall back to artifacts.
     if handoff != Handoff::S3 || has_store(project, &["circleci:artifacts"]) {
         steps.push(Step::StoreArtifacts { path: format!("{WORKSPACE}/releases"), destination: "releases".into() });
     }
     Job { requires: vec!["check".into()], ..Job::new("build", Kind::Work(compiling(project, steps))) }
 }
 
-/// Makes a build one that other workflows may take: it is where they look for it, and the branch's variable names it.
+/// Makes a build available to other workflows: stores it, and points the branch's variable at it.
 fn publish(project: &Project, handoff: Handoff) -> Job {
     let put: (&str, &[&str]) = match handoff {
         Handoff::S3 => ("Put into the stores", &["put"]),
@@ -204,7 +204,7 @@ fn approve(env: &Env) -> Job {
     Job::new(format!("approve-{}", env.name), Kind::Approval)
 }
 
-/// Deploys what this workflow built.
+/// Deploys the build of this workflow.
 fn deploy_from_workspace(project: &Project, env: &Env) -> Job {
     let args = ["deploy", env.name, "--yes", "--lock-wait", "600"];
     let step = persisted(&format!("Deploy to {}", env.name), &args);
@@ -216,7 +216,7 @@ fn deploy_from_workspace(project: &Project, env: &Env) -> Job {
     }
 }
 
-/// Deploys a release that the parameters name, by default that of this commit: one that some workflow stored.
+/// Deploys the release named by the parameters, by default that of this commit, from a store.
 fn deploy_from_store(project: &Project, env: &Env) -> Job {
     let on_request = if env.approval { "" } else { "-on-request" };
     let step = change(&format!("Deploy to {}", env.name), vec![word("deploy"), word(env.name)], "RELEASE");
@@ -228,7 +228,7 @@ fn rollback(project: &Project, env: &Env) -> Job {
     requested(project, env, &format!("rollback-{}", env.name), step)
 }
 
-/// No workspace crosses workflows, so the job compiles an xtask of its own.
+/// A workspace does not cross workflows, so the job compiles its own xtask.
 fn requested(project: &Project, env: &Env, name: &str, step: Step) -> Job {
     let environment = [("RELEASE", parameter::RELEASE), ("REASON", parameter::REASON)]
         .map(|(name, from)| (name.to_owned(), format!("<< pipeline.parameters.{from} >>")));
@@ -239,7 +239,7 @@ fn requested(project: &Project, env: &Env, name: &str, step: Step) -> Job {
     Job { filter: Some(on_branch(project)), ..on_env(project, env, Job::new(name, Kind::Work(work))) }
 }
 
-/// With the secrets of an env and of the API, and alone: deploys and rollbacks of an env share one key.
+/// Adds the secrets of an env and of the API, and a key shared by deploys and rollbacks of the env.
 fn on_env(project: &Project, env: &Env, job: Job) -> Job {
     let contexts = env.context.into_iter().chain(project.ci.context).map(str::to_owned);
     Job { contexts: contexts.collect(), serial_group: Some(serial_group(env)), ..job }
@@ -249,7 +249,7 @@ fn serial_group(env: &Env) -> String {
     format!("<< pipeline.project.slug >>/deploy-{}", env.name)
 }
 
-/// A step that changes an env. The release comes after `--`, so that no text of a parameter is read as an option.
+/// A step that changes an env. The release comes after `--`, so that it is never parsed as an option.
 fn change(name: &str, mut args: Vec<Arg>, release: &str) -> Step {
     args.extend([word("--reason"), var("REASON"), word("--yes"), word("--lock-wait"), word("600"), word("--")]);
     args.push(var(release));
@@ -281,7 +281,7 @@ fn compiling(project: &Project, steps: Vec<Step>) -> Work {
     }
 }
 
-/// The steps of a job that deploys: it has the keys of its hosts, where there are hosts.
+/// The steps of a deploy job, with ssh keys if any target needs them.
 fn to_hosts<const N: usize>(project: &Project, steps: [Step; N]) -> Vec<Step> {
     let mut all = vec![Step::Checkout];
     if project.envs.iter().flat_map(|env| env.targets).any(|target| target.starts_with("ssh:")) {
@@ -328,7 +328,7 @@ mod tests {
 
     const STORES: &[&str] = &["circleci:workspace", "circleci:artifacts", "s3://bucket/shop"];
 
-    /// What runs with these values: each workflow with its jobs.
+    /// The workflows and jobs that run with these values.
     fn running(pipeline: &Pipeline, branch: &str, stated: &[(&str, &str)]) -> String {
         let stated: Vec<_> = stated.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let values = pipeline.values(branch, &stated).unwrap();

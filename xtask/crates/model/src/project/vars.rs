@@ -1,16 +1,16 @@
-//! Variables of an env whose values come from where a deploy runs.
+//! Expands variables of an env from the environment of a deploy.
 
 use crate::error::{Result, usage};
 
 /// A piece of a text with variables in it.
 enum Piece<'a> {
-    /// Text that stands for itself.
+    /// Literal text.
     Plain(&'a str),
     /// `${NAME}` or `${NAME:-default}`.
     Variable { name: &'a str, default: Option<&'a str> },
 }
 
-/// Fills `${NAME}` and `${NAME:-default}` in `text` from `lookup`, which fails for a variable that cannot be read.
+/// Expands `${NAME}` and `${NAME:-default}` in `text`. Fails for an unset variable without a default.
 pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Result<Option<String>>) -> Result<String> {
     let mut out = String::new();
     for piece in pieces(text)? {
@@ -26,7 +26,7 @@ pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Result<Option<String>>) -> Re
             None => {
                 return usage(format!("`{text}` needs the environment variable {name}, which is not set"))
                     .hint(format!(
-                        "export {name}=..., put it in the env's CircleCI context, or write ${{{name}:-default}}"
+                        "export {name}=..., add it to the env's CircleCI context, or write ${{{name}:-default}}"
                     ))
                     .err();
             }
@@ -35,12 +35,12 @@ pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Result<Option<String>>) -> Re
     Ok(out)
 }
 
-/// Refuses a text whose variables cannot be told apart. No variable is looked up.
+/// Fails for ambiguous variables, without a lookup.
 pub fn validate(text: &str) -> Result<()> {
     pieces(text).map(drop)
 }
 
-/// A default ends at the first `}`, so a default with a `{` would end too early: it is refused, whether it is used or not.
+/// A default ends at the first `}`, so a `{` in a default is refused.
 fn pieces(text: &str) -> Result<Vec<Piece<'_>>> {
     let (mut pieces, mut rest) = (Vec::new(), text);
     while let Some(start) = rest.find("${") {
@@ -54,7 +54,7 @@ fn pieces(text: &str) -> Result<Vec<Piece<'_>>> {
             None => (&inner[..end], None),
         };
         if inner[..end].contains('{') {
-            return usage(format!("`{text}` has `{{` in a default, which ends at the first `}}`"))
+            return usage(format!("`{text}` has `{{` in a default, which would end at the first `}}`"))
                 .hint(format!(
                     "write a default without braces in xtask/src/main.rs, or export {name} and write ${{{name}}}"
                 ))

@@ -1,9 +1,9 @@
-//! SHA-256, as hex and as a reader and writer that hash what passes through.
+//! SHA-256, as hex, and as hashing readers and writers.
 
 use sha2::{Digest, Sha256};
 use std::io::{self, Read, Write};
 
-/// A digest being made.
+/// An incremental digest.
 #[derive(Clone, Default)]
 pub struct Hasher(Sha256);
 
@@ -32,14 +32,14 @@ pub fn of(bytes: &[u8]) -> String {
     hasher.hex()
 }
 
-/// The digest of all that is left in a reader, hex, and how many bytes it was.
+/// The digest of the rest of a reader, hex, and its length in bytes.
 pub fn of_reader(reader: &mut dyn Read) -> io::Result<(String, u64)> {
     let mut through = Through::new(io::sink());
     let bytes = io::copy(reader, &mut through)?;
     Ok((through.hex(), bytes))
 }
 
-/// Passes reads or writes on, hashing and counting them.
+/// A reader or writer that hashes and counts what passes.
 pub struct Through<T> {
     inner: T,
     hasher: Hasher,
@@ -52,22 +52,22 @@ impl<T> Through<T> {
         Self { inner, hasher: Hasher::default(), bytes: 0 }
     }
 
-    /// Bytes that have passed.
+    /// Number of bytes passed.
     pub fn passed(&self) -> u64 {
         self.bytes
     }
 
-    /// The digest of what has passed.
+    /// The digest of the bytes passed.
     pub fn hex(self) -> String {
         self.hasher.hex()
     }
 
-    /// The digest of what has passed, and what was wrapped.
+    /// The digest of the bytes passed, and the inner value.
     pub fn into_parts(self) -> (String, T) {
         (self.hasher.hex(), self.inner)
     }
 
-    /// What was wrapped.
+    /// The inner value.
     pub fn get_ref(&self) -> &T {
         &self.inner
     }

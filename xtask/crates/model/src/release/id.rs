@@ -1,4 +1,4 @@
-//! Names of releases, and the ways to point at one.
+//! Release ids and selectors.
 
 use crate::error::{Result, usage};
 use jiff::Timestamp;
@@ -16,7 +16,7 @@ impl ReleaseId {
     /// Digits of the SHA in an id.
     pub const SHORT: usize = 7;
 
-    /// The id of a commit; `dirty` is the digest (hex) of the files when they are not those of the commit.
+    /// The id of a commit; `dirty` is the digest (hex) of the files if they differ from the commit.
     pub fn new(time: Timestamp, sha: &str, dirty: Option<&str>) -> Result<Self> {
         let time = time.strftime("%Y%m%dT%H%M%S");
         let short = sha.get(..Self::SHORT).unwrap_or(sha);
@@ -31,7 +31,7 @@ impl ReleaseId {
         &self.0
     }
 
-    /// The commit time as it stands in the id; compares as text.
+    /// The commit time in the id; compares as text.
     pub fn time(&self) -> &str {
         &self.0[..15]
     }
@@ -41,7 +41,7 @@ impl ReleaseId {
         self.0[16..].split('-').next().unwrap_or_default()
     }
 
-    /// Whether it was built from files that no commit holds.
+    /// Whether it was built from uncommitted changes.
     pub fn is_dirty(&self) -> bool {
         self.0.contains("-dirty-")
     }
@@ -97,22 +97,22 @@ impl fmt::Display for ReleaseId {
     }
 }
 
-/// What a person types where a release is asked for.
+/// A release as typed by the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selector {
-    /// A whole id.
+    /// A full id.
     Id(ReleaseId),
     /// The first 4 to 40 digits of a commit's SHA.
     Sha(String),
-    /// That of the commit that is checked out, as without a selector.
+    /// The release of the checked-out commit, as without a selector.
     Head,
     /// The newest release that is not dirty.
     Latest,
-    /// What was live and healthy before; only a rollback knows it.
+    /// The previous healthy release; only valid for a rollback.
     Previous,
-    /// What runs in an env now: `@dev`.
+    /// The live release of an env: `@dev`.
     Env(String),
-    /// What a CircleCI job built: `build:123`.
+    /// The release built by a CircleCI job: `build:123`.
     Build(u64),
 }
 
@@ -140,8 +140,8 @@ impl FromStr for Selector {
             return Ok(Self::Sha(lower));
         }
         if text == "<nil>" {
-            return usage("CircleCI's page named no release")
-                .hint("choose a version on the page, or: `cargo xtask ci trigger deploy ENV RELEASE`")
+            return usage("CircleCI's page passed no release")
+                .hint("choose a version on the page, or run `cargo xtask ci trigger deploy ENV RELEASE`")
                 .err();
         }
         usage(format!("`{text}` does not name a release"))
@@ -164,20 +164,20 @@ impl fmt::Display for Selector {
     }
 }
 
-/// What somebody believes to be live.
+/// The release that is expected to be live.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Expected {
-    /// Nothing in particular.
+    /// Any or none.
     #[default]
     Anything,
     /// This release.
     Id(ReleaseId),
-    /// A release of the commit with these first digits.
+    /// A release of the commit with this prefix.
     Sha(String),
 }
 
 impl Expected {
-    /// Whether it is `live`, a release of `commit` as far as that is known.
+    /// Whether it matches `live`, a release of `commit` if known.
     pub fn is(&self, live: Option<&ReleaseId>, commit: Option<&str>) -> bool {
         match (self, live) {
             (Self::Anything, _) => true,
@@ -199,7 +199,7 @@ impl FromStr for Expected {
             _ if is_nil(text) => Ok(Self::Anything),
             Ok(Selector::Id(id)) => Ok(Self::Id(id)),
             Ok(Selector::Sha(sha)) => Ok(Self::Sha(sha)),
-            _ => usage(format!("`{text}` names no release that could be live"))
+            _ => usage(format!("`{text}` is not a release"))
                 .hint("use an id or 4 to 40 digits of a commit's SHA: `cargo xtask status` shows them")
                 .err(),
         }
@@ -216,7 +216,7 @@ impl fmt::Display for Expected {
     }
 }
 
-/// Whether a text is what CircleCI makes of a pipeline value that is not there.
+/// Whether a text is CircleCI's rendering of a missing pipeline value.
 pub fn is_nil(text: &str) -> bool {
     text.is_empty() || text == "<nil>"
 }
@@ -284,7 +284,7 @@ mod tests {
             ("1A2B", Some(SHA), true),
             (SHA, Some(SHA), true),
             ("1a2b3c4d6", Some(SHA), false),
-            // Without a record that knows the commit, the seven digits of the id are all there is.
+            // Without a record of the commit, only the seven digits of the id can be compared.
             (SHA, None, true),
             ("1a2b3c5d", None, false),
         ] {

@@ -1,23 +1,23 @@
-//! Where the links of a release lead, followed as a kernel does: `path_resolution(7)`.
+//! Resolves the links of a release like a kernel: `path_resolution(7)`.
 
 use crate::release::manifest::{Content, FileEntry};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// How many parts of paths all links of a manifest may have together, so that following them takes no minutes.
+/// The maximum number of path parts looked up for all links of a manifest, to bound the time.
 const STEPS_MAX: usize = 1 << 20;
-/// The most bytes of the paths of all directories, which are listed in full.
+/// The maximum bytes of the paths of all directories.
 const DIRS_BYTES_MAX: usize = 8 << 20;
-/// How many links one path may lead through; Linux has the same limit: `path_resolution(7)`.
+/// The maximum number of links in the resolution of a path, as in Linux: `path_resolution(7)`.
 const LINKS_MAX: usize = 40;
 
-/// The files of a manifest as a host sees them: by path, with the directories above them.
+/// The files of a manifest and their parent directories, by path.
 pub struct Tree<'a> {
     entries: BTreeMap<&'a str, &'a Content>,
     dirs: BTreeSet<&'a str>,
 }
 
 impl<'a> Tree<'a> {
-    /// Refuses a file, or a link, in the place of a directory.
+    /// Fails if a file or a link is in the place of a directory.
     pub fn new(files: &'a [FileEntry]) -> Result<Self, String> {
         let entries: BTreeMap<_, _> = files.iter().map(|file| (file.path.as_str(), &file.content)).collect();
         let (mut dirs, mut bytes) = (BTreeSet::new(), 0);
@@ -27,9 +27,9 @@ impl<'a> Tree<'a> {
                 match entries.get(above) {
                     None => {}
                     Some(Content::Link(_)) => {
-                        return Err(format!("`{path}` would be written through the link `{above}`"));
+                        return Err(format!("`{path}` is below the link `{above}`"));
                     }
-                    Some(Content::Sha256(_)) => return Err(format!("`{path}` lies in `{above}`, which is a file")),
+                    Some(Content::Sha256(_)) => return Err(format!("`{path}` is below `{above}`, which is a file")),
                 }
                 if dirs.insert(above) {
                     bytes += above.len();
@@ -37,12 +37,12 @@ impl<'a> Tree<'a> {
             }
         }
         if bytes > DIRS_BYTES_MAX {
-            return Err("its directories have too many, or too long names".into());
+            return Err("its directories have too many or too long names".into());
         }
         Ok(Self { entries, dirs })
     }
 
-    /// Refuses links that a host would follow out of the bundle, to nothing, or in a circle.
+    /// Fails for links that leave the bundle, dangle, or form a loop.
     pub fn check_links(&self) -> Result<(), String> {
         let mut links = Links { tree: self, known: HashMap::new(), steps: 0 };
         for (path, content) in &self.entries {
@@ -54,17 +54,17 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// The links of a tree, each followed once, step by step as a kernel does.
+/// The links of a tree, each resolved once, step by step.
 struct Links<'a> {
     tree: &'a Tree<'a>,
-    /// Where each link leads, and through how many links; nothing while it is being followed.
+    /// The target of each link and the number of links to it; `None` while it is being resolved.
     known: HashMap<String, Option<(String, usize)>>,
-    /// How many parts of paths were looked up.
+    /// Number of path parts looked up.
     steps: usize,
 }
 
 impl Links<'_> {
-    /// Where a link leads, without any link in that path, and through how many links. `depth` links lead here.
+    /// Resolves a link to a path without links, and the number of links to it. `depth` links lead here.
     fn follow(&mut self, path: &str, to: &str, depth: usize) -> Result<(String, usize), &'static str> {
         match self.known.get(path) {
             Some(Some(known)) => return Ok(known.clone()),
@@ -86,7 +86,7 @@ impl Links<'_> {
         for part in to.split('/') {
             self.steps += 1;
             if self.steps > STEPS_MAX {
-                return Err("is one of too many, or too long ones");
+                return Err("exceeds the limits of links");
             }
             match part {
                 _ if !in_dir => return Err("leads through a file"),
@@ -113,7 +113,7 @@ impl Links<'_> {
             }
             in_dir = at.is_empty() || self.tree.dirs.contains(at.as_str());
             if !in_dir && !self.tree.entries.contains_key(at.as_str()) {
-                return Err("points to nothing in the bundle");
+                return Err("points to a file that is not in the bundle");
             }
         }
         Ok((at, links))
@@ -146,7 +146,7 @@ mod tests {
         check(&[("l", "d/e"), ("m", "l/../e/f")], "");
         check(&[("l", "bin/app/x")], "leads through a file");
         check(&[("l", "bin/app"), ("m", "l/..")], "leads through a file");
-        check(&[("l", "nothing")], "points to nothing in the bundle");
+        check(&[("l", "nothing")], "points to a file that is not in the bundle");
         check(&[("l", "m"), ("m", "l")], "is part of a loop");
         check(&[("l", "l/x")], "is part of a loop");
         check(&[("d/l", "../.."), ("m", "d/e")], "leaves the bundle");
@@ -161,12 +161,12 @@ mod tests {
         };
         of(&chain(LINKS_MAX), "");
         of(&chain(LINKS_MAX + 1), "leads through too many links");
-        // Two links that each lead twice through the one before are more than forty soon.
+        // Each link leads twice through the one before, so the number doubles.
         let twice: Vec<_> = (0..9)
             .map(|n| (format!("l{n}"), if n == 0 { "d".into() } else { format!("l{0}/../l{0}", n - 1) }))
             .collect();
         of(&twice, "leads through too many links");
         let long: Vec<_> = (0..3000).map(|n| (format!("m{n}"), "d/../".repeat(200) + "bin")).collect();
-        of(&long, "is one of too many, or too long ones");
+        of(&long, "exceeds the limits of links");
     }
 }

@@ -1,4 +1,4 @@
-//! The manifest: the only contract between jobs, stores and hosts.
+//! The manifest: the only interface between jobs, stores and hosts.
 
 use crate::error::{Result, verification};
 use crate::release::id::ReleaseId;
@@ -10,26 +10,26 @@ use std::fmt::{self, Write as _};
 
 /// The version of the format that this engine writes and reads.
 pub const SCHEMA: u32 = 1;
-/// Its name inside a release directory.
+/// Its file name in a release directory.
 pub const FILE: &str = "manifest.json";
-/// The most bytes of a manifest: enough for 150,000 files.
+/// The maximum size in bytes, enough for 150,000 files.
 pub const BYTES_MAX: u64 = 32 << 20;
-/// The most files.
+/// The maximum number of files.
 const FILES_MAX: usize = 150_000;
-/// The most parts of a path.
+/// The maximum number of parts of a path.
 const DEPTH_MAX: usize = 64;
-/// The most bytes of one part of a path: what Linux and macOS allow.
+/// The maximum bytes of a path part, as in Linux and macOS.
 const NAME_MAX: usize = 255;
-/// The most bytes of a path, and of the target of a link: a host adds its own directories to it.
+/// The maximum bytes of a path or link target: a host adds its own directories.
 const PATH_MAX: usize = 1024;
-/// The most bytes of all files together: a petabyte, so that sums of sizes never overflow.
+/// The maximum bytes of all files together: a petabyte, so that sums never overflow.
 const FILES_BYTES_MAX: u64 = 1 << 50;
-/// The most bytes of a text such as a branch.
+/// The maximum bytes of a text such as a branch.
 const TEXT_MAX: usize = 255;
-/// The most bytes of a URL.
+/// The maximum bytes of a URL.
 const URL_MAX: usize = 2048;
 
-/// What a release is made of and where it came from.
+/// The contents and the origin of a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Always [`SCHEMA`].
@@ -38,11 +38,11 @@ pub struct Manifest {
     pub app: String,
     /// Id of the release.
     pub id: ReleaseId,
-    /// The commit that it was built from.
+    /// The commit it was built from.
     pub commit: Commit,
     /// The CircleCI job that built it.
     pub ci: Option<CiJob>,
-    /// What compiled it; absent when nothing was compiled.
+    /// The toolchain; absent if nothing was compiled.
     pub toolchain: Option<Toolchain>,
     /// The archive.
     pub bundle: Bundle,
@@ -51,7 +51,7 @@ pub struct Manifest {
     pub files: Vec<FileEntry>,
 }
 
-/// Reads the list of files up to its limit, so that a longer one takes no more memory.
+/// Reads the list of files up to its limit, which bounds the memory.
 fn limited<'de, D: Deserializer<'de>>(list: D) -> std::result::Result<Vec<FileEntry>, D::Error> {
     struct Files;
     impl<'de> Visitor<'de> for Files {
@@ -73,7 +73,7 @@ fn limited<'de, D: Deserializer<'de>>(list: D) -> std::result::Result<Vec<FileEn
     list.deserialize_seq(Files)
 }
 
-/// What a list shows of a release: its manifest without the files, which are most of it.
+/// The head of a manifest, without its files, for lists of releases.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Head {
     schema: u32,
@@ -81,19 +81,19 @@ pub struct Head {
     pub app: String,
     /// Id of the release.
     pub id: ReleaseId,
-    /// The commit that it was built from.
+    /// The commit it was built from.
     pub commit: Commit,
     /// The archive.
     pub bundle: Bundle,
 }
 
 impl Head {
-    /// How much of the beginning of a manifest is worth reading for it, in bytes.
+    /// Bytes to read from the start of a manifest for its head.
     pub const ENOUGH: usize = 4 << 10;
 
-    /// Reads it from the beginning of a manifest as [`Manifest::to_json`] writes it; `None` when it has to be read whole.
+    /// Parses the start of a manifest written by [`Manifest::to_json`]; `None` if the whole file is needed.
     pub fn of_beginning(text: &[u8]) -> Option<Self> {
-        // Strings have no line breaks in JSON, so that this is the list and nothing that looks like it.
+        // JSON strings have no line breaks, so this can only be the list.
         let files = b",\n  \"files\": [";
         let at = text.windows(files.len()).position(|window| window == files)?;
         let head: Self = serde_json::from_slice(&[&text[..at], b"}"].concat()).ok()?;
@@ -107,7 +107,7 @@ impl From<Manifest> for Head {
     }
 }
 
-/// What compiled the binaries.
+/// The toolchain of the binaries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Toolchain {
     /// `rustc --version`.
@@ -129,12 +129,12 @@ pub struct Commit {
     pub branch: Option<String>,
     /// Tag that points at the commit.
     pub tag: Option<String>,
-    /// Whether the tree had changes that no commit holds.
+    /// Whether the tree had uncommitted changes.
     pub dirty: bool,
 }
 
 impl Commit {
-    /// Refuses texts that are no names of git.
+    /// Fails for invalid git names.
     fn check(&self) -> Result<(), String> {
         if self.sha.len() > 64 || !self.sha.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(format!("commit `{}` is not a SHA", short(&self.sha)));
@@ -159,7 +159,7 @@ pub struct CiJob {
     pub pipeline: Option<u64>,
 }
 
-/// A manifest of any schema.
+/// Only the schema of a manifest.
 #[derive(Deserialize)]
 struct OnlySchema {
     schema: Option<u64>,
@@ -174,19 +174,19 @@ pub struct Bundle {
     pub bytes: u64,
     /// SHA-256 of the file, hex.
     pub sha256: String,
-    /// SHA-256 of the tar inside, which no other compressor changes, as whoever built it says. It is not looked at when a
-    /// release is checked: `sha256` and the digests of the files leave nothing open.
+    /// SHA-256 of the tar inside, independent of the compressor, according to the builder. Not verified: `sha256` and
+    /// the digests of the files are sufficient.
     pub tar_sha256: String,
 }
 
-/// How a bundle is compressed. Releases of both kinds may be in one store and on one host.
+/// The compression of a bundle. A store or host may have releases of both kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compression {
     /// A `.tar.gz`, which every host can read.
     #[default]
     Gzip,
-    /// A `.tar.zst`: made in two thirds of the time, and a little smaller. Needs the engine's feature `zstd`, and the program
-    /// `zstd` on each host.
+    /// A `.tar.zst`: packed in two thirds of the time, and slightly smaller. Needs the engine's feature `zstd`, and the
+    /// program `zstd` on each host.
     Zstd,
 }
 
@@ -200,12 +200,12 @@ pub struct FileEntry {
     pub bytes: u64,
     /// `0o644` or `0o755`, as a decimal number in JSON.
     pub mode: u32,
-    /// What it holds.
+    /// The content.
     #[serde(flatten)]
     pub content: Content,
 }
 
-/// An entry with any content. It is read without `flatten`, which would keep fields that are not known in memory.
+/// An entry with any content. Parsed without `flatten`, which would keep unknown fields in memory.
 #[derive(Deserialize)]
 struct AnyEntry {
     path: String,
@@ -228,7 +228,7 @@ impl TryFrom<AnyEntry> for FileEntry {
     }
 }
 
-/// What an entry holds: `"sha256": "..."` or `"link": "..."`.
+/// The content of an entry: `"sha256": "..."` or `"link": "..."`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Content {
@@ -239,7 +239,7 @@ pub enum Content {
 }
 
 impl Manifest {
-    /// The name that a bundle has.
+    /// The file name of a bundle.
     pub fn bundle_name(app: &str, id: &ReleaseId, compression: Compression) -> String {
         let ending = match compression {
             Compression::Gzip => "gz",
@@ -248,17 +248,17 @@ impl Manifest {
         format!("{app}-{id}.tar.{ending}")
     }
 
-    /// How the bundle is compressed, by its name.
+    /// The compression according to the file name.
     pub fn compression(&self) -> Compression {
         let is = |compression: &Compression| Self::bundle_name(&self.app, &self.id, *compression) == self.bundle.file;
         Some(Compression::Zstd).filter(is).unwrap_or_default()
     }
 
-    /// Reads a manifest; `origin` names the file or URL in errors.
+    /// Parses a manifest; `origin` names the file or URL in errors.
     pub fn parse(text: &[u8], origin: &str) -> Result<Self> {
         let broken = |reason: String| {
             verification(format!("{origin}: {reason}"))
-                .hint("the release is damaged or not ours: build or fetch it again")
+                .hint("build or fetch it again: the release is damaged or not ours")
         };
         if text.len() as u64 > BYTES_MAX {
             return broken(format!("a manifest of more than {BYTES_MAX} bytes")).err();
@@ -271,7 +271,7 @@ impl Manifest {
             Ok(_) => String::new(),
             Err(e) => e.to_string(),
         };
-        // One of another schema may have other fields, so that is what is looked at first.
+        // Another schema may have other fields, so it is checked first.
         let only: OnlySchema = serde_json::from_slice(text).map_err(|e| broken(format!("not a manifest: {e}")))?;
         match only.schema {
             Some(schema) if schema == u64::from(SCHEMA) => broken(format!("not a manifest: {reason}")).err(),
@@ -284,14 +284,14 @@ impl Manifest {
         }
     }
 
-    /// The manifest as it is written: pretty JSON, a newline at the end, the same bytes for the same value.
+    /// The manifest as pretty JSON with a trailing newline; equal values give equal bytes.
     pub fn to_json(&self) -> Vec<u8> {
         let mut text = serde_json::to_vec_pretty(self).expect("a manifest has no maps with odd keys");
         text.push(b'\n');
         text
     }
 
-    /// The first file in which another manifest of the same id differs, in words.
+    /// A description of the first file that differs in another manifest of the same id.
     pub fn difference(&self, theirs: &Self) -> String {
         let short = |content: &Content| match content {
             Content::Sha256(digest) => digest[..12].to_owned(),
@@ -299,7 +299,7 @@ impl Manifest {
         };
         for file in &self.files {
             match theirs.files.iter().find(|other| other.path == file.path) {
-                None => return format!("`{}` is not in it", file.path),
+                None => return format!("`{}` is missing there", file.path),
                 Some(other) if other == file => {}
                 Some(other) => {
                     let (there, here) = (short(&other.content), short(&file.content));
@@ -308,12 +308,13 @@ impl Manifest {
             }
         }
         match theirs.files.iter().find(|other| !self.files.iter().any(|file| file.path == other.path)) {
-            Some(other) => format!("`{}` is only in it", other.path),
+            Some(other) => format!("`{}` exists only there", other.path),
             None => "the files are the same, but they were packed differently".into(),
         }
     }
 
-    /// Refuses what could harm a host or a reader: a manifest is read from places that others write to.
+    /// Fails for anything that could harm a host or a reader: a manifest may come from a place that others can write
+    /// to.
     fn check(&self) -> Result<(), String> {
         self.check_texts()?;
         if self.bundle.file != Self::bundle_name(&self.app, &self.id, self.compression()) {
@@ -324,7 +325,7 @@ impl Manifest {
         }
         let of_commit = ReleaseId::new(self.commit.time, &self.commit.sha, None);
         if !of_commit.is_ok_and(|id| id.time() == self.id.time()) {
-            return Err(format!("release {} is not of the time of its commit", self.id));
+            return Err(format!("release {} does not have the time of its commit", self.id));
         }
         if self.files.is_empty() {
             return Err("it has no files".into());
@@ -334,7 +335,7 @@ impl Manifest {
         }
         for pair in self.files.windows(2) {
             if pair[0].path >= pair[1].path {
-                return Err(format!("files out of order or twice at `{}`", pair[1].path.escape_debug()));
+                return Err(format!("files out of order or duplicate at `{}`", pair[1].path.escape_debug()));
             }
         }
         let mut total = 0_u64;
@@ -356,7 +357,7 @@ impl Manifest {
         Tree::new(&self.files)?.check_links()
     }
 
-    /// Texts that are shown to people or become part of file names.
+    /// Checks texts that are printed or become part of file names.
     fn check_texts(&self) -> Result<(), String> {
         if self.app.is_empty() || !self.app.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
             return Err(format!("app `{}` cannot be part of a file name", short(&self.app)));
@@ -372,9 +373,9 @@ impl Manifest {
         check_text("URL of the job", ci.and_then(|ci| ci.url.as_deref()).unwrap_or_default(), URL_MAX)
     }
 
-    /// Every entry that an unpacked release has, a line each, as [`crate::script`] prints them on a host: `dir`,
-    /// `file 644`, `file 755` or `link`, a tab, the path after `./`, and for a link a tab and its target. Neither has
-    /// control characters in it.
+    /// All entries of an unpacked release, one per line, in the format of [`crate::script`]: `dir`, `file 644`,
+    /// `file 755` or `link`, a tab, the path after `./`, and for a link a tab and its target. No control characters
+    /// occur.
     pub fn entries(&self) -> String {
         let mut dirs = BTreeSet::new();
         let mut out = String::new();
@@ -392,8 +393,8 @@ impl Manifest {
         out
     }
 
-    /// The files in the form of `sha256sum`, for `sha256sum -c` in the directory of an unpacked release. Links are
-    /// left out: coreutils would follow them.
+    /// The files in the format of `sha256sum`, for `sha256sum -c` in an unpacked release. Without links, which
+    /// coreutils would follow.
     pub fn checksums(&self) -> String {
         let mut out = String::new();
         for file in &self.files {
@@ -405,9 +406,9 @@ impl Manifest {
     }
 }
 
-/// A line of `sha256sum`, which marks names with a backslash by one at the start of the line.
+/// A line of `sha256sum`, which escapes backslashes in names and then starts the line with one.
 pub fn checksum_line(digest: &str, path: &str) -> String {
-    // A lone dash is stdin to sha256sum.
+    // `sha256sum` reads a lone dash as stdin.
     let path = if path == "-" { "./-" } else { path };
     if path.contains('\\') {
         format!("\\{digest}  {}\n", path.replace('\\', "\\\\"))
@@ -418,11 +419,10 @@ pub fn checksum_line(digest: &str, path: &str) -> String {
 
 fn check_digest(digest: &str) -> Result<(), String> {
     let hex = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    if hex { Ok(()) } else { Err(format!("`{}` is no SHA-256", short(digest))) }
+    if hex { Ok(()) } else { Err(format!("`{}` is not a SHA-256", short(digest))) }
 }
 
-/// Why a path may not be in a bundle: it could leave the release directory, would not survive a text file, or is too
-/// long for a file system.
+/// Fails for a path that could leave the release directory, would break a text file, or is too long for a file system.
 pub fn check_path(path: &str) -> Result<(), String> {
     let reason = if path.is_empty() {
         "is empty"
@@ -444,7 +444,7 @@ pub fn check_path(path: &str) -> Result<(), String> {
     Err(format!("path `{}` {reason}", path.escape_debug()))
 }
 
-/// The same for the target of a link.
+/// Like [`check_path`], for the target of a link.
 fn check_target(path: &str, to: &str) -> Result<(), String> {
     if to.len() > PATH_MAX {
         return Err(format!("link `{path}` has a target of more than {PATH_MAX} bytes"));
@@ -459,19 +459,19 @@ fn check_text(what: &str, text: &str, most: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a character shows nothing, or changes the order in which others are shown: a control, or one of Unicode's
-/// `Bidi_Control` (UAX #9).
+/// Whether a character is invisible, or changes the order of others: a control, or one of Unicode's `Bidi_Control` (UAX
+/// #9).
 pub fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A text of any length for a message.
+/// A text shortened for a message.
 fn short(text: &str) -> String {
     text.chars().take(60).flat_map(char::escape_debug).collect()
 }
 
-/// Where a relative link points by its own text; `None` when it leaves the bundle.
+/// The target of a relative link, lexically; `None` if it leaves the bundle.
 pub fn resolve_link(path: &str, to: &str) -> Option<String> {
     if to.is_empty() || to.starts_with('/') || to.chars().any(is_invisible) {
         return None;

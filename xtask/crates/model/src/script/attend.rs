@@ -1,10 +1,10 @@
-//! Scripts that somebody listens to while they run, and that end when nobody does any more.
+//! Scripts whose output is streamed, and that end when the stream is closed.
 
 use crate::script::quote;
 
-/// Runs a script whose input is the first line on stdin, as [`one_line`](crate::frame::one_line) makes it, and ends it with all that it has
-/// started when stdin closes: that is all that a host hears of it when whoever listens is gone, however that went. What is
-/// left two seconds after SIGTERM is killed. A program that makes a process group of its own is out of reach.
+/// Runs a script whose input is the first line on stdin, encoded by [`one_line`](crate::frame::one_line), and
+/// kills it with its children when stdin closes, which is all that a host notices of a lost connection. SIGTERM is
+/// followed by SIGKILL after two seconds. A program with a process group of its own is not reached.
 pub fn attended(script: &str) -> String {
     format!(
         "IFS= read -r input || exit 255
@@ -21,8 +21,8 @@ exit $code
     )
 }
 
-/// Becomes a program in the live release. Its variables come on stdin, because they may be secret; it reads nothing.
-/// After `exec` no word is a keyword or an assignment.
+/// Executes a program in the live release. Its variables come on stdin, because they may be secret; the program's stdin
+/// is empty. After `exec` no word is a keyword or an assignment.
 pub fn exec(root: &str, words: &[String]) -> String {
     let root = quote(root);
     let words: Vec<_> = words.iter().map(|word| quote(word)).collect();

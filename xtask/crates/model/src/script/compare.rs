@@ -1,21 +1,21 @@
-//! Scripts that compare an installed release with its list of entries and its digests.
+//! Scripts that compare an installed release with its lists of entries and digests.
 
 use crate::release::id::ReleaseId;
 use crate::release::layout::META;
 use crate::script::{ENTRIES, EXIT_VERIFICATION, in_root};
 
-/// The checker of SHA-256 digests: that of coreutils, or macOS's. `is DIGEST FILE` is true where a file has a digest.
+/// The checker of SHA-256 digests: that of coreutils or macOS. `is DIGEST FILE` tests a file's digest.
 pub const SUMS_TOOL: &str = r#"if command -v sha256sum > /dev/null 2>&1; then check='sha256sum -c'; else check='shasum -a 256 -c'; fi
 is() { printf '%s  %s\n' "$1" "$2" | $check - > /dev/null 2>&1; }"#;
 
-/// `compare TEXT all` prints how this directory differs from a list of entries (see `Manifest::entries`): lines `missing`
-/// and `extra`, a tab, and the entry, `missing` ones first. With `own` in the place of `all`, links that [`super::share`]
-/// makes and extra directories are no difference: they are the engine's own. It fails where it could not compare.
+/// `compare TEXT all` prints the differences between this directory and a list of entries (see `Manifest::entries`):
+/// lines of `missing` or `extra`, a tab, and the entry; `missing` first. With `own` instead of `all`, links made by
+/// [`super::share`] and extra directories are not differences. Fails if it could not compare.
 ///
-/// Each line of the list is counted twice and each entry once, so both are there three times, twice where the entry is
-/// missing, and once where nothing expects it. Any other number is that of a name with a line break in it, which no entry of
-/// the list has. The last line of the list is never an entry, so it has to come out as `missing`: a `sort` that ran out of
-/// room must not pass for a comparison. `find -perm` compares all bits, those of set-uid too.
+/// Each line of the list is counted twice and each entry once: three means present, two missing, one extra. Any other
+/// number comes from a name with a line break, which no entry of the list has. The last line of the list is never an
+/// entry, so it must appear as `missing`: otherwise a `sort` that ran out of room would pass for a comparison. `find
+/// -perm` compares all bits, including set-uid.
 pub const COMPARE: &str = r#"tab=$(printf '\t')
 entries() {
   # In a directory of several logins their group may write.
@@ -50,9 +50,9 @@ compare() {
   printf '%s\n' "$odd" | grep -v "^missing${tab}end$" | if [ "$2" = own ]; then shared; else cat; fi
 }"#;
 
-/// Fails when an entry of an installed release is missing, is not what it was, or is an extra set-id file. Prints other
-/// entries that are extra, as [`verify`] does: an app may write beside its files. A release that an engine without
-/// [`ENTRIES`] has installed is compared with its digests alone.
+/// Fails if an entry of an installed release is missing, changed, or an extra set-id file. Prints other extra entries,
+/// as [`verify`] does, because an app may write beside its files. A release installed by an engine without [`ENTRIES`]
+/// is compared by its digests only.
 pub fn verify_files(root: &str, id: &ReleaseId) -> String {
     in_root(
         root,
@@ -74,10 +74,9 @@ odd=$(compare \"$(cat {META}/{ENTRIES})\" own) || exit {EXIT_VERIFICATION}
     )
 }
 
-/// Compares an installed release with what is on stdin: a line `digests`, the digests as `sha256sum` prints them, an empty
-/// line, and the list of entries.
-/// Prints the files whose digest differs, then a line `entries`, then each entry that is `missing` or `extra`: that word, a
-/// tab, and the entry as in the list.
+/// Compares an installed release with stdin: a line `digests`, the output of `sha256sum`, an empty line, and the list
+/// of entries. Prints the files whose digest differs, then a line `entries`, then each `missing` or `extra` entry: that
+/// word, a tab, and the entry.
 pub fn verify(root: &str, id: &ReleaseId) -> String {
     in_root(
         root,

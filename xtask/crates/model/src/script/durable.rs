@@ -1,13 +1,13 @@
 //! Shell functions that write files which survive a power cut.
 //!
-//! A file system may write a name before the bytes that it names, and neither before it is told to. So a file is written
-//! aside, synced, and renamed, and then its directory is synced: after a cut it is whole, the old one or the new one.
-//! `sync FILE` of coreutils and `BusyBox` is fsync(2) of that file or directory. A `sync` that takes no operands (macOS,
-//! coreutils before 8.24) writes all file systems instead, which is slower and no less safe.
+//! A file system may write a name before the bytes of the file, and neither before a sync. So a file is written under
+//! another name, synced and renamed, and then its directory is synced: after a power cut it is the old or the new file.
+//! `sync FILE` of coreutils and `BusyBox` is fsync(2) of that file or directory. A `sync` without operands (macOS,
+//! coreutils before 8.24) syncs all file systems, which is slower and equally safe.
 
-/// `flush PATH...` returns when these files, or the names in these directories, are on the disk. `replace FILE...` renames each
-/// `FILE.new` to `FILE`. `keep FILE` writes stdin to a file. `make_dir DIR` makes a directory with those above it. `has_text FILE` is false for a file that is not there, and for what a
-/// power cut leaves of one that was not synced: no bytes, or NULs.
+/// `flush PATH...` syncs these files, or the names in these directories. `replace FILE...` renames each `FILE.new` to
+/// `FILE`. `keep FILE` writes stdin to a file. `make_dir DIR` creates a directory and its parents. `has_text FILE` is
+/// false for a missing file and for the remains of an unsynced one after a power cut: no bytes, or NULs.
 pub const DURABLE: &str = r#"flush() {
   flushed=$(sync "$@" 2>&1) && return
   case $flushed in
@@ -35,13 +35,12 @@ keep() { rm -f "$1.new"; cat > "$1.new"; replace "$1"; }
 has_text() { [ -s "$1" ] && tr -d '\000' < "$1" | grep -q '^'; }
 "#;
 
-/// Writes all of a directory to the disk. One call for the whole file system is faster than one for each file.
+/// Syncs a directory tree. One call for the whole file system is faster than one per file.
 pub const FLUSH_TREE: &str = r#"flush_tree() { flush -f "$1"; }
 "#;
 
-/// Appends stdin to the history, and touches nothing where stdin is empty: a full disk must not keep a release from being switched
-/// back. What a power cut tore off is ended first, and NULs that it left are removed: neither must swallow the record that
-/// follows.
+/// Appends stdin to the history; does nothing if stdin is empty, so that a full disk cannot block a revert. First ends
+/// a line torn by a power cut and removes its NULs, so that neither corrupts the next record.
 pub const APPEND: &str = r#"append() {
   line=$(cat)
   [ -n "$line" ] || return 0
@@ -65,7 +64,7 @@ mod tests {
     use std::path::Path;
     use std::process::Command;
 
-    /// Runs a script in a directory with a `sync` that notes its operands. Gives those, and what the script prints.
+    /// Runs a script in a directory with a `sync` that logs its operands. Returns that log and the output.
     fn run(dir: &Path, text: &str) -> String {
         let spy = "sync() { echo sync \"$@\" >> said; }\nset -eu\n";
         let script = format!("{spy}{DURABLE}{FLUSH_TREE}{APPEND}{text}");

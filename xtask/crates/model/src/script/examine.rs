@@ -1,32 +1,31 @@
-//! What a host says of itself before anything is sent to it: who we are there, what it lacks, where there is room. It
-//! only looks.
+//! A read-only survey of a host: login, missing programs, free space.
 
 use crate::project::{Compression, Manager, Service, Transfer};
 use crate::script::{HAS_ZSTD, quote};
 use crate::service::READABLE;
 use std::fmt::Write;
 
-/// What every script of ours uses, and that is not in every system.
+/// The programs that scripts need and that some systems lack.
 const TOOLS: &[&str] =
     &["tar", "gzip", "find", "grep", "sed", "sort", "uniq", "head", "tail", "readlink", "sync", "touch"];
 
-/// Whether the lines of a user's unit are in a journal of that user's own.
+/// Tests whether the journal keeps the lines of a user's unit per user.
 const OWN_JOURNAL: &str = "{ [ -d /var/log/journal ] && [ \"$(id -u)\" -ge 1000 ]; }";
 
-/// What of an env matters to what its hosts need.
+/// The parts of an env that determine what its hosts need.
 #[derive(Debug, Clone, Copy)]
 pub struct Needs<'a> {
-    /// How it is started.
+    /// The service.
     pub service: &'a Service,
-    /// How releases get there.
+    /// How releases are transferred.
     pub transfer: Transfer,
-    /// How bundles are compressed.
+    /// The compression of bundles.
     pub compression: Compression,
-    /// What releases share.
+    /// The shared paths.
     pub shared: &'a [&'a str],
 }
 
-/// Prints a fact a line; the last is `done`, and what may take long comes before it. It ends with 0, whatever it finds.
+/// Prints one fact per line; slow ones come first, and `done` is the last line. Always exits with 0.
 pub fn examine(root: &str, needs: Needs) -> String {
     let mut tools = TOOLS.to_vec();
     let mut more = String::new();
@@ -36,21 +35,20 @@ pub fn examine(root: &str, needs: Needs) -> String {
             if *manager == Manager::Sudo {
                 tools.push("sudo");
             }
-            // What a user's unit writes is in a journal of that user's own only where journals are on disk, and not for
-            // logins of the system.
+            // A user's journal exists only where journals are on disk, and not for system logins.
             let own = if *manager == Manager::User { OWN_JOURNAL } else { "false" };
             let _ = writeln!(more, "(set +f\n{READABLE}readable system || {own} || echo 'journal closed')");
         }
         Service::None | Service::Pidfile { .. } | Service::Command { .. } => {}
     }
-    // What is sent from here is sent as gzip to a host without zstd.
+    // A host without zstd receives gzip.
     if needs.compression == Compression::Zstd && needs.transfer == Transfer::Pull {
         let _ = writeln!(more, "{HAS_ZSTD} || echo 'lacks zstd'");
     }
     if needs.transfer == Transfer::Pull {
         more.push_str("has curl || wget --version 2>/dev/null | grep -q GNU || echo 'lacks curl'\n");
     }
-    // A directory is made; a file has to be there.
+    // A directory is created; a file must exist.
     for path in needs.shared.iter().filter(|path| !path.ends_with('/')) {
         let _ = writeln!(more, "[ -e \"$root\"/shared/{0} ] || printf 'unshared %s\\n' {0}", quote(path));
     }
@@ -82,39 +80,39 @@ echo done
     )
 }
 
-/// What it printed.
+/// The parsed output of [`examine`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Examined {
-    /// Its clock, in seconds since 1970.
+    /// The clock, in seconds since 1970.
     pub clock: Option<i64>,
-    /// Who we are there.
+    /// The login.
     pub login: String,
-    /// Programs that are not there.
+    /// Missing programs.
     pub lacks: Vec<String>,
-    /// Whether only whole releases can be sent there, because its `xargs` has no `-0`.
+    /// Whether the host cannot receive deltas, because its `xargs` lacks `-0`.
     pub whole: bool,
-    /// Whether the login may not read what a unit writes to the journal.
+    /// Whether the login may not read the unit's lines in the journal.
     pub journal_closed: bool,
-    /// Shared files that are not there.
+    /// Missing shared files.
     pub unshared: Vec<String>,
-    /// The directory, or what of the way to it is there.
+    /// The directory, or its deepest existing parent.
     pub found: String,
-    /// What of that is no directory.
+    /// The existing part that is not a directory.
     pub blocked: Option<String>,
-    /// Where we may not write.
+    /// Directories without write permission.
     pub unwritable: Vec<String>,
-    /// Free room in KiB.
+    /// Free space in KiB.
     pub free: Option<u64>,
-    /// Files that can still be made.
+    /// Free inodes.
     pub inodes: Option<u64>,
-    /// Size in KiB of what is live.
+    /// Size of the live release in KiB.
     pub live: Option<u64>,
-    /// Whether it came to its end.
+    /// Whether the output is complete.
     pub done: bool,
 }
 
 impl Examined {
-    /// Reads what [`examine`] prints. Lines that mean nothing are passed over.
+    /// Parses the output of [`examine`]; skips unknown lines.
     pub fn parse(text: &str) -> Self {
         let mut it = Self::default();
         for line in text.lines() {

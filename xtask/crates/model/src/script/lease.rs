@@ -1,16 +1,15 @@
-//! Scripts about whether the owner of a lock is still at work: it renews the lock while it is, and says nothing more to a
-//! host once the lock there is another's.
+//! Scripts for lock leases: the owner renews its lock, and its scripts exit once the lock has another owner.
 
 use crate::script::quote;
 
-/// Exit code of a script that did nothing because the lock under which it was said is no longer there.
+/// Exit code of a script that did nothing because its lock is gone.
 pub const EXIT_LOST: i32 = 76;
-/// What it complains then, because a program of the project may end with that code too.
-pub const LOST: &str = "gangplank: the lock is not ours any more";
+/// The message for [`EXIT_LOST`], which tells it from a project command with the same exit code.
+pub const LOST: &str = "gangplank: lost the lock";
 
-/// `seconds_since_renewal` prints for how many seconds the lock in this directory was not renewed, by the clock of this host alone, and
-/// nothing within the first minute. Where there is no `/proc` it says nothing either: there nobody could tell whether a
-/// script of the owner still runs. `stat -c` is that of coreutils and `BusyBox`, `stat -f` that of BSD.
+/// `seconds_since_renewal` prints the age of the lock's last renewal in seconds, by the clock of this host, or nothing
+/// within the first minute. It also prints nothing without `/proc`, where a running script of the owner cannot be
+/// detected. `stat -c` is that of coreutils and `BusyBox`, `stat -f` that of BSD.
 pub const SECONDS_SINCE_RENEWAL: &str = r#"seconds_since_renewal() {
   [ -d /proc/self ] || return 0
   at=$(stat -c %Y .lock 2> /dev/null || stat -f %m .lock 2> /dev/null) || return 0
@@ -18,17 +17,17 @@ pub const SECONDS_SINCE_RENEWAL: &str = r#"seconds_since_renewal() {
   age=$(($(date +%s) - at)); [ $age -lt 60 ] || echo $age
 }"#;
 
-/// Says that the owner of a lock is at work, if it is still its lock.
+/// Renews a lock if it still has this token.
 pub fn renew(root: &str, token: &str) -> String {
     format!("cd -- {} && {} && touch -c .lock\n", quote(root), has(token))
 }
 
-/// Comes before every script that is said under a lock, and ends it where the lock is another's by now: whoever said it
-/// was asleep, or cut off, for longer than its lease.
+/// The prologue of every script under a lock: exits if the lock has changed owner, because its process was suspended or
+/// cut off for longer than its lease.
 ///
-/// Together with `take_over` this leaves no gap. That makes its mark first, then looks for scripts of the old owner, then
-/// replaces the lock. This script can be seen from its first moment on, then looks for the mark, then for the lock. So
-/// either it is seen, and nobody takes over, or it sees.
+/// There is no race with `take_over`. That creates its mark first, then looks for scripts of the old owner, then
+/// replaces the lock. This script is visible from its start, then looks for the mark, then for the lock. So either
+/// `take_over` sees the script and refuses, or the script sees the mark or the new lock and exits.
 pub fn fence(root: &str, token: &str) -> String {
     let mark = format!(".lock.after.{token}");
     format!(
@@ -42,12 +41,12 @@ echo '{LOST}' >&2; cat .lock >&2 2> /dev/null; exit 1) < /dev/null || exit {EXIT
     )
 }
 
-/// Whether the lock in this directory is the one with this token.
+/// Tests whether the lock has this token.
 pub fn has(token: &str) -> String {
     has_in(token, ".lock")
 }
 
-/// The same of another file with an owner in it.
+/// Tests whether another owner file has this token.
 pub fn has_in(token: &str, file: &str) -> String {
     format!("grep -qF {} {file} 2> /dev/null", quote(&format!("\"token\":\"{token}\"")))
 }

@@ -1,18 +1,18 @@
-//! Room for the small files of a rollback or a prune on a disk that is full.
+//! Reserves space for the small files of a rollback or prune on a full disk.
 //!
-//! Each install leaves a reserve of a few small files. A script that fails because the disk is full is run again after one
-//! of them was removed: one at a time, because an app that writes a log would take all of it at once.
+//! Each install leaves a few small reserve files. A script that fails on a full disk is retried after one of them is
+//! removed: one at a time, because an app that writes a log would consume all of them at once.
 
 use crate::release::id::ReleaseId;
 use crate::script::{in_root, quote};
 
-/// How many files the reserve has, so a script is run again at most so often.
+/// Number of reserve files, which limits the retries.
 pub const FILES: u32 = 8;
-/// Size of each, in bytes: a lock, a record, and the directories around them. Random bytes, which no file system
+/// Size of each in bytes: enough for a lock, a record and their directories. Random bytes, which no file system
 /// compresses.
 const BYTES: u32 = 16 << 10;
 
-/// Fills the reserve of the root that is the working directory, as far as there is room.
+/// Fills the reserve in the working directory, as far as there is room.
 pub fn reserve() -> String {
     format!(
         "([ -d releases ] || exit 0
@@ -25,8 +25,8 @@ done) 2> /dev/null
     )
 }
 
-/// Removes one file of the reserve and prints `made`. If there is none it prints `inodes` when the disk can take no more
-/// files. `df -i` of macOS has other columns.
+/// Removes one reserve file and prints `made`. Without one, it prints `inodes` if the disk has no inodes left. `df -i`
+/// of macOS has other columns.
 pub fn make_room(root: &str) -> String {
     let body = "for room in .reserve/*; do
   if [ -f \"$room\" ]; then rm -f \"$room\"; echo made; exit 0; fi
@@ -39,23 +39,23 @@ set -- $(df -Pi . 2> /dev/null | tail -n 1)
     in_root(root, body)
 }
 
-/// What [`make_room`] printed.
+/// The parsed output of [`make_room`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Room {
-    /// Whether there is more room now.
+    /// Whether a reserve file was removed.
     pub made: bool,
-    /// Whether it is inodes that the disk lacks.
+    /// Whether the disk has no inodes left.
     pub inodes: bool,
 }
 
 impl Room {
-    /// Reads what [`make_room`] prints.
+    /// Parses the output of [`make_room`].
     pub fn parse(text: &str) -> Self {
         let has = |word| text.lines().any(|line| line == word);
         Self { made: has("made"), inodes: has("inodes") }
     }
 
-    /// What a person can do on a host that has no room left. `spare` is a release that no rollback needs.
+    /// A hint for a full disk. `spare` is a release that no rollback needs.
     pub fn hint(&self, root: &str, spare: Option<&ReleaseId>) -> String {
         let shows = if self.inodes {
             "the disk has no inodes left (`df -i` shows it): remove directories of many small files"
@@ -72,7 +72,7 @@ impl Room {
     }
 }
 
-/// Whether a script failed because the disk was full, by what it printed. dash says only `I/O error`.
+/// Whether a script failed on a full disk, from its output. dash prints only `I/O error`.
 pub fn is_full(said: &str) -> bool {
     ["No space left", "Disk quota exceeded", "Wrote only", "I/O error"].iter().any(|words| said.contains(words))
 }

@@ -1,20 +1,20 @@
 //! The built-in pidfile service, for machines without a service manager.
 //!
-//! It is no supervisor: it starts one process, remembers it, and stops it before it starts the next, so that old and new
-//! are never both bound. Its files live in `service/`:
+//! It is not a supervisor: it starts one process, records it, and stops it before it starts the next, so that two never
+//! compete for the port. Its files in `service/`:
 //!
 //! ```text
 //! service/spec       how the last healthy release was started: variables and the command (mode 0600)
 //! service/spec.new   the same for the release being tried; renamed to `spec` once it is healthy
 //! service/process    "PID START GROUP DIGEST RELEASE ROOT": process, its start time, its process group, digest of its
-//!                    spec, what it runs, and device and inode of the root that it belongs to: a copy of the root has others
+//!                    spec, its release, and device and inode of its root: a copy of the root has others
 //! service/exit       exit code of the process, once it has ended
-//! service/log        what it prints; service/log.start is where the current process began
+//! service/log        its output; service/log.start is the offset where the current process began
 //! ```
 //!
-//! Each process has the root's mark in its variable `GANGPLANK_TARGET`: device, inode, and what is in `service/id`, because a
-//! new directory may get the inode of one that was removed. Its children inherit the variable, also those that become
-//! daemons. On Linux a stop ends all of them, as far as the variable can be read.
+//! Each process has the root's mark in its variable `GANGPLANK_TARGET`: device, inode, and the content of `service/id`,
+//! because a new directory may reuse the inode of a removed one. Its children inherit the variable, including daemons.
+//! On Linux, a stop kills all processes whose variable can be read.
 
 use crate::release::id::ReleaseId;
 use crate::script::durable::DURABLE;
@@ -23,7 +23,7 @@ use crate::service::port::{IN_USE, in_use};
 use crate::service::systemd::OF_ROOT;
 use crate::service::{GONE, Script, port};
 
-/// Fails where a unit of systemd runs the app: two services would want one port.
+/// Fails if a systemd unit runs the app: two services would compete for one port.
 pub fn ready(root: &str) -> Script {
     let refuse = r#"if [ -n "$unit" ]; then
   echo "the unit $unit of the $manager's systemd runs here" >&2
@@ -33,7 +33,7 @@ fi
     Script::new(ahead(root, &format!("{OF_ROOT}{refuse}")), String::new())
 }
 
-/// Fails where a process that is stopped could not be started again as it was.
+/// Fails if a stopped process could not be started again with its spec.
 pub fn startable(root: &str) -> Script {
     let body = r#"if [ ! -f service/spec ] || ! has_text service/spec; then
   echo 'service/spec is damaged: how the service was started is not known' >&2
@@ -46,8 +46,8 @@ done
     Script::new(script(root, body), String::new())
 }
 
-/// Stops what runs and starts `id` by `spec`, a script that sets the variables and becomes the app. With `revert` it is
-/// started as it was when it was last healthy.
+/// Stops the running process and starts `id` by `spec`, a script that sets the variables and executes the app. With
+/// `revert`, uses the spec of the last healthy start.
 pub fn restart(root: &str, id: &ReleaseId, spec: &str, stop_seconds: u64, revert: bool) -> Script {
     let keep = if revert {
         "cat > /dev/null; use=spec
@@ -63,13 +63,13 @@ rm -f service/spec.new"
     } else {
         "(private; rm -f service/spec.new; cat > service/spec.new); flush service/spec.new service; use=spec.new"
     };
-    // A release that went live without the pidfile service has nothing to be started again with.
+    // A release that went live without the pidfile service has no spec.
     let known = if revert { "[ -f service/spec ] || exit 0" } else { ":" };
     let body = format!("make_dir service\n{keep}\n{}\n{known}\n{}", stop_process(stop_seconds), start(id));
     Script::new(script(root, &body), spec.to_owned())
 }
 
-/// Starts a process that has ended once more, by the same spec.
+/// Restarts an ended process with the same spec.
 pub fn start_again(root: &str, id: &ReleaseId) -> Script {
     let body = format!(
         "if alive; then exit 0; fi
@@ -88,10 +88,10 @@ pub fn stop(root: &str, stop_seconds: u64) -> Script {
     Script::new(script(root, &body), String::new())
 }
 
-/// Exits with 0 while the process runs; else prints why not, and which other process of this root has its port. With `last`
-/// such a process is looked for in any case, and a failure.
+/// Exits with 0 while the process runs; otherwise prints the reason, and any other process of this root that holds its
+/// port. `last` forces that check, and an error.
 pub fn status(root: &str, port: Option<u16>, last: bool) -> Script {
-    // A program that sets its title writes over its variables.
+    // A program that sets its title overwrites its environment.
     let ours = "up=$1
 while [ \"${up:-0}\" -gt 1 ]; do
   [ \"$up\" != \"$pid\" ] || return 0
@@ -102,7 +102,7 @@ line=$(cat \"/proc/$1/stat\" 2> /dev/null || true)
 set -- ${line##*) }
 [ \"${3:-}\" = \"$group\" ] || [ \"${4:-}\" = \"$group\" ]";
     let foreign = port.filter(|_| last).map(|port| port::foreign(port, ours)).unwrap_or_default();
-    // Of a process that has ended none is left that may have the port.
+    // After the process has ended, none of its children may hold the port.
     let holder = port.map(|port| format!("({}) || true\n", port::foreign(port, "return 1"))).unwrap_or_default();
     let in_use = in_use();
     let body = format!("if alive; then\n[ -n \"$root\" ] || exit 0\n{foreign}exit 0; fi
@@ -114,13 +114,13 @@ left=$(marked); [ -z \"$left\" ] || echo \"and left\" $left \"behind: run the ap
     Script::new(script(root, &body), String::new())
 }
 
-/// Remembers how the process was started, now that it is healthy.
+/// Stores the spec of a process that has become healthy.
 pub fn confirm(root: &str) -> Script {
     let body = "if [ -f service/spec.new ]; then replace service/spec; fi\n";
     Script::new(script(root, body), String::new())
 }
 
-/// Prints the last lines of the log of the current process.
+/// Prints the last log lines of the current process.
 pub fn log(root: &str, lines: u32) -> Script {
     let body = format!(
         "from=$(number service/log.start)
@@ -129,31 +129,31 @@ pub fn log(root: &str, lines: u32) -> Script {
     Script::new(script(root, &body), String::new())
 }
 
-/// Prints the last lines of the log, also those of processes before the current one.
+/// Prints the last log lines, including those of earlier processes.
 pub fn last_lines(root: &str, lines: u32) -> Script {
     Script::new(script(root, &format!("[ ! -f service/log ] || tail -n {lines} service/log\n")), String::new())
 }
 
-/// The same, and then each line as it is written. By its name: at a start a large log is moved away.
+/// Like [`last_lines`], then each new line. Follows by name: a start moves a large log away.
 pub fn follow(root: &str, lines: u32) -> Script {
     Script::new(script(root, &format!("exec tail -n {lines} -F service/log\n")), String::new())
 }
 
-/// A script in `root` that can ask whether the kept process is alive.
+/// A script in `root` with the functions of this module.
 pub fn script(root: &str, body: &str) -> String {
     format!("set -eu; LC_ALL=C; export LC_ALL\ncd -- {}\n{UMASK}\n{DURABLE}{FUNCTIONS}{body}", quote(root))
 }
 
-/// The same before there has to be a root, which is `$root`.
+/// Like [`script`], for a root `$root` that may be missing.
 pub fn ahead(root: &str, body: &str) -> String {
     let start = "cd -- \"$root\" 2> /dev/null || cd /";
     format!("set -eu; LC_ALL=C; export LC_ALL; root={}\n{start}\n{UMASK}\n{DURABLE}{FUNCTIONS}{body}", quote(root))
 }
 
-/// `alive` is true while the kept process runs: the process exists, is no zombie, and began when ours did, so that a
-/// reused process id is never taken for it, and it was started for this root, of which this may be a copy. `started PID`
-/// prints field 22 of `/proc/PID/stat`, `-` without `/proc`. `marked` prints the ids of all processes of this root,
-/// `parent PID` that of a process's parent.
+/// `alive` is true while the managed process runs: it exists, is not a zombie, has our start time, so that a reused
+/// process id does not match, and was started for this root, not for a copy of it. `started PID` prints field 22 of
+/// `/proc/PID/stat`, or `-` without `/proc`. `marked` prints the ids of all processes of this root, `parent PID` a
+/// parent's id.
 pub const FUNCTIONS: &str = "started() {
   if [ ! -d /proc/self ]; then echo -; return 0; fi
   line=$(cat \"/proc/$1/stat\" 2>/dev/null) || return 0
@@ -196,8 +196,8 @@ rm -f service/process service/exit",
     )
 }
 
-/// Starts the spec in the directory of the release, in a session of its own where `setsid` exists, with a clean
-/// environment: neither a variable nor a descriptor of the deploy reaches the app.
+/// Starts the spec in the directory of the release, in a new session if `setsid` exists, with a clean environment and
+/// no inherited descriptors.
 fn start(id: &ReleaseId) -> String {
     let wrapper = "set -u; dir=$1; use=$2; group=$3; root=$4
 [ \"$group\" = - ] || group=$$
@@ -227,7 +227,7 @@ naps=0; while [ ! -f service/process ] && [ $naps -lt 100 ]; do nap; naps=$((nap
     )
 }
 
-/// A line of a target's state about the kept process: `service running DIGEST RELEASE` or `service stopped`.
+/// Prints a target's state of the managed process: `service running DIGEST RELEASE` or `service stopped`.
 pub fn state() -> String {
     format!(
         "{FUNCTIONS}if [ -f service/spec ] || [ -f service/spec.new ] || [ -f service/process ]; then

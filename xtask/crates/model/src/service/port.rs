@@ -1,21 +1,21 @@
-//! Whose port it is that a health check asks, where the system tells: `/proc/net/tcp` names sockets, `/proc/PID/fd` who has
-//! them. An app that was started by hand, or that a failed release left behind, would pass the check of a release that
-//! never got the port.
+//! Finds the process that holds the port of a health check, from `/proc/net/tcp` (sockets) and `/proc/PID/fd` (owners).
+//! Without this check, an app started by hand or left by a failed release would pass for a release that never got the
+//! port.
 
-/// What a status says of an app that has ended because it could not listen.
+/// The status text of an app that ended because it could not listen.
 pub const IN_USE: &str = "its address is in use";
 
-/// A command that succeeds when a log on its stdin says so: in the words of libc, of Node.js, and of Java.
+/// A command that tests whether the log on its stdin says so, in the words of libc, Node.js and Java.
 pub fn in_use() -> &'static str {
     "grep -qiE 'address (is )?(already )?in use|EADDRINUSE'"
 }
 
-/// Prints which process has a port, if it runs from this root and does not belong to the service. `ours` is a command that
-/// succeeds for a process of the service, whose id is `$1`. Other processes may hold the port: a proxy, or one
-/// that this login may not look at.
+/// Prints the process that holds a port, if it runs from this root and does not belong to the service. `ours` is a
+/// command that tests whether process `$1` belongs to the service. Other processes may hold the port: a proxy, or one
+/// that this login cannot inspect.
 ///
-/// In `/proc/net/tcp` the second field is the local address with the port in hexadecimal, the fourth the state, `0A` for a
-/// socket that listens, the tenth its inode: `proc(5)`.
+/// In `/proc/net/tcp` the second field is the local address with the port in hexadecimal, the fourth the state, `0A`
+/// for a listening socket, the tenth its inode: `proc(5)`.
 pub fn foreign(port: u16, ours: &str) -> String {
     format!(
         "ours() {{ {ours}; }}

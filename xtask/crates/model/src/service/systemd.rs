@@ -1,17 +1,17 @@
-//! The app as a unit of systemd, of the system or of a user: written from the project, installed when it differs,
-//! restarted, and asked how it is.
+//! The app as a systemd unit of the system or a user: generated from the project, installed when changed, restarted,
+//! and queried.
 //!
 //! Files in `service/` of a target:
 //!
 //! ```text
-//! service/spec-DIGEST/  a way to start it: env (mode 0600), unit, and socket where systemd listens for it
-//! service/good          digest of the way in which it was last healthy: what a revert uses
-//! service/unit, socket  what was installed last; service/env is what the unit reads its variables from
-//! service/name          "MANAGER UNIT", from the first restart on until it is stopped for good
-//! service/systemd       "MANAGER UNIT DIGEST RELEASE": what runs; absent while it is being restarted
-//! service/invocation    "ID OLD": the invocation ids of systemd of the last restart and of what ran before: its log
-//! service/since         when that was, in seconds since 1970, for a systemd without such ids
-//! service/crashes       how often systemd had started it again by then, which a restart does not always forget
+//! service/spec-DIGEST/  a spec: env (mode 0600), unit, and socket if systemd listens
+//! service/good          digest of the last healthy spec, which a revert uses
+//! service/unit, socket  the files installed last; the unit reads its variables from service/env
+//! service/name          "MANAGER UNIT", from the first restart until the final stop
+//! service/systemd       "MANAGER UNIT DIGEST RELEASE" of the running unit; absent during a restart
+//! service/invocation    "ID OLD": systemd's invocation ids of the last restart and of the start before, for the log
+//! service/since         time of the last restart in seconds since 1970, for a systemd without invocation ids
+//! service/crashes       number of automatic restarts before it, because a restart may not reset the count
 //! ```
 //!
 //! Units: `systemd.unit(5)`, `systemd.service(5)`, `systemd.socket(5)`; variables: `EnvironmentFile=` in
@@ -35,7 +35,7 @@ use crate::service::{Script, pidfile};
 use std::fmt::Write;
 use std::time::Duration;
 
-/// A unit with its variables filled in.
+/// A unit with its variables expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
     name: String,
@@ -70,7 +70,7 @@ impl Unit {
         }
     }
 
-    /// Names what would be started, wherever its root is.
+    /// Digest of the spec, independent of the root.
     pub fn digest(&self) -> String {
         digest::of(format!("{}\n{}\n{}", self.unit("."), self.socket("."), self.env).as_bytes())
     }
@@ -78,7 +78,7 @@ impl Unit {
     /// The text of `NAME.service`.
     fn unit(&self, root: &str) -> String {
         let mut text = format!("{}\n[Unit]\nDescription={}\nAfter=network-online.target\n", head(root), self.name);
-        // What crashes for as long as its database is away has to come back with it.
+        // A unit that crashes while its database is down must come back with it.
         text.push_str("StartLimitIntervalSec=0\n");
         if self.has_socket() {
             let _ = write!(text, "Requires={0}.socket\nAfter={0}.socket\n", self.name);
@@ -106,7 +106,7 @@ impl Unit {
         text
     }
 
-    /// The text of `NAME.socket`, empty where the app listens for itself.
+    /// The text of `NAME.socket`; empty if the app listens itself.
     fn socket(&self, root: &str) -> String {
         let SocketActivation::Sockets(addresses) = self.handover else { return String::new() };
         let listen: String = addresses.iter().map(|address| format!("ListenStream={address}\n")).collect();
@@ -117,12 +117,12 @@ impl Unit {
         )
     }
 
-    /// Whether the project says as whom it runs.
+    /// Whether the project sets the user.
     fn has_user(&self) -> bool {
         self.lines.iter().any(|line| line.starts_with("User="))
     }
 
-    /// The user of the host's that it runs as, where the project names one.
+    /// The host's user that the unit runs as, if the project sets one.
     fn user(&self) -> Option<&str> {
         static_user(&self.lines)
     }
@@ -136,7 +136,7 @@ impl Unit {
         format!("manager={}\n{SCOPE}{}{FLUSH_UNITS}name={name}\n{body}", manager.as_str(), rights::functions(manager))
     }
 
-    /// Installs what differs and restarts. With `revert` it is started as it was when it was last healthy.
+    /// Installs changed files and restarts the unit. With `revert`, uses the spec of the last healthy start.
     pub fn restart(&self, root: &str, id: &ReleaseId, revert: bool) -> Script {
         let digest = self.digest();
         let choose = if revert {
@@ -185,7 +185,7 @@ flush_units
         Script { stdin: self.env.clone(), ..script }
     }
 
-    /// Counts crashes anew, and starts a unit that systemd does not start again by itself.
+    /// Resets the crash count, and starts a unit that systemd will not restart by itself.
     pub fn start_again(&self, root: &str) -> Script {
         let body = "case $(ctl show -p ActiveState --value \"$name.service\") in
   failed|inactive) ctl restart \"$name.service\";;
@@ -195,18 +195,19 @@ ctl show -p NRestarts --value \"$name.service\" > service/crashes
         self.script(root, body)
     }
 
-    /// Stops it, and keeps it from being started at boot.
+    /// Stops and disables the unit.
     pub fn stop(&self, root: &str) -> Script {
         self.script(root, STOP)
     }
 
-    /// Stops it, and what listens for it, until a command starts it or the host boots.
+    /// Stops the unit and its socket until a command starts it or the host boots.
     pub fn halt(&self, root: &str) -> Script {
         let body = "if [ -f \"$dir/$name.socket\" ]; then ctl stop \"$name.service\" \"$name.socket\"; else ctl stop \"$name.service\"; fi\n";
         self.script(root, body)
     }
 
-    /// Starts it, and what listens for it first. `restart` starts what is stopped, and is allowed wherever a deploy is.
+    /// Starts the unit, its socket first. Uses `restart`, which starts a stopped unit and is permitted wherever a
+    /// deploy is.
     pub fn start(&self, root: &str) -> Script {
         let socket = "[ ! -f \"$dir/$name.socket\" ] || ctl start \"$name.socket\"\n";
         self.script(root, &format!("{socket}{}", restart_unit()))
@@ -216,13 +217,13 @@ ctl show -p NRestarts --value \"$name.service\" > service/crashes
         matches!(self.handover, SocketActivation::Sockets(_))
     }
 
-    /// Exits with 0 while it runs and no other process of this root has its port, with `GONE` when it will not come back
-    /// by itself; else prints why not. Where nothing `else_asked` says whether it works, one crash is enough.
+    /// Exits with 0 while the unit runs and no other process of this root holds its port, and with `GONE` if it will
+    /// not come back by itself; otherwise prints the reason. Without `else_asked`, one crash is a failure.
     pub fn status(&self, root: &str, else_asked: bool, port: Option<u16>, last: bool) -> Script {
         self.script(root, &ask::status(self.journal_option(), else_asked, port, last))
     }
 
-    /// Remembers how it was started, now that it is healthy.
+    /// Stores the spec of a unit that has become healthy.
     pub fn confirm(&self, root: &str) -> Script {
         let body = "has_text service/systemd || exit 0
 read -r _ _ use _ < service/systemd
@@ -233,7 +234,7 @@ for spec in service/spec-*; do [ \"$spec\" = \"service/spec-$use\" ] || rm -rf \
     }
 }
 
-/// Restarts it, notes which start that is, and fails where it cannot be started.
+/// Restarts the unit, stores the id of this start, and fails if the unit cannot be started.
 fn restart_unit() -> String {
     format!(
         "date +%s > service/since.new
@@ -251,15 +252,15 @@ if [ -n \"$failed\" ]; then
     )
 }
 
-/// The user that lines of `[Service]` name, the last of them; none where systemd makes it itself, or where the name has a
-/// specifier (`%i`), which systemd alone can expand.
+/// The user set by lines of `[Service]`, the last one winning; `None` if systemd creates the user, or if the name has a
+/// specifier (`%i`), which only systemd can expand.
 pub fn static_user<S: AsRef<str>>(lines: &[S]) -> Option<&str> {
     let value = |name: &str| lines.iter().rev().find_map(|line| line.as_ref().strip_prefix(name)).map(str::trim);
     let is_dynamic = value("DynamicUser=").is_some_and(|it| ["yes", "true", "on", "1"].contains(&it));
     value("User=").filter(|user| !is_dynamic && !user.is_empty() && !user.contains('%'))
 }
 
-/// The first line of what we write; a file with another one was not written by this target.
+/// The first line of our unit files; a file without it was not written by this target.
 fn head(root: &str) -> String {
     format!("# Written by gangplank for {root}; changes belong into a drop-in: the next deploy overwrites this file.")
 }
@@ -269,7 +270,7 @@ pub fn env_file(vars: &[(String, String)]) -> String {
     vars.iter().map(|(name, value)| format!("{name}={}\n", env_quote(value))).collect()
 }
 
-/// A value for `EnvironmentFile=`: in double quotes, where only four characters mean something.
+/// A value for `EnvironmentFile=`: in double quotes, where only four characters are special.
 fn env_quote(value: &str) -> String {
     let mut text = String::from("\"");
     for c in value.chars() {
@@ -282,20 +283,20 @@ fn env_quote(value: &str) -> String {
     text
 }
 
-/// A word of `ExecStart=`: systemd expands `%` and `$` in it, and reads escapes as C does.
+/// A word of `ExecStart=`: systemd expands `%` and `$` in it and reads C escapes.
 fn word_quote(word: &str) -> String {
     let escaped = word.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "$$").replace('%', "%%");
     format!("\"{escaped}\"")
 }
 
-/// The links of what is enabled are systemd's, which does not sync them.
+/// systemd does not sync the links that `enable` creates.
 const FLUSH_UNITS: &str = r#"flush_units() {
   [ ! -d "$dir" ] || flush "$dir"
   for wants in "$dir"/*.target.wants; do [ ! -d "$wants" ] || flush "$wants"; done
 }
 "#;
 
-/// Installs the files of `$use` that differ, and says so in `$changed`.
+/// Installs the changed files of `$use`, and lists them in `$changed`.
 const PLACE: &str = r#"spec=service/spec-$use; changed=
 (private; cp "$spec/env" service/env.new); replace service/env
 place() {
@@ -310,7 +311,7 @@ place unit "$name.service"
 if [ -n "$changed" ] || [ "$(ctl show -p NeedDaemonReload --value "$name.service")" = yes ]; then ctl daemon-reload; fi
 ctl is-enabled -q "$name.service" || ctl enable -q "$name.service""#;
 
-/// Lets systemd listen where it should, and nowhere else. A socket cannot begin to listen while its service runs.
+/// Makes systemd listen on the configured sockets only. A socket cannot start listening while its service runs.
 const LISTEN: &str = r#"if [ -s "$spec/socket" ]; then
   ctl is-enabled -q "$name.socket" || ctl enable -q "$name.socket"
   # What is not loaded need not be stopped.
@@ -322,7 +323,7 @@ elif [ -f "$dir/$name.socket" ] && head -n 1 "$dir/$name.socket" | grep -qF "$(h
   ctl daemon-reload
 fi"#;
 
-/// Stops it for good, and takes away what was installed where that needs nobody else.
+/// Stops the unit for good, and removes its files if the login may.
 const STOP: &str = r##"rm -f service/systemd service/name
 if head -n 1 "$dir/$name.service" 2>/dev/null | grep -qF "# Written by gangplank for $PWD;"; then
   for unit in "$name.socket" "$name.service"; do

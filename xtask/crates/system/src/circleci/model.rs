@@ -1,5 +1,5 @@
-//! What API v2 answers, as far as we read it: <https://circleci.com/api/v2/openapi.json>. Fields that we do not need
-//! are left out, and a missing one that we do need is an error of the API, not a guess of ours.
+//! The answers of API v2, as far as they are used: <https://circleci.com/api/v2/openapi.json>. Unused fields are
+//! omitted; a missing field that is used is an error.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -7,9 +7,9 @@ use serde::Deserialize;
 /// One page of a list.
 #[derive(Debug, Deserialize)]
 pub struct Page<T> {
-    /// What is on it.
+    /// The items.
     pub items: Vec<T>,
-    /// Names the next page; absent on the last one.
+    /// The token of the next page; absent on the last one.
     pub next_page_token: Option<String>,
 }
 
@@ -18,42 +18,42 @@ pub struct Page<T> {
 pub struct Project {
     /// UUID.
     pub id: String,
-    /// UUID of its organization.
+    /// UUID of the organization.
     pub organization_id: Option<String>,
-    /// Its repository.
+    /// The repository.
     pub vcs_info: Option<Repository>,
 }
 
 /// The repository of a project.
 #[derive(Debug, Deserialize)]
 pub struct Repository {
-    /// The branch that counts where none is named.
+    /// The default branch.
     pub default_branch: Option<String>,
 }
 
 /// `GET /me`
 #[derive(Debug, Deserialize)]
 pub struct Person {
-    /// What they are called.
+    /// The login.
     pub login: String,
 }
 
 /// `GET /project/{slug}/settings`
 #[derive(Debug, Deserialize)]
 pub struct Settings {
-    /// What people can turn on and off.
+    /// The optional settings.
     pub advanced: Advanced,
 }
 
-/// Settings of a project, as far as they matter to a deploy. One that an older server does not know is off.
+/// The settings that matter to a deploy; one unknown to an older server is off.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(default)]
 pub struct Advanced {
-    /// A push cancels what runs on its branch, unless that is the default one.
+    /// Whether a push cancels running pipelines of its branch, except the default one.
     pub autocancel_builds: bool,
-    /// Pull requests from forks are built.
+    /// Whether pull requests from forks are built.
     pub build_fork_prs: bool,
-    /// And get the secrets.
+    /// Whether these receive the secrets.
     pub forks_receive_secret_env_vars: bool,
 }
 
@@ -62,14 +62,14 @@ pub struct Advanced {
 pub struct Listed {
     /// UUID.
     pub id: String,
-    /// What people call it.
+    /// The name.
     pub name: String,
 }
 
-/// A variable of a context; its value is not shown.
+/// A variable of a context, without its value.
 #[derive(Debug, Deserialize)]
 pub struct ContextVariable {
-    /// Its name.
+    /// The name.
     pub variable: String,
 }
 
@@ -78,29 +78,29 @@ pub struct ContextVariable {
 pub struct Pipeline {
     /// UUID.
     pub id: String,
-    /// Counts up in the project.
+    /// Number within the project.
     pub number: u64,
     /// `created`, `errored`, `setup`, `setup-pending`, `pending`.
     pub state: String,
-    /// When it was created.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// What is wrong with its config.
+    /// Errors of its config.
     #[serde(default)]
     pub errors: Vec<PipelineError>,
     vcs: Option<Vcs>,
     trigger_parameters: Option<TriggerParameters>,
 }
 
-/// Why a pipeline could not be made.
+/// Why a pipeline could not be created.
 #[derive(Debug, Clone, Deserialize)]
 pub struct PipelineError {
-    /// In words.
+    /// The message.
     pub message: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 struct Vcs {
-    // The specification has it nullable: a revision may not have been resolved.
+    // Nullable in the specification: a revision may be unresolved.
     revision: Option<String>,
     branch: Option<String>,
 }
@@ -117,13 +117,13 @@ struct Git {
 }
 
 impl Pipeline {
-    /// Full SHA of the commit. Pipelines of the GitHub App have it in another place than all others.
+    /// Full SHA of the commit. Pipelines of the GitHub App have it in another field.
     pub fn revision(&self) -> Option<&str> {
         let vcs = self.vcs.as_ref().and_then(|vcs| vcs.revision.as_deref());
         vcs.or_else(|| self.git()?.checkout_sha.as_deref())
     }
 
-    /// Its branch; absent for a tag.
+    /// The branch; absent for a tag.
     pub fn branch(&self) -> Option<&str> {
         let vcs = self.vcs.as_ref().and_then(|vcs| vcs.branch.as_deref());
         vcs.or_else(|| self.git()?.branch.as_deref())
@@ -134,23 +134,23 @@ impl Pipeline {
     }
 }
 
-/// A workflow of a pipeline; every rerun is one more.
+/// A workflow of a pipeline; each rerun is another one.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Workflow {
     /// UUID.
     pub id: String,
-    /// Its name in the config.
+    /// The name in the config.
     pub name: String,
     /// `success`, `running`, `not_run`, `failed`, `error`, `failing`, `on_hold`, `canceled`, `unauthorized`.
     pub status: String,
-    /// When it was created.
+    /// Time of creation.
     pub created_at: Timestamp,
 }
 
 /// A job of a workflow.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Job {
-    /// Its name in the config.
+    /// The name in the config.
     pub name: String,
     /// `build` or `approval`.
     #[serde(rename = "type")]
@@ -159,28 +159,28 @@ pub struct Job {
     pub status: String,
     /// Absent until it starts, and for approvals.
     pub job_number: Option<u64>,
-    /// When it ended.
+    /// Time of the end.
     pub stopped_at: Option<Timestamp>,
-    /// What to name when approving it.
+    /// The id to approve it with.
     pub approval_request_id: Option<String>,
 }
 
 /// `GET /project/{slug}/job/{number}`
 #[derive(Debug, Clone, Deserialize)]
 pub struct JobDetails {
-    /// Its name in the config.
+    /// The name in the config.
     pub name: String,
     /// As in [`Job`].
     pub status: String,
-    /// Where people look at it.
+    /// The page of the job.
     pub web_url: String,
-    /// When it ended.
+    /// Time of the end.
     pub stopped_at: Option<Timestamp>,
-    /// The pipeline that it belongs to.
+    /// The pipeline.
     pub pipeline: Named,
 }
 
-/// Something by its id.
+/// A reference by id.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Named {
     /// UUID.
@@ -192,33 +192,33 @@ pub struct Named {
 pub struct Artifact {
     /// Destination and path below it.
     pub path: String,
-    /// Which of a job's parallel runs stored it.
+    /// The index of the parallel run that stored it.
     pub node_index: u64,
-    /// Where it is. Never made by hand: the hosts and the form have changed before.
+    /// The URL. Never constructed: hosts and format have changed before.
     pub url: String,
 }
 
 /// A variable of the project.
 #[derive(Debug, Deserialize)]
 pub struct EnvVar {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// `xxxx` and the last four characters.
     pub value: String,
 }
 
-/// A pipeline definition: which config of which repository.
+/// A pipeline definition: a config in a repository.
 #[derive(Debug, Deserialize)]
 pub struct Definition {
     /// UUID.
     pub id: String,
-    /// What people call it.
+    /// The name.
     pub name: String,
-    /// Where its config is.
+    /// The location of the config.
     pub config_source: Option<ConfigSource>,
 }
 
-/// Where a config is.
+/// The location of a config.
 #[derive(Debug, Deserialize)]
 pub struct ConfigSource {
     /// Path in the repository.
@@ -230,7 +230,7 @@ pub struct ConfigSource {
 pub struct Started {
     /// UUID.
     pub id: String,
-    /// Counts up in the project.
+    /// Number within the project.
     pub number: u64,
 }
 

@@ -1,26 +1,26 @@
-//! The variables of this process, and those among them that are not text.
+//! The variables of this process, including those that are not UTF-8.
 
 use gangplank_model::error::{CliError, usage};
 use std::collections::BTreeMap;
 
 /// Variables that the engine reads, beside CircleCI's own.
 pub mod var {
-    /// Directory that relative `file:` URLs are relative to, when it is not the workspace root. Set for jobs that run
-    /// in a checkout of their own on this machine.
+    /// The base of relative `file:` URLs, if it is not the workspace root. Set for local jobs that run in their own
+    /// checkout.
     pub const HOME: &str = "GANGPLANK_HOME";
     /// Directory of the CircleCI workspace, when it is not `/tmp/workspace`.
     pub const WORKSPACE: &str = "GANGPLANK_WORKSPACE";
-    /// Directory that takes the place of all buckets, for runs on this machine.
+    /// The directory that replaces all buckets, for local runs.
     pub const BUCKETS: &str = "GANGPLANK_BUCKETS";
-    /// Cargo features with which the jobs of a run here compile their xtask.
+    /// Cargo features for the xtask of local jobs.
     pub const FEATURES: &str = "GANGPLANK_XTASK_FEATURES";
-    /// How many seconds a question to CircleCI's API or a bucket may take with all its attempts, when it is not 120.
+    /// The time limit in seconds of a request to CircleCI's API or a bucket with all its attempts; 120 by default.
     pub const API_DEADLINE: &str = "GANGPLANK_API_DEADLINE";
 }
 
 /// Prefixes of the variables that the engine reads.
 const READ_PREFIXES: &[&str] = &["AWS_", "AZURE_", "CIRCLE_", "GANGPLANK_", "GCE_METADATA_", "GOOGLE_", "S3_"];
-/// Other variables that it reads, in capitals; those of proxies may be in small letters.
+/// Other variables that the engine reads, in capitals; those of proxies may be lower-case.
 const READ: &[&str] = &[
     "ALL_PROXY",
     "API_TOKEN",
@@ -43,7 +43,7 @@ const READ: &[&str] = &[
     "XDG_RUNTIME_DIR",
 ];
 
-/// Variables that `cargo run` sets for us and that would make another cargo build everything again.
+/// Variables set by `cargo run` that would make another cargo rebuild everything.
 pub fn is_cargos_own(name: &str) -> bool {
     name.starts_with("CARGO_PKG_")
         || name.starts_with("CARGO_BIN_")
@@ -63,12 +63,12 @@ pub fn is_cargos_own(name: &str) -> bool {
 pub struct Environment {
     /// Variables that are UTF-8.
     pub vars: BTreeMap<String, String>,
-    /// Variables that are not, with replacement characters.
+    /// Other variables, with replacement characters.
     pub not_utf8: BTreeMap<String, String>,
 }
 
 impl Environment {
-    /// The environment of this process, without names that are not UTF-8.
+    /// The environment of this process. Variables whose name is not UTF-8 are omitted.
     pub fn from_process() -> Self {
         let mut found = Self::default();
         for (name, value) in std::env::vars_os() {
@@ -91,7 +91,7 @@ fn is_read(name: &str) -> bool {
     READ_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || READ.contains(&name.to_ascii_uppercase().as_str())
 }
 
-/// The error for a variable that is not UTF-8. Without it the variable would count as unset.
+/// The error for a variable that is not UTF-8, which would otherwise count as unset.
 pub fn not_utf8(name: &str) -> CliError {
     usage(format!("the environment variable {name} is not UTF-8"))
         .hint(format!("set it again in UTF-8, or `unset {name}`; `env | grep ^{name}= | od -c` shows its bytes"))

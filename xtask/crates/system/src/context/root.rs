@@ -1,4 +1,4 @@
-//! The root of a project, and where its xtask is.
+//! Finds the root of a project and its xtask.
 
 use std::fs;
 use std::path::Path;
@@ -18,14 +18,15 @@ fn has_workspace(manifest: &str) -> bool {
     manifest.lines().any(|line| is_workspace(line.trim_start()))
 }
 
-/// Whether a directory is the root of a project: of a workspace, or of a crate with an xtask that stands alone. Such an
-/// xtask is a workspace too, and not the project's root.
+/// Whether a directory is the root of a project: of a workspace, or of a crate with a standalone xtask. Such an xtask
+/// is also a workspace, but not the root.
 fn is_root(manifest: &str, xtask: Option<&str>, name: Option<&str>) -> bool {
     let is_xtask = |manifest: &str| manifest.lines().any(|line| line.starts_with("gangplank"));
     xtask.is_some_and(is_xtask) || (has_workspace(manifest) && !(name == Some("xtask") && is_xtask(manifest)))
 }
 
-/// Words for cargo that run the xtask of a project with features: it is a member of the workspace, or has one of its own.
+/// The cargo arguments that run the project's xtask with features: it is a workspace member, or has a workspace of its
+/// own.
 pub fn run_xtask(root: &Path, features: Option<&str>) -> Vec<String> {
     let manifest = root.join(XTASK_MANIFEST);
     let mut words = vec!["run".to_owned(), "--quiet".to_owned()];
@@ -39,7 +40,7 @@ pub fn run_xtask(root: &Path, features: Option<&str>) -> Vec<String> {
     words
 }
 
-/// Whether the xtask of the project in `root` is a workspace of its own, as `new --into` makes it.
+/// Whether the project's xtask is a workspace of its own, as `new --into` creates it.
 pub fn stands_alone(root: &Path) -> bool {
     fs::read_to_string(root.join(XTASK_MANIFEST)).is_ok_and(|manifest| has_workspace(&manifest))
 }

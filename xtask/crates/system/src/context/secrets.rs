@@ -1,8 +1,8 @@
-//! Which variables are secrets, and how their values are replaced in everything that is shown.
+//! Detects secret variables, and masks their values in all output.
 
 use std::path::Path;
 
-/// Minimum length of a secret: shorter values would blank out half of every line.
+/// Minimum length of a secret: shorter values would mask parts of ordinary words.
 const LENGTH_MIN: usize = 8;
 /// Minimum length of a password in a URL, which is certainly a secret.
 const PASSWORD_MIN: usize = 6;
@@ -41,8 +41,8 @@ pub fn mask(secrets: &[String], text: &str) -> String {
     secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "****"))
 }
 
-/// The texts that must not be shown: values of secret variables, their parts, their single lines, and all of these as
-/// JSON writes them. The longest come first, because one secret may begin like another.
+/// The texts to mask: values of secret variables, their parts, their single lines, and all of these as JSON strings.
+/// The longest come first, because one secret may be a prefix of another.
 pub fn secrets<'a>(env: impl IntoIterator<Item = (&'a String, &'a String)>) -> Vec<String> {
     let mut secrets = Vec::new();
     for (_, value) in env.into_iter().filter(|(name, value)| is_secret(name, value)) {
@@ -59,13 +59,13 @@ pub fn secrets<'a>(env: impl IntoIterator<Item = (&'a String, &'a String)>) -> V
     secrets
 }
 
-/// Whether a variable holds something that must not be shown: its name says so, or it is a URL with a login in it.
+/// Whether a variable is a secret, by its name, or because it is a URL with a login.
 pub fn is_secret(name: &str, value: &str) -> bool {
     let named = is_named_secret(name) && !is_path(name, value);
     value.len() >= LENGTH_MIN && (named || !logins(value).is_empty())
 }
 
-/// Whether a value is the path of a secret. A key in base64 may begin with `/` too.
+/// Whether a value is the path of a secret. A key in base64 may also start with `/`.
 fn is_path(name: &str, value: &str) -> bool {
     let of_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
     let like_key =
@@ -78,8 +78,8 @@ fn is_named_secret(name: &str) -> bool {
     WORDS.iter().any(|word| name.contains(word)) || ENDS.iter().any(|end| name.ends_with(end))
 }
 
-/// The parts of a secret value that are secrets by themselves: passwords of URLs, values of a connection string or a
-/// query, and fields of a document in JSON.
+/// The parts of a value that are secrets: passwords of URLs, values of a connection string or a query, and fields of a
+/// JSON document.
 fn parts(value: &str) -> Vec<String> {
     let mut parts = Vec::new();
     for login in logins(value) {
@@ -113,7 +113,7 @@ fn logins(text: &str) -> Vec<&str> {
     while let Some((_, after)) = rest.split_once("://") {
         rest = after;
         let authority = after.split(['/', '?', '#']).next().unwrap_or_default();
-        // A password with a `/` in it ends the authority too early: what should be a port is no number.
+        // A password with a `/` ends the authority early, which an invalid port shows.
         let port = authority.rsplit_once(':').map_or("", |(_, port)| port);
         let torn = !port.is_empty() && !port.ends_with(']') && !port.bytes().all(|c| c.is_ascii_digit());
         let whole = if torn && !authority.contains('@') { after } else { authority };

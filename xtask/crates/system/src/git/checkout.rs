@@ -1,4 +1,4 @@
-//! How the files of a checkout differ from what the commit holds, in ways that `git status` does not show.
+//! Detects differences between a checkout and its commit that `git status` does not show.
 
 use crate::context::{Context, Input};
 use crate::git::shell;
@@ -16,7 +16,7 @@ const LINK: &str = "120000";
 /// Mode of an executable file in the index.
 const EXECUTABLE: &str = "100755";
 
-/// The option that ends `skip-worktree`, which is how a sparse checkout leaves a file out.
+/// The option that ends `skip-worktree`, which a sparse checkout sets.
 const SPARSE: &str = "--no-skip-worktree";
 
 /// An entry of the index: git-ls-files(1), `--stage -v`.
@@ -25,12 +25,12 @@ struct Entry {
     mode: String,
     blob: String,
     path: String,
-    /// Where git is told not to look at the file, the option of `git update-index` that ends it.
+    /// The option of `git update-index` that makes git check the file again, if it does not.
     unwatched: Option<&'static str>,
 }
 
-/// Reads what `git ls-files --stage -v -z` prints: `TAG MODE BLOB STAGE<tab>PATH`. The tag of a file that git is told not to
-/// look at is a small letter (`assume-unchanged`) or an `S` (`skip-worktree`).
+/// Parses the output of `git ls-files --stage -v -z`: `TAG MODE BLOB STAGE<tab>PATH`. The tag of an unchecked file is a
+/// small letter (`assume-unchanged`) or an `S` (`skip-worktree`).
 fn entries(listed: &str) -> Vec<Entry> {
     let entry = |line: &str| {
         let (facts, path) = line.split_once('\t')?;
@@ -44,11 +44,11 @@ fn entries(listed: &str) -> Vec<Entry> {
     listed.split('\0').filter_map(entry).collect()
 }
 
-/// A repository of the checkout: its own, or a submodule that is checked out.
+/// A repository of the checkout: its own, or a checked-out submodule.
 struct Repository {
     sh: Shell,
     dir: PathBuf,
-    /// Its path below the workspace root, with a `/` at the end; empty for the checkout itself.
+    /// Its path below the workspace root, with a trailing `/`; empty for the checkout itself.
     prefix: String,
     entries: Vec<Entry>,
 }
@@ -73,21 +73,21 @@ impl Repository {
         self.dir.join(&submodule.path).join(".git").exists()
     }
 
-    /// Which of these files of its own it ignores, by their paths below the workspace root.
+    /// The files that this repository ignores, by their paths below the workspace root.
     fn ignored(&self, ctx: &Context, files: &[&str]) -> Result<Vec<String>> {
         let sh = &self.sh;
         let command = cmd!(sh, "git check-ignore --stdin -z");
         let answer = ctx.answer(command.into(), Input::Bytes(files.join("\0").as_bytes()))?;
-        // It exits with 1 where it ignores none of them.
+        // Exit code 1 means that it ignores none of them.
         if !matches!(answer.code, Some(0 | 1)) {
-            return failed(format!("git cannot say which included files it ignores: {}", answer.stderr.trim()))
-                .hint("include files by their own path, not by one that leads through a symbolic link")
+            return failed(format!("cannot list the included files that git ignores: {}", answer.stderr.trim()))
+                .hint("include files by their own path, not through a symbolic link")
                 .err();
         }
         Ok(answer.stdout.split('\0').filter(|path| !path.is_empty()).map(|path| self.path(path)).collect())
     }
 
-    /// Whether a file is as the index has it.
+    /// Whether a file matches the index.
     fn is_unchanged(&self, ctx: &Context, entry: &Entry, meta: &Metadata) -> Result<bool> {
         let (sh, file) = (&self.sh, self.dir.join(&entry.path));
         if meta.is_symlink() || entry.mode == LINK || entry.path.contains('\n') {
@@ -104,25 +104,25 @@ impl Repository {
     }
 }
 
-/// The index of a checkout and of its submodules, as it was when it was opened.
+/// The index of a checkout and of its submodules, as of the open.
 pub struct Checkout<'a> {
     ctx: &'a Context,
-    /// A submodule comes after the repository that holds it.
+    /// A submodule comes after the repository that contains it.
     repositories: Vec<Repository>,
 }
 
-/// What a checkout hides from `git status`.
+/// Differences that a checkout hides from `git status`.
 #[derive(Debug, Default)]
 pub struct Hidden {
-    /// Files that were changed or removed although git is told to take them for unchanged, each with the option of
-    /// `git update-index` that makes git look at it again.
+    /// Files that were changed or removed although git does not check them, each with the option of `git update-index`
+    /// that makes git check it again.
     pub changed: Vec<(String, &'static str)>,
-    /// Files of the commit that a sparse checkout leaves out.
+    /// Files of the commit that a sparse checkout omits.
     pub left_out: Vec<String>,
 }
 
 impl<'a> Checkout<'a> {
-    /// Reads the index of the checkout, and of each submodule that is checked out.
+    /// Reads the index of the checkout, and of each checked-out submodule.
     pub fn open(ctx: &'a Context) -> Result<Self> {
         let mut repositories = vec![Repository::open(ctx, String::new())?];
         let mut next = 0;
@@ -137,7 +137,7 @@ impl<'a> Checkout<'a> {
         Ok(Self { ctx, repositories })
     }
 
-    /// Looks at the files that git is told not to look at.
+    /// Checks the files that git does not check.
     pub fn hidden(&self) -> Result<Hidden> {
         let mut hidden = Hidden::default();
         for repository in &self.repositories {
@@ -153,18 +153,18 @@ impl<'a> Checkout<'a> {
         Ok(hidden)
     }
 
-    /// Files that are not as the commit has them, or that it does not have and git does not ignore.
+    /// Files that differ from the commit, or are neither in it nor ignored.
     pub fn changes(&self) -> Result<Vec<String>> {
         let sh = shell(&self.ctx.root)?;
         let status = cmd!(sh, "git status --porcelain=v1 -z --untracked-files=normal --ignore-submodules=none");
         let listed = self.ctx.read(status.into())?;
-        // `XY PATH`; after a rename the old path follows, which no letters come before: git-status(1).
+        // `XY PATH`; after a rename the old path follows, without letters: git-status(1).
         let paths = listed.split('\0').filter(|entry| entry.get(2..3) == Some(" ")).map(|entry| entry[3..].to_owned());
         let hidden = self.hidden()?.changed.into_iter().map(|(path, _)| path);
         Ok(paths.chain(hidden).collect())
     }
 
-    /// Submodules below the workspace root that are not checked out, also those of submodules.
+    /// Submodules below the workspace root that are not checked out, also nested ones.
     pub fn missing_submodules(&self) -> Vec<String> {
         let missing = |it: &Repository| -> Vec<String> {
             it.submodules().filter(|entry| !it.is_checked_out(entry)).map(|entry| it.path(&entry.path)).collect()
@@ -172,8 +172,8 @@ impl<'a> Checkout<'a> {
         self.repositories.iter().flat_map(missing).collect()
     }
 
-    /// Which of these files, relative to the workspace root, are in no commit because git is told to ignore them. Each is
-    /// asked of the repository that it is in.
+    /// Which of these files, relative to the workspace root, are in no commit because git ignores them. Asks the
+    /// repository of each file.
     pub fn ignored(&self, files: &[String]) -> Result<Vec<String>> {
         let paths = self.repositories.iter().flat_map(|it| it.entries.iter().map(|entry| it.path(&entry.path)));
         let tracked: BTreeSet<String> = paths.collect();
@@ -192,9 +192,8 @@ impl<'a> Checkout<'a> {
         Ok(ignored)
     }
 
-    /// Which of these files, relative to the workspace root, have other line ends than the commit, because the
-    /// configuration of this git wants them. Attributes of the repository are the same everywhere, so they are no
-    /// difference.
+    /// Which of these files, relative to the workspace root, have other line ends than the commit, because of this
+    /// git's configuration. Attributes of the repository apply everywhere, so they do not count.
     pub fn other_line_ends(&self, files: &[String]) -> Result<Vec<String>> {
         let sh = shell(&self.ctx.root)?;
         let wanted = self.ctx.answer(cmd!(sh, "git config --get core.autocrlf").into(), Input::Empty)?;
@@ -207,7 +206,8 @@ impl<'a> Checkout<'a> {
     }
 }
 
-/// Reads an entry of `git ls-files --eol`, `i/lf w/crlf attr/<tab>PATH`: the path, when the ends differ without an attribute.
+/// Parses an entry of `git ls-files --eol`, `i/lf w/crlf attr/<tab>PATH`: the path, if the line ends differ without an
+/// attribute.
 fn changed_line_ends(entry: &str) -> Option<&str> {
     let (facts, path) = entry.split_once('\t')?;
     let mut facts = facts.split_whitespace();

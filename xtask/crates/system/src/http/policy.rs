@@ -1,19 +1,19 @@
-//! The rules for talking to a server that wants a token: which URLs are safe, who may see the token, when to ask again
-//! and for how long. Pure, so that each rule is a table of tests.
+//! Rules for requests with a token: which URLs are secure, where the token may be sent, when to retry and for how long.
+//! Pure functions, tested as tables.
 
 use crate::http::Url;
 use jiff::Timestamp;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Redirects followed before it is called a loop.
+/// The maximum number of redirects.
 pub const REDIRECTS_MAX: usize = 10;
 /// The first pause between two attempts; doubled each time.
 const PAUSE: Duration = Duration::from_millis(250);
-/// The longest pause that we choose ourselves.
+/// The longest pause of our own choice.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// Whether bytes to and from a URL are safe on their way: https, or this machine itself.
+/// Whether a URL is secure: https, or this machine.
 pub fn is_secure(url: &Url) -> bool {
     match url.scheme() {
         "https" => url.has_host(),
@@ -28,12 +28,12 @@ pub fn is_loopback(host: &str) -> bool {
     host == "localhost" || ip.is_some_and(|ip| ip.is_loopback())
 }
 
-/// `scheme://host:port` of a URL: all of it that may be shown, since a path may hold a signature.
+/// `scheme://host:port` of a URL, the only part to be shown, because a path may contain a signature.
 pub fn origin(url: &Url) -> String {
     url.origin().ascii_serialization()
 }
 
-/// Who may see the token.
+/// The servers that the token may be sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allowed {
     home: String,
@@ -41,12 +41,12 @@ pub struct Allowed {
 }
 
 impl Allowed {
-    /// The server that the token is for. CircleCI's cloud serves artifacts from hosts of their own.
+    /// The server of the token. CircleCI's cloud serves artifacts from other hosts.
     pub fn new(home: &Url) -> Self {
         Self { home: origin(home), cloud: home.scheme() == "https" && home.host_str() == Some("circleci.com") }
     }
 
-    /// Whether the token may go to this URL.
+    /// Whether the token may be sent to this URL.
     pub fn holds(&self, url: &Url) -> bool {
         let host = url.host_str().unwrap_or_default();
         let artifacts = host == "circle-artifacts.com" || host.ends_with(".circle-artifacts.com");
@@ -56,19 +56,19 @@ impl Allowed {
     }
 }
 
-/// What went wrong with an attempt.
+/// The class of a failed attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FailureClass {
-    /// No answer, and the server never got the question.
+    /// No answer, and the request never reached the server.
     Unsent,
-    /// No answer, or half of one.
+    /// No answer, or an incomplete one.
     Broken,
-    /// An answer that means "later": 429, or 5xx.
+    /// A transient status: 429, or 5xx.
     Status(u16),
 }
 
-/// How long to wait before the next attempt, or `None` to give up: asking again would do a thing twice, or the server
-/// asks for more time than is left. `jitter` is in 0 to 1 and spreads clients that failed together.
+/// The pause before the next attempt; `None` to give up, because a retry would repeat an effect, or the server asks for
+/// more time than is left. `jitter` in 0 to 1 spreads clients that failed together.
 pub fn pause(
     attempt: u32,
     trouble: &FailureClass,
@@ -83,12 +83,12 @@ pub fn pause(
     (harmless && pause < left).then_some(pause)
 }
 
-/// Whether a status means that the same question may get another answer later.
+/// Whether a status is transient.
 pub fn is_passing(status: u16) -> bool {
     matches!(status, 429 | 500 | 502 | 503 | 504)
 }
 
-/// Reads `Retry-After`: seconds, or a date (RFC 9110, 10.2.3).
+/// Parses `Retry-After`: seconds, or a date (RFC 9110, 10.2.3).
 pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse() {
         return Some(Duration::from_secs(seconds));
@@ -97,7 +97,7 @@ pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
 }
 
-/// The first byte that a `Content-Range: bytes 5-9/10` names (RFC 9110, 14.4).
+/// The first byte of a `Content-Range: bytes 5-9/10` (RFC 9110, 14.4).
 pub fn range_start(text: &str) -> Option<u64> {
     text.trim().strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }

@@ -8,7 +8,7 @@ use gangplank_model::error::{Result, usage};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// The proxies that the variables name.
+/// The proxies set by variables.
 #[derive(Clone, Default)]
 pub struct Proxies {
     http: Option<Variable>,
@@ -16,16 +16,16 @@ pub struct Proxies {
     no_proxy: Vec<String>,
 }
 
-/// A variable and its value, which may hold a password.
+/// A variable and its value, which may contain a password.
 #[derive(Clone)]
 struct Variable(String, String);
 
-/// The proxy of a request. Its URL may hold a password, so it has no `Debug`.
+/// The proxy of a request. Its URL may contain a password, so it has no `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy {
-    /// The variable that names it.
+    /// The variable that sets it.
     pub variable: String,
-    /// Its URL, with the login that it needs.
+    /// The URL, with its login.
     pub url: Url,
 }
 

@@ -1,7 +1,7 @@
-//! Talking to one server with a token: patience, redirects by hand, and downloads that are checked as they come.
+//! Requests to one server with a token: retries, redirects, and verified downloads.
 //!
-//! The token goes into one header, and only to the hosts that [`Allowed`] holds. Redirects are followed without it, so
-//! storage that a server points at never sees it (and would refuse a signed URL that comes with one).
+//! The token is sent in one header, and only to the hosts that [`Allowed`] permits. Redirects are followed without it, so
+//! that storage never sees it (and would reject a signed URL with a token).
 
 use crate::context::{Context, var};
 use crate::http::policy;
@@ -17,21 +17,21 @@ use std::io::{Read, Seek, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// What to do about a token that is not accepted.
-pub const NEW_TOKEN: &str = "it is wrong, or expired (at the latest after a year): make a new personal API token at \
+/// The hint for a rejected token.
+pub const NEW_TOKEN: &str = "it is invalid or expired (at the latest after a year): create a new personal API token at \
      https://app.circleci.com/settings/user/tokens and set CIRCLE_TOKEN";
-/// How long a question may take with all its attempts; for a download, how long it may stand still.
+/// The time limit of a request with all its attempts; for a download, the time without progress.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// How long a server may say nothing.
+/// How long a server may be silent.
 const SILENCE: Duration = Duration::from_secs(30);
-/// No answer of an API is longer.
+/// The maximum bytes of an API's answer.
 const ANSWER_MAX: u64 = 8 << 20;
-/// Of an answer that means "later" only its message is read.
+/// Of a transient error, only the message is read.
 const MESSAGE_MAX: u64 = 4096;
-/// A pause that is longer than this is worth a line.
+/// A longer pause is reported.
 const WORTH_A_LINE: Duration = Duration::from_secs(2);
 
-/// A server and what it takes to talk to it.
+/// A server and the state to talk to it.
 pub struct Session<'ctx> {
     ctx: &'ctx Context,
     client: Client,
@@ -40,7 +40,7 @@ pub struct Session<'ctx> {
     deadline: Duration,
 }
 
-/// What an API answered, whole.
+/// The complete answer of an API.
 #[derive(Debug)]
 pub struct Reply {
     /// Status code.
@@ -51,36 +51,36 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
-/// What a download must be.
+/// The requirements of a download.
 #[derive(Debug, Clone, Copy)]
 pub struct Want<'a> {
-    /// What it is, for messages: `manifest.json of 20260822T101500-1a2b3c4`.
+    /// Its description, for messages: `manifest.json of 20260822T101500-1a2b3c4`.
     pub what: &'a str,
-    /// No more than so many bytes.
+    /// The maximum bytes.
     pub most: u64,
-    /// So many bytes and this SHA-256.
+    /// The exact bytes and SHA-256.
     pub exactly: Option<(u64, &'a str)>,
 }
 
-/// Where a download goes.
+/// The destination of a download.
 pub enum Destination {
-    /// Into a file.
+    /// A file.
     File(File),
-    /// Into memory.
+    /// Memory.
     Memory(Vec<u8>),
-    /// Nowhere: only its digest is wanted.
+    /// None: only the digest is wanted.
     Nowhere,
 }
 
-/// An attempt that failed.
+/// A failed attempt.
 enum Attempt {
-    /// The next one may do better.
+    /// The next one may succeed.
     Again { trouble: FailureClass, asked: Option<Duration>, reason: String },
-    /// There is no use in trying again.
+    /// A retry is useless.
     Final(anyhow::Error),
 }
 
-/// A download on its way.
+/// A download in progress.
 struct Coming<'a> {
     want: &'a Want<'a>,
     place: &'a mut Destination,
@@ -88,27 +88,27 @@ struct Coming<'a> {
     bytes: u64,
 }
 
-/// How long a question may take with all its attempts.
+/// The time limit of a request with all its attempts.
 pub fn deadline(ctx: &Context) -> Result<Duration> {
     let Some(text) = ctx.var(var::API_DEADLINE) else { return Ok(DEADLINE) };
     let seconds = text.parse().with_hint(
         Kind::Usage,
-        || format!("{}={text} is no number of seconds", var::API_DEADLINE),
-        || format!("unset {}, or give whole seconds", var::API_DEADLINE),
+        || format!("{}={text} is not a number of seconds", var::API_DEADLINE),
+        || format!("unset {}, or use whole seconds", var::API_DEADLINE),
     )?;
     Ok(Duration::from_secs(seconds))
 }
 
 impl<'ctx> Session<'ctx> {
-    /// Talks to `home` with `token`.
+    /// A session with `home` and `token`.
     pub fn new(ctx: &'ctx Context, home: &Url, token: Secret) -> Result<Self> {
         let deadline = deadline(ctx)?;
         let client = Client::patient(SILENCE.min(deadline.max(Duration::from_secs(1))))?;
         Ok(Self { ctx, client, token, allowed: Allowed::new(home), deadline })
     }
 
-    /// A question to an API: a GET, or a POST of `post`. Any status that is not passing is an answer. `repeatable` says
-    /// that asking twice does no harm.
+    /// A request to an API: a GET, or a POST of `post`. Any status that is not transient is an answer. `repeatable`
+    /// means that a retry is harmless.
     pub fn call(&self, url: &Url, post: Option<&Value>, repeatable: bool) -> Result<Reply> {
         let what = format!("{} {}{}", if post.is_some() { "POST" } else { "GET" }, origin(url), url.path());
         self.patiently(&what, repeatable, |_| {
@@ -123,20 +123,20 @@ impl<'ctx> Session<'ctx> {
             if body.len() as u64 > ANSWER_MAX {
                 let failure =
                     CliError::new(Kind::Remote, format!("{what}: the answer is longer than {ANSWER_MAX} bytes"));
-                return Err(Attempt::Final(failure.hint("is CIRCLE_HOST a CircleCI?").into()));
+                return Err(Attempt::Final(failure.hint("check that CIRCLE_HOST is a CircleCI server").into()));
             }
             Ok(Reply { status: answer.status, content_type: answer.content_type, body })
         })
     }
 
-    /// The body of an answer, within the deadline: a server may send a byte now and then for ever.
+    /// The body of an answer, within the deadline: a server may send single bytes forever.
     fn whole(&self, body: Box<dyn Read>) -> Result<Vec<u8>, Attempt> {
         let (started, mut whole, mut buffer) = (Instant::now(), Vec::new(), vec![0; 16 * 1024]);
         let mut body = body.take(ANSWER_MAX + 1);
         loop {
             self.stop_here().map_err(Attempt::Final)?;
             if started.elapsed() > self.deadline {
-                return Err(Attempt::again(FailureClass::Broken, "the answer did not come to its end in time".into()));
+                return Err(Attempt::again(FailureClass::Broken, "the answer was not complete in time".into()));
             }
             match body.read(&mut buffer) {
                 Ok(0) => return Ok(whole),
@@ -156,7 +156,7 @@ impl<'ctx> Session<'ctx> {
         }
     }
 
-    /// Downloads into a new file, which is on the disk when this returns.
+    /// Downloads into a new file, synced on return.
     pub fn file(&self, url: &Url, want: &Want, path: &Path) -> Result<()> {
         let what = || format!("cannot write {}", path.display());
         let hint = || "check free space and permissions: `df -h .`".to_owned();
@@ -166,11 +166,11 @@ impl<'ctx> Session<'ctx> {
         file.sync_all().with_hint(Kind::Failed, what, hint)
     }
 
-    /// Downloads, goes on where a connection broke off, and checks size and digest. Gives size and SHA-256.
+    /// Downloads with resume, and verifies size and digest. Returns size and SHA-256.
     pub fn download(&self, url: &Url, want: &Want, place: &mut Destination) -> Result<(u64, String)> {
         let progress = self.ctx.progress("fetching");
         let mut coming = Coming { want, place, hasher: Hasher::default(), bytes: 0 };
-        // Only what was never there before counts: a file that always ends early would be asked for without end.
+        // Only new bytes count as progress: otherwise a file that always ends early would be requested forever.
         let mut furthest = 0;
         self.patiently(&format!("{} from {}", want.what, origin(url)), true, |moved| {
             let answer = self.follow(url, coming.bytes, false)?;
@@ -182,8 +182,7 @@ impl<'ctx> Session<'ctx> {
         Ok((coming.bytes, coming.hasher.hex()))
     }
 
-    /// Tries until it works, is final, or the deadline is near. An attempt that tells that it moved starts the clock
-    /// anew.
+    /// Retries until success, a final error, or the deadline. Progress resets the deadline.
     fn patiently<T>(
         &self,
         what: &str,
@@ -227,14 +226,10 @@ impl<'ctx> Session<'ctx> {
         let times = if tries == 1 { "once".to_owned() } else { format!("{tries} times") };
         let hint = match trouble {
             FailureClass::Status(429) => {
-                format!(
-                    "too many questions: wait, then run the same command again; {}=SECONDS waits longer",
-                    var::API_DEADLINE
-                )
+                format!("wait, then run the same command again; {}=SECONDS waits longer", var::API_DEADLINE)
             }
             _ if !repeatable && *trouble != FailureClass::Unsent => {
-                "nobody knows whether it was done: look at the project in CircleCI, then run the same command again"
-                    .into()
+                "check in CircleCI whether it was done, then run the same command again".into()
             }
             FailureClass::Unsent => "check the network and CIRCLE_HOST, then run the same command again".into(),
             _ => "see https://status.circleci.com, then run the same command again".into(),
@@ -244,7 +239,7 @@ impl<'ctx> Session<'ctx> {
             .into()
     }
 
-    /// Sleeps, but not through a signal.
+    /// Sleeps, interruptibly.
     fn sleep(&self, pause: Duration) -> Result<()> {
         let until = Instant::now() + pause;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
@@ -256,12 +251,12 @@ impl<'ctx> Session<'ctx> {
 
     fn stop_here(&self) -> Result<()> {
         if self.ctx.interrupted() {
-            return failed("stopped by a signal").hint("run the same command again to go on").err();
+            return failed("stopped by a signal").hint("run the same command again to continue").err();
         }
         Ok(())
     }
 
-    /// One exchange; a passing status is a failed attempt.
+    /// One exchange; a transient status is a failed attempt.
     fn ask(&self, url: &Url, post: Option<&Value>, from: u64) -> Result<Response, Attempt> {
         self.stop_here().map_err(Attempt::Final)?;
         if !policy::is_secure(url) {
@@ -270,7 +265,7 @@ impl<'ctx> Session<'ctx> {
         let token = self.allowed.holds(url).then_some(&self.token);
         let started = Instant::now();
         let answer = self.client.ask(&Request { url, post, token, from });
-        // The path of a host that may not see the token can be a signed one.
+        // The path on a host without the token may contain a signature.
         let path = if token.is_some() { url.path() } else { "/..." };
         let command = format!("{} {}{path}", if post.is_some() { "POST" } else { "GET" }, origin(url));
         let ok = answer.as_ref().is_ok_and(|answer| answer.status < 400);
@@ -291,8 +286,8 @@ impl<'ctx> Session<'ctx> {
         Ok(answer)
     }
 
-    /// A GET that follows redirects by hand, since each hop decides anew whether it may see the token. `at_home`: what is
-    /// asked decides what is trusted, so nobody else may answer it.
+    /// A GET that follows redirects itself, because each hop decides again about the token. `at_home`: the answer
+    /// decides what is trusted, so no other server may give it.
     fn follow(&self, url: &Url, from: u64, at_home: bool) -> Result<Response, Attempt> {
         let mut seen = vec![url.clone()];
         loop {
@@ -303,13 +298,13 @@ impl<'ctx> Session<'ctx> {
             }
             let location = answer.location.unwrap_or_default();
             let Ok(next) = here.join(&location) else {
-                return Err(Attempt::redirected(here, "to something that is no URL"));
+                return Err(Attempt::redirected(here, "to an invalid URL"));
             };
             if location.is_empty() || seen.contains(&next) || seen.len() > REDIRECTS_MAX {
                 return Err(Attempt::redirected(here, "in a loop"));
             }
             if at_home && !self.allowed.holds(&next) {
-                return Err(Attempt::redirected(here, &format!("a question to {}, another server", origin(&next))));
+                return Err(Attempt::redirected(here, &format!("to {}, another server", origin(&next))));
             }
             if !policy::is_secure(&next) || here.scheme() == "https" && next.scheme() != "https" {
                 return Err(Attempt::redirected(here, &format!("to {}, which is not https", origin(&next))));
@@ -319,10 +314,10 @@ impl<'ctx> Session<'ctx> {
     }
 }
 
-/// A request that would leave the machine in the clear.
+/// The error of an unencrypted request to another machine.
 fn insecure(url: &Url) -> Attempt {
     let what = format!("{} is neither https nor this machine", origin(url));
-    Attempt::Final(gangplank_model::error::usage(what).hint("use https: nothing is sent in the clear").into())
+    Attempt::Final(gangplank_model::error::usage(what).hint("use https: nothing is sent unencrypted").into())
 }
 
 impl Attempt {
@@ -332,30 +327,30 @@ impl Attempt {
 
     fn redirected(from: &Url, how: &str) -> Self {
         let failure = CliError::new(Kind::Remote, format!("{} redirects {how}", origin(from)));
-        Self::Final(failure.hint("nothing was taken from there; is CIRCLE_HOST a CircleCI?").into())
+        Self::Final(failure.hint("check that CIRCLE_HOST is a CircleCI server; the answer was ignored").into())
     }
 }
 
 impl Coming<'_> {
-    /// Takes what an answer brings, and tells how far it came. What came before a break stays, for the next attempt to
-    /// go on from.
+    /// Reads an answer, and reports its progress. Bytes before an interruption are kept, for the next attempt to
+    /// resume.
     fn take(&mut self, ctx: &Context, answer: Response, progress: &dyn Fn(u64, u64)) -> (Result<(), Attempt>, u64) {
         let taken = self.begin(&answer).and_then(|()| self.read(ctx, answer, progress));
         (taken, self.bytes)
     }
 
-    /// Whether an answer goes on where we are; else it is taken from the start.
+    /// Whether an answer continues at our position; otherwise the download restarts.
     fn begin(&mut self, answer: &Response) -> Result<(), Attempt> {
         let what = self.want.what;
         match answer.status {
             206 if answer.content_range.as_deref().and_then(policy::range_start) == Some(self.bytes) => {}
-            // Another range, or a server that knows no ranges: from the start.
+            // Another range, or a server without ranges: restart.
             200 | 206 if self.bytes == 0 || answer.status == 200 => self.restart()?,
             206 => {
                 self.restart()?;
                 return Err(Attempt::again(
                     FailureClass::Broken,
-                    "the server sent another part than was asked for".into(),
+                    "the server sent another range than requested".into(),
                 ));
             }
             416 if self.bytes > 0 => {
@@ -364,12 +359,12 @@ impl Coming<'_> {
                 return Err(Attempt::again(FailureClass::Broken, ended));
             }
             401 => {
-                let failure = CliError::new(Kind::Auth, format!("{what}: the token is not accepted (401)"));
+                let failure = CliError::new(Kind::Auth, format!("{what}: the token is rejected (401)"));
                 return Err(Attempt::Final(failure.hint(NEW_TOKEN).into()));
             }
             status => {
                 let failure = not_found(format!("{what}: the server answered {status}"));
-                let hint = "CircleCI keeps artifacts for 30 days at most: build the commit again";
+                let hint = "build the commit again: CircleCI keeps artifacts for 30 days at most";
                 return Err(Attempt::Final(failure.hint(hint).into()));
             }
         }
@@ -381,7 +376,7 @@ impl Coming<'_> {
         let (mut body, mut buffer) = (answer.body, vec![0; 128 * 1024]);
         loop {
             if ctx.interrupted() {
-                let failure = failed("stopped by a signal").hint("run the same command again to go on");
+                let failure = failed("stopped by a signal").hint("run the same command again to continue");
                 return Err(Attempt::Final(failure.into()));
             }
             let n = match body.read(&mut buffer) {
@@ -401,9 +396,9 @@ impl Coming<'_> {
     fn add(&mut self, bytes: &[u8]) -> Result<(), Attempt> {
         let most = self.want.exactly.map_or(self.want.most, |(bytes, _)| bytes);
         if self.bytes + bytes.len() as u64 > most {
-            let failure = verification(format!("{}: there are more bytes than {most}", self.want.what));
+            let failure = verification(format!("{}: it has more than {most} bytes", self.want.what));
             return Err(Attempt::Final(
-                failure.hint("the release is damaged: build it again; do not deploy it").into(),
+                failure.hint("build it again, do not deploy it: the release is damaged").into(),
             ));
         }
         let written = match self.place {
@@ -444,7 +439,7 @@ impl Coming<'_> {
         if got != sha256 {
             let failure = verification(format!("{}: its SHA-256 is {got}, not {sha256}", self.want.what));
             return Err(Attempt::Final(
-                failure.hint("the release is damaged: build it again; do not deploy it").into(),
+                failure.hint("build it again, do not deploy it: the release is damaged").into(),
             ));
         }
         Ok(())
@@ -455,7 +450,7 @@ fn disk(what: &str, cause: &std::io::Error) -> Attempt {
     Attempt::Final(failed(format!("{what}: cannot write it: {cause}")).hint("check free space: `df -h .`").into())
 }
 
-/// Something in 0 to 1 that two processes do not share.
+/// A number in 0 to 1 that differs between processes.
 fn jitter() -> f64 {
     f64::from(RandomState::new().hash_one(0) as u32) / f64::from(u32::MAX)
 }

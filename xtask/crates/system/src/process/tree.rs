@@ -1,17 +1,17 @@
-//! The processes that this one has started, and what they have started: found, measured and ended. Linux only.
+//! The descendants of this process: found, measured and killed. Linux only.
 
 use crate::process::LAST_WORDS;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// From now on what our programs leave behind is our child.
+/// Makes orphans of our programs our children.
 pub fn adopt_orphans() {
     #[cfg(target_os = "linux")]
-    // Where it is refused, what was left is not ours to end.
+    // On failure, orphans are not killed.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
 }
 
-/// Ends our children that have a variable, and takes note of their time.
+/// Kills our children that have a variable, and counts their time.
 pub fn end_children_with(variable: &str) {
     use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
     let started = Instant::now();
@@ -19,7 +19,7 @@ pub fn end_children_with(variable: &str) {
     loop {
         let left = children().into_iter().filter(|pid| {
             let vars = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            // One that has ended has no variables any more, until its parent has taken note of it.
+            // An ended child has no variables until it is reaped.
             ending.contains(pid) || vars.split(|byte| *byte == 0).any(|it| it == variable.as_bytes())
         });
         ending = left.collect();
@@ -28,7 +28,7 @@ pub fn end_children_with(variable: &str) {
         }
         let signal = if started.elapsed() < LAST_WORDS { Signal::TERM } else { Signal::KILL };
         for pid in ending.iter().copied().filter_map(Pid::from_raw) {
-            // It may have ended by itself just now.
+            // It may have just ended by itself.
             let _ = kill_process(pid, signal);
             let _ = waitpid(Some(pid), WaitOptions::NOHANG);
         }
@@ -36,14 +36,14 @@ pub fn end_children_with(variable: &str) {
     }
 }
 
-/// Processes whose parent is this one; see proc(5).
+/// The children of this process; see proc(5).
 fn children() -> Vec<i32> {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
     lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
-/// Processes that this one, or a child of it, started and that still run. Linux only.
+/// The running descendants of this process. Linux only.
 pub fn descendants() -> Vec<i32> {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|it| it.file_name().to_str()?.parse::<i32>().ok());
@@ -57,8 +57,8 @@ pub fn descendants() -> Vec<i32> {
     found.split_off(1)
 }
 
-/// The parent of a process; nothing for one that has ended and waits for its parent to notice. proc(5): the state and
-/// the parent come after the name, which is in parentheses and may hold any character.
+/// The parent of a process; `None` for a zombie. proc(5): state and parent come after the name, which is in parentheses
+/// and may contain any character.
 fn running_parent(pid: i32) -> Option<i32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
@@ -66,8 +66,8 @@ fn running_parent(pid: i32) -> Option<i32> {
     fields.next()?.parse().ok().filter(|_| state != "Z")
 }
 
-/// Takes note of the end of children that this process did not start, so that they do not stay as zombies: a test
-/// that waits for such a process to be gone would wait for ever. `own` is the child that it did start.
+/// Reaps children that this process did not start, so that a test that waits for their end does not wait forever. `own`
+/// is the child that it did start.
 pub fn reap_orphans(own: u32) {
     use rustix::process::{Pid, WaitOptions, waitpid};
     let orphans = children().into_iter().filter(|pid| u32::try_from(*pid) != Ok(own));
@@ -78,12 +78,12 @@ pub fn reap_orphans(own: u32) {
 
 /// Kills a process.
 pub fn kill(pid: i32) {
-    // It may have ended by itself just now.
+    // It may have just ended by itself.
     let _ = rustix::process::Pid::from_raw(pid)
         .map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
 }
 
-/// Processor time of the children that have ended, and of theirs: `cutime` and `cstime` of proc(5), in hundredths.
+/// CPU time of the reaped children and their descendants: `cutime` and `cstime` of proc(5), in hundredths.
 pub fn cpu_of_children() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields: Vec<_> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();

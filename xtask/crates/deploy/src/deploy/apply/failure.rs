@@ -1,4 +1,4 @@
-//! What is shown of a service that failed: its error, and the last lines of its log.
+//! Diagnosis of a failed service: its error and the last lines of its log.
 
 use crate::host::Target;
 use gangplank_model::error::{failed, split_hint};
@@ -6,13 +6,13 @@ use gangplank_model::event::Event;
 use gangplank_model::service::Spec;
 use gangplank_system::context::{Context, Output};
 
-/// How many lines of a service's log are shown when it fails.
+/// Number of log lines shown for a failed service.
 const LOG_LINES: u32 = 20;
 
-/// How much of a line of it.
+/// Characters shown per log line.
 const LOG_LINE_CHARS: usize = 1000;
 
-/// The error of a service command that failed, with the hint that it printed, or else with `hint`.
+/// The error of a failed service command, with the hint it printed or else `hint`.
 pub(in crate::deploy) fn service_failure(
     ctx: &Context,
     url: &str,
@@ -29,7 +29,7 @@ pub(in crate::deploy) fn service_failure(
     }
 }
 
-/// Shows the last lines that the service of a host wrote.
+/// Prints the last log lines of a service.
 pub(in crate::deploy) fn show_log(ctx: &Context, spec: &Spec, target: &dyn Target) {
     let Some(script) = spec.log(target.root(), LOG_LINES) else { return };
     if let Ok(answer) = target.run(&script) {
@@ -47,10 +47,10 @@ pub(in crate::deploy) fn show_log(ctx: &Context, spec: &Spec, target: &dyn Targe
     }
 }
 
-/// The beginning of a line, with a word that there is more.
+/// The start of a line, marked if truncated.
 pub fn shortened(line: &str, chars: usize) -> String {
     match line.char_indices().nth(chars) {
-        Some((at, _)) => format!("{}... (the line goes on)", &line[..at]),
+        Some((at, _)) => format!("{}... (truncated)", &line[..at]),
         None => line.to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! What is left to do on a host that is healthy.
+//! The last steps on a healthy host.
 
 use crate::deploy::apply::{HostProgress, Run};
 use crate::host::Operation;
@@ -10,9 +10,8 @@ use gangplank_model::script;
 use gangplank_model::service::Script;
 
 impl Run<'_> {
-    /// What is left to do on a host that is healthy: keep how it was started and checked, for the day on which this release
-    /// is reverted, prune, and give up the lock. None of it is a reason to take the release back; the record that it is
-    /// live is, and is written here where there is one host alone.
+    /// Stores how the service was started and checked, for a later revert to this release, then prunes and unlocks.
+    /// Failures here do not revert the release, except that of the `live` record, which a single host writes here.
     pub(super) fn finalize(&self, host: &HostProgress) -> Result<()> {
         let root = host.target.root();
         let live = self.lives(host);
@@ -39,7 +38,7 @@ impl Run<'_> {
         if acts.is_empty() {
             return Ok(());
         }
-        // What a hook still announces, nobody else is to change meanwhile.
+        // A hook still runs under the lock.
         if self.hooks(host, HookPhase::AfterAll).next().is_none() {
             acts.push(Operation::Unlock);
         }
@@ -47,14 +46,15 @@ impl Run<'_> {
         if names.is_empty() { done() } else { self.timed(host, &names.join(", "), done) }
     }
 
-    /// Does the acts, and goes on after one that fails, unless that is the first and `live` the record that it writes.
+    /// Runs the operations and continues after a failure, unless the first one fails and writes the record `live`.
     fn go_on(&self, host: &HostProgress, acts: &[Operation], live: Option<&Record>) -> Result<()> {
         let mut left = acts;
         while !left.is_empty() {
             let vital = live.filter(|_| left.len() == acts.len());
             let answers = match (host.target.act(left), vital) {
                 (Ok(answers), _) => answers,
-                // The answer was lost; the history says whether the record was written, and only then was more done.
+                // The answer was lost. The history tells whether the record was written; the later operations depend on
+                // it.
                 (Err(error), Some(record)) if !is_recorded(host, record) => return Err(error),
                 (Err(error), _) => {
                     self.ctx.warn(format!("{error:#}"));
@@ -69,7 +69,7 @@ impl Run<'_> {
             if self.base.verb == Verb::Prune {
                 return Err(error);
             }
-            // What is live is healthy; a full disk or a wrong owner is no reason to take it back.
+            // The release is live and healthy; a full disk or a wrong file owner does not justify a revert.
             self.ctx.warn(format!("{error:#}"));
             left = &left[at + 1..];
         }
@@ -77,7 +77,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether a record was written, where nobody heard so.
+/// Whether the history has a record whose answer was lost.
 pub(super) fn is_recorded(host: &HostProgress, record: &Record) -> bool {
     let Ok(state) = host.target.state() else { return false };
     state.live() == record.release.as_ref() && state.history.records.contains(record)

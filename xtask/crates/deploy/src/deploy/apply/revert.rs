@@ -1,4 +1,4 @@
-//! Going back when a switch has failed.
+//! Reverts a failed switch.
 
 use crate::deploy::apply::{HostProgress, Run};
 use crate::deploy::waves::{AT_ONCE, par_map};
@@ -13,11 +13,12 @@ use gangplank_model::state::{Current, ServiceState, State};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// The pause before an old release that does not start is started again.
+/// The pause before a failed start of an old release is retried.
 const START_AGAIN: Duration = Duration::from_secs(1);
 
 impl Run<'_> {
-    /// Puts the fallback back on every target that was begun. The error says what failed and whether it was reverted.
+    /// Reverts every target whose switch was started to its fallback. Returns an error that says what failed and
+    /// whether the revert succeeded.
     pub(super) fn revert(&self, hosts: &[HostProgress], cause: &anyhow::Error) -> anyhow::Error {
         let begun: Vec<_> = hosts.iter().filter(|host| host.begun.load(Ordering::SeqCst)).collect();
         let (mut stuck, mut back) = (Vec::new(), Vec::new());
@@ -36,7 +37,7 @@ impl Run<'_> {
         let env = self.env.name;
         if stuck.is_empty() {
             let hint = hint_of(cause).map_or_else(
-                || format!("mend it and deploy again; `cargo xtask status {env}` shows what is live"),
+                || format!("fix it and deploy again; `cargo xtask status {env}` shows what is live"),
                 str::to_owned,
             );
             let switches = |host: &&HostProgress| host.switch().is_some() || host.restart().is_some();
@@ -49,8 +50,8 @@ impl Run<'_> {
         }
         CliError::new(Kind::RevertFailed, format!("{cause:#}; and it could NOT be reverted: {}", stuck.join("; ")))
             .hint(match begun.iter().find_map(|host| host.plan.fallback.as_ref()) {
-                Some(old) => format!("look at that host now; when it is mended, `cargo xtask rollback {env} {old}` brings it back to {old}, and leaves alone who runs it"),
-                None => format!("look at that host now; when it is mended, deploy again; `cargo xtask status {env}` shows what is live"),
+                Some(old) => format!("repair that host now, then run `cargo xtask rollback {env} {old}`; hosts that run {old} are not touched"),
+                None => format!("repair that host now, then deploy again; `cargo xtask status {env}` shows what is live"),
             })
             .into()
     }
@@ -62,7 +63,7 @@ impl Run<'_> {
         let tried = host.goal();
         let Some(old) = &host.plan.fallback else {
             let live = host.target.state()?;
-            // What was there, unconfirmed as it is, may be all that answers.
+            // An unconfirmed release may still be the only one that answers.
             if !restarted && live.live() != tried {
                 let live = live.live().map_or_else(String::new, |id| format!(", {id} is live as before"));
                 return Ok(format!("nothing was switched on {url}{live}"));
@@ -72,7 +73,7 @@ impl Run<'_> {
             }
             host.target.activate(None, None)?;
             self.remember(host, HistoryEvent::Failed, tried, &reason);
-            // What another tool had made is there again.
+            // `activate` has restored the link of another tool.
             if let Current::Foreign(to) = host.target.state()?.current {
                 return Ok(format!("`current` of {url} points to {to} again"));
             }
@@ -105,7 +106,7 @@ impl Run<'_> {
         Ok(format!("{old} is live again on {url}"))
     }
 
-    /// Starts the old release, and again while that fails and there is time. A command of the project runs once.
+    /// Starts the old release, with retries while there is time. A project command runs once.
     fn start_old(&self, host: &HostProgress, script: Option<&Script>) -> Result<()> {
         let started = Instant::now();
         let once = script.is_some_and(|script| script.of_project);
@@ -122,7 +123,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether the process of the old release was never stopped: then it is best left alone.
+    /// Whether the process of the old release was never stopped, so that it needs no restart.
     fn still_runs(&self, state: &State, old: &ReleaseId, tried: Option<&ReleaseId>) -> bool {
         match &state.service {
             ServiceState::Running { spec, release } => {
@@ -132,7 +133,7 @@ impl Run<'_> {
         }
     }
 
-    /// Writes a record if the host will take it: a full disk must not keep the old release from coming back.
+    /// Writes a record if possible: a full disk must not prevent the revert.
     fn remember(&self, host: &HostProgress, event: HistoryEvent, id: Option<&ReleaseId>, reason: &str) {
         let Some(id) = id else { return };
         if let Err(error) = host.target.record(&self.record(event, id, Some(reason))) {

@@ -1,4 +1,4 @@
-//! How a release gets onto a host: what differs from the live one, all of it, or by the host's own hands.
+//! Installs a release on a host: as a delta, as a whole, or downloaded by the host.
 
 use crate::host::Delivery;
 use crate::host::directory::{Connection, HostTarget, get};
@@ -18,7 +18,7 @@ use gangplank_system::http::{Url, policy};
 use std::fs::File;
 
 impl HostTarget<'_> {
-    /// See [`crate::host::Target::install`].
+    /// Implements [`crate::host::Target::install`].
     pub(super) fn deliver(&self, delivery: &Delivery, record: &Record) -> Result<()> {
         let release = delivery.release();
         let lists = Lists::of(release.manifest());
@@ -30,11 +30,11 @@ impl HostTarget<'_> {
                 if !is_here && self.install_changes(release, &lists, changes, record)? {
                     return Ok(());
                 }
-                // On this machine there is nothing to save by compressing.
+                // Compression saves nothing on this machine.
                 let compression = Some(release.manifest().compression()).filter(|_| !is_here);
                 match self.install_whole(release, &lists, changes, record, compression) {
                     Err(error) if compression == Some(Compression::Zstd) && kind_of(&error) == Kind::Failed => {
-                        self.ctx.warn(format!("{error:#}: so it is sent as gzip"));
+                        self.ctx.warn(format!("{error:#}; sending it as gzip"));
                         self.install_whole(release, &lists, changes, record, Some(Compression::Gzip))
                     }
                     done => done,
@@ -50,7 +50,7 @@ impl HostTarget<'_> {
         done.map(drop).map_err(unread)
     }
 
-    /// Installs all of a release from an archive that is compressed like this.
+    /// Installs a whole release from an archive with this compression.
     fn install_whole(
         &self,
         release: &Release,
@@ -65,7 +65,7 @@ impl HostTarget<'_> {
         self.run_checked(&format!("install {}", release.id()), &text, Input::BytesThenFile(&meta, open(&archive)?))
     }
 
-    /// The manifest of what is live: as it was built here, or as the host has it.
+    /// The manifest of the live release, from this machine or from the host.
     fn live_manifest(&self) -> Result<Option<Manifest>> {
         let Some((live, bundle)) = get(&self.live) else { return Ok(None) };
         let here = self.ctx.root.join(RELEASES).join(live.as_str()).join(manifest::FILE);
@@ -77,14 +77,14 @@ impl HostTarget<'_> {
         let text = script::read_meta(&self.root, &live, manifest::FILE);
         match self.run_checked("say what is live", &text, Input::Empty) {
             Ok(said) => Ok(Manifest::parse(said.as_bytes(), &self.url).ok()),
-            // Without one everything is sent.
+            // Without the live manifest, send the whole release.
             Err(error) if kind_of(&error) == Kind::Failed => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Installs a release by what differs from the live one, where that saves enough. Gives whether it did: where it did
-    /// not, all of it is to be sent.
+    /// Installs a release as a delta to the live one if that saves enough. Returns false if the whole release has to be
+    /// sent.
     fn install_changes(&self, release: &Release, lists: &Lists, changes: &Changes, record: &Record) -> Result<bool> {
         let ours = release.manifest();
         let theirs = self.live_manifest()?;
@@ -92,9 +92,9 @@ impl HostTarget<'_> {
         let delta = match changes.from(&theirs, release) {
             Ok(Some(delta)) => delta,
             Ok(None) => return Ok(false),
-            // It saves bytes. That it cannot be made keeps nobody from a deploy.
+            // A delta is an optimisation, so its failure must not block a deploy.
             Err(error) => {
-                self.ctx.warn(format!("{}: {error:#}: so all of it is sent", self.url));
+                self.ctx.warn(format!("{}: {error:#}; sending the whole release", self.url));
                 return Ok(false);
             }
         };
@@ -116,9 +116,9 @@ impl HostTarget<'_> {
                 ));
                 Ok(true)
             }
-            // What is live was changed by hand, or the host lacks a program or an option. All of it needs neither.
+            // The live release was edited, or the host lacks a program or option. A whole release needs neither.
             Err(error) if matches!(kind_of(&error), Kind::Verification | Kind::Failed) => {
-                self.ctx.warn(format!("{error:#}: so all of it is sent"));
+                self.ctx.warn(format!("{error:#}; sending the whole release"));
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -126,7 +126,7 @@ impl HostTarget<'_> {
     }
 }
 
-/// The same with what helps, where a host cannot read a bundle.
+/// Adds a hint to the error of a host that cannot read a bundle.
 fn unread(error: anyhow::Error) -> anyhow::Error {
     let text = format!("{error:#}");
     if !text.contains(script::NO_ZSTD) {
@@ -136,17 +136,16 @@ fn unread(error: anyhow::Error) -> anyhow::Error {
     CliError::new(kind_of(&error), text).hint(hint).into()
 }
 
-/// What went wrong when a host fetched a bundle, without the URL, and with what to look at.
+/// The error of a host that could not download a bundle, without the URL, which is a secret.
 fn pulled(error: &anyhow::Error, url: &Url) -> anyhow::Error {
     let text = format!("{error:#}").replace(url.as_str(), "****");
     let hint = if kind_of(error) == Kind::Verification {
-        "the store has other bytes than its manifest says: where it was built, `cargo xtask verify --store` mends it"
-            .into()
+        "run `cargo xtask verify --store` where it was built: the store has other bytes than its manifest says".into()
     } else if text.contains("the server refused it") {
-        "was the job's key or role allowed to read it? The URL is signed with it, and is good for 15 minutes by the server's clock".into()
+        "check that the job's key or role may read it: it signs the URL, which is valid for 15 minutes by the server's clock".into()
     } else if text.contains("cannot fetch the bundle") {
         format!(
-            "can that host reach {}? `transfer: Transfer::Push` in xtask/src/main.rs sends it from here",
+            "check that the host can reach {}, or send it from here with `transfer: Transfer::Push` in xtask/src/main.rs",
             policy::origin(url)
         )
     } else {
@@ -160,7 +159,7 @@ fn open(archive: &Archive) -> Result<File> {
     File::open(&archive.file).with_hint(Kind::Failed, what, || "check the disk".into())
 }
 
-/// The lists with which a host compares what it has unpacked.
+/// The lists that a host compares an unpacked release with.
 struct Lists {
     entries: String,
     sums: String,
@@ -184,8 +183,8 @@ impl Lists {
         Self { entries, sums, manifest: json, expected }
     }
 
-    /// The engine's own files, to be sent before the archive of a release: together they are one archive, because this
-    /// one has no end.
+    /// The engine's own files, sent before the archive of the release. The archive has no end marker, so that both form
+    /// one archive.
     fn archive(
         &self,
         manifest: &Manifest,

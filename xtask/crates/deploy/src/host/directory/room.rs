@@ -1,4 +1,4 @@
-//! Scripts on a disk that is full: run again with room from the reserve.
+//! Retries scripts that failed on a full disk, with room from the reserve.
 
 use crate::host::directory::HostTarget;
 use gangplank_model::error::Result;
@@ -8,16 +8,16 @@ use gangplank_model::state::State;
 use gangplank_system::context::{Input, Output};
 use std::time::Duration;
 
-/// How long a host may take to remove a file.
+/// The time limit of removing a file.
 const LIMIT: Duration = Duration::from_secs(60);
 
 impl HostTarget<'_> {
-    /// Runs a script that reads no stream, and again while it fails because the disk is full and the host has a reserve.
+    /// Runs a script with fixed input; retries while the disk is full and the host has a reserve.
     pub(super) fn exec_with_room(&self, text: &str, input: &[u8]) -> Result<Output> {
         self.with_room(|| self.exec(text, Input::Bytes(input), None, false), |answer| answer)
     }
 
-    /// The same for anything that has the answer of a script in it.
+    /// Like [`Self::exec_with_room`], for any result that contains the output of a script.
     pub(super) fn with_room<T>(
         &self,
         run: impl Fn() -> Result<T>,
@@ -34,8 +34,8 @@ impl HostTarget<'_> {
         }
     }
 
-    /// Whether a script that failed is worth another try, because the host had no room and has some now. Where it has
-    /// none to give, the answer gets a hint that says what is full.
+    /// Whether a failed script may be retried, because the disk was full and a reserve file was removed. Without a
+    /// reserve, the output gets a hint that says what is full.
     pub(super) fn made_room(&self, answer: &mut Output, rounds: u32) -> bool {
         if rounds > FILES || (!is_full(&answer.stderr) && !is_full(&answer.stdout)) {
             return false;
@@ -43,7 +43,7 @@ impl HostTarget<'_> {
         let room = self.exec(&make_room(&self.root), Input::Empty, Some(LIMIT), false);
         let room = room.ok().filter(Output::ok).map_or_else(Room::default, |answer| Room::parse(&answer.stdout));
         if room.made {
-            self.ctx.warn(format!("{}: the disk is full: using its reserve", self.url));
+            self.ctx.warn(format!("{}: the disk is full; using its reserve", self.url));
         } else {
             let spare = self.look().ok().and_then(|state| spare(&state));
             answer.stderr = format!("{}\nhint: {}\n", answer.stderr, room.hint(&self.root, spare.as_ref()));
@@ -52,7 +52,7 @@ impl HostTarget<'_> {
     }
 }
 
-/// The oldest release that is not live, and that no rollback would go back to.
+/// The oldest release that is neither live nor a rollback target.
 fn spare(state: &State) -> Option<ReleaseId> {
     let needed = state.history.needed(2);
     state.installed.keys().find(|id| state.live() != Some(*id) && !needed.contains(*id)).cloned()

@@ -1,6 +1,5 @@
-//! Finding a release through the API: pipelines of the branch, their workflows with reruns, the build job that
-//! succeeded, its artifacts by exact name. Each stop that leads nowhere is remembered, because "not found" alone helps
-//! nobody.
+//! Finds a release through the API: pipelines of the branch, their workflows and reruns, the successful build job, its
+//! artifacts by exact name. Records each dead end, for an error that says more than "not found".
 
 use crate::store::artifacts::{ArtifactStore, BUILD_JOB, DESTINATION};
 use gangplank_model::error::{CliError, Kind, Result, kind_of, not_found, usage, verification};
@@ -12,17 +11,17 @@ use gangplank_system::circleci::model::{Artifact, Pipeline};
 use gangplank_system::git;
 use jiff::{SignedDuration, Timestamp};
 
-/// CircleCI keeps artifacts for so many days at most; a plan may say fewer.
+/// The most days that CircleCI keeps artifacts; a plan may keep them shorter.
 const RETENTION_DAYS: i64 = 30;
-/// A workflow can be rerun for 90 days: an older pipeline than this cannot have artifacts any more.
+/// A workflow can be rerun for 90 days, so an older pipeline has no artifacts.
 const OLDEST_DAYS: i64 = 90 + RETENTION_DAYS;
 
 /// A release among the artifacts of a job.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// Its manifest, checked against the job and the pipeline.
+    /// The manifest, verified against the job and the pipeline.
     pub manifest: Manifest,
-    /// The bytes of it.
+    /// The bytes of the manifest.
     pub json: Vec<u8>,
     /// `SHA256SUMS`
     pub sums: Artifact,
@@ -32,7 +31,7 @@ pub struct Found {
     pub job: u64,
 }
 
-/// What was met on the way to nothing.
+/// The dead ends of a search.
 #[derive(Default)]
 pub struct Seen {
     pipelines: Vec<u64>,
@@ -43,7 +42,7 @@ pub struct Seen {
     empty: Vec<(u64, Option<Timestamp>)>,
 }
 
-/// Where a job stands: what its artifacts have to say.
+/// The job and pipeline that a manifest must match.
 struct Origin<'a> {
     job: u64,
     revision: Option<&'a str>,
@@ -54,8 +53,8 @@ struct Origin<'a> {
 pub fn of_commit(store: &ArtifactStore, sha: &str, id: Option<&ReleaseId>) -> Result<Found> {
     let whole = git::expand(store.ctx, sha).unwrap_or_else(|| sha.to_owned());
     if whole.len() < ReleaseId::SHORT {
-        return usage(format!("`{sha}` is too short to look for: this checkout does not know the commit"))
-            .hint("give 7 digits or more")
+        return usage(format!("`{sha}` is too short: this checkout does not have the commit"))
+            .hint("use 7 digits or more")
             .err();
     }
     let (mut seen, branch) = (Seen::default(), store.branch());
@@ -76,7 +75,7 @@ pub fn of_commit(store: &ArtifactStore, sha: &str, id: Option<&ReleaseId>) -> Re
     Err(seen.explain(&format!("commit {whole}"), branch, store.ctx.now()).into())
 }
 
-/// The newest release of the branch, by asking: what the newest pipeline with a good build has.
+/// The newest release of the branch: that of the newest pipeline with a good build.
 pub fn newest(store: &ArtifactStore) -> Result<Option<Found>> {
     let oldest = store.ctx.now() - SignedDuration::from_hours(24 * OLDEST_DAYS);
     for pipeline in store.api()?.pipelines(store.branch()) {
@@ -91,18 +90,18 @@ pub fn newest(store: &ArtifactStore) -> Result<Option<Found>> {
     Ok(None)
 }
 
-/// The same as [`of_pipeline`] for who looks through many: what one of them stored wrong is passed over aloud.
+/// Like [`of_pipeline`], for a search through many: an invalid release is skipped with a warning.
 pub fn of_pipeline_or_warn(store: &ArtifactStore, pipeline: &Pipeline) -> Result<Option<Found>> {
     of_pipeline(store, pipeline, &mut Seen::default()).or_else(|error| {
         if kind_of(&error) != Kind::Verification {
             return Err(error);
         }
-        store.ctx.warn(format!("passed over pipeline {}: {error:#}", pipeline.number));
+        store.ctx.warn(format!("skipped pipeline {}: {error:#}", pipeline.number));
         Ok(None)
     })
 }
 
-/// The release of a pipeline, if its build succeeded. Every rerun is a workflow of its own, and one from failed lists
+/// The release of a pipeline, if its build succeeded. A rerun is a workflow of its own; a rerun from failed also lists
 /// the jobs that it did not run again.
 pub fn of_pipeline(store: &ArtifactStore, pipeline: &Pipeline, seen: &mut Seen) -> Result<Option<Found>> {
     let (api, branch) = (store.api()?, store.branch());
@@ -118,7 +117,7 @@ pub fn of_pipeline(store: &ArtifactStore, pipeline: &Pipeline, seen: &mut Seen) 
             }
             let active = matches!(workflow.status.as_str(), "running" | "failing" | "on_hold");
             let Some(number) = job.job_number else {
-                // It has not begun, and in a workflow that has ended it never will.
+                // Not started, and in an ended workflow it never will be.
                 if active {
                     seen.running.push(pipeline.number);
                 } else {
@@ -147,25 +146,28 @@ pub fn of_pipeline(store: &ArtifactStore, pipeline: &Pipeline, seen: &mut Seen) 
     Ok(None)
 }
 
-/// The release of the job with this number, which must be a build of the branch that succeeded.
+/// The release of the job with this number, which must be a successful build of the branch.
 pub fn of_build(store: &ArtifactStore, job: u64) -> Result<Found> {
     let api = store.api()?;
     let details = api.job(job)?;
     let url = &details.web_url;
     if details.name != BUILD_JOB {
-        return verification(format!("job {job} is `{}`, not `{BUILD_JOB}`: it made no release ({url})", details.name))
-            .hint("name the build job, or a commit: `cargo xtask releases` lists what there is")
-            .err();
+        return verification(format!(
+            "job {job} is `{}`, not `{BUILD_JOB}`: it builds no release ({url})",
+            details.name
+        ))
+        .hint("name the build job, or a commit: `cargo xtask releases` lists what there is")
+        .err();
     }
     let pipeline = api.pipeline(&details.pipeline.id)?;
     let branch = store.branch();
     if pipeline.branch() != Some(branch) {
         let other = pipeline.branch().unwrap_or("a tag");
         return verification(format!("job {job} built {other}, not {branch} ({url})"))
-            .hint(format!("only builds of {branch} are taken: name one of those"))
+            .hint(format!("name a job that built {branch}"))
             .err();
     }
-    // The job that asks may be the build itself, in its last step.
+    // The build job may ask itself, in its last step.
     let own = store.ctx.var("CIRCLE_BUILD_NUM") == Some(&job.to_string());
     let mut seen = Seen { pipelines: vec![pipeline.number], ..Seen::default() };
     match details.status.as_str() {
@@ -184,18 +186,18 @@ pub fn of_build(store: &ArtifactStore, job: u64) -> Result<Found> {
     Err(seen.explain(&format!("job {job}"), branch, store.ctx.now()).into())
 }
 
-/// What v1.1 calls the latest artifacts of the branch. The answer names no job, so the manifest alone says whose they
-/// are, and without one it is refused: after a deploy job they are that job's, none.
+/// The latest artifacts of the branch in v1.1. The answer names no job, so only the manifest tells whose they are;
+/// after a deploy job there is none, which is an error.
 pub fn latest_v1(store: &ArtifactStore) -> Result<Found> {
     let branch = store.branch();
     let listed = store.api()?.latest_artifacts(branch)?;
     let ids = ids(&listed);
     let [id] = ids.as_slice() else {
         return not_found(format!(
-            "the latest successful job on {branch} stored {} of ours: v1.1 shows the latest job, whichever it is",
+            "the latest successful job on {branch} stored {} of this app; API v1.1 shows only the latest job",
             if ids.is_empty() { "no release" } else { "several releases" }
         ))
-        .hint("put circleci:artifacts into `stores`: it finds the build job by its commit")
+        .hint("add circleci:artifacts to `stores`, which finds the build job by its commit")
         .err();
     };
     let origin = Origin { job: 0, revision: None, branch };
@@ -203,10 +205,10 @@ pub fn latest_v1(store: &ArtifactStore) -> Result<Found> {
     match read_one(store, &listed, id, &origin)? {
         Some(found) if found.manifest.app == app => Ok(found),
         Some(found) => not_found(format!(
-            "the latest artifacts of {branch} are of `{}`, and this project is `{app}`",
+            "the latest artifacts of {branch} are of `{}`, not of this project's `{app}`",
             found.manifest.app
         ))
-        .hint("put circleci:artifacts into `stores`: it finds the build job of this app by its commit")
+        .hint("add circleci:artifacts to `stores`, which finds the build job of this app by its commit")
         .err(),
         None => not_found(format!("the latest artifacts of {branch} hold only a part of {id}"))
             .hint("rerun the build job")
@@ -219,7 +221,7 @@ fn read(store: &ArtifactStore, listed: &[Artifact], origin: &Origin) -> Result<O
         if !origin.revision.is_none_or(|revision| revision.starts_with(id.short_sha())) {
             continue;
         }
-        // A job may build another app as well.
+        // A job may build several apps.
         if let Some(found) = read_one(store, listed, &id, origin)?
             && found.manifest.app == store.project.app.name
         {
@@ -236,7 +238,7 @@ fn read_one(store: &ArtifactStore, listed: &[Artifact], id: &ReleaseId, origin: 
     let manifest = Manifest::parse(&json, &what)?;
     check(&manifest, id, origin).map_err(|reason| {
         verification(format!("{what}: {reason}"))
-            .hint("do not deploy it: rerun the build job of the commit that you mean")
+            .hint("rerun the build job of the wanted commit; do not deploy this one")
     })?;
     let (Some(sums), Some(bundle)) = (file(listed, id, SUMS), file(listed, id, &manifest.bundle.file)) else {
         return Ok(None);
@@ -245,7 +247,7 @@ fn read_one(store: &ArtifactStore, listed: &[Artifact], id: &ReleaseId, origin: 
     Ok(Some(Found { sums: sums.clone(), bundle: bundle.clone(), json, job, manifest }))
 }
 
-/// Whether a manifest is what its place says: any job may store a file of that name.
+/// Checks that a manifest matches its place: any job may store a file of that name.
 fn check(manifest: &Manifest, id: &ReleaseId, origin: &Origin) -> Result<(), String> {
     let (sha, branch) = (&manifest.commit.sha, manifest.commit.branch.as_deref());
     if manifest.id != *id {
@@ -262,7 +264,7 @@ fn check(manifest: &Manifest, id: &ReleaseId, origin: &Origin) -> Result<(), Str
         return Err(format!("it was built on {}, not on {}", branch.unwrap_or("no branch"), origin.branch));
     }
     match &manifest.ci {
-        // v1.1 names no job, so there the manifest alone says which.
+        // v1.1 names no job, so the manifest has to.
         _ if origin.job == 0 => Ok(()),
         Some(ci) if ci.job == origin.job => Ok(()),
         Some(ci) => Err(format!("it was built by job {}", ci.job)),
@@ -270,7 +272,7 @@ fn check(manifest: &Manifest, id: &ReleaseId, origin: &Origin) -> Result<(), Str
     }
 }
 
-/// The releases of which there is a manifest.
+/// The releases that have a manifest.
 fn ids(listed: &[Artifact]) -> Vec<ReleaseId> {
     let mut ids: Vec<ReleaseId> = listed
         .iter()
@@ -286,54 +288,56 @@ fn ids(listed: &[Artifact]) -> Vec<ReleaseId> {
     ids
 }
 
-/// The artifact with exactly this place. Of the nodes of a parallel job the first one counts. What is written to disk
-/// gets its name from us, so a path with `..` in it is only a name that nobody asks for.
+/// The artifact at exactly this path; the first node of a parallel job counts. Files are written under our own names,
+/// so a path with `..` in it does no harm.
 pub fn file<'a>(listed: &'a [Artifact], id: &ReleaseId, name: &str) -> Option<&'a Artifact> {
     let want = format!("{DESTINATION}/{id}/{name}");
     listed.iter().filter(|artifact| decoded(&artifact.path) == want).min_by_key(|artifact| artifact.node_index)
 }
 
-/// CircleCI encodes names as Java's `URLEncoder` does; of ours only `/` is changed by that.
+/// CircleCI encodes names like Java's `URLEncoder`, which changes only the `/` in ours.
 fn decoded(path: &str) -> String {
     path.replace("%2F", "/").replace("%2f", "/")
 }
 
 impl Seen {
-    /// Why there is nothing, in the order in which a person can do something about it.
+    /// The error of a failed search, the most actionable cause first.
     fn explain(&self, what: &str, branch: &str, now: Timestamp) -> CliError {
         if let Some(other) = self.others.first() {
             return not_found(format!("job {} built {} of {what}, and no other release", other.job, other.manifest.id))
-                .hint(format!("is that the one that you mean? Its id is {}", other.manifest.id));
+                .hint(format!("use the id {} if you mean that release", other.manifest.id));
         }
         if let Some(number) = self.running.first() {
             return not_found(format!("the build of {what} is still running (pipeline {number})"))
-                .hint("wait until it has ended, then run the same command again");
+                .hint("wait for its end, then run the same command again");
         }
         if let Some((job, stopped)) = self.empty.first() {
             let until = stopped.and_then(|at| at.checked_add(SignedDuration::from_hours(24 * RETENTION_DAYS)).ok());
             return match until.filter(|until| *until < now) {
                 Some(until) => not_found(format!(
-                    "the artifacts of {what} (job {job}) are gone: CircleCI kept them until {} at most",
+                    "the artifacts of {what} (job {job}) have expired: CircleCI kept them until {} at most",
                     until.strftime("%Y-%m-%d")
                 ))
-                .hint("build it again: rerun its workflow from the start, or push; a store that lasts keeps releases longer"),
-                None => not_found(format!("job {job} built {what}, but stored no release (or its plan keeps none so long)"))
-                    .hint("the build job must `put` and `store_artifacts`: `cargo xtask ci generate` writes both"),
+                .hint("rerun its workflow from the start, or push; a bucket keeps releases longer"),
+                None => not_found(format!(
+                    "job {job} built {what}, but has no release in its artifacts (not stored, or expired)"
+                ))
+                .hint("let the build job `put` and `store_artifacts`; `cargo xtask ci generate` writes both"),
             };
         }
         if let Some((job, status)) = self.ended.first() {
             return not_found(format!(
-                "the build of {what} ended with `{status}` (job {job}): what it stored does not count"
+                "the build of {what} ended with `{status}` (job {job}), so its artifacts are ignored"
             ))
-            .hint("mend it and push, or rerun the workflow");
+            .hint("fix it and push, or rerun the workflow");
         }
         if let Some((number, status)) = self.unbegun.first() {
-            return not_found(format!("the build of {what} never began: it is `{status}` in pipeline {number}"))
-                .hint("what came before it has failed or was canceled: mend that and push, or rerun the workflow");
+            return not_found(format!("the build of {what} never started: it is `{status}` in pipeline {number}"))
+                .hint("fix the failed or canceled job before it and push, or rerun the workflow");
         }
         if let Some(number) = self.pipelines.first() {
             return not_found(format!("pipeline {number} of {what} has no job `{BUILD_JOB}`"))
-                .hint("is its config the generated one? `cargo xtask ci generate --check` tells");
+                .hint("check that its config is the generated one: `cargo xtask ci generate --check`");
         }
         not_found(format!("no pipeline of {branch} built {what}"))
             .hint(format!("push it to {branch} and wait for the build; `cargo xtask releases` lists what there is"))

@@ -1,10 +1,9 @@
-//! `LATEST_BUILD_NUM`: a variable of the project that names the job with the newest release of a branch.
+//! `LATEST_BUILD_NUM`: a project variable with the number of the job that built a branch's newest release.
 //!
-//! As a pointer it is a poor one: the API shows only its last four characters, has no precondition for a write, and a
-//! job sees the value of the moment at which it began. So nobody trusts it. Who reads it checks what it names; who
-//! writes it looks afterwards for a newer build and, if there is one, points at that instead. Two that publish at once
-//! then end at the newer one, whoever writes last: the build of the newer one had succeeded before its own write, so
-//! the older one sees it.
+//! The API shows only its last four characters and has no conditional write, and a job sees the value from when it
+//! started. So readers verify the release, and a writer then looks for a newer build and, if there is one, points at
+//! that instead. Of two concurrent publishers the newer one wins, whatever the order of writes: its build succeeded
+//! before its write, so the older one finds it.
 
 use crate::store::Published;
 use crate::store::artifacts::find;
@@ -16,14 +15,14 @@ use gangplank_model::release::manifest::Manifest;
 use gangplank_system::context::Context;
 use gangplank_system::git;
 
-/// How often a pointer is put right after others wrote at the same time.
+/// How often a pointer is corrected after concurrent writes.
 const ROUNDS: usize = 10;
 
-/// The release that the pointer names, where this job was given one; else the newest, by asking.
+/// The release of the pointer's job, if this job was given one; else the newest release of the API.
 pub fn latest(store: &ArtifactStore) -> Result<Option<Found>> {
     let Some((name, text)) = given(store) else { return find::newest(store) };
     let Ok(job) = text.trim().parse() else {
-        return usage(format!("{name} is `{text}`, which is no number of a job"))
+        return usage(format!("{name} is `{text}`, which is not a job number"))
             .hint("delete the variable in the project's settings; the next `cargo xtask publish` sets it again")
             .err();
     };
@@ -33,7 +32,7 @@ pub fn latest(store: &ArtifactStore) -> Result<Option<Found>> {
     })
 }
 
-/// The pointer's name for the branch, and its value when this job began.
+/// The pointer's name for the branch, and its value when this job started.
 fn given<'a>(store: &ArtifactStore<'a>) -> Option<(&'static str, &'a str)> {
     let name = variable(store, store.branch())?;
     Some((name, store.ctx.var(name)?))
@@ -43,7 +42,7 @@ fn variable(store: &ArtifactStore, branch: &str) -> Option<&'static str> {
     store.project.ci.pointers.iter().find(|(of, _)| *of == branch).map(|(_, name)| *name)
 }
 
-/// Points at the build of a release, or at a newer one that is there by now; never at an older one.
+/// Points at the build of a release, or at a newer one; never at an older one.
 pub fn publish(store: &ArtifactStore, manifest: &Manifest) -> Result<Published> {
     let branch = manifest.commit.branch.as_deref().unwrap_or_default();
     let left = |reason: String| Published {
@@ -55,10 +54,10 @@ pub fn publish(store: &ArtifactStore, manifest: &Manifest) -> Result<Published> 
         reason: Some(reason),
     };
     if branch != store.branch() {
-        return Ok(left(format!("it is a build of `{branch}`, and this is a job of `{}`", store.branch())));
+        return Ok(left(format!("it is a build of `{branch}`, but this is a job of `{}`", store.branch())));
     }
     let Some(name) = variable(store, branch) else {
-        return Ok(left(format!("only builds of {} have a pointer, this is one of `{branch}`", branches(store))));
+        return Ok(left(format!("only builds of {} have a pointer, not of `{branch}`", branches(store))));
     };
     let ours = find::of_build(store, job_of(manifest)?)?;
     if ours.manifest.bundle != manifest.bundle {
@@ -66,7 +65,7 @@ pub fn publish(store: &ArtifactStore, manifest: &Manifest) -> Result<Published> 
             "job {} stored other bytes of {} than are here",
             ours.job, manifest.id
         ))
-        .hint("publish from the workflow that built it")
+        .hint("run `cargo xtask publish` in the workflow that built it")
         .err();
     }
     let mut moved = false;
@@ -82,13 +81,14 @@ pub fn publish(store: &ArtifactStore, manifest: &Manifest) -> Result<Published> 
                 pointer: Some(name.to_owned()),
                 job: Some(current.job),
                 release: Some(current.manifest.id.clone()),
-                ..left(format!("it names a newer build already, job {}", current.job))
+                ..left(format!("it already names a newer build, job {}", current.job))
             });
         }
-        // Another number may end alike. Writing once more is harmless; believing the end of it is not.
+        // Another number may have the same last digits, so write unless the value is certain; a repeated write is
+        // harmless.
         let sure = moved || given_job(store, name) == Some(best.job);
         if sure && shown.as_deref().is_some_and(|shown| shows(shown, best.job)) {
-            let reason = (best.job != ours.job).then(|| format!("job {} has built a newer commit already", best.job));
+            let reason = (best.job != ours.job).then(|| format!("job {} has already built a newer commit", best.job));
             return Ok(Published {
                 pointer: Some(name.to_owned()),
                 job: Some(best.job),
@@ -103,13 +103,13 @@ pub fn publish(store: &ArtifactStore, manifest: &Manifest) -> Result<Published> 
                 Kind::Remote,
                 format!("CircleCI kept {}={} where {name} should name job {}", written.name, written.value, best.job),
             )
-            .hint("look at the variable in the project's settings")
+            .hint("check the variable in the project's settings")
             .err();
         }
         moved = true;
     }
-    CliError::new(Kind::Remote, format!("{name} was changed {ROUNDS} times by others while it was written"))
-        .hint("who else writes it? Then: `cargo xtask publish`")
+    CliError::new(Kind::Remote, format!("{name} was changed {ROUNDS} times by other writers"))
+        .hint("find the other writer, then run `cargo xtask publish`")
         .err()
 }
 
@@ -118,7 +118,7 @@ fn branches(store: &ArtifactStore) -> String {
     if all.is_empty() { "no branch".into() } else { all.join(", ") }
 }
 
-/// The newest good build of the branch that is not older than ours: of the pipelines that came after ours, or ours.
+/// The newest good build of the branch, among ours and the pipelines after it.
 fn newest_since(store: &ArtifactStore, ours: &Found) -> Result<Found> {
     let own = store.api()?.job(ours.job)?.pipeline.id;
     for pipeline in store.api()?.pipelines(store.branch()) {
@@ -135,8 +135,8 @@ fn newest_since(store: &ArtifactStore, ours: &Found) -> Result<Found> {
     Ok(ours.clone())
 }
 
-/// What the pointer names now, if it can be found out: the value that this job was given, when the shown end of it still
-/// fits, else the job near ours whose number ends like that.
+/// The job of the pointer, if it can be determined: the value given to this job if its last digits match, else the job
+/// number near ours with these digits.
 fn current(store: &ArtifactStore, name: &str, shown: Option<&str>, near: u64) -> Result<Option<Found>> {
     let Some(shown) = shown else { return Ok(None) };
     let candidates = given_job(store, name).into_iter().chain(near_numbers(shown, near));
@@ -151,7 +151,7 @@ fn current(store: &ArtifactStore, name: &str, shown: Option<&str>, near: u64) ->
     Ok(None)
 }
 
-/// What the variable named when this job began.
+/// The value of the variable when this job started.
 fn given_job(store: &ArtifactStore, name: &str) -> Option<u64> {
     store.ctx.var(name)?.trim().parse().ok()
 }
@@ -163,7 +163,7 @@ fn shows(masked: &str, job: u64) -> bool {
     masked.strip_prefix("xxxx").is_some_and(|end| end == tail || end.is_empty() && digits.len() <= 4)
 }
 
-/// Numbers with the shown end that are closest to `near`; job numbers count up, so the pointer is not far.
+/// Numbers with the shown digits, closest to `near`: job numbers count up.
 fn near_numbers(masked: &str, near: u64) -> Vec<u64> {
     let Some(end) = masked.strip_prefix("xxxx").and_then(|end| end.parse::<u64>().ok()) else { return vec![] };
     if masked.len() < 8 {

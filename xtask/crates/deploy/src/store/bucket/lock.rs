@@ -1,7 +1,7 @@
-//! The lock of an env: whoever deploys it from another place waits, before any host is asked.
+//! The lock of an env in a bucket: stops deploys from other machines before they connect to a host.
 //!
-//! The object holds its owner, or `{}` when nobody deploys; it is only ever written in the version that was read, so
-//! that one of many gets it. It is not removed: not every server can remove under a condition.
+//! The object contains the owner, or `{}` if free. It is only written with the version that was read, so one of many
+//! writers wins. It is never removed, because not every server has a conditional delete.
 
 use crate::store::bucket::BucketStore;
 use crate::store::bucket::pointer::{Next, change};
@@ -9,7 +9,7 @@ use gangplank_model::error::Result;
 use gangplank_model::owner::Owner;
 use gangplank_model::state::{Lock, Lockable};
 
-/// What stands in the object when nobody has the lock.
+/// The content of a free lock.
 const FREE: &[u8] = b"{}";
 
 /// The lock of an env in a bucket.
@@ -20,7 +20,7 @@ pub struct EnvLock<'a, 'ctx> {
 }
 
 impl<'a, 'ctx> EnvLock<'a, 'ctx> {
-    /// Nothing is asked yet.
+    /// The lock; sends no request yet.
     pub fn new(store: &'a BucketStore<'ctx>, env: &str) -> Self {
         let key = format!("{}.json", store.key_of("locks", env));
         Self { store, url: format!("{}/{key}", store.url), key }

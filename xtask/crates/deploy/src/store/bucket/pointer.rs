@@ -1,5 +1,5 @@
-//! The small objects that move: the newest release of a branch, and what is live in an env. Each is written only in
-//! the version that was read, and what was meant is decided anew when somebody else was faster.
+//! Small mutable objects: the newest release of a branch, and what is live in an env. Each is written only with the
+//! version that was read; after a conflict the new content is computed again.
 
 use crate::store::Published;
 use crate::store::bucket::BucketStore;
@@ -14,9 +14,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// How often a write is tried again after somebody was faster.
+/// How often a conflicting write is retried.
 const ROUNDS: u32 = 60;
-/// Lines of an env's history that are kept.
+/// Lines kept of an env's history.
 const LINES_MAX: usize = 1000;
 
 /// `latest/<app>/<branch>.json`
@@ -28,19 +28,19 @@ struct Latest {
     commit: String,
     /// The CircleCI job that built it.
     job: Option<u64>,
-    /// When it was published.
+    /// Time of the publish.
     at: Timestamp,
 }
 
-/// What a write is to be, from what is there.
+/// The next content of an object.
 pub enum Next<T> {
-    /// These bytes, and then it is done.
+    /// Write these bytes, then done.
     Write(Vec<u8>, T),
-    /// It is done as it is.
+    /// Done without a write.
     Leave(T),
 }
 
-/// Changes an object as `decide` says; it is asked again whenever somebody else was faster.
+/// Changes an object; `decide` is called again after each conflict.
 pub fn change<T>(
     (url, bucket): (&str, &Bucket),
     key: &str,
@@ -56,15 +56,15 @@ pub fn change<T>(
             None => bucket.create(key, bytes.clone())?,
             Some((_, version)) => bucket.replace(key, bytes.clone(), version)?,
         };
-        // A refusal may also be the answer to a second attempt after the first one's answer was lost.
+        // A refusal may follow a successful first attempt whose answer was lost.
         if written || bucket.read(key)?.is_some_and(|(now, _)| now == bytes) {
             return Ok(done);
         }
-        // Apart from each other, so that twenty at once come through.
+        // Staggered, so that twenty concurrent writers all succeed.
         std::thread::sleep(Duration::from_millis(u64::from(5 + (round * 7 + std::process::id()) % 50)));
     }
-    CliError::new(Kind::Remote, format!("{url}/{key}: others wrote it {ROUNDS} times while it was to be written"))
-        .hint("who writes it so often? Then run the same command again")
+    CliError::new(Kind::Remote, format!("{url}/{key}: other writers changed it {ROUNDS} times"))
+        .hint("find the other writer, then run the same command again")
         .err()
 }
 
@@ -84,8 +84,8 @@ fn live_key(store: &BucketStore, env: &str) -> String {
 
 fn parse(store: &BucketStore, key: &str, text: &[u8]) -> Result<Latest> {
     serde_json::from_slice(text).map_err(|error| {
-        verification(format!("{}/{key}: it is no pointer: {error}", store.url))
-            .hint("look at it and remove it; the next `cargo xtask publish` writes it again")
+        verification(format!("{}/{key}: it is not a pointer: {error}", store.url))
+            .hint("inspect and remove it; the next `cargo xtask publish` writes it again")
             .into()
     })
 }
@@ -98,26 +98,25 @@ pub fn latest(store: &BucketStore) -> Result<Option<Manifest>> {
     match store.manifest_of(&latest.release)? {
         Some(manifest) => Ok(Some(manifest)),
         None => not_found(format!("{}/{key} names {}, which is gone", store.url, latest.release))
-            .hint("name a release: `cargo xtask releases` lists them; the next `cargo xtask publish` mends the pointer")
+            .hint("name a release: `cargo xtask releases` lists them; the next `cargo xtask publish` corrects the pointer")
             .err(),
     }
 }
 
-/// What is and was live in every env of this app that a deploy has reported, also in envs that this checkout does not
-/// know.
+/// The histories of all envs of this app that a deploy has recorded, including envs unknown to this checkout.
 pub fn histories(store: &BucketStore) -> Result<Vec<(String, History)>> {
     let of_app = store.key_of("live", "");
-    // Before apps were kept apart the key was `live/<env>.jsonl`: a prune must not forget those.
+    // Earlier versions used the key `live/<env>.jsonl` for all apps; a prune must respect it.
     let is_ours = |key: &String| key.starts_with(&of_app) || key.matches('/').count() == 1;
     let keys: Vec<_> = store.bucket()?.list("live")?.into_iter().map(|it| it.key).filter(is_ours).collect();
     let read = store.bucket()?.read_all(&keys)?;
     let of = |(key, text): (String, Vec<u8>)| {
         let env = key.rsplit('/').next().unwrap_or(&key).trim_end_matches(".jsonl").to_owned();
         let history = History::parse(&String::from_utf8_lossy(&text));
-        // It is written whole, so a line that cannot be read was not torn by a crash, and may name anything.
+        // The object is written as a whole, so an invalid line is not a torn one and may name any release.
         if history.unreadable > 0 {
-            return verification(format!("{}/{key}: {} line(s) of it are no records", store.url, history.unreadable))
-                .hint("look at it, and mend or remove those lines")
+            return verification(format!("{}/{key}: {} line(s) are not valid records", store.url, history.unreadable))
+                .hint("inspect it, then fix or remove those lines")
                 .err();
         }
         Ok((env, history))
@@ -125,7 +124,7 @@ pub fn histories(store: &BucketStore) -> Result<Vec<(String, History)>> {
     read.into_iter().map(of).collect()
 }
 
-/// Points the branch of a release to it, unless it points to a newer one.
+/// Points the branch of a release at it, unless it points at a newer one.
 pub fn publish(store: &BucketStore, manifest: &Manifest) -> Result<Published> {
     let left = |reason: &str| Published {
         store: store.url.clone(),
@@ -136,7 +135,7 @@ pub fn publish(store: &BucketStore, manifest: &Manifest) -> Result<Published> {
         reason: Some(reason.to_owned()),
     };
     let Some(branch) = manifest.commit.branch.as_deref().filter(|_| !manifest.commit.dirty) else {
-        return Ok(left("only a clean build of a branch can be the newest of it"));
+        return Ok(left("only a clean build can be the newest of a branch"));
     };
     if store.manifest_of(&manifest.id)?.is_none_or(|theirs| theirs.bundle != manifest.bundle) {
         return not_found(format!("{} does not have {}", store.url, manifest.id))
@@ -166,19 +165,19 @@ pub fn publish(store: &BucketStore, manifest: &Manifest) -> Result<Published> {
                 Age::Newer => {}
                 Age::Same => return Ok(Next::Leave(published(&theirs, false, None))),
                 Age::Older => {
-                    return Ok(Next::Leave(published(&theirs, false, Some("it names a newer release already"))));
+                    return Ok(Next::Leave(published(&theirs, false, Some("it already names a newer release"))));
                 }
             }
         }
         let text = serde_json::to_vec(&ours).expect("a pointer has no maps");
         Ok(Next::Write(text, published(&ours, true, None)))
     })?;
-    // A prune that looked before the pointer was written may be about to remove what it names, or have done so.
+    // A prune that read the pointer before this write may remove the release, or have removed it.
     store.stays(&manifest.id)?;
     Ok(done)
 }
 
-/// Adds a line to what is and was live in an env.
+/// Appends a record to the history of an env.
 pub fn append(store: &BucketStore, env: &str, record: &Record) -> Result<()> {
     change((&store.url, store.trusted()?), &live_key(store, env), |there| {
         let mut text = String::from_utf8_lossy(there.unwrap_or_default()).into_owned();
@@ -191,7 +190,7 @@ pub fn append(store: &BucketStore, env: &str, record: &Record) -> Result<()> {
     })
 }
 
-/// What is and was live in an env, if anybody said so.
+/// The history of an env, if any.
 pub fn history(store: &BucketStore, env: &str) -> Result<Option<History>> {
     let read = store.bucket()?.read(&live_key(store, env))?;
     Ok(read.map(|(text, _)| History::parse(&String::from_utf8_lossy(&text))))

@@ -1,8 +1,8 @@
-//! What a bucket may forget. Which releases go, and what is debris, is decided by pure functions, tested as tables.
+//! Prunes a bucket. Pure functions, tested as tables, decide which releases go and what is debris.
 //!
-//! A prune and a deploy that meet: the deploy writes to `live` what it is about to bring and then looks at `pending_deletion`,
-//! the prune writes `pending_deletion` and then looks at `live`. One of them sees the other. So it is with a publish and `latest`,
-//! and with a put and the listing.
+//! There is no race between a prune and a deploy: the deploy writes its release to `live` and then reads
+//! `pending_deletion`; the prune writes `pending_deletion` and then reads `live`. So one of them sees the other. The
+//! same holds for a publish and `latest`, and for a put and the listing.
 
 use crate::store::bucket::pointer::{Next, change};
 use crate::store::bucket::{BucketStore, RELEASES, bundle_key, is_manifest, manifest_key};
@@ -18,26 +18,26 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 const DOOMED: &str = "pending_deletion.json";
-/// What stands in it when nobody prunes. It is not removed: not every server can remove under a condition.
+/// The content when no prune runs. The object is never removed, because not every server has a conditional delete.
 const NOTHING: &[u8] = b"{}";
-/// A prune that has not ended after this long was killed: it removes nothing any more, and its list means nothing.
+/// A prune that started longer ago was killed: it removes nothing any more, and its list is ignored.
 const STALE: SignedDuration = SignedDuration::from_mins(30);
-/// How long a prune goes on removing: well before others take it for dead.
+/// How long a prune may remove objects: well within [`STALE`].
 const LIMIT: SignedDuration = SignedDuration::from_mins(15);
 
 /// What a prune is about to remove.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingDeletion {
-    /// Since when.
+    /// The start of the prune.
     pub since: Timestamp,
-    /// Who prunes, for people.
+    /// The user, for messages.
     pub by: String,
-    /// The same, for whoever wants to know whether it still runs.
+    /// The owner, to check whether it still runs.
     #[serde(default)]
     pub owner: Option<Owner>,
-    /// Its releases.
+    /// The releases.
     pub releases: BTreeSet<ReleaseId>,
-    /// Keys of what no release needs.
+    /// Keys that no release needs.
     #[serde(default)]
     pub debris: BTreeSet<String>,
 }
@@ -45,17 +45,17 @@ pub struct PendingDeletion {
 /// A release in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// Which.
+    /// The id.
     pub id: ReleaseId,
     /// The branch it was built on.
     pub branch: Option<String>,
     /// When it was put.
     pub put: Timestamp,
-    /// Of which app it is.
+    /// The app.
     pub app: String,
 }
 
-/// Each release with the reason to keep it; without one it may go.
+/// The reason to keep each release; `None` if it may go.
 pub fn plan(
     releases: &[Stored],
     needed: &BTreeMap<ReleaseId, String>,
@@ -71,7 +71,7 @@ pub fn plan(
             return Some(format!("needed by {env}"));
         }
         if it.app != retention.app {
-            return Some(format!("it is of another app, {}", it.app));
+            return Some(format!("it belongs to another app, {}", it.app));
         }
         if pointed.contains(&it.id) {
             return Some("it is the latest of a branch".into());
@@ -91,8 +91,8 @@ pub fn plan(
         .collect()
 }
 
-/// Objects of puts that never came to their end: older than the time that every release is kept, and of no release.
-/// `bundles` are the keys that manifests name. Beside a manifest that could not be read everything stays.
+/// Objects of unfinished puts: of no release, and older than the minimum age. `bundles` are the keys that manifests
+/// name. Keeps everything beside an unreadable manifest.
 pub fn debris<'a>(
     objects: &'a [Object],
     bundles: &BTreeSet<String>,
@@ -113,7 +113,7 @@ pub fn debris<'a>(
     objects.iter().filter(is_debris).collect()
 }
 
-/// The list of a prune that is under way.
+/// The list of a running prune.
 pub fn pending_deletion(store: &BucketStore) -> Result<Option<PendingDeletion>> {
     let read = store.bucket()?.read(DOOMED)?;
     let pending_deletion = parse(&store.url, read.as_ref().map(|(text, _)| text.as_slice()))?;
@@ -121,26 +121,26 @@ pub fn pending_deletion(store: &BucketStore) -> Result<Option<PendingDeletion>> 
 }
 
 impl PendingDeletion {
-    /// Whether somebody may still go by it: not after a while, by whatever clock, nor once it is known to be over.
+    /// Whether the list must be respected: not if it is stale by any clock, or its owner is known to be gone.
     fn counts(&self, now: Timestamp) -> bool {
         let dead = self.owner.as_ref().is_some_and(|owner| machine::liveness(owner) == Liveness::Dead);
         now.duration_since(self.since).abs() < STALE && !dead
     }
 }
 
-/// Reads the list. One that cannot be read may name anything.
+/// Parses the list. An unreadable list is an error, because it may name any release.
 fn parse(url: &str, there: Option<&[u8]>) -> Result<Option<PendingDeletion>> {
     match there {
         None | Some(NOTHING) => Ok(None),
         Some(text) => serde_json::from_slice(text).map(Some).map_err(|error| {
-            verification(format!("{url}/{DOOMED}: it is no list of a prune: {error}"))
-                .hint("look at it and remove it when nobody prunes")
+            verification(format!("{url}/{DOOMED}: it is not the list of a prune: {error}"))
+                .hint("inspect it and remove it if no prune runs")
                 .into()
         }),
     }
 }
 
-/// Removes what is not kept. `needed` is asked twice, the second time after everybody can see what is about to go.
+/// Removes what is not kept. `needed` is called twice, the second time after the list is visible to others.
 pub fn prune(
     store: &BucketStore,
     retention: Retention,
@@ -174,7 +174,7 @@ pub fn prune(
     Ok(kept)
 }
 
-/// What others have come to need until everybody could see what is about to go.
+/// Drops from the list what others have come to need before it was visible.
 fn look_again(
     store: &BucketStore,
     plan: &mut [(ReleaseId, Option<String>)],
@@ -189,7 +189,7 @@ fn look_again(
             None => None,
         };
     }
-    // A put that found a bundle of before, and has written its manifest since.
+    // A put that reused an existing bundle and has written its manifest since.
     let objects = store.bucket()?.list(RELEASES)?;
     let of_release = |key: &str| key.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
     let whole: BTreeSet<_> = objects.iter().filter(|it| is_manifest(&it.key)).map(|it| of_release(&it.key)).collect();
@@ -202,17 +202,17 @@ fn look_again(
     Ok(())
 }
 
-/// A prune that takes too long is taken for dead by others, so it stops well before.
+/// Stops a slow prune well before others consider it killed.
 fn not_over(store: &BucketStore, began: Timestamp) -> Result<()> {
     if store.ctx.interrupted() || store.ctx.now().duration_since(began) > LIMIT {
-        return CliError::new(Kind::Failed, format!("{}: stopped; what was removed is gone whole", store.url))
-            .hint("the same command again goes on")
+        return CliError::new(Kind::Failed, format!("{}: stopped; no release is half removed", store.url))
+            .hint("run the same command again to continue")
             .err();
     }
     Ok(())
 }
 
-/// Takes the list back, if it is still ours.
+/// Clears the list, if it is still ours.
 fn end(store: &BucketStore, ours: &PendingDeletion) -> Result<()> {
     change((&store.url, store.trusted()?), DOOMED, |there| {
         let theirs = parse(&store.url, there)?.is_none_or(|it| it != *ours);
@@ -220,7 +220,7 @@ fn end(store: &BucketStore, ours: &PendingDeletion) -> Result<()> {
     })
 }
 
-/// Manifests go first: from then on nobody finds the release.
+/// Removes manifests first, which hides the releases.
 fn remove(
     store: &BucketStore,
     plan: &[(ReleaseId, Option<String>)],
@@ -239,15 +239,15 @@ fn remove(
     Ok(())
 }
 
-/// One prune at a time, and everybody can see what it removes.
+/// Publishes the list; fails if another prune runs.
 fn announce(store: &BucketStore, pending_deletion: &PendingDeletion) -> Result<()> {
     let now = store.ctx.now();
     change((&store.url, store.trusted()?), DOOMED, |there| match parse(&store.url, there)? {
         Some(other) if other.counts(now) && other != *pending_deletion => {
             let since = other.since.strftime("%Y-%m-%d %H:%M:%SZ");
-            CliError::new(Kind::Locked, format!("{}: {} prunes since {since}", store.url, other.by))
+            CliError::new(Kind::Locked, format!("{}: {} has been pruning since {since}", store.url, other.by))
                 .hint(format!(
-                    "wait until it has ended; one that was killed is passed over after 30 minutes, or at once when you \
+                    "wait until it has ended; a killed one is ignored after 30 minutes, or at once if you \
                      remove {}/{DOOMED}",
                     store.url
                 ))
@@ -275,7 +275,7 @@ fn stored(store: &BucketStore, objects: &[Object]) -> Result<(Vec<Stored>, BTree
     Ok((manifests.into_iter().map(stored).collect(), bundles))
 }
 
-/// What the pointers of branches name.
+/// The releases that branch pointers name.
 fn pointed(store: &BucketStore) -> Result<BTreeSet<ReleaseId>> {
     #[derive(Deserialize)]
     struct Pointer {
@@ -287,9 +287,9 @@ fn pointed(store: &BucketStore) -> Result<BTreeSet<ReleaseId>> {
     read.into_iter()
         .map(|(key, text)| match serde_json::from_slice::<Pointer>(&text) {
             Ok(pointer) => Ok(pointer.release),
-            // A pointer that cannot be read may point to anything.
-            Err(error) => verification(format!("{}/{key} is no pointer: {error}", store.url))
-                .hint("look at it and remove it; the next `cargo xtask publish` writes it again")
+            // An unreadable pointer may name any release.
+            Err(error) => verification(format!("{}/{key} is not a pointer: {error}", store.url))
+                .hint("inspect and remove it; the next `cargo xtask publish` writes it again")
                 .err(),
         })
         .collect()
@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(kept(3, 0, 100), "65431");
         assert_eq!(kept(1, 5, 8), "6541", "what was put less than five days ago");
         assert_eq!(kept(0, 0, 100), "51", "the pointer of a branch never dangles");
-        // Releases of another app between them are not counted.
+        // Releases of another app are not counted.
         let mixed: Vec<_> = (0..6)
             .map(|n| Stored { app: if n % 2 == 0 { "shop" } else { "other" }.into(), ..stored(n, "main") })
             .collect();
@@ -334,7 +334,7 @@ mod tests {
         let foreign = [Stored { app: "other".into(), ..stored(1, "main") }];
         let retention = Retention { app: "shop", keep: 0, days: 0 };
         let plan = plan(&foreign, &BTreeMap::new(), &BTreeSet::new(), retention, at(100));
-        assert_eq!(plan[0].1.as_deref(), Some("it is of another app, other"));
+        assert_eq!(plan[0].1.as_deref(), Some("it belongs to another app, other"));
     }
 
     #[test]

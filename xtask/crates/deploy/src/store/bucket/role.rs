@@ -1,5 +1,4 @@
-//! Keys for an hour instead of keys for ever: CircleCI says who this job is, and the cloud's token service gives keys
-//! for that.
+//! Temporary keys from a cloud's token service, in exchange for CircleCI's OIDC token.
 //!
 //! The exchange: <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html>, the token:
 //! <https://circleci.com/docs/openid-connect-tokens/>.
@@ -13,17 +12,18 @@ use gangplank_system::http::{Client, NetworkOptions, Secret, policy};
 use std::process::Command;
 use std::time::Duration;
 
-/// Attempts, when the service does not answer.
+/// Attempts if the service does not answer.
 const ATTEMPTS: u32 = 4;
 
-/// The options that hold the keys of a role.
+/// The options for the keys of a role.
 pub type Keys = [(String, String); 3];
 
-/// Asks for the keys of a role.
+/// Requests the keys of a role.
 pub fn keys(ctx: &Context, role: &Role, network: &NetworkOptions) -> Result<Keys> {
     let service = Service { client: Client::with_network(network)?, proxy: network.proxies.for_url(&role.endpoint)? };
     match exchange(ctx, &service, role, &role.token) {
-        // The token of the environment lives an hour, and the job may be older. Not every service says that it expired.
+        // The token in the environment is valid for an hour, and the job may be older. Not every service reports that
+        // it expired.
         Err(refused) if kind_of(&refused) == Kind::Auth => match fresh(ctx) {
             Some(token) => exchange(ctx, &service, role, &token),
             None => Err(refused),
@@ -32,7 +32,7 @@ pub fn keys(ctx: &Context, role: &Role, network: &NetworkOptions) -> Result<Keys
     }
 }
 
-/// The token service, and the proxy before it.
+/// The token service and its proxy.
 struct Service {
     client: Client,
     proxy: Option<Proxy>,
@@ -46,7 +46,7 @@ fn exchange(ctx: &Context, service: &Service, role: &Role, token: &Secret) -> Re
         ("RoleArn", role.arn.as_str()),
         ("RoleSessionName", session.as_str()),
     ];
-    let what = format!("cannot take on the role {} at {}", role.arn, policy::origin(&role.endpoint));
+    let what = format!("cannot assume the role {} at {}", role.arn, policy::origin(&role.endpoint));
     let mut reason = String::new();
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
@@ -82,16 +82,16 @@ fn read(what: &str, status: u16, text: &str) -> Result<Keys> {
     let code = tag(text, "Code").map_or_else(|| status.to_string(), str::to_owned);
     let message = tag(text, "Message").map(|message| format!(" ({message})")).unwrap_or_default();
     let hint = match code.as_str() {
-        "ExpiredTokenException" => "the token of a job lives an hour: rerun the job from its start",
+        "ExpiredTokenException" => "rerun the job from its start: its token is valid for an hour",
         _ => {
-            "does the trust policy of the role name this organization, project and branch, and is the job younger than \
+            "check that the trust policy of the role names this organization, project and branch, and that the job is younger than \
              an hour? See docs/s3.md"
         }
     };
     CliError::new(Kind::Auth, format!("{what}: {code}{message}")).hint(hint).err()
 }
 
-/// A new token, where CircleCI's own program is at hand.
+/// A new token, if CircleCI's own program is available.
 fn fresh(ctx: &Context) -> Option<Secret> {
     let mut command = Command::new(ctx.program_on_path("circleci")?);
     command.args(["run", "oidc", "get"]);

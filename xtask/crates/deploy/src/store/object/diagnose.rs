@@ -1,4 +1,4 @@
-//! What a bucket's refusals mean, in the words of the person who has to mend it.
+//! Maps errors of a bucket to messages with hints.
 
 mod codes;
 
@@ -10,10 +10,10 @@ use gangplank_system::http::proxy::Proxy;
 use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 
-/// Why a request was given up that nothing is wrong with.
+/// The reason of an interrupted request.
 pub const STOPPED: &str = "stopped by a signal";
 
-/// What was tried.
+/// The attempted operation.
 #[derive(Debug, Clone, Copy)]
 pub enum Doing<'a> {
     /// Opening the bucket.
@@ -42,11 +42,11 @@ impl Doing<'_> {
         }
     }
 
-    /// The permission of S3 that it takes.
+    /// The S3 permission that it needs.
     fn permission(self) -> &'static str {
         match self {
             Self::Opening | Self::Listing => "s3:ListBucket on the bucket",
-            // Without the second, the server denies what is not there instead of saying so.
+            // Without the second, the server answers "denied" for a missing object.
             Self::Reading(_) | Self::Signing => "s3:GetObject on it and s3:ListBucket on the bucket",
             Self::Writing(_) => "s3:PutObject on it",
             Self::Removing(_) => "s3:DeleteObject on it",
@@ -54,7 +54,7 @@ impl Doing<'_> {
     }
 }
 
-/// The server of a store, as messages name it.
+/// The server of a store, for messages.
 pub struct Server {
     /// The URL of the store.
     pub url: String,
@@ -77,7 +77,7 @@ impl Server {
         Self { url, scheme: None, key_name, account: None, by_signature: false, endpoint: None, proxy: None }
     }
 
-    /// The server of a store. An invalid proxy variable is refused.
+    /// The server of a store. Fails for an invalid proxy variable.
     pub fn of(url: &str, settings: &Settings) -> Result<Self> {
         let proxy =
             settings.endpoint.as_ref().map(|endpoint| settings.network.proxies.for_url(endpoint)).transpose()?;
@@ -101,7 +101,7 @@ impl Server {
     }
 }
 
-/// The failure that an error of the library is.
+/// The error for an error of the library.
 pub fn explain(server: &Server, doing: Doing, error: &Error) -> CliError {
     let text = full(error);
     let code = tag(&text, "Code");
@@ -116,7 +116,7 @@ pub fn explain(server: &Server, doing: Doing, error: &Error) -> CliError {
 }
 
 fn other(server: &Server, doing: Doing, error: &Error, text: &str, code: Option<&str>) -> Diagnosis {
-    let again = "see that the server is well, then run the same command again: it goes on where it was".to_owned();
+    let again = "check the server, then run the same command again: it continues where it stopped".to_owned();
     if let (Some(code), message) = (code, tag(text, "Message")) {
         let line = message.and_then(|message| message.lines().next()).unwrap_or_default();
         let message = if line.is_empty() { String::new() } else { format!(" ({line})") };
@@ -143,10 +143,10 @@ fn other(server: &Server, doing: Doing, error: &Error, text: &str, code: Option<
         _ if is_denied(error) => {
             (Kind::Auth, "access denied".into(), "check the credentials and their permissions: see docs/s3.md".into())
         }
-        // A write or a listing needs nothing but the bucket.
+        // A write or a listing needs only the bucket.
         Error::NotFound { .. } if matches!(doing, Doing::Writing(_) | Doing::Listing) => codes::missing(server),
         Error::NotFound { .. } => {
-            (Kind::NotFound, "it is not there".into(), "`cargo xtask releases` lists what there is".into())
+            (Kind::NotFound, "it does not exist".into(), "`cargo xtask releases` lists what there is".into())
         }
         _ if matches!(doing, Doing::Opening) => {
             (Kind::Auth, innermost(error), format!("check {}: see docs/s3.md", server.key_name))
@@ -196,13 +196,13 @@ fn is_denied(error: &Error) -> bool {
     matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. })
 }
 
-/// Whether a "not found" speaks of the bucket.
+/// Whether a "not found" is about the bucket.
 pub fn is_bucket_missing(error: &(dyn std::error::Error + 'static)) -> bool {
     let text = full(error);
     tag(&text, "Code").is_some_and(|code| codes::MISSING.contains(&code))
 }
 
-/// The innermost cause says it best: `Connection refused`.
+/// The innermost cause, which is the most specific: `Connection refused`.
 fn innermost(error: &Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
@@ -224,7 +224,7 @@ fn full(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// The text of the first element of a name in an answer of a cloud's.
+/// The text of the first element of this name in a cloud's answer.
 pub fn tag<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
     rest.split_once(&format!("</{name}>")).map(|(inside, _)| inside)

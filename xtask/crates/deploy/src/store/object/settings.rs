@@ -1,4 +1,4 @@
-//! Where a bucket is and who asks: from the URL of a store, and the usual variables and files of its cloud.
+//! The address and credentials of a bucket, from a store's URL and the cloud's usual variables and files.
 
 mod aws;
 mod azure;
@@ -11,10 +11,10 @@ use gangplank_system::http;
 use gangplank_system::http::{NetworkOptions, Secret};
 use std::collections::BTreeMap;
 
-/// Whose protocol is spoken.
+/// The protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
-    /// `s3://`: AWS, and everything that speaks as it does.
+    /// `s3://`: AWS and compatible servers.
     S3,
     /// `gs://`
     Google,
@@ -22,16 +22,16 @@ pub enum Scheme {
     Azure,
 }
 
-/// All that is needed to open a bucket.
+/// The settings to open a bucket.
 #[derive(Clone)]
 pub struct Settings {
-    /// Whose protocol is spoken.
+    /// The protocol.
     pub scheme: Scheme,
     /// The bucket; a container in Azure.
     pub bucket: String,
-    /// What the keys begin with, without `/` at its ends; may be empty.
+    /// The prefix of all keys, without `/` at its ends; may be empty.
     pub prefix: String,
-    /// Options by the names that the variables have, in small letters. Some are secrets.
+    /// Options, named like the variables in lower case. Some are secrets.
     pub options: BTreeMap<String, String>,
     /// The URL of the server; `None` if a directory replaces it.
     pub endpoint: Option<http::Url>,
@@ -55,34 +55,34 @@ impl Settings {
 /// How requests are signed.
 #[derive(Clone)]
 pub enum Credentials {
-    /// By what is in the options.
+    /// With the keys in the options.
     Given,
-    /// By keys that a role's token service gives for a token of CircleCI's.
+    /// With keys of a role, in exchange for CircleCI's token.
     Exchanged(Role),
-    /// Not at all: nothing was found. The text says what was looked for.
+    /// Not at all; the text lists what was looked for.
     Missing(String),
 }
 
-/// A role to take on.
+/// A role to assume.
 #[derive(Clone)]
 pub struct Role {
     /// `arn:aws:iam::ACCOUNT:role/NAME`
     pub arn: String,
-    /// The token that says who we are; it comes from a file or a variable.
+    /// The identity token, from a file or a variable.
     pub token: Secret,
     /// The URL of the token service.
     pub endpoint: http::Url,
 }
 
-/// Gives the text of a file, if there is one.
+/// Returns the text of a file, if it exists.
 pub type Files<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Reads the settings of a store.
+/// Parses the settings of a store.
 pub fn settings(url: &str, vars: &BTreeMap<String, String>, files: Files) -> Result<Settings> {
     let (scheme, bucket, prefix) = parts(url)?;
     let vars = &clean(vars)?;
     if vars.get(var::BUCKETS).is_some_and(|dir| !dir.is_empty()) {
-        // A directory takes the place of the server, and asks nobody who they are.
+        // A directory replaces the server and needs no credentials.
         return Ok(Settings {
             scheme,
             bucket,
@@ -110,7 +110,7 @@ impl<'a> Vars<'a> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// The first of several names that is set, and its value.
+    /// The first of several variables that is set, and its value.
     fn first(&self, names: &[&'static str]) -> Option<(&'static str, String)> {
         names.iter().find_map(|name| Some((*name, self.get(name)?.to_owned())))
     }
@@ -121,19 +121,19 @@ fn is_on(value: Option<&str>) -> bool {
     value.is_some_and(|it| ["1", "true", "on", "yes", "y"].contains(&it.to_ascii_lowercase().as_str()))
 }
 
-/// The variables of clouds without the blanks that a copy brings along. What cannot be sent is refused.
+/// The clouds' variables without surrounding blanks. Fails for characters that cannot be sent.
 fn clean(vars: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
     let own = ["AWS_", "AZURE_", "GCE_METADATA_", "GOOGLE_", "IDENTITY_", "S3_", "STORAGE_EMULATOR_", "CIRCLE_OIDC_"];
     let ours = |name: &str| own.iter().any(|own| name.starts_with(own));
     let clean = |(name, value): (&String, &String)| {
         let value = if ours(name) { value.trim() } else { value.as_str() };
-        // A service account of Google's may be a document of many lines.
+        // A Google service account may be a document of many lines.
         if ours(name)
             && name != "GOOGLE_SERVICE_ACCOUNT_KEY"
             && value.contains(|c: char| c.is_control() || !c.is_ascii())
         {
-            return usage(format!("{name} holds a character that cannot be sent: a newline in it?"))
-                .hint("set it again, in one line")
+            return usage(format!("{name} contains an invalid character, e.g. a newline"))
+                .hint("set it again, on one line")
                 .err();
         }
         Ok((name.clone(), value.to_owned()))
@@ -152,19 +152,19 @@ fn parts(url: &str) -> Result<(Scheme, String, String)> {
     };
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-    // Google's may have a `_`, too.
+    // Google's may also contain `_`.
     let of_bucket = |c: char| {
         c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.') || c == '_' && scheme == Scheme::Google
     };
     let ends = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let whole = bucket.chars().all(of_bucket) && bucket.starts_with(ends) && bucket.ends_with(ends);
     if bucket.len() < 3 || bucket.len() > 63 || !whole || bucket.contains("..") {
-        return wrong("the name of a bucket has 3 to 63 small letters, digits, `-` and `.`").err();
+        return wrong("the bucket name must have 3 to 63 lower-case letters, digits, `-` and `.`").err();
     }
     let prefix = prefix.trim_end_matches('/');
     let bad = |part: &str| part.is_empty() || part == "." || part == ".." || !part.chars().all(is_name);
     if !prefix.is_empty() && prefix.split('/').any(bad) {
-        return wrong("a prefix is made of letters, digits, `-`, `.`, `_` and single `/`").err();
+        return wrong("the prefix may contain letters, digits, `-`, `.`, `_` and single `/`").err();
     }
     Ok((scheme, bucket.to_owned(), prefix.to_owned()))
 }

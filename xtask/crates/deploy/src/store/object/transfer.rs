@@ -1,4 +1,4 @@
-//! Big files to and from a bucket, in parts, with a memory that does not depend on their size.
+//! Transfers big files to and from a bucket in parts, with bounded memory.
 
 use crate::store::object::diagnose;
 use crate::store::object::diagnose::{Doing, explain};
@@ -13,7 +13,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 impl Bucket<'_> {
-    /// Sends a file, in parts when it is big. The object is there whole or not at all.
+    /// Uploads a file, in parts if it is big. The object appears as a whole or not at all.
     pub fn upload(&self, key: &str, from: &Path, progress: Progress) -> Result<()> {
         self.wait(None, self.send(key, from, progress))
     }
@@ -39,7 +39,7 @@ impl Bucket<'_> {
         let mut sent = 0;
         let parts = async {
             loop {
-                // One less than at once, because the one that has just been read waits here.
+                // One fewer, because the part just read is in memory too.
                 upload.wait_for_capacity(AT_ONCE - 1).await.map_err(|e| explain(&self.server, doing, &e))?;
                 self.not_interrupted()?;
                 let part = next()?;
@@ -54,7 +54,7 @@ impl Bucket<'_> {
         match parts.await {
             Ok(()) => self.explained(doing, upload.finish().await).map(drop),
             Err(error) => {
-                // Parts that nobody completes cost money until somebody aborts them.
+                // Uncompleted parts cost money until they are aborted.
                 let _ = upload.abort().await;
                 Err(error)
             }
@@ -68,7 +68,7 @@ impl Bucket<'_> {
         Ok(())
     }
 
-    /// Fetches an object of a known size and gives its SHA-256.
+    /// Downloads an object of a known size; returns its SHA-256.
     pub fn download(&self, key: &str, bytes: u64, to: &Path, progress: Progress) -> Result<String> {
         self.wait(None, self.receive(key, bytes, to, progress))
     }

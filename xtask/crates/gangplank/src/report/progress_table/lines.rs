@@ -1,13 +1,13 @@
-//! How a table of hosts looks at a given size.
+//! Renders a table of hosts for a screen size.
 
 use crate::report::progress_table::{Back, Mark, ProgressTable, Row};
 use crate::report::style::{Style, count, duration, visible};
 use gangplank_model::event::Stage;
 
-/// Every turn of the wheel is a tenth of a second.
+/// The spinner, one turn per tenth of a second.
 const WHEEL: [&str; 4] = ["-", "\\", "|", "/"];
 
-/// A piece of a line.
+/// A styled piece of a line.
 type Cell = (fn(Style, &str) -> String, String);
 
 fn plain(_: Style, text: &str) -> String {
@@ -15,13 +15,14 @@ fn plain(_: Style, text: &str) -> String {
 }
 
 impl ProgressTable {
-    /// The table within a screen. Where that is too low, who is at work and who failed; the others are counted.
+    /// The table fitted to a screen. If there are too few rows, it shows active and failed hosts, and the number of
+    /// others.
     pub fn lines(&self, now: u64, (columns, rows): (usize, usize), style: Style) -> Vec<String> {
         let footer = fit(vec![(plain, self.footer(now))], columns, style);
         if rows < 3 {
             return vec![footer];
         }
-        // One line is the footer, and the cursor stands below.
+        // One line is the footer, and the cursor is below.
         let room = rows - 2;
         let (shown, others) =
             if self.rows.len() <= room { (self.rows.iter().collect(), Vec::new()) } else { self.parted(room - 1) };
@@ -34,7 +35,7 @@ impl ProgressTable {
         lines
     }
 
-    /// Who is shown where there is room for so many, and who is not; both in the order of the env.
+    /// The shown and the hidden hosts, both in env order.
     fn parted(&self, room: usize) -> (Vec<&Row>, Vec<&Row>) {
         let mut ranked: Vec<_> = self.rows.iter().enumerate().collect();
         ranked.sort_by_key(|(_, row)| match self.mark(row) {
@@ -50,7 +51,7 @@ impl ProgressTable {
     }
 
     fn drawn(&self, shown: &[&Row], now: u64, columns: usize, style: Style) -> Vec<String> {
-        // Of all rows: a column must not move when a host comes into view.
+        // Of all rows, so that columns do not move when the shown hosts change.
         let widest = self.rows.iter().map(|row| visible(&row.name).chars().count()).max().unwrap_or(0);
         let name_width = widest.min(columns * 2 / 5).max(1);
         let words: Vec<_> = shown.iter().map(|row| visible(&self.word(row))).collect();
@@ -110,7 +111,7 @@ impl ProgressTable {
     }
 }
 
-/// For how long a host is at what it does, or was worked on in all.
+/// The time of the current step, or the total.
 fn time(row: &Row, now: u64) -> String {
     match (row.back, &row.doing) {
         (Back::Since(since), _) => seconds(now.saturating_sub(since)),
@@ -120,7 +121,7 @@ fn time(row: &Row, now: u64) -> String {
     }
 }
 
-/// Whole seconds, then minutes: tenths would only flicker.
+/// Whole seconds, then minutes: tenths would flicker.
 fn seconds(ms: u64) -> String {
     if ms < 60_000 { format!("{} s", ms / 1000) } else { duration(ms) }
 }
@@ -132,7 +133,7 @@ fn cut(text: &str, width: usize) -> String {
     text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// The cells side by side, without blanks at the end, and cut where the screen ends.
+/// The cells side by side, without trailing blanks, cut at the screen's edge.
 fn fit(cells: Vec<Cell>, columns: usize, style: Style) -> String {
     let text: String = cells.iter().map(|(_, text)| text.as_str()).collect();
     let text = cut(text.trim_end(), columns);

@@ -1,9 +1,9 @@
-//! What the hosts of a table are called: as short as tells them apart.
+//! Short, unique names for the hosts of a table.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-/// A name for each target: its host's without the domain, its host's, with user and port, or its URL.
+/// A name per target: the host without its domain, the full host, the host with user and port, or the URL.
 pub fn short(urls: &[String]) -> Vec<String> {
     let ways = [label, host, authority];
     let named = ways.into_iter().map(|way| urls.iter().map(|url| way(url).to_owned()).collect::<Vec<_>>());
@@ -11,7 +11,7 @@ pub fn short(urls: &[String]) -> Vec<String> {
     named.into_iter().find(differ).unwrap_or_else(|| urls.to_vec())
 }
 
-/// `deploy@web1.example.com:22`; of a directory here, the last part of its path.
+/// `deploy@web1.example.com:22`; for a local directory, the last part of its path.
 fn authority(url: &str) -> &str {
     match url.strip_prefix("ssh://") {
         Some(rest) => rest.split('/').next().unwrap_or(rest),

@@ -1,4 +1,4 @@
-//! Tables of events and the lines that they become.
+//! Events and the resulting lines.
 
 use crate::report::progress_table::*;
 use crate::report::style::Style;
@@ -24,8 +24,8 @@ fn stage_of(word: &str) -> Option<Stage> {
     })
 }
 
-/// A table of `hosts` hosts in three waves after events: `1 check` begins a step, `1 check ok` and `1 check failed` end
-/// it, `1 back ok` a revert, `wave 2` and `revert 1,2` are stages. There is half a second between two.
+/// A table of `hosts` hosts in three waves after events: `1 check` starts a step, `1 check ok` and `1 check failed` end
+/// it, `1 back ok` is a revert, `wave 2` and `revert 1,2` are stages. Half a second passes between two events.
 fn board(hosts: usize, events: &str) -> (ProgressTable, u64) {
     let url = |n: &str| format!("ssh://deploy@web{n}.example.com/srv/app");
     let urls: Vec<_> = (1..=hosts).map(|n| url(&n.to_string())).collect();
@@ -66,7 +66,7 @@ const ALL_WELL: &str = "1 install; 2 install; 1 install ok; 2 install ok; wave 1
                         1 check ok; wave 2; 2 switch; 2 switch ok; 2 check; 2 check ok; settle x; 1 record; 2 record; \
                         1 record ok; 2 record ok; 1 prune; 1 prune ok; done x";
 
-/// The first so many events.
+/// The first `n` events.
 fn first(n: usize, events: &str) -> String {
     events.split("; ").take(n).collect::<Vec<_>>().join("; ")
 }
@@ -192,7 +192,7 @@ fn hosts_that_are_not_put_back_or_need_not_be() {
         3 hosts: 1 failed, 1 reverted, 1 installed (11.0 s)
     "#]],
     );
-    // What did not end before all did, did not end well.
+    // A step without an end has failed.
     check(
         2,
         "1 install; revert 1; failed x",

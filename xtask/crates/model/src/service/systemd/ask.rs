@@ -1,14 +1,14 @@
-//! Whether a unit runs, as systemd reports it: for a health check, for the state of a target, and for the error of a
-//! restart that failed.
+//! Whether a unit runs, according to systemd: for a health check, the state of a target, and the error of a failed
+//! restart.
 
 use crate::script::durable::DURABLE;
 use crate::service::port::{IN_USE, in_use};
 use crate::service::{GONE, port};
 
-/// A process that systemd has started again so often during a check will not become healthy.
+/// Number of crashes during a check after which a unit counts as failed.
 const CRASHES: u32 = 3;
 
-/// `$scope` is how systemctl is told which `$manager` is meant, `$dir` is where its units are.
+/// `$scope` is the systemctl option for `$manager`, `$dir` its directory of units.
 pub const SCOPE: &str = r#"scope=; dir=/etc/systemd/system
 if [ "$manager" = user ]; then
   scope=--user; dir=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
@@ -16,8 +16,8 @@ if [ "$manager" = user ]; then
 fi
 "#;
 
-/// `lingers` succeeds where systemd keeps what it runs for this login when the login's last session ends, fails with 1
-/// where it does not, and with 2 where `loginctl` does not answer.
+/// `lingers` succeeds if systemd keeps the login's units running after its last session, exits with 1 if not, and with
+/// 2 if `loginctl` does not answer.
 pub const LINGERS: &str = r#"lingers() {
   [ ! -e "/var/lib/systemd/linger/$(id -un)" ] || return 0
   said=$(timeout 5 loginctl show-user "$(id -un)" -p Linger --value 2>&1 || true)
@@ -29,8 +29,8 @@ pub const LINGERS: &str = r#"lingers() {
 }
 "#;
 
-/// Sets `$manager` and `$unit` to the unit of the root `.`, as `service/systemd`, `service/name` or the first line of an
-/// installed unit names it; both stay empty where there is none.
+/// Sets `$manager` and `$unit` to the unit of the root `.`, from `service/systemd`, `service/name` or the first line of
+/// an installed unit; both empty if there is none.
 pub const OF_ROOT: &str = r##"manager=; unit=; digest=; release=
 ! has_text service/systemd || read -r manager unit digest release < service/systemd || true
 [ -n "$unit" ] || ! has_text service/name || read -r manager unit < service/name || true
@@ -45,8 +45,8 @@ if [ -z "$unit" ] && [ -f service/unit ]; then
 fi
 "##;
 
-/// Sets `$active`, `$sub`, `$result`, `$crashes` and `$how`, which says how its process ended last. `$never` is not empty
-/// where that was before the program began, and no later start will be different.
+/// Sets `$active`, `$sub`, `$result`, `$crashes`, and `$how`, which says how the last process ended. `$never` is set if
+/// the process ended before its program began, so that another start would fail too.
 const PROPERTIES: &str = r#"set -- $(systemctl $scope show -p ActiveEnterTimestampMonotonic -p ActiveState -p ExecMainCode \
   -p ExecMainStartTimestampMonotonic -p ExecMainStatus -p NRestarts -p Result -p SubState "$name.service" | sort)
 [ $# -eq 8 ] || { echo 'systemd does not report its state'; exit 1; }
@@ -74,8 +74,8 @@ elif [ "$result" = resources ]; then
 fi
 "#;
 
-/// After a restart that failed: prints why, in place of the advice of systemctl, which is in `$said`, and fails. What
-/// crashed at its start is started again by systemd, and judged by the health check.
+/// Prints why a restart failed, instead of the advice of systemctl in `$said`, and fails. systemd restarts a unit that
+/// crashed at its start, and the health check judges it.
 pub fn restart_failed() -> String {
     format!(
         "{PROPERTIES}if [ -n \"$never\" ]; then echo \"$never\"; exit 1; fi
@@ -86,11 +86,11 @@ fi\n"
     )
 }
 
-/// Exits with 0 while it runs and no other process of this root has its port, with `GONE` when it will not come back by
-/// itself; else prints why not. Where nothing `else_asked` says whether it works, one crash is enough.
+/// Exits with 0 while the unit runs and no other process of this root holds its port, and with `GONE` if it will not
+/// come back by itself; otherwise prints the reason. Without `else_asked`, one crash is a failure.
 pub fn status(journal_option: &str, else_asked: bool, port: Option<u16>, last: bool) -> String {
     let crashes = if else_asked { CRASHES } else { 1 };
-    // Where systemd holds the socket, the service may not have it yet.
+    // If systemd holds the socket, the service may not have it yet.
     let ours = "[ \"$1\" != 1 ] || return 0
 while read -r line; do
   case $line in */\"$name.service\"|*/\"$name.service\"/*|*/init.scope) return 0;; esac
@@ -112,13 +112,13 @@ case $active in
   failed) echo \"it failed ($result) with $how\"; exit {GONE};;
   inactive) echo \"it ended with $how\"; exit {GONE};;
 esac
-if [ \"$sub\" = auto-restart ]; then echo \"it crashed with $how, and is started again\"; else echo \"it is $active\"; fi
+if [ \"$sub\" = auto-restart ]; then echo \"it crashed with $how, and systemd restarts it\"; else echo \"it is $active\"; fi
 exit 1
 "
     )
 }
 
-/// A line of a target's state about its unit.
+/// Prints a target's state of its unit.
 pub fn state() -> String {
     format!(
         r#"{DURABLE}{OF_ROOT}if [ -n "$unit" ]; then

@@ -1,15 +1,15 @@
-//! What the journal has of a unit. The lines of one start are found by its invocation id, because a clock may go back:
-//! `_SYSTEMD_INVOCATION_ID=` is in what its processes write, `INVOCATION_ID=` or `USER_INVOCATION_ID=` in what the
-//! manager of the system or of a user writes about it (`systemd.journal-fields(7)`).
+//! Reads a unit's log from the journal. The lines of one start are found by its invocation id, because a clock may go
+//! back: `_SYSTEMD_INVOCATION_ID=` is set on lines of its processes, `INVOCATION_ID=` or `USER_INVOCATION_ID=` on lines
+//! of the system's or user's manager about it (`systemd.journal-fields(7)`).
 
 use crate::project::Manager;
 use crate::service::Script;
 use crate::service::systemd::Unit;
 
-/// Waits until the journal has what the service wrote a moment ago. Only root may ask for that.
+/// Waits until the journal has the service's recent output. Only root may request that.
 const SYNC: &str = "journalctl --sync > /dev/null 2>&1 || true\n";
 
-/// `readable NAME` succeeds where this login may read the journal `system` or `user-UID`, or the host keeps none.
+/// `readable NAME` succeeds if this login may read the journal `system` or `user-UID`, or the host has none.
 pub const FUNCTION: &str = r#"readable() {
   there=
   for file in /var/log/journal/*/"$1".journal /run/log/journal/*/"$1".journal; do
@@ -21,22 +21,22 @@ pub const FUNCTION: &str = r#"readable() {
 }
 "#;
 
-/// Fails, and says what helps, where this login may read no journal that has lines of the unit.
+/// Fails with a hint if this login may read no journal with lines of the unit.
 const READABLE: &str = r#"if has_text service/invocation && ! readable system && ! readable "user-$(id -u)"; then
-  echo "the log cannot be shown: $(id -un) may not read the journal" >&2
+  echo "cannot read the log: $(id -un) may not read the journal" >&2
   echo "hint: as root of that host \`usermod -aG systemd-journal $(id -un)\`" >&2; exit 1
 fi
 "#;
 
-/// Prints an error where the login sees nothing because the lines are in a part of the journal that it may not read.
+/// Prints an error if there are no lines because the login may not read their journal.
 const NOTHING: &str = r#"if has_text service/invocation && ! readable system; then
-  echo "no line of the log can be shown: $(id -un) may not read the journal of the system" >&2
+  echo "cannot read the log: $(id -un) may not read the journal of the system" >&2
   echo "hint: as root of that host \`usermod -aG systemd-journal $(id -un)\`" >&2; exit 1
 fi
 "#;
 
-/// Sets the arguments to what matches the lines of the last start by a deploy, and of the starts that followed by
-/// themselves: after a crash systemd starts a unit again, under another id.
+/// Sets the arguments to journalctl matches for the last start by a deploy and the automatic restarts after it, which
+/// have other ids.
 const THIS_START: &str = r#"first=; old=; ! has_text service/invocation || read -r first old < service/invocation || true
 now=$(systemctl $scope show -p InvocationID --value "$name.service" 2> /dev/null || true)
 ids=" "; seen=
@@ -57,9 +57,9 @@ if [ "$manager" = user ] && [ ! -d "$XDG_RUNTIME_DIR/systemd/units" ]; then ids=
 "#;
 
 impl Unit {
-    /// Prints the last lines of its log since the last restart.
+    /// Prints the last log lines since the last restart.
     pub fn log(&self, root: &str, lines: u32) -> Script {
-        // A journal without ids: that of a container, or of a systemd before version 249 for what a user's unit writes.
+        // A journal without ids: in a container, or for user units before systemd 249.
         let by_time = format!(
             "if [ -z \"$said\" ] && has_text service/since; then
   said=$(journalctl \"$of_unit=$name.service\" \"--since=@$(cat service/since)\" -n {lines} -q --no-pager -o cat 2>&1 || true)
@@ -68,7 +68,7 @@ fi\n"
         self.journal(root, &format!("{SYNC}{FUNCTION}{READABLE}{THIS_START}"), &format!("\"$@\" -n {lines}"), &by_time)
     }
 
-    /// Prints the last lines of its log, also those of processes before the current one.
+    /// Prints the last log lines, including those of earlier processes.
     pub fn last_lines(&self, root: &str, lines: u32) -> Script {
         self.journal(
             root,
@@ -78,7 +78,7 @@ fi\n"
         )
     }
 
-    /// The same, and then each line as it is written.
+    /// Like [`Self::log`], then each new line.
     pub fn follow(&self, root: &str, lines: u32) -> Script {
         let text = format!(
             "{FUNCTION}{READABLE}exec journalctl \"$of_unit=$name.service\" -q -n {lines} -f --no-pager -o cat 2>&1\n"
@@ -86,18 +86,19 @@ fi\n"
         self.script(root, &format!("{}{text}", self.fields()))
     }
 
-    /// The option of journalctl for its lines.
+    /// The journalctl option for the unit's lines.
     pub(super) fn journal_option(&self) -> &'static str {
         if self.manager == Manager::User { "--user-unit" } else { "--unit" }
     }
 
-    /// `$of_unit` is the option for its lines, `$of_manager` the field that names it in what its manager writes.
+    /// Sets `$of_unit`, the option for its lines, and `$of_manager`, the field that names the unit in lines of its
+    /// manager.
     fn fields(&self) -> String {
         let field = if self.manager == Manager::User { "USER_UNIT" } else { "UNIT" };
         format!("of_unit={}; of_manager={field}\n", self.journal_option())
     }
 
-    /// `or` is run where `options` find nothing.
+    /// Runs `or` if `options` match nothing.
     fn journal(&self, root: &str, first: &str, options: &str, or: &str) -> Script {
         let text = format!(
             "{first}said=$(journalctl {options} -q --no-pager -o cat 2>&1 || true)

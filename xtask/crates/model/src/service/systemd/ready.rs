@@ -1,16 +1,16 @@
-//! What is looked at before a unit is touched: whether the manager answers, whether the login may do what a deploy will
-//! do, whether the service outlives the login, and whose the unit is.
+//! Checks before a unit is touched: that the manager answers, the login has the permissions of a deploy, the service
+//! outlives the login, and the unit belongs to this target.
 
 use crate::project::Manager;
 use crate::script::quote;
 use crate::service::systemd::{Unit, ask, head, rights};
 use crate::service::{Script, pidfile};
 
-/// What begins a line of a script that is to be shown as a warning.
+/// The prefix of script output that is printed as a warning.
 pub const WARNING: &str = "warning: ";
 
 impl Unit {
-    /// Fails where a restart would fail, or would not last, or where a unit of that name was written by something else.
+    /// Fails if a restart would fail, or would not last, or if another program wrote a unit of that name.
     pub fn ready(&self, root: &str) -> Script {
         let hint = match self.manager {
             Manager::User => "as root of that host `loginctl enable-linger $(id -un)`, then deploy again",
@@ -32,7 +32,7 @@ fi
     has_text \"$file\" || continue
     head -n 1 \"$file\" | grep -qF {ours} || {{
       if head -n 1 \"$file\" | grep -qF '# Written by gangplank for'; then
-        echo \"$file belongs to another target of this host\" >&2; echo 'hint: each target of one host needs a `unit` of its own' >&2; exit 1
+        echo \"$file belongs to another target of this host\" >&2; echo 'hint: give each target of a host its own `unit`' >&2; exit 1
       fi
       echo \"$file is not ours\" >&2; echo 'hint: move it away, or give the env another `unit`' >&2; exit 1
     }}
@@ -51,7 +51,7 @@ done
         (self.manager == Manager::Sudo).then(|| Script::new(allowed(), String::new()))
     }
 
-    /// Fails where a unit of the system would run as a user that the host does not have.
+    /// Fails if the user of a system unit does not exist on the host.
     fn user_exists(&self) -> String {
         match self.user().filter(|_| self.manager != Manager::User).map(quote) {
             Some(user) => format!(
@@ -64,7 +64,7 @@ done
         }
     }
 
-    /// Fails unless sudo lets the login run every command that this deploy, and its revert, will run.
+    /// Fails unless sudo permits every command that this deploy, and its revert, will run.
     fn allowed(&self, root: &str) -> String {
         let sockets = if self.has_socket() { "true" } else { HAS_SOCKET };
         let user = if self.has_user() { "" } else { NOT_ROOT };
@@ -79,34 +79,34 @@ fi
     }
 }
 
-/// Succeeds where a socket of ours is installed, or would be by a revert: a deploy may have to remove it, or start it.
+/// Succeeds if our socket is installed, or would be by a revert: a deploy may have to remove or start it.
 const HAS_SOCKET: &str = r##"{ good=; ! has_text service/good || read -r good < service/good
   [ -n "$good" ] && [ -s "service/spec-$good/socket" ]; } || grep -qsF "# Written by gangplank for $root;" "$dir/$name.socket""##;
 
-/// A login that is root needs no sudo, and would run the app as root without having said so.
+/// A root login needs no sudo, and would run the app as root without a setting that says so.
 const NOT_ROOT: &str = r#"if [ "$(id -u)" = 0 ]; then
   echo "the unit $name would run as root" >&2
-  echo 'hint: name the user in `lines`, "User=shop", or "User=root" to run it as root' >&2; exit 1
+  echo 'hint: set the user in `lines`, "User=shop", or "User=root" to run it as root' >&2; exit 1
 fi
 "#;
 
-/// What systemd runs for a login without linger ends with the last session of that login: that of the deploy itself.
+/// systemd stops the units of a login without linger when its last session ends, which is that of the deploy.
 const LASTS: &str = r#"code=0; lingers || code=$?
 case $code in
   1)
     echo "systemd stops what it runs for $(id -un) when the last session of that login ends" >&2
     echo "hint: as root of that host \`loginctl enable-linger $(id -un)\`, then deploy again" >&2; exit 1;;
   2)
-    echo "warning: it is unknown whether systemd stops what it runs for $(id -un) when the login ends: loginctl does not answer; as root of that host \`loginctl enable-linger $(id -un)\` makes sure" >&2;;
+    echo "warning: systemd may stop the services of $(id -un) when the login ends: loginctl does not answer; to prevent it, as root of that host \`loginctl enable-linger $(id -un)\`" >&2;;
 esac
 "#;
 
-/// Two services would want one port.
+/// Two services would compete for one port.
 pub const NO_PIDFILE_SERVICE: &str = r#"if alive; then
   echo "a process of the built-in pidfile service runs here" >&2; echo "hint: \`kill $pid\` on that host, then deploy again" >&2; exit 1
 fi"#;
 
-/// So would two units.
+/// Two units would compete for one port.
 const OTHER_UNIT: &str = r#"if has_text service/name && [ "$(cat service/name)" != "$manager $name" ]; then
   read -r other unit < service/name
   echo "the unit $unit of the $other's systemd runs here, not $name of the $manager's" >&2

@@ -1,21 +1,21 @@
-//! The privileged commands of a unit: the one list that scripts run, a deploy asks for before it switches anything, and
-//! `setup` grants.
+//! The privileged commands of a unit: the only list, used to run them, to check permissions before a switch, and by
+//! `setup` to grant them.
 
 use crate::project::Manager;
 use crate::script::quote;
 
-/// Where the units of the system's manager are.
+/// The directory of system units.
 pub const SYSTEM_UNITS: &str = "/etc/systemd/system";
 
-/// What a command is about.
+/// The unit that a command applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum About {
     Service,
-    /// Only where systemd holds the sockets, or held them.
+    /// Only if systemd holds the sockets, or held them.
     Socket,
 }
 
-/// What `systemctl` is told that changes something, with `$name` for the unit. `ctl` of a script refuses all else.
+/// The `systemctl` commands that change something; `$name` is the unit. `ctl` of a script rejects all others.
 const CONTROLS: &[(About, &str)] = &[
     (About::Service, "daemon-reload"),
     (About::Service, "restart $name.service"),
@@ -28,8 +28,8 @@ const CONTROLS: &[(About, &str)] = &[
     (About::Socket, "disable -q --now $name.socket"),
 ];
 
-/// What is installed, with `$name` for the unit and `$PWD` for the root. `install` writes aside and `mv` renames: a power cut
-/// must not leave half a unit where systemd reads it.
+/// The files to install; `$name` is the unit, `$PWD` the root. `install` writes a temporary file and `mv` renames it,
+/// so that a power cut leaves no partial unit for systemd to read.
 const INSTALLS: &[(About, &str, &str)] = &[
     (About::Service, "$PWD/service/unit", "/etc/systemd/system/$name.service"),
     (About::Socket, "$PWD/service/socket", "/etc/systemd/system/$name.socket"),
@@ -52,8 +52,8 @@ pub fn commands(name: &str, root: &str, sockets: bool) -> Vec<Vec<String>> {
     controls.chain(installs).collect()
 }
 
-/// Shell functions: `ctl` speaks to the manager as a login that may, `put FILE UNIT` installs a file into `$dir`, `drop
-/// UNIT` removes it.
+/// Shell functions: `ctl` runs systemctl with privileges, `put FILE UNIT` installs a file into `$dir`, `drop UNIT`
+/// removes it.
 pub fn functions(manager: Manager) -> String {
     let (run, more) = match manager {
         Manager::User | Manager::System => (
@@ -76,16 +76,16 @@ put() {
     format!(
         "ctl() {{
   case $1 in is-*|show) systemctl $scope \"$@\"; return;; esac
-  case \"$*\" in {known}) {run};; *) echo \"\\`systemctl $*\\` is not a command that deploys may run\" >&2; return 1;; esac
+  case \"$*\" in {known}) {run};; *) echo \"\\`systemctl $*\\` is not a permitted command\" >&2; return 1;; esac
 }}
 {more}",
         known = known.join("|"),
     )
 }
 
-/// What `may TEXT COMMAND` of [`missing`] asks sudo. A login that may run everything with its password is told that it may
-/// run each of these, so then the list of what it may run has to have the text after `NOPASSWD:`. Wildcards in that list
-/// are taken to fit.
+/// `may TEXT COMMAND`, for [`missing`], asks sudo. sudo also says yes to a login that may run everything with a
+/// password, so the list of permitted commands must then have the text after `NOPASSWD:`. Wildcards in that list count
+/// as a match.
 const MAY: &str = r#"missing=; add() { missing="${missing:+$missing, }\`sudo $*\`"; }
 listed=$(sudo -n -l 2> /dev/null | tr -s ' \n\t' ' ' || true)
 [ "$(id -u)" != 0 ] || listed=
@@ -97,8 +97,8 @@ may() {
 }
 "#;
 
-/// Fills `$missing` with the commands that sudo does not let this login run, each in backquotes. `sockets` is a command
-/// that succeeds where those of the socket are needed.
+/// Fills `$missing` with the commands that sudo denies this login, each in backquotes. `sockets` is a command that
+/// tests whether those of the socket are needed.
 pub fn missing(name: &str, root: &str, sockets: &str) -> String {
     let ask = |words: &Vec<String>| {
         let text: Vec<_> = words.iter().map(|word| escape(word).unwrap_or_else(|_| word.clone())).collect();
@@ -111,11 +111,11 @@ pub fn missing(name: &str, root: &str, sockets: &str) -> String {
     format!("{MAY}{of_service}if {sockets}; then\n{of_socket}fi\n")
 }
 
-/// A line of `sudoers(5)` that lets `login` run commands without a password, as the text of an unquoted here-document: each
-/// program is a variable of its name, for its path on the host. The error names what the line cannot express.
+/// A line of `sudoers(5)` that lets `login` run commands without a password, as the text of an unquoted here-document:
+/// each program is a variable of its name, for its path on the host. Fails if the line cannot express a command.
 pub fn sudoers(login: &str, commands: &[Vec<String>]) -> Result<String, String> {
     if is_reserved(login) {
-        return Err(format!("{login:?} is not a login to sudoers"));
+        return Err(format!("{login:?} is not a login in sudoers"));
     }
     let escape = |word: &str| escape(word).map(|word| word.replace('\\', r"\\"));
     let mut all = Vec::new();
@@ -129,7 +129,7 @@ pub fn sudoers(login: &str, commands: &[Vec<String>]) -> Result<String, String> 
     Ok(format!("{} ALL=(root) NOPASSWD: {}", escape(login)?, all.join(", ")))
 }
 
-/// Whether a line of sudoers that begins with this word is about something else: all users, an alias (upper case), a group, a
+/// Whether a sudoers line that begins with this word means something else: all users, an alias (upper case), a group, a
 /// setting.
 fn is_reserved(login: &str) -> bool {
     let is_alias = login.starts_with(|c: char| c.is_ascii_uppercase())
@@ -138,17 +138,17 @@ fn is_reserved(login: &str) -> bool {
     is_alias || keywords.contains(&login) || login.starts_with(['%', '+', '#', '!', '@'])
 }
 
-/// A word of a line of sudoers: what would end it or is a wildcard is escaped.
+/// A word of a sudoers line, with terminators and wildcards escaped.
 fn escape(word: &str) -> Result<String, String> {
     let mut text = String::new();
     for c in word.chars() {
         match c {
             'A'..='Z' | 'a'..='z' | '0'..='9' | '-' | '_' | '.' | '/' | '@' | '+' | '%' | '~' => text.push(c),
             ',' | ':' | '=' | '\\' | '*' | '?' | '[' | ']' | '!' | '(' | ')' | ' ' => text.extend(['\\', c]),
-            _ => return Err(format!("{word:?} has a {c:?}, which a line of sudoers cannot have")),
+            _ => return Err(format!("{word:?} has a {c:?}, which sudoers does not allow")),
         }
     }
-    if text.is_empty() { Err("an empty word cannot stand in a line of sudoers".into()) } else { Ok(text) }
+    if text.is_empty() { Err("sudoers does not allow an empty word".into()) } else { Ok(text) }
 }
 
 #[cfg(test)]

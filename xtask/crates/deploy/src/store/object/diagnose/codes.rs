@@ -28,7 +28,7 @@ fn diagnose_s3(server: &Server, doing: Doing, code: &str, text: &str) -> Option<
         "InvalidAccessKeyId" => (
             Kind::Auth,
             "the server does not know this access key",
-            "is AWS_ACCESS_KEY_ID of this account and endpoint? Make a new key, and set both halves in the context"
+            "check that AWS_ACCESS_KEY_ID belongs to this account and endpoint, or make a new key and set both halves in the context"
                 .into(),
         ),
         "SignatureDoesNotMatch" if server.scheme == Some(Scheme::Google) => (
@@ -39,7 +39,7 @@ fn diagnose_s3(server: &Server, doing: Doing, code: &str, text: &str) -> Option<
         "SignatureDoesNotMatch" => (
             Kind::Auth,
             "the secret key does not belong to this access key",
-            "set AWS_SECRET_ACCESS_KEY again: a copy may have lost its end".into(),
+            "set AWS_SECRET_ACCESS_KEY again: it may be truncated".into(),
         ),
         "ExpiredToken" | "TokenRefreshRequired" | "ExpiredTokenException" | "InvalidToken" => {
             (Kind::Auth, "the session has expired", "get new credentials: rerun the job, or `aws sso login`".into())
@@ -73,7 +73,7 @@ fn diagnose_azure(server: &Server, doing: Doing, code: &str, text: &str) -> Opti
         }
         "AuthenticationFailed" if detail.contains("time frame") => (
             Kind::Auth,
-            "the shared access signature has expired, or does not hold yet",
+            "the shared access signature has expired or is not valid yet",
             format!("make a new one and set {key} again: `az storage container generate-sas`"),
         ),
         // Azurite answers the second.
@@ -86,14 +86,12 @@ fn diagnose_azure(server: &Server, doing: Doing, code: &str, text: &str) -> Opti
             "the account does not allow keys",
             "set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET in place of the key: see docs/s3.md".into(),
         ),
-        "AccountIsDisabled" | "ContainerDisabled" => (
-            Kind::Auth,
-            "the account or the container is disabled",
-            "look at it in Azure's portal, and enable it".into(),
-        ),
+        "AccountIsDisabled" | "ContainerDisabled" => {
+            (Kind::Auth, "the account or the container is disabled", "enable it in Azure's portal".into())
+        }
         "AuthorizationFailure" | "AuthorizationSourceIPMismatch" => {
             let (kind, reason, hint) = denied(server, doing);
-            return Some((kind, reason, format!("{hint}; the account's network rules may also keep this machine out")));
+            return Some((kind, reason, format!("{hint}; the account's network rules may also block this machine")));
         }
         "InsufficientAccountPermissions" | "PublicAccessNotPermitted" => return Some(denied(server, doing)),
         _ if code.starts_with("Authorization") && code.ends_with("Mismatch") => return Some(denied(server, doing)),
@@ -108,12 +106,12 @@ fn unknown_key(server: &Server) -> (Kind, &'static str, String) {
         let hint = format!("make a new one and set {key} again: `az storage container generate-sas`");
         return (
             Kind::Auth,
-            "the shared access signature is not accepted: it has expired, or is of another container",
+            "the shared access signature is rejected: it has expired, or is for another container",
             hint,
         );
     }
     let hint = format!(
-        "set {key} again: a copy may have lost its end; `az storage account keys list --account-name {}`",
+        "set {key} again: it may be truncated; `az storage account keys list --account-name {}`",
         server.account()
     );
     (Kind::Auth, "the key does not belong to this account", hint)

@@ -1,6 +1,6 @@
-//! Settings of S3 buckets: the variables of AWS, and its two files.
+//! Settings of S3 buckets: the variables and the two files of AWS.
 //!
-//! Names and order of what is looked at: <https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>.
+//! Names and precedence: <https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>.
 
 use crate::store::object::settings::endpoint::Endpoint;
 use crate::store::object::settings::{Credentials, Files, Role, Scheme, Settings, is_on};
@@ -11,8 +11,8 @@ use gangplank_system::http::proxy::Proxies;
 use gangplank_system::http::{CaBundle, NetworkOptions, Secret};
 use std::collections::BTreeMap;
 
-/// The variables of AWS that are for the client of buckets. Those that name a bucket or an endpoint are not among them:
-/// the one is in the URL of the store, the other is looked at here.
+/// The AWS variables passed to the library. Bucket and endpoint are not among them: the first is in the store's URL,
+/// the second is handled here.
 const PASSED_ON: &[&str] = &[
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -112,7 +112,7 @@ fn credentials(vars: &BTreeMap<String, String>, profile: &Profile, region: &str,
         (None, None) => {}
         (have, _) => {
             let missing = if have.is_some() { "AWS_SECRET_ACCESS_KEY" } else { "AWS_ACCESS_KEY_ID" };
-            return CliError::new(Kind::Auth, format!("{missing} is not set, and its other half is"))
+            return CliError::new(Kind::Auth, format!("{missing} is not set, but its other half is"))
                 .hint("set both in the context of the job")
                 .err();
         }
@@ -121,24 +121,26 @@ fn credentials(vars: &BTreeMap<String, String>, profile: &Profile, region: &str,
         let file = var("AWS_WEB_IDENTITY_TOKEN_FILE").and_then(files);
         let token = var("CIRCLE_OIDC_TOKEN_V2").or_else(|| var("CIRCLE_OIDC_TOKEN")).map(str::to_owned);
         let Some(token) = file.map(|text| text.trim().to_owned()).or(token) else {
-            let what = "CIRCLE_OIDC_TOKEN_V2, to take on AWS_ROLE_ARN with: jobs with a context have it";
+            let what = "CIRCLE_OIDC_TOKEN_V2, to assume AWS_ROLE_ARN; jobs with a context have it";
             return Ok(Credentials::Missing(what.into()));
         };
         let endpoint =
             var("AWS_ENDPOINT_URL_STS").map_or_else(|| format!("https://sts.{region}.amazonaws.com"), str::to_owned);
         let endpoint = http::url(&endpoint).map_err(|_| {
-            usage(format!("`{endpoint}` is no URL of a token service"))
+            usage(format!("`{endpoint}` is not the URL of a token service"))
                 .hint("set AWS_REGION to a region, or AWS_ENDPOINT_URL_STS to a URL")
         })?;
         if !is_secure(&endpoint) {
-            return usage("AWS_ENDPOINT_URL_STS is not https, and would show the token").hint("use https").err();
+            return usage("AWS_ENDPOINT_URL_STS is not https, so the token would not be encrypted")
+                .hint("use https")
+                .err();
         }
         return Ok(Credentials::Exchanged(Role { arn: arn.to_owned(), token: Secret::new(token), endpoint }));
     }
     if profile.get("aws_access_key_id").is_some() != profile.get("aws_secret_access_key").is_some() {
         let name = var("AWS_PROFILE").unwrap_or("default");
-        return CliError::new(Kind::Auth, format!("profile `{name}` of ~/.aws has only one half of a key"))
-            .hint("it needs aws_access_key_id and aws_secret_access_key: `aws configure` writes both")
+        return CliError::new(Kind::Auth, format!("profile `{name}` of ~/.aws has only half of a key"))
+            .hint("set aws_access_key_id and aws_secret_access_key: `aws configure` writes both")
             .err();
     }
     let given = profile.get("aws_access_key_id").is_some()
@@ -156,7 +158,7 @@ fn credentials(vars: &BTreeMap<String, String>, profile: &Profile, region: &str,
     })
 }
 
-/// A profile of `~/.aws/credentials` and `~/.aws/config`, the first one having the last word.
+/// A profile of `~/.aws/credentials` and `~/.aws/config`; the first takes precedence.
 struct Profile(BTreeMap<String, String>);
 
 impl Profile {
@@ -176,11 +178,11 @@ impl Profile {
     }
 }
 
-/// The keys of a section, which may go by several names.
+/// The keys of a section, which may have several names.
 fn section(text: &str, names: &[&str]) -> BTreeMap<String, String> {
     let (mut keys, mut inside) = (BTreeMap::new(), false);
     for line in text.lines() {
-        // Lines that are indented belong to a table of their own, e.g. that of `s3`.
+        // Indented lines belong to a nested table, e.g. `s3`.
         if line.starts_with([' ', '\t', '#', ';']) {
             continue;
         }
@@ -245,7 +247,7 @@ mod tests {
         assert_eq!(kind_of(&half), Kind::Auth);
         assert_eq!(option(&[home, ("AWS_REGION", " us-west-2\n")], "aws_region").unwrap(), "us-west-2");
         let broken = of("s3://builds/shop", &[("AWS_SESSION_TOKEN", "a\nb")]).map(drop).unwrap_err();
-        assert!(broken.to_string().contains("AWS_SESSION_TOKEN holds a character"), "{broken}");
+        assert!(broken.to_string().contains("AWS_SESSION_TOKEN contains an invalid character"), "{broken}");
     }
 
     #[test]

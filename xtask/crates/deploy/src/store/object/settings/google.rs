@@ -1,6 +1,6 @@
 //! Settings of Google buckets: a service account in a file or a variable, or the login of `gcloud`.
 //!
-//! The order of what is looked at: <https://cloud.google.com/docs/authentication/application-default-credentials>.
+//! Precedence: <https://cloud.google.com/docs/authentication/application-default-credentials>.
 
 use crate::store::object::settings::endpoint::Endpoint;
 use crate::store::object::settings::{Credentials, Files, Scheme, Settings, Vars, is_on};
