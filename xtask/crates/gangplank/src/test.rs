@@ -91,7 +91,7 @@ pub fn test(ctx: &Context, project: &Project, options: &Options) -> Result<Teste
     if !options.no_tests {
         let mut words = [&["test", "--workspace", "--locked"], &scope[..]].concat();
         if options.quick && !stands_alone(&ctx.root) {
-            // The end-to-end tests are the xtask package's own.
+            // The end-to-end tests belong to the xtask package.
             words.extend(["--exclude", "xtask"]);
             skipped.push("end-to-end tests: `cargo xtask test` runs them".to_owned());
         }

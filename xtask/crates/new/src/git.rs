@@ -22,8 +22,8 @@ pub fn can_commit(ctx: &Context) -> Result<()> {
     if ctx.answer(cmd!(sh, "git var GIT_COMMITTER_IDENT").into(), Input::Empty)?.ok() {
         return Ok(());
     }
-    usage("git does not know who you are, so it cannot make a first commit")
-        .hint("`git config --global user.name NAME` and `git config --global user.email ADDRESS`")
+    usage("git has no user name, so it cannot create the first commit")
+        .hint("run `git config --global user.name NAME` and `git config --global user.email ADDRESS`")
         .err()
 }
 
@@ -40,7 +40,7 @@ pub fn first_commit(ctx: &Context, dir: &Path, message: &str) -> Result<String> 
 /// A git command that uses its directory only.
 fn alone(command: xshell::Cmd) -> std::process::Command {
     let mut command = std::process::Command::from(command);
-    // As `git rev-parse --local-env-vars` lists them.
+    // The output of `git rev-parse --local-env-vars`.
     for name in ["DIR", "WORK_TREE", "INDEX_FILE", "OBJECT_DIRECTORY", "COMMON_DIR", "PREFIX", "NAMESPACE", "CONFIG"] {
         command.env_remove(format!("GIT_{name}"));
     }

@@ -66,11 +66,7 @@ pub fn test(ctx: &Context, options: &Options) -> Result<Tested> {
     let mut run = Run::new(ctx, options);
     let (groups, left) = run.groups()?;
     if !groups.is_empty() {
-        ctx.note(format!(
-            "groups of tests in this run: {}; left out: {}",
-            groups::names(&groups),
-            groups::names(&left)
-        ));
+        ctx.note(format!("groups of tests in this run: {}; skipped: {}", groups::names(&groups), groups::names(&left)));
     }
     if options.all.is_none_or(<[_]>::is_empty) {
         run.default_checks()?;
@@ -160,7 +156,7 @@ impl<'a> Run<'a> {
             command.args(args).env(RECORD, &record).env(THREADS, threads.to_string()).envs(variables.clone());
             command
         };
-        // What comes after a binary that failed has to run as well, before a part of it can be run again.
+        // Later binaries must run too before a failed one is retried.
         let command = harness(if self.options.retry { &["--no-fail-fast"] } else { &[] }, args);
         let before = Before::look();
         let (started, mut times) = (Instant::now(), Times::new(threads));
@@ -171,7 +167,7 @@ impl<'a> Run<'a> {
                 failures.line(line);
             })?;
             if let (Some(tests), true, false) = (failures.alone(), self.options.retry, code == Some(0)) {
-                ctx.warn(format!("failed, and run once more: {}", tests.join(", ")));
+                ctx.warn(format!("failed, retrying: {}", tests.join(", ")));
                 let exactly = ["--include-ignored", "--exact"].map(str::to_owned);
                 code = ctx.watch(harness(&[], &[&exactly, tests].concat()))?;
                 flaky = tests.to_vec();
@@ -183,16 +179,16 @@ impl<'a> Run<'a> {
             match code {
                 Some(0) if left.is_empty() => Ok(()),
                 Some(0) => CliError::new(Kind::Failed, format!("the tests left {} things behind", left.len()))
-                    .hint("let the test end what it starts, also where it fails; the warnings above name it")
+                    .hint("make the test clean up, also on failure; see the warnings above")
                     .err(),
                 code => CliError::new(Kind::Failed, format!("`cargo test` {}", exit(code)))
-                    .hint("cargo test --workspace NAME runs one test alone")
+                    .hint("run a single test with `cargo test --workspace NAME`")
                     .err(),
             }
         });
         let slowest = times.slowest(SLOWEST, SLOW);
         if ended.is_err() {
-            // There will be no answer to show them.
+            // A failed run has no result that lists them.
             for Slow { test, ms } in &slowest {
                 ctx.note(format!("slow: {test} ({:.1} s)", *ms as f64 / 1000.0));
             }
@@ -212,7 +208,7 @@ impl<'a> Run<'a> {
         }
         let seed = ctx.var(SEED).map(str::to_owned).or_else(|| git::head_sha(ctx));
         if let Some(seed) = seed {
-            ctx.note(format!("samples of many cases are drawn by {SEED}={seed}"));
+            ctx.note(format!("using {SEED}={seed} for random samples"));
             variables.push((SEED, seed));
         }
         variables
@@ -224,17 +220,14 @@ impl<'a> Run<'a> {
         tested.slowest.sort_by_key(|slow| std::cmp::Reverse(slow.ms));
         tested.slowest.truncate(SLOWEST);
         if self.options.quick {
-            tested.skipped.push("end-to-end tests: `cargo xtask test` runs them".into());
+            tested.skipped.push("end-to-end tests: run them with `cargo xtask test`".into());
         }
         tested.skipped.extend(Record::read(&self.record).skipped);
         if !left.is_empty() {
-            tested.skipped.push(format!("groups {}: `cargo xtask test --all GROUP` runs one", groups::names(left)));
+            tested.skipped.push(format!("groups {}: run one with `cargo xtask test --all GROUP`", groups::names(left)));
         }
         tested.skipped.iter().for_each(|skipped| self.ctx.warn(format!("skipped: {skipped}")));
-        tested
-            .flaky
-            .iter()
-            .for_each(|test| self.ctx.warn(format!("flaky: {test} failed, and passed when it ran alone")));
+        tested.flaky.iter().for_each(|test| self.ctx.warn(format!("flaky: {test} failed, then passed alone")));
         self.tested
     }
 }

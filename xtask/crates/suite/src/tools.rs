@@ -27,7 +27,7 @@ const PYTHON: &[&str] = &["check-jsonschema==0.39.0", "circleci==1.2.2"];
 pub fn validator(ctx: &Context) -> Option<PathBuf> {
     let tools = ctx.root.join("target/tools");
     let program = tools.join("bin/check-jsonschema");
-    // What an earlier version of this list installed is not enough.
+    // An installation from an earlier version of this list is replaced.
     let list = tools.join("installed");
     if program.exists() && fs::read_to_string(&list).is_ok_and(|text| text == PYTHON.join("\n")) {
         return Some(program);

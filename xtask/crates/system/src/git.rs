@@ -31,19 +31,17 @@ pub fn commit(ctx: &Context) -> Result<Commit> {
     }
     let Some(Head { sha, branch, mut dirty }) = head(&answer.stdout) else {
         return usage(format!("{root} has no commit yet"))
-            .hint("make one: `git add --all && git commit --message 'first'`")
+            .hint("create one: `git add --all && git commit --message 'first'`")
             .err();
     };
     if let Some(want) = ctx.var("CIRCLE_SHA1").filter(|want| *want != sha) {
         return verification(format!("{root} has commit {sha} checked out, but CIRCLE_SHA1 is {want}"))
-            .hint("check out CIRCLE_SHA1 and nothing else in the job")
+            .hint("check out only CIRCLE_SHA1 in the job")
             .err();
     }
     for (path, option) in Checkout::open(ctx)?.hidden()?.changed {
         dirty = true;
-        ctx.warn(format!(
-            "{path} was changed, and git is told not to look at it: `git update-index {option} FILE` shows it again"
-        ));
+        ctx.warn(format!("{path} was changed, and git does not check it: run `git update-index {option} FILE`"));
     }
     let seconds = ctx.read(cmd!(sh, "git show --no-patch --no-show-signature --format=%ct {sha}").into())?;
     let time = jiff::Timestamp::from_second(seconds.trim().parse()?)?;
@@ -72,15 +70,14 @@ fn no_status(ctx: &Context, sh: &Shell, stderr: &str) -> anyhow::Error {
     let (root, stderr) = (ctx.root.display(), stderr.trim());
     let inside = ctx.answer(cmd!(sh, "git rev-parse --git-dir").into(), Input::Empty);
     let failure: CliError = match inside {
-        Ok(answer) if answer.ok() => {
-            failed(format!("git cannot say what is in {root}: {stderr}")).hint("mend it until `git status` works")
-        }
+        Ok(answer) if answer.ok() => failed(format!("cannot read the git status of {root}: {stderr}"))
+            .hint("fix the repository so that `git status` works"),
         Ok(answer) if answer.stderr.contains("dubious ownership") => {
             usage(format!("git refuses {root}: {}", answer.stderr.trim()))
-                .hint(format!("if you trust it: `git config --global --add safe.directory {root}`"))
+                .hint(format!("run `git config --global --add safe.directory {root}` if you trust it"))
         }
         _ => usage(format!("{root} is not a git checkout: {stderr}"))
-            .hint("a release is named after its commit: run `git init`, commit, and try again"),
+            .hint("run `git init`, commit, and try again: a release is named after its commit"),
     };
     failure.into()
 }
@@ -157,7 +154,7 @@ pub fn diff(ctx: &Context, file: &Path, text: &str) -> Option<String> {
     let file = if file.exists() { file } else { Path::new("/dev/null") };
     let command = cmd!(sh, "git diff --no-index --no-color --no-ext-diff --no-textconv --text -- {file} -");
     let answer = ctx.answer(command.into(), Input::Bytes(text.as_bytes())).ok()?;
-    // Above them it names the files in its own way.
+    // The header names the files in git's own way.
     answer.stdout.find("\n@@").map(|at| answer.stdout[at + 1..].to_owned())
 }
 
