@@ -1,4 +1,4 @@
-//! The command `new`.
+//! The command line of `new`.
 
 use crate::{NewOptions, NewReport, adopt, complete, create, report, upgrade};
 use clap::builder::{PossibleValuesParser, TypedValueParser};

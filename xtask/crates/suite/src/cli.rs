@@ -1,4 +1,4 @@
-//! The command `test`.
+//! The command line of `test`.
 
 use crate::groups::Grouped;
 use crate::times::Slow;
