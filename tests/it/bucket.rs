@@ -157,7 +157,7 @@ fn dir_of_reader(ctx: &Context) -> std::path::PathBuf {
     ctx.root.join("read")
 }
 
-fn settings_of(ctx: &Context, url: &str) -> gangplank_deploy::store::object::settings::Settings {
+fn settings_of(ctx: &Context, url: &str) -> gangplank_deploy::store::object::settings::values::Settings {
     gangplank_deploy::store::object::settings::settings(url, ctx.vars(), &|_| None).unwrap()
 }
 

@@ -6,9 +6,10 @@ use crate::project::{Project, Ran, root};
 use crate::trigger::{carry_out, on_hold};
 use expect_test::expect_file;
 use gangplank::program::Checked;
+use gangplank_bench::compare;
 use gangplank_bench::figures::{Comparison, Figures};
 use gangplank_bench::fleet::{Report, Row};
-use gangplank_bench::{Missing, compare};
+use gangplank_bench::options::Missing;
 use gangplank_deploy::ci::approve::Approved;
 use gangplank_deploy::deploy::apply::Outcome;
 use gangplank_deploy::deploy::report::{Diff, FileChange, Listed};
@@ -278,7 +279,7 @@ fn made_here(seen: &Shapes) {
     for known in [true, false] {
         let text = |text: &str| known.then(|| text.to_owned());
         let becomes = known.then_some("cargo xtask build");
-        let made = gangplank_new::NewReport {
+        let made = gangplank_new::options::NewReport {
             what: "adopt",
             path: "/srv/shop".into(),
             name: "shop".into(),

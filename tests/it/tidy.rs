@@ -356,7 +356,8 @@ fn the_engine_stays_within_its_budget_of_crates() {
     };
     // Two versions of a crate are compiled twice, so they count twice.
     let package = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
-    let packages: BTreeSet<_> = tree.lines().filter(|line| !line.is_empty() && !line.starts_with("gangplank")).map(package).collect();
+    let packages: BTreeSet<_> =
+        tree.lines().filter(|line| !line.is_empty() && !line.starts_with("gangplank")).map(package).collect();
     assert!(
         packages.len() <= PACKAGES_MAX,
         "the engine needs {} packages, its budget is {PACKAGES_MAX}: ARCHITECTURE.md says what each dependency is for \

@@ -1,6 +1,7 @@
 //! The commands of `bench`.
 
-use crate::{Options, compare, files, fleet, report, tools};
+use crate::options::Options;
+use crate::{compare, files, fleet, report, tools};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
 use gangplank::program::{Answer, Global, Style};

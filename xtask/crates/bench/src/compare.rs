@@ -1,7 +1,7 @@
 //! Compares commands on this machine, in turns: the common part of the benches.
 
 use crate::figures::{Comparison, Figures, compare};
-use crate::{Missing, Options};
+use crate::options::{Missing, Options};
 use gangplank_bundle::release;
 use gangplank_model::error::{Kind, Result, WithHint, failed, verification};
 use gangplank_system::context::{Context, Measured, exit};

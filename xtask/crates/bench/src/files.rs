@@ -2,8 +2,8 @@
 //! with the `tar` and `sha256sum` of common scripts.
 
 use crate::compare::{Baseline, Compare, Peer, Report, present};
+use crate::options::{Options, Scratch, private_dir};
 use crate::workload::{PAYLOAD, Source};
-use crate::{Options, Scratch, private_dir};
 use gangplank_deploy::build;
 use gangplank_deploy::build::Built;
 use gangplank_model::error::{Kind, Result, WithHint};

@@ -1,9 +1,9 @@
 //! Benchmark results as a table to paste into a document.
 
-use crate::Missing;
 use crate::compare;
 use crate::figures::Comparison;
 use crate::fleet::{Report, Row};
+use crate::options::Missing;
 use gangplank::program::{Style, bytes, count, table};
 use std::fmt::Write;
 

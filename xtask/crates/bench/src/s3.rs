@@ -2,8 +2,9 @@
 //! all share its cores, or that of a given bucket.
 
 use crate::compare::{Baseline, Compare, Peer, Report, Row, present, time};
+use crate::files;
+use crate::options::{Options, Scratch, private_dir};
 use crate::workload::{PAYLOAD, Source};
-use crate::{Options, Scratch, files, private_dir};
 use gangplank_bundle::release::Release;
 use gangplank_deploy::deploy::resolve::Catalog;
 use gangplank_deploy::handoff;

@@ -1,7 +1,7 @@
 //! `bench overhead` and `bench compile`: the cost of an xtask compared with plain cargo.
 
 use crate::compare::{Baseline, Compare, Report};
-use crate::{Options, Scratch, private_dir};
+use crate::options::{Options, Scratch, private_dir};
 use gangplank_model::error::{Kind, Result, WithHint};
 use gangplank_system::context::Context;
 use std::fs;

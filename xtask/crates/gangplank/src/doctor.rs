@@ -5,14 +5,15 @@
 //! the first broken check is the cause.
 
 mod account;
+pub mod check;
 mod checkout;
 mod hosts;
 mod places;
 
+use crate::doctor::check::{Check, Scope, State, grouped};
 use gangplank_deploy::tool::Tool;
-use gangplank_model::error::{Kind, Result, hint_of, kind_of, with_guides};
-use gangplank_model::project;
-use gangplank_model::project::{Env, Handoff, Project};
+use gangplank_model::error::{Result, with_guides};
+use gangplank_model::project::Env;
 use gangplank_system::context::{Context, var};
 use serde::Serialize;
 
@@ -45,149 +46,6 @@ pub struct Diagnosis {
     pub checks: Vec<Check>,
 }
 
-/// A check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// `tools`, `git`, `project`, `circleci`, `stores`, or the name of an env.
-    pub group: String,
-    /// The target that it applies to.
-    pub subject: Option<String>,
-    /// What was checked, in a word or two; a store by its URL.
-    pub what: String,
-    /// The result.
-    pub state: State,
-    /// The details.
-    pub detail: Option<String>,
-    /// The fix, as a command where possible.
-    pub hint: Option<String>,
-}
-
-/// The result of a check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// Passed.
-    Ok,
-    /// A deploy would work, but attention is needed.
-    Warning,
-    /// A deploy would fail.
-    Broken,
-    /// Not checked; the detail says why.
-    Skipped,
-}
-
-impl State {
-    /// The word for the result.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Broken => "broken",
-            Self::Skipped => "skipped",
-        }
-    }
-}
-
-impl Check {
-    fn new(what: impl Into<String>, state: State, detail: Option<String>, hint: Option<String>) -> Self {
-        Self { group: String::new(), subject: None, what: what.into(), state, detail, hint }
-    }
-
-    fn fine(what: impl Into<String>) -> Self {
-        Self::new(what, State::Ok, None, None)
-    }
-
-    fn ok(what: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::new(what, State::Ok, Some(detail.into()), None)
-    }
-
-    fn skipped(what: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::new(what, State::Skipped, Some(reason.into()), None)
-    }
-
-    fn warning(what: impl Into<String>, detail: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::new(what, State::Warning, Some(detail.into()), Some(hint.into()))
-    }
-
-    fn broken(what: impl Into<String>, detail: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::new(what, State::Broken, Some(detail.into()), Some(hint.into()))
-    }
-
-    /// A check from an error; a skipped one has no hint.
-    fn of(what: impl Into<String>, state: State, fault: &Fault) -> Self {
-        let hint = Some(fault.hint.clone()).filter(|_| state != State::Skipped);
-        Self::new(what, state, Some(fault.text.clone()), hint)
-    }
-}
-
-/// An error as a value, for pure functions and tables.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Fault {
-    kind: Kind,
-    text: String,
-    hint: String,
-}
-
-/// A fact, or why it is unknown.
-type Found<T> = Result<T, Fault>;
-
-/// Converts an error.
-#[expect(clippy::needless_pass_by_value, reason = "as `map_err` has it")]
-fn fault(error: anyhow::Error) -> Fault {
-    let hint = hint_of(&error).unwrap_or("run it again with -v to see the commands").to_owned();
-    Fault { kind: kind_of(&error), text: format!("{error:#}"), hint }
-}
-
-/// The scope of a diagnosis.
-#[derive(Clone, Copy)]
-struct Scope<'a> {
-    tool: &'a Tool<'a>,
-    project: &'a Project,
-    /// The envs to check.
-    envs: &'a [&'a Env],
-    /// Only checks of a job without contexts.
-    ci: bool,
-    /// Whether this is a job.
-    in_job: bool,
-}
-
-impl Scope<'_> {
-    /// Whether the project uses CircleCI.
-    fn uses_circleci(&self, has_config: bool) -> bool {
-        has_config || self.project.stores.iter().any(|url| url.starts_with("circleci:"))
-    }
-
-    /// Whether a deploy needs CircleCI's API.
-    fn need(&self) -> Need {
-        let asks = |url: &&str| ["circleci:artifacts", "circleci:latest-artifacts"].contains(url);
-        match self.project.ci.handoff {
-            Handoff::Artifacts => Need::Always,
-            Handoff::Workspace | Handoff::S3 if self.project.stores.iter().any(asks) => Need::Sometimes,
-            Handoff::Workspace | Handoff::S3 => Need::Never,
-        }
-    }
-}
-
-/// Whether a deploy needs CircleCI's API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Need {
-    /// Releases are passed on by the API.
-    Always,
-    /// A store asks it for releases that no other store has.
-    Sometimes,
-    /// It is not needed.
-    Never,
-}
-
-/// The address that a health check requests, if any.
-fn address(check: &project::Check) -> Option<&'static str> {
-    match check {
-        project::Check::Http { url, .. } => Some(url),
-        project::Check::Tcp { addr } => Some(addr),
-        project::Check::None | project::Check::Command(_) => None,
-    }
-}
-
 /// Checks everything; with `env` only that env's hosts, with `ci` only what a job without contexts can.
 pub fn doctor(tool: &Tool, env: Option<&str>, ci: bool) -> Result<Diagnosis> {
     let Tool { ctx, project, .. } = *tool;
@@ -208,10 +66,6 @@ pub fn doctor(tool: &Tool, env: Option<&str>, ci: bool) -> Result<Diagnosis> {
         checks.extend(hosts::look(ctx, &scope, &locks));
     }
     Ok(Diagnosis::new(ctx, env, ci, checks))
-}
-
-fn grouped(group: &str, checks: Vec<Check>) -> impl Iterator<Item = Check> {
-    checks.into_iter().map(move |check| Check { group: group.to_owned(), ..check })
 }
 
 impl Diagnosis {

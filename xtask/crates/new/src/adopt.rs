@@ -7,16 +7,15 @@ use crate::git;
 use crate::ignored;
 use crate::ignored::Forced;
 use crate::main_rs::{Plan, Runs};
+use crate::options::{NewOptions, NewReport};
 use crate::place;
 use crate::place::Staging;
 use crate::scripts;
 use crate::scripts::ScriptMapping;
+use crate::steps::{cargo, check_name, engine_of, finalize, lock, plan, read_if_there, stop_if_asked, write_configs};
 use crate::toolchain;
 use crate::toolchain::Rust;
-use crate::{
-    NewOptions, NewReport, cargo, check_name, engine_of, finalize, lock, manifest, plan, read_if_there, stop_if_asked,
-    tree, write_configs,
-};
+use crate::{manifest, tree};
 use gangplank_deploy::ci::generate;
 use gangplank_lint::yaml;
 use gangplank_model::ci::render;

@@ -1,6 +1,8 @@
 //! The command line of `new`.
 
-use crate::{NewOptions, NewReport, adopt, complete, create, report, upgrade};
+use crate::create::create::{complete, create};
+use crate::options::{NewOptions, NewReport};
+use crate::{adopt, report, upgrade};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use gangplank::program::{Answer, Global, Style, ask_text};

@@ -1,6 +1,6 @@
 //! Edits cargo's files, preserving comments, order and line ends.
 
-use crate::Engine;
+use crate::options::Engine;
 use gangplank_model::error::{Kind, Result, WithHint, usage};
 use gangplank_model::project::Handoff;
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};

@@ -1,6 +1,6 @@
 //! The text of a created project: files, notes, next commands.
 
-use crate::NewReport;
+use crate::options::NewReport;
 use gangplank::program::{Style, count, table};
 use gangplank_model::error::with_guides;
 use std::fmt::Write;

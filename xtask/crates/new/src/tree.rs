@@ -2,7 +2,8 @@
 
 use crate::main_rs;
 use crate::main_rs::Plan;
-use crate::{ENGINE_DIR, Engine, manifest};
+use crate::manifest;
+use crate::options::{ENGINE_DIR, Engine};
 use gangplank_model::error::{Kind, Result, WithHint, failed};
 use gangplank_model::release::digest;
 use gangplank_model::release::manifest::checksum_line;

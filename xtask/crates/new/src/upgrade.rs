@@ -1,9 +1,11 @@
 //! `new --upgrade`: replaces a vendored engine by the one that runs this command.
 
 use crate::git;
+use crate::options::{ENGINE_DIR, NewOptions, NewReport};
 use crate::place;
 use crate::place::Staging;
-use crate::{ENGINE_DIR, NewOptions, NewReport, cargo, read_if_there, tree};
+use crate::steps::{cargo, read_if_there};
+use crate::tree;
 use gangplank_model::error::{CliError, Kind, Result, WithHint, usage};
 use gangplank_system::context::{Context, run_xtask};
 use std::fs;

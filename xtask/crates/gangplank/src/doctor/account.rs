@@ -3,7 +3,7 @@
 //! The API gives the same answer for a wrong slug, a project that the token may not see, and a token of the wrong kind. The
 //! order of the requests tells them apart.
 
-use crate::doctor::{Check, Fault, Found, Need, Scope, State, address, fault};
+use crate::doctor::check::{Check, Fault, Found, Need, Scope, State, address, fault};
 use gangplank_deploy::ci::generate::CONFIGS;
 use gangplank_model::error::Kind;
 use gangplank_system::circleci;

@@ -1,6 +1,6 @@
 //! Checks of this machine: programs, git, and the files of the project.
 
-use crate::doctor::{Check, Fault, Found, Scope, State, fault, grouped};
+use crate::doctor::check::{Check, Fault, Found, Scope, State, fault, grouped};
 use gangplank_bundle::release::supports;
 use gangplank_deploy::ci::generate;
 use gangplank_model::error::Kind;

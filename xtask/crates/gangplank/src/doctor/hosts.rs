@@ -1,7 +1,7 @@
 //! Checks of the envs: variables, and each host in one round trip, in parallel.
 
+use crate::doctor::check::{Check, Fault, Found, Scope, State, fault, grouped};
 use crate::doctor::places::{Locked, owner};
-use crate::doctor::{Check, Fault, Found, Scope, State, fault, grouped};
 use gangplank_deploy::deploy::liveness::LivenessChecker;
 use gangplank_deploy::deploy::waves::{AT_ONCE, par_map};
 use gangplank_deploy::health::Checker;
@@ -258,7 +258,8 @@ fn judge(host: &HostCheck, env: &Env, app: &str, held: Option<&(String, Liveness
 /// The check for another program at the service's address.
 fn taken(address: &str, far: bool, env: &Env) -> Check {
     let place = if far { "on that host " } else { "" };
-    let way = super::address(&env.health.check).and_then(|text| text.split_once("${")?.1.split_once(":-"));
+    let way =
+        crate::doctor::check::address(&env.health.check).and_then(|text| text.split_once("${")?.1.split_once(":-"));
     let other = way.map_or("another in xtask/src/main.rs".to_owned(), |(name, _)| format!("{name}=ANOTHER"));
     Check::warning(
         "port",

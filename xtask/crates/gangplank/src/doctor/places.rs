@@ -1,6 +1,6 @@
 //! Checks of the stores: whether each can be opened, read and written, and the env locks there.
 
-use crate::doctor::{Check, Fault, Found, Scope, State, fault};
+use crate::doctor::check::{Check, Fault, Found, Scope, State, fault};
 use gangplank_deploy::deploy::liveness::LivenessChecker;
 use gangplank_deploy::deploy::lock;
 use gangplank_deploy::store::Store;

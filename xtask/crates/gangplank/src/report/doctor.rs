@@ -1,6 +1,7 @@
 //! The text of a diagnosis: passed checks in short, problems with their fix below.
 
-use crate::doctor::{Check, Diagnosis, State};
+use crate::doctor::Diagnosis;
+use crate::doctor::check::{Check, State};
 use crate::report::style::{Style, count, visible, wrapped};
 use std::fmt::Write;
 

@@ -4,7 +4,7 @@
 //! <https://circleci.com/docs/openid-connect-tokens/>.
 
 use crate::store::object::diagnose::tag;
-use crate::store::object::settings::Role;
+use crate::store::object::settings::values::Role;
 use gangplank_model::error::{CliError, Kind, Result, kind_of};
 use gangplank_system::context::{Context, Input};
 use gangplank_system::http::proxy::Proxy;

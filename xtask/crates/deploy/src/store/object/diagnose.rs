@@ -3,7 +3,7 @@
 mod codes;
 
 use crate::store::object::diagnose::codes::Diagnosis;
-use crate::store::object::settings::{Scheme, Settings};
+use crate::store::object::settings::values::{Scheme, Settings};
 use gangplank_model::error::{CliError, Kind, Result};
 use gangplank_system::http::Url;
 use gangplank_system::http::proxy::Proxy;

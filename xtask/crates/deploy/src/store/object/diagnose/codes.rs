@@ -5,7 +5,7 @@
 //! <https://cloud.google.com/storage/docs/xml-api/reference-status>.
 
 use crate::store::object::diagnose::{Doing, Server, tag};
-use crate::store::object::settings::Scheme;
+use crate::store::object::settings::values::Scheme;
 use gangplank_model::error::Kind;
 use serde_json::Value;
 

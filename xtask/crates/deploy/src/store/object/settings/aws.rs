@@ -3,7 +3,7 @@
 //! Names and precedence: <https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>.
 
 use crate::store::object::settings::endpoint::Endpoint;
-use crate::store::object::settings::{Credentials, Files, Role, Scheme, Settings, is_on};
+use crate::store::object::settings::values::{Credentials, Files, Role, Scheme, Settings, is_on};
 use gangplank_model::error::{CliError, Kind, Result, usage};
 use gangplank_system::http;
 use gangplank_system::http::policy::is_secure;

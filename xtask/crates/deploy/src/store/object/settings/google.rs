@@ -3,7 +3,7 @@
 //! Precedence: <https://cloud.google.com/docs/authentication/application-default-credentials>.
 
 use crate::store::object::settings::endpoint::Endpoint;
-use crate::store::object::settings::{Credentials, Files, Scheme, Settings, Vars, is_on};
+use crate::store::object::settings::values::{Credentials, Files, Scheme, Settings, Vars, is_on};
 use gangplank_model::error::{CliError, Kind, Result, usage};
 use gangplank_system::http::NetworkOptions;
 use gangplank_system::http::proxy::Proxies;

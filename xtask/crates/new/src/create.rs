@@ -1,0 +1,100 @@
+//! `new`: a project from nothing.
+
+use crate::main_rs::{App, Plan, TargetAnswers};
+use crate::options::{NewOptions, NewReport};
+use crate::place::Staging;
+use crate::steps::{
+    bucket_of, check_bucket, check_name, check_target, engine_of, finalize, name_of, notes, plan, stop_if_asked,
+    write_configs,
+};
+use gangplank_deploy::ci::generate;
+use gangplank_model::error::{Result, hint_of};
+use gangplank_model::project::Handoff;
+use gangplank_model::script::quote;
+use gangplank_system::context::Context;
+use std::path::Path;
+
+/// Asks a question, with its default.
+pub type Ask<'a> = &'a dyn Fn(&str, &str) -> Result<String>;
+
+/// Asks for missing options, each until the answer is valid.
+pub fn complete(ctx: &Context, wish: &mut NewOptions, path: &Path, ask: Ask) -> Result<()> {
+    // Fails before any question if the path is unusable.
+    let path = place::absolute(path)?;
+    place::check_free(&path)?;
+    git::can_commit(ctx)?;
+    let again = |question: &str, default: &str, check: &dyn Fn(&str) -> Result<()>| loop {
+        let answer = ask(question, default)?;
+        match check(&answer) {
+            Ok(()) => return Ok::<_, anyhow::Error>(answer),
+            // Asking again would give the same answer.
+            Err(error) if answer == default => return Err(error),
+            Err(error) => ctx.warn(format!("{error}; {}", hint_of(&error).unwrap_or_default())),
+        }
+    };
+    let name = match wish.name.take() {
+        Some(name) => name,
+        None => again("Name of the app", &name_of(&path), &check_name)?,
+    };
+    check_name(&name)?;
+    if wish.handoff.is_none() {
+        let question = "Releases go from build to deploy by: workspace (one workflow), artifacts (several, through \
+                        CircleCI's API), s3 (a bucket)";
+        let known = |text: &str| text.parse::<Handoff>().map(drop);
+        wish.handoff = Some(again(question, Handoff::Workspace.as_str(), &known)?.parse()?);
+    }
+    wish.name = Some(name.clone());
+    if wish.handoff == Some(Handoff::S3) && wish.bucket.is_none() {
+        wish.bucket = Some(again("Bucket", &bucket_of(&name), &check_bucket)?);
+    }
+    if wish.targets.is_empty() {
+        let local = TargetAnswers::local("prod").urls().join(" ");
+        let urls = |answer: &str| answer.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let check = |answer: &str| urls(answer).iter().try_for_each(|url| check_target(ctx, url));
+        let prod = again("Hosts of prod, as ssh://USER@HOST/DIR", &local, &check)?;
+        wish.targets = urls(&prod).into_iter().filter(|url| *url != local).collect();
+    }
+    Ok(())
+}
+
+/// Creates a project at `path`, which must be empty or missing.
+pub fn create(ctx: &Context, path: &Path, wish: &NewOptions) -> Result<NewReport> {
+    let path = place::absolute(path)?;
+    let name = wish.name.clone().unwrap_or_else(|| name_of(&path));
+    check_name(&name)?;
+    place::check_free(&path)?;
+    git::can_commit(ctx)?;
+    let plan = Plan { app: App::sample(&name), ..plan(ctx, &name, wish)? };
+    let made = NewReport {
+        what: "new",
+        name: name.clone(),
+        handoff: Some(plan.handoff.as_str()),
+        files: vec![],
+        notes: notes(&path, wish),
+        next: vec![
+            format!("cd {}", quote(&path.display().to_string())),
+            "cargo xtask ci run      # the whole pipeline on this machine".into(),
+            "cargo xtask test        # all checks before a commit".into(),
+            "cargo xtask doctor      # missing setup of CircleCI and the hosts".into(),
+        ],
+        ..NewReport::of(&path, wish)
+    };
+    plan.project().validate()?;
+    let tree = tree::project(&plan, &engine_of(&wish.engine)?)?;
+    let mut files = tree.names();
+    files.extend(generate::CONFIGS.map(str::to_owned));
+    files.sort();
+    if wish.dry_run {
+        return Ok(NewReport { files, ..made });
+    }
+    let aside = Staging::beside(&path)?;
+    tree.write(aside.path())?;
+    stop_if_asked(ctx)?;
+    finalize(ctx, aside.path())?;
+    write_configs(ctx, aside.path(), &plan)?;
+    stop_if_asked(ctx)?;
+    let commit = git::first_commit(ctx, aside.path(), "A project made by `cargo xtask new`")?;
+    stop_if_asked(ctx)?;
+    aside.move_to(&path)?;
+    Ok(NewReport { files, commit: Some(commit), ..made })
+}
