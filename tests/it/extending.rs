@@ -139,7 +139,7 @@ fn a_target() {
     let (code, said, _) = run("exec dev -- sh -c pwd;\texit\t3");
     assert!(code == 1 && said.contains("srv/dev"), "{code} {said}");
     assert!(run("status dev").1.contains("running"));
-    assert!(run("lock status dev --json").1.contains("\"held_by\": null"));
+    assert!(run("lock dev --json").1.contains("\"held_by\": null"));
     p.write_program("programs/docker", "#!/bin/sh\necho no such container >&2\nexit 1\n");
     let (code, _, said) = run("history dev");
     assert!(

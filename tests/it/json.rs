@@ -1,4 +1,5 @@
-//! What `--json` says: the shape of every answer, event and error, recorded, and explained field by field in docs/json.md.
+//! What `--json` says: the shape of every answer, event and error, recorded, and explained field by field in docs/json.md
+//! and docs/json-tools.md.
 
 use crate::account::{self, Account};
 use crate::ci::with_xtask;
@@ -161,9 +162,9 @@ fn on_a_laptop(seen: &Shapes) {
     run("start, stop, restart", "restart dev");
     run("history", "history dev --all");
     let owner = r#"{"by":"ben@elsewhere","at":"2026-08-01T00:00:00Z","verb":"deploy","token":"x","host":"elsewhere","boot":"b","namespace":"n","pid":1,"start":1}"#;
-    run("lock", "lock status dev");
+    run("lock", "lock dev");
     p.write("srv/dev/.lock", owner);
-    run("lock", "lock status dev");
+    run("lock", "lock dev");
     run("status", "status");
     run("lock", "unlock dev --force");
     seen.events(&p.run("deploy dev --lock-wait soon --json").code(2));
@@ -316,9 +317,9 @@ fn every_answer_event_and_error_has_the_shape_that_the_guide_says() {
     expect_file![root().join("tests/it/golden/json.txt")].assert_eq(&text);
 }
 
-/// The fields of each section of the guide: rows of its tables.
+/// The fields of each section of the two guides: rows of their tables.
 fn explained() -> BTreeSet<String> {
-    let guide = fs::read_to_string(root().join("docs/json.md")).unwrap();
+    let guide = ["docs/json.md", "docs/json-tools.md"].map(|path| fs::read_to_string(root().join(path)).unwrap()).concat();
     let (mut section, mut fields) = ("", BTreeSet::new());
     for line in guide.lines() {
         if let Some(heading) = line.strip_prefix("## ") {
@@ -348,7 +349,7 @@ fn the_guide_explains_every_field_and_no_other() {
     let invented: Vec<_> = explained.difference(&recorded).cloned().collect();
     assert!(
         missing.is_empty() && invented.is_empty(),
-        "docs/json.md does not explain:\n{}\nand explains what there is not:\n{}",
+        "docs/json.md and docs/json-tools.md do not explain:\n{}\nand explain what there is not:\n{}",
         missing.join("\n"),
         invented.join("\n")
     );
