@@ -26,6 +26,7 @@ use gangplank::release::id::ReleaseId;
 use gangplank::store::bucket::BucketStore;
 use gangplank::store::object::{Bucket, Memory};
 use gangplank::store::{self, Put, Store};
+use gangplank::tool::Tool;
 use server::{Fate, Proxy, ceph, fresh_url, with};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,7 +38,7 @@ pub fn leaked(ctx: Context) -> &'static Context {
 }
 
 pub fn open(ctx: &'static Context, url: &str) -> Box<dyn Store> {
-    store::open(ctx, &PROJECT, url).unwrap()
+    Tool::new(ctx, &crate::parts::PROJECT).store(url).unwrap()
 }
 
 #[test]

@@ -173,7 +173,7 @@ fn a_lock_that_is_a_directory_holds_too() {
     p.release("1");
     fs::create_dir_all(p.path("srv/dev/.lock")).unwrap();
     p.run("deploy dev").fails(6, "a directory", "--force");
-    p.run("lock status dev").ok().has("locked by somebody");
+    p.run("lock dev").ok().has("locked by somebody");
     p.run("unlock dev --force").ok();
     p.run("deploy dev").ok();
 }

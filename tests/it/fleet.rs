@@ -17,8 +17,9 @@ mod units;
 use crate::parts::ctx;
 use crate::project::Project;
 use crate::target::contract;
-use gangplank::host::{self, Delivery};
+use gangplank::host::Delivery;
 use gangplank::release::delta::Changes;
+use gangplank::tool::Tool;
 use hosts::Fleet;
 use std::fs;
 use std::net::TcpListener;
@@ -28,9 +29,12 @@ fn over_ssh(fleet: &Fleet) {
     let dir = crate::record::tempdir();
     let changes: &Changes = Box::leak(Box::default());
     let ctx = ctx(dir.path()).with_vars([("PATH".to_owned(), fleet.path())]);
-    contract(&ctx, dir.path(), &*host::open(&ctx, &fleet.target(0, "with space/it's")).unwrap(), &|release| {
-        Delivery::Push(release, changes)
-    });
+    contract(
+        &ctx,
+        dir.path(),
+        &*Tool::new(&ctx, &crate::parts::PROJECT).target(&fleet.target(0, "with space/it's")).unwrap(),
+        &|release| Delivery::Push(release, changes),
+    );
 }
 
 #[test]

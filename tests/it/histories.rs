@@ -10,11 +10,12 @@ use gangplank::deploy::history::Verb;
 use gangplank::deploy::state::{Lock, State};
 use gangplank::deploy::{Deployment, Options, prune_site, put_live, roll_back};
 use gangplank::error::{Kind, kind_of, not_found};
-use gangplank::host::{self, Target};
+use gangplank::host::Target;
 use gangplank::machine::Liveness;
 use gangplank::project::{Check, Env, Health, Service};
 use gangplank::release::Release;
 use gangplank::release::id::ReleaseId;
+use gangplank::tool::Tool;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::path::Path;
@@ -76,7 +77,7 @@ struct MockState<'a> {
 impl MockState<'_> {
     fn site<'s>(&'s self, env: usize, left: Option<&'s AtomicUsize>) -> Deployment<'s> {
         let targets = ENVS[env].targets.iter().map(|url| {
-            let target = host::open(self.ctx, url).unwrap();
+            let target = Tool::new(self.ctx, &crate::parts::PROJECT).target(url).unwrap();
             match left {
                 Some(left) => Box::new(Mortal::new(target, left)) as Box<dyn Target>,
                 None => target,

@@ -155,7 +155,7 @@ fn ctrl_c_puts_the_old_release_back() {
             .fails(1, &format!("{v1} is live again"), "deploy again")
             .told("stopping at the next safe point");
         assert_eq!(p.get("dev").unwrap(), "1");
-        p.run("lock status dev").ok().has("not locked");
+        p.run("lock dev").ok().has("not locked");
     }
 }
 
@@ -168,7 +168,7 @@ fn odd_names_of_people_survive_in_a_lock() {
     p.write("srv/dev/wait", "");
     let first = p.start("deploy dev");
     eventually("it has the lock", || p.path("srv/dev/.lock").exists());
-    p.run("lock status dev").ok().has("locked by DOMAIN\\n\"ana\" $HOME@");
+    p.run("lock dev").ok().has("locked by DOMAIN\\n\"ana\" $HOME@");
     fs::remove_file(p.path("srv/dev/wait")).unwrap();
     end(first, "first").ok();
 }
@@ -183,7 +183,7 @@ fn of_two_deploys_at_once_one_waits_or_says_who_has_the_lock() {
     let first = p.start("deploy dev");
     eventually("the first has the lock", || p.path("srv/dev/.lock").exists());
     p.run("deploy dev").fails(6, "file:srv/dev is locked by ana@", "--lock-wait").told("deploy 2026");
-    p.run("lock status dev").ok().has("locked by ana@");
+    p.run("lock dev").ok().has("locked by ana@");
     p.run("unlock dev").fails(6, "nothing says that it is gone", "--force");
     let waiting = p.start("deploy dev --lock-wait 30");
     std::thread::sleep(Duration::from_millis(300));

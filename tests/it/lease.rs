@@ -10,6 +10,7 @@ use gangplank::host::directory::HostTarget;
 use gangplank::host::{self, Target};
 use gangplank::machine::Owner;
 use gangplank::service::Script;
+use gangplank::tool::Tool;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -55,10 +56,10 @@ fn who_is_silent_for_longer_than_its_lease_is_succeeded() {
     p.run("deploy dev").fails(6, "is locked by bob@far since", "unlock dev --force");
     age(&lock, 100);
     p.run("deploy dev").fails(6, "last heard of 10", "if nothing more is heard of it, ");
-    p.run("lock status dev").ok().has("bob@far").has("last heard of 10");
+    p.run("lock dev").ok().has("bob@far").has("last heard of 10");
     p.run("unlock dev").fails(6, "nothing says that it is gone", "--force");
     age(&lock, 250);
-    p.run("lock status dev").ok().has("it has not been heard of for 4 min, the next deploy takes over");
+    p.run("lock dev").ok().has("it has not been heard of for 4 min, the next deploy takes over");
     p.run("status dev").ok().has("it has not been heard of for 4 min");
     p.run("deploy dev").ok().told("taking over the lock of bob@far").told("it has not been heard of for 4 min");
     assert!(!lock.exists());
@@ -186,7 +187,11 @@ fn locks_are_renewed_here() {
     let dir = crate::record::tempdir();
     let root = dir.path().join("it's here");
     let ctx = ctx(dir.path());
-    renewals(dir.path(), host::open(&ctx, &format!("file:{}", root.display())).unwrap(), &root);
+    renewals(
+        dir.path(),
+        Tool::new(&ctx, &crate::parts::PROJECT).target(&format!("file:{}", root.display())).unwrap(),
+        &root,
+    );
 }
 
 #[test]
@@ -203,7 +208,7 @@ fn locks_are_renewed_over_ssh() {
     let Some(fleet) = Fleet::start(1) else { return };
     let dir = crate::record::tempdir();
     let ctx = ctx(dir.path()).with_vars([("PATH".to_owned(), fleet.path())]);
-    let target = host::open(&ctx, &fleet.target(0, "it's there")).unwrap();
+    let target = Tool::new(&ctx, &crate::parts::PROJECT).target(&fleet.target(0, "it's there")).unwrap();
     target.renew();
     renewals(dir.path(), target, &fleet.srv(0).join("it's there"));
 }

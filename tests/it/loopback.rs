@@ -52,7 +52,7 @@ pub fn raw(url: &str, bytes: &[u8]) -> Option<HttpReply> {
 
 /// `line` is method and path; `headers` are whole lines.
 pub fn ask(url: &str, line: &str, headers: &[&str], body: Option<&Value>) -> HttpReply {
-    let host = format!("Listener: {}", url.strip_prefix("http://").unwrap());
+    let host = format!("Host: {}", url.strip_prefix("http://").unwrap());
     let mut lines = vec![format!("{line} HTTP/1.1"), host];
     lines.extend(headers.iter().map(|&header| header.to_owned()));
     let body = body.map(Value::to_string).unwrap_or_default();

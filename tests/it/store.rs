@@ -1,14 +1,15 @@
 //! What every store promises, run by each of them.
 
 use crate::account::Account;
-use crate::parts::{PROJECT, ctx, release};
+use crate::parts::{ctx, release};
 use gangplank::ci::loopback::JobStatus;
 use gangplank::context::Context;
 use gangplank::error::{Kind, kind_of};
 use gangplank::release::Release;
 use gangplank::release::id::ReleaseId;
 use gangplank::release::manifest::{Head, Manifest};
-use gangplank::store::{self, Put, Store};
+use gangplank::store::{Put, Store};
+use gangplank::tool::Tool;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -74,7 +75,7 @@ fn with(url: &str, vars: impl Fn(&Path) -> Context + Sync) {
     let dir = crate::record::tempdir();
     let open = || -> Box<dyn Store> {
         let ctx: &'static Context = Box::leak(Box::new(vars(dir.path())));
-        store::open(ctx, &PROJECT, url).unwrap()
+        Tool::new(ctx, &crate::parts::PROJECT).store(url).unwrap()
     };
     contract(dir.path(), &open);
     race(dir.path(), &open);
@@ -103,7 +104,7 @@ struct Uploaded {
 
 impl Uploaded {
     fn store(&self) -> Box<dyn Store + '_> {
-        store::open(self.ctx, &PROJECT, "circleci:artifacts").unwrap()
+        Tool::new(self.ctx, &crate::parts::PROJECT).store("circleci:artifacts").unwrap()
     }
 }
 
@@ -165,7 +166,7 @@ fn a_damaged_release_is_never_handed_out() {
     let dir = crate::record::tempdir();
     let ctx = ctx(dir.path());
     let one = release(dir.path(), 1, &[("a", "1")]);
-    let store = store::open(&ctx, &PROJECT, "file:store").unwrap();
+    let store = Tool::new(&ctx, &crate::parts::PROJECT).store("file:store").unwrap();
     store.put(&one).unwrap();
     let bundle = dir.path().join("store").join(one.id().as_str()).join(&one.manifest().bundle.file);
     let mut bytes = fs::read(&bundle).unwrap();

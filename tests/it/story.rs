@@ -80,7 +80,7 @@ fn every_answer_is_json_when_asked() {
     assert_eq!(json("releases --json")[0]["live_in"], serde_json::json!(["dev", "prod"]));
     assert_eq!(json("diff dev --json")["changed"], serde_json::json!([]));
     assert_eq!(json("prune dev --json")["changed"], false);
-    assert_eq!(json("lock status dev --json")[0]["held_by"], serde_json::Value::Null);
+    assert_eq!(json("lock dev --json")[0]["held_by"], serde_json::Value::Null);
     assert_eq!(json("fetch --json")["files"], 1);
     assert_eq!(json("ci generate --json")[2]["changed"], true);
     assert!(json("ci lint --json").is_array());

@@ -4,11 +4,12 @@ use crate::parts::{ctx, dead, record, release};
 use gangplank::context::Context;
 use gangplank::deploy::state::{Current, Lock, Root};
 use gangplank::host::directory::HostTarget;
-use gangplank::host::{self, Delivery, Target, script};
+use gangplank::host::{Delivery, Target, script};
 use gangplank::machine::Owner;
 use gangplank::release::Release;
 use gangplank::release::delta::Changes;
 use gangplank::service::Script;
+use gangplank::tool::Tool;
 use std::path::Path;
 
 /// The contract, on a target that does not exist yet and gets its releases by `deliver`.
@@ -136,7 +137,7 @@ fn successor_died(ctx: &Context, target: &dyn Target, owners: &[Owner]) {
 fn empty_lock_whose_successor_died_is_taken_over() {
     let dir = crate::record::tempdir();
     let ctx = ctx(dir.path());
-    let target = host::open(&ctx, "file:srv").unwrap();
+    let target = Tool::new(&ctx, &crate::parts::PROJECT).target("file:srv").unwrap();
     let (me, gone) = (Owner::me(&ctx, "next"), dead(&Owner::me(&ctx, "killed")));
     target.lock(&me).unwrap();
     target.unlock(Some(&me.token)).unwrap();
@@ -159,7 +160,7 @@ fn empty_lock_whose_successor_died_is_taken_over() {
 fn lock_that_is_a_link_to_nothing_is_held_until_it_is_released() {
     let dir = crate::record::tempdir();
     let ctx = ctx(dir.path());
-    let target = host::open(&ctx, "file:srv").unwrap();
+    let target = Tool::new(&ctx, &crate::parts::PROJECT).target("file:srv").unwrap();
     let me = Owner::me(&ctx, "next");
     std::fs::create_dir(dir.path().join("srv")).unwrap();
     std::os::unix::fs::symlink("../outside", dir.path().join("srv/.lock")).unwrap();
@@ -175,7 +176,7 @@ fn lock_that_is_a_link_to_nothing_is_held_until_it_is_released() {
 fn history_that_is_a_link_out_of_the_root_is_copied_and_not_written_through() {
     let dir = crate::record::tempdir();
     let ctx = ctx(dir.path());
-    let target = host::open(&ctx, "file:srv").unwrap();
+    let target = Tool::new(&ctx, &crate::parts::PROJECT).target("file:srv").unwrap();
     target.lock(&Owner::me(&ctx, "deploy")).unwrap();
     target.record(&record()).unwrap();
     let (history, outside) = (dir.path().join("srv/history.jsonl"), dir.path().join("outside"));
@@ -192,9 +193,12 @@ fn a_directory_of_this_machine() {
     let dir = crate::record::tempdir();
     let ctx = ctx(dir.path());
     let changes: &Changes = Box::leak(Box::default());
-    contract(&ctx, dir.path(), &*host::open(&ctx, "file:srv/with space/it's").unwrap(), &|release| {
-        Delivery::Push(release, changes)
-    });
+    contract(
+        &ctx,
+        dir.path(),
+        &*Tool::new(&ctx, &crate::parts::PROJECT).target("file:srv/with space/it's").unwrap(),
+        &|release| Delivery::Push(release, changes),
+    );
 }
 
 #[test]
@@ -212,7 +216,7 @@ fn a_place_behind_another_program() {
 fn a_bundle_that_was_damaged_on_its_way_is_not_installed() {
     let dir = crate::record::tempdir();
     let ctx = ctx(dir.path());
-    let target = host::open(&ctx, "file:srv").unwrap();
+    let target = Tool::new(&ctx, &crate::parts::PROJECT).target("file:srv").unwrap();
     let one = release(dir.path(), 1, &[("a", "1")]);
     // It verified when it was opened, and changes before it is sent.
     let other = release(dir.path(), 2, &[("a", "2")]);

@@ -35,7 +35,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("libdeflater", &["release/members.rs", "release/members/gzip.rs"]),
     ("memchr", &["build/remap.rs", "release/members/gzip.rs"]),
     ("zstd_safe", &["release/members/zstd.rs"]),
-    ("object_store", &["store/object.rs", "store/object/transfer.rs", "store/object/trouble.rs"]),
+    ("object_store", &["store/object.rs", "store/object/transfer.rs", "store/object/diagnose.rs"]),
     ("reqwest", &["http.rs"]),
     ("rustix", &["machine.rs", "process.rs", "process/tree.rs", "release/files.rs"]),
     ("rustls", &["http.rs"]),
@@ -50,7 +50,10 @@ const DOORS: &[(&str, &[&str])] = &[
     ("std::env", &["context.rs", "context/environment.rs", "lib.rs"]),
     ("std::io::stdin", &["approval.rs"]),
     ("std::io::stdout", &["lib.rs"]),
-    ("std::io::stderr", &["approval.rs", "context.rs", "lib.rs", "report/json.rs", "report/live.rs", "report/term.rs"]),
+    (
+        "std::io::stderr",
+        &["approval.rs", "context.rs", "lib.rs", "report/json.rs", "report/progress_draw.rs", "report/term.rs"],
+    ),
     ("std::process::exit", &["context.rs"]),
     // These panic when the reader has gone: `cargo xtask releases | head -1`.
     ("print!", &[]),

@@ -94,12 +94,12 @@ fn the_lock_of_a_job_that_has_ended_is_taken_over() {
     let hint = "cargo xtask unlock dev --force";
     p.run_with("deploy dev", &laptop).fails(6, &format!("acme/shop/{job})"), hint);
     assert!(!p.path("srv/dev").exists(), "the hosts were not asked");
-    p.run_with("lock status dev", &laptop).ok().has("locks/shop/dev.json").has("bob since");
+    p.run_with("lock dev", &laptop).ok().has("locks/shop/dev.json").has("bob since");
     p.run_with("unlock dev", &laptop).fails(6, "nothing says that it is gone", "--force");
     account.end(&workflow, &id, JobStatus::Canceled);
     // Without a token nobody can ask.
     p.run("deploy dev").fails(6, "is locked by bob", hint);
-    p.run_with("lock status dev", &laptop).ok().has(&format!("CircleCI says that job {job} has ended"));
+    p.run_with("lock dev", &laptop).ok().has(&format!("CircleCI says that job {job} has ended"));
     p.run_with("deploy dev", &laptop).ok().told(&format!("CircleCI says that job {job} has ended"));
     assert_eq!(p.live("srv/dev"), "1");
     assert_eq!(fs::read_to_string(dir.path().join("builds/shop/locks/shop/dev.json")).unwrap(), "{}", "given back");
@@ -148,7 +148,7 @@ fn a_bucket_that_takes_no_lock_keeps_nobody_from_a_deploy() {
     p.release("1");
     p.run("put").ok();
     p.run("deploy dev").ok().told("deploying without the lock of s3://");
-    p.run("lock status dev").ok().has("nobody knows whom: cannot read s3://");
+    p.run("lock dev").ok().has("nobody knows whom: cannot read s3://");
     assert_eq!(p.live("srv/dev"), "1");
 }
 

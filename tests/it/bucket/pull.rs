@@ -6,7 +6,8 @@ use crate::fleet::hosts::Fleet;
 use crate::project::Project;
 use crate::target::contract;
 use gangplank::ci::run::ceph::Ceph;
-use gangplank::host::{self, Delivery};
+use gangplank::host::Delivery;
+use gangplank::tool::Tool;
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -17,10 +18,15 @@ fn the_contract_of_a_host_that_fetches() {
     let dir = crate::record::tempdir();
     let ctx = leaked(with(dir.path(), &ceph.vars()));
     let store = open(ctx, &fresh_url());
-    contract(ctx, dir.path(), &*host::open(ctx, "file:srv/with space/it's").unwrap(), &|release| {
-        store.put(release).unwrap();
-        Delivery::Pull(release, store.link(release.manifest()).unwrap())
-    });
+    contract(
+        ctx,
+        dir.path(),
+        &*Tool::new(ctx, &crate::parts::PROJECT).target("file:srv/with space/it's").unwrap(),
+        &|release| {
+            store.put(release).unwrap();
+            Delivery::Pull(release, store.link(release.manifest()).unwrap())
+        },
+    );
 }
 
 #[test]
@@ -31,10 +37,15 @@ fn the_contract_of_a_host_over_ssh_that_fetches() {
     let vars = [&ceph.vars()[..], &[("PATH".to_owned(), fleet.path())]].concat();
     let ctx = leaked(with(dir.path(), &vars));
     let store = open(ctx, &fresh_url());
-    contract(ctx, dir.path(), &*host::open(ctx, &fleet.target(0, "with space/it's")).unwrap(), &|release| {
-        store.put(release).unwrap();
-        Delivery::Pull(release, store.link(release.manifest()).unwrap())
-    });
+    contract(
+        ctx,
+        dir.path(),
+        &*Tool::new(ctx, &crate::parts::PROJECT).target(&fleet.target(0, "with space/it's")).unwrap(),
+        &|release| {
+            store.put(release).unwrap();
+            Delivery::Pull(release, store.link(release.manifest()).unwrap())
+        },
+    );
 }
 
 /// A project with one release in its bucket, and hosts that fetch it.
@@ -172,7 +183,7 @@ fn other_bytes_than_those_of_the_manifest_are_not_installed() {
     let other = crate::parts::release(dir.path(), 2, &[("a", "2")]);
     let store = open(ctx, &url);
     store.put(&other).unwrap();
-    let target = host::open(ctx, "file:srv").unwrap();
+    let target = Tool::new(ctx, &crate::parts::PROJECT).target("file:srv").unwrap();
     let wrong = Delivery::Pull(&one, store.link(other.manifest()).unwrap());
     let error = target.install(&wrong, &crate::parts::record()).unwrap_err();
     assert_eq!(gangplank::error::kind_of(&error), gangplank::error::Kind::Verification);

@@ -9,11 +9,11 @@ use gangplank::deploy::liveness::LivenessChecker;
 use gangplank::deploy::lock::Locks;
 use gangplank::deploy::state::{Lock, Lockable};
 use gangplank::error::{Kind, Result, failed, kind_of};
-use gangplank::host;
 use gangplank::machine::Owner;
 use gangplank::release::Release;
 use gangplank::store::object::Bucket;
 use gangplank::store::{Put, Retention, Store};
+use gangplank::tool::Tool;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
@@ -213,7 +213,7 @@ fn take(ctx: &'static Context, racy: Racy) -> Result<()> {
 #[test]
 fn whoever_took_over_first_and_died_is_succeeded_in_turn() {
     let (_dir, ctx) = setup();
-    let (store, host) = (open(ctx, URL), host::open(ctx, "file:srv/x").unwrap());
+    let (store, host) = (open(ctx, URL), Tool::new(ctx, &crate::parts::PROJECT).target("file:srv/x").unwrap());
     let of_store = store.lock_of("prod").unwrap();
     for inner in [&*of_store, &*host] {
         let calls = Cell::new(0);
@@ -314,5 +314,5 @@ fn a_bucket_without_credentials_is_missed_aloud() {
     p.release("1");
     p.var("GANGPLANK_BUCKETS", "");
     p.run("deploy dev").ok().told("so nobody there is told what is live");
-    p.run("lock status dev").ok().told("its lock of an env is left alone");
+    p.run("lock dev").ok().told("its lock of an env is left alone");
 }

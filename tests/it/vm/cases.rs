@@ -2,8 +2,9 @@
 
 use super::MockState;
 use crate::parts::ctx;
-use gangplank::host::{self, Delivery};
+use gangplank::host::Delivery;
 use gangplank::release::delta::Changes;
+use gangplank::tool::Tool;
 use std::time::SystemTime;
 
 /// What every target promises, in a directory that has to be quoted.
@@ -15,7 +16,9 @@ pub fn contract(w: &mut MockState, login: &str) {
     let changes: &Changes = Box::leak(Box::default());
     let ctx = ctx(&dir).with_vars([("PATH".to_owned(), w.vm.path())]);
     let url = w.vm.target(login, &format!("/srv/contract-{login}/with space/it's"));
-    crate::target::contract(&ctx, &dir, &*host::open(&ctx, &url).unwrap(), &|release| Delivery::Push(release, changes));
+    crate::target::contract(&ctx, &dir, &*Tool::new(&ctx, &crate::parts::PROJECT).target(&url).unwrap(), &|release| {
+        Delivery::Push(release, changes)
+    });
     std::fs::remove_dir_all(w.p.path("contract")).unwrap();
 }
 

@@ -4,6 +4,7 @@ mod remap;
 
 use crate::context::Context;
 use crate::error::{Kind, Result, WithHint, failed, usage};
+use crate::extend::Step;
 use crate::machine;
 use crate::project::App;
 use crate::release::id::ReleaseId;
@@ -36,9 +37,9 @@ pub struct Built {
 }
 
 /// Builds the app of the checkout and seals it into `target/releases/<id>/`.
-pub fn build(ctx: &Context, app: &App) -> Result<Built> {
+pub fn build(ctx: &Context, app: &App, steps: &[Step]) -> Result<Built> {
     supports(app.compression)?;
-    for step in ctx.extensions.steps {
+    for step in steps {
         ctx.note(format!("step {}", step.name));
         (step.run)(ctx)?;
     }

@@ -15,7 +15,8 @@ use crate::event::Listener;
 use crate::machine::Liveness;
 use crate::project::{Compression, Handoff, Project};
 use crate::store::{Published, Retention};
-use crate::{bench, build, ci, complete, doctor, handoff, host, setup, test};
+use crate::tool::Tool;
+use crate::{bench, build, ci, complete, doctor, handoff, setup, test};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -113,73 +114,72 @@ pub struct LockState {
 }
 
 /// Does what was typed. What hosts say meanwhile goes to `listener`.
-pub fn run(ctx: &Context, project: &Project, cli: &Cli, listener: Listener) -> Result<CommandOutput> {
+pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> {
+    let Tool { ctx, project, .. } = *tool;
     let global = &cli.global;
     prepare(ctx, cli)?;
     match &cli.command {
-        Command::Build => build::build(ctx, &project.app).map(CommandOutput::Built),
+        Command::Build => build::build(ctx, &project.app, tool.extensions.steps).map(CommandOutput::Built),
         Command::Verify { release, store: Some(url), .. } => {
             let release = release.as_deref().map(str::parse).transpose()?;
             let only = Some(url.as_str()).filter(|url| !url.is_empty());
-            handoff::verify(ctx, project, release.as_ref(), only).map(CommandOutput::Put)
+            handoff::verify(tool, release.as_ref(), only).map(CommandOutput::Put)
         }
         Command::Verify { release, unpack, .. } => {
             let release = release.as_deref().unwrap_or_default();
-            report::verify(ctx, project, release, unpack.as_deref()).map(CommandOutput::Verified)
+            report::verify(tool, release, unpack.as_deref()).map(CommandOutput::Verified)
         }
         Command::Put { release, store } => {
-            handoff::put(ctx, project, release.as_ref(), store.as_deref()).map(CommandOutput::Put)
+            handoff::put(tool, release.as_ref(), store.as_deref()).map(CommandOutput::Put)
         }
-        Command::Publish { release } => handoff::publish(ctx, project, release.as_ref()).map(CommandOutput::Published),
+        Command::Publish { release } => handoff::publish(tool, release.as_ref()).map(CommandOutput::Published),
         Command::Fetch { release, into } => {
-            handoff::fetch(ctx, project, release.as_ref(), into).map(CommandOutput::ReleaseSource)
+            handoff::fetch(tool, release.as_ref(), into).map(CommandOutput::ReleaseSource)
         }
         Command::Plan { env, release, deploy } => {
-            deploy::deploy(ctx, project, env, release.as_ref(), &deploy.plan()).map(CommandOutput::Outcome)
+            deploy::deploy(tool, env, release.as_ref(), &deploy.plan()).map(CommandOutput::Outcome)
         }
         Command::Deploy { env, release, older, expect, change } => {
             let options = change.options(global, Some(*older), expect);
             approved(ctx, project.env(env)?, global.yes, &options, &|options| {
-                deploy::deploy(ctx, project, env, release.as_ref(), options)
+                deploy::deploy(tool, env, release.as_ref(), options)
             })
             .map(CommandOutput::Outcome)
         }
         Command::Promote { from, to, older, expect, change } => {
             let options = change.options(global, Some(*older), expect);
-            let promote = |options: &_| deploy::promote(ctx, project, from, to, options);
+            let promote = |options: &_| deploy::promote(tool, from, to, options);
             approved(ctx, project.env(to)?, global.yes, &options, &promote).map(CommandOutput::Outcome)
         }
         Command::Rollback { env, release, expect, change } => {
             let options = change.options(global, None, expect);
-            let roll_back = |options: &_| deploy::rollback(ctx, project, env, release.as_ref(), options);
+            let roll_back = |options: &_| deploy::rollback(tool, env, release.as_ref(), options);
             approved(ctx, project.env(env)?, global.yes, &options, &roll_back).map(CommandOutput::Outcome)
         }
-        Command::Status { env } => report::status(ctx, project, env.as_deref()).map(CommandOutput::Status),
-        Command::Logs { .. } | Command::Exec { .. } => listen(ctx, project, cli, listener),
-        Command::Start(it) => self::control(ctx, project, global, it, Verb::Start),
-        Command::Stop(it) => self::control(ctx, project, global, it, Verb::Stop),
-        Command::Restart(it) => self::control(ctx, project, global, it, Verb::Restart),
-        Command::History { env, limit, all } => {
-            report::history(ctx, project, env, *limit, *all).map(CommandOutput::History)
-        }
-        Command::Releases { limit } => report::releases(ctx, project, *limit as usize).map(CommandOutput::Releases),
-        Command::Diff { env, release } => report::diff(ctx, project, env, release.as_ref()).map(CommandOutput::Diff),
-        Command::Prune(prune) => self::prune(ctx, project, global, prune),
-        Command::Lock { env } => lock(ctx, project, env, None).map(CommandOutput::Lock),
-        Command::Unlock { env, force } => lock(ctx, project, env, Some(*force)).map(CommandOutput::Lock),
-        Command::Ci(ci_command) => self::ci(ctx, project, cli, listener, ci_command),
-        Command::Doctor { env, ci } => doctor::doctor(ctx, project, env.as_deref(), *ci).map(CommandOutput::Diagnosis),
-        Command::Setup(options) => self::setup(ctx, project, global, options).map(CommandOutput::Setup),
+        Command::Status { env } => report::status(tool, env.as_deref()).map(CommandOutput::Status),
+        Command::Logs { .. } | Command::Exec { .. } => listen(tool, cli, listener),
+        Command::Start(it) => self::control(tool, global, it, Verb::Start),
+        Command::Stop(it) => self::control(tool, global, it, Verb::Stop),
+        Command::Restart(it) => self::control(tool, global, it, Verb::Restart),
+        Command::History { env, limit, all } => report::history(tool, env, *limit, *all).map(CommandOutput::History),
+        Command::Releases { limit } => report::releases(tool, *limit as usize).map(CommandOutput::Releases),
+        Command::Diff { env, release } => report::diff(tool, env, release.as_ref()).map(CommandOutput::Diff),
+        Command::Prune(prune) => self::prune(tool, global, prune),
+        Command::Lock { env } => lock(tool, env, None).map(CommandOutput::Lock),
+        Command::Unlock { env, force } => lock(tool, env, Some(*force)).map(CommandOutput::Lock),
+        Command::Ci(ci_command) => self::ci(tool, cli, listener, ci_command),
+        Command::Doctor { env, ci } => doctor::doctor(tool, env.as_deref(), *ci).map(CommandOutput::Diagnosis),
+        Command::Setup(options) => self::setup(tool, global, options).map(CommandOutput::Setup),
         Command::Test(test) => self::test(ctx, project, test),
         Command::New(new) => self::new(ctx, cli, new),
-        Command::Bench { what, fleet } => self::bench(ctx, project, *what, &fleet.options(global)),
+        Command::Bench { what, fleet } => self::bench(tool, *what, &fleet.options(global)),
         Command::BenchBundle { zstd } => {
             let compression = if *zstd { Compression::Zstd } else { Compression::Gzip };
             bench::files::seal(ctx, compression).map(CommandOutput::Built)
         }
         Command::Completions { shell } => Ok(CommandOutput::Script(complete::script(*shell))),
         Command::Own(own, words) => (own.run)(ctx, project, words).map(|text| CommandOutput::Own(Own { text })),
-        Command::Man { dir } => man(ctx, dir).map(CommandOutput::Man),
+        Command::Man { dir } => man(tool, dir).map(CommandOutput::Man),
         // It was answered before anything could go wrong.
         Command::Complete { .. } => Ok(CommandOutput::Heard),
         #[cfg(feature = "s3")]
@@ -192,7 +192,8 @@ pub fn run(ctx: &Context, project: &Project, cli: &Cli, listener: Listener) -> R
     }
 }
 
-fn setup(ctx: &Context, project: &Project, global: &Global, setup: &Setup) -> Result<Vec<setup::HostSetup>> {
+fn setup(tool: &Tool, global: &Global, setup: &Setup) -> Result<Vec<setup::HostSetup>> {
+    let Tool { ctx, project, .. } = *tool;
     let env = project.env(&setup.env)?;
     let applies = setup.apply && !global.dry_run;
     if applies && setup.data {
@@ -207,31 +208,32 @@ fn setup(ctx: &Context, project: &Project, global: &Global, setup: &Setup) -> Re
         remove: setup.remove,
         data: setup.data,
     };
-    setup::setup(ctx, env, &options)
+    setup::setup(tool, env, &options)
 }
 
-fn listen(ctx: &Context, project: &Project, cli: &Cli, listener: Listener) -> Result<CommandOutput> {
+fn listen(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> {
+    let Tool { ctx, project, .. } = *tool;
     match &cli.command {
         Command::Logs { env, follow, lines, host } => {
             let show = if *follow { deploy::hosts::follow } else { deploy::hosts::logs };
-            show(ctx, project.env(env)?, host.as_deref(), *lines, listener)?;
+            show(tool, project.env(env)?, host.as_deref(), *lines, listener)?;
         }
         Command::Exec { env, host, command } => {
             confirm(ctx, project.env(env)?, cli.global.yes, "run a command in")?;
-            deploy::hosts::exec(ctx, project.env(env)?, host.as_deref(), command, listener)?;
+            deploy::hosts::exec(tool, project.env(env)?, host.as_deref(), command, listener)?;
         }
         _ => {}
     }
     Ok(CommandOutput::Heard)
 }
 
-fn control(ctx: &Context, project: &Project, global: &Global, it: &Control, verb: Verb) -> Result<CommandOutput> {
+fn control(tool: &Tool, global: &Global, it: &Control, verb: Verb) -> Result<CommandOutput> {
+    let Tool { ctx, project, .. } = *tool;
     let env = project.env(&it.env)?;
     if !global.dry_run {
         confirm(ctx, env, global.yes, &format!("{} the service of", verb.as_str()))?;
     }
-    control::control(ctx, project, &it.env, verb, it.host.as_deref(), &it.options(global))
-        .map(CommandOutput::Controlled)
+    control::control(tool, &it.env, verb, it.host.as_deref(), &it.options(global)).map(CommandOutput::Controlled)
 }
 
 fn test(ctx: &Context, project: &Project, test: &Test) -> Result<CommandOutput> {
@@ -248,7 +250,8 @@ fn test(ctx: &Context, project: &Project, test: &Test) -> Result<CommandOutput> 
     test::test(ctx, project, &options).map(CommandOutput::Tested)
 }
 
-fn bench(ctx: &Context, project: &Project, what: Bench, options: &bench::Options) -> Result<CommandOutput> {
+fn bench(tool: &Tool, what: Bench, options: &bench::Options) -> Result<CommandOutput> {
+    let Tool { ctx, project, .. } = *tool;
     match what {
         Bench::Bundle => bench::files::bundle(ctx, options).map(CommandOutput::Compare),
         Bench::Fetch => bench::files::fetch(ctx, options).map(CommandOutput::Compare),
@@ -262,18 +265,19 @@ fn bench(ctx: &Context, project: &Project, what: Bench, options: &bench::Options
     }
 }
 
-fn prune(ctx: &Context, project: &Project, global: &Global, prune: &Prune) -> Result<CommandOutput> {
+fn prune(tool: &Tool, global: &Global, prune: &Prune) -> Result<CommandOutput> {
+    let project = tool.project;
     if let Some(url) = &prune.store {
         let keep = prune.keep.map_or(KEPT_OF_BRANCH, usize::from);
         let retention = Retention { app: project.app.name, keep, days: prune.days };
-        return handoff::prune(ctx, project, url, retention, global.yes && !global.dry_run).map(CommandOutput::Pruned);
+        return handoff::prune(tool, url, retention, global.yes && !global.dry_run).map(CommandOutput::Pruned);
     }
     if prune.keep == Some(0) {
         return usage("--keep 0 would leave no release on a host").hint("2 are the least: --keep 2").err();
     }
     let options = prune.change.options(global, None, &ExpectArgs::default());
     let env = prune.env.as_deref().unwrap_or_default();
-    deploy::prune(ctx, project, env, prune.keep.map(usize::from), &options).map(CommandOutput::Outcome)
+    deploy::prune(tool, env, prune.keep.map(usize::from), &options).map(CommandOutput::Outcome)
 }
 
 /// Refuses a dry run of what has none, and sees to it that a signal is heard where it has to be.
@@ -290,9 +294,10 @@ fn prepare(ctx: &Context, cli: &Cli) -> Result<()> {
 }
 
 /// Shows the locks of an env. With `unlock` it removes them: those of owners that are gone, or all if that is true.
-fn lock(ctx: &Context, project: &Project, env: &str, unlock: Option<bool>) -> Result<Vec<LockState>> {
-    let targets = host::open_all(ctx, project.env(env)?)?;
-    let catalog = Catalog::open(ctx, project)?;
+fn lock(tool: &Tool, env: &str, unlock: Option<bool>) -> Result<Vec<LockState>> {
+    let Tool { ctx, project, .. } = *tool;
+    let targets = tool.targets(project.env(env)?)?;
+    let catalog = Catalog::open(tool)?;
     let (stores, liveness) = (catalog.deploy_log().locks(env), LivenessChecker::new(ctx, project.ci.slug));
     let of_targets = targets.iter().map(|target| -> (&dyn Lockable, bool) { (&**target, true) });
     let (mut states, mut unanswered) = (Vec::new(), None);
@@ -336,21 +341,22 @@ fn lock(ctx: &Context, project: &Project, env: &str, unlock: Option<bool>) -> Re
     }
 }
 
-fn ci(ctx: &Context, project: &Project, cli: &Cli, listener: Listener, command: &Ci) -> Result<CommandOutput> {
+fn ci(tool: &Tool, cli: &Cli, listener: Listener, command: &Ci) -> Result<CommandOutput> {
+    let Tool { ctx, project, .. } = *tool;
     match command {
         Ci::Generate { check, handoff } => {
             let handoff = handoff.unwrap_or(project.ci.handoff);
             ci::generate::generate(ctx, project, handoff, *check || cli.global.dry_run).map(CommandOutput::Generated)
         }
         Ci::Lint { file } => ci::lint::lint_file(&ctx.root.join(file)).map(CommandOutput::Findings),
-        Ci::Trigger(trigger) => self::trigger(ctx, project, cli, trigger).map(CommandOutput::Triggered),
+        Ci::Trigger(trigger) => self::trigger(tool, cli, trigger).map(CommandOutput::Triggered),
         Ci::Approve { env, pipeline } => {
             let ask = |question: &str| if cli.global.yes { Ok(Some(true)) } else { ask(ctx, question) };
             ci::approve::approve(ctx, project, env, *pipeline, &ask).map(CommandOutput::Approved)
         }
         Ci::Loopback => {
             let pipeline = ci::workflows::pipeline(project, project.ci.handoff)?;
-            ci::run::serve::serve(ctx, project, &pipeline, listener).map(|()| CommandOutput::Heard)
+            ci::run::serve::serve(tool, &pipeline, listener).map(|()| CommandOutput::Heard)
         }
         Ci::Run { job, no_approve, branch, handoff, set } => {
             let approve = |name: &str| match (cli.global.yes, *no_approve) {
@@ -369,7 +375,7 @@ fn ci(ctx: &Context, project: &Project, cli: &Cli, listener: Listener, command: 
             }
             let options = ci::run::Options { job: job.as_deref(), branch: branch.as_deref(), set, approve: &approve };
             let pipeline = ci::workflows::pipeline(project, handoff.unwrap_or(project.ci.handoff))?;
-            ci::run::run(ctx, project, &pipeline, &options).map(CommandOutput::CiRun)
+            ci::run::run(tool, &pipeline, &options).map(CommandOutput::CiRun)
         }
     }
 }
@@ -387,13 +393,14 @@ fn with_feature(ctx: &Context, feature: &str, what: &str) -> anyhow::Error {
 }
 
 #[cfg(feature = "man")]
-fn man(ctx: &Context, dir: &Path) -> Result<Vec<Page>> {
-    Ok(crate::man::write(ctx.extensions, &ctx.root.join(dir))?.into_iter().map(|path| Page { path }).collect())
+fn man(tool: &Tool, dir: &Path) -> Result<Vec<Page>> {
+    let ctx = tool.ctx;
+    Ok(crate::man::write(tool.extensions, &ctx.root.join(dir))?.into_iter().map(|path| Page { path }).collect())
 }
 
 #[cfg(not(feature = "man"))]
-fn man(ctx: &Context, _: &Path) -> Result<Vec<Page>> {
-    Err(with_feature(ctx, "man", "man pages"))
+fn man(tool: &Tool, _: &Path) -> Result<Vec<Page>> {
+    Err(with_feature(tool.ctx, "man", "man pages"))
 }
 
 #[cfg(not(feature = "new"))]
@@ -428,7 +435,8 @@ fn new(ctx: &Context, cli: &Cli, new: &New) -> Result<CommandOutput> {
 }
 
 /// Starts a workflow on CircleCI. Whoever starts a deploy to an env with approval is asked here: no job there asks.
-fn trigger(ctx: &Context, project: &Project, cli: &Cli, trigger: &Trigger) -> Result<ci::trigger::Started> {
+fn trigger(tool: &Tool, cli: &Cli, trigger: &Trigger) -> Result<ci::trigger::Started> {
+    let Tool { ctx, project, .. } = *tool;
     let (rollback, request) = match trigger {
         Trigger::Deploy(request) => (false, request),
         Trigger::Rollback(request) => (true, request),
@@ -452,5 +460,5 @@ fn trigger(ctx: &Context, project: &Project, cli: &Cli, trigger: &Trigger) -> Re
         Ok(answer)
     };
     let follow = if request.follow { Some(&approve as ci::follow::Asking) } else { None };
-    ci::trigger::trigger(ctx, project, &wish, follow)
+    ci::trigger::trigger(tool, &wish, follow)
 }

@@ -6,12 +6,12 @@
 use crate::ci::workflows;
 use crate::cli::{self, CommandLine, Shell};
 use crate::context::Context;
-use crate::event::{Event, Sink};
+use crate::event::NoSink;
 use crate::extend::Extensions;
-use crate::host;
 use crate::project::{Env, Project, local_dir};
 use crate::release::RELEASES;
 use crate::release::id::ReleaseId;
+use crate::tool::Tool;
 use clap_complete::engine::{self, ArgValueCandidates, CompletionCandidate};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -51,8 +51,8 @@ pub fn candidates(
     words: &[OsString],
 ) -> String {
     let Ok(root) = Context::find_root() else { return String::new() };
-    let ctx = Context::new(root, vars, Arc::new(NoSink)).with_extensions(extensions);
-    let known = Arc::new(Known { ctx, project, words: words.to_vec() });
+    let ctx = Context::new(root, vars, Arc::new(NoSink));
+    let known = Arc::new(Known { ctx, project, extensions, words: words.to_vec() });
     let mut command = with_values(cli::definition(extensions), &known);
     let empty = [OsString::new()];
     let words = if words.is_empty() { &empty } else { words };
@@ -72,17 +72,11 @@ pub fn candidates(
     text
 }
 
-/// Events go nowhere.
-struct NoSink;
-
-impl Sink for NoSink {
-    fn emit(&self, _: &Event) {}
-}
-
 /// What there is to know where TAB was pressed.
 struct Known {
     ctx: Context,
     project: &'static Project,
+    extensions: &'static Extensions,
     words: Vec<OsString>,
 }
 
@@ -98,7 +92,7 @@ fn with_values(command: CommandLine, known: &Arc<Known>) -> CommandLine {
             ("rollback", "release") => Known::way_back,
             (_, "release") => Known::selectors,
             (_, "expect_current") => Known::releases,
-            (_, "host" | "skip-host") => Known::hosts,
+            (_, "host" | "skip_host") => Known::hosts,
             (_, "store") => Known::stores,
             ("run", "job") => Known::jobs,
             _ => return arg,
@@ -113,6 +107,10 @@ fn with_values(command: CommandLine, known: &Arc<Known>) -> CommandLine {
 }
 
 impl Known {
+    fn tool(&self) -> Tool<'_> {
+        Tool { ctx: &self.ctx, project: self.project, extensions: self.extensions }
+    }
+
     /// Those of the envs that are on the command line already; all of them where there is none.
     fn envs_meant(&self) -> Vec<&'static Env> {
         let typed = |env: &&Env| self.words.iter().any(|word| word == env.name);
@@ -132,7 +130,7 @@ impl Known {
     fn hosts(&self) -> Vec<Value> {
         let mut hosts = Vec::new();
         for env in self.envs_meant() {
-            let open = |url: &&'static str| Some((*url, host::open(&self.ctx, url).ok()?.host().to_owned()));
+            let open = |url: &&'static str| Some((*url, self.tool().target(url).ok()?.host().to_owned()));
             let targets: Vec<_> = env.targets.iter().filter_map(open).collect();
             for (url, host) in &targets {
                 let alone = targets.iter().filter(|(_, other)| other == host).count() == 1;

@@ -11,7 +11,6 @@ pub use self::root::{run_xtask, stands_alone};
 use self::secrets::{mask, secrets};
 use crate::error::{Kind, Result, WithHint, failed, usage};
 use crate::event::{Event, Sink, Stream, ms_since};
-use crate::extend::Extensions;
 use crate::process::{self, Background, Limits};
 pub use crate::process::{Input, LINE_BYTES_MAX, Measured, Until};
 use jiff::Timestamp;
@@ -31,8 +30,6 @@ pub struct Context {
     pub root: PathBuf,
     /// What relative `file:` URLs are relative to.
     pub home: PathBuf,
-    /// What the project adds of its own.
-    pub extensions: &'static Extensions,
     env: BTreeMap<String, String>,
     not_utf8: BTreeMap<String, String>,
     secrets: Vec<String>,
@@ -73,7 +70,6 @@ impl Context {
         Self {
             root,
             home,
-            extensions: &Extensions::NONE,
             env,
             not_utf8: BTreeMap::new(),
             secrets,
@@ -119,7 +115,6 @@ impl Context {
         Self {
             root: self.root.clone(),
             home: self.home.clone(),
-            extensions: self.extensions,
             secrets: secrets(env.iter().chain(&not_utf8)),
             env,
             not_utf8,
@@ -128,12 +123,6 @@ impl Context {
             catching: AtomicBool::new(self.catching.load(Ordering::Relaxed)),
             asking: Arc::clone(&self.asking),
         }
-    }
-
-    /// The same with what a project adds.
-    #[must_use]
-    pub fn with_extensions(self, extensions: &'static Extensions) -> Self {
-        Self { extensions, ..self }
     }
 
     /// The same in another checkout.

@@ -12,6 +12,7 @@ mod places;
 use crate::context::{Context, var};
 use crate::error::{Kind, Result, hint_of, kind_of, with_guides};
 use crate::project::{self, Env, Handoff, Project};
+use crate::tool::Tool;
 use serde::Serialize;
 
 /// How many seconds a question to CircleCI or a bucket may take, where nobody says otherwise: nobody waits two minutes
@@ -140,6 +141,7 @@ fn fault(error: anyhow::Error) -> Fault {
 /// What is looked at, and from where.
 #[derive(Clone, Copy)]
 struct Scope<'a> {
+    tool: &'a Tool<'a>,
     project: &'a Project,
     /// The envs that were asked about.
     envs: &'a [&'a Env],
@@ -187,14 +189,16 @@ fn address(check: &project::Check) -> Option<&'static str> {
 }
 
 /// Looks at everything; with `env` only at that one's hosts, with `ci` only at what a job without contexts can know.
-pub fn doctor(ctx: &Context, project: &Project, env: Option<&str>, ci: bool) -> Result<Diagnosis> {
+pub fn doctor(tool: &Tool, env: Option<&str>, ci: bool) -> Result<Diagnosis> {
+    let Tool { ctx, project, .. } = *tool;
     let envs: Vec<&Env> = match env {
         Some(name) => vec![project.env(name)?],
         None => project.envs.iter().collect(),
     };
     let impatient = [(var::API_DEADLINE.to_owned(), API_DEADLINE.to_owned())];
     let ctx = &if ctx.var(var::API_DEADLINE).is_some() { ctx.with_vars([]) } else { ctx.with_vars(impatient) };
-    let scope = Scope { project, envs: &envs, ci, in_job: ctx.in_ci() };
+    let tool = &Tool { ctx, ..*tool };
+    let scope = Scope { tool, project, envs: &envs, ci, in_job: ctx.in_ci() };
     let mut checks = checkout::look(ctx, &scope);
     let (of_account, answers) = account::look(ctx, &scope);
     checks.extend(grouped("circleci", of_account));

@@ -7,13 +7,13 @@ use crate::deploy::report::Verified;
 use crate::deploy::resolve::Catalog;
 use crate::deploy::state::Root;
 use crate::error::{CliError, Kind, Result, WithHint, kind_of, usage};
-use crate::host;
 use crate::machine::{self, Owner};
 use crate::project::{Env, Project};
 use crate::release::Release;
 use crate::release::id::{ReleaseId, Selector};
 use crate::store::artifacts::DESTINATION;
 use crate::store::{self, Published, Put, Retention, RetentionDecision, Store};
+use crate::tool::Tool;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -45,8 +45,9 @@ pub struct Pruned {
 }
 
 /// `put [RELEASE]`
-pub fn put(ctx: &Context, project: &Project, release: Option<&Selector>, only: Option<&str>) -> Result<Vec<PutDone>> {
-    let release = local(ctx, project, release)?;
+pub fn put(tool: &Tool, release: Option<&Selector>, only: Option<&str>) -> Result<Vec<PutDone>> {
+    let Tool { ctx, project, .. } = *tool;
+    let release = local(tool, release)?;
     let urls = urls(ctx, project, only);
     if urls.is_empty() {
         return usage("no store of this project is of use outside CircleCI")
@@ -56,7 +57,7 @@ pub fn put(ctx: &Context, project: &Project, release: Option<&Selector>, only: O
     one_of_parallel_nodes(ctx, &urls)?;
     let mut done = Vec::new();
     for url in &urls {
-        let store = store::open(ctx, project, url)?;
+        let store = tool.store(url)?;
         // A laptop has not the credentials of every store. A job has to, and whoever names one means it.
         if let Some(reason) = store.unusable().filter(|_| !ctx.in_ci() && only.is_none()) {
             ctx.warn(reason);
@@ -73,7 +74,7 @@ pub fn put(ctx: &Context, project: &Project, release: Option<&Selector>, only: O
     }
     if done.is_empty() {
         // None can be put to from here: the first one says what it wants.
-        store::open(ctx, project, urls[0])?.put(&release)?;
+        tool.store(urls[0])?.put(&release)?;
     }
     Ok(done)
 }
@@ -91,16 +92,12 @@ fn one_of_parallel_nodes(ctx: &Context, urls: &[&str]) -> Result<()> {
 }
 
 /// `verify [RELEASE] --store`: verifies every byte of the copies that stores have of a release that was built here.
-pub fn verify(
-    ctx: &Context,
-    project: &Project,
-    release: Option<&Selector>,
-    only: Option<&str>,
-) -> Result<Vec<PutDone>> {
-    let release = local(ctx, project, release)?;
+pub fn verify(tool: &Tool, release: Option<&Selector>, only: Option<&str>) -> Result<Vec<PutDone>> {
+    let Tool { ctx, project, .. } = *tool;
+    let release = local(tool, release)?;
     let mut done = Vec::new();
     for url in urls(ctx, project, only) {
-        if store::open(ctx, project, url)?.confirm(&release)? {
+        if tool.store(url)?.confirm(&release)? {
             let id = release.id().clone();
             let (already_there, by_step, verified) = (true, false, true);
             done.push(PutDone { store: url.to_owned(), release: id, already_there, by_step, verified });
@@ -118,11 +115,12 @@ pub fn verify(
 }
 
 /// `publish [RELEASE]`: moves the pointers to the newest release of the branch.
-pub fn publish(ctx: &Context, project: &Project, release: Option<&Selector>) -> Result<Vec<Published>> {
-    let release = local(ctx, project, release)?;
+pub fn publish(tool: &Tool, release: Option<&Selector>) -> Result<Vec<Published>> {
+    let Tool { ctx, project, .. } = *tool;
+    let release = local(tool, release)?;
     let mut done = Vec::new();
     for url in urls(ctx, project, None) {
-        done.extend(store::open(ctx, project, url)?.publish(release.manifest())?);
+        done.extend(tool.store(url)?.publish(release.manifest())?);
     }
     if done.is_empty() && !ctx.in_ci() {
         return only_of_a_job("the pointer");
@@ -136,8 +134,9 @@ pub fn publish(ctx: &Context, project: &Project, release: Option<&Selector>) -> 
 }
 
 /// `fetch [RELEASE]`
-pub fn fetch(ctx: &Context, project: &Project, release: Option<&Selector>, into: &Path) -> Result<Verified> {
-    let catalog = Catalog::open(ctx, project)?;
+pub fn fetch(tool: &Tool, release: Option<&Selector>, into: &Path) -> Result<Verified> {
+    let ctx = tool.ctx;
+    let catalog = Catalog::open(tool)?;
     let id = catalog.resolve(release)?;
     let into = ctx.root.join(into);
     // What a fetch that was killed has left.
@@ -154,14 +153,15 @@ fn only_of_a_job<T>(what: &str) -> Result<T> {
 }
 
 /// `prune --store URL`: what a store would forget, or with `remove` forgets.
-pub fn prune(ctx: &Context, project: &Project, url: &str, retention: Retention, remove: bool) -> Result<Pruned> {
+pub fn prune(tool: &Tool, url: &str, retention: Retention, remove: bool) -> Result<Pruned> {
+    let Tool { ctx, project, .. } = *tool;
     if !project.stores.contains(&url) {
         return usage(format!("{url} is no store of this project, so nobody here knows what is needed of it"))
             .hint(format!("name one of: {}", project.stores.join(", ")))
             .err();
     }
-    let store = store::open(ctx, project, url)?;
-    let needed = || needed(ctx, project, &*store);
+    let store = tool.store(url)?;
+    let needed = || needed(tool, &*store);
     match store.prune(retention, &Owner::me(ctx, format!("prune of {url}")), !remove, &needed)? {
         Some(kept) => Ok(Pruned { store: store.url().to_owned(), removed: remove, kept }),
         None => usage(format!("{url} forgets by itself, or is a directory"))
@@ -172,7 +172,8 @@ pub fn prune(ctx: &Context, project: &Project, url: &str, retention: Retention, 
 
 /// The releases that any env runs, goes back to, or is about to run: by what its hosts say, and by what the store was
 /// told. An env of which nobody knows anything may run any of them.
-fn needed(ctx: &Context, project: &Project, store: &dyn Store) -> Result<BTreeMap<ReleaseId, String>> {
+fn needed(tool: &Tool, store: &dyn Store) -> Result<BTreeMap<ReleaseId, String>> {
+    let Tool { ctx, project, .. } = *tool;
     let mut needed: BTreeMap<ReleaseId, BTreeSet<String>> = BTreeMap::new();
     let mut need = |env: &str, ids: BTreeSet<ReleaseId>| {
         for id in ids {
@@ -186,7 +187,7 @@ fn needed(ctx: &Context, project: &Project, store: &dyn Store) -> Result<BTreeMa
         told.insert(name);
     }
     for env in project.envs {
-        for target in host::open_all(ctx, env)? {
+        for target in tool.targets(env)? {
             let unknown = match target.state() {
                 Ok(state) if state.root == Root::Directory => {
                     need(env.name, state.history.needed(env.keep));
@@ -222,8 +223,9 @@ fn urls<'a>(ctx: &Context, project: &'a Project, only: Option<&'a str>) -> Vec<&
 }
 
 /// A release of this machine, every byte looked at: built here, or brought by the workspace of this job.
-fn local(ctx: &Context, project: &Project, release: Option<&Selector>) -> Result<Release> {
-    let id = Catalog::local(ctx, project).resolve(release)?;
+fn local(tool: &Tool, release: Option<&Selector>) -> Result<Release> {
+    let ctx = tool.ctx;
+    let id = Catalog::local(tool).resolve(release)?;
     let dirs: [PathBuf; 2] = [ctx.root.join(RELEASES), store::workspace(ctx).join(DESTINATION)];
     let dir = dirs.map(|dir| dir.join(id.as_str())).into_iter().find(|dir| dir.exists());
     Release::open(&dir.unwrap_or_else(|| ctx.root.join(RELEASES).join(id.as_str())), &ctx.progress("verifying"))

@@ -112,6 +112,7 @@ pub mod handoff;
 pub mod new;
 pub mod setup;
 pub mod test;
+pub mod tool;
 
 // Face: all that prints.
 mod approval;
@@ -132,6 +133,7 @@ use crate::project::Project;
 use crate::report::style::Style;
 use crate::report::term::{Level, TermSink};
 use crate::report::{json, term, text};
+use crate::tool::Tool;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -191,7 +193,7 @@ fn run(project: &'static Project, extensions: &'static Extensions, args: impl In
         _ => Err(error),
     };
     let ctx = match Context::find_root().or_else(here).and_then(|root| Context::from_process(root, env, sink)) {
-        Ok(ctx) => ctx.with_extensions(extensions),
+        Ok(ctx) => ctx,
         Err(error) => return fail(None, &error, None, cli.global.json, err),
     };
     if ctx.has_secrets() {
@@ -200,7 +202,7 @@ fn run(project: &'static Project, extensions: &'static Extensions, args: impl In
     let print_line = |said: &HostOutput| print_host_output(said, cli.global.json, out, err);
     // The doctor says itself what is wrong with a project, and goes on.
     let valid = if cli.command.takes_any_project() { Ok(()) } else { project.validate() };
-    match valid.and_then(|()| commands::run(&ctx, project, &cli, &print_line)) {
+    match valid.and_then(|()| commands::run(&Tool { ctx: &ctx, project, extensions }, &cli, &print_line)) {
         Ok(answer) => print_answer(&ctx, &cli, &answer, out)
             .map_or_else(|error| fail(Some(&ctx), &error, None, cli.global.json, err), |()| verdict(&answer)),
         Err(error) => fail(Some(&ctx), &error, cli.command.env(), cli.global.json, err),

@@ -25,8 +25,9 @@ use crate::context::{Context, Input, Output};
 use crate::error::{Result, failed, hint_of, usage};
 use crate::git;
 use crate::host::script::quote;
-use crate::project::{Handoff, Project};
+use crate::project::{self, Ci, Handoff, Project};
 use crate::store::is_bucket;
+use crate::tool::Tool;
 use main_rs::{App, Plan, TargetAnswers};
 use place::Staging;
 use serde::Serialize;
@@ -167,11 +168,16 @@ pub fn complete(ctx: &Context, wish: &mut NewOptions, path: &Path, ask: Ask) -> 
     if wish.targets.is_empty() {
         let local = TargetAnswers::local("prod").urls().join(" ");
         let urls = |answer: &str| answer.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let check = |answer: &str| urls(answer).iter().try_for_each(|url| crate::host::open(ctx, url).map(drop));
+        let check = |answer: &str| urls(answer).iter().try_for_each(|url| check_target(ctx, url));
         let prod = again("Hosts of prod, as ssh://USER@HOST/DIR", &local, &check)?;
         wish.targets = urls(&prod).into_iter().filter(|url| *url != local).collect();
     }
     Ok(())
+}
+
+fn check_target(ctx: &Context, url: &str) -> Result<()> {
+    let project = Project { app: project::App::DEFAULT, stores: &[], envs: &[], ci: Ci::DEFAULT };
+    Tool::new(ctx, &project).target(url).map(drop)
 }
 
 fn check_bucket(bucket: &str) -> Result<()> {
@@ -260,7 +266,7 @@ fn plan(ctx: &Context, name: &str, wish: &NewOptions) -> Result<Plan> {
                 .hint("more can be added in xtask/src/main.rs afterwards")
                 .err();
         };
-        crate::host::open(ctx, url)?;
+        check_target(ctx, url)?;
         place.add(url);
     }
     let bucket = wish.bucket.clone().unwrap_or_else(|| bucket_of(name));

@@ -12,6 +12,7 @@ use crate::error::{Result, failed, split_hint, usage};
 use crate::host::{self, Target};
 use crate::project::Env;
 use crate::service::Script;
+use crate::tool::Tool;
 use serde::Serialize;
 use std::path::Path;
 
@@ -67,11 +68,12 @@ impl HostSetup {
 }
 
 /// The steps for each target of an env, run or not.
-pub fn setup(ctx: &Context, env: &Env, options: &Options) -> Result<Vec<HostSetup>> {
+pub fn setup(tool: &Tool, env: &Env, options: &Options) -> Result<Vec<HostSetup>> {
+    let ctx = tool.ctx;
     let key = options.key.map(|path| read_key(ctx, path)).transpose()?;
     let mut hosts = Vec::new();
     for url in env.targets {
-        let target = host::open(ctx, url)?;
+        let target = tool.target(url)?;
         if options.host.is_none_or(|name| target.is_called(name)) {
             hosts.push(needs(ctx, env, &*target, key.as_ref(), options)?);
         }

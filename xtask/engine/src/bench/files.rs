@@ -69,7 +69,11 @@ cd \"$TREE\"; find . -type f -print0 | sort -z | xargs -0 sha256sum > \"$OUT/fil
 /// Seals the directory `payload` of a checkout. A command of its own because a project is compiled into an xtask, and
 /// nobody can type this one.
 pub fn seal(ctx: &Context, compression: Compression) -> Result<Built> {
-    build::build(ctx, &App { name: "bench", include: &[PAYLOAD], generated: &[PAYLOAD], compression, ..App::DEFAULT })
+    build::build(
+        ctx,
+        &App { name: "bench", include: &[PAYLOAD], generated: &[PAYLOAD], compression, ..App::DEFAULT },
+        &[],
+    )
 }
 
 /// `bench bundle`: a first release, and where there is one the next.

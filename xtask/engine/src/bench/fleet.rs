@@ -19,6 +19,7 @@ use crate::error::{Kind, Result, WithHint, usage, verification};
 use crate::project::{App, Ci, Env, Project, Strategy};
 use crate::release::digest;
 use crate::release::id::Selector;
+use crate::tool::Tool;
 use baselines::{OURS, Peer};
 use hosts::Fleet;
 use serde::Serialize;
@@ -109,7 +110,7 @@ pub fn deploy(ctx: &Context, release: &Selector, targets: &[String]) -> Result<O
     let env = Env { name: "fleet", targets: targets.leak(), strategy: Strategy::All, ..Env::DEFAULT };
     let project =
         Project { app: App { name: "bench", ..App::DEFAULT }, stores: &[], envs: vec![env].leak(), ci: Ci::DEFAULT };
-    deploy::deploy(ctx, &project, env.name, Some(release), &DeployOptions::default())
+    deploy::deploy(&Tool::new(ctx, &project), env.name, Some(release), &DeployOptions::default())
 }
 
 fn lay_out(dir: &Path, peer: &Peer) -> std::io::Result<()> {

@@ -12,8 +12,8 @@ use crate::handoff::{self, PutDone};
 use crate::project::{App, Ci, Compression, Project};
 use crate::release::Release;
 use crate::release::id::{ReleaseId, Selector};
-use crate::store;
 use crate::store::object::{Bucket, settings::settings};
+use crate::tool::Tool;
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -109,11 +109,12 @@ pub fn project(url: &str) -> Project {
 /// own because a project is compiled into an xtask, and nobody can type this one.
 pub fn copy(ctx: &Context, release: &Selector, url: &str, into: Option<&Path>) -> Result<Vec<PutDone>> {
     let project = project(url);
+    let tool = Tool::new(ctx, &project);
     match into {
-        None => handoff::put(ctx, &project, Some(release), Some(url)),
+        None => handoff::put(&tool, Some(release), Some(url)),
         Some(into) => {
-            let id = Catalog::built(ctx, &project).resolve(Some(release))?;
-            store::open(ctx, &project, url)?.get(&id, into).map(|_| vec![])
+            let id = Catalog::built(&tool).resolve(Some(release))?;
+            tool.store(url)?.get(&id, into).map(|_| vec![])
         }
     }
 }

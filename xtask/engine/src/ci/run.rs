@@ -21,6 +21,7 @@ use crate::git;
 use crate::project::Project;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Commit;
+use crate::tool::Tool;
 use cloud::{Cloud, Running};
 use serde::Serialize;
 use serde_json::Value;
@@ -97,7 +98,8 @@ struct Run<'a> {
 }
 
 /// Runs a pipeline. Fails with the kind of failure of the first job that failed.
-pub fn run(ctx: &Context, project: &Project, pipeline: &Pipeline, options: &Options) -> Result<CiRun> {
+pub fn run(tool: &Tool, pipeline: &Pipeline, options: &Options) -> Result<CiRun> {
+    let Tool { ctx, project, .. } = *tool;
     let commit = git::commit(ctx)?;
     let Some(branch) = options.branch.map(str::to_owned).or(commit.branch.clone()) else {
         return usage("HEAD is detached: CircleCI would know the branch, we do not")
@@ -119,8 +121,8 @@ pub fn run(ctx: &Context, project: &Project, pipeline: &Pipeline, options: &Opti
     for sub in ["jobs", "layers"] {
         let _ = fs::remove_dir_all(dir.join(sub));
     }
-    ports::check(ctx, project, &wanted)?;
-    let before = live(ctx, project)?;
+    ports::check(tool, &wanted)?;
+    let before = live(tool)?;
     let local = bucket::local(ctx, project, &dir)?;
     let told = &local.vars;
     let cloud = Cloud::open(ctx, project, pipeline, &commit, &branch, &dir)?;
@@ -152,7 +154,7 @@ pub fn run(ctx: &Context, project: &Project, pipeline: &Pipeline, options: &Opti
     if ctx.interrupted() {
         return failed("stopped by a signal").hint("`cargo xtask ci run` starts again").err();
     }
-    let now = live(ctx, project)?;
+    let now = live(tool)?;
     Ok(CiRun { commit: commit.sha.clone(), changed: now != before, branch, jobs, live: now })
 }
 
@@ -198,8 +200,8 @@ fn alone(dir: &Path) -> Result<File> {
     }
 }
 
-fn live(ctx: &Context, project: &Project) -> Result<Vec<Live>> {
-    let all = report::status(ctx, project, None)?;
+fn live(tool: &Tool) -> Result<Vec<Live>> {
+    let all = report::status(tool, None)?;
     Ok(all
         .into_iter()
         .map(|host| Live { env: host.env, target: host.target, release: host.release, since: host.since })

@@ -7,11 +7,11 @@ use crate::ci::follow::{self, Asking, End};
 use crate::ci::workflows::parameter::{DEPLOY_ENV, REASON, RELEASE, ROLLBACK_ENV};
 use crate::circleci::model::Definition;
 use crate::circleci::{CircleCi, Triggered};
-use crate::context::Context;
 use crate::error::{CliError, Kind, Result, usage};
 use crate::git;
-use crate::project::{Handoff, Project};
+use crate::project::Handoff;
 use crate::release::id::Selector;
+use crate::tool::Tool;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -49,7 +49,8 @@ pub struct Started {
 }
 
 /// Starts it, and with `follow` stays until it has ended; an approval on the way is asked by `approve`.
-pub fn trigger(ctx: &Context, project: &Project, wish: &TriggerRequest, follow: Option<Asking>) -> Result<Started> {
+pub fn trigger(tool: &Tool, wish: &TriggerRequest, follow: Option<Asking>) -> Result<Started> {
+    let Tool { ctx, project, .. } = *tool;
     project.env(wish.env)?;
     if project.ci.handoff == Handoff::Workspace {
         return usage(

@@ -15,11 +15,12 @@ use crate::deploy::{Deployment, Options, apply, filled_in};
 use crate::error::{CliError, Kind, Result, failed, not_found, usage};
 use crate::event::{Event, ms_since};
 use crate::health::Checker;
-use crate::host::{self, Operation, Target, script};
+use crate::host::{Operation, Target, script};
 use crate::machine::Owner;
-use crate::project::{Check, Env, Health, Project, Service, Strategy};
+use crate::project::{Check, Env, Health, Service, Strategy};
 use crate::release::id::ReleaseId;
 use crate::service::{self, Script, Spec};
+use crate::tool::Tool;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -48,22 +49,16 @@ pub struct ControlledHost {
 }
 
 /// Starts, stops or restarts the service of an env, on one host or on all.
-pub fn control(
-    ctx: &Context,
-    project: &Project,
-    env: &str,
-    verb: Verb,
-    host: Option<&str>,
-    options: &Options,
-) -> Result<Controlled> {
+pub fn control(tool: &Tool, env: &str, verb: Verb, host: Option<&str>, options: &Options) -> Result<Controlled> {
+    let Tool { ctx, project, .. } = *tool;
     let env = project.env(env)?;
     if matches!(env.service, Service::None) {
         return usage(format!("{} has no service", env.name))
             .hint("give it one: `service` of the env in xtask/src/main.rs, see docs/service.md")
             .err();
     }
-    let catalog = Catalog::open(ctx, project)?;
-    let site = open(ctx, project, env, verb, host, &catalog)?;
+    let catalog = Catalog::open(tool)?;
+    let site = open(tool, env, verb, host, &catalog)?;
     if options.dry_run {
         return Ok(controlled(&site, verb, true, plans(&site, verb)?));
     }
@@ -82,13 +77,13 @@ pub fn control(
 
 /// The env with the variables that are set here: a service that is stopped at night must not need a secret.
 fn open<'ctx>(
-    ctx: &'ctx Context,
-    project: &'ctx Project,
+    tool: &Tool<'ctx>,
     env: &'ctx Env,
     verb: Verb,
     host: Option<&str>,
     catalog: &'ctx Catalog<'ctx>,
 ) -> Result<Deployment<'ctx>> {
+    let Tool { ctx, project, .. } = *tool;
     // Commands of the project are run with their variables; the others start as the host has noted it.
     let vars = if verb != Verb::Stop && matches!(env.service, Service::Command { .. }) {
         filled_in(ctx, env)?
@@ -99,7 +94,7 @@ fn open<'ctx>(
     let spec = Spec::new(&env.service, &vars);
     let health = if verb == Verb::Stop { Health { check: Check::None, ..env.health } } else { env.health };
     let checker = Checker::new(ctx, &health, &spec)?;
-    let mut targets = host::open_all(ctx, env)?;
+    let mut targets = tool.targets(env)?;
     if let Some(wanted) = host {
         targets.retain(|target| target.is_called(wanted));
         if targets.is_empty() {

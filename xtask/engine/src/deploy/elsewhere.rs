@@ -1,16 +1,15 @@
 //! What the other envs of a project know of a release that is to go live in one.
 
-use crate::context::Context;
 use crate::deploy::deploy_log::DeployLog;
 use crate::deploy::{Deployment, Options};
-use crate::host;
-use crate::project::{Env, Project};
+use crate::project::Env;
 use crate::release::id::ReleaseId;
+use crate::tool::Tool;
 
 /// The other envs where this release has failed, after a warning for each. An approved plan was warned about when it was
 /// shown.
-pub fn warn_of_failures(site: &Deployment, project: &Project, id: &ReleaseId, options: &Options) -> Vec<String> {
-    let failed_in = failed_in(site.ctx, project, site.env, id, &site.deploy_log);
+pub fn warn_of_failures(tool: &Tool, site: &Deployment, id: &ReleaseId, options: &Options) -> Vec<String> {
+    let failed_in = failed_in(tool, site.env, id, &site.deploy_log);
     for env in failed_in.iter().filter(|_| options.approved.is_none()) {
         site.ctx.warn(format!("{id} failed in {env}: `cargo xtask history {env}` shows why"));
     }
@@ -20,7 +19,8 @@ pub fn warn_of_failures(site: &Deployment, project: &Project, id: &ReleaseId, op
 /// Names of the other envs where a deploy of this release failed last, by what stores were told and by what the first host
 /// of each says. Hosts are asked where the env needs approval, and from a job only those of this machine: it has no keys of
 /// other envs.
-fn failed_in(ctx: &Context, project: &Project, env: &Env, id: &ReleaseId, deploy_log: &DeployLog) -> Vec<String> {
+fn failed_in(tool: &Tool, env: &Env, id: &ReleaseId, deploy_log: &DeployLog) -> Vec<String> {
+    let Tool { ctx, project, .. } = *tool;
     let others = project.envs.iter().filter(|other| other.name != env.name);
     let failed = |other: &&Env| {
         let told = deploy_log.histories(ctx, other.name);
@@ -31,7 +31,7 @@ fn failed_in(ctx: &Context, project: &Project, env: &Env, id: &ReleaseId, deploy
         else {
             return false;
         };
-        match host::open(ctx, url).and_then(|target| target.state()) {
+        match tool.target(url).and_then(|target| target.state()) {
             Ok(state) => state.history.bad().contains(&id),
             Err(error) => {
                 ctx.note(format!("{} was not asked whether {id} failed there: {error:#}", other.name));

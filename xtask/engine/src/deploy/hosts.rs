@@ -9,10 +9,11 @@ use crate::deploy::filled_in;
 use crate::deploy::waves::{AT_ONCE, par_map};
 use crate::error::{CliError, Kind, Result, failed, hint_of, kind_of, usage};
 use crate::event::{HostOutput, Listener, Stream};
+use crate::host::Target;
 use crate::host::script::attend;
-use crate::host::{self, Target};
 use crate::project::Env;
 use crate::service::{self, Script, Spec};
+use crate::tool::Tool;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -42,30 +43,30 @@ struct HostStream<'a> {
 type End = Result<Option<i32>>;
 
 /// `logs ENV`: the last lines of each host.
-pub fn logs(ctx: &Context, env: &Env, host: Option<&str>, lines: u32, listener: Listener) -> Result<()> {
-    let spec = loggable(ctx, env)?;
-    let audience = Audience { shortens: true, ..Audience::new(ctx, env, host, listener)? };
+pub fn logs(tool: &Tool, env: &Env, host: Option<&str>, lines: u32, listener: Listener) -> Result<()> {
+    let spec = loggable(tool.ctx, env)?;
+    let audience = Audience { shortens: true, ..Audience::new(tool, env, host, listener)? };
     let ends = audience.hear(AT_ONCE, |root| spec.last_lines(root, lines));
     audience.finalize("the log could not be read", ends)
 }
 
 /// `logs ENV --follow`: and what comes after them, until somebody says that it is enough, or no host has more to say.
-pub fn follow(ctx: &Context, env: &Env, host: Option<&str>, lines: u32, listener: Listener) -> Result<()> {
-    let spec = loggable(ctx, env)?;
+pub fn follow(tool: &Tool, env: &Env, host: Option<&str>, lines: u32, listener: Listener) -> Result<()> {
+    let spec = loggable(tool.ctx, env)?;
     if spec.follow("/", lines).is_none() {
         return usage(format!("the `log` command of {} prints what there is, and ends", env.name))
             .hint("let it follow when the shell variable FOLLOW is 1, as docs/service.md shows; or leave out --follow")
             .err();
     }
-    let audience = Audience { following: true, shortens: true, ..Audience::new(ctx, env, host, listener)? };
+    let audience = Audience { following: true, shortens: true, ..Audience::new(tool, env, host, listener)? };
     let ends = audience.hear(audience.hosts.len(), |root| spec.follow(root, lines));
     audience.finalize("the log could not be followed", ends)
 }
 
 /// `exec ENV -- COMMAND`: exits with 0 when it did so on each host.
-pub fn exec(ctx: &Context, env: &Env, host: Option<&str>, words: &[String], listener: Listener) -> Result<()> {
-    let exports = service::exports(&filled_in(ctx, env)?);
-    let audience = Audience::new(ctx, env, host, listener)?;
+pub fn exec(tool: &Tool, env: &Env, host: Option<&str>, words: &[String], listener: Listener) -> Result<()> {
+    let exports = service::exports(&filled_in(tool.ctx, env)?);
+    let audience = Audience::new(tool, env, host, listener)?;
     let ends = audience
         .hear(AT_ONCE, |root| Some(Script::new(attend::exec(root, words), exports.clone()).called("run a command")));
     for (host, end) in audience.hosts.iter().zip(&ends) {
@@ -73,7 +74,7 @@ pub fn exec(ctx: &Context, env: &Env, host: Option<&str>, words: &[String], list
             listener(&HostOutput::Ended { host: host.name.clone(), exit_code: *exit_code });
         }
     }
-    if ctx.interrupted() {
+    if tool.ctx.interrupted() {
         return failed("stopped, and the command with it").hint("whatever it did until then is done").err();
     }
     audience.finalize("the command failed", ends)
@@ -92,9 +93,9 @@ fn loggable(ctx: &Context, env: &Env) -> Result<Spec> {
 }
 
 impl<'a> Audience<'a> {
-    fn new(ctx: &'a Context, env: &'a Env, wanted: Option<&str>, listener: Listener<'a>) -> Result<Self> {
+    fn new(tool: &Tool<'a>, env: &'a Env, wanted: Option<&str>, listener: Listener<'a>) -> Result<Self> {
         let mut hosts: Vec<_> =
-            host::open_all(ctx, env)?.into_iter().map(|target| HostStream { name: name(&*target), target }).collect();
+            tool.targets(env)?.into_iter().map(|target| HostStream { name: name(&*target), target }).collect();
         if hosts.iter().map(|host| &host.name).collect::<BTreeSet<_>>().len() < hosts.len() {
             for host in &mut hosts {
                 host.target.url().clone_into(&mut host.name);
@@ -107,7 +108,15 @@ impl<'a> Audience<'a> {
                 return usage(format!("{} has no host {wanted}", env.name)).hint(format!("it has {known}")).err();
             }
         }
-        Ok(Self { ctx, env, hosts, listener, following: false, shortens: false, enough: AtomicBool::new(false) })
+        Ok(Self {
+            ctx: tool.ctx,
+            env,
+            hosts,
+            listener,
+            following: false,
+            shortens: false,
+            enough: AtomicBool::new(false),
+        })
     }
 
     /// Runs a script on each host, so many at once, and passes on what they say.

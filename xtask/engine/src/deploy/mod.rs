@@ -33,11 +33,12 @@ use crate::deploy::waves::{AT_ONCE, par_map};
 use crate::error::{CliError, Kind, Result, kind_of, usage, verification};
 use crate::git;
 use crate::health::Checker;
-use crate::host::{self, Target};
+use crate::host::Target;
 use crate::machine::{Owner, ci_job, person};
-use crate::project::{Env, Project};
+use crate::project::Env;
 use crate::release::id::{Expected, ReleaseId, Selector};
 use crate::service::{self, Spec};
+use crate::tool::Tool;
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -86,26 +87,22 @@ pub struct Deployment<'ctx> {
 
 impl<'ctx> Deployment<'ctx> {
     /// Opens the targets of an env. Fails before anything is touched when a variable is missing or a URL is wrong.
-    pub fn open(
-        ctx: &'ctx Context,
-        project: &'ctx Project,
-        env: &'ctx Env,
-        deploy_log: DeployLog<'ctx>,
-    ) -> Result<Self> {
+    pub fn open(tool: &Tool<'ctx>, env: &'ctx Env, deploy_log: DeployLog<'ctx>) -> Result<Self> {
+        let Tool { ctx, project, .. } = *tool;
         let liveness = LivenessChecker::new(ctx, project.ci.slug);
         let app = Some(project.app.name);
-        Ok(Self { app, deploy_log, liveness, ..Self::with_targets(ctx, env, host::open_all(ctx, env)?)? })
+        Ok(Self { app, deploy_log, liveness, ..Self::with_targets(ctx, env, tool.targets(env)?)? })
     }
 
     /// The same without the targets that somebody leaves out because they do not answer.
     pub fn open_most(
-        ctx: &'ctx Context,
-        project: &'ctx Project,
+        tool: &Tool<'ctx>,
         env: &'ctx Env,
         deploy_log: DeployLog<'ctx>,
         skip_hosts: &[String],
     ) -> Result<Self> {
-        let mut site = Self::open(ctx, project, env, deploy_log)?;
+        let ctx = tool.ctx;
+        let mut site = Self::open(tool, env, deploy_log)?;
         for name in skip_hosts {
             let before = site.targets.len();
             site.targets.retain(|target| !target.is_called(name));
@@ -331,20 +328,15 @@ impl<'ctx> Deployment<'ctx> {
 }
 
 /// `deploy ENV [RELEASE]`
-pub fn deploy(
-    ctx: &Context,
-    project: &Project,
-    env: &str,
-    release: Option<&Selector>,
-    options: &Options,
-) -> Result<Outcome> {
+pub fn deploy(tool: &Tool, env: &str, release: Option<&Selector>, options: &Options) -> Result<Outcome> {
+    let project = tool.project;
     let env = project.env(env)?;
-    let catalog = Catalog::open(ctx, project)?;
-    let site = Deployment::open_most(ctx, project, env, catalog.deploy_log(), &options.skip_host)?;
+    let catalog = Catalog::open(tool)?;
+    let site = Deployment::open_most(tool, env, catalog.deploy_log(), &options.skip_host)?;
     let id = catalog.resolve(release)?;
     allowed(site.env, &id)?;
     let release = catalog.fetch_for_deploy(&id, site.env.transfer)?;
-    let failed_in = elsewhere::warn_of_failures(&site, project, &id, options);
+    let failed_in = elsewhere::warn_of_failures(tool, &site, &id, options);
     Ok(Outcome { failed_in, ..put_live(&site, Verb::Deploy, &release, options)? })
 }
 
@@ -397,12 +389,13 @@ fn keeps_off_shared(env: &Env, release: &ReleaseSource) -> Result<()> {
 }
 
 /// `promote FROM TO`: what runs in one env goes live in another, the same bytes, never rebuilt.
-pub fn promote(ctx: &Context, project: &Project, from: &str, to: &str, options: &Options) -> Result<Outcome> {
+pub fn promote(tool: &Tool, from: &str, to: &str, options: &Options) -> Result<Outcome> {
+    let project = tool.project;
     let env = project.env(to)?;
-    let catalog = Catalog::open(ctx, project)?;
-    let site = Deployment::open_most(ctx, project, env, catalog.deploy_log(), &options.skip_host)?;
+    let catalog = Catalog::open(tool)?;
+    let site = Deployment::open_most(tool, env, catalog.deploy_log(), &options.skip_host)?;
     // The source is only looked at: its variables may be secrets that this job does not have.
-    let source = host::open_all(ctx, project.env(from)?)?;
+    let source = tool.targets(project.env(from)?)?;
     let id = resolve::running(from, &source)?;
     allowed(site.env, &id)?;
     let release = catalog.fetch_for_deploy(&id, site.env.transfer)?;
@@ -413,21 +406,16 @@ pub fn promote(ctx: &Context, project: &Project, from: &str, to: &str, options: 
                 .err();
         }
     }
-    let failed_in = elsewhere::warn_of_failures(&site, project, &id, options);
+    let failed_in = elsewhere::warn_of_failures(tool, &site, &id, options);
     Ok(Outcome { failed_in, ..put_live(&site, Verb::Promote, &release, options)? })
 }
 
 /// `rollback ENV [RELEASE]`
-pub fn rollback(
-    ctx: &Context,
-    project: &Project,
-    env: &str,
-    release: Option<&Selector>,
-    options: &Options,
-) -> Result<Outcome> {
+pub fn rollback(tool: &Tool, env: &str, release: Option<&Selector>, options: &Options) -> Result<Outcome> {
+    let project = tool.project;
     let of = project.env(env)?;
-    let catalog = Catalog::open(ctx, project)?;
-    let site = Deployment::open_most(ctx, project, of, catalog.deploy_log(), &options.skip_host)?;
+    let catalog = Catalog::open(tool)?;
+    let site = Deployment::open_most(tool, of, catalog.deploy_log(), &options.skip_host)?;
     let named = match release {
         None | Some(Selector::Previous) => None,
         // It would find what is live already and leave it there, with success: no way to take a bad commit back.
@@ -465,8 +453,9 @@ pub fn roll_back<'a>(
 }
 
 /// `prune ENV`
-pub fn prune(ctx: &Context, project: &Project, env: &str, keep: Option<usize>, options: &Options) -> Result<Outcome> {
-    let site = Deployment::open_most(ctx, project, project.env(env)?, DeployLog::default(), &options.skip_host)?;
+pub fn prune(tool: &Tool, env: &str, keep: Option<usize>, options: &Options) -> Result<Outcome> {
+    let project = tool.project;
+    let site = Deployment::open_most(tool, project.env(env)?, DeployLog::default(), &options.skip_host)?;
     prune_site(&site, keep.unwrap_or(site.env.keep), options)
 }
 

@@ -11,12 +11,12 @@ use crate::deploy::state::{Current, Root, ServiceState};
 use crate::deploy::waves::{AT_ONCE, par_map};
 use crate::error::{Result, not_found, usage, verification};
 use crate::git;
-use crate::host;
 use crate::machine;
-use crate::project::{Env, Project};
+use crate::project::Env;
 use crate::release::id::{ReleaseId, Selector};
 use crate::release::manifest::{Content, Manifest};
 use crate::release::{Release, UNPACKING, manifest};
+use crate::tool::Tool;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,8 @@ pub struct HostStatus {
 pub const UNREACHABLE: &str = "unreachable";
 
 /// `status [ENV]`. One host that does not answer does not hide the others; when none does, that is the error.
-pub fn status(ctx: &Context, project: &Project, env: Option<&str>) -> Result<Vec<HostStatus>> {
+pub fn status(tool: &Tool, env: Option<&str>) -> Result<Vec<HostStatus>> {
+    let Tool { ctx, project, .. } = *tool;
     let liveness = LivenessChecker::new(ctx, project.ci.slug);
     let envs: Vec<&Env> = match env {
         Some(name) => vec![project.env(name)?],
@@ -59,7 +60,7 @@ pub fn status(ctx: &Context, project: &Project, env: Option<&str>) -> Result<Vec
     };
     let (mut all, mut errors) = (Vec::new(), Vec::new());
     for env in envs {
-        let targets = host::open_all(ctx, env)?;
+        let targets = tool.targets(env)?;
         for (target, state) in targets.iter().zip(par_map(&targets, AT_ONCE, |target| target.state())) {
             let state = state.map_err(|error| errors.push(error));
             let mut host = host_status(&liveness, env.name, target.url(), state.as_ref().unwrap_or(&State::default()));
@@ -126,7 +127,8 @@ pub struct HostHistory {
 
 /// `history ENV`: the last `limit` records of each target, and of each store that was told. Without `all` only what
 /// changed what is live.
-pub fn history(ctx: &Context, project: &Project, env: &str, limit: usize, all: bool) -> Result<Vec<HostHistory>> {
+pub fn history(tool: &Tool, env: &str, limit: usize, all: bool) -> Result<Vec<HostHistory>> {
+    let Tool { ctx, project, .. } = *tool;
     let one = |(target, history): (String, History)| {
         let telling = |record: &Record| {
             all || !matches!(record.event, HistoryEvent::Installed | HistoryEvent::Switched | HistoryEvent::Removed)
@@ -136,11 +138,11 @@ pub fn history(ctx: &Context, project: &Project, env: &str, limit: usize, all: b
         HostHistory { target, records, unreadable: history.unreadable }
     };
     let mut histories = Vec::new();
-    for target in host::open_all(ctx, project.env(env)?)? {
+    for target in tool.targets(project.env(env)?)? {
         histories.push((target.url().to_owned(), target.state()?.history));
     }
     // Stores know of it too, also when a host has lost what it knew.
-    histories.extend(Catalog::open(ctx, project)?.deploy_log().histories(ctx, env));
+    histories.extend(Catalog::open(tool)?.deploy_log().histories(ctx, env));
     Ok(histories.into_iter().map(one).collect())
 }
 
@@ -164,9 +166,10 @@ pub struct Listed {
 }
 
 /// `releases`: the newest `most`; that there are more is said.
-pub fn releases(ctx: &Context, project: &Project, most: usize) -> Result<Vec<Listed>> {
+pub fn releases(tool: &Tool, most: usize) -> Result<Vec<Listed>> {
+    let ctx = tool.ctx;
     let mut live: BTreeMap<ReleaseId, Vec<String>> = BTreeMap::new();
-    let hosts = status(ctx, project, None).unwrap_or_else(|error| {
+    let hosts = status(tool, None).unwrap_or_else(|error| {
         ctx.warn(format!("what is live is not known: {error:#}"));
         vec![]
     });
@@ -178,7 +181,7 @@ pub fn releases(ctx: &Context, project: &Project, most: usize) -> Result<Vec<Lis
             }
         }
     }
-    let mut found = Catalog::open(ctx, project)?.list(most.saturating_add(1))?;
+    let mut found = Catalog::open(tool)?.list(most.saturating_add(1))?;
     if found.len() > most {
         found.truncate(most);
         let more = most.saturating_mul(10).max(100);
@@ -231,16 +234,17 @@ pub struct FileChange {
 }
 
 /// `diff ENV [RELEASE]`: the first target speaks for the env.
-pub fn diff(ctx: &Context, project: &Project, env: &str, release: Option<&Selector>) -> Result<Diff> {
+pub fn diff(tool: &Tool, env: &str, release: Option<&Selector>) -> Result<Diff> {
+    let Tool { ctx, project, .. } = *tool;
     let env = project.env(env)?;
-    let target = host::open(ctx, env.targets[0])?;
+    let target = tool.target(env.targets[0])?;
     let Some(live) = target.state()?.live().cloned() else {
         return not_found(format!("nothing is live on {}", target.url()))
             .hint(format!("`cargo xtask deploy {}` makes it so", env.name))
             .err();
     };
     let old = target.manifest(&live)?;
-    let catalog = Catalog::open(ctx, project)?;
+    let catalog = Catalog::open(tool)?;
     let id = catalog.resolve(release)?;
     let new = catalog.manifest(&id)?;
     Ok(compare(ctx, env.name, &old, &new))
@@ -296,7 +300,8 @@ pub struct Verified {
 
 /// `verify RELEASE`: a selector, or the directory of a release. `@ENV` checks the files on the targets of the env.
 /// With `unpack` its files are in that directory afterwards.
-pub fn verify(ctx: &Context, project: &Project, release: &str, unpack: Option<&Path>) -> Result<Verified> {
+pub fn verify(tool: &Tool, release: &str, unpack: Option<&Path>) -> Result<Verified> {
+    let Tool { ctx, project, .. } = *tool;
     let path = Path::new(release);
     let progress = ctx.progress("verifying");
     let unpacked = unpack.map(|into| ctx.root.join(into));
@@ -312,7 +317,7 @@ pub fn verify(ctx: &Context, project: &Project, release: &str, unpack: Option<&P
         open(path)?
     } else {
         let selector = release.parse()?;
-        let catalog = Catalog::open(ctx, project)?;
+        let catalog = Catalog::open(tool)?;
         let id = catalog.resolve(Some(&selector))?;
         if let Selector::Env(env) = &selector {
             if unpack.is_some() {
@@ -320,7 +325,7 @@ pub fn verify(ctx: &Context, project: &Project, release: &str, unpack: Option<&P
                     .hint(format!("to have it here as well: `cargo xtask verify {id} --unpack DIR`"))
                     .err();
             }
-            return verify_live(ctx, project.env(env)?, &id);
+            return verify_live(tool, project.env(env)?, &id);
         }
         let here = ctx.root.join(RELEASES).join(id.as_str());
         let is_ours = Release::read_manifest(&here).is_ok_and(|manifest| manifest.app == project.app.name);
@@ -333,9 +338,9 @@ pub fn verify(ctx: &Context, project: &Project, release: &str, unpack: Option<&P
     Ok(Verified { unpacked, ..Verified::new(release.manifest(), release.dir()) })
 }
 
-fn verify_live(ctx: &Context, env: &Env, id: &ReleaseId) -> Result<Verified> {
+fn verify_live(tool: &Tool, env: &Env, id: &ReleaseId) -> Result<Verified> {
     let mut verified = None;
-    for target in host::open_all(ctx, env)? {
+    for target in tool.targets(env)? {
         if let Some(bad) = target.verify(id)?.first() {
             let url = target.url();
             return verification(format!("{url}: a file of {id} was changed on the host: {bad}"))

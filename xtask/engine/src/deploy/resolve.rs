@@ -7,7 +7,7 @@ use crate::deploy::release_source::ReleaseSource;
 use crate::deploy::{Deployment, plan};
 use crate::error::{Kind, Result, hint_of, kind_of, not_found, usage};
 use crate::git;
-use crate::host::{self, Target};
+use crate::host::Target;
 use crate::machine;
 use crate::project::{Project, Transfer};
 use crate::release::delta;
@@ -16,12 +16,14 @@ use crate::release::manifest::{Head, Manifest};
 use crate::release::{Release, manifest, scratch};
 use crate::store::dir::DirStore;
 use crate::store::{self, Store};
+use crate::tool::Tool;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// The stores of a project, opened. Outside CircleCI the releases that were built here come first, and the workspace
 /// of CircleCI is left out.
 pub struct Catalog<'ctx> {
+    tool: Tool<'ctx>,
     ctx: &'ctx Context,
     project: &'ctx Project,
     stores: Vec<Box<dyn Store + 'ctx>>,
@@ -33,13 +35,14 @@ pub struct Catalog<'ctx> {
 
 impl<'ctx> Catalog<'ctx> {
     /// Opens the stores that are of use here.
-    pub fn open(ctx: &'ctx Context, project: &'ctx Project) -> Result<Self> {
-        let mut catalog = Self::built(ctx, project);
+    pub fn open(tool: &Tool<'ctx>) -> Result<Self> {
+        let Tool { ctx, project, .. } = *tool;
+        let mut catalog = Self::built(tool);
         if ctx.in_ci() {
             catalog.stores.clear();
         }
         for url in project.stores.iter().filter(|url| ctx.in_ci() || !store::only_in_ci(url)) {
-            let store = store::open(ctx, project, url)?;
+            let store = tool.store(url)?;
             match store.unusable() {
                 None => catalog.stores.push(store),
                 Some(reason) => {
@@ -65,8 +68,9 @@ impl<'ctx> Catalog<'ctx> {
     }
 
     /// What this machine holds: built here, or handed over by the workspace of this job. For what is to be stored.
-    pub fn local(ctx: &'ctx Context, project: &'ctx Project) -> Self {
-        let mut catalog = Self::built(ctx, project);
+    pub fn local(tool: &Tool<'ctx>) -> Self {
+        let ctx = tool.ctx;
+        let mut catalog = Self::built(tool);
         if ctx.in_ci() {
             let dir = store::workspace(ctx).join(store::artifacts::DESTINATION);
             catalog.stores.push(Box::new(DirStore::new(ctx, store::WORKSPACE_URL, dir)));
@@ -75,9 +79,10 @@ impl<'ctx> Catalog<'ctx> {
     }
 
     /// Only what was built in this checkout.
-    pub fn built(ctx: &'ctx Context, project: &'ctx Project) -> Self {
+    pub fn built(tool: &Tool<'ctx>) -> Self {
+        let Tool { ctx, project, .. } = *tool;
         let here = DirStore::new(ctx, &format!("file:{RELEASES}"), ctx.root.join(RELEASES));
-        Self { ctx, project, stores: vec![Box::new(here)], skipped: vec![], unnotified: vec![] }
+        Self { tool: *tool, ctx, project, stores: vec![Box::new(here)], skipped: vec![], unnotified: vec![] }
     }
 
     /// The app whose releases count: a store may hold those of others.
@@ -125,7 +130,7 @@ impl<'ctx> Catalog<'ctx> {
                 Some(manifest) => Ok(manifest.id),
                 None => not_found(self.and_unasked("there is no release yet")).hint("run `cargo xtask build`").err(),
             },
-            Some(Selector::Env(env)) => running(env, &host::open_all(self.ctx, self.project.env(env)?)?),
+            Some(Selector::Env(env)) => running(env, &self.tool.targets(self.project.env(env)?)?),
             Some(Selector::Build(number)) => match store::of_build(self.app(), &self.stores, *number)? {
                 Some(manifest) => Ok(manifest.id),
                 None => not_found(self.and_unasked(&format!("no store has a release of job {number}")))

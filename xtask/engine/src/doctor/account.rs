@@ -326,7 +326,15 @@ mod tests {
         };
         let app = App { name: "shop", ..App::DEFAULT };
         let project = Project { app, stores, envs: &[], ci: Ci { handoff, ..Ci::DEFAULT } };
-        let scope = Scope { project: &project, envs: &[], ci: false, in_job: false };
+        let ctx =
+            Context::new("/".into(), std::collections::BTreeMap::new(), std::sync::Arc::new(crate::event::NoSink));
+        let scope = Scope {
+            tool: &crate::tool::Tool::new(&ctx, &project),
+            project: &project,
+            envs: &[],
+            ci: false,
+            in_job: false,
+        };
         assert_eq!(scope.need(), need);
         let checks = judge(account, &scope);
         let sick = checks.iter().find(|it| matches!(it.state, State::Broken | State::Warning));

@@ -5,7 +5,6 @@ use crate::context::{Context, Input, exit, stands_alone};
 use crate::doctor::{Check, Fault, Found, Scope, State, fault, grouped};
 use crate::error::Kind;
 use crate::git;
-use crate::host;
 use crate::release::manifest::Commit;
 use crate::release::supports;
 use std::process::Command;
@@ -99,7 +98,7 @@ fn read_files(ctx: &Context, scope: &Scope) -> Files {
     let project = scope.project;
     let has_config = generate::CONFIGS.iter().any(|config| ctx.root.join(config).exists());
     let valid = project.validate().and_then(|()| supports(project.app.compression)).map_err(fault);
-    let targets = scope.envs.iter().flat_map(|env| env.targets).map(|url| host::open(ctx, url).map(drop));
+    let targets = scope.envs.iter().flat_map(|env| env.targets).map(|url| scope.tool.target(url).map(drop));
     // The groups of envs have those of their own, but a job looks at none.
     let urls = targets.filter_map(Result::err).map(fault).filter(|_| scope.ci).collect();
     Files {

@@ -11,7 +11,7 @@ use crate::doctor::{Check, Fault, Found, Scope, State, fault, grouped};
 use crate::error::in_env;
 use crate::health::Checker;
 use crate::host::script::examine::{Examined, Needs, examine};
-use crate::host::{self, Operation, Target, script};
+use crate::host::{Operation, Target, script};
 use crate::machine::Liveness;
 use crate::project::{Compression, Env, Service};
 use crate::service::{self, Script, Spec};
@@ -61,7 +61,7 @@ pub fn look(ctx: &Context, scope: &Scope, locks: &[Locked]) -> Vec<Check> {
     let mut unopened = Vec::new();
     for (at, site) in sites.iter().enumerate() {
         for url in site.env.targets {
-            match host::open(ctx, url) {
+            match scope.tool.target(url) {
                 Ok(target) => opened.push((at, target)),
                 Err(error) => unopened.push((at, Check::of(*url, State::Broken, &fault(error)))),
             }

@@ -46,7 +46,7 @@ pub fn look(ctx: &Context, scope: &Scope, answers: bool) -> (Vec<Check>, Vec<Loc
     let liveness = LivenessChecker::new(ctx, scope.project.ci.slug);
     let (mut places, mut locks) = (Vec::new(), Vec::new());
     for &url in scope.project.stores {
-        let about = match store::open(ctx, scope.project, url) {
+        let about = match scope.tool.store(url) {
             Err(error) => About::Unopened(fault(error)),
             Ok(store) => {
                 let about = ask(ctx, scope, url, &*store);

@@ -12,12 +12,10 @@ mod transport;
 use crate::context::{Context, Output};
 use crate::deploy::history::Record;
 use crate::deploy::state::{Lockable, State};
-use crate::error::{Result, usage};
+use crate::error::Result;
 use crate::event::Stream;
-use crate::extend::own;
 use crate::host::ssh::Address;
 use crate::http::Url;
-use crate::project::{self, Env};
 use crate::release::Release;
 use crate::release::delta::Changes;
 use crate::release::id::ReleaseId;
@@ -122,28 +120,6 @@ pub trait Target: Lockable + Sync {
     /// See [`Operation::Run`].
     fn run(&self, script: &Script) -> Result<Output> {
         self.one(Operation::Run(script))
-    }
-}
-
-/// Opens every target of an env. Needs none of the variables that its service does.
-pub fn open_all<'ctx>(ctx: &'ctx Context, env: &Env) -> Result<Vec<Box<dyn Target + 'ctx>>> {
-    env.targets.iter().map(|url| open(ctx, url)).collect()
-}
-
-/// Opens a target by its URL.
-pub fn open<'ctx>(ctx: &'ctx Context, url: &str) -> Result<Box<dyn Target + 'ctx>> {
-    match url.split_once(':') {
-        Some(("file", dir)) if dir.starts_with('~') => Err(project::no_tilde(&format!("target {url}")).into()),
-        Some(("file", dir)) if !dir.is_empty() => {
-            Ok(Box::new(directory::HostTarget::local(ctx, url, &project::local_dir(&ctx.home, dir))))
-        }
-        Some(("ssh", _)) => Ok(Box::new(directory::HostTarget::remote(ctx, url, Address::parse(url)?))),
-        scheme => match own(ctx.extensions.targets, scheme) {
-            Some(open) => open(ctx, url),
-            None => usage(format!("`{url}` is not the URL of a target"))
-                .hint("use ssh://USER@HOST/DIR, or file:DIR, e.g. file:target/deploy/dev")
-                .err(),
-        },
     }
 }
 

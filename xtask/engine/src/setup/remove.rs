@@ -62,7 +62,7 @@ fn if_exists(login: &str) -> String {
 fn refuse_while_locked(env: &str, root: &str) -> String {
     let lock = quote(&format!("{root}/.lock"));
     let error = quote(&format!("{root}/.lock exists: a deploy may be running"));
-    let hint = quote(&format!("hint: `cargo xtask lock status {env}` names its owner; then run this again"));
+    let hint = quote(&format!("hint: `cargo xtask lock {env}` names its owner; then run this again"));
     format!("if [ -e {lock} ] || [ -L {lock} ]; then\n  echo {error} >&2\n  echo {hint} >&2; exit 1\nfi")
 }
 
@@ -256,7 +256,7 @@ mod tests {
         passes(0);
         passes(1);
         fs::write(dir.path().join(".lock"), "").unwrap();
-        refused(0, "cargo xtask lock status dev");
+        refused(0, "cargo xtask lock dev");
         fs::create_dir(dir.path().join("service")).unwrap();
         let process = dir.path().join("service/process");
         for end in ["", " 1 - d r i\n"] {

@@ -11,14 +11,12 @@ use crate::context::{Context, var};
 use crate::deploy::history::{History, Record};
 use crate::deploy::state::Lockable;
 use crate::error::{CliError, Kind, Result, WithHint, hint_of, kind_of, not_found, usage, verification};
-use crate::extend::own;
 use crate::http::Url;
 use crate::machine::Owner;
-use crate::project::{Ci, Project, local_dir, no_tilde};
+use crate::project::Ci;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{Head, Manifest};
 use crate::release::{Release, scratch};
-use crate::store::artifacts::{ArtifactStore, Finder};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs;
@@ -187,36 +185,6 @@ pub trait Store {
     ) -> Result<Option<Vec<RetentionDecision>>> {
         Ok(None)
     }
-}
-
-/// Opens a store of a project by its URL.
-pub fn open<'ctx>(ctx: &'ctx Context, project: &'ctx Project, url: &str) -> Result<Box<dyn Store + 'ctx>> {
-    match url.split_once(':') {
-        Some(("file", dir)) if dir.starts_with('~') => Err(no_tilde(&format!("store {url}")).into()),
-        Some(("file", dir)) if !dir.is_empty() => Ok(Box::new(dir::DirStore::new(ctx, url, local_dir(&ctx.home, dir)))),
-        Some(("circleci", "workspace")) => Ok(Box::new(dir::DirStore::new(ctx, url, workspace(ctx).join("releases")))),
-        Some(("circleci", "artifacts")) => Ok(Box::new(ArtifactStore::new(ctx, project, url, Finder::Commit))),
-        Some(("circleci", "latest-artifacts")) => Ok(Box::new(ArtifactStore::new(ctx, project, url, Finder::Latest))),
-        Some(("s3" | "gs" | "az", _)) => bucket(ctx, project, url),
-        scheme => match own(ctx.extensions.stores, scheme) {
-            Some(open) => open(ctx, url),
-            None => usage(format!("`{url}` is not the URL of a store"))
-                .hint("use file:DIR, circleci:workspace, circleci:artifacts or s3://BUCKET/PREFIX")
-                .err(),
-        },
-    }
-}
-
-#[cfg(feature = "s3")]
-fn bucket<'ctx>(ctx: &'ctx Context, project: &'ctx Project, url: &str) -> Result<Box<dyn Store + 'ctx>> {
-    Ok(Box::new(bucket::BucketStore::new(ctx, project, url)?))
-}
-
-#[cfg(not(feature = "s3"))]
-fn bucket<'ctx>(_: &'ctx Context, _: &'ctx Project, url: &str) -> Result<Box<dyn Store + 'ctx>> {
-    usage(format!("store {url}: this xtask was compiled without buckets"))
-        .hint("in xtask/Cargo.toml: gangplank = { path = \"engine\", features = [\"s3\"] }")
-        .err()
 }
 
 /// The directory of the CircleCI workspace.

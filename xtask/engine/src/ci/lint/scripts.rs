@@ -383,7 +383,7 @@ mod tests {
     #[test]
     fn what_our_own_program_is_asked() {
         for (script, verbs) in [
-            ("cargo xtask verify --store\n/tmp/workspace/bin/xtask --quiet publish", "put publish"),
+            ("cargo xtask verify --store\n/tmp/workspace/bin/xtask --quiet publish", "verify publish"),
             ("echo xtask; cargo build; xtask", ""),
             ("if cargo xtask deploy prod; then echo; fi", "deploy"),
         ] {

@@ -1,21 +1,21 @@
 //! Ports of this machine that a run will want, looked at before anything is compiled for minutes.
 
-use crate::context::Context;
 use crate::deploy::filled_in;
 use crate::deploy::state::ServiceState;
 use crate::error::{Result, failed};
 use crate::health::Checker;
-use crate::host;
 use crate::machine;
-use crate::project::{Env, Project, Service};
+use crate::project::{Env, Service};
 use crate::service::Spec;
+use crate::tool::Tool;
 
 /// Refuses when something answers where the service of an env is to listen, and the service does not run. An env behind an
 /// approval may not be reached, so there it is a warning. `jobs` are those of the run.
-pub fn check(ctx: &Context, project: &Project, jobs: &[String]) -> Result<()> {
+pub fn check(tool: &Tool, jobs: &[String]) -> Result<()> {
+    let Tool { ctx, project, .. } = *tool;
     let deployed = |env: &&Env| jobs.contains(&format!("deploy-{}", env.name));
     for env in project.envs.iter().filter(deployed) {
-        let Some((address, port)) = taken(ctx, env)? else { continue };
+        let Some((address, port)) = taken(tool, env)? else { continue };
         let who = port.and_then(machine::listener);
         let by =
             who.as_ref().map_or_else(String::new, |it| format!(": process {} ({}) in {}", it.pid, it.name, it.dir));
@@ -31,7 +31,8 @@ pub fn check(ctx: &Context, project: &Project, jobs: &[String]) -> Result<()> {
 }
 
 /// What answers where the service of an env would listen on this machine, while it does not run.
-fn taken(ctx: &Context, env: &Env) -> Result<Option<(String, Option<u16>)>> {
+fn taken(tool: &Tool, env: &Env) -> Result<Option<(String, Option<u16>)>> {
+    let ctx = tool.ctx;
     // A variable that is missing is the deploy's to report.
     let (true, Ok(vars)) =
         (matches!(env.service, Service::Pidfile { .. } | Service::Systemd { .. }), filled_in(ctx, env))
@@ -40,7 +41,7 @@ fn taken(ctx: &Context, env: &Env) -> Result<Option<(String, Option<u16>)>> {
     };
     let Ok(checker) = Checker::new(ctx, &env.health, &Spec::new(&env.service, &vars)) else { return Ok(None) };
     for url in env.targets.iter().filter(|url| url.starts_with("file:")) {
-        let target = host::open(ctx, url)?;
+        let target = tool.target(url)?;
         if !matches!(target.state()?.service, ServiceState::None | ServiceState::Stopped) {
             continue;
         }

@@ -3,16 +3,16 @@
 use super::cloud::Cloud;
 use super::{DIR, alone};
 use crate::ci::pipeline::Pipeline;
-use crate::context::Context;
 use crate::error::Result;
 use crate::event::{HostOutput, Listener, Stream};
 use crate::git;
-use crate::project::Project;
+use crate::tool::Tool;
 use std::time::Duration;
 
 /// Answers API v2 and v1.1 from what `ci run` has left here, until it is interrupted. The first lines on stdout are the
 /// variables by which a client finds it.
-pub fn serve(ctx: &Context, project: &Project, pipeline: &Pipeline, listener: Listener) -> Result<()> {
+pub fn serve(tool: &Tool, pipeline: &Pipeline, listener: Listener) -> Result<()> {
+    let Tool { ctx, project, .. } = *tool;
     let commit = git::commit(ctx)?;
     let branch = commit.branch.clone().unwrap_or_else(|| project.ci.branch.to_owned());
     let dir = ctx.root.join(DIR);

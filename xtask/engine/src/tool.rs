@@ -1,0 +1,86 @@
+//! What a command works with, and how it opens the stores and targets that a project names.
+
+use crate::context::Context;
+use crate::error::{Result, usage};
+use crate::extend::{Extensions, own};
+use crate::host::Target;
+use crate::host::directory::HostTarget;
+use crate::host::ssh::Address;
+use crate::project::{Env, Project, local_dir, no_tilde};
+use crate::store::artifacts::{ArtifactStore, Finder};
+use crate::store::dir::DirStore;
+use crate::store::{Store, workspace};
+
+/// The outside, what the project states, and what it adds.
+#[derive(Clone, Copy)]
+pub struct Tool<'a> {
+    /// The outside.
+    pub ctx: &'a Context,
+    /// What the project states.
+    pub project: &'a Project,
+    /// What the project adds.
+    pub extensions: &'static Extensions,
+}
+
+impl<'a> Tool<'a> {
+    /// A tool for a project that adds nothing.
+    pub fn new(ctx: &'a Context, project: &'a Project) -> Self {
+        Self { ctx, project, extensions: &Extensions::NONE }
+    }
+
+    /// Opens a store by its URL. Nothing is asked of it yet.
+    pub fn store(&self, url: &str) -> Result<Box<dyn Store + 'a>> {
+        let Self { ctx, project, .. } = *self;
+        match url.split_once(':') {
+            Some(("file", dir)) if dir.starts_with('~') => Err(no_tilde(&format!("store {url}")).into()),
+            Some(("file", dir)) if !dir.is_empty() => Ok(Box::new(DirStore::new(ctx, url, local_dir(&ctx.home, dir)))),
+            Some(("circleci", "workspace")) => Ok(Box::new(DirStore::new(ctx, url, workspace(ctx).join("releases")))),
+            Some(("circleci", "artifacts")) => Ok(Box::new(ArtifactStore::new(ctx, project, url, Finder::Commit))),
+            Some(("circleci", "latest-artifacts")) => {
+                Ok(Box::new(ArtifactStore::new(ctx, project, url, Finder::Latest)))
+            }
+            Some(("s3" | "gs" | "az", _)) => bucket(ctx, project, url),
+            scheme => match own(self.extensions.stores, scheme) {
+                Some(open) => open(ctx, url),
+                None => usage(format!("`{url}` is not the URL of a store"))
+                    .hint("use file:DIR, circleci:workspace, circleci:artifacts or s3://BUCKET/PREFIX")
+                    .err(),
+            },
+        }
+    }
+
+    /// Opens a target by its URL. Nothing is asked of it yet.
+    pub fn target(&self, url: &str) -> Result<Box<dyn Target + 'a>> {
+        let ctx = self.ctx;
+        match url.split_once(':') {
+            Some(("file", dir)) if dir.starts_with('~') => Err(no_tilde(&format!("target {url}")).into()),
+            Some(("file", dir)) if !dir.is_empty() => {
+                Ok(Box::new(HostTarget::local(ctx, url, &local_dir(&ctx.home, dir))))
+            }
+            Some(("ssh", _)) => Ok(Box::new(HostTarget::remote(ctx, url, Address::parse(url)?))),
+            scheme => match own(self.extensions.targets, scheme) {
+                Some(open) => open(ctx, url),
+                None => usage(format!("`{url}` is not the URL of a target"))
+                    .hint("use ssh://USER@HOST/DIR, or file:DIR, e.g. file:target/deploy/dev")
+                    .err(),
+            },
+        }
+    }
+
+    /// Opens every target of an env. Needs none of the variables that its service does.
+    pub fn targets(&self, env: &Env) -> Result<Vec<Box<dyn Target + 'a>>> {
+        env.targets.iter().map(|url| self.target(url)).collect()
+    }
+}
+
+#[cfg(feature = "s3")]
+fn bucket<'a>(ctx: &'a Context, project: &'a Project, url: &str) -> Result<Box<dyn Store + 'a>> {
+    Ok(Box::new(crate::store::bucket::BucketStore::new(ctx, project, url)?))
+}
+
+#[cfg(not(feature = "s3"))]
+fn bucket<'a>(_: &'a Context, _: &'a Project, url: &str) -> Result<Box<dyn Store + 'a>> {
+    usage(format!("store {url}: this xtask was compiled without buckets"))
+        .hint("in xtask/Cargo.toml: gangplank = { path = \"engine\", features = [\"s3\"] }")
+        .err()
+}
