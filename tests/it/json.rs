@@ -319,7 +319,8 @@ fn every_answer_event_and_error_has_the_shape_that_the_guide_says() {
 
 /// The fields of each section of the two guides: rows of their tables.
 fn explained() -> BTreeSet<String> {
-    let guide = ["docs/json.md", "docs/json-tools.md"].map(|path| fs::read_to_string(root().join(path)).unwrap()).concat();
+    let guide =
+        ["docs/json.md", "docs/json-tools.md"].map(|path| fs::read_to_string(root().join(path)).unwrap()).concat();
     let (mut section, mut fields) = ("", BTreeSet::new());
     for line in guide.lines() {
         if let Some(heading) = line.strip_prefix("## ") {
