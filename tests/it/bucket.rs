@@ -20,7 +20,8 @@ use crate::project::Project;
 use crate::store::{contract, race};
 use gangplank::context::Context;
 use gangplank::error::{Kind, kind_of};
-use gangplank::machine::Owner;
+use gangplank::machine;
+use gangplank::owner::Owner;
 use gangplank::release::Release;
 use gangplank::release::id::ReleaseId;
 use gangplank::store::bucket::BucketStore;
@@ -364,7 +365,7 @@ fn what_a_prune_is_removing_is_not_deployed() {
 
 /// Who prunes in tests.
 fn ana() -> Owner {
-    Owner::me(&crate::parts::ctx(Path::new("/")), "prune")
+    machine::owner(&crate::parts::ctx(Path::new("/")), "prune")
 }
 
 fn retention(store: &dyn Store, keep: usize, days: u32, needed: &[(&ReleaseId, &str)]) -> Vec<String> {

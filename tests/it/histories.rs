@@ -11,7 +11,8 @@ use gangplank::deploy::state::{Lock, State};
 use gangplank::deploy::{Deployment, Options, prune_site, put_live, roll_back};
 use gangplank::error::{Kind, kind_of, not_found};
 use gangplank::host::Target;
-use gangplank::machine::Liveness;
+use gangplank::machine;
+use gangplank::owner::Liveness;
 use gangplank::project::{Check, Env, Health, Service};
 use gangplank::release::Release;
 use gangplank::release::id::ReleaseId;
@@ -157,7 +158,7 @@ impl MockState<'_> {
             }
             match &state.lock {
                 Lock::Free => {}
-                Lock::Held(owner) if killed => prop_assert_eq!(owner.liveness(), Liveness::Dead),
+                Lock::Held(owner) if killed => prop_assert_eq!(machine::liveness(owner), Liveness::Dead),
                 lock => prop_assert!(false, "the lock stayed: {:?}", lock),
             }
         }

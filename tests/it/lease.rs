@@ -8,7 +8,8 @@ use gangplank::deploy::lease;
 use gangplank::deploy::state::Lock;
 use gangplank::host::directory::HostTarget;
 use gangplank::host::{self, Target};
-use gangplank::machine::Owner;
+use gangplank::machine;
+use gangplank::owner::Owner;
 use gangplank::service::Script;
 use gangplank::tool::Tool;
 use std::fs;
@@ -145,7 +146,7 @@ fn who_works_slowly_keeps_its_lock() {
 fn renewals(dir: &Path, target: Box<dyn Target + '_>, root: &Path) {
     let ctx = ctx(dir);
     let lock = root.join(".lock");
-    let me = Owner { machine: "elsewhere".into(), ..Owner::me(&ctx, "deploy") };
+    let me = Owner { machine: "elsewhere".into(), ..machine::owner(&ctx, "deploy") };
     assert_eq!(target.lock(&me).unwrap(), Lock::Free);
     let targets = [target];
     let target = &targets[0];
@@ -153,7 +154,7 @@ fn renewals(dir: &Path, target: Box<dyn Target + '_>, root: &Path) {
     let Lock::Held(seen) = target.holder().unwrap() else { panic!("it is held") };
     assert!((500..530).contains(&seen.seconds_since_renewal.unwrap()), "{seen:?}");
     // A script of it runs: nobody succeeds, however old the lock is.
-    let other = Owner::me(&ctx, "another");
+    let other = machine::owner(&ctx, "another");
     std::thread::scope(|scope| {
         let begun = root.join("begun");
         let slow = format!("touch {}; sleep 2", host::script::quote(&begun.display().to_string()));
@@ -166,7 +167,7 @@ fn renewals(dir: &Path, target: Box<dyn Target + '_>, root: &Path) {
     });
     lease::renewed(&targets, Duration::from_millis(20), || eventually("it is renewed", || is_fresh(&lock)));
     // It was renewed after the other has looked.
-    let thief = Owner::me(&ctx, "another");
+    let thief = machine::owner(&ctx, "another");
     let text = host::script::take_over(&root.display().to_string(), &thief.token, &me.token, &me.token, 500);
     let said = Command::new("sh").args(["-c", &text]).stdin(std::process::Stdio::null()).output().unwrap();
     assert!(String::from_utf8_lossy(&said.stdout).starts_with("held"), "{said:?}");

@@ -7,7 +7,7 @@ use gangplank::error::{Result, failed};
 use gangplank::event::Stream;
 use gangplank::event::{Event, Sink};
 use gangplank::host::{Delivery, Operation, Target};
-use gangplank::machine::Owner;
+use gangplank::owner::Owner;
 use gangplank::project::{App, Ci, Compression, Project};
 use gangplank::release::Release;
 use gangplank::release::id::ReleaseId;

@@ -5,7 +5,8 @@ use gangplank::context::Context;
 use gangplank::deploy::state::{Current, Lock, Root};
 use gangplank::host::directory::HostTarget;
 use gangplank::host::{Delivery, Target, script};
-use gangplank::machine::Owner;
+use gangplank::machine;
+use gangplank::owner::Owner;
 use gangplank::release::Release;
 use gangplank::release::delta::Changes;
 use gangplank::service::Script;
@@ -18,10 +19,10 @@ pub fn contract(ctx: &Context, dir: &Path, target: &dyn Target, deliver: &dyn Fn
     let [one, two, three] = &releases;
     assert_eq!(target.state().unwrap().root, Root::Absent, "looking changes nothing");
 
-    let me = Owner::me(ctx, "deploy");
+    let me = machine::owner(ctx, "deploy");
     assert_eq!(target.lock(&me).unwrap(), Lock::Free);
     let held = Lock::Held(Box::new(me.clone()));
-    assert_eq!(target.lock(&Owner::me(ctx, "another")).unwrap(), held);
+    assert_eq!(target.lock(&machine::owner(ctx, "another")).unwrap(), held);
     assert_eq!(target.state().unwrap().lock, held);
     target.unlock(Some("not-mine")).unwrap();
     assert_eq!(target.state().unwrap().lock, held, "only the owner's token opens");
@@ -73,7 +74,7 @@ pub fn contract(ctx: &Context, dir: &Path, target: &dyn Target, deliver: &dyn Fn
 
 /// Many who want the lock: one gets it, from nobody or from the dead.
 fn locks(ctx: &Context, target: &dyn Target) {
-    let owners: Vec<_> = (0..8).map(|n| Owner::me(ctx, format!("deploy {n}"))).collect();
+    let owners: Vec<_> = (0..8).map(|n| machine::owner(ctx, format!("deploy {n}"))).collect();
     let wins = |got: Vec<Lock>| got.iter().filter(|lock| **lock == Lock::Free).count();
     for round in 0..5 {
         let got = std::thread::scope(|scope| {
@@ -83,7 +84,7 @@ fn locks(ctx: &Context, target: &dyn Target) {
         assert_eq!(wins(got), 1, "round {round}");
         target.unlock(None).unwrap();
 
-        let gone = dead(&Owner::me(ctx, "killed"));
+        let gone = dead(&machine::owner(ctx, "killed"));
         target.lock(&gone).unwrap();
         let got = std::thread::scope(|scope| {
             let tries: Vec<_> =
@@ -100,9 +101,9 @@ fn locks(ctx: &Context, target: &dyn Target) {
 
 /// The last script of the dead still runs on the host: nobody takes over before it has ended.
 fn last_words(ctx: &Context, target: &dyn Target) {
-    let (gone, me) = (dead(&Owner::me(ctx, "killed")), Owner::me(ctx, "next"));
+    let (gone, me) = (dead(&machine::owner(ctx, "killed")), machine::owner(ctx, "next"));
     target.lock(&gone).unwrap();
-    let mark = gangplank::machine::mark(&gone.token);
+    let mark = gangplank::owner::mark(&gone.token);
     let run = |text: String| assert!(target.run(&Script::new(text, String::new())).unwrap().ok());
     // It works until it is told to end, or somebody has forgotten it.
     let busy = format!("{}/busy", script::quote(target.root()));
@@ -122,7 +123,7 @@ fn last_words(ctx: &Context, target: &dyn Target) {
 
 /// One died with the lock, and the next while it took over: it had made its mark and not yet replaced the lock.
 fn successor_died(ctx: &Context, target: &dyn Target, owners: &[Owner]) {
-    let (first, second) = (dead(&Owner::me(ctx, "killed")), dead(&Owner::me(ctx, "killed too")));
+    let (first, second) = (dead(&machine::owner(ctx, "killed")), dead(&machine::owner(ctx, "killed too")));
     target.lock(&first).unwrap();
     let mark = format!("cat > {}/.lock.after.{}", script::quote(target.root()), first.token);
     let json = serde_json::to_string(&second).unwrap();
@@ -138,7 +139,7 @@ fn empty_lock_whose_successor_died_is_taken_over() {
     let dir = crate::record::tempdir();
     let ctx = ctx(dir.path());
     let target = Tool::new(&ctx, &crate::parts::PROJECT).target("file:srv").unwrap();
-    let (me, gone) = (Owner::me(&ctx, "next"), dead(&Owner::me(&ctx, "killed")));
+    let (me, gone) = (machine::owner(&ctx, "next"), dead(&machine::owner(&ctx, "killed")));
     target.lock(&me).unwrap();
     target.unlock(Some(&me.token)).unwrap();
     for left in [&b""[..], b"\0\0\0"] {
@@ -161,7 +162,7 @@ fn lock_that_is_a_link_to_nothing_is_held_until_it_is_released() {
     let dir = crate::record::tempdir();
     let ctx = ctx(dir.path());
     let target = Tool::new(&ctx, &crate::parts::PROJECT).target("file:srv").unwrap();
-    let me = Owner::me(&ctx, "next");
+    let me = machine::owner(&ctx, "next");
     std::fs::create_dir(dir.path().join("srv")).unwrap();
     std::os::unix::fs::symlink("../outside", dir.path().join("srv/.lock")).unwrap();
     let held = Lock::Unreadable("a link to nothing".into());
@@ -177,7 +178,7 @@ fn history_that_is_a_link_out_of_the_root_is_copied_and_not_written_through() {
     let dir = crate::record::tempdir();
     let ctx = ctx(dir.path());
     let target = Tool::new(&ctx, &crate::parts::PROJECT).target("file:srv").unwrap();
-    target.lock(&Owner::me(&ctx, "deploy")).unwrap();
+    target.lock(&machine::owner(&ctx, "deploy")).unwrap();
     target.record(&record()).unwrap();
     let (history, outside) = (dir.path().join("srv/history.jsonl"), dir.path().join("outside"));
     std::fs::rename(&history, &outside).unwrap();

@@ -8,7 +8,8 @@ use crate::parts::dead;
 use crate::project::Project;
 use gangplank::ci::loopback::JobStatus;
 use gangplank::deploy::state::Lock;
-use gangplank::machine::Owner;
+use gangplank::machine;
+use gangplank::owner::Owner;
 use gangplank::release::manifest::CiJob;
 use std::fs;
 use std::path::Path;
@@ -23,7 +24,7 @@ fn twenty_want_the_lock_and_one_gets_it_from_nobody_or_from_the_dead() {
     let store = open(ctx, &url);
     let lock = store.lock_of("prod").unwrap();
     for round in 0..10 {
-        let gone = dead(&Owner::me(ctx, "killed"));
+        let gone = dead(&machine::owner(ctx, "killed"));
         for of_dead in [false, true] {
             if of_dead {
                 assert_eq!(lock.lock(&gone).unwrap(), Lock::Free);
@@ -33,7 +34,7 @@ fn twenty_want_the_lock_and_one_gets_it_from_nobody_or_from_the_dead() {
                 let (start, url) = (&start, &url);
                 let each = (0..WRITERS).map(|n| {
                     scope.spawn(move || {
-                        let (store, me) = (open(ctx, url), Owner::me(ctx, format!("deploy {n}")));
+                        let (store, me) = (open(ctx, url), machine::owner(ctx, format!("deploy {n}")));
                         let lock = store.lock_of("prod").unwrap();
                         start.wait();
                         let got = if of_dead { lock.take_over(&me, gone, gone) } else { lock.lock(&me) };
@@ -73,7 +74,7 @@ fn held(buckets: &Path, p: &Project, account: &Account) -> (String, u64, String)
     };
     let ctx = crate::parts::ctx(p.path("").as_path());
     let owner =
-        Owner { machine: "elsewhere".into(), by: "bob".into(), ci: Some(ci), ..Owner::me(&ctx, "deploy of his") };
+        Owner { machine: "elsewhere".into(), by: "bob".into(), ci: Some(ci), ..machine::owner(&ctx, "deploy of his") };
     let path = buckets.join("builds/shop/locks/shop/dev.json");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, serde_json::to_vec(&owner).unwrap()).unwrap();
@@ -125,7 +126,7 @@ fn a_deploy_that_was_killed_on_this_machine_is_taken_over() {
     let ctx = crate::parts::ctx(p.path("").as_path());
     let path = dir.path().join("builds/shop/locks/shop/dev.json");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(&path, serde_json::to_vec(&dead(&Owner::me(&ctx, "deploy"))).unwrap()).unwrap();
+    fs::write(&path, serde_json::to_vec(&dead(&machine::owner(&ctx, "deploy"))).unwrap()).unwrap();
     p.run("deploy dev").ok().told("taking over the lock");
     // What nobody wrote is nobody's, and only --force removes it.
     fs::write(&path, "?").unwrap();

@@ -9,7 +9,8 @@ use gangplank::deploy::liveness::LivenessChecker;
 use gangplank::deploy::lock::Locks;
 use gangplank::deploy::state::{Lock, Lockable};
 use gangplank::error::{Kind, Result, failed, kind_of};
-use gangplank::machine::Owner;
+use gangplank::machine;
+use gangplank::owner::Owner;
 use gangplank::release::Release;
 use gangplank::store::object::Bucket;
 use gangplank::store::{Put, Retention, Store};
@@ -207,7 +208,7 @@ impl Lockable for Racy<'_> {
 
 fn take(ctx: &'static Context, racy: Racy) -> Result<()> {
     let (places, registry) = ([Box::new(racy) as Box<dyn Lockable>], LivenessChecker::new(ctx, None));
-    Locks::take(&registry, &places, &[], &Owner::me(ctx, "mine"), Duration::ZERO).map(drop)
+    Locks::take(&registry, &places, &[], &machine::owner(ctx, "mine"), Duration::ZERO).map(drop)
 }
 
 #[test]
@@ -217,8 +218,8 @@ fn whoever_took_over_first_and_died_is_succeeded_in_turn() {
     let of_store = store.lock_of("prod").unwrap();
     for inner in [&*of_store, &*host] {
         let calls = Cell::new(0);
-        inner.lock(&dead(&Owner::me(ctx, "killed"))).unwrap();
-        let other = Some(dead(&Owner::me(ctx, "killed too")));
+        inner.lock(&dead(&machine::owner(ctx, "killed"))).unwrap();
+        let other = Some(dead(&machine::owner(ctx, "killed too")));
         take(ctx, Racy { inner, other, loses_answers: false, calls }).unwrap();
         assert_eq!(inner.holder().unwrap(), Lock::Free, "taken, and given back");
     }
@@ -246,7 +247,7 @@ fn a_lock_that_stayed_in_the_bucket_does_not_swallow_the_next_rollback() {
     p.run("rollback dev").ok();
     // It was over, but its lock in the bucket could not be given back.
     let ctx = crate::parts::ctx(p.path("").as_path());
-    let owner = dead(&Owner { since, ..Owner::me(&ctx, "rollback of dev") });
+    let owner = dead(&Owner { since, ..machine::owner(&ctx, "rollback of dev") });
     fs::write(dir.path().join("builds/shop/locks/shop/dev.json"), serde_json::to_vec(&owner).unwrap()).unwrap();
     p.run("rollback dev").ok();
     assert_eq!(p.live("srv/dev"), "1", "two rollbacks go back two");

@@ -17,7 +17,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-pub use crate::release::RELEASES;
+pub use crate::release::layout::RELEASES;
 
 /// What `build` answers.
 #[derive(Debug, Serialize)]

@@ -12,7 +12,7 @@ use crate::deploy::state::{Lock, Lockable};
 use crate::deploy::{self, report};
 use crate::error::{CliError, Kind, Result, hint_of, kind_of, usage};
 use crate::event::Listener;
-use crate::machine::Liveness;
+use crate::owner::Liveness;
 use crate::project::{Compression, Handoff, Project};
 use crate::store::{Published, Retention};
 use crate::tool::Tool;

@@ -1,18 +1,19 @@
 //! `put`, `fetch` and `publish`: handing releases from the job that builds to the jobs that deploy.
 
-use crate::build::RELEASES;
 use crate::ci::pipeline::PERSISTED;
 use crate::context::Context;
 use crate::deploy::report::Verified;
 use crate::deploy::resolve::Catalog;
 use crate::deploy::state::Root;
 use crate::error::{CliError, Kind, Result, WithHint, kind_of, usage};
-use crate::machine::{self, Owner};
+use crate::machine;
 use crate::project::{Env, Project};
 use crate::release::Release;
 use crate::release::id::{ReleaseId, Selector};
+use crate::release::layout::RELEASES;
 use crate::store::artifacts::DESTINATION;
 use crate::store::{self, Published, Put, Retention, RetentionDecision, Store};
+use crate::store_url;
 use crate::tool::Tool;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,7 +65,7 @@ pub fn put(tool: &Tool, release: Option<&Selector>, only: Option<&str>) -> Resul
             continue;
         }
         let put = store.put(&release)?;
-        if store::only_in_ci(url) {
+        if store_url::only_in_ci(url) {
             persist_program(ctx)?;
         }
         let by_step = store.is_uploaded_by_a_step();
@@ -162,7 +163,7 @@ pub fn prune(tool: &Tool, url: &str, retention: Retention, remove: bool) -> Resu
     }
     let store = tool.store(url)?;
     let needed = || needed(tool, &*store);
-    match store.prune(retention, &Owner::me(ctx, format!("prune of {url}")), !remove, &needed)? {
+    match store.prune(retention, &machine::owner(ctx, format!("prune of {url}")), !remove, &needed)? {
         Some(kept) => Ok(Pruned { store: store.url().to_owned(), removed: remove, kept }),
         None => usage(format!("{url} forgets by itself, or is a directory"))
             .hint("only buckets are pruned: s3://BUCKET/PREFIX")

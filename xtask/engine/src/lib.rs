@@ -83,9 +83,11 @@ pub mod error;
 pub mod event;
 pub mod extend;
 pub mod hook;
+pub mod owner;
 pub mod project;
 pub mod release;
 pub mod service;
+pub mod store_url;
 
 // Doors: the outside, once each.
 pub mod circleci;

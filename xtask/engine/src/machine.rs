@@ -2,91 +2,44 @@
 //! that we are seen on.
 
 use crate::context::Context;
+use crate::owner::{LEASE, Liveness, Owner, mark};
 use crate::release::manifest::CiJob;
-use serde::{Deserialize, Serialize};
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The owner of a lock.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owner {
-    /// Unique for each taking of a lock: only its holder removes it.
-    pub token: String,
-    /// `ana@laptop`, or the CircleCI user.
-    pub by: String,
-    /// Names the machine, its boot and its process namespace: only there do the next two mean something.
-    pub machine: String,
-    /// Process id.
-    pub pid: u32,
-    /// When that process started, in the kernel's own units; tells a reused process id.
-    pub started: Option<u64>,
-    /// When the lock was taken, RFC 3339.
-    pub since: jiff::Timestamp,
-    /// What is being done, e.g. `deploy 20260822T101500-1a2b3c4 to dev`.
-    pub doing: String,
-    /// The CircleCI job.
-    pub ci: Option<CiJob>,
-    /// After so many seconds without a renewal it may be taken for dead by those who can neither see its process nor ask
-    /// CircleCI. Owners of old did not renew, and have none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lease: Option<u64>,
-    /// For how many seconds it had not been renewed when it was read, by the clock of the host that keeps the lock;
-    /// absent within the first minute, and where nobody can tell.
-    #[serde(skip)]
-    pub seconds_since_renewal: Option<u64>,
-}
-
-/// See [`Owner::lease`]: nine renewals that did not come through.
-const LEASE: u64 = 180;
-
-/// What is known of the process that holds a lock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Liveness {
-    /// It runs.
-    Alive,
-    /// It is gone; the last command that it gave still runs, or may do so.
-    Ending,
-    /// It is gone.
-    Dead,
-    /// It runs, or ran, where nobody here can look.
-    Unknown,
-}
-
-impl Owner {
-    /// This process, about to do something.
-    pub fn me(ctx: &Context, doing: impl Into<String>) -> Self {
-        static TAKEN: AtomicU32 = AtomicU32::new(0);
-        let pid = std::process::id();
-        let n = TAKEN.fetch_add(1, Ordering::Relaxed);
-        let now = ctx.now();
-        Self {
-            token: format!("{pid:x}-{:x}-{n:x}", now.as_nanosecond()),
-            by: person(ctx),
-            machine: machine(),
-            pid,
-            started: started(pid),
-            since: now,
-            doing: doing.into(),
-            ci: ci_job(ctx),
-            lease: Some(LEASE),
-            seconds_since_renewal: None,
-        }
+/// This process as the owner of a lock, about to do something.
+pub fn owner(ctx: &Context, doing: impl Into<String>) -> Owner {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let pid = std::process::id();
+    let n = TAKEN.fetch_add(1, Ordering::Relaxed);
+    let now = ctx.now();
+    Owner {
+        token: format!("{pid:x}-{:x}-{n:x}", now.as_nanosecond()),
+        by: person(ctx),
+        machine: machine(),
+        pid,
+        started: started(pid),
+        since: now,
+        doing: doing.into(),
+        ci: ci_job(ctx),
+        lease: Some(LEASE),
+        seconds_since_renewal: None,
     }
+}
 
-    /// Whether the owner still runs, as far as this machine can tell.
-    pub fn liveness(&self) -> Liveness {
-        if self.machine != machine() {
-            return Liveness::Unknown;
-        }
-        if runs(self.pid) && started(self.pid) == self.started {
-            Liveness::Alive
-        } else if script_running(&self.token) {
-            Liveness::Ending
-        } else {
-            Liveness::Dead
-        }
+/// Whether an owner still runs, as far as this machine can tell.
+pub fn liveness(owner: &Owner) -> Liveness {
+    if owner.machine != machine() {
+        return Liveness::Unknown;
+    }
+    if runs(owner.pid) && started(owner.pid) == owner.started {
+        Liveness::Alive
+    } else if script_running(&owner.token) {
+        Liveness::Ending
+    } else {
+        Liveness::Dead
     }
 }
 
@@ -139,11 +92,6 @@ fn script_running(token: &str) -> bool {
         .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
     let mark = mark(token).into_bytes();
     scripts.into_iter().any(|line| line.windows(mark.len()).any(|piece| piece == mark))
-}
-
-/// How scripts name the lock under which they are said.
-pub fn mark(token: &str) -> String {
-    format!("[lock {token}]")
 }
 
 /// Removes what runs that were killed have left in a directory of ours: names made by [`crate::release::scratch`] whose

@@ -26,7 +26,7 @@ use crate::error::{Result, failed, hint_of, usage};
 use crate::git;
 use crate::host::script::quote;
 use crate::project::{self, Ci, Handoff, Project};
-use crate::store::is_bucket;
+use crate::store_url::is_bucket;
 use crate::tool::Tool;
 use main_rs::{App, Plan, TargetAnswers};
 use place::Staging;

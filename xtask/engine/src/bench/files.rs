@@ -8,7 +8,7 @@ use crate::build::{self, Built};
 use crate::context::Context;
 use crate::error::{Kind, Result, WithHint};
 use crate::project::{App, Compression};
-use crate::release::RELEASES;
+use crate::release::layout::RELEASES;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

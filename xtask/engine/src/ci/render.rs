@@ -2,7 +2,7 @@
 
 use crate::ci::pipeline::{Arg, Job, Kind, PERSISTED, Parameter, Pipeline, Step, Work, Workflow, Xtask};
 use crate::host::script::quote;
-use crate::store::WORKSPACE;
+use crate::store_url::WORKSPACE;
 use std::fmt::Write;
 
 /// Caches hold cargo's downloads only: CircleCI advises against build directories, and a deploy job compiles nothing.

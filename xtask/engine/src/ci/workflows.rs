@@ -3,7 +3,7 @@
 use crate::ci::pipeline::{Arg, Condition, Job, Kind, Parameter, Pipeline, Step, Work, Workflow, Xtask};
 use crate::error::{Result, usage};
 use crate::project::{Env, Handoff, Project};
-use crate::store::{BUCKETS, WORKSPACE, WORKSPACE_URL};
+use crate::store_url::{BUCKETS, WORKSPACE, WORKSPACE_URL};
 
 /// Parameters of the pipelines whose workflows can be asked for.
 pub mod parameter {

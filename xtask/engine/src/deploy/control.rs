@@ -16,7 +16,7 @@ use crate::error::{CliError, Kind, Result, failed, not_found, usage};
 use crate::event::{Event, ms_since};
 use crate::health::Checker;
 use crate::host::{Operation, Target, script};
-use crate::machine::Owner;
+use crate::machine;
 use crate::project::{Check, Env, Health, Service, Strategy};
 use crate::release::id::ReleaseId;
 use crate::service::{self, Script, Spec};
@@ -62,7 +62,7 @@ pub fn control(tool: &Tool, env: &str, verb: Verb, host: Option<&str>, options: 
     if options.dry_run {
         return Ok(controlled(&site, verb, true, plans(&site, verb)?));
     }
-    let me = Owner::me(ctx, format!("{} of {}", verb.as_str(), env.name));
+    let me = machine::owner(ctx, format!("{} of {}", verb.as_str(), env.name));
     let stores = site.deploy_log.locks(env.name);
     lease::renewed(&site.targets, lease::OFTEN, || {
         let _locks = Locks::take(&site.liveness, &stores, &site.targets, &me, options.lock_wait)?;

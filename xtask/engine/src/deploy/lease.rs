@@ -4,7 +4,7 @@ use crate::deploy::waves::{AT_ONCE, par_map, with_ticker};
 use crate::host::Target;
 use std::time::Duration;
 
-/// How often a lock is renewed; [`crate::machine::Owner::lease`] is many times as long.
+/// How often a lock is renewed; [`crate::owner::Owner::lease`] is many times as long.
 pub const OFTEN: Duration = Duration::from_secs(20);
 
 /// Does `work`, and with_ticker says to each target that is locked by then that we are at work.

@@ -4,7 +4,8 @@
 use crate::circleci::model::Job;
 use crate::circleci::{self, CircleCi};
 use crate::context::Context;
-use crate::machine::{Liveness, Owner};
+use crate::machine;
+use crate::owner::{Liveness, Owner};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -36,7 +37,7 @@ impl<'ctx> LivenessChecker<'ctx> {
 
     /// Whether an owner lives. What cannot be found out is unknown, and never taken for dead.
     pub fn liveness(&self, owner: &Owner) -> Liveness {
-        match owner.liveness() {
+        match machine::liveness(owner) {
             Liveness::Unknown => judge(self.of_ci(owner), owner.lease, owner.seconds_since_renewal),
             life => life,
         }
@@ -44,7 +45,7 @@ impl<'ctx> LivenessChecker<'ctx> {
 
     /// Why an owner is taken for dead.
     pub fn gone(&self, owner: &Owner) -> String {
-        match (&owner.ci, owner.liveness(), owner.seconds_since_renewal) {
+        match (&owner.ci, machine::liveness(owner), owner.seconds_since_renewal) {
             (_, Liveness::Alive | Liveness::Ending | Liveness::Dead, _) => format!("its process {} is gone", owner.pid),
             (Some(ci), _, _) if self.of_ci(owner) == Liveness::Dead => {
                 format!("CircleCI says that job {} has ended", ci.job)

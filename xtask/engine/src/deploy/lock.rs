@@ -9,7 +9,8 @@ use crate::deploy::state::{Lock, Lockable};
 use crate::deploy::waves::{AT_ONCE, par_map};
 use crate::error::{CliError, Kind, Result, failed, kind_of};
 use crate::host::Target;
-use crate::machine::{Liveness, Owner};
+use crate::machine;
+use crate::owner::{Liveness, Owner};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -271,7 +272,7 @@ pub fn holder(liveness: &LivenessChecker, lock: &Lock) -> Option<String> {
 
 /// For how many seconds an owner whom nobody here can see was not heard of, and after how many it is taken for dead.
 fn silence(owner: &Owner) -> Option<(u64, u64)> {
-    if owner.liveness() == Liveness::Unknown { owner.seconds_since_renewal.zip(owner.lease) } else { None }
+    if machine::liveness(owner) == Liveness::Unknown { owner.seconds_since_renewal.zip(owner.lease) } else { None }
 }
 
 /// Whoever has a lock, in words.

@@ -34,7 +34,8 @@ use crate::error::{CliError, Kind, Result, kind_of, usage, verification};
 use crate::git;
 use crate::health::Checker;
 use crate::host::Target;
-use crate::machine::{Owner, ci_job, person};
+use crate::machine;
+use crate::machine::{ci_job, person};
 use crate::project::Env;
 use crate::release::id::{Expected, ReleaseId, Selector};
 use crate::service::{self, Spec};
@@ -165,7 +166,7 @@ impl<'ctx> Deployment<'ctx> {
             let killed = || lock::killed(&self.liveness, &stores, &self.targets, doing);
             return work(if self.env.approval { killed() } else { None });
         }
-        let me = Owner::me(self.ctx, doing);
+        let me = machine::owner(self.ctx, doing);
         // From the first lock on: whoever waits for the second one must not lose it.
         lease::renewed(&self.targets, lease::OFTEN, || {
             let locks = Locks::take(&self.liveness, &stores, &self.targets, &me, options.lock_wait)?;

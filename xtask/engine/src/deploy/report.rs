@@ -1,6 +1,5 @@
 //! Questions that change nothing: status, history, releases, diff, and whether a release is whole.
 
-use crate::build::RELEASES;
 use crate::context::Context;
 use crate::deploy::history::{History, HistoryEvent, Record};
 use crate::deploy::liveness::LivenessChecker;
@@ -14,6 +13,7 @@ use crate::git;
 use crate::machine;
 use crate::project::Env;
 use crate::release::id::{ReleaseId, Selector};
+use crate::release::layout::RELEASES;
 use crate::release::manifest::{Content, Manifest};
 use crate::release::{Release, UNPACKING, manifest};
 use crate::tool::Tool;

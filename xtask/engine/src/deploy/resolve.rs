@@ -1,6 +1,5 @@
 //! From what a person typed to one release: over the stores, the checkout and what the envs run.
 
-use crate::build::RELEASES;
 use crate::context::Context;
 use crate::deploy::deploy_log::DeployLog;
 use crate::deploy::release_source::ReleaseSource;
@@ -12,10 +11,12 @@ use crate::machine;
 use crate::project::{Project, Transfer};
 use crate::release::delta;
 use crate::release::id::{ReleaseId, Selector};
+use crate::release::layout::RELEASES;
 use crate::release::manifest::{Head, Manifest};
 use crate::release::{Release, manifest, scratch};
 use crate::store::dir::DirStore;
 use crate::store::{self, Store};
+use crate::store_url;
 use crate::tool::Tool;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -41,7 +42,7 @@ impl<'ctx> Catalog<'ctx> {
         if ctx.in_ci() {
             catalog.stores.clear();
         }
-        for url in project.stores.iter().filter(|url| ctx.in_ci() || !store::only_in_ci(url)) {
+        for url in project.stores.iter().filter(|url| ctx.in_ci() || !store_url::only_in_ci(url)) {
             let store = tool.store(url)?;
             match store.unusable() {
                 None => catalog.stores.push(store),
@@ -73,7 +74,7 @@ impl<'ctx> Catalog<'ctx> {
         let mut catalog = Self::built(tool);
         if ctx.in_ci() {
             let dir = store::workspace(ctx).join(store::artifacts::DESTINATION);
-            catalog.stores.push(Box::new(DirStore::new(ctx, store::WORKSPACE_URL, dir)));
+            catalog.stores.push(Box::new(DirStore::new(ctx, store_url::WORKSPACE_URL, dir)));
         }
         catalog
     }
@@ -233,7 +234,7 @@ impl<'ctx> Catalog<'ctx> {
             return Some(built.join(manifest.bundle.file));
         }
         // CircleCI would be asked for all pipelines since.
-        let is_near = |store: &dyn Store| !store.is_remote() || hosts > 1 && store::is_bucket(store.url());
+        let is_near = |store: &dyn Store| !store.is_remote() || hosts > 1 && store_url::is_bucket(store.url());
         let near = self.stores.iter().filter(|store| is_near(&***store));
         near.filter_map(|store| {
             let known = store.of_commit(id.short_sha()).ok()?.into_iter().find(|manifest| manifest.id == *id)?;

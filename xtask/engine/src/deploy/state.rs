@@ -2,7 +2,7 @@
 
 use crate::deploy::history::History;
 use crate::error::Result;
-use crate::machine::Owner;
+use crate::owner::Owner;
 use crate::release::id::ReleaseId;
 use std::collections::BTreeMap;
 

@@ -12,7 +12,7 @@ use crate::error::in_env;
 use crate::health::Checker;
 use crate::host::script::examine::{Examined, Needs, examine};
 use crate::host::{Operation, Target, script};
-use crate::machine::Liveness;
+use crate::owner::Liveness;
 use crate::project::{Compression, Env, Service};
 use crate::service::{self, Script, Spec};
 use jiff::Timestamp;

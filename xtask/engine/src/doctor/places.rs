@@ -5,9 +5,10 @@ use crate::deploy::liveness::LivenessChecker;
 use crate::deploy::lock;
 use crate::deploy::state::Lock;
 use crate::doctor::{Check, Fault, Found, Scope, State, fault};
-use crate::machine::Liveness;
+use crate::owner::Liveness;
 use crate::project::Handoff;
-use crate::store::{self, Store};
+use crate::store::Store;
+use crate::store_url;
 
 /// Who has the lock of an env, in words, and whether they live.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,11 +65,11 @@ pub fn look(ctx: &Context, scope: &Scope, answers: bool) -> (Vec<Check>, Vec<Loc
 fn ask(ctx: &Context, scope: &Scope, url: &'static str, store: &dyn Store) -> About {
     let reason = store.unusable().map(|reason| reason.replace(&format!("{url} was not asked: "), ""));
     match reason {
-        _ if url.starts_with("circleci:") && !store::only_in_ci(url) && scope.ci => {
+        _ if url.starts_with("circleci:") && !store_url::only_in_ci(url) && scope.ci => {
             About::Unasked("a job with the token asks it".into())
         }
-        _ if url.starts_with("circleci:") && !store::only_in_ci(url) => About::ByApi,
-        _ if store::only_in_ci(url) && !scope.in_job => About::OnlyInJobs,
+        _ if url.starts_with("circleci:") && !store_url::only_in_ci(url) => About::ByApi,
+        _ if store_url::only_in_ci(url) && !scope.in_job => About::OnlyInJobs,
         Some(reason) if scope.ci => About::Unasked(reason),
         Some(reason) => About::Unusable(reason),
         None if scope.ci && !store.is_remote() => About::Unasked("a job that deploys writes to it".into()),
@@ -98,7 +99,7 @@ pub fn owner(liveness: &LivenessChecker, found: &Lock) -> Option<(String, Livene
 
 fn judge(places: &[StoreCheck], handoff: Handoff, in_job: bool, answers: bool) -> Vec<Check> {
     let one = |place: &StoreCheck| {
-        let (url, is_bucket) = (place.url, store::is_bucket(place.url));
+        let (url, is_bucket) = (place.url, store_url::is_bucket(place.url));
         match &place.about {
             About::Unopened(fault) => Check::of(url, State::Broken, fault),
             About::ByApi if answers => Check::fine(url),

@@ -19,7 +19,8 @@ use crate::host::ssh::{Address, Ssh};
 use crate::host::through::Through;
 use crate::host::transport::Transport;
 use crate::host::{Delivery, Operation, Target, entries, script, sequence};
-use crate::machine::{self, Owner};
+use crate::owner;
+use crate::owner::Owner;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{self, Manifest};
 use crate::service::Script;
@@ -99,7 +100,7 @@ impl<'ctx> HostTarget<'ctx> {
             Connection::Behind(it) => return it.exec(text, token.as_deref(), input, limit, interruptible),
             Connection::Here(sh) => sh,
         };
-        let marked = token.as_deref().map(machine::mark).map(|mark| format!("# {mark}\n{text}"));
+        let marked = token.as_deref().map(owner::mark).map(|mark| format!("# {mark}\n{text}"));
         let command = self.shell(sh, marked.as_deref().unwrap_or(text));
         self.ctx.answer_within(command, input, limit, interruptible)
     }

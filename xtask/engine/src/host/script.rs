@@ -15,9 +15,9 @@ pub use crate::host::script::compare::{verify, verify_files};
 use crate::host::script::durable::{APPEND, DURABLE, FLUSH_TREE};
 use crate::host::script::lease::{SECONDS_SINCE_RENEWAL, has, has_in};
 use crate::project::Compression;
-use crate::release::META;
-use crate::release::delta::{NEW, PATCHES};
 use crate::release::id::ReleaseId;
+use crate::release::layout::META;
+use crate::release::layout::{NEW, PATCHES};
 
 /// The list of all entries of a release, in [`META`]: see `Manifest::entries`.
 pub const ENTRIES: &str = "entries";

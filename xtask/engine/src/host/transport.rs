@@ -7,7 +7,7 @@ use crate::event::{Event, Stream};
 use crate::host::frame::{self, Environment, Marker, Parser, one_line};
 use crate::host::script;
 use crate::host::script::attend::attended;
-use crate::machine;
+use crate::owner;
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -209,7 +209,7 @@ pub fn command(
     limit: Option<Duration>,
     environment: Environment,
 ) -> String {
-    let name = [what, &token.map(machine::mark).unwrap_or_default()].join(" ");
+    let name = [what, &token.map(owner::mark).unwrap_or_default()].join(" ");
     frame::command(marker, &plain(name.trim()), limit, environment)
 }
 

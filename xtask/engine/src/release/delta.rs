@@ -8,20 +8,17 @@ use crate::error::{Kind, Result, WithHint, verification};
 use crate::project::Compression;
 use crate::release::format::{self, Reader, Writer};
 use crate::release::id::ReleaseId;
+use crate::release::layout::META;
+use crate::release::layout::{NEW, PATCHES};
 use crate::release::manifest::{Content, FileEntry, Manifest};
 use crate::release::patch::{self, Chunks, Piece};
-use crate::release::{META, Release, files, members, pack, scratch};
+use crate::release::{Release, files, members, pack, scratch};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// How files are put together, in [`META`] of what is sent.
-pub const PATCHES: &str = "patches";
-/// What is new in them.
-pub const NEW: &str = "new";
 
 /// Less than this is sent again rather than asked for.
 const WORTH_IT: u64 = 64 << 10;

@@ -434,7 +434,7 @@ pub fn check_path(path: &str) -> Result<(), String> {
         return Err(format!("path `{}` has more than {DEPTH_MAX} parts", short(path)));
     } else if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
         "has an empty part, `.` or `..`"
-    } else if path.split('/').next() == Some(crate::release::META) {
+    } else if path.split('/').next() == Some(crate::release::layout::META) {
         "is reserved for the engine"
     } else if path.chars().any(is_invisible) {
         "has a control character"

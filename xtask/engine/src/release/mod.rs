@@ -9,6 +9,7 @@ pub mod digest;
 pub mod files;
 mod format;
 pub mod id;
+pub mod layout;
 mod links;
 pub mod manifest;
 mod members;
@@ -18,6 +19,7 @@ mod unpack;
 
 use crate::error::{Kind, Result, WithHint, not_found, usage, verification};
 use crate::release::id::ReleaseId;
+use crate::release::layout::{SUMS, SUMS_BYTES_MAX};
 use crate::release::manifest::{Manifest, checksum_line};
 use crate::release::pack::Packed;
 use crate::release::unpack::Unpacking;
@@ -25,16 +27,6 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-
-/// Directory of sealed releases below the workspace root.
-pub const RELEASES: &str = "target/releases";
-/// The directory inside an installed release that belongs to the engine.
-pub const META: &str = ".gangplank";
-/// Digests of the other two files, in the form of `sha256sum`.
-pub const SUMS: &str = "SHA256SUMS";
-
-/// The most bytes of [`SUMS`], which has two lines.
-pub const SUMS_BYTES_MAX: u64 = 4 << 10;
 
 /// What is unpacked lies under a [`scratch`] of this name until all of it was found good.
 pub const UNPACKING: &str = "unpacking";

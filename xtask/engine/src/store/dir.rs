@@ -6,7 +6,8 @@ use crate::error::{CliError, Kind, Result, WithHint, not_found, usage, verificat
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{self, Head, Manifest};
 use crate::release::{Release, files, scratch, sync_dir};
-use crate::store::{EMPTY_WORKSPACE, Put, Store, another, fetch_verified, only_in_ci};
+use crate::store::{EMPTY_WORKSPACE, Put, Store, another, fetch_verified};
+use crate::store_url::only_in_ci;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -106,14 +107,14 @@ impl Store for DirStore<'_> {
             return Err(self.absent(id).into());
         }
         let bundle = Release::read_manifest(&place)?.bundle;
-        let files = [&bundle.file, crate::release::SUMS, manifest::FILE].map(|name| place.join(name));
+        let files = [&bundle.file, crate::release::layout::SUMS, manifest::FILE].map(|name| place.join(name));
         if let Some(missing) = files.iter().find(|file| !file.exists()) {
             return verification(format!("{}: {} is missing", self.url, missing.display()))
                 .hint("the release is damaged: build it again; do not deploy it")
                 .err();
         }
         // What is too large is not copied: it may be larger than this disk.
-        let most = [bundle.bytes, crate::release::SUMS_BYTES_MAX, manifest::BYTES_MAX];
+        let most = [bundle.bytes, crate::release::layout::SUMS_BYTES_MAX, manifest::BYTES_MAX];
         for (file, most) in files.iter().zip(most) {
             let reason = match files::open(file).and_then(|file| file.metadata()) {
                 Ok(meta) if meta.len() <= most => continue,

@@ -12,7 +12,7 @@ use crate::deploy::history::{History, Record};
 use crate::deploy::state::Lockable;
 use crate::error::{CliError, Kind, Result, WithHint, hint_of, kind_of, not_found, usage, verification};
 use crate::http::Url;
-use crate::machine::Owner;
+use crate::owner::Owner;
 use crate::project::Ci;
 use crate::release::id::ReleaseId;
 use crate::release::manifest::{Head, Manifest};
@@ -21,21 +21,6 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// The directory that our configs persist and attach as CircleCI's workspace. Absolute, because relative ones mean
-/// different places in `root` and in `at`.
-pub const WORKSPACE: &str = "/tmp/workspace";
-
-/// URL of CircleCI's workspace as a store.
-pub const WORKSPACE_URL: &str = "circleci:workspace";
-
-/// How URLs of buckets begin.
-pub const BUCKETS: [&str; 3] = ["s3://", "gs://", "az://"];
-
-/// Whether a URL is that of a bucket.
-pub fn is_bucket(url: &str) -> bool {
-    BUCKETS.iter().any(|scheme| url.starts_with(scheme))
-}
 
 /// What an empty workspace means.
 pub const EMPTY_WORKSPACE: &str = "an empty workspace means that no job that this one `requires` persisted it, or that it is older than 15 days: rerun the build job";
@@ -189,17 +174,12 @@ pub trait Store {
 
 /// The directory of the CircleCI workspace.
 pub fn workspace(ctx: &Context) -> PathBuf {
-    ctx.var(var::WORKSPACE).unwrap_or(WORKSPACE).into()
+    ctx.var(var::WORKSPACE).unwrap_or(crate::store_url::WORKSPACE).into()
 }
 
 /// The branch whose releases count: that of the pipeline in a job, the project's elsewhere and for tags.
 fn branch<'a>(ctx: &'a Context, ci: &'a Ci) -> &'a str {
     ctx.var("CIRCLE_BRANCH").unwrap_or(ci.branch)
-}
-
-/// Whether a store is only there inside a CircleCI job.
-pub fn only_in_ci(url: &str) -> bool {
-    url == WORKSPACE_URL
 }
 
 /// The refusal to store a release under an id that other bytes have.

@@ -169,7 +169,7 @@ impl Run<'_> {
 
 /// The directory of a job that stands for an absolute one of CircleCI's machines.
 fn local(path: &str, workspace: &Path) -> PathBuf {
-    match Path::new(path).strip_prefix(crate::store::WORKSPACE) {
+    match Path::new(path).strip_prefix(crate::store_url::WORKSPACE) {
         Ok(rest) => workspace.join(rest),
         Err(_) => PathBuf::from(path),
     }

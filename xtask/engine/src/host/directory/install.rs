@@ -9,8 +9,9 @@ use crate::host::{Delivery, script};
 use crate::http::{Url, policy};
 use crate::project::Compression;
 use crate::release::delta::{Archive, Changes};
+use crate::release::layout::{META, RELEASES, SUMS};
 use crate::release::manifest::{Manifest, checksum_line};
-use crate::release::{META, RELEASES, Release, SUMS, digest, files, manifest, pack};
+use crate::release::{Release, digest, files, manifest, pack};
 use std::fs::File;
 
 impl HostTarget<'_> {

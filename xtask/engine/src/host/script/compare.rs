@@ -1,8 +1,8 @@
 //! Scripts that compare an installed release with its list of entries and its digests.
 
 use super::{ENTRIES, EXIT_VERIFICATION, in_root};
-use crate::release::META;
 use crate::release::id::ReleaseId;
+use crate::release::layout::META;
 
 /// The checker of SHA-256 digests: that of coreutils, or macOS's. `is DIGEST FILE` is true where a file has a digest.
 pub const SUMS_TOOL: &str = r#"if command -v sha256sum > /dev/null 2>&1; then check='sha256sum -c'; else check='shasum -a 256 -c'; fi

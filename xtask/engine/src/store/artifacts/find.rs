@@ -5,8 +5,8 @@
 use crate::circleci::model::{Artifact, Pipeline};
 use crate::error::{CliError, Kind, Result, kind_of, not_found, usage, verification};
 use crate::git;
-use crate::release::SUMS;
 use crate::release::id::ReleaseId;
+use crate::release::layout::SUMS;
 use crate::release::manifest::{self, Manifest};
 use crate::store::artifacts::{ArtifactStore, BUILD_JOB, DESTINATION};
 use jiff::{SignedDuration, Timestamp};

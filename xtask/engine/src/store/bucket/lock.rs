@@ -5,7 +5,7 @@
 
 use crate::deploy::state::{Lock, Lockable};
 use crate::error::Result;
-use crate::machine::Owner;
+use crate::owner::Owner;
 use crate::store::bucket::BucketStore;
 use crate::store::bucket::pointer::{Next, change};
 

@@ -5,7 +5,8 @@
 //! and with a put and the listing.
 
 use crate::error::{CliError, Kind, Result, verification};
-use crate::machine::{Liveness, Owner};
+use crate::machine;
+use crate::owner::{Liveness, Owner};
 use crate::release::id::ReleaseId;
 use crate::release::manifest::Manifest;
 use crate::store::bucket::pointer::{Next, change};
@@ -122,7 +123,7 @@ pub fn pending_deletion(store: &BucketStore) -> Result<Option<PendingDeletion>> 
 impl PendingDeletion {
     /// Whether somebody may still go by it: not after a while, by whatever clock, nor once it is known to be over.
     fn counts(&self, now: Timestamp) -> bool {
-        let dead = self.owner.as_ref().is_some_and(|owner| owner.liveness() == Liveness::Dead);
+        let dead = self.owner.as_ref().is_some_and(|owner| machine::liveness(owner) == Liveness::Dead);
         now.duration_since(self.since).abs() < STALE && !dead
     }
 }
