@@ -1,4 +1,5 @@
-//! What `--json` says: the shape of every answer, event and error, recorded, and explained field by field in docs/json.md.
+//! What `--json` says: the shape of every answer, event and error, recorded, and explained field by field in docs/json.md
+//! and docs/json-tools.md.
 
 use crate::account::{self, Account};
 use crate::ci::with_xtask;
@@ -318,9 +319,10 @@ fn every_answer_event_and_error_has_the_shape_that_the_guide_says() {
     expect_file![root().join("tests/it/golden/json.txt")].assert_eq(&text);
 }
 
-/// The fields of each section of the guide: rows of its tables.
+/// The fields of each section of the two guides: rows of their tables.
 fn explained() -> BTreeSet<String> {
-    let guide = fs::read_to_string(root().join("docs/json.md")).unwrap();
+    let guide =
+        ["docs/json.md", "docs/json-tools.md"].map(|path| fs::read_to_string(root().join(path)).unwrap()).concat();
     let (mut section, mut fields) = ("", BTreeSet::new());
     for line in guide.lines() {
         if let Some(heading) = line.strip_prefix("## ") {
@@ -350,7 +352,7 @@ fn the_guide_explains_every_field_and_no_other() {
     let invented: Vec<_> = explained.difference(&recorded).cloned().collect();
     assert!(
         missing.is_empty() && invented.is_empty(),
-        "docs/json.md does not explain:\n{}\nand explains what there is not:\n{}",
+        "docs/json.md and docs/json-tools.md do not explain:\n{}\nand explain what there is not:\n{}",
         missing.join("\n"),
         invented.join("\n")
     );

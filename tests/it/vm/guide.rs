@@ -10,7 +10,7 @@ use std::process::Command;
 /// The words of the guide before each block that is run.
 pub const BLOCKS: [&str; 3] = [KEY, HOST_KEY, KNOWN_HOSTS];
 const KEY: &str = "A key for the pipeline alone";
-const HOST_KEY: &str = "is given). On the server:";
+const HOST_KEY: &str = "On the server, print its fingerprint";
 const KNOWN_HOSTS: &str = "Here, compare the fingerprint";
 
 /// The first block of lines after these words of the guide.
