@@ -117,7 +117,7 @@ fn compare_all(ctx: &Context, options: &Options, bench: &'static str, peers: &'s
         #[cfg(feature = "zstd")]
         measure(ZSTD, bundler(&source, releases, Compression::Zstd)?)?;
     }
-    Ok(Report { bench, rounds: options.rounds, cpus: super::cpus(), rows, missing })
+    Ok(Report { bench, rounds: options.rounds, cpus: crate::options::cpus(), rows, missing })
 }
 
 fn bundler(source: &Source, makes: PathBuf, compression: Compression) -> Result<Baseline<'static>> {

@@ -100,7 +100,14 @@ pub fn fleet(ctx: &Context, options: &Options) -> Result<Report> {
             rows.extend(course.compare(&peers, options.rounds)?);
         }
     }
-    Ok(Report { bench: "fleet", hosts: options.hosts, rounds: options.rounds, cpus: super::cpus(), rows, missing })
+    Ok(Report {
+        bench: "fleet",
+        hosts: options.hosts,
+        rounds: options.rounds,
+        cpus: crate::options::cpus(),
+        rows,
+        missing,
+    })
 }
 
 /// The measured deploy: a release of the checkout to these targets, without a service. A hidden command, because the

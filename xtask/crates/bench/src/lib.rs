@@ -9,7 +9,7 @@ pub mod compare;
 pub mod figures;
 pub mod files;
 pub mod fleet;
-mod options;
+pub mod options;
 mod report;
 #[cfg(feature = "s3")]
 pub mod s3;

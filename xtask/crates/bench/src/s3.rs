@@ -68,7 +68,7 @@ pub fn s3(ctx: &Context, options: &Options) -> Result<Report> {
     ctx.note(format!("what is copied goes to {url}, and is removed in the end"));
     let done = copies(ctx, options, &scratch.0, &url, &present);
     let rows = clear(ctx, &url).and(done)?;
-    Ok(Report { bench: "s3", rounds: options.rounds, cpus: super::cpus(), rows, missing })
+    Ok(Report { bench: "s3", rounds: options.rounds, cpus: crate::options::cpus(), rows, missing })
 }
 
 fn copies(ctx: &Context, options: &Options, scratch: &Path, url: &str, peers: &[&'static Peer]) -> Result<Vec<Row>> {

@@ -48,7 +48,7 @@ pub fn overhead(ctx: &Context, options: &Options) -> Result<Report> {
         race.run(ctx, &scratch.0, 1)?;
         rows.extend(race.run(ctx, &scratch.0, options.rounds)?);
     }
-    Ok(Report { bench: "overhead", rounds: options.rounds, cpus: super::cpus(), rows, missing: vec![] })
+    Ok(Report { bench: "overhead", rounds: options.rounds, cpus: crate::options::cpus(), rows, missing: vec![] })
 }
 
 /// `bench compile`: a full build of this project's xtask, compared with a minimal one.
@@ -79,7 +79,7 @@ pub fn compile(ctx: &Context, options: &Options) -> Result<Report> {
     ];
     let race = Compare { workload: "xtask", what: "compile", alike: false, baselines };
     let rows = race.run(ctx, &scratch.0, options.rounds)?;
-    Ok(Report { bench: "compile", rounds: options.rounds, cpus: super::cpus(), rows, missing: vec![] })
+    Ok(Report { bench: "compile", rounds: options.rounds, cpus: crate::options::cpus(), rows, missing: vec![] })
 }
 
 type Make = Box<dyn Fn() -> Command>;

@@ -1,6 +1,6 @@
 //! The command line of `new`.
 
-use crate::create::create::{complete, create};
+use crate::create::{complete, create};
 use crate::options::{NewOptions, NewReport};
 use crate::{adopt, report, upgrade};
 use clap::builder::{PossibleValuesParser, TypedValueParser};

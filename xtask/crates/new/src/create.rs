@@ -7,6 +7,7 @@ use crate::steps::{
     bucket_of, check_bucket, check_name, check_target, engine_of, finalize, name_of, notes, plan, stop_if_asked,
     write_configs,
 };
+use crate::{git, place, tree};
 use gangplank_deploy::ci::generate;
 use gangplank_model::error::{Result, hint_of};
 use gangplank_model::project::Handoff;

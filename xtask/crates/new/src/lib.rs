@@ -12,7 +12,7 @@ mod git;
 mod ignored;
 mod main_rs;
 mod manifest;
-mod options;
+pub mod options;
 mod place;
 mod report;
 mod scripts;

@@ -1,5 +1,6 @@
 //! What is made, and what was made.
 
+use crate::scripts::ScriptMapping;
 use gangplank_model::error::{Result, usage};
 use gangplank_model::project::Handoff;
 use serde::Serialize;

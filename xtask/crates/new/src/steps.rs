@@ -2,6 +2,7 @@
 
 use crate::main_rs::{App, Plan, TargetAnswers};
 use crate::options::{ENGINE_DIR, Engine, NewOptions};
+use crate::{place, tree};
 use gangplank_deploy::ci::generate;
 use gangplank_deploy::tool::Tool;
 use gangplank_model::error::{Result, failed, usage};
