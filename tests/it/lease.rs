@@ -10,7 +10,7 @@ use gangplank_deploy::host::directory::HostTarget;
 use gangplank_deploy::tool::Tool;
 use gangplank_model::owner::Owner;
 use gangplank_model::script;
-use gangplank_model::service::Script;
+use gangplank_model::service::run::Script;
 use gangplank_model::state::Lock;
 use gangplank_system::machine;
 use std::fs;
@@ -158,7 +158,7 @@ fn renewals(dir: &Path, target: Box<dyn Target + '_>, root: &Path) {
     let other = machine::owner(&ctx, "another");
     std::thread::scope(|scope| {
         let begun = root.join("begun");
-        let slow = format!("touch {}; sleep 2", script::quote(&begun.display().to_string()));
+        let slow = format!("touch {}; sleep 2", gangplank_model::shell::quote(&begun.display().to_string()));
         let slow = scope.spawn(move || target.run(&Script::new(slow, String::new())).unwrap());
         eventually("it runs", || begun.exists());
         let text = script::take_over(&root.display().to_string(), &other.token, &seen.token, &seen.token, 500);

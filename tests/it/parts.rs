@@ -12,7 +12,7 @@ use gangplank_model::owner::Owner;
 use gangplank_model::project::{App, Ci, Compression, Project};
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::release::manifest::{Bundle, CiJob, Commit, Manifest};
-use gangplank_model::service::Script;
+use gangplank_model::service::run::Script;
 use gangplank_model::state::{Lock, Lockable, State};
 use gangplank_system::context::{Context, Output};
 use std::collections::BTreeMap;

@@ -8,7 +8,7 @@ use gangplank_deploy::host::{Delivery, Target};
 use gangplank_deploy::tool::Tool;
 use gangplank_model::owner::Owner;
 use gangplank_model::script;
-use gangplank_model::service::Script;
+use gangplank_model::service::run::Script;
 use gangplank_model::state::{Current, Lock, Root};
 use gangplank_system::context::Context;
 use gangplank_system::machine;
@@ -51,7 +51,7 @@ pub fn contract(ctx: &Context, dir: &Path, target: &dyn Target, deliver: &dyn Fn
         assert_eq!(target.state().unwrap().live(), Some(two.id()));
     }
     let read =
-        Script::new(format!("cat {}", script::quote(&format!("{}/current/a b/c'd", target.root()))), String::new());
+        Script::new(format!("cat {}", gangplank_model::shell::quote(&format!("{}/current/a b/c'd", target.root()))), String::new());
     assert_eq!(target.run(&read).unwrap().stdout, "2");
 
     target.install(&deliver(three), &record()).unwrap();
@@ -61,7 +61,7 @@ pub fn contract(ctx: &Context, dir: &Path, target: &dyn Target, deliver: &dyn Fn
     target.remove(&[one.id().clone()], &record()).expect("it is gone already");
 
     let damage =
-        Script::new(format!("echo z > {}/releases/{}/x", script::quote(target.root()), three.id()), String::new());
+        Script::new(format!("echo z > {}/releases/{}/x", gangplank_model::shell::quote(target.root()), three.id()), String::new());
     target.run(&damage).unwrap();
     assert_eq!(target.verify(three.id()).unwrap(), ["x: FAILED"]);
 
@@ -107,9 +107,9 @@ fn last_words(ctx: &Context, target: &dyn Target) {
     let mark = gangplank_model::owner::mark(&gone.token);
     let run = |text: String| assert!(target.run(&Script::new(text, String::new())).unwrap().ok());
     // It runs until it is told to end, or a time limit.
-    let busy = format!("{}/busy", script::quote(target.root()));
+    let busy = format!("{}/busy", gangplank_model::shell::quote(target.root()));
     let work = "n=0; while [ -e \"$1\" ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n + 1)); done";
-    let mark = script::quote(&mark);
+    let mark = gangplank_model::shell::quote(&mark);
     run(format!("touch {busy}; sh -c '{work}' {mark} {busy} > /dev/null 2>&1 < /dev/null &"));
     let seen = Lock::Held(Box::new(gone.clone()));
     assert_eq!(target.take_over(&me, &gone, &gone).unwrap(), seen, "it may still restart something");
@@ -126,7 +126,7 @@ fn last_words(ctx: &Context, target: &dyn Target) {
 fn successor_died(ctx: &Context, target: &dyn Target, owners: &[Owner]) {
     let (first, second) = (dead(&machine::owner(ctx, "killed")), dead(&machine::owner(ctx, "killed too")));
     target.lock(&first).unwrap();
-    let mark = format!("cat > {}/.lock.after.{}", script::quote(target.root()), first.token);
+    let mark = format!("cat > {}/.lock.after.{}", gangplank_model::shell::quote(target.root()), first.token);
     let json = serde_json::to_string(&second).unwrap();
     assert!(target.run(&Script::new(mark, json)).unwrap().ok());
     assert_eq!(target.take_over(&owners[0], &first, &first).unwrap(), Lock::Held(Box::new(second.clone())));

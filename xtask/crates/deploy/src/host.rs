@@ -13,7 +13,7 @@ use gangplank_model::event::Stream;
 use gangplank_model::history::Record;
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::release::manifest::Manifest;
-use gangplank_model::service::Script;
+use gangplank_model::service::run::Script;
 use gangplank_model::state::{Lockable, State};
 use gangplank_system::context::{Context, Output};
 use gangplank_system::http::Url;

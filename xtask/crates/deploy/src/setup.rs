@@ -12,7 +12,7 @@ use crate::host::Target;
 use crate::tool::Tool;
 use gangplank_model::error::{Result, failed, split_hint, usage};
 use gangplank_model::project::Env;
-use gangplank_model::service::Script;
+use gangplank_model::service::run::Script;
 use gangplank_system::context::Context;
 use serde::Serialize;
 use std::path::Path;

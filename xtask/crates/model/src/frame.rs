@@ -16,7 +16,7 @@
 //! a line that was truncated or consumed by a profile is never run, and no other line is run in its place.
 
 use crate::event::Stream;
-use crate::script::quote;
+use crate::shell::quote;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 

@@ -14,6 +14,7 @@ pub mod release;
 pub mod script;
 pub mod sequence;
 pub mod service;
+pub mod shell;
 pub mod slug;
 pub mod state;
 pub mod store_url;

@@ -11,6 +11,8 @@ pub mod examine;
 pub mod lease;
 pub mod room;
 
+use crate::script::compare::{ENTRIES, EXIT_VERIFICATION};
+use crate::shell::{quote, UMASK, in_root, HAS_ZSTD};
 use crate::project::Compression;
 use crate::release::id::ReleaseId;
 use crate::release::layout::META;
@@ -20,36 +22,10 @@ pub use crate::script::compare::{verify, verify_files};
 use crate::script::durable::{APPEND, DURABLE, FLUSH_TREE};
 use crate::script::lease::{SECONDS_SINCE_RENEWAL, has, has_in};
 
-/// The list of all entries of a release, in [`META`]: see `Manifest::entries`.
-pub const ENTRIES: &str = "entries";
 /// During an install, the list of files shared with an installed release, in [`META`].
 pub const SAME: &str = "same";
-/// Exit code of a script that found bytes that do not match.
-pub const EXIT_VERIFICATION: i32 = 77;
 /// Number of history lines that a host reports.
 const HISTORY_LINES: u32 = 5000;
-
-/// A shell word that `sh` reads back as `text`.
-pub fn quote(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&b);
-    if !text.is_empty() && text.bytes().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
-    }
-}
-
-/// `grouped DIR` tests for a set-group-id directory that its group may write: it is shared by several logins, each of
-/// which can already replace the live release. `private` makes new files readable by
-/// this login only, or by the group of such a directory.
-pub const UMASK: &str = "umask 022
-grouped() { [ -g \"$1\" ] && case $(ls -ld \"$1\" 2> /dev/null) in d????w[sS]*) ;; *) return 1;; esac; }
-private() { if grouped .; then umask 007; else umask 077; fi; }
-if grouped .; then umask 002; fi";
-
-fn in_root(root: &str, body: &str) -> String {
-    format!("set -eu; LC_ALL=C; export LC_ALL\ncd -- {}\n{UMASK}\n{DURABLE}{body}", quote(root))
-}
 
 /// Like [`in_root`], but creates the root if it is missing.
 fn in_made_root(root: &str, body: &str) -> String {
@@ -211,8 +187,6 @@ pub fn install(root: &str, id: &ReleaseId, expected: &Expected, compression: Opt
 
 /// The error of a host that cannot unpack a `.tar.zst`.
 pub const NO_ZSTD: &str = "no zstd here, or a tar without --zstd, and the bundle is a .tar.zst";
-/// Tests whether the host can unpack a `.tar.zst`.
-const HAS_ZSTD: &str = "command -v zstd > /dev/null 2>&1 && tar --zstd --version > /dev/null 2>&1";
 
 /// Unpacks an archive from stdin. `tar` runs zstd, because it then fails when zstd fails; a pipe would not.
 fn unpack(compression: Option<Compression>) -> &'static str {

@@ -21,7 +21,7 @@ use gangplank_lint::yaml;
 use gangplank_model::ci::render;
 use gangplank_model::error::{Kind, Result, WithHint, usage};
 use gangplank_model::project::Ci;
-use gangplank_model::script::quote;
+use gangplank_model::shell::quote;
 use gangplank_system::context::{Context, Input};
 use std::fs;
 use std::path::Path;

@@ -11,7 +11,7 @@ use crate::{git, place, tree};
 use gangplank_deploy::ci::generate;
 use gangplank_model::error::{Result, hint_of};
 use gangplank_model::project::Handoff;
-use gangplank_model::script::quote;
+use gangplank_model::shell::quote;
 use gangplank_system::context::Context;
 use std::path::Path;
 

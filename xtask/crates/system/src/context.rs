@@ -488,7 +488,7 @@ fn show(command: &Command) -> String {
         let mut lines = arg.trim().lines().filter(|line| !line.starts_with("# [lock "));
         let first = lines.next().unwrap_or_default();
         let more = if lines.next().is_some() { " ..." } else { "" };
-        shown.push_str(&gangplank_model::script::quote(&format!("{first}{more}")));
+        shown.push_str(&gangplank_model::shell::quote(&format!("{first}{more}")));
     }
     shown
 }

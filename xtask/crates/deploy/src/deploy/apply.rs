@@ -25,8 +25,9 @@ use gangplank_model::project::Env;
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::release::manifest::Manifest;
 use gangplank_model::service;
-use gangplank_model::service::{Script, Spec};
-use gangplank_model::{entries, script};
+use gangplank_model::service::run::Script;
+use gangplank_model::service::Spec;
+use gangplank_model::entries;
 use gangplank_system::context::{Context, Output};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -329,7 +330,7 @@ impl Run<'_> {
                 let differences = entries::differences(&answer.stderr);
                 let first = differences.first().map(String::as_str).or_else(|| answer.stderr.trim().lines().next());
                 let reason = first.unwrap_or("its files differ").to_owned();
-                if answer.code != Some(script::EXIT_VERIFICATION) {
+                if answer.code != Some(gangplank_model::script::compare::EXIT_VERIFICATION) {
                     return Err(host.target.complaint(act, answer));
                 }
                 verification(format!("{}: {release} was changed since it was installed: {reason}", host.target.url()))

@@ -6,7 +6,7 @@ use gangplank_model::error::{Result, failed};
 use gangplank_model::hook::{Hook, HookHost};
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::service;
-use gangplank_model::service::Script;
+use gangplank_model::service::run::Script;
 use gangplank_system::context::Context;
 use std::time::{Duration, Instant};
 

@@ -22,7 +22,7 @@ use gangplank_model::release::manifest::Manifest;
 use gangplank_model::script::attend::attended;
 use gangplank_model::script::lease;
 use gangplank_model::script::room::is_full;
-use gangplank_model::service::Script;
+use gangplank_model::service::run::Script;
 use gangplank_model::state::{Lock, Lockable, State};
 use gangplank_model::{entries, script, sequence};
 use gangplank_system::context::{Context, Input, Output};
@@ -229,7 +229,7 @@ impl<'ctx> HostTarget<'ctx> {
         }
         let (said, known) = split_hint(said);
         let message = format!("{}: cannot {what}: {}", self.url, self.ctx.scrub(said));
-        if answer.code == Some(script::EXIT_VERIFICATION) {
+        if answer.code == Some(gangplank_model::script::compare::EXIT_VERIFICATION) {
             return verification(message)
                 .hint("check the disk of the host, then deploy again: the bytes there are not those of the release");
         }

@@ -3,7 +3,7 @@
 use crate::setup::steps::{PublicKey, Step, Wanted, as_login, check, sudoers};
 use gangplank_model::error::Result;
 use gangplank_model::project::{Manager, Service};
-use gangplank_model::script::quote;
+use gangplank_model::shell::quote;
 use gangplank_model::service::rights;
 
 /// The steps, in order. Releases and data stay, unless `data` is set.

@@ -4,7 +4,7 @@
 
 use gangplank_model::error::{Result, usage};
 use gangplank_model::project::{Manager, Service, SocketActivation};
-use gangplank_model::script::quote;
+use gangplank_model::shell::quote;
 use gangplank_model::service::{rights, static_user};
 use serde::Serialize;
 use std::fmt::Write;

@@ -13,7 +13,8 @@ use gangplank_model::project::{Compression, Env, Service};
 use gangplank_model::script;
 use gangplank_model::script::examine::{Examined, Needs, examine};
 use gangplank_model::service;
-use gangplank_model::service::{Script, Spec};
+use gangplank_model::service::run::Script;
+use gangplank_model::service::Spec;
 use gangplank_model::state::ServiceState;
 use gangplank_model::state::State as TargetState;
 use gangplank_system::context::{Context, Output};
@@ -289,7 +290,7 @@ fn tools(it: &Examined, far: bool) -> Check {
 }
 
 fn directory(it: &Examined, host: &HostCheck) -> Check {
-    let (login, root) = (&it.login, script::quote(&host.root));
+    let (login, root) = (&it.login, gangplank_model::shell::quote(&host.root));
     let place = if host.far { "that host" } else { "this machine" };
     if let Some(blocked) = &it.blocked {
         let hint = format!("on {place} move it away, or give the env another target");

@@ -1,7 +1,7 @@
 //! Renders a pipeline as `.circleci/config.yml`. Pure and deterministic.
 
 use crate::ci::pipeline::{Arg, Job, Kind, PERSISTED, Parameter, Pipeline, Step, Work, Workflow, Xtask};
-use crate::script::quote;
+use crate::shell::quote;
 use crate::store_url::WORKSPACE;
 use std::fmt::Write;
 

@@ -1,6 +1,6 @@
 //! Scripts whose output is streamed, and that end when the stream is closed.
 
-use crate::script::quote;
+use crate::shell::quote;
 
 /// Runs a script whose input is the first line on stdin, encoded by [`one_line`](crate::frame::one_line), and
 /// kills it with its children when stdin closes, which is all that a host notices of a lost connection. SIGTERM is

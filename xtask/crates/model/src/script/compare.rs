@@ -2,7 +2,7 @@
 
 use crate::release::id::ReleaseId;
 use crate::release::layout::META;
-use crate::script::{ENTRIES, EXIT_VERIFICATION, in_root};
+use crate::shell::in_root;
 
 /// The checker of SHA-256 digests: that of coreutils or macOS. `is DIGEST FILE` tests a file's digest.
 pub const SUMS_TOOL: &str = r#"if command -v sha256sum > /dev/null 2>&1; then check='sha256sum -c'; else check='shasum -a 256 -c'; fi
@@ -99,3 +99,9 @@ compare \"$list\" own
         ),
     )
 }
+
+/// The list of all entries of a release, in [`META`]: see `Manifest::entries`.
+pub const ENTRIES: &str = "entries";
+
+/// Exit code of a script that found bytes that do not match.
+pub const EXIT_VERIFICATION: i32 = 77;

@@ -1,7 +1,7 @@
 //! A read-only survey of a host: login, missing programs, free space.
 
 use crate::project::{Compression, Manager, Service, Transfer};
-use crate::script::{HAS_ZSTD, quote};
+use crate::shell::{HAS_ZSTD, quote};
 use crate::service::READABLE;
 use std::fmt::Write;
 

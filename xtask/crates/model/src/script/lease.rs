@@ -1,6 +1,6 @@
 //! Scripts for lock leases: the owner renews its lock, and its scripts exit once the lock has another owner.
 
-use crate::script::quote;
+use crate::shell::quote;
 
 /// Exit code of a script that did nothing because its lock is gone.
 pub const EXIT_LOST: i32 = 76;

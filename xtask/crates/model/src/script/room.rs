@@ -4,7 +4,7 @@
 //! removed: one at a time, because an app that writes a log would consume all of them at once.
 
 use crate::release::id::ReleaseId;
-use crate::script::{in_root, quote};
+use crate::shell::{in_root, quote};
 
 /// Number of reserve files, which limits the retries.
 pub const FILES: u32 = 8;

@@ -17,7 +17,7 @@
 //! Units: `systemd.unit(5)`, `systemd.service(5)`, `systemd.socket(5)`; variables: `EnvironmentFile=` in
 //! `systemd.exec(5)`.
 
-mod ask;
+pub mod ask;
 mod journal;
 mod ready;
 pub mod rights;
@@ -25,13 +25,14 @@ pub mod rights;
 use crate::project::{Manager, SocketActivation};
 use crate::release::digest;
 use crate::release::id::ReleaseId;
-use crate::script::quote;
+use crate::shell::quote;
 use crate::service::systemd::ask::SCOPE;
-pub use crate::service::systemd::ask::{OF_ROOT, state};
+pub use crate::service::systemd::ask::state;
 pub use crate::service::systemd::journal::FUNCTION as READABLE;
 use crate::service::systemd::ready::NO_PIDFILE_SERVICE;
 pub use crate::service::systemd::ready::WARNING;
-use crate::service::{Script, pidfile};
+use crate::service::run::Script;
+use crate::service::pidfile;
 use std::fmt::Write;
 use std::time::Duration;
 

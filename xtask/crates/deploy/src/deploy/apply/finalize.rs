@@ -7,7 +7,7 @@ use gangplank_model::history::{HistoryEvent, Record, Verb};
 use gangplank_model::hook::HookPhase;
 use gangplank_model::plan::Step;
 use gangplank_model::script;
-use gangplank_model::service::Script;
+use gangplank_model::service::run::Script;
 
 impl Run<'_> {
     /// Stores how the service was started and checked, for a later revert to this release, then prunes and unlocks.

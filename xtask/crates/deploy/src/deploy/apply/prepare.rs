@@ -9,7 +9,7 @@ use gangplank_model::hook::{Hook, HookPhase};
 use gangplank_model::plan::Step;
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::script;
-use gangplank_model::service::Script;
+use gangplank_model::service::run::Script;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 impl Run<'_> {

@@ -8,7 +8,7 @@ use gangplank_model::history::HistoryEvent;
 use gangplank_model::plan::Step;
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::script;
-use gangplank_model::service::Script;
+use gangplank_model::service::run::Script;
 use gangplank_model::state::{Current, ServiceState, State};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

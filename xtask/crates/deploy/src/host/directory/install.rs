@@ -171,7 +171,7 @@ impl Lists {
     fn of(manifest: &Manifest) -> Self {
         let json = manifest.to_json();
         let entries = manifest.entries();
-        let own = [(manifest::FILE, json.as_slice()), (script::ENTRIES, entries.as_bytes())];
+        let own = [(manifest::FILE, json.as_slice()), (gangplank_model::script::compare::ENTRIES, entries.as_bytes())];
         let own = own.map(|(file, bytes)| checksum_line(&digest::of(bytes), &format!("{META}/{file}")));
         let sums = manifest.checksums() + &own.concat();
         let expected = Expected {
@@ -197,7 +197,7 @@ impl Lists {
             (manifest::FILE, self.manifest.as_slice()),
             ("bundle", bundle.as_bytes()),
             ("record", record.as_bytes()),
-            (script::ENTRIES, self.entries.as_bytes()),
+            (gangplank_model::script::compare::ENTRIES, self.entries.as_bytes()),
             (SUMS, self.sums.as_bytes()),
         ];
         let all = files.into_iter().chain(same.map(|same| (script::SAME, same.as_bytes())));

@@ -3,7 +3,7 @@
 //! of the system's or user's manager about it (`systemd.journal-fields(7)`).
 
 use crate::project::Manager;
-use crate::service::Script;
+use crate::service::run::Script;
 use crate::service::systemd::Unit;
 
 /// Waits until the journal has the service's recent output. Only root may request that.

@@ -2,9 +2,10 @@
 //! outlives the login, and the unit belongs to this target.
 
 use crate::project::Manager;
-use crate::script::quote;
+use crate::shell::quote;
 use crate::service::systemd::{Unit, ask, head, rights};
-use crate::service::{Script, pidfile};
+use crate::service::run::Script;
+use crate::service::pidfile;
 
 /// The prefix of script output that is printed as a warning.
 pub const WARNING: &str = "warning: ";

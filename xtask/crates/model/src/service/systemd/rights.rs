@@ -2,7 +2,7 @@
 //! `setup` to grant them.
 
 use crate::project::Manager;
-use crate::script::quote;
+use crate::shell::quote;
 
 /// The directory of system units.
 pub const SYSTEM_UNITS: &str = "/etc/systemd/system";
