@@ -6,7 +6,8 @@
 
 use crate::parts::{Mortal, ctx, release};
 use gangplank_bundle::release::Release;
-use gangplank_deploy::deploy::{Deployment, Options, prune_site, put_live, roll_back};
+use gangplank_deploy::deploy::deployment::{Deployment, Options};
+use gangplank_deploy::deploy::{prune_site, put_live, roll_back};
 use gangplank_deploy::host::Target;
 use gangplank_deploy::tool::Tool;
 use gangplank_model::error::{Kind, kind_of, not_found};

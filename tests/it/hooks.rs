@@ -143,3 +143,29 @@ fn the_way_back_to_a_release_from_before_a_file_was_shared() {
     p.run("rollback dev").ok();
     assert_eq!(p.read("srv/dev/current/config.toml"), "own\n");
 }
+
+#[test]
+fn ctrl_c_between_waves_leaves_unreached_hosts_alone() {
+    let p = project();
+    let one = p.release("1");
+    p.run("deploy dev").ok();
+    // The first host is healthy when the signal comes; the second one has not begun.
+    p.write(
+        "hooks/after-each",
+        "until [ -s ../../pid ]; do sleep 0.02; done\nkill -INT \"$(cat ../../pid)\"\nsleep 0.3\n",
+    );
+    p.release("2");
+    let child = p.start("deploy dev --json");
+    p.write("srv/dev/pid", &child.id().to_string());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("stopped by a signal") && said.contains("1 host(s) were not reached"), "{said}");
+    let reverted: Vec<_> = said.lines().filter(|line| line.contains(r#""event":"reverted""#)).collect();
+    assert!(matches!(reverted.as_slice(), [line] if line.contains("file:srv/dev\"")), "{said}");
+    for host in ["srv/dev", "srv/dev2"] {
+        assert_eq!(p.current(host).as_deref(), Some(one.as_str()), "{host}");
+    }
+    let history = p.read("srv/dev2/history.jsonl");
+    assert!(!history.contains("failed") && !history.contains("restored"), "{history}");
+}

@@ -7,7 +7,6 @@ use gangplank_deploy::host::directory::HostTarget;
 use gangplank_deploy::host::{Delivery, Target};
 use gangplank_deploy::tool::Tool;
 use gangplank_model::owner::Owner;
-use gangplank_model::script;
 use gangplank_model::service::run::Script;
 use gangplank_model::state::{Current, Lock, Root};
 use gangplank_system::context::Context;
@@ -50,8 +49,10 @@ pub fn contract(ctx: &Context, dir: &Path, target: &dyn Target, deliver: &dyn Fn
         target.activate(Some(two.id()), Some(&record())).unwrap();
         assert_eq!(target.state().unwrap().live(), Some(two.id()));
     }
-    let read =
-        Script::new(format!("cat {}", gangplank_model::shell::quote(&format!("{}/current/a b/c'd", target.root()))), String::new());
+    let read = Script::new(
+        format!("cat {}", gangplank_model::shell::quote(&format!("{}/current/a b/c'd", target.root()))),
+        String::new(),
+    );
     assert_eq!(target.run(&read).unwrap().stdout, "2");
 
     target.install(&deliver(three), &record()).unwrap();
@@ -60,8 +61,10 @@ pub fn contract(ctx: &Context, dir: &Path, target: &dyn Target, deliver: &dyn Fn
     assert_eq!(state.installed.keys().collect::<Vec<_>>(), [two.id(), three.id()], "the live one is never removed");
     target.remove(&[one.id().clone()], &record()).expect("it is gone already");
 
-    let damage =
-        Script::new(format!("echo z > {}/releases/{}/x", gangplank_model::shell::quote(target.root()), three.id()), String::new());
+    let damage = Script::new(
+        format!("echo z > {}/releases/{}/x", gangplank_model::shell::quote(target.root()), three.id()),
+        String::new(),
+    );
     target.run(&damage).unwrap();
     assert_eq!(target.verify(three.id()).unwrap(), ["x: FAILED"]);
 

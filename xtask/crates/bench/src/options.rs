@@ -77,6 +77,7 @@ pub fn private_dir(ctx: &Context) -> Result<PathBuf> {
     Ok(dir)
 }
 
+/// How many cores the contestants share.
 pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

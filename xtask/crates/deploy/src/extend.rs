@@ -1,10 +1,10 @@
 //! Extensions of the engine in a project's `xtask/`: stores, targets, commands, and build steps.
 //!
 //! ```
-//! use gangplank::context::Context;
-//! use gangplank::error::Result;
-//! use gangplank::extend::{Command, Extensions};
-//! use gangplank::project::Project;
+//! use gangplank_deploy::extend::{Command, Extensions};
+//! use gangplank_model::error::Result;
+//! use gangplank_model::project::Project;
+//! use gangplank_system::context::Context;
 //!
 //! const EXTENSIONS: Extensions = Extensions {
 //!     commands: &[Command { name: "hello", about: "Greet everyone named", run: hello }],

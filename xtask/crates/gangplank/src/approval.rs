@@ -2,8 +2,8 @@
 
 use crate::report::style::count;
 use crate::report::term;
-use gangplank_deploy::deploy::Options;
 use gangplank_deploy::deploy::apply::Outcome;
+use gangplank_deploy::deploy::deployment::Options;
 use gangplank_model::error::{Result, failed, usage};
 use gangplank_model::history::Verb;
 use gangplank_model::plan::Step;

@@ -11,7 +11,7 @@ pub use crate::cli::setup::Setup;
 pub use crate::cli::test::Test;
 
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use gangplank_deploy::deploy::Options;
+use gangplank_deploy::deploy::deployment::Options;
 use gangplank_deploy::extend;
 use gangplank_deploy::extend::Extensions;
 use gangplank_model::release::id::{Expected, Selector};

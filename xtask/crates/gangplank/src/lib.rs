@@ -10,8 +10,7 @@
 //! compiler checks it and there is no file format to learn.
 //!
 //! ```
-//! use gangplank::project::{App, Check, Ci, Env, Health, Project, Service};
-//! use std::time::Duration;
+//! use gangplank::prelude::*;
 //!
 //! const PROJECT: Project = Project {
 //!     app: App { name: "shop", packages: &["shop"], include: &["shop/static"], ..App::DEFAULT },

@@ -1,8 +1,8 @@
 //! Hooks: actions of a project around a switch, as functions in its `main.rs`.
 //!
 //! ```
-//! use gangplank::error::Result;
-//! use gangplank::hook::{Hook, HookHost, HookPhase};
+//! use gangplank_model::error::Result;
+//! use gangplank_model::hook::{Hook, HookHost, HookPhase};
 //!
 //! const MIGRATE: Hook = Hook { name: "migrate", phase: HookPhase::BeforeAll, run: migrate };
 //!

@@ -1,12 +1,15 @@
 //! Every decision of deploy, promote, rollback and prune, as pure functions from values to steps.
 //!
-//! `--dry-run` prints the result of `plan`, and `apply` executes it. ARCHITECTURE.md explains the rules.
+//! `--dry-run` prints the result, and `apply` executes it. Every refusal is here or in [`refuse`].
 
-use crate::error::{CliError, Kind, Result, failed, not_found, usage, verification};
+pub mod refuse;
+
+use crate::error::{Kind, Result, kind_of, not_found};
 use crate::history::{HistoryEvent, Record, Verb};
 use crate::hook::{Hook, HookPhase};
+use crate::plan::refuse::{Rules, Snapshot};
 use crate::release::id::ReleaseId;
-use crate::state::{Current, Root, ServiceState, State};
+use crate::state::{Current, ServiceState, State};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -33,8 +36,17 @@ pub struct Goal {
     pub allow_older: bool,
     /// Replace a `current` that another tool made.
     pub take_over: bool,
+    /// Paths of the files in the release; empty for a rollback that did not fetch it.
+    pub files: Vec<String>,
     /// The age of the release relative to each live release.
     pub ages: BTreeMap<ReleaseId, Age>,
+}
+
+impl Goal {
+    /// Whether an older release than the live one is meant.
+    pub fn may_go_back(&self) -> bool {
+        self.verb == Verb::Rollback || self.allow_older
+    }
 }
 
 /// The age of a release relative to the live one.
@@ -149,25 +161,38 @@ pub struct HostPlan {
     pub replaces: Option<String>,
 }
 
+/// Plans a deploy, promote or rollback on all targets of an env, or refuses it.
+pub fn plan(goal: &Goal, rules: &Rules, snapshot: &Snapshot) -> Result<Vec<HostPlan>> {
+    refuse::other_app(rules, snapshot)?;
+    refuse::uncommitted(&goal.release, rules)?;
+    refuse::shared_file(goal, rules)?;
+    refuse::unexpected(Some(&goal.release), rules, snapshot)?;
+    refuse::older_than_stores(goal, rules, snapshot)?;
+    let plans = snapshot.hosts.iter().map(|host| plan_host(&host.url, goal, &host.state, rules.keep));
+    let mut plans = plans.collect::<Result<Vec<_>>>()?;
+    add_hooks(&mut plans, rules.hooks);
+    refuse::unapproved(&plans, rules)?;
+    Ok(plans)
+}
+
+/// Plans a prune on all targets of an env, or refuses it.
+pub fn plan_prune(rules: &Rules, snapshot: &Snapshot) -> Result<Vec<HostPlan>> {
+    refuse::other_app(rules, snapshot)?;
+    let plans = snapshot.hosts.iter().map(|host| prune_host(&host.url, &host.state, rules.keep));
+    let plans = plans.collect::<Result<Vec<_>>>()?;
+    refuse::unapproved(&plans, rules)?;
+    Ok(plans)
+}
+
 /// Plans one target.
-pub fn plan(target: &str, goal: &Goal, state: &State, keep: usize) -> Result<HostPlan> {
+pub fn plan_host(target: &str, goal: &Goal, state: &State, keep: usize) -> Result<HostPlan> {
     if !(goal.take_over && matches!(state.current, Current::Foreign(_))) {
-        usable(target, state)?;
+        refuse::unusable(target, state)?;
     }
     let release = &goal.release;
-    if let (Some(have), Some(want)) = (state.installed.get(release), &goal.bundle)
-        && have != want
-    {
-        return verification(format!(
-            "{target} already has a {release} with other bytes: bundle {}, this one is {}",
-            short(have),
-            short(want)
-        ))
-        .hint("one commit was built twice with different results: make the build reproducible, or deploy a new commit")
-        .err();
-    }
-    if goal.verb != Verb::Rollback && !goal.allow_older {
-        never_backwards(target, goal, state)?;
+    refuse::other_bytes_installed(target, goal, state)?;
+    if !goal.may_go_back() {
+        refuse::older_than_live(target, goal, state)?;
     }
     let release = release.clone();
     let mut steps = Vec::new();
@@ -225,8 +250,8 @@ pub fn add_hooks(plans: &mut [HostPlan], hooks: &[Hook]) {
 }
 
 /// Plans a prune.
-pub fn plan_prune(target: &str, state: &State, keep: usize) -> Result<HostPlan> {
-    usable(target, state)?;
+pub fn prune_host(target: &str, state: &State, keep: usize) -> Result<HostPlan> {
+    refuse::unusable(target, state)?;
     Ok(HostPlan {
         target: target.to_owned(),
         steps: prune_step(state, keep).into_iter().collect(),
@@ -243,10 +268,35 @@ fn replaces(state: &State) -> Option<String> {
     }
 }
 
+/// The release that all targets of an env roll back to. A target without a previous release follows the others; the
+/// texts say so. `interrupted` is the start of a rollback that was killed and runs again.
+pub fn rollback_target(
+    env: &str,
+    snapshot: &Snapshot,
+    interrupted: Option<jiff::Timestamp>,
+) -> Result<(ReleaseId, Option<String>)> {
+    let (mut found, mut lost) = (Vec::new(), None);
+    for host in &snapshot.hosts {
+        match rollback_to(&host.url, &host.state, interrupted) {
+            Ok(id) => found.push((host.url.clone(), id)),
+            Err(error) if kind_of(&error) == Kind::NotFound => lost = lost.or(Some(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    match lost {
+        Some(error) if found.is_empty() => Err(error),
+        lost => {
+            let id = refuse::disagreeing(env, &found)?;
+            let note = lost.map(|error| format!("{error:#}; rolling it back to {id} like the others"));
+            Ok((id, note))
+        }
+    }
+}
+
 /// The release that `rollback` activates on a target. `interrupted` is the start of a killed rollback that is now
 /// repeated: if it had finished on this target, the target stays as it is.
 pub fn rollback_to(target: &str, state: &State, interrupted: Option<jiff::Timestamp>) -> Result<ReleaseId> {
-    usable(target, state)?;
+    refuse::unusable(target, state)?;
     if let Some(done) = interrupted.and_then(|since| state.history.rolled_back_since(since)) {
         return Ok(done.clone());
     }
@@ -267,34 +317,6 @@ pub fn rollback_to(target: &str, state: &State, interrupted: Option<jiff::Timest
         })
         .err(),
     }
-}
-
-/// Fails if a person has to repair the target first.
-pub fn usable(target: &str, state: &State) -> Result<()> {
-    match (&state.root, &state.current) {
-        (Root::NotADirectory, _) => {
-            failed(format!("{target} is not a directory")).hint("remove the file, or give the env another target").err()
-        }
-        (_, Current::NotALink) => failed(format!("{target}: `current` is not a symbolic link"))
-            .hint("what it serves is offline once it is moved away: choose a moment, then `mv current current.by-hand` on the host and deploy again")
-            .err(),
-        (_, Current::Foreign(to)) => {
-            failed(format!("{target}: `current` points to `{to}`, which is no release of this tool"))
-                .hint("`cargo xtask deploy ENV --take-over` replaces it without a gap and restores it if the deploy fails; or deploy to an empty directory")
-                .err()
-        }
-        _ => Ok(()),
-    }
-}
-
-fn never_backwards(target: &str, goal: &Goal, state: &State) -> Result<()> {
-    let Some(live) = state.live() else { return Ok(()) };
-    if goal.ages.get(live) != Some(&Age::Older) {
-        return Ok(());
-    }
-    CliError::new(Kind::Stale, format!("{} is older than {live}, which is live on {target}", goal.release))
-        .hint(format!("roll back with `cargo xtask rollback ENV {}`, or deploy with --allow-older", goal.release))
-        .err()
 }
 
 /// The release to revert to: the last one that was healthy here and is still installed.
@@ -344,23 +366,6 @@ fn once_live(goal: &Goal, state: &State) -> State {
     after.current = Current::Release(goal.release.clone());
     after.installed.insert(goal.release.clone(), goal.bundle.clone().unwrap_or_default());
     after
-}
-
-fn short(digest: &str) -> &str {
-    digest.get(..12).unwrap_or(digest)
-}
-
-/// The release that several targets agree on; otherwise an error that lists the differences.
-pub fn agreed(env: &str, found: &[(String, ReleaseId)]) -> Result<ReleaseId> {
-    match found.first() {
-        Some((_, first)) if found.iter().all(|(_, id)| id == first) => Ok(first.clone()),
-        _ => {
-            let each: Vec<_> = found.iter().map(|(target, id)| format!("{target} to {id}")).collect();
-            usage(format!("the targets of {env} would roll back to different releases: {}", each.join(", ")))
-                .hint(format!("name one: `cargo xtask rollback {env} RELEASE`"))
-                .err()
-        }
-    }
 }
 
 #[cfg(test)]

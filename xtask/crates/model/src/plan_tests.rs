@@ -3,6 +3,7 @@
 use super::*;
 use crate::error::{hint_of, kind_of};
 use crate::history::testing::{history, id};
+use crate::state::Root;
 use expect_test::{Expect, expect};
 
 /// `current 2; installed 1 2 3; running new 2; debris` and a history.
@@ -38,6 +39,7 @@ fn goal(verb: Verb, release: &str, state: &State) -> Goal {
         has_service: false,
         allow_older: false,
         take_over: false,
+        files: vec![],
         ages,
     }
 }
@@ -55,7 +57,7 @@ fn text(planned: Result<HostPlan>) -> String {
 
 fn check(words: &str, log: &str, verb: Verb, release: &str, want: &Expect) {
     let state = state(words, log);
-    want.assert_eq(&text(plan("file:t", &goal(verb, release, &state), &state, 3)));
+    want.assert_eq(&text(plan_host("file:t", &goal(verb, release, &state), &state, 3)));
 }
 
 #[test]
@@ -195,7 +197,7 @@ fn other_bytes_under_the_same_id_are_refused() {
         exit 7: file:t already has a 2 with other bytes: bundle 0123456789ab, this one is sum2
         hint: one commit was built twice with different results: make the build reproducible, or deploy a new commit
     "]]
-    .assert_eq(&text(plan("file:t", &goal(Verb::Deploy, "2", &odd), &odd, 3)));
+    .assert_eq(&text(plan_host("file:t", &goal(Verb::Deploy, "2", &odd), &odd, 3)));
 }
 
 #[test]
@@ -203,7 +205,7 @@ fn a_kept_service_is_restarted_when_it_is_due() {
     let with_service = |words: &str, want: &Expect| {
         let state = state(words, "live 1; live 2");
         let goal = Goal { service: Some("new".into()), has_service: true, ..goal(Verb::Deploy, "2", &state) };
-        want.assert_eq(&text(plan("file:t", &goal, &state, 3)));
+        want.assert_eq(&text(plan_host("file:t", &goal, &state, 3)));
     };
     with_service(
         "current 2; installed 1 2; running new 2",
@@ -234,7 +236,7 @@ fn service_of_commands_is_restarted_for_other_variables_or_after_a_killed_deploy
     let of = |words: &str, log: &str, want: &Expect| {
         let state = state(&format!("current 2; installed 1 2; {words}"), log);
         let goal = Goal { has_service: true, vars: Some("d2".into()), ..goal(Verb::Deploy, "2", &state) };
-        want.assert_eq(&text(plan("file:t", &goal, &state, 3)));
+        want.assert_eq(&text(plan_host("file:t", &goal, &state, 3)));
     };
     for words in ["", "vars d2"] {
         of(
@@ -275,7 +277,7 @@ fn hand_made_targets_are_refused() {
         (Current::None, Root::NotADirectory),
     ] {
         let state = State { root, current, ..State::default() };
-        let error = plan("file:t", &goal(Verb::Deploy, "1", &state), &state, 3).unwrap_err();
+        let error = plan_host("file:t", &goal(Verb::Deploy, "1", &state), &state, 3).unwrap_err();
         assert_eq!(kind_of(&error), Kind::Failed);
         assert!(hint_of(&error).is_some(), "{error}");
     }
@@ -284,7 +286,7 @@ fn hand_made_targets_are_refused() {
 #[test]
 fn pruning_counts_only_what_was_good() {
     let pruned = |words: &str, log: &str, keep: usize, want: &Expect| {
-        want.assert_eq(&text(plan_prune("file:t", &state(words, log), keep)));
+        want.assert_eq(&text(prune_host("file:t", &state(words, log), keep)));
     };
     // Four failures in a row do not push out the last good release.
     pruned(
@@ -410,7 +412,10 @@ fn ages() {
 
 #[test]
 fn targets_that_disagree_want_a_name() {
-    let error = agreed("prod", &[("file:a".into(), id("1")), ("file:b".into(), id("2"))]).unwrap_err();
+    let error = refuse::disagreeing("prod", &[("file:a".into(), id("1")), ("file:b".into(), id("2"))]).unwrap_err();
     assert_eq!(kind_of(&error), Kind::Usage);
-    assert_eq!(agreed("prod", &[("file:a".into(), id("1")), ("file:b".into(), id("1"))]).unwrap(), id("1"));
+    assert_eq!(
+        refuse::disagreeing("prod", &[("file:a".into(), id("1")), ("file:b".into(), id("1"))]).unwrap(),
+        id("1")
+    );
 }

@@ -5,22 +5,22 @@
 //! quoting function.
 
 pub mod attend;
-mod compare;
+pub mod compare;
 pub mod durable;
 pub mod examine;
 pub mod lease;
 pub mod room;
 
-use crate::script::compare::{ENTRIES, EXIT_VERIFICATION};
-use crate::shell::{quote, UMASK, in_root, HAS_ZSTD};
 use crate::project::Compression;
 use crate::release::id::ReleaseId;
 use crate::release::layout::META;
 use crate::release::layout::{NEW, PATCHES};
 use crate::script::compare::{COMPARE, SUMS_TOOL};
+use crate::script::compare::{ENTRIES, EXIT_VERIFICATION};
 pub use crate::script::compare::{verify, verify_files};
 use crate::script::durable::{APPEND, DURABLE, FLUSH_TREE};
 use crate::script::lease::{SECONDS_SINCE_RENEWAL, has, has_in};
+use crate::shell::{HAS_ZSTD, UMASK, in_root, quote};
 
 /// During an install, the list of files shared with an installed release, in [`META`].
 pub const SAME: &str = "same";

@@ -5,14 +5,14 @@ mod port;
 pub mod run;
 mod systemd;
 
-use crate::service::run::{Script, GONE};
 use crate::frame::one_line;
 use crate::project::Service;
 use crate::release::digest;
 use crate::release::id::ReleaseId;
 use crate::script::durable::DURABLE;
-use crate::shell::{UMASK, quote};
+use crate::service::run::{GONE, Script};
 pub use crate::service::systemd::{READABLE, Unit, rights, static_user};
+use crate::shell::{UMASK, quote};
 
 /// A service with its variables expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,6 @@ pub enum Spec {
         log: String,
     },
 }
-
 
 impl Spec {
     /// The spec of a service; `vars` are already expanded.

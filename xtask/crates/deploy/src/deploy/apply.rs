@@ -8,14 +8,15 @@ mod finalize;
 mod prepare;
 mod revert;
 
-use crate::deploy::Deployment;
 pub use crate::deploy::apply::failure::shortened;
 pub(super) use crate::deploy::apply::failure::{service_failure, show_log};
+use crate::deploy::deployment::Deployment;
 use crate::deploy::release_source::ReleaseSource;
 use crate::deploy::waves::{AT_ONCE, par_map, waves};
 use crate::health;
 use crate::health::Checker;
 use crate::host::{Operation, Target};
+use gangplank_model::entries;
 use gangplank_model::error::{CliError, Result, failed, hint_of, kind_of, verification};
 use gangplank_model::event::{Event, Stage, ms_since};
 use gangplank_model::history::{HistoryEvent, Record, Verb};
@@ -25,9 +26,8 @@ use gangplank_model::project::Env;
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::release::manifest::Manifest;
 use gangplank_model::service;
-use gangplank_model::service::run::Script;
 use gangplank_model::service::Spec;
-use gangplank_model::entries;
+use gangplank_model::service::run::Script;
 use gangplank_system::context::{Context, Output};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -65,6 +65,10 @@ impl Outcome {
         self.targets.iter().all(|host| host.steps.is_empty())
     }
 }
+
+/// Errors of a deploy that a signal stopped.
+const UNSWITCHED: &str = "stopped before anything was switched";
+const STOPPED: &str = "stopped by a signal";
 
 /// A target, its plan and its progress.
 struct HostProgress<'a> {
@@ -199,7 +203,7 @@ impl Run<'_> {
     fn install(&self, hosts: &[HostProgress], release: Option<&ReleaseSource>) -> Result<()> {
         let installs = |step: &Step| matches!(step, Step::Install { .. });
         let (Some(release), true) = (release, hosts.iter().any(|host| host.has(installs))) else {
-            return self.stop_here();
+            return self.stop_if_asked(UNSWITCHED);
         };
         if let Some(url) = release.origin() {
             self.ctx.note(format!("the hosts fetch {} themselves from {url}", release.id()));
@@ -216,19 +220,18 @@ impl Run<'_> {
         let deliveries = wanting.iter().copied().map(delivery).collect::<Result<Vec<_>>>()?;
         let (id, step) = (release.id(), Step::Install { release: release.id().clone() });
         let done = par_map(&deliveries, AT_ONCE, |(host, delivery)| {
-            self.stop_here()?;
+            self.stop_if_asked(UNSWITCHED)?;
             let record = self.record(HistoryEvent::Installed, id, None);
             self.timed(host, &step.to_string(), || host.target.install(delivery, &record))
         });
         all_of(done).map_err(|error| explain(&error, "nothing was switched"))?;
-        self.stop_here()
+        self.stop_if_asked(UNSWITCHED)
     }
 
-    fn stop_here(&self) -> Result<()> {
-        if self.ctx.interrupted() {
-            return failed("stopped before anything was switched").hint("run the same command again to continue").err();
-        }
-        Ok(())
+    /// The only place where a signal stops a deploy: before each operation that changes a host, never during one. Hosts
+    /// that were not reached stay as they are; those that were are reverted.
+    fn stop_if_asked(&self, at: &str) -> Result<()> {
+        if self.ctx.interrupted() { failed(at).hint("run the same command again to continue").err() } else { Ok(()) }
     }
 
     /// Switches, restarts and checks wave by wave, then records all hosts as live.
@@ -248,9 +251,7 @@ impl Run<'_> {
             self.stage(Stage::Switch, wave + 1, hosts);
             all_of(par_map(hosts, hosts.len(), |host| self.switch_one(host)))?;
         }
-        if self.ctx.interrupted() {
-            return failed("stopped by a signal").err();
-        }
+        self.stop_if_asked(STOPPED)?;
         self.stage(Stage::Finalize, 0, hosts);
         if self.alone {
             return Ok(());
@@ -298,8 +299,9 @@ impl Run<'_> {
     }
 
     fn begin(&self, host: &HostProgress) -> Result<()> {
+        self.stop_if_asked(STOPPED)?;
         host.begun.store(true, Ordering::SeqCst);
-        if self.ctx.interrupted() { failed("stopped by a signal").err() } else { Ok(()) }
+        Ok(())
     }
 
     /// Runs the operations of a switch. If the answer is lost, all of them may have been executed.

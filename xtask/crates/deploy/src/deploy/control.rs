@@ -4,12 +4,13 @@
 //! A service starts as it did when it was last healthy, so no variables of the env are needed. An unconfirmed release
 //! is left to deploy or rollback, which can revert.
 
+use crate::deploy::apply;
+use crate::deploy::deployment::{Deployment, Options, filled_in};
 use crate::deploy::lease;
 use crate::deploy::liveness::LivenessChecker;
 use crate::deploy::lock::Locks;
 use crate::deploy::resolve::Catalog;
 use crate::deploy::waves::{AT_ONCE, par_map, waves};
-use crate::deploy::{Deployment, Options, apply, filled_in};
 use crate::health::Checker;
 use crate::host::{Operation, Target};
 use crate::tool::Tool;
@@ -20,8 +21,8 @@ use gangplank_model::project::{Check, Env, Health, Service, Strategy};
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::script;
 use gangplank_model::service;
-use gangplank_model::service::run::Script;
 use gangplank_model::service::Spec;
+use gangplank_model::service::run::Script;
 use gangplank_model::state::{ServiceState, State};
 use gangplank_system::context::{Context, Output};
 use gangplank_system::machine;

@@ -4,7 +4,7 @@
 //! deploy hangs.
 
 use crate::deploy::apply::shortened;
-use crate::deploy::filled_in;
+use crate::deploy::deployment::filled_in;
 use crate::deploy::waves::{AT_ONCE, par_map};
 use crate::host::Target;
 use crate::tool::Tool;
@@ -13,8 +13,8 @@ use gangplank_model::event::{HostOutput, Listener, Stream};
 use gangplank_model::project::Env;
 use gangplank_model::script::attend;
 use gangplank_model::service;
-use gangplank_model::service::run::Script;
 use gangplank_model::service::Spec;
+use gangplank_model::service::run::Script;
 use gangplank_system::context::{Context, LINE_BYTES_MAX};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -3,7 +3,7 @@
 //!
 //! Best effort: a failed marker never fails a deploy.
 
-use crate::deploy::Deployment;
+use crate::deploy::deployment::Deployment;
 use crate::deploy::release_source::ReleaseSource;
 use gangplank_model::error::Result;
 use gangplank_model::history::Verb;

@@ -1,7 +1,7 @@
 //! Resolves a selector to one release: from stores, the checkout and what the envs run.
 
-use crate::deploy::Deployment;
 use crate::deploy::deploy_log::DeployLog;
+use crate::deploy::deployment::Deployment;
 use crate::deploy::release_source::ReleaseSource;
 use crate::host::Target;
 use crate::store;
@@ -309,7 +309,7 @@ pub fn running(env: &str, targets: &[Box<dyn Target + '_>]) -> Result<ReleaseId>
             }
         }
     }
-    plan::agreed(env, &found)
+    plan::refuse::disagreeing(env, &found)
 }
 
 /// The release to roll back to; one that only a target still has counts too.

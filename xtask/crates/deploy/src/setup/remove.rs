@@ -3,8 +3,8 @@
 use crate::setup::steps::{PublicKey, Step, Wanted, as_login, check, sudoers};
 use gangplank_model::error::Result;
 use gangplank_model::project::{Manager, Service};
-use gangplank_model::shell::quote;
 use gangplank_model::service::rights;
+use gangplank_model::shell::quote;
 
 /// The steps, in order. Releases and data stay, unless `data` is set.
 pub fn remove(wanted: Wanted, data: bool) -> Result<Vec<Step>> {

@@ -4,8 +4,8 @@
 
 use gangplank_model::error::{Result, usage};
 use gangplank_model::project::{Manager, Service, SocketActivation};
-use gangplank_model::shell::quote;
 use gangplank_model::service::{rights, static_user};
+use gangplank_model::shell::quote;
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::Path;

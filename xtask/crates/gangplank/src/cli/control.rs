@@ -2,7 +2,7 @@
 
 use crate::cli::Global;
 use clap::Args;
-use gangplank_deploy::deploy::Options;
+use gangplank_deploy::deploy::deployment::Options;
 use std::time::Duration;
 
 /// A service to start, stop or restart.

@@ -8,13 +8,13 @@ use gangplank_deploy::health::Checker;
 use gangplank_deploy::host::{Operation, Target};
 use gangplank_model::error::in_env;
 use gangplank_model::owner::Liveness;
-use gangplank_model::plan::usable;
+use gangplank_model::plan::refuse::unusable;
 use gangplank_model::project::{Compression, Env, Service};
 use gangplank_model::script;
 use gangplank_model::script::examine::{Examined, Needs, examine};
 use gangplank_model::service;
-use gangplank_model::service::run::Script;
 use gangplank_model::service::Spec;
+use gangplank_model::service::run::Script;
 use gangplank_model::state::ServiceState;
 use gangplank_model::state::State as TargetState;
 use gangplank_system::context::{Context, Output};
@@ -400,7 +400,7 @@ fn live(host: &HostCheck, env: &Env, app: &str, held: Option<&(String, Liveness)
         Some(Ok(state)) => state,
     };
     let mut checks = Vec::new();
-    if let Err(error) = usable(&host.url, state) {
+    if let Err(error) = unusable(&host.url, state) {
         checks.push(Check::of("current", State::Broken, &plain(&host.url, fault(error))));
     }
     if let Some(theirs) = state.app.as_deref().filter(|theirs| *theirs != app) {

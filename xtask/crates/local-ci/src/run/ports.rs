@@ -1,6 +1,6 @@
 //! Checks the local ports of a run before a long compile.
 
-use gangplank_deploy::deploy::filled_in;
+use gangplank_deploy::deploy::deployment::filled_in;
 use gangplank_deploy::health::Checker;
 use gangplank_deploy::tool::Tool;
 use gangplank_model::error::{Result, failed};

@@ -1,8 +1,8 @@
 //! A read-only survey of a host: login, missing programs, free space.
 
 use crate::project::{Compression, Manager, Service, Transfer};
-use crate::shell::{HAS_ZSTD, quote};
 use crate::service::READABLE;
+use crate::shell::{HAS_ZSTD, quote};
 use std::fmt::Write;
 
 /// The programs that scripts need and that some systems lack.

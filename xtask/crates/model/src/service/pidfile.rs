@@ -18,11 +18,11 @@
 
 use crate::release::id::ReleaseId;
 use crate::script::durable::DURABLE;
-use crate::shell::{UMASK, quote};
-use crate::service::port::{IN_USE, in_use};
-use crate::service::systemd::ask::OF_ROOT;
-use crate::service::run::{GONE, Script};
 use crate::service::port;
+use crate::service::port::{IN_USE, in_use};
+use crate::service::run::{GONE, Script};
+use crate::service::systemd::ask::OF_ROOT;
+use crate::shell::{UMASK, quote};
 
 /// Fails if a systemd unit runs the app: two services would compete for one port.
 pub fn ready(root: &str) -> Script {

@@ -25,14 +25,14 @@ pub mod rights;
 use crate::project::{Manager, SocketActivation};
 use crate::release::digest;
 use crate::release::id::ReleaseId;
-use crate::shell::quote;
+use crate::service::pidfile;
+use crate::service::run::Script;
 use crate::service::systemd::ask::SCOPE;
 pub use crate::service::systemd::ask::state;
 pub use crate::service::systemd::journal::FUNCTION as READABLE;
 use crate::service::systemd::ready::NO_PIDFILE_SERVICE;
 pub use crate::service::systemd::ready::WARNING;
-use crate::service::run::Script;
-use crate::service::pidfile;
+use crate::shell::quote;
 use std::fmt::Write;
 use std::time::Duration;
 

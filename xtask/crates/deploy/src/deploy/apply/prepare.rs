@@ -1,9 +1,9 @@
 //! Work around a switch: checks before it, shared files, and the project's hooks.
 
-use crate::deploy::apply::{HostProgress, Run, explain, looks};
+use crate::deploy::apply::{HostProgress, Run, STOPPED, explain, looks};
 use crate::deploy::hooks;
 use crate::host::Operation;
-use gangplank_model::error::{Result, failed};
+use gangplank_model::error::Result;
 use gangplank_model::history::Verb;
 use gangplank_model::hook::{Hook, HookPhase};
 use gangplank_model::plan::Step;
@@ -55,9 +55,7 @@ impl Run<'_> {
 
     pub(super) fn hook(&self, host: &HostProgress, hook: &Hook) -> Result<()> {
         let Some(release) = host.goal() else { return Ok(()) };
-        if self.ctx.interrupted() {
-            return failed("stopped by a signal").hint("run the same command again to continue").err();
-        }
+        self.stop_if_asked(STOPPED)?;
         let name = format!("run the hook {}", hook.name);
         let run = || hooks::run(self.ctx, self.env.name, self.exports, hook, host.target, release);
         self.timed(host, &name, run).map_err(|error| explain(&error, &format!("so the hook {} failed", hook.name)))

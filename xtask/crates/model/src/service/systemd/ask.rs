@@ -2,9 +2,9 @@
 //! restart.
 
 use crate::script::durable::DURABLE;
+use crate::service::port;
 use crate::service::port::{IN_USE, in_use};
 use crate::service::run::GONE;
-use crate::service::port;
 
 /// Number of crashes during a check after which a unit counts as failed.
 const CRASHES: u32 = 3;

@@ -2,10 +2,10 @@
 //! outlives the login, and the unit belongs to this target.
 
 use crate::project::Manager;
-use crate::shell::quote;
-use crate::service::systemd::{Unit, ask, head, rights};
-use crate::service::run::Script;
 use crate::service::pidfile;
+use crate::service::run::Script;
+use crate::service::systemd::{Unit, ask, head, rights};
+use crate::shell::quote;
 
 /// The prefix of script output that is printed as a warning.
 pub const WARNING: &str = "warning: ";
