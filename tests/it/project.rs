@@ -159,6 +159,7 @@ impl Project {
         // `new` and `bench` are programs of their own.
         let mut command = match line.split(' ').next() {
             Some("bench") => Command::new(program("gangplank-bench")),
+            Some("test") if line.contains("--retry") => Command::new(program("gangplank-suite")),
             _ => Command::new(env!("CARGO_BIN_EXE_xtask-fixture")),
         };
         command.args(split(line)).current_dir(self.dir.path()).env_clear().stdin(Stdio::null());

@@ -119,7 +119,6 @@ const CYCLE_MAX: usize = 3;
 /// Failures that get their hint from the function that catches them: file, piece of the message, why.
 const HINTED_ABOVE: &[(&str, &str, &str)] = &[
     ("deploy/src/deploy/apply.rs", "internal error (panic)", "`revert` says what is live now, and what to do"),
-    ("deploy/src/deploy/apply.rs", "stopped by a signal", "`revert` says what is live now, and what to do"),
     ("deploy/src/deploy/apply/revert.rs", "was reverted, but", "`revert` says that a person has to look"),
 ];
 

@@ -143,8 +143,8 @@ pub fn promote(tool: &Tool, from: &str, to: &str, options: &Options) -> Result<O
     let source = tool.targets(project.env(from)?)?;
     let id = resolve::running(from, &source)?;
     let release = catalog.fetch_for_deploy(&id, site.env.transfer)?;
-    let digest = |target: &Box<dyn Target + '_>| Ok((target.url().to_owned(), target.manifest(&id)?.bundle.sha256));
-    let digests = source.iter().map(digest).collect::<Result<Vec<_>>>()?;
+    let digest = |target: &dyn Target| Ok((target.url().to_owned(), target.manifest(&id)?.bundle.sha256));
+    let digests = source.iter().map(|target| digest(&**target)).collect::<Result<Vec<_>>>()?;
     refuse::other_bytes_running(from, &id, &release.manifest().bundle.sha256, &digests)?;
     let failed_in = elsewhere::warn_of_failures(tool, &site, &id, options);
     Ok(Outcome { failed_in, ..put_live(&site, Verb::Promote, &release, options)? })

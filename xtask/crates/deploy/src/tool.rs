@@ -42,7 +42,7 @@ impl<'a> Tool<'a> {
             Some(("s3" | "gs" | "az", _)) => bucket(ctx, project, url),
             scheme => match own(self.extensions.stores, scheme) {
                 Some(open) => open(ctx, url),
-                None => usage(format!("`{url}` is not the URL of a store"))
+                None => usage(format!("`{url}` is not a store URL"))
                     .hint("use file:DIR, circleci:workspace, circleci:artifacts or s3://BUCKET/PREFIX")
                     .err(),
             },
@@ -60,7 +60,7 @@ impl<'a> Tool<'a> {
             Some(("ssh", _)) => Ok(Box::new(HostTarget::remote(ctx, url, Address::parse(url)?))),
             scheme => match own(self.extensions.targets, scheme) {
                 Some(open) => open(ctx, url),
-                None => usage(format!("`{url}` is not the URL of a target"))
+                None => usage(format!("`{url}` is not a target URL"))
                     .hint("use ssh://USER@HOST/DIR, or file:DIR, e.g. file:target/deploy/dev")
                     .err(),
             },
@@ -81,6 +81,6 @@ fn bucket<'a>(ctx: &'a Context, project: &'a Project, url: &str) -> Result<Box<d
 #[cfg(not(feature = "s3"))]
 fn bucket<'a>(_: &'a Context, _: &'a Project, url: &str) -> Result<Box<dyn Store + 'a>> {
     usage(format!("store {url}: this xtask was compiled without buckets"))
-        .hint("in xtask/Cargo.toml: gangplank = { path = \"engine\", features = [\"s3\"] }")
+        .hint("in xtask/Cargo.toml, under [features]: default = [\"s3\"]")
         .err()
 }

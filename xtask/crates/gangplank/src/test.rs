@@ -99,7 +99,9 @@ pub fn test(ctx: &Context, project: &Project, options: &Options) -> Result<Teste
         words.extend(options.args.iter().map(String::as_str));
         check("tests", &|| cargo(ctx, &words, &[], "cargo test --workspace NAME runs one test alone"))?;
     }
-    skipped.iter().for_each(|what| ctx.warn(format!("skipped: {what}")));
+    for what in &skipped {
+        ctx.warn(format!("skipped: {what}"));
+    }
     Ok(Tested { checks, skipped })
 }
 

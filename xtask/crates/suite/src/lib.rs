@@ -203,7 +203,7 @@ impl<'a> Run<'a> {
         let ctx = self.ctx;
         let mut variables = Vec::new();
         if !self.options.quick {
-            let validator = tools::validator(ctx);
+            let validator = ctx.var(CHECK_JSONSCHEMA).map(PathBuf::from).or_else(|| tools::validator(ctx));
             variables.extend(validator.map(|path| (CHECK_JSONSCHEMA, path.display().to_string())));
         }
         let seed = ctx.var(SEED).map(str::to_owned).or_else(|| git::head_sha(ctx));

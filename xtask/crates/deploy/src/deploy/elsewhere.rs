@@ -1,7 +1,7 @@
 //! The results of a release in the other envs of a project.
 
 use crate::deploy::deploy_log::DeployLog;
-use crate::deploy::{Deployment, Options};
+use crate::deploy::deployment::{Deployment, Options};
 use crate::tool::Tool;
 use gangplank_model::project::Env;
 use gangplank_model::release::id::ReleaseId;

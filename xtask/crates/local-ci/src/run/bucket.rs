@@ -1,14 +1,16 @@
 //! The bucket of a run: that of the environment, or a local one.
 
-#[cfg(feature = "s3")]
-use crate::run::ceph::Ceph;
-use gangplank_deploy::store::object::Bucket;
-use gangplank_deploy::store::object::settings::settings;
 use gangplank_model::error::Result;
 use gangplank_model::project::Project;
 use gangplank_system::context::Context;
-use gangplank_system::context::var;
 use std::path::Path;
+#[cfg(feature = "s3")]
+use {
+    crate::run::ceph::Ceph,
+    gangplank_deploy::store::object::Bucket,
+    gangplank_deploy::store::object::settings::settings,
+    gangplank_system::context::var,
+};
 
 /// A local bucket, until dropped.
 #[derive(Default)]
