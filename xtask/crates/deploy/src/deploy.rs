@@ -7,6 +7,7 @@ pub mod control;
 pub mod deploy_log;
 pub mod deployment;
 mod elsewhere;
+mod failure;
 mod hooks;
 pub mod hosts;
 pub mod lease;

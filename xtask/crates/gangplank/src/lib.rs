@@ -82,6 +82,7 @@ mod cli;
 mod commands;
 mod complete;
 mod doctor;
+pub mod extend;
 #[cfg(feature = "man")]
 mod man;
 pub mod prelude;

@@ -189,7 +189,7 @@ impl Run<'_> {
     }
 
     fn failed(&self, target: &dyn Target, answer: &Output) -> anyhow::Error {
-        apply::service_failure(self.ctx, target.url(), answer, Some(self.look()))
+        crate::deploy::failure::service_failure(self.ctx, target.url(), answer, Some(self.look()))
     }
 
     /// Acts wave by wave, like a deploy: a wave must be healthy before the next. Stops all hosts at once.
@@ -228,7 +228,7 @@ impl Run<'_> {
         let done = self.run_and_check(target, plan, script.as_ref(), &record);
         self.ctx.emit(Event::StepEnded { target: url, step, ms: ms_since(started), ok: done.is_ok() });
         if done.is_err() && self.verb != Verb::Stop {
-            apply::show_log(self.ctx, self.spec, target);
+            crate::deploy::failure::show_log(self.ctx, self.spec, target);
         }
         done
     }

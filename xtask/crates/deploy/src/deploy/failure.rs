@@ -13,7 +13,7 @@ const LOG_LINES: u32 = 20;
 const LOG_LINE_CHARS: usize = 1000;
 
 /// The error of a failed service command, with the hint it printed or else `hint`.
-pub(in crate::deploy) fn service_failure(
+pub fn service_failure(
     ctx: &Context,
     url: &str,
     answer: &Output,
@@ -30,7 +30,7 @@ pub(in crate::deploy) fn service_failure(
 }
 
 /// Prints the last log lines of a service.
-pub(in crate::deploy) fn show_log(ctx: &Context, spec: &Spec, target: &dyn Target) {
+pub fn show_log(ctx: &Context, spec: &Spec, target: &dyn Target) {
     let Some(script) = spec.log(target.root(), LOG_LINES) else { return };
     if let Ok(answer) = target.run(&script) {
         if !answer.ok() {
