@@ -12,7 +12,7 @@ use std::process::Command;
 
 /// 9999-12-31T23:59:59Z: RFC 3339 has four digits for the year.
 const LAST_SECOND: i64 = 253_402_300_799;
-/// Long enough to stay unambiguous in a large repository, short enough to read aloud.
+/// Long enough to stay unambiguous in a large repository, short enough to read.
 const SHORT: usize = 12;
 
 fn main() {

@@ -1,7 +1,7 @@
 //! The sample service: a page that shows which commit is running.
 //!
-//! It is small on purpose, and real where shipping needs it to be: it answers `/health` for whoever deploys it and
-//! `/version` for whoever checks the deployment, and it stops without dropping a request.
+//! It is small on purpose, and real where shipping needs it to be: it answers `/health` for the deploy and
+//! `/version` for its check, and it stops without dropping a request.
 //!
 //! * [`settings`]: what the arguments and the environment ask for.
 //! * [`server`]: the routes, and how the service starts and stops.
@@ -57,7 +57,7 @@ fn serve(settings: &Settings) -> Result<(), CliError> {
         .build()
         .map_err(|error| server::failure("cannot start", &error))?;
     runtime.block_on(async {
-        // The signals come first: whoever reads the line below may send one at once.
+        // The signals come first: a reader of the line below may send one at once.
         let signal = server::signal()?;
         let door = match server::inherited()? {
             Some(listener) => Door::new(listener, true),

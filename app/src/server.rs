@@ -100,8 +100,8 @@ pub struct Door {
 }
 
 impl Door {
-    /// A socket of our own is closed when we stop. That of systemd stays, so whoever is in already gets a moment to say
-    /// what it wants: a connection that is closed before its request was read is an error to its client.
+    /// A socket of our own is closed when we stop. That of systemd stays, so open connections get a moment to send
+    /// their request: one that is closed before it was read is an error to its client.
     pub fn new(listener: TcpListener, stays: bool) -> Self {
         let (close, closed) = watch::channel(false);
         Self { listener, closed, close, linger: if stays { LINGER } else { Duration::ZERO } }
@@ -387,7 +387,7 @@ mod tests {
         arrived.recv_timeout(PATIENCE).expect("the request arrives");
 
         service.tell_to_stop();
-        // The listener closes while the request is still open: whoever comes now has to go to the next service.
+        // The listener closes while the request is still open: a new connection has to reach the next service.
         let start = Instant::now();
         while TcpStream::connect(service.address).is_ok() {
             assert!(start.elapsed() < PATIENCE, "the listener is still open");

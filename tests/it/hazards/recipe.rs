@@ -43,7 +43,7 @@ fn installed() -> bool {
         let missing = missing.join(" and ");
         assert!(missing.is_empty() || std::env::var_os("CI").is_none_or(|ci| ci != "true"), "install {missing}");
         if !missing.is_empty() {
-            skip(&format!("the article's recipes: {missing} is not installed"));
+            skip(&format!("the curl|grep|wget recipes: {missing} is not installed"));
         }
         missing.is_empty()
     })

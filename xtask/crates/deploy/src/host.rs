@@ -41,7 +41,7 @@ impl Delivery<'_> {
 pub enum Operation<'a> {
     /// Runs a script of a service or a health check.
     Run(&'a Script),
-    /// Verifies an installed release. Fails with [`script::EXIT_VERIFICATION`] if an entry is missing or changed;
+    /// Verifies an installed release. Fails with `script::EXIT_VERIFICATION` if an entry is missing or changed;
     /// prints extra entries.
     VerifyFiles(&'a ReleaseId),
     /// Activates an installed release atomically; `None` removes `current`. The record is written first, and the

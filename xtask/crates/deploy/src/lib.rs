@@ -1,4 +1,11 @@
 //! Stores, hosts, and the commands that build, store and deploy a release.
+//!
+//! - [`store::Store`] keeps whole releases: a directory, CircleCI's workspace or artifacts, a bucket.
+//! - [`host::Target`] has several releases installed and one live; [`host::directory::HostTarget`] is every host with a
+//!   shell, here, over ssh or behind a program.
+//! - [`deploy`](mod@deploy): deploy, promote, rollback, prune, start, stop, logs, status.
+//! - [`build`](mod@build), [`handoff`], [`setup`](mod@setup), [`ci`]: the other commands.
+//! - [`tool::Tool`] opens stores and targets by URL; [`extend`] has the kinds that a project adds.
 
 pub mod build;
 pub mod ci;

@@ -1,13 +1,12 @@
 //! From a commit to production on CircleCI, without shell scripts.
 //!
-//! A project has two rooms: its app, and an `xtask` whose `main.rs` states the pipeline as constants and calls [`main`].
-//! This crate is the engine behind it. The tour below follows a release from a commit to a host, and says where to look
-//! when you want to use, or change, what happens there.
+//! A project has an app, and an `xtask` whose `main.rs` states the pipeline as constants and calls [`main`]. This crate is
+//! the command line behind it.
 //!
 //! # What a project states
 //!
-//! A [`Project`]: what is built, where it is handed over, and the envs where it goes live. All of it is constants, so the
-//! compiler checks it and there is no file format to learn.
+//! A [`prelude::Project`]: what is built, which stores keep releases, and the envs where they are deployed. All of it is
+//! constants, so the compiler checks it and there is no file format to learn.
 //!
 //! ```
 //! use gangplank::prelude::*;
@@ -30,52 +29,21 @@
 //! // fn main() -> std::process::ExitCode { gangplank::main(&PROJECT) }
 //! ```
 //!
-//! What it does of its own around a switch is a [`hook`]; stores, targets, commands and steps of a build of its own are
-//! [`extend::Extensions`], and [`main_with`] takes them.
+//! A project adds hooks around a switch as functions ([`prelude::Hook`]), and stores, targets, commands and build steps
+//! with [`extend`] and [`main_with`].
 //!
-//! # From a commit to a release
+//! # Crates below
 //!
-//! [`build`](mod@build) compiles the app and packs it with what is included. The result is a [`release::Release`]: a
-//! directory with a bundle, a [`Manifest`](release::manifest::Manifest) and digests. There are two ways to get one,
-//! [`seal`](release::Release::seal) and [`open`](release::Release::open), and both hash every byte: whoever has a
-//! `&Release` needs to check nothing. The same commit gives the same bytes on every machine, under the same
-//! [`ReleaseId`](release::id::ReleaseId); people point at one by a [`Selector`](release::id::Selector).
+//! | crate | what |
+//! | --- | --- |
+//! | `gangplank-model` | values and decisions: projects, releases, histories, plans, host scripts, pipelines |
+//! | `gangplank-bundle` | release bundles: packed, checked, compared, unpacked |
+//! | `gangplank-system` | processes, git, HTTP, CircleCI's API, this machine |
+//! | `gangplank-deploy` | stores, hosts and the commands that build, store and deploy |
+//! | `gangplank-lint`, `gangplank-local-ci` | `ci lint` and `ci run` |
 //!
-//! # From job to job
-//!
-//! A [`Store`](store::Store) keeps whole releases and never replaces one: a directory, CircleCI's workspace, its artifacts,
-//! or a bucket. [`handoff`] has the verbs. A [`Catalog`](deploy::resolve::Catalog) is the stores of a project opened, and
-//! finds what somebody meant.
-//!
-//! # Onto the hosts
-//!
-//! A [`Target`](host::Target) holds many releases and makes one of them live. There is one,
-//! [`HostTarget`](host::directory::HostTarget), for this machine, for ssh and for what other programs reach: each says the same
-//! POSIX scripts, which [`host::script`] writes as text.
-//!
-//! [`deploy`](mod@deploy) reads the [`State`](deploy::state::State) of the targets, [`plan`](deploy::plan)s the steps that
-//! are missing, and [`apply`](deploy::apply) carries them out: install everywhere, switch, restart, ask for health, and go
-//! back where that fails. All decisions are in `plan`, which touches nothing. What was live is what the
-//! [`History`](deploy::history::History) of a target says; no clock and no count of directories decides anything.
-//!
-//! # On CircleCI, and without it
-//!
-//! [`ci::pipeline`] is the pipeline as one value. [`ci::render`] writes it as YAML, [`ci::run`] carries it out on this
-//! machine, with a CircleCI of its own behind it ([`ci::loopback`]). [`ci::lint`] finds faults in configs, ours or not.
-//!
-//! # What everything is given, and gives
-//!
-//! - A [`Context`]: the environment, the programs, the clock, the way out for events. Nothing else looks outside, so a test
-//!   decides what a command sees.
-//! - [`error::Result`]: errors are `anyhow`, with a [`CliError`](error::CliError) in the chain that carries the exit code and
-//!   the hint.
-//! - [`event::Event`]s while it works, and one answer at the end. Nothing below this file prints.
-//!
-//! # To change it
-//!
-//! The modules are in layers, in the order in which `lib.rs` has them, and each knows only what comes before it there.
-//! ARCHITECTURE.md in the repository has the map, the rules, the reasons, and where to add what; `tests/it/tidy.rs` holds
-//! the rules.
+//! Nothing below this crate prints: a command emits events ([`prelude::Context`]) and returns one answer, which is
+//! rendered here as text or JSON. ARCHITECTURE.md in the repository has the map and the rules.
 
 mod approval;
 mod cli;

@@ -1,4 +1,14 @@
-//! Values and decisions of Gangplank. Nothing here touches a file, a process, the clock, the environment or the network.
+//! Values and decisions of Gangplank: no file, process, clock, environment or network.
+//!
+//! - [`project`], [`hook`]: what a project states.
+//! - [`release`]: ids, manifests and digests. [`store_url`]: stores by their URL.
+//! - [`history`], [`state`], [`owner`]: what a host reports, parsed.
+//! - [`plan`]: every decision of deploy, promote, rollback and prune. [`plan::refuse`]: every refusal.
+//! - [`script`], [`shell`], [`frame`], [`sequence`], [`entries`], [`service`]: host scripts as text, and their output.
+//! - [`ci`]: the pipeline as a value, and its YAML. [`slug`]: a project on CircleCI.
+//! - [`error`], [`event`]: exit codes with hints, and what happens while a command runs.
+//!
+//! Everything is tested with tables, beside the code.
 
 pub mod ci;
 pub mod entries;

@@ -93,7 +93,7 @@ fn script_running(token: &str) -> bool {
     scripts.into_iter().any(|line| line.windows(mark.len()).any(|piece| piece == mark))
 }
 
-/// Removes debris of killed runs in a directory of ours: names of [`crate::release::scratch`] whose process is gone.
+/// Removes debris of killed runs in a directory of ours: names of `crate::release::scratch` whose process is gone.
 pub fn sweep(dir: &Path) {
     sweep_of(dir, "");
 }

@@ -3,14 +3,12 @@
 //! Install on all targets first; then per wave, on its targets in parallel: switch, restart, check; finally record all
 //! as live. If a step fails, every switched target reverts to its fallback and the command fails.
 
-
 mod finalize;
 mod prepare;
 mod revert;
 
-
-use crate::deploy::failure::{service_failure, show_log};
 use crate::deploy::deployment::Deployment;
+use crate::deploy::failure::{service_failure, show_log};
 use crate::deploy::release_source::ReleaseSource;
 use crate::deploy::waves::{AT_ONCE, par_map, waves};
 use crate::health;

@@ -13,12 +13,7 @@ const LOG_LINES: u32 = 20;
 const LOG_LINE_CHARS: usize = 1000;
 
 /// The error of a failed service command, with the hint it printed or else `hint`.
-pub fn service_failure(
-    ctx: &Context,
-    url: &str,
-    answer: &Output,
-    hint: Option<String>,
-) -> anyhow::Error {
+pub fn service_failure(ctx: &Context, url: &str, answer: &Output, hint: Option<String>) -> anyhow::Error {
     let said = ctx.scrub(&[answer.stdout.trim(), answer.stderr.trim()].join("\n"));
     let (said, own) = split_hint(&said);
     let exit = gangplank_system::context::exit(answer.code);

@@ -3,8 +3,8 @@
 //! Neither takes the lock or writes a record: both change nothing that the engine tracks, and are most needed while a
 //! deploy hangs.
 
-use crate::deploy::failure::shortened;
 use crate::deploy::deployment::filled_in;
+use crate::deploy::failure::shortened;
 use crate::deploy::waves::{AT_ONCE, par_map};
 use crate::host::Target;
 use crate::tool::Tool;

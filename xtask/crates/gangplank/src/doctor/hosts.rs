@@ -404,11 +404,8 @@ fn live(host: &HostCheck, env: &Env, app: &str, held: Option<&(String, Liveness)
         checks.push(Check::of("current", State::Broken, &plain(&host.url, fault(error))));
     }
     if let Some(theirs) = state.app.as_deref().filter(|theirs| *theirs != app) {
-        checks.push(Check::broken(
-            "app",
-            format!("a release of {theirs} is live, not of {app}"),
-            "give each app its own directory, in `targets` of xtask/src/main.rs",
-        ));
+        let hint = "give each app its own directory, in `targets` of xtask/src/main.rs";
+        checks.push(Check::broken("app", format!("a release of {theirs} is live, not of {app}"), hint));
     }
     checks.push(lock(env.name, None, held));
     let Some(id) = state.live() else {

@@ -1,5 +1,5 @@
 //! The pipeline as one value with two interpreters: [`crate::ci::render`] writes it as YAML for CircleCI, and
-//! [`gangplank_local_ci::run`] executes it on this machine.
+//! `gangplank_local_ci::run` executes it on this machine.
 
 use crate::error::{Result, usage};
 use std::collections::BTreeMap;

@@ -41,5 +41,5 @@ impl Script {
     }
 }
 
-/// Exit code of [`Spec::status`] if the service will not come back by itself.
+/// Exit code of `Spec::status` if the service will not come back by itself.
 pub const GONE: i32 = 3;
