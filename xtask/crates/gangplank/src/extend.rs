@@ -8,3 +8,4 @@ pub use gangplank_deploy::tool::Tool;
 pub use gangplank_model::error::{CliError, Kind, failed, not_found, usage, verification};
 pub use gangplank_model::release::{id::ReleaseId, manifest::Manifest};
 pub use gangplank_system::context::{Input, exit};
+pub use gangplank_system::shell::{Shell, cmd};

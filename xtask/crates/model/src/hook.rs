@@ -15,6 +15,7 @@
 //! a switch must be compatible with the old release too.
 
 use crate::error::Result;
+use std::process::Command;
 
 /// An action of the project around a switch.
 #[derive(Debug, Clone, Copy)]
@@ -52,4 +53,7 @@ pub trait HookHost {
     /// Prints and returns its output; the error has its last lines. The command line is visible to all users of the
     /// host, so pass secrets in `vars`. Ctrl-C waits for its end.
     fn run(&self, command: &str) -> Result<String>;
+    /// Runs a program on this machine, in the root of the project, and prints its output with secrets masked. Takes what
+    /// xshell's `cmd!` makes: `host.local(cmd!(Shell::new()?, "notify {env}").into())`.
+    fn local(&self, command: Command) -> Result<()>;
 }

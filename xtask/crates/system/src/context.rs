@@ -329,10 +329,30 @@ impl Context {
         complete: &dyn Fn() -> bool,
     ) -> Result<(Option<i32>, bool)> {
         let started = Instant::now();
-        let ended = process::stream(&mut command, input, on_line, stop, complete);
+        let ended = process::stream(&mut command, input, true, on_line, stop, complete);
         let (status, stopped) = ended.map_err(|e| not_started(&command, &e))?;
         self.ran(shown.to_owned(), started, status.success());
         Ok((status.code(), stopped))
+    }
+
+    /// Runs a command of a project and prints its output, line by line, with secrets masked. Takes what xshell's `cmd!`
+    /// makes. Its stdin is empty; Ctrl-C ends it. An exit code other than 0 is an error with its last line.
+    pub fn run_cmd(&self, command: impl Into<Command>) -> Result<()> {
+        let mut command = command.into();
+        let (shown, started, mut last) = (show(&command), Instant::now(), String::new());
+        let on_line = &mut |_, line: String| {
+            self.note(format!("  | {line}"));
+            last = line;
+        };
+        let ended = process::stream(&mut command, b"", false, on_line, &|| self.interrupted(), &|| false);
+        let (status, _) = ended.map_err(|e| not_started(&command, &e))?;
+        self.ran(shown.clone(), started, status.success());
+        if status.success() {
+            return Ok(());
+        }
+        failed(self.scrub(&format!("`{shown}` {}: {}", exit(status.code()), last.trim())))
+            .hint("run it by hand to see more")
+            .err()
     }
 
     /// Starts a background command, killed on drop, and waits until it prints `word`. If it ends before, returns its
@@ -588,6 +608,16 @@ mod tests {
         assert_eq!(format!("{error:#}"), "`sh -c 'echo why >&2; exit 3'` failed with exit code 3: why");
         let error = ctx.read(Command::new("no-such-program-here")).unwrap_err();
         assert!(format!("{error:#}").contains("not installed"), "{error:#}");
+    }
+
+    #[test]
+    fn run_cmd_masks_output_and_fails_with_the_last_line() {
+        let (ctx, memory) = ctx(&[("CIRCLE_TOKEN", "CCIPAT_sesame")]);
+        ctx.run_cmd(sh("echo CCIPAT_sesame; cat; echo done >&2")).unwrap();
+        let error = ctx.run_cmd(sh("echo is CCIPAT_sesame right; exit 3")).unwrap_err();
+        assert!(format!("{error:#}").ends_with("failed with exit code 3: is **** right"), "{error:#}");
+        let events = format!("{:?}", memory.0.lock().unwrap());
+        assert!(!events.contains("sesame") && events.contains("  | ****") && events.contains("  | done"), "{events}");
     }
 
     #[test]

@@ -12,3 +12,4 @@ pub mod git;
 pub mod http;
 pub mod machine;
 pub mod process;
+pub mod shell;

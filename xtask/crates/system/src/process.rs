@@ -156,12 +156,13 @@ const FAREWELL: Duration = Duration::from_secs(6);
 /// A line longer than this is split.
 pub const LINE_BYTES_MAX: usize = 1 << 16;
 
-/// Runs a command and streams its lines. Its stdin stays open after `input`, and closes when `stop` returns true or we
-/// are killed; the command must exit on that. It is killed once its output is `complete`. Returns whether it was
+/// Runs a command and streams its lines. With `stays_open` its stdin stays open after `input`, and closes when `stop`
+/// returns true or we are killed; the command must exit on that. It is killed once its output is `complete`. Returns whether it was
 /// stopped.
 pub fn stream(
     command: &mut Command,
     input: &[u8],
+    stays_open: bool,
     on_line: &mut dyn FnMut(Stream, String),
     stop: &dyn Fn() -> bool,
     complete: &dyn Fn() -> bool,
@@ -174,7 +175,9 @@ pub fn stream(
         let input = input.to_vec();
         thread::spawn(move || {
             let _ = stdin.write_all(&input);
-            let _ = closes.recv();
+            if stays_open {
+                let _ = closes.recv();
+            }
         });
     }
     let (sender, lines) = sync_channel(1 << 8);

@@ -8,6 +8,7 @@ use gangplank_model::release::id::ReleaseId;
 use gangplank_model::service;
 use gangplank_model::service::run::Script;
 use gangplank_system::context::Context;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Long enough for a database migration.
@@ -34,6 +35,13 @@ impl HookHost for HostOfHook<'_> {
 
     fn release(&self) -> &str {
         self.release.as_str()
+    }
+
+    fn local(&self, mut command: Command) -> Result<()> {
+        if command.get_current_dir().is_none() {
+            command.current_dir(&self.ctx.root);
+        }
+        self.ctx.run_cmd(command)
     }
 
     fn run(&self, command: &str) -> Result<String> {
