@@ -180,7 +180,10 @@ fn a_step_of_a_build() {
     p.write("Cargo.lock", "version = 4\n\n[[package]]\nname = \"app\"\nversion = \"0.1.0\"\n");
     p.write("app/static/index.html", "<link rel=stylesheet href=site.css>\n");
     p.write("web/site.css", "b {}\n");
-    p.write_program("programs/npm", "#!/bin/sh\n[ \"$*\" = '--prefix web run build' ] && cp web/site.css app/static/\n");
+    p.write_program(
+        "programs/npm",
+        "#!/bin/sh\n[ \"$*\" = '--prefix web run build' ] && cp web/site.css app/static/\n",
+    );
     p.write(".gitignore", "/target\n/settings\n/programs\n/app/static/site.css\n");
     p.git(&["init", "--quiet", "--initial-branch", "main"]);
     p.commit("1");

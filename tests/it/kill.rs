@@ -152,7 +152,7 @@ fn ctrl_c_puts_the_old_release_back() {
         eventually("it hangs", || p.get("dev").is_err());
         assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
         end(child, "deploy dev")
-            .fails(1, &format!("{v1} is live again"), "deploy again")
+            .fails(1, &format!("{v1} is live again"), "run the same command again")
             .told("stopping at the next safe point");
         assert_eq!(p.get("dev").unwrap(), "1");
         p.run("lock dev").ok().has("not locked");

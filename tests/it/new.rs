@@ -166,7 +166,7 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
         ("shop", &["--target", "stage=ssh://u@h/srv"], "no env `stage`", "xtask/src/main.rs"),
         ("shop", &["--bucket", "s3://a/b"], "--bucket needs the handoff s3", "--handoff s3"),
         ("shop", &["--handoff", "s3", "--bucket", "acme"], "not the URL of a bucket", "s3://BUCKET/PREFIX"),
-        ("shop", &["--engine", "cargo"], "no engine `cargo`", "vendor, git=URL,tag=TAG or path=DIR"),
+        ("shop", &["--engine", "cargo"], "no engine `cargo`", "vendor, version=X.Y.Z, git=URL,tag=TAG or path=DIR"),
         ("shop", &["--engine", "git=https://x"], "no engine", "git=URL,tag=TAG"),
         ("shop", &["--engine", "git=https://hunter2@x/y,tag=v1"], "contains a password or token", "credential helper"),
         ("shop", &["--name", "tokio"], "is reserved by Rust", "--name my-tokio"),

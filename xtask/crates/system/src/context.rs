@@ -335,26 +335,6 @@ impl Context {
         Ok((status.code(), stopped))
     }
 
-    /// Runs a command of a project and prints its output, line by line, with secrets masked. Takes what xshell's `cmd!`
-    /// makes. Its stdin is empty; Ctrl-C ends it. An exit code other than 0 is an error with its last line.
-    pub fn run_cmd(&self, command: impl Into<Command>) -> Result<()> {
-        let mut command = command.into();
-        let (shown, started, mut last) = (show(&command), Instant::now(), String::new());
-        let on_line = &mut |_, line: String| {
-            self.note(format!("  | {line}"));
-            last = line;
-        };
-        let ended = process::stream(&mut command, b"", false, on_line, &|| self.interrupted(), &|| false);
-        let (status, _) = ended.map_err(|e| not_started(&command, &e))?;
-        self.ran(shown.clone(), started, status.success());
-        if status.success() {
-            return Ok(());
-        }
-        failed(self.scrub(&format!("`{shown}` {}: {}", exit(status.code()), last.trim())))
-            .hint("run it by hand to see more")
-            .err()
-    }
-
     /// Starts a background command, killed on drop, and waits until it prints `word`. If it ends before, returns its
     /// stderr.
     pub fn background(
@@ -482,13 +462,13 @@ impl Context {
         Ok(Output { code: ended.status.code(), stdout: ended.stdout, stderr: ended.stderr, cut: ended.cut })
     }
 
-    fn ran(&self, command: String, started: Instant, ok: bool) {
+    pub(crate) fn ran(&self, command: String, started: Instant, ok: bool) {
         let ms = ms_since(started);
         self.emit(Event::Ran { command, ms, ok });
     }
 }
 
-fn not_started(command: &Command, cause: &io::Error) -> anyhow::Error {
+pub(crate) fn not_started(command: &Command, cause: &io::Error) -> anyhow::Error {
     let program = command.get_program().to_string_lossy().into_owned();
     if cause.kind() == io::ErrorKind::NotFound {
         return usage(format!("cannot run `{program}`: not installed, or not on PATH"))
@@ -499,7 +479,7 @@ fn not_started(command: &Command, cause: &io::Error) -> anyhow::Error {
 }
 
 /// The command as typed; a script is cut to its first line.
-fn show(command: &Command) -> String {
+pub(crate) fn show(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let mut shown = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
     for arg in command.get_args() {
