@@ -323,6 +323,14 @@ fn words_are_plain() {
 }
 
 #[test]
+fn no_lint_is_expected_in_crates_that_projects_get() {
+    let ours = ["bench", "new", "suite"].map(|name| format!("{CRATES}{name}/"));
+    let copied = crates().into_iter().filter(|source| !ours.iter().any(|dir| source.path.starts_with(dir)));
+    let offences: Vec<_> = copied.filter(|source| source.code.contains("expect(clippy")).map(|it| it.path).collect();
+    assert_none("A project has other lints, where the expectation fails: use `allow`.", &offences);
+}
+
+#[test]
 fn documents_are_short() {
     const MAX: u64 = 12 << 10;
     let mut offences = Vec::new();

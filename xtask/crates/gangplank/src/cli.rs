@@ -41,7 +41,7 @@ pub struct Cli {
 
 /// The options of every command.
 #[derive(Debug, Clone, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Print what would be done, and change nothing
@@ -456,7 +456,7 @@ fn expected(text: &str) -> Result<Expected, String> {
 }
 
 /// clap prints an error without its hint, so the hint becomes part of the text.
-#[expect(clippy::needless_pass_by_value, reason = "as `map_err` has it")]
+#[allow(clippy::needless_pass_by_value, reason = "as `map_err` has it")]
 fn with_hint(error: anyhow::Error) -> String {
     format!("{error}\nhint: {}", gangplank_model::error::hint_of(&error).unwrap_or("see --help"))
 }

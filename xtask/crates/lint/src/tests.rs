@@ -9,13 +9,13 @@ use crate::lint;
 use crate::seed_tests::SEED_MULTI;
 
 /// Lints a configuration, written indented as in the test, and compares all findings.
-#[expect(clippy::needless_pass_by_value, reason = "an `expect!` is written at the call")]
+#[allow(clippy::needless_pass_by_value, reason = "an `expect!` is written at the call")]
 pub(super) fn check(yaml: &str, expected: Expect) {
     expected.assert_eq(&findings(&dedent(yaml), &[]));
 }
 
 /// The same for a table whose jobs are not all used by every row.
-#[expect(clippy::needless_pass_by_value, reason = "an `expect!` is written at the call")]
+#[allow(clippy::needless_pass_by_value, reason = "an `expect!` is written at the call")]
 pub(super) fn check_used(yaml: &str, expected: Expect) {
     expected.assert_eq(&findings(&dedent(yaml), &["unused-job"]));
 }

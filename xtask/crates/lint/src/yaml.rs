@@ -308,7 +308,7 @@ mod tests {
 
     use super::*;
 
-    #[expect(clippy::needless_pass_by_value, reason = "reads better at the call")]
+    #[allow(clippy::needless_pass_by_value, reason = "reads better at the call")]
     fn check(text: &str, expected: Expect) {
         expected.assert_eq(&match parse(text) {
             Ok(documents) => documents.iter().map(show).collect::<Vec<_>>().join("\n"),

@@ -93,7 +93,7 @@ pub struct Fault {
 pub type Found<T> = Result<T, Fault>;
 
 /// Converts an error.
-#[expect(clippy::needless_pass_by_value, reason = "as `map_err` has it")]
+#[allow(clippy::needless_pass_by_value, reason = "as `map_err` has it")]
 pub fn fault(error: anyhow::Error) -> Fault {
     let hint = hint_of(&error).unwrap_or("run it again with -v to see the commands").to_owned();
     Fault { kind: kind_of(&error), text: format!("{error:#}"), hint }

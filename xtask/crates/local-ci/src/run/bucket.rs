@@ -21,7 +21,7 @@ pub struct Local {
 
 /// Without the feature no bucket is needed.
 #[cfg(not(feature = "s3"))]
-#[expect(clippy::unnecessary_wraps, reason = "as the other one")]
+#[allow(clippy::unnecessary_wraps, reason = "as the other one")]
 pub fn local(_: &Context, _: &Project, _: &Path) -> Result<Local> {
     Ok(Local::default())
 }
