@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 
 use crate::declared;
 use crate::declared::Declared;
+use crate::finding::Report;
 use crate::model::{Kind, Model, Role};
+use crate::read;
 use crate::text;
 use crate::text::did_you_mean;
 use crate::yaml::Node;
-use crate::{Report, read};
 
 /// Keys of a job in a workflow that are not arguments.
 const JOB_KEYS: &[&str] = &[

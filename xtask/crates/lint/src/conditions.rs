@@ -1,8 +1,9 @@
 //! Checks conditions: `when` and `unless` of workflows and steps, filters, and schedules.
 
+use crate::finding::Report;
 use crate::model::Model;
 use crate::yaml::{Node, Value};
-use crate::{Report, cron, expression, text};
+use crate::{cron, expression, text};
 
 const OPERATORS: &[&str] = &["and", "equal", "matches", "not", "or"];
 

@@ -1,7 +1,8 @@
 //! Parameters as declared by a job, command, executor or pipeline, and the values that fit their types.
 
+use crate::finding::Severity;
+use crate::text;
 use crate::yaml::{Node, Value};
-use crate::{Severity, text};
 
 /// One entry of `parameters:`.
 pub(super) struct Declared<'a> {

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::finding::{Report, Severity};
 use crate::model::{Invocation, Model, Role, Step, Text, Workflow};
 use crate::scripts;
 use crate::text;
 use crate::yaml::Node;
-use crate::{Report, Severity};
 
 /// The maximum length of a key.
 const SERIAL_GROUP_MAX: usize = 512;

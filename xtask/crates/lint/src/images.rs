@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::Report;
+use crate::finding::Report;
 use crate::model::{Definition, Kind, Model};
 use crate::text;
 use crate::yaml::Node;

@@ -1,10 +1,10 @@
 //! Checks resource classes: that they exist and fit the executor.
 
+use crate::finding::{Report, Severity};
 use crate::model::{Definition, Kind, Model};
 use crate::text;
 use crate::text::did_you_mean;
 use crate::yaml::Node;
-use crate::{Report, Severity};
 
 /// Sizes of Docker and Linux machines. Only these have suffixes.
 const SIZES: &[&str] = &["small", "medium", "medium+", "large", "xlarge", "2xlarge", "2xlarge+"];

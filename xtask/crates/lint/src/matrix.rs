@@ -1,11 +1,11 @@
 //! The jobs of a matrix: every combination of its values except the excluded ones, and their names in the workflow.
 
 use crate::declared;
+use crate::finding::{Report, Severity};
 use crate::model::{Kind, Model, Role};
 use crate::text;
 use crate::text::{Parameters, did_you_mean};
 use crate::yaml::Node;
-use crate::{Report, Severity};
 
 /// More combinations than this count as unknown; CircleCI allows 128 jobs in a matrix.
 const ROWS_MAX: usize = 512;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::Report;
+use crate::finding::Report;
 use crate::model::{Kind, Model, Role, Step, Workflow};
 use crate::read;
 use crate::read::BUILT_IN_STEPS;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::Report;
+use crate::finding::Report;
 use crate::model::{Invocation, Model, Persist, Step, Text, Workflow};
 use crate::text;
 use crate::yaml::Node;

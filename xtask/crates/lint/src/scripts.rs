@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
 use std::str::Chars;
 
-use crate::Report;
+use crate::finding::Report;
 use crate::model::{Model, Step};
 use crate::text;
 

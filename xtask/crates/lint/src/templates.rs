@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use crate::declared;
+use crate::finding::{Report, Severity};
 use crate::model::{Kind, Model};
 use crate::template;
 use crate::template::Fault;
 use crate::text::did_you_mean;
 use crate::yaml::{Node, Value};
-use crate::{Report, Severity};
 
 /// Keys with text for humans, or without expansion.
 const UNTOUCHED: &[&str] = &["description", "display", "examples"];

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::Report;
+use crate::finding::Report;
 use crate::model::{Invocation, Model, Role, Step, Text, Workflow};
 use crate::text;
 use crate::yaml::Node;

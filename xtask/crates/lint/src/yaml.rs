@@ -21,14 +21,14 @@ const PUSHED_MAX: usize = 200;
 #[derive(Debug, Clone)]
 pub struct Node {
     /// Its line, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// What stands there.
-    pub value: Value,
+    pub(crate) value: Value,
 }
 
 /// `plain` means a scalar without quotes, block style or tag: only such a scalar can be null.
 #[derive(Debug, Clone)]
-pub enum Value {
+pub(crate) enum Value {
     /// A text.
     Scalar {
         /// The text, without quotes.
@@ -107,7 +107,7 @@ impl Node {
     }
 
     /// Whether YAML parses this as null: an empty value, or an unquoted `~` or `null`.
-    pub fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, plain: true }
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
@@ -121,7 +121,7 @@ impl Node {
     }
 
     /// The items of a list; empty for other values.
-    pub fn items(&self) -> &[Node] {
+    pub(crate) fn items(&self) -> &[Node] {
         match &self.value {
             Value::Seq(items) => items,
             Value::Scalar { .. } | Value::Map(_) => &[],
@@ -129,7 +129,7 @@ impl Node {
     }
 
     /// The entry under `key`; the last one of a duplicate key, as in most parsers.
-    pub fn entry(&self, key: &str) -> Option<(&Node, &Node)> {
+    pub(crate) fn entry(&self, key: &str) -> Option<(&Node, &Node)> {
         let found = self.entries().iter().rev().find(|(it, _)| it.text() == Some(key));
         found.map(|(key, value)| (key, value))
     }
@@ -140,14 +140,14 @@ impl Node {
     }
 
     /// The scalars of "one string or a list of strings".
-    pub fn one_or_many(&self) -> impl Iterator<Item = &Node> {
+    pub(crate) fn one_or_many(&self) -> impl Iterator<Item = &Node> {
         let one = std::slice::from_ref(self);
         let nodes = if self.text().is_some() { one } else { self.items() };
         nodes.iter().filter(|node| node.text().is_some() && !node.is_null())
     }
 
     /// All texts in the tree, in order: enough to compare two trees.
-    pub fn texts(&self) -> Vec<&str> {
+    pub(crate) fn texts(&self) -> Vec<&str> {
         let pairs = self.entries().iter().flat_map(|(key, value)| [key, value]);
         let below = pairs.chain(self.items()).flat_map(Node::texts);
         self.text().into_iter().chain(below).collect()

@@ -1,7 +1,7 @@
 //! The API's answers about a project: settings, contexts of its organization, and components of the Deploys page.
 
-use crate::loopback::api::{Call, Handled, is_project};
-use crate::loopback::http::Reply;
+use crate::loopback::call::{Call, Handled, is_project};
+use crate::loopback::message::Reply;
 use crate::loopback::mock_state::MockState;
 use gangplank_model::release::digest;
 use jiff::Timestamp;

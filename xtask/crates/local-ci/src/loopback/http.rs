@@ -1,13 +1,14 @@
-//! HTTP/1.1 for [`super::Loopback`]: one request per connection, so that an idle client blocks nothing.
+//! HTTP/1.1: reads a request from a connection and writes its response. One request per connection, so that an idle
+//! client blocks nothing.
 
+use crate::loopback::message::{Body, Listener, Reply, Request};
+use crate::loopback::percent::decode;
 use gangplank_model::error::Result;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::{Shutdown, TcpStream};
-use std::path::PathBuf;
 use std::time::Duration;
 
 const HEAD_MAX: usize = 64 << 10;
@@ -16,109 +17,6 @@ const BODY_MAX: usize = 1 << 20;
 
 /// The time limit of a silent client.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The listener of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listener {
-    /// CircleCI: the API, and its artifact URLs.
-    Api,
-    /// The cloud storage that artifact URLs redirect to.
-    Storage,
-}
-
-/// A complete request.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// The listener.
-    pub host: Listener,
-    /// The authority in its `Host` header.
-    pub authority: String,
-    /// `GET`, ...
-    pub method: String,
-    /// The path, decoded, without the query.
-    pub path: String,
-    /// The path as sent.
-    pub raw_path: String,
-    /// The query, decoded; the last value of a name counts.
-    pub query: BTreeMap<String, String>,
-    /// Headers with lower-case names; values of one name are joined with `, `.
-    pub headers: BTreeMap<String, String>,
-    /// The body.
-    pub body: Vec<u8>,
-}
-
-/// The body of a response.
-#[derive(Debug, Clone)]
-pub enum Body {
-    /// A JSON value.
-    Json(Value),
-    /// Some text.
-    Text {
-        /// Its media type.
-        content_type: String,
-        /// The text.
-        text: String,
-    },
-    /// Bytes.
-    Bytes(Vec<u8>),
-    /// A file, streamed. A `Range: bytes=N-` gets the rest of it from there.
-    File(PathBuf),
-    /// A fault: announces the whole body and closes the connection after this many bytes.
-    Cut(Box<Body>, u64),
-}
-
-/// A response.
-#[derive(Debug, Clone)]
-pub struct Reply {
-    /// Status code.
-    pub status: u16,
-    /// Headers beyond those of the body.
-    pub headers: Vec<(String, String)>,
-    /// The body.
-    pub body: Body,
-}
-
-impl Reply {
-    /// A JSON response.
-    pub fn json(status: u16, value: Value) -> Self {
-        Self { status, headers: Vec::new(), body: Body::Json(value) }
-    }
-
-    /// `{"message": ...}`, CircleCI's format for errors.
-    pub fn message(status: u16, message: impl Into<String>) -> Self {
-        Self::json(status, json!({ "message": message.into() }))
-    }
-
-    /// A response of another media type.
-    pub fn text(status: u16, content_type: impl Into<String>, text: impl Into<String>) -> Self {
-        let body = Body::Text { content_type: content_type.into(), text: text.into() };
-        Self { status, headers: Vec::new(), body }
-    }
-
-    /// A response with a file.
-    pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self { status: 200, headers: Vec::new(), body: Body::File(path.into()) }
-    }
-
-    /// A redirect.
-    pub fn redirect(location: impl Into<String>) -> Self {
-        Self::text(302, "text/plain", "").header("Location", location)
-    }
-
-    /// Adds a header.
-    #[must_use]
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.headers.push((name.into(), value.into()));
-        self
-    }
-
-    /// Closes the connection after this many bytes of the body.
-    #[must_use]
-    pub fn cut(mut self, after: u64) -> Self {
-        self.body = Body::Cut(Box::new(self.body), after);
-        self
-    }
-}
 
 /// Reads a request. An `Err` is the response to an invalid one, `None` if the client is gone.
 pub(super) fn read(stream: &mut TcpStream, host: Listener) -> Result<Request, Option<Reply>> {
@@ -198,37 +96,6 @@ fn body_length(request: &Request) -> Result<usize, Option<Reply>> {
         Some(Ok(_)) => Err(Some(Reply::message(413, "Request entity too large."))),
         Some(Err(_)) => Err(Some(Reply::message(400, "Bad request."))),
     }
-}
-
-/// Decodes percent-encoding, and `+` as a space if `plus`. `None` if the result is not UTF-8.
-pub(super) fn decode(text: &str, plus: bool) -> Option<String> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => {
-                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-                (digit(bytes.next())? * 16 + digit(bytes.next())?) as u8
-            }
-            b'+' if plus => b' ',
-            byte => byte,
-        });
-    }
-    String::from_utf8(decoded).ok()
-}
-
-/// Encodes like Java's `URLEncoder`, as CircleCI does for the names of artifacts.
-pub(super) fn encode(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut encoded, byte| {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'*' | b'_' => encoded.push(char::from(byte)),
-            b' ' => encoded.push('+'),
-            byte => {
-                let _ = write!(encoded, "%{byte:02X}");
-            }
-        }
-        encoded
-    })
 }
 
 /// A response with its body opened, so that its status is final.
@@ -337,25 +204,5 @@ fn reason(status: u16) -> &'static str {
         416 => "Range Not Satisfiable",
         429 => "Too Many Requests",
         _ => "Other",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_encoded_decodes_to_the_same() {
-        for (text, encoded) in [("a b+c", "a+b%2Bc"), ("é/%", "%C3%A9%2F%25"), ("x-1.tar.gz", "x-1.tar.gz")] {
-            assert_eq!(encode(text), encoded);
-            assert_eq!(decode(encoded, true).as_deref(), Some(text));
-        }
-    }
-
-    #[test]
-    fn what_is_not_encoded_is_refused() {
-        for text in ["%", "%4", "%zz", "%ff", "%+4"] {
-            assert_eq!(decode(text, false), None, "{text}");
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! The account behind [`super::Loopback`]: one project and its history, as plain data.
+//! The account behind the server: one project and its history, as plain data.
 //!
 //! The caller changes it with the methods here; requests read it, and change what requests may change. Methods panic
 //! for the id of a missing pipeline, workflow or job.

@@ -1,8 +1,9 @@
 //! The part of API v1.1 that other clients still use: builds, their artifacts, the latest artifacts of a branch, and
 //! the variables of a project.
 
-use crate::loopback::api::{Call, authenticate};
-use crate::loopback::http::Reply;
+use crate::loopback::auth::authenticate;
+use crate::loopback::call::{Call, Handled};
+use crate::loopback::message::{Body, Reply};
 use crate::loopback::mock_state::{Job, JobStatus, MockState};
 use crate::loopback::{output, v2};
 use serde_json::{Value, json};
@@ -59,9 +60,9 @@ fn of_project(call: &mut Call, rest: &[&str]) -> Reply {
 }
 
 /// The answer of API v2 about a variable, without fields that v1.1 lacks.
-fn changed(answer: super::api::Handled) -> Reply {
+fn changed(answer: Handled) -> Reply {
     let mut reply = answer.unwrap_or_else(|refused| refused);
-    if let super::http::Body::Json(value) = &mut reply.body {
+    if let Body::Json(value) = &mut reply.body {
         *value = variable(value.take());
     }
     reply

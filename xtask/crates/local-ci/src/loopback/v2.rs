@@ -1,7 +1,7 @@
 //! The answers of API v2, field by field as in the specification.
 
-use crate::loopback::api::{Call, Handled, is_uuid};
-use crate::loopback::http::Reply;
+use crate::loopback::call::{Call, Handled, is_uuid};
+use crate::loopback::message::Reply;
 use crate::loopback::mock_state::{Job, JobStatus, MockState, Pipeline, Variable, Workflow, WorkflowStatus};
 use crate::loopback::output;
 use gangplank_model::error::Result;
