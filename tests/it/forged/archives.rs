@@ -193,6 +193,7 @@ fn forged_compression_and_bombs_are_refused() {
 }
 
 /// All of this file.
+#[cfg(feature = "s3")]
 pub fn all() -> Vec<Named> {
     [
         extended_headers(),

@@ -202,6 +202,7 @@ fn what_is_no_regular_file_or_too_large_is_refused() {
 }
 
 /// All of this file.
+#[cfg(feature = "s3")]
 pub fn all() -> Vec<Named> {
     [paths_and_links_that_leave(), fields_of_manifests(), what_is_no_regular_file_or_too_large()]
         .into_iter()

@@ -224,7 +224,8 @@ fn test(ctx: &Context, project: &Project, test: &Test) -> Result<CommandOutput> 
     if !test.no_tests && ctx.root.join("xtask/crates/suite").is_dir() {
         return Err(ctx.become_program("gangplank-suite"));
     }
-    let options = test::Options { quick: test.quick, no_tests: test.no_tests, args: &test.args };
+    let options =
+        test::Options { quick: test.quick, no_tests: test.no_tests, all_features: test.all_features, args: &test.args };
     test::test(ctx, project, &options).map(CommandOutput::Tested)
 }
 

@@ -16,6 +16,8 @@ pub struct Options<'a> {
     pub quick: bool,
     /// Everything but the tests.
     pub no_tests: bool,
+    /// With all features of the workspace.
+    pub all_features: bool,
     /// Arguments for the test harness.
     pub args: &'a [String],
 }
@@ -56,6 +58,9 @@ pub fn test(ctx: &Context, project: &Project, options: &Options) -> Result<Teste
         scope.extend(OURS.iter().flat_map(|name| ["--exclude", name]));
     }
     scope.extend(project.app.features.iter().flat_map(|feature| ["--features", feature]));
+    if options.all_features {
+        scope.push("--all-features");
+    }
     let mut checks = Vec::new();
     let mut check = |name: &str, work: &dyn Fn() -> Result<()>| -> Result<()> {
         checks.push(Checked::run(ctx, name, work)?);

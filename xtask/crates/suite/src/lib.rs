@@ -118,7 +118,7 @@ impl<'a> Run<'a> {
         let (ctx, quick) = (self.ctx, self.options.quick);
         self.check("the workspace", || {
             let mut command = ctx.cargo(&["run", "--quiet", "--package", "xtask", "--", "test", "--no-tests"]);
-            command.args(quick.then_some("--quick"));
+            command.arg(if quick { "--quick" } else { "--all-features" });
             match ctx.watch(command)? {
                 Some(0) => Ok(()),
                 code => CliError::new(Kind::Failed, format!("`cargo xtask test --no-tests` {}", exit(code)))
