@@ -73,6 +73,13 @@ fn a_dirty_tree_is_named_so_and_never_goes_where_approval_is_needed() {
     p.run("deploy prod --yes").fails(2, "built from uncommitted changes", "commit, build, and deploy again");
     p.run("promote dev prod --yes").fails(2, "built from uncommitted changes", "commit");
     assert_eq!(p.current("srv/prod"), None);
+    // Known before anything is fetched: a bundle that cannot be read makes no difference.
+    let dir = format!("target/releases/{id}");
+    let bundle = fs::read_dir(p.path(&dir)).unwrap().map(|entry| entry.unwrap().path());
+    let bundle = bundle.into_iter().find(|path| path.to_string_lossy().ends_with(".tar.gz")).unwrap();
+    fs::write(&bundle, "no bundle").unwrap();
+    p.run("deploy prod --yes").fails(2, "built from uncommitted changes", "commit, build, and deploy again");
+    p.run("promote dev prod --yes").fails(2, "built from uncommitted changes", "commit");
     p.write("www/index.html", "changed again\n");
     let other = p.run("build").ok().stdout;
     assert!(!other.contains(&id), "other files, other name: {other}");

@@ -329,13 +329,15 @@ fn a_host_that_joined_later_goes_back_with_the_others() {
 
 #[test]
 fn two_apps_do_not_share_a_directory() {
-    let mut p = Project::new();
+    let mut p = Project::with_service();
     p.release("1");
     p.run("deploy dev").ok();
     p.change("include www\n", "app other\ninclude www\n");
     p.release("2");
     p.run("deploy dev").fails(2, "file:srv/dev runs a release of shop, not of other", "its own directory");
-    p.run("prune dev").fails(2, "runs a release of shop", "its own directory");
+    for line in ["prune dev", "restart dev", "stop dev", "start dev", "rollback dev"] {
+        p.run(line).fails(2, "file:srv/dev runs a release of shop, not of other", "its own directory");
+    }
     assert_eq!(p.live("srv/dev"), "1");
 }
 

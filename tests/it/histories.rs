@@ -89,7 +89,7 @@ impl MockState<'_> {
     }
 
     fn states(&self, env: usize) -> Vec<State> {
-        self.site(env, None).states().unwrap()
+        self.site(env, None).snapshot(false).unwrap().hosts.into_iter().map(|host| host.state).collect()
     }
 
     fn number(&self, id: &ReleaseId) -> usize {

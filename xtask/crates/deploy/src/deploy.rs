@@ -118,6 +118,7 @@ pub fn deploy(tool: &Tool, env: &str, release: Option<&Selector>, options: &Opti
     let catalog = Catalog::open(tool)?;
     let site = Deployment::open_most(tool, env, catalog.deploy_log(), &options.skip_host)?;
     let id = catalog.resolve(release)?;
+    refuse::uncommitted(&id, &site.rules(options))?;
     let release = catalog.fetch_for_deploy(&id, site.env.transfer)?;
     let failed_in = elsewhere::warn_of_failures(tool, &site, &id, options);
     Ok(Outcome { failed_in, ..put_live(&site, Verb::Deploy, &release, options)? })
@@ -143,6 +144,7 @@ pub fn promote(tool: &Tool, from: &str, to: &str, options: &Options) -> Result<O
     // The source is only read: its variables may be secrets that this job does not have.
     let source = tool.targets(project.env(from)?)?;
     let id = resolve::running(from, &source)?;
+    refuse::uncommitted(&id, &site.rules(options))?;
     let release = catalog.fetch_for_deploy(&id, site.env.transfer)?;
     let digest = |target: &dyn Target| Ok((target.url().to_owned(), target.manifest(&id)?.bundle.sha256));
     let digests = source.iter().map(|target| digest(&**target)).collect::<Result<Vec<_>>>()?;
@@ -181,13 +183,13 @@ pub fn roll_back<'a>(
     site.locked(&format!("rollback of {}", site.env.name), options, |interrupted| {
         let mut snapshot = site.snapshot(interrupted.is_some())?;
         let rules = site.rules(options);
-        refuse::other_app(&rules, &snapshot)?;
         let target = match named {
             Some(id) => Ok((id.clone(), None)),
             None => plan::rollback_target(rules.env, &snapshot, interrupted),
         };
         refuse::unexpected(target.as_ref().ok().map(|(id, _)| id), &rules, &snapshot)?;
         let (id, note) = target?;
+        refuse::uncommitted(&id, &rules)?;
         if let Some(note) = note {
             site.ctx.note(note);
         }

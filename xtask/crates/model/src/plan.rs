@@ -163,7 +163,6 @@ pub struct HostPlan {
 
 /// Plans a deploy, promote or rollback on all targets of an env, or refuses it.
 pub fn plan(goal: &Goal, rules: &Rules, snapshot: &Snapshot) -> Result<Vec<HostPlan>> {
-    refuse::other_app(rules, snapshot)?;
     refuse::uncommitted(&goal.release, rules)?;
     refuse::shared_file(goal, rules)?;
     refuse::unexpected(Some(&goal.release), rules, snapshot)?;
@@ -177,7 +176,6 @@ pub fn plan(goal: &Goal, rules: &Rules, snapshot: &Snapshot) -> Result<Vec<HostP
 
 /// Plans a prune on all targets of an env, or refuses it.
 pub fn plan_prune(rules: &Rules, snapshot: &Snapshot) -> Result<Vec<HostPlan>> {
-    refuse::other_app(rules, snapshot)?;
     let plans = snapshot.hosts.iter().map(|host| prune_host(&host.url, &host.state, rules.keep));
     let plans = plans.collect::<Result<Vec<_>>>()?;
     refuse::unapproved(&plans, rules)?;

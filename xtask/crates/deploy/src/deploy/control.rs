@@ -121,9 +121,8 @@ struct Plan {
 }
 
 fn plans(site: &Deployment, verb: Verb) -> Result<Vec<Plan>> {
-    let states = site.states()?;
-    let each = site.targets.iter().zip(&states);
-    each.map(|(target, state)| plan(site.env.name, target.url(), verb, state)).collect()
+    let hosts = site.snapshot(false)?.hosts;
+    hosts.iter().map(|host| plan(site.env.name, &host.url, verb, &host.state)).collect()
 }
 
 /// Fails if nothing is live, or on a start if no deploy has confirmed the release.

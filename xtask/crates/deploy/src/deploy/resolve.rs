@@ -317,8 +317,8 @@ pub fn for_rollback(catalog: &Catalog, site: &Deployment, selector: &Selector) -
     if let Selector::Sha(sha) = selector {
         let short = &sha[..sha.len().min(ReleaseId::SHORT)];
         let mut found: Vec<ReleaseId> = Vec::new();
-        for state in site.states()? {
-            found.extend(state.installed.into_keys().filter(|id| id.short_sha().starts_with(short)));
+        for host in site.snapshot(false)?.hosts {
+            found.extend(host.state.installed.into_keys().filter(|id| id.short_sha().starts_with(short)));
         }
         found.sort();
         found.dedup();

@@ -5,7 +5,7 @@ use crate::deploy::release_source::ReleaseSource;
 use crate::deploy::waves::{AT_ONCE, par_map};
 use gangplank_model::error::Result;
 use gangplank_model::history::Verb;
-use gangplank_model::plan::refuse::{HostSnapshot, Rules, Snapshot, StoreSnapshot};
+use gangplank_model::plan::refuse::{self, HostSnapshot, Rules, Snapshot, StoreSnapshot};
 use gangplank_model::plan::{self, Ancestry, Goal};
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::service::Spec;
@@ -14,8 +14,7 @@ use gangplank_system::git;
 use std::collections::BTreeMap;
 
 impl Deployment<'_> {
-    /// The state of every target.
-    pub fn states(&self) -> Result<Vec<State>> {
+    fn states(&self) -> Result<Vec<State>> {
         let states =
             par_map(&self.targets, AT_ONCE, |target| target.state()).into_iter().collect::<Result<Vec<_>>>()?;
         for (target, state) in self.targets.iter().zip(&states).filter(|(_, state)| state.history.unreadable > 0) {
@@ -26,10 +25,15 @@ impl Deployment<'_> {
     }
 
     /// The state of every target, as a snapshot. `interrupted` is whether a run of the same command was killed.
-    pub(super) fn snapshot(&self, interrupted: bool) -> Result<Snapshot> {
+    ///
+    /// Fails if a target runs a release of another app. All commands that change a host pass here, so none of them
+    /// can touch it.
+    pub fn snapshot(&self, interrupted: bool) -> Result<Snapshot> {
         let urls = self.targets.iter().map(|target| target.url().to_owned());
         let hosts = urls.zip(self.states()?).map(|(url, state)| HostSnapshot { url, state }).collect();
-        Ok(Snapshot { hosts, stores: vec![], interrupted })
+        let snapshot = Snapshot { hosts, stores: vec![], interrupted };
+        refuse::other_app(self.app, &snapshot)?;
+        Ok(snapshot)
     }
 
     /// What is wanted, with the age of the release relative to what is live on the hosts of a snapshot. Adds what stores
@@ -79,7 +83,6 @@ impl Deployment<'_> {
     pub(super) fn rules<'a>(&'a self, options: &'a Options) -> Rules<'a> {
         Rules {
             env: self.env.name,
-            app: self.app,
             approval: self.env.approval,
             shared: self.env.shared,
             keep: self.env.keep,

@@ -42,8 +42,6 @@ pub struct StoreSnapshot {
 pub struct Rules<'a> {
     /// Name of the env.
     pub env: &'a str,
-    /// Name of the app; `None` without a project.
-    pub app: Option<&'a str>,
     /// Whether the env needs approval.
     pub approval: bool,
     /// Paths that releases share.
@@ -58,9 +56,9 @@ pub struct Rules<'a> {
     pub approved: Option<&'a [HostPlan]>,
 }
 
-/// A target that runs a release of another app.
-pub fn other_app(rules: &Rules, snapshot: &Snapshot) -> Result<()> {
-    let Some(ours) = rules.app else { return Ok(()) };
+/// A target that runs a release of another app than `ours`; without a project, there is none to compare.
+pub fn other_app(ours: Option<&str>, snapshot: &Snapshot) -> Result<()> {
+    let Some(ours) = ours else { return Ok(()) };
     for host in &snapshot.hosts {
         if let Some(theirs) = host.state.app.as_ref().filter(|theirs| *theirs != ours) {
             return usage(format!("{} runs a release of {theirs}, not of {ours}", host.url))

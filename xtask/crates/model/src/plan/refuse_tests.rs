@@ -57,7 +57,6 @@ fn answer(change: impl FnOnce(&mut Case)) -> String {
     change(&mut it);
     let rules = Rules {
         env: "prod",
-        app: it.app,
         approval: it.approval,
         shared: it.shared,
         keep: 3,
@@ -66,7 +65,7 @@ fn answer(change: impl FnOnce(&mut Case)) -> String {
         approved: it.approved.as_deref(),
     };
     let snapshot = Snapshot { hosts: it.hosts, stores: it.stores, interrupted: it.interrupted };
-    match plan(&it.goal, &rules, &snapshot) {
+    match other_app(it.app, &snapshot).and_then(|()| plan(&it.goal, &rules, &snapshot)) {
         Ok(plans) => format!("{} planned", plans.len()),
         Err(error) => {
             assert!(hint_of(&error).is_some(), "{error}");
