@@ -6,6 +6,8 @@ use gangplank_model::event::ms_since;
 use gangplank_model::project::Project;
 use gangplank_system::context::{Context, Input, exit, stands_alone};
 use serde::Serialize;
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -52,11 +54,9 @@ impl Checked {
 
 /// Runs the checks in order and stops at the first that fails.
 pub fn test(ctx: &Context, project: &Project, options: &Options) -> Result<Tested> {
-    let mut scope = Vec::new();
-    // The vendored crates were tested at home, and a project may have features that exclude each other.
-    if !stands_alone(&ctx.root) && ctx.root.join(VENDORED).is_dir() {
-        scope.extend(OURS.iter().flat_map(|name| ["--exclude", name]));
-    }
+    // A copy was tested where it comes from, and a project may have features that exclude each other.
+    let copies = if stands_alone(&ctx.root) { vec![] } else { vendored(&ctx.root) };
+    let mut scope: Vec<_> = copies.iter().flat_map(|name| ["--exclude", name]).collect();
     scope.extend(project.app.features.iter().flat_map(|feature| ["--features", feature]));
     if options.all_features {
         scope.push("--all-features");
@@ -110,19 +110,15 @@ pub fn test(ctx: &Context, project: &Project, options: &Options) -> Result<Teste
     Ok(Tested { checks, skipped })
 }
 
-/// Where a project has its copy of Gangplank's crates.
-const VENDORED: &str = "xtask/crates/gangplank";
+/// The digests of Gangplank's crates in a project that has a copy of them. Its own repository has none.
+const SUMS: &str = "xtask/crates/SHA256SUMS";
 
-/// Those crates.
-const OURS: &[&str] = &[
-    "gangplank",
-    "gangplank-bundle",
-    "gangplank-deploy",
-    "gangplank-lint",
-    "gangplank-local-ci",
-    "gangplank-model",
-    "gangplank-system",
-];
+/// The names of the crates that the digests list.
+fn vendored(root: &Path) -> Vec<String> {
+    let sums = fs::read_to_string(root.join(SUMS)).unwrap_or_default();
+    let dirs = sums.lines().filter_map(|line| line.split_once("  ")?.1.strip_suffix("/Cargo.toml"));
+    dirs.map(|dir| if dir == "gangplank" { dir.to_owned() } else { format!("gangplank-{dir}") }).collect()
+}
 
 /// CircleCI's Rust images come without clippy; rustup brings it.
 fn component(ctx: &Context, component: &str, subcommand: &str) -> Result<()> {
@@ -138,6 +134,7 @@ fn component(ctx: &Context, component: &str, subcommand: &str) -> Result<()> {
             .err(),
     }
 }
+
 fn without_errors(ctx: &Context, config: &str) -> Result<()> {
     let findings = gangplank_lint::lint_file(&ctx.root.join(config))?;
     match findings.into_iter().find(|finding| finding.severity == gangplank_lint::Severity::Error) {
