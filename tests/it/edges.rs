@@ -184,6 +184,12 @@ fn a_dry_run_that_cannot_be_dry_is_refused() {
     for line in ["build -n", "put -n", "fetch -n", "unlock dev --force -n", "ci run --yes -n", "test -n"] {
         p.run(line).fails(2, "this command has no --dry-run", "plan");
     }
+    // A program of its own reads the options that follow its name; those before it are the xtask's.
+    for line in ["bench overhead -n", "-n bench overhead"] {
+        p.run(line).fails(2, "this command has no --dry-run", "plan");
+    }
+    // `new` has one, here as in Gangplank's own repository.
+    p.run("-n new ../shop").fails(2, "only in Gangplank's own repository", "cargo xtask new --help");
     assert!(!p.path("target/releases").exists());
 }
 

@@ -9,9 +9,14 @@ fn test_of_a_project_with_a_bench_for_nightly_passes() {
     p.write("Cargo.lock", "version = 4\n\n[[package]]\nname = \"shop\"\nversion = \"0.1.0\"\n");
     p.write("src/lib.rs", "//! Nothing.\n");
     p.write("benches/b.rs", "//! A bench.\n#![feature(test)]\nextern crate test;\n");
+    // Programs of Gangplank's own repository have these names; these directories are the project's.
+    for name in ["suite", "new", "bench"] {
+        p.write(&format!("xtask/crates/{name}/notes.txt"), "nothing\n");
+    }
     p.git(&["init", "--quiet", "--initial-branch", "main"]);
     p.run("ci generate").ok();
     p.run("test").ok();
+    p.run("new ../shop").fails(2, "only in Gangplank's own repository", "cargo xtask new --help");
 
     // Lints are looked for in everything else.
     for path in ["src/lib.rs", "src/bin/a.rs", "tests/t.rs", "examples/e.rs"] {

@@ -4,7 +4,7 @@ use crate::options::Options;
 use crate::{compare, files, fleet, report, tools};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
-use gangplank::program::{Answer, Global, Style};
+use gangplank::program::{Answer, Commands, Global, Style};
 use gangplank_bundle::release::Release;
 use gangplank_model::error::Result;
 use gangplank_model::project::Compression;
@@ -98,34 +98,39 @@ pub struct BenchOptions {
     against: Vec<String>,
 }
 
-/// Runs a command.
-pub fn run(ctx: &Context, global: &Global, command: &Command) -> Result<Box<dyn Answer>> {
-    match command {
-        Command::Bench { what, options } => {
-            let options = Options {
-                hosts: options.hosts.into(),
-                workloads: options.workload.clone(),
-                delays_ms: options.delay_ms.clone(),
-                rounds: options.rounds.into(),
-                against: options.against.clone(),
-                verbose: global.verbose > 0,
-            };
-            bench(ctx, *what, &options)
+impl Commands for Command {
+    fn stops_when_asked(&self) -> bool {
+        matches!(self, Self::Bench { .. } | Self::BenchDeploy { .. })
+    }
+
+    fn run(&self, ctx: &Context, global: &Global) -> Result<Box<dyn Answer>> {
+        match self {
+            Self::Bench { what, options } => {
+                let options = Options {
+                    hosts: options.hosts.into(),
+                    workloads: options.workload.clone(),
+                    delays_ms: options.delay_ms.clone(),
+                    rounds: options.rounds.into(),
+                    against: options.against.clone(),
+                    verbose: global.verbose > 0,
+                };
+                bench(ctx, *what, &options)
+            }
+            Self::BenchBundle { zstd } => {
+                let compression = if *zstd { Compression::Zstd } else { Compression::Gzip };
+                Ok(Box::new(files::seal(ctx, compression)?))
+            }
+            Self::BenchUnpack { release, into } => {
+                Release::open_unpacked(release, into, &ctx.progress("verifying"))?;
+                Ok(Box::new(()))
+            }
+            #[cfg(feature = "s3")]
+            Self::BenchCopy { release, store, into } => {
+                crate::s3::copy(ctx, release, store, into.as_deref())?;
+                Ok(Box::new(()))
+            }
+            Self::BenchDeploy { release, targets } => Ok(Box::new(fleet::deploy(ctx, release, targets)?)),
         }
-        Command::BenchBundle { zstd } => {
-            let compression = if *zstd { Compression::Zstd } else { Compression::Gzip };
-            Ok(Box::new(files::seal(ctx, compression)?))
-        }
-        Command::BenchUnpack { release, into } => {
-            Release::open_unpacked(release, into, &ctx.progress("verifying"))?;
-            Ok(Box::new(()))
-        }
-        #[cfg(feature = "s3")]
-        Command::BenchCopy { release, store, into } => {
-            crate::s3::copy(ctx, release, store, into.as_deref())?;
-            Ok(Box::new(()))
-        }
-        Command::BenchDeploy { release, targets } => Ok(Box::new(fleet::deploy(ctx, release, targets)?)),
     }
 }
 
@@ -139,9 +144,8 @@ fn bench(ctx: &Context, what: Bench, options: &Options) -> Result<Box<dyn Answer
         Bench::S3 => Box::new(crate::s3::s3(ctx, options)?),
         #[cfg(not(feature = "s3"))]
         Bench::S3 => {
-            return gangplank_model::error::usage("this `bench` was compiled without buckets")
-                .hint("cargo run --package gangplank-bench --features s3 -- bench s3")
-                .err();
+            ctx.note("`bench` was compiled without buckets: compiling it with the feature s3");
+            return Err(ctx.become_program("gangplank-bench", Some("s3")));
         }
         Bench::Fleet => Box::new(fleet::fleet(ctx, options)?),
     })

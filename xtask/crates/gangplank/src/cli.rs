@@ -384,7 +384,6 @@ impl Command {
                 | Self::Exec { .. }
                 | Self::Ci(Ci::Run { .. } | Ci::Trigger(_) | Ci::Approve { .. })
                 | Self::Test(_)
-                | Self::New(_)
                 | Self::Bench(_)
                 | Self::Man { .. }
                 | Self::Own(..)

@@ -21,6 +21,7 @@ use gangplank_model::project::{Handoff, Project};
 use gangplank_model::state::{Lock, Lockable};
 use gangplank_system::context::{Context, var};
 use serde::Serialize;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The result of a command, to be printed. Serialized as JSON without the variant's name.
@@ -221,8 +222,8 @@ fn control(tool: &Tool, global: &Global, it: &Control, verb: Verb) -> Result<Com
 
 fn test(ctx: &Context, project: &Project, test: &Test) -> Result<CommandOutput> {
     // Gangplank's own repository has more tests than a project, and a program that runs them.
-    if !test.no_tests && ctx.root.join("xtask/crates/suite").is_dir() {
-        return Err(ctx.become_program("gangplank-suite"));
+    if !test.no_tests && has_program(ctx, "suite") {
+        return Err(ctx.become_program("gangplank-suite", None));
     }
     let options =
         test::Options { quick: test.quick, no_tests: test.no_tests, all_features: test.all_features, args: &test.args };
@@ -244,13 +245,19 @@ fn prune(tool: &Tool, global: &Global, prune: &Prune) -> Result<CommandOutput> {
     deploy::prune(tool, env, prune.keep.map(usize::from), &options).map(CommandOutput::Outcome)
 }
 
-/// Fails for `--dry-run` if unsupported, and installs the signal handler if needed.
-fn prepare(ctx: &Context, cli: &Cli) -> Result<()> {
-    if cli.global.dry_run && !cli.command.can_plan() {
+/// Fails for `--dry-run` of a command that cannot plan.
+pub fn refuse_dry_run(global: &Global, can_plan: bool) -> Result<()> {
+    if global.dry_run && !can_plan {
         return usage("this command has no --dry-run")
             .hint("use it with plan, deploy, promote, rollback, prune or ci generate")
             .err();
     }
+    Ok(())
+}
+
+/// Fails for `--dry-run` if unsupported, and installs the signal handler if needed.
+fn prepare(ctx: &Context, cli: &Cli) -> Result<()> {
+    refuse_dry_run(&cli.global, cli.command.can_plan())?;
     if cli.command.stops_when_asked() || cli.command.listens() {
         ctx.catch_interrupts(cli.command.stops_when_asked())?;
     }
@@ -369,14 +376,21 @@ fn man(tool: &Tool, _: &Path) -> Result<Vec<Page>> {
     Err(with_feature(tool.ctx, "man", "man pages"))
 }
 
-/// Becomes a program of Gangplank's own repository on the same command line; returns only when it cannot.
+/// Whether this is Gangplank's own repository, which has the program: a project may have a directory of that name.
+fn has_program(ctx: &Context, name: &str) -> bool {
+    let manifest = ctx.root.join("xtask/crates").join(name).join("Cargo.toml");
+    let wanted = format!("name = \"gangplank-{name}\"");
+    fs::read_to_string(manifest).is_ok_and(|manifest| manifest.lines().any(|line| line == wanted))
+}
+
+/// Executes a program of Gangplank's own repository on the same command line. Returns only on failure.
 fn own_program(ctx: &Context, name: &str, what: &str) -> anyhow::Error {
-    if !ctx.root.join("xtask/crates").join(name).is_dir() {
+    if !has_program(ctx, name) {
         return usage(format!("`{name}` {what}, and is only in Gangplank's own repository"))
             .hint(format!("in a checkout of Gangplank: `cargo xtask {name} --help`"))
             .into();
     }
-    ctx.become_program(&format!("gangplank-{name}"))
+    ctx.become_program(&format!("gangplank-{name}"), None)
 }
 
 /// Starts a workflow on CircleCI. A deploy to an env with approval is confirmed here, because its job does not ask.

@@ -4,6 +4,7 @@
 pub use crate::approval::ask_text;
 pub use crate::cli::Global;
 use crate::cli::Refusal;
+use crate::commands;
 pub use crate::report::style::{Style, bytes, count, duration, table};
 use crate::run::Terminal;
 pub use crate::test::Checked;
@@ -65,12 +66,24 @@ struct Line<C: Subcommand> {
     command: C,
 }
 
-/// Runs a program on the command line of this process. `C` is its commands, `catch` whether a signal asks `run` to stop
-/// instead of ending the process.
-pub fn main<C: Subcommand>(
-    catch: bool,
-    run: impl FnOnce(&Context, &Global, &C) -> Result<Box<dyn Answer>>,
-) -> ExitCode {
+/// The commands of a program.
+pub trait Commands: Subcommand {
+    /// Whether `--dry-run` is supported.
+    fn can_plan(&self) -> bool {
+        false
+    }
+
+    /// Whether a signal asks the command to stop instead of ending the process.
+    fn stops_when_asked(&self) -> bool {
+        false
+    }
+
+    /// Runs the command.
+    fn run(&self, ctx: &Context, global: &Global) -> Result<Box<dyn Answer>>;
+}
+
+/// Runs a program on the command line of this process. `C` is its commands.
+pub fn main<C: Commands>() -> ExitCode {
     let terminal = Terminal::new();
     let args: Vec<OsString> = std::env::args_os().collect();
     let line = match Line::<C>::try_parse_from(&args) {
@@ -81,9 +94,11 @@ pub fn main<C: Subcommand>(
         Ok(opened) => opened,
         Err(code) => return code.into(),
     };
-    let caught = if catch { ctx.catch_interrupts(true) } else { Ok(()) };
-    match caught.and_then(|()| run(&ctx, &line.global, &line.command)) {
-        Ok(answer) => match ui.print_answer(&ctx, &answer.json(), &|style, _| answer.text(style)) {
+    let answer = commands::refuse_dry_run(&line.global, line.command.can_plan())
+        .and_then(|()| if line.command.stops_when_asked() { ctx.catch_interrupts(true) } else { Ok(()) })
+        .and_then(|()| line.command.run(&ctx, &line.global));
+    match answer {
+        Ok(answer) => match ui.print_answer(&ctx, &|| answer.json(), &|style, _| answer.text(style)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => ui.fail(Some(&ctx), &error, None).into(),
         },

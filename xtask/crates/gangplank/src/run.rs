@@ -1,4 +1,4 @@
-//! A command line from its words to its exit code.
+//! Runs a command line: parses it, runs the command, prints the answer or the error, and returns the exit code.
 
 use crate::cli::{self, Color, Command, Global};
 use crate::commands::{self, CommandOutput};
@@ -55,7 +55,7 @@ fn run(project: &'static Project, extensions: &'static Extensions, args: impl In
     let answer = valid.and_then(|()| commands::run(&Tool { ctx: &ctx, project, extensions }, &cli, &print_line));
     match answer {
         Ok(answer) => {
-            match ui.print_answer(&ctx, &json::answer(&answer), &|style, now| text::answer(&answer, style, now)) {
+            match ui.print_answer(&ctx, &|| json::answer(&answer), &|style, now| text::answer(&answer, style, now)) {
                 Ok(()) => verdict(&answer),
                 Err(error) => ui.fail(Some(&ctx), &error, None),
             }
@@ -169,8 +169,13 @@ impl Ui {
     }
 
     /// Prints the answer of a command, as JSON or as text.
-    pub fn print_answer(&self, ctx: &Context, json: &str, text: &dyn Fn(Style, Timestamp) -> String) -> Result<()> {
-        let text = if self.as_json { json.to_owned() } else { text(self.out, ctx.now()) };
+    pub fn print_answer(
+        &self,
+        ctx: &Context,
+        json: &dyn Fn() -> String,
+        text: &dyn Fn(Style, Timestamp) -> String,
+    ) -> Result<()> {
+        let text = if self.as_json { json() } else { text(self.out, ctx.now()) };
         let mut stdout = std::io::stdout();
         match stdout.write_all(ctx.scrub(&text).as_bytes()).and_then(|()| stdout.flush()) {
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {

@@ -5,7 +5,7 @@ use crate::options::{NewOptions, NewReport};
 use crate::{adopt, report, upgrade};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use gangplank::program::{Answer, Global, Style, ask_text};
+use gangplank::program::{Answer, Commands, Global, Style, ask_text};
 use gangplank_model::error::{Result, hint_of, usage};
 use gangplank_model::project::Handoff;
 use gangplank_system::context::Context;
@@ -58,9 +58,22 @@ fn handoff() -> impl TypedValueParser<Value = Handoff> {
     PossibleValuesParser::new(Handoff::ALL.map(Handoff::as_str)).try_map(move |text| text.parse().map_err(error))
 }
 
-/// Runs the command.
-pub fn run(ctx: &Context, global: &Global, command: &Command) -> Result<Box<dyn Answer>> {
-    let Command::New(new) = command;
+impl Commands for Command {
+    fn can_plan(&self) -> bool {
+        true
+    }
+
+    fn stops_when_asked(&self) -> bool {
+        true
+    }
+
+    fn run(&self, ctx: &Context, global: &Global) -> Result<Box<dyn Answer>> {
+        let Self::New(new) = self;
+        Ok(Box::new(make(ctx, global, new)?))
+    }
+}
+
+fn make(ctx: &Context, global: &Global, new: &New) -> Result<NewReport> {
     let mut wish = NewOptions {
         name: new.name.clone(),
         handoff: new.handoff,
@@ -69,7 +82,7 @@ pub fn run(ctx: &Context, global: &Global, command: &Command) -> Result<Box<dyn 
         engine: new.engine.parse()?,
         dry_run: global.dry_run,
     };
-    let made = match (&new.upgrade, &new.into, &new.path) {
+    match (&new.upgrade, &new.into, &new.path) {
         (Some(dir), ..) => upgrade(ctx, dir, new.force, &wish),
         (_, Some(dir), _) => adopt(ctx, dir, &wish),
         (.., Some(path)) => {
@@ -78,9 +91,8 @@ pub fn run(ctx: &Context, global: &Global, command: &Command) -> Result<Box<dyn 
             }
             create(ctx, path, &wish)
         }
-        _ => return usage("which project?").hint("`cargo xtask new ../shop`").err(),
-    };
-    Ok(Box::new(made?))
+        _ => usage("which project?").hint("`cargo xtask new ../shop`").err(),
+    }
 }
 
 impl Answer for NewReport {

@@ -1,5 +1,5 @@
 //! The program of `cargo xtask new`.
 
 fn main() -> std::process::ExitCode {
-    gangplank::program::main(true, gangplank_new::cli::run)
+    gangplank::program::main::<gangplank_new::cli::Command>()
 }

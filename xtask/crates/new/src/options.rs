@@ -129,7 +129,7 @@ impl NewReport {
 }
 
 /// Whether cargo takes a text as a version: `1`, `0.1` or `0.1.0`.
-pub fn is_version(text: &str) -> bool {
+fn is_version(text: &str) -> bool {
     let parts: Vec<_> = text.split('.').collect();
     parts.len() <= 3
         && parts.iter().all(|part| !part.is_empty() && part.len() < 10 && part.bytes().all(|b| b.is_ascii_digit()))

@@ -2,7 +2,6 @@
 
 use crate::options::NewReport;
 use gangplank::program::{Style, count, table};
-use gangplank_model::error::with_guides;
 use std::fmt::Write;
 
 /// Files listed by name; of more, only the number is printed.
@@ -20,7 +19,7 @@ pub fn made(made: &NewReport, style: Style) -> String {
         let heading = ["LINE", "SCRIPT", "BECOMES"].map(str::to_owned).to_vec();
         let rows = made.scripts.iter().map(|it| {
             let becomes = it.becomes.unwrap_or("a step of your own: docs/extending.md");
-            vec![format!("{}:{}", it.file, it.line), shortened(&it.text), with_guides(becomes, "docs")]
+            vec![format!("{}:{}", it.file, it.line), shortened(&it.text), becomes.to_owned()]
         });
         out.push_str(&table(style, &[heading].into_iter().chain(rows).collect::<Vec<_>>()));
     }

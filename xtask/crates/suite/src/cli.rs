@@ -4,7 +4,7 @@ use crate::groups::Grouped;
 use crate::times::Slow;
 use crate::{Options, Tested, list, test};
 use clap::{Args, Subcommand};
-use gangplank::program::{Answer, Global, Style, duration};
+use gangplank::program::{Answer, Commands, Global, Style, duration};
 use gangplank_model::error::Result;
 use gangplank_system::context::Context;
 use serde::Serialize;
@@ -40,20 +40,21 @@ pub struct Test {
     pub args: Vec<String>,
 }
 
-/// Runs the command.
-pub fn run(ctx: &Context, _: &Global, command: &Command) -> Result<Box<dyn Answer>> {
-    let Command::Test(args) = command;
-    if args.list {
-        return Ok(Box::new(Listing(list(ctx)?)));
+impl Commands for Command {
+    fn run(&self, ctx: &Context, _: &Global) -> Result<Box<dyn Answer>> {
+        let Self::Test(args) = self;
+        if args.list {
+            return Ok(Box::new(Listing(list(ctx)?)));
+        }
+        let options = Options {
+            quick: args.quick,
+            all: args.all.as_deref(),
+            rotate: args.rotate,
+            retry: args.retry,
+            args: &args.args,
+        };
+        Ok(Box::new(test(ctx, &options)?))
     }
-    let options = Options {
-        quick: args.quick,
-        all: args.all.as_deref(),
-        rotate: args.rotate,
-        retry: args.retry,
-        args: &args.args,
-    };
-    Ok(Box::new(test(ctx, &options)?))
 }
 
 /// The tests of `test --list`.

@@ -1,5 +1,5 @@
 //! `cargo xtask test` of this repository.
 
 fn main() -> std::process::ExitCode {
-    gangplank::program::main(false, gangplank_suite::cli::run)
+    gangplank::program::main::<gangplank_suite::cli::Command>()
 }

@@ -422,21 +422,27 @@ impl Context {
         command
     }
 
-    /// Becomes a program of another package of this workspace, on the same command line. Comes back only when it cannot.
-    pub fn become_program(&self, package: &str) -> anyhow::Error {
-        let mut command = self.cargo(&["run", "--quiet", "--package", package, "--"]);
-        // Paths on the command line are relative to where it was typed.
-        command.args(std::env::args_os().skip(1)).current_dir(".");
-        let cause = process::become_it(&mut command);
-        not_started(&command, &cause)
+    /// Executes the program of another package of this workspace, compiled with a Cargo feature, on the same command
+    /// line. Returns only on failure.
+    pub fn become_program(&self, package: &str, feature: Option<&str>) -> anyhow::Error {
+        let mut words = vec!["run", "--quiet", "--package", package];
+        words.extend(feature.iter().flat_map(|feature| ["--features", feature]));
+        words.push("--");
+        self.become_run(&words, feature)
     }
 
     /// Executes the xtask of this workspace with a Cargo feature, on the same command line. Returns only on failure.
     pub fn become_xtask_with(&self, feature: &str) -> anyhow::Error {
         let words = run_xtask(&self.root, Some(feature));
-        let mut command = self.cargo(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        self.become_run(&words.iter().map(String::as_str).collect::<Vec<_>>(), Some(feature))
+    }
+
+    /// Executes cargo with these arguments and those of this process.
+    fn become_run(&self, words: &[&str], feature: Option<&str>) -> anyhow::Error {
+        let mut command = self.cargo(words);
         // Relative paths on the command line refer to the current directory.
-        command.args(std::env::args_os().skip(1)).env(var::FEATURES, feature).current_dir(".");
+        command.args(std::env::args_os().skip(1)).current_dir(".");
+        command.envs(feature.map(|feature| (var::FEATURES, feature)));
         let cause = process::become_it(&mut command);
         not_started(&command, &cause)
     }
