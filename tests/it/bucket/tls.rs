@@ -24,9 +24,7 @@ impl Nginx {
         }
         let (dir, port) = (crate::record::tempdir(), free_port());
         let file = |name: &str| dir.path().join(name).display().to_string();
-        let new = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"];
-        let names = ["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"];
-        run("openssl", &[&new[..], &names, &["-keyout", &file("key.pem"), "-out", &file("ca.pem")]].concat(), b"");
+        make_certificate(dir.path());
         let config = format!(
             "daemon off; pid {0}/pid; error_log {0}/log; events {{}} http {{ access_log off; client_max_body_size 0; \
              client_body_temp_path {0}/body; proxy_temp_path {0}/proxy; fastcgi_temp_path {0}/a; uwsgi_temp_path {0}/b; \
@@ -44,6 +42,14 @@ impl Nginx {
         }
         Some(nginx)
     }
+}
+
+/// Makes a self-signed certificate for `localhost`: `ca.pem` and `key.pem` in a directory.
+pub fn make_certificate(dir: &Path) {
+    let file = |name: &str| dir.join(name).display().to_string();
+    let new = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"];
+    let names = ["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"];
+    run("openssl", &[&new[..], &names, &["-keyout", &file("key.pem"), "-out", &file("ca.pem")]].concat(), b"");
 }
 
 impl Drop for Nginx {

@@ -10,7 +10,7 @@ use gangplank_deploy::deploy::resolve::Catalog;
 use gangplank_deploy::handoff;
 use gangplank_deploy::handoff::PutDone;
 use gangplank_deploy::store::object::Bucket;
-use gangplank_deploy::store::object::settings::settings;
+use gangplank_deploy::store::object::settings::of_machine;
 use gangplank_deploy::tool::Tool;
 use gangplank_local_ci::run::bucket;
 use gangplank_model::error::{Kind, Result, WithHint, usage};
@@ -93,7 +93,7 @@ fn copies(ctx: &Context, options: &Options, scratch: &Path, url: &str, peers: &[
 
 /// Removes what was copied.
 fn clear(ctx: &Context, url: &str) -> Result<()> {
-    let bucket = Bucket::open(ctx, url, &settings(url, ctx.vars(), &|_| None)?)?;
+    let bucket = Bucket::open(ctx, url, &of_machine(ctx, url)?)?;
     bucket.list("")?.iter().try_for_each(|object| bucket.remove(&object.key))
 }
 

@@ -18,7 +18,7 @@ pub mod retention;
 mod role;
 
 use crate::store::object::Bucket;
-use crate::store::object::settings::settings;
+use crate::store::object::settings::of_machine;
 use crate::store::object::settings::values::{Credentials, Settings};
 use crate::store::{Put, another, branch};
 use gangplank_bundle::release::Release;
@@ -29,7 +29,6 @@ use gangplank_model::release::manifest;
 use gangplank_model::release::manifest::Manifest;
 use gangplank_system::context::Context;
 use std::cell::{Cell, OnceCell};
-use std::fs;
 
 /// The directory of releases, relative to the prefix.
 pub const RELEASES: &str = "releases";
@@ -47,7 +46,7 @@ pub struct BucketStore<'ctx> {
 impl<'ctx> BucketStore<'ctx> {
     /// The store of a URL; sends no request yet.
     pub fn new(ctx: &'ctx Context, project: &'ctx Project, url: &str) -> Result<Self> {
-        let settings = settings(url, ctx.vars(), &|path| fs::read_to_string(path).ok())?;
+        let settings = of_machine(ctx, url)?;
         let url = url.trim_end_matches('/').to_owned();
         Ok(Self { ctx, project, url, settings: Some(settings), bucket: OnceCell::new(), probed: Cell::new(false) })
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 #[cfg(feature = "s3")]
 use {
     crate::run::ceph::Ceph, gangplank_deploy::store::object::Bucket,
-    gangplank_deploy::store::object::settings::settings, gangplank_system::context::var,
+    gangplank_deploy::store::object::settings::of_machine, gangplank_system::context::var,
 };
 
 /// A local bucket, until dropped.
@@ -49,6 +49,6 @@ pub fn local(ctx: &Context, project: &Project, dir: &Path) -> Result<Local> {
     let ceph = Ceph::start(&dir)?;
     let vars = ceph.vars().to_vec();
     let own = ctx.with_vars(vars.clone());
-    Bucket::open(&own, url, &settings(url, own.vars(), &|_| None)?)?.make()?;
+    Bucket::open(&own, url, &of_machine(&own, url)?)?.make()?;
     Ok(Local { vars, _server: Some(ceph) })
 }

@@ -8,9 +8,15 @@ pub mod values;
 
 use crate::store::object::settings::values::{Credentials, Files, Scheme, Settings};
 use gangplank_model::error::{Result, usage};
-use gangplank_system::context::var;
+use gangplank_system::context::{Context, var};
 use gangplank_system::http::NetworkOptions;
 use std::collections::BTreeMap;
+use std::fs;
+
+/// The settings of a store from the variables of the context and the files of this machine.
+pub fn of_machine(ctx: &Context, url: &str) -> Result<Settings> {
+    settings(url, ctx.vars(), &|path| fs::read_to_string(path).ok())
+}
 
 /// Parses the settings of a store.
 pub fn settings(url: &str, vars: &BTreeMap<String, String>, files: Files) -> Result<Settings> {
