@@ -72,19 +72,9 @@ impl HostSetup {
 pub fn setup(tool: &Tool, env: &Env, options: &Options) -> Result<Vec<HostSetup>> {
     let ctx = tool.ctx;
     let key = options.key.map(|path| read_key(ctx, path)).transpose()?;
-    let mut hosts = Vec::new();
-    for url in env.targets {
-        let target = tool.target(url)?;
-        if options.host.is_none_or(|name| target.is_called(name)) {
-            hosts.push(needs(ctx, env, &*target, key.as_ref(), options)?);
-        }
-    }
-    if hosts.is_empty() {
-        let name = options.host.unwrap_or_default();
-        return usage(format!("{} has no host {name}", env.name))
-            .hint(format!("name one of {}", env.targets.join(", ")))
-            .err();
-    }
+    let targets = tool.targets_called(env, options.host)?;
+    let hosts = targets.iter().map(|target| needs(ctx, env, &**target, key.as_ref(), options));
+    let mut hosts = hosts.collect::<Result<Vec<_>>>()?;
     if let Some(root) = options.apply_as {
         let done = par_map(&hosts, AT_ONCE, |host| if host.steps.is_empty() { Ok(()) } else { apply(ctx, host, root) });
         all_of(done)?;

@@ -71,6 +71,19 @@ impl<'a> Tool<'a> {
     pub fn targets(&self, env: &Env) -> Result<Vec<Box<dyn Target + 'a>>> {
         env.targets.iter().map(|url| self.target(url)).collect()
     }
+
+    /// Opens the targets of an env that have this name or URL; all without one. Fails if there is none.
+    pub fn targets_called(&self, env: &Env, wanted: Option<&str>) -> Result<Vec<Box<dyn Target + 'a>>> {
+        let mut targets = self.targets(env)?;
+        if let Some(wanted) = wanted {
+            targets.retain(|target| target.is_called(wanted));
+            if targets.is_empty() {
+                let known = env.targets.join(", ");
+                return usage(format!("{} has no host {wanted}", env.name)).hint(format!("it has {known}")).err();
+            }
+        }
+        Ok(targets)
+    }
 }
 
 #[cfg(feature = "s3")]

@@ -5,7 +5,7 @@
 //! is left to deploy or rollback, which can revert.
 
 use crate::deploy::apply;
-use crate::deploy::deployment::{Deployment, Options, filled_in};
+use crate::deploy::deployment::{Deployment, Options, filled_in, known_vars};
 use crate::deploy::lease;
 use crate::deploy::liveness::LivenessChecker;
 use crate::deploy::lock::Locks;
@@ -93,20 +93,12 @@ fn open<'ctx>(
     let vars = if verb != Verb::Stop && matches!(env.service, Service::Command { .. }) {
         filled_in(ctx, env)?
     } else {
-        let known = env.vars.iter().filter_map(|(name, value)| Some(((*name).to_owned(), ctx.expand(value).ok()?)));
-        known.collect()
+        known_vars(ctx, env)
     };
     let spec = Spec::new(&env.service, &vars);
     let health = if verb == Verb::Stop { Health { check: Check::None, ..env.health } } else { env.health };
     let checker = Checker::new(ctx, &health, &spec)?;
-    let mut targets = tool.targets(env)?;
-    if let Some(wanted) = host {
-        targets.retain(|target| target.is_called(wanted));
-        if targets.is_empty() {
-            let known = env.targets.join(", ");
-            return usage(format!("{} has no host {wanted}", env.name)).hint(format!("it has {known}")).err();
-        }
-    }
+    let targets = tool.targets_called(env, host)?;
     let liveness = LivenessChecker::new(ctx, project.ci.slug);
     let (deploy_log, exports) = (catalog.deploy_log(), service::exports(&vars));
     Ok(Deployment { ctx, env, app: Some(project.app.name), targets, spec, exports, checker, deploy_log, liveness })

@@ -102,6 +102,11 @@ impl<'ctx> Deployment<'ctx> {
     }
 }
 
+/// The variables of an env that can be expanded, for what must not need a secret.
+pub fn known_vars(ctx: &Context, env: &Env) -> Vec<(String, String)> {
+    env.vars.iter().filter_map(|(name, value)| Some(((*name).to_owned(), ctx.expand(value).ok()?))).collect()
+}
+
 /// The variables of an env, expanded.
 pub fn filled_in(ctx: &Context, env: &Env) -> Result<Vec<(String, String)>> {
     env.vars.iter().map(|(name, value)| Ok(((*name).to_owned(), ctx.expand(value)?))).collect()

@@ -3,7 +3,7 @@
 //! Neither takes the lock or writes a record: both change nothing that the engine tracks, and are most needed while a
 //! deploy hangs.
 
-use crate::deploy::deployment::filled_in;
+use crate::deploy::deployment::{filled_in, known_vars};
 use crate::deploy::failure::shortened;
 use crate::deploy::waves::{AT_ONCE, par_map};
 use crate::host::Target;
@@ -84,8 +84,7 @@ pub fn exec(tool: &Tool, env: &Env, host: Option<&str>, words: &[String], listen
 
 /// The service of an env, which must have a log. Unset variables are skipped: reading a log needs no secret.
 fn loggable(ctx: &Context, env: &Env) -> Result<Spec> {
-    let vars = env.vars.iter().filter_map(|(name, value)| Some(((*name).to_owned(), ctx.expand(value).ok()?)));
-    let spec = Spec::new(&env.service, &vars.collect::<Vec<_>>());
+    let spec = Spec::new(&env.service, &known_vars(ctx, env));
     if spec.log("/", 1).is_none() {
         return usage(format!("no log command configured for {}", env.name))
             .hint("give its `service` in xtask/src/main.rs a `log` command, or use Service::Pidfile or Service::Systemd: docs/service.md")
