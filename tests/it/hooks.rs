@@ -30,6 +30,26 @@ fn ran(p: &Project, host: &str) -> String {
 }
 
 #[test]
+fn local_hook_runs_on_this_machine_with_secrets_masked() {
+    let mut p = Project::new();
+    p.change("target file:srv/dev\n", "target file:srv/dev\nhook local\n");
+    p.var("TOKEN", "hush-5e1f9a7c3d");
+    let said = p.path("said");
+    p.write("hooks/local", &format!("pwd > {0}; echo \"$* $TOKEN\" | tee -a {0}; echo oops >&2\n", said.display()));
+    let id = p.release("1");
+    let deployed = p.run("deploy dev").ok().told(&format!("dev file:srv/dev {id} ")).told("oops");
+    assert!(!(deployed.stderr + &deployed.stdout).contains("hush"));
+    let root = fs::canonicalize(p.path("")).unwrap();
+    let want = format!("{}\ndev file:srv/dev {id} hush-5e1f9a7c3d\n", root.display());
+    assert_eq!(fs::read_to_string(&said).unwrap(), want);
+
+    p.write("hooks/local", "exit 3\n");
+    p.release("2");
+    p.run("deploy dev").fails(1, "exit code 3: no output; so the hook local failed; nothing was switched", "by hand");
+    assert_eq!(p.live("srv/dev"), "1");
+}
+
+#[test]
 fn hooks_run_where_and_when_they_should() {
     let mut p = project();
     p.var("TOKEN", "hush-5e1f9a7c3d");

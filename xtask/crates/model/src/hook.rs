@@ -54,6 +54,6 @@ pub trait HookHost {
     /// host, so pass secrets in `vars`. Ctrl-C waits for its end.
     fn run(&self, command: &str) -> Result<String>;
     /// Runs a program on this machine, in the root of the project, and prints its output with secrets masked. Takes what
-    /// xshell's `cmd!` makes: `host.local(cmd!(Shell::new()?, "notify {env}").into())`.
+    /// xshell's `cmd!` makes: `let sh = Shell::new()?; host.local(cmd!(sh, "notify {env}").into())`.
     fn local(&self, command: Command) -> Result<()>;
 }

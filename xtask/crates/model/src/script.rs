@@ -18,7 +18,7 @@ use crate::release::layout::{NEW, PATCHES};
 use crate::script::compare::{COMPARE, SUMS_TOOL};
 use crate::script::compare::{ENTRIES, EXIT_VERIFICATION};
 pub use crate::script::compare::{verify, verify_files};
-use crate::script::durable::{APPEND, DURABLE, FLUSH_TREE};
+use crate::script::durable::{APPEND, DURABLE};
 use crate::script::lease::{SECONDS_SINCE_RENEWAL, has, has_in};
 use crate::shell::{HAS_ZSTD, UMASK, in_root, quote};
 
@@ -283,7 +283,8 @@ fi
 {COMPARE}
 odd=$(cd \"$aside\" && compare \"$(cat {META}/{ENTRIES})\" all) || exit {EXIT_VERIFICATION}
 [ -z \"$odd\" ] || {{ printf '%s\\n' \"$odd\" | head -n 5 >&2; exit {EXIT_VERIFICATION}; }}
-{FLUSH_TREE}{APPEND}flush_tree \"$aside\"
+{APPEND}# One sync of the whole file system is faster than one per file.
+flush -f \"$aside\"
 append < \"$aside/{META}/record\"
 mv \"$aside\" \"$final\"; flush releases
 {reserve}",

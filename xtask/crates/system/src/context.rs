@@ -368,9 +368,15 @@ impl Context {
         if answer.ok() {
             return Ok(answer.stdout.trim_end_matches('\n').to_owned());
         }
-        failed(self.scrub(&format!("`{shown}` {}: {}", exit(answer.code), answer.stderr.trim())))
+        Err(self.unsuccessful(&shown, answer.code, &answer.stderr))
+    }
+
+    /// The error of a command that did not exit with 0, with what it printed.
+    pub(crate) fn unsuccessful(&self, shown: &str, code: Option<i32>, printed: &str) -> anyhow::Error {
+        let printed = if printed.trim().is_empty() { "no output" } else { printed.trim() };
+        failed(self.scrub(&format!("`{shown}` {}: {printed}", exit(code))))
             .hint("run it by hand for more output")
-            .err()
+            .into()
     }
 
     /// Runs a command with output to our stderr and returns its exit code. An interrupt is passed on to it.

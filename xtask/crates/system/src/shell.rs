@@ -1,8 +1,8 @@
 //! xshell, for the commands, build steps and hooks that a project writes.
 
-use crate::context::{Context, exit, not_started, show};
+use crate::context::{Context, not_started, show};
 use crate::process;
-use gangplank_model::error::{Kind, Result, WithHint, failed};
+use gangplank_model::error::{Kind, Result, WithHint};
 use std::process::Command;
 use std::time::Instant;
 pub use xshell::{Shell, cmd};
@@ -34,8 +34,6 @@ impl Context {
         if status.success() {
             return Ok(());
         }
-        failed(self.scrub(&format!("`{shown}` {}: {}", exit(status.code()), last.trim())))
-            .hint("run it by hand to see more")
-            .err()
+        Err(self.unsuccessful(&shown, status.code(), &last))
     }
 }

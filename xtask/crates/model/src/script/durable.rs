@@ -35,10 +35,6 @@ keep() { rm -f "$1.new"; cat > "$1.new"; replace "$1"; }
 has_text() { [ -s "$1" ] && tr -d '\000' < "$1" | grep -q '^'; }
 "#;
 
-/// Syncs a directory tree. One call for the whole file system is faster than one per file.
-pub const FLUSH_TREE: &str = r#"flush_tree() { flush -f "$1"; }
-"#;
-
 /// Appends stdin to the history; does nothing if stdin is empty, so that a full disk cannot block a revert. First ends
 /// a line torn by a power cut and removes its NULs, so that neither corrupts the next record.
 pub const APPEND: &str = r#"append() {
@@ -67,7 +63,7 @@ mod tests {
     /// Runs a script in a directory with a `sync` that logs its operands. Returns that log and the output.
     fn run(dir: &Path, text: &str) -> String {
         let spy = "sync() { echo sync \"$@\" >> said; }\nset -eu\n";
-        let script = format!("{spy}{DURABLE}{FLUSH_TREE}{APPEND}{text}");
+        let script = format!("{spy}{DURABLE}{APPEND}{text}");
         let said = Command::new("sh").args(["-c", &script]).current_dir(dir).output().unwrap();
         assert!(said.status.success() && said.stderr.is_empty(), "{}", String::from_utf8_lossy(&said.stderr));
         let synced = fs::read_to_string(dir.join("said")).unwrap_or_default();
@@ -124,7 +120,7 @@ mod tests {
             ("sync: error opening 'x': No such file or directory", "failed"),
         ] {
             let sync = format!("sync() {{ [ $# = 0 ] && echo all && return; echo \"{said}\" >&2; return 1; }}\n");
-            let script = format!("{sync}{DURABLE}{FLUSH_TREE}flush_tree . 2> /dev/null || echo failed");
+            let script = format!("{sync}{DURABLE}flush -f . 2> /dev/null || echo failed");
             let found = Command::new("sh").args(["-c", &script]).current_dir(dir.path()).output().unwrap();
             assert_eq!(String::from_utf8(found.stdout).unwrap().trim(), want, "{said}");
         }
