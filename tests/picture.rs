@@ -35,7 +35,7 @@ fn main() {
     fs::create_dir_all(DIR).expect("a directory");
     let shop = format!("{DIR}/shop");
     run(root, "cargo", &["xtask", "new", &shop, "--yes"]);
-    // NoSink wants to look at a compiler.
+    // The picture does not show the compiler at work.
     run(Path::new(&shop), "cargo", &["xtask", "build", "--quiet"]);
     fs::remove_dir_all(format!("{shop}/target/releases")).expect("a release was built");
 
