@@ -71,12 +71,12 @@ const fn env(name: &'static str, target: &'static [&'static str]) -> Env {
 /// Two hosts of one env, which must never part, and an env of one host.
 static ENVS: [Env; 2] = [env("a", &["file:a1", "file:a2"]), env("b", &["file:b"])];
 
-struct MockState<'a> {
+struct Fixture<'a> {
     ctx: &'a Context,
     releases: &'a [Release],
 }
 
-impl MockState<'_> {
+impl Fixture<'_> {
     fn site<'s>(&'s self, env: usize, left: Option<&'s AtomicUsize>) -> Deployment<'s> {
         let targets = ENVS[env].targets.iter().map(|url| {
             let target = Tool::new(self.ctx, &crate::parts::PROJECT).target(url).unwrap();
@@ -203,7 +203,7 @@ impl MockState<'_> {
 
 fn live_through(releases: &[Release], dir: &Path, commands: &[(Op, Option<usize>)]) -> Result<(), TestCaseError> {
     let ctx = ctx(dir);
-    let state = MockState { ctx: &ctx, releases };
+    let fixture = Fixture { ctx: &ctx, releases };
     for (op, kill) in commands {
         let env = match op {
             Op::Deploy { env, .. } | Op::Rollback { env } | Op::Prune { env } => *env,
@@ -212,28 +212,28 @@ fn live_through(releases: &[Release], dir: &Path, commands: &[(Op, Option<usize>
         let way_back = |states: &[State]| -> Vec<_> {
             states.iter().map(|state| state.history.previous(state.live()).cloned()).collect()
         };
-        let mut before = state.states(env);
+        let mut before = fixture.states(env);
         let mut back = way_back(&before);
         if let Some(after) = kill {
             let left = AtomicUsize::new(*after);
-            let (env, wanted, _) = state.run(op, Some(&left));
-            before = state.check(env, &before, wanted, true)?;
+            let (env, wanted, _) = fixture.run(op, Some(&left));
+            before = fixture.check(env, &before, wanted, true)?;
             if before.iter().all(|state| state.lock == Lock::Free) {
                 // It had come to its end before it could be killed, so the next one is one of its own.
                 back = way_back(&before);
             }
         }
-        let (env, wanted, end) = state.run(op, None);
-        let settled = state.check(env, &before, wanted, false)?;
-        state.check_end(op, &settled, wanted, end)?;
+        let (env, wanted, end) = fixture.run(op, None);
+        let settled = fixture.check(env, &before, wanted, false)?;
+        fixture.check_end(op, &settled, wanted, end)?;
         if let (Op::Rollback { .. }, Ok(())) = (op, &end) {
             let now: Vec<_> = settled.iter().map(|state| state.live().cloned()).collect();
             prop_assert_eq!(&now, &back, "killed and repeated, a rollback still goes back one");
         }
         if end.is_ok() && matches!(op, Op::Deploy { .. } | Op::Prune { .. }) {
-            let (_, _, again) = state.run(op, None);
+            let (_, _, again) = fixture.run(op, None);
             prop_assert_eq!(again, Ok(()), "the second time");
-            prop_assert_eq!(state.states(env), settled, "running it again changed something");
+            prop_assert_eq!(fixture.states(env), settled, "running it again changed something");
         }
     }
     Ok(())

@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 const ENVS: [&str; 4] = ["sudo", "user", "system", "box"];
 
 /// The machine and the project that is deployed to it.
-struct MockState {
+struct Fixture {
     vm: Machine,
     p: Project,
     failed: Vec<String>,
 }
 
-impl MockState {
+impl Fixture {
     /// Goes on after a case that failed, because the next boot is far away; the end of the test names all of them.
     fn case(&mut self, name: &str, run: impl FnOnce(&mut Self)) {
         // `GANGPLANK_VM_CASES=fresh,story of sudo` runs those alone.
@@ -94,8 +94,8 @@ fn commands_of_the_guide_are_found() {
 fn deploys_to_a_real_machine_survive_reboots_and_power_cuts() {
     let Some(vm) = Machine::start(ENVS.len()) else { return };
     let p = project(&vm);
-    let mut state = MockState { vm, p, failed: Vec::new() };
-    let w = &mut state;
+    let mut fixture = Fixture { vm, p, failed: Vec::new() };
+    let w = &mut fixture;
     w.case("from a fresh server by docs/hosts.md", |w| {
         guide::fresh_server(&w.vm, &w.p);
         guide::set_up(&w.vm, &w.p);
@@ -116,5 +116,5 @@ fn deploys_to_a_real_machine_survive_reboots_and_power_cuts() {
     w.case("power cut right after a deploy", power::cut_after_deploy);
     w.case("power cut during a deploy", power::cut_during_deploy);
     w.case("setup is taken back", |w| guide::take_back(&w.vm, &w.p));
-    assert!(state.failed.is_empty(), "failed: {}", state.failed.join(", "));
+    assert!(fixture.failed.is_empty(), "failed: {}", fixture.failed.join(", "));
 }

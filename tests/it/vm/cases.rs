@@ -1,6 +1,6 @@
 //! Cases of a machine that runs: the contract, the story of each manager, the clock, the disk.
 
-use super::MockState;
+use super::Fixture;
 use crate::parts::ctx;
 use gangplank_bundle::delta::Changes;
 use gangplank_deploy::host::Delivery;
@@ -8,7 +8,7 @@ use gangplank_deploy::tool::Tool;
 use std::time::SystemTime;
 
 /// What every target promises, in a directory that has to be quoted.
-pub fn contract(w: &mut MockState, login: &str) {
+pub fn contract(w: &mut Fixture, login: &str) {
     w.vm.sh(&format!("install -d -o {login} -g {login} /srv/contract-{login}"));
     let dir = w.p.path("contract").join(login);
     std::fs::create_dir_all(dir.join(".circleci")).unwrap();
@@ -23,7 +23,7 @@ pub fn contract(w: &mut MockState, login: &str) {
 }
 
 /// From the first deploy to a prune.
-pub fn story(w: &mut MockState, env: &str) {
+pub fn story(w: &mut Fixture, env: &str) {
     let text = |n: u32| format!("{env} {n}");
     let one = w.p.release(&text(1));
     w.p.run(&format!("deploy {env}")).ok();
@@ -44,7 +44,7 @@ pub fn story(w: &mut MockState, env: &str) {
 }
 
 /// Deploys a release that ends at once, which is reverted. Gives what the deploy told.
-fn fails_at_its_start(w: &mut MockState, env: &str, mark: &str) -> String {
+fn fails_at_its_start(w: &mut Fixture, env: &str, mark: &str) -> String {
     let good = std::fs::read(w.p.path("bin/app")).unwrap();
     w.p.write_program("bin/app", &format!("#!/bin/sh\necho cannot start: {mark} >&2\nexit 1\n"));
     w.p.release(&format!("broken {mark}"));
@@ -54,7 +54,7 @@ fn fails_at_its_start(w: &mut MockState, env: &str, mark: &str) -> String {
 }
 
 /// Files that are the same there are not sent, and of a large one only what is new.
-pub fn busybox_changes(w: &mut MockState) {
+pub fn busybox_changes(w: &mut Fixture) {
     w.vm.sh("! PATH=/opt/busybox/bin tar -cf /dev/null -T /dev/null 2> /dev/null");
     let mut app = std::fs::read(w.p.path("bin/app")).unwrap();
     app.extend_from_slice(b"and more");
@@ -66,7 +66,7 @@ pub fn busybox_changes(w: &mut MockState) {
 }
 
 /// The log of a start is that of this start, whatever the clock was before.
-pub fn clock(w: &mut MockState, env: &str) {
+pub fn clock(w: &mut Fixture, env: &str) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let day = 24 * 60 * 60;
     let mut fails_at = |time: u64, mark: &str| {
@@ -82,7 +82,7 @@ pub fn clock(w: &mut MockState, env: &str) {
 }
 
 /// Not a block is left for a login that is not root.
-pub fn full_disk(w: &mut MockState) {
+pub fn full_disk(w: &mut Fixture) {
     let fill = "n=0; while room=$(df -k --output=avail / | tail -n 1) && [ $room -gt 0 ] && [ $n -lt 50 ]; do
   fallocate -l ${room}k /fill.$(date +%s%N) || fallocate -l 4k /fill.$(date +%s%N) || true; n=$((n + 1)); done; df -k --output=avail / | tail -n 1";
     for env in ["sudo", "box"] {

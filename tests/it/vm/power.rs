@@ -1,9 +1,9 @@
 //! Reboots and power cuts.
 
-use super::{MockState, soon};
+use super::{Fixture, soon};
 
 /// What systemd runs comes back; what the pidfile service started does not, and `status` says so.
-pub fn reboot(w: &mut MockState) {
+pub fn reboot(w: &mut Fixture) {
     let before: Vec<_> = ["sudo", "user", "system"].map(|env| w.says(env)).into();
     w.vm.reboot();
     for (env, text) in ["sudo", "user", "system"].into_iter().zip(before) {
@@ -16,7 +16,7 @@ pub fn reboot(w: &mut MockState) {
 }
 
 /// Exit code 0 means that all of it is on the disk.
-pub fn cut_after_deploy(w: &mut MockState) {
+pub fn cut_after_deploy(w: &mut Fixture) {
     let ids = ["box", "sudo"].map(|env| {
         let id = w.p.release(&format!("{env} 20"));
         w.p.run(&format!("deploy {env}")).ok();
@@ -42,7 +42,7 @@ pub fn cut_after_deploy(w: &mut MockState) {
 }
 
 /// The new release is live and not yet healthy when the power goes.
-pub fn cut_during_deploy(w: &mut MockState) {
+pub fn cut_during_deploy(w: &mut Fixture) {
     w.p.release("sudo 30");
     w.p.run("deploy sudo").ok();
     let good = std::fs::read(w.p.path("bin/app")).unwrap();
@@ -76,7 +76,7 @@ const ROOTS: [(&str, &str, Option<&str>); 4] = [
 ];
 
 /// No file of the engine is empty or holds zero bytes, and units are what was written. What the app prints is its own.
-fn whole(w: &MockState, envs: &[&str]) {
+fn whole(w: &Fixture, envs: &[&str]) {
     for (_, root, unit) in ROOTS.into_iter().filter(|(env, ..)| envs.contains(env)) {
         let look = format!(
             "cd {root}
@@ -95,7 +95,7 @@ done"
 }
 
 /// A deploy and a rollback work as ever.
-fn goes_on(w: &MockState, env: &str) {
+fn goes_on(w: &Fixture, env: &str) {
     let text = format!("{env} goes on");
     w.p.release(&text);
     w.p.run(&format!("deploy {env}")).ok();

@@ -37,7 +37,7 @@ pub enum CommandOutput {
     /// `publish`
     Published(Vec<Published>),
     /// `fetch`
-    ReleaseSource(report::Verified),
+    Fetched(report::Verified),
     /// `plan`, `deploy`, `promote`, `rollback`, `prune`
     Outcome(Outcome),
     /// `start`, `stop`, `restart`
@@ -128,9 +128,7 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
             handoff::put(tool, release.as_ref(), store.as_deref()).map(CommandOutput::Put)
         }
         Command::Publish { release } => handoff::publish(tool, release.as_ref()).map(CommandOutput::Published),
-        Command::Fetch { release, into } => {
-            handoff::fetch(tool, release.as_ref(), into).map(CommandOutput::ReleaseSource)
-        }
+        Command::Fetch { release, into } => handoff::fetch(tool, release.as_ref(), into).map(CommandOutput::Fetched),
         Command::Plan { env, release, deploy } => {
             deploy::deploy(tool, env, release.as_ref(), &deploy.plan()).map(CommandOutput::Outcome)
         }

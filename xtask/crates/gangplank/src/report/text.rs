@@ -30,7 +30,7 @@ pub fn answer(answer: &CommandOutput, style: Style, now: Timestamp) -> String {
             it.sha256,
             it.unpacked.as_ref().map_or(String::new(), |dir| format!(", unpacked into {}", dir.display()))
         ),
-        CommandOutput::ReleaseSource(it) => format!("{}\n", it.dir.display()),
+        CommandOutput::Fetched(it) => format!("{}\n", it.dir.display()),
         CommandOutput::Put(done) => done.iter().map(put).collect(),
         CommandOutput::Pruned(done) => pruned(done, style),
         CommandOutput::Published(done) => done.iter().map(published).collect(),
@@ -241,7 +241,7 @@ fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
 }
 
 fn history(host: &HostHistory, style: Style, now: Timestamp) -> String {
-    let mut rows = vec![["WHEN", "WHAT", "RELEASE", "FROM", "BY", "WHY"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["WHEN", "WHAT", "RELEASE", "FROM", "BY", "REASON"].map(str::to_owned).to_vec()];
     for record in &host.records {
         let event = match record.event {
             HistoryEvent::Installed => "installed",
