@@ -2,6 +2,7 @@
 //!
 //! Everything below takes a [`Context`] as its only access to the outside, so a test controls what a command sees.
 
+mod cargo;
 mod environment;
 mod root;
 mod secrets;
@@ -415,42 +416,6 @@ impl Context {
         let measured = process::measure(&mut command, &limits).map_err(|e| not_started(&command, &e))?;
         self.ran(shown, started, measured.status.success());
         Ok(measured)
-    }
-
-    /// Cargo for this workspace, without the variables set by the cargo that runs us: they would rerun build scripts,
-    /// and those of ring take a minute.
-    pub fn cargo(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(self.var("CARGO").unwrap_or("cargo"));
-        command.args(args).current_dir(&self.root);
-        for name in self.env.keys().filter(|name| is_cargos_own(name)) {
-            command.env_remove(name);
-        }
-        command
-    }
-
-    /// Executes the program of another package of this workspace, compiled with a Cargo feature, on the same command
-    /// line. Returns only on failure.
-    pub fn become_program(&self, package: &str, feature: Option<&str>) -> anyhow::Error {
-        let mut words = vec!["run", "--quiet", "--package", package];
-        words.extend(feature.iter().flat_map(|feature| ["--features", feature]));
-        words.push("--");
-        self.become_run(&words, feature)
-    }
-
-    /// Executes the xtask of this workspace with a Cargo feature, on the same command line. Returns only on failure.
-    pub fn become_xtask_with(&self, feature: &str) -> anyhow::Error {
-        let words = run_xtask(&self.root, Some(feature));
-        self.become_run(&words.iter().map(String::as_str).collect::<Vec<_>>(), Some(feature))
-    }
-
-    /// Executes cargo with these arguments and those of this process.
-    fn become_run(&self, words: &[&str], feature: Option<&str>) -> anyhow::Error {
-        let mut command = self.cargo(words);
-        // Relative paths on the command line refer to the current directory.
-        command.args(std::env::args_os().skip(1)).current_dir(".");
-        command.envs(feature.map(|feature| (var::FEATURES, feature)));
-        let cause = process::become_it(&mut command);
-        not_started(&command, &cause)
     }
 
     fn run(
