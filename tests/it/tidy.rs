@@ -62,7 +62,16 @@ const DOORS: &[(&str, &[&str])] = &[
     ("toml_edit", &["new/manifest.rs"]),
     ("walkdir", &["deploy/include.rs", "local-ci/workspace.rs"]),
     ("xshell", &["new/git.rs", "system/git.rs", "system/git/checkout.rs", "system/shell.rs"]),
-    ("std::env", &["gangplank/program.rs", "gangplank/run.rs", "system/context.rs", "system/context/environment.rs"]),
+    (
+        "std::env",
+        &[
+            "gangplank/program.rs",
+            "gangplank/run.rs",
+            "system/context.rs",
+            "system/context/cargo.rs",
+            "system/context/environment.rs",
+        ],
+    ),
     ("std::io::stdin", &["gangplank/approval.rs"]),
     ("std::io::stdout", &["gangplank/run.rs"]),
     (
