@@ -383,7 +383,7 @@ fn targets_and_stores_of_an_unknown_kind() {
     if cfg!(feature = "s3") {
         p.run("put").fails(3, "s3://bucket/x: no credentials", "docs/s3.md");
     } else {
-        p.run("put").fails(2, "s3://bucket/x: this xtask was compiled without buckets", "features = [\"s3\"]");
+        p.run("put").fails(2, "s3://bucket/x: this xtask was compiled without buckets", "default = [\"s3\"]");
     }
     p.change("target ftp://host/dir\n", "target file:srv/a\ntarget file:srv/a\n");
     p.run("status").fails(2, "has target file:srv/a twice", "xtask/src/main.rs");

@@ -93,8 +93,18 @@ fn the_configs_of_each_pattern_are_what_main_rs_says_once_it_is_compiled() {
         let host = ["--target", "ssh://deploy@web1/srv/shop"];
         make(&shop, &[&["--handoff", handoff, "--engine", &engine][..], &host].concat()).ok();
         compiled.xtask(&shop, "ci generate --check", &[]).ok();
-        compiled.xtask(&shop, "ci lint", &[]).ok();
+        let lint = compiled.xtask(&shop, "ci lint", &[]).ok();
+        assert!(lint.stderr.contains("compiled without the linter: compiling it with lint"), "{}", lint.stderr);
         assert_eq!(git(&shop, "status --porcelain"), "", "{handoff}");
+        let manifest = fs::read_to_string(shop.join("xtask/Cargo.toml")).unwrap();
+        let disabled = manifest.replace("lint = [\"gangplank/lint\"]", "lint = []");
+        assert_ne!(disabled, manifest);
+        fs::write(shop.join("xtask/Cargo.toml"), disabled).unwrap();
+        compiled.xtask(&shop, "ci lint", &[]).fails(
+            2,
+            "`lint` of the xtask does not enable",
+            "lint = [\"gangplank/lint\"]",
+        );
     }
 }
 

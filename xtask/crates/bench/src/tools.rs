@@ -74,7 +74,7 @@ pub fn compile(ctx: &Context, options: &Options) -> Result<Report> {
         baseline(name, Box::new(command), Some(target))
     };
     let baselines = vec![
-        baseline("ours", &ctx.root, &["build", "--quiet", "--locked", "--package", "xtask"]),
+        baseline("ours", &ctx.root, &["build", "--quiet", "--locked", "--package", "xtask", "--bin", "xtask"]),
         baseline(CARGO, &brief, &["build", "--quiet"]),
     ];
     let race = Compare { workload: "xtask", what: "compile", alike: false, baselines };

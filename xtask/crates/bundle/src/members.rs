@@ -42,7 +42,7 @@ pub fn supports(compression: Compression) -> Result<()> {
         return Ok(());
     }
     usage("this xtask was compiled without zstd, and the bundle is a .tar.zst")
-        .hint("write in xtask/Cargo.toml: gangplank = { path = \"engine\", features = [\"zstd\"] }")
+        .hint("write below [features] in xtask/Cargo.toml: default = [\"zstd\"]")
         .err()
 }
 

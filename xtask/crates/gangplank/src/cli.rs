@@ -5,7 +5,7 @@ mod control;
 mod setup;
 mod test;
 
-pub use crate::cli::ci::{Ci, Trigger};
+pub use crate::cli::ci::{Ci, Run, Trigger};
 pub use crate::cli::control::Control;
 pub use crate::cli::setup::Setup;
 pub use crate::cli::test::Test;
@@ -382,7 +382,7 @@ impl Command {
                 | Self::Fetch { .. }
                 | Self::Unlock { .. }
                 | Self::Exec { .. }
-                | Self::Ci(Ci::Run { .. } | Ci::Trigger(_) | Ci::Approve { .. })
+                | Self::Ci(Ci::Run(_) | Ci::Trigger(_) | Ci::Approve { .. })
                 | Self::Test(_)
                 | Self::Bench(_)
                 | Self::Man { .. }
@@ -440,7 +440,7 @@ impl Command {
                 | Self::Prune(_)
                 | Self::Put { .. }
                 | Self::Fetch { .. }
-                | Self::Ci(Ci::Run { .. } | Ci::Trigger(_))
+                | Self::Ci(Ci::Run(_) | Ci::Trigger(_))
         )
     }
 }

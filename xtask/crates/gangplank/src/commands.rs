@@ -1,8 +1,13 @@
 //! Maps a parsed command to its function and its result.
 
-use crate::approval::{approved, ask, confirm, confirm_loss};
-use crate::cli::{Ci, Cli, Command, Control, ExpectArgs, Global, Prune, Setup, Test, Trigger};
-use crate::{complete, doctor, test};
+mod ci;
+mod feature;
+
+use crate::approval::{approved, confirm, confirm_loss};
+use crate::cli::{Cli, Command, Control, ExpectArgs, Global, Prune, Setup, Test};
+#[cfg(feature = "lint")]
+use crate::test;
+use crate::{complete, doctor};
 use gangplank_deploy::deploy;
 use gangplank_deploy::deploy::apply::Outcome;
 use gangplank_deploy::deploy::control;
@@ -17,12 +22,12 @@ use gangplank_model::error::{CliError, Kind, Result, hint_of, kind_of, usage};
 use gangplank_model::event::Listener;
 use gangplank_model::history::Verb;
 use gangplank_model::owner::Liveness;
-use gangplank_model::project::{Handoff, Project};
+use gangplank_model::project::Project;
 use gangplank_model::state::{Lock, Lockable};
-use gangplank_system::context::{Context, var};
+use gangplank_system::context::Context;
 use serde::Serialize;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The result of a command, to be printed. Serialized as JSON without the variant's name.
 #[derive(Debug, Serialize)]
@@ -59,8 +64,10 @@ pub enum CommandOutput {
     /// `ci generate`
     Generated(Vec<gangplank_deploy::ci::generate::Generated>),
     /// `ci lint`
+    #[cfg(feature = "lint")]
     Findings(Vec<gangplank_lint::Finding>),
     /// `ci run`
+    #[cfg(feature = "local-ci")]
     CiRun(gangplank_local_ci::run::CiRun),
     /// `ci trigger`
     Triggered(gangplank_deploy::ci::trigger::Started),
@@ -71,10 +78,12 @@ pub enum CommandOutput {
     /// `setup`
     Setup(Vec<setup::HostSetup>),
     /// `test`
+    #[cfg(feature = "lint")]
     Tested(test::Tested),
     /// `completions`
     Script(complete::Script),
     /// `man`
+    #[cfg(feature = "man")]
     Man(Vec<Page>),
     /// A command of the project.
     Own(Own),
@@ -88,10 +97,11 @@ pub struct Own {
 }
 
 /// A man page.
+#[cfg(feature = "man")]
 #[derive(Debug, Serialize)]
 pub struct Page {
     /// Its file.
-    pub path: PathBuf,
+    pub path: std::path::PathBuf,
 }
 
 /// Releases kept per branch by a prune of a store.
@@ -160,7 +170,7 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
         Command::Prune(prune) => self::prune(tool, global, prune),
         Command::Lock { env } => lock(tool, env, None).map(CommandOutput::Lock),
         Command::Unlock { env, force } => lock(tool, env, Some(*force)).map(CommandOutput::Lock),
-        Command::Ci(ci_command) => self::ci(tool, cli, listener, ci_command),
+        Command::Ci(ci_command) => ci::ci(tool, cli, listener, ci_command),
         Command::Doctor { env, ci } => doctor::doctor(tool, env.as_deref(), *ci).map(CommandOutput::Diagnosis),
         Command::Setup(options) => self::setup(tool, global, options).map(CommandOutput::Setup),
         Command::Test(test) => self::test(ctx, project, test),
@@ -168,7 +178,7 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
         Command::Bench(_) => Err(own_program(ctx, "bench", "compares Gangplank with other tools")),
         Command::Completions { shell } => Ok(CommandOutput::Script(complete::script(*shell))),
         Command::Own(own, words) => (own.run)(ctx, project, words).map(|text| CommandOutput::Own(Own { text })),
-        Command::Man { dir } => man(tool, dir).map(CommandOutput::Man),
+        Command::Man { dir } => man(tool, dir),
         // Already answered in `main`.
         Command::Complete { .. } => Ok(CommandOutput::Heard),
     }
@@ -223,9 +233,19 @@ fn test(ctx: &Context, project: &Project, test: &Test) -> Result<CommandOutput> 
     if !test.no_tests && has_program(ctx, "suite") {
         return Err(ctx.become_program("gangplank-suite", None));
     }
+    checks(ctx, project, test)
+}
+
+#[cfg(feature = "lint")]
+fn checks(ctx: &Context, project: &Project, test: &Test) -> Result<CommandOutput> {
     let options =
         test::Options { quick: test.quick, no_tests: test.no_tests, all_features: test.all_features, args: &test.args };
     test::test(ctx, project, &options).map(CommandOutput::Tested)
+}
+
+#[cfg(not(feature = "lint"))]
+fn checks(ctx: &Context, _: &Project, _: &Test) -> Result<CommandOutput> {
+    Err(feature::compile_with(ctx, &["lint"], "the linter"))
 }
 
 fn prune(tool: &Tool, global: &Global, prune: &Prune) -> Result<CommandOutput> {
@@ -307,71 +327,15 @@ fn lock(tool: &Tool, env: &str, unlock: Option<bool>) -> Result<Vec<LockState>> 
     }
 }
 
-fn ci(tool: &Tool, cli: &Cli, listener: Listener, command: &Ci) -> Result<CommandOutput> {
-    let Tool { ctx, project, .. } = *tool;
-    match command {
-        Ci::Generate { check, handoff } => {
-            let handoff = handoff.unwrap_or(project.ci.handoff);
-            gangplank_deploy::ci::generate::generate(ctx, project, handoff, *check || cli.global.dry_run)
-                .map(CommandOutput::Generated)
-        }
-        Ci::Lint { file } => gangplank_lint::lint_file(&ctx.root.join(file)).map(CommandOutput::Findings),
-        Ci::Trigger(trigger) => self::trigger(tool, cli, trigger).map(CommandOutput::Triggered),
-        Ci::Approve { env, pipeline } => {
-            let ask = |question: &str| if cli.global.yes { Ok(Some(true)) } else { ask(ctx, question) };
-            gangplank_deploy::ci::approve::approve(ctx, project, env, *pipeline, &ask).map(CommandOutput::Approved)
-        }
-        Ci::Loopback => {
-            let pipeline = gangplank_model::ci::workflows::pipeline(project, project.ci.handoff)?;
-            gangplank_local_ci::run::serve::serve(tool, &pipeline, listener).map(|()| CommandOutput::Heard)
-        }
-        Ci::Run { job, no_approve, branch, handoff, set } => {
-            let approve = |name: &str| match (cli.global.yes, *no_approve) {
-                (true, _) => Ok(true),
-                (_, true) => Ok(false),
-                _ => match ask(ctx, &format!("{name}?"))? {
-                    Some(yes) => Ok(yes),
-                    None => {
-                        ctx.warn(format!("{name} is on hold: there is no terminal to ask on; add --yes to approve"));
-                        Ok(false)
-                    }
-                },
-            };
-            if handoff.unwrap_or(project.ci.handoff) == Handoff::S3 && !cfg!(feature = "s3") {
-                return Err(with_feature(ctx, "s3", "buckets"));
-            }
-            let options = gangplank_local_ci::run::Options {
-                job: job.as_deref(),
-                branch: branch.as_deref(),
-                set,
-                approve: &approve,
-            };
-            let pipeline = gangplank_model::ci::workflows::pipeline(project, handoff.unwrap_or(project.ci.handoff))?;
-            gangplank_local_ci::run::run(tool, &pipeline, &options).map(CommandOutput::CiRun)
-        }
-    }
-}
-
-/// Continues as an xtask compiled with a feature, which takes a minute the first time. Returns only on failure.
-fn with_feature(ctx: &Context, feature: &str, what: &str) -> anyhow::Error {
-    if ctx.var(var::FEATURES).is_some() {
-        return usage(format!("the feature `{feature}` of the xtask does not enable that of the engine"))
-            .hint(format!("write in xtask/Cargo.toml: [features] {feature} = [\"gangplank/{feature}\"]"))
-            .into();
-    }
-    ctx.note(format!("this xtask was compiled without {what}: compiling it with the feature {feature}"));
-    ctx.become_xtask_with(feature)
-}
-
 #[cfg(feature = "man")]
-fn man(tool: &Tool, dir: &Path) -> Result<Vec<Page>> {
-    let ctx = tool.ctx;
-    Ok(crate::man::write(tool.extensions, &ctx.root.join(dir))?.into_iter().map(|path| Page { path }).collect())
+fn man(tool: &Tool, dir: &Path) -> Result<CommandOutput> {
+    let files = crate::man::write(tool.extensions, &tool.ctx.root.join(dir))?;
+    Ok(CommandOutput::Man(files.into_iter().map(|path| Page { path }).collect()))
 }
 
 #[cfg(not(feature = "man"))]
-fn man(tool: &Tool, _: &Path) -> Result<Vec<Page>> {
-    Err(with_feature(tool.ctx, "man", "man pages"))
+fn man(tool: &Tool, _: &Path) -> Result<CommandOutput> {
+    Err(feature::compile_with(tool.ctx, &["man"], "man pages"))
 }
 
 /// Whether this is Gangplank's own repository, which has the program: a project may have a directory of that name.
@@ -389,33 +353,4 @@ fn own_program(ctx: &Context, name: &str, what: &str) -> anyhow::Error {
             .into();
     }
     ctx.become_program(&format!("gangplank-{name}"), None)
-}
-
-/// Starts a workflow on CircleCI. A deploy to an env with approval is confirmed here, because its job does not ask.
-fn trigger(tool: &Tool, cli: &Cli, trigger: &Trigger) -> Result<gangplank_deploy::ci::trigger::Started> {
-    let Tool { ctx, project, .. } = *tool;
-    let (rollback, request) = match trigger {
-        Trigger::Deploy(request) => (false, request),
-        Trigger::Rollback(request) => (true, request),
-    };
-    confirm(ctx, project.env(&request.env)?, cli.global.yes, if rollback { "roll back" } else { "deploy to" })?;
-    let wish = gangplank_deploy::ci::trigger::TriggerRequest {
-        rollback,
-        env: &request.env,
-        release: request.release.as_ref(),
-        reason: request.reason.as_deref(),
-        definition: request.definition.as_deref(),
-    };
-    let approve = |job: &str| {
-        if cli.global.yes {
-            return Ok(Some(true));
-        }
-        let answer = ask(ctx, &format!("{job}?"))?;
-        if answer.is_none() {
-            ctx.note(format!("{job} is on hold; approve it with `cargo xtask ci approve {}`", request.env));
-        }
-        Ok(answer)
-    };
-    let follow = if request.follow { Some(&approve as gangplank_deploy::ci::follow::Asking) } else { None };
-    gangplank_deploy::ci::trigger::trigger(tool, &wish, follow)
 }

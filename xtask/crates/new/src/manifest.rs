@@ -14,7 +14,7 @@ pub const HOT: &[&str] = &[
     "tar",
     "fastcdc",
     "flate2",
-    "zlib-rs",
+    "miniz_oxide",
     "libdeflate-sys",
     "libdeflater",
     "memchr",
@@ -138,12 +138,16 @@ fn stand_alone(document: &mut DocumentMut, vendored: bool) -> Result<()> {
     let packages = table(dev, "package")?;
     let mut others = toml_edit::InlineTable::new();
     others.insert("debug", false.into());
+    others.insert("codegen-units", 1.into());
     packages.insert("*", value(others));
     for name in HOT {
         let mut level = toml_edit::InlineTable::new();
         level.insert("opt-level", 3.into());
         packages.insert(name, value(level));
     }
+    // As in this repository: fewer units cost less CPU, and few people change the engine.
+    dev.insert("codegen-units", value(4));
+    table(dev, "build-override")?.insert("codegen-units", value(1));
     Ok(())
 }
 

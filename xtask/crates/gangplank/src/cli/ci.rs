@@ -25,22 +25,7 @@ pub enum Ci {
         file: PathBuf,
     },
     /// Run the pipeline on this machine
-    Run {
-        /// Run only this job and those it requires
-        job: Option<String>,
-        /// Stop at approvals instead of asking
-        #[arg(long, conflicts_with = "yes")]
-        no_approve: bool,
-        /// Run as if on this branch
-        #[arg(long, value_name = "NAME")]
-        branch: Option<String>,
-        /// How jobs pass releases on [default: the project's `handoff`]
-        #[arg(long, value_name = "HANDOFF", value_parser = handoff())]
-        handoff: Option<Handoff>,
-        /// Run as if triggered with a parameter, e.g. deploy-env=prod, instead of by a push
-        #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
-        set: Vec<(String, String)>,
-    },
+    Run(Run),
     /// Serve CircleCI's API over the results of `ci run`, for other clients
     #[command(hide = true)]
     Loopback,
@@ -55,6 +40,24 @@ pub enum Ci {
         #[arg(long, value_name = "NUMBER")]
         pipeline: Option<u64>,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Run only this job and those it requires
+    pub job: Option<String>,
+    /// Stop at approvals instead of asking
+    #[arg(long, conflicts_with = "yes")]
+    pub no_approve: bool,
+    /// Run as if on this branch
+    #[arg(long, value_name = "NAME")]
+    pub branch: Option<String>,
+    /// How jobs pass releases on [default: the project's `handoff`]
+    #[arg(long, value_name = "HANDOFF", value_parser = handoff())]
+    pub handoff: Option<Handoff>,
+    /// Run as if triggered with a parameter, e.g. deploy-env=prod, instead of by a push
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    pub set: Vec<(String, String)>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,19 +1,16 @@
 //! Results as text. Pure: depends only on values and the time of day.
 
 use crate::commands::{CommandOutput, LockState};
-use crate::test::Tested;
 use gangplank_deploy::build::Built;
 use gangplank_deploy::ci::trigger::Started;
 use gangplank_deploy::deploy::apply::Outcome;
 use gangplank_deploy::deploy::control::{Controlled, ControlledHost};
 use gangplank_deploy::deploy::report::{Diff, FileChange, HostHistory, HostStatus, Listed};
 use gangplank_deploy::handoff::{Pruned, PutDone};
-use gangplank_lint::{Finding, Severity};
-use gangplank_local_ci::run::CiRun;
 use gangplank_model::history::{HistoryEvent, Verb};
 use gangplank_model::release::id::ReleaseId;
 
-use crate::report::style::{Style, bytes, count, duration, table, visible, when};
+use crate::report::style::{Style, bytes, count, table, visible, when};
 use gangplank_deploy::store::{Published, RetentionDecision};
 use jiff::Timestamp;
 use std::fmt::Write;
@@ -52,14 +49,18 @@ pub fn answer(answer: &CommandOutput, style: Style, now: Timestamp) -> String {
             let state = |changed| if changed { "written" } else { "is up to date" };
             files.iter().map(|it| format!("{} {}\n", it.path.display(), state(it.changed))).collect()
         }
-        CommandOutput::Findings(findings) => lint(findings, style),
-        CommandOutput::CiRun(run) => ci_run(run, style),
+        #[cfg(feature = "lint")]
+        CommandOutput::Findings(findings) => crate::report::checks::lint(findings, style),
+        #[cfg(feature = "local-ci")]
+        CommandOutput::CiRun(run) => crate::report::local_ci::run(run, style),
         CommandOutput::Setup(hosts) => crate::report::setup::setup(hosts),
         CommandOutput::Diagnosis(found) => crate::report::doctor::diagnosis(found, style),
         CommandOutput::Script(it) => it.script.to_owned(),
         CommandOutput::Own(own) => own.text.clone(),
+        #[cfg(feature = "man")]
         CommandOutput::Man(pages) => pages.iter().map(|page| format!("{}\n", page.path.display())).collect(),
-        CommandOutput::Tested(it) => tested(it),
+        #[cfg(feature = "lint")]
+        CommandOutput::Tested(it) => crate::report::checks::tested(it),
     }
 }
 
@@ -73,15 +74,6 @@ pub fn built(built: &Built, _: Style) -> String {
         bytes(built.bytes),
         built.dir.display()
     )
-}
-
-fn tested(tested: &Tested) -> String {
-    let checks: Vec<_> = tested.checks.iter().map(|it| format!("{} ({})", it.check, duration(it.ms))).collect();
-    let skipped = match tested.skipped.len() {
-        0 => String::new(),
-        n => format!("; {n} skipped, see above"),
-    };
-    format!("passed: {}{skipped}\n", checks.join(", "))
 }
 
 /// A line of a host's output, with its name if there are several. Keeps tabs.
@@ -333,40 +325,4 @@ fn lock(state: &LockState) -> String {
         (Some(who), false) => format!("{}: locked by {}\n", state.target, visible(who)),
         (Some(who), true) => format!("{}: removed the lock of {who}\n", state.target),
     }
-}
-
-fn lint(findings: &[Finding], style: Style) -> String {
-    if findings.is_empty() {
-        return "no findings\n".into();
-    }
-    let mut out = String::new();
-    for it in findings {
-        let severity = match it.severity {
-            Severity::Error => style.bad("error"),
-            Severity::Warning => style.warn("warning"),
-        };
-        let _ = writeln!(out, "line {}: {severity} [{}] {}\n  hint: {}", it.line, it.code, it.message, it.hint);
-    }
-    let errors = findings.iter().filter(|it| it.severity == Severity::Error).count();
-    let _ = writeln!(out, "{}, {}", count(errors, "error"), count(findings.len() - errors, "warning"));
-    out
-}
-
-fn ci_run(run: &CiRun, style: Style) -> String {
-    let mut rows = vec![["JOB", "STATUS", "TIME"].map(str::to_owned).to_vec()];
-    rows.extend(run.jobs.iter().map(|it| vec![it.job.clone(), it.status.to_owned(), duration(it.ms)]));
-    let mut out = table(style, &rows);
-    for live in &run.live {
-        let _ = writeln!(
-            out,
-            "{} ({}): {}",
-            live.env,
-            live.target,
-            live.release.as_ref().map_or("nothing is live".into(), |id| format!("{id} is live"))
-        );
-    }
-    if !run.changed {
-        out.push_str("nothing changed: every env was up to date, or no deploy job ran\n");
-    }
-    out
 }

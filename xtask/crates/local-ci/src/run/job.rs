@@ -97,11 +97,11 @@ impl Run<'_> {
                         Xtask::Cargo => Command::new(self.ctx.var("CARGO").unwrap_or("cargo")),
                         Xtask::Persisted => Command::new(workspace.join(PERSISTED)),
                     };
-                    match (by, self.ctx.var(context::var::FEATURES)) {
+                    match (by, features_of_jobs(self.ctx.var(context::var::FEATURES))) {
                         (Xtask::Persisted, _) => {}
                         (Xtask::Cargo, None) => drop(command.arg("xtask")),
                         (Xtask::Cargo, Some(features)) => {
-                            command.args(context::run_xtask(&project, Some(features)));
+                            command.args(context::run_xtask(&project, Some(&features)));
                         }
                     }
                     command.args(args.iter().map(|arg| arg.resolve(&variables))).current_dir(&project);
@@ -168,10 +168,30 @@ impl Run<'_> {
     }
 }
 
+/// The features of the xtask in jobs, of those of this process: all but this crate's own, so that `cargo xtask` compiles
+/// what it does on CircleCI.
+fn features_of_jobs(ours: Option<&str>) -> Option<String> {
+    let features: Vec<_> = ours.into_iter().flat_map(|ours| ours.split(',')).filter(|it| *it != "local-ci").collect();
+    (!features.is_empty()).then(|| features.join(","))
+}
+
 /// The local directory for an absolute one in a CircleCI job.
 fn local(path: &str, workspace: &Path) -> PathBuf {
     match Path::new(path).strip_prefix(gangplank_model::store_url::WORKSPACE) {
         Ok(rest) => workspace.join(rest),
         Err(_) => PathBuf::from(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_have_the_features_but_local_ci() {
+        assert_eq!(features_of_jobs(None), None);
+        assert_eq!(features_of_jobs(Some("local-ci")), None);
+        assert_eq!(features_of_jobs(Some("local-ci,s3")).as_deref(), Some("s3"));
+        assert_eq!(features_of_jobs(Some("s3")).as_deref(), Some("s3"));
     }
 }

@@ -1,0 +1,120 @@
+//! `ci ...`: CircleCI's config, its pipelines, and the same pipeline on this machine.
+
+use crate::approval::{ask, confirm};
+use crate::cli::{Ci, Cli, Run, Trigger};
+use crate::commands::CommandOutput;
+use crate::commands::feature;
+use gangplank_deploy::ci::{approve, follow, generate, trigger};
+use gangplank_deploy::tool::Tool;
+#[cfg(feature = "local-ci")]
+use gangplank_model::ci::workflows;
+use gangplank_model::error::Result;
+use gangplank_model::event::Listener;
+use gangplank_model::project::Handoff;
+use std::path::Path;
+
+/// Runs a command below `ci`.
+pub fn ci(tool: &Tool, cli: &Cli, listener: Listener, command: &Ci) -> Result<CommandOutput> {
+    let Tool { ctx, project, .. } = *tool;
+    match command {
+        Ci::Generate { check, handoff } => {
+            let handoff = handoff.unwrap_or(project.ci.handoff);
+            generate::generate(ctx, project, handoff, *check || cli.global.dry_run).map(CommandOutput::Generated)
+        }
+        Ci::Lint { file } => lint(tool, file),
+        Ci::Trigger(trigger) => self::trigger(tool, cli, trigger).map(CommandOutput::Triggered),
+        Ci::Approve { env, pipeline } => {
+            let ask = |question: &str| if cli.global.yes { Ok(Some(true)) } else { ask(ctx, question) };
+            approve::approve(ctx, project, env, *pipeline, &ask).map(CommandOutput::Approved)
+        }
+        Ci::Loopback => loopback(tool, listener),
+        Ci::Run(run) => self::run(tool, cli, run),
+    }
+}
+
+#[cfg(feature = "lint")]
+fn lint(tool: &Tool, file: &Path) -> Result<CommandOutput> {
+    gangplank_lint::lint_file(&tool.ctx.root.join(file)).map(CommandOutput::Findings)
+}
+
+#[cfg(not(feature = "lint"))]
+fn lint(tool: &Tool, _: &Path) -> Result<CommandOutput> {
+    Err(feature::compile_with(tool.ctx, &["lint"], "the linter"))
+}
+
+#[cfg(feature = "local-ci")]
+fn loopback(tool: &Tool, listener: Listener) -> Result<CommandOutput> {
+    let pipeline = workflows::pipeline(tool.project, tool.project.ci.handoff)?;
+    gangplank_local_ci::run::serve::serve(tool, &pipeline, listener).map(|()| CommandOutput::Heard)
+}
+
+#[cfg(not(feature = "local-ci"))]
+fn loopback(tool: &Tool, _: Listener) -> Result<CommandOutput> {
+    Err(feature::compile_with(tool.ctx, &["local-ci"], "local CI"))
+}
+
+#[cfg(feature = "local-ci")]
+fn run(tool: &Tool, cli: &Cli, run: &Run) -> Result<CommandOutput> {
+    let Tool { ctx, project, .. } = *tool;
+    let handoff = run.handoff.unwrap_or(project.ci.handoff);
+    if handoff == Handoff::S3 && !cfg!(feature = "s3") {
+        return Err(feature::compile_with(ctx, &["s3"], "buckets"));
+    }
+    let approve = |name: &str| match (cli.global.yes, run.no_approve) {
+        (true, _) => Ok(true),
+        (_, true) => Ok(false),
+        _ => match ask(ctx, &format!("{name}?"))? {
+            Some(yes) => Ok(yes),
+            None => {
+                ctx.warn(format!("{name} is on hold: there is no terminal to ask on; add --yes to approve"));
+                Ok(false)
+            }
+        },
+    };
+    let options = gangplank_local_ci::run::Options {
+        job: run.job.as_deref(),
+        branch: run.branch.as_deref(),
+        set: &run.set,
+        approve: &approve,
+    };
+    let pipeline = workflows::pipeline(project, handoff)?;
+    gangplank_local_ci::run::run(tool, &pipeline, &options).map(CommandOutput::CiRun)
+}
+
+#[cfg(not(feature = "local-ci"))]
+fn run(tool: &Tool, _: &Cli, run: &Run) -> Result<CommandOutput> {
+    let features: &[_] = match run.handoff.unwrap_or(tool.project.ci.handoff) {
+        Handoff::S3 => &["local-ci", "s3"],
+        Handoff::Workspace | Handoff::Artifacts => &["local-ci"],
+    };
+    Err(feature::compile_with(tool.ctx, features, "local CI"))
+}
+
+/// Starts a workflow on CircleCI. A deploy to an env with approval is confirmed here, because its job does not ask.
+fn trigger(tool: &Tool, cli: &Cli, trigger: &Trigger) -> Result<trigger::Started> {
+    let Tool { ctx, project, .. } = *tool;
+    let (rollback, request) = match trigger {
+        Trigger::Deploy(request) => (false, request),
+        Trigger::Rollback(request) => (true, request),
+    };
+    confirm(ctx, project.env(&request.env)?, cli.global.yes, if rollback { "roll back" } else { "deploy to" })?;
+    let wish = trigger::TriggerRequest {
+        rollback,
+        env: &request.env,
+        release: request.release.as_ref(),
+        reason: request.reason.as_deref(),
+        definition: request.definition.as_deref(),
+    };
+    let approve = |job: &str| {
+        if cli.global.yes {
+            return Ok(Some(true));
+        }
+        let answer = ask(ctx, &format!("{job}?"))?;
+        if answer.is_none() {
+            ctx.note(format!("{job} is on hold; approve it with `cargo xtask ci approve {}`", request.env));
+        }
+        Ok(answer)
+    };
+    let follow = if request.follow { Some(&approve as follow::Asking) } else { None };
+    trigger::trigger(tool, &wish, follow)
+}

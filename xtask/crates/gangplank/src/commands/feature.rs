@@ -1,0 +1,43 @@
+//! Commands that are compiled when they are used: each has a Cargo feature, which is off by default.
+
+use gangplank_model::error::usage;
+use gangplank_system::context::{Context, var};
+
+/// Continues as an xtask compiled with more features, which takes some seconds the first time, a minute with `s3`.
+/// Returns only on failure.
+pub fn compile_with(ctx: &Context, more: &[&str], what: &str) -> anyhow::Error {
+    match union(ctx.var(var::FEATURES), more) {
+        Ok(features) => {
+            ctx.note(format!("this xtask was compiled without {what}: compiling it with {}", more.join(" and ")));
+            ctx.become_xtask_with(&features)
+        }
+        Err(feature) => usage(format!("the feature `{feature}` of the xtask does not enable that of the engine"))
+            .hint(format!("write in xtask/Cargo.toml: [features] {feature} = [\"gangplank/{feature}\"]"))
+            .into(),
+    }
+}
+
+/// The comma-separated features of this process, and more. Fails with a feature that this process should have.
+fn union<'a>(features: Option<&str>, more: &[&'a str]) -> Result<String, &'a str> {
+    let mut all: Vec<&str> = features.into_iter().flat_map(|features| features.split(',')).collect();
+    for &feature in more {
+        if all.contains(&feature) {
+            return Err(feature);
+        }
+        all.push(feature);
+    }
+    Ok(all.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn union_adds_features_and_refuses_one_that_was_tried() {
+        assert_eq!(union(None, &["local-ci", "s3"]).as_deref(), Ok("local-ci,s3"));
+        assert_eq!(union(Some("local-ci"), &["s3"]).as_deref(), Ok("local-ci,s3"));
+        assert_eq!(union(Some("s3-extra"), &["s3"]).as_deref(), Ok("s3-extra,s3"));
+        assert_eq!(union(Some("local-ci,s3"), &["s3"]), Err("s3"));
+    }
+}

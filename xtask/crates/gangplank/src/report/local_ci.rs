@@ -1,0 +1,25 @@
+//! The result of `ci run` as text.
+
+use crate::report::style::{Style, duration, table};
+use gangplank_local_ci::run::CiRun;
+use std::fmt::Write;
+
+/// The jobs, and what is live now.
+pub fn run(run: &CiRun, style: Style) -> String {
+    let mut rows = vec![["JOB", "STATUS", "TIME"].map(str::to_owned).to_vec()];
+    rows.extend(run.jobs.iter().map(|it| vec![it.job.clone(), it.status.to_owned(), duration(it.ms)]));
+    let mut out = table(style, &rows);
+    for live in &run.live {
+        let _ = writeln!(
+            out,
+            "{} ({}): {}",
+            live.env,
+            live.target,
+            live.release.as_ref().map_or("nothing is live".into(), |id| format!("{id} is live"))
+        );
+    }
+    if !run.changed {
+        out.push_str("nothing changed: every env was up to date, or no deploy job ran\n");
+    }
+    out
+}
