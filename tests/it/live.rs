@@ -4,48 +4,23 @@ use crate::project::Project;
 use crate::record::skip;
 use std::fs;
 use std::io::{Read, Write};
+use std::num::NonZero;
 use std::process::{Command, Stdio};
 
-/// What a terminal of this width shows in the end, of the codes that we write.
-fn screen(written: &str, columns: usize) -> Vec<String> {
-    let (mut lines, mut row, mut column, mut wraps) = (vec![Vec::new()], 0_usize, 0, true);
-    let mut left = written.chars();
-    while let Some(c) = left.next() {
-        match c {
-            '\r' => column = 0,
-            '\n' => row += 1,
-            '\x1b' => {
-                let end = left.as_str().find(|c: char| c.is_ascii_alphabetic()).expect("a code ends");
-                let (number, code) = (&left.as_str()[1..end], &left.as_str()[end..=end]);
-                left = left.as_str()[end + 1..].chars();
-                match (code, number) {
-                    ("A", number) => row = row.checked_sub(number.parse().unwrap()).expect("within the screen"),
-                    // At the end of a full line the cursor stands on its last character.
-                    ("K", "") => lines[row].truncate(column.min(columns - 1)),
-                    ("J", "") => {
-                        lines.truncate(row + 1);
-                        lines[row].truncate(column);
-                    }
-                    ("l" | "h", "?7") => wraps = code == "h",
-                    ("m", _) => {}
-                    _ => panic!("{number}{code}"),
-                }
-            }
-            c => {
-                if column == columns && wraps {
-                    (row, column) = (row + 1, 0);
-                }
-                lines.resize(lines.len().max(row + 1), Vec::new());
-                column = (column + 1).min(columns);
-                let line = &mut lines[row];
-                line.resize(line.len().max(column), ' ');
-                line[column - 1] = c;
-            }
-        }
-        lines.resize(lines.len().max(row + 1), Vec::new());
+/// All lines that a terminal of this size has shown and not overwritten, those that scrolled out of it included.
+fn screen(written: &str, (columns, rows): (u16, u16)) -> Vec<String> {
+    const SCROLLBACK: usize = 1000;
+    let size = |cells| NonZero::new(cells).expect("a terminal has a size");
+    let mut terminal = vt100::Parser::new(size(rows), size(columns), SCROLLBACK);
+    terminal.process(written.as_bytes());
+    terminal.screen_mut().set_scrollback(SCROLLBACK);
+    let gone = terminal.screen().scrollback();
+    let mut lines = Vec::new();
+    for back in (0..=gone).rev() {
+        terminal.screen_mut().set_scrollback(back);
+        let first = if back == 0 { usize::from(rows) } else { 1 };
+        lines.extend(terminal.screen().rows(0, columns).take(first).map(|line| line.trim_end().to_owned()));
     }
-    let text = |line: Vec<char>| line.into_iter().collect::<String>().trim_end().to_owned();
-    let mut lines: Vec<_> = lines.into_iter().map(text).collect();
     while lines.last().is_some_and(String::is_empty) {
         lines.pop();
     }
@@ -53,7 +28,7 @@ fn screen(written: &str, columns: usize) -> Vec<String> {
 }
 
 /// A command on a terminal of this size.
-fn terminal(p: &Project, line: &str, (columns, rows): (usize, usize), vars: &[(&str, &str)]) -> Command {
+fn terminal(p: &Project, line: &str, (columns, rows): (u16, u16), vars: &[(&str, &str)]) -> Command {
     let command = p.command(line);
     let words = [command.get_program()].into_iter().chain(command.get_args());
     let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
@@ -70,7 +45,7 @@ fn terminal(p: &Project, line: &str, (columns, rows): (usize, usize), vars: &[(&
 }
 
 /// Runs a command on a terminal of this size; gives its exit code and all that was written.
-fn on_terminal(p: &Project, line: &str, size: (usize, usize), vars: &[(&str, &str)]) -> (i32, String) {
+fn on_terminal(p: &Project, line: &str, size: (u16, u16), vars: &[(&str, &str)]) -> (i32, String) {
     let output = terminal(p, line, size, vars).output().unwrap();
     (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
 }
@@ -141,7 +116,7 @@ fn one_row_a_host_stays_on_the_screen() {
         let mut want: Vec<_> = (1..=6).map(|host| format!("ok web{host} live")).collect();
         want.push("6 hosts: 6 live".to_owned());
         want.push(format!("dev: {one} is live"));
-        let lines = screen(&written, size.0);
+        let lines = screen(&written, size);
         assert!(lines[0].starts_with("fetched "), "{lines:#?}");
         assert_eq!(words(&lines[1..]), want, "{size:?}: {lines:#?}");
         assert!(!written.contains("\x1b[?25l"), "the cursor is there all the time");
@@ -156,7 +131,7 @@ fn what_was_put_back_is_in_the_table_and_the_log_above() {
     let two = p.release("2");
     p.write("srv/web4/sick", "");
     let (code, written) = on_terminal(&p, "deploy dev", (80, 24), &[("NO_COLOR", "1")]);
-    let lines = screen(&written, 80);
+    let lines = screen(&written, (80, 24));
     assert_eq!(code, 9, "the old release is sick there as well: {lines:#?}");
     assert_eq!(lines[1..3], ["file:srv/web4: the last lines of its log:", "  | so it said"], "{lines:#?}");
     let table = words(&lines[3..10]);

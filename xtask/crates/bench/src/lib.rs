@@ -1,8 +1,8 @@
 //! `bench`: compares with other tools, side by side on this machine. Results of other machines or days are not
 //! comparable, so the command always measures.
 //!
-//! A bench is a module with peers and a report, a value in `cli`, and a table in `report`. `compare` has the common
-//! part of all benches except the one with hosts.
+//! A bench is a module that runs Gangplank and the other tools, a value in `cli`, and a table in `report`. `compare` has
+//! the common part of all benches except the one with hosts.
 
 pub mod cli;
 pub mod compare;

@@ -2,7 +2,7 @@
 //!
 //! - [`store::Store`] keeps whole releases: a directory, CircleCI's workspace or artifacts, a bucket.
 //! - [`host::Target`] has several releases installed and one live; [`host::directory::HostTarget`] is every host with a
-//!   shell, here, over ssh or behind a program.
+//!   shell: on this machine, over ssh, or through a program such as sudo.
 //! - [`deploy`](mod@deploy): deploy, promote, rollback, prune, start, stop, logs, status.
 //! - [`build`](mod@build), [`handoff`], [`setup`](mod@setup), [`ci`]: the other commands.
 //! - [`tool::Tool`] opens stores and targets by URL; [`extend`] has the kinds that a project adds.

@@ -52,7 +52,8 @@ pub struct Published {
     pub reason: Option<String>,
 }
 
-/// The retention policy of a prune: the newest releases of each branch, and everything young.
+/// The retention policy of a prune: it keeps the newest releases of each branch, everything young, what an env needs, and
+/// all of other apps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention<'a> {
     /// The app whose releases are pruned; those of others stay.

@@ -40,9 +40,9 @@
 //! | `gangplank-bundle` | release bundles: packed, checked, compared, unpacked |
 //! | `gangplank-system` | processes, git, HTTP, CircleCI's API, this machine |
 //! | `gangplank-deploy` | stores, hosts and the commands that build, store and deploy |
-//! | `gangplank-lint`, `gangplank-local-ci` | `ci lint` and `ci run` |
+//! | `gangplank-lint`, `gangplank-local-ci` | `ci lint` and `ci run`: features `lint` and `local-ci`, compiled when used |
 //!
-//! Nothing below this crate prints: a command emits events ([`prelude::Context`]) and returns one answer, which is
+//! Below this crate only the output of programs, such as cargo, is printed: a command emits events ([`prelude::Context`]) and returns one answer, which is
 //! rendered here as text or JSON. ARCHITECTURE.md in the repository has the map and the rules.
 
 mod approval;

@@ -3,12 +3,13 @@
 //! - [`project`], [`hook`]: what a project states.
 //! - [`release`]: ids, manifests and digests. [`store_url`]: stores by their URL.
 //! - [`history`], [`state`], [`owner`]: what a host reports, parsed.
-//! - [`plan`]: every decision of deploy, promote, rollback and prune. [`plan::refuse`]: every refusal.
+//! - [`plan`]: every decision of deploy, promote, rollback and prune. [`plan::refuse`]: every refusal
+//!   that depends on the snapshot; those of the command line are in the deploy crate.
 //! - [`script`], [`shell`], [`frame`], [`sequence`], [`entries`], [`service`]: host scripts as text, and their output.
 //! - [`ci`]: the pipeline as a value, and its YAML. [`slug`]: a project on CircleCI.
 //! - [`error`], [`event`]: exit codes with hints, and what happens while a command runs.
 //!
-//! Everything is tested with tables, beside the code.
+//! Decisions are tested with tables beside the code; rendered text by golden files in `tests/it`.
 
 pub mod ci;
 pub mod entries;

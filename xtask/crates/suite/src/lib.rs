@@ -22,11 +22,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// The number of parallel tests.
+/// The variable with the number of parallel tests.
 const THREADS: &str = "RUST_TEST_THREADS";
-/// The path of Python's validator of CircleCI configs, for tests.
+/// The variable with the path of Python's validator of CircleCI configs, for tests.
 pub const CHECK_JSONSCHEMA: &str = "GANGPLANK_CHECK_JSONSCHEMA";
-/// The seed of randomized tests.
+/// The variable with the seed of randomized tests.
 pub const SEED: &str = "GANGPLANK_TEST_SEED";
 /// The number of slowest tests shown.
 const SLOWEST: usize = 10;

@@ -162,12 +162,17 @@ pub fn apply(
     })
 }
 
-/// All errors as one, with the kind and hint of the first.
+/// All errors as one, each text once, with the kind and hint of the first.
 pub fn all_of(done: Vec<Result<()>>) -> Result<()> {
     let errors: Vec<_> = done.into_iter().filter_map(Result::err).collect();
     let Some(first) = errors.first() else { return Ok(()) };
-    let text = errors.iter().map(|error| format!("{error:#}")).collect::<Vec<_>>().join("; ");
-    let failure = CliError::new(kind_of(first), text);
+    let mut texts: Vec<String> = Vec::new();
+    for text in errors.iter().map(|error| format!("{error:#}")) {
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    let failure = CliError::new(kind_of(first), texts.join("; "));
     Err(match hint_of(first) {
         Some(hint) => failure.hint(hint.to_owned()).into(),
         None => failure.into(),
@@ -226,8 +231,9 @@ impl Run<'_> {
         self.stop_if_asked(UNSWITCHED)
     }
 
-    /// The only place where a signal stops a deploy: before each operation that changes a host, never during one. Hosts
-    /// that were not reached stay as they are; those that were are reverted.
+    /// The place where a signal stops the changes of a deploy: before each operation on a host, never during one. Hosts
+    /// that were not reached stay as they are; those that were are reverted. Waiting for a lock, for a healthy service or
+    /// for a bucket ends with a signal by itself.
     fn stop_if_asked(&self, at: &str) -> Result<()> {
         if self.ctx.interrupted() { failed(at).hint("run the same command again to continue").err() } else { Ok(()) }
     }
@@ -246,6 +252,7 @@ impl Run<'_> {
         }
         for (wave, part) in waves(self.env.strategy, self.env.max_unavailable, hosts.len()).into_iter().enumerate() {
             let hosts = &hosts[part];
+            self.stop_if_asked(STOPPED)?;
             self.stage(Stage::Switch, wave + 1, hosts);
             all_of(par_map(hosts, hosts.len(), |host| self.switch_one(host)))?;
         }
@@ -450,4 +457,28 @@ fn looks<'s>(host: &HostProgress<'s>, scripts: &'s [Script]) -> Vec<Operation<'s
 fn explain(error: &anyhow::Error, state: &str) -> anyhow::Error {
     let hint = hint_of(error).unwrap_or("fix it and run the same command again").to_owned();
     CliError::new(kind_of(error), format!("{error:#}; {state}")).hint(hint).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gangplank_model::error::Kind;
+
+    #[test]
+    fn all_of_names_each_cause_once_with_the_kind_and_hint_of_the_first() {
+        let error = |text: &str| Err(CliError::new(Kind::Remote, text.to_owned()).hint("start it").into());
+        assert!(all_of(vec![Ok(()), Ok(())]).is_ok());
+        for (texts, all) in [
+            (&["web1 is down"][..], "web1 is down"),
+            (&["web1 is down", "web2 is down"], "web1 is down; web2 is down"),
+            (
+                &["stopped by a signal", "stopped by a signal", "web2 is down", "stopped by a signal"],
+                "stopped by a signal; web2 is down",
+            ),
+        ] {
+            let failed = all_of(texts.iter().map(|text| error(text)).collect()).unwrap_err();
+            assert_eq!(format!("{failed:#}"), all);
+            assert_eq!((kind_of(&failed), hint_of(&failed)), (Kind::Remote, Some("start it")));
+        }
+    }
 }
