@@ -231,7 +231,7 @@ fn whole_or_absent(p: &Project, id: &str) -> bool {
 fn a_put_that_is_killed_at_any_request() {
     let Some(ceph) = ceph() else { return };
     // Big enough for three parts.
-    let noise: String = crate::faults::noise(20 << 20);
+    let noise: String = crate::ci::faults::noise(20 << 20);
     let (mut absent, mut there) = (0, 0);
     for at in 0.. {
         let url = fresh_url();

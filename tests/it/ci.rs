@@ -1,5 +1,14 @@
 //! The pipeline: as CircleCI's schema and our linter see it, and as it runs here.
 
+pub mod clients;
+pub mod conformance;
+pub mod executor;
+pub mod faults;
+pub mod hazards;
+pub mod loopback;
+pub mod markers;
+pub mod trigger;
+
 use crate::project::{Project, Ran, root};
 use crate::record::skip;
 use expect_test::expect_file;

@@ -1,5 +1,14 @@
 //! The command line as people meet it: help, colours, quietness, a closed pipe.
 
+pub mod bad_input;
+pub mod bench;
+pub mod doctor;
+pub mod extending;
+pub mod json;
+pub mod retry;
+pub mod shell;
+pub mod test_command;
+
 use crate::project::{Project, root};
 use expect_test::expect_file;
 use std::fmt::Write;
@@ -174,4 +183,38 @@ fn what_is_live_is_checked_on_its_host() {
     p.run("verify @dev").ok().has("verified");
     p.write("srv/dev/current/www/index.html", "edited by hand");
     p.run("verify @dev").fails(7, "was changed on the host: www/index.html: FAILED", "sends it again");
+}
+
+#[test]
+fn dry_run_of_a_command_without_plan_is_refused() {
+    let p = Project::new();
+    for line in ["build -n", "put -n", "fetch -n", "unlock dev --force -n", "ci run --yes -n", "test -n"] {
+        p.run(line).fails(2, "this command has no --dry-run", "plan");
+    }
+    // A program of its own reads the options that follow its name; those before it are the xtask's.
+    for line in ["bench overhead -n", "-n bench overhead"] {
+        p.run(line).fails(2, "this command has no --dry-run", "plan");
+    }
+    // `new` has one, here as in Gangplank's own repository.
+    p.run("-n new ../shop").fails(2, "only in Gangplank's own repository", "cargo xtask new --help");
+    assert!(!p.path("target/releases").exists());
+}
+
+#[test]
+fn reason_with_secrets_and_control_characters_is_masked() {
+    let mut p = Project::new();
+    p.var("CIRCLE_TOKEN", "CCIPAT_secret123456");
+    p.release("1");
+    p.run("deploy dev --reason 'with CCIPAT_secret123456 \u{1b}[2J\u{7}'").ok();
+    assert!(!p.read("srv/dev/history.jsonl").contains("secret123456"));
+    let ran = p.run("history dev").ok().has("with ****");
+    assert!(!ran.stdout.contains(['\u{1b}', '\u{7}']), "{:?}", ran.stdout);
+    for line in
+        ["deploy CCIPAT_secret123456", "deploy dev CCIPAT_secret123456", "deploy dev CCIPAT_secret123456 --json"]
+    {
+        let ran = p.run(line).code(2);
+        assert!(!ran.stderr.contains("secret123456"), "{}", ran.stderr);
+    }
+    let refused = p.run("deploy dev nope! --json").code(2).stderr;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&refused).unwrap()["exit_code"], 2);
 }

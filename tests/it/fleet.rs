@@ -14,9 +14,9 @@ mod sudo;
 pub mod systemd;
 mod units;
 
+use crate::host::contract;
 use crate::parts::ctx;
 use crate::project::Project;
-use crate::target::contract;
 use gangplank_bundle::delta::Changes;
 use gangplank_deploy::host::Delivery;
 use gangplank_deploy::tool::Tool;

@@ -1,5 +1,13 @@
 //! What every store promises, run by each of them.
 
+pub mod apps;
+pub mod artifacts;
+#[cfg(feature = "s3")]
+pub mod azure;
+pub mod forged;
+pub mod lease;
+pub mod pointer;
+
 use crate::account::Account;
 use crate::parts::{ctx, release};
 use gangplank_bundle::release::Release;

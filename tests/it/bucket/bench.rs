@@ -1,7 +1,7 @@
 //! `bench s3` on a real server.
 
-use crate::bench::{bench, left};
 use crate::bucket::tls::make_certificate;
+use crate::cli::bench::{bench, left};
 use crate::record::skip;
 use std::fs;
 

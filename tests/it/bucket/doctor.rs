@@ -2,7 +2,7 @@
 
 use crate::bucket::project;
 use crate::bucket::server::{BUCKET, Fate, Proxy, ceph, fresh_url, with};
-use crate::doctor::{broken, checks, run, warned};
+use crate::cli::doctor::{broken, checks, run, warned};
 use gangplank_deploy::store::object::Bucket;
 use gangplank_deploy::store::object::settings::settings;
 

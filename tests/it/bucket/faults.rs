@@ -118,7 +118,7 @@ fn an_error_in_an_answer_of_200_is_an_error() {
     );
     let mut p = project(&fresh_url(), &proxy.url());
     p.var("GANGPLANK_API_DEADLINE", "2");
-    p.write("www/noise", &crate::faults::noise(12 << 20));
+    p.write("www/noise", &crate::ci::faults::noise(12 << 20));
     p.release("1");
     let ran = p.run("put").code(4);
     assert!(ran.stderr.contains("InternalError"), "{}", ran.stderr);
@@ -140,7 +140,7 @@ fn a_connection_that_is_cut_is_made_again() {
         }),
     );
     let p = project(&url, &proxy.url());
-    p.write("www/noise", &crate::faults::noise(20 << 20));
+    p.write("www/noise", &crate::ci::faults::noise(20 << 20));
     let id = p.release("1");
     p.run("put").ok();
     p.run("verify --store").ok();
@@ -226,7 +226,7 @@ fn the_server_dies_in_the_middle_of_a_put() {
     );
     let mut p = project(&format!("s3://{BUCKET}/dying"), &proxy.url());
     p.var("GANGPLANK_API_DEADLINE", "3");
-    p.write("www/noise", &crate::faults::noise(20 << 20));
+    p.write("www/noise", &crate::ci::faults::noise(20 << 20));
     let id = p.release("1");
     p.run("put").fails(4, "cannot write s3://gangplank-tests/dying/", "run the same command again");
     assert!(died.load(Ordering::SeqCst));

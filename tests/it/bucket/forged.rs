@@ -2,7 +2,7 @@
 
 use super::server::{ceph, fresh_url, with};
 use super::{leaked, project, settings_of};
-use crate::forged::{self, Forgery, ID, SHA};
+use crate::store::forged::{self, Forgery, ID, SHA};
 use gangplank_deploy::store::object::Bucket;
 use std::fs;
 use std::path::Path;

@@ -3,8 +3,8 @@
 use crate::bucket::server::{Fate, Proxy, ceph, fresh_url, with};
 use crate::bucket::{leaked, open, project};
 use crate::fleet::hosts::Fleet;
+use crate::host::contract;
 use crate::project::Project;
-use crate::target::contract;
 use gangplank_deploy::host::Delivery;
 use gangplank_deploy::tool::Tool;
 use gangplank_local_ci::run::ceph::Ceph;
@@ -52,7 +52,7 @@ fn the_contract_of_a_host_over_ssh_that_fetches() {
 fn stored(endpoint: &str, noise: usize) -> (Project, String) {
     let mut p = project(&fresh_url(), endpoint);
     p.change("env prod\n", "pull\nenv prod\n");
-    p.write("www/noise", &crate::faults::noise(noise));
+    p.write("www/noise", &crate::ci::faults::noise(noise));
     let id = p.release("1");
     p.run("put").ok();
     p.run("publish").ok();

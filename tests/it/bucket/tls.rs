@@ -2,7 +2,7 @@
 
 use crate::bucket::project;
 use crate::bucket::server::{ceph, fresh_url, run};
-use crate::doctor::broken;
+use crate::cli::doctor::broken;
 use crate::project::free_port;
 use crate::record::skip;
 use std::path::Path;

@@ -13,7 +13,7 @@ const MANY: usize = 1 << 40;
 fn a_second_release_sends_what_differs() {
     let Some(fleet) = Fleet::start(1) else { return };
     let p = project(&fleet, 1, "");
-    p.write("www/noise", &crate::faults::noise(4 << 20));
+    p.write("www/noise", &crate::ci::faults::noise(4 << 20));
     p.write_program("www/tool", "#!/bin/sh\n");
     for odd in ["-rf", "a b/it's $HOME", "back\\slash", "ü/é", ".hidden"] {
         p.write(&format!("www/{odd}"), odd);
@@ -39,7 +39,7 @@ fn a_second_release_sends_what_differs() {
     let same = fleet.srv(0).join(format!("app/releases/{two}/.gangplank/same"));
     assert!(!same.exists());
     // Most of it is new: then all of it is sent.
-    let other: String = crate::faults::noise(5 << 20).chars().rev().collect();
+    let other: String = crate::ci::faults::noise(5 << 20).chars().rev().collect();
     p.write("www/noise", &other);
     p.release("3");
     let (all, _) = sent("deploy dev");
@@ -51,7 +51,7 @@ fn a_second_release_sends_what_differs() {
 fn a_live_release_that_was_edited_by_hand_is_not_built_upon() {
     let Some(fleet) = Fleet::start(1) else { return };
     let p = project(&fleet, 1, "");
-    p.write("www/noise", &crate::faults::noise(1 << 20));
+    p.write("www/noise", &crate::ci::faults::noise(1 << 20));
     let one = p.release("1");
     p.run("deploy dev").ok();
     fs::write(fleet.srv(0).join(format!("app/releases/{one}/www/noise")), "edited").unwrap();
@@ -69,7 +69,7 @@ fn a_live_release_that_was_edited_by_hand_is_not_built_upon() {
 fn of_a_large_file_only_what_is_new_is_sent() {
     let Some(fleet) = Fleet::start(2) else { return };
     let p = project(&fleet, 2, "");
-    let noise = crate::faults::noise(4 << 20);
+    let noise = crate::ci::faults::noise(4 << 20);
     p.write("www/noise", &noise);
     p.write_program("www/tool", &format!("#!/bin/sh\n{noise}"));
     let odd = "www/a name of 'two' lines";
@@ -77,7 +77,7 @@ fn of_a_large_file_only_what_is_new_is_sent() {
     let one = p.release("1");
     p.run("deploy dev").ok();
     // Something is put in at the beginning of one, and written over in the middle of the other.
-    let other = crate::faults::noise(100);
+    let other = crate::ci::faults::noise(100);
     p.write("www/noise", &format!("{other}{noise}"));
     p.write_program("www/tool", &format!("#!/bin/sh\n{}{other}{}", &noise[..2 << 20], &noise[(2 << 20) + 100..]));
     p.write(odd, &format!("{other}{}", &noise[..200_000]));
@@ -123,7 +123,7 @@ fn a_host_that_cannot_put_a_file_together_is_sent_all_of_it() {
     let path = std::env::var("PATH").unwrap();
     let Some(fleet) = Fleet::with_vars(1, &format!("PATH=@dir@/own:{path}")) else { return };
     let p = project(&fleet, 1, "");
-    let noise = crate::faults::noise(1 << 20);
+    let noise = crate::ci::faults::noise(1 << 20);
     p.write("www/noise", &noise);
     p.release("1");
     p.run("deploy dev").ok();

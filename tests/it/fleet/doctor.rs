@@ -1,7 +1,7 @@
 //! Hosts that would fail a deploy, each in its own way: the doctor reports the problem and its fix.
 
 use super::hosts::Fleet;
-use crate::doctor::{broken, checks, programs_without, run, warned};
+use crate::cli::doctor::{broken, checks, programs_without, run, warned};
 use crate::project::{Project, free_port};
 use std::fs;
 use std::net::TcpListener;

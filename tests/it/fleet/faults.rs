@@ -65,7 +65,7 @@ fn a_connection_that_is_cut_in_the_middle_of_an_install() {
     p.run("deploy dev").ok();
     let proxy = Proxy::before(&fleet, 1);
     proxy.left.store(500_000, Ordering::SeqCst);
-    p.write("www/noise", &crate::faults::noise(2 << 20));
+    p.write("www/noise", &crate::ci::faults::noise(2 << 20));
     p.release("2");
     p.run("deploy dev").fails(4, "the connection broke during: install", "run the same command again");
     assert_eq!(all_live(&fleet, 2), "1 1", "nothing was switched anywhere");

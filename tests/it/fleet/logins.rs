@@ -130,7 +130,7 @@ fn session(fleet: &Fleet, what: &str) {
     // It leaves a child that holds its output.
     let restart = "kill $(cat pid) 2> /dev/null; sleep 60 & echo $! > pid; echo restarted; echo to stderr >&2\n";
     p.write("restart", restart);
-    p.write("www/large", &crate::faults::noise(200_000));
+    p.write("www/large", &crate::ci::faults::noise(200_000));
     let ok = |ran: Ran| {
         assert_eq!(ran.code, 0, "{what}: `{}`\n{}\n{}", ran.line, ran.stdout, ran.stderr);
         ran
@@ -210,7 +210,7 @@ fn deploy_to_busybox_host_sends_only_changes() {
     p.change(&fleet.target(0, "app"), &fleet.target(0, "other"));
     p.run("doctor dev").ok().has_not("releases are sent whole");
     // Of a large file that differs only what is new is sent.
-    let noise = crate::faults::noise(1 << 20);
+    let noise = crate::ci::faults::noise(1 << 20);
     p.write("www/noise", &noise);
     p.write("www/a name of 'two' lines", &noise[..100_000]);
     p.release("5");

@@ -2,7 +2,7 @@
 
 use super::hosts::Fleet;
 use super::machine::add_login;
-use crate::doctor::broken;
+use crate::cli::doctor::broken;
 use crate::project::Project;
 use std::fs;
 use std::io::Write;

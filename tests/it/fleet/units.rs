@@ -4,7 +4,7 @@
 use super::doctor::program;
 use super::hosts::Fleet;
 use super::systemd::{project, says};
-use crate::doctor::{broken, checks, run, warned};
+use crate::cli::doctor::{broken, checks, run, warned};
 use crate::project::Project;
 use std::fs;
 use std::path::PathBuf;

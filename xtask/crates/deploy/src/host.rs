@@ -58,7 +58,7 @@ pub enum Operation<'a> {
 /// A place that holds releases and activates one of them.
 ///
 /// Every method either completes or changes nothing that `state` shows, and may be repeated. The contract suite in
-/// `tests/it/target.rs` verifies this for each implementation.
+/// `tests/it/host.rs` verifies this for each implementation.
 pub trait Target: Lockable + Sync {
     /// The directory, as named on its host.
     fn root(&self) -> &str;

@@ -4,7 +4,7 @@
 //! hosts of CircleCI: the API, which also serves artifact URLs, and storage, which these redirect to and which must never
 //! receive a token.
 //!
-//! Statuses and bodies are those of CircleCI's `OpenAPI` specification, and `tests/it/conformance.rs` checks them against it.
+//! Statuses and bodies are those of CircleCI's `OpenAPI` specification, and `tests/it/ci/conformance.rs` checks them against it.
 //! Texts that it does not specify are ours. Not imitated: rate limits (a [`Hook`] can add them), EDN, artifacts of public
 //! projects, which need no token, and routes that our client does not use.
 

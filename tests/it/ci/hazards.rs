@@ -6,7 +6,7 @@ mod recipe;
 mod requests;
 
 use crate::account::{Account, Built};
-use crate::executor::yaml;
+use crate::ci::executor::yaml;
 use crate::project::Project;
 use gangplank_local_ci::loopback::JobStatus;
 use jiff::SignedDuration;

@@ -16,7 +16,7 @@ pub fn contract(w: &mut Fixture, login: &str) {
     let changes: &Changes = Box::leak(Box::default());
     let ctx = ctx(&dir).with_vars([("PATH".to_owned(), w.vm.path())]);
     let url = w.vm.target(login, &format!("/srv/contract-{login}/with space/it's"));
-    crate::target::contract(&ctx, &dir, &*Tool::new(&ctx, &crate::parts::PROJECT).target(&url).unwrap(), &|release| {
+    crate::host::contract(&ctx, &dir, &*Tool::new(&ctx, &crate::parts::PROJECT).target(&url).unwrap(), &|release| {
         Delivery::Push(release, changes)
     });
     std::fs::remove_dir_all(w.p.path("contract")).unwrap();
@@ -92,7 +92,7 @@ pub fn full_disk(w: &mut Fixture) {
         w.p.release(&two);
         w.p.run(&format!("deploy {env}")).ok();
         // Noise, so that there is much to send.
-        w.p.write("www/noise", &crate::faults::noise(1 << 20));
+        w.p.write("www/noise", &crate::ci::faults::noise(1 << 20));
         w.p.release(&format!("{env} 12"));
         assert_eq!(w.vm.sh(fill).trim(), "0");
         w.p.run(&format!("deploy {env}")).fails(1, "No space left", "make room");

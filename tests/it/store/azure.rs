@@ -5,7 +5,7 @@ mod server;
 
 use crate::bucket::server::with;
 use crate::bucket::{keeps_contract, leaked, open};
-use crate::doctor::{broken, checks, run};
+use crate::cli::doctor::{broken, checks, run};
 use crate::project::Project;
 use server::{ACCOUNT, Azurite, CONTAINER, KEY, azurite, fresh_url, signature};
 
@@ -39,7 +39,7 @@ fn release_in_container_goes_from_commit_to_live_and_is_pruned() {
     let url = fresh_url();
     let p = project(&url, &azurite.vars());
     // Of several parts.
-    p.write("www/noise", &crate::faults::noise(20 << 20));
+    p.write("www/noise", &crate::ci::faults::noise(20 << 20));
     let one = p.release("1");
     p.run("put").ok().says(&format!("{url}: {one} stored\n"));
     p.run("put").ok().has("already has it");

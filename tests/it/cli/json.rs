@@ -2,9 +2,9 @@
 //! and docs/json-tools.md.
 
 use crate::account::{self, Account};
+use crate::ci::trigger::{carry_out, on_hold};
 use crate::ci::with_xtask;
 use crate::project::{Project, Ran, root};
-use crate::trigger::{carry_out, on_hold};
 use expect_test::expect_file;
 use gangplank::program::Checked;
 use gangplank_bench::compare;

@@ -1,7 +1,7 @@
 //! Holds `ci::loopback` to CircleCI's own specification: every answer of every route of API v2, good or bad, and every
 //! body that our client sends, against the schemas in the `OpenAPI` document that `GANGPLANK_CIRCLECI_OPENAPI` names.
 
-use crate::loopback::{HttpReply, TOKEN, ask, get, post, state};
+use crate::ci::loopback::{HttpReply, TOKEN, ask, get, post, state};
 use crate::record::skip;
 use gangplank_local_ci::loopback::{JobStatus, Logged, Loopback, WorkflowStatus};
 use jiff::Timestamp;

@@ -2,7 +2,7 @@
 //! on loopback does not support.
 
 use crate::account::{Account, SLUG, project};
-use crate::executor::yaml;
+use crate::ci::executor::yaml;
 use crate::project::{Project, Ran};
 use crate::record::skip;
 use gangplank_local_ci::loopback::Hook;
@@ -13,7 +13,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// The config with these recipes.
-pub const ARTICLE: &str = include_str!("../../../xtask/crates/lint/src/article.yml");
+pub const ARTICLE: &str = include_str!("../../../../xtask/crates/lint/src/article.yml");
 
 /// The recipes show their token to `ps`, and a test of the account's own looks there for that one.
 pub const TOKEN: &str = "CCIPAT_recipe_0f1e2d3c4b5a69788796";

@@ -1,5 +1,14 @@
 //! What every target promises, run by each of them.
 
+pub mod control;
+pub mod full;
+pub mod logins;
+pub mod power;
+pub mod service;
+pub mod setup;
+pub mod take_over;
+pub mod vm;
+
 use crate::parts::{ctx, dead, record, release};
 use gangplank_bundle::delta::Changes;
 use gangplank_bundle::release::Release;

@@ -2,6 +2,7 @@
 
 use crate::project::Project;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::Command;
 
 #[test]
@@ -151,4 +152,34 @@ fn workspace_below_the_root_of_the_repository_is_looked_at_alike() {
     git(&["update-index", "--assume-unchanged", "inner/www/index.html"]);
     fs::write(outer.path().join("inner/www/index.html"), "changed\n").unwrap();
     run("build").ok().has("-dirty");
+}
+
+#[test]
+fn deploy_of_uncommitted_builds_takes_the_last_and_a_clean_checkout_a_clean_one() {
+    let p = Project::new();
+    for n in 1..6 {
+        p.write("www/index.html", &format!("edit {n}"));
+        p.run("build").ok();
+        p.run("deploy dev").ok();
+        assert_eq!(p.live("srv/dev"), format!("edit {n}"));
+    }
+    p.write("www/index.html", "edit 2");
+    p.run("build").ok().has("up to date");
+    p.run("deploy dev").ok();
+    assert_eq!(p.live("srv/dev"), "edit 2");
+    p.git(&["checkout", "--quiet", "--", "."]);
+    p.run("deploy dev").fails(5, "no release of commit", "cargo xtask build");
+}
+
+#[test]
+fn include_through_a_link_out_of_the_project_is_refused() {
+    let mut p = Project::new();
+    let outside = crate::record::tempdir();
+    fs::write(outside.path().join("key.pem"), "secret").unwrap();
+    symlink(outside.path(), p.path("pub")).unwrap();
+    p.change("include www\n", "include www\ninclude pub/key.pem\n");
+    p.commit("1");
+    p.run("build").fails(2, "leaves the workspace through a link", "below the workspace root");
+    p.change("include pub/key.pem\n", "include pub\n");
+    p.run("build").fails(2, "leaves the bundle", "remove the link");
 }

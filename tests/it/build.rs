@@ -1,0 +1,5 @@
+//! Building releases.
+
+pub mod bundle;
+pub mod checkout;
+pub mod repair;
