@@ -76,7 +76,7 @@ impl Compress {
     }
 
     /// A block as a member; reuses the member of an older bundle, which has the same bytes.
-    pub fn member_or(&mut self, older: Option<&EarlierBundle>, block: &[u8]) -> Vec<u8> {
+    pub(crate) fn member_or(&mut self, older: Option<&EarlierBundle>, block: &[u8]) -> Vec<u8> {
         match self {
             Self::Gzip(gzip) => {
                 let digest = Digest::of(gzip::ENCODER, block);
@@ -153,7 +153,7 @@ impl EarlierBundle {
 
     /// Number of blocks in both.
     #[cfg(test)]
-    pub fn in_common(&self, other: &Self) -> usize {
+    pub(crate) fn in_common(&self, other: &Self) -> usize {
         self.members.keys().filter(|digest| other.members.contains_key(digest)).count()
     }
 
@@ -210,7 +210,7 @@ fn length(header: &[u8; HEADER]) -> Option<(Compression, usize)> {
 }
 
 /// The kind of a file that starts with one of our members; `None` for files of other programs.
-pub fn are_ours(beginning: &[u8]) -> Option<Compression> {
+pub(crate) fn are_ours(beginning: &[u8]) -> Option<Compression> {
     length(beginning.first_chunk()?).map(|(compression, _)| compression)
 }
 

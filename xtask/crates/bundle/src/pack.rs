@@ -85,7 +85,7 @@ fn pack_with(
 }
 
 /// Writes a tar for a host, compressed on all cores or uncompressed. `write` writes its entries.
-pub fn for_host(
+pub(crate) fn for_host(
     out: &Path,
     compression: Option<Compression>,
     write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,

@@ -224,7 +224,7 @@ pub fn scratch(dir: &Path, purpose: &str) -> PathBuf {
 }
 
 /// Writes and syncs a file.
-pub fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(bytes)?;
     file.sync_all()

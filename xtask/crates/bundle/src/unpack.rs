@@ -52,7 +52,7 @@ impl Unpacking {
     }
 
     /// Sets mode and time of the current file.
-    pub fn file_ends(&mut self) -> Result<()> {
+    pub(crate) fn file_ends(&mut self) -> Result<()> {
         self.send(UnpackStep::FileEnds)
     }
 

@@ -4,7 +4,7 @@
 
 pub mod apply;
 pub mod control;
-pub mod deploy_log;
+pub(crate) mod deploy_log;
 pub mod deployment;
 mod elsewhere;
 mod failure;
@@ -13,8 +13,8 @@ pub mod hosts;
 pub mod lease;
 pub mod liveness;
 pub mod lock;
-pub mod markers;
-pub mod release_source;
+pub(crate) mod markers;
+pub(crate) mod release_source;
 pub mod report;
 pub mod resolve;
 mod snapshot;

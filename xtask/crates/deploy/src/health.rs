@@ -81,7 +81,7 @@ impl Checker {
 
     /// The stored check of the release to revert to; not interruptible. Falls back to this check.
     #[must_use]
-    pub fn as_kept(&self, kept: &str) -> Self {
+    pub(crate) fn as_kept(&self, kept: &str) -> Self {
         let old: Self = serde_json::from_str(kept).unwrap_or_else(|_| self.clone());
         let asks = matches!(old.question, Question::Http { .. });
         let client = self.client.clone().or_else(|| if asks { Client::new().ok() } else { None });

@@ -1,8 +1,8 @@
 //! The target of a deploy: the `Target` trait and its implementations.
 
 pub mod directory;
-pub mod ssh;
-pub mod through;
+pub(crate) mod ssh;
+pub(crate) mod through;
 mod transport;
 
 use crate::host::ssh::Address;
@@ -133,7 +133,7 @@ pub fn login(ctx: &Context, url: &str) -> Result<Option<(Address, String)>> {
 }
 
 /// Opens an ssh target with another login.
-pub fn open_as<'ctx>(ctx: &'ctx Context, url: &str, login: &str) -> Result<Box<dyn Target + 'ctx>> {
+pub(crate) fn open_as<'ctx>(ctx: &'ctx Context, url: &str, login: &str) -> Result<Box<dyn Target + 'ctx>> {
     let address = Address { user: Some(login.to_owned()), ..Address::parse(url)? };
     Ok(Box::new(directory::HostTarget::remote(ctx, url, address)))
 }

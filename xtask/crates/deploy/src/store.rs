@@ -1,6 +1,6 @@
 //! Stores: how build jobs pass whole releases to deploy jobs.
 
-pub mod artifacts;
+pub(crate) mod artifacts;
 #[cfg(feature = "s3")]
 pub mod bucket;
 pub mod dir;
@@ -23,7 +23,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The explanation of an empty workspace.
-pub const EMPTY_WORKSPACE: &str =
+pub(crate) const EMPTY_WORKSPACE: &str =
     "rerun the build job: no job that this one `requires` persisted a workspace, or it is older than 15 days";
 
 /// The result of a put.
@@ -326,7 +326,7 @@ fn latest(store: &dyn Store, app: &str) -> Result<Option<Manifest>> {
 }
 
 /// The release of an app that a job built. A job number of a local run counts only if no remote store is configured.
-pub fn of_build(app: &str, stores: &[Box<dyn Store + '_>], job: u64) -> Result<Option<Manifest>> {
+pub(crate) fn of_build(app: &str, stores: &[Box<dyn Store + '_>], job: u64) -> Result<Option<Manifest>> {
     let remote = stores.iter().any(|store| store.is_remote());
     for store in stores.iter().filter(|store| store.is_remote() || !remote) {
         if let Some(manifest) = store.of_build(job)?.filter(|manifest| manifest.app == app) {
@@ -372,7 +372,7 @@ fn newest_of(store: &dyn Store, app: &str, most: usize) -> Result<Vec<Head>> {
 }
 
 /// The release of a commit, or an error that lists the candidates.
-pub fn by_sha(found: &[Manifest], sha: &str) -> Result<ReleaseId> {
+pub(crate) fn by_sha(found: &[Manifest], sha: &str) -> Result<ReleaseId> {
     let mut found: Vec<_> = found.iter().map(|manifest| &manifest.id).collect();
     found.sort();
     found.dedup();

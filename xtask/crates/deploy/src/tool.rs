@@ -73,7 +73,7 @@ impl<'a> Tool<'a> {
     }
 
     /// Opens the targets of an env that have this name or URL; all without one. Fails if there is none.
-    pub fn targets_called(&self, env: &Env, wanted: Option<&str>) -> Result<Vec<Box<dyn Target + 'a>>> {
+    pub(crate) fn targets_called(&self, env: &Env, wanted: Option<&str>) -> Result<Vec<Box<dyn Target + 'a>>> {
         let mut targets = self.targets(env)?;
         if let Some(wanted) = wanted {
             targets.retain(|target| target.is_called(wanted));

@@ -5,7 +5,7 @@
 //! the first broken check is the cause.
 
 mod account;
-pub mod check;
+pub(crate) mod check;
 mod checkout;
 mod hosts;
 mod places;

@@ -3,12 +3,12 @@
 #[cfg(feature = "lint")]
 mod checks;
 mod doctor;
-pub mod json;
+pub(crate) mod json;
 #[cfg(feature = "local-ci")]
 mod local_ci;
 mod progress_draw;
 mod progress_table;
 mod setup;
-pub mod style;
-pub mod term;
-pub mod text;
+pub(crate) mod style;
+pub(crate) mod term;
+pub(crate) mod text;

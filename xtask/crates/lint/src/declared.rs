@@ -25,11 +25,11 @@ pub(super) fn parameters(body: &Node) -> Vec<Declared<'_>> {
 
 impl Declared<'_> {
     /// CircleCI rejects a number as the argument for a string; for defaults and matrices this is undocumented.
-    pub fn mismatch_severity(&self) -> Severity {
+    pub(crate) fn mismatch_severity(&self) -> Severity {
         if self.kind == "string" { Severity::Warning } else { Severity::Error }
     }
 
-    pub fn is_required(&self) -> bool {
+    pub(crate) fn is_required(&self) -> bool {
         self.default.is_none()
     }
 

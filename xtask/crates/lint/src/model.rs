@@ -143,14 +143,14 @@ impl Model<'_> {
         self.definitions.iter().filter(move |it| it.kind == kind).map(|it| it.name)
     }
 
-    pub fn invocations(&self) -> impl Iterator<Item = (&Workflow<'_>, &Invocation<'_>)> {
+    pub(crate) fn invocations(&self) -> impl Iterator<Item = (&Workflow<'_>, &Invocation<'_>)> {
         self.workflows
             .iter()
             .flat_map(|workflow| workflow.invocations.iter().map(move |invocation| (workflow, invocation)))
     }
 
     /// Version 2.1 expands `<< … >>`; version 2 does not.
-    pub fn has_templates(&self) -> bool {
+    pub(crate) fn has_templates(&self) -> bool {
         let version = self.root.get("version").and_then(Node::text);
         version.is_none_or(|version| !matches!(version.trim(), "2" | "2.0"))
     }
@@ -235,18 +235,18 @@ impl Invocation<'_> {
         self.steps.iter().filter_map(Step::attach)
     }
 
-    pub fn is_persisting(&self) -> bool {
+    pub(crate) fn is_persisting(&self) -> bool {
         self.persists().next().is_some()
     }
 
     /// Builds files for other jobs.
-    pub fn is_building(&self) -> bool {
+    pub(crate) fn is_building(&self) -> bool {
         let stores = self.steps.iter().any(|step| step.name == "store_artifacts");
         self.is_persisting() || (stores && !self.is_deploying()) || text::says_build(&self.name)
     }
 
     /// Deploys, according to its name.
-    pub fn is_deploying(&self) -> bool {
+    pub(crate) fn is_deploying(&self) -> bool {
         matches!(self.role, Role::Build | Role::Orb)
             && !text::says_build(&self.name)
             && !text::says_check(&self.name)
@@ -254,7 +254,7 @@ impl Invocation<'_> {
     }
 
     /// Whether `required` is its name, or a name of several invocations.
-    pub fn answers_to(&self, required: &str) -> bool {
+    pub(crate) fn answers_to(&self, required: &str) -> bool {
         let mut aliases = self.aliases.iter();
         self.names.iter().any(|name| text::may_equal(name, required)) || aliases.any(|alias| alias == required)
     }
@@ -269,31 +269,31 @@ impl Invocation<'_> {
     }
 
     /// The key of its group.
-    pub fn serial_group_of_group(&self) -> Option<(usize, &str)> {
+    pub(crate) fn serial_group_of_group(&self) -> Option<(usize, &str)> {
         serial_group(self.group?)
     }
 
     /// Whether its own filters, or those of its group, exclude some branches.
-    pub fn is_filtered(&self) -> bool {
+    pub(crate) fn is_filtered(&self) -> bool {
         [self.body, self.group].into_iter().flatten().filter_map(|body| body.get("filters")).any(is_filter)
     }
 
     /// Whether it may run for a pushed tag. Without filters a job never does; an expression is not evaluated, so it
     /// may.
-    pub fn may_run_on_tags(&self) -> bool {
+    pub(crate) fn may_run_on_tags(&self) -> bool {
         let filters = self.body.and_then(|body| body.get("filters"));
         filters.is_some_and(|filters| filters.text().is_some() || filters.get("tags").is_some_and(lets_tags_through))
     }
 
     /// Whether no branch starts it.
-    pub fn ignores_branches(&self) -> bool {
+    pub(crate) fn ignores_branches(&self) -> bool {
         let filters = self.body.and_then(|body| body.get("filters"));
         let ignored = filters.and_then(|filters| filters.get("branches")?.get("ignore"));
         ignored.is_some_and(ignores_all)
     }
 
     /// Whether it runs for tags but not for branches.
-    pub fn is_for_tags(&self) -> bool {
+    pub(crate) fn is_for_tags(&self) -> bool {
         let Some(filters) = self.body.and_then(|body| body.get("filters")) else { return false };
         if let Some(expression) = filters.text() {
             return expression.contains("pipeline.git.tag") && !expression.contains("pipeline.git.branch");
@@ -302,7 +302,7 @@ impl Invocation<'_> {
     }
 
     /// Whether it runs only on a pipeline parameter or a kind of trigger.
-    pub fn is_asked_for(&self) -> bool {
+    pub(crate) fn is_asked_for(&self) -> bool {
         let filters = self.body.and_then(|body| body.get("filters"));
         let asks = ["pipeline.parameters.", "pipeline.trigger", "pipeline.event", "pipeline.deploy"];
         filters.and_then(Node::text).is_some_and(|expression| asks.iter().any(|ask| expression.contains(ask)))
@@ -358,7 +358,7 @@ impl Workflow<'_> {
     ///
     /// A filtered-out job is ignored in `requires`; a job does not run only if all jobs that it requires are filtered
     /// out. So one unfiltered parent suffices to run it.
-    pub fn guarded(&self) -> Vec<bool> {
+    pub(crate) fn guarded(&self) -> Vec<bool> {
         let own = |invocation: &Invocation| self.start != Start::EveryPush || invocation.is_filtered();
         let mut guarded: Vec<bool> = self.invocations.iter().map(own).collect();
         loop {

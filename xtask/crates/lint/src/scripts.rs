@@ -56,17 +56,17 @@ impl Call {
         self.program() == "curl" && !self.words.iter().any(notices)
     }
 
-    pub fn writes_variable(&self) -> bool {
+    pub(crate) fn writes_variable(&self) -> bool {
         let writes = |word: &String| word.contains("POST") || word.starts_with("-d") || word.starts_with("--data");
         self.words.iter().any(|word| word.contains("/envvar")) && self.words.iter().any(writes)
     }
 
-    pub fn reads_artifacts(&self) -> bool {
+    pub(crate) fn reads_artifacts(&self) -> bool {
         self.words.iter().any(|word| word.contains("/artifacts"))
     }
 
     /// The variable with the number of the job whose artifacts are requested.
-    pub fn numbered_by(&self) -> Option<String> {
+    pub(crate) fn numbered_by(&self) -> Option<String> {
         let numbers = self.words.iter().filter_map(|word| word.split("/artifacts").next()?.rsplit_once('/'));
         let names = numbers.filter(|_| self.reads_artifacts()).filter_map(|(_, number)| number.strip_prefix('$'));
         names.map(|name| name.trim_matches(['{', '}']).to_owned()).next()

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 /// Exit code of a shell on a host that did not receive its script.
 pub const EXIT_NO_SCRIPT: i32 = 254;
 /// The error message for [`EXIT_NO_SCRIPT`].
-pub const NO_SCRIPT: &str = "the first line on stdin is not the script";
+pub(crate) const NO_SCRIPT: &str = "the first line on stdin is not the script";
 /// The variables of a login that scripts keep. Others come from the profile: some change what a script does (`CDPATH`,
 /// `TAR_OPTIONS`, `POSIXLY_CORRECT`, ...), and some shells turn them into functions. Local scripts keep the same ones,
 /// except those of a proxy.

@@ -166,13 +166,13 @@ impl History {
     }
 
     /// The release that a rollback activated at or after `since`, if no later record exists.
-    pub fn rolled_back_since(&self, since: jiff::Timestamp) -> Option<&ReleaseId> {
+    pub(crate) fn rolled_back_since(&self, since: jiff::Timestamp) -> Option<&ReleaseId> {
         let last = self.last_switch().filter(|record| record.at >= since);
         last.filter(|record| (record.event, record.verb) == (HistoryEvent::Live, Verb::Rollback))?.release.as_ref()
     }
 
     /// Whether a switch was ever begun. If not, another tool activated what is live.
-    pub fn knows_a_switch(&self) -> bool {
+    pub(crate) fn knows_a_switch(&self) -> bool {
         self.records.iter().any(|record| record.event == HistoryEvent::Switched)
     }
 

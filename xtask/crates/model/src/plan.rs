@@ -183,7 +183,7 @@ pub fn plan_prune(rules: &Rules, snapshot: &Snapshot) -> Result<Vec<HostPlan>> {
 }
 
 /// Plans one target.
-pub fn plan_host(target: &str, goal: &Goal, state: &State, keep: usize) -> Result<HostPlan> {
+pub(crate) fn plan_host(target: &str, goal: &Goal, state: &State, keep: usize) -> Result<HostPlan> {
     if !(goal.take_over && matches!(state.current, Current::Foreign(_))) {
         refuse::unusable(target, state)?;
     }
@@ -224,7 +224,7 @@ pub fn plan_host(target: &str, goal: &Goal, state: &State, keep: usize) -> Resul
 
 /// Adds the hooks of a project to the plans of the hosts that are switched. The `after` hooks run wherever a release is
 /// recorded as live, which completes a killed run.
-pub fn add_hooks(plans: &mut [HostPlan], hooks: &[Hook]) {
+pub(crate) fn add_hooks(plans: &mut [HostPlan], hooks: &[Hook]) {
     let due = |phase, release: &ReleaseId| -> Vec<Step> {
         let these = hooks.iter().filter(|hook| hook.phase == phase);
         these.map(|hook| Step::Hook { name: hook.name.to_owned(), release: release.clone() }).collect()
@@ -248,7 +248,7 @@ pub fn add_hooks(plans: &mut [HostPlan], hooks: &[Hook]) {
 }
 
 /// Plans a prune.
-pub fn prune_host(target: &str, state: &State, keep: usize) -> Result<HostPlan> {
+pub(crate) fn prune_host(target: &str, state: &State, keep: usize) -> Result<HostPlan> {
     refuse::unusable(target, state)?;
     Ok(HostPlan {
         target: target.to_owned(),
@@ -293,7 +293,7 @@ pub fn rollback_target(
 
 /// The release that `rollback` activates on a target. `interrupted` is the start of a killed rollback that is now
 /// repeated: if it had finished on this target, the target stays as it is.
-pub fn rollback_to(target: &str, state: &State, interrupted: Option<jiff::Timestamp>) -> Result<ReleaseId> {
+pub(crate) fn rollback_to(target: &str, state: &State, interrupted: Option<jiff::Timestamp>) -> Result<ReleaseId> {
     refuse::unusable(target, state)?;
     if let Some(done) = interrupted.and_then(|since| state.history.rolled_back_since(since)) {
         return Ok(done.clone());

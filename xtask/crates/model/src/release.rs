@@ -3,5 +3,5 @@
 pub mod digest;
 pub mod id;
 pub mod layout;
-pub mod links;
+pub(crate) mod links;
 pub mod manifest;

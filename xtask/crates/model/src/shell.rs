@@ -15,15 +15,15 @@ pub fn quote(text: &str) -> String {
 /// `grouped DIR` tests for a set-group-id directory that its group may write: it is shared by several logins, each of
 /// which can already replace the live release. `private` makes new files readable by
 /// this login only, or by the group of such a directory.
-pub const UMASK: &str = "umask 022
+pub(crate) const UMASK: &str = "umask 022
 grouped() { [ -g \"$1\" ] && case $(ls -ld \"$1\" 2> /dev/null) in d????w[sS]*) ;; *) return 1;; esac; }
 private() { if grouped .; then umask 007; else umask 077; fi; }
 if grouped .; then umask 002; fi";
 
 /// A script that begins in `root`, with the functions of [`DURABLE`].
-pub fn in_root(root: &str, body: &str) -> String {
+pub(crate) fn in_root(root: &str, body: &str) -> String {
     format!("set -eu; LC_ALL=C; export LC_ALL\ncd -- {}\n{UMASK}\n{DURABLE}{body}", quote(root))
 }
 
 /// Tests whether the host can unpack a `.tar.zst`.
-pub const HAS_ZSTD: &str = "command -v zstd > /dev/null 2>&1 && tar --zstd --version > /dev/null 2>&1";
+pub(crate) const HAS_ZSTD: &str = "command -v zstd > /dev/null 2>&1 && tar --zstd --version > /dev/null 2>&1";

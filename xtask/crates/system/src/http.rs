@@ -180,7 +180,7 @@ impl Client {
     }
 
     /// A client that tolerates a silent server for this long, before the response and within a body.
-    pub fn patient(silence: Duration) -> Result<Self> {
+    pub(crate) fn patient(silence: Duration) -> Result<Self> {
         Self::build(Self::builder(silence).no_proxy())
     }
 

@@ -102,7 +102,7 @@ pub fn start(command: &mut Command, limits: &Limits) -> io::Result<Child> {
 }
 
 /// Replaces this process by another program; returns only on failure.
-pub fn become_it(command: &mut Command) -> io::Error {
+pub(crate) fn become_it(command: &mut Command) -> io::Error {
     command.exec()
 }
 
@@ -301,7 +301,7 @@ impl Background {
     }
 
     /// Starts it and waits until it prints `word`. Returns its stderr if it ends before, or at a limit.
-    pub fn start_until(command: &mut Command, word: &str, limits: &Limits) -> io::Result<Result<Self, String>> {
+    pub(crate) fn start_until(command: &mut Command, word: &str, limits: &Limits) -> io::Result<Result<Self, String>> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn()?;
         // Empty lines, so that a profile that reads does not wait forever. A failure means that the program has ended.

@@ -10,13 +10,13 @@ use libdeflater::{CompressionLvl, Compressor, Decompressor};
 use memchr::memmem;
 
 /// See [`Digest::of`].
-pub const ENCODER: u8 = 1;
+pub(crate) const ENCODER: u8 = 1;
 /// The bytes before the length: magic, deflate, FEXTRA, no time, no flags, unknown system, the length of the field, its
 /// name and the length of its data.
 pub const START: [u8; super::START] =
     [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 4 + FIELD as u8, 0, b'G', b'P', FIELD as u8, 0];
 /// The length of a member's end.
-pub const TRAILER: usize = 8;
+pub(crate) const TRAILER: usize = 8;
 
 /// As small as `gzip -6`, in a quarter of its time.
 const LEVEL: i32 = 6;
@@ -51,7 +51,7 @@ fn deflate(compressor: &mut Compressor, block: &[u8]) -> (Vec<u8>, usize) {
 impl Deflate {
     /// Whether a block is already compressed, like pictures, fonts and archives, judged by samples: compressing it
     /// would take the most time and save nothing.
-    pub fn is_compressed(&mut self, block: &[u8]) -> bool {
+    pub(crate) fn is_compressed(&mut self, block: &[u8]) -> bool {
         let (samples, bytes) = SAMPLES;
         if block.len() < samples * bytes {
             return false;
@@ -84,7 +84,7 @@ fn trailer(block: &[u8]) -> [u8; TRAILER] {
 }
 
 /// Whether a member ends with the trailer of this block, which the header's checksum does not cover.
-pub fn is_of(member: &[u8], block: &[u8]) -> bool {
+pub(crate) fn is_of(member: &[u8], block: &[u8]) -> bool {
     member.ends_with(&trailer(block))
 }
 

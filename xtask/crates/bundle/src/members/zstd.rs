@@ -17,7 +17,7 @@ use zstd_safe::{CCtx, CParameter, DCtx, compress_bound, find_frame_compressed_si
 pub const START: [u8; super::START] = [0x50, 0x2a, 0x4d, 0x18, 8 + FIELD as u8, 0, 0, 0, b'G', b'P', 0, 0, 0, 0, 0, 0];
 /// See [`Digest::of`].
 #[cfg(feature = "zstd")]
-pub const ENCODER: u8 = 2;
+pub(crate) const ENCODER: u8 = 2;
 /// The default of the zstd program.
 #[cfg(feature = "zstd")]
 const LEVEL: i32 = 3;

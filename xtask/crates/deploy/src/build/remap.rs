@@ -37,7 +37,7 @@ pub fn apply(ctx: &Context, command: &mut Command) {
 
 /// Warns of binaries that contain cargo's home nevertheless: a crate may embed its own path, and flags may be set in
 /// two places.
-pub fn warn_of_paths(ctx: &Context, binaries: &[PathBuf]) {
+pub(crate) fn warn_of_paths(ctx: &Context, binaries: &[PathBuf]) {
     let Some(home) = cargo_home(ctx.vars()) else { return };
     let found = |path: &&PathBuf| fs::read(path).is_ok_and(|bytes| memmem::find(&bytes, home.as_bytes()).is_some());
     for binary in binaries.iter().filter(found) {

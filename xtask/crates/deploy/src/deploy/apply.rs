@@ -163,7 +163,7 @@ pub fn apply(
 }
 
 /// All errors as one, each text once, with the kind and hint of the first.
-pub fn all_of(done: Vec<Result<()>>) -> Result<()> {
+pub(crate) fn all_of(done: Vec<Result<()>>) -> Result<()> {
     let errors: Vec<_> = done.into_iter().filter_map(Result::err).collect();
     let Some(first) = errors.first() else { return Ok(()) };
     let mut texts: Vec<String> = Vec::new();

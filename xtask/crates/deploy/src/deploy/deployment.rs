@@ -67,7 +67,7 @@ impl<'ctx> Deployment<'ctx> {
     }
 
     /// Like [`Self::open`], without the skipped hosts.
-    pub fn open_most(
+    pub(crate) fn open_most(
         tool: &Tool<'ctx>,
         env: &'ctx Env,
         deploy_log: DeployLog<'ctx>,
@@ -103,7 +103,7 @@ impl<'ctx> Deployment<'ctx> {
 }
 
 /// The variables of an env that can be expanded, for what must not need a secret.
-pub fn known_vars(ctx: &Context, env: &Env) -> Vec<(String, String)> {
+pub(crate) fn known_vars(ctx: &Context, env: &Env) -> Vec<(String, String)> {
     env.vars.iter().filter_map(|(name, value)| Some(((*name).to_owned(), ctx.expand(value).ok()?))).collect()
 }
 

@@ -8,7 +8,7 @@ use gangplank_model::release::id::ReleaseId;
 
 /// The other envs where this release failed last, with a warning for each. No warning for an approved plan, which has
 /// shown it.
-pub fn warn_of_failures(tool: &Tool, site: &Deployment, id: &ReleaseId, options: &Options) -> Vec<String> {
+pub(crate) fn warn_of_failures(tool: &Tool, site: &Deployment, id: &ReleaseId, options: &Options) -> Vec<String> {
     let failed_in = failed_in(tool, site.env, id, &site.deploy_log);
     for env in failed_in.iter().filter(|_| options.approved.is_none()) {
         site.ctx.warn(format!("{id} failed in {env}: `cargo xtask history {env}` shows why"));

@@ -13,7 +13,7 @@ const LOG_LINES: u32 = 20;
 const LOG_LINE_CHARS: usize = 1000;
 
 /// The error of a failed service command, with the hint it printed or else `hint`.
-pub fn service_failure(ctx: &Context, url: &str, answer: &Output, hint: Option<String>) -> anyhow::Error {
+pub(crate) fn service_failure(ctx: &Context, url: &str, answer: &Output, hint: Option<String>) -> anyhow::Error {
     let said = ctx.scrub(&[answer.stdout.trim(), answer.stderr.trim()].join("\n"));
     let (said, own) = split_hint(&said);
     let exit = gangplank_system::context::exit(answer.code);
@@ -25,7 +25,7 @@ pub fn service_failure(ctx: &Context, url: &str, answer: &Output, hint: Option<S
 }
 
 /// Prints the last log lines of a service.
-pub fn show_log(ctx: &Context, spec: &Spec, target: &dyn Target) {
+pub(crate) fn show_log(ctx: &Context, spec: &Spec, target: &dyn Target) {
     let Some(script) = spec.log(target.root(), LOG_LINES) else { return };
     if let Ok(answer) = target.run(&script) {
         if !answer.ok() {

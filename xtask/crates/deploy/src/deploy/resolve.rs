@@ -203,7 +203,7 @@ impl<'ctx> Catalog<'ctx> {
     /// the deploy.
     ///
     /// [`Transfer::Pull`] fetches and verifies it too: hosts accept only a bundle with the digest verified here.
-    pub fn fetch_for_deploy(&self, id: &ReleaseId, transfer: Transfer) -> Result<ReleaseSource<'_>> {
+    pub(crate) fn fetch_for_deploy(&self, id: &ReleaseId, transfer: Transfer) -> Result<ReleaseSource<'_>> {
         let linked = if transfer == Transfer::Pull { self.linked(id) } else { None };
         let fetched = self.ctx.root.join(FETCHED);
         machine::sweep(&fetched);
@@ -294,7 +294,7 @@ impl<'ctx> Catalog<'ctx> {
 }
 
 /// The directory of fetched releases, below the workspace root.
-pub const FETCHED: &str = "target/fetched";
+pub(crate) const FETCHED: &str = "target/fetched";
 
 /// The healthy release that all targets of an env run.
 pub fn running(env: &str, targets: &[Box<dyn Target + '_>]) -> Result<ReleaseId> {
@@ -313,7 +313,7 @@ pub fn running(env: &str, targets: &[Box<dyn Target + '_>]) -> Result<ReleaseId>
 }
 
 /// The release to roll back to; one that only a target still has counts too.
-pub fn for_rollback(catalog: &Catalog, site: &Deployment, selector: &Selector) -> Result<ReleaseId> {
+pub(crate) fn for_rollback(catalog: &Catalog, site: &Deployment, selector: &Selector) -> Result<ReleaseId> {
     if let Selector::Sha(sha) = selector {
         let short = &sha[..sha.len().min(ReleaseId::SHORT)];
         let mut found: Vec<ReleaseId> = Vec::new();

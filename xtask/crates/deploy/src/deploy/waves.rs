@@ -60,7 +60,7 @@ pub fn par_map<T: Sync, R: Send>(items: &[T], at_once: usize, work: impl Fn(&T) 
 }
 
 /// Runs `work`, and `tick` at the interval `often` until it returns or panics.
-pub fn with_ticker<T>(often: Duration, tick: impl Fn() + Send, work: impl FnOnce() -> T) -> T {
+pub(crate) fn with_ticker<T>(often: Duration, tick: impl Fn() + Send, work: impl FnOnce() -> T) -> T {
     let (working, over) = channel::<()>();
     std::thread::scope(|scope| {
         scope.spawn(move || {

@@ -6,7 +6,7 @@
 //! ssh passes one string to the login shell of the host. That may be csh, and its profile may print, so the string is
 //! always the same few words that every shell parses alike (see `frame`).
 
-pub mod diagnose;
+pub(crate) mod diagnose;
 
 use crate::host::transport;
 use crate::host::transport::{Incomplete, Session, Transport, what};
@@ -179,7 +179,7 @@ impl<'ctx> Ssh<'ctx> {
     }
 
     /// Whether a connection was ever opened.
-    pub fn was_reached(&self) -> bool {
+    pub(crate) fn was_reached(&self) -> bool {
         self.reached.load(Ordering::SeqCst)
     }
 
@@ -232,7 +232,7 @@ impl<'ctx> Ssh<'ctx> {
     }
 
     /// Runs a script in parallel, if a connection is open. It neither delays others nor reports errors.
-    pub fn exec_concurrent(&self, text: &str, limit: Duration) {
+    pub(crate) fn exec_concurrent(&self, text: &str, limit: Duration) {
         let socket = match self.connection.try_lock() {
             Ok(connection) => connection.as_ref().map(|open| Connection::socket(&open.dir)),
             Err(_) => None,
@@ -272,7 +272,7 @@ impl Transport for Ssh<'_> {
 }
 
 /// The login for an address without one, from `ssh_config` or this machine.
-pub fn configured_login(ctx: &Context, address: &Address) -> Result<String> {
+pub(crate) fn configured_login(ctx: &Context, address: &Address) -> Result<String> {
     let mut command = Command::new(ctx.program_on_path("ssh").unwrap_or_else(|| "ssh".into()));
     command.arg("-G").args(address.args());
     let said = ctx.read(command)?;

@@ -29,9 +29,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The name of the build job, the only one whose artifacts count.
-pub const BUILD_JOB: &str = "build";
+pub(crate) const BUILD_JOB: &str = "build";
 /// `destination` of the `store_artifacts` step: first part of every artifact's path.
-pub const DESTINATION: &str = "releases";
+pub(crate) const DESTINATION: &str = "releases";
 /// Number of pipelines that `list` reads.
 const LISTED: usize = 20;
 /// How long the list of a job's artifacts may lag behind its upload step.

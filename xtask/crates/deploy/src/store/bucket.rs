@@ -14,7 +14,7 @@
 mod contract;
 mod lock;
 mod pointer;
-pub mod retention;
+pub(crate) mod retention;
 mod role;
 
 use crate::store::object::Bucket;

@@ -3,7 +3,7 @@
 //!
 //! S3's conditional writes: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>.
 
-pub mod diagnose;
+pub(crate) mod diagnose;
 pub mod settings;
 mod transfer;
 
@@ -185,7 +185,7 @@ impl<'ctx> Bucket<'ctx> {
     }
 
     /// Several objects, without missing ones.
-    pub fn read_all(&self, keys: &[String]) -> Result<Vec<(String, Vec<u8>)>> {
+    pub(crate) fn read_all(&self, keys: &[String]) -> Result<Vec<(String, Vec<u8>)>> {
         let each = stream::iter(keys.to_vec())
             .map(|key| async move { Ok::<_, anyhow::Error>((key.clone(), self.read_one(&key).await?)) });
         let all: Vec<_> = self.wait(Some(SLOW), each.buffered(READS).try_collect())?;
@@ -327,7 +327,7 @@ impl<'ctx> Bucket<'ctx> {
     }
 
     /// The objects below `prefix` whose keys continue with `start`, which may end within a part.
-    pub fn list_from(&self, prefix: &str, start: &str) -> Result<Vec<Object>> {
+    pub(crate) fn list_from(&self, prefix: &str, start: &str) -> Result<Vec<Object>> {
         let below = self.key(prefix);
         let want = format!("{below}/{start}");
         let start = Key::from(want.as_str());

@@ -449,7 +449,7 @@ impl MockState {
     }
 
     /// The remaining artifacts of a job.
-    pub fn artifacts_of(&self, number: u64) -> impl Iterator<Item = &Artifact> {
+    pub(crate) fn artifacts_of(&self, number: u64) -> impl Iterator<Item = &Artifact> {
         let oldest = self.now().saturating_sub(self.retention);
         let oldest = oldest.unwrap_or(Timestamp::MIN);
         self.artifacts.get(&number).into_iter().flatten().filter(move |it| it.stored_at > oldest)
@@ -486,7 +486,7 @@ impl MockState {
     }
 
     /// The jobs of a workflow, in insertion order.
-    pub fn workflow_jobs(&self, workflow: &str) -> impl Iterator<Item = &Job> {
+    pub(crate) fn workflow_jobs(&self, workflow: &str) -> impl Iterator<Item = &Job> {
         let jobs = self.workflow(workflow).into_iter().flat_map(|workflow| &workflow.jobs);
         jobs.filter_map(|id| self.job(id))
     }

@@ -97,7 +97,7 @@ impl Cloud {
     }
 
     /// Variables for a client: address, a token valid for this run, and the project.
-    pub fn client_variables(&self) -> [(&'static str, String); 3] {
+    pub(crate) fn client_variables(&self) -> [(&'static str, String); 3] {
         let slug = self.server.state().slug.clone();
         [("CIRCLE_HOST", self.server.url()), ("CIRCLE_TOKEN", self.token.clone()), ("CIRCLE_PROJECT_SLUG", slug)]
     }

@@ -80,7 +80,7 @@ pub fn uncommitted(id: &ReleaseId, rules: &Rules) -> Result<()> {
 }
 
 /// A release that contains a path that the env shares among releases.
-pub fn shared_file(goal: &Goal, rules: &Rules) -> Result<()> {
+pub(crate) fn shared_file(goal: &Goal, rules: &Rules) -> Result<()> {
     let below = |path: &str, shared: &str| {
         let rest = path.strip_prefix(shared.trim_end_matches('/'));
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -116,7 +116,7 @@ pub fn unexpected(goal: Option<&ReleaseId>, rules: &Rules, snapshot: &Snapshot) 
 
 /// A release that is older than the one that a store recorded as live, while the hosts run nothing: they are new, or lost
 /// their history.
-pub fn older_than_stores(goal: &Goal, rules: &Rules, snapshot: &Snapshot) -> Result<()> {
+pub(crate) fn older_than_stores(goal: &Goal, rules: &Rules, snapshot: &Snapshot) -> Result<()> {
     if goal.may_go_back() || snapshot.hosts.iter().any(|host| host.state.live().is_some()) {
         return Ok(());
     }
@@ -135,7 +135,7 @@ pub fn older_than_stores(goal: &Goal, rules: &Rules, snapshot: &Snapshot) -> Res
 }
 
 /// A release that is older than the live one.
-pub fn older_than_live(target: &str, goal: &Goal, state: &State) -> Result<()> {
+pub(crate) fn older_than_live(target: &str, goal: &Goal, state: &State) -> Result<()> {
     let Some(live) = state.live() else { return Ok(()) };
     if goal.ages.get(live) != Some(&Age::Older) {
         return Ok(());
@@ -146,7 +146,7 @@ pub fn older_than_live(target: &str, goal: &Goal, state: &State) -> Result<()> {
 }
 
 /// A release that is installed with other bytes.
-pub fn other_bytes_installed(target: &str, goal: &Goal, state: &State) -> Result<()> {
+pub(crate) fn other_bytes_installed(target: &str, goal: &Goal, state: &State) -> Result<()> {
     if let (Some(have), Some(want)) = (state.installed.get(&goal.release), &goal.bundle)
         && have != want
     {
@@ -204,7 +204,7 @@ pub fn disagreeing(env: &str, found: &[(String, ReleaseId)]) -> Result<ReleaseId
 }
 
 /// A plan that differs from the approved one.
-pub fn unapproved(plans: &[HostPlan], rules: &Rules) -> Result<()> {
+pub(crate) fn unapproved(plans: &[HostPlan], rules: &Rules) -> Result<()> {
     match rules.approved {
         Some(approved) if approved != plans => {
             CliError::new(Kind::Stale, format!("{} has changed since the plan was approved", rules.env))

@@ -62,11 +62,6 @@ impl<T> Through<T> {
         self.hasher.hex()
     }
 
-    /// The digest of the bytes passed, and the inner value.
-    pub fn into_parts(self) -> (String, T) {
-        (self.hasher.hex(), self.inner)
-    }
-
     /// The inner value.
     pub fn get_ref(&self) -> &T {
         &self.inner

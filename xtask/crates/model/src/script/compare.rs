@@ -5,7 +5,7 @@ use crate::release::layout::META;
 use crate::shell::in_root;
 
 /// The checker of SHA-256 digests: that of coreutils or macOS. `is DIGEST FILE` tests a file's digest.
-pub const SUMS_TOOL: &str = r#"if command -v sha256sum > /dev/null 2>&1; then check='sha256sum -c'; else check='shasum -a 256 -c'; fi
+pub(crate) const SUMS_TOOL: &str = r#"if command -v sha256sum > /dev/null 2>&1; then check='sha256sum -c'; else check='shasum -a 256 -c'; fi
 is() { printf '%s  %s\n' "$1" "$2" | $check - > /dev/null 2>&1; }"#;
 
 /// `compare TEXT all` prints the differences between this directory and a list of entries (see `Manifest::entries`):
@@ -16,7 +16,7 @@ is() { printf '%s  %s\n' "$1" "$2" | $check - > /dev/null 2>&1; }"#;
 /// number comes from a name with a line break, which no entry of the list has. The last line of the list is never an
 /// entry, so it must appear as `missing`: otherwise a `sort` that ran out of room would pass for a comparison. `find
 /// -perm` compares all bits, including set-uid.
-pub const COMPARE: &str = r#"tab=$(printf '\t')
+pub(crate) const COMPARE: &str = r#"tab=$(printf '\t')
 entries() {
   # In a directory of several logins their group may write.
   if grouped ../..; then group=-002; else group=-020; fi

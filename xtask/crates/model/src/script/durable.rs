@@ -8,7 +8,7 @@
 /// `flush PATH...` syncs these files, or the names in these directories. `replace FILE...` renames each `FILE.new` to
 /// `FILE`. `keep FILE` writes stdin to a file. `make_dir DIR` creates a directory and its parents. `has_text FILE` is
 /// false for a missing file and for the remains of an unsynced one after a power cut: no bytes, or NULs.
-pub const DURABLE: &str = r#"flush() {
+pub(crate) const DURABLE: &str = r#"flush() {
   flushed=$(sync "$@" 2>&1) && return
   case $flushed in
     'sync: invalid option'*|'sync: unrecognized option'*|'sync: illegal option'*|[Uu]'sage:'*) sync; return;;
@@ -37,7 +37,7 @@ has_text() { [ -s "$1" ] && tr -d '\000' < "$1" | grep -q '^'; }
 
 /// Appends stdin to the history; does nothing if stdin is empty, so that a full disk cannot block a revert. First ends
 /// a line torn by a power cut and removes its NULs, so that neither corrupts the next record.
-pub const APPEND: &str = r#"append() {
+pub(crate) const APPEND: &str = r#"append() {
   line=$(cat)
   [ -n "$line" ] || return 0
   # A link would lead out of the root.

@@ -10,7 +10,7 @@ pub const LOST: &str = "gangplank: lost the lock";
 /// `seconds_since_renewal` prints the age of the lock's last renewal in seconds, by the clock of this host, or nothing
 /// within the first minute. It also prints nothing without `/proc`, where a running script of the owner cannot be
 /// detected. `stat -c` is that of coreutils and `BusyBox`, `stat -f` that of BSD.
-pub const SECONDS_SINCE_RENEWAL: &str = r#"seconds_since_renewal() {
+pub(crate) const SECONDS_SINCE_RENEWAL: &str = r#"seconds_since_renewal() {
   [ -d /proc/self ] || return 0
   at=$(stat -c %Y .lock 2> /dev/null || stat -f %m .lock 2> /dev/null) || return 0
   case $at in ''|*[!0-9]*) return 0;; esac
@@ -47,6 +47,6 @@ pub fn has(token: &str) -> String {
 }
 
 /// Tests whether another owner file has this token.
-pub fn has_in(token: &str, file: &str) -> String {
+pub(crate) fn has_in(token: &str, file: &str) -> String {
     format!("grep -qF {} {file} 2> /dev/null", quote(&format!("\"token\":\"{token}\"")))
 }

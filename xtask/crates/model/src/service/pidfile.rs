@@ -155,7 +155,7 @@ pub fn ahead(root: &str, body: &str) -> String {
 /// process id does not match, and was started for this root, not for a copy of it. `started PID` prints field 22 of
 /// `/proc/PID/stat`, or `-` without `/proc`. `marked` prints the ids of all processes of this root, `parent PID` a
 /// parent's id.
-pub const FUNCTIONS: &str = "started() {
+pub(crate) const FUNCTIONS: &str = "started() {
   if [ ! -d /proc/self ]; then echo -; return 0; fi
   line=$(cat \"/proc/$1/stat\" 2>/dev/null) || return 0
   set -- ${line##*) }

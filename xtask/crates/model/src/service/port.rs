@@ -3,7 +3,7 @@
 //! port.
 
 /// The status text of an app that ended because it could not listen.
-pub const IN_USE: &str = "its address is in use";
+pub(crate) const IN_USE: &str = "its address is in use";
 
 /// A command that tests whether the log on its stdin says so, in the words of libc, Node.js and Java.
 pub fn in_use() -> &'static str {

@@ -42,4 +42,4 @@ impl Script {
 }
 
 /// Exit code of `Spec::status` if the service will not come back by itself.
-pub const GONE: i32 = 3;
+pub(crate) const GONE: i32 = 3;

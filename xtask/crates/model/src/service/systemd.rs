@@ -17,7 +17,7 @@
 //! Units: `systemd.unit(5)`, `systemd.service(5)`, `systemd.socket(5)`; variables: `EnvironmentFile=` in
 //! `systemd.exec(5)`.
 
-pub mod ask;
+pub(crate) mod ask;
 mod journal;
 mod ready;
 pub mod rights;
@@ -267,7 +267,7 @@ fn head(root: &str) -> String {
 }
 
 /// Variables as a file for `EnvironmentFile=`.
-pub fn env_file(vars: &[(String, String)]) -> String {
+pub(crate) fn env_file(vars: &[(String, String)]) -> String {
     vars.iter().map(|(name, value)| format!("{name}={}\n", env_quote(value))).collect()
 }
 

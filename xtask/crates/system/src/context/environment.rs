@@ -92,7 +92,7 @@ fn is_read(name: &str) -> bool {
 }
 
 /// The error for a variable that is not UTF-8, which would otherwise count as unset.
-pub fn not_utf8(name: &str) -> CliError {
+pub(crate) fn not_utf8(name: &str) -> CliError {
     usage(format!("the environment variable {name} is not UTF-8"))
         .hint(format!("set it again in UTF-8, or `unset {name}`; `env | grep ^{name}= | od -c` shows its bytes"))
 }

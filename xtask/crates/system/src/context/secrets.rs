@@ -60,7 +60,7 @@ pub fn secrets<'a>(env: impl IntoIterator<Item = (&'a String, &'a String)>) -> V
 }
 
 /// Whether a variable is a secret, by its name, or because it is a URL with a login.
-pub fn is_secret(name: &str, value: &str) -> bool {
+pub(crate) fn is_secret(name: &str, value: &str) -> bool {
     let named = is_named_secret(name) && !is_path(name, value);
     value.len() >= LENGTH_MIN && (named || !logins(value).is_empty())
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// The maximum number of redirects.
-pub const REDIRECTS_MAX: usize = 10;
+pub(crate) const REDIRECTS_MAX: usize = 10;
 /// The first pause between two attempts; doubled each time.
 const PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause of our own choice.
@@ -89,7 +89,7 @@ pub fn is_passing(status: u16) -> bool {
 }
 
 /// Parses `Retry-After`: seconds, or a date (RFC 9110, 10.2.3).
-pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+pub(crate) fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse() {
         return Some(Duration::from_secs(seconds));
     }
@@ -98,7 +98,7 @@ pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
 }
 
 /// The first byte of a `Content-Range: bytes 5-9/10` (RFC 9110, 14.4).
-pub fn range_start(text: &str) -> Option<u64> {
+pub(crate) fn range_start(text: &str) -> Option<u64> {
     text.trim().strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }
 

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The hint for a rejected token.
-pub const NEW_TOKEN: &str = "it is invalid or expired (at the latest after a year): create a new personal API token at \
+pub(crate) const NEW_TOKEN: &str = "it is invalid or expired (at the latest after a year): create a new personal API token at \
      https://app.circleci.com/settings/user/tokens and set CIRCLE_TOKEN";
 /// The time limit of a request with all its attempts; for a download, the time without progress.
 const DEADLINE: Duration = Duration::from_secs(120);

@@ -12,7 +12,7 @@ pub fn adopt_orphans() {
 }
 
 /// Kills our children that have a variable, and counts their time.
-pub fn end_children_with(variable: &str) {
+pub(crate) fn end_children_with(variable: &str) {
     use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
     let started = Instant::now();
     let mut ending = Vec::new();
@@ -68,7 +68,7 @@ fn running_parent(pid: i32) -> Option<i32> {
 
 /// Reaps children that this process did not start, so that a test that waits for their end does not wait forever. `own`
 /// is the child that it did start.
-pub fn reap_orphans(own: u32) {
+pub(crate) fn reap_orphans(own: u32) {
     use rustix::process::{Pid, WaitOptions, waitpid};
     let orphans = children().into_iter().filter(|pid| u32::try_from(*pid) != Ok(own));
     for pid in orphans.filter_map(Pid::from_raw) {
@@ -84,7 +84,7 @@ pub fn kill(pid: i32) {
 }
 
 /// CPU time of the reaped children and their descendants: `cutime` and `cstime` of proc(5), in hundredths.
-pub fn cpu_of_children() -> Duration {
+pub(crate) fn cpu_of_children() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields: Vec<_> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
     let ticks = |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0);

@@ -91,7 +91,7 @@ pub fn newest(store: &ArtifactStore) -> Result<Option<Found>> {
 }
 
 /// Like [`of_pipeline`], for a search through many: an invalid release is skipped with a warning.
-pub fn of_pipeline_or_warn(store: &ArtifactStore, pipeline: &Pipeline) -> Result<Option<Found>> {
+pub(crate) fn of_pipeline_or_warn(store: &ArtifactStore, pipeline: &Pipeline) -> Result<Option<Found>> {
     of_pipeline(store, pipeline, &mut Seen::default()).or_else(|error| {
         if kind_of(&error) != Kind::Verification {
             return Err(error);
@@ -103,7 +103,7 @@ pub fn of_pipeline_or_warn(store: &ArtifactStore, pipeline: &Pipeline) -> Result
 
 /// The release of a pipeline, if its build succeeded. A rerun is a workflow of its own; a rerun from failed also lists
 /// the jobs that it did not run again.
-pub fn of_pipeline(store: &ArtifactStore, pipeline: &Pipeline, seen: &mut Seen) -> Result<Option<Found>> {
+pub(crate) fn of_pipeline(store: &ArtifactStore, pipeline: &Pipeline, seen: &mut Seen) -> Result<Option<Found>> {
     let (api, branch) = (store.api()?, store.branch());
     if pipeline.branch() != Some(branch) {
         return Ok(None);
@@ -147,7 +147,7 @@ pub fn of_pipeline(store: &ArtifactStore, pipeline: &Pipeline, seen: &mut Seen) 
 }
 
 /// The release of the job with this number, which must be a successful build of the branch.
-pub fn of_build(store: &ArtifactStore, job: u64) -> Result<Found> {
+pub(crate) fn of_build(store: &ArtifactStore, job: u64) -> Result<Found> {
     let api = store.api()?;
     let details = api.job(job)?;
     let url = &details.web_url;
@@ -188,7 +188,7 @@ pub fn of_build(store: &ArtifactStore, job: u64) -> Result<Found> {
 
 /// The latest artifacts of the branch in v1.1. The answer names no job, so only the manifest tells whose they are;
 /// after a deploy job there is none, which is an error.
-pub fn latest_v1(store: &ArtifactStore) -> Result<Found> {
+pub(crate) fn latest_v1(store: &ArtifactStore) -> Result<Found> {
     let branch = store.branch();
     let listed = store.api()?.latest_artifacts(branch)?;
     let ids = ids(&listed);

@@ -11,7 +11,7 @@ use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 
 /// The reason of an interrupted request.
-pub const STOPPED: &str = "stopped by a signal";
+pub(crate) const STOPPED: &str = "stopped by a signal";
 
 /// The attempted operation.
 #[derive(Debug, Clone, Copy)]
@@ -197,7 +197,7 @@ fn is_denied(error: &Error) -> bool {
 }
 
 /// Whether a "not found" is about the bucket.
-pub fn is_bucket_missing(error: &(dyn std::error::Error + 'static)) -> bool {
+pub(crate) fn is_bucket_missing(error: &(dyn std::error::Error + 'static)) -> bool {
     let text = full(error);
     tag(&text, "Code").is_some_and(|code| codes::MISSING.contains(&code))
 }

@@ -10,7 +10,7 @@ use crate::service::run::GONE;
 const CRASHES: u32 = 3;
 
 /// `$scope` is the systemctl option for `$manager`, `$dir` its directory of units.
-pub const SCOPE: &str = r#"scope=; dir=/etc/systemd/system
+pub(crate) const SCOPE: &str = r#"scope=; dir=/etc/systemd/system
 if [ "$manager" = user ]; then
   scope=--user; dir=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
   : "${XDG_RUNTIME_DIR:=/run/user/$(id -u)}"; export XDG_RUNTIME_DIR
@@ -19,7 +19,7 @@ fi
 
 /// `lingers` succeeds if systemd keeps the login's units running after its last session, exits with 1 if not, and with
 /// 2 if `loginctl` does not answer.
-pub const LINGERS: &str = r#"lingers() {
+pub(crate) const LINGERS: &str = r#"lingers() {
   [ ! -e "/var/lib/systemd/linger/$(id -un)" ] || return 0
   said=$(timeout 5 loginctl show-user "$(id -un)" -p Linger --value 2>&1 || true)
   case $said in
@@ -32,7 +32,7 @@ pub const LINGERS: &str = r#"lingers() {
 
 /// Sets `$manager` and `$unit` to the unit of the root `.`, from `service/systemd`, `service/name` or the first line of
 /// an installed unit; both empty if there is none.
-pub const OF_ROOT: &str = r##"manager=; unit=; digest=; release=
+pub(crate) const OF_ROOT: &str = r##"manager=; unit=; digest=; release=
 ! has_text service/systemd || read -r manager unit digest release < service/systemd || true
 [ -n "$unit" ] || ! has_text service/name || read -r manager unit < service/name || true
 # A crash of the host may have left these files empty.
@@ -77,7 +77,7 @@ fi
 
 /// Prints why a restart failed, instead of the advice of systemctl in `$said`, and fails. systemd restarts a unit that
 /// crashed at its start, and the health check judges it.
-pub fn restart_failed() -> String {
+pub(crate) fn restart_failed() -> String {
     format!(
         "{PROPERTIES}if [ -n \"$never\" ]; then echo \"$never\"; exit 1; fi
 if [ \"$sub\" != auto-restart ]; then

@@ -103,7 +103,7 @@ esac
 "#;
 
 /// Two services would compete for one port.
-pub const NO_PIDFILE_SERVICE: &str = r#"if alive; then
+pub(crate) const NO_PIDFILE_SERVICE: &str = r#"if alive; then
   echo "a process of the built-in pidfile service runs here" >&2; echo "hint: \`kill $pid\` on that host, then deploy again" >&2; exit 1
 fi"#;
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 pub type Diagnosis = (Kind, String, String);
 
 /// Codes of a missing bucket.
-pub const MISSING: &[&str] = &["NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"];
+pub(crate) const MISSING: &[&str] = &["NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"];
 
 /// The diagnosis of an error code; `None` for codes that are not in the tables.
 pub fn diagnose(server: &Server, doing: Doing, code: &str, text: &str) -> Option<Diagnosis> {
@@ -161,7 +161,7 @@ pub fn denied(server: &Server, doing: Doing) -> Diagnosis {
 }
 
 /// The diagnosis of a token service's error: `{"error": "invalid_client", ...}`.
-pub fn diagnose_token_service(server: &Server, text: &str) -> Option<Diagnosis> {
+pub(crate) fn diagnose_token_service(server: &Server, text: &str) -> Option<Diagnosis> {
     // The text of an error repeats the text of its cause.
     let mut documents = serde_json::Deserializer::from_str(text.get(text.find('{')?..)?).into_iter::<Value>();
     let answer = documents.next()?.ok()?;

@@ -60,7 +60,7 @@ impl Endpoint {
     }
 
     /// Refuses an endpoint that contains the bucket: requests would name it twice.
-    pub fn without_bucket(&self, store: &str, bucket: &str, path_style: bool) -> Result<()> {
+    pub(crate) fn without_bucket(&self, store: &str, bucket: &str, path_style: bool) -> Result<()> {
         let host = self.url.host_str().unwrap_or_default();
         let path = self.url.path().trim_end_matches('/');
         let mut plain = self.url.clone();
