@@ -1,4 +1,4 @@
-//! Building releases.
+//! Builds: the same commit gives the same bytes, and nothing else gets in.
 
 pub mod bundle;
 pub mod checkout;
