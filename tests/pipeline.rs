@@ -12,7 +12,7 @@ use std::time::Duration;
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 #[test]
-fn a_commit_goes_live_a_broken_one_is_put_back_and_a_rollback_goes_back() {
+fn pipeline_deploys_reverts_a_broken_release_and_rolls_back() {
     let copy = Copy::new();
     let first = copy.commit("first");
     copy.xtask("build").passes();

@@ -44,7 +44,7 @@ pub fn open(ctx: &'static Context, url: &str) -> Box<dyn Store> {
 }
 
 #[test]
-fn the_contract_in_memory() {
+fn store_in_memory_keeps_the_contract() {
     let dir = crate::record::tempdir();
     let (ctx, memory) = (leaked(ctx(dir.path())), Memory::default());
     let open = || -> Box<dyn Store> {
@@ -56,7 +56,7 @@ fn the_contract_in_memory() {
 }
 
 #[test]
-fn the_contract_in_a_directory() {
+fn store_in_bucket_directory_keeps_the_contract() {
     let dir = crate::record::tempdir();
     let vars = [("GANGPLANK_BUCKETS".to_owned(), dir.path().join("buckets").display().to_string())];
     keeps_contract(&vars, "s3://builds/shop");
@@ -64,7 +64,7 @@ fn the_contract_in_a_directory() {
 
 #[test]
 #[ignore = "group bucket"]
-fn the_contract_on_ceph() {
+fn store_on_ceph_keeps_the_contract() {
     let Some(ceph) = ceph() else { return };
     keeps_contract(&ceph.vars(), &fresh_url());
 }
@@ -93,7 +93,7 @@ fn contenders(dir: &Path, round: u32) -> Vec<Release> {
 
 #[test]
 #[ignore = "group bucket"]
-fn twenty_writers_for_one_id_and_exactly_one_wins() {
+fn put_of_one_id_by_twenty_writers_stores_one() {
     let Some(ceph) = ceph() else { return };
     let dir = crate::record::tempdir();
     let (ctx, url) = (leaked(with(dir.path(), &ceph.vars())), fresh_url());
@@ -163,7 +163,7 @@ fn settings_of(ctx: &Context, url: &str) -> gangplank_deploy::store::object::set
 
 #[test]
 #[ignore = "group bucket"]
-fn twenty_publishers_and_the_newest_stays() {
+fn publish_by_many_writers_at_once_names_the_newest() {
     let Some(ceph) = ceph() else { return };
     let dir = crate::record::tempdir();
     let (ctx, url) = (leaked(with(dir.path(), &ceph.vars())), fresh_url());
@@ -228,7 +228,7 @@ fn whole_or_absent(p: &Project, id: &str) -> bool {
 
 #[test]
 #[ignore = "group bucket"]
-fn a_put_that_is_killed_at_any_request() {
+fn put_killed_at_any_request_leaves_whole_release_or_none() {
     let Some(ceph) = ceph() else { return };
     // Big enough for three parts.
     let noise: String = crate::ci::faults::noise(20 << 20);
@@ -281,7 +281,7 @@ fn a_put_that_is_killed_at_any_request() {
 
 #[test]
 #[ignore = "group bucket"]
-fn from_commit_to_live_through_a_bucket() {
+fn release_in_bucket_goes_from_commit_to_live() {
     let Some(ceph) = ceph() else { return };
     let url = fresh_url();
     let p = project(&url, &ceph.url());
@@ -322,7 +322,7 @@ fn project_in(dir: &Path) -> Project {
 }
 
 #[test]
-fn each_of_many_commits_is_found() {
+fn fetch_from_bucket_finds_each_of_many_commits() {
     let dir = crate::record::tempdir();
     let p = project_in(dir.path());
     let ids: Vec<_> = (0..12).map(|n| p.release(&n.to_string())).collect();
@@ -337,7 +337,7 @@ fn each_of_many_commits_is_found() {
 }
 
 #[test]
-fn what_a_prune_is_removing_is_not_deployed() {
+fn deploy_of_release_that_a_prune_removes_is_refused() {
     let dir = crate::record::tempdir();
     let p = project_in(dir.path());
     let (zero, one, two) = (p.release("0"), p.release("1"), p.release("2"));
@@ -383,7 +383,7 @@ fn retention(store: &dyn Store, keep: usize, days: u32, needed: &[(&ReleaseId, &
 }
 
 #[test]
-fn a_prune_keeps_what_is_needed_and_removes_the_rest_whole() {
+fn prune_keeps_needed_releases_and_removes_others_whole() {
     let dir = crate::record::tempdir();
     let vars = [("GANGPLANK_BUCKETS".to_owned(), dir.path().join("buckets").display().to_string())];
     let ctx = leaked(with(dir.path(), &vars));

@@ -58,7 +58,7 @@ fn run_whose_port_another_clone_has_fails_before_it_compiles() {
 }
 
 #[test]
-fn the_whole_workflow_on_this_machine_and_again() {
+fn ci_run_deploys_each_env_and_a_second_run_changes_nothing() {
     let p = with_xtask();
     let id = p.commit("1");
     let ran = p.run("ci run --yes").ok();
@@ -88,7 +88,7 @@ fn the_whole_workflow_on_this_machine_and_again() {
 }
 
 #[test]
-fn both_workflows_of_the_artifacts_pattern_with_the_api_in_the_loop() {
+fn ci_run_with_artifacts_deploys_and_rolls_back_by_request() {
     let mut p = with_xtask();
     p.change(
         "store circleci:workspace\n",
@@ -129,7 +129,7 @@ fn both_workflows_of_the_artifacts_pattern_with_the_api_in_the_loop() {
 }
 
 #[test]
-fn a_job_gets_a_clean_checkout_and_a_failing_one_stops_the_rest() {
+fn ci_run_uses_a_clean_checkout_and_stops_after_a_failed_job() {
     let p = with_xtask();
     p.write("behavior", "exit 9\n");
     p.commit("broken");
@@ -161,7 +161,7 @@ fn codes(p: &Project, file: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_generated_config_has_no_findings_but_the_approval() {
+fn lint_of_generated_config_reports_the_approval_alone() {
     let mut p = Project::new();
     p.change("store file:store\n", "store circleci:workspace\n");
     p.run("ci generate").ok().has("config.yml written").has("rollback.yml written").has("deploy.yml written");
@@ -172,7 +172,7 @@ fn the_generated_config_has_no_findings_but_the_approval() {
 }
 
 #[test]
-fn configs_of_workflows_that_hand_over_by_a_store() {
+fn generate_for_s3_or_artifacts_matches_the_golden_files() {
     let mut p = across_workflows();
     for (handoff, goldens) in [
         ("s3", [("config", "s3"), ("rollback", "rollback"), ("deploy", "deploy")]),
@@ -213,7 +213,7 @@ fn generate_of_another_pattern_writes_nothing_and_names_the_line() {
 }
 
 #[test]
-fn a_pattern_without_its_store_and_pointers_that_cannot_be() {
+fn generate_with_missing_store_or_invalid_pointer_is_refused() {
     let mut p = Project::new();
     let store = "store file:store\n";
     p.run("ci generate").fails(2, "needs the store circleci:workspace", "add \"circleci:workspace\" to `stores`");
@@ -369,7 +369,7 @@ fn circlecis_own_schema_accepts_the_config() {
 }
 
 #[test]
-fn a_persisted_program_needs_no_cargo() {
+fn deploy_by_persisted_program_needs_no_cargo() {
     let mut p = with_xtask();
     p.run("build").ok();
     let workspace = p.path("target/ws");
@@ -393,7 +393,7 @@ fn a_persisted_program_needs_no_cargo() {
 }
 
 #[test]
-fn an_empty_workspace_is_explained() {
+fn deploy_from_empty_workspace_names_the_cause() {
     let mut p = with_xtask();
     p.var("CIRCLECI", "true");
     p.var("GANGPLANK_WORKSPACE", p.path("target/empty").to_str().unwrap());

@@ -53,7 +53,7 @@ const COMMANDS: &[&str] = &[
 ];
 
 #[test]
-fn help_of_every_command() {
+fn help_of_each_command_matches_the_golden_file() {
     let p = Project::new();
     let mut all = String::new();
     for command in COMMANDS {
@@ -104,7 +104,7 @@ fn usage_errors_are_exit_code_two() {
 }
 
 #[test]
-fn colour_only_where_it_is_wanted() {
+fn colour_is_written_only_where_it_is_asked_for() {
     let mut p = Project::new();
     p.release("1");
     let colours = |p: &Project, line: &str| {
@@ -120,7 +120,7 @@ fn colour_only_where_it_is_wanted() {
 }
 
 #[test]
-fn quiet_and_verbose() {
+fn deploy_quiet_writes_no_events_and_verbose_shows_scripts() {
     let p = Project::new();
     p.release("1");
     assert_eq!(p.run("deploy dev --quiet").ok().stderr, "");
@@ -129,7 +129,7 @@ fn quiet_and_verbose() {
 }
 
 #[test]
-fn a_closed_pipe_is_no_error() {
+fn status_into_closed_pipe_succeeds() {
     let p = Project::new();
     p.release("1");
     let mut child = p.command("status").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -140,7 +140,7 @@ fn a_closed_pipe_is_no_error() {
 }
 
 #[test]
-fn a_plan_and_a_dry_run_say_the_same_and_change_nothing() {
+fn plan_and_dry_run_agree_and_change_nothing() {
     let p = Project::new();
     p.release("1");
     let planned = p.run("plan dev").ok().stdout;
@@ -164,7 +164,7 @@ fn a_plan_and_a_dry_run_say_the_same_and_change_nothing() {
 }
 
 #[test]
-fn the_real_projects_command_runs_from_any_directory() {
+fn xtask_of_this_repository_runs_from_any_directory() {
     let run = |dir: &str, args: &[&str]| {
         let output =
             Command::new(env!("CARGO_BIN_EXE_xtask")).args(args).current_dir(root().join(dir)).output().unwrap();
@@ -176,7 +176,7 @@ fn the_real_projects_command_runs_from_any_directory() {
 }
 
 #[test]
-fn what_is_live_is_checked_on_its_host() {
+fn verify_of_live_release_finds_a_change_on_the_host() {
     let p = Project::new();
     p.release("1");
     p.run("deploy dev").ok();

@@ -38,14 +38,14 @@ fn over_ssh(fleet: &Fleet) {
 }
 
 #[test]
-fn the_contract_over_ssh() {
+fn target_over_ssh_keeps_the_contract() {
     let Some(fleet) = Fleet::start(1) else { return };
     over_ssh(&fleet);
 }
 
 /// csh parses quotes, newlines and `!` differently, and many profiles print a greeting.
 #[test]
-fn the_contract_with_csh_and_a_profile_that_talks() {
+fn target_with_csh_and_printing_profile_keeps_the_contract() {
     let Some(csh) = ["/bin/csh", "/usr/bin/csh", "/bin/tcsh"].into_iter().find(|path| Path::new(path).exists()) else {
         crate::record::skip("a host with csh: not installed");
         return;
@@ -74,7 +74,7 @@ fn all_live(fleet: &Fleet, hosts: usize) -> String {
 }
 
 #[test]
-fn the_story_of_a_fleet() {
+fn fleet_with_canary_deploys_reverts_and_rolls_back() {
     let Some(fleet) = Fleet::start(4) else { return };
     let p = project(&fleet, 4, "strategy canary 1\n");
     let one = p.release("1");
@@ -111,7 +111,7 @@ fn the_story_of_a_fleet() {
 }
 
 #[test]
-fn what_keeps_us_out_is_said_with_what_to_do() {
+fn ssh_connection_that_fails_names_the_cause_and_the_remedy() {
     let Some(fleet) = Fleet::start(1) else { return };
     let mut p = project(&fleet, 1, "");
     p.release("1");
@@ -167,7 +167,7 @@ fn jobs_that_deploy_to_hosts_have_their_keys() {
 }
 
 #[test]
-fn urls_that_name_no_host_or_no_place() {
+fn ssh_url_without_valid_host_or_directory_is_refused() {
     for (url, error) in [
         ("ssh://web1", "it has no directory"),
         ("ssh://web1/", "must be absolute"),
@@ -197,7 +197,7 @@ fn tilde_in_a_path_is_refused() {
 }
 
 #[test]
-fn what_is_secret_is_in_no_command_line_here_or_there() {
+fn deploy_keeps_secrets_out_of_command_lines_and_output() {
     let Some(fleet) = Fleet::start(1) else { return };
     let seen = fleet.file("seen");
     // Whatever ssh is told, and whatever stands in the process list of the host while the service starts.
@@ -220,7 +220,7 @@ fn what_is_secret_is_in_no_command_line_here_or_there() {
 }
 
 #[test]
-fn nothing_of_ours_is_left_behind() {
+fn deploy_over_ssh_leaves_no_socket_and_no_process() {
     let Some(fleet) = Fleet::start(2) else { return };
     let mut p = project(&fleet, 2, "strategy all\n");
     let tmp = p.path("srv/t");
@@ -236,7 +236,7 @@ fn nothing_of_ours_is_left_behind() {
 
 /// A host may be far away.
 #[test]
-fn a_host_is_asked_seldom() {
+fn commands_over_ssh_make_few_requests_to_a_host() {
     let Some(fleet) = Fleet::start(2) else { return };
     let mut p = Project::new();
     p.change("target file:srv/dev\n", &format!("target {}\n", fleet.target(0, "app")));

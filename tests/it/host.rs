@@ -203,7 +203,7 @@ fn history_that_is_a_link_out_of_the_root_is_copied_and_not_written_through() {
 }
 
 #[test]
-fn a_directory_of_this_machine() {
+fn target_in_directory_keeps_the_contract() {
     let dir = crate::record::tempdir();
     let ctx = ctx(dir.path());
     let changes: &Changes = Box::leak(Box::default());
@@ -216,7 +216,7 @@ fn a_directory_of_this_machine() {
 }
 
 #[test]
-fn a_place_behind_another_program() {
+fn target_behind_another_program_keeps_the_contract() {
     let dir = crate::record::tempdir();
     let ctx = ctx(dir.path());
     let changes: &Changes = Box::leak(Box::default());
@@ -227,7 +227,7 @@ fn a_place_behind_another_program() {
 }
 
 #[test]
-fn a_bundle_that_was_damaged_on_its_way_is_not_installed() {
+fn install_of_bundle_changed_after_verification_is_refused() {
     let dir = crate::record::tempdir();
     let ctx = ctx(dir.path());
     let target = Tool::new(&ctx, &crate::parts::PROJECT).target("file:srv").unwrap();

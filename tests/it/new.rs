@@ -51,7 +51,7 @@ fn git(dir: &Path, line: &str) -> String {
 }
 
 #[test]
-fn a_project_is_there_whole_with_a_commit() {
+fn new_makes_a_whole_project_with_one_commit() {
     let dir = crate::record::tempdir();
     let shop = dir.path().join("shop");
     let made = make(&shop, &[]).ok().has("shop made").has("cargo xtask ci run");
@@ -95,7 +95,7 @@ fn a_project_is_there_whole_with_a_commit() {
 }
 
 #[test]
-fn flags_decide_what_main_rs_says() {
+fn new_writes_its_flags_into_main_rs() {
     let dir = crate::record::tempdir();
     let at = |name: &str| dir.path().join(name);
     let main = |name: &str| fs::read_to_string(at(name).join("xtask/src/main.rs")).unwrap();
@@ -144,7 +144,7 @@ fn flags_decide_what_main_rs_says() {
 }
 
 #[test]
-fn what_cannot_be_made_is_refused_and_leaves_nothing() {
+fn new_with_invalid_path_or_flag_is_refused_and_leaves_nothing() {
     let dir = crate::record::tempdir();
     let at = |name: &str| dir.path().join(name);
     fs::create_dir(at("full")).unwrap();
@@ -202,7 +202,7 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
 }
 
 #[test]
-fn a_hook_of_another_repository_is_left_alone_and_so_are_its_rules() {
+fn new_inside_git_hook_leaves_the_other_repository_alone() {
     let dir = crate::record::tempdir();
     let (other, shop) = (dir.path().join("other"), dir.path().join("shop"));
     fs::create_dir(&other).unwrap();
@@ -224,7 +224,7 @@ fn a_hook_of_another_repository_is_left_alone_and_so_are_its_rules() {
 }
 
 #[test]
-fn values_that_look_like_pieces_of_the_template_are_values() {
+fn new_keeps_values_that_look_like_template_text() {
     let dir = crate::record::tempdir();
     let shop = dir.path().join("shop");
     make(&shop, &["--target", "ssh://web1/srv/bin/app", "--target", "ssh://web1/app-dev"]).ok();
@@ -234,7 +234,7 @@ fn values_that_look_like_pieces_of_the_template_are_values() {
 }
 
 #[test]
-fn an_empty_directory_will_do_and_a_name_of_it() {
+fn new_in_empty_directory_works_and_in_a_full_one_is_refused() {
     let dir = crate::record::tempdir();
     let shop = dir.path().join("shop");
     fs::create_dir(&shop).unwrap();
@@ -258,7 +258,7 @@ fn with_slow_cargo(dir: &TempDir) -> (Command, std::path::PathBuf) {
 }
 
 #[test]
-fn interrupted_halfway_nothing_is_left_and_killed_halfway_the_next_run_clears_it() {
+fn new_interrupted_leaves_nothing_and_after_a_kill_the_next_clears_it() {
     for (signal, left) in [("-INT", 0), ("-KILL", 1)] {
         let dir = crate::record::tempdir();
         let (mut command, began) = with_slow_cargo(&dir);
@@ -280,7 +280,7 @@ fn interrupted_halfway_nothing_is_left_and_killed_halfway_the_next_run_clears_it
 }
 
 #[test]
-fn an_engine_is_replaced_unless_somebody_edited_it() {
+fn upgrade_of_edited_engine_is_refused_without_force() {
     let dir = crate::record::tempdir();
     let shop = dir.path().join("shop");
     make(&shop, &[]).ok();
@@ -318,7 +318,7 @@ fn seal(engine: &Path) {
 }
 
 #[test]
-fn an_older_engine_is_replaced_or_comes_back() {
+fn upgrade_of_older_engine_replaces_it_or_restores_it() {
     let dir = crate::record::tempdir();
     let shop = dir.path().join("shop");
     make(&shop, &[]).ok();

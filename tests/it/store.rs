@@ -90,12 +90,12 @@ fn with(url: &str, vars: impl Fn(&Path) -> Context + Sync) {
 }
 
 #[test]
-fn a_directory() {
+fn store_in_directory_keeps_the_contract() {
     with("file:store/of/releases", ctx);
 }
 
 #[test]
-fn the_workspace_of_circleci() {
+fn store_in_workspace_keeps_the_contract() {
     with("circleci:workspace", |dir| {
         let vars = [("GANGPLANK_WORKSPACE".to_owned(), dir.join("ws").display().to_string())];
         Context::new(dir.to_owned(), vars.into(), std::sync::Arc::new(Quiet))
@@ -148,7 +148,7 @@ impl Store for Uploaded {
 }
 
 #[test]
-fn the_artifacts_of_circleci() {
+fn store_in_artifacts_keeps_the_contract() {
     let p = crate::account::project();
     let account: &'static Account = Box::leak(Box::new(Account::new(&p)));
     let dir = crate::record::tempdir();
@@ -170,7 +170,7 @@ impl gangplank_model::event::Sink for Quiet {
 }
 
 #[test]
-fn a_damaged_release_is_never_handed_out() {
+fn get_of_damaged_release_fails_and_writes_nothing() {
     let dir = crate::record::tempdir();
     let ctx = ctx(dir.path());
     let one = release(dir.path(), 1, &[("a", "1")]);

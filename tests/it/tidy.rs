@@ -174,7 +174,7 @@ fn dependencies(manifest: &str) -> Vec<(String, usize)> {
 }
 
 #[test]
-fn every_file_says_what_it_is_for() {
+fn files_begin_with_a_doc_comment() {
     let mut offences = Vec::new();
     for source in all_sources() {
         let doc = source.text.lines().map_while(|line| line.strip_prefix("//!"));
@@ -232,7 +232,7 @@ fn guide_has_each_group_with_its_minutes() {
 }
 
 #[test]
-fn each_door_is_in_one_place() {
+fn doors_are_named_only_in_their_files() {
     let mut offences = Vec::new();
     let mut used = BTreeSet::new();
     for source in crates() {
@@ -361,7 +361,7 @@ fn is_within(path: &str, outer: &str) -> bool {
 }
 
 #[test]
-fn the_engine_stays_within_its_budget_of_crates() {
+fn engine_stays_within_its_budget_of_crates() {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let args =
         "tree --package gangplank --edges normal,build --prefix none --no-dedupe --locked --offline --color never";
@@ -384,7 +384,7 @@ fn the_engine_stays_within_its_budget_of_crates() {
 }
 
 #[test]
-fn every_failure_has_a_hint() {
+fn failures_have_a_hint() {
     let mut offences = Vec::new();
     let mut excused = BTreeSet::new();
     for source in crates().iter().filter(|source| !source.path.ends_with("model/src/error.rs")) {
@@ -421,7 +421,7 @@ fn hinted_later(code: &str, start: usize) -> bool {
 }
 
 #[test]
-fn the_changelog_has_the_version() {
+fn changelog_has_the_version() {
     let manifest = read("Cargo.toml");
     let package = manifest.split("[workspace.package]").nth(1).expect("Cargo.toml has a [workspace.package]");
     let version = package.lines().find_map(|line| line.strip_prefix("version = ")).expect("it has a version");
@@ -431,7 +431,7 @@ fn the_changelog_has_the_version() {
 }
 
 #[test]
-fn every_dependency_is_accounted_for() {
+fn dependencies_are_explained_in_the_architecture() {
     let text = read("ARCHITECTURE.md");
     let mut offences = Vec::new();
     for manifest in manifests().into_iter().chain(["app/Cargo.toml".to_owned()]) {

@@ -7,7 +7,7 @@ use std::fs;
 
 #[test]
 #[ignore = "group bucket"]
-fn a_bucket_is_measured_and_gone() {
+fn bench_s3_reports_each_transfer_and_leaves_nothing() {
     let Some((mut p, own)) = bench() else { return };
     if !gangplank_local_ci::run::ceph::Ceph::is_installed(&crate::parts::ctx(own.path())) {
         return skip("bench s3: Ceph is not installed (radosgw, ceph-mon, ceph-osd)");

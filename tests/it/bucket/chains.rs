@@ -22,7 +22,7 @@ fn bundle(buckets: &Path, built: &Built) -> PathBuf {
 }
 
 #[test]
-fn the_workspace_of_the_same_workflow_serves_first() {
+fn deploy_in_same_workflow_fetches_from_workspace() {
     let dir = crate::record::tempdir();
     let (p, account, built) = built(dir.path());
     let ran = p.run_with("deploy dev", &account.with_token(built.job, "main", &built.sha)).ok();
@@ -30,7 +30,7 @@ fn the_workspace_of_the_same_workflow_serves_first() {
 }
 
 #[test]
-fn a_workspace_that_expired_while_an_approval_waited_is_no_failure() {
+fn deploy_without_usable_workspace_fetches_from_bucket() {
     let dir = crate::record::tempdir();
     let (p, account, built) = built(dir.path());
     let job = account.other_workflow(90, "main", &built.sha);
@@ -40,7 +40,7 @@ fn a_workspace_that_expired_while_an_approval_waited_is_no_failure() {
 }
 
 #[test]
-fn a_bucket_that_was_damaged_or_emptied_is_passed_over_aloud() {
+fn deploy_with_damaged_or_empty_bucket_fetches_from_artifacts() {
     let dir = crate::record::tempdir();
     let (p, account, built) = built(dir.path());
     let job = account.other_workflow(90, "main", &built.sha);
@@ -58,7 +58,7 @@ fn a_bucket_that_was_damaged_or_emptied_is_passed_over_aloud() {
 }
 
 #[test]
-fn when_none_can_serve_each_says_why() {
+fn deploy_where_no_store_can_serve_names_each_store() {
     let dir = crate::record::tempdir();
     let (p, account, built) = built(dir.path());
     account.server.state().expire_artifacts(built.job);

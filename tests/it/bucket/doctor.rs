@@ -16,7 +16,7 @@ fn keys(vars: &[(String, String)], url: &str) -> Vec<String> {
 
 #[test]
 #[ignore = "group bucket"]
-fn a_bucket_that_is_well_keeps_nothing_of_it() {
+fn doctor_of_working_bucket_removes_its_probe_where_it_may() {
     let Some(ceph) = ceph() else { return };
     let url = fresh_url();
     let p = project(&url, &ceph.url());
@@ -47,7 +47,7 @@ fn a_bucket_that_is_well_keeps_nothing_of_it() {
 
 #[test]
 #[ignore = "group bucket"]
-fn buckets_that_are_not() {
+fn doctor_of_missing_bucket_or_wrong_key_is_broken() {
     let Some(ceph) = ceph() else { return };
     let url = fresh_url();
     let mut p = project(&url, &ceph.url());
@@ -69,7 +69,7 @@ fn buckets_that_are_not() {
 
 #[test]
 #[ignore = "group bucket"]
-fn a_server_that_minds_no_condition_and_one_that_is_gone() {
+fn doctor_of_server_that_ignores_conditions_or_is_gone_is_broken() {
     let Some(ceph) = ceph() else { return };
     let url = fresh_url();
     let ok = || "HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: 0\r\n\r\n".to_owned();
@@ -86,7 +86,7 @@ fn a_server_that_minds_no_condition_and_one_that_is_gone() {
 
 #[test]
 #[ignore = "group bucket"]
-fn a_lock_that_a_bucket_keeps() {
+fn doctor_of_env_locked_in_bucket_names_the_holder() {
     let Some(ceph) = ceph() else { return };
     let url = fresh_url();
     let p = project(&url, &ceph.url());

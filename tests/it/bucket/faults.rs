@@ -18,7 +18,7 @@ fn ok(etag: &str) -> String {
 
 #[test]
 #[ignore = "group bucket"]
-fn what_is_wrong_with_the_credentials() {
+fn put_with_wrong_or_missing_credentials_names_the_variable() {
     let Some(ceph) = ceph() else { return };
     let mut p = project(&fresh_url(), &ceph.url());
     p.release("1");
@@ -40,7 +40,7 @@ fn what_is_wrong_with_the_credentials() {
 
 #[test]
 #[ignore = "group bucket"]
-fn what_is_wrong_with_the_bucket() {
+fn put_to_missing_or_invalid_bucket_names_the_reason() {
     let Some(ceph) = ceph() else { return };
     let mut p = project("s3://nobodys-bucket/shop", &ceph.url());
     p.release("1");
@@ -87,7 +87,7 @@ const ANSWERS: &[Case] = &[
 
 #[test]
 #[ignore = "group bucket"]
-fn answers_that_are_none() {
+fn put_with_unexpected_answer_of_server_fails_with_hint() {
     let Some(ceph) = ceph() else { return };
     for &(on, answer, code, error, hint) in ANSWERS {
         let proxy = Proxy::new(
@@ -105,7 +105,7 @@ fn answers_that_are_none() {
 
 #[test]
 #[ignore = "group bucket"]
-fn an_error_in_an_answer_of_200_is_an_error() {
+fn put_with_error_in_answer_of_200_fails_and_aborts_the_upload() {
     let Some(ceph) = ceph() else { return };
     let proxy = Proxy::new(
         &ceph.url(),
@@ -127,7 +127,7 @@ fn an_error_in_an_answer_of_200_is_an_error() {
 
 #[test]
 #[ignore = "group bucket"]
-fn a_connection_that_is_cut_is_made_again() {
+fn put_and_fetch_over_cut_connections_succeed() {
     let Some(ceph) = ceph() else { return };
     let url = fresh_url();
     // Each third request is cut, in its body or in its answer.
@@ -150,7 +150,7 @@ fn a_connection_that_is_cut_is_made_again() {
 
 #[test]
 #[ignore = "group bucket"]
-fn a_server_that_says_nothing_is_not_waited_for_for_ever() {
+fn put_to_silent_server_fails_at_the_deadline() {
     let Some(ceph) = ceph() else { return };
     let proxy = Proxy::new(&ceph.url(), Box::new(|_, _| Fate::Silence));
     let mut p = project(&fresh_url(), &proxy.url());
@@ -160,7 +160,7 @@ fn a_server_that_says_nothing_is_not_waited_for_for_ever() {
 }
 
 #[test]
-fn what_is_none_of_ours_is_not_taken() {
+fn fetch_and_deploy_of_foreign_or_damaged_objects_are_refused() {
     let dir = crate::record::tempdir();
     let p = project_in(dir.path());
     let one = p.release("1");
@@ -202,7 +202,7 @@ fn what_is_none_of_ours_is_not_taken() {
 
 #[test]
 #[ignore = "group bucket"]
-fn the_server_dies_in_the_middle_of_a_put() {
+fn put_to_server_that_dies_fails_and_succeeds_after_its_restart() {
     use gangplank_local_ci::run::ceph::Ceph;
     if ceph().is_none() {
         return;
@@ -240,7 +240,7 @@ fn the_server_dies_in_the_middle_of_a_put() {
 
 #[test]
 #[ignore = "group bucket"]
-fn a_bucket_that_says_nothing_can_be_left() {
+fn put_to_silent_server_stops_at_a_signal() {
     let Some(ceph) = ceph() else { return };
     let proxy = Proxy::new(&ceph.url(), Box::new(|_, _| Fate::Silence));
     let p = project(&fresh_url(), &proxy.url());
@@ -260,7 +260,7 @@ fn a_bucket_that_says_nothing_can_be_left() {
 
 #[test]
 #[ignore = "group bucket"]
-fn blanks_that_came_along_with_a_copy_do_no_harm() {
+fn put_trims_blanks_around_variables_and_refuses_newlines_inside() {
     let Some(ceph) = ceph() else { return };
     let mut p = project(&fresh_url(), &format!(" {}\n", ceph.url()));
     p.var("AWS_ACCESS_KEY_ID", "localkey\n");
@@ -272,7 +272,7 @@ fn blanks_that_came_along_with_a_copy_do_no_harm() {
 }
 
 #[test]
-fn what_was_damaged_is_mended_where_it_was_built() {
+fn verify_of_damaged_store_repairs_it_from_the_local_release() {
     let dir = crate::record::tempdir();
     let p = project_in(dir.path());
     let id = p.release("1");

@@ -17,7 +17,7 @@ use std::sync::Barrier;
 
 #[test]
 #[ignore = "group bucket"]
-fn twenty_want_the_lock_and_one_gets_it_from_nobody_or_from_the_dead() {
+fn lock_free_or_of_dead_owner_goes_to_one_of_many() {
     let Some(ceph) = ceph() else { return };
     let dir = crate::record::tempdir();
     let (ctx, url) = (leaked(with(dir.path(), &ceph.vars())), fresh_url());
@@ -82,7 +82,7 @@ fn held(buckets: &Path, p: &Project, account: &Account) -> (String, u64, String)
 }
 
 #[test]
-fn the_lock_of_a_job_that_has_ended_is_taken_over() {
+fn lock_of_ended_job_is_taken_over() {
     let dir = crate::record::tempdir();
     let p = project_in(dir.path());
     p.release("1");
@@ -118,7 +118,7 @@ fn the_lock_of_a_job_that_has_ended_is_taken_over() {
 }
 
 #[test]
-fn a_deploy_that_was_killed_on_this_machine_is_taken_over() {
+fn lock_of_killed_deploy_on_this_machine_is_taken_over() {
     let dir = crate::record::tempdir();
     let p = project_in(dir.path());
     p.release("1");
@@ -137,7 +137,7 @@ fn a_deploy_that_was_killed_on_this_machine_is_taken_over() {
 
 #[test]
 #[ignore = "group bucket"]
-fn a_bucket_that_takes_no_lock_keeps_nobody_from_a_deploy() {
+fn deploy_where_bucket_refuses_locks_warns_and_goes_on() {
     let Some(ceph) = ceph() else { return };
     let denied = "<Error><Code>AccessDenied</Code></Error>";
     let answer = format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\n\r\n{denied}", denied.len());
@@ -154,7 +154,7 @@ fn a_bucket_that_takes_no_lock_keeps_nobody_from_a_deploy() {
 }
 
 #[test]
-fn a_host_that_lost_everything_does_not_go_backwards() {
+fn deploy_of_older_release_to_emptied_host_is_refused() {
     let dir = crate::record::tempdir();
     let p = project_in(dir.path());
     let (one, two) = (p.release("1"), p.release("2"));

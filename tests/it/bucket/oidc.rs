@@ -144,7 +144,7 @@ fn with_role(role: &str, token: &str) -> Project {
 
 #[test]
 #[ignore = "group bucket"]
-fn a_job_takes_on_a_role_and_no_key_is_stored() {
+fn put_and_deploy_with_oidc_token_assume_the_role() {
     let _alone = alone();
     let Some(issuer) = issuer() else { return };
     let token = issuer.token(ORG, 3600);
@@ -162,7 +162,7 @@ fn a_job_takes_on_a_role_and_no_key_is_stored() {
 
 #[test]
 #[ignore = "group bucket"]
-fn whom_the_service_does_not_trust_gets_no_keys() {
+fn put_with_untrusted_oidc_token_is_refused() {
     let _alone = alone();
     let Some(issuer) = issuer() else { return };
     let hint = "trust policy";
@@ -184,7 +184,7 @@ fn whom_the_service_does_not_trust_gets_no_keys() {
 
 #[test]
 #[ignore = "group bucket"]
-fn a_job_that_is_older_than_its_token_asks_for_a_new_one() {
+fn put_with_expired_oidc_token_asks_for_a_new_one() {
     let _alone = alone();
     let Some(issuer) = issuer() else { return };
     let mut p = with_role("deploy", &issuer.token(ORG, -60));
@@ -197,7 +197,7 @@ fn a_job_that_is_older_than_its_token_asks_for_a_new_one() {
 
 #[test]
 #[ignore = "group bucket"]
-fn a_role_that_may_not_use_the_bucket_is_told_so() {
+fn put_with_role_without_permission_is_refused() {
     let _alone = alone();
     let Some(issuer) = issuer() else { return };
     let p = with_role("stranger", &issuer.token(ORG, 3600));

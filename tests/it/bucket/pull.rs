@@ -13,7 +13,7 @@ use std::os::unix::fs::symlink;
 
 #[test]
 #[ignore = "group bucket"]
-fn the_contract_of_a_host_that_fetches() {
+fn host_that_fetches_keeps_the_contract() {
     let Some(ceph) = ceph() else { return };
     let dir = crate::record::tempdir();
     let ctx = leaked(with(dir.path(), &ceph.vars()));
@@ -31,7 +31,7 @@ fn the_contract_of_a_host_that_fetches() {
 
 #[test]
 #[ignore = "group bucket"]
-fn the_contract_of_a_host_over_ssh_that_fetches() {
+fn host_over_ssh_that_fetches_keeps_the_contract() {
     let (Some(ceph), Some(fleet)) = (ceph(), Fleet::start(1)) else { return };
     let dir = crate::record::tempdir();
     let vars = [&ceph.vars()[..], &[("PATH".to_owned(), fleet.path())]].concat();
@@ -67,7 +67,7 @@ fn is_bundle(line: &str) -> bool {
 
 #[test]
 #[ignore = "group bucket"]
-fn the_bundle_goes_to_the_host_and_the_url_to_nobody() {
+fn deploy_with_pull_sends_bundle_to_host_and_hides_the_url() {
     let Some(ceph) = ceph() else { return };
     let proxy = Proxy::new(&ceph.url(), Box::new(|_, _| Fate::Forward));
     let (mut p, id) = stored(&proxy.url(), 1 << 20);
@@ -102,7 +102,7 @@ fn the_bundle_goes_to_the_host_and_the_url_to_nobody() {
 
 #[test]
 #[ignore = "group bucket"]
-fn a_fetch_that_is_cut_off_goes_on_where_it_was() {
+fn deploy_with_pull_after_cut_download_fetches_again() {
     let Some(ceph) = ceph() else { return };
     let (noise, cut) = (8 << 20, 3 << 20);
     let proxy = Proxy::new(
@@ -155,7 +155,7 @@ fn answering(ceph: &Ceph, status: &'static str) -> Proxy {
 
 #[test]
 #[ignore = "group bucket"]
-fn what_the_host_cannot_fetch_changes_nothing() {
+fn deploy_with_pull_that_server_refuses_switches_nothing() {
     let Some(ceph) = ceph() else { return };
     for (status, error, hint, asked) in [
         ("403 Forbidden", "the server refused it with 403", "valid for 15 minutes", 1),
@@ -175,7 +175,7 @@ fn what_the_host_cannot_fetch_changes_nothing() {
 
 #[test]
 #[ignore = "group bucket"]
-fn other_bytes_than_those_of_the_manifest_are_not_installed() {
+fn install_of_bundle_with_another_digest_is_refused() {
     let dir = crate::record::tempdir();
     let Some(ceph) = ceph() else { return };
     let ctx = leaked(with(dir.path(), &ceph.vars()));
@@ -207,7 +207,7 @@ fn programs_without(p: &Project, names: &[&str]) -> String {
 
 #[test]
 #[ignore = "group bucket"]
-fn a_host_with_another_program_to_fetch_with_or_none() {
+fn deploy_with_pull_needs_curl_or_wget_on_the_host() {
     let Some(ceph) = ceph() else { return };
     let (mut p, _) = stored(&ceph.url(), 1);
     p.var("PATH", &programs_without(&p, &["curl", "wget"]));
@@ -227,7 +227,7 @@ fn a_host_with_another_program_to_fetch_with_or_none() {
 #[cfg(feature = "zstd")]
 #[test]
 #[ignore = "group bucket"]
-fn a_bundle_of_zstd_is_fetched_too() {
+fn deploy_with_pull_of_zstd_bundle_needs_zstd_on_the_host() {
     let Some(ceph) = ceph() else { return };
     let mut p = project(&fresh_url(), &ceph.url());
     p.change("env dev\n", "zstd\nenv dev\npull\n");
@@ -248,7 +248,7 @@ fn a_bundle_of_zstd_is_fetched_too() {
 }
 
 #[test]
-fn without_a_store_that_signs_it_is_sent() {
+fn deploy_with_pull_without_signing_store_sends_the_bundle() {
     let mut p = Project::new();
     p.change("env prod\n", "pull\nenv prod\n");
     p.release("1");

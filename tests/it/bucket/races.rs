@@ -71,7 +71,7 @@ fn put_meets_prune(ctx: &'static Context, url: &str, dir: &Path, rounds: u32) {
 }
 
 #[test]
-fn a_put_and_a_prune_in_a_directory() {
+fn put_during_prune_in_directory_stores_whole_release_or_none() {
     let dir = crate::record::tempdir();
     let vars = [("GANGPLANK_BUCKETS".to_owned(), dir.path().join("buckets").display().to_string())];
     put_meets_prune(leaked(with(dir.path(), &vars)), "s3://builds/shop", dir.path(), 100);
@@ -79,7 +79,7 @@ fn a_put_and_a_prune_in_a_directory() {
 
 #[test]
 #[ignore = "group bucket"]
-fn a_put_and_a_prune_on_ceph() {
+fn put_during_prune_on_ceph_stores_whole_release_or_none() {
     let Some(ceph) = ceph() else { return };
     let dir = crate::record::tempdir();
     put_meets_prune(leaked(with(dir.path(), &ceph.vars())), &fresh_url(), dir.path(), 12);
@@ -88,7 +88,7 @@ fn a_put_and_a_prune_on_ceph() {
 /// A release about to go live is in the store, or its deploy fails because of the prune.
 #[test]
 #[ignore = "group bucket"]
-fn a_deploy_and_a_prune_on_ceph() {
+fn deploy_during_prune_on_ceph_keeps_its_release_or_is_refused() {
     let Some(ceph) = ceph() else { return };
     let dir = crate::record::tempdir();
     let (ctx, (mut kept, mut refused)) = (leaked(with(dir.path(), &ceph.vars())), (0, 0));
@@ -114,13 +114,10 @@ fn a_deploy_and_a_prune_on_ceph() {
         match told {
             Ok(()) => {
                 assert!(there, "round {round}: a deploy went on, and the prune removed {pruned}");
-                kept += 1;
             }
             Err(error) => {
                 assert_eq!(kind_of(&error), Kind::Locked, "round {round}: {error:#}");
-                refused += 1;
             }
         }
     }
-    assert_eq!(kept + refused, 12);
 }

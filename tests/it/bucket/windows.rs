@@ -63,7 +63,7 @@ fn whole_or_absent(store: &dyn Store, dir: &Path) -> bool {
 }
 
 #[test]
-fn a_put_that_finds_the_bundle_which_a_prune_takes_for_debris() {
+fn put_that_finds_bundle_listed_by_a_prune_is_refused() {
     let (dir, ctx) = setup();
     let (store, one) = (open(ctx, URL), release(dir.path(), 1, &[("a", "1")]));
     store.put(&one).unwrap();
@@ -78,7 +78,7 @@ fn a_put_that_finds_the_bundle_which_a_prune_takes_for_debris() {
 }
 
 #[test]
-fn a_put_between_a_prunes_two_removals() {
+fn put_between_removals_of_a_prune_leaves_no_manifest() {
     let (dir, ctx) = setup();
     let (store, one) = (open(ctx, URL), release(dir.path(), 1, &[("a", "1")]));
     store.put(&one).unwrap();
@@ -91,7 +91,7 @@ fn a_put_between_a_prunes_two_removals() {
 }
 
 #[test]
-fn a_publish_while_a_prune_looks_the_second_time() {
+fn publish_during_prune_fails_and_its_release_is_kept() {
     let (dir, ctx) = setup();
     let (store, one) = (open(ctx, URL), release(dir.path(), 1, &[("a", "1")]));
     store.put(&one).unwrap();
@@ -103,7 +103,7 @@ fn a_publish_while_a_prune_looks_the_second_time() {
 }
 
 #[test]
-fn a_prune_that_comes_back_late_leaves_the_list_of_the_next_one() {
+fn prune_that_ends_late_leaves_the_list_of_the_next_prune() {
     let (dir, ctx) = setup();
     let store = open(ctx, URL);
     store.put(&release(dir.path(), 1, &[("a", "1")])).unwrap();
@@ -120,7 +120,7 @@ fn a_prune_that_comes_back_late_leaves_the_list_of_the_next_one() {
 }
 
 #[test]
-fn a_list_of_a_prune_counts_while_that_prune_may_run() {
+fn put_of_listed_release_is_refused_while_the_prune_may_run() {
     let (dir, ctx) = setup();
     let (store, one) = (open(ctx, URL), release(dir.path(), 1, &[("a", "1")]));
     store.put(&one).unwrap();
@@ -144,7 +144,7 @@ fn a_list_of_a_prune_counts_while_that_prune_may_run() {
 }
 
 #[test]
-fn a_manifest_without_its_bundle_says_so() {
+fn get_of_manifest_without_bundle_fails_until_a_put_repairs_it() {
     let (dir, ctx) = setup();
     let (store, one) = (open(ctx, URL), release(dir.path(), 1, &[("a", "1")]));
     store.put(&one).unwrap();
@@ -159,7 +159,7 @@ fn a_manifest_without_its_bundle_says_so() {
 }
 
 #[test]
-fn no_variable_means_another_bucket() {
+fn signed_url_ignores_variables_that_name_another_bucket() {
     let dir = crate::record::tempdir();
     for extra in ["AWS_BUCKET_NAME", "AWS_BUCKET", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_STS", "NONE"] {
         let vars = [
@@ -212,7 +212,7 @@ fn take(ctx: &'static Context, racy: Racy) -> Result<()> {
 }
 
 #[test]
-fn whoever_took_over_first_and_died_is_succeeded_in_turn() {
+fn lock_whose_second_owner_died_too_is_taken_over() {
     let (_dir, ctx) = setup();
     let (store, host) = (open(ctx, URL), Tool::new(ctx, &crate::parts::PROJECT).target("file:srv/x").unwrap());
     let of_store = store.lock_of("prod").unwrap();
@@ -226,7 +226,7 @@ fn whoever_took_over_first_and_died_is_succeeded_in_turn() {
 }
 
 #[test]
-fn a_lock_whose_answer_was_lost_is_given_back() {
+fn lock_whose_answer_was_lost_is_given_back() {
     let (_dir, ctx) = setup();
     let store = open(ctx, URL);
     let inner = store.lock_of("prod").unwrap();
@@ -235,7 +235,7 @@ fn a_lock_whose_answer_was_lost_is_given_back() {
 }
 
 #[test]
-fn a_lock_that_stayed_in_the_bucket_does_not_swallow_the_next_rollback() {
+fn rollback_with_old_lock_left_in_bucket_goes_back_once_more() {
     let dir = crate::record::tempdir();
     let p = project_in(dir.path());
     for n in ["1", "2", "3"] {
@@ -264,7 +264,7 @@ fn stored(dir: &Path, id: &str) -> bool {
 }
 
 #[test]
-fn what_nobody_here_knows_of_is_not_pruned() {
+fn prune_of_bucket_keeps_releases_that_may_be_live_elsewhere() {
     let dir = crate::record::tempdir();
     let p = project_in(dir.path());
     let one = p.release("1");
@@ -291,7 +291,7 @@ fn what_nobody_here_knows_of_is_not_pruned() {
 }
 
 #[test]
-fn the_releases_of_others_are_not_pruned() {
+fn prune_keeps_releases_of_other_apps() {
     let dir = crate::record::tempdir();
     let p = project_in(dir.path());
     let one = p.release("1");
@@ -309,7 +309,7 @@ fn the_releases_of_others_are_not_pruned() {
 }
 
 #[test]
-fn a_bucket_without_credentials_is_missed_aloud() {
+fn deploy_without_credentials_of_bucket_warns() {
     let dir = crate::record::tempdir();
     let mut p = project_in(dir.path());
     p.release("1");

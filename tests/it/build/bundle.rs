@@ -222,7 +222,7 @@ fn coreutils_and_tar_accept_it() {
 }
 
 #[test]
-fn an_unchanged_commit_is_not_compressed_again() {
+fn build_of_unchanged_commit_leaves_the_bundle_as_it_is() {
     let p = original();
     p.run("build").ok().has(" built: 44 files");
     let releases = p.path("target/releases");
@@ -243,7 +243,7 @@ fn listed(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_is_verified_can_be_unpacked_as_tar_does() {
+fn verify_with_unpack_writes_the_files_that_tar_writes() {
     let p = original();
     let (_, manifest) = build(&p, &p.path(""), "022", &[]);
     let id = manifest["id"].as_str().unwrap();
@@ -298,7 +298,7 @@ fn built(p: &Project) -> String {
 
 #[cfg(feature = "zstd")]
 #[test]
-fn a_bundle_of_zstd_is_built_checked_unpacked_and_deployed() {
+fn bundle_of_zstd_is_built_verified_unpacked_and_deployed() {
     let mut p = of_zstd();
     if Command::new("zstd").arg("--version").output().is_err() {
         return crate::record::skip("bundles of zstd: there is none");
@@ -366,7 +366,7 @@ fn archive_is_sent_as_gzip_where_zstd_fails() {
 
 #[cfg(feature = "zstd")]
 #[test]
-fn a_bundle_is_what_its_name_says() {
+fn verify_of_bundle_of_another_type_than_its_name_fails() {
     let p = of_zstd();
     p.release("1");
     let id = built(&p);
@@ -382,7 +382,7 @@ fn a_bundle_is_what_its_name_says() {
 }
 
 #[test]
-fn what_verify_refuses_is_built_anew() {
+fn build_after_refused_verify_repairs_the_release() {
     let p = Project::new();
     p.write("www/sub/.git", "gitdir: ../../.git/modules/sub");
     p.write("www/sub/a", "a");

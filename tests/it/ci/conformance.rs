@@ -276,7 +276,7 @@ fn answers_and_bodies_are_as_specified() {
 }
 
 #[test]
-fn a_wrong_answer_is_refused() {
+fn schema_check_of_wrong_answers_and_bodies_refuses_each() {
     let Some((openapi, validator)) = tools() else { return };
     let it = Loopback::start(state(SLUG)).unwrap();
     let project: fn(&Loopback) -> HttpReply = |it| get(it, "/api/v2/project/gh/acme/shop");

@@ -205,7 +205,7 @@ fn copy(from: &Path, to: &Path) -> bool {
 }
 
 #[test]
-fn the_artifacts_config_does_all_of_it_under_another_executor() {
+fn artifacts_config_under_another_executor_deploys_and_rolls_back() {
     let mut p = crate::ci::with_xtask();
     p.change(
         "store circleci:workspace\n",

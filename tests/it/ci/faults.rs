@@ -23,7 +23,7 @@ fn fetch(p: &Project, account: &Account, seconds: &str) -> Ran {
 }
 
 #[test]
-fn what_passes_is_waited_for() {
+fn fetch_through_temporary_failures_waits_and_succeeds() {
     let (p, account) = faulty(|_, n| match n {
         0 => Some(Reply::message(429, "Too many").header("Retry-After", "1")),
         1 | 2 => Some(Reply::message(503, "later")),
@@ -36,7 +36,7 @@ fn what_passes_is_waited_for() {
 }
 
 #[test]
-fn what_does_not_pass_in_time_is_an_error() {
+fn fetch_whose_failures_outlast_the_deadline_fails() {
     let (p, account) = faulty(|_, _| Some(Reply::message(429, "Too many").header("Retry-After", "3600")));
     let started = std::time::Instant::now();
     fetch(&p, &account, "60").fails(4, "answered 429 (Too many), and asks to wait 3600 s", "GANGPLANK_API_DEADLINE");
@@ -46,7 +46,7 @@ fn what_does_not_pass_in_time_is_an_error() {
 }
 
 #[test]
-fn answers_that_are_none() {
+fn fetch_with_invalid_answer_of_api_fails_with_hint() {
     let (p, account) = faulty(|_, _| Some(Reply::text(200, "text/html", "<!doctype html>\nSign in")));
     fetch(&p, &account, "5").fails(4, "HTML, not JSON: <!doctype html>", "CIRCLE_HOST");
     let (p, account) = faulty(|_, _| Some(Reply::text(200, "application/json", "{\"items\": 3}")));
@@ -59,7 +59,7 @@ fn answers_that_are_none() {
 }
 
 #[test]
-fn redirects_that_nobody_follows() {
+fn fetch_with_insecure_or_endless_redirect_is_refused() {
     for (location, error) in [
         ("http://evil.example/x", "redirects to http://evil.example, which is not https"),
         ("ftp://127.0.0.1/x", "which is not https"),
@@ -73,7 +73,7 @@ fn redirects_that_nobody_follows() {
 }
 
 #[test]
-fn a_download_that_breaks_off_goes_on_where_it_was() {
+fn fetch_after_cut_download_asks_for_the_rest() {
     let ranges = Arc::new(Mutex::new(Vec::new()));
     let bundle = Arc::new(Mutex::new(None));
     let (seen, broken, file) = (ranges.clone(), AtomicUsize::new(0), bundle.clone());
@@ -106,7 +106,7 @@ fn a_download_that_breaks_off_goes_on_where_it_was() {
 }
 
 #[test]
-fn what_lies_here_needs_no_network() {
+fn deploy_of_release_in_local_store_asks_no_api() {
     let mut p = project();
     p.change("handoff artifacts\n", "store file:store\nhandoff artifacts\n");
     let account = Account::new(&p);

@@ -52,7 +52,7 @@ fn next(p: &Project, account: &Account, text: &str) -> Built {
 }
 
 #[test]
-fn s13_prod_does_not_race_the_build() {
+fn deploy_prod_while_the_build_runs_is_refused() {
     let Some((mut p, account)) = state() else { return };
     let [one, two] = two_builds(&p, &account);
     // The second build is in its last step, before it is published. The recipe's prod job waits for nothing.
@@ -75,7 +75,7 @@ fn s13_prod_does_not_race_the_build() {
 }
 
 #[test]
-fn s14_a_feature_branch_does_not_move_the_pointer() {
+fn publish_on_feature_branch_keeps_the_pointer() {
     let Some((mut p, account)) = state() else { return };
     let main = account.build(&p, "main");
     Recipe::publish(&account, main.job).run().ok();
@@ -100,7 +100,7 @@ fn s14_a_feature_branch_does_not_move_the_pointer() {
 }
 
 #[test]
-fn s15_the_last_writer_does_not_win() {
+fn publish_of_older_build_keeps_the_pointer() {
     let Some((p, account)) = state() else { return };
     account.server.state().next_job_number = 56_789;
     let one = account.build(&p, "main");
@@ -123,7 +123,7 @@ fn s15_the_last_writer_does_not_win() {
 }
 
 #[test]
-fn s16_dev_gets_what_its_own_pipeline_built() {
+fn deploy_dev_gets_the_build_of_its_own_pipeline() {
     let Some((mut p, account)) = state() else { return };
     let [one, two] = two_builds(&p, &account);
     // The second push is built before the first one's `deploy-dev` gets a machine, and with it the variable.
@@ -142,7 +142,7 @@ fn s16_dev_gets_what_its_own_pipeline_built() {
 
 /// CircleCI's masking is imitated here: variables of four characters and more are stars in a log.
 #[test]
-fn s17_the_log_says_what_was_deployed() {
+fn deploy_log_with_masked_variables_names_the_release() {
     let Some((p, account)) = state() else { return };
     account.server.state().next_job_number = 56_789;
     let built = account.build(&p, "main");
@@ -170,7 +170,7 @@ fn s17_the_log_says_what_was_deployed() {
 }
 
 #[test]
-fn s26_a_build_that_failed_or_stored_nothing_does_not_count() {
+fn deploy_and_publish_of_failed_or_empty_build_are_refused() {
     let Some((mut p, account)) = state() else { return };
     let good = account.build(&p, "main");
     // It stores, publishes, and then fails.
@@ -201,7 +201,7 @@ fn s26_a_build_that_failed_or_stored_nothing_does_not_count() {
 }
 
 #[test]
-fn s28_what_has_expired_is_named_with_its_day() {
+fn deploy_of_expired_artifacts_names_their_last_day() {
     let Some((p, account)) = state() else { return };
     account.days_ago(40);
     let built = account.build(&p, "main");
@@ -223,7 +223,7 @@ fn s28_what_has_expired_is_named_with_its_day() {
 }
 
 #[test]
-fn s29_there_is_a_way_back() {
+fn rollback_without_artifacts_restores_the_release_before() {
     let Some((p, account)) = state() else { return };
     let [one, two] = two_builds(&p, &account);
     Recipe::publish(&account, two.job).run().ok();

@@ -118,7 +118,7 @@ fn start(state: MockState) -> Loopback {
 }
 
 #[test]
-fn lists_come_in_pages_and_tokens_stay_right() {
+fn list_in_pages_stays_the_same_while_pipelines_are_added() {
     let mut it = state("gh/acme/shop");
     it.page_size = 2;
     for n in 1..=5 {
@@ -153,7 +153,7 @@ fn lists_come_in_pages_and_tokens_stay_right() {
 }
 
 #[test]
-fn a_variable_is_masked_replaced_and_deleted() {
+fn project_variable_is_masked_replaced_and_deleted() {
     let it = start(state("gh/acme/shop"));
     assert_eq!(get(&it, &format!("{ENVVARS}/LATEST")).status, 404);
     for (value, masked) in [("1234567", "xxxx4567"), ("12", "xxxx12")] {
@@ -176,7 +176,7 @@ fn a_variable_is_masked_replaced_and_deleted() {
 }
 
 #[test]
-fn who_asks_matters() {
+fn request_with_wrong_token_or_slug_is_refused() {
     let mut its = state("gh/acme/shop");
     its.tokens.push("CCIPRJ_known".into());
     let it = start(its);
@@ -221,7 +221,7 @@ fn who_asks_matters() {
 }
 
 #[test]
-fn an_artifact_comes_from_storage_which_refuses_a_token() {
+fn artifact_is_served_by_storage_that_refuses_a_token() {
     let dir = crate::record::tempdir();
     let file = dir.path().join("file");
     std::fs::write(&file, "0123456789").unwrap();
@@ -269,7 +269,7 @@ fn an_artifact_comes_from_storage_which_refuses_a_token() {
 }
 
 #[test]
-fn a_rerun_lists_what_it_left_alone_with_its_number() {
+fn rerun_from_failed_lists_kept_jobs_with_their_numbers() {
     let mut its = state("gh/acme/shop");
     let (workflow, number, _) = shipped(&mut its, "/nowhere".into());
     let rerun = its.rerun_from_failed(&workflow);
@@ -287,7 +287,7 @@ fn a_rerun_lists_what_it_left_alone_with_its_number() {
 }
 
 #[test]
-fn an_app_style_pipeline_has_no_vcs() {
+fn pipeline_of_github_app_has_no_vcs() {
     let slug = "circleci/43G3lM5RtfFE7v5sa4nWAU/44n9wujWcTnVZ2b5S8Fnat";
     let mut its = state(slug);
     its.push("main", "c0ffee", noon());
@@ -326,7 +326,7 @@ fn an_app_style_pipeline_has_no_vcs() {
 }
 
 #[test]
-fn an_approval_is_given_once() {
+fn approval_is_accepted_once() {
     let mut its = state("gh/acme/shop");
     let pipeline = its.push("main", "c0ffee", noon());
     let workflow = its.add_workflow(&pipeline, "ship");
@@ -343,7 +343,7 @@ fn an_approval_is_given_once() {
 }
 
 #[test]
-fn the_latest_job_hides_what_an_earlier_one_stored() {
+fn latest_artifacts_are_those_of_the_latest_job_alone() {
     let mut its = state("gh/acme/shop");
     let (_, number, _) = shipped(&mut its, "/nowhere".into());
     let it = start(its);
@@ -368,7 +368,7 @@ fn the_latest_job_hides_what_an_earlier_one_stored() {
 }
 
 #[test]
-fn a_hook_puts_faults_in() {
+fn hook_of_loopback_injects_faults() {
     let it = Loopback::start_with(
         state("gh/acme/shop"),
         Box::new(|request| match request.path.as_str() {
@@ -390,7 +390,7 @@ fn a_hook_puts_faults_in() {
 }
 
 #[test]
-fn nonsense_is_answered_and_harms_nobody() {
+fn malformed_request_is_refused_and_the_next_one_served() {
     let it = start(state("gh/acme/shop"));
     let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(80 << 10));
     let many = format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(100));
@@ -422,7 +422,7 @@ fn nonsense_is_answered_and_harms_nobody() {
 }
 
 #[test]
-fn nothing_is_left_of_it() {
+fn loopback_that_is_dropped_closes_its_ports() {
     let it = start(state("gh/acme/shop"));
     let urls = [it.url(), it.storage_url()];
     let address = |url: &str| url.strip_prefix("http://").unwrap().to_owned();

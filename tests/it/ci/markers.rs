@@ -38,7 +38,7 @@ const RUNNING: &str = "run release update deploy-dev --status=RUNNING";
 const SUCCESS: &str = "run release update deploy-dev --status=SUCCESS";
 
 #[test]
-fn a_deploy_a_failure_and_a_rollback_are_told() {
+fn markers_of_deploy_failure_and_rollback_are_sent() {
     let mut p = in_a_job("");
     p.var("DEPLOY_TOKEN", "sesame-sesame");
     let (_, sha) = stored(&p, "1");
@@ -72,7 +72,7 @@ fn a_deploy_a_failure_and_a_rollback_are_told() {
 }
 
 #[test]
-fn only_a_job_of_circleci_tells_and_an_agent_that_fails_is_left_alone() {
+fn markers_are_sent_in_circleci_alone_and_failures_only_warn() {
     let mut p = in_a_job("echo 'release agent is not there' >&2; exit 3");
     stored(&p, "1");
     let ran = p
@@ -96,7 +96,7 @@ fn only_a_job_of_circleci_tells_and_an_agent_that_fails_is_left_alone() {
 }
 
 #[test]
-fn a_deploy_that_is_stopped_is_canceled() {
+fn deploy_that_is_stopped_sends_a_canceled_marker() {
     let mut p = in_a_job("");
     stored(&p, "1");
     p.run("deploy dev").ok();
@@ -115,7 +115,7 @@ fn a_deploy_that_is_stopped_is_canceled() {
 }
 
 #[test]
-fn nothing_changes_unless_what_is_expected_is_live() {
+fn deploy_and_rollback_with_unexpected_live_release_are_refused() {
     let mut p = Project::new();
     p.change("target file:srv/dev\n", "target file:srv/dev\ntarget file:srv/two\n");
     let v1 = p.release("1");
@@ -157,7 +157,7 @@ fn nothing_changes_unless_what_is_expected_is_live() {
 }
 
 #[test]
-fn head_and_previous() {
+fn deploy_of_previous_and_rollback_to_head_are_refused() {
     let p = Project::new();
     p.run("deploy dev HEAD").fails(5, "no release of commit", "cargo xtask build");
     let v1 = p.release("1");
@@ -178,7 +178,7 @@ fn head_and_previous() {
 }
 
 #[test]
-fn a_killed_deploy_is_finished_whatever_was_expected_before() {
+fn deploy_that_was_killed_is_finished_despite_expect_current() {
     let mut p = Project::new();
     p.change("target file:srv/dev\n", "target file:srv/dev\nhealthy touch ../../checking\npatience 5000|1|1\n");
     let v1 = p.release("1");

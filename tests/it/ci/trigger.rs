@@ -15,7 +15,7 @@ fn stated(account: &Account, number: usize) -> serde_json::Value {
 }
 
 #[test]
-fn what_is_started_is_what_was_said() {
+fn trigger_sends_the_parameters_of_the_command() {
     let p = project();
     for (slug, definitions) in [(SLUG, true), (SLUG, false), ("circleci/a1B2/c3D4", true)] {
         let account = Account::open(&p, slug, Box::new(|_| None));
@@ -42,7 +42,7 @@ fn what_is_started_is_what_was_said() {
 }
 
 #[test]
-fn what_cannot_be_started_is_explained() {
+fn trigger_that_is_refused_names_the_reason() {
     let mut p = project();
     let account = Account::new(&p);
     account.build(&p, "main");
@@ -68,7 +68,7 @@ pub fn carry_out(account: &Account, number: usize, end: JobStatus) {
 }
 
 #[test]
-fn followed_to_a_good_and_to_a_bad_end() {
+fn trigger_with_follow_ends_as_the_pipeline_ends() {
     let p = project();
     let account = Account::new(&p);
     account.build(&p, "main");
@@ -90,7 +90,7 @@ fn followed_to_a_good_and_to_a_bad_end() {
 }
 
 #[test]
-fn a_pipeline_that_runs_nothing_is_not_followed_for_ever() {
+fn trigger_with_follow_of_empty_pipeline_fails() {
     let p = project();
     let account = Account::new(&p);
     account.build(&p, "main");
@@ -108,7 +108,7 @@ pub fn on_hold(account: &Account, number: usize) -> (String, String) {
 }
 
 #[test]
-fn an_approval_from_the_terminal() {
+fn approve_with_yes_approves_the_job_on_hold() {
     let p = project();
     let account = Account::new(&p);
     let approve = |line: &str| p.run_with(line, &account.laptop());
@@ -127,7 +127,7 @@ fn an_approval_from_the_terminal() {
 }
 
 #[test]
-fn a_followed_pipeline_is_approved_on_its_way() {
+fn trigger_with_follow_and_yes_approves_once() {
     let p = project();
     let account = Account::new(&p);
     account.build(&p, "main");

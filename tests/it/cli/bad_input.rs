@@ -18,7 +18,7 @@ fn is_root() -> bool {
 }
 
 #[test]
-fn a_checkout_that_is_none() {
+fn build_without_repository_commit_or_valid_index_is_refused() {
     let p = Project::bare("include www\nenv dev\ntarget file:srv/dev\n");
     p.run("build").fails(2, "is not a git checkout", "git init");
     p.git(&["init", "--quiet", "--initial-branch", "main"]);
@@ -30,7 +30,7 @@ fn a_checkout_that_is_none() {
 }
 
 #[test]
-fn outside_any_project() {
+fn status_outside_any_project_is_refused() {
     let elsewhere = crate::record::tempdir();
     let p = Project::new();
     let output = p.command("status").current_dir(elsewhere.path()).output().unwrap();
@@ -40,7 +40,7 @@ fn outside_any_project() {
 }
 
 #[test]
-fn a_detached_head_and_a_shallow_clone_still_build_and_deploy() {
+fn build_and_deploy_from_detached_head_or_shallow_clone_work() {
     let mut p = Project::new();
     p.change("store file:store\n", "store file:store\nstore circleci:workspace\n");
     let v1 = p.commit("1");
@@ -62,7 +62,7 @@ fn a_detached_head_and_a_shallow_clone_still_build_and_deploy() {
 }
 
 #[test]
-fn a_dirty_tree_is_named_so_and_never_goes_where_approval_is_needed() {
+fn deploy_of_dirty_release_is_refused_where_approval_is_needed() {
     let p = Project::new();
     p.commit("1");
     p.write("www/index.html", "changed\n");
@@ -86,7 +86,7 @@ fn a_dirty_tree_is_named_so_and_never_goes_where_approval_is_needed() {
 }
 
 #[test]
-fn packages_and_includes_that_are_not_there() {
+fn build_with_invalid_package_or_include_is_refused() {
     let mut p = Project::new();
     p.change("include www\n", "include nothing/*.css\n");
     p.run("build").fails(2, "include `nothing/*.css` matches no file", "check the spelling");
@@ -109,7 +109,7 @@ fn packages_and_includes_that_are_not_there() {
 }
 
 #[test]
-fn odd_file_names() {
+fn build_keeps_odd_file_names_and_refuses_newlines_and_not_utf8() {
     let p = Project::new();
     for name in ["with space", "quote'\"s", "back\\slash", "ünïcode", "-dash", "$(x)`y`;*?"] {
         p.write(&format!("www/{name}"), name);
@@ -128,7 +128,7 @@ fn odd_file_names() {
 }
 
 #[test]
-fn links_that_lead_nowhere() {
+fn build_with_link_that_leads_out_of_the_bundle_is_refused() {
     let p = Project::new();
     for (link, to, reason) in [
         ("www/gone", "missing", "points to a file that is not in the bundle"),
@@ -148,7 +148,7 @@ fn links_that_lead_nowhere() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read() {
+fn build_with_unreadable_file_fails_and_names_it() {
     let p = Project::new();
     let _socket = std::os::unix::net::UnixListener::bind(p.path("www/socket")).unwrap();
     p.run("build").fails(2, "neither a file, a directory nor a link", "remove it");
@@ -202,7 +202,7 @@ fn noise(p: &Project, path: &str, bytes: u32) {
 }
 
 #[test]
-fn a_full_disk_where_it_is_built() {
+fn build_on_full_disk_fails_and_leaves_nothing() {
     let p = Project::new();
     noise(&p, "www/noise", 600_000);
     p.commit("noise");
@@ -215,7 +215,7 @@ fn a_full_disk_where_it_is_built() {
 }
 
 #[test]
-fn a_full_disk_where_it_is_stored_or_deployed() {
+fn deploy_put_and_unpack_on_full_disk_fail_and_change_nothing() {
     let mut p = Project::new();
     p.change("target file:srv/dev\n", "target file:srv/dev\nhealthy true\npatience 0|1|1\n");
     p.release("1");
@@ -243,7 +243,7 @@ fn a_full_disk_where_it_is_stored_or_deployed() {
 }
 
 #[test]
-fn a_store_that_cannot_be_written() {
+fn put_to_unwritable_store_fails() {
     let p = Project::new();
     p.release("1");
     p.write("store", "a file in its place");
@@ -260,7 +260,7 @@ fn a_store_that_cannot_be_written() {
 }
 
 #[test]
-fn damaged_releases() {
+fn verify_and_deploy_of_damaged_release_are_refused() {
     let p = Project::new();
     let id = p.release("1");
     let dir = format!("target/releases/{id}");
@@ -304,7 +304,7 @@ fn damaged_releases() {
 }
 
 #[test]
-fn releases_that_are_not_there() {
+fn deploy_promote_and_rollback_of_missing_release_are_refused() {
     let p = Project::new();
     p.run("deploy dev").fails(5, "no release of commit", "cargo xtask build");
     p.run("deploy dev latest").fails(5, "no release yet", "cargo xtask build");
@@ -320,7 +320,7 @@ fn releases_that_are_not_there() {
 }
 
 #[test]
-fn targets_that_were_made_by_hand() {
+fn deploy_to_target_made_by_hand_is_refused() {
     let p = Project::new();
     p.release("1");
     p.write("srv/dev", "a file");
@@ -340,7 +340,7 @@ fn targets_that_were_made_by_hand() {
 }
 
 #[test]
-fn a_torn_history_is_passed_over_and_mended() {
+fn deploy_after_torn_history_line_ignores_it_and_goes_on() {
     let p = Project::new();
     let v1 = p.release("1");
     p.run("deploy dev").ok();
@@ -357,7 +357,7 @@ fn a_torn_history_is_passed_over_and_mended() {
 }
 
 #[test]
-fn other_bytes_under_the_same_id() {
+fn put_and_deploy_of_other_bytes_under_one_id_are_refused() {
     let mut p = Project::new();
     p.change("include www\n", "include www\ngenerated www/generated\n");
     p.write(".gitignore", "/target\n/store\n/srv\n/settings\n/www/generated\n");
@@ -374,7 +374,7 @@ fn other_bytes_under_the_same_id() {
 }
 
 #[test]
-fn targets_and_stores_of_an_unknown_kind() {
+fn target_or_store_of_unknown_kind_is_refused() {
     let mut p = Project::new();
     p.release("1");
     p.change("target file:srv/dev\n", "target ftp://host/dir\n");

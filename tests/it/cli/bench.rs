@@ -33,7 +33,7 @@ pub fn left(own: &tempfile::TempDir) -> Vec<String> {
 }
 
 #[test]
-fn a_small_fleet_is_measured_and_gone() {
+fn bench_fleet_reports_each_peer_and_leaves_nothing() {
     let Some((p, own)) = bench() else { return };
     let words = "--hosts 2 --rounds 1 --delay-ms 0 --workload w --against scp --against tar-ssh";
     let ran = p.run(&format!("bench fleet {words} --json")).ok();
@@ -59,7 +59,7 @@ fn a_small_fleet_is_measured_and_gone() {
 }
 
 #[test]
-fn who_does_not_deliver_ends_the_bench() {
+fn bench_fleet_with_peer_that_does_not_deliver_fails() {
     let Some((mut p, own)) = bench() else { return };
     // It makes the directory and brings nothing; the host is this machine.
     p.write_program("lazy/rsync", "#!/bin/sh\nfor last; do :; done\necho lazy; mkdir -p \"${last#*:}\"\n");

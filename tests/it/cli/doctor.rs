@@ -102,7 +102,7 @@ pub fn programs_without(dir: &Path, without: &[&str]) -> String {
 }
 
 #[test]
-fn all_is_well() {
+fn doctor_of_working_project_reports_no_problem() {
     let p = with_xtask();
     let ran = run(&p, "doctor", &[]).code(0);
     assert_eq!((checks(&ran, "broken"), checks(&ran, "warning")), (vec![], vec![]), "{}", ran.stdout);
@@ -123,7 +123,7 @@ fn all_is_well() {
 }
 
 #[test]
-fn as_json() {
+fn doctor_with_json_lists_each_check() {
     let mut p = with_xtask();
     p.change("pidfile bin/app", "var KEY=${KEY}\npidfile bin/app");
     let ran = run(&p, "doctor dev --json", &[]).code(1);
@@ -145,7 +145,7 @@ fn as_json() {
 }
 
 #[test]
-fn a_machine_that_lacks_a_program() {
+fn doctor_without_git_or_ssh_names_the_program() {
     let mut p = with_xtask();
     let tools = crate::record::tempdir();
     p.var("PATH", &programs_without(&tools.path().join("a"), &["git"]));
@@ -158,7 +158,7 @@ fn a_machine_that_lacks_a_program() {
 }
 
 #[test]
-fn no_git_and_no_commit() {
+fn doctor_without_repository_or_commit_is_broken() {
     let p = Project::bare("include www\nstore file:store\nenv dev\ntarget file:srv/dev\n");
     broken(&p, "doctor", "is not a git checkout", "`git init`, commit");
     p.git(&["init", "--quiet", "--initial-branch", "main"]);
@@ -168,7 +168,7 @@ fn no_git_and_no_commit() {
 }
 
 #[test]
-fn a_checkout_that_is_dirty_detached_or_shallow_is_a_warning() {
+fn doctor_of_dirty_detached_or_shallow_checkout_warns() {
     let p = with_xtask();
     p.write("new", "");
     warned(&p, "doctor", "uncommitted changes", "git status");
@@ -184,7 +184,7 @@ fn a_checkout_that_is_dirty_detached_or_shallow_is_a_warning() {
 }
 
 #[test]
-fn a_project_that_says_nonsense_or_lacks_a_file() {
+fn doctor_of_invalid_or_incomplete_project_is_broken() {
     let mut p = with_xtask();
     p.change("pidfile bin/app", "keep 1\npidfile bin/app");
     let ran = broken(&p, "doctor", "keeps 1 release(s)", "set `keep` to 2 or more");
@@ -215,7 +215,7 @@ fn a_project_that_says_nonsense_or_lacks_a_file() {
 }
 
 #[test]
-fn a_store_and_a_target_with_a_file_in_their_way() {
+fn doctor_with_file_in_place_of_store_or_target_is_broken() {
     let mut p = with_xtask();
     p.change("store circleci:workspace\n", "store circleci:workspace\nstore file:kept/store\nstore nonsense:x\n");
     p.write("kept", "");
@@ -228,7 +228,7 @@ fn a_store_and_a_target_with_a_file_in_their_way() {
 }
 
 #[test]
-fn variables_and_a_health_check_that_cannot_be_filled_in() {
+fn doctor_with_unset_variable_or_invalid_check_url_is_broken() {
     let mut p = with_xtask();
     p.change("pidfile bin/app", "var PASSWORD=${DB_PASSWORD}\nvar KEY=${API_KEY}\ncontext shop-dev\npidfile bin/app");
     p.run("ci generate").ok();
@@ -254,7 +254,7 @@ fn variables_and_a_health_check_that_cannot_be_filled_in() {
 }
 
 #[test]
-fn what_is_live_and_not_well_is_a_warning() {
+fn doctor_of_stopped_or_unhealthy_service_warns() {
     let mut p = with_xtask();
     p.release("1");
     p.run("deploy dev").ok();
@@ -274,7 +274,7 @@ fn what_is_live_and_not_well_is_a_warning() {
 }
 
 #[test]
-fn a_port_that_somebody_else_has_is_a_warning() {
+fn doctor_with_port_in_use_by_another_program_warns() {
     let mut p = with_xtask();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
@@ -298,7 +298,7 @@ fn a_port_that_somebody_else_has_is_a_warning() {
 const OWNER: &str = r#"{"token":"a-b-0","by":"ana@laptop","machine":"elsewhere","pid":1,"started":null,"since":"2026-08-01T00:00:00Z","doing":"deploy x to dev","ci":null,"lease":180}"#;
 
 #[test]
-fn a_lock_that_is_held_and_one_that_was_left_behind() {
+fn doctor_with_held_lock_is_broken_and_with_stale_lock_warns() {
     let p = with_xtask();
     p.write("srv/dev/.lock", OWNER);
     broken(&p, "doctor dev", "lock: held by ana@laptop", "cargo xtask deploy dev --lock-wait 600");
@@ -309,7 +309,7 @@ fn a_lock_that_is_held_and_one_that_was_left_behind() {
 }
 
 #[test]
-fn a_directory_that_is_not_as_we_left_it() {
+fn doctor_of_target_changed_by_hand_is_broken() {
     let mut p = with_xtask();
     p.change("env dev\n", "env dev\nshared config/local.toml\nshared uploads/\n");
     broken(&p, "doctor dev", "shared/config/local.toml is missing", "create it");

@@ -89,7 +89,7 @@ fn run(p: &Project, program: &Path, line: &str) -> (i32, String, String) {
 }
 
 #[test]
-fn a_store() {
+fn store_of_the_guide_puts_and_fetches() {
     let mut p = Project::new();
     p.add("app app\n");
     let id = p.release("1");
@@ -112,7 +112,7 @@ fn a_store() {
 }
 
 #[test]
-fn a_target() {
+fn target_of_the_guide_deploys_and_rolls_back() {
     let port = free_port();
     let mut p = Project::bare("include bin/app\napp app\nenv dev\ntarget file:srv/other\n");
     p.git(&["init", "--quiet", "--initial-branch", "main"]);
@@ -149,7 +149,7 @@ fn a_target() {
 }
 
 #[test]
-fn a_command() {
+fn command_of_the_guide_answers_as_text_and_json() {
     let mut p = Project::new();
     p.add("app app\n");
     p.change("target file:srv/dev", "target file:target/deploy/dev");
@@ -172,7 +172,7 @@ fn a_command() {
 }
 
 #[test]
-fn a_step_of_a_build() {
+fn build_step_of_the_guide_runs_and_its_failure_fails_the_build() {
     let mut p = Project::bare("");
     p.write("Cargo.toml", "[workspace]\nmembers = [\"app\"]\nresolver = \"3\"\n");
     p.write("app/Cargo.toml", "[package]\nname = \"app\"\nversion = \"0.1.0\"\nedition = \"2024\"\n");

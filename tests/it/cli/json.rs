@@ -300,7 +300,7 @@ fn made_here(seen: &Shapes) {
 }
 
 #[test]
-fn every_answer_event_and_error_has_the_shape_that_the_guide_says() {
+fn json_of_answers_events_and_errors_matches_the_golden_file() {
     let seen = Shapes::default();
     on_a_laptop(&seen);
     on_this_machine(&seen);
@@ -337,7 +337,7 @@ fn explained() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_guide_explains_every_field_and_no_other() {
+fn guide_explains_each_json_field_and_no_other() {
     let golden = fs::read_to_string(root().join("tests/it/golden/json.txt")).unwrap();
     let mut section = "";
     let mut recorded = BTreeSet::new();

@@ -28,7 +28,7 @@ fn project(also: &str) -> Project {
 }
 
 #[test]
-fn a_test_that_fails_once_is_reported_as_flaky() {
+fn retry_of_test_that_failed_once_reports_it_as_flaky() {
     let p = project("assert!(std::path::Path::new(\"src\").exists())");
     p.run("test --retry").ok().told("flaky: once failed, then passed alone");
     let answer = p.run("test --retry --json").ok().stdout;
@@ -36,7 +36,7 @@ fn a_test_that_fails_once_is_reported_as_flaky() {
 }
 
 #[test]
-fn a_test_that_fails_again_fails_the_run() {
+fn retry_of_test_that_fails_again_fails_the_run() {
     let p = project("assert!(std::path::Path::new(\"never\").exists())");
     p.run("test --retry").fails(1, "`cargo test` failed", "run a single test");
 }

@@ -30,7 +30,7 @@ fn candidates(p: &Project, line: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_may_follow_is_known_without_asking_anybody() {
+fn complete_lists_the_words_that_may_follow() {
     let (p, first) = project();
     p.run("put").ok();
     p.run("deploy dev").ok();
@@ -64,7 +64,7 @@ fn what_may_follow_is_known_without_asking_anybody() {
 }
 
 #[test]
-fn what_cannot_be_read_is_left_out_in_silence() {
+fn complete_without_readable_files_omits_them_silently() {
     let (mut p, _) = project();
     fs::remove_dir_all(p.path("target/releases")).unwrap();
     p.write("target/releases", "a file");
@@ -181,13 +181,13 @@ fn a_session(shell: &str, rc_file: &str, rc: &str, lines: &str) -> Option<()> {
 const BASH: &str = "bash --noprofile --rcfile home/rc -i";
 
 #[test]
-fn bash_completes_beside_what_completed_cargo_before() {
+fn bash_keeps_an_earlier_completion_of_cargo() {
     let before = "_of_cargo() { COMPREPLY=(build); }; complete -F _of_cargo cargo";
     a_session(BASH, "rc", before, "PS1='$ ' PROMPT_COMMAND='printf . >> $PROMPTS'");
 }
 
 #[test]
-fn bash_loads_what_completes_cargo_when_it_is_needed() {
+fn bash_loads_the_completion_of_cargo_on_demand() {
     let loader = "/usr/share/bash-completion/bash_completion";
     if !Path::new(loader).exists() {
         return skip(&format!("bash-completion: there is no {loader}"));
@@ -199,20 +199,20 @@ fn bash_loads_what_completes_cargo_when_it_is_needed() {
 }
 
 #[test]
-fn zsh_completes_beside_what_completed_cargo_before() {
+fn zsh_keeps_an_earlier_completion_of_cargo() {
     let before = "mkdir -p ~/functions; echo '#compdef cargo\ncompadd build' > ~/functions/_cargo\n\
         fpath=(~/functions $fpath); autoload -Uz compinit && compinit -u";
     a_session("zsh -d -i", ".zshrc", before, "PS1='$ '; precmd() { printf . >> $PROMPTS }");
 }
 
 #[test]
-fn fish_completes_beside_what_it_knows_of_cargo() {
+fn fish_keeps_its_own_completion_of_cargo() {
     let prompt = "set fish_greeting; function fish_prompt; printf . >> $PROMPTS; echo '$ '; end";
     a_session("fish -i", "config/fish/config.fish", "", prompt);
 }
 
 #[test]
-fn every_command_has_a_man_page_that_renders() {
+fn man_page_of_each_command_renders() {
     if !cfg!(feature = "man") {
         return skip("man pages: compiled without the feature `man`");
     }

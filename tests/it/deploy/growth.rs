@@ -41,7 +41,7 @@ fn fill(p: &Project, id: &str, releases: usize) {
 
 #[test]
 #[ignore = "group growth"]
-fn of_stores_and_histories() {
+fn cost_of_growing_stores_and_histories_is_printed() {
     for files in [4, 200] {
         let p = Project::new();
         for n in 0..files {
@@ -84,7 +84,7 @@ fn text(bytes: usize) -> String {
 
 #[test]
 #[ignore = "group growth"]
-fn of_files_and_bytes() {
+fn cost_of_growing_files_and_bytes_is_printed() {
     const MIB: usize = 1 << 20;
     for (files, bytes) in [(100, 10_000), (1000, 10_000), (10_000, 10_000), (100_000, 10_000)].into_iter().chain([
         (1, 10 * MIB),

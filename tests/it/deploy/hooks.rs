@@ -99,7 +99,7 @@ fn hooks_run_where_and_when_they_should() {
 }
 
 #[test]
-fn what_is_shared_stays_when_releases_go() {
+fn shared_files_survive_deploy_rollback_and_prune() {
     let mut p = project();
     for hook in ["before-each", "after-each", "after-first"] {
         p.change(&format!("hook {hook}\n"), "");
@@ -138,7 +138,7 @@ fn what_is_shared_stays_when_releases_go() {
 
 /// What one host lacks is found out before another is switched.
 #[test]
-fn a_shared_file_that_one_host_lacks_keeps_all_from_being_switched() {
+fn deploy_with_shared_file_missing_on_one_host_switches_none() {
     let mut p = Project::new();
     p.change("target file:srv/dev\n", "target file:srv/dev\ntarget file:srv/two\nshared config.toml\n");
     p.write("srv/dev/shared/config.toml", "");
@@ -148,7 +148,7 @@ fn a_shared_file_that_one_host_lacks_keeps_all_from_being_switched() {
 }
 
 #[test]
-fn the_way_back_to_a_release_from_before_a_file_was_shared() {
+fn rollback_to_release_that_holds_a_now_shared_file_restores_it() {
     let mut p = Project::new();
     p.change("include www\n", "include www\ninclude config.toml\n");
     p.write("config.toml", "own\n");

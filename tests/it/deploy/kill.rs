@@ -160,7 +160,7 @@ fn ctrl_c_puts_the_old_release_back() {
 }
 
 #[test]
-fn odd_names_of_people_survive_in_a_lock() {
+fn lock_of_user_with_odd_name_shows_the_name() {
     let mut p = Project::new();
     p.var("USER", "DOMAIN\\n\"ana\" $HOME");
     p.change("target file:srv/dev\n", "target file:srv/dev\nhealthy test ! -e ../../wait\npatience 20000|20|1\n");
@@ -174,7 +174,7 @@ fn odd_names_of_people_survive_in_a_lock() {
 }
 
 #[test]
-fn of_two_deploys_at_once_one_waits_or_says_who_has_the_lock() {
+fn deploy_during_another_waits_or_names_the_lock_owner() {
     let mut p = Project::new();
     let slow = "healthy test ! -e ../../wait\npatience 20000|20|1\n";
     p.change("target file:srv/dev\n", &format!("target file:srv/dev\n{slow}"));
@@ -193,7 +193,7 @@ fn of_two_deploys_at_once_one_waits_or_says_who_has_the_lock() {
 }
 
 #[test]
-fn a_lock_that_nobody_understands_is_only_removed_by_force() {
+fn unlock_of_unreadable_lock_needs_force() {
     let p = Project::new();
     p.release("1");
     p.run("deploy dev").ok();
@@ -206,7 +206,7 @@ fn a_lock_that_nobody_understands_is_only_removed_by_force() {
 }
 
 #[test]
-fn a_lock_of_another_machine_is_not_taken_over() {
+fn deploy_with_lock_of_another_machine_is_refused() {
     let p = Project::new();
     p.release("1");
     let owner = r#"{"token":"t","by":"bob@far","machine":"far away","pid":1,"started":null,"since":"2026-08-01T00:00:00Z","doing":"deploy x to dev","ci":{"job":7,"url":"https://circleci.com/gh/o/r/7","workflow":null,"pipeline":null}}"#;
@@ -220,7 +220,7 @@ fn a_lock_of_another_machine_is_not_taken_over() {
 }
 
 #[test]
-fn a_reader_sees_the_old_or_the_new_and_never_nothing() {
+fn read_during_deploys_always_finds_a_whole_release() {
     let p = Project::new();
     p.release("0");
     p.run("deploy dev").ok();

@@ -104,7 +104,7 @@ fn words(lines: &[String]) -> Vec<String> {
 }
 
 #[test]
-fn one_row_a_host_stays_on_the_screen() {
+fn deploy_on_terminal_shows_one_row_for_each_host() {
     let Some(p) = project() else { return };
     let one = p.release("1");
     for (size, deploys) in [((80, 24), "deploy dev"), ((200, 50), "deploy dev"), ((80, 5), "deploy dev")] {
@@ -124,7 +124,7 @@ fn one_row_a_host_stays_on_the_screen() {
 }
 
 #[test]
-fn what_was_put_back_is_in_the_table_and_the_log_above() {
+fn deploy_that_fails_on_terminal_shows_reverts_and_the_log() {
     let Some(p) = project() else { return };
     p.release("1");
     p.run("deploy dev").ok();
@@ -153,7 +153,7 @@ fn what_was_put_back_is_in_the_table_and_the_log_above() {
 }
 
 #[test]
-fn where_nobody_looks_on_there_are_lines() {
+fn deploy_on_dumb_terminal_in_ci_or_verbose_writes_lines() {
     let Some(p) = project() else { return };
     p.release("1");
     for (n, (line, vars)) in [

@@ -3,7 +3,7 @@
 use crate::project::Project;
 
 #[test]
-fn from_commit_to_live_and_back() {
+fn release_goes_from_commit_to_live_and_back() {
     let p = Project::with_service();
     let v1 = p.release("1");
     p.run("plan dev").ok().has("install").has("first release").has("revert to nothing");
@@ -57,7 +57,7 @@ fn from_commit_to_live_and_back() {
 }
 
 #[test]
-fn every_answer_is_json_when_asked() {
+fn commands_with_json_write_json_alone() {
     let mut p = Project::new();
     p.change("store file:store\n", "store file:store\nstore circleci:workspace\n");
     let json = |line: &str| -> serde_json::Value {
@@ -126,7 +126,7 @@ fn promoting_needs_the_secrets_of_the_env_that_it_goes_to_alone() {
 }
 
 #[test]
-fn a_new_target_joins_and_an_interrupted_one_catches_up() {
+fn deploy_to_new_target_of_env_installs_the_live_release() {
     let mut p = Project::new();
     let v1 = p.release("1");
     p.run("deploy dev").ok();

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 const MANY: usize = 1 << 40;
 
 #[test]
-fn a_second_release_sends_what_differs() {
+fn deploy_of_second_release_sends_only_changed_files() {
     let Some(fleet) = Fleet::start(1) else { return };
     let p = project(&fleet, 1, "");
     p.write("www/noise", &crate::ci::faults::noise(4 << 20));
@@ -48,7 +48,7 @@ fn a_second_release_sends_what_differs() {
 }
 
 #[test]
-fn a_live_release_that_was_edited_by_hand_is_not_built_upon() {
+fn deploy_over_edited_live_release_sends_the_whole_release() {
     let Some(fleet) = Fleet::start(1) else { return };
     let p = project(&fleet, 1, "");
     p.write("www/noise", &crate::ci::faults::noise(1 << 20));
@@ -66,7 +66,7 @@ fn a_live_release_that_was_edited_by_hand_is_not_built_upon() {
 }
 
 #[test]
-fn of_a_large_file_only_what_is_new_is_sent() {
+fn deploy_of_changed_large_file_sends_only_its_new_parts() {
     let Some(fleet) = Fleet::start(2) else { return };
     let p = project(&fleet, 2, "");
     let noise = crate::ci::faults::noise(4 << 20);
@@ -119,7 +119,7 @@ fn of_a_large_file_only_what_is_new_is_sent() {
 }
 
 #[test]
-fn a_host_that_cannot_put_a_file_together_is_sent_all_of_it() {
+fn deploy_to_host_with_old_head_sends_the_whole_release() {
     let path = std::env::var("PATH").unwrap();
     let Some(fleet) = Fleet::with_vars(1, &format!("PATH=@dir@/own:{path}")) else { return };
     let p = project(&fleet, 1, "");

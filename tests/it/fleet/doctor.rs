@@ -57,7 +57,7 @@ fn hosts_that_are_well_are_asked_once_each() {
 }
 
 #[test]
-fn a_host_that_is_not_there_does_not_hide_the_others() {
+fn doctor_with_unreachable_host_checks_the_others() {
     let Some(fleet) = Fleet::start(2) else { return };
     let mut p = project(&fleet, 2);
     fleet.reach_by(0, free_port());
@@ -73,7 +73,7 @@ fn a_host_that_is_not_there_does_not_hide_the_others() {
 }
 
 #[test]
-fn a_host_that_is_another_or_is_not_known() {
+fn doctor_of_host_with_unknown_or_changed_key_is_broken() {
     let Some(fleet) = Fleet::start(1) else { return };
     let p = project(&fleet, 1);
     let known = fs::read_to_string(fleet.file("known_hosts")).unwrap();
@@ -89,7 +89,7 @@ fn a_host_that_is_another_or_is_not_known() {
 }
 
 #[test]
-fn a_host_that_takes_the_connection_and_says_nothing() {
+fn doctor_of_silent_host_ends_and_is_broken() {
     let Some(fleet) = Fleet::start(1) else { return };
     let p = project(&fleet, 1);
     let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -100,7 +100,7 @@ fn a_host_that_takes_the_connection_and_says_nothing() {
 }
 
 #[test]
-fn a_host_that_lacks_programs() {
+fn doctor_of_host_without_programs_names_them() {
     let Some(fleet) = Fleet::with_vars(1, "PATH=@dir@/own") else { return };
     let mut p = project(&fleet, 1);
     programs_without(&fleet.file("own"), &["tar", "sha256sum", "shasum", "curl", "wget"]);
@@ -113,7 +113,7 @@ fn a_host_that_lacks_programs() {
 }
 
 #[test]
-fn a_directory_that_the_login_may_not_write() {
+fn doctor_of_unwritable_directory_names_the_remedy() {
     if !rustix_is_root() {
         return crate::record::skip("a login that may not write: only root can become another user");
     }
@@ -138,7 +138,7 @@ fn rustix_is_root() -> bool {
 }
 
 #[test]
-fn a_disk_that_is_full_nearly_so_or_hangs() {
+fn doctor_of_full_or_hanging_disk_is_broken_and_nearly_full_warns() {
     let Some((fleet, p)) = with_programs() else { return };
     let df = |kib: &str, inodes: &str| {
         program(
@@ -162,7 +162,7 @@ fn a_disk_that_is_full_nearly_so_or_hangs() {
 }
 
 #[test]
-fn a_clock_that_is_wrong_is_a_warning() {
+fn doctor_of_host_with_wrong_clock_warns() {
     let Some((fleet, p)) = with_programs() else { return };
     program(&fleet, "date", "echo $(($(/bin/date \"$@\") - 3600))");
     warned(&p, "doctor dev", "behind ours", "timedatectl set-ntp true");
@@ -171,7 +171,7 @@ fn a_clock_that_is_wrong_is_a_warning() {
 }
 
 #[test]
-fn a_host_without_a_manager_of_the_user_or_whose_manager_goes_with_the_session() {
+fn doctor_of_login_without_lasting_user_systemd_is_broken() {
     let Some((fleet, mut p)) = with_programs() else { return };
     p.change("healthy test ! -e www/broken\n", "systemd shop|restart|bin/app\n");
     p.run("ci generate").ok();
@@ -192,7 +192,7 @@ fn a_host_without_a_manager_of_the_user_or_whose_manager_goes_with_the_session()
 }
 
 #[test]
-fn a_real_manager_is_well_before_and_after_the_first_release() {
+fn doctor_of_login_with_systemd_passes_before_and_after_a_deploy() {
     let Some(fleet) = Fleet::with_systemd(1) else { return };
     let (p, _) = super::systemd::project(&fleet, 1, "restart");
     p.release("1");

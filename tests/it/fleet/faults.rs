@@ -58,7 +58,7 @@ fn pump(mut client: TcpStream, mut server: TcpStream, left: &AtomicUsize) {
 }
 
 #[test]
-fn a_connection_that_is_cut_in_the_middle_of_an_install() {
+fn deploy_cut_off_during_install_switches_nothing() {
     let Some(fleet) = Fleet::start(2) else { return };
     let p = project(&fleet, 2, "strategy all\n");
     p.release("1");
@@ -77,7 +77,7 @@ fn a_connection_that_is_cut_in_the_middle_of_an_install() {
 }
 
 #[test]
-fn a_host_that_cannot_take_the_release_keeps_all_from_being_switched() {
+fn deploy_whose_install_fails_on_one_host_switches_none() {
     let Some(fleet) = Fleet::start(3) else { return };
     let p = project(&fleet, 3, "strategy all\n");
     p.release("1");
@@ -118,7 +118,7 @@ fn ctrl_c_while_a_command_checks_puts_the_old_release_back() {
 }
 
 #[test]
-fn exit_codes_and_words_of_a_host_are_its_own() {
+fn deploy_whose_command_exits_255_is_no_connection_failure() {
     let Some(fleet) = Fleet::start(1) else { return };
     let mut p = project(&fleet, 1, "command echo sick; exit 255|true|true|true\n");
     p.release("1");
@@ -132,7 +132,7 @@ fn exit_codes_and_words_of_a_host_are_its_own() {
 }
 
 #[test]
-fn a_check_that_takes_too_long_is_ended_on_the_host() {
+fn health_check_past_its_deadline_is_ended_on_the_host() {
     let Some(fleet) = Fleet::start(1) else { return };
     let mut p = project(&fleet, 1, "");
     p.change("healthy test ! -e www/broken", "healthy sleep 4711");
@@ -148,7 +148,7 @@ fn a_check_that_takes_too_long_is_ended_on_the_host() {
 /// The connection breaks while the host waits for the old process to stop: it goes on by itself and starts the new one,
 /// and only then is the old one reverted.
 #[test]
-fn a_connection_that_is_cut_in_the_middle_of_a_restart() {
+fn deploy_cut_off_during_restart_is_reverted() {
     let Some(fleet) = Fleet::start(1) else { return };
     let mut p = Project::with_service();
     p.change("target file:srv/dev\n", &format!("target {}\n", fleet.target(0, "app")));

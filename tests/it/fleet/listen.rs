@@ -86,7 +86,7 @@ fn write(fleet: &Fleet, host: usize, text: &str) {
 }
 
 #[test]
-fn the_last_lines_of_each_host_in_its_name() {
+fn logs_show_the_last_lines_of_each_host_with_its_name() {
     let Some(fleet) = Fleet::start(2) else { return };
     let mut p = with_logs(&fleet, 2);
     let ran = p.run("logs dev").ok();
@@ -111,7 +111,7 @@ fn the_last_lines_of_each_host_in_its_name() {
 }
 
 #[test]
-fn what_is_followed_is_followed_until_we_go() {
+fn logs_with_follow_end_at_a_signal_and_leave_no_process() {
     let Some(fleet) = Fleet::start(2) else { return };
     let p = with_logs(&fleet, 2);
     // A number that no other test has in the list of processes.
@@ -139,7 +139,7 @@ fn what_is_followed_is_followed_until_we_go() {
 }
 
 #[test]
-fn a_host_that_is_lost_ends_no_other() {
+fn logs_with_follow_go_on_when_one_host_is_lost() {
     let Some(fleet) = Fleet::start(2) else { return };
     let p = with_logs(&fleet, 2);
     let proxy = Proxy::before(&fleet, 1);
@@ -156,7 +156,7 @@ fn a_host_that_is_lost_ends_no_other() {
 }
 
 #[test]
-fn a_log_command_follows_when_it_knows_how() {
+fn logs_with_follow_need_a_log_command_that_can_follow() {
     let mut p = Project::new();
     p.change("target file:srv/dev\n", "target file:srv/dev\nvar API_TOKEN=${NOT_SET_HERE}\ncommand true|true|true|echo $LINES $FOLLOW; echo why >&2\n");
     fs::create_dir_all(p.path("srv/dev")).unwrap();
@@ -170,7 +170,7 @@ fn a_log_command_follows_when_it_knows_how() {
 }
 
 #[test]
-fn a_command_runs_in_what_is_live_on_each_host() {
+fn exec_runs_in_the_live_release_of_each_host() {
     let Some(fleet) = Fleet::start(3) else { return };
     let mut p = project(&fleet, 3, "strategy all\nvar API_TOKEN=${DEPLOY_TOKEN}\nvar GREETING=it's $HOME\n");
     p.var("DEPLOY_TOKEN", "tok-5ec3e7a0b1c2d3e4f5");

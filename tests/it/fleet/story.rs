@@ -53,7 +53,7 @@ impl Drop for Nginx {
 }
 
 #[test]
-fn ten_machines() {
+fn fleet_of_ten_hosts_serves_every_request_during_deploys() {
     let Some(fleet) = Fleet::with_systemd(HOSTS) else { return };
     let (mut p, port) = project(&fleet, HOSTS, "sockets");
     let static_port = free_port();

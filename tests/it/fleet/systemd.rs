@@ -40,7 +40,7 @@ pub fn says(host: usize, port: u16) -> String {
 }
 
 #[test]
-fn a_unit_of_a_user() {
+fn deploy_with_user_unit_serves_the_release_and_its_log() {
     let Some(fleet) = Fleet::with_systemd(1) else { return };
     let (p, port) = project(&fleet, 1, "restart");
     p.release("1");
@@ -93,7 +93,7 @@ fn logs_of_a_login_that_may_not_sync_the_journal_are_shown() {
 }
 
 #[test]
-fn a_unit_that_crashes_is_put_back_with_its_log() {
+fn deploy_whose_unit_crashes_is_reverted_and_shows_its_log() {
     let Some(fleet) = Fleet::with_systemd(1) else { return };
     let (mut p, port) = project(&fleet, 1, "restart");
     p.release("1");
@@ -140,7 +140,7 @@ fn a_unit_that_crashes_is_put_back_with_its_log() {
 }
 
 #[test]
-fn a_first_release_that_fails_leaves_no_unit_enabled() {
+fn first_deploy_that_fails_leaves_no_unit_enabled() {
     let Some(fleet) = Fleet::with_systemd(1) else { return };
     let (mut p, _) = project(&fleet, 1, "sockets");
     p.change("var GREETING", "var PORT=no\nvar GREETING");
@@ -153,7 +153,7 @@ fn a_first_release_that_fails_leaves_no_unit_enabled() {
 }
 
 #[test]
-fn the_pidfile_service_and_systemd_do_not_meet() {
+fn deploy_while_another_kind_of_service_runs_is_refused() {
     let Some(fleet) = Fleet::with_systemd(1) else { return };
     let (mut p, port) = project(&fleet, 1, "restart");
     let kept = format!("var HOST={}\nvar PORT={port}\npidfile bin/app", address(0));
@@ -173,7 +173,7 @@ fn the_pidfile_service_and_systemd_do_not_meet() {
 }
 
 #[test]
-fn a_login_without_systemd_is_told_how_to_get_it() {
+fn deploy_by_login_without_systemd_names_the_remedy() {
     let Some(fleet) = Fleet::start(1) else { return };
     let mut p = Project::new();
     let target = fleet.target(0, "app");
@@ -185,7 +185,7 @@ fn a_login_without_systemd_is_told_how_to_get_it() {
 
 /// Changes on the host, by hand or by a bad setting, are detected and reverted, or reported.
 #[test]
-fn a_unit_that_is_not_as_it_was() {
+fn deploy_over_changed_unit_restores_it() {
     let Some(fleet) = Fleet::with_systemd(1) else { return };
     let (mut p, port) = project(&fleet, 1, "restart");
     p.release("1");
@@ -225,7 +225,7 @@ fn a_unit_that_is_not_as_it_was() {
 
 /// It crashes a second after each start; there is no health check.
 #[test]
-fn a_unit_that_crashes_later_is_not_healthy() {
+fn deploy_whose_unit_crashes_later_is_reverted() {
     let Some(fleet) = Fleet::with_systemd(1) else { return };
     let (mut p, port) = project(&fleet, 1, "restart");
     p.change(&format!("http http://{{host}}:{port}/health|200|ok\n"), "");
@@ -240,7 +240,7 @@ fn a_unit_that_crashes_later_is_not_healthy() {
 
 /// Two units of one app would compete for one port; a unit of the system is never replaced.
 #[test]
-fn a_unit_of_another_name_or_of_somebody_else() {
+fn deploy_over_unit_of_another_name_or_owner_is_refused() {
     let Some(fleet) = Fleet::with_systemd(1) else { return };
     let (mut p, port) = project(&fleet, 1, "restart");
     p.release("1");

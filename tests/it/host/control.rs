@@ -76,7 +76,7 @@ fn stop_needs_no_secret_and_restart_uses_those_of_the_deploy() {
 }
 
 #[test]
-fn control_of_what_is_not_there_is_refused() {
+fn control_of_missing_release_host_or_service_is_refused() {
     let mut p = Project::with_service();
     p.run("restart dev").fails(5, "nothing is live on file:srv/dev", "cargo xtask deploy dev");
     p.release("1");

@@ -385,7 +385,7 @@ fn builder_whose_power_is_cut_keeps_its_releases() {
 
 #[test]
 #[ignore = "group power"]
-fn all_cuts_of_a_host() {
+fn host_whose_power_is_cut_at_each_moment_goes_on() {
     cut("no service", &Host::without_service(), None);
     cut("pidfile", &Host::with_pidfile(), None);
     cut("commands", &Host::with_commands(), None);
@@ -393,7 +393,7 @@ fn all_cuts_of_a_host() {
 
 #[test]
 #[ignore = "group power"]
-fn cuts_of_a_host_with_systemd() {
+fn host_with_systemd_whose_power_is_cut_at_many_moments_goes_on() {
     let Some(host) = Host::with_systemd() else { return };
     cut("systemd", &host, Some(60));
 }

@@ -16,7 +16,7 @@ fn alive(pid: &str) -> bool {
 }
 
 #[test]
-fn a_service_that_was_killed_is_started_again_by_a_deploy() {
+fn deploy_after_the_service_was_killed_starts_it_again() {
     let p = Project::with_service();
     p.release("1");
     p.run("deploy dev").ok();
@@ -30,7 +30,7 @@ fn a_service_that_was_killed_is_started_again_by_a_deploy() {
 }
 
 #[test]
-fn other_variables_restart_the_service_and_bad_ones_are_put_back() {
+fn deploy_with_other_variables_restarts_and_reverts_bad_ones() {
     let mut p = Project::with_service();
     p.release("1");
     p.run("deploy dev").ok();
@@ -48,7 +48,7 @@ fn other_variables_restart_the_service_and_bad_ones_are_put_back() {
 }
 
 #[test]
-fn a_port_that_somebody_else_has_is_not_taken_for_health() {
+fn deploy_with_port_in_use_fails_and_leaves_nothing_live() {
     let p = Project::with_service();
     p.release("1");
     let _holder = TcpListener::bind(("127.0.0.1", p.port("dev"))).unwrap();
@@ -59,7 +59,7 @@ fn a_port_that_somebody_else_has_is_not_taken_for_health() {
 }
 
 #[test]
-fn what_never_becomes_healthy_is_taken_back() {
+fn deploy_of_unhealthy_release_is_reverted() {
     let mut p = Project::with_service();
     p.change("env prod", "patience 600|50|2\nenv prod");
     p.release("1");
@@ -76,7 +76,7 @@ fn what_never_becomes_healthy_is_taken_back() {
 }
 
 #[test]
-fn old_and_new_are_never_both_bound() {
+fn deploy_ends_the_old_process_before_the_new_one_listens() {
     // The new process would fail to listen, and the deploy with it, if the old one still did.
     let p = Project::with_service();
     p.release("1");
@@ -91,7 +91,7 @@ fn old_and_new_are_never_both_bound() {
 }
 
 #[test]
-fn a_process_that_will_not_stop_is_killed() {
+fn deploy_over_process_that_ignores_sigterm_kills_it() {
     let mut p = Project::with_service();
     // A shell that ignores SIGTERM and waits for the app, which gets no signal of its own.
     p.write_program("bin/stubborn", "#!/bin/sh\ntrap '' TERM\nbin/app &\nwait\nwait\nwait\n");
@@ -105,7 +105,7 @@ fn a_process_that_will_not_stop_is_killed() {
 }
 
 #[test]
-fn the_service_gets_its_variables_and_none_of_ours() {
+fn service_gets_its_variables_and_none_of_the_deploy() {
     let mut p = Project::with_service();
     p.write_program("bin/show", "#!/bin/sh\nenv | sort > ../../env.txt\nexec bin/app\n");
     p.change("include bin/app\n", "include bin/app\ninclude bin/show\n");
@@ -361,7 +361,7 @@ fn line_of_megabytes_in_a_log_is_shortened() {
 }
 
 #[test]
-fn a_tcp_check_wants_a_listener() {
+fn tcp_check_without_listener_fails_the_deploy() {
     let mut p = Project::with_service();
     let port = p.port("dev");
     p.change(
@@ -378,7 +378,7 @@ fn a_tcp_check_wants_a_listener() {
 
 /// The shell of a switch may be killed, e.g. for lack of memory: the progress of the restart is then unknown.
 #[test]
-fn a_restart_that_is_killed_is_undone() {
+fn restart_that_is_killed_is_reverted() {
     let mut p = Project::new();
     p.change(
         "env prod",

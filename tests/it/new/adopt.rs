@@ -92,7 +92,7 @@ fn deliver(compiled: &Compiled, at: &Path, binaries: &[&str]) {
 
 #[test]
 #[ignore = "group adopt"]
-fn a_single_binary() {
+fn adopt_single_binary_delivers_it() {
     let (compiled, dir) = (Compiled::new(), crate::record::tempdir());
     let at = dir.path().join("huniq");
     unpack("huniq", &at);
@@ -101,7 +101,7 @@ fn a_single_binary() {
 
 #[test]
 #[ignore = "group adopt"]
-fn a_workspace_with_several_binaries() {
+fn adopt_workspace_with_several_binaries_delivers_them() {
     let (compiled, dir) = (Compiled::new(), crate::record::tempdir());
     let at = dir.path().join("filters");
     for name in ["diffr", "runiq"] {
@@ -115,7 +115,7 @@ fn a_workspace_with_several_binaries() {
 
 #[test]
 #[ignore = "group adopt"]
-fn a_library_with_a_binary_and_a_build_script() {
+fn adopt_library_with_binary_and_build_script_delivers_it() {
     let (compiled, dir) = (Compiled::new(), crate::record::tempdir());
     let at = dir.path().join("pastel");
     unpack("pastel", &at);
@@ -177,7 +177,7 @@ fn comments_order_and_line_ends_stay() {
 }
 
 #[test]
-fn what_is_in_the_way_is_named_and_nothing_is_changed() {
+fn adopt_with_conflicting_file_is_refused_and_changes_nothing() {
     type Case = (&'static str, &'static dyn Fn(&Path), &'static str, &'static str);
     let cases: &[Case] = &[
         (
@@ -233,7 +233,7 @@ fn what_is_in_the_way_is_named_and_nothing_is_changed() {
 }
 
 #[test]
-fn a_dry_run_and_a_failure_leave_it_as_it_was() {
+fn adopt_with_dry_run_or_failure_changes_nothing() {
     let (_dir, at) = small();
     commit(&at);
     adopt(&at, &["--dry-run"]).ok().has("would get an xtask").has("xtask/Cargo.lock");
@@ -263,7 +263,7 @@ fn with_cargo(at: &Path, first: &str) -> Command {
 }
 
 #[test]
-fn killed_halfway_the_same_command_goes_on() {
+fn adopt_killed_halfway_is_completed_by_a_rerun() {
     let (_dir, at) = small();
     commit(&at);
     let began = at.parent().unwrap().join("began");
@@ -283,7 +283,7 @@ fn killed_halfway_the_same_command_goes_on() {
 }
 
 #[test]
-fn what_is_theirs_stays_theirs() {
+fn adopt_keeps_existing_xtask_configs_and_links() {
     // An xtask of theirs that says what ours does, in a workspace that names it in its own way.
     let (_dir, at) = small();
     fs::write(at.join("Cargo.toml"), "[workspace]\nmembers = ['xtask']\n").unwrap();
@@ -326,7 +326,7 @@ fn what_is_theirs_stays_theirs() {
 }
 
 #[test]
-fn what_git_ignores_and_what_cannot_be_shipped_is_said() {
+fn adopt_names_ignored_lock_and_empty_folder_and_hides_secrets() {
     let (_dir, at) = small();
     fs::write(at.join(".gitignore"), "/target\nCargo.lock\n").unwrap();
     for (folder, file) in [("static", true), ("public", false)] {
@@ -349,7 +349,7 @@ fn what_git_ignores_and_what_cannot_be_shipped_is_said() {
 }
 
 #[test]
-fn what_is_typed_next_begins_with_git_where_there_is_none() {
+fn adopt_without_repository_suggests_git_init_first() {
     let (_dir, at) = small();
     let typed = |at: &Path| {
         let said = adopt(at, &["--json", "--dry-run"]).ok().stdout;

@@ -82,7 +82,7 @@ fn new_in_made_project_is_refused() {
 
 #[test]
 #[ignore = "group handoffs"]
-fn the_configs_of_each_pattern_are_what_main_rs_says_once_it_is_compiled() {
+fn configs_of_new_project_match_its_compiled_main_rs() {
     let compiled = Compiled::new();
     // The engine from here is compiled once for all; the vendored one is the other test's.
     let engine = format!("path={}", root().display());

@@ -59,7 +59,7 @@ fn pages_reruns_and_app_pipelines_are_looked_through() {
 }
 
 #[test]
-fn a_path_of_the_server_is_never_a_path_here() {
+fn fetch_of_artifacts_with_hostile_paths_writes_only_the_release() {
     let p = project();
     let account = Account::new(&p);
     let built = account.build(&p, "main");
@@ -96,7 +96,7 @@ fn names_that_the_server_encoded_are_found() {
 }
 
 #[test]
-fn the_token_of_every_wrong_kind() {
+fn fetch_with_unusable_token_is_refused() {
     let p = project();
     let account = Account::new(&p);
     account.build(&p, "main");
@@ -123,7 +123,7 @@ fn the_token_of_every_wrong_kind() {
 }
 
 #[test]
-fn the_project_of_every_wrong_kind() {
+fn fetch_with_wrong_project_or_host_is_refused() {
     let p = project();
     let account = Account::new(&p);
     account.build(&p, "main");
@@ -147,7 +147,7 @@ fn the_project_of_every_wrong_kind() {
 }
 
 #[test]
-fn a_put_outside_a_job_and_on_a_second_node() {
+fn put_outside_a_job_or_on_a_second_node_is_refused() {
     let mut p = project();
     p.release("1");
     p.run("put").fails(2, "no store of this project works outside CircleCI", "--store file:DIR");
@@ -161,7 +161,7 @@ fn a_put_outside_a_job_and_on_a_second_node() {
 }
 
 #[test]
-fn after_the_upload_every_byte_is_looked_at() {
+fn verify_store_after_upload_finds_each_damage() {
     let p = project();
     let account = Account::new(&p);
     let built = account.build(&p, "main");
@@ -180,7 +180,7 @@ fn after_the_upload_every_byte_is_looked_at() {
 }
 
 #[test]
-fn the_compatibility_mode_takes_nothing_without_our_manifest() {
+fn fetch_from_latest_artifacts_without_release_is_refused() {
     let mut p = project();
     p.change("store circleci:artifacts\n", "store circleci:latest-artifacts\n");
     let account = Account::new(&p);
@@ -205,7 +205,7 @@ fn the_compatibility_mode_takes_nothing_without_our_manifest() {
 }
 
 #[test]
-fn no_host_but_circlecis_own_sees_the_token_and_nothing_prints_it() {
+fn token_is_sent_to_circleci_alone_and_never_printed() {
     let p = project();
     let account = Account::new(&p);
     let built = account.build(&p, "main");
@@ -238,7 +238,7 @@ fn no_host_but_circlecis_own_sees_the_token_and_nothing_prints_it() {
 }
 
 #[test]
-fn no_process_listing_shows_the_token() {
+fn deploy_with_token_hides_it_from_process_lists() {
     let (waiting, go) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let (told, free) = (waiting.clone(), go.clone());
     let p = project();

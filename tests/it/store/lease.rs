@@ -53,7 +53,7 @@ fn locked(lease: &str, ci: &str) -> (Project, PathBuf) {
 const LEASE: &str = r#","lease":180"#;
 
 #[test]
-fn who_is_silent_for_longer_than_its_lease_is_succeeded() {
+fn lock_not_renewed_within_its_lease_is_taken_over() {
     let (p, lock) = locked(LEASE, "null");
     p.run("deploy dev").fails(6, "is locked by bob@far since", "unlock dev --force");
     age(&lock, 100);
@@ -73,7 +73,7 @@ fn who_is_silent_for_longer_than_its_lease_is_succeeded() {
 }
 
 #[test]
-fn whose_version_does_not_renew_is_not_judged_by_it() {
+fn lock_without_lease_or_from_the_future_is_not_taken_over() {
     let (p, lock) = locked("", "null");
     age(&lock, 1_000_000);
     p.run("deploy dev").fails(6, "is locked by bob@far", "unlock dev --force");
@@ -86,7 +86,7 @@ fn whose_version_does_not_renew_is_not_judged_by_it() {
 }
 
 #[test]
-fn a_job_is_succeeded_by_its_silence_where_nobody_can_ask_circleci() {
+fn lock_of_job_past_its_lease_is_taken_over_without_a_token() {
     let ci = r#"{"job":7,"url":null,"workflow":"w","pipeline":null}"#;
     let (p, lock) = locked(LEASE, ci);
     p.run("deploy dev").fails(6, "is locked by bob@far", "--force");
@@ -99,7 +99,7 @@ fn signal(child: &Child, signal: &str) {
 }
 
 #[test]
-fn who_wakes_up_too_late_does_nothing_more() {
+fn deploy_that_lost_its_lock_changes_nothing_more() {
     let mut p = Project::new();
     let check = format!("tcp 127.0.0.1:{}\npatience 3000|20|1\n", free_port());
     p.release("1");
@@ -127,7 +127,7 @@ fn who_wakes_up_too_late_does_nothing_more() {
 }
 
 #[test]
-fn who_works_slowly_keeps_its_lock() {
+fn deploy_that_works_slowly_renews_its_lock() {
     let mut p = Project::new();
     p.change("target file:srv/dev\n", "target file:srv/dev\nhealthy test -e ../../go\npatience 60000|50|1\n");
     p.release("1");

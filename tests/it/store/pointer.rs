@@ -21,7 +21,7 @@ fn set(account: &Account, value: &str) {
 }
 
 #[test]
-fn three_builds_publish_in_every_order() {
+fn publish_of_three_builds_in_any_order_names_the_newest() {
     let p = project();
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
         let account = Account::new(&p);
@@ -44,7 +44,7 @@ fn three_builds_publish_in_every_order() {
 }
 
 #[test]
-fn it_follows_the_builds_and_stays_when_an_old_one_is_rerun() {
+fn pointer_follows_builds_and_stays_when_an_old_one_is_rerun() {
     let p = project();
     let account = Account::new(&p);
     let one = account.build(&p, "main");
@@ -66,7 +66,7 @@ fn it_follows_the_builds_and_stays_when_an_old_one_is_rerun() {
 }
 
 #[test]
-fn the_older_of_two_that_publish_at_once_writes_last_and_puts_it_right() {
+fn publish_of_older_build_that_writes_last_restores_the_pointer() {
     let p = project();
     let (held, go, older) =
         (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(String::new())));
@@ -117,7 +117,7 @@ fn numbers_of_five_digits_are_known_by_their_end() {
 }
 
 #[test]
-fn only_main_writes_it() {
+fn publish_on_branch_without_pointer_writes_nothing() {
     let mut p = project();
     let account = Account::new(&p);
     let side = account.build(&p, "feature/x");
@@ -138,7 +138,7 @@ fn only_main_writes_it() {
 }
 
 #[test]
-fn what_it_names_is_checked() {
+fn fetch_latest_checks_the_job_that_the_pointer_names() {
     let p = project();
     let account = Account::new(&p);
     let one = account.build(&p, "main");
@@ -164,7 +164,7 @@ fn what_it_names_is_checked() {
 }
 
 #[test]
-fn a_write_that_failed_fails_the_job() {
+fn publish_whose_write_fails_is_an_error() {
     let p = project();
     let account = Account::open(
         &p,

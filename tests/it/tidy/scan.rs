@@ -338,7 +338,7 @@ fn names_are_written_out() {
 }
 
 #[test]
-fn a_chain_is_what_is_called_on_a_call() {
+fn chain_lists_the_methods_called_on_a_call() {
     let code = "usage(f(x))\n  .hint(y.z())\n  .err::<()>()?\n  .w; v.u()";
     assert_eq!(chain(code, 5), ["hint", "err", "w"]);
     assert_eq!(chain("usage(x)", 5), [""; 0]);

@@ -16,7 +16,7 @@ fn laptop_with(p: &Project, account: &Account, line: &str, token: (&str, &str)) 
 }
 
 #[test]
-fn s18_one_name_for_the_token() {
+fn publish_with_token_under_another_name_works_with_a_note() {
     let Some((p, account)) = state() else { return };
     let [one, two] = two_builds(&p, &account);
     // The first recipe reads this variable, the second one `API_TOKEN`, which is the one that is set.
@@ -35,7 +35,7 @@ fn s18_one_name_for_the_token() {
 }
 
 #[test]
-fn s19_a_pointer_that_was_not_written_fails_the_job() {
+fn publish_whose_write_is_refused_fails() {
     let refuse = Arc::new(AtomicU16::new(0));
     let status = refuse.clone();
     let hook = move |request: &Request| {
@@ -65,7 +65,7 @@ fn s19_a_pointer_that_was_not_written_fails_the_job() {
 }
 
 #[test]
-fn s20_the_version_of_the_api_and_its_kind_of_token() {
+fn fetch_with_project_token_is_refused() {
     let Some((p, account)) = state() else { return };
     let [one, _] = two_builds(&p, &account);
     // The text speaks of v1, where a project's own token does; the code asks v2, where it does not.
@@ -92,7 +92,7 @@ fn s20_the_version_of_the_api_and_its_kind_of_token() {
 }
 
 #[test]
-fn s21_a_slug_is_more_than_a_host_and_two_names() {
+fn publish_for_github_app_needs_the_slug_of_its_project() {
     let Some((mut p, account)) = state() else { return };
     let built = account.build(&p, "main");
     Recipe::publish(&account, built.job).run().ok();
@@ -123,7 +123,7 @@ fn s21_a_slug_is_more_than_a_host_and_two_names() {
 }
 
 #[test]
-fn s22_no_process_list_shows_the_token() {
+fn commands_with_token_hide_it_from_process_lists() {
     // Recipes of other tests run at the same time, with another token.
     let token = format!("CCIPAT_ps_{}_5d3c1b", std::process::id());
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -170,7 +170,7 @@ fn programs_that_show(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn s23_an_answer_is_read_as_what_it_is() {
+fn fetch_reads_all_pages_and_fails_on_a_failed_answer() {
     let fail = Arc::new(AtomicU16::new(0));
     let status = fail.clone();
     let hook = move |request: &Request| {
@@ -205,7 +205,7 @@ fn s23_an_answer_is_read_as_what_it_is() {
 }
 
 #[test]
-fn s24_storage_sees_no_token_and_names_no_file() {
+fn fetch_sends_no_token_to_storage_and_keeps_file_names() {
     let Some((p, account)) = state() else { return };
     let built = account.build(&p, "main");
     let (workflow, number, id) = account.start(&built.pipeline, "build");
@@ -237,7 +237,7 @@ fn s24_storage_sees_no_token_and_names_no_file() {
 }
 
 #[test]
-fn s25_nothing_to_deploy_is_an_error_that_says_so() {
+fn deploy_of_build_without_artifacts_is_refused() {
     let Some((p, account)) = state() else { return };
     let built = account.build(&p, "main");
     account.server.state().artifacts.clear();
@@ -259,7 +259,7 @@ fn s25_nothing_to_deploy_is_an_error_that_says_so() {
 
 /// Of `-L` and `-X GET` in the second recipe there is nothing to show: they are curl's defaults, or change nothing here.
 #[test]
-fn s27_json_is_not_written_by_hand() {
+fn deploy_with_empty_pointer_works_and_publish_needs_a_job() {
     let Some((p, account)) = state() else { return };
     let [one, two] = two_builds(&p, &account);
     // The same line for a branch instead of a number: git allows a quote in its name, JSON does not.

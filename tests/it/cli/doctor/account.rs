@@ -15,7 +15,7 @@ fn account_of(p: &mut Project) -> Account {
 }
 
 #[test]
-fn an_account_that_is_well_is_only_asked() {
+fn doctor_of_working_account_sends_only_get_requests() {
     let mut p = with_xtask();
     let account = account_of(&mut p);
     p.change("env dev\n", "ci-context shop-ci\nenv dev\ncontext shop-dev\nvar KEY=${KEY}\n");
@@ -71,7 +71,7 @@ fn an_account_that_is_well_is_only_asked() {
 }
 
 #[test]
-fn tokens_that_are_of_no_use() {
+fn doctor_with_unusable_token_or_slug_is_broken() {
     let mut p = with_xtask();
     let account = account_of(&mut p);
     let with = |token: &str, slug: &str| {
@@ -110,7 +110,7 @@ fn tokens_that_are_of_no_use() {
 }
 
 #[test]
-fn an_api_that_hangs_or_is_none() {
+fn doctor_with_hanging_or_missing_api_is_broken() {
     let mut p = with_xtask();
     account_of(&mut p);
     let hangs: gangplank_local_ci::loopback::Hook = Box::new(|_| {
@@ -135,7 +135,7 @@ fn an_api_that_hangs_or_is_none() {
 }
 
 #[test]
-fn a_job_asks_only_what_it_can_know() {
+fn doctor_with_ci_asks_no_host_and_checks_the_config() {
     let mut p = with_xtask();
     p.change("target file:srv/dev", "target ssh://nowhere.invalid/srv/dev\nvar KEY=${KEY}");
     p.run("ci generate").ok();

@@ -171,7 +171,7 @@ fn alter_manifest(p: &Project, a: &Account, change: impl Fn(&str, &str) -> Strin
 }
 
 #[test]
-fn what_cannot_be_had_is_explained() {
+fn fetch_of_unavailable_release_names_the_reason() {
     for (what, spoil, line, code, error, hint) in CASES {
         let p = project();
         let account = Account::new(&p);

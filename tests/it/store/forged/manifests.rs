@@ -143,8 +143,8 @@ fn fields_of_manifests_are_refused() {
     refuse_all(&fields_of_manifests());
 }
 
-/// See `what_is_no_regular_file_or_too_large_is_refused`.
-fn what_is_no_regular_file_or_too_large() -> Vec<Named> {
+/// See `special_missing_or_too_large_files_are_refused`.
+fn special_missing_or_too_large_files() -> Vec<Named> {
     vec![
         ("a pipe for a bundle", touched(|dir| pipe(&bundle(dir)))),
         ("a pipe for a manifest", touched(|dir| pipe(&dir.join("manifest.json")))),
@@ -197,14 +197,14 @@ fn what_is_no_regular_file_or_too_large() -> Vec<Named> {
 }
 
 #[test]
-fn what_is_no_regular_file_or_too_large_is_refused() {
-    refuse_all(&what_is_no_regular_file_or_too_large());
+fn special_missing_or_too_large_files_are_refused() {
+    refuse_all(&special_missing_or_too_large_files());
 }
 
 /// All of this file.
 #[cfg(feature = "s3")]
 pub fn all() -> Vec<Named> {
-    [paths_and_links_that_leave(), fields_of_manifests(), what_is_no_regular_file_or_too_large()]
+    [paths_and_links_that_leave(), fields_of_manifests(), special_missing_or_too_large_files()]
         .into_iter()
         .flatten()
         .collect()

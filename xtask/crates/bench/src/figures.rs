@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_middle() {
+    fn median_of_values_is_the_middle_or_the_mean_of_two() {
         let cases: &[(&[f64], Option<f64>)] = &[
             (&[], None),
             (&[3.0], Some(3.0)),

@@ -83,7 +83,7 @@ mod tests {
     use expect_test::expect;
 
     #[test]
-    fn a_table() {
+    fn fleet_report_is_a_table_with_missing_peers_below() {
         let figures = |seconds: f64, bytes| Figures { seconds, cpu_seconds: seconds / 4.0, bytes };
         let row = |release, against, ratio, ours, theirs| Row {
             workload: "W1".into(),
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_race() {
+    fn compare_report_is_a_table_with_missing_peers_below() {
         let figures = |seconds: f64, bytes| Figures { seconds, cpu_seconds: seconds * 1.9, bytes };
         let comparison = Comparison { ratio: 0.17, ours: figures(0.52, 23 << 20), theirs: figures(3.1, 23 << 20) };
         let rows = vec![compare::Row { workload: "W1".into(), what: "bundle", against: "tar-gz", comparison }];

@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_compared_is_a_file_that_changed() {
+    fn changed_finds_the_file_with_another_digest() {
         let files = |text: &str| -> Vec<FileEntry> {
             let file = |word: &str| {
                 let (path, digest) = word.split_once('=').unwrap();
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_small_workload_is_the_same_every_time() {
+    fn bytes_of_one_seed_are_equal_and_of_two_differ() {
         assert_eq!(bytes(1, 64), bytes(1, 64));
         assert_ne!(bytes(1, 64), bytes(2, 64));
     }

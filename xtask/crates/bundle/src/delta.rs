@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_over() {
+    fn same_keeps_only_equal_regular_files() {
         let of = |digest: &str| Content::Sha256(digest.into());
         let ours = manifest(&[
             ("a", 100_000, 0o644, of("1")),

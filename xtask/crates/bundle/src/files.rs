@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_regular_files_of_a_size_are_read() {
+    fn read_of_special_or_too_large_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         std::fs::write(at("file"), "hello").unwrap();

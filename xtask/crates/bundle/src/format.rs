@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_any_other_byte_is_refused() {
+    fn read_of_written_archive_works_and_of_any_changed_byte_fails() {
         let long = format!("{}/x", "long".repeat(60));
         let files = [
             (file("a", 5), "hello"),

@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_one_file_to_everybody_and_comes_back_in_order() {
+    fn members_in_a_row_decompress_to_the_bytes_in_order() {
         for (&compression, n) in ALL.iter().flat_map(|it| [1, BLOCK - 1, BLOCK, 5 * BLOCK + 17].map(|n| (it, n))) {
             let bytes = bytes(n);
             let row = row(compression, &bytes);
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compressed_already_is_stored_and_nothing_else() {
+    fn member_of_compressed_block_is_stored_and_others_deflated() {
         let mut seed = 7u64;
         let mut random = || {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_compresses_in_another_way_says_so() {
+    fn encoder_number_stands_for_the_known_digest() {
         let text: Vec<u8> = (0..40_000u32).flat_map(|n| format!("{} ", n * n % 9973).into_bytes()).collect();
         let made = |compression| {
             let member = Compress::new(compression).unwrap().member(&text);
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_hides_no_other() {
+    fn member_with_hidden_second_member_is_refused() {
         let mut deflate = Compress::new(Compression::Gzip).unwrap();
         // Two gzip members disguised as one, with matching length and checksum.
         let mut dressed = |shown: &[u8], hidden: &[u8], end: &[u8]| {
@@ -482,7 +482,7 @@ mod tests {
 
     #[cfg(feature = "zstd")]
     #[test]
-    fn a_member_of_two_frames_is_damaged() {
+    fn member_of_two_frames_is_refused() {
         let mut pack = Compress::new(Compression::Zstd).unwrap();
         let [one, two] = [&b"shown"[..], b"hidden"].map(|block| pack.member(block)[HEADER..].to_vec());
         let mut room = vec![0; LARGEST];
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_seen_enough_ends_it() {
+    fn inflated_reader_that_stops_early_ends_the_work() {
         let row = row(Compression::Gzip, &bytes(40 * BLOCK));
         let (first, _) = inflated(Compression::Gzip, row.as_slice(), |blocks| {
             let mut first = [0; 3];

@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_do_not_depend_on_the_number_of_threads() {
+    fn pack_with_any_number_of_threads_gives_the_same_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let sources = sources(dir.path());
         for &compression in ALL {
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_compressed_before_is_taken_over_and_changes_no_byte() {
+    fn pack_after_an_older_bundle_reuses_members_and_changes_no_byte() {
         let dir = tempfile::tempdir().unwrap();
         let mut sources = sources(dir.path());
         let at = |name: &str| dir.path().join(name);
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_grows_or_shrinks_is_an_error() {
+    fn pack_of_file_that_grows_or_shrinks_fails() {
         let dir = tempfile::tempdir().unwrap();
         for (bytes, name) in [(4, "grown"), (6, "shrunk")] {
             let mut sources = sources(dir.path());
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_not_there_is_an_error_that_names_the_file() {
+    fn pack_into_missing_directory_fails_and_names_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let error =
             pack(&sources(dir.path()), 42, &dir.path().join("no/such/dir.gz"), Compression::Gzip, None, &|_, _| {})

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_new_is_little_more_than_what_was_changed() {
+    fn patch_of_changed_file_sends_little_more_than_the_change() {
         let old = noise(2 << 20, 1);
         let (put_in, instead) = (noise(1000, 2), noise(64 << 10, 3));
         let at = 1 << 20;

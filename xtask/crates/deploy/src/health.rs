@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_in_an_address() {
+    fn at_replaces_host_and_brackets_ipv6() {
         assert_eq!(at("http://{host}:80/x", "web1"), "http://web1:80/x");
         assert_eq!(at("{host}:80", "fe80::1"), "[fe80::1]:80");
         assert_eq!(at("127.0.0.1:80", "web1"), "127.0.0.1:80");

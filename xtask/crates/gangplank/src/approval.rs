@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_question_says_what_is_approved() {
+    fn question_names_releases_commits_and_targets() {
         let knows = |older: &ReleaseId, newer: &ReleaseId| Some(if older < newer { 3 } else { 0 });
         let ignorant = |_: &ReleaseId, _: &ReleaseId| None;
         let restart = vec![Step::Restart { release: id(B) }, Step::Check { release: id(B) }];

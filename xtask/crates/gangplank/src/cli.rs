@@ -529,7 +529,7 @@ pub fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_definitions_are_sound() {
+    fn definition_passes_the_checks_of_clap() {
         super::definition(&super::Extensions::NONE).debug_assert();
     }
 }

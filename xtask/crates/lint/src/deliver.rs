@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_before_the_context_guards_it_only_alone() {
+    fn filter_on_the_only_required_job_guards_a_context() {
         check(
             "[{ test: { filters: pipeline.git.branch == 'main' } }, { deploy: { serial-group: a, context: prod, requires: [test] } }]",
             expect![""],
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_that_holds_by_default_keeps_no_branch_out() {
+    fn condition_that_holds_by_default_guards_no_branch() {
         let skipped = "when: pipeline.parameters.env == '' and pipeline.parameters.release == \"HEAD\"";
         check_workflows(
             &format!(": {{ {skipped}, jobs: [publish, {{ deploy: {{ serial-group: a, context: prod }} }}] }}"),
@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_push_starts_together() {
+    fn deploy_that_a_push_starts_beside_the_build_is_a_warning() {
         let both = |main: &str, other: &str| {
             let deploy = "jobs: [{ deploy: { serial-group: a, filters: pipeline.git.branch == 'main' } }]";
             format!(": {{ {main} jobs: [build] }}\n          other: {{ {other} {deploy} }}")
@@ -538,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pointer_beside_the_build_that_it_should_name() {
+    fn pointer_read_after_the_build_of_its_workflow_is_a_warning() {
         check_workflows(
             ": { jobs: [build, { ask: { requires: [build] } }] }",
             expect![[r#"
@@ -586,7 +586,7 @@ mod tests {
     }
 
     #[test]
-    fn a_serial_group_is_for_one_job_of_a_workflow() {
+    fn serial_group_of_two_jobs_of_a_workflow_is_a_warning() {
         let two = |one: &str, other: &str| {
             format!("[{{ test: {{ serial-group: {one} }} }}, {{ ship: {{ serial-group: {other} }} }}]")
         };

@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn what_our_own_program_is_asked() {
+    fn xtask_verbs_are_found_in_scripts() {
         for (script, verbs) in [
             ("cargo xtask verify --store\n/tmp/workspace/bin/xtask --quiet publish", "verify publish"),
             ("echo xtask; cargo build; xtask", ""),

@@ -45,7 +45,7 @@ const SEED_SINGLE: &str = r"
 ";
 
 #[test]
-fn the_single_workflow_of_the_article() {
+fn lint_of_published_single_workflow_finds_its_faults() {
     check(
         SEED_SINGLE,
         expect![[r#"
@@ -69,7 +69,7 @@ fn the_single_workflow_of_the_article() {
 pub(super) const SEED_MULTI: &str = include_str!("article.yml");
 
 #[test]
-fn the_two_workflows_of_the_article() {
+fn lint_of_published_two_workflows_finds_their_faults() {
     check(
         SEED_MULTI,
         expect![[r#"
@@ -122,7 +122,7 @@ const SEED_RECIPES: &str = r#"
 "#;
 
 #[test]
-fn the_recipes_of_the_article() {
+fn lint_of_published_recipes_finds_their_faults() {
     check(
         SEED_RECIPES,
         expect![[r#"

@@ -107,7 +107,7 @@ const CLEAN: &str = r#"
 "#;
 
 #[test]
-fn a_clean_configuration_yields_the_approval_alone() {
+fn lint_of_clean_configuration_reports_the_approval_alone() {
     check(
         CLEAN,
         expect![[r#"
@@ -120,7 +120,7 @@ fn a_clean_configuration_yields_the_approval_alone() {
 }
 
 #[test]
-fn what_is_no_configuration() {
+fn lint_of_text_that_is_no_configuration_is_an_error() {
     check(
         "",
         expect![[r#"
@@ -171,7 +171,7 @@ fn what_is_no_configuration() {
 }
 
 #[test]
-fn what_runs_nothing_or_too_much() {
+fn lint_of_file_without_workflow_or_with_two_documents_reports_it() {
     check(
         "jobs: {}\nworkflows: {}",
         expect![[r#"
@@ -213,7 +213,7 @@ fn wrong_shapes_read_as_absent() {
 }
 
 #[test]
-fn no_text_makes_it_panic() {
+fn lint_of_cut_or_changed_text_does_not_panic() {
     for config in [CLEAN, SEED_MULTI].map(dedent) {
         for (at, _) in config.char_indices() {
             let _ = lint(&config[..at]);
@@ -248,7 +248,7 @@ const RICH: &str = r#"
 "#;
 
 #[test]
-fn no_text_with_expressions_makes_it_panic() {
+fn lint_of_cut_or_changed_expressions_does_not_panic() {
     assert_eq!(findings(&dedent(RICH), &[]), "");
     let config = dedent(RICH);
     for (at, c) in config.char_indices() {

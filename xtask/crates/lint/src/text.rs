@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn one_file_has_the_end_of_a_file() {
+    fn is_one_file_accepts_names_with_an_extension() {
         for path in ["app.tar.gz", "out/report.json", "a.b/c.zip"] {
             assert!(is_one_file(path), "{path}");
         }

@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_written_twice_is_kept_twice() {
+    fn key_written_twice_is_kept_twice() {
         check("a: 1\na: 2", expect!["{a@1: 1@1, a@2: 2@2}"]);
         let documents = parse("a: 1\na: 2").unwrap();
         assert_eq!(documents[0].get("a").and_then(Node::text), Some("2"));

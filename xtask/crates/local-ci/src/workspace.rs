@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn only_required_jobs_are_seen_and_only_what_they_persisted() {
+    fn attach_sees_only_files_that_required_jobs_persisted() {
         let dir = tempfile::tempdir().unwrap();
         let layers = Layers::new(dir.path().join("layers"));
         persist(&layers, dir.path(), "a", &["out/x", "out/deep/y", "left/z"], &["out"]).unwrap();
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_file_from_concurrent_jobs_is_an_error_and_from_successive_ones_the_later_wins() {
+    fn attach_of_same_file_from_concurrent_jobs_fails_else_last_wins() {
         let dir = tempfile::tempdir().unwrap();
         let layers = Layers::new(dir.path().join("layers"));
         persist(&layers, dir.path(), "a", &["x"], &["x"]).unwrap();

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_path_has_one_line() {
+    fn differences_have_one_line_for_each_path() {
         let lines = "extra\tfile 644\t./app.pid\nextra\tfile of another mode\t./bin/app\nmissing\tfile 755\t./bin/app\n\
                      extra\tlink\t./l\t/etc/passwd\nmissing\tlink\t./l\ta\nmissing\tfile 644\t./gone\nnonsense\n\
                      extra\tlink\t./a b\tx\nmissing\tfile 644\t./a b\n";

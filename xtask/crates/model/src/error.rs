@@ -174,14 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_names_the_env_where_it_is_known() {
+    fn hint_names_the_env_where_it_is_known() {
         let hint = "`cargo xtask rollback ENV`, or `plan ENV 1a2b`; $ENVIRONMENT stays";
         assert_eq!(in_env(hint, Some("prod")), "`cargo xtask rollback prod`, or `plan prod 1a2b`; $ENVIRONMENT stays");
         assert_eq!(in_env(hint, None), hint);
     }
 
     #[test]
-    fn a_plain_error_is_exit_code_one_without_hint() {
+    fn plain_error_is_exit_code_one_without_hint() {
         let error = anyhow::anyhow!("boom");
         assert_eq!((kind_of(&error) as u8, hint_of(&error)), (1, None));
     }

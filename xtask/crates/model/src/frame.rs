@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_found_wherever_output_is_cut() {
+    fn has_ended_finds_the_end_wherever_output_is_cut() {
         let output = b"m begin\nsome output\nm end 0\nmore";
         for cut in 0..output.len() {
             let mut seen = 0;
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_is_one_line_between_markers() {
+    fn script_line_is_one_line_between_markers() {
         let script = "printf '%s\\n' \"a\\\\b\"\nexit 3\n";
         assert_eq!(one_line(script), "printf '%s\\\\n' \"a\\\\\\\\b\"\\nexit 3\\n\n");
         assert_eq!(script_line(&marker(), "a\nb"), "m a\\nb m\n");

@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_not_be_lost() {
+    fn needed_releases_are_the_last_good_the_rollback_and_the_pending() {
         for (words, keep, want) in [
             ("", 2, ""),
             ("live 1; live 2; live 3; live 4", 2, "3 4"),
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_release_is_never_the_way_back() {
+    fn previous_after_a_failed_release_skips_it() {
         check(
             "live 1; switched 2; failed 2; restored 1; switched 3; live 3",
             "3",
@@ -351,13 +351,13 @@ mod tests {
     }
 
     #[test]
-    fn killed_between_switch_and_health() {
+    fn switch_without_health_is_unconfirmed() {
         check("live 1; live 2; switched 3", "3", &expect!["stack [1 2] previous 2 good [2 1] bad [] confirmed false"]);
         check("live 1; switched 1", "1", &expect!["stack [1] previous 1 good [1] bad [] confirmed false"]);
     }
 
     #[test]
-    fn a_killed_rollback_is_finished_and_not_turned_around() {
+    fn rollback_that_was_killed_is_unconfirmed_and_keeps_its_stack() {
         check("live 1; live 2; rolling 1", "1", &expect!["stack [1 2] previous 1 good [2 1] bad [] confirmed false"]);
         let done = history("live 1; live 2; rolling 1; rollback 1");
         assert_eq!(done.rolled_back_since(jiff::Timestamp::UNIX_EPOCH), Some(&id("1")));
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_release_deployed_on_purpose_can_be_rolled_back() {
+    fn previous_after_deploy_of_older_release_is_the_newer() {
         check("live 1; live 2; live 1", "1", &expect!["stack [1 2 1] previous 2 good [1 2] bad [] confirmed true"]);
     }
 

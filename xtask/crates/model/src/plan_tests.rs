@@ -78,7 +78,7 @@ fn first_deploy() {
 }
 
 #[test]
-fn the_next_deploy() {
+fn deploy_of_newer_release_installs_activates_and_checks() {
     check(
         "current 1; installed 1",
         "live 1",
@@ -95,7 +95,7 @@ fn the_next_deploy() {
 }
 
 #[test]
-fn as_wanted_is_nothing_to_do() {
+fn deploy_of_live_release_has_no_steps() {
     check(
         "current 2; installed 1 2",
         "live 1; live 2",
@@ -108,7 +108,7 @@ fn as_wanted_is_nothing_to_do() {
 }
 
 #[test]
-fn never_backwards_by_accident() {
+fn deploy_and_promote_of_older_release_are_refused() {
     check(
         "current 2; installed 1 2",
         "live 1; live 2",
@@ -144,7 +144,7 @@ fn never_backwards_by_accident() {
 }
 
 #[test]
-fn a_killed_deploy_is_finished_by_a_rerun() {
+fn deploy_after_a_killed_one_finishes_it() {
     check(
         "current 2; installed 1 2",
         "live 1; switched 2",
@@ -172,7 +172,7 @@ fn a_killed_deploy_is_finished_by_a_rerun() {
 }
 
 #[test]
-fn after_a_killed_deploy_another_one_goes_back_to_the_last_good() {
+fn deploy_of_another_after_a_killed_one_falls_back_to_last_good() {
     check(
         "current 2; installed 1 2",
         "live 1; switched 2",
@@ -201,7 +201,7 @@ fn other_bytes_under_the_same_id_are_refused() {
 }
 
 #[test]
-fn a_kept_service_is_restarted_when_it_is_due() {
+fn deploy_of_live_release_restarts_a_changed_or_stopped_service() {
     let with_service = |words: &str, want: &Expect| {
         let state = state(words, "live 1; live 2");
         let goal = Goal { service: Some("new".into()), has_service: true, ..goal(Verb::Deploy, "2", &state) };
@@ -329,7 +329,7 @@ fn pruning_counts_only_what_was_good() {
 }
 
 #[test]
-fn a_deploy_prunes_as_if_it_had_succeeded() {
+fn deploy_prunes_as_if_it_had_succeeded() {
     check(
         "current 3; installed 1 2 3",
         "live 1; live 2; live 3",
@@ -347,7 +347,7 @@ fn a_deploy_prunes_as_if_it_had_succeeded() {
 }
 
 #[test]
-fn what_rollback_means() {
+fn rollback_without_release_goes_to_the_last_healthy_before() {
     let to = |words: &str, log: &str, want: &Expect| {
         let found = rollback_to("file:t", &state(words, log), None).map(|id| HostPlan {
             target: String::new(),
@@ -390,7 +390,7 @@ fn what_rollback_means() {
 }
 
 #[test]
-fn a_rollback_that_was_killed_after_its_end_is_not_repeated() {
+fn rollback_that_was_killed_after_its_end_is_not_repeated() {
     let done = state("current 2; installed 1 2 3", "live 1; live 2; live 3; rollback 2");
     assert_eq!(rollback_to("file:t", &done, Some(jiff::Timestamp::UNIX_EPOCH)).unwrap(), id("2"));
     assert_eq!(rollback_to("file:t", &done, None).unwrap(), id("1"));

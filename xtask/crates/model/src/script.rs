@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn the_switch_as_text() {
+    fn activate_script_matches_the_expected_text() {
         let id = "20260822T101500-1a2b3c4".parse().unwrap();
         expect![[r#"
             set -eu; LC_ALL=C; export LC_ALL

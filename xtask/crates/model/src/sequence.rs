@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sequence_stops_at_what_fails() {
+    fn sequence_stops_at_the_part_that_fails() {
         let part = |text: &str, input: &str| (text.to_owned(), input.to_owned());
         let marker = Marker::random();
         let (text, input) = sequence(

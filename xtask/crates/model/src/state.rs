@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_is_read() {
+    fn parse_of_report_gives_the_state() {
         let state = State::parse(
             "root\ncurrent releases/20260801T000000-0000001\napp shop\nrelease 20260801T000000-0000001 abc\nrelease junk abc\n\
              debris\nlock nonsense\nservice running d1 20260801T000000-0000001\nhistory\ntorn\n",

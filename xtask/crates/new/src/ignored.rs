@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn every_written_file_is_asked_about_but_those_with_a_line_of_their_own() {
+    fn asked_files_are_those_without_a_line_of_their_own() {
         let written = [".gitignore", "xtask/Cargo.lock", "xtask/Cargo.toml", "xtask/crates/"].map(str::to_owned);
         assert_eq!(asked(&written), ["xtask/Cargo.toml", ENGINE, "Cargo.lock"]);
     }

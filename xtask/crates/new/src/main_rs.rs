@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn every_piece_is_there_for_every_kind_of_app() {
+    fn fill_works_for_each_kind_of_app_and_handoff() {
         let foreign = |runs: Runs| App {
             name: "web".into(),
             packages: vec!["web".into()],
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn an_app_of_which_little_is_known_is_asked_little() {
+    fn fill_for_foreign_app_checks_only_its_port_or_nothing() {
         let app = |runs| App {
             name: "web".into(),
             packages: vec!["web".into()],
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configs_come_from_what_main_rs_will_say() {
+    fn fill_writes_the_same_values_as_the_project() {
         let mut plan = plan(App::sample("shop"), Handoff::Artifacts);
         plan.envs[1].add("ssh://deploy@web1/srv/shop");
         let project = plan.project();
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_that_is_gone_is_named() {
+    fn fill_of_template_without_a_piece_names_it() {
         let error = fill("fn main() {}\n", &plan(App::sample("shop"), Handoff::Workspace)).unwrap_err();
         assert!(error.to_string().contains("must contain `/// The workspace passes"), "{error}");
     }

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rotation_begins_with_another_group_at_each_commit() {
+    fn rotation_begins_with_another_group_at_each_commit() {
         for (commit, minutes, run, left) in [
             (0, 12, "a b", "c"),
             (1, 12, "b a", "c"),

@@ -90,7 +90,7 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn a_process_that_was_left_is_found_and_named_with_its_test() {
+    fn process_that_was_left_is_described_with_its_test() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().display().to_string();
         let _before = Before::look();

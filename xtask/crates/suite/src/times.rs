@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn no_times_are_better_than_wrong_ones() {
+    fn times_of_incomplete_output_are_left_out() {
         check(1, "0 running 3 tests\n9 test a ... ok", "");
         check(1, "", "");
         check(1, "0 running 1 test\n9 test src/lib.rs - (line 3) ... ok", "");

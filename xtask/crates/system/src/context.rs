@@ -548,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_hangs_or_leaves_its_pipe_behind_comes_to_an_end() {
+    fn command_that_hangs_or_leaves_its_pipe_open_is_ended() {
         let (ctx, _) = ctx(&[("PATH", "/usr/bin:/bin")]);
         let limit = Some(Duration::from_millis(200));
         let answer = ctx.answer_within(sh("echo begun; sleep 60"), Input::Empty, limit, false).unwrap();
@@ -559,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_command_is_an_error_with_its_words() {
+    fn command_that_fails_is_an_error_with_its_output() {
         let (ctx, _) = ctx(&[]);
         let error = ctx.read(sh("echo why >&2; exit 3")).unwrap_err();
         assert_eq!(format!("{error:#}"), "`sh -c 'echo why >&2; exit 3'` failed with exit code 3: why");

@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_is_read() {
+    fn head_of_status_gives_commit_branch_and_changes() {
         let sha = "59d0a4a01dc3bd9ee1a12d4f9e1f2a3b4c5d6e7f";
         for (status, branch, dirty) in [
             (format!("# branch.oid {sha}\n# branch.head main\n"), Some("main"), false),

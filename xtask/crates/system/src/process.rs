@@ -439,7 +439,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn what_a_program_leaves_behind_is_measured_and_ended() {
+    fn measure_of_program_ends_the_processes_that_it_leaves() {
         let mut command = std::process::Command::new("sh");
         let busy = "n=0; while [ $n -lt 50000 ]; do n=$((n + 1)); done";
         command.args(["-c", &format!("setsid sh -c '{busy}; exec sleep 47.11' & sleep 0.5; {busy}")]);
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_closes_its_pipe_is_waited_for_all_the_same() {
+    fn run_of_program_that_closes_its_pipe_waits_for_its_end() {
         let run = |script: &str, limit| {
             let mut command = std::process::Command::new("sh");
             command.args(["-c", script]).stderr(std::process::Stdio::piped());
@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_process_leaves_no_core_and_its_children_do() {
+    fn child_of_private_process_is_readable() {
         super::keep_memory_private();
         assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
         let limits = super::Limits { time: None, stop: &|| false, own_group: false };

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_takes_part() {
+    fn peers_of_selection_are_listed_with_missing_ones_marked() {
         let chosen = |against: &[&str], missing: &str| {
             let against: Vec<_> = against.iter().map(|name| (*name).to_owned()).collect();
             let chosen = |(peer, there): (&Peer, bool)| format!("{}{}", peer.name, if there { "" } else { "?" });

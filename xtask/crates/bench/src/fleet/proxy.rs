@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_passes_is_whole_counted_and_late() {
+    fn proxy_passes_all_bytes_counted_and_delayed() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let network = Arc::new(Network::default());
         let port = network.proxy(listener.local_addr().unwrap().port()).unwrap();

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_that_of_all_workflows() {
+    fn next_waits_until_all_workflows_have_ended() {
         for (text, want) in [
             ("w running: a success", Next::Wait),
             ("w success: a success\nv on_hold: approve on_hold", Next::Wait),
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn each_change_is_told_once() {
+    fn changes_are_reported_once() {
         let mut known = BTreeMap::new();
         assert_eq!(changes(&mut known, &jobs("w running: a running, b blocked")), ["w/a: running", "w/b: blocked"]);
         assert_eq!(changes(&mut known, &jobs("w running: a success, b blocked")), ["w/a: success"]);

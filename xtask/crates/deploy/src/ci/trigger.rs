@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_is_said_exactly() {
+    fn parameters_of_request_name_env_release_and_reason() {
         let text = |wish: &TriggerRequest| parameters(wish, &|| Ok("c0ffee".into())).map(|it| it.to_string());
         let build = Selector::Build(12);
         for (wish, want) in [
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_of_our_config() {
+    fn definition_is_the_single_one_that_runs_the_config() {
         let one = |id: &str, path: Option<&str>| -> Definition {
             let source = path.map(|path| json!({ "file_path": path }));
             serde_json::from_value(json!({ "id": id, "name": "n", "config_source": source })).unwrap()

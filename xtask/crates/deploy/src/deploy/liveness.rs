@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_dead_by_its_silence() {
+    fn judge_after_an_expired_lease_says_dead_unless_circleci_knows() {
         for (of_ci, lease, seconds_since_renewal, life) in [
             (Liveness::Unknown, Some(180), Some(180), Liveness::Dead),
             (Liveness::Unknown, Some(180), Some(9000), Liveness::Dead),
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_status_of_a_job_says() {
+    fn job_status_and_time_decide_the_liveness() {
         let now = Timestamp::from_second(1_780_000_000).unwrap();
         let ago = |seconds| (now - SignedDuration::from_secs(seconds)).to_string();
         for (status, stopped, life) in [

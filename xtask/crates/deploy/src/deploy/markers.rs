@@ -161,7 +161,7 @@ mod tests {
     use std::time::Instant;
 
     #[test]
-    fn what_is_told() {
+    fn marker_arguments_name_release_env_and_status() {
         let subject = |rollback| Subject { app: "shop", env: "prod", sha: "1a2b", rollback };
         let plan = "run release plan deploy-prod --target-version=1a2b --environment-name=prod --component-name=shop";
         let update = "run release update deploy-prod --status";
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_does_not_answer_is_told_nothing_more() {
+    fn markers_after_a_hanging_agent_are_not_sent() {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("circleci");
         std::fs::write(&program, "#!/bin/sh\nexec sleep 60\n").unwrap();

@@ -79,14 +79,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_wave_is_larger_than_may_be_away() {
+    fn waves_are_no_larger_than_the_limit() {
         assert_eq!(waves(Strategy::Canary(1), Some(2), 6), [0..1, 1..3, 3..5, 5..6]);
         assert_eq!(waves(Strategy::All, Some(9), 3).len(), 1);
         assert_eq!(waves(Strategy::All, Some(0), 2), [0..1, 1..2]);
     }
 
     #[test]
-    fn who_goes_first() {
+    fn waves_follow_the_strategy_and_hold_each_host_once() {
         let shown = |strategy, hosts| -> String {
             waves(strategy, None, hosts).iter().map(|wave| wave.len().to_string()).collect::<Vec<_>>().join(" ")
         };

@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn each_unit_has_a_file_of_its_own_that_sudo_reads() {
+    fn file_name_of_each_unit_is_unique_and_read_by_sudo() {
         let names: Vec<_> =
             ["shop", "shop.eu", "shop@eu", "shop_eu", "shop__eu", "shop_2eeu", "shop~"].map(file_name).into();
         assert_eq!(names[..4], ["shop", "shop_2eeu", "shop_40eu", "shop__eu"]);

@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn which_of_the_things_that_look_alike_it_is() {
+    fn judge_tells_wrong_token_project_and_api_apart() {
         let token = |token| Account { token, ..Account::default() };
         let wrong = || Token::Wrong(no(Kind::Auth, "a project token"));
         for (account, need, says) in [
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_for_the_project() {
+    fn judge_of_project_settings_contexts_and_definitions_warns() {
         let project = |branch: &str| Some(Ok(Some(branch.to_owned())));
         let advanced = |autocancel_builds, build_fork_prs, forks_receive_secret_env_vars| {
             Some(Ok(Advanced { autocancel_builds, build_fork_prs, forks_receive_secret_env_vars }))

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_git_says() {
+    fn judge_git_of_dirty_shallow_or_detached_checkout_warns() {
         let commit = |branch: Option<&str>, dirty| {
             let time = jiff::Timestamp::UNIX_EPOCH;
             Ok(Commit { sha: "c0ffee123".into(), time, branch: branch.map(str::to_owned), tag: None, dirty })
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_files_say() {
+    fn judge_files_of_missing_or_stale_file_names_the_remedy() {
         let fault = |hint: &str| Fault { kind: Kind::Usage, text: "no".into(), hint: hint.into() };
         let well = || Files {
             valid: Ok(()),

@@ -486,7 +486,7 @@ mod tests {
     };
 
     #[test]
-    fn what_a_host_says_and_what_to_do() {
+    fn judge_of_examined_host_names_the_remedy() {
         let of = |change: &dyn Fn(&mut Examined)| {
             let mut it = well();
             change(&mut it);
@@ -527,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_a_host() {
+    fn judge_of_host_state_names_the_remedy() {
         let fault = Fault {
             kind: gangplank_model::error::Kind::Remote,
             text: "ssh://web1/srv/app: gone".into(),

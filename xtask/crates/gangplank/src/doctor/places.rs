@@ -148,7 +148,7 @@ mod tests {
     use gangplank_model::error::Kind;
 
     #[test]
-    fn what_becomes_of_each_store() {
+    fn judge_of_each_store_gives_its_state_and_hint() {
         use State::{Broken, Ok as Fine, Skipped, Warning};
         let no = || Fault { kind: Kind::Remote, text: "no".into(), hint: "do this".into() };
         let unusable = || About::Unusable("it wants a key".into());

@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_well_is_short_and_what_is_to_be_copied_stays_whole() {
+    fn diagnosis_shortens_ok_checks_and_keeps_hints_in_one_line() {
         let checks = vec![
             check("ssh", State::Ok, "as deploy", None),
             check(

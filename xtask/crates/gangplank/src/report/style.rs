@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_folds_where_the_terminal_ends() {
+    fn table_wider_than_the_terminal_is_folded() {
         let row = |cells: [&str; 4]| cells.map(str::to_owned).to_vec();
         let rows = [
             row(["ENV", "TARGET", "STATE", "WHY"]),

@@ -86,7 +86,7 @@ mod tests {
     use super::params;
 
     #[test]
-    fn a_slug_takes_three_parts_of_a_path() {
+    fn params_of_project_slug_take_three_parts_of_the_path() {
         let table = [
             ("/me", "/me", Some(vec![])),
             ("/me", "/me/x", None),

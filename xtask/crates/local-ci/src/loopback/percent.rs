@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_encoded_decodes_to_the_same() {
+    fn decode_of_encoded_text_gives_the_text() {
         for (text, encoded) in [("a b+c", "a+b%2Bc"), ("é/%", "%C3%A9%2F%25"), ("x-1.tar.gz", "x-1.tar.gz")] {
             assert_eq!(encode(text), encoded);
             assert_eq!(decode(encoded, true).as_deref(), Some(text));
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_encoded_is_refused() {
+    fn decode_of_invalid_text_is_refused() {
         for text in ["%", "%4", "%zz", "%ff", "%+4"] {
             assert_eq!(decode(text, false), None, "{text}");
         }

@@ -307,7 +307,7 @@ pub(super) fn cancel(call: &mut Call) -> Handled {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn a_value_is_masked_to_its_last_four_characters() {
+    fn masked_value_shows_its_last_four_characters() {
         let table = [("", "xxxx"), ("1", "xxxx1"), ("1234", "xxxx1234"), ("12345", "xxxx2345"), ("größe", "xxxxröße")];
         for (value, masked) in table {
             assert_eq!(super::masked(value), masked);

@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn only_declared_parameters_can_be_stated() {
+    fn values_with_undeclared_parameter_are_refused() {
         let parameters = vec![Parameter { name: "release".into(), default: "HEAD".into() }];
         let pipeline = Pipeline { parameters, workflows: vec![] };
         assert_eq!(pipeline.values("main", &[]).unwrap().parameters["release"], "HEAD");

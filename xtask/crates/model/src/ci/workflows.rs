@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn which_workflows_run_when() {
+    fn workflows_run_by_branch_and_parameters() {
         let pipeline = pipeline(&project(STORES, ENVS), Handoff::Artifacts).unwrap();
         for (branch, stated, want) in [
             (
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn one_definition_for_each_name_and_one_key_for_each_env() {
+    fn jobs_of_each_env_share_its_serial_group() {
         for handoff in Handoff::ALL {
             let pipeline = pipeline(&project(STORES, ENVS), handoff).unwrap();
             assert!(pipeline.definitions().len() >= 5, "it asserts that no two differ");
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_env_that_needs_nobody_there_is_only_a_build() {
+    fn workflows_where_each_env_needs_approval_build_without_deploy() {
         let only: &[Env] = &[env("prod", true)];
         let pipeline = pipeline(&project(STORES, Box::leak(only.into())), Handoff::S3).unwrap();
         let names: Vec<_> = pipeline.workflows.iter().map(|it| it.name.as_str()).collect();
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_needs_its_store() {
+    fn pipeline_of_handoff_without_its_store_is_refused() {
         for (handoff, store) in Handoff::ALL.into_iter().zip(STORES) {
             let others: Vec<_> = STORES.iter().copied().filter(|other| other != store).collect();
             let error = pipeline(&project(others.leak(), ENVS), handoff).unwrap_err();

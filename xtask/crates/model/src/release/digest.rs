@@ -96,7 +96,7 @@ impl<W: Write> Write for Through<W> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_digest_of_nothing_is_the_known_one() {
+    fn digest_of_nothing_is_the_known_one() {
         // FIPS 180-4 test vector.
         assert_eq!(super::of(b""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         assert_eq!(super::of_reader(&mut &b"abc"[..]).unwrap().0, super::of(b"abc"));

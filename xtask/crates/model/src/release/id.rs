@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id() {
+    fn parse_of_invalid_release_id_is_refused() {
         for text in [
             "",
             "-",
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_expected_to_be_live() {
+    fn expected_release_matches_by_id_or_commit() {
         let live: ReleaseId = "20260822T101500-1a2b3c4".parse().unwrap();
         for (text, commit, is) in [
             ("", None, true),

@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_the_beginning_of_a_manifest() {
+    fn head_is_read_from_the_beginning_of_a_manifest() {
         let odd = "20260822T101500-1a2b3c4";
         let json = serde_json::json!({
             "schema": SCHEMA, "app": "shop", "id": odd, "ci": null, "toolchain": null,

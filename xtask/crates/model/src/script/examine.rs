@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_not_there_yet_and_one_in_whose_way_a_file_is() {
+    fn examine_of_missing_or_blocked_directory_reports_it() {
         let dir = tempfile::tempdir().unwrap();
         let here = dir.path().to_str().unwrap();
         let needs = Needs {

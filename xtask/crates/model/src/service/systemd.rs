@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_of_a_user_whose_sockets_systemd_holds() {
+    fn unit_of_user_with_sockets_matches_the_expected_text() {
         let unit = unit(Manager::User, SocketActivation::Sockets(&["127.0.0.1:8080"]));
         expect![[r##"
             # Written by gangplank for /srv/my app; changes belong into a drop-in: the next deploy overwrites this file.

@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_revision_may_be_missing_or_elsewhere() {
+    fn revision_of_pipeline_may_be_missing_or_elsewhere() {
         let of = |vcs: &str, rest: &str| -> Option<String> {
             let text = format!(
                 r#"{{"id":"a","number":1,"state":"created","created_at":"2026-08-01T00:00:00Z","vcs":{vcs}{rest}}}"#

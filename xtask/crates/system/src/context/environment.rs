@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn only_cargos_own_variables_are_hidden_from_cargo() {
+    fn is_cargos_own_accepts_only_variables_set_by_cargo() {
         for (name, own) in [
             ("CARGO_PKG_NAME", true),
             ("CARGO", true),

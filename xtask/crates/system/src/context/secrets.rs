@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_a_secret() {
+    fn is_secret_judges_by_name_and_value() {
         for (name, value, secret) in [
             ("CIRCLE_TOKEN", "0123456789", true),
             ("db_password", "hunter2hunter2", true),

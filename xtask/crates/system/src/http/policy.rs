@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn only_https_and_this_machine_are_secure() {
+    fn is_secure_accepts_only_https_and_this_machine() {
         for (text, secure) in [
             ("https://circleci.com/api", true),
             ("http://circleci.com/api", false),
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_stays_at_home() {
+    fn allowed_hosts_are_those_of_circleci_alone() {
         let cloud = Allowed::new(&url("https://circleci.com"));
         for (text, may) in [
             ("https://circleci.com/api/v2/me", true),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn when_to_ask_again() {
+    fn pause_depends_on_failure_attempt_and_deadline() {
         let minute = Duration::from_secs(60);
         let ms = |attempt, trouble, asked, repeatable, left| {
             pause(attempt, &trouble, asked, repeatable, left, 1.0).map(|pause| pause.as_millis())

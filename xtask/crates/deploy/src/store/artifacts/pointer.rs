@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_masked_number_shows_its_end() {
+    fn shows_compares_the_visible_end_of_a_masked_number() {
         for (masked, job, fits) in [
             ("xxxx6789", 56789, true),
             ("xxxx6789", 6789, true),
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_meant_is_near() {
+    fn near_numbers_end_alike_and_are_sorted_by_distance() {
         assert_eq!(near_numbers("xxxx6789", 56_800), [56_789, 66_789]);
         assert_eq!(near_numbers("xxxx9998", 60_001), [59_998, 69_998]);
         assert_eq!(near_numbers("xxxx0003", 59_999), [60_003, 50_003]);

@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept() {
+    fn plan_keeps_newest_recent_needed_and_pointed_to_releases() {
         let stored =
             |n, branch: &str| Stored { id: id(n), branch: Some(branch.into()), put: at(n), app: "shop".into() };
         let releases: Vec<_> = (0..6).map(|n| stored(n, "main")).chain([stored(7, "next")]).collect();
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_finished() {
+    fn debris_is_old_bundles_without_a_manifest() {
         let object = |key: &str, day| Object { key: key.into(), bytes: 1, written: at(day) };
         let objects = [
             object("releases/aa/1/manifest.json", 0),

@@ -106,7 +106,7 @@ mod tests {
     use gangplank_model::error::hint_of;
 
     #[test]
-    fn what_the_service_answers() {
+    fn read_of_role_answer_gives_credentials_or_the_reason() {
         let good = "<Credentials><AccessKeyId>ASIA</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken></Credentials>";
         assert_eq!(read("x", 200, good).ok().unwrap()[2], ("aws_session_token".to_owned(), "t".to_owned()));
         let refused = |status, text| read("cannot", status, text).map(drop).unwrap_err();

@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_short_as_tells_them_apart() {
+    fn short_names_are_as_short_as_unique() {
         for (urls, want) in [
             ("ssh://deploy@web1.example.com/srv/app ssh://deploy@web2.example.com:22/srv/app", "web1 web2"),
             ("ssh://web.a.example/srv/app ssh://web.b.example/srv/app", "web.a.example web.b.example"),

@@ -72,7 +72,7 @@ fn first(n: usize, events: &str) -> String {
 }
 
 #[test]
-fn a_deploy_that_goes_well() {
+fn table_of_successful_deploy_ends_with_all_live() {
     check(
         3,
         "",
@@ -132,7 +132,7 @@ const ONE_SICK: &str = "1 install; 1 install ok; 2 install; 2 install ok; 3 inst
                         revert 1,2; 1 switch; 2 switch; 1 switch ok; 1 back ok; 2 back ok; failed x";
 
 #[test]
-fn a_host_that_stays_sick() {
+fn table_of_sick_host_ends_with_failed_and_reverted() {
     check(
         3,
         &first(17, ONE_SICK),
@@ -290,7 +290,7 @@ fn more_hosts_than_the_screen_has_rows() {
 }
 
 #[test]
-fn a_screen_that_is_too_low_and_the_end() {
+fn table_on_one_line_is_the_summary_and_at_the_end_is_whole() {
     check(
         12,
         TWELVE,

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn each_command_is_asked_for_and_those_of_a_socket_only_where_there_is_one() {
+    fn missing_rights_cover_each_command_and_sockets_only_where_present() {
         let words = |sockets| -> Vec<String> {
             commands("shop", "/srv/app", sockets).into_iter().map(|words| words.join(" ")).collect()
         };

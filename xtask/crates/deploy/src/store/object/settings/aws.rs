@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks() {
+    fn settings_take_credentials_from_variables_profile_or_role() {
         let home = ("HOME", "/home/ana");
         let keys = [("AWS_ACCESS_KEY_ID", "AKIVAR"), ("AWS_SECRET_ACCESS_KEY", "x")];
         let option =
