@@ -91,7 +91,7 @@ fn put_during_prune_on_ceph_stores_whole_release_or_none() {
 fn deploy_during_prune_on_ceph_keeps_its_release_or_is_refused() {
     let Some(ceph) = ceph() else { return };
     let dir = crate::record::tempdir();
-    let (ctx, (mut kept, mut refused)) = (leaked(with(dir.path(), &ceph.vars())), (0, 0));
+    let ctx = leaked(with(dir.path(), &ceph.vars()));
     for round in 0..12 {
         let (url, release) = (fresh_url(), release(dir.path(), round, &[("a", &round.to_string())]));
         open(ctx, &url).put(&release).unwrap();
@@ -112,12 +112,8 @@ fn deploy_during_prune_on_ceph_keeps_its_release_or_is_refused() {
         });
         let there = whole(&*open(ctx, &url), &release, &dir.path().join("got"));
         match told {
-            Ok(()) => {
-                assert!(there, "round {round}: a deploy went on, and the prune removed {pruned}");
-            }
-            Err(error) => {
-                assert_eq!(kind_of(&error), Kind::Locked, "round {round}: {error:#}");
-            }
+            Ok(()) => assert!(there, "round {round}: a deploy went on, and the prune removed {pruned}"),
+            Err(error) => assert_eq!(kind_of(&error), Kind::Locked, "round {round}: {error:#}"),
         }
     }
 }
