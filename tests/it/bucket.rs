@@ -286,21 +286,21 @@ fn release_in_bucket_goes_from_commit_to_live() {
     let url = fresh_url();
     let p = project(&url, &ceph.url());
     let one = p.release("1");
-    p.run("put").ok().says(&format!("{url}: {one} stored\n"));
-    p.run("put").ok().has("already has it");
-    p.run("verify --store").ok().has("has every byte");
+    p.run("put").ok().stdout_is(&format!("{url}: {one} stored\n"));
+    p.run("put").ok().stdout_has("already has it");
+    p.run("verify --store").ok().stdout_has("has every byte");
     p.run("deploy dev latest").ok();
-    p.run("publish").ok().says(&format!("{url}: latest/shop/main.json names {one}\n"));
-    p.run("publish").ok().has("names already");
+    p.run("publish").ok().stdout_is(&format!("{url}: latest/shop/main.json names {one}\n"));
+    p.run("publish").ok().stdout_has("names already");
     let two = p.release("2");
     p.run("put").ok();
     p.run("publish").ok();
-    p.run(&format!("publish {one}")).ok().has("it already names a newer release");
+    p.run(&format!("publish {one}")).ok().stdout_has("it already names a newer release");
     // Another machine: nothing built there.
     std::fs::remove_dir_all(p.path("target/releases")).unwrap();
-    p.run("deploy dev latest").ok().told(&format!("fetched {two} from {url}"));
+    p.run("deploy dev latest").ok().stderr_has(&format!("fetched {two} from {url}"));
     p.run("promote dev prod --yes").ok();
-    p.run("releases").ok().has(&one).has(&two).has(&url);
+    p.run("releases").ok().stdout_has(&one).stdout_has(&two).stdout_has(&url);
     // What is live is known to the bucket too: what was begun, and that it is good.
     let history = p.run("history prod --all --json").ok().stdout;
     let history: serde_json::Value = serde_json::from_str(&history).unwrap();

@@ -29,6 +29,8 @@ pub fn with_xtask() -> Project {
         "use std::os::unix::process::CommandExt;
 
 fn main() {
+    let features = std::env::var_os(\"GANGPLANK_XTASK_FEATURES\");
+    assert!(features.is_none(), \"of ci run: {features:?}\");
     let mut fixture = std::process::Command::new(env!(\"FIXTURE\"));
     let error = fixture.args(std::env::args_os().skip(1)).exec();
     panic!(\"{error}\");
@@ -52,15 +54,17 @@ fn run_whose_port_another_clone_has_fails_before_it_compiles() {
     p.move_port(port, other.port("dev"));
     let pid = other.read("srv/dev/service/process").split(' ').next().unwrap().to_owned();
     let ran = p.run("ci run --yes").fails(1, &format!("process {pid} (app) in"), &format!("kill {pid}"));
-    ran.told_not("job ").told_not("checking");
+    ran.stderr_lacks("job ").stderr_lacks("checking");
     // What the env itself runs is no obstacle, and another job does not need the port.
     p.run("ci run build --yes").ok();
 }
 
 #[test]
 fn ci_run_deploys_each_env_and_a_second_run_changes_nothing() {
-    let p = with_xtask();
+    let mut p = with_xtask();
     let id = p.commit("1");
+    // As in an xtask that compiled itself with it.
+    p.var("GANGPLANK_XTASK_FEATURES", "gangplank/local-ci");
     let ran = p.run("ci run --yes").ok();
     for job in ["check", "build", "deploy-dev", "approve-prod", "deploy-prod"] {
         assert!(ran.stdout.contains(job), "{}", ran.stdout);
@@ -72,17 +76,17 @@ fn ci_run_deploys_each_env_and_a_second_run_changes_nothing() {
         "the CircleCI job is in the history: {history}"
     );
 
-    let again = p.run("ci run --yes").ok().has("nothing changed");
+    let again = p.run("ci run --yes").ok().stdout_has("nothing changed");
     assert!(again.stderr.contains(&format!("dev already runs {id}: nothing to do")), "{}", again.stderr);
     assert_eq!(p.read("srv/prod/history.jsonl"), history);
 
     let id = p.commit("2");
-    p.run("ci run --no-approve").ok().has("on hold").has("not run");
+    p.run("ci run --no-approve").ok().stdout_has("on hold").stdout_has("not run");
     assert_eq!((p.get("dev").unwrap().as_str(), p.get("prod").unwrap().as_str()), ("2", "1"));
-    p.run("ci run").ok().told("there is no terminal to ask on");
-    p.run("ci run --yes --branch feature/x").ok().told("deploy-dev runs only on main");
+    p.run("ci run").ok().stderr_has("there is no terminal to ask on");
+    p.run("ci run --yes --branch feature/x").ok().stderr_has("deploy-dev runs only on main");
     assert_eq!(p.get("prod").unwrap(), "1");
-    p.run("ci run deploy-prod --yes").ok().has(&id);
+    p.run("ci run deploy-prod --yes").ok().stdout_has(&id);
     assert_eq!(p.get("prod").unwrap(), "2");
     p.run("ci run deploy-stage").fails(2, "no job `deploy-stage`", "check, build, deploy-dev");
 }
@@ -98,7 +102,7 @@ fn ci_run_with_artifacts_deploys_and_rolls_back_by_request() {
     let one = p.commit("1");
     let live = || (p.get("dev").unwrap(), p.get("prod").unwrap());
     let is = |dev: &str, prod: &str| assert_eq!(live(), (dev.to_owned(), prod.to_owned()));
-    let ran = p.run("ci run --yes").ok().has("publish").has("approve-prod").has("deploy-prod");
+    let ran = p.run("ci run --yes").ok().stdout_has("publish").stdout_has("approve-prod").stdout_has("deploy-prod");
     assert!(ran.stderr.contains(&format!("fetched {one} from circleci:workspace")), "dev: {}", ran.stderr);
     assert!(ran.stderr.contains(&format!("fetched {one} from circleci:artifacts")), "prod: {}", ran.stderr);
     assert!(!ran.stderr.contains("CCIPAT_local_"), "the token of the run is shown");
@@ -106,11 +110,11 @@ fn ci_run_with_artifacts_deploys_and_rolls_back_by_request() {
 
     // Prod on request, days later: by the pointer that `publish` moved, by commit, and back.
     let two = p.commit("2");
-    p.run("ci run --no-approve").ok().has("on hold");
+    p.run("ci run --no-approve").ok().stdout_has("on hold");
     is("2", "1");
     p.run("ci run --set deploy-env=prod --set release=latest --yes")
         .ok()
-        .told(&format!("fetched {two} from circleci:artifacts"));
+        .stderr_has(&format!("fetched {two} from circleci:artifacts"));
     is("2", "2");
     p.run("ci run --set rollback-env=prod --set release=previous --yes").ok();
     is("2", "1");
@@ -118,14 +122,14 @@ fn ci_run_with_artifacts_deploys_and_rolls_back_by_request() {
     p.run(&format!("ci run --set deploy-env=prod --set release={sha} --set 'reason=; exit 1 $(x) `y`'")).ok();
     is("2", "2");
     assert!(p.read("srv/prod/history.jsonl").contains("; exit 1 $(x) `y`"), "a reason is text, whatever is in it");
-    p.run("ci run --set deploy-env=prod --set 'release=; reboot'").code(2).told("does not name a release");
+    p.run("ci run --set deploy-env=prod --set 'release=; reboot'").code(2).stderr_has("does not name a release");
     p.run("ci run --set deploy-env=stage").fails(
         2,
         "no workflow of the pipeline runs with these parameters",
         "dev, prod",
     );
     p.run("ci run --set x=1").fails(2, "no parameter `x`", "deploy-env");
-    p.run("ci run --set x").code(2).told("NAME=VALUE");
+    p.run("ci run --set x").code(2).stderr_has("NAME=VALUE");
 }
 
 #[test]
@@ -164,8 +168,12 @@ fn codes(p: &Project, file: &str) -> Vec<String> {
 fn lint_of_generated_config_reports_the_approval_alone() {
     let mut p = Project::new();
     p.change("store file:store\n", "store circleci:workspace\n");
-    p.run("ci generate").ok().has("config.yml written").has("rollback.yml written").has("deploy.yml written");
-    p.run("ci generate").ok().has("config.yml is up to date").has("rollback.yml is up to date");
+    p.run("ci generate")
+        .ok()
+        .stdout_has("config.yml written")
+        .stdout_has("rollback.yml written")
+        .stdout_has("deploy.yml written");
+    p.run("ci generate").ok().stdout_has("config.yml is up to date").stdout_has("rollback.yml is up to date");
     p.run("ci generate --check").ok();
     assert_eq!(codes(&p, ".circleci/config.yml"), ["approval-outlives-workspace"]);
     assert!(codes(&p, ".circleci/rollback.yml").is_empty() && codes(&p, ".circleci/deploy.yml").is_empty());
@@ -194,7 +202,7 @@ fn generate_for_s3_or_artifacts_matches_the_golden_files() {
             }
         }
     }
-    p.run("ci generate").ok().has("config.yml is up to date");
+    p.run("ci generate").ok().stdout_has("config.yml is up to date");
 }
 
 #[test]
@@ -209,7 +217,7 @@ fn generate_of_another_pattern_writes_nothing_and_names_the_line() {
         "`handoff: Handoff::Artifacts,`",
     );
     assert_eq!(p.read(".circleci/config.yml"), before);
-    p.run("ci generate --handoff artifacts --check").code(1).told("+      - publish:");
+    p.run("ci generate --handoff artifacts --check").code(1).stderr_has("+      - publish:");
 }
 
 #[test]
@@ -230,7 +238,7 @@ fn generate_with_missing_store_or_invalid_pointer_is_refused() {
         "add \"circleci:workspace\"",
     );
     p.change("store circleci:artifacts\n", store);
-    p.run("ci generate --handoff nonsense").code(2).told("artifacts");
+    p.run("ci generate --handoff nonsense").code(2).stderr_has("artifacts");
     for (pointers, what) in [
         ("pointer =LATEST\n", "pointer `LATEST` has no branch"),
         ("pointer main=LATEST-BUILD\n", "cannot be a project variable"),
@@ -291,7 +299,7 @@ fn lint_fails_on_errors_and_names_the_line() {
     p.run("ci lint").fails(1, "config.yml", "fix the YAML");
     let config = "version: 2.1\njobs:\n  a:\n    docker:\n      - image: cimg/base:2026.07\n    steps:\n      - checkout\nworkflows:\n  w:\n    jobs:\n      - a\n      - ghost\n";
     p.write("other.yml", config);
-    p.run("ci lint other.yml").code(1).has("line 12: error [undefined-job]").has("1 error");
+    p.run("ci lint other.yml").code(1).stdout_has("line 12: error [undefined-job]").stdout_has("1 error");
 }
 
 #[test]
@@ -302,9 +310,9 @@ fn lint_file_outside_a_workspace_is_checked() {
     lint("ci lint").fails(5, "cannot read", "ci generate");
     let config = "version: 2.1\njobs: { a: { docker: [{ image: cimg/base:2026.07 }], steps: [checkout] } }\n";
     fs::write(elsewhere.path().join("one.yml"), format!("{config}workflows: {{ w: {{ jobs: [a] }} }}\n")).unwrap();
-    lint("ci lint one.yml").ok().has("no findings");
+    lint("ci lint one.yml").ok().stdout_has("no findings");
     fs::write(elsewhere.path().join("two.yml"), format!("{config}workflows: {{ w: {{ jobs: [b] }} }}\n")).unwrap();
-    lint("ci lint two.yml").code(1).has("[undefined-job]");
+    lint("ci lint two.yml").code(1).stdout_has("[undefined-job]");
     lint("status").fails(2, "no Cargo workspace", "cd PROJECT");
 }
 
@@ -375,7 +383,7 @@ fn deploy_by_persisted_program_needs_no_cargo() {
     let workspace = p.path("target/ws");
     p.var("GANGPLANK_WORKSPACE", workspace.to_str().unwrap());
     p.var("CIRCLECI", "true");
-    p.run("put").ok().has("circleci:workspace");
+    p.run("put").ok().stdout_has("circleci:workspace");
     let program = workspace.join("bin/xtask");
     assert!(fs::metadata(&program).unwrap().permissions().mode() & 0o111 != 0);
     let sha = p.git(&["rev-parse", "HEAD"]);

@@ -100,7 +100,7 @@ fn usage_errors_are_exit_code_two() {
         assert!(ran.stdout.is_empty(), "{}", ran.stdout);
         assert!(ran.stderr.contains("Usage:") || ran.stderr.contains("error:"), "{}", ran.stderr);
     }
-    p.run("deploi").code(2).told("deploy");
+    p.run("deploi").code(2).stderr_has("deploy");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn deploy_quiet_writes_no_events_and_verbose_shows_scripts() {
     p.release("1");
     assert_eq!(p.run("deploy dev --quiet").ok().stderr, "");
     p.run("rollback dev").code(5);
-    p.run("deploy prod --yes -v").ok().told("$ sh -c '# install ");
+    p.run("deploy prod --yes -v").ok().stderr_has("$ sh -c '# install ");
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn verify_of_live_release_finds_a_change_on_the_host() {
     let p = Project::new();
     p.release("1");
     p.run("deploy dev").ok();
-    p.run("verify @dev").ok().has("verified");
+    p.run("verify @dev").ok().stdout_has("verified");
     p.write("srv/dev/current/www/index.html", "edited by hand");
     p.run("verify @dev").fails(7, "was changed on the host: www/index.html: FAILED", "sends it again");
 }
@@ -207,7 +207,7 @@ fn reason_with_secrets_and_control_characters_is_masked() {
     p.release("1");
     p.run("deploy dev --reason 'with CCIPAT_secret123456 \u{1b}[2J\u{7}'").ok();
     assert!(!p.read("srv/dev/history.jsonl").contains("secret123456"));
-    let ran = p.run("history dev").ok().has("with ****");
+    let ran = p.run("history dev").ok().stdout_has("with ****");
     assert!(!ran.stdout.contains(['\u{1b}', '\u{7}']), "{:?}", ran.stdout);
     for line in
         ["deploy CCIPAT_secret123456", "deploy dev CCIPAT_secret123456", "deploy dev CCIPAT_secret123456 --json"]

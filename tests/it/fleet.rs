@@ -78,9 +78,9 @@ fn fleet_with_canary_deploys_reverts_and_rolls_back() {
     let Some(fleet) = Fleet::start(4) else { return };
     let p = project(&fleet, 4, "strategy canary 1\n");
     let one = p.release("1");
-    p.run("deploy dev").ok().says(&format!("dev: {one} is live\n"));
+    p.run("deploy dev").ok().stdout_is(&format!("dev: {one} is live\n"));
     assert_eq!(all_live(&fleet, 4), "1 1 1 1");
-    p.run("deploy dev").ok().has("already runs");
+    p.run("deploy dev").ok().stdout_has("already runs");
     p.release("2");
     p.run("deploy dev").ok();
     assert_eq!(all_live(&fleet, 4), "2 2 2 2");
@@ -97,17 +97,17 @@ fn fleet_with_canary_deploys_reverts_and_rolls_back() {
     }
     p.run("rollback dev").ok();
     assert_eq!(all_live(&fleet, 4), "1 1 1 1");
-    p.run("status dev").ok().has("ssh://fleet3");
+    p.run("status dev").ok().stdout_has("ssh://fleet3");
     p.run("verify @dev").ok();
     // A host that is down hides no other.
     let port = fleet.reach_by(3, 1);
-    p.run("status dev").code(4).has("unreachable").has("live").told("Connection refused");
-    p.run("releases").ok().has("dev");
+    p.run("status dev").code(4).stdout_has("unreachable").stdout_has("live").stderr_has("Connection refused");
+    p.run("releases").ok().stdout_has("dev");
     fleet.reach_by(3, port);
     p.run("promote dev prod --yes").ok();
     assert_eq!(p.live("srv/prod"), "1");
     p.run("prune dev").ok();
-    p.run("history dev").ok().has(&one);
+    p.run("history dev").ok().stdout_has(&one);
 }
 
 #[test]

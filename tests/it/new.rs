@@ -54,7 +54,7 @@ fn git(dir: &Path, line: &str) -> String {
 fn new_makes_a_whole_project_with_one_commit() {
     let dir = crate::record::tempdir();
     let shop = dir.path().join("shop");
-    let made = make(&shop, &[]).ok().has("shop made").has("cargo xtask ci run");
+    let made = make(&shop, &[]).ok().stdout_has("shop made").stdout_has("cargo xtask ci run");
     assert_eq!(names(dir.path()), ["shop"], "nothing lies beside it");
     assert_eq!(git(&shop, "status --porcelain"), "");
     assert_eq!(git(&shop, "rev-list --count HEAD"), "1");
@@ -139,7 +139,7 @@ fn new_writes_its_flags_into_main_rs() {
     make(&at("c"), &["--engine", &url]).fails(1, "cannot create Cargo.lock", "crates.io");
     assert_eq!(names(dir.path()), ["a", "b"]);
 
-    make(&at("d"), &["--dry-run"]).ok().has("would be made");
+    make(&at("d"), &["--dry-run"]).ok().stdout_has("would be made");
     assert_eq!(names(dir.path()), ["a", "b"]);
 }
 
@@ -242,7 +242,7 @@ fn new_in_empty_directory_works_and_in_a_full_one_is_refused() {
     // From inside a directory that is no workspace there is no `cargo xtask`, so this one is named from outside.
     here.current_dir(root());
     ran(here).fails(2, "exists and is not empty", "--into");
-    make(&shop, &[]).ok().has("shop made");
+    make(&shop, &[]).ok().stdout_has("shop made");
 }
 
 /// A project on whose `cargo` one can wait.
@@ -285,7 +285,7 @@ fn upgrade_of_edited_engine_is_refused_without_force() {
     let shop = dir.path().join("shop");
     make(&shop, &[]).ok();
     let upgrade = |more: &[&str]| ran(command(&[&["new", "--upgrade", shop.to_str().unwrap()], more].concat()));
-    upgrade(&[]).ok().has("already has this engine").has("nothing to do");
+    upgrade(&[]).ok().stdout_has("already has this engine").stdout_has("nothing to do");
 
     let engine = shop.join("xtask/crates");
     let lib = fs::read_to_string(engine.join("gangplank/src/lib.rs")).unwrap();
@@ -298,7 +298,7 @@ fn upgrade_of_edited_engine_is_refused_without_force() {
     git(&shop, "add --all");
     git(&shop, "commit --quiet --message mine");
     upgrade(&[]).fails(1, "was edited by hand", "--upgrade --force");
-    upgrade(&["--force", "--dry-run"]).ok().has("would be replaced");
+    upgrade(&["--force", "--dry-run"]).ok().stdout_has("would be replaced");
     assert!(engine.join("gangplank/src/mine.rs").exists());
 
     // A run that was killed between two renames.
@@ -348,11 +348,11 @@ fn upgrade_of_older_engine_replaces_it_or_restores_it() {
     };
     says(1).fails(1, "the old one was restored:\nbroken", "--upgrade --force");
     assert_eq!(git(&shop, "status --porcelain"), "");
-    says(0).ok().has("engine 0.1.0 replaced by 0.1.0").has("`new PATH` makes a project");
+    says(0).ok().stdout_has("engine 0.1.0 replaced by 0.1.0").stdout_has("`new PATH` makes a project");
     assert!(!engine.join("gangplank/src/gone.rs").exists() && !shop.join("xtask/.crates-before").exists());
     assert_eq!(fs::read_to_string(shop.join("xtask/src/main.rs")).unwrap(), main);
     assert!(fs::read_to_string(dir.path().join("cargo.said")).unwrap().contains("ci generate"));
-    upgrade(&[]).ok().has("nothing to do");
+    upgrade(&[]).ok().stdout_has("nothing to do");
 
     let manifest = fs::read_to_string(engine.join("gangplank/Cargo.toml")).unwrap();
     fs::write(engine.join("gangplank/Cargo.toml"), manifest.replacen("0.1.0", "9.0.0", 1)).unwrap();

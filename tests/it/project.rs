@@ -280,14 +280,14 @@ impl Ran {
 
     /// The answer on stdout, whole.
     #[track_caller]
-    pub fn says(self, stdout: &str) -> Self {
+    pub fn stdout_is(self, stdout: &str) -> Self {
         assert_eq!(self.stdout, stdout, "`{}`\nstderr: {}", self.line, self.stderr);
         self
     }
 
     /// A piece of stdout.
     #[track_caller]
-    pub fn has(self, piece: &str) -> Self {
+    pub fn stdout_has(self, piece: &str) -> Self {
         assert!(
             self.stdout.contains(piece),
             "`{}` does not say `{piece}`\nstdout: {}\nstderr: {}",
@@ -300,14 +300,14 @@ impl Ran {
 
     /// No such piece of stdout.
     #[track_caller]
-    pub fn has_not(self, piece: &str) -> Self {
+    pub fn stdout_lacks(self, piece: &str) -> Self {
         assert!(!self.stdout.contains(piece), "`{}` says `{piece}`\nstdout: {}", self.line, self.stdout);
         self
     }
 
     /// A piece of stderr.
     #[track_caller]
-    pub fn told(self, piece: &str) -> Self {
+    pub fn stderr_has(self, piece: &str) -> Self {
         assert!(
             self.stderr.contains(piece),
             "`{}` does not tell `{piece}`\nstdout: {}\nstderr: {}",
@@ -320,7 +320,7 @@ impl Ran {
 
     /// No such piece of stderr.
     #[track_caller]
-    pub fn told_not(self, piece: &str) -> Self {
+    pub fn stderr_lacks(self, piece: &str) -> Self {
         assert!(!self.stderr.contains(piece), "`{}` tells `{piece}`\nstderr: {}", self.line, self.stderr);
         self
     }
@@ -329,7 +329,7 @@ impl Ran {
     /// nothing on stdout.
     #[track_caller]
     pub fn fails(self, code: i32, error: &str, hint: &str) -> Self {
-        let ran = self.code(code).says("");
+        let ran = self.code(code).stdout_is("");
         let errors = format!("\n{}", ran.stderr)
             .rsplit("\nerror: ")
             .next()

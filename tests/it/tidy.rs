@@ -4,6 +4,7 @@
 //! they grow only on purpose.
 
 mod cycles;
+mod readme;
 mod scan;
 
 use crate::project::root;
@@ -120,6 +121,8 @@ const BANNED: &[&str] = &[
     "in the same breath",
     "the article",
     "hand-over",
+    "held to",
+    "passed over",
 ];
 
 /// The most files of a crate that may import each other in a circle.
@@ -142,6 +145,12 @@ fn all_sources() -> Vec<Source> {
 
 fn crates() -> Vec<Source> {
     sources(&root(), CRATES.trim_end_matches('/'))
+}
+
+/// The paths of the files in git.
+fn tracked() -> Vec<String> {
+    let output = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().split_terminator('\0').map(str::to_owned).collect()
 }
 
 /// The manifests of the crates, those that a project gets first.
@@ -310,15 +319,9 @@ fn no_more_than_three_files_import_each_other() {
 fn words_are_plain() {
     let mut offences = Vec::new();
     let mut texts: Vec<_> = all_sources().into_iter().map(|source| (source.path, source.text)).collect();
-    for dir in ["", "docs", "docs/decisions"] {
-        for entry in fs::read_dir(root().join(dir)).unwrap() {
-            let path = entry.unwrap().path();
-            if path.extension().is_some_and(|it| it == "md") {
-                texts.push((
-                    path.strip_prefix(root()).unwrap().display().to_string(),
-                    fs::read_to_string(&path).unwrap(),
-                ));
-            }
+    for path in tracked() {
+        if [".md", ".toml", ".ci/run"].iter().any(|end| path.ends_with(end)) {
+            texts.push((path.clone(), fs::read_to_string(root().join(&path)).unwrap()));
         }
     }
     for (path, text) in texts.iter().filter(|(path, _)| path != "tests/it/tidy.rs") {

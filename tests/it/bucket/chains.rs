@@ -26,7 +26,7 @@ fn deploy_in_same_workflow_fetches_from_workspace() {
     let dir = crate::record::tempdir();
     let (p, account, built) = built(dir.path());
     let ran = p.run_with("deploy dev", &account.with_token(built.job, "main", &built.sha)).ok();
-    ran.told(&format!("fetched {} from circleci:workspace", built.id));
+    ran.stderr_has(&format!("fetched {} from circleci:workspace", built.id));
 }
 
 #[test]
@@ -35,7 +35,8 @@ fn deploy_without_usable_workspace_fetches_from_bucket() {
     let (p, account, built) = built(dir.path());
     let job = account.other_workflow(90, "main", &built.sha);
     let ran = p.run_with("deploy prod", &job).ok();
-    ran.told("circleci:workspace could not serve").told(&format!("fetched {} from s3://builds/shop", built.id));
+    ran.stderr_has("circleci:workspace could not serve")
+        .stderr_has(&format!("fetched {} from s3://builds/shop", built.id));
     assert_eq!(p.live("srv/prod"), "1");
 }
 
@@ -48,12 +49,12 @@ fn deploy_with_damaged_or_empty_bucket_fetches_from_artifacts() {
     let bytes = fs::read(&bundle).unwrap();
     fs::write(&bundle, vec![0; bytes.len()]).unwrap();
     let from_artifacts = format!("fetched {} from circleci:artifacts", built.id);
-    p.run_with("deploy dev", &job).ok().told("its digest is").told(&from_artifacts);
+    p.run_with("deploy dev", &job).ok().stderr_has("its digest is").stderr_has(&from_artifacts);
     fs::remove_dir_all(dir.path().join("builds/shop/releases")).unwrap();
     p.run_with(&format!("deploy prod {}", built.id), &job)
         .ok()
-        .told(&format!("{} is not in s3://builds/shop", built.id))
-        .told(&from_artifacts);
+        .stderr_has(&format!("{} is not in s3://builds/shop", built.id))
+        .stderr_has(&from_artifacts);
     assert_eq!(p.live("srv/prod"), "1");
 }
 

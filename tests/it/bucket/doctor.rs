@@ -24,7 +24,7 @@ fn doctor_of_working_bucket_removes_its_probe_where_it_may() {
     assert!(checks(&ran, "ok").iter().any(|it| it.contains("with conditional writes")), "{}", ran.stdout);
     assert!(checks(&ran, "ok").iter().any(|it| it.contains("locks/shop/dev.json (free)")), "{}", ran.stdout);
     assert_eq!(keys(&ceph.vars(), &url), [""; 0]);
-    run(&p, "doctor --ci", &[]).code(0).told(&format!("asking {url}"));
+    run(&p, "doctor --ci", &[]).code(0).stderr_has(&format!("asking {url}"));
     // Without the permission to remove, the doctor leaves what a put leaves, once.
     let denied = || {
         let body = "<Error><Code>AccessDenied</Code></Error>";

@@ -31,9 +31,9 @@ fn put_with_wrong_or_missing_credentials_names_the_variable() {
     p.var("AWS_ACCESS_KEY_ID", "");
     p.var("HOME", "/nonexistent");
     p.run("put").fails(3, "no credentials: set AWS_ACCESS_KEY_ID", "docs/s3.md");
-    // Without credentials a store is passed over, and said to be.
+    // Without credentials a store is skipped with a warning.
     p.run("deploy dev").ok();
-    p.run("releases").ok().told("skipped: missing AWS_ACCESS_KEY_ID");
+    p.run("releases").ok().stderr_has("skipped: missing AWS_ACCESS_KEY_ID");
     p.var("AWS_ROLE_ARN", "arn:aws:iam::1:role/deploy");
     p.run("put").fails(3, "CIRCLE_OIDC_TOKEN_V2", "docs/s3.md");
 }
@@ -156,7 +156,7 @@ fn put_to_silent_server_fails_at_the_deadline() {
     let mut p = project(&fresh_url(), &proxy.url());
     p.var("GANGPLANK_API_DEADLINE", "1");
     p.release("1");
-    p.run("put").code(4).told("hint: ");
+    p.run("put").code(4).stderr_has("hint: ");
 }
 
 #[test]
@@ -172,12 +172,12 @@ fn fetch_and_deploy_of_foreign_or_damaged_objects_are_refused() {
     fs::remove_dir_all(p.path("target/releases")).unwrap();
 
     fs::write(place.join("manifest.json"), "a foreign object").unwrap();
-    p.run(&format!("fetch {one}")).code(7).told("not a manifest");
-    p.run("releases").ok().told("skipped an invalid release");
+    p.run(&format!("fetch {one}")).code(7).stderr_has("not a manifest");
+    p.run("releases").ok().stderr_has("skipped an invalid release");
     // That of another release.
     fs::write(place.join("manifest.json"), manifest.replace(&sha, &format!("{}{}", &sha[..7], "0".repeat(33))))
         .unwrap();
-    p.run(&format!("fetch {one}")).code(7).told("it is the manifest of");
+    p.run(&format!("fetch {one}")).code(7).stderr_has("it is the manifest of");
     fs::write(place.join("manifest.json"), &manifest).unwrap();
 
     let bundle = fs::read_dir(&place).unwrap().flatten().find(|it| it.path().is_dir()).unwrap().path();
@@ -234,7 +234,7 @@ fn put_to_server_that_dies_fails_and_succeeds_after_its_restart() {
     let server = Ceph::start(dir.path()).unwrap();
     p.var("S3_ENDPOINT", &server.url());
     p.run("releases").ok();
-    p.run("put").ok().has(&format!("{id} stored"));
+    p.run("put").ok().stdout_has(&format!("{id} stored"));
     p.run("verify --store").ok();
 }
 
@@ -288,8 +288,8 @@ fn verify_of_damaged_store_repairs_it_from_the_local_release() {
     for file in files {
         let good = fs::read(&file).unwrap();
         fs::write(&file, vec![b'x'; good.len()]).unwrap();
-        p.run("verify --store").ok().told("was damaged and has been repaired");
+        p.run("verify --store").ok().stderr_has("was damaged and has been repaired");
         assert_eq!(fs::read(&file).unwrap(), good);
     }
-    p.run(&format!("verify {id} --store")).ok().has("every byte");
+    p.run(&format!("verify {id} --store")).ok().stdout_has("every byte");
 }

@@ -55,5 +55,5 @@ fn host_that_fetches_is_sent_no_forged_release() {
     upload(&bucket, &forgery.write(store.path()), &forgery).unwrap();
     let mut p = project(&url, &ceph.url());
     p.change("env dev\n", "env dev\npull\n");
-    p.run(&format!("deploy dev {ID}")).ok().told("the hosts fetch");
+    p.run(&format!("deploy dev {ID}")).ok().stderr_has("the hosts fetch");
 }

@@ -95,13 +95,13 @@ fn lock_of_ended_job_is_taken_over() {
     let hint = "cargo xtask unlock dev --force";
     p.run_with("deploy dev", &laptop).fails(6, &format!("acme/shop/{job})"), hint);
     assert!(!p.path("srv/dev").exists(), "the hosts were not asked");
-    p.run_with("lock dev", &laptop).ok().has("locks/shop/dev.json").has("bob since");
+    p.run_with("lock dev", &laptop).ok().stdout_has("locks/shop/dev.json").stdout_has("bob since");
     p.run_with("unlock dev", &laptop).fails(6, "which may still run", "--force");
     account.end(&workflow, &id, JobStatus::Canceled);
     // Without a token the job's status is unknown.
     p.run("deploy dev").fails(6, "is locked by bob", hint);
-    p.run_with("lock dev", &laptop).ok().has(&format!("CircleCI says that job {job} has ended"));
-    p.run_with("deploy dev", &laptop).ok().told(&format!("CircleCI says that job {job} has ended"));
+    p.run_with("lock dev", &laptop).ok().stdout_has(&format!("CircleCI says that job {job} has ended"));
+    p.run_with("deploy dev", &laptop).ok().stderr_has(&format!("CircleCI says that job {job} has ended"));
     assert_eq!(p.live("srv/dev"), "1");
     assert_eq!(fs::read_to_string(dir.path().join("builds/shop/locks/shop/dev.json")).unwrap(), "{}", "given back");
     // An API that does not answer is no reason to break a lock.
@@ -112,7 +112,7 @@ fn lock_of_ended_job_is_taken_over() {
         ("CIRCLE_PROJECT_SLUG", "gh/acme/shop"),
         ("GANGPLANK_API_DEADLINE", "1"),
     ]);
-    p.run_with("deploy dev", &nowhere).fails(6, "is locked by bob", hint).told("does not say whether job");
+    p.run_with("deploy dev", &nowhere).fails(6, "is locked by bob", hint).stderr_has("does not say whether job");
     p.run_with("unlock dev --force", &nowhere).ok();
     p.run("deploy dev").ok();
 }
@@ -127,7 +127,7 @@ fn lock_of_killed_deploy_on_this_machine_is_taken_over() {
     let path = dir.path().join("builds/shop/locks/shop/dev.json");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, serde_json::to_vec(&dead(&machine::owner(&ctx, "deploy"))).unwrap()).unwrap();
-    p.run("deploy dev").ok().told("taking over the lock");
+    p.run("deploy dev").ok().stderr_has("taking over the lock");
     // An unreadable lock has no owner, and only --force removes it.
     fs::write(&path, "?").unwrap();
     p.run("deploy dev").fails(6, "unknown owner", "--force");
@@ -148,8 +148,8 @@ fn deploy_where_bucket_refuses_locks_warns_and_goes_on() {
     let p = project(&fresh_url(), &proxy.url());
     p.release("1");
     p.run("put").ok();
-    p.run("deploy dev").ok().told("deploying without the lock of s3://");
-    p.run("lock dev").ok().has("unknown owner: cannot read s3://");
+    p.run("deploy dev").ok().stderr_has("deploying without the lock of s3://");
+    p.run("lock dev").ok().stdout_has("unknown owner: cannot read s3://");
     assert_eq!(p.live("srv/dev"), "1");
 }
 

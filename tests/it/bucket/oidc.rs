@@ -154,7 +154,7 @@ fn put_and_deploy_with_oidc_token_assume_the_role() {
     p.run("publish").ok();
     std::fs::remove_dir_all(p.path("target/releases")).unwrap();
     // A URL that is signed with such keys is good for a host, too.
-    let ran = p.run("deploy dev latest -v").ok().told("themselves from s3://");
+    let ran = p.run("deploy dev latest -v").ok().stderr_has("themselves from s3://");
     assert_eq!(p.live("srv/dev"), "1");
     assert!(!format!("{}{}", ran.stdout, ran.stderr).contains(&token[..40]), "{}", ran.stderr);
     p.run("deploy prod latest --yes").ok();

@@ -83,7 +83,7 @@ fn deploy_with_pull_sends_bundle_to_host_and_hides_the_url() {
     p.write("srv/seen", "");
     p.var("PATH", &format!("{}:{}", p.path("spy").display(), std::env::var("PATH").unwrap()));
     let before = proxy.log().len();
-    let ran = p.run("deploy dev latest -v").ok().told(&format!("the hosts fetch {id} themselves from s3://"));
+    let ran = p.run("deploy dev latest -v").ok().stderr_has(&format!("the hosts fetch {id} themselves from s3://"));
     assert_eq!(p.live("srv/dev"), "1");
     let log = proxy.log().split_off(before);
     let bundles: Vec<_> = log.iter().filter(|line| line.starts_with("GET") && line.contains(".tar.gz")).collect();
@@ -133,7 +133,7 @@ fn file_much_larger_than_its_bundle_is_unpacked() {
     p.run("put").ok();
     p.run("publish").ok();
     fs::remove_dir_all(p.path("target/releases")).unwrap();
-    p.run("deploy dev latest").ok().told("the hosts fetch");
+    p.run("deploy dev latest").ok().stderr_has("the hosts fetch");
     assert_eq!(fs::metadata(p.path("srv/dev/current/www/zeros")).unwrap().len(), 20 << 20);
 }
 
@@ -242,7 +242,7 @@ fn deploy_with_pull_of_zstd_bundle_needs_zstd_on_the_host() {
     p.run("deploy dev latest").fails(1, "no zstd here", "apt-get install zstd");
     untouched(&p);
     p.var("PATH", &path);
-    p.run("deploy dev latest").ok().told("the hosts fetch");
+    p.run("deploy dev latest").ok().stderr_has("the hosts fetch");
     assert_eq!(p.live("srv/dev"), "1");
     p.run("verify @dev").ok();
 }
@@ -252,6 +252,6 @@ fn deploy_with_pull_without_signing_store_sends_the_bundle() {
     let mut p = Project::new();
     p.change("env prod\n", "pull\nenv prod\n");
     p.release("1");
-    p.run("deploy dev").ok().told("no store can sign a URL");
+    p.run("deploy dev").ok().stderr_has("no store can sign a URL");
     assert_eq!(p.live("srv/dev"), "1");
 }

@@ -284,7 +284,7 @@ fn prune_of_bucket_keeps_releases_that_may_be_live_elsewhere() {
     fs::rename(live.join("dev.jsonl"), live.join("review-7.jsonl")).unwrap();
     fs::remove_dir_all(p.path("srv/dev")).unwrap();
     fs::create_dir_all(p.path("srv/dev")).unwrap();
-    p.run(PRUNE).ok().has(&format!("keep    {one}  needed by review-7"));
+    p.run(PRUNE).ok().stdout_has(&format!("keep    {one}  needed by review-7"));
     fs::write(live.join("review-7.jsonl"), "?\n").unwrap();
     p.run(PRUNE).fails(7, "review-7.jsonl: 1 line(s) are not valid records", "fix or remove");
     assert!(stored(dir.path(), &one));
@@ -304,7 +304,7 @@ fn prune_keeps_releases_of_other_apps() {
     for env in ["dev", "prod"] {
         fs::create_dir_all(q.path(&format!("srv/{env}"))).unwrap();
     }
-    q.run(PRUNE).ok().has("it belongs to another app, shop");
+    q.run(PRUNE).ok().stdout_has("it belongs to another app, shop");
     assert!(stored(dir.path(), &one));
 }
 
@@ -314,6 +314,6 @@ fn deploy_without_credentials_of_bucket_warns() {
     let mut p = project_in(dir.path());
     p.release("1");
     p.var("GANGPLANK_BUCKETS", "");
-    p.run("deploy dev").ok().told("so it gets no record of what is live");
-    p.run("lock dev").ok().told("its lock is not taken");
+    p.run("deploy dev").ok().stderr_has("so it gets no record of what is live");
+    p.run("lock dev").ok().stderr_has("its lock is not taken");
 }

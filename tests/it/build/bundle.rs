@@ -154,16 +154,16 @@ fn build_of_a_checkout_with_other_line_ends_warns() {
         p.write(&format!("docs/{name}.md"), "# one\n\ntwo\n");
     }
     p.commit("2");
-    p.run("build").ok().told_not(warning);
+    p.run("build").ok().stderr_lacks(warning);
     p.git(&["config", "core.autocrlf", "true"]);
     fs::remove_dir_all(p.path("docs")).unwrap();
     p.git(&["checkout", "--", "docs"]);
-    p.run("build").ok().told(warning);
+    p.run("build").ok().stderr_has(warning);
     p.write(".gitattributes", "* -text\n");
     p.commit("3");
     fs::remove_dir_all(p.path("docs")).unwrap();
     p.git(&["checkout", "--", "docs"]);
-    p.run("build").ok().told_not(warning);
+    p.run("build").ok().stderr_lacks(warning);
 }
 
 #[test]
@@ -224,13 +224,13 @@ fn coreutils_and_tar_accept_it() {
 #[test]
 fn build_of_unchanged_commit_leaves_the_bundle_as_it_is() {
     let p = original();
-    p.run("build").ok().has(" built: 44 files");
+    p.run("build").ok().stdout_has(" built: 44 files");
     let releases = p.path("target/releases");
     let release = fs::read_dir(&releases).unwrap().next().unwrap().unwrap().path();
     let bundle = walk(&release).into_iter().find(|path| path.to_string_lossy().ends_with(".tar.gz")).unwrap();
     let stamp = || fs::metadata(&bundle).unwrap().modified().unwrap();
     let before = stamp();
-    p.run("build").ok().has("up to date");
+    p.run("build").ok().stdout_has("up to date");
     assert_eq!(stamp(), before);
 }
 
@@ -317,7 +317,7 @@ fn bundle_of_zstd_is_built_verified_unpacked_and_deployed() {
     // The same tree in the other way is not up to date.
     p.run("build").ok();
     p.change("zstd\n", "");
-    p.run("build").ok().told("rebuilding it");
+    p.run("build").ok().stderr_has("rebuilding it");
     assert!(!bundle.exists() && bundle.with_extension("gz").exists());
     // The other kind follows it, and it goes back.
     p.release("2");
@@ -347,7 +347,7 @@ fn host_whose_tar_does_not_know_zstd_is_sent_gzip() {
     let tar = "#!/bin/sh\nPATH=@path@\ncase $1 in --zstd) exit 2 ;; esac\nexec tar \"$@\"\n";
     let Some((fleet, p)) = zstd_over_ssh("tar", tar) else { return };
     p.release("1");
-    p.run("deploy dev").ok().told("no zstd here").told("sending it as gzip");
+    p.run("deploy dev").ok().stderr_has("no zstd here").stderr_has("sending it as gzip");
     assert!(fleet.srv(0).join("app/current/www/index.html").exists());
 }
 
@@ -359,7 +359,7 @@ fn archive_is_sent_as_gzip_where_zstd_fails() {
     let Some((fleet, p)) = zstd_over_ssh("zstd", "#!/bin/sh\nPATH=@path@\nzstd \"$@\"\nexit 1\n") else { return };
     symlink("index.html", p.path("www/zz-link")).unwrap();
     p.release("1");
-    p.run("deploy dev").ok().told("Child returned status 1").told("sending it as gzip");
+    p.run("deploy dev").ok().stderr_has("Child returned status 1").stderr_has("sending it as gzip");
     let www = fleet.srv(0).join("app/current/www");
     assert_eq!(fs::read(www.join("zz-link")).unwrap(), fs::read(www.join("index.html")).unwrap());
 }

@@ -16,8 +16,8 @@ fn change_that_git_is_told_not_to_see_makes_a_dirty_release() {
         assert!(!p.run("build --json").ok().stdout.contains("dirty"), "{flag}: not changed");
         p.write("www/index.html", "secretly\n");
         assert_eq!(p.git(&["status", "--porcelain"]), "");
-        p.run("build").ok().has("-dirty").told("www/index.html was changed, and git does not check it");
-        p.run("deploy prod --yes").code(2).told("needs approval");
+        p.run("build").ok().stdout_has("-dirty").stderr_has("www/index.html was changed, and git does not check it");
+        p.run("deploy prod --yes").code(2).stderr_has("needs approval");
         p.git(&["update-index", &flag.replace("--", "--no-"), "www/index.html"]);
         p.git(&["checkout", "--", "www/index.html"]);
     }
@@ -34,7 +34,7 @@ fn change_that_git_is_told_not_to_see_makes_a_dirty_release() {
     // A file that was removed behind git's back is a change.
     p.git(&["update-index", "--no-skip-worktree", "www/other"]);
     p.git(&["update-index", "--assume-unchanged", "www/other"]);
-    p.run("build").ok().has("-dirty");
+    p.run("build").ok().stdout_has("-dirty");
 }
 
 #[test]
@@ -47,10 +47,10 @@ fn change_in_a_submodule_that_git_is_told_to_ignore_makes_a_dirty_release() {
     assert!(!p.run("build --json").ok().stdout.contains("dirty"));
     p.write("www/theme/www/index.html", "changed\n");
     assert_eq!(p.git(&["status", "--porcelain"]), "");
-    p.run("build").ok().has("-dirty");
+    p.run("build").ok().stdout_has("-dirty");
     // Hidden inside the submodule.
     p.git(&["-C", "www/theme", "update-index", "--assume-unchanged", "www/index.html"]);
-    p.run("build").ok().has("-dirty").told("www/theme/www/index.html was changed");
+    p.run("build").ok().stdout_has("-dirty").stderr_has("www/theme/www/index.html was changed");
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn build_in_a_job_whose_checkout_was_changed_is_refused() {
     p.run("build").fails(2, "www/index.html and 1 more changed since this job checked out the commit", "`git status`");
     p.git(&["checkout", "--", "."]);
     fs::remove_file(p.path("www/ä b.html")).unwrap();
-    p.run("build").ok().has(&one);
+    p.run("build").ok().stdout_has(&one);
 }
 
 fn add_submodule(p: &Project, theme: &Project) {
@@ -151,7 +151,7 @@ fn workspace_below_the_root_of_the_repository_is_looked_at_alike() {
     run("build").ok();
     git(&["update-index", "--assume-unchanged", "inner/www/index.html"]);
     fs::write(outer.path().join("inner/www/index.html"), "changed\n").unwrap();
-    run("build").ok().has("-dirty");
+    run("build").ok().stdout_has("-dirty");
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn deploy_of_uncommitted_builds_takes_the_last_and_a_clean_checkout_a_clean_one(
         assert_eq!(p.live("srv/dev"), format!("edit {n}"));
     }
     p.write("www/index.html", "edit 2");
-    p.run("build").ok().has("up to date");
+    p.run("build").ok().stdout_has("up to date");
     p.run("deploy dev").ok();
     assert_eq!(p.live("srv/dev"), "edit 2");
     p.git(&["checkout", "--quiet", "--", "."]);

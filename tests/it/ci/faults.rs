@@ -115,7 +115,7 @@ fn deploy_of_release_in_local_store_asks_no_api() {
     p.run_with("put --store file:store", &job).ok();
     let before = account.server.log().len();
     // Of the stores artifacts come before the directory, and nothing was built here.
-    p.run_with("deploy prod --yes", &account.laptop()).ok().told("from file:store");
+    p.run_with("deploy prod --yes", &account.laptop()).ok().stderr_has("from file:store");
     assert_eq!(account.server.log().len(), before);
 }
 

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 /// A mistake that the linter finds in the recipe's config, and not in the generated one.
 fn only_the_article_has(p: &Project, fault: &str) {
     p.write("article.yml", ARTICLE);
-    p.run("ci lint --json article.yml").code(1).has(&format!("\"code\": \"{fault}\""));
+    p.run("ci lint --json article.yml").code(1).stdout_has(&format!("\"code\": \"{fault}\""));
     let findings = p.run("ci lint --json").ok().stdout;
     assert!(!findings.contains(fault), "{findings}");
 }
@@ -91,7 +91,10 @@ fn publish_on_feature_branch_keeps_the_pointer() {
     let job = account.other_workflow(90, "main", &main.sha);
     p.run_with("deploy prod latest", &job).fails(7, "built feature/x, not main", "name a job that built main");
     account.publish(&p, &main, "main").ok();
-    account.publish(&p, &side, "feature/x").ok().has("nothing was published: only builds of `main` have a pointer");
+    account
+        .publish(&p, &side, "feature/x")
+        .ok()
+        .stdout_has("nothing was published: only builds of `main` have a pointer");
     assert_eq!(account.pointer().unwrap(), main.job.to_string());
     p.run_with("deploy prod latest", &account.other_workflow(91, "main", &main.sha)).ok();
     assert_eq!(p.current("srv/prod").unwrap(), main.id);
@@ -112,7 +115,7 @@ fn publish_of_older_build_keeps_the_pointer() {
     assert_eq!(Recipe::fetch(&account).run().release(), one.id, "back to the first commit");
 
     account.publish(&p, &two, "main").ok();
-    account.publish(&p, &one, "main").ok().has("has already built a newer commit");
+    account.publish(&p, &one, "main").ok().stdout_has("has already built a newer commit");
     assert_eq!(account.pointer().unwrap(), two.job.to_string());
     p.run_with("deploy prod latest", &account.other_workflow(90, "main", &two.sha)).ok();
     assert_eq!(p.live("srv/prod"), "2");
@@ -133,7 +136,7 @@ fn deploy_dev_gets_the_build_of_its_own_pipeline() {
     let config = ours(&mut p);
     // The workspace of the pipeline is attached, and the job has no token to ask anybody else.
     p.git(&["checkout", "--quiet", &one.sha]);
-    p.run_with("deploy dev", &account.job(90, "main", &one.sha)).ok().told("from circleci:workspace");
+    p.run_with("deploy dev", &account.job(90, "main", &one.sha)).ok().stderr_has("from circleci:workspace");
     assert_eq!(p.current("srv/dev").unwrap(), one.id);
     assert_eq!(node(&config, "build-deploy-dev", "deploy-dev")["requires"], json!(["publish"]));
     assert_eq!(config["jobs"]["deploy-dev"]["steps"][1], json!({ "attach_workspace": { "at": "/tmp/workspace" } }));
@@ -239,5 +242,5 @@ fn rollback_without_artifacts_restores_the_release_before() {
     account.server.state().artifacts.clear();
     p.run_with("rollback prod", &account.other_workflow(91, "main", &two.sha)).ok();
     assert_eq!(p.live("srv/prod"), "1");
-    p.run("history prod").ok().has(&one.id).has(&two.id);
+    p.run("history prod").ok().stdout_has(&one.id).stdout_has(&two.id);
 }

@@ -78,7 +78,7 @@ fn markers_are_sent_in_circleci_alone_and_failures_only_warn() {
     let ran = p
         .run("deploy dev")
         .ok()
-        .told("`circleci run release plan deploy-dev` failed with exit code 3: release agent is");
+        .stderr_has("`circleci run release plan deploy-dev` failed with exit code 3: release agent is");
     assert_eq!((told(&p).len(), ran.stderr.matches("release agent").count()), (1, 1), "{}", ran.stderr);
     stored(&p, "2");
     p.write_program("target/agent/circleci", "#!/bin/sh\nprintf '%s\\n' \"$*\" >> \"$TOLD\"\n");
@@ -134,9 +134,9 @@ fn deploy_and_rollback_with_unexpected_live_release_are_refused() {
         p.run(&format!("{line} --expect-current {sha2}")).fails(8, &stale, "cargo xtask status dev");
     }
     assert_eq!(p.read("srv/dev/history.jsonl"), history);
-    p.run(&format!("deploy dev HEAD --expect-current {}", &sha1[..9])).ok().has(&v2);
+    p.run(&format!("deploy dev HEAD --expect-current {}", &sha1[..9])).ok().stdout_has(&v2);
     p.run(&format!("rollback dev --expect-current {v1}")).fails(8, &format!("{v2} is live"), "cargo xtask status dev");
-    p.run(&format!("rollback dev previous --expect-current {v2} --reason '<nil>'")).ok().has(&v1);
+    p.run(&format!("rollback dev previous --expect-current {v2} --reason '<nil>'")).ok().stdout_has(&v1);
     assert!(!p.read("srv/dev/history.jsonl").contains("nil"), "CircleCI's word for no reason is no reason");
     // One target of two was changed by another run.
     p.run("deploy dev --expect-current '<nil>'").ok();
@@ -152,7 +152,7 @@ fn deploy_and_rollback_with_unexpected_live_release_are_refused() {
         "nothing is live on file:srv/prod",
         "status prod",
     );
-    p.run("deploy dev --expect-current latest").code(2).told("is not a release");
+    p.run("deploy dev --expect-current latest").code(2).stderr_has("is not a release");
     p.run("prune dev --expect-current abcd").code(2);
 }
 
@@ -161,7 +161,7 @@ fn deploy_of_previous_and_rollback_to_head_are_refused() {
     let p = Project::new();
     p.run("deploy dev HEAD").fails(5, "no release of commit", "cargo xtask build");
     let v1 = p.release("1");
-    p.run("deploy dev HEAD").ok().says(&format!("dev: {v1} is live\n"));
+    p.run("deploy dev HEAD").ok().stdout_is(&format!("dev: {v1} is live\n"));
     for line in ["deploy dev previous", "diff dev previous", "put previous", "fetch previous", "verify previous"] {
         let env = if line.contains("dev") { "dev" } else { "ENV" };
         let hint = format!("cargo xtask rollback {env}`");
@@ -171,10 +171,12 @@ fn deploy_of_previous_and_rollback_to_head_are_refused() {
     p.release("2");
     p.run("deploy dev -- HEAD").ok();
     p.run("rollback dev HEAD").fails(2, "HEAD is not a release to roll back to", "rollback dev previous");
-    p.run("rollback dev --yes --reason '- it was slow' -- previous").ok().says(&format!("dev: rolled back to {v1}\n"));
-    p.run("history dev").ok().has("- it was slow");
+    p.run("rollback dev --yes --reason '- it was slow' -- previous")
+        .ok()
+        .stdout_is(&format!("dev: rolled back to {v1}\n"));
+    p.run("history dev").ok().stdout_has("- it was slow");
     // What a pipeline passes on is a release, whatever it looks like.
-    p.run("deploy dev -- --allow-older").code(2).told("`--allow-older` does not name a release");
+    p.run("deploy dev -- --allow-older").code(2).stderr_has("`--allow-older` does not name a release");
 }
 
 #[test]
@@ -194,6 +196,6 @@ fn deploy_that_was_killed_is_finished_despite_expect_current() {
     p.change("patience 60000|50|1000\n", "patience 5000|1|1\n");
     assert_eq!(p.current("srv/dev"), Some(v2.clone()), "switched, and not known to be healthy");
     p.run(&format!("{line} --dry-run")).fails(8, &format!("{v2} is live"), "cargo xtask status dev");
-    p.run(&line).ok().says(&format!("dev: {v2} is live\n"));
+    p.run(&line).ok().stdout_is(&format!("dev: {v2} is live\n"));
     p.run(&line).fails(8, &format!("{v2} is live"), "cargo xtask status dev");
 }

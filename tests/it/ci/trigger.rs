@@ -23,7 +23,7 @@ fn trigger_sends_the_parameters_of_the_command() {
         if !definitions {
             account.server.state().definitions.clear();
         }
-        trigger(&p, &account, "deploy dev").ok().says("pipeline 2 started\n");
+        trigger(&p, &account, "deploy dev").ok().stdout_is("pipeline 2 started\n");
         assert_eq!(stated(&account, 2), json!({ "deploy-env": "dev", "release": built.sha }));
         trigger(&p, &account, "deploy prod latest --yes --reason 'the new price'").ok();
         assert_eq!(
@@ -53,7 +53,7 @@ fn trigger_that_is_refused_names_the_reason() {
     trigger(&p, &account, "deploy dev").fails(1, "CircleCI started nothing on main", "[skip ci]");
     account.server.state().skip_ci = false;
     account.server.state().parameters_declared.clear();
-    trigger(&p, &account, "deploy dev").code(4).told("deploy-env");
+    trigger(&p, &account, "deploy dev").code(4).stderr_has("deploy-env");
     p.change("handoff artifacts\n", "");
     trigger(&p, &account, "deploy dev").fails(2, "its handoff is `workspace`", "Handoff::Artifacts");
 }
@@ -74,7 +74,7 @@ fn trigger_with_follow_ends_as_the_pipeline_ends() {
     account.build(&p, "main");
     std::thread::scope(|scope| {
         scope.spawn(|| carry_out(&account, 2, JobStatus::Success));
-        let ran = trigger(&p, &account, "deploy prod --yes --follow").ok().says("pipeline 2: success\n");
+        let ran = trigger(&p, &account, "deploy prod --yes --follow").ok().stdout_is("pipeline 2: success\n");
         assert!(
             ran.stderr.contains("deploy-prod: running") && ran.stderr.contains("deploy-prod: success"),
             "{}",
@@ -119,9 +119,11 @@ fn approve_with_yes_approves_the_job_on_hold() {
     account.build(&p, "main");
     let (_, second) = on_hold(&account, 2);
     approve("ci approve prod").fails(2, "there is no terminal to ask on", "--yes");
-    approve("ci approve prod --pipeline 1 --yes --json").ok().has(&built.sha);
+    approve("ci approve prod --pipeline 1 --yes --json").ok().stdout_has(&built.sha);
     assert!(account.server.state().approved(&first) && !account.server.state().approved(&second));
-    approve("ci approve prod --yes").ok().says("pipeline 2: approve-prod of deploy-prod-on-approval is approved\n");
+    approve("ci approve prod --yes")
+        .ok()
+        .stdout_is("pipeline 2: approve-prod of deploy-prod-on-approval is approved\n");
     assert!(account.server.state().approved(&second));
     approve("ci approve stage --yes").fails(2, "no env `stage`", "dev, prod");
 }
@@ -156,7 +158,7 @@ fn trigger_with_follow_and_yes_approves_once() {
         });
         trigger(&p, &account, "deploy dev --follow")
             .ok()
-            .says("pipeline 2: on hold\n")
-            .told("approve it with `cargo xtask ci approve dev`");
+            .stdout_is("pipeline 2: on hold\n")
+            .stderr_has("approve it with `cargo xtask ci approve dev`");
     });
 }

@@ -46,7 +46,7 @@ fn build_and_deploy_from_detached_head_or_shallow_clone_work() {
     let v1 = p.commit("1");
     let v2 = p.commit("2");
     p.git(&["checkout", "--quiet", "--detach", "HEAD^"]);
-    p.run("build").ok().has(&v1);
+    p.run("build").ok().stdout_has(&v1);
     p.run("deploy dev").ok();
     p.run("ci run").fails(2, "HEAD is detached", "--branch main");
     p.git(&["checkout", "--quiet", "main"]);
@@ -66,10 +66,10 @@ fn deploy_of_dirty_release_is_refused_where_approval_is_needed() {
     let p = Project::new();
     p.commit("1");
     p.write("www/index.html", "changed\n");
-    let ran = p.run("build").ok().has("-dirty-");
+    let ran = p.run("build").ok().stdout_has("-dirty-");
     let id = ran.stdout.split(' ').next().unwrap().to_owned();
-    p.run("build").ok().has("up to date");
-    p.run("deploy dev").ok().has(&id);
+    p.run("build").ok().stdout_has("up to date");
+    p.run("deploy dev").ok().stdout_has(&id);
     p.run("deploy prod --yes").fails(2, "built from uncommitted changes", "commit, build, and deploy again");
     p.run("promote dev prod --yes").fails(2, "built from uncommitted changes", "commit");
     assert_eq!(p.current("srv/prod"), None);
@@ -103,7 +103,7 @@ fn build_with_invalid_package_or_include_is_refused() {
     p.write("Cargo.lock", "version = 4\n\n[[package]]\nname = \"one\"\nversion = \"0.1.0\"\n");
     p.run("build")
         .fails(1, "cargo could not build missing", "cargo build --release")
-        .told("did not match any packages");
+        .stderr_has("did not match any packages");
     p.change("package missing\n", "package one\n");
     p.run("build").fails(2, "package `one` has no binary", "src/main.rs");
 }
@@ -115,7 +115,7 @@ fn build_keeps_odd_file_names_and_refuses_newlines_and_not_utf8() {
         p.write(&format!("www/{name}"), name);
     }
     p.release("names");
-    p.run("verify latest").ok().has("7 files");
+    p.run("verify latest").ok().stdout_has("7 files");
     p.run("deploy dev").ok();
     assert_eq!(p.read("srv/dev/current/www/quote'\"s"), "quote'\"s");
     assert_eq!(p.read("srv/dev/current/www/back\\slash"), "back\\slash");
@@ -316,7 +316,10 @@ fn deploy_promote_and_rollback_of_missing_release_are_refused() {
     p.run("deploy stage").fails(2, "no env `stage`", "dev, prod");
     p.run("promote dev prod --yes").fails(5, "runs no healthy release", "cargo xtask deploy dev");
     p.run("rollback dev").fails(5, "nothing was ever deployed", "rollback dev RELEASE");
-    p.run("deploy dev nope!").code(2).told("does not name a release").told("hint: use an id, 4 to 40 digits");
+    p.run("deploy dev nope!")
+        .code(2)
+        .stderr_has("does not name a release")
+        .stderr_has("hint: use an id, 4 to 40 digits");
 }
 
 #[test]
@@ -331,7 +334,7 @@ fn deploy_to_target_made_by_hand_is_refused() {
     p.run("deploy dev").fails(1, "`current` is not a symbolic link", "mv current current.by-hand");
     p.run("plan dev").fails(1, "`current` is not a symbolic link", "mv current current.by-hand");
     assert_eq!(p.read("srv/dev/current/index.html"), "by hand");
-    p.run("status dev").ok().has("`current` is not a link");
+    p.run("status dev").ok().stdout_has("`current` is not a link");
     fs::remove_dir_all(p.path("srv/dev/current")).unwrap();
     symlink("/var/www", p.path("srv/dev/current")).unwrap();
     p.run("deploy dev").fails(1, "points to `/var/www`", "--take-over");
@@ -350,10 +353,10 @@ fn deploy_after_torn_history_line_ignores_it_and_goes_on() {
     let history = fs::read_to_string(&path).unwrap();
     // The record that v2 is live is torn, as by a crash.
     fs::write(&path, &history[..history.len() - 30]).unwrap();
-    p.run("status dev").ok().has("unconfirmed").has("did not finish");
-    p.run("deploy dev").ok().told("torn line").has(&format!("{v2} is live"));
-    p.run("rollback dev").ok().has(&v1);
-    p.run("history dev").ok().has("torn line");
+    p.run("status dev").ok().stdout_has("unconfirmed").stdout_has("did not finish");
+    p.run("deploy dev").ok().stderr_has("torn line").stdout_has(&format!("{v2} is live"));
+    p.run("rollback dev").ok().stdout_has(&v1);
+    p.run("history dev").ok().stdout_has("torn line");
 }
 
 #[test]
@@ -364,10 +367,10 @@ fn put_and_deploy_of_other_bytes_under_one_id_are_refused() {
     p.write("www/generated", "once");
     p.release("1");
     p.run("put").ok();
-    p.run("put").ok().has("already has it");
+    p.run("put").ok().stdout_has("already has it");
     p.run("deploy dev").ok();
     p.write("www/generated", "twice");
-    p.run("build").ok().told("built before with other bytes, or is damaged");
+    p.run("build").ok().stderr_has("built before with other bytes, or is damaged");
     p.run("put").fails(7, "`www/generated` differs", "reproducible");
     p.run("deploy dev").fails(7, "with other bytes", "deploy a new commit");
     assert_eq!(p.read("srv/dev/current/www/generated"), "once");

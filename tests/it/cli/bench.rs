@@ -53,7 +53,7 @@ fn bench_fleet_reports_each_peer_and_leaves_nothing() {
             assert!(row[who]["bytes"].as_u64().unwrap() > 1000, "all goes by the proxy: {row}");
         }
     }
-    ran.told("w, 0 ms, round 1 of 1: tar-ssh change ");
+    ran.stderr_has("w, 0 ms, round 1 of 1: tar-ssh change ");
     assert_eq!(left(&own), [""; 0]);
     assert_eq!(fs::read_dir(own.path()).unwrap().count(), 0, "its files are gone");
 }

@@ -180,7 +180,7 @@ fn doctor_of_dirty_detached_or_shallow_checkout_warns() {
     fs::write(p.path(".git/shallow"), format!("{head}\n")).unwrap();
     warned(&p, "doctor", "is shallow", "git fetch --unshallow");
     p.write(".git/shallow", "");
-    run(&p, "doctor", &crate::account::vars(&[("CIRCLE_SHA1", &"1".repeat(40))])).code(1).has("CIRCLE_SHA1");
+    run(&p, "doctor", &crate::account::vars(&[("CIRCLE_SHA1", &"1".repeat(40))])).code(1).stdout_has("CIRCLE_SHA1");
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn doctor_of_stopped_or_unhealthy_service_warns() {
     assert!(std::process::Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
     crate::project::eventually("it is gone", || p.path("srv/dev/service/exit").exists());
     warned(&p, "doctor dev", "its service is stopped", "cargo xtask logs dev");
-    let status = p.run("status dev").ok().has("its service is stopped").has("cargo xtask logs dev");
+    let status = p.run("status dev").ok().stdout_has("its service is stopped").stdout_has("cargo xtask logs dev");
     // What it says to do helps.
     let (_, start) = status.stdout.split_once("`cargo xtask start ").expect("a command");
     p.run(&format!("start {}", start.split_once('`').expect("its end").0)).ok();

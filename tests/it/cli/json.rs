@@ -178,7 +178,7 @@ fn on_a_laptop(seen: &Shapes) {
     far.change("target file:srv/dev\n", "target ssh://deploy@web1/srv/app\n");
     seen.run("setup", &far, "setup dev", &[]);
     run("completions", "completions bash");
-    if cfg!(feature = "man") {
+    if cfg!(feature = "s3") {
         run("man", "man target/man");
     } else {
         seen.see("man", &serde_json::json!([{ "path": "cargo-xtask.1" }]));

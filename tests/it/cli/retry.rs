@@ -30,7 +30,7 @@ fn project(also: &str) -> Project {
 #[test]
 fn retry_of_test_that_failed_once_reports_it_as_flaky() {
     let p = project("assert!(std::path::Path::new(\"src\").exists())");
-    p.run("test --retry").ok().told("flaky: once failed, then passed alone");
+    p.run("test --retry").ok().stderr_has("flaky: once failed, then passed alone");
     let answer = p.run("test --retry --json").ok().stdout;
     assert!(answer.contains("\"flaky\": []"), "{answer}");
 }

@@ -12,7 +12,7 @@ fn deploy_without_certificates_fails_before_any_change() {
     p.release("1");
     p.var("SSL_CERT_FILE", "/nonexistent");
     p.var("SSL_CERT_DIR", "/nonexistent");
-    p.run("deploy dev").code(1).told("cannot create an HTTP client").told("ca-certificates");
+    p.run("deploy dev").code(1).stderr_has("cannot create an HTTP client").stderr_has("ca-certificates");
     assert!(!p.path("srv/dev").exists());
 }
 

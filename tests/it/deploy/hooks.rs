@@ -37,7 +37,7 @@ fn local_hook_runs_on_this_machine_with_secrets_masked() {
     let said = p.path("said");
     p.write("hooks/local", &format!("pwd > {0}; echo \"$* $TOKEN\" | tee -a {0}; echo oops >&2\n", said.display()));
     let id = p.release("1");
-    let deployed = p.run("deploy dev").ok().told(&format!("dev file:srv/dev {id} ")).told("oops");
+    let deployed = p.run("deploy dev").ok().stderr_has(&format!("dev file:srv/dev {id} ")).stderr_has("oops");
     assert!(!(deployed.stderr + &deployed.stdout).contains("hush"));
     let root = fs::canonicalize(p.path("")).unwrap();
     let want = format!("{}\ndev file:srv/dev {id} hush-5e1f9a7c3d\n", root.display());
@@ -54,14 +54,14 @@ fn hooks_run_where_and_when_they_should() {
     let mut p = project();
     p.var("TOKEN", "hush-5e1f9a7c3d");
     let one = p.release("1");
-    p.run("plan dev").ok().has("run the hook before-first").has("run the hook after-first");
-    let deployed = p.run("deploy dev").ok().told("said before-each");
+    p.run("plan dev").ok().stdout_has("run the hook before-first").stdout_has("run the hook after-first");
+    let deployed = p.run("deploy dev").ok().stderr_has("said before-each");
     let each = |one: &str| format!("before-each dev hush-5e1f9a7c3d now \nafter-each dev hush-5e1f9a7c3d now {one}\n");
     let first =
         format!("before-first dev hush-5e1f9a7c3d now \n{}after-first dev hush-5e1f9a7c3d now {one}\n", each(&one));
     assert_eq!((ran(&p, "srv/dev"), ran(&p, "srv/dev2")), (first, each(&one)));
     assert!(!deployed.stderr.contains("hush"), "{}", deployed.stderr);
-    p.run("deploy dev").ok().has("already runs");
+    p.run("deploy dev").ok().stdout_has("already runs");
     assert_eq!(ran(&p, "srv/dev"), "", "nothing was switched");
 
     // Each in its own way keeps a release from going live, or does not.
@@ -74,17 +74,20 @@ fn hooks_run_where_and_when_they_should() {
         let before = p.read(&format!("hooks/{hook}"));
         p.write(&format!("hooks/{hook}"), "printf 'no \\033[31mdatabase\\007\\n' >&2; exit 3\n");
         p.release("2");
-        p.run("deploy dev").fails(code, error, "deploy again").told("exit code 3").told("no \\u{1b}[31mdatabase");
+        p.run("deploy dev")
+            .fails(code, error, "deploy again")
+            .stderr_has("exit code 3")
+            .stderr_has("no \\u{1b}[31mdatabase");
         assert_eq!((p.live("srv/dev"), p.live("srv/dev2")), (live.into(), live.into()), "{hook}");
         p.write(&format!("hooks/{hook}"), &before);
     }
     p.write("hooks/after-first", "exit 3\n");
     p.release("3");
-    p.run("deploy dev").ok().told("so the hook after-first failed; the release is live");
+    p.run("deploy dev").ok().stderr_has("so the hook after-first failed; the release is live");
     p.change("include hooks\n", "include hooks\ninclude panic\n");
     p.write("panic", "now\n");
     p.release("4");
-    p.run("deploy dev").ok().told("the hook after-first panicked; the release is live");
+    p.run("deploy dev").ok().stderr_has("the hook after-first panicked; the release is live");
     assert_eq!((p.live("srv/dev"), p.live("srv/dev2")), ("4".into(), "4".into()));
 
     // Killed between the switch and the record that it is live: what comes after is still to be done.
@@ -143,7 +146,9 @@ fn deploy_with_shared_file_missing_on_one_host_switches_none() {
     p.change("target file:srv/dev\n", "target file:srv/dev\ntarget file:srv/two\nshared config.toml\n");
     p.write("srv/dev/shared/config.toml", "");
     p.release("1");
-    p.run("deploy dev").fails(1, "shared/config.toml is missing", "create it on the host").told("nothing was switched");
+    p.run("deploy dev")
+        .fails(1, "shared/config.toml is missing", "create it on the host")
+        .stderr_has("nothing was switched");
     assert!(!p.read("srv/dev/history.jsonl").contains("switched"));
 }
 

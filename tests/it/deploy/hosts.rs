@@ -21,7 +21,7 @@ fn skipped_host_is_reported_and_catches_up() {
         "--skip-host file:srv/three",
         "name some of file:srv/dev",
     );
-    p.run("rollback dev --skip-host file:srv/two").ok().told("file:srv/two skipped");
+    p.run("rollback dev --skip-host file:srv/two").ok().stderr_has("file:srv/two skipped");
     assert_eq!(p.live("srv/dev"), "1");
     fs::remove_file(p.path("srv/two")).unwrap();
     fs::rename(p.path("srv/gone"), p.path("srv/two")).unwrap();
@@ -38,10 +38,10 @@ fn rollback_takes_a_host_that_joined_later_along() {
     p.change("target file:srv/dev\n", "target file:srv/dev\ntarget file:srv/new\n");
     p.release("2");
     p.run("put").ok();
-    p.run("status dev").ok().has("file:srv/new");
+    p.run("status dev").ok().stdout_has("file:srv/new");
     p.run("deploy dev").ok();
     assert_eq!((p.live("srv/dev"), p.live("srv/new")), ("2".into(), "2".into()));
-    p.run("rollback dev").ok().told(&format!("rolling it back to {one}"));
+    p.run("rollback dev").ok().stderr_has(&format!("rolling it back to {one}"));
     assert_eq!((p.live("srv/dev"), p.live("srv/new")), ("1".into(), "1".into()));
     // A decommissioned host is removed from the list without a warning.
     p.change("target file:srv/dev\n", "");
@@ -79,7 +79,7 @@ fn releases_shows_the_newest_and_counts_the_rest() {
         let (which, said) = shown(line);
         assert_eq!((which.as_slice(), said.contains("newest")), ([true; 3].as_slice(), false), "{line}");
     }
-    p.run("releases --limit 0").code(2).told("0 is not in 1..");
+    p.run("releases --limit 0").code(2).stderr_has("0 is not in 1..");
     // A beginning that tells nothing makes all of it be looked at, and then it is said what is wrong.
     p.write(&format!("target/releases/{}/manifest.json", ids[1]), "{\"schema\": 7}");
     let (which, said) = shown("releases");

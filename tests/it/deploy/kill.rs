@@ -76,7 +76,7 @@ fn converges_when_killed(at: u32, when: &str) -> bool {
         check_host(&p, host, &[&v2]);
         assert!(!p.path(host).join(".lock").exists(), "the lock of {host} stayed");
     }
-    p.run("rollback dev").ok().has(&v1);
+    p.run("rollback dev").ok().stdout_has(&v1);
     !lived
 }
 
@@ -153,9 +153,9 @@ fn ctrl_c_puts_the_old_release_back() {
         assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
         end(child, "deploy dev")
             .fails(1, &format!("{v1} is live again"), "run the same command again")
-            .told("stopping at the next safe point");
+            .stderr_has("stopping at the next safe point");
         assert_eq!(p.get("dev").unwrap(), "1");
-        p.run("lock dev").ok().has("not locked");
+        p.run("lock dev").ok().stdout_has("not locked");
     }
 }
 
@@ -168,7 +168,7 @@ fn lock_of_user_with_odd_name_shows_the_name() {
     p.write("srv/dev/wait", "");
     let first = p.start("deploy dev");
     eventually("it has the lock", || p.path("srv/dev/.lock").exists());
-    p.run("lock dev").ok().has("locked by DOMAIN\\n\"ana\" $HOME@");
+    p.run("lock dev").ok().stdout_has("locked by DOMAIN\\n\"ana\" $HOME@");
     fs::remove_file(p.path("srv/dev/wait")).unwrap();
     end(first, "first").ok();
 }
@@ -182,14 +182,14 @@ fn deploy_during_another_waits_or_names_the_lock_owner() {
     p.write("srv/dev/wait", "");
     let first = p.start("deploy dev");
     eventually("the first has the lock", || p.path("srv/dev/.lock").exists());
-    p.run("deploy dev").fails(6, "file:srv/dev is locked by ana@", "--lock-wait").told("deploy 2026");
-    p.run("lock dev").ok().has("locked by ana@");
+    p.run("deploy dev").fails(6, "file:srv/dev is locked by ana@", "--lock-wait").stderr_has("deploy 2026");
+    p.run("lock dev").ok().stdout_has("locked by ana@");
     p.run("unlock dev").fails(6, "which may still run", "--force");
     let waiting = p.start("deploy dev --lock-wait 30");
     std::thread::sleep(Duration::from_millis(300));
     fs::remove_file(p.path("srv/dev/wait")).unwrap();
-    end(first, "first").ok().has("is live");
-    end(waiting, "second").ok().has("nothing to do").told("waiting up to 30 s for the lock of ana@");
+    end(first, "first").ok().stdout_has("is live");
+    end(waiting, "second").ok().stdout_has("nothing to do").stderr_has("waiting up to 30 s for the lock of ana@");
 }
 
 #[test]
@@ -200,8 +200,8 @@ fn unlock_of_unreadable_lock_needs_force() {
     p.write("srv/dev/.lock", "made by hand\n");
     p.release("2");
     p.run("deploy dev").fails(6, "unknown owner (unreadable lock: `made by hand`)", "--force");
-    p.run("status dev").ok().has("is locked by unknown owner");
-    p.run("unlock dev --force").ok().has("removed the lock");
+    p.run("status dev").ok().stdout_has("is locked by unknown owner");
+    p.run("unlock dev --force").ok().stdout_has("removed the lock");
     p.run("deploy dev").ok();
 }
 

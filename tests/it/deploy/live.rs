@@ -178,7 +178,7 @@ fn deploy_on_dumb_terminal_in_ci_or_verbose_writes_lines() {
 }
 
 #[test]
-fn approval_is_asked_for_what_would_be_done_and_nothing_else_is_done() {
+fn approval_covers_the_plan_that_was_shown() {
     if !has_terminal() {
         return;
     }

@@ -9,7 +9,7 @@ fn lock_that_is_a_directory_holds() {
     p.release("1");
     fs::create_dir_all(p.path("srv/dev/.lock")).unwrap();
     p.run("deploy dev").fails(6, "a directory", "--force");
-    p.run("lock dev").ok().has("locked by unknown owner");
+    p.run("lock dev").ok().stdout_has("locked by unknown owner");
     p.run("unlock dev --force").ok();
     p.run("deploy dev").ok();
 }
@@ -40,6 +40,6 @@ fn deploy_waits_for_the_last_command_of_a_killed_one() {
     eventually("the restart has begun", || fs::read_to_string(p.path("srv/dev/log")).is_ok());
     child.kill().unwrap();
     child.wait().unwrap();
-    p.run("deploy dev").ok().told("its last command is still running");
+    p.run("deploy dev").ok().stderr_has("its last command is still running");
     assert_eq!(p.read("srv/dev/log"), "begin\nend\nbegin\nend\n", "one after the other");
 }

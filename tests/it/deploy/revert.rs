@@ -46,8 +46,8 @@ fn revert_to_an_unhealthy_release_says_so_and_a_rollback_tries_again() {
     p.run("deploy dev").fails(9, "could NOT be reverted", "rollback dev");
     assert_eq!(p.current("srv/dev").as_deref(), Some(v2.as_str()));
     fs::remove_file(p.path("srv/dev/sick")).unwrap();
-    p.run("rollback dev").ok().says(&format!("dev: rolled back to {v2}\n"));
-    p.run("status dev").ok().has("live");
+    p.run("rollback dev").ok().stdout_is(&format!("dev: rolled back to {v2}\n"));
+    p.run("status dev").ok().stdout_has("live");
 }
 
 #[test]

@@ -6,20 +6,20 @@ use crate::project::Project;
 fn release_goes_from_commit_to_live_and_back() {
     let p = Project::with_service();
     let v1 = p.release("1");
-    p.run("plan dev").ok().has("install").has("first release").has("revert to nothing");
-    p.run("deploy dev").ok().says(&format!("dev: {v1} is live\n"));
+    p.run("plan dev").ok().stdout_has("install").stdout_has("first release").stdout_has("revert to nothing");
+    p.run("deploy dev").ok().stdout_is(&format!("dev: {v1} is live\n"));
     assert_eq!(p.get("dev").unwrap(), "1");
-    p.run("deploy dev").ok().says(&format!("dev already runs {v1}: nothing to do\n"));
+    p.run("deploy dev").ok().stdout_is(&format!("dev already runs {v1}: nothing to do\n"));
 
     let v2 = p.release("2");
-    p.run("diff dev").ok().has("~ www/index.html").has("commits added:");
+    p.run("diff dev").ok().stdout_has("~ www/index.html").stdout_has("commits added:");
     p.run("deploy dev --reason 'the new price'").ok();
     assert_eq!(p.get("dev").unwrap(), "2");
 
     // Prod wants a yes, and gets the bits that dev has proven.
     p.run("promote dev prod").fails(2, "prod needs approval", "--yes");
-    p.run("put").ok().has("stored");
-    p.run("promote dev prod --yes").ok().says(&format!("prod: {v2} is live\n"));
+    p.run("put").ok().stdout_has("stored");
+    p.run("promote dev prod --yes").ok().stdout_is(&format!("prod: {v2} is live\n"));
     assert_eq!(p.get("prod").unwrap(), "2");
 
     // A release that never becomes healthy puts the old one back and says why.
@@ -33,10 +33,10 @@ fn release_goes_from_commit_to_live_and_back() {
     // Fixed, deployed, and rolled back: two rollbacks go back two.
     p.write("behavior", "");
     let v4 = p.release("4");
-    p.run("deploy dev").ok().says(&format!("dev: {v4} is live\n"));
-    p.run("rollback dev").ok().says(&format!("dev: rolled back to {v2}\n"));
+    p.run("deploy dev").ok().stdout_is(&format!("dev: {v4} is live\n"));
+    p.run("rollback dev").ok().stdout_is(&format!("dev: rolled back to {v2}\n"));
     assert_eq!(p.get("dev").unwrap(), "2");
-    p.run("rollback dev").ok().says(&format!("dev: rolled back to {v1}\n"));
+    p.run("rollback dev").ok().stdout_is(&format!("dev: rolled back to {v1}\n"));
     assert_eq!(p.get("dev").unwrap(), "1");
     p.run("rollback dev").fails(5, "nothing to roll back to", "rollback dev RELEASE");
     assert_eq!(p.get("dev").unwrap(), "1");
@@ -48,12 +48,12 @@ fn release_goes_from_commit_to_live_and_back() {
     p.run(&format!("deploy dev {v2} --allow-older")).ok();
     assert_eq!(p.get("dev").unwrap(), "2");
 
-    p.run("status").ok().has("dev").has(&v2).has("running").has("ana@");
-    p.run("history dev").ok().has("the new price").has("FAILED").has("rollback").has(&v3);
-    p.run("releases").ok().has("dev, prod").has(&v1);
+    p.run("status").ok().stdout_has("dev").stdout_has(&v2).stdout_has("running").stdout_has("ana@");
+    p.run("history dev").ok().stdout_has("the new price").stdout_has("FAILED").stdout_has("rollback").stdout_has(&v3);
+    p.run("releases").ok().stdout_has("dev, prod").stdout_has(&v1);
     p.run("prune dev --keep 2").ok();
     assert_eq!(p.get("dev").unwrap(), "2");
-    p.run("prune dev --keep 2").ok().says("dev: nothing to prune\n");
+    p.run("prune dev --keep 2").ok().stdout_is("dev: nothing to prune\n");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn targets_of_an_env_move_together() {
     for host in ["srv/a", "srv/b", "srv/c"] {
         assert_eq!(p.current(host).as_deref(), Some(v2.as_str()), "{host}");
     }
-    p.run("rollback dev").ok().has(&v1);
+    p.run("rollback dev").ok().stdout_has(&v1);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn promoting_needs_the_secrets_of_the_env_that_it_goes_to_alone() {
     p.run("deploy dev").ok();
     p.var("DEV_DATABASE", "");
     p.run("deploy dev").fails(2, "needs the environment variable DEV_DATABASE", "context");
-    p.run("promote dev prod --yes").ok().has(&v1);
+    p.run("promote dev prod --yes").ok().stdout_has(&v1);
     p.run("status").ok();
 }
 
@@ -131,7 +131,7 @@ fn deploy_to_new_target_of_env_installs_the_live_release() {
     let v1 = p.release("1");
     p.run("deploy dev").ok();
     p.change("target file:srv/dev\n", "target file:srv/dev\ntarget file:srv/new\n");
-    p.run("plan dev").ok().has("nothing to do").has("first release");
+    p.run("plan dev").ok().stdout_has("nothing to do").stdout_has("first release");
     p.run("deploy dev").ok();
     assert_eq!(p.current("srv/new").as_deref(), Some(v1.as_str()));
 }

@@ -21,7 +21,7 @@ fn expand_default_with_braces_is_refused() {
                 p.run(line).fails(2, "has `{` in a default", "write a default without braces");
             }
         }
-        p.run("doctor dev").code(1).has("has `{` in a default");
+        p.run("doctor dev").code(1).stdout_has("has `{` in a default");
     }
 }
 

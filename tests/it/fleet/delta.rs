@@ -31,7 +31,7 @@ fn deploy_of_second_release_sends_only_changed_files() {
     let two = p.release("2");
     let (some, ran) = sent("deploy dev");
     assert!(some < 100_000, "{some} bytes of {all}");
-    ran.told(" bytes sent of ").told(&format!("are those of {one}"));
+    ran.stderr_has(" bytes sent of ").stderr_has(&format!("are those of {one}"));
     assert_eq!(live(&fleet, 0), "2");
     p.run("verify @dev").ok();
     let noise = |id: &str| fs::metadata(fleet.srv(0).join(format!("app/releases/{id}/www/noise"))).unwrap();
@@ -56,12 +56,12 @@ fn deploy_over_edited_live_release_sends_the_whole_release() {
     p.run("deploy dev").ok();
     fs::write(fleet.srv(0).join(format!("app/releases/{one}/www/noise")), "edited").unwrap();
     p.release("2");
-    p.run("deploy dev").ok().told("sending the whole release");
+    p.run("deploy dev").ok().stderr_has("sending the whole release");
     assert_eq!(live(&fleet, 0), "2");
     p.run("verify @dev").ok();
     fs::remove_file(fleet.srv(0).join("app/current/www/noise")).unwrap();
     p.release("3");
-    p.run("deploy dev").ok().told("sending the whole release");
+    p.run("deploy dev").ok().stderr_has("sending the whole release");
     p.run("verify @dev").ok();
 }
 
@@ -87,7 +87,7 @@ fn deploy_of_changed_large_file_sends_only_its_new_parts() {
     let ran = p.run("deploy dev").ok();
     let sent = MANY - proxy.left.load(Ordering::SeqCst);
     assert!((150_000..400_000).contains(&sent), "{sent} bytes");
-    ran.told(&format!("are those of {one}, and most of 2 more"));
+    ran.stderr_has(&format!("are those of {one}, and most of 2 more"));
     p.run("verify @dev").ok();
     let file = |host: usize, id: &str, path: &str| {
         fs::metadata(fleet.srv(host).join(format!("app/releases/{id}/{path}"))).unwrap()
@@ -106,7 +106,7 @@ fn deploy_of_changed_large_file_sends_only_its_new_parts() {
     fs::copy(&older, &bundle).unwrap();
     p.write("www/noise", &format!("{other}{other}{noise}"));
     let three = p.release("3");
-    let ran = p.run("deploy dev").ok().told(&format!("files are those of {two}"));
+    let ran = p.run("deploy dev").ok().stderr_has(&format!("files are those of {two}"));
     assert!(!ran.stderr.contains("and most of"), "{}", ran.stderr);
     p.run("verify @dev").ok();
     // Nor need it have been built here: a store has it.
@@ -114,7 +114,7 @@ fn deploy_of_changed_large_file_sends_only_its_new_parts() {
     fs::remove_dir_all(p.path(&format!("target/releases/{three}"))).unwrap();
     p.write("www/noise", &format!("{other}{other}{other}{noise}"));
     p.release("4");
-    p.run("deploy dev").ok().told(&format!("are those of {three}, and most of 1 more"));
+    p.run("deploy dev").ok().stderr_has(&format!("are those of {three}, and most of 1 more"));
     p.run("verify @dev").ok();
 }
 
@@ -138,12 +138,12 @@ fn deploy_to_host_with_old_head_sends_the_whole_release() {
     fs::set_permissions(&head, fs::Permissions::from_mode(0o755)).unwrap();
     p.write("www/noise", &format!("{noise}more"));
     p.release("2");
-    p.run("deploy dev").ok().told("head: what is -c?").told("sending the whole release");
+    p.run("deploy dev").ok().stderr_has("head: what is -c?").stderr_has("sending the whole release");
     assert_eq!(live(&fleet, 0), "2");
     p.run("verify @dev").ok();
     fs::remove_file(head).unwrap();
     p.write("www/noise", &format!("{noise}more and more"));
     p.release("3");
-    p.run("deploy dev").ok().told(", and most of 1 more");
+    p.run("deploy dev").ok().stderr_has(", and most of 1 more");
     p.run("verify @dev").ok();
 }

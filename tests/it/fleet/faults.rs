@@ -169,7 +169,7 @@ fn deploy_cut_off_during_restart_is_reverted() {
     assert_eq!(live(&fleet, 0), "1");
     let process = fs::read_to_string(fleet.srv(0).join("app/service/process")).unwrap();
     assert!(process.contains(&one), "what is live is what runs: {process}");
-    p.run("status dev").ok().has("running");
+    p.run("status dev").ok().stdout_has("running");
 }
 
 /// A host whose shells are killed, as by one that has no memory left: what was being done is reported, and no word of how

@@ -208,7 +208,7 @@ fn deploy_to_busybox_host_sends_only_changes() {
     session(&fleet, "a host with BusyBox alone");
     let mut p = project(&fleet, 1, "");
     p.change(&fleet.target(0, "app"), &fleet.target(0, "other"));
-    p.run("doctor dev").ok().has_not("releases are sent whole");
+    p.run("doctor dev").ok().stdout_lacks("releases are sent whole");
     // Of a large file that differs only what is new is sent.
     let noise = crate::ci::faults::noise(1 << 20);
     p.write("www/noise", &noise);
@@ -217,15 +217,15 @@ fn deploy_to_busybox_host_sends_only_changes() {
     p.run("deploy dev").ok();
     p.write("www/noise", &format!("{noise}more"));
     p.release("6");
-    p.run("deploy dev").ok().told(", and most of 1 more").told_not("sending the whole release");
+    p.run("deploy dev").ok().stderr_has(", and most of 1 more").stderr_lacks("sending the whole release");
     p.run("verify @dev").ok();
     // A host whose xargs takes no list of names with zero bytes is sent all.
     let xargs = fleet.file("applets/xargs");
     fs::remove_file(&xargs).unwrap();
-    p.run("doctor dev").ok().has("releases are sent whole").has("apt-get install findutils");
+    p.run("doctor dev").ok().stdout_has("releases are sent whole").stdout_has("apt-get install findutils");
     p.write("www/noise", &format!("{noise}more and more"));
     p.release("7");
-    p.run("deploy dev").ok().told("sending the whole release");
+    p.run("deploy dev").ok().stderr_has("sending the whole release");
     p.run("verify @dev").ok();
 }
 
@@ -244,13 +244,13 @@ fn output_that_looks_like_the_protocol_is_output() {
         p.write("fake", fake);
         for release in ["1", "2"] {
             let id = p.release(release);
-            p.run("deploy dev").ok().says(&format!("dev: {id} is live\n"));
+            p.run("deploy dev").ok().stdout_is(&format!("dev: {id} is live\n"));
         }
         p.run("rollback dev").ok();
-        p.run("logs dev").ok().says(fake);
-        p.run("exec dev -- cat fake").ok().says(fake);
-        p.run("exec dev -- sh -c 'cat fake; exit 5'").code(1).told("exit code 5");
-        p.run("status dev").ok().has("live");
+        p.run("logs dev").ok().stdout_is(fake);
+        p.run("exec dev -- cat fake").ok().stdout_is(fake);
+        p.run("exec dev -- sh -c 'cat fake; exit 5'").code(1).stderr_has("exit code 5");
+        p.run("status dev").ok().stdout_has("live");
     }
 }
 
@@ -277,7 +277,7 @@ fn output_of_a_profile_is_shown_with_v_alone() {
     let Some(fleet) = host(&SHELLS[0], "echo 'Welcome! You have mail.'; trap 'echo bye' EXIT") else { return };
     let p = project(&fleet, 1, "");
     assert!(!p.run("status dev").ok().stderr.contains("Welcome"));
-    p.run("status dev -v").ok().told("ignored its output `Welcome! You have mail.");
+    p.run("status dev -v").ok().stderr_has("ignored its output `Welcome! You have mail.");
 }
 
 /// What a profile prints without end is not read without end.
@@ -299,7 +299,7 @@ fn profile_that_leaves_a_process_delays_nothing() {
     let p = project(&fleet, 1, "");
     p.release("1");
     p.run("deploy dev").ok();
-    p.run("exec dev -- echo hi").ok().says("hi\n");
+    p.run("exec dev -- echo hi").ok().stdout_is("hi\n");
     // They run on, and no ssh of ours waits for them.
     let children = fs::read_to_string(fleet.home(0).join("children")).unwrap();
     let ended = std::process::Command::new("kill").args(children.split_whitespace()).status().unwrap();
@@ -322,8 +322,8 @@ fn commands_of_a_project_run_as_by_sh_here_and_over_ssh() {
             p.release(release);
             p.run("deploy dev").ok();
         }
-        p.run("status dev").ok().has("live");
-        p.run("logs dev").ok().has("log");
+        p.run("status dev").ok().stdout_has("live");
+        p.run("logs dev").ok().stdout_has("log");
         p.run("rollback dev").ok();
     }
 }

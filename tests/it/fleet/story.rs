@@ -83,7 +83,8 @@ fn fleet_of_ten_hosts_serves_every_request_during_deploys() {
     // It does not start: the canary has it for a phase.
     p.write_program("bin/app", "#!/bin/sh\necho cannot start >&2\nexit 1\n");
     let three = p.release("3");
-    let ran = p.run("deploy dev").fails(1, "is live again on ssh://127.0.1.10", "deploy again").told("cannot start");
+    let ran =
+        p.run("deploy dev").fails(1, "is live again on ssh://127.0.1.10", "deploy again").stderr_has("cannot start");
     assert!(ran.stderr.contains("9 host(s) were not reached"), "{}", ran.stderr);
     for host in 1..HOSTS {
         let history = fs::read_to_string(fleet.srv(host).join("app/history.jsonl")).unwrap();
@@ -105,7 +106,7 @@ fn fleet_of_ten_hosts_serves_every_request_during_deploys() {
     let (service, files) = (service.stop(), files.stop());
     p.run("prune dev --keep 2").ok();
     p.run("verify @dev").ok();
-    p.run("status").ok().has("ssh://127.0.1.19");
+    p.run("status").ok().stdout_has("ssh://127.0.1.19");
     for (what, (good, bad)) in [("the service", service), ("files", files)] {
         assert!(good > 100 && bad.is_empty(), "{what}: {good} answered, {} not: {:?}", bad.len(), bad.first());
     }

@@ -216,10 +216,10 @@ fn setup_as_root_makes_a_fresh_host_ready_and_takes_it_back() {
     p.release("1");
     p.run("deploy dev").code(3);
     let etc = |file: &str| fs::read_to_string(fleet.file("h0/etc").join(file)).unwrap_or_default();
-    p.run("setup dev --key deploy_key.pub --apply --dry-run").ok().has("useradd");
+    p.run("setup dev --key deploy_key.pub --apply --dry-run").ok().stdout_has("useradd");
     assert!(!etc("passwd").contains("deploy:"));
     for _ in 0..2 {
-        p.run("setup dev --key deploy_key.pub --apply").ok().has("commands were run");
+        p.run("setup dev --key deploy_key.pub --apply").ok().stdout_has("commands were run");
     }
     assert!(etc("passwd").contains("\ndeploy:") && etc("passwd").contains("\nshop-app:"), "{}", etc("passwd"));
     let keys = fleet.file("h0/homes/deploy/.ssh/authorized_keys");
@@ -231,7 +231,7 @@ fn setup_as_root_makes_a_fresh_host_ready_and_takes_it_back() {
     assert!(journal.is_some_and(|line| line.ends_with("deploy")), "{}", etc("group"));
     whole_story(&fleet, &mut p);
     // It goes again, and what it never made stays.
-    p.run("setup dev --key deploy_key.pub --remove --apply").ok().told("kept, because it is not empty");
+    p.run("setup dev --key deploy_key.pub --remove --apply").ok().stderr_has("kept, because it is not empty");
     assert!(!sudoers.exists() && unit(&fleet, "shop.service").is_empty() && fleet.srv(0).join("app/releases").is_dir());
     assert!(!fs::read_to_string(&keys).unwrap().contains("ssh-ed25519"));
     p.run("setup dev --remove --data --apply").fails(2, "no terminal", "--yes");
@@ -278,7 +278,9 @@ fn setup_ends_at_a_directory_that_is_not_of_the_login_and_changes_no_owner() {
     // Each host that fails is named.
     let one = fleet.target(0, "app").replace("ssh://", "ssh://deploy@");
     p.change(&format!("target {one}\n"), &format!("target {one}\ntarget {}\n", one.replace("/app", "/taken")));
-    p.run("setup dev --apply").fails(1, "app exists, and deploy", "chown -h deploy: ").told("taken exists, and deploy");
+    p.run("setup dev --apply")
+        .fails(1, "app exists, and deploy", "chown -h deploy: ")
+        .stderr_has("taken exists, and deploy");
     assert_eq!((owner(&taken), owner(&precious), owner(&link)), (0, 0, 0));
     // What does not exist is made, and so is what the login cannot make itself.
     fs::remove_file(&link).unwrap();

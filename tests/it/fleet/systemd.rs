@@ -46,7 +46,7 @@ fn deploy_with_user_unit_serves_the_release_and_its_log() {
     p.release("1");
     p.run("deploy dev").ok();
     assert_eq!(says(0, port), "1");
-    p.run("logs dev").ok().has(&format!("listening on http://{}:{port}", address(0)));
+    p.run("logs dev").ok().stdout_has(&format!("listening on http://{}:{port}", address(0)));
 }
 
 #[test]
@@ -98,10 +98,10 @@ fn deploy_whose_unit_crashes_is_reverted_and_shows_its_log() {
     let (mut p, port) = project(&fleet, 1, "restart");
     p.release("1");
     p.run("deploy dev").ok();
-    p.run("deploy dev").ok().has("already runs");
+    p.run("deploy dev").ok().stdout_has("already runs");
     // Other variables are a reason to start it again, and reach it by a file that only its user reads.
     p.change("it's \"$HOME\"", "other");
-    p.run("deploy dev").ok().told("restart the service");
+    p.run("deploy dev").ok().stderr_has("restart the service");
     let env = fleet.srv(0).join("app/service/env");
     assert_eq!(fs::metadata(&env).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::read_to_string(&env).unwrap(), "STATIC_DIR=\"www\"\nGREETING=\"other\"\n");
@@ -117,7 +117,7 @@ fn deploy_whose_unit_crashes_is_reverted_and_shows_its_log() {
     assert!(ran.stderr.contains("PORT"), "the journal's last words: {}", ran.stderr);
     assert_eq!(says(0, port), "1");
     p.change("var PORT=no\n", "var GREETING=other\n");
-    p.run("status dev").ok().has("running");
+    p.run("status dev").ok().stdout_has("running");
     // systemd restarts it after a crash.
     let pid = fleet.ask(0, "systemctl --user show -p MainPID --value shop");
     fleet.ask(0, &format!("kill -KILL {pid}"));
@@ -195,11 +195,11 @@ fn deploy_over_changed_unit_restores_it() {
     let edit = format!("echo MemoryMax=1G >> {}", unit.display());
     for harm in [edit.as_str(), "systemctl --user disable -q shop", &format!("rm {}", unit.display())] {
         fleet.ask(0, harm);
-        p.run("status dev").ok().has("unit changed");
-        p.run("deploy dev").ok().told("restart the service");
+        p.run("status dev").ok().stdout_has("unit changed");
+        p.run("deploy dev").ok().stderr_has("restart the service");
         assert_eq!(fs::read_to_string(&unit).unwrap(), good, "{harm}");
         assert_eq!(fleet.ask(0, "systemctl --user is-enabled shop"), "enabled");
-        p.run("deploy dev").ok().has("already runs");
+        p.run("deploy dev").ok().stdout_has("already runs");
     }
     // It cannot listen there: what systemd thinks of it is no reason to leave the old one down.
     p.change("restart|bin/app", "sockets|bin/app");

@@ -31,11 +31,11 @@ fn no_sync(fleet: &Fleet) {
 fn logs_of_a_login_that_may_not_sync_the_journal_are_shown() {
     let Some((fleet, p, _)) = deployed() else { return };
     no_sync(&fleet);
-    p.run("logs dev").ok().has("listening on");
+    p.run("logs dev").ok().stdout_has("listening on");
     p.write_program("bin/app", "#!/bin/sh\necho last words\nexit 7\n");
     p.release("2");
     p.run("deploy dev").fails(1, "with exit status 7", "deploy again");
-    p.run("logs dev").ok().has("last words");
+    p.run("logs dev").ok().stdout_has("last words");
 }
 
 #[test]
@@ -46,8 +46,8 @@ fn log_after_a_failure_has_the_lines_of_this_start_alone() {
     for (release, words) in [("2", "first failure"), ("3", "second failure")] {
         p.write_program("bin/app", &format!("#!/bin/sh\necho {words}\nexit 7\n"));
         p.release(release);
-        let ran = p.run("deploy dev").fails(1, "exit status 7", "deploy again").told(words);
-        ran.told("status=7").told_not(if release == "3" { "first failure" } else { "listening on" });
+        let ran = p.run("deploy dev").fails(1, "exit status 7", "deploy again").stderr_has(words);
+        ran.stderr_has("status=7").stderr_lacks(if release == "3" { "first failure" } else { "listening on" });
     }
 }
 
@@ -77,14 +77,14 @@ fn unit_that_systemd_cannot_start_fails_at_once_and_names_the_reason() {
     ] {
         let lines = format!("unit-line {line}\n");
         p.change(unit, &format!("{unit}{lines}"));
-        let ran = p.run("deploy dev").code(1).told(told).told("is live again");
+        let ran = p.run("deploy dev").code(1).stderr_has(told).stderr_has("is live again");
         assert!(!ran.stderr.contains("not healthy within"), "{}", ran.stderr);
         p.change(&lines, "");
         assert_eq!(says(0, port), "1");
     }
     p.write_program("bin/app", "#!/no/such/interpreter\n");
     p.release("2");
-    p.run("deploy dev").code(1).told("its program cannot be executed").told("exit status 203/EXEC");
+    p.run("deploy dev").code(1).stderr_has("its program cannot be executed").stderr_has("exit status 203/EXEC");
     assert_eq!(says(0, port), "1");
 }
 
@@ -105,22 +105,22 @@ fn unit_that_is_active_is_running_whatever_is_on_record() {
                 None => fs::remove_file(service(&fleet, file)).unwrap(),
             }
         }
-        p.run("status dev").ok().has("running");
+        p.run("status dev").ok().stdout_has("running");
         warned(&p, "doctor dev", "has no record of how it was started", "`cargo xtask deploy dev`");
-        p.run("deploy dev").ok().told("restart the service");
-        p.run("deploy dev").ok().has("already runs");
+        p.run("deploy dev").ok().stderr_has("restart the service");
+        p.run("deploy dev").ok().stdout_has("already runs");
         assert_eq!(says(0, port), "1");
     }
     fleet.ask(0, "systemctl --user stop shop");
     fs::remove_file(service(&fleet, "systemd")).unwrap();
-    p.run("status dev").ok().has("stopped");
+    p.run("status dev").ok().stdout_has("stopped");
 }
 
 #[test]
 fn state_of_a_unit_whose_manager_does_not_answer_is_unknown() {
     let Some((fleet, p, _)) = deployed() else { return };
     program(&fleet, "systemctl", "echo 'Failed to connect to bus: No medium found' >&2; exit 1");
-    p.run("status dev").ok().has("unknown").has("systemd does not answer");
+    p.run("status dev").ok().stdout_has("unknown").stdout_has("systemd does not answer");
     broken(&p, "doctor dev", "systemd does not answer this login", "loginctl enable-linger");
 }
 
@@ -130,7 +130,7 @@ fn unit_that_crashes_again_and_again_is_starting_and_not_stopped() {
     let drop_in = fleet.home(0).join(".config/systemd/user/shop.service.d/crash.conf");
     fs::write(drop_in, "[Service]\nExecStart=\nExecStart=/bin/false\nRestartSec=600\n").unwrap();
     fleet.ask(0, "systemctl --user daemon-reload; systemctl --user restart shop; sleep 0.2");
-    p.run("status dev").ok().has("starting");
+    p.run("status dev").ok().stdout_has("starting");
     warned(&p, "doctor dev", "restarting after a crash", "cargo xtask logs dev");
 }
 
@@ -147,10 +147,12 @@ fn login_without_linger_is_refused_before_the_switch() {
     fleet.ask(0, "rm /var/lib/systemd/linger/root");
     for said in ["echo no", "echo 'Failed to get user: User ID 0 is not logged in or lingering' >&2; exit 1"] {
         program(&fleet, "loginctl", said);
-        p.run("deploy dev").fails(1, "nothing was switched", "`loginctl enable-linger root`").told("last session");
+        p.run("deploy dev")
+            .fails(1, "nothing was switched", "`loginctl enable-linger root`")
+            .stderr_has("last session");
         assert_eq!((says(0, port), fs::read_to_string(&unit).unwrap()), ("1".into(), good.clone()));
         // Its own session is what keeps it up now.
-        p.run("status dev").ok().has("ends at logout");
+        p.run("status dev").ok().stdout_has("ends at logout");
         broken(&p, "doctor dev", "when the last session of that login ends", "`loginctl enable-linger root`");
     }
     // A deploy of what is live does not call that well either.
@@ -160,7 +162,7 @@ fn login_without_linger_is_refused_before_the_switch() {
     p.run("restart dev").fails(1, "when the last session of that login ends", "enable-linger root");
     assert_eq!(pid(), before, "nothing was touched");
     program(&fleet, "loginctl", "echo yes");
-    p.run("deploy dev").ok().told_not("linger");
+    p.run("deploy dev").ok().stderr_lacks("linger");
     assert_eq!(says(0, port), "2");
 }
 
@@ -171,7 +173,7 @@ fn linger_that_loginctl_does_not_report_is_a_warning() {
     p.release("1");
     fleet.ask(0, "rm /var/lib/systemd/linger/root");
     program(&fleet, "loginctl", "echo 'Could not connect: Connection refused' >&2; exit 1");
-    p.run("deploy dev").ok().told("loginctl does not answer").told("`loginctl enable-linger root`");
+    p.run("deploy dev").ok().stderr_has("loginctl does not answer").stderr_has("`loginctl enable-linger root`");
     assert_eq!(says(0, port), "1");
     warned(&p, "doctor dev", "loginctl does not answer", "loginctl enable-linger");
     let ran = run(&p, "doctor dev", &[]).code(0);

@@ -20,12 +20,12 @@ fn restart_starts_another_process_of_the_same_release() {
     let id = p.release("1");
     p.run("deploy dev").ok();
     let before = pid(&p);
-    p.run("restart dev --reason 'it leaks'").ok().says(&format!("file:srv/dev: the service of {id} restarted\n"));
+    p.run("restart dev --reason 'it leaks'").ok().stdout_is(&format!("file:srv/dev: the service of {id} restarted\n"));
     assert_ne!(pid(&p), before);
     assert!(p.get("dev").is_ok());
     assert_eq!(events(&p).last().unwrap(), "restart restarted");
-    p.run("history dev").ok().has("restarted (restart)").has("it leaks");
-    p.run("deploy dev").ok().has("already runs");
+    p.run("history dev").ok().stdout_has("restarted (restart)").stdout_has("it leaks");
+    p.run("deploy dev").ok().stdout_has("already runs");
 }
 
 #[test]
@@ -33,14 +33,14 @@ fn stop_and_start_are_idempotent_and_recorded() {
     let p = Project::with_service();
     let id = p.release("1");
     p.run("deploy dev").ok();
-    p.run("start dev").ok().says(&format!("file:srv/dev: the service of {id} runs already: nothing to do\n"));
-    p.run("--dry-run stop dev").ok().has("would be stopped");
+    p.run("start dev").ok().stdout_is(&format!("file:srv/dev: the service of {id} runs already: nothing to do\n"));
+    p.run("--dry-run stop dev").ok().stdout_has("would be stopped");
     assert!(p.get("dev").is_ok());
-    p.run("stop dev").ok().says(&format!("file:srv/dev: the service of {id} stopped\n"));
-    p.run("stop dev").ok().has("does not run: nothing to do");
+    p.run("stop dev").ok().stdout_is(&format!("file:srv/dev: the service of {id} stopped\n"));
+    p.run("stop dev").ok().stdout_has("does not run: nothing to do");
     assert!(p.get("dev").is_err());
-    p.run("status dev").ok().has("stopped");
-    p.run("start dev").ok().says(&format!("file:srv/dev: the service of {id} started\n"));
+    p.run("status dev").ok().stdout_has("stopped");
+    p.run("start dev").ok().stdout_is(&format!("file:srv/dev: the service of {id} started\n"));
     assert!(p.get("dev").is_ok());
     assert_eq!(
         events(&p).iter().filter(|it| it.starts_with("st")).collect::<Vec<_>>(),
@@ -50,7 +50,7 @@ fn stop_and_start_are_idempotent_and_recorded() {
     let two = p.release("2");
     p.run("deploy dev").ok();
     p.run("restart dev").ok();
-    p.run("rollback dev").ok().has(&id);
+    p.run("rollback dev").ok().stdout_has(&id);
     assert_ne!(p.current("srv/dev"), Some(two));
 }
 
@@ -133,17 +133,17 @@ fn unit_with_a_socket_is_stopped_started_and_restarted() {
     p.run("deploy dev").ok();
     let pid = || fleet.ask(0, "systemctl --user show -p MainPID --value shop.service");
     let answers = || crate::project::get(&crate::fleet::hosts::address(0), port).is_ok();
-    p.run("stop dev").ok().has("stopped");
+    p.run("stop dev").ok().stdout_has("stopped");
     assert!(!answers(), "its socket would start it again");
-    p.run("stop dev").ok().has("nothing to do");
-    p.run("start dev").ok().has("started");
+    p.run("stop dev").ok().stdout_has("nothing to do");
+    p.run("start dev").ok().stdout_has("started");
     assert!(answers());
     let before = pid();
-    p.run("restart dev").ok().has("restarted");
+    p.run("restart dev").ok().stdout_has("restarted");
     assert!(answers());
     assert_ne!(pid(), before);
     assert_eq!(fleet.ask(0, "systemctl --user is-enabled shop.service shop.socket"), "enabled\nenabled");
-    p.run("deploy dev").ok().has("already runs");
+    p.run("deploy dev").ok().stdout_has("already runs");
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn restart_of_many_hosts_stops_at_the_first_that_fails() {
     p.write("srv/dev2/sick", "");
     p.run("restart dev").fails(1, "file:srv/dev2: the service command failed", "cargo xtask rollback dev");
     assert!(p.path("srv/dev/count").exists() && !p.path("srv/dev3/count").exists());
-    p.run("restart dev --host file:srv/dev3").ok().has("file:srv/dev3: the service of ").has("restarted");
+    p.run("restart dev --host file:srv/dev3").ok().stdout_has("file:srv/dev3: the service of ").stdout_has("restarted");
     assert_eq!(p.read("srv/dev/count"), "x\n");
 }
 

@@ -73,7 +73,7 @@ fn rollback_and_prune_on_a_full_disk_work() {
     p.run("rollback dev").ok();
     assert_eq!(p.current("srv/dev").as_ref(), Some(&two));
     disk.fill();
-    p.run("status dev").ok().has(&two);
+    p.run("status dev").ok().stdout_has(&two);
     p.run(&format!("rollback dev {one}")).ok();
     disk.fill();
     p.run(&format!("rollback dev {two}")).ok();

@@ -23,8 +23,8 @@ fn deploy_after_the_service_was_killed_starts_it_again() {
     let first = process(&p, "dev");
     assert!(Command::new("kill").args(["-KILL", &first]).status().unwrap().success());
     eventually("it is dead", || !alive(&first));
-    p.run("status dev").ok().has("stopped");
-    p.run("deploy dev").ok().has("is live");
+    p.run("status dev").ok().stdout_has("stopped");
+    p.run("deploy dev").ok().stdout_has("is live");
     assert_eq!(p.get("dev").unwrap(), "1");
     assert_ne!(process(&p, "dev"), first);
 }
@@ -36,13 +36,13 @@ fn deploy_with_other_variables_restarts_and_reverts_bad_ones() {
     p.run("deploy dev").ok();
     let (old, new) = (p.port("dev"), free_port());
     p.move_port(old, new);
-    p.run("deploy dev").ok().has("is live");
+    p.run("deploy dev").ok().stdout_has("is live");
     assert_eq!(p.get("dev").unwrap(), "1");
     // A port that is taken: the process that is kept must come back with the variables that worked.
     let taken = free_port();
     let _holder = TcpListener::bind(("127.0.0.1", taken)).unwrap();
     p.change(&format!("PORT={new}"), &format!("PORT={taken}"));
-    p.run("deploy dev").fails(1, "exit code 98", "ss -ltnp").told("cannot listen on");
+    p.run("deploy dev").fails(1, "exit code 98", "ss -ltnp").stderr_has("cannot listen on");
     p.change(&format!("PORT={taken}"), &format!("PORT={new}"));
     assert_eq!(p.get("dev").unwrap(), "1");
 }
@@ -54,7 +54,7 @@ fn deploy_with_port_in_use_fails_and_leaves_nothing_live() {
     let _holder = TcpListener::bind(("127.0.0.1", p.port("dev"))).unwrap();
     p.run("deploy dev")
         .fails(1, "stopped by itself: the process ended with exit code 98", "ss -ltnp")
-        .told("Address already in use");
+        .stderr_has("Address already in use");
     assert_eq!(p.current("srv/dev"), None, "a first deploy that fails leaves nothing live");
 }
 
@@ -69,9 +69,9 @@ fn deploy_of_unhealthy_release_is_reverted() {
     {
         p.write("behavior", behavior);
         p.release(behavior.trim());
-        p.run("deploy dev").fails(1, reason, "deploy again").told("the last lines of its log");
+        p.run("deploy dev").fails(1, reason, "deploy again").stderr_has("the last lines of its log");
         assert_eq!(p.get("dev").unwrap(), "1", "after {behavior}");
-        p.run("status dev").ok().has("live").has("running");
+        p.run("status dev").ok().stdout_has("live").stdout_has("running");
     }
 }
 
@@ -138,12 +138,12 @@ fn commands_of_the_host_start_and_stop_the_service() {
         &format!("target file:srv/dev\n{service}healthy ! grep -q bad www/index.html\npatience 0|1|1\n"),
     );
     let bad = p.release("bad first");
-    p.run("deploy dev").code(1).told("no healthy release to go back to");
+    p.run("deploy dev").code(1).stderr_has("no healthy release to go back to");
     let v1 = p.release("1");
     p.run("deploy dev").ok();
-    p.run("deploy dev").ok().has("nothing to do");
+    p.run("deploy dev").ok().stdout_has("nothing to do");
     let worse = p.release("bad again");
-    p.run("deploy dev").code(1).told("is live again");
+    p.run("deploy dev").code(1).stderr_has("is live again");
     let lines = [
         format!("go releases/{bad}"),
         "stopped".into(),
@@ -167,7 +167,7 @@ fn deploy_of_a_daemon_fails_and_leaves_nothing_of_it() {
     p.run("deploy dev").ok();
     p.write("behavior", "daemon\n");
     p.release("2");
-    p.run("deploy dev").fails(1, "run the app in the foreground", "deploy again").told("is live again");
+    p.run("deploy dev").fails(1, "run the app in the foreground", "deploy again").stderr_has("is live again");
     assert_eq!(p.get("dev").unwrap().trim(), "1");
     let daemon = p.read("srv/dev/service/log");
     let daemon = daemon.lines().find_map(|line| line.strip_prefix("daemon ")).unwrap();
@@ -188,7 +188,7 @@ fn deploy_of_a_daemon_without_variables_names_the_process_that_has_the_port() {
     let named = format!("is held by process {daemon}");
     let again = if ran.stderr.contains(&named) { ran } else { p.run("deploy dev").code(1) };
     assert!(Command::new("kill").args(["-KILL", &daemon]).status().unwrap().success());
-    again.told(&named);
+    again.stderr_has(&named);
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn deploy_whose_port_an_older_process_has_fails_and_names_it() {
         let _ = (by_hand.kill(), by_hand.wait());
     });
     let ran = p.run("deploy dev").fails(1, &format!("port {port} is held by process {pid}"), "deploy again");
-    ran.told("is live again");
+    ran.stderr_has("is live again");
     killed.join().unwrap();
     p.write("behavior", "");
     p.release("3");
@@ -250,7 +250,7 @@ fn deploy_whose_port_is_in_use_for_a_while_starts_the_app_again() {
     p.run("deploy dev").ok();
     p.release("2");
     let held = hold(p.port("dev"), Duration::from_secs(3));
-    p.run("deploy dev").ok().told("restarting it: the process ended with exit code 98, its address is in use");
+    p.run("deploy dev").ok().stderr_has("restarting it: the process ended with exit code 98, its address is in use");
     held.join().unwrap();
     assert_eq!(p.get("dev").unwrap(), "2");
 }
@@ -264,7 +264,7 @@ fn revert_whose_port_is_in_use_for_a_while_brings_the_old_release_back() {
     p.run("deploy dev").ok();
     p.release("2");
     let held = hold(p.port("dev"), Duration::from_secs(6));
-    p.run("deploy dev").code(1).told("is live again");
+    p.run("deploy dev").code(1).stderr_has("is live again");
     held.join().unwrap();
     assert_eq!(p.get("dev").unwrap(), "1");
 }
@@ -293,7 +293,7 @@ fn deploy_in_a_copied_checkout_leaves_the_original_running() {
     let mut copy = Project::with_service();
     let status = Command::new("cp").arg("-a").arg(p.path(".")).arg(copy.path(".")).status().unwrap();
     assert!(status.success());
-    copy.run("status dev").ok().has("stopped");
+    copy.run("status dev").ok().stdout_has("stopped");
     copy.write("www/index.html", "2\n");
     copy.release("2");
     copy.run("deploy dev").ok();
@@ -302,7 +302,7 @@ fn deploy_in_a_copied_checkout_leaves_the_original_running() {
     // A directory that was moved is the same one.
     std::fs::rename(copy.path("srv/dev"), copy.path("srv/moved")).unwrap();
     copy.change("target file:srv/dev\n", "target file:srv/moved\n");
-    copy.run("status dev").ok().has("running");
+    copy.run("status dev").ok().stdout_has("running");
     crate::project::end_kept(&copy.path("srv/moved"));
 }
 
@@ -317,8 +317,9 @@ fn rollback_to_a_release_in_which_the_app_wrote_is_warned_of_and_one_that_it_cha
     }
     p.release("2");
     p.run("deploy dev").ok();
-    let ran = p.run("rollback dev").ok().told("and 2 more; `shared` in xtask/src/main.rs keeps what an app writes");
-    ran.told("is not part of the release");
+    let ran =
+        p.run("rollback dev").ok().stderr_has("and 2 more; `shared` in xtask/src/main.rs keeps what an app writes");
+    ran.stderr_has("is not part of the release");
     assert_eq!(p.get("dev").unwrap(), "1");
     p.release("3");
     p.run("deploy dev").ok();
@@ -333,10 +334,10 @@ fn deploy_with_other_variables_restarts_a_service_of_commands() {
     p.change("target file:srv/dev\n", &format!("target file:srv/dev\n{service}"));
     p.release("1");
     p.run("deploy dev").ok();
-    p.run("deploy dev").ok().has("nothing to do");
+    p.run("deploy dev").ok().stdout_has("nothing to do");
     p.change("WORD=one", "WORD=two");
-    p.run("deploy dev").ok().told("restart the service");
-    p.run("deploy dev").ok().has("nothing to do");
+    p.run("deploy dev").ok().stderr_has("restart the service");
+    p.run("deploy dev").ok().stdout_has("nothing to do");
     assert_eq!(p.read("srv/dev/started"), "one\ntwo\n");
 }
 
@@ -349,7 +350,7 @@ fn line_of_megabytes_in_a_log_is_shortened() {
     let mut text = fs::read_to_string(&log).unwrap();
     text.extend(["x".repeat(3_000_000).as_str(), "\nthe end\n"]);
     fs::write(&log, text).unwrap();
-    let shown = p.run("logs dev").ok().has("... (truncated)\nthe end\n").stdout;
+    let shown = p.run("logs dev").ok().stdout_has("... (truncated)\nthe end\n").stdout;
     assert!(shown.len() < 10_000, "{}", shown.len());
     // A command's output is what it is.
     let all = p.run("exec dev -- cat ../../service/log").ok().stdout;
@@ -386,7 +387,7 @@ fn restart_that_is_killed_is_reverted() {
     );
     p.release("1");
     p.run("deploy dev").ok();
-    p.run("status dev").ok().has("live");
+    p.run("status dev").ok().stdout_has("live");
     assert!(!p.run("status dev").stdout.contains("stopped"), "nothing of ours runs it");
     p.write("www/die", "");
     p.var("COLOUR", "blue");

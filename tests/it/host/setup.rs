@@ -77,8 +77,8 @@ fn hosts_that_need_the_same_are_named_once() {
 #[test]
 fn directory_of_this_machine_needs_nothing() {
     let p = Project::new();
-    p.run("setup dev").ok().says("# dev: file:srv/dev is not a host over ssh: there is nothing to set up\n");
-    p.run("setup dev --apply").ok().has("nothing to set up");
+    p.run("setup dev").ok().stdout_is("# dev: file:srv/dev is not a host over ssh: there is nothing to set up\n");
+    p.run("setup dev --apply").ok().stdout_has("nothing to set up");
 }
 
 #[test]
@@ -108,8 +108,8 @@ fn manager_of_the_system_without_root_is_refused() {
 #[test]
 fn options_that_need_another_are_refused_without_it() {
     let p = project("pidfile bin/app\n");
-    p.run("setup dev --data").code(2).told("--remove");
-    p.run("setup dev --login admin").code(2).told("--apply");
+    p.run("setup dev --data").code(2).stderr_has("--remove");
+    p.run("setup dev --login admin").code(2).stderr_has("--apply");
     p.run("setup dev --remove --data --apply").fails(2, "no terminal to ask on", "--yes");
     p.run("setup nowhere").fails(2, "nowhere", "dev");
 }

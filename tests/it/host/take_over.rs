@@ -40,7 +40,7 @@ fn deploy_takes_a_root_of_capistrano_over_without_a_gap() {
     });
     assert!(read.load(Ordering::SeqCst) > 0);
     assert_eq!(p.current("srv/dev"), Some(one));
-    p.run("history dev --all").ok().has(&format!("`current` pointed to {current}"));
+    p.run("history dev --all").ok().stdout_has(&format!("`current` pointed to {current}"));
     p.release("2");
     p.run("deploy dev").ok();
     p.run("rollback dev").ok();
@@ -56,10 +56,10 @@ fn failed_take_over_restores_the_link() {
     p.release("1");
     // What an older, interrupted deploy had kept is not what is live now.
     symlink("releases/20240101000000", p.path("srv/dev/current.before-gangplank")).unwrap();
-    p.run("plan dev --take-over").ok().has(&format!("on failure: revert to `current` -> {current}"));
+    p.run("plan dev --take-over").ok().stdout_has(&format!("on failure: revert to `current` -> {current}"));
     for _ in 0..2 {
         let ran = p.run("deploy dev --take-over").code(1);
-        ran.told(&format!("points to {current} again"));
+        ran.stderr_has(&format!("points to {current} again"));
         assert_eq!(fs::read_link(p.path("srv/dev/current")).unwrap().to_str(), Some(current.as_str()));
     }
 }
@@ -76,7 +76,7 @@ fn links_made_by_hand_are_understood() {
     {
         fs::remove_file(root.join("current")).unwrap();
         symlink(&link, root.join("current")).unwrap();
-        p.run("status dev").ok().has(&one);
+        p.run("status dev").ok().stdout_has(&one);
         p.run("prune dev --keep 1").ok();
         assert!(root.join("releases").join(&one).exists(), "{link}");
         p.run(&format!("deploy dev {two}")).ok();

@@ -41,7 +41,7 @@ impl Fixture {
     }
 
     /// What the service of an env answers.
-    fn says(&self, env: &str) -> String {
+    fn answer_of(&self, env: &str) -> String {
         let service = ENVS.iter().position(|it| *it == env).unwrap();
         get("127.0.0.1", self.vm.port(service)).unwrap_or_else(|error| format!("nothing: {error}"))
     }

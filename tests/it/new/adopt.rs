@@ -65,7 +65,7 @@ fn adopt(dir: &Path, more: &[&str]) -> Ran {
 fn deliver(compiled: &Compiled, at: &Path, binaries: &[&str]) {
     commit(at);
     let before = git(at, "ls-files");
-    let adopted = adopt(at, &["--engine", &format!("path={}", root().display())]).ok().has("an xtask");
+    let adopted = adopt(at, &["--engine", &format!("path={}", root().display())]).ok().stdout_has("an xtask");
     for path in git(at, "diff --name-only").lines() {
         assert_eq!(path, ".gitignore", "{path} was touched: {}", adopted.stdout);
     }
@@ -85,7 +85,7 @@ fn deliver(compiled: &Compiled, at: &Path, binaries: &[&str]) {
     vars.extend(names_of.iter().map(|(key, value)| (key.as_str(), value.clone())));
     compiled.xtask(dir, "ci generate --check", &vars).ok();
     compiled.xtask(dir, "build", &vars).ok();
-    compiled.xtask(dir, "deploy dev", &vars).ok().has("is live");
+    compiled.xtask(dir, "deploy dev", &vars).ok().stdout_has("is live");
     assert_eq!(names(&dir.join("target/deploy/dev/current/bin")), binaries);
     assert_eq!(git(dir, "status --porcelain"), "", "a build leaves the tree clean");
 }
@@ -143,8 +143,12 @@ fn scripts_and_a_config_are_read_and_kept() {
     fs::write(at.join(".circleci/config.yml"), theirs).unwrap();
     commit(&at);
     let adopted = adopt(&at, &["--target", "ssh://deploy@web1/srv/web"]).ok();
-    let adopted = adopted.has("deploy.sh:3").has("targets").has("deploy.sh:4").has("a step of your own");
-    let adopted = adopted.has("orbs codecov; jobs lint").has("config.before-gangplank.yml");
+    let adopted = adopted
+        .stdout_has("deploy.sh:3")
+        .stdout_has("targets")
+        .stdout_has("deploy.sh:4")
+        .stdout_has("a step of your own");
+    let adopted = adopted.stdout_has("orbs codecov; jobs lint").stdout_has("config.before-gangplank.yml");
     assert!(!adopted.stdout.contains("deploy.sh:2"), "{}", adopted.stdout);
     assert_eq!(fs::read_to_string(at.join(".circleci/config.before-gangplank.yml")).unwrap(), theirs);
     let main = fs::read_to_string(at.join("xtask/src/main.rs")).unwrap();
@@ -236,7 +240,7 @@ fn adopt_with_conflicting_file_is_refused_and_changes_nothing() {
 fn adopt_with_dry_run_or_failure_changes_nothing() {
     let (_dir, at) = small();
     commit(&at);
-    adopt(&at, &["--dry-run"]).ok().has("would get an xtask").has("xtask/Cargo.lock");
+    adopt(&at, &["--dry-run"]).ok().stdout_has("would get an xtask").stdout_has("xtask/Cargo.lock");
     assert_eq!(git(&at, "status --porcelain"), "");
     // Cargo cannot find that tag, after everything else was written.
     adopt(&at, &["--engine", "git=file:///nowhere,tag=v1"]).fails(1, "cannot create Cargo.lock", "crates.io");
@@ -276,7 +280,7 @@ fn adopt_killed_halfway_is_completed_by_a_rerun() {
     assert!(at.join("xtask/.unfinished").exists(), "it was killed halfway");
     let cargo = fs::read_to_string(&began).unwrap();
     assert!(Command::new("kill").arg(cargo.trim()).status().unwrap().success());
-    adopt(&at, &[]).ok().has("an xtask");
+    adopt(&at, &[]).ok().stdout_has("an xtask");
     assert!(!at.join("xtask/.unfinished").exists());
     assert!(names(&at).iter().all(|name| !name.starts_with(".gangplank")), "{:?}", names(&at));
     assert_eq!(git(&at, "diff --name-only"), "", "what was there is as it was");
@@ -307,7 +311,7 @@ fn adopt_keeps_existing_xtask_configs_and_links() {
     fs::write(&shared, "[term]\nquiet = false\n").unwrap();
     std::os::unix::fs::symlink(&shared, at.join(".cargo/config.toml")).unwrap();
     commit(&at);
-    adopt(&at, &[]).ok().has("deploy.before-gangplank.yml");
+    adopt(&at, &[]).ok().stdout_has("deploy.before-gangplank.yml");
     for name in ["config", "rollback", "deploy"] {
         let kept = fs::read_to_string(at.join(format!(".circleci/{name}.before-gangplank.yml"))).unwrap();
         assert_eq!(kept, format!("# {name} of theirs\n"));
@@ -342,8 +346,11 @@ fn adopt_names_ignored_lock_and_empty_folder_and_hides_secrets() {
     )
     .unwrap();
     commit(&at);
-    let adopted =
-        adopt(&at, &[]).ok().has("git ignores").has("git add --force").has("public is not in `include`: it is empty");
+    let adopted = adopt(&at, &[])
+        .ok()
+        .stdout_has("git ignores")
+        .stdout_has("git add --force")
+        .stdout_has("public is not in `include`: it is empty");
     assert!(!adopted.stdout.contains("hunter2") && adopted.stdout.contains("build.sh:3"), "{}", adopted.stdout);
     assert!(fs::read_to_string(at.join("xtask/src/main.rs")).unwrap().contains(r#"include: &["static"]"#));
 }

@@ -55,14 +55,14 @@ fn bucket_keeps_pointers_locks_and_histories_of_each_app_apart() {
     let other = blog.release("2");
     for p in [&blog, &shop] {
         p.run("put").ok();
-        p.run("publish").ok().has("names 2026");
+        p.run("publish").ok().stdout_has("names 2026");
         std::fs::remove_dir_all(p.path("target/releases")).unwrap();
     }
     blog.run("deploy dev latest").ok();
     // The env of this app never ran anything; what the other one runs is newer.
     shop.run("deploy dev latest").ok();
     assert_eq!((shop.current("srv/dev").unwrap(), blog.current("srv/dev").unwrap()), (one.clone(), other.clone()));
-    let history = shop.run("history dev --all").ok().has(&one).stdout;
+    let history = shop.run("history dev --all").ok().stdout_has(&one).stdout;
     assert!(!history.contains(&other), "{history}");
     assert_eq!((releases(&shop), releases(&blog)), (vec![one], vec![other]));
 }
@@ -91,7 +91,7 @@ fn verify_of_an_id_that_another_app_built_here_is_not_theirs() {
     p.add("app blog\n");
     p.run("build").ok();
     p.change("app blog\n", "app shop\n");
-    p.run(&format!("verify {one} --json")).ok().told("fetched").has("target/fetched");
+    p.run(&format!("verify {one} --json")).ok().stderr_has("fetched").stdout_has("target/fetched");
 }
 
 #[test]
@@ -100,6 +100,6 @@ fn apps_of_one_commit_cannot_share_a_directory() {
     p.release("1");
     p.run("put").ok();
     p.add("app blog\n");
-    p.run("build").ok().told("of the app `shop`: `put`");
+    p.run("build").ok().stderr_has("of the app `shop`: `put`");
     p.run("put").fails(7, "of the app `shop`", "its own directory or prefix");
 }

@@ -25,8 +25,12 @@ fn prod_gets_the_commit_that_was_asked_for() {
     // From a laptop, by the number of the job.
     let ran = p.run_with(&format!("fetch build:{} --into target/it", one.job), &account.laptop()).ok();
     assert!(ran.stdout.trim().ends_with(&one.id), "{}", ran.stdout);
-    p.run_with("releases", &account.laptop()).ok().has(&one.id).has(&two.id).has("circleci:artifacts");
-    p.run_with(&format!("diff prod {}", &one.sha[..7]), &account.laptop()).ok().has("~ www/index.html");
+    p.run_with("releases", &account.laptop())
+        .ok()
+        .stdout_has(&one.id)
+        .stdout_has(&two.id)
+        .stdout_has("circleci:artifacts");
+    p.run_with(&format!("diff prod {}", &one.sha[..7]), &account.laptop()).ok().stdout_has("~ www/index.html");
 }
 
 #[test]
@@ -119,7 +123,7 @@ fn fetch_with_unusable_token_is_refused() {
     let all: Vec<_> = account.laptop().into_iter().chain(others).collect();
     p.run_with("fetch build:12 --into target/it", &all)
         .ok()
-        .told("using the token in API_TOKEN; its usual name is CIRCLE_TOKEN");
+        .stderr_has("using the token in API_TOKEN; its usual name is CIRCLE_TOKEN");
 }
 
 #[test]
@@ -166,7 +170,7 @@ fn verify_store_after_upload_finds_each_damage() {
     let account = Account::new(&p);
     let built = account.build(&p, "main");
     let job = account.with_token(13, "main", &built.sha);
-    p.run_with("verify --store", &job).ok().says(&format!("circleci:artifacts: {} has every byte\n", built.id));
+    p.run_with("verify --store", &job).ok().stdout_is(&format!("circleci:artifacts: {} has every byte\n", built.id));
     let bundle = account.stored(built.job, &format!("releases/{0}/shop-{0}.tar.gz", built.id));
     let bytes = fs::read(&bundle).unwrap();
     fs::write(&bundle, &bytes[..bytes.len() - 1]).unwrap();

@@ -41,18 +41,18 @@ fn release_in_container_goes_from_commit_to_live_and_is_pruned() {
     // Of several parts.
     p.write("www/noise", &crate::ci::faults::noise(20 << 20));
     let one = p.release("1");
-    p.run("put").ok().says(&format!("{url}: {one} stored\n"));
-    p.run("put").ok().has("already has it");
-    p.run("verify --store").ok().has("has every byte");
-    p.run("publish").ok().says(&format!("{url}: latest/shop/main.json names {one}\n"));
+    p.run("put").ok().stdout_is(&format!("{url}: {one} stored\n"));
+    p.run("put").ok().stdout_has("already has it");
+    p.run("verify --store").ok().stdout_has("has every byte");
+    p.run("publish").ok().stdout_is(&format!("{url}: latest/shop/main.json names {one}\n"));
     let two = p.release("2");
     p.run("put").ok();
     p.run("publish").ok();
-    p.run(&format!("publish {one}")).ok().has("it already names a newer release");
+    p.run(&format!("publish {one}")).ok().stdout_has("it already names a newer release");
     std::fs::remove_dir_all(p.path("target/releases")).unwrap();
-    p.run("deploy dev latest").ok().told(&format!("fetched {two} from {url}"));
+    p.run("deploy dev latest").ok().stderr_has(&format!("fetched {two} from {url}"));
     p.run("promote dev prod --yes").ok();
-    p.run("releases").ok().has(&one).has(&two).has(&url);
+    p.run("releases").ok().stdout_has(&one).stdout_has(&two).stdout_has(&url);
     p.run(&format!("fetch {} --into target/got", &one[one.len() - 7..])).ok();
     let ran = run(&p, "doctor dev", &[]).code(0);
     assert!(checks(&ran, "ok").iter().any(|it| it.contains("with conditional writes")), "{}", ran.stdout);
@@ -71,7 +71,7 @@ fn host_fetches_by_a_url_that_is_signed_with_the_key() {
     p.run("put").ok();
     p.run("publish").ok();
     std::fs::remove_dir_all(p.path("target/releases")).unwrap();
-    let ran = p.run("deploy dev latest -v").ok().told("themselves from az://");
+    let ran = p.run("deploy dev latest -v").ok().stderr_has("themselves from az://");
     assert_eq!(p.live("srv/dev"), "1");
     assert!(!ran.stderr.contains("sig="), "{}", ran.stderr);
     // A signature signs no other one, so the release is sent.

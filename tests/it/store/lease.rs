@@ -58,18 +58,21 @@ fn lock_not_renewed_within_its_lease_is_taken_over() {
     p.run("deploy dev").fails(6, "is locked by bob@far since", "unlock dev --force");
     age(&lock, 100);
     p.run("deploy dev").fails(6, "last renewed 10", "its lease expires in ");
-    p.run("lock dev").ok().has("bob@far").has("last renewed 10");
+    p.run("lock dev").ok().stdout_has("bob@far").stdout_has("last renewed 10");
     p.run("unlock dev").fails(6, "which may still run", "--force");
     age(&lock, 250);
-    p.run("lock dev").ok().has("its lock was not renewed for 4 min, the next deploy takes over");
-    p.run("status dev").ok().has("its lock was not renewed for 4 min");
-    p.run("deploy dev").ok().told("taking over the lock of bob@far").told("its lock was not renewed for 4 min");
+    p.run("lock dev").ok().stdout_has("its lock was not renewed for 4 min, the next deploy takes over");
+    p.run("status dev").ok().stdout_has("its lock was not renewed for 4 min");
+    p.run("deploy dev")
+        .ok()
+        .stderr_has("taking over the lock of bob@far")
+        .stderr_has("its lock was not renewed for 4 min");
     assert!(!lock.exists());
     assert_eq!(p.live("srv/dev"), "1");
     // While it is waited for, its lease may run out.
     let (p, lock) = locked(LEASE, "null");
     age(&lock, 178);
-    p.run("deploy dev --lock-wait 20").ok().told("its lock was not renewed for 3 min");
+    p.run("deploy dev --lock-wait 20").ok().stderr_has("its lock was not renewed for 3 min");
 }
 
 #[test]
@@ -91,7 +94,7 @@ fn lock_of_job_past_its_lease_is_taken_over_without_a_token() {
     let (p, lock) = locked(LEASE, ci);
     p.run("deploy dev").fails(6, "is locked by bob@far", "--force");
     age(&lock, 250);
-    p.run("deploy dev").ok().told("its lock was not renewed for 4 min");
+    p.run("deploy dev").ok().stderr_has("its lock was not renewed for 4 min");
 }
 
 fn signal(child: &Child, signal: &str) {
@@ -115,7 +118,7 @@ fn deploy_that_lost_its_lock_changes_nothing_more() {
     p.release("3");
     p.run("deploy dev").fails(6, "is locked by bob@far", "--force");
     age(&lock, 250);
-    p.run("deploy dev").ok().told("its lock was not renewed for 4 min");
+    p.run("deploy dev").ok().stderr_has("its lock was not renewed for 4 min");
     let history = p.read("srv/dev/history.jsonl");
     signal(&first, "-CONT");
     let output = first.wait_with_output().unwrap();

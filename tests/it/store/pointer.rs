@@ -51,8 +51,8 @@ fn pointer_follows_builds_and_stays_when_an_old_one_is_rerun() {
     account
         .publish(&p, &one, "main")
         .ok()
-        .says(&format!("circleci:artifacts: LATEST_BUILD_NUM names job {}, {}\n", one.job, one.id));
-    account.publish(&p, &one, "main").ok().has("names already");
+        .stdout_is(&format!("circleci:artifacts: LATEST_BUILD_NUM names job {}, {}\n", one.job, one.id));
+    account.publish(&p, &one, "main").ok().stdout_has("names already");
     p.commit("2");
     let two = account.build(&p, "main");
     account.publish(&p, &two, "main").ok();
@@ -61,7 +61,11 @@ fn pointer_follows_builds_and_stays_when_an_old_one_is_rerun() {
     p.git(&["checkout", "--quiet", &one.sha]);
     let again = account.build_in(&p, &one.pipeline, "main", &one.sha);
     assert!(again.job > two.job);
-    account.publish(&p, &again, "main").ok().has(&format!("job {}", two.job)).has("has already built a newer commit");
+    account
+        .publish(&p, &again, "main")
+        .ok()
+        .stdout_has(&format!("job {}", two.job))
+        .stdout_has("has already built a newer commit");
     assert_eq!(account.pointer().unwrap(), two.job.to_string());
 }
 
@@ -94,7 +98,7 @@ fn publish_of_older_build_that_writes_last_restores_the_pointer() {
         account.publish(&p, &two, "main").ok();
         assert_eq!(account.pointer().unwrap(), two.job.to_string());
         go.store(true, Ordering::SeqCst);
-        slow.join().unwrap().ok().has("has already built a newer commit");
+        slow.join().unwrap().ok().stdout_has("has already built a newer commit");
         assert_eq!(account.pointer().unwrap(), two.job.to_string(), "the older one wrote last");
     });
 }
@@ -121,7 +125,10 @@ fn publish_on_branch_without_pointer_writes_nothing() {
     let mut p = project();
     let account = Account::new(&p);
     let side = account.build(&p, "feature/x");
-    account.publish(&p, &side, "feature/x").ok().has("nothing was published: only builds of `main` have a pointer");
+    account
+        .publish(&p, &side, "feature/x")
+        .ok()
+        .stdout_has("nothing was published: only builds of `main` have a pointer");
     assert_eq!(account.pointer(), None);
     // A failed build, and one that is not there.
     let main = account.build(&p, "main");
@@ -133,7 +140,7 @@ fn publish_on_branch_without_pointer_writes_nothing() {
     p.change("handoff artifacts\n", "handoff artifacts\npointer main=NEWEST\npointer next=NEWEST_NEXT\n");
     p.commit("2");
     let next = account.build(&p, "next");
-    account.publish(&p, &next, "next").ok().has("NEWEST_NEXT names job");
+    account.publish(&p, &next, "next").ok().stdout_has("NEWEST_NEXT names job");
     assert!(account.server.state().envvars.contains_key("NEWEST_NEXT"));
 }
 

@@ -29,9 +29,9 @@ fn publish_with_token_under_another_name_works_with_a_note() {
     p.run_with("publish", &job).fails(3, "CIRCLE_TOKEN is not set", "create a personal API token");
     // Both names are accepted too, with a note.
     job.extend(vars(&[("ARTIFACT_TOKEN", TOKEN)]));
-    p.run_with("publish", &job).ok().told("using the token in ARTIFACT_TOKEN; its usual name is CIRCLE_TOKEN");
+    p.run_with("publish", &job).ok().stderr_has("using the token in ARTIFACT_TOKEN; its usual name is CIRCLE_TOKEN");
     assert_eq!(account.pointer().unwrap(), two.job.to_string());
-    laptop_with(&p, &account, "fetch latest", ("API_TOKEN", TOKEN)).ok().told("its usual name is CIRCLE_TOKEN");
+    laptop_with(&p, &account, "fetch latest", ("API_TOKEN", TOKEN)).ok().stderr_has("its usual name is CIRCLE_TOKEN");
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn doctor_with_unusable_token_or_slug_is_broken() {
     p.change("store circleci:artifacts\n", "");
     let ran = run(&p, "doctor", &[]).code(0);
     assert!(checks(&ran, "warning").is_empty() && checks(&ran, "skipped").iter().any(|it| it.contains("not needed")));
-    run(&p, "doctor", &with("CCIPRJ_0123456789abcdef", SLUG)).code(0).has("warning token: ");
+    run(&p, "doctor", &with("CCIPRJ_0123456789abcdef", SLUG)).code(0).stdout_has("warning token: ");
 }
 
 #[test]

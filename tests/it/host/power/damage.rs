@@ -67,7 +67,7 @@ fn repair(name: &str, host: &Host, count: Option<usize>) {
                 "{of}: it was not repaired"
             );
         }
-        p.run("status dev").ok().has("live");
+        p.run("status dev").ok().stdout_has("live");
         if !history {
             damage(file, nuls);
             p.run("rollback dev").ok();

@@ -27,20 +27,20 @@ pub fn story(w: &mut Fixture, env: &str) {
     let text = |n: u32| format!("{env} {n}");
     let one = w.p.release(&text(1));
     w.p.run(&format!("deploy {env}")).ok();
-    assert_eq!(w.says(env), text(1));
+    assert_eq!(w.answer_of(env), text(1));
     let two = w.p.release(&text(2));
-    w.p.run(&format!("deploy {env}")).ok().told("bytes sent of");
-    assert_eq!(w.says(env), text(2));
-    w.p.run(&format!("status {env}")).ok().has(&two).has("running");
+    w.p.run(&format!("deploy {env}")).ok().stderr_has("bytes sent of");
+    assert_eq!(w.answer_of(env), text(2));
+    w.p.run(&format!("status {env}")).ok().stdout_has(&two).stdout_has("running");
     fails_at_its_start(w, env, "story");
-    assert_eq!(w.says(env), text(2));
-    w.p.run(&format!("status {env}")).ok().has(&two).has("running");
+    assert_eq!(w.answer_of(env), text(2));
+    w.p.run(&format!("status {env}")).ok().stdout_has(&two).stdout_has("running");
     w.p.run(&format!("rollback {env}")).ok();
-    assert_eq!(w.says(env), text(1));
+    assert_eq!(w.answer_of(env), text(1));
     w.p.run(&format!("prune {env} --keep 1")).ok();
     w.p.run(&format!("verify @{env}")).ok();
-    w.p.run(&format!("logs {env}")).ok().has("listening on");
-    w.p.run(&format!("status {env}")).ok().has(&one).has("running");
+    w.p.run(&format!("logs {env}")).ok().stdout_has("listening on");
+    w.p.run(&format!("status {env}")).ok().stdout_has(&one).stdout_has("running");
 }
 
 /// Deploys a release that ends at once, which is reverted. Gives what the deploy told.
@@ -50,7 +50,7 @@ fn fails_at_its_start(w: &mut Fixture, env: &str, mark: &str) -> String {
     w.p.release(&format!("broken {mark}"));
     let ran = w.p.run(&format!("deploy {env}"));
     std::fs::write(w.p.path("bin/app"), good).unwrap();
-    ran.fails(1, "is live again", "deploy again").told(&format!("cannot start: {mark}")).stderr
+    ran.fails(1, "is live again", "deploy again").stderr_has(&format!("cannot start: {mark}")).stderr
 }
 
 /// Files that are the same there are not sent, and of a large one only what is new.
@@ -60,8 +60,8 @@ pub fn busybox_changes(w: &mut Fixture) {
     app.extend_from_slice(b"and more");
     std::fs::write(w.p.path("bin/app"), app).unwrap();
     w.p.release("box 3");
-    w.p.run("deploy box").ok().told(", and most of 1 more").told_not("sending the whole release");
-    assert_eq!(w.says("box"), "box 3");
+    w.p.run("deploy box").ok().stderr_has(", and most of 1 more").stderr_lacks("sending the whole release");
+    assert_eq!(w.answer_of("box"), "box 3");
     w.p.run("verify @box").ok();
 }
 
@@ -78,7 +78,7 @@ pub fn clock(w: &mut Fixture, env: &str) {
     assert!(!yesterday.contains("cannot start: today"), "{yesterday}");
     let tomorrow = fails_at(now + day, "tomorrow");
     assert!(!tomorrow.contains("cannot start: yesterday"), "{tomorrow}");
-    w.p.run(&format!("status {env}")).ok().has("running");
+    w.p.run(&format!("status {env}")).ok().stdout_has("running");
 }
 
 /// Not a block is left for a login that is not root.
@@ -96,17 +96,17 @@ pub fn full_disk(w: &mut Fixture) {
         w.p.release(&format!("{env} 12"));
         assert_eq!(w.vm.sh(fill).trim(), "0");
         w.p.run(&format!("deploy {env}")).fails(1, "No space left", "make room");
-        assert_eq!(w.says(env), two);
+        assert_eq!(w.answer_of(env), two);
         w.vm.sh(fill);
-        w.p.run(&format!("status {env}")).ok().has("running");
+        w.p.run(&format!("status {env}")).ok().stdout_has("running");
         w.p.run(&format!("rollback {env}")).ok();
-        assert_eq!(w.says(env), one);
+        assert_eq!(w.answer_of(env), one);
         w.vm.sh(fill);
         w.p.run(&format!("prune {env} --keep 1")).ok();
         w.vm.sh("rm -f /fill.*");
         std::fs::remove_file(w.p.path("www/noise")).unwrap();
         w.p.release(&format!("{env} 13"));
         w.p.run(&format!("deploy {env}")).ok();
-        assert_eq!(w.says(env), format!("{env} 13"));
+        assert_eq!(w.answer_of(env), format!("{env} 13"));
     }
 }

@@ -4,15 +4,15 @@ use super::{Fixture, soon};
 
 /// What systemd runs comes back; what the pidfile service started does not, and `status` says so.
 pub fn reboot(w: &mut Fixture) {
-    let before: Vec<_> = ["sudo", "user", "system"].map(|env| w.says(env)).into();
+    let before: Vec<_> = ["sudo", "user", "system"].map(|env| w.answer_of(env)).into();
     w.vm.reboot();
     for (env, text) in ["sudo", "user", "system"].into_iter().zip(before) {
-        soon(&format!("the service of {env} is back"), || w.says(env) == text);
-        w.p.run(&format!("status {env}")).ok().has("running");
+        soon(&format!("the service of {env} is back"), || w.answer_of(env) == text);
+        w.p.run(&format!("status {env}")).ok().stdout_has("running");
     }
-    w.p.run("status box").ok().has("stopped");
+    w.p.run("status box").ok().stdout_has("stopped");
     w.p.run("deploy box").ok();
-    w.p.run("status box").ok().has("running");
+    w.p.run("status box").ok().stdout_has("running");
 }
 
 /// Exit code 0 means that all of it is on the disk.
@@ -33,9 +33,9 @@ pub fn cut_after_deploy(w: &mut Fixture) {
     for env in super::ENVS {
         w.p.run(&format!("verify @{env}")).ok();
     }
-    soon("the service is back", || w.says("sudo") == "sudo 20");
-    w.p.run("status sudo").ok().has(&ids[1]).has("running");
-    w.p.run("status box").ok().has(&ids[0]).has("stopped");
+    soon("the service is back", || w.answer_of("sudo") == "sudo 20");
+    w.p.run("status sudo").ok().stdout_has(&ids[1]).stdout_has("running");
+    w.p.run("status box").ok().stdout_has(&ids[0]).stdout_has("stopped");
     for env in ["box", "sudo"] {
         goes_on(w, env);
     }
@@ -62,7 +62,7 @@ pub fn cut_during_deploy(w: &mut Fixture) {
     w.vm.boot();
     whole(w, &["sudo"]);
     // It is live, and no deploy has found it healthy.
-    w.p.run("status sudo").ok().has(&id).has("unconfirmed").has("the next deploy takes over");
+    w.p.run("status sudo").ok().stdout_has(&id).stdout_has("unconfirmed").stdout_has("the next deploy takes over");
     w.p.run("verify @sudo").fails(5, "runs no healthy release", "cargo xtask deploy sudo");
     goes_on(w, "sudo");
 }
@@ -99,9 +99,9 @@ fn goes_on(w: &Fixture, env: &str) {
     let text = format!("{env} goes on");
     w.p.release(&text);
     w.p.run(&format!("deploy {env}")).ok();
-    assert_eq!(w.says(env), text);
+    assert_eq!(w.answer_of(env), text);
     w.p.run(&format!("rollback {env}")).ok();
-    assert_ne!(w.says(env), text);
-    w.p.run(&format!("status {env}")).ok().has("running");
+    assert_ne!(w.answer_of(env), text);
+    w.p.run(&format!("status {env}")).ok().stdout_has("running");
     w.p.run(&format!("verify @{env}")).ok();
 }

@@ -22,8 +22,8 @@ fn adopt_crate_whose_binary_wants_features_builds_with_them() {
     ] {
         with(&bins, default);
         commit(&at);
-        adopt(&at, &["--dry-run"]).ok().has(note);
-        adopt(&at, &[]).ok().has(note);
+        adopt(&at, &["--dry-run"]).ok().stdout_has(note);
+        adopt(&at, &[]).ok().stdout_has(note);
         let main = fs::read_to_string(at.join("xtask/src/main.rs")).unwrap();
         assert!(wanted.map_or(!main.contains("features:"), |wanted| main.contains(wanted)), "{bins}: {main}");
         git(&at, "clean --quiet --force -d");
@@ -62,7 +62,7 @@ fn adopt_crate_that_pins_its_toolchain_is_provided_for_or_refused() {
     fs::remove_file(at.join("rust-toolchain")).unwrap();
     assert!(!at.join("xtask").exists());
     pin("channel = \"1.93\"");
-    adopt(&at, &[]).ok().has("the jobs compile with the image cimg/rust:1.93.0");
+    adopt(&at, &[]).ok().stdout_has("the jobs compile with the image cimg/rust:1.93.0");
     let main = fs::read_to_string(at.join("xtask/src/main.rs")).unwrap();
     assert!(main.contains(r#"rust_image: "cimg/rust:1.93.0""#), "{main}");
     let config = fs::read_to_string(at.join(".circleci/config.yml")).unwrap();
@@ -78,7 +78,7 @@ fn adopt_crate_that_builds_for_a_target_is_told_or_refused() {
         commit(&at);
         let adopted = adopt(&at, &["--dry-run"]);
         if runs {
-            adopted.ok().has("rustup installs it in each job");
+            adopted.ok().stdout_has("rustup installs it in each job");
         } else {
             adopted.fails(2, "does not run on", "cargo build --target");
         }

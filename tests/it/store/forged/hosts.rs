@@ -120,8 +120,8 @@ fn verify_and_rollback_compare_links_and_modes() {
     p.release("last");
     p.run("deploy dev").ok();
     fs::write(www(&p, &one).join("app.pid"), "1").unwrap();
-    p.run("rollback dev").ok().told("www/app.pid: is not part of the release").told("`shared`");
-    p.run("verify @dev").code(7).told("www/app.pid: is not part of the release");
+    p.run("rollback dev").ok().stderr_has("www/app.pid: is not part of the release").stderr_has("`shared`");
+    p.run("verify @dev").code(7).stderr_has("www/app.pid: is not part of the release");
 }
 
 /// A change to the files of a release.
@@ -145,7 +145,7 @@ fn links_of_a_release_into_its_own_shared_directory_are_compared() {
     for to in ["../../../../shared/www/up", "../../../../../shared/www/up", "shared/other"] {
         fs::remove_file(www.join("up")).unwrap();
         symlink(to, www.join("up")).unwrap();
-        p.run("verify @dev").code(7).told("www/up: is a link to something else");
+        p.run("verify @dev").code(7).stderr_has("www/up: is a link to something else");
     }
 }
 
@@ -171,13 +171,13 @@ fn odd_names_on_a_host_hide_nothing() {
     p.run("deploy dev").ok();
     p.run("verify @dev").ok();
     fs::write(p.path("srv/dev/current/-"), "evil\n").unwrap();
-    p.run("verify @dev").code(7).told("-: FAILED");
+    p.run("verify @dev").code(7).stderr_has("-: FAILED");
     fs::write(p.path("srv/dev/current/-"), "a lone dash\n").unwrap();
     p.run("verify @dev").ok();
     // By lines, a directory that already exists, and a file that is.
     fs::create_dir_all(p.path("srv/dev/current/www\n./www")).unwrap();
     fs::write(p.path("srv/dev/current/www\n./www/index.html"), "evil\n").unwrap();
-    p.run("verify @dev").code(7).told("is not part of the release");
+    p.run("verify @dev").code(7).stderr_has("is not part of the release");
 }
 
 /// What cannot be compared is not verified.

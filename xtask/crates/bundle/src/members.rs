@@ -42,7 +42,7 @@ pub fn supports(compression: Compression) -> Result<()> {
         return Ok(());
     }
     usage("this xtask was compiled without zstd, and the bundle is a .tar.zst")
-        .hint("write below [features] in xtask/Cargo.toml: default = [\"zstd\"]")
+        .hint("add \"zstd\" to `default` below [features] in xtask/Cargo.toml: default = [\"zstd\"]")
         .err()
 }
 

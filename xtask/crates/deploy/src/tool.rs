@@ -94,6 +94,6 @@ fn bucket<'a>(ctx: &'a Context, project: &'a Project, url: &str) -> Result<Box<d
 #[cfg(not(feature = "s3"))]
 fn bucket<'a>(_: &'a Context, _: &'a Project, url: &str) -> Result<Box<dyn Store + 'a>> {
     usage(format!("store {url}: this xtask was compiled without buckets"))
-        .hint("in xtask/Cargo.toml, under [features]: default = [\"s3\"]")
+        .hint("add \"s3\" to `default` below [features] in xtask/Cargo.toml: default = [\"s3\"]")
         .err()
 }

@@ -52,7 +52,7 @@ pub enum CommandOutput {
     /// `status`
     Status(Vec<report::HostStatus>),
     /// `logs`, `exec`: already printed
-    Heard,
+    Streamed,
     /// `history`
     History(Vec<report::HostHistory>),
     /// `releases`
@@ -180,7 +180,7 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
         Command::Own(own, words) => (own.run)(ctx, project, words).map(|text| CommandOutput::Own(Own { text })),
         Command::Man { dir } => man(tool, dir),
         // Already answered in `main`.
-        Command::Complete { .. } => Ok(CommandOutput::Heard),
+        Command::Complete { .. } => Ok(CommandOutput::Streamed),
     }
 }
 
@@ -216,7 +216,7 @@ fn listen(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> {
         }
         _ => {}
     }
-    Ok(CommandOutput::Heard)
+    Ok(CommandOutput::Streamed)
 }
 
 fn control(tool: &Tool, global: &Global, it: &Control, verb: Verb) -> Result<CommandOutput> {
@@ -245,7 +245,7 @@ fn checks(ctx: &Context, project: &Project, test: &Test) -> Result<CommandOutput
 
 #[cfg(not(feature = "lint"))]
 fn checks(ctx: &Context, _: &Project, _: &Test) -> Result<CommandOutput> {
-    Err(feature::compile_with(ctx, &["lint"], "the linter"))
+    Err(feature::compile_with(ctx, &["gangplank/lint"], "the linter"))
 }
 
 fn prune(tool: &Tool, global: &Global, prune: &Prune) -> Result<CommandOutput> {
@@ -335,7 +335,7 @@ fn man(tool: &Tool, dir: &Path) -> Result<CommandOutput> {
 
 #[cfg(not(feature = "man"))]
 fn man(tool: &Tool, _: &Path) -> Result<CommandOutput> {
-    Err(feature::compile_with(tool.ctx, &["man"], "man pages"))
+    Err(feature::compile_with(tool.ctx, &["gangplank/man"], "man pages"))
 }
 
 /// Whether this is Gangplank's own repository, which has the program: a project may have a directory of that name.

@@ -42,8 +42,9 @@
 //! | `gangplank-deploy` | stores, hosts and the commands that build, store and deploy |
 //! | `gangplank-lint`, `gangplank-local-ci` | `ci lint` and `ci run`: features `lint` and `local-ci`, compiled when used |
 //!
-//! Below this crate only the output of programs, such as cargo, is printed: a command emits events ([`prelude::Context`]) and returns one answer, which is
-//! rendered here as text or JSON. ARCHITECTURE.md in the repository has the map and the rules.
+//! Below this crate only the output of programs, such as cargo, is printed: a command emits events
+//! ([`prelude::Context`]) and returns one answer, which is rendered here as text or JSON. ARCHITECTURE.md in the
+//! repository has the map and the rules.
 
 mod approval;
 mod cli;

@@ -85,7 +85,7 @@ pub struct Live {
 
 struct Run<'a> {
     /// Variables for the jobs beside CircleCI's: the address of their bucket.
-    told: &'a [(String, String)],
+    extra_vars: &'a [(String, String)],
     ctx: &'a Context,
     project: &'a Project,
     workflow: &'a Workflow,
@@ -125,7 +125,7 @@ pub fn run(tool: &Tool, pipeline: &Pipeline, options: &Options) -> Result<CiRun>
     ports::check(tool, &wanted)?;
     let before = live(tool)?;
     let local = bucket::local(ctx, project, &dir)?;
-    let told = &local.vars;
+    let extra_vars = &local.vars;
     let cloud = Cloud::open(ctx, project, pipeline, &commit, &branch, &dir)?;
     let id = if options.set.is_empty() {
         cloud.push(&branch, &commit)
@@ -139,7 +139,8 @@ pub fn run(tool: &Tool, pipeline: &Pipeline, options: &Options) -> Result<CiRun>
         let layers = Layers::new(dir.join("layers").join(&workflow.name));
         let running = cloud.begin(&id, workflow);
         let (dir, values, commit, cloud) = (dir.clone(), &values, &commit, &cloud);
-        let run = Run { told, ctx, project, workflow, values, commit, branch: &branch, dir, layers, cloud, running };
+        let run =
+            Run { extra_vars, ctx, project, workflow, values, commit, branch: &branch, dir, layers, cloud, running };
         let (ends, failed) = run.jobs(&wanted, options.approve);
         cloud.finish(&run.running, failed.is_some(), ends.iter().any(|end| end.status == "on hold"), ctx.interrupted());
         jobs.extend(ends);

@@ -39,7 +39,7 @@ struct Edit {
 }
 
 /// Adds an xtask to the workspace or crate in `dir`.
-pub fn adopt(ctx: &Context, dir: &Path, wish: &NewOptions) -> Result<NewReport> {
+pub fn adopt(ctx: &Context, dir: &Path, options: &NewOptions) -> Result<NewReport> {
     let dir = place::absolute(dir)?;
     let Some(root) = read_if_there(&dir.join("Cargo.toml"))? else {
         return usage(format!("no Cargo.toml in {}", dir.display()))
@@ -50,7 +50,7 @@ pub fn adopt(ctx: &Context, dir: &Path, wish: &NewOptions) -> Result<NewReport> 
     if !dir.join(UNFINISHED).is_file() {
         check_is_without(&dir, &workspace)?;
     }
-    let app = workspace.app(wish.name.as_deref());
+    let app = workspace.app(options.name.as_deref());
     check_name(&app.name)?;
     let rust = rust(ctx, &workspace)?;
     let there = ctx.at(&dir);
@@ -58,9 +58,9 @@ pub fn adopt(ctx: &Context, dir: &Path, wish: &NewOptions) -> Result<NewReport> 
     let fmt = |words: &[&str]| cargo(&there, &[&["fmt"], words].concat()).is_ok_and(|answer| answer.ok());
     // Unknown without rustfmt, which `test` installs.
     let formatted = !fmt(&["--version"]) || fmt(&["--all", "--check"]);
-    let of_wish = plan(ctx, &app.name, wish)?;
-    let plan = Plan { app, branch, image: rust.image, is_strict: false, is_formatted: formatted, ..of_wish };
-    let files = tree::xtask(&plan, &engine_of(&wish.engine)?, false)?;
+    let of_options = plan(ctx, &app.name, options)?;
+    let plan = Plan { app, branch, image: rust.image, is_strict: false, is_formatted: formatted, ..of_options };
+    let files = tree::xtask(&plan, &engine_of(&options.engine)?, false)?;
     let work = Work { dir: &dir, edits: edits(&workspace, &root)?, kept: kept(&dir)?, plan: &plan, files: &files };
     plan.project().validate()?;
     let names = work.names();
@@ -75,9 +75,9 @@ pub fn adopt(ctx: &Context, dir: &Path, wish: &NewOptions) -> Result<NewReport> 
         scripts: scripts_in(&dir),
         notes,
         next: next(&dir, &forced.files),
-        ..NewReport::of(&dir, wish)
+        ..NewReport::of(&dir, options)
     };
-    if !wish.dry_run {
+    if !options.dry_run {
         work.write(ctx)?;
     }
     Ok(made)

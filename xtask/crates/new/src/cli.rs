@@ -74,7 +74,7 @@ impl Commands for Command {
 }
 
 fn make(ctx: &Context, global: &Global, new: &New) -> Result<NewReport> {
-    let mut wish = NewOptions {
+    let mut options = NewOptions {
         name: new.name.clone(),
         handoff: new.handoff,
         targets: new.target.clone(),
@@ -83,13 +83,13 @@ fn make(ctx: &Context, global: &Global, new: &New) -> Result<NewReport> {
         dry_run: global.dry_run,
     };
     match (&new.upgrade, &new.into, &new.path) {
-        (Some(dir), ..) => upgrade(ctx, dir, new.force, &wish),
-        (_, Some(dir), _) => adopt(ctx, dir, &wish),
+        (Some(dir), ..) => upgrade(ctx, dir, new.force, &options),
+        (_, Some(dir), _) => adopt(ctx, dir, &options),
         (.., Some(path)) => {
             if !global.yes && !global.dry_run {
-                complete(ctx, &mut wish, path, &|question, default| ask_text(ctx, question, default))?;
+                complete(ctx, &mut options, path, &|question, default| ask_text(ctx, question, default))?;
             }
-            create(ctx, path, &wish)
+            create(ctx, path, &options)
         }
         _ => usage("which project?").hint("`cargo xtask new ../shop`").err(),
     }

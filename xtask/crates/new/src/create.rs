@@ -19,7 +19,7 @@ use std::path::Path;
 pub type Ask<'a> = &'a dyn Fn(&str, &str) -> Result<String>;
 
 /// Asks for missing options, each until the answer is valid.
-pub fn complete(ctx: &Context, wish: &mut NewOptions, path: &Path, ask: Ask) -> Result<()> {
+pub fn complete(ctx: &Context, options: &mut NewOptions, path: &Path, ask: Ask) -> Result<()> {
     // Fails before any question if the path is unusable.
     let path = place::absolute(path)?;
     place::check_free(&path)?;
@@ -33,59 +33,59 @@ pub fn complete(ctx: &Context, wish: &mut NewOptions, path: &Path, ask: Ask) -> 
             Err(error) => ctx.warn(format!("{error}; {}", hint_of(&error).unwrap_or_default())),
         }
     };
-    let name = match wish.name.take() {
+    let name = match options.name.take() {
         Some(name) => name,
         None => again("Name of the app", &name_of(&path), &check_name)?,
     };
     check_name(&name)?;
-    if wish.handoff.is_none() {
+    if options.handoff.is_none() {
         let question = "Releases go from build to deploy by: workspace (one workflow), artifacts (several, through \
                         CircleCI's API), s3 (a bucket)";
         let known = |text: &str| text.parse::<Handoff>().map(drop);
-        wish.handoff = Some(again(question, Handoff::Workspace.as_str(), &known)?.parse()?);
+        options.handoff = Some(again(question, Handoff::Workspace.as_str(), &known)?.parse()?);
     }
-    wish.name = Some(name.clone());
-    if wish.handoff == Some(Handoff::S3) && wish.bucket.is_none() {
-        wish.bucket = Some(again("Bucket", &bucket_of(&name), &check_bucket)?);
+    options.name = Some(name.clone());
+    if options.handoff == Some(Handoff::S3) && options.bucket.is_none() {
+        options.bucket = Some(again("Bucket", &bucket_of(&name), &check_bucket)?);
     }
-    if wish.targets.is_empty() {
+    if options.targets.is_empty() {
         let local = TargetAnswers::local("prod").urls().join(" ");
         let urls = |answer: &str| answer.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         let check = |answer: &str| urls(answer).iter().try_for_each(|url| check_target(ctx, url));
         let prod = again("Hosts of prod, as ssh://USER@HOST/DIR", &local, &check)?;
-        wish.targets = urls(&prod).into_iter().filter(|url| *url != local).collect();
+        options.targets = urls(&prod).into_iter().filter(|url| *url != local).collect();
     }
     Ok(())
 }
 
 /// Creates a project at `path`, which must be empty or missing.
-pub fn create(ctx: &Context, path: &Path, wish: &NewOptions) -> Result<NewReport> {
+pub fn create(ctx: &Context, path: &Path, options: &NewOptions) -> Result<NewReport> {
     let path = place::absolute(path)?;
-    let name = wish.name.clone().unwrap_or_else(|| name_of(&path));
+    let name = options.name.clone().unwrap_or_else(|| name_of(&path));
     check_name(&name)?;
     place::check_free(&path)?;
     git::can_commit(ctx)?;
-    let plan = Plan { app: App::sample(&name), ..plan(ctx, &name, wish)? };
+    let plan = Plan { app: App::sample(&name), ..plan(ctx, &name, options)? };
     let made = NewReport {
         what: "new",
         name: name.clone(),
         handoff: Some(plan.handoff.as_str()),
         files: vec![],
-        notes: notes(&path, wish),
+        notes: notes(&path, options),
         next: vec![
             format!("cd {}", quote(&path.display().to_string())),
             "cargo xtask ci run      # the whole pipeline on this machine".into(),
             "cargo xtask test        # all checks before a commit".into(),
             "cargo xtask doctor      # missing setup of CircleCI and the hosts".into(),
         ],
-        ..NewReport::of(&path, wish)
+        ..NewReport::of(&path, options)
     };
     plan.project().validate()?;
-    let tree = tree::project(&plan, &engine_of(&wish.engine)?)?;
+    let tree = tree::project(&plan, &engine_of(&options.engine)?)?;
     let mut files = tree.names();
     files.extend(generate::CONFIGS.map(str::to_owned));
     files.sort();
-    if wish.dry_run {
+    if options.dry_run {
         return Ok(NewReport { files, ..made });
     }
     let aside = Staging::beside(&path)?;

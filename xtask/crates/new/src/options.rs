@@ -110,7 +110,7 @@ pub struct NewReport {
 }
 
 impl NewReport {
-    pub(crate) fn of(path: &Path, wish: &NewOptions) -> Self {
+    pub(crate) fn of(path: &Path, options: &NewOptions) -> Self {
         Self {
             what: "",
             path: path.to_owned(),
@@ -119,7 +119,7 @@ impl NewReport {
             commit: None,
             from_version: None,
             version: env!("CARGO_PKG_VERSION"),
-            dry_run: wish.dry_run,
+            dry_run: options.dry_run,
             files: vec![],
             scripts: vec![],
             notes: vec![],

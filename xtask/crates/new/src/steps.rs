@@ -30,10 +30,10 @@ pub fn bucket_of(name: &str) -> String {
 }
 
 /// The plan for the options, with an unknown app.
-pub fn plan(ctx: &Context, name: &str, wish: &NewOptions) -> Result<Plan> {
-    let handoff = wish.handoff.unwrap_or(Handoff::Workspace);
+pub fn plan(ctx: &Context, name: &str, options: &NewOptions) -> Result<Plan> {
+    let handoff = options.handoff.unwrap_or(Handoff::Workspace);
     let mut envs = [TargetAnswers::local("dev"), TargetAnswers::local("prod")];
-    for target in &wish.targets {
+    for target in &options.targets {
         let (env, url) = match target.split_once('=') {
             Some((env, url)) if !env.contains([':', '/']) => (env, url),
             _ => ("prod", target.as_str()),
@@ -46,8 +46,8 @@ pub fn plan(ctx: &Context, name: &str, wish: &NewOptions) -> Result<Plan> {
         check_target(ctx, url)?;
         place.add(url);
     }
-    let bucket = wish.bucket.clone().unwrap_or_else(|| bucket_of(name));
-    if wish.bucket.is_some() && handoff != Handoff::S3 {
+    let bucket = options.bucket.clone().unwrap_or_else(|| bucket_of(name));
+    if options.bucket.is_some() && handoff != Handoff::S3 {
         return usage("--bucket needs the handoff s3").hint("add --handoff s3").err();
     }
     check_bucket(&bucket)?;
@@ -106,7 +106,7 @@ pub fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-pub fn notes(path: &Path, wish: &NewOptions) -> Vec<String> {
+pub fn notes(path: &Path, options: &NewOptions) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(outer) = path.parent().and_then(place::repository_of) {
         notes.push(format!(
@@ -114,7 +114,7 @@ pub fn notes(path: &Path, wish: &NewOptions) -> Vec<String> {
             outer.display()
         ));
     }
-    if let Engine::Path(dir) = &wish.engine {
+    if let Engine::Path(dir) = &options.engine {
         notes.push(format!("its engine is {}, so it builds only on this machine", dir.display()));
     }
     notes

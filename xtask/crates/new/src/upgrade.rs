@@ -16,7 +16,7 @@ const OLD: &str = "xtask/.crates-before";
 
 /// Replaces the engine of the project in `dir`, and regenerates its configs. An engine edited by hand stays unless
 /// `force`.
-pub fn upgrade(ctx: &Context, dir: &Path, force: bool, wish: &NewOptions) -> Result<NewReport> {
+pub fn upgrade(ctx: &Context, dir: &Path, force: bool, options: &NewOptions) -> Result<NewReport> {
     let dir = place::absolute(dir)?;
     if !dir.is_dir() {
         return usage(format!("no directory {}", dir.display())).hint("name the root of a project").err();
@@ -27,7 +27,7 @@ pub fn upgrade(ctx: &Context, dir: &Path, force: bool, wish: &NewOptions) -> Res
             .hint("update it with `git pull`")
             .err();
     }
-    let unfinished = bring_back(&dir, &engine, wish.dry_run)?;
+    let unfinished = bring_back(&dir, &engine, options.dry_run)?;
     let is_vendored = engine.join(tree::SUMS).is_file() || (force && tree::is_engine(&engine));
     if !is_vendored {
         return no_engine(&dir);
@@ -52,9 +52,9 @@ pub fn upgrade(ctx: &Context, dir: &Path, force: bool, wish: &NewOptions) -> Res
             "cargo xtask test".into(),
             format!("git add --all && git commit --message 'Engine {}'", env!("CARGO_PKG_VERSION")),
         ],
-        ..NewReport::of(&dir, wish)
+        ..NewReport::of(&dir, options)
     };
-    if wish.dry_run || (made.files.is_empty() && !unfinished) {
+    if options.dry_run || (made.files.is_empty() && !unfinished) {
         return Ok(made);
     }
     if !force && is_newer(made.from_version.as_deref(), made.version) {

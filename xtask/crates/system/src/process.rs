@@ -20,7 +20,7 @@ const GRACE: Duration = Duration::from_millis(500);
 /// The variable that marks the processes of a measured program.
 const MARK: &str = "GANGPLANK_MEASURED";
 /// How long a program may take to stop before it is killed.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const TERM_GRACE: Duration = Duration::from_secs(2);
 
 /// Keeps the memory of this process, which has secrets, out of core files and from other processes of the user.
 /// Programs that it starts are not affected. Linux only (prctl(2), `PR_SET_DUMPABLE`).
@@ -67,7 +67,7 @@ pub struct Until<'a> {
     /// Whether its output so far is complete.
     pub ended: &'a dyn Fn(&[u8]) -> bool,
     /// Whether its output so far can never become complete: then it is killed at once.
-    pub hopeless: &'a dyn Fn(&[u8]) -> bool,
+    pub is_refused: &'a dyn Fn(&[u8]) -> bool,
     /// How long it may then take to end by itself.
     pub stragglers: Duration,
 }
@@ -85,7 +85,7 @@ pub fn run(command: &mut Command, input: Input, limits: &Limits, until: Option<&
         if complete.is_none() && stdout.is(until.ended) {
             complete = Some(Instant::now());
         }
-        if complete.is_some_and(|since| since.elapsed() > until.stragglers) || stdout.is(until.hopeless) {
+        if complete.is_some_and(|since| since.elapsed() > until.stragglers) || stdout.is(until.is_refused) {
             kill(pid);
         }
         stdout.ends_within(nap)
@@ -113,11 +113,11 @@ const SOON: Duration = Duration::from_micros(200);
 
 /// Waits for a child, and kills it, with its group if it has one, at a limit.
 pub fn wait(child: &mut Child, limits: &Limits) -> io::Result<(ExitStatus, bool)> {
-    wait_looking(child, limits, OFTEN, &mut nothing_is_heard)
+    wait_looking(child, limits, OFTEN, &mut sleep_only)
 }
 
 /// Sleeps, without a signal that a child may have ended.
-fn nothing_is_heard(nap: Duration) -> bool {
+fn sleep_only(nap: Duration) -> bool {
     thread::sleep(nap);
     false
 }
@@ -142,7 +142,7 @@ fn wait_looking(
                 asked = Some(Instant::now());
                 end(child, limits.own_group, rustix::process::Signal::TERM);
             }
-            Some(since) if limits.time.is_some() && since.elapsed() > LAST_WORDS => {
+            Some(since) if limits.time.is_some() && since.elapsed() > TERM_GRACE => {
                 end(child, limits.own_group, rustix::process::Signal::KILL);
             }
             _ => {}
@@ -152,7 +152,7 @@ fn wait_looking(
 }
 
 /// How long a streamed command may take to end after we close it: the far end has to notice and to kill it.
-const FAREWELL: Duration = Duration::from_secs(6);
+const CLOSE_GRACE: Duration = Duration::from_secs(6);
 /// A line longer than this is split.
 pub const LINE_BYTES_MAX: usize = 1 << 16;
 
@@ -201,7 +201,7 @@ pub fn stream(
                 left = Some(Instant::now());
                 drop(open.take());
             }
-            Some(since) if since.elapsed() > FAREWELL => end(&child, true, rustix::process::Signal::KILL),
+            Some(since) if since.elapsed() > CLOSE_GRACE => end(&child, true, rustix::process::Signal::KILL),
             _ => {}
         }
     };
@@ -283,7 +283,7 @@ pub fn measure(command: &mut Command, limits: &Limits) -> io::Result<Measured> {
     adopt_orphans();
     let (before, started) = (cpu_of_children(), Instant::now());
     let mut child = start(command.env(MARK, &mark), limits)?;
-    let (status, _) = wait_looking(&mut child, limits, Duration::from_millis(1), &mut nothing_is_heard)?;
+    let (status, _) = wait_looking(&mut child, limits, Duration::from_millis(1), &mut sleep_only)?;
     let wall = started.elapsed();
     end_children_with(&format!("{MARK}={mark}"));
     Ok(Measured { status, wall, cpu: cpu_of_children().saturating_sub(before) })
@@ -422,7 +422,7 @@ impl Collected {
             Ok(()) => true,
             Err(RecvTimeoutError::Timeout) => false,
             // It ended before, or never existed.
-            Err(RecvTimeoutError::Disconnected) => nothing_is_heard(nap),
+            Err(RecvTimeoutError::Disconnected) => sleep_only(nap),
         }
     }
 

@@ -50,17 +50,17 @@ pub struct Started {
 }
 
 /// Starts the workflow, and with `follow` waits for its end; `approve` asks for approvals on the way.
-pub fn trigger(tool: &Tool, wish: &TriggerRequest, follow: Option<Asking>) -> Result<Started> {
+pub fn trigger(tool: &Tool, request: &TriggerRequest, follow: Option<Asking>) -> Result<Started> {
     let Tool { ctx, project, .. } = *tool;
-    project.env(wish.env)?;
+    project.env(request.env)?;
     if project.ci.handoff == Handoff::Workspace {
         return usage("the config of this project has no workflow to trigger: its handoff is `workspace`")
             .hint("set `handoff: Handoff::Artifacts` in xtask/src/main.rs, run `cargo xtask ci generate`, and push")
             .err();
     }
-    let parameters = parameters(wish, &|| Ok(git::commit(ctx)?.sha))?;
+    let parameters = parameters(request, &|| Ok(git::commit(ctx)?.sha))?;
     let api = CircleCi::open(ctx, project.ci.slug)?;
-    let definition = match wish.definition {
+    let definition = match request.definition {
         Some(id) => Some(id.to_owned()),
         None => definition(&api.definitions()?)?,
     };
@@ -82,20 +82,20 @@ pub fn trigger(tool: &Tool, wish: &TriggerRequest, follow: Option<Asking>) -> Re
 }
 
 /// The parameters of a request. The checked-out commit is passed as a full SHA, because the job's HEAD differs.
-fn parameters(wish: &TriggerRequest, head: &dyn Fn() -> Result<String>) -> Result<Value> {
-    let release = match wish.release {
-        None if wish.rollback => Selector::Previous.to_string(),
+fn parameters(request: &TriggerRequest, head: &dyn Fn() -> Result<String>) -> Result<Value> {
+    let release = match request.release {
+        None if request.rollback => Selector::Previous.to_string(),
         None | Some(Selector::Head) => head()?,
-        Some(Selector::Previous) if !wish.rollback => {
+        Some(Selector::Previous) if !request.rollback => {
             return usage("`previous` is only valid for a rollback")
                 .hint("run `cargo xtask ci trigger rollback ENV`")
                 .err();
         }
         Some(selector) => selector.to_string(),
     };
-    let env = if wish.rollback { ROLLBACK_ENV } else { DEPLOY_ENV };
-    let mut parameters = json!({ env: wish.env, RELEASE: release });
-    if let Some(reason) = wish.reason {
+    let env = if request.rollback { ROLLBACK_ENV } else { DEPLOY_ENV };
+    let mut parameters = json!({ env: request.env, RELEASE: release });
+    if let Some(reason) = request.reason {
         parameters[REASON] = reason.chars().take(VALUE_MAX).collect::<String>().into();
     }
     Ok(parameters)
@@ -123,28 +123,28 @@ fn definition(all: &[Definition]) -> Result<Option<String>> {
 mod tests {
     use super::*;
 
-    fn wish(rollback: bool, release: Option<&Selector>) -> TriggerRequest<'_> {
+    fn request(rollback: bool, release: Option<&Selector>) -> TriggerRequest<'_> {
         TriggerRequest { rollback, env: "prod", release, reason: None, definition: None }
     }
 
     #[test]
     fn parameters_of_request_name_env_release_and_reason() {
-        let text = |wish: &TriggerRequest| parameters(wish, &|| Ok("c0ffee".into())).map(|it| it.to_string());
+        let text = |request: &TriggerRequest| parameters(request, &|| Ok("c0ffee".into())).map(|it| it.to_string());
         let build = Selector::Build(12);
-        for (wish, want) in [
-            (wish(false, None), r#"{"deploy-env":"prod","release":"c0ffee"}"#),
-            (wish(false, Some(&Selector::Head)), r#"{"deploy-env":"prod","release":"c0ffee"}"#),
-            (wish(false, Some(&Selector::Latest)), r#"{"deploy-env":"prod","release":"latest"}"#),
-            (wish(false, Some(&build)), r#"{"deploy-env":"prod","release":"build:12"}"#),
-            (wish(true, None), r#"{"release":"previous","rollback-env":"prod"}"#),
+        for (request, want) in [
+            (request(false, None), r#"{"deploy-env":"prod","release":"c0ffee"}"#),
+            (request(false, Some(&Selector::Head)), r#"{"deploy-env":"prod","release":"c0ffee"}"#),
+            (request(false, Some(&Selector::Latest)), r#"{"deploy-env":"prod","release":"latest"}"#),
+            (request(false, Some(&build)), r#"{"deploy-env":"prod","release":"build:12"}"#),
+            (request(true, None), r#"{"release":"previous","rollback-env":"prod"}"#),
             (
-                TriggerRequest { reason: Some("a price"), ..wish(true, Some(&build)) },
+                TriggerRequest { reason: Some("a price"), ..request(true, Some(&build)) },
                 r#"{"reason":"a price","release":"build:12","rollback-env":"prod"}"#,
             ),
         ] {
-            assert_eq!(text(&wish).unwrap(), want);
+            assert_eq!(text(&request).unwrap(), want);
         }
-        assert!(text(&wish(false, Some(&Selector::Previous))).is_err());
+        assert!(text(&request(false, Some(&Selector::Previous))).is_err());
     }
 
     #[test]

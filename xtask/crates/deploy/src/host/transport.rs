@@ -123,11 +123,11 @@ pub trait Transport {
             ended
         };
         let flooded = Cell::new(false);
-        let hopeless = |stdout: &[u8]| {
+        let is_refused = |stdout: &[u8]| {
             flooded.set(stdout.len() > PROFILE_MAX && !frame::has_begun(&marker, &String::from_utf8_lossy(stdout)));
             flooded.get()
         };
-        let until = Until { ended: &ended, hopeless: &hopeless, stragglers: STRAGGLERS };
+        let until = Until { ended: &ended, is_refused: &is_refused, stragglers: STRAGGLERS };
         let answer = self.session().ctx.answer_until(&shown, command, input, limit, interruptible, &until)?;
         if let Some((code, stdout, stderr)) = frame::parse(&marker, &answer.stdout, &answer.stderr) {
             for output in [&answer.stdout, &answer.stderr] {

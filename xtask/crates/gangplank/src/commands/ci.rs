@@ -39,18 +39,18 @@ fn lint(tool: &Tool, file: &Path) -> Result<CommandOutput> {
 
 #[cfg(not(feature = "lint"))]
 fn lint(tool: &Tool, _: &Path) -> Result<CommandOutput> {
-    Err(feature::compile_with(tool.ctx, &["lint"], "the linter"))
+    Err(feature::compile_with(tool.ctx, &["gangplank/lint"], "the linter"))
 }
 
 #[cfg(feature = "local-ci")]
 fn loopback(tool: &Tool, listener: Listener) -> Result<CommandOutput> {
     let pipeline = workflows::pipeline(tool.project, tool.project.ci.handoff)?;
-    gangplank_local_ci::run::serve::serve(tool, &pipeline, listener).map(|()| CommandOutput::Heard)
+    gangplank_local_ci::run::serve::serve(tool, &pipeline, listener).map(|()| CommandOutput::Streamed)
 }
 
 #[cfg(not(feature = "local-ci"))]
 fn loopback(tool: &Tool, _: Listener) -> Result<CommandOutput> {
-    Err(feature::compile_with(tool.ctx, &["local-ci"], "local CI"))
+    Err(feature::compile_with(tool.ctx, &["gangplank/local-ci"], "local CI"))
 }
 
 #[cfg(feature = "local-ci")]
@@ -84,8 +84,8 @@ fn run(tool: &Tool, cli: &Cli, run: &Run) -> Result<CommandOutput> {
 #[cfg(not(feature = "local-ci"))]
 fn run(tool: &Tool, _: &Cli, run: &Run) -> Result<CommandOutput> {
     let features: &[_] = match run.handoff.unwrap_or(tool.project.ci.handoff) {
-        Handoff::S3 => &["local-ci", "s3"],
-        Handoff::Workspace | Handoff::Artifacts => &["local-ci"],
+        Handoff::S3 => &["gangplank/local-ci", "s3"],
+        Handoff::Workspace | Handoff::Artifacts => &["gangplank/local-ci"],
     };
     Err(feature::compile_with(tool.ctx, features, "local CI"))
 }
@@ -98,7 +98,7 @@ fn trigger(tool: &Tool, cli: &Cli, trigger: &Trigger) -> Result<trigger::Started
         Trigger::Rollback(request) => (true, request),
     };
     confirm(ctx, project.env(&request.env)?, cli.global.yes, if rollback { "roll back" } else { "deploy to" })?;
-    let wish = trigger::TriggerRequest {
+    let start = trigger::TriggerRequest {
         rollback,
         env: &request.env,
         release: request.release.as_ref(),
@@ -116,5 +116,5 @@ fn trigger(tool: &Tool, cli: &Cli, trigger: &Trigger) -> Result<trigger::Started
         Ok(answer)
     };
     let follow = if request.follow { Some(&approve as follow::Asking) } else { None };
-    trigger::trigger(tool, &wish, follow)
+    trigger::trigger(tool, &start, follow)
 }

@@ -4,7 +4,7 @@ use gangplank_model::error::usage;
 use gangplank_system::context::{Context, var};
 
 /// Continues as an xtask compiled with more features, which takes some seconds the first time, a minute with `s3`.
-/// Returns only on failure.
+/// `gangplank/NAME` is a feature of the engine, other names are features of the project's xtask. Returns only on failure.
 pub fn compile_with(ctx: &Context, more: &[&str], what: &str) -> anyhow::Error {
     match union(ctx.var(var::FEATURES), more) {
         Ok(features) => {
@@ -35,9 +35,9 @@ mod tests {
 
     #[test]
     fn union_adds_features_and_refuses_one_that_was_tried() {
-        assert_eq!(union(None, &["local-ci", "s3"]).as_deref(), Ok("local-ci,s3"));
-        assert_eq!(union(Some("local-ci"), &["s3"]).as_deref(), Ok("local-ci,s3"));
+        assert_eq!(union(None, &["gangplank/local-ci", "s3"]).as_deref(), Ok("gangplank/local-ci,s3"));
+        assert_eq!(union(Some("gangplank/local-ci"), &["s3"]).as_deref(), Ok("gangplank/local-ci,s3"));
         assert_eq!(union(Some("s3-extra"), &["s3"]).as_deref(), Ok("s3-extra,s3"));
-        assert_eq!(union(Some("local-ci,s3"), &["s3"]), Err("s3"));
+        assert_eq!(union(Some("gangplank/local-ci,s3"), &["s3"]), Err("s3"));
     }
 }

@@ -24,7 +24,7 @@ pub fn host_output(output: &HostOutput) -> String {
 
 /// A result as pretty JSON; empty if it was streamed.
 pub fn answer(answer: &CommandOutput) -> String {
-    if matches!(answer, CommandOutput::Heard) {
+    if matches!(answer, CommandOutput::Streamed) {
         return String::new();
     }
     serde_json::to_string_pretty(answer).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}")) + "\n"

@@ -37,7 +37,7 @@ pub fn answer(answer: &CommandOutput, style: Style, now: Timestamp) -> String {
         }
         CommandOutput::Outcome(outcome) => self::outcome(outcome, style),
         CommandOutput::Status(hosts) => status(hosts, style, now),
-        CommandOutput::Heard => String::new(),
+        CommandOutput::Streamed => String::new(),
         CommandOutput::History(hosts) => {
             hosts.iter().map(|host| history(host, style, now)).collect::<Vec<_>>().join("\n")
         }

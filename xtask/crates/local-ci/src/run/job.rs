@@ -97,15 +97,17 @@ impl Run<'_> {
                         Xtask::Cargo => Command::new(self.ctx.var("CARGO").unwrap_or("cargo")),
                         Xtask::Persisted => Command::new(workspace.join(PERSISTED)),
                     };
-                    match (by, features_of_jobs(self.ctx.var(context::var::FEATURES))) {
+                    let features = features_of_jobs(self.ctx.var(context::var::FEATURES));
+                    match (by, &features) {
                         (Xtask::Persisted, _) => {}
                         (Xtask::Cargo, None) => drop(command.arg("xtask")),
                         (Xtask::Cargo, Some(features)) => {
-                            command.args(context::run_xtask(&project, Some(&features)));
+                            command.args(context::run_xtask(&project, Some(features)));
                         }
                     }
                     command.args(args.iter().map(|arg| arg.resolve(&variables))).current_dir(&project);
                     self.environment(&mut command, job, &started, &workspace, &project);
+                    command.envs(features.map(|features| (context::var::FEATURES, features)));
                     command.envs(variables.iter().map(|(name, value)| (name, value)));
                     let code = self.ctx.watch(command)?;
                     if code != Some(0) {
@@ -142,7 +144,7 @@ impl Run<'_> {
         }
         let with_token = self.project.ci.context.is_none_or(|context| job.contexts.iter().any(|it| it == context));
         command.envs(self.cloud.variables(&self.running, started, with_token));
-        command.envs(self.told.iter().map(|(name, value)| (name, value)));
+        command.envs(self.extra_vars.iter().map(|(name, value)| (name, value)));
         let url = format!("file://{}", project.display());
         let user = self.ctx.var("USER").unwrap_or("unknown");
         let app = self.project.app.name;
@@ -171,7 +173,8 @@ impl Run<'_> {
 /// The features of the xtask in jobs, of those of this process: all but this crate's own, so that `cargo xtask` compiles
 /// what it does on CircleCI.
 fn features_of_jobs(ours: Option<&str>) -> Option<String> {
-    let features: Vec<_> = ours.into_iter().flat_map(|ours| ours.split(',')).filter(|it| *it != "local-ci").collect();
+    let features: Vec<_> =
+        ours.into_iter().flat_map(|ours| ours.split(',')).filter(|it| *it != "gangplank/local-ci").collect();
     (!features.is_empty()).then(|| features.join(","))
 }
 
@@ -190,8 +193,8 @@ mod tests {
     #[test]
     fn jobs_have_the_features_but_local_ci() {
         assert_eq!(features_of_jobs(None), None);
-        assert_eq!(features_of_jobs(Some("local-ci")), None);
-        assert_eq!(features_of_jobs(Some("local-ci,s3")).as_deref(), Some("s3"));
+        assert_eq!(features_of_jobs(Some("gangplank/local-ci")), None);
+        assert_eq!(features_of_jobs(Some("gangplank/local-ci,s3")).as_deref(), Some("s3"));
         assert_eq!(features_of_jobs(Some("s3")).as_deref(), Some("s3"));
     }
 }

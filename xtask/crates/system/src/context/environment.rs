@@ -12,7 +12,7 @@ pub mod var {
     pub const WORKSPACE: &str = "GANGPLANK_WORKSPACE";
     /// The directory that replaces all buckets, for local runs.
     pub const BUCKETS: &str = "GANGPLANK_BUCKETS";
-    /// Cargo features for the xtask of local jobs.
+    /// The Cargo features that this process was compiled with on request.
     pub const FEATURES: &str = "GANGPLANK_XTASK_FEATURES";
     /// The time limit in seconds of a request to CircleCI's API or a bucket with all its attempts; 120 by default.
     pub const API_DEADLINE: &str = "GANGPLANK_API_DEADLINE";
@@ -43,7 +43,8 @@ const READ: &[&str] = &[
     "XDG_RUNTIME_DIR",
 ];
 
-/// Variables set by `cargo run` that would make another cargo rebuild everything.
+/// Variables set by `cargo run` that would make another cargo rebuild everything, and the features of this process,
+/// which are not those of an xtask that a job, a check or a test starts.
 pub fn is_cargos_own(name: &str) -> bool {
     name.starts_with("CARGO_PKG_")
         || name.starts_with("CARGO_BIN_")
@@ -54,6 +55,7 @@ pub fn is_cargos_own(name: &str) -> bool {
             "CARGO_CRATE_NAME",
             "CARGO_PRIMARY_PACKAGE",
             "RUST_RECURSION_COUNT",
+            var::FEATURES,
         ]
         .contains(&name)
 }
@@ -122,6 +124,7 @@ mod tests {
         for (name, own) in [
             ("CARGO_PKG_NAME", true),
             ("CARGO", true),
+            ("GANGPLANK_XTASK_FEATURES", true),
             ("CARGO_HOME", false),
             ("CARGO_TARGET_DIR", false),
             ("RUSTFLAGS", false),

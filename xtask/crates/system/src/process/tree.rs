@@ -1,6 +1,6 @@
 //! The descendants of this process: found, measured and killed. Linux only.
 
-use crate::process::LAST_WORDS;
+use crate::process::TERM_GRACE;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ pub(crate) fn end_children_with(variable: &str) {
         if ending.is_empty() {
             return;
         }
-        let signal = if started.elapsed() < LAST_WORDS { Signal::TERM } else { Signal::KILL };
+        let signal = if started.elapsed() < TERM_GRACE { Signal::TERM } else { Signal::KILL };
         for pid in ending.iter().copied().filter_map(Pid::from_raw) {
             // It may have just ended by itself.
             let _ = kill_process(pid, signal);
