@@ -21,23 +21,23 @@ fn readme_of_each_crate_is_its_page() {
 
 /// The documentation of a crate without what only rustdoc reads: links to items, hidden lines of examples.
 fn page(lib: &str) -> String {
-    let mut text = String::new();
+    let mut lines = Vec::new();
     let mut in_code = false;
     for line in lib.lines().map_while(|line| line.strip_prefix("//!")) {
         let line = line.strip_prefix(' ').unwrap_or(line);
-        if line.starts_with("```") {
+        if line == "```" {
             in_code = !in_code;
-            text += if in_code { "```rust\n" } else { "```\n" };
-        } else if in_code {
-            if line != "#" && !line.starts_with("# ") {
-                text += &format!("{line}\n");
-            }
-        } else {
-            let line = if line.starts_with('#') { format!("#{line}") } else { without_links(line) };
-            text += &format!("{line}\n");
+            lines.push(if in_code { "```rust" } else { "```" }.to_owned());
+        } else if !in_code && line.starts_with('#') {
+            lines.push(format!("#{line}"));
+        } else if !in_code {
+            lines.push(without_links(line));
+        } else if line != "#" && !line.starts_with("# ") {
+            lines.push(line.to_owned());
         }
     }
-    text
+    lines.push(String::new());
+    lines.join("\n")
 }
 
 /// ``[`name`](path)`` and ``[`name`]`` as `` `name` ``.

@@ -5,8 +5,9 @@
 //! reports such mistakes minutes later, or never. They are found here without network or account.
 //!
 //! Text in, findings out. `read` converts the YAML to a `Model`, in which commands are expanded and `requires` are
-//! links; every check is a function over that model, and has a line in the table of `checks`. Facts known only to CircleCI (an orb's steps, a pipeline value)
-//! are assumed to be correct. Errors that the schema reports are not repeated.
+//! links; every check is a function over that model in the file of its topic, and has a line in the table of `checks`
+//! and cases in `tests`. Facts known only to CircleCI (an orb's steps, a pipeline value) are assumed to be correct.
+//! Errors that the schema reports are not repeated.
 
 mod arguments;
 mod checks;
