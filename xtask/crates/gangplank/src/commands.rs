@@ -267,7 +267,7 @@ fn prune(tool: &Tool, global: &Global, prune: &Prune) -> Result<CommandOutput> {
 pub fn refuse_dry_run(global: &Global, can_plan: bool) -> Result<()> {
     if global.dry_run && !can_plan {
         return usage("this command has no --dry-run")
-            .hint("use it with plan, deploy, promote, rollback, prune or ci generate")
+            .hint("use it with plan, deploy, promote, rollback, prune, setup, new or ci generate")
             .err();
     }
     Ok(())

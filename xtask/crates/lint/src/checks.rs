@@ -60,7 +60,7 @@ const CHECKS: &[fn(&Model, &mut Report)] = &[
 /// Lints a file; errors name it.
 pub fn lint_file(path: &Path) -> Result<Vec<Finding>> {
     let what = || format!("cannot read {}", path.display());
-    let hint = || "run `cargo xtask ci generate`, which writes .circleci/config.yml".to_owned();
+    let hint = || "name a file that exists; `cargo xtask ci generate` writes .circleci/config.yml".to_owned();
     let text = std::fs::read_to_string(path).with_hint(Kind::NotFound, what, hint)?;
     lint(&text).with_hint(Kind::Failed, || path.display().to_string(), || "fix the YAML first".into())
 }

@@ -42,6 +42,8 @@ pub struct Options<'a> {
     pub set: &'a [(String, String)],
     /// Called for each approval; `false` holds the workflow there.
     pub approve: &'a dyn Fn(&str) -> Result<bool>,
+    /// These options as words of the command line, for hints: empty, or ` --handoff s3`.
+    pub flags: &'a str,
 }
 
 /// The result of a run.
@@ -96,17 +98,15 @@ struct Run<'a> {
     layers: Layers,
     cloud: &'a Cloud,
     running: Running,
+    /// See [`Options::flags`].
+    flags: &'a str,
 }
 
 /// Runs a pipeline. Fails with the kind of the first failed job.
 pub fn run(tool: &Tool, pipeline: &Pipeline, options: &Options) -> Result<CiRun> {
     let Tool { ctx, project, .. } = *tool;
     let commit = git::commit(ctx)?;
-    let Some(branch) = options.branch.map(str::to_owned).or(commit.branch.clone()) else {
-        return usage("HEAD is detached, so the branch is unknown")
-            .hint("name it: `cargo xtask ci run --branch main`")
-            .err();
-    };
+    let branch = branch(options, &commit)?;
     let values = pipeline.values(&branch, options.set)?;
     let (workflows, wanted) = wanted(pipeline, &values, options.job)?;
     if workflows.is_empty() {
@@ -139,8 +139,20 @@ pub fn run(tool: &Tool, pipeline: &Pipeline, options: &Options) -> Result<CiRun>
         let layers = Layers::new(dir.join("layers").join(&workflow.name));
         let running = cloud.begin(&id, workflow);
         let (dir, values, commit, cloud) = (dir.clone(), &values, &commit, &cloud);
-        let run =
-            Run { extra_vars, ctx, project, workflow, values, commit, branch: &branch, dir, layers, cloud, running };
+        let run = Run {
+            extra_vars,
+            ctx,
+            project,
+            workflow,
+            values,
+            commit,
+            branch: &branch,
+            dir,
+            layers,
+            cloud,
+            running,
+            flags: options.flags,
+        };
         let (ends, failed) = run.jobs(&wanted, options.approve);
         cloud.finish(&run.running, failed.is_some(), ends.iter().any(|end| end.status == "on hold"), ctx.interrupted());
         jobs.extend(ends);
@@ -154,10 +166,19 @@ pub fn run(tool: &Tool, pipeline: &Pipeline, options: &Options) -> Result<CiRun>
         return CliError::new(error::kind_of(&error), format!("job `{job}` failed: {error:#}")).hint(hint).err();
     }
     if ctx.interrupted() {
-        return failed("stopped by a signal").hint("run `cargo xtask ci run` again").err();
+        return failed("stopped by a signal").hint(format!("run `cargo xtask ci run{}` again", options.flags)).err();
     }
     let now = live(tool)?;
     Ok(CiRun { commit: commit.sha.clone(), changed: now != before, branch, jobs, live: now })
+}
+
+fn branch(options: &Options, commit: &Commit) -> Result<String> {
+    match options.branch.map(str::to_owned).or(commit.branch.clone()) {
+        Some(branch) => Ok(branch),
+        None => usage("HEAD is detached, so the branch is unknown")
+            .hint("name it: `cargo xtask ci run --branch main`")
+            .err(),
+    }
 }
 
 fn envs(project: &Project) -> String {

@@ -6,6 +6,7 @@
 use gangplank_model::error::{Result, failed};
 use gangplank_model::project;
 use gangplank_model::project::{Ci, Env, Handoff, Project};
+use gangplank_model::release::digest;
 
 /// The settings in main.rs.
 #[derive(Debug, Clone)]
@@ -161,8 +162,21 @@ fn array(texts: &[String]) -> String {
     format!("&[{}]", texts.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", "))
 }
 
-/// The text of main.rs for a plan, from that of this repository.
+/// The SHA-256 of main.rs as it is in Gangplank's repository.
+const PRISTINE: &str = "3c26fc47556d301215876e2f69709713040a8863879161b160ea45397c15dde3";
+
+/// The text of main.rs for a plan, from that of this repository. A main.rs that was edited in this checkout has envs,
+/// hosts and hooks of its own, which must not get into another project.
 pub fn fill(template: &str, plan: &Plan) -> Result<String> {
+    if digest::of(template.as_bytes()) != PRISTINE {
+        return failed("xtask/src/main.rs of this checkout was edited, and new projects are made of it")
+            .hint("`git clone` Gangplank to another directory and run `cargo xtask new` there")
+            .err();
+    }
+    filled(template, plan)
+}
+
+fn filled(template: &str, plan: &Plan) -> Result<String> {
     let mut main = Filling { text: template.to_owned(), values: vec![] };
     let app = &plan.app;
     main.cut("/// The workspace passes releases from job to job", "const SERVICE: ")?;
@@ -313,14 +327,24 @@ impl Filling {
 }
 
 fn missing<T>(piece: &str) -> Result<T> {
-    failed(format!("xtask/src/main.rs, of which new projects are made, must contain `{}` exactly once", piece.trim()))
-        .hint("restore it, or update `new/main_rs.rs`")
+    failed(format!("the template of main.rs must contain `{}` exactly once", piece.trim()))
+        .hint("update `new/main_rs.rs`")
         .err()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn edited_template_is_refused_so_that_its_hosts_stay_here() {
+        let ours = crate::tree::template("xtask/src/main.rs").unwrap();
+        let plan = plan(App::sample("shop"), Handoff::Workspace);
+        fill(ours, &plan).expect("PRISTINE is the digest of main.rs: change it with the file");
+        let edited = ours.replace("envs: &[", "envs: &[MINE, ");
+        assert_ne!(edited, ours);
+        assert!(format!("{:#}", fill(&edited, &plan).unwrap_err()).contains("was edited"));
+    }
 
     fn plan(app: App, handoff: Handoff) -> Plan {
         let envs = [TargetAnswers::local("dev"), TargetAnswers::local("prod")];
@@ -393,7 +417,7 @@ mod tests {
 
     #[test]
     fn fill_of_template_without_a_piece_names_it() {
-        let error = fill("fn main() {}\n", &plan(App::sample("shop"), Handoff::Workspace)).unwrap_err();
+        let error = filled("fn main() {}\n", &plan(App::sample("shop"), Handoff::Workspace)).unwrap_err();
         assert!(error.to_string().contains("must contain `/// The workspace passes"), "{error}");
     }
 }

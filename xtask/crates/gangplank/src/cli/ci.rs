@@ -20,9 +20,8 @@ pub enum Ci {
     },
     /// Find mistakes that CircleCI's schema misses: unknown jobs, workspaces, contexts
     Lint {
-        /// The config
-        #[arg(default_value = ".circleci/config.yml")]
-        file: PathBuf,
+        /// The config [default: .circleci/config.yml of the project]
+        file: Option<PathBuf>,
     },
     /// Run the pipeline on this machine
     Run(Run),

@@ -6,11 +6,12 @@ use crate::commands::CommandOutput;
 use crate::commands::feature;
 use gangplank_deploy::ci::{approve, follow, generate, trigger};
 use gangplank_deploy::tool::Tool;
-#[cfg(feature = "local-ci")]
 use gangplank_model::ci::workflows;
 use gangplank_model::error::Result;
 use gangplank_model::event::Listener;
 use gangplank_model::project::Handoff;
+#[cfg(feature = "local-ci")]
+use gangplank_model::shell::quote;
 use std::path::Path;
 
 /// Runs a command below `ci`.
@@ -21,7 +22,7 @@ pub fn ci(tool: &Tool, cli: &Cli, listener: Listener, command: &Ci) -> Result<Co
             let handoff = handoff.unwrap_or(project.ci.handoff);
             generate::generate(ctx, project, handoff, *check || cli.global.dry_run).map(CommandOutput::Generated)
         }
-        Ci::Lint { file } => lint(tool, file),
+        Ci::Lint { file } => lint(tool, file.as_deref()),
         Ci::Trigger(trigger) => self::trigger(tool, cli, trigger).map(CommandOutput::Triggered),
         Ci::Approve { env, pipeline } => {
             let ask = |question: &str| if cli.global.yes { Ok(Some(true)) } else { ask(ctx, question) };
@@ -33,12 +34,13 @@ pub fn ci(tool: &Tool, cli: &Cli, listener: Listener, command: &Ci) -> Result<Co
 }
 
 #[cfg(feature = "lint")]
-fn lint(tool: &Tool, file: &Path) -> Result<CommandOutput> {
-    gangplank_lint::lint_file(&tool.ctx.root.join(file)).map(CommandOutput::Findings)
+fn lint(tool: &Tool, file: Option<&Path>) -> Result<CommandOutput> {
+    let file = file.map_or_else(|| tool.ctx.root.join(generate::CONFIGS[0]), Path::to_owned);
+    gangplank_lint::lint_file(&file).map(CommandOutput::Findings)
 }
 
 #[cfg(not(feature = "lint"))]
-fn lint(tool: &Tool, _: &Path) -> Result<CommandOutput> {
+fn lint(tool: &Tool, _: Option<&Path>) -> Result<CommandOutput> {
     Err(feature::compile_with(tool.ctx, &["gangplank/lint"], "the linter"))
 }
 
@@ -57,6 +59,7 @@ fn loopback(tool: &Tool, _: Listener) -> Result<CommandOutput> {
 fn run(tool: &Tool, cli: &Cli, run: &Run) -> Result<CommandOutput> {
     let Tool { ctx, project, .. } = *tool;
     let handoff = run.handoff.unwrap_or(project.ci.handoff);
+    let pipeline = workflows::pipeline(project, handoff)?;
     if handoff == Handoff::S3 && !cfg!(feature = "s3") {
         return Err(feature::compile_with(ctx, &["s3"], "buckets"));
     }
@@ -76,14 +79,26 @@ fn run(tool: &Tool, cli: &Cli, run: &Run) -> Result<CommandOutput> {
         branch: run.branch.as_deref(),
         set: &run.set,
         approve: &approve,
+        flags: &flags(run),
     };
-    let pipeline = workflows::pipeline(project, handoff)?;
     gangplank_local_ci::run::run(tool, &pipeline, &options).map(CommandOutput::CiRun)
+}
+
+/// The options of this run, for a command that repeats a part of it.
+#[cfg(feature = "local-ci")]
+fn flags(run: &Run) -> String {
+    let branch = run.branch.iter().map(|name| format!(" --branch {}", quote(name)));
+    let handoff = run.handoff.iter().map(|handoff| format!(" --handoff {}", handoff.as_str()));
+    let set = run.set.iter().map(|(name, value)| format!(" --set {}", quote(&format!("{name}={value}"))));
+    branch.chain(handoff).chain(set).collect()
 }
 
 #[cfg(not(feature = "local-ci"))]
 fn run(tool: &Tool, _: &Cli, run: &Run) -> Result<CommandOutput> {
-    let features: &[_] = match run.handoff.unwrap_or(tool.project.ci.handoff) {
+    let handoff = run.handoff.unwrap_or(tool.project.ci.handoff);
+    // Wrong input is refused before anything is compiled.
+    workflows::pipeline(tool.project, handoff)?;
+    let features: &[_] = match handoff {
         Handoff::S3 => &["gangplank/local-ci", "s3"],
         Handoff::Workspace | Handoff::Artifacts => &["gangplank/local-ci"],
     };

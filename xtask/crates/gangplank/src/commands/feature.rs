@@ -11,9 +11,14 @@ pub fn compile_with(ctx: &Context, more: &[&str], what: &str) -> anyhow::Error {
             ctx.note(format!("this xtask was compiled without {what}: compiling it with {}", more.join(" and ")));
             ctx.become_xtask_with(&features)
         }
-        Err(feature) => usage(format!("the feature `{feature}` of the xtask does not enable that of the engine"))
-            .hint(format!("write in xtask/Cargo.toml: [features] {feature} = [\"gangplank/{feature}\"]"))
-            .into(),
+        Err(feature) => {
+            usage(format!("this xtask was compiled with the feature `{feature}`, and still without {what}"))
+                .hint(format!(
+                    "`unset {}`; if it is not set, write in xtask/Cargo.toml: [features] s3 = [\"gangplank/s3\"]",
+                    var::FEATURES
+                ))
+                .into()
+        }
     }
 }
 

@@ -199,8 +199,8 @@ fn lock(env: &str, url: Option<&str>, by: Option<&(String, Liveness)>) -> Check 
             what,
             format!("held by {by}"),
             format!(
-                "wait for it: `cargo xtask deploy {env} --lock-wait 600`; if it is gone: `cargo xtask lock \
-                 release {env} --force`"
+                "wait for it: `cargo xtask deploy {env} --lock-wait 600`; if it is gone: `cargo xtask unlock \
+                 {env} --force`"
             ),
         ),
     }

@@ -109,7 +109,10 @@ fn judge(places: &[StoreCheck], handoff: Handoff, in_job: bool, answers: bool) -
             About::Unusable(reason) if is_bucket && (handoff == Handoff::S3 || in_job) => {
                 Check::broken(url, reason, credentials(url))
             }
-            About::Unusable(reason) => Check::warning(url, reason, credentials(url)),
+            About::Unusable(reason) if is_bucket => Check::warning(url, reason, credentials(url)),
+            About::Unusable(reason) => {
+                Check::warning(url, reason, "see what this store needs: the project adds it in xtask/src/main.rs")
+            }
             About::Tried(Err(fault)) => Check::of(url, State::Broken, fault),
             About::Tried(Ok(())) if is_bucket => Check::ok(url, "writable, with conditional writes"),
             About::Tried(Ok(())) => Check::ok(url, "may be written"),

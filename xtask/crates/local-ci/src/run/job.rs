@@ -115,7 +115,10 @@ impl Run<'_> {
                             error::Kind::from_code(code),
                             format!("step `{name}` {}", context::exit(code)),
                         )
-                        .hint(format!("see its output above; run only this job with `cargo xtask ci run {}`", job.name))
+                        .hint(format!(
+                            "see its output above; run only this job and those it requires with `cargo xtask ci run {}{}`",
+                            job.name, self.flags
+                        ))
                         .err();
                     }
                 }
