@@ -300,6 +300,10 @@ fn lint_fails_on_errors_and_names_the_line() {
     let config = "version: 2.1\njobs:\n  a:\n    docker:\n      - image: cimg/base:2026.07\n    steps:\n      - checkout\nworkflows:\n  w:\n    jobs:\n      - a\n      - ghost\n";
     p.write("other.yml", config);
     p.run("ci lint other.yml").code(1).stdout_has("line 12: error [undefined-job]").stdout_has("1 error");
+    // FILE is a path of the current directory, as in a shell.
+    p.write("docs/guide.md", "");
+    let args = "ci lint ../other.yml";
+    Ran::of(args, p.command(args).current_dir(p.path("docs"))).code(1).stdout_has("[undefined-job]");
 }
 
 #[test]

@@ -173,10 +173,10 @@ pub fn fill(template: &str, plan: &Plan) -> Result<String> {
             .hint("`git clone` Gangplank to another directory and run `cargo xtask new` there")
             .err();
     }
-    filled(template, plan)
+    fill_in(template, plan)
 }
 
-fn filled(template: &str, plan: &Plan) -> Result<String> {
+fn fill_in(template: &str, plan: &Plan) -> Result<String> {
     let mut main = Filling { text: template.to_owned(), values: vec![] };
     let app = &plan.app;
     main.cut("/// The workspace passes releases from job to job", "const SERVICE: ")?;
@@ -417,7 +417,7 @@ mod tests {
 
     #[test]
     fn fill_of_template_without_a_piece_names_it() {
-        let error = filled("fn main() {}\n", &plan(App::sample("shop"), Handoff::Workspace)).unwrap_err();
+        let error = fill_in("fn main() {}\n", &plan(App::sample("shop"), Handoff::Workspace)).unwrap_err();
         assert!(error.to_string().contains("must contain `/// The workspace passes"), "{error}");
     }
 }

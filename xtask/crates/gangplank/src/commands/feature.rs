@@ -6,6 +6,14 @@ use gangplank_system::context::{Context, var};
 /// Continues as an xtask compiled with more features, which takes some seconds the first time, a minute with `s3`.
 /// `gangplank/NAME` is a feature of the engine, other names are features of the project's xtask. Returns only on failure.
 pub fn compile_with(ctx: &Context, more: &[&str], what: &str) -> anyhow::Error {
+    if !ctx.root.join("xtask/Cargo.toml").is_file() {
+        return usage(format!(
+            "this xtask was compiled without {what}, and {} has none to compile",
+            ctx.root.display()
+        ))
+        .hint("`cd PROJECT`, then the same command with absolute paths")
+        .into();
+    }
     match union(ctx.var(var::FEATURES), more) {
         Ok(features) => {
             ctx.note(format!("this xtask was compiled without {what}: compiling it with {}", more.join(" and ")));
