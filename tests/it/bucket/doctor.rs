@@ -61,7 +61,7 @@ fn doctor_of_missing_bucket_or_wrong_key_is_broken() {
     p.var("AWS_SECRET_ACCESS_KEY", "");
     broken(&p, "doctor", "AWS_SECRET_ACCESS_KEY is not set, but its other half is", "set both");
     p.var("AWS_ACCESS_KEY_ID", "");
-    warned(&p, "doctor", "it wants AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "export AWS_ACCESS_KEY_ID=");
+    warned(&p, "doctor", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "export AWS_ACCESS_KEY_ID=");
     let ran = run(&p, "doctor --ci", &[]).code(0);
     assert!(checks(&ran, "skipped").iter().any(|it| it.starts_with(&url)), "{}", ran.stdout);
     assert_eq!(keys(&ceph.vars(), &url), [""; 0]);

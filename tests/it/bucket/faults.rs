@@ -268,7 +268,7 @@ fn put_trims_blanks_around_variables_and_refuses_newlines_inside() {
     p.release("1");
     p.run("put").ok();
     p.var("AWS_SECRET_ACCESS_KEY", "local\nsecret");
-    p.run("put").fails(2, "AWS_SECRET_ACCESS_KEY contains an invalid character", "in one line");
+    p.run("put").fails(2, "AWS_SECRET_ACCESS_KEY contains an invalid character", "on one line");
 }
 
 #[test]
