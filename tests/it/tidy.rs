@@ -42,7 +42,6 @@ const DOORS: &[(&str, &[&str])] = &[
     ),
     ("clap_complete", &["gangplank/complete.rs"]),
     ("clap_mangen", &["gangplank/man.rs"]),
-    ("fastcdc", &["bundle/patch.rs"]),
     ("flate2", &["bundle/members.rs"]),
     ("futures_util", &["deploy/store/object.rs", "deploy/store/object/transfer.rs"]),
     ("glob", &["deploy/include.rs", "local-ci/workspace.rs", "new/manifest.rs"]),

@@ -7,7 +7,7 @@ use crate::project::Project;
 use gangplank_model::release::digest;
 use gangplank_model::release::manifest::{Manifest, checksum_line};
 use gangplank_model::script;
-use gangplank_model::script::Expected;
+use gangplank_model::script::install::{Expected, install as install_script};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -32,7 +32,7 @@ fn installation(root: &Path) -> (String, Vec<u8>) {
     let lists = [("entries", entries.as_bytes()), ("SHA256SUMS", sums.as_bytes())];
     let own =
         files.into_iter().chain(lists).flat_map(|(name, text)| entry(b'0', &format!(".gangplank/{name}"), 0o644, text));
-    (script::install(root.to_str().unwrap(), &manifest.id, &expected, None), own.collect())
+    (install_script(root.to_str().unwrap(), &manifest.id, &expected, None), own.collect())
 }
 
 /// Runs the script with this archive. Gives exit code and complaint.

@@ -1,30 +1,43 @@
 //! Archives for hosts, written from verified entries of a bundle. A host never unpacks bytes of a store.
 //!
-//! A host with another release receives only the changed files, and of large ones only the changed parts, if the other
-//! release is available here. The host copies unchanged files, and compares everything with the list of entries and the
-//! digests before the install.
+//! A host with another release receives only the changed files, and patches of large ones if the other release is
+//! available here. The host copies unchanged files, and compares everything with the list of entries and the digests
+//! before the install.
 
+mod patches;
+
+use crate::delta::patches::Patches;
 use crate::format;
 use crate::format::{Reader, Writer};
-use crate::patch;
-use crate::patch::{Chunks, Piece};
 use crate::release::{Release, scratch};
 use crate::{files, members, pack};
-use gangplank_model::error::{Kind, Result, WithHint, verification};
+use gangplank_model::error::{Result, verification};
 use gangplank_model::project::Compression;
 use gangplank_model::release::id::ReleaseId;
-use gangplank_model::release::layout::META;
-use gangplank_model::release::layout::{NEW, PATCHES};
+use gangplank_model::release::layout::{META, PATCH, PATCHES};
 use gangplank_model::release::manifest::{Content, FileEntry, Manifest};
+use gangplank_model::script::install::SAME;
+use gangplank_model::transfer::{Abilities, PATCH_MAX, Way};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A smaller file is sent as a whole.
 const WORTH_IT: u64 = 64 << 10;
+
+/// The zstd program of this machine.
+pub trait Zstd: fmt::Debug + Sync {
+    /// Compresses `file` into the new file `to`.
+    fn compress(&self, file: &Path, to: &Path) -> Result<()>;
+    /// Writes to the new file `to` what makes `newer` of `older`.
+    fn patch(&self, older: &Path, newer: &Path, to: &Path) -> Result<()>;
+}
+
+/// Files of the engine in [`META`], by their path in the release.
+pub type OwnFiles = Vec<(String, Vec<u8>)>;
 
 /// The paths of equal files, to be copied on the host. Links, and names that `tar` would misread in a list, are always
 /// sent.
@@ -44,10 +57,12 @@ pub fn is_worth_it(ours: &Manifest, same: &BTreeSet<&str>) -> bool {
     saved >= WORTH_IT && saved * 8 >= all
 }
 
-/// The paths of changed files that are worth a diff.
-fn changed<'a>(ours: &'a Manifest, theirs: &Manifest) -> BTreeSet<&'a str> {
+/// The paths of changed files of at most `max` bytes that are worth a patch.
+fn changed<'a>(ours: &'a Manifest, theirs: &Manifest, max: u64) -> BTreeSet<&'a str> {
     let find = |path: &str| theirs.files.binary_search_by(|it| it.path.as_str().cmp(path)).map(|at| &theirs.files[at]);
-    let large = |file: &FileEntry| file.bytes >= WORTH_IT && matches!(file.content, Content::Sha256(_));
+    let large = |file: &FileEntry| {
+        (WORTH_IT..=max).contains(&file.bytes) && matches!(file.content, Content::Sha256(_))
+    };
     let differs = |file: &FileEntry, it: &FileEntry| large(file) && large(it) && file.content != it.content;
     // A shell reads the names from lines.
     let plain = |file: &FileEntry| file.path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
@@ -55,9 +70,9 @@ fn changed<'a>(ours: &'a Manifest, theirs: &Manifest) -> BTreeSet<&'a str> {
     files.filter(|file| find(&file.path).is_ok_and(|it| differs(file, it))).map(|file| file.path.as_str()).collect()
 }
 
-/// Whether any changed file is worth a diff.
+/// Whether any changed file is worth a patch.
 pub fn differ_inside(ours: &Manifest, theirs: &Manifest) -> bool {
-    !changed(ours, theirs).is_empty()
+    !changed(ours, theirs, PATCH_MAX).is_empty()
 }
 
 /// An archive for hosts; removed on drop.
@@ -83,88 +98,164 @@ impl Drop for Archive {
 /// The delta to a host with a certain other release.
 #[derive(Debug)]
 pub struct Delta {
-    /// The paths of unchanged files.
-    pub same: Vec<String>,
-    /// The number of files assembled on the host, from pieces of their old version and new bytes.
+    /// The number of unchanged files.
+    pub same: usize,
+    /// The number of files that the host patches.
     pub patched: usize,
-    /// Everything else, gzipped.
+    /// Everything else.
     pub archive: Archive,
 }
 
-/// The deltas between releases, each packed once for all hosts.
+/// The archives for hosts, each made once for all hosts that need it.
 #[derive(Debug, Default)]
-pub struct Changes {
+pub struct Changes<'a> {
     /// Local bundles of releases on hosts. They need no verification, because hosts verify the result.
     older: BTreeMap<ReleaseId, PathBuf>,
-    /// By the digests of both bundles; `None` if the whole release is better.
-    known: Mutex<BTreeMap<[String; 2], Option<Arc<Delta>>>>,
-    whole: Mutex<Vec<Whole>>,
+    zstd: Option<&'a dyn Zstd>,
+    /// `None` if the whole release is better.
+    deltas: Mutex<BTreeMap<Difference, Option<Arc<Delta>>>>,
+    whole: Mutex<BTreeMap<Whole, Arc<Archive>>>,
 }
 
-/// An archive of a whole release.
-#[derive(Debug)]
+/// What a delta depends on. Releases are identified by the digests of their bundles.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Difference {
+    from: String,
+    to: String,
+    way: Way,
+    own: OwnFiles,
+}
+
+/// What the archive of a whole release depends on.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Whole {
-    /// Digest of its bundle.
     bundle: String,
     compression: Option<Compression>,
-    archive: Arc<Archive>,
+    own: OwnFiles,
 }
 
-impl Changes {
-    /// Deltas with access to these bundles. From any other release, changed files are sent as a whole.
-    pub fn new(older: BTreeMap<ReleaseId, PathBuf>) -> Self {
-        Self { older, ..Self::default() }
+impl<'a> Changes<'a> {
+    /// Archives made with access to these bundles, and with this program. From any other release, changed files are sent
+    /// as a whole.
+    pub fn new(older: BTreeMap<ReleaseId, PathBuf>, zstd: Option<&'a dyn Zstd>) -> Self {
+        Self { older, zstd, ..Self::default() }
     }
 
-    /// The delta for a host that has `theirs`; `None` if it would save too little.
-    pub fn from(&self, theirs: &Manifest, release: &Release) -> Result<Option<Arc<Delta>>> {
+    /// What this machine can do.
+    pub fn abilities(&self) -> Abilities {
+        let patch = self.zstd.is_some();
+        Abilities { zstd: patch || members::supports(Compression::Zstd).is_ok(), patch, memory: None }
+    }
+
+    /// The delta for a host that has `theirs`, with the files `own`; `None` if it would save too little. The host has the
+    /// files `theirs_own`.
+    pub fn from(
+        &self,
+        theirs: &Manifest,
+        release: &Release,
+        way: Way,
+        own: &OwnFiles,
+        theirs_own: &OwnFiles,
+    ) -> Result<Option<Arc<Delta>>> {
         // A second caller waits for the same result.
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let both = [theirs.bundle.sha256.clone(), release.manifest().bundle.sha256.clone()];
-        if let Some(delta) = known.get(&both) {
+        let mut known = self.deltas.lock().unwrap_or_else(PoisonError::into_inner);
+        let (from, to) = (theirs.bundle.sha256.clone(), release.manifest().bundle.sha256.clone());
+        let difference = Difference { from, to, way, own: own.clone() };
+        if let Some(delta) = known.get(&difference) {
             return Ok(delta.clone());
         }
-        let delta = self.make(theirs, release)?.map(Arc::new);
-        known.insert(both, delta.clone());
+        let delta = self.make(theirs, release, way, own, theirs_own)?.map(Arc::new);
+        known.insert(difference, delta.clone());
         Ok(delta)
     }
 
-    /// The archive of a whole release.
-    pub fn whole(&self, release: &Release, compression: Option<Compression>) -> Result<Arc<Archive>> {
-        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
-        let sum = &release.manifest().bundle.sha256;
-        if let Some(made) = whole.iter().find(|it| it.bundle == *sum && it.compression == compression) {
-            return Ok(Arc::clone(&made.archive));
+    /// The archive of a whole release, with the files `own`.
+    pub fn whole(
+        &self,
+        release: &Release,
+        compression: Option<Compression>,
+        own: &OwnFiles,
+    ) -> Result<Arc<Archive>> {
+        let mut known = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = Whole { bundle: release.manifest().bundle.sha256.clone(), compression, own: own.clone() };
+        if let Some(archive) = known.get(&whole) {
+            return Ok(Arc::clone(archive));
         }
-        let (archive, manifest) = (Archive::beside(release), release.manifest());
-        pack::for_host(&archive.file, compression, &mut |out| {
-            let mut out = Writer::new(out, format::mtime(&manifest.commit));
-            each_entry(&release.bundle(), manifest, &mut |file, content| out.entry(file, content))
-        })
-        .map_err(|error| unreadable(release, error))?;
-        let archive = Arc::new(archive);
-        whole.push(Whole { bundle: sum.clone(), compression, archive: Arc::clone(&archive) });
+        let archive = Arc::new(self.archive(release, compression, own, &BTreeSet::new(), &Patches::default())?);
+        known.insert(whole, Arc::clone(&archive));
         Ok(archive)
     }
 
-    fn make(&self, theirs: &Manifest, release: &Release) -> Result<Option<Delta>> {
+    fn make(
+        &self,
+        theirs: &Manifest,
+        release: &Release,
+        way: Way,
+        own: &OwnFiles,
+        theirs_own: &OwnFiles,
+    ) -> Result<Option<Delta>> {
         let ours = release.manifest();
         let same = same(ours, theirs);
-        // A damaged or missing bundle is ignored.
-        let chunks = |older: &PathBuf| chunks_of(older, theirs, &changed(ours, theirs)).ok();
-        let older = self.older.get(&theirs.id).and_then(chunks).unwrap_or_default();
-        if older.is_empty() && !is_worth_it(ours, &same) {
+        let mut patches = Patches::default();
+        if let (Some(max), Some(zstd)) = (way.patch_max, self.zstd) {
+            patches = Patches::beside(release);
+            if let Some(older) = self.older.get(&theirs.id) {
+                patches.of_release(zstd, (older, theirs), release, &changed(ours, theirs, max));
+            }
+            patches.of_own(zstd, own, theirs_own, max);
+        }
+        let patched: BTreeSet<_> = ours.files.iter().map(|file| file.path.as_str()).filter(|it| patches.has(it)).collect();
+        if patched.is_empty() && !is_worth_it(ours, &same) {
             return Ok(None);
         }
-        let archive = Archive::beside(release);
-        let mut delta = Delta { same: same.iter().map(|&path| path.to_owned()).collect(), patched: 0, archive };
-        let patched = cut(release, &same, &older, &delta.archive.file)?;
-        let same = &same | &patched;
-        let sent = delta.archive.file.metadata().map_or(u64::MAX, |it| it.len());
+        let list: String = same.iter().map(|path| format!("./{path}\n")).collect();
+        let own: OwnFiles = own.iter().cloned().chain([(format!("{META}/{SAME}"), list.into_bytes())]).collect();
+        let archive = self.archive(release, Some(way.compression), &own, &same, &patches)?;
+        let sent = archive.file.metadata().map_or(u64::MAX, |it| it.len());
         let is_less = patched.is_empty() || sent.saturating_mul(8) <= ours.bundle.bytes.saturating_mul(7);
-        delta.patched = patched.len();
-        Ok((is_less && is_worth_it(ours, &same)).then_some(delta))
+        let delta = Delta { same: same.len(), patched: patched.len(), archive };
+        Ok((is_less && is_worth_it(ours, &(&same | &patched))).then_some(delta))
     }
+
+    /// An archive with the files `own` and a release without the files `without`, in which patches replace files.
+    fn archive(
+        &self,
+        release: &Release,
+        compression: Option<Compression>,
+        own: &OwnFiles,
+        without: &BTreeSet<&str>,
+        patches: &Patches,
+    ) -> Result<Archive> {
+        let manifest = release.manifest();
+        let by_program = self.zstd.filter(|_| compression == Some(Compression::Zstd));
+        let archive = Archive::beside(release);
+        pack::for_host(&archive.file, compression.filter(|_| by_program.is_none()), &mut |out| {
+            let mut out = Writer::new(out, format::mtime(&manifest.commit));
+            let list = patches.list();
+            let list = (!list.is_empty()).then(|| (format!("{META}/{PATCHES}"), list.into_bytes()));
+            for (path, bytes) in own.iter().filter(|(path, _)| !patches.has(path)).chain(&list) {
+                out.entry(&own_entry(path, bytes.len() as u64), &mut &bytes[..])?;
+            }
+            each_entry(&release.bundle(), manifest, &mut |file, content| {
+                let is_sent = !without.contains(file.path.as_str()) && !patches.has(&file.path);
+                if is_sent { out.entry(file, content) } else { Ok(()) }
+            })?;
+            for (number, patch) in (1..).zip(patches.files()) {
+                let bytes = patch.metadata()?.len();
+                out.entry(&own_entry(&format!("{META}/{PATCH}.{number}"), bytes), &mut File::open(patch)?)?;
+            }
+            Ok(())
+        })
+        .map_err(|error| unreadable(release, error))?;
+        let Some(zstd) = by_program else { return Ok(archive) };
+        let compressed = Archive::beside(release);
+        zstd.compress(&archive.file, &compressed.file)?;
+        Ok(compressed)
+    }
+}
+
+fn own_entry(path: &str, bytes: u64) -> FileEntry {
+    FileEntry { path: path.to_owned(), bytes, mode: 0o644, content: Content::Sha256(String::new()) }
 }
 
 /// The error of reading a bundle that was verified before.
@@ -177,8 +268,6 @@ fn unreadable(release: &Release, error: anyhow::Error) -> anyhow::Error {
         .hint("stop what writes to it, then run the same command again")
         .into()
 }
-
-type EarlierBundle = BTreeMap<String, Chunks>;
 
 /// Calls `work` for each entry of a bundle, with a reader of its content.
 fn each_entry(
@@ -200,96 +289,6 @@ fn each_entry(
         tar.end()
     };
     members::read(ours, file, each).0
-}
-
-/// The chunks of some files of a bundle.
-fn chunks_of(bundle: &Path, manifest: &Manifest, paths: &BTreeSet<&str>) -> io::Result<EarlierBundle> {
-    let mut found = EarlierBundle::new();
-    if !paths.is_empty() {
-        each_entry(bundle, manifest, &mut |file, content| {
-            if paths.contains(file.path.as_str()) {
-                found.insert(file.path.clone(), Chunks::of(content)?);
-            }
-            Ok(())
-        })?;
-    }
-    Ok(found)
-}
-
-/// Writes a release without the files `without` to `to`, a `tar.gz`. Files with an older version are replaced by a file
-/// with their new bytes and a list of how to assemble them. Returns their paths.
-fn cut<'a>(
-    release: &'a Release,
-    without: &BTreeSet<&str>,
-    older: &'a EarlierBundle,
-    to: &Path,
-) -> Result<BTreeSet<&'a str>> {
-    let manifest = release.manifest();
-    let aside = to.with_extension("new");
-    let what = || format!("cannot write {}", aside.display());
-    let mut new = File::create_new(&aside).with_hint(Kind::Failed, what, || "check free space: `df -h .`".into())?;
-    // Unnamed from here on, so that no cleanup is needed.
-    let _ = fs::remove_file(&aside);
-    let mut patches = Patches::default();
-    pack::for_host(to, Some(Compression::Gzip), &mut |out| {
-        let mut out = Writer::new(out, format::mtime(&manifest.commit));
-        each_entry(&release.bundle(), manifest, &mut |file, content| {
-            if without.contains(file.path.as_str()) {
-                return Ok(());
-            }
-            let Some((path, chunks)) = older.get_key_value(&file.path) else { return out.entry(file, content) };
-            let mut to = BufWriter::new(&mut new);
-            let pieces = patch::pieces(chunks, content, file.bytes, &mut to)?;
-            to.flush()?;
-            patches.add(path, file.mode, &pieces);
-            Ok(())
-        })?;
-        patches.end(&mut new, &mut out)
-    })
-    .map_err(|error| unreadable(release, error))?;
-    Ok(patches.paths)
-}
-
-/// The list of how to assemble files, in lines for the host's shell; see `script::install_changes`.
-#[derive(Default)]
-struct Patches<'a> {
-    paths: BTreeSet<&'a str>,
-    lines: String,
-    /// Number of new bytes so far.
-    new: u64,
-}
-
-impl<'a> Patches<'a> {
-    fn add(&mut self, path: &'a str, mode: u32, pieces: &[Piece]) {
-        let _ = writeln!(self.lines, "file {mode:o} {path}");
-        for piece in pieces {
-            let _ = match *piece {
-                Piece::Old { at, bytes } => writeln!(self.lines, "old {at} {bytes}"),
-                Piece::New { bytes } => {
-                    self.new += bytes;
-                    writeln!(self.lines, "new {} {bytes}", self.new - bytes)
-                }
-            };
-        }
-        self.lines.push_str("end\n");
-        self.paths.insert(path);
-    }
-
-    /// Adds both files to the archive. The file of new bytes carries the mtime for the assembled files.
-    fn end<W: Write>(&self, new: &mut File, out: &mut Writer<W>) -> io::Result<()> {
-        if self.paths.is_empty() {
-            return Ok(());
-        }
-        new.rewind()?;
-        let lines = &mut self.lines.as_bytes();
-        let files: [(&str, u64, &mut dyn Read); 2] =
-            [(PATCHES, lines.len() as u64, lines), (NEW, self.new, &mut BufReader::new(new))];
-        for (name, bytes, data) in files {
-            let content = Content::Sha256(String::new());
-            out.entry(&FileEntry { path: format!("{META}/{name}"), bytes, mode: 0o644, content }, data)?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

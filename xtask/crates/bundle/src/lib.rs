@@ -11,6 +11,5 @@ pub mod files;
 mod format;
 mod members;
 pub mod pack;
-mod patch;
 pub mod release;
 mod unpack;

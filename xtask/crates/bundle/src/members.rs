@@ -93,11 +93,6 @@ impl Compress {
             }
         }
     }
-
-    /// A block as a member.
-    pub fn member(&mut self, block: &[u8]) -> Vec<u8> {
-        self.member_or(None, block)
-    }
 }
 
 /// Writes the start of a completed member. The CRC covers the bytes between the header and `end`.

@@ -312,18 +312,15 @@ fn resized(path: &Path, bytes: u64) -> Result<bool> {
     Ok(path.metadata()?.len() != bytes)
 }
 
-/// Small engine files without an end of archive, to precede an archive of the same compression.
-pub fn small_files(files: &[(String, Vec<u8>)], compression: Option<Compression>) -> Result<Vec<u8>> {
+/// A tar of small engine files.
+pub fn small_files(files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut tar = Vec::new();
     for (path, bytes) in files {
         tar.extend_from_slice(&format::small(path, bytes.len() as u64)?);
         tar.extend_from_slice(bytes);
         tar.extend_from_slice(format::padding(bytes.len() as u64));
     }
-    let Some(compression) = compression else { return Ok(tar) };
-    let mut compress = Compress::new(compression)?;
-    let members = tar.chunks(compress.block()).map(|block| compress.member(block));
-    Ok(members.collect::<Vec<_>>().concat())
+    Ok(tar)
 }
 
 struct Counted<'a, R> {

@@ -4,6 +4,7 @@ pub mod directory;
 pub(crate) mod ssh;
 pub(crate) mod through;
 mod transport;
+pub(crate) mod zstd;
 
 use crate::host::ssh::Address;
 use gangplank_bundle::delta::Changes;
@@ -21,7 +22,7 @@ use gangplank_system::http::Url;
 /// A release to be installed on a host.
 pub enum Delivery<'a> {
     /// Sent from this machine.
-    Push(&'a Release, &'a Changes),
+    Push(&'a Release, &'a Changes<'a>),
     /// Downloaded by the host from this URL, which is a secret. The host unpacks only a bundle with the digest verified
     /// here.
     Pull(&'a Release, Url),

@@ -29,3 +29,4 @@ pub mod shell;
 pub mod slug;
 pub mod state;
 pub mod store_url;
+pub mod transfer;

@@ -27,3 +27,12 @@ pub(crate) fn in_root(root: &str, body: &str) -> String {
 
 /// Tests whether the host can unpack a `.tar.zst`.
 pub(crate) const HAS_ZSTD: &str = "command -v zstd > /dev/null 2>&1 && tar --zstd --version > /dev/null 2>&1";
+
+/// Prints what the host can do with zstd, and its free memory in KiB. `zstd -H` lists the options, `--patch-from` since
+/// version 1.4.5.
+pub(crate) const ABILITIES: &str = r#"if command -v zstd > /dev/null 2>&1; then
+  ! tar --zstd --version > /dev/null 2>&1 || echo 'can zstd'
+  case $(zstd -H 2>&1) in *--patch-from*) echo 'can patch';; esac
+fi
+[ ! -r /proc/meminfo ] || sed -n 's/^MemAvailable: *\([0-9]*\) kB$/memory \1/p' /proc/meminfo"#;
+

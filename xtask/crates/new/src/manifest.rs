@@ -12,7 +12,6 @@ const ALIAS: &str = "run --quiet --manifest-path xtask/Cargo.toml --";
 pub const HOT: &[&str] = &[
     "sha2",
     "tar",
-    "fastcdc",
     "flate2",
     "miniz_oxide",
     "libdeflate-sys",

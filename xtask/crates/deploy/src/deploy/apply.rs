@@ -13,6 +13,7 @@ use crate::deploy::release_source::ReleaseSource;
 use crate::deploy::waves::{AT_ONCE, par_map, waves};
 use crate::health;
 use crate::health::Checker;
+use crate::host::zstd::Zstd;
 use crate::host::{Operation, Target};
 use gangplank_model::entries;
 use gangplank_model::error::{CliError, Result, failed, hint_of, kind_of, verification};
@@ -218,13 +219,15 @@ impl Run<'_> {
         for live in afar.filter_map(|host| host.plan.fallback.clone()) {
             *have.entry(live).or_default() += 1;
         }
-        let changes = release.changes(&have);
+        let zstd = Zstd::find(self.ctx);
+        let changes = release.changes(&have, zstd.as_ref().map(|it| it as _));
         let delivery = |host| Ok((host, release.delivery(&changes)?));
         let deliveries = wanting.iter().copied().map(delivery).collect::<Result<Vec<_>>>()?;
-        let (id, step) = (release.id(), Step::Install { release: release.id().clone() });
+        let step = Step::Install { release: release.id().clone() };
+        // The same for all hosts, so that they share an archive.
+        let record = self.record(HistoryEvent::Installed, release.id(), None);
         let done = par_map(&deliveries, AT_ONCE, |(host, delivery)| {
             self.stop_if_asked(UNSWITCHED)?;
-            let record = self.record(HistoryEvent::Installed, id, None);
             self.timed(host, &step.to_string(), || host.target.install(delivery, &record))
         });
         all_of(done).map_err(|error| explain(&error, "nothing was switched"))?;

@@ -3,7 +3,7 @@
 use crate::deploy::resolve::Catalog;
 use crate::host::Delivery;
 use crate::store::Store;
-use gangplank_bundle::delta::Changes;
+use gangplank_bundle::delta::{Changes, Zstd};
 use gangplank_bundle::release::Release;
 use gangplank_model::error::Result;
 use gangplank_model::release::id::ReleaseId;
@@ -43,18 +43,20 @@ impl<'a> ReleaseSource<'a> {
         self.0.origin.map(Store::url)
     }
 
-    /// The delta from each release that hosts already have; `hosts` counts the hosts per release.
-    pub fn changes(&self, hosts: &BTreeMap<ReleaseId, usize>) -> Changes {
+    /// The archives for hosts, made with the zstd program of this machine, if any; `hosts` counts the hosts per release
+    /// that they have.
+    pub fn changes<'z>(&self, hosts: &BTreeMap<ReleaseId, usize>, zstd: Option<&'z dyn Zstd>) -> Changes<'z> {
         let Some((dir, catalog)) = self.0.aside.as_ref().filter(|_| self.0.origin.is_none()) else {
-            return Changes::default();
+            return Changes::new(BTreeMap::new(), zstd);
         };
         let older =
             |(id, hosts): (&ReleaseId, &usize)| Some((id.clone(), catalog.older(id, self.manifest(), *hosts, dir)?));
-        Changes::new(hosts.iter().filter(|(id, _)| *id != self.id()).filter_map(older).collect())
+        let others = hosts.iter().filter(|(id, _)| zstd.is_some() && *id != self.id());
+        Changes::new(others.filter_map(older).collect(), zstd)
     }
 
     /// What is sent to one host. Computed per host, because the URL in it expires.
-    pub fn delivery<'d>(&'d self, changes: &'d Changes) -> Result<Delivery<'d>> {
+    pub fn delivery<'d>(&'d self, changes: &'d Changes<'d>) -> Result<Delivery<'d>> {
         match self.0.origin {
             None => Ok(Delivery::Push(&self.0.release, changes)),
             Some(store) => Ok(Delivery::Pull(&self.0.release, store.link(self.manifest())?)),

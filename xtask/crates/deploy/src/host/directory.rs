@@ -24,6 +24,7 @@ use gangplank_model::script::lease;
 use gangplank_model::script::room::is_full;
 use gangplank_model::service::run::Script;
 use gangplank_model::state::{Lock, Lockable, State};
+use gangplank_model::transfer::Abilities;
 use gangplank_model::{entries, script, sequence};
 use gangplank_system::context::{Context, Input, Output};
 use std::path::{Path, PathBuf};
@@ -51,6 +52,8 @@ pub struct HostTarget<'ctx> {
     fresh: Mutex<Option<State>>,
     /// The live release and the digest of its bundle, when last read.
     live: Mutex<Option<(ReleaseId, String)>>,
+    /// What the host can do, when its state was last read.
+    abilities: Mutex<Option<Abilities>>,
 }
 
 enum Connection<'ctx> {
@@ -88,6 +91,7 @@ impl<'ctx> HostTarget<'ctx> {
             given_up: Mutex::default(),
             fresh: Mutex::default(),
             live: Mutex::default(),
+            abilities: Mutex::default(),
         }
     }
 
@@ -205,6 +209,7 @@ impl<'ctx> HostTarget<'ctx> {
         let state = State::parse(said);
         let live = state.live().and_then(|live| Some((live.clone(), state.installed.get(live)?.clone())));
         set(&self.live, live);
+        set(&self.abilities, Some(state.abilities));
         state
     }
 

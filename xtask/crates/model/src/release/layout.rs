@@ -12,8 +12,8 @@ pub const SUMS: &str = "SHA256SUMS";
 /// The maximum bytes of [`SUMS`], which has two lines.
 pub const SUMS_BYTES_MAX: u64 = 4 << 10;
 
-/// The list of how to assemble files, in the [`META`] of an archive.
+/// The list of patched files in the [`META`] of an archive: a line `MODE PATH` each.
 pub const PATCHES: &str = "patches";
 
-/// The new bytes of assembled files.
-pub const NEW: &str = "new";
+/// The patch of file N of that list is `patch.N`.
+pub const PATCH: &str = "patch";

@@ -180,7 +180,7 @@ pub struct Bundle {
 }
 
 /// The compression of a bundle. A store or host may have releases of both kinds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Compression {
     /// A `.tar.gz`, which every host can read.
     #[default]

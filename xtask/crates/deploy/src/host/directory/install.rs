@@ -2,7 +2,7 @@
 
 use crate::host::Delivery;
 use crate::host::directory::{Connection, HostTarget, get};
-use gangplank_bundle::delta::{Archive, Changes};
+use gangplank_bundle::delta::{Archive, Changes, OwnFiles};
 use gangplank_bundle::release::Release;
 use gangplank_bundle::{files, pack};
 use gangplank_model::error::{CliError, Kind, Result, WithHint, hint_of, kind_of};
@@ -11,8 +11,9 @@ use gangplank_model::project::Compression;
 use gangplank_model::release::layout::{META, RELEASES, SUMS};
 use gangplank_model::release::manifest::{Manifest, checksum_line};
 use gangplank_model::release::{digest, manifest};
-use gangplank_model::script;
-use gangplank_model::script::Expected;
+use gangplank_model::script::install::Expected;
+use gangplank_model::script::{self, compare, install};
+use gangplank_model::transfer::Way;
 use gangplank_system::context::Input;
 use gangplank_system::http::{Url, policy};
 use std::fs::File;
@@ -22,29 +23,31 @@ impl HostTarget<'_> {
     pub(super) fn deliver(&self, delivery: &Delivery, record: &Record) -> Result<()> {
         let release = delivery.release();
         let lists = Lists::of(release.manifest());
-        let id = release.id();
-        let what = format!("install {id}");
+        let own = lists.own(release.manifest(), record);
         let done = match delivery {
+            // Compression saves nothing on this machine.
+            Delivery::Push(_, changes) if matches!(self.place, Connection::Here(_)) => {
+                self.install_whole(release, &lists, changes, &own, None)
+            }
             Delivery::Push(_, changes) => {
-                let is_here = matches!(self.place, Connection::Here(_));
-                if !is_here && self.install_changes(release, &lists, changes, record)? {
+                let way = Way::between(changes.abilities(), get(&self.abilities).unwrap_or_default());
+                if self.install_changes(release, &lists, changes, &own, way)? {
                     return Ok(());
                 }
-                // Compression saves nothing on this machine.
-                let compression = Some(release.manifest().compression()).filter(|_| !is_here);
-                match self.install_whole(release, &lists, changes, record, compression) {
-                    Err(error) if compression == Some(Compression::Zstd) && kind_of(&error) == Kind::Failed => {
+                match self.install_whole(release, &lists, changes, &own, Some(way.compression)) {
+                    Err(error) if way.compression == Compression::Zstd && kind_of(&error) == Kind::Failed => {
                         self.ctx.warn(format!("{error:#}; sending it as gzip"));
-                        self.install_whole(release, &lists, changes, record, Some(Compression::Gzip))
+                        self.install_whole(release, &lists, changes, &own, Some(Compression::Gzip))
                     }
                     done => done,
                 }
             }
             Delivery::Pull(_, url) => {
-                let meta = lists.archive(release.manifest(), record, None, None)?;
-                let input = [url.as_str().as_bytes(), b"\n", &meta].concat();
-                let text = script::install_pulled(&self.root, id, &lists.expected, release.manifest().compression());
-                self.run_checked(&what, &text, Input::Bytes(&input)).map_err(|error| pulled(&error, url))
+                let id = release.id();
+                let input = [url.as_str().as_bytes(), b"\n", &pack::small_files(&own)?].concat();
+                let text = install::install_pulled(&self.root, id, &lists.expected, release.manifest().compression());
+                self.run_checked(&format!("install {id}"), &text, Input::Bytes(&input))
+                    .map_err(|error| pulled(&error, url))
             }
         };
         done.map(drop).map_err(unread)
@@ -56,13 +59,12 @@ impl HostTarget<'_> {
         release: &Release,
         lists: &Lists,
         changes: &Changes,
-        record: &Record,
+        own: &OwnFiles,
         compression: Option<Compression>,
     ) -> Result<String> {
-        let archive = changes.whole(release, compression)?;
-        let text = script::install(&self.root, release.id(), &lists.expected, compression);
-        let meta = lists.archive(release.manifest(), record, None, compression)?;
-        self.run_checked(&format!("install {}", release.id()), &text, Input::BytesThenFile(&meta, open(&archive)?))
+        let archive = changes.whole(release, compression, own)?;
+        let text = install::install(&self.root, release.id(), &lists.expected, compression);
+        self.run_checked(&format!("install {}", release.id()), &text, Input::BytesThenFile(&[], open(&archive)?))
     }
 
     /// The manifest of the live release, from this machine or from the host.
@@ -85,11 +87,18 @@ impl HostTarget<'_> {
 
     /// Installs a release as a delta to the live one if that saves enough. Returns false if the whole release has to be
     /// sent.
-    fn install_changes(&self, release: &Release, lists: &Lists, changes: &Changes, record: &Record) -> Result<bool> {
+    fn install_changes(
+        &self,
+        release: &Release,
+        lists: &Lists,
+        changes: &Changes,
+        own: &OwnFiles,
+        way: Way,
+    ) -> Result<bool> {
         let ours = release.manifest();
         let theirs = self.live_manifest()?;
         let Some(theirs) = theirs.filter(|theirs| theirs.id != ours.id) else { return Ok(false) };
-        let delta = match changes.from(&theirs, release) {
+        let delta = match changes.from(&theirs, release, way, own, &Lists::of(&theirs).files()) {
             Ok(Some(delta)) => delta,
             Ok(None) => return Ok(false),
             // A delta is an optimisation, so its failure must not block a deploy.
@@ -98,18 +107,16 @@ impl HostTarget<'_> {
                 return Ok(false);
             }
         };
-        let list: String = delta.same.iter().map(|path| format!("./{path}\n")).collect();
-        let meta = lists.archive(ours, record, Some(&list), Some(Compression::Gzip))?;
-        let changed = open(&delta.archive)?;
-        let bytes = meta.len() as u64 + changed.metadata().map_or(0, |it| it.len());
-        let text = script::install_changes(&self.root, &ours.id, &lists.expected, &theirs.id);
-        match self.run_checked(&format!("install {}", ours.id), &text, Input::BytesThenFile(&meta, changed)) {
+        let archive = open(&delta.archive)?;
+        let bytes = archive.metadata().map_or(0, |it| it.len());
+        let text = install::install_changes(&self.root, &ours.id, &lists.expected, &theirs.id, way.compression);
+        match self.run_checked(&format!("install {}", ours.id), &text, Input::BytesThenFile(&[], archive)) {
             Ok(_) => {
                 self.ctx.note(format!(
                     "{}: {bytes} bytes sent of {}: {} of {} files are those of {}{}",
                     self.url,
                     ours.bundle.bytes,
-                    delta.same.len(),
+                    delta.same,
                     ours.files.len(),
                     theirs.id,
                     if delta.patched > 0 { format!(", and most of {} more", delta.patched) } else { String::new() }
@@ -129,7 +136,7 @@ impl HostTarget<'_> {
 /// Adds a hint to the error of a host that cannot read a bundle.
 fn unread(error: anyhow::Error) -> anyhow::Error {
     let text = format!("{error:#}");
-    if !text.contains(script::NO_ZSTD) {
+    if !text.contains(install::NO_ZSTD) {
         return error;
     }
     let hint = "install it there: `apt-get install zstd`; or build anew with `compression: Compression::Gzip` in xtask/src/main.rs";
@@ -171,7 +178,7 @@ impl Lists {
     fn of(manifest: &Manifest) -> Self {
         let json = manifest.to_json();
         let entries = manifest.entries();
-        let own = [(manifest::FILE, json.as_slice()), (gangplank_model::script::compare::ENTRIES, entries.as_bytes())];
+        let own = [(manifest::FILE, json.as_slice()), (compare::ENTRIES, entries.as_bytes())];
         let own = own.map(|(file, bytes)| checksum_line(&digest::of(bytes), &format!("{META}/{file}")));
         let sums = manifest.checksums() + &own.concat();
         let expected = Expected {
@@ -183,25 +190,20 @@ impl Lists {
         Self { entries, sums, manifest: json, expected }
     }
 
-    /// The engine's own files, sent before the archive of the release. The archive has no end marker, so that both form
-    /// one archive.
-    fn archive(
-        &self,
-        manifest: &Manifest,
-        record: &Record,
-        same: Option<&str>,
-        compression: Option<Compression>,
-    ) -> Result<Vec<u8>> {
-        let (bundle, record) = (format!("{}\n", manifest.bundle.sha256), record.to_line());
+    /// The lists as files, which are the same on all hosts that have the release.
+    fn files(&self) -> OwnFiles {
         let files = [
             (manifest::FILE, self.manifest.as_slice()),
-            ("bundle", bundle.as_bytes()),
-            ("record", record.as_bytes()),
-            (gangplank_model::script::compare::ENTRIES, self.entries.as_bytes()),
+            (compare::ENTRIES, self.entries.as_bytes()),
             (SUMS, self.sums.as_bytes()),
         ];
-        let all = files.into_iter().chain(same.map(|same| (script::SAME, same.as_bytes())));
-        let all: Vec<_> = all.map(|(file, bytes)| (format!("{META}/{file}"), bytes.to_vec())).collect();
-        pack::small_files(&all, compression)
+        files.map(|(file, bytes)| (format!("{META}/{file}"), bytes.to_vec())).into()
+    }
+
+    /// The engine's own files in a release, with the record of its install.
+    fn own(&self, manifest: &Manifest, record: &Record) -> OwnFiles {
+        let own = [("bundle", format!("{}\n", manifest.bundle.sha256)), ("record", record.to_line())];
+        let own = own.map(|(file, text)| (format!("{META}/{file}"), text.into_bytes()));
+        self.files().into_iter().chain(own).collect()
     }
 }

@@ -1,0 +1,81 @@
+//! How a release is sent to a host: the cheapest way that both ends have.
+
+use crate::project::Compression;
+
+/// The largest file that is sent as a patch. zstd decompresses a window of this size unasked.
+pub const PATCH_MAX: u64 = 1 << crate::script::install::WINDOW_LOG;
+/// The smallest limit that is worth a patch.
+const PATCH_MIN: u64 = 1 << 20;
+
+/// What an end of a transfer can do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// Whether it compresses, or unpacks, a `.tar.zst`.
+    pub zstd: bool,
+    /// Whether its zstd has `--patch-from`.
+    pub patch: bool,
+    /// Memory that a host can spare, in KiB; `None` where it does not say.
+    pub memory: Option<u64>,
+}
+
+impl Abilities {
+    /// Adds an ability by its name in a host's report; ignores others.
+    pub(crate) fn add(&mut self, name: &str) {
+        match name {
+            "zstd" => self.zstd = true,
+            "patch" => self.patch = true,
+            _ => {}
+        }
+    }
+}
+
+/// A way to send a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Way {
+    /// The compression of the stream.
+    pub compression: Compression,
+    /// The largest file that may be sent as a patch of the file that the host has, in bytes; `None` sends whole files.
+    pub patch_max: Option<u64>,
+}
+
+impl Way {
+    /// The cheapest way that both ends have.
+    ///
+    /// zstd needs memory for the old file and for the new one. A host gets patches for which a half of what it can spare
+    /// is enough, so that no patch costs the life of an app. The limit is a power of two, so that hosts share patches.
+    pub fn between(here: Abilities, host: Abilities) -> Self {
+        let compression = if here.zstd && host.zstd { Compression::Zstd } else { Compression::Gzip };
+        let spare = host.memory.unwrap_or(0).saturating_mul(1024) / 4;
+        let limit = spare.checked_ilog2().map_or(0, |log| 1 << log).min(PATCH_MAX);
+        Self { compression, patch_max: (here.patch && host.patch && limit >= PATCH_MIN).then_some(limit) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn between_picks_what_both_ends_have() {
+        let end = |zstd, patch, memory| Abilities { zstd, patch, memory };
+        let all = end(true, true, None);
+        let (gzip, zstd) = (Compression::Gzip, Compression::Zstd);
+        for (here, host, compression, patch_max) in [
+            (all, end(true, true, Some(8 << 20)), zstd, Some(128 << 20)),
+            (all, end(true, true, Some(512 << 10)), zstd, Some(128 << 20)),
+            (all, end(true, true, Some(500 << 10)), zstd, Some(64 << 20)),
+            (all, end(true, true, Some(3 << 10)), zstd, None),
+            (all, end(true, true, Some(0)), zstd, None),
+            (all, end(true, true, Some(u64::MAX)), zstd, Some(128 << 20)),
+            // A host that does not say, as macOS.
+            (all, end(true, true, None), zstd, None),
+            // BusyBox: its tar has no --zstd.
+            (all, end(false, true, Some(8 << 20)), gzip, Some(128 << 20)),
+            (all, end(false, false, Some(8 << 20)), gzip, None),
+            (end(false, false, None), end(true, true, Some(8 << 20)), gzip, None),
+            (end(true, false, None), end(true, true, Some(8 << 20)), zstd, None),
+        ] {
+            assert_eq!(Way::between(here, host), Way { compression, patch_max }, "{here:?} {host:?}");
+        }
+    }
+}
