@@ -27,6 +27,7 @@ use crate::deploy::lock::Locks;
 use crate::deploy::markers::Markers;
 use crate::deploy::release_source::ReleaseSource;
 use crate::deploy::resolve::Catalog;
+use crate::deploy::waves::{AT_ONCE, par_map};
 use crate::host::Target;
 use crate::tool::Tool;
 use gangplank_model::error::{Result, usage};
@@ -39,6 +40,7 @@ use gangplank_model::release::id::{ReleaseId, Selector};
 use gangplank_system::machine;
 use gangplank_system::machine::{ci_job, person};
 use jiff::Timestamp;
+use std::thread;
 
 impl Deployment<'_> {
     /// Runs `work` under the locks of all targets, or without locks for a dry run. `work` receives the start time of a
@@ -63,6 +65,15 @@ impl Deployment<'_> {
                 self.deploy_log.lose(url, error);
             }
             work(locks.interrupted(doing))
+        })
+    }
+
+    /// Fetches and verifies a release while the hosts are being connected to. Neither changes anything.
+    fn fetch_while_connecting<'c>(&self, catalog: &'c Catalog, id: &ReleaseId) -> Result<ReleaseSource<'c>> {
+        let targets = &self.targets;
+        thread::scope(|scope| {
+            scope.spawn(|| par_map(targets, AT_ONCE, |target| target.reach()));
+            catalog.fetch_for_deploy(id, self.env.transfer)
         })
     }
 
@@ -119,7 +130,7 @@ pub fn deploy(tool: &Tool, env: &str, release: Option<&Selector>, options: &Opti
     let site = Deployment::open_most(tool, env, catalog.deploy_log(), &options.skip_host)?;
     let id = catalog.resolve(release)?;
     refuse::uncommitted(&id, &site.rules(options))?;
-    let release = catalog.fetch_for_deploy(&id, site.env.transfer)?;
+    let release = site.fetch_while_connecting(&catalog, &id)?;
     let failed_in = elsewhere::warn_of_failures(tool, &site, &id, options);
     Ok(Outcome { failed_in, ..put_live(&site, Verb::Deploy, &release, options)? })
 }
@@ -145,7 +156,7 @@ pub fn promote(tool: &Tool, from: &str, to: &str, options: &Options) -> Result<O
     let source = tool.targets(project.env(from)?)?;
     let id = resolve::running(from, &source)?;
     refuse::uncommitted(&id, &site.rules(options))?;
-    let release = catalog.fetch_for_deploy(&id, site.env.transfer)?;
+    let release = site.fetch_while_connecting(&catalog, &id)?;
     let digest = |target: &dyn Target| Ok((target.url().to_owned(), target.manifest(&id)?.bundle.sha256));
     let digests = source.iter().map(|target| digest(&**target)).collect::<Result<Vec<_>>>()?;
     refuse::other_bytes_running(from, &id, &release.manifest().bundle.sha256, &digests)?;

@@ -75,8 +75,11 @@ impl Patches {
         let wanted: Vec<_> =
             (self.tried..).zip(files).map(|(number, file)| Wanted { path: file.path.clone(), mode: file.mode, number }).collect();
         let read = || {
-            self.extract(older, theirs, &wanted, "old")?;
-            self.extract(&release.bundle(), ours, &wanted, "new")
+            thread::scope(|scope| {
+                let old = scope.spawn(|| self.extract(older, theirs, &wanted, "old"));
+                self.extract(&release.bundle(), ours, &wanted, "new")?;
+                old.join().expect("reading does not panic")
+            })
         };
         if !wanted.is_empty() && read().is_ok() {
             self.make(zstd, wanted);

@@ -26,11 +26,21 @@ check_sums() { is_by_openssl "$1" || $check "$1"; }"#;
 /// Each line of the list is counted twice and each entry once: three means present, two missing, one extra. Any other
 /// number comes from a name with a line break, which no entry of the list has. The last line of the list is never an
 /// entry, so it must appear as `missing`: otherwise a `sort` that ran out of room would pass for a comparison. `find
-/// -perm` compares all bits, including set-uid.
+/// -perm` compares all bits, including set-uid. Only GNU's `find` has `-printf`, which needs one process.
 pub(crate) const COMPARE: &str = r#"tab=$(printf '\t')
 entries() {
   # In a directory of several logins their group may write.
   if grouped ../..; then group=-002; else group=-020; fi
+  if find . -prune -printf '' 2> /dev/null; then
+    find . -path ./.gangplank -prune -o -path . \
+      -o -type d \( -perm $group -o -perm -002 \) -printf "dir that others may write$tab%p\n" \
+      -o -type d -printf "dir$tab%p\n" -o -type f -perm 644 -printf "file 644$tab%p\n" \
+      -o -type f -perm 755 -printf "file 755$tab%p\n" \
+      -o -type f \( -perm -4000 -o -perm -2000 \) -printf "set-id file$tab%p\n" \
+      -o -type f -printf "file of another mode$tab%p\n" -o -type l -printf "link$tab%p$tab%l\n" \
+      -o -printf "special file$tab%p\n"
+    return
+  fi
   find . -path ./.gangplank -prune -o -type d ! -perm $group ! -perm -002 -print | sed -n "s|^[.]/|dir$tab&|p"
   find . -path ./.gangplank -prune -o -type d \( -perm $group -o -perm -002 \) -print | sed -n "s|^[.]/|dir that others may write$tab&|p"
   find . -path ./.gangplank -prune -o -type f -perm 644 -print | sed "s|^|file 644$tab|"
@@ -116,3 +126,48 @@ pub const ENTRIES: &str = "entries";
 
 /// Exit code of a script that found bytes that do not match.
 pub const EXIT_VERIFICATION: i32 = 77;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::process::Command;
+
+    #[test]
+    fn entries_are_the_same_with_and_without_gnu_find() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        for (path, mode) in [
+            ("plain", 0o644),
+            ("a b/program", 0o755),
+            (".gangplank/manifest.json", 0o644),
+            ("open/set-uid", 0o4755),
+            ("open/it's $HOME", 0o600),
+            ("back\\slash%p", 0o666),
+            ("line\nbreak", 0o644),
+        ] {
+            fs::create_dir_all(at(path).parent().unwrap()).unwrap();
+            fs::write(at(path), path).unwrap();
+            fs::set_permissions(at(path), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        fs::set_permissions(at("open"), fs::Permissions::from_mode(0o777)).unwrap();
+        symlink("a b/%l", at("link")).unwrap();
+        assert!(Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+        let entries = |before: &str| {
+            let script = format!("LC_ALL=C; grouped() {{ false; }}\n{COMPARE}\n{before}\nentries");
+            let said = Command::new("sh").args(["-c", &script]).current_dir(dir.path()).output().unwrap();
+            assert!(said.stderr.is_empty(), "{}", String::from_utf8_lossy(&said.stderr));
+            let mut lines: Vec<_> = String::from_utf8(said.stdout).unwrap().lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        let without = "find() { case $* in *printf*) return 1; esac; command find \"$@\"; }";
+        let (gnu, posix) = (entries(""), entries(without));
+        assert!(gnu.contains(&"set-id file\t./open/set-uid".to_owned()), "{gnu:?}");
+        assert!(gnu.contains(&"dir that others may write\t./open".to_owned()), "{gnu:?}");
+        // The second half of a name with a line break differs, and is no entry of any list.
+        let whole = |lines: Vec<String>| lines.into_iter().filter(|line| !line.ends_with("break")).collect::<Vec<_>>();
+        assert_eq!(whole(gnu), whole(posix));
+    }
+}

@@ -127,6 +127,8 @@ rm -rf releases/.incoming-*; mkdir \"$aside\"
 trap 'rm -rf \"$aside\" \"$aside\".*' 0
 {SUMS_TOOL}
 {unpack}
+# One sync of the whole file system is faster than one per file. The disk works while the processor compares.
+flush -f \"$aside\" & flushing=$!
 is {entries} \"$aside/{META}/{ENTRIES}\" && is {sums} \"$aside/{META}/SHA256SUMS\" || {{
   echo 'the archive brought other lists than those of the release' >&2; exit {EXIT_VERIFICATION}
 }}
@@ -137,8 +139,7 @@ fi
 {COMPARE}
 odd=$(cd \"$aside\" && compare \"$(cat {META}/{ENTRIES})\" all) || exit {EXIT_VERIFICATION}
 [ -z \"$odd\" ] || {{ printf '%s\\n' \"$odd\" | head -n 5 >&2; exit {EXIT_VERIFICATION}; }}
-{APPEND}# One sync of the whole file system is faster than one per file.
-flush -f \"$aside\"
+{APPEND}wait $flushing
 append < \"$aside/{META}/record\"
 mv \"$aside\" \"$final\"; flush releases
 {reserve}",
