@@ -66,7 +66,7 @@ fn deploy_over_edited_live_release_sends_the_whole_release() {
 }
 
 #[test]
-fn deploy_of_changed_large_file_sends_only_its_new_parts() {
+fn deploy_of_changed_large_file_sends_a_patch() {
     let Some(fleet) = Fleet::start(2) else { return };
     let p = project(&fleet, 2, "");
     let noise = crate::ci::faults::noise(4 << 20);
@@ -118,32 +118,74 @@ fn deploy_of_changed_large_file_sends_only_its_new_parts() {
     p.run("verify @dev").ok();
 }
 
+/// A program of the hosts that stands before the real one: exits with 1 and a complaint where its words match `pattern`.
+fn refuse(fleet: &Fleet, name: &str, pattern: &str) {
+    let own = fleet.file("own");
+    fs::create_dir_all(&own).unwrap();
+    let refuse = format!("case $* in {pattern}) echo '{name}: what is that?' >&2; exit 1 ;; esac");
+    let real = ["/usr/bin", "/bin"].map(|dir| format!("[ ! -x {dir}/{name} ] || exec {dir}/{name} \"$@\"")).join("\n");
+    fs::write(own.join(name), format!("#!/bin/sh\n{refuse}\n{real}\n")).unwrap();
+    fs::set_permissions(own.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
 #[test]
-fn deploy_to_host_with_old_head_sends_the_whole_release() {
+fn deploy_to_hosts_without_programs_or_options_sends_what_they_can_read() {
     let path = std::env::var("PATH").unwrap();
     let Some(fleet) = Fleet::with_vars(1, &format!("PATH=@dir@/own:{path}")) else { return };
     let p = project(&fleet, 1, "");
     let noise = crate::ci::faults::noise(1 << 20);
     p.write("www/noise", &noise);
+    p.write("www/still", "the same in each release");
     p.release("1");
     p.run("deploy dev").ok();
-    // As POSIX had it before 2024.
-    let head = fleet.file("own").join("head");
-    fs::create_dir_all(fleet.file("own")).unwrap();
-    fs::write(
-        &head,
-        "#!/bin/sh\ncase $1 in -c*) echo 'head: what is -c?' >&2; exit 1 ;; esac\nexec /usr/bin/head \"$@\"\n",
-    )
-    .unwrap();
-    fs::set_permissions(&head, fs::Permissions::from_mode(0o755)).unwrap();
-    p.write("www/noise", &format!("{noise}more"));
-    p.release("2");
-    p.run("deploy dev").ok().stderr_has("head: what is -c?").stderr_has("sending the whole release");
-    assert_eq!(live(&fleet, 0), "2");
-    p.run("verify @dev").ok();
-    fs::remove_file(head).unwrap();
-    p.write("www/noise", &format!("{noise}more and more"));
-    p.release("3");
-    p.run("deploy dev").ok().stderr_has(", and most of 1 more");
-    p.run("verify @dev").ok();
+    for (n, (name, pattern, patched)) in [
+        // zstd before 1.4.5: its help does not list the option.
+        ("zstd", "-H", false),
+        // No memory, say.
+        ("zstd", "*patch-from*", false),
+        ("zstd", "*", false),
+        // BusyBox: the archive is a tar.gz, with patches in it.
+        ("tar", "*--zstd*", true),
+        ("openssl", "*", true),
+        ("cmp", "*", true),
+        ("find", "*printf*", true),
+        ("xargs", "-0*", false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        refuse(&fleet, name, pattern);
+        let number = (n + 2).to_string();
+        p.write("www/noise", &format!("{noise}{number}"));
+        p.release(&number);
+        let ran = p.run("deploy dev").ok();
+        assert_eq!(ran.stderr.contains(", and most of 1 more"), patched, "{name} {pattern}: {}", ran.stderr);
+        // Only what the host does not tell beforehand has to be tried.
+        let tried = ["*patch-from*", "-0*"].contains(&pattern);
+        assert_eq!(ran.stderr.contains("sending the whole release"), tried, "{name} {pattern}: {}", ran.stderr);
+        assert_eq!(live(&fleet, 0), number);
+        p.run("verify @dev").ok();
+        fs::remove_file(fleet.file("own").join(name)).unwrap();
+    }
+}
+
+#[test]
+fn deploy_from_machine_whose_zstd_fails_sends_gzip() {
+    let Some(fleet) = Fleet::start(1) else { return };
+    let p = project(&fleet, 1, "");
+    let noise = crate::ci::faults::noise(1 << 20);
+    let own = p.path("own");
+    p.write_program("own/zstd", "#!/bin/sh\necho 'zstd: out of memory' >&2\nexit 1\n");
+    let path = p
+        .command("deploy dev")
+        .get_envs()
+        .find_map(|(name, path)| path.filter(|_| name == "PATH")?.to_str().map(str::to_owned));
+    let vars = [("PATH".to_owned(), format!("{}:{}", own.display(), path.unwrap()))];
+    for number in ["1", "2"] {
+        p.write("www/noise", &format!("{noise}{number}"));
+        p.release(number);
+        p.run_with("deploy dev", &vars).ok().stderr_has("zstd: out of memory").stderr_has("sending it as gzip");
+        assert_eq!(live(&fleet, 0), number);
+        p.run("verify @dev").ok();
+    }
 }

@@ -6,7 +6,6 @@ use super::{Forgery, ID, link};
 use crate::project::Project;
 use gangplank_model::release::digest;
 use gangplank_model::release::manifest::{Manifest, checksum_line};
-use gangplank_model::script;
 use gangplank_model::script::install::{Expected, install as install_script};
 use std::fs;
 use std::io::Write;

@@ -60,9 +60,7 @@ pub fn is_worth_it(ours: &Manifest, same: &BTreeSet<&str>) -> bool {
 /// The paths of changed files of at most `max` bytes that are worth a patch.
 fn changed<'a>(ours: &'a Manifest, theirs: &Manifest, max: u64) -> BTreeSet<&'a str> {
     let find = |path: &str| theirs.files.binary_search_by(|it| it.path.as_str().cmp(path)).map(|at| &theirs.files[at]);
-    let large = |file: &FileEntry| {
-        (WORTH_IT..=max).contains(&file.bytes) && matches!(file.content, Content::Sha256(_))
-    };
+    let large = |file: &FileEntry| (WORTH_IT..=max).contains(&file.bytes) && matches!(file.content, Content::Sha256(_));
     let differs = |file: &FileEntry, it: &FileEntry| large(file) && large(it) && file.content != it.content;
     // A shell reads the names from lines.
     let plain = |file: &FileEntry| file.path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
@@ -170,12 +168,7 @@ impl<'a> Changes<'a> {
     }
 
     /// The archive of a whole release, with the files `own`.
-    pub fn whole(
-        &self,
-        release: &Release,
-        compression: Option<Compression>,
-        own: &OwnFiles,
-    ) -> Result<Arc<Archive>> {
+    pub fn whole(&self, release: &Release, compression: Option<Compression>, own: &OwnFiles) -> Result<Arc<Archive>> {
         let mut known = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
         let whole = Whole { bundle: release.manifest().bundle.sha256.clone(), compression, own: own.clone() };
         if let Some(archive) = known.get(&whole) {
@@ -204,7 +197,8 @@ impl<'a> Changes<'a> {
             }
             patches.of_own(zstd, own, theirs_own, max);
         }
-        let patched: BTreeSet<_> = ours.files.iter().map(|file| file.path.as_str()).filter(|it| patches.has(it)).collect();
+        let patched: BTreeSet<_> =
+            ours.files.iter().map(|file| file.path.as_str()).filter(|it| patches.has(it)).collect();
         if patched.is_empty() && !is_worth_it(ours, &same) {
             return Ok(None);
         }

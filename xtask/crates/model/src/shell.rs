@@ -35,4 +35,3 @@ pub(crate) const ABILITIES: &str = r#"if command -v zstd > /dev/null 2>&1; then
   case $(zstd -H 2>&1) in *--patch-from*) echo 'can patch';; esac
 fi
 [ ! -r /proc/meminfo ] || sed -n 's/^MemAvailable: *\([0-9]*\) kB$/memory \1/p' /proc/meminfo"#;
-

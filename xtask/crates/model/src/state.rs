@@ -3,8 +3,8 @@
 use crate::error::Result;
 use crate::history::History;
 use crate::owner::Owner;
-use crate::transfer::Abilities;
 use crate::release::id::ReleaseId;
+use crate::transfer::Abilities;
 use std::collections::BTreeMap;
 
 /// The state of a target.

@@ -72,8 +72,10 @@ impl Patches {
     ) {
         let ours = release.manifest();
         let files = ours.files.iter().filter(|file| paths.contains(file.path.as_str()));
-        let wanted: Vec<_> =
-            (self.tried..).zip(files).map(|(number, file)| Wanted { path: file.path.clone(), mode: file.mode, number }).collect();
+        let wanted: Vec<_> = (self.tried..)
+            .zip(files)
+            .map(|(number, file)| Wanted { path: file.path.clone(), mode: file.mode, number })
+            .collect();
         let read = || {
             thread::scope(|scope| {
                 let old = scope.spawn(|| self.extract(older, theirs, &wanted, "old"));

@@ -178,4 +178,3 @@ for pause in 0 1 2 4 8 end; do
   esac
 done
 rm -f "$aside.said""#;
-
