@@ -343,6 +343,12 @@ pub const ALL: &[Compression] = &[
 mod tests {
     use super::*;
 
+    impl Compress {
+        fn member(&mut self, block: &[u8]) -> Vec<u8> {
+            self.member_or(None, block)
+        }
+    }
+
     const BLOCK: usize = 1 << 20;
 
     fn bytes(n: usize) -> Vec<u8> {
