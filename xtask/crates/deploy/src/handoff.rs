@@ -233,7 +233,14 @@ fn local(tool: &Tool, release: Option<&Selector>) -> Result<Release> {
     Release::open(&dir.unwrap_or_else(|| ctx.root.join(RELEASES).join(id.as_str())), &ctx.progress("verifying"))
 }
 
-/// Copies this program into the workspace, so that deploy jobs need neither Rust nor a compile.
+/// `put --program`
+pub fn put_program(ctx: &Context) -> Result<()> {
+    persist_program(ctx)?;
+    ctx.note(format!("put this program into {}", store::workspace(ctx).join(PERSISTED).display()));
+    Ok(())
+}
+
+/// Copies this program into the workspace, so that later jobs need no compile.
 fn persist_program(ctx: &Context) -> Result<()> {
     let to = store::workspace(ctx).join(PERSISTED);
     let from = Context::program()?;

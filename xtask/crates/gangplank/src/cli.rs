@@ -95,6 +95,9 @@ pub enum Command {
         /// Use only this store
         #[arg(long, value_name = "URL")]
         store: Option<String>,
+        /// Put only this program into CircleCI's workspace, for later jobs
+        #[arg(long, conflicts_with_all = ["release", "store"])]
+        program: bool,
     },
     /// Point `LATEST_BUILD_NUM` at the build of a release, never backwards
     Publish {

@@ -164,6 +164,10 @@ fn check(project: &Project) -> Job {
         cargo("Doctor", &["doctor", "--ci"]),
         cargo("Check", &["test", "--quick"]),
         Step::SaveCargoCache,
+        // The jobs after this one compile no xtask. Only this workflow reads its workspace, so no other branch can pass
+        // them another program, as it could in a cache.
+        cargo("Pass the xtask to the jobs after this one", &["put", "--program"]),
+        Step::Persist { root: WORKSPACE.into(), paths: vec!["bin".into()] },
     ];
     Job::new("check", Kind::Work(compiling(project, steps)))
 }
@@ -173,10 +177,11 @@ fn build(project: &Project, handoff: Handoff) -> Job {
     let put: &[&str] = if handoff == Handoff::S3 { &["put", "--store", WORKSPACE_URL] } else { &["put"] };
     let mut steps = vec![
         Step::Checkout,
+        Step::Attach { at: WORKSPACE.into() },
         Step::RestoreCargoCache,
-        cargo("Build", &["build"]),
-        cargo("Pass the release to the deploy jobs", put),
-        Step::Persist { root: WORKSPACE.into(), paths: vec!["releases".into(), "bin".into()] },
+        persisted("Build", &["build"]),
+        persisted("Pass the release to the deploy jobs", put),
+        Step::Persist { root: WORKSPACE.into(), paths: vec!["releases".into()] },
     ];
     // A bucket may fall back to artifacts.
     if handoff != Handoff::S3 || has_store(project, &["circleci:artifacts"]) {
