@@ -87,6 +87,9 @@ pub struct BenchOptions {
     /// Pack this directory; `fleet` deploys DIR.v2 beside it second [default: a small sample]
     #[arg(long, value_name = "DIR")]
     workload: Vec<PathBuf>,
+    /// Build the sample app twice, with a few lines changed, and deploy that with `fleet`
+    #[arg(long)]
+    relink: bool,
     /// Delay added to each round trip of `fleet`
     #[arg(long, value_name = "MS", default_values_t = [0, 50])]
     delay_ms: Vec<u64>,
@@ -109,6 +112,7 @@ impl Commands for Command {
                 let options = Options {
                     hosts: options.hosts.into(),
                     workloads: options.workload.clone(),
+                    relink: options.relink,
                     delays_ms: options.delay_ms.clone(),
                     rounds: options.rounds.into(),
                     against: options.against.clone(),

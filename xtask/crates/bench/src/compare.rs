@@ -141,7 +141,12 @@ impl Baseline<'_> {
         ctx.read(Command::new("sync"))?;
         let took = time(ctx, self.name, (self.command)(), &scratch.join("log"))?;
         let bytes = self.makes.as_deref().map_or(Ok(0), size_of).with_hint(Kind::Failed, what, hint)?;
-        Ok(Figures { seconds: took.wall.as_secs_f64(), cpu_seconds: took.cpu.as_secs_f64(), bytes })
+        Ok(Figures {
+            seconds: took.wall.as_secs_f64(),
+            cpu_seconds: took.cpu.as_secs_f64(),
+            host_cpu_seconds: None,
+            bytes,
+        })
     }
 }
 

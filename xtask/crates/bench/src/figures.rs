@@ -11,6 +11,9 @@ pub struct Figures {
     pub seconds: f64,
     /// CPU time of the command and its children on this machine, without the hosts.
     pub cpu_seconds: f64,
+    /// CPU time of the processes on all hosts, if there are hosts that tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_cpu_seconds: Option<f64>,
     /// Bytes over the network, in both directions.
     pub bytes: u64,
 }
@@ -36,6 +39,7 @@ fn medians(runs: &[Figures]) -> Option<Figures> {
     Some(Figures {
         seconds: median(runs.iter().map(|run| run.seconds))?,
         cpu_seconds: median(runs.iter().map(|run| run.cpu_seconds))?,
+        host_cpu_seconds: median(runs.iter().filter_map(|run| run.host_cpu_seconds)),
         bytes: median(runs.iter().map(|run| run.bytes as f64))? as u64,
     })
 }
@@ -70,13 +74,16 @@ mod tests {
     #[test]
     fn ratios_are_those_of_pairs() {
         let runs = |seconds: &[f64]| -> Vec<_> {
-            seconds.iter().map(|&seconds| Figures { seconds, cpu_seconds: seconds / 2.0, bytes: 7 }).collect()
+            seconds
+                .iter()
+                .map(|&seconds| Figures { seconds, cpu_seconds: seconds / 2.0, host_cpu_seconds: None, bytes: 7 })
+                .collect()
         };
         // The machine was ten times slower in the second round, for both.
         let compared = compare(&runs(&[1.0, 10.0, 1.5]), &runs(&[2.0, 20.0, 2.0])).unwrap();
         assert!((compared.ratio - 0.5).abs() < 1e-9, "{compared:?}");
-        assert_eq!(compared.ours, Figures { seconds: 1.5, cpu_seconds: 0.75, bytes: 7 });
-        assert_eq!(compared.theirs, Figures { seconds: 2.0, cpu_seconds: 1.0, bytes: 7 });
+        assert_eq!(compared.ours, Figures { seconds: 1.5, cpu_seconds: 0.75, host_cpu_seconds: None, bytes: 7 });
+        assert_eq!(compared.theirs, Figures { seconds: 2.0, cpu_seconds: 1.0, host_cpu_seconds: None, bytes: 7 });
         assert_eq!(compare(&[], &[]), None);
     }
 }

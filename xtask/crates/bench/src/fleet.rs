@@ -12,6 +12,7 @@ use crate::figures::{Comparison, Figures, compare};
 use crate::fleet::baselines::{OURS, Peer};
 use crate::fleet::hosts::Fleet;
 use crate::options::{Missing, Options, Scratch, private_dir};
+use crate::relink;
 use crate::workload::{Version, Workload};
 use gangplank_deploy::deploy;
 use gangplank_deploy::deploy::apply::Outcome;
@@ -32,8 +33,8 @@ use std::process::Command;
 /// ```json
 /// {"bench": "fleet", "hosts": 10, "rounds": 3, "cpus": 2,
 ///  "rows": [{"workload": "W1", "delay_ms": 50, "release": "first", "against": "rsync", "ratio": 0.8,
-///            "ours": {"seconds": 4.0, "cpu_seconds": 1.2, "bytes": 1000},
-///            "theirs": {"seconds": 5.0, "cpu_seconds": 2.4, "bytes": 2000}}],
+///            "ours": {"seconds": 4.0, "cpu_seconds": 1.2, "host_cpu_seconds": 3.1, "bytes": 1000},
+///            "theirs": {"seconds": 5.0, "cpu_seconds": 2.4, "host_cpu_seconds": 2.2, "bytes": 2000}}],
 ///  "missing": [{"peer": "slipway", "install": "cargo install slipway"}]}
 /// ```
 ///
@@ -91,7 +92,8 @@ pub fn fleet(ctx: &Context, options: &Options) -> Result<Report> {
     }
     let fleet = Fleet::start(ctx, &fleet_dir, options.hosts)?;
     let mut rows = Vec::new();
-    for (n, source) in options.sources().enumerate() {
+    let relinked = if options.relink { Some(relink::make(ctx, &scratch.0)?) } else { None };
+    for (n, source) in options.sources().chain(relinked.iter().map(|dir| Some(dir.as_path()))).enumerate() {
         let dir = Scratch(scratch.0.join(format!("workload{n}")));
         let workload = Workload::prepare(ctx, &dir.0, source)?;
         for &delay_ms in &options.delays_ms {
@@ -199,13 +201,15 @@ impl Scenario<'_> {
         self.ctx.read(Command::new("sync"))?;
         self.fleet.network.set_delay(self.delay_ms);
         self.fleet.network.take_bytes();
+        let before = self.fleet.cpu_seconds();
         let took = time(self.ctx, name, command, &log)?;
         let bytes = self.fleet.network.take_bytes();
+        let host_cpu_seconds = self.fleet.cpu_seconds().zip(before).map(|(after, before)| after - before);
         if self.verbose {
             self.ctx.note(String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()));
         }
         self.verify(name, &self.workload.versions[n], &log)?;
-        Ok(Figures { seconds: took.wall.as_secs_f64(), cpu_seconds: took.cpu.as_secs_f64(), bytes })
+        Ok(Figures { seconds: took.wall.as_secs_f64(), cpu_seconds: took.cpu.as_secs_f64(), host_cpu_seconds, bytes })
     }
 
     fn ours(&self, version: &Version) -> Result<Command> {

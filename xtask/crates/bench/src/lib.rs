@@ -10,6 +10,7 @@ pub mod figures;
 pub mod files;
 pub mod fleet;
 pub mod options;
+mod relink;
 mod report;
 #[cfg(feature = "s3")]
 pub mod s3;

@@ -16,6 +16,8 @@ pub struct Options {
     pub hosts: usize,
     /// Directories with a `.v2` beside each; a generated workload if empty.
     pub workloads: Vec<PathBuf>,
+    /// Whether to deploy W3, which is built first.
+    pub relink: bool,
     /// The delays added to a round trip, one table each.
     pub delays_ms: Vec<u64>,
     /// Number of rounds.
@@ -29,7 +31,7 @@ pub struct Options {
 impl Options {
     /// The directories, or `None` for a generated workload.
     pub(crate) fn sources(&self) -> impl Iterator<Item = Option<&Path>> {
-        let own = self.workloads.is_empty().then_some(None);
+        let own = (self.workloads.is_empty() && !self.relink).then_some(None);
         own.into_iter().chain(self.workloads.iter().map(|dir| Some(dir.as_path())))
     }
 

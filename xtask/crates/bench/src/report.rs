@@ -11,12 +11,13 @@ use std::fmt::Write;
 pub fn fleet(report: &Report, style: Style) -> String {
     let heading =
         ["WORKLOAD", "DELAY", "RELEASE", "AGAINST", "RATIO", "OURS", "THEIRS", "CPU", "THEIRS", "BYTES", "THEIRS"];
-    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    let on_hosts = ["HOSTS", "THEIRS"];
+    let mut rows = vec![heading.into_iter().chain(on_hosts).map(str::to_owned).collect()];
     rows.extend(report.rows.iter().map(row));
     let mut out = table(style, &aligned(rows, 4));
     let _ = writeln!(
         out,
-        "{}, {}, {} shared by all; medians; RATIO of the pairs: below 1 ours is faster",
+        "{}, {}, {} shared by all; medians; RATIO of the pairs: below 1 ours is faster; HOSTS is their CPU time",
         count(report.hosts, "host"),
         count(report.rounds, "round"),
         count(report.cpus, "core")
@@ -48,7 +49,10 @@ fn missing(missing: &[Missing]) -> String {
 
 fn row(row: &Row) -> Vec<String> {
     let words = [row.workload.clone(), format!("{} ms", row.delay_ms), row.release.to_owned(), row.against.to_owned()];
-    words.into_iter().chain(figures(&row.comparison)).collect()
+    let cpu = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), |it| format!("{it:.2} s"));
+    let it = &row.comparison;
+    let on_hosts = [it.ours.host_cpu_seconds, it.theirs.host_cpu_seconds].map(cpu);
+    words.into_iter().chain(figures(it)).chain(on_hosts).collect()
 }
 
 fn figures(it: &Comparison) -> [String; 7] {
@@ -84,7 +88,12 @@ mod tests {
 
     #[test]
     fn fleet_report_is_a_table_with_missing_peers_below() {
-        let figures = |seconds: f64, bytes| Figures { seconds, cpu_seconds: seconds / 4.0, bytes };
+        let figures = |seconds: f64, bytes| Figures {
+            seconds,
+            cpu_seconds: seconds / 4.0,
+            host_cpu_seconds: Some(seconds * 2.0),
+            bytes,
+        };
         let row = |release, against, ratio, ours, theirs| Row {
             workload: "W1".into(),
             delay_ms: 50,
@@ -104,10 +113,10 @@ mod tests {
             missing: vec![Missing { peer: "slipway", install: "cargo install slipway" }],
         };
         expect![[r#"
-            WORKLOAD  DELAY  RELEASE  AGAINST  RATIO    OURS   THEIRS     CPU  THEIRS    BYTES    THEIRS
-            W1        50 ms  first    scp       0.25  4.00 s  16.04 s  1.00 s  4.01 s  1.0 MiB   3.0 MiB
-            W1        50 ms  change   rsync     1.10  0.50 s   0.45 s  0.12 s  0.11 s    900 B  12.1 KiB
-            10 hosts, 3 rounds, 2 cores shared by all; medians; RATIO of the pairs: below 1 ours is faster
+            WORKLOAD  DELAY  RELEASE  AGAINST  RATIO    OURS   THEIRS     CPU  THEIRS    BYTES    THEIRS   HOSTS   THEIRS
+            W1        50 ms  first    scp       0.25  4.00 s  16.04 s  1.00 s  4.01 s  1.0 MiB   3.0 MiB  8.00 s  32.08 s
+            W1        50 ms  change   rsync     1.10  0.50 s   0.45 s  0.12 s  0.11 s    900 B  12.1 KiB  1.00 s   0.90 s
+            10 hosts, 3 rounds, 2 cores shared by all; medians; RATIO of the pairs: below 1 ours is faster; HOSTS is their CPU time
             slipway is not installed: cargo install slipway
         "#]]
         .assert_eq(&fleet(&report, Style::PLAIN));
@@ -115,7 +124,8 @@ mod tests {
 
     #[test]
     fn compare_report_is_a_table_with_missing_peers_below() {
-        let figures = |seconds: f64, bytes| Figures { seconds, cpu_seconds: seconds * 1.9, bytes };
+        let figures =
+            |seconds: f64, bytes| Figures { seconds, cpu_seconds: seconds * 1.9, host_cpu_seconds: None, bytes };
         let comparison = Comparison { ratio: 0.17, ours: figures(0.52, 23 << 20), theirs: figures(3.1, 23 << 20) };
         let rows = vec![compare::Row { workload: "W1".into(), what: "bundle", against: "tar-gz", comparison }];
         let missing = vec![Missing { peer: "tar-pigz-files", install: "apt-get install pigz" }];

@@ -47,6 +47,13 @@ pub const PEERS: &[Peer] = &[
         files: &[],
     },
     Peer {
+        name: "rsync-checked",
+        programs: &["rsync", "ssh"],
+        install: "apt-get install rsync",
+        script: include_str!("baselines/rsync-checked.sh"),
+        files: &[],
+    },
+    Peer {
         name: "capistrano",
         programs: &["cap"],
         install: "apt-get install ruby; gem install capistrano",
@@ -93,8 +100,8 @@ mod tests {
             let chosen = |(peer, there): (&Peer, bool)| format!("{}{}", peer.name, if there { "" } else { "?" });
             peers(&against, &|program| program != missing).map(chosen).collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(chosen(&[], ""), "scp tar-ssh rsync capistrano ansible slipway");
+        assert_eq!(chosen(&[], ""), "scp tar-ssh rsync rsync-checked capistrano ansible slipway");
         assert_eq!(chosen(&["rsync", "scp"], "rsync"), "scp rsync?");
-        assert_eq!(chosen(&[], "ssh"), "scp? tar-ssh? rsync? capistrano ansible slipway");
+        assert_eq!(chosen(&[], "ssh"), "scp? tar-ssh? rsync? rsync-checked? capistrano ansible slipway");
     }
 }

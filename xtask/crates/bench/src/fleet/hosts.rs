@@ -4,10 +4,12 @@ use crate::fleet::proxy::Network;
 use gangplank_model::error::{Kind, Result, WithHint, failed, usage};
 use gangplank_system::context::Context;
 use gangplank_system::process::Background;
+use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 const SCRIPT: &str = include_str!("hosts.sh");
@@ -55,6 +57,23 @@ impl Fleet {
         Ok(Self { dir: dir.to_owned(), names, network, _sshds: sshds })
     }
 
+    /// CPU time so far of what ran on the hosts, in seconds. A connection counts once its sshd has ended, which is waited
+    /// for, two seconds at most. `None` where there is no `/proc`.
+    pub fn cpu_seconds(&self) -> Option<f64> {
+        let listeners: Vec<u32> = self
+            .names
+            .iter()
+            .map(|name| fs::read_to_string(self.dir.join(name).join("pid")).ok()?.trim().parse().ok())
+            .collect::<Option<_>>()?;
+        for _ in 0..100 {
+            if !listeners.iter().any(|pid| has_children(*pid)) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        listeners.into_iter().map(cpu_seconds).sum()
+    }
+
     /// The directory on a host that is this baseline's own.
     pub fn root(&self, host: &str, baseline: &str) -> PathBuf {
         self.dir.join(host).join("srv").join(baseline)
@@ -65,4 +84,20 @@ impl Fleet {
 fn ports(n: usize) -> std::io::Result<Vec<u16>> {
     let listeners: Vec<_> = (0..n).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
     listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+}
+
+/// Ticks of the clock that `/proc` counts in: a hundred a second on every Linux.
+const TICKS: f64 = 100.0;
+
+fn has_children(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).is_ok_and(|children| !children.trim().is_empty())
+}
+
+/// The CPU time of a process and of its children that have ended: `utime`, `stime`, `cutime` and `cstime` of proc(5).
+fn cpu_seconds(pid: u32) -> Option<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks: u64 =
+        fields.get(11..15)?.iter().map(|field| field.parse::<u64>()).sum::<std::result::Result<_, _>>().ok()?;
+    Some(ticks as f64 / TICKS)
 }
