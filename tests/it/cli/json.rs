@@ -246,7 +246,7 @@ fn made_here(seen: &Shapes) {
     });
     let pruned = Pruned { store: "s3://b/p".into(), removed: true, kept: kept.into() };
     seen.see("prune --store", &serde_json::to_value(pruned).unwrap());
-    let figures = || Figures { seconds: 1.5, cpu_seconds: 0.5, bytes: 7 };
+    let figures = || Figures { seconds: 1.5, cpu_seconds: 0.5, host_cpu_seconds: Some(0.25), bytes: 7 };
     let comparison = Comparison { ratio: 0.5, ours: figures(), theirs: figures() };
     let row = Row { workload: "w".into(), delay_ms: 50, release: "first", against: "scp", comparison };
     let missing = vec![Missing { peer: "rsync", install: "apt-get" }];

@@ -185,7 +185,7 @@ while [ \"$(cat /proc/$up/comm)\" != sshd ]; do all=\"$up $all\"; up=$(sed -n 's
 echo 'Out of memory' >&2; kill -KILL $all";
     for said in ["", "echo 'Out of memory' >&2; "] {
         let all_above = all_above.replace("echo 'Out of memory' >&2; ", said);
-        super::doctor::program(&fleet, "gzip", &all_above);
+        super::doctor::program(&fleet, "uniq", &all_above);
         let ran = p.run("deploy dev").code(4);
         assert!(ran.stderr.contains("the connection broke during: install"), "{}", ran.stderr);
         assert!(!ran.stderr.contains("gangplank-") && !ran.stderr.contains("gangplank:"), "{}", ran.stderr);

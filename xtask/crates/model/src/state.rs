@@ -4,7 +4,6 @@ use crate::error::Result;
 use crate::history::History;
 use crate::owner::Owner;
 use crate::release::id::ReleaseId;
-use crate::transfer::Abilities;
 use std::collections::BTreeMap;
 
 /// The state of a target.
@@ -28,8 +27,6 @@ pub struct State {
     pub taken_over: Option<String>,
     /// Digest of the variables with which a command service was last healthy.
     pub vars: Option<String>,
-    /// What the host can do to receive fewer bytes.
-    pub abilities: Abilities,
     /// The history.
     pub history: History,
 }
@@ -144,8 +141,6 @@ impl State {
                 "seconds_since_renewal" => state.lock = std::mem::take(&mut state.lock).seconds_since_renewal(value),
                 "service" => state.service = ServiceState::parse(value),
                 "taken-over" => state.taken_over = Some(value.to_owned()),
-                "can" => state.abilities.add(value),
-                "memory" => state.abilities.memory = value.parse().ok(),
                 "vars" => state.vars = Some(value.to_owned()),
                 "history" => {
                     state.history = History::parse(rest);

@@ -19,13 +19,19 @@ pub struct Abilities {
 }
 
 impl Abilities {
-    /// Adds an ability by its name in a host's report; ignores others.
-    pub(crate) fn add(&mut self, name: &str) {
-        match name {
-            "zstd" => self.zstd = true,
-            "patch" => self.patch = true,
-            _ => {}
+    /// Parses what a host reports with its state (see [`crate::script::state`]); skips other lines.
+    pub fn parse(report: &str) -> Self {
+        let mut abilities = Self::default();
+        // The history comes last, and is free text.
+        for line in report.lines().take_while(|line| *line != "history") {
+            match line.split_once(' ') {
+                Some(("can", "zstd")) => abilities.zstd = true,
+                Some(("can", "patch")) => abilities.patch = true,
+                Some(("memory", kib)) => abilities.memory = kib.parse().ok(),
+                _ => {}
+            }
         }
+        abilities
     }
 }
 
@@ -54,6 +60,19 @@ impl Way {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parse_reads_what_stands_before_the_history() {
+        let all = Abilities { zstd: true, patch: true, memory: Some(2048) };
+        for (report, want) in [
+            ("", Abilities::default()),
+            ("can zstd\ncan patch\nmemory 2048\nroot /srv\n", all),
+            ("can fly\ncan\nmemory lots\nmemory\n", Abilities::default()),
+            ("root /srv\nhistory\ncan zstd\n", Abilities::default()),
+        ] {
+            assert_eq!(Abilities::parse(report), want, "{report}");
+        }
+    }
 
     #[test]
     fn between_picks_what_both_ends_have() {

@@ -209,7 +209,7 @@ impl<'ctx> HostTarget<'ctx> {
         let state = State::parse(said);
         let live = state.live().and_then(|live| Some((live.clone(), state.installed.get(live)?.clone())));
         set(&self.live, live);
-        set(&self.abilities, Some(state.abilities));
+        set(&self.abilities, Some(Abilities::parse(said)));
         state
     }
 
