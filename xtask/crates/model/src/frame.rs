@@ -14,6 +14,9 @@
 //!
 //! Both streams have both lines; the code is on stdout. The script travels on stdin as one line between two markers, so
 //! a line that was truncated or consumed by a profile is never run, and no other line is run in its place.
+//!
+//! A connection has a shell that stays open and runs one script after the other ([`open_command`]), because each command
+//! of its own costs three round trips.
 
 use crate::event::Stream;
 use crate::shell::quote;
@@ -131,6 +134,30 @@ pub fn command(marker: &Marker, name: &str, limit: Option<Duration>, environment
     format!("/bin/sh -c {} {} {} {}", quote(&first), quote(name), quote(&runner(limit)), marker.0)
 }
 
+/// The command of a shell that stays open, as [`command`] is. It prints the begin of `marker`, and then runs the scripts
+/// that [`request`] sends, each in a shell of its own with its name in the process list.
+pub fn open_command(marker: &Marker) -> String {
+    let kept: String = KEPT.iter().chain(PROXY).map(|name| format!(" ${{{name}+\"{name}=${name}\"}}")).collect();
+    let first = format!("exec env -i{kept} /bin/sh -c \"$1\" \"$0\" \"$2\"");
+    format!("/bin/sh -c {} gangplank {} {}", quote(&first), quote(OPEN), marker.0)
+}
+
+/// The shell of [`open_command`]; without line breaks or single quotes, like [`runner`]. Any other line is ignored, such
+/// as one that a profile was meant to read. Short prefixes are cut first: dash compares each prefix anew.
+const OPEN: &str = "mark=$1; tab=$(printf \"\\t\"); echo \"$mark begin\"; while IFS= read -r line; do \
+     case $line in \"$mark \"*\" $mark\") ;; *) continue;; esac; line=${line#\"$mark \"}; line=${line%\" $mark\"}; \
+     own=${line%%\"$tab\"*}; line=${line#*\"$tab\"}; name=${line%%\"$tab\"*}; script=$(printf %b \"${line#*\"$tab\"}\"); \
+     IFS= read -r input || exit; echo \"$own begin\"; echo \"$own begin\" >&2; \
+     printf %b \"$input\" | /bin/sh -c \"$script\" \"$name\"; code=$?; \
+     printf \"\\n%s end\\n\" \"$own\" >&2; printf \"\\n%s end %s\\n\" \"$own\" \"$code\"; done";
+
+/// The two lines that make the shell of [`open_command`] run a script: framed by `own`, called `name`, with `input` on
+/// stdin.
+pub fn request(open: &Marker, own: &Marker, name: &str, script: &str, input: &str) -> String {
+    let script = one_line(script).replace('\t', "\\t");
+    format!("{0} {1}\t{name}\t{2} {0}\n{3}", open.0, own.0, script.trim_end_matches('\n'), one_line(input))
+}
+
 /// The environment that a command starts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Environment {
@@ -204,6 +231,28 @@ pub fn has_ended(marker: &Marker, output: &[u8], seen: &mut usize) -> bool {
     let from = if *seen > output.len() { 0 } else { seen.saturating_sub(end.len()) };
     *seen = output.len();
     output[from..].windows(end.len()).any(|piece| piece == end.as_bytes())
+}
+
+/// Whether the output contains the whole line that ends the frame. The first `seen` bytes have no such line.
+pub fn is_whole(marker: &Marker, output: &[u8], seen: &mut usize) -> bool {
+    let before = *seen;
+    if !has_ended(marker, output, seen) {
+        return false;
+    }
+    let end = format!("{} ", marker.end());
+    let from = before.min(output.len()).saturating_sub(end.len());
+    let at = output[from..].windows(end.len()).position(|piece| piece == end.as_bytes());
+    let is_whole = at.is_some_and(|at| output[from + at + end.len()..].contains(&b'\n'));
+    if !is_whole {
+        *seen = before;
+    }
+    is_whole
+}
+
+/// Whether stderr contains the end of the frame.
+pub fn has_complained(marker: &Marker, output: &[u8]) -> bool {
+    let end = format!("{}\n", marker.end());
+    output.windows(end.len()).any(|piece| piece == end.as_bytes())
 }
 
 /// The output in a frame, and the rest of its end line if there is one.
@@ -309,6 +358,12 @@ mod tests {
             assert!(first || has_ended(&marker(), output, &mut seen), "{cut}");
         }
         assert!(!has_ended(&marker(), b"m begin\nsome output\nother end 0\n", &mut 0));
+        for cut in 0..=output.len() {
+            let mut seen = 0;
+            let first = is_whole(&marker(), &output[..cut], &mut seen);
+            assert_eq!(first, cut >= output.len() - "more".len(), "{cut}");
+            assert!(first || is_whole(&marker(), output, &mut seen), "{cut}");
+        }
     }
 
     #[test]
@@ -343,6 +398,41 @@ mod tests {
         let script = "printf '%s\\n' \"a\\\\b\"\nexit 3\n";
         assert_eq!(one_line(script), "printf '%s\\\\n' \"a\\\\\\\\b\"\\nexit 3\\n\n");
         assert_eq!(script_line(&marker(), "a\nb"), "m a\\nb m\n");
+    }
+
+    #[test]
+    fn open_shell_runs_each_request_and_ignores_other_lines() {
+        let open = Marker("open".into());
+        let lines = [
+            "what a profile was meant to read\n\nopen \nopen x".to_owned(),
+            "\n".to_owned(),
+            request(
+                &open,
+                &Marker("one".into()),
+                "a name",
+                "printf '%s|' \"$0\" a\\\\tb\tc\ncat; exit 3",
+                "in\\put\n\t'x'",
+            ),
+            request(&open, &Marker("two".into()), "b", "cat; echo bad >&2", ""),
+            // The input is missing.
+            request(&open, &Marker("three".into()), "c", "echo never", "").lines().next().unwrap().to_owned() + "\n",
+        ];
+        for login in ["sh", "bash", "dash", "busybox sh"] {
+            let mut words = login.split(' ');
+            let mut shell = std::process::Command::new(words.next().unwrap());
+            shell.args(words).args(["-c", &open_command(&open)]);
+            shell.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+            let Ok(mut child) = shell.stderr(std::process::Stdio::piped()).spawn() else { continue };
+            std::io::Write::write_all(&mut child.stdin.take().unwrap(), lines.concat().as_bytes()).unwrap();
+            let output = child.wait_with_output().unwrap();
+            let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+            assert!(stdout.starts_with("open begin\none begin\n"), "{login}: {stdout}");
+            let one = parse(&Marker("one".into()), &stdout, &stderr);
+            assert_eq!(one, Some((3, "a name|a\\tb|c|in\\put\n\t'x'", "")), "{login}: {stdout}");
+            assert_eq!(parse(&Marker("two".into()), &stdout, &stderr), Some((0, "", "bad\n")), "{login}: {stderr}");
+            assert!(!stdout.contains("never") && !stdout.contains("three"), "{login}: {stdout}");
+            assert!(has_complained(&Marker("two".into()), stderr.as_bytes()));
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub use crate::context::environment::{Environment, is_cargos_own, var};
 pub use crate::context::root::{run_xtask, stands_alone};
 use crate::context::secrets::{mask, secrets};
 use crate::process;
-use crate::process::{Background, Limits};
+use crate::process::{Background, Conversation, Limits};
 pub use crate::process::{Input, LINE_BYTES_MAX, Measured, Until};
 use gangplank_model::error::{Kind, Result, WithHint, failed, usage};
 use gangplank_model::event::{Event, Sink, Stream, ms_since};
@@ -336,8 +336,25 @@ impl Context {
         Ok((status.code(), stopped))
     }
 
-    /// Starts a background command, killed on drop, and waits until it prints `word`. If it ends before, returns its
-    /// stderr.
+    /// Starts a command that keeps running, killed on drop, and waits until it prints `word`. If it ends before, returns
+    /// its stderr.
+    pub fn conversation(
+        &self,
+        command: &mut Command,
+        shown: &str,
+        word: &str,
+        limit: Duration,
+        interruptible: bool,
+    ) -> Result<Result<Conversation, String>> {
+        let started = Instant::now();
+        let stop = || interruptible && self.interrupted();
+        let limits = Limits { time: Some(limit), stop: &stop, own_group: true };
+        let began = Conversation::start(command, word, &limits).map_err(|e| not_started(command, &e))?;
+        self.ran(shown.to_owned(), started, began.is_ok());
+        Ok(began)
+    }
+
+    /// Like [`Self::conversation`], for a command that is asked nothing.
     pub fn background(
         &self,
         command: &mut Command,
@@ -346,12 +363,23 @@ impl Context {
         limit: Duration,
         interruptible: bool,
     ) -> Result<Result<Background, String>> {
+        Ok(self.conversation(command, shown, word, limit, interruptible)?.map(Conversation::into_background))
+    }
+
+    /// Asks a running command; see `Conversation::ask`. The output has no code if the answer is complete.
+    pub fn ask(
+        &self,
+        with: &mut Conversation,
+        shown: &str,
+        question: &[u8],
+        is_whole: &dyn Fn(&[u8]) -> bool,
+        is_whole_stderr: &dyn Fn(&[u8]) -> bool,
+    ) -> Output {
         let started = Instant::now();
-        let stop = || interruptible && self.interrupted();
-        let limits = Limits { time: Some(limit), stop: &stop, own_group: true };
-        let began = Background::start_until(command, word, &limits).map_err(|e| not_started(command, &e))?;
-        self.ran(shown.to_owned(), started, began.is_ok());
-        Ok(began)
+        let said = with.ask(question, is_whole, is_whole_stderr);
+        self.ran(shown.to_owned(), started, !said.ended);
+        let code = if said.ended { with.code() } else { None };
+        Output { code, stdout: said.stdout, stderr: said.stderr, cut: false }
     }
 
     /// Runs a command with our stderr, for its own progress display.

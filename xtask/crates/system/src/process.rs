@@ -1,8 +1,12 @@
 //! Runs another program safely: it may print more than a pipe holds while it reads, leave a child that holds our pipe,
 //! or never end.
 
+mod collected;
+pub mod conversation;
 pub mod tree;
 
+use crate::process::collected::Collected;
+pub use crate::process::conversation::{Background, Conversation};
 use crate::process::tree::{adopt_orphans, cpu_of_children, end_children_with, kill, reap_orphans};
 use gangplank_model::event::Stream;
 use std::fs::File;
@@ -10,8 +14,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -289,63 +292,6 @@ pub fn measure(command: &mut Command, limits: &Limits) -> io::Result<Measured> {
     Ok(Measured { status, wall, cpu: cpu_of_children().saturating_sub(before) })
 }
 
-/// A program that runs until its stdin closes: on drop, or when this process is killed.
-pub struct Background(Child);
-
-impl Background {
-    /// Starts it without output.
-    pub fn start(command: &mut Command) -> io::Result<Self> {
-        let child =
-            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn()?;
-        Ok(Self(child))
-    }
-
-    /// Starts it and waits until it prints `word`. Returns its stderr if it ends before, or at a limit.
-    pub(crate) fn start_until(command: &mut Command, word: &str, limits: &Limits) -> io::Result<Result<Self, String>> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let mut child = command.spawn()?;
-        // Empty lines, so that a profile that reads does not wait forever. A failure means that the program has ended.
-        let _ = child.stdin.as_mut().map(|stdin| stdin.write_all(b"\n\n\n\n"));
-        let (stdout, stderr) = (Collected::new(child.stdout.take()), Collected::new(child.stderr.take()));
-        let mut background = Self(child);
-        let started = Instant::now();
-        loop {
-            if stdout.so_far().contains(word) {
-                return Ok(Ok(background));
-            }
-            if background.has_ended() {
-                return Ok(Err(format!("{}\n{}", stdout.text(), stderr.text())));
-            }
-            let late = limits.time.is_some_and(|limit| started.elapsed() >= limit);
-            if late || (limits.stop)() {
-                end(&background.0, true, rustix::process::Signal::TERM);
-                let reason =
-                    if late { format!("it did not end within {:.1?}", started.elapsed()) } else { "stopped".into() };
-                return Ok(Err(format!("{}\n{reason}", stderr.so_far())));
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    /// Kills it.
-    pub fn stop(&mut self) {
-        end(&self.0, true, rustix::process::Signal::TERM);
-    }
-
-    /// Whether it has ended by itself.
-    pub fn has_ended(&mut self) -> bool {
-        !matches!(self.0.try_wait(), Ok(None))
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let limits = Limits { time: Some(Duration::from_secs(15)), stop: &|| false, own_group: true };
-        let _ = wait(&mut self.0, &limits);
-    }
-}
-
 fn end(child: &Child, group: bool, signal: rustix::process::Signal) {
     let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) else { return };
     // It may have just ended by itself.
@@ -371,66 +317,6 @@ fn feed(stdin: Option<impl Write + Send + 'static>, input: Input) {
             let _ = io::copy(&mut file, &mut stdin);
         }
     });
-}
-
-/// Bytes kept of the start and of the end of long output.
-const KEPT: usize = 32 << 20;
-
-/// Drops the middle of long output.
-fn keep_ends(bytes: &mut Vec<u8>) {
-    if bytes.len() > 3 * KEPT {
-        bytes.drain(KEPT..bytes.len() - KEPT);
-    }
-}
-
-/// The output of a stream so far, collected by a thread.
-struct Collected {
-    bytes: Arc<Mutex<Vec<u8>>>,
-    whole: Receiver<()>,
-}
-
-impl Collected {
-    fn new(stream: Option<impl Read + Send + 'static>) -> Self {
-        let bytes = Arc::new(Mutex::new(Vec::new()));
-        let (ended, whole) = channel();
-        if let Some(mut stream) = stream {
-            let bytes = Arc::clone(&bytes);
-            thread::spawn(move || {
-                let mut piece = [0; 1 << 14];
-                while let Ok(n @ 1..) = stream.read(&mut piece) {
-                    let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
-                    bytes.extend_from_slice(&piece[..n]);
-                    keep_ends(&mut bytes);
-                }
-                let _ = ended.send(());
-            });
-        }
-        Self { bytes, whole }
-    }
-
-    fn is(&self, complete: &dyn Fn(&[u8]) -> bool) -> bool {
-        complete(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn so_far(&self) -> String {
-        String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
-    }
-
-    /// Waits up to `nap`; returns whether the stream has just ended, which happens when the program ends.
-    fn ends_within(&self, nap: Duration) -> bool {
-        match self.whole.recv_timeout(nap) {
-            Ok(()) => true,
-            Err(RecvTimeoutError::Timeout) => false,
-            // It ended before, or never existed.
-            Err(RecvTimeoutError::Disconnected) => sleep_only(nap),
-        }
-    }
-
-    fn text(self) -> String {
-        // Without a stream the sender is gone, and this returns at once.
-        let _ = self.whole.recv_timeout(GRACE);
-        self.so_far()
-    }
 }
 
 #[cfg(all(test, target_os = "linux"))]

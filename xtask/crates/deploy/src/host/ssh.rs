@@ -1,7 +1,8 @@
 //! A host over ssh, by the system's `ssh` program, so that `ssh_config`, agent, `ProxyJump` and `known_hosts` apply.
 //!
-//! One connection per host: the first command opens it and the others share it (`ssh_config(5)`, `ControlPath`). It
-//! ends with this process, even if it is killed, because the far end reads a pipe that we hold open.
+//! One connection per host, with a shell that stays open and runs short scripts, one after the other. Other commands
+//! share the connection (`ssh_config(5)`, `ControlPath`). It ends with this process, even if it is killed, because the
+//! shell reads a pipe that we hold open.
 //!
 //! ssh passes one string to the login shell of the host. That may be csh, and its profile may print, so the string is
 //! always the same few words that every shell parses alike (see `frame`).
@@ -9,19 +10,20 @@
 pub(crate) mod diagnose;
 
 use crate::host::transport;
-use crate::host::transport::{Incomplete, Session, Transport, what};
+use crate::host::transport::{Incomplete, Request, Session, Transport, what};
 use gangplank_model::error::{CliError, Result, failed, usage};
 use gangplank_model::frame;
 use gangplank_model::frame::Marker;
-use gangplank_system::context::{Context, Input};
+use gangplank_system::context::{Context, Input, Output};
 use gangplank_system::machine;
-use gangplank_system::process::Background;
+use gangplank_system::process::Conversation;
+use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Host keys in the repository, in the format of `known_hosts`: CircleCI jobs start with none.
@@ -131,13 +133,16 @@ pub struct Ssh<'ctx> {
 struct Connection {
     /// The private directory of the socket.
     dir: PathBuf,
-    master: Background,
+    /// The session of the connection itself. Whoever asks it holds it, so that the lock of a host is renewed meanwhile.
+    shell: Arc<Mutex<Conversation>>,
+    /// The marker of its requests.
+    marker: Marker,
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
         // A background process of a profile may hold the session open.
-        self.master.stop();
+        self.shell.lock().unwrap_or_else(PoisonError::into_inner).stop();
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
@@ -170,11 +175,12 @@ impl<'ctx> Ssh<'ctx> {
             return Err(error);
         }
         let dir = private_dir(self.session.ctx)?;
-        let opened = self.open(&dir, interruptible);
-        let master = opened.inspect_err(|_| drop(fs::remove_dir_all(&dir)))?;
+        let marker = Marker::random();
+        let opened = self.open(&dir, &marker, interruptible);
+        let shell = opened.inspect_err(|_| drop(fs::remove_dir_all(&dir)))?;
         let socket = Connection::socket(&dir);
         self.reached.store(true, Ordering::SeqCst);
-        *connection = Some(Connection { dir, master });
+        *connection = Some(Connection { dir, shell: Arc::new(Mutex::new(shell)), marker });
         Ok(socket)
     }
 
@@ -188,14 +194,12 @@ impl<'ctx> Ssh<'ctx> {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = self.socket(true).err();
     }
 
-    fn open(&self, dir: &Path, interruptible: bool) -> Result<Background> {
+    fn open(&self, dir: &Path, marker: &Marker, interruptible: bool) -> Result<Conversation> {
         let mut command = self.command(&Connection::socket(dir));
         command.args(["-o", "ControlMaster=yes", "-o", "ControlPersist=no"]).args(self.address.args());
-        let marker = Marker::random();
-        let begin = marker.begin();
-        command.arg(format!("/bin/sh -c 'echo {}; exec cat > /dev/null'", begin.trim()));
-        let shown = format!("ssh {}", self.address.host);
-        let said = self.session.ctx.background(&mut command, &shown, begin.trim(), CONNECT, interruptible)?;
+        command.arg(frame::open_command(marker));
+        let (begin, shown) = (marker.begin(), format!("ssh {}", self.address.host));
+        let said = self.session.ctx.conversation(&mut command, &shown, begin.trim(), CONNECT, interruptible)?;
         said.map_err(|said| {
             if interruptible && self.session.ctx.interrupted() {
                 return failed(format!("{}: stopped while connecting", self.session.url))
@@ -255,6 +259,28 @@ impl Transport for Ssh<'_> {
     fn program(&self, what: &str, command: &str, interruptible: bool) -> Result<(Command, String)> {
         let command = self.on_connection(&self.socket(interruptible)?, command);
         Ok((command, format!("ssh {} # {what}", self.address.host)))
+    }
+
+    fn ask(&self, script: &Request) -> Result<Option<Output>> {
+        self.socket(false)?;
+        let open = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((shell, marker)) = open.as_ref().map(|it| (Arc::clone(&it.shell), it.marker.clone())) else {
+            return Ok(None);
+        };
+        drop(open);
+        let Request { what, process, marker: own, script, input } = *script;
+        let shown = format!("ssh {} # {what}", self.address.host);
+        let question = frame::request(&marker, own, process, script, input);
+        let seen = Cell::new(0);
+        let is_whole = |stdout: &[u8]| {
+            let mut from = seen.get();
+            let is_whole = frame::is_whole(own, stdout, &mut from);
+            seen.set(from);
+            is_whole
+        };
+        let is_whole_stderr = |stderr: &[u8]| frame::has_complained(own, stderr);
+        let mut shell = shell.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Some(self.session.ctx.ask(&mut shell, &shown, question.as_bytes(), &is_whole, &is_whole_stderr)))
     }
 
     /// Makes the next command open a new connection.

@@ -55,6 +55,20 @@ pub struct Incomplete<'a> {
     pub repeatable: bool,
 }
 
+/// A script for a shell that stays open.
+pub struct Request<'a> {
+    /// The name of the script.
+    pub what: &'a str,
+    /// Its name in the process list.
+    pub process: &'a str,
+    /// Frames its output.
+    pub marker: &'a Marker,
+    /// The script.
+    pub script: &'a str,
+    /// Its stdin.
+    pub input: &'a str,
+}
+
 /// A way to run commands on a host.
 pub trait Transport {
     /// The session.
@@ -64,6 +78,11 @@ pub trait Transport {
     /// The environment that its commands start in.
     fn environment(&self) -> Environment {
         Environment::OfLogin
+    }
+    /// Runs a script in a shell that stays open, and returns its raw output; `None` where there is no such shell. It ends
+    /// before the script if the connection does.
+    fn ask(&self, _script: &Request) -> Result<Option<Output>> {
+        Ok(None)
     }
     /// Drops a broken connection.
     fn disconnect(&self) {}
@@ -107,33 +126,20 @@ pub trait Transport {
         interruptible: bool,
     ) -> Result<Output> {
         let (what, marker) = (what(text), Marker::random());
-        let (command, shown) =
-            self.program(what, &command(what, &marker, token, limit, self.environment()), interruptible)?;
-        let (bytes, file) = sent(&marker, text, input);
-        let input = match file {
-            Some(file) => Input::BytesThenFile(&bytes, file),
-            None => Input::Bytes(&bytes),
+        let mut flooded = false;
+        let answer = match self.ask_if_short(what, &marker, text, token, &input, limit, interruptible)? {
+            Some(answer) => answer,
+            None => self.run_alone(what, &marker, text, token, input, limit, interruptible, &mut flooded)?,
         };
-        // The script ends with its frame; its background processes may hold the output open forever.
-        let seen = Cell::new(0);
-        let ended = |stdout: &[u8]| {
-            let mut from = seen.get();
-            let ended = frame::has_ended(&marker, stdout, &mut from);
-            seen.set(from);
-            ended
-        };
-        let flooded = Cell::new(false);
-        let is_refused = |stdout: &[u8]| {
-            flooded.set(stdout.len() > PROFILE_MAX && !frame::has_begun(&marker, &String::from_utf8_lossy(stdout)));
-            flooded.get()
-        };
-        let until = Until { ended: &ended, is_refused: &is_refused, stragglers: STRAGGLERS };
-        let answer = self.session().ctx.answer_until(&shown, command, input, limit, interruptible, &until)?;
         if let Some((code, stdout, stderr)) = frame::parse(&marker, &answer.stdout, &answer.stderr) {
             for output in [&answer.stdout, &answer.stderr] {
                 let ignored = frame::outside(&marker, output);
                 if !ignored.trim().is_empty() {
-                    let shown = format!("{shown}: ignored its output `{}`", short(ignored.trim()));
+                    let shown = format!(
+                        "{url} # {what}: ignored its output `{}`",
+                        short(ignored.trim()),
+                        url = self.session().url
+                    );
                     self.session().ctx.emit(Event::Ran { command: shown, ms: 0, ok: true });
                 }
             }
@@ -150,7 +156,7 @@ pub trait Transport {
         if answer.code == Some(frame::EXIT_NO_SCRIPT) {
             return no_script(&self.session().url, what).err();
         }
-        if flooded.get() {
+        if flooded {
             return CliError::new(
                 Kind::Remote,
                 format!("{}: cannot {what}: the login prints without end", self.session().url),
@@ -162,6 +168,72 @@ pub trait Transport {
         let stderr = frame::without_markers(&answer.stderr);
         let stderr = stderr.trim();
         Err(self.diagnose(&Incomplete { what, code: answer.code, begun, stderr, repeatable: true }).into())
+    }
+
+    /// Asks the open shell, if the script has only text for stdin, and neither a limit nor a reason to end early.
+    #[allow(clippy::too_many_arguments, reason = "those of `exec`")]
+    fn ask_if_short(
+        &self,
+        what: &str,
+        marker: &Marker,
+        text: &str,
+        token: Option<&str>,
+        input: &Input,
+        limit: Option<Duration>,
+        interruptible: bool,
+    ) -> Result<Option<Output>> {
+        let input = match input {
+            Input::Empty => "",
+            Input::Bytes(bytes) => match line_input(bytes) {
+                Some(text) => text,
+                None => return Ok(None),
+            },
+            Input::BytesThenFile(..) => return Ok(None),
+        };
+        if limit.is_some() || interruptible {
+            return Ok(None);
+        }
+        let process = process_name(what, token);
+        self.ask(&Request { what, process: &process, marker, script: text, input })
+    }
+
+    /// Runs a script in a command of its own. `flooded` is set if a profile printed too much before it.
+    #[allow(clippy::too_many_arguments, reason = "those of `exec`")]
+    fn run_alone(
+        &self,
+        what: &str,
+        marker: &Marker,
+        text: &str,
+        token: Option<&str>,
+        input: Input,
+        limit: Option<Duration>,
+        interruptible: bool,
+        flooded: &mut bool,
+    ) -> Result<Output> {
+        let (command, shown) =
+            self.program(what, &command(what, marker, token, limit, self.environment()), interruptible)?;
+        let (bytes, file) = sent(marker, text, input);
+        let input = match file {
+            Some(file) => Input::BytesThenFile(&bytes, file),
+            None => Input::Bytes(&bytes),
+        };
+        // The script ends with its frame; its background processes may hold the output open forever.
+        let seen = Cell::new(0);
+        let ended = |stdout: &[u8]| {
+            let mut from = seen.get();
+            let ended = frame::has_ended(marker, stdout, &mut from);
+            seen.set(from);
+            ended
+        };
+        let refused = Cell::new(false);
+        let is_refused = |stdout: &[u8]| {
+            refused.set(stdout.len() > PROFILE_MAX && !frame::has_begun(marker, &String::from_utf8_lossy(stdout)));
+            refused.get()
+        };
+        let until = Until { ended: &ended, is_refused: &is_refused, stragglers: STRAGGLERS };
+        let answer = self.session().ctx.answer_until(&shown, command, input, limit, interruptible, &until);
+        *flooded = refused.get();
+        answer
     }
 
     /// Runs a script and streams its lines; returns its exit code, or `None` if `stop` ended it.
@@ -209,8 +281,13 @@ pub fn command(
     limit: Option<Duration>,
     environment: Environment,
 ) -> String {
+    frame::command(marker, &process_name(what, token), limit, environment)
+}
+
+/// The name of a script in the host's process list, by which a later run finds it.
+fn process_name(what: &str, token: Option<&str>) -> String {
     let name = [what, &token.map(owner::mark).unwrap_or_default()].join(" ");
-    frame::command(marker, &plain(name.trim()), limit, environment)
+    plain(name.trim()).into_owned()
 }
 
 fn no_script(url: &str, what: &str) -> CliError {
@@ -229,15 +306,20 @@ fn sent(marker: &Marker, script: &str, input: Input<'_>) -> (Vec<u8>, Option<Fil
     let line = |script: &str| frame::script_line(marker, script);
     match input {
         Input::Empty => (line(script).into_bytes(), None),
-        Input::Bytes(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) if text.len() <= LINE_MAX && !text.contains('\0') => {
+        Input::Bytes(bytes) => match line_input(bytes) {
+            Some(text) => {
                 let script = format!("IFS= read -r input || exit 255\nprintf %b \"$input\" | (\n{script}\n)");
                 ((line(&script) + &one_line(text)).into_bytes(), None)
             }
-            _ => ([line(script).as_bytes(), bytes].concat(), None),
+            None => ([line(script).as_bytes(), bytes].concat(), None),
         },
         Input::BytesThenFile(bytes, file) => ([line(script).as_bytes(), bytes].concat(), Some(file)),
     }
+}
+
+/// The input as text, if it is sent as a line.
+fn line_input(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok().filter(|text| text.len() <= LINE_MAX && !text.contains('\0'))
 }
 
 /// The start of a text, on one line.
