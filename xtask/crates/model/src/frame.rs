@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 /// Exit code of a shell on a host that did not receive its script.
 pub const EXIT_NO_SCRIPT: i32 = 254;
 /// The error message for [`EXIT_NO_SCRIPT`].
-pub(crate) const NO_SCRIPT: &str = "the first line on stdin is not the script";
+pub const NO_SCRIPT: &str = "the first line on stdin is not the script";
 /// The variables of a login that scripts keep. Others come from the profile: some change what a script does (`CDPATH`,
 /// `TAR_OPTIONS`, `POSIXLY_CORRECT`, ...), and some shells turn them into functions. Local scripts keep the same ones,
 /// except those of a proxy.
@@ -134,17 +134,30 @@ pub fn command(marker: &Marker, name: &str, limit: Option<Duration>, environment
     format!("/bin/sh -c {} {} {} {}", quote(&first), quote(name), quote(&runner(limit)), marker.0)
 }
 
-/// The command of a shell that stays open, as [`command`] is. It prints the begin of `marker`, and then runs the scripts
-/// that [`request`] sends, each in a shell of its own with its name in the process list.
+/// The command of a shell that stays open, as [`command`] is. It expects [`greeting`], prints the begin of `marker`, and
+/// then runs the scripts that [`request`] sends, each in a shell of its own with its name in the process list.
 pub fn open_command(marker: &Marker) -> String {
     let kept: String = KEPT.iter().chain(PROXY).map(|name| format!(" ${{{name}+\"{name}=${name}\"}}")).collect();
     let first = format!("exec env -i{kept} /bin/sh -c \"$1\" \"$0\" \"$2\"");
-    format!("/bin/sh -c {} gangplank {} {}", quote(&first), quote(OPEN), marker.0)
+    let open = OPEN.replace("NO_SCRIPT", NO_SCRIPT);
+    format!("/bin/sh -c {} gangplank {} {}", quote(&first), quote(&open), marker.0)
 }
 
-/// The shell of [`open_command`]; without line breaks or single quotes, like [`runner`]. Any other line is ignored, such
-/// as one that a profile was meant to read. Short prefixes are cut first: dash compares each prefix anew.
-const OPEN: &str = "mark=$1; tab=$(printf \"\\t\"); echo \"$mark begin\"; while IFS= read -r line; do \
+/// Empty lines of [`greeting`], so that a profile that reads does not wait forever.
+const EMPTY_LINES: usize = 4;
+
+/// The first lines for the shell of [`open_command`]: without them all, a profile reads from stdin, and would read scripts
+/// too.
+pub fn greeting(marker: &Marker) -> String {
+    format!("{}{}\n", "\n".repeat(EMPTY_LINES), marker.0)
+}
+
+/// The shell of [`open_command`]; without line breaks or single quotes, like [`runner`]. Other lines than requests are
+/// ignored. Short prefixes are cut first: dash compares each prefix anew.
+const OPEN: &str = "mark=$1; tab=$(printf \"\\t\"); left=; \
+     while IFS= read -r line && [ \"$line\" != \"$mark\" ]; do left=x$left; done; \
+     case $left in xxxx) ;; *) echo \"NO_SCRIPT\" >&2; exit 254;; esac; \
+     echo \"$mark begin\"; while IFS= read -r line; do \
      case $line in \"$mark \"*\" $mark\") ;; *) continue;; esac; line=${line#\"$mark \"}; line=${line%\" $mark\"}; \
      own=${line%%\"$tab\"*}; line=${line#*\"$tab\"}; name=${line%%\"$tab\"*}; script=$(printf %b \"${line#*\"$tab\"}\"); \
      IFS= read -r input || exit; echo \"$own begin\"; echo \"$own begin\" >&2; \
@@ -404,8 +417,8 @@ mod tests {
     fn open_shell_runs_each_request_and_ignores_other_lines() {
         let open = Marker("open".into());
         let lines = [
-            "what a profile was meant to read\n\nopen \nopen x".to_owned(),
-            "\n".to_owned(),
+            greeting(&open),
+            "what a background process of a profile wrote\n\nopen \nopen x\n".to_owned(),
             request(
                 &open,
                 &Marker("one".into()),
@@ -432,6 +445,14 @@ mod tests {
             assert_eq!(parse(&Marker("two".into()), &stdout, &stderr), Some((0, "", "bad\n")), "{login}: {stderr}");
             assert!(!stdout.contains("never") && !stdout.contains("three"), "{login}: {stdout}");
             assert!(has_complained(&Marker("two".into()), stderr.as_bytes()));
+        }
+        for eaten in ["\n\n\nopen\n", "\nopen\n", "open\n", ""] {
+            let script = open_command(&open);
+            let mut shell = std::process::Command::new("sh");
+            shell.args(["-c", &format!("printf '{}' | {script}", eaten.replace('\n', "\\n"))]);
+            let output = shell.output().unwrap();
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(EXIT_NO_SCRIPT), 0), "{eaten:?}");
+            assert_eq!(String::from_utf8(output.stderr).unwrap().trim(), NO_SCRIPT);
         }
     }
 

@@ -336,20 +336,21 @@ impl Context {
         Ok((status.code(), stopped))
     }
 
-    /// Starts a command that keeps running, killed on drop, and waits until it prints `word`. If it ends before, returns
+    /// Starts a command that keeps running, killed on drop, writes `greeting`, and waits until it prints `word`. If it ends before, returns
     /// its stderr.
     pub fn conversation(
         &self,
         command: &mut Command,
         shown: &str,
-        word: &str,
+        (greeting, word): (&str, &str),
         limit: Duration,
         interruptible: bool,
     ) -> Result<Result<Conversation, String>> {
         let started = Instant::now();
         let stop = || interruptible && self.interrupted();
         let limits = Limits { time: Some(limit), stop: &stop, own_group: true };
-        let began = Conversation::start(command, word, &limits).map_err(|e| not_started(command, &e))?;
+        let began =
+            Conversation::start(command, greeting.as_bytes(), word, &limits).map_err(|e| not_started(command, &e))?;
         self.ran(shown.to_owned(), started, began.is_ok());
         Ok(began)
     }
@@ -363,7 +364,7 @@ impl Context {
         limit: Duration,
         interruptible: bool,
     ) -> Result<Result<Background, String>> {
-        Ok(self.conversation(command, shown, word, limit, interruptible)?.map(Conversation::into_background))
+        Ok(self.conversation(command, shown, ("", word), limit, interruptible)?.map(Conversation::into_background))
     }
 
     /// Asks a running command; see `Conversation::ask`. The output has no code if the answer is complete.

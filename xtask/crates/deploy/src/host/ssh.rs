@@ -17,6 +17,7 @@ use gangplank_model::frame::Marker;
 use gangplank_system::context::{Context, Input, Output};
 use gangplank_system::machine;
 use gangplank_system::process::Conversation;
+use gangplank_system::process::conversation::ENDLESS;
 use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -199,15 +200,26 @@ impl<'ctx> Ssh<'ctx> {
         command.args(["-o", "ControlMaster=yes", "-o", "ControlPersist=no"]).args(self.address.args());
         command.arg(frame::open_command(marker));
         let (begin, shown) = (marker.begin(), format!("ssh {}", self.address.host));
-        let said = self.session.ctx.conversation(&mut command, &shown, begin.trim(), CONNECT, interruptible)?;
-        said.map_err(|said| {
+        let words = (frame::greeting(marker), begin.trim());
+        let said = self.session.ctx.conversation(&mut command, &shown, (&words.0, words.1), CONNECT, interruptible)?;
+        let opened = said.map_err(|said| {
+            if said.contains(ENDLESS) {
+                return transport::endless(&self.session.url, "connect").into();
+            }
+            if said.contains(frame::NO_SCRIPT) {
+                return transport::no_script(&self.session.url, "connect").into();
+            }
             if interruptible && self.session.ctx.interrupted() {
                 return failed(format!("{}: stopped while connecting", self.session.url))
                     .hint("run the same command again; nothing was changed there")
                     .into();
             }
-            diagnose::explain(&self.session.url, &self.address, &said).into()
-        })
+            anyhow::Error::from(diagnose::explain(&self.session.url, &self.address, &said))
+        })?;
+        for output in opened.so_far() {
+            self.session.ignored(&frame::outside(marker, &output));
+        }
+        Ok(opened)
     }
 
     fn command(&self, socket: &Path) -> Command {

@@ -39,6 +39,14 @@ impl<'ctx> Session<'ctx> {
     pub fn new(ctx: &'ctx Context, url: &str) -> Self {
         Self { ctx, url: url.to_owned(), unsettled: AtomicBool::new(false) }
     }
+
+    /// Shows with `-v` what a profile or a background process printed around a script.
+    pub(crate) fn ignored(&self, output: &str) {
+        if !output.trim().is_empty() {
+            let command = format!("{}: ignored its output `{}`", self.url, short(output.trim()));
+            self.ctx.emit(Event::Ran { command, ms: 0, ok: true });
+        }
+    }
 }
 
 /// A script whose end marker did not arrive.
@@ -134,14 +142,7 @@ pub trait Transport {
         if let Some((code, stdout, stderr)) = frame::parse(&marker, &answer.stdout, &answer.stderr) {
             for output in [&answer.stdout, &answer.stderr] {
                 let ignored = frame::outside(&marker, output);
-                if !ignored.trim().is_empty() {
-                    let shown = format!(
-                        "{url} # {what}: ignored its output `{}`",
-                        short(ignored.trim()),
-                        url = self.session().url
-                    );
-                    self.session().ctx.emit(Event::Ran { command: shown, ms: 0, ok: true });
-                }
+                self.session().ignored(&ignored);
             }
             let (stdout, stderr) = (stdout.to_owned(), stderr.to_owned());
             return Ok(Output { code: Some(code), stdout, stderr, cut: false });
@@ -157,12 +158,7 @@ pub trait Transport {
             return no_script(&self.session().url, what).err();
         }
         if flooded {
-            return CliError::new(
-                Kind::Remote,
-                format!("{}: cannot {what}: the login prints without end", self.session().url),
-            )
-            .hint("check the login's profile on that host: it prints more than 16 MiB before a command runs")
-            .err();
+            return endless(&self.session().url, what).err();
         }
         let begun = [&answer.stdout, &answer.stderr].into_iter().any(|output| frame::has_begun(&marker, output));
         let stderr = frame::without_markers(&answer.stderr);
@@ -290,7 +286,14 @@ fn process_name(what: &str, token: Option<&str>) -> String {
     plain(name.trim()).into_owned()
 }
 
-fn no_script(url: &str, what: &str) -> CliError {
+/// The error of a login that prints before anything runs, and does not end.
+pub fn endless(url: &str, what: &str) -> CliError {
+    CliError::new(Kind::Remote, format!("{url}: cannot {what}: the login prints without end"))
+        .hint("check the login's profile on that host: it prints more than 16 MiB before a command runs")
+}
+
+/// The error of a login whose profile reads the script.
+pub fn no_script(url: &str, what: &str) -> CliError {
     CliError::new(Kind::Remote, format!("{url}: cannot {what}: another program consumed the script before the shell"))
         .hint("put `case $- in *i*) ;; *) return;; esac` at the top of the login's profile: it may read stdin")
 }

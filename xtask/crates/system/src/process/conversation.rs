@@ -54,18 +54,28 @@ pub struct Said {
     pub ended: bool,
 }
 
+/// The maximum bytes that a program may print before its word.
+const BEFORE_MAX: usize = 16 << 20;
+/// The error of a program that printed more.
+pub const ENDLESS: &str = "it prints more than 16 MiB before it starts";
 /// The longest interval between two looks at an answer.
 const NAP: Duration = Duration::from_millis(1);
 /// How long to wait for stderr once stdout is complete.
 const STDERR_GRACE: Duration = Duration::from_millis(500);
 
 impl Conversation {
-    /// Starts it and waits until it prints `word`. Returns its stderr if it ends before, or at a limit.
-    pub(crate) fn start(command: &mut Command, word: &str, limits: &Limits) -> io::Result<Result<Self, String>> {
+    /// Starts it, writes `greeting`, and waits until it prints `word`. Returns its stderr if it ends before, at a limit, or
+    /// if it prints too much before.
+    pub(crate) fn start(
+        command: &mut Command,
+        greeting: &[u8],
+        word: &str,
+        limits: &Limits,
+    ) -> io::Result<Result<Self, String>> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn()?;
-        // Empty lines, so that a profile that reads does not wait forever. A failure means that the program has ended.
-        let _ = child.stdin.as_mut().map(|stdin| stdin.write_all(b"\n\n\n\n"));
+        // A failure means that the program has ended.
+        let _ = child.stdin.as_mut().map(|stdin| stdin.write_all(greeting));
         let (stdout, stderr) = (Collected::new(child.stdout.take()), Collected::new(child.stderr.take()));
         let mut program = Background(child);
         let started = Instant::now();
@@ -76,6 +86,10 @@ impl Conversation {
             if program.has_ended() {
                 return Ok(Err(format!("{}\n{}", stdout.text(), stderr.text())));
             }
+            if stdout.is(&|bytes| bytes.len() > BEFORE_MAX) {
+                end(&program.0, true, rustix::process::Signal::KILL);
+                return Ok(Err(ENDLESS.to_owned()));
+            }
             let late = limits.time.is_some_and(|limit| started.elapsed() >= limit);
             if late || (limits.stop)() {
                 end(&program.0, true, rustix::process::Signal::TERM);
@@ -85,6 +99,11 @@ impl Conversation {
             }
             thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// The output so far: stdout and stderr.
+    pub fn so_far(&self) -> [String; 2] {
+        [self.stdout.so_far(), self.stderr.so_far()]
     }
 
     /// Writes a question, and waits until stdout is complete, and stderr or half a second more.
