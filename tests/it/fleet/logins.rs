@@ -208,7 +208,7 @@ fn deploy_to_busybox_host_sends_only_changes() {
     session(&fleet, "a host with BusyBox alone");
     let mut p = project(&fleet, 1, "");
     p.change(&fleet.target(0, "app"), &fleet.target(0, "other"));
-    p.run("doctor dev").ok().stdout_lacks("releases are sent whole");
+    p.run("doctor dev").ok().stdout_lacks("releases are sent whole").stdout_has("changes (changed");
     let noise = crate::ci::faults::noise(1 << 20);
     p.write("www/noise", &noise);
     p.write("www/a name of 'two' lines", &noise[..300_000]);
@@ -221,6 +221,7 @@ fn deploy_to_busybox_host_sends_only_changes() {
     // With zstd beside it, its tar still knows gzip alone; patches are files in that archive.
     if let Some(zstd) = ["/usr/bin/zstd", "/bin/zstd"].into_iter().find(|path| Path::new(path).exists()) {
         std::os::unix::fs::symlink(zstd, fleet.file("applets/zstd")).unwrap();
+        p.run("doctor dev").ok().stdout_lacks("changes (");
         p.write("www/noise", &format!("{noise}much more"));
         p.release("7");
         p.run("deploy dev").ok().stderr_has(", and most of 1 more").stderr_lacks("sending the whole release");

@@ -77,6 +77,17 @@ pub struct Request<'a> {
     pub input: &'a str,
 }
 
+/// How a script is run.
+pub struct Call<'a> {
+    what: &'a str,
+    marker: Marker,
+    script: &'a str,
+    /// The token of the lock that it runs under.
+    token: Option<&'a str>,
+    limit: Option<Duration>,
+    interruptible: bool,
+}
+
 /// A way to run commands on a host.
 pub trait Transport {
     /// The session.
@@ -133,12 +144,12 @@ pub trait Transport {
         limit: Option<Duration>,
         interruptible: bool,
     ) -> Result<Output> {
-        let (what, marker) = (what(text), Marker::random());
-        let mut flooded = false;
-        let answer = match self.ask_if_short(what, &marker, text, token, &input, limit, interruptible)? {
-            Some(answer) => answer,
-            None => self.run_alone(what, &marker, text, token, input, limit, interruptible, &mut flooded)?,
+        let call = Call { what: what(text), marker: Marker::random(), script: text, token, limit, interruptible };
+        let (answer, flooded) = match self.ask_if_short(&call, &input)? {
+            Some(answer) => (answer, false),
+            None => self.run_alone(&call, input)?,
         };
+        let Call { what, marker, .. } = call;
         if let Some((code, stdout, stderr)) = frame::parse(&marker, &answer.stdout, &answer.stderr) {
             for output in [&answer.stdout, &answer.stderr] {
                 let ignored = frame::outside(&marker, output);
@@ -167,48 +178,24 @@ pub trait Transport {
     }
 
     /// Asks the open shell, if the script has only text for stdin, and neither a limit nor a reason to end early.
-    #[allow(clippy::too_many_arguments, reason = "those of `exec`")]
-    fn ask_if_short(
-        &self,
-        what: &str,
-        marker: &Marker,
-        text: &str,
-        token: Option<&str>,
-        input: &Input,
-        limit: Option<Duration>,
-        interruptible: bool,
-    ) -> Result<Option<Output>> {
+    fn ask_if_short(&self, call: &Call, input: &Input) -> Result<Option<Output>> {
         let input = match input {
-            Input::Empty => "",
-            Input::Bytes(bytes) => match line_input(bytes) {
-                Some(text) => text,
-                None => return Ok(None),
-            },
-            Input::BytesThenFile(..) => return Ok(None),
+            Input::Empty => Some(""),
+            Input::Bytes(bytes) => line_input(bytes),
+            Input::BytesThenFile(..) => None,
         };
-        if limit.is_some() || interruptible {
-            return Ok(None);
-        }
-        let process = process_name(what, token);
-        self.ask(&Request { what, process: &process, marker, script: text, input })
+        let Some(input) = input.filter(|_| call.limit.is_none() && !call.interruptible) else { return Ok(None) };
+        let process = process_name(call.what, call.token);
+        let Call { what, marker, script, .. } = call;
+        self.ask(&Request { what, process: &process, marker, script, input })
     }
 
-    /// Runs a script in a command of its own. `flooded` is set if a profile printed too much before it.
-    #[allow(clippy::too_many_arguments, reason = "those of `exec`")]
-    fn run_alone(
-        &self,
-        what: &str,
-        marker: &Marker,
-        text: &str,
-        token: Option<&str>,
-        input: Input,
-        limit: Option<Duration>,
-        interruptible: bool,
-        flooded: &mut bool,
-    ) -> Result<Output> {
+    /// Runs a script in a command of its own. Returns its raw output, and whether a profile printed too much before it.
+    fn run_alone(&self, call: &Call, input: Input) -> Result<(Output, bool)> {
+        let Call { what, marker, script, token, limit, interruptible } = call;
         let (command, shown) =
-            self.program(what, &command(what, marker, token, limit, self.environment()), interruptible)?;
-        let (bytes, file) = sent(marker, text, input);
+            self.program(what, &command(what, marker, *token, *limit, self.environment()), *interruptible)?;
+        let (bytes, file) = sent(marker, script, input);
         let input = match file {
             Some(file) => Input::BytesThenFile(&bytes, file),
             None => Input::Bytes(&bytes),
@@ -227,9 +214,8 @@ pub trait Transport {
             refused.get()
         };
         let until = Until { ended: &ended, is_refused: &is_refused, stragglers: STRAGGLERS };
-        let answer = self.session().ctx.answer_until(&shown, command, input, limit, interruptible, &until);
-        *flooded = refused.get();
-        answer
+        let answer = self.session().ctx.answer_until(&shown, command, input, *limit, *interruptible, &until)?;
+        Ok((answer, refused.get()))
     }
 
     /// Runs a script and streams its lines; returns its exit code, or `None` if `stop` ended it.

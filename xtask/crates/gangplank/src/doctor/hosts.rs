@@ -11,7 +11,7 @@ use gangplank_model::owner::Liveness;
 use gangplank_model::plan::refuse::unusable;
 use gangplank_model::project::{Compression, Env, Service};
 use gangplank_model::script;
-use gangplank_model::script::examine::{Examined, Needs, examine};
+use gangplank_model::script::examine::{Examined, Needs, Payload, examine};
 use gangplank_model::service;
 use gangplank_model::service::Spec;
 use gangplank_model::service::run::Script;
@@ -206,6 +206,20 @@ fn lock(env: &str, url: Option<&str>, by: Option<&(String, Liveness)>) -> Check 
     }
 }
 
+fn changes(change: Payload) -> Option<Check> {
+    match change {
+        Payload::Patch => None,
+        Payload::File => {
+            Some(Check::ok("changes", "changed files are sent whole; as patches with zstd on that host".to_owned()))
+        }
+        Payload::Release => Some(Check::warning(
+            "changes",
+            "its xargs has no -0: releases are sent whole",
+            "on that host, e.g. `apt-get install findutils`",
+        )),
+    }
+}
+
 fn judge(host: &HostCheck, env: &Env, app: &str, held: Option<&(String, Liveness)>) -> Vec<Check> {
     let way = if host.far { "ssh" } else { "sh" };
     let it = match &host.examined {
@@ -222,12 +236,8 @@ fn judge(host: &HostCheck, env: &Env, app: &str, held: Option<&(String, Liveness
     if !it.found.is_empty() {
         checks.extend([tools(it, host.far), directory(it, host)]);
     }
-    if it.whole && host.far && it.lacks.is_empty() {
-        checks.push(Check::warning(
-            "changes",
-            "its xargs has no -0: releases are sent whole",
-            "on that host, e.g. `apt-get install findutils`",
-        ));
+    if host.far && it.lacks.is_empty() {
+        checks.extend(changes(it.change));
     }
     // Measuring a large release takes time; a disk that does not report its free space hangs.
     if !it.done && it.free.is_none() {
@@ -499,7 +509,7 @@ mod tests {
                 "broken tools: on that host, e.g. `apt-get install tar findutils`",
             ),
             (&|it| it.found = "/srv".into(), ""),
-            (&|it| it.whole = true, "warning changes: on that host, e.g. `apt-get install findutils`"),
+            (&|it| it.change = Payload::Release, "warning changes: on that host, e.g. `apt-get install findutils`"),
             (&|it| it.blocked = Some("/srv".into()), "broken directory: on that host move it away"),
             (
                 &|it| it.unwritable = vec!["/srv/app".into()],

@@ -45,6 +45,9 @@ pub fn examine(root: &str, needs: Needs) -> String {
     if needs.compression == Compression::Zstd && needs.transfer == Transfer::Pull {
         let _ = writeln!(more, "{HAS_ZSTD} || echo 'lacks zstd'");
     }
+    if needs.transfer == Transfer::Push {
+        more.push_str("case $(zstd -H 2>/dev/null) in *--patch-from*) ;; *) echo unpatched ;; esac\n");
+    }
     if needs.transfer == Transfer::Pull {
         more.push_str("has curl || wget --version 2>/dev/null | grep -q GNU || echo 'lacks curl'\n");
     }
@@ -80,6 +83,18 @@ echo done
     )
 }
 
+/// What is sent to a host for a change of a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Payload {
+    /// A patch.
+    #[default]
+    Patch,
+    /// The whole file: the host has no zstd, or one before 1.4.5.
+    File,
+    /// The whole release: its `xargs` lacks `-0`.
+    Release,
+}
+
 /// The parsed output of [`examine`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Examined {
@@ -89,8 +104,8 @@ pub struct Examined {
     pub login: String,
     /// Missing programs.
     pub lacks: Vec<String>,
-    /// Whether the host cannot receive deltas, because its `xargs` lacks `-0`.
-    pub whole: bool,
+    /// What a change takes.
+    pub change: Payload,
     /// Whether the login may not read the unit's lines in the journal.
     pub journal_closed: bool,
     /// Missing shared files.
@@ -122,7 +137,8 @@ impl Examined {
                 "clock" => it.clock = value.parse().ok(),
                 "login" => it.login = owned(),
                 "lacks" => it.lacks.push(owned()),
-                "whole" => it.whole = true,
+                "whole" => it.change = Payload::Release,
+                "unpatched" if it.change == Payload::Patch => it.change = Payload::File,
                 "journal" => it.journal_closed = true,
                 "unshared" => it.unshared.push(owned()),
                 "found" => it.found = owned(),

@@ -56,8 +56,9 @@ fn ready(compression: Option<Compression>) -> String {
 }
 
 /// Like [`install`], from an archive with only the differences to an installed release. [`META`] in the stream lists
-/// the unchanged files; they are copied, not linked, so that no release can write to another's files. `xargs -0` passes
-/// the list to `tar`, because the `tar` of `BusyBox` may lack `-T`. A changed file may come as the output of `zstd
+/// the unchanged files; they are copied, not linked, so that no release can write to another's files. GNU's `cp` shares
+/// their blocks where the file system can (XFS, Btrfs); elsewhere `tar` copies them. `xargs -0` passes the list, because
+/// the `tar` of `BusyBox` may lack `-T`. A changed file may come as the output of `zstd
 /// --patch-from`: [`PATCHES`] lists their modes and paths, and file N of the list is `PATCH.N`. On failure the caller
 /// sends the whole release.
 pub fn install_changes(
@@ -70,7 +71,7 @@ pub fn install_changes(
     let unpack = format!(
         "{unpack}
 if [ -s \"$aside/{META}/{SAME}\" ]; then
-  copy='tar -cf - \"$@\" | tar -xof - -C \"$0\"'
+  copy='cp --parents --preserve=mode,timestamps --reflink=auto -- \"$@\" \"$0\" 2> /dev/null || tar -cf - \"$@\" | tar -xof - -C \"$0\"'
   tr '\\n' '\\0' < \"$aside/{META}/{SAME}\" | (cd ./releases/{from} && xargs -0 sh -c \"$copy\" \"../${{aside##*/}}\")
 fi
 if [ -f \"$aside/{META}/{PATCHES}\" ]; then
