@@ -246,13 +246,13 @@ fn made_here(seen: &Shapes) {
     });
     let pruned = Pruned { store: "s3://b/p".into(), removed: true, kept: kept.into() };
     seen.see("prune --store", &serde_json::to_value(pruned).unwrap());
-    let figures = || Figures { seconds: 1.5, cpu_seconds: 0.5, host_cpu_seconds: Some(0.25), bytes: 7 };
-    let comparison = Comparison { ratio: 0.5, ours: figures(), theirs: figures() };
+    let figures = |host_cpu_seconds| Figures { seconds: 1.5, cpu_seconds: 0.5, host_cpu_seconds, bytes: 7 };
+    let comparison = Comparison { ratio: 0.5, ours: figures(Some(0.25)), theirs: figures(Some(0.25)) };
     let row = Row { workload: "w".into(), delay_ms: 50, release: "first", against: "scp", comparison };
     let missing = vec![Missing { peer: "rsync", install: "apt-get" }];
     let report = Report { bench: "fleet", hosts: 10, rounds: 3, cpus: 2, rows: vec![row], missing };
     seen.see("bench fleet", &serde_json::to_value(report).unwrap());
-    let comparison = Comparison { ratio: 0.5, ours: figures(), theirs: figures() };
+    let comparison = Comparison { ratio: 0.5, ours: figures(None), theirs: figures(None) };
     let rows = vec![compare::Row { workload: "w".into(), what: "bundle", against: "tar-gz", comparison }];
     let missing = vec![Missing { peer: "tar-pigz-files", install: "apt-get" }];
     let report = compare::Report { bench: "bundle", rounds: 3, cpus: 2, rows, missing };

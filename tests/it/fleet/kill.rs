@@ -6,14 +6,29 @@ use crate::project::Project;
 use crate::sample::draw;
 use std::fs;
 
-/// In place of ssh: it counts the commands for hosts, not the connection itself. At one number it kills its caller once
-/// the command is done, at another it loses the answer.
+/// In place of ssh: it counts the scripts that hosts run, in a command of their own or in the shell that stays open. At
+/// one number it kills its caller once the script has ended there, at another it loses the answer.
 const COUNTING_SSH: &str = r#"#!/bin/sh
-case " $* " in *" ControlMaster=yes "*) exec "$REAL" "$@";; esac
-n=1; while ! mkdir "$COUNT/$n" 2> /dev/null; do n=$((n + 1)); done
-if [ "$n" = "$(cat "$COUNT/lose")" ]; then "$REAL" "$@" > /dev/null 2>&1; exit 255; fi
+count() { n=1; while ! mkdir "$COUNT/$n" 2> /dev/null; do n=$((n + 1)); done; }
+is() { [ "$n" = "$(cat "$COUNT/$1")" ]; }
+case " $* " in
+  *" ControlMaster=yes "*)
+    "$REAL" "$@" | while IFS= read -r line; do
+      case $line in
+        gangplank-*" end "*)
+          count
+          # The connection with it.
+          if is lose; then kill -9 0; fi
+          if is kill; then kill -9 "$PPID"; fi ;;
+      esac
+      printf '%s\n' "$line"
+    done
+    exit ;;
+esac
+count
+if is lose; then "$REAL" "$@" > /dev/null 2>&1; exit 255; fi
 "$REAL" "$@"; code=$?
-if [ "$n" = "$(cat "$COUNT/kill")" ]; then kill -9 "$PPID"; fi
+if is kill; then kill -9 "$PPID"; fi
 exit "$code"
 "#;
 
