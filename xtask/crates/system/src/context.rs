@@ -11,7 +11,7 @@ pub use crate::context::environment::{Environment, is_cargos_own, var};
 pub use crate::context::root::{run_xtask, stands_alone};
 use crate::context::secrets::{mask, secrets};
 use crate::process;
-use crate::process::{Background, Conversation, Limits};
+use crate::process::{Conversation, Limits};
 pub use crate::process::{Input, LINE_BYTES_MAX, Measured, Until};
 use gangplank_model::error::{Kind, Result, WithHint, failed, usage};
 use gangplank_model::event::{Event, Sink, Stream, ms_since};
@@ -353,18 +353,6 @@ impl Context {
             Conversation::start(command, greeting.as_bytes(), word, &limits).map_err(|e| not_started(command, &e))?;
         self.ran(shown.to_owned(), started, began.is_ok());
         Ok(began)
-    }
-
-    /// Like [`Self::conversation`], for a command that is asked nothing.
-    pub fn background(
-        &self,
-        command: &mut Command,
-        shown: &str,
-        word: &str,
-        limit: Duration,
-        interruptible: bool,
-    ) -> Result<Result<Background, String>> {
-        Ok(self.conversation(command, shown, ("", word), limit, interruptible)?.map(Conversation::into_background))
     }
 
     /// Asks a running command; see `Conversation::ask`. The output has no code if the answer is complete.

@@ -1,10 +1,13 @@
 //! Runs another program safely: it may print more than a pipe holds while it reads, leave a child that holds our pipe,
 //! or never end.
 
+mod child;
 mod collected;
 pub mod conversation;
 pub mod tree;
 
+use crate::process::child::{GRACE, OFTEN, end, sleep_only, wait_looking};
+pub use crate::process::child::{Limits, start, wait};
 use crate::process::collected::Collected;
 pub use crate::process::conversation::{Background, Conversation};
 use crate::process::tree::{adopt_orphans, cpu_of_children, end_children_with, kill, reap_orphans};
@@ -12,18 +15,14 @@ use gangplank_model::event::Stream;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long to wait for output after the program has ended, because a child may hold the pipe forever.
-const GRACE: Duration = Duration::from_millis(500);
 /// The variable that marks the processes of a measured program.
 const MARK: &str = "GANGPLANK_MEASURED";
-/// How long a program may take to stop before it is killed.
-const TERM_GRACE: Duration = Duration::from_secs(2);
 
 /// Keeps the memory of this process, which has secrets, out of core files and from other processes of the user.
 /// Programs that it starts are not affected. Linux only (prctl(2), `PR_SET_DUMPABLE`).
@@ -41,16 +40,6 @@ pub enum Input<'a> {
     Bytes(&'a [u8]),
     /// These bytes, then the contents of this file.
     BytesThenFile(&'a [u8], File),
-}
-
-/// When a program is killed.
-pub struct Limits<'a> {
-    /// After this time.
-    pub time: Option<Duration>,
-    /// Once this returns true.
-    pub stop: &'a dyn Fn() -> bool,
-    /// Whether it runs in a process group of its own, so that Ctrl-C on our terminal does not reach it.
-    pub own_group: bool,
 }
 
 /// The end of a program.
@@ -96,62 +85,9 @@ pub fn run(command: &mut Command, input: Input, limits: &Limits, until: Option<&
     Ok(Ended { status, stdout: stdout.text(), stderr: stderr.text(), cut })
 }
 
-/// Starts a command, in a process group of its own if the limits say so.
-pub fn start(command: &mut Command, limits: &Limits) -> io::Result<Child> {
-    if limits.own_group {
-        command.process_group(0);
-    }
-    command.spawn()
-}
-
 /// Replaces this process by another program; returns only on failure.
 pub(crate) fn become_it(command: &mut Command) -> io::Error {
     command.exec()
-}
-
-/// The longest interval between two checks of a child.
-const OFTEN: Duration = Duration::from_millis(20);
-/// The first interval, and the one after activity.
-const SOON: Duration = Duration::from_micros(200);
-
-/// Waits for a child, and kills it, with its group if it has one, at a limit.
-pub fn wait(child: &mut Child, limits: &Limits) -> io::Result<(ExitStatus, bool)> {
-    wait_looking(child, limits, OFTEN, &mut sleep_only)
-}
-
-/// Sleeps, without a signal that a child may have ended.
-fn sleep_only(nap: Duration) -> bool {
-    thread::sleep(nap);
-    false
-}
-
-/// Like [`wait`]; checks at least as `often`, and when `on_line`, which waits at most the given time, returns that it
-/// may have ended.
-fn wait_looking(
-    child: &mut Child,
-    limits: &Limits,
-    often: Duration,
-    on_line: &mut dyn FnMut(Duration) -> bool,
-) -> io::Result<(ExitStatus, bool)> {
-    let started = Instant::now();
-    let mut asked: Option<Instant> = None;
-    let mut nap = SOON;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok((status, asked.is_some()));
-        }
-        match asked {
-            None if limits.time.is_some_and(|limit| started.elapsed() > limit) || (limits.stop)() => {
-                asked = Some(Instant::now());
-                end(child, limits.own_group, rustix::process::Signal::TERM);
-            }
-            Some(since) if limits.time.is_some() && since.elapsed() > TERM_GRACE => {
-                end(child, limits.own_group, rustix::process::Signal::KILL);
-            }
-            _ => {}
-        }
-        nap = if on_line(nap) { SOON } else { (nap * 2).min(often) };
-    }
 }
 
 /// How long a streamed command may take to end after we close it: the far end has to notice and to kill it.
@@ -290,16 +226,6 @@ pub fn measure(command: &mut Command, limits: &Limits) -> io::Result<Measured> {
     let wall = started.elapsed();
     end_children_with(&format!("{MARK}={mark}"));
     Ok(Measured { status, wall, cpu: cpu_of_children().saturating_sub(before) })
-}
-
-fn end(child: &Child, group: bool, signal: rustix::process::Signal) {
-    let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) else { return };
-    // It may have just ended by itself.
-    let _ = if group {
-        rustix::process::kill_process_group(pid, signal)
-    } else {
-        rustix::process::kill_process(pid, signal)
-    };
 }
 
 /// Writes in a thread, because the program may write while it reads. A program that ends early breaks the pipe, which

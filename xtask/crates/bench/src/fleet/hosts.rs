@@ -3,7 +3,7 @@
 use crate::fleet::proxy::Network;
 use gangplank_model::error::{Kind, Result, WithHint, failed, usage};
 use gangplank_system::context::Context;
-use gangplank_system::process::Background;
+use gangplank_system::process::Conversation;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub struct Fleet {
     pub names: Vec<String>,
     /// What is between us and them.
     pub network: Arc<Network>,
-    _sshds: Background,
+    _sshds: Conversation,
 }
 
 impl Fleet {
@@ -47,7 +47,7 @@ impl Fleet {
             || "try with fewer: --hosts 2".into(),
         )?;
         command.args(ports.iter().flat_map(|(port, proxy)| [port.to_string(), proxy.to_string()]));
-        let sshds = ctx.background(&mut command, &format!("sshd # {n} of them"), "up", PATIENCE, true)?;
+        let sshds = ctx.conversation(&mut command, &format!("sshd # {n} of them"), ("", "up"), PATIENCE, true)?;
         let sshds = sshds.or_else(|said| {
             failed(format!("the hosts did not start: {}", said.trim()))
                 .hint("as root sshd needs /run/sshd; `--hosts 1` shows whether one starts")

@@ -134,7 +134,8 @@ pub struct Ssh<'ctx> {
 struct Connection {
     /// The private directory of the socket.
     dir: PathBuf,
-    /// The session of the connection itself. Whoever asks it holds it, so that the lock of a host is renewed meanwhile.
+    /// The session of the connection itself. It has a lock of its own, so that the lock of the host is renewed while a
+    /// script runs.
     shell: Arc<Mutex<Conversation>>,
     /// The marker of its requests.
     marker: Marker,

@@ -1,6 +1,9 @@
 //! Checks of the envs: variables, and each host in one round trip, in parallel.
 
+mod resources;
+
 use crate::doctor::check::{Check, Fault, Found, Scope, State, fault, grouped};
+use crate::doctor::hosts::resources::{changes, clock, room};
 use crate::doctor::places::{Locked, owner};
 use gangplank_deploy::deploy::liveness::LivenessChecker;
 use gangplank_deploy::deploy::waves::{AT_ONCE, par_map};
@@ -11,7 +14,7 @@ use gangplank_model::owner::Liveness;
 use gangplank_model::plan::refuse::unusable;
 use gangplank_model::project::{Compression, Env, Service};
 use gangplank_model::script;
-use gangplank_model::script::examine::{Examined, Needs, Payload, examine};
+use gangplank_model::script::examine::{Examined, Needs, examine};
 use gangplank_model::service;
 use gangplank_model::service::Spec;
 use gangplank_model::service::run::Script;
@@ -23,13 +26,6 @@ use std::time::Duration;
 
 /// The time limit of a host's checks.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// The maximum clock difference in seconds: more would make histories confusing.
-const SKEW_MAX: i64 = 30;
-/// The assumed size of a release in an env without one, in KiB.
-const UNKNOWN_SIZE: u64 = 16 << 10;
-/// The warning threshold for free space, in KiB.
-const SCARCE: u64 = 512 << 10;
-
 /// An env with the variables available here.
 struct EnvCheck<'a> {
     env: &'a Env,
@@ -206,20 +202,6 @@ fn lock(env: &str, url: Option<&str>, by: Option<&(String, Liveness)>) -> Check 
     }
 }
 
-fn changes(change: Payload) -> Option<Check> {
-    match change {
-        Payload::Patch => None,
-        Payload::File => {
-            Some(Check::ok("changes", "changed files are sent whole; as patches with zstd on that host".to_owned()))
-        }
-        Payload::Release => Some(Check::warning(
-            "changes",
-            "its xargs has no -0: releases are sent whole",
-            "on that host, e.g. `apt-get install findutils`",
-        )),
-    }
-}
-
 fn judge(host: &HostCheck, env: &Env, app: &str, held: Option<&(String, Liveness)>) -> Vec<Check> {
     let way = if host.far { "ssh" } else { "sh" };
     let it = match &host.examined {
@@ -324,43 +306,6 @@ fn directory(it: &Examined, host: &HostCheck) -> Check {
             )
         }
     }
-}
-
-/// Whether a release fits, packed and unpacked.
-fn room(it: &Examined, env: &str) -> Option<Check> {
-    let free = it.free?;
-    let want = it.live.map_or(UNKNOWN_SIZE, |live| live * 2);
-    let hint = format!("make room: check `df -h`, or remove old releases with `cargo xtask prune {env}`");
-    Some(if free < want {
-        let reason = format!("{} free, but installing a release takes {}", size(free), size(want));
-        Check::broken("disk", reason, hint)
-    } else if it.inodes == Some(0) {
-        Check::broken("disk", "no inodes left", hint.replace("df -h", "df -i"))
-    } else if free < SCARCE {
-        Check::warning("disk", format!("{} free", size(free)), hint)
-    } else {
-        Check::ok("disk", format!("{} free", size(free)))
-    })
-}
-
-fn size(kib: u64) -> String {
-    match kib {
-        0..10_240 => format!("{:.1} MiB", kib as f64 / 1024.0),
-        10_240..10_485_760 => format!("{} MiB", kib >> 10),
-        _ => format!("{} GiB", kib >> 20),
-    }
-}
-
-fn clock(skew: i64) -> Check {
-    if skew.abs() <= SKEW_MAX {
-        return Check::fine("clock");
-    }
-    let (by, how) = (skew.abs(), if skew > 0 { "ahead of" } else { "behind" });
-    Check::warning(
-        "clock",
-        format!("{by} s {how} ours: histories may show a wrong order"),
-        "correct the wrong one: `timedatectl set-ntp true`",
-    )
 }
 
 fn manager(env: &Env, ready: Option<&Found<Vec<String>>>) -> Vec<Check> {
@@ -509,7 +454,10 @@ mod tests {
                 "broken tools: on that host, e.g. `apt-get install tar findutils`",
             ),
             (&|it| it.found = "/srv".into(), ""),
-            (&|it| it.change = Payload::Release, "warning changes: on that host, e.g. `apt-get install findutils`"),
+            (
+                &|it| it.change = gangplank_model::script::examine::Payload::Release,
+                "warning changes: on that host, e.g. `apt-get install findutils`",
+            ),
             (&|it| it.blocked = Some("/srv".into()), "broken directory: on that host move it away"),
             (
                 &|it| it.unwritable = vec!["/srv/app".into()],
@@ -587,9 +535,7 @@ mod tests {
             assert_eq!(skew(clock, at(100), at(110)), ahead, "{clock}");
         }
         assert_eq!((clock(30).state, clock(31).state, clock(-31).state), (State::Ok, State::Warning, State::Warning));
-        assert_eq!(
-            (size(1536), size(200 << 10), size(69 << 20)),
-            ("1.5 MiB".into(), "200 MiB".into(), "69 GiB".into())
-        );
+        let sizes = [1536, 200 << 10, 69 << 20].map(resources::size);
+        assert_eq!(sizes, ["1.5 MiB", "200 MiB", "69 GiB"]);
     }
 }

@@ -1,6 +1,6 @@
 //! The output of a program, read by a thread while we wait.
 
-use super::{GRACE, sleep_only};
+use crate::process::child::{GRACE, sleep_only};
 use std::io::Read;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,8 +1,8 @@
 //! Programs that keep running: in the background, or to answer what they are asked.
 
-use super::{Limits, SOON, collected::Collected, end, wait};
+use crate::process::child::{Limits, SOON, Signal, end, start, wait};
+use crate::process::collected::Collected;
 use std::io::{self, Write};
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,14 +13,13 @@ pub struct Background(Child);
 impl Background {
     /// Starts it without output.
     pub fn start(command: &mut Command) -> io::Result<Self> {
-        let child =
-            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn()?;
-        Ok(Self(child))
+        let limits = Limits { time: None, stop: &|| false, own_group: true };
+        Ok(Self(start(command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()), &limits)?))
     }
 
     /// Kills it.
     pub fn stop(&mut self) {
-        end(&self.0, true, rustix::process::Signal::TERM);
+        end(&self.0, true, Signal::TERM);
     }
 
     /// Whether it has ended by itself.
@@ -72,8 +71,7 @@ impl Conversation {
         word: &str,
         limits: &Limits,
     ) -> io::Result<Result<Self, String>> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let mut child = command.spawn()?;
+        let mut child = start(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()), limits)?;
         // A failure means that the program has ended.
         let _ = child.stdin.as_mut().map(|stdin| stdin.write_all(greeting));
         let (stdout, stderr) = (Collected::new(child.stdout.take()), Collected::new(child.stderr.take()));
@@ -87,12 +85,12 @@ impl Conversation {
                 return Ok(Err(format!("{}\n{}", stdout.text(), stderr.text())));
             }
             if stdout.is(&|bytes| bytes.len() > BEFORE_MAX) {
-                end(&program.0, true, rustix::process::Signal::KILL);
+                end(&program.0, true, Signal::KILL);
                 return Ok(Err(ENDLESS.to_owned()));
             }
             let late = limits.time.is_some_and(|limit| started.elapsed() >= limit);
             if late || (limits.stop)() {
-                end(&program.0, true, rustix::process::Signal::TERM);
+                end(&program.0, true, Signal::TERM);
                 let reason =
                     if late { format!("it did not end within {:.1?}", started.elapsed()) } else { "stopped".into() };
                 return Ok(Err(format!("{}\n{reason}", stderr.so_far())));
@@ -143,10 +141,5 @@ impl Conversation {
     /// Kills it.
     pub fn stop(&mut self) {
         self.program.stop();
-    }
-
-    /// The program alone, when nothing more is asked.
-    pub fn into_background(self) -> Background {
-        self.program
     }
 }

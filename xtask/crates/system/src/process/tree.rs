@@ -1,6 +1,6 @@
 //! The descendants of this process: found, measured and killed. Linux only.
 
-use crate::process::TERM_GRACE;
+use crate::process::child::TERM_GRACE;
 use std::thread;
 use std::time::{Duration, Instant};
 
