@@ -17,7 +17,7 @@ use gangplank_model::release::id::ReleaseId;
 use gangplank_model::release::layout::{META, PATCH, PATCHES};
 use gangplank_model::release::manifest::{Content, FileEntry, Manifest};
 use gangplank_model::script::install::SAME;
-use gangplank_model::transfer::{Abilities, PATCH_MAX, Way};
+use gangplank_model::transfer::{Abilities, PATCH_MAX, TransferMode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
@@ -26,13 +26,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A smaller file is sent as a whole.
-const WORTH_IT: u64 = 64 << 10;
+const PATCH_BYTES_MIN: u64 = 64 << 10;
 
 /// The zstd program of this machine.
 pub trait Zstd: fmt::Debug + Sync {
     /// Compresses `file` into the new file `to`.
     fn compress(&self, file: &Path, to: &Path) -> Result<()>;
-    /// Writes to the new file `to` what makes `newer` of `older`.
+    /// Writes a patch from `older` to `newer` into the new file `to`.
     fn patch(&self, older: &Path, newer: &Path, to: &Path) -> Result<()>;
 }
 
@@ -54,18 +54,25 @@ pub fn same<'a>(ours: &'a Manifest, theirs: &Manifest) -> BTreeSet<&'a str> {
 pub fn is_worth_it(ours: &Manifest, same: &BTreeSet<&str>) -> bool {
     let all: u64 = ours.files.iter().map(|file| file.bytes).sum();
     let saved: u64 = ours.files.iter().filter(|it| same.contains(it.path.as_str())).map(|it| it.bytes).sum();
-    saved >= WORTH_IT && saved * 8 >= all
+    saved >= PATCH_BYTES_MIN && saved * 8 >= all
 }
 
 /// The paths of changed files of at most `max` bytes that are worth a patch.
 fn changed<'a>(ours: &'a Manifest, theirs: &Manifest, max: u64) -> BTreeSet<&'a str> {
     let find = |path: &str| theirs.files.binary_search_by(|it| it.path.as_str().cmp(path)).map(|at| &theirs.files[at]);
-    let large = |file: &FileEntry| (WORTH_IT..=max).contains(&file.bytes) && matches!(file.content, Content::Sha256(_));
+    let large =
+        |file: &FileEntry| (PATCH_BYTES_MIN..=max).contains(&file.bytes) && matches!(file.content, Content::Sha256(_));
     let differs = |file: &FileEntry, it: &FileEntry| large(file) && large(it) && file.content != it.content;
     // A shell reads the names from lines.
     let plain = |file: &FileEntry| file.path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     let files = ours.files.iter().filter(|file| plain(file));
     files.filter(|file| find(&file.path).is_ok_and(|it| differs(file, it))).map(|file| file.path.as_str()).collect()
+}
+
+/// The size of the largest file that may be patched, of at most `max` bytes. Hosts with more memory get the same patches.
+fn largest(ours: &Manifest, own: &OwnFiles, max: u64) -> u64 {
+    let sizes = ours.files.iter().map(|file| file.bytes).chain(own.iter().map(|(_, bytes)| bytes.len() as u64));
+    sizes.filter(|bytes| *bytes <= max).max().unwrap_or(0)
 }
 
 /// Whether any changed file is worth a patch.
@@ -110,6 +117,8 @@ pub struct Changes<'a> {
     /// Local bundles of releases on hosts. They need no verification, because hosts verify the result.
     older: BTreeMap<ReleaseId, PathBuf>,
     zstd: Option<&'a dyn Zstd>,
+    /// The most targets on one host, which share its memory.
+    targets: usize,
     /// `None` if the whole release is better.
     deltas: Mutex<BTreeMap<Difference, Option<Arc<Delta>>>>,
     whole: Mutex<BTreeMap<Whole, Arc<Archive>>>,
@@ -120,7 +129,7 @@ pub struct Changes<'a> {
 struct Difference {
     from: String,
     to: String,
-    way: Way,
+    mode: TransferMode,
     own: OwnFiles,
 }
 
@@ -133,16 +142,17 @@ struct Whole {
 }
 
 impl<'a> Changes<'a> {
-    /// Archives made with access to these bundles, and with this program. From any other release, changed files are sent
-    /// as a whole.
-    pub fn new(older: BTreeMap<ReleaseId, PathBuf>, zstd: Option<&'a dyn Zstd>) -> Self {
-        Self { older, zstd, ..Self::default() }
+    /// Archives made with access to these bundles, and with this program, for up to `targets` targets on one host. From any
+    /// other release, changed files are sent as a whole.
+    pub fn new(older: BTreeMap<ReleaseId, PathBuf>, zstd: Option<&'a dyn Zstd>, targets: usize) -> Self {
+        Self { older, zstd, targets, ..Self::default() }
     }
 
-    /// What this machine can do.
-    pub fn abilities(&self) -> Abilities {
+    /// How a release is sent to a host that can do this.
+    pub fn mode(&self, host: Abilities) -> TransferMode {
         let patch = self.zstd.is_some();
-        Abilities { zstd: patch || members::supports(Compression::Zstd).is_ok(), patch, memory: None }
+        let here = Abilities { zstd: patch || members::supports(Compression::Zstd).is_ok(), patch, memory: None };
+        TransferMode::between(here, host, self.targets)
     }
 
     /// The delta for a host that has `theirs`, with the files `own`; `None` if it would save too little. The host has the
@@ -151,18 +161,19 @@ impl<'a> Changes<'a> {
         &self,
         theirs: &Manifest,
         release: &Release,
-        way: Way,
+        mode: TransferMode,
         own: &OwnFiles,
         theirs_own: &OwnFiles,
     ) -> Result<Option<Arc<Delta>>> {
         // A second caller waits for the same result.
         let mut known = self.deltas.lock().unwrap_or_else(PoisonError::into_inner);
         let (from, to) = (theirs.bundle.sha256.clone(), release.manifest().bundle.sha256.clone());
-        let difference = Difference { from, to, way, own: own.clone() };
+        let mode = TransferMode { patch_max: mode.patch_max.map(|max| largest(release.manifest(), own, max)), ..mode };
+        let difference = Difference { from, to, mode, own: own.clone() };
         if let Some(delta) = known.get(&difference) {
             return Ok(delta.clone());
         }
-        let delta = self.make(theirs, release, way, own, theirs_own)?.map(Arc::new);
+        let delta = self.make(theirs, release, mode, own, theirs_own)?.map(Arc::new);
         known.insert(difference, delta.clone());
         Ok(delta)
     }
@@ -183,14 +194,14 @@ impl<'a> Changes<'a> {
         &self,
         theirs: &Manifest,
         release: &Release,
-        way: Way,
+        mode: TransferMode,
         own: &OwnFiles,
         theirs_own: &OwnFiles,
     ) -> Result<Option<Delta>> {
         let ours = release.manifest();
         let same = same(ours, theirs);
         let mut patches = Patches::default();
-        if let (Some(max), Some(zstd)) = (way.patch_max, self.zstd) {
+        if let (Some(max), Some(zstd)) = (mode.patch_max, self.zstd) {
             patches = Patches::beside(release);
             if let Some(older) = self.older.get(&theirs.id) {
                 patches.of_release(zstd, (older, theirs), release, &changed(ours, theirs, max));
@@ -204,7 +215,7 @@ impl<'a> Changes<'a> {
         }
         let list: String = same.iter().map(|path| format!("./{path}\n")).collect();
         let own: OwnFiles = own.iter().cloned().chain([(format!("{META}/{SAME}"), list.into_bytes())]).collect();
-        let archive = self.archive(release, Some(way.compression), &own, &same, &patches)?;
+        let archive = self.archive(release, Some(mode.compression), &own, &same, &patches)?;
         let sent = archive.file.metadata().map_or(u64::MAX, |it| it.len());
         let is_less = patched.is_empty() || sent.saturating_mul(8) <= ours.bundle.bytes.saturating_mul(7);
         let delta = Delta { same: same.len(), patched: patched.len(), archive };

@@ -2,7 +2,7 @@
 //!
 //! A host runs a script in a shell whose output also carries the output of the login's profile, of background
 //! processes, and of an app that may print a similar format. So each script has a random marker, passed on the command
-//! line, and prints it before its first byte and after its last:
+//! line or with the request, and prints it before its first byte and after its last:
 //!
 //! ```text
 //! output of a profile
@@ -124,11 +124,7 @@ pub fn script_line(marker: &Marker, script: &str) -> String {
 pub fn command(marker: &Marker, name: &str, limit: Option<Duration>, environment: Environment) -> String {
     let run = "/bin/sh -c \"$1\" \"$0\" \"$2\"";
     let first = match environment {
-        Environment::OfLogin => {
-            let kept: String =
-                KEPT.iter().chain(PROXY).map(|name| format!(" ${{{name}+\"{name}=${name}\"}}")).collect();
-            format!("exec env -i{kept} {run}")
-        }
+        Environment::OfLogin => format!("exec {} {run}", clean_environment()),
         Environment::OfContainer => format!("unset {}; exec {run}", HARMFUL.join(" ")),
     };
     format!("/bin/sh -c {} {} {} {}", quote(&first), quote(name), quote(&runner(limit)), marker.0)
@@ -137,10 +133,8 @@ pub fn command(marker: &Marker, name: &str, limit: Option<Duration>, environment
 /// The command of a shell that stays open, as [`command`] is. It expects [`greeting`], prints the begin of `marker`, and
 /// then runs the scripts that [`request`] sends, each in a shell of its own with its name in the process list.
 pub fn open_command(marker: &Marker) -> String {
-    let kept: String = KEPT.iter().chain(PROXY).map(|name| format!(" ${{{name}+\"{name}=${name}\"}}")).collect();
-    let first = format!("exec env -i{kept} /bin/sh -c \"$1\" \"$0\" \"$2\"");
-    let open = OPEN.replace("NO_SCRIPT", NO_SCRIPT);
-    format!("/bin/sh -c {} gangplank {} {}", quote(&first), quote(&open), marker.0)
+    let first = format!("exec {} /bin/sh -c \"$1\" \"$0\" \"$2\"", clean_environment());
+    format!("/bin/sh -c {} gangplank {} {}", quote(&first), quote(&request_loop()), marker.0)
 }
 
 /// Empty lines of [`greeting`], so that a profile that reads does not wait forever.
@@ -152,17 +146,35 @@ pub fn greeting(marker: &Marker) -> String {
     format!("{}{}\n", "\n".repeat(EMPTY_LINES), marker.0)
 }
 
-/// The shell of [`open_command`]; without line breaks or single quotes, like [`runner`]. Other lines than requests are
-/// ignored. Short prefixes are cut first: dash compares each prefix anew.
-const OPEN: &str = "mark=$1; tab=$(printf \"\\t\"); left=; \
-     while IFS= read -r line && [ \"$line\" != \"$mark\" ]; do left=x$left; done; \
-     case $left in xxxx) ;; *) echo \"NO_SCRIPT\" >&2; exit 254;; esac; \
-     echo \"$mark begin\"; while IFS= read -r line; do \
-     case $line in \"$mark \"*\" $mark\") ;; *) continue;; esac; line=${line#\"$mark \"}; line=${line%\" $mark\"}; \
-     own=${line%%\"$tab\"*}; line=${line#*\"$tab\"}; name=${line%%\"$tab\"*}; script=$(printf %b \"${line#*\"$tab\"}\"); \
-     IFS= read -r input || exit; echo \"$own begin\"; echo \"$own begin\" >&2; \
-     printf %b \"$input\" | /bin/sh -c \"$script\" \"$name\"; code=$?; \
-     printf \"\\n%s end\\n\" \"$own\" >&2; printf \"\\n%s end %s\\n\" \"$own\" \"$code\"; done";
+/// The shell of [`open_command`]; without line breaks or single quotes, like [`runner`].
+///
+/// It ends at any line that is not a request: then a process of the profile reads from stdin too. Short prefixes are cut
+/// first, because dash compares each prefix anew. `echo` to a connection that is gone ends the shell by SIGPIPE, so a
+/// request that arrives late is not run.
+fn request_loop() -> String {
+    let refuse = format!("{{ echo \"{NO_SCRIPT}\" >&2; exit {EXIT_NO_SCRIPT}; }}");
+    format!(
+        "mark=$1; tab=$(printf \"\\t\"); empty_lines=0; \
+         while IFS= read -r line && [ \"$line\" != \"$mark\" ]; do empty_lines=$((empty_lines + 1)); done; \
+         [ \"$empty_lines\" = {EMPTY_LINES} ] || {refuse}; \
+         echo \"$mark begin\"; while IFS= read -r line; do \
+         case $line in \"$mark \"*\" $mark\") ;; *) {refuse};; esac; line=${{line#\"$mark \"}}; line=${{line%\" $mark\"}}; \
+         script_mark=${{line%%\"$tab\"*}}; line=${{line#*\"$tab\"}}; name=${{line%%\"$tab\"*}}; \
+         script=$(printf %b \"${{line#*\"$tab\"}}\"); IFS= read -r input || exit; \
+         echo \"$script_mark begin\"; echo \"$script_mark begin\" >&2; \
+         printf %b \"$input\" | /bin/sh -c \"$script\" \"$name\"; code=$?; \
+         printf \"\\n%s end\\n\" \"$script_mark\" >&2; printf \"\\n%s end %s\\n\" \"$script_mark\" \"$code\"; done"
+    )
+}
+
+/// `env` with the variables of a login that scripts keep.
+fn clean_environment() -> String {
+    let kept: String = KEPT.iter().chain(PROXY).map(|name| format!(" ${{{name}+\"{name}=${name}\"}}")).collect();
+    format!("env -i{kept}")
+}
+
+/// The longest script that [`request`] takes, in bytes: the shell passes it on as an argument, and Linux allows 128 KiB.
+pub const REQUEST_MAX: usize = 64 << 10;
 
 /// The two lines that make the shell of [`open_command`] run a script: framed by `own`, called `name`, with `input` on
 /// stdin.
@@ -239,31 +251,31 @@ pub fn has_begun(marker: &Marker, output: &str) -> bool {
 
 /// Whether the output contains the end of the frame. The first `seen` bytes were searched before.
 pub fn has_ended(marker: &Marker, output: &[u8], seen: &mut usize) -> bool {
-    let end = format!("{} ", marker.end());
-    // Long output is shortened in the middle, so it may have shrunk.
-    let from = if *seen > output.len() { 0 } else { seen.saturating_sub(end.len()) };
-    *seen = output.len();
-    output[from..].windows(end.len()).any(|piece| piece == end.as_bytes())
+    end_at(marker, output, seen).is_some()
 }
 
-/// Whether the output contains the whole line that ends the frame. The first `seen` bytes have no such line.
+/// Like [`has_ended`], up to the end of the line, which has the exit code.
 pub fn is_whole(marker: &Marker, output: &[u8], seen: &mut usize) -> bool {
     let before = *seen;
-    if !has_ended(marker, output, seen) {
-        return false;
-    }
-    let end = format!("{} ", marker.end());
-    let from = before.min(output.len()).saturating_sub(end.len());
-    let at = output[from..].windows(end.len()).position(|piece| piece == end.as_bytes());
-    let is_whole = at.is_some_and(|at| output[from + at + end.len()..].contains(&b'\n'));
+    let is_whole = end_at(marker, output, seen).is_some_and(|end| output[end..].contains(&b'\n'));
     if !is_whole {
         *seen = before;
     }
     is_whole
 }
 
+/// The position after the start of the end line.
+fn end_at(marker: &Marker, output: &[u8], seen: &mut usize) -> Option<usize> {
+    let end = format!("{} ", marker.end());
+    // Long output is shortened in the middle, so it may have shrunk.
+    let from = if *seen > output.len() { 0 } else { seen.saturating_sub(end.len()) };
+    *seen = output.len();
+    let at = output[from..].windows(end.len()).position(|piece| piece == end.as_bytes())?;
+    Some(from + at + end.len())
+}
+
 /// Whether stderr contains the end of the frame.
-pub fn has_complained(marker: &Marker, output: &[u8]) -> bool {
+pub fn stderr_has_ended(marker: &Marker, output: &[u8]) -> bool {
     let end = format!("{}\n", marker.end());
     output.windows(end.len()).any(|piece| piece == end.as_bytes())
 }
@@ -377,6 +389,7 @@ mod tests {
             assert_eq!(first, cut >= output.len() - "more".len(), "{cut}");
             assert!(first || is_whole(&marker(), output, &mut seen), "{cut}");
         }
+        assert!(is_whole(&marker(), output, &mut 1000), "it was longer before");
     }
 
     #[test]
@@ -414,11 +427,10 @@ mod tests {
     }
 
     #[test]
-    fn open_shell_runs_each_request_and_ignores_other_lines() {
+    fn open_shell_runs_each_request_and_ends_at_other_lines() {
         let open = Marker("open".into());
         let lines = [
             greeting(&open),
-            "what a background process of a profile wrote\n\nopen \nopen x\n".to_owned(),
             request(
                 &open,
                 &Marker("one".into()),
@@ -444,7 +456,17 @@ mod tests {
             assert_eq!(one, Some((3, "a name|a\\tb|c|in\\put\n\t'x'", "")), "{login}: {stdout}");
             assert_eq!(parse(&Marker("two".into()), &stdout, &stderr), Some((0, "", "bad\n")), "{login}: {stderr}");
             assert!(!stdout.contains("never") && !stdout.contains("three"), "{login}: {stdout}");
-            assert!(has_complained(&Marker("two".into()), stderr.as_bytes()));
+            assert!(stderr_has_ended(&Marker("two".into()), stderr.as_bytes()));
+        }
+        // What is not a request is the input of one that another process has read.
+        for odd in ["input\n", "\n", "open \n", "open x\n", "x open\n"] {
+            let script = format!(
+                "printf '{}' | {}",
+                format!("{}{odd}", greeting(&open)).replace('\n', "\\n"),
+                open_command(&open)
+            );
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert_eq!(output.status.code(), Some(EXIT_NO_SCRIPT), "{odd:?}");
         }
         for eaten in ["\n\n\nopen\n", "\nopen\n", "open\n", ""] {
             let script = open_command(&open);

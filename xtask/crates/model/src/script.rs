@@ -1,6 +1,7 @@
 //! The shell scripts run on a host, as pure functions that return POSIX shell text.
 //!
-//! The same scripts run under the local `sh` and, over ssh, under a host's. They need sh, tar, gzip and coreutils, and
+//! A script has no secret in its text, which other users of a host may see as an argument of its shell: secrets are read
+//! from stdin. The same scripts run under the local `sh` and, over ssh, under a host's. They need sh, tar, gzip and coreutils, and
 //! for a `.tar.zst` zstd. Each starts with `set -eu`, so that the first failing command ends it. [`quote`] is the only
 //! quoting function.
 

@@ -28,10 +28,21 @@ pub(crate) fn in_root(root: &str, body: &str) -> String {
 /// Tests whether the host can unpack a `.tar.zst`.
 pub(crate) const HAS_ZSTD: &str = "command -v zstd > /dev/null 2>&1 && tar --zstd --version > /dev/null 2>&1";
 
-/// Prints what the host can do with zstd, and its free memory in KiB. `zstd -H` lists the options, `--patch-from` since
-/// version 1.4.5.
+/// Prints what the host can do with zstd, and the memory in KiB that it can spare: what is available, or less in a control
+/// group with a limit (cgroups(7), version 2). `zstd -H` lists the options, `--patch-from` since version 1.4.5.
 pub(crate) const ABILITIES: &str = r#"if command -v zstd > /dev/null 2>&1; then
   ! tar --zstd --version > /dev/null 2>&1 || echo 'can zstd'
   case $(zstd -H 2>&1) in *--patch-from*) echo 'can patch';; esac
 fi
-[ ! -r /proc/meminfo ] || sed -n 's/^MemAvailable: *\([0-9]*\) kB$/memory \1/p' /proc/meminfo"#;
+if [ -r /proc/meminfo ]; then
+  free=$(sed -n 's/^MemAvailable: *\([0-9]*\) kB$/\1/p' /proc/meminfo)
+  group=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup 2> /dev/null || :)
+  while group=${group%/}; [ -d "$group" ]; do
+    most=; used=
+    { read -r most < "$group/memory.max"; read -r used < "$group/memory.current"; } 2> /dev/null || :
+    case $most$used in ''|*[!0-9]*) ;; *) most=$(((most - used) / 1024)); [ "$most" -ge "${free:-0}" ] || free=$most ;; esac
+    [ "$group" != /sys/fs/cgroup ] || break
+    group=${group%/*}
+  done
+  echo "memory $free"
+fi"#;

@@ -37,21 +37,22 @@ impl Abilities {
 
 /// A way to send a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Way {
+pub struct TransferMode {
     /// The compression of the stream.
     pub compression: Compression,
     /// The largest file that may be sent as a patch of the file that the host has, in bytes; `None` sends whole files.
     pub patch_max: Option<u64>,
 }
 
-impl Way {
+impl TransferMode {
     /// The cheapest way that both ends have.
     ///
     /// zstd needs memory for the old file and for the new one. A host gets patches for which a half of what it can spare
-    /// is enough, so that no patch costs the life of an app. The limit is a power of two, so that hosts share patches.
-    pub fn between(here: Abilities, host: Abilities) -> Self {
+    /// is enough, so that no patch costs the life of an app; `targets` on one host share it. The limit is a power of two,
+    /// so that hosts share patches.
+    pub fn between(here: Abilities, host: Abilities, targets: usize) -> Self {
         let compression = if here.zstd && host.zstd { Compression::Zstd } else { Compression::Gzip };
-        let spare = host.memory.unwrap_or(0).saturating_mul(1024) / 4;
+        let spare = host.memory.unwrap_or(0).saturating_mul(1024) / 4 / (targets.max(1) as u64);
         let limit = spare.checked_ilog2().map_or(0, |log| 1 << log).min(PATCH_MAX);
         Self { compression, patch_max: (here.patch && host.patch && limit >= PATCH_MIN).then_some(limit) }
     }
@@ -79,6 +80,8 @@ mod tests {
         let end = |zstd, patch, memory| Abilities { zstd, patch, memory };
         let all = end(true, true, None);
         let (gzip, zstd) = (Compression::Gzip, Compression::Zstd);
+        let three = TransferMode::between(all, end(true, true, Some(512 << 10)), 3);
+        assert_eq!(three.patch_max, Some(32 << 20));
         for (here, host, compression, patch_max) in [
             (all, end(true, true, Some(8 << 20)), zstd, Some(128 << 20)),
             (all, end(true, true, Some(512 << 10)), zstd, Some(128 << 20)),
@@ -94,7 +97,11 @@ mod tests {
             (end(false, false, None), end(true, true, Some(8 << 20)), gzip, None),
             (end(true, false, None), end(true, true, Some(8 << 20)), zstd, None),
         ] {
-            assert_eq!(Way::between(here, host), Way { compression, patch_max }, "{here:?} {host:?}");
+            assert_eq!(
+                TransferMode::between(here, host, 1),
+                TransferMode { compression, patch_max },
+                "{here:?} {host:?}"
+            );
         }
     }
 }

@@ -11,7 +11,7 @@ pub use crate::context::environment::{Environment, is_cargos_own, var};
 pub use crate::context::root::{run_xtask, stands_alone};
 use crate::context::secrets::{mask, secrets};
 use crate::process;
-use crate::process::{Conversation, Limits};
+use crate::process::{Coprocess, Limits, NotReady, ReplyFrame};
 pub use crate::process::{Input, LINE_BYTES_MAX, Measured, Until};
 use gangplank_model::error::{Kind, Result, WithHint, failed, usage};
 use gangplank_model::event::{Event, Sink, Stream, ms_since};
@@ -336,39 +336,31 @@ impl Context {
         Ok((status.code(), stopped))
     }
 
-    /// Starts a command that keeps running, killed on drop, writes `greeting`, and waits until it prints `word`. If it ends before, returns
-    /// its stderr.
-    pub fn conversation(
+    /// Starts a command that answers requests, killed on drop. Writes `greeting`, and waits until it prints `ready`.
+    pub fn coprocess(
         &self,
         command: &mut Command,
         shown: &str,
-        (greeting, word): (&str, &str),
+        (greeting, ready): (&str, &str),
         limit: Duration,
         interruptible: bool,
-    ) -> Result<Result<Conversation, String>> {
+    ) -> Result<Result<Coprocess, NotReady>> {
         let started = Instant::now();
         let stop = || interruptible && self.interrupted();
         let limits = Limits { time: Some(limit), stop: &stop, own_group: true };
         let began =
-            Conversation::start(command, greeting.as_bytes(), word, &limits).map_err(|e| not_started(command, &e))?;
+            Coprocess::start(command, greeting.as_bytes(), ready, &limits).map_err(|e| not_started(command, &e))?;
         self.ran(shown.to_owned(), started, began.is_ok());
         Ok(began)
     }
 
-    /// Asks a running command; see `Conversation::ask`. The output has no code if the answer is complete.
-    pub fn ask(
-        &self,
-        with: &mut Conversation,
-        shown: &str,
-        question: &[u8],
-        is_whole: &dyn Fn(&[u8]) -> bool,
-        is_whole_stderr: &dyn Fn(&[u8]) -> bool,
-    ) -> Output {
+    /// Sends a request to a coprocess (see `Coprocess::request`). The output has an exit code only if the program ended.
+    pub fn request(&self, to: &mut Coprocess, shown: &str, request: &str, frame: &ReplyFrame) -> Option<Output> {
         let started = Instant::now();
-        let said = with.ask(question, is_whole, is_whole_stderr);
-        self.ran(shown.to_owned(), started, !said.ended);
-        let code = if said.ended { with.code() } else { None };
-        Output { code, stdout: said.stdout, stderr: said.stderr, cut: false }
+        let reply = to.request(request.as_bytes(), frame, &|| self.interrupted())?;
+        self.ran(shown.to_owned(), started, reply.whole);
+        let code = if reply.whole { None } else { to.code() };
+        Some(Output { code, stdout: reply.stdout, stderr: reply.stderr, cut: false })
     }
 
     /// Runs a command with our stderr, for its own progress display.

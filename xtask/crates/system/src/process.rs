@@ -3,13 +3,13 @@
 
 mod child;
 mod collected;
-pub mod conversation;
+pub mod coprocess;
 pub mod tree;
 
 use crate::process::child::{GRACE, OFTEN, end, sleep_only, wait_looking};
 pub use crate::process::child::{Limits, start, wait};
 use crate::process::collected::Collected;
-pub use crate::process::conversation::{Background, Conversation};
+pub use crate::process::coprocess::{Background, Coprocess, NotReady, ReplyFrame};
 use crate::process::tree::{adopt_orphans, cpu_of_children, end_children_with, kill, reap_orphans};
 use gangplank_model::event::Stream;
 use std::fs::File;

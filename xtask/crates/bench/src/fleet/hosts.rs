@@ -3,7 +3,7 @@
 use crate::fleet::proxy::Network;
 use gangplank_model::error::{Kind, Result, WithHint, failed, usage};
 use gangplank_system::context::Context;
-use gangplank_system::process::Conversation;
+use gangplank_system::process::Coprocess;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub struct Fleet {
     pub names: Vec<String>,
     /// What is between us and them.
     pub network: Arc<Network>,
-    _sshds: Conversation,
+    _sshds: Coprocess,
 }
 
 impl Fleet {
@@ -47,9 +47,9 @@ impl Fleet {
             || "try with fewer: --hosts 2".into(),
         )?;
         command.args(ports.iter().flat_map(|(port, proxy)| [port.to_string(), proxy.to_string()]));
-        let sshds = ctx.conversation(&mut command, &format!("sshd # {n} of them"), ("", "up"), PATIENCE, true)?;
+        let sshds = ctx.coprocess(&mut command, &format!("sshd # {n} of them"), ("", "up"), PATIENCE, true)?;
         let sshds = sshds.or_else(|said| {
-            failed(format!("the hosts did not start: {}", said.trim()))
+            failed(format!("the hosts did not start: {}", said.to_string().trim()))
                 .hint("as root sshd needs /run/sshd; `--hosts 1` shows whether one starts")
                 .err()
         })?;
@@ -57,8 +57,8 @@ impl Fleet {
         Ok(Self { dir: dir.to_owned(), names, network, _sshds: sshds })
     }
 
-    /// CPU time so far of what ran on the hosts, in seconds. A connection counts once its sshd has ended, which is waited
-    /// for, two seconds at most. `None` where there is no `/proc`.
+    /// CPU time so far of what ran on the hosts, in seconds. A connection counts once its sshd has ended, up to two
+    /// seconds later. `None` where there is no `/proc`.
     pub fn cpu_seconds(&self) -> Option<f64> {
         let listeners: Vec<u32> = self
             .names

@@ -1,6 +1,6 @@
 //! Patches of large files, made by the zstd program from the old and the new file.
 
-use crate::delta::{OwnFiles, WORTH_IT, Zstd, each_entry};
+use crate::delta::{OwnFiles, PATCH_BYTES_MIN, Zstd, each_entry};
 use crate::members::threads;
 use crate::release::{Release, scratch};
 use gangplank_model::release::manifest::Manifest;
@@ -11,6 +11,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
+
+/// From this size on, patches are made one at a time: zstd takes three times the size in memory.
+const LARGE: u64 = 32 << 20;
 
 /// Patches in a directory of their own, which is removed on drop.
 #[derive(Debug, Default)]
@@ -31,7 +34,7 @@ struct Patch {
 }
 
 /// A file to be patched: its old and its new content are `NUMBER.old` and `NUMBER.new`.
-struct Wanted {
+struct PatchInput {
     path: String,
     mode: u32,
     number: usize,
@@ -74,7 +77,7 @@ impl Patches {
         let files = ours.files.iter().filter(|file| paths.contains(file.path.as_str()));
         let wanted: Vec<_> = (self.tried..)
             .zip(files)
-            .map(|(number, file)| Wanted { path: file.path.clone(), mode: file.mode, number })
+            .map(|(number, file)| PatchInput { path: file.path.clone(), mode: file.mode, number })
             .collect();
         let read = || {
             thread::scope(|scope| {
@@ -90,14 +93,14 @@ impl Patches {
 
     /// Adds patches of the engine's own files. The host has those of `theirs`.
     pub fn of_own(&mut self, zstd: &dyn Zstd, own: &OwnFiles, theirs: &OwnFiles, max: u64) {
-        let sizes = WORTH_IT..=max;
+        let sizes = PATCH_BYTES_MIN..=max;
         let mut wanted = Vec::new();
         for (path, new) in own.iter().filter(|(_, bytes)| sizes.contains(&(bytes.len() as u64))) {
             let older = theirs.iter().find(|(it, bytes)| it == path && sizes.contains(&(bytes.len() as u64)));
             let Some((_, old)) = older else { continue };
             let number = self.tried + wanted.len();
             if self.write(number, "old", old).and_then(|()| self.write(number, "new", new)).is_ok() {
-                wanted.push(Wanted { path: path.clone(), mode: 0o644, number });
+                wanted.push(PatchInput { path: path.clone(), mode: 0o644, number });
             }
         }
         self.make(zstd, wanted);
@@ -112,7 +115,7 @@ impl Patches {
         fs::write(self.at(number, end), bytes)
     }
 
-    fn extract(&self, bundle: &Path, manifest: &Manifest, wanted: &[Wanted], end: &str) -> io::Result<()> {
+    fn extract(&self, bundle: &Path, manifest: &Manifest, wanted: &[PatchInput], end: &str) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
         each_entry(bundle, manifest, &mut |file, content| {
             let Ok(at) = wanted.binary_search_by(|it| it.path.cmp(&file.path)) else { return Ok(()) };
@@ -120,9 +123,11 @@ impl Patches {
         })
     }
 
-    /// Makes the patches that are wanted, on all cores, and removes the contents.
-    fn make(&mut self, zstd: &dyn Zstd, wanted: Vec<Wanted>) {
+    /// Makes the patches that are wanted, on all cores if the files are small, and removes the contents.
+    fn make(&mut self, zstd: &dyn Zstd, wanted: Vec<PatchInput>) {
         self.tried += wanted.len();
+        let size = |it: &PatchInput| fs::metadata(self.at(it.number, "new")).map_or(0, |it| it.len());
+        let workers = if wanted.iter().any(|it| size(it) >= LARGE) { 1 } else { threads() };
         let (left, done) = (Mutex::new(wanted), Mutex::new(vec![]));
         let work = || {
             loop {
@@ -134,7 +139,7 @@ impl Patches {
                 let _ = [old, new].map(fs::remove_file);
             }
         };
-        thread::scope(|scope| (0..threads()).for_each(|_| drop(scope.spawn(work))));
+        thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(work))));
         self.done.extend(done.into_inner().expect("no worker panics"));
         self.done.sort();
     }

@@ -220,7 +220,9 @@ impl Run<'_> {
             *have.entry(live).or_default() += 1;
         }
         let zstd = Zstd::find(self.ctx);
-        let changes = release.changes(&have, zstd.as_ref().map(|it| it as _));
+        let on_host = |name: &str| wanting.iter().filter(|host| host.target.host() == name).count();
+        let targets = wanting.iter().map(|host| on_host(host.target.host())).max().unwrap_or(1);
+        let changes = release.changes(&have, zstd.as_ref().map(|it| it as _), targets);
         let delivery = |host| Ok((host, release.delivery(&changes)?));
         let deliveries = wanting.iter().copied().map(delivery).collect::<Result<Vec<_>>>()?;
         let step = Step::Install { release: release.id().clone() };

@@ -44,15 +44,20 @@ impl<'a> ReleaseSource<'a> {
     }
 
     /// The archives for hosts, made with the zstd program of this machine, if any; `hosts` counts the hosts per release
-    /// that they have.
-    pub fn changes<'z>(&self, hosts: &BTreeMap<ReleaseId, usize>, zstd: Option<&'z dyn Zstd>) -> Changes<'z> {
+    /// that they have, and up to `targets` targets are on one host.
+    pub fn changes<'z>(
+        &self,
+        hosts: &BTreeMap<ReleaseId, usize>,
+        zstd: Option<&'z dyn Zstd>,
+        targets: usize,
+    ) -> Changes<'z> {
         let Some((dir, catalog)) = self.0.aside.as_ref().filter(|_| self.0.origin.is_none()) else {
-            return Changes::new(BTreeMap::new(), zstd);
+            return Changes::new(BTreeMap::new(), zstd, targets);
         };
         let older =
             |(id, hosts): (&ReleaseId, &usize)| Some((id.clone(), catalog.older(id, self.manifest(), *hosts, dir)?));
         let others = hosts.iter().filter(|(id, _)| zstd.is_some() && *id != self.id());
-        Changes::new(others.filter_map(older).collect(), zstd)
+        Changes::new(others.filter_map(older).collect(), zstd, targets)
     }
 
     /// What is sent to one host. Computed per host, because the URL in it expires.

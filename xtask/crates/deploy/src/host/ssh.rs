@@ -16,8 +16,7 @@ use gangplank_model::frame;
 use gangplank_model::frame::Marker;
 use gangplank_system::context::{Context, Input, Output};
 use gangplank_system::machine;
-use gangplank_system::process::Conversation;
-use gangplank_system::process::conversation::ENDLESS;
+use gangplank_system::process::{Coprocess, NotReady, ReplyFrame};
 use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -136,7 +135,7 @@ struct Connection {
     dir: PathBuf,
     /// The session of the connection itself. It has a lock of its own, so that the lock of the host is renewed while a
     /// script runs.
-    shell: Arc<Mutex<Conversation>>,
+    shell: Arc<Mutex<Coprocess>>,
     /// The marker of its requests.
     marker: Marker,
 }
@@ -196,26 +195,53 @@ impl<'ctx> Ssh<'ctx> {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = self.socket(true).err();
     }
 
-    fn open(&self, dir: &Path, marker: &Marker, interruptible: bool) -> Result<Conversation> {
+    /// The shell that stays open, and the marker of its requests.
+    fn shell(&self) -> Result<(Arc<Mutex<Coprocess>>, Marker)> {
+        self.socket(false)?;
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        match connection.as_ref() {
+            Some(open) => Ok((Arc::clone(&open.shell), open.marker.clone())),
+            None => Err(diagnose::broken(&self.session.url, "connect", "").into()),
+        }
+    }
+
+    /// Sends a script to the shell. Returns `None` if the shell ended before it had the whole script.
+    fn request_to(&self, shell: &mut Coprocess, marker: &Marker, script: &Request) -> Option<Output> {
+        let Request { what, process, marker: own, script, input } = *script;
+        let request = frame::request(marker, own, process, script, input);
+        let seen = Cell::new(0);
+        let frame = ReplyFrame {
+            has_begun: &|stdout| frame::has_begun(own, &String::from_utf8_lossy(stdout)),
+            has_ended: &|stdout| {
+                let mut from = seen.get();
+                let is_whole = frame::is_whole(own, stdout, &mut from);
+                seen.set(from);
+                is_whole
+            },
+            stderr_has_ended: &|stderr| frame::stderr_has_ended(own, stderr),
+        };
+        self.session.ctx.request(shell, &format!("ssh {} # {what}", self.address.host), &request, &frame)
+    }
+
+    fn open(&self, dir: &Path, marker: &Marker, interruptible: bool) -> Result<Coprocess> {
         let mut command = self.command(&Connection::socket(dir));
         command.args(["-o", "ControlMaster=yes", "-o", "ControlPersist=no"]).args(self.address.args());
         command.arg(frame::open_command(marker));
         let (begin, shown) = (marker.begin(), format!("ssh {}", self.address.host));
-        let words = (frame::greeting(marker), begin.trim());
-        let said = self.session.ctx.conversation(&mut command, &shown, (&words.0, words.1), CONNECT, interruptible)?;
-        let opened = said.map_err(|said| {
-            if said.contains(ENDLESS) {
-                return transport::endless(&self.session.url, "connect").into();
-            }
-            if said.contains(frame::NO_SCRIPT) {
-                return transport::no_script(&self.session.url, "connect").into();
-            }
-            if interruptible && self.session.ctx.interrupted() {
-                return failed(format!("{}: stopped while connecting", self.session.url))
-                    .hint("run the same command again; nothing was changed there")
-                    .into();
-            }
-            anyhow::Error::from(diagnose::explain(&self.session.url, &self.address, &said))
+        let greeting = frame::greeting(marker);
+        let opened =
+            self.session.ctx.coprocess(&mut command, &shown, (&greeting, begin.trim()), CONNECT, interruptible)?;
+        let opened = opened.map_err(|reason| {
+            let url = &self.session.url;
+            anyhow::Error::from(match reason {
+                NotReady::Endless => transport::endless(url, "connect"),
+                NotReady::Ended(Some(frame::EXIT_NO_SCRIPT), _) => transport::no_script(url, "connect"),
+                NotReady::Stopped(_) if interruptible && self.session.ctx.interrupted() => {
+                    failed(format!("{url}: stopped while connecting"))
+                        .hint("run the same command again; nothing was changed there")
+                }
+                reason => diagnose::explain(url, &self.address, &reason.to_string()),
+            })
         })?;
         for output in opened.so_far() {
             self.session.ignored(&frame::outside(marker, &output));
@@ -274,26 +300,18 @@ impl Transport for Ssh<'_> {
         Ok((command, format!("ssh {} # {what}", self.address.host)))
     }
 
-    fn ask(&self, script: &Request) -> Result<Option<Output>> {
-        self.socket(false)?;
-        let open = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((shell, marker)) = open.as_ref().map(|it| (Arc::clone(&it.shell), it.marker.clone())) else {
-            return Ok(None);
-        };
-        drop(open);
-        let Request { what, process, marker: own, script, input } = *script;
-        let shown = format!("ssh {} # {what}", self.address.host);
-        let question = frame::request(&marker, own, process, script, input);
-        let seen = Cell::new(0);
-        let is_whole = |stdout: &[u8]| {
-            let mut from = seen.get();
-            let is_whole = frame::is_whole(own, stdout, &mut from);
-            seen.set(from);
-            is_whole
-        };
-        let is_whole_stderr = |stderr: &[u8]| frame::has_complained(own, stderr);
-        let mut shell = shell.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Some(self.session.ctx.ask(&mut shell, &shown, question.as_bytes(), &is_whole, &is_whole_stderr)))
+    fn request(&self, script: &Request) -> Result<Option<Output>> {
+        // A connection may have ended while it was idle. Nothing was sent then, so a new one takes the request.
+        for _ in 0..2 {
+            let (shell, marker) = self.shell()?;
+            let mut shell = shell.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(output) = self.request_to(&mut shell, &marker, script) {
+                return Ok(Some(output));
+            }
+            drop(shell);
+            self.disconnect();
+        }
+        Err(diagnose::broken(&self.session.url, script.what, "").into())
     }
 
     /// Makes the next command open a new connection.

@@ -98,9 +98,9 @@ pub trait Transport {
     fn environment(&self) -> Environment {
         Environment::OfLogin
     }
-    /// Runs a script in a shell that stays open, and returns its raw output; `None` where there is no such shell. It ends
-    /// before the script if the connection does.
-    fn ask(&self, _script: &Request) -> Result<Option<Output>> {
+    /// Runs a script in a shell that stays open, and returns its raw output; `None` where there is no such shell. The
+    /// output is incomplete if the connection ends.
+    fn request(&self, _script: &Request) -> Result<Option<Output>> {
         Ok(None)
     }
     /// Drops a broken connection.
@@ -145,7 +145,7 @@ pub trait Transport {
         interruptible: bool,
     ) -> Result<Output> {
         let call = Call { what: what(text), marker: Marker::random(), script: text, token, limit, interruptible };
-        let (answer, flooded) = match self.ask_if_short(&call, &input)? {
+        let (answer, flooded) = match self.request_if_short(&call, &input)? {
             Some(answer) => (answer, false),
             None => self.run_alone(&call, input)?,
         };
@@ -177,17 +177,19 @@ pub trait Transport {
         Err(self.diagnose(&Incomplete { what, code: answer.code, begun, stderr, repeatable: true }).into())
     }
 
-    /// Asks the open shell, if the script has only text for stdin, and neither a limit nor a reason to end early.
-    fn ask_if_short(&self, call: &Call, input: &Input) -> Result<Option<Output>> {
+    /// Uses the shell that stays open, if there is one, for a short script with text for stdin that has neither a limit nor
+    /// may be interrupted.
+    fn request_if_short(&self, call: &Call, input: &Input) -> Result<Option<Output>> {
         let input = match input {
             Input::Empty => Some(""),
             Input::Bytes(bytes) => line_input(bytes),
             Input::BytesThenFile(..) => None,
         };
-        let Some(input) = input.filter(|_| call.limit.is_none() && !call.interruptible) else { return Ok(None) };
+        let fits = call.limit.is_none() && !call.interruptible && call.script.len() <= frame::REQUEST_MAX;
+        let Some(input) = input.filter(|_| fits) else { return Ok(None) };
         let process = process_name(call.what, call.token);
         let Call { what, marker, script, .. } = call;
-        self.ask(&Request { what, process: &process, marker, script, input })
+        self.request(&Request { what, process: &process, marker, script, input })
     }
 
     /// Runs a script in a command of its own. Returns its raw output, and whether a profile printed too much before it.

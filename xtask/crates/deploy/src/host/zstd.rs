@@ -1,7 +1,7 @@
 //! The zstd program of this machine. Patches need it; it also compresses what is sent, unless zstd is compiled in.
 
 use gangplank_bundle::delta;
-use gangplank_model::error::Result;
+use gangplank_model::error::{Result, failed};
 use gangplank_model::script::install::WINDOW_LOG;
 use gangplank_system::context::Context;
 use std::fmt;
@@ -23,7 +23,11 @@ impl<'ctx> Zstd<'ctx> {
     fn run(&self, words: &[&str], from: &Path, to: &Path) -> Result<()> {
         let mut command = Command::new(&self.program);
         command.args(["-q", "-3"]).args(words).arg(from).arg("-o").arg(to);
-        self.ctx.read(command).map(drop)
+        // Whatever the cause, there is another way to send a release.
+        self.ctx
+            .read(command)
+            .map(drop)
+            .map_err(|error| failed(format!("{error:#}")).hint("check `zstd --version`").into())
     }
 }
 

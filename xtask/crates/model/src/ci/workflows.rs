@@ -162,12 +162,12 @@ fn check(project: &Project) -> Job {
         Step::RestoreCargoCache,
         // Reports setup problems before the build spends minutes.
         cargo("Doctor", &["doctor", "--ci"]),
-        cargo("Check", &["test", "--quick"]),
-        Step::SaveCargoCache,
         // The jobs after this one compile no xtask. Only this workflow reads its workspace, so no other branch can pass
-        // them another program, as it could in a cache.
+        // them another program, as it could in a cache. Passed on before the code of the tests runs.
         cargo("Pass the xtask to the jobs after this one", &["put", "--program"]),
         Step::Persist { root: WORKSPACE.into(), paths: vec!["bin".into()] },
+        cargo("Check", &["test", "--quick"]),
+        Step::SaveCargoCache,
     ];
     Job::new("check", Kind::Work(compiling(project, steps)))
 }

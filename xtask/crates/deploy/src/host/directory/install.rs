@@ -12,8 +12,9 @@ use gangplank_model::release::layout::{META, RELEASES, SUMS};
 use gangplank_model::release::manifest::{Manifest, checksum_line};
 use gangplank_model::release::{digest, manifest};
 use gangplank_model::script::install::Expected;
+use gangplank_model::script::room::is_full;
 use gangplank_model::script::{self, compare, install};
-use gangplank_model::transfer::Way;
+use gangplank_model::transfer::TransferMode;
 use gangplank_system::context::Input;
 use gangplank_system::http::{Url, policy};
 use std::fs::File;
@@ -30,12 +31,12 @@ impl HostTarget<'_> {
                 self.install_whole(release, &lists, changes, &own, None)
             }
             Delivery::Push(_, changes) => {
-                let way = Way::between(changes.abilities(), get(&self.abilities).unwrap_or_default());
+                let way = changes.mode(get(&self.abilities).unwrap_or_default());
                 if self.install_changes(release, &lists, changes, &own, way)? {
                     return Ok(());
                 }
                 match self.install_whole(release, &lists, changes, &own, Some(way.compression)) {
-                    Err(error) if way.compression == Compression::Zstd && kind_of(&error) == Kind::Failed => {
+                    Err(error) if way.compression == Compression::Zstd && is_worth_another_way(&error) => {
                         self.ctx.warn(format!("{error:#}; sending it as gzip"));
                         self.install_whole(release, &lists, changes, &own, Some(Compression::Gzip))
                     }
@@ -93,7 +94,7 @@ impl HostTarget<'_> {
         lists: &Lists,
         changes: &Changes,
         own: &OwnFiles,
-        way: Way,
+        way: TransferMode,
     ) -> Result<bool> {
         let ours = release.manifest();
         let theirs = self.live_manifest()?;
@@ -124,13 +125,18 @@ impl HostTarget<'_> {
                 Ok(true)
             }
             // The live release was edited, or the host lacks a program or option. A whole release needs neither.
-            Err(error) if matches!(kind_of(&error), Kind::Verification | Kind::Failed) => {
+            Err(error) if is_worth_another_way(&error) => {
                 self.ctx.warn(format!("{error:#}; sending the whole release"));
                 Ok(false)
             }
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether a release that a host could not install may be sent in another way, which takes more room.
+fn is_worth_another_way(error: &anyhow::Error) -> bool {
+    matches!(kind_of(error), Kind::Verification | Kind::Failed) && !is_full(&format!("{error:#}"))
 }
 
 /// Adds a hint to the error of a host that cannot read a bundle.
