@@ -22,6 +22,7 @@ case " $* " in
           if is kill; then kill -9 "$PPID"; fi ;;
       esac
       printf '%s\n' "$line"
+      case $line in gangplank-*" end "*) if is idle; then kill -9 0; fi ;; esac
     done
     exit ;;
 esac
@@ -39,6 +40,8 @@ enum At {
     Kill(u32),
     /// Its answer is lost.
     Lose(u32),
+    /// The connection ends after it, while nothing runs.
+    Idle(u32),
 }
 
 /// A project on all hosts of a fleet, whose commands are counted.
@@ -55,20 +58,22 @@ fn counted(fleet: &Fleet, hosts: usize, more: &str) -> Project {
 
 /// From now on nothing happens to the commands, which are counted from 1 again.
 fn expect_nothing(p: &Project) {
-    set(p, 0, 0);
+    set(p, "kill", 0);
 }
 
-fn set(p: &Project, kill: u32, lose: u32) {
+fn set(p: &Project, what: &str, number: u32) {
     let _ = fs::remove_dir_all(p.path("srv/count"));
-    p.write("srv/count/kill", &kill.to_string());
-    p.write("srv/count/lose", &lose.to_string());
+    for it in ["kill", "lose", "idle"] {
+        p.write(&format!("srv/count/{it}"), &if it == what { number } else { 0 }.to_string());
+    }
 }
 
 /// Runs a deploy to which this happens. Gives its exit code and how many commands it had.
 fn deploy(p: &Project, at: At, line: &str) -> (i32, u32, String) {
     match at {
-        At::Kill(number) => set(p, number, 0),
-        At::Lose(number) => set(p, 0, number),
+        At::Kill(number) => set(p, "kill", number),
+        At::Lose(number) => set(p, "lose", number),
+        At::Idle(number) => set(p, "idle", number),
     }
     let ran = p.run(line);
     let commands = fs::read_dir(p.path("srv/count")).unwrap().flatten().filter(|it| it.path().is_dir()).count();
@@ -118,6 +123,44 @@ fn answers_are_lost(fleet: &Fleet, dir: &str, hosts: usize, numbers: Option<Vec<
 fn deploy_whose_answer_is_lost_at_a_sampled_command_reports_what_is_true() {
     let Some(fleet) = Fleet::start(2) else { return };
     answers_are_lost(&fleet, "two", 2, Some(draw("answers lost", 8, 2)));
+}
+
+/// Ends the connection between two scripts: nothing was under way, so a new one goes on, also where a release has to be
+/// reverted. With `numbers` of commands after those alone, else after every one.
+fn connections_end(fleet: &Fleet, numbers: Option<Vec<u32>>) {
+    let mut p = counted(fleet, 1, "command true|true|true|true\nhealthy sh -c '! grep -q sick www/index.html'\n");
+    p.change("patience 30000", "patience 1000");
+    p.release("0");
+    p.run("deploy dev").ok();
+    let mut before = "0".to_owned();
+    let every = numbers.is_none();
+    for number in numbers.unwrap_or_else(|| (1..100).collect()) {
+        let now = format!("after-{number}");
+        p.release(&format!("{now}-sick"));
+        let (code, _, stderr) = deploy(&p, At::Idle(number), "deploy dev");
+        assert_eq!((code, live(fleet, 0)), (1, before), "{stderr}");
+        p.release(&now);
+        let (code, commands, stderr) = deploy(&p, At::Idle(number), "deploy dev");
+        assert_eq!((code, live(fleet, 0)), (0, now.clone()), "{stderr}");
+        before = now;
+        if every && number > commands {
+            assert!(number > 4, "{number}");
+            return;
+        }
+    }
+}
+
+#[test]
+fn deploy_whose_connection_ends_after_a_sampled_script_goes_on() {
+    let Some(fleet) = Fleet::start(1) else { return };
+    connections_end(&fleet, Some(draw("connections end", 6, 2)));
+}
+
+#[test]
+#[ignore = "group kill"]
+fn deploy_whose_connection_ends_after_any_script_goes_on() {
+    let Some(fleet) = Fleet::start(1) else { return };
+    connections_end(&fleet, None);
 }
 
 #[test]

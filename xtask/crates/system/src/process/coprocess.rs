@@ -183,3 +183,65 @@ impl Coprocess {
         self.program.stop();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn started(script: &str) -> Result<Coprocess, NotReady> {
+        let limits = Limits { time: Some(Duration::from_secs(20)), stop: &|| false, own_group: true };
+        Coprocess::start(Command::new("sh").args(["-c", script]), b"hello\n", "ready", &limits).unwrap()
+    }
+
+    fn request(to: &mut Coprocess, text: &str) -> Option<(String, String, bool)> {
+        let has = |output: &[u8], text: &str| String::from_utf8_lossy(output).contains(text);
+        let frame = ReplyFrame {
+            has_begun: &|stdout| has(stdout, "begin"),
+            has_ended: &|stdout| has(stdout, "end\n"),
+            stderr_has_ended: &|stderr| has(stderr, "end\n"),
+        };
+        to.request(text.as_bytes(), &frame, &|| true).map(|it| (it.stdout, it.stderr, it.whole))
+    }
+
+    #[test]
+    fn request_is_answered_again_and_again() {
+        let reply = "echo begin $line; sleep 0.1; echo end; echo bad $line end >&2";
+        let mut it =
+            started(&format!("read -r line; echo $line >&2; echo ready; while read -r line; do {reply}; done"))
+                .ok()
+                .unwrap();
+        assert_eq!(it.so_far()[1], "hello\n");
+        for text in ["a", "b"] {
+            let want = (format!("begin {text}\nend\n"), format!("bad {text} end\n"), true);
+            assert_eq!(request(&mut it, &format!("{text}\n")), Some(want));
+        }
+    }
+
+    #[test]
+    fn request_to_program_that_ends_is_not_sent_or_not_whole() {
+        let mut idle = started("echo ready; exit 3").ok().unwrap();
+        while !idle.program.has_ended() {
+            thread::sleep(NAP);
+        }
+        assert_eq!(request(&mut idle, "a\n"), None);
+        let mut half =
+            started("echo ready; read -r line; read -r line; echo begin; echo bad >&2; exit 254").ok().unwrap();
+        assert_eq!(request(&mut half, "a\n"), Some(("begin\n".into(), "bad\n".into(), false)));
+        assert_eq!(half.code(), Some(254));
+    }
+
+    #[test]
+    fn request_that_nothing_begins_ends_the_program() {
+        let mut deaf = started("echo ready; cat > /dev/null").ok().unwrap();
+        let (stdout, stderr, whole) = request(&mut deaf, "a\n").unwrap();
+        assert!(stdout.is_empty() && stderr.contains("it did not begin within 5s") && !whole, "{stderr}");
+    }
+
+    #[test]
+    fn start_says_why_a_program_is_not_ready() {
+        assert!(
+            matches!(started("echo no >&2; exit 254"), Err(NotReady::Ended(Some(254), said)) if said.contains("no"))
+        );
+        assert!(matches!(started("yes"), Err(NotReady::Endless)));
+    }
+}
