@@ -14,7 +14,7 @@ pub struct Abilities {
     pub zstd: bool,
     /// Whether its zstd has `--patch-from`.
     pub patch: bool,
-    /// Memory that a host can spare, in KiB; `None` where it does not say.
+    /// Memory that a host can spare, in KiB; `None` if it does not report it.
     pub memory: Option<u64>,
 }
 
@@ -48,8 +48,8 @@ impl TransferMode {
     /// The cheapest way that both ends have.
     ///
     /// zstd needs memory for the old file and for the new one. A host gets patches for which a half of what it can spare
-    /// is enough, so that no patch costs the life of an app; `targets` on one host share it. The limit is a power of two,
-    /// so that hosts share patches.
+    /// is enough, which leaves the rest to its app; `targets` on one host share that half. The limit is a power of two, so
+    /// that hosts share patches.
     pub fn between(here: Abilities, host: Abilities, targets: usize) -> Self {
         let compression = if here.zstd && host.zstd { Compression::Zstd } else { Compression::Gzip };
         let spare = host.memory.unwrap_or(0).saturating_mul(1024) / 4 / (targets.max(1) as u64);
@@ -89,7 +89,7 @@ mod tests {
             (all, end(true, true, Some(3 << 10)), zstd, None),
             (all, end(true, true, Some(0)), zstd, None),
             (all, end(true, true, Some(u64::MAX)), zstd, Some(128 << 20)),
-            // A host that does not say, as macOS.
+            // A host that does not report it, such as macOS.
             (all, end(true, true, None), zstd, None),
             // BusyBox: its tar has no --zstd.
             (all, end(false, true, Some(8 << 20)), gzip, Some(128 << 20)),

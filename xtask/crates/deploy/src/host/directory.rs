@@ -234,7 +234,7 @@ impl<'ctx> HostTarget<'ctx> {
         }
         let (said, known) = split_hint(said);
         let message = format!("{}: cannot {what}: {}", self.url, self.ctx.scrub(said));
-        // What cannot be written has other bytes, but that is the effect.
+        // A full disk is the cause, and bytes that differ are its effect.
         if answer.code == Some(gangplank_model::script::compare::EXIT_VERIFICATION) && !is_full(said) {
             return verification(message)
                 .hint("check the disk of the host, then deploy again: the bytes there are not those of the release");

@@ -1,4 +1,5 @@
-//! The zstd program of this machine. Patches need it; it also compresses what is sent, unless zstd is compiled in.
+//! The zstd program of this machine, which makes patches and compresses releases. Without it the feature `zstd` of the
+//! engine can compress, and makes no patches.
 
 use gangplank_bundle::delta;
 use gangplank_model::error::{Result, failed};
