@@ -116,9 +116,15 @@ fn deploy_of_changed_large_file_sends_a_patch() {
     p.release("4");
     p.run("deploy dev").ok().stderr_has(&format!("are those of {three}, and most of 1 more"));
     p.run("verify @dev").ok();
+    // The largest file shrinks: the one that it replaces is larger than any of the new release.
+    p.write("www/noise", &noise);
+    p.release("5");
+    p.run("deploy dev").ok().stderr_has(", and most of 1 more");
+    p.run("verify @dev").ok();
 }
 
-/// A program of the hosts that stands before the real one: exits with 1 and a complaint where its words match `pattern`.
+/// Puts a program before the real one on the PATH of the hosts: it prints an error and exits with 1 if its arguments match
+/// `pattern`, and else runs the real one.
 fn refuse(fleet: &Fleet, name: &str, pattern: &str) {
     let own = fleet.file("own");
     fs::create_dir_all(&own).unwrap();
@@ -141,7 +147,7 @@ fn deploy_to_hosts_without_programs_or_options_sends_what_they_can_read() {
     for (n, (name, pattern, patched)) in [
         // zstd before 1.4.5: its help does not list the option.
         ("zstd", "-H", false),
-        // No memory, say.
+        // As if memory were short.
         ("zstd", "*patch-from*", false),
         ("zstd", "*", false),
         // BusyBox: the archive is a tar.gz, with patches in it.
@@ -160,7 +166,7 @@ fn deploy_to_hosts_without_programs_or_options_sends_what_they_can_read() {
         p.release(&number);
         let ran = p.run("deploy dev").ok();
         assert_eq!(ran.stderr.contains(", and most of 1 more"), patched, "{name} {pattern}: {}", ran.stderr);
-        // Only what the host does not tell beforehand has to be tried.
+        // The host reports everything else with its state, so only these fail first.
         let tried = ["*patch-from*", "-0*"].contains(&pattern);
         assert_eq!(ran.stderr.contains("sending the whole release"), tried, "{name} {pattern}: {}", ran.stderr);
         assert_eq!(live(&fleet, 0), number);

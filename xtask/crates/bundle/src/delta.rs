@@ -69,9 +69,11 @@ fn changed<'a>(ours: &'a Manifest, theirs: &Manifest, max: u64) -> BTreeSet<&'a 
     files.filter(|file| find(&file.path).is_ok_and(|it| differs(file, it))).map(|file| file.path.as_str()).collect()
 }
 
-/// The size of the largest file that may be patched, of at most `max` bytes. Hosts with more memory get the same patches.
-fn largest(ours: &Manifest, own: &OwnFiles, max: u64) -> u64 {
-    let sizes = ours.files.iter().map(|file| file.bytes).chain(own.iter().map(|(_, bytes)| bytes.len() as u64));
+/// The size of the largest file of either release, of at most `max` bytes: hosts with more memory get the same patches.
+fn largest(releases: [(&Manifest, &OwnFiles); 2], max: u64) -> u64 {
+    let sizes = releases.into_iter().flat_map(|(manifest, own)| {
+        manifest.files.iter().map(|file| file.bytes).chain(own.iter().map(|(_, bytes)| bytes.len() as u64))
+    });
     sizes.filter(|bytes| *bytes <= max).max().unwrap_or(0)
 }
 
@@ -168,7 +170,8 @@ impl<'a> Changes<'a> {
         // A second caller waits for the same result.
         let mut known = self.deltas.lock().unwrap_or_else(PoisonError::into_inner);
         let (from, to) = (theirs.bundle.sha256.clone(), release.manifest().bundle.sha256.clone());
-        let mode = TransferMode { patch_max: mode.patch_max.map(|max| largest(release.manifest(), own, max)), ..mode };
+        let both = [(theirs, theirs_own), (release.manifest(), own)];
+        let mode = TransferMode { patch_max: mode.patch_max.map(|max| largest(both, max)), ..mode };
         let difference = Difference { from, to, mode, own: own.clone() };
         if let Some(delta) = known.get(&difference) {
             return Ok(delta.clone());
