@@ -17,7 +17,7 @@ case " $* " in
       case $line in
         gangplank-*" end "*)
           count
-          # The connection with it.
+          # Kills the process group, and so the connection.
           if is lose; then kill -9 0; fi
           if is kill; then kill -9 "$PPID"; fi ;;
       esac

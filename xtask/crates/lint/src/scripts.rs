@@ -12,7 +12,7 @@ use crate::text;
 /// Words before the program of a command.
 const PREFIXES: &[&str] = &["!", "do", "else", "exec", "if", "sudo", "then", "time", "until", "while", "{"];
 
-/// One command of a shell script: its words, without their quotes.
+/// A simple command of a shell script: its program and arguments, with the quotes removed.
 pub(super) struct Call {
     words: Vec<String>,
 }

@@ -2,7 +2,7 @@
 
 use crate::project::Compression;
 
-/// The largest file that is sent as a patch. zstd decompresses a window of this size unasked.
+/// The largest file that is sent as a patch. zstd decompresses a window of this size without an option.
 pub const PATCH_MAX: u64 = 1 << crate::script::install::WINDOW_LOG;
 /// The smallest limit that is worth a patch.
 const PATCH_MIN: u64 = 1 << 20;

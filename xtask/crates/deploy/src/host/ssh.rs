@@ -17,7 +17,6 @@ use gangplank_model::frame::Marker;
 use gangplank_system::context::{Context, Input, Output};
 use gangplank_system::machine;
 use gangplank_system::process::{Coprocess, NotReady, ReplyFrame};
-use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -209,15 +208,9 @@ impl<'ctx> Ssh<'ctx> {
     fn request_to(&self, shell: &mut Coprocess, marker: &Marker, script: &Request) -> Option<Output> {
         let Request { what, process, marker: own, script, input } = *script;
         let request = frame::request(marker, own, process, script, input);
-        let seen = Cell::new(0);
         let frame = ReplyFrame {
             has_begun: &|stdout| frame::has_begun(own, &String::from_utf8_lossy(stdout)),
-            has_ended: &|stdout| {
-                let mut from = seen.get();
-                let is_whole = frame::is_whole(own, stdout, &mut from);
-                seen.set(from);
-                is_whole
-            },
+            has_ended: &transport::growing(own, frame::is_whole),
             stderr_has_ended: &|stderr| frame::stderr_has_ended(own, stderr),
         };
         self.session.ctx.request(shell, &format!("ssh {} # {what}", self.address.host), &request, &frame)

@@ -8,6 +8,7 @@ use gangplank_model::owner;
 use gangplank_model::script;
 use gangplank_model::script::attend::attended;
 use gangplank_system::context::{Context, Input, Output, Until};
+use gangplank_system::process::coprocess::BEFORE_MAX;
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -19,8 +20,6 @@ use std::time::Duration;
 const LINE_MAX: usize = 1 << 16;
 /// The maximum characters of ignored output that `-v` shows.
 const IGNORED_CHARS_MAX: usize = 200;
-/// The maximum bytes that a profile may print before a script runs.
-const PROFILE_MAX: usize = 16 << 20;
 /// How long to wait for the output of background processes after the script has ended.
 const STRAGGLERS: Duration = Duration::from_millis(200);
 
@@ -203,16 +202,10 @@ pub trait Transport {
             None => Input::Bytes(&bytes),
         };
         // The script ends with its frame; its background processes may hold the output open forever.
-        let seen = Cell::new(0);
-        let ended = |stdout: &[u8]| {
-            let mut from = seen.get();
-            let ended = frame::has_ended(marker, stdout, &mut from);
-            seen.set(from);
-            ended
-        };
+        let ended = growing(marker, frame::has_ended);
         let refused = Cell::new(false);
         let is_refused = |stdout: &[u8]| {
-            refused.set(stdout.len() > PROFILE_MAX && !frame::has_begun(marker, &String::from_utf8_lossy(stdout)));
+            refused.set(stdout.len() > BEFORE_MAX && !frame::has_begun(marker, &String::from_utf8_lossy(stdout)));
             refused.get()
         };
         let until = Until { ended: &ended, is_refused: &is_refused, stragglers: STRAGGLERS };
@@ -311,6 +304,17 @@ fn sent(marker: &Marker, script: &str, input: Input<'_>) -> (Vec<u8>, Option<Fil
 /// The input as text, if it is sent as a line.
 fn line_input(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok().filter(|text| text.len() <= LINE_MAX && !text.contains('\0'))
+}
+
+/// A condition on growing output, which searches each byte once.
+pub fn growing(marker: &Marker, holds: fn(&Marker, &[u8], &mut usize) -> bool) -> impl Fn(&[u8]) -> bool {
+    let seen = Cell::new(0);
+    move |output| {
+        let mut from = seen.get();
+        let found = holds(marker, output, &mut from);
+        seen.set(from);
+        found
+    }
 }
 
 /// The start of a text, on one line.

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 /// The time limit of a host's checks.
 const PATIENCE: Duration = Duration::from_secs(15);
+
 /// An env with the variables available here.
 struct EnvCheck<'a> {
     env: &'a Env,

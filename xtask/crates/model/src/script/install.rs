@@ -11,7 +11,8 @@ use crate::shell::HAS_ZSTD;
 
 /// During an install, the list of files shared with an installed release, in [`META`].
 pub const SAME: &str = "same";
-/// The window of patches, as a power of two: the largest that zstd decompresses unasked.
+
+/// The window of patches, as a power of two: the largest that zstd decompresses without an option.
 pub const WINDOW_LOG: u32 = 27;
 
 /// The digests to compare an unpacked release with. They are part of the script, so that no archive can replace them.
@@ -58,9 +59,8 @@ fn ready(compression: Option<Compression>) -> String {
 /// Like [`install`], from an archive with only the differences to an installed release. [`META`] in the stream lists
 /// the unchanged files; they are copied, not linked, so that no release can write to another's files. GNU's `cp` shares
 /// their blocks where the file system can (XFS, Btrfs); elsewhere `tar` copies them. `xargs -0` passes the list, because
-/// the `tar` of `BusyBox` may lack `-T`. A changed file may come as the output of `zstd
-/// --patch-from`: [`PATCHES`] lists their modes and paths, and file N of the list is `PATCH.N`. On failure the caller
-/// sends the whole release.
+/// the `tar` of `BusyBox` may lack `-T`. A changed file may come as the output of `zstd --patch-from`: [`PATCHES`] lists
+/// their modes and paths, and file N of the list is `PATCH.N`. On failure the caller sends the whole release.
 pub fn install_changes(
     root: &str,
     id: &ReleaseId,

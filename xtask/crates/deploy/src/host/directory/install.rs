@@ -31,12 +31,12 @@ impl HostTarget<'_> {
                 self.install_whole(release, &lists, changes, &own, None)
             }
             Delivery::Push(_, changes) => {
-                let way = changes.mode(get(&self.abilities).unwrap_or_default());
-                if self.install_changes(release, &lists, changes, &own, way)? {
+                let mode = changes.mode(get(&self.abilities).unwrap_or_default());
+                if self.install_changes(release, &lists, changes, &own, mode)? {
                     return Ok(());
                 }
-                match self.install_whole(release, &lists, changes, &own, Some(way.compression)) {
-                    Err(error) if way.compression == Compression::Zstd && is_worth_another_way(&error) => {
+                match self.install_whole(release, &lists, changes, &own, Some(mode.compression)) {
+                    Err(error) if mode.compression == Compression::Zstd && is_worth_a_fallback(&error) => {
                         self.ctx.warn(format!("{error:#}; sending it as gzip"));
                         self.install_whole(release, &lists, changes, &own, Some(Compression::Gzip))
                     }
@@ -94,12 +94,12 @@ impl HostTarget<'_> {
         lists: &Lists,
         changes: &Changes,
         own: &OwnFiles,
-        way: TransferMode,
+        mode: TransferMode,
     ) -> Result<bool> {
         let ours = release.manifest();
         let theirs = self.live_manifest()?;
         let Some(theirs) = theirs.filter(|theirs| theirs.id != ours.id) else { return Ok(false) };
-        let delta = match changes.from(&theirs, release, way, own, &Lists::of(&theirs).files()) {
+        let delta = match changes.from(&theirs, release, mode, own, &Lists::of(&theirs).files()) {
             Ok(Some(delta)) => delta,
             Ok(None) => return Ok(false),
             // A delta is an optimisation, so its failure must not block a deploy.
@@ -110,7 +110,7 @@ impl HostTarget<'_> {
         };
         let archive = open(&delta.archive)?;
         let bytes = archive.metadata().map_or(0, |it| it.len());
-        let text = install::install_changes(&self.root, &ours.id, &lists.expected, &theirs.id, way.compression);
+        let text = install::install_changes(&self.root, &ours.id, &lists.expected, &theirs.id, mode.compression);
         match self.run_checked(&format!("install {}", ours.id), &text, Input::BytesThenFile(&[], archive)) {
             Ok(_) => {
                 self.ctx.note(format!(
@@ -125,7 +125,7 @@ impl HostTarget<'_> {
                 Ok(true)
             }
             // The live release was edited, or the host lacks a program or option. A whole release needs neither.
-            Err(error) if is_worth_another_way(&error) => {
+            Err(error) if is_worth_a_fallback(&error) => {
                 self.ctx.warn(format!("{error:#}; sending the whole release"));
                 Ok(false)
             }
@@ -134,8 +134,8 @@ impl HostTarget<'_> {
     }
 }
 
-/// Whether a release that a host could not install may be sent in another way, which takes more room.
-fn is_worth_another_way(error: &anyhow::Error) -> bool {
+/// Whether a release that a host could not install may be sent in another mode, which takes more room.
+fn is_worth_a_fallback(error: &anyhow::Error) -> bool {
     matches!(kind_of(error), Kind::Verification | Kind::Failed) && !is_full(&format!("{error:#}"))
 }
 
