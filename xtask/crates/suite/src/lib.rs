@@ -166,11 +166,13 @@ impl<'a> Run<'a> {
                 times.line(line, started.elapsed());
                 failures.line(line);
             })?;
-            if let (Some(tests), true, false) = (failures.alone(), self.options.retry, code == Some(0)) {
+            let alone = failures.alone().map(<[_]>::to_vec);
+            if let (Some(tests), true, false) = (alone, self.options.retry, code == Some(0)) {
                 ctx.warn(format!("failed, retrying: {}", tests.join(", ")));
                 let exactly = ["--include-ignored", "--exact"].map(str::to_owned);
-                code = ctx.watch(harness(&[], &[&exactly, tests].concat()))?;
-                flaky = tests.to_vec();
+                let command = harness(&[], &[&exactly[..], &tests].concat());
+                code = ctx.watch_lines(command, &mut |line| failures.line(line))?;
+                flaky = tests;
             }
             let left = before.left(&Record::read(&record));
             for what in &left {
@@ -191,6 +193,9 @@ impl<'a> Run<'a> {
             // A failed run has no result that lists them.
             for Slow { test, ms } in &slowest {
                 ctx.note(format!("slow: {test} ({:.1} s)", *ms as f64 / 1000.0));
+            }
+            for message in failures.messages() {
+                ctx.note(format!("failed: {message}"));
             }
         }
         self.tested.slowest.extend(slowest);

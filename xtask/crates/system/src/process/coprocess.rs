@@ -219,7 +219,8 @@ mod tests {
 
     #[test]
     fn request_to_program_that_ends_is_not_sent_or_not_whole() {
-        let mut idle = started("echo ready; exit 3").ok().unwrap();
+        let mut idle = started("read -r line; echo ready; read -r line; exit 3").ok().unwrap();
+        idle.program.0.stdin.as_ref().unwrap().write_all(b"end\n").unwrap();
         while !idle.program.has_ended() {
             thread::sleep(NAP);
         }
