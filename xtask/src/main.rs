@@ -29,8 +29,8 @@ const PROJECT: Project = Project {
             ..Env::DEFAULT
         },
     ],
-    // The context has CIRCLE_TOKEN, for the jobs that use CircleCI's API.
-    ci: Ci { context: Some("app-circleci"), ..Ci::DEFAULT },
+    // The context has CIRCLE_TOKEN, for the jobs that use CircleCI's API. With `launch`, jobs on request do not compile.
+    ci: Ci { context: Some("app-circleci"), launch: true, ..Ci::DEFAULT },
 };
 
 /// The workspace passes releases from job to job, artifacts from workflow to workflow; the directory keeps releases on

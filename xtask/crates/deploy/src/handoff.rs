@@ -7,7 +7,7 @@ use crate::store::artifacts::DESTINATION;
 use crate::store::{Published, Put, Retention, RetentionDecision, Store};
 use crate::tool::Tool;
 use gangplank_bundle::release::Release;
-use gangplank_model::ci::pipeline::PERSISTED;
+use gangplank_model::ci::pipeline::{PERSISTED, STORED};
 use gangplank_model::error::{CliError, Kind, Result, WithHint, kind_of, usage};
 use gangplank_model::project::{Env, Project};
 use gangplank_model::release::id::{ReleaseId, Selector};
@@ -18,6 +18,7 @@ use gangplank_system::context::Context;
 use gangplank_system::machine;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The result of `put` in one store.
@@ -234,9 +235,29 @@ fn local(tool: &Tool, release: Option<&Selector>) -> Result<Release> {
 }
 
 /// `put --program`
-pub fn put_program(ctx: &Context) -> Result<()> {
+pub fn put_program(ctx: &Context, project: &Project) -> Result<()> {
     persist_program(ctx)?;
     ctx.note(format!("put this program into {}", store::workspace(ctx).join(PERSISTED).display()));
+    if project.ci.launch {
+        pack_program(ctx)?;
+    }
+    Ok(())
+}
+
+/// Packs this program for jobs on request, for the step that stores artifacts. They compile it if that fails.
+fn pack_program(ctx: &Context) -> Result<()> {
+    let dir = store::workspace(ctx).join(STORED);
+    match gangplank_launch::program::pack(&ctx.root, &Context::program()?, &dir) {
+        Ok(path) => ctx.note(format!("packed this program for jobs on request: {}", path.display())),
+        Err(reason) => {
+            ctx.warn(format!("jobs on request compile the xtask: {reason:#}"));
+            // CircleCI stores what is there; a reader of the artifacts sees why it is not a program.
+            let written =
+                fs::create_dir_all(&dir).and_then(|()| fs::write(dir.join("none.txt"), format!("{reason:#}\n")));
+            let what = || format!("cannot write to {}", dir.display());
+            written.with_hint(Kind::Failed, what, || "check free space and permissions: `df -h /tmp`".into())?;
+        }
+    }
     Ok(())
 }
 

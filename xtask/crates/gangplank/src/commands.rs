@@ -134,7 +134,9 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
             let release = release.as_deref().unwrap_or_default();
             report::verify(tool, release, unpack.as_deref()).map(CommandOutput::Verified)
         }
-        Command::Put { program: true, .. } => handoff::put_program(ctx).map(|()| CommandOutput::Put(vec![])),
+        Command::Put { program: true, .. } => {
+            handoff::put_program(ctx, tool.project).map(|()| CommandOutput::Put(vec![]))
+        }
         Command::Put { release, store, .. } => {
             handoff::put(tool, release.as_ref(), store.as_deref()).map(CommandOutput::Put)
         }

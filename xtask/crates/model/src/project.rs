@@ -263,6 +263,10 @@ pub struct Ci {
     pub slug: Option<&'static str>,
     /// Branches, each with the project variable for the number of its latest build.
     pub pointers: &'static [(&'static str, &'static str)],
+    /// Whether jobs on request run the program that the job `check` stored as an artifact, if it was compiled from the
+    /// same source, instead of compiling it. Needs the vendored crate `xtask/crates/launch`, and `CIRCLE_TOKEN` in
+    /// `context`; costs some 20 MB of artifacts a pipeline.
+    pub launch: bool,
     /// Whether `test` fails for code that rustfmt would change.
     pub format: bool,
     /// Whether `test` fails for a warning of clippy or rustdoc; errors always fail it.
@@ -316,6 +320,7 @@ impl Ci {
         context: None,
         slug: None,
         pointers: &[("main", "LATEST_BUILD_NUM")],
+        launch: false,
         format: true,
         deny_warnings: true,
     };

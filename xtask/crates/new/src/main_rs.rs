@@ -23,6 +23,8 @@ pub struct Plan {
     pub branch: String,
     /// Image of the jobs that compile, if not the default.
     pub image: Option<String>,
+    /// Whether the project has the crate that launches a stored program.
+    pub has_launcher: bool,
     /// Whether warnings of clippy fail the pipeline.
     pub is_strict: bool,
     /// Whether code that rustfmt would change fails it too.
@@ -119,6 +121,11 @@ impl Plan {
             .collect()
     }
 
+    /// A job needs the API's token to ask for a stored program.
+    fn launches(&self) -> bool {
+        self.has_launcher && self.context().is_some()
+    }
+
     /// Only jobs that use CircleCI's API need its token.
     fn context(&self) -> Option<String> {
         (self.handoff == Handoff::Artifacts).then(|| format!("{}-circleci", self.app.name))
@@ -142,6 +149,7 @@ impl Plan {
                 handoff: self.handoff,
                 context: self.context().map(|it| leak(&it)),
                 rust_image: self.image.as_deref().map_or(Ci::DEFAULT.rust_image, leak),
+                launch: self.launches(),
                 pointers: Box::leak(Box::new([(leak(&self.branch), "LATEST_BUILD_NUM")])),
                 ..Ci::DEFAULT
             },
@@ -163,7 +171,7 @@ fn array(texts: &[String]) -> String {
 }
 
 /// The SHA-256 of main.rs as it is in Gangplank's repository.
-const PRISTINE: &str = "3c26fc47556d301215876e2f69709713040a8863879161b160ea45397c15dde3";
+const PRISTINE: &str = "abc3e22f4c30fc1402c3715176bb2b1df1d964d4f87f9a2965d91fc6b788e214";
 
 /// The text of main.rs for a plan, from that of this repository. A main.rs that was edited in this checkout has envs,
 /// hosts and hooks of its own, which must not get into another project.
@@ -254,14 +262,18 @@ fn fill_ci(main: &mut Filling, plan: &Plan) -> Result<()> {
     }
     says.extend(plan.image.as_ref().map(|image| format!("rust_image: {image:?}")));
     says.extend(plan.context().map(|context| format!("context: Some({context:?})")));
+    says.extend(plan.launches().then(|| "launch: true".to_owned()));
     says.extend((!plan.is_strict).then(|| "deny_warnings: false".to_owned()));
     says.extend((!plan.is_formatted).then(|| "format: false".to_owned()));
+    if !plan.launches() {
+        main.swap(" With `launch`, jobs on request do not compile.", "")?;
+    }
     if plan.context().is_none() {
         main.drop_lines(&["    // The context has CIRCLE_TOKEN"])?;
     }
     let ci =
         if says.is_empty() { "Ci::DEFAULT".into() } else { format!("Ci {{ {}, ..Ci::DEFAULT }}", says.join(", ")) };
-    main.swap(r#"Ci { context: Some("app-circleci"), ..Ci::DEFAULT }"#, &ci)
+    main.swap(r#"Ci { context: Some("app-circleci"), launch: true, ..Ci::DEFAULT }"#, &ci)
 }
 
 /// A text whose pieces are replaced, each of which has to be there. What replaces them is put in at the end, so that no
@@ -349,7 +361,17 @@ mod tests {
     fn plan(app: App, handoff: Handoff) -> Plan {
         let envs = [TargetAnswers::local("dev"), TargetAnswers::local("prod")];
         let bucket = "s3://acme/app".into();
-        Plan { app, handoff, bucket, envs, branch: "main".into(), image: None, is_strict: true, is_formatted: true }
+        Plan {
+            app,
+            handoff,
+            bucket,
+            envs,
+            branch: "main".into(),
+            image: None,
+            has_launcher: true,
+            is_strict: true,
+            is_formatted: true,
+        }
     }
 
     fn filled(plan: &Plan) -> String {

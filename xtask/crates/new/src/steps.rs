@@ -58,6 +58,7 @@ pub fn plan(ctx: &Context, name: &str, options: &NewOptions) -> Result<Plan> {
         envs,
         branch: "main".into(),
         image: None,
+        has_launcher: options.engine == Engine::Vendor,
         is_strict: true,
         is_formatted: true,
     })

@@ -3,7 +3,7 @@
 use crate::run::cloud::Started;
 use crate::run::{JobEnd, Run};
 use crate::workspace::files_below;
-use gangplank_model::ci::pipeline::{Condition, Job, Kind, PERSISTED, Step, Work, Xtask};
+use gangplank_model::ci::pipeline::{Condition, Job, Kind, LAUNCHER, PERSISTED, Step, Work, Xtask};
 use gangplank_model::error;
 use gangplank_model::error::{CliError, Result, WithHint, failed};
 use gangplank_model::event::{Event, ms_since};
@@ -94,14 +94,18 @@ impl Run<'_> {
                 }
                 Step::Xtask { name, args, by } => {
                     let mut command = match by {
-                        Xtask::Cargo => Command::new(self.ctx.var("CARGO").unwrap_or("cargo")),
                         Xtask::Persisted => Command::new(workspace.join(PERSISTED)),
+                        Xtask::Cargo | Xtask::Launched => Command::new(self.ctx.var("CARGO").unwrap_or("cargo")),
                     };
                     let features = features_of_jobs(self.ctx.var(context::var::FEATURES));
                     match (by, &features) {
                         (Xtask::Persisted, _) => {}
                         (Xtask::Cargo, None) => drop(command.arg("xtask")),
-                        (Xtask::Cargo, Some(features)) => {
+                        (Xtask::Launched, None) => {
+                            command.args(["run", "--quiet", "--manifest-path", LAUNCHER, "--"]);
+                        }
+                        // The launcher knows the program without features.
+                        (Xtask::Cargo | Xtask::Launched, Some(features)) => {
                             command.args(context::run_xtask(&project, Some(features)));
                         }
                     }

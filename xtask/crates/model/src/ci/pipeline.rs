@@ -153,12 +153,18 @@ pub enum Arg {
 pub enum Xtask {
     /// `cargo xtask`, compiled in the job.
     Cargo,
-    /// The program persisted by the build job, which needs no Rust.
+    /// The program persisted by the job `check`, which needs no Rust.
     Persisted,
+    /// The program that the job `check` of another pipeline stored, else `cargo xtask`.
+    Launched,
 }
 
 /// Path of the persisted program, relative to the workspace.
 pub const PERSISTED: &str = "bin/xtask";
+/// Directory of the program that is stored for jobs on request, relative to the workspace, and its artifact's name.
+pub const STORED: &str = "program";
+/// The manifest of the crate that runs it.
+pub const LAUNCHER: &str = "xtask/crates/launch/Cargo.toml";
 
 /// The values of a pipeline run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Renders a pipeline as `.circleci/config.yml`. Pure and deterministic.
 
-use crate::ci::pipeline::{Arg, Job, Kind, PERSISTED, Parameter, Pipeline, Step, Work, Workflow, Xtask};
+use crate::ci::pipeline::{Arg, Job, Kind, LAUNCHER, PERSISTED, Parameter, Pipeline, Step, Work, Workflow, Xtask};
 use crate::shell::quote;
 use crate::store_url::WORKSPACE;
 use std::fmt::Write;
@@ -90,6 +90,7 @@ fn write_step(out: &mut String, step: &Step, key: &str) {
             let program = match by {
                 Xtask::Cargo => "cargo xtask".to_owned(),
                 Xtask::Persisted => format!("{WORKSPACE}/{PERSISTED}"),
+                Xtask::Launched => format!("cargo run --quiet --manifest-path {LAUNCHER} --"),
             };
             write!(out, "      - run:\n          name: {name}\n          command: {program} {}\n", args.join(" "))
         }

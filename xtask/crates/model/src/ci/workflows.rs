@@ -1,6 +1,6 @@
 //! The pipelines of a project: one per [`Handoff`], and the two of CircleCI's Deploys page.
 
-use crate::ci::pipeline::{Arg, Condition, Job, Kind, Parameter, Pipeline, Step, Work, Workflow, Xtask};
+use crate::ci::pipeline::{Arg, Condition, Job, Kind, Parameter, Pipeline, STORED, Step, Work, Workflow, Xtask};
 use crate::error::{Result, usage};
 use crate::project::{Env, Handoff, Project};
 use crate::store_url::{BUCKETS, WORKSPACE, WORKSPACE_URL};
@@ -137,7 +137,10 @@ fn page(project: &Project, verb: &str, title: &str, environment: &str) -> Pipeli
     let args = [word(verb), var("ENVIRONMENT"), word("--expect-current"), var("CURRENT_VERSION")].to_vec();
     let work = Kind::Work(Work {
         environment: environment_of.map(|(name, from)| (name.to_owned(), value(from))).into(),
-        ..compiling(project, to_hosts(project, [Step::RestoreCargoCache, change(title, args, "TARGET_VERSION")]))
+        ..compiling(
+            project,
+            to_hosts(project, [Step::RestoreCargoCache, change(project, title, args, "TARGET_VERSION")]),
+        )
     });
     let node = |env: &Env| Job {
         definition: verb.to_owned(),
@@ -157,7 +160,7 @@ fn on_branch(project: &Project) -> Condition {
 }
 
 fn check(project: &Project) -> Job {
-    let steps = vec![
+    let mut steps = vec![
         Step::Checkout,
         Step::RestoreCargoCache,
         // Reports setup problems before the build spends minutes.
@@ -166,9 +169,12 @@ fn check(project: &Project) -> Job {
         // them another program, as it could in a cache. Passed on before the code of the tests runs.
         cargo("Pass the xtask to the jobs after this one", &["put", "--program"]),
         Step::Persist { root: WORKSPACE.into(), paths: vec!["bin".into()] },
-        cargo("Check", &["test", "--quick"]),
-        Step::SaveCargoCache,
     ];
+    // Jobs on request get no workspace. They take it from a pipeline of the deployed branch only.
+    if project.ci.launch {
+        steps.push(Step::StoreArtifacts { path: format!("{WORKSPACE}/{STORED}"), destination: STORED.into() });
+    }
+    steps.extend([cargo("Check", &["test", "--quick"]), Step::SaveCargoCache]);
     Job::new("check", Kind::Work(compiling(project, steps)))
 }
 
@@ -224,16 +230,16 @@ fn deploy_from_workspace(project: &Project, env: &Env) -> Job {
 /// Deploys the release named by the parameters, by default that of this commit, from a store.
 fn deploy_from_store(project: &Project, env: &Env) -> Job {
     let on_request = if env.approval { "" } else { "-on-request" };
-    let step = change(&format!("Deploy to {}", env.name), vec![word("deploy"), word(env.name)], "RELEASE");
+    let step = change(project, &format!("Deploy to {}", env.name), vec![word("deploy"), word(env.name)], "RELEASE");
     requested(project, env, &format!("deploy-{}{on_request}", env.name), step)
 }
 
 fn rollback(project: &Project, env: &Env) -> Job {
-    let step = change(&format!("Roll back {}", env.name), vec![word("rollback"), word(env.name)], "RELEASE");
+    let step = change(project, &format!("Roll back {}", env.name), vec![word("rollback"), word(env.name)], "RELEASE");
     requested(project, env, &format!("rollback-{}", env.name), step)
 }
 
-/// A workspace does not cross workflows, so the job compiles its own xtask.
+/// A workspace does not cross workflows, so the job launches a stored xtask or compiles one.
 fn requested(project: &Project, env: &Env, name: &str, step: Step) -> Job {
     let environment = [("RELEASE", parameter::RELEASE), ("REASON", parameter::REASON)]
         .map(|(name, from)| (name.to_owned(), format!("<< pipeline.parameters.{from} >>")));
@@ -255,10 +261,11 @@ fn serial_group(env: &Env) -> String {
 }
 
 /// A step that changes an env. The release comes after `--`, so that it is never parsed as an option.
-fn change(name: &str, mut args: Vec<Arg>, release: &str) -> Step {
+fn change(project: &Project, name: &str, mut args: Vec<Arg>, release: &str) -> Step {
     args.extend([word("--reason"), var("REASON"), word("--yes"), word("--lock-wait"), word("600"), word("--")]);
     args.push(var(release));
-    Step::Xtask { name: name.into(), args, by: Xtask::Cargo }
+    let by = if project.ci.launch { Xtask::Launched } else { Xtask::Cargo };
+    Step::Xtask { name: name.into(), args, by }
 }
 
 fn word(text: &str) -> Arg {
