@@ -5,6 +5,7 @@ pub mod artifacts;
 #[cfg(feature = "s3")]
 pub mod azure;
 pub mod forged;
+pub mod launch;
 pub mod lease;
 pub mod pointer;
 

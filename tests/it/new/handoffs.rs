@@ -135,5 +135,16 @@ fn delivers(handoff: &str) {
     let hosts: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
     let states: Vec<_> = hosts.as_array().unwrap().iter().map(|host| &host["state"]).collect();
     assert_eq!(states, ["live", "live"], "{handoff}");
+    if handoff == "artifacts" {
+        let on_request = "ci run --yes --set deploy-env=prod --set release=latest";
+        let ran = compiled.xtask(&project, on_request, &ports()).ok();
+        ran.stderr_has("running the xtask of job ").stderr_has("which was compiled from the same source");
+        // Another engine: no program of it is stored, so it is compiled.
+        let engine = project.join("xtask/crates/gangplank/src/lib.rs");
+        fs::write(&engine, fs::read_to_string(&engine).unwrap() + "\n// Changed.\n").unwrap();
+        git(&project, "commit --quiet --all --message changed");
+        let ran = compiled.xtask(&project, on_request, &ports()).ok();
+        ran.stderr_has("note: compiling the xtask: no pipeline of main");
+    }
     assert_eq!(git(&project, "status --porcelain"), "");
 }
