@@ -184,7 +184,7 @@ fn generate_for_s3_or_artifacts_matches_the_golden_files() {
     let mut p = across_workflows();
     for (handoff, goldens) in [
         ("s3", [("config", "s3"), ("rollback", "rollback"), ("deploy", "deploy")]),
-        ("artifacts", [("config", "artifacts"), ("rollback", "rollback"), ("deploy", "deploy")]),
+        ("artifacts\nlaunch", [("config", "artifacts"), ("rollback", "rollback-launch"), ("deploy", "deploy-launch")]),
     ] {
         p.add(&format!("handoff {handoff}\n"));
         p.run("ci generate").ok();

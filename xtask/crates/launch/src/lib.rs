@@ -2,11 +2,8 @@
 //!
 //! A deploy or rollback on request runs in a workflow of its own, so it cannot get the compiled program from a
 //! workspace. It must not wait minutes for a compiler either. So the job `check` of each pipeline stores its program as
-//! an artifact, named by what it was compiled from, and jobs on request run this crate instead of `cargo xtask`:
-//!
-//! ```sh
-//! cargo run --quiet --manifest-path xtask/crates/launch/Cargo.toml -- rollback prod
-//! ```
+//! an artifact, named by what it was compiled from, and jobs on request run this crate instead of `cargo xtask`: `cargo
+//! run --manifest-path xtask/crates/launch/Cargo.toml -- rollback prod`.
 //!
 //! - `inputs`: what an xtask is compiled from, as one digest: git's objects, the compiler, cargo's settings.
 //! - `circleci`: finds the artifact of these inputs among the newest pipelines of the branch.
