@@ -9,6 +9,7 @@ pub mod compare;
 pub mod figures;
 pub mod files;
 pub mod fleet;
+mod launch;
 pub mod options;
 mod relink;
 mod report;

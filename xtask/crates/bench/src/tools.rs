@@ -1,6 +1,7 @@
 //! `bench overhead` and `bench compile`: the cost of an xtask compared with plain cargo.
 
 use crate::compare::{Baseline, Compare, Report};
+use crate::launch;
 use crate::options::{Options, Scratch, private_dir};
 use gangplank_model::error::{Kind, Result, WithHint};
 use gangplank_system::context::Context;
@@ -51,7 +52,8 @@ pub fn overhead(ctx: &Context, options: &Options) -> Result<Report> {
     Ok(Report { bench: "overhead", rounds: options.rounds, cpus: crate::options::cpus(), rows, missing: vec![] })
 }
 
-/// `bench compile`: a full build of this project's xtask, compared with a minimal one.
+/// `bench compile`: a full build of this project's xtask, compared with a minimal one, and of a job on request without
+/// and with a build.
 pub fn compile(ctx: &Context, options: &Options) -> Result<Report> {
     options.check_against("compile", [CARGO].into_iter())?;
     let scratch = Scratch(private_dir(ctx)?);
@@ -78,7 +80,9 @@ pub fn compile(ctx: &Context, options: &Options) -> Result<Report> {
         baseline(CARGO, &brief, &["build", "--quiet"]),
     ];
     let race = Compare { workload: "xtask", what: "compile", alike: false, baselines };
-    let rows = race.run(ctx, &scratch.0, options.rounds)?;
+    let mut rows = race.run(ctx, &scratch.0, options.rounds)?;
+    let compiled = scratch.0.join("target-ours/debug/xtask");
+    rows.extend(launch::race(ctx, options, &scratch.0, &compiled, CARGO)?);
     Ok(Report { bench: "compile", rounds: options.rounds, cpus: crate::options::cpus(), rows, missing: vec![] })
 }
 
