@@ -30,7 +30,7 @@ pub fn race(
         return Ok(vec![]);
     }
     let server = Loopback::start(with_program(ctx, &dir))?;
-    let url = server.url().to_owned();
+    let url = server.url().clone();
     let baseline = |name, words: &[&str]| {
         let target = scratch.join(format!("launch-{name}"));
         let (words, out, url) =
