@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod compare;
+pub mod copies;
 pub mod figures;
 pub mod files;
 pub mod fleet;
@@ -20,8 +21,6 @@ mod workload;
 
 /// The values of `--against`.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    let files = files::BUNDLERS.iter().chain(files::UNPACKERS).map(|peer| peer.name);
-    #[cfg(feature = "s3")]
-    let files = files.chain(s3::PEERS.iter().map(|peer| peer.name));
+    let files = files::BUNDLERS.iter().chain(files::UNPACKERS).chain(copies::PEERS).map(|peer| peer.name);
     fleet::baselines::PEERS.iter().map(|peer| peer.name).chain(files).chain([tools::CARGO])
 }

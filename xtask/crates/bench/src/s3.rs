@@ -2,6 +2,7 @@
 //! all share its cores, or that of a given bucket.
 
 use crate::compare::{Baseline, Compare, Peer, Report, Row, present, time};
+use crate::copies::PEERS;
 use crate::files;
 use crate::options::{Options, Scratch, private_dir};
 use crate::workload::{PAYLOAD, Source};
@@ -29,22 +30,6 @@ const BUCKET: &str = "s3://gangplank-bench/releases";
 const BENCH_BUCKET: &str = "GANGPLANK_BENCH_BUCKET";
 /// Bytes of the generated release: incompressible, and large enough for a multipart upload with every tool.
 const BYTES: u64 = 300_000_000;
-
-/// Commands to copy an object from `$1` to `$2`.
-pub const PEERS: &[Peer] = &[
-    Peer {
-        name: "aws",
-        program: "aws",
-        install: "pip install awscli",
-        script: "aws s3 cp --only-show-errors \"$1\" \"$2\"",
-    },
-    Peer {
-        name: "s5cmd",
-        program: "s5cmd",
-        install: "https://github.com/peak/s5cmd/releases",
-        script: "s5cmd --log error --endpoint-url \"$AWS_ENDPOINT_URL\" cp \"$1\" \"$2\"",
-    },
-];
 
 /// `bench s3`
 pub fn s3(ctx: &Context, options: &Options) -> Result<Report> {
