@@ -157,7 +157,6 @@ impl<'a> Pipeline<'a> {
                     self.p.git(&["clone", "--quiet", &root, project.to_str().unwrap()]);
                     true
                 }
-                "restore_cache" | "save_cache" => true,
                 "run" => self.bash(&local(step["command"].as_str().unwrap()), &project, &vars),
                 "persist_to_workspace" => {
                     let root = PathBuf::from(local(step["root"].as_str().unwrap()));

@@ -144,7 +144,7 @@ fn delivers(handoff: &str) {
         fs::write(&engine, fs::read_to_string(&engine).unwrap() + "\n// Changed.\n").unwrap();
         git(&project, "commit --quiet --all --message changed");
         let ran = compiled.xtask(&project, on_request, &ports()).ok();
-        ran.stderr_has("note: compiling the xtask: no pipeline of main");
+        ran.stderr_has("note: compiling the xtask: no job `check` of main");
     }
     assert_eq!(git(&project, "status --porcelain"), "");
 }

@@ -52,7 +52,6 @@ pub const DOORS: &[(&str, &[&str])] = &[
         &[
             "gangplank/program.rs",
             "gangplank/run.rs",
-            "launch/inputs.rs",
             "launch/main.rs",
             "launch/program.rs",
             "system/context.rs",
@@ -84,18 +83,25 @@ pub const DOORS: &[(&str, &[&str])] = &[
     // `Context` runs other programs: it keeps their stderr and measures them. Without arguments these are the methods of a
     // command; `http.rs` asks a response for its status. The launcher compiles without it.
     (".spawn()", &["launch/curl.rs", "launch/program.rs", "system/process.rs", "system/process/child.rs"]),
-    (".status()", &["launch/program.rs", "system/http.rs"]),
-    (".output()", &["launch/inputs.rs", "launch/program.rs"]),
+    (".status()", &["launch/program.rs", "launch/tests/fallback.rs", "system/http.rs"]),
+    (".output()", &["launch/inputs.rs", "launch/program.rs", "launch/tests/fallback.rs"]),
     (".read()", &[]),
     (".run()", &[]),
     // The caller adds the hint: it knows whose YAML it is. An error of the launcher is the reason for which it compiles.
     ("anyhow::anyhow!", &["lint/yaml.rs"]),
     (
         "anyhow::bail!",
-        &["launch/circleci.rs", "launch/curl.rs", "launch/inputs.rs", "launch/program.rs", "lint/yaml.rs"],
+        &["launch/circleci.rs", "launch/curl.rs", "launch/inputs.rs", "launch/sources.rs", "lint/yaml.rs"],
     ),
     (
         "anyhow::ensure!",
-        &["launch/circleci.rs", "launch/curl.rs", "launch/inputs.rs", "launch/program.rs", "lint/yaml.rs"],
+        &[
+            "launch/circleci.rs",
+            "launch/curl.rs",
+            "launch/inputs.rs",
+            "launch/program.rs",
+            "launch/sources.rs",
+            "lint/yaml.rs",
+        ],
     ),
 ];

@@ -25,7 +25,9 @@ pub fn race(
     cargo: &'static str,
 ) -> Result<Vec<Row>> {
     let dir = scratch.join("program");
-    if let Err(reason) = program::pack(&ctx.root, compiled, &dir) {
+    if let Err(reason) =
+        program::pack(&ctx.root, compiled, &dir, &ctx.vars().iter().map(|(k, v)| (k.into(), v.into())).collect())
+    {
         ctx.warn(format!("skipped: launch: {reason:#}"));
         return Ok(vec![]);
     }

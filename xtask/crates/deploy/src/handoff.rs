@@ -247,7 +247,8 @@ pub fn put_program(ctx: &Context, project: &Project) -> Result<()> {
 /// Packs this program for jobs on request, for the step that stores artifacts. They compile it if that fails.
 fn pack_program(ctx: &Context) -> Result<()> {
     let dir = store::workspace(ctx).join(STORED);
-    match gangplank_launch::program::pack(&ctx.root, &Context::program()?, &dir) {
+    let variables = ctx.vars().iter().map(|(name, value)| (name.into(), value.into())).collect();
+    match gangplank_launch::program::pack(&ctx.root, &Context::program()?, &dir, &variables) {
         Ok(path) => ctx.note(format!("packed this program for jobs on request: {}", path.display())),
         Err(reason) => {
             ctx.warn(format!("jobs on request compile the xtask: {reason:#}"));
@@ -273,4 +274,32 @@ fn persist_program(ctx: &Context) -> Result<()> {
     let copied =
         std::fs::create_dir_all(to.parent().unwrap_or(Path::new("/"))).and_then(|()| std::fs::copy(&from, &to));
     copied.with_hint(Kind::Failed, what, || "check free space and permissions: `df -h /tmp`".into()).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gangplank_model::ci::pipeline::{Job, Kind, Step};
+    use gangplank_model::ci::workflows;
+    use gangplank_model::project::{App, Ci, Handoff};
+
+    #[test]
+    fn launcher_looks_where_the_generated_config_stores() {
+        assert_eq!(STORED, gangplank_launch::circleci::DESTINATION);
+        let project = Project {
+            app: App { name: "shop", ..App::DEFAULT },
+            stores: &["circleci:workspace"],
+            envs: &[],
+            ci: Ci { launch: true, context: Some("shop-circleci"), ..Ci::DEFAULT },
+        };
+        let pipeline = workflows::pipeline(&project, Handoff::Workspace).unwrap();
+        let stores = |job: &&Job| {
+            let Kind::Work(work) = &job.kind else { return false };
+            work.steps
+                .iter()
+                .any(|step| matches!(step, Step::StoreArtifacts { destination, .. } if destination == STORED))
+        };
+        let jobs: Vec<_> = pipeline.workflows[0].jobs.iter().filter(stores).map(|job| job.name.as_str()).collect();
+        assert_eq!(jobs, [gangplank_launch::circleci::JOB]);
+    }
 }

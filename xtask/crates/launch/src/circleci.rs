@@ -5,7 +5,7 @@ use crate::curl::Client;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The job that stores the program.
 pub const JOB: &str = "check";
@@ -13,10 +13,15 @@ pub const JOB: &str = "check";
 pub const DESTINATION: &str = "program";
 /// The end of its name.
 const SUFFIX: &str = ".gz";
-/// The number of pipelines that are looked at: an xtask changes rarely, so the newest has it.
-const PIPELINES: usize = 10;
-/// The maximum duration of all requests.
-const LIMIT: Duration = Duration::from_secs(90);
+/// The number of jobs that are looked at: an xtask changes rarely, so the newest has it. Pipelines on request have no
+/// such job and do not count.
+const JOBS: usize = 10;
+/// The maximum number of pipelines, and of workflows of each: reruns are workflows too.
+const PIPELINES: usize = 40;
+const WORKFLOWS: usize = 10;
+/// The maximum duration of the search and of the download. A search that is slower than that is slower than a compiler.
+const SEARCH: Duration = Duration::from_secs(20);
+const DOWNLOAD: Duration = Duration::from_secs(90);
 /// The maximum size of a download.
 const DOWNLOAD_MAX: u64 = 256 << 20;
 
@@ -46,13 +51,18 @@ impl Api {
     /// From `CIRCLE_TOKEN`, `CIRCLE_PROJECT_SLUG` and `CIRCLE_HOST`.
     pub fn from_environment(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let get = |name: &str| variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
-        let token = get("CIRCLE_TOKEN").context("there is no CIRCLE_TOKEN to ask CircleCI for a stored program")?;
+        let token = get("CIRCLE_TOKEN").context(
+            "there is no CIRCLE_TOKEN to find a stored one; add it to the context of `Ci` in xtask/src/main.rs",
+        )?;
         let slug = get("CIRCLE_PROJECT_SLUG").context("there is no CIRCLE_PROJECT_SLUG")?;
         let is_slug = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '_' | '.');
-        ensure!(slug.split('/').count() == 3 && slug.chars().all(is_slug) && !slug.contains(".."), "no slug: {slug:?}");
+        ensure!(
+            slug.split('/').count() == 3 && slug.chars().all(is_slug) && !slug.contains(".."),
+            "CIRCLE_PROJECT_SLUG is no slug"
+        );
         let host = get("CIRCLE_HOST").unwrap_or_else(|| "https://circleci.com".into());
         let host = if host.contains("://") { host } else { format!("https://{host}") };
-        Ok(Self { client: Client::new(host.trim_end_matches('/'), &token, LIMIT)?, slug })
+        Ok(Self { client: Client::new(host.trim_end_matches('/'), &token)?, slug })
     }
 
     /// The project's slug.
@@ -60,36 +70,58 @@ impl Api {
         &self.slug
     }
 
-    /// An answer, by its path after `/api/v2`.
-    pub fn get(&self, path: &str) -> Result<Value> {
-        let body = self.client.read(&format!("/api/v2{path}"))?;
-        serde_json::from_slice(&body).with_context(|| format!("{path}: not JSON"))
+    /// Answers by their path after `/api/v2`, within a limit for all of them.
+    pub fn search(&self) -> impl Fn(&str) -> Result<Value> {
+        let deadline = Instant::now() + SEARCH;
+        move |path| {
+            let body = self.client.read(&format!("/api/v2{path}"), deadline)?;
+            serde_json::from_slice(&body).with_context(|| format!("{path}: not JSON"))
+        }
     }
 
     /// Downloads a stored program.
     pub fn download(&self, stored: &Stored, to: &Path) -> Result<()> {
-        self.client.download(&stored.url, to, DOWNLOAD_MAX)
+        self.client.download(&stored.url, to, DOWNLOAD_MAX, Instant::now() + DOWNLOAD)
     }
 }
 
 /// The newest stored program of these inputs, of a job that succeeded in a pipeline of the branch.
 pub fn find(get: &dyn Fn(&str) -> Result<Value>, slug: &str, branch: &str, inputs: &str) -> Result<Stored> {
     ensure!(!branch.is_empty(), "there is no CIRCLE_BRANCH");
-    let pipelines = get(&format!("/project/{slug}/pipeline?branch={}", escape(branch)))?;
-    for pipeline in items(&pipelines).iter().filter(|it| it["vcs"]["branch"] == branch).take(PIPELINES) {
-        let workflows = get(&format!("/pipeline/{}/workflow", id(pipeline)?))?;
-        for workflow in items(&workflows) {
-            let jobs = get(&format!("/workflow/{}/job", id(workflow)?))?;
-            let checked = items(&jobs).iter().filter(|job| job["name"] == JOB && job["status"] == "success");
-            for job in checked.filter_map(|job| job["job_number"].as_u64()) {
+    let (mut looked_at, mut page) = (0, String::new());
+    // The API has 20 pipelines a page.
+    for _ in 0..2 {
+        let pipelines = get(&format!("/project/{slug}/pipeline?branch={}{page}", escape(branch)))?;
+        for pipeline in items(&pipelines).iter().filter(|it| it["vcs"]["branch"] == branch).take(PIPELINES) {
+            for job in checks(get, pipeline)? {
                 let artifacts = get(&format!("/project/{slug}/{job}/artifacts"))?;
                 if let Some(found) = items(&artifacts).iter().find_map(|artifact| stored(artifact, job, inputs)) {
                     return Ok(found);
                 }
+                looked_at += 1;
+                if looked_at == JOBS {
+                    bail!("none of the last {JOBS} jobs `{JOB}` of {branch} has stored one of this source");
+                }
             }
         }
+        match pipelines["next_page_token"].as_str() {
+            Some(token) => page = format!("&page-token={}", escape(token)),
+            None => break,
+        }
     }
-    bail!("no pipeline of {branch}, of the last {PIPELINES}, has stored one of this source")
+    bail!("no job `{JOB}` of {branch} has stored one of this source")
+}
+
+/// The numbers of the successful jobs of a pipeline that may have stored a program.
+fn checks(get: &dyn Fn(&str) -> Result<Value>, pipeline: &Value) -> Result<Vec<u64>> {
+    let workflows = get(&format!("/pipeline/{}/workflow", id(pipeline)?))?;
+    let mut numbers = Vec::new();
+    for workflow in items(&workflows).iter().take(WORKFLOWS) {
+        let jobs = get(&format!("/workflow/{}/job", id(workflow)?))?;
+        let checked = items(&jobs).iter().filter(|job| job["name"] == JOB && job["status"] == "success");
+        numbers.extend(checked.filter_map(|job| job["job_number"].as_u64()));
+    }
+    Ok(numbers)
 }
 
 fn stored(artifact: &Value, job: u64, inputs: &str) -> Option<Stored> {
@@ -162,7 +194,7 @@ mod tests {
             ("f/x", &good, &format!("{path}/../x.gz")),
         ] {
             let error = find(&api(branch, job, path), "gh/a/b", "f/x", INPUTS).unwrap_err().to_string();
-            assert!(error.contains("no pipeline of f/x"), "{branch} {job} {path}: {error}");
+            assert!(error.contains("no job `check` of f/x has stored"), "{branch} {job} {path}: {error}");
         }
     }
 
@@ -188,7 +220,7 @@ mod tests {
         assert_eq!(open(&[token, slug, ("CIRCLE_HOST", "http://127.0.0.1:5")]), "");
         assert!(open(&[slug, ("CIRCLE_TOKEN", " ")]).contains("no CIRCLE_TOKEN"));
         assert!(open(&[token]).contains("no CIRCLE_PROJECT_SLUG"));
-        assert!(open(&[token, ("CIRCLE_PROJECT_SLUG", "gh/../..")]).contains("no slug"));
+        assert!(open(&[token, ("CIRCLE_PROJECT_SLUG", "gh/../..")]).contains("is no slug"));
         assert!(open(&[token, slug, ("CIRCLE_HOST", "http://ci.example.com")]).contains("not encrypted"));
     }
 }

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// The maximum number of redirects of a download.
@@ -17,92 +18,98 @@ const ANSWER_MAX: u64 = 8 << 20;
 /// CircleCI's host for artifacts, and the domain of those that were before it.
 const ARTIFACTS: &str = "circle-artifacts.com";
 
+/// The maximum size of what curl writes to stderr: messages, and the URL of a redirect.
+const STDERR_MAX: u64 = 16 << 10;
+/// The maximum length of a URL.
+const URL_MAX: usize = 8 << 10;
+
 /// A client with a token.
-#[derive(Clone)]
 pub struct Client {
     /// Scheme and host of the API.
     origin: String,
     token: String,
-    deadline: Instant,
 }
 
 impl Client {
-    /// A client whose requests all end within `limit`. `origin` is `https://HOST`, or `http://` and a loopback address.
-    pub fn new(origin: &str, token: &str, limit: Duration) -> Result<Self> {
+    /// `origin` is `https://HOST`, or `http://` and a loopback address.
+    pub fn new(origin: &str, token: &str) -> Result<Self> {
         let is_token = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\');
-        ensure!(!token.is_empty() && token.len() <= 4096 && token.chars().all(is_token), "the token is not a token");
+        ensure!(
+            !token.is_empty() && token.len() <= 4096 && token.chars().all(is_token),
+            "CIRCLE_TOKEN has a character that no token has"
+        );
         is_allowed(origin, origin)?;
-        Ok(Self { origin: origin.to_owned(), token: token.to_owned(), deadline: Instant::now() + limit })
+        Ok(Self { origin: origin.to_owned(), token: token.to_owned() })
     }
 
     /// The body of an answer of the API.
-    pub fn read(&self, path: &str) -> Result<Vec<u8>> {
+    pub fn read(&self, path: &str, deadline: Instant) -> Result<Vec<u8>> {
         let (url, mut body) = (format!("{}{path}", self.origin), Vec::new());
-        let answer = self.request(&url, true, &mut body, ANSWER_MAX)?;
-        ensure!(answer.status == 200, "{url} answered {}", answer.status);
+        let answer = self.request(&url, &mut body, ANSWER_MAX, deadline)?;
+        ensure!(answer.status == 200, "{} answered {}", shown(&url), answer.status);
         Ok(body)
     }
 
     /// Downloads a file of at most `max` bytes.
-    pub fn download(&self, url: &str, to: &Path, max: u64) -> Result<()> {
+    pub fn download(&self, url: &str, to: &Path, max: u64, deadline: Instant) -> Result<()> {
         let mut url = url.to_owned();
         for _ in 0..=REDIRECTS {
-            let with_token = is_allowed(&url, &self.origin)?;
             // Anew for each, so that the page of a redirect is no part of it.
             let mut file = File::create(to).with_context(|| to.display().to_string())?;
-            let answer = self.request(&url, with_token, &mut file, max)?;
+            let answer = self.request(&url, &mut file, max, deadline)?;
             match (answer.status, answer.redirect) {
                 (200, _) => return Ok(()),
                 (300..=399, Some(next)) => url = next,
-                (status, _) => bail!("{} answered {status}", without_query(&url)),
+                (status, _) => bail!("{} answered {status}", shown(&url)),
             }
         }
-        bail!("{} redirects more than {REDIRECTS} times", without_query(&url))
+        bail!("{} redirects more than {REDIRECTS} times", shown(&url))
     }
 
-    fn request(&self, url: &str, with_token: bool, body: &mut dyn Write, max: u64) -> Result<Answer> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        ensure!(!left.is_zero(), "CircleCI is too slow");
-        let config = config(url, with_token.then_some(&self.token), left)?;
+    fn request(&self, url: &str, body: &mut dyn Write, max: u64, deadline: Instant) -> Result<Answer> {
+        let token = is_allowed(url, &self.origin)?.then_some(&*self.token);
+        let left = deadline.saturating_duration_since(Instant::now());
+        ensure!(!left.is_zero(), "CircleCI did not answer in time");
         // `--disable` first, so that curl reads no settings of this machine.
         let mut curl = Command::new("curl");
         curl.args(["--disable", "--config", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut curl = curl.spawn().context("cannot run curl")?;
         // A curl that ends early says why on stderr.
-        let _ = curl.stdin.take().map(|mut stdin| stdin.write_all(config.as_bytes()));
-        let received = curl.stdout.take().map_or(Ok(0), |stdout| io::copy(&mut stdout.take(max + 1), body));
-        // Otherwise it has ended, or ends because nothing reads its output any more.
-        let ended = curl.wait_with_output().with_context(|| without_query(url).to_owned())?;
-        ensure!(received? <= max, "{} is larger than {max} bytes", without_query(url));
-        let stderr = String::from_utf8_lossy(&ended.stderr);
+        let _ = curl.stdin.take().map(|mut stdin| stdin.write_all(config(url, token, left).as_bytes()));
+        let (stdout, stderr) = (curl.stdout.take(), curl.stderr.take());
+        // Both at once: curl waits until what it writes is read, and the server chooses how much that is. It ends where
+        // nothing reads it any more.
+        let stderr = thread::spawn(move || {
+            let mut text = Vec::new();
+            let _ = stderr.map(|stderr| stderr.take(STDERR_MAX).read_to_end(&mut text));
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        let received = stdout.map_or(Ok(0), |stdout| io::copy(&mut stdout.take(max + 1), body));
+        let status = curl.wait().with_context(|| shown(url))?;
+        let stderr = stderr.join().unwrap_or_default();
+        ensure!(received? <= max, "{} is larger than {max} bytes", shown(url));
         match Answer::parse(&stderr) {
             // curl fails for 400 and more, which the caller reports.
-            Some(answer) if ended.status.success() || answer.status >= 400 => Ok(answer),
-            _ => bail!("{}: {}", without_query(url), stderr.lines().next().unwrap_or("curl failed")),
+            Some(answer) if status.success() || answer.status >= 400 => Ok(answer),
+            // Its own messages start with its name; nothing else of them is printed.
+            _ => match stderr.lines().find(|line| line.starts_with("curl: (")) {
+                Some(line) => bail!("{}: {}", shown(url), line.escape_debug()),
+                None => bail!("{}: curl failed", shown(url)),
+            },
         }
     }
 }
 
-/// What curl is told.
-fn config(url: &str, token: Option<&String>, time: Duration) -> Result<String> {
-    let quoted = |text: &str| {
-        ensure!(!text.chars().any(char::is_control), "a control character in {text:?}");
-        Ok(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")))
-    };
+/// What curl is told. [`is_allowed`] and [`Client::new`] let nothing pass that would have to be quoted.
+fn config(url: &str, token: Option<&str>, time: Duration) -> String {
     let scheme = url.split_once(':').map_or("https", |(scheme, _)| scheme);
-    let mut lines = vec![
-        format!("url = {}", quoted(url)?),
-        format!("proto = \"={scheme}\""),
-        "silent\nshow-error\nfail\ngloboff\nconnect-timeout = 10\nretry = 2\nretry-max-time = 20".to_owned(),
-        format!("max-time = {}", time.as_secs().max(1)),
-        "user-agent = \"gangplank-launch\"".to_owned(),
-        // The last line of stderr; the body is on stdout.
-        "write-out = \"%{stderr}\\n%{http_code} %{redirect_url}\"".to_owned(),
-    ];
-    if let Some(token) = token {
-        lines.push(format!("header = {}", quoted(&format!("Authorization: Bearer {token}"))?));
-    }
-    Ok(lines.join("\n") + "\n")
+    let time = time.as_secs().max(1);
+    let header = token.map(|token| format!("header = \"Authorization: Bearer {token}\"\n")).unwrap_or_default();
+    // The status is the last line of stderr; the body is on stdout.
+    format!(
+        "url = \"{url}\"\nproto = \"={scheme}\"\n{header}silent\nshow-error\nfail\ngloboff\nconnect-timeout = 10\n\
+         max-time = {time}\nuser-agent = \"gangplank-launch\"\nwrite-out = \"%{{stderr}}\\n%{{http_code}} %{{redirect_url}}\"\n"
+    )
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -121,26 +128,30 @@ impl Answer {
     }
 }
 
-/// Whether the token may go to a URL: to the API's origin, and to CircleCI's hosts for artifacts. Fails for a URL that
-/// is not encrypted and leads to another machine.
+/// Whether the token may go to a URL: to the API's origin, and to CircleCI's hosts for artifacts. Fails for a text that
+/// curl could read as another URL, and for one that is not encrypted, unless the API is not either.
 pub fn is_allowed(url: &str, origin: &str) -> Result<bool> {
-    let (scheme, rest) = url.split_once("://").with_context(|| format!("not a URL: {url:?}"))?;
+    let is_graphic = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\');
+    ensure!(url.len() <= URL_MAX && url.chars().all(is_graphic), "{} is no URL", shown(url));
+    let (scheme, rest) = url.split_once("://").with_context(|| format!("{} is no URL", shown(url)))?;
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    // Strict, so that curl cannot read another host: no user, no backslash, no percent sign.
+    // No user, no percent sign.
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | ':' | '[' | ']');
-    ensure!(!authority.is_empty() && authority.chars().all(is_plain), "not a URL of a host: {}", without_query(url));
+    ensure!(!authority.is_empty() && authority.chars().all(is_plain), "{} has no plain host", shown(url));
     let loopback = ["127.0.0.1", "localhost", "[::1]"]
         .iter()
         .any(|host| authority == *host || authority.strip_prefix(host).is_some_and(|port| port.starts_with(':')));
-    ensure!(scheme == "https" || (scheme == "http" && loopback), "{} is not encrypted", without_query(url));
+    let local = scheme == "http" && loopback && origin.starts_with("http://");
+    ensure!(scheme == "https" || local, "{} is not encrypted", shown(url));
     let ours = origin == format!("{scheme}://{authority}");
     let artifacts = authority == ARTIFACTS || authority.strip_suffix(ARTIFACTS).is_some_and(|sub| sub.ends_with('.'));
     Ok(ours || (scheme == "https" && artifacts))
 }
 
-/// A URL for messages: a query may hold a signature.
-fn without_query(url: &str) -> &str {
-    url.split(['?', '#']).next().unwrap_or(url)
+/// A URL for messages: short, without control characters, and without its query, which may hold a signature.
+fn shown(url: &str) -> String {
+    let start: String = url.split(['?', '#']).next().unwrap_or(url).chars().take(200).collect();
+    start.escape_debug().to_string()
 }
 
 #[cfg(test)]
@@ -158,7 +169,7 @@ mod tests {
             ("https://circleci.com.evil.example/x", Some(false)),
             ("https://output.circle-artifacts.com:8443/x", Some(false)),
             ("https://bucket.s3.amazonaws.com/x?X-Amz-Signature=1", Some(false)),
-            ("http://127.0.0.1:8080/x", Some(false)),
+            ("http://127.0.0.1:8080/x", None),
             ("http://output.circle-artifacts.com/x", None),
             ("http://127.0.0.1.evil.example/x", None),
             ("https://circleci.com@evil.example/x", None),
@@ -167,6 +178,9 @@ mod tests {
             ("file:///etc/passwd", None),
             ("circleci.com", None),
             ("https:///x", None),
+            ("https://circleci.com/\nheader = x", None),
+            ("https://circleci.com/\"x", None),
+            ("https://circleci.com/é", None),
         ] {
             assert_eq!(is_allowed(url, origin).ok(), want, "{url}");
         }
@@ -177,18 +191,27 @@ mod tests {
     #[test]
     fn client_takes_no_token_that_could_add_a_line() {
         for token in ["", "a b", "a\nurl = http://evil", "a\"b", "a\\", "é"] {
-            assert!(Client::new("https://circleci.com", token, Duration::from_secs(1)).is_err(), "{token:?}");
+            assert!(Client::new("https://circleci.com", token).is_err(), "{token:?}");
         }
-        assert!(Client::new("http://circleci.com", "CCIPAT_1", Duration::from_secs(1)).is_err());
+        assert!(Client::new("http://circleci.com", "CCIPAT_1").is_err());
     }
 
     #[test]
-    fn config_quotes_what_comes_from_outside() {
-        let time = Duration::from_secs(3);
-        let text = config("https://a/\"b\\", Some(&"t".to_owned()), time).unwrap();
-        assert!(text.starts_with("url = \"https://a/\\\"b\\\\\"\nproto = \"=https\"\n"), "{text}");
-        assert!(text.ends_with("\nheader = \"Authorization: Bearer t\"\n"), "{text}");
-        assert!(config("https://a/\nheader = x", None, time).is_err());
+    fn url_in_a_message_is_short_and_has_no_query_and_no_control_characters() {
+        assert_eq!(shown("https://a/\u{1b}[31m\nerror: x?X-Amz-Signature=1"), "https://a/\\u{1b}[31m\\nerror: x");
+        assert_eq!(shown(&format!("https://a/{}", "x".repeat(10_000))).len(), 200);
+        let long = format!("https://circleci.com/{}", "x".repeat(URL_MAX));
+        assert!(is_allowed(&long, "https://circleci.com").is_err());
+    }
+
+    #[test]
+    fn config_has_the_token_only_for_those_who_get_it() {
+        let (url, time) = ("https://a/b?c=%20", Duration::from_secs(3));
+        let text = config(url, Some("t"), time);
+        assert!(
+            text.starts_with("url = \"https://a/b?c=%20\"\nproto = \"=https\"\nheader = \"Authorization: Bearer t\"\n")
+        );
+        assert!(!config(url, None, time).contains("header"));
     }
 
     #[test]

@@ -1,47 +1,69 @@
 //! What an xtask is compiled from, as one digest.
 //!
-//! The digest covers git's objects below `xtask/`, the lock file, the workspace's manifest, cargo's settings, the
-//! toolchain file, the compiler's own description, and the variables that change what cargo compiles. Dependencies are
-//! covered by the lock file. A dependency by path that lies elsewhere is not, so such a program is not stored:
-//! [`foreign_source`].
+//! The digest covers git's objects below `xtask/`, the lock files, the workspace's manifest, cargo's settings, the
+//! toolchain file, the compiler's own description, and the variables that change what cargo compiles. Whether that is
+//! all that a program was compiled from is checked where it is packed: [`crate::sources`].
 
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
-use std::env;
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::process::Command;
 
 /// What the digest covers below the project's root. All of it must be committed.
-pub const COVERED: &[&str] = &["xtask", ".cargo", "rust-toolchain", "rust-toolchain.toml", "Cargo.toml", "Cargo.lock"];
-/// Those that do not apply to an xtask that is a workspace of its own.
-const OF_WORKSPACE: &[&str] = &["Cargo.toml", "Cargo.lock"];
-/// Variables that change what cargo compiles, by name or by the start of it.
-const NAMES: &[&str] = &["RUSTC", "RUSTC_WRAPPER", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "GANGPLANK_XTASK_FEATURES"];
-const STARTS: &[&str] = &["CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_"];
-/// Variables of that form that only say where files go.
-const PLACES: &[&str] = &["CARGO_TARGET_DIR", "CARGO_TARGET_TMPDIR", "CARGO_BUILD_TARGET_DIR", "CARGO_BUILD_BUILD_DIR"];
+const COVERED: &[&str] = &["xtask", ".cargo", "rust-toolchain", "rust-toolchain.toml", "Cargo.toml", "Cargo.lock"];
+/// Variables that change what cargo and the compilers of C make, by name or by its start.
+const NAMES: &[&str] = &[
+    "AR",
+    "CARGO_ENCODED_RUSTFLAGS",
+    "CARGO_INCREMENTAL",
+    "CC",
+    "CFLAGS",
+    "CXX",
+    "CXXFLAGS",
+    "GANGPLANK_XTASK_FEATURES",
+    "RUSTC",
+    "RUSTC_BOOTSTRAP",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTC_WRAPPER",
+    "RUSTFLAGS",
+];
+const STARTS: &[&str] =
+    &["AR_", "CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_", "CC_", "CFLAGS_", "CXXFLAGS_", "CXX_"];
+/// Variables of that form that do not.
+const OTHERS: &[&str] =
+    &["CARGO_BUILD_BUILD_DIR", "CARGO_BUILD_JOBS", "CARGO_BUILD_TARGET_DIR", "CARGO_TARGET_DIR", "CARGO_TARGET_TMPDIR"];
 
-/// The digest of a checkout: 64 hexadecimal digits. Fails if something that it covers is not committed, or lies behind
-/// a symbolic link or in a submodule, where git has no digest of what is compiled.
-pub fn of(root: &Path) -> Result<String> {
-    let stands_alone = root.join("xtask/Cargo.lock").is_file();
-    let covered: Vec<_> =
-        COVERED.iter().filter(|path| !(stands_alone && OF_WORKSPACE.contains(path))).copied().collect();
-    let git = |words: &[&str]| output(root, OsStr::new("git"), &[words, &["--"], &covered].concat());
-    let changed = git(&["status", "--porcelain", "--untracked-files=all"])?;
-    if let Some(first) = changed.lines().next() {
-        bail!("there are uncommitted changes: {}", first.trim());
-    }
-    let objects = git(&["ls-tree", "-r", "-z", "HEAD"])?;
-    are_files(&objects)?;
-    let compiler = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let compiler = output(root, &compiler, &["-vV"])?;
-    Ok(digest(&objects, &compiler, &settings(env::vars())))
+/// The environment of a process.
+pub type Variables = BTreeMap<OsString, OsString>;
+
+/// The inputs of a checkout.
+pub struct Inputs {
+    /// 64 hexadecimal digits.
+    pub digest: String,
+    /// The committed files that it covers, relative to the root.
+    pub files: BTreeSet<String>,
 }
 
-fn digest(objects: &str, compiler: &str, settings: &BTreeMap<String, String>) -> String {
+impl Inputs {
+    /// Those of the checkout at `root`. Fails if something that the digest covers is not committed, or lies behind a
+    /// symbolic link or in a submodule, where git has no digest of what is compiled.
+    pub fn of(root: &Path, variables: &Variables) -> Result<Self> {
+        let git = |words: &[&str]| output(root, OsStr::new("git"), &[words, &["--"], COVERED].concat());
+        let changed = git(&["status", "--porcelain", "--untracked-files=all"])?;
+        if let Some(first) = changed.lines().next() {
+            bail!("there are uncommitted changes: {}", first.trim());
+        }
+        let objects = git(&["ls-tree", "-r", "-z", "HEAD"])?;
+        let files = files(&objects)?;
+        let rustc = variables.get(OsStr::new("RUSTC")).map_or(OsStr::new("rustc"), OsString::as_os_str);
+        let compiler = output(root, rustc, &["-vV"])?;
+        Ok(Self { digest: digest(&objects, &compiler, &settings(variables)?), files })
+    }
+}
+
+fn digest(objects: &str, compiler: &str, settings: &BTreeMap<&str, &str>) -> String {
     // Each part ends where its length says, so that no text of one can be read as another.
     let settings = format!("{settings:?}");
     let mut hash = Sha256::new();
@@ -61,56 +83,39 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Fails for an entry of `git ls-tree -r -z` that is not a file.
-fn are_files(objects: &str) -> Result<()> {
-    ensure!(objects.contains('\t'), "git has no files of the xtask");
+/// The paths of `git ls-tree -r -z`. Fails for an entry that is not a file.
+fn files(objects: &str) -> Result<BTreeSet<String>> {
+    let mut files = BTreeSet::new();
     for entry in objects.split('\0').filter(|entry| !entry.is_empty()) {
         let path = entry.split_once('\t').map_or(entry, |(_, path)| path);
         ensure!(entry.starts_with("100"), "{path} is a symbolic link or a submodule");
+        files.insert(path.to_owned());
     }
-    Ok(())
+    ensure!(files.iter().any(|path| path.starts_with("xtask/")), "git has no files of the xtask");
+    Ok(files)
 }
 
-fn settings(variables: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
-    let matters = |name: &str| {
-        NAMES.contains(&name) || (STARTS.iter().any(|start| name.starts_with(start)) && !PLACES.contains(&name))
-    };
-    variables.filter(|(name, value)| matters(name) && !value.is_empty()).collect()
-}
-
-/// A source file of a program that the digest does not cover, from what cargo writes beside the program: `NAME.d`, a
-/// rule of make.
-pub fn foreign_source(root: &Path, target: &Path, rule: &str) -> Option<PathBuf> {
-    let covered = |path: &PathBuf| {
-        let Ok(below) = root.join(path).strip_prefix(root).map(Path::to_owned) else { return false };
-        let climbs = below.components().any(|it| it.as_os_str() == "..");
-        !climbs && COVERED.iter().any(|covered| below.starts_with(covered))
-    };
-    let made = |path: &PathBuf| path.starts_with(target);
-    sources(rule).into_iter().find(|path| !covered(path) && !made(path))
-}
-
-/// The files after the colon of a rule. A space in a path is escaped.
-fn sources(rule: &str) -> Vec<PathBuf> {
-    let rule = rule.lines().next().unwrap_or_default();
-    let Some((_, files)) = rule.split_once(": ") else { return Vec::new() };
-    let (mut found, mut path, mut escaped) = (Vec::new(), String::new(), false);
-    for c in files.chars().chain([' ']) {
-        match c {
-            '\\' if !escaped => {
-                escaped = true;
-                continue;
-            }
-            ' ' if !escaped => found.extend(Some(std::mem::take(&mut path)).filter(|path| !path.is_empty())),
-            c => path.push(c),
+/// Those variables that matter.
+fn settings(variables: &Variables) -> Result<BTreeMap<&str, &str>> {
+    let mut settings = BTreeMap::new();
+    for (name, value) in variables {
+        let Some(name) = name.to_str().filter(|name| matters(name)) else { continue };
+        let value = value.to_str().with_context(|| format!("the variable {name} is not UTF-8"))?;
+        if !value.is_empty() {
+            settings.insert(name, value);
         }
-        escaped = false;
     }
-    found.into_iter().map(PathBuf::from).collect()
+    Ok(settings)
+}
+
+fn matters(name: &str) -> bool {
+    let is_runner = name.starts_with("CARGO_TARGET_") && name.ends_with("_RUNNER");
+    let starts = STARTS.iter().any(|start| name.starts_with(start));
+    NAMES.contains(&name) || (starts && !is_runner && !OTHERS.contains(&name))
 }
 
 /// The output of a program that succeeds.
-fn output(root: &Path, program: &OsStr, args: &[&str]) -> Result<String> {
+pub(crate) fn output(root: &Path, program: &OsStr, args: &[&str]) -> Result<String> {
     let shown = || format!("`{} {}`", program.display(), args.first().unwrap_or(&""));
     let output = Command::new(program).args(args).current_dir(root).output().with_context(shown)?;
     ensure!(output.status.success(), "{} failed: {}", shown(), String::from_utf8_lossy(&output.stderr).trim());
@@ -120,94 +125,55 @@ fn output(root: &Path, program: &OsStr, args: &[&str]) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{checkout, commit, git, write};
     use std::fs;
 
-    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    fn variables(pairs: &[(&str, &str)]) -> Variables {
+        pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+    }
+
+    fn of(root: &Path) -> Result<String> {
+        Ok(Inputs::of(root, &variables(&[]))?.digest)
     }
 
     #[test]
-    fn digest_differs_for_each_input() {
-        let flags = map(&[("RUSTFLAGS", "-C debuginfo=0")]);
-        let all = [
-            digest("a", "b", &map(&[])),
-            digest("b", "b", &map(&[])),
-            digest("a", "c", &map(&[])),
-            digest("ab", "", &map(&[])),
-            digest("a", "b", &flags),
-        ];
-        for (n, one) in all.iter().enumerate() {
-            assert_eq!(one.len(), 64);
-            assert!(!all[n + 1..].contains(one), "{n}");
-        }
+    fn parts_of_the_digest_do_not_run_into_each_other() {
+        let none = BTreeMap::new();
+        assert_ne!(digest("ab", "c", &none), digest("a", "bc", &none));
+        assert_eq!(digest("a", "b", &none).len(), 64);
     }
 
     #[test]
     fn settings_are_those_that_change_what_is_compiled() {
-        let all = [
+        let all = variables(&[
+            ("CARGO_BUILD_JOBS", "2"),
             ("CARGO_BUILD_RUSTFLAGS", "-g"),
             ("CARGO_BUILD_TARGET_DIR", "/x"),
             ("CARGO_PKG_NAME", "xtask"),
             ("CARGO_PROFILE_DEV_DEBUG", "0"),
             ("CARGO_TARGET_DIR", "/tmp"),
             ("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER", "mold"),
+            ("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", "qemu"),
+            ("CFLAGS_x86_64", "-O0"),
             ("CIRCLE_TOKEN", "secret"),
+            ("RUSTC_WORKSPACE_WRAPPER", "clippy"),
             ("RUSTFLAGS", ""),
-        ];
-        let found = settings(all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let names: Vec<_> = found.keys().map(String::as_str).collect();
-        let want = ["CARGO_BUILD_RUSTFLAGS", "CARGO_PROFILE_DEV_DEBUG", "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER"];
-        assert_eq!(names, want);
+        ]);
+        let found = settings(&all).unwrap();
+        let names: Vec<_> = found.keys().copied().collect();
+        let linker = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER";
+        let built = ["CARGO_BUILD_RUSTFLAGS", "CARGO_PROFILE_DEV_DEBUG", linker];
+        assert_eq!(names, [&built[..], &["CFLAGS_x86_64", "RUSTC_WORKSPACE_WRAPPER"]].concat());
     }
 
     #[test]
-    fn source_outside_of_the_covered_files_is_found() {
-        let (root, target) = (Path::new("/home/me/shop"), Path::new("/home/me/shop/target"));
-        for (rule, want) in [
-            ("/t/xtask: /home/me/shop/xtask/src/main.rs /home/me/shop/target/debug/build/x/out/a.rs\n", None),
-            ("/t/xtask: xtask/src/main.rs .cargo/config.toml\n", None),
-            (
-                "/t/xtask: /home/me/shop/xtask/src/main.rs /home/me/shop/app/src/lib.rs\n",
-                Some("/home/me/shop/app/src/lib.rs"),
-            ),
-            ("/t/xtask: /home/me/shop/xtask/../app/src/lib.rs\n", Some("/home/me/shop/xtask/../app/src/lib.rs")),
-            ("/t/xtask: /home/me/shop/xtasks/a.rs\n", Some("/home/me/shop/xtasks/a.rs")),
-            ("/t/xtask: /home/me/a\\ b/lib.rs /home/me/shop/xtask/a.rs\n", Some("/home/me/a b/lib.rs")),
-        ] {
-            assert_eq!(foreign_source(root, target, rule), want.map(PathBuf::from), "{rule}");
-        }
-    }
-
-    /// A checkout of a project with an xtask.
-    fn checkout() -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        for (path, text) in [
-            ("xtask/src/main.rs", "fn main() {}"),
-            ("xtask/crates/engine/src/lib.rs", "//! The engine."),
-            ("Cargo.lock", "version = 4"),
-            ("Cargo.toml", "[workspace]"),
-            ("app/src/main.rs", "fn main() {}"),
-        ] {
-            write(dir.path(), path, text);
-        }
-        git(dir.path(), &["init", "--quiet"]);
-        commit(dir.path());
-        dir
-    }
-
-    fn write(root: &Path, path: &str, text: &str) {
-        fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
-        fs::write(root.join(path), text).unwrap();
-    }
-
-    fn git(root: &Path, words: &[&str]) {
-        let names = ["-c", "user.name=ana", "-c", "user.email=ana@example.com"];
-        output(root, OsStr::new("git"), &[&names, words].concat()).unwrap();
-    }
-
-    fn commit(root: &Path) {
-        git(root, &["add", "--all"]);
-        git(root, &["commit", "--quiet", "--message", "1"]);
+    fn variable_that_is_not_utf_8_is_an_error_only_if_it_matters() {
+        use std::os::unix::ffi::OsStringExt;
+        let bytes = || OsString::from_vec(b"SECRET\xff".to_vec());
+        let mut all = Variables::from([("TOKEN".into(), bytes()), (bytes(), "x".into())]);
+        assert!(settings(&all).unwrap().is_empty());
+        all.insert("RUSTFLAGS".into(), bytes());
+        assert_eq!(settings(&all).unwrap_err().to_string(), "the variable RUSTFLAGS is not UTF-8");
     }
 
     #[test]
@@ -221,6 +187,7 @@ mod tests {
         for (path, text) in [
             ("xtask/src/main.rs", "fn main() { println!() }"),
             ("xtask/crates/engine/src/lib.rs", "//! Another engine."),
+            ("xtask/Cargo.lock", "version = 4"),
             ("Cargo.lock", "version = 4\n[[package]]"),
             ("Cargo.toml", "[workspace]\n[profile.dev]"),
             (".cargo/config.toml", "[alias]"),
@@ -233,11 +200,30 @@ mod tests {
             assert!(!seen.contains(&next), "{path}");
             seen.push(next);
         }
-        write(root, "xtask/Cargo.lock", "version = 4");
-        commit(root);
-        let alone = of(root).unwrap();
-        write(root, "Cargo.lock", "the lock file of the app");
-        assert_eq!(of(root).unwrap(), alone, "an xtask that is a workspace of its own has its own lock file");
+    }
+
+    #[test]
+    fn digest_of_checkout_changes_with_the_compiler_and_its_settings() {
+        let dir = checkout();
+        let rustc = dir.path().join("target/rustc");
+        write(dir.path(), "target/rustc", "#!/bin/sh\necho rustc 1.94.0\n");
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&rustc, permissions).unwrap();
+        let with = |more: &[(&str, &str)]| {
+            let all = [&[("RUSTC", rustc.to_str().unwrap()), ("HOME", "/root")], more].concat();
+            // Another test's child process may still hold the script for writing.
+            loop {
+                match Inputs::of(dir.path(), &variables(&all)) {
+                    Err(error) if format!("{error:#}").contains("Text file busy") => {}
+                    inputs => return inputs.unwrap().digest,
+                }
+            }
+        };
+        let first = with(&[]);
+        assert_eq!(with(&[("CIRCLE_BUILD_NUM", "7")]), first);
+        assert_ne!(with(&[("RUSTFLAGS", "-g")]), first);
+        fs::write(&rustc, "#!/bin/sh\necho rustc 1.95.0\n").unwrap();
+        assert_ne!(with(&[]), first);
     }
 
     #[test]

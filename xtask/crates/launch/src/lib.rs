@@ -19,3 +19,6 @@ pub mod circleci;
 pub mod curl;
 pub mod inputs;
 pub mod program;
+pub mod sources;
+#[cfg(test)]
+mod testing;

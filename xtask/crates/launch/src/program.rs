@@ -1,8 +1,9 @@
 //! A stored program: packed by the job that compiled it; downloaded, verified, unpacked and run by another.
 
 use crate::circleci::{Api, Stored};
-use crate::inputs::{self, hex};
-use anyhow::{Context, Result, bail, ensure};
+use crate::inputs::{Inputs, Variables, hex};
+use crate::sources;
+use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -10,8 +11,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::{env, process};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, SystemTime};
+use std::{env, process, thread};
 
 /// The maximum size of an unpacked program.
 const PROGRAM_MAX: u64 = 1 << 30;
@@ -21,39 +23,52 @@ pub fn directory(root: &Path) -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("launch")
 }
 
-/// Packs a program that was compiled from this checkout as `DIR/INPUTS/SHA256.gz`. Fails with the reason if the program
-/// cannot be known by what is committed here.
-pub fn pack(root: &Path, program: &Path, dir: &Path) -> Result<PathBuf> {
-    let inputs = inputs::of(root)?;
-    let rule = program.with_extension("d");
-    let rule = fs::read_to_string(&rule).with_context(|| format!("cargo wrote no {}", rule.display()))?;
-    let target = program.ancestors().nth(2).context("the program is in no target directory")?;
-    if let Some(path) = inputs::foreign_source(root, target, &rule) {
-        bail!("the xtask is compiled from {} too, which is not below xtask/", path.display());
-    }
-    let dir = dir.join(inputs);
+/// Packs a program that was compiled from this checkout as `DIR/INPUTS/SHA256.gz`. Fails with the reason if its inputs
+/// do not determine it.
+pub fn pack(root: &Path, program: &Path, dir: &Path, variables: &Variables) -> Result<PathBuf> {
+    let inputs = Inputs::of(root, variables)?;
+    let variable = |name: &str| variables.get(OsStr::new(name)).cloned();
+    let cargo = variable("CARGO").unwrap_or_else(|| "cargo".into());
+    let home = variable("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(variable("HOME")?).join(".cargo"))).context("there is no HOME")?;
+    sources::check(root, &cargo, &home, program, &inputs)?;
+    let dir = dir.join(&inputs.digest);
     fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     let packed = dir.join("packed");
-    let gzip = Command::new("gzip").arg("-c").stdin(File::open(program)?).stdout(File::create(&packed)?).status();
+    // Without its name and time, so that the same program is the same file.
+    let gzip = Command::new("gzip").arg("-nc").stdin(File::open(program)?).stdout(File::create(&packed)?).status();
     ensure!(gzip.context("cannot run gzip")?.success(), "gzip failed");
     let to = dir.join(format!("{}.gz", sha256(&packed)?));
     fs::rename(&packed, &to).with_context(|| to.display().to_string())?;
     Ok(to)
 }
 
-/// Downloads a program and verifies it. Fails also for one that does not start on this machine.
+/// Downloads a program and verifies it. Fails also for one that does not start on this machine; then nothing is left.
 pub fn install(api: &Api, stored: &Stored, dir: &Path) -> Result<PathBuf> {
-    fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
-    let (packed, program) = (dir.join(format!("{}.gz", process::id())), dir.join(process::id().to_string()));
-    let installed = api.download(stored, &packed).and_then(|()| unpack(&packed, &stored.sha256, &program));
-    let _ = fs::remove_file(&packed);
-    installed?;
-    let started = Command::new(&program).arg("--version").stdin(Stdio::null()).output().context("it does not start")?;
-    ensure!(started.status.success(), "the stored program does not start: {}", started.status);
-    // Beside nothing else, under a name that a process list shows well.
-    let to = dir.join("xtask");
-    fs::rename(&program, &to).with_context(|| to.display().to_string())?;
-    Ok(to)
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or(Duration::ZERO).as_nanos();
+    let own = dir.join(format!("{}-{since}", process::id()));
+    fs::create_dir_all(dir).and_then(|()| fs::create_dir(&own)).with_context(|| own.display().to_string())?;
+    let (packed, program, to) = (own.join("xtask.gz"), own.join("xtask"), dir.join("xtask"));
+    let installed = api
+        .download(stored, &packed)
+        .and_then(|()| unpack(&packed, &stored.sha256, &program))
+        .and_then(|()| starts(&program))
+        .and_then(|()| fs::rename(&program, &to).with_context(|| to.display().to_string()));
+    let removed = fs::remove_dir_all(&own).with_context(|| own.display().to_string());
+    installed.and(removed).map(|()| to)
+}
+
+/// Starts it once: a program for another machine is found out before it has anything to do.
+fn starts(program: &Path) -> Result<()> {
+    let Output { status, .. } = loop {
+        match Command::new(program).arg("--version").stdin(Stdio::null()).output() {
+            // Another process of this one's, as in tests, may hold the file for a moment.
+            Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy => thread::sleep(Duration::from_millis(5)),
+            output => break output.context("the stored program does not start")?,
+        }
+    };
+    ensure!(status.success(), "the stored program does not start: {status}");
+    Ok(())
 }
 
 /// Verifies a packed program and unpacks it.
@@ -63,12 +78,14 @@ fn unpack(packed: &Path, sha256: &str, program: &Path) -> Result<()> {
         .arg("-dc")
         .stdin(File::open(packed)?)
         .stdout(Stdio::piped())
+        .stderr(Stdio::null())
         .spawn()
         .context("cannot run gzip")?;
     let output = gzip.stdout.take().context("no output of gzip")?;
-    let size = io::copy(&mut output.take(PROGRAM_MAX), &mut File::create(program)?)?;
+    let size = File::create(program).and_then(|mut file| io::copy(&mut output.take(PROGRAM_MAX), &mut file));
     // It ends by itself: at a limit, because nothing reads its output any more.
-    ensure!(gzip.wait()?.success() && size < PROGRAM_MAX, "the stored program cannot be unpacked");
+    let ended = gzip.wait()?;
+    ensure!(size? < PROGRAM_MAX && ended.success(), "the stored program cannot be unpacked");
     Ok(fs::set_permissions(program, PermissionsExt::from_mode(0o700))?)
 }
 
@@ -90,9 +107,9 @@ pub fn run(program: &Path, args: &[OsString]) -> io::Error {
 }
 
 /// Replaces this process by `cargo xtask`. Returns only if that fails.
-pub fn compile_and_run(root: &Path, args: &[OsString]) -> io::Error {
+pub fn compile_and_run(args: &[OsString]) -> io::Error {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    without_ours(Command::new(cargo).arg("xtask").args(args).current_dir(root)).exec()
+    without_ours(Command::new(cargo).arg("xtask").args(args)).exec()
 }
 
 /// Removes the variables that cargo set for this crate.
@@ -125,7 +142,7 @@ mod tests {
         let gzip = Command::new("gzip").arg("-c").arg(&program).output().unwrap().stdout;
         let (path, sha256) = packed(dir.path(), &gzip);
         unpack(&path, &sha256, &program).unwrap();
-        assert_eq!(Command::new(&program).arg("hello").output().unwrap().stdout, b"hello\n");
+        assert_eq!(Command::new("sh").arg(&program).arg("hello").output().unwrap().stdout, b"hello\n");
         let error = unpack(&path, &"0".repeat(64), &program).unwrap_err().to_string();
         assert!(error.contains("damaged"), "{error}");
         let (path, sha256) = packed(dir.path(), &gzip[..gzip.len() - 9]);

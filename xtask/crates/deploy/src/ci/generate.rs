@@ -1,9 +1,10 @@
 //! `ci generate`: writes the configs, or checks whether they are up to date.
 
+use gangplank_model::ci::pipeline::LAUNCHER;
 use gangplank_model::ci::{render, workflows};
 use gangplank_model::error::{CliError, Kind, Result, WithHint, usage};
 use gangplank_model::project::{Handoff, Project};
-use gangplank_system::context::{Context, stands_alone};
+use gangplank_system::context::Context;
 use gangplank_system::git;
 use serde::Serialize;
 use std::fs;
@@ -23,11 +24,15 @@ pub struct Generated {
 
 /// The texts of [`CONFIGS`].
 fn texts(ctx: &Context, project: &Project, handoff: Handoff) -> Result<[String; 3]> {
-    let locks: &[&str] = if stands_alone(&ctx.root) { &["Cargo.lock", "xtask/Cargo.lock"] } else { &["Cargo.lock"] };
+    if project.ci.launch && !ctx.root.join(LAUNCHER).is_file() {
+        return usage(format!("`launch` needs {LAUNCHER}, which this project lacks"))
+            .hint("remove `launch: true` from xtask/src/main.rs, or copy the engine: `cargo xtask new --upgrade`")
+            .err();
+    }
     Ok([
-        render::config(&workflows::pipeline(project, handoff)?, render::PIPELINE, locks),
-        render::config(&workflows::rollback_page(project), render::ROLLBACK, locks),
-        render::config(&workflows::deploy_page(project), render::DEPLOY, locks),
+        render::config(&workflows::pipeline(project, handoff)?, render::PIPELINE),
+        render::config(&workflows::rollback_page(project), render::ROLLBACK),
+        render::config(&workflows::deploy_page(project), render::DEPLOY),
     ])
 }
 

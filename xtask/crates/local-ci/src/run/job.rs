@@ -82,8 +82,8 @@ impl Run<'_> {
             }
             match step {
                 Step::Checkout => git::checkout(self.ctx, &self.commit.sha, self.branch, &project)?,
-                // Cargo's downloads and the ssh keys are those of this machine.
-                Step::AddSshKeys | Step::RestoreCargoCache | Step::SaveCargoCache => {}
+                // Those of this machine.
+                Step::AddSshKeys => {}
                 Step::Persist { root, paths } => self.layers.persist(&job.name, &local(root, &workspace), paths)?,
                 Step::Attach { at } => {
                     let files = self.layers.attach(self.workflow, &job.name, &local(at, &workspace))?;

@@ -105,10 +105,6 @@ pub enum Step {
     Checkout,
     /// Add the project's ssh keys to the agent.
     AddSshKeys,
-    /// Restore cargo's downloads.
-    RestoreCargoCache,
-    /// Save cargo's downloads.
-    SaveCargoCache,
     /// Run a command of the xtask.
     Xtask {
         /// The name of the step.

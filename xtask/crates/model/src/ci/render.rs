@@ -5,16 +5,13 @@ use crate::shell::quote;
 use crate::store_url::WORKSPACE;
 use std::fmt::Write;
 
-/// Caches contain only cargo's downloads: CircleCI advises against build directories, and deploy jobs compile nothing.
-const CACHE_PREFIX: &str = "v1-cargo-{{ arch }}-";
-
 /// The first line of every generated config.
 pub const MADE: &str = "# Made by `cargo xtask ci generate`";
 
 /// The header of the pipeline's file.
 pub const PIPELINE: &str = "\
 # Made by `cargo xtask ci generate` from xtask/src/main.rs. Change it there: `cargo xtask ci generate --check` and
-# a test compare. Every job is checkout, cache and one command that also runs on a laptop.
+# a test compare. Every job is checkout and one command that also runs on a laptop.
 ";
 
 /// The header of the Rollback button's file.
@@ -29,10 +26,8 @@ pub const DEPLOY: &str = "\
 # in the project settings under Deploys.
 ";
 
-/// The YAML of a pipeline, after a header. The lock files are part of the cache keys.
-pub fn config(pipeline: &Pipeline, about: &str, locks: &[&str]) -> String {
-    let sums: Vec<_> = locks.iter().map(|lock| format!("{{{{ checksum \"{lock}\" }}}}")).collect();
-    let key = format!("{CACHE_PREFIX}{}", sums.join("-"));
+/// The YAML of a pipeline, after a header.
+pub fn config(pipeline: &Pipeline, about: &str) -> String {
     let mut out = format!("{about}version: 2.1\n\n");
     if !pipeline.parameters.is_empty() {
         out.push_str("parameters:\n");
@@ -43,7 +38,7 @@ pub fn config(pipeline: &Pipeline, about: &str, locks: &[&str]) -> String {
     }
     out.push_str("jobs:\n");
     for (name, work) in pipeline.definitions() {
-        write_job(&mut out, name, work, &key);
+        write_job(&mut out, name, work);
     }
     out.push_str("workflows:\n");
     for (n, workflow) in pipeline.workflows.iter().enumerate() {
@@ -52,7 +47,7 @@ pub fn config(pipeline: &Pipeline, about: &str, locks: &[&str]) -> String {
     out
 }
 
-fn write_job(out: &mut String, name: &str, work: &Work, key: &str) {
+fn write_job(out: &mut String, name: &str, work: &Work) {
     let _ = write!(
         out,
         "  {name}:\n    docker:\n      - image: {}\n    resource_class: {}\n    environment:\n      PIPELINE_NUMBER: \"<< pipeline.number >>\"\n      CIRCLE_PROJECT_SLUG: << pipeline.project.slug >>\n",
@@ -64,7 +59,7 @@ fn write_job(out: &mut String, name: &str, work: &Work, key: &str) {
     }
     out.push_str("    steps:\n");
     for step in &work.steps {
-        write_step(out, step, key);
+        write_step(out, step);
     }
     out.push('\n');
 }
@@ -74,17 +69,10 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-fn write_step(out: &mut String, step: &Step, key: &str) {
+fn write_step(out: &mut String, step: &Step) {
     let _ = match step {
         Step::Checkout => writeln!(out, "      - checkout"),
         Step::AddSshKeys => writeln!(out, "      - add_ssh_keys"),
-        Step::RestoreCargoCache => {
-            write!(out, "      - restore_cache:\n          keys:\n            - {key}\n            - {CACHE_PREFIX}\n")
-        }
-        Step::SaveCargoCache => write!(
-            out,
-            "      - save_cache:\n          key: {key}\n          paths:\n            - ~/.cargo/registry/index\n            - ~/.cargo/registry/cache\n            - ~/.cargo/git/db\n"
-        ),
         Step::Xtask { name, args, by } => {
             let args: Vec<_> = args.iter().map(argument).collect();
             let program = match by {

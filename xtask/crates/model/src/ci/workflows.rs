@@ -26,6 +26,11 @@ pub fn pipeline(project: &Project, handoff: Handoff) -> Result<Pipeline> {
     }
     // Within a workflow every handoff uses the workspace: it needs no token, and contains the program too.
     needs(project, handoff, &[WORKSPACE_URL], WORKSPACE_URL)?;
+    if project.ci.launch && project.ci.context.is_none() {
+        return usage("`launch` needs `context`: jobs on request find the stored program with its CIRCLE_TOKEN")
+            .hint("name the context with CIRCLE_TOKEN in `Ci` of xtask/src/main.rs, or remove `launch: true`")
+            .err();
+    }
     Ok(match handoff {
         Handoff::Workspace => workspace(project),
         Handoff::Artifacts | Handoff::S3 => across_workflows(project, handoff),
@@ -137,10 +142,7 @@ fn page(project: &Project, verb: &str, title: &str, environment: &str) -> Pipeli
     let args = [word(verb), var("ENVIRONMENT"), word("--expect-current"), var("CURRENT_VERSION")].to_vec();
     let work = Kind::Work(Work {
         environment: environment_of.map(|(name, from)| (name.to_owned(), value(from))).into(),
-        ..compiling(
-            project,
-            to_hosts(project, [Step::RestoreCargoCache, change(project, title, args, "TARGET_VERSION")]),
-        )
+        ..compiling(project, to_hosts(project, [change(project, title, args, "TARGET_VERSION")]))
     });
     let node = |env: &Env| Job {
         definition: verb.to_owned(),
@@ -162,7 +164,6 @@ fn on_branch(project: &Project) -> Condition {
 fn check(project: &Project) -> Job {
     let mut steps = vec![
         Step::Checkout,
-        Step::RestoreCargoCache,
         // Reports setup problems before the build spends minutes.
         cargo("Doctor", &["doctor", "--ci"]),
         // The jobs after this one compile no xtask. Only this workflow reads its workspace, so no other branch can pass
@@ -174,7 +175,7 @@ fn check(project: &Project) -> Job {
     if project.ci.launch {
         steps.push(Step::StoreArtifacts { path: format!("{WORKSPACE}/{STORED}"), destination: STORED.into() });
     }
-    steps.extend([cargo("Check", &["test", "--quick"]), Step::SaveCargoCache]);
+    steps.push(cargo("Check", &["test", "--quick"]));
     Job::new("check", Kind::Work(compiling(project, steps)))
 }
 
@@ -184,7 +185,6 @@ fn build(project: &Project, handoff: Handoff) -> Job {
     let mut steps = vec![
         Step::Checkout,
         Step::Attach { at: WORKSPACE.into() },
-        Step::RestoreCargoCache,
         persisted("Build", &["build"]),
         persisted("Pass the release to the deploy jobs", put),
         Step::Persist { root: WORKSPACE.into(), paths: vec!["releases".into()] },
@@ -243,10 +243,7 @@ fn rollback(project: &Project, env: &Env) -> Job {
 fn requested(project: &Project, env: &Env, name: &str, step: Step) -> Job {
     let environment = [("RELEASE", parameter::RELEASE), ("REASON", parameter::REASON)]
         .map(|(name, from)| (name.to_owned(), format!("<< pipeline.parameters.{from} >>")));
-    let work = Work {
-        environment: environment.into(),
-        ..compiling(project, to_hosts(project, [Step::RestoreCargoCache, step]))
-    };
+    let work = Work { environment: environment.into(), ..compiling(project, to_hosts(project, [step])) };
     Job { filter: Some(on_branch(project)), ..on_env(project, env, Job::new(name, Kind::Work(work))) }
 }
 
@@ -284,6 +281,8 @@ fn persisted(name: &str, args: &[&str]) -> Step {
     Step::Xtask { name: name.into(), args: args.iter().map(|arg| word(arg)).collect(), by: Xtask::Persisted }
 }
 
+/// A job that compiles. It restores no cache: cargo does not verify the crates of a cache again, and a job of any branch
+/// can write what a job with secrets would restore. Crates come from crates.io, checked against Cargo.lock.
 fn compiling(project: &Project, steps: Vec<Step>) -> Work {
     Work {
         image: project.ci.rust_image.to_owned(),
@@ -391,6 +390,21 @@ mod tests {
         let pipeline = pipeline(&project(STORES, Box::leak(only.into())), Handoff::S3).unwrap();
         let names: Vec<_> = pipeline.workflows.iter().map(|it| it.name.as_str()).collect();
         assert_eq!(names, ["build", "deploy-prod-on-approval", "deploy-prod", "rollback-prod"]);
+    }
+
+    #[test]
+    fn launch_without_a_context_for_the_token_is_refused() {
+        let with = |context| {
+            let ci = Ci { launch: true, context, ..Ci::DEFAULT };
+            pipeline(&Project { ci, ..project(STORES, ENVS) }, Handoff::Artifacts)
+        };
+        assert!(hint_of(&with(None).unwrap_err()).unwrap().contains("CIRCLE_TOKEN"));
+        let pipeline = with(Some("shop-circleci")).unwrap();
+        for job in pipeline.workflows.iter().flat_map(|workflow| &workflow.jobs) {
+            let Kind::Work(work) = &job.kind else { continue };
+            let launches = work.steps.iter().any(|step| matches!(step, Step::Xtask { by: Xtask::Launched, .. }));
+            assert!(!launches || job.contexts.iter().any(|it| it == "shop-circleci"), "{}", job.name);
+        }
     }
 
     #[test]
