@@ -167,6 +167,10 @@ pub enum Command {
     Status {
         /// Only this env
         env: Option<String>,
+        /// Print again every N seconds until interrupted [default: 5]
+        #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "5",
+            value_parser = clap::value_parser!(u32).range(1..=3600))]
+        watch: Option<u32>,
     },
     /// Print the last lines of the service's log on each host of an env
     Logs {
@@ -411,7 +415,7 @@ impl Command {
             | Self::Unlock { env, .. }
             | Self::Ci(Ci::Approve { env, .. }) => Some(env),
             Self::Ci(Ci::Trigger(Trigger::Deploy(request) | Trigger::Rollback(request))) => Some(&request.env),
-            Self::Status { env } | Self::Doctor { env, .. } => env.as_deref(),
+            Self::Status { env, .. } | Self::Doctor { env, .. } => env.as_deref(),
             Self::Prune(prune) => prune.env.as_deref(),
             Self::Setup(setup) => Some(&setup.env),
             _ => None,

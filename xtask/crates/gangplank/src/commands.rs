@@ -162,7 +162,7 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
             let roll_back = |options: &_| deploy::rollback(tool, env, release.as_ref(), options);
             approved(ctx, project.env(env)?, global.yes, &options, &roll_back).map(CommandOutput::Outcome)
         }
-        Command::Status { env } => report::status(tool, env.as_deref()).map(CommandOutput::Status),
+        Command::Status { env, .. } => report::status(tool, env.as_deref()).map(CommandOutput::Status),
         Command::Logs { .. } | Command::Exec { .. } => listen(tool, cli, listener),
         Command::Start(it) => self::control(tool, global, it, Verb::Start),
         Command::Stop(it) => self::control(tool, global, it, Verb::Stop),

@@ -9,6 +9,7 @@ mod local_ci;
 mod progress_draw;
 mod progress_table;
 mod setup;
+mod steps;
 pub(crate) mod style;
 pub(crate) mod term;
 pub(crate) mod text;

@@ -19,6 +19,11 @@ use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+/// Moves the cursor to the top of the screen and clears what is below.
+const CLEAR: &str = "\x1b[H\x1b[J";
 
 /// Runs the command line of this process for a project.
 pub fn main(project: &'static Project) -> ExitCode {
@@ -52,8 +57,11 @@ fn run(project: &'static Project, extensions: &'static Extensions, args: impl In
     let print_line = |said: &HostOutput| ui.print_host_output(said);
     // The doctor reports what is wrong with a project, and goes on.
     let valid = if cli.command.takes_any_project() { Ok(()) } else { project.validate() };
-    let answer = valid.and_then(|()| commands::run(&Tool { ctx: &ctx, project, extensions }, &cli, &print_line));
-    match answer {
+    let run = || commands::run(&Tool { ctx: &ctx, project, extensions }, &cli, &print_line);
+    if let (Ok(()), Command::Status { watch: Some(seconds), .. }) = (&valid, &cli.command) {
+        return ui.watch(&ctx, &run, Duration::from_secs(u64::from(*seconds)));
+    }
+    match valid.and_then(|()| run()) {
         Ok(answer) => {
             match ui.print_answer(&ctx, &|| json::answer(&answer), &|style, now| text::answer(&answer, style, now)) {
                 Ok(()) => verdict(&answer),
@@ -184,6 +192,31 @@ impl Ui {
                     .err()
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Prints the answer again and again: in place of the last one on a terminal, elsewhere where it differs. Ends when
+    /// nothing reads it any more; an interrupt ends the process.
+    fn watch(&self, ctx: &Context, run: &dyn Fn() -> Result<CommandOutput>, interval: Duration) -> u8 {
+        let (mut last, in_place) = (String::new(), self.out.width.is_some() && !self.as_json);
+        loop {
+            let text = match run() {
+                Ok(answer) if self.as_json => json::answer(&answer),
+                Ok(answer) => text::answer(&answer, self.out, ctx.now()),
+                // A host that does not answer now may answer soon.
+                Err(error) => {
+                    self.fail(Some(ctx), &error, None);
+                    String::new()
+                }
+            };
+            let clear = if in_place { CLEAR } else { "" };
+            if (in_place || text != last)
+                && print(&mut std::io::stdout(), &format!("{clear}{}", ctx.scrub(&text))).is_err()
+            {
+                return 0;
+            }
+            last = text;
+            thread::sleep(interval);
         }
     }
 

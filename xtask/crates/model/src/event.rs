@@ -3,6 +3,8 @@
 //! The engine never prints: it emits events, and a sink (terminal, JSON lines) renders them. The enum is exhaustive, so
 //! that a sink cannot forget an event.
 
+use crate::history::Verb;
+use crate::release::id::ReleaseId;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -28,6 +30,19 @@ pub enum Event {
     Warning {
         /// The line, without a newline.
         text: String,
+    },
+    /// A plan is carried out in an env.
+    Started {
+        /// The command.
+        verb: Verb,
+        /// The env.
+        env: String,
+        /// The release that goes live.
+        release: Option<ReleaseId>,
+        /// The releases that are live now and are replaced, each once.
+        replaced: Vec<ReleaseId>,
+        /// The subject of the release's commit, if the checkout has it.
+        subject: Option<String>,
     },
     /// A step of a plan started on a target.
     StepStarted {

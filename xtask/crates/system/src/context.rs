@@ -224,6 +224,9 @@ impl Context {
             Event::ServiceLog { target, lines } => {
                 Event::ServiceLog { target, lines: lines.into_iter().map(scrub).collect() }
             }
+            Event::Started { verb, env, release, replaced, subject } => {
+                Event::Started { verb, env, release, replaced, subject: subject.map(scrub) }
+            }
             other @ (Event::StepStarted { .. }
             | Event::StepEnded { .. }
             | Event::Stage { .. }

@@ -148,6 +148,14 @@ pub fn log(ctx: &Context, older: &str, newer: &str) -> Option<Vec<String>> {
     answer.ok().then(|| answer.stdout.lines().map(str::to_owned).collect())
 }
 
+/// The subject of a commit that the checkout has.
+pub fn subject(ctx: &Context, sha: &str) -> Option<String> {
+    let sh = shell(&ctx.root).ok()?;
+    let commit = format!("{sha}^{{commit}}");
+    let answer = ctx.answer(cmd!(sh, "git show --no-patch --format=%s {commit} --").into(), Input::Empty).ok()?;
+    answer.ok().then(|| answer.stdout.trim().to_owned()).filter(|subject| !subject.is_empty())
+}
+
 /// The hunks between a file, which may be missing, and a text.
 pub fn diff(ctx: &Context, file: &Path, text: &str) -> Option<String> {
     let sh = shell(&ctx.root).ok()?;

@@ -28,8 +28,9 @@ use gangplank_model::service;
 use gangplank_model::service::Spec;
 use gangplank_model::service::run::Script;
 use gangplank_system::context::{Context, Output};
+use gangplank_system::git;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -147,6 +148,7 @@ pub fn apply(
     let run = Run { ctx, env, spec, exports: &site.exports, checker, base, manifest, waves, alone: plans.len() == 1 };
     let hosts: Vec<_> =
         site.targets.iter().zip(&plans).map(|(target, plan)| HostProgress::new(&**target, plan)).collect();
+    run.started(site.env.name, &plans, goal.as_ref());
     run.stage(Stage::Install, 0, &hosts);
     let done = run.carry_out(&hosts, release);
     run.stage(if done.is_ok() { Stage::Done } else { Stage::Failed }, 0, &hosts);
@@ -195,6 +197,21 @@ impl Run<'_> {
         }
         self.announce(hosts);
         Ok(())
+    }
+
+    /// Emits what is about to be done, unless there is nothing to do.
+    fn started(&self, env: &str, plans: &[HostPlan], goal: Option<&ReleaseId>) {
+        if plans.iter().all(|plan| plan.steps.is_empty()) {
+            return;
+        }
+        let froms = plans.iter().flat_map(|plan| &plan.steps).filter_map(|step| match step {
+            Step::Activate { from, .. } => from.clone(),
+            _ => None,
+        });
+        let replaced = froms.collect::<BTreeSet<_>>().into_iter().collect();
+        let subject = goal.and_then(|id| git::subject(self.ctx, id.short_sha()));
+        let (verb, env, release) = (self.base.verb, env.to_owned(), goal.cloned());
+        self.ctx.emit(Event::Started { verb, env, release, replaced, subject });
     }
 
     /// Emits a progress event with the hosts that take part.

@@ -19,7 +19,7 @@ use gangplank_system::context::Context;
 use gangplank_system::git;
 use gangplank_system::machine;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// One target in the output of `status`.
@@ -33,6 +33,8 @@ pub struct HostStatus {
     pub state: &'static str,
     /// The release that `current` points at.
     pub release: Option<ReleaseId>,
+    /// The subject of its commit, if the checkout has it.
+    pub subject: Option<String>,
     /// Since when the release is live.
     pub since: Option<jiff::Timestamp>,
     /// The user who activated it.
@@ -47,6 +49,9 @@ pub struct HostStatus {
     /// Number of installed releases.
     pub installed: usize,
 }
+
+/// The maximum number of commits whose subject is looked up.
+const SUBJECTS_MAX: usize = 50;
 
 /// The state of an unreachable host.
 pub const UNREACHABLE: &str = "unreachable";
@@ -79,7 +84,19 @@ pub fn status(tool: &Tool, env: Option<&str>) -> Result<Vec<HostStatus>> {
     for error in errors {
         ctx.warn(format!("{error:#}"));
     }
+    let subjects = subjects(ctx, all.iter().filter_map(|host| host.release.as_ref()));
+    for host in &mut all {
+        host.subject = host.release.as_ref().and_then(|id| subjects.get(id).cloned());
+    }
     Ok(all)
+}
+
+/// The subjects of the commits of releases, as far as the checkout has them.
+fn subjects<'a>(ctx: &Context, ids: impl Iterator<Item = &'a ReleaseId>) -> BTreeMap<ReleaseId, String> {
+    let ids: BTreeSet<_> = ids.collect();
+    let named = |id: &ReleaseId| Some((id.clone(), git::subject(ctx, id.short_sha())?));
+    // The newest: a longer list is not read.
+    ids.into_iter().rev().take(SUBJECTS_MAX).filter_map(named).collect()
 }
 
 fn host_status(liveness: &LivenessChecker, env: &str, target: &str, state: &State) -> HostStatus {
@@ -98,6 +115,7 @@ fn host_status(liveness: &LivenessChecker, env: &str, target: &str, state: &Stat
             (_, Current::Release(_)) => "unconfirmed",
         },
         release: live.cloned(),
+        subject: None,
         since: record.map(|record| record.at),
         by: record.map(|record| record.by.clone()),
         previous: state.history.previous(live).cloned(),
@@ -124,6 +142,9 @@ pub struct HostHistory {
     pub records: Vec<Record>,
     /// Number of invalid lines.
     pub unreadable: usize,
+    /// Subjects of the commits of its releases. For people: a script has git.
+    #[serde(skip)]
+    pub subjects: BTreeMap<ReleaseId, String>,
 }
 
 /// `history ENV`: the last `limit` records of each target and store. Without `all`, only records that changed what is
@@ -136,7 +157,8 @@ pub fn history(tool: &Tool, env: &str, limit: usize, all: bool) -> Result<Vec<Ho
         };
         let mut records: Vec<_> = history.records.into_iter().filter(telling).collect();
         records.drain(..records.len().saturating_sub(limit));
-        HostHistory { target, records, unreadable: history.unreadable }
+        let subjects = subjects(ctx, records.iter().filter_map(|record| record.release.as_ref()));
+        HostHistory { target, records, unreadable: history.unreadable, subjects }
     };
     let mut histories = Vec::new();
     for target in tool.targets(project.env(env)?)? {

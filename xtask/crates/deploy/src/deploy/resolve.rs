@@ -128,6 +128,11 @@ impl<'ctx> Catalog<'ctx> {
                 .err(),
             Some(Selector::Id(id)) => Ok(id.clone()),
             Some(Selector::Sha(sha)) => self.by_sha(&self.of_commit(sha)?, sha),
+            Some(Selector::Dirty(short)) => {
+                let mut found = self.of_commit(&short[..ReleaseId::SHORT])?;
+                found.retain(|manifest| manifest.id.short() == short);
+                self.by_sha(&found, short)
+            }
             Some(Selector::Latest) => match store::newest(self.ctx, self.app(), &self.stores)? {
                 Some(manifest) => Ok(manifest.id),
                 None => not_found(self.and_unasked("there is no release yet")).hint("run `cargo xtask build`").err(),
@@ -314,11 +319,13 @@ pub fn running(env: &str, targets: &[Box<dyn Target + '_>]) -> Result<ReleaseId>
 
 /// The release to roll back to; one that only a target still has counts too.
 pub(crate) fn for_rollback(catalog: &Catalog, site: &Deployment, selector: &Selector) -> Result<ReleaseId> {
-    if let Selector::Sha(sha) = selector {
-        let short = &sha[..sha.len().min(ReleaseId::SHORT)];
+    if let Selector::Sha(text) | Selector::Dirty(text) = selector {
+        let dirty = matches!(selector, Selector::Dirty(_));
+        let sha = &text[..text.len().min(ReleaseId::SHORT)];
+        let is_meant = |id: &ReleaseId| if dirty { id.short() == text } else { id.short_sha().starts_with(sha) };
         let mut found: Vec<ReleaseId> = Vec::new();
         for host in site.snapshot(false)?.hosts {
-            found.extend(host.state.installed.into_keys().filter(|id| id.short_sha().starts_with(short)));
+            found.extend(host.state.installed.into_keys().filter(is_meant));
         }
         found.sort();
         found.dedup();

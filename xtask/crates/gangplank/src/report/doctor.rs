@@ -113,7 +113,8 @@ mod tests {
             dev: ssh://web1/srv/app
               broken  directory: deploy may not write /srv/app/releases, which is longer
                       than a line of eighty columns holds
-                      hint: as root of that host: `chown -R deploy /srv/app/with/a/long/name && ls -ld /srv/app/with/a/long/name`
+                      hint: as root of that host:
+                      `chown -R deploy /srv/app/with/a/long/name && ls -ld /srv/app/with/a/long/name`
               skipped live: it was\u{7} not asked
               ok      ssh (as deploy), tools
             a deploy to dev would not work: 1 broken, 2 warnings

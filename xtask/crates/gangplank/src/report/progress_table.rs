@@ -3,16 +3,19 @@
 mod lines;
 mod names;
 
+pub use crate::report::progress_table::names::short as short_names;
 use gangplank_model::event::{Event, Stage};
 
 /// Step names for a narrow column, while running and when done. A hook does not change the state of a host.
-const VERBS: [(&str, &str, &str); 6] = [
+const VERBS: [(&str, &str, &str); 8] = [
     ("install", "install", "installed"),
     ("activate", "switch", "switched"),
     ("restart", "restart", "restarted"),
     ("check", "check", "healthy"),
     ("record", "record", LIVE),
     ("remove", "prune", "pruned"),
+    ("start", "start", "started"),
+    ("stop", "stop", "stopped"),
 ];
 const LIVE: &str = "live";
 
@@ -153,7 +156,7 @@ impl ProgressTable {
 }
 
 /// A step's name while it runs, and the resulting state of the host.
-fn verb(step: &str) -> (String, Option<&'static str>) {
+pub fn verb(step: &str) -> (String, Option<&'static str>) {
     if let Some(hook) = step.strip_prefix("run the ") {
         return (hook.to_owned(), None);
     }

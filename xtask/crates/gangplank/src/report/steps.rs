@@ -62,7 +62,7 @@ impl StepLines {
             Event::StepEnded { target, step, ms, ok: false } => {
                 let mut lines = self.flush();
                 let hosts = [self.name(target)];
-                lines.push(self.line(self.style.bad("failed"), "failed", &hosts, &short_ids(step), *ms));
+                lines.push(self.line(Style::bad, "failed", &hosts, &short_ids(step), *ms));
                 lines
             }
             _ => return None,
@@ -72,7 +72,7 @@ impl StepLines {
     /// The lines of what is not printed yet, before a line of something else.
     pub fn flush(&mut self) -> Vec<String> {
         let groups = std::mem::take(&mut self.groups);
-        groups.iter().map(|it| self.line(self.style.good("ok"), "ok", &it.hosts, &it.done, it.ms)).collect()
+        groups.iter().map(|it| self.line(Style::good, "ok", &it.hosts, &it.done, it.ms)).collect()
     }
 
     fn ended(&mut self, target: &str, step: &str, ms: u64) -> Vec<String> {
@@ -93,11 +93,11 @@ impl StepLines {
         self.names.get(target).cloned().unwrap_or_else(|| short_names(&[target.to_owned()]).concat())
     }
 
-    fn line(&self, painted: String, mark: &str, hosts: &[String], done: &str, ms: u64) -> String {
+    fn line(&self, paint: fn(Style, &str) -> String, mark: &str, hosts: &[String], done: &str, ms: u64) -> String {
         let names = if self.names.len() == 1 { String::new() } else { format!("{}  ", joined(hosts)) };
         let pad = " ".repeat(6_usize.saturating_sub(mark.len()));
         let time = self.style.dim(&format!("{:>9}", duration(ms)));
-        format!("  {painted}{pad}  {}{:<DONE$}  {time}", visible(&names), visible(done))
+        format!("  {}{pad}  {}{:<DONE$}  {time}", paint(self.style, mark), visible(&names), visible(done))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Formats values for a screen: colours, sizes, times and columns. Colour never carries information of its own.
 
+use gangplank_model::release::id::ReleaseId;
 use gangplank_model::release::manifest::is_invisible;
 use jiff::{SpanRound, Timestamp, Unit};
 use std::ops::Range;
@@ -77,9 +78,10 @@ pub fn duration(ms: u64) -> String {
     }
 }
 
-/// `2026-08-22 10:15Z, 3 h ago`
-pub fn when(at: Timestamp, now: Timestamp) -> String {
-    format!("{}, {}", at.strftime("%Y-%m-%d %H:%MZ"), ago(at, now))
+/// `3 h ago`; a date once days count: `2026-08-22 10:15Z`
+pub fn since(at: Timestamp, now: Timestamp) -> String {
+    let ago = ago(at, now);
+    if ago.ends_with(" d ago") { at.strftime("%Y-%m-%d %H:%MZ").to_string() } else { ago }
 }
 
 /// `just now`, `5 min ago`, `3 h ago`, `12 d ago`
@@ -152,26 +154,66 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
         return vec![text.to_owned()];
     }
     let mut lines = vec![String::new()];
-    let mut inside = false;
-    for word in text.split(' ') {
+    for piece in pieces(text) {
         let last = lines.last_mut().expect("there is one from the start");
-        let fits = last.chars().count() + 1 + word.chars().count() <= width;
         if last.is_empty() {
-            last.push_str(word);
-        } else if inside || fits {
+            last.push_str(&piece);
+        } else if last.chars().count() + 1 + piece.chars().count() <= width {
             last.push(' ');
-            last.push_str(word);
+            last.push_str(&piece);
         } else {
-            lines.push(word.to_owned());
+            lines.push(piece);
+        }
+    }
+    lines
+}
+
+/// The words of a text; those in backticks are one.
+fn pieces(text: &str) -> Vec<String> {
+    let (mut pieces, mut inside) = (Vec::<String>::new(), false);
+    for word in text.split(' ') {
+        match pieces.last_mut().filter(|_| inside) {
+            Some(piece) => {
+                piece.push(' ');
+                piece.push_str(word);
+            }
+            None => pieces.push(word.to_owned()),
         }
         inside ^= word.matches('`').count() % 2 == 1;
     }
-    lines
+    pieces
 }
 
 /// A text with control characters escaped, so that foreign text cannot control the terminal.
 pub fn visible(text: &str) -> String {
     text.chars().flat_map(|c| if is_invisible(c) { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+/// A text cut to a width, with an ellipsis.
+pub fn clipped(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// A text with short ids of releases. Paths, and text in backticks, which is to be copied, stay as they are.
+pub fn short_ids(text: &str) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
+    let (mut out, mut rest, mut in_command) = (String::new(), text, false);
+    while let Some(c) = rest.chars().next() {
+        let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end.max(c.len_utf8()));
+        // The end of a sentence is no part of an id.
+        let (name, dots) = word.split_at(word.trim_end_matches('.').len());
+        match name.parse::<ReleaseId>() {
+            Ok(id) if !in_command => out.extend([id.short(), dots]),
+            _ => out.push_str(word),
+        }
+        in_command ^= c == '`';
+        rest = after;
+    }
+    out
 }
 
 /// `1 file`, `2 files`
@@ -207,6 +249,25 @@ mod tests {
     }
 
     #[test]
+    fn ids_are_short_but_not_in_paths_and_commands() {
+        let id = "20260822T101500-1a2b3c4";
+        for (text, want) in [
+            (format!("{id} is live"), "1a2b3c4 is live".to_owned()),
+            (format!("dev: back to {id}."), "dev: back to 1a2b3c4.".into()),
+            (format!("({id}), {id}-dirty-01234567"), "(1a2b3c4), 1a2b3c4-dirty-01234567".into()),
+            (
+                format!("see /srv/releases/{id}/log and app-{id}.tar.gz"),
+                format!("see /srv/releases/{id}/log and app-{id}.tar.gz"),
+            ),
+            (format!("run `deploy prod {id}`, not {id}"), format!("run `deploy prod {id}`, not 1a2b3c4")),
+            ("é 20260822T101500 - ü".into(), "é 20260822T101500 - ü".into()),
+            (String::new(), String::new()),
+        ] {
+            assert_eq!(short_ids(&text), want);
+        }
+    }
+
+    #[test]
     fn colour_is_decided_by_flag_then_no_color_then_terminal() {
         for (flag, no_color, dumb, width, want) in [
             (None, false, false, Some(80), true),
@@ -218,6 +279,14 @@ mod tests {
         ] {
             assert_eq!(Style::decide(flag, no_color, dumb, width).color, want);
         }
+    }
+
+    #[test]
+    fn command_in_backticks_is_not_split() {
+        let text = "name one: `cargo xtask rollback prod RELEASE`; `cargo xtask releases` lists them";
+        let want = ["name one: `cargo xtask rollback prod RELEASE`;", "`cargo xtask releases` lists them"];
+        assert_eq!(wrapped(text, 50), want);
+        assert_eq!(wrapped("a b", 1), ["a", "b"]);
     }
 
     #[test]

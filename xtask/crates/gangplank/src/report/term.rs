@@ -1,7 +1,9 @@
 //! Text output: events as lines on stderr, progress as a bar on a terminal only.
 
 use crate::report::progress_draw::ProgressDraw;
-use crate::report::style::{Style, duration, visible};
+use crate::report::progress_table::verb;
+use crate::report::steps::StepLines;
+use crate::report::style::{Style, duration, short_ids, visible, wrapped};
 use gangplank_model::event::{Event, Sink};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
@@ -11,6 +13,9 @@ use std::time::{Duration, Instant};
 
 /// Shorter tasks draw no bar.
 const PATIENCE: Duration = Duration::from_millis(700);
+
+/// The interval at which a running step turns.
+const TICK: Duration = Duration::from_millis(100);
 
 /// The amount of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,9 +33,12 @@ pub struct TermSink {
     style: Style,
     level: Level,
     bars: bool,
+    /// Whether a running step is shown.
+    redraws: bool,
     /// The progress table, if it replaces lines.
     live: Option<ProgressDraw>,
     running: Mutex<BTreeMap<String, Bar>>,
+    steps: Mutex<StepLines>,
 }
 
 struct Bar {
@@ -43,7 +51,8 @@ impl TermSink {
     pub fn new(style: Style, level: Level, redraws: bool) -> Self {
         let bars = level != Level::Quiet && std::io::stderr().is_terminal();
         let live = (redraws && bars && level == Level::Normal).then(|| ProgressDraw::new(style));
-        Self { style, level, bars, live, running: Mutex::default() }
+        let redraws = redraws && bars && level == Level::Normal;
+        Self { style, level, bars, redraws, live, running: Mutex::default(), steps: Mutex::new(StepLines::new(style)) }
     }
 
     fn line(&self, text: &str) {
@@ -91,39 +100,94 @@ fn new_bar(task: &str, total: u64) -> ProgressBar {
 
 impl Sink for TermSink {
     fn emit(&self, event: &Event) {
-        let style = self.style;
         if self.live.as_ref().is_some_and(|live| live.take(event)) {
             return;
         }
+        if let Event::Progress { task, done, total } = event {
+            return self.progress(task, *done, *total);
+        }
+        self.spin(event);
+        let mut steps = lock(&self.steps);
+        let lines = match steps.take(event) {
+            Some(lines) => lines,
+            // Only what is printed ends a line that hosts share.
+            None if self.text(event).is_some() => steps.flush(),
+            None => vec![],
+        };
+        drop(steps);
+        if self.level > Level::Quiet {
+            for line in &lines {
+                self.line(line);
+            }
+        }
+        if let Some(text) = self.text(event) {
+            self.line(&text);
+        }
+    }
+}
+
+impl TermSink {
+    /// The line of an event that is no step.
+    fn text(&self, event: &Event) -> Option<String> {
+        let style = self.style;
         let text = match event {
-            Event::Progress { task, done, total } => return self.progress(task, *done, *total),
-            Event::Warning { text } => format!("{} {}", style.warn("warning:"), printable(text)),
+            Event::Warning { text } => format!("{} {}", style.warn("warning:"), short_ids(&printable(text))),
             Event::ServiceLog { target, lines } if lines.is_empty() => format!("{target}: the service wrote no log"),
             Event::ServiceLog { target, lines } => {
                 let lines: String = lines.iter().map(|line| format!("\n  | {}", visible(line))).collect();
                 format!("{target}: the last lines of its log:{lines}")
             }
-            _ if self.level == Level::Quiet => return,
-            Event::Note { text } => printable(text),
-            Event::StepEnded { target, step, ms, ok: true } => {
-                format!("{} {target}: {step} ({})", style.good("ok"), duration(*ms))
-            }
-            Event::StepEnded { target, step, ms, ok: false } => {
-                format!("{} {target}: {step} ({})", style.bad("failed"), duration(*ms))
-            }
+            _ if self.level == Level::Quiet => return None,
+            Event::Note { text } => short_ids(&printable(text)),
             Event::JobStarted { job } => style.strong(&format!("== {job}")),
             Event::JobEnded { job, ms, status } => style.strong(&format!("== {job}: {status} ({})", duration(*ms))),
-            Event::Ran { .. } | Event::StepStarted { .. } if self.level < Level::Verbose => return,
+            Event::Ran { .. } | Event::StepStarted { .. } if self.level < Level::Verbose => return None,
             Event::Ran { command, ms, ok } => {
                 let how = if *ok { "" } else { ", failed" };
                 style.dim(&format!("$ {command} ({}{how})", duration(*ms)))
             }
             Event::StepStarted { target, step } => format!("{target}: {step}"),
-            // The lines of the steps suffice.
-            Event::Stage { .. } | Event::Reverted { .. } => return,
+            Event::Started { .. }
+            | Event::Stage { .. }
+            | Event::StepEnded { .. }
+            | Event::Reverted { .. }
+            | Event::Progress { .. } => return None,
         };
-        self.line(&text);
+        Some(text)
     }
+
+    /// Shows a step while it runs, on a terminal.
+    fn spin(&self, event: &Event) {
+        if !self.redraws {
+            return;
+        }
+        let mut running = lock(&self.running);
+        match event {
+            Event::StepStarted { target, step } => {
+                let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+                if let Ok(style) = ProgressStyle::with_template("  {spinner}       {msg}  {elapsed}") {
+                    bar.set_style(style.tick_chars("-\\|/ "));
+                }
+                bar.set_message(verb(step).0);
+                bar.enable_steady_tick(TICK);
+                running.insert(key(target, step), Bar { since: Instant::now(), bar: Some(bar) });
+            }
+            Event::StepEnded { target, step, .. } => {
+                if let Some(bar) = running.remove(&key(target, step)).and_then(|bar| bar.bar) {
+                    bar.finish_and_clear();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn key(target: &str, step: &str) -> String {
+    format!("{target}: {step}")
+}
+
+fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// A text of a host without control characters. Line breaks stay.
@@ -136,8 +200,17 @@ fn printable(text: &str) -> String {
 
 /// The text of an error.
 pub fn error(style: Style, message: &str, hint: Option<&str>) -> String {
-    let hint = hint.map(|hint| format!("{} {}\n", style.strong("hint:"), printable(hint))).unwrap_or_default();
-    format!("{} {}\n{hint}", style.bad("error:"), printable(message))
+    let hint = hint.map(|hint| labelled(style, Style::strong, "hint:", hint)).unwrap_or_default();
+    labelled(style, Style::bad, "error:", message) + &hint
+}
+
+/// A text behind a label, wrapped at the width of the terminal. Line breaks stay.
+fn labelled(style: Style, paint: fn(Style, &str) -> String, label: &str, text: &str) -> String {
+    let indent = " ".repeat(label.len() + 1);
+    let width = style.width.map_or(usize::MAX, |width| width.saturating_sub(indent.len()).max(20));
+    let text = short_ids(&printable(text));
+    let lines: Vec<_> = text.split('\n').flat_map(|line| wrapped(line, width)).collect();
+    format!("{} {}\n", paint(style, label), lines.join(&format!("\n{indent}")))
 }
 
 /// Prints a question on stderr, without a newline.

@@ -10,9 +10,11 @@ use gangplank_deploy::handoff::{Pruned, PutDone};
 use gangplank_model::history::{HistoryEvent, Verb};
 use gangplank_model::release::id::ReleaseId;
 
-use crate::report::style::{Style, bytes, count, table, visible, when};
+use crate::report::progress_table::short_names;
+use crate::report::style::{Style, bytes, clipped, count, short_ids, since, table, visible};
 use gangplank_deploy::store::{Published, RetentionDecision};
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// The text of a result.
@@ -135,8 +137,13 @@ fn name(id: Option<&ReleaseId>) -> String {
     id.map_or_else(|| "-".to_owned(), ToString::to_string)
 }
 
+/// The short id, or a dash.
+fn short(id: Option<&ReleaseId>) -> String {
+    id.map_or_else(|| "-".to_owned(), |id| id.short().to_owned())
+}
+
 pub fn outcome(outcome: &Outcome, style: Style) -> String {
-    let release = name(outcome.release.as_ref());
+    let release = short(outcome.release.as_ref());
     let env = &outcome.env;
     if outcome.nothing_to_do() {
         return match outcome.verb {
@@ -156,13 +163,13 @@ pub fn outcome(outcome: &Outcome, style: Style) -> String {
     for host in &outcome.targets {
         let _ = writeln!(out, "{}", style.strong(&host.target));
         for (n, step) in host.steps.iter().enumerate() {
-            let _ = writeln!(out, "  {}. {step}", n + 1);
+            let _ = writeln!(out, "  {}. {}", n + 1, short_ids(&step.to_string()));
         }
         if host.steps.is_empty() {
             out.push_str("  nothing to do\n");
         } else if outcome.verb != Verb::Prune {
             let back = match (&host.fallback, &host.replaces) {
-                (Some(release), _) => release.to_string(),
+                (Some(release), _) => release.short().to_owned(),
                 (None, Some(link)) => format!("`current` -> {link}, which another tool made"),
                 (None, None) => "nothing: there is no healthy release yet".into(),
             };
@@ -184,25 +191,25 @@ fn controlled(done: &Controlled, style: Style) -> String {
     let is = if done.verb == Verb::Stop { "does not run" } else { "runs already" };
     let line = |host: &ControlledHost| {
         let end = if host.changed { style.good(how) } else { format!("{is}: nothing to do") };
-        format!("{}: the service of {} {end}\n", host.target, host.release)
+        format!("{}: the service of {} {end}\n", host.target, host.release.short())
     };
     done.targets.iter().map(line).collect()
 }
 
 fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
-    let heading =
-        ["ENV", "TARGET", "STATE", "RELEASE", "SINCE", "BY", "PREVIOUS", "SERVICE"].map(str::to_owned).to_vec();
+    let heading = ["ENV", "HOST", "STATE", "RELEASE", "SINCE", "BY", "PREVIOUS", "SERVICE"].map(str::to_owned).to_vec();
     let mut rows = vec![heading];
     let mut notes = String::new();
-    for host in hosts {
+    let names = short_names(&hosts.iter().map(|host| host.target.clone()).collect::<Vec<_>>());
+    for (host, name) in hosts.iter().zip(names) {
         rows.push(vec![
             host.env.clone(),
-            host.target.clone(),
+            name,
             host.state.to_owned(),
-            name(host.release.as_ref()),
-            host.since.map_or("-".into(), |at| when(at, now)),
+            short(host.release.as_ref()),
+            host.since.map_or("-".into(), |at| since(at, now)),
             host.by.clone().unwrap_or_else(|| "-".into()),
-            name(host.previous.as_ref()),
+            short(host.previous.as_ref()),
             host.service.unwrap_or("-").to_owned(),
         ]);
         if let Some(who) = &host.locked_by {
@@ -229,7 +236,17 @@ fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
             _ => Ok(()),
         };
     }
-    table(style, &rows) + &notes
+    let subjects = hosts.iter().filter_map(|host| Some((host.release.as_ref()?, host.subject.as_deref()?)));
+    table(style, &rows) + &notes + &legend(subjects.collect(), style)
+}
+
+/// A line for each release: what its commit is about.
+fn legend(subjects: BTreeMap<&ReleaseId, &str>, style: Style) -> String {
+    let room = style.width.unwrap_or(usize::MAX);
+    let line = |(id, subject): (&ReleaseId, &str)| {
+        format!("{}\n", style.dim(&clipped(&format!("{}  {}", id.short(), visible(subject)), room)))
+    };
+    subjects.into_iter().rev().map(line).collect()
 }
 
 fn history(host: &HostHistory, style: Style, now: Timestamp) -> String {
@@ -246,22 +263,23 @@ fn history(host: &HostHistory, style: Style, now: Timestamp) -> String {
             HistoryEvent::Stopped => "stopped",
             HistoryEvent::Restarted => "restarted",
         };
-        let job = record.ci.as_ref().and_then(|ci| ci.url.as_deref()).map(|url| format!(" {url}")).unwrap_or_default();
+        let job = record.ci.as_ref().map(|ci| format!(", job {}", ci.job)).unwrap_or_default();
         let reason = record.reason.as_deref().unwrap_or_default().replace('\n', " ");
         // The table already names the target.
         let reason = reason.strip_prefix(&format!("{}: ", host.target)).unwrap_or(&reason).to_owned();
         rows.push(vec![
-            when(record.at, now),
+            since(record.at, now),
             format!("{} ({})", event, record.verb.as_str()),
-            name(record.release.as_ref()),
-            name(record.from.as_ref()),
+            short(record.release.as_ref()),
+            short(record.from.as_ref()),
             format!("{}{job}", record.by),
-            reason,
+            short_ids(&reason),
         ]);
     }
     let torn =
         if host.unreadable > 0 { format!("{} torn line(s) were skipped\n", host.unreadable) } else { String::new() };
-    format!("{}\n{}{torn}", style.strong(&host.target), table(style, &rows))
+    let subjects = host.subjects.iter().map(|(id, subject)| (id, subject.as_str())).collect();
+    format!("{}\n{}{torn}{}", style.strong(&host.target), table(style, &rows), legend(subjects, style))
 }
 
 fn releases(listed: &[Listed], style: Style, now: Timestamp) -> String {
@@ -271,9 +289,9 @@ fn releases(listed: &[Listed], style: Style, now: Timestamp) -> String {
     let mut rows = vec![["RELEASE", "BRANCH", "COMMITTED", "SIZE", "LIVE IN", "KEPT BY"].map(str::to_owned).to_vec()];
     for it in listed {
         rows.push(vec![
-            it.release.to_string(),
+            it.release.short().to_owned(),
             it.branch.clone().unwrap_or_else(|| "-".into()),
-            when(it.time, now),
+            since(it.time, now),
             bytes(it.bytes),
             if it.live_in.is_empty() { "-".into() } else { it.live_in.join(", ") },
             it.stores.join(", "),
@@ -284,9 +302,9 @@ fn releases(listed: &[Listed], style: Style, now: Timestamp) -> String {
 
 fn diff(diff: &Diff, style: Style) -> String {
     if diff.live == diff.candidate {
-        return format!("{} runs {} already\n", diff.env, diff.live);
+        return format!("{} runs {} already\n", diff.env, diff.live.short());
     }
-    let mut out = format!("{}: {} -> {}\n", diff.env, diff.live, style.strong(diff.candidate.as_str()));
+    let mut out = format!("{}: {} -> {}\n", diff.env, diff.live.short(), style.strong(diff.candidate.short()));
     let mut files = |sign: &str, changes: &[FileChange]| {
         for change in changes {
             let _ = writeln!(out, "  {sign} {}  {} -> {}", change.path, bytes(change.from), bytes(change.to));

@@ -41,6 +41,11 @@ impl ReleaseId {
         self.0[16..].split('-').next().unwrap_or_default()
     }
 
+    /// The id without its time, which names it on a command line too.
+    pub fn short(&self) -> &str {
+        &self.0[16..]
+    }
+
     /// Whether it was built from uncommitted changes.
     pub fn is_dirty(&self) -> bool {
         self.0.contains("-dirty-")
@@ -104,6 +109,8 @@ pub enum Selector {
     Id(ReleaseId),
     /// The first 4 to 40 digits of a commit's SHA.
     Sha(String),
+    /// The short id of a dirty release: `1a2b3c4-dirty-01234567`.
+    Dirty(String),
     /// The release of the checked-out commit, as without a selector.
     Head,
     /// The newest release that is not dirty.
@@ -136,6 +143,9 @@ impl FromStr for Selector {
         if is_id(text) {
             return Ok(Self::Id(ReleaseId(text.to_owned())));
         }
+        if is_id(&format!("00000000T000000-{text}")) && text.contains("-dirty-") {
+            return Ok(Self::Dirty(text.to_owned()));
+        }
         if (4..=40).contains(&lower.len()) && lower.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Ok(Self::Sha(lower));
         }
@@ -154,7 +164,7 @@ impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Id(id) => id.fmt(f),
-            Self::Sha(sha) => f.write_str(sha),
+            Self::Sha(short) | Self::Dirty(short) => f.write_str(short),
             Self::Head => f.write_str("HEAD"),
             Self::Latest => f.write_str("latest"),
             Self::Previous => f.write_str("previous"),
@@ -267,6 +277,11 @@ mod tests {
         assert_eq!(select("@dev"), Some(Selector::Env("dev".into())));
         assert_eq!(select("build:123"), Some(Selector::Build(123)));
         assert_eq!(select("1A2b"), Some(Selector::Sha("1a2b".into())));
+        let dirty = "1a2b3c4-dirty-01234567";
+        assert_eq!(select(dirty), Some(Selector::Dirty(dirty.into())));
+        let id: ReleaseId = format!("20260822T101500-{dirty}").parse().unwrap();
+        assert_eq!(select(id.short()), Some(Selector::Dirty(dirty.into())));
+        assert_eq!(select("1a2b-dirty-01234567"), None);
         assert!(matches!(select("20260822T101500-1a2b3c4"), Some(Selector::Id(_))));
         for text in ["", "1a2", "build:x", "nope!", "latest ", "head", &"a".repeat(41)] {
             assert_eq!(select(text), None, "{text}");

@@ -1,7 +1,7 @@
 //! Renders a table of hosts for a screen size.
 
 use crate::report::progress_table::{Back, Mark, ProgressTable, Row};
-use crate::report::style::{Style, count, duration, visible};
+use crate::report::style::{Style, clipped as cut, count, duration, visible};
 use gangplank_model::event::Stage;
 
 /// The spinner, one turn per tenth of a second.
@@ -124,13 +124,6 @@ fn time(row: &Row, now: u64) -> String {
 /// Whole seconds, then minutes: tenths would flicker.
 fn seconds(ms: u64) -> String {
     if ms < 60_000 { format!("{} s", ms / 1000) } else { duration(ms) }
-}
-
-fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// The cells side by side, without trailing blanks, cut at the screen's edge.
