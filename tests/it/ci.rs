@@ -76,7 +76,7 @@ fn ci_run_deploys_each_env_and_a_second_run_changes_nothing() {
         "the CircleCI job is in the history: {history}"
     );
 
-    let again = p.run("ci run --yes").ok().stdout_has("nothing changed");
+    let again = p.run("ci run --yes -v").ok().stdout_has("nothing changed");
     assert!(again.stderr.contains(&format!("dev already runs {id}: nothing to do")), "{}", again.stderr);
     assert_eq!(p.read("srv/prod/history.jsonl"), history);
 
@@ -102,7 +102,7 @@ fn ci_run_with_artifacts_deploys_and_rolls_back_by_request() {
     let one = p.commit("1");
     let live = || (p.get("dev").unwrap(), p.get("prod").unwrap());
     let is = |dev: &str, prod: &str| assert_eq!(live(), (dev.to_owned(), prod.to_owned()));
-    let ran = p.run("ci run --yes").ok().stdout_has("publish").stdout_has("approve-prod").stdout_has("deploy-prod");
+    let ran = p.run("ci run --yes -v").ok().stdout_has("publish").stdout_has("approve-prod").stdout_has("deploy-prod");
     assert!(ran.stderr.contains(&format!("fetched {one} from circleci:workspace")), "dev: {}", ran.stderr);
     assert!(ran.stderr.contains(&format!("fetched {one} from circleci:artifacts")), "prod: {}", ran.stderr);
     assert!(!ran.stderr.contains("CCIPAT_local_"), "the token of the run is shown");
@@ -112,7 +112,7 @@ fn ci_run_with_artifacts_deploys_and_rolls_back_by_request() {
     let two = p.commit("2");
     p.run("ci run --no-approve").ok().stdout_has("on hold");
     is("2", "1");
-    p.run("ci run --set deploy-env=prod --set release=latest --yes")
+    p.run("ci run --set deploy-env=prod --set release=latest --yes -v")
         .ok()
         .stderr_has(&format!("fetched {two} from circleci:artifacts"));
     is("2", "2");
@@ -141,8 +141,14 @@ fn ci_run_uses_a_clean_checkout_and_stops_after_a_failed_job() {
     p.write("behavior", "");
     let ran = p.run("ci run --yes").fails(1, "job `deploy-dev` failed", "see its output above");
     assert!(ran.stderr.contains("uncommitted changes are not part of this run"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("== deploy-prod: not run"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("told to exit with 9"), "{}", ran.stderr);
+    let job =
+        |status: &str, job: &str| ran.stderr.lines().any(|line| line.starts_with(&format!("  {status:<7} {job} ")));
+    assert!(job("ok", "build") && job("failed", "deploy-dev") && job("not run", "deploy-prod"), "{}", ran.stderr);
+    // The output of the step that failed, and no other; all of it is in files.
+    assert!(ran.stderr.contains("  | fatal: told to exit with 9"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("up to date"), "{}", ran.stderr);
+    assert!(p.read("target/ci/logs/deploy-dev.log").contains("fatal: told to exit with 9"));
+    assert!(p.read("target/ci/logs/build.log").starts_with("== Build\n"));
     let job = p.path("target/ci/jobs/deploy-dev");
     assert!(p.path("target/ci/jobs/build/project/target/releases").exists() && job.join("workspace/releases").exists());
     assert!(!job.join("project/target/releases").exists(), "what was not persisted is gone");

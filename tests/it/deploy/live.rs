@@ -70,6 +70,11 @@ fn asked(p: &Project, line: &str, meanwhile: impl FnOnce(), answer: &str) -> (i3
     (script.wait().unwrap().code().unwrap(), written)
 }
 
+/// An id as a terminal shows it.
+fn short(id: &str) -> &str {
+    &id[16..]
+}
+
 fn has_terminal() -> bool {
     let has = Command::new("script").arg("--version").stdout(Stdio::null()).status().is_ok_and(|it| it.success());
     if !has {
@@ -115,9 +120,11 @@ fn deploy_on_terminal_shows_one_row_for_each_host() {
         assert_eq!(code, 0, "{written}");
         let mut want: Vec<_> = (1..=6).map(|host| format!("ok web{host} live")).collect();
         want.push("6 hosts: 6 live".to_owned());
-        want.push(format!("dev: {one} is live"));
+        want.push(format!("dev: {} is live", short(&one)));
+        let heading = [format!("deploy {} to dev", short(&one)), "1".into()];
+        want.splice(..0, heading);
         let lines = screen(&written, size);
-        assert!(lines[0].starts_with("fetched "), "{lines:#?}");
+        assert_eq!(lines[0], format!("fetched {} from file:target/releases", short(&one)));
         assert_eq!(words(&lines[1..]), want, "{size:?}: {lines:#?}");
         assert!(!written.contains("\x1b[?25l"), "the cursor is there all the time");
     }
@@ -126,15 +133,16 @@ fn deploy_on_terminal_shows_one_row_for_each_host() {
 #[test]
 fn deploy_that_fails_on_terminal_shows_reverts_and_the_log() {
     let Some(p) = project() else { return };
-    p.release("1");
+    let one = p.release("1");
     p.run("deploy dev").ok();
     let two = p.release("2");
     p.write("srv/web4/sick", "");
     let (code, written) = on_terminal(&p, "deploy dev", (80, 24), &[("NO_COLOR", "1")]);
     let lines = screen(&written, (80, 24));
     assert_eq!(code, 9, "the old release is sick there as well: {lines:#?}");
-    assert_eq!(lines[1..3], ["file:srv/web4: the last lines of its log:", "  | so it said"], "{lines:#?}");
-    let table = words(&lines[3..10]);
+    assert_eq!(lines[1], format!("deploy {} to dev, which runs {}", short(&two), short(&one)));
+    assert_eq!(lines[2..5], ["  2", "file:srv/web4: the last lines of its log:", "  | so it said"], "{lines:#?}");
+    let table = words(&lines[5..12]);
     assert_eq!(
         table,
         [
@@ -148,7 +156,9 @@ fn deploy_that_fails_on_terminal_shows_reverts_and_the_log() {
         ],
         "{lines:#?}"
     );
-    assert!(lines[10].starts_with("error: "), "{lines:#?}");
+    assert!(lines[12].starts_with("error: "), "{lines:#?}");
+    let wide = lines[12..].iter().find(|line| line.chars().count() > 80);
+    assert_eq!(wide, None, "lines are wrapped");
     assert!(!written.contains("\x1b[3") && !written.contains("\x1b[1;"), "NO_COLOR: {written:?}");
 }
 
@@ -167,14 +177,15 @@ fn deploy_on_dumb_terminal_in_ci_or_verbose_writes_lines() {
         p.release(&format!("{n}"));
         let (code, written) = on_terminal(&p, line, (80, 24), &vars);
         assert_eq!(code, 0, "{written}");
-        assert!(written.contains(" file:srv/web1: install "), "{vars:?}: {written}");
+        let hosts = if line.ends_with("verbose") { "file:srv/web1: install " } else { "web3" };
+        assert!(written.contains(hosts) && written.contains("  installed "), "{vars:?}: {written}");
         assert!(!written.contains("\x1b[?7l"), "{vars:?}: {written}");
     }
     // Of one host as well.
     p.release("one");
-    let (code, written) = on_terminal(&p, "promote dev prod --yes", (80, 24), &[]);
+    let (code, written) = on_terminal(&p, "promote dev prod --yes", (80, 24), &[("NO_COLOR", "1")]);
     assert_eq!(code, 0, "{written}");
-    assert!(written.contains("file:srv/prod: install ") && !written.contains("\x1b[?7l"), "{written}");
+    assert!(written.contains("ok      installed ") && !written.contains("\x1b[?7l"), "{written}");
 }
 
 #[test]
@@ -196,7 +207,7 @@ fn approval_covers_the_plan_that_was_shown() {
         assert!(!p.path("srv/prod").exists());
     }
     let (code, written) = asked(&p, "deploy prod", || (), "y\n");
-    assert!(code == 0 && written.contains(&format!("prod: {one} is live")), "{written}");
+    assert!(code == 0 && written.contains(&format!("prod: {} is live", short(&one))), "{written}");
 
     let two = p.release("2");
     let three = p.release("3");
@@ -210,7 +221,7 @@ fn approval_covers_the_plan_that_was_shown() {
 
     let (code, written) = asked(&p, "rollback prod", || (), "y\n");
     assert!(written.contains(&format!("prod: {two} -> {one}, takes away 1 commit; roll back? [y/N] ")), "{written}");
-    assert!(code == 0 && written.contains(&format!("rolled back to {one}")), "{written}");
+    assert!(code == 0 && written.contains(&format!("rolled back to {}", short(&one))), "{written}");
     // What is so already needs no approval.
     let (code, written) = on_terminal(&p, &format!("deploy prod {one}"), (80, 24), &[]);
     assert!(code == 0 && written.contains("nothing to do") && !written.contains("[y/N]"), "{written}");

@@ -336,7 +336,7 @@ fn deploy_with_other_variables_restarts_a_service_of_commands() {
     p.run("deploy dev").ok();
     p.run("deploy dev").ok().stdout_has("nothing to do");
     p.change("WORD=one", "WORD=two");
-    p.run("deploy dev").ok().stderr_has("restart the service");
+    p.run("deploy dev").ok().stderr_has("ok      restarted ");
     p.run("deploy dev").ok().stdout_has("nothing to do");
     assert_eq!(p.read("srv/dev/started"), "one\ntwo\n");
 }

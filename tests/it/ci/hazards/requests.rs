@@ -8,6 +8,7 @@ use gangplank_local_ci::loopback::{Credential, JobStatus, Listener, Reply, Reque
 use std::fs;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Ours on a laptop with another token.
 fn laptop_with(p: &Project, account: &Account, line: &str, token: (&str, &str)) -> Ran {
@@ -130,6 +131,8 @@ fn commands_with_token_hide_it_from_process_lists() {
     let (looked, shown) = (seen.clone(), token.clone());
     // Inspects the client's process while it waits for the response.
     let hook = move |_: &Request| {
+        // The second program of a pipe may start a moment later.
+        std::thread::sleep(Duration::from_millis(200));
         looked.lock().unwrap().push(programs_that_show(&shown));
         None
     };

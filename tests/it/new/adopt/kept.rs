@@ -28,9 +28,6 @@ fn adopt_app_with_older_locked_versions_keeps_its_lock_and_manifest() {
         adopt(&at, &[]).ok().stdout_has(keeps);
         assert_eq!(git(&at, "diff --name-only"), "", "what was committed is as it was");
         let own = fs::read_to_string(at.join("xtask/Cargo.lock")).unwrap();
-        let config = fs::read_to_string(at.join(".circleci/config.yml")).unwrap();
-        let key = r#"v1-cargo-{{ arch }}-{{ checksum "Cargo.lock" }}-{{ checksum "xtask/Cargo.lock" }}"#;
-        assert_eq!(config.matches(key).count(), 3, "caches are named after both lock files: {config}");
         assert!(own.contains("name = \"gangplank\"") && !own.contains("name = \"app\""), "{own}");
     }
 }

@@ -218,7 +218,9 @@ impl Checker {
                 if answer.code == Some(0) {
                     Ok(())
                 } else {
-                    Err(format!("`{command}` {}: {}", gangplank_system::context::exit(answer.code), said.trim()))
+                    let exit = gangplank_system::context::exit(answer.code);
+                    let said = if said.trim().is_empty() { "no output" } else { said.trim() };
+                    Err(format!("`{command}` {exit}: {said}"))
                 }
             }
         }

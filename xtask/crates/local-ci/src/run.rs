@@ -32,6 +32,9 @@ use std::path::{Path, PathBuf};
 /// The directory of local runs, below the workspace root.
 pub const DIR: &str = "target/ci";
 
+/// The directory of the jobs' output, below [`DIR`]: a file a job.
+const LOGS: &str = "logs";
+
 /// The options of a run.
 pub struct Options<'a> {
     /// Run only this job and those it requires.
@@ -44,6 +47,8 @@ pub struct Options<'a> {
     pub approve: &'a dyn Fn(&str) -> Result<bool>,
     /// These options as words of the command line, for hints: empty, or ` --handoff s3`.
     pub flags: &'a str,
+    /// Whether the output of jobs is shown as they run; otherwise only that of a step that fails.
+    pub shows_output: bool,
 }
 
 /// The result of a run.
@@ -100,6 +105,7 @@ struct Run<'a> {
     running: Running,
     /// See [`Options::flags`].
     flags: &'a str,
+    shows_output: bool,
 }
 
 /// Runs a pipeline. Fails with the kind of the first failed job.
@@ -119,7 +125,7 @@ pub fn run(tool: &Tool, pipeline: &Pipeline, options: &Options) -> Result<CiRun>
     }
     let dir = ctx.root.join(DIR);
     let _only_one = alone(&dir)?;
-    for sub in ["jobs", "layers"] {
+    for sub in ["jobs", "layers", LOGS] {
         let _ = fs::remove_dir_all(dir.join(sub));
     }
     ports::check(tool, &wanted)?;
@@ -152,6 +158,7 @@ pub fn run(tool: &Tool, pipeline: &Pipeline, options: &Options) -> Result<CiRun>
             cloud,
             running,
             flags: options.flags,
+            shows_output: options.shows_output,
         };
         let (ends, failed) = run.jobs(&wanted, options.approve);
         cloud.finish(&run.running, failed.is_some(), ends.iter().any(|end| end.status == "on hold"), ctx.interrupted());

@@ -394,10 +394,21 @@ impl Context {
 
     /// Runs a command with output to our stderr and returns its exit code. An interrupt is passed on to it.
     pub fn watch(&self, mut command: Command) -> Result<Option<i32>> {
+        let to_stderr = io::stderr().as_fd().try_clone_to_owned()?;
+        command.stdout(to_stderr).stderr(Stdio::inherit());
+        self.watch_outside(command)
+    }
+
+    /// Like [`Self::watch`], with the output in a file.
+    pub fn watch_into(&self, mut command: Command, output: &std::fs::File) -> Result<Option<i32>> {
+        command.stdout(output.try_clone()?).stderr(output.try_clone()?);
+        self.watch_outside(command)
+    }
+
+    fn watch_outside(&self, mut command: Command) -> Result<Option<i32>> {
         let shown = show(&command);
         let started = Instant::now();
-        let to_stderr = io::stderr().as_fd().try_clone_to_owned()?;
-        command.stdin(Stdio::null()).stdout(to_stderr).stderr(Stdio::inherit());
+        command.stdin(Stdio::null());
         let limits =
             Limits { time: None, stop: &|| self.interrupted(), own_group: self.catching.load(Ordering::Relaxed) };
         let mut child = process::start(&mut command, &limits).map_err(|e| not_started(&command, &e))?;

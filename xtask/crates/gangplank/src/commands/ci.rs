@@ -80,6 +80,7 @@ fn run(tool: &Tool, cli: &Cli, run: &Run) -> Result<CommandOutput> {
         set: &run.set,
         approve: &approve,
         flags: &flags(run),
+        shows_output: cli.global.verbose > 0,
     };
     gangplank_local_ci::run::run(tool, &pipeline, &options).map(CommandOutput::CiRun)
 }

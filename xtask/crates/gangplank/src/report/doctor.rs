@@ -118,7 +118,8 @@ mod tests {
               skipped live: it was\u{7} not asked
               ok      ssh (as deploy), tools
             a deploy to dev would not work: 1 broken, 2 warnings
-        "#]].assert_eq(&text);
+        "#]]
+        .assert_eq(&text);
         assert!(
             diagnosis(&found, Style { color: true, ..Style::PLAIN }).contains("\x1b[1;31mbroken \x1b[0m directory")
         );

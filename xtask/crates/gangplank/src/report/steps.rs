@@ -1,9 +1,10 @@
 //! The steps of a deploy as lines: a heading, then what each host has done. Events in, text out.
 
 use crate::report::progress_table::{short_names, verb};
-use crate::report::style::{Style, clipped, duration, short_ids, visible};
+use crate::report::style::{Style, clipped, duration, visible};
 use gangplank_model::event::{Event, Stage};
 use gangplank_model::history::Verb;
+use gangplank_model::release::id::ReleaseId;
 use std::collections::BTreeMap;
 
 /// The width of a list of hosts; a longer one ends with the number of the others.
@@ -39,7 +40,7 @@ impl StepLines {
     pub fn take(&mut self, event: &Event) -> Option<Vec<String>> {
         Some(match event {
             Event::Started { verb, env, release, replaced, subject } => {
-                let short = |id: &gangplank_model::release::id::ReleaseId| id.short().to_owned();
+                let short = |id: &ReleaseId| self.style.id(id).to_owned();
                 let release = release.as_ref().map(short);
                 let replaced: Vec<_> = replaced.iter().map(short).collect();
                 let mut lines = vec![self.style.strong(&heading(*verb, env, release.as_deref(), &replaced))];
@@ -62,7 +63,7 @@ impl StepLines {
             Event::StepEnded { target, step, ms, ok: false } => {
                 let mut lines = self.flush();
                 let hosts = [self.name(target)];
-                lines.push(self.line(Style::bad, "failed", &hosts, &short_ids(step), *ms));
+                lines.push(self.line(Style::bad, "failed", &hosts, &self.style.ids(step), *ms));
                 lines
             }
             _ => return None,
@@ -207,7 +208,7 @@ mod tests {
         }
         events.extend([stage(Stage::Reverted, 3), step(1, &format!("activate {OLD} (was {NEW})"), 30, true)]);
         check(
-            None,
+            Some(100),
             &events,
             &expect![[r"
             roll back prod to 1a2b3c4

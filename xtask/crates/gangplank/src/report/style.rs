@@ -27,6 +27,26 @@ impl Style {
         Self { color: flag.unwrap_or(!no_color && !dumb && width.is_some()), width }
     }
 
+    /// Whether a person reads it now. A log is searched, perhaps years later: there ids and times are whole.
+    pub fn is_terminal(self) -> bool {
+        self.width.is_some()
+    }
+
+    /// An id of a release: short on a terminal.
+    pub fn id(self, id: &ReleaseId) -> &str {
+        if self.is_terminal() { id.short() } else { id.as_str() }
+    }
+
+    /// A text with the ids of releases in it.
+    pub fn ids(self, text: &str) -> String {
+        if self.is_terminal() { short_ids(text) } else { text.to_owned() }
+    }
+
+    /// When something happened: relative on a terminal.
+    pub fn time(self, at: Timestamp, now: Timestamp) -> String {
+        if self.is_terminal() { since(at, now) } else { when(at, now) }
+    }
+
     fn paint(self, code: &str, text: &str) -> String {
         if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
@@ -78,8 +98,13 @@ pub fn duration(ms: u64) -> String {
     }
 }
 
+/// `2026-08-22 10:15Z, 3 h ago`
+fn when(at: Timestamp, now: Timestamp) -> String {
+    format!("{}, {}", at.strftime("%Y-%m-%d %H:%MZ"), ago(at, now))
+}
+
 /// `3 h ago`; a date once days count: `2026-08-22 10:15Z`
-pub fn since(at: Timestamp, now: Timestamp) -> String {
+fn since(at: Timestamp, now: Timestamp) -> String {
     let ago = ago(at, now);
     if ago.ends_with(" d ago") { at.strftime("%Y-%m-%d %H:%MZ").to_string() } else { ago }
 }
@@ -198,7 +223,7 @@ pub fn clipped(text: &str, width: usize) -> String {
 }
 
 /// A text with short ids of releases. Paths, and text in backticks, which is to be copied, stay as they are.
-pub fn short_ids(text: &str) -> String {
+fn short_ids(text: &str) -> String {
     let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
     let (mut out, mut rest, mut in_command) = (String::new(), text, false);
     while let Some(c) = rest.chars().next() {

@@ -3,7 +3,7 @@
 use crate::report::progress_draw::ProgressDraw;
 use crate::report::progress_table::verb;
 use crate::report::steps::StepLines;
-use crate::report::style::{Style, duration, short_ids, visible, wrapped};
+use crate::report::style::{Style, duration, visible, wrapped};
 use gangplank_model::event::{Event, Sink};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
@@ -131,16 +131,18 @@ impl TermSink {
     fn text(&self, event: &Event) -> Option<String> {
         let style = self.style;
         let text = match event {
-            Event::Warning { text } => format!("{} {}", style.warn("warning:"), short_ids(&printable(text))),
+            Event::Warning { text } => format!("{} {}", style.warn("warning:"), style.ids(&printable(text))),
             Event::ServiceLog { target, lines } if lines.is_empty() => format!("{target}: the service wrote no log"),
             Event::ServiceLog { target, lines } => {
                 let lines: String = lines.iter().map(|line| format!("\n  | {}", visible(line))).collect();
                 format!("{target}: the last lines of its log:{lines}")
             }
             _ if self.level == Level::Quiet => return None,
-            Event::Note { text } => short_ids(&printable(text)),
-            Event::JobStarted { job } => style.strong(&format!("== {job}")),
-            Event::JobEnded { job, ms, status } => style.strong(&format!("== {job}: {status} ({})", duration(*ms))),
+            Event::Note { text } => style.ids(&printable(text)),
+            // The job turns as long as it runs.
+            Event::JobStarted { .. } if self.redraws => return None,
+            Event::JobStarted { job } => format!("  {}  {job}", style.dim("start ")),
+            Event::JobEnded { job, ms, status } => job_ended(style, job, *ms, status),
             Event::Ran { .. } | Event::StepStarted { .. } if self.level < Level::Verbose => return None,
             Event::Ran { command, ms, ok } => {
                 let how = if *ok { "" } else { ", failed" };
@@ -163,23 +165,40 @@ impl TermSink {
         }
         let mut running = lock(&self.running);
         match event {
-            Event::StepStarted { target, step } => {
-                let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-                if let Ok(style) = ProgressStyle::with_template("  {spinner}       {msg}  {elapsed}") {
-                    bar.set_style(style.tick_chars("-\\|/ "));
-                }
-                bar.set_message(verb(step).0);
-                bar.enable_steady_tick(TICK);
-                running.insert(key(target, step), Bar { since: Instant::now(), bar: Some(bar) });
-            }
-            Event::StepEnded { target, step, .. } => {
-                if let Some(bar) = running.remove(&key(target, step)).and_then(|bar| bar.bar) {
-                    bar.finish_and_clear();
-                }
-            }
+            Event::StepStarted { target, step } => drop(running.insert(key(target, step), spinner(verb(step).0))),
+            Event::StepEnded { target, step, .. } => end(&mut running, &key(target, step)),
+            Event::JobStarted { job } => drop(running.insert(job.clone(), spinner(job.clone()))),
+            Event::JobEnded { job, .. } => end(&mut running, job),
             _ => {}
         }
     }
+}
+
+fn spinner(text: String) -> Bar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("  {spinner}       {msg}  {elapsed}") {
+        bar.set_style(style.tick_chars("-\\|/ "));
+    }
+    bar.set_message(text);
+    bar.enable_steady_tick(TICK);
+    Bar { since: Instant::now(), bar: Some(bar) }
+}
+
+fn end(running: &mut BTreeMap<String, Bar>, name: &str) {
+    if let Some(bar) = running.remove(name).and_then(|bar| bar.bar) {
+        bar.finish_and_clear();
+    }
+}
+
+/// `ok      build                    12.3 s`
+fn job_ended(style: Style, job: &str, ms: u64, status: &str) -> String {
+    let (paint, mark): (fn(Style, &str) -> String, _) = match status {
+        "success" | "approved" => (Style::good, "ok"),
+        "failed" => (Style::bad, "failed"),
+        _ => (Style::dim, status),
+    };
+    let pad = " ".repeat(7_usize.saturating_sub(mark.len()));
+    format!("  {}{pad} {job:<22}{}", paint(style, mark), style.dim(&format!("{:>9}", duration(ms))))
 }
 
 fn key(target: &str, step: &str) -> String {
@@ -204,13 +223,15 @@ pub fn error(style: Style, message: &str, hint: Option<&str>) -> String {
     labelled(style, Style::bad, "error:", message) + &hint
 }
 
-/// A text behind a label, wrapped at the width of the terminal. Line breaks stay.
+/// A text behind a label. Its first line is wrapped at the width of the terminal; those below it are a listing, such as a
+/// diff.
 fn labelled(style: Style, paint: fn(Style, &str) -> String, label: &str, text: &str) -> String {
     let indent = " ".repeat(label.len() + 1);
     let width = style.width.map_or(usize::MAX, |width| width.saturating_sub(indent.len()).max(20));
-    let text = short_ids(&printable(text));
-    let lines: Vec<_> = text.split('\n').flat_map(|line| wrapped(line, width)).collect();
-    format!("{} {}\n", paint(style, label), lines.join(&format!("\n{indent}")))
+    let text = style.ids(&printable(text));
+    let (first, below) =
+        text.split_once('\n').map_or((&*text, String::new()), |(first, rest)| (first, format!("\n{rest}")));
+    format!("{} {}{below}\n", paint(style, label), wrapped(first, width).join(&format!("\n{indent}")))
 }
 
 /// Prints a question on stderr, without a newline.

@@ -11,7 +11,7 @@ use gangplank_model::history::{HistoryEvent, Verb};
 use gangplank_model::release::id::ReleaseId;
 
 use crate::report::progress_table::short_names;
-use crate::report::style::{Style, bytes, clipped, count, short_ids, since, table, visible};
+use crate::report::style::{Style, bytes, clipped, count, table, visible};
 use gangplank_deploy::store::{Published, RetentionDecision};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -137,13 +137,13 @@ fn name(id: Option<&ReleaseId>) -> String {
     id.map_or_else(|| "-".to_owned(), ToString::to_string)
 }
 
-/// The short id, or a dash.
-fn short(id: Option<&ReleaseId>) -> String {
-    id.map_or_else(|| "-".to_owned(), |id| id.short().to_owned())
+/// The id, or a dash.
+fn id_or_dash(id: Option<&ReleaseId>, style: Style) -> String {
+    id.map_or_else(|| "-".to_owned(), |id| style.id(id).to_owned())
 }
 
 pub fn outcome(outcome: &Outcome, style: Style) -> String {
-    let release = short(outcome.release.as_ref());
+    let release = id_or_dash(outcome.release.as_ref(), style);
     let env = &outcome.env;
     if outcome.nothing_to_do() {
         return match outcome.verb {
@@ -163,13 +163,13 @@ pub fn outcome(outcome: &Outcome, style: Style) -> String {
     for host in &outcome.targets {
         let _ = writeln!(out, "{}", style.strong(&host.target));
         for (n, step) in host.steps.iter().enumerate() {
-            let _ = writeln!(out, "  {}. {}", n + 1, short_ids(&step.to_string()));
+            let _ = writeln!(out, "  {}. {}", n + 1, style.ids(&step.to_string()));
         }
         if host.steps.is_empty() {
             out.push_str("  nothing to do\n");
         } else if outcome.verb != Verb::Prune {
             let back = match (&host.fallback, &host.replaces) {
-                (Some(release), _) => release.short().to_owned(),
+                (Some(release), _) => style.id(release).to_owned(),
                 (None, Some(link)) => format!("`current` -> {link}, which another tool made"),
                 (None, None) => "nothing: there is no healthy release yet".into(),
             };
@@ -191,25 +191,27 @@ fn controlled(done: &Controlled, style: Style) -> String {
     let is = if done.verb == Verb::Stop { "does not run" } else { "runs already" };
     let line = |host: &ControlledHost| {
         let end = if host.changed { style.good(how) } else { format!("{is}: nothing to do") };
-        format!("{}: the service of {} {end}\n", host.target, host.release.short())
+        format!("{}: the service of {} {end}\n", host.target, style.id(&host.release))
     };
     done.targets.iter().map(line).collect()
 }
 
 fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
-    let heading = ["ENV", "HOST", "STATE", "RELEASE", "SINCE", "BY", "PREVIOUS", "SERVICE"].map(str::to_owned).to_vec();
+    let heading =
+        ["ENV", "TARGET", "STATE", "RELEASE", "SINCE", "BY", "PREVIOUS", "SERVICE"].map(str::to_owned).to_vec();
     let mut rows = vec![heading];
     let mut notes = String::new();
-    let names = short_names(&hosts.iter().map(|host| host.target.clone()).collect::<Vec<_>>());
+    let urls: Vec<_> = hosts.iter().map(|host| host.target.clone()).collect();
+    let names = if style.is_terminal() { short_names(&urls) } else { urls };
     for (host, name) in hosts.iter().zip(names) {
         rows.push(vec![
             host.env.clone(),
             name,
             host.state.to_owned(),
-            short(host.release.as_ref()),
-            host.since.map_or("-".into(), |at| since(at, now)),
+            id_or_dash(host.release.as_ref(), style),
+            host.since.map_or("-".into(), |at| style.time(at, now)),
             host.by.clone().unwrap_or_else(|| "-".into()),
-            short(host.previous.as_ref()),
+            id_or_dash(host.previous.as_ref(), style),
             host.service.unwrap_or("-").to_owned(),
         ]);
         if let Some(who) = &host.locked_by {
@@ -244,7 +246,7 @@ fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
 fn legend(subjects: BTreeMap<&ReleaseId, &str>, style: Style) -> String {
     let room = style.width.unwrap_or(usize::MAX);
     let line = |(id, subject): (&ReleaseId, &str)| {
-        format!("{}\n", style.dim(&clipped(&format!("{}  {}", id.short(), visible(subject)), room)))
+        format!("{}\n", style.dim(&clipped(&format!("{}  {}", style.id(id), visible(subject)), room)))
     };
     subjects.into_iter().rev().map(line).collect()
 }
@@ -268,12 +270,12 @@ fn history(host: &HostHistory, style: Style, now: Timestamp) -> String {
         // The table already names the target.
         let reason = reason.strip_prefix(&format!("{}: ", host.target)).unwrap_or(&reason).to_owned();
         rows.push(vec![
-            since(record.at, now),
+            style.time(record.at, now),
             format!("{} ({})", event, record.verb.as_str()),
-            short(record.release.as_ref()),
-            short(record.from.as_ref()),
+            id_or_dash(record.release.as_ref(), style),
+            id_or_dash(record.from.as_ref(), style),
             format!("{}{job}", record.by),
-            short_ids(&reason),
+            style.ids(&reason),
         ]);
     }
     let torn =
@@ -289,9 +291,9 @@ fn releases(listed: &[Listed], style: Style, now: Timestamp) -> String {
     let mut rows = vec![["RELEASE", "BRANCH", "COMMITTED", "SIZE", "LIVE IN", "KEPT BY"].map(str::to_owned).to_vec()];
     for it in listed {
         rows.push(vec![
-            it.release.short().to_owned(),
+            style.id(&it.release).to_owned(),
             it.branch.clone().unwrap_or_else(|| "-".into()),
-            since(it.time, now),
+            style.time(it.time, now),
             bytes(it.bytes),
             if it.live_in.is_empty() { "-".into() } else { it.live_in.join(", ") },
             it.stores.join(", "),
@@ -302,9 +304,9 @@ fn releases(listed: &[Listed], style: Style, now: Timestamp) -> String {
 
 fn diff(diff: &Diff, style: Style) -> String {
     if diff.live == diff.candidate {
-        return format!("{} runs {} already\n", diff.env, diff.live.short());
+        return format!("{} runs {} already\n", diff.env, style.id(&diff.live));
     }
-    let mut out = format!("{}: {} -> {}\n", diff.env, diff.live.short(), style.strong(diff.candidate.short()));
+    let mut out = format!("{}: {} -> {}\n", diff.env, style.id(&diff.live), style.strong(style.id(&diff.candidate)));
     let mut files = |sign: &str, changes: &[FileChange]| {
         for change in changes {
             let _ = writeln!(out, "  {sign} {}  {} -> {}", change.path, bytes(change.from), bytes(change.to));

@@ -1,7 +1,7 @@
 //! Runs a workflow, job by job and step by step.
 
 use crate::run::cloud::Started;
-use crate::run::{JobEnd, Run};
+use crate::run::{JobEnd, LOGS, Run};
 use crate::workspace::files_below;
 use gangplank_model::ci::pipeline::{Condition, Job, Kind, LAUNCHER, PERSISTED, Step, Work, Xtask};
 use gangplank_model::error;
@@ -10,10 +10,14 @@ use gangplank_model::event::{Event, ms_since};
 use gangplank_system::context;
 use gangplank_system::context::is_cargos_own;
 use gangplank_system::git;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
+
+/// The number of lines shown of a step that fails.
+const SHOWN: usize = 60;
 
 impl Run<'_> {
     /// Runs the wanted jobs in order, each after the success of those it requires; returns the first failure.
@@ -59,10 +63,12 @@ impl Run<'_> {
     }
 
     fn job(&self, job: &Job, approve: &dyn Fn(&str) -> Result<bool>) -> Result<&'static str> {
-        self.ctx.emit(Event::JobStarted { job: job.name.clone() });
         match &job.kind {
             Kind::Approval => Ok(if approve(&job.name)? { "approved" } else { "on hold" }),
-            Kind::Work(work) => self.work(job, work).map(|()| "success"),
+            Kind::Work(work) => {
+                self.ctx.emit(Event::JobStarted { job: job.name.clone() });
+                self.work(job, work).map(|()| "success")
+            }
         }
     }
 
@@ -86,8 +92,7 @@ impl Run<'_> {
                 Step::AddSshKeys => {}
                 Step::Persist { root, paths } => self.layers.persist(&job.name, &local(root, &workspace), paths)?,
                 Step::Attach { at } => {
-                    let files = self.layers.attach(self.workflow, &job.name, &local(at, &workspace))?;
-                    self.ctx.note(format!("attached {files} file(s) of the jobs before"));
+                    self.layers.attach(self.workflow, &job.name, &local(at, &workspace))?;
                 }
                 Step::StoreArtifacts { path, destination } => {
                     self.artifacts(job, started.number, &local(path, &workspace), destination)?;
@@ -113,22 +118,51 @@ impl Run<'_> {
                     self.environment(&mut command, job, &started, &workspace, &project);
                     command.envs(features.map(|features| (context::var::FEATURES, features)));
                     command.envs(variables.iter().map(|(name, value)| (name, value)));
-                    let code = self.ctx.watch(command)?;
-                    if code != Some(0) {
-                        return CliError::new(
-                            error::Kind::from_code(code),
-                            format!("step `{name}` {}", context::exit(code)),
-                        )
-                        .hint(format!(
-                            "see its output above; run only this job and those it requires with `cargo xtask ci run {}{}`",
-                            job.name, self.flags
-                        ))
-                        .err();
-                    }
+                    self.step(job, name, command)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Runs a step. Its output is in a file, and shown if the step fails.
+    fn step(&self, job: &Job, name: &str, command: Command) -> Result<()> {
+        let path = self.dir.join(LOGS).join(format!("{}.log", job.name));
+        let code = if self.shows_output {
+            self.ctx.watch(command)?
+        } else {
+            let what = || format!("cannot write {}", path.display());
+            let opened = fs::create_dir_all(path.parent().unwrap_or(&self.dir))
+                .and_then(|()| File::options().create(true).append(true).open(&path));
+            let hint = || "check free space and permissions: `df -h target`".into();
+            let mut log = opened.with_hint(error::Kind::Failed, what, hint)?;
+            writeln!(log, "== {name}").with_hint(error::Kind::Failed, what, hint)?;
+            let code = self.ctx.watch_into(command, &log)?;
+            if code != Some(0) {
+                self.show(job, name, &path);
+            }
+            code
+        };
+        if code == Some(0) {
+            return Ok(());
+        }
+        CliError::new(error::Kind::from_code(code), format!("step `{name}` {}", context::exit(code)))
+            .hint(format!(
+                "see its output above; run only this job and those it requires with `cargo xtask ci run {}{}`",
+                job.name, self.flags
+            ))
+            .err()
+    }
+
+    /// Shows the end of what a step has printed.
+    fn show(&self, job: &Job, name: &str, path: &Path) {
+        let text = fs::read(path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let of_step = text.rsplit_once(&format!("== {name}\n")).map_or(&*text, |(_, output)| output);
+        let lines: Vec<_> = of_step.lines().collect();
+        let end = &lines[lines.len().saturating_sub(SHOWN)..];
+        let shown: String = end.iter().map(|line| format!("\n  | {line}")).collect();
+        self.ctx.note(format!("{}, step `{name}`, the end of {}:{shown}", job.name, path.display()));
     }
 
     fn artifacts(&self, job: &Job, number: u64, from: &Path, destination: &str) -> Result<()> {
