@@ -13,7 +13,7 @@ const DIR: &str = "/tmp/picture";
 /// What it compiles is kept for the next picture.
 const COMPILED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/picture");
 /// The terminal.
-const COLUMNS: &str = "120";
+const COLUMNS: &str = "88";
 const ROWS: &str = "120";
 const PROMPT: &str = "$ ";
 
