@@ -89,7 +89,7 @@ impl Terminal {
             if done(&screen) {
                 return;
             }
-            assert!(started.elapsed() < Duration::from_secs(300), "it waits for something:\n{screen}");
+            assert!(started.elapsed() < Duration::from_secs(60), "it waits for something:\n{screen}");
             sleep(Duration::from_millis(100));
         }
     }
