@@ -144,8 +144,10 @@ fn stand_alone(document: &mut DocumentMut, vendored: bool) -> Result<()> {
         level.insert("opt-level", 3.into());
         packages.insert(name, value(level));
     }
-    // A vendored engine is a member, so `*` does not apply. Few units cost less CPU, and few people change the engine.
+    // A vendored engine is a member, so `*` does not apply. Few units cost less CPU, as does a compile without data for
+    // the next one, and few people change the engine.
     dev.insert("codegen-units", value(4));
+    dev.insert("incremental", value(false));
     table(dev, "build-override")?.insert("codegen-units", value(1));
     Ok(())
 }
@@ -304,7 +306,7 @@ mod tests {
         let vendored = made(&Engine::Vendor, false);
         assert!(vendored.contains("[workspace]\nmembers = [\"crates/*\"]\nresolver = \"3\"\n"), "{vendored}");
         assert_eq!(vendored.matches("opt-level = 3").count(), HOT.len(), "{vendored}");
-        assert!(vendored.contains("[profile.dev]\ndebug = \"line-tables-only\"\ncodegen-units = 4\n"), "{vendored}");
+        assert!(vendored.contains("[profile.dev]\ndebug = \"line-tables-only\"\ncodegen-units = 4\nincremental = false\n"), "{vendored}");
         assert!(vendored.contains("[profile.dev.build-override]\ncodegen-units = 1\n"), "{vendored}");
         assert!(vendored.contains("\"*\" = { debug = false, codegen-units = 1 }"), "{vendored}");
         assert!(made(&Engine::Path("/g".into()), false).contains("members = []"));
