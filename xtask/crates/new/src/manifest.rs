@@ -306,7 +306,10 @@ mod tests {
         let vendored = made(&Engine::Vendor, false);
         assert!(vendored.contains("[workspace]\nmembers = [\"crates/*\"]\nresolver = \"3\"\n"), "{vendored}");
         assert_eq!(vendored.matches("opt-level = 3").count(), HOT.len(), "{vendored}");
-        assert!(vendored.contains("[profile.dev]\ndebug = \"line-tables-only\"\ncodegen-units = 4\nincremental = false\n"), "{vendored}");
+        assert!(
+            vendored.contains("[profile.dev]\ndebug = \"line-tables-only\"\ncodegen-units = 4\nincremental = false\n"),
+            "{vendored}"
+        );
         assert!(vendored.contains("[profile.dev.build-override]\ncodegen-units = 1\n"), "{vendored}");
         assert!(vendored.contains("\"*\" = { debug = false, codegen-units = 1 }"), "{vendored}");
         assert!(made(&Engine::Path("/g".into()), false).contains("members = []"));

@@ -40,8 +40,8 @@ impl Fleet {
         let network = Arc::new(Network::default());
         let mut command = Command::new("sh");
         command.args(["-c", SCRIPT, "hosts"]).args([dir, &sshd, &ssh]);
-        let ports = ports(n).and_then(|ports| ports.into_iter().map(|port| Ok((port, network.proxy(port)?))).collect());
-        let ports: Vec<(u16, u16)> = ports.with_hint(
+        let ports = ports(n, &|port| network.proxy(port));
+        let ports = ports.with_hint(
             Kind::Failed,
             || format!("cannot find ports on loopback for {n} hosts"),
             || "try with fewer: --hosts 2".into(),
@@ -80,10 +80,15 @@ impl Fleet {
     }
 }
 
-/// Free ports. All are bound before any is released, so that they differ.
-fn ports(n: usize) -> std::io::Result<Vec<u16>> {
+/// Free ports, each with that of its proxy. The proxies are bound before any port is released: otherwise the kernel may
+/// give one of those to a proxy.
+fn ports(n: usize, proxy: &dyn Fn(u16) -> std::io::Result<u16>) -> std::io::Result<Vec<(u16, u16)>> {
     let listeners: Vec<_> = (0..n).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
-    listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+    let ports = listeners.iter().map(|listener| {
+        let port = listener.local_addr()?.port();
+        Ok((port, proxy(port)?))
+    });
+    ports.collect()
 }
 
 /// Ticks of the clock that `/proc` counts in: a hundred a second on every Linux.
