@@ -101,7 +101,7 @@ fn deploy_whose_unit_crashes_is_reverted_and_shows_its_log() {
     p.run("deploy dev").ok().stdout_has("already runs");
     // Other variables are a reason to start it again, and reach it by a file that only its user reads.
     p.change("it's \"$HOME\"", "other");
-    p.run("deploy dev").ok().stderr_has("restart the service");
+    p.run("deploy dev").ok().stderr_has("ok      restarted ");
     let env = fleet.srv(0).join("app/service/env");
     assert_eq!(fs::metadata(&env).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::read_to_string(&env).unwrap(), "STATIC_DIR=\"www\"\nGREETING=\"other\"\n");
@@ -196,7 +196,7 @@ fn deploy_over_changed_unit_restores_it() {
     for harm in [edit.as_str(), "systemctl --user disable -q shop", &format!("rm {}", unit.display())] {
         fleet.ask(0, harm);
         p.run("status dev").ok().stdout_has("unit changed");
-        p.run("deploy dev").ok().stderr_has("restart the service");
+        p.run("deploy dev").ok().stderr_has("ok      restarted ");
         assert_eq!(fs::read_to_string(&unit).unwrap(), good, "{harm}");
         assert_eq!(fleet.ask(0, "systemctl --user is-enabled shop"), "enabled");
         p.run("deploy dev").ok().stdout_has("already runs");

@@ -107,7 +107,7 @@ fn unit_that_is_active_is_running_whatever_is_on_record() {
         }
         p.run("status dev").ok().stdout_has("running");
         warned(&p, "doctor dev", "has no record of how it was started", "`cargo xtask deploy dev`");
-        p.run("deploy dev").ok().stderr_has("restart the service");
+        p.run("deploy dev").ok().stderr_has("ok      restarted ");
         p.run("deploy dev").ok().stdout_has("already runs");
         assert_eq!(says(0, port), "1");
     }

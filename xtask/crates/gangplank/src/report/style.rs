@@ -44,7 +44,7 @@ impl Style {
 
     /// When something happened: relative on a terminal.
     pub fn time(self, at: Timestamp, now: Timestamp) -> String {
-        if self.is_terminal() { since(at, now) } else { when(at, now) }
+        if self.is_terminal() { ago(at, now) } else { when(at, now) }
     }
 
     fn paint(self, code: &str, text: &str) -> String {
@@ -101,12 +101,6 @@ pub fn duration(ms: u64) -> String {
 /// `2026-08-22 10:15Z, 3 h ago`
 fn when(at: Timestamp, now: Timestamp) -> String {
     format!("{}, {}", at.strftime("%Y-%m-%d %H:%MZ"), ago(at, now))
-}
-
-/// `3 h ago`; a date once days count: `2026-08-22 10:15Z`
-fn since(at: Timestamp, now: Timestamp) -> String {
-    let ago = ago(at, now);
-    if ago.ends_with(" d ago") { at.strftime("%Y-%m-%d %H:%MZ").to_string() } else { ago }
 }
 
 /// `just now`, `5 min ago`, `3 h ago`, `12 d ago`

@@ -11,7 +11,7 @@ use gangplank_model::history::{HistoryEvent, Verb};
 use gangplank_model::release::id::ReleaseId;
 
 use crate::report::progress_table::short_names;
-use crate::report::style::{Style, bytes, clipped, count, table, visible};
+use crate::report::style::{Style, bytes, clipped, count, table, visible, wrapped};
 use gangplank_deploy::store::{Published, RetentionDecision};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -206,7 +206,7 @@ fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
     for (host, name) in hosts.iter().zip(names) {
         rows.push(vec![
             host.env.clone(),
-            name,
+            name.clone(),
             host.state.to_owned(),
             id_or_dash(host.release.as_ref(), style),
             host.since.map_or("-".into(), |at| style.time(at, now)),
@@ -215,30 +215,32 @@ fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
             host.service.unwrap_or("-").to_owned(),
         ]);
         if let Some(who) = &host.locked_by {
-            let _ = writeln!(notes, "{} is locked by {}", host.target, visible(who));
+            let _ = writeln!(notes, "{name} is locked by {}", visible(who));
         }
-        let (target, env) = (&host.target, &host.env);
+        let env = &host.env;
         let _ = match (host.state, host.service) {
             _ if host.locked_by.is_some() => Ok(()),
             ("unconfirmed", _) => writeln!(
                 notes,
-                "{target}: the last deploy did not finish; deploy again, or run `cargo xtask rollback {env}`"
+                "{name}: the last deploy did not finish; deploy again, or run `cargo xtask rollback {env}`"
             ),
             ("live", Some("stopped")) => writeln!(
                 notes,
-                "{target}: its service is stopped; see `cargo xtask logs {env}`, or run `cargo xtask start {env}`"
+                "{name}: its service is stopped; see `cargo xtask logs {env}`, or run `cargo xtask start {env}`"
             ),
             ("live", Some("ends at logout")) => writeln!(
                 notes,
-                "{target}: systemd stops its service when the login ends; run `loginctl enable-linger LOGIN` as root of that host (`cargo xtask doctor {env}` prints the login)"
+                "{name}: systemd stops its service when the login ends; run `loginctl enable-linger LOGIN` as root of that host (`cargo xtask doctor {env}` prints the login)"
             ),
             ("live", Some("unknown")) => {
-                writeln!(notes, "{target}: systemd does not answer; see `cargo xtask doctor {env}`")
+                writeln!(notes, "{name}: systemd does not answer; see `cargo xtask doctor {env}`")
             }
             _ => Ok(()),
         };
     }
     let subjects = hosts.iter().filter_map(|host| Some((host.release.as_ref()?, host.subject.as_deref()?)));
+    let width = style.width.unwrap_or(usize::MAX);
+    let notes: String = notes.lines().map(|note| wrapped(note, width).join("\n") + "\n").collect();
     table(style, &rows) + &notes + &legend(subjects.collect(), style)
 }
 
@@ -346,3 +348,6 @@ fn lock(state: &LockState) -> String {
         (Some(who), true) => format!("{}: removed the lock of {who}\n", state.target),
     }
 }
+
+#[cfg(test)]
+mod tests;
