@@ -19,7 +19,7 @@ fn skipped_host_is_reported_and_catches_up() {
     p.run("rollback dev --skip-host file:srv/three").fails(
         2,
         "--skip-host file:srv/three",
-        "name some of file:srv/dev",
+        "the hosts of dev: file:srv/dev",
     );
     p.run("rollback dev --skip-host file:srv/two").ok().stderr_has("file:srv/two skipped");
     assert_eq!(p.live("srv/dev"), "1");

@@ -185,7 +185,9 @@ fn deploy_on_dumb_terminal_in_ci_or_verbose_writes_lines() {
     p.release("one");
     let (code, written) = on_terminal(&p, "promote dev prod --yes", (80, 24), &[("NO_COLOR", "1")]);
     assert_eq!(code, 0, "{written}");
-    assert!(written.contains("ok      installed ") && !written.contains("\x1b[?7l"), "{written}");
+    assert!(written.contains("ok      installed ") && !written.contains("1 host"), "{written}");
+    let lines = screen(&written, (80, 24));
+    assert!(!lines.iter().any(|line| line.contains("  -  ")), "no frame of a running step is left: {lines:#?}");
 }
 
 #[test]

@@ -45,6 +45,7 @@ pub const DOORS: &[(&str, &[&str])] = &[
     ("tar", &["bundle/format.rs"]),
     ("tokio", &["deploy/store/object.rs"]),
     ("toml_edit", &["new/manifest.rs"]),
+    ("unicode_width", &["gangplank/report/style.rs"]),
     ("walkdir", &["deploy/include.rs", "local-ci/workspace.rs"]),
     ("xshell", &["new/git.rs", "system/git.rs", "system/git/checkout.rs", "system/shell.rs"]),
     (
@@ -67,6 +68,7 @@ pub const DOORS: &[(&str, &[&str])] = &[
             "gangplank/approval.rs",
             "gangplank/report/json.rs",
             "gangplank/report/progress_draw.rs",
+            "gangplank/report/spinner.rs",
             "gangplank/report/term.rs",
             "gangplank/run.rs",
             "launch/main.rs",

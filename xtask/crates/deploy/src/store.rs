@@ -382,7 +382,7 @@ pub(crate) fn by_sha(found: &[Manifest], sha: &str) -> Result<ReleaseId> {
         ([id], _) => Ok((**id).clone()),
         ([], [.., id]) => Ok((*id).clone()),
         ([], []) => not_found(format!("no release of commit {sha}"))
-            .hint("build this commit with `cargo xtask build`, or list all releases with `cargo xtask releases`")
+            .hint("check that commit out and run `cargo xtask build`, or list all releases with `cargo xtask releases`")
             .err(),
         _ => {
             let ids: Vec<_> = clean.iter().map(|id| id.as_str()).collect();

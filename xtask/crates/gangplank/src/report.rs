@@ -9,6 +9,7 @@ mod local_ci;
 mod progress_draw;
 mod progress_table;
 mod setup;
+mod spinner;
 mod steps;
 pub(crate) mod style;
 pub(crate) mod term;

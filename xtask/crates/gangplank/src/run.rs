@@ -8,7 +8,7 @@ use crate::report::term::{Level, TermSink};
 use crate::report::{json, term, text};
 use gangplank_deploy::extend::Extensions;
 use gangplank_deploy::tool::Tool;
-use gangplank_model::error::{self, Result, hint_of, kind_of};
+use gangplank_model::error::{self, Kind, Result, hint_of, kind_of};
 use gangplank_model::event::{HostOutput, Sink, Stream};
 use gangplank_model::project::Project;
 use gangplank_system::context::{self, Context, Environment};
@@ -195,27 +195,26 @@ impl Ui {
         }
     }
 
-    /// Prints the answer again and again: in place of the last one on a terminal, elsewhere where it differs. Ends when
+    /// Prints the answer again and again, on a terminal in place of the last one. Ends with a wrong command line, and when
     /// nothing reads it any more; an interrupt ends the process.
     fn watch(&self, ctx: &Context, run: &dyn Fn() -> Result<CommandOutput>, interval: Duration) -> u8 {
-        let (mut last, in_place) = (String::new(), self.out.width.is_some() && !self.as_json);
+        let clear = if self.out.is_terminal() && !self.as_json { CLEAR } else { "" };
         loop {
             let text = match run() {
                 Ok(answer) if self.as_json => json::answer(&answer),
                 Ok(answer) => text::answer(&answer, self.out, ctx.now()),
-                // A host that does not answer now may answer soon.
                 Err(error) => {
-                    self.fail(Some(ctx), &error, None);
+                    let code = self.fail(Some(ctx), &error, None);
+                    if kind_of(&error) == Kind::Usage {
+                        return code;
+                    }
+                    // A host that does not answer now may answer soon.
                     String::new()
                 }
             };
-            let clear = if in_place { CLEAR } else { "" };
-            if (in_place || text != last)
-                && print(&mut std::io::stdout(), &format!("{clear}{}", ctx.scrub(&text))).is_err()
-            {
+            if print(&mut std::io::stdout(), &format!("{clear}{}", ctx.scrub(&text))).is_err() {
                 return 0;
             }
-            last = text;
             thread::sleep(interval);
         }
     }

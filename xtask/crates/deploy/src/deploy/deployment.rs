@@ -79,13 +79,10 @@ impl<'ctx> Deployment<'ctx> {
             let before = site.targets.len();
             site.targets.retain(|target| !target.is_called(name));
             if site.targets.len() == before || site.targets.is_empty() {
-                return usage(format!(
-                    "--skip-host {name} leaves {} with {} of its targets",
-                    env.name,
-                    site.targets.len()
-                ))
-                .hint(format!("name some of {}", env.targets.join(", ")))
-                .err();
+                let what = if site.targets.is_empty() { "would leave no host of" } else { "names no host of" };
+                return usage(format!("--skip-host {name} {what} {}", env.name))
+                    .hint(format!("the hosts of {}: {}", env.name, env.targets.join(", ")))
+                    .err();
             }
             ctx.warn(format!("{name} skipped; the next deploy that includes it brings it up to date"));
         }

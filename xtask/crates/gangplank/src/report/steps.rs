@@ -109,7 +109,8 @@ fn heading(verb: Verb, env: &str, release: Option<&str>, replaced: &[String]) ->
         some => format!(", which runs {}", some.join(" and ")),
     };
     match (verb, release) {
-        (Verb::Rollback, Some(release)) => format!("roll back {env} to {release}{now}"),
+        (Verb::Rollback, Some(release)) if replaced.is_empty() => format!("roll back {env} to {release}"),
+        (Verb::Rollback, Some(release)) => format!("roll back {env} from {} to {release}", replaced.join(" and ")),
         (Verb::Deploy | Verb::Promote, Some(release)) => format!("{} {release} to {env}{now}", verb.as_str()),
         _ => format!("{} {env}", verb.as_str()),
     }

@@ -4,6 +4,7 @@ use gangplank_model::release::id::ReleaseId;
 use gangplank_model::release::manifest::is_invisible;
 use jiff::{SpanRound, Timestamp, Unit};
 use std::ops::Range;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// The format of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,16 +125,15 @@ pub fn ago(at: Timestamp, now: Timestamp) -> String {
 pub fn table(style: Style, rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| width_of(cell)).max().unwrap_or(0);
     let widths: Vec<_> = (0..columns).map(width).collect();
     let parts = folded(&widths, style.width.unwrap_or(usize::MAX));
     let mut out = String::new();
     for (index, row) in rows.iter().enumerate() {
         for part in &parts {
             let indent = if part.start == 0 { "" } else { INDENT };
-            let cells = part.clone().filter_map(|n| Some(format!("{:<1$}", row.get(n)?, widths[n])));
+            let cells = part.clone().filter_map(|n| Some(padded(row.get(n)?, widths[n])));
             let line = cells.collect::<Vec<_>>().join("  ");
             let lines = match style.width {
                 Some(width) => wrapped(line.trim_end(), width.saturating_sub(indent.len())),
@@ -147,6 +147,11 @@ pub fn table(style: Style, rows: &[Vec<String>]) -> String {
         }
     }
     out
+}
+
+/// A cell filled up with blanks.
+fn padded(text: &str, width: usize) -> String {
+    format!("{text}{}", " ".repeat(width.saturating_sub(width_of(text))))
 }
 
 /// The columns of each line.
@@ -169,7 +174,7 @@ fn folded(widths: &[usize], width: usize) -> Vec<Range<usize>> {
 
 /// Wraps a text between words. Text in backticks, which is to be copied, is never split.
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
-    if text.chars().count() <= width {
+    if width_of(text) <= width {
         return vec![text.to_owned()];
     }
     let mut lines = vec![String::new()];
@@ -177,7 +182,7 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
         let last = lines.last_mut().expect("there is one from the start");
         if last.is_empty() {
             last.push_str(&piece);
-        } else if last.chars().count() + 1 + piece.chars().count() <= width {
+        } else if width_of(last) + 1 + width_of(&piece) <= width {
             last.push(' ');
             last.push_str(&piece);
         } else {
@@ -208,12 +213,25 @@ pub fn visible(text: &str) -> String {
     text.chars().flat_map(|c| if is_invisible(c) { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
+/// The columns of a text on a terminal: a CJK character and most emoji take two.
+pub fn width_of(text: &str) -> usize {
+    text.width()
+}
+
 /// A text cut to a width, with an ellipsis.
 pub fn clipped(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+    if width_of(text) <= width {
         return text.to_owned();
     }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    let (mut cut, mut used) = (String::new(), 1);
+    for c in text.chars() {
+        used += c.width().unwrap_or(0);
+        if used > width {
+            break;
+        }
+        cut.push(c);
+    }
+    cut + "…"
 }
 
 /// A text with short ids of releases. Paths, and text in backticks, which is to be copied, stay as they are.
@@ -298,6 +316,15 @@ mod tests {
         ] {
             assert_eq!(Style::decide(flag, no_color, dumb, width).color, want);
         }
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns() {
+        assert_eq!((width_of("日本"), width_of("a🚀"), width_of("é")), (4, 3, 1));
+        assert_eq!(clipped("日本語", 5), "日本…");
+        assert_eq!(clipped("日本語", 6), "日本語");
+        let rows = [vec!["日本".to_owned(), "x".into()], vec!["abcd".to_owned(), "y".into()]];
+        assert_eq!(table(Style::PLAIN, &rows), "日本  x\nabcd  y\n");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::report::progress_draw::ProgressDraw;
 use crate::report::progress_table::verb;
+use crate::report::spinner::Spinner;
 use crate::report::steps::StepLines;
 use crate::report::style::{Style, duration, visible, wrapped};
 use gangplank_model::event::{Event, Sink};
@@ -13,9 +14,6 @@ use std::time::{Duration, Instant};
 
 /// Shorter tasks draw no bar.
 const PATIENCE: Duration = Duration::from_millis(700);
-
-/// The interval at which a running step turns.
-const TICK: Duration = Duration::from_millis(100);
 
 /// The amount of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +37,7 @@ pub struct TermSink {
     live: Option<ProgressDraw>,
     running: Mutex<BTreeMap<String, Bar>>,
     steps: Mutex<StepLines>,
+    spinner: Spinner,
 }
 
 struct Bar {
@@ -52,11 +51,20 @@ impl TermSink {
         let bars = level != Level::Quiet && std::io::stderr().is_terminal();
         let live = (redraws && bars && level == Level::Normal).then(|| ProgressDraw::new(style));
         let redraws = redraws && bars && level == Level::Normal;
-        Self { style, level, bars, redraws, live, running: Mutex::default(), steps: Mutex::new(StepLines::new(style)) }
+        Self {
+            style,
+            level,
+            bars,
+            redraws,
+            live,
+            running: Mutex::default(),
+            steps: Mutex::new(StepLines::new(style)),
+            spinner: Spinner::default(),
+        }
     }
 
     fn line(&self, text: &str) {
-        if self.live.as_ref().is_some_and(|live| live.print_above(text)) {
+        if self.live.as_ref().is_some_and(|live| live.print_above(text)) || self.spinner.print_above(text) {
             return;
         }
         let print = || drop(writeln!(std::io::stderr(), "{text}"));
@@ -131,14 +139,14 @@ impl TermSink {
     fn text(&self, event: &Event) -> Option<String> {
         let style = self.style;
         let text = match event {
-            Event::Warning { text } => format!("{} {}", style.warn("warning:"), style.ids(&printable(text))),
+            Event::Warning { text } => labelled(style, Style::warn, "warning:", text),
             Event::ServiceLog { target, lines } if lines.is_empty() => format!("{target}: the service wrote no log"),
             Event::ServiceLog { target, lines } => {
                 let lines: String = lines.iter().map(|line| format!("\n  | {}", visible(line))).collect();
                 format!("{target}: the last lines of its log:{lines}")
             }
             _ if self.level == Level::Quiet => return None,
-            Event::Note { text } => style.ids(&printable(text)),
+            Event::Note { text } => labelled(style, |_, _| String::new(), "", text),
             // The job turns as long as it runs.
             Event::JobStarted { .. } if self.redraws => return None,
             Event::JobStarted { job } => format!("  {}  {job}", style.dim("start ")),
@@ -163,30 +171,13 @@ impl TermSink {
         if !self.redraws {
             return;
         }
-        let mut running = lock(&self.running);
         match event {
-            Event::StepStarted { target, step } => drop(running.insert(key(target, step), spinner(verb(step).0))),
-            Event::StepEnded { target, step, .. } => end(&mut running, &key(target, step)),
-            Event::JobStarted { job } => drop(running.insert(job.clone(), spinner(job.clone()))),
-            Event::JobEnded { job, .. } => end(&mut running, job),
+            Event::StepStarted { target, step } => self.spinner.start(key(target, step), verb(step).0),
+            Event::StepEnded { target, step, .. } => self.spinner.end(&key(target, step)),
+            Event::JobStarted { job } => self.spinner.start(job.clone(), job.clone()),
+            Event::JobEnded { job, .. } => self.spinner.end(job),
             _ => {}
         }
-    }
-}
-
-fn spinner(text: String) -> Bar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("  {spinner}       {msg}  {elapsed}") {
-        bar.set_style(style.tick_chars("-\\|/ "));
-    }
-    bar.set_message(text);
-    bar.enable_steady_tick(TICK);
-    Bar { since: Instant::now(), bar: Some(bar) }
-}
-
-fn end(running: &mut BTreeMap<String, Bar>, name: &str) {
-    if let Some(bar) = running.remove(name).and_then(|bar| bar.bar) {
-        bar.finish_and_clear();
     }
 }
 
@@ -219,19 +210,20 @@ fn printable(text: &str) -> String {
 
 /// The text of an error.
 pub fn error(style: Style, message: &str, hint: Option<&str>) -> String {
-    let hint = hint.map(|hint| labelled(style, Style::strong, "hint:", hint)).unwrap_or_default();
-    labelled(style, Style::bad, "error:", message) + &hint
+    let hint = hint.map(|hint| labelled(style, Style::strong, "hint:", hint) + "\n").unwrap_or_default();
+    format!("{}\n{hint}", labelled(style, Style::bad, "error:", message))
 }
 
 /// A text behind a label. Its first line is wrapped at the width of the terminal; those below it are a listing, such as a
 /// diff.
 fn labelled(style: Style, paint: fn(Style, &str) -> String, label: &str, text: &str) -> String {
-    let indent = " ".repeat(label.len() + 1);
+    let indent = if label.is_empty() { "  ".into() } else { " ".repeat(label.len() + 1) };
     let width = style.width.map_or(usize::MAX, |width| width.saturating_sub(indent.len()).max(20));
     let text = style.ids(&printable(text));
     let (first, below) =
         text.split_once('\n').map_or((&*text, String::new()), |(first, rest)| (first, format!("\n{rest}")));
-    format!("{} {}{below}\n", paint(style, label), wrapped(first, width).join(&format!("\n{indent}")))
+    let gap = if label.is_empty() { "" } else { " " };
+    format!("{}{gap}{}{below}", paint(style, label), wrapped(first, width).join(&format!("\n{indent}")))
 }
 
 /// Prints a question on stderr, without a newline.

@@ -1,3 +1,5 @@
+//! Texts of results on a terminal and in a log.
+
 use super::*;
 use expect_test::expect;
 use gangplank_model::history::Record;
@@ -52,7 +54,8 @@ fn status_fits_a_terminal_of_eighty_columns() {
         web3: the last deploy did not finish; deploy again, or run
         `cargo xtask rollback prod`
         1a2b3c4  Prices are in euros,\u{1b}[31m and the cart remembers what was in it f…
-    "#]].assert_eq(&text);
+    "#]]
+    .assert_eq(&text);
     assert!(text.lines().take(5).all(|line| line.chars().count() <= 80), "{text}");
 }
 
