@@ -400,6 +400,8 @@ fn deploy_by_persisted_program_needs_no_cargo() {
     p.var("CIRCLECI", "true");
     p.run("put").ok().stdout_has("circleci:workspace");
     let program = workspace.join("bin/xtask");
+    assert!(!program.exists(), "a job that passes on a release has got its program from `check`");
+    p.run("put --program").ok();
     assert!(fs::metadata(&program).unwrap().permissions().mode() & 0o111 != 0);
     let sha = p.git(&["rev-parse", "HEAD"]);
     let inner = p.command("deploy dev --yes");

@@ -7,6 +7,7 @@ const PROJECT: Project = Project {
     stores: STORES,
     envs: &[
         Env {
+            // A host over ssh is "ssh://deploy@web1.example.com/srv/app"; `cargo xtask setup dev` prints what it needs.
             name: "dev",
             targets: &["file:target/deploy/dev"],
             vars: &[("PORT", "${DEV_PORT:-8081}")],

@@ -13,7 +13,6 @@ use gangplank_model::project::{Env, Project};
 use gangplank_model::release::id::{ReleaseId, Selector};
 use gangplank_model::release::layout::RELEASES;
 use gangplank_model::state::Root;
-use gangplank_model::store_url;
 use gangplank_system::context::Context;
 use gangplank_system::machine;
 use serde::Serialize;
@@ -67,9 +66,6 @@ pub fn put(tool: &Tool, release: Option<&Selector>, only: Option<&str>) -> Resul
             continue;
         }
         let put = store.put(&release)?;
-        if store_url::only_in_ci(url) {
-            persist_program(ctx)?;
-        }
         let by_step = store.is_uploaded_by_a_step();
         let already_there = put == Put::AlreadyThere && !by_step;
         let release = release.id().clone();

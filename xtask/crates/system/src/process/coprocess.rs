@@ -210,7 +210,10 @@ mod tests {
             started(&format!("read -r line; echo $line >&2; echo ready; while read -r line; do {reply}; done"))
                 .ok()
                 .unwrap();
-        assert_eq!(it.so_far()[1], "hello\n");
+        // Another thread reads it.
+        while it.so_far()[1] != "hello\n" {
+            thread::sleep(NAP);
+        }
         for text in ["a", "b"] {
             let want = (format!("begin {text}\nend\n"), format!("bad {text} end\n"), true);
             assert_eq!(request(&mut it, &format!("{text}\n")), Some(want));
