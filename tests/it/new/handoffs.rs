@@ -136,7 +136,8 @@ fn delivers(handoff: &str) {
     let states: Vec<_> = hosts.as_array().unwrap().iter().map(|host| &host["state"]).collect();
     assert_eq!(states, ["live", "live"], "{handoff}");
     if handoff == "artifacts" {
-        let on_request = "ci run --yes --set deploy-env=prod --set release=latest";
+        // With the output of the job, which says how it got its xtask.
+        let on_request = "ci run --yes -v --set deploy-env=prod --set release=latest";
         let ran = compiled.xtask(&project, on_request, &ports()).ok();
         ran.stderr_has("running the xtask of job ").stderr_has("which was compiled from the same source");
         // Another engine: no program of it is stored, so it is compiled.
