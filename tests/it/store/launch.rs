@@ -28,7 +28,7 @@ fn check(p: &Project, account: &Account, branch: &str, status: JobStatus) -> u64
     let inputs = Inputs::of(&p.path(""), &Variables::new()).unwrap();
     let packed = Command::new("gzip").arg("-nc").arg(p.path("target/debug/xtask")).output().unwrap().stdout;
     let sha256 = gangplank_model::release::digest::of(&packed);
-    p.write_bytes(&format!("target/{}", circleci::artifact(&inputs.digest, &sha256)), &packed);
+    p.write_bytes(&format!("target/program/{}", circleci::name(&inputs.digest, &sha256)), &packed);
     let mut state = account.server.state();
     let (sha, now) = (p.git(&["rev-parse", "HEAD"]), state.now());
     let pipeline = state.push(branch, &sha, now);

@@ -1,7 +1,8 @@
 //! `bench compile`, second task: how long a job on request waits for the xtask, launched or compiled.
 
-use crate::compare::{Baseline, Compare, Row};
+use crate::compare::{Compare, Row};
 use crate::options::Options;
+use crate::tools::{CARGO, baseline, cargo};
 use gangplank_launch::{circleci, program};
 use gangplank_local_ci::loopback::{JobStatus, Loopback, MockState, WorkflowStatus};
 use gangplank_model::ci::pipeline::LAUNCHER;
@@ -9,7 +10,6 @@ use gangplank_model::error::{Result, failed};
 use gangplank_system::context::{Context, Input};
 use gangplank_system::git;
 use std::path::Path;
-use std::process::Command;
 
 const SLUG: &str = "gh/acme/app";
 const TOKEN: &str = "CCIPAT_of_a_bench_on_this_machine";
@@ -17,38 +17,27 @@ const BRANCH: &str = "main";
 
 /// From the start of the step to the xtask's first output: the launcher is compiled, finds `compiled` on a CircleCI of
 /// this machine, downloads and runs it; or cargo compiles it. In both cases the crates are downloaded.
-pub fn race(
-    ctx: &Context,
-    options: &Options,
-    scratch: &Path,
-    compiled: &Path,
-    cargo: &'static str,
-) -> Result<Vec<Row>> {
+pub fn race(ctx: &Context, options: &Options, scratch: &Path, compiled: &Path) -> Result<Vec<Row>> {
     let dir = scratch.join("program");
-    if let Err(reason) =
-        program::pack(&ctx.root, compiled, &dir, &ctx.vars().iter().map(|(k, v)| (k.into(), v.into())).collect())
-    {
+    if let Err(reason) = program::pack(&ctx.root, compiled, &dir, ctx.vars()) {
         ctx.warn(format!("skipped: launch: {reason:#}"));
         return Ok(vec![]);
     }
-    let server = Loopback::start(with_program(ctx, &dir))?;
-    let url = server.url().clone();
-    let baseline = |name, words: &[&str]| {
+    let server = Loopback::start(with_program(ctx, &dir)?)?;
+    let in_job = |name, words: &[&str]| {
         let target = scratch.join(format!("launch-{name}"));
-        let (words, out, url) =
-            (words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>(), target.clone(), url.clone());
-        let command = Box::new(move || {
-            let words: Vec<_> = words.iter().map(String::as_str).collect();
-            let mut command = ctx.cargo(&words);
+        let (make, out, url) = (cargo(ctx, &ctx.root, words), target.clone(), server.url().clone());
+        let command = move || {
+            let mut command = make();
             command.env("CARGO_TARGET_DIR", &out).env("CIRCLE_HOST", &url).env("CIRCLE_TOKEN", TOKEN);
             command.env("CIRCLE_PROJECT_SLUG", SLUG).env("CIRCLE_BRANCH", BRANCH);
             command
-        });
-        Baseline { name, command: command as Box<dyn Fn() -> Command>, makes: Some(target) }
+        };
+        baseline(name, Box::new(command), Some(target))
     };
     let run = ["run", "--quiet", "--locked"];
-    let ours = baseline("ours", &[&run[..], &["--manifest-path", LAUNCHER, "--", "--version"]].concat());
-    let theirs = baseline(cargo, &[&run[..], &["--package", "xtask", "--bin", "xtask", "--", "--version"]].concat());
+    let ours = in_job("ours", &[&run[..], &["--manifest-path", LAUNCHER, "--", "--version"]].concat());
+    let theirs = in_job(CARGO, &[&run[..], &["--package", "xtask", "--bin", "xtask", "--", "--version"]].concat());
     // A launcher that compiled would be measured for what it is not.
     let answer = ctx.answer((ours.command)(), Input::Empty)?;
     if !answer.stderr.contains("running the xtask of job") {
@@ -56,15 +45,12 @@ pub fn race(
             .hint("its tests are `cargo test --package xtask --test it launch`")
             .err();
     }
-    Compare { workload: "xtask", what: "launch", alike: false, baselines: vec![ours, theirs] }.run(
-        ctx,
-        scratch,
-        options.rounds,
-    )
+    let race = Compare { workload: "xtask", what: "launch", alike: false, baselines: vec![ours, theirs] };
+    race.run(ctx, scratch, options.rounds)
 }
 
 /// A project whose job `check` has stored the files below `dir`.
-fn with_program(ctx: &Context, dir: &Path) -> MockState {
+fn with_program(ctx: &Context, dir: &Path) -> Result<MockState> {
     let mut state = MockState::new(SLUG);
     state.tokens.push(TOKEN.into());
     let now = state.now();
@@ -72,10 +58,10 @@ fn with_program(ctx: &Context, dir: &Path) -> MockState {
     let workflow = state.add_workflow(&pipeline, "build-deploy");
     let job = state.add_job(&workflow, circleci::JOB, &[]);
     let number = state.start_job(&job);
-    for file in gangplank_deploy::include::below(dir).unwrap_or_default() {
+    for file in gangplank_deploy::include::below(dir)? {
         state.store_artifact(number, &format!("{}/{file}", circleci::DESTINATION), 0, dir.join(file));
     }
     state.end_job(&job, JobStatus::Success);
     state.set_workflow_status(&workflow, WorkflowStatus::Success);
-    state
+    Ok(state)
 }

@@ -82,18 +82,19 @@ pub fn compile(ctx: &Context, options: &Options) -> Result<Report> {
     let race = Compare { workload: "xtask", what: "compile", alike: false, baselines };
     let mut rows = race.run(ctx, &scratch.0, options.rounds)?;
     let compiled = scratch.0.join("target-ours/debug/xtask");
-    rows.extend(launch::race(ctx, options, &scratch.0, &compiled, CARGO)?);
+    rows.extend(launch::race(ctx, options, &scratch.0, &compiled)?);
     Ok(Report { bench: "compile", rounds: options.rounds, cpus: crate::options::cpus(), rows, missing: vec![] })
 }
 
 type Make = Box<dyn Fn() -> Command>;
 
-fn baseline(name: &'static str, command: Make, makes: Option<PathBuf>) -> Baseline<'static> {
+/// A contender that runs a command.
+pub(crate) fn baseline(name: &'static str, command: Make, makes: Option<PathBuf>) -> Baseline<'static> {
     Baseline { name, command, makes }
 }
 
 /// Cargo in a directory, with the environment of a shell.
-fn cargo(ctx: &Context, dir: &Path, words: &[&str]) -> Make {
+pub(crate) fn cargo(ctx: &Context, dir: &Path, words: &[&str]) -> Make {
     let there = ctx.at(dir);
     let words: Vec<_> = words.iter().map(|&word| word.to_owned()).collect();
     Box::new(move || {

@@ -243,8 +243,7 @@ pub fn put_program(ctx: &Context, project: &Project) -> Result<()> {
 /// Packs this program for jobs on request, for the step that stores artifacts. They compile it if that fails.
 fn pack_program(ctx: &Context) -> Result<()> {
     let dir = store::workspace(ctx).join(STORED);
-    let variables = ctx.vars().iter().map(|(name, value)| (name.into(), value.into())).collect();
-    match gangplank_launch::program::pack(&ctx.root, &Context::program()?, &dir, &variables) {
+    match gangplank_launch::program::pack(&ctx.root, &Context::program()?, &dir, ctx.vars()) {
         Ok(path) => ctx.note(format!("packed this program for jobs on request: {}", path.display())),
         Err(reason) => {
             ctx.warn(format!("jobs on request compile the xtask: {reason:#}"));

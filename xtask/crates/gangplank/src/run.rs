@@ -176,16 +176,19 @@ impl Ui {
         written.is_ok()
     }
 
-    /// Prints the answer of a command, as JSON or as text.
+    /// The answer of a command, as JSON or as text.
+    fn render(&self, ctx: &Context, json: &dyn Fn() -> String, text: &dyn Fn(Style, Timestamp) -> String) -> String {
+        ctx.scrub(&if self.as_json { json() } else { text(self.out, ctx.now()) })
+    }
+
+    /// Prints the answer of a command.
     pub fn print_answer(
         &self,
         ctx: &Context,
         json: &dyn Fn() -> String,
         text: &dyn Fn(Style, Timestamp) -> String,
     ) -> Result<()> {
-        let text = if self.as_json { json() } else { text(self.out, ctx.now()) };
-        let mut stdout = std::io::stdout();
-        match stdout.write_all(ctx.scrub(&text).as_bytes()).and_then(|()| stdout.flush()) {
+        match print(&mut std::io::stdout(), &self.render(ctx, json, text)) {
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
                 error::failed(format!("cannot print the answer: {error}"))
                     .hint("what was asked for is done: `cargo xtask status` and `history` show it")
@@ -201,8 +204,9 @@ impl Ui {
         let clear = if self.out.is_terminal() && !self.as_json { CLEAR } else { "" };
         loop {
             let text = match run() {
-                Ok(answer) if self.as_json => json::answer(&answer),
-                Ok(answer) => text::answer(&answer, self.out, ctx.now()),
+                Ok(answer) => {
+                    self.render(ctx, &|| json::answer(&answer), &|style, now| text::answer(&answer, style, now))
+                }
                 Err(error) => {
                     let code = self.fail(Some(ctx), &error, None);
                     if kind_of(&error) == Kind::Usage {
@@ -212,7 +216,7 @@ impl Ui {
                     String::new()
                 }
             };
-            if print(&mut std::io::stdout(), &format!("{clear}{}", ctx.scrub(&text))).is_err() {
+            if print(&mut std::io::stdout(), &format!("{clear}{text}")).is_err() {
                 return 0;
             }
             thread::sleep(interval);

@@ -16,8 +16,9 @@ const SUFFIX: &str = ".gz";
 /// The number of jobs that are looked at: an xtask changes rarely, so the newest has it. Pipelines on request have no
 /// such job and do not count.
 const JOBS: usize = 10;
-/// The maximum number of pipelines, and of workflows of each: reruns are workflows too.
-const PIPELINES: usize = 40;
+/// The maximum number of pages of pipelines, which have 20, and of workflows of a pipeline: reruns are workflows too.
+const PAGES: usize = 2;
+const PIPELINES: usize = 20;
 const WORKFLOWS: usize = 10;
 /// The maximum duration of the search and of the download. A search that is slower than that is slower than a compiler.
 const SEARCH: Duration = Duration::from_secs(20);
@@ -42,9 +43,9 @@ pub struct Stored {
     pub sha256: String,
 }
 
-/// The path of an artifact: `program/INPUTS/SHA256.gz`.
-pub fn artifact(inputs: &str, sha256: &str) -> String {
-    format!("{DESTINATION}/{inputs}/{sha256}{SUFFIX}")
+/// The path of an artifact below [`DESTINATION`]: `INPUTS/SHA256.gz`.
+pub fn name(inputs: &str, sha256: &str) -> String {
+    format!("{inputs}/{sha256}{SUFFIX}")
 }
 
 impl Api {
@@ -89,8 +90,7 @@ impl Api {
 pub fn find(get: &dyn Fn(&str) -> Result<Value>, slug: &str, branch: &str, inputs: &str) -> Result<Stored> {
     ensure!(!branch.is_empty(), "there is no CIRCLE_BRANCH");
     let (mut looked_at, mut page) = (0, String::new());
-    // The API has 20 pipelines a page.
-    for _ in 0..2 {
+    for _ in 0..PAGES {
         let pipelines = get(&format!("/project/{slug}/pipeline?branch={}{page}", escape(branch)))?;
         for pipeline in items(&pipelines).iter().filter(|it| it["vcs"]["branch"] == branch).take(PIPELINES) {
             for job in checks(get, pipeline)? {
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn program_of_a_good_job_of_the_branch_is_found() {
         let good = json!({ "name": "check", "status": "success", "job_number": 7 });
-        let path = artifact(INPUTS, &digest());
+        let path = format!("{DESTINATION}/{}", name(INPUTS, &digest()));
         let found = find(&api("f/x", &good, &path), "gh/a/b", "f/x", INPUTS).unwrap();
         assert_eq!(found, Stored { job: 7, url: "https://x/y".into(), sha256: digest() });
         let failed = json!({ "name": "check", "status": "failed", "job_number": 7 });
@@ -188,9 +188,9 @@ mod tests {
             ("f/x", &failed, &path),
             ("f/x", &other, &path),
             ("f/x", &waiting, &path),
-            ("f/x", &good, &artifact("bbbb", &digest())),
-            ("f/x", &good, &artifact(INPUTS, "12")),
-            ("f/x", &good, &artifact(INPUTS, &digest().to_uppercase())),
+            ("f/x", &good, &format!("{DESTINATION}/{}", name("bbbb", &digest()))),
+            ("f/x", &good, &format!("{DESTINATION}/{}", name(INPUTS, "12"))),
+            ("f/x", &good, &format!("{DESTINATION}/{}", name(INPUTS, &digest().to_uppercase()))),
             ("f/x", &good, &format!("{path}/../x.gz")),
         ] {
             let error = find(&api(branch, job, path), "gh/a/b", "f/x", INPUTS).unwrap_err().to_string();

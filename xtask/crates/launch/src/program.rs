@@ -1,6 +1,6 @@
 //! A stored program: packed by the job that compiled it; downloaded, verified, unpacked and run by another.
 
-use crate::circleci::{Api, Stored};
+use crate::circleci::{self, Api, Stored};
 use crate::inputs::{Inputs, Variables, hex};
 use crate::sources;
 use anyhow::{Context, Result, ensure};
@@ -25,20 +25,26 @@ pub fn directory(root: &Path) -> PathBuf {
 
 /// Packs a program that was compiled from this checkout as `DIR/INPUTS/SHA256.gz`. Fails with the reason if its inputs
 /// do not determine it.
-pub fn pack(root: &Path, program: &Path, dir: &Path, variables: &Variables) -> Result<PathBuf> {
-    let inputs = Inputs::of(root, variables)?;
+pub fn pack<K: Into<OsString>, V: Into<OsString>>(
+    root: &Path,
+    program: &Path,
+    dir: &Path,
+    variables: impl IntoIterator<Item = (K, V)>,
+) -> Result<PathBuf> {
+    let variables: Variables = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let inputs = Inputs::of(root, &variables)?;
     let variable = |name: &str| variables.get(OsStr::new(name)).cloned();
     let cargo = variable("CARGO").unwrap_or_else(|| "cargo".into());
     let home = variable("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(variable("HOME")?).join(".cargo"))).context("there is no HOME")?;
     sources::check(root, &cargo, &home, program, &inputs)?;
-    let dir = dir.join(&inputs.digest);
-    fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
-    let packed = dir.join("packed");
+    let packed = dir.join(&inputs.digest).join("packed");
+    let made = packed.parent().map_or(Ok(()), fs::create_dir_all);
+    made.with_context(|| packed.display().to_string())?;
     // Without its name and time, so that the same program is the same file.
     let gzip = Command::new("gzip").arg("-nc").stdin(File::open(program)?).stdout(File::create(&packed)?).status();
     ensure!(gzip.context("cannot run gzip")?.success(), "gzip failed");
-    let to = dir.join(format!("{}.gz", sha256(&packed)?));
+    let to = dir.join(circleci::name(&inputs.digest, &sha256(&packed)?));
     fs::rename(&packed, &to).with_context(|| to.display().to_string())?;
     Ok(to)
 }

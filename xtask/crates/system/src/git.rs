@@ -2,7 +2,7 @@
 
 pub mod checkout;
 
-use crate::context::{Context, Input};
+use crate::context::{Context, Input, Output};
 use crate::git::checkout::Checkout;
 use gangplank_model::error::{CliError, Result, failed, usage, verification};
 use gangplank_model::plan::Ancestry;
@@ -148,12 +148,16 @@ pub fn log(ctx: &Context, older: &str, newer: &str) -> Option<Vec<String>> {
     answer.ok().then(|| answer.stdout.lines().map(str::to_owned).collect())
 }
 
-/// The subject of a commit that the checkout has.
-pub fn subject(ctx: &Context, sha: &str) -> Option<String> {
-    let sh = shell(&ctx.root).ok()?;
-    let commit = format!("{sha}^{{commit}}");
-    let answer = ctx.answer(cmd!(sh, "git show --no-patch --format=%s {commit} --").into(), Input::Empty).ok()?;
-    answer.ok().then(|| answer.stdout.trim().to_owned()).filter(|subject| !subject.is_empty())
+/// The subjects of commits, of those that the checkout has: each with the full SHA.
+pub fn subjects(ctx: &Context, shas: &[&str]) -> Vec<(String, String)> {
+    let listed = || {
+        let sh = shell(&ctx.root).ok()?;
+        let log = cmd!(sh, "git log --no-walk=unsorted --ignore-missing '--format=%H %s' {shas...} --");
+        ctx.answer(log.into(), Input::Empty).ok().filter(Output::ok)
+    };
+    let answer = if shas.is_empty() { None } else { listed() };
+    let lines = answer.iter().flat_map(|answer| answer.stdout.lines());
+    lines.filter_map(|line| line.split_once(' ')).map(|(sha, text)| (sha.to_owned(), text.to_owned())).collect()
 }
 
 /// The hunks between a file, which may be missing, and a text.

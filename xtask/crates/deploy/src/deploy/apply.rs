@@ -10,6 +10,7 @@ mod revert;
 use crate::deploy::deployment::Deployment;
 use crate::deploy::failure::{service_failure, show_log};
 use crate::deploy::release_source::ReleaseSource;
+use crate::deploy::report::subjects;
 use crate::deploy::waves::{AT_ONCE, par_map, waves};
 use crate::health;
 use crate::health::Checker;
@@ -28,7 +29,6 @@ use gangplank_model::service;
 use gangplank_model::service::Spec;
 use gangplank_model::service::run::Script;
 use gangplank_system::context::{Context, Output};
-use gangplank_system::git;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -209,7 +209,7 @@ impl Run<'_> {
             _ => None,
         });
         let replaced = froms.collect::<BTreeSet<_>>().into_iter().collect();
-        let subject = goal.and_then(|id| git::subject(self.ctx, id.short_sha()));
+        let subject = subjects(self.ctx, goal.into_iter()).into_values().next();
         let (verb, env, release) = (self.base.verb, env.to_owned(), goal.cloned());
         self.ctx.emit(Event::Started { verb, env, release, replaced, subject });
     }

@@ -92,11 +92,13 @@ pub fn status(tool: &Tool, env: Option<&str>) -> Result<Vec<HostStatus>> {
 }
 
 /// The subjects of the commits of releases, as far as the checkout has them.
-fn subjects<'a>(ctx: &Context, ids: impl Iterator<Item = &'a ReleaseId>) -> BTreeMap<ReleaseId, String> {
+pub(crate) fn subjects<'a>(ctx: &Context, ids: impl Iterator<Item = &'a ReleaseId>) -> BTreeMap<ReleaseId, String> {
     let ids: BTreeSet<_> = ids.collect();
-    let named = |id: &ReleaseId| Some((id.clone(), git::subject(ctx, id.short_sha())?));
     // The newest: a longer list is not read.
-    ids.into_iter().rev().take(SUBJECTS_MAX).filter_map(named).collect()
+    let ids: Vec<_> = ids.into_iter().rev().take(SUBJECTS_MAX).collect();
+    let found = git::subjects(ctx, &ids.iter().map(|id| id.short_sha()).collect::<Vec<_>>());
+    let subject = |id: &ReleaseId| found.iter().find(|(sha, _)| sha.starts_with(id.short_sha()));
+    ids.into_iter().filter_map(|id| Some((id.clone(), subject(id)?.1.clone()))).collect()
 }
 
 fn host_status(liveness: &LivenessChecker, env: &str, target: &str, state: &State) -> HostStatus {

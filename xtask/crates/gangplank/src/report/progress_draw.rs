@@ -4,17 +4,14 @@
 //! usable, and the next frame overwrites the terminal's `^C`.
 
 use crate::report::progress_table::ProgressTable;
-use crate::report::style::Style;
+use crate::report::style::{FRAME, Style};
 use gangplank_model::event::{Event, Stage};
 use gangplank_system::machine;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
-
-/// The interval of frames.
-const FRAME: Duration = Duration::from_millis(100);
+use std::time::Instant;
 
 /// The size of a terminal that does not report it.
 const USUAL: (usize, usize) = (80, 24);

@@ -3,20 +3,25 @@
 //! The cursor stays at the start of that line, so the next frame overwrites the terminal's `^C`, and any exit leaves the
 //! terminal usable.
 
+use crate::report::style::{FRAME, wheel};
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The interval of frames, and one turn.
-const FRAME: Duration = Duration::from_millis(100);
-const WHEEL: [&str; 4] = ["-", "\\", "|", "/"];
 /// Clears the line.
 const CLEAR: &str = "\r\x1b[K";
 
 /// The line, if something runs.
 #[derive(Default)]
-pub struct Spinner(Arc<Mutex<Vec<Running>>>);
+pub struct Spinner(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    running: Vec<Running>,
+    /// Whether a thread draws it.
+    turns: bool,
+}
 
 struct Running {
     key: String,
@@ -27,44 +32,45 @@ struct Running {
 impl Spinner {
     /// Something starts. The one that started last is shown.
     pub fn start(&self, key: String, text: String) {
-        let mut running = lock(&self.0);
-        running.push(Running { key, text, since: Instant::now() });
-        if running.len() == 1 {
+        let mut state = lock(&self.0);
+        state.running.push(Running { key, text, since: Instant::now() });
+        if !std::mem::replace(&mut state.turns, true) {
             self.turn();
         }
-        draw(&running, "");
+        draw(&state.running, "");
     }
 
     /// It ends.
     pub fn end(&self, key: &str) {
-        let mut running = lock(&self.0);
+        let running = &mut lock(&self.0).running;
         let before = running.len();
         running.retain(|it| it.key != key);
         if running.len() < before {
-            draw(&running, "");
+            draw(running, "");
         }
     }
 
     /// Prints lines above it; returns false if nothing runs.
     pub fn print_above(&self, text: &str) -> bool {
-        let running = lock(&self.0);
+        let running = &lock(&self.0).running;
         if !running.is_empty() {
-            draw(&running, &format!("{text}\n"));
+            draw(running, &format!("{text}\n"));
         }
         !running.is_empty()
     }
 
     fn turn(&self) {
-        let running = Arc::downgrade(&self.0);
+        let state = Arc::downgrade(&self.0);
         thread::spawn(move || {
             loop {
                 thread::sleep(FRAME);
-                let Some(running) = running.upgrade() else { return };
-                let running = lock(&running);
-                if running.is_empty() {
+                let Some(state) = state.upgrade() else { return };
+                let mut state = lock(&state);
+                state.turns = !state.running.is_empty();
+                if !state.turns {
                     return;
                 }
-                draw(&running, "");
+                draw(&state.running, "");
             }
         });
     }
@@ -80,12 +86,11 @@ fn draw(running: &[Running], above: &str) {
 }
 
 fn frame(text: &str, time: Duration) -> String {
-    let wheel = WHEEL[(time.as_millis() / FRAME.as_millis()) as usize % WHEEL.len()];
-    format!("  {wheel}       {text}  {} s", time.as_secs())
+    format!("  {}       {text}  {} s", wheel(time.as_millis() as u64), time.as_secs())
 }
 
-fn lock(running: &Mutex<Vec<Running>>) -> MutexGuard<'_, Vec<Running>> {
-    running.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

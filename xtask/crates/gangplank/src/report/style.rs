@@ -4,6 +4,7 @@ use gangplank_model::release::id::ReleaseId;
 use gangplank_model::release::manifest::is_invisible;
 use jiff::{SpanRound, Timestamp, Unit};
 use std::ops::Range;
+use std::time::Duration;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// The format of a stream.
@@ -88,6 +89,15 @@ pub fn bytes(n: u64) -> String {
         unit += 1;
     }
     if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// The interval of frames of what is drawn again and again.
+pub const FRAME: Duration = Duration::from_millis(100);
+
+/// The sign of what runs, which turns with each frame.
+pub fn wheel(ms: u64) -> &'static str {
+    const SIGNS: [&str; 4] = ["-", "\\", "|", "/"];
+    SIGNS[(u128::from(ms) / FRAME.as_millis()) as usize % SIGNS.len()]
 }
 
 /// `340 ms`, `2.1 s`, `3 min 5 s`

@@ -31,9 +31,7 @@ pub struct TermSink {
     style: Style,
     level: Level,
     bars: bool,
-    /// Whether a running step is shown.
-    redraws: bool,
-    /// The progress table, if it replaces lines.
+    /// The progress table, on a terminal that can be redrawn.
     live: Option<ProgressDraw>,
     running: Mutex<BTreeMap<String, Bar>>,
     steps: Mutex<StepLines>,
@@ -50,12 +48,10 @@ impl TermSink {
     pub fn new(style: Style, level: Level, redraws: bool) -> Self {
         let bars = level != Level::Quiet && std::io::stderr().is_terminal();
         let live = (redraws && bars && level == Level::Normal).then(|| ProgressDraw::new(style));
-        let redraws = redraws && bars && level == Level::Normal;
         Self {
             style,
             level,
             bars,
-            redraws,
             live,
             running: Mutex::default(),
             steps: Mutex::new(StepLines::new(style)),
@@ -68,7 +64,7 @@ impl TermSink {
             return;
         }
         let print = || drop(writeln!(std::io::stderr(), "{text}"));
-        let running = self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let running = lock(&self.running);
         match running.values().find_map(|bar| bar.bar.as_ref()) {
             Some(bar) => bar.suspend(print),
             None => print(),
@@ -79,7 +75,7 @@ impl TermSink {
         if !self.bars {
             return;
         }
-        let mut running = self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut running = lock(&self.running);
         if done >= total {
             if let Some(bar) = running.remove(task).and_then(|bar| bar.bar) {
                 bar.finish_and_clear();
@@ -115,22 +111,17 @@ impl Sink for TermSink {
             return self.progress(task, *done, *total);
         }
         self.spin(event);
+        let text = self.text(event);
         let mut steps = lock(&self.steps);
         let lines = match steps.take(event) {
             Some(lines) => lines,
             // Only what is printed ends a line that hosts share.
-            None if self.text(event).is_some() => steps.flush(),
+            None if text.is_some() => steps.flush(),
             None => vec![],
         };
         drop(steps);
-        if self.level > Level::Quiet {
-            for line in &lines {
-                self.line(line);
-            }
-        }
-        if let Some(text) = self.text(event) {
-            self.line(&text);
-        }
+        let lines = lines.into_iter().filter(|_| self.level > Level::Quiet);
+        lines.chain(text).for_each(|line| self.line(&line));
     }
 }
 
@@ -146,9 +137,9 @@ impl TermSink {
                 format!("{target}: the last lines of its log:{lines}")
             }
             _ if self.level == Level::Quiet => return None,
-            Event::Note { text } => labelled(style, |_, _| String::new(), "", text),
+            Event::Note { text } => paragraph(style, text, 2),
             // The job turns as long as it runs.
-            Event::JobStarted { .. } if self.redraws => return None,
+            Event::JobStarted { .. } if self.live.is_some() => return None,
             Event::JobStarted { job } => format!("  {}  {job}", style.dim("start ")),
             Event::JobEnded { job, ms, status } => job_ended(style, job, *ms, status),
             Event::Ran { .. } | Event::StepStarted { .. } if self.level < Level::Verbose => return None,
@@ -168,7 +159,7 @@ impl TermSink {
 
     /// Shows a step while it runs, on a terminal.
     fn spin(&self, event: &Event) {
-        if !self.redraws {
+        if self.live.is_none() {
             return;
         }
         match event {
@@ -214,16 +205,18 @@ pub fn error(style: Style, message: &str, hint: Option<&str>) -> String {
     format!("{}\n{hint}", labelled(style, Style::bad, "error:", message))
 }
 
-/// A text behind a label. Its first line is wrapped at the width of the terminal; those below it are a listing, such as a
-/// diff.
+/// A text behind a label.
 fn labelled(style: Style, paint: fn(Style, &str) -> String, label: &str, text: &str) -> String {
-    let indent = if label.is_empty() { "  ".into() } else { " ".repeat(label.len() + 1) };
-    let width = style.width.map_or(usize::MAX, |width| width.saturating_sub(indent.len()).max(20));
+    format!("{} {}", paint(style, label), paragraph(style, text, label.len() + 1))
+}
+
+/// A text whose first line is wrapped at the width of the terminal, with an indent. The lines below it are a listing, such
+/// as a diff.
+fn paragraph(style: Style, text: &str, indent: usize) -> String {
+    let width = style.width.map_or(usize::MAX, |width| width.saturating_sub(indent).max(20));
     let text = style.ids(&printable(text));
-    let (first, below) =
-        text.split_once('\n').map_or((&*text, String::new()), |(first, rest)| (first, format!("\n{rest}")));
-    let gap = if label.is_empty() { "" } else { " " };
-    format!("{}{gap}{}{below}", paint(style, label), wrapped(first, width).join(&format!("\n{indent}")))
+    let (first, below) = text.split_at(text.find('\n').unwrap_or(text.len()));
+    wrapped(first, width).join(&format!("\n{}", " ".repeat(indent))) + below
 }
 
 /// Prints a question on stderr, without a newline.

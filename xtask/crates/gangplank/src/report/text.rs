@@ -40,9 +40,7 @@ pub fn answer(answer: &CommandOutput, style: Style, now: Timestamp) -> String {
         CommandOutput::Outcome(outcome) => self::outcome(outcome, style),
         CommandOutput::Status(hosts) => status(hosts, style, now),
         CommandOutput::Streamed => String::new(),
-        CommandOutput::History(hosts) => {
-            hosts.iter().map(|host| history(host, style, now)).collect::<Vec<_>>().join("\n")
-        }
+        CommandOutput::History(hosts) => histories(hosts, style, now),
         CommandOutput::Releases(listed) => releases(listed, style, now),
         CommandOutput::Diff(diff) => self::diff(diff, style),
         CommandOutput::Controlled(done) => controlled(done, style),
@@ -93,7 +91,7 @@ fn published(done: &Published) -> String {
     let Some(pointer) = &done.pointer else { return format!("{store}: nothing was published{reason}\n") };
     let how = if done.moved { "names" } else { "names already" };
     let job = done.job.map(|job| format!("job {job}, ")).unwrap_or_default();
-    format!("{store}: {pointer} {how} {job}{}{reason}\n", name(done.release.as_ref()))
+    format!("{store}: {pointer} {how} {job}{}{reason}\n", id_or_dash(done.release.as_ref(), Style::PLAIN))
 }
 
 fn pruned(done: &Pruned, style: Style) -> String {
@@ -131,10 +129,6 @@ fn put(done: &PutDone) -> String {
         _ => "stored",
     };
     format!("{}: {} {how}\n", done.store, done.release)
-}
-
-fn name(id: Option<&ReleaseId>) -> String {
-    id.map_or_else(|| "-".to_owned(), ToString::to_string)
 }
 
 /// The id, or a dash.
@@ -253,6 +247,12 @@ fn legend(subjects: BTreeMap<&ReleaseId, &str>, style: Style) -> String {
     subjects.into_iter().rev().map(line).collect()
 }
 
+fn histories(hosts: &[HostHistory], style: Style, now: Timestamp) -> String {
+    let tables: Vec<_> = hosts.iter().map(|host| history(host, style, now)).collect();
+    let subjects = hosts.iter().flat_map(|host| &host.subjects).map(|(id, subject)| (id, subject.as_str()));
+    tables.join("\n") + &legend(subjects.collect(), style)
+}
+
 fn history(host: &HostHistory, style: Style, now: Timestamp) -> String {
     let mut rows = vec![["WHEN", "WHAT", "RELEASE", "FROM", "BY", "REASON"].map(str::to_owned).to_vec()];
     for record in &host.records {
@@ -282,8 +282,7 @@ fn history(host: &HostHistory, style: Style, now: Timestamp) -> String {
     }
     let torn =
         if host.unreadable > 0 { format!("{} torn line(s) were skipped\n", host.unreadable) } else { String::new() };
-    let subjects = host.subjects.iter().map(|(id, subject)| (id, subject.as_str())).collect();
-    format!("{}\n{}{torn}{}", style.strong(&host.target), table(style, &rows), legend(subjects, style))
+    format!("{}\n{}{torn}", style.strong(&host.target), table(style, &rows))
 }
 
 fn releases(listed: &[Listed], style: Style, now: Timestamp) -> String {

@@ -11,13 +11,14 @@ use gangplank_system::context;
 use gangplank_system::context::is_cargos_own;
 use gangplank_system::git;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-/// The number of lines shown of a step that fails.
+/// The number of lines, and the maximum of bytes, shown of a step that fails.
 const SHOWN: usize = 60;
+const SHOWN_BYTES: u64 = 64 << 10;
 
 impl Run<'_> {
     /// Runs the wanted jobs in order, each after the success of those it requires; returns the first failure.
@@ -137,9 +138,10 @@ impl Run<'_> {
             let hint = || "check free space and permissions: `df -h target`".into();
             let mut log = opened.with_hint(error::Kind::Failed, what, hint)?;
             writeln!(log, "== {name}").with_hint(error::Kind::Failed, what, hint)?;
+            let begin = log.metadata().map_or(0, |file| file.len());
             let code = self.ctx.watch_into(command, &log)?;
             if code != Some(0) {
-                self.show(job, name, &path);
+                self.show(job, name, &path, begin);
             }
             code
         };
@@ -154,12 +156,16 @@ impl Run<'_> {
             .err()
     }
 
-    /// Shows the end of what a step has printed.
-    fn show(&self, job: &Job, name: &str, path: &Path) {
-        let text = fs::read(path).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let of_step = text.rsplit_once(&format!("== {name}\n")).map_or(&*text, |(_, output)| output);
-        let lines: Vec<_> = of_step.lines().collect();
+    /// Shows the end of what a step has printed: of the file from `begin` on.
+    fn show(&self, job: &Job, name: &str, path: &Path, begin: u64) {
+        let mut output = Vec::new();
+        let _ = File::open(path).and_then(|mut file| {
+            let begin = begin.max(file.metadata()?.len().saturating_sub(SHOWN_BYTES));
+            file.seek(SeekFrom::Start(begin))?;
+            file.take(SHOWN_BYTES).read_to_end(&mut output)
+        });
+        let output = String::from_utf8_lossy(&output);
+        let lines: Vec<_> = output.lines().collect();
         let end = &lines[lines.len().saturating_sub(SHOWN)..];
         let shown: String = end.iter().map(|line| format!("\n  | {line}")).collect();
         self.ctx.note(format!("{}, step `{name}`, the end of {}:{shown}", job.name, path.display()));

@@ -1,11 +1,8 @@
 //! Renders a table of hosts for a screen size.
 
 use crate::report::progress_table::{Back, Mark, ProgressTable, Row};
-use crate::report::style::{Style, clipped as cut, count, duration, visible};
+use crate::report::style::{Style, clipped as cut, count, duration, visible, wheel};
 use gangplank_model::event::Stage;
-
-/// The spinner, one turn per tenth of a second.
-const WHEEL: [&str; 4] = ["-", "\\", "|", "/"];
 
 /// A styled piece of a line.
 type Cell = (fn(Style, &str) -> String, String);
@@ -60,7 +57,7 @@ impl ProgressTable {
         for (row, word) in shown.iter().zip(words) {
             let mark = self.mark(row);
             let (paint, sign): (fn(Style, &str) -> String, _) = match mark {
-                Mark::Working => (plain, WHEEL[(now / 100) as usize % WHEEL.len()]),
+                Mark::Working => (plain, wheel(now)),
                 Mark::Ok => (Style::good, "ok"),
                 Mark::Failed => (Style::bad, "failed"),
                 Mark::Back => (Style::warn, "back"),

@@ -100,7 +100,7 @@ fn history_on_a_terminal_has_short_ids_and_the_subjects_below() {
         1 torn line(s) were skipped
         1a2b3c4  Prices are in euros
     "#]]
-    .assert_eq(&history(&host, TERMINAL, now()));
+    .assert_eq(&histories(&[host], TERMINAL, now()));
 }
 
 #[test]
