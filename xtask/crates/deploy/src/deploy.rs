@@ -89,6 +89,7 @@ impl Deployment<'_> {
             ci: ci_job(self.ctx),
             // The history outlives the variables that would mask a secret in it.
             reason: reason.map(|reason| self.ctx.scrub(reason)),
+            took: None,
         }
     }
 

@@ -14,6 +14,7 @@ use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcomm
 use gangplank_deploy::deploy::deployment::Options;
 use gangplank_deploy::extend;
 use gangplank_deploy::extend::Extensions;
+use gangplank_model::ci::workflows::PAGE_DIR;
 use gangplank_model::release::id::{Expected, Selector};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -220,6 +221,8 @@ pub enum Command {
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
     },
+    /// Write what is live, the history and the sizes of releases as one page of HTML
+    Report(Report),
     /// Compare the live release of an env with a release
     Diff {
         /// The env
@@ -297,6 +300,18 @@ pub enum Command {
 pub struct Forwarded {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     pub args: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Report {
+    /// Only these envs
+    pub env: Vec<String>,
+    /// The directory of the page, `index.html`
+    #[arg(long, value_name = "DIR", default_value = PAGE_DIR)]
+    pub html: PathBuf,
+    /// Include what a deploy of this commit's release would change in ENV; may be repeated
+    #[arg(long, value_name = "ENV")]
+    pub diff: Vec<String>,
 }
 
 #[derive(Debug, Clone, Args)]

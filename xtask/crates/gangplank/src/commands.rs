@@ -4,7 +4,7 @@ mod ci;
 mod feature;
 
 use crate::approval::{approved, confirm, confirm_loss};
-use crate::cli::{Cli, Command, Control, ExpectArgs, Global, Prune, Setup, Test};
+use crate::cli::{Cli, Command, Control, ExpectArgs, Global, Prune, Report, Setup, Test};
 #[cfg(feature = "lint")]
 use crate::test;
 use crate::{complete, doctor};
@@ -57,6 +57,9 @@ pub enum CommandOutput {
     History(Vec<report::HostHistory>),
     /// `releases`
     Releases(Vec<report::Listed>),
+    /// `report`
+    #[cfg(feature = "html")]
+    Page(Page),
     /// `diff`
     Diff(report::Diff),
     /// `lock`
@@ -96,8 +99,8 @@ pub struct Own {
     pub text: String,
 }
 
-/// A man page.
-#[cfg(feature = "man")]
+/// A man page, or the page of the release report.
+#[cfg(any(feature = "man", feature = "html"))]
 #[derive(Debug, Serialize)]
 pub struct Page {
     /// Its file.
@@ -134,6 +137,10 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
             let release = release.as_deref().unwrap_or_default();
             report::verify(tool, release, unpack.as_deref()).map(CommandOutput::Verified)
         }
+        Command::Put { program: true, .. } if project.ci.report && !cfg!(feature = "html") => {
+            // The jobs that deploy run this program, and need no Rust.
+            Err(feature::compile_with(ctx, &["gangplank/html"], "the release report"))
+        }
         Command::Put { program: true, .. } => {
             handoff::put_program(ctx, tool.project).map(|()| CommandOutput::Put(vec![]))
         }
@@ -169,6 +176,7 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
         Command::Restart(it) => self::control(tool, global, it, Verb::Restart),
         Command::History { env, limit, all } => report::history(tool, env, *limit, *all).map(CommandOutput::History),
         Command::Releases { limit } => report::releases(tool, *limit as usize).map(CommandOutput::Releases),
+        Command::Report(report) => page(tool, report),
         Command::Diff { env, release } => report::diff(tool, env, release.as_ref()).map(CommandOutput::Diff),
         Command::Prune(prune) => self::prune(tool, global, prune),
         Command::Lock { env } => lock(tool, env, None).map(CommandOutput::Lock),
@@ -328,6 +336,22 @@ fn lock(tool: &Tool, env: &str, unlock: Option<bool>) -> Result<Vec<LockState>> 
             .err(),
         None => Ok(states),
     }
+}
+
+#[cfg(feature = "html")]
+fn page(tool: &Tool, report: &Report) -> Result<CommandOutput> {
+    let all = gangplank_html::overview(tool, &report.env, &report.diff)?;
+    // A reason or a branch may contain what is a secret here.
+    let text = tool.ctx.scrub(&gangplank_html::page(&all));
+    let path = gangplank_html::write(&tool.ctx.root.join(&report.html), &text)?;
+    Ok(CommandOutput::Page(Page { path }))
+}
+
+#[cfg(not(feature = "html"))]
+fn page(tool: &Tool, report: &Report) -> Result<CommandOutput> {
+    // Wrong input is refused before anything is compiled.
+    report.env.iter().chain(&report.diff).try_for_each(|env| tool.project.env(env).map(drop))?;
+    Err(feature::compile_with(tool.ctx, &["gangplank/html"], "the release report"))
 }
 
 #[cfg(feature = "man")]

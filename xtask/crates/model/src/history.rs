@@ -88,6 +88,23 @@ pub struct Record {
     pub ci: Option<CiJob>,
     /// The reason given with `--reason`, or the reason of a failure.
     pub reason: Option<String>,
+    /// How long the steps took, in a record `live` of a host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took: Option<Took>,
+}
+
+/// How long the steps on a host took, in milliseconds; absent if a step was not needed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Took {
+    /// Sending and verifying the files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub install: Option<u64>,
+    /// Switching `current` and restarting the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<u64>,
+    /// Waiting for the health check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<u64>,
 }
 
 impl Record {
@@ -275,6 +292,7 @@ pub mod testing {
                 by: "test".into(),
                 ci: None,
                 reason: None,
+                took: None,
             }
         });
         History { records: records.collect(), unreadable: 0 }

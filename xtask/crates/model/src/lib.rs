@@ -7,7 +7,7 @@
 //!   that depends on the snapshot; those of the command line are in the deploy crate.
 //! - [`script`], [`shell`], [`frame`], [`sequence`], [`entries`], [`service`]: host scripts as text, and their output.
 //! - [`ci`]: the pipeline as a value, and its YAML. [`slug`]: a project on CircleCI.
-//! - [`error`], [`event`]: exit codes with hints, and what happens while a command runs.
+//! - [`error`], [`event`]: exit codes with hints, and what happens while a command runs. [`text`]: values for people.
 //!
 //! Decisions are tested with tables beside the code; rendered text by golden files in `tests/it`.
 
@@ -29,4 +29,5 @@ pub mod shell;
 pub mod slug;
 pub mod state;
 pub mod store_url;
+pub mod text;
 pub mod transfer;

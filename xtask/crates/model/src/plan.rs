@@ -359,6 +359,7 @@ fn once_live(goal: &Goal, state: &State) -> State {
             by: String::new(),
             ci: None,
             reason: None,
+            took: None,
         });
     }
     after.current = Current::Release(goal.release.clone());

@@ -246,6 +246,7 @@ impl Health {
 
 /// How CircleCI runs the pipeline.
 #[derive(Debug, Clone, Copy)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct Ci {
     /// Only commits of this branch are deployed.
     pub branch: &'static str,
@@ -267,6 +268,9 @@ pub struct Ci {
     /// same source, instead of compiling it. Needs the vendored crate `xtask/crates/launch`, and `CIRCLE_TOKEN` in
     /// `context`; costs some 20 MB of artifacts a pipeline.
     pub launch: bool,
+    /// Whether each deploy job ends with `cargo xtask report`, whose page is among the job's artifacts. Everyone who may
+    /// read the artifacts sees the names of hosts, users and files.
+    pub report: bool,
     /// Whether `test` fails for code that rustfmt would change.
     pub format: bool,
     /// Whether `test` fails for a warning of clippy or rustdoc; errors always fail it.
@@ -321,6 +325,7 @@ impl Ci {
         slug: None,
         pointers: &[("main", "LATEST_BUILD_NUM")],
         launch: false,
+        report: true,
         format: true,
         deny_warnings: true,
     };

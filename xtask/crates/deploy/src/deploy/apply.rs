@@ -19,7 +19,7 @@ use crate::host::{Operation, Target};
 use gangplank_model::entries;
 use gangplank_model::error::{CliError, Result, failed, hint_of, kind_of, verification};
 use gangplank_model::event::{Event, Stage, ms_since};
-use gangplank_model::history::{HistoryEvent, Record, Verb};
+use gangplank_model::history::{HistoryEvent, Record, Took, Verb};
 use gangplank_model::hook::HookPhase;
 use gangplank_model::plan::{HostPlan, Step};
 use gangplank_model::project::Env;
@@ -33,6 +33,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// The result of a changing command.
@@ -78,11 +79,14 @@ struct HostProgress<'a> {
     begun: AtomicBool,
     /// Whether a restart was requested.
     restarted: AtomicBool,
+    /// How long its steps took so far.
+    took: Mutex<Took>,
 }
 
 impl<'a> HostProgress<'a> {
     fn new(target: &'a dyn Target, plan: &'a HostPlan) -> Self {
-        Self { target, plan, begun: AtomicBool::new(false), restarted: AtomicBool::new(false) }
+        let (begun, restarted) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { target, plan, begun, restarted, took: Mutex::default() }
     }
 
     fn has(&self, wanted: impl Fn(&Step) -> bool) -> bool {
@@ -247,7 +251,7 @@ impl Run<'_> {
         let record = self.record(HistoryEvent::Installed, release.id(), None);
         let done = par_map(&deliveries, AT_ONCE, |(host, delivery)| {
             self.stop_if_asked(UNSWITCHED)?;
-            self.timed(host, &step.to_string(), || host.target.install(delivery, &record))
+            self.recorded(host, &step.to_string(), |took| &mut took.install, || host.target.install(delivery, &record))
         });
         all_of(done).map_err(|error| explain(&error, "nothing was switched"))?;
         self.stop_if_asked(UNSWITCHED)
@@ -298,12 +302,12 @@ impl Run<'_> {
         let names: Vec<_> = both.map(Step::to_string).collect();
         if !names.is_empty() {
             self.begin(host)?;
-            self.timed(host, &names.join(", "), || self.activate(host))?;
+            self.recorded(host, &names.join(", "), |took| &mut took.switch, || self.activate(host))?;
         }
         for step in steps {
             if let Step::Check { release } = step {
                 self.begin(host)?;
-                self.timed(host, &step.to_string(), || self.check(host, release))?;
+                self.recorded(host, &step.to_string(), |took| &mut took.check, || self.check(host, release))?;
             }
         }
         self.hooks(host, HookPhase::AfterEach).try_for_each(|hook| self.hook(host, hook))
@@ -410,8 +414,10 @@ impl Run<'_> {
     fn lives(&self, host: &HostProgress) -> Option<(String, Record)> {
         host.plan.steps.iter().find_map(|step| match step {
             Step::Confirm { release } => {
+                let took = *host.took.lock().unwrap_or_else(PoisonError::into_inner);
                 let record = Record {
                     from: host.switch().and_then(|(_, from)| from.cloned()),
+                    took: (took != Took::default()).then_some(took),
                     ..self.record(HistoryEvent::Live, release, None)
                 };
                 Some((step.to_string(), record))
@@ -458,6 +464,20 @@ impl Run<'_> {
             Some(manifest) => Some(manifest.commit.sha.clone()),
             None => self.base.commit.clone().filter(|_| self.base.release.as_ref() == Some(id)),
         }
+    }
+
+    /// Like [`Self::timed`], and keeps the duration for the record `live`.
+    fn recorded(
+        &self,
+        host: &HostProgress,
+        step: &str,
+        slot: fn(&mut Took) -> &mut Option<u64>,
+        work: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let started = Instant::now();
+        self.timed(host, step, work)?;
+        *slot(&mut host.took.lock().unwrap_or_else(PoisonError::into_inner)) = Some(ms_since(started));
+        Ok(())
     }
 
     fn timed<T>(&self, host: &HostProgress, step: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {

@@ -92,7 +92,7 @@ pub fn status(tool: &Tool, env: Option<&str>) -> Result<Vec<HostStatus>> {
 }
 
 /// The subjects of the commits of releases, as far as the checkout has them.
-pub(crate) fn subjects<'a>(ctx: &Context, ids: impl Iterator<Item = &'a ReleaseId>) -> BTreeMap<ReleaseId, String> {
+pub fn subjects<'a>(ctx: &Context, ids: impl Iterator<Item = &'a ReleaseId>) -> BTreeMap<ReleaseId, String> {
     let ids: BTreeSet<_> = ids.collect();
     // The newest: a longer list is not read.
     let ids: Vec<_> = ids.into_iter().rev().take(SUBJECTS_MAX).collect();
@@ -101,7 +101,8 @@ pub(crate) fn subjects<'a>(ctx: &Context, ids: impl Iterator<Item = &'a ReleaseI
     ids.into_iter().filter_map(|id| Some((id.clone(), subject(id)?.1.clone()))).collect()
 }
 
-fn host_status(liveness: &LivenessChecker, env: &str, target: &str, state: &State) -> HostStatus {
+/// The state of a target as `status` prints it, without the subject of its commit.
+pub fn host_status(liveness: &LivenessChecker, env: &str, target: &str, state: &State) -> HostStatus {
     let live = state.live();
     let record = live.and_then(|id| state.history.last_live(id));
     HostStatus {
@@ -275,7 +276,8 @@ pub fn diff(tool: &Tool, env: &str, release: Option<&Selector>) -> Result<Diff> 
     Ok(compare(ctx, env.name, &old, &new))
 }
 
-fn compare(ctx: &Context, env: &str, old: &Manifest, new: &Manifest) -> Diff {
+/// The differences between the manifest that is live in an env and another one.
+pub fn compare(ctx: &Context, env: &str, old: &Manifest, new: &Manifest) -> Diff {
     let by_path = |manifest: &Manifest| -> BTreeMap<String, (u64, u32, Content)> {
         manifest.files.iter().map(|file| (file.path.clone(), (file.bytes, file.mode, file.content.clone()))).collect()
     };

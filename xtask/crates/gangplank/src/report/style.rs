@@ -1,7 +1,7 @@
 //! Formats values for a screen: colours, sizes, times and columns. Colour never carries information of its own.
 
 use gangplank_model::release::id::ReleaseId;
-use gangplank_model::release::manifest::is_invisible;
+pub use gangplank_model::text::{bytes, count, duration, visible};
 use jiff::{SpanRound, Timestamp, Unit};
 use std::ops::Range;
 use std::time::Duration;
@@ -79,18 +79,6 @@ impl Style {
     }
 }
 
-/// `1.2 MiB`
-pub fn bytes(n: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = n as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
-}
-
 /// The interval of frames of what is drawn again and again.
 pub const FRAME: Duration = Duration::from_millis(100);
 
@@ -98,15 +86,6 @@ pub const FRAME: Duration = Duration::from_millis(100);
 pub fn wheel(ms: u64) -> &'static str {
     const SIGNS: [&str; 4] = ["-", "\\", "|", "/"];
     SIGNS[(u128::from(ms) / FRAME.as_millis()) as usize % SIGNS.len()]
-}
-
-/// `340 ms`, `2.1 s`, `3 min 5 s`
-pub fn duration(ms: u64) -> String {
-    match ms {
-        0..1000 => format!("{ms} ms"),
-        1000..60_000 => format!("{:.1} s", ms as f64 / 1000.0),
-        _ => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1000),
-    }
 }
 
 /// `2026-08-22 10:15Z, 3 h ago`
@@ -218,11 +197,6 @@ fn pieces(text: &str) -> Vec<String> {
     pieces
 }
 
-/// A text with control characters escaped, so that foreign text cannot control the terminal.
-pub fn visible(text: &str) -> String {
-    text.chars().flat_map(|c| if is_invisible(c) { c.escape_default().collect() } else { vec![c] }).collect()
-}
-
 /// The columns of a text on a terminal: a CJK character and most emoji take two.
 pub fn width_of(text: &str) -> usize {
     text.width()
@@ -263,24 +237,13 @@ fn short_ids(text: &str) -> String {
     out
 }
 
-/// `1 file`, `2 files`
-pub fn count(n: usize, noun: &str) -> String {
-    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use expect_test::expect;
 
     #[test]
-    fn units() {
-        for (n, want) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 20, "5.0 MiB"), (3 << 40, "3.0 TiB")] {
-            assert_eq!(bytes(n), want);
-        }
-        for (ms, want) in [(0, "0 ms"), (999, "999 ms"), (2100, "2.1 s"), (185_000, "3 min 5 s")] {
-            assert_eq!(duration(ms), want);
-        }
+    fn ages_are_relative_up_to_days() {
         let now: Timestamp = "2026-08-22T10:15:00Z".parse().unwrap();
         for (at, want) in
             [("10:15:00", "just now"), ("10:20:00", "just now"), ("10:10:00", "5 min ago"), ("07:00:00", "3 h ago")]
@@ -288,11 +251,6 @@ mod tests {
             assert_eq!(ago(format!("2026-08-22T{at}Z").parse().unwrap(), now), want, "{at}");
         }
         assert_eq!(ago("2026-08-10T10:15:00Z".parse().unwrap(), now), "12 d ago");
-    }
-
-    #[test]
-    fn control_characters_are_written_out() {
-        assert_eq!(visible("a\u{1b}[2Jb\u{7}\tü"), "a\\u{1b}[2Jb\\u{7}\\tü");
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub fn answer(answer: &CommandOutput, style: Style, now: Timestamp) -> String {
         CommandOutput::Diagnosis(found) => crate::report::doctor::diagnosis(found, style),
         CommandOutput::Script(it) => it.script.to_owned(),
         CommandOutput::Own(own) => own.text.clone(),
+        #[cfg(feature = "html")]
+        CommandOutput::Page(page) => format!("{}\n", page.path.display()),
         #[cfg(feature = "man")]
         CommandOutput::Man(pages) => pages.iter().map(|page| format!("{}\n", page.path.display())).collect(),
         #[cfg(feature = "lint")]

@@ -75,7 +75,6 @@ impl Run<'_> {
 
     fn work(&self, job: &Job, work: &Work) -> Result<()> {
         let dir = self.dir.join("jobs").join(&job.name);
-        let (project, workspace) = (dir.join("project"), dir.join("workspace"));
         fs::create_dir_all(&dir).with_hint(
             error::Kind::Failed,
             || format!("cannot make {}", dir.display()),
@@ -83,44 +82,57 @@ impl Run<'_> {
         )?;
         let started = self.cloud.start(&self.running, job);
         let variables = work.variables(self.values);
+        let mut done = Ok(());
         for step in &work.steps {
             if self.ctx.interrupted() {
                 return failed("stopped by a signal").hint("run `cargo xtask ci run` again").err();
             }
-            match step {
-                Step::Checkout => git::checkout(self.ctx, &self.commit.sha, self.branch, &project)?,
-                // Those of this machine.
-                Step::AddSshKeys => {}
-                Step::Persist { root, paths } => self.layers.persist(&job.name, &local(root, &workspace), paths)?,
-                Step::Attach { at } => {
-                    self.layers.attach(self.workflow, &job.name, &local(at, &workspace))?;
-                }
-                Step::StoreArtifacts { path, destination } => {
-                    self.artifacts(job, started.number, &local(path, &workspace), destination)?;
-                }
-                Step::Xtask { name, args, by } => {
-                    let mut command = match by {
-                        Xtask::Persisted => Command::new(workspace.join(PERSISTED)),
-                        Xtask::Cargo | Xtask::Launched => Command::new(self.ctx.var("CARGO").unwrap_or("cargo")),
-                    };
-                    let features = features_of_jobs(self.ctx.var(context::var::FEATURES));
-                    match (by, &features) {
-                        (Xtask::Persisted, _) => {}
-                        (Xtask::Cargo, None) => drop(command.arg("xtask")),
-                        (Xtask::Launched, None) => {
-                            command.args(["run", "--quiet", "--manifest-path", LAUNCHER, "--"]);
-                        }
-                        // The launcher knows the program without features.
-                        (Xtask::Cargo | Xtask::Launched, Some(features)) => {
-                            command.args(context::run_xtask(&project, Some(features)));
-                        }
+            // As on CircleCI, these run after a failure too.
+            let runs_always = matches!(step, Step::StoreArtifacts { .. } | Step::Xtask { always: true, .. });
+            if done.is_err() && !runs_always {
+                continue;
+            }
+            let ended = self.one(job, step, &started, &variables, &dir);
+            done = done.and(ended);
+        }
+        done
+    }
+
+    fn one(&self, job: &Job, step: &Step, started: &Started, variables: &[(String, String)], dir: &Path) -> Result<()> {
+        let (project, workspace) = (dir.join("project"), dir.join("workspace"));
+        match step {
+            Step::Checkout => git::checkout(self.ctx, &self.commit.sha, self.branch, &project)?,
+            // Those of this machine.
+            Step::AddSshKeys => {}
+            Step::Persist { root, paths } => self.layers.persist(&job.name, &local(root, &workspace), paths)?,
+            Step::Attach { at } => {
+                self.layers.attach(self.workflow, &job.name, &local(at, &workspace))?;
+            }
+            Step::StoreArtifacts { path, destination } => {
+                self.artifacts(job, started.number, &project.join(local(path, &workspace)), destination)?;
+            }
+            Step::Xtask { name, args, by, .. } => {
+                let mut command = match by {
+                    Xtask::Persisted => Command::new(workspace.join(PERSISTED)),
+                    Xtask::Cargo | Xtask::Launched => Command::new(self.ctx.var("CARGO").unwrap_or("cargo")),
+                };
+                let features = features_of_jobs(self.ctx.var(context::var::FEATURES));
+                match (by, &features) {
+                    (Xtask::Persisted, _) => {}
+                    (Xtask::Cargo, None) => drop(command.arg("xtask")),
+                    (Xtask::Launched, None) => {
+                        command.args(["run", "--quiet", "--manifest-path", LAUNCHER, "--"]);
                     }
-                    command.args(args.iter().map(|arg| arg.resolve(&variables))).current_dir(&project);
-                    self.environment(&mut command, job, &started, &workspace, &project);
-                    command.envs(features.map(|features| (context::var::FEATURES, features)));
-                    command.envs(variables.iter().map(|(name, value)| (name, value)));
-                    self.step(job, name, command)?;
+                    // The launcher knows the program without features.
+                    (Xtask::Cargo | Xtask::Launched, Some(features)) => {
+                        command.args(context::run_xtask(&project, Some(features)));
+                    }
                 }
+                command.args(args.iter().map(|arg| arg.resolve(variables))).current_dir(&project);
+                self.environment(&mut command, job, started, &workspace, &project);
+                command.envs(features.map(|features| (context::var::FEATURES, features)));
+                command.envs(variables.iter().map(|(name, value)| (name, value)));
+                self.step(job, name, command)?;
             }
         }
         Ok(())

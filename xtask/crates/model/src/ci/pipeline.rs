@@ -113,6 +113,8 @@ pub enum Step {
         args: Vec<Arg>,
         /// The program that runs them.
         by: Xtask,
+        /// Whether it runs even if a step before it failed.
+        always: bool,
     },
     /// Add files to the workspace.
     Persist {
@@ -126,9 +128,9 @@ pub enum Step {
         /// The absolute directory.
         at: String,
     },
-    /// Store a directory as artifacts.
+    /// Store a directory as artifacts, even if a step before it failed.
     StoreArtifacts {
-        /// Path of the directory.
+        /// Path of the directory; a relative one is below the checkout.
         path: String,
         /// Its name in the list of artifacts.
         destination: String,

@@ -73,14 +73,15 @@ fn write_step(out: &mut String, step: &Step) {
     let _ = match step {
         Step::Checkout => writeln!(out, "      - checkout"),
         Step::AddSshKeys => writeln!(out, "      - add_ssh_keys"),
-        Step::Xtask { name, args, by } => {
+        Step::Xtask { name, args, by, always } => {
             let args: Vec<_> = args.iter().map(argument).collect();
             let program = match by {
                 Xtask::Cargo => "cargo xtask".to_owned(),
                 Xtask::Persisted => format!("{WORKSPACE}/{PERSISTED}"),
                 Xtask::Launched => format!("cargo run --quiet --manifest-path {LAUNCHER} --"),
             };
-            write!(out, "      - run:\n          name: {name}\n          command: {program} {}\n", args.join(" "))
+            let when = if *always { "          when: always\n" } else { "" };
+            write!(out, "      - run:\n          name: {name}\n          command: {program} {}\n{when}", args.join(" "))
         }
         Step::Persist { root, paths } => {
             let _ = write!(out, "      - persist_to_workspace:\n          root: {root}\n          paths:\n");

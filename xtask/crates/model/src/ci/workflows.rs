@@ -5,6 +5,9 @@ use crate::error::{Result, usage};
 use crate::project::{Env, Handoff, Project};
 use crate::store_url::{BUCKETS, WORKSPACE, WORKSPACE_URL};
 
+/// The directory of the release report, relative to the checkout.
+pub const PAGE_DIR: &str = "target/report";
+
 /// Parameters of triggered workflows.
 pub mod parameter {
     /// The env to deploy to.
@@ -55,13 +58,15 @@ fn has_store(project: &Project, any_of: &[&str]) -> bool {
 fn workspace(project: &Project) -> Pipeline {
     let mut jobs = vec![check(project), build(project, Handoff::Workspace)];
     let mut after = "build".to_owned();
-    for env in project.envs {
+    for (n, env) in project.envs.iter().enumerate() {
         if env.approval {
             let approve = Job { requires: vec![after.clone()], filter: Some(on_branch(project)), ..approve(env) };
             after.clone_from(&approve.name);
             jobs.push(approve);
         }
-        let deploy = Job { requires: vec![after.clone()], ..deploy_from_workspace(project, env) };
+        // The job before an approval says what it is about.
+        let next = project.envs.get(n + 1).filter(|next| next.approval);
+        let deploy = Job { requires: vec![after.clone()], ..deploy_from_workspace(project, env, next.as_slice()) };
         after.clone_from(&deploy.name);
         jobs.push(deploy);
     }
@@ -74,8 +79,11 @@ fn across_workflows(project: &Project, handoff: Handoff) -> Pipeline {
     let free: Vec<_> = project.envs.iter().filter(|env| !env.approval).collect();
     let mut jobs = vec![check(project), build(project, handoff), publish(project, handoff)];
     let mut after = "publish".to_owned();
-    for env in &free {
-        let deploy = Job { requires: vec![after.clone()], ..deploy_from_workspace(project, env) };
+    let approved: Vec<_> = project.envs.iter().filter(|env| env.approval).collect();
+    for (n, env) in free.iter().enumerate() {
+        // The last job of the workflow says what the approvals in the others are about.
+        let next: &[_] = if n + 1 == free.len() { &approved } else { &[] };
+        let deploy = Job { requires: vec![after.clone()], ..deploy_from_workspace(project, env, next) };
         after.clone_from(&deploy.name);
         jobs.push(deploy);
     }
@@ -85,7 +93,7 @@ fn across_workflows(project: &Project, handoff: Handoff) -> Pipeline {
     };
     let skipped = || vec![is(parameter::DEPLOY_ENV, ""), is(parameter::ROLLBACK_ENV, "")];
     let mut workflows = vec![Workflow { name, when: Some(Condition::And(skipped())), jobs }];
-    for env in project.envs.iter().filter(|env| env.approval) {
+    for env in approved {
         let approve = approve(env);
         let deploy = Job { requires: vec![approve.name.clone()], ..deploy_from_store(project, env) };
         // The branch is a condition of the workflow, so that a pending approval is not shown on every branch.
@@ -142,7 +150,7 @@ fn page(project: &Project, verb: &str, title: &str, environment: &str) -> Pipeli
     let args = [word(verb), var("ENVIRONMENT"), word("--expect-current"), var("CURRENT_VERSION")].to_vec();
     let work = Kind::Work(Work {
         environment: environment_of.map(|(name, from)| (name.to_owned(), value(from))).into(),
-        ..compiling(project, to_hosts(project, [change(project, title, args, "TARGET_VERSION")]))
+        ..compiling(project, to_hosts(project, changing(project, title, args, "TARGET_VERSION")))
     });
     let node = |env: &Env| Job {
         definition: verb.to_owned(),
@@ -215,35 +223,51 @@ fn approve(env: &Env) -> Job {
     Job::new(format!("approve-{}", env.name), Kind::Approval)
 }
 
-/// Deploys the build of this workflow.
-fn deploy_from_workspace(project: &Project, env: &Env) -> Job {
+/// Deploys the build of this workflow, and reports what a deploy to the `next` envs would change.
+fn deploy_from_workspace(project: &Project, env: &Env, next: &[&Env]) -> Job {
     let args = ["deploy", env.name, "--yes", "--lock-wait", "600"];
-    let step = persisted(&format!("Deploy to {}", env.name), &args);
+    let mut steps = vec![persisted(&format!("Deploy to {}", env.name), &args)];
+    steps.extend(report(project, word(env.name), next, Xtask::Persisted));
     Job {
         filter: Some(on_branch(project)),
         contexts: env.context.iter().map(|context| (*context).to_owned()).collect(),
         serial_group: Some(serial_group(env)),
-        ..Job::new(format!("deploy-{}", env.name), Kind::Work(on_workspace(project, vec![step])))
+        ..Job::new(format!("deploy-{}", env.name), Kind::Work(on_workspace(project, steps)))
     }
+}
+
+/// Writes the release report, and keeps it as an artifact. After a failed deploy it is wanted most.
+fn report(project: &Project, env: Arg, next: &[&Env], by: Xtask) -> Vec<Step> {
+    if !project.ci.report {
+        return vec![];
+    }
+    let diffs = next.iter().flat_map(|env| [word("--diff"), word(env.name)]);
+    let args = [word("report"), env].into_iter().chain(diffs).collect();
+    vec![
+        Step::Xtask { name: "Write the release report".into(), args, by, always: true },
+        Step::StoreArtifacts { path: PAGE_DIR.into(), destination: "report".into() },
+    ]
 }
 
 /// Deploys the release named by the parameters, by default that of this commit, from a store.
 fn deploy_from_store(project: &Project, env: &Env) -> Job {
     let on_request = if env.approval { "" } else { "-on-request" };
-    let step = change(project, &format!("Deploy to {}", env.name), vec![word("deploy"), word(env.name)], "RELEASE");
-    requested(project, env, &format!("deploy-{}{on_request}", env.name), step)
+    let args = vec![word("deploy"), word(env.name)];
+    let steps = changing(project, &format!("Deploy to {}", env.name), args, "RELEASE");
+    requested(project, env, &format!("deploy-{}{on_request}", env.name), steps)
 }
 
 fn rollback(project: &Project, env: &Env) -> Job {
-    let step = change(project, &format!("Roll back {}", env.name), vec![word("rollback"), word(env.name)], "RELEASE");
-    requested(project, env, &format!("rollback-{}", env.name), step)
+    let args = vec![word("rollback"), word(env.name)];
+    let steps = changing(project, &format!("Roll back {}", env.name), args, "RELEASE");
+    requested(project, env, &format!("rollback-{}", env.name), steps)
 }
 
 /// A workspace does not cross workflows, so the job launches a stored xtask or compiles one.
-fn requested(project: &Project, env: &Env, name: &str, step: Step) -> Job {
+fn requested(project: &Project, env: &Env, name: &str, steps: Vec<Step>) -> Job {
     let environment = [("RELEASE", parameter::RELEASE), ("REASON", parameter::REASON)]
         .map(|(name, from)| (name.to_owned(), format!("<< pipeline.parameters.{from} >>")));
-    let work = Work { environment: environment.into(), ..compiling(project, to_hosts(project, [step])) };
+    let work = Work { environment: environment.into(), ..compiling(project, to_hosts(project, steps)) };
     Job { filter: Some(on_branch(project)), ..on_env(project, env, Job::new(name, Kind::Work(work))) }
 }
 
@@ -257,12 +281,15 @@ fn serial_group(env: &Env) -> String {
     format!("<< pipeline.project.slug >>/deploy-{}", env.name)
 }
 
-/// A step that changes an env. The release comes after `--`, so that it is never parsed as an option.
-fn change(project: &Project, name: &str, mut args: Vec<Arg>, release: &str) -> Step {
+/// A step that changes an env, the second of `args`, and the report. The release comes after `--`, so that it is never
+/// parsed as an option.
+fn changing(project: &Project, name: &str, mut args: Vec<Arg>, release: &str) -> Vec<Step> {
+    let env = args[1].clone();
     args.extend([word("--reason"), var("REASON"), word("--yes"), word("--lock-wait"), word("600"), word("--")]);
     args.push(var(release));
     let by = if project.ci.launch { Xtask::Launched } else { Xtask::Cargo };
-    Step::Xtask { name: name.into(), args, by }
+    let change = Step::Xtask { name: name.into(), args, by, always: false };
+    std::iter::once(change).chain(report(project, env, &[], by)).collect()
 }
 
 fn word(text: &str) -> Arg {
@@ -274,11 +301,16 @@ fn var(name: &str) -> Arg {
 }
 
 fn cargo(name: &str, args: &[&str]) -> Step {
-    Step::Xtask { name: name.into(), args: args.iter().map(|arg| word(arg)).collect(), by: Xtask::Cargo }
+    Step::Xtask { name: name.into(), args: args.iter().map(|arg| word(arg)).collect(), by: Xtask::Cargo, always: false }
 }
 
 fn persisted(name: &str, args: &[&str]) -> Step {
-    Step::Xtask { name: name.into(), args: args.iter().map(|arg| word(arg)).collect(), by: Xtask::Persisted }
+    Step::Xtask {
+        name: name.into(),
+        args: args.iter().map(|arg| word(arg)).collect(),
+        by: Xtask::Persisted,
+        always: false,
+    }
 }
 
 /// A job that compiles. It restores no cache: cargo does not verify the crates of a cache again, and a job of any branch
@@ -293,7 +325,7 @@ fn compiling(project: &Project, steps: Vec<Step>) -> Work {
 }
 
 /// The steps of a deploy job, with ssh keys if any target needs them.
-fn to_hosts<const N: usize>(project: &Project, steps: [Step; N]) -> Vec<Step> {
+fn to_hosts(project: &Project, steps: Vec<Step>) -> Vec<Step> {
     let mut all = vec![Step::Checkout];
     if project.envs.iter().flat_map(|env| env.targets).any(|target| target.starts_with("ssh:")) {
         all.push(Step::AddSshKeys);
@@ -303,7 +335,7 @@ fn to_hosts<const N: usize>(project: &Project, steps: [Step; N]) -> Vec<Step> {
 }
 
 fn on_workspace(project: &Project, steps: Vec<Step>) -> Work {
-    let before = to_hosts(project, [Step::Attach { at: WORKSPACE.into() }]);
+    let before = to_hosts(project, vec![Step::Attach { at: WORKSPACE.into() }]);
     Work {
         image: project.ci.deploy_image.to_owned(),
         resource_class: "small".into(),

@@ -81,6 +81,7 @@ fn history_on_a_terminal_has_short_ids_and_the_subjects_below() {
         by: "ana".into(),
         ci: Some(CiJob { job: 4711, url: None, workflow: None, pipeline: None }),
         reason: None,
+        took: None,
     };
     let mut failed = record("2026-08-22T11:00:00Z", HistoryEvent::Failed, NEW, Some(OLD));
     failed.reason = Some(format!("{NEW} was not healthy within 30s"));
