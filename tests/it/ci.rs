@@ -152,6 +152,12 @@ fn ci_run_uses_a_clean_checkout_and_stops_after_a_failed_job() {
     let job = p.path("target/ci/jobs/deploy-dev");
     assert!(p.path("target/ci/jobs/build/project/target/releases").exists() && job.join("workspace/releases").exists());
     assert!(!job.join("project/target/releases").exists(), "what was not persisted is gone");
+    // As on CircleCI, the report is written after a failure too.
+    let page = p.read("target/ci/jobs/deploy-dev/project/target/report/index.html");
+    assert!(
+        page.contains("the process ended with exit code 9") && page.contains("deploy would change in prod"),
+        "{page}"
+    );
 }
 
 /// A project with several workflows that use CircleCI's artifacts.

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod doctor;
 pub mod extending;
 pub mod json;
+pub mod report;
 pub mod retry;
 pub mod shell;
 pub mod test_command;
@@ -33,6 +34,7 @@ const COMMANDS: &[&str] = &[
     "restart",
     "history",
     "releases",
+    "report",
     "diff",
     "prune",
     "lock",

@@ -6,6 +6,7 @@ mod project;
 mod record;
 mod sample;
 
+mod browser;
 #[cfg(feature = "s3")]
 mod bucket;
 mod build;

@@ -1,6 +1,7 @@
 //! A project in a temporary directory: git, a workspace, targets, and the real command on it.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -429,6 +430,29 @@ pub fn program(name: &str) -> PathBuf {
         assert!(cargo.status().unwrap().success(), "the programs are built");
     });
     Path::new(env!("CARGO_BIN_EXE_xtask")).with_file_name(name)
+}
+
+/// Runs a program and gives what it prints.
+pub fn output_of(program: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|e| panic!("{program}: {e}"));
+    let mut stdin = child.stdin.take().unwrap();
+    // A filter prints while it still reads.
+    let output = std::thread::scope(|scope| {
+        scope.spawn(move || stdin.write_all(input).unwrap());
+        child.wait_with_output().unwrap()
+    });
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+pub fn base64(bytes: &[u8]) -> String {
+    String::from_utf8(output_of("openssl", &["base64", "-A"], bytes)).unwrap().trim().to_owned()
+}
+
+pub fn base64_decoded(text: &str) -> Vec<u8> {
+    output_of("openssl", &["base64", "-d", "-A"], text.as_bytes())
 }
 
 /// Waits until `done`, and fails the test after half a minute.

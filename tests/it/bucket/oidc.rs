@@ -2,8 +2,8 @@
 //! its age and its audience, and gives keys for an hour. Ceph's service knows no condition on the subject, so that part
 //! of the trust policy in docs/s3.md is not tried here.
 
-use crate::bucket::server::{BUCKET, base64, ceph, fresh_url, make_bucket, own_dir, run};
-use crate::project::Project;
+use crate::bucket::server::{BUCKET, ceph, fresh_url, make_bucket, own_dir};
+use crate::project::{Project, base64, output_of};
 use gangplank_local_ci::run::ceph::Ceph;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -30,8 +30,8 @@ impl Issuer {
         let dir = own_dir();
         let [key, cert] = ["issuer.key", "issuer.crt"].map(|name| dir.join(name).display().to_string());
         let new = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=issuer"];
-        run("openssl", &[&new[..], &["-keyout", &key, "-out", &cert]].concat(), b"");
-        let der = run("openssl", &["x509", "-in", &cert, "-outform", "DER"], b"");
+        output_of("openssl", &[&new[..], &["-keyout", &key, "-out", &cert]].concat(), b"");
+        let der = output_of("openssl", &["x509", "-in", &cert, "-outform", "DER"], b"");
         let keys = format!(
             r#"{{"keys": [{{"kty": "RSA", "alg": "RS256", "use": "sig", "kid": "1", "x5c": ["{}"]}}]}}"#,
             base64(&der)
@@ -46,7 +46,7 @@ impl Issuer {
                 let _ = write!(client, "{head}Content-Length: {}\r\n\r\n{body}", body.len());
             }
         });
-        let print = run("openssl", &["x509", "-in", &cert, "-noout", "-fingerprint", "-sha1"], b"");
+        let print = output_of("openssl", &["x509", "-in", &cert, "-noout", "-fingerprint", "-sha1"], b"");
         let print = String::from_utf8(print).unwrap();
         let print = print.trim().rsplit('=').next().unwrap().replace(':', "");
         register(&url, &print);
@@ -62,7 +62,7 @@ impl Issuer {
         });
         let head = base64_url(br#"{"alg": "RS256", "kid": "1", "typ": "JWT"}"#);
         let signed = format!("{head}.{}", base64_url(claims.to_string().as_bytes()));
-        let signature = run("openssl", &["dgst", "-sha256", "-sign", &self.key], signed.as_bytes());
+        let signature = output_of("openssl", &["dgst", "-sha256", "-sign", &self.key], signed.as_bytes());
         format!("{signed}.{}", base64_url(&signature))
     }
 }
@@ -72,7 +72,7 @@ impl Issuer {
 fn register(url: &str, fingerprint: &str) {
     let ceph = with_tokens();
     let conf = own_dir().join("tokens/ceph.conf").display().to_string();
-    let admin = |args: &[&str]| run("radosgw-admin", &[&["-n", "client.rgw", "-c", &conf], args].concat(), b"");
+    let admin = |args: &[&str]| output_of("radosgw-admin", &[&["-n", "client.rgw", "-c", &conf], args].concat(), b"");
     admin(&["caps", "add", "--uid=ci", "--caps=oidc-provider=*;roles=*"]);
     let form = [
         "Action=CreateOpenIDConnectProvider".to_owned(),
@@ -83,7 +83,7 @@ fn register(url: &str, fingerprint: &str) {
     ];
     let form: Vec<_> = form.iter().flat_map(|field| ["--data-urlencode", field]).collect();
     let sign = ["-sS", "--fail", "--aws-sigv4", "aws:amz:us-east-1:iam", "--user", "localkey:localsecret"];
-    run("curl", &[&sign[..], &form, &[&ceph.url()]].concat(), b"");
+    output_of("curl", &[&sign[..], &form, &[&ceph.url()]].concat(), b"");
     let issuer = url.trim_start_matches("http://");
     let trust = serde_json::json!({"Version": "2012-10-17", "Statement": [{
         "Effect": "Allow", "Action": ["sts:AssumeRoleWithWebIdentity"],

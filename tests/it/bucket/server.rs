@@ -9,7 +9,6 @@ use gangplank_system::context::Context;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -209,19 +208,4 @@ fn answer(server: &mut TcpStream, client: &mut TcpStream, is_head: bool, most: u
     }
     let part = &whole[..whole.len().min(most)];
     client.write_all(part).is_ok() && part.len() == whole.len()
-}
-
-/// Runs a program and gives what it prints.
-pub fn run(program: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
-    let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|e| panic!("{program}: {e}"));
-    child.stdin.take().unwrap().write_all(input).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
-}
-
-pub fn base64(bytes: &[u8]) -> String {
-    String::from_utf8(run("openssl", &["base64", "-A"], bytes)).unwrap().trim().to_owned()
 }

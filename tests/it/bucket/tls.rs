@@ -1,9 +1,9 @@
 //! A bucket behind certificates that no authority of the system has signed: nginx before Ceph.
 
 use crate::bucket::project;
-use crate::bucket::server::{ceph, fresh_url, run};
+use crate::bucket::server::{ceph, fresh_url};
 use crate::cli::doctor::broken;
-use crate::project::free_port;
+use crate::project::{free_port, output_of};
 use crate::record::skip;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -49,13 +49,13 @@ pub fn make_certificate(dir: &Path) {
     let file = |name: &str| dir.join(name).display().to_string();
     let new = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"];
     let names = ["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"];
-    run("openssl", &[&new[..], &names, &["-keyout", &file("key.pem"), "-out", &file("ca.pem")]].concat(), b"");
+    output_of("openssl", &[&new[..], &names, &["-keyout", &file("key.pem"), "-out", &file("ca.pem")]].concat(), b"");
 }
 
 impl Drop for Nginx {
     fn drop(&mut self) {
         // Asked to, it ends its worker as well.
-        run("kill", &[&self.child.id().to_string()], b"");
+        output_of("kill", &[&self.child.id().to_string()], b"");
         let _ = self.child.wait();
     }
 }

@@ -1,5 +1,5 @@
-//! What `--json` says: the shape of every answer, event and error, recorded, and explained field by field in docs/json.md
-//! and docs/json-tools.md.
+//! What `--json` says: the shape of every answer, event and error, recorded, and explained field by field in docs/json.md,
+//! docs/json-events.md and docs/json-tools.md.
 
 use crate::account::{self, Account};
 use crate::ci::trigger::{carry_out, on_hold};
@@ -17,7 +17,7 @@ use gangplank_deploy::deploy::report::{Diff, FileChange, Listed};
 use gangplank_deploy::handoff::Pruned;
 use gangplank_deploy::store::{Published, RetentionDecision};
 use gangplank_local_ci::loopback::JobStatus;
-use gangplank_model::history::Verb;
+use gangplank_model::history::{Took, Verb};
 use gangplank_model::plan::HostPlan;
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::release::manifest::CiJob;
@@ -139,6 +139,7 @@ fn on_a_laptop(seen: &Shapes) {
     fs::write(p.path("www/more.html"), "more").unwrap();
     p.release("2");
     run("diff", "diff dev");
+    run("report", "report dev");
     run(OUTCOME, "deploy dev");
     run("releases", "releases");
     run("status", "status");
@@ -276,7 +277,7 @@ fn made_here(seen: &Shapes) {
         Diff { env: "dev".into(), live, candidate, added, removed, changed, bytes: (1, 2), commits, lost_commits };
     seen.see("diff", &serde_json::to_value(diff).unwrap());
     let ci = CiJob { job: 1, url: None, workflow: None, pipeline: None };
-    seen.see("history", &serde_json::json!([{ "records": [{ "at": time, "ci": ci }] }]));
+    seen.see("history", &serde_json::json!([{ "records": [{ "at": time, "ci": ci, "took": Took::default() }] }]));
     for known in [true, false] {
         let text = |text: &str| known.then(|| text.to_owned());
         let becomes = known.then_some("cargo xtask build");
@@ -321,8 +322,9 @@ fn json_of_answers_events_and_errors_matches_the_golden_file() {
 
 /// The fields of each section of the two guides: rows of their tables.
 fn explained() -> BTreeSet<String> {
-    let guide =
-        ["docs/json.md", "docs/json-tools.md"].map(|path| fs::read_to_string(root().join(path)).unwrap()).concat();
+    let guide = ["docs/json.md", "docs/json-events.md", "docs/json-tools.md"]
+        .map(|path| fs::read_to_string(root().join(path)).unwrap())
+        .concat();
     let (mut section, mut fields) = ("", BTreeSet::new());
     for line in guide.lines() {
         if let Some(heading) = line.strip_prefix("## ") {
@@ -352,7 +354,7 @@ fn guide_explains_each_json_field_and_no_other() {
     let invented: Vec<_> = explained.difference(&recorded).cloned().collect();
     assert!(
         missing.is_empty() && invented.is_empty(),
-        "docs/json.md and docs/json-tools.md do not explain:\n{}\nand explain what there is not:\n{}",
+        "docs/json*.md do not explain:\n{}\nand explain what there is not:\n{}",
         missing.join("\n"),
         invented.join("\n")
     );

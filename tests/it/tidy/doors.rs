@@ -27,6 +27,7 @@ pub const DOORS: &[(&str, &[&str])] = &[
     ("memchr", &["bundle/members/gzip.rs", "deploy/build/remap.rs"]),
     ("zstd_safe", &["bundle/members/zstd.rs"]),
     ("object_store", &["deploy/store/object.rs", "deploy/store/object/transfer.rs", "deploy/store/object/diagnose.rs"]),
+    ("maud", &["html/history.rs", "html/page.rs", "html/plot.rs"]),
     ("reqwest", &["system/http.rs"]),
     (
         "rustix",

@@ -1,7 +1,6 @@
 //! Azurite, which is Microsoft's own emulator of Azure's storage: one for all tests, on loopback, in a directory.
 
-use crate::bucket::server::{base64, run};
-use crate::project::{free_port, root};
+use crate::project::{base64, base64_decoded, free_port, output_of, root};
 use crate::record::skip;
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -108,7 +107,7 @@ impl Azurite {
             "Content-Type:".to_owned(),
         ];
         let headers: Vec<_> = headers.iter().flat_map(|header| ["-H", header]).collect();
-        run("curl", &[&["-sS", "--fail-with-body", "-X", "PUT", "-d", ""][..], &headers, &[&url]].concat(), b"");
+        output_of("curl", &[&["-sS", "--fail-with-body", "-X", "PUT", "-d", ""][..], &headers, &[&url]].concat(), b"");
     }
 }
 
@@ -125,8 +124,8 @@ pub fn signature(permissions: &str, hours: i64) -> String {
 
 /// The signature of a text with the key of the account.
 fn sign(text: &str) -> String {
-    let key = run("openssl", &["base64", "-d", "-A"], KEY.as_bytes());
+    let key = base64_decoded(KEY);
     let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
     let hmac = ["dgst", "-sha256", "-mac", "HMAC", "-macopt", &format!("hexkey:{key}"), "-binary"];
-    base64(&run("openssl", &hmac, text.as_bytes()))
+    base64(&output_of("openssl", &hmac, text.as_bytes()))
 }

@@ -137,13 +137,7 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
             let release = release.as_deref().unwrap_or_default();
             report::verify(tool, release, unpack.as_deref()).map(CommandOutput::Verified)
         }
-        Command::Put { program: true, .. } if project.ci.report && !cfg!(feature = "html") => {
-            // The jobs that deploy run this program, and need no Rust.
-            Err(feature::compile_with(ctx, &["gangplank/html"], "the release report"))
-        }
-        Command::Put { program: true, .. } => {
-            handoff::put_program(ctx, tool.project).map(|()| CommandOutput::Put(vec![]))
-        }
+        Command::Put { program: true, .. } => put_program(tool),
         Command::Put { release, store, .. } => {
             handoff::put(tool, release.as_ref(), store.as_deref()).map(CommandOutput::Put)
         }
@@ -193,6 +187,15 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
         // Already answered in `main`.
         Command::Complete { .. } => Ok(CommandOutput::Streamed),
     }
+}
+
+/// Passes this program on. The jobs that deploy need no Rust, so it has what they use.
+fn put_program(tool: &Tool) -> Result<CommandOutput> {
+    let Tool { ctx, project, .. } = *tool;
+    if project.ci.report && !cfg!(feature = "html") {
+        return Err(feature::compile_with(ctx, &["gangplank/html"], "the release report"));
+    }
+    handoff::put_program(ctx, project).map(|()| CommandOutput::Put(vec![]))
 }
 
 fn setup(tool: &Tool, global: &Global, setup: &Setup) -> Result<Vec<setup::HostSetup>> {

@@ -40,7 +40,7 @@
 //! | `gangplank-bundle` | release bundles: packed, checked, compared, unpacked |
 //! | `gangplank-system` | processes, git, HTTP, CircleCI's API, this machine |
 //! | `gangplank-deploy` | stores, hosts and the commands that build, store and deploy |
-//! | `gangplank-lint`, `gangplank-local-ci` | `ci lint` and `ci run`: features `lint` and `local-ci`, compiled when used |
+//! | `gangplank-lint`, `gangplank-local-ci`, `gangplank-html` | `ci lint`, `ci run`, `report`: features `lint`, `local-ci`, `html`, compiled when used |
 //!
 //! Below this crate only the output of programs, such as cargo, is printed: a command emits events
 //! ([`prelude::Context`]) and returns one answer, which is rendered here as text or JSON. ARCHITECTURE.md in the

@@ -32,6 +32,7 @@ pub(crate) fn timeline(envs: &[EnvOverview]) -> Option<Markup> {
     let (first, last) = (times().min()?, times().max()?);
     let x = |at: Timestamp| LEFT + 12.0 + (WIDTH - LEFT - 24.0) * share(at, first, last);
     let bottom = LANE * envs.len() as f64;
+    let format = if last.as_second() - first.as_second() < 600 { "%H:%M:%SZ" } else { "%Y-%m-%d %H:%MZ" };
     let ticks: Vec<_> = (0..5).map(|n| between(first, last, f64::from(n) / 4.0)).collect();
     Some(html! {
         svg viewBox=(format!("0 0 {WIDTH} {}", bottom + 26.0)) role="img" aria-label="Deploys over time, a row per env" {
@@ -44,7 +45,7 @@ pub(crate) fn timeline(envs: &[EnvOverview]) -> Option<Markup> {
             @for (n, tick) in ticks.iter().enumerate().filter(|(n, _)| first != last || *n == 0) {
                 @let anchor = ["start", "middle", "middle", "middle", "end"][n];
                 text.small x=(px(x(*tick))) y=(px(bottom + 18.0)) text-anchor=(anchor) {
-                    (tick.strftime("%Y-%m-%d %H:%M").to_string())
+                    (tick.strftime(format).to_string())
                 }
             }
         }
@@ -84,7 +85,8 @@ pub(crate) fn sizes(releases: &[ReleaseSize]) -> Option<Markup> {
         return None;
     }
     let lines = lines_of(releases);
-    let most = lines.iter().flat_map(|line| line.points.iter().flatten()).copied().max().unwrap_or(1).max(1);
+    let largest = lines.iter().flat_map(|line| line.points.iter().flatten()).copied().max().unwrap_or(1);
+    let (step, most) = grid(largest);
     let x = |n: usize| LEFT + 10.0 + (RIGHT - LEFT - 20.0) * n as f64 / (releases.len() - 1) as f64;
     let y = |size: u64| 10.0 + (HEIGHT - 20.0) * (1.0 - size as f64 / most as f64);
     let ends: Vec<_> =
@@ -92,8 +94,8 @@ pub(crate) fn sizes(releases: &[ReleaseSize]) -> Option<Markup> {
     let labels = apart(&ends, 15.0, HEIGHT);
     Some(html! {
         svg viewBox=(format!("0 0 {WIDTH} {}", HEIGHT + 26.0)) role="img" aria-label="Bytes of the bundle and of the largest files, by release" {
-            @for n in 0..=4_u64 {
-                @let size = most / 4 * n;
+            @for n in 0..=most / step {
+                @let size = step * n;
                 line.axis x1=(px(LEFT)) x2=(px(RIGHT)) y1=(px(y(size))) y2=(px(y(size))) {}
                 text.small x=(px(LEFT - 8.0)) y=(px(y(size) + 4.0)) text-anchor="end" { (bytes(size)) }
             }
@@ -111,6 +113,15 @@ pub(crate) fn sizes(releases: &[ReleaseSize]) -> Option<Markup> {
             text.small x=(px(RIGHT)) y=(px(HEIGHT + 18.0)) text-anchor="end" { (releases[releases.len() - 1].id.short()) }
         }
     })
+}
+
+/// The distance of the lines of a grid up to a size, 1, 2, 5, 10, ... 500 of a unit, and the size of the last line: there
+/// are at most five.
+fn grid(largest: u64) -> (u64, u64) {
+    let units = (0..5).map(|power| 1024_u64.pow(power));
+    let mut steps = units.flat_map(|unit| [1, 2, 5, 10, 20, 50, 100, 200, 500].map(|n| n * unit));
+    let step = steps.find(|step| 5 * step >= largest).unwrap_or(largest / 5 + 1);
+    (step, step * largest.div_ceil(step).max(1))
 }
 
 /// A line of the plot of sizes: a size per release, where it is known.
@@ -171,7 +182,7 @@ pub(crate) fn durations(env: &EnvOverview) -> Option<Markup> {
     let bars: Vec<_> = timed.take(BARS_MAX).collect();
     let total = |parts: &[(&str, u64)]| parts.iter().map(|(_, ms)| ms).sum::<u64>();
     let parts_of = |took: &gangplank_model::history::Took| {
-        let parts = [("install", took.install), ("switch", took.switch), ("check", took.check)];
+        let parts = [("install", took.install_ms), ("switch", took.switch_ms), ("check", took.check_ms)];
         parts.into_iter().filter_map(|(name, ms)| Some((name, ms?))).collect::<Vec<_>>()
     };
     let most = bars.iter().map(|(_, took)| total(&parts_of(took))).max()?.max(1);
@@ -218,6 +229,21 @@ fn short_path(path: &str, most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn grid_has_round_steps() {
+        let mib = 1 << 20;
+        for (largest, want) in [
+            (0, (1, 1)),
+            (5, (1, 5)),
+            (6, (2, 6)),
+            (2048, (500, 2500)),
+            (4_300_000, (mib, 5 * mib)),
+            (1 << 50, (500 << 40, 1500 << 40)),
+        ] {
+            assert_eq!(grid(largest), want, "{largest}");
+        }
+    }
 
     #[test]
     fn labels_keep_their_distance_and_their_order() {

@@ -89,7 +89,7 @@ pub struct Record {
     /// The reason given with `--reason`, or the reason of a failure.
     pub reason: Option<String>,
     /// How long the steps took, in a record `live` of a host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub took: Option<Took>,
 }
 
@@ -97,14 +97,11 @@ pub struct Record {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Took {
     /// Sending and verifying the files.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub install: Option<u64>,
+    pub install_ms: Option<u64>,
     /// Switching `current` and restarting the service.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub switch: Option<u64>,
+    pub switch_ms: Option<u64>,
     /// Waiting for the health check.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub check: Option<u64>,
+    pub check_ms: Option<u64>,
 }
 
 impl Record {

@@ -45,6 +45,13 @@ pub const GROUPS: &[Group] = &[
     Group { name: "handoffs", about: "new projects that deliver themselves", minutes: 12, programs: &[], npm: None },
     Group { name: "adopt", about: "an xtask for crates that others wrote", minutes: 4, programs: &[], npm: None },
     Group { name: "growth", about: "many releases, files and bytes", minutes: 3, programs: &[], npm: None },
+    Group {
+        name: "browser",
+        about: "the release report in Chromium",
+        minutes: 1,
+        programs: &["chromium", "chromedriver"],
+        npm: Some(("axe-core", "4.14.1")),
+    },
     Group { name: "vm", about: "a virtual machine, its reboots and power cuts", minutes: 14, programs: VM, npm: None },
 ];
 

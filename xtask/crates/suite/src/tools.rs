@@ -17,7 +17,8 @@ const HIDDEN: &[(&str, &str)] = &[
     ("/usr/share/bash-completion/bash_completion", "bash-completion"),
 ];
 /// Programs in a Debian package of another name: program and package.
-const PACKAGES: &[(&str, &str)] = &[("mke2fs", "e2fsprogs"), ("qemu-system-x86_64", "qemu-system-x86")];
+const PACKAGES: &[(&str, &str)] =
+    &[("chromedriver", "chromium-driver"), ("mke2fs", "e2fsprogs"), ("qemu-system-x86_64", "qemu-system-x86")];
 
 /// `PyPI` packages: a validator with CircleCI's own schema, and a third-party client of its API.
 const PYTHON: &[&str] = &["check-jsonschema==0.39.0", "circleci==1.2.2"];

@@ -5,8 +5,10 @@
 
 mod finalize;
 mod prepare;
+mod progress;
 mod revert;
 
+use crate::deploy::apply::progress::HostProgress;
 use crate::deploy::deployment::Deployment;
 use crate::deploy::failure::{service_failure, show_log};
 use crate::deploy::release_source::ReleaseSource;
@@ -14,8 +16,8 @@ use crate::deploy::report::subjects;
 use crate::deploy::waves::{AT_ONCE, par_map, waves};
 use crate::health;
 use crate::health::Checker;
+use crate::host::Operation;
 use crate::host::zstd::Zstd;
-use crate::host::{Operation, Target};
 use gangplank_model::entries;
 use gangplank_model::error::{CliError, Result, failed, hint_of, kind_of, verification};
 use gangplank_model::event::{Event, Stage, ms_since};
@@ -32,8 +34,8 @@ use gangplank_system::context::{Context, Output};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// The result of a changing command.
@@ -70,59 +72,6 @@ impl Outcome {
 /// Errors of a deploy that a signal stopped.
 const UNSWITCHED: &str = "stopped before anything was switched";
 const STOPPED: &str = "stopped by a signal";
-
-/// A target, its plan and its progress.
-struct HostProgress<'a> {
-    target: &'a dyn Target,
-    plan: &'a HostPlan,
-    /// Whether the switch was started, successful or not.
-    begun: AtomicBool,
-    /// Whether a restart was requested.
-    restarted: AtomicBool,
-    /// How long its steps took so far.
-    took: Mutex<Took>,
-}
-
-impl<'a> HostProgress<'a> {
-    fn new(target: &'a dyn Target, plan: &'a HostPlan) -> Self {
-        let (begun, restarted) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { target, plan, begun, restarted, took: Mutex::default() }
-    }
-
-    fn has(&self, wanted: impl Fn(&Step) -> bool) -> bool {
-        self.plan.steps.iter().any(wanted)
-    }
-
-    /// The release that goes live.
-    fn goal(&self) -> Option<&'a ReleaseId> {
-        self.plan.steps.iter().find_map(|step| match step {
-            Step::Confirm { release } | Step::Activate { release, .. } => Some(release),
-            _ => None,
-        })
-    }
-
-    /// The release that `current` will point at, and the one it points at now.
-    fn switch(&self) -> Option<(&'a ReleaseId, Option<&'a ReleaseId>)> {
-        self.plan.steps.iter().find_map(|step| match step {
-            Step::Activate { release, from } => Some((release, from.as_ref())),
-            _ => None,
-        })
-    }
-
-    /// The release that the service is restarted with.
-    fn restart(&self) -> Option<&'a ReleaseId> {
-        self.plan.steps.iter().find_map(|step| match step {
-            Step::Restart { release } => Some(release),
-            _ => None,
-        })
-    }
-
-    /// The release to verify before it goes live: one that was installed by an earlier run.
-    fn to_be_checked(&self) -> Option<&'a ReleaseId> {
-        let installs = self.has(|step| matches!(step, Step::Install { .. }));
-        self.switch().map(|(release, _)| release).or_else(|| self.restart()).filter(|_| !installs)
-    }
-}
 
 struct Run<'a> {
     ctx: &'a Context,
@@ -251,7 +200,12 @@ impl Run<'_> {
         let record = self.record(HistoryEvent::Installed, release.id(), None);
         let done = par_map(&deliveries, AT_ONCE, |(host, delivery)| {
             self.stop_if_asked(UNSWITCHED)?;
-            self.recorded(host, &step.to_string(), |took| &mut took.install, || host.target.install(delivery, &record))
+            self.recorded(
+                host,
+                &step.to_string(),
+                |took| &mut took.install_ms,
+                || host.target.install(delivery, &record),
+            )
         });
         all_of(done).map_err(|error| explain(&error, "nothing was switched"))?;
         self.stop_if_asked(UNSWITCHED)
@@ -302,12 +256,12 @@ impl Run<'_> {
         let names: Vec<_> = both.map(Step::to_string).collect();
         if !names.is_empty() {
             self.begin(host)?;
-            self.recorded(host, &names.join(", "), |took| &mut took.switch, || self.activate(host))?;
+            self.recorded(host, &names.join(", "), |took| &mut took.switch_ms, || self.activate(host))?;
         }
         for step in steps {
             if let Step::Check { release } = step {
                 self.begin(host)?;
-                self.recorded(host, &step.to_string(), |took| &mut took.check, || self.check(host, release))?;
+                self.recorded(host, &step.to_string(), |took| &mut took.check_ms, || self.check(host, release))?;
             }
         }
         self.hooks(host, HookPhase::AfterEach).try_for_each(|hook| self.hook(host, hook))

@@ -1,6 +1,7 @@
 //! The last steps on a healthy host.
 
-use crate::deploy::apply::{HostProgress, Run};
+use crate::deploy::apply::Run;
+use crate::deploy::apply::progress::HostProgress;
 use crate::host::Operation;
 use gangplank_model::error::Result;
 use gangplank_model::history::{HistoryEvent, Record, Verb};

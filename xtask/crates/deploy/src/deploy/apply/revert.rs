@@ -1,6 +1,7 @@
 //! Reverts a failed switch.
 
-use crate::deploy::apply::{HostProgress, Run};
+use crate::deploy::apply::Run;
+use crate::deploy::apply::progress::HostProgress;
 use crate::deploy::waves::{AT_ONCE, par_map};
 use gangplank_model::error::{CliError, Kind, Result, failed, hint_of, kind_of};
 use gangplank_model::event::{Event, Stage};
