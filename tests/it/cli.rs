@@ -35,6 +35,7 @@ const COMMANDS: &[&str] = &[
     "history",
     "releases",
     "report",
+    "notify",
     "diff",
     "prune",
     "lock",

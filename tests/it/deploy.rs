@@ -8,6 +8,7 @@ pub mod hosts;
 pub mod kill;
 pub mod live;
 pub mod lock;
+pub mod notify;
 pub mod promotion;
 pub mod revert;
 pub mod story;

@@ -9,6 +9,7 @@ pub const DOORS: &[(&str, &[&str])] = &[
             "gangplank/cli.rs",
             "gangplank/cli/ci.rs",
             "gangplank/cli/control.rs",
+            "gangplank/cli/report.rs",
             "gangplank/cli/setup.rs",
             "gangplank/cli/test.rs",
             "gangplank/program.rs",
@@ -17,6 +18,7 @@ pub const DOORS: &[(&str, &[&str])] = &[
         ],
     ),
     ("clap_complete", &["gangplank/complete.rs"]),
+    ("base64", &["system/webhook.rs"]),
     ("clap_mangen", &["gangplank/man.rs"]),
     ("flate2", &["bundle/members.rs"]),
     ("futures_util", &["deploy/store/object.rs", "deploy/store/object/transfer.rs"]),
@@ -29,6 +31,7 @@ pub const DOORS: &[(&str, &[&str])] = &[
     ("object_store", &["deploy/store/object.rs", "deploy/store/object/transfer.rs", "deploy/store/object/diagnose.rs"]),
     ("maud", &["html/history.rs", "html/page.rs", "html/plot.rs"]),
     ("reqwest", &["system/http.rs"]),
+    ("ring", &["system/webhook.rs"]),
     (
         "rustix",
         &[

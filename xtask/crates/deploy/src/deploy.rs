@@ -14,6 +14,8 @@ pub mod lease;
 pub mod liveness;
 pub mod lock;
 pub(crate) mod markers;
+pub mod notify;
+mod pending_notice;
 pub(crate) mod release_source;
 pub mod report;
 pub mod resolve;
@@ -113,11 +115,15 @@ impl Deployment<'_> {
         let commit = commit.or_else(|| goal.as_ref().and_then(known));
         let told = Record { release: goal.clone(), commit, ..self.record(verb, options.reason.as_deref()) };
         self.deploy_log.begins(self.ctx, self.env.name, &told, changes)?;
+        let from = notify::replaced(&plans);
         let markers = Markers::begin(self, verb, goal.as_ref(), &plans, release);
         let done = apply::apply(self, &told, plans, goal, release);
         markers.end(done.as_ref().err());
         if changes {
             self.deploy_log.ended(self.ctx, self.env.name, &told, done.as_ref().err());
+            if verb != Verb::Prune {
+                self.keep_notice(&told, from, done.as_ref().err());
+            }
         }
         done
     }
@@ -139,12 +145,14 @@ pub fn deploy(tool: &Tool, env: &str, release: Option<&Selector>, options: &Opti
 /// Deploys a verified release.
 pub fn put_live(site: &Deployment, verb: Verb, release: &ReleaseSource, options: &Options) -> Result<Outcome> {
     let doing = format!("{} {} to {}", verb.as_str(), release.id(), site.env.name);
-    site.locked(&doing, options, |interrupted| {
+    let done = site.locked(&doing, options, |interrupted| {
         let mut snapshot = site.snapshot(interrupted.is_some())?;
         let goal = site.goal(verb, release.id(), Some(release), &mut snapshot, options);
         let plans = plan::plan(&goal, &site.rules(options), &snapshot)?;
         site.work(verb, Some(goal.release), &snapshot, plans, Some(release), options)
-    })
+    });
+    site.send_notice();
+    done
 }
 
 /// `promote FROM TO`: deploys the bytes that run in FROM to TO, without a rebuild.
@@ -192,7 +200,7 @@ pub fn roll_back<'a>(
     options: &Options,
     fetch: impl FnOnce(&ReleaseId) -> Result<ReleaseSource<'a>>,
 ) -> Result<Outcome> {
-    site.locked(&format!("rollback of {}", site.env.name), options, |interrupted| {
+    let done = site.locked(&format!("rollback of {}", site.env.name), options, |interrupted| {
         let mut snapshot = site.snapshot(interrupted.is_some())?;
         let rules = site.rules(options);
         let target = match named {
@@ -210,7 +218,9 @@ pub fn roll_back<'a>(
         let goal = site.goal(Verb::Rollback, &id, release.as_ref(), &mut snapshot, options);
         let plans = plan::plan(&goal, &rules, &snapshot)?;
         site.work(Verb::Rollback, Some(id), &snapshot, plans, release.as_ref(), options)
-    })
+    });
+    site.send_notice();
+    done
 }
 
 /// `prune ENV`

@@ -2,11 +2,13 @@
 
 mod ci;
 mod control;
+mod report;
 mod setup;
 mod test;
 
 pub use crate::cli::ci::{Ci, Run, Trigger};
 pub use crate::cli::control::Control;
+pub use crate::cli::report::Report;
 pub use crate::cli::setup::Setup;
 pub use crate::cli::test::Test;
 
@@ -14,7 +16,6 @@ use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcomm
 use gangplank_deploy::deploy::deployment::Options;
 use gangplank_deploy::extend;
 use gangplank_deploy::extend::Extensions;
-use gangplank_model::ci::workflows::PAGE_DIR;
 use gangplank_model::release::id::{Expected, Selector};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -233,6 +234,14 @@ pub enum Command {
     },
     /// Remove old releases from the hosts of an env, or from a store
     Prune(Prune),
+    /// Tell the recipients of an env that its approval is wanted
+    Notify {
+        /// The env
+        env: String,
+        /// Send a test instead, and fail if it cannot be sent
+        #[arg(long)]
+        test: bool,
+    },
     /// Print the owner of an env's lock
     Lock {
         /// The env
@@ -300,18 +309,6 @@ pub enum Command {
 pub struct Forwarded {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     pub args: Vec<OsString>,
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct Report {
-    /// Only these envs
-    pub env: Vec<String>,
-    /// The directory of the page, `index.html`
-    #[arg(long, value_name = "DIR", default_value = PAGE_DIR)]
-    pub html: PathBuf,
-    /// Include what a deploy of this commit's release would change in ENV; may be repeated
-    #[arg(long, value_name = "ENV")]
-    pub diff: Vec<String>,
 }
 
 #[derive(Debug, Clone, Args)]

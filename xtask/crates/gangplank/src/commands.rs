@@ -13,6 +13,7 @@ use gangplank_deploy::deploy::apply::Outcome;
 use gangplank_deploy::deploy::control;
 use gangplank_deploy::deploy::control::Controlled;
 use gangplank_deploy::deploy::liveness::LivenessChecker;
+use gangplank_deploy::deploy::notify;
 use gangplank_deploy::deploy::report;
 use gangplank_deploy::deploy::resolve::Catalog;
 use gangplank_deploy::store::{Published, Retention};
@@ -60,6 +61,8 @@ pub enum CommandOutput {
     /// `report`
     #[cfg(feature = "html")]
     Page(Page),
+    /// `notify`
+    Told(Vec<notify::Told>),
     /// `diff`
     Diff(report::Diff),
     /// `lock`
@@ -173,6 +176,7 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
         Command::Report(report) => page(tool, report),
         Command::Diff { env, release } => report::diff(tool, env, release.as_ref()).map(CommandOutput::Diff),
         Command::Prune(prune) => self::prune(tool, global, prune),
+        Command::Notify { env, test } => notify::notify(tool, env, *test).map(CommandOutput::Told),
         Command::Lock { env } => lock(tool, env, None).map(CommandOutput::Lock),
         Command::Unlock { env, force } => lock(tool, env, Some(*force)).map(CommandOutput::Lock),
         Command::Ci(ci_command) => ci::ci(tool, cli, listener, ci_command),

@@ -1,6 +1,6 @@
 //! Values and decisions of Gangplank: no file, process, clock, environment or network.
 //!
-//! - [`project`], [`hook`]: what a project states.
+//! - [`project`], [`hook`], [`notify`]: what a project states.
 //! - [`release`]: ids, manifests and digests. [`store_url`]: stores by their URL.
 //! - [`history`], [`state`], [`owner`]: what a host reports, parsed.
 //! - [`plan`]: every decision of deploy, promote, rollback and prune. [`plan::refuse`]: every refusal
@@ -18,6 +18,7 @@ pub mod event;
 pub mod frame;
 pub mod history;
 pub mod hook;
+pub mod notify;
 pub mod owner;
 pub mod plan;
 pub mod project;

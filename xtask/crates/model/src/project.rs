@@ -1,5 +1,6 @@
 //! The project definition: constants in `xtask/src/main.rs`, checked by the compiler.
 
+mod extras;
 mod vars;
 
 pub use crate::project::vars::expand;
@@ -7,6 +8,7 @@ pub use crate::release::manifest::Compression;
 
 use crate::error::{CliError, Result, usage};
 use crate::hook::Hook;
+use crate::notify::Notify;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -81,6 +83,8 @@ pub struct Env {
     pub shared: &'static [&'static str],
     /// The project's actions around a switch.
     pub hooks: &'static [Hook],
+    /// Who is told of deploys, failures and approvals.
+    pub notify: &'static [Notify],
 }
 
 impl Env {
@@ -99,6 +103,7 @@ impl Env {
         max_unavailable: None,
         shared: &[],
         hooks: &[],
+        notify: &[],
     };
 }
 
@@ -393,42 +398,6 @@ impl Project {
             env.validate_extras()?;
         }
         self.ci.validate()
-    }
-}
-
-impl Env {
-    fn validate_extras(&self) -> Result<()> {
-        let env = self.name;
-        let inside = |path: &str| {
-            let mut parts = path.trim_end_matches('/').split('/');
-            let plain = parts.all(|part| !matches!(part, "" | "." | ".." | ".gangplank"));
-            plain && !path.contains(['\n', '\0'])
-        };
-        if let Some(bad) = self.shared.iter().find(|path| !inside(path)) {
-            return wrong(format!("env `{env}` shares `{bad}`"), "name a path inside the release, e.g. \"uploads/\"");
-        }
-        let name = |path: &'static str| path.trim_end_matches('/');
-        let nested = |a: &str, b: &str| a == b || b.strip_prefix(a).is_some_and(|rest| rest.starts_with('/'));
-        for (n, one) in self.shared.iter().enumerate() {
-            let others = self.shared.iter().enumerate().filter(|(other, _)| *other != n);
-            if let Some((_, other)) =
-                others.map(|(at, other)| (at, name(other))).find(|(_, other)| nested(name(one), other))
-            {
-                return wrong(format!("env `{env}` shares `{other}` in `{one}`"), "list only the outer one");
-            }
-        }
-        for (n, hook) in self.hooks.iter().enumerate() {
-            if !word(hook.name) || self.hooks[..n].iter().any(|other| other.name == hook.name) {
-                return wrong(
-                    format!("env `{env}` has a hook `{}`", hook.name),
-                    "give each hook its own name of letters, digits, `-` and `_`",
-                );
-            }
-        }
-        if self.max_unavailable == Some(0) {
-            return wrong(format!("env `{env}` has `max_unavailable` 0"), "set `max_unavailable` to 1 or more");
-        }
-        Ok(())
     }
 }
 

@@ -20,8 +20,8 @@ const HIDDEN: &[(&str, &str)] = &[
 const PACKAGES: &[(&str, &str)] =
     &[("chromedriver", "chromium-driver"), ("mke2fs", "e2fsprogs"), ("qemu-system-x86_64", "qemu-system-x86")];
 
-/// `PyPI` packages: a validator with CircleCI's own schema, and a third-party client of its API.
-const PYTHON: &[&str] = &["check-jsonschema==0.39.0", "circleci==1.2.2"];
+/// `PyPI` packages: a validator with CircleCI's own schema, a third-party client of its API, a verifier of webhooks.
+const PYTHON: &[&str] = &["check-jsonschema==0.39.0", "circleci==1.2.2", "standardwebhooks==1.1.0"];
 
 /// The validator with CircleCI's schema, from `PyPI`, in a virtual environment under `target/`. Debian packages
 /// Python's `venv` separately; root may have it installed.

@@ -231,6 +231,22 @@ impl Client {
         short(request.send().map_err(|e| broken(&e))?).map_err(|e| Broken { reason: e.to_string(), unsent: false })
     }
 
+    /// A POST of a JSON document with these headers, within a limit.
+    pub fn post_json(
+        &self,
+        url: &Url,
+        headers: &[(&str, String)],
+        body: &str,
+        limit: Duration,
+    ) -> Result<ShortResponse, Broken> {
+        let mut request = self.0.post(url.clone()).timeout(limit).header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let response = request.body(body.to_owned()).send().map_err(|e| broken(&e))?;
+        short(response).map_err(|e| Broken { reason: e.to_string(), unsent: false })
+    }
+
     /// A PUT without a body to a signed URL; returns the status.
     pub fn put_empty(&self, url: &Url) -> Result<u16, Broken> {
         let sent = self.0.put(url.clone()).header("content-length", "0").send();

@@ -4,6 +4,7 @@
 //! - [`process`]: other programs, with limits on time and output.
 //! - [`git`], [`http`], [`circleci`]: questions to git, the HTTP client with its rules for tokens and retries, CircleCI's
 //!   API.
+//! - [`webhook`]: signed documents for those who are notified.
 //! - [`machine`]: this host, process and person; whether the owner of a lock still runs.
 
 pub mod circleci;
@@ -13,3 +14,4 @@ pub mod http;
 pub mod machine;
 pub mod process;
 pub mod shell;
+pub mod webhook;

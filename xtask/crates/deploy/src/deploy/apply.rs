@@ -104,6 +104,7 @@ pub fn apply(
     run.started(site.env.name, &plans, goal.as_ref());
     run.stage(Stage::Install, 0, &hosts);
     let done = run.carry_out(&hosts, release);
+    site.pending.was_switched.set(hosts.iter().any(|host| host.begun.load(Ordering::SeqCst)));
     run.stage(if done.is_ok() { Stage::Done } else { Stage::Failed }, 0, &hosts);
     done?;
     let changed = plans.iter().any(|host| !host.steps.is_empty());

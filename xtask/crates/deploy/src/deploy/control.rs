@@ -9,6 +9,7 @@ use crate::deploy::deployment::{Deployment, Options, filled_in, known_vars};
 use crate::deploy::lease;
 use crate::deploy::liveness::LivenessChecker;
 use crate::deploy::lock::Locks;
+use crate::deploy::pending_notice::PendingNotice;
 use crate::deploy::resolve::Catalog;
 use crate::deploy::waves::{AT_ONCE, par_map, waves};
 use crate::health::Checker;
@@ -101,7 +102,19 @@ fn open<'ctx>(
     let targets = tool.targets_called(env, host)?;
     let liveness = LivenessChecker::new(ctx, project.ci.slug);
     let (deploy_log, exports) = (catalog.deploy_log(), service::exports(&vars));
-    Ok(Deployment { ctx, env, app: Some(project.app.name), targets, spec, exports, checker, deploy_log, liveness })
+    let pending = PendingNotice::default();
+    Ok(Deployment {
+        ctx,
+        env,
+        app: Some(project.app.name),
+        targets,
+        spec,
+        exports,
+        checker,
+        deploy_log,
+        liveness,
+        pending,
+    })
 }
 
 /// The action on a host.

@@ -2,6 +2,7 @@
 
 use crate::deploy::deploy_log::DeployLog;
 use crate::deploy::liveness::LivenessChecker;
+use crate::deploy::pending_notice::PendingNotice;
 use crate::health::Checker;
 use crate::host::Target;
 use crate::tool::Tool;
@@ -55,6 +56,8 @@ pub struct Deployment<'ctx> {
     pub deploy_log: DeployLog<'ctx>,
     /// Tells whether the owner of a lock still runs.
     pub liveness: LivenessChecker<'ctx>,
+    /// What is to be told.
+    pub(crate) pending: PendingNotice,
 }
 
 impl<'ctx> Deployment<'ctx> {
@@ -95,7 +98,18 @@ impl<'ctx> Deployment<'ctx> {
         let spec = Spec::new(&env.service, &vars);
         let checker = Checker::new(ctx, &env.health, &spec)?;
         let (liveness, exports) = (LivenessChecker::new(ctx, None), service::exports(&vars));
-        Ok(Self { ctx, env, app: None, targets, spec, exports, checker, deploy_log: DeployLog::default(), liveness })
+        Ok(Self {
+            ctx,
+            env,
+            app: None,
+            targets,
+            spec,
+            exports,
+            checker,
+            deploy_log: DeployLog::default(),
+            liveness,
+            pending: PendingNotice::default(),
+        })
     }
 }
 

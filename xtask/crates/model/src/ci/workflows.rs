@@ -2,6 +2,7 @@
 
 use crate::ci::pipeline::{Arg, Condition, Job, Kind, Parameter, Pipeline, STORED, Step, Work, Workflow, Xtask};
 use crate::error::{Result, usage};
+use crate::notify::NoticeKind;
 use crate::project::{Env, Handoff, Project};
 use crate::store_url::{BUCKETS, WORKSPACE, WORKSPACE_URL};
 
@@ -227,6 +228,10 @@ fn approve(env: &Env) -> Job {
 fn deploy_from_workspace(project: &Project, env: &Env, next: &[&Env]) -> Job {
     let args = ["deploy", env.name, "--yes", "--lock-wait", "600"];
     let mut steps = vec![persisted(&format!("Deploy to {}", env.name), &args)];
+    let wanted = |it: &&&Env| it.notify.iter().any(|recipient| recipient.wants(NoticeKind::ApprovalWanted));
+    for env in next.iter().filter(wanted) {
+        steps.push(persisted(&format!("Ask for the approval of {}", env.name), &["notify", env.name]));
+    }
     steps.extend(report(project, word(env.name), next, Xtask::Persisted));
     Job {
         filter: Some(on_branch(project)),

@@ -29,6 +29,8 @@ const WORDS: &[&str] = &[
     "CONNECTION_STRING",
     "CREDENTIAL",
     "DSN",
+    // The URL of an incoming webhook is all that is needed to post.
+    "WEBHOOK",
 ];
 /// Suffixes of names of secrets. `PWD` alone is the current directory.
 const ENDS: &[&str] = &["_PASS", "_PWD"];

@@ -1,0 +1,156 @@
+//! Tells the recipients of an env what happened. A failure to tell is a warning: the deploy has ended by then.
+
+use crate::deploy::deployment::Deployment;
+use crate::deploy::report::subjects;
+use crate::deploy::resolve::Catalog;
+use crate::tool::Tool;
+use gangplank_model::error::{Kind, Result, hint_of, kind_of, usage};
+use gangplank_model::history::{Record, Verb};
+use gangplank_model::notify::{Notice, NoticeKind, Notify, Recipient};
+use gangplank_model::plan::{HostPlan, Step};
+use gangplank_model::project::Env;
+use gangplank_model::release::id::{ReleaseId, Selector};
+use gangplank_system::context::Context;
+use gangplank_system::machine::{ci_job, person};
+use gangplank_system::webhook;
+use gangplank_system::webhook::Key;
+use serde::Serialize;
+
+/// A recipient in the output of `notify`.
+#[derive(Debug, Serialize)]
+pub struct Told {
+    /// `webhook` or `slack`.
+    pub kind: &'static str,
+    /// `sent`, `skipped` or `failed`.
+    pub status: &'static str,
+}
+
+/// `notify ENV`: tells its recipients that the release of this commit waits for an approval. With `test` the message is
+/// a test, and fails if a recipient cannot be told.
+pub fn notify(tool: &Tool, env: &str, test: bool) -> Result<Vec<Told>> {
+    let Tool { ctx, project, .. } = *tool;
+    let env = project.env(env)?;
+    if env.notify.is_empty() {
+        return usage(format!("`notify` of {} is empty", env.name))
+            .hint("add Notify::slack(\"${SLACK_WEBHOOK_URL}\") to `notify` in xtask/src/main.rs: docs/notifications.md")
+            .err();
+    }
+    let release = if test { None } else { Some(Catalog::open(tool)?.resolve(None::<&Selector>)?) };
+    let kind = if test { NoticeKind::Test } else { NoticeKind::ApprovalWanted };
+    let notice = Notice {
+        kind,
+        at: ctx.now(),
+        app: project.app.name.to_owned(),
+        env: env.name.to_owned(),
+        verb: Verb::Deploy,
+        subject: subject(ctx, release.as_ref()),
+        commit: release.as_ref().and_then(|id| gangplank_system::git::expand(ctx, id.short_sha())),
+        release,
+        from: None,
+        by: person(ctx),
+        reason: None,
+        needs_repair: false,
+        ci: ci_job(ctx),
+    };
+    let mut told = Vec::new();
+    for recipient in env.notify.iter().filter(|recipient| recipient.wants(kind)) {
+        let sent = tell(ctx, recipient, &notice);
+        let status = match &sent {
+            Ok(true) => "sent",
+            Ok(false) => "skipped",
+            Err(_) => "failed",
+        };
+        if test {
+            sent?;
+        } else {
+            warn(ctx, env, sent);
+        }
+        let kind = if matches!(recipient.to, Recipient::Slack { .. }) { "slack" } else { "webhook" };
+        told.push(Told { kind, status });
+    }
+    Ok(told)
+}
+
+impl Deployment<'_> {
+    /// Keeps what is to be told of a deploy, until its locks are free again.
+    pub(super) fn keep_notice(&self, record: &Record, from: Option<ReleaseId>, error: Option<&anyhow::Error>) {
+        let Some(app) = self.app.filter(|_| !self.env.notify.is_empty()) else { return };
+        let needs_repair = error.is_some_and(|error| kind_of(error) == Kind::RevertFailed);
+        let kind = match (error, record.verb) {
+            (None, Verb::Rollback) => NoticeKind::RolledBack,
+            (None, _) => NoticeKind::Deployed,
+            (Some(_), _) if self.pending.was_switched.get() && !needs_repair => NoticeKind::Reverted,
+            (Some(_), _) => NoticeKind::Failed,
+        };
+        let reason = error.map(|error| self.ctx.scrub(&format!("{error:#}")));
+        *self.pending.notice.borrow_mut() = Some(Notice {
+            kind,
+            at: self.ctx.now(),
+            app: app.to_owned(),
+            env: self.env.name.to_owned(),
+            verb: record.verb,
+            subject: subject(self.ctx, record.release.as_ref()),
+            release: record.release.clone(),
+            from,
+            commit: record.commit.clone(),
+            by: record.by.clone(),
+            reason: reason.or_else(|| record.reason.clone()),
+            needs_repair,
+            ci: record.ci.clone(),
+        });
+    }
+
+    /// Tells the recipients of this env what was kept.
+    pub(super) fn send_notice(&self) {
+        let Some(notice) = self.pending.notice.take() else { return };
+        for recipient in self.env.notify.iter().filter(|recipient| recipient.wants(notice.kind)) {
+            warn(self.ctx, self.env, tell(self.ctx, recipient, &notice));
+        }
+    }
+}
+
+/// The release that is replaced.
+pub(super) fn replaced(plans: &[HostPlan]) -> Option<ReleaseId> {
+    plans.iter().flat_map(|plan| &plan.steps).find_map(|step| match step {
+        Step::Activate { from, .. } => from.clone(),
+        _ => None,
+    })
+}
+
+fn subject(ctx: &Context, release: Option<&ReleaseId>) -> Option<String> {
+    subjects(ctx, release.into_iter()).into_values().next()
+}
+
+fn warn(ctx: &Context, env: &Env, sent: Result<bool>) {
+    if let Err(error) = sent {
+        let hint = hint_of(&error).map_or(String::new(), |hint| format!("; {hint}"));
+        ctx.warn(format!("a notification of {} was not sent: {error:#}{hint}", env.name));
+    }
+}
+
+/// Whether a recipient was told; it is skipped if its URL is empty.
+fn tell(ctx: &Context, recipient: &Notify, notice: &Notice) -> Result<bool> {
+    let (Recipient::Webhook { url, .. } | Recipient::Slack { url }) = recipient.to;
+    let url = ctx.expand(url)?;
+    if url.is_empty() {
+        return Ok(false);
+    }
+    let key = match recipient.to {
+        Recipient::Webhook { secret, .. } => Some(Key::parse(&ctx.expand(secret)?)?),
+        Recipient::Slack { .. } => None,
+    };
+    // A reason or a subject may contain what is a secret here.
+    let document = masked(ctx, recipient.document(notice));
+    webhook::send(ctx, &url, key.as_ref(), &document).map(|()| true)
+}
+
+/// A document with the secrets of this process masked in its texts.
+fn masked(ctx: &Context, value: serde_json::Value) -> serde_json::Value {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => ctx.scrub(&text).into(),
+        Value::Array(items) => items.into_iter().map(|item| masked(ctx, item)).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, masked(ctx, value))).collect(),
+        other => other,
+    }
+}
