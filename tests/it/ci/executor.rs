@@ -146,39 +146,42 @@ impl<'a> Pipeline<'a> {
         }
         // The path of the machine stands for /tmp/workspace, which all tests would share.
         let local = |text: &str| text.replace("/tmp/workspace", &workspace.display().to_string());
-        let ok = definition["steps"].as_array().unwrap().iter().all(|step| {
+        let ok = definition["steps"].as_array().unwrap().iter().fold(true, |ok, step| {
             let (kind, step) = match step {
                 Value::String(kind) => (kind.as_str(), &Value::Null),
                 other => other.as_object().unwrap().iter().next().map(|(kind, step)| (kind.as_str(), step)).unwrap(),
             };
-            match kind {
-                "checkout" => {
-                    let root = self.p.path("").display().to_string();
-                    self.p.git(&["clone", "--quiet", &root, project.to_str().unwrap()]);
-                    true
-                }
-                "run" => self.bash(&local(step["command"].as_str().unwrap()), &project, &vars),
-                "persist_to_workspace" => {
-                    let root = PathBuf::from(local(step["root"].as_str().unwrap()));
-                    step["paths"].as_array().unwrap().iter().all(|path| {
-                        let path = path.as_str().unwrap();
-                        copy(&root.join(path), &machine.join("persisted").join(path))
-                    })
-                }
-                "attach_workspace" => {
-                    let at = PathBuf::from(local(step["at"].as_str().unwrap()));
-                    fs::create_dir_all(&at).unwrap();
-                    let layers =
-                        upstream.iter().map(|(job, _)| self.machines.join(format!("{workflow}-{job}/persisted")));
-                    layers.filter(|layer| layer.exists()).all(|layer| copy(&layer, &at))
-                }
-                "store_artifacts" => {
-                    let path = PathBuf::from(local(step["path"].as_str().unwrap()));
-                    self.account.store(number, &path, step["destination"].as_str().unwrap());
-                    true
-                }
-                other => panic!("no such step: {other}"),
-            }
+            let runs_always = kind == "store_artifacts" || step["when"] == "always";
+            let done = (!ok && !runs_always)
+                || match kind {
+                    "checkout" => {
+                        let root = self.p.path("").display().to_string();
+                        self.p.git(&["clone", "--quiet", &root, project.to_str().unwrap()]);
+                        true
+                    }
+                    "run" => self.bash(&local(step["command"].as_str().unwrap()), &project, &vars),
+                    "persist_to_workspace" => {
+                        let root = PathBuf::from(local(step["root"].as_str().unwrap()));
+                        step["paths"].as_array().unwrap().iter().all(|path| {
+                            let path = path.as_str().unwrap();
+                            copy(&root.join(path), &machine.join("persisted").join(path))
+                        })
+                    }
+                    "attach_workspace" => {
+                        let at = PathBuf::from(local(step["at"].as_str().unwrap()));
+                        fs::create_dir_all(&at).unwrap();
+                        let layers =
+                            upstream.iter().map(|(job, _)| self.machines.join(format!("{workflow}-{job}/persisted")));
+                        layers.filter(|layer| layer.exists()).all(|layer| copy(&layer, &at))
+                    }
+                    "store_artifacts" => {
+                        let path = project.join(local(step["path"].as_str().unwrap()));
+                        self.account.store(number, &path, step["destination"].as_str().unwrap());
+                        true
+                    }
+                    other => panic!("no such step: {other}"),
+                };
+            ok && done
         });
         self.account.end(&workflow_id, &id, if ok { JobStatus::Success } else { JobStatus::Failed });
         ok
