@@ -11,5 +11,7 @@ pub mod lock;
 pub mod notify;
 pub mod promotion;
 pub mod revert;
+#[cfg(feature = "s3")]
+pub mod site;
 pub mod story;
 pub mod variables;

@@ -81,12 +81,12 @@ pub fn contract(ctx: &Context, dir: &Path, target: &dyn Target, deliver: &dyn Fn
     assert_eq!(target.state().unwrap().current, Current::None);
     target.unlock(Some(&me.token)).unwrap();
     assert_eq!(target.state().unwrap().lock, Lock::Free);
-    locks(ctx, target);
+    locks(ctx, target, &|owners| successor_died(ctx, target, owners));
     last_words(ctx, target);
 }
 
 /// Many competitors for a lock, free or of a dead owner: exactly one gets it.
-fn locks(ctx: &Context, target: &dyn Target) {
+pub fn locks(ctx: &Context, target: &dyn Target, after_each: &dyn Fn(&[Owner])) {
     let owners: Vec<_> = (0..8).map(|n| machine::owner(ctx, format!("deploy {n}"))).collect();
     let wins = |got: Vec<Lock>| got.iter().filter(|lock| **lock == Lock::Free).count();
     for round in 0..5 {
@@ -108,7 +108,7 @@ fn locks(ctx: &Context, target: &dyn Target) {
         let Lock::Held(winner) = target.state().unwrap().lock else { panic!("the lock is free") };
         assert!(owners.contains(&winner));
         target.unlock(None).unwrap();
-        successor_died(ctx, target, &owners);
+        after_each(&owners);
     }
 }
 

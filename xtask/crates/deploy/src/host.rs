@@ -1,6 +1,8 @@
 //! The target of a deploy: the `Target` trait and its implementations.
 
 pub mod directory;
+#[cfg(feature = "s3")]
+pub mod site;
 pub(crate) mod ssh;
 pub(crate) mod through;
 mod transport;
@@ -52,6 +54,10 @@ pub enum Operation<'a> {
     Record(&'a Record),
     /// Removes releases, except the live one, and debris of interrupted runs, then appends the record to the history.
     Remove(&'a [ReleaseId], &'a Record),
+    /// Keeps the health check, as JSON, with which the live release was healthy.
+    KeepCheck(&'a str),
+    /// Prints what was kept.
+    KeptCheck,
     /// Releases the lock held through this value.
     Unlock,
 }

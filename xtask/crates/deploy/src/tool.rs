@@ -9,6 +9,7 @@ use crate::store::dir::DirStore;
 use crate::store::{Store, workspace};
 use gangplank_model::error::{Result, usage};
 use gangplank_model::project::{Env, Project, local_dir, no_tilde};
+use gangplank_model::site::Site;
 use gangplank_system::context::Context;
 
 /// The outside, what the project states, and what it adds.
@@ -51,17 +52,27 @@ impl<'a> Tool<'a> {
 
     /// Opens a target by its URL. Nothing is asked of it yet.
     pub fn target(&self, url: &str) -> Result<Box<dyn Target + 'a>> {
+        self.target_with(url, Site::DEFAULT)
+    }
+
+    /// Opens a target of an env. Nothing is asked of it yet.
+    pub fn target_of(&self, env: &Env, url: &str) -> Result<Box<dyn Target + 'a>> {
+        self.target_with(url, env.site)
+    }
+
+    fn target_with(&self, url: &str, site: Site) -> Result<Box<dyn Target + 'a>> {
         let ctx = self.ctx;
         match url.split_once(':') {
             Some(("file", dir)) if dir.starts_with('~') => Err(no_tilde(&format!("target {url}")).into()),
             Some(("file", dir)) if !dir.is_empty() => {
                 Ok(Box::new(HostTarget::local(ctx, url, &local_dir(&ctx.home, dir))))
             }
+            Some(("site+s3" | "site+gs" | "site+az" | "site+file", _)) => self::site(ctx, url, site),
             Some(("ssh", _)) => Ok(Box::new(HostTarget::remote(ctx, url, Address::parse(url)?))),
             scheme => match own(self.extensions.targets, scheme) {
                 Some(open) => open(ctx, url),
                 None => usage(format!("`{url}` is not a target URL"))
-                    .hint("use ssh://USER@HOST/DIR, or file:DIR, e.g. file:target/deploy/dev")
+                    .hint("use ssh://USER@HOST/DIR, file:DIR, e.g. file:target/deploy/dev, or site+s3://BUCKET/PREFIX")
                     .err(),
             },
         }
@@ -69,7 +80,7 @@ impl<'a> Tool<'a> {
 
     /// Opens every target of an env. Needs none of the variables that its service does.
     pub fn targets(&self, env: &Env) -> Result<Vec<Box<dyn Target + 'a>>> {
-        env.targets.iter().map(|url| self.target(url)).collect()
+        env.targets.iter().map(|url| self.target_of(env, url)).collect()
     }
 
     /// Opens the targets of an env that have this name or URL; all without one. Fails if there is none.
@@ -84,6 +95,18 @@ impl<'a> Tool<'a> {
         }
         Ok(targets)
     }
+}
+
+#[cfg(feature = "s3")]
+fn site<'a>(ctx: &'a Context, url: &str, site: Site) -> Result<Box<dyn Target + 'a>> {
+    Ok(Box::new(crate::host::site::SiteTarget::new(ctx, url, site)?))
+}
+
+#[cfg(not(feature = "s3"))]
+fn site<'a>(_: &'a Context, url: &str, _: Site) -> Result<Box<dyn Target + 'a>> {
+    usage(format!("target {url}: this xtask was compiled without buckets"))
+        .hint("add \"s3\" to `default` below [features] in xtask/Cargo.toml: default = [\"s3\"]")
+        .err()
 }
 
 #[cfg(feature = "s3")]

@@ -7,6 +7,7 @@ pub use gangplank_model::notify::{Notice, NoticeKind, Notify, Recipient};
 pub use gangplank_model::project::{
     App, Check, Ci, Compression, Env, Handoff, Health, Manager, Project, Service, SocketActivation, Strategy, Transfer,
 };
+pub use gangplank_model::site::Site;
 pub use gangplank_system::context::Context;
 pub use std::process::ExitCode;
 pub use std::time::Duration;

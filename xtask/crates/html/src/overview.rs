@@ -216,7 +216,7 @@ fn pending_diff(tool: &Tool, catalog: &Catalog, env: &Env, manifests: &mut Manif
     {
         return Ok(compare(ctx, env.name, &old, &new));
     }
-    let target = tool.target(env.targets[0])?;
+    let target = tool.target_of(env, env.targets[0])?;
     let Some(live) = target.state()?.live().cloned() else {
         return not_found(format!("nothing is live on {}", target.url()))
             .hint("the first deploy sends every file")

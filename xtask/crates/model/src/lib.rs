@@ -1,6 +1,6 @@
 //! Values and decisions of Gangplank: no file, process, clock, environment or network.
 //!
-//! - [`project`], [`hook`], [`notify`]: what a project states.
+//! - [`project`], [`hook`], [`notify`], [`site`]: what a project states.
 //! - [`release`]: ids, manifests and digests. [`store_url`]: stores by their URL.
 //! - [`history`], [`state`], [`owner`]: what a host reports, parsed.
 //! - [`plan`]: every decision of deploy, promote, rollback and prune. [`plan::refuse`]: every refusal
@@ -27,6 +27,7 @@ pub mod script;
 pub mod sequence;
 pub mod service;
 pub mod shell;
+pub mod site;
 pub mod slug;
 pub mod state;
 pub mod store_url;

@@ -9,6 +9,7 @@ pub use crate::release::manifest::Compression;
 use crate::error::{CliError, Result, usage};
 use crate::hook::Hook;
 use crate::notify::Notify;
+use crate::site::Site;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -83,6 +84,8 @@ pub struct Env {
     pub shared: &'static [&'static str],
     /// The project's actions around a switch.
     pub hooks: &'static [Hook],
+    /// How targets `site+...` serve a release.
+    pub site: Site,
     /// Who is told of deploys, failures and approvals.
     pub notify: &'static [Notify],
 }
@@ -103,6 +106,7 @@ impl Env {
         max_unavailable: None,
         shared: &[],
         hooks: &[],
+        site: Site::DEFAULT,
         notify: &[],
     };
 }

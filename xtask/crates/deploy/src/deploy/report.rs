@@ -263,7 +263,7 @@ pub struct FileChange {
 pub fn diff(tool: &Tool, env: &str, release: Option<&Selector>) -> Result<Diff> {
     let Tool { ctx, project, .. } = *tool;
     let env = project.env(env)?;
-    let target = tool.target(env.targets[0])?;
+    let target = tool.target_of(env, env.targets[0])?;
     let Some(live) = target.state()?.live().cloned() else {
         return not_found(format!("nothing is live on {}", target.url()))
             .hint(format!("run `cargo xtask deploy {}`", env.name))

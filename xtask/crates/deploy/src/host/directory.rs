@@ -164,6 +164,8 @@ impl<'ctx> HostTarget<'ctx> {
             Operation::Activate(None, record) => (script::deactivate(root), record.map(line).unwrap_or_default()),
             Operation::Record(record) => (script::record(root), line(record)),
             Operation::Remove(releases, record) => (script::remove(root, releases), line(record)),
+            Operation::KeepCheck(json) => (script::keep_check(root), (*json).to_owned()),
+            Operation::KeptCheck => (script::kept_check(root), String::new()),
             Operation::Unlock => {
                 (self.token().map_or_else(|| ":".to_owned(), |token| script::unlock(root, Some(&token))), String::new())
             }
@@ -448,6 +450,8 @@ fn name(act: &Operation) -> String {
         Operation::Activate(None, _) => "remove `current`".to_owned(),
         Operation::Record(_) => "write the history".to_owned(),
         Operation::Remove(..) => "remove old releases".to_owned(),
+        Operation::KeepCheck(_) => "keep the health check".to_owned(),
+        Operation::KeptCheck => "read the health check".to_owned(),
         Operation::Unlock => "give up the lock".to_owned(),
     }
 }

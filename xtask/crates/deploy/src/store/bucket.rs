@@ -12,8 +12,8 @@
 //! Only `latest`, `live`, `locks` and `pending_deletion` are ever overwritten, with the version that was read.
 
 mod contract;
-mod lock;
-mod pointer;
+pub(crate) mod lock;
+pub(crate) mod pointer;
 pub(crate) mod retention;
 mod role;
 
@@ -61,17 +61,8 @@ impl<'ctx> BucketStore<'ctx> {
         if let Some(bucket) = self.bucket.get() {
             return Ok(bucket);
         }
-        let mut settings = self.settings.clone().expect("a store without a bucket has settings");
-        match settings.credentials.clone() {
-            Credentials::Given => {}
-            Credentials::Exchanged(role) => settings.options.extend(role::keys(self.ctx, &role, &settings.network)?),
-            Credentials::Missing(what) => {
-                return CliError::new(Kind::Auth, format!("{}: no credentials: set {what}", self.url))
-                    .hint("see docs/s3.md; a job needs no stored key")
-                    .err();
-            }
-        }
-        let bucket = Bucket::open(self.ctx, &self.url, &settings)?;
+        let settings = self.settings.clone().expect("a store without a bucket has settings");
+        let bucket = open(self.ctx, &self.url, settings)?;
         Ok(self.bucket.get_or_init(|| bucket))
     }
 
@@ -221,6 +212,20 @@ impl<'ctx> BucketStore<'ctx> {
             .hint(format!("store it again with `cargo xtask put {}` where it was built", manifest.id))
             .err()
     }
+}
+
+/// Opens a bucket, with the credentials of a role if it has one.
+pub(crate) fn open<'ctx>(ctx: &'ctx Context, url: &str, mut settings: Settings) -> Result<Bucket<'ctx>> {
+    match settings.credentials.clone() {
+        Credentials::Given => {}
+        Credentials::Exchanged(role) => settings.options.extend(role::keys(ctx, &role, &settings.network)?),
+        Credentials::Missing(what) => {
+            return CliError::new(Kind::Auth, format!("{url}: no credentials: set {what}"))
+                .hint("see docs/s3.md; a job needs no stored key")
+                .err();
+        }
+    }
+    Bucket::open(ctx, url, &settings)
 }
 
 fn place(manifest: &Manifest) -> String {

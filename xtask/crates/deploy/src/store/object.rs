@@ -4,6 +4,7 @@
 //! S3's conditional writes: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>.
 
 pub(crate) mod diagnose;
+pub mod many;
 pub mod settings;
 mod transfer;
 
@@ -104,6 +105,16 @@ impl<'ctx> Bucket<'ctx> {
         let connector = Connector { network: settings.network.clone(), limits };
         let (store, signer) = build(settings, connector, retry).map_err(|e| explain(&server, Doing::Opening, &e))?;
         Self::with(ctx, server, &settings.prefix, store, settings.signs.then_some(signer))
+    }
+
+    /// A directory of this machine as a bucket.
+    pub fn directory(ctx: &'ctx Context, url: &str, dir: &Path, lock: &Path) -> Result<Self> {
+        let what = || format!("cannot make {}", dir.display());
+        let hint = || "check its permissions".to_owned();
+        std::fs::create_dir_all(lock.parent().unwrap_or(dir)).with_hint(Kind::Failed, what, hint)?;
+        let store = LocalFileSystem::new_with_prefix(dir).with_hint(Kind::Failed, what, hint)?;
+        let bucket = Self::with(ctx, Server::new(url), "", Arc::new(store.with_automatic_cleanup(true)), None)?;
+        Ok(Self { lock: Some(lock.to_owned()), ..bucket })
     }
 
     fn in_directory(ctx: &'ctx Context, url: &str, settings: &Settings, dir: &Path) -> Result<Self> {
@@ -271,6 +282,11 @@ impl<'ctx> Bucket<'ctx> {
         let probed = self.probe_by(&own);
         let removed = self.remove(&own);
         probed.and(removed)
+    }
+
+    /// Like [`Self::probe`], with an object below a directory.
+    pub(crate) fn probe_below(&self, dir: &str) -> Result<()> {
+        self.probe_by(&format!("{dir}/{PROBE}"))
     }
 
     fn probe_by(&self, key: &str) -> Result<()> {

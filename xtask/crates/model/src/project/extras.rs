@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::notify::{Notify, Recipient};
-use crate::project::{Env, vars, word, wrong};
+use crate::project::{Check, Env, Service, Transfer, vars, word, wrong};
 
 impl Env {
     pub(super) fn validate_extras(&self) -> Result<()> {
@@ -33,11 +33,35 @@ impl Env {
                 );
             }
         }
+        self.validate_site()?;
         self.notify.iter().try_for_each(|notify| notify.validate(env))?;
         if self.max_unavailable == Some(0) {
             return wrong(format!("env `{env}` has `max_unavailable` 0"), "set `max_unavailable` to 1 or more");
         }
         Ok(())
+    }
+}
+
+impl Env {
+    /// A site has no processes, and no directory that releases share.
+    fn validate_site(&self) -> Result<()> {
+        let is_site = |url: &&&str| url.starts_with("site+");
+        let Some(site) = self.targets.iter().find(is_site) else { return Ok(()) };
+        let env = self.name;
+        let (what, hint) = if !self.targets.iter().all(|url| is_site(&url)) {
+            ("other targets too", "give them an env of their own")
+        } else if !matches!(self.service, Service::None) {
+            ("a service", "remove `service`")
+        } else if !self.shared.is_empty() {
+            ("shared files", "remove `shared`")
+        } else if matches!(self.health.check, Check::Command(_)) {
+            ("a health check that is a command", "use Check::Http")
+        } else if self.transfer == Transfer::Pull {
+            ("`transfer: Transfer::Pull`", "remove it")
+        } else {
+            return Ok(());
+        };
+        wrong(format!("env `{env}` has the site {site} and {what}"), hint)
     }
 }
 

@@ -32,6 +32,11 @@ pub fn of(bytes: &[u8]) -> String {
     hasher.hex()
 }
 
+/// Whether a text is a digest: 64 small hex digits.
+pub fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
 /// The digest of the rest of a reader, hex, and its length in bytes.
 pub fn of_reader(reader: &mut dyn Read) -> io::Result<(String, u64)> {
     let mut through = Through::new(io::sink());

@@ -1,6 +1,7 @@
 //! The manifest: the only interface between jobs, stores and hosts.
 
 use crate::error::{Result, verification};
+use crate::release::digest::is_digest;
 use crate::release::id::ReleaseId;
 use crate::release::links::Tree;
 use serde::de::{Error as _, SeqAccess, Visitor};
@@ -418,7 +419,7 @@ pub fn checksum_line(digest: &str, path: &str) -> String {
 }
 
 fn check_digest(digest: &str) -> Result<(), String> {
-    let hex = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let hex = is_digest(digest);
     if hex { Ok(()) } else { Err(format!("`{}` is not a SHA-256", short(digest))) }
 }
 

@@ -7,7 +7,6 @@ use gangplank_model::error::Result;
 use gangplank_model::history::{HistoryEvent, Record, Verb};
 use gangplank_model::hook::HookPhase;
 use gangplank_model::plan::Step;
-use gangplank_model::script;
 use gangplank_model::service::run::Script;
 
 impl Run<'_> {
@@ -16,11 +15,8 @@ impl Run<'_> {
     pub(super) fn finalize(&self, host: &HostProgress) -> Result<()> {
         let root = host.target.root();
         let live = self.lives(host);
-        let mut kept = Vec::new();
-        if live.is_some() {
-            kept.extend(self.spec.confirm(root));
-            kept.push(Script::new(script::keep_check(root), self.checker.to_json()).called("keep the health check"));
-        }
+        let kept: Vec<Script> = live.iter().flat_map(|_| self.spec.confirm(root)).collect();
+        let check = live.is_some().then(|| self.checker.to_json());
         let prune = host.plan.steps.iter().find_map(|step| match step {
             Step::Remove { releases } => {
                 let reason = (!releases.is_empty()).then(|| step.to_string()).or_else(|| self.base.reason.clone());
@@ -35,6 +31,7 @@ impl Run<'_> {
             live.iter().map(|(name, _)| name.clone()).chain(prune.iter().map(|(name, ..)| name.clone())).collect();
         let mut acts: Vec<_> = live.iter().map(|(_, record)| Operation::Record(record)).collect();
         acts.extend(kept.iter().map(Operation::Run));
+        acts.extend(check.as_deref().map(Operation::KeepCheck));
         acts.extend(prune.iter().map(|(_, releases, record)| Operation::Remove(releases, record)));
         if acts.is_empty() {
             return Ok(());

@@ -3,12 +3,12 @@
 use crate::deploy::apply::Run;
 use crate::deploy::apply::progress::HostProgress;
 use crate::deploy::waves::{AT_ONCE, par_map};
+use crate::host::Operation;
 use gangplank_model::error::{CliError, Kind, Result, failed, hint_of, kind_of};
 use gangplank_model::event::{Event, Stage};
 use gangplank_model::history::HistoryEvent;
 use gangplank_model::plan::Step;
 use gangplank_model::release::id::ReleaseId;
-use gangplank_model::script;
 use gangplank_model::service::run::Script;
 use gangplank_model::state::{Current, ServiceState, State};
 use std::sync::atomic::Ordering;
@@ -98,7 +98,7 @@ impl Run<'_> {
         }
         self.remember(host, HistoryEvent::Failed, tried.filter(|new| *new != old), &reason);
         let commit = self.commit(host, old);
-        let kept = host.target.run(&Script::new(script::kept_check(root), String::new()))?;
+        let kept = host.target.one(Operation::KeptCheck)?;
         let checker = self.checker.as_kept(&kept.stdout);
         checker
             .wait(self.ctx, host.target, spec, old, commit.as_deref())

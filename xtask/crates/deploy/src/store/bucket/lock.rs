@@ -5,6 +5,7 @@
 
 use crate::store::bucket::BucketStore;
 use crate::store::bucket::pointer::{Next, change};
+use crate::store::object::Bucket;
 use gangplank_model::error::Result;
 use gangplank_model::owner::Owner;
 use gangplank_model::state::{Lock, Lockable};
@@ -25,25 +26,40 @@ impl<'a, 'ctx> EnvLock<'a, 'ctx> {
         let key = format!("{}.json", store.key_of("locks", env));
         Self { store, url: format!("{}/{key}", store.url), key }
     }
-
-    fn take(&self, owner: &Owner, from: Option<&Owner>) -> Result<Lock> {
-        change((&self.store.url, self.store.trusted()?), &self.key, |there| {
-            let lock = parse(there);
-            let ours = match &lock {
-                Lock::Free => true,
-                Lock::Held(holder) => from.is_some_and(|from| from.token == holder.token),
-                Lock::Unreadable(_) => false,
-            };
-            if !ours {
-                return Ok(Next::Leave(lock));
-            }
-            let json = serde_json::to_vec(owner).expect("an owner has no maps with odd keys");
-            Ok(Next::Write(json, Lock::Free))
-        })
-    }
 }
 
-fn parse(there: Option<&[u8]>) -> Lock {
+/// Takes a lock that is free, or held by `from`.
+pub(crate) fn take((url, bucket): (&str, &Bucket), key: &str, owner: &Owner, from: Option<&Owner>) -> Result<Lock> {
+    change((url, bucket), key, |there| {
+        let lock = parse(there);
+        let ours = match &lock {
+            Lock::Free => true,
+            Lock::Held(holder) => from.is_some_and(|from| from.token == holder.token),
+            Lock::Unreadable(_) => false,
+        };
+        if !ours {
+            return Ok(Next::Leave(lock));
+        }
+        let json = serde_json::to_vec(owner).expect("an owner has no maps with odd keys");
+        Ok(Next::Write(json, Lock::Free))
+    })
+}
+
+/// Frees a lock with this token; without a token, any lock.
+pub(crate) fn free((url, bucket): (&str, &Bucket), key: &str, token: Option<&str>) -> Result<()> {
+    change((url, bucket), key, |there| {
+        let ours = match (token, parse(there)) {
+            (_, Lock::Free) => false,
+            (None, _) => true,
+            (Some(token), Lock::Held(holder)) => holder.token == token,
+            (Some(_), Lock::Unreadable(_)) => false,
+        };
+        Ok(if ours { Next::Write(FREE.to_vec(), ()) } else { Next::Leave(()) })
+    })
+}
+
+/// The lock in an object.
+pub(crate) fn parse(there: Option<&[u8]>) -> Lock {
     match there {
         None => Lock::Free,
         Some(text) if text.trim_ascii() == FREE => Lock::Free,
@@ -62,22 +78,14 @@ impl Lockable for EnvLock<'_, '_> {
     }
 
     fn lock(&self, owner: &Owner) -> Result<Lock> {
-        self.take(owner, None)
+        take((&self.store.url, self.store.trusted()?), &self.key, owner, None)
     }
 
     fn take_over(&self, owner: &Owner, seen: &Owner, _dead: &Owner) -> Result<Lock> {
-        self.take(owner, Some(seen))
+        take((&self.store.url, self.store.trusted()?), &self.key, owner, Some(seen))
     }
 
     fn unlock(&self, token: Option<&str>) -> Result<()> {
-        change((&self.store.url, self.store.trusted()?), &self.key, |there| {
-            let ours = match (token, parse(there)) {
-                (_, Lock::Free) => false,
-                (None, _) => true,
-                (Some(token), Lock::Held(holder)) => holder.token == token,
-                (Some(_), Lock::Unreadable(_)) => false,
-            };
-            Ok(if ours { Next::Write(FREE.to_vec(), ()) } else { Next::Leave(()) })
-        })
+        free((&self.store.url, self.store.trusted()?), &self.key, token)
     }
 }

@@ -179,7 +179,12 @@ pub fn publish(store: &BucketStore, manifest: &Manifest) -> Result<Published> {
 
 /// Appends a record to the history of an env.
 pub fn append(store: &BucketStore, env: &str, record: &Record) -> Result<()> {
-    change((&store.url, store.trusted()?), &live_key(store, env), |there| {
+    append_to((&store.url, store.trusted()?), &live_key(store, env), record)
+}
+
+/// Appends a record to a history, of which the newest lines are kept.
+pub fn append_to((url, bucket): (&str, &Bucket), key: &str, record: &Record) -> Result<()> {
+    change((url, bucket), key, |there| {
         let mut text = String::from_utf8_lossy(there.unwrap_or_default()).into_owned();
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');

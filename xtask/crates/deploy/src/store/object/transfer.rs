@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 use gangplank_bundle::release::{Progress, sync_dir};
 use gangplank_model::error::{Kind, Result, WithHint, failed};
 use gangplank_model::release::digest::Hasher;
-use object_store::{ObjectStoreExt, WriteMultipart};
+use object_store::{Attributes, ObjectStore, ObjectStoreExt, PutOptions, WriteMultipart};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -19,6 +19,16 @@ impl Bucket<'_> {
     }
 
     async fn send(&self, key: &str, from: &Path, progress: Progress<'_>) -> Result<()> {
+        self.send_with(key, from, Attributes::new(), progress).await
+    }
+
+    pub(super) async fn send_with(
+        &self,
+        key: &str,
+        from: &Path,
+        attributes: Attributes,
+        progress: Progress<'_>,
+    ) -> Result<()> {
         let unreadable = || format!("cannot read {}", from.display());
         let hint = || "check the disk".to_owned();
         let mut file = File::open(from).with_hint(Kind::Failed, unreadable, hint)?;
@@ -30,11 +40,12 @@ impl Bucket<'_> {
         };
         let doing = Doing::Writing(key);
         if total <= PART as u64 {
-            self.explained(doing, self.store.put(&self.key(key), next()?.into()).await)?;
+            let options = PutOptions { attributes, ..PutOptions::default() };
+            self.explained(doing, self.store.put_opts(&self.key(key), next()?.into(), options).await)?;
             progress(total, total);
             return Ok(());
         }
-        let upload = self.explained(doing, self.store.put_multipart(&self.key(key)).await)?;
+        let upload = self.explained(doing, self.store.put_multipart_opts(&self.key(key), attributes.into()).await)?;
         let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
         let mut sent = 0;
         let parts = async {

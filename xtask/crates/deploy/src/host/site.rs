@@ -1,0 +1,345 @@
+//! A static site as a target: `site+s3://BUCKET/PREFIX`, also `gs` and `az`, and `site+file:DIR`.
+//!
+//! Clients ask for objects by path, so there is no link to switch. Contents are stored under their digest, and a switch
+//! copies them inside the bucket to their paths, in the order of [`gangplank_model::site`]: whoever loads a page meanwhile
+//! gets every file that it names. A rollback copies too, and uploads nothing. `current.json` changes by compare-and-swap,
+//! before the first copy and after the last one.
+
+mod content;
+mod layout;
+mod switch;
+
+use crate::host::site::content::contents;
+use crate::host::site::layout::{
+    CHECK, CURRENT, FILES, HISTORY, LOCK, RELEASES, installed, now, of_release_key, release_key,
+};
+use crate::host::{Delivery, Operation, Target};
+use crate::store::bucket::lock::{free, parse, take};
+use crate::store::bucket::{open, pointer};
+use crate::store::object::Bucket;
+use crate::store::object::many::Upload;
+use crate::store::object::settings::of_machine;
+use gangplank_bundle::release::{Release, UNPACKING, scratch};
+use gangplank_model::error::{CliError, Kind, Result, failed, not_found, usage};
+use gangplank_model::event::Stream;
+use gangplank_model::history::{History, Record};
+use gangplank_model::owner::Owner;
+use gangplank_model::project::local_dir;
+use gangplank_model::release::id::ReleaseId;
+use gangplank_model::release::manifest::Manifest;
+use gangplank_model::script::compare::EXIT_VERIFICATION;
+use gangplank_model::service::run::Script;
+use gangplank_model::site::{Served, Site};
+use gangplank_model::state::{Current, Lock, Lockable, Root, State};
+use gangplank_system::context::{Context, Output};
+use gangplank_system::machine::sweep_of;
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The prefix of the URLs of sites.
+const SCHEME: &str = "site+";
+
+/// A site in a bucket or a directory.
+pub struct SiteTarget<'ctx> {
+    ctx: &'ctx Context,
+    url: String,
+    site: Site,
+    bucket: Mutex<Option<Bucket<'ctx>>>,
+    /// Token of the lock that is held.
+    token: Mutex<Option<String>>,
+    /// The error of the last failed operation, for its complaint.
+    failure: Mutex<Option<anyhow::Error>>,
+}
+
+impl<'ctx> SiteTarget<'ctx> {
+    /// The site of a URL; sends no request yet. Fails for an invalid URL.
+    pub fn new(ctx: &'ctx Context, url: &str, site: Site) -> Result<Self> {
+        let url = url.trim_end_matches('/').to_owned();
+        let inner = url.strip_prefix(SCHEME).unwrap_or(&url);
+        if !inner.starts_with("file:") {
+            of_machine(ctx, inner)?;
+        } else if inner == "file:" || inner.starts_with("file:~") {
+            return usage(format!("`{url}` is not the URL of a site")).hint("write site+file:DIR, without `~`").err();
+        }
+        Ok(Self { ctx, url, site, bucket: Mutex::default(), token: Mutex::default(), failure: Mutex::default() })
+    }
+
+    /// The bucket, opened when it is first needed.
+    fn bucket(&self) -> Result<Opened<'_, 'ctx>> {
+        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        if bucket.is_none() {
+            let inner = self.url.strip_prefix(SCHEME).unwrap_or(&self.url);
+            let opened = match inner.strip_prefix("file:") {
+                Some(dir) => {
+                    let dir = local_dir(&self.ctx.home, dir);
+                    Bucket::directory(self.ctx, &self.url, &dir, &dir.join(layout::OWN).join(".lock"))?
+                }
+                None => open(self.ctx, inner, of_machine(self.ctx, inner)?)?,
+            };
+            *bucket = Some(opened);
+        }
+        Ok(Opened(bucket))
+    }
+
+    /// Fails if our lock has another owner by now.
+    fn fenced(&self, bucket: &Bucket) -> Result<()> {
+        let Some(token) = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return Ok(()) };
+        let lock = bucket.read(LOCK)?;
+        let who = match parse(lock.as_ref().map(|(text, _)| text.as_slice())) {
+            Lock::Held(owner) if owner.token == token => return Ok(()),
+            Lock::Held(owner) => format!("{} has it", owner.by),
+            Lock::Free | Lock::Unreadable(_) => "it was removed".to_owned(),
+        };
+        CliError::new(Kind::Locked, format!("{}: lost the lock, {who}", self.url))
+            .hint("check what is live with `cargo xtask status`")
+            .err()
+    }
+
+    /// The manifest and the served paths of an installed release.
+    fn read(&self, bucket: &Bucket, id: &ReleaseId) -> Result<(Manifest, Served)> {
+        match self.find(bucket, id)? {
+            Some(found) => Ok(found),
+            None => not_found(format!("{}: {id} is not installed", self.url))
+                .hint("`cargo xtask releases` lists what can be deployed")
+                .err(),
+        }
+    }
+
+    fn find(&self, bucket: &Bucket, id: &ReleaseId) -> Result<Option<(Manifest, Served)>> {
+        let keys = bucket.list(RELEASES)?.into_iter().map(|object| object.key);
+        let key = keys.into_iter().find(|key| of_release_key(key).is_some_and(|(known, _)| known == *id));
+        let Some(key) = key else { return Ok(None) };
+        let Some((text, _)) = bucket.read(&key)? else { return Ok(None) };
+        installed(&self.url, &key, &text).map(Some)
+    }
+
+    fn put(&self, bucket: &Bucket, release: &Release, record: &Record) -> Result<()> {
+        self.fenced(bucket)?;
+        let manifest = release.manifest();
+        let key = release_key(&manifest.id, &manifest.bundle.sha256);
+        let (served, stored) = contents(&self.site, manifest)?;
+        served.keys().try_for_each(|path| bucket.can_serve(path))?;
+        if bucket.size(&key)?.is_some() {
+            return Ok(());
+        }
+        // A content without the right size is one whose upload is not ours.
+        let there = bucket.sizes(FILES)?;
+        let missing: BTreeMap<_, _> =
+            stored.into_iter().filter(|(key, file)| there.get(key) != Some(&file.bytes)).collect();
+        if !missing.is_empty() {
+            self.upload(bucket, release, &missing)?;
+        }
+        let text = String::from_utf8_lossy(&manifest.to_json()).into_owned();
+        let json = serde_json::to_vec(&layout::Installed { manifest: text, served });
+        bucket.create(&key, json.expect("an installed release has no maps with odd keys"))?;
+        pointer::append_to((&self.url, bucket), HISTORY, record)
+    }
+
+    fn upload(&self, bucket: &Bucket, release: &Release, missing: &BTreeMap<String, content::Stored>) -> Result<()> {
+        let target = self.ctx.root.join("target");
+        // Debris of a killed run.
+        sweep_of(&target, UNPACKING);
+        let dir = scratch(&target, UNPACKING);
+        Release::open_unpacked(release.dir(), &dir, &|_, _| {})?;
+        let uploads: Vec<_> = missing
+            .iter()
+            .map(|(key, file)| Upload {
+                key: key.clone(),
+                from: dir.join(&file.from),
+                bytes: file.bytes,
+                headers: file.headers.clone(),
+            })
+            .collect();
+        let done = bucket.put_all(&uploads, &self.ctx.progress("uploading"));
+        let _ = fs::remove_dir_all(&dir);
+        done
+    }
+
+    fn operate(&self, operation: &Operation) -> Result<Output> {
+        let opened = self.bucket()?;
+        let bucket = opened.get()?;
+        let ok = |stdout: String| Ok(Output { code: Some(0), stdout, ..Output::NONE });
+        match operation {
+            Operation::Run(script) if script.of_project => failed(format!("{}: a site runs no commands", self.url))
+                .hint("use `host.local(...)` in hooks, and `Check::Http` as health check")
+                .err(),
+            // Scripts of the engine prepare what only a host has.
+            Operation::Run(_) => ok(String::new()),
+            Operation::VerifyFiles(id) => {
+                let (manifest, _) = self.read(bucket, id)?;
+                match self.damaged(bucket, &manifest, false)?.first() {
+                    Some(bad) => Ok(Output { code: Some(EXIT_VERIFICATION), stderr: bad.clone(), ..Output::NONE }),
+                    None => ok(String::new()),
+                }
+            }
+            Operation::Activate(Some(id), record) => {
+                self.activate_in(bucket, id, *record).and_then(|()| ok(String::new()))
+            }
+            Operation::Activate(None, record) => self.deactivate(bucket, *record).and_then(|()| ok(String::new())),
+            Operation::Record(record) => {
+                self.fenced(bucket)?;
+                pointer::append_to((&self.url, bucket), HISTORY, record)?;
+                ok(String::new())
+            }
+            Operation::Remove(releases, record) => {
+                self.clean(bucket, releases, record).and_then(|()| ok(String::new()))
+            }
+            Operation::KeepCheck(json) => {
+                self.fenced(bucket)?;
+                pointer::change((&self.url, bucket), CHECK, |_| {
+                    Ok(pointer::Next::Write(json.as_bytes().to_vec(), ()))
+                })?;
+                ok(String::new())
+            }
+            Operation::KeptCheck => {
+                let kept = bucket.read(CHECK)?;
+                ok(kept.map(|(text, _)| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default())
+            }
+            Operation::Unlock => {
+                let token = self.token.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if token.is_some() {
+                    free((&self.url, bucket), LOCK, token.as_deref())?;
+                }
+                ok(String::new())
+            }
+        }
+    }
+}
+
+/// An open bucket, which one thread uses at a time.
+struct Opened<'a, 'ctx>(MutexGuard<'a, Option<Bucket<'ctx>>>);
+
+impl<'ctx> Opened<'_, 'ctx> {
+    fn get(&self) -> Result<&Bucket<'ctx>> {
+        match &*self.0 {
+            Some(bucket) => Ok(bucket),
+            None => failed("the bucket is not open").hint("run the same command again").err(),
+        }
+    }
+}
+
+impl Lockable for SiteTarget<'_> {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn holder(&self) -> Result<Lock> {
+        let lock = self.bucket()?.get()?.read(LOCK)?;
+        Ok(parse(lock.as_ref().map(|(text, _)| text.as_slice())))
+    }
+
+    fn lock(&self, owner: &Owner) -> Result<Lock> {
+        let opened = self.bucket()?;
+        let bucket = opened.get()?;
+        if !bucket.is_directory() {
+            bucket.probe_below(layout::OWN)?;
+        }
+        let lock = take((&self.url, bucket), LOCK, owner, None)?;
+        self.took(owner, lock)
+    }
+
+    fn take_over(&self, owner: &Owner, seen: &Owner, _dead: &Owner) -> Result<Lock> {
+        let lock = take((&self.url, self.bucket()?.get()?), LOCK, owner, Some(seen))?;
+        self.took(owner, lock)
+    }
+
+    fn unlock(&self, token: Option<&str>) -> Result<()> {
+        free((&self.url, self.bucket()?.get()?), LOCK, token)?;
+        let mut ours = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        if token.is_none() || ours.as_deref() == token {
+            *ours = None;
+        }
+        Ok(())
+    }
+}
+
+impl SiteTarget<'_> {
+    fn took(&self, owner: &Owner, lock: Lock) -> Result<Lock> {
+        if lock == Lock::Free {
+            *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(owner.token.clone());
+        }
+        Ok(lock)
+    }
+}
+
+impl Target for SiteTarget<'_> {
+    fn root(&self) -> &str {
+        &self.url
+    }
+
+    fn host(&self) -> &str {
+        let inner = self.url.strip_prefix(SCHEME).unwrap_or(&self.url);
+        inner.split_once("://").map_or(inner, |(_, rest)| rest.split('/').next().unwrap_or(rest))
+    }
+
+    fn state(&self) -> Result<State> {
+        let opened = self.bucket()?;
+        let bucket = opened.get()?;
+        let keys = [CURRENT, HISTORY, LOCK].map(str::to_owned);
+        let mut found: BTreeMap<_, _> = bucket.read_all(&keys)?.into_iter().collect();
+        let objects = bucket.list(RELEASES)?;
+        let installed: BTreeMap<_, _> = objects.iter().filter_map(|object| of_release_key(&object.key)).collect();
+        let now = now(&self.url, found.remove(CURRENT).as_deref())?;
+        let history = found.remove(HISTORY).unwrap_or_default();
+        let exists = !installed.is_empty() || now.release.is_some() || !history.is_empty();
+        Ok(State {
+            root: if exists { Root::Directory } else { Root::Absent },
+            current: now.release.map_or(Current::None, Current::Release),
+            app: now.app,
+            installed,
+            lock: parse(found.get(LOCK).map(Vec::as_slice)),
+            history: History::parse(&String::from_utf8_lossy(&history)),
+            ..State::default()
+        })
+    }
+
+    fn install(&self, delivery: &Delivery, record: &Record) -> Result<()> {
+        self.put(self.bucket()?.get()?, delivery.release(), record)
+    }
+
+    fn act(&self, acts: &[Operation]) -> Result<Vec<Output>> {
+        let mut answers = Vec::new();
+        for operation in acts {
+            match self.operate(operation) {
+                Ok(answer) => {
+                    let ok = answer.ok();
+                    answers.push(answer);
+                    if !ok {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    let stderr = format!("{error:#}");
+                    *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    answers.push(Output { code: Some(1), stderr, ..Output::NONE });
+                    break;
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    fn complaint(&self, _: &Operation, answer: &Output) -> anyhow::Error {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        failure
+            .unwrap_or_else(|| failed(format!("{}: {}", self.url, answer.stderr)).hint("run it again with -v").into())
+    }
+
+    fn manifest(&self, release: &ReleaseId) -> Result<Manifest> {
+        self.read(self.bucket()?.get()?, release).map(|(manifest, _)| manifest)
+    }
+
+    fn verify(&self, release: &ReleaseId) -> Result<Vec<String>> {
+        let opened = self.bucket()?;
+        let bucket = opened.get()?;
+        let (manifest, _) = self.read(bucket, release)?;
+        self.damaged(bucket, &manifest, true)
+    }
+
+    fn attend(&self, _: &Script, _: &mut dyn FnMut(Stream, String), _: &dyn Fn() -> bool) -> Result<Option<i32>> {
+        usage(format!("{} is a site: it has no processes and no logs", self.url))
+            .hint("name another env; `cargo xtask status` shows all")
+            .err()
+    }
+}

@@ -1,0 +1,184 @@
+//! Many objects at once: uploads with headers, copies inside the bucket, removals.
+
+use crate::store::object::diagnose::Doing;
+use crate::store::object::{Bucket, Object};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use gangplank_bundle::release::Progress;
+use gangplank_model::error::{Kind, Result, WithHint, usage};
+use object_store::path::Path as Key;
+use object_store::{Attribute, Attributes, Error, ObjectStoreExt, PutMode, PutOptions};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Concurrent requests. After an interrupt each round of them still ends.
+const ROUND: usize = 16;
+/// After this time a round is reported as slow.
+const SLOW: Duration = Duration::from_secs(30);
+
+/// The headers with which an object is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Headers {
+    /// `Content-Type`
+    pub content_type: String,
+    /// `Cache-Control`
+    pub cache_control: String,
+}
+
+/// A file to be uploaded.
+#[derive(Debug, Clone)]
+pub struct Upload {
+    /// Its key.
+    pub key: String,
+    /// The file.
+    pub from: PathBuf,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// The headers of the object. A directory keeps none.
+    pub headers: Headers,
+}
+
+impl Bucket<'_> {
+    /// Whether the bucket is a directory of this machine.
+    pub fn is_directory(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    /// The key of a path that clients ask for, as it is: [`Key::from`] would escape characters. Fails for a path that
+    /// cannot be a key.
+    fn as_it_is(&self, path: &str) -> Result<Key> {
+        match Key::parse(path) {
+            Ok(key) if key.as_ref() == path => Ok(self.root.parts().chain(key.parts()).collect()),
+            _ => usage(format!("`{}` cannot be the name of an object", path.escape_debug()))
+                .hint("rename the file: no `//`, `.` or `..` between slashes")
+                .err(),
+        }
+    }
+
+    /// Uploads files, several at once.
+    pub fn put_all(&self, uploads: &[Upload], progress: Progress) -> Result<()> {
+        let total = uploads.iter().map(|it| it.bytes).sum();
+        let mut done = 0;
+        for round in uploads.chunks(ROUND) {
+            // Whole files in memory: a big one goes in parts, alone.
+            let (big, small): (Vec<_>, Vec<_>) = round.iter().partition(|it| it.bytes > super::PART as u64);
+            for upload in big {
+                self.wait(
+                    None,
+                    self.send_with(&upload.key, &upload.from, self.attributes(&upload.headers), &|_, _| {}),
+                )?;
+            }
+            let each = stream::iter(small).map(|upload| self.put_one(upload));
+            self.wait::<Result<Vec<()>>>(Some(SLOW), each.buffer_unordered(ROUND).try_collect())?;
+            done += round.iter().map(|it| it.bytes).sum::<u64>();
+            progress(done, total);
+        }
+        Ok(())
+    }
+
+    async fn put_one(&self, upload: &Upload) -> Result<()> {
+        let what = || format!("cannot read {}", upload.from.display());
+        let bytes = std::fs::read(&upload.from).with_hint(Kind::Failed, what, || "check the disk".into())?;
+        let options = PutOptions {
+            mode: PutMode::Overwrite,
+            attributes: self.attributes(&upload.headers),
+            ..PutOptions::default()
+        };
+        let done = self.store.put_opts(&self.key(&upload.key), bytes.into(), options).await;
+        self.explained(Doing::Writing(&upload.key), done).map(drop)
+    }
+
+    fn attributes(&self, headers: &Headers) -> Attributes {
+        if self.is_directory() {
+            return Attributes::new();
+        }
+        let pairs = [
+            (Attribute::ContentType, headers.content_type.clone()),
+            (Attribute::CacheControl, headers.cache_control.clone()),
+        ];
+        Attributes::from_iter(pairs)
+    }
+
+    /// Copies objects to the paths that clients ask for, with their headers, several at once.
+    pub fn copy_all(&self, copies: &[(String, String)]) -> Result<()> {
+        for round in copies.chunks(ROUND) {
+            let each = stream::iter(round).map(|(path, from)| async move {
+                let to = self.as_it_is(path)?;
+                self.explained(Doing::Writing(path), self.store.copy(&self.key(from), &to).await)
+            });
+            self.wait::<Result<Vec<()>>>(Some(SLOW), each.buffer_unordered(ROUND).try_collect())?;
+        }
+        Ok(())
+    }
+
+    /// Fails for a path that cannot be the key of an object.
+    pub fn can_serve(&self, path: &str) -> Result<()> {
+        self.as_it_is(path).map(drop)
+    }
+
+    /// Removes the objects of paths that clients ask for; a missing one is a success.
+    pub fn remove_paths(&self, paths: &[String]) -> Result<()> {
+        let keys = paths.iter().map(|path| self.as_it_is(path)).collect::<Result<Vec<_>>>()?;
+        self.remove_keys(&keys)
+    }
+
+    /// Removes objects, several at once; a missing one is a success.
+    pub fn remove_all(&self, keys: &[String]) -> Result<()> {
+        self.remove_keys(&keys.iter().map(|key| self.key(key)).collect::<Vec<_>>())
+    }
+
+    fn remove_keys(&self, keys: &[Key]) -> Result<()> {
+        for round in keys.chunks(ROUND) {
+            let each = stream::iter(round).map(|key| async move {
+                match self.store.delete(key).await {
+                    Err(Error::NotFound { .. }) => Ok(()),
+                    done => self.explained(Doing::Removing(key.as_ref()), done),
+                }
+            });
+            self.wait::<Result<Vec<()>>>(Some(SLOW), each.buffer_unordered(ROUND).try_collect())?;
+        }
+        Ok(())
+    }
+
+    /// The object of a path that clients ask for: its size and the SHA-256 of its content; `None` if it is missing.
+    pub fn digest_of_path(&self, path: &str) -> Result<Option<(u64, String)>> {
+        let key = self.as_it_is(path)?;
+        self.digest(&key, path)
+    }
+
+    /// The same for an object of ours.
+    pub fn digest_of(&self, key: &str) -> Result<Option<(u64, String)>> {
+        self.digest(&self.key(key), key)
+    }
+
+    fn digest(&self, key: &Key, name: &str) -> Result<Option<(u64, String)>> {
+        let read = async {
+            let got = match self.store.get(key).await {
+                Err(Error::NotFound { .. }) => return Ok(None),
+                got => self.explained(Doing::Reading(name), got)?,
+            };
+            let (mut hasher, mut bytes) = (gangplank_model::release::digest::Hasher::default(), 0);
+            let mut parts = got.into_stream();
+            while let Some(part) = parts.next().await {
+                let part = self.explained(Doing::Reading(name), part)?;
+                bytes += part.len() as u64;
+                hasher.update(&part);
+            }
+            Ok(Some((bytes, hasher.hex())))
+        };
+        self.wait(Some(SLOW), read)
+    }
+
+    /// Whether anything is stored at a path that clients ask for.
+    pub fn has_path(&self, path: &str) -> Result<bool> {
+        let key = self.as_it_is(path)?;
+        match self.wait(Some(SLOW), self.store.head(&key)) {
+            Err(Error::NotFound { .. }) => Ok(false),
+            done => self.explained(Doing::Reading(path), done).map(|_| true),
+        }
+    }
+
+    /// Objects by key.
+    pub fn sizes(&self, prefix: &str) -> Result<std::collections::BTreeMap<String, u64>> {
+        Ok(self.list(prefix)?.into_iter().map(|Object { key, bytes, .. }| (key, bytes)).collect())
+    }
+}
