@@ -447,6 +447,7 @@ pub fn output_of(program: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
+#[cfg(feature = "s3")]
 pub fn base64(bytes: &[u8]) -> String {
     String::from_utf8(output_of("openssl", &["base64", "-A"], bytes)).unwrap().trim().to_owned()
 }

@@ -15,7 +15,7 @@ impl Run<'_> {
     pub(super) fn finalize(&self, host: &HostProgress) -> Result<()> {
         let root = host.target.root();
         let live = self.lives(host);
-        let kept: Vec<Script> = live.iter().flat_map(|_| self.spec.confirm(root)).collect();
+        let kept: Vec<Script> = live.iter().filter_map(|_| self.spec.confirm(root)).collect();
         let check = live.is_some().then(|| self.checker.to_json());
         let prune = host.plan.steps.iter().find_map(|step| match step {
             Step::Remove { releases } => {

@@ -17,6 +17,7 @@ use gangplank_model::release::id::ReleaseId;
 use gangplank_model::release::manifest::{Content, Manifest};
 use gangplank_model::site::{Outdated, Served};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 pub const OWN: &str = ".gangplank";
 pub const CHECK: &str = ".gangplank/check.json";
@@ -94,7 +95,7 @@ pub fn installed(url: &str, key: &str, text: &[u8]) -> Result<(Manifest, Served)
     if release_key(&manifest.id, &manifest.bundle.sha256) != key {
         return not_ours(url, key, &format!("it is the manifest of {}", manifest.id));
     }
-    let digests: std::collections::BTreeSet<&str> = manifest
+    let digests: BTreeSet<&str> = manifest
         .files
         .iter()
         .filter_map(|file| match &file.content {

@@ -10,10 +10,10 @@ use crate::store::object::Bucket;
 use gangplank_model::error::{CliError, Kind, Result};
 use gangplank_model::history::Record;
 use gangplank_model::release::id::ReleaseId;
-use gangplank_model::release::manifest::Manifest;
+use gangplank_model::release::manifest::{Content, Manifest};
 use gangplank_model::site;
 use gangplank_model::site::{Outdated, Served};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl SiteTarget<'_> {
     /// Serves an installed release.
@@ -155,24 +155,24 @@ impl SiteTarget<'_> {
     /// the release is live, else of the stored contents. Otherwise the sizes of the stored contents are compared.
     pub(super) fn damaged(&self, bucket: &Bucket, manifest: &Manifest, whole: bool) -> Result<Vec<String>> {
         let (_, served) = self.read(bucket, &manifest.id)?;
-        let sizes: std::collections::BTreeMap<_, _> = manifest
+        let sizes: BTreeMap<_, _> = manifest
             .files
             .iter()
             .filter_map(|file| match &file.content {
-                gangplank_model::release::manifest::Content::Sha256(digest) => Some((digest.as_str(), file.bytes)),
-                gangplank_model::release::manifest::Content::Link(_) => None,
+                Content::Sha256(digest) => Some((digest.as_str(), file.bytes)),
+                Content::Link(_) => None,
             })
             .collect();
-        let there = if whole { std::collections::BTreeMap::new() } else { bucket.sizes(FILES)? };
+        let there = if whole { BTreeMap::new() } else { bucket.sizes(FILES)? };
         let is_live = self.now(bucket)?.release.as_ref() == Some(&manifest.id);
         let mut bad = Vec::new();
         for (path, key) in &served {
             let digest = digest_of_key(key).unwrap_or_default();
-            let ok = if !whole {
-                there.get(key) == sizes.get(digest)
-            } else {
+            let ok = if whole {
                 let found = if is_live { bucket.digest_of_path(path)? } else { bucket.digest_of(key)? };
-                found.is_some_and(|(_, found)| found == digest)
+                found.as_deref() == Some(digest)
+            } else {
+                there.get(key) == sizes.get(digest)
             };
             if !ok {
                 bad.push(format!("{path}: FAILED"));

@@ -5,8 +5,10 @@ use crate::store::object::{Bucket, Object};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use gangplank_bundle::release::Progress;
 use gangplank_model::error::{Kind, Result, WithHint, usage};
+use gangplank_model::release::digest::Hasher;
 use object_store::path::Path as Key;
 use object_store::{Attribute, Attributes, Error, ObjectStoreExt, PutMode, PutOptions};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -139,46 +141,36 @@ impl Bucket<'_> {
         Ok(())
     }
 
-    /// The object of a path that clients ask for: its size and the SHA-256 of its content; `None` if it is missing.
-    pub fn digest_of_path(&self, path: &str) -> Result<Option<(u64, String)>> {
+    /// The object of a path that clients ask for: the SHA-256 of its content; `None` if it is missing.
+    pub fn digest_of_path(&self, path: &str) -> Result<Option<String>> {
         let key = self.as_it_is(path)?;
         self.digest(&key, path)
     }
 
     /// The same for an object of ours.
-    pub fn digest_of(&self, key: &str) -> Result<Option<(u64, String)>> {
+    pub fn digest_of(&self, key: &str) -> Result<Option<String>> {
         self.digest(&self.key(key), key)
     }
 
-    fn digest(&self, key: &Key, name: &str) -> Result<Option<(u64, String)>> {
+    fn digest(&self, key: &Key, name: &str) -> Result<Option<String>> {
         let read = async {
             let got = match self.store.get(key).await {
                 Err(Error::NotFound { .. }) => return Ok(None),
                 got => self.explained(Doing::Reading(name), got)?,
             };
-            let (mut hasher, mut bytes) = (gangplank_model::release::digest::Hasher::default(), 0);
+            let mut hasher = Hasher::default();
             let mut parts = got.into_stream();
             while let Some(part) = parts.next().await {
                 let part = self.explained(Doing::Reading(name), part)?;
-                bytes += part.len() as u64;
                 hasher.update(&part);
             }
-            Ok(Some((bytes, hasher.hex())))
+            Ok(Some(hasher.hex()))
         };
         self.wait(Some(SLOW), read)
     }
 
-    /// Whether anything is stored at a path that clients ask for.
-    pub fn has_path(&self, path: &str) -> Result<bool> {
-        let key = self.as_it_is(path)?;
-        match self.wait(Some(SLOW), self.store.head(&key)) {
-            Err(Error::NotFound { .. }) => Ok(false),
-            done => self.explained(Doing::Reading(path), done).map(|_| true),
-        }
-    }
-
-    /// Objects by key.
-    pub fn sizes(&self, prefix: &str) -> Result<std::collections::BTreeMap<String, u64>> {
+    /// The size of each object below a prefix.
+    pub fn sizes(&self, prefix: &str) -> Result<BTreeMap<String, u64>> {
         Ok(self.list(prefix)?.into_iter().map(|Object { key, bytes, .. }| (key, bytes)).collect())
     }
 }
