@@ -13,6 +13,10 @@ use std::process::Command;
 
 /// What the digest covers below the project's root. All of it must be committed.
 const COVERED: &[&str] = &["xtask", ".cargo", "rust-toolchain", "rust-toolchain.toml", "Cargo.toml", "Cargo.lock"];
+/// The features with which an xtask compiled itself again, separated by commas.
+const FEATURES: &str = "GANGPLANK_XTASK_FEATURES";
+/// The start of those that only add commands: the program without them is the same for every other command.
+const OF_ENGINE: &str = "gangplank/";
 /// Variables that change what cargo and the compilers of C make, by name or by its start.
 const NAMES: &[&str] = &[
     "AR",
@@ -22,7 +26,7 @@ const NAMES: &[&str] = &[
     "CFLAGS",
     "CXX",
     "CXXFLAGS",
-    "GANGPLANK_XTASK_FEATURES",
+    FEATURES,
     "RUSTC",
     "RUSTC_BOOTSTRAP",
     "RUSTC_WORKSPACE_WRAPPER",
@@ -63,7 +67,7 @@ impl Inputs {
     }
 }
 
-fn digest(objects: &str, compiler: &str, settings: &BTreeMap<&str, &str>) -> String {
+fn digest(objects: &str, compiler: &str, settings: &BTreeMap<&str, String>) -> String {
     // Each part ends where its length says, so that no text of one can be read as another.
     let settings = format!("{settings:?}");
     let mut hash = Sha256::new();
@@ -96,16 +100,22 @@ fn files(objects: &str) -> Result<BTreeSet<String>> {
 }
 
 /// Those variables that matter.
-fn settings(variables: &Variables) -> Result<BTreeMap<&str, &str>> {
+fn settings(variables: &Variables) -> Result<BTreeMap<&str, String>> {
     let mut settings = BTreeMap::new();
     for (name, value) in variables {
         let Some(name) = name.to_str().filter(|name| matters(name)) else { continue };
         let value = value.to_str().with_context(|| format!("the variable {name} is not UTF-8"))?;
+        let value = if name == FEATURES { own_features(value) } else { value.to_owned() };
         if !value.is_empty() {
             settings.insert(name, value);
         }
     }
     Ok(settings)
+}
+
+/// The features of the project itself.
+fn own_features(all: &str) -> String {
+    all.split(',').filter(|feature| !feature.starts_with(OF_ENGINE)).collect::<Vec<_>>().join(",")
 }
 
 fn matters(name: &str) -> bool {
@@ -164,6 +174,19 @@ mod tests {
         let linker = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER";
         let built = ["CARGO_BUILD_RUSTFLAGS", "CARGO_PROFILE_DEV_DEBUG", linker];
         assert_eq!(names, [&built[..], &["CFLAGS_x86_64", "RUSTC_WORKSPACE_WRAPPER"]].concat());
+    }
+
+    #[test]
+    fn features_of_the_engine_only_add_commands() {
+        for (value, want) in [
+            ("gangplank/html", None),
+            ("gangplank/local-ci,gangplank/html", None),
+            ("s3", Some("s3")),
+            ("gangplank/html,s3", Some("s3")),
+        ] {
+            let all = variables(&[(FEATURES, value)]);
+            assert_eq!(settings(&all).unwrap().get(FEATURES).map(String::as_str), want, "{value}");
+        }
     }
 
     #[test]
