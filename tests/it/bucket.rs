@@ -12,6 +12,7 @@ mod proxies;
 mod pull;
 mod races;
 pub mod server;
+mod site;
 mod tls;
 mod windows;
 

@@ -443,7 +443,8 @@ pub fn output_of(program: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
         scope.spawn(move || stdin.write_all(input).unwrap());
         child.wait_with_output().unwrap()
     });
-    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let said = || [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned()).concat();
+    assert!(output.status.success(), "{program} {args:?}: {}", said());
     output.stdout
 }
 

@@ -35,6 +35,7 @@ use gangplank_system::context::{Context, Output};
 use gangplank_system::machine::sweep_of;
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The prefix of the URLs of sites.
@@ -46,6 +47,8 @@ pub struct SiteTarget<'ctx> {
     url: String,
     site: Site,
     bucket: Mutex<Option<Bucket<'ctx>>>,
+    /// Whether the server was found to honour conditional writes.
+    probed: AtomicBool,
     /// Token of the lock that is held.
     token: Mutex<Option<String>>,
     /// The error of the last failed operation, for its complaint.
@@ -62,7 +65,15 @@ impl<'ctx> SiteTarget<'ctx> {
         } else if inner == "file:" || inner.starts_with("file:~") {
             return usage(format!("`{url}` is not the URL of a site")).hint("write site+file:DIR, without `~`").err();
         }
-        Ok(Self { ctx, url, site, bucket: Mutex::default(), token: Mutex::default(), failure: Mutex::default() })
+        Ok(Self {
+            ctx,
+            url,
+            site,
+            bucket: Mutex::default(),
+            probed: AtomicBool::default(),
+            token: Mutex::default(),
+            failure: Mutex::default(),
+        })
     }
 
     /// The bucket, opened when it is first needed.
@@ -80,6 +91,17 @@ impl<'ctx> SiteTarget<'ctx> {
             *bucket = Some(opened);
         }
         Ok(Opened(bucket))
+    }
+
+    /// The bucket, for a conditional write.
+    fn trusted(&self) -> Result<Opened<'_, 'ctx>> {
+        let opened = self.bucket()?;
+        let bucket = opened.get()?;
+        if !bucket.is_directory() && !self.probed.load(Ordering::Relaxed) {
+            bucket.probe_below(layout::OWN)?;
+            self.probed.store(true, Ordering::Relaxed);
+        }
+        Ok(opened)
     }
 
     /// Fails if our lock has another owner by now.
@@ -157,7 +179,7 @@ impl<'ctx> SiteTarget<'ctx> {
     }
 
     fn operate(&self, operation: &Operation) -> Result<Output> {
-        let opened = self.bucket()?;
+        let opened = self.trusted()?;
         let bucket = opened.get()?;
         let ok = |stdout: String| Ok(Output { code: Some(0), stdout, ..Output::NONE });
         match operation {
@@ -230,22 +252,19 @@ impl Lockable for SiteTarget<'_> {
     }
 
     fn lock(&self, owner: &Owner) -> Result<Lock> {
-        let opened = self.bucket()?;
+        let opened = self.trusted()?;
         let bucket = opened.get()?;
-        if !bucket.is_directory() {
-            bucket.probe_below(layout::OWN)?;
-        }
         let lock = take((&self.url, bucket), LOCK, owner, None)?;
         Ok(self.took(owner, lock))
     }
 
     fn take_over(&self, owner: &Owner, seen: &Owner, _dead: &Owner) -> Result<Lock> {
-        let lock = take((&self.url, self.bucket()?.get()?), LOCK, owner, Some(seen))?;
+        let lock = take((&self.url, self.trusted()?.get()?), LOCK, owner, Some(seen))?;
         Ok(self.took(owner, lock))
     }
 
     fn unlock(&self, token: Option<&str>) -> Result<()> {
-        free((&self.url, self.bucket()?.get()?), LOCK, token)?;
+        free((&self.url, self.trusted()?.get()?), LOCK, token)?;
         let mut ours = self.token.lock().unwrap_or_else(PoisonError::into_inner);
         if token.is_none() || ours.as_deref() == token {
             *ours = None;
@@ -295,7 +314,7 @@ impl Target for SiteTarget<'_> {
     }
 
     fn install(&self, delivery: &Delivery, record: &Record) -> Result<()> {
-        self.put(self.bucket()?.get()?, delivery.release(), record)
+        self.put(self.trusted()?.get()?, delivery.release(), record)
     }
 
     fn act(&self, acts: &[Operation]) -> Result<Vec<Output>> {
