@@ -89,7 +89,7 @@ fn site_is_served_with_its_headers_and_without_its_records() {
     p.change("site-root www\n", "site-root www\nsite-cache robots.txt|max-age=60\n");
     p.write("www/a b's ü.txt", "odd\n");
     build(&p, "1", "1f9ac01e");
-    p.run("deploy dev --reason 'for nobody else'").ok();
+    p.run("deploy dev --reason 'for us alone'").ok();
     for (path, content_type, cache_control) in [
         ("page.html", "text/html; charset=utf-8", "no-cache"),
         ("", "text/html; charset=utf-8", "no-cache"),
@@ -105,10 +105,13 @@ fn site_is_served_with_its_headers_and_without_its_records() {
     for path in [".gangplank/current.json", ".gangplank/history.jsonl", "nothing.html"] {
         let (status, _, body) = browse(ceph, &bucket, path);
         assert!(status == 403 || status == 404, "{path}: {status}");
-        assert!(!body.contains("for nobody else"), "{path}: {body}");
+        assert!(!body.contains("for us alone"), "{path}: {body}");
     }
     p.run("verify @dev").ok();
-    p.run("doctor dev").stdout_lacks("panicked");
+    p.run("doctor dev").stdout_has("bucket").stdout_has("can be read").stdout_lacks("sha256sum");
+    p.var("AWS_SECRET_ACCESS_KEY", "wrongsecret");
+    p.run("doctor dev").code(1).stdout_has("the secret key does not belong to this access key");
+    p.run("deploy dev").code(3).stderr_has("AWS_SECRET_ACCESS_KEY");
 }
 
 #[test]

@@ -310,7 +310,7 @@ pub fn contract(ctx: &Context, dir: &Path, target: &SiteTarget) {
 
     target.activate(None, Some(&record())).unwrap();
     assert_eq!(target.state().unwrap().current, Current::None);
-    // Whoever lost the lock changes nothing any more.
+    // A run that has lost the lock changes nothing any more.
     target.unlock(None).unwrap();
     assert_eq!(target.lock(&me).unwrap(), Lock::Free);
     let thief = SiteTarget::new(ctx, target.url(), Site::DEFAULT).unwrap();

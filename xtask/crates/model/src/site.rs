@@ -1,6 +1,6 @@
 //! A static site in a bucket: the order in which its files are switched, and what may be removed afterwards.
 //!
-//! Whoever loads a page while it is switched must get every file that the page names. So files with a digest in their
+//! A browser that loads a page while it is switched must get every file that the page names. So files with a digest in their
 //! name come first, pages last, and what only the old release has stays for a while.
 
 use jiff::Timestamp;

@@ -1,8 +1,8 @@
 //! A static site as a target: `site+s3://BUCKET/PREFIX`, also `gs` and `az`, and `site+file:DIR`.
 //!
 //! Clients ask for objects by path, so there is no link to switch. Contents are stored under their digest, and a switch
-//! copies them inside the bucket to their paths, in the order of [`gangplank_model::site`]: whoever loads a page meanwhile
-//! gets every file that it names. A rollback copies too, and uploads nothing. `current.json` changes by compare-and-swap,
+//! copies them inside the bucket to their paths, in the order of [`gangplank_model::site`]: a browser that loads a page
+//! meanwhile gets every file that the page names. A rollback copies too, and uploads nothing. `current.json` changes by compare-and-swap,
 //! before the first copy and after the last one.
 
 mod content;

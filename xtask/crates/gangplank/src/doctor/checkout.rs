@@ -98,7 +98,8 @@ fn read_files(ctx: &Context, scope: &Scope) -> Files {
     let project = scope.project;
     let has_config = generate::CONFIGS.iter().any(|config| ctx.root.join(config).exists());
     let valid = project.validate().and_then(|()| supports(project.app.compression)).map_err(fault);
-    let targets = scope.envs.iter().flat_map(|env| env.targets).map(|url| scope.tool.target(url).map(drop));
+    let targets =
+        scope.envs.iter().flat_map(|env| env.targets.iter().map(|url| scope.tool.target_of(env, url).map(drop)));
     // Env groups report their own URLs, but a job has no env groups.
     let urls = targets.filter_map(Result::err).map(fault).filter(|_| scope.ci).collect();
     Files {

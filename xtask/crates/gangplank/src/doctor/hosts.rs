@@ -54,6 +54,37 @@ struct HostCheck {
     taken: Option<String>,
 }
 
+impl HostCheck {
+    fn new(target: &dyn Target) -> Self {
+        Self {
+            url: target.url().to_owned(),
+            far: target.url().starts_with("ssh:"),
+            root: target.root().to_owned(),
+            skew: None,
+            examined: Ok(Examined::default()),
+            state: None,
+            ready: None,
+            health: None,
+            taken: None,
+        }
+    }
+}
+
+fn is_site(url: &str) -> bool {
+    url.starts_with("site+")
+}
+
+/// A site has a bucket, and no shell.
+fn ask_site(site: &EnvCheck, target: &dyn Target) -> HostCheck {
+    let mut host = HostCheck { state: Some(target.state().map_err(fault)), ..HostCheck::new(target) };
+    if let (Some(checker), Some(Ok(state))) = (&site.checker, &host.state)
+        && let Some(live) = state.live()
+    {
+        host.health = Some(checker.once(target, state.history.commit(live)));
+    }
+    host
+}
+
 /// A group per env. `locks` are those kept by stores.
 pub fn look(ctx: &Context, scope: &Scope, locks: &[Locked]) -> Vec<Check> {
     let sites: Vec<_> = scope.envs.iter().map(|env| fill_in(ctx, env)).collect();
@@ -61,7 +92,7 @@ pub fn look(ctx: &Context, scope: &Scope, locks: &[Locked]) -> Vec<Check> {
     let mut unopened = Vec::new();
     for (at, site) in sites.iter().enumerate() {
         for url in site.env.targets {
-            match scope.tool.target(url) {
+            match scope.tool.target_of(site.env, url) {
                 Ok(target) => opened.push((at, target)),
                 Err(error) => unopened.push((at, Check::of(*url, State::Broken, &fault(error)))),
             }
@@ -105,6 +136,9 @@ fn fill_in<'a>(ctx: &Context, env: &'a Env) -> EnvCheck<'a> {
 }
 
 fn ask(ctx: &Context, site: &EnvCheck, compression: Compression, target: &dyn Target) -> HostCheck {
+    if is_site(target.url()) {
+        return ask_site(site, target);
+    }
     let (env, root) = (site.env, target.root());
     let look = |what, text| Script::new(text, String::new()).called(what);
     let needs = Needs { service: &env.service, transfer: env.transfer, compression, shared: env.shared };
@@ -118,17 +152,7 @@ fn ask(ctx: &Context, site: &EnvCheck, compression: Compression, target: &dyn Ta
     let before = ctx.now();
     let answers = target.act(&acts);
     let after = ctx.now();
-    let mut host = HostCheck {
-        url: target.url().to_owned(),
-        far: target.url().starts_with("ssh:"),
-        root: root.to_owned(),
-        skew: None,
-        examined: Ok(Examined::default()),
-        state: None,
-        ready: None,
-        health: None,
-        taken: None,
-    };
+    let mut host = HostCheck::new(target);
     let answers = match answers {
         Ok(answers) => answers,
         Err(error) => return HostCheck { examined: Err(fault(error)), ..host },
@@ -204,6 +228,12 @@ fn lock(env: &str, url: Option<&str>, by: Option<&(String, Liveness)>) -> Check 
 }
 
 fn judge(host: &HostCheck, env: &Env, app: &str, held: Option<&(String, Liveness)>) -> Vec<Check> {
+    if is_site(&host.url) {
+        return match &host.state {
+            Some(Err(fault)) => vec![Check::of("bucket", State::Broken, &plain(&host.url, fault.clone()))],
+            _ => std::iter::once(Check::ok("bucket", "can be read")).chain(live(host, env, app, held)).collect(),
+        };
+    }
     let way = if host.far { "ssh" } else { "sh" };
     let it = match &host.examined {
         Err(fault) => {

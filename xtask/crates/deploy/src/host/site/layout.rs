@@ -9,7 +9,7 @@
 //! history.jsonl, lock.json       as in a store
 //! ```
 //!
-//! Everything is hostile until checked: whoever may write to the bucket may write here.
+//! Everything is hostile until checked: other logins may write to the bucket too.
 
 use gangplank_model::error::{Result, verification};
 use gangplank_model::release::digest::{is_digest, of};
