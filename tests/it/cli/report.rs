@@ -84,3 +84,39 @@ fn report_of_what_is_unknown_or_to_where_nothing_can_be_written_fails() {
     p.run("report dev --html out").fails(1, "cannot write", "--html DIR");
     assert_eq!(p.read("out"), "");
 }
+
+#[test]
+fn report_of_absurd_numbers_and_forged_manifests_is_written_and_believes_no_host() {
+    let p = Project::new();
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.run("put").ok();
+    p.run("promote dev prod --yes").ok();
+    let history = p.path("srv/dev/history.jsonl");
+    let text = fs::read_to_string(&history).unwrap();
+    let most = u64::MAX;
+    let took = format!("\"took\":{{\"install_ms\":{most},\"switch_ms\":{most},\"check_ms\":{most}}}");
+    let absurd: String = text.lines().map(|line| with_took(line, &took) + "\n").collect();
+    fs::write(&history, absurd).unwrap();
+    p.run("report dev").ok();
+    // What would change in prod is said by the stores, not by a host that has the release.
+    p.write("www/new.css", "a{}");
+    let v2 = p.release("2");
+    p.run("deploy dev").ok();
+    p.run("put").ok();
+    let manifest = p.path(&format!("srv/dev/releases/{v2}/.gangplank/manifest.json"));
+    let forged = fs::read_to_string(&manifest).unwrap().replace("www/new.css", "www/old.css");
+    fs::remove_file(&manifest).unwrap();
+    fs::write(&manifest, forged).unwrap();
+    p.run("report dev --diff prod").ok();
+    let page = p.read("target/report/index.html");
+    let pending = page.split("What a deploy would change in prod").nth(1).unwrap().split("<h2>").next().unwrap();
+    assert!(pending.contains("www/new.css") && !pending.contains("www/old.css"), "{pending}");
+}
+
+/// A record with other durations.
+fn with_took(line: &str, took: &str) -> String {
+    let (before, after) = line.split_once("\"took\":").unwrap();
+    let rest = after.find(['}', 'l']).map_or(after, |at| after[at..].trim_start_matches(['}', 'l']));
+    format!("{before}{took}{rest}")
+}

@@ -4,6 +4,7 @@ use crate::project::{Project, free_port, root};
 use crate::record::skip;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -216,6 +217,44 @@ fn deploy_without_what_a_notification_needs_is_a_success_with_a_warning() {
 }
 
 #[test]
+fn recipients_are_told_of_failures_and_not_of_refusals_and_plans() {
+    let (p, receiver) = project(&[]);
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.run("deploy dev --dry-run").ok();
+    p.run("rollback dev").code(5);
+    p.release("2");
+    fs::remove_dir_all(p.path("target/releases")).unwrap();
+    fs::create_dir_all(p.path("target/releases")).unwrap();
+    p.run("deploy dev --dry-run").code(5);
+    let owner = r#"{"by":"ben@elsewhere","at":"2026-08-01T00:00:00Z","verb":"deploy","token":"x","host":"elsewhere","boot":"b","namespace":"n","pid":1,"start":1}"#;
+    p.release("3");
+    p.write("srv/dev/.lock", owner);
+    p.run("deploy dev").code(6);
+    p.run("unlock dev --force").ok();
+    // Its directory becomes a file: nothing can be installed.
+    fs::rename(p.path("srv/dev/releases"), p.path("srv/dev/kept")).unwrap();
+    p.write("srv/dev/releases", "");
+    p.run("deploy dev").code(1);
+    assert_eq!(receiver.types(), ["deployed", "failed", "failed"]);
+    assert_eq!(receiver.all()[1].json()["data"]["verb"], "rollback");
+}
+
+#[test]
+fn secrets_are_masked_in_the_markup_of_slack_too() {
+    let (mut p, receiver) = project(&[]);
+    p.change("webhook http://127.0.0.1:${HOOK_PORT}/hook|${HOOK_SECRET}\n", "");
+    p.var("SLACK_WEBHOOK_URL", &format!("http://127.0.0.1:{}/x", receiver.port));
+    p.var("API_TOKEN", "tok<en>&\"12345");
+    p.release("1");
+    p.run("deploy dev --reason 'it is tok<en>&\"12345'").ok();
+    let body = &receiver.all()[0].body;
+    assert!(body.contains("it is ****") && !body.contains("12345"), "{body}");
+    p.run("report dev").ok();
+    assert!(!p.read("target/report/index.html").contains("12345"));
+}
+
+#[test]
 fn notify_asks_for_an_approval_or_sends_a_test() {
     let (mut p, receiver) = project(&[]);
     let v1 = p.release("1");
@@ -264,4 +303,10 @@ fn job_before_an_approval_asks_for_it() {
     let dev = config.split("  deploy-dev:").nth(1).unwrap().split("  deploy-prod:").next().unwrap();
     assert!(dev.contains("xtask notify prod\n"), "{dev}");
     assert_eq!(config.matches("notify").count(), 1);
+    // The first env has no deploy before it.
+    p.change("env dev\ntarget file:srv/dev\n", "");
+    p.run("ci generate").ok();
+    let config = p.read(".circleci/config.yml");
+    let build = config.split("  build:").nth(1).unwrap().split("  deploy-prod:").next().unwrap();
+    assert!(build.contains("xtask notify prod\n"), "{config}");
 }

@@ -1,5 +1,7 @@
 //! Static sites, in a directory. `bucket::site` has the same in a bucket that is a web server.
 
+mod killed;
+
 use crate::host::locks;
 use crate::parts::{ctx, record, release};
 use crate::project::{Project, free_port};
@@ -116,7 +118,7 @@ fn serve(p: &Project) -> u16 {
             let mut stream = stream.unwrap();
             let mut line = String::new();
             BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
-            let path = line.split(' ').nth(1).unwrap().trim_start_matches('/').to_owned();
+            let path = line.split([' ', '?']).nth(1).unwrap().trim_start_matches('/').to_owned();
             let body = fs::read(site.join(path)).unwrap_or_default();
             let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
             let _ = stream.write_all(&body);
@@ -167,7 +169,14 @@ fn drift_is_found_and_a_deploy_of_what_was_changed_repairs_it() {
     let v1 = build(&p, "1", "1f9ac01e");
     p.run("deploy dev").ok();
     fs::write(p.path("site/page.html"), "defaced").unwrap();
-    p.run("verify @dev").fails(7, "page.html: FAILED", "send");
+    p.run("verify @dev").fails(7, "page.html: FAILED", "sends it again");
+    // As the hint says.
+    for entry in fs::read_dir(p.path("site/.gangplank/releases")).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    p.run("deploy dev").ok();
+    p.run("verify @dev").ok();
+    fs::write(p.path("site/page.html"), "defaced").unwrap();
     build(&p, "2", "2f9ac01e");
     p.run("deploy dev").ok();
     p.run("verify @dev").ok();
@@ -175,7 +184,6 @@ fn drift_is_found_and_a_deploy_of_what_was_changed_repairs_it() {
     for entry in fs::read_dir(p.path("site/.gangplank/files")).unwrap() {
         let path = entry.unwrap().path();
         if fs::read_to_string(&path).unwrap().contains("// 1") {
-            fs::remove_file(&path).unwrap();
             fs::write(path, "evil").unwrap();
         }
     }
@@ -184,46 +192,53 @@ fn drift_is_found_and_a_deploy_of_what_was_changed_repairs_it() {
 }
 
 #[test]
-fn interrupted_switches_leave_nothing_mixed_behind() {
-    let p = project();
-    let site = p.path("site");
-    let v1 = build(&p, "1", "1f9ac01e");
+fn path_that_comes_back_is_not_removed_as_outdated() {
+    let mut p = project();
+    p.change("site-root www\n", "site-root www\nsite-grace 1\nkeep 5\n");
+    build(&p, "one", "1f9ac01e");
     p.run("deploy dev").ok();
-    build(&p, "2", "2f9ac01e");
+    forget(&p, "1f9ac01e");
+    build(&p, "two", "2f9ac01e");
     p.run("deploy dev").ok();
-    // A deploy of 2 to 1 died: robots.txt and one page were written, `current` was not.
-    let current = site.join(".gangplank/current.json");
-    let text = fs::read_to_string(&current).unwrap().replace("\"switching\":[]", &format!("\"switching\":[\"{v1}\"]"));
-    fs::write(&current, text).unwrap();
-    let old = served(&site)["page.html"].replace("2f9ac01e", "1f9ac01e").replace('2', "1");
-    fs::remove_file(site.join("page.html")).unwrap();
-    fs::write(site.join("page.html"), old).unwrap();
-    let v3 = build(&p, "3", "3f9ac01e");
-    p.run("deploy dev").ok().stdout_is(&format!("dev: {v3} is live\n"));
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    p.run("rollback dev").ok();
+    p.run("prune dev --keep 2").ok();
     p.run("verify @dev").ok();
-    assert!(fs::read_to_string(&current).unwrap().contains("\"switching\":[]"));
 }
 
 #[test]
-fn site_that_is_killed_at_any_moment_is_repaired_by_a_rerun() {
+fn directories_and_files_of_the_same_name_follow_each_other() {
     let p = project();
-    for n in 0..40 {
-        p.write(&format!("www/asset.{n:02}9ac01e.js"), &format!("// {n}"));
-    }
-    build(&p, "1", "1f9ac01e");
+    p.write("www/docs", "a file");
+    build(&p, "one", "1f9ac01e");
     p.run("deploy dev").ok();
-    for delay in [5, 20, 40, 60, 80, 100, 130, 160] {
-        for n in 0..40 {
-            p.write(&format!("www/asset.{n:02}9ac01e.js"), &format!("// {n} {delay}"));
-        }
-        build(&p, &format!("killed after {delay} ms"), "2f9ac01e");
-        let mut child = p.start("deploy dev");
-        std::thread::sleep(std::time::Duration::from_millis(delay));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        p.run("deploy dev --lock-wait 20").ok();
-        p.run("verify @dev").ok();
-        assert!(served(&p.path("site"))["page.html"].contains(&format!("after {delay} ms")));
+    fs::remove_file(p.path("www/docs")).unwrap();
+    p.write("www/docs/index.html", "a page");
+    build(&p, "two", "1f9ac01e");
+    p.run("deploy dev").ok();
+    p.run("verify @dev").ok();
+    p.run("rollback dev").code(0);
+    p.run("verify @dev").ok();
+    let odd: Vec<_> = names(&p.path("site")).into_iter().filter(|name| name.contains('#')).collect();
+    assert_eq!(odd, [""; 0]);
+}
+
+#[test]
+fn check_with_a_secret_is_not_kept_where_clients_can_read_it() {
+    let mut p = project();
+    let port = serve(&p);
+    p.var("API_TOKEN", "hunter2hunter2");
+    p.change(
+        "site-root www\n",
+        &format!(
+            "site-root www\nhttp http://127.0.0.1:{port}/index.html?token=${{API_TOKEN}}|200|\npatience 400|50|1\n"
+        ),
+    );
+    build(&p, "one", "1f9ac01e");
+    p.run("deploy dev").ok();
+    for entry in fs::read_dir(p.path("site/.gangplank")).unwrap().map(|it| it.unwrap().path()).filter(|it| it.is_file())
+    {
+        assert!(!fs::read_to_string(&entry).unwrap().contains("hunter2"), "{}", entry.display());
     }
 }
 
@@ -331,14 +346,14 @@ fn damaged_objects_of_a_site_are_refused_and_change_nothing() {
     p.run("deploy dev").ok();
     let before = served(&p.path("site"));
     let own = p.path("site/.gangplank");
-    let release = fs::read_dir(own.join("releases")).unwrap().map(|it| it.unwrap().path()).min().unwrap();
+    let release = fs::read_dir(own.join("served")).unwrap().map(|it| it.unwrap().path()).min().unwrap();
     let name = release.file_name().unwrap().to_str().unwrap().to_owned();
     let evil = fs::read_to_string(&release).unwrap().replace("\"page.html\":", "\".gangplank/current.json\":");
     for (path, text, code) in [
         ("current.json", "{\"release\":\"../../etc\",\"switching\":[],\"app\":null}", 7),
         ("current.json", "not json", 7),
         ("outdated.json", "{\".gangplank/lock.json\":\"2020-01-01T00:00:00Z\"}", 7),
-        (&format!("releases/{name}"), &evil, 7),
+        (&format!("served/{name}"), &evil, 7),
     ] {
         let kept = fs::read(own.join(path)).unwrap_or_default();
         fs::remove_file(own.join(path)).ok();

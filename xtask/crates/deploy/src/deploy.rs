@@ -115,13 +115,13 @@ impl Deployment<'_> {
         let commit = commit.or_else(|| goal.as_ref().and_then(known));
         let told = Record { release: goal.clone(), commit, ..self.record(verb, options.reason.as_deref()) };
         self.deploy_log.begins(self.ctx, self.env.name, &told, changes)?;
-        let from = notify::replaced(&plans);
+        let (from, goes_live) = (notify::replaced(&plans), notify::goes_live(&plans));
         let markers = Markers::begin(self, verb, goal.as_ref(), &plans, release);
         let done = apply::apply(self, &told, plans, goal, release);
         markers.end(done.as_ref().err());
         if changes {
             self.deploy_log.ended(self.ctx, self.env.name, &told, done.as_ref().err());
-            if verb != Verb::Prune {
+            if verb != Verb::Prune && (goes_live || done.is_err()) {
                 self.keep_notice(&told, from, done.as_ref().err());
             }
         }
@@ -137,22 +137,22 @@ pub fn deploy(tool: &Tool, env: &str, release: Option<&Selector>, options: &Opti
     let site = Deployment::open_most(tool, env, catalog.deploy_log(), &options.skip_host)?;
     let id = catalog.resolve(release)?;
     refuse::uncommitted(&id, &site.rules(options))?;
-    let release = site.fetch_while_connecting(&catalog, &id)?;
-    let failed_in = elsewhere::warn_of_failures(tool, &site, &id, options);
-    Ok(Outcome { failed_in, ..put_live(&site, Verb::Deploy, &release, options)? })
+    site.telling(Verb::Deploy, Some(&id), options.dry_run, || {
+        let release = site.fetch_while_connecting(&catalog, &id)?;
+        let failed_in = elsewhere::warn_of_failures(tool, &site, &id, options);
+        Ok(Outcome { failed_in, ..put_live(&site, Verb::Deploy, &release, options)? })
+    })
 }
 
 /// Deploys a verified release.
 pub fn put_live(site: &Deployment, verb: Verb, release: &ReleaseSource, options: &Options) -> Result<Outcome> {
     let doing = format!("{} {} to {}", verb.as_str(), release.id(), site.env.name);
-    let done = site.locked(&doing, options, |interrupted| {
+    site.locked(&doing, options, |interrupted| {
         let mut snapshot = site.snapshot(interrupted.is_some())?;
         let goal = site.goal(verb, release.id(), Some(release), &mut snapshot, options);
         let plans = plan::plan(&goal, &site.rules(options), &snapshot)?;
         site.work(verb, Some(goal.release), &snapshot, plans, Some(release), options)
-    });
-    site.send_notice();
-    done
+    })
 }
 
 /// `promote FROM TO`: deploys the bytes that run in FROM to TO, without a rebuild.
@@ -165,12 +165,14 @@ pub fn promote(tool: &Tool, from: &str, to: &str, options: &Options) -> Result<O
     let source = tool.targets(project.env(from)?)?;
     let id = resolve::running(from, &source)?;
     refuse::uncommitted(&id, &site.rules(options))?;
-    let release = site.fetch_while_connecting(&catalog, &id)?;
-    let digest = |target: &dyn Target| Ok((target.url().to_owned(), target.manifest(&id)?.bundle.sha256));
-    let digests = source.iter().map(|target| digest(&**target)).collect::<Result<Vec<_>>>()?;
-    refuse::other_bytes_running(from, &id, &release.manifest().bundle.sha256, &digests)?;
-    let failed_in = elsewhere::warn_of_failures(tool, &site, &id, options);
-    Ok(Outcome { failed_in, ..put_live(&site, Verb::Promote, &release, options)? })
+    site.telling(Verb::Promote, Some(&id), options.dry_run, || {
+        let release = site.fetch_while_connecting(&catalog, &id)?;
+        let digest = |target: &dyn Target| Ok((target.url().to_owned(), target.manifest(&id)?.bundle.sha256));
+        let digests = source.iter().map(|target| digest(&**target)).collect::<Result<Vec<_>>>()?;
+        refuse::other_bytes_running(from, &id, &release.manifest().bundle.sha256, &digests)?;
+        let failed_in = elsewhere::warn_of_failures(tool, &site, &id, options);
+        Ok(Outcome { failed_in, ..put_live(&site, Verb::Promote, &release, options)? })
+    })
 }
 
 /// `rollback ENV [RELEASE]`
@@ -189,7 +191,9 @@ pub fn rollback(tool: &Tool, env: &str, release: Option<&Selector>, options: &Op
         }
         Some(selector) => Some(resolve::for_rollback(&catalog, &site, selector)?),
     };
-    roll_back(&site, named.as_ref(), options, |id| catalog.fetch_for_deploy(id, of.transfer))
+    site.telling(Verb::Rollback, named.as_ref(), options.dry_run, || {
+        roll_back(&site, named.as_ref(), options, |id| catalog.fetch_for_deploy(id, of.transfer))
+    })
 }
 
 /// Rolls back to `named`, or to the previous healthy release. `fetch` is called only if a target no longer has the
@@ -200,7 +204,7 @@ pub fn roll_back<'a>(
     options: &Options,
     fetch: impl FnOnce(&ReleaseId) -> Result<ReleaseSource<'a>>,
 ) -> Result<Outcome> {
-    let done = site.locked(&format!("rollback of {}", site.env.name), options, |interrupted| {
+    site.locked(&format!("rollback of {}", site.env.name), options, |interrupted| {
         let mut snapshot = site.snapshot(interrupted.is_some())?;
         let rules = site.rules(options);
         let target = match named {
@@ -218,9 +222,7 @@ pub fn roll_back<'a>(
         let goal = site.goal(Verb::Rollback, &id, release.as_ref(), &mut snapshot, options);
         let plans = plan::plan(&goal, &rules, &snapshot)?;
         site.work(Verb::Rollback, Some(id), &snapshot, plans, release.as_ref(), options)
-    });
-    site.send_notice();
-    done
+    })
 }
 
 /// `prune ENV`

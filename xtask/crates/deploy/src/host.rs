@@ -86,6 +86,10 @@ pub trait Target: Lockable + Sync {
     fn act(&self, acts: &[Operation]) -> Result<Vec<Output>>;
     /// The error of a failed operation.
     fn complaint(&self, act: &Operation, answer: &Output) -> anyhow::Error;
+    /// What to do about an installed release whose files were changed, before it is deployed again.
+    fn repair_hint(&self, release: &ReleaseId) -> String {
+        format!("find out who edited it; then on that host `mv releases/{release} releases/{release}.edited`")
+    }
     /// The manifest of an installed release.
     fn manifest(&self, release: &ReleaseId) -> Result<Manifest>;
     /// Verifies the files of an installed release; returns the differences.

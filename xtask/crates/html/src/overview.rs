@@ -115,7 +115,7 @@ pub fn overview(tool: &Tool, envs: &[String], pending: &[String]) -> Result<Over
     let envs = envs.into_iter().map(|env| read_env(tool, &catalog, env, &mut manifests)).collect::<Result<Vec<_>>>()?;
     let changes = pending.into_iter().map(|env| Pending {
         env: env.name.to_owned(),
-        diff: pending_diff(tool, &catalog, env, &mut manifests).map_err(|error| format!("{error:#}")),
+        diff: pending_diff(tool, &catalog, env).map_err(|error| format!("{error:#}")),
     });
     let changes = changes.collect();
     let releases = sizes(ctx, &catalog, manifests);
@@ -203,16 +203,17 @@ fn commits_of(ctx: &Context, changes: Vec<(jiff::Timestamp, ReleaseId, ReleaseId
     changes.into_iter().map(change).collect()
 }
 
-/// The difference between what is live in an env and the release of this commit.
-fn pending_diff(tool: &Tool, catalog: &Catalog, env: &Env, manifests: &mut Manifests) -> Result<Diff> {
+/// The difference between what is live in an env and the release of this commit. An approval is about it, so nothing that
+/// a host says of the candidate counts.
+fn pending_diff(tool: &Tool, catalog: &Catalog, env: &Env) -> Result<Diff> {
     let ctx = tool.ctx;
     let id = catalog.resolve(None::<&Selector>)?;
-    let new = manifest_of(catalog, &id, manifests)?;
+    let new = catalog.manifest(&id)?;
     // The job before an approval has no secrets of the env, so a store is asked first.
     let logs = catalog.deploy_log().histories(ctx, env.name);
     let recorded = logs.iter().find_map(|(_, history)| history.live_stack().last().map(|id| (*id).clone()));
     if let Some(live) = recorded
-        && let Ok(old) = manifest_of(catalog, &live, manifests)
+        && let Ok(old) = catalog.manifest(&live)
     {
         return Ok(compare(ctx, env.name, &old, &new));
     }
@@ -223,15 +224,6 @@ fn pending_diff(tool: &Tool, catalog: &Catalog, env: &Env, manifests: &mut Manif
             .err();
     };
     Ok(compare(ctx, env.name, &target.manifest(&live)?, &new))
-}
-
-fn manifest_of(catalog: &Catalog, id: &ReleaseId, manifests: &mut Manifests) -> Result<Manifest> {
-    if let Some(known) = manifests.get(id) {
-        return Ok(known.clone());
-    }
-    let manifest = catalog.manifest(id)?;
-    manifests.insert(id.clone(), manifest.clone());
-    Ok(manifest)
 }
 
 /// The sizes of the newest releases, oldest first: of those with a manifest, and of those that the stores list.

@@ -120,8 +120,8 @@ pub(crate) fn sizes(releases: &[ReleaseSize]) -> Option<Markup> {
 fn grid(largest: u64) -> (u64, u64) {
     let units = (0..5).map(|power| 1024_u64.pow(power));
     let mut steps = units.flat_map(|unit| [1, 2, 5, 10, 20, 50, 100, 200, 500].map(|n| n * unit));
-    let step = steps.find(|step| 5 * step >= largest).unwrap_or(largest / 5 + 1);
-    (step, step * largest.div_ceil(step).max(1))
+    let step = steps.find(|step| largest.div_ceil(*step) <= 5).unwrap_or(largest / 5 + 1);
+    (step, step.saturating_mul(largest.div_ceil(step).max(1)))
 }
 
 /// A line of the plot of sizes: a size per release, where it is known.
@@ -180,7 +180,7 @@ pub(crate) fn durations(env: &EnvOverview) -> Option<Markup> {
     const RIGHT: f64 = 850.0;
     let timed = env.records.iter().rev().filter_map(|record| Some((record, record.took?)));
     let bars: Vec<_> = timed.take(BARS_MAX).collect();
-    let total = |parts: &[(&str, u64)]| parts.iter().map(|(_, ms)| ms).sum::<u64>();
+    let total = |parts: &[(&str, u64)]| parts.iter().fold(0, |sum: u64, (_, ms)| sum.saturating_add(*ms));
     let parts_of = |took: &gangplank_model::history::Took| {
         let parts = [("install", took.install_ms), ("switch", took.switch_ms), ("check", took.check_ms)];
         parts.into_iter().filter_map(|(name, ms)| Some((name, ms?))).collect::<Vec<_>>()
@@ -240,6 +240,7 @@ mod tests {
             (2048, (500, 2500)),
             (4_300_000, (mib, 5 * mib)),
             (1 << 50, (500 << 40, 1500 << 40)),
+            (u64::MAX, (u64::MAX / 5 + 1, u64::MAX)),
         ] {
             assert_eq!(grid(largest), want, "{largest}");
         }

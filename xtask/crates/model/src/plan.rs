@@ -197,7 +197,7 @@ pub(crate) fn plan_host(target: &str, goal: &Goal, state: &State, keep: usize) -
     if !state.installed.contains_key(&release) {
         steps.push(Step::Install { release: release.clone() });
     }
-    let switch = state.live() != Some(&release);
+    let switch = state.live() != Some(&release) || state.unfinished;
     let confirmed = state.history.confirmed(&release) && !switch;
     let runs = match (&goal.service, &state.service) {
         // The live release's files are gone while its service runs.

@@ -49,16 +49,16 @@ pub struct Switch {
     pub outdated: Vec<String>,
 }
 
-/// The switch to a release from what may be served now: the live release, and one whose switch was interrupted.
-pub fn switch(now: &[&Served], to: &Served) -> Switch {
+/// The switch to a release from what is served now. After a switch that did not end, `others` are the releases that it was
+/// about: any path may have any content, so every file is written again.
+pub fn switch(live: Option<&Served>, others: &[&Served], to: &Served) -> Switch {
     let mut switch = Switch::default();
     for (path, key) in to {
-        // After an interrupted switch a path may have either content.
-        if now.is_empty() || now.iter().any(|served| served.get(path) != Some(key)) {
+        if !others.is_empty() || live.is_none_or(|live| live.get(path) != Some(key)) {
             switch.phases[phase(path)].push((path.clone(), key.clone()));
         }
     }
-    let old: BTreeSet<_> = now.iter().flat_map(|served| served.keys()).collect();
+    let old: BTreeSet<_> = live.into_iter().chain(others.iter().copied()).flat_map(|served| served.keys()).collect();
     switch.outdated = old.into_iter().filter(|path| !to.contains_key(*path)).cloned().collect();
     switch
 }
@@ -87,6 +87,12 @@ pub fn has_digest(path: &str) -> bool {
         let is_word = part.bytes().all(|byte| byte.is_ascii_alphanumeric());
         part.len() >= 8 && is_word && digit && lower && (is_hex || upper)
     })
+}
+
+/// The outdated paths in the place of whose directory a file has to be written.
+pub fn in_the_way<'a>(switch: &'a Switch, to: &'a Served) -> impl Iterator<Item = &'a String> {
+    let is_file = |path: &&String| path.match_indices('/').any(|(at, _)| to.contains_key(&path[..at]));
+    switch.outdated.iter().filter(is_file)
 }
 
 /// Paths that are no longer part of the live release, and since when.
@@ -141,31 +147,43 @@ mod tests {
         let old = served("index.html=1 app.css=2 app.3f9ac01e.js=3 same.txt=4 gone.txt=5");
         let new = served("index.html=9 app.css=8 app.77aac01e.js=7 same.txt=4");
         let names = |switch: &Switch| switch.phases.iter().map(Vec::len).collect::<Vec<_>>();
-        let plan = switch(&[&old], &new);
+        let plan = switch(Some(&old), &[], &new);
         assert_eq!(names(&plan), [1, 1, 1]);
         assert_eq!(plan.phases[0], [("app.77aac01e.js".to_owned(), "7".to_owned())]);
         assert_eq!(plan.phases[2], [("index.html".to_owned(), "9".to_owned())]);
         assert_eq!(plan.outdated, ["app.3f9ac01e.js", "gone.txt"]);
-        assert_eq!(names(&switch(&[], &new)), [1, 2, 1]);
-        assert_eq!(switch(&[&new], &new), Switch::default());
-        // A switch from old to new was interrupted: what differs between them is written again.
-        let back = switch(&[&old, &new], &old);
-        assert_eq!(names(&back), [1, 2, 1]);
-        assert_eq!(back.outdated, ["app.77aac01e.js"]);
+        assert_eq!(names(&switch(None, &[], &new)), [1, 2, 1]);
+        assert_eq!(switch(Some(&new), &[], &new), Switch::default());
+        // A switch from old to new did not end: everything is written again, whichever way.
+        let back = switch(Some(&old), &[&new], &old);
+        assert_eq!((names(&back), back.outdated), (vec![1, 3, 1], vec!["app.77aac01e.js".to_owned()]));
+        let on = switch(Some(&old), &[&new], &new);
+        assert_eq!(
+            (names(&on), on.outdated),
+            (vec![1, 2, 1], vec!["app.3f9ac01e.js".to_owned(), "gone.txt".to_owned()])
+        );
+        assert_eq!(names(&switch(None, &[&new], &new)), [1, 2, 1], "the first switch did not end");
+    }
+
+    #[test]
+    fn outdated_files_below_a_path_that_is_a_file_now_are_in_the_way() {
+        let (old, new) = (served("docs/a/b=1 docs2/a=1 x=1"), served("docs=2 x=1"));
+        let plan = switch(Some(&old), &[], &new);
+        assert_eq!(in_the_way(&plan, &new).collect::<Vec<_>>(), ["docs/a/b"]);
     }
 
     #[test]
     fn outdated_paths_are_due_after_their_grace_unless_they_come_back() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let (old, new) = (served("a=1 b=1"), served("a=1"));
-        let known = outdated(Outdated::new(), &switch(&[&old], &new), &new, at(100));
+        let known = outdated(Outdated::new(), &switch(Some(&old), &[], &new), &new, at(100));
         let hour = Duration::from_secs(3600);
         assert!(due(&known, hour, at(3699)).is_empty());
         assert_eq!(due(&known, hour, at(3700)), ["b"]);
         assert!(due(&known, Duration::MAX, at(9_000_000)).is_empty());
-        let again = outdated(known.clone(), &switch(&[&old], &new), &new, at(500));
+        let again = outdated(known.clone(), &switch(Some(&old), &[], &new), &new, at(500));
         assert_eq!(again, known, "the first time counts");
-        assert!(outdated(known, &switch(&[&new], &old), &old, at(600)).is_empty());
+        assert!(outdated(known, &switch(Some(&new), &[], &old), &old, at(600)).is_empty());
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub struct State {
     pub root: Root,
     /// Where `current` points.
     pub current: Current,
+    /// Whether a switch has begun and not ended: what is served may be of several releases. Only of a site, because a
+    /// host switches a link.
+    pub unfinished: bool,
     /// Name of the app that the live release belongs to.
     pub app: Option<String>,
     /// Installed releases, each with the digest of its bundle.
@@ -162,7 +165,7 @@ impl State {
 
     /// The live release, if installed and healthy when last checked.
     pub fn confirmed_live(&self) -> Option<&ReleaseId> {
-        self.live().filter(|id| self.history.confirmed(id) && self.installed.contains_key(*id))
+        self.live().filter(|id| !self.unfinished && self.history.confirmed(id) && self.installed.contains_key(*id))
     }
 }
 

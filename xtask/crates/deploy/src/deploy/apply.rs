@@ -104,7 +104,7 @@ pub fn apply(
     run.started(site.env.name, &plans, goal.as_ref());
     run.stage(Stage::Install, 0, &hosts);
     let done = run.carry_out(&hosts, release);
-    site.pending.was_switched.set(hosts.iter().any(|host| host.begun.load(Ordering::SeqCst)));
+    site.pending.was_switched.set(hosts.iter().any(|host| host.reverted.load(Ordering::SeqCst)));
     run.stage(if done.is_ok() { Stage::Done } else { Stage::Failed }, 0, &hosts);
     done?;
     let changed = plans.iter().any(|host| !host.steps.is_empty());
@@ -322,7 +322,7 @@ impl Run<'_> {
                     return Err(host.target.complaint(act, answer));
                 }
                 verification(format!("{}: {release} was changed since it was installed: {reason}", host.target.url()))
-                    .hint(format!("move releases/{release} away on the host, then run the same command again"))
+                    .hint(format!("{}, and run the same command again", host.target.repair_hint(release)))
                     .err()
             }
             _ => Err(host.target.complaint(act, answer)),

@@ -4,7 +4,7 @@ use crate::deploy::deployment::Deployment;
 use crate::deploy::report::subjects;
 use crate::deploy::resolve::Catalog;
 use crate::tool::Tool;
-use gangplank_model::error::{Kind, Result, hint_of, kind_of, usage};
+use gangplank_model::error::{Kind, Result, failed, hint_of, kind_of, usage};
 use gangplank_model::history::{Record, Verb};
 use gangplank_model::notify::{Notice, NoticeKind, Notify, Recipient};
 use gangplank_model::plan::{HostPlan, Step};
@@ -15,6 +15,7 @@ use gangplank_system::machine::{ci_job, person};
 use gangplank_system::webhook;
 use gangplank_system::webhook::Key;
 use serde::Serialize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A recipient in the output of `notify`.
 #[derive(Debug, Serialize)]
@@ -72,6 +73,30 @@ pub fn notify(tool: &Tool, env: &str, test: bool) -> Result<Vec<Told>> {
 }
 
 impl Deployment<'_> {
+    /// Runs a command, and tells the recipients of this env how it ended. A refusal is no failure: the command line has it, and
+    /// nothing was tried.
+    pub(super) fn telling<T>(
+        &self,
+        verb: Verb,
+        release: Option<&ReleaseId>,
+        dry_run: bool,
+        run: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let done = run();
+        if dry_run {
+            return done;
+        }
+        if let Err(error) = &done
+            && !matches!(kind_of(error), Kind::Usage | Kind::Locked | Kind::Stale)
+            && !self.pending.is_kept()
+        {
+            let record = Record { release: release.cloned(), ..self.record(verb, None) };
+            self.keep_notice(&record, None, Some(error));
+        }
+        self.send_notice();
+        done
+    }
+
     /// Keeps what is to be told of a deploy, until its locks are free again.
     pub(super) fn keep_notice(&self, record: &Record, from: Option<ReleaseId>, error: Option<&anyhow::Error>) {
         let Some(app) = self.app.filter(|_| !self.env.notify.is_empty()) else { return };
@@ -101,12 +126,18 @@ impl Deployment<'_> {
     }
 
     /// Tells the recipients of this env what was kept.
-    pub(super) fn send_notice(&self) {
+    fn send_notice(&self) {
         let Some(notice) = self.pending.notice.take() else { return };
         for recipient in self.env.notify.iter().filter(|recipient| recipient.wants(notice.kind)) {
             warn(self.ctx, self.env, tell(self.ctx, recipient, &notice));
         }
     }
+}
+
+/// Whether a plan makes a release live, by a switch or a restart.
+pub(super) fn goes_live(plans: &[HostPlan]) -> bool {
+    let steps = plans.iter().flat_map(|plan| &plan.steps);
+    steps.into_iter().any(|step| matches!(step, Step::Activate { .. } | Step::Restart { .. }))
 }
 
 /// The release that is replaced.
@@ -132,15 +163,22 @@ fn warn(ctx: &Context, env: &Env, sent: Result<bool>) {
 fn tell(ctx: &Context, recipient: &Notify, notice: &Notice) -> Result<bool> {
     let (Recipient::Webhook { url, .. } | Recipient::Slack { url }) = recipient.to;
     let url = ctx.expand(url)?;
-    if url.is_empty() {
-        return Ok(false);
-    }
-    let key = match recipient.to {
-        Recipient::Webhook { secret, .. } => Some(Key::parse(&ctx.expand(secret)?)?),
+    let secret = match recipient.to {
+        Recipient::Webhook { secret, .. } => Some(ctx.expand(secret)?),
         Recipient::Slack { .. } => None,
     };
+    if url.is_empty() || secret.as_ref().is_some_and(String::is_empty) {
+        return Ok(false);
+    }
+    let key = secret.map(|secret| Key::parse(&secret)).transpose()?;
+    // The text is made by a function of the project.
+    let Ok(document) = catch_unwind(AssertUnwindSafe(|| recipient.document(notice))) else {
+        return failed("the function of its text panicked; see above")
+            .hint("correct `text` in xtask/src/main.rs")
+            .err();
+    };
     // A reason or a subject may contain what is a secret here.
-    let document = masked(ctx, recipient.document(notice));
+    let document = masked(ctx, document);
     webhook::send(ctx, &url, key.as_ref(), &document).map(|()| true)
 }
 

@@ -29,7 +29,7 @@ pub struct HostStatus {
     pub env: String,
     /// The target.
     pub target: String,
-    /// `live`, `unconfirmed`, `empty`, [`UNREACHABLE`], or what is wrong.
+    /// `live`, `unconfirmed`, `switch not finished`, `empty`, [`UNREACHABLE`], or what is wrong.
     pub state: &'static str,
     /// The release that `current` points at.
     pub release: Option<ReleaseId>,
@@ -112,6 +112,7 @@ pub fn host_status(liveness: &LivenessChecker, env: &str, target: &str, state: &
             (Root::NotADirectory, _) => "not a directory",
             (_, Current::NotALink) => "`current` is not a link",
             (_, Current::Foreign(_)) => "`current` is not ours",
+            _ if state.unfinished => "switch not finished",
             (_, Current::None) => "empty",
             (_, Current::Release(id)) if !state.installed.contains_key(id) => "`current` dangles",
             (_, Current::Release(id)) if state.history.confirmed(id) => "live",
@@ -371,10 +372,7 @@ fn verify_live(tool: &Tool, env: &Env, id: &ReleaseId) -> Result<Verified> {
         if let Some(bad) = target.verify(id)?.first() {
             let url = target.url();
             return verification(format!("{url}: a file of {id} was changed on the host: {bad}"))
-                .hint(format!(
-                    "find out who edited it; then on that host `mv releases/{id} releases/{id}.edited`, and `cargo xtask deploy {} {id}` sends it again",
-                    env.name
-                ))
+                .hint(format!("{}, and `cargo xtask deploy {} {id}` sends it again", target.repair_hint(id), env.name))
                 .err();
         }
         verified =

@@ -11,7 +11,8 @@ mod switch;
 
 use crate::host::site::content::contents;
 use crate::host::site::layout::{
-    CHECK, CURRENT, FILES, HISTORY, LOCK, RELEASES, installed, now, of_release_key, release_key,
+    CHECK, CURRENT, FILES, HISTORY, LOCK, RELEASES, SERVED, digest_of_key, installed, now, of_release_key, release_key,
+    served_key,
 };
 use crate::host::{Delivery, Operation, Target};
 use crate::store::bucket::lock::{free, parse, take};
@@ -26,7 +27,7 @@ use gangplank_model::history::{History, Record};
 use gangplank_model::owner::Owner;
 use gangplank_model::project::local_dir;
 use gangplank_model::release::id::ReleaseId;
-use gangplank_model::release::manifest::Manifest;
+use gangplank_model::release::manifest::{BYTES_MAX, Manifest};
 use gangplank_model::script::compare::EXIT_VERIFICATION;
 use gangplank_model::service::run::Script;
 use gangplank_model::site::{Served, Site};
@@ -93,6 +94,12 @@ impl<'ctx> SiteTarget<'ctx> {
         Ok(Opened(bucket))
     }
 
+    /// Whether it is a directory that does not exist: looking at it must not make it.
+    fn is_absent(&self) -> bool {
+        let inner = self.url.strip_prefix(SCHEME).unwrap_or(&self.url);
+        inner.strip_prefix("file:").is_some_and(|dir| !local_dir(&self.ctx.home, dir).join(layout::OWN).exists())
+    }
+
     /// The bucket, for a conditional write.
     fn trusted(&self) -> Result<Opened<'_, 'ctx>> {
         let opened = self.bucket()?;
@@ -132,8 +139,14 @@ impl<'ctx> SiteTarget<'ctx> {
         let keys = bucket.list(RELEASES)?.into_iter().map(|object| object.key);
         let key = keys.into_iter().find(|key| of_release_key(key).is_some_and(|(known, _)| known == *id));
         let Some(key) = key else { return Ok(None) };
-        let Some((text, _)) = bucket.read(&key)? else { return Ok(None) };
-        installed(&self.url, &key, &text).map(Some)
+        self.read_release(bucket, &key)
+    }
+
+    /// An installed release, of its key; `None` if a part of it is missing.
+    fn read_release(&self, bucket: &Bucket, key: &str) -> Result<Option<(Manifest, Served)>> {
+        let (manifest, served) = (bucket.read(key)?, bucket.read(&served_key(key))?);
+        let Some(((manifest, _), (served, _))) = manifest.zip(served) else { return Ok(None) };
+        installed(&self.url, key, &manifest, &served).map(Some)
     }
 
     fn put(&self, bucket: &Bucket, release: &Release, record: &Record) -> Result<()> {
@@ -142,19 +155,25 @@ impl<'ctx> SiteTarget<'ctx> {
         let key = release_key(&manifest.id, &manifest.bundle.sha256);
         let (served, stored) = contents(&self.site, manifest)?;
         served.keys().try_for_each(|path| bucket.can_serve(path))?;
-        if bucket.size(&key)?.is_some() {
-            return Ok(());
+        let (json, paths) = (manifest.to_json(), serde_json::to_vec(&served).expect("its keys are texts"));
+        if json.len().max(paths.len()) as u64 > BYTES_MAX {
+            return usage(format!("{}: {} has too many files for a site", self.url, manifest.id))
+                .hint("serve fewer files, or with shorter paths")
+                .err();
         }
-        // A content without the right size is one whose upload is not ours.
-        let there = bucket.sizes(FILES)?;
-        let missing: BTreeMap<_, _> =
-            stored.into_iter().filter(|(key, file)| there.get(key) != Some(&file.bytes)).collect();
+        let is_complete = bucket.size(&key)?.is_some() && bucket.size(&served_key(&key))?.is_some();
+        let missing = missing(bucket, stored)?;
         if !missing.is_empty() {
             self.upload(bucket, release, &missing)?;
         }
-        let text = String::from_utf8_lossy(&manifest.to_json()).into_owned();
-        let json = serde_json::to_vec(&layout::Installed { manifest: text, served });
-        bucket.create(&key, json.expect("an installed release has no maps with odd keys"))?;
+        if is_complete && missing.is_empty() {
+            return Ok(());
+        }
+        self.fenced(bucket)?;
+        let next = |_: Option<&[u8]>| Ok(pointer::Next::Write(paths.clone(), ()));
+        pointer::change((&self.url, bucket), &served_key(&key), next)?;
+        self.serve_again(bucket, manifest, &served)?;
+        bucket.create(&key, json)?;
         pointer::append_to((&self.url, bucket), HISTORY, record)
     }
 
@@ -209,9 +228,10 @@ impl<'ctx> SiteTarget<'ctx> {
             }
             Operation::KeepCheck(json) => {
                 self.fenced(bucket)?;
-                pointer::change((&self.url, bucket), CHECK, |_| {
-                    Ok(pointer::Next::Write(json.as_bytes().to_vec(), ()))
-                })?;
+                // A bucket that is a web server keeps no secret. Without a kept check a revert uses the project's.
+                let kept = if self.ctx.scrub(json) == **json { json.as_bytes().to_vec() } else { vec![] };
+                let next = |_: Option<&[u8]>| Ok(pointer::Next::Write(kept.clone(), ()));
+                pointer::change((&self.url, bucket), CHECK, next)?;
                 ok(String::new())
             }
             Operation::KeptCheck => {
@@ -227,6 +247,27 @@ impl<'ctx> SiteTarget<'ctx> {
             }
         }
     }
+}
+
+/// The contents that are not stored, or not as they should be.
+fn missing(bucket: &Bucket, stored: BTreeMap<String, content::Stored>) -> Result<BTreeMap<String, content::Stored>> {
+    let there = bucket.sizes(FILES)?;
+    let mut missing = BTreeMap::new();
+    for (key, file) in stored {
+        if !is_stored(bucket, &there, &key, file.bytes)? {
+            missing.insert(key, file);
+        }
+    }
+    Ok(missing)
+}
+
+/// Whether a content is stored: by its size in a bucket, where reading costs as much as sending, and by its digest in a
+/// directory.
+fn is_stored(bucket: &Bucket, there: &BTreeMap<String, u64>, key: &str, bytes: u64) -> Result<bool> {
+    if there.get(key) != Some(&bytes) {
+        return Ok(false);
+    }
+    Ok(!bucket.is_directory() || bucket.digest_of(key)?.as_deref() == digest_of_key(key))
 }
 
 /// An open bucket, which one thread uses at a time.
@@ -247,6 +288,9 @@ impl Lockable for SiteTarget<'_> {
     }
 
     fn holder(&self) -> Result<Lock> {
+        if self.is_absent() {
+            return Ok(Lock::Free);
+        }
         let lock = self.bucket()?.get()?.read(LOCK)?;
         Ok(parse(lock.as_ref().map(|(text, _)| text.as_slice())))
     }
@@ -293,18 +337,24 @@ impl Target for SiteTarget<'_> {
     }
 
     fn state(&self) -> Result<State> {
+        if self.is_absent() {
+            return Ok(State::default());
+        }
         let opened = self.bucket()?;
         let bucket = opened.get()?;
         let keys = [CURRENT, HISTORY, LOCK].map(str::to_owned);
         let mut found: BTreeMap<_, _> = bucket.read_all(&keys)?.into_iter().collect();
-        let objects = bucket.list(RELEASES)?;
-        let installed: BTreeMap<_, _> = objects.iter().filter_map(|object| of_release_key(&object.key)).collect();
+        let (releases, served) = (bucket.list(RELEASES)?, bucket.sizes(SERVED)?);
+        let complete = releases.iter().filter(|object| served.contains_key(&served_key(&object.key)));
+        let installed: BTreeMap<_, _> = complete.filter_map(|object| of_release_key(&object.key)).collect();
         let now = now(&self.url, found.remove(CURRENT).as_deref())?;
         let history = found.remove(HISTORY).unwrap_or_default();
-        let exists = !installed.is_empty() || now.release.is_some() || !history.is_empty();
+        let unfinished = !now.switching.is_empty();
+        let exists = !installed.is_empty() || now.release.is_some() || unfinished || !history.is_empty();
         Ok(State {
             root: if exists { Root::Directory } else { Root::Absent },
             current: now.release.map_or(Current::None, Current::Release),
+            unfinished,
             app: now.app,
             installed,
             lock: parse(found.get(LOCK).map(Vec::as_slice)),
@@ -343,6 +393,10 @@ impl Target for SiteTarget<'_> {
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
         failure
             .unwrap_or_else(|| failed(format!("{}: {}", self.url, answer.stderr)).hint("run it again with -v").into())
+    }
+
+    fn repair_hint(&self, release: &ReleaseId) -> String {
+        format!("find out who writes to the bucket; then remove .gangplank/releases/{release}.*.json there")
     }
 
     fn manifest(&self, release: &ReleaseId) -> Result<Manifest> {

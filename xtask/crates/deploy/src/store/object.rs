@@ -4,6 +4,7 @@
 //! S3's conditional writes: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>.
 
 pub(crate) mod diagnose;
+mod directory;
 pub mod many;
 pub mod settings;
 mod transfer;
@@ -70,6 +71,8 @@ pub struct Bucket<'ctx> {
     bare_tags: Cell<bool>,
     /// In a directory: the lock for a compare-and-write, which file systems lack.
     lock: Option<PathBuf>,
+    /// A directory whose files are served.
+    served: Option<PathBuf>,
 }
 
 /// The version of an object that was read, for a conditional write.
@@ -107,14 +110,14 @@ impl<'ctx> Bucket<'ctx> {
         Self::with(ctx, server, &settings.prefix, store, settings.signs.then_some(signer))
     }
 
-    /// A directory of this machine as a bucket.
+    /// A directory whose files a web server of this machine serves.
     pub fn directory(ctx: &'ctx Context, url: &str, dir: &Path, lock: &Path) -> Result<Self> {
         let what = || format!("cannot make {}", dir.display());
         let hint = || "check its permissions".to_owned();
         std::fs::create_dir_all(lock.parent().unwrap_or(dir)).with_hint(Kind::Failed, what, hint)?;
         let store = LocalFileSystem::new_with_prefix(dir).with_hint(Kind::Failed, what, hint)?;
-        let bucket = Self::with(ctx, Server::new(url), "", Arc::new(store.with_automatic_cleanup(true)), None)?;
-        Ok(Self { lock: Some(lock.to_owned()), ..bucket })
+        let bucket = Self::with(ctx, Server::new(url), "", Arc::new(store.with_fsync(true)), None)?;
+        Ok(Self { lock: Some(lock.to_owned()), served: Some(dir.to_owned()), ..bucket })
     }
 
     fn in_directory(ctx: &'ctx Context, url: &str, settings: &Settings, dir: &Path) -> Result<Self> {
@@ -145,7 +148,7 @@ impl<'ctx> Bucket<'ctx> {
             || "check for free file descriptors: `ulimit -n`".into(),
         )?;
         let root = Key::from(prefix);
-        Ok(Self { ctx, server, root, store, signer, runtime, bare_tags: Cell::new(false), lock: None })
+        Ok(Self { ctx, server, root, store, signer, runtime, bare_tags: Cell::new(false), lock: None, served: None })
     }
 
     fn key(&self, key: &str) -> Key {

@@ -57,7 +57,8 @@ fn has_store(project: &Project, any_of: &[&str]) -> bool {
 
 /// One workflow: check, build, then each env in order, after its approval if needed.
 fn workspace(project: &Project) -> Pipeline {
-    let mut jobs = vec![check(project), build(project, Handoff::Workspace)];
+    let first: Vec<_> = project.envs.iter().take(1).filter(|env| env.approval).collect();
+    let mut jobs = vec![check(project), with_steps(build(project, Handoff::Workspace), ask_for_approvals(&first))];
     let mut after = "build".to_owned();
     for (n, env) in project.envs.iter().enumerate() {
         if env.approval {
@@ -78,9 +79,11 @@ fn workspace(project: &Project) -> Pipeline {
 /// and one to roll back on request.
 fn across_workflows(project: &Project, handoff: Handoff) -> Pipeline {
     let free: Vec<_> = project.envs.iter().filter(|env| !env.approval).collect();
-    let mut jobs = vec![check(project), build(project, handoff), publish(project, handoff)];
-    let mut after = "publish".to_owned();
     let approved: Vec<_> = project.envs.iter().filter(|env| env.approval).collect();
+    let last: &[_] = if free.is_empty() { &approved } else { &[] };
+    let publish = with_steps(publish(project, handoff), ask_for_approvals(last));
+    let mut jobs = vec![check(project), build(project, handoff), publish];
+    let mut after = "publish".to_owned();
     for (n, env) in free.iter().enumerate() {
         // The last job of the workflow says what the approvals in the others are about.
         let next: &[_] = if n + 1 == free.len() { &approved } else { &[] };
@@ -220,6 +223,13 @@ fn publish(project: &Project, handoff: Handoff) -> Job {
     }
 }
 
+fn with_steps(mut job: Job, more: impl Iterator<Item = Step>) -> Job {
+    if let Kind::Work(work) = &mut job.kind {
+        work.steps.extend(more);
+    }
+    job
+}
+
 fn approve(env: &Env) -> Job {
     Job::new(format!("approve-{}", env.name), Kind::Approval)
 }
@@ -228,10 +238,7 @@ fn approve(env: &Env) -> Job {
 fn deploy_from_workspace(project: &Project, env: &Env, next: &[&Env]) -> Job {
     let args = ["deploy", env.name, "--yes", "--lock-wait", "600"];
     let mut steps = vec![persisted(&format!("Deploy to {}", env.name), &args)];
-    let wanted = |it: &&&Env| it.notify.iter().any(|recipient| recipient.wants(NoticeKind::ApprovalWanted));
-    for env in next.iter().filter(wanted) {
-        steps.push(persisted(&format!("Ask for the approval of {}", env.name), &["notify", env.name]));
-    }
+    steps.extend(ask_for_approvals(next));
     steps.extend(report(project, word(env.name), next, Xtask::Persisted));
     Job {
         filter: Some(on_branch(project)),
@@ -239,6 +246,13 @@ fn deploy_from_workspace(project: &Project, env: &Env, next: &[&Env]) -> Job {
         serial_group: Some(serial_group(env)),
         ..Job::new(format!("deploy-{}", env.name), Kind::Work(on_workspace(project, steps)))
     }
+}
+
+/// Tells the recipients of these envs that their approval is wanted.
+fn ask_for_approvals<'a>(envs: &'a [&'a Env]) -> impl Iterator<Item = Step> + 'a {
+    let wanted = |it: &&&Env| it.notify.iter().any(|recipient| recipient.wants(NoticeKind::ApprovalWanted));
+    let ask = |env: &&Env| persisted(&format!("Ask for the approval of {}", env.name), &["notify", env.name]);
+    envs.iter().filter(wanted).map(ask)
 }
 
 /// Writes the release report, and keeps it as an artifact. After a failed deploy it is wanted most.

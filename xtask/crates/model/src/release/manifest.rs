@@ -339,6 +339,9 @@ impl Manifest {
                 return Err(format!("files out of order or duplicate at `{}`", pair[1].path.escape_debug()));
             }
         }
+        if self.bundle.bytes > FILES_BYTES_MAX {
+            return Err(format!("its bundle has {} bytes", self.bundle.bytes));
+        }
         let mut total = 0_u64;
         for file in &self.files {
             check_path(&file.path)?;

@@ -43,7 +43,7 @@ pub fn mask(secrets: &[String], text: &str) -> String {
     secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "****"))
 }
 
-/// The texts to mask: values of secret variables, their parts, their single lines, and all of these as JSON strings.
+/// The texts to mask: values of secret variables, their parts, their single lines, and all of these as in JSON, Slack and HTML.
 /// The longest come first, because one secret may be a prefix of another.
 pub fn secrets<'a>(env: impl IntoIterator<Item = (&'a String, &'a String)>) -> Vec<String> {
     let mut secrets = Vec::new();
@@ -53,6 +53,10 @@ pub fn secrets<'a>(env: impl IntoIterator<Item = (&'a String, &'a String)>) -> V
                 secrets.push(text.to_owned());
                 let escaped = serde_json::Value::from(text).to_string();
                 secrets.push(escaped[1..escaped.len() - 1].to_owned());
+                // As Slack and HTML have it.
+                let markup = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+                secrets.push(markup.replace('"', "&quot;"));
+                secrets.push(markup);
             }
         }
     }

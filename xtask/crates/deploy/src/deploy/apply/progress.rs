@@ -15,14 +15,16 @@ pub(super) struct HostProgress<'a> {
     pub(super) begun: AtomicBool,
     /// Whether a restart was requested.
     pub(super) restarted: AtomicBool,
+    /// Whether the revert had to change anything.
+    pub(super) reverted: AtomicBool,
     /// How long its steps took so far.
     pub(super) took: Mutex<Took>,
 }
 
 impl<'a> HostProgress<'a> {
     pub(super) fn new(target: &'a dyn Target, plan: &'a HostPlan) -> Self {
-        let (begun, restarted) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { target, plan, begun, restarted, took: Mutex::default() }
+        let no = || AtomicBool::new(false);
+        Self { target, plan, begun: no(), restarted: no(), reverted: no(), took: Mutex::default() }
     }
 
     pub(super) fn has(&self, wanted: impl Fn(&Step) -> bool) -> bool {

@@ -65,10 +65,11 @@ impl Run<'_> {
         let Some(old) = &host.plan.fallback else {
             let live = host.target.state()?;
             // An unconfirmed release may still be the only one that answers.
-            if !restarted && live.live() != tried {
+            if !restarted && !live.unfinished && live.live() != tried {
                 let live = live.live().map_or_else(String::new, |id| format!(", {id} is live as before"));
                 return Ok(format!("nothing was switched on {url}{live}"));
             }
+            host.reverted.store(true, Ordering::SeqCst);
             if restarted {
                 self.optional(host, spec.stop(root).as_ref())?;
             }
@@ -83,10 +84,11 @@ impl Run<'_> {
         let live = host.target.state()?;
         let still_runs = self.still_runs(&live, old, tried);
         let restarted = restarted && !still_runs;
-        if live.live() == Some(old) && !restarted && live.history.confirmed(old) {
+        if live.live() == Some(old) && !live.unfinished && !restarted && live.history.confirmed(old) {
             return Ok(format!("nothing was switched on {url}, {old} is live as before"));
         }
-        if live.live() != Some(old) {
+        host.reverted.store(true, Ordering::SeqCst);
+        if live.live() != Some(old) || live.unfinished {
             let step = Step::Activate { release: old.clone(), from: live.live().cloned() };
             self.timed(host, &step.to_string(), || host.target.activate(Some(old), None))?;
         }

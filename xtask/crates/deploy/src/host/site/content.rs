@@ -1,6 +1,6 @@
 //! What a site serves of a release: paths, headers and contents.
 
-use crate::host::site::layout::{file_key, is_own};
+use crate::host::site::layout::{FILE_BYTES_MAX, file_key, is_own};
 use crate::store::object::many::Headers;
 use gangplank_model::error::{Result, usage};
 use gangplank_model::release::manifest::{Content, FileEntry, Manifest, resolve_link};
@@ -37,6 +37,11 @@ pub fn contents(site: &Site, manifest: &Manifest) -> Result<(Served, BTreeMap<St
                 .hint("replace it by the file, or remove it from `include`")
                 .err();
         };
+        if file.bytes > FILE_BYTES_MAX {
+            return usage(format!("`{path}` has {} bytes: a site's file has at most {FILE_BYTES_MAX}", file.bytes))
+                .hint("serve it from elsewhere, and remove it from `include`")
+                .err();
+        }
         let headers = headers(site, name)?;
         let key = file_key(digest, &headers.content_type, &headers.cache_control);
         served.insert(name.to_owned(), key.clone());

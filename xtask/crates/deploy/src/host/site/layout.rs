@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! current.json                   the live release, and those whose switch has begun and not ended
-//! releases/<id>.<digest>.json    an installed release: its manifest, and the object of each served path
+//! releases/<id>.<digest>.json    the manifest of an installed release, created last, which completes it
+//! served/<id>.<digest>.json      the object of each path that it serves
 //! files/<digest>-<headers>       contents, each under its own digest, with the headers that it is served with
 //! outdated.json                  paths that the live release no longer has, and since when
 //! check.json                     the health check with which the live release was healthy
@@ -26,7 +27,10 @@ pub const HISTORY: &str = ".gangplank/history.jsonl";
 pub const LOCK: &str = ".gangplank/lock.json";
 pub const OUTDATED: &str = ".gangplank/outdated.json";
 pub const RELEASES: &str = ".gangplank/releases";
+pub const SERVED: &str = ".gangplank/served";
 pub const FILES: &str = ".gangplank/files";
+/// The largest file that can be copied inside S3, in bytes.
+pub const FILE_BYTES_MAX: u64 = 5 << 30;
 
 /// What is live.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,19 +44,14 @@ pub struct Now {
     pub app: Option<String>,
 }
 
-/// An installed release.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Installed {
-    /// Its manifest, as text, so that its bytes stay as they are.
-    pub manifest: String,
-    /// The object of each served path.
-    pub served: Served,
-}
-
 /// The key of an installed release.
 pub fn release_key(id: &ReleaseId, digest: &str) -> String {
     format!("{RELEASES}/{id}.{digest}.json")
+}
+
+/// The key of the paths of an installed release, of its key.
+pub fn served_key(release_key: &str) -> String {
+    release_key.replacen(RELEASES, SERVED, 1)
 }
 
 /// The release of a key, and the digest of its bundle.
@@ -89,12 +88,13 @@ pub fn outdated(url: &str, text: Option<&[u8]>) -> Result<Outdated> {
 
 /// Parses and checks an installed release: its manifest is that of the key, and each object has the digest that the
 /// manifest has for a file.
-pub fn installed(url: &str, key: &str, text: &[u8]) -> Result<(Manifest, Served)> {
-    let Installed { manifest, served } = parse(url, key, text)?;
-    let manifest = Manifest::parse(manifest.as_bytes(), &format!("{url}/{key}"))?;
+pub fn installed(url: &str, key: &str, manifest: &[u8], served: &[u8]) -> Result<(Manifest, Served)> {
+    let manifest = Manifest::parse(manifest, &format!("{url}/{key}"))?;
     if release_key(&manifest.id, &manifest.bundle.sha256) != key {
         return not_ours(url, key, &format!("it is the manifest of {}", manifest.id));
     }
+    let key = served_key(key);
+    let served: Served = parse(url, &key, served)?;
     let digests: BTreeSet<&str> = manifest
         .files
         .iter()
@@ -107,9 +107,14 @@ pub fn installed(url: &str, key: &str, text: &[u8]) -> Result<(Manifest, Served)
         is_own(path) || !digest_of_key(object).is_some_and(|digest| digests.contains(digest))
     };
     match served.iter().find(is_bad) {
-        Some((path, _)) => not_ours(url, key, &format!("{path:?} is not of its manifest")),
+        Some((path, _)) => not_ours(url, &key, &format!("{path:?} is not of its manifest")),
         None => Ok((manifest, served)),
     }
+}
+
+/// Parses the paths of a release, of which the manifest may be missing.
+pub fn served(url: &str, key: &str, text: &[u8]) -> Result<Served> {
+    parse(url, key, text)
 }
 
 /// Whether a path is in the directory of this file's objects.

@@ -1,9 +1,12 @@
 //! Changes of what a site serves.
+//!
+//! `current.json` names a release as `switching` before the first file of it is written, and until the last one is. While
+//! it does, nothing is believed of what is served: the next switch writes every file.
 
-use crate::host::site::SiteTarget;
 use crate::host::site::layout::{
-    self, CURRENT, FILES, HISTORY, Now, OUTDATED, RELEASES, digest_of_key, installed, now, of_release_key,
+    self, CURRENT, FILES, HISTORY, Now, OUTDATED, RELEASES, SERVED, digest_of_key, now, of_release_key, served_key,
 };
+use crate::host::site::{SiteTarget, is_stored};
 use crate::store::bucket::pointer;
 use crate::store::bucket::pointer::{Next, change};
 use crate::store::object::Bucket;
@@ -20,22 +23,47 @@ impl SiteTarget<'_> {
     pub(super) fn activate_in(&self, bucket: &Bucket, id: &ReleaseId, record: Option<&Record>) -> Result<()> {
         self.fenced(bucket)?;
         let (manifest, to) = self.read(bucket, id)?;
+        let before = self.now(bucket)?;
+        let (live, others) = self.served_now(bucket, &before)?;
+        let plan = site::switch(live.as_ref(), &others.iter().collect::<Vec<_>>(), &to);
+        // What is damaged is noticed before anything is written. A path that is served again must not be removed.
+        let known =
+            self.note_outdated(bucket, |known| site::outdated(known, &site::Switch::default(), &to, self.ctx.now()))?;
         if let Some(record) = record {
             pointer::append_to((&self.url, bucket), HISTORY, record)?;
         }
-        let before = self.now(bucket)?;
-        let served = self.may_be_served(bucket, &before)?;
-        let begun = self.begin(bucket, id)?;
-        // What is damaged is noticed before anything is written.
-        self.note_outdated(bucket, |known| known)?;
-        let plan = site::switch(&served.iter().collect::<Vec<_>>(), &to);
-        for phase in &plan.phases {
-            bucket.copy_all(phase)?;
+        self.begin(bucket, id)?;
+        if bucket.is_directory() {
+            bucket.remove_paths(&site::in_the_way(&plan, &to).cloned().collect::<Vec<_>>())?;
         }
-        let outdated = self.note_outdated(bucket, |known| site::outdated(known, &plan, &to, self.ctx.now()))?;
-        let done = Now { release: Some(id.clone()), switching: vec![], app: Some(manifest.app) };
-        self.swap(bucket, &begun, &done)?;
-        self.remove_due(bucket, &outdated)
+        self.copy(bucket, id, &plan)?;
+        let outdated = if plan.outdated.is_empty() {
+            known
+        } else {
+            self.note_outdated(bucket, |known| site::outdated(known, &plan, &to, self.ctx.now()))?
+        };
+        self.end(bucket, &before, id, &manifest.app)?;
+        self.remove_due(bucket, &outdated, &to)
+    }
+
+    /// Writes the files of the live release again, after damaged contents of it were replaced.
+    pub(super) fn serve_again(&self, bucket: &Bucket, manifest: &Manifest, served: &Served) -> Result<()> {
+        let before = self.now(bucket)?;
+        if before.release.as_ref() != Some(&manifest.id) {
+            return Ok(());
+        }
+        self.begin(bucket, &manifest.id)?;
+        self.copy(bucket, &manifest.id, &site::switch(None, &[], served))?;
+        self.end(bucket, &before, &manifest.id, &manifest.app)
+    }
+
+    /// Writes the files of a switch.
+    fn copy(&self, bucket: &Bucket, id: &ReleaseId, plan: &site::Switch) -> Result<()> {
+        let done = plan.phases.iter().try_for_each(|phase| bucket.copy_all(phase, &|| self.fenced(bucket)));
+        done.inspect_err(|_| {
+            // The run that has our lock now may have ended its switch, and our last round may have come after it.
+            let _ = self.begin(bucket, id);
+        })
     }
 
     /// Serves nothing: removes every file of the live release.
@@ -45,24 +73,41 @@ impl SiteTarget<'_> {
             pointer::append_to((&self.url, bucket), HISTORY, record)?;
         }
         let before = self.now(bucket)?;
-        let served = self.may_be_served(bucket, &before)?;
-        let paths: BTreeSet<_> = served.iter().flat_map(|served| served.keys().cloned()).collect();
+        let (live, others) = self.served_now(bucket, &before)?;
+        let paths: BTreeSet<_> = live.iter().chain(&others).flat_map(|served| served.keys().cloned()).collect();
+        // From now on nothing is live, and any file may be missing.
+        let switching: Vec<_> = before.release.iter().chain(&before.switching).cloned().collect();
+        self.swap(bucket, |there| (*there == before).then(|| Now { switching: switching.clone(), ..Now::default() }))?;
         // Pages first: no page is left that names a file which is gone.
         let (pages, others): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| site::is_page(path));
         bucket.remove_paths(&pages)?;
         bucket.remove_paths(&others)?;
-        self.swap(bucket, &before, &Now::default())
+        self.swap(bucket, |there| there.release.is_none().then(Now::default))
     }
 
-    /// Says that a switch to a release begins; returns what is there from now on.
-    fn begin(&self, bucket: &Bucket, id: &ReleaseId) -> Result<Now> {
-        let before = self.now(bucket)?;
-        let mut begun = before.clone();
-        if !begun.switching.contains(id) {
-            begun.switching.push(id.clone());
-        }
-        self.swap(bucket, &before, &begun)?;
-        Ok(begun)
+    /// Says that a switch to a release begins.
+    fn begin(&self, bucket: &Bucket, id: &ReleaseId) -> Result<()> {
+        self.swap(bucket, |there| {
+            let mut begun = there.clone();
+            if !begun.switching.contains(id) {
+                begun.switching.push(id.clone());
+            }
+            Some(begun)
+        })
+    }
+
+    /// Says that a switch has ended. A run that lost its lock meanwhile may have named another release: it stays, and with
+    /// it the doubt about what is served.
+    fn end(&self, bucket: &Bucket, before: &Now, id: &ReleaseId, app: &str) -> Result<()> {
+        self.fenced(bucket)?;
+        self.swap(bucket, |there| {
+            if there.release != before.release || !there.switching.contains(id) {
+                return None;
+            }
+            let known = |other: &&ReleaseId| *other != id && !before.switching.contains(other);
+            let switching = there.switching.iter().filter(known).cloned().collect();
+            Some(Now { release: Some(id.clone()), switching, app: Some(app.to_owned()) })
+        })
     }
 
     fn now(&self, bucket: &Bucket) -> Result<Now> {
@@ -70,17 +115,14 @@ impl SiteTarget<'_> {
         now(&self.url, read.as_ref().map(|(text, _)| text.as_slice()))
     }
 
-    /// Replaces `current.json`, which must be as it was read.
-    fn swap(&self, bucket: &Bucket, from: &Now, to: &Now) -> Result<()> {
-        let json = serde_json::to_vec(to).expect("it has no maps with odd keys");
+    /// Changes `current.json`; `next` is asked again after each conflict, and refuses by `None`.
+    fn swap(&self, bucket: &Bucket, next: impl Fn(&Now) -> Option<Now>) -> Result<()> {
         let swapped = change((&self.url, bucket), CURRENT, |there| {
             let there = now(&self.url, there)?;
-            Ok(if there == *to {
-                Next::Leave(true)
-            } else if there == *from {
-                Next::Write(json.clone(), true)
-            } else {
-                Next::Leave(false)
+            Ok(match next(&there) {
+                None => Next::Leave(false),
+                Some(next) if next == there => Next::Leave(true),
+                Some(next) => Next::Write(serde_json::to_vec(&next).expect("it has no maps with odd keys"), true),
             })
         })?;
         if swapped {
@@ -91,14 +133,12 @@ impl SiteTarget<'_> {
             .err()
     }
 
-    /// What clients may get now: the live release, and those whose switch was interrupted.
-    fn may_be_served(&self, bucket: &Bucket, now: &Now) -> Result<Vec<Served>> {
-        let mut served = Vec::new();
-        for id in now.release.iter().chain(&now.switching) {
-            // Without its list every file is written again.
-            served.push(self.find(bucket, id)?.map(|(_, served)| served).unwrap_or_default());
-        }
-        Ok(served)
+    /// The paths of the live release, and of those whose switch has not ended.
+    fn served_now(&self, bucket: &Bucket, now: &Now) -> Result<(Option<Served>, Vec<Served>)> {
+        let paths = |id: &ReleaseId| Ok::<_, anyhow::Error>(self.find(bucket, id)?.map(|(_, served)| served));
+        let live = now.release.as_ref().map(paths).transpose()?.flatten();
+        let others = now.switching.iter().map(|id| Ok(paths(id)?.unwrap_or_default())).collect::<Result<_>>()?;
+        Ok((live, others))
     }
 
     fn note_outdated(&self, bucket: &Bucket, next: impl Fn(Outdated) -> Outdated) -> Result<Outdated> {
@@ -114,9 +154,10 @@ impl SiteTarget<'_> {
         })
     }
 
-    /// Removes what is outdated for longer than the grace.
-    fn remove_due(&self, bucket: &Bucket, outdated: &Outdated) -> Result<()> {
-        let due = site::due(outdated, self.site.grace, self.ctx.now());
+    /// Removes what is outdated for longer than the grace, and not served.
+    fn remove_due(&self, bucket: &Bucket, outdated: &Outdated, served: &Served) -> Result<()> {
+        let mut due = site::due(outdated, self.site.grace, self.ctx.now());
+        due.retain(|path| !served.contains_key(path));
         if due.is_empty() {
             return Ok(());
         }
@@ -136,23 +177,31 @@ impl SiteTarget<'_> {
         let keys: Vec<_> = bucket.list(RELEASES)?.into_iter().map(|object| object.key).collect();
         let goes = |key: &&String| of_release_key(key).is_some_and(|(id, _)| releases.contains(&id) && !stays(&id));
         let (gone, left): (Vec<_>, Vec<_>) = keys.iter().partition(goes);
-        bucket.remove_all(&gone.into_iter().cloned().collect::<Vec<_>>())?;
+        bucket.remove_all(&gone.iter().map(|key| (*key).clone()).collect::<Vec<_>>())?;
+        bucket.remove_all(&gone.iter().map(|key| served_key(key)).collect::<Vec<_>>())?;
+        // Of an install that was killed, the paths are there and not the release: its contents stay until it is repeated.
         let mut needed = BTreeSet::new();
+        for object in bucket.list(SERVED)? {
+            let Some((text, _)) = bucket.read(&object.key)? else { continue };
+            needed.extend(layout::served(&self.url, &object.key, &text)?.into_values());
+        }
         for key in left {
-            // What cannot be read is kept with everything that it may need.
-            let Some((text, _)) = bucket.read(key)? else { continue };
-            needed.extend(installed(&self.url, key, &text)?.1.into_values());
+            // What is damaged is an error before anything that it may need is removed.
+            self.read_release(bucket, key)?;
         }
         let contents = bucket.list(FILES)?.into_iter().map(|object| object.key);
         let unneeded: Vec<_> = contents.filter(|key| digest_of_key(key).is_some() && !needed.contains(key)).collect();
+        self.fenced(bucket)?;
         bucket.remove_all(&unneeded)?;
+        let (live, others) = self.served_now(bucket, &now)?;
+        let served = live.into_iter().chain(others).flatten().collect();
         let outdated = self.note_outdated(bucket, |known| known)?;
-        self.remove_due(bucket, &outdated)?;
+        self.remove_due(bucket, &outdated, &served)?;
         pointer::append_to((&self.url, bucket), HISTORY, record)
     }
 
     /// The files of a release that are missing or changed. `whole` reads every byte: of the paths that clients ask for if
-    /// the release is live, else of the stored contents. Otherwise the sizes of the stored contents are compared.
+    /// the release is live, else of the stored contents.
     pub(super) fn damaged(&self, bucket: &Bucket, manifest: &Manifest, whole: bool) -> Result<Vec<String>> {
         let (_, served) = self.read(bucket, &manifest.id)?;
         let sizes: BTreeMap<_, _> = manifest
@@ -172,7 +221,7 @@ impl SiteTarget<'_> {
                 let found = if is_live { bucket.digest_of_path(path)? } else { bucket.digest_of(key)? };
                 found.as_deref() == Some(digest)
             } else {
-                there.get(key) == sizes.get(digest)
+                is_stored(bucket, &there, key, sizes.get(digest).copied().unwrap_or_default())?
             };
             if !ok {
                 bad.push(format!("{path}: FAILED"));

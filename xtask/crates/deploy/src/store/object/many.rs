@@ -2,7 +2,7 @@
 
 use crate::store::object::diagnose::Doing;
 use crate::store::object::{Bucket, Object};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use gangplank_bundle::release::Progress;
 use gangplank_model::error::{Kind, Result, WithHint, usage};
 use gangplank_model::release::digest::Hasher;
@@ -10,13 +10,9 @@ use object_store::path::Path as Key;
 use object_store::{Attribute, Attributes, Error, ObjectStoreExt, PutMode, PutOptions};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
-/// Concurrent requests. After an interrupt each round of them still ends.
+/// Concurrent requests.
 const ROUND: usize = 16;
-/// After this time a round is reported as slow.
-const SLOW: Duration = Duration::from_secs(30);
-
 /// The headers with which an object is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Headers {
@@ -64,17 +60,21 @@ impl Bucket<'_> {
             // Whole files in memory: a big one goes in parts, alone.
             let (big, small): (Vec<_>, Vec<_>) = round.iter().partition(|it| it.bytes > super::PART as u64);
             for upload in big {
-                self.wait(
-                    None,
-                    self.send_with(&upload.key, &upload.from, self.attributes(&upload.headers), &|_, _| {}),
-                )?;
+                let attributes = self.attributes(&upload.headers);
+                self.wait(None, self.send_with(&upload.key, &upload.from, attributes, &|_, _| {}))?;
             }
-            let each = stream::iter(small).map(|upload| self.put_one(upload));
-            self.wait::<Result<Vec<()>>>(Some(SLOW), each.buffer_unordered(ROUND).try_collect())?;
+            self.round(small.into_iter().map(|upload| self.put_one(upload)))?;
             done += round.iter().map(|it| it.bytes).sum::<u64>();
             progress(done, total);
         }
         Ok(())
+    }
+
+    /// Waits for all requests of a round, whatever becomes of them and of a signal: one that was left alone could be
+    /// carried out after what follows. Returns the first error.
+    fn round<F: Future<Output = Result<()>>>(&self, requests: impl Iterator<Item = F>) -> Result<()> {
+        let all = stream::iter(requests).buffer_unordered(ROUND).collect::<Vec<_>>();
+        self.runtime.block_on(all).into_iter().collect()
     }
 
     async fn put_one(&self, upload: &Upload) -> Result<()> {
@@ -100,14 +100,19 @@ impl Bucket<'_> {
         Attributes::from_iter(pairs)
     }
 
-    /// Copies objects to the paths that clients ask for, with their headers, several at once.
-    pub fn copy_all(&self, copies: &[(String, String)]) -> Result<()> {
+    /// Copies objects to the paths that clients ask for, with their headers, several at once. `goes_on` is asked before
+    /// each round.
+    pub fn copy_all(&self, copies: &[(String, String)], goes_on: &dyn Fn() -> Result<()>) -> Result<()> {
         for round in copies.chunks(ROUND) {
-            let each = stream::iter(round).map(|(path, from)| async move {
+            goes_on()?;
+            if let Some(dir) = &self.served {
+                round.iter().try_for_each(|(path, from)| self.copy_file(dir, from, path))?;
+                continue;
+            }
+            self.round(round.iter().map(|(path, from)| async move {
                 let to = self.as_it_is(path)?;
                 self.explained(Doing::Writing(path), self.store.copy(&self.key(from), &to).await)
-            });
-            self.wait::<Result<Vec<()>>>(Some(SLOW), each.buffer_unordered(ROUND).try_collect())?;
+            }))?;
         }
         Ok(())
     }
@@ -119,6 +124,9 @@ impl Bucket<'_> {
 
     /// Removes the objects of paths that clients ask for; a missing one is a success.
     pub fn remove_paths(&self, paths: &[String]) -> Result<()> {
+        if let Some(dir) = &self.served {
+            return paths.iter().try_for_each(|path| self.can_serve(path).and_then(|()| self.remove_file(dir, path)));
+        }
         let keys = paths.iter().map(|path| self.as_it_is(path)).collect::<Result<Vec<_>>>()?;
         self.remove_keys(&keys)
     }
@@ -130,19 +138,21 @@ impl Bucket<'_> {
 
     fn remove_keys(&self, keys: &[Key]) -> Result<()> {
         for round in keys.chunks(ROUND) {
-            let each = stream::iter(round).map(|key| async move {
+            self.round(round.iter().map(|key| async move {
                 match self.store.delete(key).await {
                     Err(Error::NotFound { .. }) => Ok(()),
                     done => self.explained(Doing::Removing(key.as_ref()), done),
                 }
-            });
-            self.wait::<Result<Vec<()>>>(Some(SLOW), each.buffer_unordered(ROUND).try_collect())?;
+            }))?;
         }
         Ok(())
     }
 
     /// The object of a path that clients ask for: the SHA-256 of its content; `None` if it is missing.
     pub fn digest_of_path(&self, path: &str) -> Result<Option<String>> {
+        if let Some(dir) = &self.served {
+            return self.can_serve(path).and_then(|()| self.digest_of_file(dir, path));
+        }
         let key = self.as_it_is(path)?;
         self.digest(&key, path)
     }
@@ -166,7 +176,7 @@ impl Bucket<'_> {
             }
             Ok(Some(hasher.hex()))
         };
-        self.wait(Some(SLOW), read)
+        self.wait(Some(super::SLOW), read)
     }
 
     /// The size of each object below a prefix.
