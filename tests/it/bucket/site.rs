@@ -110,7 +110,7 @@ fn site_is_served_with_its_headers_and_without_its_records() {
     p.run("verify @dev").ok();
     p.run("doctor dev").stdout_has("bucket").stdout_has("can be read").stdout_lacks("sha256sum");
     p.var("AWS_SECRET_ACCESS_KEY", "wrongsecret");
-    p.run("doctor dev").code(1).stdout_has("the secret key does not belong to this access key");
+    p.run("doctor dev").code(1).stdout_has("broken  bucket").stdout_has("set AWS_SECRET_ACCESS_KEY again");
     p.run("deploy dev").code(3).stderr_has("AWS_SECRET_ACCESS_KEY");
 }
 
@@ -122,15 +122,23 @@ fn browsers_during_deploys_and_rollbacks_get_every_file_that_a_page_names() {
     let p = project(&bucket, &ceph.url());
     build(&p, "1", "1f9ac01e");
     p.run("deploy dev").ok();
-    let (done, pages) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (done, pages, busy) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    // Ceph sometimes answers 500 to a read of an object that is replaced at that moment; a browser asks again.
+    let get = |path: &str| loop {
+        let answer = browse(ceph, &bucket, path);
+        if answer.0 != 500 {
+            return answer;
+        }
+        busy.fetch_add(1, Ordering::Relaxed);
+    };
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
-                    let (status, _, page) = browse(ceph, &bucket, "page.html");
+                    let (status, _, page) = get("page.html");
                     assert_eq!(status, 200, "{page}");
                     for name in page.split(['=', '>']).filter(|word| word.contains("9ac01e.")) {
-                        let (status, ..) = browse(ceph, &bucket, name);
+                        let (status, ..) = get(name);
                         assert_eq!(status, 200, "{page} names {name}");
                     }
                     pages.fetch_add(1, Ordering::Relaxed);
@@ -150,9 +158,9 @@ fn browsers_during_deploys_and_rollbacks_get_every_file_that_a_page_names() {
         }
         done.store(true, Ordering::Relaxed);
     });
-    let pages = pages.load(Ordering::Relaxed);
-    eprintln!("{pages} pages");
-    assert!(pages > 100, "{pages}");
+    let (pages, busy) = (pages.load(Ordering::Relaxed), busy.load(Ordering::Relaxed));
+    eprintln!("{pages} pages, {busy} answers of 500");
+    assert!(pages > 100 && busy * 100 < pages, "{pages} {busy}");
 }
 
 #[test]
