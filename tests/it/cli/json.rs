@@ -230,6 +230,32 @@ fn rare_plans(seen: &Shapes) {
     seen.see("notify", &serde_json::json!([Told { kind: "slack", status: "sent" }]));
 }
 
+/// What commands on releases print seldom.
+fn of_releases(seen: &Shapes) {
+    let id: ReleaseId = "20260801T000200-0123456".parse().unwrap();
+    let (branch, bytes, time) = (None, 1, jiff::Timestamp::UNIX_EPOCH);
+    let listed = Listed {
+        release: id.clone(),
+        commit: "c".into(),
+        branch,
+        bytes,
+        time,
+        stores: vec![],
+        live_in: vec![],
+        subject: None,
+    };
+    seen.see("releases", &serde_json::json!([listed]));
+    let (commits, lost_commits) = (None, None);
+    let changes = || vec![FileChange { path: "p".into(), from: 1, to: 2 }];
+    let (added, removed, changed) = (changes(), changes(), changes());
+    let (live, candidate) = (id.clone(), id);
+    let diff =
+        Diff { env: "dev".into(), live, candidate, added, removed, changed, bytes: (1, 2), commits, lost_commits };
+    seen.see("diff", &serde_json::to_value(diff).unwrap());
+    let ci = CiJob { job: 1, url: None, workflow: None, pipeline: None };
+    seen.see("history", &serde_json::json!([{ "records": [{ "at": time, "ci": ci, "took": Took::default() }] }]));
+}
+
 /// What takes minutes, or a bucket, to be seen: the answers alone.
 fn made_here(seen: &Shapes) {
     let checks = vec![Checked { check: "format".into(), ms: 1 }];
@@ -266,20 +292,7 @@ fn made_here(seen: &Shapes) {
     seen.see("publish", &serde_json::json!([published]));
     let approved = Approved { pipeline: 1, commit: None, workflow: "w".into(), job: "j".into() };
     seen.see("ci approve", &serde_json::to_value(approved).unwrap());
-    let id: ReleaseId = "20260801T000200-0123456".parse().unwrap();
-    let (branch, bytes, time) = (None, 1, jiff::Timestamp::UNIX_EPOCH);
-    let listed =
-        Listed { release: id.clone(), commit: "c".into(), branch, bytes, time, stores: vec![], live_in: vec![] };
-    seen.see("releases", &serde_json::json!([listed]));
-    let (commits, lost_commits) = (None, None);
-    let changes = || vec![FileChange { path: "p".into(), from: 1, to: 2 }];
-    let (added, removed, changed) = (changes(), changes(), changes());
-    let (live, candidate) = (id.clone(), id);
-    let diff =
-        Diff { env: "dev".into(), live, candidate, added, removed, changed, bytes: (1, 2), commits, lost_commits };
-    seen.see("diff", &serde_json::to_value(diff).unwrap());
-    let ci = CiJob { job: 1, url: None, workflow: None, pipeline: None };
-    seen.see("history", &serde_json::json!([{ "records": [{ "at": time, "ci": ci, "took": Took::default() }] }]));
+    of_releases(seen);
     for known in [true, false] {
         let text = |text: &str| known.then(|| text.to_owned());
         let becomes = known.then_some("cargo xtask build");

@@ -58,7 +58,7 @@ fn rollback_to_a_release_changed_on_the_host_is_refused() {
     let v2 = p.release("2");
     p.run("deploy dev").ok();
     p.write(&format!("srv/dev/releases/{v1}/www/index.html"), "edited");
-    p.run("rollback dev").fails(7, "was changed since it was installed: www/index.html: FAILED", "move releases/");
+    p.run("rollback dev").fails(7, "was changed since it was installed: www/index.html: FAILED", "mv releases/");
     assert_eq!(p.current("srv/dev").as_deref(), Some(v2.as_str()));
     p.write(&format!("srv/dev/releases/{v2}/www/shell.php"), "");
     p.run("verify @dev").fails(7, "www/shell.php: is not part of the release", "sends it again");

@@ -215,7 +215,7 @@ fn deploy_over_changed_unit_restores_it() {
     // Files that were edited are not started again.
     fs::write(fleet.srv(0).join("app/current/www/index.html"), "evil\n").unwrap();
     p.change("GREETING=it", "GREETING=was");
-    p.run("deploy dev").fails(7, "was changed since it was installed", "move releases/");
+    p.run("deploy dev").fails(7, "was changed since it was installed", "mv releases/");
     let live = fleet.ask(0, &format!("basename $(readlink {}/app/current)", fleet.srv(0).display()));
     let releases = fleet.srv(0).join("app/releases");
     fs::rename(releases.join(&live), releases.join("edited")).unwrap();

@@ -324,7 +324,7 @@ fn rollback_to_a_release_in_which_the_app_wrote_is_warned_of_and_one_that_it_cha
     p.release("3");
     p.run("deploy dev").ok();
     p.write(&format!("{at}/www/index.html"), "changed");
-    p.run(&format!("rollback dev {one}")).fails(7, "was changed since it was installed", "move releases/");
+    p.run(&format!("rollback dev {one}")).fails(7, "was changed since it was installed", "mv releases/");
 }
 
 #[test]

@@ -118,7 +118,16 @@ pub fn person(ctx: &Context) -> String {
     if ctx.in_ci() {
         return ctx.var("CIRCLE_USERNAME").unwrap_or("circleci").to_owned();
     }
-    format!("{}@{}", ctx.var("USER").or(ctx.var("LOGNAME")).unwrap_or("unknown"), hostname())
+    let user = ctx.var("USER").or(ctx.var("LOGNAME")).map(str::to_owned);
+    format!("{}@{}", user.or_else(login).unwrap_or_else(|| "unknown".to_owned()), hostname())
+}
+
+/// The login of this process, where no variable has it, as in containers and cron jobs.
+fn login() -> Option<String> {
+    let uid = rustix::process::getuid().as_raw().to_string();
+    let users = fs::read_to_string("/etc/passwd").ok()?;
+    let mut fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    fields.find(|user| user.get(2) == Some(&uid.as_str())).map(|user| user[0].to_owned())
 }
 
 /// The CircleCI job of this process.

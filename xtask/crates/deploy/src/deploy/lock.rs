@@ -147,7 +147,7 @@ impl LockAcquirer<'_, '_> {
             let mut lock = match (place.lock(self.owner), &held) {
                 (Ok(lock), _) => lock,
                 // The lock was held a moment ago. A place that stops answering does not free it.
-                (Err(_), Some(held)) => return Err(locked(place.url(), held).into()),
+                (Err(_), Some(held)) => return Err(locked(place.url(), held, Liveness::Unknown).into()),
                 (Err(error), None) => return Err(error),
             };
             if let Lock::Held(seen) = lock.clone()
@@ -175,7 +175,7 @@ impl LockAcquirer<'_, '_> {
                     .err();
             }
             if self.started.elapsed() >= wait {
-                return Err(locked(place.url(), &lock).into());
+                return Err(locked(place.url(), &lock, life).into());
             }
             if told.is_none_or(|told| told.elapsed() > REMIND) {
                 let reason = if ending { "its last command is still running" } else { "still running" };
@@ -233,7 +233,7 @@ impl Drop for Locks<'_> {
     }
 }
 
-fn locked(url: &str, lock: &Lock) -> CliError {
+fn locked(url: &str, lock: &Lock, life: Liveness) -> CliError {
     let (heard, wait) = match lock {
         Lock::Held(owner) => match silence(owner) {
             Some((seconds_since_renewal, lease)) => (
@@ -244,9 +244,16 @@ fn locked(url: &str, lock: &Lock) -> CliError {
         },
         _ => Default::default(),
     };
-    CliError::new(Kind::Locked, format!("{url} is locked by {}{heard}", who(lock))).hint(format!(
-        "wait for it with --lock-wait SECONDS{wait}; if that run is gone, remove it with `cargo xtask unlock ENV --force`"
-    ))
+    let error = CliError::new(Kind::Locked, format!("{url} is locked by {}{heard}", who(lock)));
+    match lock {
+        // To remove the lock of a process that runs here would be wrong.
+        Lock::Held(owner) if life == Liveness::Alive && owner.ci.is_none() => error.hint(format!(
+            "wait for it with --lock-wait SECONDS{wait}; it runs on this machine as process {}", owner.pid
+        )),
+        _ => error.hint(format!(
+            "wait for it with --lock-wait SECONDS{wait}; if that run is gone, remove it with `cargo xtask unlock ENV --force`"
+        )),
+    }
 }
 
 /// A description of the owner and whether it is dead; `None` for a free lock.

@@ -190,6 +190,9 @@ pub struct Listed {
     pub stores: Vec<String>,
     /// The envs where it is live.
     pub live_in: Vec<String>,
+    /// The subject of its commit, if the checkout has it. For people: a script has git.
+    #[serde(skip)]
+    pub subject: Option<String>,
 }
 
 /// `releases`: the newest `most`, with a note if there are more.
@@ -214,7 +217,9 @@ pub fn releases(tool: &Tool, most: usize) -> Result<Vec<Listed>> {
         let more = most.saturating_mul(10).max(100);
         ctx.note(format!("these are the newest {most}; `cargo xtask releases --limit {more}` shows more"));
     }
+    let subjects = subjects(ctx, found.iter().map(|(head, _)| &head.id));
     let listed = found.into_iter().map(|(head, stores)| Listed {
+        subject: subjects.get(&head.id).cloned(),
         live_in: live.get(&head.id).cloned().unwrap_or_default(),
         release: head.id,
         commit: head.commit.sha,

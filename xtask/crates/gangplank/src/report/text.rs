@@ -217,7 +217,7 @@ fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
         let env = &host.env;
         let _ = match (host.state, host.service) {
             _ if host.locked_by.is_some() => Ok(()),
-            ("unconfirmed", _) => writeln!(
+            ("unconfirmed" | "switch not finished", _) => writeln!(
                 notes,
                 "{name}: the last deploy did not finish; deploy again, or run `cargo xtask rollback {env}`"
             ),
@@ -303,7 +303,8 @@ fn releases(listed: &[Listed], style: Style, now: Timestamp) -> String {
             it.stores.join(", "),
         ]);
     }
-    table(style, &rows)
+    let subjects = listed.iter().filter_map(|it| Some((&it.release, it.subject.as_deref()?)));
+    table(style, &rows) + &legend(subjects.collect(), style)
 }
 
 fn diff(diff: &Diff, style: Style) -> String {

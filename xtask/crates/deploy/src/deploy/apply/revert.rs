@@ -6,7 +6,7 @@ use crate::deploy::waves::{AT_ONCE, par_map};
 use crate::host::Operation;
 use gangplank_model::error::{CliError, Kind, Result, failed, hint_of, kind_of};
 use gangplank_model::event::{Event, Stage};
-use gangplank_model::history::HistoryEvent;
+use gangplank_model::history::{HistoryEvent, Record};
 use gangplank_model::plan::Step;
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::service::run::Script;
@@ -139,7 +139,8 @@ impl Run<'_> {
     /// Writes a record if possible: a full disk must not prevent the revert.
     fn remember(&self, host: &HostProgress, event: HistoryEvent, id: Option<&ReleaseId>, reason: &str) {
         let Some(id) = id else { return };
-        if let Err(error) = host.target.record(&self.record(event, id, Some(reason))) {
+        let from = host.switch().and_then(|(_, from)| from.cloned()).filter(|from| from != id);
+        if let Err(error) = host.target.record(&Record { from, ..self.record(event, id, Some(reason)) }) {
             self.ctx.warn(format!("{error:#}"));
         }
     }
