@@ -3,6 +3,7 @@
 pub mod bad_input;
 pub mod bench;
 pub mod doctor;
+pub mod documented;
 pub mod extending;
 pub mod json;
 pub mod report;
