@@ -14,8 +14,6 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 pub const BUCKET: &str = "gangplank-tests";
-/// A bucket may be a web server, whose host is `BUCKET.web.localhost`.
-const WEBSITES: &str = "rgw enable static website = true\nrgw enable apis = s3, s3website, sts, admin\nrgw dns s3website name = web.localhost";
 
 /// The server of this test run; `None` without Ceph. CI must have it, so that these tests are never skipped there.
 pub fn ceph() -> Option<&'static Ceph> {
@@ -27,7 +25,7 @@ pub fn ceph() -> Option<&'static Ceph> {
             skip("buckets on a real server: Ceph is not installed (radosgw, ceph-mon, ceph-osd)");
             return None;
         }
-        let ceph = Ceph::start_with(&dir, WEBSITES).unwrap();
+        let ceph = Ceph::start(&dir).unwrap();
         make_bucket(&ceph);
         Some(ceph)
     });

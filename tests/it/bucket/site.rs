@@ -1,6 +1,6 @@
 //! Static sites in a bucket that is a web server, on Ceph: what a browser gets, and what it never gets.
 
-use crate::bucket::server::{Fate, Proxy, ceph, with};
+use crate::bucket::server::{Fate, Proxy, own_dir, with};
 use crate::deploy::site::{build, contract, forget};
 use crate::project::{Project, base64, output_of};
 use gangplank_deploy::host::site::SiteTarget;
@@ -11,13 +11,28 @@ use gangplank_model::site::Site;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// As docs/sites.md has it: everyone may read what is served, and nothing of the site's own.
 const POLICY: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"s3:GetObject","NotResource":"arn:aws:s3:::BUCKET/.gangplank/*"}]}"#;
 const WEBSITE: &str = "<WebsiteConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><IndexDocument><Suffix>index.html</Suffix></IndexDocument></WebsiteConfiguration>";
+
+/// A bucket may be a web server, whose host is `BUCKET.web.localhost`.
+const WEBSITES: &str =
+    "rgw enable static website = true\nrgw enable apis = s3, s3website, admin\nrgw dns s3website name = web.localhost";
+
+/// A Ceph of these tests alone: with its names of hosts the other tests would ask for other buckets.
+fn ceph() -> Option<&'static Ceph> {
+    static SHARED: OnceLock<Option<Ceph>> = OnceLock::new();
+    let start = || {
+        // That of the other tests says what is not installed.
+        crate::bucket::server::ceph()?;
+        Some(Ceph::start_with(&own_dir().join("sites"), WEBSITES).unwrap())
+    };
+    SHARED.get_or_init(start).as_ref()
+}
 
 /// A bucket that serves its objects as a site.
 fn web_bucket(ceph: &Ceph) -> String {

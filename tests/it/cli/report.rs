@@ -72,7 +72,7 @@ fn report_with_a_host_that_does_not_answer_is_written() {
     let page = p.read("target/report/index.html");
     assert!(page.contains("unreachable") && page.contains("127.0.0.1"), "{page}");
     p.run("report far --diff far").ok();
-    assert!(p.read("target/report/index.html").contains("Not known to this job"));
+    assert!(p.read("target/report/index.html").contains("Not known here: "));
 }
 
 #[test]

@@ -259,7 +259,7 @@ fn notify_asks_for_an_approval_or_sends_a_test() {
     let (mut p, receiver) = project(&[]);
     let v1 = p.release("1");
     p.run("notify dev").ok().stdout_is("webhook sent\nslack skipped\n");
-    p.run("notify dev --test").ok();
+    p.run("notify dev --test").fails(2, "not sent: ${SLACK_WEBHOOK_URL:-} is empty", "set the variable");
     assert_eq!(receiver.types(), ["approval-wanted", "test"]);
     let wanted = receiver.all()[0].json();
     assert_eq!(wanted["data"]["release"], v1);

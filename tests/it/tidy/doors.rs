@@ -54,7 +54,7 @@ pub const DOORS: &[(&str, &[&str])] = &[
     ("rustls", &["system/http.rs"]),
     ("saphyr_parser", &["lint/yaml.rs"]),
     ("sha2", &["launch/inputs.rs", "launch/program.rs", "model/release/digest.rs"]),
-    ("signal_hook", &["system/context.rs"]),
+    ("signal_hook", &["system/context/signals.rs"]),
     ("tar", &["bundle/format.rs"]),
     ("tokio", &["deploy/store/object.rs"]),
     ("toml_edit", &["new/manifest.rs"]),
@@ -88,7 +88,7 @@ pub const DOORS: &[(&str, &[&str])] = &[
             "system/context.rs",
         ],
     ),
-    ("std::process::exit", &["system/context.rs"]),
+    ("std::process::exit", &["system/context/signals.rs"]),
     // These panic when the reader has gone: `cargo xtask releases | head -1`.
     ("print!", &[]),
     ("println!", &[]),

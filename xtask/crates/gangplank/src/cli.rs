@@ -405,6 +405,8 @@ impl Command {
                 | Self::Test(_)
                 | Self::Bench(_)
                 | Self::Man { .. }
+                | Self::Report(_)
+                | Self::Notify { .. }
                 | Self::Own(..)
         )
     }

@@ -20,7 +20,7 @@ pub(crate) fn history(env: &EnvOverview, subjects: &Subjects) -> Markup {
     html! {
         h2 { (label) }
         @if newest.is_empty() {
-            p.dim { "No record." }
+            p.dim { @if env.problems.is_empty() { "No record." } @else { "Not known: see what is live." } }
         } @else {
             p.dim { (count(newest.len(), "record")) " of " (foreign(&env.source)) "." }
             (scroll(&label, &table(shown, subjects)))

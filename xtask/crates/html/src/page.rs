@@ -137,8 +137,7 @@ fn pending_section(pending: &Pending) -> Markup {
             Ok(diff) => (difference(diff)),
             Err(reason) => {
                 p.problem {
-                    "Not known to this job: " (foreign(reason)) ". A store that keeps a history, such as a bucket, "
-                    "tells what is live without the secrets of " (pending.env) "."
+                    "Not known here: " (foreign(reason)) "."
                 }
             },
         }
@@ -213,7 +212,10 @@ fn timeline(all: &Overview) -> Markup {
                     " rolled back or restored  " span.other { "■" } " start, stop, restart"
                 }
             },
-            None => p.dim { "Nothing was deployed yet." },
+            None => p.dim {
+                @if all.envs.iter().any(|env| !env.problems.is_empty()) { "Not known: see what is live." }
+                @else { "Nothing was deployed yet." }
+            },
         }
     }
 }

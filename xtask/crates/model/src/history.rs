@@ -194,9 +194,8 @@ impl History {
     pub fn previous(&self, current: Option<&ReleaseId>) -> Option<&ReleaseId> {
         if let Some(last) = self.last_switch()
             && (last.event, last.verb) == (HistoryEvent::Switched, Verb::Rollback)
-            && last.release.as_ref() == current
         {
-            // A rollback was killed before its health check: rolling back finishes it.
+            // A rollback was killed, before or after its switch: rolling back finishes it.
             return last.release.as_ref();
         }
         let mut stack = self.live_stack();
@@ -374,6 +373,7 @@ mod tests {
     #[test]
     fn rollback_that_was_killed_is_unconfirmed_and_keeps_its_stack() {
         check("live 1; live 2; rolling 1", "1", &expect!["stack [1 2] previous 1 good [2 1] bad [] confirmed false"]);
+        check("live 1; live 2; rolling 1", "2", &expect!["stack [1 2] previous 1 good [2 1] bad [] confirmed false"]);
         let done = history("live 1; live 2; rolling 1; rollback 1");
         assert_eq!(done.rolled_back_since(jiff::Timestamp::UNIX_EPOCH), Some(&id("1")));
         assert_eq!(history("live 1; live 2").rolled_back_since(jiff::Timestamp::UNIX_EPOCH), None);

@@ -56,6 +56,16 @@ pub enum Recipient {
     },
 }
 
+impl Recipient {
+    /// Its URL and key as main.rs has them.
+    pub fn variables(&self) -> String {
+        match self {
+            Self::Webhook { url, secret } => format!("{url} or {secret}"),
+            Self::Slack { url } => (*url).to_owned(),
+        }
+    }
+}
+
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

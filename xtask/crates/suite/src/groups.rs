@@ -33,7 +33,7 @@ pub const GROUPS: &[Group] = &[
     },
     Group { name: "kill", about: "a deploy that is killed at every point", minutes: 1, programs: &[], npm: None },
     Group { name: "power", about: "a host whose power is cut at every point", minutes: 9, programs: &[], npm: None },
-    Group { name: "bucket", about: "buckets on a real S3 server", minutes: 5, programs: CEPH, npm: None },
+    Group { name: "bucket", about: "buckets on a real S3 server", minutes: 8, programs: CEPH, npm: None },
     Group {
         name: "azure",
         about: "containers on Azurite",

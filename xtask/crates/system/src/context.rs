@@ -6,6 +6,7 @@ mod cargo;
 mod environment;
 mod root;
 mod secrets;
+mod signals;
 
 pub use crate::context::environment::{Environment, is_cargos_own, var};
 pub use crate::context::root::{run_xtask, stands_alone};
@@ -22,8 +23,8 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicI32;
 use std::sync::{Arc, atomic::AtomicBool, atomic::AtomicUsize, atomic::Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// The I/O context of a command.
@@ -37,6 +38,8 @@ pub struct Context {
     secrets: Vec<String>,
     sink: Arc<dyn Sink>,
     interrupts: Arc<AtomicUsize>,
+    /// The exit code, once all changes are made; -1 before.
+    settled: Arc<AtomicI32>,
     catching: AtomicBool,
     asking: Arc<AtomicBool>,
 }
@@ -77,6 +80,7 @@ impl Context {
             secrets,
             sink,
             interrupts: Arc::default(),
+            settled: Arc::new(AtomicI32::new(-1)),
             catching: AtomicBool::new(false),
             asking: Arc::default(),
         }
@@ -122,6 +126,7 @@ impl Context {
             not_utf8,
             sink: Arc::clone(&self.sink),
             interrupts: Arc::clone(&self.interrupts),
+            settled: Arc::clone(&self.settled),
             catching: AtomicBool::new(self.catching.load(Ordering::Relaxed)),
             asking: Arc::clone(&self.asking),
         }
@@ -235,47 +240,6 @@ impl Context {
             | Event::JobStarted { .. }
             | Event::JobEnded { .. }) => other,
         }
-    }
-
-    /// Makes Ctrl-C, SIGTERM and a hangup request a stop at the next safe point, with a revert of partial changes. The
-    /// third signal exits at once; so does the second if nothing is `at_stake`.
-    pub fn catch_interrupts(&self, at_stake: bool) -> Result<()> {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
-        self.catching.store(true, Ordering::Relaxed);
-        let (count, sink, asking) = (Arc::clone(&self.interrupts), Arc::clone(&self.sink), Arc::clone(&self.asking));
-        thread::spawn(move || {
-            for _ in signals.forever() {
-                if asking.load(Ordering::Relaxed) {
-                    // Nothing runs during a question. Its line is still open.
-                    sink.emit(&Event::Warning { text: "no answer; stopped".into() });
-                    std::process::exit(Kind::Failed as i32);
-                }
-                let text = match count.fetch_add(1, Ordering::Relaxed) {
-                    0 if !at_stake => continue,
-                    _ if !at_stake => std::process::exit(Kind::Failed as i32),
-                    0 => "stopping at the next safe point; partial changes are reverted",
-                    1 => "still reverting; press Ctrl-C again to exit without finishing the revert",
-                    _ => {
-                        let text = "stopped with partial changes; check `cargo xtask status`, then run the same command again to continue";
-                        sink.emit(&Event::Warning { text: text.into() });
-                        std::process::exit(Kind::RevertFailed as i32)
-                    }
-                };
-                sink.emit(&Event::Warning { text: text.into() });
-            }
-        });
-        Ok(())
-    }
-
-    /// Sets whether a question is open on the terminal, which a signal answers.
-    pub fn asking(&self, open: bool) {
-        self.asking.store(open, Ordering::Relaxed);
-    }
-
-    /// Whether a stop was requested.
-    pub fn interrupted(&self) -> bool {
-        self.interrupts.load(Ordering::Relaxed) > 0
     }
 
     /// Runs a command to its end and returns its output. Any exit code is a success.

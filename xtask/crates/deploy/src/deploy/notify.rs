@@ -62,7 +62,11 @@ pub fn notify(tool: &Tool, env: &str, test: bool) -> Result<Vec<Told>> {
             Err(_) => "failed",
         };
         if test {
-            sent?;
+            if !sent? {
+                return usage(format!("the test was not sent: {} is empty", recipient.to.variables()))
+                    .hint("set the variable; jobs have it from a context")
+                    .err();
+            }
         } else {
             warn(ctx, env, sent);
         }
@@ -93,6 +97,7 @@ impl Deployment<'_> {
             let record = Record { release: release.cloned(), ..self.record(verb, None) };
             self.keep_notice(&record, None, Some(error));
         }
+        self.ctx.settle(done.as_ref().err().map_or(0, |error| kind_of(error) as i32));
         self.send_notice();
         done
     }

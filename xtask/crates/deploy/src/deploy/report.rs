@@ -14,7 +14,7 @@ use gangplank_model::release::layout::RELEASES;
 use gangplank_model::release::manifest;
 use gangplank_model::release::manifest::{Content, Manifest};
 use gangplank_model::state::State;
-use gangplank_model::state::{Current, Root, ServiceState};
+use gangplank_model::state::{Current, Lock, Root, ServiceState};
 use gangplank_system::context::Context;
 use gangplank_system::git;
 use gangplank_system::machine;
@@ -376,6 +376,11 @@ fn verify_live(tool: &Tool, env: &Env, id: &ReleaseId) -> Result<Verified> {
     for target in tool.targets(env)? {
         if let Some(bad) = target.verify(id)?.first() {
             let url = target.url();
+            if let Lock::Held(owner) = target.holder()? {
+                return verification(format!("{url}: a file of {id} differs while {} has the lock: {bad}", owner.by))
+                    .hint("a deploy may be running: run the same command again when it has ended")
+                    .err();
+            }
             return verification(format!("{url}: a file of {id} was changed on the host: {bad}"))
                 .hint(format!("{}, and `cargo xtask deploy {} {id}` sends it again", target.repair_hint(id), env.name))
                 .err();

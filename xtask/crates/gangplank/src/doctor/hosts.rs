@@ -394,6 +394,10 @@ fn live(host: &HostCheck, env: &Env, app: &str, held: Option<&(String, Liveness)
         checks.push(Check::broken("app", format!("a release of {theirs} is live, not of {app}"), hint));
     }
     checks.push(lock(env.name, None, held));
+    if state.unfinished {
+        let hint = format!("run it again, or deploy any release: `cargo xtask deploy {}`", env.name);
+        checks.push(Check::warning("switch", "the last deploy or rollback did not end", hint));
+    }
     let Some(id) = state.live() else {
         checks.push(Check::ok("live", "nothing yet"));
         return checks;

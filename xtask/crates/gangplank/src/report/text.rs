@@ -217,7 +217,11 @@ fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
         let env = &host.env;
         let _ = match (host.state, host.service) {
             _ if host.locked_by.is_some() => Ok(()),
-            ("unconfirmed" | "switch not finished", _) => writeln!(
+            ("switch not finished", _) => writeln!(
+                notes,
+                "{name}: the last deploy or rollback did not end, so files of several releases are served; run it again, or deploy any release: every file is written again"
+            ),
+            ("unconfirmed", _) => writeln!(
                 notes,
                 "{name}: the last deploy did not finish; deploy again, or run `cargo xtask rollback {env}`"
             ),

@@ -6,8 +6,9 @@ use gangplank_bundle::release::{scratch, sync_dir};
 use gangplank_model::error::{Kind, Result, WithHint};
 use gangplank_model::release::digest::of_reader;
 use std::fs;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 impl Bucket<'_> {
@@ -16,12 +17,18 @@ impl Bucket<'_> {
         let to = dir.join(path);
         let what = || format!("{}: cannot write {}", self.server.url, to.display());
         let hint = || "check free space and permissions: `df -h .`; move away what is in the way".to_owned();
+        // A revert to what is served needs no room.
+        if self.digest_of_file(dir, path)? == self.digest_of_file(dir, from)? {
+            return Ok(());
+        }
         let copied = || {
             let parent = to.parent().unwrap_or(dir);
             make_dirs(dir, parent)?;
             let aside = scratch(&self.own(dir), "copy");
             let done = fs::copy(dir.join(from), &aside)
-                .and_then(|_| File::open(&aside)?.sync_all())
+                // A web server has another login, whatever our umask is.
+                .and_then(|_| fs::set_permissions(&aside, Permissions::from_mode(0o644)))
+                .and_then(|()| File::open(&aside)?.sync_all())
                 .and_then(|()| match fs::rename(&aside, &to) {
                     // An empty directory is what is left of an earlier release.
                     Err(error) if to.is_dir() => {
@@ -78,11 +85,15 @@ fn make_dirs(root: &Path, dir: &Path) -> io::Result<()> {
     let mut at = root.to_owned();
     for part in below {
         at.push(part);
+        if at.is_symlink() {
+            return Err(io::Error::other(format!("{} is a link, which may lead out of the site", at.display())));
+        }
         if at.is_file() {
             fs::remove_file(&at)?;
         }
         if !at.is_dir() {
             fs::create_dir(&at)?;
+            fs::set_permissions(&at, Permissions::from_mode(0o755))?;
             sync_dir(at.parent().unwrap_or(root))?;
         }
     }
