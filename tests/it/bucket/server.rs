@@ -81,6 +81,7 @@ type Decide = Box<dyn Fn(usize, &str) -> Fate + Send + Sync>;
 pub struct Proxy {
     port: u16,
     lines: Arc<Mutex<Vec<String>>>,
+    sent: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -89,13 +90,20 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let (to, lines) = (to.trim_start_matches("http://").to_owned(), Arc::new(Mutex::new(Vec::new())));
         let (decide, log) = (Arc::new(decide), Arc::clone(&lines));
+        let sent = Arc::new(AtomicUsize::new(0));
+        let sum = Arc::clone(&sent);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let (to, decide, log) = (to.clone(), Arc::clone(&decide), Arc::clone(&log));
-                std::thread::spawn(move || serve(client, &to, &**decide, &log));
+                let (to, decide, log, sum) = (to.clone(), Arc::clone(&decide), Arc::clone(&log), Arc::clone(&sum));
+                std::thread::spawn(move || serve(client, &to, &**decide, (&log, &sum)));
             }
         });
-        Self { port, lines }
+        Self { port, lines, sent }
+    }
+
+    /// The bytes of the bodies of all requests.
+    pub fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
     }
 
     pub fn url(&self) -> String {
@@ -118,7 +126,12 @@ pub const DENIED: &str =
     "HTTP/1.1 403 Forbidden\r\nContent-Length: 45\r\n\r\n<Error><Code>AccessDenied</Code></Error>     ";
 
 /// One connection: request after request, each with its whole body before its answer.
-fn serve(mut client: TcpStream, to: &str, decide: &dyn Fn(usize, &str) -> Fate, log: &Mutex<Vec<String>>) {
+fn serve(
+    mut client: TcpStream,
+    to: &str,
+    decide: &dyn Fn(usize, &str) -> Fate,
+    (log, sum): (&Mutex<Vec<String>>, &AtomicUsize),
+) {
     let mut server = None;
     while let Some((head, length)) = head(&mut client) {
         let line = head.lines().next().unwrap_or_default().to_owned();
@@ -134,6 +147,7 @@ fn serve(mut client: TcpStream, to: &str, decide: &dyn Fn(usize, &str) -> Fate, 
             break;
         }
         let mut body = vec![0; length];
+        sum.fetch_add(length, Ordering::Relaxed);
         if head.to_ascii_lowercase().contains("expect: 100-continue") {
             let _ = client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
         }

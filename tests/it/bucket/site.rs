@@ -233,3 +233,38 @@ fn deploy_that_is_killed_at_any_request_leaves_whole_pages_and_is_repaired_by_a_
     eprintln!("killed at {killed} requests");
     assert!(killed >= 10, "{killed}");
 }
+
+/// Requests and bytes of a change of one file in a hundred: the figures of docs/sites.md.
+#[test]
+#[ignore = "group bucket"]
+fn change_of_one_percent_sends_each_changed_file_once() {
+    const FILES: usize = 300;
+    const BYTES: usize = 20_000;
+    let Some(ceph) = ceph() else { return };
+    let mut p = project(&web_bucket(ceph), &ceph.url());
+    let write = |p: &Project, n: usize, text: &str| {
+        p.write(&format!("www/f{n:03}.txt"), &format!("{text}{n}\n").repeat(BYTES / 10));
+    };
+    (0..FILES).for_each(|n| write(&p, n, "before"));
+    p.release("1");
+    p.run("deploy dev").ok();
+    (0..FILES / 100).for_each(|n| write(&p, n, "after!"));
+    p.release("2");
+    let count = |proxy: &Proxy| {
+        let (log, count) =
+            (proxy.log(), |method: &str| proxy.log().iter().filter(|line| line.starts_with(method)).count());
+        format!("{} requests ({} PUT), {} bytes sent", log.len(), count("PUT"), proxy.sent())
+    };
+    let proxy = Proxy::new(&ceph.url(), Box::new(|_, _| Fate::Forward));
+    p.var("S3_ENDPOINT", &proxy.url());
+    p.run("deploy dev").ok();
+    eprintln!("gangplank   {}", count(&proxy));
+    // Its contents, and records that name every file of the release.
+    let changed = (FILES / 100 + 1) * (BYTES + BYTES / 5);
+    assert!(proxy.sent() < changed + FILES * 512, "{}", proxy.sent());
+    let rollback = Proxy::new(&ceph.url(), Box::new(|_, _| Fate::Forward));
+    p.var("S3_ENDPOINT", &rollback.url());
+    p.run("rollback dev").ok();
+    eprintln!("rollback    {}", count(&rollback));
+    assert!(rollback.sent() < 10_000, "{}", rollback.sent());
+}
