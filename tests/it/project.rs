@@ -432,6 +432,10 @@ pub fn program(name: &str) -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_xtask")).with_file_name(name)
 }
 
+/// Runs a program of the words after it until its stdin is closed, which this process holds: however the tests end, it does
+/// too.
+pub const ENDS_WITH_TESTS: &str = "\"$@\" >/dev/null 2>&1 & cat >/dev/null; kill $!; wait";
+
 /// Runs a program and gives what it prints.
 pub fn output_of(program: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
     let mut command = Command::new(program);

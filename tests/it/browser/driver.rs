@@ -1,6 +1,6 @@
 //! Chromium by `ChromeDriver`: the requests of the W3C's `WebDriver` that these tests need.
 
-use crate::project::{base64_decoded, free_port, output_of};
+use crate::project::{ENDS_WITH_TESTS, base64_decoded, free_port, output_of};
 use crate::record::{skip, tempdir};
 use serde_json::{Value, json};
 use std::net::TcpStream;
@@ -8,9 +8,6 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-/// Ends with the pipe to its stdin, which this process holds: however the tests end, it does too.
-const SCRIPT: &str = "\"$@\" >/dev/null 2>&1 & cat >/dev/null; kill $!; wait";
 
 /// A browser with a profile of its own.
 pub struct Browser {
@@ -43,7 +40,7 @@ impl Browser {
         }
         let (port, profile) = (free_port(), tempdir());
         let mut command = Command::new("sh");
-        command.args(["-c", SCRIPT, "chromedriver", "chromedriver", &format!("--port={port}")]);
+        command.args(["-c", ENDS_WITH_TESTS, "chromedriver", "chromedriver", &format!("--port={port}")]);
         let driver = command.stdin(Stdio::piped()).env("HOME", profile.path()).spawn().unwrap();
         let started = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {

@@ -27,7 +27,7 @@ const WEBSITES: &str =
 fn ceph() -> Option<&'static Ceph> {
     static SHARED: OnceLock<Option<Ceph>> = OnceLock::new();
     let start = || {
-        // That of the other tests says what is not installed.
+        // The server of the other tests reports what is not installed.
         crate::bucket::server::ceph()?;
         Some(Ceph::start_with(&own_dir().join("sites"), WEBSITES).unwrap())
     };

@@ -13,7 +13,7 @@ use gangplank_bench::fleet::{Report, Row};
 use gangplank_bench::options::Missing;
 use gangplank_deploy::ci::approve::Approved;
 use gangplank_deploy::deploy::apply::Outcome;
-use gangplank_deploy::deploy::notify::Told;
+use gangplank_deploy::deploy::notify::Notified;
 use gangplank_deploy::deploy::report::{Diff, FileChange, Listed};
 use gangplank_deploy::handoff::Pruned;
 use gangplank_deploy::store::{Published, RetentionDecision};
@@ -227,7 +227,7 @@ fn rare_plans(seen: &Shapes) {
     let planned =
         Outcome { failed_in: vec!["dev".into()], ..Outcome::planned("prod", Verb::Deploy, None, vec![taken_over]) };
     seen.see(OUTCOME, &serde_json::json!(planned));
-    seen.see("notify", &serde_json::json!([Told { kind: "slack", status: "sent" }]));
+    seen.see("notify", &serde_json::json!([Notified { kind: "slack", status: "sent" }]));
 }
 
 /// What commands on releases print seldom.

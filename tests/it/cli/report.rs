@@ -86,7 +86,7 @@ fn report_of_what_is_unknown_or_to_where_nothing_can_be_written_fails() {
 }
 
 #[test]
-fn report_of_absurd_numbers_and_forged_manifests_is_written_and_believes_no_host() {
+fn report_of_absurd_numbers_and_forged_manifests_is_written_and_trusts_no_host() {
     let p = Project::new();
     p.release("1");
     p.run("deploy dev").ok();
@@ -99,7 +99,7 @@ fn report_of_absurd_numbers_and_forged_manifests_is_written_and_believes_no_host
     let absurd: String = text.lines().map(|line| with_took(line, &took) + "\n").collect();
     fs::write(&history, absurd).unwrap();
     p.run("report dev").ok();
-    // What would change in prod is said by the stores, not by a host that has the release.
+    // The stores decide what would change in prod, not a host that has the release.
     p.write("www/new.css", "a{}");
     let v2 = p.release("2");
     p.run("deploy dev").ok();

@@ -105,7 +105,7 @@ fn project(statuses: &[u16]) -> (Project, Receiver) {
 }
 
 #[test]
-fn recipients_are_told_of_deploys_reverts_and_rollbacks() {
+fn recipients_get_deploys_reverts_and_rollbacks() {
     let (mut p, receiver) = project(&[]);
     p.var("SLACK_WEBHOOK_URL", &format!("http://127.0.0.1:{}/services/T0/B0/hunter2hunter2", receiver.port));
     let v1 = p.release("1");
@@ -124,7 +124,7 @@ fn recipients_are_told_of_deploys_reverts_and_rollbacks() {
         ["deployed", "slack", "reverted", "slack", "deployed", "slack", "rolled-back", "slack"]
     );
     let all = receiver.all();
-    assert!(all.iter().all(|it| !it.was_locked), "they are told when the lock is free again");
+    assert!(all.iter().all(|it| !it.was_locked), "they are sent when the lock is free again");
     assert!(all.iter().all(|it| it.header("content-type") == "application/json"));
     let first = all[0].json();
     assert_eq!((&first["data"]["release"], &first["data"]["env"]), (&json!(v1), &json!("dev")));
@@ -217,7 +217,7 @@ fn deploy_without_what_a_notification_needs_is_a_success_with_a_warning() {
 }
 
 #[test]
-fn recipients_are_told_of_failures_and_not_of_refusals_and_plans() {
+fn recipients_get_failures_and_no_refusals_and_plans() {
     let (p, receiver) = project(&[]);
     p.release("1");
     p.run("deploy dev").ok();

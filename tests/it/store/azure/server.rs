@@ -1,6 +1,6 @@
 //! Azurite, which is Microsoft's own emulator of Azure's storage: one for all tests, on loopback, in a directory.
 
-use crate::project::{base64, base64_decoded, free_port, output_of, root};
+use crate::project::{ENDS_WITH_TESTS, base64, base64_decoded, free_port, output_of, root};
 use crate::record::skip;
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -14,9 +14,6 @@ pub const ACCOUNT: &str = "devstoreaccount1";
 /// The key of every emulator, which Microsoft publishes.
 pub const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 const VERSION: &str = "2021-12-02";
-
-/// Ends with the pipe to its stdin, which this process holds: however the tests end, it does too.
-const SCRIPT: &str = "\"$@\" >/dev/null 2>&1 & cat >/dev/null; kill $!; wait";
 
 pub struct Azurite {
     port: u16,
@@ -54,7 +51,11 @@ impl Azurite {
         let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("azurite");
         let _ = std::fs::remove_dir_all(&dir);
         let mut command = Command::new("sh");
-        command.args(["-c", SCRIPT, "azurite"]).arg(program).args(["--silent", "--disableTelemetry", "--location"]);
+        command.args(["-c", ENDS_WITH_TESTS, "azurite"]).arg(program).args([
+            "--silent",
+            "--disableTelemetry",
+            "--location",
+        ]);
         command.arg(&dir).args(["--skipApiVersionCheck", "--blobHost", "127.0.0.1", "--blobPort", &port.to_string()]);
         let server = command.stdin(Stdio::piped()).spawn().unwrap();
         let started = Instant::now();

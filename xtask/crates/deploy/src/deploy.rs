@@ -137,7 +137,7 @@ pub fn deploy(tool: &Tool, env: &str, release: Option<&Selector>, options: &Opti
     let site = Deployment::open_most(tool, env, catalog.deploy_log(), &options.skip_host)?;
     let id = catalog.resolve(release)?;
     refuse::uncommitted(&id, &site.rules(options))?;
-    site.telling(Verb::Deploy, Some(&id), options.dry_run, || {
+    site.notifying(Verb::Deploy, Some(&id), options.dry_run, || {
         let release = site.fetch_while_connecting(&catalog, &id)?;
         let failed_in = elsewhere::warn_of_failures(tool, &site, &id, options);
         Ok(Outcome { failed_in, ..put_live(&site, Verb::Deploy, &release, options)? })
@@ -165,7 +165,7 @@ pub fn promote(tool: &Tool, from: &str, to: &str, options: &Options) -> Result<O
     let source = tool.targets(project.env(from)?)?;
     let id = resolve::running(from, &source)?;
     refuse::uncommitted(&id, &site.rules(options))?;
-    site.telling(Verb::Promote, Some(&id), options.dry_run, || {
+    site.notifying(Verb::Promote, Some(&id), options.dry_run, || {
         let release = site.fetch_while_connecting(&catalog, &id)?;
         let digest = |target: &dyn Target| Ok((target.url().to_owned(), target.manifest(&id)?.bundle.sha256));
         let digests = source.iter().map(|target| digest(&**target)).collect::<Result<Vec<_>>>()?;
@@ -191,7 +191,7 @@ pub fn rollback(tool: &Tool, env: &str, release: Option<&Selector>, options: &Op
         }
         Some(selector) => Some(resolve::for_rollback(&catalog, &site, selector)?),
     };
-    site.telling(Verb::Rollback, named.as_ref(), options.dry_run, || {
+    site.notifying(Verb::Rollback, named.as_ref(), options.dry_run, || {
         roll_back(&site, named.as_ref(), options, |id| catalog.fetch_for_deploy(id, of.transfer))
     })
 }

@@ -234,7 +234,7 @@ pub enum Command {
     },
     /// Remove old releases from the hosts of an env, or from a store
     Prune(Prune),
-    /// Tell the recipients of an env that its approval is wanted
+    /// Notify the recipients of an env that its approval is wanted
     Notify {
         /// The env
         env: String,

@@ -62,7 +62,7 @@ pub enum CommandOutput {
     #[cfg(feature = "html")]
     Page(Page),
     /// `notify`
-    Told(Vec<notify::Told>),
+    Notified(Vec<notify::Notified>),
     /// `diff`
     Diff(report::Diff),
     /// `lock`
@@ -176,7 +176,7 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
         Command::Report(report) => page(tool, report),
         Command::Diff { env, release } => report::diff(tool, env, release.as_ref()).map(CommandOutput::Diff),
         Command::Prune(prune) => self::prune(tool, global, prune),
-        Command::Notify { env, test } => notify::notify(tool, env, *test).map(CommandOutput::Told),
+        Command::Notify { env, test } => notify::notify(tool, env, *test).map(CommandOutput::Notified),
         Command::Lock { env } => lock(tool, env, None).map(CommandOutput::Lock),
         Command::Unlock { env, force } => lock(tool, env, Some(*force)).map(CommandOutput::Lock),
         Command::Ci(ci_command) => ci::ci(tool, cli, listener, ci_command),

@@ -69,7 +69,7 @@ fn row(record: &Record, subjects: &Subjects) -> Markup {
     }
 }
 
-/// What a record says, and the class of its colour and mark.
+/// The label of a record, and the class of its colour and mark.
 pub(crate) fn kind(record: &Record) -> (&'static str, &'static str) {
     match (record.event, record.verb) {
         (HistoryEvent::Failed, _) => ("failed", "bad"),

@@ -158,10 +158,7 @@ fn read_env(tool: &Tool, catalog: &Catalog, env: &Env, manifests: &mut Manifests
     }
     let longest = histories.into_iter().max_by_key(|(_, history)| history.records.len());
     let (source, History { records, unreadable }) = longest.unwrap_or_default();
-    let told = |record: &Record| {
-        !matches!(record.event, HistoryEvent::Installed | HistoryEvent::Switched | HistoryEvent::Removed)
-    };
-    let records: Vec<_> = records.into_iter().filter(told).collect();
+    let records: Vec<_> = records.into_iter().filter(|record| !record.event.is_detail()).collect();
     let changes = commits_of(ctx, changes_of(&records));
     Ok(EnvOverview { name: env.name.to_owned(), hosts, source, records, unreadable, changes, problems })
 }
@@ -203,8 +200,8 @@ fn commits_of(ctx: &Context, changes: Vec<(jiff::Timestamp, ReleaseId, ReleaseId
     changes.into_iter().map(change).collect()
 }
 
-/// The difference between what is live in an env and the release of this commit. An approval is about it, so nothing that
-/// a host says of the candidate counts.
+/// The difference between what is live in an env and the release of this commit. An approval is about it, so what
+/// a host reports of the candidate does not count.
 fn pending_diff(tool: &Tool, catalog: &Catalog, env: &Env) -> Result<Diff> {
     let ctx = tool.ctx;
     let id = catalog.resolve(None::<&Selector>)?;

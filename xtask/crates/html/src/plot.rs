@@ -62,7 +62,7 @@ fn between(first: Timestamp, last: Timestamp, share: f64) -> Timestamp {
     Timestamp::from_millisecond(ms as i64).unwrap_or(last)
 }
 
-/// A record. Its shape says what its colour says.
+/// The mark of a record. Its shape has the meaning of its colour.
 fn mark(record: &Record, x: f64, y: f64) -> Markup {
     let (word, class) = kind(record);
     let release = record.release.as_ref().map(|release| format!(" {release}")).unwrap_or_default();

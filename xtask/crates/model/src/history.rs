@@ -32,6 +32,13 @@ pub enum HistoryEvent {
     Restarted,
 }
 
+impl HistoryEvent {
+    /// Whether it changed nothing for users of the app, so that only `history --all` prints it.
+    pub fn is_detail(self) -> bool {
+        matches!(self, Self::Installed | Self::Switched | Self::Removed)
+    }
+}
+
 /// The command that caused a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

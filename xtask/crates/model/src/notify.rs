@@ -1,4 +1,4 @@
-//! Notifications: who is told of what happens in an env, and in which words.
+//! Notifications of an env: recipients, kinds and texts.
 //!
 //! A webhook gets a JSON document, signed as in Standard Webhooks
 //! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>), which several
@@ -32,7 +32,7 @@ const REASON_MAX: usize = 500;
 pub struct Notify {
     /// The recipient.
     pub to: Recipient,
-    /// What it is told.
+    /// The kinds that it gets.
     pub on: &'static [NoticeKind],
     /// The text of a notice.
     pub text: fn(&Notice) -> String,
@@ -85,7 +85,7 @@ pub enum NoticeKind {
 }
 
 impl NoticeKind {
-    /// All kinds that a recipient is told by default.
+    /// All kinds that a recipient gets by default.
     pub const ALL: &[Self] = &[Self::Deployed, Self::RolledBack, Self::Reverted, Self::Failed, Self::ApprovalWanted];
 
     /// The word of the JSON document.
@@ -157,7 +157,7 @@ impl Notify {
         Self { text, ..self }
     }
 
-    /// Whether the recipient is told of a kind. A test is for everyone.
+    /// Whether the recipient gets a kind. A test is for every recipient.
     pub fn wants(&self, kind: NoticeKind) -> bool {
         kind == NoticeKind::Test || self.on.contains(&kind)
     }
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn recipient_is_told_what_it_wants_and_every_test() {
+    fn recipient_gets_its_kinds_and_every_test() {
         let failures = Notify::slack("https://x").on(&[NoticeKind::Failed]);
         assert!(failures.wants(NoticeKind::Failed) && failures.wants(NoticeKind::Test));
         assert!(!failures.wants(NoticeKind::Deployed));

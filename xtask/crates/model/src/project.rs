@@ -86,7 +86,7 @@ pub struct Env {
     pub hooks: &'static [Hook],
     /// How targets `site+...` serve a release.
     pub site: Site,
-    /// Who is told of deploys, failures and approvals.
+    /// The recipients of notifications of deploys, failures and approvals.
     pub notify: &'static [Notify],
 }
 

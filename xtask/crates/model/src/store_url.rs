@@ -15,6 +15,14 @@ pub fn is_bucket(url: &str) -> bool {
     BUCKETS.iter().any(|scheme| url.starts_with(scheme))
 }
 
+/// The prefix of the URL of a target that is a static site: `site+s3://BUCKET/PREFIX`.
+pub const SITE: &str = "site+";
+
+/// Whether a URL is that of a static site.
+pub fn is_site(url: &str) -> bool {
+    url.starts_with(SITE)
+}
+
 /// Whether a store exists only inside a CircleCI job.
 pub fn only_in_ci(url: &str) -> bool {
     url == WORKSPACE_URL

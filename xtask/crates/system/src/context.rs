@@ -39,7 +39,7 @@ pub struct Context {
     sink: Arc<dyn Sink>,
     interrupts: Arc<AtomicUsize>,
     /// The exit code, once all changes are made; -1 before.
-    settled: Arc<AtomicI32>,
+    finished: Arc<AtomicI32>,
     catching: AtomicBool,
     asking: Arc<AtomicBool>,
 }
@@ -80,7 +80,7 @@ impl Context {
             secrets,
             sink,
             interrupts: Arc::default(),
-            settled: Arc::new(AtomicI32::new(-1)),
+            finished: Arc::new(AtomicI32::new(-1)),
             catching: AtomicBool::new(false),
             asking: Arc::default(),
         }
@@ -126,7 +126,7 @@ impl Context {
             not_utf8,
             sink: Arc::clone(&self.sink),
             interrupts: Arc::clone(&self.interrupts),
-            settled: Arc::clone(&self.settled),
+            finished: Arc::clone(&self.finished),
             catching: AtomicBool::new(self.catching.load(Ordering::Relaxed)),
             asking: Arc::clone(&self.asking),
         }

@@ -12,7 +12,7 @@ use crate::deploy::apply::progress::HostProgress;
 use crate::deploy::deployment::Deployment;
 use crate::deploy::failure::{service_failure, show_log};
 use crate::deploy::release_source::ReleaseSource;
-use crate::deploy::report::subjects;
+use crate::deploy::report::subject;
 use crate::deploy::waves::{AT_ONCE, par_map, waves};
 use crate::health;
 use crate::health::Checker;
@@ -163,7 +163,7 @@ impl Run<'_> {
             _ => None,
         });
         let replaced = froms.collect::<BTreeSet<_>>().into_iter().collect();
-        let subject = subjects(self.ctx, goal.into_iter()).into_values().next();
+        let subject = subject(self.ctx, goal);
         let (verb, env, release) = (self.base.verb, env.to_owned(), goal.cloned());
         self.ctx.emit(Event::Started { verb, env, release, replaced, subject });
     }

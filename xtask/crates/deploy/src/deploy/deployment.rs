@@ -56,7 +56,7 @@ pub struct Deployment<'ctx> {
     pub deploy_log: DeployLog<'ctx>,
     /// Tells whether the owner of a lock still runs.
     pub liveness: LivenessChecker<'ctx>,
-    /// What is to be told.
+    /// The notice to be sent in the end.
     pub(crate) pending: PendingNotice,
 }
 

@@ -1,7 +1,7 @@
-//! Tells the recipients of an env what happened. A failure to tell is a warning: the deploy has ended by then.
+//! Notifies the recipients of an env. A failed notification is a warning: the deploy has ended by then.
 
 use crate::deploy::deployment::Deployment;
-use crate::deploy::report::subjects;
+use crate::deploy::report::subject;
 use crate::deploy::resolve::Catalog;
 use crate::tool::Tool;
 use gangplank_model::error::{Kind, Result, failed, hint_of, kind_of, usage};
@@ -19,16 +19,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A recipient in the output of `notify`.
 #[derive(Debug, Serialize)]
-pub struct Told {
+pub struct Notified {
     /// `webhook` or `slack`.
     pub kind: &'static str,
     /// `sent`, `skipped` or `failed`.
     pub status: &'static str,
 }
 
-/// `notify ENV`: tells its recipients that the release of this commit waits for an approval. With `test` the message is
-/// a test, and fails if a recipient cannot be told.
-pub fn notify(tool: &Tool, env: &str, test: bool) -> Result<Vec<Told>> {
+/// `notify ENV`: notifies its recipients that the release of this commit waits for an approval. With `test` the message is
+/// a test, and fails if it cannot be sent.
+pub fn notify(tool: &Tool, env: &str, test: bool) -> Result<Vec<Notified>> {
     let Tool { ctx, project, .. } = *tool;
     let env = project.env(env)?;
     if env.notify.is_empty() {
@@ -53,9 +53,9 @@ pub fn notify(tool: &Tool, env: &str, test: bool) -> Result<Vec<Told>> {
         needs_repair: false,
         ci: ci_job(ctx),
     };
-    let mut told = Vec::new();
+    let mut done = Vec::new();
     for recipient in env.notify.iter().filter(|recipient| recipient.wants(kind)) {
-        let sent = tell(ctx, recipient, &notice);
+        let sent = deliver(ctx, recipient, &notice);
         let status = match &sent {
             Ok(true) => "sent",
             Ok(false) => "skipped",
@@ -71,15 +71,15 @@ pub fn notify(tool: &Tool, env: &str, test: bool) -> Result<Vec<Told>> {
             warn(ctx, env, sent);
         }
         let kind = if matches!(recipient.to, Recipient::Slack { .. }) { "slack" } else { "webhook" };
-        told.push(Told { kind, status });
+        done.push(Notified { kind, status });
     }
-    Ok(told)
+    Ok(done)
 }
 
 impl Deployment<'_> {
-    /// Runs a command, and tells the recipients of this env how it ended. A refusal is no failure: the command line has it, and
+    /// Runs a command, and notifies the recipients of this env of its end. A refusal is no failure: the command line has it, and
     /// nothing was tried.
-    pub(super) fn telling<T>(
+    pub(super) fn notifying<T>(
         &self,
         verb: Verb,
         release: Option<&ReleaseId>,
@@ -97,12 +97,12 @@ impl Deployment<'_> {
             let record = Record { release: release.cloned(), ..self.record(verb, None) };
             self.keep_notice(&record, None, Some(error));
         }
-        self.ctx.settle(done.as_ref().err().map_or(0, |error| kind_of(error) as i32));
+        self.ctx.finish(done.as_ref().err().map_or(0, |error| kind_of(error) as i32));
         self.send_notice();
         done
     }
 
-    /// Keeps what is to be told of a deploy, until its locks are free again.
+    /// Keeps the notice of a deploy until its locks are free again.
     pub(super) fn keep_notice(&self, record: &Record, from: Option<ReleaseId>, error: Option<&anyhow::Error>) {
         let Some(app) = self.app.filter(|_| !self.env.notify.is_empty()) else { return };
         let needs_repair = error.is_some_and(|error| kind_of(error) == Kind::RevertFailed);
@@ -130,11 +130,11 @@ impl Deployment<'_> {
         });
     }
 
-    /// Tells the recipients of this env what was kept.
+    /// Sends the notice that was kept.
     fn send_notice(&self) {
         let Some(notice) = self.pending.notice.take() else { return };
         for recipient in self.env.notify.iter().filter(|recipient| recipient.wants(notice.kind)) {
-            warn(self.ctx, self.env, tell(self.ctx, recipient, &notice));
+            warn(self.ctx, self.env, deliver(self.ctx, recipient, &notice));
         }
     }
 }
@@ -153,10 +153,6 @@ pub(super) fn replaced(plans: &[HostPlan]) -> Option<ReleaseId> {
     })
 }
 
-fn subject(ctx: &Context, release: Option<&ReleaseId>) -> Option<String> {
-    subjects(ctx, release.into_iter()).into_values().next()
-}
-
 fn warn(ctx: &Context, env: &Env, sent: Result<bool>) {
     if let Err(error) = sent {
         let hint = hint_of(&error).map_or(String::new(), |hint| format!("; {hint}"));
@@ -164,8 +160,8 @@ fn warn(ctx: &Context, env: &Env, sent: Result<bool>) {
     }
 }
 
-/// Whether a recipient was told; it is skipped if its URL is empty.
-fn tell(ctx: &Context, recipient: &Notify, notice: &Notice) -> Result<bool> {
+/// Whether a notice was sent; the recipient is skipped if its URL is empty.
+fn deliver(ctx: &Context, recipient: &Notify, notice: &Notice) -> Result<bool> {
     let (Recipient::Webhook { url, .. } | Recipient::Slack { url }) = recipient.to;
     let url = ctx.expand(url)?;
     let secret = match recipient.to {

@@ -1,9 +1,9 @@
-//! What a deploy leaves to be told.
+//! The notice of a deploy that runs.
 
 use gangplank_model::notify::Notice;
 use std::cell::{Cell, RefCell};
 
-/// What is to be told of a deploy when its locks are free again.
+/// The notice that is sent when the locks of a deploy are free again.
 #[derive(Default)]
 pub struct PendingNotice {
     /// Whether a host had to be reverted.
@@ -12,7 +12,7 @@ pub struct PendingNotice {
 }
 
 impl PendingNotice {
-    /// Whether there is anything to be told.
+    /// Whether there is a notice.
     pub(super) fn is_kept(&self) -> bool {
         self.notice.borrow().is_some()
     }

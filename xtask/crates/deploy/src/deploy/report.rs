@@ -7,7 +7,7 @@ use crate::deploy::waves::{AT_ONCE, par_map};
 use crate::tool::Tool;
 use gangplank_bundle::release::{Release, UNPACKING};
 use gangplank_model::error::{Result, not_found, usage, verification};
-use gangplank_model::history::{History, HistoryEvent, Record};
+use gangplank_model::history::{History, Record};
 use gangplank_model::project::Env;
 use gangplank_model::release::id::{ReleaseId, Selector};
 use gangplank_model::release::layout::RELEASES;
@@ -101,6 +101,11 @@ pub fn subjects<'a>(ctx: &Context, ids: impl Iterator<Item = &'a ReleaseId>) -> 
     ids.into_iter().filter_map(|id| Some((id.clone(), subject(id)?.1.clone()))).collect()
 }
 
+/// The subject of the commit of a release, if the checkout has it.
+pub(crate) fn subject(ctx: &Context, release: Option<&ReleaseId>) -> Option<String> {
+    subjects(ctx, release.into_iter()).into_values().next()
+}
+
 /// The state of a target as `status` prints it, without the subject of its commit.
 pub fn host_status(liveness: &LivenessChecker, env: &str, target: &str, state: &State) -> HostStatus {
     let live = state.live();
@@ -156,10 +161,8 @@ pub struct HostHistory {
 pub fn history(tool: &Tool, env: &str, limit: usize, all: bool) -> Result<Vec<HostHistory>> {
     let Tool { ctx, project, .. } = *tool;
     let one = |(target, history): (String, History)| {
-        let telling = |record: &Record| {
-            all || !matches!(record.event, HistoryEvent::Installed | HistoryEvent::Switched | HistoryEvent::Removed)
-        };
-        let mut records: Vec<_> = history.records.into_iter().filter(telling).collect();
+        let is_shown = |record: &Record| all || !record.event.is_detail();
+        let mut records: Vec<_> = history.records.into_iter().filter(is_shown).collect();
         records.drain(..records.len().saturating_sub(limit));
         let subjects = subjects(ctx, records.iter().filter_map(|record| record.release.as_ref()));
         HostHistory { target, records, unreadable: history.unreadable, subjects }

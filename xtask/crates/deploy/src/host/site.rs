@@ -32,15 +32,13 @@ use gangplank_model::script::compare::EXIT_VERIFICATION;
 use gangplank_model::service::run::Script;
 use gangplank_model::site::{Served, Site};
 use gangplank_model::state::{Current, Lock, Lockable, Root, State};
+use gangplank_model::store_url::SITE;
 use gangplank_system::context::{Context, Output};
 use gangplank_system::machine::sweep_of;
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// The prefix of the URLs of sites.
-const SCHEME: &str = "site+";
 
 /// A site in a bucket or a directory.
 pub struct SiteTarget<'ctx> {
@@ -60,7 +58,7 @@ impl<'ctx> SiteTarget<'ctx> {
     /// The site of a URL; sends no request yet. Fails for an invalid URL.
     pub fn new(ctx: &'ctx Context, url: &str, site: Site) -> Result<Self> {
         let url = url.trim_end_matches('/').to_owned();
-        let inner = url.strip_prefix(SCHEME).unwrap_or(&url);
+        let inner = url.strip_prefix(SITE).unwrap_or(&url);
         if !inner.starts_with("file:") {
             of_machine(ctx, inner)?;
         } else if inner == "file:" || inner.starts_with("file:~") {
@@ -81,7 +79,7 @@ impl<'ctx> SiteTarget<'ctx> {
     fn bucket(&self) -> Result<Opened<'_, 'ctx>> {
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
         if bucket.is_none() {
-            let inner = self.url.strip_prefix(SCHEME).unwrap_or(&self.url);
+            let inner = self.url.strip_prefix(SITE).unwrap_or(&self.url);
             let opened = match inner.strip_prefix("file:") {
                 Some(dir) => {
                     let dir = local_dir(&self.ctx.home, dir);
@@ -96,7 +94,7 @@ impl<'ctx> SiteTarget<'ctx> {
 
     /// Whether it is a directory that does not exist: looking at it must not make it.
     fn is_absent(&self) -> bool {
-        let inner = self.url.strip_prefix(SCHEME).unwrap_or(&self.url);
+        let inner = self.url.strip_prefix(SITE).unwrap_or(&self.url);
         inner.strip_prefix("file:").is_some_and(|dir| !local_dir(&self.ctx.home, dir).join(layout::OWN).exists())
     }
 
@@ -207,13 +205,10 @@ impl<'ctx> SiteTarget<'ctx> {
                 .err(),
             // Scripts of the engine prepare what only a host has.
             Operation::Run(_) => ok(String::new()),
-            Operation::VerifyFiles(id) => {
-                let (manifest, _) = self.read(bucket, id)?;
-                match self.damaged(bucket, &manifest, false)?.first() {
-                    Some(bad) => Ok(Output { code: Some(EXIT_VERIFICATION), stderr: bad.clone(), ..Output::NONE }),
-                    None => ok(String::new()),
-                }
-            }
+            Operation::VerifyFiles(id) => match self.damaged(bucket, id, false)?.first() {
+                Some(bad) => Ok(Output { code: Some(EXIT_VERIFICATION), stderr: bad.clone(), ..Output::NONE }),
+                None => ok(String::new()),
+            },
             Operation::Activate(Some(id), record) => {
                 self.activate_in(bucket, id, *record).and_then(|()| ok(String::new()))
             }
@@ -332,7 +327,7 @@ impl Target for SiteTarget<'_> {
     }
 
     fn host(&self) -> &str {
-        let inner = self.url.strip_prefix(SCHEME).unwrap_or(&self.url);
+        let inner = self.url.strip_prefix(SITE).unwrap_or(&self.url);
         inner.split_once("://").map_or(inner, |(_, rest)| rest.split('/').next().unwrap_or(rest))
     }
 
@@ -404,10 +399,7 @@ impl Target for SiteTarget<'_> {
     }
 
     fn verify(&self, release: &ReleaseId) -> Result<Vec<String>> {
-        let opened = self.bucket()?;
-        let bucket = opened.get()?;
-        let (manifest, _) = self.read(bucket, release)?;
-        self.damaged(bucket, &manifest, true)
+        self.damaged(self.bucket()?.get()?, release, true)
     }
 
     fn attend(&self, _: &Script, _: &mut dyn FnMut(Stream, String), _: &dyn Fn() -> bool) -> Result<Option<i32>> {

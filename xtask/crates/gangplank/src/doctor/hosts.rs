@@ -20,6 +20,7 @@ use gangplank_model::service::Spec;
 use gangplank_model::service::run::Script;
 use gangplank_model::state::ServiceState;
 use gangplank_model::state::State as TargetState;
+use gangplank_model::store_url::is_site;
 use gangplank_system::context::{Context, Output};
 use jiff::Timestamp;
 use std::time::Duration;
@@ -68,10 +69,6 @@ impl HostCheck {
             taken: None,
         }
     }
-}
-
-fn is_site(url: &str) -> bool {
-    url.starts_with("site+")
 }
 
 /// A site has a bucket, and no shell.

@@ -42,7 +42,7 @@ pub fn answer(answer: &CommandOutput, style: Style, now: Timestamp) -> String {
         CommandOutput::Streamed => String::new(),
         CommandOutput::History(hosts) => histories(hosts, style, now),
         CommandOutput::Releases(listed) => releases(listed, style, now),
-        CommandOutput::Told(told) => told.iter().map(|it| format!("{} {}\n", it.kind, it.status)).collect(),
+        CommandOutput::Notified(done) => done.iter().map(|it| format!("{} {}\n", it.kind, it.status)).collect(),
         CommandOutput::Diff(diff) => self::diff(diff, style),
         CommandOutput::Controlled(done) => controlled(done, style),
         CommandOutput::Lock(locks) => locks.iter().map(lock).collect(),

@@ -66,7 +66,7 @@ fn workspace(project: &Project) -> Pipeline {
             after.clone_from(&approve.name);
             jobs.push(approve);
         }
-        // The job before an approval says what it is about.
+        // The job before an approval reports what it is about.
         let next = project.envs.get(n + 1).filter(|next| next.approval);
         let deploy = Job { requires: vec![after.clone()], ..deploy_from_workspace(project, env, next.as_slice()) };
         after.clone_from(&deploy.name);
@@ -85,7 +85,7 @@ fn across_workflows(project: &Project, handoff: Handoff) -> Pipeline {
     let mut jobs = vec![check(project), build(project, handoff), publish];
     let mut after = "publish".to_owned();
     for (n, env) in free.iter().enumerate() {
-        // The last job of the workflow says what the approvals in the others are about.
+        // The last job of the workflow reports what the approvals in the others are about.
         let next: &[_] = if n + 1 == free.len() { &approved } else { &[] };
         let deploy = Job { requires: vec![after.clone()], ..deploy_from_workspace(project, env, next) };
         after.clone_from(&deploy.name);
@@ -248,7 +248,7 @@ fn deploy_from_workspace(project: &Project, env: &Env, next: &[&Env]) -> Job {
     }
 }
 
-/// Tells the recipients of these envs that their approval is wanted.
+/// Notifies the recipients of these envs that their approval is wanted.
 fn ask_for_approvals<'a>(envs: &'a [&'a Env]) -> impl Iterator<Item = Step> + 'a {
     let wanted = |it: &&&Env| it.notify.iter().any(|recipient| recipient.wants(NoticeKind::ApprovalWanted));
     let ask = |env: &&Env| persisted(&format!("Ask for the approval of {}", env.name), &["notify", env.name]);

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::notify::{Notify, Recipient};
 use crate::project::{Check, Env, Service, Transfer, vars, word, wrong};
+use crate::store_url::is_site;
 
 impl Env {
     pub(super) fn validate_extras(&self) -> Result<()> {
@@ -45,10 +46,9 @@ impl Env {
 impl Env {
     /// A site has no processes, and no directory that releases share.
     fn validate_site(&self) -> Result<()> {
-        let is_site = |url: &&&str| url.starts_with("site+");
-        let Some(site) = self.targets.iter().find(is_site) else { return Ok(()) };
+        let Some(site) = self.targets.iter().find(|url| is_site(url)) else { return Ok(()) };
         let env = self.name;
-        let (what, hint) = if !self.targets.iter().all(|url| is_site(&url)) {
+        let (what, hint) = if !self.targets.iter().all(|url| is_site(url)) {
             ("other targets too", "give them an env of their own")
         } else if !matches!(self.service, Service::None) {
             ("a service", "remove `service`")

@@ -15,7 +15,7 @@ impl Context {
         let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
         self.catching.store(true, Ordering::Relaxed);
         let (count, sink, asking) = (Arc::clone(&self.interrupts), Arc::clone(&self.sink), Arc::clone(&self.asking));
-        let settled = Arc::clone(&self.settled);
+        let finished = Arc::clone(&self.finished);
         thread::spawn(move || {
             for _ in signals.forever() {
                 if asking.load(Ordering::Relaxed) {
@@ -23,7 +23,7 @@ impl Context {
                     sink.emit(&Event::Warning { text: "no answer; stopped".into() });
                     std::process::exit(Kind::Failed as i32);
                 }
-                let code = settled.load(Ordering::Relaxed);
+                let code = finished.load(Ordering::Relaxed);
                 if code >= 0 {
                     sink.emit(&Event::Warning { text: "stopped; everything but a notification was done".into() });
                     std::process::exit(code);
@@ -50,9 +50,9 @@ impl Context {
         self.asking.store(open, Ordering::Relaxed);
     }
 
-    /// Says that all changes are made: from now on a signal ends the process with this exit code.
-    pub fn settle(&self, code: i32) {
-        self.settled.store(code, Ordering::Relaxed);
+    /// Records that all changes are made: from now on a signal ends the process with this exit code.
+    pub fn finish(&self, code: i32) {
+        self.finished.store(code, Ordering::Relaxed);
     }
 
     /// Whether a stop was requested.

@@ -1,7 +1,7 @@
 //! Changes of what a site serves.
 //!
 //! `current.json` names a release as `switching` before the first file of it is written, and until the last one is. While
-//! it does, nothing is believed of what is served: the next switch writes every file.
+//! it does, it is unknown what is served: the next switch writes every file.
 
 use crate::host::site::layout::{
     self, CURRENT, FILES, HISTORY, Now, OUTDATED, RELEASES, SERVED, digest_of_key, now, of_release_key, served_key,
@@ -85,7 +85,7 @@ impl SiteTarget<'_> {
         self.swap(bucket, |there| there.release.is_none().then(Now::default))
     }
 
-    /// Says that a switch to a release begins.
+    /// Records that a switch to a release begins.
     fn begin(&self, bucket: &Bucket, id: &ReleaseId) -> Result<()> {
         self.swap(bucket, |there| {
             let mut begun = there.clone();
@@ -96,7 +96,7 @@ impl SiteTarget<'_> {
         })
     }
 
-    /// Says that a switch has ended. A run that lost its lock meanwhile may have named another release: it stays, and with
+    /// Records that a switch has ended. A run that lost its lock meanwhile may have named another release: it stays, and with
     /// it the doubt about what is served.
     fn end(&self, bucket: &Bucket, before: &Now, id: &ReleaseId, app: &str) -> Result<()> {
         self.fenced(bucket)?;
@@ -202,8 +202,8 @@ impl SiteTarget<'_> {
 
     /// The files of a release that are missing or changed. `whole` reads every byte: of the paths that clients ask for if
     /// the release is live, else of the stored contents.
-    pub(super) fn damaged(&self, bucket: &Bucket, manifest: &Manifest, whole: bool) -> Result<Vec<String>> {
-        let (_, served) = self.read(bucket, &manifest.id)?;
+    pub(super) fn damaged(&self, bucket: &Bucket, id: &ReleaseId, whole: bool) -> Result<Vec<String>> {
+        let (manifest, served) = self.read(bucket, id)?;
         let sizes: BTreeMap<_, _> = manifest
             .files
             .iter()
@@ -213,7 +213,7 @@ impl SiteTarget<'_> {
             })
             .collect();
         let there = if whole { BTreeMap::new() } else { bucket.sizes(FILES)? };
-        let is_live = self.now(bucket)?.release.as_ref() == Some(&manifest.id);
+        let is_live = self.now(bucket)?.release.as_ref() == Some(id);
         let mut bad = Vec::new();
         for (path, key) in &served {
             let digest = digest_of_key(key).unwrap_or_default();
