@@ -19,10 +19,10 @@ mod windows;
 use crate::parts::{PROJECT, ctx, release};
 use crate::project::Project;
 use crate::store::{contract, race};
+use gangplank_bucket::object::{Bucket, Memory};
+use gangplank_bucket::store::BucketStore;
 use gangplank_bundle::release::Release;
 use gangplank_deploy::store;
-use gangplank_deploy::store::bucket::BucketStore;
-use gangplank_deploy::store::object::{Bucket, Memory};
 use gangplank_deploy::store::{Put, Store};
 use gangplank_deploy::tool::Tool;
 use gangplank_model::error::{Kind, kind_of};
@@ -41,7 +41,8 @@ pub fn leaked(ctx: Context) -> &'static Context {
 }
 
 pub fn open(ctx: &'static Context, url: &str) -> Box<dyn Store> {
-    Tool::new(ctx, &crate::parts::PROJECT).store(url).unwrap()
+    let tool = Tool { buckets: Some(&gangplank_bucket::BUCKETS), ..Tool::new(ctx, &crate::parts::PROJECT) };
+    tool.store(url).unwrap()
 }
 
 #[test]
@@ -158,8 +159,8 @@ fn dir_of_reader(ctx: &Context) -> std::path::PathBuf {
     ctx.root.join("read")
 }
 
-fn settings_of(ctx: &Context, url: &str) -> gangplank_deploy::store::object::settings::values::Settings {
-    gangplank_deploy::store::object::settings::settings(url, ctx.vars(), &|_| None).unwrap()
+fn settings_of(ctx: &Context, url: &str) -> gangplank_bucket::object::settings::values::Settings {
+    gangplank_bucket::object::settings::settings(url, ctx.vars(), &|_| None).unwrap()
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use crate::bucket::project;
 use crate::bucket::server::{BUCKET, Fate, Proxy, ceph, fresh_url, with};
 use crate::cli::doctor::{broken, checks, run, warned};
-use gangplank_deploy::store::object::Bucket;
-use gangplank_deploy::store::object::settings::settings;
+use gangplank_bucket::object::Bucket;
+use gangplank_bucket::object::settings::settings;
 
 /// Keys below a prefix.
 fn keys(vars: &[(String, String)], url: &str) -> Vec<String> {

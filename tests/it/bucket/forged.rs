@@ -3,7 +3,7 @@
 use super::server::{ceph, fresh_url, with};
 use super::{leaked, project, settings_of};
 use crate::store::forged::{self, Forgery, ID, SHA};
-use gangplank_deploy::store::object::Bucket;
+use gangplank_bucket::object::Bucket;
 use std::fs;
 use std::path::Path;
 

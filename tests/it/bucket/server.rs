@@ -2,8 +2,8 @@
 
 use crate::parts::ctx;
 use crate::record::skip;
-use gangplank_deploy::store::object::Bucket;
-use gangplank_deploy::store::object::settings::settings;
+use gangplank_bucket::object::Bucket;
+use gangplank_bucket::object::settings::settings;
 use gangplank_local_ci::run::ceph::Ceph;
 use gangplank_system::context::Context;
 use std::io::{Read, Write};

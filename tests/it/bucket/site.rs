@@ -3,9 +3,9 @@
 use crate::bucket::server::{Fate, Proxy, own_dir, with};
 use crate::deploy::site::{build, contract, forget};
 use crate::project::{Project, base64, output_of};
-use gangplank_deploy::host::site::SiteTarget;
-use gangplank_deploy::store::object::Bucket;
-use gangplank_deploy::store::object::settings::settings;
+use gangplank_bucket::object::Bucket;
+use gangplank_bucket::object::settings::settings;
+use gangplank_bucket::site::SiteTarget;
 use gangplank_local_ci::run::ceph::Ceph;
 use gangplank_model::site::Site;
 use std::collections::BTreeMap;

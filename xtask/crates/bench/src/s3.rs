@@ -6,12 +6,12 @@ use crate::copies::PEERS;
 use crate::files;
 use crate::options::{Options, Scratch, private_dir};
 use crate::workload::{PAYLOAD, Source};
+use gangplank_bucket::object::Bucket;
+use gangplank_bucket::object::settings::of_machine;
 use gangplank_bundle::release::Release;
 use gangplank_deploy::deploy::resolve::Catalog;
 use gangplank_deploy::handoff;
 use gangplank_deploy::handoff::PutDone;
-use gangplank_deploy::store::object::Bucket;
-use gangplank_deploy::store::object::settings::of_machine;
 use gangplank_deploy::tool::Tool;
 use gangplank_local_ci::run::bucket;
 use gangplank_model::error::{Kind, Result, WithHint, usage};
@@ -97,7 +97,7 @@ pub fn project(url: &str) -> Project {
 /// the project is compiled into the xtask.
 pub fn copy(ctx: &Context, release: &Selector, url: &str, into: Option<&Path>) -> Result<Vec<PutDone>> {
     let project = project(url);
-    let tool = Tool::new(ctx, &project);
+    let tool = Tool { buckets: Some(&gangplank_bucket::BUCKETS), ..Tool::new(ctx, &project) };
     match into {
         None => handoff::put(&tool, Some(release), Some(url)),
         Some(into) => {

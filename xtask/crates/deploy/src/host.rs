@@ -1,8 +1,6 @@
 //! The target of a deploy: the `Target` trait and its implementations.
 
 pub mod directory;
-#[cfg(feature = "s3")]
-pub mod site;
 pub(crate) mod ssh;
 pub(crate) mod through;
 mod transport;

@@ -1,11 +1,7 @@
 //! Stores: how build jobs pass whole releases to deploy jobs.
 
 pub(crate) mod artifacts;
-#[cfg(feature = "s3")]
-pub mod bucket;
 pub mod dir;
-#[cfg(feature = "s3")]
-pub mod object;
 
 use gangplank_bundle::release::{Release, scratch};
 use gangplank_model::error::{CliError, Kind, Result, WithHint, hint_of, kind_of, not_found, usage, verification};
@@ -179,12 +175,12 @@ pub fn workspace(ctx: &Context) -> PathBuf {
 }
 
 /// The branch whose releases count: the pipeline's in a job; the project's elsewhere and for tags.
-fn branch<'a>(ctx: &'a Context, ci: &'a Ci) -> &'a str {
+pub fn branch<'a>(ctx: &'a Context, ci: &'a Ci) -> &'a str {
     ctx.var("CIRCLE_BRANCH").unwrap_or(ci.branch)
 }
 
 /// The error of a put under an id that has other bytes.
-fn another(url: &str, ours: &Manifest, theirs: &Manifest) -> CliError {
+pub fn another(url: &str, ours: &Manifest, theirs: &Manifest) -> CliError {
     if ours.app != theirs.app {
         return verification(format!("{url} has {} of the app `{}`", ours.id, theirs.app))
             .hint("give each app its own directory or prefix, in `stores` of xtask/src/main.rs: apps of one repository share ids");
@@ -195,7 +191,7 @@ fn another(url: &str, ours: &Manifest, theirs: &Manifest) -> CliError {
 
 /// Creates `into/<id>` from the three files that `fill` writes to a temporary directory, after verifying them. `origin`
 /// is their source, for errors.
-fn fetch_verified(
+pub fn fetch_verified(
     ctx: &Context,
     id: &ReleaseId,
     into: &Path,

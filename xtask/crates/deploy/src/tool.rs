@@ -21,12 +21,24 @@ pub struct Tool<'a> {
     pub project: &'a Project,
     /// What the project adds.
     pub extensions: &'static Extensions,
+    /// Buckets, if they are compiled in.
+    pub buckets: Option<&'static Buckets>,
+}
+
+/// How stores and sites in buckets open: `gangplank_bucket::BUCKETS`. That crate is above this one, because it implements
+/// the traits of this one, and brings 60 crates that most projects do not need.
+#[derive(Debug, Clone, Copy)]
+pub struct Buckets {
+    /// Opens a store by its URL: `s3://`, `gs://` or `az://`.
+    pub store: for<'a> fn(&'a Context, &'a Project, &str) -> Result<Box<dyn Store + 'a>>,
+    /// Opens a static site by its URL: `site+s3://`, `site+gs://`, `site+az://` or `site+file:`.
+    pub site: for<'a> fn(&'a Context, &str, Site) -> Result<Box<dyn Target + 'a>>,
 }
 
 impl<'a> Tool<'a> {
-    /// A tool for a project that adds nothing.
+    /// A tool for a project that adds nothing, without buckets.
     pub fn new(ctx: &'a Context, project: &'a Project) -> Self {
-        Self { ctx, project, extensions: &Extensions::NONE }
+        Self { ctx, project, extensions: &Extensions::NONE, buckets: None }
     }
 
     /// Opens a store by its URL. Nothing is asked of it yet.
@@ -40,7 +52,9 @@ impl<'a> Tool<'a> {
             Some(("circleci", "latest-artifacts")) => {
                 Ok(Box::new(ArtifactStore::new(ctx, project, url, Finder::Latest)))
             }
-            Some(("s3" | "gs" | "az", _)) => bucket(ctx, project, url),
+            Some(("s3" | "gs" | "az", _)) => {
+                (compiled(self.buckets, || format!("store {url}"))?.store)(ctx, project, url)
+            }
             scheme => match own(self.extensions.stores, scheme) {
                 Some(open) => open(ctx, url),
                 None => usage(format!("`{url}` is not a store URL"))
@@ -67,7 +81,9 @@ impl<'a> Tool<'a> {
             Some(("file", dir)) if !dir.is_empty() => {
                 Ok(Box::new(HostTarget::local(ctx, url, &local_dir(&ctx.home, dir))))
             }
-            Some(("site+s3" | "site+gs" | "site+az" | "site+file", _)) => self::site(ctx, url, site),
+            Some(("site+s3" | "site+gs" | "site+az" | "site+file", _)) => {
+                (compiled(self.buckets, || format!("target {url}"))?.site)(ctx, url, site)
+            }
             Some(("ssh", _)) => Ok(Box::new(HostTarget::remote(ctx, url, Address::parse(url)?))),
             scheme => match own(self.extensions.targets, scheme) {
                 Some(open) => open(ctx, url),
@@ -97,26 +113,12 @@ impl<'a> Tool<'a> {
     }
 }
 
-#[cfg(feature = "s3")]
-fn site<'a>(ctx: &'a Context, url: &str, site: Site) -> Result<Box<dyn Target + 'a>> {
-    Ok(Box::new(crate::host::site::SiteTarget::new(ctx, url, site)?))
-}
-
-#[cfg(not(feature = "s3"))]
-fn site<'a>(_: &'a Context, url: &str, _: Site) -> Result<Box<dyn Target + 'a>> {
-    usage(format!("target {url}: this xtask was compiled without buckets"))
-        .hint("add \"s3\" to `default` below [features] in xtask/Cargo.toml: default = [\"s3\"]")
-        .err()
-}
-
-#[cfg(feature = "s3")]
-fn bucket<'a>(ctx: &'a Context, project: &'a Project, url: &str) -> Result<Box<dyn Store + 'a>> {
-    Ok(Box::new(crate::store::bucket::BucketStore::new(ctx, project, url)?))
-}
-
-#[cfg(not(feature = "s3"))]
-fn bucket<'a>(_: &'a Context, _: &'a Project, url: &str) -> Result<Box<dyn Store + 'a>> {
-    usage(format!("store {url}: this xtask was compiled without buckets"))
-        .hint("add \"s3\" to `default` below [features] in xtask/Cargo.toml: default = [\"s3\"]")
-        .err()
+/// Where buckets are compiled in.
+fn compiled(buckets: Option<&'static Buckets>, what: impl FnOnce() -> String) -> Result<&'static Buckets> {
+    match buckets {
+        Some(buckets) => Ok(buckets),
+        None => usage(format!("{}: this xtask was compiled without buckets", what()))
+            .hint("add \"s3\" to `default` below [features] in xtask/Cargo.toml: default = [\"s3\"]")
+            .err(),
+    }
 }

@@ -5,6 +5,7 @@
 
 use crate::cli;
 use crate::cli::{CommandLine, Shell};
+use crate::run::BUCKETS;
 use clap_complete::engine::{self, ArgValueCandidates, CompletionCandidate};
 use gangplank_deploy::extend::Extensions;
 use gangplank_deploy::tool::Tool;
@@ -109,7 +110,7 @@ fn with_values(command: CommandLine, known: &Arc<Known>) -> CommandLine {
 
 impl Known {
     fn tool(&self) -> Tool<'_> {
-        Tool { ctx: &self.ctx, project: self.project, extensions: self.extensions }
+        Tool { ctx: &self.ctx, project: self.project, extensions: self.extensions, buckets: BUCKETS }
     }
 
     /// The envs on the command line; all envs if there is none.

@@ -25,6 +25,13 @@ use std::time::Duration;
 /// Moves the cursor to the top of the screen and clears what is below.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
+/// Buckets, if they are compiled in.
+#[cfg(feature = "s3")]
+pub const BUCKETS: Option<&gangplank_deploy::tool::Buckets> = Some(&gangplank_bucket::BUCKETS);
+/// Buckets, if they are compiled in.
+#[cfg(not(feature = "s3"))]
+pub const BUCKETS: Option<&gangplank_deploy::tool::Buckets> = None;
+
 /// Runs the command line of this process for a project.
 pub fn main(project: &'static Project) -> ExitCode {
     main_with(project, &Extensions::NONE)
@@ -57,7 +64,7 @@ fn run(project: &'static Project, extensions: &'static Extensions, args: impl In
     let print_line = |said: &HostOutput| ui.print_host_output(said);
     // The doctor reports what is wrong with a project, and goes on.
     let valid = if cli.command.takes_any_project() { Ok(()) } else { project.validate() };
-    let run = || commands::run(&Tool { ctx: &ctx, project, extensions }, &cli, &print_line);
+    let run = || commands::run(&Tool { ctx: &ctx, project, extensions, buckets: BUCKETS }, &cli, &print_line);
     if let (Ok(()), Command::Status { watch: Some(seconds), .. }) = (&valid, &cli.command) {
         return ui.watch(&ctx, &run, Duration::from_secs(u64::from(*seconds)));
     }

@@ -6,8 +6,8 @@ use gangplank_system::context::Context;
 use std::path::Path;
 #[cfg(feature = "s3")]
 use {
-    crate::run::ceph::Ceph, gangplank_deploy::store::object::Bucket,
-    gangplank_deploy::store::object::settings::of_machine, gangplank_system::context::var,
+    crate::run::ceph::Ceph, gangplank_bucket::object::Bucket, gangplank_bucket::object::settings::of_machine,
+    gangplank_system::context::var,
 };
 
 /// A local bucket, until dropped.

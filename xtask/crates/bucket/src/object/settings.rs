@@ -6,7 +6,7 @@ mod endpoint;
 mod google;
 pub mod values;
 
-use crate::store::object::settings::values::{Credentials, Files, Scheme, Settings};
+use crate::object::settings::values::{Credentials, Files, Scheme, Settings};
 use gangplank_model::error::{Result, usage};
 use gangplank_system::context::{Context, var};
 use gangplank_system::http::NetworkOptions;

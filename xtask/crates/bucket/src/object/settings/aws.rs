@@ -2,8 +2,8 @@
 //!
 //! Names and precedence: <https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>.
 
-use crate::store::object::settings::endpoint::Endpoint;
-use crate::store::object::settings::values::{Credentials, Files, Role, Scheme, Settings, is_on};
+use crate::object::settings::endpoint::Endpoint;
+use crate::object::settings::values::{Credentials, Files, Role, Scheme, Settings, is_on};
 use gangplank_model::error::{CliError, Kind, Result, usage};
 use gangplank_system::http;
 use gangplank_system::http::policy::is_secure;
@@ -214,7 +214,7 @@ mod tests {
 
     fn of(url: &str, vars: &[(&str, &str)]) -> Result<Settings> {
         let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        crate::store::object::settings::settings(url, &vars, &files)
+        crate::object::settings::settings(url, &vars, &files)
     }
 
     #[test]

@@ -9,8 +9,8 @@ pub mod many;
 pub mod settings;
 mod transfer;
 
-use crate::store::object::diagnose::{Doing, Server, explain};
-use crate::store::object::settings::values::{Scheme, Settings};
+use crate::object::diagnose::{Doing, Server, explain};
+use crate::object::settings::values::{Scheme, Settings};
 use futures_util::future::{Either, select};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use gangplank_model::error::{CliError, Kind, Result, WithHint, failed};

@@ -1,7 +1,7 @@
 //! Many objects at once: uploads with headers, copies inside the bucket, removals.
 
-use crate::store::object::diagnose::Doing;
-use crate::store::object::{Bucket, Object};
+use crate::object::diagnose::Doing;
+use crate::object::{Bucket, Object};
 use futures_util::{StreamExt, stream};
 use gangplank_bundle::release::Progress;
 use gangplank_model::error::{Kind, Result, WithHint, usage};

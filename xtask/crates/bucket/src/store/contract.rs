@@ -1,10 +1,10 @@
 //! A bucket in the role of a store.
 
-use crate::store::bucket::lock::EnvLock;
-use crate::store::bucket::{BucketStore, RELEASES, bundle_key, is_manifest, manifest_key, place, pointer, retention};
-use crate::store::object::settings::values::Credentials;
-use crate::store::{Needed, Published, Put, Retention, RetentionDecision, Store, fetch_verified};
+use crate::object::settings::values::Credentials;
+use crate::store::lock::EnvLock;
+use crate::store::{BucketStore, RELEASES, bundle_key, is_manifest, manifest_key, place, pointer, retention};
 use gangplank_bundle::release::{Release, sums};
+use gangplank_deploy::store::{Needed, Published, Put, Retention, RetentionDecision, Store, fetch_verified};
 use gangplank_model::error::{CliError, Kind, Result, WithHint, not_found, verification};
 use gangplank_model::history::{History, Record};
 use gangplank_model::owner::Owner;

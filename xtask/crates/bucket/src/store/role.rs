@@ -3,8 +3,8 @@
 //! The exchange: <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html>, the token:
 //! <https://circleci.com/docs/openid-connect-tokens/>.
 
-use crate::store::object::diagnose::tag;
-use crate::store::object::settings::values::Role;
+use crate::object::diagnose::tag;
+use crate::object::settings::values::Role;
 use gangplank_model::error::{CliError, Kind, Result, kind_of};
 use gangplank_system::context::{Context, Input};
 use gangplank_system::http::proxy::Proxy;

@@ -3,9 +3,9 @@
 //! The object contains the owner, or `{}` if free. It is only written with the version that was read, so one of many
 //! writers wins. It is never removed, because not every server has a conditional delete.
 
-use crate::store::bucket::BucketStore;
-use crate::store::bucket::pointer::{Next, change};
-use crate::store::object::Bucket;
+use crate::object::Bucket;
+use crate::store::BucketStore;
+use crate::store::pointer::{Next, change};
 use gangplank_model::error::Result;
 use gangplank_model::owner::Owner;
 use gangplank_model::state::{Lock, Lockable};

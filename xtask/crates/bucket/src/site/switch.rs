@@ -3,13 +3,13 @@
 //! `current.json` names a release as `switching` before the first file of it is written, and until the last one is. While
 //! it does, it is unknown what is served: the next switch writes every file.
 
-use crate::host::site::layout::{
+use crate::object::Bucket;
+use crate::site::layout::{
     self, CURRENT, FILES, HISTORY, Now, OUTDATED, RELEASES, SERVED, digest_of_key, now, of_release_key, served_key,
 };
-use crate::host::site::{SiteTarget, is_stored};
-use crate::store::bucket::pointer;
-use crate::store::bucket::pointer::{Next, change};
-use crate::store::object::Bucket;
+use crate::site::{SiteTarget, is_stored};
+use crate::store::pointer;
+use crate::store::pointer::{Next, change};
 use gangplank_model::error::{CliError, Kind, Result};
 use gangplank_model::history::Record;
 use gangplank_model::release::id::ReleaseId;

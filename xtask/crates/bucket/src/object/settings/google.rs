@@ -2,8 +2,8 @@
 //!
 //! Precedence: <https://cloud.google.com/docs/authentication/application-default-credentials>.
 
-use crate::store::object::settings::endpoint::Endpoint;
-use crate::store::object::settings::values::{Credentials, Files, Scheme, Settings, Vars, is_on};
+use crate::object::settings::endpoint::Endpoint;
+use crate::object::settings::values::{Credentials, Files, Scheme, Settings, Vars, is_on};
 use gangplank_model::error::{CliError, Kind, Result, usage};
 use gangplank_system::http::NetworkOptions;
 use gangplank_system::http::proxy::Proxies;

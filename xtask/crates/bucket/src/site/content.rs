@@ -1,7 +1,7 @@
 //! What a site serves of a release: paths, headers and contents.
 
-use crate::host::site::layout::{FILE_BYTES_MAX, file_key, is_own};
-use crate::store::object::many::Headers;
+use crate::object::many::Headers;
+use crate::site::layout::{FILE_BYTES_MAX, file_key, is_own};
 use gangplank_model::error::{Result, usage};
 use gangplank_model::release::manifest::{Content, FileEntry, Manifest, resolve_link};
 use gangplank_model::site::{CHECKED, IMMUTABLE, Served, Site, below, has_digest};

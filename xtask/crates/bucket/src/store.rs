@@ -17,11 +17,11 @@ pub(crate) mod pointer;
 pub(crate) mod retention;
 mod role;
 
-use crate::store::object::Bucket;
-use crate::store::object::settings::of_machine;
-use crate::store::object::settings::values::{Credentials, Settings};
-use crate::store::{Put, another, branch};
+use crate::object::Bucket;
+use crate::object::settings::of_machine;
+use crate::object::settings::values::{Credentials, Settings};
 use gangplank_bundle::release::Release;
+use gangplank_deploy::store::{Put, another, branch};
 use gangplank_model::error::{CliError, Kind, Result, verification};
 use gangplank_model::project::Project;
 use gangplank_model::release::id::ReleaseId;

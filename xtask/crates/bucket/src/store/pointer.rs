@@ -1,9 +1,9 @@
 //! Small mutable objects: the newest release of a branch, and what is live in an env. Each is written only with the
 //! version that was read; after a conflict the new content is computed again.
 
-use crate::store::Published;
-use crate::store::bucket::BucketStore;
-use crate::store::object::Bucket;
+use crate::object::Bucket;
+use crate::store::BucketStore;
+use gangplank_deploy::store::Published;
 use gangplank_model::error::{CliError, Kind, Result, not_found, verification};
 use gangplank_model::history::{History, Record};
 use gangplank_model::plan::{Age, age};

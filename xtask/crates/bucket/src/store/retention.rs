@@ -4,10 +4,10 @@
 //! `pending_deletion`; the prune writes `pending_deletion` and then reads `live`. So one of them sees the other. The
 //! same holds for a publish and `latest`, and for a put and the listing.
 
-use crate::store::bucket::pointer::{Next, change};
-use crate::store::bucket::{BucketStore, RELEASES, bundle_key, is_manifest, manifest_key};
-use crate::store::object::Object;
-use crate::store::{Needed, Retention, RetentionDecision};
+use crate::object::Object;
+use crate::store::pointer::{Next, change};
+use crate::store::{BucketStore, RELEASES, bundle_key, is_manifest, manifest_key};
+use gangplank_deploy::store::{Needed, Retention, RetentionDecision};
 use gangplank_model::error::{CliError, Kind, Result, verification};
 use gangplank_model::owner::{Liveness, Owner};
 use gangplank_model::release::id::ReleaseId;

@@ -1,8 +1,8 @@
 //! Transfers big files to and from a bucket in parts, with bounded memory.
 
-use crate::store::object::diagnose;
-use crate::store::object::diagnose::{Doing, explain};
-use crate::store::object::{AT_ONCE, Bucket, PART};
+use crate::object::diagnose;
+use crate::object::diagnose::{Doing, explain};
+use crate::object::{AT_ONCE, Bucket, PART};
 use futures_util::{StreamExt, stream};
 use gangplank_bundle::release::{Progress, sync_dir};
 use gangplank_model::error::{Kind, Result, WithHint, failed};

@@ -1,7 +1,7 @@
 //! Files of a directory that a web server serves. Each is written beside, synced and renamed: a link of the stored content
 //! would change with it.
 
-use crate::store::object::Bucket;
+use crate::object::Bucket;
 use gangplank_bundle::release::{scratch, sync_dir};
 use gangplank_model::error::{Kind, Result, WithHint};
 use gangplank_model::release::digest::of_reader;

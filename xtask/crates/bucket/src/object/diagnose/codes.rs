@@ -4,8 +4,8 @@
 //! <https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes>, Google:
 //! <https://cloud.google.com/storage/docs/xml-api/reference-status>.
 
-use crate::store::object::diagnose::{Doing, Server, tag};
-use crate::store::object::settings::values::Scheme;
+use crate::object::diagnose::{Doing, Server, tag};
+use crate::object::settings::values::Scheme;
 use gangplank_model::error::Kind;
 use serde_json::Value;
 

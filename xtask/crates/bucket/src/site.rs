@@ -9,18 +9,18 @@ mod content;
 mod layout;
 mod switch;
 
-use crate::host::site::content::contents;
-use crate::host::site::layout::{
+use crate::object::Bucket;
+use crate::object::many::Upload;
+use crate::object::settings::of_machine;
+use crate::site::content::contents;
+use crate::site::layout::{
     CHECK, CURRENT, FILES, HISTORY, LOCK, RELEASES, SERVED, digest_of_key, installed, now, of_release_key, release_key,
     served_key,
 };
-use crate::host::{Delivery, Operation, Target};
-use crate::store::bucket::lock::{free, parse, take};
-use crate::store::bucket::{open, pointer};
-use crate::store::object::Bucket;
-use crate::store::object::many::Upload;
-use crate::store::object::settings::of_machine;
+use crate::store::lock::{free, parse, take};
+use crate::store::{open, pointer};
 use gangplank_bundle::release::{Release, UNPACKING, scratch};
+use gangplank_deploy::host::{Delivery, Operation, Target};
 use gangplank_model::error::{CliError, Kind, Result, failed, not_found, usage};
 use gangplank_model::event::Stream;
 use gangplank_model::history::{History, Record};

@@ -3,8 +3,8 @@
 //! The variables: <https://learn.microsoft.com/azure/storage/blobs/authorize-data-operations-cli>, the string:
 //! <https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string>.
 
-use crate::store::object::settings::endpoint::Endpoint;
-use crate::store::object::settings::values::{Credentials, Files, Scheme, Settings, Vars, is_on};
+use crate::object::settings::endpoint::Endpoint;
+use crate::object::settings::values::{Credentials, Files, Scheme, Settings, Vars, is_on};
 use gangplank_model::error::{CliError, Kind, Result, usage};
 use gangplank_system::http;
 use gangplank_system::http::NetworkOptions;

@@ -2,8 +2,8 @@
 
 mod codes;
 
-use crate::store::object::diagnose::codes::Diagnosis;
-use crate::store::object::settings::values::{Scheme, Settings};
+use crate::object::diagnose::codes::Diagnosis;
+use crate::object::settings::values::{Scheme, Settings};
 use gangplank_model::error::{CliError, Kind, Result};
 use gangplank_system::http::Url;
 use gangplank_system::http::proxy::Proxy;
@@ -246,7 +246,7 @@ mod tests {
 
     fn server(url: &str, vars: &[(&str, &str)]) -> Server {
         let vars: BTreeMap<_, _> = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Server::of(url, &crate::store::object::settings::settings(url, &vars, &|_| None).unwrap()).unwrap()
+        Server::of(url, &crate::object::settings::settings(url, &vars, &|_| None).unwrap()).unwrap()
     }
 
     fn azure() -> Server {
