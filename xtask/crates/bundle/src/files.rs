@@ -1,24 +1,23 @@
 //! Opens files in directories that others can write to: regular files only, up to a size.
 
-use rustix::fs::{Mode, OFlags};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Opens a regular file for reading. A symbolic link, a directory, a pipe, a device or a socket is an error, without
 /// blocking.
 pub fn open(path: &Path) -> io::Result<File> {
     // `O_NONBLOCK`: a pipe without a writer would block. Regular files are not affected: open(2).
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(file) => File::from(file),
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+        Ok(file) => file,
         // The errors for a link and a socket; macOS and BSD have others.
-        Err(
-            rustix::io::Errno::LOOP | rustix::io::Errno::MLINK | rustix::io::Errno::NXIO | rustix::io::Errno::OPNOTSUPP,
-        ) => {
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::EMLINK | libc::ENXIO | libc::EOPNOTSUPP)) =>
+        {
             return Err(not_regular());
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     };
     if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
 }
@@ -40,6 +39,7 @@ fn not_regular() -> io::Error {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     #[test]
     fn read_of_special_or_too_large_file_is_refused() {
@@ -50,8 +50,7 @@ mod tests {
         std::os::unix::fs::symlink("/dev/zero", at("zero")).unwrap();
         std::fs::create_dir(at("directory")).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
-        rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
-            .unwrap();
+        mknodat(CWD, at("pipe"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         assert_eq!(read(&at("file"), 5).unwrap(), b"hello");
         assert_eq!(read(&at("file"), 4).unwrap_err().to_string(), "it is larger than 4 bytes");
         for name in ["link", "zero", "directory", "socket", "pipe"] {

@@ -230,20 +230,20 @@ fn local(tool: &Tool, release: Option<&Selector>) -> Result<Release> {
     Release::open(&dir.unwrap_or_else(|| ctx.root.join(RELEASES).join(id.as_str())), &ctx.progress("verifying"))
 }
 
-/// `put --program`
-pub fn put_program(ctx: &Context, project: &Project) -> Result<()> {
+/// Packs a program for jobs on request: `gangplank_launch::program::pack`, which explains its arguments.
+pub type Pack = fn(&Path, &Path, &Path, &BTreeMap<String, String>) -> Result<PathBuf>;
+
+/// `put --program`. With `pack`, jobs on request launch what it stores.
+pub fn put_program(ctx: &Context, pack: Option<Pack>) -> Result<()> {
     persist_program(ctx)?;
     ctx.note(format!("put this program into {}", store::workspace(ctx).join(PERSISTED).display()));
-    if project.ci.launch {
-        pack_program(ctx)?;
-    }
-    Ok(())
+    pack.map_or(Ok(()), |pack| pack_program(ctx, pack))
 }
 
 /// Packs this program for jobs on request, for the step that stores artifacts. They compile it if that fails.
-fn pack_program(ctx: &Context) -> Result<()> {
+fn pack_program(ctx: &Context, pack: Pack) -> Result<()> {
     let dir = store::workspace(ctx).join(STORED);
-    match gangplank_launch::program::pack(&ctx.root, &Context::program()?, &dir, ctx.vars()) {
+    match pack(&ctx.root, &Context::program()?, &dir, ctx.vars()) {
         Ok(path) => ctx.note(format!("packed this program for jobs on request: {}", path.display())),
         Err(reason) => {
             ctx.warn(format!("jobs on request compile the xtask: {reason:#}"));

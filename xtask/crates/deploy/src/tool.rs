@@ -10,7 +10,7 @@ use crate::store::{Store, workspace};
 use gangplank_model::error::{Result, usage};
 use gangplank_model::project::{Env, Project, local_dir, no_tilde};
 use gangplank_model::site::Site;
-use gangplank_system::context::Context;
+use gangplank_system::context::{Context, is_left_out, left_out_hint};
 
 /// The outside, what the project states, and what it adds.
 #[derive(Clone, Copy)]
@@ -52,9 +52,7 @@ impl<'a> Tool<'a> {
             Some(("circleci", "latest-artifacts")) => {
                 Ok(Box::new(ArtifactStore::new(ctx, project, url, Finder::Latest)))
             }
-            Some(("s3" | "gs" | "az", _)) => {
-                (compiled(self.buckets, || format!("store {url}"))?.store)(ctx, project, url)
-            }
+            Some(("s3" | "gs" | "az", _)) => (self.buckets(&format!("store {url}"))?.store)(ctx, project, url),
             scheme => match own(self.extensions.stores, scheme) {
                 Some(open) => open(ctx, url),
                 None => usage(format!("`{url}` is not a store URL"))
@@ -62,6 +60,19 @@ impl<'a> Tool<'a> {
                     .err(),
             },
         }
+    }
+
+    fn buckets(&self, what: &str) -> Result<&'static Buckets> {
+        if let Some(buckets) = self.buckets {
+            return Ok(buckets);
+        }
+        let (reason, hint) = if is_left_out(&self.ctx.root, "s3") {
+            ("this project was made without buckets", left_out_hint("s3"))
+        } else {
+            let hint = "add \"s3\" to `default` below [features] in xtask/Cargo.toml: default = [\"s3\"]";
+            ("this xtask was compiled without buckets", hint.to_owned())
+        };
+        usage(format!("{what}: {reason}")).hint(hint).err()
     }
 
     /// Opens a target by its URL. Nothing is asked of it yet.
@@ -82,7 +93,7 @@ impl<'a> Tool<'a> {
                 Ok(Box::new(HostTarget::local(ctx, url, &local_dir(&ctx.home, dir))))
             }
             Some(("site+s3" | "site+gs" | "site+az" | "site+file", _)) => {
-                (compiled(self.buckets, || format!("target {url}"))?.site)(ctx, url, site)
+                (self.buckets(&format!("target {url}"))?.site)(ctx, url, site)
             }
             Some(("ssh", _)) => Ok(Box::new(HostTarget::remote(ctx, url, Address::parse(url)?))),
             scheme => match own(self.extensions.targets, scheme) {
@@ -110,15 +121,5 @@ impl<'a> Tool<'a> {
             }
         }
         Ok(targets)
-    }
-}
-
-/// Where buckets are compiled in.
-fn compiled(buckets: Option<&'static Buckets>, what: impl FnOnce() -> String) -> Result<&'static Buckets> {
-    match buckets {
-        Some(buckets) => Ok(buckets),
-        None => usage(format!("{}: this xtask was compiled without buckets", what()))
-            .hint("add \"s3\" to `default` below [features] in xtask/Cargo.toml: default = [\"s3\"]")
-            .err(),
     }
 }

@@ -5,9 +5,7 @@ mod feature;
 
 use crate::approval::{approved, confirm, confirm_loss};
 use crate::cli::{Cli, Command, Control, ExpectArgs, Global, Prune, Report, Setup, Test};
-#[cfg(feature = "lint")]
-use crate::test;
-use crate::{complete, doctor};
+use crate::{complete, doctor, test};
 use gangplank_deploy::deploy;
 use gangplank_deploy::deploy::apply::Outcome;
 use gangplank_deploy::deploy::control;
@@ -25,7 +23,7 @@ use gangplank_model::history::Verb;
 use gangplank_model::owner::Liveness;
 use gangplank_model::project::Project;
 use gangplank_model::state::{Lock, Lockable};
-use gangplank_system::context::Context;
+use gangplank_system::context::{Context, is_left_out};
 use serde::Serialize;
 use std::fs;
 use std::path::Path;
@@ -84,7 +82,6 @@ pub enum CommandOutput {
     /// `setup`
     Setup(Vec<setup::HostSetup>),
     /// `test`
-    #[cfg(feature = "lint")]
     Tested(test::Tested),
     /// `completions`
     Script(complete::Script),
@@ -196,11 +193,23 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
 /// Passes this program on. The jobs that deploy need no Rust, so it has what they use.
 fn put_program(tool: &Tool) -> Result<CommandOutput> {
     let Tool { ctx, project, .. } = *tool;
-    if project.ci.report && !cfg!(feature = "html") {
-        return Err(feature::compile_with(ctx, &["gangplank/html"], "the release report"));
+    let needed = [
+        (project.ci.report && !cfg!(feature = "html"), "gangplank/html"),
+        (project.ci.launch && PACK.is_none(), "gangplank/launch"),
+    ];
+    let missing: Vec<_> = needed.into_iter().filter(|(is_missing, _)| *is_missing).map(|(_, name)| name).collect();
+    if !missing.is_empty() {
+        return Err(feature::compile_with(ctx, &missing, "what jobs that deploy use"));
     }
-    handoff::put_program(ctx, project).map(|()| CommandOutput::Put(vec![]))
+    handoff::put_program(ctx, PACK.filter(|_| project.ci.launch)).map(|()| CommandOutput::Put(vec![]))
 }
+
+/// Packs this program, if the launcher is compiled in.
+#[cfg(feature = "launch")]
+const PACK: Option<handoff::Pack> =
+    Some(|root, program, dir, vars| gangplank_launch::program::pack(root, program, dir, vars));
+#[cfg(not(feature = "launch"))]
+const PACK: Option<handoff::Pack> = None;
 
 fn setup(tool: &Tool, global: &Global, setup: &Setup) -> Result<Vec<setup::HostSetup>> {
     let Tool { ctx, project, .. } = *tool;
@@ -254,16 +263,13 @@ fn test(ctx: &Context, project: &Project, test: &Test) -> Result<CommandOutput> 
     checks(ctx, project, test)
 }
 
-#[cfg(feature = "lint")]
 fn checks(ctx: &Context, project: &Project, test: &Test) -> Result<CommandOutput> {
+    if !cfg!(feature = "lint") && !is_left_out(&ctx.root, "lint") {
+        return Err(feature::compile_with(ctx, &["gangplank/lint"], "the linter"));
+    }
     let options =
         test::Options { quick: test.quick, no_tests: test.no_tests, all_features: test.all_features, args: &test.args };
     test::test(ctx, project, &options).map(CommandOutput::Tested)
-}
-
-#[cfg(not(feature = "lint"))]
-fn checks(ctx: &Context, _: &Project, _: &Test) -> Result<CommandOutput> {
-    Err(feature::compile_with(ctx, &["gangplank/lint"], "the linter"))
 }
 
 fn prune(tool: &Tool, global: &Global, prune: &Prune) -> Result<CommandOutput> {

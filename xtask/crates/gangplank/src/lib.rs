@@ -58,7 +58,6 @@ pub mod prelude;
 pub mod program;
 mod report;
 mod run;
-#[cfg(feature = "lint")]
 mod test;
 
 pub use crate::run::{main, main_with};

@@ -7,7 +7,6 @@ use crate::cli::Refusal;
 use crate::commands;
 pub use crate::report::style::{Style, bytes, count, duration, table};
 use crate::run::Terminal;
-#[cfg(feature = "lint")]
 pub use crate::test::Checked;
 use clap::{Parser, Subcommand};
 use gangplank_model::error::Result;

@@ -1,6 +1,5 @@
 //! All output: results on stdout, everything else on stderr.
 
-#[cfg(feature = "lint")]
 mod checks;
 mod doctor;
 pub(crate) mod json;

@@ -9,7 +9,7 @@ mod secrets;
 mod signals;
 
 pub use crate::context::environment::{Environment, is_cargos_own, var};
-pub use crate::context::root::{run_xtask, stands_alone};
+pub use crate::context::root::{ENGINE_SUMS, PARTS, is_left_out, left_out_hint, run_xtask, stands_alone};
 use crate::context::secrets::{mask, secrets};
 use crate::process;
 use crate::process::{Coprocess, Limits, NotReady, ReplyFrame};

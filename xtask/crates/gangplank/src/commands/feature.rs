@@ -1,7 +1,7 @@
 //! Commands that are compiled when they are used: each has a Cargo feature, which is off by default.
 
 use gangplank_model::error::usage;
-use gangplank_system::context::{Context, var};
+use gangplank_system::context::{Context, is_left_out, left_out_hint, var};
 
 /// Continues as an xtask compiled with more features, which takes some seconds the first time, a minute with `s3`.
 /// `gangplank/NAME` is a feature of the engine, other names are features of the project's xtask. Returns only on failure.
@@ -13,6 +13,12 @@ pub fn compile_with(ctx: &Context, more: &[&str], what: &str) -> anyhow::Error {
         ))
         .hint("`cd PROJECT`, then the same command with absolute paths")
         .into();
+    }
+    let names = more.iter().map(|feature| feature.trim_start_matches("gangplank/"));
+    if let Some(left_out) = names.clone().find(|name| is_left_out(&ctx.root, name)) {
+        return usage(format!("this project was made without `{left_out}`: {what}"))
+            .hint(left_out_hint(left_out))
+            .into();
     }
     match union(ctx.var(var::FEATURES), more) {
         Ok(features) => {

@@ -62,7 +62,6 @@ pub fn answer(answer: &CommandOutput, style: Style, now: Timestamp) -> String {
         CommandOutput::Page(page) => format!("{}\n", page.path.display()),
         #[cfg(feature = "man")]
         CommandOutput::Man(pages) => pages.iter().map(|page| format!("{}\n", page.path.display())).collect(),
-        #[cfg(feature = "lint")]
         CommandOutput::Tested(it) => crate::report::checks::tested(it),
     }
 }

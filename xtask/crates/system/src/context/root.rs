@@ -6,6 +6,25 @@ use std::path::Path;
 /// The manifest of the xtask below a project's root.
 const XTASK_MANIFEST: &str = "xtask/Cargo.toml";
 
+/// The digests of a project's copy of the engine, below its root. A project whose engine lies elsewhere has none, nor has
+/// Gangplank's own repository.
+pub const ENGINE_SUMS: &str = "xtask/crates/SHA256SUMS";
+
+/// The features of the engine that a copy may lack, with the directory of the crate of each.
+pub const PARTS: [(&str, &str); 5] =
+    [("html", "html"), ("launch", "launch"), ("lint", "lint"), ("local-ci", "local-ci"), ("s3", "bucket")];
+
+/// Whether the copy of the engine in a project lacks the crate of a feature.
+pub fn is_left_out(root: &Path, feature: &str) -> bool {
+    let Some((_, dir)) = PARTS.iter().find(|(name, _)| *name == feature) else { return false };
+    root.join(ENGINE_SUMS).is_file() && !root.join("xtask/crates").join(dir).is_dir()
+}
+
+/// How to get a part of the engine that was left out.
+pub fn left_out_hint(feature: &str) -> String {
+    format!("in a checkout of Gangplank: `cargo xtask new --upgrade DIR --with {feature}`, where DIR is this project")
+}
+
 /// Whether a line of a manifest makes it that of a workspace.
 fn is_workspace(line: &str) -> bool {
     let word = line.trim_start_matches('[').trim_start();
