@@ -2,6 +2,7 @@
 
 mod adopt;
 mod handoffs;
+mod parts;
 
 use crate::project::{Ran, as_somebody, program, root};
 use std::fs;

@@ -2,6 +2,8 @@
 
 mod checks;
 mod doctor;
+#[cfg(feature = "lint")]
+mod findings;
 pub(crate) mod json;
 #[cfg(feature = "local-ci")]
 mod local_ci;

@@ -2,6 +2,7 @@
 
 use crate::create::{complete, create};
 use crate::options::{NewOptions, NewReport};
+use crate::parts::{Part, part};
 use crate::{adopt, report, upgrade};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
@@ -48,6 +49,12 @@ pub struct New {
     /// The source of the engine: vendor (a copy), git=URL,tag=TAG or path=DIR
     #[arg(long, value_name = "FROM", default_value = "vendor")]
     pub engine: String,
+    /// More parts of the engine to copy: `launch`, `lint` (`ci lint`), `s3` (buckets)
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    pub with: Vec<String>,
+    /// Parts not to copy: `html` (`report`), `local-ci` (`ci run`)
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    pub without: Vec<String>,
 }
 
 fn handoff() -> impl TypedValueParser<Value = Handoff> {
@@ -73,6 +80,10 @@ impl Commands for Command {
     }
 }
 
+fn parts(names: &[String]) -> Result<Vec<Part>> {
+    names.iter().map(|name| part(name)).collect()
+}
+
 fn make(ctx: &Context, global: &Global, new: &New) -> Result<NewReport> {
     let mut options = NewOptions {
         name: new.name.clone(),
@@ -80,6 +91,8 @@ fn make(ctx: &Context, global: &Global, new: &New) -> Result<NewReport> {
         targets: new.target.clone(),
         bucket: new.bucket.clone(),
         engine: new.engine.parse()?,
+        with: parts(&new.with)?,
+        without: parts(&new.without)?,
         dry_run: global.dry_run,
     };
     match (&new.upgrade, &new.into, &new.path) {

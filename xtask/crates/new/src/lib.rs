@@ -13,6 +13,7 @@ mod ignored;
 mod main_rs;
 mod manifest;
 pub mod options;
+mod parts;
 mod place;
 mod report;
 mod scripts;

@@ -3,10 +3,12 @@
 //! It is filled in piece by piece, and each piece has to be there, so a change of the file that this module does not know
 //! of is an error of its tests and not a project that does not compile.
 
+use crate::parts::Part;
 use gangplank_model::error::{Result, failed};
 use gangplank_model::project;
 use gangplank_model::project::{Ci, Env, Handoff, Project};
 use gangplank_model::release::digest;
+use std::collections::BTreeSet;
 
 /// The settings in main.rs.
 #[derive(Debug, Clone)]
@@ -23,8 +25,10 @@ pub struct Plan {
     pub branch: String,
     /// Image of the jobs that compile, if not the default.
     pub image: Option<String>,
-    /// Whether the project has the crate that launches a stored program.
-    pub has_launcher: bool,
+    /// Whether the engine is a copy: jobs can launch a stored program only then.
+    pub is_vendored: bool,
+    /// The parts of the engine that it has.
+    pub parts: BTreeSet<Part>,
     /// Whether warnings of clippy fail the pipeline.
     pub is_strict: bool,
     /// Whether code that rustfmt would change fails it too.
@@ -122,8 +126,13 @@ impl Plan {
     }
 
     /// A job needs the API's token to ask for a stored program.
-    fn launches(&self) -> bool {
-        self.has_launcher && self.context().is_some()
+    pub fn launches(&self) -> bool {
+        self.is_vendored && self.context().is_some()
+    }
+
+    /// Whether the jobs that deploy write a report.
+    fn reports(&self) -> bool {
+        !self.is_vendored || self.parts.contains("html")
     }
 
     /// Only jobs that use CircleCI's API need its token.
@@ -150,6 +159,7 @@ impl Plan {
                 context: self.context().map(|it| leak(&it)),
                 rust_image: self.image.as_deref().map_or(Ci::DEFAULT.rust_image, leak),
                 launch: self.launches(),
+                report: self.reports(),
                 pointers: Box::leak(Box::new([(leak(&self.branch), "LATEST_BUILD_NUM")])),
                 ..Ci::DEFAULT
             },
@@ -263,6 +273,7 @@ fn fill_ci(main: &mut Filling, plan: &Plan) -> Result<()> {
     says.extend(plan.image.as_ref().map(|image| format!("rust_image: {image:?}")));
     says.extend(plan.context().map(|context| format!("context: Some({context:?})")));
     says.extend(plan.launches().then(|| "launch: true".to_owned()));
+    says.extend((!plan.reports()).then(|| "report: false".to_owned()));
     says.extend((!plan.is_strict).then(|| "deny_warnings: false".to_owned()));
     says.extend((!plan.is_formatted).then(|| "format: false".to_owned()));
     if !plan.launches() {
@@ -368,7 +379,8 @@ mod tests {
             envs,
             branch: "main".into(),
             image: None,
-            has_launcher: true,
+            is_vendored: true,
+            parts: ["html", "launch", "local-ci"].into(),
             is_strict: true,
             is_formatted: true,
         }

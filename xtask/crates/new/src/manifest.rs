@@ -2,7 +2,6 @@
 
 use crate::options::Engine;
 use gangplank_model::error::{Kind, Result, WithHint, usage};
-use gangplank_model::project::Handoff;
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 
 /// The alias `cargo xtask` for a standalone package.
@@ -165,7 +164,7 @@ pub fn app(text: &str, name: &str) -> Result<String> {
 }
 
 /// The manifest of an xtask. Inherited values are inlined, because another workspace may lack them.
-pub fn xtask(text: &str, engine: &Engine, handoff: Handoff, is_new: bool) -> Result<String> {
+pub fn xtask(text: &str, engine: &Engine, has_buckets: bool, is_new: bool) -> Result<String> {
     edit("xtask/Cargo.toml", text, |document| {
         own(table(document.as_table_mut(), "package")?, &[("version", "0.1.0")]);
         table(document.as_table_mut(), "package")?.remove("license");
@@ -186,7 +185,7 @@ pub fn xtask(text: &str, engine: &Engine, handoff: Handoff, is_new: bool) -> Res
             document.remove("test");
             stand_alone(document, *engine == Engine::Vendor)?;
         }
-        if handoff == Handoff::S3 {
+        if has_buckets {
             let mut default = Array::new();
             default.push("s3");
             table(document.as_table_mut(), "features")?.insert("default", value(default));
@@ -195,11 +194,23 @@ pub fn xtask(text: &str, engine: &Engine, handoff: Handoff, is_new: bool) -> Res
     })
 }
 
-/// The manifest of a vendored crate, without what only this repository uses: its lints and the dependencies of its tests.
-pub fn vendored(path: &str, text: &str) -> Result<String> {
+/// The manifest of a vendored crate, without what only this repository uses, its lints and the dependencies of its tests,
+/// and without the crates in the directories `left_out`.
+pub fn vendored(path: &str, text: &str, left_out: &[&str]) -> Result<String> {
     edit(path, text, |document| {
         document.remove("lints");
         document.remove("dev-dependencies");
+        for name in left_out.iter().map(|dir| format!("gangplank-{dir}")) {
+            table(document.as_table_mut(), "dependencies")?.remove(&name);
+            let Some(features) = document.get_mut("features").and_then(Item::as_table_like_mut) else { continue };
+            // The features stay, empty: the code asks for them, and the project's own manifest may name them.
+            for (_, of) in features.iter_mut() {
+                let is_of_it = |text: &str| {
+                    text.strip_prefix("dep:") == Some(&name) || text.split(['/', '?']).next() == Some(&name)
+                };
+                of.as_array_mut().map(|of| of.retain(|item| !item.as_str().is_some_and(is_of_it)));
+            }
+        }
         Ok(())
     })
 }
@@ -303,7 +314,7 @@ mod tests {
     #[test]
     fn xtask_of_an_app_is_a_workspace_with_its_own_profiles() {
         let ours = crate::tree::template("xtask/Cargo.toml").unwrap();
-        let made = |engine: &Engine, is_new| xtask(ours, engine, Handoff::Workspace, is_new).unwrap();
+        let made = |engine: &Engine, is_new| xtask(ours, engine, false, is_new).unwrap();
         let vendored = made(&Engine::Vendor, false);
         assert!(vendored.contains("[workspace]\nmembers = [\"crates/*\"]\nresolver = \"3\"\n"), "{vendored}");
         assert_eq!(vendored.matches("opt-level = ").count(), HOT.len(), "{vendored}");
@@ -354,8 +365,13 @@ mod tests {
 
     #[test]
     fn vendored_crate_inherits_nothing() {
-        let text = vendored("gangplank/Cargo.toml", include_str!("../../gangplank/Cargo.toml")).unwrap();
+        let ours = include_str!("../../gangplank/Cargo.toml");
+        let text = vendored("gangplank/Cargo.toml", ours, &[]).unwrap();
         assert!(!text.contains("workspace") && !text.contains("tempfile"), "{text}");
+        assert!(text.contains("\ns3 = [\"dep:gangplank-bucket\", \"gangplank-local-ci?/s3\"]\n"), "{text}");
+        let text = vendored("gangplank/Cargo.toml", ours, &["local-ci"]).unwrap();
+        assert!(text.contains("\nlocal-ci = []\n") && text.contains("\ns3 = [\"dep:gangplank-bucket\"]\n"), "{text}");
+        assert!(!text.contains("gangplank-local-ci"), "{text}");
         assert_eq!(version(&text).as_deref(), Some(env!("CARGO_PKG_VERSION")));
     }
 }

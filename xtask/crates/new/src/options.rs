@@ -1,5 +1,6 @@
 //! What is made, and what was made.
 
+use crate::parts::Part;
 use crate::scripts::ScriptMapping;
 use gangplank_model::error::{Result, usage};
 use gangplank_model::project::Handoff;
@@ -23,6 +24,10 @@ pub struct NewOptions {
     pub bucket: Option<String>,
     /// The source of the engine.
     pub engine: Engine,
+    /// Parts that a copy of the engine gets beside the usual ones.
+    pub with: Vec<Part>,
+    /// Usual parts that it does not get.
+    pub without: Vec<Part>,
     /// Change nothing.
     pub dry_run: bool,
 }

@@ -2,18 +2,22 @@
 
 use crate::main_rs::{App, Plan, TargetAnswers};
 use crate::options::{ENGINE_DIR, Engine, NewOptions};
-use crate::{place, tree};
+use crate::{parts, place, tree};
 use gangplank_deploy::ci::generate;
 use gangplank_deploy::tool::Tool;
 use gangplank_model::error::{Result, failed, usage};
 use gangplank_model::project;
 use gangplank_model::project::{Ci, Handoff, Project};
-use gangplank_model::store_url::is_bucket;
+use gangplank_model::store_url::{is_bucket, is_site};
 use gangplank_system::context::{Context, Input, Output};
 use std::fs;
 use std::path::Path;
 
 pub fn check_target(ctx: &Context, url: &str) -> Result<()> {
+    // Only the features of the project can open those.
+    if is_site(url) {
+        return Ok(());
+    }
     let project = Project { app: project::App::DEFAULT, stores: &[], envs: &[], ci: Ci::DEFAULT };
     Tool::new(ctx, &project).target(url).map(drop)
 }
@@ -51,6 +55,15 @@ pub fn plan(ctx: &Context, name: &str, options: &NewOptions) -> Result<Plan> {
         return usage("--bucket needs the handoff s3").hint("add --handoff s3").err();
     }
     check_bucket(&bucket)?;
+    let has_sites = envs.iter().flat_map(|env| &env.targets).any(|url| is_site(url));
+    let is_vendored = options.engine == Engine::Vendor;
+    if !is_vendored && !(options.with.is_empty() && options.without.is_empty()) {
+        return usage("--with and --without select the parts of a copy")
+            .hint("omit them, or use --engine vendor")
+            .err();
+    }
+    let needed = parts::needed(handoff, is_vendored && handoff == Handoff::Artifacts, has_sites);
+    let parts = parts::parts(&parts::USUAL, &options.with, &options.without, &needed)?;
     Ok(Plan {
         app: App::sample(name),
         handoff,
@@ -58,7 +71,8 @@ pub fn plan(ctx: &Context, name: &str, options: &NewOptions) -> Result<Plan> {
         envs,
         branch: "main".into(),
         image: None,
-        has_launcher: options.engine == Engine::Vendor,
+        is_vendored,
+        parts,
         is_strict: true,
         is_formatted: true,
     })

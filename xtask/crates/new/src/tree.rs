@@ -4,6 +4,8 @@ use crate::main_rs;
 use crate::main_rs::Plan;
 use crate::manifest;
 use crate::options::{ENGINE_DIR, Engine};
+use crate::parts;
+use crate::parts::Part;
 use gangplank_model::error::{Kind, Result, WithHint, failed};
 use gangplank_model::release::digest;
 use gangplank_model::release::manifest::checksum_line;
@@ -108,7 +110,7 @@ pub fn xtask(plan: &Plan, engine: &Engine, is_new: bool) -> Result<Tree> {
     let mut tree = Tree::default();
     let manifest = template("xtask/Cargo.toml")?;
     let manifest = manifest.split_once(ENGINES_TESTS).map_or(manifest, |(before, _)| before);
-    tree.text("xtask/Cargo.toml", manifest::xtask(manifest, engine, plan.handoff, is_new)?);
+    tree.text("xtask/Cargo.toml", manifest::xtask(manifest, engine, plan.parts.contains("s3"), is_new)?);
     tree.text("xtask/src/main.rs", main_rs::fill(template("xtask/src/main.rs")?, plan)?);
     if !is_new {
         // Cargo keeps only what it needs, at the tested versions.
@@ -116,15 +118,17 @@ pub fn xtask(plan: &Plan, engine: &Engine, is_new: bool) -> Result<Tree> {
         tree.text("xtask/.gitignore", OWN_IGNORES);
     }
     if *engine == Engine::Vendor {
-        tree.graft(ENGINE_DIR, vendored()?);
+        tree.graft(ENGINE_DIR, vendored(&plan.parts)?);
     }
     Ok(tree)
 }
 
-/// The engine as a self-contained package, with everything a project needs.
-pub fn vendored() -> Result<Tree> {
+/// The engine as a self-contained package, with these parts.
+pub fn vendored(parts: &BTreeSet<Part>) -> Result<Tree> {
     let mut tree = Tree::default();
-    for (path, bytes) in embedded::CRATES {
+    let left_out = parts::left_out(parts);
+    let is_left_out = |path: &str| path.split_once('/').is_some_and(|(dir, _)| left_out.contains(&dir));
+    for (path, bytes) in embedded::CRATES.iter().filter(|(path, _)| !is_left_out(path)) {
         // Cargo takes each directory here for a crate.
         let path = if path.starts_with("docs/") { format!("gangplank/{path}") } else { (*path).to_owned() };
         tree.0.insert(path, bytes.to_vec());
@@ -132,7 +136,7 @@ pub fn vendored() -> Result<Tree> {
     let manifests: Vec<_> = tree.0.keys().filter(|path| path.ends_with("/Cargo.toml")).cloned().collect();
     for path in manifests {
         let text = String::from_utf8_lossy(&tree.0[&path]).into_owned();
-        tree.text(&path, manifest::vendored(&path, &text)?);
+        tree.text(&path, manifest::vendored(&path, &text, &left_out)?);
     }
     // Digests apply to these bytes, whatever git's line-end settings.
     tree.text(".gitattributes", "* -text\n");

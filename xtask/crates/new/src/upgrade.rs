@@ -2,6 +2,7 @@
 
 use crate::git;
 use crate::options::{ENGINE_DIR, NewOptions, NewReport};
+use crate::parts;
 use crate::place;
 use crate::place::Staging;
 use crate::steps::{cargo, read_if_there};
@@ -37,7 +38,8 @@ pub fn upgrade(ctx: &Context, dir: &Path, force: bool, options: &NewOptions) -> 
         return refuse(ctx, &dir, &edited);
     }
     let before = tree::version_of(&engine);
-    let vendored = tree::vendored()?;
+    let parts = parts::parts(&parts::of_copy(&engine), &options.with, &options.without, &[])?;
+    let vendored = tree::vendored(&parts)?;
     let same = read_if_there(&engine.join(tree::SUMS))?.map(String::into_bytes).as_ref() == vendored.0.get(tree::SUMS);
     let news = news(&read_if_there(&engine.join("CHANGELOG.md"))?.unwrap_or_default(), &vendored.changelog());
     let made = NewReport {

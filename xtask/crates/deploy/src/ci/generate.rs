@@ -4,7 +4,7 @@ use gangplank_model::ci::pipeline::LAUNCHER;
 use gangplank_model::ci::{render, workflows};
 use gangplank_model::error::{CliError, Kind, Result, WithHint, usage};
 use gangplank_model::project::{Handoff, Project};
-use gangplank_system::context::Context;
+use gangplank_system::context::{Context, is_left_out, left_out_hint};
 use gangplank_system::git;
 use serde::Serialize;
 use std::fs;
@@ -26,7 +26,12 @@ pub struct Generated {
 fn texts(ctx: &Context, project: &Project, handoff: Handoff) -> Result<[String; 3]> {
     if project.ci.launch && !ctx.root.join(LAUNCHER).is_file() {
         return usage(format!("`launch` needs {LAUNCHER}, which this project lacks"))
-            .hint("remove `launch: true` from xtask/src/main.rs, or copy the engine: `cargo xtask new --upgrade`")
+            .hint("remove `launch: true` from xtask/src/main.rs, or get it: `cargo xtask new --upgrade DIR --with launch` in a checkout of Gangplank")
+            .err();
+    }
+    if project.ci.report && is_left_out(&ctx.root, "html") {
+        return usage("the jobs that deploy write a report, and this project was made without `html`")
+            .hint(format!("write `report: false` in `ci` of xtask/src/main.rs, or {}", left_out_hint("html")))
             .err();
     }
     Ok([

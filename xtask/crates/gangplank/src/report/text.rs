@@ -51,7 +51,7 @@ pub fn answer(answer: &CommandOutput, style: Style, now: Timestamp) -> String {
             files.iter().map(|it| format!("{} {}\n", it.path.display(), state(it.changed))).collect()
         }
         #[cfg(feature = "lint")]
-        CommandOutput::Findings(findings) => crate::report::checks::lint(findings, style),
+        CommandOutput::Findings(findings) => crate::report::findings::findings(findings, style),
         #[cfg(feature = "local-ci")]
         CommandOutput::CiRun(run) => crate::report::local_ci::run(run, style),
         CommandOutput::Setup(hosts) => crate::report::setup::setup(hosts),

@@ -1,0 +1,93 @@
+//! Projects whose copy of the engine lacks parts, or has more.
+
+use super::handoffs::Compiled;
+use super::{command, git, make, names, ran};
+use std::fs;
+use std::path::Path;
+
+/// The crates in a project's copy that a project can do without.
+fn parts(project: &Path) -> String {
+    let optional = ["bucket", "html", "launch", "lint", "local-ci"];
+    let all = names(&project.join("xtask/crates"));
+    all.iter().map(String::as_str).filter(|name| optional.contains(name)).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn new_copies_the_parts_that_a_project_needs() {
+    let dir = crate::record::tempdir();
+    for (name, flags, want) in [
+        ("usual", &[][..], "html local-ci"),
+        ("none", &["--without", "html,local-ci"], ""),
+        ("more", &["--with", "lint", "--with", "s3"], "bucket html lint local-ci"),
+        ("bucket", &["--handoff", "s3"], "bucket html local-ci"),
+        ("site", &["--target", "site+s3://acme-web/shop"], "bucket html local-ci"),
+        ("artifacts", &["--handoff", "artifacts"], "html launch local-ci"),
+    ] {
+        let project = dir.path().join(name);
+        make(&project, &[&["--name", "shop"][..], flags].concat()).ok();
+        assert_eq!(parts(&project), want, "{name}");
+        assert_eq!(git(&project, "status --porcelain"), "", "{name}");
+        let manifests = format!(
+            "{}{}",
+            fs::read_to_string(project.join("xtask/crates/gangplank/Cargo.toml")).unwrap(),
+            fs::read_to_string(project.join("xtask/crates/deploy/Cargo.toml")).unwrap()
+        );
+        for part in ["bucket", "html", "launch", "lint", "local-ci"] {
+            let has = want.split(' ').any(|it| it == part);
+            assert_eq!(manifests.contains(&format!("gangplank-{part}")), has, "{name}: {part}");
+        }
+        let default = fs::read_to_string(project.join("xtask/Cargo.toml")).unwrap().contains(r#"default = ["s3"]"#);
+        assert_eq!(default, want.contains("bucket"), "{name}");
+        let (main, config) = (project.join("xtask/src/main.rs"), project.join(".circleci/config.yml"));
+        let has_report = fs::read_to_string(config).unwrap().contains("Write the release report");
+        assert_eq!(has_report, want.contains("html"), "{name}");
+        assert_eq!(fs::read_to_string(main).unwrap().contains("report: false"), !has_report, "{name}");
+    }
+}
+
+#[test]
+fn new_with_contradictory_parts_is_refused() {
+    let dir = crate::record::tempdir();
+    let engine = format!("path={}", crate::project::root().display());
+    for (flags, what, hint) in [
+        (&["--with", "linter"][..], "the engine has no part `linter`", "use html, launch, lint, local-ci, s3"),
+        (&["--handoff", "s3", "--without", "s3"], "the handoff s3 needs the part `s3`", "omit --without s3"),
+        (&["--with", "lint", "--without", "lint"], "`lint` is both in --with and in --without", "use one of them"),
+        (
+            &["--with", "lint", "--engine", &engine],
+            "--with and --without select the parts of a copy",
+            "--engine vendor",
+        ),
+    ] {
+        make(&dir.path().join("shop"), flags).fails(2, what, hint);
+    }
+    assert_eq!(names(dir.path()), [""; 0]);
+}
+
+#[test]
+#[ignore = "group adopt"]
+fn project_without_parts_works_and_its_commands_say_how_to_get_them() {
+    let compiled = Compiled::new();
+    let dir = crate::record::tempdir();
+    let project = dir.path().join("shop");
+    make(&project, &["--without", "html,local-ci"]).ok();
+    for (line, part) in [("ci run --yes", "local-ci"), ("ci lint", "lint"), ("report", "html")] {
+        let what = format!("this project was made without `{part}`");
+        compiled.xtask(&project, line, &[]).fails(2, &what, &format!("new --upgrade DIR --with {part}`"));
+    }
+    let bucket = compiled.xtask(&project, "verify --store s3://acme/shop", &[]);
+    bucket.fails(2, "this project was made without buckets", "--with s3`");
+    let tested = compiled.xtask(&project, "test --quick", &[]).ok();
+    assert!(tested.stderr.contains("skipped: the linter of CircleCI configs"), "{}", tested.stderr);
+    assert!(!tested.stderr.contains("warning: u"), "the compiler has nothing to remark: {}", tested.stderr);
+
+    ran(command(&["new", "--upgrade", &project.display().to_string(), "--with", "lint"])).ok();
+    assert_eq!(parts(&project), "lint");
+    compiled.xtask(&project, "ci lint", &[]).ok();
+    ran(command(&["new", "--upgrade", &project.display().to_string()])).ok();
+    assert_eq!(parts(&project), "lint", "an upgrade keeps the parts");
+    // Its configs would call a command that is not there.
+    let main = project.join("xtask/src/main.rs");
+    fs::write(&main, fs::read_to_string(&main).unwrap().replace("report: false", "report: true")).unwrap();
+    compiled.xtask(&project, "ci generate", &[]).fails(2, "this project was made without `html`", "report: false");
+}

@@ -1,0 +1,92 @@
+//! The parts of the engine that a project can do without.
+
+use gangplank_model::error::{Result, usage};
+use gangplank_model::project::Handoff;
+use gangplank_system::context::PARTS;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// A feature of the engine whose crate a copy may lack.
+pub type Part = &'static str;
+
+/// What `new` copies: `ci run` and `report`. The linter of handwritten configs is a fifth of the engine, and buckets are
+/// of use only to those who have one.
+pub const USUAL: [Part; 2] = ["html", "local-ci"];
+
+/// The part of that name.
+pub fn part(name: &str) -> Result<Part> {
+    match PARTS.iter().find(|(part, _)| *part == name) {
+        Some((part, _)) => Ok(part),
+        None => {
+            let names: Vec<_> = PARTS.iter().map(|(part, _)| *part).collect();
+            usage(format!("the engine has no part `{name}`")).hint(format!("use {}", names.join(", "))).err()
+        }
+    }
+}
+
+/// The parts that a project cannot do without, with the reason.
+pub fn needed(handoff: Handoff, launches: bool, has_sites: bool) -> Vec<(Part, &'static str)> {
+    let needs = [
+        (handoff == Handoff::S3, ("s3", "the handoff s3")),
+        (has_sites, ("s3", "a static site")),
+        (launches, ("launch", "the handoff artifacts")),
+    ];
+    needs.into_iter().filter(|(is_needed, _)| *is_needed).map(|(_, need)| need).collect()
+}
+
+/// The parts of a copy: those of `before`, changed as wanted, and what is needed.
+pub fn parts(before: &[Part], with: &[Part], without: &[Part], needed: &[(Part, &str)]) -> Result<BTreeSet<Part>> {
+    if let Some((part, reason)) = needed.iter().find(|(part, _)| without.contains(part)) {
+        return usage(format!("{reason} needs the part `{part}`")).hint(format!("omit --without {part}")).err();
+    }
+    if let Some(part) = with.iter().find(|part| without.contains(part)) {
+        return usage(format!("`{part}` is both in --with and in --without")).hint("use one of them").err();
+    }
+    let all = before.iter().chain(with).filter(|part| !without.contains(part)).copied();
+    Ok(all.chain(needed.iter().map(|(part, _)| *part)).collect())
+}
+
+/// The parts of a project's copy in a directory.
+pub fn of_copy(engine: &Path) -> Vec<Part> {
+    // Before buckets were a crate, every copy had them.
+    let has =
+        |dir: &str| engine.join(dir).is_dir() || (dir == "bucket" && engine.join("deploy/src/store/object").is_dir());
+    PARTS.iter().filter(|(_, dir)| has(dir)).map(|(part, _)| *part).collect()
+}
+
+/// The directories of the crates that a copy with these parts lacks.
+pub fn left_out(parts: &BTreeSet<Part>) -> Vec<&'static str> {
+    PARTS.iter().filter(|(part, _)| !parts.contains(part)).map(|(_, dir)| *dir).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gangplank_model::error::hint_of;
+
+    #[test]
+    fn parts_are_the_usual_ones_as_changed_and_what_is_needed() {
+        for (before, with, without, handoff, want) in [
+            (&USUAL[..], &[][..], &[][..], Handoff::Workspace, "html local-ci"),
+            (&USUAL, &["lint"], &["html"], Handoff::Workspace, "lint local-ci"),
+            (&USUAL, &[], &["html", "local-ci"], Handoff::Workspace, ""),
+            (&USUAL, &[], &[], Handoff::S3, "html local-ci s3"),
+            (&["lint"], &[], &[], Handoff::Workspace, "lint"),
+        ] {
+            let parts = parts(before, with, without, &needed(handoff, false, false)).unwrap();
+            assert_eq!(parts.into_iter().collect::<Vec<_>>().join(" "), want);
+        }
+        let launched = parts(&[], &[], &[], &needed(Handoff::Artifacts, true, true)).unwrap();
+        assert_eq!(launched.into_iter().collect::<Vec<_>>(), ["launch", "s3"]);
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let error = parts(&USUAL, &[], &["s3"], &needed(Handoff::S3, false, false)).unwrap_err();
+        assert_eq!(error.to_string(), "the handoff s3 needs the part `s3`");
+        let error = parts(&USUAL, &["lint"], &["lint"], &[]).unwrap_err();
+        assert_eq!(error.to_string(), "`lint` is both in --with and in --without");
+        let error = part("linter").unwrap_err();
+        assert_eq!(hint_of(&error), Some("use html, launch, lint, local-ci, s3"));
+    }
+}
