@@ -74,7 +74,7 @@ pub fn adopt(ctx: &Context, dir: &Path, options: &NewOptions) -> Result<NewRepor
         files: names,
         scripts: scripts_in(&dir),
         notes,
-        next: next(&dir, &forced.files),
+        next: next(&dir, &forced.files, plan.has("local-ci")),
         ..NewReport::of(&dir, options)
     };
     if !options.dry_run {
@@ -102,15 +102,17 @@ fn forced(there: &Context, names: &[String]) -> Result<Forced> {
 }
 
 /// The next commands, in order.
-fn next(dir: &Path, forced: &[String]) -> Vec<String> {
+fn next(dir: &Path, forced: &[String], has_local_ci: bool) -> Vec<String> {
     let force = if forced.is_empty() { String::new() } else { format!("git add --force {} && ", forced.join(" ")) };
     let commit = format!("git add --all && {force}git commit --message 'Deliver with cargo xtask'");
     let mut next = vec![
         format!("cd {}", quote(&dir.display().to_string())),
         "cargo xtask build       # check xtask/src/main.rs first".into(),
         "cargo xtask deploy dev".into(),
-        "cargo xtask ci run      # the whole pipeline on this machine".into(),
     ];
+    if has_local_ci {
+        next.push("cargo xtask ci run      # the whole pipeline on this machine".into());
+    }
     // A release needs a commit.
     match place::repository_of(dir) {
         Some(_) => next.insert(3, commit),

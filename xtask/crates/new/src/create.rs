@@ -58,6 +58,21 @@ pub fn complete(ctx: &Context, options: &mut NewOptions, path: &Path, ask: Ask) 
     Ok(())
 }
 
+/// The next commands, in order.
+fn next(path: &Path, has_local_ci: bool) -> Vec<String> {
+    let first = if has_local_ci {
+        "cargo xtask ci run      # the whole pipeline on this machine"
+    } else {
+        "cargo xtask build       # then `cargo xtask deploy dev`"
+    };
+    vec![
+        format!("cd {}", quote(&path.display().to_string())),
+        first.into(),
+        "cargo xtask test        # all checks before a commit".into(),
+        "cargo xtask doctor      # missing setup of CircleCI and the hosts".into(),
+    ]
+}
+
 /// Creates a project at `path`, which must be empty or missing.
 pub fn create(ctx: &Context, path: &Path, options: &NewOptions) -> Result<NewReport> {
     let path = place::absolute(path)?;
@@ -72,12 +87,7 @@ pub fn create(ctx: &Context, path: &Path, options: &NewOptions) -> Result<NewRep
         handoff: Some(plan.handoff.as_str()),
         files: vec![],
         notes: notes(&path, options),
-        next: vec![
-            format!("cd {}", quote(&path.display().to_string())),
-            "cargo xtask ci run      # the whole pipeline on this machine".into(),
-            "cargo xtask test        # all checks before a commit".into(),
-            "cargo xtask doctor      # missing setup of CircleCI and the hosts".into(),
-        ],
+        next: next(&path, plan.has("local-ci")),
         ..NewReport::of(&path, options)
     };
     plan.project().validate()?;

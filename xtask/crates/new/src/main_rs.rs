@@ -130,9 +130,9 @@ impl Plan {
         self.is_vendored && self.context().is_some()
     }
 
-    /// Whether the jobs that deploy write a report.
-    fn reports(&self) -> bool {
-        !self.is_vendored || self.parts.contains("html")
+    /// Whether the engine has a part. Only a copy can lack one.
+    pub fn has(&self, part: Part) -> bool {
+        !self.is_vendored || self.parts.contains(part)
     }
 
     /// Only jobs that use CircleCI's API need its token.
@@ -159,7 +159,7 @@ impl Plan {
                 context: self.context().map(|it| leak(&it)),
                 rust_image: self.image.as_deref().map_or(Ci::DEFAULT.rust_image, leak),
                 launch: self.launches(),
-                report: self.reports(),
+                report: self.has("html"),
                 pointers: Box::leak(Box::new([(leak(&self.branch), "LATEST_BUILD_NUM")])),
                 ..Ci::DEFAULT
             },
@@ -273,7 +273,7 @@ fn fill_ci(main: &mut Filling, plan: &Plan) -> Result<()> {
     says.extend(plan.image.as_ref().map(|image| format!("rust_image: {image:?}")));
     says.extend(plan.context().map(|context| format!("context: Some({context:?})")));
     says.extend(plan.launches().then(|| "launch: true".to_owned()));
-    says.extend((!plan.reports()).then(|| "report: false".to_owned()));
+    says.extend((!plan.has("html")).then(|| "report: false".to_owned()));
     says.extend((!plan.is_strict).then(|| "deny_warnings: false".to_owned()));
     says.extend((!plan.is_formatted).then(|| "format: false".to_owned()));
     if !plan.launches() {

@@ -186,5 +186,10 @@ fn readme(plan: &Plan, engine: &Engine) -> String {
         gangplank_model::project::Handoff::Artifacts => "by CircleCI's artifacts".to_owned(),
         gangplank_model::project::Handoff::S3 => format!("by the bucket {}", plan.bucket),
     };
-    include_str!("readme.md").replace("{name}", name).replace("{guides}", guides).replace("{hand_over}", &hand_over)
+    let mut text = include_str!("readme.md").to_owned();
+    if !plan.has("local-ci") {
+        text =
+            text.lines().filter(|line| !line.contains("cargo xtask ci run")).map(|line| format!("{line}\n")).collect();
+    }
+    text.replace("{name}", name).replace("{guides}", guides).replace("{hand_over}", &hand_over)
 }
