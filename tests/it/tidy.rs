@@ -161,6 +161,26 @@ fn guide_has_each_group_with_its_minutes() {
 }
 
 #[test]
+fn dependency_is_named_in_its_crate() {
+    let mut offences = Vec::new();
+    for manifest in manifests() {
+        let dir = manifest.trim_end_matches("Cargo.toml");
+        let sources: Vec<_> = crates().into_iter().filter(|source| source.path.starts_with(dir)).collect();
+        for (name, line) in dependencies(&manifest) {
+            let name = name.replace('-', "_");
+            let is_named = |source: &Source| {
+                let path = |text: &str| text.split("::").next() == Some(name.as_str());
+                source.names().iter().any(|it| path(&it.path)) || source.shipped.contains(&format!("{name}!"))
+            };
+            if !sources.iter().any(is_named) {
+                offences.push(format!("{manifest}:{line}: nothing names `{name}`: remove it"));
+            }
+        }
+    }
+    assert_none("What nothing uses is compiled all the same.", &offences);
+}
+
+#[test]
 fn doors_are_named_only_in_their_files() {
     let mut offences = Vec::new();
     let mut used = BTreeSet::new();

@@ -1,6 +1,7 @@
 //! `new --into`: crates of other people, and workspaces with something in the way.
 
 mod kept;
+mod parts;
 mod rust;
 
 use super::handoffs::{Compiled, Ended, ports};

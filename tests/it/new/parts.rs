@@ -1,12 +1,11 @@
 //! Projects whose copy of the engine lacks parts, or has more.
 
-use super::handoffs::Compiled;
-use super::{command, git, make, names, ran};
+use super::{git, make, names};
 use std::fs;
 use std::path::Path;
 
 /// The crates in a project's copy that a project can do without.
-fn parts(project: &Path) -> String {
+pub fn parts(project: &Path) -> String {
     let optional = ["bucket", "html", "launch", "lint", "local-ci"];
     let all = names(&project.join("xtask/crates"));
     all.iter().map(String::as_str).filter(|name| optional.contains(name)).collect::<Vec<_>>().join(" ")
@@ -62,34 +61,4 @@ fn new_with_contradictory_parts_is_refused() {
         make(&dir.path().join("shop"), flags).fails(2, what, hint);
     }
     assert_eq!(names(dir.path()), [""; 0]);
-}
-
-#[test]
-#[ignore = "group adopt"]
-fn project_without_parts_works_and_its_commands_say_how_to_get_them() {
-    let compiled = Compiled::new();
-    let dir = crate::record::tempdir();
-    let project = dir.path().join("shop");
-    make(&project, &["--without", "html,local-ci"]).ok();
-    for (line, part) in [("ci run --yes", "local-ci"), ("ci lint", "lint"), ("report", "html")] {
-        let what = format!("this project was made without `{part}`");
-        compiled.xtask(&project, line, &[]).fails(2, &what, &format!("new --upgrade DIR --with {part}`"));
-    }
-    let main = project.join("xtask/src/main.rs");
-    let edit = |from: &str, to: &str| fs::write(&main, fs::read_to_string(&main).unwrap().replace(from, to)).unwrap();
-    edit(r#""file:target/store""#, r#""s3://acme/shop""#);
-    compiled.xtask(&project, "releases", &[]).fails(2, "this project was made without buckets", "--with s3`");
-    edit(r#""s3://acme/shop""#, r#""file:target/store""#);
-    let tested = compiled.xtask(&project, "test --quick", &[]).ok();
-    assert!(tested.stderr.contains("skipped: the linter of CircleCI configs"), "{}", tested.stderr);
-    assert!(!tested.stderr.contains("warning: u"), "the compiler has nothing to remark: {}", tested.stderr);
-
-    ran(command(&["new", "--upgrade", &project.display().to_string(), "--with", "lint"])).ok();
-    assert_eq!(parts(&project), "lint");
-    compiled.xtask(&project, "ci lint", &[]).ok();
-    ran(command(&["new", "--upgrade", &project.display().to_string()])).ok();
-    assert_eq!(parts(&project), "lint", "an upgrade keeps the parts");
-    // Its configs would call a command that is not there.
-    edit("report: false", "report: true");
-    compiled.xtask(&project, "ci generate", &[]).fails(2, "this project was made without `html`", "report: false");
 }

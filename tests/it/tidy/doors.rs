@@ -25,6 +25,7 @@ pub const DOORS: &[(&str, &[&str])] = &[
     ("glob", &["bucket/site/content.rs", "deploy/include.rs", "local-ci/workspace.rs", "new/manifest.rs"]),
     ("httparse", &["local-ci/loopback/http.rs"]),
     ("indicatif", &["gangplank/report/term.rs"]),
+    ("libc", &["bundle/files.rs"]),
     ("libdeflater", &["bundle/members.rs", "bundle/members/gzip.rs"]),
     ("memchr", &["bundle/members/gzip.rs", "deploy/build/remap.rs"]),
     ("zstd_safe", &["bundle/members/zstd.rs"]),

@@ -3,9 +3,9 @@
 //! It has to be fast, so it reads only local files: no network, no git, no other program. Unreadable files are skipped
 //! silently.
 
+use crate::buckets::BUCKETS;
 use crate::cli;
 use crate::cli::{CommandLine, Shell};
-use crate::run::BUCKETS;
 use clap_complete::engine::{self, ArgValueCandidates, CompletionCandidate};
 use gangplank_deploy::extend::Extensions;
 use gangplank_deploy::tool::Tool;

@@ -47,6 +47,7 @@
 //! repository has the map and the rules.
 
 mod approval;
+mod buckets;
 mod cli;
 mod commands;
 mod complete;

@@ -1,5 +1,6 @@
 //! Runs a command line: parses it, runs the command, prints the answer or the error, and returns the exit code.
 
+use crate::buckets::BUCKETS;
 use crate::cli::{self, Color, Command, Global};
 use crate::commands::{self, CommandOutput};
 use crate::complete;
@@ -24,13 +25,6 @@ use std::time::Duration;
 
 /// Moves the cursor to the top of the screen and clears what is below.
 const CLEAR: &str = "\x1b[H\x1b[J";
-
-/// Buckets, if they are compiled in.
-#[cfg(feature = "s3")]
-pub const BUCKETS: Option<&gangplank_deploy::tool::Buckets> = Some(&gangplank_bucket::BUCKETS);
-/// Buckets, if they are compiled in.
-#[cfg(not(feature = "s3"))]
-pub const BUCKETS: Option<&gangplank_deploy::tool::Buckets> = None;
 
 /// Runs the command line of this process for a project.
 pub fn main(project: &'static Project) -> ExitCode {

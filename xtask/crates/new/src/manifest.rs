@@ -208,7 +208,9 @@ pub fn vendored(path: &str, text: &str, left_out: &[&str]) -> Result<String> {
                 let is_of_it = |text: &str| {
                     text.strip_prefix("dep:") == Some(&name) || text.split(['/', '?']).next() == Some(&name)
                 };
-                of.as_array_mut().map(|of| of.retain(|item| !item.as_str().is_some_and(is_of_it)));
+                if let Some(of) = of.as_array_mut() {
+                    of.retain(|item| !item.as_str().is_some_and(is_of_it));
+                }
             }
         }
         Ok(())

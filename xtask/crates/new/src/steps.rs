@@ -57,7 +57,8 @@ pub fn plan(ctx: &Context, name: &str, options: &NewOptions) -> Result<Plan> {
     check_bucket(&bucket)?;
     let has_sites = envs.iter().flat_map(|env| &env.targets).any(|url| is_site(url));
     let is_vendored = options.engine == Engine::Vendor;
-    if !is_vendored && !(options.with.is_empty() && options.without.is_empty()) {
+    let selects = !options.with.is_empty() || !options.without.is_empty();
+    if selects && !is_vendored {
         return usage("--with and --without select the parts of a copy")
             .hint("omit them, or use --engine vendor")
             .err();

@@ -43,7 +43,13 @@ pub const GROUPS: &[Group] = &[
     },
     Group { name: "logins", about: "hostile shells and profiles of logins", minutes: 3, programs: &[], npm: None },
     Group { name: "handoffs", about: "new projects that deliver themselves", minutes: 12, programs: &[], npm: None },
-    Group { name: "adopt", about: "an xtask for crates that others wrote", minutes: 4, programs: &[], npm: None },
+    Group {
+        name: "adopt",
+        about: "an xtask for crates that others wrote, and without parts of the engine",
+        minutes: 5,
+        programs: &[],
+        npm: None,
+    },
     Group { name: "growth", about: "many releases, files and bytes", minutes: 3, programs: &[], npm: None },
     Group {
         name: "browser",

@@ -1,0 +1,10 @@
+//! Whether this program can open buckets.
+
+use gangplank_deploy::tool::Buckets;
+
+/// How buckets open, if they are compiled in.
+#[cfg(feature = "s3")]
+pub const BUCKETS: Option<&Buckets> = Some(&gangplank_bucket::BUCKETS);
+/// How buckets open, if they are compiled in.
+#[cfg(not(feature = "s3"))]
+pub const BUCKETS: Option<&Buckets> = None;
