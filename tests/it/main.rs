@@ -13,6 +13,7 @@ mod build;
 mod ci;
 mod cli;
 mod deploy;
+mod docs;
 mod fleet;
 mod host;
 mod new;

@@ -35,9 +35,9 @@ fn crates_of_gangplank_are_checked_unless_they_are_a_copy() {
     p.write("Cargo.toml", &(package("shop") + "\n[workspace]\nmembers = [\"xtask/crates/*\"]\n"));
     p.write("src/lib.rs", "//! Nothing.\n");
     let locked = |name| format!("\n[[package]]\nname = \"{name}\"\nversion = \"0.1.0\"\n");
-    let lock: String = ["gangplank", "gangplank-lint", "shop"].map(locked).concat();
+    let lock: String = ["gangplank", "gangplank-html", "gangplank-lint", "shop"].map(locked).concat();
     p.write("Cargo.lock", &format!("version = 4\n{lock}"));
-    for (dir, name) in [("gangplank", "gangplank"), ("lint", "gangplank-lint")] {
+    for (dir, name) in [("gangplank", "gangplank"), ("html", "gangplank-html"), ("lint", "gangplank-lint")] {
         p.write(&format!("xtask/crates/{dir}/Cargo.toml"), &package(name));
         p.write(&format!("xtask/crates/{dir}/src/lib.rs"), "//! Nothing.\n");
     }

@@ -29,6 +29,9 @@ pub struct Test {
     /// Also run as many groups as fit into MINUTES, starting with a different group at each commit
     #[arg(long, value_name = "MINUTES", conflicts_with = "all")]
     pub rotate: Option<u32>,
+    /// Run only the commands in the README and the guides, in fresh clones: the group `docs`
+    #[arg(long, conflicts_with_all = ["quick", "all", "rotate", "list"])]
+    pub docs: bool,
     /// List the tests of each group
     #[arg(long, conflicts_with_all = ["all", "rotate"])]
     pub list: bool,
@@ -46,9 +49,10 @@ impl Commands for Command {
         if args.list {
             return Ok(Box::new(Listing(list(ctx)?)));
         }
+        let docs = ["docs".to_owned()];
         let options = Options {
             quick: args.quick,
-            all: args.all.as_deref(),
+            all: if args.docs { Some(&docs) } else { args.all.as_deref() },
             rotate: args.rotate,
             retry: args.retry,
             args: &args.args,
