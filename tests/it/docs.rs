@@ -13,8 +13,9 @@ use std::process::{Command, Stdio};
 
 /// The README and the guides, with their paths.
 fn guides(root: &Path) -> Vec<(String, String)> {
-    let docs = fs::read_dir(root.join("docs")).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
-    let docs = docs.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}"));
+    let docs = fs::read_dir(root.join("docs")).unwrap().map(|it| it.unwrap().path());
+    let docs = docs.filter(|path| path.extension().is_some_and(|end| end == "md"));
+    let docs = docs.map(|path| format!("docs/{}", path.file_name().unwrap().to_str().unwrap()));
     let mut all: Vec<_> = docs.chain(["README.md".to_owned(), "CONTRIBUTING.md".to_owned()]).collect();
     all.sort();
     all.into_iter().map(|path| (path.clone(), fs::read_to_string(root.join(path)).unwrap())).collect()

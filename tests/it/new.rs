@@ -1,7 +1,7 @@
 //! `new`: projects made from this repository, projects that get an xtask, and engines that are replaced.
 
 mod adopt;
-mod handoffs;
+pub mod handoffs;
 mod parts;
 
 use crate::project::{Ran, as_somebody, program, root};

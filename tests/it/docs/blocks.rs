@@ -114,10 +114,8 @@ pub fn blocks(text: &str) -> Result<Vec<Block>, String> {
         all.extend(open.take());
         if let Some(comment) = line.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->")) {
             marks.extend(Mark::of(comment).map_err(|error| format!("line {}: {error}", n + 1))?);
-        } else if !line.is_empty() && !is_fence {
-            if !marks.is_empty() {
-                return Err(format!("line {}: a mark without a block", n + 1));
-            }
+        } else if !line.is_empty() && !is_fence && !marks.is_empty() {
+            return Err(format!("line {}: a mark without a block", n + 1));
         }
     }
     all.extend(open);

@@ -19,6 +19,7 @@ pub enum Command {
 
 /// The arguments of `test`.
 #[derive(Debug, Clone, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Test {
     /// Skip the end-to-end tests
     #[arg(long, conflicts_with_all = ["all", "rotate", "list"])]
