@@ -35,6 +35,9 @@ const EXECUTED: &[&str] = &[
     "docs/troubleshooting.md",
 ];
 
+/// Words of the guides that stand for a value, and one that is valid.
+const PLACEHOLDERS: &[(&str, &str)] = &[("s3://BUCKET/PREFIX", "s3://shop-releases/app")];
+
 #[test]
 fn command_block_is_executed_or_says_why_not() {
     let mut offences = Vec::new();
@@ -88,6 +91,7 @@ impl Scene {
     fn run(&self, script: &str, answers: Option<&[String]>) -> (i32, String) {
         let (at, file) = (self.clone_dir(), self.dir.path().join("block.sh"));
         fs::create_dir_all(&at).unwrap();
+        let script = PLACEHOLDERS.iter().fold(script.to_owned(), |script, (from, to)| script.replace(from, to));
         fs::write(&file, format!("set -eu\nexec 2>&1\n{script}")).unwrap();
         let mut command = Command::new("timeout");
         let bash = format!("bash '{}'", file.display());
@@ -138,6 +142,18 @@ fn typed(mut command: Command, answers: &[String]) -> (i32, String) {
     (child.wait().unwrap().code().unwrap_or(-1), String::from_utf8_lossy(&printed).into_owned())
 }
 
+/// A line as it stays on a terminal: without escape sequences, and what was drawn last over itself.
+fn plain(line: &str) -> String {
+    let mut text = String::new();
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once("\x1b[") {
+        text.push_str(before);
+        rest = after.split_once(|c: char| c.is_ascii_alphabetic()).map_or("", |(_, rest)| rest);
+    }
+    text.push_str(rest);
+    text.split('\r').rfind(|drawn| !drawn.trim().is_empty()).unwrap_or_default().to_owned()
+}
+
 /// A line without what differs from run to run: numbers, ids, durations, sizes, and spaces.
 fn normalized(line: &str) -> String {
     let units = ["ms", "s", "min", "h", "d", "B", "KiB", "MiB", "GiB"];
@@ -155,7 +171,7 @@ fn normalized(line: &str) -> String {
 
 /// The first shown line that was not printed, in order. `...` stands for any lines.
 fn missing<'a>(shown: &'a [String], printed: &str) -> Option<&'a String> {
-    let mut rest = printed.lines().map(normalized);
+    let mut rest = printed.lines().map(|line| normalized(&plain(line)));
     shown.iter().filter(|line| line.trim() != "...").find(|line| {
         let wanted = normalized(line);
         !rest.any(|line| line == wanted)
@@ -229,6 +245,8 @@ fn shown_lines_are_compared_without_numbers() {
         missing(&shown("JOB STATUS TIME\ncheck success 37.3 s\n...\ndev (file:a): 20260101T1-1 is live"), printed),
         None
     );
+    let drawn = "\r\x1b[K\x1b[?7l  -  check  0 s\x1b[?7h\r\r\x1b[K\x1b[?7l\x1b[?7h  ok  check  2 min 51 s\r\n";
+    assert_eq!(missing(&shown("  ok  check  760 ms"), drawn), None);
     assert_eq!(missing(&shown("check failed 37.3 s"), printed).unwrap(), "check failed 37.3 s");
     assert_eq!(missing(&shown("check success 1 s\nJOB STATUS TIME"), printed).unwrap(), "JOB STATUS TIME");
 }

@@ -50,7 +50,7 @@ pub const GROUPS: &[Group] = &[
         programs: &[],
         npm: None,
     },
-    Group { name: "docs", about: "the commands of the README and the guides", minutes: 8, programs: &[], npm: None },
+    Group { name: "docs", about: "the commands of the README and the guides", minutes: 12, programs: &[], npm: None },
     Group { name: "growth", about: "many releases, files and bytes", minutes: 3, programs: &[], npm: None },
     Group {
         name: "browser",
