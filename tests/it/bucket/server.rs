@@ -148,9 +148,14 @@ fn serve(
         }
         let mut body = vec![0; length];
         sum.fetch_add(length, Ordering::Relaxed);
-        if head.to_ascii_lowercase().contains("expect: 100-continue") {
+        // The server is not asked for what was answered here.
+        let expects = |line: &&str| line.to_ascii_lowercase().starts_with("expect: 100-continue");
+        let head = if head.split_inclusive("\r\n").any(|line| expects(&line)) {
             let _ = client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
-        }
+            head.split_inclusive("\r\n").filter(|line| !expects(line)).collect()
+        } else {
+            head
+        };
         if client.read_exact(&mut body).is_err() {
             break;
         }

@@ -11,6 +11,7 @@ use gangplank_model::site::Site;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -267,4 +268,26 @@ fn change_of_one_percent_sends_each_changed_file_once() {
     p.run("rollback dev").ok();
     eprintln!("rollback    {}", count(&rollback));
     assert!(rollback.sent() < 10_000, "{}", rollback.sent());
+    // The same change by `aws s3 sync`, which compares sizes and times; then of a checkout, where all times are new.
+    let bucket = web_bucket(ceph);
+    let sync = |endpoint: &str| {
+        let mut aws = Command::new("aws");
+        aws.args(["s3", "sync", "--delete", "--only-show-errors", "www"]).arg(format!("s3://{bucket}/site"));
+        aws.current_dir(p.path("")).env("AWS_ENDPOINT_URL", endpoint).env("AWS_REGION", "us-east-1");
+        aws.env("AWS_ACCESS_KEY_ID", "localkey").env("AWS_SECRET_ACCESS_KEY", "localsecret");
+        aws.status().is_ok_and(|status| status.success())
+    };
+    if !sync(&ceph.url()) {
+        crate::record::skip("`aws s3 sync` beside a site: aws is not installed");
+        return;
+    }
+    (0..FILES / 100).for_each(|n| write(&p, n, "third!"));
+    for (name, is_checkout) in [("aws", false), ("aws, clone", true)] {
+        let proxy = Proxy::new(&ceph.url(), Box::new(|_, _| Fate::Forward));
+        if is_checkout {
+            (0..FILES).for_each(|n| write(&p, n, if n < FILES / 100 { "third!" } else { "before" }));
+        }
+        assert!(sync(&proxy.url()));
+        eprintln!("{name:<11} {}", count(&proxy));
+    }
 }
