@@ -35,6 +35,11 @@ fn new_copies_the_parts_that_a_project_needs() {
             let has = want.split(' ').any(|it| it == part);
             assert_eq!(manifests.contains(&format!("gangplank-{part}")), has, "{name}: {part}");
         }
+        let root = fs::read_to_string(project.join("Cargo.toml")).unwrap();
+        for part in ["bucket", "html", "launch", "lint", "local-ci"] {
+            let has = want.split(' ').any(|it| it == part);
+            assert_eq!(root.contains(&format!("\ngangplank-{part} = ")), has, "{name}: cargo warns of {part}");
+        }
         let default = fs::read_to_string(project.join("xtask/Cargo.toml")).unwrap().contains(r#"default = ["s3"]"#);
         assert_eq!(default, want.contains("bucket"), "{name}");
         let (main, config) = (project.join("xtask/src/main.rs"), project.join(".circleci/config.yml"));

@@ -4,7 +4,7 @@ use gangplank_deploy::ci::generate;
 use gangplank_model::error::{CliError, Kind, Result};
 use gangplank_model::event::ms_since;
 use gangplank_model::project::Project;
-use gangplank_system::context::{Context, ENGINE_SUMS, Input, exit, is_left_out, left_out_hint, stands_alone};
+use gangplank_system::context::{Context, ENGINE_SUMS, Input, exit, stands_alone};
 use serde::Serialize;
 use std::fs;
 use std::path::Path;
@@ -93,10 +93,6 @@ pub fn test(ctx: &Context, project: &Project, options: &Options) -> Result<Teste
         generate::CONFIGS.iter().try_for_each(|config| without_errors(ctx, config))
     })?;
     let mut skipped = Vec::new();
-    if is_left_out(&ctx.root, "lint") {
-        skipped
-            .push(format!("the linter of CircleCI configs, which is not in this project: {}", left_out_hint("lint")));
-    }
     if !options.no_tests {
         let mut words = [&["test", "--workspace", "--locked"], &scope[..]].concat();
         if options.quick && !stands_alone(&ctx.root) {

@@ -3,6 +3,7 @@
 //! It is filled in piece by piece, and each piece has to be there, so a change of the file that this module does not know
 //! of is an error of its tests and not a project that does not compile.
 
+use crate::parts;
 use crate::parts::Part;
 use gangplank_model::error::{Result, failed};
 use gangplank_model::project;
@@ -128,6 +129,11 @@ impl Plan {
     /// A job needs the API's token to ask for a stored program.
     pub fn launches(&self) -> bool {
         self.is_vendored && self.context().is_some()
+    }
+
+    /// The directories of the crates that the copy of the engine lacks.
+    pub fn left_out(&self) -> Vec<&'static str> {
+        if self.is_vendored { parts::left_out(&self.parts) } else { vec![] }
     }
 
     /// Whether the engine has a part. Only a copy can lack one.

@@ -81,9 +81,14 @@ fn array<'a>(of: &'a mut dyn TableLike, name: &str) -> Result<&'a mut Array> {
 /// The crates as members of a workspace.
 const MEMBERS: &str = "xtask/crates/*";
 
-/// The root manifest of a new project, from this repository's.
-pub fn workspace_of_new(text: &str, vendored: bool) -> Result<String> {
+/// The root manifest of a new project, from this repository's. Cargo warns of profiles of crates that are not there, such
+/// as those in the directories `left_out`.
+pub fn workspace_of_new(text: &str, vendored: bool, left_out: &[&str]) -> Result<String> {
     edit("Cargo.toml", text, |document| {
+        let packages = table(table(table(document.as_table_mut(), "profile")?, "dev")?, "package")?;
+        for dir in left_out {
+            packages.remove(&format!("gangplank-{dir}"));
+        }
         let workspace = table(document.as_table_mut(), "workspace")?;
         if !vendored {
             array(workspace, "members")?.retain(|member| member.as_str() != Some(MEMBERS));

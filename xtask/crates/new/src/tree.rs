@@ -97,7 +97,7 @@ pub fn project(plan: &Plan, engine: &Engine) -> Result<Tree> {
         tree.0.insert((*path).to_owned(), bytes.to_vec());
     }
     tree.text("app/Cargo.toml", manifest::app(template("app/Cargo.toml")?, name)?);
-    tree.text("Cargo.toml", manifest::workspace_of_new(template("Cargo.toml")?, *engine == Engine::Vendor)?);
+    tree.text("Cargo.toml", manifest::workspace_of_new(template("Cargo.toml")?, plan.is_vendored, &plan.left_out())?);
     // Cargo keeps only what it needs, at the tested versions.
     let member = |name: &str| format!("\n[[package]]\nname = \"{name}\"\n");
     tree.text("Cargo.lock", template("Cargo.lock")?.replacen(&member("app"), &member(name), 1));

@@ -41,7 +41,9 @@ pub fn upgrade(ctx: &Context, dir: &Path, force: bool, options: &NewOptions) -> 
     let parts = parts::parts(&parts::of_copy(&engine), &options.with, &options.without, &[])?;
     let vendored = tree::vendored(&parts)?;
     let same = read_if_there(&engine.join(tree::SUMS))?.map(String::into_bytes).as_ref() == vendored.0.get(tree::SUMS);
-    let news = news(&read_if_there(&engine.join("CHANGELOG.md"))?.unwrap_or_default(), &vendored.changelog());
+    let mut news = news(&read_if_there(&engine.join("CHANGELOG.md"))?.unwrap_or_default(), &vendored.changelog());
+    let root = read_if_there(&dir.join("Cargo.toml"))?.unwrap_or_default();
+    news.extend(stale_profiles(&root, &parts::left_out(&parts)));
     let made = NewReport {
         what: "upgrade",
         name: dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -163,6 +165,13 @@ fn regenerate(ctx: &Context, dir: &Path, force: bool) -> Result<()> {
     .err()
 }
 
+/// What to remove from the root manifest, where cargo warns of profiles of crates that are not there.
+fn stale_profiles(root: &str, left_out: &[&str]) -> Option<String> {
+    let names = left_out.iter().map(|dir| format!("gangplank-{dir}"));
+    let named: Vec<_> = names.filter(|name| root.contains(&format!("\n{name} = "))).collect();
+    (!named.is_empty()).then(|| format!("remove from [profile.dev.package] in Cargo.toml: {}", named.join(", ")))
+}
+
 /// Lines of the new changelog that the old one has not, without the frame.
 fn news(old: &str, new: &str) -> Vec<String> {
     let known: std::collections::BTreeSet<&str> = old.lines().collect();
@@ -171,6 +180,14 @@ fn news(old: &str, new: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn profiles_of_crates_that_are_not_there_are_named() {
+        let root = "[profile.dev.package]\ngangplank = { debug = false }\ngangplank-lint = { debug = false }\n";
+        let said = super::stale_profiles(root, &["lint", "html"]);
+        assert_eq!(said.as_deref(), Some("remove from [profile.dev.package] in Cargo.toml: gangplank-lint"));
+        assert_eq!(super::stale_profiles(root, &["html"]), None);
+    }
+
     #[test]
     fn news_are_what_was_not_there() {
         let old = "# Changelog\n\n## 0.1.0\n\n- a\n";
