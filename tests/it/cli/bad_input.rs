@@ -304,6 +304,20 @@ fn verify_and_deploy_of_damaged_release_are_refused() {
 }
 
 #[test]
+fn host_that_was_added_gets_what_the_others_run() {
+    let mut p = Project::new();
+    let one = p.release("1");
+    p.run("deploy dev").ok();
+    p.change("target file:srv/dev\n", "target file:srv/dev\ntarget file:srv/dev2\n");
+    p.release("2");
+    let hint = format!("`cargo xtask deploy dev {one}` deploys what its other hosts run");
+    p.run("deploy dev @dev").fails(5, "file:srv/dev2 runs no healthy release", &hint);
+    p.run(&format!("deploy dev {one}")).ok();
+    assert_eq!(p.live("srv/dev2"), "1");
+    p.run("verify @dev").ok();
+}
+
+#[test]
 fn deploy_promote_and_rollback_of_missing_release_are_refused() {
     let p = Project::new();
     p.run("deploy dev").fails(5, "no release of commit", "cargo xtask build");

@@ -303,18 +303,23 @@ pub(crate) const FETCHED: &str = "target/fetched";
 
 /// The healthy release that all targets of an env run.
 pub fn running(env: &str, targets: &[Box<dyn Target + '_>]) -> Result<ReleaseId> {
-    let mut found = Vec::new();
+    let (mut found, mut without) = (Vec::new(), None);
     for target in targets {
         match target.state()?.confirmed_live() {
             Some(id) => found.push((target.url().to_owned(), id.clone())),
-            None => {
-                return not_found(format!("{} runs no healthy release", target.url()))
-                    .hint(format!("see `cargo xtask status {env}`, then `cargo xtask deploy {env}`"))
-                    .err();
-            }
+            None => without = without.or(Some(target.url())),
         }
     }
-    plan::refuse::disagreeing(env, &found)
+    let Some(without) = without else { return plan::refuse::disagreeing(env, &found) };
+    let failure = not_found(format!("{without} runs no healthy release"));
+    match found.as_slice() {
+        // As after a host was added: by its own name the release of the others goes there too.
+        [(_, id), rest @ ..] if rest.iter().all(|(_, other)| other == id) => failure.hint(format!(
+            "see `cargo xtask status {env}`; `cargo xtask deploy {env} {id}` deploys what its other hosts run"
+        )),
+        _ => failure.hint(format!("see `cargo xtask status {env}`, then `cargo xtask deploy {env}`")),
+    }
+    .err()
 }
 
 /// The release to roll back to; one that only a target still has counts too.
