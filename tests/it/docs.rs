@@ -183,7 +183,8 @@ fn execute(guide: &str) {
     let text = fs::read_to_string(root().join(guide)).unwrap();
     let all = blocks(&text).unwrap();
     let scene = Scene::new(text.contains("$SRV"));
-    let _ended = [scene.clone_dir(), scene.dir.path().join("work/shop")].map(Ended);
+    // Projects that the guides make, by the names that they get.
+    let _ended = ["app", "shop", "first"].map(|name| Ended(scene.dir.path().join("work").join(name)));
     if text.contains("$SRV") && scene.fleet.is_none() {
         return;
     }
