@@ -76,6 +76,18 @@ fn stop_needs_no_secret_and_restart_uses_those_of_the_deploy() {
 }
 
 #[test]
+fn stop_of_env_with_a_host_without_release_stops_the_others() {
+    let mut p = Project::with_service();
+    p.release("1");
+    p.run("deploy dev").ok();
+    p.change("target file:srv/dev\n", "target file:srv/dev\ntarget file:srv/dev2\n");
+    p.run("restart dev").fails(5, "nothing is live on file:srv/dev2", "cargo xtask deploy dev");
+    p.run("stop dev").ok().stdout_has("file:srv/dev").stdout_lacks("dev2");
+    assert!(p.get("dev").is_err(), "it is stopped");
+    p.run("stop dev --host file:srv/dev2").fails(5, "nothing is live on file:srv/dev2", "cargo xtask deploy dev");
+}
+
+#[test]
 fn control_of_missing_release_host_or_service_is_refused() {
     let mut p = Project::with_service();
     p.run("restart dev").fails(5, "nothing is live on file:srv/dev", "cargo xtask deploy dev");

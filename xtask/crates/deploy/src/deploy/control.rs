@@ -18,6 +18,7 @@ use crate::tool::Tool;
 use gangplank_model::error::{CliError, Kind, Result, failed, not_found, usage};
 use gangplank_model::event::{Event, ms_since};
 use gangplank_model::history::{HistoryEvent, Record, Verb};
+use gangplank_model::plan::refuse::HostSnapshot;
 use gangplank_model::project::{Check, Env, Health, Service, Strategy};
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::script;
@@ -125,9 +126,25 @@ struct Plan {
     changes: bool,
 }
 
-fn plans(site: &Deployment, verb: Verb) -> Result<Vec<Plan>> {
+/// The plans of the hosts, in order. A host on which nothing is live has none where others are stopped.
+fn plans(site: &Deployment, verb: Verb) -> Result<Vec<Option<Plan>>> {
     let hosts = site.snapshot(false)?.hosts;
-    hosts.iter().map(|host| plan(site.env.name, &host.url, verb, &host.state)).collect()
+    let any_live = hosts.iter().any(|host| host.state.live().is_some());
+    let plan = |host: &HostSnapshot| {
+        let is_skipped = verb == Verb::Stop && any_live && host.state.live().is_none();
+        let plan = (!is_skipped).then(|| plan(site.env.name, &host.url, verb, &host.state));
+        plan.transpose()
+    };
+    hosts.iter().map(plan).collect()
+}
+
+/// The targets whose service changes, with their plans.
+fn changed<'t, 'ctx>(
+    targets: &'t [Box<dyn Target + 'ctx>],
+    plans: &'t [Option<Plan>],
+) -> Vec<(&'t (dyn Target + 'ctx), &'t Plan)> {
+    let planned = targets.iter().zip(plans).filter_map(|(target, plan)| Some((&**target, plan.as_ref()?)));
+    planned.filter(|(_, plan)| plan.changes).collect()
 }
 
 /// Fails if nothing is live, or on a start if no deploy has confirmed the release.
@@ -151,8 +168,9 @@ fn plan(env: &str, url: &str, verb: Verb, state: &State) -> Result<Plan> {
     Ok(Plan { release: live.clone(), commit: state.history.commit(live).map(str::to_owned), changes })
 }
 
-fn controlled(site: &Deployment, verb: Verb, dry_run: bool, plans: Vec<Plan>) -> Controlled {
-    let hosts = site.targets.iter().zip(plans).map(|(target, plan)| ControlledHost {
+fn controlled(site: &Deployment, verb: Verb, dry_run: bool, plans: Vec<Option<Plan>>) -> Controlled {
+    let planned = site.targets.iter().zip(plans).filter_map(|(target, plan)| Some((target, plan?)));
+    let hosts = planned.map(|(target, plan)| ControlledHost {
         target: target.url().to_owned(),
         release: plan.release,
         changed: plan.changes,
@@ -172,8 +190,8 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Fails, before any service is touched, if a command would fail or a start would not last.
-    fn ready(&self, targets: &[Box<dyn Target + '_>], plans: &[Plan]) -> Result<()> {
-        let hosts: Vec<_> = targets.iter().zip(plans).filter(|(_, plan)| plan.changes).collect();
+    fn ready(&self, targets: &[Box<dyn Target + '_>], plans: &[Option<Plan>]) -> Result<()> {
+        let hosts = changed(targets, plans);
         let ask = |target: &dyn Target| {
             let (root, stop) = (target.root(), self.verb == Verb::Stop);
             let script = if stop { self.spec.ready_to_halt(root) } else { self.spec.ready(root) };
@@ -189,7 +207,7 @@ impl Run<'_> {
             }
             Ok(())
         };
-        apply::all_of(par_map(&hosts, AT_ONCE, |(target, _)| ask(&***target)))
+        apply::all_of(par_map(&hosts, AT_ONCE, |(target, _)| ask(*target)))
     }
 
     fn failed(&self, target: &dyn Target, answer: &Output) -> anyhow::Error {
@@ -197,8 +215,8 @@ impl Run<'_> {
     }
 
     /// Acts wave by wave, like a deploy: a wave must be healthy before the next. Stops all hosts at once.
-    fn carry_out(&self, targets: &[Box<dyn Target + '_>], plans: &[Plan]) -> Result<()> {
-        let hosts: Vec<_> = targets.iter().zip(plans).filter(|(_, plan)| plan.changes).collect();
+    fn carry_out(&self, targets: &[Box<dyn Target + '_>], plans: &[Option<Plan>]) -> Result<()> {
+        let hosts = changed(targets, plans);
         let waves = match self.verb {
             Verb::Stop => waves(Strategy::All, None, hosts.len()),
             _ => waves(self.env.strategy, self.env.max_unavailable, hosts.len()),
@@ -207,7 +225,7 @@ impl Run<'_> {
             if self.ctx.interrupted() {
                 return failed("stopped by a signal").hint("run it again to continue").err();
             }
-            apply::all_of(par_map(&hosts[wave], AT_ONCE, |(target, plan)| self.one(&***target, plan)))?;
+            apply::all_of(par_map(&hosts[wave], AT_ONCE, |(target, plan)| self.one(*target, plan)))?;
         }
         Ok(())
     }
